@@ -1,0 +1,39 @@
+"""Addresses as people write them: `host:port`, `[ipv6]:port`."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+
+Address = tuple[str, int]
+
+_HOST_PORT = re.compile(r"(?:\[(?P<v6>[^\]]+)\]|(?P<host>[^:\[\]\s]+))(?:\s*:\s*(?P<port>\S+))?\Z")
+
+
+def parse_address(text: str, default_port: int | None = None, literal: bool = False) -> Address:
+    """"127.0.0.1:5060", "[::1]:5060", "server : 5060" -> (host, port); `literal` refuses names.
+
+    Raises ValueError with a sentence that says what is wrong and what would be right.
+    """
+    text = text.strip()
+    match = _HOST_PORT.match(text)
+    if not match:
+        hint = "; IPv6 goes in brackets, as in [::1]:5060" if text.count(":") > 1 else ""
+        raise ValueError(f"'{text}' is not host:port{hint}")
+    host = match["v6"] or match["host"]
+    if match["port"] is None and default_port is None:
+        raise ValueError(f"'{text}' has no port (write {text}:5060, for example)")
+    port = match["port"] or str(default_port)
+    if not (port.isascii() and port.isdigit()) or not 0 <= int(port) <= 65535:
+        raise ValueError(f"'{port}' is not a port in '{text}' (0 to 65535)")
+    if match["v6"] or literal:
+        try:
+            host = str(ipaddress.ip_address(host))
+        except ValueError:
+            raise ValueError(f"'{host}' is not an IP address in '{text}'") from None
+    return host, int(port)
+
+
+def format_address(address: Address) -> str:
+    host, port = address[0], address[1]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

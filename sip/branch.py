@@ -1,0 +1,53 @@
+"""A stateless proxy's memory: branches made from the message and a secret (RFC 3261 16.11).
+
+The branch a proxy puts into its own Via is a keyed hash of the Via beneath it. So a retransmission, a CANCEL and the
+ACK to a failure leave with the branch of their INVITE, whoever of those who know the key forwards them; and whoever
+gets the response can tell from the two topmost Vias alone that it once forwarded this request to answer there.
+"""
+
+from __future__ import annotations
+
+import base64
+from hashlib import blake2b
+
+from sip.errors import RemoteProtocolError
+from sip.message import Message
+from sip.via import MAGIC_COOKIE, Via
+
+_SEPARATOR = "\x00"
+
+
+def keyed_hash(key: bytes, *parts: str) -> str:
+    """26 characters a-z and 2-7, 128 bits: equal for equal parts and key, not to be guessed without the key.
+
+    `key` holds at most 64 bytes (BLAKE2's limit, RFC 7693 2.1).
+    """
+    text = _SEPARATOR.join(parts).encode("utf-8", "surrogateescape")
+    return base64.b32encode(blake2b(text, key=key, digest_size=16).digest()).decode().rstrip("=").lower()
+
+
+def make_branch(key: bytes, message: Message) -> str:
+    """The branch to push above the message's topmost Via."""
+    return MAGIC_COOKIE + keyed_hash(key, *_identity(message.via, message))
+
+
+def verify_branch(key: bytes, message: Message) -> bool:
+    """Does the topmost Via carry the branch that `make_branch` made over the Via beneath it?"""
+    vias = message.vias
+    if len(vias) < 2:
+        return False
+    return vias[0].branch == MAGIC_COOKIE + keyed_hash(key, *_identity(vias[1], message))
+
+
+def _identity(via: Via, message: Message) -> list[str]:
+    """What names the transaction and the way back. RFC 3261 16.11: a branch with the magic cookie is enough, older
+    peers need the fields that a response repeats as they are."""
+    maddr = via.params.get("maddr") or ""
+    parts = [via.host.lower(), str(via.port or ""), via.branch, via.received, str(via.rport or ""), maddr]
+    if not via.branch.startswith(MAGIC_COOKIE):
+        try:
+            tag = message.from_.tag
+        except RemoteProtocolError:
+            tag = ""
+        parts += [message.call_id, str(message.cseq.number), tag]
+    return parts

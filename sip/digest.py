@@ -1,0 +1,163 @@
+"""Digest authentication (RFC 3261 22, RFC 7616, RFC 8760): MD5 and SHA-256, qop=auth, and RFC 2069's form without qop.
+
+Nonces hold the time they were made and a signature, so that every server which knows the key can check one that
+another server gave out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from sip.branch import keyed_hash
+from sip.errors import RemoteProtocolError
+from sip.grammar import quoted, split_list, unquoted
+
+ALGORITHMS = {"MD5": hashlib.md5, "SHA-256": hashlib.sha256}
+_QUOTED_ALWAYS = ("realm", "nonce", "opaque", "username", "uri", "response", "cnonce", "domain")
+
+
+@dataclass(frozen=True)
+class Challenge:
+    """WWW-Authenticate or Proxy-Authenticate (RFC 3261 20.44, 20.27). `qop` lists what the server offers."""
+
+    realm: str
+    nonce: str
+    algorithm: str = "MD5"
+    qop: tuple[str, ...] = ("auth",)
+    opaque: str = ""
+    stale: bool = False
+
+    @staticmethod
+    def parse(value: str) -> Challenge:
+        """Raises RemoteProtocolError for another scheme than Digest or a challenge without realm or nonce."""
+        params = _parse(value)
+        if not params.get("nonce") or "realm" not in params:
+            raise RemoteProtocolError("a challenge without realm or nonce")
+        qop = tuple(part.strip().lower() for part in params.get("qop", "").split(",") if part.strip())
+        return Challenge(params["realm"], params["nonce"], params.get("algorithm", "MD5").upper(), qop,
+                         params.get("opaque", ""), params.get("stale", "").lower() == "true")
+
+    def __str__(self) -> str:
+        params = {"realm": self.realm, "nonce": self.nonce, "algorithm": self.algorithm}
+        if self.opaque:
+            params["opaque"] = self.opaque
+        if self.stale:
+            params["stale"] = "TRUE"
+        return _format(params) + (f', qop="{",".join(self.qop)}"' if self.qop else "")
+
+    @property
+    def supported(self) -> bool:
+        """Can `answer` answer it?"""
+        return self.algorithm in ALGORITHMS and (not self.qop or "auth" in self.qop)
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """Authorization or Proxy-Authorization (RFC 3261 20.7, 20.28)."""
+
+    username: str
+    realm: str
+    nonce: str
+    uri: str
+    response: str
+    algorithm: str = "MD5"
+    qop: str = ""
+    nc: str = ""
+    cnonce: str = ""
+    opaque: str = ""
+
+    @staticmethod
+    def parse(value: str) -> Credentials:
+        """Raises RemoteProtocolError if a part is missing."""
+        params = _parse(value)
+        missing = [name for name in ("username", "realm", "nonce", "uri", "response") if name not in params]
+        if missing:
+            raise RemoteProtocolError(f"credentials without {', '.join(missing)}")
+        return Credentials(params["username"], params["realm"], params["nonce"], params["uri"],
+                           params["response"].lower(), params.get("algorithm", "MD5").upper(),
+                           params.get("qop", "").lower(), params.get("nc", ""), params.get("cnonce", ""),
+                           params.get("opaque", ""))
+
+    def __str__(self) -> str:
+        params = {"username": self.username, "realm": self.realm, "nonce": self.nonce, "uri": self.uri,
+                  "response": self.response, "algorithm": self.algorithm}
+        if self.qop:
+            params |= {"qop": self.qop, "nc": self.nc, "cnonce": self.cnonce}
+        if self.opaque:
+            params["opaque"] = self.opaque
+        return _format(params)
+
+
+def answer(
+    challenge: Challenge, method: str, uri: str, user: str, password: str, cnonce: str, nc: int = 1
+) -> Credentials:
+    """What a client answers to a challenge. `nc` counts the uses of this nonce from 1.
+
+    Raises RemoteProtocolError if the challenge wants an algorithm or a protection we do not have.
+    """
+    if not challenge.supported:
+        raise RemoteProtocolError(f"unsupported challenge: {challenge.algorithm} {','.join(challenge.qop)}")
+    qop, count = ("auth", f"{nc:08x}") if challenge.qop else ("", "")
+    ha1 = hash_password(user, challenge.realm, password, challenge.algorithm)
+    draft = Credentials(user, challenge.realm, challenge.nonce, uri, "", challenge.algorithm, qop, count,
+                        cnonce if qop else "", challenge.opaque)
+    return replace(draft, response=_response(draft, method, ha1))
+
+
+def check(credentials: Credentials, method: str, ha1: str) -> bool:
+    """Do the credentials prove knowledge of the password whose `hash_password` is `ha1`? Takes equal time
+    either way."""
+    if credentials.algorithm not in ALGORITHMS or credentials.qop not in ("", "auth"):
+        return False
+    expected = _response(credentials, method, ha1)
+    return hmac.compare_digest(expected.encode(), credentials.response.encode("utf-8", "surrogateescape"))
+
+
+def hash_password(user: str, realm: str, password: str, algorithm: str = "MD5") -> str:
+    """H(A1) of RFC 7616 3.4.2: what a server may keep in the place of the password."""
+    return _hash(algorithm, f"{user}:{realm}:{password}")
+
+
+def _response(credentials: Credentials, method: str, ha1: str) -> str:
+    ha2 = _hash(credentials.algorithm, f"{method}:{credentials.uri}")
+    middle = credentials.nonce
+    if credentials.qop:
+        middle += f":{credentials.nc}:{credentials.cnonce}:{credentials.qop}"
+    return _hash(credentials.algorithm, f"{ha1}:{middle}:{ha2}")
+
+
+def _hash(algorithm: str, text: str) -> str:
+    return ALGORITHMS[algorithm](text.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def make_nonce(key: bytes, wall: float, realm: str) -> str:
+    """A nonce that needs no memory: the time of day in hex, and a keyed hash of it and the realm."""
+    stamp = f"{int(wall):x}"
+    return f"{stamp}.{keyed_hash(key, 'nonce', stamp, realm)}"
+
+
+def nonce_age(key: bytes, nonce: str, wall: float, realm: str) -> float | None:
+    """Seconds since the nonce was made, or None if nobody with this key made it."""
+    stamp, _, signature = nonce.partition(".")
+    expected = keyed_hash(key, "nonce", stamp, realm)
+    if not hmac.compare_digest(expected.encode(), signature.encode("utf-8", "surrogateescape")):
+        return None
+    return wall - int(stamp, 16)
+
+
+def _parse(value: str) -> dict[str, str]:
+    match = re.match(r"Digest\s+", value.strip(), re.IGNORECASE)
+    if not match:
+        raise RemoteProtocolError(f"not Digest authentication: {value[:20]!r}", status=401)
+    pairs = (part.partition("=") for part in split_list(value.strip()[match.end() :]))
+    return {name.strip().lower(): unquoted(text.strip()) for name, _, text in pairs}
+
+
+def _format(params: Mapping[str, str]) -> str:
+    return "Digest " + ", ".join(
+        f"{name}={quoted(text) if name in _QUOTED_ALWAYS else text}" for name, text in params.items()
+    )

@@ -1,0 +1,88 @@
+"""The small grammar that all header lines share: tokens, quotes, lists, parameters (RFC 3261 25.1)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from sip.errors import RemoteProtocolError
+
+_TOKEN = re.compile(r"[A-Za-z0-9\-.!%*_+`'~]+\Z")
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
+
+
+def is_token(text: str) -> bool:
+    return bool(_TOKEN.match(text))
+
+
+def split_list(value: str, separator: str = ",") -> list[str]:
+    """The elements of a comma-separated list; commas inside quotes and <> belong to their element."""
+    if separator not in value:
+        return [value.strip()] if value.strip() else []
+    parts, start, depth, i, size = [], 0, 0, 0, len(value)
+    while i < size:
+        char = value[i]
+        if char == '"':
+            quoted = _QUOTED.match(value, i)
+            if not quoted:
+                raise RemoteProtocolError(f"a quotation mark is not closed: {value[:60]!r}")
+            i = quoted.end()
+            continue
+        if char == "<":
+            depth += 1
+        elif char == ">":
+            depth = max(0, depth - 1)
+        elif char == separator and not depth:
+            parts.append(value[start:i].strip())
+            start = i + 1
+        i += 1
+    parts.append(value[start:].strip())
+    return [part for part in parts if part]
+
+
+def parse_params(text: str) -> dict[str, str | None]:
+    """';lr;ttl=1;text="a b"' -> {"lr": None, "ttl": "1", "text": "a b"}. The first of two equal names wins."""
+    params: dict[str, str | None] = {}
+    for part in split_list(text, ";"):
+        name, equals, value = part.partition("=")
+        name, value = name.strip().lower(), value.strip()
+        params.setdefault(name, unquoted(value) if equals else None)
+    return params
+
+
+def format_params(params: Mapping[str, str | None]) -> str:
+    """The inverse of parse_params, quoting only what must be."""
+    return "".join(f";{name}" if value is None else f";{name}={_param_value(value)}" for name, value in params.items())
+
+
+def _param_value(value: str) -> str:
+    return value if not re.search(r'[\s",;<>=?@\\]', value) and value else quoted(value)
+
+
+def quoted(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def quoted_prefix(text: str) -> tuple[str, str]:
+    """'"a b" <sip:x>' -> ("a b", "<sip:x>"): the leading quoted string and what follows it."""
+    match = _QUOTED.match(text)
+    if not match:
+        raise RemoteProtocolError(f"a quotation mark is not closed: {text[:60]!r}")
+    return unquoted(match[0]), text[match.end() :].lstrip()
+
+
+def unquoted(text: str) -> str:
+    if len(text) >= 2 and text[0] == text[-1] == '"':
+        return re.sub(r"\\(.)", r"\1", text[1:-1])
+    return text
+
+
+def split_host_port(text: str) -> tuple[str, int | None]:
+    """"host", "host:5060", "[::1]:5060" -> host without brackets, port or None (sent-by, RFC 3261 25.1)."""
+    match = re.match(r"(\[[0-9A-Fa-f:.%]+\]|[^\[\]:\s;,]+)\s*(?::\s*(\d{1,5}))?\Z", text.strip())
+    if not match:
+        raise RemoteProtocolError(f"not a host and port: {text[:60]!r}")
+    port = int(match[2]) if match[2] else None
+    if port is not None and not 0 < port < 65536:
+        raise RemoteProtocolError(f"no such port: {text[:60]!r}")
+    return match[1].strip("[]"), port

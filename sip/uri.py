@@ -1,0 +1,105 @@
+"""SIP and SIPS URIs (RFC 3261 19.1)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from urllib.parse import unquote
+
+from sip.errors import RemoteProtocolError
+from sip.grammar import format_params, parse_params
+
+DEFAULT_PORT = 5060
+
+_URI = re.compile(
+    r"""(?P<scheme>sips?):
+        (?:(?P<user>[^@:;?\s]*(?:[;?][^@:\s]*)?)(?::(?P<password>[^@\s]*))?@)?
+        (?P<host>\[[0-9A-Fa-f:.%]+\]|[^\[\]:;?\s@]+)
+        (?::(?P<port>\d{1,5}))?
+        (?P<params>(?:;[^?\s]*)?)
+        (?:\?(?P<headers>\S*))?$""",
+    re.VERBOSE | re.IGNORECASE,
+)
+
+# RFC 3261 19.1.4: these parameters matter even when only one of the two URIs has them.
+_TELLING = ("user", "ttl", "method", "maddr", "transport")
+
+
+@dataclass(frozen=True)
+class Uri:
+    """One SIP URI. `host` has no brackets, `port` is None where none was written, `params` keys are lower case."""
+
+    scheme: str
+    user: str
+    host: str
+    port: int | None = None
+    password: str = ""
+    params: Mapping[str, str | None] = field(default_factory=dict)
+    headers: str = ""
+
+    @staticmethod
+    @lru_cache(maxsize=1024)
+    def parse(text: str) -> Uri:
+        """Raises RemoteProtocolError: 416 for a scheme other than sip and sips, else 400."""
+        match = _URI.match(text)
+        if not match:
+            scheme = text.partition(":")[0]
+            if scheme.isalpha() and scheme.lower() not in ("sip", "sips"):
+                raise RemoteProtocolError(f"unsupported URI scheme: {scheme[:20]}", status=416)
+            raise RemoteProtocolError(f"not a SIP URI: {text[:80]!r}")
+        host, port = match["host"].strip("[]"), int(match["port"]) if match["port"] else None
+        if port is not None and not 0 < port < 65536:
+            raise RemoteProtocolError(f"no such port: {text[:80]!r}")
+        return Uri(match["scheme"].lower(), match["user"] or "", host, port, match["password"] or "",
+                   parse_params(match["params"]), match["headers"] or "")
+
+    def __hash__(self) -> int:
+        return hash((self.scheme, self.user, self.host, self.port))
+
+    def __str__(self) -> str:
+        password = f":{self.password}" if self.password else ""
+        user = f"{self.user}{password}@" if self.user else ""
+        headers = f"?{self.headers}" if self.headers else ""
+        return f"{self.scheme}:{user}{self.host_port}{format_params(self.params)}{headers}"
+
+    @property
+    def host_port(self) -> str:
+        """As written in a URI or a Via: brackets around IPv6, the port only if there is one."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port is None else f"{host}:{self.port}"
+
+    def address(self, default_port: int = DEFAULT_PORT) -> tuple[str, int]:
+        """Where a message to this URI goes, maddr aside: host (a name is not looked up) and port."""
+        return self.host, self.port or default_port
+
+    def aor(self) -> str:
+        """The canonical address-of-record (RFC 3261 10.3 step 5): no parameters, user unescaped, host lower case."""
+        host = f"[{self.host.lower()}]" if ":" in self.host else self.host.lower()
+        port = "" if self.port in (None, DEFAULT_PORT) else f":{self.port}"
+        user = f"{unquote(self.user)}@" if self.user else ""
+        return f"sip:{user}{host}{port}"
+
+    def with_params(self, **params: str | None) -> Uri:
+        return replace(self, params={**self.params, **params})
+
+    def same_as(self, other: Uri) -> bool:
+        """RFC 3261 19.1.4: do the two name the same resource?"""
+        if (self.scheme, unquote(self.user), unquote(self.password), self.host.lower(), self.port) != (
+            other.scheme, unquote(other.user), unquote(other.password), other.host.lower(), other.port,
+        ):  # fmt: skip
+            return False
+        shared = self.params.keys() & other.params.keys()
+        telling = {name for name in _TELLING if name in self.params or name in other.params}
+        if any(_folded(self.params.get(name)) != _folded(other.params.get(name)) for name in shared):
+            return False
+        return telling <= shared and _header_set(self.headers) == _header_set(other.headers)
+
+
+def _folded(value: str | None) -> str:
+    return unquote(value or "").lower()
+
+
+def _header_set(headers: str) -> list[str]:
+    return sorted(unquote(part).lower() for part in headers.split("&") if part)

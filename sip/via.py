@@ -1,0 +1,80 @@
+"""The Via header: where an answer goes, and who has handled a request (RFC 3261 20.42, 18.2.2; RFC 3581)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+
+from sip.errors import RemoteProtocolError
+from sip.grammar import format_params, is_token, parse_params, split_host_port
+from sip.uri import DEFAULT_PORT
+
+MAGIC_COOKIE = "z9hG4bK"
+
+_PROTOCOL = re.compile(r"SIP\s*/\s*2\.0\s*/\s*([^\s/]+)\s+", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Via:
+    """One Via value. `port` is None where none was written; `params` keys are lower case, in their order."""
+
+    transport: str
+    host: str
+    port: int | None = None
+    params: Mapping[str, str | None] = field(default_factory=dict)
+
+    @staticmethod
+    @lru_cache(maxsize=1024)
+    def parse(value: str) -> Via:
+        """Raises RemoteProtocolError (400)."""
+        match = _PROTOCOL.match(value)
+        if not match or not is_token(match[1]):
+            raise RemoteProtocolError(f"not a Via: {value[:60]!r}")
+        sent_by, semicolon, tail = value[match.end() :].partition(";")
+        host, port = split_host_port(sent_by)
+        return Via(match[1].upper(), host, port, parse_params(semicolon + tail))
+
+    def __hash__(self) -> int:
+        return hash((self.host, self.port, self.branch))
+
+    def __str__(self) -> str:
+        return f"SIP/2.0/{self.transport} {self.sent_by}{format_params(self.params)}"
+
+    @property
+    def sent_by(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port is None else f"{host}:{self.port}"
+
+    @property
+    def branch(self) -> str:
+        return self.params.get("branch") or ""
+
+    @property
+    def received(self) -> str:
+        return (self.params.get("received") or "").strip("[]")
+
+    @property
+    def rport(self) -> int | None:
+        """The port filled in by the receiver; None if absent, empty (a wish) or not a port."""
+        text = self.params.get("rport") or ""
+        return int(text) if text.isascii() and text.isdigit() and len(text) < 6 and 0 < int(text) < 65536 else None
+
+    def with_source(self, host: str, port: int) -> Via:
+        """The Via as the receiver completes it: `received` where it says something new, `rport` where it was
+        asked for (RFC 3261 18.2.1, RFC 3581 4)."""
+        wishes_rport = "rport" in self.params
+        params = {k: v for k, v in self.params.items() if k != "received"}
+        if wishes_rport:
+            params["rport"] = str(port)
+        if wishes_rport or self.host.lower() != host.lower():
+            params["received"] = host
+        return replace(self, params=params)
+
+    def reply_address(self) -> tuple[str, int]:
+        """Where a response goes over UDP: maddr, else received and rport, else sent-by (18.2.2, RFC 3581 4)."""
+        maddr = self.params.get("maddr")
+        if maddr:
+            return maddr.strip("[]"), self.port or DEFAULT_PORT
+        return self.received or self.host, self.rport or self.port or DEFAULT_PORT
