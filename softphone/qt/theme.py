@@ -1,0 +1,246 @@
+"""The look that every window shares: colours that mean states, three text sizes, an 8 px grid, light and dark.
+
+`install(app)` once per program; `theme()` anywhere in the GUI thread afterwards. Widgets read `theme().palette`
+while they paint, so a switch of the system between light and dark reaches them with the next paint event.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, fields
+from enum import Enum
+
+from PySide6.QtCore import QObject, Qt, Signal
+from PySide6.QtGui import QColor, QFont, QFontDatabase, QFontMetricsF, QGuiApplication, QPalette
+from PySide6.QtWidgets import QApplication
+
+GRID = 8  # px: every margin, gap and height is a multiple or a half of it
+RADIUS = 8.0  # px, corners of cards and buttons
+SMALLEST_TEXT = 10.0  # pt: some desktops report 9 pt, which the back of a room cannot read
+CONTRAST = 4.5  # WCAG 2.1, 1.4.3: text against what is behind it
+
+
+class Size(Enum):
+    """The three text sizes, as factors of the system's."""
+
+    TITLE = 1.5
+    TEXT = 1.0
+    SMALL = 0.9
+
+
+@dataclass(frozen=True)
+class Tone:
+    """One state's colour: `colour` for shapes and words, `ink` for words on `colour`, `wash` as a pale ground."""
+
+    colour: QColor
+    ink: QColor
+    wash: QColor
+
+
+@dataclass(frozen=True)
+class Palette:
+    """All colours of one scheme. The six tones are the hues of Okabe and Ito, made light or dark enough to read."""
+
+    name: str
+    window: QColor
+    surface: QColor
+    raised: QColor
+    line: QColor
+    text: QColor
+    muted: QColor
+    faint: QColor
+    alive: Tone
+    hot: Tone
+    ringing: Tone
+    warning: Tone
+    dead: Tone
+    stop: Tone
+
+    @property
+    def dark(self) -> bool:
+        return self.name == "dark"
+
+    def tones(self) -> dict[str, Tone]:
+        """The states by name, for a legend or a test."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if isinstance(getattr(self, f.name), Tone)}
+
+
+def _tone(colour: str, ink: str, wash: str) -> Tone:
+    return Tone(QColor(colour), QColor(ink), QColor(wash))
+
+
+LIGHT = Palette(
+    name="light",
+    window=QColor("#F1F3F5"),
+    surface=QColor("#FFFFFF"),
+    raised=QColor("#E4E7EC"),
+    line=QColor("#C9CED6"),
+    text=QColor("#14171C"),
+    muted=QColor("#525964"),
+    faint=QColor("#868D98"),
+    alive=_tone("#00755A", "#FFFFFF", "#E1F3EC"),
+    hot=_tone("#0067A3", "#FFFFFF", "#E0F0FA"),
+    ringing=_tone("#95416F", "#FFFFFF", "#F8E8F1"),
+    warning=_tone("#855600", "#FFFFFF", "#FCF1DA"),
+    dead=_tone("#5A5F68", "#FFFFFF", "#ECEEF0"),
+    stop=_tone("#AF4200", "#FFFFFF", "#FCEADF"),
+)
+DARK = Palette(
+    name="dark",
+    window=QColor("#14171B"),
+    surface=QColor("#1E2329"),
+    raised=QColor("#2C333B"),
+    line=QColor("#3D4650"),
+    text=QColor("#ECEEF2"),
+    muted=QColor("#A9B0BB"),
+    faint=QColor("#747D89"),
+    alive=_tone("#2DBE93", "#0B0F12", "#173329"),
+    hot=_tone("#56B4E9", "#0B0F12", "#16303F"),
+    ringing=_tone("#E09BC2", "#0B0F12", "#3A2431"),
+    warning=_tone("#E69F00", "#0B0F12", "#392B10"),
+    dead=_tone("#9AA1AC", "#0B0F12", "#262B31"),
+    stop=_tone("#F28C48", "#0B0F12", "#3D2616"),
+)
+
+
+def contrast(one: QColor, other: QColor) -> float:
+    """Contrast ratio of two opaque colours, 1 to 21 (WCAG 2.1, relative luminance)."""
+
+    def luminance(colour: QColor) -> float:
+        parts = (colour.redF(), colour.greenF(), colour.blueF())
+        red, green, blue = (p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts)
+        return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def qt_palette(colours: Palette) -> QPalette:
+    """The one QPalette from which the Fusion style draws line edits, tooltips, scroll bars and menus."""
+    role = QPalette.ColorRole
+    normal = {
+        role.Window: colours.window,
+        role.WindowText: colours.text,
+        role.Base: colours.surface,
+        role.AlternateBase: colours.window,
+        role.Text: colours.text,
+        role.Button: colours.raised,
+        role.ButtonText: colours.text,
+        role.BrightText: colours.stop.colour,
+        role.ToolTipBase: colours.text,
+        role.ToolTipText: colours.surface,
+        role.PlaceholderText: colours.muted,
+        role.Highlight: colours.hot.colour,
+        role.HighlightedText: colours.hot.ink,
+        role.Link: colours.hot.colour,
+        role.LinkVisited: colours.ringing.colour,
+        role.Light: colours.surface,
+        role.Midlight: colours.raised,
+        role.Mid: colours.line,
+        role.Dark: colours.line,
+        role.Shadow: colours.line,
+    }
+    if hasattr(role, "Accent"):  # Qt 6.6 and later
+        normal[role.Accent] = colours.hot.colour
+    palette = QPalette()
+    for key, colour in normal.items():
+        palette.setColor(QPalette.ColorGroup.All, key, colour)
+    for key in (role.WindowText, role.Text, role.ButtonText, role.PlaceholderText):
+        palette.setColor(QPalette.ColorGroup.Disabled, key, colours.faint)
+    return palette
+
+
+class Theme(QObject):
+    """The application's current look. `changed` is emitted after the palette, the font or the wish for motion changed."""
+
+    changed = Signal()
+
+    def __init__(self, app: QApplication) -> None:
+        super().__init__(app)
+        self._app = app
+        self._forced: Palette | None = None
+        self._motion: bool | None = None
+        self._system_was_dark = app.palette().color(QPalette.ColorRole.Window).lightness() < 128
+        app.setStyle("fusion")
+        base = QFont(app.font())
+        base.setPointSizeF(max(base.pointSizeF(), SMALLEST_TEXT))
+        self._base = base
+        app.setFont(base)
+        hints = QGuiApplication.styleHints()
+        self.palette = self._of(hints.colorScheme())
+        app.setPalette(qt_palette(self.palette))
+        hints.colorSchemeChanged.connect(self._follow)
+
+    def use(self, palette: Palette | None) -> None:
+        """Force light or dark; None follows the system again."""
+        self._forced = palette
+        self._follow(QGuiApplication.styleHints().colorScheme())
+
+    def set_reduced_motion(self, wish: bool | None) -> None:
+        """True or False overrides what the system says; None asks the system again."""
+        self._motion = wish
+        self.changed.emit()
+
+    @property
+    def reduced_motion(self) -> bool:
+        """Nothing on the screen may move by itself if this is true."""
+        if self._motion is not None:
+            return self._motion
+        if os.environ.get("CALL_FAILOVER_MOTION", "") in ("0", "off", "reduced"):
+            return True
+        hints = QGuiApplication.styleHints()
+        if hasattr(hints, "accessibility") and hasattr(hints.accessibility(), "motionPreference"):  # Qt 6.12 and later
+            return bool(hints.accessibility().motionPreference() == Qt.MotionPreference.ReducedMotion)
+        return False
+
+    def font(self, size: Size = Size.TEXT, bold: bool = False, tabular: bool = False) -> QFont:
+        """A font of one of the three sizes; `tabular`: all digits equally wide, so that a counter does not jump."""
+        font = QFont(self._base)
+        font.setPointSizeF(self._base.pointSizeF() * size.value)
+        font.setWeight(QFont.Weight.DemiBold if bold else QFont.Weight.Normal)
+        return _with_tabular_digits(font) if tabular else font
+
+    def _of(self, scheme: Qt.ColorScheme) -> Palette:
+        if self._forced is not None:
+            return self._forced
+        if scheme == Qt.ColorScheme.Unknown:
+            return DARK if self._system_was_dark else LIGHT
+        return DARK if scheme == Qt.ColorScheme.Dark else LIGHT
+
+    def _follow(self, scheme: Qt.ColorScheme) -> None:
+        self.palette = self._of(scheme)
+        self._app.setPalette(qt_palette(self.palette))
+        self.changed.emit()
+
+
+def _with_tabular_digits(font: QFont) -> QFont:
+    if hasattr(font, "setFeature"):  # Qt 6.7 and later
+        font.setFeature(QFont.Tag("tnum"), 1)
+    metrics = QFontMetricsF(font)
+    if len({metrics.horizontalAdvance(digit) for digit in "0123456789"}) == 1:
+        return font
+    fixed = QFontDatabase.systemFont(QFontDatabase.SystemFont.FixedFont)
+    fixed.setPointSizeF(font.pointSizeF())
+    fixed.setWeight(font.weight())
+    return fixed
+
+
+_installed: Theme | None = None
+
+
+def install(app: QApplication) -> Theme:
+    """Give the application its look; a second call returns the same theme."""
+    global _installed
+    if _installed is None or _installed.parent() is not app:
+        _installed = Theme(app)
+    return _installed
+
+
+def theme() -> Theme:
+    """The installed theme; installs it if no window has done so yet. GUI thread only."""
+    if _installed is not None:
+        return _installed
+    app = QApplication.instance()
+    if not isinstance(app, QApplication):
+        raise RuntimeError("there is no QApplication yet, so there is no theme")
+    return install(app)
