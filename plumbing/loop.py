@@ -86,7 +86,7 @@ class Loop:
     def post(self, function: Callable[[], object]) -> None:
         """Runs `function` on the loop's thread soon. After the loop's end it is dropped."""
         self._posted.append(function)
-        if len(self._posted) == 1 or not self.on_thread():
+        if not self.on_thread():
             self._wake()
 
     def ask(self, function: Callable[[], T], timeout: float = 1.0) -> T:
@@ -113,8 +113,8 @@ class Loop:
             try:
                 return answer.result(timeout=min(0.2, max(0.0, deadline - time.monotonic())))
             except FutureTimeout:
-                if answer.done():  # the function itself raised a TimeoutError
-                    raise
+                if answer.done():  # just now, or the function itself raised a TimeoutError
+                    return answer.result()
                 if not self.running:
                     raise LoopStopped(f"loop {self.name} stopped before it answered") from None
                 if time.monotonic() >= deadline:
@@ -190,7 +190,7 @@ class Loop:
     def _wake(self) -> None:
         try:
             self._wake_in.send(b"\0")
-        except (BlockingIOError, OSError):
+        except OSError:
             return  # full: it will wake anyway; closed: nobody is left to wake
 
     def _drain_wake(self) -> None:

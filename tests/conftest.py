@@ -1,0 +1,67 @@
+"""Fixtures every test may use, and the rule that no test leaves a thread behind."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
+
+
+@pytest.fixture
+def free_port() -> Callable[[], int]:
+    """free_port() -> a port of 127.0.0.1 that neither UDP nor TCP uses, never the same twice in a test."""
+    given: set[int] = set()
+
+    def find() -> int:
+        while True:
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp, socket.socket() as tcp:
+                udp.bind(("127.0.0.1", 0))
+                port: int = udp.getsockname()[1]
+                try:
+                    tcp.bind(("127.0.0.1", port))
+                except OSError:
+                    continue
+            if port not in given:
+                given.add(port)
+                return port
+
+    return find
+
+
+@pytest.fixture
+def eventually() -> Callable[..., object]:
+    """eventually(condition, timeout=5.0) -> the first true value of condition(); fails the test after the timeout."""
+
+    def wait(condition: Callable[[], object], timeout: float = 5.0) -> object:
+        deadline = time.monotonic() + timeout
+        while True:
+            value = condition()
+            if value:
+                return value
+            if time.monotonic() > deadline:
+                pytest.fail(f"not within {timeout:g} s: {getattr(condition, '__name__', condition)}")
+            time.sleep(0.005)
+
+    return wait
+
+
+@pytest.fixture(autouse=True)
+def no_thread_stays() -> Iterator[None]:
+    before = set(threading.enumerate())
+    yield
+    deadline = time.monotonic() + 2.0
+    while True:
+        left = [t for t in threading.enumerate() if t not in before and t.is_alive()]
+        # A thread that Qt made shows as a dummy for as long as Qt keeps it.
+        left = [t for t in left if not isinstance(t, threading._DummyThread)]
+        if not left:
+            return
+        if time.monotonic() > deadline:
+            pytest.fail(f"threads outlive the test: {', '.join(t.name for t in left)}")
+        time.sleep(0.01)

@@ -1,0 +1,110 @@
+"""plumbing.http: small pages, and who may not use them."""
+
+import http.client
+import json
+import queue
+import urllib.error
+import urllib.request
+
+import pytest
+
+from plumbing.http import EventStream, HttpResponse, HttpServer
+
+
+@pytest.fixture
+def site():
+    closed = []
+    events = queue.Queue()
+    done = []
+    routes = {
+        ("GET", "/"): lambda request: HttpResponse.html("<p>hello"),
+        ("GET", "/echo"): lambda request: HttpResponse.json(request.query),
+        ("POST", "/servers/*"): lambda request: done.append(request.rest) or HttpResponse.json({"rest": request.rest}),
+        ("GET", "/events"): lambda request: EventStream(events, lambda: closed.append(True)),
+        ("GET", "/busy"): _busy,
+    }
+    server = HttpServer(("127.0.0.1", 0), routes, "pages")
+    server.start()
+    server.events, server.closed, server.done = events, closed, done
+    yield server
+    server.stop()
+
+
+def _busy(request):
+    raise TimeoutError("the owner is busy")
+
+
+def ask(site, method, path, body=None, **headers):
+    connection = http.client.HTTPConnection(*site.address, timeout=5)
+    connection.request(method, path, body, headers)
+    answer = connection.getresponse()
+    data = answer.read()
+    connection.close()
+    return answer, data
+
+
+def test_pages_answer_get_and_head_with_the_guards_of_a_browser(site):
+    answer, data = ask(site, "GET", "/")
+    assert (answer.status, data) == (200, b"<p>hello")
+    assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+    answer, data = ask(site, "HEAD", "/")
+    assert (answer.status, data, answer.headers["Content-Length"]) == (200, b"", "8")
+
+
+def test_query_and_rest_reach_the_handler(site):
+    assert json.loads(ask(site, "GET", "/echo?a=1&b=%C3%A4")[1]) == {"a": "1", "b": "ä"}
+    assert json.loads(ask(site, "POST", "/servers/server1/drain")[1]) == {"rest": "server1/drain"}
+
+
+@pytest.mark.parametrize(
+    "method, path, status", [("GET", "/none", 404), ("POST", "/", 405), ("GET", "/servers/x", 405), ("GET", "/busy", 503)]
+)
+def test_what_is_not_there_says_so(site, method, path, status):
+    answer, data = ask(site, method, path)
+    assert answer.status == status and json.loads(data)["error"]
+
+
+def test_a_post_of_another_origin_changes_nothing(site):
+    assert ask(site, "POST", "/servers/x", Origin="http://evil.test")[0].status == 403
+    assert ask(site, "POST", "/servers/x", Origin="null")[0].status == 403
+    assert site.done == []
+    assert ask(site, "POST", "/servers/x", Origin="http://%s:%d" % site.address)[0].status == 200
+
+
+def test_a_page_on_loopback_answers_to_no_other_name(site):
+    assert ask(site, "GET", "/", Host="rebound.test")[0].status == 403
+    assert ask(site, "GET", "/", Host="localhost:1")[0].status == 200
+
+
+def test_a_body_beyond_all_bounds_is_refused(site):
+    assert ask(site, "POST", "/servers/x", body=b"x" * 70_000)[0].status == 413
+
+
+def test_events_stream_until_their_end(site, eventually):
+    site.events.put(("state", {"server": "server1"}))
+    site.events.put(None)
+    with urllib.request.urlopen("http://%s:%d/events" % site.address, timeout=5) as stream:
+        assert stream.headers["Content-Type"] == "text/event-stream"
+        assert stream.read() == b'event: state\ndata: {"server": "server1"}\n\n'
+    eventually(lambda: site.closed)
+
+
+def test_stop_ends_open_streams_and_idle_connections():
+    events = queue.Queue()
+    server = HttpServer(("127.0.0.1", 0), {("GET", "/events"): lambda request: EventStream(events)}, "pages")
+    server.start()
+    idle = http.client.HTTPConnection(*server.address, timeout=5)
+    idle.connect()
+    stream = urllib.request.urlopen("http://%s:%d/events" % server.address, timeout=5)
+    server.stop()
+    server.stop()
+    assert stream.read() == b""
+    stream.close()
+    idle.close()
+    with pytest.raises(urllib.error.URLError):
+        urllib.request.urlopen("http://%s:%d/" % server.address, timeout=1)
+
+
+def test_a_port_in_use_is_named(site):
+    with pytest.raises(OSError, match=r"127\.0\.0\.1:%d" % site.address[1]):
+        HttpServer(site.address, {}, "second").start()

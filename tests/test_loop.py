@@ -1,0 +1,114 @@
+"""plumbing.loop: one thread owns, others post."""
+
+import socket
+import threading
+import time
+
+import pytest
+
+from plumbing.loop import Loop, LoopStopped
+
+
+@pytest.fixture
+def loop():
+    loop = Loop("test-loop")
+    loop.start()
+    yield loop
+    loop.stop()
+
+
+def test_posted_functions_run_in_order_on_the_loops_own_thread(loop):
+    seen = []
+    for n in range(100):
+        loop.post(lambda n=n: seen.append((n, threading.current_thread().name)))
+    loop.ask(lambda: None)
+    assert seen == [(n, "test-loop") for n in range(100)]
+
+
+def test_ask_returns_the_answer_and_raises_the_error(loop):
+    assert loop.ask(lambda: 42) == 42
+    with pytest.raises(ZeroDivisionError):
+        loop.ask(lambda: 1 // 0)
+    assert loop.ask(lambda: "alive after the error") == "alive after the error"
+
+
+def test_ask_on_the_loops_own_thread_does_not_wait_for_itself(loop):
+    assert loop.ask(lambda: loop.ask(lambda: "inner")) == "inner"
+
+
+def test_ask_gives_up_when_the_loop_is_busy(loop):
+    gate = threading.Event()
+    loop.post(gate.wait)
+    with pytest.raises(TimeoutError, match="did not answer within"):
+        loop.ask(lambda: None, timeout=0.05)
+    gate.set()
+
+
+def test_nobody_answers_before_the_start_or_after_the_end():
+    loop = Loop("short")
+    with pytest.raises(LoopStopped):
+        loop.ask(lambda: None)
+    loop.start()
+    loop.stop()
+    loop.stop()
+    with pytest.raises(LoopStopped):
+        loop.ask(lambda: None)
+    loop.post(lambda: None)
+
+
+def test_a_loop_may_be_stopped_before_it_was_started_and_from_its_own_thread(eventually):
+    Loop("never").stop()
+    loop = Loop("itself")
+    loop.start()
+    loop.post(loop.stop)
+    eventually(lambda: not loop.running)
+
+
+def test_what_was_posted_before_stop_still_runs():
+    loop, seen = Loop("last-words"), []
+    loop.start()
+    for n in range(50):
+        loop.post(lambda n=n: seen.append(n))
+    loop.stop()
+    assert seen == list(range(50))
+
+
+def test_a_socket_is_served_and_an_error_in_one_callback_stops_nobody():
+    errors, got = [], []
+    loop = Loop("errors", on_error=errors.append)
+    here, there = socket.socketpair()
+
+    def ready():
+        data = here.recv(100)
+        if data == b"bad":
+            raise ValueError("bad")
+        got.append(data)
+
+    loop.watch(here, ready)
+    loop.start()
+    there.send(b"bad")
+    deadline = time.monotonic() + 5
+    while not errors and time.monotonic() < deadline:
+        loop.ask(lambda: None)
+    there.send(b"good")
+    while not got and time.monotonic() < deadline:
+        loop.ask(lambda: None)
+    loop.stop()
+    here.close()
+    there.close()
+    assert [str(e) for e in errors] == ["bad"] and got == [b"good"]
+
+
+def test_timers_fire_in_the_order_of_their_deadlines_and_not_when_cancelled(loop, eventually):
+    fired = []
+
+    def plan():
+        now = time.monotonic()
+        loop.at(now + 0.02, lambda: fired.append("second"))
+        loop.at(now + 0.01, lambda: fired.append("first"))
+        loop.at(now + 0.015, lambda: fired.append("cancelled")).cancel()
+        loop.at(now + 0.03, lambda: fired.append("last"))
+
+    loop.ask(plan)
+    eventually(lambda: "last" in fired)
+    assert fired == ["first", "second", "last"]
