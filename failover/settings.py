@@ -1,0 +1,280 @@
+"""servers.properties as the forwarder understands it: one table of settings, and the list of servers.
+
+`read(text, name)` gives Settings, or raises SettingsError with every fault of the file at once, each with its line.
+The table SETTINGS is the only place where a key, its default and its meaning stand; servers.properties repeats it for
+the operator, and a test holds the two equal.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+from failover.properties import Entry, Fault, parse
+from plumbing.address import Address, format_address, parse_address
+
+FIRST_LIVE, CALL_ID = "first-live", "call-id"
+PHONES = "phones"  # the name of the phones' leg, hence no server's
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}\Z")
+Resolve = Callable[[str], str]
+
+
+@dataclass(frozen=True)
+class ServerLine:
+    """One server of the file: its name (a bare `host:port` is its own name) and where it is."""
+
+    name: str
+    address: Address
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the file says. `advertise` None: the listen address (where that is a wildcard, what the system uses towards
+    the peer). `interval` is in seconds. `admin` None: no pages. `key` b"": one made at start."""
+
+    servers: tuple[ServerLine, ...]
+    listen: Address
+    advertise: Address | None
+    policy: str
+    key: bytes
+    interval: float
+    fall: int
+    rise: int
+    admin: Address | None
+
+    @property
+    def patience(self) -> float:
+        """Seconds within which a hung server is down, at the latest: if it hung right after an answer, the interval
+        then running still counts as answered."""
+        return self.interval * (self.fall + 1)
+
+    @property
+    def promise(self) -> str:
+        return f"a killed server is noticed at once, a hung one within {self.patience:g} s"
+
+
+class SettingsError(Exception):
+    """The file cannot be used; `faults` has all that is wrong with it, in the order of its lines."""
+
+    def __init__(self, name: str, faults: list[Fault]) -> None:
+        self.faults = sorted(faults, key=lambda fault: fault.line)
+        super().__init__("\n".join(fault.located(name) for fault in self.faults))
+
+
+# -- one parser per kind of value: text in, value out, ValueError with a sentence -------------------------------------
+
+
+def _listen(text: str) -> Address:
+    address = parse_address(text, literal=True)
+    if not address[1]:
+        raise ValueError("port 0 would be a different port at every start; phones need to know it")
+    return address
+
+
+def _advertise(text: str) -> Address | None:
+    return parse_address(text, default_port=0) if text else None
+
+
+def _admin(text: str) -> Address | None:
+    return parse_address(text, literal=True) if text else None
+
+
+def _policy(text: str) -> str:
+    if text not in (FIRST_LIVE, CALL_ID):
+        raise ValueError(f"'{text}' is not a policy; it is either {FIRST_LIVE} or {CALL_ID}")
+    return text
+
+
+def _key(text: str) -> bytes:
+    if text and len(text) < 16:
+        raise ValueError("a key of less than 16 characters can be guessed")
+    return hashlib.sha256(text.encode("utf-8", "replace")).digest() if text else b""
+
+
+def _seconds(text: str) -> float:
+    if not re.fullmatch(r"\d{1,4}(\.\d{1,6})?", text, re.ASCII) or not 0.005 <= float(text) <= 60:
+        raise ValueError(f"'{text}' is not a time in seconds from 0.005 to 60")
+    return float(text)
+
+
+def _count(text: str) -> int:
+    if not re.fullmatch(r"\d{1,3}", text, re.ASCII) or not 1 <= int(text) <= 100:
+        raise ValueError(f"'{text}' is not a whole number from 1 to 100")
+    return int(text)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One row: `field` is its name in Settings, `sentence` what the operator reads above it."""
+
+    key: str
+    field: str
+    default: str
+    parse: Callable[[str], object]
+    sentence: str
+
+
+SETTINGS = (
+    Setting("forwarder.listen", "listen", "0.0.0.0:5060", _listen,
+            "Where phones and servers send to (UDP); 0.0.0.0 means every IPv4 address of this computer."),
+    Setting("forwarder.advertise", "advertise", "", _advertise,
+            "The address to write into messages, if it is not the one above; host or host:port."),
+    Setting("forwarder.policy", "policy", FIRST_LIVE, _policy,
+            "Where new calls go: first-live (the first living server of the list) or call-id (spread over all the living)."),
+    Setting("forwarder.key", "key", "", _key,
+            "The secret that signs what passes; empty makes one at every start, a pair of forwarders needs the same."),
+    Setting("heartbeat.interval", "interval", "0.05", _seconds,
+            "Seconds between two heartbeats (OPTIONS) to each server; longer than the way there and back."),
+    Setting("heartbeat.fall", "fall", "3", _count,
+            "So many intervals in a row without an answer and a server is down."),
+    Setting("heartbeat.rise", "rise", "2", _count,
+            "So many answers in a row and it is back."),
+    Setting("admin.listen", "admin", "127.0.0.1:8060", _admin,
+            "Where the status page is served (HTTP); empty turns it off."),
+)  # fmt: skip
+KEYS = {setting.key: setting for setting in SETTINGS}
+
+
+# -- the whole file ---------------------------------------------------------------------------------------------------
+
+
+def literal(host: str) -> str:
+    """The resolver that looks nothing up."""
+    try:
+        return str(ipaddress.ip_address(host))
+    except ValueError:
+        raise ValueError(f"'{host}' is not an IP address") from None
+
+
+def read(text: str, name: str, resolve: Resolve = literal) -> Settings:
+    """The settings of a file's text. `resolve` turns a server's host into an IP address or raises ValueError.
+
+    Raises SettingsError, which names the file as `name`.
+    """
+    entries, faults = parse(text)
+    reading = _Reading(faults, resolve)
+    for entry in entries:
+        reading.take(entry)
+    settings = reading.settings()
+    if reading.faults:
+        raise SettingsError(name, reading.faults)
+    return settings
+
+
+def differences(old: Settings, new: Settings) -> list[str]:
+    """What changed, as an operator would say it: "+ server3 10.0.0.3:5060", "heartbeat.fall 3 -> 4"."""
+    before = {line.name: format_address(line.address) for line in old.servers}
+    after = {line.name: format_address(line.address) for line in new.servers}
+    said = [f"- {name} {where}" for name, where in before.items() if after.get(name) != where]
+    said += [f"+ {name} {where}" for name, where in after.items() if before.get(name) != where]
+    if not said and list(before) != list(after):
+        said.append(f"order {', '.join(after)}")
+    for setting in SETTINGS:
+        was, now = getattr(old, setting.field), getattr(new, setting.field)
+        if was != now:
+            said.append(setting.key if setting.field == "key" else f"{setting.key} {_shown(was)} -> {_shown(now)}")
+    return said
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, tuple):
+        return format_address(value)
+    return "nothing" if value is None else str(value)
+
+
+class _Reading:
+    """What has been read so far."""
+
+    def __init__(self, faults: list[Fault], resolve: Resolve) -> None:
+        self.faults = faults
+        self._resolve = resolve
+        self._values: dict[str, object] = {}
+        self._lines: dict[str, int] = {}  # key or server name -> where it stands
+        self._servers: dict[Address, tuple[str, int]] = {}  # address -> name and line
+
+    def take(self, entry: Entry) -> None:
+        """One line: a setting, a server, or a fault."""
+        try:
+            if entry.key in KEYS:
+                self._set(entry)
+            elif _is_bare(entry):
+                self._add(entry, _bare_address(entry), "")
+            elif _NAME.match(entry.key):
+                self._add(entry, parse_address(entry.value.strip()), entry.key)
+            else:
+                self._fault(entry, f"unknown key '{entry.key}'{_suggestion(entry.key)}")
+        except ValueError as error:
+            self._fault(entry, f"{entry.key}: {error}" if not _is_bare(entry) else str(error))
+
+    def settings(self) -> Settings:
+        """With the defaults for what the file leaves out, after a look at the whole."""
+        values: dict[str, object] = {s.field: self._values.get(s.key, s.parse(s.default)) for s in SETTINGS}
+        servers = tuple(ServerLine(name, address) for address, (name, _) in self._servers.items())
+        if not servers and not self.faults:
+            self.faults.append(Fault(0, "no server; add a line such as server1=127.0.0.1:5070"))
+        settings = _built(servers, values)
+        for address, (name, line) in self._servers.items():
+            if _loops(address, settings.listen):
+                own = format_address(settings.listen)
+                self.faults.append(Fault(line, f"{name} is the forwarder's own address {own}"))
+        return settings
+
+    def _set(self, entry: Entry) -> None:
+        if self._once(entry, entry.key):
+            self._values[entry.key] = KEYS[entry.key].parse(entry.value.strip())
+
+    def _add(self, entry: Entry, written: Address, name: str) -> None:
+        host, port = written
+        if not port:
+            raise ValueError("a server cannot have port 0")
+        address = (self._resolve(host), port)
+        name = name or format_address(written)
+        if name == PHONES:
+            self._fault(entry, f"'{PHONES}' is the name of the phones' side; give the server another")
+        elif address in self._servers:
+            other, line = self._servers[address]
+            self._fault(entry, f"{format_address(address)} is on line {line} already, as {other}")
+        elif self._once(entry, name):
+            self._servers[address] = (name, entry.line)
+
+    def _once(self, entry: Entry, name: str) -> bool:
+        first = self._lines.setdefault(name, entry.line)
+        if first != entry.line:
+            self._fault(entry, f"'{name}' is on line {first} already")
+        return first == entry.line
+
+    def _fault(self, entry: Entry, text: str) -> None:
+        self.faults.append(Fault(entry.line, text))
+
+
+def _built(servers: tuple[ServerLine, ...], values: Mapping[str, object]) -> Settings:
+    advertise, listen = values["advertise"], values["listen"]
+    if isinstance(advertise, tuple) and isinstance(listen, tuple):
+        advertise = (advertise[0], advertise[1] or listen[1])
+    return Settings(servers, **{**values, "advertise": advertise})  # type: ignore[arg-type]  # the table's parsers fit
+
+
+def _is_bare(entry: Entry) -> bool:
+    """The document's own form: `host:port` or `host : port`, which Java would read as a key and its value."""
+    if entry.text.startswith("["):
+        return True
+    return entry.separator == ":" and entry.value.strip().isdigit() and not _suggestion(entry.key)
+
+
+def _bare_address(entry: Entry) -> Address:
+    return parse_address(entry.text.replace("\\", ""))
+
+
+def _suggestion(key: str) -> str:
+    near = get_close_matches(key.lower(), KEYS, n=1, cutoff=0.75)
+    return f" (did you mean '{near[0]}'?)" if near else ""
+
+
+def _loops(server: Address, listen: Address) -> bool:
+    here = ipaddress.ip_address(listen[0])
+    there = ipaddress.ip_address(server[0])
+    return server[1] == listen[1] and (there == here or (here.is_unspecified and there.is_loopback))
