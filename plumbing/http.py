@@ -73,7 +73,7 @@ class HttpResponse:
 
 @dataclass(frozen=True)
 class EventStream:
-    """Server-sent events: `(name, value)` pairs put into the queue, None to end. `on_close` runs when the reader left."""
+    """Server-sent events: put `(name, value)` pairs into the queue, None to end. `on_close` runs when the reader left."""
 
     queue: queue.Queue[tuple[str, object] | None]
     on_close: Callable[[], object] = lambda: None
@@ -260,7 +260,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self.server.streams.add(stream)
         if crowded:
             stream.on_close()
-            return self._send(HttpResponse.json({"error": f"{MAX_STREAMS} readers are listening already"}, 503))
+            self._send(HttpResponse.json({"error": f"{MAX_STREAMS} readers are listening already"}, 503))
+            return
         self.close_connection = True
         try:
             self._send(HttpResponse(200, "text/event-stream", b"", {"Connection": "close"}), length=False)

@@ -95,7 +95,8 @@ class Message:
         """In the place of the first of that name, the others removed; last if there was none."""
         at = self._index(name)
         if at is None:
-            return self.add(name, value)
+            self.add(name, value)
+            return
         self.fields[at] = make_field(name, value)
         name = canonical(name)
         self.fields[at + 1 :] = [field for field in self.fields[at + 1 :] if field.name != name]

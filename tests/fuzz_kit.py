@@ -5,7 +5,27 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 
-SPICE = (b"\r\n", b"\n", b"\r", b" ", b"\t", b":", b";", b",", b"=", b'"', b"<", b">", b"[", b"]", b"@", b"%", b"\0", b"\xff", b"9" * 20)
+SPICE = (
+    b"\r\n",
+    b"\n",
+    b"\r",
+    b" ",
+    b"\t",
+    b":",
+    b";",
+    b",",
+    b"=",
+    b'"',
+    b"<",
+    b">",
+    b"[",
+    b"]",
+    b"@",
+    b"%",
+    b"\0",
+    b"\xff",
+    b"9" * 20,
+)
 
 
 def broken(samples: Sequence[bytes], count: int, seed: int = 1) -> Iterator[bytes]:

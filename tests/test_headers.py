@@ -13,14 +13,24 @@ from sip.via import Via
 
 @pytest.mark.parametrize(
     "written, name",
-    [("i", "Call-ID"), ("CALL-id", "Call-ID"), ("cseq", "CSeq"), ("www-authenticate", "WWW-Authenticate"), ("X-y", "X-Y")],
+    [
+        ("i", "Call-ID"),
+        ("CALL-id", "Call-ID"),
+        ("cseq", "CSeq"),
+        ("www-authenticate", "WWW-Authenticate"),
+        ("X-y", "X-Y"),
+    ],
 )
 def test_names_have_one_spelling(written, name):
     assert canonical(written) == name
 
 
 def test_commas_inside_quotes_and_brackets_do_not_separate():
-    assert split_list('"a,b" <sip:x?y=1,2>, <sip:z>;p="c,\\"d", e') == ['"a,b" <sip:x?y=1,2>', '<sip:z>;p="c,\\"d"', "e"]
+    assert split_list('"a,b" <sip:x?y=1,2>, <sip:z>;p="c,\\"d", e') == [
+        '"a,b" <sip:x?y=1,2>',
+        '<sip:z>;p="c,\\"d"',
+        "e",
+    ]
     with pytest.raises(RemoteProtocolError):
         split_list('"never closed, <sip:x>')
 
@@ -33,7 +43,13 @@ def test_parameters_survive_there_and_back():
 
 @pytest.mark.parametrize(
     "text",
-    ["sip:alice@example.test", "sips:a:pw@h:5061;transport=tcp;lr?x=y", "sip:[2001:db8::1]:5060", "sip:+49;isub=1@h", "sip:h"],
+    [
+        "sip:alice@example.test",
+        "sips:a:pw@h:5061;transport=tcp;lr?x=y",
+        "sip:[2001:db8::1]:5060",
+        "sip:+49;isub=1@h",
+        "sip:h",
+    ],
 )
 def test_uris_print_as_they_were_read(text):
     assert str(Uri.parse(text)) == text
@@ -46,7 +62,9 @@ def test_a_uri_tells_its_parts():
     assert (uri.address(), Uri.parse("sip:h").address()) == (("2001:db8::1", 5070), ("h", 5060))
 
 
-@pytest.mark.parametrize("text, status", [("tel:+49301234", 416), ("sip:", 400), ("sip:a@h:99999", 400), ("sip:a b@h", 400)])
+@pytest.mark.parametrize(
+    "text, status", [("tel:+49301234", 416), ("sip:", 400), ("sip:a@h:99999", 400), ("sip:a b@h", 400)]
+)
 def test_what_is_no_sip_uri_has_its_status(text, status):
     with pytest.raises(RemoteProtocolError) as caught:
         Uri.parse(text)

@@ -8,6 +8,7 @@ import urllib.request
 
 import pytest
 
+from plumbing.address import format_address
 from plumbing.http import EventStream, HttpResponse, HttpServer
 
 
@@ -26,6 +27,7 @@ def site():
     server = HttpServer(("127.0.0.1", 0), routes, "pages")
     server.start()
     server.events, server.closed, server.done = events, closed, done
+    server.url = f"http://{format_address(server.address)}"
     yield server
     server.stop()
 
@@ -57,7 +59,8 @@ def test_query_and_rest_reach_the_handler(site):
 
 
 @pytest.mark.parametrize(
-    "method, path, status", [("GET", "/none", 404), ("POST", "/", 405), ("GET", "/servers/x", 405), ("GET", "/busy", 503)]
+    "method, path, status",
+    [("GET", "/none", 404), ("POST", "/", 405), ("GET", "/servers/x", 405), ("GET", "/busy", 503)],
 )
 def test_what_is_not_there_says_so(site, method, path, status):
     answer, data = ask(site, method, path)
@@ -68,7 +71,7 @@ def test_a_post_of_another_origin_changes_nothing(site):
     assert ask(site, "POST", "/servers/x", Origin="http://evil.test")[0].status == 403
     assert ask(site, "POST", "/servers/x", Origin="null")[0].status == 403
     assert site.done == []
-    assert ask(site, "POST", "/servers/x", Origin="http://%s:%d" % site.address)[0].status == 200
+    assert ask(site, "POST", "/servers/x", Origin=site.url)[0].status == 200
 
 
 def test_a_page_on_loopback_answers_to_no_other_name(site):
@@ -83,7 +86,7 @@ def test_a_body_beyond_all_bounds_is_refused(site):
 def test_events_stream_until_their_end(site, eventually):
     site.events.put(("state", {"server": "server1"}))
     site.events.put(None)
-    with urllib.request.urlopen("http://%s:%d/events" % site.address, timeout=5) as stream:
+    with urllib.request.urlopen(site.url + "/events", timeout=5) as stream:
         assert stream.headers["Content-Type"] == "text/event-stream"
         assert stream.read() == b'event: state\ndata: {"server": "server1"}\n\n'
     eventually(lambda: site.closed)
@@ -93,18 +96,19 @@ def test_stop_ends_open_streams_and_idle_connections():
     events = queue.Queue()
     server = HttpServer(("127.0.0.1", 0), {("GET", "/events"): lambda request: EventStream(events)}, "pages")
     server.start()
+    url = f"http://{format_address(server.address)}"
     idle = http.client.HTTPConnection(*server.address, timeout=5)
     idle.connect()
-    stream = urllib.request.urlopen("http://%s:%d/events" % server.address, timeout=5)
+    stream = urllib.request.urlopen(url + "/events", timeout=5)
     server.stop()
     server.stop()
     assert stream.read() == b""
     stream.close()
     idle.close()
     with pytest.raises(urllib.error.URLError):
-        urllib.request.urlopen("http://%s:%d/" % server.address, timeout=1)
+        urllib.request.urlopen(url, timeout=1)
 
 
 def test_a_port_in_use_is_named(site):
-    with pytest.raises(OSError, match=r"127\.0\.0\.1:%d" % site.address[1]):
+    with pytest.raises(OSError, match=format_address(site.address)):
         HttpServer(site.address, {}, "second").start()

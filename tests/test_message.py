@@ -118,7 +118,9 @@ def test_check_wants_the_mandatory_fields_once_and_readable(old, new):
 
 def test_a_reply_copies_what_the_rfc_says_and_counts_its_body():
     request = parse(INVITE)
-    response = parse(reply(request, 200, to_tag="t1", fields=[("Contact", "<sip:bob@192.0.2.4>")], body=b"x").to_bytes())
+    response = parse(
+        reply(request, 200, to_tag="t1", fields=[("Contact", "<sip:bob@192.0.2.4>")], body=b"x").to_bytes()
+    )
     assert response.values("Via") == request.values("Via")
     assert (response.to.tag, response.call_id, response.reason, response.body) == ("t1", "one", "OK", b"x")
     assert response.get("Record-Route") == "<sip:192.0.2.9;lr>"
