@@ -73,7 +73,7 @@ class HttpResponse:
 
 @dataclass(frozen=True)
 class EventStream:
-    """Server-sent events: put `(name, value)` pairs into the queue, None to end. `on_close` runs when the reader left."""
+    """Server-sent events: put `(name, value)` pairs into the queue, None ends. `on_close` runs when the reader left."""
 
     queue: queue.Queue[tuple[str, object] | None]
     on_close: Callable[[], object] = lambda: None

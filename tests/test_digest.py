@@ -8,7 +8,8 @@ from sip.errors import RemoteProtocolError
 
 def test_the_example_of_rfc_2617():
     challenge = Challenge.parse(
-        'Digest realm="testrealm@host.com", qop="auth,auth-int", nonce="dcd98b7102dd2f0e8b11d0f600bfb0c093", opaque="5ccc"'
+        'Digest realm="testrealm@host.com", qop="auth,auth-int", '
+        'nonce="dcd98b7102dd2f0e8b11d0f600bfb0c093", opaque="5ccc"'
     )
     given = answer(challenge, "GET", "/dir/index.html", "Mufasa", "Circle Of Life", cnonce="0a4f113b")
     assert given.response == "6629fae49393a05397450978507c4ef1"
