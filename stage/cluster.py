@@ -1,0 +1,143 @@
+"""The programs of the example: the forwarder and two servers, with their store and settings in a folder of their own.
+
+Everything is on loopback. `start`, `restart` and `stop` wait and so belong on a worker thread; `kill` may be called
+from any thread and returns at once.
+"""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from plumbing.address import Address, format_address
+from stage.process import Keeper, Program
+
+ROOT = Path(__file__).resolve().parent.parent  # the programs are started from here
+HOST = "127.0.0.1"
+DOMAIN = "failover.test"  # RFC 6761: a name that nobody else can own
+SERVERS = ("server1", "server2")
+
+
+@dataclass(frozen=True)
+class Ports:
+    """Of 127.0.0.1. The defaults are the document's 5060 and its neighbours."""
+
+    forwarder: int = 5060
+    servers: tuple[int, int] = (5070, 5080)
+    management: tuple[int, int] = (8071, 8072)
+    admin: int = 8060
+
+    @classmethod
+    def free(cls) -> Ports:
+        """Ports that nobody uses at this moment, for several demos on one computer."""
+        held: list[socket.socket] = []
+        try:
+            numbers = [_hold(held) for _ in range(6)]
+        finally:
+            for sock in held:
+                sock.close()
+        return cls(numbers[0], (numbers[1], numbers[2]), (numbers[3], numbers[4]), numbers[5])
+
+
+def _hold(held: list[socket.socket]) -> int:
+    """A port that is free for UDP and TCP; the sockets that hold it are added to `held`."""
+    while True:
+        udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        tcp = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        held += [udp, tcp]
+        udp.bind((HOST, 0))
+        port: int = udp.getsockname()[1]
+        try:
+            tcp.bind((HOST, port))
+        except OSError:
+            continue
+        return port
+
+
+SETTINGS = """\
+# Written by the demo. Every setting is explained in servers.properties beside forwarder.py.
+server1={server1}
+server2={server2}
+forwarder.listen={forwarder}
+admin.listen={admin}
+"""
+
+
+class Cluster:
+    """`users` maps names to passwords; empty: the servers ask nobody. `on_end(name, status)`: a program is gone."""
+
+    def __init__(self, ports: Ports | None = None, users: Mapping[str, str] | None = None,
+                 on_end: Callable[[str, int], None] | None = None) -> None:
+        self.ports = ports or Ports()
+        self._on_end = on_end
+        self.forwarder: Address = (HOST, self.ports.forwarder)
+        self.admin = f"http://{HOST}:{self.ports.admin}"
+        self.management = {
+            name: f"http://{HOST}:{port}" for name, port in zip(SERVERS, self.ports.management, strict=True)}
+        self.addresses: dict[str, Address] = {
+            name: (HOST, port) for name, port in zip(SERVERS, self.ports.servers, strict=True)}
+        self.folder = Path(tempfile.mkdtemp(prefix="call-failover-"))
+        self._keeper = Keeper()
+        self._keeper.folder(self.folder)
+        self.programs = {"forwarder": self._program("forwarder", ["forwarder.py", str(self._write_settings())])}
+        users_file = self._write_users(users or {})
+        for name in SERVERS:
+            self.programs[name] = self._program(name, self._server_arguments(name, users_file))
+
+    def start(self, timeout: float = 15.0) -> None:
+        """Start all three; StartError with a sentence if one does not get ready within `timeout` seconds."""
+        self.programs["forwarder"].start(timeout)  # first and alone: it is the one whose port people have in use
+        for name in SERVERS:
+            self.programs[name].launch()
+        for name in SERVERS:
+            self.programs[name].wait_ready(timeout)
+
+    def kill(self, name: str) -> float:
+        """The crash: SIGKILL. Returns the monotonic time just before it."""
+        return self.programs[name].kill()
+
+    def restart(self, name: str, timeout: float = 15.0) -> None:
+        """Start a server that is gone again as it was; does nothing if it lives."""
+        if not self.programs[name].alive:
+            self.programs[name].start(timeout)
+
+    def stop(self) -> None:
+        """End every program and remove the folder. Twice is fine."""
+        for program in self.programs.values():
+            program.ask_to_stop()
+        for program in self.programs.values():
+            program.stop()
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self._keeper.close()
+
+    def _program(self, name: str, arguments: list[str]) -> Program:
+        def ended(program: Program, status: int) -> None:
+            if self._on_end:
+                self._on_end(program.name, status)
+
+        return Program(name, [sys.executable, *arguments], folder=ROOT, keeper=self._keeper, on_end=ended)
+
+    def _server_arguments(self, name: str, users_file: Path | None) -> list[str]:
+        arguments = ["-m", "slee_mock", "--name", name, "--listen", format_address(self.addresses[name]),
+                     "--forwarder", format_address(self.forwarder), "--store", str(self.folder / "store.db"),
+                     "--management", self.management[name].removeprefix("http://")]
+        return [*arguments, "--users", str(users_file)] if users_file else arguments
+
+    def _write_settings(self) -> Path:
+        path = self.folder / "servers.properties"
+        path.write_text(SETTINGS.format(
+            forwarder=format_address(self.forwarder), admin=self.admin.removeprefix("http://"),
+            **{name: format_address(address) for name, address in self.addresses.items()}), encoding="utf-8")
+        return path
+
+    def _write_users(self, users: Mapping[str, str]) -> Path | None:
+        if not users:
+            return None
+        path = self.folder / "users"
+        path.write_text("".join(f"{name}:{password}\n" for name, password in users.items()), encoding="utf-8")
+        return path

@@ -1,0 +1,134 @@
+"""What the programs tell about themselves, read by threads: the forwarder's event stream, the servers' pages.
+
+Each reader hands plain objects to a function given to it, on its own thread; the window's bridge carries them on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+PATIENCE = 2.0  # s, for a page of this computer
+RETRY = 0.2  # s, before asking again a forwarder that does not listen
+
+
+def parse_events(lines: Iterable[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The (event, object) pairs of a text/event-stream; comments and broken objects are passed over."""
+    name, data = "message", ""
+    for line in lines:
+        line = line.rstrip("\r\n")
+        if not line:
+            if data:
+                with contextlib.suppress(ValueError):
+                    value = json.loads(data)
+                    if isinstance(value, dict):
+                        yield name, value
+            name, data = "message", ""
+        elif line.startswith("event:"):
+            name = line[6:].strip()
+        elif line.startswith("data:"):
+            data += line[5:].strip()
+
+
+def read_page(url: str, timeout: float = PATIENCE) -> dict[str, Any] | None:
+    """The JSON object at `url`; None if nobody answers with one."""
+    parts = urlsplit(url)
+    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=timeout)
+    try:
+        connection.request("GET", parts.path)
+        response = connection.getresponse()
+        value = json.loads(response.read()) if response.status == 200 else None
+    except (OSError, http.client.HTTPException, ValueError):
+        return None
+    finally:
+        connection.close()
+    return value if isinstance(value, dict) else None
+
+
+class Events:
+    """Thread `events`: reads the forwarder's /events for as long as it is wanted, connecting again when it breaks."""
+
+    def __init__(self, admin: str, on_event: Callable[[str, dict[str, Any]], None]) -> None:
+        self._address = urlsplit(admin)
+        self._on_event = on_event
+        self._stopped = threading.Event()
+        self._sock: socket.socket | None = None
+        self._thread = threading.Thread(target=self._run, name="events", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self, timeout: float = 3.0) -> None:
+        """Twice is fine."""
+        self._stopped.set()
+        sock = self._sock
+        if sock is not None:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)  # wakes the read; close alone would not
+        if self._thread.is_alive():
+            self._thread.join(timeout)
+
+    def _run(self) -> None:
+        while not self._stopped.is_set():
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                self._read()
+            self._stopped.wait(RETRY)
+
+    def _read(self) -> None:
+        connection = http.client.HTTPConnection(self._address.hostname or "", self._address.port, timeout=PATIENCE)
+        try:
+            connection.connect()
+            self._sock = connection.sock
+            connection.request("GET", "/events")
+            response = connection.getresponse()
+            if response.status != 200 or self._stopped.is_set():
+                return
+            self._sock.settimeout(None)  # a quiet forwarder is not a dead one; `stop` ends the wait
+            for name, value in parse_events(line.decode("utf-8", "replace") for line in response):
+                self._on_event(name, value)
+        finally:
+            self._sock = None
+            connection.close()
+
+
+class Pages:
+    """Thread `pages`: reads `urls` every `interval` seconds, or now after `look()`; None for a page nobody serves."""
+
+    def __init__(self, urls: Iterable[str], on_page: Callable[[str, dict[str, Any] | None], None],
+                 interval: float = 0.5) -> None:
+        self._urls = tuple(urls)
+        self._on_page = on_page
+        self._interval = interval
+        self._stopped = threading.Event()
+        self._wake = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="pages", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def look(self) -> None:
+        """Any thread: read again now."""
+        self._wake.set()
+
+    def stop(self, timeout: float = 5.0) -> None:
+        """Twice is fine."""
+        self._stopped.set()
+        self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout)
+
+    def _run(self) -> None:
+        while not self._stopped.is_set():
+            self._wake.clear()
+            for url in self._urls:
+                page = read_page(url)
+                if self._stopped.is_set():
+                    return
+                self._on_page(url, page)
+            self._wake.wait(self._interval)
