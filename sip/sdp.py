@@ -99,7 +99,7 @@ class SessionDescription:
         lines = _split(data)
         starts = [index for index, (kind, _) in enumerate(lines) if kind == "m"]
         edges = [*starts, len(lines)]
-        media = tuple(_media(lines[start:end]) for start, end in zip(starts, edges[1:]))
+        media = tuple(_media(lines[start:end]) for start, end in zip(starts, edges[1:], strict=True))
         description = cls(tuple(lines[: edges[0]]), media)
         _origin(description)
         return description
@@ -128,7 +128,7 @@ class SessionDescription:
         return parts[2].partition("/")[0]
 
     def direction(self, stream: MediaDescription) -> MediaDirection:
-        """Which way the stream flows for its author. An unspecified host is how RFC 2543 phones say hold (RFC 3264 8.4)."""
+        """Which way the stream flows for its author; an unspecified host is an old phone's hold (RFC 3264 8.4)."""
         own = next(_directions(stream.lines), None) or next(_directions(self.lines), MediaDirection.SENDRECV)
         return MediaDirection.of(own.sends, own.receives and not _nowhere(self.connection(stream)))
 
@@ -201,7 +201,7 @@ def plan(local: SessionDescription, remote: SessionDescription) -> MediaPlan:
 
     We send with the numbers of the remote description: it says what its author wants to receive (RFC 3264 5.1).
     """
-    for mine, theirs in zip(local.media, remote.media):
+    for mine, theirs in zip(local.media, remote.media, strict=False):
         if not (mine.carries_audio and theirs.carries_audio):
             continue
         codecs = [encoding.partition("/")[0] for encoding in mine.encodings().values()]
@@ -337,6 +337,6 @@ def _rtcp(stream: MediaDescription, host: str) -> Address | None:
     """Where a=rtcp says its reports go (RFC 3605); without it the next port."""
     for value in attributes(stream.lines, "rtcp"):
         parts = value.split()
-        if len(parts) in (1, 4) and 0 < _number(parts[0], 65535):
+        if len(parts) in (1, 4) and _number(parts[0], 65535) > 0:
             return (_unicast(parts[3]) if len(parts) == 4 else host), int(parts[0])
     return None

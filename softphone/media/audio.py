@@ -1,0 +1,26 @@
+"""Where sound comes from and goes to. Blocks are array('h'), 8,000 samples a second, one channel.
+
+Both are called from the media thread every 20 ms and must return at once.
+"""
+
+from __future__ import annotations
+
+from array import array
+from typing import Protocol
+
+
+class AudioSource(Protocol):
+    def read(self, samples: int) -> array[int]:
+        """The next `samples` samples; fewer (or none) where there is no sound."""
+
+
+class AudioSink(Protocol):
+    def write(self, samples: array[int]) -> None:
+        """Play these after those before."""
+
+
+class NullSink:
+    """Hears nothing."""
+
+    def write(self, samples: array[int]) -> None:
+        pass

@@ -1,0 +1,262 @@
+"""The audio of one call: two sockets and one thread around a Stream.
+
+    session = MediaSession(("127.0.0.1", 0), source=ToneSource(440))
+    session.open()                      # now session.port can be offered
+    session.start(("127.0.0.1", 4000), 0, "PCMU", telephone_event=101)    # or session.apply(plan)
+    session.stop()
+
+Any thread may call any method; only the media thread touches the stream.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import random
+import secrets
+import select
+import socket
+import threading
+import time
+from array import array
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from sip.sdp import Address, MediaDirection, MediaPlan
+from softphone.media.audio import AudioSink, AudioSource, NullSink
+from softphone.media.g711 import BLOCK
+from softphone.media.jitter import SILENCE
+from softphone.media.rtp import Pacer
+from softphone.media.stream import Datagram, Stream
+from softphone.media.stream import MediaStats as MediaStats
+from softphone.media.tone import ToneSource
+
+LOG = logging.getLogger("media")
+
+PORTS = range(16384, 32768, 2)  # even for RTP, the next for RTCP (RFC 3550 11), below the usual ephemeral ports
+EXPEDITED = 46 << 2  # RFC 3246, as RFC 4594 4.1 advises for telephony
+DATAGRAM = 4096
+TAKEN = (errno.EADDRINUSE, errno.EACCES)  # faults of a port, not of the address
+
+
+class MediaSession:
+    """`local`: where to listen; port 0 picks a free even one. `on_digit(digit)` is called in the media thread."""
+
+    def __init__(
+        self,
+        local: Address,
+        codecs: Sequence[str] = ("PCMU", "PCMA"),
+        source: AudioSource | None = None,
+        sink: AudioSink | None = None,
+        on_digit: Callable[[str], None] | None = None,
+    ) -> None:
+        self.codecs = tuple(codecs)
+        self.port = 0
+        self._local = local
+        self._source: AudioSource = source or ToneSource()
+        self._sink: AudioSink = sink or NullSink()
+        self._on_digit = on_digit
+        self._lock = threading.Lock()  # start and stop, wherever they are called
+        self._sockets: tuple[socket.socket, ...] = ()
+        self._thread: threading.Thread | None = None
+        self._stream: Stream | None = None
+        self._agreed: tuple[MediaPlan, bool] | None = None  # swapped whole; the thread looks at each tick
+        self._stats = MediaStats()
+        self._muted = False
+        self._stopping = False
+        self._complained_at = float("-inf")
+
+    def open(self) -> int:
+        """Bind the pair of ports and return the even one; OSError says which address could not be had."""
+        with self._lock:
+            if not self._sockets:
+                self._sockets = bind_pair(self._local)
+                self.port = self._sockets[0].getsockname()[1]
+        return self.port
+
+    def start(
+        self,
+        remote: Address,
+        payload_type: int,
+        codec: str,
+        telephone_event: int | None = None,
+        direction: MediaDirection = MediaDirection.SENDRECV,
+        held: bool = False,
+    ) -> None:
+        """Begin to talk as agreed, or go on as now agreed."""
+        self.apply(MediaPlan(remote, payload_type, codec, telephone_event, direction), held)
+
+    update = start
+
+    def apply(self, plan: MediaPlan, held: bool = False) -> None:
+        """Follow the plan of sip.sdp.plan(), first and after each re-INVITE. `held`: we hold, so nothing is sent or
+        played (RFC 3264 8.4; a direction alone cannot tell a hold from a listener that never speaks)."""
+        with self._lock:
+            self._agreed = plan, held
+            if self._thread is not None or self._stopping:
+                return
+            if not self._sockets:
+                raise RuntimeError("open() comes before start()")
+            cname = secrets.token_urlsafe(12)  # RFC 7022 4.2: says nothing of the person or the computer
+            self._stream = Stream(plan, lambda: random.getrandbits(32), cname, time.monotonic(), time.time())
+            self._thread = threading.Thread(target=self._run, args=(self._stream,), name=f"media-{self.port}")
+            self._thread.daemon = True  # a program that dies without stop() shall not hang here
+            self._thread.start()
+
+    def mute(self, muted: bool) -> None:
+        """Say nothing; packets of silence go on, so that the other side sees the call alive."""
+        self._muted = muted
+
+    def dtmf(self, digit: str) -> None:
+        """Send a digit as telephone-event; ValueError if it is none or the other side takes none."""
+        stream = self._stream
+        if stream is None or stream.plan.telephone_event is None:
+            raise ValueError("the other side takes no digits")
+        stream.digits.press(digit)
+
+    def stats(self) -> MediaStats:
+        """As of the last tick; cheap, no lock."""
+        return self._stats
+
+    def stop(self, timeout: float = 1.0) -> None:
+        """Say goodbye and leave no thread and no socket; twice is fine. RuntimeError if the thread does not end."""
+        with self._lock:
+            self._stopping = True
+            thread = self._thread
+            if thread is None:
+                self._close()
+        if thread is None or thread is threading.current_thread():
+            return
+        thread.join(timeout)
+        if thread.is_alive():
+            raise RuntimeError(f"{thread.name} has not ended within {timeout} s")
+
+    # ---- media thread only ----
+
+    def _run(self, stream: Stream) -> None:
+        try:
+            self._forget_what_came_early()
+            agreed = self._agreed
+            pacer = Pacer(time.monotonic())
+            while not self._stopping:
+                if self._agreed is not agreed:
+                    agreed = self._agreed
+                    if agreed:
+                        stream.agree(*agreed)
+                self._step(stream, pacer)
+            self._send(1, stream.goodbye(time.monotonic()))
+            self._stats = replace(self._stats, level_in=0.0, level_out=0.0)
+        finally:
+            self._close()
+
+    def _step(self, stream: Stream, pacer: Pacer) -> None:
+        now = time.monotonic()
+        missed, ticks = pacer.due(now)
+        if missed:
+            stream.pass_time(missed)
+        for _ in range(ticks):
+            self._tick(stream, now)
+        ready, _, _ = select.select(self._sockets, (), (), max(pacer.deadline - time.monotonic(), 0.0))
+        for sock in ready:
+            self._receive(stream, sock)
+
+    def _tick(self, stream: Stream, now: float) -> None:
+        self._send(0, stream.send(self._read(), now))
+        samples = stream.play()
+        try:
+            self._sink.write(samples)
+        except Exception as error:
+            self._complain("playing", error)
+        self._send(1, stream.report(now))
+        self._stats = stream.stats(now)
+
+    def _read(self) -> array[int]:
+        try:
+            samples = self._source.read(BLOCK)
+        except Exception as error:
+            self._complain("recording", error)
+            return SILENCE
+        if self._muted:
+            return SILENCE
+        return samples if len(samples) == BLOCK else samples[:BLOCK] + SILENCE[len(samples) :]
+
+    def _send(self, index: int, datagram: Datagram | None) -> None:
+        if datagram is None:
+            return
+        remote, data = datagram
+        try:
+            self._sockets[index].sendto(data, remote)
+        except OSError as error:
+            self._complain(f"sending to {remote[0]} port {remote[1]}", error)
+
+    def _receive(self, stream: Stream, sock: socket.socket) -> None:
+        try:
+            data, source = sock.recvfrom(DATAGRAM)
+        except OSError:  # nothing there after all, or (Windows) the answer to an earlier sendto
+            return
+        now = time.monotonic()
+        if sock is not self._sockets[0]:
+            stream.receive_report(data, source[:2], now)
+            return
+        digit = stream.receive(data, source[:2], now)
+        if digit and self._on_digit:
+            try:
+                self._on_digit(digit)
+            except Exception as error:
+                self._complain(f"telling digit {digit}", error)
+
+    def _forget_what_came_early(self) -> None:
+        # Sound that waited in the socket since before the answer would be played late, all of it.
+        for sock in self._sockets:
+            for _ in range(1000):
+                try:
+                    sock.recvfrom(DATAGRAM)
+                except OSError:
+                    break
+
+    def _complain(self, doing: str, error: Exception) -> None:
+        """At most one line a second: such a fault comes back with every tick."""
+        now = time.monotonic()
+        if now - self._complained_at >= 1.0:
+            self._complained_at = now
+            LOG.warning("media port %d: %s failed: %s", self.port, doing, error)
+
+    def _close(self) -> None:
+        for sock in self._sockets:
+            sock.close()
+
+
+def bind_pair(local: Address) -> tuple[socket.socket, socket.socket]:
+    """Sockets for RTP and, one port above, RTCP; OSError with the address in it."""
+    host, port = local
+    offset = random.randrange(len(PORTS))
+    ports = [port] if port else [PORTS[(offset + index) % len(PORTS)] for index in range(len(PORTS))]
+    fault: OSError | None = None
+    for candidate in ports:
+        sockets: list[socket.socket] = []
+        try:
+            for number in (candidate, candidate + 1):
+                sockets.append(_bind(host, number))
+        except OSError as error:
+            for sock in sockets:
+                sock.close()
+            fault = error
+            if error.errno not in TAKEN:
+                break
+        else:
+            return sockets[0], sockets[1]
+    wanted = f"ports {port} and {port + 1}" if port else f"two ports from {PORTS[0]} to {PORTS[-1] + 1}"
+    raise OSError(fault.errno if fault else 0, f"no {wanted} free on {host} for sound: {fault}")
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
+    try:
+        sock.setblocking(False)
+        if sock.family == socket.AF_INET:
+            sock.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, EXPEDITED)
+        sock.bind((host, port))
+    except OSError:
+        sock.close()
+        raise
+    return sock

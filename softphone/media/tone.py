@@ -1,0 +1,42 @@
+"""The sound of a phone without a microphone: a gentle chime of two notes, so that one hears and sees who is sending."""
+
+from __future__ import annotations
+
+import math
+from array import array
+
+from softphone.media.g711 import RATE
+
+NOTES = ((0.0, 1.0), (0.4, 1.25))  # (seconds after the start, frequency as a multiple): a major third upwards
+PERIOD = 1.6  # seconds
+LOUDNESS = 0.25  # of full scale
+ATTACK, FALL = 0.01, 0.2  # seconds
+
+
+class ToneSource:
+    """`frequency` of the lower note in Hz; give each phone its own. The whole chime is computed here, once."""
+
+    def __init__(self, frequency: float = 440.0) -> None:
+        self._chime = _chime(frequency)
+        self._at = 0
+
+    def read(self, samples: int) -> array[int]:
+        block = self._chime[self._at : self._at + samples]
+        while len(block) < samples:
+            block += self._chime[: samples - len(block)]
+        self._at = (self._at + samples) % len(self._chime)
+        return block
+
+
+def _chime(frequency: float) -> array[int]:
+    return array("h", [int(32767 * _loudness(index / RATE, frequency)) for index in range(int(PERIOD * RATE))])
+
+
+def _loudness(time: float, frequency: float) -> float:
+    level = 0.0
+    for start, multiple in NOTES:
+        since = time - start
+        if since >= 0:
+            envelope = min(since / ATTACK, 1.0) * math.exp(-since / FALL)
+            level += envelope * math.sin(2 * math.pi * frequency * multiple * since)
+    return LOUDNESS * max(-1.0, min(level, 1.0))
