@@ -1,0 +1,164 @@
+"""The command line of demo.py: prepare the computer, then start the right program with the right interpreter."""
+
+import argparse
+import errno
+import math
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple, NoReturn
+
+from bootstrap import desktop, environment, libraries
+from bootstrap.fault import SetupFault, say
+
+ROOT = Path(__file__).resolve().parent.parent
+
+HELP = """\
+usage: python3 demo.py
+       python3 demo.py play [--json] [--screenshots DIR] [--talk SECONDS]
+       python3 demo.py test [pytest's arguments]
+       python3 demo.py softphone [the phone's arguments]
+
+Call Failover: two SIP servers, a forwarder before them, two phones; a server dies in mid-call, the call goes on.
+Whatever is needed is set up first, in .venv beside this file.
+
+  (nothing)            the example in a window, for you to play
+  play                 the example plays by itself and says each step; without a display it plays unseen
+    --json             its last line is one JSON object with everything that was measured
+    --screenshots DIR  save a picture of each step
+    --talk SECONDS     how long the two talk before the server dies, and after
+  test                 run the tests, without a display
+  softphone            the two phones alone
+  --version            print the version
+  --help               print this
+"""
+
+
+class Job(NamedTuple):
+    """What to start once everything is there: a module with its arguments, and whether it must not show a window."""
+
+    module: str
+    arguments: tuple[str, ...] = ()
+    offscreen: bool = False
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise SetupFault(f"demo.py: {message}. What there is: python3 demo.py --help", status=2)
+
+
+def _seconds(text: str) -> str:
+    try:
+        good = 0 < float(text) < math.inf
+    except ValueError:
+        good = False
+    if not good:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number of seconds above 0")
+    return text
+
+
+def parse(argv: Sequence[str]) -> Job | str:
+    """The job that the arguments ask for, or a text to print instead; SetupFault if they make no sense."""
+    if argv and argv[0] == "test":
+        return Job("pytest", tuple(argv[1:]), offscreen=True)
+    if argv and argv[0] == "softphone":
+        return Job("softphone", tuple(argv[1:]))
+    parser = _Parser(add_help=False, allow_abbrev=False)
+    parser.add_argument("what", nargs="?", choices=("play", "test", "softphone"))
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--screenshots", metavar="DIR")
+    parser.add_argument("--talk", metavar="SECONDS", type=_seconds)
+    parser.add_argument("--help", "-h", action="store_true")
+    parser.add_argument("--version", action="store_true")
+    options = parser.parse_args(argv)
+    if options.help:
+        return HELP
+    if options.version:
+        from sip import VERSION
+
+        return f"Call Failover {VERSION}\n"
+    arguments = ["play"] if options.what else []
+    arguments += ["--json"] if options.json else []
+    # The program is started in this folder; a picture folder is meant from where the person stands.
+    arguments += ["--screenshots", os.path.abspath(options.screenshots)] if options.screenshots else []
+    arguments += ["--talk", options.talk] if options.talk else []
+    if options.what not in (None, "play") or (arguments and not options.what):
+        parser.error("these options belong to play: python3 demo.py play " + " ".join(argv))
+    return Job("stage", tuple(arguments))
+
+
+def prepare(root: Path, offscreen: bool) -> Path:
+    """See to the system libraries and the Python packages; the interpreter that has them all. Raises SetupFault."""
+    wanted = libraries.purposes({"QT_QPA_PLATFORM": "offscreen"} if offscreen else os.environ)
+    settled = environment.running_fits(root) or environment.venv_fits(root)
+    packages = [] if settled or not environment.lacks_venv_module() else [environment.venv_package()]
+    lacking = libraries.missing(wanted)
+    if lacking or packages:
+        libraries.provide(lacking, packages)
+        still = ", ".join(library.name for library in libraries.missing(wanted))
+        if still:
+            raise SetupFault(f"These libraries still cannot be loaded: {still}. Look into that and start again.")
+    python = environment.ready(root)
+    if not offscreen:
+        desktop.write_entry(root, python)
+    return python
+
+
+def start(python: Path, job: Job, root: Path) -> int:
+    """Become that program (POSIX), or run it and pass on its exit status (Windows, which cannot become another)."""
+    if job.offscreen:
+        os.environ["QT_QPA_PLATFORM"] = "offscreen"
+    os.chdir(root)
+    argv = [str(python), "-m", job.module, *job.arguments]
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if os.name != "nt":
+        os.execv(argv[0], argv)
+    child = subprocess.Popen(argv)
+    while True:
+        try:
+            return child.wait()
+        except KeyboardInterrupt:
+            continue  # Ctrl-C reaches the child too: how to end is its affair
+
+
+class _Stopped(KeyboardInterrupt):
+    """SIGTERM or SIGHUP came: to be undone like Ctrl-C."""
+
+
+def _stop(number: int, frame: object) -> NoReturn:
+    raise _Stopped(number)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Do what the arguments say; the exit status. Whatever stops set-up is one sentence on stderr."""
+    for name in ("SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), _stop)
+    try:
+        job = parse(argv)
+        if isinstance(job, str):
+            sys.stdout.write(job)
+            return 0
+        return start(prepare(ROOT, job.offscreen), job, ROOT)
+    except SetupFault as fault:
+        say(str(fault))
+        return fault.status
+    except KeyboardInterrupt as stop:
+        say("Set-up was stopped; nothing was left half-made. The same command starts it again.")
+        return 128 + (stop.args[0] if isinstance(stop, _Stopped) else signal.SIGINT)
+    except OSError as error:
+        say(_sentence(error))
+        return 1
+
+
+def _sentence(error: OSError) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"The disk is full ({error.filename or ROOT}). Make room and start again; nothing was left half-made."
+    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        where = error.filename or ROOT
+        return f"Set-up may not write to {where}. Copy this folder to a place of your own and start again there."
+    return f"The system refused: {error}. Mend that and start again."

@@ -1,0 +1,260 @@
+"""The virtual environment `.venv` beside demo.py: made once, whole or not at all, and anew when it no longer fits.
+
+A finished one has a stamp, written last: the hash of requirements.txt and the kind of Python. An interrupt undoes what
+was begun; where even that was impossible (power cut, kill -9) the stamp is missing and the next start begins anew.
+"""
+
+import hashlib
+import importlib.metadata
+import importlib.util
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import sysconfig
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+from bootstrap.fault import SetupFault, say
+from bootstrap.libraries import refuse_old_system
+from bootstrap.trouble import explain
+
+# Measured with the pinned requirements on Linux: what pip fetches, and what .venv takes at the most on the way.
+DOWNLOAD = "150 MB"
+NEEDED_BYTES = 700_000_000
+
+# What must be importable for a requirement to count as there; those not named are needed by these.
+MODULES = {
+    "PySide6_Essentials": "PySide6.QtWidgets",
+    "PySide6_Addons": "PySide6.QtMultimedia",
+    "netifaces-plus": "netifaces",
+    "pytest": "pytest",
+    "pytest-qt": "pytestqt.plugin",
+    "hypothesis": "hypothesis",
+}
+
+_MARKER = re.compile(r'(python_version|sys_platform) (<|==) "([\w.]+)"')
+
+
+def pins(text: str) -> dict[str, str]:
+    """The exact versions that requirements.txt asks for on this computer: {name: version}."""
+    wanted = {}
+    for line in text.splitlines():
+        requirement, _, marker = line.partition("#")[0].partition(";")
+        name, _, version = requirement.strip().partition("==")
+        if name and _applies(marker.strip()):
+            wanted[name] = version
+    return wanted
+
+
+def _applies(marker: str) -> bool:
+    if not marker:
+        return True
+    match = _MARKER.fullmatch(marker)
+    if match is None:
+        raise ValueError(f"requirements.txt: this marker is not understood: {marker}")
+    variable, comparison, value = match.groups()
+    if variable == "sys_platform":
+        return comparison == "==" and sys.platform == value
+    bound = tuple(int(part) for part in value.split("."))
+    return sys.version_info[:2] < bound if comparison == "<" else sys.version_info[:2] == bound
+
+
+def running_fits(root: Path) -> bool:
+    """Whether the running interpreter has every requirement in the pinned version."""
+    for name, version in pins((root / "requirements.txt").read_text(encoding="utf-8")).items():
+        try:
+            if importlib.metadata.version(name) != version:
+                return False
+        except importlib.metadata.PackageNotFoundError:
+            return False
+    return True
+
+
+def venv_python(root: Path) -> Path:
+    """The interpreter inside `.venv`."""
+    return root / ".venv" / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+
+
+def _stamp(root: Path) -> Path:
+    return root / ".venv" / "requirements.stamp"
+
+
+def _stamp_text(root: Path) -> str:
+    digest = hashlib.sha256((root / "requirements.txt").read_bytes()).hexdigest()
+    return f"requirements {digest}\npython {sys.implementation.cache_tag} {sysconfig.get_platform()}\n"
+
+
+def venv_fits(root: Path) -> bool:
+    """Whether `.venv` is whole, of this kind of Python and made from the requirements as they are now."""
+    try:
+        stamp = _stamp(root).read_text(encoding="ascii")
+    except (OSError, UnicodeDecodeError):
+        return False
+    return stamp == _stamp_text(root) and venv_python(root).exists()
+
+
+def lacks_venv_module() -> bool:
+    """Debian and Ubuntu leave out of their python3 what makes virtual environments."""
+    return importlib.util.find_spec("venv") is None or importlib.util.find_spec("ensurepip") is None
+
+
+def venv_package() -> str:
+    """The Debian package that has the venv module for the running interpreter."""
+    if os.path.realpath("/usr/bin/python3") == os.path.realpath(sys.executable):
+        return "python3-venv"
+    return f"python{sys.version_info[0]}.{sys.version_info[1]}-venv"
+
+
+def ready(root: Path) -> Path:
+    """The interpreter to go on with: this one if it has everything, else that of `.venv`, which is made if need be."""
+    if running_fits(root) and not import_trouble(Path(sys.executable), root):
+        return Path(sys.executable)
+    if not venv_fits(root):
+        with only_one(root):
+            if not venv_fits(root):
+                build(root)
+    return venv_python(root)
+
+
+def import_trouble(python: Path, root: Path) -> str:
+    """What that interpreter says when it imports what the requirements bring; empty if all is well."""
+    wanted = pins((root / "requirements.txt").read_text(encoding="utf-8"))
+    modules = [module for name, module in MODULES.items() if name in wanted]
+    program = f"import importlib\nfor name in {modules!r}:\n    importlib.import_module(name)"
+    done = subprocess.run([python, "-c", program], capture_output=True, text=True, errors="replace", check=False)
+    return "" if done.returncode == 0 else (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+
+
+def build(root: Path) -> None:
+    """Make `.venv` and install the requirements into it, all of it or nothing; raises SetupFault."""
+    refuse_old_system()
+    if lacks_venv_module():
+        raise SetupFault(
+            f"This Python ({sys.executable}) has no venv module to make a virtual environment with. "
+            f"On Debian or Ubuntu: sudo apt-get install {venv_package()}. "
+            "Elsewhere install Python from https://www.python.org. Then start again."
+        )
+    venv = root / ".venv"
+    with _undone_on_failure(venv):
+        if os.path.lexists(venv):
+            say("The .venv that is here is unfinished or made for something else: making it anew.")
+            remove(venv)
+        free = shutil.disk_usage(root).free
+        if free < NEEDED_BYTES:
+            raise SetupFault(
+                f"The disk is too full: set-up needs {NEEDED_BYTES // 1_000_000} MB in {root}, and "
+                f"{free // 1_000_000} MB are free. Make room, or move this folder to a larger disk, and start again."
+            )
+        say(f"Setting up .venv in this folder, once: about {DOWNLOAD} to download.")
+        venv.mkdir()
+        _run([sys.executable, "-m", "venv", str(venv)], root, quiet=True)
+        _install(root)
+        trouble = import_trouble(venv_python(root), root)
+        if trouble:
+            raise SetupFault(f"What was installed does not run here: {trouble}. Get that, and start again.")
+        unfinished = _stamp(root).with_suffix(".part")
+        unfinished.write_text(_stamp_text(root), encoding="ascii")
+        unfinished.replace(_stamp(root))
+    say("Set-up is done.")
+
+
+def _install(root: Path) -> None:
+    command = [str(venv_python(root)), "-m", "pip", "install", "--disable-pip-version-check", "--no-input"]
+    command += ["--only-binary=:all:", "--retries", os.environ.get("PIP_RETRIES", "3")]
+    command += ["-r", str(root / "requirements.txt")]
+    _run(command, root, quiet=False)
+
+
+def _run(command: Sequence[str], root: Path, quiet: bool) -> None:
+    """Run one step of the set-up, its progress to be seen unless quiet; raise SetupFault with what went wrong."""
+    # Its temporary files go where an undone set-up takes them away with the rest, and where the room was looked for.
+    temporary = root / ".venv" / "tmp"
+    temporary.mkdir(exist_ok=True)
+    environ = {key: value for key, value in os.environ.items() if key not in ("PIP_TARGET", "PIP_PREFIX", "PIP_USER")}
+    environ.update(dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(temporary)))
+    with subprocess.Popen(
+        command,
+        env=environ,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE if quiet else sys.stderr,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        start_new_session=True,  # so that what it has started itself can be ended with it
+    ) as child:
+        try:
+            out, err = child.communicate()
+        except BaseException:
+            _end(child)
+            raise
+    remove(temporary)
+    if child.returncode:
+        raise SetupFault(explain(f"{out or ''}{err}", child.returncode, shutil.disk_usage(root).free))
+
+
+def _end(child: subprocess.Popen[str]) -> None:
+    """Stop a step and all it has started, for certain: what still ran would write into what is being removed."""
+    if os.name == "nt":
+        child.kill()
+        return
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with suppress(ProcessLookupError):
+            os.killpg(child.pid, number)
+        with suppress(subprocess.TimeoutExpired):
+            child.wait(timeout=2)
+
+
+@contextmanager
+def _undone_on_failure(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        # Whatever it was, an interrupt too: half an environment is worse than none.
+        remove(folder)
+        raise
+
+
+def remove(path: Path) -> None:
+    """Delete a file, link or folder with all that is in it; gone already is fine."""
+    if path.is_symlink() or path.is_file():
+        path.unlink(missing_ok=True)
+    else:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+@contextmanager
+def only_one(root: Path) -> Iterator[None]:
+    """Let one set-up at a time work in this folder: a second demo.py waits here for the first."""
+    with open(root / "requirements.txt", "rb") as file:
+        if not _locked(file):
+            say("Another demo.py is setting up this folder; waiting for it ...")
+            while not _locked(file):
+                time.sleep(0.2)
+        yield
+
+
+def _locked(file: IO[bytes]) -> bool:
+    """Try to lock the file until it is closed. The lock dies with its process. True where locking is not to be had."""
+    if sys.platform == "win32":
+        import msvcrt
+
+        with suppress(OSError):
+            file.seek(1 << 30)  # Windows keeps others from reading what is locked: so lock what nobody reads
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+            return True
+        return False
+    import fcntl
+
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True  # some network file systems cannot
+    return True
