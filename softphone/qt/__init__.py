@@ -1,1 +1,1 @@
-"""The windows of the phone: they show events and post wishes; the only part of the softphone that imports Qt widgets."""
+"""The windows of the phone. They show events and post wishes; no other part of the softphone imports Qt widgets."""

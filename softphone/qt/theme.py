@@ -151,7 +151,7 @@ def qt_palette(colours: Palette) -> QPalette:
 
 
 class Theme(QObject):
-    """The application's current look. `changed` is emitted after the palette, the font or the wish for motion changed."""
+    """The application's current look. `changed` is emitted after the palette or the wish for motion changed."""
 
     changed = Signal()
 

@@ -1,0 +1,57 @@
+"""What the windows write: durations, names from strangers made safe for one line, initials. Pure functions, no Qt."""
+
+from __future__ import annotations
+
+import unicodedata
+
+FIRST_STRONG_ISOLATE, POP_ISOLATE = "\u2068", "\u2069"  # Unicode UAX 9: what stands between keeps its own direction
+LONGEST_NAME = 200
+
+
+def duration(seconds: float) -> str:
+    """Whole seconds as mm:ss, past an hour hh:mm:ss; never negative."""
+    whole = max(0, int(seconds))
+    hours, rest = divmod(whole, 3600)
+    clock = f"{rest // 60:02d}:{rest % 60:02d}"
+    return f"{hours:02d}:{clock}" if hours else clock
+
+
+def spoken_duration(seconds: float) -> str:
+    """The same for a screen reader: "1 hour 2 minutes 5 seconds"."""
+    whole = max(0, int(seconds))
+    parts = [(whole // 3600, "hour"), (whole // 60 % 60, "minute"), (whole % 60, "second")]
+    said = [f"{number} {unit}{'' if number == 1 else 's'}" for number, unit in parts if number]
+    return " ".join(said) or "0 seconds"
+
+
+def one_line(text: str) -> str:
+    """A stranger's text on one line: white space folded, control and direction-override characters gone."""
+    kept = (c if not c.isspace() else " " for c in text[:LONGEST_NAME] if c.isspace() or not _invisible(c))
+    return " ".join("".join(kept).split())
+
+
+def _invisible(character: str) -> bool:
+    # Joiners shape letters in several scripts; all other format characters could reorder or hide what is written.
+    return unicodedata.category(character) in ("Cc", "Cf", "Co", "Cs") and character not in "\u200c\u200d"
+
+
+def right_to_left(text: str) -> bool:
+    """True if any letter of the text is written from right to left."""
+    return any(unicodedata.bidirectional(c) in ("R", "AL") for c in text)
+
+
+def sentence_with(name: str, sentence: str) -> str:
+    """The sentence with a right-to-left name fenced in, so that the words around it keep their order."""
+    sentence = one_line(sentence)
+    if name and right_to_left(name):
+        return sentence.replace(name, f"{FIRST_STRONG_ISOLATE}{name}{POP_ISOLATE}")
+    return sentence
+
+
+def initial(name: str) -> str:
+    """The letter in a person's round picture; "?" if there is none."""
+    return next((c.upper() for c in one_line(name) if c.isalnum()), "?")[:1]
+
+
+def plural(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
