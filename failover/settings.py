@@ -124,7 +124,7 @@ SETTINGS = (
     Setting("forwarder.advertise", "advertise", "", _advertise,
             "The address to write into messages, if it is not the one above; host or host:port."),
     Setting("forwarder.policy", "policy", FIRST_LIVE, _policy,
-            "Where new calls go: first-live (the first living server of the list) or call-id (spread over all the living)."),
+            "Where new calls go: first-live (the first living server in the list) or call-id (spread over all)."),
     Setting("forwarder.key", "key", "", _key,
             "The secret that signs what passes; empty makes one at every start, a pair of forwarders needs the same."),
     Setting("heartbeat.interval", "interval", "0.05", _seconds,

@@ -139,7 +139,11 @@ def test_differences_are_said_as_an_operator_would():
     assert differences(old, old) == []
 
 
-SCRAPS = [*(s.key for s in SETTINGS), *"server1 10.0.0.1 [::1] x.y = : 5060 10.0.0.2:5060 0.1 \\ \\u ä \0".split(), " ", "\n"]
+SCRAPS = [
+    *(setting.key for setting in SETTINGS),
+    *("server1", "10.0.0.1", "[::1]", "x.y", "5060", "10.0.0.2:5060", "0.1"),
+    *("=", ":", " ", "\n", "\\", "\\u", "ä", "\0"),
+]
 
 
 @given(st.lists(st.sampled_from(SCRAPS), max_size=30))

@@ -1,0 +1,93 @@
+"""What the servers were sent and still owe: when one goes down, this is what the next one is sent at once.
+
+A request waits until it is answered. What is never answered, a response or an ACK, counts as in flight for a second.
+Rows hold the datagrams as they were received, so that a replay takes the same way through the core as the first time.
+Bounded in number, octets and age: a row that falls out costs one replay, and a phone's retransmission makes up for it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from dataclasses import dataclass
+
+from plumbing.address import Address
+
+MAX_ROWS = 10_000
+MAX_OCTETS = 32 << 20
+WAITING = 32.0  # seconds; 64*T1, after that no client waits for an answer any more (RFC 3261 17.1.1.2)
+ECHO = 1.0  # seconds that a response or an ACK counts as in flight
+Key = tuple[str, str]  # our branch, the CSeq's method
+
+
+@dataclass(slots=True)
+class Row:
+    """One datagram on its way through a server. `replayed`: it was moved once already."""
+
+    server: str
+    data: bytes
+    leg: str
+    source: Address
+    since: float
+    replayed: bool = False
+
+
+class InFlight:
+    def __init__(self, counters: Counter[str]) -> None:
+        self._counters = counters
+        self._waiting: dict[Key, Row] = {}  # oldest first, as Python's dicts keep their order
+        self._passed: deque[Row] = deque()
+        self._octets = 0
+
+    def __len__(self) -> int:
+        return len(self._waiting) + len(self._passed)
+
+    def wait(self, key: Key, row: Row) -> None:
+        """A request was sent. Its retransmission moves the row to where it went now, and makes it no younger."""
+        earlier = self._waiting.get(key)
+        if earlier:
+            self._octets -= len(earlier.data)
+            row.since, row.replayed = earlier.since, earlier.replayed or row.replayed
+        self._waiting[key] = row
+        self._octets += len(row.data)
+        self._bound(row.since)
+
+    def echo(self, row: Row) -> None:
+        """Something was sent that gets no answer."""
+        self._passed.append(row)
+        self._octets += len(row.data)
+        self._bound(row.since)
+
+    def server_of(self, branch: str, method: str) -> str | None:
+        """Who has this request, or the INVITE that it belongs to."""
+        row = self._waiting.get((branch, method)) or self._waiting.get((branch, "INVITE"))
+        return row.server if row else None
+
+    def answered(self, key: Key) -> Row | None:
+        row = self._waiting.pop(key, None)
+        if row:
+            self._octets -= len(row.data)
+        return row
+
+    def take(self, server: str, now: float) -> list[Row]:
+        """Removes all that this server owes, oldest first; those too old to matter are left out."""
+        self._bound(now)
+        taken = [row for row in self._waiting.values() if row.server == server]
+        taken += [row for row in self._passed if row.server == server]
+        self._waiting = {key: row for key, row in self._waiting.items() if row.server != server}
+        self._passed = deque(row for row in self._passed if row.server != server)
+        self._octets -= sum(len(row.data) for row in taken)
+        return sorted(taken, key=lambda row: row.since)
+
+    def _bound(self, now: float) -> None:
+        while self._passed and now - self._passed[0].since > ECHO:
+            self._octets -= len(self._passed.popleft().data)
+        while self._waiting:
+            key = next(iter(self._waiting))
+            old = now - self._waiting[key].since > WAITING
+            if not old and len(self) <= MAX_ROWS and self._octets <= MAX_OCTETS:
+                return
+            self._counters["inflight.expired" if old else "inflight.overflow"] += 1
+            self._octets -= len(self._waiting.pop(key).data)
+        while len(self._passed) > MAX_ROWS or self._octets > MAX_OCTETS:
+            self._counters["inflight.overflow"] += 1
+            self._octets -= len(self._passed.popleft().data)

@@ -1,0 +1,90 @@
+"""The server table: who there is, hot one first, and who gets the next call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import Enum
+from hashlib import blake2b
+
+from failover.health import Health
+from failover.settings import CALL_ID, ServerLine
+from plumbing.address import Address
+from sip.branch import keyed_hash
+
+
+class Wish(str, Enum):
+    """What the operator wants of a server, whatever its health."""
+
+    ENABLED = "ENABLED"
+    DRAINING = "DRAINING"  # keeps its calls, gets no new ones
+    DISABLED = "DISABLED"  # gets nothing
+
+
+class Server:
+    """One server. `leaving`: it answers heartbeats with 503, so it lives and wants no new calls. `hint` is the word
+    that names it in a Record-Route: keyed, so that nobody can make one up."""
+
+    __slots__ = ("address", "health", "hint", "leaving", "name", "requests", "responses", "wish")
+
+    def __init__(self, line: ServerLine, health: Health, key: bytes) -> None:
+        self.name, self.address = line.name, line.address
+        self.health = health
+        self.wish = Wish.ENABLED
+        self.leaving = False
+        self.hint = keyed_hash(key, "hint", line.name)
+        self.requests = 0  # passed on to it
+        self.responses = 0  # heard from it
+
+    @property
+    def usable(self) -> bool:
+        """May be sent messages of the calls it has."""
+        return self.health.alive and self.wish is not Wish.DISABLED
+
+    @property
+    def open(self) -> bool:
+        """May be given new calls."""
+        return self.health.alive and self.wish is Wish.ENABLED and not self.leaving
+
+    @property
+    def why(self) -> str:
+        """The sentence behind its state."""
+        if self.leaving and self.health.alive:
+            return "answers heartbeats with 503: keeps its calls, wants no new ones"
+        return self.health.why
+
+
+class ServerTable:
+    """Built whole and never changed in its members: a reload makes another one and swaps it in."""
+
+    def __init__(self, servers: Iterable[Server], policy: str) -> None:
+        self.servers = tuple(servers)
+        self.policy = policy
+        self.by_name = {server.name: server for server in self.servers}
+        self.by_address: dict[Address, Server] = {server.address: server for server in self.servers}
+        self.by_hint = {server.hint: server for server in self.servers}
+
+    @property
+    def hot(self) -> Server | None:
+        """The first one that takes new calls."""
+        return next((server for server in self.servers if server.open), None)
+
+    def choose(self, call_id: str, new: bool) -> Server | None:
+        """Who gets a message that no hint sends anywhere. A call that is not `new` may also go to one that only keeps
+        the calls it has, before it goes nowhere."""
+        if self.policy != CALL_ID:
+            chosen = self.hot
+        else:
+            chosen = self._highest([server for server in self.servers if server.open], call_id)
+        if chosen or new:
+            return chosen
+        return next((server for server in self.servers if server.usable), None)
+
+    @staticmethod
+    def _highest(servers: list[Server], call_id: str) -> Server | None:
+        """Rendezvous hashing: every server draws a number for the call and the highest has it, so that when one dies
+        only its own calls move."""
+        return max(servers, key=lambda server: _draw(server.name, call_id), default=None)
+
+
+def _draw(name: str, call_id: str) -> bytes:
+    return blake2b(f"{name}\0{call_id}".encode("utf-8", "surrogateescape"), digest_size=8).digest()

@@ -1,0 +1,69 @@
+"""What the forwarder's tests share: a core with two servers, and the messages of a small call."""
+
+from __future__ import annotations
+
+from failover.core import Core
+from failover.health import UP, Health
+from failover.settings import FIRST_LIVE, ServerLine
+from failover.table import Server, ServerTable
+
+KEY = b"a key for the tests only"
+OWN = ("192.0.2.1", 5060)
+ALICE = ("192.0.2.7", 5060)
+BOB = ("192.0.2.8", 5060)
+SERVERS = {"server1": ("192.0.2.11", 5070), "server2": ("192.0.2.12", 5080)}
+
+
+def make_table(policy=FIRST_LIVE, servers=SERVERS):
+    health = Health(UP, 0.0, "")
+    return ServerTable([Server(ServerLine(name, where), health, KEY) for name, where in servers.items()], policy)
+
+
+def make_core(policy=FIRST_LIVE, servers=SERVERS):
+    return Core(make_table(policy, servers), KEY, lambda host: OWN)
+
+
+def lines(*text, body=b""):
+    return "".join(line + "\r\n" for line in (*text, "")).encode() + body
+
+
+def request(method="INVITE", uri="sip:bob@failover.test", source=ALICE, branch="z9hG4bKa1", extra=(), to_tag="",
+            call_id="call-1", via="", hops="Max-Forwards: 70", cseq=1):  # fmt: skip
+    """A request as `source` would write it."""
+    return lines(
+        f"{method} {uri} SIP/2.0",
+        via or f"Via: SIP/2.0/UDP {source[0]}:{source[1]};branch={branch}",
+        *extra,
+        *([hops] if hops else []),
+        "From: Alice <sip:alice@failover.test>;tag=a",
+        "To: <sip:bob@failover.test>" + (f";tag={to_tag}" if to_tag else ""),
+        f"Call-ID: {call_id}",
+        f"CSeq: {cseq} {method}",
+        "Content-Length: 0",
+    )
+
+
+def answer(data, status="200 OK", to_tag="b"):
+    """The response that whoever got this request would send: the same Vias, From, To, Call-ID and CSeq."""
+    copied = ("Via", "Record-Route", "From", "Call-ID", "CSeq")
+    kept = [line for line in head(data)[1:] if line.partition(":")[0] in copied]
+    to = next(line for line in head(data) if line.startswith("To:"))
+    return lines(f"SIP/2.0 {status}", *kept, to if ";tag=" in to else f"{to};tag={to_tag}", "Content-Length: 0")
+
+
+def head(data):
+    return data.partition(b"\r\n\r\n")[0].decode().split("\r\n")
+
+
+def field(data, name):
+    """The first value of that name, or None."""
+    return next((line.partition(": ")[2] for line in head(data) if line.startswith(f"{name}:")), None)
+
+
+def changes(before, after):
+    """What forwarding did to a message: ({lines that are gone}, {lines that are new}); checks that the order stayed."""
+    old, new = head(before), head(after)
+    kept = [line for line in new if line in old]
+    assert kept == [line for line in old if line in new], "the order of the lines changed"
+    assert before.partition(b"\r\n\r\n")[2] == after.partition(b"\r\n\r\n")[2], "the body changed"
+    return {line for line in old if line not in new}, {line for line in new if line not in old}
