@@ -9,6 +9,8 @@ from sip.errors import RemoteProtocolError
 
 _TOKEN = re.compile(r"[A-Za-z0-9\-.!%*_+`'~]+\Z")
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
+# In a name these would hide the parameters behind it from the next reader, such as a `received` put there by us.
+_NOT_IN_A_NAME = re.compile(r'[<>",\s]')
 
 
 def is_token(text: str) -> bool:
@@ -46,6 +48,8 @@ def parse_params(text: str) -> dict[str, str | None]:
     for part in split_list(text, ";"):
         name, equals, value = part.partition("=")
         name, value = name.strip().lower(), value.strip()
+        if _NOT_IN_A_NAME.search(name):
+            raise RemoteProtocolError(f"not a parameter's name: {name[:40]!r}")
         params.setdefault(name, unquoted(value) if equals else None)
     return params
 
