@@ -1,0 +1,58 @@
+"""`python -m slee_mock`: start one server of the cluster and keep it running until SIGTERM or Ctrl-C."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+
+from plumbing.address import format_address
+from slee_mock.server import Server
+from slee_mock.settings import Settings, SettingsError, parse_arguments
+from slee_mock.store import StoreDown
+
+
+def main(arguments: Sequence[str]) -> int:
+    try:
+        settings = parse_arguments(arguments)
+    except SettingsError as error:
+        return _fail(str(error))
+    level = logging.DEBUG if settings.verbose else logging.WARNING
+    logging.basicConfig(stream=sys.stderr, level=level, format="%(asctime)s %(message)s")
+    ended = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ended.set())
+    server = Server(settings)
+    try:
+        server.start()
+    except StoreDown as error:
+        return _fail(str(error))
+    except OSError as error:
+        reason = error.strerror or error
+        return _fail(f"cannot listen: {reason}; end the program that has this port, or name another one")
+    _greet(settings)
+    while not ended.wait(1.0):  # with a timeout, because Windows does not deliver Ctrl-C to an endless wait
+        continue
+    server.stop()
+    return 0
+
+
+def _greet(settings: Settings) -> None:
+    print(f"{settings.name} keeps calls, bindings and bills in {settings.store}")
+    asked = "no passwords asked" if settings.users is None else f"{len(settings.users)} users with passwords"
+    print(f"tariff {settings.tariff} {settings.currency}; {asked}")
+    if settings.management:
+        print(f"management page: http://{format_address(settings.management)}/")
+    print(f"ready: {settings.name} listens on {format_address(settings.listen)} "
+          f"and sends to the forwarder at {format_address(settings.forwarder)}", flush=True)  # fmt: skip
+
+
+def _fail(sentence: str) -> int:
+    print(f"slee_mock: {sentence}", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

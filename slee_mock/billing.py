@@ -1,0 +1,169 @@
+"""The billing service: what a call cost, and which server carried it for how long.
+
+Pure. Money is counted in whole minor units (10 to the minus `Tariff.digits` of the currency) and never in floats. The
+first answer time and the first hang-up time win, so that whatever is repeated or replayed leaves a bill as it is.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from decimal import Decimal
+
+from slee_mock.event import (
+    NOTHING,
+    CallAnswered,
+    CallEnded,
+    CallEvent,
+    CallGivenUp,
+    CallOffered,
+    CallRang,
+    Event,
+    Outcome,
+)
+from slee_mock.record import Bill, Carrier, Member
+from slee_mock.store import View
+
+UNANSWERED = 200.0  # seconds after which nobody will answer any more; RFC 3261 16.6's Timer C is just above 180
+MOST_CARRIERS = 64
+
+_TARIFF = re.compile(r"(?P<setup>\d{1,9}(\.\d{1,6})?)\+(?P<price>\d{1,9}(\.\d{1,6})?)/(?P<unit>\d{1,6})s\Z")
+
+
+@dataclass(frozen=True)
+class Tariff:
+    """Set-up fee plus a price for every started unit of time, in minor units."""
+
+    setup: int
+    price: int
+    unit: int  # seconds
+    digits: int = 2
+
+    @staticmethod
+    def parse(text: str) -> Tariff:
+        """"0.10+0.05/10s". Raises ValueError with a sentence."""
+        match = _TARIFF.match(text.replace(" ", ""))
+        if not match or int(match["unit"]) == 0:
+            raise ValueError(f"'{text}' is not a tariff; write set-up fee + price / seconds, as in 0.10+0.05/10s")
+        digits = max(2, *(len(match[name].partition(".")[2]) for name in ("setup", "price")))
+        setup, price = (int(Decimal(match[name]).scaleb(digits)) for name in ("setup", "price"))
+        return Tariff(setup, price, int(match["unit"]), digits)
+
+    def money(self, minor: int) -> str:
+        return str(Decimal(minor).scaleb(-self.digits))
+
+
+@dataclass(frozen=True)
+class Sum:
+    """A bill added up at one moment."""
+
+    state: str  # offered, ringing, answered, ended
+    why: str
+    ended: float | None
+    seconds: int
+    carried: tuple[tuple[str, int], ...]  # (server, seconds); they add up to `seconds`
+    units: int
+    total: str
+    final: bool
+
+
+class Billing:
+    """Writes the facts of every call down. `server` is who writes; `tariff` is fixed into a call when it is offered."""
+
+    name = "billing"
+
+    def __init__(self, server: str, tariff: str, currency: str) -> None:
+        self._server, self._tariff, self._currency = server, tariff, currency
+
+    def select(self, event: Event) -> str | None:
+        return event.call_id if isinstance(event, CallEvent) else None
+
+    def handle(self, event: Event, entity: str, view: View) -> Outcome:
+        known = view.get(Bill, entity)
+        if isinstance(event, CallOffered):
+            bill = self._opened(event) if known is None or known.answered is None else known
+        elif known is not None and isinstance(event, CallEvent):
+            bill = self._carried(noted(known, event), event.wall, view)
+        else:
+            return NOTHING
+        return NOTHING if bill == known else Outcome(saves=(bill,))
+
+    def _opened(self, event: CallOffered) -> Bill:
+        return Bill(
+            call_id=event.call_id, caller=event.caller.name, caller_uri=event.caller.uri, callee=event.callee.name,
+            callee_uri=event.callee.uri, tariff=self._tariff, currency=self._currency, offered=event.wall,
+            carriers=(Carrier(self._server, event.wall),),
+        )  # fmt: skip
+
+    def _carried(self, bill: Bill, wall: float, view: View) -> Bill:
+        """A dead carrier's share ends at its last sign of life: from then on the call was in the survivor's care."""
+        last = bill.carriers[-1]
+        if last.server == self._server or len(bill.carriers) >= MOST_CARRIERS:
+            return bill
+        member = view.get(Member, last.server)
+        since = wall if member is None or member.alive(wall) else min(wall, max(last.since, member.last_seen))
+        return replace(bill, carriers=(*bill.carriers, Carrier(self._server, since)))
+
+
+def noted(bill: Bill, event: CallEvent) -> Bill:
+    """The bill with the event's fact in it, unless that fact was there already."""
+    if isinstance(event, CallRang) and bill.rang is None:
+        return replace(bill, rang=event.wall)
+    if isinstance(event, CallAnswered) and bill.answered is None:
+        return replace(bill, answered=event.wall)
+    if isinstance(event, CallGivenUp) and bill.given_up is None and bill.answered is None:
+        return replace(bill, given_up=event.wall, why=event.why)
+    if isinstance(event, CallEnded) and bill.ended is None:
+        return replace(bill, ended=event.wall, why=event.why)
+    return bill
+
+
+def summed(bill: Bill, wall: float) -> Sum:
+    """What the bill says at `wall`. A running call is billed up to now."""
+    ended, why = _end(bill, wall)
+    state = "ended" if ended is not None else "answered" if bill.answered is not None else "ringing"
+    if state == "ringing" and bill.rang is None:
+        state = "offered"
+    tariff = Tariff.parse(bill.tariff)
+    if bill.answered is None:
+        return Sum(state, why, ended, 0, (), 0, tariff.money(0), ended is not None)
+    until = wall if ended is None else ended
+    milliseconds = _milliseconds(bill.answered, until)
+    units = max(1, -(-milliseconds // (tariff.unit * 1000)))  # answering starts the first unit
+    total = tariff.money(tariff.setup + units * tariff.price)
+    return Sum(state, why, ended, milliseconds // 1000, _shares(bill, until), units, total, ended is not None)
+
+
+def _end(bill: Bill, wall: float) -> tuple[float | None, str]:
+    """When the call ended, and the sentence for the state it is in."""
+    if bill.ended is not None:
+        return bill.ended, bill.why
+    if bill.answered is not None:
+        return None, f"{bill.caller} and {bill.callee} are talking"
+    if bill.given_up is not None:
+        return bill.given_up, bill.why
+    if wall - bill.offered > UNANSWERED:
+        return bill.offered + UNANSWERED, f"{bill.callee} did not answer"
+    if bill.rang is not None:
+        return None, f"{bill.callee}'s phone is ringing"
+    return None, f"Calling {bill.callee}"
+
+
+def _shares(bill: Bill, until: float) -> tuple[tuple[str, int], ...]:
+    """Whole seconds by server, in the order of their first appearance. Each boundary is rounded down once, so the
+    shares add up to the call's seconds."""
+    assert bill.answered is not None
+    total = _milliseconds(bill.answered, until)
+    starts = [min(total, _milliseconds(bill.answered, carrier.since)) // 1000 for carrier in bill.carriers]
+    ends = [*starts[1:], total // 1000]
+    starts[0] = 0
+    shares: dict[str, int] = {}
+    for carrier, start, end in zip(bill.carriers, starts, ends, strict=True):
+        if bill.carriers[-1] is carrier or end > start:
+            shares[carrier.server] = shares.get(carrier.server, 0) + max(0, end - start)
+    return tuple(shares.items())
+
+
+def _milliseconds(start: float, end: float) -> int:
+    """Never negative, whatever the clocks did."""
+    return max(0, round((end - start) * 1000))

@@ -1,0 +1,159 @@
+"""What comes into the services and what comes out of them: events, Outcome, and the answers a server gives itself.
+
+Pure. A service reads through a View and returns an Outcome; what it must keep is saved before anything it says is sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+from sip import VERSION
+from sip.branch import keyed_hash
+from sip.message import Request, Response, reply
+from slee_mock.record import Record
+from slee_mock.store import View
+
+Address = tuple[str, int]
+
+
+@dataclass(frozen=True)
+class RequestEvent:
+    """A request, where its datagram came from, and when. Services copy the message before they edit it."""
+
+    request: Request
+    source: Address
+    wall: float
+
+
+@dataclass(frozen=True)
+class ResponseEvent:
+    response: Response
+    source: Address
+    wall: float
+
+
+@dataclass(frozen=True)
+class Party:
+    """A name for people and an address-of-record."""
+
+    name: str
+    uri: str
+
+
+@dataclass(frozen=True)
+class CallEvent:
+    """What the proxy tells the other services about a call. The plain one means: a message of it passed here."""
+
+    call_id: str
+    wall: float
+
+
+@dataclass(frozen=True)
+class CallOffered(CallEvent):
+    caller: Party
+    callee: Party
+
+
+@dataclass(frozen=True)
+class CallRang(CallEvent):
+    pass
+
+
+@dataclass(frozen=True)
+class CallAnswered(CallEvent):
+    pass
+
+
+@dataclass(frozen=True)
+class CallGivenUp(CallEvent):
+    """CANCEL passed. An answer may still cross it."""
+
+    why: str
+
+
+@dataclass(frozen=True)
+class CallEnded(CallEvent):
+    why: str
+
+
+Event = RequestEvent | ResponseEvent | CallEvent
+
+
+@dataclass(frozen=True)
+class Send:
+    """A datagram to the forwarder, or straight back `to` an address."""
+
+    data: bytes
+    to: Address | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """First the saves, all or none, then the sends. `raised` events go to the services that select them, in the same
+    transaction; `done` keeps the event from services of lower priority; `note` is the decision, for the log."""
+
+    saves: tuple[Record, ...] = ()
+    sends: tuple[Send, ...] = ()
+    raised: tuple[CallEvent, ...] = ()
+    done: bool = False
+    dropped: str = ""
+    note: str = ""
+
+
+NOTHING = Outcome()
+LONGEST_NAME = 120
+
+
+def legible(text: str) -> str:
+    """A name from the network, short enough for a page and without the bytes that were not UTF-8."""
+    return text[:LONGEST_NAME].encode("utf-8", "replace").decode()
+
+
+def drop(reason: str) -> Outcome:
+    """`reason` becomes the name of a counter: a few fixed words, nothing from the network."""
+    return Outcome(done=True, dropped=reason)
+
+
+class Service(Protocol):
+    """What a SLEE calls a service: which events it takes, and what names the entity that handles them."""
+
+    name: str
+
+    def select(self, event: Event) -> str | None:
+        """The convergence name if the event is this service's, else None. May raise RemoteProtocolError."""
+
+    def handle(self, event: Event, entity: str, view: View) -> Outcome: ...
+
+
+class Answers:
+    """Responses this cluster gives itself. To-tags are made from the request, so any member answers a
+    retransmission alike (RFC 3261 8.2.7), and knows the ACK to such an answer when it sees one."""
+
+    def __init__(self, key: bytes) -> None:
+        self._key = key
+
+    def tag(self, request: Request) -> str:
+        return keyed_hash(self._key, "tag", request.call_id, request.from_.tag, str(request.cseq.number))
+
+    def given_to(self, request: Request) -> bool:
+        """Does the To-tag say that we answered this INVITE ourselves?"""
+        return request.to.tag == self.tag(request)
+
+    def answer(
+        self, event: RequestEvent, status: int, reason: str = "", fields: Iterable[tuple[str, str]] = (),
+        to: Address | None = None,
+    ) -> Send:  # fmt: skip
+        server = ("Server", f"call-failover-slee/{VERSION}")
+        response = reply(event.request, status, reason, self.tag(event.request), [*fields, server])
+        return Send(response.to_bytes(), to)
+
+    def refuse(
+        self, event: RequestEvent, status: int, reason: str = "", fields: Iterable[tuple[str, str]] = ()
+    ) -> Outcome:
+        """The outcome of saying no: a response, or silence where the request was an ACK (RFC 3261 17.1.1.3)."""
+        if event.request.method == "ACK":
+            return drop("ack_refused")
+        send = self.answer(event, status, reason, fields)
+        return Outcome(sends=(send,), done=True, note=f"answered {status}")

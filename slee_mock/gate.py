@@ -1,0 +1,101 @@
+"""The gate service: digest authentication before anything else happens (RFC 3261 22, RFC 7616, RFC 8760).
+
+Pure. Nonces hold their own time and signature, so any member can check one that another member gave out. Somebody who
+guesses user names learns nothing: an unknown user is challenged exactly as a known one with a wrong password.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sip.digest import ALGORITHMS, Challenge, Credentials, check, hash_password, make_nonce, nonce_age
+from sip.errors import RemoteProtocolError
+from sip.message import Request
+from sip.uri import Uri
+from slee_mock.event import NOTHING, Answers, Event, Outcome, RequestEvent
+from slee_mock.record import Call
+from slee_mock.store import View
+
+NONCE_LIFE = 300.0  # seconds
+CHALLENGED = ("REGISTER", "INVITE", "MESSAGE")  # outside of dialogs; ACK and CANCEL cannot be (RFC 3261 22.1)
+
+
+class Gate:
+    """Lets pass who proves to know a password of `users`. A registrar asks with 401, a proxy with 407."""
+
+    name = "gate"
+
+    def __init__(self, answers: Answers, key: bytes, users: Mapping[str, str], realm: str) -> None:
+        self._answers, self._key, self._users, self._realm = answers, key, users, realm
+
+    def select(self, event: Event) -> str | None:
+        if not isinstance(event, RequestEvent) or event.request.method not in CHALLENGED:
+            return None
+        return None if event.request.to.tag else event.request.call_id
+
+    def handle(self, event: Event, entity: str, view: View) -> Outcome:
+        assert isinstance(event, RequestEvent)
+        request = event.request
+        if self._was_let_in(request, view):
+            return NOTHING
+        credentials = self._credentials(request)
+        if credentials is None or not self._proves(credentials, request):
+            return self._challenge(event, stale=False)
+        age = nonce_age(self._key, credentials.nonce, event.wall, self._realm)
+        if age is None or not -NONCE_LIFE <= age <= NONCE_LIFE:
+            return self._challenge(event, stale=True)
+        claimed = request.to.uri.user if request.method == "REGISTER" else request.from_.uri.user
+        if credentials.username != claimed:
+            return self._answers.refuse(event, 403, "Password Of Another User")
+        return NOTHING
+
+    def _was_let_in(self, request: Request, view: View) -> bool:
+        """A retransmission must not be challenged because its nonce has grown old in the meantime."""
+        call = view.get(Call, request.call_id) if request.method == "INVITE" else None
+        return call is not None and (call.caller_tag, call.cseq) == (request.from_.tag, request.cseq.number)
+
+    def _credentials(self, request: Request) -> Credentials | None:
+        for value in request.all(_header(request, "Authorization")):
+            try:
+                credentials = Credentials.parse(value)
+            except RemoteProtocolError:
+                continue  # another scheme, or half a one: as good as none
+            if credentials.realm == self._realm:
+                return credentials
+        return None
+
+    def _proves(self, credentials: Credentials, request: Request) -> bool:
+        if credentials.algorithm not in ALGORITHMS:
+            return False
+        password = self._users.get(credentials.username)
+        ha1 = hash_password(credentials.username, self._realm, password or "", credentials.algorithm)
+        right = check(credentials, request.method, ha1)  # for unknown users too: it takes its time
+        return right and password is not None and Uri.parse(credentials.uri).same_as(Uri.parse(request.uri))
+
+    def _challenge(self, event: RequestEvent, stale: bool) -> Outcome:
+        nonce = make_nonce(self._key, event.wall, self._realm)
+        # RFC 8760 2.3: the preferred algorithm first; a phone takes the first it knows.
+        challenges = [Challenge(self._realm, nonce, algorithm, stale=stale) for algorithm in ("SHA-256", "MD5")]
+        name = _header(event.request, "Authenticate")
+        status = 401 if event.request.method == "REGISTER" else 407
+        return self._answers.refuse(event, status, fields=[(name, str(challenge)) for challenge in challenges])
+
+
+def _header(request: Request, kind: str) -> str:
+    if request.method == "REGISTER":
+        return "WWW-Authenticate" if kind == "Authenticate" else "Authorization"
+    return f"Proxy-{kind}"
+
+
+def strip_credentials(request: Request, realm: str) -> None:
+    """What was meant for us does not travel on (RFC 3261 22.3)."""
+    kept = []
+    for field in request.fields:
+        if field.name == "Proxy-Authorization":
+            try:
+                if Credentials.parse(field.value).realm == realm:
+                    continue
+            except RemoteProtocolError:
+                pass
+        kept.append(field)
+    request.fields = kept

@@ -1,0 +1,32 @@
+"""The service that tells the forwarder whether this server can work: OPTIONS to nobody in particular. Pure."""
+
+from __future__ import annotations
+
+from sip.message import Request, request_uri
+from slee_mock.event import Answers, Event, Outcome, RequestEvent
+from slee_mock.store import View
+
+
+def is_heartbeat(request: Request) -> bool:
+    return request.method == "OPTIONS" and not request_uri(request).user
+
+
+class Heartbeat:
+    """`healthy` is this server's own opinion: false while the store does not answer. 503 then asks for no new calls."""
+
+    name = "heartbeat"
+
+    def __init__(self, answers: Answers) -> None:
+        self._answers = answers
+        self.healthy = True
+
+    def select(self, event: Event) -> str | None:
+        if isinstance(event, RequestEvent) and is_heartbeat(event.request):
+            return event.request.call_id
+        return None
+
+    def handle(self, event: Event, entity: str, view: View) -> Outcome:
+        assert isinstance(event, RequestEvent)
+        # The forwarder's heartbeats come from a socket of their own, and the answer goes back there.
+        send = self._answers.answer(event, 200 if self.healthy else 503, to=event.source)
+        return Outcome(sends=(send,), done=True)

@@ -1,0 +1,308 @@
+"""The proxy service: call control. Transaction-stateless, call-stateful.
+
+Pure. Where an INVITE goes is chosen once and saved before it is forwarded, so whoever sees a retransmission, a CANCEL,
+an ACK or an answer of it does the same as the first server would have: no phone rings twice. Everything is sent through
+the forwarder; requests go only to contacts that a call or a registration recorded (never relay to strangers).
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from typing import TypeVar
+
+from sip.branch import make_branch, verify_branch
+from sip.errors import RemoteProtocolError
+from sip.header import NameAddr
+from sip.message import Message, Request, Response, request_uri
+from sip.uri import Uri
+from slee_mock.event import (
+    Answers,
+    CallAnswered,
+    CallEnded,
+    CallEvent,
+    CallGivenUp,
+    CallOffered,
+    CallRang,
+    Event,
+    Outcome,
+    Party,
+    RequestEvent,
+    ResponseEvent,
+    Send,
+    drop,
+    legible,
+)
+from slee_mock.gate import strip_credentials
+from slee_mock.heartbeat import is_heartbeat
+from slee_mock.record import Binding, Bindings, Call, Record
+from slee_mock.registrar import address_of_record
+from slee_mock.store import View
+
+TIMER_B = 32.0  # seconds; RFC 3261 17.1.1.2: no INVITE is retransmitted for longer
+MOST_CONTACTS = 4  # remembered per side: phones change theirs by re-INVITE
+ALLOW = "INVITE, ACK, CANCEL, BYE, OPTIONS, REGISTER, MESSAGE, UPDATE, INFO, PRACK, REFER, NOTIFY, SUBSCRIBE"
+M = TypeVar("M", bound=Message)
+
+
+class Proxy:
+    """`via` is the address other servers and the forwarder know this one by; `known_user` tells 404 from 480."""
+
+    name = "proxy"
+
+    def __init__(
+        self, answers: Answers, key: bytes, via: str, users: frozenset[str] | None = None, realm: str = ""
+    ) -> None:
+        self._answers, self._key, self._via, self._users, self._realm = answers, key, via, users, realm
+
+    def select(self, event: Event) -> str | None:
+        if isinstance(event, ResponseEvent):
+            return event.response.call_id
+        if isinstance(event, RequestEvent) and event.request.method != "REGISTER" and not is_heartbeat(event.request):
+            return event.request.call_id
+        return None
+
+    def handle(self, event: Event, entity: str, view: View) -> Outcome:
+        if isinstance(event, ResponseEvent):
+            return self._response(event, view)
+        assert isinstance(event, RequestEvent)
+        request = event.request
+        if request.method == "ACK" and self._answers.given_to(request):
+            return drop("ack_absorbed")  # RFC 3261 17.1.1.3: it ends with the transaction that it acknowledges
+        if request.max_forwards == 0:
+            return self._answers.refuse(event, 483)
+        if request.values("Proxy-Require"):
+            unsupported = ", ".join(request.values("Proxy-Require"))
+            return self._answers.refuse(event, 420, fields=[("Unsupported", unsupported)])
+        if self._was_here(request):
+            return self._answers.refuse(event, 482)
+        return self._request(event, view)
+
+    # -- requests ---------------------------------------------------------------------------------------------------
+
+    def _request(self, event: RequestEvent, view: View) -> Outcome:
+        request = event.request
+        call = view.get(Call, request.call_id)
+        if request.method in ("ACK", "CANCEL") and call and _is_of_invite(request, call):
+            return self._follow_invite(event, call)
+        if request.to.tag:
+            return self._in_dialog(event, call)
+        if request.method == "INVITE":
+            return self._invite(event, call, view)
+        if request.method in ("OPTIONS", "MESSAGE"):
+            binding = self._binding(event, view)
+            if isinstance(binding, Outcome):
+                return binding
+            return Outcome(sends=(self._forward(request, binding.contact),), done=True, note=f"-> {binding.contact}")
+        if request.method in ("ACK", "CANCEL", "BYE", "UPDATE", "INFO", "PRACK", "NOTIFY"):
+            return self._answers.refuse(event, 481)
+        return self._answers.refuse(event, 405, fields=[("Allow", ALLOW)])
+
+    def _invite(self, event: RequestEvent, known: Call | None, view: View) -> Outcome:
+        request = event.request
+        identity = (request.from_.tag, request.cseq.number)
+        if known and (known.caller_tag, known.cseq) == identity:
+            return self._invite_again(event, known)
+        if known and not _may_try_again(known, identity):
+            return self._answers.refuse(event, 482)
+        binding = self._binding(event, view)
+        if isinstance(binding, Outcome):
+            return binding
+        caller = Party(_name(request.from_), legible(request.from_.uri.aor()))
+        callee_aor = address_of_record(request_uri(request))
+        callee = Party(_callee_name(request, view, callee_aor), callee_aor)
+        call = Call(
+            call_id=request.call_id, caller_tag=identity[0], cseq=identity[1], branch=request.vias[-1].branch,
+            request_uri=request.uri, target=binding.contact, offered=event.wall, caller=caller.name,
+            callee=callee.name, caller_contacts=(_contact(request),), callee_contacts=(binding.contact,),
+        )  # fmt: skip
+        return Outcome(
+            saves=(call,),
+            sends=(self._forward(request, call.target),),
+            raised=(CallOffered(call.call_id, event.wall, caller, callee),),
+            done=True,
+            note=f"-> {call.target}",
+        )
+
+    def _invite_again(self, event: RequestEvent, call: Call) -> Outcome:
+        if event.request.vias[-1].branch != call.branch:
+            return self._answers.refuse(event, 482)  # RFC 3261 8.2.2.2: it came here on two ways
+        if call.over or event.wall - call.offered > TIMER_B:
+            return drop("invite_too_late")  # its phone has forgotten it and would ring again
+        raised = (CallEvent(call.call_id, event.wall),)
+        return Outcome(sends=(self._forward(event.request, call.target),), raised=raised, done=True, note="again")
+
+    def _follow_invite(self, event: RequestEvent, call: Call) -> Outcome:
+        """CANCEL, and the ACK to a failure: the way of their INVITE, with its branch (RFC 3261 16.11)."""
+        sends = (self._forward(event.request, call.target),)
+        if event.request.method == "ACK":
+            return Outcome(sends=sends, done=True, note=f"-> {call.target}")
+        why = f"{call.caller} gave up before an answer"
+        raised = (CallGivenUp(call.call_id, event.wall, why),)
+        return Outcome(sends=sends, raised=raised, done=True, note=f"-> {call.target}")
+
+    def _in_dialog(self, event: RequestEvent, call: Call | None) -> Outcome:
+        request = event.request
+        by_caller = _by_caller(call, request.from_.tag, request.to.tag) if call else None
+        if call is None or by_caller is None:
+            return self._answers.refuse(event, 481)
+        if not _is_one_of(request.uri, call.callee_contacts if by_caller else call.caller_contacts):
+            return self._answers.refuse(event, 404)
+        updated = call
+        raised = CallEvent(call.call_id, event.wall)
+        if request.method in ("INVITE", "UPDATE") and request.contacts:  # RFC 3261 12.2: target refresh
+            updated = _with_contact(call, by_caller, _contact(request))
+        if request.method == "BYE":
+            updated = replace(call, over=True)
+            who = call.caller if by_caller else call.callee
+            raised = CallEnded(call.call_id, event.wall, f"{who} hung up")
+        saves: tuple[Record, ...] = () if updated == call else (updated,)
+        sends = (self._forward(request, request.uri),)
+        return Outcome(saves=saves, sends=sends, raised=(raised,), done=True, note=f"-> {request.uri}")
+
+    def _binding(self, event: RequestEvent, view: View) -> Binding | Outcome:
+        """The one binding that rings, or the refusal."""
+        uri = request_uri(event.request)
+        if uri.scheme != "sip":
+            return self._answers.refuse(event, 416)
+        bindings = view.get(Bindings, address_of_record(uri))
+        live = bindings.live(event.wall) if bindings else []
+        if live:
+            return live[0]
+        is_known = bindings is not None if self._users is None else uri.user in self._users
+        return self._answers.refuse(event, 480 if is_known else 404)
+
+    def _forward(self, request: Request, target: str) -> Send:
+        """RFC 3261 16.6, with the branch of 16.11."""
+        onward = _copy(request)
+        onward.uri = target
+        hops = request.max_forwards
+        onward.set("Max-Forwards", str(70 if hops is None else hops - 1))
+        if self._realm:
+            strip_credentials(onward, self._realm)
+        onward.push("Via", f"SIP/2.0/UDP {self._via};branch={make_branch(self._key, request)}")
+        return Send(onward.to_bytes())
+
+    def _was_here(self, request: Request) -> bool:
+        """RFC 3261 16.3 step 4: is one of the Vias a member's of this cluster?"""
+        below = _copy(request)
+        for _ in request.vias[1:]:
+            if verify_branch(self._key, below):
+                return True
+            below.pop("Via")
+        return False
+
+    # -- responses --------------------------------------------------------------------------------------------------
+
+    def _response(self, event: ResponseEvent, view: View) -> Outcome:
+        """Any member pops any member's Via: the signed branch says that one of us forwarded the request."""
+        if not verify_branch(self._key, event.response):
+            return drop("response_not_ours")
+        onward = _copy(event.response)
+        onward.pop("Via")
+        sends = (Send(onward.to_bytes()),)
+        call = view.get(Call, onward.call_id) if onward.cseq.method in ("INVITE", "UPDATE") else None
+        if call is None or onward.status == 100:
+            return Outcome(sends=sends, done=True)
+        if onward.cseq.method == "INVITE" and (onward.from_.tag, onward.cseq.number) == (call.caller_tag, call.cseq):
+            updated, raised = _progressed(call, onward, event.wall)
+        else:
+            updated, raised = _refreshed(call, onward), ()
+        saves: tuple[Record, ...] = () if updated == call else (updated,)
+        return Outcome(saves=saves, sends=sends, raised=raised, done=True)
+
+
+def _progressed(call: Call, response: Response, wall: float) -> tuple[Call, tuple[CallEvent, ...]]:
+    """What a response to the first INVITE means for the call."""
+    if response.status >= 300:
+        ended = CallEnded(call.call_id, wall, _why(call, response))
+        return (call, ()) if call.confirmed else (replace(call, over=True), (ended,))
+    if call.confirmed:
+        return call, ()  # a retransmitted 2xx; or another phone's, and one dialog a call is all we carry
+    updated = replace(call, callee_tag=response.to.tag or call.callee_tag, confirmed=response.status >= 200)
+    if response.contacts:
+        updated = _with_contact(updated, False, _contact(response))
+    event = CallAnswered(call.call_id, wall) if response.status >= 200 else CallRang(call.call_id, wall)
+    return updated, (event,)
+
+
+def _refreshed(call: Call, response: Response) -> Call:
+    """A 2xx to a re-INVITE or UPDATE may bring a new contact of the one who was asked."""
+    by_caller = _by_caller(call, response.from_.tag, response.to.tag)
+    if by_caller is None or not 200 <= response.status < 300 or not response.contacts:
+        return call
+    return _with_contact(call, not by_caller, _contact(response))
+
+
+_WHY = {
+    403: "{callee}'s phone forbids the call",
+    404: "{callee}'s phone does not know {callee}",
+    408: "{callee}'s phone did not answer",
+    480: "{callee} cannot be reached",
+    486: "{callee} is busy",
+    487: "{caller} gave up before an answer",
+    488: "the phones have no common codec",
+    503: "{callee}'s phone cannot take calls now",
+    600: "{callee} is busy",
+    603: "{callee} declined",
+    606: "the phones have no common codec",
+}  # fmt: skip
+
+
+def _why(call: Call, response: Response) -> str:
+    text = _WHY.get(response.status, "{callee}'s phone refused the call ({status})")
+    return text.format(caller=call.caller, callee=call.callee, status=response.status)
+
+
+def _may_try_again(known: Call, identity: tuple[str, int]) -> bool:
+    """RFC 3261 8.1.3.5: after a failure a phone may come back with the same Call-ID and a higher CSeq."""
+    is_stale = known.caller_tag == identity[0] and identity[1] < known.cseq
+    return known.over and not known.confirmed and not is_stale
+
+
+def _is_of_invite(request: Request, call: Call) -> bool:
+    """Is this CANCEL, or ACK to a failure, about the call's first INVITE? The ACK to a 2xx has a contact as its
+    Request-URI (RFC 3261 12.2.1.1), these two repeat the INVITE's (9.1, 17.1.1.3)."""
+    is_same = (request.from_.tag, request.cseq.number) == (call.caller_tag, call.cseq)
+    return is_same and request.uri == call.request_uri and request.vias[-1].branch == call.branch
+
+
+def _by_caller(call: Call, from_tag: str, to_tag: str) -> bool | None:
+    """Who speaks in the call's dialog; None if these are not its tags."""
+    return {(call.caller_tag, call.callee_tag): True, (call.callee_tag, call.caller_tag): False}.get((from_tag, to_tag))
+
+
+def _with_contact(call: Call, of_caller: bool, contact: str) -> Call:
+    known = call.caller_contacts if of_caller else call.callee_contacts
+    contacts = (contact, *(each for each in known if each != contact))[:MOST_CONTACTS]
+    return replace(call, caller_contacts=contacts) if of_caller else replace(call, callee_contacts=contacts)
+
+
+def _is_one_of(uri: str, contacts: tuple[str, ...]) -> bool:
+    parsed = Uri.parse(uri)
+    return any(parsed.same_as(Uri.parse(contact)) for contact in contacts)
+
+
+def _contact(message: Message) -> str:
+    contacts = message.contacts
+    if not contacts:
+        raise RemoteProtocolError("Contact is missing")  # RFC 3261 8.1.1.8
+    return str(contacts[0].uri)
+
+
+def _name(who: NameAddr) -> str:
+    return legible(who.display or who.uri.user or who.uri.host)
+
+
+def _callee_name(request: Request, view: View, aor: str) -> str:
+    bindings = view.get(Bindings, aor)
+    return legible(request.to.display or (bindings.display if bindings else "") or request_uri(request).user)
+
+
+def _copy(message: M) -> M:
+    """Edits to the copy leave the event's message alone: it may have to be handled again."""
+    onward = copy.copy(message)
+    onward.fields = list(message.fields)
+    return onward
+
+

@@ -1,0 +1,172 @@
+"""What the cluster keeps: bindings, calls, bills, members, its key. Frozen dataclasses, stored as JSON.
+
+Pure. A reader ignores fields it does not know and takes defaults for those that are missing, so servers of
+two versions can share one store. All times are wall seconds (a record outlives the process that wrote it).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, ClassVar, TypeVar
+
+SIGN_OF_LIFE = 0.5  # seconds between two of a member's signs
+PRESUMED_DEAD = 2.0  # a member silent for longer is taken for dead
+
+
+@dataclass(frozen=True)
+class Record:
+    """A kind of row in the store. The first field of every record is its key."""
+
+    KIND: ClassVar[str]
+
+    @property
+    def key(self) -> str:
+        return str(getattr(self, dataclasses.fields(self)[0].name))
+
+
+@dataclass(frozen=True)
+class Binding:
+    """One contact of an address-of-record (RFC 3261 10). An expired or removed one stays for a while as the memory
+    of its Call-ID and CSeq, so that a stale REGISTER cannot bring it back."""
+
+    contact: str
+    call_id: str
+    cseq: int
+    expires_at: float
+    refreshed_at: float
+    q: float = 1.0
+    server: str = ""
+
+    def alive(self, wall: float) -> bool:
+        return self.expires_at > wall
+
+
+@dataclass(frozen=True)
+class Bindings(Record):
+    """All bindings of one address-of-record."""
+
+    KIND: ClassVar[str] = "bindings"
+    aor: str
+    display: str = ""
+    bindings: tuple[Binding, ...] = ()
+
+    def live(self, wall: float) -> list[Binding]:
+        """Best first: highest q, then freshest."""
+        alive = (binding for binding in self.bindings if binding.alive(wall))
+        return sorted(alive, key=lambda binding: (-binding.q, -binding.refreshed_at))
+
+
+@dataclass(frozen=True)
+class Call(Record):
+    """What the proxy must know to pass any message of a call on as the first server did."""
+
+    KIND: ClassVar[str] = "call"
+    call_id: str
+    caller_tag: str
+    cseq: int  # the INVITE's number
+    branch: str  # the caller's own Via branch: tells a retransmission from a merged request
+    request_uri: str  # as the caller wrote it
+    target: str  # the contact chosen, once
+    offered: float
+    caller: str = ""  # names for sentences
+    callee: str = ""
+    callee_tag: str = ""
+    caller_contacts: tuple[str, ...] = ()
+    callee_contacts: tuple[str, ...] = ()
+    confirmed: bool = False  # a 2xx has passed
+    over: bool = False  # a final failure or a BYE has passed
+
+
+@dataclass(frozen=True)
+class Carrier:
+    """`server` handled the call's messages from `since` on, until the next carrier's `since`."""
+
+    server: str
+    since: float
+
+
+@dataclass(frozen=True)
+class Bill(Record):
+    """The facts a bill is made from; `billing.summary` does the sums."""
+
+    KIND: ClassVar[str] = "bill"
+    call_id: str
+    caller: str
+    caller_uri: str
+    callee: str
+    callee_uri: str
+    tariff: str
+    currency: str
+    offered: float
+    rang: float | None = None
+    answered: float | None = None
+    given_up: float | None = None  # CANCEL passed; void if the answer crossed it
+    ended: float | None = None
+    why: str = ""
+    carriers: tuple[Carrier, ...] = ()
+
+
+@dataclass(frozen=True)
+class Member(Record):
+    """A server of the cluster and its last sign of life."""
+
+    KIND: ClassVar[str] = "member"
+    name: str
+    address: str
+    management: str = ""
+    started: float = 0.0
+    last_seen: float = 0.0
+    stopped: bool = False  # said goodbye
+
+    def alive(self, wall: float) -> bool:
+        return not self.stopped and wall - self.last_seen <= PRESUMED_DEAD
+
+
+@dataclass(frozen=True)
+class Secret(Record):
+    """The cluster's key, made once by whichever server came first."""
+
+    KIND: ClassVar[str] = "secret"
+    name: str
+    value: str
+
+
+R = TypeVar("R", bound=Record)
+
+
+def to_json(record: Record) -> str:
+    return json.dumps(dataclasses.asdict(record), separators=(",", ":"))
+
+
+def from_json(kind: type[R], text: str) -> R:
+    """Raises ValueError if `text` does not hold such a record."""
+    try:
+        record = _build(kind, json.loads(text))
+    except (TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"not a {kind.KIND}: {error}") from None
+    assert isinstance(record, kind)
+    return record
+
+
+def _build(kind: Any, values: Mapping[str, Any]) -> Any:
+    hints = _hints(kind)
+    return kind(**{name: _restore(hints[name], value) for name, value in values.items() if name in hints})
+
+
+def _restore(hint: Any, value: Any) -> Any:
+    if typing.get_origin(hint) is not tuple:
+        return value
+    item = typing.get_args(hint)[0]
+    is_record = isinstance(item, type) and dataclasses.is_dataclass(item)
+    return tuple(_build(item, each) if is_record else each for each in value)
+
+
+@lru_cache(maxsize=32)
+def _hints(kind: Any) -> dict[str, Any]:
+    names = {field.name for field in dataclasses.fields(kind)}
+    return {name: hint for name, hint in typing.get_type_hints(kind).items() if name in names}

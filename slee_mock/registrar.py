@@ -1,0 +1,154 @@
+"""The registrar service (RFC 3261 10.3): who can be reached where, and until when.
+
+Pure. One entity per address-of-record; several bindings each, all-or-nothing per request. A transaction-stateless
+server sees retransmissions and, after a failover, stale requests: an equal CSeq is answered as before, a lower one
+changes nothing, and a binding's Call-ID and CSeq are remembered for a while beyond its end.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, replace
+from email.utils import formatdate
+
+from sip.errors import RemoteProtocolError
+from sip.header import NameAddr
+from sip.uri import Uri
+from slee_mock.event import Answers, Event, Outcome, RequestEvent, legible
+from slee_mock.record import Binding, Bindings
+from slee_mock.store import View
+
+DEFAULT_EXPIRES = 3600  # seconds; also what a malformed `expires` means (RFC 3261 20.10)
+MOST_EXPIRES = 3600
+LEAST_EXPIRES = 10
+MOST_BINDINGS = 10  # alive at once, per address-of-record
+MEMORY = 3600.0  # seconds for which the CSeq of an ended binding is remembered
+MOST_REMEMBERED = 20
+
+_Q = re.compile(r"(0(\.\d{0,3})?|1(\.0{0,3})?)\Z")
+
+
+@dataclass(frozen=True)
+class Wish:
+    """One Contact of a REGISTER."""
+
+    uri: Uri
+    expires: int
+    q: float
+
+
+class Registrar:
+    """`server` is written into the bindings it takes, for people to see."""
+
+    name = "registrar"
+
+    def __init__(self, answers: Answers, server: str = "") -> None:
+        self._answers = answers
+        self._server = server
+
+    def select(self, event: Event) -> str | None:
+        if isinstance(event, RequestEvent) and event.request.method == "REGISTER":
+            return address_of_record(event.request.to.uri)
+        return None
+
+    def handle(self, event: Event, entity: str, view: View) -> Outcome:
+        assert isinstance(event, RequestEvent)
+        required = event.request.values("Require")
+        if required:
+            return self._answers.refuse(event, 420, fields=[("Unsupported", ", ".join(required))])
+        known = view.get(Bindings, entity) or Bindings(entity)
+        updated = self._updated(known, event)
+        if isinstance(updated, Outcome):
+            return updated
+        answer = self._answers.answer(event, 200, fields=_listing(updated, event.wall))
+        saves = () if updated == known else (updated,)
+        return Outcome(saves=saves, sends=(answer,), done=True, note=f"{entity} {len(updated.live(event.wall))} bound")
+
+    def _updated(self, known: Bindings, event: RequestEvent) -> Bindings | Outcome:
+        """The bindings as the request wants them, or the refusal; then nothing has changed (RFC 3261 10.3 step 7)."""
+        request = event.request
+        values = request.values("Contact")
+        if not values:
+            return known
+        if "*" in values:
+            if len(values) > 1 or request.expires != 0:
+                return self._answers.refuse(event, 400, "Wildcard Needs Expires Zero And No Other Contact")
+            if any((each.call_id, each.cseq) == (request.call_id, request.cseq.number) for each in known.bindings):
+                return known  # a retransmission: what was bound since then stays
+            wishes = [Wish(Uri.parse(each.contact), 0, each.q) for each in known.live(event.wall)]
+        else:
+            wishes = [_wish(contact, request.expires) for contact in request.contacts]
+        if any(0 < wish.expires < LEAST_EXPIRES for wish in wishes):
+            return self._answers.refuse(event, 423, fields=[("Min-Expires", str(LEAST_EXPIRES))])
+        bindings = known.bindings
+        for wish in wishes:
+            changed = self._apply(bindings, wish, event)
+            if changed is None:
+                return self._answers.refuse(event, 500, "CSeq Out Of Order")
+            bindings = changed
+        if bindings == known.bindings:
+            return known
+        display = request.to.display or request.from_.display or known.display
+        updated = Bindings(known.aor, legible(display), _pruned(bindings, event.wall))
+        if len(updated.live(event.wall)) > MOST_BINDINGS:
+            return self._answers.refuse(event, 403, f"More Than {MOST_BINDINGS} Bindings")
+        return updated
+
+    def _apply(self, bindings: tuple[Binding, ...], wish: Wish, event: RequestEvent) -> tuple[Binding, ...] | None:
+        """One contact's wish; None if it is older than what is known of this contact."""
+        call_id, cseq = event.request.call_id, event.request.cseq.number
+        known = next((each for each in bindings if Uri.parse(each.contact).same_as(wish.uri)), None)
+        if known and known.call_id == call_id:
+            if cseq < known.cseq:
+                return None
+            if cseq == known.cseq:
+                return bindings  # a retransmission
+        if known is None and wish.expires == 0:
+            return bindings
+        binding = Binding(
+            contact=str(wish.uri), call_id=call_id, cseq=cseq, expires_at=event.wall + wish.expires,
+            refreshed_at=event.wall, q=wish.q, server=self._server,
+        )  # fmt: skip
+        return (binding, *(each for each in bindings if each is not known))
+
+
+def address_of_record(uri: Uri) -> str:
+    """The key of a user's bindings. Raises RemoteProtocolError if the URI names no user."""
+    if not uri.user:
+        raise RemoteProtocolError("an address-of-record needs a user", status=404)
+    aor = uri.aor()
+    if not aor.isprintable():
+        raise RemoteProtocolError("an address-of-record has bytes that cannot stand in one")
+    return aor
+
+
+def _wish(contact: NameAddr, header_expires: int | None) -> Wish:
+    text = contact.params.get("expires")
+    expires = DEFAULT_EXPIRES if header_expires is None else header_expires
+    if text is not None:
+        expires = int(text) if text.isascii() and text.isdigit() and len(text) <= 10 else DEFAULT_EXPIRES
+    q = contact.params.get("q") or "1"
+    if not _Q.match(q):
+        raise RemoteProtocolError(f"not a q value: {q[:20]!r}")
+    # RFC 3261 19.1.1: a Request-URI, which this will become, has no headers.
+    uri = replace(contact.uri, headers="")
+    if not str(uri).isprintable():
+        raise RemoteProtocolError("a contact has bytes that cannot stand in one")
+    return Wish(uri, min(expires, MOST_EXPIRES), float(q))
+
+
+def _pruned(bindings: tuple[Binding, ...], wall: float) -> tuple[Binding, ...]:
+    alive = [each for each in bindings if each.alive(wall)]
+    ended = [each for each in bindings if not each.alive(wall) and each.refreshed_at > wall - MOST_EXPIRES - MEMORY]
+    return (*alive, *sorted(ended, key=lambda each: -each.refreshed_at)[:MOST_REMEMBERED])
+
+
+def _listing(bindings: Bindings, wall: float) -> list[tuple[str, str]]:
+    contacts = [
+        ("Contact", f"<{each.contact}>;expires={math.ceil(each.expires_at - wall)};q={each.q:g}")
+        for each in bindings.live(wall)
+    ]
+    return [*contacts, ("Date", formatdate(wall, usegmt=True))]
+
+

@@ -1,0 +1,114 @@
+"""The event router: an event -> its convergence name -> the services that want it, in their order of priority.
+
+Pure. What a service raises (a call was answered, say) is routed within the same transaction, so the facts of the call
+and of its bill are saved together or not at all. A peer's fault becomes a response here, in one place.
+"""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Sequence
+
+from sip.errors import RemoteProtocolError
+from sip.message import Request, Response, parse
+from slee_mock.event import Answers, Event, Outcome, RequestEvent, ResponseEvent, Service, drop
+from slee_mock.record import Record
+from slee_mock.store import Conflict, Store, StoreDown, View
+
+MOST_CONFLICTS = 20
+MOST_RAISED = 16  # events that one datagram may cause; more is a circle between services
+
+
+class Router:
+    """`services`: the first has the highest priority. `answers` speaks where no service does."""
+
+    def __init__(self, services: Sequence[Service], answers: Answers) -> None:
+        self._services = services
+        self._answers = answers
+
+    def event(self, data: bytes, source: tuple[str, int], wall: float) -> RequestEvent | ResponseEvent:
+        """Raises RemoteProtocolError if `data` is not a SIP message."""
+        message = parse(data)
+        if isinstance(message, Request):
+            return RequestEvent(message, source, wall)
+        assert isinstance(message, Response)
+        return ResponseEvent(message, source, wall)
+
+    def handle(self, event: RequestEvent | ResponseEvent, view: View) -> Outcome:
+        """All that the services want saved and sent on account of `event`. May raise StoreDown."""
+        try:
+            _check(event)
+            return self._route(event, view)
+        except RemoteProtocolError as error:
+            return self._refuse(event, error.status)
+
+    def process(self, event: RequestEvent | ResponseEvent, store: Store) -> Outcome:
+        """`handle`, and the saves done; the sends are the caller's. May raise StoreDown."""
+        for _ in range(MOST_CONFLICTS):
+            view = View(store)
+            try:
+                outcome = self.handle(event, view)
+                view.commit(outcome.saves)
+                return outcome
+            except Conflict:
+                continue  # another member handled a message of this call meanwhile: look again
+        raise StoreDown(f"other servers changed what this one read {MOST_CONFLICTS} times in a row")
+
+    def unable(self, event: RequestEvent | ResponseEvent) -> Outcome:
+        """The store does not answer. A request hears 503; a final response is not passed on unrecorded, for the
+        phone repeats it until it is acknowledged (RFC 3261 13.3.1.4, 17.2.1)."""
+        if isinstance(event, RequestEvent):
+            return self._refuse(event, 503)
+        return drop("store_down")
+
+    def _refuse(self, event: RequestEvent | ResponseEvent, status: int) -> Outcome:
+        if isinstance(event, ResponseEvent):
+            return drop("bad_response")
+        try:
+            fields = [("Retry-After", "2")] if status == 503 else []
+            return self._answers.refuse(event, status, fields=fields)
+        except RemoteProtocolError:
+            return drop("unanswerable")  # not even what an answer needs could be read
+
+    def _route(self, event: RequestEvent | ResponseEvent, view: View) -> Outcome:
+        saves: list[Record] = []
+        outcomes: list[Outcome] = []
+        queue: collections.deque[Event] = collections.deque([event])
+        while queue and len(outcomes) <= MOST_RAISED:
+            for outcome in self._offer(queue.popleft(), view):
+                outcomes.append(outcome)
+                saves += outcome.saves
+                queue += outcome.raised
+        if not outcomes:
+            if isinstance(event, RequestEvent):
+                return self._answers.refuse(event, 405)
+            return drop("response_for_nobody")
+        return Outcome(
+            saves=tuple(saves),
+            sends=tuple(send for outcome in outcomes for send in outcome.sends),
+            raised=tuple(raised for outcome in outcomes for raised in outcome.raised),
+            dropped=next((outcome.dropped for outcome in outcomes if outcome.dropped), ""),
+            note=", ".join(outcome.note for outcome in outcomes if outcome.note),
+        )
+
+    def _offer(self, event: Event, view: View) -> list[Outcome]:
+        outcomes = []
+        for service in self._services:
+            entity = service.select(event)
+            if entity is None:
+                continue
+            outcome = service.handle(event, entity, view)
+            view.stage(outcome.saves)
+            outcomes.append(outcome)
+            if outcome.done:
+                break
+        return outcomes
+
+
+
+
+def _check(event: RequestEvent | ResponseEvent) -> None:
+    message = event.request if isinstance(event, RequestEvent) else event.response
+    message.check()
+    if not message.call_id.isprintable():  # it becomes a key of the store; surrogates are not printable either
+        raise RemoteProtocolError("Call-ID has bytes that cannot stand in one")

@@ -1,0 +1,232 @@
+"""The thread, the socket and the clock around the services: a running server.
+
+The `sip` thread owns the socket, the router and the store's connection; `management` threads ask it.
+"""
+
+from __future__ import annotations
+
+import collections
+import logging
+import secrets
+import socket
+import time
+from dataclasses import replace
+
+from plumbing.address import Address, format_address
+from plumbing.http import HttpServer
+from plumbing.loop import Loop
+from plumbing.udp import bind_udp
+from sip.errors import RemoteProtocolError
+from slee_mock import management, report
+from slee_mock.billing import Billing
+from slee_mock.event import Answers, Outcome, RequestEvent, ResponseEvent, Send, Service
+from slee_mock.gate import Gate
+from slee_mock.heartbeat import Heartbeat, is_heartbeat
+from slee_mock.proxy import Proxy
+from slee_mock.record import SIGN_OF_LIFE, Member, Secret
+from slee_mock.registrar import Registrar
+from slee_mock.router import Router
+from slee_mock.settings import Settings
+from slee_mock.sqlite_store import SqliteStore
+from slee_mock.store import Conflict, Store, StoreDown, View
+
+log = logging.getLogger(__name__)
+
+BATCH = 64  # datagrams per turn, so that timers and questions get theirs
+OPENING = 15.0  # seconds to open a store that others are opening too
+METHODS = {"REGISTER", "INVITE", "ACK", "CANCEL", "BYE", "OPTIONS", "MESSAGE", "UPDATE", "INFO", "PRACK", "REFER"}
+
+
+class Server:
+    """`start()` returns when the server answers, or raises OSError or StoreDown with a sentence."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._loop = Loop("sip")
+        self._http: HttpServer | None = None
+        self._sock: socket.socket | None = None
+        # Below: the sip thread's.
+        self._store: Store | None = None
+        self._trouble = "it was not opened yet"
+        self._member = Member(settings.name, format_address(settings.listen))
+        self._started = time.monotonic()
+        self._counts: collections.Counter[tuple[str, str]] = collections.Counter()
+        self._next_log = 0.0
+
+    # -- any thread -------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        try:
+            self._sock = bind_udp(self._settings.listen)
+            if self._settings.management:
+                self._http = HttpServer(self._settings.management, management.routes(self.status_board), "management")
+                self._http.start()
+            self._loop.start()
+            self._loop.ask(self._open, timeout=OPENING)
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self, timeout: float = 2.0) -> None:
+        """Leaves the cluster with a last word, so that nobody has to wait for its silence. Twice is fine."""
+        if self._http:
+            self._http.stop()
+        if self._loop.running:
+            self._loop.post(self._close)
+        self._loop.stop(timeout)
+        if self._sock:
+            self._sock.close()
+
+    def status_board(self) -> report.Board:
+        """All that the management page tells. Raises LoopStopped or TimeoutError."""
+        return self._loop.ask(self._board)
+
+    # -- the sip thread ---------------------------------------------------------------------------------------------
+
+    def _open(self) -> None:
+        settings, sock = self._settings, self._sock
+        assert sock is not None
+        self._store = SqliteStore(settings.store)
+        key = _cluster_key(self._store)
+        answers = Answers(key)
+        self._heartbeat = Heartbeat(answers)
+        address = format_address(sock.getsockname()[:2])
+        users = None if settings.users is None else frozenset(settings.users)
+        services: list[Service] = [
+            self._heartbeat,
+            Registrar(answers, settings.name),
+            Proxy(answers, key, address, users, settings.realm if settings.users else ""),
+            Billing(settings.name, settings.tariff, settings.currency),
+        ]
+        if settings.users is not None:
+            services.insert(1, Gate(answers, key, settings.users, settings.realm))
+        self._router = Router(services, answers)
+        page = f"http://{format_address(self._http.address)}/" if self._http else ""
+        self._member = Member(settings.name, address, page, started=time.time())
+        self._sign(self._store)
+        self._trouble = ""
+        self._loop.watch(sock, lambda: self._readable(sock))
+        self._loop.at(time.monotonic() + SIGN_OF_LIFE, self._sign_again)
+
+    def _close(self) -> None:
+        if self._store:
+            try:
+                self._sign(self._store, stopped=True)
+            except (StoreDown, Conflict) as error:
+                log.warning("the others were not told that this server stops: %s", error)
+            self._store.close()
+            self._store = None
+
+    def _sign(self, store: Store, stopped: bool = False) -> None:
+        view = View(store)
+        self._member = replace(self._member, last_seen=time.time(), stopped=stopped)
+        view.commit([self._member])
+
+    def _sign_again(self) -> None:
+        self._loop.at(time.monotonic() + SIGN_OF_LIFE, self._sign_again)
+        if not self._store:
+            return
+        try:
+            self._sign(self._store)
+        except Conflict:
+            self._complain(f"another server signs as {self._member.name} too; give each its own --name")
+        except StoreDown as error:
+            self._store_failed(error)
+        else:
+            if self._trouble:
+                log.warning("the store works again")
+            self._trouble, self._heartbeat.healthy = "", True
+
+    def _readable(self, sock: socket.socket) -> None:
+        for _ in range(BATCH):
+            try:
+                data, source = sock.recvfrom(65_535)
+            except BlockingIOError:
+                return
+            except OSError:  # Windows reports what became of an earlier send here
+                continue
+            if data.strip(b"\r\n\0"):
+                self._received(sock, data, source[:2])
+            else:
+                self._counts["dropped", "keepalive"] += 1
+
+    def _received(self, sock: socket.socket, data: bytes, source: Address) -> None:
+        try:
+            event = self._router.event(data, source, time.time())
+        except RemoteProtocolError:
+            self._counts["dropped", "unreadable"] += 1
+            return
+        self._counts["handled", _label(event)] += 1
+        outcome = self._decide(event)
+        if outcome.dropped:
+            self._counts["dropped", outcome.dropped] += 1
+        if log.isEnabledFor(logging.DEBUG):
+            message = event.request if isinstance(event, RequestEvent) else event.response
+            log.debug("call=%s %r %s", message.get("Call-ID"), message, outcome.note or outcome.dropped)
+        for send in outcome.sends:
+            self._send(sock, send)
+
+    def _decide(self, event: RequestEvent | ResponseEvent) -> Outcome:
+        try:
+            if not self._store:
+                raise StoreDown("the server is stopping")
+            return self._router.process(event, self._store)
+        except StoreDown as error:
+            self._store_failed(error)
+            return self._router.unable(event)
+
+    def _store_failed(self, error: StoreDown) -> None:
+        self._trouble, self._heartbeat.healthy = str(error), False
+        self._counts["dropped", "store_failures"] += 1
+        self._complain(f"{error}; requests that need it are answered 503")
+
+    def _send(self, sock: socket.socket, send: Send) -> None:
+        try:
+            sock.sendto(send.data, send.to or self._settings.forwarder)
+            self._counts["sent", "datagrams"] += 1
+        except OSError:  # no room, no route, port 0: UDP, and whoever misses it asks again
+            self._counts["dropped", "unsendable"] += 1
+
+    def _complain(self, sentence: str) -> None:
+        """At most one line a second, whoever causes it."""
+        now = time.monotonic()
+        if now >= self._next_log:
+            self._next_log = now + 1.0
+            log.warning("%s", sentence)
+
+    def _board(self) -> report.Board:
+        if not self._store:
+            raise RuntimeError("the server is stopping")
+        health = report.Health(self._member, time.monotonic() - self._started, self._trouble,
+                               format_address(self._settings.forwarder), dict(self._counts))  # fmt: skip
+        try:
+            return report.board(View(self._store), health, time.time())
+        except StoreDown as error:
+            self._store_failed(error)
+            raise RuntimeError(str(error)) from error
+
+
+def _cluster_key(store: Store) -> bytes:
+    """Made by whoever comes first, read by all others."""
+    while True:
+        view = View(store)
+        secret = view.get(Secret, "cluster")
+        if secret:
+            return bytes.fromhex(secret.value)
+        try:
+            view.commit([Secret("cluster", secrets.token_hex(32))])
+        except Conflict:
+            continue
+
+
+def _label(event: RequestEvent | ResponseEvent) -> str:
+    """A counter's name, from a fixed set: strangers cannot make new ones."""
+    if isinstance(event, ResponseEvent):
+        return "responses"
+    method = event.request.method
+    try:
+        if is_heartbeat(event.request):
+            return "heartbeats"
+    except RemoteProtocolError:
+        return "other"
+    return method if method in METHODS else "other"

@@ -1,0 +1,104 @@
+"""The command line of a server, checked. Every fault is one sentence with its remedy."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from plumbing.address import Address, parse_address
+from sip import VERSION
+from slee_mock.billing import Tariff
+
+
+class SettingsError(ValueError):
+    """Something on the command line, or in a file it names, is wrong. The text says what to do."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    name: str
+    listen: Address
+    forwarder: Address
+    store: str
+    management: Address | None = None  # None: no page
+    users: dict[str, str] | None = None  # None: nobody is asked for a password
+    realm: str = "failover.test"
+    tariff: str = "0.10+0.05/10s"
+    currency: str = "EUR"
+    verbose: bool = False
+
+
+def parse_arguments(arguments: Sequence[str]) -> Settings:
+    """Raises SettingsError; argparse itself ends the program for --help, --version and unknown options."""
+    options = _parser().parse_args(arguments)
+    if not options.name.isprintable() or not options.name.strip():
+        raise SettingsError("--name must be a printable name, as in --name server1")
+    try:
+        Tariff.parse(options.tariff)
+    except ValueError as error:
+        raise SettingsError(f"--tariff: {error}") from None
+    return Settings(
+        name=options.name,
+        listen=_address("--listen", options.listen),
+        forwarder=_address("--forwarder", options.forwarder),
+        store=options.store,
+        management=_address("--management", options.management) if options.management else None,
+        users=read_users(options.users) if options.users else None,
+        realm=options.realm,
+        tariff=options.tariff,
+        currency=options.currency,
+        verbose=options.verbose,
+    )
+
+
+def read_users(path: str) -> dict[str, str]:
+    """Lines `user:password`; blank lines and lines that begin with # are skipped. Raises SettingsError."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            lines = file.read().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise SettingsError(f"--users: cannot read {path}: {reason}") from None
+    users: dict[str, str] = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        user, colon, password = line.partition(":")
+        if not colon or not user.strip() or not password:
+            raise SettingsError(f"{path}:{number}: a line is user:password, as in alice:secret")
+        if user.strip() in users:
+            raise SettingsError(f"{path}:{number}: there are two lines for {user.strip()}; keep one")
+        users[user.strip()] = password
+    return users
+
+
+def _address(option: str, text: str) -> Address:
+    try:
+        return parse_address(text, literal=True)
+    except ValueError as error:
+        raise SettingsError(f"{option}: {error}") from None
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m slee_mock",
+        description="A mock SLEE server behind the forwarder: registrar, call control, bills, a management page. "
+        "Servers that are given the same store are one cluster: each can go on where another died.",
+    )
+    add = parser.add_argument
+    add("--name", default="server1", help="this server's name in the cluster (server1)")
+    add("--listen", default="127.0.0.1:5070", metavar="HOST:PORT", help="UDP address for SIP (127.0.0.1:5070)")
+    add("--forwarder", default="127.0.0.1:5060", metavar="HOST:PORT",
+        help="where everything is sent to (127.0.0.1:5060)")  # fmt: skip
+    add("--store", default="cluster.db", metavar="FILE", help="the cluster's SQLite file (cluster.db)")
+    add("--management", default="127.0.0.1:8071", metavar="HOST:PORT",
+        help="address of the management page; empty: none (127.0.0.1:8071)")  # fmt: skip
+    add("--users", default="", metavar="FILE", help="lines user:password; then phones must know theirs")
+    add("--realm", default="failover.test", help="realm of the passwords (failover.test)")
+    add("--tariff", default="0.10+0.05/10s", metavar="FEE+PRICE/SECONDS",
+        help="set-up fee and price per started unit of time (0.10+0.05/10s)")  # fmt: skip
+    add("--currency", default="EUR", help="printed behind the totals (EUR)")
+    add("--version", action="version", version=f"slee_mock {VERSION}")
+    add("-v", "--verbose", action="store_true", help="log every decision to stderr")
+    return parser

@@ -1,0 +1,132 @@
+"""The store as one SQLite file that the servers of one computer share.
+
+WAL mode lets readers go on while one process writes; synchronous=NORMAL makes a commit cost microseconds and survives
+the death of any process (not of the computer). A connection belongs to the thread that opened it.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from slee_mock.store import Change, Conflict, Row, StoreDown
+
+BUSY_TIMEOUT = 1.0  # seconds to wait for another process's commit, which takes microseconds
+APPLICATION_ID = 0x43464F56  # "CFOV": tells our file from another program's database
+
+_SCHEMA = """CREATE TABLE IF NOT EXISTS record (
+    created INTEGER PRIMARY KEY, kind TEXT NOT NULL, key TEXT NOT NULL, version INTEGER NOT NULL, text TEXT NOT NULL,
+    UNIQUE (kind, key))"""
+
+
+class SqliteStore:
+    """`path` is made if it does not exist. Raises StoreDown with a sentence and its remedy if it cannot be used."""
+
+    def __init__(self, path: str, busy_timeout: float = BUSY_TIMEOUT) -> None:
+        self.path = path
+        with self._errors():
+            self._connection = sqlite3.connect(path, timeout=busy_timeout, isolation_level=None)
+        try:
+            with self._errors():
+                self._prepare(time.monotonic() + 10 * busy_timeout)
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def get(self, kind: str, key: str) -> Row | None:
+        with self._errors():
+            found = self._connection.execute(
+                "SELECT text, version FROM record WHERE kind = ? AND key = ?", (kind, key)
+            ).fetchone()
+        return Row(*found) if found else None
+
+    def save(self, changes: Sequence[Change]) -> None:
+        with self._errors(), self._transaction():
+            for change in changes:
+                if not self._save_one(change):
+                    raise Conflict(f"{change.kind} {change.key} is no longer at version {change.version}")
+
+    def scan(self, kind: str, limit: int | None = None) -> list[tuple[str, Row]]:
+        with self._errors():
+            found = self._connection.execute(
+                "SELECT key, text, version FROM record WHERE kind = ? ORDER BY created DESC LIMIT ?",
+                (kind, -1 if limit is None else limit),
+            ).fetchall()
+        return [(key, Row(text, version)) for key, text, version in found]
+
+    def close(self) -> None:
+        """The last one to close folds the WAL back into the file."""
+        self._connection.close()
+
+    def _save_one(self, change: Change) -> bool:
+        if change.version:
+            return self._connection.execute(
+                "UPDATE record SET text = ?, version = version + 1 WHERE kind = ? AND key = ? AND version = ?",
+                (change.text, change.kind, change.key, change.version),
+            ).rowcount == 1  # fmt: skip
+        return self._connection.execute(
+            "INSERT INTO record (kind, key, version, text) VALUES (?, ?, 1, ?) ON CONFLICT DO NOTHING",
+            (change.kind, change.key, change.text),
+        ).rowcount == 1  # fmt: skip
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        # IMMEDIATE: a transaction that begins by reading cannot wait for the writer it meets later.
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._connection.execute("COMMIT")
+        except BaseException:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            raise
+
+    def _prepare(self, deadline: float) -> None:
+        """Several servers may start at once, and SQLite does not wait for its lock while it changes to WAL mode."""
+        while True:
+            try:
+                self._connection.execute("PRAGMA journal_mode=WAL")
+                self._connection.execute("PRAGMA synchronous=NORMAL")
+                with self._transaction():
+                    self._adopt()
+                return
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
+
+    def _adopt(self) -> None:
+        (mark,) = self._connection.execute("PRAGMA application_id").fetchone()
+        (tables,) = self._connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        if mark != APPLICATION_ID:
+            if mark or tables:
+                raise StoreDown(f"{self.path} is another program's database; name a file of our own")
+            self._connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
+        self._connection.execute(_SCHEMA)
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, UnicodeEncodeError) as error:
+            raise StoreDown(_sentence(self.path, error)) from error
+
+
+def _sentence(path: str, error: Exception) -> str:
+    text = str(error)
+    folder = os.path.dirname(os.path.abspath(path))
+    if "unable to open" in text:
+        there = "it cannot be written" if os.path.isdir(folder) else f"there is no folder {folder}"
+        return f"cannot open the store {path}: {there}"
+    if "not a database" in text or "malformed" in text:
+        return f"the store {path} is damaged ({text}): restore it from a backup, or name another file"
+    if "readonly" in text:
+        return f"cannot write to the store {path}: the file or its folder is read-only"
+    if "locked" in text:
+        return f"the store {path} is locked by another program"
+    if "full" in text:
+        return f"cannot write to the store {path}: the disk is full"
+    return f"the store {path} does not work: {text}"

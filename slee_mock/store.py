@@ -1,0 +1,97 @@
+"""The contract of the cluster's store: get, save-if-version, scan; and the view through which one event uses it.
+
+Pure. An implementation keeps rows of text under (kind, key), each with a version that grows by one at every save.
+Nothing is ever half saved, and what `save` has returned from survives the death of the process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from slee_mock.record import R, Record, from_json, to_json
+
+
+class StoreDown(Exception):
+    """The store cannot be read or written now. The text is a sentence for the operator."""
+
+
+class Conflict(Exception):
+    """Somebody saved one of these rows first: read again and decide again."""
+
+
+@dataclass(frozen=True)
+class Row:
+    text: str
+    version: int
+
+
+@dataclass(frozen=True)
+class Change:
+    """Save `text` if the row still has `version`; 0 means that it must not exist yet."""
+
+    kind: str
+    key: str
+    text: str
+    version: int
+
+
+class Store(Protocol):
+    """Every method may raise StoreDown."""
+
+    def get(self, kind: str, key: str) -> Row | None: ...
+
+    def save(self, changes: Sequence[Change]) -> None:
+        """All or none. Raises Conflict if one of the versions is not the row's any more."""
+
+    def scan(self, kind: str, limit: int | None = None) -> list[tuple[str, Row]]:
+        """Rows with their keys, the one created last first, at most `limit`."""
+
+    def close(self) -> None: ...
+
+
+class View:
+    """The store as one event sees it. It remembers the version of all that was read, so that what was decided is
+    saved only if it is still true; records staged by one service are seen by the next."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._versions: dict[tuple[str, str], int] = {}
+        self._records: dict[tuple[str, str], Record | None] = {}
+
+    def get(self, kind: type[R], key: str) -> R | None:
+        place = (kind.KIND, key)
+        if place not in self._records:
+            row = self._store.get(kind.KIND, key)
+            self._versions[place] = row.version if row else 0
+            self._records[place] = _read(kind, key, row) if row else None
+        record = self._records[place]
+        assert record is None or isinstance(record, kind)
+        return record
+
+    def scan(self, kind: type[R], limit: int | None = None) -> list[R]:
+        """Straight from the store; what is staged is not in it."""
+        return [_read(kind, key, row) for key, row in self._store.scan(kind.KIND, limit)]
+
+    def stage(self, records: Iterable[Record]) -> None:
+        for record in records:
+            self.get(type(record), record.key)  # for the version
+            self._records[record.KIND, record.key] = record
+
+    def commit(self, records: Iterable[Record]) -> None:
+        """Saves the last of each key, all or none. Raises Conflict or StoreDown."""
+        last = {(record.KIND, record.key): record for record in records}
+        for record in last.values():
+            self.get(type(record), record.key)
+        if last:
+            self._store.save([
+                Change(kind, key, to_json(record), self._versions[kind, key]) for (kind, key), record in last.items()
+            ])  # fmt: skip
+
+
+def _read(kind: type[R], key: str, row: Row) -> R:
+    try:
+        return from_json(kind, row.text)
+    except ValueError as error:
+        raise StoreDown(f"the store's {kind.KIND} record {key!r} is damaged: {error}") from None

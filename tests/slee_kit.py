@@ -1,0 +1,168 @@
+"""Servers of one cluster joined in memory: their real cores, one dict as the store, one clock that tests set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sip.message import Request, Response, parse
+from slee_mock.billing import Billing, Sum, summed
+from slee_mock.event import Answers, Service
+from slee_mock.gate import Gate
+from slee_mock.heartbeat import Heartbeat
+from slee_mock.proxy import Proxy
+from slee_mock.record import Bill, Bindings, Member, R
+from slee_mock.registrar import Registrar
+from slee_mock.router import Router
+from slee_mock.store import Change, Conflict, Row, StoreDown, View
+
+KEY = b"the cluster's key"
+FORWARDER = ("127.0.0.1", 5060)
+ADDRESSES = {"server1": "127.0.0.1:5070", "server2": "127.0.0.1:5080"}
+
+
+class DictStore:
+    """The store contract in a dict. `down` makes it fail; `before_save` runs once, in the place of another process."""
+
+    def __init__(self) -> None:
+        self.rows: dict[tuple[str, str], Row] = {}
+        self.down = False
+        self.before_save: Any = None
+
+    def get(self, kind: str, key: str) -> Row | None:
+        self._check()
+        return self.rows.get((kind, key))
+
+    def save(self, changes: Sequence[Change]) -> None:
+        self._check()
+        intruder, self.before_save = self.before_save, None
+        if intruder:
+            intruder()
+        for change in changes:
+            row = self.rows.get((change.kind, change.key))
+            if (row.version if row else 0) != change.version:
+                raise Conflict(change.key)
+        for change in changes:
+            self.rows[change.kind, change.key] = Row(change.text, change.version + 1)
+
+    def scan(self, kind: str, limit: int | None = None) -> list[tuple[str, Row]]:
+        self._check()
+        rows = [(key, row) for (each, key), row in self.rows.items() if each == kind]
+        return rows[::-1][:limit]
+
+    def close(self) -> None:
+        pass
+
+    def _check(self) -> None:
+        if self.down:
+            raise StoreDown("the store is down")
+
+
+class Cluster:
+    """`receive` hands a message to one server and returns what it sends, parsed."""
+
+    def __init__(self, users: dict[str, str] | None = None, store: Any = None) -> None:
+        self.store = store or DictStore()
+        self.wall = 1_800_000_000.0
+        self.outcome: Any = None
+        realm = "failover.test"
+        self.routers = {}
+        for name, address in ADDRESSES.items():
+            answers = Answers(KEY)
+            services: list[Service] = [
+                Heartbeat(answers),
+                Registrar(answers, name),
+                Proxy(answers, KEY, address, None if users is None else frozenset(users), realm),
+                Billing(name, "0.10+0.05/10s", "EUR"),
+            ]
+            if users is not None:
+                services.insert(1, Gate(answers, KEY, users, realm))
+            self.routers[name] = Router(services, answers)
+
+    def receive(self, message: Request | Response | bytes, at: str = "server1") -> list[Any]:
+        data = message if isinstance(message, bytes) else message.to_bytes()
+        router = self.routers[at]
+        event = router.event(data, FORWARDER, self.wall)
+        try:
+            self.outcome = router.process(event, self.store)
+        except StoreDown:
+            self.outcome = router.unable(event)
+        return [parse(send.data) for send in self.outcome.sends]
+
+    def one(self, message: Request | Response | bytes, at: str = "server1") -> Any:
+        sent = self.receive(message, at)
+        assert len(sent) == 1, (sent, self.outcome)
+        return sent[0]
+
+    def get(self, kind: type[R], key: str) -> R | None:
+        return View(self.store).get(kind, key)
+
+    def bill(self, call_id: str = "c1") -> Sum:
+        bill = self.get(Bill, call_id)
+        assert bill is not None
+        return summed(bill, self.wall)
+
+    def sign(self, *names: str) -> None:
+        """A sign of life of each named server, now."""
+        for name in names:
+            view = View(self.store)
+            view.commit([Member(name, ADDRESSES[name], last_seen=self.wall)])
+
+    def bindings(self, aor: str) -> list[str]:
+        found = self.get(Bindings, aor)
+        return [each.contact for each in found.live(self.wall)] if found else []
+
+
+def phone_request(
+    method: str, uri: str, user: str = "alice", *, to: str = "", to_tag: str = "", tag: str = "a1", call_id: str = "c1",
+    cseq: int = 1, branch: str = "", contact: str = "", fields: Sequence[tuple[str, str]] = (), hops: int = 69,
+) -> Request:  # fmt: skip
+    """A request as it leaves the forwarder: its Via above the phone's. The same arguments are a retransmission."""
+    branch = branch or f"z9hG4bK-{user}-{cseq}-{'INVITE' if method in ('ACK', 'CANCEL') else method}-{call_id}"
+    to = to or f"<{uri if method != 'REGISTER' else f'sip:{user}@failover.test'}>"
+    lines = [
+        ("Via", f"SIP/2.0/UDP 127.0.0.1:5060;branch=z9hG4bK{branch[7:]}fw"),
+        ("Via", f"SIP/2.0/UDP 127.0.0.1:4000;branch={branch};rport=4000;received=127.0.0.1"),
+        ("Max-Forwards", str(hops)),
+        ("From", f"<sip:{user}@failover.test>;tag={tag}"),
+        ("To", f"{to};tag={to_tag}" if to_tag else to),
+        ("Call-ID", call_id),
+        ("CSeq", f"{cseq} {method}"),
+    ]
+    if contact:
+        lines.append(("Contact", contact))
+    return Request(method, uri, [*lines, *fields])
+
+
+def register(
+    user: str = "bob", contact: str = "<sip:bob@127.0.0.1:4100>", cseq: int = 1, call_id: str = "r-bob",
+    expires: str = "300", fields: Sequence[tuple[str, str]] = (),
+) -> Request:  # fmt: skip
+    expiry = [("Expires", expires)] if expires else []
+    return phone_request("REGISTER", "sip:failover.test", user, call_id=call_id, cseq=cseq, contact=contact,
+                         fields=[*expiry, *fields])  # fmt: skip
+
+
+def invite(cseq: int = 1, **more: Any) -> Request:
+    more.setdefault("contact", "<sip:alice@127.0.0.1:4000>")
+    return phone_request("INVITE", more.pop("uri", "sip:bob@failover.test"), cseq=cseq, **more)
+
+
+def in_dialog(method: str, by: str = "alice", cseq: int = 2, **more: Any) -> Request:
+    """A request of the dialog that `invite` and an answer with tag b1 made."""
+    if by == "alice":
+        return phone_request(method, "sip:bob@127.0.0.1:4100", "alice", to="<sip:bob@failover.test>", to_tag="b1",
+                             cseq=cseq, **more)  # fmt: skip
+    return phone_request(method, "sip:alice@127.0.0.1:4000", "bob", to="<sip:alice@failover.test>", to_tag="a1",
+                         tag="b1", cseq=cseq, **more)  # fmt: skip
+
+
+def answer(request: Request, status: int, contact: str = "<sip:bob@127.0.0.1:4100>", tag: str = "b1") -> Response:
+    """The other phone's answer to what a server forwarded to it."""
+    to = request.get("To") or ""
+    lines = [("Via", value) for value in request.all("Via")]
+    lines += [("From", request.get("From") or ""), ("To", to if ";tag=" in to else f"{to};tag={tag}")]
+    lines += [(name, request.get(name) or "") for name in ("Call-ID", "CSeq")]
+    if contact and status < 300:
+        lines.append(("Contact", contact))
+    return Response(status, "", lines)

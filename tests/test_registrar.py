@@ -1,0 +1,182 @@
+"""The registrar's stories: RFC 3261 10.3 with failover in mind. Real cores, a dict store, a clock set by hand."""
+
+from __future__ import annotations
+
+import pytest
+from slee_kit import Cluster, register
+
+BOB = "sip:bob@failover.test"
+
+
+def contacts(response):
+    return response.all("Contact")
+
+
+def test_bob_registers_and_is_told_until_when():
+    cluster = Cluster()
+    ok = cluster.one(register(expires="300"))
+    assert ok.status == 200
+    assert contacts(ok) == ["<sip:bob@127.0.0.1:4100>;expires=300;q=1"]
+    assert cluster.bindings(BOB) == ["sip:bob@127.0.0.1:4100"]
+
+
+def test_a_registration_taken_by_one_server_is_known_to_the_other():
+    cluster = Cluster()
+    cluster.one(register(), at="server1")
+    cluster.wall += 100
+    asked = cluster.one(register(contact="", cseq=2, expires=""), at="server2")
+    assert contacts(asked) == ["<sip:bob@127.0.0.1:4100>;expires=200;q=1"]
+
+
+def test_bindings_expire():
+    cluster = Cluster()
+    cluster.one(register(expires="300"))
+    cluster.wall += 299.5
+    assert cluster.bindings(BOB) == ["sip:bob@127.0.0.1:4100"]
+    cluster.wall += 0.5
+    assert cluster.bindings(BOB) == []
+
+
+def test_several_phones_of_one_user_are_listed_best_first():
+    cluster = Cluster()
+    cluster.one(register(contact="<sip:bob@127.0.0.1:4100>;q=0.5"))
+    ok = cluster.one(register(contact="<sip:bob@127.0.0.1:4200>;q=0.8;expires=60", call_id="r2"))
+    assert contacts(ok) == ["<sip:bob@127.0.0.1:4200>;expires=60;q=0.8", "<sip:bob@127.0.0.1:4100>;expires=300;q=0.5"]
+
+
+def test_a_retransmission_is_answered_alike_by_any_member_and_saves_nothing():
+    cluster = Cluster()
+    first = cluster.one(register(), at="server1")
+    again = cluster.one(register(), at="server2")
+    assert again.to_bytes() == first.to_bytes()
+    assert cluster.outcome.saves == ()
+
+
+def test_a_stale_register_changes_nothing():
+    cluster = Cluster()
+    cluster.one(register(cseq=5, expires="300"))
+    stale = cluster.one(register(cseq=4, expires="0"))
+    assert stale.status == 500
+    assert cluster.bindings(BOB) == ["sip:bob@127.0.0.1:4100"]
+
+
+def test_a_thawed_servers_old_register_does_not_bring_a_removed_binding_back():
+    cluster = Cluster()
+    cluster.one(register(cseq=1))
+    cluster.one(register(cseq=2, expires="0"))
+    assert cluster.bindings(BOB) == []
+    again = cluster.one(register(cseq=1), at="server2")
+    assert again.status == 500
+    assert cluster.bindings(BOB) == []
+
+
+def test_an_expired_binding_is_not_revived_by_its_own_retransmission():
+    cluster = Cluster()
+    cluster.one(register(expires="60"))
+    cluster.wall += 61
+    assert contacts(cluster.one(register(expires="60"))) == []
+    assert contacts(cluster.one(register(expires="60", cseq=2))) == ["<sip:bob@127.0.0.1:4100>;expires=60;q=1"]
+
+
+def test_a_rebooted_phone_with_a_new_call_id_may_begin_with_a_low_cseq():
+    cluster = Cluster()
+    cluster.one(register(cseq=900))
+    assert cluster.one(register(cseq=1, call_id="after-boot")).status == 200
+
+
+def test_removing_one_of_two():
+    cluster = Cluster()
+    cluster.one(register())
+    cluster.one(register(contact="<sip:bob@127.0.0.1:4200>", call_id="r2"))
+    ok = cluster.one(register(contact="<sip:bob@127.0.0.1:4100>;expires=0", cseq=2))
+    assert contacts(ok) == ["<sip:bob@127.0.0.1:4200>;expires=300;q=1"]
+
+
+def test_the_wildcard_removes_all_and_its_retransmission_spares_what_came_later():
+    cluster = Cluster()
+    cluster.one(register())
+    cluster.one(register(contact="<sip:bob@127.0.0.1:4200>", call_id="r2"))
+    ok = cluster.one(register(contact="*", cseq=2, expires="0"))
+    assert (ok.status, contacts(ok)) == (200, [])
+    cluster.one(register(contact="<sip:bob@127.0.0.1:4300>", call_id="r3"))
+    assert cluster.one(register(contact="*", cseq=2, expires="0")).status == 200
+    assert cluster.bindings(BOB) == ["sip:bob@127.0.0.1:4300"]
+
+
+@pytest.mark.parametrize(("contact", "expires"), [("*", "300"), ("*", ""), ("*, <sip:bob@127.0.0.1:4100>", "0")])
+def test_the_wildcard_needs_expires_zero_and_stands_alone(contact, expires):
+    cluster = Cluster()
+    cluster.one(register())
+    assert cluster.one(register(contact=contact, cseq=2, expires=expires)).status == 400
+    assert cluster.bindings(BOB) == ["sip:bob@127.0.0.1:4100"]
+
+
+def test_too_brief_is_refused_with_the_least_that_would_do():
+    cluster = Cluster()
+    refused = cluster.one(register(expires="3"))
+    assert (refused.status, refused.get("Min-Expires")) == (423, "10")
+    assert cluster.bindings(BOB) == []
+
+
+def test_all_or_nothing_when_one_contact_of_two_is_refused():
+    cluster = Cluster()
+    cluster.one(register(cseq=7))
+    both = "<sip:bob@127.0.0.1:4200>, <sip:bob@127.0.0.1:4100>;expires=0"
+    assert cluster.one(register(contact=both, cseq=6)).status == 500
+    assert cluster.bindings(BOB) == ["sip:bob@127.0.0.1:4100"]
+
+
+@pytest.mark.parametrize(
+    ("contact", "expires", "granted"),
+    [
+        ("<sip:bob@127.0.0.1:4100>", "", 3600),
+        ("<sip:bob@127.0.0.1:4100>;expires=soon", "300", 3600),
+        ("<sip:bob@127.0.0.1:4100>;expires=77", "300", 77),
+        ("<sip:bob@127.0.0.1:4100>", "4294967295", 3600),
+    ],
+)
+def test_how_long_a_binding_lasts(contact, expires, granted):
+    ok = Cluster().one(register(contact=contact, expires=expires))
+    assert contacts(ok) == [f"<sip:bob@127.0.0.1:4100>;expires={granted};q=1"]
+
+
+def test_the_same_contact_written_differently_is_one_binding():
+    cluster = Cluster()
+    cluster.one(register(contact="<sip:bob@HOST.test:4100>"))
+    ok = cluster.one(register(contact="<sip:b%6Fb@host.test:4100>", cseq=2))
+    assert len(contacts(ok)) == 1
+
+
+def test_unknown_extensions_are_named():
+    refused = Cluster().one(register(fields=[("Require", "gruu, outbound")]))
+    assert (refused.status, refused.get("Unsupported")) == (420, "gruu, outbound")
+
+
+def test_eleven_phones_are_too_many():
+    cluster = Cluster()
+    for number in range(10):
+        assert cluster.one(register(contact=f"<sip:bob@127.0.0.1:{4100 + number}>", call_id=f"r{number}")).status == 200
+    assert cluster.one(register(contact="<sip:bob@127.0.0.1:4999>", call_id="r11")).status == 403
+    assert len(cluster.bindings(BOB)) == 10
+
+
+@pytest.mark.parametrize("contact", ["<mailto:bob@x>", "<sip:bob@x>;q=7", '"Bob <sip:bob@x>', "<sip:bob@x:99999>"])
+def test_broken_contacts_are_refused_and_nothing_is_saved(contact):
+    cluster = Cluster()
+    assert cluster.one(register(contact=contact)).status in (400, 416)
+    assert cluster.store.rows == {}
+
+
+def test_two_servers_registering_two_phones_at_the_same_moment_keep_both():
+    cluster = Cluster()
+    other = register(contact="<sip:bob@127.0.0.1:4200>", call_id="r2")
+    cluster.store.before_save = lambda: cluster.receive(other, at="server2")
+    assert cluster.one(register(), at="server1").status == 200
+    assert sorted(cluster.bindings(BOB)) == ["sip:bob@127.0.0.1:4100", "sip:bob@127.0.0.1:4200"]
+
+
+def test_without_the_store_a_phone_hears_503_and_when_to_try_again():
+    cluster = Cluster()
+    cluster.store.down = True
+    refused = cluster.one(register())
+    assert (refused.status, refused.get("Retry-After")) == (503, "2")

@@ -1,0 +1,150 @@
+"""The store's contract, one suite for every implementation; and what is SQLite's alone."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+
+import pytest
+from slee_kit import DictStore
+
+from slee_mock.record import Bill, Binding, Bindings, Carrier, from_json, to_json
+from slee_mock.sqlite_store import SqliteStore
+from slee_mock.store import Change, Conflict, Row, StoreDown, View
+
+
+@pytest.fixture(params=["dict", "sqlite"])
+def store(request, tmp_path):
+    made = DictStore() if request.param == "dict" else SqliteStore(str(tmp_path / "cluster.db"))
+    yield made
+    made.close()
+
+
+def test_what_is_saved_can_be_read_with_its_version(store):
+    assert store.get("call", "c1") is None
+    store.save([Change("call", "c1", "one", 0)])
+    assert store.get("call", "c1") == Row("one", 1)
+    store.save([Change("call", "c1", "two", 1)])
+    assert store.get("call", "c1") == Row("two", 2)
+    assert store.get("bill", "c1") is None
+
+
+@pytest.mark.parametrize("version", [0, 2, 7])
+def test_who_saves_on_an_old_reading_is_told(store, version):
+    store.save([Change("call", "c1", "one", 0)])
+    with pytest.raises(Conflict):
+        store.save([Change("call", "c1", "mine", version)])
+    assert store.get("call", "c1") == Row("one", 1)
+
+
+def test_a_row_that_should_be_there_and_is_not_is_a_conflict(store):
+    with pytest.raises(Conflict):
+        store.save([Change("call", "gone", "x", 1)])
+
+
+def test_several_changes_are_saved_together_or_not_at_all(store):
+    store.save([Change("call", "c1", "one", 0)])
+    with pytest.raises(Conflict):
+        store.save([Change("bill", "c1", "new", 0), Change("call", "c1", "late", 0)])
+    assert store.get("bill", "c1") is None
+
+
+def test_scan_gives_one_kind_newest_first_and_no_more_than_asked(store):
+    for number in range(5):
+        store.save([Change("bill", f"c{number}", str(number), 0), Change("call", f"c{number}", "x", 0)])
+    store.save([Change("bill", "c0", "changed", 1)])
+    assert [key for key, _ in store.scan("bill")] == ["c4", "c3", "c2", "c1", "c0"]
+    assert store.scan("bill", 2) == [("c4", Row("4", 1)), ("c3", Row("3", 1))]
+
+
+def test_any_text_may_be_kept(store):
+    text = "Zoë \u202e<script>'\";DROP TABLE record;\x00\n"
+    store.save([Change("call", text, text, 0)])
+    assert store.get("call", text) == Row(text, 1)
+
+
+def test_a_view_saves_only_what_is_still_true(store):
+    first, second = View(store), View(store)
+    assert first.get(Bindings, "sip:bob@x") is second.get(Bindings, "sip:bob@x") is None
+    first.commit([Bindings("sip:bob@x", "first")])
+    with pytest.raises(Conflict):
+        second.commit([Bindings("sip:bob@x", "second")])
+    assert View(store).get(Bindings, "sip:bob@x") == Bindings("sip:bob@x", "first")
+
+
+def test_a_damaged_record_is_the_stores_fault_not_a_traceback(store):
+    store.save([Change("bindings", "sip:bob@x", '{"aor": "sip:b', 0)])
+    with pytest.raises(StoreDown, match="damaged"):
+        View(store).get(Bindings, "sip:bob@x")
+
+
+def test_records_survive_the_way_through_json():
+    binding = Binding("sip:bob@127.0.0.1", "r1", 4, 1e9 + 0.25, 1e9, q=0.5)
+    bindings = Bindings("sip:bob@x", "Bob", (binding,))
+    bill = Bill("c1", "Alice", "sip:alice@x", "Bob", "sip:bob@x", "1+1/1s", "EUR", 5.5, carriers=(Carrier("s", 1.0),))
+    assert from_json(Bindings, to_json(bindings)) == bindings
+    assert from_json(Bill, to_json(bill)) == bill
+
+
+def test_a_record_of_another_version_is_read_as_far_as_it_is_known():
+    assert from_json(Bindings, '{"aor": "sip:bob@x", "invented_later": [1]}') == Bindings("sip:bob@x")
+    with pytest.raises(ValueError, match="not a bill"):
+        from_json(Bill, '{"call_id": "c1"}')
+
+
+# -- SQLite alone -------------------------------------------------------------------------------------------------
+
+
+def test_two_connections_see_each_others_saves(tmp_path):
+    path = str(tmp_path / "cluster.db")
+    one, two = SqliteStore(path), SqliteStore(path)
+    one.save([Change("call", "c1", "x", 0)])
+    assert two.get("call", "c1") == Row("x", 1)
+    one.close()
+    two.close()
+    assert [each.name for each in tmp_path.iterdir()] == ["cluster.db"], "no lock or log stays behind"
+
+
+def test_what_was_acknowledged_survives_kill_9(tmp_path):
+    path = str(tmp_path / "cluster.db")
+    script = (
+        "import os, signal, sys; from slee_mock.sqlite_store import SqliteStore; from slee_mock.store import Change\n"
+        "store = SqliteStore(sys.argv[1])\n"
+        "for number in range(100): store.save([Change('call', str(number), 'x', 0)])\n"
+        "store._connection.execute('BEGIN IMMEDIATE')\n"
+        "store._connection.execute(\"INSERT INTO record (kind, key, version, text) VALUES ('call', 'half', 1, 'x')\")\n"
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    subprocess.run([sys.executable, "-c", script, path], check=False, timeout=30)
+    survivor = SqliteStore(path)
+    assert len(survivor.scan("call")) == 100
+    survivor.save([Change("call", "after", "x", 0)])  # and the dead one's lock is gone
+    survivor.close()
+
+
+def test_a_lock_held_by_another_program_is_a_sentence_and_passes(tmp_path):
+    path = str(tmp_path / "cluster.db")
+    store = SqliteStore(path, busy_timeout=0.05)
+    with sqlite3.connect(path, isolation_level=None) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(StoreDown, match="is locked by another program"):
+            store.save([Change("call", "c1", "x", 0)])
+        other.execute("ROLLBACK")
+    other.close()
+    store.save([Change("call", "c1", "x", 0)])
+    store.close()
+
+
+def test_files_that_cannot_be_the_store_are_refused_with_a_reason(tmp_path):
+    (tmp_path / "text.db").write_text("this is not a database, but it is long enough to look like one" * 100)
+    with pytest.raises(StoreDown, match="is damaged"):
+        SqliteStore(str(tmp_path / "text.db"))
+    with pytest.raises(StoreDown, match="there is no folder"):
+        SqliteStore(str(tmp_path / "nowhere" / "cluster.db"))
+    foreign = sqlite3.connect(tmp_path / "foreign.db")
+    foreign.execute("CREATE TABLE theirs (x)")
+    foreign.commit()
+    foreign.close()
+    with pytest.raises(StoreDown, match="another program's database"):
+        SqliteStore(str(tmp_path / "foreign.db"))
