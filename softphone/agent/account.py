@@ -1,0 +1,56 @@
+"""Who this phone is: the account, and the headers that say so."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from sip import VERSION
+from sip.header import NameAddr
+from sip.uri import Uri
+
+Address = tuple[str, int]
+
+USER_AGENT = f"call-failover-softphone/{VERSION}"
+METHODS = ("INVITE", "ACK", "CANCEL", "BYE", "OPTIONS")
+ALLOW = ("Allow", ", ".join(METHODS))
+
+
+class Randomness(Protocol):
+    """What of random.Random the agent needs; a shell gives it random.SystemRandom()."""
+
+    def getrandbits(self, k: int, /) -> int: ...
+    def uniform(self, a: float, b: float) -> float: ...
+
+
+@dataclass(frozen=True)
+class Account:
+    """`domain` is the host part of the address-of-record; `display_name` is what the other side reads."""
+
+    user: str
+    domain: str
+    password: str = ""
+    display_name: str = ""
+
+    @property
+    def uri(self) -> Uri:
+        return Uri.parse(f"sip:{self.user}@{bracketed(self.domain)}")
+
+    @property
+    def name_addr(self) -> NameAddr:
+        return NameAddr(self.uri, self.display_name)
+
+    def contact(self, address: Address) -> NameAddr:
+        return NameAddr(Uri("sip", self.user, *address))
+
+    def target(self, text: str) -> Uri:
+        """What a person typed: "bob", "bob@host", "sip:bob@host". RemoteProtocolError if it is no address."""
+        text = text.strip()
+        if not text.lower().startswith(("sip:", "sips:")):
+            text = f"sip:{text}" if "@" in text else f"sip:{text}@{bracketed(self.domain)}"
+        return Uri.parse(text)
+
+
+def bracketed(host: str) -> str:
+    """IPv6 literals go in brackets in a URI."""
+    return f"[{host}]" if host.count(":") > 1 and not host.startswith("[") else host

@@ -1,0 +1,232 @@
+"""The user agent: takes datagrams, wishes and the time; answers with what to send and what to tell.
+
+    agent = Agent(account, local=("192.0.2.1", 5062), proxy=("192.0.2.9", 5060), random=random.SystemRandom())
+    outcome = agent.call("bob", port=4000, now=100.0)       # AgentOutcome(sends=[Send(data, to)], events=[...])
+    outcome = agent.receive(data, source, now=100.1)
+    outcome = agent.on_deadline(now=agent.deadline)
+
+It owns no socket, thread or clock, and everything it knows it knows from its arguments. One call at a time occupies
+the phone; another that comes is told 486.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from sip import sdp
+from sip.errors import RemoteProtocolError
+from sip.header import NameAddr
+from sip.message import Request, request_uri
+from sip.uri import Uri
+from softphone.agent.account import ALLOW, METHODS, Account, Address, Randomness
+from softphone.agent.call import GONE, INCOMING, Call
+from softphone.agent.endpoint import AgentOutcome, Endpoint, Incoming
+from softphone.agent.event import CallState, CallView, RegistrationChanged
+from softphone.agent.incoming import IncomingCall
+from softphone.agent.outgoing import OutgoingCall
+from softphone.agent.registration import Registration
+
+REMEMBERED_CALLS = 20
+
+
+class Agent:
+    """One account on one address. Every public method returns what is to be done now."""
+
+    def __init__(
+        self, account: Account, local: Address, proxy: Address | None, random: Randomness, expires: int = 300
+    ) -> None:
+        self.account = account
+        self._endpoint = Endpoint(account, local, proxy, random)
+        self._endpoint.on_request = self._on_request
+        self._endpoint.on_ack = self._on_ack
+        self._registration = Registration(self._endpoint, expires)
+        self._calls: list[Call] = []  # the newest last
+
+    # -- what it is like now ----------------------------------------------------------------------------------------
+
+    @property
+    def registration(self) -> RegistrationChanged:
+        return self._registration.event
+
+    @property
+    def calls(self) -> tuple[CallView, ...]:
+        """The newest last; ended ones are remembered for a while."""
+        return tuple(call.view for call in self._calls)
+
+    @property
+    def active_call(self) -> CallView | None:
+        call = self._active()
+        return call.view if call else None
+
+    @property
+    def retransmissions(self) -> int:
+        """How many messages went out again because no answer came in time."""
+        return self._endpoint.retransmissions
+
+    @property
+    def dropped(self) -> dict[str, int]:
+        """What came and was no use, by reason."""
+        return dict(self._endpoint.dropped)
+
+    @property
+    def at_rest(self) -> bool:
+        """Nothing is left to be confirmed by the other side: no call and no registering under way."""
+        return self._registration.at_rest and all(call.state is CallState.ENDED for call in self._calls)
+
+    @property
+    def deadline(self) -> float | None:
+        """When `on_deadline` is to be called next."""
+        rows = [self._registration.rows, *(call.rows for call in self._calls)]
+        dues = [self._endpoint.deadline, *(row.deadline for row in rows)]
+        return min((due for due in dues if due is not None), default=None)
+
+    # -- what happens -----------------------------------------------------------------------------------------------
+
+    def receive(self, data: bytes, source: Address, now: float) -> AgentOutcome:
+        self._endpoint.receive(data, source, now)
+        return self._done()
+
+    def on_deadline(self, now: float) -> AgentOutcome:
+        self._endpoint.on_deadline(now)
+        for rows in (self._registration.rows, *(call.rows for call in self._calls)):
+            rows.fire(now)
+        return self._done()
+
+    def on_unreachable(self, destination: Address, now: float) -> AgentOutcome:
+        """The system could not send there."""
+        self._endpoint.on_unreachable(destination, now)
+        return self._done()
+
+    # -- wishes -----------------------------------------------------------------------------------------------------
+
+    def register(self, now: float) -> AgentOutcome:
+        return self._do(lambda: self._registration.register(now))
+
+    def unregister(self, now: float) -> AgentOutcome:
+        return self._do(lambda: self._registration.unregister(now))
+
+    def call(self, target: str, port: int, now: float) -> AgentOutcome:
+        """Call "bob", "bob@host" or a SIP URI; media is wanted at `port`. With a call going on nothing happens."""
+        return self._do(lambda: self._place(target, port, now))
+
+    def answer(self, port: int, now: float) -> AgentOutcome:
+        call = self._active()
+        return self._do(lambda: call.pick_up(port, now) if isinstance(call, IncomingCall) else None)
+
+    def decline(self, now: float) -> AgentOutcome:
+        call = self._active()
+        return self._do(lambda: call.decline(now) if isinstance(call, IncomingCall) else None)
+
+    def hang_up(self, now: float) -> AgentOutcome:
+        return self._with_active(lambda call: call.hang_up(now))
+
+    def hold(self, now: float) -> AgentOutcome:
+        return self._with_active(lambda call: call.hold(True, now))
+
+    def resume(self, now: float) -> AgentOutcome:
+        return self._with_active(lambda call: call.hold(False, now))
+
+    def probe(self, now: float) -> AgentOutcome:
+        return self._with_active(lambda call: call.probe(now))
+
+    # -- inside -----------------------------------------------------------------------------------------------------
+
+    def _active(self) -> Call | None:
+        return next((call for call in reversed(self._calls) if call.view.active), None)
+
+    def _do(self, wish: Callable[[], object]) -> AgentOutcome:
+        wish()
+        return self._done()
+
+    def _with_active(self, wish: Callable[[Call], object]) -> AgentOutcome:
+        call = self._active()
+        return self._do(lambda: wish(call) if call else None)
+
+    def _done(self) -> AgentOutcome:
+        outcome, self._endpoint.outcome = self._endpoint.outcome, AgentOutcome()
+        return outcome
+
+    def _remember(self, call: Call) -> None:
+        self._calls.append(call)
+        over = [old for old in self._calls if old.state is CallState.ENDED and old.rows.deadline is None]
+        for old in over[: max(0, len(self._calls) - REMEMBERED_CALLS)]:
+            self._calls.remove(old)
+
+    def _place(self, target: str, port: int, now: float) -> None:
+        if self._active() is not None:
+            return
+        try:
+            uri = self.account.target(target)
+        except RemoteProtocolError:
+            shown = "".join(c for c in target.strip()[:40] if c.isprintable())
+            nobody = NameAddr(Uri("sip", "", "invalid"), shown or "?")
+            call = Call(self._endpoint, CallState.CALLING, self._endpoint.new_token(), nobody, now)
+            self._remember(call)
+            call.change(GONE, now, f"\u201c{shown}\u201d is not an address that can be called" if shown
+                        else "Whom do you want to call?")  # fmt: skip
+            return
+        outgoing = OutgoingCall(self._endpoint, uri, now)
+        self._remember(outgoing)
+        outgoing.place(port, now)
+
+    # -- their requests ---------------------------------------------------------------------------------------------
+
+    def _on_request(self, incoming: Incoming, now: float) -> None:
+        """RFC 3261 8.2 and 12.2.2, in their order. RemoteProtocolErrors become their response in the endpoint."""
+        request = incoming.request
+        if request.method == "CANCEL":
+            self._on_cancel(incoming, now)
+        elif request.method not in METHODS:
+            incoming.answer(405, now, ALLOW)
+        elif request.to.tag:
+            call = next((call for call in reversed(self._calls) if call.owns(request)), None)
+            if call is None or call.state is CallState.ENDED:
+                incoming.answer(481, now)
+            elif not _lacks_extension(incoming, now):
+                call.take(incoming, now)
+        elif self._endpoint.merged(request):
+            incoming.answer(482, now)
+        elif not _lacks_extension(incoming, now):
+            self._on_first_request(incoming, now)
+
+    def _on_first_request(self, incoming: Incoming, now: float) -> None:
+        request = incoming.request
+        user = request_uri(request).user
+        if user and user.lower() != self.account.user.lower():
+            incoming.answer(404, now)
+        elif request.method == "BYE":
+            incoming.answer(481, now)
+        elif self._active() is not None:
+            incoming.answer(486, now)  # OPTIONS too: RFC 3261 11.2
+        elif request.method == "OPTIONS":
+            fields = (ALLOW, ("Accept", sdp.CONTENT_TYPE), ("Contact", self._endpoint.contact))
+            incoming.answer(200, now, *fields)
+        else:
+            call = IncomingCall(self._endpoint, incoming, now)
+            self._remember(call)
+            call.ring(now)
+
+    def _on_cancel(self, incoming: Incoming, now: float) -> None:
+        """RFC 3261 9.2: a CANCEL is answered for itself; it ends an INVITE only if that is still unanswered."""
+        invite = self._endpoint.cancelled(incoming.request)
+        if invite is None:
+            incoming.answer(481, now)
+            return
+        call = next((c for c in self._calls if isinstance(c, IncomingCall) and c.invite is invite), None)
+        tag = call.dialog.local.tag if call and call.dialog else ""
+        incoming.answer(200, now, to_tag=tag)
+        if call is not None and call.state is INCOMING:
+            call.cancelled(now)
+
+    def _on_ack(self, request: Request, now: float) -> None:
+        for call in self._calls:
+            if call.owns(request):
+                call.take_ack(request, now)
+
+
+def _lacks_extension(incoming: Incoming, now: float) -> bool:
+    """RFC 3261 8.2.2.3: we have no extensions, so any that is required is answered with 420."""
+    required = incoming.request.values("Require")
+    if required:
+        incoming.answer(420, now, ("Unsupported", ", ".join(required)))
+    return bool(required)

@@ -1,0 +1,342 @@
+"""The phone's end of the wire: transactions, addresses and counters beneath calls and the registration.
+
+It takes datagrams and the time, matches them with the transactions under way (RFC 3261 17.1.3, 17.2.3), and collects
+in `outcome` what is to be sent and told. Requests that begin something go to `on_request`. No sockets, no clock.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from sip.dialog import next_hop
+from sip.errors import LocalProtocolError, RemoteProtocolError
+from sip.message import Message, Request, Response, parse, reply
+from sip.transaction import (
+    T1,
+    ClientTransaction,
+    Deliver,
+    Outcome,
+    ServerTransaction,
+    State,
+    Transaction,
+    Transmit,
+    client_key,
+    make_cancel,
+    server_key,
+)
+from sip.uri import Uri
+from sip.via import MAGIC_COOKIE, Via
+from softphone.agent.account import USER_AGENT, Account, Address, Randomness
+from softphone.agent.credentials import MAX_ROUNDS, Keyring
+from softphone.agent.event import AgentEvent, MessagePassed
+from softphone.agent.sentence import summary
+
+MAX_TRANSACTIONS = 512  # of either kind: a phone has a handful; more come only from a flood
+PATIENCE = 64 * T1
+
+
+@dataclass(frozen=True)
+class Send:
+    data: bytes
+    to: Address
+
+
+@dataclass
+class AgentOutcome:
+    """What one step of the agent asks its shell to do: send these, tell those."""
+
+    sends: list[Send] = field(default_factory=list)
+    events: list[AgentEvent] = field(default_factory=list)
+
+
+@dataclass
+class Exchange:
+    """A request of ours with all its repeats for authentication, up to its final response.
+
+    `handler` gets every response, and None once when nobody answered; `next_seq` numbers a repeat.
+    """
+
+    request: Request
+    destination: Address
+    handler: Callable[[Exchange, Response | None, float], None]
+    next_seq: Callable[[], int]
+    on_repeat: Callable[[Exchange, float], None] | None = None
+    transaction: ClientTransaction | None = None
+    rounds: int = 0
+    closed: bool = False
+
+    @property
+    def unanswered(self) -> int:
+        """How often the request went out again without any answer."""
+        return self.transaction.retransmissions if self.transaction else 0
+
+
+class Incoming:
+    """A request of theirs that began a transaction, and the way back."""
+
+    def __init__(self, endpoint: Endpoint, request: Request, source: Address) -> None:
+        self.request = request
+        self.source = source
+        self.transaction = ServerTransaction(request)
+        self.destination = endpoint.reply_address(request, source)
+        self._endpoint = endpoint
+
+    def respond(self, response: Response, now: float) -> None:
+        self._endpoint.apply(self.transaction.respond(response, now), self.destination, now)
+
+    def answer(self, status: int, now: float, *fields: tuple[str, str], to_tag: str = "", reason: str = "") -> None:
+        self.respond(reply(self.request, status, reason, to_tag or self._endpoint.new_token(), fields), now)
+
+
+class Endpoint:
+    """One per phone. `local` is the bound address, `public` the one others see (RFC 3581), `proxy` where requests
+    outside dialogs go."""
+
+    def __init__(self, account: Account, local: Address, proxy: Address | None, random: Randomness) -> None:
+        self.account, self.local, self.proxy, self.random = account, local, proxy, random
+        self.public = local
+        self.keyring = Keyring(account, self.new_token)
+        self.outcome = AgentOutcome()
+        self.retransmissions = 0
+        self.dropped: Counter[str] = Counter()
+        self.on_request: Callable[[Incoming, float], None] = lambda incoming, now: incoming.answer(501, now)
+        self.on_ack: Callable[[Request, float], None] = lambda request, now: None
+        self._clients: dict[tuple[str, str], tuple[ClientTransaction, Exchange]] = {}
+        self._servers: dict[tuple[str, ...], Incoming] = {}
+
+    def new_token(self) -> str:
+        """A tag or Call-ID: 64 bits that nobody can guess (RFC 3261 19.3)."""
+        return f"{self.random.getrandbits(64):016x}"
+
+    @property
+    def contact(self) -> str:
+        return str(self.account.contact(self.public))
+
+    def emit(self, event: AgentEvent) -> None:
+        self.outcome.events.append(event)
+
+    # -- where things go --------------------------------------------------------------------------------------------
+
+    def address_of(self, uri: Uri, instead: Address | None = None) -> Address:
+        """The literal address of a next hop. A name is the proxy's to resolve, or `instead` is where the peer was
+        reached before; LocalProtocolError without either."""
+        host, port = uri.address()
+        host = uri.params.get("maddr") or host
+        if host.lower() == "localhost":
+            return "127.0.0.1", port
+        if is_literal(host):
+            return host, port
+        if self.proxy or instead:
+            return self.proxy or instead or self.local
+        raise LocalProtocolError(f"{host} is a name, and there is no proxy to resolve it")
+
+    def reply_address(self, request: Request, source: Address) -> Address:
+        host, port = request.via.reply_address()
+        return (host, port) if is_literal(host) else source
+
+    # -- our requests -----------------------------------------------------------------------------------------------
+
+    def ask(self, exchange: Exchange, now: float) -> Exchange:
+        """Send a request without Via; its responses go to the handler, challenges are answered on the way."""
+        request = exchange.request
+        branch = MAGIC_COOKIE + self.new_token()
+        request.push("Via", str(Via("UDP", *self.local, {"branch": branch, "rport": None})))
+        request.set("User-Agent", USER_AGENT)
+        self._start(exchange, now)
+        return exchange
+
+    def cancel(self, exchange: Exchange, now: float) -> None:
+        """CANCEL an INVITE that is proceeding; the INVITE's own final response says what came of it (9.1)."""
+        cancel = make_cancel(exchange.request)
+        self._start(Exchange(cancel, exchange.destination, _ignore, lambda: 0, rounds=MAX_ROUNDS), now)
+
+    def send(self, request: Request, destination: Address, now: float, repeated: bool = False) -> None:
+        """An ACK to a 2xx: no transaction. It gets its Via the first time."""
+        if not request.get("Via"):
+            branch = MAGIC_COOKIE + self.new_token()
+            request.push("Via", str(Via("UDP", *self.local, {"branch": branch, "rport": None})))
+            request.set("User-Agent", USER_AGENT)
+        self._transmit(request, destination, now, repeated)
+
+    def repeat(self, response: Response, destination: Address, now: float) -> None:
+        """A 2xx to INVITE once more, which no transaction does for us (RFC 3261 13.3.1.4)."""
+        self.retransmissions += 1
+        self._transmit(response, destination, now, True)
+
+    def ask_within(self, exchange: Exchange, now: float) -> Exchange:
+        """As `ask`, to the next hop of a request made by a dialog, which was reached at `destination` before."""
+        exchange.destination = self.address_of(next_hop(exchange.request), exchange.destination)
+        return self.ask(exchange, now)
+
+    def abandon(self, exchange: Exchange) -> None:
+        """Nobody waits for this any more."""
+        exchange.closed = True
+        self._clients.pop(client_key(exchange.request), None)
+
+    def _start(self, exchange: Exchange, now: float) -> None:
+        transaction = exchange.transaction = ClientTransaction(exchange.request)
+        if len(self._clients) >= MAX_TRANSACTIONS:
+            self.dropped["own requests beyond the bound"] += 1
+            self._hand_over(exchange, None, now)
+            return
+        self._clients[client_key(exchange.request)] = transaction, exchange
+        self._run(transaction, exchange, transaction.start(now), now)
+
+    def _run(self, transaction: ClientTransaction, exchange: Exchange, todo: list[Outcome], now: float) -> None:
+        """Do what one of our transactions asks for. One that a repeat with credentials replaced has no say any more."""
+        self.apply(todo, exchange.destination, now)
+        if transaction is not exchange.transaction:
+            return
+        for item in todo:
+            if not isinstance(item, Transmit):
+                message = item.message if isinstance(item, Deliver) else None
+                self._hand_over(exchange, message if isinstance(message, Response) else None, now)
+            elif item.repeated and exchange.on_repeat:
+                exchange.on_repeat(exchange, now)
+
+    def _hand_over(self, exchange: Exchange, response: Response | None, now: float) -> None:
+        if exchange.closed:
+            return
+        if response is not None and response.status in (401, 407):
+            again = self.keyring.answer(exchange.request, response, exchange.rounds, exchange.next_seq)
+            if again is not None:
+                exchange.request, exchange.rounds = again, exchange.rounds + 1
+                self.ask(exchange, now)
+                return
+        exchange.handler(exchange, response, now)
+
+    # -- datagrams --------------------------------------------------------------------------------------------------
+
+    def receive(self, data: bytes, source: Address, now: float) -> None:
+        """A datagram came. Strangers' nonsense is counted, never raised."""
+        if not data.strip(b"\r\n\0 "):
+            return  # keep-alive (RFC 5626 4.4.1 and what phones made of it)
+        try:
+            message = parse(data)
+            message.check()
+        except RemoteProtocolError as error:
+            self.dropped[str(error)[:40] if len(self.dropped) < 100 else "others"] += 1
+            return
+        try:
+            if isinstance(message, Response):
+                self._receive_response(message, now)
+            else:
+                self._receive_request(message, source, now)
+        except (RemoteProtocolError, LocalProtocolError) as error:
+            self.dropped[str(error)[:40] if len(self.dropped) < 100 else "others"] += 1
+
+    def _receive_response(self, response: Response, now: float) -> None:
+        if len(response.values("Via")) != 1:
+            raise RemoteProtocolError("a response with somebody else's Via beneath")  # RFC 3261 8.1.3.3
+        known = self._clients.get(client_key(response))
+        if known is None:
+            raise RemoteProtocolError("a response to nothing we asked")
+        transaction, exchange = known
+        self._passed(False, response, now, False)
+        self._run(transaction, exchange, transaction.receive(response, now), now)
+
+    def _receive_request(self, request: Request, source: Address, now: float) -> None:
+        request.replace_top("Via", str(request.via.with_source(*source)))
+        key = server_key(request)
+        known = self._servers.get(key)
+        self._passed(False, request, now, known is not None and request.method != "ACK")
+        if known is not None and (request.method == "ACK" or request.method == known.request.method):
+            self.apply(known.transaction.receive(request, now), known.destination, now)
+            if request.method != "ACK":
+                return
+        if request.method == "ACK":
+            # The ACK to a 2xx is a transaction of its own (13.2.2.4), found by its dialog.
+            if known is None or known.transaction.state is State.ACCEPTED:
+                self.on_ack(request, now)
+        elif len(self._servers) >= MAX_TRANSACTIONS:
+            self.dropped["requests beyond the bound"] += 1
+        else:
+            incoming = Incoming(self, request, source)
+            self._servers[key] = incoming
+            self._take_up(incoming, now)
+
+    def _take_up(self, incoming: Incoming, now: float) -> None:
+        try:
+            self.on_request(incoming, now)
+        except RemoteProtocolError as error:
+            if incoming.transaction.answered:
+                raise
+            incoming.answer(error.status, now)
+
+    def cancelled(self, cancel: Request) -> Incoming | None:
+        """The INVITE that a CANCEL is about (RFC 3261 9.2)."""
+        return self._servers.get((*server_key(cancel)[:-1], "INVITE"))
+
+    def merged(self, request: Request) -> bool:
+        """Is another transaction of the same request under way, which came by another path (8.2.2.2)?"""
+        mine = (request.from_.tag, request.call_id, str(request.cseq))
+        others = (i.request for i in self._servers.values() if i.request is not request)
+        return any((o.from_.tag, o.call_id, str(o.cseq)) == mine for o in others)
+
+    # -- time -------------------------------------------------------------------------------------------------------
+
+    @property
+    def deadline(self) -> float | None:
+        return min((due for tx in self._transactions() if (due := tx.deadline) is not None), default=None)
+
+    def on_deadline(self, now: float) -> None:
+        for transaction, exchange in list(self._clients.values()):
+            self._run(transaction, exchange, self._fire(transaction, now), now)
+        for incoming in list(self._servers.values()):
+            self.apply(self._fire(incoming.transaction, now), incoming.destination, now)
+        self._forget_terminated()
+
+    def on_unreachable(self, destination: Address, now: float) -> None:
+        """The system says that nobody listens there: what waits for an answer from there need not wait longer."""
+        for transaction, exchange in list(self._clients.values()):
+            if exchange.destination == destination:
+                self._run(transaction, exchange, transaction.on_unreachable(now), now)
+        self._forget_terminated()
+
+    def _fire(self, transaction: Transaction, now: float) -> list[Outcome]:
+        if transaction.deadline is None or transaction.deadline > now:
+            return []
+        before = transaction.retransmissions
+        todo = transaction.on_deadline(now)
+        self.retransmissions += transaction.retransmissions - before
+        return todo
+
+    def _transactions(self) -> list[Transaction]:
+        return [*(tx for tx, _ in self._clients.values()), *(i.transaction for i in self._servers.values())]
+
+    def _forget_terminated(self) -> None:
+        self._clients = {k: c for k, c in self._clients.items() if c[0].state is not State.TERMINATED}
+        self._servers = {k: i for k, i in self._servers.items() if i.transaction.state is not State.TERMINATED}
+
+    # -- doing what transactions ask for ----------------------------------------------------------------------------
+
+    def apply(self, todo: list[Outcome], destination: Address, now: float) -> None:
+        for item in todo:
+            if isinstance(item, Transmit):
+                self._transmit(item.message, destination, now, item.repeated)
+
+    def _transmit(self, message: Message, to: Address, now: float, repeated: bool) -> None:
+        self.outcome.sends.append(Send(message.to_bytes(), to))
+        self._passed(True, message, now, repeated)
+
+    def _passed(self, sent: bool, message: Message, now: float, repeated: bool) -> None:
+        if isinstance(message, Response):
+            text = summary(message)
+        else:
+            text = f"{message.method} {message.uri}" if isinstance(message, Request) else ""
+        self.emit(MessagePassed(now, sent, text, message.call_id, repeated))
+
+
+def is_literal(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _ignore(exchange: Exchange, response: Response | None, now: float) -> None:
+    """For requests whose answer changes nothing."""

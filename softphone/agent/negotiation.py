@@ -1,0 +1,86 @@
+"""Offer and answer of one call (RFC 3264): what each side said last, and the media plan that follows."""
+
+from __future__ import annotations
+
+from sip import sdp
+from sip.errors import LocalProtocolError, RemoteProtocolError
+from sip.message import Message
+from sip.sdp import MediaDirection, MediaPlan, SessionDescription
+
+CODECS = ("PCMU", "PCMA")
+CONTENT_TYPE = ("Content-Type", sdp.CONTENT_TYPE)
+
+
+class Negotiation:
+    """`plan` is what both agreed on last; an offer that is refused changes nothing (RFC 3261 14.1)."""
+
+    def __init__(self, host: str, port: int, session_id: int) -> None:
+        self._host, self._port, self._session_id = host, port, session_id
+        self._local: SessionDescription | None = None
+        self._offered: SessionDescription | None = None
+        self._offers_hold = False
+        self.held_here = False
+        self.plan: MediaPlan | None = None
+
+    @property
+    def held_there(self) -> bool:
+        return self.plan is not None and self.plan.held_there
+
+    @property
+    def awaits_answer(self) -> bool:
+        return self._offered is not None
+
+    def offer(self, hold: bool = False) -> bytes:
+        """Our next offer. On hold we offer sendonly, which tells the other side apart from its own hold."""
+        direction = _direction(hold)
+        if self._local is None:
+            offered = sdp.offer(self._host, self._port, CODECS, self._session_id, 1, direction)
+        else:
+            offered = sdp.offer_again(self._local, direction)
+        self._offered, self._offers_hold = offered, hold
+        return offered.to_bytes()
+
+    def withdraw(self) -> None:
+        """Our offer was refused."""
+        self._offered = None
+
+    def take_answer(self, message: Message, preview: bool = False) -> None:
+        """Their answer to our offer; a `preview` in a provisional response may still be replaced (13.2.1).
+
+        RemoteProtocolError 488 if nothing was agreed.
+        """
+        if self._offered is None:
+            raise LocalProtocolError("an answer without an offer")
+        self.plan = sdp.plan(self._offered, _description(message))
+        if not preview:
+            self.settle()
+
+    def settle(self) -> None:
+        """The answer that was previewed stands."""
+        self._local, self._offered, self.held_here = self._offered, None, self._offers_hold
+
+    def answer(self, message: Message) -> bytes:
+        """Our answer to their offer: one codec (PJSIP would ask again otherwise). RemoteProtocolError 415 or 488."""
+        theirs = _description(message)
+        version = self._local.version + 1 if self._local else 1
+        direction = _direction(self.held_here)
+        local = sdp.answer(theirs, self._host, self._port, CODECS, self._session_id, version, direction)
+        self.plan = sdp.plan(local, theirs)
+        self._local = local
+        return local.to_bytes()
+
+
+def check_offer(message: Message) -> None:
+    """Could this offer be answered at all? Asked before a phone rings (RFC 3261 13.3.1)."""
+    if message.body:
+        sdp.answer(_description(message), "127.0.0.1", 9, CODECS)
+
+
+def _direction(hold: bool) -> MediaDirection:
+    return MediaDirection.SENDONLY if hold else MediaDirection.SENDRECV
+
+
+def _description(message: Message) -> SessionDescription:
+    if message.content_type != sdp.CONTENT_TYPE:
+        raise RemoteProtocolError(f"a body of type {message.content_type[:40]!r} where SDP is needed", status=415)
+    return SessionDescription.parse(message.body)

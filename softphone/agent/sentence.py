@@ -1,0 +1,79 @@
+"""What a person is told: one sentence for every answer a call or a registration can get, never a bare code."""
+
+from __future__ import annotations
+
+from sip.message import Response
+
+NO_ANSWER = 408  # RFC 3261 8.1.3.1: silence counts as this
+
+CALL_SENTENCES = {
+    400: "The other side did not understand this phone",
+    403: "This call is not allowed",
+    404: "No such user: {name}",
+    408: "No answer from {name}",
+    410: "{name} has left for good",
+    415: "{name}'s phone and this one cannot talk to each other",
+    480: "{name} cannot be reached right now",
+    481: "The call no longer exists",
+    482: "The call ran in a circle",
+    483: "The call ran in a circle",
+    484: "The address of {name} is incomplete",
+    485: "The address of {name} is ambiguous",
+    486: "{name} is busy",
+    487: "The call was cancelled",
+    488: "{name}'s phone and this one have no sound format in common",
+    502: "The way to {name} is broken",
+    503: "No server can take the call right now",
+    504: "The way to {name} is broken",
+    600: "{name} is busy",
+    603: "{name} declined the call",
+    604: "No such user: {name}",
+    606: "{name}'s phone and this one have no sound format in common",
+}
+REGISTRATION_SENTENCES = {
+    400: "The server did not understand this phone",
+    403: "The server does not let {name} in",
+    404: "The server does not know {name}",
+    410: "The server does not know {name} any more",
+}
+CLASSES = {
+    3: "{name} is to be called elsewhere",
+    4: "The call to {name} was refused",
+    5: "The server could not place the call to {name}",
+    6: "{name} cannot take the call",
+}
+
+
+def why_not_called(status: int, name: str, reason: str = "") -> str:
+    """The sentence for a final response to INVITE that is not a success."""
+    known = CALL_SENTENCES.get(status)
+    return begin(known.format(name=name) if known else _with_reason(CLASSES[status // 100].format(name=name), reason))
+
+
+def why_not_registered(status: int, name: str, reason: str = "") -> str:
+    """The sentence for a final response to REGISTER that trying again would not change."""
+    known = REGISTRATION_SENTENCES.get(status)
+    return begin(known.format(name=name) if known else _with_reason(f"The server refused {name}", reason))
+
+
+def why_no_credentials(name: str, password: str) -> str:
+    return f"The password of {name} is wrong" if password else f"The server wants a password for {name}"
+
+
+def trying_again(seconds: float) -> str:
+    return f"No server answers; trying again in {max(1, round(seconds))} s"
+
+
+def begin(sentence: str) -> str:
+    """Names are written as they are, sentences begin with a capital."""
+    return sentence[:1].upper() + sentence[1:]
+
+
+def summary(response: Response) -> str:
+    return f"{response.status} {response.reason} ({response.cseq.method})"
+
+
+def _with_reason(sentence: str, reason: str) -> str:
+    # The reason phrase is the peer's own words; a short, clean one helps the person, anything else does not.
+    shown = reason.strip()
+    return f"{sentence}: {shown}" if 0 < len(shown) <= 60 and shown.isprintable() else sentence
