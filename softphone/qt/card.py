@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from softphone.media.session import MediaStats
 
 NO_CALL = "No call yet"
-HOW_TO_BEGIN = "Call somebody, or wait for a call"
+HOW_TO_BEGIN = "Call, or wait to be called"
 RINGING_SECONDS = 60  # how long the card pulses at most: motion ends even if nobody answers
 REQUEST_TERMINATED = 487  # RFC 3261 21.4.25: the answer to an INVITE that was cancelled, which is no failure
 
@@ -127,6 +127,7 @@ class CallCard(QWidget):
         column.setSpacing(GRID // 2)
         column.addLayout(head)
         column.addLayout(said)
+        column.addSpacing(GRID // 2)
         column.addLayout(sound)
         column.addSpacing(GRID // 2)
         column.addWidget(self.packets)
@@ -183,7 +184,9 @@ class CallCard(QWidget):
             f"{words.plural(stats.packets_received, 'RTP packet')} received, {stats.lost} of them lost on the way, "
             f"{words.plural(stats.packets_sent, 'packet')} sent",
         )
-        self.gap.set_text(f"Longest gap {stats.longest_gap_ms:.0f} ms", "The longest pause between two packets received")
+        self.gap.set_text(
+            f"Longest gap {stats.longest_gap_ms:.0f} ms", "The longest pause between two packets received"
+        )
 
     @property
     def pulsing(self) -> bool:

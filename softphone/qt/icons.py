@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache
 
 from PySide6.QtCore import QPointF, QRectF, Qt
 from PySide6.QtGui import QColor, QIcon, QPainter, QPainterPath, QPainterPathStroker, QPixmap, QTransform
@@ -110,7 +110,7 @@ PATHS: dict[str, Callable[[], QPainterPath]] = {
 }
 
 
-@lru_cache(maxsize=None)
+@cache
 def path(name: str) -> QPainterPath:
     """The outline of an icon on the 24 x 24 field; KeyError for a name that is not in PATHS."""
     return PATHS[name]()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from typing import TYPE_CHECKING, Protocol
 
 from PySide6.QtCore import Qt, QTimer
@@ -89,8 +90,10 @@ class PhonePanel(QWidget):
         self._make_buttons()
         self.pad = DialPad(theme().font(Size.TEXT))
         self.pad.pressed.connect(self._press_digit)
-        self._lay_out(note)
+        self._make_note()
+        self._lay_out()
         self._make_keys()
+        self.set_note(note)
         self._show_controls()
         bridge.event.connect(self.show_event)
 
@@ -137,7 +140,24 @@ class PhonePanel(QWidget):
         self.mute.setCheckable(True)
         self.mute.clicked.connect(self._press_mute)
 
-    def _lay_out(self, note: str) -> None:
+    def _make_note(self) -> None:
+        mark = StateMark()
+        mark.show_state("warning", "warning")
+        self.note = TextLabel(Size.SMALL, lines=2)
+        self.note.setObjectName("note")
+        self._note_row = QWidget()
+        row = QHBoxLayout(self._note_row)
+        row.setContentsMargins(0, 0, 0, 0)
+        row.setSpacing(GRID // 2)
+        row.addWidget(mark, 0, Qt.AlignmentFlag.AlignTop)
+        row.addWidget(self.note, 1)
+
+    def set_note(self, note: str) -> None:
+        """A lasting remark below the call, such as on sound; "" takes it away."""
+        self.note.set_text(words.one_line(note))
+        self._note_row.setVisible(bool(note))
+
+    def _lay_out(self) -> None:
         status = QHBoxLayout()
         status.setSpacing(GRID // 2)
         status.addWidget(self.registration_mark, 0, Qt.AlignmentFlag.AlignTop)
@@ -167,8 +187,7 @@ class PhonePanel(QWidget):
         column.setSpacing(GRID)
         column.addLayout(head)
         column.addWidget(self.card)
-        if note:
-            column.addLayout(self._note_row(note))
+        column.addWidget(self._note_row)
         column.addWidget(line)
         column.addLayout(main)
         column.addLayout(extra)
@@ -180,27 +199,13 @@ class PhonePanel(QWidget):
         line = QHBoxLayout(row)
         line.setContentsMargins(0, 0, 0, 0)
         line.setSpacing(GRID)
-        to = QLabel("&To")
-        to.setBuddy(self.target)
-        line.addWidget(to)
+        line.addWidget(QLabel("To"))
         line.addWidget(self.target, 1)
-        return row
-
-    def _note_row(self, note: str) -> QHBoxLayout:
-        mark = StateMark()
-        mark.show_state("warning", "warning")
-        said = TextLabel(Size.SMALL, lines=2)
-        said.setObjectName("note")
-        said.set_text(note)
-        row = QHBoxLayout()
-        row.setSpacing(GRID // 2)
-        row.addWidget(mark, 0, Qt.AlignmentFlag.AlignTop)
-        row.addWidget(said, 1)
         return row
 
     def _make_keys(self) -> None:
         order = [self.target, self.primary, self.secondary, self.hold, self.mute, *self.pad.keys]
-        for one, following in zip(order, order[1:], strict=False):
+        for one, following in pairwise(order):
             QWidget.setTabOrder(one, following)
         for key, action in (
             (Qt.Key.Key_Return, self.press_primary),

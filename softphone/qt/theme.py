@@ -170,6 +170,9 @@ class Theme(QObject):
         self.palette = self._of(hints.colorScheme())
         app.setPalette(qt_palette(self.palette))
         hints.colorSchemeChanged.connect(self._follow)
+        motion = getattr(self._accessibility(), "motionPreferenceChanged", None)
+        if motion is not None:
+            motion.connect(self.changed)
 
     def use(self, palette: Palette | None) -> None:
         """Force light or dark; None follows the system again."""
@@ -188,10 +191,14 @@ class Theme(QObject):
             return self._motion
         if os.environ.get("CALL_FAILOVER_MOTION", "") in ("0", "off", "reduced"):
             return True
-        hints = QGuiApplication.styleHints()
-        if hasattr(hints, "accessibility") and hasattr(hints.accessibility(), "motionPreference"):  # Qt 6.12 and later
-            return bool(hints.accessibility().motionPreference() == Qt.MotionPreference.ReducedMotion)
-        return False
+        said = getattr(self._accessibility(), "motionPreference", None)
+        return said is not None and bool(said().name == "ReducedMotion")
+
+    @staticmethod
+    def _accessibility() -> object:
+        """What the system says about motion: Qt 6.12 and later (6.10 and 6.11 know of contrast only)."""
+        ask = getattr(QGuiApplication.styleHints(), "accessibility", None)
+        return ask() if ask is not None else None
 
     def font(self, size: Size = Size.TEXT, bold: bool = False, tabular: bool = False) -> QFont:
         """A font of one of the three sizes; `tabular`: all digits equally wide, so that a counter does not jump."""

@@ -1,0 +1,419 @@
+"""The phone's panel as a person meets it: what it says, what its one large button does, what the keyboard does."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+from PySide6.QtCore import QEvent, QPointF, Qt
+from PySide6.QtGui import QMouseEvent
+from PySide6.QtWidgets import QApplication, QLabel, QLineEdit, QPushButton, QWidget
+from qt_kit import FakePhone, FakeStats, find
+
+from softphone.agent.event import CallState, RegistrationState
+from softphone.qt import words
+from softphone.qt.bridge import Bridge
+from softphone.qt.meter import FRAMES_PER_SECOND, loudness
+from softphone.qt.panel import PRIMARY, REGISTRATION_MARKS, PhonePanel
+from softphone.qt.theme import DARK, LIGHT, theme
+
+LONG_NAME = "Alexandrina Wilhelmine von und zu Hohenlohe-Schillingsfürst I"
+NARROW = 280
+
+
+class Screen:
+    """A panel with its phone, looked at by object names only."""
+
+    def __init__(self, panel: PhonePanel, phone: FakePhone) -> None:
+        self.panel, self.phone = panel, phone
+
+    def button(self, name: str) -> QPushButton:
+        return find(self.panel, name, QPushButton)
+
+    def says(self, name: str) -> str:
+        return find(self.panel, name, QLabel).text()
+
+    @property
+    def target(self) -> QLineEdit:
+        return find(self.panel, "target", QLineEdit)
+
+    def talk(self) -> None:
+        self.phone.begin(CallState.CALLING)
+        self.phone.become(CallState.TALKING, "Talking with Bob")
+
+
+@pytest.fixture
+def screen(qtbot):
+    bridge = Bridge()
+    phone = FakePhone(bridge)
+    panel = PhonePanel("Alice", phone, bridge, target="bob", clock=phone.clock)
+    qtbot.addWidget(panel)
+    panel.resize(NARROW, 560)
+    with qtbot.waitExposed(panel):
+        panel.show()
+    yield Screen(panel, phone)
+    theme().use(None)
+    theme().set_reduced_motion(None)
+
+
+def click(qtbot, widget: QWidget) -> None:
+    qtbot.mouseClick(widget, Qt.MouseButton.LeftButton)
+
+
+# -- the one large button ---------------------------------------------------------------------------------------------
+
+
+def test_call_calls_whom_the_line_names(screen: Screen, qtbot) -> None:
+    assert screen.button("primary").text() == "Call"
+    screen.target.clear()
+    qtbot.keyClicks(screen.target, " carol@example.test ")
+    click(qtbot, screen.button("primary"))
+    assert screen.phone.wishes == [("call", "carol@example.test")]
+
+
+def test_the_partner_is_offered_to_be_called(screen: Screen, qtbot) -> None:
+    click(qtbot, screen.button("primary"))
+    assert screen.phone.wishes == [("call", "bob")]
+
+
+def test_nobody_to_call_is_said_not_silently_refused(screen: Screen, qtbot) -> None:
+    screen.target.setText("  ")
+    assert not screen.button("primary").isEnabled()
+    assert "whom to call" in screen.button("primary").toolTip()
+    qtbot.keyClick(screen.target, Qt.Key.Key_Return)
+    assert screen.phone.wishes == []
+
+
+def test_an_incoming_call_offers_answer_and_decline(screen: Screen, qtbot) -> None:
+    assert not screen.button("secondary").isVisible()
+    screen.phone.begin(CallState.INCOMING, "Bob is calling")
+    assert screen.button("primary").text() == "Answer"
+    assert screen.button("secondary").isVisible()
+    assert screen.button("secondary").text() == "Decline"
+    assert screen.says("call") == "Bob is calling"
+    click(qtbot, screen.button("primary"))
+    click(qtbot, screen.button("secondary"))
+    assert screen.phone.wishes == [("answer",), ("decline",)]
+
+
+def test_a_call_is_hung_up_with_the_button_that_began_it(screen: Screen, qtbot) -> None:
+    where = screen.button("primary").geometry()
+    screen.talk()
+    assert screen.button("primary").text() == "Hang up"
+    assert screen.button("primary").geometry() == where
+    click(qtbot, screen.button("primary"))
+    assert screen.phone.wishes == [("hang_up",)]
+
+
+def test_the_large_button_stays_where_it_is_in_every_state(screen: Screen, qtbot) -> None:
+    corner = screen.button("primary").pos()
+    for state in CallState:
+        screen.phone.begin(state, call_id=state.value)
+        qtbot.wait(1)  # lets the layout run
+        assert screen.button("primary").pos() == corner, state
+        screen.phone.become(CallState.ENDED)
+
+
+@pytest.mark.parametrize("state", list(CallState))
+def test_every_state_of_a_call_has_its_words(screen: Screen, state: CallState) -> None:
+    screen.phone.begin(state)
+    assert screen.says("call")
+    occupied = screen.panel.call is not None
+    assert screen.button("primary").text() == PRIMARY[state if occupied else None][0]
+
+
+def test_the_table_of_marks_knows_every_registration_state() -> None:
+    assert set(REGISTRATION_MARKS) == set(RegistrationState)
+
+
+def test_the_second_half_of_a_double_click_does_not_hang_up(screen: Screen, qtbot) -> None:
+    click(qtbot, screen.button("primary"))
+    screen.phone.begin(CallState.CALLING)
+    button, middle = screen.button("primary"), QPointF(20, 20)
+    for kind in (QEvent.Type.MouseButtonDblClick, QEvent.Type.MouseButtonRelease):
+        left, none = Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier
+        QApplication.sendEvent(button, QMouseEvent(kind, middle, button.mapToGlobal(middle), left, left, none))
+    assert screen.phone.wishes == [("call", "bob")]
+
+
+# -- the keyboard -----------------------------------------------------------------------------------------------------
+
+
+def test_enter_does_what_the_large_button_says(screen: Screen, qtbot) -> None:
+    screen.target.setFocus()
+    qtbot.keyClick(screen.target, Qt.Key.Key_Return)
+    screen.phone.begin(CallState.INCOMING)
+    qtbot.keyClick(screen.button("primary"), Qt.Key.Key_Enter)
+    assert screen.phone.wishes == [("call", "bob"), ("answer",)]
+
+
+def test_escape_declines_an_incoming_call_and_asks_nothing(screen: Screen, qtbot) -> None:
+    screen.phone.begin(CallState.INCOMING)
+    qtbot.keyClick(screen.button("primary"), Qt.Key.Key_Escape)
+    assert screen.phone.wishes == [("decline",)]
+
+
+def test_escape_hangs_up_and_does_nothing_without_a_call(screen: Screen, qtbot) -> None:
+    qtbot.keyClick(screen.target, Qt.Key.Key_Escape)
+    assert screen.phone.wishes == []
+    screen.talk()
+    qtbot.keyClick(screen.button("hold"), Qt.Key.Key_Escape)
+    assert screen.phone.wishes == [("hang_up",)]
+
+
+def test_tab_walks_the_panel_in_reading_order(screen: Screen, qtbot) -> None:
+    screen.talk()
+    screen.button("primary").setFocus()
+    seen = []
+    for _ in range(4):
+        qtbot.keyClick(screen.panel.window().focusWidget(), Qt.Key.Key_Tab)
+        seen.append(screen.panel.window().focusWidget().objectName())
+    assert seen == ["hold", "mute", "dial_1", "dial_2"]
+
+
+def test_the_keyboard_is_not_lost_when_the_line_gives_way_to_the_call(screen: Screen) -> None:
+    screen.target.setFocus()
+    screen.talk()
+    assert screen.panel.window().focusWidget() is screen.button("primary")
+
+
+# -- what it says -----------------------------------------------------------------------------------------------------
+
+
+def test_registration_is_told_in_a_sentence(screen: Screen) -> None:
+    screen.phone.register(RegistrationState.UNREACHABLE, "No server answers; trying again in 2 s")
+    assert screen.says("registration") == "No server answers; trying again in 2 s"
+
+
+def test_the_timer_counts_the_answered_time_and_keeps_it_when_the_call_is_over(screen: Screen, qtbot) -> None:
+    screen.phone.begin(CallState.RINGING)
+    assert screen.says("timer") == ""
+    screen.phone.become(CallState.TALKING)
+    assert screen.says("timer") == "00:00"
+    screen.phone.now += 12.99
+    qtbot.waitUntil(lambda: screen.says("timer") == "00:12")
+    screen.phone.now += 3600
+    qtbot.waitUntil(lambda: screen.says("timer") == "01:00:12")
+    screen.phone.become(CallState.ENDED, "You hung up")
+    screen.phone.now += 60
+    assert screen.says("timer") == "01:00:12"
+    assert screen.says("call") == "You hung up"
+
+
+def test_a_call_that_is_being_hung_up_no_longer_counts(screen: Screen) -> None:
+    screen.talk()
+    screen.phone.now += 5
+    screen.phone.become(CallState.ENDING, "Hanging up ...")
+    screen.phone.now += 30
+    screen.phone.become(CallState.ENDED, "You hung up", ended_at=screen.phone.now - 30)
+    assert screen.says("timer") == "00:05"
+
+
+def test_the_timer_keeps_its_place_from_second_to_second(screen: Screen, qtbot) -> None:
+    screen.talk()
+    places = set()
+    for second in (1, 8, 11, 44, 59):
+        screen.phone.now = screen.phone.view.answered_at + second
+        qtbot.waitUntil(lambda text=words.duration(second): screen.says("timer") == text)
+        places.add((find(screen.panel, "timer").geometry().getRect()))
+    assert len(places) == 1
+
+
+def test_packets_gap_and_levels_come_from_the_media(screen: Screen, qtbot) -> None:
+    screen.phone.stats = FakeStats(612, 615, 1, 0.4, 21.4, level_in=0.5, level_out=0.25)
+    screen.talk()
+    qtbot.waitUntil(lambda: "615" in screen.says("packets"))
+    assert "612" in screen.says("packets")
+    assert screen.says("gap") == "Longest gap 21 ms"
+    assert find(screen.panel, "level_in").level == 0.5
+    assert find(screen.panel, "level_out").level == 0.25
+
+
+def test_the_result_of_the_last_call_stays_until_the_next(screen: Screen) -> None:
+    screen.phone.begin(CallState.CALLING)
+    screen.phone.become(CallState.ENDED, "Bob is busy", status=486)
+    screen.phone.register(RegistrationState.REGISTERED, "Registered through server2")
+    assert screen.says("call") == "Bob is busy"
+    assert screen.button("primary").text() == "Call"
+    screen.phone.begin(CallState.CALLING, "Calling Bob ...", call_id="b")
+    assert screen.says("call") == "Calling Bob ..."
+
+
+def test_a_second_caller_who_is_turned_away_does_not_hide_the_call(screen: Screen) -> None:
+    screen.talk()
+    going = screen.phone.view
+    screen.phone.begin(CallState.INCOMING, "Carol is calling", name="Carol", call_id="b")
+    screen.phone.become(CallState.ENDED, "You were busy")
+    assert screen.says("call") == "Talking with Bob"
+    assert screen.panel.call == going
+
+
+def test_an_old_call_that_ends_late_does_not_hide_the_new_one(screen: Screen) -> None:
+    screen.talk()
+    screen.phone.become(CallState.ENDING, "Hanging up ...")
+    old = screen.phone.view
+    assert screen.button("primary").text() == "Call"
+    screen.phone.begin(CallState.CALLING, "Calling Bob ...", call_id="b")
+    new = screen.phone.view
+    screen.phone.view = old
+    screen.phone.become(CallState.ENDED, "You hung up")
+    assert screen.panel.call == new
+    screen.phone.view = new
+    screen.phone.become(CallState.ENDED, "Bob is busy", status=486)
+    assert screen.says("call") == "Bob is busy"
+
+
+def test_a_phone_without_sound_says_so(screen: Screen) -> None:
+    assert not find(screen.panel, "note").isVisible()
+    screen.panel.set_note("This computer has no microphone; a tone is sent instead.")
+    assert find(screen.panel, "note").isVisible()
+    assert "no microphone" in screen.says("note")
+
+
+# -- hold, mute, digits -----------------------------------------------------------------------------------------------
+
+
+def test_buttons_that_cannot_be_used_say_why(screen: Screen) -> None:
+    screen.target.clear()
+    for button in screen.panel.findChildren(QPushButton):
+        if button.isVisible() and not button.isEnabled():
+            assert len(button.toolTip().split()) >= 3, button.objectName()
+            assert button.accessibleDescription() == button.toolTip()
+    assert not screen.button("hold").isEnabled()
+    assert not screen.button("mute").isEnabled()
+
+
+def test_hold_turns_into_resume_when_the_other_side_has_agreed(screen: Screen, qtbot) -> None:
+    screen.talk()
+    click(qtbot, screen.button("hold"))
+    assert screen.button("hold").text() == "Hold"
+    screen.phone.become(CallState.TALKING, "Bob is on hold", held_here=True)
+    assert screen.button("hold").text() == "Resume"
+    click(qtbot, screen.button("hold"))
+    assert screen.phone.wishes == [("hold",), ("resume",)]
+
+
+def test_mute_shows_that_it_is_on_and_ends_with_the_call(screen: Screen, qtbot) -> None:
+    screen.talk()
+    click(qtbot, screen.button("mute"))
+    assert screen.button("mute").text() == "Unmute"
+    assert screen.phone.wishes == [("mute", True)]
+    screen.phone.become(CallState.ENDED)
+    assert screen.phone.wishes == [("mute", True), ("mute", False)]
+    assert screen.button("mute").text() == "Mute"
+
+
+def test_the_dial_pad_types_while_idle_and_sends_tones_while_talking(screen: Screen, qtbot) -> None:
+    for key in ("dial_1", "dial_0", "dial_hash"):
+        click(qtbot, screen.button(key))
+    assert screen.target.text() == "10#"
+    screen.talk()
+    click(qtbot, screen.button("dial_star"))
+    qtbot.keyClick(screen.button("hold"), "7")
+    assert screen.phone.wishes == [("dtmf", "*"), ("dtmf", "7")]
+    assert screen.says("digits") == "Sent *7"
+    screen.phone.become(CallState.ENDED)
+    assert screen.target.text() == "10#"
+
+
+# -- names, widths, colours, motion -----------------------------------------------------------------------------------
+
+
+def test_a_long_name_does_not_widen_the_panel_and_can_be_read_in_full(screen: Screen, qtbot) -> None:
+    before = screen.panel.minimumSizeHint()
+    screen.phone.begin(CallState.INCOMING, f"{LONG_NAME} is calling", name=LONG_NAME)
+    qtbot.wait(1)
+    assert screen.panel.minimumSizeHint().width() <= NARROW
+    assert screen.panel.minimumSizeHint().height() == before.height()
+    assert screen.panel.width() == NARROW
+    assert screen.panel.card.peer.toolTip() == LONG_NAME
+
+
+def test_a_panel_fits_beside_another_on_a_small_screen(screen: Screen) -> None:
+    screen.panel.set_note("This computer has no microphone and no loudspeaker; a tone is sent instead.")
+    size = screen.panel.minimumSizeHint()
+    assert size.width() <= 264
+    assert size.height() <= 560
+
+
+def test_a_name_cannot_bring_mark_up_or_reorder_the_line(screen: Screen) -> None:
+    screen.phone.begin(CallState.INCOMING, name="<b>Mallory\u202e</b>\n" + "x" * 60)
+    peer = screen.panel.card.peer
+    assert "\u202e" not in peer.text()
+    assert "\n" not in peer.text()
+    assert "<b>" not in peer.toolTip()
+
+
+def test_a_right_to_left_name_does_not_turn_the_sentence_around(screen: Screen) -> None:
+    screen.phone.begin(CallState.INCOMING, "דניאל כהן is calling", name="דניאל כהן")
+    assert screen.says("call") == "\u2068דניאל כהן\u2069 is calling"
+    assert screen.panel.card.peer.text() == "דניאל כהן"
+
+
+def test_the_panel_turns_dark_while_it_is_open(screen: Screen, qtbot) -> None:
+    theme().use(LIGHT)
+    qtbot.waitUntil(lambda: ground(screen.panel) == LIGHT.window.name())
+    theme().use(DARK)
+    qtbot.waitUntil(lambda: ground(screen.panel) == DARK.window.name())
+
+
+def ground(panel: PhonePanel) -> str:
+    return panel.grab().toImage().pixelColor(2, 2).name()
+
+
+def test_a_ringing_phone_pulses_until_it_is_answered(screen: Screen) -> None:
+    theme().set_reduced_motion(False)
+    screen.phone.begin(CallState.INCOMING)
+    assert screen.panel.card.pulsing
+    screen.phone.become(CallState.TALKING)
+    assert not screen.panel.card.pulsing
+
+
+def test_nothing_pulses_for_somebody_who_wants_no_motion(screen: Screen) -> None:
+    theme().set_reduced_motion(True)
+    screen.phone.begin(CallState.INCOMING)
+    assert not screen.panel.card.pulsing
+    assert screen.button("primary").text() == "Answer"
+
+
+def test_everything_that_can_be_reached_has_a_name_for_a_screen_reader(screen: Screen) -> None:
+    screen.talk()
+    for widget in screen.panel.findChildren(QWidget):
+        if widget.focusPolicy() & Qt.FocusPolicy.TabFocus and widget.isVisible():
+            assert widget.accessibleName() or getattr(widget, "text", str)(), widget.objectName()
+
+
+def test_events_of_the_phones_thread_are_shown_by_the_gui_thread(screen: Screen, qtbot) -> None:
+    thread = threading.Thread(target=lambda: screen.phone.begin(CallState.INCOMING, "Bob is calling"))
+    thread.start()
+    thread.join()
+    assert screen.panel.call is None  # not yet: the event waits for the GUI thread
+    qtbot.waitUntil(lambda: screen.says("call") == "Bob is calling")
+
+
+# -- words ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "00:00"), (59.99, "00:59"), (61, "01:01"), (3599, "59:59"), (3600, "01:00:00"), (-1, "00:00")],
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert words.duration(seconds) == text
+
+
+def test_durations_are_spoken_in_words() -> None:
+    assert words.spoken_duration(3661) == "1 hour 1 minute 1 second"
+    assert words.spoken_duration(0) == "0 seconds"
+
+
+@pytest.mark.parametrize(("name", "letter"), [("alice", "A"), ("", "?"), ("  *42", "4"), ("ליאור", "ל"), ("ß", "S")])
+def test_initials(name: str, letter: str) -> None:
+    assert words.initial(name) == letter
+
+
+def test_a_meter_hears_in_decibels() -> None:
+    assert loudness(0.0) == 0.0
+    assert loudness(1.0) == 1.0
+    assert 0.7 < loudness(0.25) < 0.8
+    assert FRAMES_PER_SECOND == 25
