@@ -143,7 +143,11 @@ class MediaSession:
                     agreed = self._agreed
                     if agreed:
                         stream.agree(*agreed)
-                self._step(stream, pacer)
+                try:
+                    self._step(stream, pacer)
+                except Exception as error:  # a defect of ours must not end the call's sound
+                    self._complain("a step", error)
+                    time.sleep(0.02)
             self._send(1, stream.goodbye(time.monotonic()))
             self._stats = replace(self._stats, level_in=0.0, level_out=0.0)
         finally:

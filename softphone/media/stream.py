@@ -247,7 +247,7 @@ class Stream:
         if reception and reception.received != self._reception_reported:
             self._reception_reported = reception.received
             lsr, came_at = self._their_report or (0, now)
-            delay = min(int((now - came_at) * 65536), 0xFFFFFFFF)
+            delay = min(max(int((now - came_at) * 65536), 0), 0xFFFFFFFF)
             fraction = reception.fraction_lost()
             jitter = min(int(reception.jitter), 0xFFFFFFFF)
             compound.blocks.append(
