@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from PySide6.QtCore import QEasingCurve, QRectF, Qt, QVariantAnimation
 from PySide6.QtGui import QColor, QPainter, QPaintEvent, QPen
-from PySide6.QtWidgets import QGridLayout, QHBoxLayout, QLabel, QSizePolicy, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QGridLayout, QHBoxLayout, QLabel, QVBoxLayout, QWidget
 
 from softphone.agent.event import CallState, CallView
 from softphone.qt import words
@@ -78,7 +78,6 @@ class CallCard(QWidget):
         self.timer = TextLabel(Size.TITLE, tabular=True)
         self.timer.setObjectName("timer")
         self.timer.setAlignment(Qt.AlignmentFlag.AlignRight)
-        self.timer.setSizePolicy(QSizePolicy.Policy.Fixed, QSizePolicy.Policy.Fixed)
         self.mark = StateMark()
         self.sentence = TextLabel(Size.TEXT, lines=2)
         self.sentence.setObjectName("call")
@@ -100,7 +99,7 @@ class CallCard(QWidget):
         self._pulse.valueChanged.connect(self._set_glow)
         theme().changed.connect(self._pulse_or_rest)
         self._lay_out()
-        self._size_timer("00:00")
+        self.timer.fix_width("00:00")
         self._say(HOW_TO_BEGIN, NO_CALL, "ring", "dead")
         self.show_media(None)
 
@@ -123,19 +122,18 @@ class CallCard(QWidget):
             sound.addWidget(meter, row, 1)
         sound.setColumnStretch(1, 1)
         column = QVBoxLayout(self)
-        column.setContentsMargins(2 * GRID, GRID, 2 * GRID, GRID)
+        column.setContentsMargins(2 * GRID, GRID + GRID // 2, 2 * GRID, GRID + GRID // 2)
         column.setSpacing(GRID // 2)
         column.addLayout(head)
         column.addLayout(said)
-        column.addSpacing(GRID // 2)
         column.addLayout(sound)
-        column.addSpacing(GRID // 2)
         column.addWidget(self.packets)
         column.addWidget(self.gap)
 
     def _say(self, sentence: str, peer: str, shape: str, tone: str) -> None:
         self.peer.set_text(peer)
-        self.peer.set_tone("" if self.call else "muted")
+        for label in (self.peer, self.timer):
+            label.set_tone("" if self.call is not None and self.call.active else "muted")
         self.sentence.set_text(sentence)
         self.mark.show_state(shape, tone)
 
@@ -162,14 +160,9 @@ class CallCard(QWidget):
         seconds = talked(self.call, now) if self.call is not None else None
         text = "" if seconds is None else words.duration(seconds)
         if text != self.timer.text():
-            self._size_timer(text or "00:00")
+            self.timer.fix_width(text if len(text) > 5 else "00:00")
             self.timer.set_text(text)
             self.timer.setAccessibleName(words.spoken_duration(seconds) if seconds is not None else "No time yet")
-
-    def _size_timer(self, text: str) -> None:
-        width = self.timer.fontMetrics().horizontalAdvance("0" * len(text)) + 2
-        if self.timer.minimumWidth() != width:
-            self.timer.setFixedWidth(width)
 
     def show_media(self, stats: MediaStats | None) -> None:
         """Numbers and levels of the stream; None: there is no stream yet."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from PySide6.QtCore import Qt, QTimer
 from PySide6.QtGui import QKeyEvent, QKeySequence, QShortcut
-from PySide6.QtWidgets import QApplication, QHBoxLayout, QLabel, QLineEdit, QStackedLayout, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QApplication, QHBoxLayout, QLineEdit, QStackedLayout, QVBoxLayout, QWidget
 
 from softphone.agent.event import CallChanged, CallState, CallView, RegistrationChanged, RegistrationState
 from softphone.qt import words
@@ -21,7 +21,7 @@ from softphone.qt.card import CallCard, peer_of
 from softphone.qt.dialpad import KEYS, DialPad
 from softphone.qt.meter import FRAMES_PER_SECOND
 from softphone.qt.theme import GRID, Size, theme
-from softphone.qt.widgets import Avatar, FlatButton, StateMark, TextLabel
+from softphone.qt.widgets import Avatar, Field, FlatButton, StateMark, TextLabel
 
 if TYPE_CHECKING:
     from softphone.media.session import MediaStats
@@ -57,6 +57,8 @@ PRIMARY: dict[CallState | None, tuple[str, str, str]] = {
     CallState.INCOMING: ("Answer", "call", "alive"),
     CallState.TALKING: ("Hang up", "hang_up", "stop"),
 }
+DIGITS_HINT = "The keys send tones"
+DIGITS_SENT = "Sent: "
 
 
 class PhonePanel(QWidget):
@@ -113,7 +115,6 @@ class PhonePanel(QWidget):
         self.target.setAccessibleName("Who to call")
         self.target.setPlaceholderText("Name or SIP address")
         self.target.setMaxLength(255)
-        self.target.setMinimumHeight(4 * GRID)
         self.target.setClearButtonEnabled(True)
         self.target.setToolTip("Who to call: a name such as bob, or an address such as sip:bob@example.org")
         self.target.textChanged.connect(self._show_controls)
@@ -172,7 +173,7 @@ class PhonePanel(QWidget):
         head.addLayout(named, 1)
         line = QWidget()
         self._row = QStackedLayout(line)
-        self._row.addWidget(self._target_row())
+        self._row.addWidget(Field("To", self.target))
         self._row.addWidget(self.digits)
         main = QHBoxLayout()
         main.setSpacing(GRID)
@@ -183,7 +184,7 @@ class PhonePanel(QWidget):
         extra.addWidget(self.hold)
         extra.addWidget(self.mute)
         column = QVBoxLayout(self)
-        column.setContentsMargins(2 * GRID, 2 * GRID, 2 * GRID, 2 * GRID)
+        column.setContentsMargins(2 * GRID, GRID + GRID // 2, 2 * GRID, GRID + GRID // 2)
         column.setSpacing(GRID)
         column.addLayout(head)
         column.addWidget(self.card)
@@ -193,15 +194,6 @@ class PhonePanel(QWidget):
         column.addLayout(extra)
         column.addWidget(self.pad, 1)
         column.addStretch(0)
-
-    def _target_row(self) -> QWidget:
-        row = QWidget()
-        line = QHBoxLayout(row)
-        line.setContentsMargins(0, 0, 0, 0)
-        line.setSpacing(GRID)
-        line.addWidget(QLabel("To"))
-        line.addWidget(self.target, 1)
-        return row
 
     def _make_keys(self) -> None:
         order = [self.target, self.primary, self.secondary, self.hold, self.mute, *self.pad.keys]
@@ -326,12 +318,8 @@ class PhonePanel(QWidget):
             self.primary.setFocus(Qt.FocusReason.OtherFocusReason)
         talking = state is CallState.TALKING
         self.pad.explain("Sends a tone to the other side" if talking else "Tones can be sent once the call is answered")
-        if not self.digits.text() or self.digits.text() == self._digits_hint(not talking):
-            self.digits.set_text(self._digits_hint(talking))
-
-    @staticmethod
-    def _digits_hint(talking: bool) -> str:
-        return "Keys send tones" if talking else "Keys send tones once answered"
+        if talking and not self.digits.text():
+            self.digits.set_text(DIGITS_HINT)
 
     # -- wishes ---------------------------------------------------------------------------------------------------
 
@@ -373,7 +361,7 @@ class PhonePanel(QWidget):
         state = self.call.state if self.call is not None else None
         if state is CallState.TALKING:
             self._phone.dtmf(digit)
-            sent = self.digits.text() if self.digits.text() != self._digits_hint(True) else "Sent "
+            sent = self.digits.text().removeprefix(DIGITS_HINT) or DIGITS_SENT
             self.digits.set_text(sent + digit)
         elif state is None:
             if self.target.text() == self._prefilled and not self.target.isModified():

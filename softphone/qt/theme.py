@@ -99,7 +99,7 @@ DARK = Palette(
     ringing=_tone("#E09BC2", "#0B0F12", "#3A2431"),
     warning=_tone("#E69F00", "#0B0F12", "#392B10"),
     dead=_tone("#9AA1AC", "#0B0F12", "#262B31"),
-    stop=_tone("#F28C48", "#0B0F12", "#3D2616"),
+    stop=_tone("#F47B36", "#0B0F12", "#3D2616"),
 )
 
 

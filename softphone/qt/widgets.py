@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 
-from PySide6.QtCore import QEvent, QPointF, QRectF, QSize, Qt
+from PySide6.QtCore import QEvent, QObject, QPointF, QRectF, QSize, Qt
 from PySide6.QtGui import (
     QColor,
     QEnterEvent,
@@ -18,7 +18,7 @@ from PySide6.QtGui import (
     QTextLayout,
     QTextOption,
 )
-from PySide6.QtWidgets import QLabel, QPushButton, QSizePolicy, QWidget
+from PySide6.QtWidgets import QHBoxLayout, QLabel, QLineEdit, QPushButton, QSizePolicy, QWidget
 
 from softphone.qt import icons
 from softphone.qt.theme import GRID, RADIUS, Palette, Size, Tone, theme
@@ -75,6 +75,11 @@ class TextLabel(QLabel):
             self.setText(text)
             self._measure()
 
+    def fix_width(self, text: str) -> None:
+        """As wide as `text`, whatever it shows and however narrow the window is."""
+        self.setSizePolicy(QSizePolicy.Policy.Fixed, QSizePolicy.Policy.Fixed)
+        self.setFixedWidth(int(QFontMetricsF(self.font()).horizontalAdvance(text)) + 2)
+
     def sizeHint(self) -> QSize:
         metrics = QFontMetricsF(self.font())
         widest = min(metrics.horizontalAdvance(self.text()), 30 * metrics.averageCharWidth())
@@ -128,7 +133,8 @@ class TextLabel(QLabel):
         start = (self.height() - self._lines * metrics.lineSpacing()) / 2
         side = self.alignment() & Qt.AlignmentFlag.AlignHorizontal_Mask
         for number, text in enumerate(self._wrapped()):
-            row = QRectF(0, start + number * metrics.lineSpacing(), self.width(), metrics.lineSpacing())
+            # Twice as high as the line: letters of another script may come from a taller font, and drawText clips.
+            row = QRectF(0, start + number * metrics.lineSpacing(), self.width(), 2 * metrics.lineSpacing())
             option = self._option()
             option.setWrapMode(QTextOption.WrapMode.NoWrap)
             option.setAlignment((side or Qt.AlignmentFlag.AlignLeft) | Qt.AlignmentFlag.AlignAbsolute)
@@ -278,11 +284,44 @@ class Avatar(QWidget):
         painter = QPainter(self)
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
         painter.setPen(Qt.PenStyle.NoPen)
-        painter.setBrush(palette.muted)
+        painter.setBrush(palette.line)
         radius = self.width() / 2
         painter.drawEllipse(QPointF(radius, radius), radius, radius)
         font = theme().font(Size.TEXT, bold=True)
         font.setPixelSize(int(self.width() * 0.45))
         painter.setFont(font)
-        painter.setPen(palette.window)
+        painter.setPen(palette.text)
         painter.drawText(QRectF(self.rect()), Qt.AlignmentFlag.AlignCenter, self._initial)
+
+
+class Field(QWidget):
+    """A frame around a line edit, with what to write into it as a muted word in front. Its edge shows the focus."""
+
+    def __init__(self, word: str, edit: QLineEdit, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.edit = edit
+        edit.setFrame(False)
+        edit.installEventFilter(self)
+        title = TextLabel(Size.TEXT, tone="muted")
+        title.set_text(word)
+        title.fix_width(word)
+        row = QHBoxLayout(self)
+        row.setContentsMargins(GRID + GRID // 2, 3, GRID // 2, 3)
+        row.setSpacing(GRID // 2)
+        row.addWidget(title)
+        row.addWidget(edit, 1)
+        self.setFixedHeight(max(4 * GRID + GRID // 2, edit.sizeHint().height() + GRID))
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        if event.type() in (QEvent.Type.FocusIn, QEvent.Type.FocusOut):
+            self.update()
+        return False
+
+    def paintEvent(self, event: QPaintEvent) -> None:
+        palette, focus = theme().palette, self.edit.hasFocus()
+        painter = QPainter(self)
+        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+        painter.setBrush(palette.surface)
+        painter.setPen(QPen(palette.hot.colour, 2) if focus else QPen(palette.faint, 1))
+        inset = 1.0 if focus else 0.5
+        painter.drawRoundedRect(QRectF(self.rect()).adjusted(inset, inset, -inset, -inset), RADIUS, RADIUS)
