@@ -24,7 +24,7 @@ from bootstrap.fault import SetupFault, say
 from bootstrap.libraries import refuse_old_system
 from bootstrap.trouble import explain
 
-# Measured with the pinned requirements on Linux: what pip fetches, and what that takes on the disk while it is unpacked.
+# Measured with the pins on Linux: what pip fetches, and what that takes on the disk while it is being unpacked.
 DOWNLOAD_MB, NEEDED_MB = (260, 1300) if sys.version_info < (3, 12) else (150, 750)
 
 # What must be importable for a requirement to count as there; those not named are needed by these.
