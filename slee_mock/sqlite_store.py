@@ -14,7 +14,9 @@ from contextlib import contextmanager
 
 from slee_mock.store import Change, Conflict, Row, StoreDown
 
-BUSY_TIMEOUT = 1.0  # seconds to wait for another process's commit, which takes microseconds
+BUSY_TIMEOUT = 0.25  # seconds to wait for another process's commit, which takes microseconds
+IMPATIENT = 0.01  # once that was not enough: whoever waits cannot even tell that the store is locked
+OPENING = 5.0  # seconds in which servers that start together must have taken their turns
 APPLICATION_ID = 0x43464F56  # "CFOV": tells our file from another program's database
 
 _SCHEMA = """CREATE TABLE IF NOT EXISTS record (
@@ -27,11 +29,13 @@ class SqliteStore:
 
     def __init__(self, path: str, busy_timeout: float = BUSY_TIMEOUT) -> None:
         self.path = path
+        self._busy_timeout = busy_timeout
+        self._impatient = False
         with self._errors():
             self._connection = sqlite3.connect(path, timeout=busy_timeout, isolation_level=None)
         try:
             with self._errors():
-                self._prepare(time.monotonic() + 10 * busy_timeout)
+                self._prepare(time.monotonic() + OPENING)
         except BaseException:
             self._connection.close()
             raise
@@ -75,7 +79,12 @@ class SqliteStore:
     @contextmanager
     def _transaction(self) -> Iterator[None]:
         # IMMEDIATE: a transaction that begins by reading cannot wait for the writer it meets later.
-        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError as error:
+            self._wait_for_locks("locked" not in str(error))
+            raise
+        self._wait_for_locks(True)
         try:
             yield
             self._connection.execute("COMMIT")
@@ -83,6 +92,12 @@ class SqliteStore:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
             raise
+
+    def _wait_for_locks(self, patiently: bool) -> None:
+        if self._impatient == patiently:
+            self._impatient = not patiently
+            timeout = self._busy_timeout if patiently else IMPATIENT
+            self._connection.execute(f"PRAGMA busy_timeout={int(timeout * 1000)}")
 
     def _prepare(self, deadline: float) -> None:
         """Several servers may start at once, and SQLite does not wait for its lock while it changes to WAL mode."""

@@ -1,0 +1,173 @@
+"""Bills: integer money, started units, shares that add up, and the first time that is told wins."""
+
+from __future__ import annotations
+
+import pytest
+from slee_kit import Cluster, answer, in_dialog, invite, phone_request, register
+
+from slee_mock.billing import Tariff, noted, summed
+from slee_mock.event import CallAnswered, CallEnded, CallGivenUp, CallRang
+from slee_mock.record import Bill, Carrier
+
+OFFERED = Bill("c1", "Alice", "sip:alice@x", "Bob", "sip:bob@x", "0.10+0.05/10s", "EUR", offered=100.0,
+               carriers=(Carrier("server1", 100.0),))  # fmt: skip
+
+
+def after(*events, bill=OFFERED):
+    for event in events:
+        bill = noted(bill, event)
+    return bill
+
+
+def answered(at=110.0, ended=None, carriers=OFFERED.carriers, tariff=OFFERED.tariff):
+    return Bill("c1", "Alice", "sip:alice@x", "Bob", "sip:bob@x", tariff, "EUR", offered=100.0, answered=at,
+                ended=ended, why="Alice hung up", carriers=carriers)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "tariff"),
+    [
+        ("0.10+0.05/10s", Tariff(10, 5, 10, 2)),
+        ("0+1/60s", Tariff(0, 100, 60, 2)),
+        ("0.1 + 0.005 / 1s", Tariff(100, 5, 1, 3)),
+    ],
+)
+def test_tariffs_are_whole_minor_units(text, tariff):
+    assert Tariff.parse(text) == tariff
+
+
+@pytest.mark.parametrize("text", ["", "free", "0.10", "0.10+0.05", "0.10+0.05/0s", "-1+1/1s", "1e3+1/1s", "0,1+1/1s"])
+def test_what_is_no_tariff_is_told_with_an_example(text):
+    with pytest.raises(ValueError, match=r"as in 0\.10\+0\.05/10s"):
+        Tariff.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("length", "seconds", "units", "total"),
+    [
+        (0.0, 0, 1, "0.15"),  # answering starts a unit
+        (0.4, 0, 1, "0.15"),
+        (9.999, 9, 1, "0.15"),
+        (10.0, 10, 1, "0.15"),
+        (10.001, 10, 2, "0.20"),
+        (12.3, 12, 2, "0.20"),
+        (86_400.0, 86_400, 8_640, "432.10"),
+    ],
+)
+def test_every_started_unit_counts(length, seconds, units, total):
+    bill = summed(answered(ended=110.0 + length), wall=1e6)
+    assert (bill.seconds, bill.units, bill.total, bill.final) == (seconds, units, total, True)
+
+
+def test_a_running_call_is_billed_until_now():
+    assert summed(answered(), wall=121.5) == summed(answered(), wall=121.5)
+    running = summed(answered(), wall=121.5)
+    assert (running.state, running.seconds, running.total, running.final) == ("answered", 11, "0.20", False)
+
+
+def test_a_call_nobody_answered_costs_nothing():
+    bill = summed(after(CallRang("c1", 101.0), CallEnded("c1", 105.0, "Bob is busy")), wall=200.0)
+    assert (bill.state, bill.seconds, bill.units, bill.total, bill.final) == ("ended", 0, 0, "0.00", True)
+    assert bill.why == "Bob is busy"
+
+
+def test_the_first_answer_and_the_first_hang_up_win():
+    bill = after(
+        CallAnswered("c1", 110.0), CallAnswered("c1", 130.0), CallEnded("c1", 120.0, "Alice hung up"),
+        CallEnded("c1", 125.0, "Bob hung up"), CallRang("c1", 140.0),
+    )  # fmt: skip
+    assert (bill.answered, bill.ended, bill.why) == (110.0, 120.0, "Alice hung up")
+
+
+def test_every_state_has_a_sentence():
+    assert summed(OFFERED, 101.0).why == "Calling Bob"
+    assert summed(after(CallRang("c1", 101.0)), 102.0).why == "Bob's phone is ringing"
+    assert summed(answered(), 120.0).why == "Alice and Bob are talking"
+    assert summed(after(CallGivenUp("c1", 103.0, "Alice gave up")), 104.0).why == "Alice gave up"
+
+
+def test_a_call_that_nobody_answered_and_nobody_ended_does_not_ring_for_ever():
+    bill = summed(after(CallRang("c1", 101.0)), wall=100.0 + 201)
+    assert (bill.state, bill.why, bill.final) == ("ended", "Bob did not answer", True)
+
+
+def test_a_clock_that_jumped_back_gives_no_negative_bill():
+    bill = summed(answered(at=110.0, ended=50.0), wall=40.0)
+    assert (bill.seconds, bill.units, bill.total) == (0, 1, "0.15")
+
+
+@pytest.mark.parametrize(
+    ("since", "shares"),
+    [
+        ((117.6,), (("server1", 7), ("server2", 5))),
+        ((117.6, 118.2), (("server1", 7 + 4), ("server2", 1))),
+        ((105.0,), (("server2", 12),)),  # took over before the answer
+        ((122.9,), (("server1", 12), ("server2", 0))),
+        ((500.0,), (("server1", 12), ("server2", 0))),
+    ],
+)
+def test_the_servers_shares_add_up_to_the_calls_seconds(since, shares):
+    names = ("server2", "server1")
+    carriers = (Carrier("server1", 100.0), *(Carrier(names[i % 2], each) for i, each in enumerate(since)))
+    bill = summed(answered(ended=122.95, carriers=carriers), wall=1e6)
+    assert bill.carried == shares
+    assert sum(seconds for _, seconds in bill.carried) == bill.seconds == 12
+
+
+def test_a_tariff_is_fixed_when_the_call_is_offered():
+    assert summed(answered(ended=111.0, tariff="1+2/1s"), wall=1e6).total == "3.00"
+
+
+# -- in the cluster -----------------------------------------------------------------------------------------------
+
+
+def start_call():
+    cluster = Cluster()
+    cluster.sign("server1", "server2")
+    cluster.one(register())
+    cluster.one(answer(cluster.one(invite()), 200))
+    return cluster
+
+
+def test_a_dead_servers_share_ends_at_its_last_sign_of_life():
+    cluster = start_call()
+    cluster.wall += 7
+    cluster.sign("server1")  # its last
+    cluster.wall += 5
+    cluster.sign("server2")
+    cluster.one(in_dialog("BYE"), at="server2")
+    assert cluster.bill().carried == (("server1", 7), ("server2", 5))
+
+
+def test_a_server_that_died_an_instant_ago_carried_until_now():
+    cluster = start_call()
+    cluster.wall += 7.2
+    cluster.sign("server1", "server2")
+    cluster.wall += 0.4
+    cluster.one(in_dialog("OPTIONS"), at="server2")
+    cluster.wall += 5
+    cluster.one(in_dialog("BYE", cseq=3), at="server2")
+    assert cluster.bill().carried == (("server1", 7), ("server2", 5))
+
+
+def test_a_returned_server_carries_again():
+    cluster = start_call()
+    for server in ("server2", "server1", "server2"):
+        cluster.wall += 2
+        cluster.sign("server1", "server2")
+        cluster.one(in_dialog("OPTIONS"), at=server)
+    cluster.wall += 2
+    cluster.one(in_dialog("BYE", cseq=3), at="server2")
+    assert cluster.bill().carried == (("server1", 4), ("server2", 4))
+
+
+def test_the_callers_names_come_from_the_messages_and_the_registration():
+    cluster = Cluster()
+    bob = register().to_bytes().replace(b"To: <sip:bob", b'To: "Bob the Builder" <sip:bob')
+    cluster.one(bob)
+    call = invite().to_bytes().replace(b"From: <sip:alice", b'From: "Alice \\"A.\\"" <sip:alice')
+    cluster.one(call)
+    bill = cluster.get(Bill, "c1")
+    assert (bill.caller, bill.callee) == ('Alice "A."', "Bob the Builder")
+    cluster.one(phone_request("CANCEL", "sip:bob@failover.test"))
+    assert cluster.bill().why == 'Alice "A." gave up before an answer'

@@ -1,0 +1,166 @@
+"""The management pages of a server in this process: what an operator, a script and a scraper get to see."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import urllib.request
+from html.parser import HTMLParser
+
+import pytest
+from slee_kit import answer, in_dialog, invite, register
+
+from plumbing.address import format_address
+from sip.message import parse
+from slee_mock import page
+from slee_mock.record import Member
+from slee_mock.report import Health, board
+from slee_mock.server import Server
+from slee_mock.settings import Settings
+from slee_mock.sqlite_store import SqliteStore
+from slee_mock.store import StoreDown, View
+
+EVIL = '<script>alert(1)</script>"&\''
+
+
+class Site:
+    """A running server, its page, and the socket it takes for the forwarder."""
+
+    def __init__(self, tmp_path, free_port):
+        self.sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.sock.bind(("127.0.0.1", 0))
+        self.sock.settimeout(5.0)
+        self.listen = ("127.0.0.1", free_port())
+        management = ("127.0.0.1", free_port())
+        self.root = f"http://{format_address(management)}"
+        self.server = Server(
+            Settings("server1", self.listen, self.sock.getsockname(), str(tmp_path / "cluster.db"), management)
+        )
+
+    def ask(self, data):
+        self.sock.sendto(data if isinstance(data, bytes) else data.to_bytes(), self.listen)
+        return parse(self.sock.recv(65_535))
+
+    def get(self, path):
+        with urllib.request.urlopen(self.root + path, timeout=5) as answer:
+            return answer.headers, answer.read().decode()
+
+    def json(self, path):
+        return json.loads(self.get(path)[1])
+
+
+@pytest.fixture
+def site(tmp_path, free_port):
+    made = Site(tmp_path, free_port)
+    made.server.start()
+    yield made
+    made.server.stop()
+    made.server.stop()  # twice is fine
+    made.sock.close()
+
+
+def test_before_anything_happened_the_page_says_so(site):
+    text = site.get("/")[1]
+    assert "No calls yet" in text
+    assert "Nobody is registered now" in text
+    assert site.json("/calls")["calls"] == []
+
+
+def test_a_running_calls_bill_as_data(site):
+    site.ask(register())
+    site.ask(answer(site.ask(invite()), 200))
+    found = site.json("/calls")
+    (call,) = found["calls"]
+    assert found["server"] == "server1"
+    names = ("call_id", "caller", "callee", "state", "ended", "why", "final", "currency")
+    assert {name: call[name] for name in names} == {
+        "call_id": "c1", "caller": "alice", "callee": "bob", "state": "answered", "ended": None,
+        "why": "alice and bob are talking", "final": False, "currency": "EUR",
+    }  # fmt: skip
+    assert (call["seconds"], call["units"], call["total"]) == (0, 1, "0.15")
+    assert call["carried"] == [{"server": "server1", "seconds": 0}]
+    assert call["offered"] <= call["answered"] <= found["now"]
+
+
+def test_bindings_members_and_status_as_data(site):
+    site.ask(register())
+    (binding,) = site.json("/bindings")["bindings"]
+    assert (binding["aor"], binding["contact"], binding["server"]) == (
+        "sip:bob@failover.test", "sip:bob@127.0.0.1:4100", "server1",
+    )  # fmt: skip
+    assert 295 <= binding["expires"] <= 300
+    (member,) = site.json("/members")["members"]
+    assert (member["name"], member["address"], member["management"], member["alive"]) == (
+        "server1", format_address(site.listen), f"{site.root}/", True,
+    )  # fmt: skip
+    status = site.json("/status")
+    assert (status["name"], status["store"], status["handled"]) == ("server1", "ok", {"REGISTER": 1})
+    assert status["uptime"] > 0
+
+
+def test_a_scraper_gets_prometheus_text(site):
+    site.ask(register())
+    headers, text = site.get("/metrics")
+    assert headers["Content-Type"].startswith("text/plain")
+    samples = [line for line in text.splitlines() if not line.startswith("#")]
+    assert 'slee_handled_total{message="REGISTER"} 1' in samples
+    assert 'slee_member_alive{member="server1"} 1' in samples
+    assert all(re.fullmatch(r'[a-z_]+(\{[a-z]+="[^"]*"\})? [0-9.]+', line) for line in samples)
+
+
+class Elements(HTMLParser):
+    """Which elements and attributes a browser would make of a page."""
+
+    def __init__(self):
+        super().__init__()
+        self.tags, self.attributes, self.text = [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += [name for name, _ in attrs]
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def test_a_script_in_a_name_is_shown_and_not_run(site):
+    evil = b'"' + EVIL.replace('"', '\\"').encode() + b'" '
+    site.ask(register().to_bytes().replace(b"To: ", b"To: " + evil))
+    call = invite().to_bytes().replace(b"From: ", b"From: " + evil)
+    site.ask(answer(site.ask(call), 200))
+    site.ask(in_dialog("BYE"))
+    headers, text = site.get("/")
+    seen = Elements()
+    seen.feed(text)
+    assert seen.tags.count("script") == 1, "the page's own"
+    assert not [name for name in seen.attributes if name.startswith("on")]
+    assert f"{EVIL} hung up" in seen.text
+    assert "script-src 'self'" in headers["Content-Security-Policy"]
+    assert site.json("/calls")["calls"][0]["caller"] == EVIL
+
+
+def test_the_page_refreshes_itself_with_a_script_of_its_own_address(site):
+    text = site.get("/")[1]
+    assert '<script src="/page.js" defer></script>' in text
+    headers, script = site.get("/page.js")
+    assert headers["Content-Type"].startswith("text/javascript")
+    assert "replaceWith" in script
+
+
+def test_the_page_of_a_server_in_trouble_says_what_is_wrong(tmp_path):
+    store = SqliteStore(str(tmp_path / "cluster.db"))
+    member = Member("server1", "127.0.0.1:5070", last_seen=1.0)
+    view = View(store)
+    shown = page.render(board(view, Health(member, 3725.0, "the disk is full", "127.0.0.1:5060", {}), wall=9.0))
+    store.close()
+    assert "The store does not work: <bdi>the disk is full</bdi>" in shown
+    assert "up for 1:02:05" in shown
+    assert "no answer" in page.trouble("the loop is busy")
+
+
+def test_a_server_whose_store_cannot_be_used_does_not_start_and_leaves_nothing_running(tmp_path, free_port):
+    site = Site(tmp_path / "nowhere", free_port)
+    with pytest.raises(StoreDown, match="there is no folder"):
+        site.server.start()
+    site.sock.close()

@@ -1,0 +1,429 @@
+"""Stories of calls through two servers in memory: whichever of them sees a message, it goes the same way."""
+
+from __future__ import annotations
+
+import pytest
+from slee_kit import ADDRESSES, Cluster, answer, in_dialog, invite, phone_request, register
+
+from sip.digest import Challenge
+from sip.digest import answer as solve
+from sip.errors import RemoteProtocolError
+from sip.message import Request, Response
+from slee_mock.record import Call
+
+BOB_AT = "sip:bob@127.0.0.1:4100"
+
+
+@pytest.fixture
+def cluster():
+    made = Cluster()
+    made.sign("server1", "server2")
+    made.one(register())
+    return made
+
+
+def ring(cluster, at="server1"):
+    """Alice's INVITE as it leaves for Bob's phone."""
+    return cluster.one(invite(), at)
+
+
+def talk(cluster, at="server1"):
+    """An answered call, acknowledged."""
+    cluster.one(answer(ring(cluster, at), 200), at)
+    cluster.one(in_dialog("ACK", cseq=1), at)
+
+
+# -- set-up -------------------------------------------------------------------------------------------------------
+
+
+def test_an_invite_goes_to_the_phone_that_registered(cluster):
+    sent = ring(cluster)
+    assert (sent.method, sent.uri, sent.max_forwards) == ("INVITE", BOB_AT, 68)
+    assert [via.sent_by for via in sent.vias] == [ADDRESSES["server1"], "127.0.0.1:5060", "127.0.0.1:4000"]
+    assert sent.get("Record-Route") is None
+    assert cluster.bill().state == "offered"
+
+
+def test_only_the_proxys_own_lines_change(cluster):
+    data = invite(fields=[("X-Odd", "  spaced   out  "), ("Subject", "caf\u00e9")]).to_bytes()
+    sent = cluster.one(data)
+    before, after = data.splitlines(), sent.to_bytes().splitlines()
+    changed = {line.partition(b":")[0] for line in set(before) ^ set(after)}
+    assert changed == {b"INVITE sip", b"Via", b"Max-Forwards"}
+
+
+def test_no_phone_rings_twice_a_retransmission_leaves_alike_from_any_member(cluster):
+    first = ring(cluster)
+    cluster.one(register(contact="<sip:bob@127.0.0.1:4200>", call_id="r2", cseq=1))  # a better phone, meanwhile
+    again = cluster.one(invite(), at="server2")
+    assert again.uri == first.uri
+    assert again.via.branch == first.via.branch
+    assert [save.KIND for save in cluster.outcome.saves] == ["bill"], "who carries it now, and nothing else"
+
+
+def test_two_members_that_get_the_same_invite_at_once_choose_the_same_phone(cluster):
+    cluster.one(register(contact="<sip:bob@127.0.0.1:4200>;q=0.9", call_id="r2"))
+    sent = []
+
+    def other_first():
+        sent.extend(cluster.receive(invite(), at="server2"))
+        cluster.one(register(contact="<sip:bob@127.0.0.1:4300>", call_id="r3"))
+
+    cluster.store.before_save = other_first
+    sent += cluster.receive(invite(), at="server1")
+    assert [each.uri for each in sent] == [BOB_AT, BOB_AT]
+    assert sent[0].via.branch == sent[1].via.branch
+
+
+def test_the_record_is_saved_before_the_invite_leaves(cluster):
+    ring(cluster)
+    assert [save.KIND for save in cluster.outcome.saves] == ["call", "bill"]
+
+
+def test_answers_find_their_way_back_through_either_server(cluster):
+    sent = ring(cluster, at="server1")
+    ringing = cluster.one(answer(sent, 180), at="server2")
+    assert (ringing.status, [via.sent_by for via in ringing.vias]) == (180, ["127.0.0.1:5060", "127.0.0.1:4000"])
+    assert cluster.bill().state == "ringing"
+    cluster.wall += 3
+    ok = cluster.one(answer(sent, 200), at="server2")
+    assert ok.status == 200
+    assert cluster.bill().state == "answered"
+
+
+def test_an_answer_nobody_here_asked_for_is_dropped(cluster):
+    forged = answer(invite(), 200)
+    assert cluster.receive(forged) == []
+    assert cluster.outcome.dropped == "response_not_ours"
+    assert cluster.get(Call, "c1") is None
+
+
+@pytest.mark.parametrize(
+    ("uri", "status"),
+    [
+        ("sip:nobody@failover.test", 404),
+        ("sip:failover.test", 404),
+        ("sip:bob@elsewhere.test", 404),
+        ("sip:bob@127.0.0.1:4100", 404),  # a contact is no address-of-record: nothing is relayed to strangers
+        ("tel:+4912345", 416),
+        ("sips:bob@failover.test", 416),
+    ],
+)
+def test_who_cannot_be_called(cluster, uri, status):
+    to = "<sip:bob@failover.test>"
+    assert cluster.one(invite(uri=uri, to=to)).status == status
+    assert cluster.get(Call, "c1") is None
+
+
+def test_a_known_user_without_a_phone_is_temporarily_unavailable(cluster):
+    cluster.one(register(cseq=2, expires="0"))
+    assert cluster.one(invite()).status == 480
+
+
+def test_own_refusals_are_the_same_on_any_member_and_their_ack_ends_here(cluster):
+    refused = cluster.one(invite(uri="sip:nobody@failover.test"), at="server1")
+    again = cluster.one(invite(uri="sip:nobody@failover.test"), at="server2")
+    assert again.to_bytes() == refused.to_bytes()
+    ack = phone_request("ACK", "sip:nobody@failover.test", to_tag=refused.to.tag)
+    assert cluster.receive(ack, at="server2") == []
+    assert cluster.outcome.dropped == "ack_absorbed"
+
+
+@pytest.mark.parametrize(
+    ("more", "status"),
+    [({"hops": 0}, 483), ({"fields": [("Proxy-Require", "foo")]}, 420), ({"contact": "sip:"}, 400)],
+)
+def test_requests_that_break_the_rules(cluster, more, status):
+    assert cluster.one(invite(**more)).status == status
+
+
+def test_an_invite_that_comes_back_to_us_is_a_loop(cluster):
+    cluster.one(register(user="carol", contact="<sip:bob@failover.test>", call_id="rc"))
+    sent = cluster.one(invite(uri="sip:carol@failover.test"))
+    sent.push("Via", "SIP/2.0/UDP 127.0.0.1:5060;branch=z9hG4bKagain")
+    assert cluster.one(sent, at="server2").status == 482
+
+
+def test_the_same_invite_on_another_way_is_merged(cluster):
+    ring(cluster)
+    assert cluster.one(invite(branch="z9hG4bK-other-way")).status == 482
+
+
+def test_another_callers_invite_cannot_take_over_a_running_call(cluster):
+    talk(cluster)
+    assert cluster.one(invite(tag="mallory")).status == 482
+    assert cluster.get(Call, "c1").caller_tag == "a1"
+
+
+def test_busy_then_calling_again_with_the_same_call_id(cluster):
+    busy = cluster.one(answer(ring(cluster), 486))
+    assert busy.status == 486
+    assert (cluster.bill().state, cluster.bill().why) == ("ended", "bob is busy")
+    assert cluster.receive(invite()) == [], "a late retransmission must not make the phone ring again"
+    assert cluster.one(invite(cseq=2)).uri == BOB_AT
+    assert cluster.bill().state == "offered"
+
+
+def test_an_invite_repeated_after_its_time_does_not_ring_again(cluster):
+    ring(cluster)
+    cluster.wall += 33
+    assert cluster.receive(invite(), at="server2") == []
+    assert cluster.outcome.dropped == "invite_too_late"
+
+
+def test_the_ack_to_a_failure_follows_its_invite(cluster):
+    sent = ring(cluster)
+    cluster.one(answer(sent, 486))
+    ack = cluster.one(phone_request("ACK", "sip:bob@failover.test", to_tag="b1"), at="server2")
+    assert (ack.uri, ack.via.branch) == (BOB_AT, sent.via.branch)
+
+
+# -- cancel -------------------------------------------------------------------------------------------------------
+
+
+def test_cancel_follows_its_invite_with_its_branch_from_any_member(cluster):
+    sent = ring(cluster, at="server1")
+    cancel = cluster.one(phone_request("CANCEL", "sip:bob@failover.test"), at="server2")
+    assert (cancel.uri, cancel.via.branch) == (BOB_AT, sent.via.branch)
+    assert (cluster.bill().state, cluster.bill().why) == ("ended", "alice gave up before an answer")
+
+
+def test_an_answer_that_crosses_the_cancel_makes_a_call_after_all(cluster):
+    sent = ring(cluster)
+    cluster.one(phone_request("CANCEL", "sip:bob@failover.test"))
+    cluster.wall += 1
+    cluster.one(answer(sent, 200))
+    assert cluster.bill().state == "answered"
+    cluster.wall += 2
+    cluster.one(in_dialog("BYE"))
+    assert (cluster.bill().seconds, cluster.bill().why) == (2, "alice hung up")
+
+
+def test_cancel_of_nothing_is_481(cluster):
+    assert cluster.one(phone_request("CANCEL", "sip:bob@failover.test")).status == 481
+
+
+def test_cancel_of_a_merged_invite_does_not_end_the_real_one(cluster):
+    ring(cluster)
+    assert cluster.one(phone_request("CANCEL", "sip:bob@failover.test", branch="z9hG4bK-other")).status == 481
+    assert cluster.bill().state == "offered"
+
+
+# -- within the dialog --------------------------------------------------------------------------------------------
+
+
+def test_hanging_up_after_server_death_is_billed_by_the_survivor(cluster):
+    talk(cluster, at="server1")
+    cluster.wall += 12
+    cluster.sign("server2")
+    bye = cluster.one(in_dialog("BYE"), at="server2")
+    assert (bye.method, bye.uri) == ("BYE", BOB_AT)
+    bill = cluster.bill()
+    assert (bill.state, bill.why, bill.seconds, bill.units, bill.total) == ("ended", "alice hung up", 12, 2, "0.20")
+
+
+def test_bob_hangs_up(cluster):
+    talk(cluster)
+    cluster.wall += 5
+    bye = cluster.one(in_dialog("BYE", by="bob", cseq=1))
+    assert bye.uri == "sip:alice@127.0.0.1:4000"
+    assert cluster.bill().why == "bob hung up"
+
+
+def test_a_repeated_bye_passes_and_the_first_hang_up_time_wins(cluster):
+    talk(cluster)
+    cluster.wall += 5
+    first = cluster.one(in_dialog("BYE"), at="server1")
+    cluster.wall += 30
+    again = cluster.one(in_dialog("BYE"), at="server2")
+    assert again.via.branch == first.via.branch
+    assert cluster.bill().seconds == 5
+
+
+def test_hold_moves_the_contact_and_later_requests_follow_it(cluster):
+    talk(cluster)
+    hold = cluster.one(in_dialog("INVITE", contact="<sip:alice@127.0.0.1:4999>"), at="server2")
+    assert hold.uri == BOB_AT
+    cluster.one(answer(hold, 200, contact="<sip:bob@127.0.0.1:4777>"))
+    moved = in_dialog("BYE", cseq=3)
+    moved.uri = "sip:bob@127.0.0.1:4777"
+    assert cluster.one(moved).uri == "sip:bob@127.0.0.1:4777"
+    to_alice = in_dialog("OPTIONS", by="bob")
+    to_alice.uri = "sip:alice@127.0.0.1:4999"
+    assert cluster.one(to_alice).uri == "sip:alice@127.0.0.1:4999"
+
+
+def test_a_hold_that_is_refused_does_not_end_the_call(cluster):
+    talk(cluster)
+    hold = cluster.one(in_dialog("INVITE", contact="<sip:alice@127.0.0.1:4000>"))
+    cluster.one(answer(hold, 488))
+    assert cluster.bill().state == "answered"
+
+
+def test_in_dialog_options_passes_the_survivor(cluster):
+    talk(cluster, at="server1")
+    probe = cluster.one(in_dialog("OPTIONS"), at="server2")
+    ok = cluster.one(answer(probe, 200), at="server2")
+    assert (probe.uri, ok.status) == (BOB_AT, 200)
+
+
+@pytest.mark.parametrize("method", ["BYE", "INVITE", "OPTIONS", "INFO"])
+def test_nothing_is_relayed_to_strangers(cluster, method):
+    talk(cluster)
+    victim = in_dialog(method, contact="<sip:alice@127.0.0.1:4000>")
+    victim.uri = "sip:victim@192.0.2.66"
+    assert cluster.one(victim).status == 404
+    outsider = in_dialog(method, tag="guess", contact="<sip:alice@127.0.0.1:4000>")
+    assert cluster.one(outsider).status == 481
+    unknown = in_dialog(method, call_id="c2", contact="<sip:alice@127.0.0.1:4000>")
+    assert cluster.one(unknown).status == 481
+    assert cluster.bill().state == "answered"
+
+
+def test_an_ack_to_a_stranger_is_dropped_not_answered(cluster):
+    assert cluster.receive(in_dialog("ACK", call_id="c2")) == []
+
+
+# -- without a call -----------------------------------------------------------------------------------------------
+
+
+def test_a_heartbeat_is_answered_at_once_to_where_it_came_from(cluster):
+    ok = cluster.one(phone_request("OPTIONS", "sip:127.0.0.1:5070"))
+    assert ok.status == 200
+    assert cluster.outcome.sends[0].to == ("127.0.0.1", 5060)
+
+
+def test_options_to_a_user_is_passed_on_without_a_record(cluster):
+    sent = cluster.one(phone_request("OPTIONS", "sip:bob@failover.test"))
+    assert (sent.method, sent.uri, cluster.outcome.saves) == ("OPTIONS", BOB_AT, ())
+    assert cluster.one(answer(sent, 200)).status == 200
+
+
+def test_what_it_does_not_do_is_said(cluster):
+    refused = cluster.one(phone_request("PUBLISH", "sip:alice@failover.test"))
+    assert refused.status == 405
+    assert "INVITE" in refused.get("Allow")
+
+
+# -- when things go wrong -----------------------------------------------------------------------------------------
+
+
+def test_without_the_store_requests_hear_503_and_final_answers_wait(cluster):
+    sent = ring(cluster)
+    cluster.store.down = True
+    assert cluster.one(invite(call_id="c2")).status == 503
+    assert cluster.receive(in_dialog("ACK")) == []
+    assert cluster.receive(answer(sent, 200)) == []
+    cluster.store.down = False
+    assert cluster.one(answer(sent, 200)).status == 200  # the phone repeats it until it is acknowledged
+
+
+def test_a_member_that_decided_on_an_old_reading_decides_again(cluster):
+    sent = ring(cluster)
+    cluster.store.before_save = lambda: cluster.receive(answer(sent, 180), at="server2")
+    cluster.one(answer(sent, 200), at="server1")
+    call = cluster.get(Call, "c1")
+    assert (call.confirmed, call.callee_tag) == (True, "b1")
+    assert cluster.bill().state == "answered"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\x00\x01\x02",
+        b"INVITE sip:bob@failover.test SIP/2.0\r\n\r\n",
+        b"INVITE sip:bob@failover.test SIP/2.0\r\nVia: SIP/2.0/UDP h\r\nFrom: x\r\nTo: y\r\n\r\n",
+        b"SIP/2.0 200 OK\r\nVia: SIP/2.0/UDP h;branch=z9hG4bKx\r\n\r\n",
+        b"OPTIONS sip:[ SIP/2.0\r\n\r\n",
+        b"REGISTER tel:1 SIP/2.0\r\nVia: SIP/2.0/UDP h\r\nFrom: <tel:1>\r\nTo: <tel:1>\r\nCall-ID: x\r\n"
+        b"CSeq: 1 REGISTER\r\n\r\n",
+    ],
+)
+def test_a_stranger_never_causes_a_traceback(cluster, data):
+    try:
+        sent = cluster.receive(data)
+    except RemoteProtocolError:
+        return
+    assert all(isinstance(each, Response) and each.status >= 400 for each in sent)
+
+
+def test_bytes_that_are_no_text_do_not_reach_the_store(cluster):
+    odd = invite().to_bytes().replace(b"Call-ID: c1", b"Call-ID: c\xff1")
+    assert cluster.one(odd).status == 400
+    named = invite(call_id="c2").to_bytes().replace(b"From: <", b'From: "Al\xffice" <')
+    assert cluster.one(named).method == "INVITE"
+    assert cluster.get(Call, "c2").caller == "Al?ice"
+
+
+# -- passwords ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def guarded():
+    return Cluster(users={"alice": "wonderland", "bob": "builder"})
+
+
+def authorised(request: Request, challenged: Response, user: str, password: str, header: str) -> Request:
+    """The request again, with the answer to the first challenge."""
+    name = "WWW-Authenticate" if header == "Authorization" else "Proxy-Authenticate"
+    challenge = Challenge.parse(challenged.get(name) or "")
+    credentials = solve(challenge, request.method, request.uri, user, password, cnonce="cn")
+    request.add(header, str(credentials))
+    return request
+
+
+def test_a_phone_with_its_password_registers_through_either_server(guarded):
+    challenged = guarded.one(register(), at="server1")
+    assert challenged.status == 401
+    assert [Challenge.parse(value).algorithm for value in challenged.all("WWW-Authenticate")] == ["SHA-256", "MD5"]
+    again = authorised(register(cseq=2), challenged, "bob", "builder", "Authorization")
+    assert guarded.one(again, at="server2").status == 200
+
+
+def test_unknown_users_wrong_passwords_and_no_credentials_hear_the_same(guarded):
+    plain = guarded.one(register())
+    wrong = guarded.one(authorised(register(cseq=2), plain, "bob", "guess", "Authorization"))
+    unknown = guarded.one(
+        authorised(register(user="eve", call_id="r-bob", cseq=2), plain, "eve", "guess", "Authorization")
+    )
+    assert plain.status == wrong.status == unknown.status == 401
+    assert wrong.all("WWW-Authenticate") == unknown.all("WWW-Authenticate") == plain.all("WWW-Authenticate")
+
+
+def test_a_known_user_cannot_register_or_call_as_another(guarded):
+    challenged = guarded.one(register())
+    stolen = authorised(register(cseq=2), challenged, "alice", "wonderland", "Authorization")
+    assert guarded.one(stolen).status == 403
+    challenged = guarded.one(invite())
+    assert challenged.status == 407
+    stolen = authorised(invite(cseq=2), challenged, "bob", "builder", "Proxy-Authorization")
+    assert guarded.one(stolen).status == 403
+
+
+def test_an_old_nonce_is_stale_not_wrong(guarded):
+    challenged = guarded.one(register())
+    guarded.wall += 301
+    late = guarded.one(authorised(register(cseq=2), challenged, "bob", "builder", "Authorization"))
+    assert late.status == 401
+    assert Challenge.parse(late.get("WWW-Authenticate")).stale
+
+
+def test_the_password_of_the_caller_does_not_travel_to_the_callee(guarded):
+    challenged = guarded.one(register())
+    guarded.one(authorised(register(cseq=2), challenged, "bob", "builder", "Authorization"))
+    challenged = guarded.one(invite())
+    call = authorised(invite(cseq=2), challenged, "alice", "wonderland", "Proxy-Authorization")
+    guarded.wall += 290
+    sent = guarded.one(call)
+    assert (sent.uri, sent.get("Proxy-Authorization")) == (BOB_AT, None)
+    guarded.wall += 15
+    assert guarded.one(call, at="server2").uri == BOB_AT, "a retransmission is not challenged anew"
+
+
+def test_with_a_password_file_known_means_listed(guarded):
+    challenged = guarded.one(invite())
+    call = authorised(invite(cseq=2), challenged, "alice", "wonderland", "Proxy-Authorization")
+    assert guarded.one(call).status == 480
+    call = authorised(invite(uri="sip:eve@failover.test", cseq=2), challenged, "alice", "wonderland",
+                      "Proxy-Authorization")  # fmt: skip
+    assert guarded.one(call).status == 404

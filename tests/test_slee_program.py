@@ -1,0 +1,221 @@
+"""Real server processes that share a store; the test plays the forwarder and both phones. kill -9 is real."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import urllib.request
+
+import pytest
+from slee_kit import answer, in_dialog, invite, phone_request, register
+
+from sip.message import Response, parse
+
+HELLO = 20.0  # seconds a process may take to start on a busy computer
+
+
+class Forwarder:
+    """The one socket that servers send to."""
+
+    def __init__(self, port: int) -> None:
+        self.sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.sock.bind(("127.0.0.1", port))
+        self.sock.settimeout(5.0)
+        self.address = f"127.0.0.1:{port}"
+
+    def send(self, message, server):
+        self.sock.sendto(message.to_bytes(), ("127.0.0.1", server.port))
+
+    def ask(self, message, server):
+        """Sends and returns what comes of it."""
+        self.send(message, server)
+        return parse(self.sock.recv(65_535))
+
+
+class Program:
+    def __init__(self, name, store, forwarder, port, page, *options):
+        self.name, self.port = name, port
+        self.page = f"http://127.0.0.1:{page}"
+        self.argv = [
+            sys.executable, "-S", "-m", "slee_mock", "--name", name, "--listen", f"127.0.0.1:{port}",
+            "--forwarder", forwarder, "--store", str(store), "--management", f"127.0.0.1:{page}", *options,
+        ]  # fmt: skip
+        self.process = None
+
+    def start(self):
+        self.process = subprocess.Popen(self.argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        lines = []
+        for line in self.process.stdout:
+            lines.append(line)
+            if line.startswith("ready: "):
+                return self
+        pytest.fail(f"{self.name} did not start: {lines} {self.process.communicate()[1]}")
+
+    def read(self, path):
+        with urllib.request.urlopen(self.page + path, timeout=HELLO) as answer:
+            return json.load(answer)
+
+    def end(self, number):
+        """Sends the signal and returns the exit status and what went to stderr."""
+        self.process.send_signal(number)
+        return self.process.wait(HELLO), self.process.stderr.read()
+
+    def close(self):
+        if self.process:
+            with contextlib.suppress(ProcessLookupError):
+                self.process.kill()
+            self.process.wait(HELLO)
+            self.process.stdout.close()
+            self.process.stderr.close()
+
+
+@pytest.fixture
+def forwarder(free_port):
+    made = Forwarder(free_port())
+    yield made
+    made.sock.close()
+
+
+@pytest.fixture
+def program(free_port, tmp_path, forwarder):
+    """program(name, *options) -> a server, not started; the same name gets the same ports again."""
+    made, ports = [], {}
+
+    def make(name, *options, store=tmp_path / "cluster.db"):
+        port, page = ports.setdefault(name, (free_port(), free_port()))
+        made.append(Program(name, store, forwarder.address, port, page, *options))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
+
+
+def talk(forwarder, server):
+    assert forwarder.ask(register(), server).status == 200
+    offered = forwarder.ask(invite(), server)
+    assert forwarder.ask(answer(offered, 200), server).status == 200
+    assert forwarder.ask(in_dialog("ACK", cseq=1), server).method == "ACK"
+
+
+def test_a_call_survives_kill_9_and_the_survivor_bills_it(forwarder, program, eventually):
+    server1, server2 = program("server1").start(), program("server2").start()
+    talk(forwarder, server1)
+    eventually(lambda: server1.read("/calls")["calls"][0]["seconds"] >= 1)
+    server1.process.kill()
+    server1.process.wait(HELLO)
+
+    probe = forwarder.ask(in_dialog("OPTIONS"), server2)
+    assert probe.uri == "sip:bob@127.0.0.1:4100"
+    assert forwarder.ask(answer(probe, 200), server2).status == 200
+    eventually(lambda: server2.read("/calls")["calls"][0]["seconds"] >= 3)
+    assert forwarder.ask(in_dialog("BYE", cseq=3), server2).method == "BYE"
+
+    call = server2.read("/calls")["calls"][0]
+    assert (call["state"], call["final"], call["why"], call["currency"]) == ("ended", True, "alice hung up", "EUR")
+    assert [share["server"] for share in call["carried"]] == ["server1", "server2"]
+    assert sum(share["seconds"] for share in call["carried"]) == call["seconds"] >= 3
+    assert (call["units"], call["total"]) == (1, "0.15")
+    members = {each["name"]: each for each in server2.read("/members")["members"]}
+    assert members["server2"]["alive"]
+    eventually(lambda: not {m["name"]: m for m in server2.read("/members")["members"]}["server1"]["alive"])
+
+    server1 = program("server1").start()  # comes back as it was
+    assert server1.read("/calls")["calls"] == [call]
+    assert [each["contact"] for each in server1.read("/bindings")["bindings"]] == ["sip:bob@127.0.0.1:4100"]
+
+
+def test_sigterm_and_ctrl_c_stop_it_cleanly_and_leave_no_lock(forwarder, program, tmp_path):
+    for number in (signal.SIGTERM, signal.SIGINT):
+        server = program("server1").start()
+        assert forwarder.ask(register(), server).status == 200
+        assert server.end(number) == (0, "")
+    assert [each.name for each in tmp_path.iterdir()] == ["cluster.db"]
+    survivor = program("server2").start()
+    members = {each["name"]: each for each in survivor.read("/members")["members"]}
+    assert members["server1"]["stopped"]
+    assert not members["server1"]["alive"]
+
+
+def test_a_heartbeat_hears_503_while_the_store_is_locked_and_200_again_after(forwarder, program, tmp_path, eventually):
+    server = program("server1").start()
+    heartbeat = phone_request("OPTIONS", "sip:127.0.0.1:5070")
+    assert forwarder.ask(heartbeat, server).status == 200
+    lock = sqlite3.connect(tmp_path / "cluster.db", isolation_level=None)
+    lock.execute("BEGIN IMMEDIATE")
+    eventually(lambda: forwarder.ask(heartbeat, server).status == 503)
+    assert forwarder.ask(register(), server).status == 503
+    assert "locked" in server.read("/status")["store"]
+    lock.execute("ROLLBACK")
+    lock.close()
+    eventually(lambda: forwarder.ask(heartbeat, server).status == 200)
+    assert forwarder.ask(register(), server).status == 200
+
+
+def test_passwords_are_asked_when_a_file_of_users_is_given(forwarder, program, tmp_path):
+    (tmp_path / "users").write_text("# ours\nbob:builder\n")
+    server = program("server1", "--users", str(tmp_path / "users"), "--realm", "ours.test").start()
+    challenged = forwarder.ask(register(), server)
+    assert isinstance(challenged, Response)
+    assert challenged.status == 401
+    assert 'realm="ours.test"' in challenged.get("WWW-Authenticate")
+
+
+def test_noise_is_counted_and_nothing_falls_over(forwarder, program):
+    server = program("server1").start()
+    unreadable = (b"\r\n\r\n", b"\xff" * 2000, b"", b"GET / HTTP/1.1\r\n\r\n")
+    for data in (*unreadable, b"INVITE x SIP/2.0\r\n\r\n", b"SIP/2.0 200 OK\r\n\r\n"):
+        forwarder.sock.sendto(data, ("127.0.0.1", server.port))
+    assert forwarder.ask(phone_request("OPTIONS", "sip:x"), server).status == 200
+    status = server.read("/status")
+    assert status["handled"]["heartbeats"] == 1
+    assert sum(status["dropped"].values()) == 6
+    assert server.end(signal.SIGTERM) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--tariff", "cheap"], "as in 0.10+0.05/10s"),
+        (["--listen", "127.0.0.1"], "--listen: '127.0.0.1' has no port"),
+        (["--forwarder", "forwarder:5060"], "--forwarder: 'forwarder' is not an IP address"),
+        (["--users", "nowhere"], "--users: cannot read nowhere"),
+        (["--store", "nowhere/cluster.db"], "there is no folder"),
+        (["--name", ""], "--name must be"),
+    ],
+)
+def test_what_is_wrong_at_the_start_is_one_sentence_with_the_remedy(program, options, sentence):
+    finished = subprocess.run([*program("server1").argv, *options], capture_output=True, text=True, timeout=HELLO)
+    assert (finished.returncode, finished.stdout) == (1, "")
+    assert sentence in finished.stderr
+    assert len(finished.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("kind", [socket.SOCK_DGRAM, socket.SOCK_STREAM])
+def test_a_taken_port_is_named(program, kind):
+    server = program("server1")
+    with socket.socket(socket.AF_INET, kind) as taken:
+        port = server.port if kind == socket.SOCK_DGRAM else int(server.page.rpartition(":")[2])
+        taken.bind(("127.0.0.1", port))
+        if kind == socket.SOCK_STREAM:
+            taken.listen()
+        finished = subprocess.run(server.argv, capture_output=True, text=True, timeout=HELLO)
+    assert finished.returncode == 1
+    assert f"127.0.0.1:{port}" in finished.stderr
+    assert "name another one" in finished.stderr
+    assert len(finished.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("text", ["alice", ":secret", "alice:", "alice:x\nalice:y"])
+def test_a_broken_line_of_the_password_file_is_named(program, tmp_path, text):
+    users = tmp_path / "users"
+    users.write_text(f"# users\n{text}\n")
+    argv = [*program("server1").argv, "--users", str(users)]
+    finished = subprocess.run(argv, capture_output=True, text=True, timeout=HELLO)
+    assert finished.returncode == 1
+    assert f"{users}:{1 + len(text.splitlines())}:" in finished.stderr
