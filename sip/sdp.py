@@ -330,7 +330,7 @@ def _unicast(host: str) -> str:
         raise RemoteProtocolError(f"SDP: the media address {host[:60]!r} is not a literal one", status=488) from None
     if parsed.is_multicast or host == "255.255.255.255":
         raise RemoteProtocolError(f"SDP: the media address {host} is not one host's", status=488)
-    return host
+    return str(parsed)  # as recvfrom spells it
 
 
 def _rtcp(stream: MediaDescription, host: str) -> Address | None:

@@ -143,7 +143,7 @@ def test_a_direction_of_the_session_holds_for_its_streams_until_they_say_otherwi
 
 
 def test_ipv6_addresses_and_the_streams_own_connection():
-    offered = described("c=IN IP4 192.0.2.7", "m=audio 4000 RTP/AVP 0", "c=IN IP6 2001:db8::7")
+    offered = described("c=IN IP4 192.0.2.7", "m=audio 4000 RTP/AVP 0", "c=IN IP6 2001:DB8:0::7")
     answered = answer(offered, "2001:db8::9", 5000)
     assert plan(answered, offered).remote == ("2001:db8::7", 4000)
     assert "c=IN IP6 2001:db8::9\r\n" in str(answered)

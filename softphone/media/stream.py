@@ -70,17 +70,19 @@ class Stream:
         self._digits_heard = DigitReceiver()
         self._level_in, self._level_out = LevelMeter(), LevelMeter()
         self._gap = GapMeter()
-        self._flowing = False
+        self._flowing = self._both = False
         self._echo: Address | None = None
         self._report_to: Address | None = None
         self._report_at = now + REPORT_INTERVAL / 2
         self._packets_reported = 0
         self._their_report: tuple[int, float] | None = None
         self._round_trip: float | None = None
+        self.plan = plan
         self.agree(plan)
 
     def agree(self, plan: MediaPlan, held: bool = False) -> None:
         """Offer and answer have met (again). `held`: we put the other side on hold, so the microphone stays here."""
+        kept_talking = self._both and plan.remote == self.plan.remote
         self.plan = plan
         self._codec = CODECS[plan.codec]
         # Numbers bind the sender of a description to nothing (RFC 3264 5.1): whatever we ever offered may come.
@@ -94,7 +96,8 @@ class Stream:
         self._sends = somewhere and plan.direction.sends and not held
         self._hears = plan.direction.receives and not held
         self._both = self._sends and plan.direction is MediaDirection.SENDRECV
-        self._gap.reset()
+        if not (kept_talking and self._both):
+            self._gap.reset()
         if not self._hears:
             self._buffer.clear()
 
