@@ -1,0 +1,93 @@
+"""The forwarder's SIP sockets: one for the phones, one connected to each server, all on the same address.
+
+The phones' is bound alone, so that a second forwarder fails to bind; then it lets the servers' join. The kernel gives a
+connected socket what its server sends and the phones' all the rest. So the socket tells a message's direction, and a
+killed server's refusal arrives on its own leg. Where the system cannot share a port like this, a leg has a port of its
+own, and what its server sends to the forwarder's address is told by where it comes from.
+"""
+
+from __future__ import annotations
+
+import socket
+import sys
+import time
+
+from plumbing.address import Address
+from plumbing.udp import bind_udp, family_of
+
+SHARES_PORTS = sys.platform == "linux"
+ROUTE_LIFE = 10.0  # seconds for which the system's choice of an own address is trusted
+MAX_ROUTES = 1024
+Datagram = tuple[bytes, Address]
+
+
+def open_phones(listen: Address) -> socket.socket:
+    """Raises OSError naming the address, as when another program has it."""
+    sock = bind_udp(listen)
+    if SHARES_PORTS:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    return sock
+
+
+def open_leg(listen: Address, server: Address) -> tuple[socket.socket, list[Datagram]]:
+    """A socket connected to the server, and what others sent that landed on it before it was connected.
+
+    Raises OSError where the server's address cannot be reached at all.
+    """
+    if SHARES_PORTS and family_of(listen[0]) == family_of(server[0]):
+        try:
+            return _connected(bind_udp(listen, share=True), server)
+        except OSError:
+            pass  # a listen address that cannot reach the server, such as loopback for a server elsewhere
+    return _connected(bind_udp(("::" if ":" in server[0] else "0.0.0.0", 0)), server)
+
+
+def _connected(sock: socket.socket, server: Address) -> tuple[socket.socket, list[Datagram]]:
+    try:
+        sock.connect(server)
+    except OSError:
+        sock.close()
+        raise
+    landed: list[Datagram] = []
+    while True:
+        try:
+            data, source = sock.recvfrom(65_535)
+        except (BlockingIOError, ConnectionError):
+            return sock, landed
+        landed.append((data, source[:2]))
+
+
+class OwnAddress:
+    """The forwarder's address as its peers know it: what the operator says, else what it listens on, else (listening on
+    every address) the one that the system uses towards the peer."""
+
+    def __init__(self, listen: Address, advertise: Address | None) -> None:
+        self.listen, self.advertise = listen, advertise
+        self._wildcard = listen[0] in ("0.0.0.0", "::")
+        self._routes: dict[str, tuple[Address, float]] = {}
+
+    def towards(self, host: str) -> Address:
+        """`host` is an IP address."""
+        if self.advertise:
+            return self.advertise
+        if not self._wildcard:
+            return self.listen
+        now = time.monotonic()
+        known = self._routes.get(host)
+        if known and now - known[1] < ROUTE_LIFE:
+            return known[0]
+        if len(self._routes) >= MAX_ROUTES:
+            self._routes.clear()
+        own = (_source_towards(host), self.listen[1])
+        self._routes[host] = (own, now)
+        return own
+
+
+def _source_towards(host: str) -> str:
+    """Connecting a UDP socket sends nothing; it makes the system choose."""
+    with socket.socket(family_of(host), socket.SOCK_DGRAM) as sock:
+        try:
+            sock.connect((host, 9))
+        except OSError:
+            return "::1" if ":" in host else "127.0.0.1"
+        return str(sock.getsockname()[0])

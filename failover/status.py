@@ -1,0 +1,105 @@
+"""What the forwarder tells about itself: /status, /events and /metrics, made from the core's own data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from failover.core import Core
+from failover.health import State
+from failover.outcome import Event, Failover, Passed, StateChanged
+from failover.table import Server
+from plumbing.address import Address, format_address
+from sip import VERSION
+
+
+def status(core: Core, listen: Address, started: float, now: float, wall: float) -> dict[str, object]:
+    """The /status object. `started` and `now` are monotonic, `wall` is the time of day at `now`."""
+    hot = core.table.hot
+    return {
+        "version": VERSION,
+        "listen": format_address(listen),
+        "policy": core.table.policy,
+        "hot": hot.name if hot else None,
+        "uptime": round(now - started, 3),
+        "servers": [_server(server, server is hot, now) for server in core.table.servers],
+        "counters": dict(sorted(core.counters.items())),
+        "in_flight": len(core.inflight),
+        "failovers": [_failover(failover, wall - now) for failover in core.failovers],
+    }
+
+
+def event(told: Event, offset: float) -> tuple[str, dict[str, object]] | None:
+    """An event's name and object for /events; None for those only counted. `offset` is wall minus monotonic time."""
+    if isinstance(told, Passed):
+        return "message", {
+            "at": told.at,
+            "wall": told.at + offset,
+            "from": told.came,
+            "to": told.went,
+            "source": format_address(told.source),
+            "target": format_address(told.target),
+            "method": told.method,
+            "status": told.status,
+            "call_id": told.call_id,
+            "replayed": told.replayed,
+        }
+    if isinstance(told, StateChanged):
+        return "state", {
+            "at": told.at, "server": told.server, "state": told.state.value, "why": told.why, "hot": told.hot
+        }  # fmt: skip
+    if isinstance(told, Failover):
+        return "failover", _failover(told, offset)
+    return None
+
+
+def metrics(core: Core, started: float, now: float) -> str:
+    """Prometheus' text format; server states in HAProxy's shape, one sample per state."""
+    lines = _family("forwarder_uptime_seconds", "gauge", "Seconds since the start.", [("", round(now - started, 3))])
+    servers = core.table.servers
+    states = [
+        (f'{{server="{server.name}",state="{state.value}"}}', int(server.health.state is state))
+        for server in servers
+        for state in State
+    ]
+    lines += _family("forwarder_server_status", "gauge", "1 for the state the server is in.", states)
+    lines += _family("forwarder_server_hot", "gauge", "1 for the server that new calls go to first.",
+                     [(f'{{server="{s.name}"}}', int(s is core.table.hot)) for s in servers])  # fmt: skip
+    lines += _family("forwarder_server_requests_total", "counter", "Requests passed on to the server.",
+                     [(f'{{server="{s.name}"}}', s.requests) for s in servers])  # fmt: skip
+    lines += _family("forwarder_server_responses_total", "counter", "Responses heard from the server.",
+                     [(f'{{server="{s.name}"}}', s.responses) for s in servers])  # fmt: skip
+    lines += _family("forwarder_in_flight", "gauge", "Datagrams that would be replayed if their server died now.",
+                     [("", len(core.inflight))])  # fmt: skip
+    counters = [(f'{{what="{name}"}}', value) for name, value in sorted(core.counters.items())]
+    lines += _family("forwarder_events_total", "counter", "Everything counted, by what it was.", counters)
+    return "\n".join([*lines, ""])
+
+
+def _family(name: str, kind: str, text: str, samples: Sequence[tuple[str, float]]) -> list[str]:
+    return [f"# HELP {name} {text}", f"# TYPE {name} {kind}", *(f"{name}{labels} {value}" for labels, value in samples)]
+
+
+def _server(server: Server, hot: bool, now: float) -> dict[str, object]:
+    return {
+        "name": server.name,
+        "address": format_address(server.address),
+        "state": server.health.state.value,
+        "wish": server.wish.value,
+        "hot": hot,
+        "for": round(now - server.health.since, 3),
+        "why": server.why,
+        "requests": server.requests,
+        "responses": server.responses,
+    }
+
+
+def _failover(failover: Failover, offset: float) -> dict[str, object]:
+    return {
+        "from": failover.lost,
+        "to": failover.taken_by,
+        "noticed": failover.noticed,
+        "at": failover.at + offset,
+        "monotonic": failover.at,
+        "replayed": failover.replayed,
+        "gap_ms": None if failover.gap is None else round(failover.gap * 1000, 3),
+    }

@@ -1,0 +1,14 @@
+"""Forwards SIP over UDP to the first living server of a list, and moves on when that one dies.
+
+    python forwarder.py [servers.properties] [--check] [--version] [--help] [-v]
+
+Needs nothing but Python's standard library. What it does is in failover/; servers.properties explains the settings.
+"""
+
+import sys
+from pathlib import Path
+
+from failover.program import main
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:], Path(__file__).resolve().parent / "servers.properties"))
