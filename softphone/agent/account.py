@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Protocol
+from urllib.parse import quote, unquote
 
 from sip import VERSION
+from sip.errors import RemoteProtocolError
 from sip.header import NameAddr
 from sip.uri import Uri
 
@@ -14,6 +17,9 @@ Address = tuple[str, int]
 USER_AGENT = f"call-failover-softphone/{VERSION}"
 METHODS = ("INVITE", "ACK", "CANCEL", "BYE", "OPTIONS")
 ALLOW = ("Allow", ", ".join(METHODS))
+
+_USER = "%-_.!~*'()&=+$,;?/"  # unreserved and user-unreserved
+_AS_TYPED = re.compile(r"""[^\s:@"<>\\\[\]{}|^`\x00-\x1f\x7f]*""")
 
 
 class Randomness(Protocol):
@@ -46,9 +52,16 @@ class Account:
     def target(self, text: str) -> Uri:
         """What a person typed: "bob", "bob@host", "sip:bob@host". RemoteProtocolError if it is no address."""
         text = text.strip()
+        if not text:
+            raise RemoteProtocolError("nobody is named")
         if not text.lower().startswith(("sip:", "sips:")):
-            text = f"sip:{text}" if "@" in text else f"sip:{text}@{bracketed(self.domain)}"
-        return Uri.parse(text)
+            user, at, host = text.partition("@")
+            # RFC 3261 25.1, userinfo: what may not stand there, such as letters beyond ASCII, is escaped.
+            text = f"sip:{quote(user, safe=_USER)}@{host if at else bracketed(self.domain)}"
+        uri = Uri.parse(text)
+        if not _AS_TYPED.fullmatch(unquote(uri.user)):
+            raise RemoteProtocolError(f"not a user: {uri.user[:40]!r}")
+        return uri
 
 
 def bracketed(host: str) -> str:

@@ -69,6 +69,11 @@ class Agent:
         return dict(self._endpoint.dropped)
 
     @property
+    def local_host(self) -> str:
+        """The host our media is wanted at, too."""
+        return self._endpoint.local[0]
+
+    @property
     def at_rest(self) -> bool:
         """Nothing is left to be confirmed by the other side: no call and no registering under way."""
         return self._registration.at_rest and all(call.state is CallState.ENDED for call in self._calls)

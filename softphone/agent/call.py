@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import Enum
+from urllib.parse import unquote
 
 from sip import sdp
 from sip.dialog import Dialog, next_hop
@@ -58,7 +59,7 @@ class Call:
         self.reached_at = endpoint.local  # where the peer was reached, for a Contact that is a name
         self.state = state
         self.call_id = call_id
-        self.name = peer.display or peer.uri.user or peer.uri.host
+        self.name = peer.display or unquote(peer.uri.user) or peer.uri.host
         self.peer_uri = str(peer.uri)
         self.sentence = ""
         self.since = now

@@ -1,0 +1,325 @@
+"""A whole phone without windows: the user agent, its thread and socket, and the sound of its calls.
+
+    phone = Phone(Account("alice", "failover.test"), proxy=("127.0.0.1", 5060), on_event=print)
+    phone.start()
+    phone.call("bob")
+    phone.stop()
+
+Wishes return at once and may come from any thread; what becomes of them arrives as events (softphone.agent.event),
+told in the phone's own `sip` thread, which alone owns the agent, the socket and the media sessions' list.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import socket
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from plumbing.address import Address
+from plumbing.loop import Loop, LoopStopped, Timer
+from plumbing.udp import bind_udp, family_of
+from softphone.agent.account import Account as Account
+from softphone.agent.agent import Agent
+from softphone.agent.endpoint import AgentOutcome, Send
+from softphone.agent.event import CallChanged, CallState, CallView, Direction, RegistrationChanged, RegistrationState
+from softphone.media.audio import AudioSink, AudioSource
+from softphone.media.session import MediaSession
+from softphone.media.stream import MediaStats
+
+log = logging.getLogger(__name__)
+
+DATAGRAM = 65_535
+BURST = 64  # datagrams read before timers and wishes get their turn
+LARGEST_SENT = 65_507
+
+
+@dataclass(frozen=True)
+class PhoneSnapshot:
+    """The phone at one moment. `calls`: the newest last. `retransmissions`: SIP messages that went out again because
+    no answer came in time."""
+
+    registration: RegistrationChanged
+    calls: tuple[CallView, ...]
+    retransmissions: int
+    media: MediaStats | None
+
+
+class Phone:
+    """`proxy`: where everything goes that begins something; None: straight to the called address. `sound`: a source
+    and a sink; without, a test tone is said and nothing is heard. `expires`: seconds asked of the registrar."""
+
+    def __init__(
+        self,
+        account: Account,
+        proxy: Address | None,
+        listen: Address = ("0.0.0.0", 0),
+        on_event: Callable[[object], None] = lambda event: None,
+        sound: tuple[AudioSource, AudioSink] | None = None,
+        register: bool = True,
+        expires: int = 300,
+    ) -> None:
+        self.account = account
+        self.address: Address = listen
+        self._proxy, self._listen, self._on_event = proxy, listen, on_event
+        self._sound, self._register, self._expires = sound, register, expires
+        self._loop = Loop(f"sip-{account.user}")
+        self._last_media: MediaSession | None = None  # swapped whole; read by any thread
+        self._lifecycle = threading.Lock()  # guards _started, _stopped
+        self._started = self._stopped = False
+        self._at_rest = threading.Event()  # set while leaving, once the others have confirmed
+        # From here on: the sip thread's, or before start.
+        self._agent: Agent
+        self._socket: socket.socket
+        self._timer: Timer | None = None
+        self._leaving = False
+        self._sessions: dict[str, MediaSession] = {}
+
+    # -- any thread: start and stop ---------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Bind, begin to listen, register. OSError names the address that could not be had."""
+        with self._lifecycle:
+            if self._started or self._stopped:
+                raise RuntimeError("a phone is started once")
+            proxy = _resolved(self._proxy) if self._proxy else None
+            self._socket = bind_udp(self._listen)
+            self.address = self._socket.getsockname()[:2]
+            local = (_own_host(self.address[0], proxy), self.address[1])
+            self._agent = Agent(self.account, local, proxy, random.SystemRandom(), self._expires)
+            self._loop.watch(self._socket, self._on_readable)
+            self._loop.start()
+            self._started = True
+        if self._register:
+            self.register()
+
+    def stop(self, timeout: float = 3.0) -> None:
+        """End the call, take the registration back, leave no thread and no socket, all within `timeout` seconds.
+
+        Twice is fine. Called from an event it does not wait for the others' answers.
+        """
+        with self._lifecycle:
+            if self._stopped:
+                return
+            self._stopped = True
+            if not self._started:
+                self._loop.stop()
+                return
+        end = time.monotonic() + timeout
+        self._loop.post(self._say_goodbye)
+        if self._loop.on_thread():
+            self._loop.post(self._close)
+            self._loop.stop()
+            return
+        # What is not confirmed after most of the time will not be, and the threads need the rest.
+        self._at_rest.wait(timeout * 0.8)
+        self._loop.post(self._close)
+        self._loop.stop(max(0.1, end - time.monotonic()))
+
+    # -- any thread: wishes -----------------------------------------------------------------------------------------
+
+    def register(self) -> None:
+        """Register, or refresh the registration, now."""
+        self._wish(lambda now: self._agent.register(now))
+
+    def call(self, target: str) -> None:
+        """Call "bob", "bob@host" or "sip:bob@host:port"."""
+        self._loop.post(lambda: self._call(target))
+
+    def answer(self) -> None:
+        self._loop.post(self._answer)
+
+    def decline(self) -> None:
+        self._wish(lambda now: self._agent.decline(now))
+
+    def hang_up(self) -> None:
+        """End the call, or give it up before it was answered."""
+        self._wish(lambda now: self._agent.hang_up(now))
+
+    def hold(self) -> None:
+        self._wish(lambda now: self._agent.hold(now))
+
+    def resume(self) -> None:
+        self._wish(lambda now: self._agent.resume(now))
+
+    def probe(self) -> None:
+        """Ask the other side within the call (OPTIONS); ProbeAnswered tells when its answer came."""
+        self._wish(lambda now: self._agent.probe(now))
+
+    def mute(self, muted: bool) -> None:
+        """Say nothing for the rest of the call, or speak again."""
+        self._loop.post(lambda: self._mute(muted))
+
+    def dtmf(self, digit: str) -> None:
+        """Send a digit of the dial pad into the call (RFC 4733); without a call, or to a phone that takes none,
+        nothing is sent."""
+        self._loop.post(lambda: self._dtmf(digit))
+
+    # -- any thread: questions --------------------------------------------------------------------------------------
+
+    def snapshot(self, timeout: float = 1.0) -> PhoneSnapshot:
+        """Raises plumbing.loop.LoopStopped if the phone is not running, TimeoutError if it is stuck."""
+        return self._loop.ask(self._snapshot, timeout)
+
+    def media_stats(self) -> MediaStats | None:
+        """Of the call going on, after its end of the last one; None before the first. Cheap, no lock."""
+        session = self._last_media
+        return session.stats() if session else None
+
+    # -- sip thread -------------------------------------------------------------------------------------------------
+
+    def _wish(self, function: Callable[[float], AgentOutcome]) -> None:
+        self._loop.post(lambda: self._do(function(time.monotonic())))
+
+    def _on_readable(self) -> None:
+        for _ in range(BURST):
+            try:
+                data, source = self._socket.recvfrom(DATAGRAM)
+            except OSError:  # nothing more, or (Windows) the refusal of something sent earlier
+                return
+            self._do(self._agent.receive(data, source[:2], time.monotonic()))
+
+    def _on_deadline(self) -> None:
+        self._timer = None
+        self._do(self._agent.on_deadline(time.monotonic()))
+
+    def _do(self, outcome: AgentOutcome) -> None:
+        for send in outcome.sends:
+            self._send(send)
+        for event in outcome.events:
+            if isinstance(event, CallChanged):
+                self._follow(event.call)
+            try:
+                self._on_event(event)
+            except Exception:
+                log.exception("telling %s failed", type(event).__name__)
+        if self._leaving and self._agent.at_rest:
+            self._at_rest.set()
+        self._set_timer()
+
+    def _send(self, send: Send) -> None:
+        try:
+            if len(send.data) > LARGEST_SENT or not 0 < send.to[1] < 65536:
+                raise OSError("too large, or no port")
+            self._socket.sendto(send.data, send.to)
+        except BlockingIOError:
+            return  # as if lost on the way: it is sent again
+        except OSError as error:
+            log.debug("not sent to %s port %d: %s", send.to[0], send.to[1], error)
+            self._loop.post(lambda: self._do(self._agent.on_unreachable(send.to, time.monotonic())))
+
+    def _set_timer(self) -> None:
+        due = self._agent.deadline
+        if self._timer is not None:
+            if self._timer.deadline == due:
+                return
+            self._timer.cancel()
+        self._timer = self._loop.at(due, self._on_deadline) if due is not None else None
+
+    def _call(self, target: str) -> None:
+        if self._agent.active_call is None:
+            now = time.monotonic()
+            session = self._open_session(target, now)
+            if session is not None:
+                outcome = self._agent.call(target, session.port, now)
+                self._keep(session)
+                self._do(outcome)
+
+    def _answer(self) -> None:
+        call = self._agent.active_call
+        if call is not None and call.state is CallState.INCOMING:
+            now = time.monotonic()
+            session = self._open_session(call.peer_uri, now)
+            if session is not None:
+                outcome = self._agent.answer(session.port, now)
+                self._keep(session)
+                self._do(outcome)
+
+    def _keep(self, session: MediaSession) -> None:
+        call = self._agent.active_call
+        if call is None:
+            session.stop()
+        else:
+            self._sessions[call.id] = self._last_media = session
+
+    def _open_session(self, target: str, now: float) -> MediaSession | None:
+        source, sink = self._sound or (None, None)
+        session = MediaSession((self._agent.local_host, 0), source=source, sink=sink)
+        try:
+            session.open()
+        except OSError as error:
+            failed = CallView("", Direction.OUTGOING, target, target, CallState.ENDED, f"No sound: {error}", now)
+            self._on_event(CallChanged(now, failed))
+            return None
+        return session
+
+    def _follow(self, call: CallView) -> None:
+        """The sound does what the call says."""
+        session = self._sessions.get(call.id)
+        if session is None:
+            return
+        if not call.active:
+            del self._sessions[call.id]
+            session.stop()
+        elif call.media is not None:
+            session.apply(call.media, call.held_here)
+
+    def _mute(self, muted: bool) -> None:
+        for session in self._sessions.values():
+            session.mute(muted)
+
+    def _dtmf(self, digit: str) -> None:
+        for session in self._sessions.values():
+            try:
+                session.dtmf(digit)
+            except ValueError as error:
+                log.info("digit %r not sent: %s", digit, error)
+
+    def _snapshot(self) -> PhoneSnapshot:
+        agent = self._agent
+        return PhoneSnapshot(agent.registration, agent.calls, agent.retransmissions, self.media_stats())
+
+    def _say_goodbye(self) -> None:
+        now = time.monotonic()
+        self._do(self._agent.hang_up(now))
+        outcome = self._agent.unregister(now)
+        self._leaving = True
+        self._do(outcome)
+
+    def _close(self) -> None:
+        self._loop.unwatch(self._socket)
+        self._socket.close()
+        if self._timer is not None:
+            self._timer.cancel()
+        for session in self._sessions.values():
+            session.stop()
+        self._sessions.clear()
+
+
+def _resolved(address: Address) -> Address:
+    """A proxy may be named; its address is looked up once, here, and never on the message path."""
+    host, port = address
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
+    except OSError as error:
+        raise OSError(error.errno, f"the server's name cannot be found: {host} ({error.strerror})") from error
+    return str(found[0][4][0]), port
+
+
+def _own_host(bound: str, proxy: Address | None) -> str:
+    """The host others can send to. Bound to all addresses, it is the one this computer would use towards the proxy."""
+    if bound not in ("0.0.0.0", "::"):
+        return bound
+    there = proxy or (("192.0.2.1", 5060) if bound == "0.0.0.0" else ("2001:db8::1", 5060))
+    with socket.socket(family_of(bound), socket.SOCK_DGRAM) as sock:
+        try:
+            sock.connect(there)  # UDP: nothing is sent
+        except OSError:
+            return "127.0.0.1" if bound == "0.0.0.0" else "::1"
+        return str(sock.getsockname()[0])
+
+
+__all__ = ["Account", "LoopStopped", "Phone", "PhoneSnapshot", "RegistrationState"]

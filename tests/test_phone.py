@@ -1,0 +1,210 @@
+"""Real phones over loopback sockets: threads, timers, sound. What is said in detail is tested in test_agent.py."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+
+import pytest
+
+from plumbing.loop import LoopStopped
+from sip.message import parse, reply
+from softphone.agent.event import CallChanged, CallState, ProbeAnswered, RegistrationState
+from softphone.phone import Account, Phone
+
+LOCAL = ("127.0.0.1", 0)
+
+
+class Owner:
+    """A phone, and what its person has seen."""
+
+    def __init__(self, user: str, proxy=None, register=False, password="", listen=LOCAL) -> None:
+        self.events: list[object] = []
+        account = Account(user, "failover.test", password, user.capitalize())
+        self.phone = Phone(account, proxy, listen, self.events.append, register=register)
+        self.phone.start()
+
+    @property
+    def states(self) -> list[CallState]:
+        return [event.call.state for event in self.events if isinstance(event, CallChanged)]
+
+    @property
+    def state(self) -> CallState | None:
+        return self.states[-1] if self.states else None
+
+    @property
+    def sentence(self) -> str:
+        return [event.call.sentence for event in self.events if isinstance(event, CallChanged)][-1]
+
+    @property
+    def uri(self) -> str:
+        host, port = self.phone.address
+        return f"sip:{self.phone.account.user}@{host}:{port}"
+
+
+@pytest.fixture
+def owners():
+    made: list[Owner] = []
+
+    def make(user: str, **options) -> Owner:
+        made.append(Owner(user, **options))
+        return made[-1]
+
+    yield make
+    for owner in made:
+        owner.phone.stop()
+
+
+@pytest.fixture
+def talking(owners, eventually):
+    alice, bob = owners("alice"), owners("bob")
+    alice.phone.call(bob.uri)
+    eventually(lambda: bob.state is CallState.INCOMING)
+    bob.phone.answer()
+    eventually(lambda: alice.state is bob.state is CallState.TALKING)
+    return alice, bob
+
+
+def test_two_phones_call_talk_and_hang_up(talking, eventually):
+    alice, bob = talking
+    for owner in talking:
+        eventually(lambda owner=owner: owner.phone.media_stats().packets_received > 10)
+    assert alice.phone.media_stats().codec == "PCMU"
+    bob.phone.hang_up()
+    eventually(lambda: alice.state is bob.state is CallState.ENDED)
+    assert (alice.sentence, bob.sentence) == ("Bob hung up", "You hung up")
+    assert not [t.name for t in threading.enumerate() if t.name.startswith("media")], "sound ends with the call"
+    assert alice.phone.media_stats().packets_received > 10, "the last call's figures can still be read"
+    for owner in talking:
+        shown = owner.phone.snapshot()
+        assert shown.retransmissions == 0 and [call.state for call in shown.calls] == [CallState.ENDED]
+
+
+def test_hold_stops_the_sound_and_resume_brings_it_back(talking, eventually):
+    alice, bob = talking
+    eventually(lambda: bob.phone.media_stats().packets_received > 5)
+    alice.phone.hold()
+    eventually(lambda: bob.sentence == "Alice has put the call on hold")
+    eventually(lambda: alice.sentence == "Bob is on hold")
+    alice.phone.resume()
+    eventually(lambda: bob.sentence == "Talking with Alice")
+    before = bob.phone.media_stats().packets_received
+    eventually(lambda: bob.phone.media_stats().packets_received > before + 5)
+
+
+def test_a_probe_is_answered_within_the_call(talking, eventually):
+    alice, _ = talking
+    alice.phone.probe()
+    probe = eventually(lambda: [e for e in alice.events if isinstance(e, ProbeAnswered)])[0]
+    assert probe.status == 200 and 0 < probe.at - probe.sent_at < 1.0
+
+
+def test_digits_and_mute_do_no_harm_with_and_without_a_call(talking, owners, eventually):
+    alone = owners("carol")
+    for phone in (alone.phone, talking[0].phone):
+        phone.mute(True)
+        phone.dtmf("5")
+        phone.dtmf("nonsense")
+        phone.mute(False)
+    assert talking[0].phone.snapshot().calls[0].state is CallState.TALKING
+    assert alone.phone.snapshot().calls == ()
+
+
+def test_stop_in_mid_call_hangs_up_and_leaves_nothing(talking, eventually):
+    alice, bob = talking
+    alice.phone.stop()
+    assert alice.state is CallState.ENDED
+    eventually(lambda: bob.sentence == "Alice hung up")
+    alice.phone.stop()
+    with pytest.raises(LoopStopped):
+        alice.phone.snapshot()
+    alice.phone.call("bob")
+    again = Phone(Account("x", "failover.test"), None, alice.phone.address, register=False)
+    again.start()
+    again.stop()
+
+
+def test_stop_while_ringing_cancels(owners, eventually):
+    alice, bob = owners("alice"), owners("bob")
+    alice.phone.call(bob.uri)
+    eventually(lambda: alice.state is CallState.RINGING)
+    alice.phone.stop()
+    eventually(lambda: bob.state is CallState.ENDED)
+    assert bob.sentence == "Missed call from Alice"
+
+
+def test_stop_with_nobody_answering_keeps_to_its_time(owners, eventually):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as deaf:
+        deaf.bind(LOCAL)
+        alice = owners("alice", proxy=deaf.getsockname(), register=True)
+        alice.phone.call("bob")
+        eventually(lambda: alice.state is CallState.CALLING)
+        began = time.monotonic()
+        alice.phone.stop(timeout=0.5)
+        assert time.monotonic() - began < 0.6
+
+
+def test_a_phone_may_be_stopped_from_its_own_event(eventually):
+    phones: list[Phone] = []
+    phone = Phone(Account("alice", "failover.test"), None, LOCAL, lambda event: phones[0].stop(), register=False)
+    phones.append(phone)
+    phone.start()
+    phone.call("not an address")
+    eventually(lambda: not [t for t in threading.enumerate() if t.name == "sip-alice"])
+
+
+def test_a_phone_that_was_never_started_stops():
+    phone = Phone(Account("alice", "failover.test"), None)
+    phone.stop()
+    with pytest.raises(RuntimeError):
+        phone.start()
+
+
+def test_an_address_in_use_is_named():
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+        other.bind(LOCAL)
+        port = other.getsockname()[1]
+        phone = Phone(Account("alice", "failover.test"), None, ("127.0.0.1", port))
+        with pytest.raises(OSError, match=f"127.0.0.1:{port}"):
+            phone.start()
+        phone.stop()
+
+
+def test_an_event_handler_that_fails_does_not_stop_the_phone(eventually, caplog):
+    def fail(event: object) -> None:
+        raise ValueError("the window is gone")
+
+    phone = Phone(Account("alice", "failover.test"), None, LOCAL, fail, register=False)
+    phone.start()
+    phone.call("not an address")
+    eventually(lambda: phone.snapshot().calls)
+    phone.stop()
+    assert "telling CallChanged failed" in caplog.text
+
+
+def test_a_phone_registers_and_takes_it_back(owners, eventually):
+    asked: list[tuple[str, str]] = []
+
+    def serve(sock: socket.socket) -> None:
+        while (packet := sock.recvfrom(65535))[0]:  # an empty one ends it
+            request, source = parse(packet[0]), packet[1]
+            asked.append((request.method, request.get("Contact")))
+            request.replace_top("Via", str(request.via.with_source(*source)))
+            answer = reply(request, 200, to_tag="r", fields=[("Contact", request.get("Contact"))])
+            sock.sendto(answer.to_bytes(), source)
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as registrar:
+        registrar.bind(LOCAL)
+        server = threading.Thread(target=serve, args=(registrar,))
+        server.start()
+        # Bound to all addresses, the phone names the one towards its proxy.
+        alice = owners("alice", proxy=registrar.getsockname(), register=True, listen=("0.0.0.0", 0))
+        eventually(lambda: alice.phone.snapshot().registration.state is RegistrationState.REGISTERED)
+        alice.phone.stop()
+        registrar.sendto(b"", registrar.getsockname())
+        server.join(2.0)
+    port = alice.phone.address[1]
+    assert asked[0] == ("REGISTER", f"<sip:alice@127.0.0.1:{port}>;expires=300")
+    assert asked[1] == ("REGISTER", f"<sip:alice@127.0.0.1:{port}>;expires=0")
+
