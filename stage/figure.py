@@ -1,0 +1,260 @@
+"""The figure: phones, forwarder, servers and store, with real messages travelling and the plug to pull on each server.
+
+It shows what it is told and asks for nothing but `kill` and `restart`. GUI thread.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from PySide6.QtCore import QPointF, QRectF, QSize, QSizeF, Qt, QTimer, Signal
+from PySide6.QtGui import QColor, QPainter, QPainterPath, QPaintEvent, QPen, QResizeEvent
+from PySide6.QtWidgets import QSizePolicy, QWidget
+
+from softphone.qt import icons
+from softphone.qt.theme import GRID, Palette, Size, theme
+from softphone.qt.widgets import FlatButton
+from stage import paint
+from stage.geometry import LEAST, Geometry, lay_out
+from stage.travel import LASTS, Traffic, Travel
+
+MOVING = 33  # ms between frames while a message moves
+FLOWING = 80  # ms between frames while only the audio flows
+DASH = (5.0, 4.0)  # of the audio's line, in widths of the pen
+
+# What a server looks like: (icon, tone of icon and edge, width of the edge).
+LOOKS = {
+    "hot": ("dot", "hot", 3.0),
+    "ready": ("ring", "alive", 1.5),
+    "failing": ("warning", "warning", 2.0),
+    "waking": ("ring", "warning", 1.5),
+    "dead": ("crossed", "dead", 1.5),
+}
+# What a message looks like: the tone of its lozenge.
+TONES = {"request": "hot", "answer": "alive", "refusal": "stop", "replay": "warning"}
+
+
+@dataclass(frozen=True)
+class ServerLook:
+    """`look` is a key of LOOKS, `words` say it; `kill` and `restart`: may it be done, and the tooltip."""
+
+    look: str
+    words: str
+    address: str
+    kill: tuple[bool, str]
+    restart: tuple[bool, str]
+
+
+@dataclass(frozen=True)
+class PhoneLook:
+    """`tone` and `icon` of the theme; `linked`: registered, so that its line to the forwarder is lit."""
+
+    tone: str
+    icon: str
+    linked: bool
+
+
+ABSENT = ServerLook("waking", "starting ...", "", (False, "It is still starting"), (False, "It is still starting"))
+
+
+class Figure(QWidget):
+    """`phones` and `servers` are the names, left and right."""
+
+    kill = Signal(str)
+    restart = Signal(str)
+
+    def __init__(self, phones: tuple[str, str], servers: tuple[str, str], port: int, parent: QWidget | None = None,
+                 clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(parent)
+        self.setAccessibleName("The figure: two phones, the forwarder, two servers and their store")
+        self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Expanding)
+        self._phones, self._servers, self._port, self._clock = phones, servers, port, clock
+        self.phones = dict.fromkeys(phones, PhoneLook("dead", "call", False))
+        self.servers = dict.fromkeys(servers, ABSENT)
+        self.hot: str | None = None
+        self.talking = False
+        self.traffic = Traffic()
+        self._moved_at = -10.0  # when the hot server changed last
+        self._geometry = self._lay_out()
+        self.buttons: dict[tuple[str, str], FlatButton] = {}
+        for name in servers:
+            self._make_buttons(name)
+        self._frames = QTimer(self)
+        self._frames.timeout.connect(self._frame)
+        theme().changed.connect(self._animate)
+        self._place_buttons()
+
+    # -- what there is to show ------------------------------------------------------------------------------------
+
+    def show_server(self, name: str, look: ServerLook) -> None:
+        self.servers[name] = look
+        self.buttons[name, "kill"].allow(*look.kill)
+        self.buttons[name, "restart"].allow(*look.restart)
+        self.update()
+
+    def show_hot(self, name: str | None) -> None:
+        """The path moves: the line to the new hot server lights up from the forwarder on."""
+        if name != self.hot:
+            self.hot = name
+            self._moved_at = self._clock()
+            self._animate()
+
+    def show_phone(self, name: str, look: PhoneLook) -> None:
+        self.phones[name] = look
+        self.update()
+
+    def show_talking(self, talking: bool) -> None:
+        if talking != self.talking:
+            self.talking = talking
+            self._animate()
+
+    def show_message(self, call: str, travel: Travel) -> None:
+        self.traffic.add(call, travel, self._clock())
+        self._animate()
+
+    # -- construction and size ------------------------------------------------------------------------------------
+
+    def _make_buttons(self, name: str) -> None:
+        for action, label, icon, tone in (("kill", "Kill", "decline", "stop"), ("restart", "Restart", "play", "")):
+            button = FlatButton(label, icon, tone, self)
+            button.setObjectName(f"{action}_{name}")
+            button.setAccessibleName(f"{label} {name}")
+            button.setFont(theme().font(Size.SMALL, bold=True))
+            button.clicked.connect(lambda _=False, action=action, name=name: getattr(self, action).emit(name))
+            button.allow(False, "It is still starting")
+            self.buttons[name, action] = button
+
+    def _lay_out(self) -> Geometry:
+        return lay_out(QSizeF(self.size()), self._phones, self._servers)
+
+    def _place_buttons(self) -> None:
+        for name in self._servers:
+            box = self._geometry.boxes[name].toRect()
+            height = 4 * GRID - 2
+            row = box.adjusted(GRID, box.height() - height - GRID, -GRID, -GRID)
+            kill = (row.width() - GRID) * 42 // 100
+            rest = row.width() - GRID - kill
+            self.buttons[name, "kill"].setGeometry(row.left(), row.top(), kill, height)
+            self.buttons[name, "restart"].setGeometry(row.left() + kill + GRID, row.top(), rest, height)
+
+    def minimumSizeHint(self) -> QSize:
+        return LEAST.toSize()
+
+    def sizeHint(self) -> QSize:
+        return QSize(720, 480)
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        super().resizeEvent(event)
+        self._geometry = self._lay_out()
+        self._place_buttons()
+
+    # -- motion ---------------------------------------------------------------------------------------------------
+
+    def _animate(self) -> None:
+        """Draw anew, and go on drawing for as long as something moves."""
+        now = self._clock()
+        if self.traffic.busy or now < self._moved_at + LASTS:
+            self._frames.start(MOVING)
+        elif self.talking and not theme().reduced_motion:
+            self._frames.start(FLOWING)
+        else:
+            self._frames.stop()
+        self.update()
+
+    def _frame(self) -> None:
+        if self._frames.interval() == FLOWING and not self.traffic.busy:
+            self.update(self._geometry.audio.boundingRect().adjusted(-8, -16, 8, 16).toAlignedRect())
+        else:
+            self.traffic.positions(self._clock())
+            self._animate()
+
+    # -- drawing --------------------------------------------------------------------------------------------------
+
+    def paintEvent(self, event: QPaintEvent) -> None:
+        painter = QPainter(self)
+        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+        palette, now = theme().palette, self._clock()
+        self._draw_links(painter, palette, now)
+        self._draw_audio(painter, palette, now)
+        for name, phone in self.phones.items():
+            paint.phone(painter, self._geometry.boxes[name], name, palette.tones()[phone.tone], phone.icon, palette)
+        self._draw_forwarder(painter, palette)
+        for name in self._servers:
+            self._draw_server(painter, name, palette)
+        paint.store(painter, self._geometry.boxes["store"], palette)
+        self._draw_messages(painter, palette, now)
+
+    def _draw_links(self, painter: QPainter, palette: Palette, now: float) -> None:
+        for name, phone in self.phones.items():
+            colour = palette.hot.colour if phone.linked else palette.line
+            paint.arrow(painter, *self._geometry.arrow(name, "forwarder"), colour, 2, dotted=not phone.linked)
+        for name in self._servers:
+            start, end = self._geometry.arrow("forwarder", name)
+            paint.arrow(painter, start, end, palette.faint, 2, dotted=True, head=False)
+            dead = self.servers[name].look == "dead"
+            to_store = self._geometry.arrow(name, "store")
+            paint.arrow(painter, *to_store, palette.faint if dead else palette.muted, 1.5, dotted=dead, head=False)
+        if self.hot:
+            path = self._geometry.route(("forwarder", self.hot))
+            moved = 1.0 if theme().reduced_motion else min(1.0, (now - self._moved_at) / LASTS)
+            paint.arrow(painter, *paint.part_of(path, moved), palette.hot.colour, 3.5)
+
+    def _draw_audio(self, painter: QPainter, palette: Palette, now: float) -> None:
+        path = self._geometry.audio
+        pen = QPen(palette.alive.colour if self.talking else palette.line, 2.5 if self.talking else 1.5)
+        if self.talking:
+            pen.setDashPattern(DASH)
+            if not theme().reduced_motion:
+                pen.setDashOffset(-(now * 12) % sum(DASH))
+        else:
+            pen.setDashPattern([0.1, 4])
+            pen.setCapStyle(Qt.PenCapStyle.RoundCap)
+        painter.setPen(pen)
+        painter.setBrush(Qt.BrushStyle.NoBrush)
+        painter.drawPath(path)
+        words = "audio (RTP), from phone to phone" if self.talking else "no audio"
+        paint.tag(painter, path.pointAtPercent(0.5), words, palette.alive.colour if self.talking else palette.muted,
+                  palette.surface)
+
+    def _draw_forwarder(self, painter: QPainter, palette: Palette) -> None:
+        known = any(look is not ABSENT for look in self.servers.values())
+        nobody = known and self.hot is None
+        words = "no live server: 503" if nobody else f"UDP {self._port}"
+        paint.forwarder(painter, self._geometry.boxes["forwarder"], words, palette.warning if nobody else None, palette)
+
+    def _draw_server(self, painter: QPainter, name: str, palette: Palette) -> None:
+        box, look = self._geometry.boxes[name], self.servers[name]
+        icon, tone_name, width = LOOKS[look.look]
+        tone = palette.tones()[tone_name]
+        dead = look.look == "dead"
+        fill = tone.wash if look.look in ("hot", "dead") else palette.surface
+        paint.card(painter, box, fill, tone.colour, width, dashed=dead)
+        head = QRectF(box.left() + 1.5 * GRID, box.top() + GRID, box.width() - 3 * GRID, 2.75 * GRID)
+        if dead:
+            paint.cross(painter, box.adjusted(3, 3, -3, -3), tone.colour)
+        icons.draw(painter, icon, QRectF(head.left(), head.top() + 3, 2 * GRID, 2 * GRID), tone.colour)
+        title = head.adjusted(3 * GRID, 0, 0, 0)
+        left, right = Qt.AlignmentFlag.AlignLeft, Qt.AlignmentFlag.AlignRight
+        ink = tone.colour if dead else palette.text
+        paint.text(painter, title, name, theme().font(Size.TEXT, bold=True), ink, left)
+        paint.text(painter, title, look.address, theme().font(Size.SMALL), palette.muted, right)
+        below = title.translated(0, 2.75 * GRID)
+        paint.text(painter, below, look.words, theme().font(Size.SMALL), tone.colour, left)
+
+    def _draw_messages(self, painter: QPainter, palette: Palette, now: float) -> None:
+        for position in self.traffic.positions(now):
+            route = self._geometry.route(position.travel.route)
+            fraction = 0.5 if theme().reduced_motion else eased(position.fraction)
+            paint.pill(painter, along(route, fraction), position.travel.label,
+                       palette.tones()[TONES[position.travel.kind]], QColor(palette.surface))
+
+
+def eased(fraction: float) -> float:
+    """Slow at both ends, so that one sees where a message comes from and where it goes."""
+    return fraction * fraction * (3 - 2 * fraction)
+
+
+def along(path: QPainterPath, fraction: float) -> QPointF:
+    return path.pointAtPercent(max(0.0, min(1.0, fraction)))
