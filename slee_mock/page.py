@@ -29,7 +29,8 @@ h2 { font-size: 16px; margin: 32px 0 8px; } p { margin: 0; } .small { font-size:
 .call { display: grid; grid-template-columns: 1fr auto; gap: 0 16px; } .call > * { min-width: 0; }
 .who { font-weight: 600; overflow-wrap: anywhere; } .who .to { color: var(--faint); font-weight: 400; }
 .total { text-align: right; font-size: 20px; font-weight: 600; line-height: 1.2; }
-.length { text-align: right; } .wide { grid-column: 1 / -1; }
+.free { font-size: 16px; font-weight: 400; color: var(--faint); } .length { text-align: right; }
+.wide { grid-column: 1 / -1; } .whole { white-space: nowrap; }
 .state { font-weight: 600; } .answered, .alive { color: var(--good); } .offered, .ringing { color: var(--wait); }
 .ended { color: var(--done); } .dead { color: var(--bad); }
 .bar { display: flex; gap: 2px; height: 8px; margin: 12px 0 4px; }
@@ -38,14 +39,16 @@ h2 { font-size: 16px; margin: 32px 0 8px; } p { margin: 0; } .small { font-size:
 .shares { display: flex; flex-wrap: wrap; gap: 0 16px; } .shares i { display: inline-block; width: 10px; height: 10px;
   border-radius: 5px; margin-right: 6px; background: var(--one); }
 .shares .s1 { background: var(--two); } .shares .s2 { background: var(--three); }
-.rows { padding: 0 16px; } .row { display: grid; grid-template-columns: 1fr 1fr auto; gap: 0 16px; padding: 8px 0; }
+.rows { padding: 0 16px; } .row { display: grid; grid-template-columns: 1fr 1fr 136px; gap: 0 16px; padding: 8px 0; }
 .row + .row { border-top: 1px solid var(--line); } .row > * { min-width: 0; overflow-wrap: anywhere; }
+.row, .call { align-items: baseline; }
 .row .number { text-align: right; overflow-wrap: normal; } .gone { text-decoration: line-through; }
 .tiles { display: flex; flex-wrap: wrap; gap: 8px 32px; }
 .tiles b { display: block; font-size: 20px; line-height: 1.2; }
 footer { padding-top: 32px; padding-bottom: 32px; } a { color: inherit; } nav a { margin-right: 16px; }
 #news { color: var(--bad); font-weight: 600; } #news:empty { display: none; } .stale main { opacity: .5; }
-@media (max-width: 560px) { body > * { padding: 0 16px; } header { padding-top: 16px; } h1 { font-size: 24px; }
+@media (max-width: 560px) { body > * { padding-left: 16px; padding-right: 16px; } header { padding-top: 16px; }
+  h1 { font-size: 24px; } .units { grid-column: 1 / -1; text-align: left; }
   .row { grid-template-columns: 1fr auto; } .row .second { grid-column: 1 / -1; grid-row: 2; } }
 """
 
@@ -117,16 +120,18 @@ def _calls(calls: Mapping[str, Any], colours: Mapping[str, int]) -> str:
 
 
 def _call(call: Mapping[str, Any], colours: Mapping[str, int]) -> str:
-    bill = shares = ""
-    if call["answered"] is not None:
+    length = bill = shares = ""
+    free = " free" if call["answered"] is None else ""
+    if not free:
+        length = _duration(call["seconds"])
         bill = f'{call["units"]} {"unit" if call["units"] == 1 else "units"}, tariff {_text(call["tariff"])}'
         shares = _shares(call["carried"], colours)
     return f"""<article class="card call">
 <p class="who">{_text(call["caller"])} <span class="to">to</span> {_text(call["callee"])}</p>
-<p class="total number">{_text(call["total"])} {_text(call["currency"])}</p>
+<p class="total number{free}">{_text(call["total"])} {_text(call["currency"])}</p>
 <p><span class="state {call["state"]}">{call["state"]}</span> <span class="small">{_text(call["why"])}</span></p>
-<p class="length number">{_duration(call["seconds"])}</p>
-<p class="small number">{_clock(call["offered"])}</p><p class="small length">{bill}</p>{shares}</article>"""
+<p class="length number">{length}</p>
+<p class="small number">{_clock(call["offered"])}</p><p class="small length units">{bill}</p>{shares}</article>"""
 
 
 def _shares(carried: Iterable[Mapping[str, Any]], colours: Mapping[str, int]) -> str:
@@ -145,7 +150,8 @@ def _bindings(bindings: list[Mapping[str, Any]]) -> str:
     rows = "".join(
         f'<div class="row"><span><span class="who">{_text(each["name"] or each["aor"])}</span>'
         f' <span class="small">{_text(each["aor"]) if each["name"] else ""}</span></span>'
-        f'<span class="second small">{_text(each["contact"])} through {_text(each["server"])}</span>'
+        f'<span class="second small">{_text(each["contact"])}'
+        f' <span class="whole">through {_text(each["server"])}</span></span>'
         f'<span class="number small">{_duration(each["expires"])} left</span></div>'
         for each in bindings
     )
@@ -156,15 +162,17 @@ def _members(members: Mapping[str, Any], own_name: str) -> str:
     rows = []
     for each in members["members"]:
         silent = max(0, int(members["now"] - each["last_seen"]))
-        state = "stopped" if each["stopped"] else f"silent for {_duration(silent)}"
-        word = '<span class="alive">alive</span>' if each["alive"] else f'<span class="dead">{state}</span>'
+        state, words = ("alive", "alive") if each["alive"] else ("dead", f"silent for {_duration(silent)}")
+        if each["stopped"]:
+            state, words = "ended", "stopped"
         own = ' <span class="small">this one</span>' if each["name"] == own_name else ""
         name = _text(each["name"])
         if each["management"] and not own:
             name = f'<a href="{html.escape(each["management"])}">{name}</a>'
         rows.append(
             f'<div class="row"><span><span class="who{"" if each["alive"] else " gone"}">{name}</span>{own}</span>'
-            f'<span class="second small">{_text(each["address"])}</span><span class="number">{word}</span></div>'
+            f'<span class="second small">{_text(each["address"])}</span>'
+            f'<span class="number {state}">{words}</span></div>'
         )
     return f'<div class="card rows">{"".join(rows)}</div>'
 
