@@ -12,7 +12,7 @@ HERE = Path(__file__).resolve().parent
 
 
 def visibly(python):
-    """Start the phones through demo.py, which sets up what is missing; on Windows in a console that stays on failure."""
+    """Start the phones through demo.py, which sets up what is missing; on Windows in a console, kept if it fails."""
     command = [python, str(HERE / "demo.py"), "softphone"]
     if os.name != "nt":
         return subprocess.call(command, cwd=HERE)

@@ -96,11 +96,10 @@ def prepare(root: Path, offscreen: bool) -> Path:
     settled = environment.running_fits(root) or environment.venv_fits(root)
     packages = [] if settled or not environment.lacks_venv_module() else [environment.venv_package()]
     lacking = libraries.missing(wanted)
-    if lacking or packages:
-        libraries.provide(lacking, packages)
-        still = ", ".join(library.name for library in libraries.missing(wanted))
-        if still:
-            raise SetupFault(f"These libraries still cannot be loaded: {still}. Look into that and start again.")
+    libraries.provide(lacking, packages)
+    still = ", ".join(library.name for library in libraries.missing(wanted)) if lacking else ""
+    if still:
+        raise SetupFault(f"These libraries still cannot be loaded: {still}. Look into that and start again.")
     python = environment.ready(root)
     if not offscreen:
         desktop.write_entry(root, python)

@@ -166,8 +166,8 @@ def build(root: Path) -> None:
 
 def _install(root: Path) -> None:
     command = [str(venv_python(root)), "-m", "pip", "install", "--disable-pip-version-check", "--no-input"]
-    command += ["--only-binary=:all:", "--retries", os.environ.get("PIP_RETRIES", "3")]
-    command += ["-r", str(root / "requirements.txt")]
+    # Few retries, to learn soon that one is off-line; but some, for pip tells what fails only when it tries again.
+    command += ["--only-binary=:all:", "--retries", "3", "-r", str(root / "requirements.txt")]
     _run(command, root, quiet=False)
 
 

@@ -131,26 +131,26 @@ def distribution() -> frozenset[str]:
 
 
 def provide(lacking: Sequence[Library], packages: Sequence[str] = ()) -> None:
-    """Get missing libraries (and further Debian packages), or raise SetupFault that says how to get them."""
-    if not lacking and not packages:
-        return
-    what = ", ".join([library.name for library in lacking] + list(packages))
+    """Get what is missing, on Debian with further packages in the same go; SetupFault that says how where we may not."""
+    names = [library.name for library in lacking]
     if distribution() & {"debian", "ubuntu"} and shutil.which("apt-get"):
-        _install_with_apt(sorted({library.package for library in lacking} | set(packages)), what)
-        return
-    raise SetupFault(_advice([library.name for library in lacking], what, distribution()))
+        if lacking or packages:
+            wanted = {library.package for library in lacking} | set(packages)
+            _install_with_apt(sorted(wanted), ", ".join([*names, *packages]))
+    elif lacking:
+        raise SetupFault(_advice(names, distribution()))
 
 
-def _advice(names: Sequence[str], what: str, system: Collection[str]) -> str:
+def _advice(names: Sequence[str], system: Collection[str]) -> str:
     # rpm packages say which libraries they provide, so that the name of the library will do.
     provided = " ".join(f"'{name}()(64bit)'" for name in names)
-    sentence = f"Qt needs system libraries that are missing here: {what}."
+    sentence = f"Qt needs system libraries that are missing here: {', '.join(names)}."
     for like, command in (
         ({"fedora", "rhel", "centos"}, f"sudo dnf install {provided}"),
         ({"suse", "opensuse"}, f"sudo zypper install {provided}"),
         ({"arch"}, f"sudo pacman -Fy {' '.join(names)}   (tells the packages that have them)"),
     ):
-        if like & set(system) and names:
+        if like & set(system):
             return f"{sentence} Get them, then start again:\n    {command}"
     return f"{sentence} Install the packages that have them, then start again."
 
