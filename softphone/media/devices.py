@@ -160,7 +160,8 @@ def open_devices(
 
     None if there is neither, and `say` is told the reason in a sentence. GUI thread, after QGuiApplication is made.
     """
-    QLoggingCategory.setFilterRules("qt.multimedia.symbolsresolver=false")  # it tries one sound system after another
+    # Which sound systems it tried before it found one is nobody's concern.
+    QLoggingCategory.setFilterRules("qt.multimedia.symbolsresolver=false\nqt.multimedia.ffmpeg.info=false")
     try:
         from PySide6.QtMultimedia import QAudioSink, QAudioSource, QMediaDevices
     except ImportError as error:  # QtMultimedia is not installed, or a library it needs (libpulse) is not
