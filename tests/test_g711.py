@@ -45,7 +45,7 @@ def test_every_code_comes_back_as_itself(codec):
 @pytest.mark.parametrize("codec", CODECS.values(), ids=CODECS)
 def test_no_sample_comes_back_further_away_than_half_a_step(codec):
     samples = array("h", range(-32768, 32768))
-    for sample, back in zip(samples, codec.decode(codec.encode(samples))):
+    for sample, back in zip(samples, codec.decode(codec.encode(samples)), strict=True):
         room = 644 if abs(sample) > 32000 else max((abs(sample) + 132) / 32, 8)
         assert abs(back - sample) <= room, sample
 
