@@ -264,9 +264,11 @@ class PhonePanel(QWidget):
     def _show_frame(self) -> None:
         """25 times a second during a call: the clock, the levels, the counters."""
         self.card.tick(self._clock())
-        stats = self._phone.media_stats()
-        if stats is not None:
-            self.card.show_media(stats)
+        call = self.call
+        if call is not None and call.state is CallState.TALKING:  # before, the numbers are still the last call's
+            stats = self._phone.media_stats()
+            if stats is not None:
+                self.card.show_media(stats)
 
     # -- what can be done now -------------------------------------------------------------------------------------
 

@@ -1,0 +1,49 @@
+"""`python -m softphone`: the pair alice and bob, or with --user one phone for any SIP server."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+
+from softphone.options import parser, wishes
+
+
+def no_screen() -> str:
+    """Why no window can be opened here; "" if one can. Qt would end the process without asking."""
+    if sys.platform in ("win32", "darwin"):
+        return ""
+    if any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM")):
+        return ""
+    return "There is no screen to open a window on: neither DISPLAY nor WAYLAND_DISPLAY is set."
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the phones; the exit status."""
+    arguments = parser().parse_args(argv)
+    logging.basicConfig(
+        level=logging.DEBUG if arguments.verbose else logging.WARNING,
+        format="%(asctime)s %(name)s %(levelname)s %(message)s",
+    )
+    try:
+        wanted = wishes(arguments)
+    except ValueError as fault:
+        print(f"softphone: {fault}", file=sys.stderr)
+        return 2
+    reason = no_screen()
+    if reason:
+        print(f"softphone: {reason}", file=sys.stderr)
+        return 1
+    try:
+        from softphone.qt.application import run
+    except ImportError as fault:
+        print(
+            f"softphone: Qt cannot be loaded ({fault}); install it with: python -m pip install -r requirements.txt",
+            file=sys.stderr,
+        )
+        return 1
+    return run(wanted)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,94 @@
+"""What can be asked of `python -m softphone`, and what is made of it. No Qt, no network."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass, replace
+
+from plumbing.address import Address, format_address, parse_address
+from sip import VERSION
+
+FORWARDER: Address = ("127.0.0.1", 5060)
+DOMAIN = "failover.test"  # RFC 6761: names that never leave the test bench
+
+
+@dataclass(frozen=True)
+class Wish:
+    """One phone as asked for on the command line."""
+
+    user: str
+    domain: str
+    proxy: Address
+    listen: Address
+    password: str = ""
+    display_name: str = ""
+    target: str = ""
+    tone: bool = False
+
+    @property
+    def label(self) -> str:
+        return self.display_name or self.user.capitalize()
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options, with what they are for."""
+    options = argparse.ArgumentParser(
+        prog="softphone",
+        description="A SIP phone. Without --user: two, alice and bob, that call each other through the forwarder.",
+        epilog="Keys: Enter calls, answers or hangs up; Esc declines or hangs up; Ctrl+1 and Ctrl+2 choose the phone.",
+    )
+    options.add_argument("--user", metavar="U", help="open one phone for this user; user@domain sets the domain too")
+    options.add_argument(
+        "--proxy",
+        metavar="HOST:PORT",
+        help=f"where to send everything ({format_address(FORWARDER)}, or the domain given)",
+    )
+    options.add_argument("--domain", metavar="D", help=f"the domain of the account ({DOMAIN})")
+    options.add_argument("--password", metavar="P", default="", help="what the server is told if it asks")
+    options.add_argument("--display-name", metavar="N", default="", help="the name that others see")
+    options.add_argument("--listen", metavar="HOST:PORT", help="the address of this phone (any free port)")
+    options.add_argument("--tone", action="store_true", help="send a tone even if there is a microphone")
+    options.add_argument("-v", "--verbose", action="store_true", help="log every message to stderr")
+    options.add_argument("--version", action="version", version=f"softphone {VERSION}")
+    return options
+
+
+def wishes(arguments: argparse.Namespace) -> list[Wish]:
+    """The phones that were asked for. ValueError with a sentence if the options make no sense."""
+    user, _, user_domain = (arguments.user or "").removeprefix("sip:").partition("@")
+    if any(character.isspace() or character in '<>"' for character in user + user_domain):
+        raise ValueError(f"'{arguments.user}' is not a user; a user looks like alice or alice@example.org")
+    domain = arguments.domain or user_domain or DOMAIN
+    proxy = _address("--proxy", arguments.proxy, 5060)
+    if proxy is None:
+        proxy = FORWARDER if domain == DOMAIN else _address("--domain", domain, 5060) or FORWARDER
+    listen = _address("--listen", arguments.listen, 0)
+    anywhere = _own_side_of(proxy)
+    if arguments.user is None:
+        for option in ("password", "display_name", "listen"):
+            if getattr(arguments, option):
+                raise ValueError(f"--{option.replace('_', '-')} is for one phone; say which with --user")
+        pair = Wish("alice", domain, proxy, anywhere, target="bob", tone=True)
+        return [pair, replace(pair, user="bob", target="alice")]
+    if not user:
+        raise ValueError("--user needs a name, such as alice")
+    one = Wish(user, domain, proxy, listen or anywhere, arguments.password, arguments.display_name)
+    partner = {"alice": "bob", "bob": "alice"}.get(user, "") if domain == DOMAIN else ""
+    return [replace(one, target=partner, tone=arguments.tone)]
+
+
+def _own_side_of(proxy: Address) -> Address:
+    """Where to listen if nobody says: this computer alone if the proxy is on it too, else everywhere."""
+    host = proxy[0]
+    if ":" in host:
+        return ("::1" if host == "::1" else "::"), 0
+    return ("127.0.0.1" if host == "localhost" or host.startswith("127.") else "0.0.0.0"), 0
+
+
+def _address(option: str, text: str | None, default_port: int) -> Address | None:
+    if text is None:
+        return None
+    try:
+        return parse_address(text, default_port)
+    except ValueError as fault:
+        raise ValueError(f"{option}: {fault}") from None

@@ -1,0 +1,185 @@
+"""The softphone's windows and its command line: what opens, what closes, and what is said when neither can be done."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+from PySide6.QtCore import Qt
+from qt_kit import FakePhone, find
+
+from softphone.agent.event import CallState
+from softphone.options import Wish, parser, wishes
+from softphone.qt.bridge import Bridge
+from softphone.qt.interrupt import Interrupt
+from softphone.qt.window import PairWindow, PhoneWindow, Seat
+
+
+def seat(label: str, target: str = "") -> Seat:
+    bridge = Bridge()
+    return Seat(label, FakePhone(bridge), bridge, target)
+
+
+@pytest.fixture
+def pair(qtbot):
+    left, right = seat("Alice", "bob"), seat("Bob", "alice")
+    window = PairWindow(left, right)
+    with qtbot.waitExposed(window):
+        window.show()
+    yield window, left.phone, right.phone
+    if window.isVisible():
+        with qtbot.waitSignal(window.gone):
+            window.close()
+
+
+def wanted(*arguments: str) -> list[Wish]:
+    return wishes(parser().parse_args(arguments))
+
+
+# -- windows ----------------------------------------------------------------------------------------------------------
+
+
+def test_two_phones_stand_side_by_side_and_offer_each_other(pair) -> None:
+    window, _, _ = pair
+    alice, bob = window.panels
+    assert alice.x() < bob.x()
+    assert find(alice, "target").text() == "bob"
+    assert find(bob, "target").text() == "alice"
+
+
+def test_what_one_phone_says_is_shown_on_its_own_panel_only(pair) -> None:
+    window, _, bob = pair
+    bob.begin(CallState.INCOMING, "Alice is calling", name="Alice")
+    assert window.panels[0].call is None
+    assert window.panels[1].call is not None
+
+
+def test_control_digits_choose_the_phone(pair, qtbot) -> None:
+    window, _, bob = pair
+    qtbot.keyClick(window, "2", Qt.KeyboardModifier.ControlModifier)
+    assert window.focusWidget() is window.panels[1].target
+    bob.begin(CallState.INCOMING)
+    qtbot.keyClick(window, "1", Qt.KeyboardModifier.ControlModifier)
+    qtbot.keyClick(window, "2", Qt.KeyboardModifier.ControlModifier)
+    qtbot.keyClick(window.focusWidget(), Qt.Key.Key_Return)
+    assert bob.wishes == [("answer",)]
+
+
+def test_closing_stops_the_phones_and_the_window_does_not_freeze(pair, qtbot) -> None:
+    window, alice, bob = pair
+    alice.stop_takes = bob.stop_takes = 0.3
+    before = time.monotonic()
+    with qtbot.waitSignal(window.gone, timeout=3000):
+        window.close()
+        assert time.monotonic() - before < 0.2  # the close itself returned at once
+        assert not window.isVisible()
+    assert alice.stopped
+    assert bob.stopped
+
+
+def test_a_phone_that_fails_to_stop_does_not_keep_the_window_from_going(qtbot) -> None:
+    lonely = seat("Alice")
+    window = PhoneWindow(lonely)
+
+    def broken(timeout: float) -> None:
+        raise RuntimeError("stuck")
+
+    lonely.phone.stop = broken
+    window.show()
+    with qtbot.waitSignal(window.gone):
+        window.close()
+        window.close()  # an impatient second click
+
+
+def test_a_signal_reaches_a_window_that_is_doing_nothing(qtbot) -> None:
+    heard: list[int] = []
+    interrupt = Interrupt(lambda: heard.append(1))
+    try:
+        signal.raise_signal(signal.SIGTERM)
+        qtbot.waitUntil(lambda: bool(heard))
+    finally:
+        interrupt.close()
+
+
+# -- the command line -------------------------------------------------------------------------------------------------
+
+
+def test_without_a_user_there_are_alice_and_bob_behind_the_forwarder() -> None:
+    alice, bob = wanted()
+    assert (alice.user, alice.target, bob.user, bob.target) == ("alice", "bob", "bob", "alice")
+    assert alice.proxy == bob.proxy == ("127.0.0.1", 5060)
+    assert alice.domain == "failover.test"
+    assert alice.listen == ("127.0.0.1", 0)
+
+
+def test_a_user_with_a_domain_is_sent_to_that_domain() -> None:
+    (one,) = wanted("--user", "carol@example.test", "--password", "secret")
+    assert (one.user, one.domain, one.proxy) == ("carol", "example.test", ("example.test", 5060))
+    assert one.listen == ("0.0.0.0", 0)
+    assert one.label == "Carol"
+    assert not one.tone
+
+
+def test_a_proxy_of_ipv6_is_talked_to_over_ipv6() -> None:
+    (one,) = wanted("--user", "alice", "--proxy", "[::1]:5070")
+    assert (one.proxy, one.listen) == (("::1", 5070), ("::1", 0))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--password", "x"], "--user"),
+        (["--user", ""], "alice"),
+        (["--user", "a b"], "not a user"),
+        (["--user", "alice", "--proxy", "127.0.0.1:99999"], "--proxy"),
+        (["--user", "alice", "--listen", "::1:5060"], "brackets"),
+    ],
+)
+def test_wrong_options_are_answered_with_a_sentence(arguments: list[str], told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        wanted(*arguments)
+
+
+def run_softphone(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    kept = {k: v for k, v in os.environ.items() if k not in ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM")}
+    command = [sys.executable, "-m", "softphone", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=30, env=kept | environment)
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="there is always a screen")
+def test_without_a_screen_it_says_so_instead_of_aborting() -> None:
+    result = run_softphone()
+    assert result.returncode == 1
+    assert "no screen" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_an_address_in_use_is_one_sentence(free_port) -> None:
+    port = free_port()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(("127.0.0.1", port))
+        arguments = ("--user", "alice", "--listen", f"127.0.0.1:{port}", "--tone")
+        result = run_softphone(*arguments, QT_QPA_PLATFORM="offscreen")
+    assert result.returncode == 1
+    assert f"127.0.0.1:{port}" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs SIGTERM")
+def test_the_pair_opens_and_ends_on_sigterm() -> None:
+    environment = os.environ | {"QT_QPA_PLATFORM": "offscreen"}
+    command = [sys.executable, "-m", "softphone", "-v", "--proxy", "127.0.0.1:9"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as running:
+        assert running.stderr is not None
+        for line in running.stderr:
+            if "window is open" in line:
+                break
+        running.terminate()
+        _, errors = running.communicate(timeout=10)
+    assert running.returncode == 0
+    assert "Traceback" not in errors
