@@ -24,6 +24,7 @@ from sip.errors import RemoteProtocolError
 from sip.header import NameAddr
 from sip.message import DIALOG_CREATING, Request, Response, parse, reply
 from sip.uri import Uri
+from sip.via import Via
 
 MAX_FORWARDS = 70
 RETRY_AFTER = "2"  # seconds: a phone that heard 503 finds the forwarder recovered, or hears it again
@@ -86,7 +87,7 @@ class Core:
         hops = request.max_forwards
         if hops == 0:
             return self._refuse(request, row, now, 483, "too-many-hops", "Max-Forwards is 0")
-        branch = make_branch(self._key, request)
+        branch = make_branch(self._key, request, self._signed(request.via))
         if request.method == "ACK" and request.to.tag == self._own_tag(branch):
             return self._drop(row, now, "own-ack", "it acknowledges the forwarder's own answer")
         request.set("Max-Forwards", str(MAX_FORWARDS if hops is None else hops - 1))
@@ -162,7 +163,7 @@ class Core:
         if request.method == "ACK":
             return self._drop(row, now, reason, note)
         fields = [("Retry-After", RETRY_AFTER)] if status == 503 else []
-        data = reply(request, status, "", self._own_tag(make_branch(self._key, request)), fields).to_bytes()
+        data = reply(request, status, "", self._own_tag(make_branch(self._key, request, self._signed(request.via))), fields).to_bytes()
         self.counters[f"answered.{status}"] += 1
         back = way_back(request.via)
         send = Send(row.leg, data) if row.leg != PHONES else Send(PHONES, data, back)
@@ -173,7 +174,7 @@ class Core:
 
     def _response(self, response: Response, row: Row, now: float) -> Outcome:
         """The way back is in the message, and signed: nobody can have a response sent where no request came from."""
-        if not verify_branch(self._key, response):
+        if not verify_branch(self._key, response, self._signed):
             return self._drop(row, now, "not-ours", "its topmost Via is not one the forwarder made")
         method = response.cseq.method
         branch = response.via.branch
@@ -201,6 +202,13 @@ class Core:
         last = self.failovers[-1] if self.failovers else None
         if answered and last and last.gap is None and last.taken_by == server:
             self.failovers[-1] = last._replace(gap=now - answered.since)
+
+    def _signed(self, via: Via) -> Via:
+        """What our branch says of the Via beneath it. Servers stand in for one another, so that one which repeats what
+        a dead one had sent already makes a retransmission of it, which no phone takes for a second call."""
+        if way_back(via) in self.table.by_address:
+            return Via(via.transport, "server", params={"branch": via.branch})
+        return via
 
     # -- the forwarder's lines in a message -------------------------------------------------------------------------
 
@@ -285,17 +293,19 @@ class Core:
         """Sends what a server that is gone still owed to those who live, each datagram once."""
         rows = [row for row in self.inflight.take(lost.name, now) if not row.replayed]
         heir = self.table.hot
+        sends, events = list(outcome.sends), list(outcome.events)
         if was_hot or rows:
             failover = Failover(now, lost.name, heir.name if heir else None, lost.health.why, len(rows))
             self.failovers.append(failover)
             self.counters["failovers"] += 1
-            outcome = Outcome(outcome.sends, (*outcome.events, failover))
+            events.append(failover)
         for row in rows:
             self.counters["replayed"] += 1
             row.replayed = True
             again = self._handle(row, now)
-            outcome = Outcome(outcome.sends + again.sends, outcome.events + again.events)
-        return outcome
+            sends += again.sends
+            events += again.events
+        return Outcome(tuple(sends), tuple(events))
 
     def _state(self, server: Server, now: float) -> Outcome:
         hot = self.table.hot

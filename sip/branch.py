@@ -8,6 +8,7 @@ gets the response can tell from the two topmost Vias alone that it once forwarde
 from __future__ import annotations
 
 import base64
+from collections.abc import Callable
 from hashlib import blake2b
 
 from sip.errors import RemoteProtocolError
@@ -26,17 +27,17 @@ def keyed_hash(key: bytes, *parts: str) -> str:
     return base64.b32encode(blake2b(text, key=key, digest_size=16).digest()).decode().rstrip("=").lower()
 
 
-def make_branch(key: bytes, message: Message) -> str:
-    """The branch to push above the message's topmost Via."""
-    return MAGIC_COOKIE + keyed_hash(key, *_identity(message.via, message))
+def make_branch(key: bytes, message: Message, beneath: Via | None = None) -> str:
+    """The branch to push above the message's topmost Via, or above what `beneath` takes that for."""
+    return MAGIC_COOKIE + keyed_hash(key, *_identity(beneath or message.via, message))
 
 
-def verify_branch(key: bytes, message: Message) -> bool:
-    """Does the topmost Via carry the branch that `make_branch` made over the Via beneath it?"""
+def verify_branch(key: bytes, message: Message, view: Callable[[Via], Via] = lambda via: via) -> bool:
+    """Does the topmost Via carry the branch that `make_branch` made over (the view of) the Via beneath it?"""
     vias = message.vias
     if len(vias) < 2:
         return False
-    return vias[0].branch == MAGIC_COOKIE + keyed_hash(key, *_identity(vias[1], message))
+    return vias[0].branch == MAGIC_COOKIE + keyed_hash(key, *_identity(view(vias[1]), message))
 
 
 def _identity(via: Via, message: Message) -> list[str]:

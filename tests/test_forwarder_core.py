@@ -364,6 +364,21 @@ def test_a_replayed_request_keeps_its_branch_so_that_the_far_end_takes_it_for_a_
     assert field(kill(core).sends[0].data, "Via") == field(first.data, "Via")
 
 
+def test_a_survivor_that_repeats_what_a_dead_server_had_sent_makes_a_retransmission_of_it_for_the_phone():
+    core = make_core()
+
+    def sent_to_bob(server):
+        via = f"Via: SIP/2.0/UDP {SERVERS[server][0]}:{SERVERS[server][1]};branch=z9hG4bKcluster"
+        data = request(uri=f"sip:bob@{BOB[0]}:{BOB[1]}", via=via)
+        return core.receive(data, server, SERVERS[server], 1.0).sends[0].data
+
+    first, again = sent_to_bob("server1"), sent_to_bob("server2")
+    assert field(first, "Via") == field(again, "Via")
+    core.signal("server1", REFUSED, 2.0, "refused")
+    late = core.receive(answer(first, "180 Ringing"), PHONES, BOB, 2.1)
+    assert [send.to for send in late.sends] == ["server2"]
+
+
 def test_a_ringing_call_s_answer_reaches_the_survivor():
     core = make_core()
     ringing_bob = sent(core.receive(server_request(core), "server1", S1, 100.0)).data
