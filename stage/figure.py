@@ -89,6 +89,8 @@ class Figure(QWidget):
     # -- what there is to show ------------------------------------------------------------------------------------
 
     def show_server(self, name: str, look: ServerLook) -> None:
+        if look == self.servers[name]:
+            return
         self.servers[name] = look
         self.buttons[name, "kill"].allow(*look.kill)
         self.buttons[name, "restart"].allow(*look.restart)
@@ -102,8 +104,9 @@ class Figure(QWidget):
             self._animate()
 
     def show_phone(self, name: str, look: PhoneLook) -> None:
-        self.phones[name] = look
-        self.update()
+        if look != self.phones[name]:
+            self.phones[name] = look
+            self.update()
 
     def show_talking(self, talking: bool) -> None:
         if talking != self.talking:

@@ -41,7 +41,7 @@ class Window(QWidget):
         self.steps = StepsCard()
         self.bill = BillView()
         self.ladder = Ladder(columns)
-        self._closed = False
+        self._closed = self._trouble = False
         self._make_story()
         self._lay_out()
         self._make_keys()
@@ -131,9 +131,17 @@ class Window(QWidget):
 
     def tell(self, shape: str, tone: str, story: str, hint: str) -> None:
         """The headline: what is happening, and what one could do now."""
-        self._mark.show_state(shape, tone)
-        self._story.set_text(story)
-        self._hint.set_text(hint)
+        if not self._trouble:
+            self._mark.show_state(shape, tone)
+            self._story.set_text(story)
+            self._hint.set_text(hint)
+
+    def show_trouble(self, sentence: str) -> None:
+        """The demonstration cannot go on; the sentence stays until the window is closed."""
+        self._trouble = True
+        self._mark.show_state("warning", "stop")
+        self._story.set_text("The demonstration cannot run")
+        self._hint.set_text(sentence)
 
     @property
     def story(self) -> str:

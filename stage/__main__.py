@@ -1,0 +1,56 @@
+"""The demonstration on one computer: `python -m stage` for a person, `python -m stage play` plays it by itself."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from stage import display
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="demo.py",
+        description="Two phones, a forwarder and two servers: place a call, crash server1, read the bill.")
+    parser.add_argument("what", nargs="?", choices=("show", "play"), default="show",
+                        help="play: go through the nine steps by itself (default: a window for you)")
+    parser.add_argument("--json", action="store_true", help="play, and print what was measured as the last line")
+    parser.add_argument("--screenshots", metavar="DIR", type=Path, help="play, and save a picture of every step there")
+    parser.add_argument("--talk", metavar="SECONDS", type=seconds, default=12.0,
+                        help="how long Alice and Bob talk when it plays by itself (default: 12)")
+    parser.add_argument("--free-ports", action="store_true",
+                        help="any free ports instead of 5060 (forwarder), 5070 and 5080 (servers), 8060, 8071, 8072")
+    return parser.parse_args(arguments)
+
+
+def seconds(text: str) -> float:
+    value = float(text)
+    if not 3 <= value <= 3600:
+        raise argparse.ArgumentTypeError("between 3 and 3600 seconds, please")
+    return value
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit status: 0 if the window was closed, or if every step was observed; 1 otherwise."""
+    options = parse(sys.argv[1:] if arguments is None else arguments)
+    playing = options.what == "play" or options.json or options.screenshots is not None
+    screenless = display.why_none()
+    if screenless:
+        if not playing:
+            print(f"{screenless} So the example plays by itself.", flush=True)
+        playing = True
+        os.environ["QT_QPA_PLATFORM"] = os.environ.get("QT_QPA_PLATFORM") or "offscreen"
+        if os.environ["QT_QPA_PLATFORM"].partition(":")[0] not in display.SCREENLESS:
+            os.environ["QT_QPA_PLATFORM"] = "offscreen"
+    from stage import run  # after the platform is chosen: importing Qt's widgets needs nothing else from us
+
+    if playing:
+        return run.play(options.free_ports, options.talk, options.json, options.screenshots, bool(screenless))
+    return run.show(options.free_ports)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,43 @@
+"""Is there a screen? Qt ends the whole process if it is told to open a window where there is none, so ask first."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Mapping
+
+SCREENLESS = ("offscreen", "minimal")
+
+
+def why_none(environment: Mapping[str, str] = os.environ, platform: str = sys.platform) -> str:
+    """A sentence that says why no window can be shown, or "" if one can."""
+    chosen = environment.get("QT_QPA_PLATFORM", "").partition(":")[0]
+    if chosen in SCREENLESS:
+        return f"There is no display: QT_QPA_PLATFORM is {chosen}."
+    if not platform.startswith(("linux", "freebsd", "openbsd", "netbsd")) or chosen:
+        return ""
+    if environment.get("WAYLAND_DISPLAY"):
+        return ""
+    display = environment.get("DISPLAY", "")
+    if not display:
+        return "There is no display: neither DISPLAY nor WAYLAND_DISPLAY is set."
+    return "" if _answers(display) else f"There is no display: nobody answers at DISPLAY={display}."
+
+
+def _answers(display: str) -> bool:
+    """True unless it is a display of this computer at which nobody listens."""
+    host, _, rest = display.rpartition(":")
+    number = rest.partition(".")[0]
+    if host not in ("", "unix") or not number.isdigit():
+        return True
+    path = f"/tmp/.X11-unix/X{number}"  # where X servers put their socket; the one in the abstract namespace is Linux's
+    for name in (path, "\0" + path):
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.settimeout(1.0)
+            try:
+                sock.connect(name)
+                return True
+            except OSError:
+                continue
+    return False

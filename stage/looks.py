@@ -1,0 +1,119 @@
+"""What the window says about what is known: the headline, and how servers and phones look. Pure functions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from stage.figure import PhoneLook, ServerLook
+from stage.script import Facts, milliseconds
+
+
+@dataclass
+class ServerFacts:
+    """What is known of one server's process. `heard`: the forwarder's word, UP, FAILING, DOWN or RECOVERING."""
+
+    name: str
+    port: int
+    pid: int | None = None
+    alive: bool = False
+    starting: bool = True
+    crashed: bool = False
+    heard: str = "DOWN"
+
+
+class Story(NamedTuple):
+    """An icon with its tone, what is happening, and what one could do now."""
+
+    icon: str
+    tone: str
+    words: str
+    hint: str
+
+
+STARTING = Story("ring", "hot", "Starting", "The forwarder and two servers start as processes of their own ...")
+
+
+def server_look(server: ServerFacts, hot: str | None) -> ServerLook:
+    kill = (server.alive, f"Crash {server.name}: SIGKILL to process {server.pid}" if server.alive
+            else f"{server.name} is not running")
+    restart = (not server.alive and not server.starting, f"Start {server.name} again as it was" if not server.alive
+               else f"{server.name} is running")
+    look, words = _look(server, hot)
+    return ServerLook(look, words, f":{server.port}", kill, restart)
+
+
+def _look(server: ServerFacts, hot: str | None) -> tuple[str, str]:
+    if server.starting:
+        return "waking", "starting ..."
+    if not server.alive:
+        return "dead", "crashed (SIGKILL)" if server.crashed else "not running"
+    if server.name == hot:
+        return "hot", "hot: carries the calls"
+    if server.heard == "UP":
+        return "ready", "replica: ready"
+    if server.heard == "FAILING":
+        return "failing", "misses heartbeats"
+    return "waking", "not trusted yet"
+
+
+def phone_look(facts: Facts, phone: str) -> PhoneLook:
+    linked = facts.registered.get(phone, False)
+    state = facts.state(phone)
+    if state in ("calling", "ringing", "incoming"):
+        return PhoneLook("ringing", "out" if facts.placed_by == phone else "in", linked)
+    if state == "talking":
+        return PhoneLook("alive", "call", linked)
+    return PhoneLook("hot" if linked else "dead", "call", linked)
+
+
+def story(facts: Facts, servers: dict[str, ServerFacts]) -> Story:
+    """The headline. The first that applies: nobody serves, a call in its states, the phones waiting."""
+    if any(server.starting and not server.crashed for server in servers.values()):
+        return STARTING
+    if facts.hot is None and not any(server.alive for server in servers.values()):
+        return Story("warning", "warning", "No server is alive", _without_servers(facts))
+    if facts.both("talking"):
+        return _talking(facts)
+    caller, callee = facts.cast.caller, facts.cast.callee
+    if facts.placed_by == callee:
+        caller, callee = callee, caller
+    if facts.state(callee) == "incoming":
+        saved = facts.killed is not None and facts.taken_over is not None
+        hint = f"The ringing call moved to {facts.taken_over.target} with it." if saved and facts.taken_over \
+            else f"Kill {facts.hot} first if you like: a ringing call survives too."
+        return Story("in", "ringing", f"{callee}'s phone rings", f"Click Answer at {callee}'s phone. {hint}")
+    if facts.state(caller) in ("calling", "ringing"):
+        return Story("out", "ringing", f"{caller} calls", f"The call goes through {facts.hot or 'no server'}.")
+    return _at_rest(facts)
+
+
+def _without_servers(facts: Facts) -> str:
+    if facts.both("talking"):
+        return "The audio goes on, since it needs none. Restart a server to be able to hang up and be billed."
+    return "The forwarder answers every call with 503. Restart one of the servers."
+
+
+def _talking(facts: Facts) -> Story:
+    if facts.taken_over is None or facts.killed is None:
+        return Story("call", "alive", f"The call runs through {facts.hot or 'no server'}",
+                     f"Now crash it: click Kill on {facts.hot}. Then watch who carries the call, and listen.")
+    after = facts.takeover_ms
+    heir = facts.taken_over.target.capitalize()
+    words = f"{heir} took over after {milliseconds(after)}" if after is not None else f"{heir} takes over"
+    return Story("check", "hot", words,
+                 f"Neither phone noticed. Talk on; then hang up at {facts.cast.caller}'s phone to see the bill.")
+
+
+def _at_rest(facts: Facts) -> Story:
+    bill = facts.bill
+    if bill is not None and bill.final and facts.both("ended"):
+        carried = "both servers" if facts.taken_over else bill.server
+        words = f"{bill.server.capitalize()} bills {bill.total} {bill.currency} for {bill.seconds} s"
+        return Story("check", "alive", words,
+                     f"One call, one bill, carried by {carried}. Restart what you killed and call again.")
+    if facts.calls and facts.state(facts.placed_by or "") == "ended":
+        return Story("hang_up", "dead", "The call is over", "Call again at any time.")
+    if all(facts.registered.get(phone) for phone in (facts.cast.caller, facts.cast.callee)):
+        return Story("check", "alive", "Ready", f"Click Call at {facts.cast.caller}'s phone.")
+    return Story("ring", "hot", "The phones register", f"They know one address, the forwarder's; {facts.hot} answers.")

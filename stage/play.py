@@ -1,0 +1,168 @@
+"""The script player: plays the nine steps by clicking the same buttons a person would, and says what was measured.
+
+Each observed step sets off the next click after a while. What is not observed within its deadline ends the play, and
+the exit status says so.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from PySide6.QtCore import QObject, QTimer, Signal
+
+from softphone.qt.widgets import FlatButton
+from stage.script import Row, milliseconds
+from stage.show import PHONES, Show
+
+TALK = 12.0  # s, from the answer to the hang-up
+BEFORE_KILL = 0.55  # of the talk
+PATIENCE = 20.0  # s, until a step must have been observed
+RING = 1.2  # s that Bob lets his phone ring
+LINGER = 3.0  # s that the window of a finished play stays
+DEVELOP = {5: 150, 6: 700}  # ms from a step to its picture; 400 for the others
+PICTURE = 400
+
+
+class Player(QObject):
+    """`finished(complete)` is emitted once. `say` gets each line for the person; `folder` gets the pictures."""
+
+    finished = Signal(bool)
+
+    def __init__(self, show: Show, talk: float = TALK, folder: Path | None = None,
+                 say: Callable[[str], None] = print) -> None:
+        super().__init__()
+        self._show, self._talk, self._folder, self._say = show, talk, folder, say
+        self._over = False
+        self._deadline = QTimer(self)
+        self._deadline.setSingleShot(True)
+        self._deadline.timeout.connect(self._give_up)
+        self._told: set[int] = set()
+        show.fulfilled.connect(self._on_step)
+        show.failed.connect(self._on_failure)
+
+    @property
+    def complete(self) -> bool:
+        return self._show.script.complete
+
+    def start(self) -> None:
+        self._deadline.start(int(PATIENCE * 1000))
+        if self._folder:
+            self._folder.mkdir(parents=True, exist_ok=True)
+        self._show.start()
+
+    def close(self) -> None:
+        """The person closed the window: what was not observed by now is not observed."""
+        if not self._over:
+            self._say("The window was closed before the end.")
+            self._end()
+
+    # -- the play -------------------------------------------------------------------------------------------------
+
+    def _on_step(self, row: Row) -> None:
+        if row.number in self._told or self._over:
+            return
+        self._told.add(row.number)
+        self._say(f"{row.number}. {row.text} {self._measured(row)}".rstrip())
+        self._later(DEVELOP.get(row.number, PICTURE), lambda: self._picture(row.number))
+        self._deadline.start(int((PATIENCE + self._talk) * 1000))
+        act = {2: (0.8, self._call), 3: (RING, self._answer), 4: (self._talk * BEFORE_KILL, self._kill)}.get(row.number)
+        if act:
+            self._later(int(act[0] * 1000), act[1])
+        if row.number == 4:
+            self._later(int(self._talk * 1000), self._hang_up)
+        if self.complete:
+            self._deadline.stop()
+            self._later(PICTURE + 50, self._end)
+
+    def _call(self) -> None:
+        self._press(0, "Call")
+
+    def _answer(self) -> None:
+        self._press(1, "Answer")
+
+    def _hang_up(self) -> None:
+        self._press(0, "Hang up")
+
+    def _kill(self) -> None:
+        button = self._show.window.figure.buttons[self._show.script.facts.cast.first, "kill"]
+        if button.isEnabled():
+            button.animateClick()
+
+    def _press(self, phone: int, words: str) -> None:
+        """The primary button, if it still means what we want: a person may have been faster."""
+        button: FlatButton = self._show.window.panels[phone].primary
+        if button.text() == words and button.isEnabled():
+            button.animateClick()
+
+    def _later(self, milliseconds: int, act: Callable[[], None]) -> None:
+        QTimer.singleShot(milliseconds, self, lambda: None if self._over else act())
+
+    # -- what is told ---------------------------------------------------------------------------------------------
+
+    def _measured(self, row: Row) -> str:
+        facts = self._show.script.facts
+        if row.number == 6 and facts.takeover_ms is not None:
+            return f"({milliseconds(facts.takeover_ms)} from the kill to the first answer through {facts.cast.second})"
+        if row.number == 9 and facts.bill is not None:
+            return f"({facts.bill.total} {facts.bill.currency} for {facts.bill.seconds} s)"
+        return f"({row.words})" if row.words else ""
+
+    def _picture(self, number: int) -> None:
+        if self._folder:
+            path = self._folder / f"step-{number}.png"
+            if not self._show.window.grab().save(str(path)):
+                self._say(f"The picture {path} could not be written.")
+
+    def _give_up(self) -> None:
+        missing = next(row for row in self._show.rows if not row.observed)
+        words = f" ({missing.words})" if missing.words else ""
+        self._say(f"{missing.number}. NOT OBSERVED: {missing.text}{words}")
+        if self._folder:
+            self._picture(missing.number)
+        self._end()
+
+    def _on_failure(self, sentence: str) -> None:
+        print(sentence, file=sys.stderr)
+        self._end()
+
+    def _end(self) -> None:
+        if not self._over:
+            self._over = True
+            self._deadline.stop()
+            self.finished.emit(self.complete)
+
+
+def report(show: Show) -> dict[str, Any]:
+    """Everything measured in this run, for `--json`; what was not measured is null. Call it before the phones stop."""
+    facts = show.script.facts
+    bill = facts.bill
+    return {
+        "steps": [{"number": row.number, "text": row.text, "observed": row.observed} for row in show.rows],
+        "talk_seconds": rounded(facts.talk_seconds, 2),
+        "bill": None if bill is None else {
+            "server": bill.server, "seconds": bill.seconds, "total": bill.total, "currency": bill.currency},
+        "takeover_ms": rounded(facts.takeover_ms, 2),
+        "rtp_longest_gap_ms": rounded(facts.longest_gap_ms, 1),
+        "rtp_lost": facts.lost,
+        "retransmissions": retransmissions(show),
+    }
+
+
+def retransmissions(show: Show) -> int | None:
+    try:
+        return sum(show.phones[name].snapshot().retransmissions for name in PHONES)
+    except (RuntimeError, TimeoutError):
+        return None  # a phone that never ran sent nothing, and nothing was measured
+
+
+def rounded(value: float | None, digits: int) -> float | None:
+    return None if value is None else round(value, digits)
+
+
+def print_report(measured: dict[str, Any]) -> None:
+    """The one object, on one line, the last one of standard output."""
+    print(json.dumps(measured), flush=True)
