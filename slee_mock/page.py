@@ -58,6 +58,9 @@ const refresh = async () => {
   const news = document.getElementById('news');
   try {
     const answer = await fetch(location.href, {signal: AbortSignal.timeout(3000)});
+    if (!answer.ok) {
+      throw new Error(answer.statusText);
+    }
     const fresh = new DOMParser().parseFromString(await answer.text(), 'text/html');
     if (String(getSelection()) === '') {
       for (const part of ['header', 'main']) {
@@ -67,7 +70,7 @@ const refresh = async () => {
     news.textContent = '';
     document.body.classList.remove('stale');
   } catch (error) {
-    news.textContent = 'This server does not answer; trying again. What you see is what it said last.';
+    news.textContent = 'This server does not answer; trying again. What you see is what it told last.';
     document.body.classList.add('stale');
   }
   setTimeout(refresh, 1000);

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, ClassVar, TypeVar
@@ -140,7 +140,7 @@ R = TypeVar("R", bound=Record)
 
 
 def to_json(record: Record) -> str:
-    return json.dumps(dataclasses.asdict(record), separators=(",", ":"))
+    return json.dumps(record, default=vars, separators=(",", ":"))
 
 
 def from_json(kind: type[R], text: str) -> R:
@@ -154,19 +154,21 @@ def from_json(kind: type[R], text: str) -> R:
 
 
 def _build(kind: Any, values: Mapping[str, Any]) -> Any:
-    hints = _hints(kind)
-    return kind(**{name: _restore(hints[name], value) for name, value in values.items() if name in hints})
-
-
-def _restore(hint: Any, value: Any) -> Any:
-    if typing.get_origin(hint) is not tuple:
-        return value
-    item = typing.get_args(hint)[0]
-    is_record = isinstance(item, type) and dataclasses.is_dataclass(item)
-    return tuple(_build(item, each) if is_record else each for each in value)
+    known = _restorers(kind)
+    return kind(**{name: known[name](value) for name, value in values.items() if name in known})
 
 
 @lru_cache(maxsize=32)
-def _hints(kind: Any) -> dict[str, Any]:
-    names = {field.name for field in dataclasses.fields(kind)}
-    return {name: hint for name, hint in typing.get_type_hints(kind).items() if name in names}
+def _restorers(kind: Any) -> dict[str, Callable[[Any], Any]]:
+    """Per field, what makes its value of its JSON: tuples come back from lists, records in them from objects."""
+    hints = typing.get_type_hints(kind)
+    return {field.name: _restorer(hints[field.name]) for field in dataclasses.fields(kind)}
+
+
+def _restorer(hint: Any) -> Callable[[Any], Any]:
+    if typing.get_origin(hint) is not tuple:
+        return lambda value: value
+    item = typing.get_args(hint)[0]
+    if isinstance(item, type) and dataclasses.is_dataclass(item):
+        return lambda value: tuple(_build(item, each) for each in value)
+    return tuple
