@@ -28,6 +28,13 @@ SPICE = (
 )
 
 
+def noise(count: int, longest: int, seed: int = 1) -> Iterator[bytes]:
+    """`count` strings of random bytes, short ones more often than long ones."""
+    dice = random.Random(seed)
+    for _ in range(count):
+        yield dice.randbytes(int(dice.triangular(0, longest, 0)))
+
+
 def broken(samples: Sequence[bytes], count: int, seed: int = 1) -> Iterator[bytes]:
     """`count` datagrams: one in ten is noise, the others are samples cut, spliced, repeated or spiced."""
     dice = random.Random(seed)
