@@ -31,7 +31,8 @@ class Gate:
     def select(self, event: Event) -> str | None:
         if not isinstance(event, RequestEvent) or event.request.method not in CHALLENGED:
             return None
-        return None if event.request.to.tag else event.request.call_id
+        in_dialog = event.request.to.tag and event.request.method != "REGISTER"
+        return None if in_dialog else event.request.call_id  # the proxy lets nobody into a dialog it does not know
 
     def handle(self, event: Event, entity: str, view: View) -> Outcome:
         assert isinstance(event, RequestEvent)

@@ -400,6 +400,14 @@ def test_a_known_user_cannot_register_or_call_as_another(guarded):
     assert guarded.one(stolen).status == 403
 
 
+@pytest.mark.parametrize("made", [register, invite])
+def test_a_to_tag_does_not_open_the_gate(guarded, made):
+    request = made()
+    request.set("To", f"{request.get('To')};tag=made-up")
+    assert guarded.one(request).status in (401, 481)
+    assert guarded.store.rows == {}
+
+
 def test_an_old_nonce_is_stale_not_wrong(guarded):
     challenged = guarded.one(register())
     guarded.wall += 301
