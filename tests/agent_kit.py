@@ -116,11 +116,12 @@ class Line:
     def __init__(
         self, network: Network, user: str, port: int, proxy: Address | None = None, password: str = "",
         domain: str = "failover.test", host: str = "127.0.0.1", seed: int | None = None,
+        display_name: str = "",
     ) -> None:  # fmt: skip
         self.network, self.user = network, user
         self.address = (host, port)
         self.events: list[Any] = []
-        account = Account(user, domain, password, user.capitalize())
+        account = Account(user, domain, password, display_name or user.capitalize())
         self.agent = Agent(account, self.address, proxy, random.Random(seed if seed is not None else port))
         network.join(self.address, self)
 

@@ -1,0 +1,179 @@
+"""The whole system in memory on one fake clock: phones, the forwarder's core, two servers' cores, one store.
+
+Only what threads, sockets and files would do is played here: a killed server's port refuses, a frozen one keeps what
+comes until it thaws, heartbeats are signals to the forwarder's core every 50 ms. All else is the real thing.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from agent_kit import DELAY, Line, Network, Packet
+from forwarder_kit import KEY, make_table
+from slee_kit import ADDRESSES, FORWARDER, Cluster
+
+from failover.core import Core
+from failover.health import ANSWER, MISS, REFUSED
+from failover.outcome import Outcome
+from failover.settings import FIRST_LIVE, PHONES
+from plumbing.address import Address, parse_address
+from sip.errors import RemoteProtocolError
+from slee_mock.billing import Sum, summed
+from slee_mock.record import SIGN_OF_LIFE, Bill
+from slee_mock.store import StoreDown, View
+
+HEARTBEAT = 0.05  # seconds
+DAY = 1_800_000_000.0  # the wall clock's distance from the network's
+SERVERS: dict[str, Address] = {name: parse_address(text) for name, text in ADDRESSES.items()}
+
+
+class Forwarder:
+    """The forwarder's core between its legs."""
+
+    def __init__(self, world: World, policy: str) -> None:
+        self._world = world
+        self.core = Core(make_table(policy, SERVERS), KEY, lambda host: FORWARDER)
+        self.deadline: float | None = world.network.now + HEARTBEAT
+        world.network.join(FORWARDER, self)
+
+    def receive(self, data: bytes, source: Address, now: float) -> list[Packet]:
+        leg = next((name for name, address in SERVERS.items() if address == source), PHONES)
+        return self._carry_out(self.core.receive(data, leg, source, now), now)
+
+    def on_deadline(self, now: float) -> list[Packet]:
+        self.deadline = now + HEARTBEAT
+        packets: list[Packet] = []
+        for name, server in self._world.servers.items():
+            signal = REFUSED if server.killed else MISS if server.frozen else ANSWER
+            packets += self._carry_out(self.core.signal(name, signal, now, f"heartbeat: {signal.value}"), now)
+        return packets
+
+    def _carry_out(self, outcome: Outcome, now: float) -> list[Packet]:
+        packets: list[Packet] = []
+        for send in outcome.sends:
+            if send.to == PHONES:
+                assert send.target is not None
+                packets.append((send.data, send.target))
+            elif self._world.servers[send.to].killed:
+                packets += self._carry_out(self.core.signal(send.to, REFUSED, now, "its port refused a message"), now)
+            else:
+                packets.append((send.data, SERVERS[send.to]))
+        return packets
+
+
+class Server:
+    """One server's services over the cluster's store."""
+
+    def __init__(self, world: World, name: str) -> None:
+        self._world, self.name = world, name
+        self.killed = self.frozen = False
+        self.handled = 0
+        self._queue: list[tuple[bytes, Address]] = []
+        self.deadline: float | None = world.network.now
+        world.network.join(SERVERS[name], self)
+
+    def receive(self, data: bytes, source: Address, now: float) -> list[Packet]:
+        if self.frozen:
+            self._queue.append((data, source))
+        if self.frozen or self.killed:
+            return []
+        self.handled += 1
+        cluster = self._world.cluster
+        router = cluster.routers[self.name]
+        try:
+            event = router.event(data, source, DAY + now)
+        except RemoteProtocolError:
+            return []
+        try:
+            outcome = router.process(event, cluster.store)
+        except StoreDown:
+            outcome = router.unable(event)
+        return [(send.data, send.to or FORWARDER) for send in outcome.sends]
+
+    def on_deadline(self, now: float) -> list[Packet]:
+        self.deadline = now + SIGN_OF_LIFE
+        if not (self.killed or self.frozen):
+            self._world.cluster.wall = DAY + now
+            self._world.cluster.sign(self.name)
+        return []
+
+    def thaw(self) -> None:
+        """SIGCONT: it handles what has waited, as if nothing had happened."""
+        self.frozen = False
+        network = self._world.network
+        queue, self._queue = self._queue, []
+        for data, source in queue:
+            network.send(self.receive(data, source, network.now), SERVERS[self.name])
+
+
+class World:
+    """Alice and Bob behind the forwarder and two servers."""
+
+    def __init__(self, users: dict[str, str] | None = None, policy: str = FIRST_LIVE) -> None:
+        self.network = Network()
+        self.cluster = Cluster(users)
+        self.servers = {name: Server(self, name) for name in SERVERS}
+        self.forwarder = Forwarder(self, policy)
+        self.alice = self.phone("alice", 5062, (users or {}).get("alice", ""))
+        self.bob = self.phone("bob", 5064, (users or {}).get("bob", ""))
+
+    def phone(self, user: str, port: int, password: str = "") -> Line:
+        return Line(self.network, user, port, FORWARDER, password)
+
+    def run(self, seconds: float = 0.1) -> None:
+        self.network.run(seconds)
+
+    def register(self, *phones: Line) -> None:
+        for phone in phones or (self.alice, self.bob):
+            phone.does("register")
+        self.run()
+
+    def talk(self) -> None:
+        """Both register, Alice calls, Bob answers."""
+        self.register()
+        self.alice.calls("bob")
+        self.run()
+        self.bob.answers()
+        self.run()
+
+    def kill(self, name: str) -> None:
+        self.servers[name].killed = True
+
+    def restart(self, name: str) -> None:
+        self.servers[name].killed = False
+
+    def freeze(self, name: str) -> None:
+        self.servers[name].frozen = True
+
+    def kill_at_datagram(self, number: int, name: str) -> None:
+        """Kill the server while the `number`th datagram from now is on its way."""
+        at = len(self.network.passed) + number
+
+        def lose(passage: Any) -> bool:
+            if len(self.network.passed) == at:
+                self.kill(name)
+            return False
+
+        self.network.lose = lose
+
+    @property
+    def bills(self) -> list[Sum]:
+        """As any server's management page adds them up now, the newest first."""
+        return [summed(bill, DAY + self.network.now) for bill in View(self.cluster.store).scan(Bill)]
+
+    @property
+    def bill(self) -> Sum:
+        (bill,) = self.bills
+        return bill
+
+    @property
+    def hot(self) -> str | None:
+        hot = self.forwarder.core.table.hot
+        return hot.name if hot else None
+
+    @property
+    def phones_retransmissions(self) -> int:
+        return self.alice.agent.retransmissions + self.bob.agent.retransmissions
+
+
+__all__ = ["DELAY", "World"]
