@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
+from fuzz_kit import broken
 from slee_kit import ADDRESSES, Cluster, answer, in_dialog, invite, phone_request, register
 
+from plumbing.http import HttpResponse
 from sip.digest import Challenge
 from sip.digest import answer as solve
 from sip.errors import RemoteProtocolError
 from sip.message import Request, Response
-from slee_mock.record import Call
+from slee_mock.page import render
+from slee_mock.record import Call, Member
+from slee_mock.report import Health, board
+from slee_mock.store import View
 
 BOB_AT = "sip:bob@127.0.0.1:4100"
 
@@ -435,3 +442,18 @@ def test_with_a_password_file_known_means_listed(guarded):
     call = authorised(invite(uri="sip:eve@failover.test", cseq=2), challenged, "alice", "wonderland",
                       "Proxy-Authorization")  # fmt: skip
     assert guarded.one(call).status == 404
+
+
+def test_any_bytes_are_answered_counted_or_refused_and_the_store_can_be_read_afterwards(cluster):
+    sent = ring(cluster)
+    samples = [
+        register(), register(contact="*", expires="0", cseq=9), invite(), invite(cseq=2), answer(sent, 200),
+        in_dialog("BYE"), in_dialog("INVITE", contact="<sip:a@b>"), phone_request("OPTIONS", "sip:x"),
+        phone_request("CANCEL", "sip:bob@failover.test"), in_dialog("ACK"),
+    ]  # fmt: skip
+    for number, data in enumerate(broken([each.to_bytes() for each in samples], 2000)):
+        with contextlib.suppress(RemoteProtocolError):
+            cluster.receive(data, at=("server1", "server2")[number % 2])
+    shown = board(View(cluster.store), Health(Member("server1", ""), 1.0, "", "", {}), cluster.wall)
+    assert render(shown).encode()
+    assert HttpResponse.json(shown.calls).status == HttpResponse.json(shown.bindings).status == 200
