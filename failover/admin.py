@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import queue
 
-from failover.page import PAGE
 from failover.chronicle import Reader
+from failover.page import PAGE
 from failover.service import Forwarder
 from plumbing.address import Address
 from plumbing.http import EventStream, HttpRequest, HttpResponse, HttpServer, Routes

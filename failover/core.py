@@ -87,7 +87,7 @@ class Core:
         hops = request.max_forwards
         if hops == 0:
             return self._refuse(request, row, now, 483, "too-many-hops", "Max-Forwards is 0")
-        branch = make_branch(self._key, request, self._signed(request.via))
+        branch = self._branch(request)
         if request.method == "ACK" and request.to.tag == self._own_tag(branch):
             return self._drop(row, now, "own-ack", "it acknowledges the forwarder's own answer")
         request.set("Max-Forwards", str(MAX_FORWARDS if hops is None else hops - 1))
@@ -163,7 +163,7 @@ class Core:
         if request.method == "ACK":
             return self._drop(row, now, reason, note)
         fields = [("Retry-After", RETRY_AFTER)] if status == 503 else []
-        data = reply(request, status, "", self._own_tag(make_branch(self._key, request, self._signed(request.via))), fields).to_bytes()
+        data = reply(request, status, "", self._own_tag(self._branch(request)), fields).to_bytes()
         self.counters[f"answered.{status}"] += 1
         back = way_back(request.via)
         send = Send(row.leg, data) if row.leg != PHONES else Send(PHONES, data, back)
@@ -203,14 +203,17 @@ class Core:
         if answered and last and last.gap is None and last.taken_by == server:
             self.failovers[-1] = last._replace(gap=now - answered.since)
 
+    # -- the forwarder's lines in a message -------------------------------------------------------------------------
+
+    def _branch(self, request: Request) -> str:
+        return make_branch(self._key, request, self._signed(request.via))
+
     def _signed(self, via: Via) -> Via:
         """What our branch says of the Via beneath it. Servers stand in for one another, so that one which repeats what
         a dead one had sent already makes a retransmission of it, which no phone takes for a second call."""
         if way_back(via) in self.table.by_address:
             return Via(via.transport, "server", params={"branch": via.branch})
         return via
-
-    # -- the forwarder's lines in a message -------------------------------------------------------------------------
 
     def _push_via(self, request: Request, own: Address, branch: str) -> None:
         request.push("Via", f"SIP/2.0/UDP {format_address(own)};branch={branch}")

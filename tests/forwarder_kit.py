@@ -1,11 +1,16 @@
-"""What the forwarder's tests share: a core with two servers, and the messages of a small call."""
+"""What the forwarder's tests share: a core with two servers, the messages of a small call, and servers that answer."""
 
 from __future__ import annotations
+
+import socket
+from contextlib import contextmanager
 
 from failover.core import Core
 from failover.health import UP, Health
 from failover.settings import FIRST_LIVE, ServerLine
 from failover.table import Server, ServerTable
+from plumbing.loop import Loop
+from plumbing.udp import bind_udp
 
 KEY = b"a key for the tests only"
 OWN = ("192.0.2.1", 5060)
@@ -67,3 +72,68 @@ def changes(before, after):
     assert kept == [line for line in old if line in new], "the order of the lines changed"
     assert before.partition(b"\r\n\r\n")[2] == after.partition(b"\r\n\r\n")[2], "the body changed"
     return {line for line in old if line not in new}, {line for line in new if line not in old}
+
+
+class FakeServer:
+    """A server on loopback that answers whatever it is asked, heartbeats too, with its name in X-Server."""
+
+    def __init__(self, name, address):
+        self.name, self.address = name, address
+        self.heard = []  # requests that were no heartbeats, newest last
+        self.heartbeat = "200 OK"
+        self.replies = True
+        self._loop = Loop(name)
+        self._sock = bind_udp(address)
+        self._loop.watch(self._sock, self._ready)
+        self._loop.start()
+
+    def _ready(self):
+        data, source = self._sock.recvfrom(65_535)
+        if b"@" not in data.partition(b"\r\n")[0]:
+            self._sock.sendto(answer(data, self.heartbeat), source)
+            return
+        self.heard.append(data)
+        if self.replies and not data.startswith((b"ACK", b"SIP/")):
+            self._sock.sendto(
+                answer(data).replace(b"\r\nCSeq", f"\r\nX-Server: {self.name}\r\nCSeq".encode(), 1), source
+            )
+
+    def freeze(self):
+        self._loop.ask(lambda: self._loop.unwatch(self._sock))
+
+    def thaw(self):
+        self._loop.ask(lambda: self._loop.watch(self._sock, self._ready))
+
+    def send(self, data, target):
+        self._sock.sendto(data, target)
+
+    def kill(self):
+        """Its port is closed from now on, as after kill -9."""
+        self._loop.stop()
+        self._sock.close()
+
+
+@contextmanager
+def fake_servers(free_port, count=2):
+    """So many of them, called server1, server2 ..."""
+    servers = [FakeServer(f"server{n + 1}", ("127.0.0.1", free_port())) for n in range(count)]
+    try:
+        yield servers
+    finally:
+        for server in servers:
+            server.kill()
+
+
+@contextmanager
+def plain_phone():
+    """A UDP socket that waits at most two seconds."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1", 0))
+        sock.settimeout(2.0)
+        yield sock
+
+
+def ask(phone, forwarder, branch, method="OPTIONS", **options):
+    """Sends a request from a phone and returns the response."""
+    phone.sendto(request(method, source=phone.getsockname(), branch=branch, **options), forwarder)
+    return phone.recv(65_535)

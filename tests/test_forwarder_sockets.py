@@ -1,0 +1,274 @@
+"""The forwarder on real sockets of loopback: what the kernel tells it, and what it makes of that."""
+
+from __future__ import annotations
+
+import select
+import socket
+from contextlib import contextmanager
+
+import pytest
+from forwarder_kit import ask, fake_servers, field, head, plain_phone, request
+
+from failover import legs
+from failover.legs import OwnAddress, open_leg, open_phones
+from failover.service import Forwarder
+from failover.settings import read
+
+
+def config(port, servers, *more, host="127.0.0.1"):
+    named = [f"{server.name}={server.address[0]}:{server.address[1]}" for server in servers]
+    return read("\n".join([f"forwarder.listen={host}:{port}", "admin.listen=", *named, *more]), "test")
+
+
+@contextmanager
+def running(settings):
+    forwarder = Forwarder(settings)
+    forwarder.start()
+    try:
+        yield forwarder
+    finally:
+        forwarder.stop()
+
+
+@pytest.fixture
+def scene(free_port):
+    """(forwarder, its address, [server1, server2], a phone), all answering."""
+    with fake_servers(free_port) as servers, plain_phone() as phone:
+        port = free_port()
+        with running(config(port, servers)) as forwarder:
+            yield forwarder, ("127.0.0.1", port), servers, phone
+
+
+def state_of(forwarder, name):
+    return next(server["state"] for server in forwarder.status()["servers"] if server["name"] == name)
+
+
+def is_state(forwarder, name, state):
+    return lambda: state_of(forwarder, name) == state
+
+
+def test_a_request_is_answered_by_the_first_server_with_the_phone_s_own_via_only(scene):
+    forwarder, address, _servers, phone = scene
+    response = ask(phone, address, "z9hG4bK1")
+    assert field(response, "X-Server") == "server1"
+    assert [line for line in head(response) if line.startswith("Via")] == [
+        f"Via: SIP/2.0/UDP 127.0.0.1:{phone.getsockname()[1]};branch=z9hG4bK1"
+    ]
+    status = forwarder.status()
+    assert status["hot"] == "server1" and [s["requests"] for s in status["servers"]] == [1, 0]
+
+
+def test_a_killed_server_s_refusal_moves_its_request_to_the_next_one_at_once(scene, eventually):
+    forwarder, address, servers, phone = scene
+    eventually(is_state(forwarder, "server2", "UP"))
+    servers[0].kill()
+    assert field(ask(phone, address, "z9hG4bK1"), "X-Server") == "server2"
+    failover = forwarder.status()["failovers"][-1]
+    assert (failover["from"], failover["to"]) == ("server1", "server2")
+    assert failover["noticed"] in ("its port refused a message", "its port refused a heartbeat")
+
+
+def test_a_hung_server_is_left_within_the_promised_time_and_fenced_when_it_thaws(scene, eventually):
+    forwarder, address, servers, phone = scene
+    servers[0].freeze()
+    phone.sendto(request("INVITE", source=phone.getsockname(), branch="z9hG4bK1"), address)
+    assert field(phone.recv(65_535), "X-Server") == "server2"
+    failover = forwarder.status()["failovers"][-1]
+    assert failover["noticed"] == "no answer to heartbeats" and failover["replayed"] == 1
+    assert failover["gap_ms"] < 1000
+    servers[0].thaw()
+    eventually(is_state(forwarder, "server1", "UP"))
+    assert forwarder.status()["counters"]["dropped.fenced"] >= 1
+    phone.settimeout(0.0)
+    with pytest.raises(BlockingIOError):
+        phone.recv(65_535)
+    phone.settimeout(2.0)
+    assert field(ask(phone, address, "z9hG4bK2"), "X-Server") == "server1"
+
+
+def test_when_every_server_is_dead_the_phone_hears_503_and_service_again_when_one_is_back(scene, eventually, free_port):
+    forwarder, address, servers, phone = scene
+    for server in servers:
+        server.freeze()
+    eventually(lambda: forwarder.status()["hot"] is None)
+    assert head(ask(phone, address, "z9hG4bK1"))[0] == "SIP/2.0 503 Service Unavailable"
+    servers[1].thaw()
+    eventually(lambda: forwarder.status()["hot"] == "server2")
+    assert field(ask(phone, address, "z9hG4bK2"), "X-Server") == "server2"
+
+
+def test_a_server_that_answers_heartbeats_with_503_gets_no_new_calls(scene, eventually):
+    forwarder, address, servers, phone = scene
+    servers[0].heartbeat = "503 Service Unavailable"
+    eventually(lambda: forwarder.status()["hot"] == "server2")
+    assert state_of(forwarder, "server1") == "UP"
+    assert field(ask(phone, address, "z9hG4bK1"), "X-Server") == "server2"
+
+
+def test_a_server_s_request_reaches_the_phone_and_its_answer_comes_back(scene):
+    _forwarder, address, servers, phone = scene
+    host, port = phone.getsockname()
+    servers[1].send(request("INVITE", f"sip:bob@{host}:{port}", source=servers[1].address), address)
+    invite, source = phone.recvfrom(65_535)
+    assert source == address and invite.startswith(b"INVITE")
+    assert field(invite, "Record-Route").startswith(f"<sip:127.0.0.1:{address[1]};lr;hint=")
+
+
+def test_what_the_system_refuses_to_send_is_counted_and_nothing_stops(scene, eventually):
+    forwarder, address, servers, phone = scene
+    servers[0].send(request("MESSAGE", "sip:x@127.255.255.255", source=servers[0].address), address)
+    eventually(lambda: forwarder.status()["counters"].get("trouble.send"))
+    assert field(ask(phone, address, "z9hG4bK1"), "X-Server") == "server1"
+
+
+def test_noise_from_strangers_is_counted_and_the_next_request_passes(scene):
+    forwarder, address, _servers, phone = scene
+    for noise in (
+        b"",
+        b"\r\n\r\n",
+        b"\x00\x01\x00\x00stun",
+        b"\xff" * 2000,
+        b"SIP/2.0 200 OK\r\n\r\n",
+        b"INVITE\r\n\r\n",
+    ):
+        phone.sendto(noise, address)
+    assert field(ask(phone, address, "z9hG4bK1"), "X-Server") == "server1"
+    counters = forwarder.status()["counters"]
+    assert counters["dropped.malformed"] == 3 and counters["dropped.not-ours"] == 1 and counters["keepalives"] == 2
+
+
+def test_a_second_forwarder_on_the_address_cannot_start_and_a_third_can_after_the_first(free_port):
+    with fake_servers(free_port) as servers:
+        port = free_port()
+        settings = config(port, servers)
+        with running(settings):
+            second = Forwarder(settings)
+            with pytest.raises(OSError, match=f"127.0.0.1:{port}"):
+                second.start()
+            second.stop()
+        with running(settings) as third:
+            assert third.status()["listen"] == f"127.0.0.1:{port}"
+
+
+def test_stop_may_be_called_twice_and_before_start(free_port):
+    with fake_servers(free_port) as servers:
+        Forwarder(config(free_port(), servers)).stop()
+        forwarder = Forwarder(config(free_port(), servers))
+        forwarder.start()
+        forwarder.stop()
+        forwarder.stop()
+
+
+def test_without_shared_ports_every_leg_has_its_own_and_all_works_the_same(free_port, eventually, monkeypatch):
+    monkeypatch.setattr(legs, "SHARES_PORTS", False)
+    with fake_servers(free_port) as servers, plain_phone() as phone:
+        port = free_port()
+        with running(config(port, servers)) as forwarder:
+            address = ("127.0.0.1", port)
+            assert field(ask(phone, address, "z9hG4bK1"), "X-Server") == "server1"
+            host, own = phone.getsockname()
+            servers[0].send(request("INVITE", f"sip:bob@{host}:{own}", source=servers[0].address), address)
+            assert phone.recv(65_535).startswith(b"INVITE"), "known by where it came from"
+            servers[0].kill()
+            assert field(ask(phone, address, "z9hG4bK2"), "X-Server") == "server2"
+            assert forwarder.status()["failovers"]
+
+
+def test_a_phone_s_datagram_that_lands_on_a_leg_before_it_is_connected_is_not_lost(free_port, monkeypatch):
+    listen, server = ("127.0.0.1", free_port()), ("127.0.0.1", free_port())
+    with open_phones(listen), plain_phone() as phone:
+        real = legs.bind_udp
+
+        def bind_and_receive(address, share=False):
+            sock = real(address, share=share)
+            phone.sendto(b"too early", listen)
+            select.select([sock], [], [], 2.0)
+            return sock
+
+        monkeypatch.setattr(legs, "bind_udp", bind_and_receive)
+        leg, landed = open_leg(listen, server)
+        leg.close()
+        assert landed == [(b"too early", phone.getsockname())]
+
+
+def test_the_phones_socket_hears_everybody_but_the_server_whose_leg_is_connected(free_port):
+    listen, server = ("127.0.0.1", free_port()), ("127.0.0.1", free_port())
+    with open_phones(listen) as phones, plain_phone() as phone, socket.socket(type=socket.SOCK_DGRAM) as speaker:
+        speaker.bind(server)
+        leg, _ = open_leg(listen, server)
+        with leg:
+            phone.sendto(b"phone", listen)
+            speaker.sendto(b"server", listen)
+            assert select.select([leg], [], [], 2.0)[0] and leg.recv(100) == b"server"
+            assert select.select([phones], [], [], 2.0)[0] and phones.recv(100) == b"phone"
+
+
+def test_own_address_is_what_the_operator_says_else_what_it_listens_on_else_the_system_s_choice():
+    assert OwnAddress(("0.0.0.0", 5060), ("sip.example", 5070)).towards("127.0.0.1") == ("sip.example", 5070)
+    assert OwnAddress(("127.0.0.2", 5060), None).towards("127.0.0.1") == ("127.0.0.2", 5060)
+    wildcard = OwnAddress(("0.0.0.0", 5060), None)
+    assert wildcard.towards("127.0.0.1") == ("127.0.0.1", 5060)
+    for n in range(3000):
+        wildcard.towards(f"127.0.{n // 250}.{n % 250 + 1}")
+    assert len(wildcard._routes) <= legs.MAX_ROUTES
+
+
+def test_listening_on_every_address_still_gives_the_servers_their_legs(free_port):
+    with fake_servers(free_port) as servers, plain_phone() as phone:
+        port = free_port()
+        with running(config(port, servers, host="0.0.0.0")):
+            response = ask(phone, ("127.0.0.1", port), "z9hG4bK1", "INVITE")
+            assert field(response, "Record-Route").startswith(f"<sip:127.0.0.1:{port};lr;")
+
+
+# -- reload ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_reload_brings_a_server_in_once_it_answers_and_lets_one_go(free_port, eventually):
+    with fake_servers(free_port, 3) as servers, plain_phone() as phone:
+        port = free_port()
+        address = ("127.0.0.1", port)
+        with running(config(port, servers[:2])) as forwarder:
+            assert field(ask(phone, address, "z9hG4bK1"), "X-Server") == "server1"
+            where = f"127.0.0.1:{servers[2].address[1]}"
+            changed = forwarder.reload(config(port, [servers[2], servers[1]], "heartbeat.fall=4"))
+            assert changed == [
+                f"- server1 127.0.0.1:{servers[0].address[1]}",
+                f"+ server3 {where}",
+                "heartbeat.fall 3 -> 4",
+            ]
+            assert field(ask(phone, address, "z9hG4bK2"), "X-Server") == "server2", "server3 has to answer first"
+            eventually(is_state(forwarder, "server3", "UP"))
+            assert field(ask(phone, address, "z9hG4bK3"), "X-Server") == "server3"
+            assert [server["name"] for server in forwarder.status()["servers"]] == ["server3", "server2"]
+
+
+def test_a_reload_keeps_what_is_known_about_servers_that_stay(scene, eventually):
+    forwarder, address, servers, _phone = scene
+    servers[0].freeze()
+    eventually(is_state(forwarder, "server1", "DOWN"))
+    assert forwarder.reload(config(address[1], servers)) == []
+    assert state_of(forwarder, "server1") == "DOWN"
+    servers[0].thaw()
+    eventually(is_state(forwarder, "server1", "UP"))
+
+
+def test_a_reload_whose_new_server_cannot_be_reached_changes_nothing(scene, monkeypatch):
+    forwarder, address, servers, phone = scene
+    before = forwarder.status()["servers"]
+
+    def refuse(*_):
+        raise OSError(101, "Network is unreachable")
+
+    monkeypatch.setattr("failover.service.open_leg", refuse)
+    with pytest.raises(OSError, match="unreachable"):
+        forwarder.reload(config(address[1], servers, "server9=127.0.0.1:9"))
+    assert [server["name"] for server in forwarder.status()["servers"]] == [server["name"] for server in before]
+    assert field(ask(phone, address, "z9hG4bK1"), "X-Server") == "server1"
+
+
+def test_a_reload_says_what_has_to_wait_for_the_next_start(scene, free_port):
+    forwarder, address, servers, _phone = scene
+    changed = forwarder.reload(config(free_port(), servers))
+    assert len(changed) == 1 and changed[0].endswith("(at the next start)")
+    assert forwarder.status()["listen"] == f"127.0.0.1:{address[1]}"
