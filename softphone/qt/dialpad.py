@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from PySide6.QtCore import Signal
+from PySide6.QtCore import Qt, Signal
 from PySide6.QtGui import QFont
 from PySide6.QtWidgets import QGridLayout, QSizePolicy, QWidget
 
@@ -20,9 +20,11 @@ class DialPad(QWidget):
 
     def __init__(self, font: QFont, parent: QWidget | None = None) -> None:
         super().__init__(parent)
+        self.setLayoutDirection(Qt.LayoutDirection.LeftToRight)  # keys stand as on every telephone, in every language
         grid = QGridLayout(self)
         grid.setContentsMargins(0, 0, 0, 0)
         grid.setSpacing(GRID // 2)
+        self.setMaximumHeight(4 * 6 * GRID + 3 * GRID // 2)
         self.keys: list[FlatButton] = []
         for number, digit in enumerate(KEYS):
             key = FlatButton(digit)
@@ -31,7 +33,6 @@ class DialPad(QWidget):
             key.setFont(font)
             key.set_height(3 * GRID)
             key.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Expanding)
-            key.setMaximumHeight(6 * GRID)
             key.clicked.connect(lambda _=False, digit=digit: self.pressed.emit(digit))
             grid.addWidget(key, number // 3, number % 3)
             self.keys.append(key)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections import deque
 
-from PySide6.QtCore import QRectF, QSize, Qt
-from PySide6.QtGui import QPainter, QPaintEvent
+from PySide6.QtCore import QLineF, QSize, Qt
+from PySide6.QtGui import QPainter, QPaintEvent, QPen
 from PySide6.QtWidgets import QSizePolicy, QWidget
 
 from softphone.qt.theme import GRID, theme
@@ -55,28 +55,23 @@ class LevelMeter(QWidget):
         return QSize(4 * GRID, 3 * GRID)
 
     def paintEvent(self, event: QPaintEvent) -> None:
-        painter = QPainter(self)
-        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
-        painter.setPen(Qt.PenStyle.NoPen)
         count = max(1, self.width() // PITCH)
         if theme().reduced_motion:
-            self._paint_level(painter, count)
+            lit = round(loudness(self.level) * count)
+            shares = [0.5] * lit + [0.0] * (count - lit)
         else:
-            self._paint_history(painter, count)
-
-    def _paint_level(self, painter: QPainter, count: int) -> None:
-        lit = round(loudness(self.level) * count)
-        for number in range(count):
-            self._bar(painter, number, 0.5 if number < lit else 0.0)
-
-    def _paint_history(self, painter: QPainter, count: int) -> None:
-        heard = list(self._bars)[-count:]
-        for number, level in enumerate([0.0] * (count - len(heard)) + heard):
-            self._bar(painter, number, loudness(level))
-
-    def _bar(self, painter: QPainter, number: int, share: float) -> None:
+            heard = list(self._bars)[-count:]
+            shares = [0.0] * (count - len(heard)) + [loudness(level) for level in heard]
+        silent: list[QLineF] = []
+        loud: list[QLineF] = []
+        middle, most = self.height() / 2, (self.height() - BAR) / 2
+        for number, share in enumerate(shares):
+            x, half = number * PITCH + BAR / 2, share * most
+            # A line without length would not be drawn; with round ends it is the dot of silence.
+            (loud if share > 0.0 else silent).append(QLineF(x, middle - half, x, middle + half + 0.01))
+        painter = QPainter(self)
+        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
         palette = theme().palette
-        painter.setBrush(palette.alive.colour if share > 0.0 else palette.line)
-        tall = max(float(BAR), share * self.height())
-        box = QRectF(number * PITCH, (self.height() - tall) / 2, BAR, tall)
-        painter.drawRoundedRect(box, BAR / 2, BAR / 2)
+        for lines, colour in ((silent, palette.line), (loud, palette.alive.colour)):
+            painter.setPen(QPen(colour, BAR, Qt.PenStyle.SolidLine, Qt.PenCapStyle.RoundCap))
+            painter.drawLines(lines)

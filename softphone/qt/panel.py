@@ -104,7 +104,7 @@ class PhonePanel(QWidget):
     def _make_head(self) -> None:
         self.name = TextLabel(Size.TITLE, bold=True, names=True)
         self.name.set_text(self.label)
-        self.registration_mark = StateMark()
+        self.registration_mark = StateMark(Size.SMALL)
         self.registration = TextLabel(Size.SMALL, lines=2)
         self.registration.setObjectName("registration")
         self.registration.set_text("Not registered")
@@ -142,7 +142,7 @@ class PhonePanel(QWidget):
         self.mute.clicked.connect(self._press_mute)
 
     def _make_note(self) -> None:
-        mark = StateMark()
+        mark = StateMark(Size.SMALL)
         mark.show_state("warning", "warning")
         self.note = TextLabel(Size.SMALL, lines=2)
         self.note.setObjectName("note")
@@ -173,7 +173,9 @@ class PhonePanel(QWidget):
         head.addLayout(named, 1)
         line = QWidget()
         self._row = QStackedLayout(line)
-        self._row.addWidget(Field("To", self.target))
+        field = Field("To", self.target)
+        line.setFixedHeight(field.height())
+        self._row.addWidget(field)
         self._row.addWidget(self.digits)
         main = QHBoxLayout()
         main.setSpacing(GRID)

@@ -18,7 +18,7 @@ from PySide6.QtGui import (
     QTextLayout,
     QTextOption,
 )
-from PySide6.QtWidgets import QHBoxLayout, QLabel, QLineEdit, QPushButton, QSizePolicy, QWidget
+from PySide6.QtWidgets import QHBoxLayout, QLabel, QLineEdit, QPushButton, QSizePolicy, QStyle, QWidget
 
 from softphone.qt import icons
 from softphone.qt.theme import GRID, RADIUS, Palette, Size, Tone, theme
@@ -122,7 +122,9 @@ class TextLabel(QLabel):
     def _option(self) -> QTextOption:
         option = QTextOption()
         option.setWrapMode(QTextOption.WrapMode.WrapAtWordBoundaryOrAnywhere)
-        option.setTextDirection(Qt.LayoutDirection.LayoutDirectionAuto if self._names else self.layoutDirection())
+        # Our sentences are English, also in a window laid out from right to left; a name goes its own way.
+        direction = Qt.LayoutDirection
+        option.setTextDirection(direction.LayoutDirectionAuto if self._names else direction.LeftToRight)
         return option
 
     def paintEvent(self, event: QPaintEvent) -> None:
@@ -131,13 +133,13 @@ class TextLabel(QLabel):
         painter.setPen(self._colour())
         metrics = QFontMetricsF(self.font())
         start = (self.height() - self._lines * metrics.lineSpacing()) / 2
-        side = self.alignment() & Qt.AlignmentFlag.AlignHorizontal_Mask
+        side = QStyle.visualAlignment(self.layoutDirection(), self.alignment())
         for number, text in enumerate(self._wrapped()):
             # Twice as high as the line: letters of another script may come from a taller font, and drawText clips.
             row = QRectF(0, start + number * metrics.lineSpacing(), self.width(), 2 * metrics.lineSpacing())
             option = self._option()
             option.setWrapMode(QTextOption.WrapMode.NoWrap)
-            option.setAlignment((side or Qt.AlignmentFlag.AlignLeft) | Qt.AlignmentFlag.AlignAbsolute)
+            option.setAlignment((side & Qt.AlignmentFlag.AlignHorizontal_Mask) | Qt.AlignmentFlag.AlignAbsolute)
             painter.drawText(row, text, option)
 
     def _colour(self) -> QColor:
@@ -255,10 +257,11 @@ class FlatButton(QPushButton):
 
 
 class StateMark(QWidget):
-    """A shape in a state's colour, beside the sentence that says the same in words."""
+    """A shape in a state's colour, beside the sentence of this text size that says the same in words."""
 
-    def __init__(self, side: int = 2 * GRID, parent: QWidget | None = None) -> None:
+    def __init__(self, size: Size = Size.TEXT, parent: QWidget | None = None) -> None:
         super().__init__(parent)
+        side = max(2 * GRID, round(QFontMetricsF(theme().font(size)).lineSpacing()))
         self.setFixedSize(side, side)
         self.shape, self.tone = "ring", "dead"
 

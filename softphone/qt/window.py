@@ -53,6 +53,7 @@ class PhonesWindow(QWidget):
         ]
         self._phones = [seat.phone for seat in seats]
         self._stopping: list[threading.Thread] = []
+        self._stopped_phones = 0
         self._gone = False
         self._stopped.connect(self._count_stopped)
         row = QHBoxLayout(self)
@@ -106,9 +107,10 @@ class PhonesWindow(QWidget):
         self._stopped.emit()
 
     def _count_stopped(self) -> None:
-        for thread in self._stopping:
-            thread.join(0.02)  # it has emitted its last word, or is another that still works
-        if not self._gone and not any(thread.is_alive() for thread in self._stopping):
+        self._stopped_phones += 1
+        if self._stopped_phones == len(self._stopping):
+            for thread in self._stopping:
+                thread.join()  # this was its last word
             self._gone = True
             self.close()
             self.gone.emit()
