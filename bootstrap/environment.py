@@ -51,6 +51,10 @@ def pins(text: str) -> dict[str, str]:
     return wanted
 
 
+def _pins(root: Path) -> dict[str, str]:
+    return pins((root / "requirements.txt").read_text(encoding="utf-8"))
+
+
 def _applies(marker: str) -> bool:
     if not marker:
         return True
@@ -67,7 +71,7 @@ def _applies(marker: str) -> bool:
 
 def running_fits(root: Path) -> bool:
     """Whether the running interpreter has every requirement in the pinned version."""
-    for name, version in pins((root / "requirements.txt").read_text(encoding="utf-8")).items():
+    for name, version in _pins(root).items():
         try:
             if importlib.metadata.version(name) != version:
                 return False
@@ -117,15 +121,14 @@ def ready(root: Path) -> Path:
         return Path(sys.executable)
     if not venv_fits(root):
         with only_one(root):
-            if not venv_fits(root):
+            if not venv_fits(root):  # the one that was waited for may have made it
                 build(root)
     return venv_python(root)
 
 
 def import_trouble(python: Path, root: Path) -> str:
     """What that interpreter says when it imports what the requirements bring; empty if all is well."""
-    wanted = pins((root / "requirements.txt").read_text(encoding="utf-8"))
-    modules = [module for name, module in MODULES.items() if name in wanted]
+    modules = [module for name, module in MODULES.items() if name in _pins(root)]
     program = f"import importlib\nfor name in {modules!r}:\n    importlib.import_module(name)"
     done = subprocess.run([python, "-c", program], capture_output=True, text=True, errors="replace", check=False)
     return "" if done.returncode == 0 else (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
@@ -167,7 +170,8 @@ def build(root: Path) -> None:
 def _install(root: Path) -> None:
     command = [str(venv_python(root)), "-m", "pip", "install", "--disable-pip-version-check", "--no-input"]
     # Few retries, to learn soon that one is off-line; but some, for pip tells what fails only when it tries again.
-    command += ["--only-binary=:all:", "--retries", "3", "-r", str(root / "requirements.txt")]
+    command += ["--only-binary=:all:", "--retries", "3"]
+    command += [f"{name}=={version}" for name, version in _pins(root).items()]
     _run(command, root, quiet=False)
 
 

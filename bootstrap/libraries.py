@@ -131,7 +131,7 @@ def distribution() -> frozenset[str]:
 
 
 def provide(lacking: Sequence[Library], packages: Sequence[str] = ()) -> None:
-    """Get what is missing, on Debian with further packages in the same go; SetupFault that says how where we may not."""
+    """Get what is missing, on Debian with further packages in the same go; SetupFault says how where we may not."""
     names = [library.name for library in lacking]
     if distribution() & {"debian", "ubuntu"} and shutil.which("apt-get"):
         if lacking or packages:
@@ -162,15 +162,17 @@ def _install_with_apt(packages: Sequence[str], what: str) -> None:
         say(f"Missing on this system: {what}. Installing {' '.join(packages)} with apt-get ...")
         _run_apt([update, install], packages)
         return
-    prefix = ["sudo"]
-    command = f"sudo {shlex.join(update)} && sudo {shlex.join(install)}"
+    sudo = shutil.which("sudo")
+    command = " && ".join(("sudo " if sudo else "") + shlex.join(step) for step in (update, install))
+    if not sudo:
+        command = f"su -c '{command}'"
     sentence = f"Missing on this system: {what}. This installs it:\n    {command}"
-    if not (sys.stdin and sys.stdin.isatty() and sys.stderr.isatty() and shutil.which("sudo")):
+    if not (sys.stdin and sys.stdin.isatty() and sys.stderr.isatty() and sudo):
         raise SetupFault(f"{sentence}\nThen start again.")
     say(sentence)
     if not _agreed("Run it now? [y/N] "):
         raise SetupFault("Nothing was installed. Run the command above, then start again.")
-    _run_apt([prefix + update, prefix + install], packages)
+    _run_apt([[sudo, *update], [sudo, *install]], packages)
 
 
 def _agreed(question: str) -> bool:

@@ -44,10 +44,7 @@ _FULL_BYTES = 20_000_000
 def explain(words: str, status: int, free_bytes: int) -> str:
     """The sentence for a set-up step that ended with this exit status and these words on stderr."""
     if _any(_NO_ROOM, words) or free_bytes < _FULL_BYTES:
-        return (
-            f"The disk is full ({free_bytes // 1_000_000} MB left): nothing was set up. "
-            "Make room, or move this folder to a larger disk, and start again."
-        )
+        return "The disk is full: nothing was set up. Make room, or move this folder to a larger disk, and start again."
     if _any(_NOT_WRITABLE, words):
         return (
             f"Set-up may not write here: {last_error(words)}. "

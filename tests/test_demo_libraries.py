@@ -128,6 +128,7 @@ def without_venv(clone, release):
 
 def test_debian_python_without_venv_is_told_the_package(clone):
     without_venv(clone, DEBIAN)
+    clone.command("sudo", "exit 0")
     clone.command("apt-get", "exit 0")
     outcome = clone.run()
     outcome.assert_fault("sudo apt-get install -y --no-install-recommends python3", "-venv")

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from importlib.metadata import version
+from types import SimpleNamespace
 
 import pytest
 from setup_kit import ROOT, Clone
@@ -248,3 +249,24 @@ def test_every_requirement_is_pinned_and_understood():
     for name, wanted in environment.pins((ROOT / "requirements.txt").read_text()).items():
         assert name and wanted, "requirements.txt: name==version, please"
     assert set(environment.MODULES) <= set(environment.pins((ROOT / "requirements.txt").read_text()))
+
+
+@pytest.mark.parametrize(
+    ("python", "platform", "lines"), [((3, 10), "linux", "a=1 b=2 e=5"), ((3, 12), "win32", "a=1 b=3 d=4")]
+)
+def test_pins_follow_the_python_and_the_system(python, platform, lines, monkeypatch):
+    text = """\
+# a comment
+a==1  # and one more
+b==2; python_version < "3.12"
+b==3; python_version >= "3.12"
+d==4; sys_platform == "win32"
+e==5; python_version == "3.10"
+"""
+    monkeypatch.setattr(environment, "sys", SimpleNamespace(version_info=(*python, 1), platform=platform))
+    assert environment.pins(text) == dict(line.split("=") for line in lines.split())
+
+
+def test_marker_that_is_not_understood_is_an_error_not_a_guess():
+    with pytest.raises(ValueError, match="not understood: os_name"):
+        environment.pins('a==1; os_name == "nt"')
