@@ -25,18 +25,12 @@ MAY_IMPORT = {
 WORLD = {"socket", "select", "selectors", "threading", "time", "random", "secrets", "sqlite3", "logging", "subprocess"}
 CORES = [
     "sip",
-    "failover/core.py",
-    "failover/health.py",
-    "failover/table.py",
-    "slee_mock/router.py",
-    "slee_mock/registrar.py",
-    "slee_mock/proxy.py",
-    "slee_mock/billing.py",
+    *(f"failover/{name}.py" for name in ("core", "health", "inflight", "outcome", "route", "table")),
+    *(f"slee_mock/{name}.py" for name in ("billing", "event", "gate", "heartbeat", "proxy", "record", "registrar")),
+    *(f"slee_mock/{name}.py" for name in ("report", "router", "store")),
     "softphone/agent",
-    "softphone/media/g711.py",
-    "softphone/media/jitter.py",
-    "softphone/media/rtcp.py",
-    "softphone/media/rtp.py",
+    *(f"softphone/media/{name}.py" for name in ("audio", "dtmf", "g711", "jitter", "meter", "pcm", "rtcp", "rtp")),
+    *(f"softphone/media/{name}.py" for name in ("source", "stream", "tone")),
     "stage/script.py",
 ]
 
