@@ -19,7 +19,7 @@ QUIET = 1.0  # seconds between two lines of what a stranger can cause
 class Chronicle:
     def __init__(self) -> None:
         self.readers: list[Reader] = []
-        self._next_line: dict[str, float] = {}  # by reason, of which there are a dozen
+        self._next_line: dict[str, float] = {}  # by reason, of which there are a dozen and four a server
         self._untold: dict[str, int] = {}
 
     def tell(self, core: Core, event: Event) -> None:
@@ -29,8 +29,10 @@ class Chronicle:
                 log.debug("%s", _decision(event))
         elif isinstance(event, Dropped):
             self._rarely(event.at, event.reason, _drop(event))
+        elif isinstance(event, StateChanged):
+            self._rarely(event.at, f"{event.server} {event.state.value}", _state(event))  # one on the edge flaps
         else:
-            log.warning("%s", _news(event))
+            log.warning("%s", _failover(event))
         if self.readers:
             told = status.event(event, time.time() - time.monotonic())
             if told:
@@ -82,9 +84,11 @@ def _drop(event: Dropped) -> str:
     return f"dropped ({event.reason}) from {event.leg} {format_address(event.source)}: {_plain(event.note)}"
 
 
-def _news(event: StateChanged | Failover) -> str:
-    if isinstance(event, StateChanged):
-        return f"{event.server} is {event.state.value}: {event.why}; hot is {event.hot or 'nobody'}"
+def _state(event: StateChanged) -> str:
+    return f"{event.server} is {event.state.value}: {event.why}; hot is {event.hot or 'nobody'}"
+
+
+def _failover(event: Failover) -> str:
     heir = f"{event.taken_by} takes over" if event.taken_by else "nobody is left to take over"
     return f"failover: {event.lost} is gone ({event.noticed}); {heir}, {event.replayed} in flight sent on"
 

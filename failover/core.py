@@ -290,6 +290,8 @@ class Core:
         for server in gone:
             server.health = replace(server.health, why="taken out of the list")
             outcome = self._move(server, now, server is hot, outcome)
+        if table.hot and table.hot is not hot:
+            outcome = Outcome(outcome.sends, (*outcome.events, *self._state(table.hot, now).events))
         return outcome
 
     def _move(self, lost: Server, now: float, was_hot: bool, outcome: Outcome) -> Outcome:

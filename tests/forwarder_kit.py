@@ -9,8 +9,9 @@ from failover.core import Core
 from failover.health import UP, Health
 from failover.settings import FIRST_LIVE, ServerLine
 from failover.table import Server, ServerTable
+from plumbing.address import format_address
 from plumbing.loop import Loop
-from plumbing.udp import bind_udp
+from plumbing.udp import bind_udp, family_of
 
 KEY = b"a key for the tests only"
 OWN = ("192.0.2.1", 5060)
@@ -37,7 +38,7 @@ def request(method="INVITE", uri="sip:bob@failover.test", source=ALICE, branch="
     """A request as `source` would write it."""
     return lines(
         f"{method} {uri} SIP/2.0",
-        via or f"Via: SIP/2.0/UDP {source[0]}:{source[1]};branch={branch}",
+        via or f"Via: SIP/2.0/UDP {format_address(source[:2])};branch={branch}",
         *extra,
         *([hops] if hops else []),
         "From: Alice <sip:alice@failover.test>;tag=a",
@@ -114,9 +115,9 @@ class FakeServer:
 
 
 @contextmanager
-def fake_servers(free_port, count=2):
+def fake_servers(free_port, count=2, host="127.0.0.1"):
     """So many of them, called server1, server2 ..."""
-    servers = [FakeServer(f"server{n + 1}", ("127.0.0.1", free_port())) for n in range(count)]
+    servers = [FakeServer(f"server{n + 1}", (host, free_port())) for n in range(count)]
     try:
         yield servers
     finally:
@@ -125,10 +126,10 @@ def fake_servers(free_port, count=2):
 
 
 @contextmanager
-def plain_phone():
+def plain_phone(host="127.0.0.1"):
     """A UDP socket that waits at most two seconds."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.bind(("127.0.0.1", 0))
+    with socket.socket(family_of(host), socket.SOCK_DGRAM) as sock:
+        sock.bind((host, 0))
         sock.settimeout(2.0)
         yield sock
 

@@ -486,6 +486,12 @@ def test_a_reload_moves_what_a_removed_server_owes_and_drops_what_it_says():
     assert reason(core.receive(answer(asked), "server1", S1, 102.0)) == "fenced"
 
 
+def test_a_reload_that_puts_another_server_first_tells_who_is_hot():
+    core = make_core()
+    table = type(core.table)(reversed(core.table.servers), core.table.policy)
+    assert [event.hot for event in core.adopt(table, 3, 2, 101.0).events] == ["server2"]
+
+
 def test_signals_of_a_server_that_is_no_longer_listed_do_nothing():
     assert make_core().signal("server9", MISS, 1.0, "") == Outcome()
 

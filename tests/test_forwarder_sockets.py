@@ -13,11 +13,12 @@ from failover import legs
 from failover.legs import OwnAddress, open_leg, open_phones
 from failover.service import Forwarder
 from failover.settings import read
+from plumbing.address import format_address
 
 
 def config(port, servers, *more, host="127.0.0.1"):
-    named = [f"{server.name}={server.address[0]}:{server.address[1]}" for server in servers]
-    return read("\n".join([f"forwarder.listen={host}:{port}", "admin.listen=", *named, *more]), "test")
+    named = [f"{server.name}={format_address(server.address)}" for server in servers]
+    return read("\n".join([f"forwarder.listen={format_address((host, port))}", "admin.listen=", *named, *more]), "test")
 
 
 @contextmanager
@@ -219,6 +220,21 @@ def test_listening_on_every_address_still_gives_the_servers_their_legs(free_port
         with running(config(port, servers, host="0.0.0.0")):
             response = ask(phone, ("127.0.0.1", port), "z9hG4bK1", "INVITE")
             assert field(response, "Record-Route").startswith(f"<sip:127.0.0.1:{port};lr;")
+
+
+def test_over_ipv6_it_is_all_the_same(free_port, eventually):
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("this computer has no IPv6")
+    with fake_servers(free_port, host="::1") as servers, plain_phone("::1") as phone:
+        port = free_port()
+        with running(config(port, servers, host="::1")):
+            response = ask(phone, ("::1", port), "z9hG4bK1", "INVITE")
+            assert field(response, "X-Server") == "server1"
+            assert field(response, "Record-Route").startswith(f"<sip:[::1]:{port};lr;hint=")
+            servers[0].kill()
+            assert field(ask(phone, ("::1", port), "z9hG4bK2"), "X-Server") == "server2"
 
 
 # -- reload ------------------------------------------------------------------------------------------------------------
