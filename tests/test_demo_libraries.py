@@ -88,7 +88,10 @@ def test_ordinary_user_in_a_terminal_is_asked(clone, answer, status):
     found = lacking(clone, DEBIAN, user=1000)
     clone.command("apt-get", "exit 0")
     sudo = clone.command("sudo", f'[ "$2" = update ] || touch "{found}"')
-    ours, theirs = pty.openpty()
+    try:
+        ours, theirs = pty.openpty()
+    except OSError:
+        pytest.skip("no terminals here: /dev/pts is not mounted")
     try:
         os.write(ours, f"{answer}\n".encode())
         process = clone.start(stdin=theirs, stderr=theirs)
