@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 
 from failover.chronicle import Reader
-from failover.page import PAGE
+from failover.page import PAGE, SCRIPT
 from failover.service import Forwarder
 from plumbing.address import Address
 from plumbing.http import EventStream, HttpRequest, HttpResponse, HttpServer, Routes
@@ -20,6 +20,7 @@ class Admin:
         self._forwarder = forwarder
         routes: Routes = {
             ("GET", "/"): lambda _: HttpResponse.html(PAGE),
+            ("GET", "/page.js"): lambda _: HttpResponse.text(SCRIPT, "text/javascript; charset=utf-8"),
             ("GET", "/status"): lambda _: HttpResponse.json(forwarder.status()),
             ("GET", "/metrics"): lambda _: HttpResponse.text(forwarder.metrics(), "text/plain; version=0.0.4"),
             ("GET", "/events"): self._events,

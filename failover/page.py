@@ -1,4 +1,4 @@
-"""The forwarder's page for people: one small document that reads /status every second."""
+"""The forwarder's page for people: a small document, and a script that reads /status into it every second."""
 
 PAGE = """<!doctype html>
 <html lang="en">
@@ -33,36 +33,37 @@ PAGE = """<!doctype html>
 <h2>Counted</h2>
 <table><tbody id="counters"></tbody></table>
 <p>For programs: <a href="/status">/status</a>, <a href="/events">/events</a>, <a href="/metrics">/metrics</a></p>
-<script>
-  const find = id => document.getElementById(id);
-  function rows(id, list, none) {
-    find(id).replaceChildren(...(list.length ? list : [[none]]).map(cells => {
-      const row = document.createElement("tr");
-      cells.forEach(cell => {
-        const [text, style] = Array.isArray(cell) ? cell : [cell, ""];
-        const td = document.createElement("td");
-        td.textContent = text; td.className = style; row.append(td);
-      });
-      return row;
-    }));
-  }
-  function show(s) {
-    find("summary").textContent = (s.hot ? s.hot + " is hot" : "No server lives") + "; policy " + s.policy +
-      "; listening on " + s.listen + " for " + Math.round(s.uptime) + " s; version " + s.version;
-    rows("servers", s.servers.map(x => [x.name + (x.hot ? " (hot)" : ""), x.address,
-      [x.state + (x.wish === "ENABLED" ? "" : ", " + x.wish), x.state], x.why,
-      [x.requests, "number"], [x.responses, "number"]]), "none");
-    rows("failovers", s.failovers.slice().reverse().map(f => [new Date(f.at * 1000).toLocaleTimeString(), f.from,
-      f.to || "nobody", f.noticed, [f.replayed, "number"],
-      [f.gap_ms === null ? "none yet" : "after " + f.gap_ms.toFixed(1) + " ms", "number"]]), "None yet.");
-    rows("counters", Object.entries(s.counters).map(([name, n]) => [name, [n, "number"]]), "Nothing yet.");
-  }
-  async function read() {
-    try { show(await (await fetch("/status")).json()); }
-    catch (error) { find("summary").textContent = "The forwarder does not answer; trying again."; }
-    setTimeout(read, 1000);
-  }
-  read();
-</script>
+<script src="/page.js"></script>
 </html>
+"""
+
+SCRIPT = """const find = id => document.getElementById(id);
+function rows(id, list, none) {
+  find(id).replaceChildren(...(list.length ? list : [[none]]).map(cells => {
+    const row = document.createElement("tr");
+    cells.forEach(cell => {
+      const [text, style] = Array.isArray(cell) ? cell : [cell, ""];
+      const td = document.createElement("td");
+      td.textContent = text; td.className = style; row.append(td);
+    });
+    return row;
+  }));
+}
+function show(s) {
+  find("summary").textContent = (s.hot ? s.hot + " is hot" : "No server lives") + "; policy " + s.policy +
+    "; listening on " + s.listen + " for " + Math.round(s.uptime) + " s; version " + s.version;
+  rows("servers", s.servers.map(x => [x.name + (x.hot ? " (hot)" : ""), x.address,
+    [x.state + (x.wish === "ENABLED" ? "" : ", " + x.wish), x.state], x.why,
+    [x.requests, "number"], [x.responses, "number"]]), "none");
+  rows("failovers", s.failovers.slice().reverse().map(f => [new Date(f.at * 1000).toLocaleTimeString(), f.from,
+    f.to || "nobody", f.noticed, [f.replayed, "number"],
+    [f.gap_ms === null ? "none yet" : "after " + f.gap_ms.toFixed(1) + " ms", "number"]]), "None yet.");
+  rows("counters", Object.entries(s.counters).map(([name, n]) => [name, [n, "number"]]), "Nothing yet.");
+}
+async function read() {
+  try { show(await (await fetch("/status")).json()); }
+  catch (error) { find("summary").textContent = "The forwarder does not answer; trying again."; }
+  setTimeout(read, 1000);
+}
+read();
 """

@@ -14,7 +14,7 @@ from dataclasses import replace
 from failover import status
 from failover.chronicle import Chronicle, Reader
 from failover.core import Core
-from failover.health import ANSWER, DOWN, MISS, REFUSED, UP, Health
+from failover.health import ANSWER, DOWN, FAILING, MISS, REFUSED, Health
 from failover.heartbeat import BURST, MAX_DATAGRAM, NOT_NOW, Answer, Heartbeat
 from failover.legs import Datagram, OwnAddress, open_leg, open_phones
 from failover.outcome import Outcome, Send
@@ -54,7 +54,8 @@ class Forwarder:
         self._loop = Loop("sip")
         self._chronicle = Chronicle()
         self._started = time.monotonic()
-        servers = [self._server(line, Health(UP, self._started, "not asked yet")) for line in settings.servers]
+        # In use at once, for a forwarder that starts again must not refuse the calls of servers that live.
+        servers = [self._server(line, Health(FAILING, self._started, "not asked yet")) for line in settings.servers]
         table = ServerTable(servers, settings.policy)
         self._core = Core(table, self._key, lambda host: self._own.towards(host), settings.fall, settings.rise)
         self._links: dict[str, Link] = {}

@@ -15,7 +15,7 @@ from failover.settings import read
 
 
 @pytest.fixture
-def scene(free_port):
+def scene(free_port, eventually):
     """(base of the pages' addresses, the forwarder's SIP address, [server1, server2], a phone)."""
     with fake_servers(free_port) as servers, plain_phone() as phone:
         port = free_port()
@@ -24,6 +24,7 @@ def scene(free_port):
         forwarder.start()
         admin = Admin(("127.0.0.1", free_port()), forwarder)
         admin.start()
+        eventually(lambda: {server["state"] for server in forwarder.status()["servers"]} == {"UP"})
         try:
             yield f"http://127.0.0.1:{admin.address[1]}", ("127.0.0.1", port), servers, phone
         finally:
@@ -100,8 +101,10 @@ def test_metrics_are_in_prometheus_form(scene):
     }
 
 
-def test_the_page_for_people_is_there(scene):
-    assert "<h2>Servers</h2>" in get(scene[0])
+def test_the_page_for_people_has_its_script_beside_it_as_the_content_policy_demands(scene):
+    page = get(scene[0])
+    assert "<h2>Servers</h2>" in page and '<script src="/page.js"></script>' in page
+    assert "/status" in get(f"{scene[0]}/page.js")
 
 
 def test_a_reader_that_leaves_or_lags_does_not_hold_the_forwarder_up(scene, eventually, monkeypatch):
