@@ -8,7 +8,6 @@ from sip.dialog import Dialog, DialogState, next_hop
 from sip.errors import RemoteProtocolError
 from sip.message import Request, Response, reply
 
-
 ALICE = "<sip:alice@192.0.2.1:5062>"
 
 
