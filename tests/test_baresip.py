@@ -1,0 +1,134 @@
+"""Calls with somebody else's phone, where baresip is installed: it says a tone."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from softphone.agent.event import CallChanged, CallState, ProbeAnswered
+from softphone.phone import Account, Phone
+
+MODULES = next((path for path in map(Path, ("/usr/lib/baresip/modules", "/usr/local/lib/baresip/modules"))
+                if path.is_dir()), None)  # fmt: skip
+pytestmark = pytest.mark.skipif(not (shutil.which("baresip") and MODULES), reason="baresip is not installed")
+
+CONFIG = """module_path {modules}
+module g711.so
+module aubridge.so
+module ausine.so
+module_app account.so
+module_app menu.so
+audio_source ausine,440
+audio_player aubridge,sink
+ausrc_srate 48000
+ausrc_channels 2
+net_interface 127.0.0.1
+sip_listen 127.0.0.1:{port}
+"""
+
+
+class Baresip:
+    """A baresip process that answers by itself, told more by `commands`."""
+
+    def __init__(self, folder: Path, port: int, *commands: str) -> None:
+        folder.joinpath("config").write_text(CONFIG.format(modules=MODULES, port=port))
+        folder.joinpath("accounts").write_text(f'"Bob" <sip:bob@127.0.0.1:{port}>;regint=0;answermode=auto\n')
+        folder.joinpath("contacts").write_text("")
+        self.output = folder / "output"
+        arguments = [argument for command in commands for argument in ("-e", command)]
+        with self.output.open("wb") as output:
+            self.process = subprocess.Popen(
+                ["baresip", "-4", "-f", str(folder), *arguments],
+                stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
+            )  # fmt: skip
+
+    @property
+    def ready(self) -> bool:
+        return b"baresip is ready" in self.output.read_bytes()
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait(10.0)
+
+
+@pytest.fixture
+def phone() -> Iterator[tuple[Phone, list[object]]]:
+    events: list[object] = []
+    alice = Phone(Account("alice", "failover.test", "", "Alice"), None, ("127.0.0.1", 0), events.append, register=False)
+    alice.start()
+    yield alice, events
+    alice.stop()
+
+
+@pytest.fixture
+def start_baresip(tmp_path, free_port, eventually):
+    started: list[Baresip] = []
+
+    def start(*commands: str) -> tuple[Baresip, int]:
+        port = free_port()
+        started.append(Baresip(tmp_path, port, *commands))
+        eventually(lambda: started[0].ready, timeout=15.0)
+        return started[0], port
+
+    yield start
+    for each in started:
+        each.stop()
+
+
+def last_call(events: list[object]):
+    calls = [event.call for event in events if isinstance(event, CallChanged)]
+    return calls[-1] if calls else None
+
+
+def is_in(events: list[object], state: CallState) -> bool:
+    call = last_call(events)
+    return call is not None and call.state is state
+
+
+@pytest.mark.slow
+def test_we_call_baresip_hold_resume_and_hang_up(phone, start_baresip, eventually):
+    alice, events = phone
+    _, port = start_baresip()
+    alice.call(f"sip:bob@127.0.0.1:{port}")
+    eventually(lambda: is_in(events, CallState.TALKING))
+    eventually(lambda: alice.media_stats().packets_received > 20)
+    alice.hold()
+    eventually(lambda: last_call(events).held_here)
+    alice.resume()
+    eventually(lambda: not last_call(events).held_here)
+    before = alice.media_stats().packets_received
+    eventually(lambda: alice.media_stats().packets_received > before + 20)
+    alice.probe()
+    eventually(lambda: [event for event in events if isinstance(event, ProbeAnswered) and event.status == 200])
+    alice.hang_up()
+    eventually(lambda: is_in(events, CallState.ENDED))
+    assert alice.snapshot().retransmissions == 0
+
+
+@pytest.mark.slow
+def test_baresip_calls_us_and_hangs_up(phone, start_baresip, eventually):
+    alice, events = phone
+    baresip, _ = start_baresip(f"d sip:alice@127.0.0.1:{alice.address[1]}")
+    eventually(lambda: is_in(events, CallState.INCOMING))
+    assert last_call(events).sentence == "Bob is calling"
+    alice.answer()
+    eventually(lambda: is_in(events, CallState.TALKING))
+    eventually(lambda: alice.media_stats().packets_received > 20)
+    baresip.process.terminate()
+    eventually(lambda: is_in(events, CallState.ENDED))
+    assert last_call(events).sentence == "Bob hung up"
+    assert alice.snapshot().retransmissions == 0
+
+
+@pytest.mark.slow
+def test_baresip_is_told_that_we_decline(phone, start_baresip, eventually):
+    alice, events = phone
+    baresip, _ = start_baresip(f"d sip:alice@127.0.0.1:{alice.address[1]}")
+    eventually(lambda: is_in(events, CallState.INCOMING))
+    alice.decline()
+    eventually(lambda: b"603" in baresip.output.read_bytes())
+    assert last_call(events).sentence == "You declined the call"
