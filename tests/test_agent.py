@@ -353,6 +353,16 @@ def test_an_answer_without_usable_media_is_acknowledged_and_left(body):
     assert [m.method for m in bob.seen if isinstance(m, Request)] == ["INVITE", "ACK", "BYE"]
 
 
+@pytest.mark.parametrize("contact", [[], [("Contact", "<nonsense>")], [("Contact", "<tel:123>")]])
+def test_an_answer_without_a_usable_contact_ends_the_call(contact):
+    network, alice, _ = pair()
+    fields = [*contact, ("Content-Type", "application/sdp")]
+    Scripted(network, ("127.0.0.1", 5064), lambda r: [reply(r, 200, to_tag="b", fields=fields, body=SDP)])
+    alice.calls(BOB)
+    network.run(0.1)
+    assert (alice.state, alice.sentence) == (ENDED, "Bob's phone gave an answer that makes no sense")
+
+
 def test_somebody_who_sends_no_offer_gets_one_with_the_answer():
     network, alice, _bob = pair()
     alice.calls(BOB)

@@ -95,7 +95,10 @@ class OutgoingCall(Call):
         elif response.status < 200:
             self._on_provisional(exchange, response, now)
         elif response.status < 300:
-            self._on_success(exchange, response, now)
+            try:
+                self._on_success(exchange, response, now)
+            except RemoteProtocolError:  # no Contact that could be sent an ACK, say
+                self.change(GONE, now, f"{self.name}'s phone gave an answer that makes no sense", 400)
         else:
             self.change(REFUSE, now, self._failure(response.status, response.reason), response.status)
 
