@@ -190,6 +190,7 @@ def _run(command: Sequence[str], root: Path, quiet: bool) -> None:
         stderr=subprocess.PIPE,
         text=True,
         errors="replace",
+        close_fds=False,  # the lock goes with it
         start_new_session=True,  # so that what it has started itself can be ended with it
     ) as child:
         try:
@@ -240,6 +241,8 @@ def only_one(root: Path) -> Iterator[None]:
             say("Another demo.py is setting up this folder; waiting for it ...")
             while not _locked(file):
                 time.sleep(0.2)
+        # The steps share the lock: a pip that outlives its killed demo.py still writes, and has to be waited for.
+        os.set_inheritable(file.fileno(), True)
         yield
 
 

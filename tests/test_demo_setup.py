@@ -146,6 +146,24 @@ def test_interrupt_while_installing_leaves_nothing(clone):
     assert not clone.venv.exists()
 
 
+def test_pip_that_outlives_a_killed_demo_is_waited_for(clone, eventually):
+    with socket.create_server(("127.0.0.1", 0)) as index:
+        del clone.environ["PIP_NO_INDEX"], clone.environ["PIP_FIND_LINKS"]
+        clone.environ["PIP_INDEX_URL"] = f"http://127.0.0.1:{index.getsockname()[1]}/simple"
+        demo = clone.start()
+        index.settimeout(40)
+        connection, _ = index.accept()
+        demo.kill()
+        demo.wait()
+        with open(clone.root / "requirements.txt", "rb") as file:
+            assert not environment._locked(file)
+            connection.close()
+            index.close()  # pip gives up
+            eventually(lambda: environment._locked(file), timeout=20)
+    demo.communicate()
+    assert clone.venv.exists() and not environment.venv_fits(clone.root)
+
+
 def test_termination_while_the_environment_is_made_leaves_nothing(clone, eventually):
     demo = clone.start()
     eventually(lambda: (clone.venv / "pyvenv.cfg").exists(), timeout=20)
