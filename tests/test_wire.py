@@ -109,11 +109,12 @@ def test_a_ringing_call_is_cancelled_after_the_crash():
 DATAGRAMS_OF_A_CALL = 60
 
 
+@pytest.mark.parametrize("fate", ["kill", "freeze"])
 @pytest.mark.parametrize("number", range(DATAGRAMS_OF_A_CALL))
-def test_the_server_may_die_at_any_datagram_of_a_call(number):
+def test_the_server_may_die_or_freeze_at_any_datagram_of_a_call(number, fate):
     world = World()
     world.register()
-    world.kill_at_datagram(number, "server1")
+    world.at_datagram(number, lambda: getattr(world, fate)("server1"))
     world.alice.calls("bob")
     world.run(1.0)
     world.bob.answers()
@@ -150,7 +151,7 @@ def test_the_story_above_tries_every_datagram():
 @pytest.mark.parametrize("number", range(8))
 def test_the_server_may_die_at_any_datagram_of_a_registration(number):
     world = World({"alice": "secret", "bob": "hush"})
-    world.kill_at_datagram(number, "server1")
+    world.at_datagram(number, lambda: world.kill("server1"))
     world.register(world.alice)
     assert world.alice.agent.registration.state is REGISTERED and world.phones_retransmissions == 0
 

@@ -6,6 +6,7 @@ comes until it thaws, heartbeats are signals to the forwarder's core every 50 ms
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from agent_kit import DELAY, Line, Network, Packet
@@ -145,13 +146,13 @@ class World:
     def freeze(self, name: str) -> None:
         self.servers[name].frozen = True
 
-    def kill_at_datagram(self, number: int, name: str) -> None:
-        """Kill the server while the `number`th datagram from now is on its way."""
+    def at_datagram(self, number: int, strike: Callable[[], None]) -> None:
+        """Do it while the `number`th datagram from now is on its way."""
         at = len(self.network.passed) + number
 
         def lose(passage: Any) -> bool:
             if len(self.network.passed) == at:
-                self.kill(name)
+                strike()
             return False
 
         self.network.lose = lose
