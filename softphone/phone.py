@@ -85,8 +85,12 @@ class Phone:
         with self._lifecycle:
             if self._started or self._stopped:
                 raise RuntimeError("a phone is started once")
-            proxy = _resolved(self._proxy) if self._proxy else None
-            self._socket = bind_udp(self._listen)
+            proxy, listen = self._proxy, self._listen
+            if proxy and ":" in proxy[0] and listen[0] == "0.0.0.0":
+                listen = ("::", listen[1])  # all addresses means those from which the proxy can be reached
+            if proxy:
+                proxy = _resolved(proxy, family_of(listen[0]))
+            self._socket = bind_udp(listen)
             self.address = self._socket.getsockname()[:2]
             local = (_own_host(self.address[0], proxy), self.address[1])
             self._agent = Agent(self.account, local, proxy, random.SystemRandom(), self._expires)
@@ -299,13 +303,13 @@ class Phone:
         self._sessions.clear()
 
 
-def _resolved(address: Address) -> Address:
+def _resolved(address: Address, family: socket.AddressFamily) -> Address:
     """A proxy may be named; its address is looked up once, here, and never on the message path."""
     host, port = address
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
+        found = socket.getaddrinfo(host, port, family, socket.SOCK_DGRAM)
     except OSError as error:
-        raise OSError(error.errno, f"the server's name cannot be found: {host} ({error.strerror})") from error
+        raise OSError(error.errno, f"the server {host} cannot be found from here ({error.strerror})") from error
     return str(found[0][4][0]), port
 
 

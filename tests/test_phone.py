@@ -208,3 +208,32 @@ def test_a_phone_registers_and_takes_it_back(owners, eventually):
     assert asked[0] == ("REGISTER", f"<sip:alice@127.0.0.1:{port}>;expires=300")
     assert asked[1] == ("REGISTER", f"<sip:alice@127.0.0.1:{port}>;expires=0")
 
+
+
+def test_phones_talk_over_ipv6(owners, eventually):
+    try:
+        alice, bob = (owners(user, listen=("::1", 0)) for user in ("alice", "bob"))
+    except OSError:
+        pytest.skip("this computer has no IPv6 loopback")
+    port = bob.phone.address[1]
+    alice.phone.call(f"sip:bob@[::1]:{port}")
+    eventually(lambda: bob.state is CallState.INCOMING)
+    bob.phone.answer()
+    eventually(lambda: alice.state is CallState.TALKING)
+    eventually(lambda: bob.phone.media_stats().packets_received > 5)
+
+
+def test_a_server_that_cannot_be_found_is_named(monkeypatch):
+    def find_nothing(*_args):
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", find_nothing)
+    phone = Phone(Account("alice", "failover.test"), ("no-such-server.invalid", 5060), LOCAL)
+    with pytest.raises(OSError, match=r"no-such-server\.invalid cannot be found"):
+        phone.start()
+    phone.stop()
+
+
+def test_localhost_is_found_in_the_family_of_the_phone(owners):
+    alice = owners("alice", proxy=("localhost", 9), register=False)
+    assert alice.phone.snapshot().calls == ()
