@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from softphone.qt.theme import GRID, Size, theme
 from softphone.qt.widgets import TextLabel
 from stage import paint
 
+TARIFF = re.compile(r"([\d.]+)\s*\+\s*([\d.]+)\s*/\s*(\d+)\s*s")
 EMPTY = "No bill yet. It appears here as soon as a call is answered."
 
 
@@ -31,16 +33,28 @@ class BillLook:
     final: bool
     server: str
     page: str
+    sum: str = ""
+    started: str = ""
 
 
-def look_of(call: dict[str, Any], server: str, page: str) -> BillLook:
-    """From one entry of the `/calls` of `server`; what is absent is shown as nothing rather than guessed."""
+def look_of(call: dict[str, Any], server: str, page: str, started: str) -> BillLook:
+    """From one entry of the `/calls` of `server`, begun through `started`; what is absent is shown as nothing."""
     parts = call.get("carried") or ()
     carried = tuple((str(part.get("server", "")), float(part.get("seconds") or 0)) for part in parts)
     return BillLook(
         person(str(call.get("caller", ""))), person(str(call.get("callee", ""))), int(call.get("seconds") or 0),
         carried, str(call.get("why") or ""), str(call.get("total", "")), str(call.get("currency", "")),
-        bool(call.get("final")), server, page)
+        bool(call.get("final")), server, page, sum_of(str(call.get("tariff") or ""), call.get("units")),
+        started)
+
+
+def sum_of(tariff: str, units: object) -> str:
+    """How the total came about: "0.10+0.05/10s" and 2 units read "0.10 set-up + 2 \u00d7 0.05 per started 10 s"."""
+    match = TARIFF.fullmatch(tariff)
+    if not match or not isinstance(units, int):
+        return ""
+    fee, price, seconds = match.groups()
+    return f"{fee} set-up + {units} \u00d7 {price} per started {seconds} s"
 
 
 def person(uri: str) -> str:
@@ -112,12 +126,13 @@ class BillView(QWidget):
     def _make_body(self) -> QWidget:
         self._who = TextLabel(Size.TEXT, bold=True, names=True)
         self._time = TextLabel(Size.TITLE, tabular=True)
-        self._time.setFixedWidth(int(self._time.fontMetrics().horizontalAdvance("00:00:00")) + 2)
+        self._time.fix_width("00:00:00")
         self._time.setAlignment(Qt.AlignmentFlag.AlignRight)
-        self._why = TextLabel(Size.SMALL, tone="muted", lines=2)
+        self._why = TextLabel(Size.SMALL, tone="muted")
         self._bar = Bar()
         self.parts = TextLabel(Size.SMALL, tone="muted", tabular=True)
         self.parts.setObjectName("bill_parts")
+        self._sum = TextLabel(Size.SMALL, tone="muted", tabular=True)
         self.total = TextLabel(Size.TITLE, bold=True, tabular=True)
         self.total.setObjectName("bill_total")
         self.source = QLabel()
@@ -135,6 +150,7 @@ class BillView(QWidget):
         column.addSpacing(GRID // 2)
         column.addWidget(self._bar)
         column.addWidget(self.parts)
+        column.addWidget(self._sum)
         column.addStretch(1)
         column.addLayout(beside(self.total, self.source))
         return body
@@ -148,10 +164,10 @@ class BillView(QWidget):
             return
         self._who.set_text(f"{look.caller} \u2192 {look.callee}")
         self._time.set_text(words.duration(look.seconds))
-        first = look.carried[0][0] if look.carried else look.server
-        self._why.set_text(f"Started via {first}. {look.why}".strip())
+        self._why.set_text(f"{f'Started via {look.started}. ' if look.started else ''}{look.why}")
         self._bar.show_parts(look.carried)
         self.parts.set_text(" + ".join(f"{name} {seconds:.0f} s" for name, seconds in look.carried))
+        self._sum.set_text(look.sum)
         amount = f"{look.total} {look.currency}"
         self.total.set_text(f"Total {amount}" if look.final else f"{amount} so far")
         colour = theme().palette.hot.colour.name()

@@ -92,6 +92,8 @@ class Figure(QWidget):
         if look == self.servers[name]:
             return
         self.servers[name] = look
+        # Only the hot server's plug is worth pulling at first sight.
+        self.buttons[name, "kill"].dress("Kill", "decline", "stop" if look.look == "hot" else "")
         self.buttons[name, "kill"].allow(*look.kill)
         self.buttons[name, "restart"].allow(*look.restart)
         self.update()

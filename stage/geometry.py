@@ -73,11 +73,11 @@ def leave(box: QRectF, point: QPointF, gap: float = 6.0) -> QPointF:
 def lay_out(size: QSizeF, phones: tuple[str, str], servers: tuple[str, str]) -> Geometry:
     """Everything for a figure of `size`; boxes keep their sizes, the space between them grows up to a point."""
     middle = size.width() / 2
-    spread = max(SERVER.width() / 2 + 2 * GRID, min(size.width() * 0.22, 260.0))
+    spread = max(SERVER.width() / 2 + 2 * GRID, min(size.width() * 0.22, 280.0))
     edge = max(PHONE.width() / 2 + 2 * GRID, middle - 480)
     above = AUDIO + max(0.0, min(4.0 * GRID, (size.height() - LEAST.height()) / 4))
     tall = TALL - AUDIO + above
-    gap = max(3.0 * GRID, min(14.0 * GRID, (size.height() - tall - GRID) / 2))
+    gap = max(3.0 * GRID, min(20.0 * GRID, (size.height() - tall - GRID) / 2))
     top = (size.height() - tall - 2 * gap) / 2
     forwarder_y = top + above + FORWARDER.height() / 2
     server_y = forwarder_y + FORWARDER.height() / 2 + gap + SERVER.height() / 2

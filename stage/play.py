@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from PySide6.QtCore import QObject, QTimer, Signal
+from PySide6.QtGui import QImage
 
 from softphone.qt.widgets import FlatButton
-from stage.script import Row, milliseconds
+from stage.script import STEPS, Row, milliseconds
 from stage.show import PHONES, Show
 
 TALK = 12.0  # s, from the answer to the hang-up
@@ -40,7 +41,9 @@ class Player(QObject):
         self._deadline = QTimer(self)
         self._deadline.setSingleShot(True)
         self._deadline.timeout.connect(self._give_up)
-        self._told: set[int] = set()
+        self._waiting: dict[int, Row] = {}
+        self._pictures: dict[int, QImage] = {}
+        self._told: list[int] = []
         show.fulfilled.connect(self._on_step)
         show.failed.connect(self._on_failure)
 
@@ -63,9 +66,13 @@ class Player(QObject):
     # -- the play -------------------------------------------------------------------------------------------------
 
     def _on_step(self, row: Row) -> None:
-        if row.number in self._told or self._over:
-            return
-        self._told.add(row.number)
+        """Two programs may tell of one moment in the wrong order; the steps are said in the document's."""
+        self._waiting[row.number] = row
+        while not self._over and len(self._told) + 1 in self._waiting:
+            self._told.append(len(self._told) + 1)
+            self._play(self._waiting[self._told[-1]])
+
+    def _play(self, row: Row) -> None:
         self._say(f"{row.number}. {row.text} {self._measured(row)}".rstrip())
         self._later(DEVELOP.get(row.number, PICTURE), lambda: self._picture(row.number))
         self._deadline.start(int((PATIENCE + self._talk) * 1000))
@@ -74,7 +81,7 @@ class Player(QObject):
             self._later(int(act[0] * 1000), act[1])
         if row.number == 4:
             self._later(int(self._talk * 1000), self._hang_up)
-        if self.complete:
+        if len(self._told) == len(STEPS):
             self._deadline.stop()
             self._later(PICTURE + 50, self._end)
 
@@ -113,9 +120,14 @@ class Player(QObject):
 
     def _picture(self, number: int) -> None:
         if self._folder:
-            path = self._folder / f"step-{number}.png"
-            if not self._show.window.grab().save(str(path)):
-                self._say(f"The picture {path} could not be written.")
+            self._pictures[number] = self._show.window.grab().toImage()
+
+    def _write_pictures(self) -> None:
+        """After the call: compressing a picture would keep the phones' threads waiting for as long as three packets."""
+        for number, picture in self._pictures.items():
+            path = f"{self._folder}/step-{number}.png"
+            if not picture.save(path):
+                print(f"The picture {path} could not be written.", file=sys.stderr)
 
     def _give_up(self) -> None:
         missing = next(row for row in self._show.rows if not row.observed)
@@ -133,6 +145,7 @@ class Player(QObject):
         if not self._over:
             self._over = True
             self._deadline.stop()
+            self._write_pictures()
             self.finished.emit(self.complete)
 
 

@@ -22,6 +22,7 @@ from stage.cluster import Ports
 from stage.show import Show
 
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
+SWITCH = 0.001  # s: painting may keep the phones' threads waiting that long, instead of Python's usual 5 ms
 
 
 def show(free_ports: bool) -> int:
@@ -78,6 +79,7 @@ def application() -> QApplication:
     app = QApplication.instance()
     if not isinstance(app, QApplication):
         app = QApplication(sys.argv[:1])
+    sys.setswitchinterval(SWITCH)
     app.setApplicationName("Call Failover")
     app.setQuitOnLastWindowClosed(False)
     install(app)

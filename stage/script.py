@@ -27,6 +27,7 @@ from stage.seen import (
 
 HEARD_GAP_MS = 400.0  # a pause of the audio that a listener would call an interruption
 AUDIO_PACKETS = 40  # 0.8 s of audio at 20 ms a packet, to say that audio goes on
+ACTIVE = ("calling", "ringing", "incoming", "talking")  # a phone in one of these states is in use
 CLOCK_SLACK = 0.02  # s, between two processes' notes of one message
 
 
@@ -176,7 +177,7 @@ def uninterrupted(facts: Facts) -> Verdict:
     gap, lost = facts.longest_gap_ms, facts.lost
     if len(fresh) < 2 or gap is None or lost is None:
         return NOT_YET
-    words = f"longest gap {milliseconds(gap)}, {lost or 'none'} lost"
+    words = f"gap {milliseconds(gap)}, {lost or 'none'} lost"
     return Verdict(min(fresh) >= AUDIO_PACKETS and gap <= HEARD_GAP_MS, words)
 
 
@@ -239,15 +240,19 @@ class Script:
 
     def observe(self, seen: object) -> list[Row]:
         """Take one observation in; returns the steps it fulfilled, in order."""
-        if isinstance(seen, CallSeen) and seen.state == "calling" and not self._in_call(seen.phone):
+        if isinstance(seen, CallSeen) and self._begins(seen):
             self.facts = self.facts.next_call()
             self.rows = [Row(step.number, step.text) for step in STEPS]
             self._judge()  # what still holds is not told again
         note(seen, self.facts)
         return self._judge()
 
-    def _in_call(self, phone: str) -> bool:
-        return self.facts.state(phone) not in ("", "ended")
+    def _begins(self, seen: CallSeen) -> bool:
+        """A call not seen before, at a phone that is free. Either phone may be the first to tell of it."""
+        if seen.state not in ("calling", "incoming") or seen.call_id == self.facts.call_id:
+            return False
+        busy = [phone for phone in self.facts.calls if self.facts.state(phone) in ACTIVE]
+        return seen.phone not in busy if seen.state == "calling" else not busy
 
     def _judge(self) -> list[Row]:
         fulfilled = []
@@ -301,11 +306,12 @@ def _(seen: Passed, facts: Facts) -> None:
 
 @note.register
 def _(seen: CallSeen, facts: Facts) -> None:
-    if facts.call_id and seen.call_id != facts.call_id and seen.state != "calling":
+    facts.call_id = facts.call_id or seen.call_id
+    if seen.call_id != facts.call_id:
         return  # a call that was turned away while this one goes on
     facts.calls[seen.phone] = seen
     if seen.state == "calling" and facts.placed_by is None:
-        facts.placed_by, facts.placed_at, facts.call_id = seen.phone, seen.at, seen.call_id
+        facts.placed_by, facts.placed_at = seen.phone, seen.at
     if seen.state == "incoming" and facts.rang_at is None:
         facts.rang_at = seen.at
 

@@ -72,7 +72,7 @@ class Show(QObject):
         self.script = Script(Cast(*PHONES, *SERVERS))
         self._wire = Wire()
         self._wire.told.connect(self._hear)
-        self.cluster = Cluster(ports, users, lambda name, status: self._wire.told.emit("ended", (name, status)))
+        self.cluster = Cluster(ports, users, self._program_ended)
         self.servers = {name: ServerFacts(name, self.cluster.addresses[name][1]) for name in SERVERS}
         self.bridges = {name: Bridge() for name in PHONES}
         said = passwords or users or {}
@@ -159,15 +159,24 @@ class Show(QObject):
     # -- what a person wishes -------------------------------------------------------------------------------------
 
     def kill(self, name: str) -> None:
-        """The crash. Asks Alice's phone at once whether her call still answers: that is what `takeover_ms` times."""
+        """The crash, at any moment a person chooses."""
         server = self.servers[name]
         if not server.alive:
             return
         at = self.cluster.kill(name)
-        self.phones[PHONES[0]].probe()
         server.crashed = True
         self._probes_left = PROBES
         self.observe(Killed(at, name, server.pid or 0))
+
+    def _program_ended(self, name: str, status: int) -> None:
+        """On the program's own thread, the moment its process is gone.
+
+        Alice's phone asks at once whether her call still answers, which is what `takeover_ms` times. Asked any earlier,
+        the question could be swallowed by the dying process's socket and would time the next heartbeat instead.
+        """
+        if name in SERVERS and status < 0:
+            self.phones[PHONES[0]].probe()
+        self._wire.told.emit("ended", (name, status))
 
     def restart(self, name: str) -> None:
         server = self.servers[name]
@@ -263,7 +272,8 @@ class Show(QObject):
             return
         method, status, call = str(told["method"]), told.get("status"), str(told["call_id"])
         label, kind = label_of(method, status), kind_of(status, bool(told.get("replayed")))
-        self.window.figure.show_message(call, Travel((source, "forwarder", target), label, kind))
+        lane = call if method != "REGISTER" else method  # one after the other, not on top of each other
+        self.window.figure.show_message(lane, Travel((source, "forwarder", target), label, kind))
         self.window.ladder.add(Rung(float(told["at"]), source, target, label, kind))
         self.observe(Passed(float(told["at"]), source, target, method, status, call))
         if method == "BYE":
@@ -296,7 +306,8 @@ class Show(QObject):
         if call is None or call.get("answered") is None:
             self.window.bill.show_bill(None)
             return
-        self.window.bill.show_bill(look_of(call, server, f"{self.cluster.management[server]}/"))
+        page_address, started = f"{self.cluster.management[server]}/", self.script.facts.answered_through or ""
+        self.window.bill.show_bill(look_of(call, server, page_address, started))
         self.observe(Bill(time.monotonic(), server, str(call["call_id"]), int(call["seconds"]), str(call["total"]),
                           str(call["currency"]), bool(call["final"])))
 

@@ -9,7 +9,7 @@ from itertools import pairwise
 
 from PySide6.QtCore import QSize, Qt, Signal
 from PySide6.QtGui import QCloseEvent, QColor, QKeySequence, QPainter, QPaintEvent, QResizeEvent, QShortcut
-from PySide6.QtWidgets import QButtonGroup, QGridLayout, QHBoxLayout, QStackedLayout, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QButtonGroup, QGridLayout, QHBoxLayout, QSizePolicy, QStackedLayout, QVBoxLayout, QWidget
 
 from softphone.qt import icons
 from softphone.qt.panel import PhonePanel
@@ -51,7 +51,7 @@ class Window(QWidget):
     # -- construction ---------------------------------------------------------------------------------------------
 
     def _make_story(self) -> None:
-        self._mark = StateMark(3 * GRID)
+        self._mark = StateMark(Size.TITLE)
         self._story = TextLabel(Size.TITLE, bold=True)
         self._story.setObjectName("story")
         self._hint = TextLabel(Size.TEXT, tone="muted", lines=2)
@@ -71,7 +71,8 @@ class Window(QWidget):
         below.addWidget(self._outcome(), 10)
         grid.addLayout(below, 1, 0, 1, 3)
         grid.setColumnStretch(1, 1)
-        grid.setRowStretch(0, 1)
+        grid.setRowStretch(0, 5)
+        grid.setRowStretch(1, 2)
 
     def _middle(self) -> QWidget:
         said = QVBoxLayout()
@@ -108,8 +109,9 @@ class Window(QWidget):
         tabs.addStretch(1)
         self._tabs.idClicked.connect(self.show_page)
         card = Card()
+        card.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Ignored)  # the steps say how tall
         column = QVBoxLayout(card)
-        column.setContentsMargins(2 * GRID, GRID, 2 * GRID, GRID)
+        column.setContentsMargins(2 * GRID, GRID // 2, 2 * GRID, GRID)
         column.setSpacing(GRID)
         column.addLayout(tabs)
         column.addLayout(self._pages, 1)
