@@ -198,6 +198,16 @@ def test_an_invite_that_comes_by_two_paths_rings_once():
     assert len(bob.agent.calls) == 1 and bob.state is INCOMING
 
 
+def test_a_name_that_is_no_text_is_shown_as_far_as_it_is():
+    network, _, bob = pair()
+    ask(network, bob, "INVITE", body=SDP, fields=(("Subject", "x"),))
+    invite = network.passed[0].data.replace(b"From: <", b'From: "A\xff' + b"l" * 500 + b'" <').replace(b"s1", b"s2")
+    bob.does("decline")
+    bob.receive(invite, STRANGER, network.now)
+    assert bob.call.peer_name.startswith("A?lll") and len(bob.call.peer_name) == 120
+    assert bob.sentence.encode()
+
+
 def test_an_ack_to_nothing_is_passed_over():
     network, _, bob = pair()
     assert ask(network, bob, "ACK", tag="b") == [] and ask(network, bob, "ACK") == []

@@ -22,7 +22,7 @@ from softphone.agent.endpoint import PATIENCE, Endpoint, Exchange, Incoming
 from softphone.agent.event import CallChanged, CallState, CallView, Direction, ProbeAnswered
 from softphone.agent.negotiation import CONTENT_TYPE, Negotiation
 from softphone.agent.rows import Rows
-from softphone.agent.sentence import begin
+from softphone.agent.sentence import begin, legible
 
 CALLING, RINGING, INCOMING = CallState.CALLING, CallState.RINGING, CallState.INCOMING
 TALKING, ENDING, ENDED = CallState.TALKING, CallState.ENDING, CallState.ENDED
@@ -59,8 +59,8 @@ class Call:
         self.reached_at = endpoint.local  # where the peer was reached, for a Contact that is a name
         self.state = state
         self.call_id = call_id
-        self.name = peer.display or unquote(peer.uri.user) or peer.uri.host
-        self.peer_uri = str(peer.uri)
+        self.name = legible(peer.display or unquote(peer.uri.user) or peer.uri.host)
+        self.peer_uri = legible(str(peer.uri))
         self.sentence = ""
         self.since = now
         self.answered_at: float | None = None

@@ -323,11 +323,7 @@ class Endpoint:
         self._passed(True, message, now, repeated)
 
     def _passed(self, sent: bool, message: Message, now: float, repeated: bool) -> None:
-        if isinstance(message, Response):
-            text = summary(message)
-        else:
-            text = f"{message.method} {message.uri}" if isinstance(message, Request) else ""
-        self.emit(MessagePassed(now, sent, text, message.call_id, repeated))
+        self.emit(MessagePassed(now, sent, summary(message), message.call_id, repeated))
 
 
 def is_literal(host: str) -> bool:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from sip.message import Response
+from sip.message import Message, Request, Response
 
 NO_ANSWER = 408  # RFC 3261 8.1.3.1: silence counts as this
+LONGEST = 120
 
 CALL_SENTENCES = {
     400: "The other side did not understand this phone",
@@ -69,8 +70,16 @@ def begin(sentence: str) -> str:
     return sentence[:1].upper() + sentence[1:]
 
 
-def summary(response: Response) -> str:
-    return f"{response.status} {response.reason} ({response.cseq.method})"
+def legible(text: str) -> str:
+    """What came from the network, short enough to show and without the bytes that were not UTF-8."""
+    return text[:LONGEST].encode("utf-8", "replace").decode()
+
+
+def summary(message: Message) -> str:
+    """A message in a few words: "INVITE sip:bob@failover.test", "200 OK (INVITE)"."""
+    if isinstance(message, Response):
+        return legible(f"{message.status} {message.reason[:60]} ({message.cseq.method})")
+    return legible(f"{message.method} {message.uri}" if isinstance(message, Request) else "")
 
 
 def _with_reason(sentence: str, reason: str) -> str:
