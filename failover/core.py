@@ -12,7 +12,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import replace
 
-from failover.health import Signal
+from failover.health import ANSWER, Signal
 from failover.inflight import InFlight, Row
 from failover.outcome import NOTHING, Dropped, Failover, Outcome, Passed, Send, StateChanged
 from failover.route import literal, names, way_back
@@ -274,6 +274,7 @@ class Core:
             return NOTHING
         hot, was, left = self.table.hot, server.health, server.leaving
         server.health = was.after(signal, now, why, self.fall, self.rise)
+        server.seen = server.seen or signal is ANSWER
         server.leaving = left if leaving is None else leaving
         if server.health.state is was.state and server.leaving == left:
             return NOTHING
@@ -299,7 +300,7 @@ class Core:
         rows = [row for row in self.inflight.take(lost.name, now) if not row.replayed]
         heir = self.table.hot
         sends, events = list(outcome.sends), list(outcome.events)
-        if was_hot or rows:
+        if rows or (was_hot and lost.seen):  # one that was never there has left nothing behind
             failover = Failover(now, lost.name, heir.name if heir else None, lost.health.why, len(rows))
             self.failovers.append(failover)
             self.counters["failovers"] += 1

@@ -21,15 +21,16 @@ class Wish(str, Enum):
 
 
 class Server:
-    """One server. `leaving`: it answers heartbeats with 503, so it lives and wants no new calls. `hint` is the word
-    that names it in a Record-Route: keyed, so that nobody can make one up."""
+    """One server. `seen`: it has answered a heartbeat. `leaving`: it answers them with 503, so it lives and wants no
+    new calls. `hint` is the word that names it in a Record-Route: keyed, so that nobody can make one up."""
 
-    __slots__ = ("address", "health", "hint", "leaving", "name", "requests", "responses", "wish")
+    __slots__ = ("address", "health", "hint", "leaving", "name", "requests", "responses", "seen", "wish")
 
     def __init__(self, line: ServerLine, health: Health, key: bytes) -> None:
         self.name, self.address = line.name, line.address
         self.health = health
         self.wish = Wish.ENABLED
+        self.seen = False
         self.leaving = False
         self.hint = keyed_hash(key, "hint", line.name)
         self.requests = 0  # passed on to it

@@ -21,8 +21,11 @@ SERVERS = {"server1": ("192.0.2.11", 5070), "server2": ("192.0.2.12", 5080)}
 
 
 def make_table(policy=FIRST_LIVE, servers=SERVERS):
-    health = Health(UP, 0.0, "")
-    return ServerTable([Server(ServerLine(name, where), health, KEY) for name, where in servers.items()], policy)
+    """All servers up, as heartbeats have shown."""
+    table = ServerTable([Server(ServerLine(*line), Health(UP, 0.0, ""), KEY) for line in servers.items()], policy)
+    for server in table.servers:
+        server.seen = True
+    return table
 
 
 def make_core(policy=FIRST_LIVE, servers=SERVERS):

@@ -98,6 +98,16 @@ def test_when_every_server_is_dead_the_phone_hears_503_and_service_again_when_on
     assert field(ask(phone, address, "z9hG4bK2"), "X-Server") == "server2"
 
 
+def test_a_server_that_was_never_there_is_down_without_a_failover(free_port, eventually):
+    with fake_servers(free_port, 1) as servers, plain_phone() as phone:
+        port = free_port()
+        settings = config(port, [], f"server0=127.0.0.1:{free_port()}", f"server1=127.0.0.1:{servers[0].address[1]}")
+        with running(settings) as forwarder:
+            eventually(is_state(forwarder, "server0", "DOWN"))
+            assert forwarder.status()["failovers"] == []
+            assert field(ask(phone, ("127.0.0.1", port), "z9hG4bK1"), "X-Server") == "server1"
+
+
 def test_a_server_that_answers_heartbeats_with_503_gets_no_new_calls(scene, eventually):
     forwarder, address, servers, phone = scene
     servers[0].heartbeat = "503 Service Unavailable"
