@@ -6,6 +6,7 @@ This file parses on every Python, so that an old one can say which one is needed
 """
 
 import os
+import subprocess
 import sys
 
 OLDEST = (3, 10)
@@ -13,11 +14,14 @@ OLDEST = (3, 10)
 
 def newer_python():
     """The name of a Python on the PATH that is new enough, or None."""
-    for minor in range(19, OLDEST[1] - 1, -1):
-        name = "python3.%d" % minor
-        for folder in os.environ.get("PATH", "").split(os.pathsep):
-            if os.access(os.path.join(folder, name), os.X_OK):
-                return name
+    with open(os.devnull, "w") as nowhere:
+        for minor in range(19, OLDEST[1] - 1, -1):
+            name = "python3.%d" % minor
+            try:
+                if subprocess.call([name, "-c", ""], stdout=nowhere, stderr=nowhere) == 0:
+                    return name
+            except OSError:
+                pass  # no such command
     return None
 
 

@@ -1,9 +1,9 @@
 #!/bin/sh
 # Double-click to start the two phones, on macOS. The Terminal window shows the set-up, which the first start needs.
 cd "$(dirname "$0")" || exit 1
-# Apple's own python3 is too old: take a newer one if there is any. (demo.py says so if there is none.)
+# Apple's own python3 may be too old: take a newer one if there is any.
 for python in python3.14 python3.13 python3.12 python3.11 python3.10 python3; do
-    if command -v "$python" >/dev/null 2>&1; then
+    if "$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' >/dev/null 2>&1; then
         exec "$python" demo.py softphone
     fi
 done

@@ -57,8 +57,8 @@ def test_second_start_goes_straight_to_the_example_and_passes_on_its_exit_status
 
 def test_picture_folder_is_meant_from_where_the_person_stands(finished, tmp_path):
     clone, _ = finished
-    outcome = clone.run("play", "--screenshots", "shots", "--talk", "2.5", cwd=tmp_path)
-    assert outcome.started["arguments"] == ["play", "--screenshots", str(tmp_path / "shots"), "--talk", "2.5"]
+    outcome = clone.run("play", "--screenshots", "shots", "--talk", "4.5", cwd=tmp_path)
+    assert outcome.started["arguments"] == ["play", "--screenshots", str(tmp_path / "shots"), "--talk", "4.5"]
 
 
 def test_tests_run_without_a_display_and_get_their_arguments(finished):
@@ -226,6 +226,8 @@ def test_folder_that_must_not_be_written_is_named(error, monkeypatch, capsys):
         (["ply"], "ply"),
         (["--json"], "python3 demo.py play --json"),
         (["play", "--talk", "soon"], "'soon' is not a number of seconds"),
+        (["play", "--talk", "2.9"], "'2.9' is not a number of seconds"),
+        (["play", "--talk", "3601"], "'3601' is not a number of seconds"),
         (["play", "--talk", "nan"], "'nan' is not a number of seconds"),
         (["play", "--talk", "-1"], "'-1' is not a number of seconds"),
         (["play", "--screenshots"], "--screenshots"),
@@ -238,6 +240,26 @@ def test_argument_that_makes_no_sense_gets_a_sentence(clone, arguments, words):
     assert outcome.status == 2
     assert outcome.err.count("\n") == 1
     assert not clone.venv.exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["--free-ports"],
+        ["play"],
+        ["play", "--json", "--screenshots", "D", "--talk", "3", "--free-ports"],
+        ["play", "--talk", "3600"],
+    ],
+)
+def test_what_is_passed_on_is_what_the_stage_takes(arguments):
+    from stage import __main__ as stage
+
+    job = command.parse(arguments)
+    options = stage.parse(job.arguments)
+    assert job.module == "stage"
+    assert (options.what == "play") == ("play" in arguments)
+    assert options.free_ports == ("--free-ports" in arguments)
 
 
 def test_help_and_version_need_no_set_up(clone):
