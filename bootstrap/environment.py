@@ -34,7 +34,6 @@ MODULES = {
     "netifaces-plus": "netifaces",
     "pytest": "pytest",
     "pytest-qt": "pytestqt.plugin",
-    "hypothesis": "hypothesis",
 }
 
 _MARKER = re.compile(r'(python_version|sys_platform) (<|>=|==) "([\w.]+)"')

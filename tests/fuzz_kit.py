@@ -35,6 +35,14 @@ def noise(count: int, longest: int, seed: int = 1) -> Iterator[bytes]:
         yield dice.randbytes(int(dice.triangular(0, longest, 0)))
 
 
+def words(count: int, seed: int = 1) -> Iterator[str]:
+    """`count` short texts: what properties files are made of, control characters, letters of all scripts."""
+    dice = random.Random(seed)
+    alphabet = "\\\\=: #!\t\n\r\f\0abu00e4" + "".join(map(chr, dice.sample(range(32, 0xD800), 60)))
+    for _ in range(count):
+        yield "".join(dice.choices(alphabet, k=dice.randrange(12)))
+
+
 def broken(samples: Sequence[bytes], count: int, seed: int = 1) -> Iterator[bytes]:
     """`count` datagrams: one in ten is noise, the others are samples cut, spliced, repeated or spiced."""
     dice = random.Random(seed)

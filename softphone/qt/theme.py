@@ -170,7 +170,11 @@ class Theme(QObject):
         self.palette = self._of(hints.colorScheme())
         app.setPalette(qt_palette(self.palette))
         hints.colorSchemeChanged.connect(self._follow)
-        motion = getattr(self._accessibility(), "motionPreferenceChanged", None)
+        # Qt 6.12 and later say what the system thinks of motion (6.10 and 6.11 know of contrast only). The hints are kept:
+        # their accessibility object dies with the Python object that gave it out.
+        self._hints = hints
+        self._accessibility: object = getattr(hints, "accessibility", lambda: None)()
+        motion = getattr(self._accessibility, "motionPreferenceChanged", None)
         if motion is not None:
             motion.connect(self.changed)
 
@@ -191,14 +195,8 @@ class Theme(QObject):
             return self._motion
         if os.environ.get("CALL_FAILOVER_MOTION", "") in ("0", "off", "reduced"):
             return True
-        said = getattr(self._accessibility(), "motionPreference", None)
+        said = getattr(self._accessibility, "motionPreference", None)
         return said is not None and bool(said().name == "ReducedMotion")
-
-    @staticmethod
-    def _accessibility() -> object:
-        """What the system says about motion: Qt 6.12 and later (6.10 and 6.11 know of contrast only)."""
-        ask = getattr(QGuiApplication.styleHints(), "accessibility", None)
-        return ask() if ask is not None else None
 
     def font(self, size: Size = Size.TEXT, bold: bool = False, tabular: bool = False) -> QFont:
         """A font of one of the three sizes; `tabular`: all digits equally wide, so that a counter does not jump."""
