@@ -74,6 +74,7 @@ class Figure(QWidget):
         self.phones = dict.fromkeys(phones, PhoneLook("dead", "call", False))
         self.servers = dict.fromkeys(servers, ABSENT)
         self.hot: str | None = None
+        self._deserted = False  # not before somebody says so
         self.talking = False
         self.traffic = Traffic()
         self._moved_at = -10.0  # when the hot server changed last
@@ -99,9 +100,9 @@ class Figure(QWidget):
         self.update()
 
     def show_hot(self, name: str | None) -> None:
-        """The path moves: the line to the new hot server lights up from the forwarder on."""
-        if name != self.hot:
-            self.hot = name
+        """The path moves: the line to the new hot server lights up from the forwarder on. None: nobody serves."""
+        if name != self.hot or self._deserted is not (name is None):
+            self.hot, self._deserted = name, name is None
             self._moved_at = self._clock()
             self._animate()
 
@@ -224,10 +225,9 @@ class Figure(QWidget):
                   palette.surface)
 
     def _draw_forwarder(self, painter: QPainter, palette: Palette) -> None:
-        known = any(look is not ABSENT for look in self.servers.values())
-        nobody = known and self.hot is None
-        words = "no live server: 503" if nobody else f"UDP {self._port}"
-        paint.forwarder(painter, self._geometry.boxes["forwarder"], words, palette.warning if nobody else None, palette)
+        words = "no live server: 503" if self._deserted else f"UDP {self._port}"
+        tone = palette.warning if self._deserted else None
+        paint.forwarder(painter, self._geometry.boxes["forwarder"], words, tone, palette)
 
     def _draw_server(self, painter: QPainter, name: str, palette: Palette) -> None:
         box, look = self._geometry.boxes[name], self.servers[name]

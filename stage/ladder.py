@@ -10,7 +10,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from PySide6.QtCore import QPointF, QRectF, QSize, Qt
-from PySide6.QtGui import QColor, QPainter, QPainterPath, QPaintEvent, QPen
+from PySide6.QtGui import QColor, QPainter, QPainterPath, QPaintEvent, QPen, QShowEvent
 from PySide6.QtWidgets import QFrame, QScrollArea, QSizePolicy, QVBoxLayout, QWidget
 
 from softphone.qt.theme import GRID, Palette, Size, theme
@@ -57,8 +57,10 @@ class Ladder(QWidget):
         column.setSpacing(0)
         column.addWidget(self._head)
         column.addWidget(self._area, 1)
-        self._area.verticalScrollBar().rangeChanged.connect(self._follow)
-        self._lowest = 0
+        self._following = True  # until a person scrolls up
+        bar = self._area.verticalScrollBar()
+        bar.rangeChanged.connect(self._follow)
+        bar.actionTriggered.connect(self._scrolled)
 
     @property
     def rungs(self) -> tuple[Rung, ...]:
@@ -83,11 +85,17 @@ class Ladder(QWidget):
     def columns(self) -> tuple[str, ...]:
         return self._columns
 
+    def showEvent(self, event: QShowEvent) -> None:
+        super().showEvent(event)
+        self._rows.updateGeometry()  # Qt forgets what was asked for while the page was hidden
+
     def _follow(self, _: int, highest: int) -> None:
+        if self._following:
+            self._area.verticalScrollBar().setValue(highest)
+
+    def _scrolled(self, _: int) -> None:
         bar = self._area.verticalScrollBar()
-        if bar.value() >= self._lowest - ROW:
-            bar.setValue(highest)
-        self._lowest = highest
+        self._following = bar.sliderPosition() >= bar.maximum() - ROW
 
 
 class Head(QWidget):

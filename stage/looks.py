@@ -112,8 +112,10 @@ def _at_rest(facts: Facts) -> Story:
         words = f"{bill.server.capitalize()} bills {bill.total} {bill.currency} for {bill.seconds} s"
         return Story("check", "alive", words,
                      f"One call, one bill, carried by {carried}. Restart what you killed and call again.")
-    if facts.calls and facts.state(facts.placed_by or "") == "ended":
-        return Story("hang_up", "dead", "The call is over", "Call again at any time.")
+    if facts.placed_by and facts.state(facts.placed_by) == "ended":
+        if facts.calls[facts.placed_by].answered_at is None:
+            return Story("hang_up", "dead", "No call came about", "The phone says why. Call again at any time.")
+        return Story("hang_up", "dead", "The call is over", "Its bill is being read. Call again at any time.")
     if all(facts.registered.get(phone) for phone in (facts.cast.caller, facts.cast.callee)):
         return Story("check", "alive", "Ready", f"Click Call at {facts.cast.caller}'s phone.")
     return Story("ring", "hot", "The phones register", f"They know one address, the forwarder's; {facts.hot} answers.")

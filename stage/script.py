@@ -122,7 +122,7 @@ def two_servers(facts: Facts) -> Verdict:
     if servers <= facts.up and servers <= facts.members:
         return Verdict(True, f"{facts.hot} is hot")
     missing = sorted(servers - facts.up)
-    return Verdict(False, f"{' and '.join(missing)} down" if missing and facts.up else "")
+    return Verdict(False, f"{' and '.join(missing)} down" if missing and (facts.up or facts.members) else "")
 
 
 def registered(facts: Facts) -> Verdict:
@@ -140,7 +140,7 @@ def called(facts: Facts) -> Verdict:
     if facts.placed_by is None:
         return NOT_YET
     if facts.placed_by != facts.cast.caller:
-        return Verdict(False, f"{facts.placed_by} called {facts.cast.caller}")
+        return Verdict(False, f"{facts.placed_by} called, not {facts.cast.caller}")
     if facts.rang_at is None:
         return NOT_YET
     return Verdict(True, f"{facts.cast.callee} rings after {milliseconds((facts.rang_at - facts.placed_at) * 1000)}")
@@ -194,7 +194,7 @@ def billed(facts: Facts) -> Verdict:
     bill = facts.bill
     if bill is None or not bill.final or bill.server != facts.cast.second:
         return NOT_YET
-    return Verdict(True, f"{bill.total} {bill.currency} for {bill.seconds} s")
+    return Verdict(True, f"{bill.total} {bill.currency}")
 
 
 @dataclass(frozen=True)

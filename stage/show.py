@@ -103,6 +103,7 @@ class Show(QObject):
         panels = [PhonePanel(name, self.phones[name], self.bridges[name], target=other.lower())
                   for name, other in ((alice, bob), (bob, alice))]
         window = Window(panels[0], panels[1], figure, (alice, "forwarder", *SERVERS, bob))
+        window.allow_phones(False)
         self._refresh(window)
         return window
 
@@ -154,6 +155,7 @@ class Show(QObject):
             except OSError as error:
                 self.failed.emit(f"{name}'s phone cannot start: {error}.")
                 return
+        self.window.allow_phones(True)
         self.ready.emit()
 
     # -- what a person wishes -------------------------------------------------------------------------------------
@@ -198,7 +200,10 @@ class Show(QObject):
 
     def observe(self, seen: object) -> None:
         """Take an observation into the script and show what it changes."""
+        call = self.script.facts.call_id
         fulfilled = self.script.observe(seen)
+        if self.script.facts.call_id != call:
+            self.window.bill.show_bill(None)
         self._refresh()
         for row in fulfilled:
             self.fulfilled.emit(row)
@@ -336,7 +341,8 @@ class Show(QObject):
                 self._look_at_audio(name)
             if facts.killed and facts.takeover_ms is None and self._probes_left and facts.hot:
                 self._probes_left -= 1
-                self.phones[PHONES[0]].probe()
+                if time.monotonic() > facts.killed.at + TICK / 1000:  # before that, `_program_ended` has asked
+                    self.phones[PHONES[0]].probe()
 
     def _look_at_audio(self, name: str) -> None:
         stats = self.phones[name].media_stats()

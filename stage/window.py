@@ -145,6 +145,14 @@ class Window(QWidget):
         self._story.set_text("The demonstration cannot run")
         self._hint.set_text(sentence)
 
+    def allow_phones(self, allowed: bool) -> None:
+        """Nobody can call before the programs run."""
+        for panel in self.panels:
+            panel.setEnabled(allowed)
+            panel.setToolTip("" if allowed else "The programs are not running yet")
+        if allowed:
+            self.panels[0].focus_phone()
+
     @property
     def story(self) -> str:
         return self._story.text()

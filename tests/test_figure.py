@@ -1,0 +1,330 @@
+"""The figure and the sheets below it: where things stand, what travels, what each state looks like and says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import combinations
+
+import pytest
+from PySide6.QtCore import QSizeF, Qt
+from PySide6.QtWidgets import QLineEdit
+from pytestqt.qtbot import QtBot
+from qt_kit import FakePhone
+from stage_kit import text_of
+
+from softphone.qt.bridge import Bridge
+from softphone.qt.panel import PhonePanel
+from softphone.qt.theme import DARK, LIGHT, theme
+from softphone.qt.widgets import FlatButton
+from stage.bill import BillLook, look_of, person
+from stage.card import Tab
+from stage.figure import LOOKS, TONES, Figure, PhoneLook, ServerLook
+from stage.geometry import LEAST, lay_out
+from stage.ladder import KEPT, ROW, Rung
+from stage.looks import ServerFacts, phone_look, server_look, story
+from stage.script import Facts, Script
+from stage.seen import CallSeen, Killed, Registration, ServersUp
+from stage.travel import LASTS, REASONS, WAITING, Traffic, Travel, kind_of, label_of
+from stage.window import Window
+
+PHONES, SERVERS = ("Alice", "Bob"), ("server1", "server2")
+INVITE = Travel(("Alice", "forwarder", "server1"), "INVITE", "request")
+RINGING = Travel(("server1", "forwarder", "Alice"), "180 Ringing", "answer")
+YES, NO = (True, "it can be done"), (False, "it cannot be done")
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def figure(qtbot: QtBot, clock: Clock) -> Figure:
+    made = Figure(PHONES, SERVERS, 5060, clock=clock)
+    qtbot.addWidget(made)
+    made.resize(720, 480)
+    made.show()
+    return made
+
+
+@pytest.fixture
+def window(qtbot: QtBot) -> Iterator[Window]:
+    bridges = [Bridge(), Bridge()]
+    panels = [PhonePanel(name, FakePhone(bridge), bridge) for name, bridge in zip(PHONES, bridges, strict=True)]
+    made = Window(panels[0], panels[1], Figure(PHONES, SERVERS, 5060), ("Alice", "forwarder", *SERVERS, "Bob"))
+    qtbot.addWidget(made)
+    made.show()
+    yield made
+    theme().use(None)
+    theme().set_reduced_motion(None)
+
+
+# -- messages on their way
+
+
+def test_a_message_takes_its_time_from_one_end_to_the_other() -> None:
+    traffic = Traffic()
+    traffic.add("call", INVITE, 10.0)
+    (half,) = traffic.positions(10.0 + LASTS / 2)
+    assert half.travel is INVITE and half.fraction == pytest.approx(0.5)
+    assert traffic.positions(10.0 + LASTS) == [] and not traffic.busy
+
+
+def test_messages_of_one_call_follow_each_other_and_two_calls_do_not_wait() -> None:
+    traffic = Traffic()
+    for call in ("one", "one", "two"):
+        traffic.add(call, INVITE if call == "one" else RINGING, 10.0)
+    assert [position.travel for position in traffic.positions(10.1)] == [INVITE, RINGING]
+    (second,) = traffic.positions(10.0 + LASTS * 1.5)
+    assert second.travel is INVITE and second.fraction == pytest.approx(0.5)
+
+
+def test_a_crowd_hurries_and_is_bounded() -> None:
+    traffic = Traffic()
+    for _ in range(WAITING * 3):
+        traffic.add("call", INVITE, 10.0)
+    assert traffic.left_out == WAITING * 2 - 1
+    assert traffic.positions(10.0 + WAITING * LASTS) == [], "later ones take half the time"
+
+
+def test_nothing_lingers_however_rarely_one_looks() -> None:
+    traffic = Traffic()
+    traffic.add("call", INVITE, 10.0)
+    traffic.add("call", RINGING, 10.0)
+    assert traffic.positions(1000.0) == [] and not traffic.busy
+
+
+@pytest.mark.parametrize(("status", "replayed", "label", "kind"), [
+    (None, False, "INVITE", "request"), (None, True, "INVITE", "replay"), (180, False, "180 Ringing", "answer"),
+    (486, False, "486 Busy", "refusal"), (299, False, "299", "answer"),
+])  # fmt: skip
+def test_a_message_is_called_what_it_is(status: int | None, replayed: bool, label: str, kind: str) -> None:
+    assert (label_of("INVITE", status), kind_of(status, replayed)) == (label, kind)
+    assert kind in TONES
+
+
+def test_every_known_reason_is_short_enough_to_travel() -> None:
+    assert all(len(reason) <= 10 for reason in REASONS.values())
+
+
+# -- where things stand
+
+
+@pytest.mark.parametrize("size", [LEAST, QSizeF(432, 340), QSizeF(720, 480), QSizeF(1400, 900), QSizeF(432, 900)])
+def test_no_box_touches_another_or_leaves_the_figure(size: QSizeF) -> None:
+    boxes = lay_out(size, PHONES, SERVERS).boxes
+    for one, other in combinations(boxes.values(), 2):
+        assert not one.adjusted(-4, -4, 4, 4).intersects(other)
+    for box in boxes.values():
+        assert box.left() >= 0 and box.right() <= size.width() and box.top() >= 0 and box.bottom() <= size.height()
+
+
+def test_a_route_runs_from_edge_to_edge_through_the_forwarder() -> None:
+    geometry = lay_out(QSizeF(720, 480), PHONES, SERVERS)
+    route = geometry.route(("Bob", "forwarder", "server2"))
+    start, end = route.pointAtPercent(0), route.pointAtPercent(1)
+    assert start.x() < geometry.boxes["Bob"].left() and end.y() < geometry.boxes["server2"].top()
+    assert any(geometry.boxes["forwarder"].contains(route.pointAtPercent(step / 100)) for step in range(101))
+
+
+# -- the figure
+
+
+def test_kill_and_restart_are_buttons_on_the_server_and_say_which(figure: Figure, qtbot: QtBot) -> None:
+    figure.show_server("server1", ServerLook("hot", "hot", ":5070", YES, NO))
+    kill, restart = figure.buttons["server1", "kill"], figure.buttons["server1", "restart"]
+    assert kill.accessibleName() == "Kill server1" and restart.accessibleName() == "Restart server1"
+    assert not restart.isEnabled() and restart.toolTip() == "it cannot be done"
+    with qtbot.waitSignal(figure.kill) as clicked:
+        qtbot.mouseClick(kill, Qt.MouseButton.LeftButton)
+    assert clicked.args == ["server1"]
+
+
+@pytest.mark.parametrize("look", LOOKS)
+@pytest.mark.parametrize("palette", [LIGHT, DARK], ids=["light", "dark"])
+def test_every_state_of_a_server_looks_different(figure: Figure, look: str, palette: object) -> None:
+    theme().use(palette)  # type: ignore[arg-type]
+    pictures = []
+    for state in ("hot", look):
+        figure.show_server("server1", ServerLook(state, state, ":5070", YES, YES))
+        pictures.append(figure.grab().toImage())
+    theme().use(None)
+    assert (pictures[0] == pictures[1]) is (look == "hot")
+
+
+def test_the_lit_path_grows_to_the_new_hot_server_and_then_rests(figure: Figure, clock: Clock, qtbot: QtBot) -> None:
+    theme().set_reduced_motion(False)
+    figure.show_hot("server1")
+    clock.now += 1
+    before = figure.grab().toImage()
+    figure.show_hot("server2")
+    clock.now += LASTS / 2
+    half = figure.grab().toImage()
+    clock.now += LASTS
+    whole = figure.grab().toImage()
+    assert before != half != whole
+    qtbot.waitUntil(lambda: not figure._frames.isActive(), timeout=1000)
+    theme().set_reduced_motion(None)
+
+
+def test_with_reduced_motion_a_message_is_shown_in_place_and_the_audio_stands(figure: Figure, clock: Clock) -> None:
+    theme().set_reduced_motion(True)
+    figure.show_talking(True)
+    figure.show_message("call", INVITE)
+    clock.now += LASTS * 0.2
+    early = figure.grab().toImage()
+    clock.now += LASTS * 0.6
+    assert figure.grab().toImage() == early
+    clock.now += LASTS
+    assert figure.grab().toImage() != early, "it is gone when its time is over"
+    figure._frame()
+    assert not figure._frames.isActive()
+    theme().set_reduced_motion(None)
+
+
+# -- what is said
+
+
+def facts(*seen: object) -> Facts:
+    script = Script()
+    for one in (ServersUp(0, frozenset(SERVERS), "server1"), Registration(0, "Alice", True),
+                Registration(0, "Bob", True), *seen):
+        script.observe(one)
+    return script.facts
+
+
+def running(**changes: bool) -> dict[str, ServerFacts]:
+    return {name: ServerFacts(name, 5070, 4711, True, False, heard="UP", **changes) for name in SERVERS}
+
+
+def test_the_headline_leads_through_a_call() -> None:
+    calling = CallSeen(1, "Alice", "calling", "c")
+    incoming = CallSeen(2, "Bob", "incoming", "c")
+    talking = [CallSeen(3, name, "talking", "c", 3.0) for name in PHONES]
+    told = [story(facts(*seen), running()).words for seen in (
+        [], [calling], [calling, incoming], [calling, incoming, *talking],
+        [calling, *talking, CallSeen(9, "Alice", "ended", "c", 3.0, 9.0)], [CallSeen(9, "Bob", "calling", "d")])]
+    assert told == ["Ready", "Alice calls", "Bob's phone rings", "The call runs through server1", "The call is over",
+                    "Bob calls"]
+
+
+def test_with_no_server_alive_the_headline_says_so_even_while_they_talk() -> None:
+    dead = {name: ServerFacts(name, 5070, 4711, False, False, True, "DOWN") for name in SERVERS}
+    talking = [CallSeen(3, name, "talking", "c", 3.0) for name in PHONES]
+    told = story(facts(CallSeen(1, "Alice", "calling", "c"), *talking, ServersUp(4, frozenset(), None)), dead)
+    assert told.words == "No server is alive" and "audio goes on" in told.hint
+
+
+@pytest.mark.parametrize(("server", "look", "words"), [
+    (ServerFacts("server1", 5070), "waking", "starting ..."),
+    (ServerFacts("server1", 5070, 1, True, False, heard="UP"), "hot", "hot: carries the calls"),
+    (ServerFacts("server2", 5080, 1, True, False, heard="UP"), "ready", "replica: ready"),
+    (ServerFacts("server2", 5080, 1, True, False, heard="FAILING"), "failing", "misses heartbeats"),
+    (ServerFacts("server2", 5080, 1, True, False, heard="RECOVERING"), "waking", "not trusted yet"),
+    (ServerFacts("server1", 5070, 1, False, False, True), "dead", "crashed (SIGKILL)"),
+    (ServerFacts("server1", 5070, 1, False, False, False), "dead", "not running"),
+])  # fmt: skip
+def test_a_server_says_its_state_and_why_a_button_is_off(server: ServerFacts, look: str, words: str) -> None:
+    shown = server_look(server, "server1")
+    assert (shown.look, shown.words) == (look, words)
+    assert shown.kill[1] and shown.restart[1]
+    assert shown.kill[0] == server.alive and shown.restart[0] == (not server.alive and not server.starting)
+
+
+def test_the_phones_of_the_figure_follow_the_call() -> None:
+    ringing = facts(CallSeen(1, "Alice", "calling", "c"), CallSeen(2, "Bob", "incoming", "c"), Killed(3, "server1", 1))
+    assert phone_look(ringing, "Alice") == PhoneLook("ringing", "out", True)
+    assert phone_look(ringing, "Bob") == PhoneLook("ringing", "in", True)
+
+
+# -- the bill and the ladder
+
+
+CALL = {"caller": "Alice", "callee": "bob", "seconds": 12, "carried": [{"server": "server1", "seconds": 7},
+        {"server": "server2", "seconds": 5}], "why": "Alice hung up", "total": "0.20", "currency": "EUR",
+        "final": True, "tariff": "0.10+0.05/10s", "units": 2}  # fmt: skip
+
+
+def test_the_bill_says_who_how_long_carried_by_whom_and_how_much(window: Window) -> None:
+    window.bill.show_bill(look_of(CALL, "server2", "http://127.0.0.1:8072/", "server1"))
+    assert text_of(window.bill, "bill_total") == "Total 0.20 EUR"
+    assert text_of(window.bill, "bill_parts") == "server1 7 s + server2 5 s"
+    assert 'href="http://127.0.0.1:8072/"' in text_of(window.bill, "bill_source")
+    assert window.bill.look is not None
+    assert window.bill.look.sum == "0.10 set-up + 2 × 0.05 per started 10 s"
+    assert (window.bill.look.caller, window.bill.look.callee) == ("Alice", "Bob")
+
+
+def test_a_running_call_has_a_sum_so_far_and_a_strange_tariff_is_not_guessed_at(window: Window) -> None:
+    window.bill.show_bill(look_of({**CALL, "final": False, "tariff": "free"}, "server2", "http://x/", "server1"))
+    assert text_of(window.bill, "bill_total") == "0.20 EUR so far"
+    assert window.bill.look is not None and window.bill.look.sum == ""
+    assert isinstance(look_of({}, "server2", "http://x/", ""), BillLook)
+
+
+@pytest.mark.parametrize(("uri", "name"), [("sip:alice@failover.test", "Alice"), ("Bob", "Bob"), ("", "")])
+def test_people_are_called_by_name(uri: str, name: str) -> None:
+    assert person(uri) == name
+
+
+def test_the_ladder_keeps_a_bounded_number_of_messages_and_follows_the_newest(window: Window, qtbot: QtBot) -> None:
+    window.show_page(1)
+    for number in range(KEPT + 50):
+        window.ladder.add(Rung(number, "Alice", "server1", "INVITE"))
+    window.ladder.add(Rung(999.0, "", "", "server1 crashed"))
+    window.ladder.add(Rung(1000.0, "Bob", "server2", "200 OK", "answer"))
+    bar = window.ladder._area.verticalScrollBar()
+    qtbot.waitUntil(lambda: bar.maximum() > (KEPT - 20) * ROW and bar.value() == bar.maximum(), timeout=2000)
+    assert len(window.ladder.rungs) == KEPT
+
+
+# -- the window
+
+
+@pytest.mark.parametrize("size", [(1024, 700), (1280, 800), (1920, 1080)])
+def test_nothing_overlaps_or_is_cut(window: Window, qtbot: QtBot, size: tuple[int, int]) -> None:
+    window.resize(*size)
+    qtbot.waitUntil(lambda: (window.width(), window.height()) == size)
+    qtbot.wait(1)
+    parts = [*window._sides, window.figure, window.steps, window.bill]
+    boxes = [part.rect().translated(part.mapTo(window, part.rect().topLeft())) for part in parts]
+    for one, other in combinations(boxes, 2):
+        assert not one.intersects(other)
+    assert all(window.rect().contains(box) for box in boxes)
+    assert window.figure.width() >= LEAST.width() and window.figure.height() >= LEAST.height()
+    for panel in window.panels:
+        assert panel.height() >= panel.minimumSizeHint().height()
+
+
+def test_the_least_size_of_the_window_is_what_the_parts_need(window: Window) -> None:
+    window.resize(1024, 700)
+    assert window.minimumSizeHint().width() <= 1024 and window.layout().minimumSize().height() <= 700
+
+
+def test_a_click_on_messages_shows_them_and_the_bill_comes_back(window: Window, qtbot: QtBot) -> None:
+    tabs = window._tabs.buttons()
+    qtbot.mouseClick(tabs[1], Qt.MouseButton.LeftButton)
+    assert window.ladder.isVisible() and not window.bill.isVisible()
+    qtbot.mouseClick(tabs[0], Qt.MouseButton.LeftButton)
+    assert window.bill.isVisible()
+
+
+def test_light_and_dark_switch_live(window: Window) -> None:
+    theme().use(LIGHT)
+    light = window.grab().toImage().pixelColor(4, 4)
+    theme().use(DARK)
+    dark = window.grab().toImage().pixelColor(4, 4)
+    assert light.lightness() > 200 and dark.lightness() < 60
+
+
+def test_every_control_has_a_name_for_those_who_cannot_see_it(window: Window) -> None:
+    for kind in (FlatButton, Tab, QLineEdit):
+        for control in window.findChildren(kind):
+            assert control.accessibleName() or control.text(), control.objectName()
