@@ -26,9 +26,10 @@ from softphone.agent.account import Account as Account
 from softphone.agent.agent import Agent
 from softphone.agent.endpoint import AgentOutcome, Send
 from softphone.agent.event import CallChanged, CallState, CallView, Direction, RegistrationChanged, RegistrationState
-from softphone.media.audio import AudioSink, AudioSource
+from softphone.media.audio import AudioSink, AudioSource, NullSink
 from softphone.media.session import MediaSession
 from softphone.media.stream import MediaStats
+from softphone.media.tone import ToneSource
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +66,9 @@ class Phone:
         self.account = account
         self.address: Address = listen
         self._proxy, self._listen, self._on_event = proxy, listen, on_event
-        self._sound, self._register, self._expires = sound, register, expires
+        # Computed now, not when the first call is under way: a tone takes 20 ms.
+        self._sound = sound or (ToneSource(), NullSink())
+        self._register, self._expires = register, expires
         self._loop = Loop(f"sip-{account.user}")
         self._last_media: MediaSession | None = None  # swapped whole; read by any thread
         self._lifecycle = threading.Lock()  # guards _started, _stopped
@@ -250,7 +253,7 @@ class Phone:
             self._sessions[call.id] = self._last_media = session
 
     def _open_session(self, target: str, now: float) -> MediaSession | None:
-        source, sink = self._sound or (None, None)
+        source, sink = self._sound
         session = MediaSession((self._agent.local_host, 0), source=source, sink=sink)
         try:
             session.open()
