@@ -32,6 +32,8 @@ from slee_mock.store import Conflict, Store, StoreDown, View
 
 log = logging.getLogger(__name__)
 
+HEARTBEATS = "heartbeats"  # counted, not logged: twenty of them a second would bury everything else
+
 BATCH = 64  # datagrams per turn, so that timers and questions get theirs
 OPENING = 15.0  # seconds to open a store that others are opening too
 METHODS = {"REGISTER", "INVITE", "ACK", "CANCEL", "BYE", "OPTIONS", "MESSAGE", "UPDATE", "INFO", "PRACK", "REFER"}
@@ -156,11 +158,12 @@ class Server:
         except RemoteProtocolError:
             self._counts["dropped", "unreadable"] += 1
             return
-        self._counts["handled", _label(event)] += 1
+        label = _label(event)
+        self._counts["handled", label] += 1
         outcome = self._decide(event)
         if outcome.dropped:
             self._counts["dropped", outcome.dropped] += 1
-        if log.isEnabledFor(logging.DEBUG):
+        if label != HEARTBEATS and log.isEnabledFor(logging.DEBUG):
             message = event.request if isinstance(event, RequestEvent) else event.response
             log.debug("call=%s %r %s", message.get("Call-ID"), message, outcome.note or outcome.dropped)
         for send in outcome.sends:
@@ -226,7 +229,7 @@ def _label(event: RequestEvent | ResponseEvent) -> str:
     method = event.request.method
     try:
         if is_heartbeat(event.request):
-            return "heartbeats"
+            return HEARTBEATS
     except RemoteProtocolError:
         return "other"
     return method if method in METHODS else "other"
