@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from plumbing.address import Address, format_address
-from stage.process import Keeper, Program
+from stage.process import Keeper, Program, StartError
 
 ROOT = Path(__file__).resolve().parent.parent  # the programs are started from here
 HOST = "127.0.0.1"
@@ -75,6 +75,7 @@ class Cluster:
                  on_end: Callable[[str, int], None] | None = None) -> None:
         self.ports = ports or Ports()
         self._on_end = on_end
+        self._hurried = False
         self.forwarder: Address = (HOST, self.ports.forwarder)
         self.admin = f"http://{HOST}:{self.ports.admin}"
         self.management = {
@@ -93,9 +94,18 @@ class Cluster:
         """Start all three; StartError with a sentence if one does not get ready within `timeout` seconds."""
         self.programs["forwarder"].start(timeout)  # first and alone: it is the one whose port people have in use
         for name in SERVERS:
+            if self._hurried:
+                raise StartError("The demonstration was ended while it started.")
             self.programs[name].launch()
         for name in SERVERS:
             self.programs[name].wait_ready(timeout)
+
+    def hurry(self) -> None:
+        """Any thread: the end is near, a `start` that is under way should give up."""
+        self._hurried = True
+        if not all(program.ready for program in self.programs.values()):
+            for program in self.programs.values():
+                program.ask_to_stop()
 
     def kill(self, name: str) -> float:
         """The crash: SIGKILL. Returns the monotonic time just before it."""

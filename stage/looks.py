@@ -37,8 +37,9 @@ STARTING = Story("ring", "hot", "Starting", "The forwarder and two servers start
 def server_look(server: ServerFacts, hot: str | None) -> ServerLook:
     kill = (server.alive, f"Crash {server.name}: SIGKILL to process {server.pid}" if server.alive
             else f"{server.name} is not running")
-    restart = (not server.alive and not server.starting, f"Start {server.name} again as it was" if not server.alive
-               else f"{server.name} is running")
+    startable = not server.alive and not server.starting and server.pid is not None
+    restart = (startable, f"Start {server.name} again as it was" if startable
+               else f"{server.name} is running" if server.alive else f"{server.name} is not ready to be started")
     look, words = _look(server, hot)
     return ServerLook(look, words, f":{server.port}", kill, restart)
 

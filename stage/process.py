@@ -90,6 +90,11 @@ class Program:
         return self._process is not None and self._process.poll() is None
 
     @property
+    def ready(self) -> bool:
+        """It has said so, in this run or the last."""
+        return bool(self._ready_line)
+
+    @property
     def pid(self) -> int | None:
         """Of the run that is or was last; None before the first."""
         return self._process.pid if self._process else None

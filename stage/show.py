@@ -85,7 +85,7 @@ class Show(QObject):
         self._ticks = QTimer(self)
         self._ticks.timeout.connect(self._tick)
         self._probes_left = 0
-        self._stage = "new"  # then starting, running, stopped
+        self._stage = "new"  # then starting, running or failed, stopped
 
     # -- construction ---------------------------------------------------------------------------------------------
 
@@ -121,13 +121,15 @@ class Show(QObject):
             return
         self._stage = "stopped"
         self._ticks.stop()
-        for phone in self.phones.values():
-            phone.stop(1.5)
-        self._events.stop()
-        self._pages.stop()
-        if self._worker.running:
+        self.cluster.hurry()
+        try:
+            for phone in self.phones.values():
+                phone.stop(1.5)
+            self._events.stop()
+            self._pages.stop()
             self._worker.stop(20.0)
-        self.cluster.stop()
+        finally:
+            self.cluster.stop()
 
     def _start_programs(self) -> None:
         """Worker thread."""
@@ -168,6 +170,7 @@ class Show(QObject):
         at = self.cluster.kill(name)
         server.crashed = True
         self._probes_left = PROBES
+        self.window.ladder.add(Rung(at, "", "", f"{name} killed"))
         self.observe(Killed(at, name, server.pid or 0))
 
     def _program_ended(self, name: str, status: int) -> None:
@@ -211,16 +214,26 @@ class Show(QObject):
     def _hear(self, kind: str, told: Any) -> None:
         if self._stage == "stopped":
             return
-        handle: Callable[[Any], None] | None = {
-            "started": self._on_started, "failed": self.failed.emit, "ended": self._on_ended,
+        handlers: dict[str, Callable[[Any], None]] = {
+            "started": self._on_started, "failed": self._on_failed, "ended": self._on_ended,
             "restarted": self._on_restarted, "page": self._on_page, "hello": self._on_hello, "state": self._on_state,
             "message": self._on_message, "failover": self._on_failover,
-        }.get(kind)
-        if handle:
-            handle(told)
+            "error": lambda error: self._on_failed(f"The programs cannot be started: {error}."),
+        }
+        if kind in handlers:
+            handlers[kind](told)
 
     def _on_started(self, _: object) -> None:
         self._run()
+
+    def _on_failed(self, sentence: str) -> None:
+        self._stage = "failed"
+        if "in use" in sentence and self.cluster.ports == Ports():
+            sentence = f"{sentence.rstrip('.')}. The option --free-ports takes ports that nobody uses."
+        for server in self.servers.values():
+            server.starting = False
+        self._refresh()
+        self.failed.emit(sentence)
 
     def _on_ended(self, told: tuple[str, int]) -> None:
         name, status = told
@@ -233,8 +246,6 @@ class Show(QObject):
         if server.starting:
             return
         server.alive, server.crashed = False, status < 0
-        if server.crashed:
-            self.window.ladder.add(Rung(time.monotonic(), "", "", f"{name} crashed"))
         self.observe(Ended(time.monotonic(), name, status))
 
     def _on_restarted(self, told: tuple[str, str]) -> None:

@@ -208,6 +208,7 @@ def test_a_taken_port_is_told_in_the_forwarders_own_words(qtbot: QtBot) -> None:
             show.start()
         assert str(first.ports.forwarder) in failed.args[0]
         assert "Traceback" not in failed.args[0]
+        assert not any(button.isEnabled() for button in show.window.figure.buttons.values())
     finally:
         show.stop()
         first.stop()

@@ -230,12 +230,14 @@ def test_with_no_server_alive_the_headline_says_so_even_while_they_talk() -> Non
     (ServerFacts("server2", 5080, 1, True, False, heard="RECOVERING"), "waking", "not trusted yet"),
     (ServerFacts("server1", 5070, 1, False, False, True), "dead", "crashed (SIGKILL)"),
     (ServerFacts("server1", 5070, 1, False, False, False), "dead", "not running"),
+    (ServerFacts("server1", 5070, None, False, False, False), "dead", "not running"),
 ])  # fmt: skip
 def test_a_server_says_its_state_and_why_a_button_is_off(server: ServerFacts, look: str, words: str) -> None:
     shown = server_look(server, "server1")
     assert (shown.look, shown.words) == (look, words)
     assert shown.kill[1] and shown.restart[1]
-    assert shown.kill[0] == server.alive and shown.restart[0] == (not server.alive and not server.starting)
+    assert shown.kill[0] == server.alive
+    assert shown.restart[0] == (not server.alive and not server.starting and server.pid is not None)
 
 
 def test_the_phones_of_the_figure_follow_the_call() -> None:

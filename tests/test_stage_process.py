@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from stage.cluster import Cluster, Ports
 from stage.keeper import read_wishes
 from stage.process import Keeper, Program, StartError
 
@@ -160,3 +161,30 @@ def test_programs_and_folder_go_with_a_stage_that_is_killed(tmp_path: Path, even
         stage.wait()
     eventually(lambda: gone(pid))
     eventually(lambda: not folder.exists())
+
+
+def test_a_demonstration_ended_while_it_starts_gives_up_and_leaves_nothing() -> None:
+    cluster = Cluster(Ports.free())
+    cluster.hurry()
+    with pytest.raises(StartError, match="ended while it started"):
+        cluster.start()
+    cluster.stop()
+    assert not any(program.alive for program in cluster.programs.values())
+    assert not cluster.folder.exists()
+
+
+def test_the_cluster_runs_and_a_killed_server_comes_back_as_it_was(eventually: Callable[..., object]) -> None:
+    ended: list[tuple[str, int]] = []
+    cluster = Cluster(Ports.free(), on_end=lambda name, status: ended.append((name, status)))
+    try:
+        cluster.start()
+        first = cluster.programs["server1"].pid
+        cluster.kill("server1")
+        eventually(lambda: ended == [("server1", -signal.SIGKILL)])
+        cluster.restart("server1")
+        cluster.restart("server1")
+        assert cluster.programs["server1"].alive and cluster.programs["server1"].pid != first
+    finally:
+        cluster.stop()
+    cluster.stop()
+    assert [name for name, _ in ended][1:] and not cluster.folder.exists()
