@@ -1,0 +1,54 @@
+"""docs/operations.txt explains every setting and every counter; these tests hold it to the code."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from failover.settings import SETTINGS
+
+ROOT = Path(__file__).resolve().parent.parent
+MANUAL = (ROOT / "docs" / "operations.txt").read_text(encoding="utf-8")
+REASONED = {"_drop": "dropped.", "_refuse": "dropped.", "trouble": "trouble."}  # these count by a reason they are given
+NAME = re.compile(r"[a-z][a-z0-9-]*\Z")
+
+
+def counters():
+    """Every name the forwarder may count by: in counters["..."], and the reasons given to what counts by reason."""
+    for file in sorted((ROOT / "failover").glob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Subscript) and _called(node.value).endswith("counters"):
+                yield from (name.rstrip(".") for name in _texts(ast.walk(node.slice)))
+            elif isinstance(node, ast.Call) and _called(node.func) in REASONED:
+                yield from (REASONED[_called(node.func)] + reason for reason in _texts(node.args) if NAME.match(reason))
+
+
+def _texts(nodes):
+    return (node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str))
+
+
+def _called(node):
+    return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
+
+
+def explained(name):
+    """A line that begins with the name and goes on (or whose next line is deeper indented)."""
+    return re.search(rf"^  {re.escape(name)}(\.[A-Z]+)?( +\S|\n {{4,}}\S)", MANUAL, re.MULTILINE)
+
+
+@pytest.mark.parametrize("key", [setting.key for setting in SETTINGS])
+def test_every_setting_is_explained(key):
+    assert re.search(rf"^  {re.escape(key)}\b", MANUAL, re.MULTILINE), f"section 2 does not explain {key}"
+
+
+@pytest.mark.parametrize("name", sorted(set(counters())))
+def test_every_counter_is_explained(name):
+    assert explained(name), f"section 5 does not explain {name}"
+
+
+def test_the_search_for_counters_finds_what_is_known_to_be_counted():
+    found = set(counters())
+    assert {"keepalives", "passed.requests", "dropped.fenced", "dropped.no-server", "trouble.send", "answered"} <= found
