@@ -170,13 +170,15 @@ class Rows(QWidget):
         self._label(painter, rung, line, top, tone.colour, palette.surface)
 
     def _turns(self, rung: Rung) -> bool:
-        """The forwarder does not stand between the two ends."""
+        """The forwarder neither is one of the two ends nor stands between them."""
+        if "forwarder" in (rung.source, rung.target):
+            return False
         middle = self._ladder.x_of("forwarder")
         ends = sorted((self._ladder.x_of(rung.source), self._ladder.x_of(rung.target)))
         return not ends[0] < middle < ends[1]
 
     def _crossings(self, rung: Rung, top: float) -> list[float]:
-        return [] if self._turns(rung) else [top + ROW / 2 + 3]
+        return [] if self._turns(rung) or rung.source == "forwarder" else [top + ROW / 2 + 3]
 
     def _line(self, rung: Rung, top: float) -> QPainterPath:
         start, end = self._ladder.x_of(rung.source), self._ladder.x_of(rung.target)

@@ -289,8 +289,12 @@ class Show(QObject):
         method, status, call = str(told["method"]), told.get("status"), str(told["call_id"])
         label, kind = label_of(method, status), kind_of(status, bool(told.get("replayed")))
         lane = call if method != "REGISTER" else method  # one after the other, not on top of each other
-        self.window.figure.show_message(lane, Travel((source, "forwarder", target), label, kind))
-        self.window.ladder.add(Rung(float(told["at"]), source, target, label, kind))
+        if kind == "replay":  # sent once by the phone, and again by the forwarder
+            self.window.figure.show_message(lane, Travel(("forwarder", target), f"{label} again", kind))
+            self.window.ladder.add(Rung(float(told["at"]), "forwarder", target, f"{label} again", kind))
+        else:
+            self.window.figure.show_message(lane, Travel((source, "forwarder", target), label, kind))
+            self.window.ladder.add(Rung(float(told["at"]), source, target, label, kind))
         self.observe(Passed(float(told["at"]), source, target, method, status, call))
         if method == "BYE":
             self._pages.look()

@@ -63,7 +63,7 @@ def test_the_play_observes_all_nine_steps_and_measures_them(run: Run, tmp_path: 
     assert [(step["number"], step["observed"]) for step in told["steps"]] == [(n, True) for n in range(1, 10)]
     assert told["bill"]["server"] == "server2" and float(told["bill"]["total"]) > 0 and told["bill"]["currency"]
     assert abs(told["bill"]["seconds"] - told["talk_seconds"]) <= 1
-    assert 0 < told["takeover_ms"] < 100
+    assert 0 < told["takeover_ms"] < 500, "slower than T1, after which a phone would have asked again"
     assert told["rtp_lost"] == 0 and told["retransmissions"] == 0 and told["rtp_longest_gap_ms"] > 0
     for number in range(1, 10):
         picture = QImage(str(pictures / f"step-{number}.png"))
