@@ -20,6 +20,7 @@ from stage.figure import TONES
 KEPT = 400  # rows; older ones fall out at the top
 ROW = 24
 TIMES = 56  # px, the column of the times
+CLEAR = 16.0  # px of a line that stay visible before its head
 TURN = 9.0  # px between the two halves of a line that turns at the forwarder
 
 
@@ -202,7 +203,9 @@ class Rows(QWidget):
         box = line.boundingRect()
         width = paint.width_of(rung.label, font) + GRID
         middle = (self._ladder.x_of(rung.source) + self._ladder.x_of(rung.target)) / 2
-        left = max(box.left() + 4, min(middle - width / 2, box.right() - width - 4))
+        rightwards = self._ladder.x_of(rung.target) > self._ladder.x_of(rung.source)
+        low, high = box.left() + (4 if rightwards else CLEAR), box.right() - width - (CLEAR if rightwards else 4)
+        left = max(low, min(middle - width / 2, high))
         where = QRectF(left, top + 3, width, ROW - 6)
         painter.fillRect(where, ground)
         paint.text(painter, where, rung.label, font, ink)

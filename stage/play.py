@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from PySide6.QtCore import QObject, QTimer, Signal
+from PySide6.QtCore import QObject, Qt, QTimer, Signal
 from PySide6.QtGui import QImage
 
 from softphone.qt.widgets import FlatButton
@@ -106,7 +106,10 @@ class Player(QObject):
             button.animateClick()
 
     def _later(self, milliseconds: int, act: Callable[[], None]) -> None:
-        QTimer.singleShot(milliseconds, self, lambda: None if self._over else act())
+        timer = QTimer(self, singleShot=True, interval=milliseconds)
+        timer.setTimerType(Qt.TimerType.PreciseTimer)  # the usual ones may be 5 % off: half a second of a talk
+        timer.timeout.connect(lambda: None if self._over else act())
+        timer.start()
 
     # -- what is told ---------------------------------------------------------------------------------------------
 
