@@ -116,7 +116,7 @@ class Core:
         if server:
             why = "the next hop"
             if not server.usable:
-                lost, server = server, self.table.choose(request.call_id, new=False)
+                lost, server = server, self.table.choose_for(request, new=False)
                 why = f"{lost.name} is down"
             if not server:
                 return self._no_server(request, row, now)
@@ -153,7 +153,7 @@ class Core:
         if holder and holder.usable:
             return holder, "it has the transaction"
         new = not request.to.tag and request.method not in ("ACK", "CANCEL")
-        return self.table.choose(request.call_id, new), f"{hinted.name} is down" if hinted else self.table.policy
+        return self.table.choose_for(request, new), f"{hinted.name} is down" if hinted else self.table.policy
 
     def _no_server(self, request: Request, row: Row, now: float) -> Outcome:
         return self._refuse(request, row, now, 503, "no-server", "no server lives")
@@ -191,7 +191,7 @@ class Core:
             return self._passed(response, row, now, Send(PHONES, response.to_bytes(), target), why)
         if not server.usable:
             why = f"{server.name} is down"
-            server = self.table.choose(response.call_id, new=False)
+            server = self.table.choose_for(response, new=False)
         if not server:
             return self._drop(row, now, "no-server", "no server lives to take the response")
         self.inflight.echo(Row(server.name, row.data, row.leg, row.source, row.since, row.replayed))

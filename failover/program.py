@@ -10,37 +10,42 @@ import signal
 import socket
 import sys
 from collections.abc import Sequence
+from ipaddress import ip_address
 from pathlib import Path
 
+from failover import journal
 from failover.admin import Admin
+from failover.notify import Notifier
 from failover.properties import decode
+from failover.secret import Secret, SecretError, look, open_secret, place
 from failover.service import Forwarder
-from failover.settings import Settings, SettingsError, literal, read
+from failover.settings import FIRST_LIVE, Settings, SettingsError, literal, read
 from plumbing.address import format_address
 from sip import VERSION
 
 log = logging.getLogger("forwarder")
 MAX_FILE = 1 << 20
-STOP, RELOAD = "stop", "reload"
+RELOAD = "SIGHUP"
 
 
 def main(arguments: Sequence[str], default_file: Path) -> int:
     """Runs `forwarder.py`; returns its exit status."""
     options = _options(arguments, default_file)
     file = Path(options.file)
-    logging.basicConfig(
-        level=logging.DEBUG if options.verbose else logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr
-    )
+    journal.set_up(options.verbose)
     try:
         settings = load(file)
-    except (OSError, SettingsError) as error:
+        path = place(settings.secret_file, file)
+        if options.check:
+            doubts = [f"warning: {text}" for text in warnings(settings)]
+            print(f"{file.name} is good.", *describe(settings), f"secret: {look(path)}", *doubts, sep="\n")
+            return 0
+        secret = open_secret(path)
+    except (OSError, SettingsError, SecretError) as error:
         print(_sentence(file, error), file=sys.stderr)
         return 1
-    if options.check:
-        print(f"{file.name} is good.", *describe(settings), sep="\n")
-        return 0
     try:
-        return _run(file, settings)
+        return _run(file, settings, secret)
     except OSError as error:
         print(_remedy(file, error), file=sys.stderr)
         return 1
@@ -71,12 +76,26 @@ def look_up(host: str) -> str:
 def describe(settings: Settings) -> list[str]:
     """What was read, in sentences."""
     servers = [f"{line.name} {format_address(line.address)}" for line in settings.servers]
+    by = f"{settings.policy} (sessions named by {settings.convergence})"
+    back = f"{settings.rise} answers, {settings.rise * settings.interval:g} s"
     return [
         f"servers, in order: {', '.join(servers)}",
-        f"new calls go by {settings.policy}; heartbeats every {settings.interval:g} s: {settings.promise}",
+        f"new calls go by {settings.policy if settings.policy == FIRST_LIVE else by}",
+        f"heartbeats every {settings.interval:g} s: {settings.promise}; one that is back is used after {back}",
         f"phones and servers send to {format_address(settings.listen)} (UDP)",
         f"status page at http://{format_address(settings.admin)}/" if settings.admin else "no status page",
     ]
+
+
+def warnings(settings: Settings) -> list[str]:
+    """What may be meant, and may be a mistake that somebody else finds first."""
+    if settings.admin and not ip_address(settings.admin[0].partition("%")[0]).is_loopback:
+        where = format_address(settings.admin)
+        return [
+            f"the pages at {where} have no password: whoever reaches them sees every call's parties and may disable "
+            "servers; let a firewall admit only those who should, or set admin.listen=127.0.0.1:8060"
+        ]
+    return []
 
 
 def _options(arguments: Sequence[str], default_file: Path) -> argparse.Namespace:
@@ -93,33 +112,51 @@ def _options(arguments: Sequence[str], default_file: Path) -> argparse.Namespace
     return parser.parse_args(arguments)
 
 
-def _run(file: Path, settings: Settings) -> int:
-    wishes = _wishes()
-    forwarder = Forwarder(settings)
+def _run(file: Path, settings: Settings, secret: Secret) -> int:
+    wishes, notifier = _wishes(), Notifier()
+    forwarder = Forwarder(settings, secret)
     forwarder.start()
     admin: Admin | None = None
     try:
         if settings.admin:
             admin = Admin(settings.admin, forwarder)
             admin.start()
-        print(f"forwarder {VERSION}", *describe(settings), sep="\n")
+        print(f"forwarder {VERSION}", *describe(settings), f"secret: {secret}", sep="\n")
+        for text in (*warnings(settings), *_worries(secret)):
+            log.warning("%s", text)
         print(f"ready: {format_address(settings.listen)}", flush=True)
-        while _next(wishes) == RELOAD:
+        forwarder.every(notifier.rhythm, lambda: notifier.beat(forwarder.summary()))
+        notifier.ready()
+        while (wish := _next(wishes)) == RELOAD:
+            notifier.reloading()
             _reload(file, forwarder)
-        log.info("stopping")
+            notifier.ready()
+        log.info("stopping, as %s asked", wish)
+        notifier.stopping()
         return 0
     finally:
         if admin:
             admin.stop()
         forwarder.stop()
+        notifier.close()
+
+
+def _worries(secret: Secret) -> list[str]:
+    """What a secret that ends with the process costs."""
+    if secret.kept:
+        return []
+    return [
+        f"the secret is for {secret.origin}: after a restart answers under way are lost, and calls find their "
+        "server by the policy alone; name a file in forwarder.secret.file that this user can write"
+    ]
 
 
 def _wishes() -> queue.SimpleQueue[str]:
     """What signals ask for. A SimpleQueue may be put into from within a signal handler."""
     wishes: queue.SimpleQueue[str] = queue.SimpleQueue()
-    for name, wish in (("SIGTERM", STOP), ("SIGINT", STOP), ("SIGHUP", RELOAD)):
+    for name in ("SIGTERM", "SIGINT", RELOAD):
         if hasattr(signal, name):
-            signal.signal(getattr(signal, name), lambda *_, wish=wish: wishes.put(wish))
+            signal.signal(getattr(signal, name), lambda *_, name=name: wishes.put(name))
     return wishes
 
 
@@ -136,13 +173,13 @@ def _reload(file: Path, forwarder: Forwarder) -> None:
     try:
         changed = forwarder.reload(load(file))
     except (OSError, SettingsError) as error:
-        log.error("reload refused, nothing changed:\n%s", _sentence(file, error))
+        log.error("reload refused, nothing changed: %s", "; ".join(_sentence(file, error).split("\n")))
         return
     log.warning("reload: %s", "; ".join(changed) or "nothing changed")
 
 
-def _sentence(file: Path, error: OSError | SettingsError) -> str:
-    if isinstance(error, SettingsError):
+def _sentence(file: Path, error: OSError | SettingsError | SecretError) -> str:
+    if not isinstance(error, OSError):
         return str(error)
     return f"{file}: {(error.strerror or str(error)).lower()}; name another file, or write one (see servers.properties)"
 

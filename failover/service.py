@@ -9,6 +9,7 @@ import secrets
 import socket
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import replace
 
 from failover import status
@@ -18,13 +19,14 @@ from failover.health import ANSWER, DOWN, FAILING, MISS, REFUSED, Health
 from failover.heartbeat import BURST, MAX_DATAGRAM, NOT_NOW, Answer, Heartbeat
 from failover.legs import Datagram, OwnAddress, open_leg, open_phones
 from failover.outcome import Outcome, Send
+from failover.secret import Secret, passing
 from failover.settings import PHONES, ServerLine, Settings, differences
 from failover.table import Server, ServerTable
 from plumbing.address import Address
 from plumbing.loop import Loop
 
 BACKLOG = 20_000  # datagrams, more than a receive buffer holds
-NEXT_START = {"forwarder.listen", "forwarder.key", "admin.listen"}  # settings a reload cannot change
+NEXT_START = {"forwarder.listen", "forwarder.secret.file", "admin.listen"}  # settings a reload cannot change
 
 
 class Link:
@@ -45,19 +47,20 @@ class Link:
 
 
 class Forwarder:
-    """`start()` returns once every socket is bound, or raises OSError; `stop()` may be called twice."""
+    """`start()` returns once every socket is bound, or raises OSError; `stop()` may be called twice. Without a secret
+    it makes one that ends with it."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, secret: Secret | None = None) -> None:
         self.settings = settings
-        self._key = settings.key or secrets.token_bytes(32)
+        self.secret = secret or passing("none was given")
         self._own = OwnAddress(settings.listen, settings.advertise)
         self._loop = Loop("sip")
         self._chronicle = Chronicle()
         self._started = time.monotonic()
         # In use at once, for a forwarder that starts again must not refuse the calls of servers that live.
         servers = [self._server(line, Health(FAILING, self._started, "not asked yet")) for line in settings.servers]
-        table = ServerTable(servers, settings.policy)
-        self._core = Core(table, self._key, lambda host: self._own.towards(host), settings.fall, settings.rise)
+        table = ServerTable(servers, settings.policy, settings.convergence)
+        self._core = Core(table, self.secret.key, lambda host: self._own.towards(host), settings.fall, settings.rise)
         self._links: dict[str, Link] = {}
         self._phones: socket.socket | None = None
         self._due = 0.0
@@ -96,6 +99,19 @@ class Forwarder:
     def metrics(self) -> str:
         """The /metrics text."""
         return self._loop.ask(lambda: status.metrics(self._core, self._started, time.monotonic()))
+
+    def summary(self) -> str:
+        """One line for systemctl status."""
+        return self._loop.ask(lambda: status.summary(self._core))
+
+    def every(self, seconds: float, function: Callable[[], object]) -> None:
+        """Calls the function again and again on the `sip` thread, for as long as that thread lives and gets on."""
+
+        def again() -> None:
+            self._loop.at(time.monotonic() + seconds, again)
+            function()
+
+        self._loop.post(again)
 
     def subscribe(self, reader: Reader) -> None:
         """Puts ("hello", status) and then every event into the queue; what finds it full is lost to that reader."""
@@ -230,21 +246,22 @@ class Forwarder:
             raise
         gone = [link for name, link in self._links.items() if name not in kept]
         self._links = {line.name: fresh.get(line.name) or self._links[line.name] for line in new.servers}
-        changed = differences(self.settings, new)
+        old = self.settings
+        changed = differences(old, new)
         self._own.advertise = new.advertise
-        self.settings = replace(new, listen=self.settings.listen, key=self.settings.key, admin=self.settings.admin)
+        self.settings = replace(new, listen=old.listen, admin=old.admin, secret_file=old.secret_file)
         for link in gone:
             self._loop.unwatch(link.leg)
             self._loop.unwatch(link.heartbeat.sock)
             link.close()
-        table = ServerTable([link.server for link in self._links.values()], new.policy)
+        table = ServerTable([link.server for link in self._links.values()], new.policy, new.convergence)
         self._carry_out(self._core.adopt(table, new.fall, new.rise, now))
         for link in fresh.values():
             self._watch(link)
         return [f"{said} (at the next start)" if said.split()[0] in NEXT_START else said for said in changed]
 
     def _server(self, line: ServerLine, health: Health) -> Server:
-        return Server(line, health, self._key)
+        return Server(line, health, self.secret.key)
 
     def _watch(self, link: Link) -> None:
         self._loop.watch(link.leg, lambda: self._receive(link.leg, link.server.name))

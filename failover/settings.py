@@ -7,19 +7,21 @@ the operator, and a test holds the two equal.
 
 from __future__ import annotations
 
-import hashlib
 import ipaddress
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 
+from failover.convergence import OF_ONE_MESSAGE
 from failover.properties import Entry, Fault, parse
 from plumbing.address import Address, format_address, parse_address
+from sip.header import canonical
 
 FIRST_LIVE, CALL_ID = "first-live", "call-id"
 PHONES = "phones"  # the name of the phones' leg, hence no server's
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}\Z")
+_HEADER = re.compile(r"[A-Za-z0-9.!%*_+`'~-]{1,64}\Z")  # RFC 3261 25.1: a token
 Resolve = Callable[[str], str]
 
 
@@ -34,13 +36,14 @@ class ServerLine:
 @dataclass(frozen=True)
 class Settings:
     """What the file says. `advertise` None: the listen address (where that is a wildcard, what the system uses towards
-    the peer). `interval` is in seconds. `admin` None: no pages. `key` b"": one made at start."""
+    the peer). `interval` is in seconds. `admin` None: no pages. `secret_file` "": a secret for one run only."""
 
     servers: tuple[ServerLine, ...]
     listen: Address
     advertise: Address | None
     policy: str
-    key: bytes
+    convergence: str
+    secret_file: str
     interval: float
     fall: int
     rise: int
@@ -89,10 +92,19 @@ def _policy(text: str) -> str:
     return text
 
 
-def _key(text: str) -> bytes:
-    if text and len(text) < 16:
-        raise ValueError("a key of less than 16 characters can be guessed")
-    return hashlib.sha256(text.encode("utf-8", "replace")).digest() if text else b""
+def _convergence(text: str) -> str:
+    if not _HEADER.match(text):
+        raise ValueError(f"'{text}' is not the name of a header")
+    header = canonical(text)
+    if header in OF_ONE_MESSAGE:
+        raise ValueError(f"{header} names a message, not a session; Call-ID, From, To or a header of your own may do")
+    return header
+
+
+def _file(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("not the name of a file")
+    return text
 
 
 def _seconds(text: str) -> float:
@@ -125,8 +137,10 @@ SETTINGS = (
             "The address to write into messages, if it is not the one above; host or host:port."),
     Setting("forwarder.policy", "policy", FIRST_LIVE, _policy,
             "Where new calls go: first-live (the first living server in the list) or call-id (spread over all)."),
-    Setting("forwarder.key", "key", "", _key,
-            "The secret that signs what passes; empty makes one at every start, a pair of forwarders needs the same."),
+    Setting("forwarder.convergence", "convergence", "Call-ID", _convergence,
+            "The header whose value names a session, for call-id: Call-ID, From, To, or any other such as X-Session."),
+    Setting("forwarder.secret.file", "secret_file", "forwarder.secret", _file,
+            "The secret that signs what passes; made at the first start beside this file, a pair needs the same."),
     Setting("heartbeat.interval", "interval", "0.05", _seconds,
             "Seconds between two heartbeats (OPTIONS) to each server; longer than the way there and back."),
     Setting("heartbeat.fall", "fall", "3", _count,
@@ -176,14 +190,14 @@ def differences(old: Settings, new: Settings) -> list[str]:
     for setting in SETTINGS:
         was, now = getattr(old, setting.field), getattr(new, setting.field)
         if was != now:
-            said.append(setting.key if setting.field == "key" else f"{setting.key} {_shown(was)} -> {_shown(now)}")
+            said.append(f"{setting.key} {_shown(was)} -> {_shown(now)}")
     return said
 
 
 def _shown(value: object) -> str:
     if isinstance(value, tuple):
         return format_address(value)
-    return "nothing" if value is None else str(value)
+    return "nothing" if value in (None, "") else str(value)
 
 
 class _Reading:

@@ -28,6 +28,16 @@ def status(core: Core, listen: Address, started: float, now: float, wall: float)
     }
 
 
+def summary(core: Core) -> str:
+    """The state of things in one line."""
+    live = sum(server.health.alive for server in core.table.servers)
+    hot = core.table.hot
+    said = [f"{hot.name} is hot" if hot else "NO SERVER TAKES NEW CALLS", f"{live} of {len(core.table.servers)} live"]
+    if core.failovers:
+        said.append(f"{core.counters['failovers']} failovers")
+    return "; ".join(said)
+
+
 def event(told: Event, offset: float) -> tuple[str, dict[str, object]] | None:
     """An event's name and object for /events; None for those only counted. `offset` is wall minus monotonic time."""
     if isinstance(told, Passed):

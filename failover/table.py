@@ -6,10 +6,12 @@ from collections.abc import Iterable
 from enum import Enum
 from hashlib import blake2b
 
+from failover.convergence import session
 from failover.health import Health
 from failover.settings import CALL_ID, ServerLine
 from plumbing.address import Address
 from sip.branch import keyed_hash
+from sip.message import Message
 
 
 class Wish(str, Enum):
@@ -57,9 +59,9 @@ class Server:
 class ServerTable:
     """Built whole and never changed in its members: a reload makes another one and swaps it in."""
 
-    def __init__(self, servers: Iterable[Server], policy: str) -> None:
+    def __init__(self, servers: Iterable[Server], policy: str, convergence: str = "Call-ID") -> None:
         self.servers = tuple(servers)
-        self.policy = policy
+        self.policy, self.convergence = policy, convergence
         self.by_name = {server.name: server for server in self.servers}
         self.by_address: dict[Address, Server] = {server.address: server for server in self.servers}
         self.by_hint = {server.hint: server for server in self.servers}
@@ -69,23 +71,27 @@ class ServerTable:
         """The first one that takes new calls."""
         return next((server for server in self.servers if server.open), None)
 
-    def choose(self, call_id: str, new: bool) -> Server | None:
+    def choose_for(self, message: Message, new: bool) -> Server | None:
+        """`choose` for the session that the message belongs to."""
+        return self.choose(session(message, self.convergence), new)
+
+    def choose(self, session: str, new: bool) -> Server | None:
         """Who gets a message that no hint sends anywhere. A call that is not `new` may also go to one that only keeps
         the calls it has, before it goes nowhere."""
         if self.policy != CALL_ID:
             chosen = self.hot
         else:
-            chosen = self._highest([server for server in self.servers if server.open], call_id)
+            chosen = self._highest([server for server in self.servers if server.open], session)
         if chosen or new:
             return chosen
         return next((server for server in self.servers if server.usable), None)
 
     @staticmethod
-    def _highest(servers: list[Server], call_id: str) -> Server | None:
-        """Rendezvous hashing: every server draws a number for the call and the highest has it, so that when one dies
+    def _highest(servers: list[Server], session: str) -> Server | None:
+        """Rendezvous hashing: every server draws a number for the session and the highest has it, so that when one dies
         only its own calls move."""
-        return max(servers, key=lambda server: _draw(server.name, call_id), default=None)
+        return max(servers, key=lambda server: _draw(server.name, session), default=None)
 
 
-def _draw(name: str, call_id: str) -> bytes:
-    return blake2b(f"{name}\0{call_id}".encode("utf-8", "surrogateescape"), digest_size=8).digest()
+def _draw(name: str, session: str) -> bytes:
+    return blake2b(f"{name}\0{session}".encode("utf-8", "surrogateescape"), digest_size=8).digest()

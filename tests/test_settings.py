@@ -90,7 +90,11 @@ def test_names_of_computers_are_looked_up_when_the_file_is_read():
         ("heartbeat.interval=1e-3", "heartbeat.interval: '1e-3' is not a time in seconds from 0.005 to 60"),
         ("heartbeat.interval=0.001", "heartbeat.interval: '0.001' is not a time in seconds from 0.005 to 60"),
         ("forwarder.policy=random", "forwarder.policy: 'random' is not a policy; it is either first-live or call-id"),
-        ("forwarder.key=short", "forwarder.key: a key of less than 16 characters can be guessed"),
+        ("forwarder.convergence=", "forwarder.convergence: '' is not the name of a header"),
+        ("forwarder.convergence=X Session", "forwarder.convergence: 'X Session' is not the name of a header"),
+        ("forwarder.convergence=v", "forwarder.convergence: Via names a message, not a session; Call-ID, From, To or "
+         "a header of your own may do"),
+        ("forwarder.secret.file=a\\u0000b", "forwarder.secret.file: not the name of a file"),
         ("forwarder.listen=localhost:5060",
          "forwarder.listen: 'localhost' is not an IP address in 'localhost:5060'"),
         ("forwarder.listen=0.0.0.0:0",
@@ -126,14 +130,21 @@ def test_advertise_takes_the_listen_port_unless_it_names_one():
     assert read(ONE, "f").advertise is None
 
 
+def test_the_header_that_names_a_session_may_be_written_short_or_in_any_case():
+    assert read(ONE, "f").convergence == "Call-ID"
+    assert read(ONE + "forwarder.convergence=i", "f").convergence == "Call-ID"
+    assert read(ONE + "forwarder.convergence=x-SESSION", "f").convergence == "X-Session"
+
+
 def test_an_empty_admin_listen_turns_the_pages_off():
     assert read(ONE + "admin.listen=", "f").admin is None
 
 
 def test_differences_are_said_as_an_operator_would():
     old = read("a=10.0.0.1:5060\nb=10.0.0.2:5060", "f")
-    new = read("b=10.0.0.2:5060\nc=10.0.0.3:5060\nheartbeat.fall=4\nforwarder.key=0123456789abcdef", "f")
-    assert differences(old, new) == ["- a 10.0.0.1:5060", "+ c 10.0.0.3:5060", "forwarder.key", "heartbeat.fall 3 -> 4"]
+    new = read("b=10.0.0.2:5060\nc=10.0.0.3:5060\nheartbeat.fall=4\nforwarder.secret.file=", "f")
+    assert differences(old, new) == ["- a 10.0.0.1:5060", "+ c 10.0.0.3:5060", "forwarder.secret.file forwarder.secret -> nothing",
+                                     "heartbeat.fall 3 -> 4"]  # fmt: skip
     assert differences(old, read("b=10.0.0.2:5060\na=10.0.0.1:5060", "f")) == ["order b, a"]
     assert differences(old, old) == []
 
