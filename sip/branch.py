@@ -45,9 +45,9 @@ def _identity(via: Via, message: Message) -> list[str]:
     peers need the fields that a response repeats as they are."""
     maddr = via.params.get("maddr") or ""
     parts = [via.host.lower(), str(via.port or ""), via.branch, via.received, str(via.rport or ""), maddr]
-    if not via.branch.startswith(MAGIC_COOKIE):
+    if not via.branch.startswith(MAGIC_COOKIE) or via.branch == MAGIC_COOKIE:  # RFC 4475 3.2.1: a cookie alone
         try:
-            tag = message.from_.tag
+            tag = message.from_tag
         except RemoteProtocolError:
             tag = ""
         parts += [message.call_id, str(message.cseq.number), tag]

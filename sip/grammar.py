@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from sip.errors import RemoteProtocolError
 
+LONG = 512  # characters; what is longer is read anew each time, so that strangers cannot fill memory through caches
 _TOKEN = re.compile(r"[A-Za-z0-9\-.!%*_+`'~]+\Z")
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
 # In a name these would hide the parameters behind it from the next reader, such as a `received` put there by us.

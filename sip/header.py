@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from sip.errors import RemoteProtocolError
-from sip.grammar import format_params, is_token, parse_params, quoted, quoted_prefix, split_list
+from sip.grammar import LONG, format_params, is_token, parse_params, quoted, quoted_prefix, split_list
 from sip.uri import Uri
 
 # RFC 3261 7.3.3 and the compact forms that later RFCs registered.
@@ -21,9 +21,13 @@ _SPELLED = {
 }  # fmt: skip
 
 
-@lru_cache(maxsize=512)
 def canonical(name: str) -> str:
     """The field name as RFC 3261 spells it: canonical("i") == canonical("CALL-ID") == "Call-ID"."""
+    return _canonical(name) if len(name) <= LONG else name.title()
+
+
+@lru_cache(maxsize=512)
+def _canonical(name: str) -> str:
     low = name.lower()
     return COMPACT.get(low) or _SPELLED.get(low) or "-".join(part.capitalize() for part in low.split("-"))
 
@@ -38,23 +42,8 @@ class NameAddr:
 
     @staticmethod
     def parse(value: str) -> NameAddr:
-        value = value.strip()
-        display, rest = "", value
-        if value.startswith('"'):
-            display, rest = quoted_prefix(value)
-            if not rest.startswith("<"):
-                raise RemoteProtocolError(f"a display name without <address>: {value[:60]!r}")
-        elif "<" in value:
-            display, _, rest = value.partition("<")
-            display, rest = " ".join(display.split()), "<" + rest
-        if rest.startswith("<"):
-            uri, bracket, tail = rest[1:].partition(">")
-            if not bracket or (tail.strip() and not tail.lstrip().startswith(";")):
-                raise RemoteProtocolError(f"not an address: {value[:60]!r}")
-            return NameAddr(Uri.parse(uri.strip()), display, parse_params(tail))
-        # RFC 3261 20.10: without <>, parameters after the URI are header parameters.
-        uri, semicolon, tail = rest.partition(";")
-        return NameAddr(Uri.parse(uri.strip()), display, parse_params(semicolon + tail))
+        display, uri, params = name_addr_parts(value)
+        return NameAddr(Uri.parse(uri), display, params)
 
     def __str__(self) -> str:
         display = f"{quoted(self.display)} " if self.display else ""
@@ -66,6 +55,32 @@ class NameAddr:
 
     def with_tag(self, tag: str) -> NameAddr:
         return NameAddr(self.uri, self.display, {**self.params, "tag": tag})
+
+
+def name_addr_parts(value: str) -> tuple[str, str, dict[str, str | None]]:
+    """Display name, URI and parameters of a From, To, Contact or Route, its URI unread: it may be of any scheme."""
+    value = value.strip()
+    display, rest = "", value
+    if value.startswith('"'):
+        display, rest = quoted_prefix(value)
+        if not rest.startswith("<"):
+            raise RemoteProtocolError(f"a display name without <address>: {value[:60]!r}")
+    elif "<" in value:
+        display, _, rest = value.partition("<")
+        display, rest = " ".join(display.split()), "<" + rest
+    if rest.startswith("<"):
+        uri, bracket, tail = rest[1:].partition(">")
+        if not bracket or (tail.strip() and not tail.lstrip().startswith(";")):
+            raise RemoteProtocolError(f"not an address: {value[:60]!r}")
+        return display, uri.strip(), parse_params(tail)
+    # RFC 3261 20.10: without <>, parameters after the URI are header parameters.
+    uri, semicolon, tail = rest.partition(";")
+    return display, uri.strip(), parse_params(semicolon + tail)
+
+
+def tag_of(value: str) -> str:
+    """The tag of a From or To; "" if there is none."""
+    return name_addr_parts(value)[2].get("tag") or ""
 
 
 @dataclass(frozen=True)
@@ -88,4 +103,4 @@ class CSeq:
         return f"{self.number} {self.method}"
 
 
-__all__ = ["COMPACT", "CSeq", "NameAddr", "canonical", "format_params", "parse_params", "split_list"]
+__all__ = ["COMPACT", "CSeq", "NameAddr", "canonical", "format_params", "parse_params", "split_list", "tag_of"]

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 from sip.errors import LocalProtocolError, RemoteProtocolError
 from sip.grammar import is_token, split_list
-from sip.header import CSeq, NameAddr, canonical
+from sip.header import CSeq, NameAddr, canonical, tag_of
+from sip.reasons import REASONS
 from sip.uri import Uri
 from sip.via import Via
 
@@ -22,21 +23,6 @@ MAX_FIELDS = 256
 _BLANK = re.compile(rb"(\r?\n)(\r?\n)")
 SINGLE = ("From", "To", "Call-ID", "CSeq")
 DIALOG_CREATING = ("INVITE", "SUBSCRIBE", "REFER", "NOTIFY")
-
-REASONS = {
-    100: "Trying", 180: "Ringing", 181: "Call Is Being Forwarded", 182: "Queued", 183: "Session Progress",
-    200: "OK", 202: "Accepted", 300: "Multiple Choices", 301: "Moved Permanently", 302: "Moved Temporarily",
-    305: "Use Proxy", 400: "Bad Request", 401: "Unauthorized", 402: "Payment Required", 403: "Forbidden",
-    404: "Not Found", 405: "Method Not Allowed", 406: "Not Acceptable", 407: "Proxy Authentication Required",
-    408: "Request Timeout", 410: "Gone", 413: "Request Entity Too Large", 414: "Request-URI Too Long",
-    415: "Unsupported Media Type", 416: "Unsupported URI Scheme", 420: "Bad Extension", 421: "Extension Required",
-    422: "Session Interval Too Small", 423: "Interval Too Brief", 480: "Temporarily Unavailable",
-    481: "Call/Transaction Does Not Exist", 482: "Loop Detected", 483: "Too Many Hops", 484: "Address Incomplete",
-    485: "Ambiguous", 486: "Busy Here", 487: "Request Terminated", 488: "Not Acceptable Here", 491: "Request Pending",
-    493: "Undecipherable", 500: "Server Internal Error", 501: "Not Implemented", 502: "Bad Gateway",
-    503: "Service Unavailable", 504: "Server Time-out", 505: "Version Not Supported", 513: "Message Too Large",
-    600: "Busy Everywhere", 603: "Decline", 604: "Does Not Exist Anywhere", 606: "Not Acceptable",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -171,6 +157,15 @@ class Message:
         return NameAddr.parse(self._need("To"))
 
     @property
+    def from_tag(self) -> str:
+        """"" if there is none; the URI may be of any scheme."""
+        return tag_of(self._need("From"))
+
+    @property
+    def to_tag(self) -> str:
+        return tag_of(self._need("To"))
+
+    @property
     def call_id(self) -> str:
         return self._need("Call-ID")
 
@@ -204,12 +199,20 @@ class Message:
         """Lower case, without parameters; "" if there is none."""
         return (self.get("Content-Type") or "").partition(";")[0].strip().lower()
 
-    def check(self) -> None:
-        """The fields that every message must have are there, once each, and readable (RFC 3261 8.1.1)."""
+    def check(self, in_passing: bool = False) -> None:
+        """The fields that every message must have are there, once each, and readable (RFC 3261 8.1.1).
+
+        `in_passing`: for one that is only forwarded, whose From and To may be of any scheme, but whose Vias its
+        answer has to go back by.
+        """
         for name in SINGLE:
             if len(self.all(name)) != 1:
                 raise RemoteProtocolError(f"{name} must be there once, and is there {len(self.all(name))} times")
-        _ = self.via, self.from_, self.to, self.cseq, self.max_forwards
+        _ = self.cseq, self.max_forwards
+        if in_passing:
+            _ = self.vias, self.from_tag, self.to_tag
+        else:
+            _ = self.via, self.from_, self.to
 
 
 class Request(Message):
@@ -233,8 +236,8 @@ class Request(Message):
     def uri(self, uri: str) -> None:
         self._uri, self._start = uri, _request_line(self._method, uri)
 
-    def check(self) -> None:
-        super().check()
+    def check(self, in_passing: bool = False) -> None:
+        super().check(in_passing)
         if self.cseq.method != self.method:
             raise RemoteProtocolError(f"CSeq says {self.cseq.method}, the request line {self.method}")
 
@@ -257,6 +260,14 @@ class Response(Message):
         return f"<{self.status} {self.reason}>"
 
 
+class BrokenRequest(RemoteProtocolError):
+    """A request that cannot be processed, with as much of it as the answer needs."""
+
+    def __init__(self, fault: RemoteProtocolError, request: Request) -> None:
+        super().__init__(str(fault), fault.status)
+        self.request = request
+
+
 def _request_line(method: str, uri: str) -> bytes:
     return f"{method} {uri} SIP/2.0\r\n".encode("utf-8", "surrogateescape")
 
@@ -269,13 +280,12 @@ def reply(
     fields: Iterable[tuple[str, str]] = (),
     body: bytes = b"",
 ) -> Response:
-    """The response to a request, with what RFC 3261 8.2.6.2 and 12.1.1 have it copy. `to_tag` is set where the
-    request's To has none and the status is above 100."""
-    copied = [(name, value) for name in ("Via", "From") for value in request.all(name)]
-    to = request._need("To")
-    if to_tag and status > 100 and not request.to.tag:
-        to = f"{to};tag={to_tag}"
-    copied += [("To", to), ("Call-ID", request.call_id), ("CSeq", request._need("CSeq"))]
+    """The response to a request, with what RFC 3261 8.2.6.2 and 12.1.1 have it copy, as far as it is there. `to_tag`
+    is set where the request's To has none and the status is above 100."""
+    copied = [("Via", value) for value in request.all("Via")]
+    copied += [(name, value) for name in SINGLE for value in request.all(name)[:1]]
+    if to_tag and status > 100:
+        copied = [(name, _tagged(value, to_tag) if name == "To" else value) for name, value in copied]
     if 100 < status < 300 and request.method in DIALOG_CREATING:
         copied += [("Record-Route", value) for value in request.all("Record-Route")]
     if status == 100:
@@ -283,8 +293,16 @@ def reply(
     return Response(status, reason, [*copied, *fields], body)
 
 
+def _tagged(to: str, tag: str) -> str:
+    try:
+        return to if tag_of(to) else f"{to};tag={tag}"
+    except RemoteProtocolError:  # an answer to what cannot be read repeats it as it came
+        return to
+
+
 def parse(data: bytes) -> Request | Response:
-    """One datagram -> one message. Raises RemoteProtocolError for anything that is not one.
+    """One datagram -> one message. Raises RemoteProtocolError for anything that is not one, as BrokenRequest where it
+    is a request that can be answered.
 
     RFC 3261 18.3: over UDP bytes beyond Content-Length are cut off, fewer than it says are an error, without it the
     body reaches to the datagram's end. Lone line feeds are taken for line ends, as real phones send them.
@@ -296,19 +314,26 @@ def parse(data: bytes) -> Request | Response:
     if not blank:
         raise RemoteProtocolError("no empty line ends the header")
     lines = data[: blank.start() + len(blank[1])].split(b"\n")[:-1]
-    message = _start_line(lines[0] + b"\n")
+    message, fault = _start_line(lines[0] + b"\n")
     message._blank = blank[2]
-    message.fields = _fields(lines[1:])
-    message.body = _cut(message, data[blank.end() :])
+    try:
+        _read_fields(message.fields, lines[1:])
+        message.body = _cut(message, data[blank.end() :])
+    except RemoteProtocolError as error:
+        fault = fault or error
+    if fault:
+        raise BrokenRequest(fault, message) if isinstance(message, Request) else fault
     return message
 
 
-def _start_line(raw: bytes) -> Request | Response:
+def _start_line(raw: bytes) -> tuple[Request | Response, RemoteProtocolError | None]:
+    """The message without its fields, and what is wrong with the line of a request that is one."""
     line = raw.decode("utf-8", "surrogateescape").rstrip("\r\n")
     if "\r" in line:
         raise RemoteProtocolError("a carriage return inside the start line")
     first, _, rest = line.partition(" ")
     message: Request | Response
+    fault = None
     if first.upper() == "SIP/2.0":
         code, _, reason = rest.partition(" ")
         if not (code.isascii() and code.isdigit() and len(code) == 3 and 100 <= int(code) <= 699):
@@ -316,20 +341,19 @@ def _start_line(raw: bytes) -> Request | Response:
         message = Response(int(code), reason)
         message.reason = reason
     else:
-        uri, _, version = rest.rpartition(" ")
+        uri, _, version = rest.rstrip(" ").rpartition(" ")
         if not is_token(first) or not version.upper().startswith("SIP/"):
             raise RemoteProtocolError(f"not a SIP message: {line[:60]!r}")
         if version.upper() != "SIP/2.0":
-            raise RemoteProtocolError(f"not SIP/2.0: {version[:20]!r}", status=505)
-        if not uri or uri.startswith("<") or any(char.isspace() for char in uri):
-            raise RemoteProtocolError(f"not a Request-URI: {uri[:60]!r}")
-        message = Request(first, uri)
+            fault = RemoteProtocolError(f"not SIP/2.0: {version[:20]!r}", status=505)
+        elif not uri or uri.startswith("<") or any(char.isspace() for char in uri) or rest[-1] == " ":
+            fault = RemoteProtocolError(f"not a Request-URI: {uri[:60]!r}")
+        message = Request(first, "sip:unreadable" if fault else uri)
     message._start, message._made_here = raw, False
-    return message
+    return message, fault
 
 
-def _fields(lines: list[bytes]) -> list[Field]:
-    fields: list[Field] = []
+def _read_fields(fields: list[Field], lines: list[bytes]) -> None:
     for line in lines:
         line += b"\n"
         if b"\r" in line[:-2]:
@@ -348,7 +372,6 @@ def _fields(lines: list[bytes]) -> list[Field]:
         fields.append(Field(canonical(name), value.strip(), line))
     if len(fields) > MAX_FIELDS:
         raise RemoteProtocolError(f"more than {MAX_FIELDS} header fields", status=513)
-    return fields
 
 
 def _cut(message: Message, body: bytes) -> bytes:

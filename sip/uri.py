@@ -9,7 +9,7 @@ from functools import lru_cache
 from urllib.parse import unquote
 
 from sip.errors import RemoteProtocolError
-from sip.grammar import format_params, parse_params
+from sip.grammar import LONG, format_params, parse_params
 
 DEFAULT_PORT = 5060
 
@@ -22,6 +22,8 @@ _URI = re.compile(
         (?:\?(?P<headers>\S*))?$""",
     re.VERBOSE | re.IGNORECASE,
 )
+
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")  # RFC 3986 3.1
 
 # RFC 3261 19.1.4: these parameters matter even when only one of the two URIs has them.
 _TELLING = ("user", "ttl", "method", "maddr", "transport")
@@ -40,20 +42,9 @@ class Uri:
     headers: str = ""
 
     @staticmethod
-    @lru_cache(maxsize=1024)
     def parse(text: str) -> Uri:
         """Raises RemoteProtocolError: 416 for a scheme other than sip and sips, else 400."""
-        match = _URI.match(text)
-        if not match:
-            scheme = text.partition(":")[0]
-            if scheme.isalpha() and scheme.lower() not in ("sip", "sips"):
-                raise RemoteProtocolError(f"unsupported URI scheme: {scheme[:20]}", status=416)
-            raise RemoteProtocolError(f"not a SIP URI: {text[:80]!r}")
-        host, port = match["host"].strip("[]"), int(match["port"]) if match["port"] else None
-        if port is not None and not 0 < port < 65536:
-            raise RemoteProtocolError(f"no such port: {text[:80]!r}")
-        return Uri(match["scheme"].lower(), match["user"] or "", host, port, match["password"] or "",
-                   parse_params(match["params"]), match["headers"] or "")
+        return _cached(text) if len(text) <= LONG else _parse(text)
 
     def __hash__(self) -> int:
         return hash((self.scheme, self.user, self.host, self.port))
@@ -95,6 +86,23 @@ class Uri:
         if any(_folded(self.params.get(name)) != _folded(other.params.get(name)) for name in shared):
             return False
         return telling <= shared and _header_set(self.headers) == _header_set(other.headers)
+
+
+def _parse(text: str) -> Uri:
+    match = _URI.match(text)
+    if not match:
+        scheme = _SCHEME.match(text)
+        if scheme and scheme[1].lower() not in ("sip", "sips"):
+            raise RemoteProtocolError(f"unsupported URI scheme: {scheme[1][:20]}", status=416)
+        raise RemoteProtocolError(f"not a SIP URI: {text[:80]!r}")
+    host, port = match["host"].strip("[]"), int(match["port"]) if match["port"] else None
+    if port is not None and not 0 < port < 65536:
+        raise RemoteProtocolError(f"no such port: {text[:80]!r}")
+    return Uri(match["scheme"].lower(), match["user"] or "", host, port, match["password"] or "",
+               parse_params(match["params"]), match["headers"] or "")  # fmt: skip
+
+
+_cached = lru_cache(maxsize=1024)(_parse)
 
 
 def _folded(value: str | None) -> str:

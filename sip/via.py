@@ -8,39 +8,35 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from sip.errors import RemoteProtocolError
-from sip.grammar import format_params, is_token, parse_params, split_host_port
+from sip.grammar import LONG, format_params, is_token, parse_params, split_host_port
 from sip.uri import DEFAULT_PORT
 
 MAGIC_COOKIE = "z9hG4bK"
 
-_PROTOCOL = re.compile(r"SIP\s*/\s*2\.0\s*/\s*([^\s/]+)\s+", re.IGNORECASE)
+_PROTOCOL = re.compile(r"SIP\s*/\s*(\d\.\d)\s*/\s*([^\s/]+)\s+", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Via:
-    """One Via value. `port` is None where none was written; `params` keys are lower case, in their order."""
+    """One Via value. `port` is None where none was written; `params` keys are lower case, in their order. A `version`
+    other than 2.0 is kept, for the 505 that answers it has to come back with it."""
 
     transport: str
     host: str
     port: int | None = None
     params: Mapping[str, str | None] = field(default_factory=dict)
+    version: str = "2.0"
 
     @staticmethod
-    @lru_cache(maxsize=1024)
     def parse(value: str) -> Via:
         """Raises RemoteProtocolError (400)."""
-        match = _PROTOCOL.match(value)
-        if not match or not is_token(match[1]):
-            raise RemoteProtocolError(f"not a Via: {value[:60]!r}")
-        sent_by, semicolon, tail = value[match.end() :].partition(";")
-        host, port = split_host_port(sent_by)
-        return Via(match[1].upper(), host, port, parse_params(semicolon + tail))
+        return _cached(value) if len(value) <= LONG else _parse(value)
 
     def __hash__(self) -> int:
         return hash((self.host, self.port, self.branch))
 
     def __str__(self) -> str:
-        return f"SIP/2.0/{self.transport} {self.sent_by}{format_params(self.params)}"
+        return f"SIP/{self.version}/{self.transport} {self.sent_by}{format_params(self.params)}"
 
     @property
     def sent_by(self) -> str:
@@ -78,3 +74,15 @@ class Via:
         if maddr:
             return maddr.strip("[]"), self.port or DEFAULT_PORT
         return self.received or self.host, self.rport or self.port or DEFAULT_PORT
+
+
+def _parse(value: str) -> Via:
+    match = _PROTOCOL.match(value)
+    if not match or not is_token(match[2]):
+        raise RemoteProtocolError(f"not a Via: {value[:60]!r}")
+    sent_by, semicolon, tail = value[match.end() :].partition(";")
+    host, port = split_host_port(sent_by)
+    return Via(match[2].upper(), host, port, parse_params(semicolon + tail), match[1])
+
+
+_cached = lru_cache(maxsize=1024)(_parse)
