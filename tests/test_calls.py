@@ -91,8 +91,9 @@ def test_bob_may_hang_up_too_and_the_bill_is_the_same(start: Start) -> None:
     demo.talk()
     demo.press(demo.bob, "Hang up")
     demo.until(lambda: demo.total, "the bill")
-    assert "hung up" in demo.says(demo.alice)
-    assert demo.window.steps.rows[7].row.words == "Bob hung up" and 8 not in demo.steps
+    demo.until(lambda: "hung up" in demo.says(demo.alice), "Alice is told")
+    demo.until(lambda: demo.window.steps.rows[7].row.words == "Bob hung up", "the step says who it was")
+    assert 8 not in demo.steps
 
 
 def test_a_caller_who_gives_up_stops_the_ringing_and_pays_nothing(start: Start) -> None:
