@@ -8,12 +8,14 @@ import time
 
 from failover import status
 from failover.core import Core
-from failover.outcome import Dropped, Event, Failover, Passed, StateChanged
+from failover.health import ALIVE
+from failover.outcome import Dropped, Event, Failover, Passed, Resumed, StateChanged
 from plumbing.address import format_address
 
 log = logging.getLogger("forwarder")
 Reader = queue.Queue["tuple[str, object] | None"]
 QUIET = 1.0  # seconds between two lines of what a stranger can cause
+MOST_REASONS = 1_000  # servers that register themselves bring names of their own
 
 
 class Chronicle:
@@ -28,11 +30,13 @@ class Chronicle:
             if log.isEnabledFor(logging.DEBUG):
                 log.debug("%s", _decision(event))
         elif isinstance(event, Dropped):
-            self._rarely(event.at, event.reason, _drop(event))
+            self.rarely(event.at, event.reason, _drop(event))
         elif isinstance(event, StateChanged):
-            self._rarely(event.at, f"{event.server} {event.state.value}", _state(event))  # one on the edge flaps
+            self.rarely(event.at, f"{event.server} {event.state.value}", _state(event), _level(event))  # it may flap
+        elif isinstance(event, Resumed):
+            log.warning("%s", _resumed(event.failover))
         else:
-            log.warning("%s", _failover(event))
+            log.log(logging.WARNING if event.taken_by else logging.ERROR, "%s", _failover(event))
         if self.readers:
             told = status.event(event, time.time() - time.monotonic())
             if told:
@@ -41,7 +45,7 @@ class Chronicle:
     def trouble(self, core: Core, what: str, text: str) -> None:
         """The operating system would not do something."""
         core.counters[f"trouble.{what}"] += 1
-        self._rarely(time.monotonic(), what, f"cannot {what}: {text}")
+        self.rarely(time.monotonic(), what, f"cannot {what}: {text}", logging.WARNING)
 
     def leave(self, reader: Reader) -> None:
         if reader in self.readers:
@@ -63,25 +67,34 @@ class Chronicle:
             except queue.Full:
                 core.counters["events.lost"] += 1
 
-    def _rarely(self, now: float, reason: str, text: str) -> None:
+    def rarely(self, now: float, reason: str, text: str, level: int = logging.INFO) -> None:
         """At most one line a second and reason; it says how many there were meanwhile."""
         if now < self._next_line.get(reason, 0.0):
             self._untold[reason] = self._untold.get(reason, 0) + 1
             return
+        if len(self._next_line) > MOST_REASONS:
+            self._next_line = {each: due for each, due in self._next_line.items() if due > now}
+            self._untold = {each: count for each, count in self._untold.items() if each in self._next_line}
         self._next_line[reason] = now + QUIET
         untold = self._untold.pop(reason, 0)
-        log.info("%s%s", text, f" (and {untold} more since the last such line)" if untold else "")
+        log.log(level, "%s%s", text, f" (and {untold} more since the last such line)" if untold else "")
 
 
 def _decision(event: Passed) -> str:
     what = event.method if event.status is None else f"{event.status} ({event.method})"
-    return (
-        f"call={_plain(event.call_id)} {what} {event.came} -> {event.went} {format_address(event.target)} ({event.why})"
-    )
+    named = f"call={plain(event.call_id)}" + (f" session={plain(event.session)}" if event.session else "")
+    return f"{named} {what} {event.came} -> {event.went} {format_address(event.target)} ({event.why})"
 
 
 def _drop(event: Dropped) -> str:
-    return f"dropped ({event.reason}) from {event.leg} {format_address(event.source)}: {_plain(event.note)}"
+    what = f" {plain(event.call)}" if event.call else ""
+    return f"dropped ({event.reason}) from {event.leg} {format_address(event.source)}{what}: {plain(event.note)}"
+
+
+def _level(event: StateChanged) -> int:
+    if not event.hot:
+        return logging.ERROR
+    return logging.INFO if event.state in ALIVE else logging.WARNING
 
 
 def _state(event: StateChanged) -> str:
@@ -89,13 +102,27 @@ def _state(event: StateChanged) -> str:
 
 
 def _failover(event: Failover) -> str:
-    heir = f"{event.taken_by} takes over" if event.taken_by else "nobody is left to take over"
-    return f"failover: {event.lost} is gone ({event.noticed}); {heir}, {event.replayed} in flight sent on"
+    heir = f"{event.taken_by} takes over" if event.taken_by else "NOBODY IS LEFT TO TAKE OVER"
+    heard = "never heard" if event.last_answer is None else f"last heard {_time(event.at - event.last_answer)} before"
+    return (
+        f"failover: {event.lost} is gone ({event.noticed}), {heard}; {heir}; "
+        f"{event.replayed} of {event.in_flight} in flight sent on"
+    )
 
 
-def _plain(text: str) -> str:
+def _resumed(event: Failover) -> str:
+    """`gap` and `first_answer` are known by now."""
+    since = f", {_time(event.silence)} after the last of {event.lost}" if event.silence is not None else ""
+    return f"failover over: first answer of {event.taken_by} {_time(event.gap or 0.0)} after it was asked{since}"
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds * 1000:.1f} ms" if seconds < 10 else f"{seconds:.0f} s"
+
+
+def plain(text: str, most: int = 80) -> str:
     """A stranger's words, fit for a terminal: printable ASCII, and not too many."""
-    return text[:80].encode("ascii", "backslashreplace").decode().translate(_CONTROLS)
+    return text[:most].encode("ascii", "backslashreplace").decode().translate(_CONTROLS)
 
 
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), 127)}

@@ -12,12 +12,12 @@ from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import replace
 
-from failover.health import ANSWER, Signal
+from failover.health import ANSWER, MISS, Signal
 from failover.inflight import InFlight, Row
-from failover.outcome import NOTHING, Dropped, Failover, Outcome, Passed, Send, StateChanged
+from failover.outcome import NOTHING, Dropped, Event, Failover, Outcome, Passed, Resumed, Send, StateChanged
 from failover.route import literal, names, way_back
-from failover.settings import PHONES
-from failover.table import Server, ServerTable
+from failover.settings import CALL_ID, PHONES
+from failover.table import Server, ServerTable, Wish
 from plumbing.address import Address, format_address
 from sip.branch import keyed_hash, make_branch, verify_branch
 from sip.errors import RemoteProtocolError
@@ -108,6 +108,8 @@ class Core:
 
     def _from_server(self, request: Request, row: Row, now: float, branch: str) -> Outcome:
         """A server's request: to its next Route, else to its Request-URI, as far as they are addresses."""
+        if request.method == "ACK":
+            self.inflight.came_through((request.vias[:2][-1].branch, "ACK", 0, request.to.tag))
         try:
             target = self._next_hop(request).address()
         except RemoteProtocolError as error:
@@ -138,7 +140,7 @@ class Core:
         server.requests += 1
         waiting = Row(server.name, row.data, row.leg, row.source, row.since, row.replayed)
         if request.method == "ACK":
-            self.inflight.echo(waiting)
+            self.inflight.echo((branch, "ACK", 0, request.to.tag), waiting)
         else:
             self.inflight.wait((branch, request.method), waiting)
         return self._passed(request, row, now, Send(server.name, request.to_bytes()), why)
@@ -161,14 +163,14 @@ class Core:
     def _refuse(self, request: Request, row: Row, now: float, status: int, reason: str, note: str) -> Outcome:
         """Answers instead of forwarding. An ACK gets no answer, ever (RFC 3261 17.1.1.3)."""
         if request.method == "ACK":
-            return self._drop(row, now, reason, note)
+            return self._drop(row, now, reason, note, request)
         fields = [("Retry-After", RETRY_AFTER)] if status == 503 else []
         data = reply(request, status, "", self._own_tag(self._branch(request)), fields).to_bytes()
         self.counters[f"answered.{status}"] += 1
         back = way_back(request.via)
         send = Send(row.leg, data) if row.leg != PHONES else Send(PHONES, data, back)
         sends = (send,) if row.leg != PHONES or literal(back) else ()
-        return Outcome(sends, self._drop(row, now, reason, note).events)
+        return Outcome(sends, self._drop(row, now, reason, note, request).events)
 
     # -- responses --------------------------------------------------------------------------------------------------
 
@@ -179,11 +181,20 @@ class Core:
         method = response.cseq.method
         branch = response.via.branch
         response.pop("Via")
-        target = way_back(response.via)
+        resumed: tuple[Event, ...] = ()
         if row.leg != PHONES:
-            self.table.by_name[row.leg].responses += 1
+            sender = self.table.by_name[row.leg]
+            sender.responses += 1
+            self.inflight.came_through((branch, method, response.status, response.to.tag))
+            sender.answered = now
             if response.status >= 200:
-                self._settle(self.inflight.answered((branch, method)), row.leg, now)
+                resumed = self._settle(self.inflight.answered((branch, method)), row.leg, now)
+        outcome = self._return(response, row, now)
+        return Outcome(outcome.sends, resumed + outcome.events) if resumed else outcome
+
+    def _return(self, response: Response, row: Row, now: float) -> Outcome:
+        """Sends a response, our Via gone from it, to where its request came from."""
+        target = way_back(response.via)
         server, why = self.table.by_address.get(target), "the way it came"
         if not server:
             if not literal(target):
@@ -194,14 +205,21 @@ class Core:
             server = self.table.choose_for(response, new=False)
         if not server:
             return self._drop(row, now, "no-server", "no server lives to take the response")
-        self.inflight.echo(Row(server.name, row.data, row.leg, row.source, row.since, row.replayed))
+        beneath = response.vias[:2][-1].branch  # ours in the request that the server sent on, if it did not begin here
+        key = (beneath, response.cseq.method, response.status, response.to.tag)
+        self.inflight.echo(key, Row(server.name, row.data, row.leg, row.source, row.since, row.replayed))
         return self._passed(response, row, now, Send(server.name, response.to_bytes()), why)
 
-    def _settle(self, answered: Row | None, server: str, now: float) -> None:
+    def _settle(self, answered: Row | None, server: str, now: float) -> tuple[Event, ...]:
         """The first answer after a failover tells how long it was felt."""
         last = self.failovers[-1] if self.failovers else None
-        if answered and last and last.gap is None and last.taken_by == server:
-            self.failovers[-1] = last._replace(gap=now - answered.since)
+        if not answered or not last or last.gap is not None or not last.taken_by:
+            return ()
+        # Where many share a dead server's work, only what was its own tells anything.
+        if answered.replayed if self.table.policy == CALL_ID else last.taken_by == server:
+            self.failovers[-1] = last._replace(gap=now - answered.since, first_answer=now)
+            return (Resumed(now, self.failovers[-1]),)
+        return ()
 
     # -- the forwarder's lines in a message -------------------------------------------------------------------------
 
@@ -273,8 +291,11 @@ class Core:
         if not server:
             return NOTHING
         hot, was, left = self.table.hot, server.health, server.leaving
-        server.health = was.after(signal, now, why, self.fall, self.rise)
-        server.seen = server.seen or signal is ANSWER
+        server.turn(was.after(signal, now, why, self.fall, self.rise))
+        if signal is ANSWER:
+            server.seen, server.answered = True, now
+        elif signal is MISS:
+            server.misses += 1
         server.leaving = left if leaving is None else leaving
         if server.health.state is was.state and server.leaving == left:
             return NOTHING
@@ -282,6 +303,24 @@ class Core:
         if was.alive and not server.health.alive:
             return self._move(server, now, server is hot, outcome)
         return outcome
+
+    def farewell(self, name: str, leaving: bool, now: float) -> Outcome:
+        """A server that registered itself wants no new calls from now on, or wants them again."""
+        server = self.table.by_name.get(name)
+        if not server or server.farewell == leaving:
+            return NOTHING
+        server.farewell = leaving
+        return self._state(server, now)
+
+    def wish(self, name: str, wish: Wish, now: float) -> Outcome:
+        """What the operator wants of a server from now on. Raises KeyError for one that is not in the list.
+
+        What it has been sent it may still answer, whatever the wish."""
+        server = self.table.by_name[name]
+        if server.wish is wish:
+            return NOTHING
+        server.wish = wish
+        return self._state(server, now)
 
     def adopt(self, table: ServerTable, fall: int, rise: int, now: float) -> Outcome:
         """Serves from another table from now on. What those owe who are not in it goes to the others."""
@@ -297,11 +336,14 @@ class Core:
 
     def _move(self, lost: Server, now: float, was_hot: bool, outcome: Outcome) -> Outcome:
         """Sends what a server that is gone still owed to those who live, each datagram once."""
-        rows = [row for row in self.inflight.take(lost.name, now) if not row.replayed]
+        owed = self.inflight.take(lost.name, now)
+        rows = [row for row in owed if not row.replayed]
         heir = self.table.hot
         sends, events = list(outcome.sends), list(outcome.events)
         if rows or (was_hot and lost.seen):  # one that was never there has left nothing behind
-            failover = Failover(now, lost.name, heir.name if heir else None, lost.health.why, len(rows))
+            moved = len(rows) if heir else 0
+            failover = Failover(now, lost.name, heir.name if heir else None, lost.health.why, moved,
+                                in_flight=len(owed), last_answer=lost.answered)  # fmt: skip
             self.failovers.append(failover)
             self.counters["failovers"] += 1
             events.append(failover)
@@ -327,9 +369,13 @@ class Core:
         target = send.target or self.table.by_name[send.to].address
         if row.replayed:
             why = f"replayed, {why}"
-        passed = Passed(now, row.leg, send.to, row.source, target, method, status, message.call_id, row.replayed, why)
+        call_id = message.call_id
+        session = self.table.session(message)
+        passed = Passed(now, row.leg, send.to, row.source, target, method, status, call_id, row.replayed, why,
+                        session if session != call_id else "")  # fmt: skip
         return Outcome((send,), (passed,))
 
-    def _drop(self, row: Row, now: float, reason: str, note: str) -> Outcome:
+    def _drop(self, row: Row, now: float, reason: str, note: str, request: Request | None = None) -> Outcome:
         self.counters[f"dropped.{reason}"] += 1
-        return Outcome((), (Dropped(now, reason, row.leg, row.source, note),))
+        call = f"{request.method} call={request.get('Call-ID') or '?'}" if request else ""
+        return Outcome((), (Dropped(now, reason, row.leg, row.source, note, call),))

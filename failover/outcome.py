@@ -17,7 +17,8 @@ class Send(NamedTuple):
 
 
 class Passed(NamedTuple):
-    """A message went through. `came` and `went` are legs; `status` is None for a request; `why` is the decision."""
+    """A message went through. `came` and `went` are legs; `status` is None for a request; `why` is the decision.
+    `session`: what names its session, where that is not the Call-ID."""
 
     at: float
     came: str
@@ -29,16 +30,19 @@ class Passed(NamedTuple):
     call_id: str
     replayed: bool
     why: str
+    session: str = ""
 
 
 class Dropped(NamedTuple):
-    """A datagram went no further. `reason` is also the counter's name; `note` may hold a stranger's words."""
+    """A datagram went no further. `reason` is also the counter's name; `note` and `call` (the method and the Call-ID of
+    what could be read as a message) may hold a stranger's words."""
 
     at: float
     reason: str
     leg: str
     source: Address
     note: str
+    call: str = ""
 
 
 class StateChanged(NamedTuple):
@@ -52,8 +56,10 @@ class StateChanged(NamedTuple):
 
 
 class Failover(NamedTuple):
-    """`lost` went down and `taken_by` (None: nobody) has its work now. `gap`: how long the first request that the
-    successor answered had waited, in seconds; None until there is one."""
+    """`lost` went down and `taken_by` (None: nobody) has its work now. Of `in_flight` datagrams that it owed, so many
+    were `replayed`; the others had been moved once before, or nobody lives. `gap`: how long the first request that the
+    successor answered had waited, in seconds; `first_answer`: when that was; None until there is one. `last_answer`:
+    when the lost server was heard last, if ever."""
 
     at: float
     lost: str
@@ -61,9 +67,26 @@ class Failover(NamedTuple):
     noticed: str
     replayed: int
     gap: float | None = None
+    in_flight: int = 0
+    last_answer: float | None = None
+    first_answer: float | None = None
+
+    @property
+    def silence(self) -> float | None:
+        """Seconds between the last answer before and the first after."""
+        if self.first_answer is None or self.last_answer is None:
+            return None
+        return self.first_answer - self.last_answer
 
 
-Event = Passed | Dropped | StateChanged | Failover
+class Resumed(NamedTuple):
+    """The successor has answered for the first time."""
+
+    at: float
+    failover: Failover
+
+
+Event = Passed | Dropped | StateChanged | Failover | Resumed
 
 
 class Outcome(NamedTuple):

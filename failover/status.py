@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from failover.core import Core
 from failover.health import State
-from failover.outcome import Event, Failover, Passed, StateChanged
+from failover.outcome import Event, Failover, Passed, Resumed, StateChanged
 from failover.table import Server
 from plumbing.address import Address, format_address
 from sip import VERSION
@@ -24,7 +24,7 @@ def status(core: Core, listen: Address, started: float, now: float, wall: float)
         "servers": [_server(server, server is hot, now) for server in core.table.servers],
         "counters": dict(sorted(core.counters.items())),
         "in_flight": len(core.inflight),
-        "failovers": [_failover(failover, wall - now) for failover in core.failovers],
+        "failovers": failovers(core, wall - now),
     }
 
 
@@ -51,6 +51,7 @@ def event(told: Event, offset: float) -> tuple[str, dict[str, object]] | None:
             "method": told.method,
             "status": told.status,
             "call_id": told.call_id,
+            "session": told.session or told.call_id,
             "replayed": told.replayed,
         }
     if isinstance(told, StateChanged):
@@ -58,7 +59,9 @@ def event(told: Event, offset: float) -> tuple[str, dict[str, object]] | None:
             "at": told.at, "server": told.server, "state": told.state.value, "why": told.why, "hot": told.hot
         }  # fmt: skip
     if isinstance(told, Failover):
-        return "failover", _failover(told, offset)
+        return "failover", failover(told, offset)
+    if isinstance(told, Resumed):
+        return "resumed", failover(told.failover, offset)
     return None
 
 
@@ -103,13 +106,28 @@ def _server(server: Server, hot: bool, now: float) -> dict[str, object]:
     }
 
 
-def _failover(failover: Failover, offset: float) -> dict[str, object]:
+def failovers(core: Core, offset: float) -> list[dict[str, object]]:
+    """The flight recorder, oldest first: the /failovers list."""
+    return [failover(each, offset) for each in core.failovers]
+
+
+def failover(failover: Failover, offset: float) -> dict[str, object]:
+    """`offset` is wall minus monotonic time."""
     return {
         "from": failover.lost,
         "to": failover.taken_by,
         "noticed": failover.noticed,
         "at": failover.at + offset,
         "monotonic": failover.at,
+        "in_flight": failover.in_flight,
         "replayed": failover.replayed,
-        "gap_ms": None if failover.gap is None else round(failover.gap * 1000, 3),
+        "lost": failover.in_flight - failover.replayed,
+        "last_answer": None if failover.last_answer is None else failover.last_answer + offset,
+        "first_answer": None if failover.first_answer is None else failover.first_answer + offset,
+        "gap_ms": _milliseconds(failover.gap),
+        "silence_ms": _milliseconds(failover.silence),
     }
+
+
+def _milliseconds(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds * 1000, 3)

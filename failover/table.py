@@ -22,21 +22,50 @@ class Wish(str, Enum):
     DISABLED = "DISABLED"  # gets nothing
 
 
+WISHED = {
+    Wish.DRAINING: "drained by the operator: keeps its calls, gets no new ones",
+    Wish.DISABLED: "disabled by the operator: gets nothing",
+}
+
+
 class Server:
     """One server. `seen`: it has answered a heartbeat. `leaving`: it answers them with 503, so it lives and wants no
-    new calls. `hint` is the word that names it in a Record-Route: keyed, so that nobody can make one up."""
+    new calls; `farewell`: it has registered itself and said GRACEFUL_SHUTDOWN, which means the same. `hint` is the word that names it in a Record-Route: keyed, so that nobody can make one up."""
 
-    __slots__ = ("address", "health", "hint", "leaving", "name", "requests", "responses", "seen", "wish")
+    __slots__ = (
+        "address", "answered", "downtime", "falls", "farewell", "fell", "health", "hint", "leaving", "misses", "name",
+        "requests", "responses", "seen", "took", "wish",
+    )  # fmt: skip
 
     def __init__(self, line: ServerLine, health: Health, key: bytes) -> None:
         self.name, self.address = line.name, line.address
         self.health = health
         self.wish = Wish.ENABLED
         self.seen = False
-        self.leaving = False
+        self.leaving = self.farewell = False
         self.hint = keyed_hash(key, "hint", line.name)
         self.requests = 0  # passed on to it
         self.responses = 0  # heard from it
+        self.answered: float | None = None  # when it was heard last, heartbeats too
+        self.took: float | None = None  # seconds its last answer to a heartbeat took
+        self.misses = 0  # intervals without an answer to a heartbeat
+        self.falls = 0  # times it went down
+        self.fell: float | None = None  # since when it is not alive
+        self.downtime = 0.0  # seconds before that
+
+    def turn(self, health: Health) -> None:
+        """Its health is another now."""
+        if self.health.alive and not health.alive:
+            self.falls += 1
+            self.fell = health.since
+        elif self.fell is not None and health.alive:
+            self.downtime += health.since - self.fell
+            self.fell = None
+        self.health = health
+
+    def down_for(self, now: float) -> float:
+        """Seconds that it has been down in all."""
+        return self.downtime + (now - self.fell if self.fell is not None else 0.0)
 
     @property
     def usable(self) -> bool:
@@ -46,13 +75,17 @@ class Server:
     @property
     def open(self) -> bool:
         """May be given new calls."""
-        return self.health.alive and self.wish is Wish.ENABLED and not self.leaving
+        return self.health.alive and self.wish is Wish.ENABLED and not (self.leaving or self.farewell)
 
     @property
     def why(self) -> str:
         """The sentence behind its state."""
+        if self.wish is not Wish.ENABLED:
+            return WISHED[self.wish] + (f" ({self.health.why})" if self.health.why else "")
         if self.leaving and self.health.alive:
             return "answers heartbeats with 503: keeps its calls, wants no new ones"
+        if self.farewell and self.health.alive:
+            return "said GRACEFUL_SHUTDOWN: keeps its calls, wants no new ones"
         return self.health.why
 
 
@@ -73,7 +106,11 @@ class ServerTable:
 
     def choose_for(self, message: Message, new: bool) -> Server | None:
         """`choose` for the session that the message belongs to."""
-        return self.choose(session(message, self.convergence), new)
+        return self.choose(self.session(message), new)
+
+    def session(self, message: Message) -> str:
+        """What names it."""
+        return session(message, self.convergence)
 
     def choose(self, session: str, new: bool) -> Server | None:
         """Who gets a message that no hint sends anywhere. A call that is not `new` may also go to one that only keeps

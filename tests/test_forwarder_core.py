@@ -9,7 +9,7 @@ from forwarder_kit import ALICE, BOB, SERVERS, answer, changes, field, head, lin
 from fuzz_kit import noise
 
 from failover.health import ANSWER, DOWN, MISS, RECOVERING, REFUSED, UP
-from failover.outcome import Dropped, Failover, Outcome, Passed, Send, StateChanged
+from failover.outcome import Dropped, Failover, Outcome, Passed, Resumed, Send, StateChanged
 from failover.settings import CALL_ID, PHONES
 from failover.table import Wish
 
@@ -300,10 +300,31 @@ def test_a_draining_server_keeps_its_calls_and_gets_no_new_ones():
     assert sent(phone(core, request("BYE", to_tag="b", branch="z9hG4bKbye"))).to == "server1", "better than nobody"
 
 
-def test_a_disabled_server_gets_nothing():
+def test_a_disabled_server_gets_nothing_but_may_still_answer_what_it_has():
     core = make_core()
-    core.table.servers[0].wish = Wish.DISABLED
+    asked = sent(phone(core, request("OPTIONS", branch="z9hG4bKo"))).data
+    changed = core.wish("server1", Wish.DISABLED, 101.0)
+    assert changed.sends == () and changed.events[0].hot == "server2"
+    assert changed.events[0].why == "disabled by the operator: gets nothing"
     assert sent(phone(core, hinted(core, "server1"))).to == "server2"
+    assert sent(core.receive(answer(asked), "server1", S1, 101.1)).to == PHONES
+    assert not core.failovers, "as wished, so no failover"
+    assert core.wish("server1", Wish.DISABLED, 102.0) == Outcome(), "it is already"
+    assert core.wish("server1", Wish.ENABLED, 103.0).events[0].hot == "server1"
+    with pytest.raises(KeyError):
+        core.wish("server9", Wish.DRAINING, 104.0)
+
+
+def test_how_often_and_how_long_a_server_was_down_is_kept():
+    core = make_core()
+    server = core.table.servers[0]
+    assert (server.falls, server.down_for(100.0)) == (0, 0.0)
+    kill(core, now=101.0)
+    assert (server.falls, server.down_for(105.0)) == (1, 4.0)
+    core.signal("server1", ANSWER, 106.0, "answers")
+    core.signal("server1", MISS, 107.0, "no answer")
+    revive(core, now=111.0)
+    assert (server.falls, server.down_for(200.0), server.misses) == (1, 10.0, 1)
 
 
 def test_a_server_that_answers_its_heartbeats_with_503_is_alive_and_gets_no_new_calls():
@@ -351,7 +372,8 @@ def test_a_refused_server_is_down_at_once_and_what_it_owes_goes_to_the_next_once
     assert [head(send.data)[0].split()[0] for send in moved.sends] == ["INVITE", "MESSAGE"]
     assert core.table.by_name["server2"].hint in field(moved.sends[0].data, "Record-Route")
     assert moved.events[0] == StateChanged(101.0, "server1", DOWN, "refused", "server2")
-    assert moved.events[1] == Failover(101.0, "server1", "server2", "refused", 2)
+    expected = Failover(101.0, "server1", "server2", "refused", 2, in_flight=2, last_answer=100.7)
+    assert moved.events[1] == expected
     assert all(event.replayed and event.why.startswith("replayed") for event in moved.events[2:])
     revive(core)
     assert kill(core, "server2", 120.0).sends == (), "moved once, not twice"
@@ -415,8 +437,35 @@ def test_a_failover_remembers_how_long_its_first_request_waited():
     phone(core, request(), 100.9)
     moved = kill(core, now=101.0)
     assert core.failovers[-1].gap is None
-    core.receive(answer(moved.sends[0].data), "server2", S2, 101.1)
-    assert core.failovers[-1].gap == pytest.approx(0.2)
+    outcome = core.receive(answer(moved.sends[0].data), "server2", S2, 101.1)
+    failover = core.failovers[-1]
+    assert failover.gap == pytest.approx(0.2)
+    assert outcome.events[0] == Resumed(101.1, failover)
+    assert core.receive(answer(sent(phone(core, request("OPTIONS", branch="z9hG4bKo"))).data), "server2", S2, 101.2)
+    assert core.failovers[-1] == failover, "the first answer only"
+
+
+def test_a_failover_is_recorded_with_the_last_answer_before_it_and_what_nobody_could_be_sent():
+    core = make_core()
+    settled = sent(phone(core, request("OPTIONS", branch="z9hG4bKo"), 100.0)).data
+    core.receive(answer(settled), "server1", S1, 100.4)
+    phone(core, request(), 100.5)
+    first = kill(core, now=101.0).events[1]
+    assert (first.last_answer, first.in_flight, first.replayed) == (100.4, 1, 1)
+    phone(core, request("MESSAGE", branch="z9hG4bKm"), 101.5)
+    last = kill(core, "server2", now=102.0).events[1]
+    assert (last.taken_by, last.in_flight, last.replayed) == (None, 2, 0), "one was moved before, one hears 503"
+    assert core.failovers[-1].silence is None
+
+
+def test_where_the_work_is_spread_the_first_answer_is_one_to_something_that_was_moved():
+    core = make_core(CALL_ID)
+    calls = {f"c{n}": sent(phone(core, request(branch=f"z9hG4bK{n}", call_id=f"c{n}"), 100.9)) for n in range(8)}
+    assert {send.to for send in calls.values()} == {"server1", "server2"}
+    moved = kill(core, now=101.0).sends
+    own = next(send for send in calls.values() if send.to == "server2")
+    assert not [e for e in core.receive(answer(own.data), "server2", S2, 101.1).events if isinstance(e, Resumed)]
+    assert isinstance(core.receive(answer(moved[0].data), "server2", S2, 101.2).events[0], Resumed)
 
 
 def test_the_death_of_a_replica_that_owes_nothing_is_no_failover():
