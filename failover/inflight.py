@@ -1,13 +1,14 @@
 """What the servers were sent and still owe: when one goes down, this is what the next one is sent at once.
 
-A request waits until it is answered. What is never answered, a response or an ACK, counts as in flight for a second.
+A request waits until it is answered. What is never answered, a response or an ACK, counts as in flight until the
+server has passed it on, or for a second.
 Rows hold the datagrams as they were received, so that a replay takes the same way through the core as the first time.
 Bounded in number, octets and age: a row that falls out costs one replay, and a phone's retransmission makes up for it.
 """
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from dataclasses import dataclass
 
 from plumbing.address import Address
@@ -17,6 +18,7 @@ MAX_OCTETS = 32 << 20
 WAITING = 32.0  # seconds; 64*T1, after that no client waits for an answer any more (RFC 3261 17.1.1.2)
 ECHO = 1.0  # seconds that a response or an ACK counts as in flight
 Key = tuple[str, str]  # our branch, the CSeq's method
+EchoKey = tuple[str, str, int, str]  # our branch in the request, the CSeq's method, the status (ACK: 0), the To tag
 
 
 @dataclass(slots=True)
@@ -35,7 +37,7 @@ class InFlight:
     def __init__(self, counters: Counter[str]) -> None:
         self._counters = counters
         self._waiting: dict[Key, Row] = {}  # oldest first, as Python's dicts keep their order
-        self._passed: deque[Row] = deque()
+        self._passed: dict[EchoKey, Row] = {}  # likewise
         self._octets = 0
 
     def __len__(self) -> int:
@@ -51,11 +53,19 @@ class InFlight:
         self._octets += len(row.data)
         self._bound(row.since)
 
-    def echo(self, row: Row) -> None:
+    def echo(self, key: EchoKey, row: Row) -> None:
         """Something was sent that gets no answer."""
-        self._passed.append(row)
+        self.came_through(key)
+        self._passed[key] = row
         self._octets += len(row.data)
         self._bound(row.since)
+
+    def came_through(self, key: EchoKey) -> None:
+        """The server has passed it on, so nobody needs to do it again. A phone that is told twice that another one
+        rings may be told so after the answer."""
+        row = self._passed.pop(key, None)
+        if row:
+            self._octets -= len(row.data)
 
     def server_of(self, branch: str, method: str) -> str | None:
         """Who has this request, or the INVITE that it belongs to."""
@@ -69,18 +79,24 @@ class InFlight:
         return row
 
     def take(self, server: str, now: float) -> list[Row]:
-        """Removes all that this server owes, oldest first; those too old to matter are left out."""
+        """Removes all that this server owes, oldest first; those too old to matter are left out, and so are requests
+        whose 2xx it was about to pass on: that settles them, whereas a phone that answered has forgotten its INVITE."""
         self._bound(now)
-        taken = [row for row in self._waiting.values() if row.server == server]
-        taken += [row for row in self._passed if row.server == server]
+        waiting = {key: row for key, row in self._waiting.items() if row.server == server}
+        passed = {key: row for key, row in self._passed.items() if row.server == server}
         self._waiting = {key: row for key, row in self._waiting.items() if row.server != server}
-        self._passed = deque(row for row in self._passed if row.server != server)
-        self._octets -= sum(len(row.data) for row in taken)
-        return sorted(taken, key=lambda row: row.since)
+        self._passed = {key: row for key, row in self._passed.items() if row.server != server}
+        self._octets -= sum(len(row.data) for row in (*waiting.values(), *passed.values()))
+        settled = {key[:2] for key in passed if 200 <= key[2] < 300}
+        taken = [row for key, row in waiting.items() if key not in settled]
+        return sorted([*taken, *passed.values()], key=lambda row: row.since)
 
     def _bound(self, now: float) -> None:
-        while self._passed and now - self._passed[0].since > ECHO:
-            self._octets -= len(self._passed.popleft().data)
+        while self._passed:
+            oldest = next(iter(self._passed))
+            if now - self._passed[oldest].since <= ECHO:
+                break
+            self.came_through(oldest)
         while self._waiting:
             key = next(iter(self._waiting))
             old = now - self._waiting[key].since > WAITING
@@ -90,4 +106,4 @@ class InFlight:
             self._octets -= len(self._waiting.pop(key).data)
         while len(self._passed) > MAX_ROWS or self._octets > MAX_OCTETS:
             self._counters["inflight.overflow"] += 1
-            self._octets -= len(self._passed.popleft().data)
+            self.came_through(next(iter(self._passed)))
