@@ -37,7 +37,12 @@ def verify_branch(key: bytes, message: Message, view: Callable[[Via], Via] = lam
     vias = message.vias
     if len(vias) < 2:
         return False
-    return vias[0].branch == MAGIC_COOKIE + keyed_hash(key, *_identity(view(vias[1]), message))
+    return is_branch_of(key, vias[0], view(vias[1]), message)
+
+
+def is_branch_of(key: bytes, via: Via, beneath: Via, message: Message) -> bool:
+    """Does `via` carry the branch that `make_branch` made over `beneath`?"""
+    return via.branch == MAGIC_COOKIE + keyed_hash(key, *_identity(beneath, message))
 
 
 def _identity(via: Via, message: Message) -> list[str]:

@@ -25,7 +25,8 @@ MAY_IMPORT = {
 WORLD = {"socket", "select", "selectors", "threading", "time", "random", "secrets", "sqlite3", "logging", "subprocess"}
 CORES = [
     "sip",
-    *(f"failover/{name}.py" for name in ("convergence", "core", "health", "inflight", "outcome", "route", "table")),
+    *(f"failover/{name}.py" for name in ("convergence", "core", "health", "inflight", "lines", "outcome", "route")),
+    *(f"failover/{name}.py" for name in ("table", "validation")),
     *(f"slee_mock/{name}.py" for name in ("billing", "event", "gate", "heartbeat", "proxy", "record", "registrar")),
     *(f"slee_mock/{name}.py" for name in ("report", "router", "store")),
     "softphone/agent",

@@ -1,0 +1,122 @@
+"""The lines of a message that are the forwarder's to write: a forwarded message differs from the received one by these
+and by nothing else.
+
+Its Via, whose branch is signed and proves an answer's way back (RFC 3261 16.11); Record-Route with the server's hint;
+the sender's Via completed by where it came from (RFC 3581); a Route that named the forwarder, taken away; a dead
+server's address, written over with its successor's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from failover.route import names, way_back
+from failover.table import Server, ServerTable
+from failover.validation import LOOP, loop_word, take_last_route
+from plumbing.address import Address, format_address
+from sip.branch import keyed_hash, make_branch
+from sip.errors import RemoteProtocolError
+from sip.header import NameAddr
+from sip.message import DIALOG_CREATING, Request
+from sip.uri import Uri
+from sip.via import Via
+
+
+class Lines:
+    """`advertised(host)` is the forwarder's own address as a peer at that IP address knows it."""
+
+    def __init__(self, table: ServerTable, key: bytes, advertised: Callable[[str], Address]) -> None:
+        self.table, self.key, self._advertised = table, key, advertised
+        self.own: set[Address] = set()  # as many as this computer has addresses
+
+    def towards(self, host: str) -> Address:
+        """The own address to write for that peer, known as own from now on."""
+        own = self._advertised(host)
+        self.own.add(own)
+        return own
+
+    # -- Via --------------------------------------------------------------------------------------------------------
+
+    def complete_via(self, request: Request, source: Address) -> None:
+        """Notes in the sender's Via where it really came from, so that the answer goes nowhere else."""
+        via = request.via
+        complete = via.with_source(*source)
+        if complete != via:
+            request.replace_top("Via", str(complete))
+
+    def push_via(self, request: Request, own: Address, branch: str, leg: str) -> None:
+        request.push("Via", f"SIP/2.0/UDP {format_address(own)};branch={branch};{LOOP}={loop_word(request, leg)}")
+
+    def branch(self, request: Request) -> str:
+        return make_branch(self.key, request, self.signed(request.via))
+
+    def signed(self, via: Via) -> Via:
+        """What our branch says of the Via beneath it. Servers stand in for one another, so that one which repeats what
+        a dead one had sent already makes a retransmission of it, which no phone takes for a second call."""
+        if way_back(via) in self.table.by_address:
+            return Via(via.transport, "server", params={"branch": via.branch})
+        return via
+
+    # -- Route, Record-Route, Request-URI ---------------------------------------------------------------------------
+
+    def restore_target(self, request: Request) -> str:
+        """RFC 3261 16.4: a strict router put our Record-Route where the Request-URI was, and that last in the Route.
+        Returns the hint."""
+        if ";lr" not in request.uri:
+            return ""
+        word = Uri.parse(request.uri).params.get("hint") or ""
+        if word not in self.table.by_hint or not request.routes:
+            return ""
+        request.uri = str(NameAddr.parse(take_last_route(request)).uri)
+        return word
+
+    def pop_routes(self, request: Request) -> str:
+        """Takes the forwarder's own Route away, or two if its Record-Routes had two addresses; returns the hint."""
+        hint = ""
+        for uri in [route.uri for route in request.routes[:2]]:
+            word = uri.params.get("hint") or ""
+            if uri.address() not in self.own and word not in self.table.by_hint:
+                break
+            request.pop("Route")
+            hint = hint or word
+        return hint
+
+    def record_route(self, request: Request, own: Address, server: Server) -> None:
+        """So that the dialog's later requests come this way, and say which server they belong to.
+
+        Not where the topmost is this very one already. Where it is the forwarder's under its address towards another
+        network, both are needed (RFC 5658).
+        """
+        if request.method not in DIALOG_CREATING or request.to_tag:
+            return
+        top = request.record_routes[:1]
+        if top and top[0].uri.address() == own:
+            return
+        request.push("Record-Route", f"<sip:{format_address(own)};lr;hint={server.hint}>")
+
+    def replace_dead(self, request: Request, successor: Server) -> None:
+        """Writes the successor's address over that of a server which is down, in the next Route and the Request-URI."""
+        route = request.routes[:1]
+        if route and self._is_dead(route[0].uri.address()):
+            moved = names(route[0].uri, successor.address)
+            request.replace_top("Route", str(NameAddr(moved, route[0].display, route[0].params)))
+        if request.uri[:4].lower() in ("sip:", "sips"):
+            uri = Uri.parse(request.uri)
+            if self._is_dead(uri.address()):
+                request.uri = str(names(uri, successor.address))
+
+    def _is_dead(self, address: Address) -> bool:
+        server = self.table.by_address.get(address)
+        return server is not None and not server.usable
+
+    # -- the forwarder's own answers --------------------------------------------------------------------------------
+
+    def own_tag(self, branch: str) -> str:
+        """The To tag of the forwarder's own answers: the same for a retransmission (RFC 3261 8.2.7)."""
+        return keyed_hash(self.key, "tag", branch)
+
+    def answer_tag(self, request: Request) -> str:
+        try:
+            return self.own_tag(self.branch(request))
+        except RemoteProtocolError:  # of an old peer, and without the fields that stand in for a branch
+            return self.own_tag(str(request.via))
