@@ -11,6 +11,7 @@ from __future__ import annotations
 import socket
 import sys
 import time
+from ipaddress import ip_address
 
 from plumbing.address import Address
 from plumbing.udp import bind_udp, family_of
@@ -57,6 +58,20 @@ def _connected(sock: socket.socket, server: Address) -> tuple[socket.socket, lis
         landed.append((data, source[:2]))
 
 
+def queued(sock: socket.socket, most: int) -> list[Datagram]:
+    """What is left in a socket's queue, whatever errors it has to tell in between."""
+    found: list[Datagram] = []
+    for _ in range(most):
+        try:
+            data, source = sock.recvfrom(65_535)
+        except BlockingIOError:
+            break
+        except OSError:
+            continue
+        found.append((data, source[:2]))
+    return found
+
+
 class OwnAddress:
     """The forwarder's address as its peers know it: what the operator says, else what it listens on, else (listening on
     every address) the one that the system uses towards the peer."""
@@ -81,6 +96,14 @@ class OwnAddress:
         own = (_source_towards(host), self.listen[1])
         self._routes[host] = (own, now)
         return own
+
+    def is_own(self, address: Address) -> bool:
+        """Would what is sent to this address come back here?"""
+        host, port = address
+        if address == self.advertise or address == self.listen:
+            return True
+        same = self._wildcard and port == self.listen[1]
+        return same and (ip_address(host).is_loopback or _source_towards(host) == host)
 
 
 def _source_towards(host: str) -> str:

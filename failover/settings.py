@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 
 from failover.convergence import OF_ONE_MESSAGE
+from failover.networks import LOOPBACK, Networks
 from failover.properties import Entry, Fault, parse
 from plumbing.address import Address, format_address, parse_address
 from sip.header import canonical
@@ -36,7 +37,8 @@ class ServerLine:
 @dataclass(frozen=True)
 class Settings:
     """What the file says. `advertise` None: the listen address (where that is a wildcard, what the system uses towards
-    the peer). `interval` is in seconds. `admin` None: no pages. `secret_file` "": a secret for one run only."""
+    the peer). `interval` is in seconds. `admin` None: no pages. `secret_file` "": a secret for one run only.
+    `registration` None: servers cannot register themselves; `foreign`: they may register other addresses too."""
 
     servers: tuple[ServerLine, ...]
     listen: Address
@@ -48,6 +50,10 @@ class Settings:
     fall: int
     rise: int
     admin: Address | None
+    registration: Address | None
+    allow: Networks
+    foreign: bool
+    timeout: float
 
     @property
     def patience(self) -> float:
@@ -84,6 +90,29 @@ def _advertise(text: str) -> Address | None:
 
 def _admin(text: str) -> Address | None:
     return parse_address(text, literal=True) if text else None
+
+
+def _registration(text: str) -> Address | None:
+    address = parse_address(text, literal=True) if text else None
+    if address and not address[1]:
+        raise ValueError("port 0 would be a different port at every start; servers need to know it")
+    return address
+
+
+def _networks(text: str) -> Networks:
+    return Networks.parse(text) if text else LOOPBACK
+
+
+def _yes_or_no(text: str) -> bool:
+    if text not in ("yes", "no"):
+        raise ValueError(f"'{text}' is neither yes nor no")
+    return text == "yes"
+
+
+def _timeout(text: str) -> float:
+    if not re.fullmatch(r"\d{1,4}(\.\d{1,3})?", text, re.ASCII) or not 0.5 <= float(text) <= 3600:
+        raise ValueError(f"'{text}' is not a time in seconds from 0.5 to 3600")
+    return float(text)
 
 
 def _policy(text: str) -> str:
@@ -147,6 +176,14 @@ SETTINGS = (
             "So many intervals in a row without an answer and a server is down."),
     Setting("heartbeat.rise", "rise", "2", _count,
             "So many answers in a row and it is back."),
+    Setting("registration.listen", "registration", "", _registration,
+            "Where servers register themselves by Mobicents' SIP heartbeat (UDP), as 127.0.0.1:5065; empty: nowhere."),
+    Setting("registration.allow", "allow", "", _networks,
+            "Networks whose servers may register, such as 10.0.0.0/8, 192.0.2.7; empty: this computer's only."),
+    Setting("registration.foreign", "foreign", "no", _yes_or_no,
+            "May a server register an address that is not the sender's (but is in registration.allow): yes or no."),
+    Setting("registration.timeout", "timeout", "10", _timeout,
+            "Seconds after which a registered server is forgotten if it neither beats nor answers heartbeats."),
     Setting("admin.listen", "admin", "127.0.0.1:8060", _admin,
             "Where the status page is served (HTTP); empty turns it off."),
 )  # fmt: skip
@@ -228,9 +265,13 @@ class _Reading:
         """With the defaults for what the file leaves out, after a look at the whole."""
         values: dict[str, object] = {s.field: self._values.get(s.key, s.parse(s.default)) for s in SETTINGS}
         servers = tuple(ServerLine(name, address) for address, (name, _) in self._servers.items())
-        if not servers and not self.faults:
-            self.faults.append(Fault(0, "no server; add a line such as server1=127.0.0.1:5070"))
         settings = _built(servers, values)
+        if not servers and not settings.registration and not self.faults:
+            remedy = "add a line such as server1=127.0.0.1:5070, or registration.listen for servers to come to"
+            self.faults.append(Fault(0, f"no server; {remedy}"))
+        if settings.registration and settings.registration[1] == settings.listen[1]:
+            line = self._lines["registration.listen"]
+            self.faults.append(Fault(line, "registration.listen needs a port other than forwarder.listen's"))
         for address, (name, line) in self._servers.items():
             if _loops(address, settings.listen):
                 own = format_address(settings.listen)

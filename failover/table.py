@@ -30,7 +30,8 @@ WISHED = {
 
 class Server:
     """One server. `seen`: it has answered a heartbeat. `leaving`: it answers them with 503, so it lives and wants no
-    new calls; `farewell`: it has registered itself and said GRACEFUL_SHUTDOWN, which means the same. `hint` is the word that names it in a Record-Route: keyed, so that nobody can make one up."""
+    new calls; `farewell`: it has registered itself and said GRACEFUL_SHUTDOWN, which means the same. `hint` is the word
+    that names it in a Record-Route: keyed, so that nobody can make one up."""
 
     __slots__ = (
         "address", "answered", "downtime", "falls", "farewell", "fell", "health", "hint", "leaving", "misses", "name",
@@ -103,6 +104,13 @@ class ServerTable:
     def hot(self) -> Server | None:
         """The first one that takes new calls."""
         return next((server for server in self.servers if server.open), None)
+
+    def welcome(self, now: float, rise: int) -> list[Server]:
+        """Where nobody takes new calls any more, those that were held back for their flapping do; returns them."""
+        welcome = [] if self.hot else [s for s in self.servers if s.health.welcome(now, rise) is not s.health]
+        for server in welcome:
+            server.turn(server.health.welcome(now, rise))
+        return welcome
 
     def choose_for(self, message: Message, new: bool) -> Server | None:
         """`choose` for the session that the message belongs to."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
+import queue
 import signal
 import sys
-import threading
 from collections.abc import Sequence
 
 from plumbing.address import format_address
@@ -21,9 +21,9 @@ def main(arguments: Sequence[str]) -> int:
         return _fail(str(error))
     level = logging.DEBUG if settings.verbose else logging.WARNING
     logging.basicConfig(stream=sys.stderr, level=level, format="%(asctime)s %(message)s")
-    ended = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: ended.set())
+    wishes: queue.SimpleQueue[int] = queue.SimpleQueue()  # may be put into from within a signal handler
+    for each in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(each, lambda number, _: wishes.put(number))
     server = Server(settings)
     try:
         server.start()
@@ -33,10 +33,20 @@ def main(arguments: Sequence[str]) -> int:
         reason = error.strerror or error
         return _fail(f"cannot listen: {reason}; end the program that has this port, or name another one")
     _greet(settings)
-    while not ended.wait(1.0):  # with a timeout, because Windows does not deliver Ctrl-C to an endless wait
+    while not _asked(wishes, 1.0):  # with a timeout, because Windows does not deliver Ctrl-C to an endless wait
         continue
+    server.leave(lambda seconds: _asked(wishes, seconds))  # whoever asks twice is in a hurry
     server.stop()
     return 0
+
+
+def _asked(wishes: queue.SimpleQueue[int], seconds: float) -> bool:
+    """Waits that long for somebody who wants an end."""
+    try:
+        wishes.get(timeout=seconds)
+    except queue.Empty:
+        return False
+    return True
 
 
 def _greet(settings: Settings) -> None:
@@ -45,6 +55,9 @@ def _greet(settings: Settings) -> None:
     print(f"tariff {settings.tariff} {settings.currency}; {asked}")
     if settings.management:
         print(f"management page: http://{format_address(settings.management)}/")
+    if settings.register:
+        where = ", ".join(format_address(each) for each in settings.register)
+        print(f"registers at {where} every {settings.beat:g} s")
     print(f"ready: {settings.name} listens on {format_address(settings.listen)} "
           f"and sends to the forwarder at {format_address(settings.forwarder)}", flush=True)  # fmt: skip
 

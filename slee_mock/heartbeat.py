@@ -12,13 +12,15 @@ def is_heartbeat(request: Request) -> bool:
 
 
 class Heartbeat:
-    """`healthy` is this server's own opinion: false while the store does not answer. 503 then asks for no new calls."""
+    """`healthy` is this server's own opinion: false while the store does not answer. 503 then asks for no new calls, as
+    it does once the server is `leaving`."""
 
     name = "heartbeat"
 
     def __init__(self, answers: Answers) -> None:
         self._answers = answers
         self.healthy = True
+        self.leaving = False
 
     def select(self, event: Event) -> str | None:
         if isinstance(event, RequestEvent) and is_heartbeat(event.request):
@@ -28,5 +30,5 @@ class Heartbeat:
     def handle(self, event: Event, entity: str, view: View) -> Outcome:
         assert isinstance(event, RequestEvent)
         # The forwarder's heartbeats come from a socket of their own, and the answer goes back there.
-        send = self._answers.answer(event, 200 if self.healthy else 503, to=event.source)
+        send = self._answers.answer(event, 200 if self.healthy and not self.leaving else 503, to=event.source)
         return Outcome(sends=(send,), done=True)

@@ -10,15 +10,17 @@ import logging
 import secrets
 import socket
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 from plumbing.address import Address, format_address
 from plumbing.http import HttpServer
-from plumbing.loop import Loop
+from plumbing.loop import Loop, LoopStopped
 from plumbing.udp import bind_udp
 from sip.errors import RemoteProtocolError
 from slee_mock import management, report
 from slee_mock.billing import Billing
+from slee_mock.enrolment import Enrolment, Owed
 from slee_mock.event import Answers, Outcome, RequestEvent, ResponseEvent, Send, Service
 from slee_mock.gate import Gate
 from slee_mock.heartbeat import Heartbeat, is_heartbeat
@@ -36,6 +38,9 @@ HEARTBEATS = "heartbeats"  # counted, not logged: twenty of them a second would 
 
 BATCH = 64  # datagrams per turn, so that timers and questions get theirs
 OPENING = 15.0  # seconds to open a store that others are opening too
+LEAVING = 5.0  # seconds at most in which a server that has taken leave serves what it still has
+QUIET = 0.5  # seconds without a message of a call, after which nothing can be on its way to it
+UNHEARD = 1.5  # seconds after which a forwarder that does not answer a leave is taken for gone
 METHODS = {"REGISTER", "INVITE", "ACK", "CANCEL", "BYE", "OPTIONS", "MESSAGE", "UPDATE", "INFO", "PRACK", "REFER"}
 
 
@@ -54,6 +59,9 @@ class Server:
         self._started = time.monotonic()
         self._counts: collections.Counter[tuple[str, str]] = collections.Counter()
         self._next_log = 0.0
+        self._enrolment: Enrolment | None = None
+        self._owed = Owed()
+        self._busy = self._left = 0.0  # when a message of a call came last; when this server took leave
 
     # -- any thread -------------------------------------------------------------------------------------------------
 
@@ -68,6 +76,19 @@ class Server:
         except BaseException:
             self.stop()
             raise
+
+    def leave(self, hurried: Callable[[float], bool]) -> None:
+        """Before `stop`: a server that registered itself takes leave and serves on until it owes no answer any more, at
+        most `LEAVING` seconds. `hurried(seconds)` waits that long at most, and is true if there is no time for it."""
+        if not self._settings.register:
+            return
+        try:
+            self._loop.ask(self._take_leave)
+            deadline = time.monotonic() + LEAVING
+            while not self._loop.ask(self._may_go) and time.monotonic() < deadline and not hurried(0.05):
+                continue
+        except (LoopStopped, TimeoutError):
+            return
 
     def stop(self, timeout: float = 2.0) -> None:
         """Leaves the cluster with a last word, so that nobody has to wait for its silence. Twice is fine."""
@@ -109,8 +130,26 @@ class Server:
         self._trouble = ""
         self._loop.watch(sock, lambda: self._readable(sock))
         self._loop.at(time.monotonic() + SIGN_OF_LIFE, self._sign_again)
+        if settings.register:
+            listen = sock.getsockname()[:2]
+            self._enrolment = Enrolment(self._loop, settings.name, listen, settings.register, settings.beat)
+            self._enrolment.start()
+
+    def _take_leave(self) -> None:
+        self._left = time.monotonic()
+        self._heartbeat.leaving = True
+        if self._enrolment:
+            self._enrolment.leave()
+
+    def _may_go(self) -> bool:
+        """Nobody sends new calls here any more, and nobody waits for an answer from here."""
+        now = time.monotonic()
+        known = not self._enrolment or self._enrolment.heard or now - self._left > UNHEARD
+        return known and not self._owed and now - max(self._busy, self._left) > QUIET
 
     def _close(self) -> None:
+        if self._enrolment:
+            self._enrolment.close()
         if self._store:
             try:
                 self._sign(self._store, stopped=True)
@@ -168,6 +207,16 @@ class Server:
             log.debug("call=%s %r %s", message.get("Call-ID"), message, outcome.note or outcome.dropped)
         for send in outcome.sends:
             self._send(sock, send)
+        if self._enrolment and label != HEARTBEATS:
+            self._note_owed(event, outcome)
+
+    def _note_owed(self, event: RequestEvent | ResponseEvent, outcome: Outcome) -> None:
+        self._busy = time.monotonic()
+        message = event.request if isinstance(event, RequestEvent) else event.response
+        try:
+            self._owed.note(message, [send.data for send in outcome.sends])
+        except RemoteProtocolError:
+            return  # without Call-ID or CSeq nobody can answer it
 
     def _decide(self, event: RequestEvent | ResponseEvent) -> Outcome:
         try:

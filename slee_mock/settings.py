@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -26,6 +27,8 @@ class Settings:
     realm: str = "failover.test"
     tariff: str = "0.10+0.05/10s"
     currency: str = "EUR"
+    register: tuple[Address, ...] = ()  # where forwarders hear who is there
+    beat: float = 2.0  # seconds between two registrations
     verbose: bool = False
 
 
@@ -48,6 +51,8 @@ def parse_arguments(arguments: Sequence[str]) -> Settings:
         realm=options.realm,
         tariff=options.tariff,
         currency=options.currency,
+        register=tuple(_address("--register", each) for each in options.register.split(",") if options.register),
+        beat=_seconds("--beat", options.beat),
         verbose=options.verbose,
     )
 
@@ -80,6 +85,12 @@ def _address(option: str, text: str) -> Address:
         raise SettingsError(f"{option}: {error}") from None
 
 
+def _seconds(option: str, text: str) -> float:
+    if not re.fullmatch(r"\d{1,4}(\.\d{1,3})?", text, re.ASCII) or not 0.05 <= float(text) <= 3600:
+        raise SettingsError(f"{option}: '{text}' is not a time in seconds from 0.05 to 3600")
+    return float(text)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m slee_mock",
@@ -99,6 +110,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--tariff", default="0.10+0.05/10s", metavar="FEE+PRICE/SECONDS",
         help="set-up fee and price per started unit of time (0.10+0.05/10s)")  # fmt: skip
     add("--currency", default="EUR", help="printed behind the totals (EUR)")
+    add("--register", default="", metavar="HOST:PORT[,HOST:PORT]",
+        help="registration addresses of the forwarders that have no line for this server")  # fmt: skip
+    add("--beat", default="2", metavar="SECONDS", help="seconds between two registrations (2)")
     add("--version", action="version", version=f"slee_mock {VERSION}")
     add("-v", "--verbose", action="store_true", help="log every decision to stderr")
     return parser

@@ -108,6 +108,13 @@ def test_names_of_computers_are_looked_up_when_the_file_is_read():
         ("server1=10.0.0.9:5060", "'server1' is on line 1 already"),
         ("phones=10.0.0.9:5060", "'phones' is the name of the phones' side; give the server another"),
         ("server2=127.0.0.1:5060", "server2 is the forwarder's own address 0.0.0.0:5060"),
+        ("registration.listen=127.0.0.1:5060", "registration.listen needs a port other than forwarder.listen's"),
+        ("registration.listen=127.0.0.1:0",
+         "registration.listen: port 0 would be a different port at every start; servers need to know it"),
+        ("registration.allow=10.0.0.1/8",
+         "registration.allow: '10.0.0.1/8' has bits beyond its length; write 10.0.0.0/8 or 192.0.2.7, for example"),
+        ("registration.foreign=maybe", "registration.foreign: 'maybe' is neither yes nor no"),
+        ("registration.timeout=0", "registration.timeout: '0' is not a time in seconds from 0.5 to 3600"),
         ("server2=\\u12", "'\\u12' is not a character: \\u takes four hexadecimal digits"),
     ],
 )  # fmt: skip
@@ -121,7 +128,9 @@ def test_all_faults_are_shown_at_once_in_the_order_of_the_lines():
 
 
 def test_a_file_without_servers_is_told_how_to_name_one():
-    assert faults("# nothing yet") == ["servers.properties: no server; add a line such as server1=127.0.0.1:5070"]
+    remedy = "add a line such as server1=127.0.0.1:5070, or registration.listen for servers to come to"
+    assert faults("# nothing yet") == [f"servers.properties: no server; {remedy}"]
+    assert servers("registration.listen=127.0.0.1:5065") == []
 
 
 def test_advertise_takes_the_listen_port_unless_it_names_one():

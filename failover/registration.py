@@ -1,0 +1,320 @@
+"""The registration table: servers that register themselves, by the SIP heartbeat of Mobicents.
+
+A heartbeat is OPTIONS or INFO with `Mobicents-Heartbeat: 1` (or `Restcomm-Heartbeat: 1`) whose body is a Java
+properties text: hostname, ip, udpPort, tcpPort and whatever else the server likes. It is answered 200, and comes every
+few seconds. GRACEFUL_SHUTDOWN=true in it asks for no new calls. These facts are those of the Mobicents, later Restcomm,
+SIP load balancer (github.com/RestComm/load-balancer, its issue 78 for GRACEFUL_SHUTDOWN) and of the servers which beat
+every five seconds (github.com/RestComm/jain-sip.ha); everything below is this project's own.
+
+`Registration.receive(data, source, now)` says what one datagram means. The protocol has neither password nor clock, so
+what it proves is bounded: see `_in_order` for what of a replay can be told. What no datagram can do, however made: give
+calls to a server that does not answer the forwarder's own heartbeats at the address it names, for it comes in as DOWN.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from ipaddress import ip_address
+from typing import NamedTuple
+
+from failover.health import Health
+from failover.networks import Networks
+from failover.properties import decode
+from failover.properties import parse as parse_properties
+from failover.route import literal, way_back
+from failover.settings import PHONES, ServerLine
+from plumbing.address import Address, format_address
+from sip.branch import keyed_hash
+from sip.errors import RemoteProtocolError
+from sip.message import Request, parse, reply
+
+MOST_SERVERS = 64
+MOST_OCTETS = 8_192  # of a heartbeat; real ones have a tenth
+LONGEST_CALL_ID = 256
+REMEMBERED_SERVERS, REMEMBERED_CALL_IDS = 256, 64  # 64 Call-IDs for each of 256 addresses: what a replay is known by
+REMEMBERED_REFUSALS = 20
+METHODS = ("OPTIONS", "INFO")
+MARKS = ("Mobicents-Heartbeat", "Restcomm-Heartbeat")
+RETRY_AFTER = "5"  # seconds, where the table is full
+
+# Why a heartbeat changes nothing -> the status that answers it. None: no answer, for who knows whose address that is.
+REFUSALS = {
+    "outside": None,  # the sender's address is in none of the networks that may register
+    "malformed": 400,
+    "foreign": 403,  # ip= is not the sender's own address
+    "own": 403,  # it names the forwarder itself
+    "replayed": 403,  # it was heard before, and others after it
+    "full": 503,
+    "unlisted": 200,  # it takes leave and was not in the table
+}
+ARRIVED, BEAT, LEAVING, BACK, STATIC, REPEATED = "arrived", "beat", "leaving", "back", "static", "repeated"
+_UNFIT = re.compile(r"[^A-Za-z0-9._-]+")
+
+
+@dataclass
+class Registered:
+    """One server of the table. `since`: when it came; `beaten`: when it beat last. Both monotonic seconds."""
+
+    line: ServerLine
+    since: float
+    beaten: float
+    beats: int = 1
+    leaving: bool = False
+
+
+class Verdict(NamedTuple):
+    """What one datagram was: ARRIVED (it is in the table now), BEAT, LEAVING, BACK (it takes its leave back), STATIC (a
+    server of the file), REPEATED (the very last one again), or a reason of REFUSALS, which changes nothing."""
+
+    what: str
+    note: str = ""
+    name: str = ""
+    answer: bytes = b""
+    target: Address | None = None
+
+
+class Refusal(NamedTuple):
+    """`times` heartbeats from this computer were refused for this reason, the last one `at`, monotonic seconds."""
+
+    at: float
+    source: Address
+    reason: str
+    note: str
+    times: int
+
+
+class _Refused(Exception):
+    def __init__(self, reason: str, note: str) -> None:
+        super().__init__(note)
+        self.reason = reason
+
+
+class _Beat(NamedTuple):
+    address: Address
+    hostname: str
+    leaving: bool
+    call_id: str
+    number: int
+
+
+class Registration:
+    """Owned by one thread. `is_own(address)`: would a datagram to it come back to the forwarder?"""
+
+    def __init__(
+        self,
+        key: bytes,
+        allow: Networks,
+        foreign: bool,
+        static: Iterable[ServerLine],
+        counters: Counter[str],
+        is_own: Callable[[Address], bool] = lambda address: False,
+    ) -> None:
+        self.refusals: OrderedDict[tuple[str, str], Refusal] = OrderedDict()  # the latest last
+        self._key, self._is_own, self._counters = key, is_own, counters
+        self._allow, self._foreign = allow, foreign
+        self._static = tuple(static)
+        self._table: dict[Address, Registered] = {}  # in order of arrival
+        self._heard: OrderedDict[Address, OrderedDict[str, int]] = OrderedDict()  # Call-ID -> its highest CSeq
+
+    @property
+    def servers(self) -> list[Registered]:
+        return list(self._table.values())
+
+    # -- a datagram -------------------------------------------------------------------------------------------------
+
+    def receive(self, data: bytes, source: Address, now: float) -> Verdict:
+        """One datagram that came in at the registration address."""
+        request: Request | None = None
+        try:
+            if source[0] not in self._allow:
+                raise _Refused("outside", f"{source[0]} is not in registration.allow ({self._allow})")
+            request = _request(data)
+            verdict = self._judge(_beat(request), source[0], now)
+        except _Refused as refused:
+            verdict = self._noted(refused.reason, str(refused), source, now)
+        except RemoteProtocolError as error:
+            verdict = self._noted("malformed", str(error), source, now)
+        self._counters[f"registration.{verdict.what}"] += 1
+        status = REFUSALS.get(verdict.what, 200)
+        return self._answered(verdict, request, source, status) if request and status else verdict
+
+    def _judge(self, beat: _Beat, sender: str, now: float) -> Verdict:
+        host, address = beat.address[0], beat.address
+        if host != str(ip_address(sender)) and not (self._foreign and host in self._allow):
+            raise _Refused("foreign", f"ip={host} is not its own address")
+        if self._is_own(address):
+            raise _Refused("own", f"{format_address(address)} is the forwarder's own address")
+        static = next((line for line in self._static if line.address == address), None)
+        if static:
+            return Verdict(STATIC, name=static.name)
+        known, new = self._table.get(address), self._in_order(beat)
+        if not known and not new:
+            raise _Refused("replayed", f"CSeq {beat.number} again, after its server left")
+        if not known:
+            return self._arrive(beat, now)
+        if not new:
+            return Verdict(REPEATED, name=known.line.name)
+        self._remember(beat)
+        what = BEAT if beat.leaving == known.leaving else LEAVING if beat.leaving else BACK
+        known.beaten, known.beats, known.leaving = now, known.beats + 1, beat.leaving
+        return Verdict(what, name=known.line.name)
+
+    def _arrive(self, beat: _Beat, now: float) -> Verdict:
+        if beat.leaving:
+            raise _Refused("unlisted", f"{format_address(beat.address)} takes leave and was not in the table")
+        if len(self._table) >= MOST_SERVERS:
+            raise _Refused("full", f"there are {MOST_SERVERS} registered servers, and no more may be")
+        taken = [line.name for line in (*self._static, *(each.line for each in self._table.values()))]
+        name = _name(beat.hostname, beat.address, taken)
+        self._table[beat.address] = Registered(ServerLine(name, beat.address), now, now)
+        self._remember(beat)
+        return Verdict(ARRIVED, name=name)
+
+    def _in_order(self, beat: _Beat) -> bool:
+        """False for a retransmission of the last heartbeat. Refuses an older one.
+
+        Within a Call-ID the CSeq grows (RFC 3261 8.1.1.5, 12.2.1.1); a server that takes a new Call-ID, as after a
+        restart, does not go back to an old one. So an old datagram that comes again, a leave of a former life above
+        all, is known by its Call-ID: for as long as this process has not forgotten it, and the server has left too.
+        """
+        heard = self._heard.get(beat.address)
+        if not heard or beat.call_id not in heard:
+            return True
+        last = heard[beat.call_id]
+        if next(reversed(heard)) != beat.call_id:
+            raise _Refused("replayed", f"Call-ID {beat.call_id} was followed by another")
+        if beat.number < last:
+            raise _Refused("replayed", f"CSeq {beat.number} after {last}")
+        return beat.number > last
+
+    def _remember(self, beat: _Beat) -> None:
+        heard = self._heard.setdefault(beat.address, OrderedDict())
+        self._heard.move_to_end(beat.address)
+        heard[beat.call_id] = beat.number
+        heard.move_to_end(beat.call_id)
+        if len(heard) > REMEMBERED_CALL_IDS:
+            heard.popitem(last=False)
+        if len(self._heard) > REMEMBERED_SERVERS:
+            del self._heard[next(address for address in self._heard if address not in self._table)]
+
+    def _noted(self, reason: str, note: str, source: Address, now: float) -> Verdict:
+        earlier = self.refusals.pop((source[0], reason), None)
+        times = earlier.times + 1 if earlier else 1
+        self.refusals[source[0], reason] = Refusal(now, source, reason, note[:200], times)
+        if len(self.refusals) > REMEMBERED_REFUSALS:
+            self.refusals.popitem(last=False)
+        return Verdict(reason, note[:200])
+
+    def _answered(self, verdict: Verdict, request: Request, source: Address, status: int) -> Verdict:
+        """With the answer, to where the datagram came from: its host for certain, the port as RFC 3581 has it."""
+        via = request.via.with_source(*source)
+        request.replace_top("Via", str(via))
+        tag = keyed_hash(self._key, "registration", request.call_id)
+        fields = [("Retry-After", RETRY_AFTER)] if status == 503 else []
+        target = source[0], way_back(via)[1]
+        return verdict._replace(answer=reply(request, status, "", tag, fields).to_bytes(), target=target)
+
+    # -- the table --------------------------------------------------------------------------------------------------
+
+    def undo(self, name: str, source: Address, note: str, now: float) -> None:
+        """It has arrived, and its sockets could not be opened."""
+        self.forget(name)
+        self._counters["registration.unreachable"] += 1
+        self._noted("unreachable", note, source, now)
+
+    def forget(self, name: str) -> None:
+        self._table = {address: each for address, each in self._table.items() if each.line.name != name}
+
+    def sweep(self, now: float, timeout: float, health: Mapping[str, Health]) -> list[tuple[Registered, str]]:
+        """Takes out, with the reason, who took leave and has gone, and who has neither beaten nor answered the
+        forwarder's heartbeats for `timeout` seconds. `health` is by name."""
+        gone: list[tuple[Registered, str]] = []
+        for each in self._table.values():
+            known = health.get(each.line.name)
+            alive = known is not None and known.alive
+            lived = now if alive else max(each.beaten, known.since if known else 0.0)
+            if each.leaving and not alive:
+                gone.append((each, "took leave and has gone"))
+                self._counters["registration.left"] += 1
+            elif now - lived > timeout:
+                gone.append((each, f"neither beat nor answered heartbeats for {timeout:g} s"))
+                self._counters["registration.expired"] += 1
+        for each, _ in gone:
+            del self._table[each.line.address]
+        return gone
+
+    def lines(self) -> tuple[ServerLine, ...]:
+        """In order of arrival."""
+        return tuple(each.line for each in self._table.values())
+
+    def rebased(self, static: Iterable[ServerLine], allow: Networks) -> tuple[ServerLine, ...]:
+        """The registered servers beside other servers of the file: `rebase` would leave these."""
+        return tuple(each.line for each in self._beside(tuple(static), allow).values())
+
+    def rebase(self, static: Iterable[ServerLine], allow: Networks, foreign: bool) -> None:
+        """After a reload: who is in the file now, or may not register any more, is out; whose name the file has
+        given to another has a new one."""
+        self._static, self._foreign, self._allow = tuple(static), foreign, allow
+        self._table = self._beside(self._static, allow)
+
+    def _beside(self, static: tuple[ServerLine, ...], allow: Networks) -> dict[Address, Registered]:
+        named = {line.name for line in static}
+        addressed = {line.address for line in static}
+        table = {}
+        for address, each in self._table.items():
+            if address in addressed or address[0] not in allow:
+                continue
+            name = format_address(address) if each.line.name in named else each.line.name
+            table[address] = replace(each, line=ServerLine(name, address))
+        return table
+
+
+# -- one heartbeat, read ----------------------------------------------------------------------------------------------
+
+
+def _request(data: bytes) -> Request:
+    """What may be answered: a whole request and no ACK. Raises RemoteProtocolError or refuses."""
+    if len(data) > MOST_OCTETS:
+        raise RemoteProtocolError(f"{len(data)} octets are no heartbeat")
+    message = parse(data)
+    if not isinstance(message, Request) or message.method == "ACK":
+        raise RemoteProtocolError("only requests are heartbeats")
+    message.check()
+    if len(message.call_id) > LONGEST_CALL_ID:
+        raise RemoteProtocolError(f"a Call-ID of more than {LONGEST_CALL_ID} characters")
+    return message
+
+
+def _beat(request: Request) -> _Beat:
+    if request.method not in METHODS:
+        raise RemoteProtocolError(f"{request.method[:20]} is no heartbeat; OPTIONS or INFO is")
+    if not any((request.get(mark) or "").strip() == "1" for mark in MARKS):
+        raise RemoteProtocolError(f"no {MARKS[0]}: 1")
+    entries, faults = parse_properties(decode(request.body))
+    if faults:
+        raise RemoteProtocolError(faults[0].located("body"))
+    said = {entry.key: entry.value.strip() for entry in entries}
+    leaving = said.get("GRACEFUL_SHUTDOWN", "").lower() == "true"
+    return _Beat(_address(said), said.get("hostname", ""), leaving, request.call_id, request.cseq.number)
+
+
+def _address(said: Mapping[str, str]) -> Address:
+    ip, port = said.get("ip", ""), said.get("udpPort", "")
+    try:
+        host = str(ip_address(ip))
+    except ValueError:
+        raise RemoteProtocolError(f"ip={ip[:60]} is not an IP address") from None
+    if not re.fullmatch("[0-9]{1,5}", port) or not 0 < int(port) < 65_536:
+        raise RemoteProtocolError(f"udpPort={port[:20]} is not a UDP port, which a server here must have")
+    if "%" in host or not literal((host, int(port))):
+        raise RemoteProtocolError(f"ip={ip[:60]} is not one computer's address")
+    return host, int(port)
+
+
+def _name(hostname: str, address: Address, taken: Iterable[str]) -> str:
+    """The host's name as far as it fits into logs, labels and paths, if it is free; else the address, which is."""
+    name = _UNFIT.sub("-", hostname)[:40].strip("-._")
+    return name if name and name != PHONES and name not in taken else format_address(address)

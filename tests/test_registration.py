@@ -1,0 +1,358 @@
+"""The registration table with literals: one datagram, the table, the time -> what it means."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from forwarder_kit import KEY, field, head
+from fuzz_kit import broken, noise
+
+from failover.health import DOWN, RECOVERING, UP, Health
+from failover.networks import LOOPBACK, Networks
+from failover.registration import (
+    MOST_SERVERS,
+    REMEMBERED_CALL_IDS,
+    REMEMBERED_REFUSALS,
+    REMEMBERED_SERVERS,
+    Registration,
+)
+from failover.settings import ServerLine
+from plumbing.address import format_address
+
+SENDER = ("127.0.0.1", 40_000)
+FILE = (ServerLine("server1", ("127.0.0.1", 5070)),)
+NET = Networks.parse("10.0.0.0/8")
+
+
+def body(ip="127.0.0.1", port=5080, hostname="server2", *more):
+    return "\n".join([f"hostname={hostname}", f"ip={ip}", f"udpPort={port}", f"tcpPort={port}", *more]) + "\n"
+
+
+def beat(text=None, number=1, call_id="life-1", method="OPTIONS", mark="Mobicents-Heartbeat: 1", via="127.0.0.1:5080"):
+    """A heartbeat as Mobicents' servers write it."""
+    text = (body() if text is None else text).encode()
+    lines = [
+        f"{method} sip:127.0.0.1:5065 SIP/2.0", f"Via: SIP/2.0/UDP {via};branch=z9hG4bK{call_id}.{number}",
+        "Max-Forwards: 70", "From: <sip:server2@127.0.0.1>;tag=1", "To: <sip:127.0.0.1:5065>",
+        f"Call-ID: {call_id}", f"CSeq: {number} {method}", *([mark] if mark else []), f"Content-Length: {len(text)}",
+    ]  # fmt: skip
+    return "\r\n".join([*lines, "", ""]).encode() + text
+
+
+@pytest.fixture
+def table():
+    return make()
+
+
+def make(allow=LOOPBACK, foreign=False, static=FILE, own=("127.0.0.1", 5060)):
+    return Registration(KEY, allow, foreign, static, Counter(), lambda address: address == own)
+
+
+def shown(registration):
+    return [(line.name, format_address(line.address)) for line in registration.lines()]
+
+
+def refused(registration):
+    return [(refusal.reason, refusal.times) for refusal in registration.refusals.values()]
+
+
+def status(verdict):
+    return int(head(verdict.answer)[0].split()[1]) if verdict.answer else None
+
+
+# -- coming, beating, leaving -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["OPTIONS", "INFO"])
+@pytest.mark.parametrize("mark", ["Mobicents-Heartbeat: 1", "Restcomm-Heartbeat: 1", "mobicents-heartbeat :  1 "])
+def test_a_heartbeat_registers_its_server_and_is_answered_200(table, method, mark):
+    verdict = table.receive(beat(method=method, mark=mark), SENDER, 100.0)
+    assert (verdict.what, verdict.name, verdict.target) == ("arrived", "server2", ("127.0.0.1", 5080))
+    assert head(verdict.answer)[0] == "SIP/2.0 200 OK"
+    assert field(verdict.answer, "CSeq") == f"1 {method}" and ";tag=" in field(verdict.answer, "To")
+    assert shown(table) == [("server2", "127.0.0.1:5080")]
+    assert table.receive(beat(number=2, method=method, mark=mark), SENDER, 105.0).what == "beat"
+    assert len(table.servers) == 1
+
+
+def test_servers_stand_in_the_order_of_their_arrival_and_one_that_comes_again_is_the_last(table):
+    for n in (3, 1, 2):
+        table.receive(beat(body(port=5070 + n, hostname=f"s{n}"), call_id=f"life-{n}"), SENDER, 100.0 + n)
+    assert [name for name, _ in shown(table)] == ["s3", "s1", "s2"]
+    table.forget("s3")
+    table.receive(beat(body(port=5073, hostname="s3"), 2, "life-3"), SENDER, 110.0)
+    assert [name for name, _ in shown(table)] == ["s1", "s2", "s3"]
+
+
+def test_graceful_shutdown_is_a_leave_and_a_new_life_at_the_address_takes_it_back(table):
+    table.receive(beat(), SENDER, 100.0)
+    leave = body("127.0.0.1", 5080, "server2", "GRACEFUL_SHUTDOWN=true")
+    assert table.receive(beat(leave, 2), SENDER, 101.0).what == "leaving"
+    assert table.receive(beat(leave, 3), SENDER, 102.0).what == "beat", "it has said so before"
+    assert table.servers[0].leaving
+    assert table.receive(beat(call_id="life-2"), SENDER, 103.0).what == "back"
+    assert not table.servers[0].leaving
+
+
+def test_an_answer_goes_to_the_sender_s_own_address_and_to_the_port_that_rfc_3581_names(table):
+    for via, port in (("192.0.2.66:5099", 5099), ("192.0.2.66:5099;rport", 40_000), ("a.example", 5060)):
+        verdict = table.receive(beat(via=via, call_id=via), SENDER, 100.0)
+        assert verdict.target == ("127.0.0.1", port)
+        assert "received=127.0.0.1" in field(verdict.answer, "Via")
+
+
+def test_whoever_is_silent_for_the_timeout_is_out_and_whoever_answers_probes_is_not(table):
+    for n in (1, 2, 3):
+        table.receive(beat(body(port=5080 + n, hostname=f"s{n}"), call_id=f"life-{n}"), SENDER, 100.0)
+    health = {"s1": Health(UP, 100.1, ""), "s2": Health(DOWN, 104.0, ""), "s3": Health(RECOVERING, 99.0, "")}
+    assert table.sweep(110.0, 10.0, health) == []
+    gone = table.sweep(110.5, 10.0, health)
+    assert [(each.line.name, why) for each, why in gone] == [
+        ("s3", "neither beat nor answered heartbeats for 10 s")]  # fmt: skip
+    assert [each.line.name for each, _ in table.sweep(114.5, 10.0, health)] == ["s2"], "last heard at 104"
+    assert shown(table) == [("s1", "127.0.0.1:5081")] and table.sweep(1000.0, 10.0, health) == []
+
+
+def test_whoever_took_leave_is_out_as_soon_as_it_has_gone(table):
+    table.receive(beat(), SENDER, 100.0)
+    table.receive(beat(body("127.0.0.1", 5080, "server2", "GRACEFUL_SHUTDOWN=TRUE"), 2), SENDER, 101.0)
+    assert table.sweep(101.1, 10.0, {"server2": Health(UP, 100.1, "")}) == []
+    assert [why for _, why in table.sweep(101.2, 10.0, {"server2": Health(DOWN, 101.15, "")})] == [
+        "took leave and has gone"]  # fmt: skip
+
+
+# -- names ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "hostname, name",
+    [
+        ("alpha.example-1", "alpha.example-1"),
+        ("", "127.0.0.1:5080"),
+        ("server1", "127.0.0.1:5080"),  # the file's
+        ("phones", "127.0.0.1:5080"),  # the other side's
+        ('a"} 1\\n# evil', "a-1-evil"),
+        ("../../status", "status"),
+        ("x" * 100, "x" * 40),
+        ("\\u00fc\\u0000", "127.0.0.1:5080"),
+    ],
+)
+def test_a_name_is_the_hostname_as_far_as_it_fits_and_is_free_else_the_address(table, hostname, name):
+    table.receive(beat(body(hostname=hostname)), SENDER, 100.0)
+    assert shown(table) == [(name, "127.0.0.1:5080")]
+
+
+def test_two_servers_of_one_computer_with_one_hostname_are_told_apart(table):
+    table.receive(beat(body(port=5081, hostname="host")), SENDER, 100.0)
+    table.receive(beat(body(port=5082, hostname="host"), call_id="life-2"), SENDER, 100.0)
+    assert shown(table) == [("host", "127.0.0.1:5081"), ("127.0.0.1:5082", "127.0.0.1:5082")]
+
+
+def test_a_server_of_the_file_may_beat_and_makes_no_second_one(table):
+    leave = body("127.0.0.1", 5070, "server2", "GRACEFUL_SHUTDOWN=true")
+    for text in (body(port=5070), leave):
+        verdict = table.receive(beat(text), SENDER, 100.0)
+        assert (verdict.what, verdict.name, status(verdict)) == ("static", "server1", 200)
+    assert table.servers == [] and not table.refusals
+
+
+def test_after_a_reload_the_file_s_servers_have_their_addresses_and_names_and_the_others_stay(table):
+    for n in (2, 3, 4):
+        table.receive(beat(body(port=5070 + n, hostname=f"server{n}"), call_id=f"life-{n}"), SENDER, 100.0)
+    file = (ServerLine("server2", ("127.0.0.1", 9000)), ServerLine("other", ("127.0.0.1", 5073)))
+    expected = (ServerLine("127.0.0.1:5072", ("127.0.0.1", 5072)), ServerLine("server4", ("127.0.0.1", 5074)))
+    assert table.rebased(file, LOOPBACK) == expected
+    assert len(table.servers) == 3, "that was a question only"
+    table.rebase(file, LOOPBACK, False)
+    assert table.lines() == expected
+    table.rebase(file, LOOPBACK, False)
+    assert table.lines() == expected, "a name once taken from the address stays"
+    table.rebase(file, NET, False)
+    assert table.lines() == (), "none of them may register any more"
+
+
+# -- what changes nothing ---------------------------------------------------------------------------------------------
+
+
+def test_a_stranger_s_heartbeat_is_not_even_answered_and_is_shown_with_its_reason(table):
+    verdict = table.receive(beat(body("192.0.2.7")), ("192.0.2.7", 5060), 100.0)
+    assert (verdict.what, verdict.answer, table.servers) == ("outside", b"", [])
+    (shown,) = table.refusals.values()
+    assert shown.note == "192.0.2.7 is not in registration.allow (127.0.0.0/8, ::1/128)"
+
+
+def test_who_may_register_is_what_the_networks_say_and_then_loopback_may_not():
+    table = make(NET)
+    assert table.receive(beat(), SENDER, 100.0).what == "outside"
+    assert table.receive(beat(body("10.1.2.3", 5060)), ("10.1.2.3", 5060), 100.0).what == "arrived"
+
+
+def test_a_server_may_register_its_own_address_only_unless_it_is_allowed():
+    text = body("10.1.2.4", 5060)
+    closed, open_ = make(NET), make(NET, foreign=True)
+    assert closed.receive(beat(text), ("10.1.2.3", 5060), 100.0).what == "foreign"
+    assert open_.receive(beat(text), ("10.1.2.3", 5060), 100.0).what == "arrived"
+    elsewhere = beat(body("192.0.2.7", 5060), call_id="life-2")
+    assert open_.receive(elsewhere, ("10.1.2.3", 5060), 100.0).what == "foreign", "allowed networks all the same"
+
+
+def test_the_forwarder_s_own_address_is_no_server(table):
+    verdict = table.receive(beat(body(port=5060)), SENDER, 100.0)
+    assert (verdict.what, status(verdict), table.servers) == ("own", 403, [])
+
+
+@pytest.mark.parametrize(
+    "data, note",
+    [
+        (beat(mark=""), "no Mobicents-Heartbeat: 1"),
+        (beat(mark="Mobicents-Heartbeat: 2"), "no Mobicents-Heartbeat: 1"),
+        (beat(method="INVITE"), "INVITE is no heartbeat; OPTIONS or INFO is"),
+        (beat(""), "ip= is not an IP address"),
+        (beat("ip=127.0.0.1"), "udpPort= is not a UDP port, which a server here must have"),
+        (beat(body(port=0)), "udpPort=0 is not a UDP port, which a server here must have"),
+        (beat(body(port=65_536)), "udpPort=65536 is not a UDP port, which a server here must have"),
+        (beat(body(port="5080x")), "udpPort=5080x is not a UDP port, which a server here must have"),
+        (beat(body("server2.example")), "ip=server2.example is not an IP address"),
+        (beat(body("0.0.0.0")), "ip=0.0.0.0 is not one computer's address"),
+        (beat(body("224.0.0.1")), "ip=224.0.0.1 is not one computer's address"),
+        (beat(body("fe80::1%eth0")), "ip=fe80::1%eth0 is not one computer's address"),
+        (beat("ip=\\u12"), "body:1: '\\u12' is not a character: \\u takes four hexadecimal digits"),
+    ],
+)  # fmt: skip
+def test_a_malformed_heartbeat_is_answered_400_and_shown_with_what_is_wrong(table, data, note):
+    verdict = table.receive(data, SENDER, 100.0)
+    assert (verdict.what, table.servers) == ("malformed", [])
+    assert (status(verdict), verdict.note) == (400, note)
+    assert refused(table) == [("malformed", 1)]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\r\n\r\n",
+        b"hello",
+        b"SIP/2.0 200 OK\r\n\r\n",
+        beat(method="ACK"),
+        beat(body() + "#" * 9_000),
+        beat().replace(b"CSeq: 1 OPTIONS", b"CSeq: 1 INFO"),
+        beat().replace(b"Call-ID: life-1\r\n", b""),
+        beat(call_id=""),
+        beat(call_id="x" * 300),
+        beat().replace(b"Max-Forwards: 70", b"Max-Forwards: many"),
+    ],
+)
+def test_what_cannot_be_answered_is_not(table, data):
+    verdict = table.receive(data, SENDER, 100.0)
+    assert (verdict.what, verdict.answer, table.servers) == ("malformed", b"", [])
+
+
+def test_there_is_room_for_so_many_and_the_next_hears_503():
+    table = make()
+    for n in range(MOST_SERVERS):
+        assert table.receive(beat(body(port=6000 + n), call_id=f"{n}"), SENDER, 100.0).what == "arrived"
+    verdict = table.receive(beat(body(port=7000), call_id="one more"), SENDER, 100.0)
+    assert (verdict.what, status(verdict), field(verdict.answer, "Retry-After")) == ("full", 503, "5")
+    assert table.receive(beat(body(port=6000), 2, "0"), SENDER, 101.0).what == "beat"
+    assert len(table.servers) == MOST_SERVERS
+
+
+def test_a_leave_of_a_server_that_is_not_in_the_table_registers_nobody(table):
+    verdict = table.receive(beat(body("127.0.0.1", 5080, "x", "GRACEFUL_SHUTDOWN=true")), SENDER, 100.0)
+    assert (verdict.what, status(verdict), table.servers) == ("unlisted", 200, [])
+
+
+# -- replays ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_last_heartbeat_again_is_a_retransmission_that_is_answered_and_proves_no_life(table):
+    table.receive(beat(), SENDER, 100.0)
+    verdict = table.receive(beat(), SENDER, 109.0)
+    assert (verdict.what, status(verdict)) == ("repeated", 200)
+    assert (table.servers[0].beaten, table.servers[0].beats) == (100.0, 1)
+
+
+def test_a_cseq_that_does_not_grow_is_refused(table):
+    leave = body("127.0.0.1", 5080, "server2", "GRACEFUL_SHUTDOWN=true")
+    table.receive(beat(number=7), SENDER, 100.0)
+    verdict = table.receive(beat(leave, 6), SENDER, 101.0)
+    assert (verdict.what, status(verdict), verdict.note) == ("replayed", 403, "CSeq 6 after 7")
+    assert not table.servers[0].leaving
+
+
+def test_the_leave_of_a_former_life_drains_nobody(table):
+    leave = beat(body("127.0.0.1", 5080, "server2", "GRACEFUL_SHUTDOWN=true"), 2)
+    table.receive(beat(), SENDER, 100.0)
+    table.receive(leave, SENDER, 101.0)
+    table.sweep(102.0, 10.0, {})
+    table.receive(beat(call_id="life-2"), SENDER, 200.0)
+    assert table.receive(leave, SENDER, 201.0).what == "replayed"
+    assert table.receive(beat(number=99), SENDER, 201.0).what == "replayed", "nor does any later number of that life"
+    assert not table.servers[0].leaving
+
+
+def test_old_heartbeats_do_not_bring_back_a_server_that_left_and_a_partition_s_end_does(table):
+    for number in (1, 2, 3):
+        table.receive(beat(number=number), SENDER, 100.0)
+    table.sweep(200.0, 10.0, {})
+    assert [table.receive(beat(number=n), SENDER, 201.0).what for n in (1, 2, 3)] == ["replayed"] * 3
+    assert table.servers == []
+    assert table.receive(beat(number=4), SENDER, 202.0).what == "arrived"
+
+
+def test_servers_that_take_a_new_call_id_for_every_heartbeat_beat_too_and_memory_stays_bounded(table):
+    for n in range(1000):
+        assert table.receive(beat(call_id=f"c{n}"), SENDER, 100.0 + n).what == ("beat" if n else "arrived")
+    assert table.receive(beat(call_id="c990"), SENDER, 2000.0).what == "replayed"
+    assert {len(heard) for heard in table._heard.values()} == {REMEMBERED_CALL_IDS}
+    for n in range(1000):
+        table.receive(beat(body(port=6000 + n), call_id="x"), SENDER, 3000.0)
+        if n % 2:
+            table.forget(table.servers[-1].line.name)
+            table.forget(table.servers[-1].line.name)
+    assert len(table._heard) <= REMEMBERED_SERVERS
+
+
+def test_refusals_are_counted_by_computer_and_reason_and_only_the_latest_are_kept(table):
+    for _ in range(5):
+        table.receive(b"noise", SENDER, 100.0)
+    for n in range(100):
+        table.receive(b"noise", (f"192.0.2.{n}", 1), 101.0)
+    assert len(table.refusals) == REMEMBERED_REFUSALS and refused(table)[-1] == ("outside", 1)
+    table.receive(b"noise", SENDER, 102.0)
+    table.receive(b"noise", SENDER, 103.0)
+    assert refused(table)[-1] == ("malformed", 2)
+
+
+def test_no_bytes_raise_and_none_of_them_change_a_server_but_a_heartbeat():
+    """Any datagram is either a heartbeat of an allowed sender's own address or changes nothing but counters."""
+    table = make()
+    samples = [beat(), beat(method="INFO", number=3), beat(body("127.0.0.1", 5080, "s", "GRACEFUL_SHUTDOWN=true"), 5)]
+    for data in [*noise(2_000, 400), *broken(samples, 6_000)]:
+        before = table.lines()
+        verdict = table.receive(data, SENDER, 100.0)
+        assert len(table.servers) <= MOST_SERVERS and len(table.refusals) <= REMEMBERED_REFUSALS
+        if verdict.what != "arrived":
+            assert table.lines() == before
+        assert not verdict.answer or verdict.target[0] == SENDER[0]
+        assert all(line.address[0] == "127.0.0.1" for line in table.lines())
+        if len(table.servers) > 50:
+            table = make()
+
+
+# -- networks ---------------------------------------------------------------------------------------------------------
+
+
+def test_networks_as_an_operator_writes_them():
+    networks = Networks.parse("10.0.0.0/8, 192.0.2.7,2001:db8::/32")
+    inside = ["10.255.0.1", "192.0.2.7", "2001:db8::1"]
+    assert [host in networks for host in (*inside, "192.0.2.8", "::1", "nonsense")] == [True] * 3 + [False] * 3
+    assert str(networks) == "10.0.0.0/8, 192.0.2.7/32, 2001:db8::/32"
+    for text, fault in {
+        "10.0.0.1/8": "'10.0.0.1/8' has bits beyond its length",
+        "loopback": "'loopback' is not a network",
+        "10.0.0.0/8,": "'' is not a network",
+    }.items():
+        with pytest.raises(ValueError, match=fault):
+            Networks.parse(text)
