@@ -132,6 +132,7 @@ class Core(Members):
         if target in self.lines.own:
             return self._refuse(request, row, now, 482, "loop", "it would come back to the forwarder")
         own = self.lines.towards(target[0])
+        self.lines.suit_strict_router(request)
         self.lines.record_route(request, own, self.table.by_name[row.leg])
         self.lines.push_via(request, own, branch, row.leg)
         return self._passed(request, row, now, Send(PHONES, request.to_bytes(), target), "its Request-URI")
@@ -189,7 +190,7 @@ class Core(Members):
         if row.leg != PHONES:
             sender = self.table.by_name[row.leg]
             sender.responses += 1
-            self.inflight.came_through((branch, method, response.status, response.to.tag))
+            self.inflight.came_through((branch, method, response.status, response.to_tag))
             sender.answered = now
             if response.status >= 200:
                 resumed = self._settle(self.inflight.answered((branch, method)), row.leg, now)
@@ -210,7 +211,7 @@ class Core(Members):
         if not server:
             return self._drop(row, now, "no-server", "no server lives to take the response")
         beneath = response.vias[:2][-1].branch  # ours in the request that the server sent on, if it did not begin here
-        key = (beneath, response.cseq.method, response.status, response.to.tag)
+        key = (beneath, response.cseq.method, response.status, response.to_tag)
         self.inflight.echo(key, Row(server.name, row.data, row.leg, row.source, row.since, row.moves))
         return self._passed(response, row, now, Send(server.name, response.to_bytes()), why)
 

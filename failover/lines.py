@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from failover.route import names, way_back
 from failover.table import Server, ServerTable
-from failover.validation import LOOP, loop_word, take_last_route
+from failover.validation import LOOP, append_route, loop_word, take_last_route
 from plumbing.address import Address, format_address
 from sip.branch import keyed_hash, make_branch
 from sip.errors import RemoteProtocolError
@@ -69,6 +69,15 @@ class Lines:
             return ""
         request.uri = str(NameAddr.parse(take_last_route(request)).uri)
         return word
+
+    def suit_strict_router(self, request: Request) -> None:
+        """RFC 3261 16.6 step 6: to a next hop of before RFC 3261, whose Route has no `lr`, goes what it looks at, the
+        Request-URI, and the one that it takes the place of goes last in the Route."""
+        route = request.routes[:1]
+        if route and "lr" not in route[0].uri.params:
+            request.pop("Route")
+            append_route(request, f"<{request.uri}>")
+            request.uri = str(route[0].uri)
 
     def pop_routes(self, request: Request) -> str:
         """Takes the forwarder's own Route away, or two if its Record-Routes had two addresses; returns the hint."""

@@ -74,3 +74,9 @@ def take_last_route(request: Request) -> str:
     else:
         del request.fields[at]
     return last
+
+
+def append_route(request: Request, value: str) -> None:
+    """As the last Route."""
+    at = max((at for at, field in enumerate(request.fields) if field.name == "Route"), default=-1)
+    request.fields.insert(at + 1 or len(request.fields), make_field("Route", value))
