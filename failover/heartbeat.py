@@ -80,7 +80,6 @@ class Heartbeat:
             self.sock.close()
             raise
         self._script = Script(server, self.sock.getsockname()[:2], token)
-        self.heard = True  # within the interval that is running; nothing was asked before the first
 
     def ask(self, now: float, patience: float) -> None:
         """Sends the next one. Raises OSError (ConnectionError where the server's computer refuses)."""

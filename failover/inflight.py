@@ -8,7 +8,7 @@ Bounded in number, octets and age: a row that falls out costs one replay, and a 
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import dataclass
 
 from plumbing.address import Address
@@ -23,14 +23,18 @@ EchoKey = tuple[str, str, int, str]  # our branch in the request, the CSeq's met
 
 @dataclass(slots=True)
 class Row:
-    """One datagram on its way through a server. `replayed`: it was moved once already."""
+    """One datagram on its way through a server. `moves`: how often the server that had it went down."""
 
     server: str
     data: bytes
     leg: str
     source: Address
     since: float
-    replayed: bool = False
+    moves: int = 0
+
+    @property
+    def replayed(self) -> bool:
+        return self.moves > 0
 
 
 class InFlight:
@@ -38,17 +42,23 @@ class InFlight:
         self._counters = counters
         self._waiting: dict[Key, Row] = {}  # oldest first, as Python's dicts keep their order
         self._passed: dict[EchoKey, Row] = {}  # likewise
+        self.moving: deque[Row] = deque()  # taken from servers that went down, not yet sent on
         self._octets = 0
 
     def __len__(self) -> int:
         return len(self._waiting) + len(self._passed)
+
+    @property
+    def owing(self) -> bool:
+        """Some request waits for its answer."""
+        return bool(self._waiting)
 
     def wait(self, key: Key, row: Row) -> None:
         """A request was sent. Its retransmission moves the row to where it went now, and makes it no younger."""
         earlier = self._waiting.get(key)
         if earlier:
             self._octets -= len(earlier.data)
-            row.since, row.replayed = earlier.since, earlier.replayed or row.replayed
+            row.since, row.moves = earlier.since, max(earlier.moves, row.moves)
         self._waiting[key] = row
         self._octets += len(row.data)
         self._bound(row.since)
@@ -78,18 +88,29 @@ class InFlight:
             self._octets -= len(row.data)
         return row
 
-    def take(self, server: str, now: float) -> list[Row]:
-        """Removes all that this server owes, oldest first; those too old to matter are left out, and so are requests
+    def move(self, server: str, now: float) -> int:
+        """All that this server owes is to be sent on, oldest first; returns how much that is.
+
+        Those too old to matter are left out, and so are requests
         whose 2xx it was about to pass on: that settles them, whereas a phone that answered has forgotten its INVITE."""
         self._bound(now)
         waiting = {key: row for key, row in self._waiting.items() if row.server == server}
         passed = {key: row for key, row in self._passed.items() if row.server == server}
         self._waiting = {key: row for key, row in self._waiting.items() if row.server != server}
         self._passed = {key: row for key, row in self._passed.items() if row.server != server}
-        self._octets -= sum(len(row.data) for row in (*waiting.values(), *passed.values()))
         settled = {key[:2] for key in passed if 200 <= key[2] < 300}
-        taken = [row for key, row in waiting.items() if key not in settled]
-        return sorted([*taken, *passed.values()], key=lambda row: row.since)
+        self._octets -= sum(len(waiting[key].data) for key in settled & waiting.keys())
+        taken = [*(row for key, row in waiting.items() if key not in settled), *passed.values()]
+        for row in taken:
+            row.moves += 1
+        self.moving.extend(sorted(taken, key=lambda row: row.since))
+        return len(taken)
+
+    def moved(self, most: int) -> list[Row]:
+        """The next of what is to be sent on."""
+        rows = [self.moving.popleft() for _ in range(min(most, len(self.moving)))]
+        self._octets -= sum(len(row.data) for row in rows)
+        return rows
 
     def _bound(self, now: float) -> None:
         while self._passed:
@@ -104,6 +125,6 @@ class InFlight:
                 return
             self._counters["inflight.expired" if old else "inflight.overflow"] += 1
             self._octets -= len(self._waiting.pop(key).data)
-        while len(self._passed) > MAX_ROWS or self._octets > MAX_OCTETS:
+        while self._passed and (len(self._passed) > MAX_ROWS or self._octets > MAX_OCTETS):
             self._counters["inflight.overflow"] += 1
             self.came_through(next(iter(self._passed)))

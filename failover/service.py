@@ -5,45 +5,31 @@ Everything the core owns is touched on the `sip` thread only; other threads `ask
 
 from __future__ import annotations
 
-import secrets
 import socket
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from failover import status
-from failover.chronicle import Chronicle, Reader
+from failover.chronicle import Chronicle, Reader, plain
 from failover.core import Core
-from failover.health import ANSWER, DOWN, FAILING, MISS, REFUSED, Health
-from failover.heartbeat import BURST, MAX_DATAGRAM, NOT_NOW, Answer, Heartbeat
-from failover.legs import Datagram, OwnAddress, open_leg, open_phones
+from failover.health import DOWN, FAILING, REFUSED, Health
+from failover.heartbeat import BURST, MAX_DATAGRAM
+from failover.legs import Datagram, OwnAddress, open_phones, queued
+from failover.metrics import metrics
 from failover.outcome import Outcome, Send
+from failover.reception import Reception
 from failover.secret import Secret, passing
 from failover.settings import PHONES, ServerLine, Settings, differences
-from failover.table import Server, ServerTable
+from failover.table import Server, ServerTable, Wish
+from failover.vigil import Link, Vigil
 from plumbing.address import Address
 from plumbing.loop import Loop
 
 BACKLOG = 20_000  # datagrams, more than a receive buffer holds
-NEXT_START = {"forwarder.listen", "forwarder.secret.file", "admin.listen"}  # settings a reload cannot change
-
-
-class Link:
-    """All that leads to one server. `landed`: what others sent that came in on its leg before it was connected."""
-
-    def __init__(self, server: Server, listen: Address) -> None:
-        self.server = server
-        self.heartbeat = Heartbeat(server.address, secrets.token_hex(8))
-        try:
-            self.leg, self.landed = open_leg(listen, server.address)
-        except OSError:
-            self.heartbeat.close()
-            raise
-
-    def close(self) -> None:
-        self.leg.close()
-        self.heartbeat.close()
+# settings a reload cannot change
+NEXT_START = {"forwarder.listen", "forwarder.secret.file", "registration.listen", "admin.listen"}
 
 
 class Forwarder:
@@ -61,9 +47,14 @@ class Forwarder:
         servers = [self._server(line, Health(FAILING, self._started, "not asked yet")) for line in settings.servers]
         table = ServerTable(servers, settings.policy, settings.convergence)
         self._core = Core(table, self.secret.key, lambda host: self._own.towards(host), settings.fall, settings.rise)
+        self._reception = Reception(settings, self.secret.key, self._core.counters, self._own.is_own, self)
         self._links: dict[str, Link] = {}
         self._phones: socket.socket | None = None
-        self._due = 0.0
+        self._replaying = False
+        self._vigil = Vigil(
+            self._loop, self._core, self._chronicle, self._carry_out,
+            lambda link: self._receive(link.leg, link.server.name, BACKLOG), self._refused,
+        )  # fmt: skip
 
     # -- any thread -------------------------------------------------------------------------------------------------
 
@@ -72,6 +63,7 @@ class Forwarder:
         try:
             self._phones = open_phones(self.settings.listen)
             self._links = {server.name: Link(server, self.settings.listen) for server in self._core.table.servers}
+            self._reception.open(self._loop)
         except OSError:
             self._close()
             raise
@@ -79,8 +71,7 @@ class Forwarder:
         self._loop.watch(phones, lambda: self._receive(phones, PHONES))
         for link in self._links.values():
             self._watch(link)
-        self._due = time.monotonic()
-        self._loop.at(self._due, self._beat)
+        self._vigil.watch(self._links, self.settings.interval, self.settings.fall)
         self._loop.start()
 
     def stop(self) -> None:
@@ -96,9 +87,18 @@ class Forwarder:
         """The /status object."""
         return self._loop.ask(self._status)
 
+    def failovers(self) -> list[dict[str, object]]:
+        """The /failovers list."""
+        return self._loop.ask(lambda: status.failovers(self._core, time.time() - time.monotonic()))
+
+    def wish(self, name: str, wish: Wish) -> None:
+        """What the operator wants of a server, until told otherwise or started again. KeyError: there is none of that
+        name."""
+        self._loop.ask(lambda: self._carry_out(self._core.wish(name, wish, time.monotonic())))
+
     def metrics(self) -> str:
         """The /metrics text."""
-        return self._loop.ask(lambda: status.metrics(self._core, self._started, time.monotonic()))
+        return self._loop.ask(lambda: metrics(self._core, self._started, time.monotonic(), time.time()))
 
     def summary(self) -> str:
         """One line for systemctl status."""
@@ -135,7 +135,7 @@ class Forwarder:
             except BlockingIOError:
                 return
             except ConnectionError:
-                self._refused(leg)
+                self._refused(leg, "its port refused a message")
                 continue
             except OSError as error:
                 self._chronicle.trouble(self._core, "receive", f"{leg}: {error}")
@@ -146,22 +146,33 @@ class Forwarder:
         if leg == PHONES and source in self._core.table.by_address:
             # A server that sends to another of our addresses than its leg has, or whose leg has a port of its own.
             leg = self._core.table.by_address[source].name
-        self._carry_out(self._core.receive(data, leg, source, time.monotonic()))
+        now = time.monotonic()
+        link = self._links.get(leg)
+        if link:
+            self._vigil.spoke(link, now)
+        self._carry_out(self._core.receive(data, leg, source, now))
 
     def _take_all(self, datagrams: list[Datagram]) -> None:
         for data, source in datagrams:
             self._take(data, PHONES, source)
 
-    def _carry_out(self, outcome: Outcome) -> None:
+    def _carry_out(self, *outcomes: Outcome) -> None:
         """Sends and tells. A refusal on the way moves its server's work, which is then carried out too."""
-        waiting = deque([outcome])
+        waiting = deque(outcomes)
         while waiting:
             outcome = waiting.popleft()
             for event in outcome.events:
                 self._chronicle.tell(self._core, event)
             for send in outcome.sends:
                 if not self._send(send):
-                    waiting.append(self._core.signal(send.to, REFUSED, time.monotonic(), "its port refused a message"))
+                    waiting += self._gone(send.to, "its port refused a message")
+        if self._core.inflight.moving and not self._replaying:
+            self._replaying = True
+            self._loop.post(self._replay)
+
+    def _replay(self) -> None:
+        self._replaying = False
+        self._carry_out(self._core.replay(time.monotonic()))
 
     def _send(self, send: Send) -> bool:
         """False if the server's computer refused. Whatever else fails is counted: UDP promises nothing."""
@@ -169,6 +180,7 @@ class Forwarder:
         try:
             if link:
                 link.leg.send(send.data)
+                self._vigil.sent(link)
             elif self._phones and send.target:
                 self._phones.sendto(send.data, send.target)
         except ConnectionError:
@@ -177,103 +189,95 @@ class Forwarder:
             self._chronicle.trouble(self._core, "send", f"to {send.to} {send.target or ''}: {error}")
         return True
 
-    def _refused(self, leg: str) -> None:
-        if leg != PHONES:
-            self._carry_out(self._core.signal(leg, REFUSED, time.monotonic(), "its port refused a message"))
+    def _refused(self, leg: str, why: str) -> None:
+        self._carry_out(*self._gone(leg, why))
 
-    # -- sip thread: heartbeats -------------------------------------------------------------------------------------
-
-    def _beat(self) -> None:
-        """Once an interval: what has come counts, then who kept silent missed one, then everybody is asked again."""
+    def _gone(self, name: str, why: str) -> list[Outcome]:
+        """Its port refused. What it had said before that still counts: the system tells the refusal first."""
+        link = self._links.get(name)
+        if not link:
+            return []
         now = time.monotonic()
-        late = now - self._due > self.settings.interval  # we slept, so nobody else's silence means anything
-        for link in list(self._links.values()):
-            self._hear(link)
-            if not link.heartbeat.heard and not late:
-                self._carry_out(self._core.signal(link.server.name, MISS, now, "no answer to heartbeats"))
-            link.heartbeat.heard = False
-            try:
-                link.heartbeat.ask(now, self.settings.patience)
-            except ConnectionError:
-                self._heartbeat_refused(link)
-            except OSError as error:
-                self._chronicle.trouble(self._core, "heartbeat", f"{link.server.name}: {error}")
-        self._due = max(self._due + self.settings.interval, time.monotonic())
-        self._loop.at(self._due, self._beat)
-
-    def _hear(self, link: Link) -> None:
-        now = time.monotonic()
-        try:
-            for answer in link.heartbeat.hear(now, self.settings.patience):
-                self._answered(link, answer, now)
-        except ConnectionError:
-            self._heartbeat_refused(link)
-        except OSError as error:
-            self._chronicle.trouble(self._core, "heartbeat", f"{link.server.name}: {error}")
-
-    def _answered(self, link: Link, answer: Answer, now: float) -> None:
-        link.heartbeat.heard = True
-        health = link.server.health
-        if not health.alive:
-            # Each step back to life needs an answer to a question asked after the one before: of what a thawed server
-            # finds in its queue, nothing proves that it is back.
-            if answer.asked < health.since:
-                return
-            self._receive(link.leg, link.server.name, BACKLOG)  # what is stale falls while the fence still stands
-        why = f"answers heartbeats ({answer.status})"
-        leaving = answer.status == NOT_NOW
-        self._carry_out(self._core.signal(link.server.name, ANSWER, now, why, leaving))
-
-    def _heartbeat_refused(self, link: Link) -> None:
-        self._carry_out(self._core.signal(link.server.name, REFUSED, time.monotonic(), "its port refused a heartbeat"))
+        said = [self._core.receive(data, name, source, now) for data, source in queued(link.leg, BACKLOG)]
+        return [*said, self._core.signal(name, REFUSED, now, why)]
 
     # -- sip thread: members ----------------------------------------------------------------------------------------
 
     def _adopt(self, new: Settings) -> list[str]:
+        """Serves by what a reload has read; the servers that have registered themselves stay."""
+        old = self.settings
+        changed = differences(old, new)
+        new = replace(
+            new, listen=old.listen, admin=old.admin, secret_file=old.secret_file, registration=old.registration
+        )
+        self._serve((*new.servers, *self._reception.beside(new)), new)
+        self._reception.rebase(new)
+        for line in new.servers:
+            self._links[line.name].server.farewell = False  # it may have come by itself before
+        return [f"{said} (at the next start)" if said.split()[0] in NEXT_START else said for said in changed]
+
+    def _serve(self, lines: Sequence[ServerLine], settings: Settings) -> None:
         """Opens all that is new first, then swaps the table, then closes what is gone."""
         now = time.monotonic()
-        same = {line.name: line for line in self.settings.servers}
-        kept = {line.name for line in new.servers if same.get(line.name) == line}
+        known = {name: link.server.address for name, link in self._links.items()}
+        kept = {line.name for line in lines if known.get(line.name) == line.address}
         fresh: dict[str, Link] = {}
         try:
-            for line in new.servers:
+            for line in lines:
                 if line.name not in kept:
                     health = Health(DOWN, now, "new in the list, not heard yet")
-                    fresh[line.name] = Link(self._server(line, health), self.settings.listen)
+                    server = self._server(line, health)
+                    if line.name in self._links:
+                        server.wish = self._links[line.name].server.wish  # it has moved, the wish is for its name
+                    fresh[line.name] = Link(server, self.settings.listen)
         except OSError:
             for link in fresh.values():
                 link.close()
             raise
         gone = [link for name, link in self._links.items() if name not in kept]
-        self._links = {line.name: fresh.get(line.name) or self._links[line.name] for line in new.servers}
-        old = self.settings
-        changed = differences(old, new)
-        self._own.advertise = new.advertise
-        self.settings = replace(new, listen=old.listen, admin=old.admin, secret_file=old.secret_file)
+        self._links = {line.name: fresh.get(line.name) or self._links[line.name] for line in lines}
+        self._own.advertise = settings.advertise
+        self.settings = settings
         for link in gone:
             self._loop.unwatch(link.leg)
             self._loop.unwatch(link.heartbeat.sock)
             link.close()
-        table = ServerTable([link.server for link in self._links.values()], new.policy, new.convergence)
-        self._carry_out(self._core.adopt(table, new.fall, new.rise, now))
+        servers = [link.server for link in self._links.values()]
+        table = ServerTable(servers, settings.policy, settings.convergence)
+        self._carry_out(self._core.adopt(table, settings.fall, settings.rise, now))
         for link in fresh.values():
             self._watch(link)
-        return [f"{said} (at the next start)" if said.split()[0] in NEXT_START else said for said in changed]
+        self._vigil.watch(self._links, settings.interval, settings.fall)
+
+    def take_in(self, registered: Sequence[ServerLine]) -> None:
+        self._serve((*self.settings.servers, *registered), self.settings)
+
+    def farewell(self, name: str, leaving: bool) -> None:
+        self._carry_out(self._core.farewell(name, leaving, time.monotonic()))
+
+    def health(self) -> Mapping[str, Health]:
+        return {name: link.server.health for name, link in self._links.items()}
+
+    def say(self, reason: str, text: str) -> None:
+        self._chronicle.rarely(time.monotonic(), reason, plain(text, 300))
 
     def _server(self, line: ServerLine, health: Health) -> Server:
         return Server(line, health, self.secret.key)
 
     def _watch(self, link: Link) -> None:
         self._loop.watch(link.leg, lambda: self._receive(link.leg, link.server.name))
-        self._loop.watch(link.heartbeat.sock, lambda: self._hear(link))
+        self._loop.watch(link.heartbeat.sock, lambda: self._vigil.hear(link))
         self._loop.post(lambda: self._take_all(link.landed))
 
     def _status(self) -> dict[str, object]:
-        return status.status(self._core, self.settings.listen, self._started, time.monotonic(), time.time())
+        now, wall = time.monotonic(), time.time()
+        told = status.status(self._core, self.settings.listen, self._started, now, wall)
+        return {**told, "secret": self.secret.fingerprint, "registration": self._reception.status(now, wall)}
 
     def _close(self) -> None:
         for link in self._links.values():
             link.close()
+        self._reception.close()
         if self._phones:
             self._phones.close()
         self._links, self._phones = {}, None

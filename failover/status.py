@@ -1,11 +1,8 @@
-"""What the forwarder tells about itself: /status, /events and /metrics, made from the core's own data."""
+"""What the forwarder tells about itself: /status, /failovers and /events, made from the core's own data."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from failover.core import Core
-from failover.health import State
 from failover.outcome import Event, Failover, Passed, Resumed, StateChanged
 from failover.table import Server
 from plumbing.address import Address, format_address
@@ -19,6 +16,7 @@ def status(core: Core, listen: Address, started: float, now: float, wall: float)
         "version": VERSION,
         "listen": format_address(listen),
         "policy": core.table.policy,
+        "convergence": core.table.convergence,
         "hot": hot.name if hot else None,
         "uptime": round(now - started, 3),
         "servers": [_server(server, server is hot, now) for server in core.table.servers],
@@ -65,33 +63,6 @@ def event(told: Event, offset: float) -> tuple[str, dict[str, object]] | None:
     return None
 
 
-def metrics(core: Core, started: float, now: float) -> str:
-    """Prometheus' text format; server states in HAProxy's shape, one sample per state."""
-    lines = _family("forwarder_uptime_seconds", "gauge", "Seconds since the start.", [("", round(now - started, 3))])
-    servers = core.table.servers
-    states = [
-        (f'{{server="{server.name}",state="{state.value}"}}', int(server.health.state is state))
-        for server in servers
-        for state in State
-    ]
-    lines += _family("forwarder_server_status", "gauge", "1 for the state the server is in.", states)
-    lines += _family("forwarder_server_hot", "gauge", "1 for the server that new calls go to first.",
-                     [(f'{{server="{s.name}"}}', int(s is core.table.hot)) for s in servers])  # fmt: skip
-    lines += _family("forwarder_server_requests_total", "counter", "Requests passed on to the server.",
-                     [(f'{{server="{s.name}"}}', s.requests) for s in servers])  # fmt: skip
-    lines += _family("forwarder_server_responses_total", "counter", "Responses heard from the server.",
-                     [(f'{{server="{s.name}"}}', s.responses) for s in servers])  # fmt: skip
-    lines += _family("forwarder_in_flight", "gauge", "Datagrams that would be replayed if their server died now.",
-                     [("", len(core.inflight))])  # fmt: skip
-    counters = [(f'{{what="{name}"}}', value) for name, value in sorted(core.counters.items())]
-    lines += _family("forwarder_events_total", "counter", "Everything counted, by what it was.", counters)
-    return "\n".join([*lines, ""])
-
-
-def _family(name: str, kind: str, text: str, samples: Sequence[tuple[str, float]]) -> list[str]:
-    return [f"# HELP {name} {text}", f"# TYPE {name} {kind}", *(f"{name}{labels} {value}" for labels, value in samples)]
-
-
 def _server(server: Server, hot: bool, now: float) -> dict[str, object]:
     return {
         "name": server.name,
@@ -103,6 +74,10 @@ def _server(server: Server, hot: bool, now: float) -> dict[str, object]:
         "why": server.why,
         "requests": server.requests,
         "responses": server.responses,
+        "misses": server.misses,
+        "falls": server.falls,
+        "down": round(server.down_for(now), 3),
+        "heartbeat_ms": _milliseconds(server.took),
     }
 
 

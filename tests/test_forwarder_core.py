@@ -323,6 +323,7 @@ def test_how_often_and_how_long_a_server_was_down_is_kept():
     assert (server.falls, server.down_for(105.0)) == (1, 4.0)
     core.signal("server1", ANSWER, 106.0, "answers")
     core.signal("server1", MISS, 107.0, "no answer")
+    core.signal("server1", ANSWER, 110.0, "answers")
     revive(core, now=111.0)
     assert (server.falls, server.down_for(200.0), server.misses) == (1, 10.0, 1)
 
@@ -360,7 +361,7 @@ def test_when_no_server_lives_a_phone_hears_503_at_once_and_its_ack_is_swallowed
 # -- failover ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_refused_server_is_down_at_once_and_what_it_owes_goes_to_the_next_once():
+def test_a_refused_server_is_down_at_once_and_what_it_owes_goes_to_the_next():
     core = make_core()
     invite, message = request(), request("MESSAGE", branch="z9hG4bKm", call_id="call-2")
     phone(core, invite, 100.0)
@@ -376,7 +377,13 @@ def test_a_refused_server_is_down_at_once_and_what_it_owes_goes_to_the_next_once
     assert moved.events[1] == expected
     assert all(event.replayed and event.why.startswith("replayed") for event in moved.events[2:])
     revive(core)
-    assert kill(core, "server2", 120.0).sends == (), "moved once, not twice"
+    again = kill(core, "server2", 120.0)
+    assert [send.to for send in again.sends] == ["server1", "server1"], "it is another one since it came back"
+    revive(core, "server2", 130.0)
+    ended = kill(core, "server1", 131.0)
+    assert [(send.to, head(send.data)[0]) for send in ended.sends] == [
+        (PHONES, "SIP/2.0 503 Service Unavailable")
+    ] * 2, "not for ever: once for each server there is"
 
 
 def test_a_replayed_request_keeps_its_branch_so_that_the_far_end_takes_it_for_a_retransmission():

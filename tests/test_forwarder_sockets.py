@@ -286,7 +286,7 @@ def test_a_reload_whose_new_server_cannot_be_reached_changes_nothing(scene, monk
     def refuse(*_):
         raise OSError(101, "Network is unreachable")
 
-    monkeypatch.setattr("failover.service.open_leg", refuse)
+    monkeypatch.setattr("failover.vigil.open_leg", refuse)
     with pytest.raises(OSError, match="unreachable"):
         forwarder.reload(config(address[1], servers, "server9=127.0.0.1:9"))
     assert [server["name"] for server in forwarder.status()["servers"]] == [server["name"] for server in before]

@@ -63,3 +63,83 @@ def test_since_and_why_belong_to_the_change_not_to_the_last_signal():
 
 def test_a_failing_server_is_still_used_and_a_recovering_one_not_yet():
     assert [state for state in State if Health(state, 0.0, "").alive] == [UP, FAILING]
+
+
+# -- damping ----------------------------------------------------------------------------------------------------------
+
+BEAT = 0.05
+
+
+def flap(health, flaps, up, down, alone=False, signal=REFUSED):
+    """`flaps` times `up` seconds of answers and `down` seconds without; returns the health and the states it changed to."""
+    now, states = health.since, [health.state]
+    for beat in range(round(flaps * (up + down) / BEAT)):
+        now = health_now = beat * BEAT
+        answers = health_now % (up + down) < up
+        health = health.after(ANSWER if answers else signal, now, "", 3, 2, alone)
+        states += [health.state] if health.state is not states[-1] else []
+    return health, states[1:]
+
+
+def test_one_crash_and_return_is_welcomed_at_once():
+    health = walk(UP, ANSWER, REFUSED, ANSWER, ANSWER)
+    assert (health.state, health.since) == (UP, 4.0)
+
+
+def test_a_server_that_was_never_there_has_nothing_to_be_forgotten():
+    health = walk(FAILING, MISS, MISS, MISS, MISS, ANSWER, ANSWER)
+    assert health.state is UP
+    assert walk(FAILING, MISS, MISS, MISS, ANSWER, ANSWER, REFUSED, ANSWER, ANSWER).state is UP
+
+
+@pytest.mark.parametrize("signal", [REFUSED, MISS])
+def test_a_second_crash_within_a_minute_asks_for_a_second_of_answers_a_third_for_two(signal):
+    health = Health(UP, 0.0, "")
+    now, waited = 0.0, []
+    for _ in range(9):
+        for _ in range(3):
+            now += BEAT
+            health = health.after(signal, now, "gone", 3, 2)
+        assert health.state is DOWN
+        back = now + BEAT
+        while health.state is not UP:
+            now += BEAT
+            health = health.after(ANSWER, now, "answers", 3, 2)
+        waited.append(round(now - back, 1))
+    assert waited == pytest.approx([0, 1, 2, 4, 8, 16, 32, 64, 0], abs=0.15), "after a minute without a break, afresh"
+
+
+def test_a_held_server_says_why():
+    health = walk(UP, ANSWER, REFUSED, ANSWER, ANSWER, REFUSED, ANSWER)
+    assert health.state is DOWN and health.why == "answers, but was gone 2 times lately: has to answer for 1 s"
+    assert health.after(REFUSED, 7.0, "refused", 3, 2).why == "refused"
+
+
+@pytest.mark.parametrize("signal", [REFUSED, MISS])
+@pytest.mark.parametrize(
+    "flaps, up, down",
+    [(100, 0.3, 0.3), (100, 0.05, 0.2), (100, 1.0, 1.0), (200, 5.0, 1.0), (500, 30.0, 5.0), (2000, 0.5, 3.0)],
+)
+def test_a_server_that_flaps_for_long_changes_state_at_most_a_tenth_as_often(signal, flaps, up, down):
+    _health, states = flap(Health(UP, 0.0, ""), flaps, up, down, signal=signal)
+    assert len(states) <= flaps / 10, states
+
+
+def test_short_silences_leave_a_server_failing_not_flickering_and_used():
+    health, states = flap(Health(UP, 0.0, ""), 200, 0.4, 0.1, signal=MISS)
+    assert len(states) <= 20 and set(states) == {FAILING, UP} and health.alive
+
+
+def test_the_only_server_there_is_is_never_held_back():
+    _health, states = flap(Health(UP, 0.0, ""), 100, 0.3, 0.3, alone=True)
+    assert states.count(UP) >= 99
+
+
+def test_when_nobody_else_is_left_one_that_is_held_back_and_answers_is_in_use_at_once():
+    health = Health(UP, 0.0, "")
+    for at, signal in enumerate([REFUSED, ANSWER, ANSWER, REFUSED, ANSWER]):
+        health = health.after(signal, at * BEAT, "", 3, 2)
+    assert health.state is DOWN and health.welcome(1.0, 2) is health, "it has answered once"
+    health = health.after(ANSWER, 0.5, "", 3, 2)
+    assert (health.welcome(1.0, 2).state, health.welcome(1.0, 2).since) == (UP, 1.0)
+    assert walk(UP, REFUSED).welcome(1.0, 2).state is DOWN, "this one does not answer"

@@ -25,8 +25,8 @@ MAY_IMPORT = {
 WORLD = {"socket", "select", "selectors", "threading", "time", "random", "secrets", "sqlite3", "logging", "subprocess"}
 CORES = [
     "sip",
-    *(f"failover/{name}.py" for name in ("convergence", "core", "health", "inflight", "lines", "outcome", "route")),
-    *(f"failover/{name}.py" for name in ("table", "validation")),
+    *(f"failover/{name}.py" for name in ("convergence", "core", "health", "inflight", "lines", "members", "outcome")),
+    *(f"failover/{name}.py" for name in ("pulse", "registration", "route", "table", "validation")),
     *(f"slee_mock/{name}.py" for name in ("billing", "event", "gate", "heartbeat", "proxy", "record", "registrar")),
     *(f"slee_mock/{name}.py" for name in ("report", "router", "store")),
     "softphone/agent",

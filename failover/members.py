@@ -1,0 +1,120 @@
+"""The servers as the core sees them: signals change their health, and when one goes down its work moves to the others.
+
+The half of the core that has to do with servers; core.py has the one that has to do with messages.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from dataclasses import replace
+
+from failover.health import ANSWER, MISS, Signal
+from failover.inflight import InFlight, Row
+from failover.outcome import NOTHING, Event, Failover, Outcome, Resumed, StateChanged
+from failover.settings import CALL_ID
+from failover.table import Server, ServerTable, Wish
+
+REMEMBERED_FAILOVERS = 100
+REPLAYED_AT_ONCE = 64  # about 5 ms of work, then others have their turn
+
+
+class Members:
+    """`counters`, `failovers` and `inflight` are for reading."""
+
+    def __init__(self, table: ServerTable, fall: int, rise: int) -> None:
+        self.table = table
+        self.fall, self.rise = fall, rise
+        self.counters: Counter[str] = Counter()
+        self.inflight = InFlight(self.counters)
+        self.failovers: deque[Failover] = deque(maxlen=REMEMBERED_FAILOVERS)
+
+    def _handle(self, row: Row, now: float) -> Outcome:
+        raise NotImplementedError  # core.py
+
+    def signal(self, name: str, signal: Signal, now: float, why: str, leaving: bool | None = None) -> Outcome:
+        """A heartbeat's result, or a refusal. `leaving`: the answer was 503, or not; None: there was none."""
+        server = self.table.by_name.get(name)
+        if not server:
+            return NOTHING
+        hot, was, left = self.table.hot, server.health, server.leaving
+        server.turn(was.after(signal, now, why, self.fall, self.rise, alone=hot is None))
+        if signal is ANSWER:
+            server.seen, server.answered = True, now
+        elif signal is MISS:
+            server.misses += 1
+        server.leaving = left if leaving is None else leaving
+        if server.health.state is was.state and server.leaving == left:
+            return NOTHING
+        outcome = self._state(server, now)
+        if was.alive and not server.health.alive:
+            heirs = [event for heir in self.table.welcome(now, self.rise) for event in self._state(heir, now).events]
+            return self._move(server, now, server is hot, Outcome((), (*outcome.events, *heirs)))
+        return outcome
+
+    def farewell(self, name: str, leaving: bool, now: float) -> Outcome:
+        """A server that registered itself wants no new calls from now on, or wants them again."""
+        server = self.table.by_name.get(name)
+        if not server or server.farewell == leaving:
+            return NOTHING
+        server.farewell = leaving
+        return self._state(server, now)
+
+    def wish(self, name: str, wish: Wish, now: float) -> Outcome:
+        """What the operator wants of a server from now on. Raises KeyError for one that is not in the list.
+
+        What it has been sent it may still answer, whatever the wish."""
+        server = self.table.by_name[name]
+        if server.wish is wish:
+            return NOTHING
+        server.wish = wish
+        return self._state(server, now)
+
+    def adopt(self, table: ServerTable, fall: int, rise: int, now: float) -> Outcome:
+        """Serves from another table from now on. What those owe who are not in it goes to the others."""
+        gone = [server for server in self.table.servers if table.by_name.get(server.name) is not server]
+        hot, self.table, self.fall, self.rise = self.table.hot, table, fall, rise
+        outcome = NOTHING
+        for server in gone:
+            server.health = replace(server.health, why="taken out of the list")
+            outcome = self._move(server, now, server is hot, outcome)
+        if table.hot and table.hot is not hot:
+            outcome = Outcome(outcome.sends, (*outcome.events, *self._state(table.hot, now).events))
+        return outcome
+
+    def _move(self, lost: Server, now: float, was_hot: bool, outcome: Outcome) -> Outcome:
+        """What a server that is gone still owed goes to those who live."""
+        owed = self.inflight.move(lost.name, now)
+        heir = self.table.hot
+        events = outcome.events
+        if owed or (was_hot and lost.seen):  # one that was never there has left nothing behind
+            failover = Failover(now, lost.name, heir.name if heir else None, lost.health.why, owed if heir else 0,
+                                in_flight=owed, last_answer=lost.answered)  # fmt: skip
+            self.failovers.append(failover)
+            self.counters["failovers"] += 1
+            events = (*events, failover)
+        again = self.replay(now)
+        return Outcome((*outcome.sends, *again.sends), (*events, *again.events))
+
+    def replay(self, now: float) -> Outcome:
+        """Sends on the next of what servers that are gone still owed; to be called until `inflight.moving` is empty."""
+        rows = self.inflight.moved(REPLAYED_AT_ONCE)
+        self.counters["replayed"] += len(rows)
+        again = [self._handle(row, now) for row in rows]
+        sends = tuple(send for outcome in again for send in outcome.sends)
+        return Outcome(sends, tuple(event for outcome in again for event in outcome.events))
+
+    def _state(self, server: Server, now: float) -> Outcome:
+        hot = self.table.hot
+        changed = StateChanged(now, server.name, server.health.state, server.why, hot.name if hot else None)
+        return Outcome((), (changed,))
+
+    def _settle(self, answered: Row | None, server: str, now: float) -> tuple[Event, ...]:
+        """The first answer after a failover tells how long it was felt."""
+        last = self.failovers[-1] if self.failovers else None
+        if not answered or not last or last.gap is not None or not last.taken_by:
+            return ()
+        # Where many share a dead server's work, only what was its own tells anything.
+        if answered.replayed if self.table.policy == CALL_ID else last.taken_by == server:
+            self.failovers[-1] = last._replace(gap=now - answered.since, first_answer=now)
+            return (Resumed(now, self.failovers[-1]),)
+        return ()

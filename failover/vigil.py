@@ -1,0 +1,150 @@
+"""Watching the servers: asks them, hears them, and tells the core what their answers and their silence mean.
+
+Used on the `sip` thread only. When to ask and what silence means is in pulse.py, what follows from it in health.py.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable
+
+from failover.chronicle import Chronicle
+from failover.core import Core
+from failover.health import ANSWER, FAILING, MISS
+from failover.heartbeat import NOT_NOW, Answer, Heartbeat
+from failover.legs import open_leg
+from failover.outcome import Outcome
+from failover.pulse import Pulse
+from failover.table import Server
+from plumbing.address import Address
+from plumbing.loop import Loop, Timer
+
+
+class Link:
+    """All that leads to one server. `landed`: what others sent that came in on its leg before it was connected."""
+
+    def __init__(self, server: Server, listen: Address) -> None:
+        self.server = server
+        self.pulse = Pulse(time.monotonic())
+        self.heartbeat = Heartbeat(server.address, secrets.token_hex(8))
+        try:
+            self.leg, self.landed = open_leg(listen, server.address)
+        except OSError:
+            self.heartbeat.close()
+            raise
+
+    def close(self) -> None:
+        self.leg.close()
+        self.heartbeat.close()
+
+
+class Vigil:
+    """One timer for all servers. `carry_out` does what the core says; `listen(link)` reads all that its leg holds;
+    `refused(name, why)`: the system says that nobody is there."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        core: Core,
+        chronicle: Chronicle,
+        carry_out: Callable[[Outcome], None],
+        listen: Callable[[Link], None],
+        refused: Callable[[str, str], None],
+    ) -> None:
+        self._loop, self._core, self._chronicle = loop, core, chronicle
+        self._carry_out, self._listen, self._refused = carry_out, listen, refused
+        self._links: dict[str, Link] = {}
+        self._interval = self._patience = 0.0
+        self._timer: Timer | None = None
+        self._due = 0.0
+
+    def watch(self, links: dict[str, Link], interval: float, fall: int) -> None:
+        """These servers and at this pace, from now on."""
+        self._links = links
+        self._interval, self._patience = interval, interval * (fall + 1)
+        for link in links.values():
+            link.pulse.interval, link.pulse.fall = interval, fall
+        self._look_at(time.monotonic())
+
+    # -- what happens -----------------------------------------------------------------------------------------------
+
+    def sent(self, link: Link) -> None:
+        """A message was passed on to it."""
+        now = time.monotonic()
+        if link.pulse.sent(now) and self._due > now + link.pulse.moment:
+            self._look_at(now + link.pulse.moment)
+
+    def spoke(self, link: Link, now: float) -> None:
+        """It sent a message. What a server behind the fence says is no sign of life."""
+        health = link.server.health
+        if health.alive and link.pulse.spoke(now, self._core.inflight.owing) and health.state is FAILING:
+            self._carry_out(self._core.signal(link.server.name, ANSWER, now, "sends messages"))
+
+    def hear(self, link: Link) -> None:
+        """Takes the answers to heartbeats that have come."""
+        now = time.monotonic()
+        try:
+            for answer in link.heartbeat.hear(now, self._patience):
+                self._answered(link, answer, now)
+        except ConnectionError:
+            self._refused(link.server.name, "its port refused a heartbeat")
+        except OSError as error:
+            self._chronicle.trouble(self._core, "heartbeat", f"{link.server.name}: {error}")
+
+    def _answered(self, link: Link, answer: Answer, now: float) -> None:
+        link.pulse.answered(answer.asked, now)
+        link.server.took = now - answer.asked
+        health = link.server.health
+        if not health.alive:
+            # Each step back to life needs an answer to a question asked after the one before: of what a thawed server
+            # finds in its queue, nothing proves that it is back.
+            if answer.asked < health.since:
+                return
+            self._listen(link)  # what is stale falls while the fence still stands
+        why = f"answers heartbeats ({answer.status})"
+        self._carry_out(self._core.signal(link.server.name, ANSWER, now, why, answer.status == NOT_NOW))
+
+    # -- the timer --------------------------------------------------------------------------------------------------
+
+    def _look(self) -> None:
+        late = time.monotonic() - self._due > self._interval  # we slept, so nobody's silence means anything
+        for link in list(self._links.values()):
+            self._judge(link, late)
+        hopeful = [link.pulse.deadline(self._hopeful(link)) for link in self._links.values()]
+        now = time.monotonic()
+        self._look_at(max(now, min(hopeful, default=now + self._interval)))
+
+    def _judge(self, link: Link, late: bool) -> None:
+        """What has come counts before silence does."""
+        if late or link.pulse.overdue(time.monotonic()):
+            self.hear(link)
+            if link.server.health.alive:
+                self._listen(link)
+        now = time.monotonic()
+        if late:
+            link.pulse.forgive(now)
+        if link.pulse.overdue(now):
+            link.pulse.missed()
+            self._carry_out(self._core.signal(link.server.name, MISS, now, "no answer to heartbeats"))
+        if link.pulse.due(now, self._hopeful(link)):
+            self._ask(link, now)
+
+    def _ask(self, link: Link, now: float) -> None:
+        link.pulse.asked(now)
+        try:
+            link.heartbeat.ask(now, self._patience)
+        except ConnectionError:
+            self._refused(link.server.name, "its port refused a heartbeat")
+        except OSError as error:
+            self._chronicle.trouble(self._core, "heartbeat", f"{link.server.name}: {error}")
+
+    def _look_at(self, due: float) -> None:
+        if self._timer:
+            self._timer.cancel()
+        self._due = due
+        self._timer = self._loop.at(due, self._look)
+
+    @staticmethod
+    def _hopeful(link: Link) -> bool:
+        return link.server.health.alive or link.server.health.steady is not None
