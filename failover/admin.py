@@ -1,16 +1,20 @@
-"""The forwarder's pages: `/` for people, /status, /events and /metrics for programs."""
+"""The forwarder's pages: `/` for people, /status, /failovers, /events and /metrics for programs, and three requests."""
 
 from __future__ import annotations
 
+import logging
 import queue
 
 from failover.chronicle import Reader
 from failover.page import PAGE, SCRIPT
 from failover.service import Forwarder
+from failover.table import Wish
 from plumbing.address import Address
 from plumbing.http import EventStream, HttpRequest, HttpResponse, HttpServer, Routes
 
+log = logging.getLogger("forwarder")
 BACKLOG = 5_000  # events a slow reader may be behind before it loses some
+WISHES = {"enable": Wish.ENABLED, "drain": Wish.DRAINING, "disable": Wish.DISABLED}
 
 
 class Admin:
@@ -22,8 +26,10 @@ class Admin:
             ("GET", "/"): lambda _: HttpResponse.html(PAGE),
             ("GET", "/page.js"): lambda _: HttpResponse.text(SCRIPT, "text/javascript; charset=utf-8"),
             ("GET", "/status"): lambda _: HttpResponse.json(forwarder.status()),
+            ("GET", "/failovers"): lambda _: HttpResponse.json(forwarder.failovers()),
             ("GET", "/metrics"): lambda _: HttpResponse.text(forwarder.metrics(), "text/plain; version=0.0.4"),
             ("GET", "/events"): self._events,
+            ("POST", "/servers/*"): self._wish,
         }
         self._server = HttpServer(address, routes, "admin")
 
@@ -42,3 +48,15 @@ class Admin:
         reader: Reader = queue.Queue(BACKLOG)
         self._forwarder.subscribe(reader)
         return EventStream(reader, on_close=lambda: self._forwarder.unsubscribe(reader))
+
+    def _wish(self, request: HttpRequest) -> HttpResponse:
+        """POST /servers/NAME/drain, enable or disable. (plumbing.http has refused other sites' pages.)"""
+        name, _, verb = request.rest.rpartition("/")
+        if verb not in WISHES:
+            return HttpResponse.json({"error": f"'{verb}' is none of {', '.join(sorted(WISHES))}"}, 404)
+        try:
+            self._forwarder.wish(name, WISHES[verb])
+        except KeyError:
+            return HttpResponse.json({"error": f"there is no server '{name}'"}, 404)
+        log.warning("asked to %s %s, over HTTP", verb, name)
+        return HttpResponse.json({"server": name, "wish": WISHES[verb].value})

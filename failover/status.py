@@ -92,16 +92,20 @@ def failover(failover: Failover, offset: float) -> dict[str, object]:
         "from": failover.lost,
         "to": failover.taken_by,
         "noticed": failover.noticed,
-        "at": failover.at + offset,
+        "at": round(failover.at + offset, 3),
         "monotonic": failover.at,
         "in_flight": failover.in_flight,
         "replayed": failover.replayed,
         "lost": failover.in_flight - failover.replayed,
-        "last_answer": None if failover.last_answer is None else failover.last_answer + offset,
-        "first_answer": None if failover.first_answer is None else failover.first_answer + offset,
+        "last_answer": _wall(failover.last_answer, offset),
+        "first_answer": _wall(failover.first_answer, offset),
         "gap_ms": _milliseconds(failover.gap),
         "silence_ms": _milliseconds(failover.silence),
     }
+
+
+def _wall(monotonic: float | None, offset: float) -> float | None:
+    return None if monotonic is None else round(monotonic + offset, 3)
 
 
 def _milliseconds(seconds: float | None) -> float | None:
