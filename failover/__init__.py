@@ -2,7 +2,9 @@
 
 Read in this order. The cores (bytes and `now` in, outcome out; no socket, clock, thread or log):
 properties (Java's file format) - settings (the one table of them) - health (the table of states) -
-servers (the list, hot one first) - inflight (what a server still owes) - core (what to do with one datagram).
-The shell around them: heartbeat and legs (sockets), service (the `sip` thread), admin (HTTP), program (the command
-line).
+table (the servers, hot one first) - inflight (what a server still owes) - lines and validation (what changes in a
+message, what is wrong with one) - members (what becomes of a server's work) - core (what to do with one datagram) -
+registration (servers that register themselves).
+The shell around them: legs, heartbeat and vigil (the servers' sockets), reception (the registration address), service
+(the `sip` thread), admin (HTTP), program (the command line).
 """

@@ -73,6 +73,17 @@ def test_check_says_what_it_read_and_what_it_promises():
     assert "a killed server is noticed at once, a hung one within 0.2 s" in said.stdout
 
 
+def test_check_says_where_servers_may_register(tmp_path):
+    file = tmp_path / "servers.properties"
+    file.write_text("registration.listen=10.0.0.1:5065\nregistration.allow=10.0.0.0/8\n")
+    said = run(file, "--check")
+    assert (said.returncode, said.stderr) == (0, "")
+    assert "servers, in order: none but those that come" in said.stdout
+    assert "register themselves at 10.0.0.1:5065 (UDP), their own address, from 10.0.0.0/8; forgotten after 10 s" in (
+        said.stdout
+    )
+
+
 def test_the_default_file_is_the_one_beside_the_program(tmp_path):
     assert run("--check", cwd=tmp_path).returncode == 0
 
