@@ -8,12 +8,13 @@ own, and what its server sends to the forwarder's address is told by where it co
 
 from __future__ import annotations
 
+import errno
 import socket
 import sys
 import time
 from ipaddress import ip_address
 
-from plumbing.address import Address
+from plumbing.address import Address, format_address
 from plumbing.udp import bind_udp, family_of
 
 SHARES_PORTS = sys.platform == "linux"
@@ -35,7 +36,10 @@ def open_leg(listen: Address, server: Address) -> tuple[socket.socket, list[Data
 
     Raises OSError where the server's address cannot be reached at all.
     """
-    if SHARES_PORTS and family_of(listen[0]) == family_of(server[0]):
+    if family_of(listen[0]) != family_of(server[0]):
+        # Its answers would go to an address of the other family, where nobody listens.
+        raise OSError(errno.EAFNOSUPPORT, f"not of the family of {format_address(listen)} ({format_address(server)})")
+    if SHARES_PORTS:
         try:
             return _connected(bind_udp(listen, share=True), server)
         except OSError:
@@ -104,6 +108,11 @@ class OwnAddress:
             return True
         same = self._wildcard and port == self.listen[1]
         return same and (ip_address(host).is_loopback or _source_towards(host) == host)
+
+
+def is_here(host: str) -> bool:
+    """Is this IP address one of this computer's?"""
+    return _source_towards(host) == host
 
 
 def _source_towards(host: str) -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from failover import journal
 from failover.admin import Admin
+from failover.legs import is_here
 from failover.notify import Notifier
 from failover.properties import decode
 from failover.secret import Secret, SecretError, look, open_secret, place
@@ -57,11 +58,11 @@ def load(file: Path) -> Settings:
         data = opened.read(MAX_FILE + 1)
     if len(data) > MAX_FILE:
         raise OSError(errno.EFBIG, "too large to be a list of servers")
-    return read(decode(data), file.name, look_up)
+    return read(decode(data), file.name, look_up, is_here)
 
 
-def look_up(host: str) -> str:
-    """The IP address of a computer's name, IPv4 before IPv6. Raises ValueError with a sentence."""
+def look_up(host: str, ipv6: bool) -> str:
+    """The IP address of a computer's name, of the wanted family if it has one. Raises ValueError with a sentence."""
     try:
         return literal(host)
     except ValueError:
@@ -70,7 +71,7 @@ def look_up(host: str) -> str:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_DGRAM)
     except (OSError, UnicodeError):
         raise ValueError(f"no address is known for '{host}'") from None
-    return str(min(found, key=lambda entry: entry[0] != socket.AF_INET)[4][0])
+    return str(min(found, key=lambda entry: (entry[0] == socket.AF_INET6) != ipv6)[4][0])
 
 
 def describe(settings: Settings) -> list[str]:
@@ -79,12 +80,21 @@ def describe(settings: Settings) -> list[str]:
     by = f"{settings.policy} (sessions named by {settings.convergence})"
     back = f"{settings.rise} answers, {settings.rise * settings.interval:g} s"
     return [
-        f"servers, in order: {', '.join(servers)}",
+        f"servers, in order: {', '.join(servers) or 'none but those that come'}",
+        *([f"servers register themselves at {_reception(settings)}"] if settings.registration else []),
         f"new calls go by {settings.policy if settings.policy == FIRST_LIVE else by}",
         f"heartbeats every {settings.interval:g} s: {settings.promise}; one that is back is used after {back}",
         f"phones and servers send to {format_address(settings.listen)} (UDP)",
+        f"a source may send {settings.rate} datagrams a second, {settings.burst} at once" if settings.rate else "no limit",
         f"status page at http://{format_address(settings.admin)}/" if settings.admin else "no status page",
     ]
+
+
+def _reception(settings: Settings) -> str:
+    assert settings.registration
+    whose = "their own address" if not settings.foreign else "any address there"
+    where = f"{format_address(settings.registration)} (UDP), {whose}, from {settings.allow}"
+    return f"{where}; forgotten after {settings.timeout:g} s of silence"
 
 
 def warnings(settings: Settings) -> list[str]:

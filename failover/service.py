@@ -17,6 +17,7 @@ from failover.core import Core
 from failover.health import DOWN, FAILING, REFUSED, Health
 from failover.heartbeat import BURST, MAX_DATAGRAM
 from failover.legs import Datagram, OwnAddress, open_phones, queued
+from failover.limit import Limit
 from failover.metrics import metrics
 from failover.outcome import Outcome, Send
 from failover.reception import Reception
@@ -24,7 +25,7 @@ from failover.secret import Secret, passing
 from failover.settings import PHONES, ServerLine, Settings, differences
 from failover.table import Server, ServerTable, Wish
 from failover.vigil import Link, Vigil
-from plumbing.address import Address
+from plumbing.address import Address, format_address
 from plumbing.loop import Loop
 
 BACKLOG = 20_000  # datagrams, more than a receive buffer holds
@@ -48,6 +49,7 @@ class Forwarder:
         table = ServerTable(servers, settings.policy, settings.convergence)
         self._core = Core(table, self.secret.key, lambda host: self._own.towards(host), settings.fall, settings.rise)
         self._reception = Reception(settings, self.secret.key, self._core.counters, self._own.is_own, self)
+        self._limit = self._new_limit(settings)
         self._links: dict[str, Link] = {}
         self._phones: socket.socket | None = None
         self._replaying = False
@@ -147,6 +149,10 @@ class Forwarder:
             # A server that sends to another of our addresses than its leg has, or whose leg has a port of its own.
             leg = self._core.table.by_address[source].name
         now = time.monotonic()
+        if leg == PHONES and not self._limit.admits(data, source[0], now):
+            self._core.counters["dropped.limited"] += 1
+            self._chronicle.rarely(now, "limited", f"dropped (limited) from {format_address(source)}: sends too fast")
+            return
         link = self._links.get(leg)
         if link:
             self._vigil.spoke(link, now)
@@ -212,6 +218,7 @@ class Forwarder:
         )
         self._serve((*new.servers, *self._reception.beside(new)), new)
         self._reception.rebase(new)
+        self._limit = self._new_limit(new)
         for line in new.servers:
             self._links[line.name].server.farewell = False  # it may have come by itself before
         return [f"{said} (at the next start)" if said.split()[0] in NEXT_START else said for said in changed]
@@ -260,6 +267,9 @@ class Forwarder:
 
     def say(self, reason: str, text: str) -> None:
         self._chronicle.rarely(time.monotonic(), reason, plain(text, 300))
+
+    def _new_limit(self, settings: Settings) -> Limit:
+        return Limit(settings.rate, settings.burst, settings.exempt, self._core.counters)
 
     def _server(self, line: ServerLine, health: Health) -> Server:
         return Server(line, health, self.secret.key)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 
 from failover.convergence import OF_ONE_MESSAGE
@@ -23,7 +23,8 @@ FIRST_LIVE, CALL_ID = "first-live", "call-id"
 PHONES = "phones"  # the name of the phones' leg, hence no server's
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}\Z")
 _HEADER = re.compile(r"[A-Za-z0-9.!%*_+`'~-]{1,64}\Z")  # RFC 3261 25.1: a token
-Resolve = Callable[[str], str]
+Resolve = Callable[[str, bool], str]  # a host, whether its IPv6 address is wanted -> an IP address, or ValueError
+Here = Callable[[str], bool]  # is this IP address one of this computer's?
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,8 @@ class ServerLine:
 class Settings:
     """What the file says. `advertise` None: the listen address (where that is a wildcard, what the system uses towards
     the peer). `interval` is in seconds. `admin` None: no pages. `secret_file` "": a secret for one run only.
-    `registration` None: servers cannot register themselves; `foreign`: they may register other addresses too."""
+    `registration` None: servers cannot register themselves; `foreign`: they may register other addresses too. `rate` 0:
+    no source is limited."""
 
     servers: tuple[ServerLine, ...]
     listen: Address
@@ -54,6 +56,9 @@ class Settings:
     allow: Networks
     foreign: bool
     timeout: float
+    rate: int
+    burst: int
+    exempt: Networks
 
     @property
     def patience(self) -> float:
@@ -107,6 +112,16 @@ def _yes_or_no(text: str) -> bool:
     if text not in ("yes", "no"):
         raise ValueError(f"'{text}' is neither yes nor no")
     return text == "yes"
+
+
+def _exempt(text: str) -> Networks:
+    return Networks.parse(text) if text else Networks(())
+
+
+def _datagrams(text: str) -> int:
+    if not re.fullmatch(r"\d{1,6}", text, re.ASCII):
+        raise ValueError(f"'{text}' is not a whole number from 0 to 999999")
+    return int(text)
 
 
 def _timeout(text: str) -> float:
@@ -184,6 +199,12 @@ SETTINGS = (
             "May a server register an address that is not the sender's (but is in registration.allow): yes or no."),
     Setting("registration.timeout", "timeout", "10", _timeout,
             "Seconds after which a registered server is forgotten if it neither beats nor answers heartbeats."),
+    Setting("limit.rate", "rate", "1000", _datagrams,
+            "Datagrams a second that one source may go on sending (an IPv6 /64 is one source); 0 limits nobody."),
+    Setting("limit.burst", "burst", "2000", _datagrams,
+            "Datagrams that it may send at once beyond that; the last quarter is for calls that it has already."),
+    Setting("limit.exempt", "exempt", "127.0.0.0/8, ::1/128", _exempt,
+            "Networks that are never limited, such as a carrier's or a big office's; servers never are."),
     Setting("admin.listen", "admin", "127.0.0.1:8060", _admin,
             "Where the status page is served (HTTP); empty turns it off."),
 )  # fmt: skip
@@ -193,7 +214,7 @@ KEYS = {setting.key: setting for setting in SETTINGS}
 # -- the whole file ---------------------------------------------------------------------------------------------------
 
 
-def literal(host: str) -> str:
+def literal(host: str, ipv6: bool = False) -> str:
     """The resolver that looks nothing up."""
     try:
         return str(ipaddress.ip_address(host))
@@ -201,13 +222,13 @@ def literal(host: str) -> str:
         raise ValueError(f"'{host}' is not an IP address") from None
 
 
-def read(text: str, name: str, resolve: Resolve = literal) -> Settings:
+def read(text: str, name: str, resolve: Resolve = literal, here: Here = lambda host: False) -> Settings:
     """The settings of a file's text. `resolve` turns a server's host into an IP address or raises ValueError.
 
     Raises SettingsError, which names the file as `name`.
     """
     entries, faults = parse(text)
-    reading = _Reading(faults, resolve)
+    reading = _Reading(faults, resolve, here)
     for entry in entries:
         reading.take(entry)
     settings = reading.settings()
@@ -240,9 +261,10 @@ def _shown(value: object) -> str:
 class _Reading:
     """What has been read so far."""
 
-    def __init__(self, faults: list[Fault], resolve: Resolve) -> None:
+    def __init__(self, faults: list[Fault], resolve: Resolve, here: Here) -> None:
         self.faults = faults
-        self._resolve = resolve
+        self._resolve, self._here = resolve, here
+        self._written: list[tuple[Entry, Address, str]] = []  # servers, looked up once the listen address is known
         self._values: dict[str, object] = {}
         self._lines: dict[str, int] = {}  # key or server name -> where it stands
         self._servers: dict[Address, tuple[str, int]] = {}  # address -> name and line
@@ -253,19 +275,25 @@ class _Reading:
             if entry.key in KEYS:
                 self._set(entry)
             elif _is_bare(entry):
-                self._add(entry, _bare_address(entry), "")
+                self._written.append((entry, _bare_address(entry), ""))
             elif _NAME.match(entry.key):
-                self._add(entry, parse_address(entry.value.strip()), entry.key)
+                self._written.append((entry, parse_address(entry.value.strip()), entry.key))
             else:
                 self._fault(entry, f"unknown key '{entry.key}'{_suggestion(entry.key)}")
         except ValueError as error:
-            self._fault(entry, f"{entry.key}: {error}" if not _is_bare(entry) else str(error))
+            self._blame(entry, error)
 
     def settings(self) -> Settings:
         """With the defaults for what the file leaves out, after a look at the whole."""
         values: dict[str, object] = {s.field: self._values.get(s.key, s.parse(s.default)) for s in SETTINGS}
+        settings = _built((), values)
+        for entry, written, name in self._written:
+            try:
+                self._add(entry, written, name, ipv6=":" in settings.listen[0])
+            except ValueError as error:
+                self._blame(entry, error)
         servers = tuple(ServerLine(name, address) for address, (name, _) in self._servers.items())
-        settings = _built(servers, values)
+        settings = replace(settings, servers=servers)
         if not servers and not settings.registration and not self.faults:
             remedy = "add a line such as server1=127.0.0.1:5070, or registration.listen for servers to come to"
             self.faults.append(Fault(0, f"no server; {remedy}"))
@@ -273,20 +301,35 @@ class _Reading:
             line = self._lines["registration.listen"]
             self.faults.append(Fault(line, "registration.listen needs a port other than forwarder.listen's"))
         for address, (name, line) in self._servers.items():
-            if _loops(address, settings.listen):
-                own = format_address(settings.listen)
-                self.faults.append(Fault(line, f"{name} is the forwarder's own address {own}"))
+            fault = self._unfit(address, settings)
+            if fault:
+                self.faults.append(Fault(line, f"{name} {fault}"))
         return settings
+
+    def _unfit(self, server: Address, settings: Settings) -> str:
+        """Why the forwarder cannot have a server at this address; "" if it can."""
+        listen, own = settings.listen, format_address(settings.listen)
+        wildcard = ipaddress.ip_address(listen[0]).is_unspecified
+        here = wildcard and (ipaddress.ip_address(server[0]).is_loopback or self._here(server[0]))
+        if server in (listen, settings.advertise) or (here and server[1] == listen[1]):
+            return f"is the forwarder's own address {own}"
+        if (":" in server[0]) != (":" in listen[0]):
+            theirs, ours, remedy = ("IPv6", "IPv4", "[::]") if ":" in server[0] else ("IPv4", "IPv6", "0.0.0.0")
+            return (
+                f"has an {theirs} address and forwarder.listen={own} is {ours}: one forwarder speaks one of them; "
+                f"listen on {remedy}:{listen[1]}, or run a second forwarder"
+            )
+        return ""
 
     def _set(self, entry: Entry) -> None:
         if self._once(entry, entry.key):
             self._values[entry.key] = KEYS[entry.key].parse(entry.value.strip())
 
-    def _add(self, entry: Entry, written: Address, name: str) -> None:
+    def _add(self, entry: Entry, written: Address, name: str, ipv6: bool) -> None:
         host, port = written
         if not port:
             raise ValueError("a server cannot have port 0")
-        address = (self._resolve(host), port)
+        address = (self._resolve(host, ipv6), port)
         name = name or format_address(written)
         if name == PHONES:
             self._fault(entry, f"'{PHONES}' is the name of the phones' side; give the server another")
@@ -301,6 +344,9 @@ class _Reading:
         if first != entry.line:
             self._fault(entry, f"'{name}' is on line {first} already")
         return first == entry.line
+
+    def _blame(self, entry: Entry, error: ValueError) -> None:
+        self._fault(entry, f"{entry.key}: {error}" if not _is_bare(entry) else str(error))
 
     def _fault(self, entry: Entry, text: str) -> None:
         self.faults.append(Fault(entry.line, text))
@@ -327,9 +373,3 @@ def _bare_address(entry: Entry) -> Address:
 def _suggestion(key: str) -> str:
     near = get_close_matches(key.lower(), KEYS, n=1, cutoff=0.75)
     return f" (did you mean '{near[0]}'?)" if near else ""
-
-
-def _loops(server: Address, listen: Address) -> bool:
-    here = ipaddress.ip_address(listen[0])
-    there = ipaddress.ip_address(server[0])
-    return server[1] == listen[1] and (there == here or (here.is_unspecified and there.is_loopback))

@@ -26,7 +26,7 @@ WORLD = {"socket", "select", "selectors", "threading", "time", "random", "secret
 CORES = [
     "sip",
     *(f"failover/{name}.py" for name in ("convergence", "core", "health", "inflight", "lines", "members", "outcome")),
-    *(f"failover/{name}.py" for name in ("pulse", "registration", "route", "table", "validation")),
+    *(f"failover/{name}.py" for name in ("limit", "pulse", "registration", "route", "table", "validation")),
     *(f"slee_mock/{name}.py" for name in ("billing", "event", "gate", "heartbeat", "proxy", "record", "registrar")),
     *(f"slee_mock/{name}.py" for name in ("report", "router", "store")),
     "softphone/agent",

@@ -61,13 +61,14 @@ def test_server_lines_in_every_form_of_the_document(text, expected):
     if expected is None:
         faults(text)
     else:
-        assert servers(text) == expected
+        listen = "forwarder.listen=[::]:5060" if "[" in text else ""
+        assert servers(f"{text}\n{listen}") == expected
 
 
 def test_names_of_computers_are_looked_up_when_the_file_is_read():
     known = {"alpha.example": "10.0.0.1", "beta": "10.0.0.2"}
 
-    def resolve(host):
+    def resolve(host, ipv6):
         if host not in known:
             raise ValueError(f"no address is known for '{host}'")
         return known[host]
@@ -77,6 +78,27 @@ def test_names_of_computers_are_looked_up_when_the_file_is_read():
         ("server2", ("10.0.0.2", 5062)),
     ]
     assert faults("gamma : 5060", resolve=resolve) == ["servers.properties:1: no address is known for 'gamma'"]
+
+
+def test_a_name_is_looked_up_in_the_family_that_the_forwarder_listens_in():
+    asked = []
+
+    def resolve(host, ipv6):
+        asked.append((host, ipv6))
+        return "2001:db8::1" if ipv6 else "10.0.0.1"
+
+    assert servers("alpha:5070\nforwarder.listen=[::]:5060", resolve=resolve) == [("alpha:5070", ("2001:db8::1", 5070))]
+    assert servers("alpha:5070", resolve=resolve) == [("alpha:5070", ("10.0.0.1", 5070))]
+    assert asked == [("alpha", True), ("alpha", False)]
+
+
+def test_a_server_at_any_address_of_this_computer_is_the_forwarder_itself_if_that_listens_on_all():
+    own = {"192.0.2.1"}.__contains__
+    said = ["servers.properties:1: me is the forwarder's own address 0.0.0.0:5060"]
+    assert faults("me=192.0.2.1:5060", here=own) == said
+    assert servers("other=192.0.2.1:5070", here=own) and servers("other=192.0.2.2:5060", here=own)
+    behind_nat = "me=203.0.113.9:5060\nforwarder.listen=10.0.0.1:5060\nforwarder.advertise=203.0.113.9"
+    assert faults(behind_nat) == ["servers.properties:1: me is the forwarder's own address 10.0.0.1:5060"]
 
 
 @pytest.mark.parametrize(
@@ -108,6 +130,13 @@ def test_names_of_computers_are_looked_up_when_the_file_is_read():
         ("server1=10.0.0.9:5060", "'server1' is on line 1 already"),
         ("phones=10.0.0.9:5060", "'phones' is the name of the phones' side; give the server another"),
         ("server2=127.0.0.1:5060", "server2 is the forwarder's own address 0.0.0.0:5060"),
+        ("127.0.0.5:5060", "127.0.0.5:5060 is the forwarder's own address 0.0.0.0:5060"),
+        ("server2=[::1]:5070",
+         "server2 has an IPv6 address and forwarder.listen=0.0.0.0:5060 is IPv4: one forwarder speaks one of them; "
+         "listen on [::]:5060, or run a second forwarder"),
+        ("limit.rate=many", "limit.rate: 'many' is not a whole number from 0 to 999999"),
+        ("limit.exempt=10.0.0.1/8",
+         "limit.exempt: '10.0.0.1/8' has bits beyond its length; write 10.0.0.0/8 or 192.0.2.7, for example"),
         ("registration.listen=127.0.0.1:5060", "registration.listen needs a port other than forwarder.listen's"),
         ("registration.listen=127.0.0.1:0",
          "registration.listen: port 0 would be a different port at every start; servers need to know it"),

@@ -1,0 +1,75 @@
+"""The limit per source: who is dropped, what is kept for calls, and that strangers cannot fill its table."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from failover import limit
+from failover.limit import Limit
+from failover.networks import LOOPBACK, Networks
+
+INVITE, BYE = b"INVITE sip:bob@failover.test SIP/2.0\r\n", b"BYE sip:bob@failover.test SIP/2.0\r\n"
+ALICE, MALLORY = "192.0.2.7", "203.0.113.66"
+
+
+def make(rate=10, burst=20, exempt=LOOPBACK):
+    return Limit(rate, burst, exempt, Counter())
+
+
+def admitted(limit, count, host=MALLORY, data=INVITE, now=100.0):
+    return sum(limit.admits(data, host, now) for _ in range(count))
+
+
+def test_a_flood_is_cut_to_the_burst_and_then_to_the_rate():
+    one = make()
+    assert admitted(one, 1000) == 15, "three quarters of the burst begin something"
+    assert [admitted(one, 1000, now=100.0 + n) for n in range(1, 5)] == [10] * 4
+
+
+def test_others_do_not_notice():
+    one = make()
+    admitted(one, 100_000)
+    assert admitted(one, 15, host=ALICE) == 15
+
+
+@pytest.mark.parametrize("data", [BYE, b"ACK sip:x SIP/2.0", b"CANCEL sip:x SIP/2.0", b"SIP/2.0 200 OK"])
+def test_what_belongs_to_calls_still_passes_when_nothing_new_does(data):
+    one = make()
+    admitted(one, 1000)
+    assert admitted(one, 5, data=data) == 5
+    assert admitted(one, 1, data=data) == 0, "for a flood of those is a flood too"
+
+
+def test_a_source_that_keeps_quiet_has_its_whole_burst_again_and_no_more():
+    one = make()
+    admitted(one, 1000)
+    assert admitted(one, 1000, now=100_000.0) == 15
+
+
+def test_of_ipv6_a_network_is_one_source_for_a_host_may_have_all_its_addresses():
+    one = make()
+    assert sum(one.admits(INVITE, f"2001:db8::{n:x}", 100.0) for n in range(1000)) == 15
+    assert admitted(one, 1, host="2001:db8:0:1::1") == 1
+    assert len(one) == 2
+
+
+def test_exempt_networks_and_a_rate_of_zero_limit_nobody():
+    assert admitted(make(), 1000, host="127.0.0.9") == admitted(make(), 1000, host="::1") == 1000
+    assert admitted(make(exempt=Networks.parse("203.0.113.0/24")), 1000) == 1000
+    assert admitted(make(rate=0), 1000) == 1000
+
+
+def test_a_burst_of_one_lets_calls_begin():
+    assert admitted(make(burst=1), 5) == 1
+    assert admitted(make(burst=0), 5) == 1
+
+
+def test_forged_sources_cannot_fill_the_table(monkeypatch):
+    monkeypatch.setattr(limit, "MAX_SOURCES", 100)
+    counters = Counter()
+    one = Limit(10, 20, LOOPBACK, counters)
+    for n in range(1000):
+        assert one.admits(INVITE, f"198.51.{n // 250}.{n % 250}", 100.0)
+    assert len(one) == 100 and counters["limit.forgotten"] == 900
