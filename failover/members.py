@@ -15,7 +15,7 @@ from failover.settings import CALL_ID
 from failover.table import Server, ServerTable, Wish
 
 REMEMBERED_FAILOVERS = 100
-REPLAYED_AT_ONCE = 64  # about 5 ms of work, then others have their turn
+REPLAYED_AT_ONCE = 16  # a millisecond or two of work, then others have their turn
 
 
 class Members:

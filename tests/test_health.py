@@ -71,11 +71,11 @@ BEAT = 0.05
 
 
 def flap(health, flaps, up, down, alone=False, signal=REFUSED):
-    """`flaps` times `up` seconds of answers and `down` seconds without; returns the health and the states it changed to."""
-    now, states = health.since, [health.state]
+    """`flaps` times `up` seconds of answers, `down` seconds without. Returns the health and the states it came to."""
+    states = [health.state]
     for beat in range(round(flaps * (up + down) / BEAT)):
-        now = health_now = beat * BEAT
-        answers = health_now % (up + down) < up
+        now = beat * BEAT
+        answers = now % (up + down) < up
         health = health.after(ANSWER if answers else signal, now, "", 3, 2, alone)
         states += [health.state] if health.state is not states[-1] else []
     return health, states[1:]
