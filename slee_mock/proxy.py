@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from itertools import pairwise
 from typing import TypeVar
 
-from sip.branch import make_branch, verify_branch
+from sip.branch import is_branch_of, make_branch, verify_branch
 from sip.errors import RemoteProtocolError
 from sip.header import NameAddr
 from sip.message import Message, Request, Response, request_uri
@@ -40,13 +41,15 @@ from slee_mock.registrar import address_of_record
 from slee_mock.store import View
 
 TIMER_B = 32.0  # seconds; RFC 3261 17.1.1.2: no INVITE is retransmitted for longer
+MOST_HOPS = 255  # RFC 3261 20.22: as many as Max-Forwards can count
 MOST_CONTACTS = 4  # remembered per side: phones change theirs by re-INVITE
-ALLOW = "INVITE, ACK, CANCEL, BYE, OPTIONS, REGISTER, MESSAGE, UPDATE, INFO, PRACK, REFER, NOTIFY, SUBSCRIBE"
+# RFC 3261 21.4.6: what may begin something here, or belong to it. SUBSCRIBE and REFER pass within calls alone.
+ALLOW = "INVITE, ACK, CANCEL, BYE, OPTIONS, REGISTER, MESSAGE, UPDATE, INFO, PRACK, NOTIFY"
 M = TypeVar("M", bound=Message)
 
 
 class Proxy:
-    """`via` is the address other servers and the forwarder know this one by; `known_user` tells 404 from 480."""
+    """`via` is the address other servers and the forwarder know this one by; `users`, if given, tells 404 from 480."""
 
     name = "proxy"
 
@@ -69,7 +72,7 @@ class Proxy:
         request = event.request
         if request.method == "ACK" and self._answers.given_to(request):
             return drop("ack_absorbed")  # RFC 3261 17.1.1.3: it ends with the transaction that it acknowledges
-        if request.max_forwards == 0:
+        if request.max_forwards == 0 or len(request.vias) > MOST_HOPS:
             return self._answers.refuse(event, 483)
         if request.values("Proxy-Require"):
             unsupported = ", ".join(request.values("Proxy-Require"))
@@ -185,12 +188,7 @@ class Proxy:
 
     def _was_here(self, request: Request) -> bool:
         """RFC 3261 16.3 step 4: is one of the Vias a member's of this cluster?"""
-        below = _copy(request)
-        for _ in request.vias[1:]:
-            if verify_branch(self._key, below):
-                return True
-            below.pop("Via")
-        return False
+        return any(is_branch_of(self._key, via, beneath, request) for via, beneath in pairwise(request.vias))
 
     # -- responses --------------------------------------------------------------------------------------------------
 

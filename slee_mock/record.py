@@ -92,7 +92,7 @@ class Carrier:
 
 @dataclass(frozen=True)
 class Bill(Record):
-    """The facts a bill is made from; `billing.summary` does the sums."""
+    """The facts a bill is made from; `billing.summed` does the sums."""
 
     KIND: ClassVar[str] = "bill"
     call_id: str

@@ -16,6 +16,7 @@ from slee_mock.record import Record
 from slee_mock.store import Conflict, Store, StoreDown, View
 
 MOST_CONFLICTS = 20
+ENDING = ("BYE", "CANCEL")
 MOST_RAISED = 16  # events that one datagram may cause; more is a circle between services
 
 
@@ -56,8 +57,9 @@ class Router:
 
     def unable(self, event: RequestEvent | ResponseEvent) -> Outcome:
         """The store does not answer. A request hears 503; a final response is not passed on unrecorded, for the
-        phone repeats it until it is acknowledged (RFC 3261 13.3.1.4, 17.2.1)."""
-        if isinstance(event, RequestEvent):
+        phone repeats it until it is acknowledged (RFC 3261 13.3.1.4, 17.2.1). Nor is BYE or CANCEL refused, which no
+        phone would say again after that (15.1.1): unanswered it comes again for 32 s, and ends the call and its bill."""
+        if isinstance(event, RequestEvent) and event.request.method not in ENDING:
             return self._refuse(event, 503)
         return drop("store_down")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 
 import pytest
 from fuzz_kit import broken
@@ -310,6 +311,8 @@ def test_what_it_does_not_do_is_said(cluster):
     refused = cluster.one(phone_request("PUBLISH", "sip:alice@failover.test"))
     assert refused.status == 405
     assert "INVITE" in refused.get("Allow")
+    early = cluster.one(phone_request("SUBSCRIBE", "sip:bob@failover.test", call_id="mwi"))
+    assert early.status == 405 and "SUBSCRIBE" not in early.get("Allow"), "what is refused is not allowed"
 
 
 # -- when things go wrong -----------------------------------------------------------------------------------------
@@ -323,6 +326,26 @@ def test_without_the_store_requests_hear_503_and_final_answers_wait(cluster):
     assert cluster.receive(answer(sent, 200)) == []
     cluster.store.down = False
     assert cluster.one(answer(sent, 200)).status == 200  # the phone repeats it until it is acknowledged
+
+
+def test_a_call_that_ends_while_the_store_is_down_is_billed_until_the_bye_that_is_said_again(cluster):
+    talk(cluster)
+    cluster.store.down = True
+    assert cluster.receive(in_dialog("BYE")) == [] and cluster.outcome.dropped == "store_down"
+    cluster.store.down = False
+    cluster.wall += 2
+    assert cluster.one(in_dialog("BYE")).method == "BYE"
+    assert (cluster.bill().state, cluster.bill().seconds) == ("ended", 2)
+
+
+def test_a_datagram_full_of_vias_does_not_keep_the_others_waiting(cluster):
+    vias = [("Via", ", ".join(f"SIP/2.0/UDP h{number}" for number in range(3000)))]
+    crowded = Request("OPTIONS", "sip:bob@failover.test", [*vias, *(
+        (field.name, field.value) for field in phone_request("OPTIONS", "sip:bob@failover.test").fields
+        if field.name != "Via")]).to_bytes()  # fmt: skip
+    began = time.process_time()
+    assert cluster.one(crowded).status == 483
+    assert time.process_time() - began < 1.0, "seconds in which it would miss its heartbeats, as the next one would"
 
 
 def test_a_member_that_decided_on_an_old_reading_decides_again(cluster):
