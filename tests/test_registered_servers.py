@@ -237,6 +237,16 @@ def test_what_cannot_be_reached_is_not_registered_and_changes_nothing(scene, fre
         eventually(desk.is_up("server1", "server2"))
 
 
+def test_a_server_of_the_other_address_family_is_refused(scene, free_port, eventually):
+    desk = scene("registration.foreign=yes")
+    with plain_phone() as sock:
+        sock.sendto(beat(body("::1", free_port())), desk.desk)
+        eventually(lambda: desk.registration["refused"])
+        (refused,) = desk.registration["refused"]
+        assert refused["reason"] == "unreachable"
+        assert desk.servers == {}
+
+
 def test_without_a_registration_address_nobody_can_register_and_a_taken_one_is_named(free_port):
     with fake_servers(free_port, 1) as servers, socket.socket(type=socket.SOCK_DGRAM) as taken:
         taken.bind((HOST, 0))
