@@ -126,8 +126,8 @@ class Core(Members):
                 return self._no_server(request, row, now)
             self.lines.replace_dead(request, server)
             return self._pass_to_server(request, row, now, branch, server, why)
-        if not literal(target):
-            note = f"{target[0]} is not an address, and names are not looked up"
+        if not literal(target) or (":" in target[0]) != (":" in row.source[0]):
+            note = f"{target[0]} is no address that can be reached from here, and names are not looked up"
             return self._refuse(request, row, now, 502, "no-target", note)
         if target in self.lines.own:
             return self._refuse(request, row, now, 482, "loop", "it would come back to the forwarder")

@@ -2,8 +2,8 @@
 
 A token bucket for each source address (for IPv6 each /64, of which a single host may have all): `rate` datagrams a
 second go on, `burst` at once. The last quarter of a bucket is kept for what belongs to calls already there (responses,
-ACK, BYE, CANCEL), so that what is dropped first is what a caller can try again. Told by the first bytes alone: what is to
-be dropped must cost less than what is not.
+ACK, BYE, CANCEL), so that what is dropped first is what a caller can try again. The first bytes tell which it is, for
+what is to be dropped must cost less than what is not.
 """
 
 from __future__ import annotations

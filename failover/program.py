@@ -85,7 +85,7 @@ def describe(settings: Settings) -> list[str]:
         f"new calls go by {settings.policy if settings.policy == FIRST_LIVE else by}",
         f"heartbeats every {settings.interval:g} s: {settings.promise}; one that is back is used after {back}",
         f"phones and servers send to {format_address(settings.listen)} (UDP)",
-        f"a source may send {settings.rate} datagrams a second, {settings.burst} at once" if settings.rate else "no limit",
+        f"limit of one source: {settings.rate or 'no'} datagrams a second, {settings.burst} at once",
         f"status page at http://{format_address(settings.admin)}/" if settings.admin else "no status page",
     ]
 

@@ -10,6 +10,8 @@ from plumbing.address import Address
 from sip.uri import DEFAULT_PORT, Uri
 from sip.via import Via
 
+LONGEST = 64  # characters of an IP address, its scope included
+
 
 def way_back(via: Via) -> Address:
     """Where the answer to a request with this Via goes (RFC 3261 18.2.2, RFC 3581 4), but for `maddr`: that would let
@@ -17,10 +19,14 @@ def way_back(via: Via) -> Address:
     return via.received or via.host, via.rport or via.port or DEFAULT_PORT
 
 
-@lru_cache(maxsize=4096)
 def literal(address: Address) -> bool:
     """Is this one computer's IP address? Names would be looked up in the middle of the message path, and a broadcast
     would be answered by a whole network."""
+    return len(address[0]) <= LONGEST and _literal(address)
+
+
+@lru_cache(maxsize=4096)
+def _literal(address: Address) -> bool:
     try:
         host = ip_address(address[0])
     except ValueError:
