@@ -66,7 +66,9 @@ def answer(request: bytes, name: bytes) -> bytes:
 
 
 class Server:
-    """The above as a process of its own."""
+    """The above as a process of its own. `prefix`: a command that the process is run by."""
+
+    prefix: tuple[str, ...] = ()
 
     def __init__(self, name: str, address: Address) -> None:
         self.name, self.address = name, address
@@ -74,7 +76,7 @@ class Server:
 
     def start(self, wait: bool = True) -> None:
         argv = [sys.executable, "-S", str(Path(__file__).resolve()), f"{self.address[0]}:{self.address[1]}", self.name]
-        self._process = subprocess.Popen(argv, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL)
+        self._process = subprocess.Popen([*self.prefix, *argv], stdout=subprocess.PIPE, stdin=subprocess.DEVNULL)
         assert self._process.stdout is not None
         if wait and not self._process.stdout.readline():
             raise RuntimeError(f"{self.name} does not start")
