@@ -13,6 +13,11 @@ import pytest
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fuzz-seconds", type=float, default=1.5, help="how long each of the forwarder's fuzz tests runs")
+    parser.addoption("--fuzz-seed", type=int, default=1, help="which dice they throw")
+
+
 @pytest.fixture
 def free_port() -> Callable[[], int]:
     """free_port() -> a port of 127.0.0.1 that neither UDP nor TCP uses, never the same twice in a test."""

@@ -1,0 +1,123 @@
+"""Whole calls over IPv6: real phones, a real forwarder, real servers as processes, a real kill -9; and what a forwarder
+of one address family says to the other."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+
+import pytest
+
+from failover.legs import open_leg
+from failover.program import look_up
+from failover.service import Forwarder
+from failover.settings import read
+from plumbing.address import format_address
+from softphone.agent.event import CallChanged, CallState, RegistrationState
+from softphone.phone import Account, Phone
+
+
+def has_ipv6():
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
+
+
+needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason="this computer has no IPv6")
+
+
+class Scene:
+    """Two servers and a forwarder that listens on `listen`; phones join."""
+
+    def __init__(self, folder, free_port, listen):
+        self.address = ("::1", free_port())
+        self.pages = {name: free_port() for name in ("server1", "server2")}
+        ports = {name: free_port() for name in self.pages}
+        self.processes = {
+            name: subprocess.Popen(
+                [sys.executable, "-S", "-m", "slee_mock", "--name", name, "--listen", f"[::1]:{ports[name]}",
+                 "--forwarder", format_address(self.address), "--store", str(folder / "store.sqlite"),
+                 "--management", f"127.0.0.1:{self.pages[name]}"],
+                stdout=subprocess.PIPE, text=True,
+            )
+            for name in ports
+        }  # fmt: skip
+        for process in self.processes.values():
+            assert any(line.startswith("ready: ") for line in process.stdout)
+        lines = [f"{name}=[::1]:{port}" for name, port in ports.items()]
+        text = "\n".join([f"forwarder.listen={format_address((listen, self.address[1]))}", "admin.listen=", *lines])
+        self.forwarder = Forwarder(read(text, "test"))
+        self.forwarder.start()
+        self.phones, self.seen = {}, {}
+
+    def phone(self, user):
+        self.seen[user] = []
+        account = Account(user, "failover.test", "", user.capitalize())
+        self.phones[user] = Phone(account, self.address, ("::1", 0), self.seen[user].append)
+        self.phones[user].start()
+        return self.phones[user]
+
+    def state(self, user):
+        states = [event.call.state for event in self.seen[user] if isinstance(event, CallChanged)]
+        return states[-1] if states else None
+
+    def registered(self, user):
+        return self.phones[user].snapshot().registration.state is RegistrationState.REGISTERED
+
+    def bills(self, name):
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.pages[name]}/calls", timeout=10) as answer:
+            return json.load(answer)["calls"]
+
+    def end(self):
+        for phone in self.phones.values():
+            phone.stop()
+        self.forwarder.stop()
+        for process in self.processes.values():
+            process.kill()
+            process.wait()
+            process.stdout.close()
+
+
+@needs_ipv6
+@pytest.mark.parametrize("listen", ["::1", "::"])
+def test_a_call_over_ipv6_survives_its_server_and_is_billed_by_the_other(tmp_path, free_port, eventually, listen):
+    scene = Scene(tmp_path, free_port, listen)
+    try:
+        alice, bob = scene.phone("alice"), scene.phone("bob")
+        eventually(lambda: scene.registered("alice") and scene.registered("bob"), timeout=10)
+        alice.call("bob")
+        eventually(lambda: scene.state("bob") is CallState.INCOMING)
+        bob.answer()
+        eventually(lambda: scene.state("alice") is scene.state("bob") is CallState.TALKING)
+        scene.processes["server1"].send_signal(signal.SIGKILL)
+        eventually(lambda: scene.forwarder.status()["hot"] == "server2")
+        bob.hang_up()
+        eventually(lambda: scene.state("alice") is scene.state("bob") is CallState.ENDED)
+        (bill,) = eventually(lambda: [bill for bill in scene.bills("server2") if bill["final"]])
+        assert bill["why"] and bill["answered"] is not None
+        assert scene.forwarder.status()["counters"].get("dropped.no-target", 0) == 0
+    finally:
+        scene.end()
+
+
+def test_a_leg_to_the_other_family_is_refused_with_both_addresses():
+    with pytest.raises(OSError, match=r"not of the family of 127\.0\.0\.1:24001 \(\[::1\]:24002\)"):
+        open_leg(("127.0.0.1", 24001), ("::1", 24002))
+
+
+def test_a_name_of_both_families_gives_the_one_that_is_wanted(monkeypatch):
+    def both(host, port, type):
+        assert host == "dual.example"
+        return [(socket.AF_INET, type, 17, "", ("192.0.2.1", 0)),
+                (socket.AF_INET6, type, 17, "", ("2001:db8::1", 0, 0, 0))]  # fmt: skip
+
+    monkeypatch.setattr(socket, "getaddrinfo", both)
+    assert look_up("dual.example", ipv6=False) == "192.0.2.1"
+    assert look_up("dual.example", ipv6=True) == "2001:db8::1"
+    assert look_up("192.0.2.9", ipv6=True) == "192.0.2.9", "an address is what it is"
