@@ -162,10 +162,11 @@ def offer(
     return SessionDescription(_head(address, session_id, version, ("0 0",)), (stream,))
 
 
-def offer_again(local: SessionDescription, direction: MediaDirection) -> SessionDescription:
-    """The next offer in the same session (hold, resume): what was agreed, one version on (RFC 3264 8)."""
-    user, session_id, version, where = _origin(local)
-    origin = f"{user} {session_id} {int(version) + 1} {where}"
+def offer_again(local: SessionDescription, direction: MediaDirection, version: int = 0) -> SessionDescription:
+    """The next offer in the same session (hold, resume): what was agreed, one version on, or under the `version` that
+    comes after an offer which was refused (RFC 3264 8)."""
+    user, session_id, before, where = _origin(local)
+    origin = f"{user} {session_id} {version or int(before) + 1} {where}"
     lines = tuple((kind, origin if kind == "o" else value) for kind, value in local.lines)
     return SessionDescription(lines, tuple(_redirected(stream, direction) for stream in local.media))
 
@@ -251,7 +252,7 @@ def _media(lines: Sequence[Line]) -> MediaDescription:
 
 
 def _number(text: str, most: int) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) <= 19 and int(text) <= most):
+    if not (text.isascii() and text.isdigit() and len(text) <= 20 and int(text) <= most):
         raise RemoteProtocolError(f"SDP: {text[:20]!r} is not a number from 0 to {most}")
     return int(text)
 
@@ -260,7 +261,7 @@ def _origin(description: SessionDescription) -> tuple[str, str, str, str]:
     parts = (_first(description.lines, "o") or "").split(None, 3)
     if len(parts) != 4 or len(parts[3].split()) != 3:
         raise RemoteProtocolError("SDP: the o= line is missing or incomplete")
-    _number(parts[2], 2**63)
+    _number(parts[2], 2**64)  # phones that count in NTP's units need all of it
     return parts[0], parts[1], parts[2], parts[3]
 
 

@@ -5,6 +5,7 @@ Pure. A service reads through a View and returns an Outcome; what it must keep i
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
@@ -129,10 +130,14 @@ class Service(Protocol):
 
 class Answers:
     """Responses this cluster gives itself. To-tags are made from the request, so any member answers a
-    retransmission alike (RFC 3261 8.2.7), and knows the ACK to such an answer when it sees one."""
+    retransmission alike (RFC 3261 8.2.7), and knows the ACK to such an answer when it sees one. `name`: of the member
+    that speaks, told in the Server header's comment."""
 
-    def __init__(self, key: bytes) -> None:
+    def __init__(self, key: bytes, name: str = "") -> None:
         self._key = key
+        escaped = re.sub(r"([()\\])", r"\\\1", name)  # RFC 3261 25.1: comment
+        comment = f" ({escaped})" if name else ""
+        self._server = ("Server", f"call-failover-slee/{VERSION}{comment}")
 
     def tag(self, request: Request) -> str:
         return keyed_hash(self._key, "tag", request.call_id, request.from_.tag, str(request.cseq.number))
@@ -145,8 +150,7 @@ class Answers:
         self, event: RequestEvent, status: int, reason: str = "", fields: Iterable[tuple[str, str]] = (),
         to: Address | None = None,
     ) -> Send:  # fmt: skip
-        server = ("Server", f"call-failover-slee/{VERSION}")
-        response = reply(event.request, status, reason, self.tag(event.request), [*fields, server])
+        response = reply(event.request, status, reason, self.tag(event.request), [*fields, self._server])
         return Send(response.to_bytes(), to)
 
     def refuse(

@@ -58,7 +58,7 @@ class Router:
     def unable(self, event: RequestEvent | ResponseEvent) -> Outcome:
         """The store does not answer. A request hears 503; a final response is not passed on unrecorded, for the
         phone repeats it until it is acknowledged (RFC 3261 13.3.1.4, 17.2.1). Nor is BYE or CANCEL refused, which no
-        phone would say again after that (15.1.1): unanswered it comes again for 32 s, and ends the call and its bill."""
+        phone would say again after that (15.1.1): unanswered it comes again for 32 s, and ends call and bill."""
         if isinstance(event, RequestEvent) and event.request.method not in ENDING:
             return self._refuse(event, 503)
         return drop("store_down")

@@ -111,7 +111,7 @@ class Server:
         assert sock is not None
         self._store = SqliteStore(settings.store)
         key = _cluster_key(self._store)
-        answers = Answers(key)
+        answers = Answers(key, settings.name)
         self._heartbeat = Heartbeat(answers)
         address = format_address(sock.getsockname()[:2])
         users = None if settings.users is None else frozenset(settings.users)

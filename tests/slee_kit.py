@@ -68,7 +68,7 @@ class Cluster:
         realm = "failover.test"
         self.routers = {}
         for name, address in ADDRESSES.items():
-            answers = Answers(KEY)
+            answers = Answers(KEY, name)
             services: list[Service] = [
                 Heartbeat(answers),
                 Registrar(answers, name),

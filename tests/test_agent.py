@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from agent_kit import BOB, Line, Passage, Scripted, pair, talking
+from agent_kit import BOB, Line, Network, Passage, Scripted, pair, talking
 
 from sip.message import Request, Response, reply
 from softphone.agent.call import CALL, CallEvent
@@ -32,11 +32,11 @@ def test_a_call_is_placed_answered_and_hung_up():
     alice.calls(BOB)
     assert (alice.state, alice.sentence) == (CALLING, "Calling bob ...")
     network.run(0.1)
-    assert (alice.state, alice.sentence) == (RINGING, "Ringing at bob ...")
+    assert (alice.state, alice.sentence) == (RINGING, "Ringing at Bob ...")
     assert (bob.state, bob.sentence, bob.call.direction) == (INCOMING, "Alice is calling", Direction.INCOMING)
     bob.answers()
     network.run(0.1)
-    assert (alice.state, alice.sentence) == (TALKING, "Talking with bob")
+    assert (alice.state, alice.sentence) == (TALKING, "Talking with Bob")
     assert (bob.state, bob.sentence) == (TALKING, "Talking with Alice")
     assert alice.call.media.remote == ("127.0.0.1", 6064) and bob.call.media.remote == ("127.0.0.1", 6062)
     assert alice.call.media.codec == bob.call.media.codec == "PCMU"
@@ -52,6 +52,35 @@ def test_a_call_is_placed_answered_and_hung_up():
     assert alice.agent.retransmissions == bob.agent.retransmissions == 0
     network.run(60.0)
     assert alice.deadline is None and bob.deadline is None, "nothing is left waiting"
+
+
+@pytest.mark.parametrize(
+    ("fields", "to", "name"),
+    [
+        ((), "", "bob"),
+        ((("P-Asserted-Identity", '"Robert" <sip:bob@failover.test>, <tel:+49301>'),), '"Bobby"', "Robert"),
+        ((("P-Asserted-Identity", "<tel:+49301>"),), '"Bobby"', "Bobby"),
+        ((("P-Asserted-Identity", '"broken, <sip:bob@failover.test>'),), "", "bob"),
+        ((), '" "', "bob"),
+        ((), f'"{"B" * 500}"', "B" * 120),
+    ],
+)
+def test_whom_we_called_by_an_address_has_a_name(fields, to, name):
+    def answers(request: Request) -> list[Response]:
+        if request.method != "INVITE":
+            return []
+        request.set("To", f"{to} {request.get('To')}".strip())
+        response = accepted(request, "b1")
+        for field in fields:
+            response.add(*field)
+        return [response]
+
+    network = Network()
+    alice = Line(network, "alice", 5062)
+    Scripted(network, ("127.0.0.1", 5064), answers)
+    alice.calls(BOB)
+    network.run(0.1)
+    assert (alice.state, alice.sentence, alice.call.peer_name) == (TALKING, f"Talking with {name}", name)
 
 
 def test_bob_hangs_up():

@@ -6,6 +6,7 @@ import pytest
 from agent_kit import ALICE, BOB, Line, Network, Passage, Scripted, pair, talking
 
 from sip.message import Request, reply
+from sip.sdp import SessionDescription
 from softphone.agent.event import CallState
 
 TALKING, ENDED, INCOMING = CallState.TALKING, CallState.ENDED, CallState.INCOMING
@@ -28,6 +29,19 @@ def ask(
     return [p.name for p in network.passed[before + 1 :] if p.to == STRANGER]
 
 
+def test_an_invite_with_a_broken_expires_is_refused_before_the_phone_rings():
+    network, _, bob = pair()
+    assert ask(network, bob, "INVITE", fields=(("Expires", "soon"),), body=SDP) == ["400 INVITE"]
+    assert bob.state is None and bob.agent.active_call is None
+
+
+def test_a_body_that_is_no_sdp_is_refused_with_what_would_do():
+    # RFC 3261 21.4.13
+    network, _, bob = pair()
+    assert ask(network, bob, "INVITE", fields=(("Content-Type", "text/plain"),), body=b"hi") == ["415 INVITE"]
+    assert network.passed[-1].message.get("Accept") == "application/sdp"
+
+
 # -- within a call -----------------------------------------------------------------------------------------------------
 
 
@@ -45,7 +59,7 @@ def test_hold_and_resume_are_told_to_both():
     alice.does("resume")
     bob.does("resume")
     network.run(10.0)
-    assert (alice.sentence, bob.sentence) == ("Talking with bob", "Talking with Alice")
+    assert (alice.sentence, bob.sentence) == ("Talking with Bob", "Talking with Alice")
     assert (alice.call.media.direction, bob.call.media.direction) == ("sendrecv", "sendrecv")
     assert alice.call.since == alice.call.answered_at, "the call's clock goes on"
 
@@ -68,8 +82,20 @@ def test_a_hold_that_is_refused_changes_nothing_and_says_so():
     Scripted(network, bob.address, lambda r: [reply(r, 488)] if r.method == "INVITE" else [])
     alice.does("hold")
     network.run(0.1)
-    assert (alice.state, alice.sentence) == (TALKING, "Talking with bob; bob's phone does not agree to hold")
+    assert (alice.state, alice.sentence) == (TALKING, "Talking with Bob; Bob's phone does not agree to hold")
     assert not alice.call.held_here and alice.call.media.direction == "sendrecv"
+
+
+def test_an_offer_that_was_refused_has_used_up_its_version():
+    # RFC 3264 8: two descriptions with one version must be the same, and phones look no further than that
+    network, alice, bob = talking()
+    peer = Scripted(network, bob.address, lambda r: [reply(r, 488)] if r.method == "INVITE" else [])
+    for _ in range(2):
+        alice.does("hold")
+        network.run(0.1)
+    first = network.passed[0].message
+    offers = [first, *peer.requests("INVITE")]
+    assert [SessionDescription.parse(each.body).version for each in offers] == [1, 2, 3]
 
 
 def test_a_hold_that_nobody_answers_ends_the_call_with_a_bye():
@@ -77,7 +103,7 @@ def test_a_hold_that_nobody_answers_ends_the_call_with_a_bye():
     network.leave(bob.address)
     alice.does("hold")
     network.run(33.0)
-    assert (alice.state, alice.sentence) == (ENDED, "The call with bob was lost")
+    assert (alice.state, alice.sentence) == (ENDED, "The call with Bob was lost")
     assert "BYE" in network.names(alice.address)
 
 
@@ -87,7 +113,7 @@ def test_a_peer_that_forgot_the_call_ends_it():
     alice.does("probe")
     network.run(0.1)
     assert (alice.state, alice.probes[0].status) == (ENDED, 481)
-    assert alice.sentence == "The call with bob was lost"
+    assert alice.sentence == "The call with Bob was lost"
 
 
 def test_a_probe_that_nobody_answers_ends_nothing():

@@ -23,6 +23,7 @@ class Registrar:
         self.script: list[Response | int | tuple[int, list[tuple[str, str]]]] = []
         self.nonces = ["n1"]
         self.received: tuple[str, int] | None = None
+        self.more: list[tuple[str, str]] = []  # what else its 200 says
         self.line = Scripted(network, PROXY, self._react)
 
     @property
@@ -40,7 +41,8 @@ class Registrar:
             return [self._challenge(request)]
         contact = request.contacts[0]
         granted = self.expires if self.expires is not None else contact.params["expires"]
-        return [reply(request, 200, to_tag="r", fields=[("Contact", f"<{contact.uri}>;expires={granted}")])]
+        return [reply(request, 200, to_tag="r",
+                      fields=[*self.more, ("Contact", f"<{contact.uri}>;expires={granted}")])]  # fmt: skip
 
     def _challenge(self, request: Request) -> Response:
         given = request.get("Authorization")
@@ -87,6 +89,53 @@ def test_the_registrar_may_grant_less():
     alice.does("register")
     network.run(29.0)
     assert len(registrar.asked) == 3, "every 10 s"
+
+
+def test_other_phones_of_the_account_may_be_listed_in_ways_we_cannot_read():
+    network, alice, registrar = registering()
+    registrar.more = [("Contact", "<tel:+4930123>;expires=7"), ("Contact", "<sip:alice@[half>"), ("Expires", "soon")]
+    registrar.expires = 20
+    alice.does("register")
+    network.run(29.0)
+    assert alice.agent.registration.state is REGISTERED and len(registrar.asked) == 3, "every 10 s, as ours says"
+
+
+def test_a_word_for_an_address_does_not_become_our_contact():
+    network, alice, registrar = registering()
+    registrar.received = ("nowhere", 40001)
+    alice.does("register")
+    network.run(1.0)
+    assert len(registrar.asked) == 1 and alice.agent.registration.state is REGISTERED
+
+
+@pytest.mark.parametrize(
+    ("said", "sentence"),
+    [
+        ("call-failover-slee/0.1.0 (server1)", "Registered through server1"),
+        ("call-failover-slee/0.1.0", "Registered as alice"),
+        ("call-failover-slee/0.1.0 (server one)", "Registered as alice"),
+        (f"call-failover-slee/0.1.0 ({'s' * 33})", "Registered as alice"),
+        ("call-failover-slee/0.1.0 (\u202e1)", "Registered as alice"),
+        ("kamailio (5.6.3 (x86_64/linux))", "Registered as alice"),
+        ("Phone/1.0 (Linux)", "Registered as alice"),
+    ],
+)
+def test_the_person_learns_which_server_the_phone_is_registered_through(said, sentence):
+    network, alice, registrar = registering()
+    registrar.more = [("Server", said)]
+    alice.does("register")
+    network.run(0.1)
+    assert alice.agent.registration.sentence == sentence
+
+
+def test_after_a_failover_the_next_refresh_names_the_other_server():
+    network, alice, registrar = registering()
+    for name in ("server1", "server2"):
+        registrar.more = [("Server", f"call-failover-slee/0.1.0 ({name})")]
+        alice.does("register")
+        network.run(0.1)
+    assert alice.registration_sentences[-2:] == ["Registered through server1", "Registered through server2"]
+    assert alice.agent.registration.state is REGISTERED
 
 
 def test_a_registration_is_taken_back():
@@ -247,7 +296,7 @@ def test_behind_a_nat_the_contact_is_the_address_others_see():
     assert contacts == [["<sip:alice@127.0.0.1:5062>;expires=300"],
                         ["<sip:alice@203.0.113.7:40001>;expires=300", "<sip:alice@127.0.0.1:5062>;expires=0"]]
     alice.calls("bob")
-    assert network.passed[-1].message.get("Contact") == "<sip:alice@203.0.113.7:40001>"
+    assert network.passed[-1].message.get("Contact") == '"Alice" <sip:alice@203.0.113.7:40001>'
     assert network.passed[-1].message.via.host == "127.0.0.1"
 
 

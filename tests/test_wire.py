@@ -21,7 +21,7 @@ def states(world: World) -> tuple[CallState | None, CallState | None]:
 def test_two_phones_register_and_call_each_other_through_the_hot_server():
     world = World()
     world.talk()
-    assert world.alice.agent.registration.sentence == "Registered as alice"
+    assert world.alice.agent.registration.sentence == "Registered through server1"
     assert states(world) == (TALKING, TALKING), world.network.ladder()
     assert world.bob.call.peer_name == "Alice"
     assert world.servers["server1"].handled and not world.servers["server2"].handled
@@ -125,7 +125,7 @@ def test_the_server_may_die_or_freeze_at_any_datagram_of_a_call(number, fate):
     assert (world.alice.sentence, world.bob.sentence) == ("Bob is on hold", "Alice has put the call on hold")
     world.alice.does("resume")
     world.run(1.0)
-    assert (world.alice.sentence, world.bob.sentence) == ("Talking with bob", "Talking with Alice")
+    assert (world.alice.sentence, world.bob.sentence) == ("Talking with Bob", "Talking with Alice")
     world.alice.does("hang_up")
     world.run(1.0)
     assert states(world) == (ENDED, ENDED), world.network.ladder()

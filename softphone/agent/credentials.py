@@ -11,6 +11,7 @@ from sip.message import Request, Response
 from softphone.agent.account import Account
 
 MAX_ROUNDS = 4  # of one request: a challenge from a proxy and one from a server, each stale once
+MAX_REALMS = 8  # remembered: a phone has one registrar and perhaps a proxy or two
 HEADERS = {"WWW-Authenticate": "Authorization", "Proxy-Authenticate": "Proxy-Authorization"}
 
 
@@ -34,6 +35,8 @@ class Keyring:
             return None
         for header, challenge in challenges:
             self._challenges[header, challenge.realm] = challenge
+            if len(self._challenges) > MAX_REALMS:
+                del self._challenges[next(iter(self._challenges))]
         # RFC 3261 22.2: a request of its own, numbered on.
         again = without(request, "Via", "Content-Length", *(header for header, _ in challenges))
         again.set("CSeq", str(CSeq(next_seq(), request.method)))

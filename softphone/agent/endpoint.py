@@ -9,11 +9,12 @@ from __future__ import annotations
 import ipaddress
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from sip.dialog import next_hop
 from sip.errors import LocalProtocolError, RemoteProtocolError
 from sip.message import Message, Request, Response, parse, reply
+from sip.sdp import CONTENT_TYPE
 from sip.transaction import (
     T1,
     ClientTransaction,
@@ -113,7 +114,8 @@ class Endpoint:
 
     @property
     def contact(self) -> str:
-        return str(self.account.contact(self.public))
+        """With the name, by which whoever called an address learns whom they reached."""
+        return str(replace(self.account.contact(self.public), display=self.account.display_name))
 
     def emit(self, event: AgentEvent) -> None:
         self.outcome.events.append(event)
@@ -264,7 +266,9 @@ class Endpoint:
         except RemoteProtocolError as error:
             if incoming.transaction.answered:
                 raise
-            incoming.answer(error.status, now)
+            # RFC 3261 21.4.13: 415 says what would have been understood.
+            fields = [("Accept", CONTENT_TYPE)] if error.status == 415 else []
+            incoming.answer(error.status, now, *fields)
 
     def cancelled(self, cancel: Request) -> Incoming | None:
         """The INVITE that a CANCEL is about (RFC 3261 9.2)."""

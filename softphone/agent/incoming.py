@@ -23,6 +23,7 @@ class IncomingCall(Call):
         request = incoming.request
         super().__init__(endpoint, INCOMING, request.call_id, request.from_, now)
         check_offer(request)
+        self._expires = request.expires  # a broken one is refused before the phone rings
         self.dialog = Dialog.uas(request, endpoint.new_token())
         self.reached_at = incoming.source
         self.invite = incoming
@@ -32,9 +33,8 @@ class IncomingCall(Call):
         self.tell(now)
         self._say_ringing(now)
         self.rows.set("no answer", now + LONGEST_RINGING, self._on_nobody_here)
-        limit = self.invite.request.expires
-        if limit:
-            self.rows.set("expired", now + min(limit, 3600), self.cancelled)
+        if self._expires:
+            self.rows.set("expired", now + min(self._expires, 3600), self.cancelled)
 
     def _say_ringing(self, now: float) -> None:
         assert self.dialog is not None

@@ -19,6 +19,7 @@ class Negotiation:
         self._local: SessionDescription | None = None
         self._offered: SessionDescription | None = None
         self._offers_hold = False
+        self._version = 0  # of what we said last
         self.held_here = False
         self.plan: MediaPlan | None = None
 
@@ -33,10 +34,11 @@ class Negotiation:
     def offer(self, hold: bool = False) -> bytes:
         """Our next offer. On hold we offer sendonly, which tells the other side apart from its own hold."""
         direction = _direction(hold)
+        self._version += 1
         if self._local is None:
-            offered = sdp.offer(self._host, self._port, CODECS, self._session_id, 1, direction)
+            offered = sdp.offer(self._host, self._port, CODECS, self._session_id, self._version, direction)
         else:
-            offered = sdp.offer_again(self._local, direction)
+            offered = sdp.offer_again(self._local, direction, self._version)
         self._offered, self._offers_hold = offered, hold
         return offered.to_bytes()
 
@@ -62,11 +64,10 @@ class Negotiation:
     def answer(self, message: Message) -> bytes:
         """Our answer to their offer: one codec (PJSIP would ask again otherwise). RemoteProtocolError 415 or 488."""
         theirs = _description(message)
-        version = self._local.version + 1 if self._local else 1
-        direction = _direction(self.held_here)
+        version, direction = self._version + 1, _direction(self.held_here)
         local = sdp.answer(theirs, self._host, self._port, CODECS, self._session_id, version, direction)
         self.plan = sdp.plan(local, theirs)
-        self._local = local
+        self._local, self._version = local, version
         return local.to_bytes()
 
 

@@ -12,9 +12,10 @@ from softphone.agent.call import CALLING, ENDING, GONE, LEAVE, REFUSE, RING, RIN
 from softphone.agent.endpoint import PATIENCE, Endpoint, Exchange
 from softphone.agent.event import Direction
 from softphone.agent.negotiation import CONTENT_TYPE
-from softphone.agent.sentence import NO_ANSWER, why_no_credentials, why_not_called
+from softphone.agent.sentence import NO_ANSWER, name_of_callee, why_no_credentials, why_not_called
 
 LONGEST_RINGING = 180.0  # seconds until an unanswered call is given up
+MOST_FORKS = 16  # phones that ring or answer for one call; real proxies stop sooner
 TELL_AFTER = 2  # repeats of the INVITE without any answer, 1.5 s
 
 
@@ -111,7 +112,8 @@ class OutgoingCall(Call):
 
     def _on_provisional(self, exchange: Exchange, response: Response, now: float) -> None:
         tag = response.to.tag
-        if response.status > 100 and tag and tag not in self._early and len(self._early) < 16:
+        self._learn_name(response)
+        if response.status > 100 and tag and tag not in self._early and len(self._early) < MOST_FORKS:
             self._early[tag] = Dialog.uac(exchange.request, response)
         if self.state is ENDING:
             self._cancel(now)
@@ -124,6 +126,10 @@ class OutgoingCall(Call):
         elif early:
             self.tell(now)
         self.rows.set("ring", now + LONGEST_RINGING, self._on_nobody_there)
+
+    def _learn_name(self, response: Response) -> None:
+        """Whom we called by an address has a name."""
+        self.name = name_of_callee(response) or self.name
 
     def _preview(self, response: Response) -> bool:
         """Sound before the answer: an announcement, or a ring tone made by the network."""
@@ -147,6 +153,7 @@ class OutgoingCall(Call):
             self.dialog.local_seq = max(self.dialog.local_seq, exchange.request.cseq.number)
         if not self.acknowledge(exchange.request, response, now):
             return
+        self._learn_name(response)
         if self.state is ENDING:
             self.leave(now)
             return
@@ -172,6 +179,8 @@ class OutgoingCall(Call):
         tag = response.to.tag
         if tag in self._others:
             self.ack_for(self._others[tag], exchange.request, now)
+            return
+        if len(self._others) >= MOST_FORKS:
             return
         other = Dialog.uac(exchange.request, response)
         self._others[tag] = other

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from sip.dialog import MAX_FORWARDS
 from sip.errors import RemoteProtocolError
+from sip.header import NameAddr
 from sip.message import Request, Response
 from sip.uri import Uri
 from softphone.agent.account import ALLOW, Address
-from softphone.agent.endpoint import Endpoint, Exchange
+from softphone.agent.endpoint import Endpoint, Exchange, is_literal
 from softphone.agent.event import RegistrationChanged, RegistrationState
 from softphone.agent.rows import Rows
-from softphone.agent.sentence import trying_again, why_no_credentials, why_not_registered
+from softphone.agent.sentence import registered, trying_again, why_no_credentials, why_not_registered
 
 FIRST_PAUSE, LONGEST_PAUSE = 2.0, 32.0  # seconds between attempts, doubling
 TELL_AFTER = 2  # repeats without an answer, 1.5 s, before the person is told
@@ -81,7 +82,8 @@ class Registration:
         registrar = Uri("sip", "", account.uri.host, account.uri.port)
         fields = [MAX_FORWARDS, ("From", str(account.name_addr.with_tag(self._tag))), ("To", str(account.name_addr))]
         fields += [("Call-ID", self._call_id), ("CSeq", f"{self._next_seq()} REGISTER")]
-        fields += [("Contact", f"{endpoint.contact};expires={expires}"), ("Expires", str(expires)), ALLOW]
+        contact = f"{account.contact(endpoint.public)};expires={expires}"
+        fields += [("Contact", contact), ("Expires", str(expires)), ALLOW]
         if expires and self._registered_as not in (None, endpoint.public):
             assert self._registered_as is not None
             fields.append(("Contact", f"{account.contact(self._registered_as)};expires=0"))
@@ -130,7 +132,7 @@ class Registration:
             return
         # Half of the time leaves room for a whole transaction that fails (32 s) and another one.
         self.rows.set("refresh", now + max(1.0, granted / 2), self._refresh)
-        sentence = f"Registered as {self._account.user}"
+        sentence = registered(self._account.user, response.get("Server") or "")
         if (self.state, self.event.sentence) != (RegistrationState.REGISTERED, sentence):
             self._become(RegistrationState.REGISTERED, sentence, now)
         seen = _seen_address(response)
@@ -142,11 +144,14 @@ class Registration:
     def _granted(self, response: Response) -> int:
         """Seconds until our binding ends: its own expires, else the header's, else what was asked (RFC 3261 10.2.4)."""
         mine = Uri("sip", self._account.user, *self._endpoint.public)
-        for contact in response.contacts:
-            text = contact.params.get("expires") or ""
-            if contact.uri.same_as(mine) and text.isascii() and text.isdigit() and len(text) < 10:
-                return int(text)
-        whole = response.expires
+        try:
+            for value in response.values("Contact"):
+                granted = _expires_of(value, mine)
+                if granted is not None:
+                    return granted
+            whole = response.expires
+        except RemoteProtocolError:
+            return self._asked_expires
         return self._asked_expires if whole is None else whole
 
     def _lengthen(self, response: Response) -> bool:
@@ -184,9 +189,20 @@ def retry_after(response: Response | None) -> float | None:
     return min(max(float(digits), 1.0), 60.0) if digits.isascii() and digits.isdigit() and len(digits) < 9 else None
 
 
+def _expires_of(value: str, mine: Uri) -> int | None:
+    """The expires of a Contact that is ours. The other phones of the account may be listed by what we cannot read."""
+    try:
+        contact = NameAddr.parse(value)
+    except RemoteProtocolError:
+        return None
+    text = contact.params.get("expires") or ""
+    is_number = text.isascii() and text.isdigit() and len(text) < 10
+    return int(text) if is_number and contact.uri.same_as(mine) else None
+
+
 def _seen_address(response: Response) -> Address | None:
     try:
         via = response.via
     except RemoteProtocolError:
         return None
-    return (via.received, via.rport) if via.received and via.rport else None
+    return (via.received, via.rport) if via.rport and is_literal(via.received) else None

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
+from sip.errors import RemoteProtocolError
+from sip.header import NameAddr
 from sip.message import Message, Request, Response
 
 NO_ANSWER = 408  # RFC 3261 8.1.3.1: silence counts as this
 LONGEST = 120
+_SERVER = re.compile(r"call-failover-slee/[\w.+-]{1,32} \(([\w.-]{1,32})\)", re.ASCII)
 
 CALL_SENTENCES = {
     400: "The other side did not understand this phone",
@@ -61,6 +66,12 @@ def why_no_credentials(name: str, password: str) -> str:
     return f"The password of {name} is wrong" if password else f"The server wants a password for {name}"
 
 
+def registered(user: str, server: str) -> str:
+    """`server` is the Server header: ours say their name in a comment, what others say there is not for people."""
+    named = _SERVER.fullmatch(server)
+    return f"Registered through {named[1]}" if named else f"Registered as {user}"
+
+
 def trying_again(seconds: float) -> str:
     return f"No server answers; trying again in {max(1, round(seconds))} s"
 
@@ -73,6 +84,18 @@ def begin(sentence: str) -> str:
 def legible(text: str) -> str:
     """What came from the network, short enough to show and without the bytes that were not UTF-8."""
     return text[:LONGEST].encode("utf-8", "replace").decode()
+
+
+def name_of_callee(response: Response) -> str:
+    """What the answer calls the one who was called (RFC 3325 9.1; RFC 3261 20.10, 20.39); "" if it does not."""
+    for header in ("P-Asserted-Identity", "To", "Contact"):
+        try:
+            display = next((NameAddr.parse(value).display for value in response.values(header)), "")
+        except RemoteProtocolError:
+            continue  # a tel: number, say
+        if any(character.isalnum() for character in display):
+            return legible(display)
+    return ""
 
 
 def summary(message: Message) -> str:
