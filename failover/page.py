@@ -45,7 +45,8 @@ td:last-child { text-align: right; padding-left: 16px; white-space: nowrap; } tr
 [hidden] { display: none !important; }
 footer { padding-top: 32px; padding-bottom: 32px; }
 @media (max-width: 560px) { body > * { padding-left: 16px; padding-right: 16px; } header { padding-top: 16px; }
-  #summary { font-size: 24px; } button { max-width: none; } nav a { display: inline-block; padding: 8px 0; } }
+  #summary { font-size: 24px; } button { max-width: none; }
+  .facts { display: grid; grid-template-columns: 1fr 1fr; } nav a { display: inline-block; padding: 8px 0; } }
 """
 
 PAGE = f"""<!doctype html>
@@ -145,7 +146,8 @@ function card(name) {
 function showServer(x) {
   const parts = card(x.name), wish = WISHES[x.wish];
   parts.node.className = 'card server' + (x.hot ? ' hot' : '') + (x.state === 'DOWN' ? ' dead' : '');
-  parts.head.replaceChildren(make('span', 'name', x.name), make('span', 'state ' + LOOKS[x.state], WORDS[x.state] + ' for ' + span(x.for)),
+  parts.head.replaceChildren(make('span', 'name', x.name),
+    make('span', 'state ' + LOOKS[x.state], WORDS[x.state] + ' for ' + span(x.for)),
     ...(x.hot ? [make('span', 'tag good', 'hot')] : []), ...(wish ? [make('span', 'tag wait', wish)] : []));
   set(parts.address, x.address);
   set(parts.why, x.why.charAt(0).toUpperCase() + x.why.slice(1));
@@ -165,7 +167,7 @@ function showServers(list) {
   for (const name of cards.keys()) if (!names.has(name)) cards.delete(name);
   const nodes = list.map(showServer), box = find('servers');
   if (nodes.length !== box.children.length || nodes.some((node, i) => box.children[i] !== node))
-    box.replaceChildren(...(nodes.length ? nodes : [make('p', 'small', 'No server is listed, and none has registered.')]));
+    box.replaceChildren(...(nodes.length ? nodes : [make('p', 'small', 'None is listed, and none has registered.')]));
 }
 function showFailover(f) {
   const seen = [f.last_answer === null ? f.from + ' had never answered' : 'last answer of ' + f.from + ' at '
@@ -180,7 +182,7 @@ function showFailover(f) {
     make('p', 'small', seen.join(', ')));
 }
 function table(id, rows, none) {
-  const lines = rows.map(([name, value]) => make('tr', '', make('td', '', name), make('td', '', value)));
+  const lines = rows.map(row => make('tr', '', ...row.map(text => make('td', '', text))));
   find(id).replaceChildren(lines.length ? make('table', '', make('tbody', '', ...lines)) : make('p', 'small', none));
 }
 function show(s) {

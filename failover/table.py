@@ -82,7 +82,7 @@ class Server:
     def why(self) -> str:
         """The sentence behind its state."""
         if self.wish is not Wish.ENABLED:
-            return WISHED[self.wish] + (f" ({self.health.why})" if self.health.why else "")
+            return WISHED[self.wish] + (f"; {self.health.why}" if self.health.why else "")
         if self.leaving and self.health.alive:
             return "answers heartbeats with 503: keeps its calls, wants no new ones"
         if self.farewell and self.health.alive:

@@ -1,4 +1,4 @@
-"""A small reader of Prometheus' text format 0.0.4 that accepts nothing a strict one would not, promtool's rules included."""
+"""A small reader of Prometheus' text format 0.0.4, as strict as promtool: what it reads, others do."""
 
 from __future__ import annotations
 
