@@ -27,6 +27,7 @@ from slee_mock.heartbeat import Heartbeat, is_heartbeat
 from slee_mock.proxy import Proxy
 from slee_mock.record import SIGN_OF_LIFE, Member, Secret
 from slee_mock.registrar import Registrar
+from slee_mock.retention import Retention
 from slee_mock.router import Router
 from slee_mock.settings import Settings
 from slee_mock.sqlite_store import SqliteStore
@@ -41,6 +42,7 @@ OPENING = 15.0  # seconds to open a store that others are opening too
 LEAVING = 5.0  # seconds at most in which a server that has taken leave serves what it still has
 QUIET = 0.5  # seconds without a message of a call, after which nothing can be on its way to it
 UNHEARD = 1.5  # seconds after which a forwarder that does not answer a leave is taken for gone
+SWEEPING, SWEPT = 0.5, 60.0  # seconds between two looks at what is old, while there is more and otherwise
 METHODS = {"REGISTER", "INVITE", "ACK", "CANCEL", "BYE", "OPTIONS", "MESSAGE", "UPDATE", "INFO", "PRACK", "REFER"}
 
 
@@ -59,6 +61,7 @@ class Server:
         self._started = time.monotonic()
         self._counts: collections.Counter[tuple[str, str]] = collections.Counter()
         self._next_log = 0.0
+        self._retention = Retention()
         self._enrolment: Enrolment | None = None
         self._owed = Owed()
         self._busy = self._left = 0.0  # when a message of a call came last; when this server took leave
@@ -130,6 +133,7 @@ class Server:
         self._trouble = ""
         self._loop.watch(sock, lambda: self._readable(sock))
         self._loop.at(time.monotonic() + SIGN_OF_LIFE, self._sign_again)
+        self._loop.at(time.monotonic() + SWEEPING, self._sweep)
         if settings.register:
             listen = sock.getsockname()[:2]
             self._enrolment = Enrolment(self._loop, settings.name, listen, settings.register, settings.beat)
@@ -159,7 +163,11 @@ class Server:
             self._store = None
 
     def _sign(self, store: Store, stopped: bool = False) -> None:
+        """Raises Conflict if another server has taken the name."""
         view = View(store)
+        known = view.get(Member, self._member.name)
+        if self._member.last_seen and known and known.started != self._member.started:
+            raise Conflict(f"{self._member.name} signs from {known.address} too")
         self._member = replace(self._member, last_seen=time.time(), stopped=stopped)
         view.commit([self._member])
 
@@ -177,6 +185,17 @@ class Server:
             if self._trouble:
                 log.warning("the store works again")
             self._trouble, self._heartbeat.healthy = "", True
+
+    def _sweep(self) -> None:
+        more = False
+        if self._store:
+            try:
+                more = self._retention.sweep(View(self._store), time.time())
+            except Conflict:
+                more = True  # another member swept at the same time
+            except StoreDown as error:
+                self._complain(f"{error}; nothing old was removed from it")
+        self._loop.at(time.monotonic() + (SWEEPING if more else SWEPT), self._sweep)
 
     def _readable(self, sock: socket.socket) -> None:
         for _ in range(BATCH):

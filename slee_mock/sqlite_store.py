@@ -22,6 +22,8 @@ APPLICATION_ID = 0x43464F56  # "CFOV": tells our file from another program's dat
 _SCHEMA = """CREATE TABLE IF NOT EXISTS record (
     created INTEGER PRIMARY KEY, kind TEXT NOT NULL, key TEXT NOT NULL, version INTEGER NOT NULL, text TEXT NOT NULL,
     UNIQUE (kind, key))"""
+# Without it a page with the newest of one kind reads through all others, while the server misses its heartbeats.
+_INDEX = "CREATE INDEX IF NOT EXISTS record_by_kind ON record (kind, created)"
 
 
 class SqliteStore:
@@ -53,11 +55,11 @@ class SqliteStore:
                 if not self._save_one(change):
                     raise Conflict(f"{change.kind} {change.key} is no longer at version {change.version}")
 
-    def scan(self, kind: str, limit: int | None = None) -> list[tuple[str, Row]]:
+    def scan(self, kind: str, limit: int | None = None, skip: int = 0) -> list[tuple[str, Row]]:
         with self._errors():
             found = self._connection.execute(
-                "SELECT key, text, version FROM record WHERE kind = ? ORDER BY created DESC LIMIT ?",
-                (kind, -1 if limit is None else limit),
+                "SELECT key, text, version FROM record WHERE kind = ? ORDER BY created DESC LIMIT ? OFFSET ?",
+                (kind, -1 if limit is None else limit, skip),
             ).fetchall()
         return [(key, Row(text, version)) for key, text, version in found]
 
@@ -66,6 +68,11 @@ class SqliteStore:
         self._connection.close()
 
     def _save_one(self, change: Change) -> bool:
+        if change.text is None:
+            return self._connection.execute(
+                "DELETE FROM record WHERE kind = ? AND key = ? AND version = ?",
+                (change.kind, change.key, change.version),
+            ).rowcount == 1  # fmt: skip
         if change.version:
             return self._connection.execute(
                 "UPDATE record SET text = ?, version = version + 1 WHERE kind = ? AND key = ? AND version = ?",
@@ -121,6 +128,7 @@ class SqliteStore:
                 raise StoreDown(f"{self.path} is another program's database; name a file of our own")
             self._connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
         self._connection.execute(_SCHEMA)
+        self._connection.execute(_INDEX)
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
@@ -134,14 +142,15 @@ def _sentence(path: str, error: Exception) -> str:
     text = str(error)
     folder = os.path.dirname(os.path.abspath(path))
     if "unable to open" in text:
-        there = "it cannot be written" if os.path.isdir(folder) else f"there is no folder {folder}"
-        return f"cannot open the store {path}: {there}"
+        if os.path.isdir(folder):
+            return f"cannot open the store {path}: it may not be read or written; allow that, or name another"
+        return f"cannot open the store {path}: there is no folder {folder}; make it, or name another file"
     if "not a database" in text or "malformed" in text:
         return f"the store {path} is damaged ({text}): restore it from a backup, or name another file"
     if "readonly" in text:
-        return f"cannot write to the store {path}: the file or its folder is read-only"
+        return f"cannot write to the store {path}: file or folder is read-only; allow writing, or name another file"
     if "locked" in text:
-        return f"the store {path} is locked by another program"
+        return f"the store {path} is locked by another program; end that one, or wait for it"
     if "full" in text:
-        return f"cannot write to the store {path}: the disk is full"
-    return f"the store {path} does not work: {text}"
+        return f"cannot write to the store {path}: the disk is full; make room"
+    return f"the store {path} does not work ({text}); mend that, or name another file"

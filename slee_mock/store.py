@@ -1,4 +1,5 @@
-"""The contract of the cluster's store: get, save-if-version, scan; and the view through which one event uses it.
+"""The contract of the cluster's store: get, save if version, remove if version, scan; and the view
+through which one event uses it.
 
 Pure. An implementation keeps rows of text under (kind, key), each with a version that grows by one at every save.
 Nothing is ever half saved, and what `save` has returned from survives the death of the process.
@@ -29,11 +30,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Change:
-    """Save `text` if the row still has `version`; 0 means that it must not exist yet."""
+    """Save `text` if the row still has `version`; 0 means that it must not exist yet. Without text the row goes."""
 
     kind: str
     key: str
-    text: str
+    text: str | None
     version: int
 
 
@@ -45,8 +46,8 @@ class Store(Protocol):
     def save(self, changes: Sequence[Change]) -> None:
         """All or none. Raises Conflict if one of the versions is not the row's any more."""
 
-    def scan(self, kind: str, limit: int | None = None) -> list[tuple[str, Row]]:
-        """Rows with their keys, the one created last first, at most `limit`."""
+    def scan(self, kind: str, limit: int | None = None, skip: int = 0) -> list[tuple[str, Row]]:
+        """Rows with their keys, the one created last first, without the first `skip`, at most `limit`."""
 
     def close(self) -> None: ...
 
@@ -70,24 +71,25 @@ class View:
         assert record is None or isinstance(record, kind)
         return record
 
-    def scan(self, kind: type[R], limit: int | None = None) -> list[R]:
+    def scan(self, kind: type[R], limit: int | None = None, skip: int = 0) -> list[R]:
         """Straight from the store; what is staged is not in it."""
-        return [_read(kind, key, row) for key, row in self._store.scan(kind.KIND, limit)]
+        return [_read(kind, key, row) for key, row in self._store.scan(kind.KIND, limit, skip)]
 
     def stage(self, records: Iterable[Record]) -> None:
         for record in records:
             self.get(type(record), record.key)  # for the version
             self._records[record.KIND, record.key] = record
 
-    def commit(self, records: Iterable[Record]) -> None:
-        """Saves the last of each key, all or none. Raises Conflict or StoreDown."""
+    def commit(self, records: Iterable[Record], forgotten: Iterable[Record] = ()) -> None:
+        """Saves the last of each key and removes what is to be forgotten, all or none. Raises Conflict or StoreDown."""
+        gone = list(forgotten)
         last = {(record.KIND, record.key): record for record in records}
-        for record in last.values():
-            self.get(type(record), record.key)
-        if last:
-            self._store.save([
-                Change(kind, key, to_json(record), self._versions[kind, key]) for (kind, key), record in last.items()
-            ])  # fmt: skip
+        for record in (*last.values(), *gone):
+            self.get(type(record), record.key)  # for the version
+        texts: dict[tuple[str, str], str | None] = {place: to_json(record) for place, record in last.items()}
+        texts.update({(record.KIND, record.key): None for record in gone})
+        if texts:
+            self._store.save([Change(*place, text, self._versions[place]) for place, text in texts.items()])
 
 
 def _read(kind: type[R], key: str, row: Row) -> R:

@@ -40,15 +40,18 @@ class DictStore:
             intruder()
         for change in changes:
             row = self.rows.get((change.kind, change.key))
-            if (row.version if row else 0) != change.version:
+            if (row.version if row else 0) != change.version or (row is None and change.text is None):
                 raise Conflict(change.key)
         for change in changes:
-            self.rows[change.kind, change.key] = Row(change.text, change.version + 1)
+            if change.text is None:
+                del self.rows[change.kind, change.key]
+            else:
+                self.rows[change.kind, change.key] = Row(change.text, change.version + 1)
 
-    def scan(self, kind: str, limit: int | None = None) -> list[tuple[str, Row]]:
+    def scan(self, kind: str, limit: int | None = None, skip: int = 0) -> list[tuple[str, Row]]:
         self._check()
         rows = [(key, row) for (each, key), row in self.rows.items() if each == kind]
-        return rows[::-1][:limit]
+        return rows[::-1][skip:][:limit]
 
     def close(self) -> None:
         pass

@@ -1,0 +1,139 @@
+"""What the store forgets: by age and by number, never a bill that somebody may still want."""
+
+from __future__ import annotations
+
+import pytest
+from slee_kit import Cluster, DictStore, answer, in_dialog, invite, register
+
+from slee_mock.record import Bill, Binding, Bindings, Call, Carrier, Member
+from slee_mock.registrar import MEMORY
+from slee_mock.retention import BATCH, DAY, ENDLESS, KEPT, Retention
+from slee_mock.server import Server
+from slee_mock.settings import Settings
+from slee_mock.sqlite_store import SqliteStore
+from slee_mock.store import Change, Conflict, Row, View
+
+NOW = 1_800_000_000.0
+
+
+def few(newest: int) -> Retention:
+    """With as few rows kept as a test can fill in."""
+    return Retention(tuple(each._replace(newest=newest) for each in KEPT))
+
+
+@pytest.fixture(params=["dict", "sqlite"])
+def store(request, tmp_path):
+    made = DictStore() if request.param == "dict" else SqliteStore(str(tmp_path / "cluster.db"))
+    yield made
+    made.close()
+
+
+def call(store, name: str, **facts) -> None:
+    facts = {"offered": NOW, "carriers": (Carrier("server1", facts.get("offered", NOW)),), **facts}
+    bill = Bill(name, "Alice", "sip:alice@x", "Bob", "sip:bob@x", "0.10+0.05/10s", "EUR", **facts)
+    View(store).commit([bill, Call(name, "a1", 1, "b", "sip:bob@x", "sip:bob@y", bill.offered)])
+
+
+def left(store, kind: str = "bill") -> list[str]:
+    return sorted(key for key, _ in store.scan(kind))
+
+
+def swept(store, retention: Retention, wall: float = NOW) -> None:
+    while retention.sweep(View(store), wall):
+        continue
+
+
+def test_a_row_is_removed_only_as_it_was_read(store):
+    store.save([Change("bill", "c1", "one", 0)])
+    store.save([Change("bill", "c1", "two", 1)])
+    with pytest.raises(Conflict):
+        store.save([Change("bill", "c1", None, 1)])
+    assert store.get("bill", "c1") == Row("two", 2)
+    store.save([Change("bill", "c1", None, 2)])
+    assert store.get("bill", "c1") is None
+    with pytest.raises(Conflict):
+        store.save([Change("bill", "c1", None, 2)])
+
+
+def test_a_scan_may_begin_behind_the_newest(store):
+    for number in range(4):
+        store.save([Change("bill", f"c{number}", "x", 0)])
+    assert [key for key, _ in store.scan("bill", 2, 1)] == ["c2", "c1"]
+    assert [key for key, _ in store.scan("bill", None, 3)] == ["c0"]
+
+
+def test_ended_calls_go_after_a_day_and_only_beyond_the_newest(store):
+    ages = {"old": DAY + 1, "young": DAY - 1, "newest-but-old": DAY + 1}
+    for name, age in ages.items():
+        call(store, name, offered=NOW - age - 60, answered=NOW - age - 50, ended=NOW - age)
+    swept(store, few(1))
+    assert left(store) == left(store, "call") == ["newest-but-old", "young"]
+
+
+def test_a_call_that_nobody_ended_is_not_ended_by_its_age(store):
+    call(store, "rang", offered=NOW - DAY - 300)
+    call(store, "long", offered=NOW - DAY * 2, answered=NOW - DAY * 2)
+    call(store, "vanished", offered=NOW - ENDLESS - 9, answered=NOW - ENDLESS - 1)
+    swept(store, few(0))
+    assert left(store) == ["long"]
+
+
+def test_more_calls_than_one_sweep_looks_at_are_swept_past_those_that_stay(store):
+    for number in range(2 * BATCH + 10):
+        stays = BATCH // 2 < number <= BATCH * 3 // 2  # in the middle, so that what is behind them must be reached
+        call(store, f"c{number}", answered=NOW - 3 * DAY, ended=NOW - (DAY - 9 if stays else DAY + 9))
+    swept(store, few(0))
+    assert len(left(store)) == BATCH and left(store) == left(store, "call")
+
+
+def test_users_and_members_long_gone_are_forgotten(store):
+    gone = NOW - DAY - MEMORY
+    for name, expires in (("gone", gone), ("back", NOW + 60), ("lately", NOW - 60)):
+        binding = Binding("sip:x@y", "r1", 4, expires_at=expires, refreshed_at=expires - 60)
+        View(store).commit([Bindings(f"sip:{name}@x", name, (binding,)), Member(name, "y", last_seen=expires)])
+    swept(store, few(0))
+    assert left(store, "bindings") == ["sip:back@x", "sip:lately@x"]
+    assert left(store, "member") == ["back", "lately"]
+
+
+def test_a_running_server_sweeps(tmp_path, monkeypatch, eventually, free_port):
+    monkeypatch.setattr("slee_mock.server.SWEEPING", 0.01)
+    monkeypatch.setattr("slee_mock.server.Retention", lambda: few(0))
+    path = str(tmp_path / "cluster.db")
+    store = SqliteStore(path)
+    call(store, "old", answered=1.0, ended=2.0)
+    server = Server(Settings("server1", ("127.0.0.1", free_port()), ("127.0.0.1", 5060), path))
+    server.start()
+    eventually(lambda: left(store) == left(store, "call") == [])
+    server.stop()
+    store.close()
+
+
+def test_a_server_whose_name_another_has_taken_says_so_and_leaves_it(tmp_path, caplog, eventually, free_port):
+    path = str(tmp_path / "cluster.db")
+    both = [Server(Settings("twin", ("127.0.0.1", free_port()), ("127.0.0.1", 5060), path)) for _ in range(2)]
+    for server in both:
+        server.start()
+    eventually(lambda: "another server signs as twin too; give each its own --name" in caplog.text)
+    both[0].stop()
+    store = SqliteStore(path)
+    member = View(store).get(Member, "twin")
+    assert member.address == both[1].status_board().status["address"] and not member.stopped
+    store.close()
+    both[1].stop()
+
+
+def test_what_changes_while_it_is_swept_stays():
+    cluster = Cluster()
+    cluster.one(register())
+    cluster.one(answer(cluster.one(invite()), 200))
+    cluster.one(in_dialog("BYE"))
+    cluster.wall += DAY + 1
+    another = Call("c1", "again", 1, "b", "u", "t", cluster.wall)
+    cluster.store.before_save = lambda: View(cluster.store).commit([another])
+    retention = few(0)
+    with pytest.raises(Conflict):
+        retention.sweep(View(cluster.store), cluster.wall)
+    assert cluster.get(Bill, "c1") is not None
+    swept(cluster.store, retention, cluster.wall)
+    assert cluster.get(Bill, "c1") is None and cluster.get(Call, "c1") is None
