@@ -1,0 +1,178 @@
+"""Calls between phones that are not ours (SIPp), through a real forwarder to real servers: two of our own with one
+store, and two Kamailios with the configuration of examples/kamailio.
+
+SIPp is a strict phone: whatever comes that its scenario does not expect fails the call.
+"""
+
+from __future__ import annotations
+
+import pytest
+from parties_kit import DOMAIN, PASSWORDS, Scene, absent, free_port, wait_until
+
+pytestmark = pytest.mark.skipif(bool(absent("sipp")), reason=absent("sipp") or "-")
+MOCKS = "two of our servers"
+KAMAILIOS = "two Kamailios"
+no_kamailio = pytest.mark.skipif(bool(absent("kamailio", "kamcmd")), reason=absent("kamailio", "kamcmd") or "-")
+BOTH = [MOCKS, pytest.param(KAMAILIOS, marks=no_kamailio)]
+
+
+def start_server(scene, kind, name):
+    if kind == MOCKS:
+        scene.mock(name)
+    else:
+        scene.kamailio(name)
+
+
+def stage(folder, kind):
+    """The forwarder and both servers, UP."""
+    scene = Scene(folder)
+    try:
+        scene.forwarder()
+        for name in ("server1", "server2"):
+            start_server(scene, kind, name)
+        scene.up("server1", "server2")
+        if kind == KAMAILIOS:
+            scene.know_each_other()
+    except BaseException:
+        scene.__exit__()
+        raise
+    return scene
+
+
+@pytest.fixture(scope="module", params=BOTH)
+def both_up(request, tmp_path_factory):
+    """One scene for the tests in which nobody dies."""
+    with stage(tmp_path_factory.mktemp("up"), request.param) as scene:
+        scene.digest = request.param == KAMAILIOS
+        yield scene
+
+
+def test_fifty_calls_a_second_and_no_message_twice(both_up):
+    caller, callee = both_up.play("caller", "callee", 150, rate=50, ring=100, talk=500, digest=both_up.digest)
+    caller.end()
+    callee.end()
+    assert (caller.retransmissions, callee.retransmissions) == (0, 0)
+    assert (caller.heard_again, callee.heard_again) == ({}, {})
+    assert both_up.status["failovers"] == []
+
+
+@pytest.mark.parametrize(
+    "caller, callee",
+    [
+        pytest.param("cancel_caller", "cancel_callee", id="CANCEL while it rings"),
+        pytest.param("busy_caller", "busy_callee", id="486"),
+        pytest.param("reinvite_caller", "reinvite_callee", id="re-INVITE, OPTIONS, INFO, BYE by the called"),
+        pytest.param("options_caller", "options_callee", id="OPTIONS to a phone"),
+        pytest.param("large_caller", "callee", id="an INVITE of 64 kB"),
+        pytest.param("compact_caller", "compact_callee", id="compact headers"),
+    ],
+)
+def test_ten_times(both_up, caller, callee):
+    calling, called = both_up.play(caller, callee, 10, ring=50, talk=50, digest=both_up.digest)
+    calling.end()
+    called.end()
+    assert (calling.retransmissions, called.retransmissions) == (0, 0)
+    assert (calling.heard_again, called.heard_again) == ({}, {})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", BOTH)
+def test_kill_9_in_the_middle_of_fifty_calls_a_second_and_every_call_goes_on(tmp_path, kind):
+    """Calls that are being set up, ringing, answered and ending: none fails, and no phone has to ask twice."""
+    with stage(tmp_path, kind) as scene:
+        caller, callee = scene.play("caller", "callee", 150, rate=50, ring=300, talk=1500, digest=kind == KAMAILIOS)
+        wait_until(lambda: scene.status["servers"][0]["responses"] > 300)
+        scene.processes["server1"].kill()
+        caller.end()
+        callee.end()
+        assert caller.retransmissions == 0, caller.figures
+        assert set(callee.heard_again) <= {"0_INVITE"}, "only who rings is asked again, and says 180 again"
+        assert callee.retransmissions == callee.heard_again.get("0_INVITE", 0)
+        [failover] = scene.status["failovers"]
+        assert (failover["from"], failover["to"]) == ("server1", "server2")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", BOTH)
+@pytest.mark.parametrize(
+    "caller, callee",
+    [
+        pytest.param("cancel_caller", "cancel_callee", id="the caller gives up"),
+        pytest.param("reinvite_caller", "reinvite_callee", id="the called one hangs up"),
+    ],
+)
+def test_after_the_kill(tmp_path, kind, caller, callee):
+    """Both wait a second, he while it rings, she while they talk; the server dies in it."""
+    with stage(tmp_path, kind) as scene:
+        quiet = ["-pause_msg_ign"]  # a stateful server that takes a ringing call over says 100 and 180 again
+        calling, called = scene.play(caller, callee, 10, ring=1000, talk=1000, digest=kind == KAMAILIOS, more=quiet)
+        wait_until(lambda: called["IncomingCall"] == 10)
+        scene.processes["server1"].kill()
+        calling.end()
+        called.end()
+        assert calling.retransmissions == 0, calling.figures
+        assert called.retransmissions == called.heard_again.get("0_INVITE", 0), called.figures
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", BOTH)
+def test_a_server_that_came_back_empty_takes_calls_and_ends_those_that_it_had_begun(tmp_path, kind):
+    """A Kamailio's memory is gone with it; what matters of a call is in its messages, and the bindings come back."""
+    with stage(tmp_path, kind) as scene:
+        caller, callee = scene.play("caller", "callee", 40, rate=20, talk=4000, digest=kind == KAMAILIOS)
+        wait_until(lambda: scene.status["servers"][0]["responses"] > 60)
+        scene.processes["server1"].kill()
+        start_server(scene, kind, "server1")
+        scene.up("server1")
+        before = scene.status["servers"][0]["requests"]
+        caller.end()
+        callee.end()
+        assert caller.retransmissions == 0, caller.figures
+        assert scene.status["servers"][0]["requests"] > before + 20
+
+
+@no_kamailio
+class TestDigest:
+    def test_a_nonce_of_the_dead_kamailio_is_good_at_the_other(self, tmp_path):
+        with stage(tmp_path, KAMAILIOS) as scene:
+            callee, port = scene.callee("callee", 1)
+            phone = scene.register(port, digest=True, pause=700)
+            wait_until(lambda: "AoR: bob" in scene.kamcmd("server2", "ul.dump"))
+            scene.processes["server1"].kill()
+            phone.end()  # its scenario expects one challenge
+            credentials = ["-au", "alice", "-ap", PASSWORDS["alice"]]
+            caller = scene.sipp("digest_caller", pause=50, caller=f"alice@{DOMAIN}", more=credentials)
+            caller.end()
+            callee.end()
+            assert phone.retransmissions == caller.retransmissions == 0
+
+    def test_without_a_shared_secret_the_refresh_is_challenged_again(self, tmp_path):
+        """Why both need the same auth secret; a phone that can answer a second challenge still gets through."""
+        with Scene(tmp_path) as scene:
+            scene.forwarder()
+            scene.kamailio("server1")
+            scene.kamailio("server2", NONCE_SECRET="another")
+            scene.up("server1", "server2")
+            phone = scene.register(free_port(), digest=True, pause=500)
+            wait_until(lambda: "AoR: bob" in scene.kamcmd("server1", "ul.dump"))
+            scene.processes["server1"].kill()
+            wait_until(lambda: phone.process.status is not None)
+            assert phone["FailedCall"] == 1 and "401" in phone.said
+
+
+def test_sipp_s_own_uac_and_uas_with_two_uas_as_the_servers(tmp_path):
+    """They have no shared state and follow no Route; -aa makes a uas answer heartbeats."""
+    with Scene(tmp_path) as scene:
+        scene.forwarder()
+        for name in ("server1", "server2"):
+            server = scene.sipp("uas", 0, port=scene.ports[name], more=["-aa"])
+            scene.processes[name] = server.process
+        scene.up("server1", "server2")
+        first = scene.sipp("uac", 50, rate=50, pause=100)
+        first.end()
+        scene.processes["server1"].kill()
+        second = scene.sipp("uac", 50, rate=50, pause=100)
+        second.end()
+        assert first.retransmissions == second.retransmissions == 0
+        assert scene.status["failovers"][0]["to"] == "server2"
+        assert all(server["requests"] >= 150 for server in scene.status["servers"])
