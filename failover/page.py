@@ -188,7 +188,8 @@ function table(id, rows, none) {
 function show(s) {
   const live = s.servers.filter(x => x.state === 'UP' || x.state === 'FAILING').length;
   find('summary').className = s.hot ? '' : 'bad';
-  set(find('summary'), s.hot ? s.hot + ' is hot' : live ? 'No server takes new calls' : 'No server lives');
+  set(find('summary'), s.hot ? s.hot + ' is hot'
+    : live ? 'No server takes new calls: callers hear 503' : 'No server lives: callers hear 503');
   set(find('about'), live + ' of ' + count(s.servers.length, 'server', 'servers') + ' live \\u00b7 policy ' + s.policy
     + ' \\u00b7 listening on ' + s.listen + ' \\u00b7 up ' + span(s.uptime) + ' \\u00b7 secret ' + s.secret
     + ' \\u00b7 version ' + s.version);

@@ -23,14 +23,19 @@ def run(*arguments, cwd=None):
 
 
 class Running:
-    """The program, started and ready."""
+    """The program, started and ready. `journal`: its log goes where systemd says that its journal is."""
+
+    journal = False
 
     def __init__(self, file, *options):
         self.log = file.with_suffix(".log")
         with self.log.open("w") as log:
+            status = os.fstat(log.fileno())
+            journal = {"JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"} if self.journal else {}
             self.process = subprocess.Popen(
-                [*COMMAND, str(file), *options], stdout=subprocess.PIPE, stderr=log, text=True
-            )
+                [*COMMAND, str(file), *options], stdout=subprocess.PIPE, stderr=log, text=True,
+                env={**os.environ, **journal},
+            )  # fmt: skip
         self.said = []
         for line in self.process.stdout:
             self.said.append(line.rstrip("\n"))
@@ -82,6 +87,54 @@ def test_check_says_where_servers_may_register(tmp_path):
     assert "register themselves at 10.0.0.1:5065 (UDP), their own address, from 10.0.0.0/8; forgotten after 10 s" in (
         said.stdout
     )
+
+
+def test_check_names_the_secret_and_makes_none(tmp_path):
+    file = tmp_path / "servers.properties"
+    file.write_text("server1=127.0.0.1:5070\n")
+    secret = tmp_path / "forwarder.secret"
+    assert f"secret: {secret}, to be made by the first start" in run(file, "--check").stdout.splitlines()
+    assert not secret.exists()
+    secret.write_text("x" * 40)
+    secret.chmod(0o600)
+    told = run(file, "--check").stdout
+    assert re.search(rf"^secret: [a-z2-7]{{8}}, from {re.escape(str(secret))}$", told, re.MULTILINE)
+    assert "xxxx" not in told
+    file.write_text("server1=127.0.0.1:5070\nforwarder.secret.file=\n")
+    assert "secret: for this run only (forwarder.secret.file is empty)" in run(file, "--check").stdout.splitlines()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes of files are POSIX's")
+@pytest.mark.parametrize("options", [[], ["--check"]])
+def test_a_secret_that_others_can_read_is_refused_with_the_remedy(tmp_path, options):
+    file, secret = tmp_path / "servers.properties", tmp_path / "forwarder.secret"
+    file.write_text("server1=127.0.0.1:5070\nadmin.listen=\n")
+    secret.write_text("x" * 40)
+    secret.chmod(0o644)
+    said = run(file, *options)
+    assert (said.returncode, said.stdout) == (1, "")
+    assert said.stderr == f"{secret} is open to other users (mode 0644): chmod 600 {secret}\n"
+
+
+@pytest.mark.parametrize(
+    "admin, warned", [("0.0.0.0:8060", True), ("127.0.0.1:8060", False), ("[::1]:8060", False), ("", False)]
+)
+def test_check_warns_of_pages_that_other_computers_reach(tmp_path, admin, warned):
+    file = tmp_path / "servers.properties"
+    file.write_text(f"server1=127.0.0.1:5070\nadmin.listen={admin}\n")
+    told = run(file, "--check")
+    assert told.returncode == 0 and told.stdout.endswith("\n") and not told.stdout.endswith("\n\n")
+    assert ("warning: the pages at 0.0.0.0:8060 have no password" in told.stdout) == warned
+
+
+def test_check_promises_by_what_the_file_says(tmp_path):
+    file = tmp_path / "servers.properties"
+    file.write_text("server1=127.0.0.1:5070\nheartbeat.interval=0.5\nheartbeat.fall=5\nheartbeat.rise=4\n"
+                    "forwarder.policy=call-id\nforwarder.convergence=X-Session\n")  # fmt: skip
+    told = run(file, "--check").stdout
+    assert "new calls go by call-id (sessions named by X-Session)" in told
+    assert "heartbeats every 0.5 s: a killed server is noticed at once, a hung one within 3 s" in told
+    assert "one that is back is used after 4 answers, 2 s" in told
 
 
 def test_the_default_file_is_the_one_beside_the_program(tmp_path):
@@ -186,6 +239,72 @@ def test_a_stranger_writes_at_most_a_line_a_second_into_the_log_and_no_control_c
         assert field(ask(phone, address, "z9hG4bK1"), "X-Server") == "server1"
         lines = [line for line in running.log.read_text().splitlines() if "malformed" in line]
         assert 1 <= len(lines) <= 2 and "\x1b" not in "".join(lines)
+
+
+def test_the_secret_is_made_at_the_first_start_and_used_at_the_second(program, free_port):
+    with fake_servers(free_port) as servers, plain_phone() as phone:
+        first, address, file = program(servers)
+        secret = file.parent / "forwarder.secret"
+        assert os.name != "posix" or secret.stat().st_mode & 0o777 == 0o600
+        assert first.said[-2].endswith(f"{secret}, made now")
+        via = field(sent_on(phone, address, servers[0]), "Via")
+        first.stop()
+        second = Running(file)
+        try:
+            assert second.said[-2].endswith(f", from {secret}")
+            assert second.said[-2].partition(",")[0] == first.said[-2].partition(",")[0], "the same fingerprint"
+            assert field(sent_on(phone, address, servers[0]), "Via") == via
+        finally:
+            second.stop()
+
+
+def sent_on(phone, address, server):
+    """What the server gets of one and the same request."""
+    ask(phone, address, "z9hG4bKsame")
+    return server.heard[-1]
+
+
+def test_a_secret_that_cannot_be_written_is_said_and_stops_nothing(program, free_port, tmp_path):
+    with fake_servers(free_port) as servers, plain_phone() as phone:
+        nowhere = tmp_path / "no such folder" / "secret"
+        running, address, _ = program(servers, f"forwarder.secret.file={nowhere}")
+        assert field(ask(phone, address, "z9hG4bK1"), "X-Server") == "server1"
+        why = f"{nowhere} cannot be written: no such file or directory"
+        assert f"the secret is for this run only ({why}): after a restart" in running.log.read_text()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="systemd is Linux's")
+def test_under_systemd_a_line_has_its_level_and_no_time(program, free_port, eventually, monkeypatch, tmp_path):
+    with fake_servers(free_port) as servers, plain_phone() as phone:
+        monkeypatch.setattr(Running, "journal", True)
+        running, address, file = program(servers, options=["-v"])
+        ask(phone, address, "z9hG4bK1", call_id="the-call")
+        eventually(lambda: "<7>call=the-call OPTIONS phones -> server1" in running.log.read_text())
+        servers[0].kill()
+        eventually(lambda: "<4>server1 is DOWN: its port refused" in running.log.read_text())
+        file.write_text("one.fault=1\nanother.fault=2")
+        running.process.send_signal(signal.SIGHUP)
+        eventually(lambda: "<3>reload refused, nothing changed: " in running.log.read_text())
+        lines = running.log.read_text().splitlines()
+        assert all(re.match("<[2-7]>[^0-9]", line) for line in lines), "one line an event, each with its level"
+
+
+def test_a_failover_reads_well_at_three_in_the_morning(program, free_port, eventually):
+    with fake_servers(free_port) as servers, plain_phone() as phone:
+        running, address, _ = program(servers)
+        ask(phone, address, "z9hG4bK1")
+        servers[0].kill()
+        ask(phone, address, "z9hG4bK2")
+        eventually(lambda: "failover over" in running.log.read_text())
+        log = running.log.read_text()
+        gone = r"failover: server1 is gone \(its port refused a (message|heartbeat)\), last heard [0-9.]+ ms before"
+        assert re.search(gone + r"; server2 takes over; \d of \d in flight sent on", log)
+        assert re.search(r"failover over: first answer of server2 [0-9.]+ ms after it was asked, [0-9.]+ ms after", log)
+        servers[1].kill()
+        ask(phone, address, "z9hG4bK3", call_id="unlucky")
+        eventually(lambda: "NOBODY IS LEFT TO TAKE OVER" in running.log.read_text())
+        where = f"127.0.0.1:{phone.getsockname()[1]}"
+        assert f"dropped (no-server) from phones {where} OPTIONS call=unlucky: no server lives" in running.log.read_text()
 
 
 RESPONDER = """
