@@ -16,6 +16,7 @@ from pathlib import Path
 from PySide6.QtCore import QSocketNotifier, QTimer
 from PySide6.QtWidgets import QApplication
 
+from softphone.qt import instance
 from softphone.qt.theme import install
 from stage import play as player
 from stage.cluster import Ports
@@ -76,9 +77,7 @@ def play(free_ports: bool, talk: float, as_json: bool, folder: Path | None, scre
 
 
 def application() -> QApplication:
-    app = QApplication.instance()
-    if not isinstance(app, QApplication):
-        app = QApplication(sys.argv[:1])
+    app = instance.application(sys.argv[:1])
     sys.setswitchinterval(SWITCH)
     app.setApplicationName("Call Failover")
     app.setQuitOnLastWindowClosed(False)

@@ -14,6 +14,7 @@ from softphone.media.tone import ToneSource
 from softphone.options import Wish
 from softphone.phone import Account, Phone
 from softphone.qt.bridge import Bridge
+from softphone.qt.instance import SCREENLESS, application
 from softphone.qt.interrupt import Interrupt
 from softphone.qt.panel import PhonePanel
 from softphone.qt.theme import install
@@ -55,9 +56,7 @@ def phone_of(wish: Wish, bridge: Bridge, sound: tuple[AudioSource, AudioSink]) -
 
 def run(wanted: Sequence[Wish]) -> int:
     """Show one window with these phones; returns the exit status when it is closed or the program is interrupted."""
-    app = QApplication.instance()
-    if not isinstance(app, QApplication):
-        app = QApplication(["softphone"])
+    app = application(["softphone"])
     app.setApplicationDisplayName("Softphone")
     app.setQuitOnLastWindowClosed(False)  # the phones say goodbye after their window has gone
     install(app)
@@ -101,6 +100,6 @@ def complain(sentence: str) -> int:
     """Say why there will be no window: to the terminal, and to a person who started the phone with a double click."""
     print(f"softphone: {sentence}", file=sys.stderr)
     started_by_click = sys.stderr is None or not sys.stderr.isatty()
-    if started_by_click and QApplication.platformName() not in ("offscreen", "minimal"):
+    if started_by_click and QApplication.platformName() not in SCREENLESS:
         QMessageBox.critical(None, "Softphone", sentence)
     return 1

@@ -170,7 +170,7 @@ class Theme(QObject):
         self.palette = self._of(hints.colorScheme())
         app.setPalette(qt_palette(self.palette))
         hints.colorSchemeChanged.connect(self._follow)
-        # Qt 6.12 and later say what the system thinks of motion (6.10 and 6.11 know of contrast only). The hints are kept:
+        # Qt 6.12 and later say what the system thinks of motion (6.10 and 6.11 know of contrast only). They are kept:
         # their accessibility object dies with the Python object that gave it out.
         self._hints = hints
         self._accessibility: object = getattr(hints, "accessibility", lambda: None)()

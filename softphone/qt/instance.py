@@ -1,0 +1,31 @@
+"""The one QApplication of a program, made where there is none yet."""
+
+from __future__ import annotations
+
+import atexit
+import sys
+from collections.abc import Sequence
+
+from PySide6.QtCore import QMessageLogContext, QtMsgType, qFormatLogMessage, qInstallMessageHandler
+from PySide6.QtWidgets import QApplication
+
+SCREENLESS = ("offscreen", "minimal")
+# What these platforms say of every window that is shown, which is news to nobody.
+EXPECTED = "This plugin does not support propagateSizeHints()"
+
+
+def application(arguments: Sequence[str]) -> QApplication:
+    """The application there is, or a new one; `arguments` are Qt's, the program's name first."""
+    app = QApplication.instance()
+    if isinstance(app, QApplication):
+        return app
+    app = QApplication(list(arguments))
+    if app.platformName() in SCREENLESS:
+        qInstallMessageHandler(_say_the_rest)
+        atexit.register(qInstallMessageHandler, None)  # Qt outlives Python, and may still have something to say
+    return app
+
+
+def _say_the_rest(kind: QtMsgType, context: QMessageLogContext, message: str) -> None:
+    if message != EXPECTED and sys.stderr is not None:
+        print(qFormatLogMessage(kind, context, message), file=sys.stderr, flush=True)
