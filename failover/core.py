@@ -17,7 +17,7 @@ from failover.outcome import NOTHING, Dropped, Event, Outcome, Passed, Send
 from failover.route import literal, way_back
 from failover.settings import PHONES
 from failover.table import Server, ServerTable
-from failover.validation import Fields, Refused, been_here, loop_word, validate
+from failover.validation import Fields, Refused, been_here, validate
 from plumbing.address import Address
 from sip.branch import verify_branch
 from sip.errors import RemoteProtocolError
@@ -92,7 +92,7 @@ class Core(Members):
         own = self.lines.towards(row.source[0])
         hint = self.lines.restore_target(request)
         hint = self.lines.pop_routes(request) or hint
-        if been_here(self.lines.key, request, loop_word(request, row.leg), self.lines.signed):
+        if been_here(self.lines.key, request, row.leg, self.lines.signed):
             return self._refuse(request, row, now, 482, "loop", "it has been here before, asked for the same")
         if row.leg == PHONES:
             return self._to_server(request, row, now, branch, hint, own)

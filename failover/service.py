@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from failover import status
-from failover.chronicle import Chronicle, Reader, plain
+from failover.chronicle import QUIET, Chronicle, Reader, plain
 from failover.core import Core
 from failover.health import DOWN, FAILING, REFUSED, Health
 from failover.heartbeat import BURST, MAX_DATAGRAM
@@ -50,13 +50,13 @@ class Forwarder:
         self._core = Core(table, self.secret.key, lambda host: self._own.towards(host), settings.fall, settings.rise)
         self._reception = Reception(settings, self.secret.key, self._core.counters, self._own.is_own, self)
         self._limit = self._new_limit(settings)
+        self._quiet_until = 0.0  # for what is said of those who are limited
         self._links: dict[str, Link] = {}
         self._phones: socket.socket | None = None
         self._replaying = False
         self._vigil = Vigil(
-            self._loop, self._core, self._chronicle, self._carry_out,
-            lambda link: self._receive(link.leg, link.server.name, BACKLOG), self._refused,
-        )  # fmt: skip
+            self._loop, self._core, self._chronicle, self._carry_out, self._listen, self._refused
+        )
 
     # -- any thread -------------------------------------------------------------------------------------------------
 
@@ -150,13 +150,27 @@ class Forwarder:
             leg = self._core.table.by_address[source].name
         now = time.monotonic()
         if leg == PHONES and not self._limit.admits(data, source[0], now):
-            self._core.counters["dropped.limited"] += 1
-            self._chronicle.rarely(now, "limited", f"dropped (limited) from {format_address(source)}: sends too fast")
+            self._limited(source, now)
             return
         link = self._links.get(leg)
         if link:
             self._vigil.spoke(link, now)
         self._carry_out(self._core.receive(data, leg, source, now))
+
+    def _limited(self, source: Address, now: float) -> None:
+        """Costs as little as can be: of this there may be more than of all else."""
+        self._core.counters["dropped.limited"] += 1
+        if now >= self._quiet_until:
+            self._quiet_until = now + QUIET
+            so_far = f"{self._core.counters['dropped.limited']} datagrams dropped so far, of all sources"
+            where = format_address(source)
+            self._chronicle.rarely(now, "limited", f"{where} sends more than limit.rate and limit.burst; {so_far}")
+
+    def _listen(self, link: Link) -> None:
+        """Takes all that a server has sent until now, wherever it came in."""
+        self._receive(link.leg, link.server.name, BACKLOG)
+        if self._phones and link.leg.getsockname()[1] != self._phones.getsockname()[1]:
+            self._receive(self._phones, PHONES, BACKLOG)  # a leg of its own port hears only what answers to that
 
     def _take_all(self, datagrams: list[Datagram]) -> None:
         for data, source in datagrams:

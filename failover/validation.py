@@ -53,9 +53,12 @@ def loop_word(request: Request, leg: str) -> str:
     return f"{crc32(asked.encode('utf-8', 'surrogateescape')):08x}"
 
 
-def been_here(key: bytes, request: Request, word: str, view: Callable[[Via], Via]) -> bool:
-    """Is a Via of ours among the request's, on top (so nobody has handled it since) or with this very word?"""
+def been_here(key: bytes, request: Request, leg: str, view: Callable[[Via], Via]) -> bool:
+    """Is a Via of ours among the request's, on top (so nobody has handled it since) or with the word of now?"""
     vias = request.vias
+    if len(vias) < 2:
+        return False
+    word = loop_word(request, leg)
     return any(
         (LOOP in via.params if at == 0 else via.params.get(LOOP) == word)
         and is_branch_of(key, via, view(beneath), request)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from sip.errors import RemoteProtocolError
-from sip.grammar import LONG, format_params, is_token, parse_params, quoted, quoted_prefix, split_list
+from sip.grammar import format_params, is_token, parse_params, quoted, quoted_prefix, split_list
 from sip.uri import Uri
 
 # RFC 3261 7.3.3 and the compact forms that later RFCs registered.
@@ -21,13 +21,9 @@ _SPELLED = {
 }  # fmt: skip
 
 
+@lru_cache(maxsize=512)
 def canonical(name: str) -> str:
     """The field name as RFC 3261 spells it: canonical("i") == canonical("CALL-ID") == "Call-ID"."""
-    return _canonical(name) if len(name) <= LONG else name.title()
-
-
-@lru_cache(maxsize=512)
-def _canonical(name: str) -> str:
     low = name.lower()
     return COMPACT.get(low) or _SPELLED.get(low) or "-".join(part.capitalize() for part in low.split("-"))
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from sip.errors import LocalProtocolError, RemoteProtocolError
-from sip.grammar import is_token, split_list
+from sip.grammar import LONG, is_token, split_list
 from sip.header import CSeq, NameAddr, canonical, tag_of
 from sip.reasons import REASONS
 from sip.uri import Uri
@@ -369,7 +369,7 @@ def _read_fields(fields: list[Field], lines: list[bytes]) -> None:
         name = name.rstrip(" \t")
         if not colon or not is_token(name):
             raise RemoteProtocolError(f"not a header line: {line[:60]!r}")
-        fields.append(Field(canonical(name), value.strip(), line))
+        fields.append(Field(canonical(name) if len(name) <= LONG else name, value.strip(), line))
     if len(fields) > MAX_FIELDS:
         raise RemoteProtocolError(f"more than {MAX_FIELDS} header fields", status=513)
 
