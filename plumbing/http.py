@@ -111,6 +111,7 @@ class HttpServer:
             self._server.end_streams()
             self._server.shutdown()
             self._thread.join()
+            self._server.end_streams()  # of those who came meanwhile
             self._server.server_close()
             self._server = self._thread = None
 

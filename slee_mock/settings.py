@@ -43,8 +43,8 @@ def parse_arguments(arguments: Sequence[str]) -> Settings:
         raise SettingsError(f"--tariff: {error}") from None
     return Settings(
         name=options.name,
-        listen=_address("--listen", options.listen),
-        forwarder=_address("--forwarder", options.forwarder),
+        listen=_reachable("--listen", _address("--listen", options.listen)),
+        forwarder=_reachable("--forwarder", _address("--forwarder", options.forwarder, port=True)),
         store=options.store,
         management=_address("--management", options.management) if options.management else None,
         users=read_users(options.users) if options.users else None,
@@ -78,11 +78,21 @@ def read_users(path: str) -> dict[str, str]:
     return users
 
 
-def _address(option: str, text: str) -> Address:
+def _address(option: str, text: str, port: bool = False) -> Address:
     try:
-        return parse_address(text, literal=True)
+        address = parse_address(text, literal=True)
     except ValueError as error:
         raise SettingsError(f"{option}: {error}") from None
+    if port and not address[1]:
+        raise SettingsError(f"{option}: nobody can be reached at port 0; name the one that it listens on")
+    return address
+
+
+def _reachable(option: str, address: Address) -> Address:
+    """Our Via says where the answers go, so that all addresses of a computer will not do."""
+    if address[0] in ("0.0.0.0", "::"):
+        raise SettingsError(f"{option}: nothing can be sent to {address[0]}; name one address, as in 127.0.0.1:5070")
+    return address
 
 
 def _seconds(option: str, text: str) -> float:

@@ -248,7 +248,7 @@ class Phone:
     def _keep(self, session: MediaSession) -> None:
         call = self._agent.active_call
         if call is None:
-            session.stop()
+            self._end_session(session)
         else:
             self._sessions[call.id] = self._last_media = session
 
@@ -270,9 +270,15 @@ class Phone:
             return
         if not call.active:
             del self._sessions[call.id]
-            session.stop()
+            self._end_session(session)
         elif call.media is not None:
             session.apply(call.media, call.held_here)
+
+    def _end_session(self, session: MediaSession) -> None:
+        try:
+            session.stop()
+        except RuntimeError as error:  # a sound device that does not let go must not keep the call from ending
+            log.warning("%s", error)
 
     def _mute(self, muted: bool) -> None:
         for session in self._sessions.values():
@@ -302,7 +308,7 @@ class Phone:
         if self._timer is not None:
             self._timer.cancel()
         for session in self._sessions.values():
-            session.stop()
+            self._end_session(session)
         self._sessions.clear()
 
 

@@ -11,6 +11,7 @@ import pytest
 from plumbing.loop import LoopStopped
 from sip.message import parse, reply
 from softphone.agent.event import CallChanged, CallState, ProbeAnswered, RegistrationState
+from softphone.media.session import MediaSession
 from softphone.phone import Account, Phone
 
 LOCAL = ("127.0.0.1", 0)
@@ -109,6 +110,19 @@ def test_digits_and_mute_do_no_harm_with_and_without_a_call(talking, owners, eve
         phone.mute(False)
     assert talking[0].phone.snapshot().calls[0].state is CallState.TALKING
     assert alone.phone.snapshot().calls == ()
+
+
+def test_a_sound_device_that_does_not_let_go_does_not_keep_the_call_from_ending(talking, eventually, monkeypatch):
+    alice, bob = talking
+    stop = MediaSession.stop
+
+    def stuck(session, timeout=1.0):
+        stop(session, timeout)
+        raise RuntimeError("media-1 has not ended within 1.0 s")
+
+    monkeypatch.setattr(MediaSession, "stop", stuck)
+    alice.phone.hang_up()
+    eventually(lambda: alice.state is bob.state is CallState.ENDED)
 
 
 def test_stop_in_mid_call_hangs_up_and_leaves_nothing(talking, eventually):
