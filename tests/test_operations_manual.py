@@ -6,8 +6,12 @@ import ast
 import re
 from pathlib import Path
 
+import prometheus_kit
 import pytest
+from forwarder_kit import make_core
 
+from failover.health import REFUSED
+from failover.metrics import metrics
 from failover.settings import SETTINGS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -47,6 +51,16 @@ def test_every_setting_is_explained(key):
 @pytest.mark.parametrize("name", sorted(set(counters())))
 def test_every_counter_is_explained(name):
     assert explained(name), f"section 5 does not explain {name}"
+
+
+def test_every_metric_is_explained():
+    core = make_core()
+    core.signal("server1", REFUSED, 1.0, "refused")
+    core.table.servers[1].took = 0.001
+    families = prometheus_kit.read(metrics(core, 0.0, 1.0, 1.0))
+    assert len(families) > 15
+    for name in families:
+        assert re.search(rf"(^ |;|,) +{name}\b", MANUAL, re.MULTILINE), f"section 9 does not explain {name}"
 
 
 def test_the_search_for_counters_finds_what_is_known_to_be_counted():
