@@ -85,6 +85,8 @@ class Loop:
 
     def post(self, function: Callable[[], object]) -> None:
         """Runs `function` on the loop's thread soon. After the loop's end it is dropped."""
+        if self._closed:
+            return
         self._posted.append(function)
         if not self.on_thread():
             self._wake()

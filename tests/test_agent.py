@@ -197,9 +197,9 @@ def test_a_call_into_silence_says_so_soon_and_ends_after_32_seconds():
     network.leave(bob.address)
     alice.calls(BOB)
     network.run(1.6)
-    assert (alice.state, alice.sentence) == (CALLING, "Calling bob ... no server answers yet")
+    assert (alice.state, alice.sentence) == (CALLING, "Calling bob ... no answer yet")
     network.run(31.0)
-    assert (alice.state, alice.sentence) == (ENDED, "No server answers")
+    assert (alice.state, alice.sentence) == (ENDED, "Nobody answers: neither a server nor bob's phone")
     assert alice.agent.retransmissions == 6
 
 

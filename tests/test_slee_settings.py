@@ -19,7 +19,7 @@ def test_without_arguments_it_is_the_readmes_server():
         (["--listen", "0.0.0.0:5070"], r"--listen: nothing can be sent to 0\.0\.0\.0; name one address, as in 127"),
         (["--listen", "[::]:5070"], "--listen: nothing can be sent to ::; name one address"),
         (["--forwarder", "0.0.0.0:5060"], "--forwarder: nothing can be sent to"),
-        (["--forwarder", "127.0.0.1:0"], "--forwarder: nobody can be reached at port 0; name the one that it listens on"),
+        (["--forwarder", "127.0.0.1:0"], "--forwarder: nobody can be reached at port 0; name the one"),
         (["--forwarder", "127.0.0.1"], "--forwarder: '127.0.0.1' has no port"),
         (["--listen", "localhost:5070"], "--listen: 'localhost' is not an IP address"),
         (["--tariff", "free"], "--tariff: 'free' is not a tariff; write set-up fee"),

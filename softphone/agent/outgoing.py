@@ -86,12 +86,14 @@ class OutgoingCall(Call):
 
     def _on_repeat(self, exchange: Exchange, now: float) -> None:
         if self.state is CALLING and exchange.unanswered == TELL_AFTER:
-            self.sentence = f"Calling {self.name} ... no server answers yet"
+            self.sentence = f"Calling {self.name} ... no answer yet"
             self.tell(now)
 
     def _on_response(self, exchange: Exchange, response: Response | None, now: float) -> None:
         if response is None:
-            sentence = self._reason_to_leave if self.state is ENDING else "No server answers"
+            # A stateless proxy says nothing of its own (RFC 3261 16.11): the phone behind it may be the silent one.
+            silence = f"Nobody answers: neither a server nor {self.name}'s phone"
+            sentence = self._reason_to_leave if self.state is ENDING else silence
             self.change(REFUSE, now, sentence, NO_ANSWER)
         elif response.status < 200:
             self._on_provisional(exchange, response, now)
