@@ -162,9 +162,9 @@ class Forwarder:
         self._core.counters["dropped.limited"] += 1
         if now >= self._quiet_until:
             self._quiet_until = now + QUIET
-            so_far = f"{self._core.counters['dropped.limited']} datagrams dropped so far, of all sources"
-            where = format_address(source)
-            self._chronicle.rarely(now, "limited", f"{where} sends more than limit.rate and limit.burst; {so_far}")
+            so_far = f"{self._core.counters['dropped.limited']} datagrams of all sources so far"
+            why = f"more than limit.rate and limit.burst; {so_far}"
+            self._chronicle.rarely(now, "limited", f"dropped (limited) from {format_address(source)}: {why}")
 
     def _listen(self, link: Link) -> None:
         """Takes all that a server has sent until now, wherever it came in."""
