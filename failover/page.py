@@ -32,7 +32,7 @@ dd { margin: 0; font-weight: 600; white-space: nowrap; }
 .buttons { display: flex; gap: 8px; margin-top: 8px; }
 button { font: inherit; color: inherit; background: transparent; border: 1px solid var(--faint); border-radius: 6px;
   min-height: 44px; padding: 8px 16px; cursor: pointer; flex: 1; max-width: 160px; }
-button:hover { border-color: currentColor; } button:disabled { opacity: .5; cursor: progress; }
+button:hover { border-color: currentColor; } button[aria-busy=true] { opacity: .5; cursor: progress; }
 :focus-visible { outline: 3px solid var(--focus); outline-offset: 2px; }
 .failover + .failover { margin-top: 8px; } .failover > * + * { margin-top: 8px; }
 .failover .head { justify-content: space-between; } .title { font-weight: 600; overflow-wrap: anywhere; }
@@ -122,13 +122,14 @@ async function ask(server, verb, button) {
     && x.wish === 'ENABLED');
   if (verb !== 'enable' && !others.length && !confirm('No other server takes new calls. ' + NAMES[verb] + ' ' + server
     + ' all the same?')) return;
-  button.disabled = true;
+  if (button.ariaBusy === 'true') return;
+  button.ariaBusy = 'true';  // not disabled: that would take the focus away
   try {
     const answer = await fetch('/servers/' + encodeURIComponent(server) + '/' + verb, {method: 'POST'});
     set(find('news'), answer.ok ? '' : (await answer.json()).error);
     await read();
   } catch (error) { set(find('news'), 'The forwarder did not answer; ' + server + ' is as it was.'); }
-  button.disabled = false;
+  button.ariaBusy = 'false';
 }
 
 const cards = new Map();

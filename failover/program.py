@@ -78,7 +78,7 @@ def describe(settings: Settings) -> list[str]:
     """What was read, in sentences."""
     servers = [f"{line.name} {format_address(line.address)}" for line in settings.servers]
     by = f"{settings.policy} (sessions named by {settings.convergence})"
-    back = f"{settings.rise} answers, {settings.rise * settings.interval:g} s"
+    back = f"{settings.rise} answers, {settings.rise * settings.interval:g} s (longer for one that flaps)"
     return [
         f"servers, in order: {', '.join(servers) or 'none but those that come'}",
         *([f"servers register themselves at {_reception(settings)}"] if settings.registration else []),

@@ -32,7 +32,7 @@ def summary(core: Core) -> str:
     hot = core.table.hot
     said = [f"{hot.name} is hot" if hot else "NO SERVER TAKES NEW CALLS", f"{live} of {len(core.table.servers)} live"]
     if core.failovers:
-        said.append(f"{core.counters['failovers']} failovers")
+        said.append(f"failovers: {core.counters['failovers']}")
     return "; ".join(said)
 
 
