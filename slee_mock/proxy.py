@@ -160,7 +160,7 @@ class Proxy:
             who = call.caller if by_caller else call.callee
             raised = CallEnded(call.call_id, event.wall, f"{who} hung up")
         saves: tuple[Record, ...] = () if updated == call else (updated,)
-        sends = (self._forward(request, request.uri),)
+        sends = (self._forward(request, request.uri, in_dialog=True),)
         return Outcome(saves=saves, sends=sends, raised=(raised,), done=True, note=f"-> {request.uri}")
 
     def _binding(self, event: RequestEvent, view: View) -> Binding | Outcome:
@@ -175,10 +175,13 @@ class Proxy:
         is_known = bindings is not None if self._users is None else uri.user in self._users
         return self._answers.refuse(event, 480 if is_known else 404)
 
-    def _forward(self, request: Request, target: str) -> Send:
-        """RFC 3261 16.6, with the branch of 16.11."""
+    def _forward(self, request: Request, target: str, in_dialog: bool = False) -> Send:
+        """RFC 3261 16.6, with the branch of 16.11. Outside of dialogs no Route goes along: what is left of those that
+        somebody wrote would have the forwarder send there, to whomever it is."""
         onward = _copy(request)
         onward.uri = target
+        if not in_dialog:
+            onward.remove("Route")
         hops = request.max_forwards
         onward.set("Max-Forwards", str(70 if hops is None else hops - 1))
         if self._realm:

@@ -302,6 +302,19 @@ def test_a_heartbeat_is_answered_at_once_to_where_it_came_from(cluster):
     assert cluster.outcome.sends[0].to == ("127.0.0.1", 5060)
 
 
+@pytest.mark.parametrize("method", ["INVITE", "OPTIONS", "MESSAGE"])
+def test_no_way_that_a_stranger_wrote_is_taken(cluster, method):
+    elsewhere = [("Route", "<sip:192.0.2.66;lr>, <sip:192.0.2.67;lr>"), ("Contact", "<sip:alice@127.0.0.1:4000>")]
+    sent = cluster.one(phone_request(method, "sip:bob@failover.test", fields=elsewhere))
+    assert (sent.method, sent.uri, sent.get("Route")) == (method, BOB_AT, None)
+
+
+def test_the_way_that_a_dialog_recorded_is_kept(cluster):
+    talk(cluster)
+    recorded = "<sip:192.0.2.9;lr>"  # a proxy beside Bob's phone, say
+    assert cluster.one(in_dialog("BYE", fields=[("Route", recorded)])).get("Route") == recorded
+
+
 def test_options_to_a_user_is_passed_on_without_a_record(cluster):
     sent = cluster.one(phone_request("OPTIONS", "sip:bob@failover.test"))
     assert (sent.method, sent.uri, cluster.outcome.saves) == ("OPTIONS", BOB_AT, ())
