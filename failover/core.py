@@ -194,6 +194,8 @@ class Core(Members):
             sender.answered = now
             if response.status >= 200:
                 resumed = self._settle(self.inflight.answered((branch, method)), row.leg, now)
+                if method == "INVITE" and response.status >= 300:
+                    self.inflight.refused(branch, row.leg)
         outcome = self._return(response, row, now)
         return Outcome(outcome.sends, resumed + outcome.events) if resumed else outcome
 

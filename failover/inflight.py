@@ -16,6 +16,7 @@ from plumbing.address import Address
 MAX_ROWS = 10_000
 MAX_OCTETS = 32 << 20
 WAITING = 32.0  # seconds; 64*T1, after that no client waits for an answer any more (RFC 3261 17.1.1.2)
+MAX_REFUSED = 4_096
 ECHO = 1.0  # seconds that a response or an ACK counts as in flight
 Key = tuple[str, str]  # our branch, the CSeq's method
 EchoKey = tuple[str, str, int, str]  # our branch in the request, the CSeq's method, the status (ACK: 0), the To tag
@@ -42,6 +43,7 @@ class InFlight:
         self._counters = counters
         self._waiting: dict[Key, Row] = {}  # oldest first, as Python's dicts keep their order
         self._passed: dict[EchoKey, Row] = {}  # likewise
+        self._refused: dict[str, str] = {}  # our branch of a refused INVITE -> the server that waits for its ACK
         self.moving: deque[Row] = deque()  # taken from servers that went down, not yet sent on
         self._octets = 0
 
@@ -80,7 +82,14 @@ class InFlight:
     def server_of(self, branch: str, method: str) -> str | None:
         """Who has this request, or the INVITE that it belongs to."""
         row = self._waiting.get((branch, method)) or self._waiting.get((branch, "INVITE"))
-        return row.server if row else None
+        return row.server if row else self._refused.get(branch)
+
+    def refused(self, branch: str, server: str) -> None:
+        """A server has answered an INVITE with 300 or more, and repeats that until it has the ACK. That has the INVITE's
+        branch but no Route of its dialog (RFC 3261 17.1.1.3): nothing else says where it belongs."""
+        self._refused[branch] = server
+        if len(self._refused) > MAX_REFUSED:
+            del self._refused[next(iter(self._refused))]
 
     def answered(self, key: Key) -> Row | None:
         row = self._waiting.pop(key, None)

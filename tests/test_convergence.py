@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from forwarder_kit import ALICE, BOB, KEY, OWN, answer, field, lines, make_core, make_table, request
+from forwarder_kit import ALICE, BOB, KEY, OWN, SERVERS, answer, field, lines, make_core, make_table, request
 
 from failover.convergence import session
 from failover.core import Core
@@ -99,6 +99,27 @@ def test_a_server_that_is_back_gets_new_calls_and_those_that_began_on_it_and_no_
         assert bye(core, call, route, source=BOB) == name, "whoever of the two hangs up"
     new = {call: invite(core, f"new-{call}")[0] for call in CALLS}
     assert "server3" in new.values()
+
+
+def test_the_ack_of_a_refused_call_finds_the_server_that_refused_it_when_another_is_back():
+    core = make_core()
+    kill(core, "server1")
+    (asked,) = core.receive(request(), PHONES, ALICE, 110.0).sends
+    assert asked.to == "server2"
+    revive(core, "server1")
+    core.receive(answer(asked.data, "486 Busy Here"), "server2", SERVERS["server2"], 130.0)
+    for again in (request("ACK", to_tag="b"), request(), request("ACK", to_tag="b")):
+        assert core.receive(again, PHONES, ALICE, 130.1).sends[0].to == "server2"
+    assert core.receive(request(branch="z9hG4bKnew"), PHONES, ALICE, 130.2).sends[0].to == "server1"
+
+
+def test_of_refused_calls_only_so_many_are_remembered(monkeypatch):
+    monkeypatch.setattr("failover.inflight.MAX_REFUSED", 3)
+    core = make_core()
+    for n in range(9):
+        (asked,) = core.receive(request(branch=f"z9hG4bK{n}"), PHONES, ALICE, 100.0).sends
+        core.receive(answer(asked.data, "404 Not Found"), asked.to, SERVERS[asked.to], 100.1)
+    assert len(core.inflight._refused) == 3
 
 
 def test_sessions_of_one_header_meet_on_one_server_whatever_their_call_ids():
