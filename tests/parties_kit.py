@@ -115,7 +115,7 @@ class Sipp:
             "-p", str(port), "-cp", str(free_port()), "-mp", str(free_port()), "-s", user, "-d", str(pause),
             "-key", "domain", DOMAIN, "-key", "caller", caller,
             # An INVITE again is one with the branch of before, even if another server's Via stands in it.
-            "-rtcheck", "loose", "-deadcall_wait", "0",
+            "-rtcheck", "loose",
             "-trace_err", "-error_file", "errors", "-trace_stat", "-stf", "figures", "-fd", "1", "-trace_counts",
             *(["-m", str(calls)] if calls else []), *(["-r", str(rate)] if rate else []), *more,
         ]  # fmt: skip
