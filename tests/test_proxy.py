@@ -353,13 +353,13 @@ def test_a_call_that_ends_while_the_store_is_down_is_billed_until_the_bye_that_i
 
 
 def test_a_datagram_full_of_vias_does_not_keep_the_others_waiting(cluster):
-    vias = [("Via", ", ".join(f"SIP/2.0/UDP h{number}" for number in range(3000)))]
+    vias = [("Via", ", ".join(f"SIP/2.0/UDP h{number}" for number in range(700)))]
     crowded = Request("OPTIONS", "sip:bob@failover.test", [*vias, *(
         (field.name, field.value) for field in phone_request("OPTIONS", "sip:bob@failover.test").fields
         if field.name != "Via")]).to_bytes()  # fmt: skip
     began = time.process_time()
     assert cluster.one(crowded).status == 483
-    assert time.process_time() - began < 1.0, "seconds in which it would miss its heartbeats, as the next one would"
+    assert time.process_time() - began < 0.5, "seconds in which it would miss its heartbeats, as the next one would"
 
 
 def test_a_member_that_decided_on_an_old_reading_decides_again(cluster):
