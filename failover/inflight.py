@@ -85,7 +85,7 @@ class InFlight:
         return row.server if row else self._refused.get(branch)
 
     def refused(self, branch: str, server: str) -> None:
-        """A server has answered an INVITE with 300 or more, and repeats that until it has the ACK. That has the INVITE's
+        """A server has answered an INVITE with 300 or more, and repeats that until the ACK comes. It has the INVITE's
         branch but no Route of its dialog (RFC 3261 17.1.1.3): nothing else says where it belongs."""
         self._refused[branch] = server
         if len(self._refused) > MAX_REFUSED:
