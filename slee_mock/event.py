@@ -140,11 +140,11 @@ class Answers:
         self._server = ("Server", f"call-failover-slee/{VERSION}{comment}")
 
     def tag(self, request: Request) -> str:
-        return keyed_hash(self._key, "tag", request.call_id, request.from_.tag, str(request.cseq.number))
+        return keyed_hash(self._key, "tag", request.call_id, request.from_tag, str(request.cseq.number))
 
     def given_to(self, request: Request) -> bool:
         """Does the To-tag say that we answered this INVITE ourselves?"""
-        return request.to.tag == self.tag(request)
+        return request.to_tag == self.tag(request)
 
     def answer(
         self, event: RequestEvent, status: int, reason: str = "", fields: Iterable[tuple[str, str]] = (),

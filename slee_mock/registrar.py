@@ -14,12 +14,13 @@ from email.utils import formatdate
 
 from sip.errors import RemoteProtocolError
 from sip.header import NameAddr
+from sip.message import Request
 from sip.uri import Uri
 from slee_mock.event import Answers, Event, Outcome, RequestEvent, legible
 from slee_mock.record import Binding, Bindings
 from slee_mock.store import View
 
-DEFAULT_EXPIRES = 3600  # seconds; also what a malformed `expires` means (RFC 3261 20.10)
+DEFAULT_EXPIRES = 3600  # seconds; also what a malformed wish means (RFC 3261 10.2.1.1)
 MOST_EXPIRES = 3600
 LEAST_EXPIRES = 10
 MOST_BINDINGS = 10  # alive at once, per address-of-record
@@ -72,13 +73,13 @@ class Registrar:
         if not values:
             return known
         if "*" in values:
-            if len(values) > 1 or request.expires != 0:
+            if len(values) > 1 or _expires_of(request) != 0:
                 return self._answers.refuse(event, 400, "Wildcard Needs Expires Zero And No Other Contact")
             if any((each.call_id, each.cseq) == (request.call_id, request.cseq.number) for each in known.bindings):
                 return known  # a retransmission: what was bound since then stays
             wishes = [Wish(Uri.parse(each.contact), 0, each.q) for each in known.live(event.wall)]
         else:
-            wishes = [_wish(contact, request.expires) for contact in request.contacts]
+            wishes = [_wish(contact, _expires_of(request)) for contact in request.contacts]
         if any(0 < wish.expires < LEAST_EXPIRES for wish in wishes):
             return self._answers.refuse(event, 423, fields=[("Min-Expires", str(LEAST_EXPIRES))])
         bindings = known.bindings
@@ -123,9 +124,17 @@ def address_of_record(uri: Uri) -> str:
     return aor
 
 
-def _wish(contact: NameAddr, header_expires: int | None) -> Wish:
+def _expires_of(request: Request) -> int:
+    """The header's; RFC 3261 10.2.1.1: a malformed one is as good as none."""
+    try:
+        expires = request.expires
+    except RemoteProtocolError:
+        expires = None
+    return DEFAULT_EXPIRES if expires is None else expires
+
+
+def _wish(contact: NameAddr, expires: int) -> Wish:
     text = contact.params.get("expires")
-    expires = DEFAULT_EXPIRES if header_expires is None else header_expires
     if text is not None:
         expires = int(text) if text.isascii() and text.isdigit() and len(text) <= 10 else DEFAULT_EXPIRES
     q = contact.params.get("q") or "1"

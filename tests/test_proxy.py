@@ -321,6 +321,14 @@ def test_options_to_a_user_is_passed_on_without_a_record(cluster):
     assert cluster.one(answer(sent, 200)).status == 200
 
 
+def test_a_caller_with_a_telephone_number_for_an_address_is_not_left_without_an_answer(cluster):
+    from_a_gateway = invite().to_bytes().replace(b"<sip:alice@failover.test>", b"<tel:+4930123>")
+    refused = cluster.one(from_a_gateway)
+    assert (refused.status, refused.get("From")) == (416, "<tel:+4930123>;tag=a1")
+    ack = phone_request("ACK", "sip:bob@failover.test", to_tag=refused.to_tag).to_bytes()
+    assert cluster.receive(ack.replace(b"<sip:alice@failover.test>", b"<tel:+4930123>"), at="server2") == []
+
+
 def test_what_it_does_not_do_is_said(cluster):
     refused = cluster.one(phone_request("PUBLISH", "sip:alice@failover.test"))
     assert refused.status == 405

@@ -58,6 +58,14 @@ def test_a_retransmission_is_answered_alike_by_any_member_and_saves_nothing():
     assert cluster.outcome.saves == ()
 
 
+def test_a_malformed_expiry_means_an_hour():
+    # RFC 3261 10.2.1.1
+    cluster = Cluster()
+    for cseq, more in enumerate(({"expires": "soon"}, {"contact": "<sip:bob@127.0.0.1:4100>;expires=soon"}), 1):
+        assert "expires=3600" in contacts(cluster.one(register(cseq=cseq, **more)))[0]
+    assert cluster.one(register(cseq=3, contact="*", expires="soon")).status == 400
+
+
 def test_a_stale_register_changes_nothing():
     cluster = Cluster()
     cluster.one(register(cseq=5, expires="300"))
