@@ -86,6 +86,16 @@ def test_a_hold_that_is_refused_changes_nothing_and_says_so():
     assert not alice.call.held_here and alice.call.media.direction == "sendrecv"
 
 
+def test_a_hold_agreed_to_under_an_unreadable_contact_is_a_hold():
+    network, alice, bob = talking()
+    fields = [("Contact", "<sip:bob@[half>"), ("Content-Type", "application/sdp")]
+    Scripted(network, bob.address, lambda r: [] if r.method == "ACK" else [reply(r, 200, fields=fields, body=SDP)])
+    for wish, held in (("hold", True), ("resume", False)):
+        alice.does(wish)
+        network.run(0.1)
+        assert (alice.state, alice.call.held_here) == (TALKING, held)
+
+
 def test_an_offer_that_was_refused_has_used_up_its_version():
     # RFC 3264 8: two descriptions with one version must be the same, and phones look no further than that
     network, alice, bob = talking()

@@ -203,9 +203,9 @@ class Call:
 
     def _agree_anew(self, response: Response, now: float) -> None:
         assert self.negotiation is not None and self.dialog is not None
-        self.dialog.refresh_target(response)
         try:
             self.negotiation.take_answer(response)
+            self.dialog.refresh_target(response)  # a Contact that cannot be read leaves the one we know
         except RemoteProtocolError:
             self.negotiation.withdraw()
         self.tell_talk(now)
