@@ -15,6 +15,7 @@ from ipaddress import IPv6Address
 from failover.networks import Networks
 
 MAX_SOURCES = 10_000  # who falls out, the oldest, comes back with a full bucket
+ORDINARY = 1500  # octets; a datagram of more counts for as many as it could have been, for reading it takes so long
 KEPT = 0.25  # the share of a bucket for what belongs to calls
 OF_CALLS = (b"SIP/2.0 ", b"ACK ", b"BYE ", b"CANCEL ")
 
@@ -24,7 +25,7 @@ class Limit:
 
     def __init__(self, rate: int, burst: int, exempt: Networks, counters: Counter[str]) -> None:
         self._rate, self._burst, self._exempt, self._counters = rate, max(burst, 1), exempt, counters
-        self._kept = 1.0 + self._burst * KEPT if self._burst >= 4 else 1.0
+        self._kept = self._burst * KEPT if self._burst >= 4 else 0.0
         self._buckets: dict[str, list[float] | None] = {}  # [tokens, at that time]; None: exempt
 
     def __len__(self) -> int:
@@ -41,8 +42,9 @@ class Limit:
         if bucket is None:
             return True
         tokens = min(self._burst, bucket[0] + (now - bucket[1]) * self._rate)
-        admitted = tokens >= (1.0 if data.startswith(OF_CALLS) else self._kept)
-        bucket[0], bucket[1] = tokens - admitted, now
+        cost = 1 + len(data) // ORDINARY
+        admitted = tokens >= cost + (0.0 if data.startswith(OF_CALLS) else self._kept)
+        bucket[0], bucket[1] = tokens - cost if admitted else tokens, now
         return admitted
 
     def _add(self, source: str, host: str, now: float) -> None:

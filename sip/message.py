@@ -15,10 +15,10 @@ from sip.errors import LocalProtocolError, RemoteProtocolError
 from sip.grammar import LONG, is_token, split_list
 from sip.header import CSeq, NameAddr, canonical, tag_of
 from sip.reasons import REASONS
-from sip.uri import Uri
 from sip.via import Via
 
 MAX_SIZE = 65_507  # the largest UDP payload over IPv4
+MAX_HEAD = 16_384  # octets up to the empty line; ten times what phones send, some ten milliseconds' reading
 MAX_FIELDS = 256
 _BLANK = re.compile(rb"(\r?\n)(\r?\n)")
 SINGLE = ("From", "To", "Call-ID", "CSeq")
@@ -313,11 +313,13 @@ def parse(data: bytes) -> Request | Response:
     blank = _BLANK.search(data)
     if not blank:
         raise RemoteProtocolError("no empty line ends the header")
+    if blank.start() > MAX_HEAD:
+        raise RemoteProtocolError(f"the header is larger than {MAX_HEAD} octets", status=513)
     lines = data[: blank.start() + len(blank[1])].split(b"\n")[:-1]
     message, fault = _start_line(lines[0] + b"\n")
     message._blank = blank[2]
+    fault = _read_fields(message.fields, lines[1:]) or fault
     try:
-        _read_fields(message.fields, lines[1:])
         message.body = _cut(message, data[blank.end() :])
     except RemoteProtocolError as error:
         fault = fault or error
@@ -353,25 +355,34 @@ def _start_line(raw: bytes) -> tuple[Request | Response, RemoteProtocolError | N
     return message, fault
 
 
-def _read_fields(fields: list[Field], lines: list[bytes]) -> None:
+def _read_fields(fields: list[Field], lines: list[bytes]) -> RemoteProtocolError | None:
+    """Reads the lines that can be read; returns what is wrong with the first that cannot."""
+    fault = None
     for line in lines:
-        line += b"\n"
-        if b"\r" in line[:-2]:
-            raise RemoteProtocolError("a carriage return inside a header line")
-        if line[:1] in (b" ", b"\t"):  # RFC 3261 7.3.1: folding, the line goes on
-            if not fields:
-                raise RemoteProtocolError("the first header line is a continuation")
-            last = fields[-1]
-            more = line.decode("utf-8", "surrogateescape").strip()
-            fields[-1] = Field(last.name, f"{last.value} {more}".strip(), last.raw + line)
-            continue
-        name, colon, value = line.decode("utf-8", "surrogateescape").partition(":")
-        name = name.rstrip(" \t")
-        if not colon or not is_token(name):
-            raise RemoteProtocolError(f"not a header line: {line[:60]!r}")
-        fields.append(Field(canonical(name) if len(name) <= LONG else name, value.strip(), line))
+        try:
+            _read_line(fields, line + b"\n")
+        except RemoteProtocolError as error:
+            fault = fault or error
     if len(fields) > MAX_FIELDS:
-        raise RemoteProtocolError(f"more than {MAX_FIELDS} header fields", status=513)
+        return RemoteProtocolError(f"more than {MAX_FIELDS} header fields", status=513)
+    return fault
+
+
+def _read_line(fields: list[Field], line: bytes) -> None:
+    if b"\r" in line[:-2]:
+        raise RemoteProtocolError("a carriage return inside a header line")
+    if line[:1] in (b" ", b"\t"):  # RFC 3261 7.3.1: folding, the line goes on
+        if not fields:
+            raise RemoteProtocolError("the first header line is a continuation")
+        last = fields[-1]
+        more = line.decode("utf-8", "surrogateescape").strip()
+        fields[-1] = Field(last.name, f"{last.value} {more}".strip(), last.raw + line)
+        return
+    name, colon, value = line.decode("utf-8", "surrogateescape").partition(":")
+    name = name.rstrip(" \t")
+    if not colon or not is_token(name):
+        raise RemoteProtocolError(f"not a header line: {line[:60]!r}")
+    fields.append(Field(canonical(name) if len(name) <= LONG else name, value.strip(), line))
 
 
 def _cut(message: Message, body: bytes) -> bytes:
@@ -384,8 +395,3 @@ def _cut(message: Message, body: bytes) -> bytes:
     if int(length) > len(body):
         raise RemoteProtocolError(f"Content-Length says {length}, and {len(body)} bytes came")
     return body[: int(length)]
-
-
-def request_uri(request: Request) -> Uri:
-    """The Request-URI of a request that must be for SIP; raises RemoteProtocolError(416) for other schemes."""
-    return Uri.parse(request.uri)

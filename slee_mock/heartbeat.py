@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from sip.message import Request, request_uri
+from sip.message import Request
+from sip.uri import Uri
 from slee_mock.event import Answers, Event, Outcome, RequestEvent
 from slee_mock.store import View
 
 
 def is_heartbeat(request: Request) -> bool:
-    return request.method == "OPTIONS" and not request_uri(request).user
+    return request.method == "OPTIONS" and not Uri.parse(request.uri).user
 
 
 class Heartbeat:

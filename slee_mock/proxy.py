@@ -15,7 +15,7 @@ from typing import TypeVar
 from sip.branch import is_branch_of, make_branch, verify_branch
 from sip.errors import RemoteProtocolError
 from sip.header import NameAddr
-from sip.message import Message, Request, Response, request_uri
+from sip.message import Message, Request, Response
 from sip.uri import Uri
 from slee_mock.event import (
     Answers,
@@ -112,7 +112,7 @@ class Proxy:
         if isinstance(binding, Outcome):
             return binding
         caller = Party(_name(request.from_), legible(request.from_.uri.aor()))
-        callee_aor = address_of_record(request_uri(request))
+        callee_aor = address_of_record(Uri.parse(request.uri))
         callee = Party(_callee_name(request, view, callee_aor), callee_aor)
         call = Call(
             call_id=request.call_id, caller_tag=identity[0], cseq=identity[1], branch=request.vias[-1].branch,
@@ -165,7 +165,7 @@ class Proxy:
 
     def _binding(self, event: RequestEvent, view: View) -> Binding | Outcome:
         """The one binding that rings, or the refusal."""
-        uri = request_uri(event.request)
+        uri = Uri.parse(event.request.uri)
         if uri.scheme != "sip":
             return self._answers.refuse(event, 416)
         bindings = view.get(Bindings, address_of_record(uri))
@@ -297,7 +297,7 @@ def _name(who: NameAddr) -> str:
 
 def _callee_name(request: Request, view: View, aor: str) -> str:
     bindings = view.get(Bindings, aor)
-    return legible(request.to.display or (bindings.display if bindings else "") or request_uri(request).user)
+    return legible(request.to.display or (bindings.display if bindings else "") or Uri.parse(request.uri).user)
 
 
 def _copy(message: M) -> M:

@@ -28,6 +28,12 @@ def test_a_flood_is_cut_to_the_burst_and_then_to_the_rate():
     assert [admitted(one, 1000, now=100.0 + n) for n in range(1, 5)] == [10] * 4
 
 
+def test_a_large_datagram_counts_for_as_many_as_it_could_have_been():
+    assert admitted(make(), 100, data=INVITE + b"x" * 7500) == 2
+    one = make()
+    assert admitted(one, 100, data=BYE + b"x" * 3000) == 6 and admitted(one, 100, data=BYE) == 2
+
+
 def test_others_do_not_notice():
     one = make()
     admitted(one, 100_000)

@@ -4,7 +4,7 @@ import pytest
 from fuzz_kit import broken
 
 from sip.errors import LocalProtocolError, RemoteProtocolError
-from sip.message import Request, Response, make_field, parse, reply
+from sip.message import BrokenRequest, Request, Response, make_field, parse, reply
 
 INVITE = (
     b"INVITE sip:bob@example.test SIP/2.0\r\n"
@@ -135,6 +135,41 @@ def test_our_own_messages_cannot_smuggle_a_header():
         Response(200, "OK\r\nVia: y")
     with pytest.raises(LocalProtocolError):
         Request("INVITE", "sip:a SIP/2.0\r\nVia: y")
+
+
+@pytest.mark.parametrize(
+    "old, new, status",
+    [
+        (b"sip:bob@example.test SIP", b"<sip:bob@example.test> SIP", 400),
+        (b" SIP/2.0\r\n", b" SIP/3.0\r\n", 505),
+        (b" SIP/2.0\r\n", b" SIP/2.0 \r\n", 400),
+        (b"MAX-FORWARDS: 70", b"no header line", 400),
+        (b"l: 4\r\n", b"l: 400\r\n", 400),
+        (b"l: 4\r\n", b"x:y\r\n" * 300, 513),
+    ],
+)
+def test_a_broken_request_keeps_what_its_answer_needs(old, new, status):
+    with pytest.raises(BrokenRequest) as caught:
+        parse(INVITE.replace(old, new, 1))
+    assert caught.value.status == status
+    answer, good = reply(caught.value.request, status, to_tag="t"), parse(INVITE)
+    assert [answer.all(name) for name in ("Via", "From", "Call-ID", "CSeq")] == [
+        good.all(name) for name in ("Via", "From", "Call-ID", "CSeq")
+    ]
+
+
+def test_an_answer_repeats_what_it_cannot_read_and_leaves_out_what_is_not_there():
+    odd = parse(INVITE.replace(b"t:\t<sip:bob@example.test>", b't: "never closed <sip:bob@example.test>'))
+    assert reply(odd, 400, to_tag="t").get("To") == '"never closed <sip:bob@example.test>'
+    less = parse(INVITE.replace(b"Call-ID: one\r\n", b"").replace(b"t:\t<sip:bob@example.test>\r\n", b""))
+    assert reply(less, 400, to_tag="t").get("To") is None
+
+
+def test_a_header_far_beyond_what_anybody_sends_is_not_read():
+    huge = INVITE.replace(b"CSeq", b"X: " + b"x" * 20_000 + b"\r\nCSeq")
+    with pytest.raises(RemoteProtocolError, match="larger than 16384") as caught:
+        parse(huge)
+    assert caught.value.status == 513
 
 
 def test_any_bytes_either_parse_or_raise_remote_protocol_error():
