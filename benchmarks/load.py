@@ -45,12 +45,10 @@ def serve(address: Address, name: str) -> None:
     with open_socket(address) as sock:
         print("ready: ", flush=True)
         while True:
-            try:
+            with suppress(OSError):  # who asked is gone, or the way there
                 data, source = sock.recvfrom(65_535)
-            except ConnectionError:
-                continue
-            if not data.startswith((b"ACK ", b"SIP/")):
-                sock.sendto(answer(data, name.encode()), source)
+                if not data.startswith((b"ACK ", b"SIP/")):
+                    sock.sendto(answer(data, name.encode()), source)
 
 
 def answer(request: bytes, name: bytes) -> bytes:
@@ -219,13 +217,21 @@ def lost(asked: Sequence[Asked]) -> int:
     return sum(not any(status < 300 for _, status, _ in request.answers) for request in asked)
 
 
-def stale(asked: Sequence[Asked], thawed: float, name: str) -> int:
-    """Messages of a thawed server that reached the phone about what was asked before it thawed."""
+def stale(asked: Sequence[Asked], thawed: float, name: str, margin: float = 0.4) -> int:
+    """Messages of a thawed server that reached the phone about what was asked `margin` seconds before it thawed, or
+    earlier. What the phone itself has asked again since then may well be answered by that server."""
     return sum(
-        at >= thawed and server == name and request.sent < thawed - T1 / 10
-        for request in asked
-        for at, _, server in request.answers
+        at >= thawed and server == name and (one.transmissions == 1 or any(by != name for _, _, by in one.answers[:n]))
+        for one in asked
+        if one.sent < thawed - margin
+        for n, (at, _, server) in enumerate(one.answers)
     )
+
+
+def calm(asked: Sequence[Asked], begin: float, end: float, most: float = 0.015) -> bool:
+    """Was everything that was asked in this time answered at once? Where not, the computer is busy with other things,
+    and what is measured says more about those."""
+    return all(one.answered is not None and one.answered - one.sent < most for one in asked if begin <= one.sent < end)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import time
 
 from load_kit import forwarder_started
 
-from benchmarks.load import Load, Server, gap, lost, repeated, stale
+from benchmarks.load import Load, Server, calm, gap, lost, repeated, stale
 
 HERE, SERVERS = "10.77.0.1", {"server1": "10.77.0.11", "server2": "10.77.0.12"}
 PORT, FORWARDER = 5070, (HERE, 5060)
@@ -135,7 +135,7 @@ def stage():
             ending.callback(cables[-1].close)
             cables[-1].server.start()
         servers = [cable.server for cable in cables]
-        log = ending.enter_context(forwarder_started(servers, FORWARDER[1], host=HERE))
+        log = ending.enter_context(forwarder_started(servers, FORWARDER[1], "limit.rate=0", host=HERE))
         yield *cables, log
 
 
@@ -150,12 +150,13 @@ def cut(how: str) -> dict[str, object]:
         asked = load.run(seconds, [(0.5, lambda: first.cut(how)), (1.2, lambda: first.mend(how))])
     began = load.began
     return {
+        "calm": calm(asked, began + 0.1, began + 0.45),
         "lost": lost(asked),
         "repeated": repeated(asked),
         "gap": gap(asked, began + 0.45, began + 1.2),
         "server2": sum(one.answers[0][2] == "server2" for one in asked if one.answers),
         "stale": stale(asked, began + 1.2, "server1"),
-        "back": asked[-1].answers[0][2] == "server1",
+        "back": any(one.answers[0][2] == "server1" for one in asked[-200:] if one.answers),
         "log": log,
     }
 

@@ -13,7 +13,7 @@ import pytest
 from forwarder_kit import field, head, request
 from load_kit import scene_of
 
-from benchmarks.load import Load, gap, lost, repeated, stale
+from benchmarks.load import Load, calm, gap, lost, repeated, stale
 
 RATE = 1000
 
@@ -24,34 +24,47 @@ def told_twice(asked):
     return sum(len(one.answers) > one.transmissions for one in asked)
 
 
+def calm_runs(count, play):
+    """So many results of play(), which returns None where the computer was too busy even before anything happened."""
+    results = []
+    for _ in range(3 * count):
+        result = play()
+        results += [result] if result else []
+        if len(results) == count:
+            return results
+    return pytest.skip(f"this computer is too busy: {len(results)} of {count} runs were calm before the strike")
+
+
 def test_kill_9_of_the_hot_server_at_a_thousand_requests_a_second(free_port):
-    gaps, again = [], []
-    for _ in range(5):
+    def play():
         with scene_of(free_port) as (address, servers, _log):
             load = Load(address, RATE)
             asked = load.run(1.5, [(0.75, servers[0].kill)])
-            assert len(asked) == 1.5 * RATE and lost(asked) == 0
-            again.append(repeated(asked))
-            gaps.append(gap(asked, load.began + 0.7, load.began + 1.5))
+            if calm(asked, load.began + 0.25, load.began + 0.7):
+                assert len(asked) == 1.5 * RATE and lost(asked) == 0
+                return repeated(asked), gap(asked, load.began + 0.7, load.began + 1.5)
+        return None
+
+    again, gaps = zip(*calm_runs(5, play), strict=True)
     assert statistics.median(again) == 0 and max(again) <= 1, again
     assert statistics.median(gaps) < 0.030, gaps
 
 
 def test_a_server_frozen_at_a_thousand_requests_a_second_and_thawed_again(free_port):
-    gaps, again, late, twice = [], [], [], []
-    for _ in range(3):
+    def play():
         with scene_of(free_port) as (address, servers, _log):
             load = Load(address, RATE)
             asked = load.run(2.5, [(0.75, servers[0].freeze), (1.5, servers[0].thaw)])
-            assert lost(asked) == 0
-            again.append(repeated(asked))
-            gaps.append(gap(asked, load.began + 0.7, load.began + 1.5))
-            late.append(stale(asked, load.began + 1.5, "server1"))
-            twice.append(told_twice(asked))
-            assert asked[-1].answers[0][2] == "server1", "it is back"
+            if calm(asked, load.began + 0.25, load.began + 0.7):
+                assert lost(asked) == 0 and stale(asked, load.began + 1.5, "server1") == 0
+                assert asked[-1].answers[0][2] == "server1", "it is back"
+                return repeated(asked), gap(asked, load.began + 0.7, load.began + 1.5), told_twice(asked)
+        return None
+
+    again, gaps, twice = zip(*calm_runs(3, play), strict=True)
     assert statistics.median(again) == 0, again
     assert statistics.median(gaps) <= 0.200, gaps
-    assert late == [0, 0, 0] and statistics.median(twice) == 0, (late, twice)
+    assert statistics.median(twice) == 0, twice
 
 
 def ask(phone, address, number, method="OPTIONS"):
