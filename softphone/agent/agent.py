@@ -16,7 +16,7 @@ from collections.abc import Callable
 from sip import sdp
 from sip.errors import RemoteProtocolError
 from sip.header import NameAddr
-from sip.message import Request, request_uri
+from sip.message import Request
 from sip.uri import Uri
 from softphone.agent.account import ALLOW, METHODS, Account, Address, Randomness
 from softphone.agent.call import GONE, INCOMING, Call
@@ -196,7 +196,7 @@ class Agent:
 
     def _on_first_request(self, incoming: Incoming, now: float) -> None:
         request = incoming.request
-        user = request_uri(request).user
+        user = Uri.parse(request.uri).user
         if user and user.lower() != self.account.user.lower():
             incoming.answer(404, now)
         elif request.method == "BYE":
