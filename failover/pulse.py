@@ -27,7 +27,7 @@ class Pulse:
         self._silent: float | None = None  # since when something waits for an answer and nothing was heard
         self._misses = 0  # told, of this silence
         self._sent = self._answered = now  # the last message passed on to it; the last heartbeat that was answered
-        self._asked = now - interval  # the last heartbeat
+        self._asked = float("-inf")  # the last heartbeat; the first is due at once, whatever the interval
         self._trips: deque[float] = deque(maxlen=REMEMBERED_TRIPS)  # there and back, seconds
 
     @property

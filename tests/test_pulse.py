@@ -21,6 +21,13 @@ def quiet():
     return pulse
 
 
+@pytest.mark.parametrize("interval", [0.005, 0.05, 60.0])
+def test_the_first_question_is_due_at_once(interval):
+    pulse = Pulse(100.0)
+    pulse.interval = interval
+    assert pulse.due(100.0, True) and pulse.due(100.0, False) and pulse.deadline(True) <= 100.0
+
+
 def test_a_server_that_answers_is_asked_once_an_interval():
     pulse = quiet()
     assert not pulse.due(100.049, True) and pulse.due(100.0501, True)
