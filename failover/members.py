@@ -43,8 +43,10 @@ class Members:
         elif signal is MISS:
             server.misses += 1
         server.leaving = left if leaving is None else leaving
-        if server.health.state is was.state and server.leaving == left:
-            return NOTHING
+        if server.health.state is was.state:
+            if server.leaving == left:
+                return NOTHING
+            server.health = replace(server.health, why=why)  # the one of before spoke of the other status
         outcome = self._state(server, now)
         if was.alive and not server.health.alive:
             heirs = [event for heir in self.table.welcome(now, self.rise) for event in self._state(heir, now).events]

@@ -335,7 +335,8 @@ def test_a_server_that_answers_its_heartbeats_with_503_is_alive_and_gets_no_new_
     assert "503" in core.table.servers[0].why
     assert sent(phone(core, request())).to == "server2"
     assert sent(phone(core, hinted(core, "server1"))).to == "server1"
-    assert core.signal("server1", ANSWER, 102.0, "answers", leaving=False).events[0].hot == "server1"
+    back = core.signal("server1", ANSWER, 102.0, "answers heartbeats (200)", leaving=False).events[0]
+    assert (back.hot, back.why) == ("server1", "answers heartbeats (200)")
 
 
 # -- nobody lives -----------------------------------------------------------------------------------------------------
