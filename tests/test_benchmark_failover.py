@@ -46,7 +46,7 @@ def test_the_table_has_a_row_for_each_figure_and_a_column_for_each_forwarder():
     assert len(lines) == len(ROWS) + 1 and lines[0].split() == ["a", "b"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["forwarder", "kamailio dispatcher", "kamailio fast"])
 def test_a_short_run_gives_every_figure(name):
     if name.startswith("kamailio") and not shutil.which("kamailio"):

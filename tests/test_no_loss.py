@@ -131,6 +131,7 @@ def test_with_both_dead_a_phone_hears_503_at_once_and_service_when_they_are_back
     assert statistics.median(back) < 1.05, back
 
 
+@pytest.mark.long
 def test_flapping_is_damped_and_costs_no_request(free_port):
     with scene_of(free_port) as (address, servers, log):
         load = Load(address, 200)
