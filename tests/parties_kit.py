@@ -237,7 +237,7 @@ class Scene:
         values = {
             "SELF_IP": "127.0.0.1", "SELF_PORT": self.ports[name], "SELF_DMQ_PORT": self.ports[f"{name} dmq"],
             "PEER_IP": "127.0.0.1", "PEER_DMQ_PORT": self.ports[f"{peer} dmq"],
-            "FORWARDER_IP": "127.0.0.1", "FORWARDER_PORT": self.ports["forwarder"], "SECONDS_TO_SYNC": 1, **changed,
+            "FORWARDER_IP": "127.0.0.1", "FORWARDER_PORT": self.ports["forwarder"], "SECONDS_TO_SYNC": 2, **changed,
         }  # fmt: skip
         folder = self.folder / name
         folder.mkdir(exist_ok=True)
