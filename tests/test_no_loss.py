@@ -41,7 +41,7 @@ def test_kill_9_of_the_hot_server_at_a_thousand_requests_a_second(free_port):
             load = Load(address, RATE)
             asked = load.run(1.5, [(0.75, servers[0].kill)])
             if calm(asked, load.began + 0.25, load.began + 0.7):
-                assert len(asked) == 1.5 * RATE and lost(asked) == 0
+                assert len(asked) > 1.4 * RATE and lost(asked) == 0
                 return repeated(asked), gap(asked, load.began + 0.7, load.began + 1.5)
         return None
 
