@@ -73,7 +73,10 @@ class Core(Members):
         except Refused as error:
             return self._refuse(request, row, now, error.status, error.reason, str(error), error.fields)
         except RemoteProtocolError as error:
-            return self._refuse(request, row, now, error.status, "malformed", str(error))
+            # Our own lines may be in it by now: the answer is to the request as it came.
+            received = parse(row.data)
+            assert isinstance(received, Request)
+            return self._broken(BrokenRequest(error, received), row, now)
 
     def _broken(self, error: BrokenRequest, row: Row, now: float) -> Outcome:
         """What a request whose lines cannot be relied on gets, as far as its Via can be read."""

@@ -208,7 +208,7 @@ class Message:
         for name in SINGLE:
             if len(self.all(name)) != 1:
                 raise RemoteProtocolError(f"{name} must be there once, and is there {len(self.all(name))} times")
-        _ = self.cseq, self.max_forwards
+        _ = self.call_id, self.cseq, self.max_forwards
         if in_passing:
             _ = self.vias, self.from_tag, self.to_tag
         else:

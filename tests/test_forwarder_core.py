@@ -573,6 +573,12 @@ def test_what_is_not_sip_is_dropped_and_a_broken_request_hears_400():
     assert phone(core, request(extra=("Route: <<<",))).sends[0].to == PHONES
 
 
+def test_a_request_with_an_empty_call_id_is_refused_to_who_sent_it():
+    refused = sent(phone(make_core(), request().replace(b"Call-ID: call-1", b"Call-ID: ")))
+    assert head(refused.data)[0] == "SIP/2.0 400 Bad Request" and refused.target == ALICE
+    assert field(refused.data, "Via").startswith("SIP/2.0/UDP 192.0.2.7")
+
+
 SCRAPS = [b"", b"\r\n", b":", b";", b"<", b'"', b",", b"\xff", b"0", b"\0", b" "]
 INVARIANT = "any bytes from anywhere give an Outcome, and what they give goes to the sender or to a server"
 

@@ -181,8 +181,12 @@ def test_an_empty_admin_listen_turns_the_pages_off():
 def test_differences_are_said_as_an_operator_would():
     old = read("a=10.0.0.1:5060\nb=10.0.0.2:5060", "f")
     new = read("b=10.0.0.2:5060\nc=10.0.0.3:5060\nheartbeat.fall=4\nforwarder.secret.file=", "f")
-    assert differences(old, new) == ["- a 10.0.0.1:5060", "+ c 10.0.0.3:5060", "forwarder.secret.file forwarder.secret -> nothing",
-                                     "heartbeat.fall 3 -> 4"]  # fmt: skip
+    assert differences(old, new) == [
+        "- a 10.0.0.1:5060",
+        "+ c 10.0.0.3:5060",
+        "forwarder.secret.file forwarder.secret -> nothing",
+        "heartbeat.fall 3 -> 4",
+    ]
     assert differences(old, read("b=10.0.0.2:5060\na=10.0.0.1:5060", "f")) == ["order b, a"]
     assert differences(old, old) == []
 
