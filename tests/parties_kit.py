@@ -9,6 +9,7 @@ import contextlib
 import csv
 import json
 import os
+import random
 import re
 import shutil
 import signal
@@ -26,22 +27,25 @@ DOMAIN = "failover.test"  # as in examples/kamailio/this-server.cfg
 PASSWORDS = {"alice": "alice's password", "bob": "bob's password"}  # as in examples/kamailio/kamailio.cfg
 BUILT_IN = ("uac", "uas")
 OWN_GROUP = os.name == "posix"
+PORTS = range(25_000, 25_500)
+MEDIA = range(25_500, 26_000, 4)  # a SIPp takes two of them, or the next ones that are free
 _given: set[int] = set()
 
 
 def free_port() -> int:
-    """One of 127.0.0.1 that neither UDP nor TCP uses, never the same twice."""
-    while True:
+    """One of 127.0.0.1 that neither UDP nor TCP uses, never the same twice. Not one that the system would give to
+    whoever asks for any: phones give theirs up and take them again."""
+    for port in random.sample(PORTS, len(PORTS)):
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp, socket.socket() as tcp:
-            udp.bind(("127.0.0.1", 0))
-            port: int = udp.getsockname()[1]
             try:
+                udp.bind(("127.0.0.1", port))
                 tcp.bind(("127.0.0.1", port))
             except OSError:
                 continue
         if port not in _given:
             _given.add(port)
             return port
+    raise AssertionError("no port is left")
 
 
 def is_taken(port: int) -> bool:
@@ -112,7 +116,7 @@ class Sipp:
         source = ["-sn", scenario] if scenario in BUILT_IN else ["-sf", str(SCENARIOS / f"{scenario}.xml")]
         arguments = [
             "sipp", remote, *source, "-nostdin", "-i", "127.0.0.1", "-ci", "127.0.0.1", "-mi", "127.0.0.1",
-            "-p", str(port), "-cp", str(free_port()), "-mp", str(free_port()), "-s", user, "-d", str(pause),
+            "-p", str(port), "-cp", str(free_port()), "-mp", str(random.choice(MEDIA)), "-s", user, "-d", str(pause),
             "-key", "domain", DOMAIN, "-key", "caller", caller,
             # An INVITE again is one with the branch of before, even if another server's Via stands in it.
             "-rtcheck", "loose",

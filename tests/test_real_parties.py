@@ -71,7 +71,9 @@ def test_fifty_calls_a_second_and_no_message_twice(both_up):
     ],
 )
 def test_ten_times(both_up, caller, callee):
-    calling, called = both_up.play(caller, callee, 10, ring=50, talk=50, digest=both_up.digest)
+    # Of 64 kB a socket's usual buffer holds two, and a busy computer reads late.
+    rate = 4 if caller == "large_caller" else 20
+    calling, called = both_up.play(caller, callee, 10, rate=rate, ring=50, talk=50, digest=both_up.digest)
     calling.end()
     called.end()
     assert (calling.retransmissions, called.retransmissions) == (0, 0)
@@ -83,13 +85,15 @@ def test_ten_times(both_up, caller, callee):
 def test_kill_9_in_the_middle_of_fifty_calls_a_second_and_every_call_goes_on(tmp_path, kind):
     """Calls that are being set up, ringing, answered and ending: none fails, and no phone has to ask twice."""
     with stage(tmp_path, kind) as scene:
-        caller, callee = scene.play("caller", "callee", 150, rate=50, ring=300, talk=1500, digest=kind == KAMAILIOS)
+        # Where an answer overtakes the INVITE said again, in two of a Kamailio's processes, its 100 comes late.
+        stateful = {"digest": True, "more": ["-pause_msg_ign"]} if kind == KAMAILIOS else {}
+        caller, callee = scene.play("caller", "callee", 150, rate=50, ring=300, talk=1500, **stateful)
         wait_until(lambda: scene.status["servers"][0]["responses"] > 300)
         scene.processes["server1"].kill()
         caller.end()
         callee.end()
         assert caller.retransmissions == 0, caller.figures
-        assert set(callee.heard_again) <= {"0_INVITE", "6_BYE"}, "only who rings or ends is asked again"
+        assert set(callee.heard_again) <= {"0_INVITE", "7_BYE"}, "only who rings or ends is asked again"
         assert callee.retransmissions == sum(callee.heard_again.values()), "and says it again"
         [failover] = scene.status["failovers"]
         assert (failover["from"], failover["to"]) == ("server1", "server2")
