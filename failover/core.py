@@ -108,6 +108,7 @@ class Core(Members):
             return self._no_server(request, row, now)
         self.lines.replace_dead(request, server)
         self.lines.record_route(request, own, server)
+        self.lines.add_path(request, own)
         return self._pass_to_server(request, row, now, branch, server, why)
 
     def _from_server(self, request: Request, row: Row, now: float, branch: str) -> Outcome:

@@ -2,6 +2,7 @@
 and by nothing else.
 
 Its Via, whose branch is signed and proves an answer's way back (RFC 3261 16.11); Record-Route with the server's hint;
+Path in a registration, if that is wished for (RFC 3327);
 the sender's Via completed by where it came from (RFC 3581); a Route that named the forwarder, taken away; a dead
 server's address, written over with its successor's.
 """
@@ -102,6 +103,11 @@ class Lines:
         if top and top[0].uri.address() == own:
             return
         request.push("Record-Route", f"<sip:{format_address(own)};lr;hint={server.hint}>")
+
+    def add_path(self, request: Request, own: Address) -> None:
+        """RFC 3327 5.2: what servers send to a phone that registers here is to come this way too."""
+        if self.table.path and request.method == "REGISTER":
+            request.push("Path", f"<sip:{format_address(own)};lr>")
 
     def replace_dead(self, request: Request, successor: Server) -> None:
         """Writes the successor's address over that of a server which is down, in the next Route and the Request-URI."""

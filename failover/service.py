@@ -46,7 +46,7 @@ class Forwarder:
         self._started = time.monotonic()
         # In use at once, for a forwarder that starts again must not refuse the calls of servers that live.
         servers = [self._server(line, Health(FAILING, self._started, "not asked yet")) for line in settings.servers]
-        table = ServerTable(servers, settings.policy, settings.convergence)
+        table = ServerTable(servers, settings.policy, settings.convergence, settings.path)
         self._core = Core(table, self.secret.key, lambda host: self._own.towards(host), settings.fall, settings.rise)
         self._reception = Reception(settings, self.secret.key, self._core.counters, self._own.is_own, self)
         self._limit = self._new_limit(settings)
@@ -264,7 +264,7 @@ class Forwarder:
             self._loop.unwatch(link.heartbeat.sock)
             link.close()
         servers = [link.server for link in self._links.values()]
-        table = ServerTable(servers, settings.policy, settings.convergence)
+        table = ServerTable(servers, settings.policy, settings.convergence, settings.path)
         self._carry_out(self._core.adopt(table, settings.fall, settings.rise, now))
         for link in fresh.values():
             self._watch(link)

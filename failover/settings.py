@@ -47,6 +47,7 @@ class Settings:
     advertise: Address | None
     policy: str
     convergence: str
+    path: bool
     secret_file: str
     interval: float
     fall: int
@@ -183,6 +184,8 @@ SETTINGS = (
             "Where new calls go: first-live (the first living server in the list) or call-id (spread over all)."),
     Setting("forwarder.convergence", "convergence", "Call-ID", _convergence,
             "The header whose value names a session, for call-id: Call-ID, From, To, or any other such as X-Session."),
+    Setting("forwarder.path", "path", "no", _yes_or_no,
+            "Add Path to registrations, so that servers send a phone's calls here by themselves: yes or no."),
     Setting("forwarder.secret.file", "secret_file", "forwarder.secret", _file,
             "The secret that signs what passes; made at the first start beside this file, a pair needs the same."),
     Setting("heartbeat.interval", "interval", "0.05", _seconds,

@@ -93,9 +93,11 @@ class Server:
 class ServerTable:
     """Built whole and never changed in its members: a reload makes another one and swaps it in."""
 
-    def __init__(self, servers: Iterable[Server], policy: str, convergence: str = "Call-ID") -> None:
+    def __init__(
+        self, servers: Iterable[Server], policy: str, convergence: str = "Call-ID", path: bool = False
+    ) -> None:
         self.servers = tuple(servers)
-        self.policy, self.convergence = policy, convergence
+        self.policy, self.convergence, self.path = policy, convergence, path
         self.by_name = {server.name: server for server in self.servers}
         self.by_address: dict[Address, Server] = {server.address: server for server in self.servers}
         self.by_hint = {server.hint: server for server in self.servers}

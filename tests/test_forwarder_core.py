@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from forwarder_kit import ALICE, BOB, SERVERS, answer, changes, field, head, lines, make_core, make_table, request
+from forwarder_kit import ALICE, BOB, OWN, SERVERS, answer, changes, field, head, lines, make_core, make_table, request
 from fuzz_kit import noise
 
 from failover.health import ANSWER, DOWN, MISS, RECOVERING, REFUSED, UP
@@ -77,6 +77,19 @@ def test_only_what_may_begin_a_dialog_is_record_routed(method, recorded):
 
 def test_a_request_inside_a_dialog_is_not_record_routed_again():
     assert field(sent(phone(make_core(), request(to_tag="b"))).data, "Record-Route") is None
+
+
+def test_a_registration_gets_a_path_where_that_is_wished_for_and_nothing_else_does():
+    core = make_core()
+    register = request("REGISTER", uri="sip:failover.test", extra=("Path: <sip:192.0.2.99;lr>",))
+    assert field(sent(phone(core, register)).data, "Path") == "<sip:192.0.2.99;lr>"
+    core.table.path = True
+    forwarded = sent(phone(core, register)).data
+    assert [line for line in head(forwarded) if line.startswith("Path")] == [
+        f"Path: <sip:{OWN[0]}:{OWN[1]};lr>",  # RFC 3327 5.2: the last proxy's on top
+        "Path: <sip:192.0.2.99;lr>",
+    ]
+    assert field(sent(phone(core, request())).data, "Path") is None
 
 
 def test_max_forwards_is_added_where_it_is_missing_and_refused_at_zero():
