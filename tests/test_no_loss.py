@@ -50,6 +50,7 @@ def test_kill_9_of_the_hot_server_at_a_thousand_requests_a_second(free_port):
     assert statistics.median(gaps) < 0.030, gaps
 
 
+@pytest.mark.long
 def test_a_server_frozen_at_a_thousand_requests_a_second_and_thawed_again(free_port):
     def play():
         with scene_of(free_port) as (address, servers, _log):
