@@ -27,15 +27,15 @@ DOMAIN = "failover.test"  # as in examples/kamailio/this-server.cfg
 PASSWORDS = {"alice": "alice's password", "bob": "bob's password"}  # as in examples/kamailio/kamailio.cfg
 BUILT_IN = ("uac", "uas")
 OWN_GROUP = os.name == "posix"
-PORTS = range(25_000, 25_500)
-MEDIA = range(25_500, 26_000, 4)  # a SIPp takes two of them, or the next ones that are free
+PORTS = range(25_000, 25_400)
+MEDIA = range(25_400, 26_000, 4)  # a SIPp takes the first and the third of such four
 _given: set[int] = set()
 
 
-def free_port() -> int:
+def free_port(among: range = PORTS) -> int:
     """One of 127.0.0.1 that neither UDP nor TCP uses, never the same twice. Not one that the system would give to
     whoever asks for any: phones give theirs up and take them again."""
-    for port in random.sample(PORTS, len(PORTS)):
+    for port in random.sample(among, len(among)):
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp, socket.socket() as tcp:
             try:
                 udp.bind(("127.0.0.1", port))
@@ -93,13 +93,13 @@ class Process:
         self._process.wait(5)
 
     def stop(self) -> None:
-        """Politely, and then not."""
+        """Politely, and then not. One that has ended is left alone: its number may be another's by now."""
         if self._process.poll() is None:
             self._signal(signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(3)
-        self._signal(signal.SIGKILL)  # of its children, if it left any
-        self._process.wait(5)
+            self._signal(signal.SIGKILL)  # of its children too, if it left any
+            self._process.wait(5)
 
     def _signal(self, number) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -116,7 +116,7 @@ class Sipp:
         source = ["-sn", scenario] if scenario in BUILT_IN else ["-sf", str(SCENARIOS / f"{scenario}.xml")]
         arguments = [
             "sipp", remote, *source, "-nostdin", "-i", "127.0.0.1", "-ci", "127.0.0.1", "-mi", "127.0.0.1",
-            "-p", str(port), "-cp", str(free_port()), "-mp", str(random.choice(MEDIA)), "-s", user, "-d", str(pause),
+            "-p", str(port), "-cp", str(free_port()), "-mp", str(free_port(MEDIA)), "-s", user, "-d", str(pause),
             "-key", "domain", DOMAIN, "-key", "caller", caller,
             # An INVITE again is one with the branch of before, even if another server's Via stands in it.
             "-rtcheck", "loose",
@@ -172,6 +172,7 @@ class Scene:
         self.folder = folder
         self.ports: dict[str, int] = {name: free_port() for name in ("forwarder", "admin", "server1", "server2")}
         self.processes: dict[str, Process] = {}
+        self.phones: set[str] = set()
 
     def __enter__(self):
         return self
@@ -267,10 +268,16 @@ class Scene:
 
     # -- phones -----------------------------------------------------------------------------------------------------
 
+    def no_phone_stays(self) -> None:
+        for process in self.processes.values():
+            if process.name in self.phones:
+                process.stop()
+
     def sipp(self, scenario, calls=1, *, port=0, **options) -> Sipp:
         """A SIPp that talks to the forwarder."""
         phone = Sipp(self, scenario, self.address, port or free_port(), calls, **options)
         self.processes[f"sipp {len(self.processes)}"] = phone.process
+        self.phones.add(phone.process.name)
         return phone
 
     def callee(self, scenario, calls, **options) -> tuple[Sipp, int]:
@@ -278,6 +285,7 @@ class Scene:
         port = self.ports.setdefault("callee", free_port())
         phone = self.sipp(scenario, calls, port=port, **options)
         wait_until(lambda: is_taken(port), note=lambda: phone.said)
+        assert phone.process.status is None, phone.said
         return phone, port
 
     def register(self, port, user="bob", digest=False, pause=0) -> Sipp:

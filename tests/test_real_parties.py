@@ -43,11 +43,17 @@ def stage(folder, kind):
 
 
 @pytest.fixture(scope="module", params=BOTH)
-def both_up(request, tmp_path_factory):
+def theatre(request, tmp_path_factory):
     """One scene for the tests in which nobody dies."""
     with stage(tmp_path_factory.mktemp("up"), request.param) as scene:
         scene.digest = request.param == KAMAILIOS
         yield scene
+
+
+@pytest.fixture
+def both_up(theatre):
+    yield theatre
+    theatre.no_phone_stays()
 
 
 def test_fifty_calls_a_second_and_no_message_twice(both_up):
@@ -123,6 +129,7 @@ def test_after_the_kill(tmp_path, kind, caller, callee):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", BOTH)
+@pytest.mark.long
 def test_a_server_that_came_back_empty_takes_calls_and_ends_those_that_it_had_begun(tmp_path, kind):
     """A Kamailio's memory is gone with it; what matters of a call is in its messages, and the bindings come back."""
     with stage(tmp_path, kind) as scene:
