@@ -28,6 +28,11 @@ class Record:
     def key(self) -> str:
         return str(getattr(self, dataclasses.fields(self)[0].name))
 
+    @property
+    def due(self) -> float | None:
+        """The record's timer: when a TimerEvent is to say that it has run out, whichever server lives then."""
+        return None
+
 
 @dataclass(frozen=True)
 class Binding:

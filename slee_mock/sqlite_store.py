@@ -21,9 +21,10 @@ APPLICATION_ID = 0x43464F56  # "CFOV": tells our file from another program's dat
 
 _SCHEMA = """CREATE TABLE IF NOT EXISTS record (
     created INTEGER PRIMARY KEY, kind TEXT NOT NULL, key TEXT NOT NULL, version INTEGER NOT NULL, text TEXT NOT NULL,
-    UNIQUE (kind, key))"""
+    due REAL, UNIQUE (kind, key))"""
 # Without it a page with the newest of one kind reads through all others, while the server misses its heartbeats.
 _INDEX = "CREATE INDEX IF NOT EXISTS record_by_kind ON record (kind, created)"
+_TIMERS = "CREATE INDEX IF NOT EXISTS record_by_due ON record (due) WHERE due IS NOT NULL"
 
 
 class SqliteStore:
@@ -63,6 +64,12 @@ class SqliteStore:
             ).fetchall()
         return [(key, Row(text, version)) for key, text, version in found]
 
+    def due(self, wall: float, limit: int) -> list[tuple[str, str]]:
+        with self._errors():
+            return self._connection.execute(
+                "SELECT kind, key FROM record WHERE due <= ? ORDER BY due LIMIT ?", (wall, limit)
+            ).fetchall()
+
     def close(self) -> None:
         """The last one to close folds the WAL back into the file."""
         self._connection.close()
@@ -75,12 +82,12 @@ class SqliteStore:
             ).rowcount == 1  # fmt: skip
         if change.version:
             return self._connection.execute(
-                "UPDATE record SET text = ?, version = version + 1 WHERE kind = ? AND key = ? AND version = ?",
-                (change.text, change.kind, change.key, change.version),
+                "UPDATE record SET text = ?, due = ?, version = version + 1 WHERE kind = ? AND key = ? AND version = ?",
+                (change.text, change.due, change.kind, change.key, change.version),
             ).rowcount == 1  # fmt: skip
         return self._connection.execute(
-            "INSERT INTO record (kind, key, version, text) VALUES (?, ?, 1, ?) ON CONFLICT DO NOTHING",
-            (change.kind, change.key, change.text),
+            "INSERT INTO record (kind, key, version, text, due) VALUES (?, ?, 1, ?, ?) ON CONFLICT DO NOTHING",
+            (change.kind, change.key, change.text, change.due),
         ).rowcount == 1  # fmt: skip
 
     @contextmanager
@@ -128,7 +135,11 @@ class SqliteStore:
                 raise StoreDown(f"{self.path} is another program's database; name a file of our own")
             self._connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
         self._connection.execute(_SCHEMA)
+        columns = self._connection.execute("PRAGMA table_info(record)").fetchall()
+        if "due" not in [column[1] for column in columns]:  # a file from before there were timers
+            self._connection.execute("ALTER TABLE record ADD COLUMN due REAL")
         self._connection.execute(_INDEX)
+        self._connection.execute(_TIMERS)
 
     @contextmanager
     def _errors(self) -> Iterator[None]:

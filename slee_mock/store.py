@@ -1,4 +1,4 @@
-"""The contract of the cluster's store: get, save if version, remove if version, scan; and the view
+"""The contract of the cluster's store: get, save if version, remove if version, scan, what is due; and the view
 through which one event uses it.
 
 Pure. An implementation keeps rows of text under (kind, key), each with a version that grows by one at every save.
@@ -30,12 +30,14 @@ class Row:
 
 @dataclass(frozen=True)
 class Change:
-    """Save `text` if the row still has `version`; 0 means that it must not exist yet. Without text the row goes."""
+    """Save `text` if the row still has `version`; 0 means that it must not exist yet. Without text the row goes.
+    `due` is the row's timer, in wall seconds: each save sets it anew, None stops it."""
 
     kind: str
     key: str
     text: str | None
     version: int
+    due: float | None = None
 
 
 class Store(Protocol):
@@ -48,6 +50,10 @@ class Store(Protocol):
 
     def scan(self, kind: str, limit: int | None = None, skip: int = 0) -> list[tuple[str, Row]]:
         """Rows with their keys, the one created last first, without the first `skip`, at most `limit`."""
+
+    def due(self, wall: float, limit: int) -> list[tuple[str, str]]:
+        """(kind, key) of the rows whose timers have run out by `wall`, the earliest first, at most `limit`. A row
+        stays due until a save or its removal stops the timer: so what a dead server began to handle another ends."""
 
     def close(self) -> None: ...
 
@@ -86,10 +92,12 @@ class View:
         last = {(record.KIND, record.key): record for record in records}
         for record in (*last.values(), *gone):
             self.get(type(record), record.key)  # for the version
-        texts: dict[tuple[str, str], str | None] = {place: to_json(record) for place, record in last.items()}
-        texts.update({(record.KIND, record.key): None for record in gone})
-        if texts:
-            self._store.save([Change(*place, text, self._versions[place]) for place, text in texts.items()])
+        changes = {place: Change(*place, to_json(record), self._versions[place], record.due)
+                   for place, record in last.items()}  # fmt: skip
+        for place in ((record.KIND, record.key) for record in gone):
+            changes[place] = Change(*place, None, self._versions[place])
+        if changes:
+            self._store.save(list(changes.values()))
 
 
 def _read(kind: type[R], key: str, row: Row) -> R:

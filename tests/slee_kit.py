@@ -26,6 +26,7 @@ class DictStore:
 
     def __init__(self) -> None:
         self.rows: dict[tuple[str, str], Row] = {}
+        self.timers: dict[tuple[str, str], float] = {}
         self.down = False
         self.before_save: Any = None
 
@@ -43,15 +44,24 @@ class DictStore:
             if (row.version if row else 0) != change.version or (row is None and change.text is None):
                 raise Conflict(change.key)
         for change in changes:
+            place = change.kind, change.key
+            self.timers.pop(place, None)
             if change.text is None:
-                del self.rows[change.kind, change.key]
+                del self.rows[place]
             else:
-                self.rows[change.kind, change.key] = Row(change.text, change.version + 1)
+                self.rows[place] = Row(change.text, change.version + 1)
+            if change.due is not None:
+                self.timers[place] = change.due
 
     def scan(self, kind: str, limit: int | None = None, skip: int = 0) -> list[tuple[str, Row]]:
         self._check()
         rows = [(key, row) for (each, key), row in self.rows.items() if each == kind]
         return rows[::-1][skip:][:limit]
+
+    def due(self, wall: float, limit: int) -> list[tuple[str, str]]:
+        self._check()
+        ripe = sorted((due, place) for place, due in self.timers.items() if due <= wall)
+        return [place for _, place in ripe[:limit]]
 
     def close(self) -> None:
         pass

@@ -5,11 +5,13 @@ from __future__ import annotations
 import sqlite3
 import subprocess
 import sys
+from dataclasses import dataclass
+from typing import ClassVar
 
 import pytest
 from slee_kit import DictStore
 
-from slee_mock.record import Bill, Binding, Bindings, Carrier, from_json, to_json
+from slee_mock.record import Bill, Binding, Bindings, Carrier, Record, from_json, to_json
 from slee_mock.sqlite_store import SqliteStore
 from slee_mock.store import Change, Conflict, Row, StoreDown, View
 
@@ -58,6 +60,46 @@ def test_scan_gives_one_kind_newest_first_and_no_more_than_asked(store):
     assert store.scan("bill", 2) == [("c4", Row("4", 1)), ("c3", Row("3", 1))]
 
 
+def test_rows_are_due_when_their_time_has_come_the_earliest_first_and_no_more_than_asked(store):
+    for key, due in (("c1", 130.0), ("c2", 110.5), ("c3", None), ("c4", 120.0)):
+        store.save([Change("call", key, "x", 0, due)])
+    store.save([Change("bill", "c1", "x", 0, 115.0)])
+    assert store.due(110.0, 9) == []
+    assert store.due(110.5, 9) == [("call", "c2")]
+    assert store.due(125.0, 9) == [("call", "c2"), ("bill", "c1"), ("call", "c4")]
+    assert store.due(125.0, 9) == store.due(125.0, 3), "asking changes nothing"
+    assert store.due(200.0, 2) == [("call", "c2"), ("bill", "c1")]
+
+
+def test_every_save_sets_a_rows_timer_anew(store):
+    store.save([Change("call", "c1", "x", 0, 110.0), Change("call", "c2", "x", 0, 110.0)])
+    store.save([Change("call", "c1", "x", 1, 120.0), Change("call", "c2", "x", 1)])
+    assert store.due(115.0, 9) == []
+    assert store.due(120.0, 9) == [("call", "c1")]
+    with pytest.raises(Conflict):
+        store.save([Change("call", "c1", "x", 1, 90.0)])
+    assert store.due(115.0, 9) == [], "who came too late has set no timer either"
+    store.save([Change("call", "c1", None, 2)])
+    assert store.due(999.0, 9) == [], "a row that is gone is never due"
+
+
+def test_a_record_says_when_it_is_due(store):
+    @dataclass(frozen=True)
+    class Alarm(Record):
+        KIND: ClassVar[str] = "alarm"
+        name: str
+        at: float | None = None
+
+        @property
+        def due(self) -> float | None:
+            return self.at
+
+    View(store).commit([Alarm("a1", 110.0), Bindings("sip:bob@x")])
+    assert store.due(110.0, 9) == [("alarm", "a1")]
+    View(store).commit([Alarm("a1")])
+    assert store.due(999.0, 9) == []
+
+
 def test_any_text_may_be_kept(store):
     text = "Zoë \u202e<script>'\";DROP TABLE record;\x00\n"
     store.save([Change("call", text, text, 0)])
@@ -104,6 +146,21 @@ def test_two_connections_see_each_others_saves(tmp_path):
     one.close()
     two.close()
     assert [each.name for each in tmp_path.iterdir()] == ["cluster.db"], "no lock or log stays behind"
+
+
+def test_a_file_of_a_version_without_timers_is_taken_over(tmp_path):
+    path = str(tmp_path / "cluster.db")
+    SqliteStore(path).close()
+    with sqlite3.connect(path, isolation_level=None) as old:
+        old.execute("DROP TABLE record")
+        old.execute("CREATE TABLE record (created INTEGER PRIMARY KEY, kind TEXT NOT NULL, key TEXT NOT NULL, "
+                    "version INTEGER NOT NULL, text TEXT NOT NULL, UNIQUE (kind, key))")  # fmt: skip
+        old.execute("INSERT INTO record (kind, key, version, text) VALUES ('call', 'c1', 3, 'x')")
+    old.close()
+    store = SqliteStore(path)
+    store.save([Change("call", "c1", "y", 3, 110.0)])
+    assert store.get("call", "c1") == Row("y", 4) and store.due(110.0, 9) == [("call", "c1")]
+    store.close()
 
 
 def test_what_was_acknowledged_survives_kill_9(tmp_path):
