@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from plumbing.address import format_address
 from slee_mock.server import Server
+from slee_mock.services import DeployError
 from slee_mock.settings import Settings, SettingsError, parse_arguments
 from slee_mock.store import StoreDown
 
@@ -29,6 +30,8 @@ def main(arguments: Sequence[str]) -> int:
         server.start()
     except StoreDown as error:
         return _fail(str(error))
+    except DeployError as error:
+        return _fail(f"--deploy: {error}")
     except OSError as error:
         reason = error.strerror or error
         return _fail(f"cannot listen: {reason}; end the program that has this port, or name another one")

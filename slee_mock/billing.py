@@ -22,6 +22,7 @@ from slee_mock.event import (
     Outcome,
 )
 from slee_mock.record import Bill, Carrier, Member
+from slee_mock.service import On, the_call
 from slee_mock.store import View
 
 UNANSWERED = 200.0  # seconds after which nobody will answer any more; RFC 3261 16.6's Timer C is just above 180
@@ -71,12 +72,10 @@ class Billing:
     """Writes the facts of every call down. `server` is who writes; `tariff` is fixed into a call when it is offered."""
 
     name = "billing"
+    takes = (On(CallEvent, name=the_call),)
 
     def __init__(self, server: str, tariff: str, currency: str) -> None:
         self._server, self._tariff, self._currency = server, tariff, currency
-
-    def select(self, event: Event) -> str | None:
-        return event.call_id if isinstance(event, CallEvent) else None
 
     def handle(self, event: Event, entity: str, view: View) -> Outcome:
         known = view.get(Bill, entity)

@@ -8,13 +8,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Protocol
 
 from sip import VERSION
 from sip.branch import keyed_hash
 from sip.message import Request, Response, reply
 from slee_mock.record import Record
-from slee_mock.store import View
 
 Address = tuple[str, int]
 
@@ -32,6 +30,16 @@ class RequestEvent:
 class ResponseEvent:
     response: Response
     source: Address
+    wall: float
+
+
+@dataclass(frozen=True)
+class TimerEvent:
+    """A record's timer has run out (Record.due). Another member may say so at the same time, and what was due when the
+    store was asked may not be any more: look at the record."""
+
+    kind: str
+    key: str
     wall: float
 
 
@@ -79,7 +87,8 @@ class CallEnded(CallEvent):
     why: str
 
 
-Event = RequestEvent | ResponseEvent | CallEvent
+Arrival = RequestEvent | ResponseEvent  # what the network brings
+Event = RequestEvent | ResponseEvent | TimerEvent | CallEvent
 
 
 @dataclass(frozen=True)
@@ -115,17 +124,6 @@ def legible(text: str) -> str:
 def drop(reason: str) -> Outcome:
     """`reason` becomes the name of a counter: a few fixed words, nothing from the network."""
     return Outcome(done=True, dropped=reason)
-
-
-class Service(Protocol):
-    """What a SLEE calls a service: which events it takes, and what names the entity that handles them."""
-
-    name: str
-
-    def select(self, event: Event) -> str | None:
-        """The convergence name if the event is this service's, else None. May raise RemoteProtocolError."""
-
-    def handle(self, event: Event, entity: str, view: View) -> Outcome: ...
 
 
 class Answers:

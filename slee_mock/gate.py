@@ -14,25 +14,26 @@ from sip.message import Request
 from sip.uri import Uri
 from slee_mock.event import NOTHING, Answers, Event, Outcome, RequestEvent
 from slee_mock.record import Call
+from slee_mock.service import On, the_call
 from slee_mock.store import View
 
 NONCE_LIFE = 300.0  # seconds
 CHALLENGED = ("REGISTER", "INVITE", "MESSAGE")  # outside of dialogs; ACK and CANCEL cannot be (RFC 3261 22.1)
 
 
+def _is_challenged(event: RequestEvent) -> bool:
+    in_dialog = event.request.to.tag and event.request.method != "REGISTER"
+    return event.request.method in CHALLENGED and not in_dialog  # the proxy lets nobody into a dialog it does not know
+
+
 class Gate:
     """Lets pass who proves to know a password of `users`. A registrar asks with 401, a proxy with 407."""
 
     name = "gate"
+    takes = (On(RequestEvent, name=the_call, when=_is_challenged),)
 
     def __init__(self, answers: Answers, key: bytes, users: Mapping[str, str], realm: str) -> None:
         self._answers, self._key, self._users, self._realm = answers, key, users, realm
-
-    def select(self, event: Event) -> str | None:
-        if not isinstance(event, RequestEvent) or event.request.method not in CHALLENGED:
-            return None
-        in_dialog = event.request.to.tag and event.request.method != "REGISTER"
-        return None if in_dialog else event.request.call_id  # the proxy lets nobody into a dialog it does not know
 
     def handle(self, event: Event, entity: str, view: View) -> Outcome:
         assert isinstance(event, RequestEvent)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from sip.message import Request
 from sip.uri import Uri
 from slee_mock.event import Answers, Event, Outcome, RequestEvent
+from slee_mock.service import On, the_call
 from slee_mock.store import View
 
 
@@ -17,16 +18,12 @@ class Heartbeat:
     it does once the server is `leaving`."""
 
     name = "heartbeat"
+    takes = (On(RequestEvent, name=the_call, when=lambda event: is_heartbeat(event.request)),)
 
     def __init__(self, answers: Answers) -> None:
         self._answers = answers
         self.healthy = True
         self.leaving = False
-
-    def select(self, event: Event) -> str | None:
-        if isinstance(event, RequestEvent) and is_heartbeat(event.request):
-            return event.request.call_id
-        return None
 
     def handle(self, event: Event, entity: str, view: View) -> Outcome:
         assert isinstance(event, RequestEvent)

@@ -38,6 +38,7 @@ from slee_mock.gate import strip_credentials
 from slee_mock.heartbeat import is_heartbeat
 from slee_mock.record import Binding, Bindings, Call, Record
 from slee_mock.registrar import address_of_record
+from slee_mock.service import On, the_call
 from slee_mock.store import View
 
 TIMER_B = 32.0  # seconds; RFC 3261 17.1.1.2: no INVITE is retransmitted for longer
@@ -48,22 +49,20 @@ ALLOW = "INVITE, ACK, CANCEL, BYE, OPTIONS, REGISTER, MESSAGE, UPDATE, INFO, PRA
 M = TypeVar("M", bound=Message)
 
 
+def _is_a_calls(event: RequestEvent) -> bool:
+    return event.request.method != "REGISTER" and not is_heartbeat(event.request)
+
+
 class Proxy:
     """`via` is the address other servers and the forwarder know this one by; `users`, if given, tells 404 from 480."""
 
     name = "proxy"
+    takes = (On(ResponseEvent, name=the_call), On(RequestEvent, name=the_call, when=_is_a_calls))
 
     def __init__(
         self, answers: Answers, key: bytes, via: str, users: frozenset[str] | None = None, realm: str = ""
     ) -> None:
         self._answers, self._key, self._via, self._users, self._realm = answers, key, via, users, realm
-
-    def select(self, event: Event) -> str | None:
-        if isinstance(event, ResponseEvent):
-            return event.response.call_id
-        if isinstance(event, RequestEvent) and event.request.method != "REGISTER" and not is_heartbeat(event.request):
-            return event.request.call_id
-        return None
 
     def handle(self, event: Event, entity: str, view: View) -> Outcome:
         if isinstance(event, ResponseEvent):

@@ -33,6 +33,9 @@ class Record:
         """The record's timer: when a TimerEvent is to say that it has run out, whichever server lives then."""
         return None
 
+    def is_due(self, wall: float) -> bool:
+        return self.due is not None and self.due <= wall
+
 
 @dataclass(frozen=True)
 class Binding:

@@ -18,6 +18,7 @@ from sip.message import Request
 from sip.uri import Uri
 from slee_mock.event import Answers, Event, Outcome, RequestEvent, legible
 from slee_mock.record import Binding, Bindings
+from slee_mock.service import On
 from slee_mock.store import View
 
 DEFAULT_EXPIRES = 3600  # seconds; also what a malformed wish means (RFC 3261 10.2.1.1)
@@ -39,19 +40,23 @@ class Wish:
     q: float
 
 
+def _is_register(event: RequestEvent) -> bool:
+    return event.request.method == "REGISTER"
+
+
+def _whose(event: RequestEvent) -> str:
+    return address_of_record(event.request.to.uri)
+
+
 class Registrar:
     """`server` is written into the bindings it takes, for people to see."""
 
     name = "registrar"
+    takes = (On(RequestEvent, name=_whose, when=_is_register),)
 
     def __init__(self, answers: Answers, server: str = "") -> None:
         self._answers = answers
         self._server = server
-
-    def select(self, event: Event) -> str | None:
-        if isinstance(event, RequestEvent) and event.request.method == "REGISTER":
-            return address_of_record(event.request.to.uri)
-        return None
 
     def handle(self, event: Event, entity: str, view: View) -> Outcome:
         assert isinstance(event, RequestEvent)

@@ -11,12 +11,14 @@ from collections.abc import Sequence
 
 from sip.errors import RemoteProtocolError
 from sip.message import Request, Response, parse
-from slee_mock.event import Answers, Event, Outcome, RequestEvent, ResponseEvent, Service, drop
+from slee_mock.event import Answers, Arrival, Event, Outcome, RequestEvent, ResponseEvent, TimerEvent, drop
 from slee_mock.record import Record
+from slee_mock.service import Service, entity_of
 from slee_mock.store import Conflict, Store, StoreDown, View
 
 MOST_CONFLICTS = 20
 ENDING = ("BYE", "CANCEL")
+NOBODYS_TIMER = "timer_for_nobody"
 MOST_RAISED = 16  # events that one datagram may cause; more is a circle between services
 
 
@@ -27,7 +29,7 @@ class Router:
         self._services = services
         self._answers = answers
 
-    def event(self, data: bytes, source: tuple[str, int], wall: float) -> RequestEvent | ResponseEvent:
+    def event(self, data: bytes, source: tuple[str, int], wall: float) -> Arrival:
         """Raises RemoteProtocolError if `data` is not a SIP message."""
         message = parse(data)
         if isinstance(message, Request):
@@ -35,15 +37,16 @@ class Router:
         assert isinstance(message, Response)
         return ResponseEvent(message, source, wall)
 
-    def handle(self, event: RequestEvent | ResponseEvent, view: View) -> Outcome:
+    def handle(self, event: Arrival | TimerEvent, view: View) -> Outcome:
         """All that the services want saved and sent on account of `event`. May raise StoreDown."""
         try:
-            _check(event)
+            if not isinstance(event, TimerEvent):
+                _check(event)
             return self._route(event, view)
         except RemoteProtocolError as error:
             return self._refuse(event, error.status)
 
-    def process(self, event: RequestEvent | ResponseEvent, store: Store) -> Outcome:
+    def process(self, event: Arrival | TimerEvent, store: Store) -> Outcome:
         """`handle`, and the saves done; the sends are the caller's. May raise StoreDown."""
         for _ in range(MOST_CONFLICTS):
             view = View(store)
@@ -55,7 +58,7 @@ class Router:
                 continue  # another member handled a message of this call meanwhile: look again
         raise StoreDown(f"other servers changed what this one read {MOST_CONFLICTS} times in a row")
 
-    def unable(self, event: RequestEvent | ResponseEvent) -> Outcome:
+    def unable(self, event: Arrival) -> Outcome:
         """The store does not answer. A request hears 503; a final response is not passed on unrecorded, for the
         phone repeats it until it is acknowledged (RFC 3261 13.3.1.4, 17.2.1). Nor is BYE or CANCEL refused, which no
         phone would say again after that (15.1.1): unanswered it comes again for 32 s, and ends call and bill."""
@@ -63,8 +66,8 @@ class Router:
             return self._refuse(event, 503)
         return drop("store_down")
 
-    def _refuse(self, event: RequestEvent | ResponseEvent, status: int) -> Outcome:
-        if isinstance(event, ResponseEvent):
+    def _refuse(self, event: Arrival | TimerEvent, status: int) -> Outcome:
+        if not isinstance(event, RequestEvent):
             return drop("bad_response")
         try:
             fields = [("Retry-After", "2")] if status == 503 else []
@@ -72,7 +75,7 @@ class Router:
         except RemoteProtocolError:
             return drop("unanswerable")  # not even what an answer needs could be read
 
-    def _route(self, event: RequestEvent | ResponseEvent, view: View) -> Outcome:
+    def _route(self, event: Arrival | TimerEvent, view: View) -> Outcome:
         saves: list[Record] = []
         outcomes: list[Outcome] = []
         queue: collections.deque[Event] = collections.deque([event])
@@ -84,7 +87,7 @@ class Router:
         if not outcomes:
             if isinstance(event, RequestEvent):
                 return self._answers.refuse(event, 405)
-            return drop("response_for_nobody")
+            return drop(NOBODYS_TIMER if isinstance(event, TimerEvent) else "response_for_nobody")
         return Outcome(
             saves=tuple(saves),
             sends=tuple(send for outcome in outcomes for send in outcome.sends),
@@ -96,7 +99,7 @@ class Router:
     def _offer(self, event: Event, view: View) -> list[Outcome]:
         outcomes = []
         for service in self._services:
-            entity = service.select(event)
+            entity = entity_of(service, event)
             if entity is None:
                 continue
             outcome = service.handle(event, entity, view)
@@ -107,9 +110,7 @@ class Router:
         return outcomes
 
 
-
-
-def _check(event: RequestEvent | ResponseEvent) -> None:
+def _check(event: Arrival) -> None:
     message = event.request if isinstance(event, RequestEvent) else event.response
     message.check()
     if not message.call_id.isprintable():  # it becomes a key of the store; surrogates are not printable either

@@ -19,19 +19,17 @@ from plumbing.loop import Loop, LoopStopped
 from plumbing.udp import bind_udp
 from sip.errors import RemoteProtocolError
 from slee_mock import management, report
-from slee_mock.billing import Billing
 from slee_mock.enrolment import Enrolment, Owed
-from slee_mock.event import Answers, Outcome, RequestEvent, ResponseEvent, Send, Service
-from slee_mock.gate import Gate
+from slee_mock.event import Arrival, Outcome, RequestEvent, ResponseEvent, Send
 from slee_mock.heartbeat import Heartbeat, is_heartbeat
-from slee_mock.proxy import Proxy
 from slee_mock.record import SIGN_OF_LIFE, Member, Secret
-from slee_mock.registrar import Registrar
 from slee_mock.retention import Retention
 from slee_mock.router import Router
+from slee_mock.services import Context, assemble
 from slee_mock.settings import Settings
 from slee_mock.sqlite_store import SqliteStore
 from slee_mock.store import Conflict, Store, StoreDown, View
+from slee_mock.timers import Timers
 
 log = logging.getLogger(__name__)
 
@@ -113,20 +111,12 @@ class Server:
         settings, sock = self._settings, self._sock
         assert sock is not None
         self._store = SqliteStore(settings.store)
-        key = _cluster_key(self._store)
-        answers = Answers(key, settings.name)
-        self._heartbeat = Heartbeat(answers)
         address = format_address(sock.getsockname()[:2])
-        users = None if settings.users is None else frozenset(settings.users)
-        services: list[Service] = [
-            self._heartbeat,
-            Registrar(answers, settings.name),
-            Proxy(answers, key, address, users, settings.realm if settings.users else ""),
-            Billing(settings.name, settings.tariff, settings.currency),
-        ]
-        if settings.users is not None:
-            services.insert(1, Gate(answers, key, settings.users, settings.realm))
-        self._router = Router(services, answers)
+        context = Context(settings.name, address, _cluster_key(self._store), settings.tariff, settings.currency,
+                          settings.users, settings.realm, settings.deploy)  # fmt: skip
+        self._heartbeat = Heartbeat(context.answers)
+        self._router = Router([self._heartbeat, *assemble(context)], context.answers)
+        self._timers = Timers(self._router)
         page = f"http://{format_address(self._http.address)}/" if self._http else ""
         self._member = Member(settings.name, address, page, started=time.time())
         self._sign(self._store)
@@ -185,6 +175,20 @@ class Server:
             if self._trouble:
                 log.warning("the store works again")
             self._trouble, self._heartbeat.healthy = "", True
+            self._fire()
+
+    def _fire(self) -> None:
+        """The timers of records that have run out, whoever set them."""
+        assert self._store is not None and self._sock is not None
+        try:
+            outcomes = self._timers.fire(self._store, time.time())
+        except StoreDown as error:
+            self._store_failed(error)
+            return
+        for outcome in outcomes:
+            self._counts["handled", "timers"] += not outcome.dropped
+            for send in outcome.sends:
+                self._send(self._sock, send)
 
     def _sweep(self) -> None:
         more = False
@@ -229,7 +233,7 @@ class Server:
         if self._enrolment and label != HEARTBEATS:
             self._note_owed(event, outcome)
 
-    def _note_owed(self, event: RequestEvent | ResponseEvent, outcome: Outcome) -> None:
+    def _note_owed(self, event: Arrival, outcome: Outcome) -> None:
         self._busy = time.monotonic()
         message = event.request if isinstance(event, RequestEvent) else event.response
         try:
@@ -237,7 +241,7 @@ class Server:
         except RemoteProtocolError:
             return  # without Call-ID or CSeq nobody can answer it
 
-    def _decide(self, event: RequestEvent | ResponseEvent) -> Outcome:
+    def _decide(self, event: Arrival) -> Outcome:
         try:
             if not self._store:
                 raise StoreDown("the server is stopping")
@@ -290,7 +294,7 @@ def _cluster_key(store: Store) -> bytes:
             continue
 
 
-def _label(event: RequestEvent | ResponseEvent) -> str:
+def _label(event: Arrival) -> str:
     """A counter's name, from a fixed set: strangers cannot make new ones."""
     if isinstance(event, ResponseEvent):
         return "responses"

@@ -29,6 +29,7 @@ class Settings:
     currency: str = "EUR"
     register: tuple[Address, ...] = ()  # where forwarders hear who is there
     beat: float = 2.0  # seconds between two registrations
+    deploy: tuple[str, ...] = ()  # services, NAME:ARGUMENT each
     verbose: bool = False
 
 
@@ -53,6 +54,7 @@ def parse_arguments(arguments: Sequence[str]) -> Settings:
         currency=options.currency,
         register=tuple(_address("--register", each) for each in options.register.split(",") if options.register),
         beat=_seconds("--beat", options.beat),
+        deploy=tuple(options.deploy),
         verbose=options.verbose,
     )
 
@@ -123,6 +125,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--register", default="", metavar="HOST:PORT[,HOST:PORT]",
         help="registration addresses of the forwarders that have no line for this server")  # fmt: skip
     add("--beat", default="2", metavar="SECONDS", help="seconds between two registrations (2)")
+    add("--deploy", action="append", default=[], metavar="NAME:ARGUMENT",
+        help="a further service, as in prepaid:balances.txt; may be given several times")  # fmt: skip
     add("--version", action="version", version=f"slee_mock {VERSION}")
     add("-v", "--verbose", action="store_true", help="log every decision to stderr")
     return parser

@@ -6,15 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from sip.message import Request, Response, parse
-from slee_mock.billing import Billing, Sum, summed
-from slee_mock.event import Answers, Service
-from slee_mock.gate import Gate
+from slee_mock.billing import Sum, summed
 from slee_mock.heartbeat import Heartbeat
-from slee_mock.proxy import Proxy
 from slee_mock.record import Bill, Bindings, Member, R
-from slee_mock.registrar import Registrar
 from slee_mock.router import Router
+from slee_mock.services import Context, assemble
 from slee_mock.store import Change, Conflict, Row, StoreDown, View
+from slee_mock.timers import Timers
 
 KEY = b"the cluster's key"
 FORWARDER = ("127.0.0.1", 5060)
@@ -72,25 +70,21 @@ class DictStore:
 
 
 class Cluster:
-    """`receive` hands a message to one server and returns what it sends, parsed."""
+    """`receive` hands a message to one server and returns what it sends, parsed; `tick` lets its timers run out.
+    `context` says otherwise what every server is told, as deploy=("prepaid:balances.txt",)."""
 
-    def __init__(self, users: dict[str, str] | None = None, store: Any = None) -> None:
+    def __init__(self, users: dict[str, str] | None = None, store: Any = None, **context: Any) -> None:
         self.store = store or DictStore()
         self.wall = 1_800_000_000.0
         self.outcome: Any = None
-        realm = "failover.test"
-        self.routers = {}
+        known: dict[str, Any] = {"tariff": "0.10+0.05/10s", "currency": "EUR", "users": users,
+                                 "realm": "failover.test", **context}  # fmt: skip
+        self.routers: dict[str, Router] = {}
+        self.timers: dict[str, Timers] = {}
         for name, address in ADDRESSES.items():
-            answers = Answers(KEY, name)
-            services: list[Service] = [
-                Heartbeat(answers),
-                Registrar(answers, name),
-                Proxy(answers, KEY, address, None if users is None else frozenset(users), realm),
-                Billing(name, "0.10+0.05/10s", "EUR"),
-            ]
-            if users is not None:
-                services.insert(1, Gate(answers, KEY, users, realm))
-            self.routers[name] = Router(services, answers)
+            made = Context(server=name, address=address, key=KEY, **known)
+            self.routers[name] = Router([Heartbeat(made.answers), *assemble(made)], made.answers)
+            self.timers[name] = Timers(self.routers[name])
 
     def receive(self, message: Request | Response | bytes, at: str = "server1") -> list[Any]:
         data = message if isinstance(message, bytes) else message.to_bytes()
@@ -101,6 +95,11 @@ class Cluster:
         except StoreDown:
             self.outcome = router.unable(event)
         return [parse(send.data) for send in self.outcome.sends]
+
+    def tick(self, at: str = "server1") -> list[Any]:
+        """One look at the timers, as each server has every half second; what is sent on account of them."""
+        outcomes = self.timers[at].fire(self.store, self.wall)
+        return [parse(send.data) for outcome in outcomes for send in outcome.sends]
 
     def one(self, message: Request | Response | bytes, at: str = "server1") -> Any:
         sent = self.receive(message, at)

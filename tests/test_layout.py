@@ -28,7 +28,7 @@ CORES = [
     *(f"failover/{name}.py" for name in ("convergence", "core", "health", "inflight", "lines", "members", "outcome")),
     *(f"failover/{name}.py" for name in ("limit", "pulse", "registration", "route", "table", "validation")),
     *(f"slee_mock/{name}.py" for name in ("billing", "event", "gate", "heartbeat", "proxy", "record", "registrar")),
-    *(f"slee_mock/{name}.py" for name in ("report", "router", "store")),
+    *(f"slee_mock/{name}.py" for name in ("report", "router", "service", "store", "timers")),
     "softphone/agent",
     *(f"softphone/media/{name}.py" for name in ("audio", "dtmf", "g711", "jitter", "meter", "pcm", "rtcp", "rtp")),
     *(f"softphone/media/{name}.py" for name in ("source", "stream", "tone")),

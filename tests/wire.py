@@ -96,6 +96,7 @@ class Server:
         if not (self.killed or self.frozen):
             self._world.cluster.wall = DAY + now
             self._world.cluster.sign(self.name)
+            return [(message.to_bytes(), FORWARDER) for message in self._world.cluster.tick(self.name)]
         return []
 
     def thaw(self) -> None:
@@ -110,9 +111,9 @@ class Server:
 class World:
     """Alice and Bob behind the forwarder and two servers."""
 
-    def __init__(self, users: dict[str, str] | None = None, policy: str = FIRST_LIVE) -> None:
+    def __init__(self, users: dict[str, str] | None = None, policy: str = FIRST_LIVE, **context: Any) -> None:
         self.network = Network()
-        self.cluster = Cluster(users)
+        self.cluster = Cluster(users, **context)
         self.servers = {name: Server(self, name) for name in SERVERS}
         self.forwarder = Forwarder(self, policy)
         self.alice = self.phone("alice", 5062, (users or {}).get("alice", ""))
