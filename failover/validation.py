@@ -17,7 +17,8 @@ from failover.settings import PHONES
 from sip.branch import is_branch_of
 from sip.errors import RemoteProtocolError
 from sip.grammar import split_list
-from sip.message import Request, make_field
+from sip.header import make_field
+from sip.message import Request
 from sip.via import Via
 
 LOOP = "loop"

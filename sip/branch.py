@@ -7,7 +7,6 @@ gets the response can tell from the two topmost Vias alone that it once forwarde
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable
 from hashlib import blake2b
 
@@ -19,12 +18,12 @@ _SEPARATOR = "\x00"
 
 
 def keyed_hash(key: bytes, *parts: str) -> str:
-    """26 characters a-z and 2-7, 128 bits: equal for equal parts and key, not to be guessed without the key.
+    """32 characters 0-9 and a-f, 128 bits: equal for equal parts and key, not to be guessed without the key.
 
     `key` holds at most 64 bytes (BLAKE2's limit, RFC 7693 2.1).
     """
     text = _SEPARATOR.join(parts).encode("utf-8", "surrogateescape")
-    return base64.b32encode(blake2b(text, key=key, digest_size=16).digest()).decode().rstrip("=").lower()
+    return blake2b(text, key=key, digest_size=16).hexdigest()
 
 
 def make_branch(key: bytes, message: Message, beneath: Via | None = None) -> str:
@@ -34,10 +33,10 @@ def make_branch(key: bytes, message: Message, beneath: Via | None = None) -> str
 
 def verify_branch(key: bytes, message: Message, view: Callable[[Via], Via] = lambda via: via) -> bool:
     """Does the topmost Via carry the branch that `make_branch` made over (the view of) the Via beneath it?"""
-    vias = message.vias
+    vias = message.values("Via")[:2]
     if len(vias) < 2:
         return False
-    return is_branch_of(key, vias[0], view(vias[1]), message)
+    return is_branch_of(key, Via.parse(vias[0]), view(Via.parse(vias[1])), message)
 
 
 def is_branch_of(key: bytes, via: Via, beneath: Via, message: Message) -> bool:

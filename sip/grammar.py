@@ -10,18 +10,21 @@ from sip.errors import RemoteProtocolError
 LONG = 512  # characters; what is longer is read anew each time, so that strangers cannot fill memory through caches
 _TOKEN = re.compile(r"[A-Za-z0-9\-.!%*_+`'~]+\Z")
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
+_HIDING = re.compile(r'["<]')  # what a separator may stand behind without being one
 # In a name these would hide the parameters behind it from the next reader, such as a `received` put there by us.
 _NOT_IN_A_NAME = re.compile(r'[<>",\s]')
 
 
 def is_token(text: str) -> bool:
-    return bool(_TOKEN.match(text))
+    return _TOKEN.match(text) is not None
 
 
 def split_list(value: str, separator: str = ",") -> list[str]:
     """The elements of a comma-separated list; commas inside quotes and <> belong to their element."""
     if separator not in value:
         return [value.strip()] if value.strip() else []
+    if not _HIDING.search(value):
+        return [part for each in value.split(separator) if (part := each.strip())]
     parts, start, depth, i, size = [], 0, 0, 0, len(value)
     while i < size:
         char = value[i]

@@ -7,38 +7,22 @@ as surrogate escapes.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from copy import copy
+from typing import TypeVar
 
 from sip.errors import LocalProtocolError, RemoteProtocolError
-from sip.grammar import LONG, is_token, split_list
-from sip.header import CSeq, NameAddr, canonical, tag_of
+from sip.grammar import is_token, split_list
+from sip.header import CSeq, Field, NameAddr, canonical, make_field, read_field, tag_of
 from sip.reasons import REASONS
 from sip.via import Via
 
 MAX_SIZE = 65_507  # the largest UDP payload over IPv4
 MAX_HEAD = 16_384  # octets up to the empty line; ten times what phones send, some ten milliseconds' reading
 MAX_FIELDS = 256
-_BLANK = re.compile(rb"(\r?\n)(\r?\n)")
 SINGLE = ("From", "To", "Call-ID", "CSeq")
 DIALOG_CREATING = ("INVITE", "SUBSCRIBE", "REFER", "NOTIFY")
-
-
-@dataclass(frozen=True)
-class Field:
-    """One header field: canonical name, unfolded value, and its line or lines as they travel, CRLF included."""
-
-    name: str
-    value: str
-    raw: bytes
-
-
-def make_field(name: str, value: str) -> Field:
-    """Raises LocalProtocolError where a line break would smuggle in another header."""
-    if "\r" in value or "\n" in value or not is_token(name):
-        raise LocalProtocolError(f"not a header field: {name}: {value[:60]!r}")
-    return Field(canonical(name), value, f"{name}: {value}\r\n".encode("utf-8", "surrogateescape"))
+M = TypeVar("M", bound="Message")
 
 
 class Message:
@@ -55,14 +39,23 @@ class Message:
         """Messages made here get their Content-Length now; received ones keep theirs, or the lack of it."""
         if self._made_here:
             self.set("Content-Length", str(len(self.body)))
-        return b"".join([self._start, *(field.raw for field in self.fields), self._blank, self.body])
+        return b"".join([self._start, *[field.raw for field in self.fields], self._blank, self.body])
+
+    def copy(self: M) -> M:
+        """Edits to the copy leave this one alone."""
+        onward = copy(self)
+        onward.fields = self.fields.copy()
+        return onward
 
     # -- fields by name ---------------------------------------------------------------------------------------------
 
     def get(self, name: str) -> str | None:
         """The value of the first line of that name."""
         name = canonical(name)
-        return next((field.value for field in self.fields if field.name == name), None)
+        for field in self.fields:
+            if field.name == name:
+                return field.value
+        return None
 
     def all(self, name: str) -> list[str]:
         """The values of all lines of that name, one a line."""
@@ -71,7 +64,8 @@ class Message:
 
     def values(self, name: str) -> list[str]:
         """The values over all lines of that name, comma-separated lists taken apart (RFC 3261 7.3.1)."""
-        return [value for line in self.all(name) for value in split_list(line)]
+        name = canonical(name)
+        return [value for field in self.fields if field.name == name for value in split_list(field.value)]
 
     def add(self, name: str, value: str) -> None:
         """As the last field."""
@@ -111,7 +105,10 @@ class Message:
 
     def _index(self, name: str) -> int | None:
         name = canonical(name)
-        return next((i for i, field in enumerate(self.fields) if field.name == name), None)
+        for at, field in enumerate(self.fields):
+            if field.name == name:
+                return at
+        return None
 
     def _topmost(self, name: str) -> tuple[int, str, list[str]]:
         at = self._index(name)
@@ -205,9 +202,10 @@ class Message:
         `in_passing`: for one that is only forwarded, whose From and To may be of any scheme, but whose Vias its
         answer has to go back by.
         """
+        names = [field.name for field in self.fields]
         for name in SINGLE:
-            if len(self.all(name)) != 1:
-                raise RemoteProtocolError(f"{name} must be there once, and is there {len(self.all(name))} times")
+            if names.count(name) != 1:
+                raise RemoteProtocolError(f"{name} must be there once, and is there {names.count(name)} times")
         _ = self.call_id, self.cseq, self.max_forwards
         if in_passing:
             _ = self.vias, self.from_tag, self.to_tag
@@ -219,7 +217,7 @@ class Request(Message):
     """A request. `uri` is the Request-URI as text: it may be of any scheme."""
 
     def __init__(self, method: str, uri: str, fields: Iterable[tuple[str, str]] = (), body: bytes = b"") -> None:
-        if not is_token(method) or not uri or any(char.isspace() for char in uri):
+        if not is_token(method) or not _is_one_word(uri):
             raise LocalProtocolError(f"not a request line: {method[:20]!r} {uri[:60]!r}")
         super().__init__(_request_line(method, uri), [make_field(*pair) for pair in fields], body, made_here=True)
         self._method, self._uri = method, uri
@@ -268,6 +266,10 @@ class BrokenRequest(RemoteProtocolError):
         self.request = request
 
 
+def _is_one_word(text: str) -> bool:
+    return text.split() == [text]
+
+
 def _request_line(method: str, uri: str) -> bytes:
     return f"{method} {uri} SIP/2.0\r\n".encode("utf-8", "surrogateescape")
 
@@ -310,22 +312,29 @@ def parse(data: bytes) -> Request | Response:
     if len(data) > MAX_SIZE:
         raise RemoteProtocolError("the message is larger than a datagram", status=513)
     data = data.lstrip(b"\r\n")  # RFC 3261 7.5: empty lines before the start line are ignored
-    blank = _BLANK.search(data)
-    if not blank:
-        raise RemoteProtocolError("no empty line ends the header")
-    if blank.start() > MAX_HEAD:
+    end = _end_of_head(data)
+    if end > MAX_HEAD:
         raise RemoteProtocolError(f"the header is larger than {MAX_HEAD} octets", status=513)
-    lines = data[: blank.start() + len(blank[1])].split(b"\n")[:-1]
-    message, fault = _start_line(lines[0] + b"\n")
-    message._blank = blank[2]
-    fault = _read_fields(message.fields, lines[1:]) or fault
+    start, *lines = data[:end].split(b"\n")
+    message, fault = _start_line(start + b"\n")
+    message._blank = b"\r\n" if data.startswith(b"\r", end + 1) else b"\n"
+    fault = _read_fields(message.fields, lines) or fault
     try:
-        message.body = _cut(message, data[blank.end() :])
+        message.body = _cut(message, data[end + 1 + len(message._blank) :])
     except RemoteProtocolError as error:
         fault = fault or error
     if fault:
         raise BrokenRequest(fault, message) if isinstance(message, Request) else fault
     return message
+
+
+def _end_of_head(data: bytes) -> int:
+    """Where the line feed stands that ends the last line before the empty one."""
+    end = data.find(b"\n\r\n")
+    lone = data.find(b"\n\n", 0, end + 1 if end >= 0 else len(data))
+    if end < 0 and lone < 0:
+        raise RemoteProtocolError("no empty line ends the header")
+    return end if lone < 0 else lone
 
 
 def _start_line(raw: bytes) -> tuple[Request | Response, RemoteProtocolError | None]:
@@ -340,18 +349,19 @@ def _start_line(raw: bytes) -> tuple[Request | Response, RemoteProtocolError | N
         code, _, reason = rest.partition(" ")
         if not (code.isascii() and code.isdigit() and len(code) == 3 and 100 <= int(code) <= 699):
             raise RemoteProtocolError(f"not a status line: {line[:60]!r}")
-        message = Response(int(code), reason)
-        message.reason = reason
+        message = Response.__new__(Response)
+        message.status, message.reason = int(code), reason
     else:
         uri, _, version = rest.rstrip(" ").rpartition(" ")
         if not is_token(first) or not version.upper().startswith("SIP/"):
             raise RemoteProtocolError(f"not a SIP message: {line[:60]!r}")
         if version.upper() != "SIP/2.0":
             fault = RemoteProtocolError(f"not SIP/2.0: {version[:20]!r}", status=505)
-        elif not uri or uri.startswith("<") or any(char.isspace() for char in uri) or rest[-1] == " ":
+        elif not _is_one_word(uri) or uri.startswith("<") or rest[-1] == " ":
             fault = RemoteProtocolError(f"not a Request-URI: {uri[:60]!r}")
-        message = Request(first, "sip:unreadable" if fault else uri)
-    message._start, message._made_here = raw, False
+        message = Request.__new__(Request)
+        message._method, message._uri = first, "sip:unreadable" if fault else uri
+    Message.__init__(message, raw, [], b"", made_here=False)
     return message, fault
 
 
@@ -360,29 +370,17 @@ def _read_fields(fields: list[Field], lines: list[bytes]) -> RemoteProtocolError
     fault = None
     for line in lines:
         try:
-            _read_line(fields, line + b"\n")
+            if line.startswith((b" ", b"\t")):
+                if not fields:
+                    raise RemoteProtocolError("the first header line is a continuation")
+                fields[-1] = fields[-1].folded(line)
+            else:
+                fields.append(read_field(line))
         except RemoteProtocolError as error:
             fault = fault or error
     if len(fields) > MAX_FIELDS:
         return RemoteProtocolError(f"more than {MAX_FIELDS} header fields", status=513)
     return fault
-
-
-def _read_line(fields: list[Field], line: bytes) -> None:
-    if b"\r" in line[:-2]:
-        raise RemoteProtocolError("a carriage return inside a header line")
-    if line[:1] in (b" ", b"\t"):  # RFC 3261 7.3.1: folding, the line goes on
-        if not fields:
-            raise RemoteProtocolError("the first header line is a continuation")
-        last = fields[-1]
-        more = line.decode("utf-8", "surrogateescape").strip()
-        fields[-1] = Field(last.name, f"{last.value} {more}".strip(), last.raw + line)
-        return
-    name, colon, value = line.decode("utf-8", "surrogateescape").partition(":")
-    name = name.rstrip(" \t")
-    if not colon or not is_token(name):
-        raise RemoteProtocolError(f"not a header line: {line[:60]!r}")
-    fields.append(Field(canonical(name) if len(name) <= LONG else name, value.strip(), line))
 
 
 def _cut(message: Message, body: bytes) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 from sip.errors import RemoteProtocolError
@@ -66,7 +66,7 @@ class Via:
             params["rport"] = str(port)
         if wishes_rport or self.host.lower() != host.lower():
             params["received"] = host
-        return replace(self, params=params)
+        return Via(self.transport, self.host, self.port, params, self.version)
 
     def reply_address(self) -> tuple[str, int]:
         """Where a response goes over UDP: maddr, else received and rport, else sent-by (18.2.2, RFC 3581 4)."""

@@ -4,7 +4,8 @@ import pytest
 from fuzz_kit import broken
 
 from sip.errors import LocalProtocolError, RemoteProtocolError
-from sip.message import BrokenRequest, Request, Response, make_field, parse, reply
+from sip.header import make_field
+from sip.message import BrokenRequest, Request, Response, parse, reply
 
 INVITE = (
     b"INVITE sip:bob@example.test SIP/2.0\r\n"
