@@ -61,6 +61,11 @@ class Uri:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port is None else f"{host}:{self.port}"
 
+    @property
+    def username(self) -> str:
+        """The user as a password file or Digest writes it: unescaped (RFC 3261 19.1.4)."""
+        return unquote(self.user)
+
     def address(self, default_port: int = DEFAULT_PORT) -> tuple[str, int]:
         """Where a message to this URI goes, maddr aside: host (a name is not looked up) and port."""
         return self.host, self.port or default_port
@@ -69,7 +74,7 @@ class Uri:
         """The canonical address-of-record (RFC 3261 10.3 step 5): no parameters, user unescaped, host lower case."""
         host = f"[{self.host.lower()}]" if ":" in self.host else self.host.lower()
         port = "" if self.port in (None, DEFAULT_PORT) else f":{self.port}"
-        user = f"{unquote(self.user)}@" if self.user else ""
+        user = f"{self.username}@" if self.user else ""
         return f"sip:{user}{host}{port}"
 
     def with_params(self, **params: str | None) -> Uri:
@@ -77,8 +82,8 @@ class Uri:
 
     def same_as(self, other: Uri) -> bool:
         """RFC 3261 19.1.4: do the two name the same resource?"""
-        if (self.scheme, unquote(self.user), unquote(self.password), self.host.lower(), self.port) != (
-            other.scheme, unquote(other.user), unquote(other.password), other.host.lower(), other.port,
+        if (self.scheme, self.username, unquote(self.password), self.host.lower(), self.port) != (
+            other.scheme, other.username, unquote(other.password), other.host.lower(), other.port,
         ):  # fmt: skip
             return False
         shared = self.params.keys() & other.params.keys()

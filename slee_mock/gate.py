@@ -1,23 +1,28 @@
 """The gate service: digest authentication before anything else happens (RFC 3261 22, RFC 7616, RFC 8760).
 
 Pure. Nonces hold their own time and signature, so any member can check one that another member gave out. Somebody who
-guesses user names learns nothing: an unknown user is challenged exactly as a known one with a wrong password.
+guesses user names learns nothing: an unknown user is challenged exactly as a known one with a wrong password. Who
+guesses passwords is slowed after ten (guessing.py).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 from sip.digest import ALGORITHMS, Challenge, Credentials, check, hash_password, make_nonce, nonce_age
 from sip.errors import RemoteProtocolError
 from sip.message import Request
 from sip.uri import Uri
 from slee_mock.event import NOTHING, Answers, Event, Outcome, RequestEvent
+from slee_mock.guessing import Tally
 from slee_mock.record import Call
 from slee_mock.service import On, the_call
 from slee_mock.store import View
 
 NONCE_LIFE = 300.0  # seconds
+QOP = ("", "auth")  # the first: RFC 2069's form
 CHALLENGED = ("REGISTER", "INVITE", "MESSAGE")  # outside of dialogs; ACK and CANCEL cannot be (RFC 3261 22.1)
 
 
@@ -41,13 +46,26 @@ class Gate:
         if self._was_let_in(request, view):
             return NOTHING
         credentials = self._credentials(request)
-        if credentials is None or not self._proves(credentials, request):
-            return self._challenge(event, stale=False)
+        if credentials is None:
+            return self._challenge(event)
+        tally = Tally.read(view, self._key, credentials.username, came_from(event))
+        if tally.was_told(credentials.response):
+            return self._challenge(event)
+        wait = tally.wait(event.wall)
+        if wait > 0:
+            return self._slow_down(event, wait)
+        if not self._proves(credentials, request):
+            saves = (tally.failed(credentials.response, event.wall),)
+            return replace(self._challenge(event), saves=saves, dropped="wrong_password")
+        return replace(self._proven(event, credentials), saves=tally.forgotten())
+
+    def _proven(self, event: RequestEvent, credentials: Credentials) -> Outcome:
+        request = event.request
         age = nonce_age(self._key, credentials.nonce, event.wall, self._realm)
         if age is None or not -NONCE_LIFE <= age <= NONCE_LIFE:
             return self._challenge(event, stale=True)
-        claimed = request.to.uri.user if request.method == "REGISTER" else request.from_.uri.user
-        if credentials.username != claimed:
+        claimed = request.to if request.method == "REGISTER" else request.from_
+        if credentials.username != claimed.uri.username:
             return self._answers.refuse(event, 403, "Password Of Another User")
         return NOTHING
 
@@ -57,30 +75,45 @@ class Gate:
         return call is not None and (call.caller_tag, call.cseq) == (request.from_.tag, request.cseq.number)
 
     def _credentials(self, request: Request) -> Credentials | None:
+        """The first for this realm that can be checked."""
         for value in request.all(_header(request, "Authorization")):
             try:
                 credentials = Credentials.parse(value)
             except RemoteProtocolError:
                 continue  # another scheme, or half a one: as good as none
-            if credentials.realm == self._realm:
+            if credentials.realm == self._realm and credentials.algorithm in ALGORITHMS and credentials.qop in QOP:
                 return credentials
         return None
 
     def _proves(self, credentials: Credentials, request: Request) -> bool:
-        if credentials.algorithm not in ALGORITHMS:
-            return False
         password = self._users.get(credentials.username)
         ha1 = hash_password(credentials.username, self._realm, password or "", credentials.algorithm)
         right = check(credentials, request.method, ha1)  # for unknown users too: it takes its time
         return right and password is not None and Uri.parse(credentials.uri).same_as(Uri.parse(request.uri))
 
-    def _challenge(self, event: RequestEvent, stale: bool) -> Outcome:
+    def _slow_down(self, event: RequestEvent, wait: float) -> Outcome:
+        """500 with Retry-After (RFC 3261 21.5.1, 20.33), the right password included: it is not even looked at.
+
+        A phone whose owner has just corrected the password tries again by itself when told. After 403 it would not
+        (21.4.4), nor after another 401, which would call the right password wrong; and 503 would have it, or the proxy
+        of its whole company, send nothing else here for that long (21.5.4).
+        """
+        refusal = self._answers.refuse(event, 500, "Too Many Wrong Passwords", [("Retry-After", str(math.ceil(wait)))])
+        return replace(refusal, dropped="guessing_slowed")
+
+    def _challenge(self, event: RequestEvent, stale: bool = False) -> Outcome:
         nonce = make_nonce(self._key, event.wall, self._realm)
         # RFC 8760 2.3: the preferred algorithm first; a phone takes the first it knows.
         challenges = [Challenge(self._realm, nonce, algorithm, stale=stale) for algorithm in ("SHA-256", "MD5")]
         name = _header(event.request, "Authenticate")
         status = 401 if event.request.method == "REGISTER" else 407
         return self._answers.refuse(event, status, fields=[(name, str(challenge)) for challenge in challenges])
+
+
+def came_from(event: RequestEvent) -> str:
+    """The phone's address as the forwarder saw it, which writes `received` anew over whatever a phone wrote there."""
+    vias = event.request.vias
+    return (vias[1].received or vias[1].host) if len(vias) > 1 else event.source[0]
 
 
 def _header(request: Request, kind: str) -> str:

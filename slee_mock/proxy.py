@@ -171,7 +171,7 @@ class Proxy:
         live = bindings.live(event.wall) if bindings else []
         if live:
             return live[0]
-        is_known = bindings is not None if self._users is None else uri.user in self._users
+        is_known = bindings is not None if self._users is None else uri.username in self._users
         return self._answers.refuse(event, 480 if is_known else 404)
 
     def _forward(self, request: Request, target: str, in_dialog: bool = False) -> Send:

@@ -144,6 +144,26 @@ class Secret(Record):
     value: str
 
 
+@dataclass(frozen=True)
+class Guesser:
+    """Somebody at one address who gave wrong passwords for one user's name. Hashes, for the store is no list of typing
+    errors."""
+
+    who: str  # of name and address
+    failures: int = 0
+    last: float = 0.0  # when
+    response: str = ""  # of the last wrong one: a retransmission is no guess
+
+
+@dataclass(frozen=True)
+class Guesses(Record):
+    """The guessers whose hash begins with `slot`, the latest first."""
+
+    KIND: ClassVar[str] = "guesses"
+    slot: str
+    guessers: tuple[Guesser, ...] = ()
+
+
 R = TypeVar("R", bound=Record)
 
 
