@@ -13,6 +13,7 @@ looked at writes nothing, nor does a retransmitted one.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from zlib import crc32
 
 from sip.branch import keyed_hash
 from slee_mock.record import Guesser, Guesses
@@ -21,7 +22,7 @@ from slee_mock.store import View
 FREE = 10  # failures without a wait
 LONGEST_DOUBLING = 6  # 64 seconds
 MEMORY = 3600.0  # seconds since the last failure
-SLOTS = 32 * 32  # two characters of a hash
+SLOTS = 1024
 MOST = 16  # guessers remembered in each
 
 
@@ -37,9 +38,10 @@ class Tally:
     @staticmethod
     def read(view: View, key: bytes, user: str, address: str) -> Tally:
         who = keyed_hash(key, "guesser", user, address)
-        row = view.get(Guesses, who[:2]) or Guesses(who[:2])
+        slot = str(crc32(who.encode()) % SLOTS)
+        row = view.get(Guesses, slot) or Guesses(slot)
         mine = next((each for each in row.guessers if each.who == who), Guesser(who))
-        return Tally(key, mine, tuple(each for each in row.guessers if each is not mine), row.slot)
+        return Tally(key, mine, tuple(each for each in row.guessers if each is not mine), slot)
 
     def was_told(self, response: str) -> bool:
         """Is this the last wrong one again? Then the network repeats it, or a server that takes over."""

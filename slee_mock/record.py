@@ -157,7 +157,7 @@ class Guesser:
 
 @dataclass(frozen=True)
 class Guesses(Record):
-    """The guessers whose hash begins with `slot`, the latest first."""
+    """The guessers whose hashes fall into this slot, the latest first."""
 
     KIND: ClassVar[str] = "guesses"
     slot: str
