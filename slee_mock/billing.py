@@ -18,6 +18,7 @@ from slee_mock.event import (
     CallGivenUp,
     CallOffered,
     CallRang,
+    CallUnpaid,
     Event,
     Outcome,
 )
@@ -53,6 +54,10 @@ class Tariff:
     def money(self, minor: int) -> str:
         return str(Decimal(minor).scaleb(-self.digits))
 
+    def begun(self, answered: float, until: float) -> int:
+        """Units that have begun before `until`; answering begins the first."""
+        return max(1, -(-_milliseconds(answered, until) // (self.unit * 1000)))
+
 
 @dataclass(frozen=True)
 class Sum:
@@ -66,6 +71,7 @@ class Sum:
     units: int
     total: str
     final: bool
+    unpaid: bool = False  # it went on beyond the end of the caller's balance
 
 
 class Billing:
@@ -82,7 +88,9 @@ class Billing:
         if isinstance(event, CallOffered):
             bill = self._opened(event) if known is None or known.answered is None else known
         elif known is not None and isinstance(event, CallEvent):
-            bill = self._carried(noted(known, event), event.wall, view)
+            bill = noted(known, event)
+            if event.passed:
+                bill = self._carried(bill, event.wall, view)
         else:
             return NOTHING
         return NOTHING if bill == known else Outcome(saves=(bill,))
@@ -114,6 +122,8 @@ def noted(bill: Bill, event: CallEvent) -> Bill:
         return replace(bill, given_up=event.wall, why=event.why)
     if isinstance(event, CallEnded) and bill.ended is None:
         return replace(bill, ended=event.wall, why=event.why)
+    if isinstance(event, CallUnpaid) and bill.paid_units is None:
+        return replace(bill, paid_units=event.units)
     return bill
 
 
@@ -127,10 +137,12 @@ def summed(bill: Bill, wall: float) -> Sum:
     if bill.answered is None:
         return Sum(state, why, ended, 0, (), 0, tariff.money(0), ended is not None)
     until = wall if ended is None else ended
-    milliseconds = _milliseconds(bill.answered, until)
-    units = max(1, -(-milliseconds // (tariff.unit * 1000)))  # answering starts the first unit
+    units = begun = tariff.begun(bill.answered, until)
+    if bill.paid_units is not None and begun > bill.paid_units:
+        units, why = bill.paid_units, f"{why}; {bill.caller}'s balance ended before"
     total = tariff.money(tariff.setup + units * tariff.price)
-    return Sum(state, why, ended, milliseconds // 1000, _shares(bill, until), units, total, ended is not None)
+    seconds = _milliseconds(bill.answered, until) // 1000
+    return Sum(state, why, ended, seconds, _shares(bill, until), units, total, ended is not None, begun > units)
 
 
 def _end(bill: Bill, wall: float) -> tuple[float | None, str]:

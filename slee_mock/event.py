@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import ClassVar
 
 from sip import VERSION
 from sip.branch import keyed_hash
@@ -53,8 +54,10 @@ class Party:
 
 @dataclass(frozen=True)
 class CallEvent:
-    """What the proxy tells the other services about a call. The plain one means: a message of it passed here."""
+    """What the services tell each other about a call. The plain one means: a message of it passed here. `passed` is
+    false of those that no message caused."""
 
+    passed: ClassVar[bool] = True
     call_id: str
     wall: float
 
@@ -83,8 +86,23 @@ class CallGivenUp(CallEvent):
 
 
 @dataclass(frozen=True)
+class CallUnanswered(CallGivenUp):
+    """Nobody has answered for so long that nobody will. Should an answer come all the same, it counts."""
+
+    passed: ClassVar[bool] = False
+
+
+@dataclass(frozen=True)
 class CallEnded(CallEvent):
     why: str
+
+
+@dataclass(frozen=True)
+class CallUnpaid(CallEvent):
+    """The caller's balance pays no more than these units of it."""
+
+    passed: ClassVar[bool] = False
+    units: int
 
 
 Arrival = RequestEvent | ResponseEvent  # what the network brings

@@ -116,6 +116,7 @@ class Bill(Record):
     given_up: float | None = None  # CANCEL passed; void if the answer crossed it
     ended: float | None = None
     why: str = ""
+    paid_units: int | None = None  # at most so many are billed: the caller's balance ended with them
     carriers: tuple[Carrier, ...] = ()
 
 

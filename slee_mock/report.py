@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from sip import VERSION
@@ -25,6 +25,7 @@ class Health:
     trouble: str
     forwarder: str
     counts: Mapping[tuple[str, str], int]  # (group, name): handled, dropped, sent
+    services: Mapping[str, Any] = field(default_factory=dict)  # what each tells of itself
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def _call(bill: Bill, wall: float) -> dict[str, Any]:
         "seconds": total.seconds,
         "carried": [{"server": server, "seconds": seconds} for server, seconds in total.carried],
         "units": total.units, "total": total.total, "currency": bill.currency, "tariff": bill.tariff,
-        "final": total.final,
+        "final": total.final, "unpaid": total.unpaid,
     }  # fmt: skip
 
 
@@ -91,6 +92,7 @@ def _status(health: Health) -> dict[str, Any]:
         "name": health.member.name, "version": VERSION, "address": health.member.address,
         "forwarder": health.forwarder, "uptime": round(health.uptime, 3), "store": health.trouble or "ok",
         "handled": groups["handled"], "dropped": groups["dropped"], "sent": groups["sent"].get("datagrams", 0),
+        "services": health.services,
     }  # fmt: skip
 
 

@@ -19,7 +19,7 @@ from slee_mock.store import Conflict, Store, StoreDown, View
 MOST_CONFLICTS = 20
 ENDING = ("BYE", "CANCEL")
 NOBODYS_TIMER = "timer_for_nobody"
-MOST_RAISED = 16  # events that one datagram may cause; more is a circle between services
+MOST_RAISED = 64  # times that one datagram may concern a service; more is a circle between services
 
 
 class Router:

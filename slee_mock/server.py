@@ -25,6 +25,7 @@ from slee_mock.heartbeat import Heartbeat, is_heartbeat
 from slee_mock.record import SIGN_OF_LIFE, Member, Secret
 from slee_mock.retention import Retention
 from slee_mock.router import Router
+from slee_mock.service import Telling
 from slee_mock.services import Context, assemble
 from slee_mock.settings import Settings
 from slee_mock.sqlite_store import SqliteStore
@@ -115,7 +116,8 @@ class Server:
         context = Context(settings.name, address, _cluster_key(self._store), settings.tariff, settings.currency,
                           settings.users, settings.realm, settings.deploy)  # fmt: skip
         self._heartbeat = Heartbeat(context.answers)
-        self._router = Router([self._heartbeat, *assemble(context)], context.answers)
+        self._services = assemble(context)
+        self._router = Router([self._heartbeat, *self._services], context.answers)
         self._timers = Timers(self._router)
         page = f"http://{format_address(self._http.address)}/" if self._http else ""
         self._member = Member(settings.name, address, page, started=time.time())
@@ -272,10 +274,12 @@ class Server:
     def _board(self) -> report.Board:
         if not self._store:
             raise RuntimeError("the server is stopping")
-        health = report.Health(self._member, time.monotonic() - self._started, self._trouble,
-                               format_address(self._settings.forwarder), dict(self._counts))  # fmt: skip
         try:
-            return report.board(View(self._store), health, time.time())
+            view, wall = View(self._store), time.time()
+            told = {each.name: each.tells(view, wall) for each in self._services if isinstance(each, Telling)}
+            health = report.Health(self._member, time.monotonic() - self._started, self._trouble,
+                                   format_address(self._settings.forwarder), dict(self._counts), told)  # fmt: skip
+            return report.board(view, health, wall)
         except StoreDown as error:
             self._store_failed(error)
             raise RuntimeError(str(error)) from error

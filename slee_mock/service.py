@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from slee_mock.event import CallEvent, Event, Outcome, RequestEvent, ResponseEvent, TimerEvent
 from slee_mock.record import Record
@@ -41,6 +41,14 @@ class Service(Protocol):
 
     def handle(self, event: Event, entity: str, view: View) -> Outcome:
         """`entity` is the convergence name. May be asked twice about one event, so it must change nothing itself."""
+
+
+@runtime_checkable
+class Telling(Protocol):
+    """A service that has something to tell in /status."""
+
+    def tells(self, view: View, wall: float) -> Any:
+        """JSON-able."""
 
 
 def entity_of(service: Service, event: Event) -> str | None:

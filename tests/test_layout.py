@@ -27,7 +27,7 @@ CORES = [
     "sip",
     *(f"failover/{name}.py" for name in ("convergence", "core", "health", "inflight", "lines", "members", "outcome")),
     *(f"failover/{name}.py" for name in ("limit", "pulse", "registration", "route", "table", "validation")),
-    *(f"slee_mock/{name}.py" for name in ("billing", "event", "gate", "guessing", "heartbeat", "proxy")),
+    *(f"slee_mock/{name}.py" for name in ("billing", "event", "gate", "guessing", "heartbeat", "prepaid", "proxy")),
     *(f"slee_mock/{name}.py" for name in ("record", "registrar", "report", "router", "service", "store", "timers")),
     "softphone/agent",
     *(f"softphone/media/{name}.py" for name in ("audio", "dtmf", "g711", "jitter", "meter", "pcm", "rtcp", "rtp")),

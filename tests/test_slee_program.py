@@ -219,3 +219,22 @@ def test_a_broken_line_of_the_password_file_is_named(program, tmp_path, text):
     finished = subprocess.run(argv, capture_output=True, text=True, timeout=HELLO)
     assert finished.returncode == 1
     assert f"{users}:{1 + len(text.splitlines())}:" in finished.stderr
+
+
+@pytest.mark.long
+def test_a_balance_ends_at_the_survivor_of_kill_9(forwarder, program, eventually, tmp_path):
+    (tmp_path / "balances").write_text("alice:0.30\n")
+    options = ("--deploy", f"prepaid:{tmp_path / 'balances'}", "--tariff", "0.10+0.10/1s")
+    server1, server2 = program("server1", *options).start(), program("server2", *options).start()
+    talk(forwarder, server1)
+    server1.process.kill()
+    bill = eventually(lambda: next((call for call in server2.read("/calls")["calls"] if call["unpaid"]), None), HELLO)
+    assert (bill["total"], bill["units"], bill["state"]) == ("0.30", 2, "answered")
+    assert "alice's balance ended before" in bill["why"]
+    assert forwarder.ask(in_dialog("BYE"), server2).method == "BYE"
+    assert server2.read("/calls")["calls"][0]["total"] == "0.30"
+    balance = {"paid_in": "0.30", "used": "0.30", "balance": "0.00"}
+    assert server2.read("/status")["services"]["prepaid"]["alice"] == balance
+    assert forwarder.ask(invite(call_id="c2", tag="a2"), server2).status == 402
+    returned = program("server1", *options).start()
+    assert returned.read("/status")["services"]["prepaid"]["alice"] == balance

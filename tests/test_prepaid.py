@@ -1,0 +1,273 @@
+"""Prepaid callers: refused when they cannot pay, billed no further than they have paid, and each unit once."""
+
+from __future__ import annotations
+
+import random
+import re
+
+import pytest
+from slee_kit import ADDRESSES, Cluster, answer, in_dialog, invite, phone_request, register
+from wire import DELAY, World
+
+from sip.message import Response
+from slee_mock.billing import summed
+from slee_mock.prepaid import Account, Charged, balance_end, money, read_balances
+from slee_mock.record import Bill
+from slee_mock.services import DeployError
+from slee_mock.store import View
+
+TARIFF = "0.10+0.05/10s"
+BOB = "<sip:bob@127.0.0.1:4100>"
+
+
+@pytest.fixture
+def prepaid(tmp_path):
+    """prepaid("alice:0.30") -> a cluster in which Bob can be called."""
+
+    def make(*lines: str, store=None) -> Cluster:
+        (tmp_path / "balances").write_text("\n".join(lines))
+        cluster = Cluster(store=store, deploy=(f"prepaid:{tmp_path / 'balances'}",), tariff=TARIFF)
+        cluster.one(register(expires="3600"))
+        return cluster
+
+    return make
+
+
+def balance(cluster: Cluster, user: str = "alice", paid_in: int = 0) -> str:
+    account = cluster.get(Account, user) or Account(user)
+    return money(paid_in - account.used(cluster.wall))
+
+
+def talk(cluster: Cluster, call_id: str = "c1", at: str = "server1") -> None:
+    cluster.one(answer(cluster.one(invite(call_id=call_id, tag=f"a-{call_id}"), at), 200, tag=f"b-{call_id}"), at)
+
+
+def hang_up(cluster: Cluster, call_id: str = "c1", at: str = "server1") -> None:
+    cluster.one(phone_request("BYE", "sip:bob@127.0.0.1:4100", to="<sip:bob@failover.test>", to_tag=f"b-{call_id}",
+                              tag=f"a-{call_id}", cseq=2, call_id=call_id), at)  # fmt: skip
+
+
+def test_who_cannot_pay_the_set_up_fee_and_the_first_unit_is_refused(prepaid):
+    cluster = prepaid("alice:0.14", "carol:0.15")
+    refused = cluster.one(invite())
+    assert (refused.status, refused.reason) == (402, "Payment Required")
+    assert cluster.get(Bill, "c1") is None, "what did not become a call has no bill"
+    assert cluster.one(invite(user="carol", call_id="c2")).method == "INVITE"
+
+
+def test_who_has_no_line_in_the_file_calls_without_limit(prepaid):
+    cluster = prepaid("carol:0.00")
+    talk(cluster)
+    cluster.wall += 3600
+    cluster.tick()
+    assert cluster.bill().units == 360 and not cluster.bill().unpaid
+    assert cluster.get(Account, "alice") is None
+
+
+def test_at_the_balances_end_the_bill_stops_growing_and_says_so(prepaid):
+    cluster = prepaid("alice:0.25")
+    talk(cluster)
+    cluster.wall += 30.0
+    cluster.tick()
+    assert (cluster.bill().units, cluster.bill().total, cluster.bill().unpaid) == (3, "0.25", False)
+    cluster.wall += 0.5
+    cluster.tick("server2")  # server1, which set the timer, is dead
+    assert (cluster.bill().total, cluster.bill().state, cluster.bill().unpaid) == ("0.25", "answered", True)
+    assert cluster.bill().why == "alice and bob are talking; alice's balance ended before"
+    assert cluster.bill().carried == (("server1", 30),), "a timer makes nobody a carrier"
+    cluster.wall += 100
+    hang_up(cluster, at="server2")
+    bill = cluster.bill()
+    assert (bill.total, bill.seconds, bill.why) == ("0.25", 130, "alice hung up; alice's balance ended before")
+    assert balance(cluster, paid_in=250_000) == "0.00"
+
+
+def test_a_balances_end_that_no_server_lived_to_see_is_found_at_the_hang_up(prepaid):
+    cluster = prepaid("alice:0.32")
+    talk(cluster)
+    cluster.wall += 500
+    hang_up(cluster)
+    assert (cluster.bill().total, cluster.bill().unpaid) == ("0.30", True)
+    assert balance(cluster, paid_in=320_000) == "0.02"
+
+
+def test_what_a_ringing_call_needs_is_kept_for_it_and_given_back_if_nobody_answers(prepaid):
+    cluster = prepaid("alice:0.25")
+    offered = cluster.one(invite())
+    assert cluster.one(invite(call_id="c2", tag="a2")).status == 402
+    cluster.one(answer(offered, 486))
+    assert balance(cluster, paid_in=250_000) == "0.25"
+    assert cluster.one(invite(call_id="c3", tag="a3")).method == "INVITE"
+
+
+def test_two_calls_of_one_caller_share_the_balance(prepaid):
+    cluster = prepaid("alice:0.55")
+    talk(cluster, "c1")
+    cluster.wall += 15  # 0.20
+    talk(cluster, "c2", at="server2")  # 0.35, then 0.40 at 20, 0.45 at 25, 0.50 at 30, 0.55 at 35, and 40 is too much
+    cluster.wall += 25.1
+    cluster.tick("server2")
+    assert [cluster.bill(each).total for each in ("c1", "c2")] == ["0.30", "0.25"]
+    assert [cluster.bill(each).unpaid for each in ("c1", "c2")] == [True, False]
+    cluster.wall += 60
+    hang_up(cluster, "c1", at="server2")
+    hang_up(cluster, "c2")
+    assert [cluster.bill(each).total for each in ("c1", "c2")] == ["0.30", "0.25"]
+    assert balance(cluster, paid_in=550_000) == "0.00"
+
+
+def test_a_top_up_lets_the_running_call_go_on(prepaid):
+    cluster = prepaid("alice:0.25")
+    talk(cluster)
+    cluster.wall += 25
+    cluster = restarted(prepaid, cluster, "alice:0.40")
+    cluster.wall += 10
+    cluster.tick()
+    assert (cluster.bill().total, cluster.bill().unpaid) == ("0.30", False)
+    cluster.wall += 30
+    cluster.tick()
+    assert (cluster.bill().total, cluster.bill().unpaid) == ("0.40", True)
+
+
+def restarted(prepaid, cluster: Cluster, *lines: str) -> Cluster:
+    wall = cluster.wall
+    cluster = prepaid(*lines, store=cluster.store)
+    cluster.wall = wall
+    return cluster
+
+
+def test_no_more_calls_at_once_than_an_account_can_hold(prepaid):
+    cluster = prepaid("alice:100")
+    for number in range(8):
+        assert cluster.one(invite(call_id=f"c{number}", tag=f"a{number}")).method == "INVITE"
+    assert (refused := cluster.one(invite(call_id="c8", tag="a8"))).status == 403 and "8 Calls" in refused.reason
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_the_accounts_equal_the_bills_whatever_is_repeated_lost_or_handled_twice(prepaid, seed):
+    """Three calls of one caller; every message may come again, to either server, in the middle of another's saving, or
+    after its server died between saving and sending. Timers run out late or not at all."""
+    dice = random.Random(seed)
+    paid_in = dice.choice(("0.15", "0.40", "0.75", "1.23", "9.00"))
+    cluster = prepaid(f"alice:{paid_in}")
+
+    def handle(message) -> list:
+        at = dice.choice(list(ADDRESSES))
+        if dice.random() < 0.3:  # the other server is faster with the same message
+            other = next(name for name in ADDRESSES if name != at)
+            cluster.store.before_save = lambda: cluster.receive(message, other)
+        sent = cluster.receive(message, at)
+        cluster.store.before_save = None
+        while dice.random() < 0.3:  # it died before it sent anything, or the message was sent again
+            sent = cluster.receive(message, dice.choice(list(ADDRESSES)))
+        cluster.wall += dice.choice((0.0, 0.2, 3.7, 10.0, 21.3))
+        if dice.random() < 0.4:
+            cluster.tick(dice.choice(list(ADDRESSES)))
+        return sent
+
+    def call(call_id: str):
+        (offered,) = handle(invite(call_id=call_id, tag=f"a-{call_id}"))
+        yield
+        if isinstance(offered, Response):
+            assert offered.status == 402
+            return
+        if dice.random() < 0.2:
+            handle(answer(offered, 486))
+            return
+        handle(answer(offered, 200, tag=f"b-{call_id}"))
+        for _ in range(dice.randrange(3)):
+            yield
+            handle(in_dialog("INFO", call_id=call_id))
+        yield
+        handle(phone_request("BYE", "sip:bob@127.0.0.1:4100", to="<sip:bob@failover.test>", to_tag=f"b-{call_id}",
+                             tag=f"a-{call_id}", cseq=2, call_id=call_id))  # fmt: skip
+
+    running = [call(f"c{number}") for number in range(3)]
+    while running:
+        each = dice.choice(running)
+        if next(each, "over") == "over":
+            running.remove(each)
+    account = cluster.get(Account, "alice") or Account("alice")
+    assert account.calls == () and account.due is None
+    totals = [summed(bill, cluster.wall).total for bill in View(cluster.store).scan(Bill)]
+    assert account.spent == sum(millionths(each) for each in totals) <= millionths(paid_in)
+
+
+def Account_bills(cluster: Cluster) -> list[Bill]:
+    from slee_mock.store import View
+
+    return View(cluster.store).scan(Bill)
+
+
+def millionths(text: str) -> int:
+    whole, _, rest = text.partition(".")
+    return int(whole + rest.ljust(6, "0"))
+
+
+@pytest.mark.parametrize(
+    ("calls", "paid_in", "end"),
+    [
+        ([], 10, None),
+        ([Charged("c1", "0+0.05/10s", 100.0)], 0.05, 110.0),
+        ([Charged("c1", "0+0.05/10s", 100.0)], 0.04, 110.0),  # the first unit began; too late to be sorry
+        ([Charged("c1", "0.10+0.05/10s", 100.0)], 1.00, 280.0),
+        ([Charged("c1", "0.10+0/10s", 100.0)], 0.10, None),
+        ([Charged("c1", "1+0.000001/1s", 100.5)], 9_999, 100.5 + 9_998_000_000),
+        ([Charged("c1", "0+1/10s", 100.0), Charged("c2", "0+1/10s")], 3, 120.0),  # one unit is kept for c2
+        ([Charged("c1", "0+1/10s", 100.0), Charged("c2", "0+1/7s", 105.0)], 4, 119.0),
+        ([Charged("c1", "0+1/10s", 100.0), Charged("c2", "0+1/10s", 50.0, 2)], 4, 120.0),
+    ],
+)  # fmt: skip
+def test_when_the_balance_ends(calls, paid_in, end):
+    assert balance_end(Account("alice", 0, tuple(calls)), round(paid_in * 1_000_000), 110.0) == end
+
+
+def test_alices_balance_ends_while_the_survivor_carries_her_call(tmp_path):
+    (tmp_path / "balances").write_text("# ours\nalice: 0.30\n")
+    world = World(deploy=(f"prepaid:{tmp_path / 'balances'}",))
+    world.talk()
+    world.run(15)
+    world.kill("server1")
+    world.run(60)
+    assert (world.bill.state, world.bill.total, world.bill.unpaid) == ("answered", "0.30", True)
+    world.alice.does("hang_up")
+    world.run(1)
+    assert (world.bill.state, world.bill.total) == ("ended", "0.30") and world.bill.seconds == pytest.approx(75, abs=1)
+    world.restart("server1")
+    world.run(1)
+    world.alice.calls("bob")
+    world.run(10 * DELAY)
+    assert len(world.bills) == 1, "refused: nothing is left to pay a second call with"
+
+
+def test_a_balance_is_written_with_as_many_digits_as_it_takes():
+    assert [money(each) for each in (0, 50_000, 1_234_567, -250_000, 999_999_999_000_000)] == [
+        "0.00", "0.05", "1.234567", "-0.25", "999999999.00"]  # fmt: skip
+
+
+def test_the_file_of_balances_may_have_blank_lines_and_remarks(tmp_path):
+    (tmp_path / "balances").write_text("# who: how much\n\nalice:5\n  bob : 0.5 \n")
+    assert read_balances(str(tmp_path / "balances")) == {"alice": 5_000_000, "bob": 500_000}
+
+
+@pytest.mark.parametrize(
+    ("lines", "sentence"),
+    [
+        ("alice:5\nalice:6", "balances:2: there are two lines for alice; keep one"),
+        ("alice", "balances:1: a line is user:money, as in alice:5.00"),
+        ("alice:-5", "balances:1: a line is user:money"),
+        ("alice:1e3", "balances:1: a line is user:money"),
+        (None, "prepaid: cannot read .*balances: No such file or directory; write lines user:money"),
+    ],
+)
+def test_a_fault_in_the_file_of_balances_is_named(tmp_path, lines, sentence):
+    path = tmp_path / "balances"
+    if lines is not None:
+        path.write_text(lines)
+    with pytest.raises(DeployError, match=sentence):
+        Cluster(deploy=(f"prepaid:{path}",))
+
+
+def test_without_a_file_it_says_what_to_write():
+    with pytest.raises(DeployError, match=re.escape("prepaid: cannot read a file without a name")):
+        Cluster(deploy=("prepaid",))
