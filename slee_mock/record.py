@@ -39,8 +39,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Binding:
-    """One contact of an address-of-record (RFC 3261 10). An expired or removed one stays for a while as the memory
-    of its Call-ID and CSeq, so that a stale REGISTER cannot bring it back."""
+    """One contact of an address-of-record (RFC 3261 10), and the REGISTER that brought it."""
 
     contact: str
     call_id: str
@@ -55,13 +54,24 @@ class Binding:
 
 
 @dataclass(frozen=True)
+class Heard:
+    """The last REGISTER with this Call-ID that was carried out, and when."""
+
+    call_id: str
+    cseq: int
+    wall: float
+
+
+@dataclass(frozen=True)
 class Bindings(Record):
-    """All bindings of one address-of-record."""
+    """All bindings of one address-of-record. `heard`, the latest first, outlives them for a while: a stale REGISTER, of
+    a phone that has started anew or gone since then, cannot bring back what is over."""
 
     KIND: ClassVar[str] = "bindings"
     aor: str
     display: str = ""
     bindings: tuple[Binding, ...] = ()
+    heard: tuple[Heard, ...] = ()
 
     def live(self, wall: float) -> list[Binding]:
         """Best first: highest q, then freshest."""

@@ -1,8 +1,11 @@
 """The registrar service (RFC 3261 10.3): who can be reached where, and until when.
 
 Pure. One entity per address-of-record; several bindings each, all-or-nothing per request. A transaction-stateless
-server sees retransmissions and, after a failover, stale requests: an equal CSeq is answered as before, a lower one
-changes nothing, and a binding's Call-ID and CSeq are remembered for a while beyond its end.
+server sees retransmissions and, after a failover, stale requests: one with the CSeq of the last that was heard with
+its Call-ID is answered as before, one with a lower CSeq changes nothing. Call-IDs are remembered beyond the bindings
+they made, also where another Call-ID has taken a contact over (a phone that was started anew) or a wildcard has removed
+it. For a phone counts its REGISTERs per Call-ID (10.2), whatever contacts they name; and what a server that freezes has
+not handled yet, the forwarder has the next one handle before the phone says anything newer.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from sip.header import NameAddr
 from sip.message import Request
 from sip.uri import Uri
 from slee_mock.event import Answers, Event, Outcome, RequestEvent, legible
-from slee_mock.record import Binding, Bindings
+from slee_mock.record import Binding, Bindings, Heard
 from slee_mock.service import On
 from slee_mock.store import View
 
@@ -25,8 +28,8 @@ DEFAULT_EXPIRES = 3600  # seconds; also what a malformed wish means (RFC 3261 10
 MOST_EXPIRES = 3600
 LEAST_EXPIRES = 10
 MOST_BINDINGS = 10  # alive at once, per address-of-record
-MEMORY = 3600.0  # seconds for which the CSeq of an ended binding is remembered
-MOST_REMEMBERED = 20
+MEMORY = 2.0 * MOST_EXPIRES  # seconds for which a Call-ID is remembered
+MOST_REMEMBERED = 20  # Call-IDs, per address-of-record
 
 _Q = re.compile(r"(0(\.\d{0,3})?|1(\.0{0,3})?)\Z")
 
@@ -77,46 +80,41 @@ class Registrar:
         values = request.values("Contact")
         if not values:
             return known
+        wishes = self._wishes(known, values, event)
+        if isinstance(wishes, Outcome):
+            return wishes
+        last = next((each.cseq for each in known.heard if each.call_id == request.call_id), -1)
+        if request.cseq.number < last:
+            return self._answers.refuse(event, 500, "CSeq Out Of Order")
+        if request.cseq.number == last:
+            return known  # a retransmission: what came since then stays
+        bindings = known.live(event.wall)
+        for wish in wishes:
+            bindings = self._apply(bindings, wish, event)
+        if len(bindings) > MOST_BINDINGS:
+            return self._answers.refuse(event, 403, f"More Than {MOST_BINDINGS} Bindings")
+        display = request.to.display or request.from_.display or known.display
+        return Bindings(known.aor, legible(display), tuple(bindings), _heard(known, event))
+
+    def _wishes(self, known: Bindings, values: list[str], event: RequestEvent) -> list[Wish] | Outcome:
         if "*" in values:
-            if len(values) > 1 or _expires_of(request) != 0:
+            if len(values) > 1 or _expires_of(event.request) != 0:
                 return self._answers.refuse(event, 400, "Wildcard Needs Expires Zero And No Other Contact")
-            if any((each.call_id, each.cseq) == (request.call_id, request.cseq.number) for each in known.bindings):
-                return known  # a retransmission: what was bound since then stays
-            wishes = [Wish(Uri.parse(each.contact), 0, each.q) for each in known.live(event.wall)]
-        else:
-            wishes = [_wish(contact, _expires_of(request)) for contact in request.contacts]
+            return [Wish(Uri.parse(each.contact), 0, each.q) for each in known.live(event.wall)]
+        wishes = [_wish(contact, _expires_of(event.request)) for contact in event.request.contacts]
         if any(0 < wish.expires < LEAST_EXPIRES for wish in wishes):
             return self._answers.refuse(event, 423, fields=[("Min-Expires", str(LEAST_EXPIRES))])
-        bindings = known.bindings
-        for wish in wishes:
-            changed = self._apply(bindings, wish, event)
-            if changed is None:
-                return self._answers.refuse(event, 500, "CSeq Out Of Order")
-            bindings = changed
-        if bindings == known.bindings:
-            return known
-        display = request.to.display or request.from_.display or known.display
-        updated = Bindings(known.aor, legible(display), _pruned(bindings, event.wall))
-        if len(updated.live(event.wall)) > MOST_BINDINGS:
-            return self._answers.refuse(event, 403, f"More Than {MOST_BINDINGS} Bindings")
-        return updated
+        return wishes
 
-    def _apply(self, bindings: tuple[Binding, ...], wish: Wish, event: RequestEvent) -> tuple[Binding, ...] | None:
-        """One contact's wish; None if it is older than what is known of this contact."""
-        call_id, cseq = event.request.call_id, event.request.cseq.number
-        known = next((each for each in bindings if Uri.parse(each.contact).same_as(wish.uri)), None)
-        if known and known.call_id == call_id:
-            if cseq < known.cseq:
-                return None
-            if cseq == known.cseq:
-                return bindings  # a retransmission
-        if known is None and wish.expires == 0:
-            return bindings
-        binding = Binding(
-            contact=str(wish.uri), call_id=call_id, cseq=cseq, expires_at=event.wall + wish.expires,
-            refreshed_at=event.wall, q=wish.q, server=self._server,
+    def _apply(self, bindings: list[Binding], wish: Wish, event: RequestEvent) -> list[Binding]:
+        others = [each for each in bindings if not Uri.parse(each.contact).same_as(wish.uri)]
+        if wish.expires == 0:
+            return others
+        made = Binding(
+            contact=str(wish.uri), call_id=event.request.call_id, cseq=event.request.cseq.number,
+            expires_at=event.wall + wish.expires, refreshed_at=event.wall, q=wish.q, server=self._server,
         )  # fmt: skip
-        return (binding, *(each for each in bindings if each is not known))
+        return [made, *others]
 
 
 def address_of_record(uri: Uri) -> str:
@@ -152,10 +150,10 @@ def _wish(contact: NameAddr, expires: int) -> Wish:
     return Wish(uri, min(expires, MOST_EXPIRES), float(q))
 
 
-def _pruned(bindings: tuple[Binding, ...], wall: float) -> tuple[Binding, ...]:
-    alive = [each for each in bindings if each.alive(wall)]
-    ended = [each for each in bindings if not each.alive(wall) and each.refreshed_at > wall - MOST_EXPIRES - MEMORY]
-    return (*alive, *sorted(ended, key=lambda each: -each.refreshed_at)[:MOST_REMEMBERED])
+def _heard(known: Bindings, event: RequestEvent) -> tuple[Heard, ...]:
+    now = Heard(event.request.call_id, event.request.cseq.number, event.wall)
+    before = (each for each in known.heard if each.call_id != now.call_id and event.wall - each.wall < MEMORY)
+    return (now, *before)[:MOST_REMEMBERED]
 
 
 def _listing(bindings: Bindings, wall: float) -> list[tuple[str, str]]:

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 from slee_mock.billing import summed
 from slee_mock.record import Bill, Bindings, Call, Member, Record
-from slee_mock.registrar import MEMORY
 from slee_mock.store import View
 
 DAY = 86_400.0
@@ -27,8 +26,9 @@ def bill_is_old(bill: Bill, wall: float) -> bool:
 
 
 def bindings_are_old(bindings: Bindings, wall: float) -> bool:
-    """None is alive, and no CSeq is worth remembering."""
-    return all(max(each.expires_at + MEMORY, each.refreshed_at + DAY) < wall for each in bindings.bindings)
+    """None is alive, and no stale REGISTER can be on its way any more."""
+    ends = (each.expires_at for each in bindings.bindings)
+    return wall - max((*ends, *(each.wall for each in bindings.heard)), default=0.0) > DAY
 
 
 def member_is_old(member: Member, wall: float) -> bool:

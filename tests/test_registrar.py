@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from slee_kit import Cluster, register
+from slee_kit import Cluster, invite, register
 
 from sip import VERSION
+from slee_mock.record import Member
+from slee_mock.report import Health, board
+from slee_mock.store import View
 
 BOB = "sip:bob@failover.test"
 
@@ -194,3 +197,103 @@ def test_without_the_store_a_phone_hears_503_and_when_to_try_again():
     cluster.store.down = True
     refused = cluster.one(register())
     assert (refused.status, refused.get("Retry-After")) == (503, "2")
+
+
+# -- what a thawed server still has in its queue --------------------------------------------------------------------
+
+
+ANEW = {"call_id": "after-boot", "contact": "<sip:bob@127.0.0.1:4100>"}  # a phone that was started anew
+
+
+def test_the_last_word_before_a_reboot_said_again_does_not_take_the_phone_away():
+    cluster = Cluster()
+    cluster.one(register(cseq=1), at="server1")
+    goodbye = register(cseq=2, expires="0")
+    cluster.one(goodbye, at="server2")  # server1 froze with it, and the forwarder asked the next
+    cluster.one(register(cseq=1, **ANEW), at="server2")
+    for stale in (goodbye, register(cseq=1)):
+        cluster.one(stale, at="server1")
+        assert cluster.bindings(BOB) == ["sip:bob@127.0.0.1:4100"]
+        assert cluster.outcome.saves == ()
+    assert cluster.one(register(cseq=2, expires="0", **ANEW)).all("Contact") == []
+
+
+def test_a_binding_that_another_phones_wildcard_removed_comes_back_by_a_refresh_and_by_nothing_stale():
+    cluster = Cluster()
+    other = {"contact": "<sip:bob@127.0.0.1:4200>", "call_id": "r2"}
+    cluster.one(register(cseq=7, **other))
+    cluster.one(register(contact="*", cseq=1, expires="0"))
+    assert cluster.one(register(cseq=7, **other), at="server2").status == 200
+    assert cluster.one(register(cseq=6, **other), at="server2").status == 500
+    assert cluster.bindings(BOB) == []
+    cluster.one(register(cseq=8, **other), at="server2")
+    cluster.one(register(contact="*", cseq=1, expires="0"), at="server1")
+    assert cluster.bindings(BOB) == ["sip:bob@127.0.0.1:4200"], "the wildcard was carried out once"
+
+
+def test_a_wildcard_that_found_nothing_removes_nothing_later():
+    cluster = Cluster()
+    wildcard = register(contact="*", expires="0")
+    assert cluster.one(wildcard, at="server2").status == 200
+    cluster.one(register(contact="<sip:bob@127.0.0.1:4200>", call_id="r2"), at="server2")
+    assert cluster.one(wildcard, at="server1").status == 200
+    assert cluster.bindings(BOB) == ["sip:bob@127.0.0.1:4200"]
+
+
+def test_a_phone_that_had_gone_before_its_registration_was_handled_stays_gone():
+    cluster = Cluster()
+    cluster.one(register(cseq=2, expires="0"), at="server2")
+    assert cluster.one(register(cseq=1), at="server1").status == 500
+    assert cluster.bindings(BOB) == []
+
+
+@pytest.mark.parametrize("first", ["server1", "server2"])
+def test_of_two_refreshes_at_the_same_moment_the_newer_one_holds(first):
+    cluster = Cluster()
+    cluster.one(register())
+    second = "server2" if first == "server1" else "server1"
+    older, newer = register(cseq=2, expires="60"), register(cseq=3, expires="600")
+    cluster.store.before_save = lambda: cluster.receive(newer, at=second)
+    assert cluster.one(older, at=first).status == 500
+    assert contacts(cluster.one(register(contact="", cseq=4))) == ["<sip:bob@127.0.0.1:4100>;expires=600;q=1"]
+
+
+def test_the_same_refresh_on_two_servers_at_once_is_one():
+    cluster = Cluster()
+    cluster.one(register())
+    refresh, heard = register(cseq=2, expires="60"), []
+    cluster.store.before_save = lambda: heard.append(cluster.one(refresh, at="server2"))
+    heard.append(cluster.one(refresh, at="server1"))
+    assert [(each.status, contacts(each)) for each in heard] == [
+        (200, ["<sip:bob@127.0.0.1:4100>;expires=60;q=1"])
+    ] * 2  # fmt: skip
+    assert cluster.outcome.saves == ()
+
+
+def test_an_expired_binding_is_neither_called_nor_shown_by_any_server():
+    cluster = Cluster()
+    cluster.one(register(expires="60"), at="server1")
+    cluster.wall += 60
+    assert cluster.one(invite(), at="server2").status == 480
+    health = Health(Member("server2", ""), 1.0, "", "", {})
+    assert board(View(cluster.store), health, cluster.wall).bindings["bindings"] == []
+
+
+def test_a_phone_with_a_new_call_id_each_time_does_not_grow_the_record_for_ever():
+    cluster = Cluster()
+    sizes = []
+    for number in range(200):
+        cluster.wall += 50
+        assert cluster.one(register(call_id=f"fresh-{number:04}")).status == 200
+        sizes.append(len(cluster.store.get("bindings", BOB).text))
+    assert max(sizes) == max(sizes[:50]) < 3000
+
+
+def test_a_refresh_finds_its_contact_and_the_others_stay_as_they_were():
+    cluster = Cluster()
+    cluster.one(register(contact="<sip:bob@127.0.0.1:4200>;expires=77", call_id="r2"), at="server1")
+    cluster.one(register(expires="300"), at="server1")
+    cluster.wall += 7
+    assert sorted(contacts(cluster.one(register(cseq=2, expires="300"), at="server2"))) == [
+        "<sip:bob@127.0.0.1:4100>;expires=300;q=1", "<sip:bob@127.0.0.1:4200>;expires=70;q=1",
+    ]  # fmt: skip

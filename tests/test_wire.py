@@ -6,8 +6,10 @@ import random
 
 import pytest
 from agent_kit import Line
-from wire import World
+from slee_kit import FORWARDER
+from wire import DAY, World
 
+from slee_mock.record import Bindings
 from softphone.agent.event import CallState, RegistrationState
 
 RINGING, INCOMING, TALKING, ENDED = CallState.RINGING, CallState.INCOMING, CallState.TALKING, CallState.ENDED
@@ -258,6 +260,60 @@ def test_a_registration_made_with_one_server_is_known_to_the_other():
     world.run(160.0)
     assert world.bob.agent.registration.state is REGISTERED
     assert not [text for text in world.bob.registration_sentences if "answers" in text], "refreshed unnoticed"
+
+
+@pytest.mark.parametrize("leaves", [True, False])
+def test_a_registration_that_a_thawed_server_comes_to_late_changes_nothing(leaves):
+    world = World()
+    world.register()
+    world.freeze("server1")
+    world.bob.does("unregister")
+    world.run(1.0)
+    anew = Line(world.network, "bob", 5064, FORWARDER, seed=1)  # started anew: the same contact, another Call-ID
+    world.register(anew)
+    if leaves:
+        anew.does("unregister")
+        world.run()
+    kept = world.cluster.get(Bindings, "sip:bob@failover.test")
+    world.servers["server1"].thaw()
+    world.run(1.0)
+    assert world.cluster.get(Bindings, "sip:bob@failover.test") == kept
+    assert len(kept.bindings) == (0 if leaves else 1)
+    world.alice.calls("bob")
+    world.run()
+    assert world.alice.state is (ENDED if leaves else RINGING)
+
+
+def test_a_binding_is_refreshed_through_whichever_server_lives_and_expires_once_when_the_phone_is_gone():
+    world = World()
+    world.register()
+    for dead, back in (("server1", "server2"), ("server2", "server1"), ("server1", "server2")):
+        world.kill(dead)
+        world.restart(back)
+        world.run(160.0)  # refreshed at least once
+    bindings = world.cluster.get(Bindings, "sip:bob@failover.test")
+    assert len(bindings.bindings) == 1
+    assert world.bob.agent.registration.state is REGISTERED
+    world.network.lose = lambda passage: world.bob.address in (passage.source, passage.to)
+    world.run(bindings.bindings[0].expires_at - DAY - world.network.now + 1.0)
+    world.alice.calls("bob")
+    world.run()
+    assert (world.alice.sentence, world.alice.call.status) == ("Bob cannot be reached right now", 480)
+
+
+def test_somebody_who_found_the_right_password_after_ten_wrong_ones_is_let_in_by_itself_a_little_later():
+    world = World({"alice": "secret", "bob": "hush"})
+    for number in range(10):
+        if number == 5:
+            world.kill("server1")
+        world.register(world.phone("bob", 5064, f"guess{number}"))
+    bob = world.phone("bob", 5064, "hush")
+    world.register(bob)
+    assert bob.agent.registration.state is not REGISTERED
+    world.register(world.alice)
+    assert world.alice.agent.registration.state is REGISTERED, "another name at the same address"
+    world.run(2.0)
+    assert bob.agent.registration.state is REGISTERED
 
 
 @pytest.mark.parametrize(
