@@ -77,6 +77,19 @@ def test_two_holds_that_collide_are_both_done_in_the_end():
     assert network.names().count("491 INVITE") == 2
 
 
+def test_a_late_ack_of_their_hold_is_not_taken_for_the_answer_to_ours():
+    network, alice, bob = talking()
+    network.lose = lambda p: p.name == "ACK"
+    bob.does("hold")
+    network.run(0.3)
+    repeated = network.now + 0.4
+    network.lose = lambda p: p.name == "INVITE" and p.at < repeated
+    alice.does("hold")  # her INVITE is lost; before it goes out again she repeats her 200, and he his ACK
+    network.run(2.0)
+    for line in (alice, bob):
+        assert line.call.held_here and line.call.held_there, network.ladder()
+
+
 def test_a_hold_that_is_refused_changes_nothing_and_says_so():
     network, alice, bob = talking()
     Scripted(network, bob.address, lambda r: [reply(r, 488)] if r.method == "INVITE" else [])

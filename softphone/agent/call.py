@@ -130,7 +130,8 @@ class Call:
     def hold(self, on: bool, now: float) -> None:
         """Put the other side on hold, or take it back. A wish while the last one is under way is not taken."""
         talk = self.negotiation
-        if self.state is TALKING and talk and talk.held_here is not on and not self._modification:
+        busy = self._modification is not None or self._awaits_late_answer
+        if self.state is TALKING and talk and talk.held_here is not on and not busy:
             self.rows.cancel("glare")
             self._modify(on, now)
 
@@ -267,7 +268,7 @@ class Call:
             incoming.answer(481 if self.state in (ENDING, ENDED) else 491, now)
         elif self._modification is not None:
             incoming.answer(491, now)  # RFC 3261 14.2: ours is under way
-        elif self._unacked is not None and talk.awaits_answer:
+        elif self._awaits_late_answer:
             incoming.answer(500, now, ("Retry-After", str(round(self.endpoint.random.uniform(0, 10)))))
         else:
             try:
@@ -301,13 +302,21 @@ class Call:
         self.leave(now)
         self.change(GONE, now, f"The call with {self.name} was never confirmed", 408)
 
+    @property
+    def _awaits_late_answer(self) -> bool:
+        """Our 2xx made the offer, so that the ACK brings the answer. What an INVITE of ours offers is another matter."""
+        talk = self.negotiation
+        is_ours = self._unacked is not None and self._modification is None
+        return is_ours and talk is not None and talk.awaits_answer
+
     def take_ack(self, request: Request, now: float) -> None:
         """The ACK to a 2xx of ours; with a late offer it brings their answer."""
         if request.cseq.number != self._unacked:
             return
+        brings_answer = self._awaits_late_answer
         self._unacked = None
         self.rows.cancel("repeat 2xx", "no ACK")
-        if self.negotiation is not None and self.negotiation.awaits_answer:
+        if self.negotiation is not None and brings_answer:
             try:
                 self.negotiation.take_answer(request)
             except RemoteProtocolError:
