@@ -304,7 +304,7 @@ class Call:
 
     @property
     def _awaits_late_answer(self) -> bool:
-        """Our 2xx made the offer, so that the ACK brings the answer. What an INVITE of ours offers is another matter."""
+        """Our 2xx made the offer, so the ACK brings the answer. What an INVITE of ours offers is another matter."""
         talk = self.negotiation
         is_ours = self._unacked is not None and self._modification is None
         return is_ours and talk is not None and talk.awaits_answer
