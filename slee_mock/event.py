@@ -98,6 +98,13 @@ class CallEnded(CallEvent):
 
 
 @dataclass(frozen=True)
+class CallVanished(CallEnded):
+    """Nobody refreshed its session: it ended with the last message that passed, which is its `wall`."""
+
+    passed: ClassVar[bool] = False
+
+
+@dataclass(frozen=True)
 class CallUnpaid(CallEvent):
     """The caller's balance pays no more than these units of it."""
 

@@ -39,6 +39,7 @@ from slee_mock.store import View
 
 DIGITS = 6  # accounts count in millionths, the finest that a tariff may have
 MOST_CALLS = 8  # at once, per caller
+FOR_EVER = 1e12
 MILLISECOND = 0.001  # the finest that bills tell times apart
 
 _LINE = re.compile(r"(?P<user>[^:]*[^:\s])\s*:\s*(?P<money>\d{1,9}(\.\d{1,6})?)\s*")
@@ -85,11 +86,11 @@ class Account(Record):
         return self.spent + sum(call.cost(wall) for call in self.calls)
 
 
-def balance_end(account: Account, paid_in: int, wall: float) -> float | None:
+def balance_end(account: Account, paid_in: int) -> float | None:
     """When the first unit would begin that cannot be paid; None: never. All running calls pay from one balance, so it
     ends for all of them at once, and each keeps the units that it has begun."""
     growing = [call for call in account.calls if call.grows]
-    rest = paid_in - account.spent - sum(call.cost(wall) for call in account.calls if not call.grows)
+    rest = paid_in - account.spent - sum(call.cost(FOR_EVER) for call in account.calls if not call.grows)
     ends = []
     for call in growing:
         since, tariff = call.answered or 0.0, Tariff.parse(call.tariff)
@@ -171,19 +172,19 @@ class Prepaid:
     def _advanced(self, known: Account, event: CallEvent | TimerEvent, tariff: str = "") -> Outcome:
         """What the event makes of the account, after what the time until then has made of it."""
         account, raised = known, []
-        end = self._end(account, event.wall)
+        end = self._end(account)
         if end is not None and end <= event.wall:
             account = replace(account, calls=tuple(_marked(call, end) for call in account.calls))
             raised = [CallUnpaid(call.call_id, end, call.paid_units) for call, before in
                       zip(account.calls, known.calls, strict=True) if call != before and call.paid_units]  # fmt: skip
         if isinstance(event, CallEvent):
             account = _after(account, event, tariff)
-        account = replace(account, ends=self._end(account, event.wall))
+        account = replace(account, ends=self._end(account))
         return NOTHING if account == known else Outcome(saves=(account,), raised=tuple(raised))
 
-    def _end(self, account: Account, wall: float) -> float | None:
+    def _end(self, account: Account) -> float | None:
         paid_in = self._paid_in.get(account.user)  # whom FILE names no more calls without limit
-        return None if paid_in is None else balance_end(account, paid_in, wall)
+        return None if paid_in is None else balance_end(account, paid_in)
 
 
 def _marked(call: Charged, end: float) -> Charged:

@@ -17,7 +17,9 @@ from sip.errors import RemoteProtocolError
 from sip.header import NameAddr
 from sip.message import Message, Request, Response
 from sip.uri import Uri
+from slee_mock.billing import UNANSWERED
 from slee_mock.event import (
+    NOTHING,
     Answers,
     CallAnswered,
     CallEnded,
@@ -25,12 +27,15 @@ from slee_mock.event import (
     CallGivenUp,
     CallOffered,
     CallRang,
+    CallUnanswered,
+    CallVanished,
     Event,
     Outcome,
     Party,
     RequestEvent,
     ResponseEvent,
     Send,
+    TimerEvent,
     drop,
     legible,
 )
@@ -38,9 +43,11 @@ from slee_mock.gate import strip_credentials
 from slee_mock.heartbeat import is_heartbeat
 from slee_mock.record import Binding, Bindings, Call, Record
 from slee_mock.registrar import address_of_record
-from slee_mock.service import On, the_call
+from slee_mock.service import On, the_call, timer_of
+from slee_mock.session import REFRESHING, SessionTimers, knows_timers
 from slee_mock.store import View
 
+NOTICEABLE = 1.0  # seconds; a later message of a call is worth a save
 TIMER_B = 32.0  # seconds; RFC 3261 17.1.1.2: no INVITE is retransmitted for longer
 MOST_HOPS = 255  # RFC 3261 20.22: as many as Max-Forwards can count
 MOST_CONTACTS = 4  # remembered per side: phones change theirs by re-INVITE
@@ -57,16 +64,24 @@ class Proxy:
     """`via` is the address other servers and the forwarder know this one by; `users`, if given, tells 404 from 480."""
 
     name = "proxy"
-    takes = (On(ResponseEvent, name=the_call), On(RequestEvent, name=the_call, when=_is_a_calls))
+    takes = (
+        On(ResponseEvent, name=the_call),
+        On(RequestEvent, name=the_call, when=_is_a_calls),
+        timer_of(Call),
+    )
 
     def __init__(
-        self, answers: Answers, key: bytes, via: str, users: frozenset[str] | None = None, realm: str = ""
+        self, answers: Answers, key: bytes, via: str, users: frozenset[str] | None, realm: str, timers: SessionTimers
     ) -> None:
         self._answers, self._key, self._via, self._users, self._realm = answers, key, via, users, realm
+        self._timers = timers
 
     def handle(self, event: Event, entity: str, view: View) -> Outcome:
         if isinstance(event, ResponseEvent):
             return self._response(event, view)
+        if isinstance(event, TimerEvent):
+            call = view.get(Call, entity)
+            return _expired(call) if call and call.is_due(event.wall) else NOTHING
         assert isinstance(event, RequestEvent)
         request = event.request
         if request.method == "ACK" and self._answers.given_to(request):
@@ -78,6 +93,8 @@ class Proxy:
             return self._answers.refuse(event, 420, fields=[("Unsupported", unsupported)])
         if self._was_here(request):
             return self._answers.refuse(event, 482)
+        if request.method in REFRESHING and self._timers.is_too_short(request):
+            return self._answers.refuse(event, 422, fields=[("Min-SE", str(self._timers.least))])
         return self._request(event, view)
 
     # -- requests ---------------------------------------------------------------------------------------------------
@@ -117,6 +134,8 @@ class Proxy:
             call_id=request.call_id, caller_tag=identity[0], cseq=identity[1], branch=request.vias[-1].branch,
             request_uri=request.uri, target=binding.contact, offered=event.wall, caller=caller.name,
             callee=callee.name, caller_contacts=(_contact(request),), callee_contacts=(binding.contact,),
+            seen=event.wall, expires=event.wall + UNANSWERED, interval=self._timers.asked(request),
+            caller_timed=knows_timers(request),
         )  # fmt: skip
         return Outcome(
             saves=(call,),
@@ -150,12 +169,16 @@ class Proxy:
             return self._answers.refuse(event, 481)
         if not _is_one_of(request.uri, call.callee_contacts if by_caller else call.caller_contacts):
             return self._answers.refuse(event, 404)
-        updated = call
+        updated = _seen(call, event.wall)
         raised = CallEvent(call.call_id, event.wall)
-        if request.method in ("INVITE", "UPDATE") and request.contacts:  # RFC 3261 12.2: target refresh
-            updated = _with_contact(call, by_caller, _contact(request))
+        if request.method in REFRESHING:
+            updated = replace(updated, interval=self._timers.asked(request))
+            is_timed = knows_timers(request)
+            updated = replace(updated, caller_timed=is_timed) if by_caller else replace(updated, callee_timed=is_timed)
+            if request.contacts:  # RFC 3261 12.2: target refresh
+                updated = _with_contact(updated, by_caller, _contact(request))
         if request.method == "BYE":
-            updated = replace(call, over=True)
+            updated = replace(call, over=True, expires=None)
             who = call.caller if by_caller else call.callee
             raised = CallEnded(call.call_id, event.wall, f"{who} hung up")
         saves: tuple[Record, ...] = () if updated == call else (updated,)
@@ -185,6 +208,8 @@ class Proxy:
         onward.set("Max-Forwards", str(70 if hops is None else hops - 1))
         if self._realm:
             strip_credentials(onward, self._realm)
+        if request.method in REFRESHING:
+            self._timers.ask(onward)
         onward.push("Via", f"SIP/2.0/UDP {self._via};branch={make_branch(self._key, request)}")
         return Send(onward.to_bytes())
 
@@ -200,23 +225,32 @@ class Proxy:
             return drop("response_not_ours")
         onward = _copy(event.response)
         onward.pop("Via")
-        sends = (Send(onward.to_bytes()),)
-        call = view.get(Call, onward.call_id) if onward.cseq.method in ("INVITE", "UPDATE") else None
+        call = view.get(Call, onward.call_id) if onward.cseq.method in REFRESHING else None
         if call is None or onward.status == 100:
-            return Outcome(sends=sends, done=True)
-        if onward.cseq.method == "INVITE" and (onward.from_.tag, onward.cseq.number) == (call.caller_tag, call.cseq):
-            updated, raised = _progressed(call, onward, event.wall)
-        else:
-            updated, raised = _refreshed(call, onward), ()
+            return Outcome(sends=(Send(onward.to_bytes()),), done=True)
+        updated, raised = self._followed(call, onward, event.wall)
         saves: tuple[Record, ...] = () if updated == call else (updated,)
-        return Outcome(saves=saves, sends=sends, raised=raised, done=True)
+        return Outcome(saves=saves, sends=(Send(onward.to_bytes()),), raised=raised, done=True)
+
+    def _followed(self, call: Call, onward: Response, wall: float) -> tuple[Call, tuple[CallEvent, ...]]:
+        """The call after a response to an INVITE or UPDATE; the session timer that it starts may be written into it."""
+        is_first = (onward.cseq.method, onward.from_tag, onward.cseq.number) == ("INVITE", call.caller_tag, call.cseq)
+        updated, raised = _progressed(call, onward, wall) if is_first else (_refreshed(call, onward), ())
+        if not 200 <= onward.status < 300:
+            return updated, raised
+        by_caller = onward.from_tag == call.caller_tag
+        interval = self._timers.grant(onward, call.interval, call.caller_timed if by_caller else call.callee_timed)
+        is_again = is_first and call.confirmed
+        if updated.confirmed and not updated.over and not is_again:
+            updated = replace(updated, seen=wall, expires=None if interval is None else wall + interval)
+        return updated, raised
 
 
 def _progressed(call: Call, response: Response, wall: float) -> tuple[Call, tuple[CallEvent, ...]]:
     """What a response to the first INVITE means for the call."""
     if response.status >= 300:
         ended = CallEnded(call.call_id, wall, _why(call, response))
-        return (call, ()) if call.confirmed else (replace(call, over=True), (ended,))
+        return (call, ()) if call.confirmed else (replace(call, over=True, expires=None), (ended,))
     if call.confirmed:
         return call, ()  # a retransmitted 2xx; or another phone's, and one dialog a call is all we carry
     updated = replace(call, callee_tag=response.to.tag or call.callee_tag, confirmed=response.status >= 200)
@@ -224,6 +258,21 @@ def _progressed(call: Call, response: Response, wall: float) -> tuple[Call, tupl
         updated = _with_contact(updated, False, _contact(response))
     event = CallAnswered(call.call_id, wall) if response.status >= 200 else CallRang(call.call_id, wall)
     return updated, (event,)
+
+
+def _expired(call: Call) -> Outcome:
+    """Its timer has run out: RFC 3261 16.6's Timer C, or the session's."""
+    event: CallEvent
+    if call.confirmed:
+        why = f"the phones of {call.caller} and {call.callee} fell silent; counted to their last message"
+        call, event = replace(call, over=True), CallVanished(call.call_id, call.seen, why)
+    else:
+        event = CallUnanswered(call.call_id, call.offered + UNANSWERED, f"{call.callee} did not answer")
+    return Outcome(saves=(replace(call, expires=None),), raised=(event,), done=True, note="timer")
+
+
+def _seen(call: Call, wall: float) -> Call:
+    return replace(call, seen=wall) if call.expires is not None and wall - call.seen >= NOTICEABLE else call
 
 
 def _refreshed(call: Call, response: Response) -> Call:

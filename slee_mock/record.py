@@ -97,7 +97,16 @@ class Call(Record):
     caller_contacts: tuple[str, ...] = ()
     callee_contacts: tuple[str, ...] = ()
     confirmed: bool = False  # a 2xx has passed
-    over: bool = False  # a final failure or a BYE has passed
+    over: bool = False  # a final failure or a BYE has passed, or its session has expired
+    seen: float = 0.0  # a message of it passed last; to the second
+    expires: float | None = None  # nobody will answer it any more; or its session is over unless it is refreshed
+    interval: int = 0  # seconds; the session interval that was asked for last
+    caller_timed: bool = False  # this one's phone knows session timers (RFC 4028)
+    callee_timed: bool = False
+
+    @property
+    def due(self) -> float | None:
+        return self.expires
 
 
 @dataclass(frozen=True)

@@ -114,7 +114,7 @@ class Server:
         self._store = SqliteStore(settings.store)
         address = format_address(sock.getsockname()[:2])
         context = Context(settings.name, address, _cluster_key(self._store), settings.tariff, settings.currency,
-                          settings.users, settings.realm, settings.deploy)  # fmt: skip
+                          settings.users, settings.realm, settings.session_expires, settings.deploy)  # fmt: skip
         self._heartbeat = Heartbeat(context.answers)
         self._services = assemble(context)
         self._router = Router([self._heartbeat, *self._services], context.answers)

@@ -17,6 +17,7 @@ from slee_mock.gate import Gate
 from slee_mock.proxy import Proxy
 from slee_mock.registrar import Registrar
 from slee_mock.service import Service
+from slee_mock.session import SessionTimers
 
 Deploy = Callable[["Context", str], Service]
 
@@ -36,6 +37,7 @@ class Context:
     currency: str
     users: Mapping[str, str] | None = None  # passwords; None: nobody is asked for one
     realm: str = ""
+    session_expires: int = 1800  # seconds; 0: sessions do not expire
     deploy: tuple[str, ...] = ()  # NAME:ARGUMENT each
     answers: Answers = field(init=False)
 
@@ -54,9 +56,10 @@ def assemble(context: Context) -> list[Service]:
         *services,
         Registrar(context.answers, context.server),
         *(_deployed(each, context) for each in context.deploy),
-        Proxy(context.answers, context.key, context.address, users, context.realm if context.users else ""),
+        Proxy(context.answers, context.key, context.address, users, context.realm if context.users else "",
+              SessionTimers(context.session_expires)),
         Billing(context.server, context.tariff, context.currency),
-    ]
+    ]  # fmt: skip
 
 
 def find(wish: str) -> Deploy:

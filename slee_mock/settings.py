@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from plumbing.address import Address, parse_address
 from sip import VERSION
 from slee_mock.billing import Tariff
+from slee_mock.session import LEAST
 
 
 class SettingsError(ValueError):
@@ -30,6 +31,7 @@ class Settings:
     register: tuple[Address, ...] = ()  # where forwarders hear who is there
     beat: float = 2.0  # seconds between two registrations
     deploy: tuple[str, ...] = ()  # services, NAME:ARGUMENT each
+    session_expires: int = 1800  # seconds; 0: sessions do not expire
     verbose: bool = False
 
 
@@ -55,6 +57,7 @@ def parse_arguments(arguments: Sequence[str]) -> Settings:
         register=tuple(_address("--register", each) for each in options.register.split(",") if options.register),
         beat=_seconds("--beat", options.beat),
         deploy=tuple(options.deploy),
+        session_expires=_session("--session-expires", options.session_expires),
         verbose=options.verbose,
     )
 
@@ -103,6 +106,12 @@ def _seconds(option: str, text: str) -> float:
     return float(text)
 
 
+def _session(option: str, text: str) -> int:
+    if not re.fullmatch(r"\d{1,6}", text, re.ASCII) or 0 < int(text) < LEAST:
+        raise SettingsError(f"{option}: '{text}' is not a whole number of seconds from {LEAST} on, or 0 for never")
+    return int(text)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m slee_mock",
@@ -125,6 +134,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--register", default="", metavar="HOST:PORT[,HOST:PORT]",
         help="registration addresses of the forwarders that have no line for this server")  # fmt: skip
     add("--beat", default="2", metavar="SECONDS", help="seconds between two registrations (2)")
+    add("--session-expires", default="1800", metavar="SECONDS",
+        help="close calls that no phone refreshes for so long, if it knows how; 0: never (1800)")  # fmt: skip
     add("--deploy", action="append", default=[], metavar="NAME:ARGUMENT",
         help="a further service, as in prepaid:balances.txt; may be given several times")  # fmt: skip
     add("--version", action="version", version=f"slee_mock {VERSION}")

@@ -219,7 +219,7 @@ def millionths(text: str) -> int:
     ],
 )  # fmt: skip
 def test_when_the_balance_ends(calls, paid_in, end):
-    assert balance_end(Account("alice", 0, tuple(calls)), round(paid_in * 1_000_000), 110.0) == end
+    assert balance_end(Account("alice", 0, tuple(calls)), round(paid_in * 1_000_000)) == end
 
 
 def test_alices_balance_ends_while_the_survivor_carries_her_call(tmp_path):

@@ -1,0 +1,77 @@
+"""Session timers, the proxy's part (RFC 4028 8): so that a call whose phones have vanished ends one day.
+
+Pure. The proxy asks for a session interval in every INVITE and UPDATE. Phones that know session timers then refresh
+the session in time; if only the callee's does not, the caller's is told to. If neither does, the call has no such end.
+"""
+
+from __future__ import annotations
+
+import re
+
+from sip.errors import RemoteProtocolError
+from sip.message import Message, Request, Response
+
+LEAST = 90  # seconds; RFC 4028 5: no Min-SE may be smaller
+REFRESHING = ("INVITE", "UPDATE")
+
+_SECONDS = re.compile(r"(\d{1,9})\s*(;.*)?")
+
+
+class SessionTimers:
+    """`interval`: seconds after which a session that nobody refreshes is over; 0: the proxy cares for none."""
+
+    def __init__(self, interval: int) -> None:
+        self._interval = interval
+        self.least = min(LEAST, interval)  # a shorter one is for tests
+
+    def is_too_short(self, request: Request) -> bool:
+        """Then 422 tells a phone that knows timers which Min-SE to ask with again."""
+        theirs = _seconds(request, "Session-Expires")
+        return theirs is not None and theirs < self.least and knows_timers(request)
+
+    def asked(self, request: Request) -> int:
+        """The interval with which the request goes on: never longer than the phone's own, unless that was too short."""
+        if not self._interval:
+            return 0
+        theirs = _seconds(request, "Session-Expires")
+        wanted = self._interval if theirs is None else min(theirs, self._interval)
+        return max(wanted, self.least, _seconds(request, "Min-SE") or 0)
+
+    def ask(self, onward: Request) -> None:
+        """Writes into the request what `asked` says."""
+        asked, theirs = self.asked(onward), _seconds(onward, "Session-Expires")
+        if asked in (0, theirs):
+            return
+        if theirs is not None and theirs < asked:  # of a phone that would not understand 422
+            onward.set("Min-SE", str(asked))
+        _, semicolon, params = (onward.get("Session-Expires") or "").partition(";")
+        onward.set("Session-Expires", f"{asked}{semicolon}{params}")
+
+    def grant(self, onward: Response, asked: int, is_known_to_asker: bool) -> int | None:
+        """The interval that a 2xx to a request with `asked` puts into force; None: the session does not expire. Where
+        only the asker knows timers, the response is to tell it that it refreshes."""
+        if not (self._interval and asked):
+            return None
+        try:
+            theirs = _seconds(onward, "Session-Expires")
+        except RemoteProtocolError:
+            return None  # an answered call is not lost for a malformed number
+        if theirs is not None or not is_known_to_asker:
+            return theirs
+        onward.set("Session-Expires", f"{asked};refresher=uac")
+        onward.add("Require", "timer")
+        return asked
+
+
+def knows_timers(message: Message) -> bool:
+    return "timer" in (each.lower() for each in (*message.values("Supported"), *message.values("Require")))
+
+
+def _seconds(message: Message, name: str) -> int | None:
+    value = message.get(name)
+    if value is None:
+        return None
+    match = _SECONDS.fullmatch(value.strip())
+    if not match:
+        raise RemoteProtocolError(f"not a number of seconds: {name}: {value[:20]!r}")
+    return int(match[1])

@@ -1,0 +1,209 @@
+"""Session timers, the proxy's part (RFC 4028): who is asked for what, and which calls end by themselves, and when."""
+
+from __future__ import annotations
+
+import pytest
+from slee_kit import Cluster, answer, in_dialog, invite, register
+
+from slee_mock.prepaid import Account
+from slee_mock.record import Call
+from slee_mock.settings import SettingsError, parse_arguments
+
+KNOWS = ("Supported", "timer")
+
+
+def cluster_with_bob(**context) -> Cluster:
+    cluster = Cluster(**context)
+    cluster.sign("server1", "server2")
+    cluster.one(register(expires="3600"))
+    return cluster
+
+
+def talk(*, alice: bool, bob: bool, **context) -> Cluster:
+    """They talk, and know session timers or not."""
+    cluster = cluster_with_bob(**context)
+    offered = cluster.one(invite(fields=[KNOWS] * alice))
+    accepted = answer(offered, 200)
+    if bob:
+        accepted.add("Session-Expires", "1800;refresher=" + ("uac" if alice else "uas"))
+    cluster.one(accepted)
+    cluster.one(in_dialog("ACK", cseq=1))
+    return cluster
+
+
+def refresh(cluster: Cluster, at: str, cseq: int = 2, status: int = 200) -> None:
+    fields = [KNOWS, ("Session-Expires", "1800;refresher=uac")]
+    accepted = answer(cluster.one(in_dialog("UPDATE", cseq=cseq, fields=fields), at), status, contact="")
+    accepted.add("Session-Expires", "1800;refresher=uac")
+    cluster.one(accepted, at)
+
+
+@pytest.mark.parametrize(
+    ("fields", "forwarded"),
+    [
+        ([], {"Session-Expires": "1800"}),
+        ([KNOWS], {"Session-Expires": "1800", "Supported": "timer"}),
+        ([KNOWS, ("x", "600;refresher=uac")], {"Session-Expires": "600;refresher=uac"}),
+        ([KNOWS, ("Session-Expires", "7200;refresher=uas")], {"Session-Expires": "1800;refresher=uas"}),
+        ([KNOWS, ("Session-Expires", "7200"), ("Min-SE", "3600")], {"Session-Expires": "3600", "Min-SE": "3600"}),
+        ([KNOWS, ("Min-SE", "2000")], {"Session-Expires": "2000", "Min-SE": "2000"}),
+        ([("Session-Expires", "30")], {"Session-Expires": "90", "Min-SE": "90"}),  # would not understand 422
+    ],
+)
+def test_the_session_interval_that_an_invite_goes_on_with(fields, forwarded):
+    sent = cluster_with_bob().one(invite(fields=fields))
+    assert {name: sent.get(name) for name in forwarded} == forwarded
+    assert len(sent.all("Session-Expires")) == 1
+
+
+def test_a_phone_that_asks_for_too_short_a_session_hears_the_shortest():
+    cluster = cluster_with_bob()
+    refused = cluster.one(invite(fields=[KNOWS, ("Session-Expires", "89")]))
+    assert (refused.status, refused.get("Min-SE")) == (422, "90")
+    assert cluster.get(Call, "c1") is None
+    assert cluster.one(invite(cseq=2, fields=[KNOWS, ("Session-Expires", "90")])).method == "INVITE"
+
+
+def test_a_malformed_interval_is_the_phones_fault_and_costs_no_answered_call():
+    cluster = cluster_with_bob()
+    assert cluster.one(invite(fields=[("Session-Expires", "soon")])).status == 400
+    accepted = answer(cluster.one(invite(cseq=2, call_id="c2")), 200)
+    accepted.add("Session-Expires", "soon")
+    assert cluster.one(accepted).status == 200
+
+
+def test_without_session_timers_nothing_is_asked_for():
+    cluster = cluster_with_bob(session_expires=0)
+    assert cluster.one(invite(fields=[KNOWS])).get("Session-Expires") is None
+
+
+@pytest.mark.parametrize("at", ["server1", "server2"])
+def test_the_caller_refreshes_for_a_callee_that_does_not_know_timers(at):
+    cluster = cluster_with_bob()
+    offered = cluster.one(invite(fields=[KNOWS]))
+    for _ in range(2):  # a retransmission too
+        accepted = cluster.one(answer(offered, 200), at)
+        assert (accepted.get("Session-Expires"), accepted.get("Require")) == ("1800;refresher=uac", "timer")
+
+
+def test_nothing_is_required_of_a_caller_that_does_not_know_timers():
+    cluster = cluster_with_bob()
+    accepted = cluster.one(answer(cluster.one(invite()), 200))
+    assert accepted.get("Session-Expires") is accepted.get("Require") is None
+
+
+@pytest.mark.parametrize(("alice", "bob"), [(True, True), (True, False), (False, True)])
+def test_a_call_whose_phones_vanished_ends_with_its_last_message(alice, bob):
+    cluster = talk(alice=alice, bob=bob)
+    cluster.wall += 125.5
+    cluster.one(in_dialog("INFO"))
+    cluster.wall += 1800 - 125.5 - 1
+    cluster.tick("server2")
+    assert cluster.bill().state == "answered"
+    cluster.wall += 2
+    cluster.tick("server2")
+    bill = cluster.bill()
+    assert (bill.state, bill.seconds, bill.units, bill.final) == ("ended", 125, 13, True)
+    assert bill.why == "the phones of alice and bob fell silent; counted to their last message"
+    assert bill.carried == (("server1", 125),)
+
+
+def test_a_refreshed_call_goes_on_for_another_interval():
+    cluster = talk(alice=True, bob=True)
+    for number in range(4):
+        cluster.wall += 900
+        refresh(cluster, at=("server1", "server2")[number % 2], cseq=2 + number)
+        cluster.tick()
+    cluster.wall += 1799
+    cluster.tick()
+    assert cluster.bill().state == "answered"
+    cluster.wall += 1
+    cluster.tick()
+    assert (cluster.bill().state, cluster.bill().seconds) == ("ended", 3600)
+
+
+def test_a_refresh_that_was_refused_is_none():
+    cluster = talk(alice=True, bob=True)
+    cluster.wall += 900
+    refresh(cluster, at="server1", status=500)
+    cluster.wall += 900
+    cluster.tick()
+    assert (cluster.bill().state, cluster.bill().seconds) == ("ended", 900)
+
+
+def test_a_call_of_phones_that_know_no_timers_is_not_ended_by_one():
+    cluster = talk(alice=False, bob=False)
+    cluster.wall += 20_000
+    cluster.tick()
+    assert cluster.bill().state == "answered"
+
+
+def test_who_hangs_up_is_not_found_silent_later():
+    cluster = talk(alice=True, bob=True)
+    cluster.wall += 60
+    cluster.one(in_dialog("BYE"))
+    cluster.wall += 2000
+    cluster.tick()
+    assert (cluster.bill().seconds, cluster.bill().why) == (60, "alice hung up")
+
+
+def test_a_late_bye_still_passes_and_leaves_the_bill_as_it_is():
+    cluster = talk(alice=True, bob=True)
+    cluster.wall += 1800
+    cluster.tick()
+    assert cluster.one(in_dialog("BYE")).method == "BYE"
+    assert (cluster.bill().seconds, cluster.bill().units) == (0, 1)
+
+
+def test_a_call_that_nobody_answers_ends_in_the_record_too():
+    cluster = cluster_with_bob()
+    offered = cluster.one(invite())
+    cluster.one(answer(offered, 180))
+    cluster.wall += 201
+    cluster.tick("server2")
+    bill = cluster.bill()
+    assert (bill.state, bill.why, bill.total, bill.final) == ("ended", "bob did not answer", "0.00", True)
+    assert cluster.get(Call, "c1").due is None
+
+
+def test_an_answer_after_all_that_time_is_billed_all_the_same():
+    cluster = cluster_with_bob()
+    offered = cluster.one(invite())
+    cluster.wall += 201
+    cluster.tick()
+    cluster.one(answer(offered, 200))
+    cluster.wall += 11
+    cluster.one(in_dialog("BYE"))
+    assert (cluster.bill().seconds, cluster.bill().units) == (11, 2)
+
+
+def test_a_prepaid_call_that_vanished_is_paid_to_its_last_message(tmp_path):
+    (tmp_path / "balances").write_text("alice:100")
+    cluster = talk(alice=True, bob=True, deploy=(f"prepaid:{tmp_path / 'balances'}",))
+    cluster.wall += 15
+    cluster.one(in_dialog("INFO"))
+    cluster.wall += 2000
+    cluster.tick()
+    account = cluster.get(Account, "alice")
+    assert account.calls == () and account.due is None and account.spent == 200_000
+    assert cluster.bill().total == "0.20"
+
+
+def test_what_was_kept_for_a_call_that_nobody_answered_is_given_back_and_charged_if_somebody_does(tmp_path):
+    (tmp_path / "balances").write_text("alice:0.20")
+    cluster = cluster_with_bob(deploy=(f"prepaid:{tmp_path / 'balances'}",))
+    offered = cluster.one(invite())
+    cluster.wall += 201
+    cluster.tick()
+    assert cluster.get(Account, "alice").used(cluster.wall) == 0
+    cluster.one(answer(offered, 200))
+    cluster.wall += 11
+    cluster.one(in_dialog("BYE"))
+    assert cluster.get(Account, "alice").spent == 200_000
+
+
+@pytest.mark.parametrize("text", ["89", "soon", "-1", "1.5"])
+def test_an_interval_shorter_than_the_rfc_allows_is_refused(text):
+    with pytest.raises(SettingsError, match=r"--session-expires: .* is not a whole number of seconds from 90 on"):
+        parse_arguments([f"--session-expires={text}"])
+    assert parse_arguments(["--session-expires", "0"]).session_expires == 0
