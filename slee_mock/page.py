@@ -91,7 +91,7 @@ def render(board: Board) -> str:
     colours = {member["name"]: index % 3 for index, member in enumerate(board.members["members"])}
     main = "".join([
         "<h2>Calls</h2>", _calls(board.calls, colours),
-        "<h2>Who can be reached</h2>", _bindings(board.bindings["bindings"]),
+        "<h2>Who can be reached</h2>", _bindings(board.bindings),
         "<h2>Servers of this cluster</h2>", _members(board.members, status["name"]),
         "<h2>What this server handled</h2>", _handled(status),
     ])  # fmt: skip
@@ -147,18 +147,20 @@ def _shares(carried: Iterable[Mapping[str, Any]], colours: Mapping[str, int]) ->
     return f'<div class="wide"><div class="bar" aria-hidden="true">{bar}</div><p class="shares small">{words}</p></div>'
 
 
-def _bindings(bindings: list[Mapping[str, Any]]) -> str:
-    if not bindings:
-        return '<p class="card small">Nobody is registered now.</p>'
+def _bindings(bindings: Mapping[str, Any]) -> str:
+    users, shown = bindings["users"], bindings["shown"]
+    more = f'<p class="small">The newest {shown:,} of {users:,} users</p>' if users > shown else ""
+    if not bindings["bindings"]:
+        return f'{more}<p class="card small">Nobody is registered now.</p>'
     rows = "".join(
         f'<div class="row"><span><span class="who">{_text(each["name"] or each["aor"])}</span>'
         f' <span class="small">{_text(each["aor"]) if each["name"] else ""}</span></span>'
         f'<span class="second small">{_text(each["contact"])}'
         f' <span class="whole">through {_text(each["server"])}</span></span>'
         f'<span class="number small">{_duration(each["expires"])} left</span></div>'
-        for each in bindings
+        for each in bindings["bindings"]
     )
-    return f'<div class="card rows">{rows}</div>'
+    return f'{more}<div class="card rows">{rows}</div>'
 
 
 def _members(members: Mapping[str, Any], own_name: str) -> str:

@@ -41,11 +41,12 @@ class Board:
 def board(view: View, health: Health, wall: float) -> Board:
     bills = sorted(view.scan(Bill, MOST_CALLS), key=lambda bill: -bill.offered)
     users = view.scan(Bindings, MOST_USERS)
+    contacts = [each for user in users for each in _bindings(user, wall)]
     members = sorted(view.scan(Member), key=lambda member: member.name)
     head = {"server": health.member.name, "now": wall}
     return Board(
         calls={**head, "calls": [_call(bill, wall) for bill in bills]},
-        bindings={**head, "bindings": [each for user in users for each in _bindings(user, wall)]},
+        bindings={**head, "users": view.count(Bindings), "shown": len(users), "bindings": contacts},
         members={**head, "members": [_member(member, wall) for member in members]},
         status=_status(health),
     )
@@ -110,8 +111,10 @@ def metrics(board: Board) -> str:
         *(f'slee_dropped_total{{reason="{name}"}} {count}' for name, count in status["dropped"].items()),
         "# HELP slee_sent_total Datagrams sent.", "# TYPE slee_sent_total counter",
         f"slee_sent_total {status['sent']}",
-        "# HELP slee_bindings Contacts that can be reached now.", "# TYPE slee_bindings gauge",
+        "# HELP slee_bindings Contacts that can be reached now, of the newest users.", "# TYPE slee_bindings gauge",
         f"slee_bindings {len(board.bindings['bindings'])}",
+        "# HELP slee_users Users who are registered, or lately were.", "# TYPE slee_users gauge",
+        f"slee_users {board.bindings['users']}",
         "# HELP slee_running_calls Calls among the newest that have not ended.", "# TYPE slee_running_calls gauge",
         f"slee_running_calls {sum(not call['final'] for call in board.calls['calls'])}",
         "# HELP slee_member_alive Whether a member of the cluster shows signs of life.",

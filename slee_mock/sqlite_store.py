@@ -64,6 +64,11 @@ class SqliteStore:
             ).fetchall()
         return [(key, Row(text, version)) for key, text, version in found]
 
+    def count(self, kind: str) -> int:
+        with self._errors():
+            (found,) = self._connection.execute("SELECT count(*) FROM record WHERE kind = ?", (kind,)).fetchone()
+        return int(found)
+
     def due(self, wall: float, limit: int) -> list[tuple[str, str]]:
         with self._errors():
             return self._connection.execute(

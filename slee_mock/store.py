@@ -1,4 +1,4 @@
-"""The contract of the cluster's store: get, save if version, remove if version, scan, what is due; and the view
+"""The contract of the cluster's store: get, save if version, remove if version, scan, count, what is due; and the view
 through which one event uses it.
 
 Pure. An implementation keeps rows of text under (kind, key), each with a version that grows by one at every save.
@@ -51,6 +51,9 @@ class Store(Protocol):
     def scan(self, kind: str, limit: int | None = None, skip: int = 0) -> list[tuple[str, Row]]:
         """Rows with their keys, the one created last first, without the first `skip`, at most `limit`."""
 
+    def count(self, kind: str) -> int:
+        """How many rows of this kind there are, without reading them."""
+
     def due(self, wall: float, limit: int) -> list[tuple[str, str]]:
         """(kind, key) of the rows whose timers have run out by `wall`, the earliest first, at most `limit`. A row
         stays due until a save or its removal stops the timer: so what a dead server began to handle another ends."""
@@ -80,6 +83,9 @@ class View:
     def scan(self, kind: type[R], limit: int | None = None, skip: int = 0) -> list[R]:
         """Straight from the store; what is staged is not in it."""
         return [_read(kind, key, row) for key, row in self._store.scan(kind.KIND, limit, skip)]
+
+    def count(self, kind: type[Record]) -> int:
+        return self._store.count(kind.KIND)
 
     def stage(self, records: Iterable[Record]) -> None:
         for record in records:

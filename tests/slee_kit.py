@@ -56,6 +56,10 @@ class DictStore:
         rows = [(key, row) for (each, key), row in self.rows.items() if each == kind]
         return rows[::-1][skip:][:limit]
 
+    def count(self, kind: str) -> int:
+        self._check()
+        return sum(each == kind for each, _ in self.rows)
+
     def due(self, wall: float, limit: int) -> list[tuple[str, str]]:
         self._check()
         ripe = sorted((due, place) for place, due in self.timers.items() if due <= wall)

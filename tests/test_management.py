@@ -109,6 +109,16 @@ def test_a_scraper_gets_prometheus_text(site):
     assert all(re.fullmatch(r'[a-z_]+(\{[a-z]+="[^"]*"\})? [0-9.]+', line) for line in samples)
 
 
+def test_of_many_users_the_newest_are_shown_and_all_are_counted(site, monkeypatch):
+    monkeypatch.setattr("slee_mock.report.MOST_USERS", 3)
+    for number in range(5):
+        site.ask(register(user=f"user{number}"))
+    found = site.json("/bindings")
+    assert (found["users"], found["shown"], len(found["bindings"])) == (5, 3, 3)
+    assert "The newest 3 of 5 users" in site.get("/")[1]
+    assert "slee_users 5\n" in site.get("/metrics")[1]
+
+
 class Elements(HTMLParser):
     """Which elements and attributes a browser would make of a page."""
 

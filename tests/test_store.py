@@ -58,6 +58,7 @@ def test_scan_gives_one_kind_newest_first_and_no_more_than_asked(store):
     store.save([Change("bill", "c0", "changed", 1)])
     assert [key for key, _ in store.scan("bill")] == ["c4", "c3", "c2", "c1", "c0"]
     assert store.scan("bill", 2) == [("c4", Row("4", 1)), ("c3", Row("3", 1))]
+    assert [store.count(kind) for kind in ("bill", "call", "member")] == [5, 5, 0]
 
 
 def test_rows_are_due_when_their_time_has_come_the_earliest_first_and_no_more_than_asked(store):
