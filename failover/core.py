@@ -114,7 +114,8 @@ class Core(Members):
     def _from_server(self, request: Request, row: Row, now: float, branch: str) -> Outcome:
         """A server's request: to its next Route, else to its Request-URI, as far as they are addresses."""
         if request.method == "ACK":
-            self.inflight.came_through((request.vias[:2][-1].branch, "ACK", 0, request.to_tag))
+            through = self.inflight.came_through((request.vias[:2][-1].branch, "ACK", 0, request.to_tag))
+            self.table.by_name[row.leg].has_handled(through)
         try:
             routes = request.routes
             target = (routes[0].uri if routes else Uri.parse(request.uri)).address()
@@ -194,10 +195,12 @@ class Core(Members):
         if row.leg != PHONES:
             sender = self.table.by_name[row.leg]
             sender.responses += 1
-            self.inflight.came_through((branch, method, response.status, response.to_tag))
+            sender.has_handled(self.inflight.came_through((branch, method, response.status, response.to_tag)))
             sender.answered = now
             if response.status >= 200:
-                resumed = self._settle(self.inflight.answered((branch, method)), row.leg, now)
+                answered = self.inflight.answered((branch, method))
+                sender.has_handled(answered)
+                resumed = self._settle(answered, row.leg, now)
                 if method == "INVITE" and response.status >= 300:
                     self.inflight.refused(branch, row.leg)
         outcome = self._return(response, row, now)

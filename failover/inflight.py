@@ -72,12 +72,13 @@ class InFlight:
         self._octets += len(row.data)
         self._bound(row.since)
 
-    def came_through(self, key: EchoKey) -> None:
+    def came_through(self, key: EchoKey) -> Row | None:
         """The server has passed it on, so nobody needs to do it again. A phone that is told twice that another one
         rings may be told so after the answer."""
         row = self._passed.pop(key, None)
         if row:
             self._octets -= len(row.data)
+        return row
 
     def server_of(self, branch: str, method: str) -> str | None:
         """Who has this request, or the INVITE that it belongs to."""

@@ -15,6 +15,7 @@ from failover.settings import CALL_ID
 from failover.table import Server, ServerTable, Wish
 
 REMEMBERED_FAILOVERS = 100
+LAST = 5  # times as many misses until the last living server is given up: nobody else would answer sooner
 REPLAYED_AT_ONCE = 16  # a millisecond or two of work, then others have their turn
 
 
@@ -37,7 +38,8 @@ class Members:
         if not server:
             return NOTHING
         hot, was, left = self.table.hot, server.health, server.leaving
-        server.turn(was.after(signal, now, why, self.fall, self.rise, alone=hot is None))
+        fall = self.fall * LAST if self.is_last(server) else self.fall
+        server.turn(was.after(signal, now, why, fall, self.rise, alone=hot is None))
         if signal is ANSWER:
             server.seen, server.answered = True, now
         elif signal is MISS:
@@ -52,6 +54,10 @@ class Members:
             heirs = [event for heir in self.table.welcome(now, self.rise) for event in self._state(heir, now).events]
             return self._move(server, now, server is hot, Outcome((), (*outcome.events, *heirs)))
         return outcome
+
+    def is_last(self, server: Server) -> bool:
+        """Does no other one live?"""
+        return not any(other.health.alive for other in self.table.servers if other is not server)
 
     def farewell(self, name: str, leaving: bool, now: float) -> Outcome:
         """A server that registered itself wants no new calls from now on, or wants them again."""

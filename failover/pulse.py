@@ -5,6 +5,9 @@ tenth of an interval, or twice the way there and back), it is asked once more at
 that question instead of waiting for the next heartbeat; and again every moment for `fall` intervals, so that a network
 which loses every third datagram does not look like death. Each interval of silence is a miss.
 
+Overload is not death: a server that is too busy for its heartbeats but answers what it was sent a moment ago lives. One
+that merely repeats itself proves little, for a hung server's timers do that too.
+
 How often luck alone looks like death: a question and its answer both arrive with (1 - loss)^2, so at 30 % loss each way
 51 % fail. A heartbeat that fails is followed by 28 more questions before its server is given up (fall 3, 0.145 s, one
 every 0.005 s): 0.51^29 = 3e-9 for each of 20 heartbeats a second, once in six months. At 20 % loss 0.36^29: never.
@@ -15,7 +18,7 @@ from __future__ import annotations
 from collections import deque
 
 MOMENT = 0.1  # of an interval
-TRUST = 20  # intervals without an answered heartbeat after which nothing else a server says is taken for life
+TRUST = 20  # intervals without an answer to anything, after which nothing else a server says is taken for life
 REMEMBERED_TRIPS = 8
 
 
@@ -26,7 +29,8 @@ class Pulse:
         self.interval, self.fall = interval, fall
         self._silent: float | None = None  # since when something waits for an answer and nothing was heard
         self._misses = 0  # told, of this silence
-        self._sent = self._answered = now  # the last message passed on to it; the last heartbeat that was answered
+        self._sent = now  # the last message passed on to it
+        self._answered = now  # the last heartbeat that was answered, or when a later message that it answered was sent
         self._asked = float("-inf")  # the last heartbeat; the first is due at once, whatever the interval
         self._trips: deque[float] = deque(maxlen=REMEMBERED_TRIPS)  # there and back, seconds
 
@@ -58,10 +62,12 @@ class Pulse:
         self._trips.append(now - asked)
         self._silent, self._misses = (None if self._sent <= asked else now), 0
 
-    def spoke(self, now: float, owing: bool) -> bool:
-        """It sent something else; `owing`: requests still wait for answers. True if that is a sign of life, which it is
-        not for ever: what a hung server's timers repeat proves little."""
-        if now - self._answered > TRUST * self.interval:
+    def spoke(self, now: float, owing: bool, fresh: float = float("-inf"), last: bool = False) -> bool:
+        """It sent something else; `owing`: requests still wait for answers; `fresh`: when the youngest message that it
+        has answered or passed on was sent to it. True if that is a sign of life, which it is not for ever: what a hung
+        server's timers repeat proves little, unless it is the `last` one and there is nobody better."""
+        self._answered = max(self._answered, fresh)
+        if not last and now - self._answered > TRUST * self.interval:
             return False
         self._silent, self._misses = (now if owing else None), 0
         return True

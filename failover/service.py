@@ -152,10 +152,11 @@ class Forwarder:
         if leg == PHONES and not self._limit.admits(data, source[0], now):
             self._limited(source, now)
             return
+        outcome = self._core.receive(data, leg, source, now)
         link = self._links.get(leg)
         if link:
             self._vigil.spoke(link, now)
-        self._carry_out(self._core.receive(data, leg, source, now))
+        self._carry_out(outcome)
 
     def _limited(self, source: Address, now: float) -> None:
         """Costs as little as can be: of this there may be more than of all else."""

@@ -8,6 +8,7 @@ from hashlib import blake2b
 
 from failover.convergence import session
 from failover.health import Health
+from failover.inflight import Row
 from failover.settings import CALL_ID, ServerLine
 from plumbing.address import Address
 from sip.branch import keyed_hash
@@ -34,8 +35,8 @@ class Server:
     that names it in a Record-Route: keyed, so that nobody can make one up."""
 
     __slots__ = (
-        "address", "answered", "downtime", "falls", "farewell", "fell", "health", "hint", "leaving", "misses", "name",
-        "requests", "responses", "seen", "took", "wish",
+        "address", "answered", "downtime", "falls", "farewell", "fell", "fresh", "health", "hint", "leaving", "misses",
+        "name", "requests", "responses", "seen", "took", "wish",
     )  # fmt: skip
 
     def __init__(self, line: ServerLine, health: Health, key: bytes) -> None:
@@ -48,11 +49,17 @@ class Server:
         self.requests = 0  # passed on to it
         self.responses = 0  # heard from it
         self.answered: float | None = None  # when it was heard last, heartbeats too
+        self.fresh = float("-inf")  # when the youngest message that it has answered or passed on came to the forwarder
         self.took: float | None = None  # seconds its last answer to a heartbeat took
         self.misses = 0  # intervals without an answer to a heartbeat
         self.falls = 0  # times it went down
         self.fell: float | None = None  # since when it is not alive
         self.downtime = 0.0  # seconds before that
+
+    def has_handled(self, row: Row | None) -> None:
+        """What was in flight to it has come back from it."""
+        if row and row.server == self.name:
+            self.fresh = max(self.fresh, row.since)
 
     def turn(self, health: Health) -> None:
         """Its health is another now."""

@@ -77,8 +77,10 @@ class Vigil:
 
     def spoke(self, link: Link, now: float) -> None:
         """It sent a message. What a server behind the fence says is no sign of life."""
-        health = link.server.health
-        if health.alive and link.pulse.spoke(now, self._core.inflight.owing) and health.state is FAILING:
+        health, owing = link.server.health, self._core.inflight.owing
+        if not health.alive or not link.pulse.spoke(now, owing, link.server.fresh, self._core.is_last(link.server)):
+            return
+        if health.state is FAILING:
             self._carry_out(self._core.signal(link.server.name, ANSWER, now, "sends messages"))
 
     def hear(self, link: Link) -> None:
@@ -108,9 +110,10 @@ class Vigil:
     # -- the timer --------------------------------------------------------------------------------------------------
 
     def _look(self) -> None:
-        late = time.monotonic() - self._due > self._interval  # we slept, so nobody's silence means anything
+        due = self._due
         for link in list(self._links.values()):
-            self._judge(link, late)
+            # We slept, or were busy with the one before, so its silence means nothing.
+            self._judge(link, late=time.monotonic() - due > self._interval)
         hopeful = [link.pulse.deadline(self._hopeful(link)) for link in self._links.values()]
         now = time.monotonic()
         self._look_at(max(now, min(hopeful, default=now + self._interval)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from forwarder_kit import ALICE, SERVERS, head, make_core, request
+from forwarder_kit import ALICE, SERVERS, answer, head, make_core, request
 
 from failover.health import ANSWER, DOWN, MISS, REFUSED, UP
 from failover.members import REPLAYED_AT_ONCE
@@ -28,6 +28,32 @@ def test_a_replay_goes_on_from_server_to_server_until_nobody_is_left():
     refused = core.signal("server3", REFUSED, 101.002, "refused")
     assert to(refused) == [PHONES] and head(refused.sends[0].data)[0].startswith("SIP/2.0 503")
     assert len(core.inflight) == 0 and core.counters["replayed"] == 3
+
+
+def test_what_a_server_answers_tells_how_lately_it_was_at_work():
+    core = make_core()
+    server1, server2 = core.table.servers
+    asked = phone(core, now=100.0).sends[0].data
+    core.receive(answer(asked), "server1", SERVERS["server1"], 103.0)
+    assert server1.fresh == 100.0
+    core.receive(answer(asked), "server1", SERVERS["server1"], 104.0)
+    assert server1.fresh == 100.0 and server2.fresh < 0, "saying it again is no work, and none of somebody else's"
+
+
+def test_the_last_living_server_is_given_up_later_for_nobody_else_would_answer_sooner():
+    core = make_core()
+    for _ in range(3):
+        core.signal("server1", MISS, 100.1, "silent")
+    for _ in range(14):
+        core.signal("server2", MISS, 100.7, "silent")
+    assert [server.health.alive for server in core.table.servers] == [False, True]
+    core.signal("server2", MISS, 100.75, "silent")
+    assert core.table.hot is None
+    core = make_core()
+    for _ in range(3):
+        core.signal("server1", MISS, 100.1, "silent")
+    core.signal("server2", REFUSED, 100.2, "refused")
+    assert core.table.hot is None, "what is certain counts at once"
 
 
 def test_much_is_replayed_in_pieces_the_oldest_first_so_that_others_have_their_turn():
