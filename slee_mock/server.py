@@ -22,6 +22,7 @@ from slee_mock import management, report
 from slee_mock.enrolment import Enrolment, Owed
 from slee_mock.event import Arrival, Outcome, RequestEvent, ResponseEvent, Send
 from slee_mock.heartbeat import Heartbeat, is_heartbeat
+from slee_mock.inbox import Inbox
 from slee_mock.record import SIGN_OF_LIFE, Member, Secret
 from slee_mock.retention import Retention
 from slee_mock.router import Router
@@ -36,7 +37,7 @@ log = logging.getLogger(__name__)
 
 HEARTBEATS = "heartbeats"  # counted, not logged: twenty of them a second would bury everything else
 
-BATCH = 64  # datagrams per turn, so that timers and questions get theirs
+BATCH = 16  # datagrams per turn, so that timers and questions get theirs
 OPENING = 15.0  # seconds to open a store that others are opening too
 LEAVING = 5.0  # seconds at most in which a server that has taken leave serves what it still has
 QUIET = 0.5  # seconds without a message of a call, after which nothing can be on its way to it
@@ -60,6 +61,7 @@ class Server:
         self._started = time.monotonic()
         self._counts: collections.Counter[tuple[str, str]] = collections.Counter()
         self._next_log = 0.0
+        self._inbox, self._working = Inbox(), False
         self._retention = Retention()
         self._enrolment: Enrolment | None = None
         self._owed = Owed()
@@ -204,21 +206,27 @@ class Server:
         self._loop.at(time.monotonic() + (SWEEPING if more else SWEPT), self._sweep)
 
     def _readable(self, sock: socket.socket) -> None:
-        for _ in range(BATCH):
-            try:
-                data, source = sock.recvfrom(65_535)
-            except BlockingIOError:
-                return
-            except OSError:  # Windows reports what became of an earlier send here
-                continue
-            if data.strip(b"\r\n\0"):
-                self._received(sock, data, source[:2])
+        self._inbox.fill(sock)
+        self._work_on(sock)
+
+    def _work_on(self, sock: socket.socket) -> None:
+        """A little of what waits, then timers, questions and what has come meanwhile have their turn."""
+        for datagram in self._inbox.take(BATCH):
+            if datagram.data.strip(b"\r\n\0"):
+                self._received(sock, *datagram)
             else:
                 self._counts["dropped", "keepalive"] += 1
+        if self._inbox and not self._working:
+            self._working = True
+            self._loop.post(lambda: self._work_again(sock))
 
-    def _received(self, sock: socket.socket, data: bytes, source: Address) -> None:
+    def _work_again(self, sock: socket.socket) -> None:
+        self._working = False
+        self._work_on(sock)
+
+    def _received(self, sock: socket.socket, data: bytes, source: Address, wall: float) -> None:
         try:
-            event = self._router.event(data, source, time.time())
+            event = self._router.event(data, source, wall)
         except RemoteProtocolError:
             self._counts["dropped", "unreadable"] += 1
             return

@@ -1,0 +1,53 @@
+"""What has come and was not handled yet: heartbeats first, the rest in its order.
+
+A server with much to do is not a dead one, so the forwarder's question whether it lives does not wait behind the work.
+Emptying the socket at once also keeps the system from dropping what its buffer cannot hold.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections import deque
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from plumbing.address import Address
+
+MOST_WAITING = 10_000  # datagrams; seconds of work, what comes then waits in the socket's buffer
+FIRST = b"OPTIONS "
+
+
+class Datagram(NamedTuple):
+    """`wall`: when it was read, which under load is long before it is handled."""
+
+    data: bytes
+    source: Address
+    wall: float
+
+
+class Inbox:
+    def __init__(self) -> None:
+        self._first: deque[Datagram] = deque()
+        self._rest: deque[Datagram] = deque()
+
+    def __len__(self) -> int:
+        return len(self._first) + len(self._rest)
+
+    def fill(self, sock: socket.socket) -> None:
+        """Takes all that a non-blocking socket holds, and there is room for."""
+        while len(self) < MOST_WAITING:
+            try:
+                data, source = sock.recvfrom(65_535)
+            except BlockingIOError:
+                return
+            except OSError:  # Windows reports what became of an earlier send here
+                continue
+            queue = self._first if data.startswith(FIRST) else self._rest
+            queue.append(Datagram(data, source[:2], time.time()))
+
+    def take(self, most: int) -> Iterator[Datagram]:
+        """The next ones. Of more questions than that, every other one lets the rest have its turn."""
+        for n in range(min(most, len(self))):
+            queue = self._first if self._first and (n % 2 == 0 or not self._rest) else self._rest
+            yield queue.popleft()

@@ -1,0 +1,52 @@
+"""What a busy server handles first."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from plumbing.udp import bind_udp
+from slee_mock import inbox
+from slee_mock.inbox import Inbox
+
+
+@pytest.fixture
+def pair():
+    """(a socket that hears, one that is connected to it)"""
+    with bind_udp(("127.0.0.1", 0)) as ours, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as theirs:
+        theirs.connect(ours.getsockname())
+        yield ours, theirs
+
+
+def filled(pair, *sent):
+    ours, theirs = pair
+    for data in sent:
+        theirs.send(data)
+    waiting = Inbox()
+    waiting.fill(ours)
+    return waiting
+
+
+def taken(waiting, most):
+    return [datagram.data for datagram in waiting.take(most)]
+
+
+def test_a_heartbeat_does_not_wait_behind_the_work(pair):
+    waiting = filled(pair, b"INVITE 1", b"INVITE 2", b"BYE 3", b"OPTIONS 4")
+    assert taken(waiting, 2) == [b"OPTIONS 4", b"INVITE 1"]
+    assert taken(waiting, 9) == [b"INVITE 2", b"BYE 3"] and len(waiting) == 0
+
+
+def test_a_flood_of_questions_leaves_the_work_every_other_turn(pair):
+    waiting = filled(pair, *[f"OPTIONS {n}".encode() for n in range(8)], b"INVITE 1", b"INVITE 2")
+    assert taken(waiting, 4) == [b"OPTIONS 0", b"INVITE 1", b"OPTIONS 1", b"INVITE 2"]
+    assert len(taken(waiting, 99)) == 6
+
+
+def test_what_there_is_no_room_for_stays_in_the_socket(pair, monkeypatch):
+    monkeypatch.setattr(inbox, "MOST_WAITING", 2)
+    waiting = filled(pair, b"BYE 1", b"BYE 2", b"BYE 3")
+    assert taken(waiting, 9) == [b"BYE 1", b"BYE 2"]
+    waiting.fill(pair[0])
+    assert taken(waiting, 9) == [b"BYE 3"]
