@@ -13,6 +13,7 @@ from slee_mock.server import Server
 from slee_mock.services import DeployError
 from slee_mock.settings import Settings, SettingsError, parse_arguments
 from slee_mock.store import StoreDown
+from slee_mock.stores import store_name
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -53,7 +54,7 @@ def _asked(wishes: queue.SimpleQueue[int], seconds: float) -> bool:
 
 
 def _greet(settings: Settings) -> None:
-    print(f"{settings.name} keeps calls, bindings and bills in {settings.store}")
+    print(f"{settings.name} keeps calls, bindings and bills in {store_name(settings.store)}")
     asked = "no passwords asked" if settings.users is None else f"{len(settings.users)} users with passwords"
     print(f"tariff {settings.tariff} {settings.currency}; {asked}")
     if settings.management:

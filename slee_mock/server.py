@@ -29,8 +29,8 @@ from slee_mock.router import Router
 from slee_mock.service import Telling
 from slee_mock.services import Context, assemble
 from slee_mock.settings import Settings
-from slee_mock.sqlite_store import SqliteStore
 from slee_mock.store import Conflict, Store, StoreDown, View
+from slee_mock.stores import open_store
 from slee_mock.timers import Timers
 
 log = logging.getLogger(__name__)
@@ -113,7 +113,7 @@ class Server:
     def _open(self) -> None:
         settings, sock = self._settings, self._sock
         assert sock is not None
-        self._store = SqliteStore(settings.store)
+        self._store = open_store(settings.store)
         address = format_address(sock.getsockname()[:2])
         context = Context(settings.name, address, _cluster_key(self._store), settings.tariff, settings.currency,
                           settings.users, settings.realm, settings.session_expires, settings.deploy)  # fmt: skip

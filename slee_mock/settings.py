@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from plumbing.address import Address, parse_address
 from sip import VERSION
 from slee_mock.billing import Tariff
 from slee_mock.session import LEAST
+from slee_mock.stores import store_name
 
 
 class SettingsError(ValueError):
@@ -22,7 +23,7 @@ class Settings:
     name: str
     listen: Address
     forwarder: Address
-    store: str
+    store: str = field(repr=False)  # a URL may have a password in it
     management: Address | None = None  # None: no page
     users: dict[str, str] | None = None  # None: nobody is asked for a password
     realm: str = "failover.test"
@@ -48,7 +49,7 @@ def parse_arguments(arguments: Sequence[str]) -> Settings:
         name=options.name,
         listen=_reachable("--listen", _address("--listen", options.listen)),
         forwarder=_reachable("--forwarder", _address("--forwarder", options.forwarder, port=True)),
-        store=options.store,
+        store=_store("--store", options.store),
         management=_address("--management", options.management) if options.management else None,
         users=read_users(options.users) if options.users else None,
         realm=options.realm,
@@ -100,6 +101,14 @@ def _reachable(option: str, address: Address) -> Address:
     return address
 
 
+def _store(option: str, where: str) -> str:
+    try:
+        store_name(where)
+    except ValueError as error:
+        raise SettingsError(f"{option}: {error}") from None
+    return where
+
+
 def _seconds(option: str, text: str) -> float:
     if not re.fullmatch(r"\d{1,4}(\.\d{1,3})?", text, re.ASCII) or not 0.05 <= float(text) <= 3600:
         raise SettingsError(f"{option}: '{text}' is not a time in seconds from 0.05 to 3600")
@@ -123,7 +132,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--listen", default="127.0.0.1:5070", metavar="HOST:PORT", help="UDP address for SIP (127.0.0.1:5070)")
     add("--forwarder", default="127.0.0.1:5060", metavar="HOST:PORT",
         help="where everything is sent to (127.0.0.1:5060)")  # fmt: skip
-    add("--store", default="cluster.db", metavar="FILE", help="the cluster's SQLite file (cluster.db)")
+    add("--store", default="cluster.db", metavar="FILE|URL",
+        help="the cluster's SQLite file (cluster.db), or redis://[:PASSWORD@]HOST:PORT[/DB], or "
+        "redis+sentinel://[:PASSWORD@]HOST:PORT,HOST:PORT/MASTER[/DB]")  # fmt: skip
     add("--management", default="127.0.0.1:8071", metavar="HOST:PORT",
         help="address of the management page; empty: none (127.0.0.1:8071)")  # fmt: skip
     add("--users", default="", metavar="FILE", help="lines user:password; then phones must know theirs")

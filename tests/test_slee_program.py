@@ -2,76 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import signal
 import socket
 import sqlite3
 import subprocess
-import sys
-import urllib.request
 
 import pytest
+from program_kit import HELLO, Forwarder, Program
 from slee_kit import answer, in_dialog, invite, phone_request, register
 
-from sip.message import Response, parse
-
-HELLO = 20.0  # seconds a process may take to start on a busy computer
-
-
-class Forwarder:
-    """The one socket that servers send to."""
-
-    def __init__(self, port: int) -> None:
-        self.sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.sock.bind(("127.0.0.1", port))
-        self.sock.settimeout(5.0)
-        self.address = f"127.0.0.1:{port}"
-
-    def send(self, message, server):
-        self.sock.sendto(message.to_bytes(), ("127.0.0.1", server.port))
-
-    def ask(self, message, server):
-        """Sends and returns what comes of it."""
-        self.send(message, server)
-        return parse(self.sock.recv(65_535))
-
-
-class Program:
-    def __init__(self, name, store, forwarder, port, page, *options):
-        self.name, self.port = name, port
-        self.page = f"http://127.0.0.1:{page}"
-        self.argv = [
-            sys.executable, "-S", "-m", "slee_mock", "--name", name, "--listen", f"127.0.0.1:{port}",
-            "--forwarder", forwarder, "--store", str(store), "--management", f"127.0.0.1:{page}", *options,
-        ]  # fmt: skip
-        self.process = None
-
-    def start(self):
-        self.process = subprocess.Popen(self.argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        lines = []
-        for line in self.process.stdout:
-            lines.append(line)
-            if line.startswith("ready: "):
-                return self
-        pytest.fail(f"{self.name} did not start: {lines} {self.process.communicate()[1]}")
-
-    def read(self, path):
-        with urllib.request.urlopen(self.page + path, timeout=HELLO) as answer:
-            return json.load(answer)
-
-    def end(self, number):
-        """Sends the signal and returns the exit status and what went to stderr."""
-        self.process.send_signal(number)
-        return self.process.wait(HELLO), self.process.stderr.read()
-
-    def close(self):
-        if self.process:
-            with contextlib.suppress(ProcessLookupError):
-                self.process.kill()
-            self.process.wait(HELLO)
-            self.process.stdout.close()
-            self.process.stderr.close()
+from sip.message import Response
 
 
 @pytest.fixture

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from slee_mock.redis_place import RedisPlace
 from slee_mock.settings import SettingsError, parse_arguments
+from slee_mock.stores import store_name
 
 
 def test_without_arguments_it_is_the_readmes_server():
@@ -41,3 +43,30 @@ def test_the_line_of_a_faulty_user_is_named(tmp_path, lines, sentence):
     (tmp_path / "users").write_text(lines)
     with pytest.raises(SettingsError, match=sentence):
         parse_arguments(["--users", str(tmp_path / "users")])
+
+
+@pytest.mark.parametrize(("where", "sentence"), [
+    ("http://127.0.0.1", "'http://' is not known here; write a file's name, redis://127.0.0.1:6379/0 or"),
+    ("redis://localhost:6379", "'localhost' is not an IP address in 'localhost:6379'; write it as in redis://127"),
+    ("redis://127.0.0.1", "'127.0.0.1' has no port"),
+    ("redis://127.0.0.1:0/0", "nobody can be reached at port 0"),
+    ("redis://127.0.0.1:6379/one", "'one' is not a database's number"),
+    ("redis://bob:secret@127.0.0.1:6379", "a password stands alone here, behind a colon"),
+    ("redis://127.0.0.1:6379,127.0.0.2:6379", "several addresses are those of Sentinels"),
+    ("redis+sentinel://127.0.0.1:26379", "the master's name is missing; write it behind the Sentinels"),
+    ("redis+sentinel://:secret@127.0.0.1:26379,sentinel2:26379/m/0", "'sentinel2' is not an IP address"),
+])  # fmt: skip
+def test_a_faulty_address_of_the_store_is_told_with_a_good_one_and_without_its_password(where, sentence):
+    with pytest.raises(SettingsError, match=f"--store: .*{sentence}") as told:
+        parse_arguments(["--store", where])
+    assert "secret" not in str(told.value)
+
+
+def test_the_stores_address_is_shown_without_its_password():
+    where = "redis+sentinel://:s%40cret@10.0.0.1:26379,[2001:db8::1]:26380/calls/2"
+    settings = parse_arguments(["--store", where])
+    assert settings.store == where and "cret" not in repr(settings)
+    place = RedisPlace.parse(where)
+    assert (place.password, place.master, place.db) == ("s@cret", "calls", 2)
+    assert place.addresses == (("10.0.0.1", 26379), ("2001:db8::1", 26380))
+    assert store_name(where) == "redis+sentinel://10.0.0.1:26379,[2001:db8::1]:26380/calls/2"

@@ -9,18 +9,87 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import pytest
+from parties_kit import free_port
+from redis_kit import RedisProgram, needs_redis
 from slee_kit import DictStore
 
 from slee_mock.record import Bill, Binding, Bindings, Carrier, Record, from_json, to_json
+from slee_mock.redis_place import RedisPlace
+from slee_mock.redis_store import RedisStore
 from slee_mock.sqlite_store import SqliteStore
 from slee_mock.store import Change, Conflict, Row, StoreDown, View
 
+PATIENT = 10.0  # seconds; what is asked here is what a store answers, not how soon
 
-@pytest.fixture(params=["dict", "sqlite"])
-def store(request, tmp_path):
-    made = DictStore() if request.param == "dict" else SqliteStore(str(tmp_path / "cluster.db"))
-    yield made
-    made.close()
+
+@pytest.fixture(scope="module")
+def redis_server(tmp_path_factory):
+    server = RedisProgram(tmp_path_factory.mktemp("redis"), free_port()).start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(params=["dict", "sqlite", pytest.param("redis", marks=needs_redis)])
+def open_store(request, tmp_path):
+    """open_store() -> one more connection to the same rows, of which there are none yet."""
+    made = []
+    if request.param == "redis":
+        server = request.getfixturevalue("redis_server")
+        server.says("FLUSHALL")
+        place = RedisPlace.parse(server.url)
+    shared = DictStore()
+
+    def connect():
+        if request.param == "redis":
+            made.append(RedisStore(place, patience=PATIENT))
+        else:
+            made.append(shared if request.param == "dict" else SqliteStore(str(tmp_path / "cluster.db"), PATIENT))
+        return made[-1]
+
+    yield connect
+    for each in made:
+        each.close()
+
+
+@pytest.fixture
+def store(open_store):
+    return open_store()
+
+
+def test_who_comes_second_sees_what_the_first_saved_and_conflicts_with_it(open_store):
+    one, two = open_store(), open_store()
+    one.save([Change("call", "c1", "x", 0)])
+    assert two.get("call", "c1") == Row("x", 1)
+    two.save([Change("call", "c1", "y", 1)])
+    with pytest.raises(Conflict):
+        one.save([Change("call", "c1", "z", 1)])
+    assert one.get("call", "c1") == Row("y", 2)
+
+
+def test_a_row_that_was_removed_is_gone_and_may_come_anew(store):
+    store.save([Change("call", "c1", "x", 0, 110.0), Change("call", "c2", "x", 0)])
+    store.save([Change("call", "c1", None, 1)])
+    assert store.get("call", "c1") is None and [key for key, _ in store.scan("call")] == ["c2"]
+    with pytest.raises(Conflict):
+        store.save([Change("call", "c1", None, 0)])
+    store.save([Change("call", "c1", "new", 0)])
+    assert store.scan("call") == [("c1", Row("new", 1)), ("c2", Row("x", 1))]
+
+
+def test_scan_goes_on_behind_what_was_seen(store):
+    for number in range(5):
+        store.save([Change("bill", f"c{number}", str(number), 0)])
+    assert [key for key, _ in store.scan("bill", 2, 1)] == ["c3", "c2"]
+    assert [key for key, _ in store.scan("bill", None, 3)] == ["c1", "c0"]
+    assert store.scan("bill", 9, 9) == store.scan("bill", 0) == store.scan("call") == []
+
+
+def test_text_that_is_none_is_the_stores_sentence(store):
+    if isinstance(store, DictStore):
+        pytest.skip("a dict keeps anything")
+    with pytest.raises(StoreDown):
+        store.get("call", "half a character: \udce9")
+    store.save([Change("call", "c1", "x", 0)])
 
 
 def test_what_is_saved_can_be_read_with_its_version(store):

@@ -1,0 +1,24 @@
+"""Which store a word after --store means: a URL is a Redis, all else the name of an SQLite file."""
+
+from __future__ import annotations
+
+from slee_mock.redis_place import RedisPlace
+from slee_mock.redis_store import RedisStore
+from slee_mock.sqlite_store import SqliteStore
+from slee_mock.store import Store
+
+
+def redis_place(where: str) -> RedisPlace | None:
+    """None for a file. Raises ValueError with a sentence for a URL that is none."""
+    return RedisPlace.parse(where) if "://" in where else None
+
+
+def open_store(where: str) -> Store:
+    """Raises StoreDown with a sentence and its remedy. The store belongs to the thread that opened it."""
+    place = redis_place(where)
+    return RedisStore(place) if place else SqliteStore(where)
+
+
+def store_name(where: str) -> str:
+    """What may be shown: without a password."""
+    return str(redis_place(where) or where)

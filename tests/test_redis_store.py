@@ -1,0 +1,217 @@
+"""The store in a real Redis: every trouble it can have is a sentence, passes by itself, and holds nobody up.
+
+What the contract says is tested in test_store.py, Sentinel and a master's death in test_sentinel.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import socket
+import subprocess
+import sys
+import threading
+
+import pytest
+from program_kit import HELLO
+from redis_kit import RedisProgram, needs_redis
+
+from slee_mock.redis_link import PATIENCE, RedisLink
+from slee_mock.redis_place import RedisPlace
+from slee_mock.redis_store import RedisStore
+from slee_mock.store import Change, Conflict, Row, StoreDown
+from slee_mock.stores import open_store, store_name
+
+pytestmark = needs_redis
+
+
+@pytest.fixture
+def server(tmp_path, free_port):
+    made = RedisProgram(tmp_path, free_port()).start()
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def connect(server):
+    """connect(url, patience) -> a store; closed at the end."""
+    with contextlib.ExitStack() as stack:
+        yield lambda url=server.url, patience=5.0: stack.enter_context(
+            contextlib.closing(RedisStore(RedisPlace.parse(url), patience))
+        )
+
+
+def works(store, key):
+    """A condition to wait for: something can be saved."""
+    try:
+        store.save([Change("call", key, "x", 0)])
+    except StoreDown:
+        return False
+    except Conflict:  # an attempt that was given up had been carried out
+        pass
+    return True
+
+
+def test_a_killed_redis_is_a_sentence_and_the_store_works_again_once_it_is_back(server, connect, eventually):
+    store = connect()
+    store.save([Change("call", "c1", "x", 0)])
+    server.kill()
+    with pytest.raises(StoreDown, match=f"the store {server.url} cannot be reached .*; start it"):
+        store.get("call", "c1")
+    server.start()
+    eventually(lambda: works(store, "c2"))
+
+
+def test_a_frozen_redis_costs_one_short_wait_and_then_nobody_waits(server, connect, eventually):
+    store = connect(patience=PATIENCE)
+    server.signal(signal.SIGSTOP)
+    for _ in range(2000):  # one wait each would be minutes
+        with pytest.raises(StoreDown, match=r"does not answer; see why, or start another one"):
+            store.get("call", "c1")
+    server.signal(signal.SIGCONT)
+    eventually(lambda: works(store, "c1"))
+
+
+def test_whoever_asks_again_and_again_does_not_knock_at_the_dead_each_time():
+    with socket.create_server(("127.0.0.1", 0)) as silent, contextlib.ExitStack() as stack:
+        silent.setblocking(False)
+        link = RedisLink(RedisPlace.parse(f"redis://127.0.0.1:{silent.getsockname()[1]}"), PATIENCE)
+        for _ in range(500):
+            with pytest.raises(StoreDown, match="does not answer"):
+                link.command("PING")
+        stack.enter_context(silent.accept()[0])
+        with pytest.raises(BlockingIOError):
+            silent.accept()
+
+
+@pytest.mark.parametrize(
+    ("code", "sentence"),
+    [
+        ("READONLY You can't write against a read only replica.", "is a replica, which cannot be written to; name"),
+        ("LOADING Redis is loading the dataset in memory", "is still loading its data; wait"),
+        ("MASTERDOWN Link with MASTER is down", "is a replica that has lost its master; wait"),
+        ("NOREPLICAS Not enough good replicas to write.", "has fewer replicas than its min-replicas-to-write"),
+        ("ERR Error running script (call to f_1): @user_script:9: -OOM command not allowed", "no memory left"),
+        ("MISCONF Errors writing to the AOF file: No space left", "cannot write to its disk"),
+        ("BUSY Redis is busy running a script.", "is busy with somebody's script"),
+        ("ERR of a kind that nobody has thought of", r"does not work \(.*nobody has thought of.*\); mend that"),
+    ],
+)
+def test_what_a_redis_refuses_with_is_told_in_words(code, sentence):
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def play():
+            connection, _ = listening.accept()
+            with connection:
+                while connection.recv(65_536):
+                    connection.sendall(f"-{code}\r\n".encode())
+
+        thread = threading.Thread(target=play)
+        thread.start()
+        try:
+            with pytest.raises(StoreDown, match=sentence):
+                open_store(f"redis://127.0.0.1:{listening.getsockname()[1]}")
+        finally:
+            thread.join(HELLO)
+
+
+def test_passwords_are_asked_for_checked_and_never_shown(server, connect):
+    server.says("CONFIG", "SET", "requirepass", "s3cret/@: word")
+    with pytest.raises(StoreDown, match="asks for a password; write it before the address"):
+        connect()
+    with pytest.raises(StoreDown, match="refuses the password; correct the one before the @") as refused:
+        connect(f"redis://:wr0ng@127.0.0.1:{server.port}")
+    assert "wr0ng" not in str(refused.value)
+    url = f"redis://:s3cret%2F%40%3A%20word@127.0.0.1:{server.port}/3"
+    store = connect(url)
+    store.save([Change("call", "c1", "x", 0)])
+    assert "s3cret" not in store_name(url) + repr(RedisPlace.parse(url)) + str(RedisPlace.parse(url))
+    server.kill()
+    with pytest.raises(StoreDown) as told:
+        store.get("call", "c1")
+    assert "s3cret" not in str(told.value)
+
+
+def test_a_password_where_none_is_needed_and_a_database_that_is_not_there_are_told(server, connect):
+    with pytest.raises(StoreDown, match="has no password; leave away"):
+        connect(f"redis://:any@127.0.0.1:{server.port}")
+    with pytest.raises(StoreDown, match="does not have a database of that number"):
+        connect(f"redis://127.0.0.1:{server.port}/99")
+
+
+def test_without_the_client_library_the_remedy_is_told(tmp_path):
+    (tmp_path / "redis.py").write_text("raise ImportError('not here')")
+    script = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from slee_mock.__main__ import main\n"
+    script += "sys.exit(main(['--store', 'redis://127.0.0.1:1/0', '--listen', '127.0.0.1:0', '--management', '']))"
+    done = subprocess.run([sys.executable, "-S", "-c", script], capture_output=True, text=True, timeout=HELLO)
+    assert done.returncode == 1
+    assert done.stderr == "slee_mock: a store in Redis needs Python's client library for it: pip install redis\n"
+
+
+def test_a_replica_is_not_taken_for_the_store(server, connect, tmp_path, free_port):
+    replica = RedisProgram(tmp_path, free_port(), f"replicaof 127.0.0.1 {server.port}").start()
+    try:
+        with pytest.raises(StoreDown, match="is a replica, which cannot be written to; name the master"):
+            connect(replica.url)
+    finally:
+        replica.stop()
+
+
+def test_a_redis_that_forgot_our_scripts_or_takes_no_changes_now_is_no_harm(server, connect, eventually):
+    store = connect()
+    store.save([Change("call", "c1", "x", 0)])
+    server.says("SCRIPT", "FLUSH")
+    store.save([Change("call", "c1", "y", 1)])
+    assert store.scan("call") == [("c1", Row("y", 2))]
+    server.says("CONFIG", "SET", "maxmemory", "1")
+    with pytest.raises(StoreDown, match="no memory left"):
+        store.save([Change("call", "c2", "x", 0)])
+    server.says("CONFIG", "SET", "maxmemory", "0")
+    server.says("CONFIG", "SET", "min-replicas-to-write", "1")
+    eventually(lambda: fails(store, "c2", "has fewer replicas than its min-replicas-to-write"))
+    server.says("CONFIG", "SET", "min-replicas-to-write", "0")
+    eventually(lambda: works(store, "c2"))
+    assert [key for key, _ in store.scan("call")] == ["c2", "c1"]
+
+
+def fails(store, key, sentence):
+    try:
+        store.save([Change("call", key, "x", 0)])
+    except StoreDown as error:
+        return sentence in str(error)
+    return False
+
+
+@pytest.mark.long
+def test_saved_means_that_a_replica_has_it(server, connect, tmp_path, free_port, eventually):
+    store = connect()
+    store.save([Change("call", "alone", "x", 0)])
+    replica = RedisProgram(tmp_path, free_port(), f"replicaof 127.0.0.1 {server.port}").start()
+    try:
+        eventually(lambda: "state=online" in server.says("INFO", "replication"))
+        store.save([Change("call", "first", "x", 0)])  # there is nothing to confirm in a Redis that is quite new
+        eventually(lambda: server.replicas)
+        store.save([Change("call", "c1", "x", 0)])
+        assert ":1\r\n" in replica.says("EXISTS", "call-failover:row:call:c1")
+        replica.signal(signal.SIGSTOP)
+        with pytest.raises(StoreDown, match=r"no replica of the store .* confirms what is saved"):
+            store.save([Change("call", "c2", "mine", 0)])
+        replica.signal(signal.SIGCONT)
+        # It was done nevertheless: whoever repeats it is told so, and finds it.
+        eventually(lambda: conflicts(store, "c2"))
+        assert store.get("call", "c2") == Row("mine", 1)
+        replica.kill()
+        eventually(lambda: not server.replicas)
+        eventually(lambda: works(store, "c3"))
+    finally:
+        replica.stop()
+
+
+def conflicts(store, key):
+    try:
+        store.save([Change("call", key, "mine", 0)])
+    except Conflict:
+        return True
+    except StoreDown:
+        return False
+    pytest.fail("it was saved a second time")
