@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from plumbing.address import Address, format_address, parse_address
 from sip import VERSION
+from softphone.agent.session_timer import DEFAULT_INTERVAL, SHORTEST
 
 FORWARDER: Address = ("127.0.0.1", 5060)
 DOMAIN = "failover.test"  # RFC 6761: names that never leave the test bench
@@ -24,6 +25,7 @@ class Wish:
     display_name: str = ""
     target: str = ""
     tone: bool = False
+    session_expires: int = DEFAULT_INTERVAL
 
     @property
     def label(self) -> str:
@@ -47,6 +49,13 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--password", metavar="P", default="", help="what the server is told if it asks")
     options.add_argument("--display-name", metavar="N", default="", help="the name that others see")
     options.add_argument("--listen", metavar="HOST:PORT", help="the address of this phone (any free port)")
+    options.add_argument(
+        "--session-expires",
+        metavar="SECONDS",
+        type=int,
+        default=DEFAULT_INTERVAL,
+        help=f"a call ends if neither side gives a sign of life for so long ({DEFAULT_INTERVAL}; 0: do not ask for it)",
+    )
     options.add_argument("--tone", action="store_true", help="send a tone even if there is a microphone")
     options.add_argument("-v", "--verbose", action="store_true", help="log every message to stderr")
     options.add_argument("--version", action="version", version=f"softphone {VERSION}")
@@ -62,19 +71,21 @@ def wishes(arguments: argparse.Namespace) -> list[Wish]:
     proxy = _address("--proxy", arguments.proxy, 5060)
     if proxy is None:
         proxy = FORWARDER if domain == DOMAIN else _address("--domain", domain, 5060) or FORWARDER
+    if arguments.session_expires and arguments.session_expires < SHORTEST:
+        raise ValueError(f"--session-expires: {arguments.session_expires} is too short; at least {SHORTEST}, or 0")
     listen = _address("--listen", arguments.listen, 0)
     anywhere = _own_side_of(proxy)
     if arguments.user is None:
         for option in ("password", "display_name", "listen"):
             if getattr(arguments, option):
                 raise ValueError(f"--{option.replace('_', '-')} is for one phone; say which with --user")
-        pair = Wish("alice", domain, proxy, anywhere, target="bob", tone=True)
-        return [pair, replace(pair, user="bob", target="alice")]
+        first = Wish("alice", domain, proxy, anywhere, "", "", "bob", True, arguments.session_expires)
+        return [first, replace(first, user="bob", target="alice")]
     if not user:
         raise ValueError("--user needs a name, such as alice")
     one = Wish(user, domain, proxy, listen or anywhere, arguments.password, arguments.display_name)
     partner = {"alice": "bob", "bob": "alice"}.get(user, "") if domain == DOMAIN else ""
-    return [replace(one, target=partner, tone=arguments.tone)]
+    return [replace(one, target=partner, tone=arguments.tone, session_expires=arguments.session_expires)]
 
 
 def _own_side_of(proxy: Address) -> Address:

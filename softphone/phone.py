@@ -26,6 +26,7 @@ from softphone.agent.account import Account as Account
 from softphone.agent.agent import Agent
 from softphone.agent.endpoint import AgentOutcome, Send
 from softphone.agent.event import CallChanged, CallState, CallView, Direction, RegistrationChanged, RegistrationState
+from softphone.agent.session_timer import DEFAULT_INTERVAL
 from softphone.media.audio import AudioSink, AudioSource, NullSink
 from softphone.media.session import MediaSession
 from softphone.media.stream import MediaStats
@@ -51,7 +52,8 @@ class PhoneSnapshot:
 
 class Phone:
     """`proxy`: where everything goes that begins something; None: straight to the called address. `sound`: a source
-    and a sink; without, a test tone is said and nothing is heard. `expires`: seconds asked of the registrar."""
+    and a sink; without, a test tone is said and nothing is heard. `expires`: seconds asked of the registrar;
+    `session_expires`: seconds after which a call ends unless one side refreshes it (RFC 4028), 0: not asked for."""
 
     def __init__(
         self,
@@ -62,13 +64,14 @@ class Phone:
         sound: tuple[AudioSource, AudioSink] | None = None,
         register: bool = True,
         expires: int = 300,
+        session_expires: int = DEFAULT_INTERVAL,
     ) -> None:
         self.account = account
         self.address: Address = listen
         self._proxy, self._listen, self._on_event = proxy, listen, on_event
         # Computed now, not when the first call is under way: a tone takes 20 ms.
         self._sound = sound or (ToneSource(), NullSink())
-        self._register, self._expires = register, expires
+        self._register, self._expires, self._session_expires = register, expires, session_expires
         self._loop = Loop(f"sip-{account.user}")
         self._last_media: MediaSession | None = None  # swapped whole; read by any thread
         self._lifecycle = threading.Lock()  # guards _started, _stopped
@@ -96,7 +99,8 @@ class Phone:
             self._socket = bind_udp(listen)
             self.address = self._socket.getsockname()[:2]
             local = (_own_host(self.address[0], proxy), self.address[1])
-            self._agent = Agent(self.account, local, proxy, random.SystemRandom(), self._expires)
+            wanted = self._expires, self._session_expires
+            self._agent = Agent(self.account, local, proxy, random.SystemRandom(), *wanted)
             self._loop.watch(self._socket, self._on_readable)
             self._loop.start()
             self._started = True

@@ -12,6 +12,7 @@ from sip.message import Request, Response, parse
 from softphone.agent.account import Account
 from softphone.agent.agent import Agent
 from softphone.agent.event import CallChanged, CallState, CallView, MessagePassed, ProbeAnswered, RegistrationChanged
+from softphone.agent.session_timer import DEFAULT_INTERVAL
 
 Address = tuple[str, int]
 Packet = tuple[bytes, Address]
@@ -46,13 +47,15 @@ class Passage:
 
 
 class Network:
-    """Delivers datagrams in order of time. `lose` decides which vanish; `run` hops the clock from event to event."""
+    """Delivers datagrams in order of time. `lose` decides which vanish, `edit` what becomes of the others;
+    `run` hops the clock from event to event."""
 
     def __init__(self, now: float = 1000.0) -> None:
         self.now = now
         self.parties: dict[Address, Party] = {}
         self.passed: list[Passage] = []
         self.lose: Callable[[Passage], bool] = lambda passage: False
+        self.edit: Callable[[bytes], bytes] = lambda data: data
         self._order = itertools.count()
         self._under_way: list[tuple[float, int, Address, Address, bytes]] = []
 
@@ -67,6 +70,7 @@ class Network:
         for packet in packets:
             data, to = packet[0], packet[1]
             sender = packet[2] if len(packet) > 2 else source
+            data = self.edit(data)
             passage = Passage(self.now, sender, to, data, False)
             passage.lost = self.lose(passage)
             self.passed.append(passage)
@@ -116,13 +120,14 @@ class Line:
     def __init__(
         self, network: Network, user: str, port: int, proxy: Address | None = None, password: str = "",
         domain: str = "failover.test", host: str = "127.0.0.1", seed: int | None = None,
-        display_name: str = "",
+        display_name: str = "", session_expires: int = DEFAULT_INTERVAL,
     ) -> None:  # fmt: skip
         self.network, self.user = network, user
         self.address = (host, port)
         self.events: list[Any] = []
         account = Account(user, domain, password, display_name or user.capitalize())
-        self.agent = Agent(account, self.address, proxy, random.Random(seed if seed is not None else port))
+        dice = random.Random(seed if seed is not None else port)
+        self.agent = Agent(account, self.address, proxy, dice, session_expires=session_expires)
         network.join(self.address, self)
 
     # a Party
@@ -217,8 +222,9 @@ BOB = "sip:bob@127.0.0.1:5064"
 ALICE = "sip:alice@127.0.0.1:5062"
 
 
-def talking() -> tuple[Network, Line, Line]:
+def talking(edit: Callable[[bytes], bytes] = lambda data: data) -> tuple[Network, Line, Line]:
     network, alice, bob = pair()
+    network.edit = edit
     alice.calls(BOB)
     network.run(0.1)
     bob.answers()

@@ -138,6 +138,7 @@ def test_a_proxy_of_ipv6_is_talked_to_over_ipv6() -> None:
         (["--user", "a b"], "not a user"),
         (["--user", "alice", "--proxy", "127.0.0.1:99999"], "--proxy"),
         (["--user", "alice", "--listen", "::1:5060"], "brackets"),
+        (["--session-expires", "60"], "at least 90"),
     ],
 )
 def test_wrong_options_are_answered_with_a_sentence(arguments: list[str], told: str) -> None:

@@ -22,6 +22,7 @@ from sip.errors import RemoteProtocolError
 from slee_mock.billing import Sum, summed
 from slee_mock.record import SIGN_OF_LIFE, Bill
 from slee_mock.store import StoreDown, View
+from softphone.agent.session_timer import DEFAULT_INTERVAL
 
 HEARTBEAT = 0.05  # seconds
 DAY = 1_800_000_000.0  # the wall clock's distance from the network's
@@ -111,16 +112,20 @@ class Server:
 class World:
     """Alice and Bob behind the forwarder and two servers."""
 
-    def __init__(self, users: dict[str, str] | None = None, policy: str = FIRST_LIVE, **context: Any) -> None:
+    def __init__(
+        self, users: dict[str, str] | None = None, policy: str = FIRST_LIVE,
+        session_expires: int = DEFAULT_INTERVAL, **context: Any,
+    ) -> None:  # fmt: skip
         self.network = Network()
         self.cluster = Cluster(users, **context)
         self.servers = {name: Server(self, name) for name in SERVERS}
         self.forwarder = Forwarder(self, policy)
+        self._session_expires = session_expires
         self.alice = self.phone("alice", 5062, (users or {}).get("alice", ""))
         self.bob = self.phone("bob", 5064, (users or {}).get("bob", ""))
 
     def phone(self, user: str, port: int, password: str = "") -> Line:
-        return Line(self.network, user, port, FORWARDER, password)
+        return Line(self.network, user, port, FORWARDER, password, session_expires=self._session_expires)
 
     def run(self, seconds: float = 0.1) -> None:
         self.network.run(seconds)

@@ -15,7 +15,7 @@ from sip.uri import Uri
 Address = tuple[str, int]
 
 USER_AGENT = f"call-failover-softphone/{VERSION}"
-METHODS = ("INVITE", "ACK", "CANCEL", "BYE", "OPTIONS")
+METHODS = ("INVITE", "ACK", "CANCEL", "BYE", "OPTIONS", "UPDATE")
 ALLOW = ("Allow", ", ".join(METHODS))
 
 _USER = "%-_.!~*'()&=+$,;?/"  # unreserved and user-unreserved

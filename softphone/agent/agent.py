@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from sip import sdp
+from sip.dialog import TARGET_REFRESHING
 from sip.errors import RemoteProtocolError
 from sip.header import NameAddr
 from sip.message import Request
@@ -25,6 +26,7 @@ from softphone.agent.event import CallState, CallView, RegistrationChanged
 from softphone.agent.incoming import IncomingCall
 from softphone.agent.outgoing import OutgoingCall
 from softphone.agent.registration import Registration
+from softphone.agent.session_timer import DEFAULT_INTERVAL, SHORTEST, SUPPORTED, too_brief
 
 REMEMBERED_CALLS = 20
 
@@ -33,10 +35,11 @@ class Agent:
     """One account on one address. Every public method returns what is to be done now."""
 
     def __init__(
-        self, account: Account, local: Address, proxy: Address | None, random: Randomness, expires: int = 300
-    ) -> None:
+        self, account: Account, local: Address, proxy: Address | None, random: Randomness, expires: int = 300,
+        session_expires: int = DEFAULT_INTERVAL,
+    ) -> None:  # fmt: skip
         self.account = account
-        self._endpoint = Endpoint(account, local, proxy, random)
+        self._endpoint = Endpoint(account, local, proxy, random, session_expires)
         self._endpoint.on_request = self._on_request
         self._endpoint.on_ack = self._on_ack
         self._registration = Registration(self._endpoint, expires)
@@ -187,11 +190,11 @@ class Agent:
             call = next((call for call in reversed(self._calls) if call.owns(request)), None)
             if call is None or call.state is CallState.ENDED:
                 incoming.answer(481, now)
-            elif not _lacks_extension(incoming, now):
+            elif not _refused_unheard(incoming, now):
                 call.take(incoming, now)
         elif self._endpoint.merged(request):
             incoming.answer(482, now)
-        elif not _lacks_extension(incoming, now):
+        elif not _refused_unheard(incoming, now):
             self._on_first_request(incoming, now)
 
     def _on_first_request(self, incoming: Incoming, now: float) -> None:
@@ -199,12 +202,12 @@ class Agent:
         user = Uri.parse(request.uri).user
         if user and user.lower() != self.account.user.lower():
             incoming.answer(404, now)
-        elif request.method == "BYE":
+        elif request.method in ("BYE", "UPDATE"):
             incoming.answer(481, now)
         elif self._active() is not None:
             incoming.answer(486, now)  # OPTIONS too: RFC 3261 11.2
         elif request.method == "OPTIONS":
-            fields = (ALLOW, ("Accept", sdp.CONTENT_TYPE), ("Contact", self._endpoint.contact))
+            fields = (ALLOW, SUPPORTED, ("Accept", sdp.CONTENT_TYPE), ("Contact", self._endpoint.contact))
             incoming.answer(200, now, *fields)
         else:
             call = IncomingCall(self._endpoint, incoming, now)
@@ -229,9 +232,14 @@ class Agent:
                 call.take_ack(request, now)
 
 
-def _lacks_extension(incoming: Incoming, now: float) -> bool:
-    """RFC 3261 8.2.2.3: we have no extensions, so any that is required is answered with 420."""
-    required = incoming.request.values("Require")
-    if required:
-        incoming.answer(420, now, ("Unsupported", ", ".join(required)))
-    return bool(required)
+def _refused_unheard(incoming: Incoming, now: float) -> bool:
+    """RFC 3261 8.2.2.3: 420 where an extension is required that we lack; RFC 4028 9: 422 to a session too brief."""
+    request = incoming.request
+    lacking = [option for option in request.values("Require") if option.lower() != "timer"]
+    if lacking:
+        incoming.answer(420, now, ("Unsupported", ", ".join(lacking)))
+        return True
+    if request.method in TARGET_REFRESHING and too_brief(request):
+        incoming.answer(422, now, ("Min-SE", str(SHORTEST)))
+        return True
+    return False

@@ -12,7 +12,7 @@ from enum import Enum
 from urllib.parse import unquote
 
 from sip import sdp
-from sip.dialog import Dialog, next_hop
+from sip.dialog import TARGET_REFRESHING, Dialog, next_hop
 from sip.errors import RemoteProtocolError
 from sip.header import NameAddr
 from sip.message import Request, Response, reply
@@ -22,7 +22,8 @@ from softphone.agent.endpoint import PATIENCE, Endpoint, Exchange, Incoming
 from softphone.agent.event import CallChanged, CallState, CallView, Direction, ProbeAnswered
 from softphone.agent.negotiation import CONTENT_TYPE, Negotiation
 from softphone.agent.rows import Rows
-from softphone.agent.sentence import begin, legible
+from softphone.agent.sentence import begin, heard_nothing, legible
+from softphone.agent.session_timer import SUPPORTED, SessionTimer
 
 CALLING, RINGING, INCOMING = CallState.CALLING, CallState.RINGING, CallState.INCOMING
 TALKING, ENDING, ENDED = CallState.TALKING, CallState.ENDING, CallState.ENDED
@@ -69,7 +70,8 @@ class Call:
         self.rows = Rows()
         self.dialog: Dialog | None = None
         self.negotiation: Negotiation | None = None
-        self._modification: Exchange | None = None
+        self.timer = SessionTimer(endpoint.session_expires, self.rows, self.refresh, self._on_silence)
+        self._modification: Exchange | None = None  # our re-INVITE, or the UPDATE that refreshes, while under way
         self._acks: dict[tuple[str, int], tuple[Request, Address]] = {}
         self._unacked: int | None = None  # CSeq of their INVITE whose 2xx waits for an ACK
         self._bye_waits = False
@@ -96,6 +98,7 @@ class Call:
                 self.answered_at = now
             elif state in (ENDING, ENDED) and self.ended_at is None:
                 self.ended_at = now
+                self.timer.stop()
         self.sentence, self.status = begin(sentence), status or self.status
         if state is ENDED:
             self.rows.cancel("glare", "ring", "no answer")
@@ -128,12 +131,20 @@ class Call:
             self.leave(now)
 
     def hold(self, on: bool, now: float) -> None:
-        """Put the other side on hold, or take it back. A wish while the last one is under way is not taken."""
+        """Put the other side on hold, or take it back. While another request of that kind is under way it waits."""
         talk = self.negotiation
-        busy = self._modification is not None or self._awaits_late_answer
-        if self.state is TALKING and talk and talk.held_here is not on and not busy:
-            self.rows.cancel("glare")
-            self._modify(on, now)
+        if self.state is not TALKING or talk is None or talk.held_here is on:
+            return
+        self.rows.cancel("glare")
+        if self._modification or self._awaits_late_answer:
+            self.rows.set("glare", now + T1, lambda later: self.hold(on, later))
+            return
+        fields, body = (ALLOW, *self.timer.request_fields(), CONTENT_TYPE), talk.offer(on)
+
+        def answered(exchange: Exchange, response: Response | None, later: float) -> None:
+            self._on_held(exchange, response, on, later)
+
+        self._modification = self._ask("INVITE", answered, now, fields, body)
 
     def probe(self, now: float) -> None:
         """OPTIONS within the dialog: is the path alive? Its answer comes as ProbeAnswered."""
@@ -154,7 +165,7 @@ class Call:
     def _ask(self, method: str, handler: Callable[[Exchange, Response | None, float], None], now: float,
              fields: tuple[tuple[str, str], ...] = (), body: bytes = b"") -> Exchange:  # fmt: skip
         assert self.dialog is not None
-        contact = (("Contact", self.endpoint.contact),) if method == "INVITE" else ()
+        contact = (("Contact", self.endpoint.contact),) if method in TARGET_REFRESHING else ()
         request = self.dialog.request(method, [*contact, *fields], body)
         exchange = Exchange(request, self.reached_at, handler, self.dialog.next_seq)
         return self.endpoint.ask_within(exchange, now)
@@ -170,46 +181,84 @@ class Call:
             # Also 481 and silence: whatever they say, it is over (RFC 3261 15.1.1).
             self.change(GONE, now, "You hung up")
 
-    def _modify(self, hold: bool, now: float) -> None:
-        assert self.negotiation is not None
-        body = self.negotiation.offer(hold)
-
-        def answered(exchange: Exchange, response: Response | None, later: float) -> None:
-            self._on_modified(exchange, response, hold, later)
-
-        self._modification = self._ask("INVITE", answered, now, (ALLOW, CONTENT_TYPE), body)
-
-    def _on_modified(self, exchange: Exchange, response: Response | None, hold: bool, now: float) -> None:
-        status = 408 if response is None else response.status
-        if status < 200:
-            return
-        if response is not None and status < 300 and not self.acknowledge(exchange.request, response, now):
-            return  # a repeated 2xx
-        self._modification = None
-        if self.state is not TALKING or self.negotiation is None or self.dialog is None:
-            return
-        if response is not None and status < 300:
-            self._agree_anew(response, now)
-            return
-        self.negotiation.withdraw()
+    def _on_held(self, exchange: Exchange, response: Response | None, hold: bool, now: float) -> None:
+        status = self._modified(exchange, response, now)
         if status == 491:
-            # RFC 3261 14.1: who made the Call-ID waits longer, so that the two do not collide again.
-            longer = self.direction is Direction.OUTGOING
-            pause = self.endpoint.random.uniform(2.1, 4.0) if longer else self.endpoint.random.uniform(0.0, 2.0)
-            self.rows.set("glare", now + pause, lambda later: self.hold(hold, later))
+            self.rows.set("glare", now + self._glare_pause(), lambda later: self.hold(hold, later))
+        elif status == 422 and response is not None and self.timer.lengthen(response):
+            self.hold(hold, now)
         elif status in (408, 481):
             self._lost(now, status)
-        else:
+        elif status >= 300:
             self.tell_talk(now, f"{self.name}'s phone does not agree to {'hold' if hold else 'go on'}")
 
-    def _agree_anew(self, response: Response, now: float) -> None:
+    def refresh(self, now: float) -> None:
+        """Tell everybody on the way that this call lives on: an UPDATE that offers nothing, or to a phone without
+        UPDATE a re-INVITE that changes nothing (RFC 4028 7.4)."""
+        talk = self.negotiation
+        if self.state is not TALKING or talk is None:
+            return
+        if self._modification or self._unacked is not None:
+            self.timer.again(None, now)
+        elif self.timer.takes_update:
+            self._modification = self._ask("UPDATE", self._on_refreshed, now, (ALLOW, *self.timer.request_fields()))
+        else:
+            fields = (ALLOW, *self.timer.request_fields(), CONTENT_TYPE)
+            self._modification = self._ask("INVITE", self._on_refreshed, now, fields, talk.repeat())
+
+    def _on_refreshed(self, exchange: Exchange, response: Response | None, now: float) -> None:
+        status = self._modified(exchange, response, now)
+        if status == 491:
+            self.rows.set("refresh", now + self._glare_pause(), self.refresh)
+        elif status == 422 and response is not None and self.timer.lengthen(response):
+            self.refresh(now)
+        elif status in (405, 501) and self.timer.takes_update:
+            self.timer.takes_update = False
+            self.refresh(now)
+        elif status in (408, 481):
+            self._lost(now, status)
+        elif status >= 300:
+            self.timer.again(response, now)
+
+    def _modified(self, exchange: Exchange, response: Response | None, now: float) -> int:
+        """What an answer to our re-INVITE or UPDATE means in any case; the status if it is final and news, else 0."""
+        status = 408 if response is None else response.status
+        invited = exchange.request.method == "INVITE"
+        if status < 200:
+            return 0
+        if invited and response and status < 300 and not self.acknowledge(exchange.request, response, now):
+            return 0  # a repeated 2xx
+        self._modification = None
+        if self.state is not TALKING or self.negotiation is None:
+            return 0
+        if response is not None and status < 300:
+            self.timer.agreed(response, now)
+            self._agree_anew(response, invited, now)
+        elif invited:
+            self.negotiation.withdraw()
+        return status
+
+    def _glare_pause(self) -> float:
+        """RFC 3261 14.1: who made the Call-ID waits longer, so that the two do not collide again."""
+        longer = self.direction is Direction.OUTGOING
+        return self.endpoint.random.uniform(2.1, 4.0) if longer else self.endpoint.random.uniform(0.0, 2.0)
+
+    def _on_silence(self, now: float) -> None:
+        """RFC 4028 10: nobody refreshed the session, so it is over, on both sides."""
+        sentence = heard_nothing(self.name, self.timer.silence(now))
+        self.leave(now)
+        self.change(GONE, now, sentence, 408)
+
+    def _agree_anew(self, response: Response, invited: bool, now: float) -> None:
         assert self.negotiation is not None and self.dialog is not None
         try:
-            self.negotiation.take_answer(response)
+            if invited:
+                self.negotiation.take_answer(response)
             self.dialog.refresh_target(response)  # a Contact that cannot be read leaves the one we know
         except RemoteProtocolError:
             self.negotiation.withdraw()
-        self.tell_talk(now)
+        if invited:
+            self.tell_talk(now)
 
     def _lost(self, now: float, status: int) -> None:
         """RFC 3261 12.2.1.2: a dialog that answers 481, or not at all, is over. The BYE is for a peer gone deaf."""
@@ -250,8 +299,8 @@ class Call:
             incoming.answer(200, now)
             self.gone(now, f"{self.name} hung up")
         elif request.method == "OPTIONS":
-            incoming.answer(200, now, ALLOW, ("Accept", sdp.CONTENT_TYPE))
-        elif request.method == "INVITE":
+            incoming.answer(200, now, ALLOW, SUPPORTED, ("Accept", sdp.CONTENT_TYPE))
+        elif request.method in TARGET_REFRESHING:
             self._take_offer(incoming, now)
         else:
             incoming.answer(405, now, ALLOW)
@@ -263,26 +312,40 @@ class Call:
         self.change(GONE, now, "You hung up" if self.state is ENDING else sentence)
 
     def _take_offer(self, incoming: Incoming, now: float) -> None:
-        talk = self.negotiation
-        if self.state is not TALKING or talk is None:
-            incoming.answer(481 if self.state in (ENDING, ENDED) else 491, now)
-        elif self._modification is not None:
+        """A re-INVITE, or an UPDATE, which may come without offer and then changes nothing (RFC 3311 5.2)."""
+        talk, request = self.negotiation, incoming.request
+        updates = request.method == "UPDATE"
+        if self.state in (ENDING, ENDED):
+            incoming.answer(481, now)
+        elif updates and not request.body:
+            self._accept_update(incoming, b"", now)
+        elif self.state is not TALKING or talk is None:
+            incoming.answer(491, now)
+        elif self._invites:
             incoming.answer(491, now)  # RFC 3261 14.2: ours is under way
         elif self._awaits_late_answer:
             incoming.answer(500, now, ("Retry-After", str(round(self.endpoint.random.uniform(0, 10)))))
         else:
             try:
-                body = talk.answer(incoming.request) if incoming.request.body else talk.offer(talk.held_here)
+                body = talk.answer(request) if request.body else talk.offer(talk.held_here)
             except RemoteProtocolError as error:
                 incoming.answer(error.status, now)
                 return
-            self.accept(incoming, body, now)
+            (self._accept_update if updates else self.accept)(incoming, body, now)
             self.tell_talk(now)
+
+    def _accept_update(self, incoming: Incoming, body: bytes, now: float) -> None:
+        assert self.dialog is not None
+        # Before the call is answered there is no session yet that could expire.
+        timer = self.timer.answer_fields(incoming.request, now) if self.state is TALKING else [SUPPORTED]
+        fields = [("Contact", self.endpoint.contact), ALLOW, *timer, *([CONTENT_TYPE] if body else [])]
+        incoming.respond(reply(incoming.request, 200, fields=fields, body=body), now)
 
     def accept(self, incoming: Incoming, body: bytes, now: float) -> None:
         """200 to their INVITE, repeated until the ACK comes (RFC 3261 13.3.1.4)."""
         assert self.dialog is not None
-        fields = [("Contact", self.endpoint.contact), ALLOW, CONTENT_TYPE]
+        timer = self.timer.answer_fields(incoming.request, now)
+        fields = [("Contact", self.endpoint.contact), ALLOW, *timer, CONTENT_TYPE]
         response = reply(incoming.request, 200, to_tag=self.dialog.local.tag, fields=fields, body=body)
         incoming.respond(response, now)
         self._unacked = incoming.request.cseq.number
@@ -303,10 +366,15 @@ class Call:
         self.change(GONE, now, f"The call with {self.name} was never confirmed", 408)
 
     @property
+    def _invites(self) -> bool:
+        """Is a re-INVITE of ours under way?"""
+        return self._modification is not None and self._modification.request.method == "INVITE"
+
+    @property
     def _awaits_late_answer(self) -> bool:
         """Our 2xx made the offer, so the ACK brings the answer. What an INVITE of ours offers is another matter."""
         talk = self.negotiation
-        is_ours = self._unacked is not None and self._modification is None
+        is_ours = self._unacked is not None and not self._invites
         return is_ours and talk is not None and talk.awaits_answer
 
     def take_ack(self, request: Request, now: float) -> None:

@@ -94,10 +94,13 @@ class Incoming:
 
 class Endpoint:
     """One per phone. `local` is the bound address, `public` the one others see (RFC 3581), `proxy` where requests
-    outside dialogs go."""
+    outside dialogs go, `session_expires` the seconds of session timers (RFC 4028) to ask for, 0: none."""
 
-    def __init__(self, account: Account, local: Address, proxy: Address | None, random: Randomness) -> None:
+    def __init__(
+        self, account: Account, local: Address, proxy: Address | None, random: Randomness, session_expires: int
+    ) -> None:
         self.account, self.local, self.proxy, self.random = account, local, proxy, random
+        self.session_expires = session_expires
         self.public = local
         self.keyring = Keyring(account, self.new_token)
         self.outcome = AgentOutcome()

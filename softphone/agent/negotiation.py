@@ -42,6 +42,13 @@ class Negotiation:
         self._offered, self._offers_hold = offered, hold
         return offered.to_bytes()
 
+    def repeat(self) -> bytes:
+        """An offer of what stands, for a re-INVITE that changes nothing: by its version they know (RFC 4028 7.4)."""
+        if self._local is None:
+            return self.offer(self.held_here)
+        self._offered, self._offers_hold = self._local, self.held_here
+        return self._local.to_bytes()
+
     def withdraw(self) -> None:
         """Our offer was refused."""
         self._offered = None
@@ -64,11 +71,17 @@ class Negotiation:
     def answer(self, message: Message) -> bytes:
         """Our answer to their offer: one codec (PJSIP would ask again otherwise). RemoteProtocolError 415 or 488."""
         theirs = _description(message)
-        version, direction = self._version + 1, _direction(self.held_here)
-        local = sdp.answer(theirs, self._host, self._port, CODECS, self._session_id, version, direction)
+        local = self._describe(theirs, self._version)
+        if local != self._local:  # RFC 3264 8: what stays the same keeps its version
+            self._version += 1
+            local = self._describe(theirs, self._version)
         self.plan = sdp.plan(local, theirs)
-        self._local, self._version = local, version
+        self._local = local
         return local.to_bytes()
+
+    def _describe(self, theirs: SessionDescription, version: int) -> SessionDescription:
+        direction = _direction(self.held_here)
+        return sdp.answer(theirs, self._host, self._port, CODECS, self._session_id, version, direction)
 
 
 def check_offer(message: Message) -> None:

@@ -35,20 +35,23 @@ class OutgoingCall(Call):
 
     def place(self, port: int, now: float) -> None:
         """Send the INVITE; `port` is where our media is wanted."""
-        endpoint, account = self.endpoint, self.endpoint.account
-        fields = [MAX_FORWARDS, ("From", str(account.name_addr.with_tag(self._tag))), ("To", f"<{self._target}>")]
-        fields += [("Call-ID", self.call_id), ("CSeq", f"{self._next_seq()} INVITE")]
-        fields += [("Contact", endpoint.contact), ALLOW, CONTENT_TYPE]
-        request = Request("INVITE", str(self._target), fields, self.negotiate(port).offer())
+        endpoint = self.endpoint
         self.sentence = f"Calling {self.name} ..."
         self.tell(now)
         try:
-            destination = endpoint.proxy or endpoint.address_of(self._target)
+            self.reached_at = endpoint.proxy or endpoint.address_of(self._target)
         except LocalProtocolError:
             self.change(GONE, now, f"{self._target.host} cannot be found without a server")
             return
-        self.reached_at = destination
-        self._exchange = Exchange(request, destination, self._on_response, self._next_seq, self._on_repeat)
+        self._invite(self.negotiate(port).offer(), now)
+
+    def _invite(self, body: bytes, now: float) -> None:
+        endpoint, account = self.endpoint, self.endpoint.account
+        fields = [MAX_FORWARDS, ("From", str(account.name_addr.with_tag(self._tag))), ("To", f"<{self._target}>")]
+        fields += [("Call-ID", self.call_id), ("CSeq", f"{self._next_seq()} INVITE")]
+        fields += [("Contact", endpoint.contact), ALLOW, *self.timer.request_fields(), CONTENT_TYPE]
+        request = Request("INVITE", str(self._target), fields, body)
+        self._exchange = Exchange(request, self.reached_at, self._on_response, self._next_seq, self._on_repeat)
         endpoint.ask(self._exchange, now)
 
     def _next_seq(self) -> int:
@@ -102,6 +105,8 @@ class OutgoingCall(Call):
                 self._on_success(exchange, response, now)
             except RemoteProtocolError:  # no Contact that could be sent an ACK, say
                 self.change(GONE, now, f"{self.name}'s phone gave an answer that makes no sense", 400)
+        elif response.status == 422 and self.state in (CALLING, RINGING) and self.timer.lengthen(response):
+            self._invite(exchange.request.body, now)
         else:
             self.change(REFUSE, now, self._failure(response.status, response.reason), response.status)
 
@@ -159,6 +164,7 @@ class OutgoingCall(Call):
         if self.state is ENDING:
             self.leave(now)
             return
+        self.timer.agreed(response, now)
         try:
             self._agree(response)
         except RemoteProtocolError:

@@ -76,6 +76,12 @@ def trying_again(seconds: float) -> str:
     return f"No server answers; trying again in {max(1, round(seconds))} s"
 
 
+def heard_nothing(name: str, seconds: float) -> str:
+    minutes = round(seconds / 60)
+    span = f"{minutes} minutes" if minutes > 1 else "a minute"
+    return f"The connection to {name} was lost: nothing was heard for {span}"
+
+
 def begin(sentence: str) -> str:
     """Names are written as they are, sentences begin with a capital."""
     return sentence[:1].upper() + sentence[1:]

@@ -51,7 +51,9 @@ def sound_of(wish: Wish, number: int, say: Callable[[str], None]) -> tuple[Audio
 def phone_of(wish: Wish, bridge: Bridge, sound: tuple[AudioSource, AudioSink]) -> Phone:
     """The phone that was wished for; what happens to it goes over the bridge."""
     account = Account(wish.user, wish.domain, wish.password, wish.label)
-    return Phone(account, wish.proxy, wish.listen, on_event=bridge.event.emit, sound=sound)
+    return Phone(
+        account, wish.proxy, wish.listen, bridge.event.emit, sound, session_expires=wish.session_expires
+    )
 
 
 def run(wanted: Sequence[Wish]) -> int:
