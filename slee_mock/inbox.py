@@ -7,9 +7,8 @@ Emptying the socket at once also keeps the system from dropping what its buffer 
 from __future__ import annotations
 
 import socket
-import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from plumbing.address import Address
@@ -27,7 +26,10 @@ class Datagram(NamedTuple):
 
 
 class Inbox:
-    def __init__(self) -> None:
+    """`clock` tells the time that datagrams are stamped with."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
         self._first: deque[Datagram] = deque()
         self._rest: deque[Datagram] = deque()
 
@@ -44,7 +46,7 @@ class Inbox:
             except OSError:  # Windows reports what became of an earlier send here
                 continue
             queue = self._first if data.startswith(FIRST) else self._rest
-            queue.append(Datagram(data, source[:2], time.time()))
+            queue.append(Datagram(data, source[:2], self._clock()))
 
     def take(self, most: int) -> Iterator[Datagram]:
         """The next ones. Of more questions than that, every other one lets the rest have its turn."""

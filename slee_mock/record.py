@@ -156,6 +156,15 @@ class Member(Record):
 
 
 @dataclass(frozen=True)
+class Anchor(Record):
+    """What makes cluster time of a computer's steady clock: `offset` seconds more. Of one start of that computer."""
+
+    KIND: ClassVar[str] = "anchor"
+    boot: str
+    offset: float
+
+
+@dataclass(frozen=True)
 class Secret(Record):
     """The cluster's key, made once by whichever server came first."""
 

@@ -26,6 +26,7 @@ class Health:
     forwarder: str
     counts: Mapping[tuple[str, str], int]  # (group, name): handled, dropped, sent
     services: Mapping[str, Any] = field(default_factory=dict)  # what each tells of itself
+    clock_offset: float = 0.0  # seconds by which cluster time is ahead of the computer's clock
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def _status(health: Health) -> dict[str, Any]:
         "name": health.member.name, "version": VERSION, "address": health.member.address,
         "forwarder": health.forwarder, "uptime": round(health.uptime, 3), "store": health.trouble or "ok",
         "handled": groups["handled"], "dropped": groups["dropped"], "sent": groups["sent"].get("datagrams", 0),
-        "services": health.services,
+        "services": health.services, "clock_offset": round(health.clock_offset, 3),
     }  # fmt: skip
 
 

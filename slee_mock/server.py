@@ -19,6 +19,7 @@ from plumbing.loop import Loop, LoopStopped
 from plumbing.udp import bind_udp
 from sip.errors import RemoteProtocolError
 from slee_mock import management, report
+from slee_mock.clock import Clock
 from slee_mock.enrolment import Enrolment, Owed
 from slee_mock.event import Arrival, Outcome, RequestEvent, ResponseEvent, Send
 from slee_mock.heartbeat import Heartbeat, is_heartbeat
@@ -58,10 +59,11 @@ class Server:
         self._store: Store | None = None
         self._trouble = "it was not opened yet"
         self._member = Member(settings.name, format_address(settings.listen))
+        self._clock = Clock()
+        self._inbox, self._working = Inbox(self._clock.now), False
         self._started = time.monotonic()
         self._counts: collections.Counter[tuple[str, str]] = collections.Counter()
         self._next_log = 0.0
-        self._inbox, self._working = Inbox(), False
         self._retention = Retention()
         self._enrolment: Enrolment | None = None
         self._owed = Owed()
@@ -114,6 +116,7 @@ class Server:
         settings, sock = self._settings, self._sock
         assert sock is not None
         self._store = open_store(settings.store)
+        self._clock.join(self._store)
         address = format_address(sock.getsockname()[:2])
         context = Context(settings.name, address, _cluster_key(self._store), settings.tariff, settings.currency,
                           settings.users, settings.realm, settings.session_expires, settings.deploy)  # fmt: skip
@@ -122,7 +125,7 @@ class Server:
         self._router = Router([self._heartbeat, *self._services], context.answers)
         self._timers = Timers(self._router)
         page = f"http://{format_address(self._http.address)}/" if self._http else ""
-        self._member = Member(settings.name, address, page, started=time.time())
+        self._member = Member(settings.name, address, page, started=self._clock.now())
         self._sign(self._store)
         self._trouble = ""
         self._loop.watch(sock, lambda: self._readable(sock))
@@ -162,7 +165,7 @@ class Server:
         known = view.get(Member, self._member.name)
         if self._member.last_seen and known and known.started != self._member.started:
             raise Conflict(f"{self._member.name} signs from {known.address} too")
-        self._member = replace(self._member, last_seen=time.time(), stopped=stopped)
+        self._member = replace(self._member, last_seen=self._clock.now(), stopped=stopped)
         view.commit([self._member])
 
     def _sign_again(self) -> None:
@@ -180,12 +183,15 @@ class Server:
                 log.warning("the store works again")
             self._trouble, self._heartbeat.healthy = "", True
             self._fire()
+        jumped = self._clock.jumped()
+        if jumped:
+            log.warning("%s", jumped)
 
     def _fire(self) -> None:
         """The timers of records that have run out, whoever set them."""
         assert self._store is not None and self._sock is not None
         try:
-            outcomes = self._timers.fire(self._store, time.time())
+            outcomes = self._timers.fire(self._store, self._clock.now())
         except StoreDown as error:
             self._store_failed(error)
             return
@@ -198,7 +204,7 @@ class Server:
         more = False
         if self._store:
             try:
-                more = self._retention.sweep(View(self._store), time.time())
+                more = self._retention.sweep(View(self._store), self._clock.now())
             except Conflict:
                 more = True  # another member swept at the same time
             except StoreDown as error:
@@ -283,10 +289,11 @@ class Server:
         if not self._store:
             raise RuntimeError("the server is stopping")
         try:
-            view, wall = View(self._store), time.time()
+            view, wall = View(self._store), self._clock.now()
             told = {each.name: each.tells(view, wall) for each in self._services if isinstance(each, Telling)}
             health = report.Health(self._member, time.monotonic() - self._started, self._trouble,
-                                   format_address(self._settings.forwarder), dict(self._counts), told)  # fmt: skip
+                                   format_address(self._settings.forwarder), dict(self._counts), told,
+                                   self._clock.offset)  # fmt: skip
             return report.board(view, health, wall)
         except StoreDown as error:
             self._store_failed(error)

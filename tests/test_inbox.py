@@ -23,7 +23,7 @@ def filled(pair, *sent):
     ours, theirs = pair
     for data in sent:
         theirs.send(data)
-    waiting = Inbox()
+    waiting = Inbox(lambda: 100.0)
     waiting.fill(ours)
     return waiting
 
