@@ -1,7 +1,8 @@
 """Heartbeats: SIP OPTIONS to a server on a connected socket of its own, many times a second.
 
 Any SIP response to one is life; 503 is life that wants no new calls. A response counts while its heartbeat is young, so
-that what a frozen server says about old ones when it thaws proves nothing.
+that what a frozen server says about old ones when it thaws proves nothing. A header field of its own, Failover-Role,
+tells a server that wants to know whether new calls go to it; all others ignore it (RFC 3261 8.2.2).
 """
 
 from __future__ import annotations
@@ -45,15 +46,15 @@ class Script:
         self._number = 0
         self._asked: dict[int, float] = {}
 
-    def ask(self, now: float, patience: float) -> bytes:
-        """The next heartbeat. Those asked more than `patience` seconds ago no longer count."""
+    def ask(self, now: float, patience: float, role: str = "") -> bytes:
+        """The next heartbeat, which tells the server its role. Those asked more than `patience` seconds ago no longer
+        count."""
         self._asked = {number: at for number, at in self._asked.items() if now - at <= patience}
         self._number += 1
         self._asked[self._number] = now
-        numbered = (
-            f"{self._head}.{self._number}\r\n{self._tail}CSeq: {self._number} OPTIONS\r\nContent-Length: 0\r\n\r\n"
-        )
-        return numbered.encode("ascii")
+        told = f"Failover-Role: {role}\r\n" if role else ""
+        cseq = f"CSeq: {self._number} OPTIONS\r\n"
+        return f"{self._head}.{self._number}\r\n{self._tail}{cseq}{told}Content-Length: 0\r\n\r\n".encode("ascii")
 
     def answer(self, data: bytes, now: float, patience: float) -> Answer | None:
         """What a datagram answers; None for anything but the first answer to a heartbeat that still counts."""
@@ -81,9 +82,9 @@ class Heartbeat:
             raise
         self._script = Script(server, self.sock.getsockname()[:2], token)
 
-    def ask(self, now: float, patience: float) -> None:
+    def ask(self, now: float, patience: float, role: str) -> None:
         """Sends the next one. Raises OSError (ConnectionError where the server's computer refuses)."""
-        self.sock.send(self._script.ask(now, patience))
+        self.sock.send(self._script.ask(now, patience, role))
 
     def hear(self, now: float, patience: float) -> list[Answer]:
         """What has come. Raises OSError as `ask` does."""

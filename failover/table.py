@@ -114,6 +114,13 @@ class ServerTable:
         """The first one that takes new calls."""
         return next((server for server in self.servers if server.open), None)
 
+    def role(self, server: Server) -> str:
+        """What a server is told of itself: "hot" is the one that new calls go to, "live" one of several that they are
+        shared among, "replica" one that waits, or only keeps the calls it has."""
+        if self.policy == CALL_ID:
+            return "live" if server.open else "replica"
+        return "hot" if server is self.hot else "replica"
+
     def welcome(self, now: float, rise: int) -> list[Server]:
         """Where nobody takes new calls any more, those that were held back for their flapping do; returns them."""
         welcome = [] if self.hot else [s for s in self.servers if s.health.welcome(now, rise) is not s.health]

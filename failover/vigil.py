@@ -136,7 +136,7 @@ class Vigil:
     def _ask(self, link: Link, now: float) -> None:
         link.pulse.asked(now)
         try:
-            link.heartbeat.ask(now, self._patience)
+            link.heartbeat.ask(now, self._patience, self._core.table.role(link.server))
         except ConnectionError:
             self._refused(link.server.name, "its port refused a heartbeat")
         except OSError as error:

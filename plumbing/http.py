@@ -13,7 +13,7 @@ import queue
 import socket
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address
@@ -53,9 +53,12 @@ class HttpRequest:
 
 @dataclass(frozen=True)
 class HttpResponse:
+    """A body in pieces goes out piece by piece. If the next one cannot be had, RuntimeError or TimeoutError, the
+    connection ends before the body does, so that nobody takes the half for the whole."""
+
     status: int
     content_type: str
-    body: bytes
+    body: bytes | Iterable[bytes]
     headers: Mapping[str, str] = field(default_factory=dict)
 
     @staticmethod
@@ -246,13 +249,29 @@ class _Handler(BaseHTTPRequestHandler):
     def _send(self, answer: HttpResponse, length: bool = True) -> None:
         self.send_response(answer.status)
         headers = {**SECURITY_HEADERS, "Content-Type": answer.content_type, **answer.headers}
-        if length:
+        if not isinstance(answer.body, bytes):
+            headers["Connection"] = "close"
+            if self.request_version != "HTTP/1.0":
+                headers["Transfer-Encoding"] = "chunked"
+        elif length:
             headers["Content-Length"] = str(len(answer.body))
         for name, value in headers.items():
             self.send_header(name, value)
         self.end_headers()
-        if self.command != "HEAD":
+        if self.command == "HEAD":
+            return
+        if isinstance(answer.body, bytes):
             self.wfile.write(answer.body)
+        else:
+            self._send_pieces(answer.body)
+
+    def _send_pieces(self, pieces: Iterable[bytes]) -> None:
+        """In chunks (RFC 9112 7.1), for whoever knows them."""
+        whole = self.request_version == "HTTP/1.0"
+        with contextlib.suppress(TimeoutError, RuntimeError):
+            for piece in filter(None, pieces):
+                self.wfile.write(piece if whole else b"%x\r\n%b\r\n" % (len(piece), piece))
+            self.wfile.write(b"" if whole else b"0\r\n\r\n")
 
     def _stream(self, stream: EventStream) -> None:
         with self.server.lock:

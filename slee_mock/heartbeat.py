@@ -1,4 +1,8 @@
-"""The service that tells the forwarder whether this server can work: OPTIONS to nobody in particular. Pure."""
+"""The service that tells the forwarder whether this server can work: OPTIONS to nobody in particular. Pure.
+
+The forwarder's heartbeats tell in turn, in Failover-Role, whether new calls come here. Those of a standby say nothing
+of it, and change nothing.
+"""
 
 from __future__ import annotations
 
@@ -13,20 +17,28 @@ def is_heartbeat(request: Request) -> bool:
     return request.method == "OPTIONS" and not Uri.parse(request.uri).user
 
 
+ROLES = frozenset({"hot", "live", "replica"})
+
+
 class Heartbeat:
     """`healthy` is this server's own opinion: false while the store does not answer. 503 then asks for no new calls, as
-    it does once the server is `leaving`."""
+    it does once the server is `leaving`. `role`: what the forwarder on the computer `forwarder` said last, and from
+    `role_since` on (wall seconds)."""
 
     name = "heartbeat"
     takes = (On(RequestEvent, name=the_call, when=lambda event: is_heartbeat(event.request)),)
 
-    def __init__(self, answers: Answers) -> None:
-        self._answers = answers
+    def __init__(self, answers: Answers, forwarder: str = "") -> None:
+        self._answers, self._forwarder = answers, forwarder
+        self.role, self.role_since = "", 0.0
         self.healthy = True
         self.leaving = False
 
     def handle(self, event: Event, entity: str, view: View) -> Outcome:
         assert isinstance(event, RequestEvent)
+        role = event.request.get("Failover-Role")
+        if role in ROLES and role != self.role and event.source[0] == self._forwarder:
+            self.role, self.role_since = role, event.wall
         # The forwarder's heartbeats come from a socket of their own, and the answer goes back there.
         send = self._answers.answer(event, 200 if self.healthy and not self.leaving else 503, to=event.source)
         return Outcome(sends=(send,), done=True)

@@ -1,4 +1,4 @@
-"""The management page as HTML: one string, refreshed in place every second by a few lines of script.
+"""The management page as HTML: one string, brought up to date in place every second by a script.
 
 Pure. Everything that came from the network passes `_text`, which escapes it; the HTTP layer's Content-Security-Policy
 allows no script but `/page.js`.
@@ -7,160 +7,176 @@ allows no script but `/page.js`.
 from __future__ import annotations
 
 import html
+import json
 import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from slee_mock.billing import Sum
+from slee_mock.page_style import SCRIPT, STYLE
 from slee_mock.report import Board
 
-# Okabe-Ito hues, darkened or lightened until text in them reaches 4.5 : 1.
-STYLE = """
-:root { color-scheme: light dark; --paper: #fbfbf9; --card: #fff; --ink: #1a1c1e; --faint: #5b6067; --line: #dcdedf;
-  --good: #00664b; --wait: #8a4b00; --done: #5b6067; --bad: #a23b00; --one: #0072b2; --two: #e69f00; --three: #009e73; }
-@media (prefers-color-scheme: dark) { :root { --paper: #15171a; --card: #1e2125; --ink: #eceef0; --faint: #a3a9b1;
-  --line: #363b41; --good: #4fd1a8; --wait: #f0b64a; --done: #a3a9b1; --bad: #ff9a62; --one: #56b4e9; } }
-* { box-sizing: border-box; }
-body { margin: 0; background: var(--paper); color: var(--ink); font: 16px/1.5 system-ui, sans-serif; }
-body > * { max-width: 960px; margin: 0 auto; padding: 0 24px; }
-header { padding-top: 32px; } h1 { font-size: 28px; line-height: 1.2; margin: 0; overflow-wrap: anywhere; }
-h2 { font-size: 16px; margin: 32px 0 8px; } p { margin: 0; } .small { font-size: 14px; color: var(--faint); }
-.card { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: 16px; }
-.card + .card { margin-top: 8px; } .number { font-variant-numeric: tabular-nums; white-space: nowrap; }
-.call { display: grid; grid-template-columns: 1fr auto; gap: 0 16px; } .call > * { min-width: 0; }
-.who { font-weight: 600; overflow-wrap: anywhere; } .who .to { color: var(--faint); font-weight: 400; }
-.total { text-align: right; font-size: 20px; font-weight: 600; line-height: 1.2; }
-.free { font-size: 16px; font-weight: 400; color: var(--faint); } .length { text-align: right; }
-.wide { grid-column: 1 / -1; } .whole { white-space: nowrap; }
-.state { font-weight: 600; } .answered, .alive { color: var(--good); } .offered, .ringing { color: var(--wait); }
-.ended { color: var(--done); } .dead { color: var(--bad); }
-.bar { display: flex; gap: 2px; height: 8px; margin: 12px 0 4px; }
-.bar i { border-radius: 4px; background: var(--one); min-width: 4px; }
-.bar .s1 { background: var(--two); } .bar .s2 { background: var(--three); }
-.shares { display: flex; flex-wrap: wrap; gap: 0 16px; } .shares i { display: inline-block; width: 10px; height: 10px;
-  border-radius: 5px; margin-right: 6px; background: var(--one); }
-.shares .s1 { background: var(--two); } .shares .s2 { background: var(--three); }
-.rows { padding: 0 16px; } .row { display: grid; grid-template-columns: 1fr 1fr 136px; gap: 0 16px; padding: 8px 0; }
-.row + .row { border-top: 1px solid var(--line); } .row > * { min-width: 0; overflow-wrap: anywhere; }
-.row, .call { align-items: baseline; }
-.row .number { text-align: right; overflow-wrap: normal; } .gone { text-decoration: line-through; }
-.tiles { display: flex; flex-wrap: wrap; gap: 8px 32px; }
-.tiles b { display: block; font-size: 20px; line-height: 1.2; }
-footer { padding-top: 32px; padding-bottom: 32px; } a { color: inherit; } nav a { margin-right: 16px; }
-#news { color: var(--bad); font-weight: 600; } #news:empty { display: none; } .stale main { opacity: .5; }
-@media (max-width: 560px) { body > * { padding-left: 16px; padding-right: 16px; } header { padding-top: 16px; }
-  h1 { font-size: 24px; } .units { grid-column: 1 / -1; text-align: left; }
-  .row { grid-template-columns: 1fr auto; } .row .second { grid-column: 1 / -1; grid-row: 2; } }
-"""
+MOST_ROWS = 20  # finished bills and bindings here; the files behind the links have them all
+NOBODY = "No forwarder has been heard"
+ROLES = {
+    "hot": "hot: new calls come here",
+    "live": "live: takes its share of the new calls",
+    "replica": "replica: takes over when others die",
+}
 
-SCRIPT = """'use strict';
-// Fetches the page anew and puts its <main> in the place of the old one, unless somebody is selecting text in it.
-const refresh = async () => {
-  const news = document.getElementById('news');
-  try {
-    const answer = await fetch(location.href, {signal: AbortSignal.timeout(3000)});
-    if (!answer.ok) {
-      throw new Error(answer.statusText);
-    }
-    const fresh = new DOMParser().parseFromString(await answer.text(), 'text/html');
-    if (String(getSelection()) === '') {
-      for (const part of ['header', 'main']) {
-        document.querySelector(part).replaceWith(fresh.querySelector(part));
-      }
-    }
-    news.textContent = '';
-    document.body.classList.remove('stale');
-  } catch (error) {
-    news.textContent = 'This server does not answer; trying again. What you see is what it told last.';
-    document.body.classList.add('stale');
-  }
-  setTimeout(refresh, 1000);
-};
-setTimeout(refresh, 1000);
-"""
+__all__ = ["SCRIPT", "render", "trouble"]
 
 
 def render(board: Board) -> str:
     status = board.status
-    trouble = ""
-    if status["store"] != "ok":
-        trouble = f'<p class="dead">The store does not work: {_text(status["store"])}</p>'
-    header = (
-        f'<h1>{_text(status["name"])}</h1><p class="small">listens on {_text(status["address"])}, '
-        f"up for {_duration(int(status['uptime']))}</p>{trouble}"
-    )
-    colours = {member["name"]: index % 3 for index, member in enumerate(board.members["members"])}
     main = "".join([
-        "<h2>Calls</h2>", _calls(board.calls, colours),
-        "<h2>Who can be reached</h2>", _bindings(board.bindings),
-        "<h2>Servers of this cluster</h2>", _members(board.members, status["name"]),
-        "<h2>What this server handled</h2>", _handled(status),
+        _running(board),
+        _section("Servers of this cluster", "", _members(board.members, status["name"])),
+        _finished(board.calls["calls"]),
+        _reachable(board.bindings),
+        _section("What this server handled", "", _handled(status)),
     ])  # fmt: skip
-    return _document(str(status["name"]), header, main)
+    words = f"The store does not work: {status['store']}" if status["store"] != "ok" else ""
+    own = next((each["role"] for each in board.members["members"] if each["name"] == status["name"]), "")
+    return _document(status["name"], _header(status, own, words), main, board.calls["now"])
 
 
-def trouble(sentence: str) -> str:
-    """The page of a server that cannot tell more than why."""
-    return _document("no answer", f"<h1>No answer from the server</h1><p>{_text(sentence)}</p>", "")
+def trouble(sentence: str, status: Mapping[str, Any] | None) -> str:
+    """The page of a server that cannot tell more than why, and its `status` if it knows that."""
+    if status is None:
+        return _document("no answer", f"<h1>No answer from the server</h1>{_alarm(sentence)}", "", 0.0)
+    main = _section("What this server handled", "", _handled(status))
+    return _document(status["name"], _header(status, None, f"The store cannot be read: {sentence}"), main, 0.0)
 
 
-def _document(title: str, header: str, main: str) -> str:
-    links = "".join(
-        f'<a href="/{name}">{name}</a>' for name in ("calls", "bindings", "members", "status", "metrics")
+def _header(status: Mapping[str, Any], role: str | None, words: str) -> str:
+    """`role` None: it cannot be told now."""
+    known = "" if role is None else f'<p class="role {role}">{ROLES.get(role, NOBODY)}</p>'
+    return (
+        f'<h1>{_text(status["name"])}</h1>{known}<p class="small">listens on {_text(status["address"])}, '
+        f'up for <span class="number">{_duration(int(status["uptime"]))}</span></p>{_alarm(words)}'
     )
+
+
+def _alarm(sentence: str) -> str:
+    return f'<p class="alarm" id="trouble">{_sentence(sentence)}</p>' if sentence else ""
+
+
+def _document(title: str, header: str, main: str, now: float) -> str:
+    names = ("calls", "calls.csv", "bindings", "members", "status", "metrics")
+    links = "".join(f'<a href="/{name}">{name}</a>' for name in names)
     return f"""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{_text(title)} - calls and bills</title><link rel="icon" href="data:,"><style>{STYLE}</style>
+<title>{html.escape(title)} - calls and bills</title><link rel="icon" href="data:,"><style>{STYLE}</style>
 <script src="/page.js" defer></script></head>
-<body><header>{header}</header><p id="news" role="status"></p><main>{main}</main>
+<body><header>{header}</header><p id="news" role="status"></p><main data-now="{now:.3f}">{main}</main>
 <footer class="small"><nav aria-label="The same as data">{links}</nav></footer></body></html>
 """
 
 
-def _calls(calls: Mapping[str, Any], colours: Mapping[str, int]) -> str:
-    if not calls["calls"]:
-        return '<p class="card small">No calls yet. The bill of each call will stand here.</p>'
-    return "".join(_call(call, colours) for call in calls["calls"])
+def _section(title: str, note: str, inside: str) -> str:
+    return f'<section><h2>{title} <span class="note">{note}</span></h2>{inside}</section>'
 
 
-def _call(call: Mapping[str, Any], colours: Mapping[str, int]) -> str:
-    length = bill = shares = ""
+def _running(board: Board) -> str:
+    calls = [call for call in board.calls["calls"] if not call["final"]]
+    colours = {member["name"]: index % 3 for index, member in enumerate(board.members["members"])}
+    cards = "".join(_call(call, colours, board.foretold.get(call["call_id"], ())) for call in calls)
+    count = board.running.total()
+    note = "" if count == len(calls) else f"{len(calls)} of {count}"
+    return _section("Running calls", note or str(count or ""), cards or _empty("Nobody is talking now."))
+
+
+def _call(call: Mapping[str, Any], colours: Mapping[str, int], foretold: Iterable[Sum]) -> str:
+    """What changes while the call runs has the class `tick`; `data-ticks` has its texts for the next seconds."""
+    length = bill = shares = ticks = ""
     free = " free" if call["answered"] is None else ""
+    state = f'<span class="state {call["state"]}">{call["state"]}</span>'
     if not free:
-        length = _duration(call["seconds"])
-        bill = f'{call["units"]} {"unit" if call["units"] == 1 else "units"}, tariff {_text(call["tariff"])}'
-        shares = _shares(call["carried"], colours)
-    return f"""<article class="card call">
+        length = _tick(_duration(call["seconds"]))
+        bill = f'{_tick(_units(call["units"]))}, tariff {_text(call["tariff"])}'
+        shares = _shares(call["carried"], colours, running=True)
+        texts = json.dumps([_texts(each) for each in foretold])
+        ticks = f' data-answered="{call["answered"]:.3f}" data-ticks="{html.escape(texts)}"'
+    return f"""<article class="card call"{ticks}>
 <p class="who">{_text(call["caller"])} <span class="to">to</span> {_text(call["callee"])}</p>
-<p class="total number{free}">{_text(call["total"])} {_text(call["currency"])}</p>
-<p><span class="state {call["state"]}">{call["state"]}</span> <span class="small">{_text(call["why"])}</span></p>
+<p class="total number{free}">{_tick(call["total"])} {_text(call["currency"])}</p>
+<p class="says">{state} <span class="small">{_sentence(call["why"])}</span></p>
 <p class="length number">{length}</p>
-<p class="small number">{_clock(call["offered"])}</p><p class="small length units">{bill}</p>{shares}</article>"""
+<p class="small number">{_clock(call["offered"])}</p><p class="small length units">{bill}</p>{shares}</article>
+"""
 
 
-def _shares(carried: Iterable[Mapping[str, Any]], colours: Mapping[str, int]) -> str:
+def _texts(total: Sum) -> list[Any]:
+    """The second of the call, then a text for each `tick` in the order of the page."""
+    return [total.seconds, total.total, _duration(total.seconds), _units(total.units), f"{total.carried[-1][1]} s"]
+
+
+def _tick(text: str) -> str:
+    return f'<span class="tick">{html.escape(text)}</span>'
+
+
+def _units(count: int) -> str:
+    return f"{count} {'unit' if count == 1 else 'units'}"
+
+
+def _shares(carried: list[Mapping[str, Any]], colours: Mapping[str, int], running: bool) -> str:
     parts = [(share["server"], share["seconds"], colours.get(share["server"], 0)) for share in carried]
-    bar = "".join(f'<i class="s{colour}" style="flex:{seconds}"></i>' for _, seconds, colour in parts if seconds)
     words = "".join(
-        f'<span><i class="s{colour}"></i>{_text(server)} <span class="number">{seconds} s</span></span>'
-        for server, seconds, colour in parts
+        f'<span><i class="s{colour}"></i>{_text(server)} <span class="number{tick}">{seconds} s</span></span>'
+        for (server, seconds, colour), tick in zip(parts, [*[""] * (len(parts) - 1), " tick" * running], strict=True)
     )
+    if not running:
+        return f'<p class="shares small">{words}</p>'
+    bar = "".join(f'<i class="s{colour}" style="flex:{seconds}"></i>' for _, seconds, colour in parts if seconds)
     return f'<div class="wide"><div class="bar" aria-hidden="true">{bar}</div><p class="shares small">{words}</p></div>'
 
 
-def _bindings(bindings: Mapping[str, Any]) -> str:
-    users, shown = bindings["users"], bindings["shown"]
-    more = f'<p class="small">The newest {shown:,} of {users:,} users</p>' if users > shown else ""
-    if not bindings["bindings"]:
-        return f'{more}<p class="card small">Nobody is registered now.</p>'
+def _finished(calls: list[Mapping[str, Any]]) -> str:
+    done = [call for call in calls if call["final"]]
+    rows = "".join(_bill(call) for call in done[:MOST_ROWS])
+    note = '<a href="/calls.csv">All bills as CSV</a>'
+    if not done:
+        return _section("Finished bills", "", _empty("No bills yet. Each call that ends leaves one here."))
+    return _section("Finished bills", note, f'<div class="card rows">{rows}{_more(len(done), "calls")}</div>')
+
+
+def _bill(call: Mapping[str, Any]) -> str:
+    free = " free" if call["answered"] is None else ""
+    length = "" if free else f'{_duration(call["seconds"])}, {_units(call["units"])}'
+    shares = "" if free else _shares(call["carried"], {}, running=False)
+    return f"""<article class="call row-call">
+<p class="who">{_text(call["caller"])} <span class="to">to</span> {_text(call["callee"])}</p>
+<p class="total number{free}">{_text(call["total"])} {_text(call["currency"])}</p>
+<p class="says small">{_sentence(call["why"])}</p><p class="small length number">{length}</p>
+<p class="small number">{_clock(call["offered"])}</p>{shares}</article>
+"""
+
+
+def _reachable(bindings: Mapping[str, Any]) -> str:
+    users, shown = bindings["users"], min(bindings["shown"], MOST_ROWS)
+    note = f"The newest {shown:,} of {users:,} users" if users > shown else ""
+    return _section("Who can be reached", note, _bindings(bindings["bindings"]))
+
+
+def _bindings(bindings: list[Mapping[str, Any]]) -> str:
+    if not bindings:
+        return _empty("Nobody is registered now.")
     rows = "".join(
         f'<div class="row"><span><span class="who">{_text(each["name"] or each["aor"])}</span>'
         f' <span class="small">{_text(each["aor"]) if each["name"] else ""}</span></span>'
         f'<span class="second small">{_text(each["contact"])}'
         f' <span class="whole">through {_text(each["server"])}</span></span>'
         f'<span class="number small">{_duration(each["expires"])} left</span></div>'
-        for each in bindings["bindings"]
+        for each in bindings[:MOST_ROWS]
     )
-    return f'{more}<div class="card rows">{rows}</div>'
+    return f'<div class="card rows">{rows}{_more(len(bindings), "bindings")}</div>'
+
+
+def _more(count: int, name: str) -> str:
+    """Of so many, where to find those that are not shown."""
+    rest = count - MOST_ROWS
+    return f'<p class="small more">and {rest} more, as <a href="/{name}">{name}</a></p>' if rest > 0 else ""
 
 
 def _members(members: Mapping[str, Any], own_name: str) -> str:
@@ -172,10 +188,12 @@ def _members(members: Mapping[str, Any], own_name: str) -> str:
             state, words = "ended", "stopped"
         own = ' <span class="small">this one</span>' if each["name"] == own_name else ""
         name = _text(each["name"])
-        if each["management"] and not own:
+        if each["management"].startswith("http://") and not own:
             name = f'<a href="{html.escape(each["management"])}">{name}</a>'
+        role = f' <span class="role {each["role"]}">{each["role"]}</span>' if each["role"] else ""
         rows.append(
-            f'<div class="row"><span><span class="who{"" if each["alive"] else " gone"}">{name}</span>{own}</span>'
+            f'<div class="row"><span><span class="who{"" if each["alive"] else " gone"}">{name}</span>{role}{own}'
+            f"</span>"
             f'<span class="second small">{_text(each["address"])}</span>'
             f'<span class="number {state}">{words}</span></div>'
         )
@@ -185,12 +203,21 @@ def _members(members: Mapping[str, Any], own_name: str) -> str:
 def _handled(status: Mapping[str, Any]) -> str:
     counts = {**status["handled"], **{name.replace("_", " "): count for name, count in status["dropped"].items()}}
     tiles = "".join(f'<span class="small"><b class="number">{n}</b>{_text(name)}</span>' for name, n in counts.items())
-    return f'<div class="card tiles">{tiles or "Nothing yet."}</div>'
+    return f'<div class="card tiles">{tiles}</div>' if tiles else _empty("Nothing yet.")
+
+
+def _empty(sentence: str) -> str:
+    return f'<p class="card small">{sentence}</p>'
 
 
 def _text(value: object) -> str:
     """Escaped, and kept apart from its neighbours' writing direction."""
     return f"<bdi>{html.escape(str(value))}</bdi>" if str(value) else ""
+
+
+def _sentence(words: str) -> str:
+    """Reads from left to right, though it may begin with a name that does not."""
+    return f'<bdi dir="ltr">{html.escape(words)}</bdi>'
 
 
 def _duration(seconds: int) -> str:

@@ -150,6 +150,8 @@ class Member(Record):
     started: float = 0.0
     last_seen: float = 0.0
     stopped: bool = False  # said goodbye
+    role: str = ""  # hot, live or replica, as a forwarder told it at `role_since`
+    role_since: float = 0.0
 
     def alive(self, wall: float) -> bool:
         return not self.stopped and wall - self.last_seen <= PRESUMED_DEAD

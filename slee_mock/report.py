@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from sip import VERSION
-from slee_mock.billing import summed
+from slee_mock.billing import Sum, summed
 from slee_mock.record import Bill, Bindings, Member
 from slee_mock.store import View
 
-MOST_CALLS = 200  # on the page; all of them are in the store
+MOST_CALLS = 200  # on the page: so many of the newest, and so many of those that have been running for longer
 MOST_USERS = 500
+MOST_MISSED = 10_000  # bills read in one go by who has not looked for long
+FORETOLD = 5  # seconds
 
 
 @dataclass(frozen=True)
@@ -31,26 +34,99 @@ class Health:
 
 @dataclass(frozen=True)
 class Board:
-    """JSON-able values, each as the page of its name shows it."""
+    """JSON-able values, each as the page of its name shows it; and for the page alone, by Call-ID, what the bills of
+    running calls will say in the next seconds: so they tick there without doing sums of their own. `running` counts
+    the calls that have not ended by their states, `bills` all that are kept."""
 
     calls: dict[str, Any]
     bindings: dict[str, Any]
     members: dict[str, Any]
     status: dict[str, Any]
+    foretold: dict[str, list[Sum]]
+    running: Counter[str]
+    bills: int
 
 
-def board(view: View, health: Health, wall: float) -> Board:
-    bills = sorted(view.scan(Bill, MOST_CALLS), key=lambda bill: -bill.offered)
+class Running:
+    """The calls that have not ended: all of them, though a page reads the newest bills only. Those that began earlier
+    are known by their keys, so that nobody has to read the whole store for them again and again."""
+
+    def __init__(self) -> None:
+        self._open: set[str] = set()
+        self._newest: str | None = None  # when somebody looked last
+
+    def look(self, view: View, wall: float) -> tuple[list[Bill], list[Bill]]:
+        """The newest bills, and of the calls that run those which are not among them."""
+        newest = view.scan(Bill, MOST_CALLS)
+        older = {bill.call_id: bill for bill in self._missed(view, newest)}
+        fresh = {bill.call_id for bill in newest}
+        for key in self._open - fresh - older.keys():
+            bill = view.get(Bill, key)
+            if bill:
+                older[key] = bill
+        running = [bill for bill in older.values() if bill.call_id not in fresh and not _final(bill, wall)]
+        self._open = {bill.call_id for bill in [*newest, *running] if not _final(bill, wall)}
+        self._newest = newest[0].call_id if newest else None
+        return newest, running
+
+    def _missed(self, view: View, newest: list[Bill]) -> list[Bill]:
+        """Those between the newest and what was the newest before."""
+        missed: list[Bill] = []
+        found = newest
+        while len(found) == MOST_CALLS and len(missed) < MOST_MISSED:
+            if any(bill.call_id == self._newest for bill in found):
+                break
+            found = view.scan(Bill, MOST_CALLS, MOST_CALLS + len(missed))
+            missed += found
+        return missed
+
+
+def board(view: View, health: Health, wall: float, running: Running) -> Board:
+    newest, older = running.look(view, wall)
+    shown = sorted([*newest, *sorted(older, key=_latest)[:MOST_CALLS]], key=_latest)
     users = view.scan(Bindings, MOST_USERS)
     contacts = [each for user in users for each in _bindings(user, wall)]
     members = sorted(view.scan(Member), key=lambda member: member.name)
     head = {"server": health.member.name, "now": wall}
+    calls = [_call(bill, wall) for bill in shown]
+    states = Counter(call["state"] for call in calls if not call["final"])
+    states.update(summed(bill, wall).state for bill in sorted(older, key=_latest)[MOST_CALLS:])
+    hot = _hot(members, wall)
     return Board(
-        calls={**head, "calls": [_call(bill, wall) for bill in bills]},
+        calls={**head, "calls": calls},
         bindings={**head, "users": view.count(Bindings), "shown": len(users), "bindings": contacts},
-        members={**head, "members": [_member(member, wall) for member in members]},
-        status=_status(health),
+        members={**head, "hot": hot, "members": [_member(member, wall, hot) for member in members]},
+        status=status(health),
+        bills=view.count(Bill),
+        foretold={bill.call_id: _foretold(bill, wall) for bill in shown if bill.answered and not _final(bill, wall)},
+        running=states,
     )
+
+
+def bills(view: View, most: int, skip: int, wall: float) -> list[dict[str, Any]]:
+    return [_call(bill, wall) for bill in view.scan(Bill, most, skip)]
+
+
+def _latest(bill: Bill) -> float:
+    return -bill.offered
+
+
+def _final(bill: Bill, wall: float) -> bool:
+    return bill.ended is not None or summed(bill, wall).final
+
+
+def _foretold(bill: Bill, wall: float) -> list[Sum]:
+    """The sums of this second of the call and of the next ones: each taken in its middle, since a unit that was started
+    counts from the second's very beginning."""
+    assert bill.answered is not None
+    begun = bill.answered + summed(bill, wall).seconds
+    return [summed(bill, begun + second + 0.5) for second in range(FORETOLD)]
+
+
+def _hot(members: Iterable[Member], wall: float) -> str | None:
+    """The one that was told so last: one that has just died cannot take its own word back."""
+    told = [member for member in members if member.role == "hot" and member.alive(wall)]
+    return max(told, key=lambda member: member.role_since).name if told else None
 
 
 def _call(bill: Bill, wall: float) -> dict[str, Any]:
@@ -79,51 +155,71 @@ def _bindings(user: Bindings, wall: float) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def _member(member: Member, wall: float) -> dict[str, Any]:
+def _member(member: Member, wall: float, hot: str | None) -> dict[str, Any]:
+    role = member.role if member.alive(wall) and (member.role != "hot" or member.name == hot) else ""
     return {
         "name": member.name, "address": member.address, "management": member.management,
         "alive": member.alive(wall), "last_seen": member.last_seen, "stopped": member.stopped,
+        "role": role,
     }  # fmt: skip
 
 
-def _status(health: Health) -> dict[str, Any]:
-    groups: dict[str, dict[str, int]] = {"handled": {}, "dropped": {}, "sent": {}}
+def status(health: Health) -> dict[str, Any]:
+    groups: dict[str, dict[str, int]] = {"handled": {}, "dropped": {}, "sent": {}, "bills": {}}
     for (group, name), count in sorted(health.counts.items()):
         groups[group][name] = count
     return {
         "name": health.member.name, "version": VERSION, "address": health.member.address,
         "forwarder": health.forwarder, "uptime": round(health.uptime, 3), "store": health.trouble or "ok",
         "handled": groups["handled"], "dropped": groups["dropped"], "sent": groups["sent"].get("datagrams", 0),
-        "services": health.services, "clock_offset": round(health.clock_offset, 3),
+        "services": health.services, "bills_closed": groups["bills"].get("closed", 0),
+        "clock_offset": round(health.clock_offset, 3),
     }  # fmt: skip
 
 
-def metrics(board: Board) -> str:
-    """Prometheus text. Label values come from fixed sets and from server names."""
-    status = board.status
-    lines = [
-        "# HELP slee_up Whether the store works for this server.", "# TYPE slee_up gauge",
-        f"slee_up {int(status['store'] == 'ok')}",
-        "# HELP slee_uptime_seconds Seconds since this server started.", "# TYPE slee_uptime_seconds gauge",
-        f"slee_uptime_seconds {status['uptime']}",
-        "# HELP slee_handled_total Messages handled, by what they were.", "# TYPE slee_handled_total counter",
-        *(f'slee_handled_total{{message="{name}"}} {count}' for name, count in status["handled"].items()),
-        "# HELP slee_dropped_total Messages not passed on, by reason.", "# TYPE slee_dropped_total counter",
-        *(f'slee_dropped_total{{reason="{name}"}} {count}' for name, count in status["dropped"].items()),
-        "# HELP slee_sent_total Datagrams sent.", "# TYPE slee_sent_total counter",
-        f"slee_sent_total {status['sent']}",
-        "# HELP slee_bindings Contacts that can be reached now, of the newest users.", "# TYPE slee_bindings gauge",
-        f"slee_bindings {len(board.bindings['bindings'])}",
-        "# HELP slee_users Users who are registered, or lately were.", "# TYPE slee_users gauge",
-        f"slee_users {board.bindings['users']}",
-        "# HELP slee_running_calls Calls among the newest that have not ended.", "# TYPE slee_running_calls gauge",
-        f"slee_running_calls {sum(not call['final'] for call in board.calls['calls'])}",
-        "# HELP slee_member_alive Whether a member of the cluster shows signs of life.",
-        "# TYPE slee_member_alive gauge",
-        *(f'slee_member_alive{{member="{_label(member["name"])}"}} {int(member["alive"])}'
-          for member in board.members["members"]),
+def metrics(status: Mapping[str, Any], board: Board | None) -> str:
+    """Prometheus text. Label values come from fixed sets and from server names. Without a board, because the store
+    cannot be read, only what the server itself knows."""
+    families = [
+        _family("slee_up", "gauge", "Whether the store works for this server.",
+                {"": int(board is not None and status["store"] == "ok")}),
+        _family("slee_uptime_seconds", "gauge", "Time since this server started.", {"": status["uptime"]}),
+        _family("slee_handled_total", "counter", "Messages handled, by what they were.",
+                {_labels(message=name): count for name, count in status["handled"].items()}),
+        _family("slee_dropped_total", "counter", "Messages not passed on, by reason.",
+                {_labels(reason=name): count for name, count in status["dropped"].items()}),
+        _family("slee_sent_total", "counter", "Datagrams sent.", {"": status["sent"]}),
+        _family("slee_bills_closed_total", "counter", "Calls whose end this server wrote down.",
+                {"": status["bills_closed"]}),
     ]  # fmt: skip
-    return "\n".join(lines) + "\n"
+    return "".join(families + (_stored(board) if board else []))
+
+
+def _stored(board: Board) -> list[str]:
+    members = board.members["members"]
+    return [
+        _family("slee_calls", "gauge", "Calls of the cluster that have not ended, by state.",
+                {_labels(state=state): board.running[state] for state in ("offered", "ringing", "answered")}),
+        _family("slee_bills", "gauge", "Bills that the store keeps, of running calls too.", {"": board.bills}),
+        _family("slee_users", "gauge", "Users who are registered, or lately were.", {"": board.bindings["users"]}),
+        _family("slee_bindings", "gauge", f"Contacts of the newest {MOST_USERS} users that can be reached now.",
+                {"": len(board.bindings["bindings"])}),
+        _family("slee_member_alive", "gauge", "Whether a member of the cluster shows signs of life.",
+                {_labels(member=each["name"]): int(each["alive"]) for each in members}),
+        _family("slee_member_role", "gauge", "Which role the forwarder gave a member that is alive.",
+                {_labels(member=each["name"], role=role): int(each["role"] == role)
+                 for each in members for role in ("hot", "live", "replica")}),
+    ]  # fmt: skip
+
+
+def _family(name: str, kind: str, words: str, samples: Mapping[str, float]) -> str:
+    """One metric; nothing if there is no sample of it yet."""
+    lines = [f"# HELP {name} {words}", f"# TYPE {name} {kind}", *(f"{name}{key} {n}" for key, n in samples.items())]
+    return "".join(f"{line}\n" for line in lines) if samples else ""
+
+
+def _labels(**pairs: str) -> str:
+    return "{" + ",".join(f'{name}="{_label(text)}"' for name, text in pairs.items()) + "}"
 
 
 def _label(text: str) -> str:

@@ -1,6 +1,7 @@
 """The thread, the socket and the clock around the services: a running server.
 
-The `sip` thread owns the socket, the router and the store's connection; `management` threads ask it.
+The `sip` thread owns the socket, the router and its connection to the store; the pages are made on a thread that reads
+through another one.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import socket
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 from plumbing.address import Address, format_address
 from plumbing.http import HttpServer
@@ -21,10 +23,11 @@ from sip.errors import RemoteProtocolError
 from slee_mock import management, report
 from slee_mock.clock import Clock
 from slee_mock.enrolment import Enrolment, Owed
-from slee_mock.event import Arrival, Outcome, RequestEvent, ResponseEvent, Send
+from slee_mock.event import Arrival, CallEnded, Outcome, RequestEvent, ResponseEvent, Send
 from slee_mock.heartbeat import Heartbeat, is_heartbeat
 from slee_mock.inbox import Inbox
-from slee_mock.record import SIGN_OF_LIFE, Member, Secret
+from slee_mock.reader import Reader
+from slee_mock.record import SIGN_OF_LIFE, Bill, Member, Secret
 from slee_mock.retention import Retention
 from slee_mock.router import Router
 from slee_mock.service import Telling
@@ -55,11 +58,12 @@ class Server:
         self._loop = Loop("sip")
         self._http: HttpServer | None = None
         self._sock: socket.socket | None = None
+        self._clock = Clock()  # any thread may read it
+        self._reader = Reader(self._open_store, lambda: self._loop.ask(self._health), self._tell, self._clock.now)
         # Below: the sip thread's.
         self._store: Store | None = None
         self._trouble = "it was not opened yet"
         self._member = Member(settings.name, format_address(settings.listen))
-        self._clock = Clock()
         self._inbox, self._working = Inbox(self._clock.now), False
         self._started = time.monotonic()
         self._counts: collections.Counter[tuple[str, str]] = collections.Counter()
@@ -75,10 +79,11 @@ class Server:
         try:
             self._sock = bind_udp(self._settings.listen)
             if self._settings.management:
-                self._http = HttpServer(self._settings.management, management.routes(self.status_board), "management")
+                self._http = HttpServer(self._settings.management, management.routes(self._reader), "management")
                 self._http.start()
             self._loop.start()
             self._loop.ask(self._open, timeout=OPENING)
+            self._reader.start()
         except BaseException:
             self.stop()
             raise
@@ -100,27 +105,31 @@ class Server:
         """Leaves the cluster with a last word, so that nobody has to wait for its silence. Twice is fine."""
         if self._http:
             self._http.stop()
+        self._reader.stop(timeout)
         if self._loop.running:
             self._loop.post(self._close)
         self._loop.stop(timeout)
         if self._sock:
             self._sock.close()
 
-    def status_board(self) -> report.Board:
-        """All that the management page tells. Raises LoopStopped or TimeoutError."""
-        return self._loop.ask(self._board)
+    def _tell(self, view: View, wall: float) -> dict[str, Any]:
+        """What the services tell of themselves: out of their records, so on whichever thread has the view."""
+        return {each.name: each.tells(view, wall) for each in self._services if isinstance(each, Telling)}
+
+    def _open_store(self) -> Store:
+        return open_store(self._settings.store)
 
     # -- the sip thread ---------------------------------------------------------------------------------------------
 
     def _open(self) -> None:
         settings, sock = self._settings, self._sock
         assert sock is not None
-        self._store = open_store(settings.store)
+        self._store = self._open_store()
         self._clock.join(self._store)
         address = format_address(sock.getsockname()[:2])
         context = Context(settings.name, address, _cluster_key(self._store), settings.tariff, settings.currency,
                           settings.users, settings.realm, settings.session_expires, settings.deploy)  # fmt: skip
-        self._heartbeat = Heartbeat(context.answers)
+        self._heartbeat = Heartbeat(context.answers, settings.forwarder[0])
         self._services = assemble(context)
         self._router = Router([self._heartbeat, *self._services], context.answers)
         self._timers = Timers(self._router)
@@ -165,7 +174,9 @@ class Server:
         known = view.get(Member, self._member.name)
         if self._member.last_seen and known and known.started != self._member.started:
             raise Conflict(f"{self._member.name} signs from {known.address} too")
-        self._member = replace(self._member, last_seen=self._clock.now(), stopped=stopped)
+        told = self._heartbeat
+        self._member = replace(self._member, last_seen=self._clock.now(), stopped=stopped, role=told.role,
+                               role_since=told.role_since)  # fmt: skip
         view.commit([self._member])
 
     def _sign_again(self) -> None:
@@ -197,6 +208,7 @@ class Server:
             return
         for outcome in outcomes:
             self._counts["handled", "timers"] += not outcome.dropped
+            self._count_bills(outcome)
             for send in outcome.sends:
                 self._send(self._sock, send)
 
@@ -239,6 +251,7 @@ class Server:
         label = _label(event)
         self._counts["handled", label] += 1
         outcome = self._decide(event)
+        self._count_bills(outcome)
         if outcome.dropped:
             self._counts["dropped", outcome.dropped] += 1
         if label != HEARTBEATS and log.isEnabledFor(logging.DEBUG):
@@ -248,6 +261,11 @@ class Server:
             self._send(sock, send)
         if self._enrolment and label != HEARTBEATS:
             self._note_owed(event, outcome)
+
+    def _count_bills(self, outcome: Outcome) -> None:
+        """Ends that were written down; one that was known is not written again."""
+        if any(isinstance(raised, CallEnded) for raised in outcome.raised):
+            self._counts["bills", "closed"] += any(isinstance(saved, Bill) for saved in outcome.saves)
 
     def _note_owed(self, event: Arrival, outcome: Outcome) -> None:
         self._busy = time.monotonic()
@@ -285,19 +303,10 @@ class Server:
             self._next_log = now + 1.0
             log.warning("%s", sentence)
 
-    def _board(self) -> report.Board:
-        if not self._store:
-            raise RuntimeError("the server is stopping")
-        try:
-            view, wall = View(self._store), self._clock.now()
-            told = {each.name: each.tells(view, wall) for each in self._services if isinstance(each, Telling)}
-            health = report.Health(self._member, time.monotonic() - self._started, self._trouble,
-                                   format_address(self._settings.forwarder), dict(self._counts), told,
-                                   self._clock.offset)  # fmt: skip
-            return report.board(view, health, wall)
-        except StoreDown as error:
-            self._store_failed(error)
-            raise RuntimeError(str(error)) from error
+    def _health(self) -> report.Health:
+        return report.Health(self._member, time.monotonic() - self._started, self._trouble,
+                             format_address(self._settings.forwarder), dict(self._counts),
+                             clock_offset=self._clock.offset)  # fmt: skip
 
 
 def _cluster_key(store: Store) -> bytes:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import re
 import socket
+import urllib.error
 import urllib.request
 from html.parser import HTMLParser
 
+import prometheus_kit
 import pytest
-from slee_kit import answer, in_dialog, invite, register
+from slee_kit import answer, in_dialog, invite, phone_request, register
 
 from plumbing.address import format_address
 from sip.message import parse
 from slee_mock import page
-from slee_mock.record import Member
-from slee_mock.report import Health, board
+from slee_mock.record import Bill, Member
+from slee_mock.report import Health, Running, board
 from slee_mock.server import Server
 from slee_mock.settings import Settings
 from slee_mock.sqlite_store import SqliteStore
@@ -32,11 +36,10 @@ class Site:
         self.sock.bind(("127.0.0.1", 0))
         self.sock.settimeout(5.0)
         self.listen = ("127.0.0.1", free_port())
-        management = ("127.0.0.1", free_port())
-        self.root = f"http://{format_address(management)}"
-        self.server = Server(
-            Settings("server1", self.listen, self.sock.getsockname(), str(tmp_path / "cluster.db"), management)
-        )
+        self.management = ("127.0.0.1", free_port())
+        self.root = f"http://{format_address(self.management)}"
+        self.store = str(tmp_path / "cluster.db")
+        self.server = Server(Settings("server1", self.listen, self.sock.getsockname(), self.store, self.management))
 
     def ask(self, data):
         self.sock.sendto(data if isinstance(data, bytes) else data.to_bytes(), self.listen)
@@ -45,6 +48,13 @@ class Site:
     def get(self, path):
         with urllib.request.urlopen(self.root + path, timeout=5) as answer:
             return answer.headers, answer.read().decode()
+
+    def refused(self, path):
+        with pytest.raises(urllib.error.HTTPError) as told:
+            self.get(path)
+        with told.value as answer:
+            assert answer.code == 503
+            return answer.read().decode()
 
     def json(self, path):
         return json.loads(self.get(path)[1])
@@ -62,7 +72,9 @@ def site(tmp_path, free_port):
 
 def test_before_anything_happened_the_page_says_so(site):
     text = site.get("/")[1]
-    assert "No calls yet" in text
+    assert "Nobody is talking now" in text
+    assert "No bills yet" in text
+    assert "No forwarder has been heard" in text
     assert "Nobody is registered now" in text
     assert site.json("/calls")["calls"] == []
 
@@ -103,10 +115,54 @@ def test_a_scraper_gets_prometheus_text(site):
     site.ask(register())
     headers, text = site.get("/metrics")
     assert headers["Content-Type"].startswith("text/plain")
-    samples = [line for line in text.splitlines() if not line.startswith("#")]
-    assert 'slee_handled_total{message="REGISTER"} 1' in samples
-    assert 'slee_member_alive{member="server1"} 1' in samples
-    assert all(re.fullmatch(r'[a-z_]+(\{[a-z]+="[^"]*"\})? [0-9.]+', line) for line in samples)
+    families = prometheus_kit.read(text)
+    assert families["slee_handled_total"] == ("counter", {(("message", "REGISTER"),): 1})
+    assert families["slee_member_alive"] == ("gauge", {(("member", "server1"),): 1})
+
+
+def test_the_end_of_a_call_is_counted_once(site):
+    site.ask(register())
+    site.ask(answer(site.ask(invite()), 200))
+    for _ in range(2):
+        site.ask(in_dialog("BYE"))
+    assert prometheus_kit.read(site.get("/metrics")[1])["slee_bills_closed_total"] == ("counter", {(): 1})
+
+
+def test_every_bill_there_is_comes_as_a_file_for_spreadsheets(site):
+    site.ask(register())
+    site.ask(answer(site.ask(invite()), 200))
+    site.ask(in_dialog("BYE"))
+    headers, text = site.get("/calls.csv")
+    assert headers["Content-Type"] == "text/csv; charset=utf-8; header=present"
+    assert headers["Content-Disposition"] == 'attachment; filename="calls.csv"'
+    (row,) = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    (call,) = site.json("/calls")["calls"]
+    for column, name in (("call_id", "call_id"), ("why", "why"), ("total", "total"), ("talk_seconds", "seconds")):
+        assert row[column] == str(call[name])
+    assert 'href="/calls.csv"' in site.get("/")[1]
+
+
+def test_the_file_is_whole_though_it_is_long_and_its_reader_knows_no_chunks(site):
+    site.ask(register())
+    store = SqliteStore(site.store)
+    View(store).commit(
+        Bill(f"c{n}", "alice", "sip:a@x", "bob", "sip:b@x", "0.10+0.05/10s", "EUR", float(n)) for n in range(350)
+    )
+    store.close()
+    assert site.get("/calls.csv")[1].count("\r\n") == 351
+    with socket.create_connection(tuple(site.management), timeout=5) as plain:
+        plain.sendall(b"GET /calls.csv HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n")
+        told = b"".join(iter(lambda: plain.recv(65_536), b""))
+    head, _, body = told.partition(b"\r\n\r\n")
+    assert b"chunked" not in head.lower()
+    assert body.decode() == site.get("/calls.csv")[1]
+
+
+def test_the_forwarders_word_makes_this_server_the_hot_one(site, eventually):
+    site.ask(phone_request("OPTIONS", "sip:127.0.0.1:5070", fields=[("Failover-Role", "hot")]))
+    eventually(lambda: site.json("/members")["hot"] == "server1")
+    assert "hot: new calls come here" in site.get("/")[1]
+    assert 'slee_member_role{member="server1",role="hot"} 1' in site.get("/metrics")[1]
 
 
 def test_of_many_users_the_newest_are_shown_and_all_are_counted(site, monkeypatch):
@@ -155,18 +211,32 @@ def test_the_page_refreshes_itself_with_a_script_of_its_own_address(site):
     assert '<script src="/page.js" defer></script>' in text
     headers, script = site.get("/page.js")
     assert headers["Content-Type"].startswith("text/javascript")
-    assert "replaceWith" in script
+    assert "data-now" in text and "dataset.now" in script
 
 
 def test_the_page_of_a_server_in_trouble_says_what_is_wrong(tmp_path):
     store = SqliteStore(str(tmp_path / "cluster.db"))
     member = Member("server1", "127.0.0.1:5070", last_seen=1.0)
     view = View(store)
-    shown = page.render(board(view, Health(member, 3725.0, "the disk is full", "127.0.0.1:5060", {}), wall=9.0))
+    shown = page.render(board(view, Health(member, 3725.0, "the disk is full", "a:1", {}), 9.0, Running()))
     store.close()
-    assert "The store does not work: <bdi>the disk is full</bdi>" in shown
-    assert "up for 1:02:05" in shown
-    assert "no answer" in page.trouble("the loop is busy")
+    assert "The store does not work: the disk is full</bdi>" in shown
+    assert re.search(r"up for <span class=.number.>1:02:05<", shown)
+    assert "no answer" in page.trouble("the loop is busy", None)
+
+
+def test_a_server_whose_store_cannot_be_read_says_why_and_what_it_did_itself(site):
+    site.ask(register())
+    with open(site.store, "r+b") as file, open(f"{site.store}-wal", "r+b") as log:
+        file.write(b"spoiled")
+        log.truncate(0)
+    text = site.refused("/")
+    assert "The store cannot be read: the store " in text and "restore it from a backup" in text
+    assert "REGISTER" in text, "what this server handled"
+    assert site.json("/status")["handled"] == {"REGISTER": 1}
+    assert prometheus_kit.read(site.get("/metrics")[1])["slee_up"] == ("gauge", {(): 0})
+    for path in ("/calls", "/calls.csv", "/bindings", "/members"):
+        assert "restore it from a backup" in site.refused(path)
 
 
 def test_a_server_whose_store_cannot_be_used_does_not_start_and_leaves_nothing_running(tmp_path, free_port):

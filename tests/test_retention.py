@@ -118,7 +118,7 @@ def test_a_server_whose_name_another_has_taken_says_so_and_leaves_it(tmp_path, c
     both[0].stop()
     store = SqliteStore(path)
     member = View(store).get(Member, "twin")
-    assert member.address == both[1].status_board().status["address"] and not member.stopped
+    assert member.address == both[1]._reader.status()["address"] and not member.stopped
     store.close()
     both[1].stop()
 
