@@ -16,8 +16,8 @@ from bootstrap.fault import SetupFault, say
 ROOT = Path(__file__).resolve().parent.parent
 
 HELP = """\
-usage: python3 demo.py [--free-ports]
-       python3 demo.py play [--json] [--screenshots DIR] [--talk SECONDS] [--free-ports]
+usage: python3 demo.py [--deploy NAME:FILE] [--free-ports]
+       python3 demo.py play [--json] [--screenshots DIR] [--talk SECONDS] [--deploy NAME:FILE] [--free-ports]
        python3 demo.py test [pytest's arguments]
        python3 demo.py softphone [the phone's arguments]
 
@@ -29,6 +29,7 @@ Whatever is needed is set up first, in .venv beside this file.
     --json             its last line is one JSON object with everything that was measured
     --screenshots DIR  save a picture of each step
     --talk SECONDS     how long the two talk, 3 to 3600 seconds (12 if you do not say)
+  --deploy NAME:FILE   a further service on both servers, as in prepaid:balances.txt (docs/slee.txt)
   --free-ports         any free ports instead of 5060 (forwarder) and its fellows
   test                 run the tests, without a display
   softphone            the two phones alone
@@ -71,6 +72,7 @@ def parse(argv: Sequence[str]) -> Job | str:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--screenshots", metavar="DIR")
     parser.add_argument("--talk", metavar="SECONDS", type=_seconds)
+    parser.add_argument("--deploy", action="append", default=[])
     parser.add_argument("--free-ports", action="store_true")
     parser.add_argument("--help", "-h", action="store_true")
     parser.add_argument("--version", action="store_true")
@@ -83,11 +85,14 @@ def parse(argv: Sequence[str]) -> Job | str:
         return f"Call Failover {VERSION}\n"
     arguments = ["play"] if options.what else []
     arguments += ["--json"] if options.json else []
-    # The program is started in this folder; a picture folder is meant from where the person stands.
+    # The program is started in this folder; files and folders are meant from where the person stands.
     arguments += ["--screenshots", os.path.abspath(options.screenshots)] if options.screenshots else []
     arguments += ["--talk", options.talk] if options.talk else []
     if options.what not in (None, "play") or (arguments and not options.what):
         parser.error("these options belong to play: python3 demo.py play " + " ".join(argv))
+    for wish in options.deploy:
+        name, colon, file = wish.partition(":")
+        arguments += ["--deploy", f"{name}{colon}{os.path.abspath(file) if file else ''}"]
     arguments += ["--free-ports"] if options.free_ports else []
     return Job("stage", tuple(arguments))
 

@@ -21,6 +21,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--screenshots", metavar="DIR", type=Path, help="play, and save a picture of every step there")
     parser.add_argument("--talk", metavar="SECONDS", type=seconds, default=12.0,
                         help="how long Alice and Bob talk when it plays by itself (default: 12)")
+    parser.add_argument("--deploy", metavar="NAME:FILE", action="append", default=[],
+                        help="a further service on both servers, as in prepaid:balances.txt")
     parser.add_argument("--free-ports", action="store_true",
                         help="any free ports instead of 5060 (forwarder), 5070 and 5080 (servers), 8060, 8071, 8072")
     return parser.parse_args(arguments)
@@ -48,8 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from stage import run  # after the platform is chosen: importing Qt's widgets needs nothing else from us
 
     if playing:
-        return run.play(options.free_ports, options.talk, options.json, options.screenshots, bool(screenless))
-    return run.show(options.free_ports)
+        return run.play(options.free_ports, options.deploy, options.talk, options.json, options.screenshots,
+                        bool(screenless))
+    return run.show(options.free_ports, options.deploy)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import shutil
 import socket
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,10 +69,12 @@ admin.listen={admin}
 
 
 class Cluster:
-    """`users` maps names to passwords; empty: the servers ask nobody. `on_end(name, status)`: a program is gone."""
+    """`users` maps names to passwords; empty: the servers ask nobody. `on_end(name, status)`: a program is gone.
+    `deploy`: what the servers' --deploy is to say."""
 
     def __init__(self, ports: Ports | None = None, users: Mapping[str, str] | None = None,
-                 on_end: Callable[[str, int], None] | None = None) -> None:
+                 on_end: Callable[[str, int], None] | None = None, deploy: Sequence[str] = ()) -> None:
+        self._deploy = [argument for wish in deploy for argument in ("--deploy", wish)]
         self.ports = ports or Ports()
         self._on_end = on_end
         self._hurried = False
@@ -136,7 +138,7 @@ class Cluster:
         arguments = ["-m", "slee_mock", "--name", name, "--listen", format_address(self.addresses[name]),
                      "--forwarder", format_address(self.forwarder), "--store", str(self.folder / "store.db"),
                      "--management", self.management[name].removeprefix("http://")]
-        return [*arguments, "--users", str(users_file)] if users_file else arguments
+        return [*arguments, *self._deploy, *(["--users", str(users_file)] if users_file else [])]
 
     def _write_settings(self) -> Path:
         path = self.folder / "servers.properties"

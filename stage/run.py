@@ -10,7 +10,7 @@ import contextlib
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from PySide6.QtCore import QSocketNotifier, QTimer
@@ -26,10 +26,10 @@ SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 SWITCH = 0.001  # s: painting may keep the phones' threads waiting that long, instead of Python's usual 5 ms
 
 
-def show(free_ports: bool) -> int:
+def show(free_ports: bool, deploy: Sequence[str]) -> int:
     """The window for a person; 1 if the programs could not be started, and the reason is then shown in it."""
     app = application()
-    stage = Show(Ports.free() if free_ports else None)
+    stage = Show(Ports.free() if free_ports else None, deploy=deploy)
     trouble: list[str] = []
 
     def fail(sentence: str) -> None:
@@ -49,10 +49,12 @@ def show(free_ports: bool) -> int:
     return 1 if trouble else 0
 
 
-def play(free_ports: bool, talk: float, as_json: bool, folder: Path | None, screenless: bool) -> int:
+def play(
+    free_ports: bool, deploy: Sequence[str], talk: float, as_json: bool, folder: Path | None, screenless: bool
+) -> int:
     """The example by itself; 0 only if every step was observed."""
     app = application()
-    stage = Show(Ports.free() if free_ports else None)
+    stage = Show(Ports.free() if free_ports else None, deploy=deploy)
     actor = player.Player(stage, talk, folder, lambda line: print(line, flush=True))
     outcome: list[bool] = []
 

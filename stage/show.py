@@ -7,7 +7,7 @@ threads of their own (`watch.py`), the phones have theirs. All of them reach thi
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from PySide6.QtCore import QObject, QTimer, Signal
@@ -60,19 +60,20 @@ class Wire(QObject):
 
 
 class Show(QObject):
-    """`users` is what the servers know, `passwords` what the phones say. `ready`: both servers are up."""
+    """`users` is what the servers know, `passwords` what the phones say, `deploy` further services of the servers.
+    `ready`: both servers are up."""
 
     ready = Signal()
     failed = Signal(str)
     fulfilled = Signal(object)  # a Row, each once per call
 
     def __init__(self, ports: Ports | None = None, users: Mapping[str, str] | None = None,
-                 passwords: Mapping[str, str] | None = None) -> None:
+                 passwords: Mapping[str, str] | None = None, deploy: Sequence[str] = ()) -> None:
         super().__init__()
         self.script = Script(Cast(*PHONES, *SERVERS))
         self._wire = Wire()
         self._wire.told.connect(self._hear)
-        self.cluster = Cluster(ports, users, self._program_ended)
+        self.cluster = Cluster(ports, users, self._program_ended, deploy)
         self.servers = {name: ServerFacts(name, self.cluster.addresses[name][1]) for name in SERVERS}
         self.bridges = {name: Bridge() for name in PHONES}
         said = passwords or users or {}

@@ -247,6 +247,7 @@ def test_argument_that_makes_no_sense_gets_a_sentence(clone, arguments, words):
     [
         [],
         ["--free-ports"],
+        ["--deploy", "prepaid:balances.txt", "--free-ports"],
         ["play"],
         ["play", "--json", "--screenshots", "D", "--talk", "3", "--free-ports"],
         ["play", "--talk", "3600"],
@@ -260,6 +261,7 @@ def test_what_is_passed_on_is_what_the_stage_takes(arguments):
     assert job.module == "stage"
     assert (options.what == "play") == ("play" in arguments)
     assert options.free_ports == ("--free-ports" in arguments)
+    assert options.deploy == [f"prepaid:{os.path.abspath('balances.txt')}"] * ("--deploy" in arguments)
 
 
 def test_help_and_version_need_no_set_up(clone):

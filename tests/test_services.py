@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import textwrap
+from pathlib import Path
 
 import pytest
 from slee_kit import Cluster, DictStore, phone_request
@@ -146,3 +148,12 @@ def test_the_program_says_so_and_ends(tmp_path, free_port):
                "--store", str(tmp_path / "cluster.db"), "--deploy", "nowhere:x"]  # fmt: skip
     ended = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     assert ended.returncode == 1 and ended.stderr.startswith("slee_mock: --deploy: there is no service 'nowhere'")
+
+
+def test_the_service_that_the_manual_shows_works_as_it_stands_there(tmp_path, monkeypatch):
+    manual = (Path(__file__).parent.parent / "docs" / "slee.txt").read_text(encoding="ascii")
+    code = manual[manual.index("    from slee_mock.event import Outcome"):manual.index("  `context` is the server's")]
+    (tmp_path / "greeter.py").write_text(textwrap.dedent(code))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    said = Cluster(deploy=("greeter:Hello",)).one(phone_request("MESSAGE", "sip:greeter@failover.test"))
+    assert (said.status, said.reason) == (200, "Hello alice")
