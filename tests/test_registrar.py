@@ -7,7 +7,7 @@ from slee_kit import Cluster, invite, register
 
 from sip import VERSION
 from slee_mock.record import Member
-from slee_mock.report import Health, board
+from slee_mock.report import Health, Running, board
 from slee_mock.store import View
 
 BOB = "sip:bob@failover.test"
@@ -276,7 +276,7 @@ def test_an_expired_binding_is_neither_called_nor_shown_by_any_server():
     cluster.wall += 60
     assert cluster.one(invite(), at="server2").status == 480
     health = Health(Member("server2", ""), 1.0, "", "", {})
-    assert board(View(cluster.store), health, cluster.wall).bindings["bindings"] == []
+    assert board(View(cluster.store), health, cluster.wall, Running()).bindings["bindings"] == []
 
 
 def test_a_phone_with_a_new_call_id_each_time_does_not_grow_the_record_for_ever():
