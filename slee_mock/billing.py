@@ -108,7 +108,8 @@ class Billing:
         if last.server == self._server or len(bill.carriers) >= MOST_CARRIERS:
             return bill
         member = view.get(Member, last.server)
-        since = wall if member is None or member.alive(wall) else min(wall, max(last.since, member.last_seen))
+        since = wall if member is None or member.alive(wall) else min(wall, member.last_seen)
+        since = max(last.since, since)  # what waited for the store is told late
         return replace(bill, carriers=(*bill.carriers, Carrier(self._server, since)))
 
 

@@ -30,6 +30,7 @@ class Health:
     counts: Mapping[tuple[str, str], int]  # (group, name): handled, dropped, sent
     services: Mapping[str, Any] = field(default_factory=dict)  # what each tells of itself
     clock_offset: float = 0.0  # seconds by which cluster time is ahead of the computer's clock
+    waiting: int = 0  # facts of calls that the store has yet to take
 
 
 @dataclass(frozen=True)
@@ -173,7 +174,7 @@ def status(health: Health) -> dict[str, Any]:
         "forwarder": health.forwarder, "uptime": round(health.uptime, 3), "store": health.trouble or "ok",
         "handled": groups["handled"], "dropped": groups["dropped"], "sent": groups["sent"].get("datagrams", 0),
         "services": health.services, "bills_closed": groups["bills"].get("closed", 0),
-        "clock_offset": round(health.clock_offset, 3),
+        "waiting": health.waiting, "clock_offset": round(health.clock_offset, 3),
     }  # fmt: skip
 
 

@@ -26,6 +26,7 @@ from slee_mock.enrolment import Enrolment, Owed
 from slee_mock.event import Arrival, CallEnded, Outcome, RequestEvent, ResponseEvent, Send
 from slee_mock.heartbeat import Heartbeat, is_heartbeat
 from slee_mock.inbox import Inbox
+from slee_mock.outage import Outage, RememberingStore
 from slee_mock.reader import Reader
 from slee_mock.record import SIGN_OF_LIFE, Bill, Member, Secret
 from slee_mock.retention import Retention
@@ -43,6 +44,7 @@ HEARTBEATS = "heartbeats"  # counted, not logged: twenty of them a second would 
 
 BATCH = 16  # datagrams per turn, so that timers and questions get theirs
 OPENING = 15.0  # seconds to open a store that others are opening too
+SETTLING = 2.0  # seconds for the store to come back to a server that stops and has something for it
 LEAVING = 5.0  # seconds at most in which a server that has taken leave serves what it still has
 QUIET = 0.5  # seconds without a message of a call, after which nothing can be on its way to it
 UNHEARD = 1.5  # seconds after which a forwarder that does not answer a leave is taken for gone
@@ -61,7 +63,8 @@ class Server:
         self._clock = Clock()  # any thread may read it
         self._reader = Reader(self._open_store, lambda: self._loop.ask(self._health), self._tell, self._clock.now)
         # Below: the sip thread's.
-        self._store: Store | None = None
+        self._store: RememberingStore | None = None
+        self._outage: Outage | None = None
         self._trouble = "it was not opened yet"
         self._member = Member(settings.name, format_address(settings.listen))
         self._inbox, self._working = Inbox(self._clock.now), False
@@ -90,10 +93,14 @@ class Server:
 
     def leave(self, hurried: Callable[[float], bool]) -> None:
         """Before `stop`: a server that registered itself takes leave and serves on until it owes no answer any more, at
-        most `LEAVING` seconds. `hurried(seconds)` waits that long at most, and is true if there is no time for it."""
-        if not self._settings.register:
-            return
+        most `LEAVING` seconds; one whose store is down gives it `SETTLING` seconds to come back and take what waits.
+        `hurried(seconds)` waits that long at most, and is true if there is no time for it."""
         try:
+            deadline = time.monotonic() + SETTLING
+            while self._loop.ask(self._waiting) and time.monotonic() < deadline and not hurried(0.05):
+                continue
+            if not self._settings.register:
+                return
             self._loop.ask(self._take_leave)
             deadline = time.monotonic() + LEAVING
             while not self._loop.ask(self._may_go) and time.monotonic() < deadline and not hurried(0.05):
@@ -124,7 +131,7 @@ class Server:
     def _open(self) -> None:
         settings, sock = self._settings, self._sock
         assert sock is not None
-        self._store = self._open_store()
+        self._store = store = RememberingStore(self._open_store())
         self._clock.join(self._store)
         address = format_address(sock.getsockname()[:2])
         context = Context(settings.name, address, _cluster_key(self._store), settings.tariff, settings.currency,
@@ -132,6 +139,7 @@ class Server:
         self._heartbeat = Heartbeat(context.answers, settings.forwarder[0])
         self._services = assemble(context)
         self._router = Router([self._heartbeat, *self._services], context.answers)
+        self._outage = Outage(self._router, store)
         self._timers = Timers(self._router)
         page = f"http://{format_address(self._http.address)}/" if self._http else ""
         self._member = Member(settings.name, address, page, started=self._clock.now())
@@ -151,6 +159,9 @@ class Server:
         if self._enrolment:
             self._enrolment.leave()
 
+    def _waiting(self) -> int:
+        return self._outage.waiting if self._outage else 0
+
     def _may_go(self) -> bool:
         """Nobody sends new calls here any more, and nobody waits for an answer from here."""
         now = time.monotonic()
@@ -160,11 +171,14 @@ class Server:
     def _close(self) -> None:
         if self._enrolment:
             self._enrolment.close()
-        if self._store:
+        if self._store and self._outage:
             try:
+                self._outage.settle()
                 self._sign(self._store, stopped=True)
             except (StoreDown, Conflict) as error:
                 log.warning("the others were not told that this server stops: %s", error)
+            if self._outage.waiting:
+                log.error("the store did not come back in time: bills will lack %s", self._outage.told())
             self._store.close()
             self._store = None
 
@@ -193,10 +207,20 @@ class Server:
             if self._trouble:
                 log.warning("the store works again")
             self._trouble, self._heartbeat.healthy = "", True
+            self._settle()
             self._fire()
         jumped = self._clock.jumped()
         if jumped:
             log.warning("%s", jumped)
+
+    def _settle(self) -> None:
+        """Before timers run out: a call that has ended must not end a second time."""
+        assert self._outage is not None
+        try:
+            if self._outage.settle(BATCH):
+                self._loop.at(time.monotonic(), self._settle)
+        except StoreDown as error:
+            self._store_failed(error)
 
     def _fire(self) -> None:
         """The timers of records that have run out, whoever set them."""
@@ -277,12 +301,12 @@ class Server:
 
     def _decide(self, event: Arrival) -> Outcome:
         try:
-            if not self._store:
+            if not self._store or not self._outage:
                 raise StoreDown("the server is stopping")
-            return self._router.process(event, self._store)
+            return self._outage.process(event)
         except StoreDown as error:
             self._store_failed(error)
-            return self._router.unable(event)
+            return self._outage.pass_on(event) if self._store and self._outage else self._router.unable(event)
 
     def _store_failed(self, error: StoreDown) -> None:
         self._trouble, self._heartbeat.healthy = str(error), False
@@ -306,7 +330,7 @@ class Server:
     def _health(self) -> report.Health:
         return report.Health(self._member, time.monotonic() - self._started, self._trouble,
                              format_address(self._settings.forwarder), dict(self._counts),
-                             clock_offset=self._clock.offset)  # fmt: skip
+                             clock_offset=self._clock.offset, waiting=self._waiting())  # fmt: skip
 
 
 def _cluster_key(store: Store) -> bytes:

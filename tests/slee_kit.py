@@ -7,7 +7,9 @@ from typing import Any
 
 from sip.message import Request, Response, parse
 from slee_mock.billing import Sum, summed
+from slee_mock.event import Arrival, Outcome
 from slee_mock.heartbeat import Heartbeat
+from slee_mock.outage import Outage, RememberingStore
 from slee_mock.record import Bill, Bindings, Member, R
 from slee_mock.router import Router
 from slee_mock.services import Context, assemble
@@ -85,23 +87,28 @@ class Cluster:
                                  "realm": "failover.test", **context}  # fmt: skip
         self.routers: dict[str, Router] = {}
         self.timers: dict[str, Timers] = {}
+        self.outages: dict[str, Outage] = {}
         for name, address in ADDRESSES.items():
             made = Context(server=name, address=address, key=KEY, **known)
             self.routers[name] = Router([Heartbeat(made.answers), *assemble(made)], made.answers)
             self.timers[name] = Timers(self.routers[name])
+            self.outages[name] = Outage(self.routers[name], RememberingStore(self.store))
 
     def receive(self, message: Request | Response | bytes, at: str = "server1") -> list[Any]:
         data = message if isinstance(message, bytes) else message.to_bytes()
-        router = self.routers[at]
-        event = router.event(data, FORWARDER, self.wall)
-        try:
-            self.outcome = router.process(event, self.store)
-        except StoreDown:
-            self.outcome = router.unable(event)
+        self.outcome = self.decide(at, self.routers[at].event(data, FORWARDER, self.wall))
         return [parse(send.data) for send in self.outcome.sends]
 
+    def decide(self, at: str, event: Arrival) -> Outcome:
+        try:
+            return self.outages[at].process(event)
+        except StoreDown:
+            return self.outages[at].pass_on(event)
+
     def tick(self, at: str = "server1") -> list[Any]:
-        """One look at the timers, as each server has every half second; what is sent on account of them."""
+        """One look at what waits and at the timers, as each server has every half second; what is sent on account of
+        the timers."""
+        self.outages[at].settle()
         outcomes = self.timers[at].fire(self.store, self.wall)
         return [parse(send.data) for outcome in outcomes for send in outcome.sends]
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import socket
 import sqlite3
 import subprocess
+import time
 
 import pytest
 from program_kit import HELLO, Forwarder, Program
@@ -95,6 +97,47 @@ def test_a_heartbeat_hears_503_while_the_store_is_locked_and_200_again_after(for
     lock.close()
     eventually(lambda: forwarder.ask(heartbeat, server).status == 200)
     assert forwarder.ask(register(), server).status == 200
+
+
+@contextlib.contextmanager
+def locked(path):
+    """Somebody else's hand on the store: it can be read, and not written to."""
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as lock:
+        lock.execute("BEGIN IMMEDIATE")
+        yield
+        lock.execute("ROLLBACK")
+
+
+def test_who_hangs_up_while_the_store_is_locked_is_passed_on_at_once_and_billed_to_that_moment(
+    forwarder, program, tmp_path, eventually
+):
+    server = program("server1").start()
+    talk(forwarder, server)
+    answered = server.read("/calls")["calls"][0]["answered"]
+    with locked(tmp_path / "cluster.db"):
+        before = time.time()
+        bye = forwarder.ask(in_dialog("BYE", cseq=3), server)
+        assert bye.method == "BYE" and forwarder.ask(answer(bye, 200), server).status == 200
+        after = time.time()
+        assert server.read("/status")["waiting"] == 1
+        heartbeat = phone_request("OPTIONS", "sip:127.0.0.1:5070")
+        eventually(lambda: forwarder.ask(heartbeat, server).status == 503)
+        assert server.read("/calls")["calls"][0]["state"] == "answered"
+    call = eventually(lambda: next((call for call in server.read("/calls")["calls"] if call["final"]), None))
+    assert before <= call["ended"] <= after and call["answered"] == answered
+    assert server.read("/status")["waiting"] == 0
+
+
+@pytest.mark.long
+def test_a_server_that_is_stopped_while_the_store_is_locked_waits_a_moment_and_says_what_is_lost(
+    forwarder, program, tmp_path
+):
+    server = program("server1").start()
+    talk(forwarder, server)
+    with locked(tmp_path / "cluster.db"):
+        assert forwarder.ask(in_dialog("BYE", cseq=3), server).method == "BYE"
+        status, said = server.end(signal.SIGTERM)
+    assert status == 0 and "the store did not come back in time: bills will lack BYE of call c1" in said
 
 
 def test_passwords_are_asked_when_a_file_of_users_is_given(forwarder, program, tmp_path):

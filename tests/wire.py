@@ -81,24 +81,23 @@ class Server:
             return []
         self.handled += 1
         cluster = self._world.cluster
-        router = cluster.routers[self.name]
         try:
-            event = router.event(data, source, DAY + now)
+            event = cluster.routers[self.name].event(data, source, DAY + now)
         except RemoteProtocolError:
             return []
-        try:
-            outcome = router.process(event, cluster.store)
-        except StoreDown:
-            outcome = router.unable(event)
+        outcome = cluster.decide(self.name, event)
         return [(send.data, send.to or FORWARDER) for send in outcome.sends]
 
     def on_deadline(self, now: float) -> list[Packet]:
         self.deadline = now + SIGN_OF_LIFE
-        if not (self.killed or self.frozen):
-            self._world.cluster.wall = DAY + now
+        if self.killed or self.frozen:
+            return []
+        self._world.cluster.wall = DAY + now
+        try:
             self._world.cluster.sign(self.name)
             return [(message.to_bytes(), FORWARDER) for message in self._world.cluster.tick(self.name)]
-        return []
+        except StoreDown:
+            return []
 
     def thaw(self) -> None:
         """SIGCONT: it handles what has waited, as if nothing had happened."""

@@ -1,0 +1,228 @@
+"""A store that does not answer: calls end when people hang up, whoever is passed on is billed later, nothing is billed
+twice or for too long."""
+
+from __future__ import annotations
+
+import pytest
+from slee_kit import Cluster, answer, in_dialog, invite, phone_request, register
+from wire import World
+
+from slee_mock.outage import MOST_TOLD, Copies, Outage, RememberingStore
+from slee_mock.record import Bill, Call
+from slee_mock.store import Change, Row, StoreDown
+from softphone.agent.event import CallState
+
+
+@pytest.fixture
+def cluster():
+    made = Cluster()
+    made.receive(register())
+    return made
+
+
+def talk(cluster):
+    """Alice and Bob talk, through server1. Returns the INVITE as Bob got it."""
+    offered = cluster.one(invite())
+    cluster.receive(answer(offered, 180))
+    cluster.receive(answer(offered, 200))
+    cluster.receive(in_dialog("ACK", cseq=1))
+    return offered
+
+
+def test_a_hang_up_reaches_the_other_phone_and_is_billed_at_its_own_time_once_the_store_is_back(cluster):
+    talk(cluster)
+    cluster.wall += 25.2
+    cluster.store.down = True
+    bye = cluster.one(in_dialog("BYE"))
+    assert (bye.method, bye.uri) == ("BYE", "sip:bob@127.0.0.1:4100")
+    assert cluster.one(answer(bye, 200)).status == 200
+    cluster.wall += 600.0
+    cluster.store.down = False
+    assert cluster.bill().state == "answered" and cluster.outages["server1"].waiting == 1
+    assert cluster.tick() == [], "nobody hears of it twice"
+    bill = cluster.bill()
+    assert (bill.state, bill.seconds, bill.units, bill.why) == ("ended", 25, 3, "alice hung up")
+    assert cluster.get(Call, "c1").over and cluster.outages["server1"].waiting == 0
+
+
+def test_the_called_phone_may_hang_up_as_well(cluster):
+    talk(cluster)
+    cluster.wall += 5.0
+    cluster.store.down = True
+    assert cluster.one(in_dialog("BYE", by="bob")).uri == "sip:alice@127.0.0.1:4000"
+    cluster.store.down = False
+    cluster.tick()
+    assert (cluster.bill().seconds, cluster.bill().why) == (5, "bob hung up")
+
+
+def test_a_bye_that_is_repeated_before_and_after_the_stores_return_ends_the_call_once_at_its_first_time(cluster):
+    talk(cluster)
+    cluster.wall += 10.0
+    cluster.store.down = True
+    for _ in range(3):
+        assert cluster.one(in_dialog("BYE")).method == "BYE"
+        cluster.wall += 4.0
+    assert cluster.outages["server1"].waiting == 1
+    cluster.store.down = False
+    assert cluster.one(in_dialog("BYE")).method == "BYE"
+    assert cluster.bill().seconds == 10 and cluster.outages["server1"].waiting == 0
+
+
+def test_a_bye_that_another_server_could_save_first_stays_the_one_that_counts(cluster):
+    talk(cluster)
+    cluster.wall += 10.0
+    cluster.receive(in_dialog("OPTIONS"), at="server2")
+    cluster.store.down = True
+    cluster.receive(in_dialog("BYE"))
+    cluster.store.down = False
+    cluster.receive(in_dialog("OPTIONS", cseq=5), at="server2")
+    cluster.receive(in_dialog("BYE", by="bob"), at="server2")
+    ended = cluster.bill()
+    cluster.tick()
+    assert (cluster.bill().ended, cluster.bill().why) == (ended.ended, "bob hung up")
+    assert sum(seconds for _, seconds in cluster.bill().carried) == cluster.bill().seconds == 10
+
+
+def test_a_caller_who_gives_up_stops_the_ringing_and_pays_nothing(cluster):
+    offered = cluster.one(invite())
+    cluster.receive(answer(offered, 180))
+    cluster.wall += 3.0
+    cluster.store.down = True
+    cancel = cluster.one(phone_request("CANCEL", "sip:bob@failover.test"))
+    assert (cancel.method, cancel.uri) == ("CANCEL", "sip:bob@127.0.0.1:4100")
+    assert cluster.one(answer(cancel, 200)).status == 200
+    assert cluster.one(answer(offered, 487)).status == 487
+    ack = cluster.one(phone_request("ACK", "sip:bob@failover.test", to_tag="b1"))
+    assert (ack.method, ack.uri) == ("ACK", "sip:bob@127.0.0.1:4100")
+    cluster.wall += 60.0
+    cluster.store.down = False
+    cluster.tick()
+    bill = cluster.get(Bill, "c1")
+    assert (cluster.bill().state, cluster.bill().seconds, cluster.bill().total) == ("ended", 0, "0.00")
+    assert bill.ended - bill.offered == 3.0 and cluster.get(Call, "c1").over
+
+
+@pytest.mark.parametrize("status", [486, 603])
+def test_a_called_phone_that_declines_is_heard(cluster, status):
+    offered = cluster.one(invite())
+    cluster.store.down = True
+    assert cluster.one(answer(offered, 180)).status == 180
+    assert cluster.one(answer(offered, status)).status == status
+    cluster.store.down = False
+    cluster.tick()
+    assert cluster.bill().state == "ended" and cluster.get(Bill, "c1").rang is not None
+
+
+def test_an_answer_waits_until_the_store_knows_of_it(cluster):
+    """Passed on unrecorded it would make a call that no server knows, if this one died."""
+    offered = cluster.one(invite())
+    cluster.store.down = True
+    assert cluster.receive(answer(offered, 200)) == [] and cluster.outcome.dropped == "store_down"
+    cluster.wall += 4.0
+    cluster.store.down = False
+    assert cluster.one(answer(offered, 200)).status == 200  # the phone repeats it for 32 s
+    cluster.store.down = True
+    assert cluster.one(answer(offered, 200)).status == 200, "the second time it says nothing new"
+    assert cluster.one(in_dialog("ACK", cseq=1)).method == "ACK"
+    assert cluster.outages["server1"].waiting == 0
+
+
+def test_what_begins_or_changes_something_is_refused_and_what_is_unknown_here_stays_unanswered(cluster):
+    talk(cluster)
+    cluster.store.down = True
+    assert cluster.one(in_dialog("INVITE", contact="<sip:alice@127.0.0.1:4001>")).status == 503
+    assert cluster.one(invite(call_id="c2")).status == 503
+    assert cluster.one(register(cseq=2)).status == 503
+    assert cluster.receive(in_dialog("BYE", call_id="c3")) == []
+    assert cluster.receive(in_dialog("BYE"), at="server2") == [], "this server has never seen the call"
+    assert cluster.outages["server2"].waiting == 0
+
+
+def test_a_copy_that_has_grown_old_leads_to_silence_and_never_to_a_wrong_refusal(cluster):
+    offered = cluster.one(invite())
+    cluster.receive(answer(offered, 200), at="server2")  # server1 has not heard that Bob answered
+    cluster.store.down = True
+    assert cluster.receive(in_dialog("BYE")) == [] and cluster.outcome.dropped == "store_down"
+    assert cluster.one(in_dialog("BYE"), at="server2").method == "BYE"
+
+
+def test_strangers_gain_nothing_by_an_outage(cluster):
+    talk(cluster)
+    cluster.store.down = True
+    assert cluster.receive(in_dialog("BYE", tag="guessed")) == []
+    assert cluster.receive(phone_request("BYE", "sip:evil@192.0.2.66", to_tag="b1", cseq=2)) == []
+    assert cluster.outages["server1"].waiting == 0
+
+
+def test_what_waits_is_bounded_and_what_has_no_room_has_to_be_said_again(cluster):
+    talk(cluster)
+    outage = cluster.outages["server1"] = Outage(cluster.routers["server1"], RememberingStore(cluster.store), most=2)
+    for number in range(4):
+        offered = cluster.one(invite(call_id=f"x{number}"))
+        cluster.receive(answer(offered, 200))
+    cluster.store.down = True
+    sent = [cluster.receive(in_dialog("BYE", call_id=f"x{number}")) for number in range(4)]
+    assert [len(each) for each in sent] == [1, 1, 0, 0] and outage.waiting == 2
+    assert outage.told() == "BYE of call x0, BYE of call x1"
+    cluster.store.down = False
+    assert len(cluster.receive(in_dialog("BYE", call_id="x2"))) == 1
+    cluster.tick()
+    assert [cluster.bill(f"x{number}").state for number in range(4)] == ["ended", "ended", "ended", "answered"]
+
+
+def test_what_is_lost_is_told_in_a_line_of_bounded_length(cluster):
+    outage = cluster.outages["server1"]
+    for number in range(9):
+        cluster.receive(answer(cluster.one(invite(call_id=f"x{number}")), 200))
+    cluster.store.down = True
+    for number in range(9):
+        cluster.receive(in_dialog("BYE", call_id=f"x{number}"))
+    assert outage.told().endswith(f"BYE of call x{MOST_TOLD - 1} and 4 more")
+
+
+def test_copies_are_bounded_and_the_longest_untouched_goes_first():
+    copies = Copies(most=2)
+    store = RememberingStore(Cluster().store, copies)
+    store.save([Change("call", "c1", "one", 0), Change("bill", "c1", "x", 0)])
+    store.save([Change("call", "c2", "two", 0)])
+    store.get("call", "c1")
+    store.save([Change("call", "c3", "three", 0)])
+    assert copies.get("call", "c1") == Row("one", 1) and copies.get("bill", "c1") is None
+    with pytest.raises(StoreDown):
+        copies.get("call", "c2")
+    store.save([Change("call", "c1", None, 1)])
+    with pytest.raises(StoreDown):
+        copies.get("call", "c1")
+
+
+def test_two_people_hang_up_while_the_store_is_down_and_nobody_has_to_wait():
+    world = World()
+    world.talk()
+    world.run(20.0)
+    world.cluster.store.down = True
+    world.run(2.0)
+    world.alice.does("hang_up")
+    world.run(0.5)
+    assert (world.alice.state, world.bob.state) == (CallState.ENDED, CallState.ENDED), world.network.ladder()
+    assert world.phones_retransmissions == 0
+    world.run(100.0)
+    world.cluster.store.down = False
+    world.run(1.0)
+    assert (world.bill.state, world.bill.seconds) == ("ended", 22)
+
+
+def test_a_server_that_dies_with_what_it_had_to_say_leaves_a_call_that_no_phone_is_in():
+    """The one thing that an outage and a crash together can take: then the session's timer ends the call."""
+    world = World(session_expires=90)
+    world.talk()
+    world.cluster.store.down = True
+    world.alice.does("hang_up")
+    world.run(0.5)
+    assert world.bob.state == CallState.ENDED
+    world.kill(world.hot)
+    world.cluster.outages["server1"] = Outage(world.cluster.routers["server1"], RememberingStore(world.cluster.store))
+    world.cluster.store.down = False
+    world.run(1.0)
+    assert world.bill.state == "answered"
+    world.run(100.0)
+    assert world.bill.state == "ended" and world.bill.seconds <= 1
