@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from sip.message import Request, Response, parse
@@ -47,8 +47,8 @@ class Passage:
 
 
 class Network:
-    """Delivers datagrams in order of time. `lose` decides which vanish, `edit` what becomes of the others;
-    `run` hops the clock from event to event."""
+    """Delivers datagrams in order of time. `lose` decides which vanish, `edit` what becomes of the others, `delays`
+    after how many seconds each arrives, more than once if it says so; `run` hops the clock from event to event."""
 
     def __init__(self, now: float = 1000.0) -> None:
         self.now = now
@@ -56,6 +56,7 @@ class Network:
         self.passed: list[Passage] = []
         self.lose: Callable[[Passage], bool] = lambda passage: False
         self.edit: Callable[[bytes], bytes] = lambda data: data
+        self.delays: Callable[[Passage], Iterable[float]] = lambda passage: (DELAY,)
         self._order = itertools.count()
         self._under_way: list[tuple[float, int, Address, Address, bytes]] = []
 
@@ -74,8 +75,8 @@ class Network:
             passage = Passage(self.now, sender, to, data, False)
             passage.lost = self.lose(passage)
             self.passed.append(passage)
-            if not passage.lost:
-                heapq.heappush(self._under_way, (self.now + DELAY, next(self._order), sender, to, data))
+            for delay in () if passage.lost else self.delays(passage):
+                heapq.heappush(self._under_way, (self.now + delay, next(self._order), sender, to, data))
 
     def run(self, seconds: float = 1.0) -> None:
         end = self.now + seconds

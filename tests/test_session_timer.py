@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from agent_kit import ALICE, BOB, Line, Network, Scripted, pair, talking
 from test_agent import SDP, accepted
-from wire import World
+from wire import FORWARDER, World
 
 from sip.message import Request, Response, reply
 from softphone.agent.event import CallState
@@ -426,7 +426,7 @@ def test_the_story_below_tries_every_datagram(update):
     assert len(world.network.passed) - before == DATAGRAMS[update], world.network.ladder()
 
 
-@pytest.mark.parametrize("fate", ["kill", "freeze"])
+@pytest.mark.parametrize("fate", ["kill", pytest.param("freeze", marks=pytest.mark.long)])
 @pytest.mark.parametrize(
     ("update", "number"), [(update, number) for update, many in DATAGRAMS.items() for number in range(many)]
 )
@@ -439,7 +439,7 @@ def test_the_server_may_die_or_freeze_at_any_datagram_of_a_refresh(update, numbe
     method = "UPDATE" if update else "INVITE"
     answers = [p for p in world.network.passed[start:] if p.to == world.alice.address and p.name == f"200 {method}"]
     assert answers, world.network.ladder()
-    world.run(100)
+    world.run(50)
     assert (world.alice.state, world.bob.state) == (TALKING, TALKING)
     assert (world.alice.call.held_here, world.bob.call.held_there) == (held, held)
     world.bob.does("hang_up")
@@ -456,6 +456,32 @@ def test_both_servers_may_be_dead_at_the_time_of_a_refresh():
     world.restart("server2")
     world.run(100)
     assert (world.alice.state, world.bob.state) == (TALKING, TALKING)
+
+
+@pytest.mark.parametrize("survivor", ["server1", "server2"])
+def test_a_call_whose_phones_both_vanish_is_closed_and_billed_to_the_last_sign_of_life(survivor):
+    world = refreshing(True, False)
+    world.run(50)  # refreshed at 45 and 90 seconds
+    world.network.leave(world.alice.address)
+    world.network.leave(world.bob.address)
+    if survivor == "server2":
+        world.kill("server1")
+    world.run(84)
+    assert world.bill.state == "answered"
+    world.run(5)
+    assert (world.bill.state, world.bill.seconds, world.bill.final) == ("ended", 90, True)
+    assert world.bill.why == "the phones of Alice and Bob fell silent; counted to their last message"
+
+
+@pytest.mark.parametrize("asks", [0, 90])
+def test_of_two_phones_one_vanishes_and_the_other_ends_the_call_for_both(asks):
+    world = World(session_expires=90)
+    world.bob = world.phone("bob", 5064) if asks else Line(world.network, "bob", 5064, FORWARDER, session_expires=0)
+    world.talk()
+    world.network.leave(world.bob.address)
+    world.run(80)
+    assert world.alice.state is ENDED and world.alice.sentence.startswith("The connection to Bob was lost")
+    assert world.bill.state == "ended" and 45 <= world.bill.seconds <= 78
 
 
 def test_what_was_agreed_is_one_line_on_the_wire():
