@@ -24,8 +24,9 @@ def live_through_a_call(network: Network, alice: Line, bob: Line) -> None:
     bob.answers()
     network.run_until(lambda: alice.state is TALKING)
     network.run(3)
-    for wish, line, other in (("hold", alice, bob), ("hold", bob, alice), ("resume", alice, bob), ("resume", bob, alice)):
-        held = wish == "hold"
+    ways = ((alice, bob), (bob, alice))
+    for held, (line, other) in [(True, way) for way in ways] + [(False, way) for way in ways]:
+        wish = "hold" if held else "resume"
         line.does(wish)
         network.run_until(lambda other=other, held=held: other.call.held_there is held)
         network.run(3)

@@ -20,13 +20,14 @@ from sip.header import NameAddr
 from sip.message import Request
 from sip.uri import Uri
 from softphone.agent.account import ALLOW, METHODS, Account, Address, Randomness
-from softphone.agent.call import GONE, INCOMING, Call
+from softphone.agent.call import Call
 from softphone.agent.endpoint import AgentOutcome, Endpoint, Incoming
 from softphone.agent.event import CallState, CallView, RegistrationChanged
 from softphone.agent.incoming import IncomingCall
 from softphone.agent.outgoing import OutgoingCall
 from softphone.agent.registration import Registration
 from softphone.agent.session_timer import DEFAULT_INTERVAL, SHORTEST, SUPPORTED, too_brief
+from softphone.agent.states import GONE, INCOMING
 
 REMEMBERED_CALLS = 20
 

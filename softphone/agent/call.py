@@ -1,14 +1,12 @@
-"""A call: the states a person sees, and what happens within its dialog whichever side began it.
+"""A call: what happens within its dialog whichever side began it, and the walk through its states.
 
-`outgoing` and `incoming` add how the two kinds begin. The table is what the person sees; every state has an entry
-for every event. Who repeats what is the transactions' business, except for the 2xx to an INVITE and its ACK, which
-RFC 3261 13.2.2.4 and 13.3.1.4 leave to this level.
+`outgoing` and `incoming` add how the two kinds begin. Who repeats what is the transactions' business, except for the
+2xx to an INVITE and its ACK, which RFC 3261 13.2.2.4 and 13.3.1.4 leave to this level.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import Enum
 from urllib.parse import unquote
 
 from sip import sdp
@@ -24,30 +22,7 @@ from softphone.agent.negotiation import CONTENT_TYPE, Negotiation
 from softphone.agent.rows import Rows
 from softphone.agent.sentence import begin, heard_nothing, legible
 from softphone.agent.session_timer import SUPPORTED, SessionTimer
-
-CALLING, RINGING, INCOMING = CallState.CALLING, CallState.RINGING, CallState.INCOMING
-TALKING, ENDING, ENDED = CallState.TALKING, CallState.ENDING, CallState.ENDED
-
-
-class CallEvent(str, Enum):
-    RING = "their phone rings"
-    ACCEPT = "a 2xx to the INVITE, theirs or ours"
-    REFUSE = "a failure to the INVITE, theirs or ours"
-    LEAVE = "our person hangs up"
-    GONE = "it is over: BYE, CANCEL, or nobody answers any more"
-
-
-RING, ACCEPT, REFUSE, LEAVE, GONE = CallEvent
-
-CALL: dict[CallState, dict[CallEvent, CallState]] = {
-    CALLING: {RING: RINGING, ACCEPT: TALKING, REFUSE: ENDED, LEAVE: ENDING, GONE: ENDED},
-    RINGING: {RING: RINGING, ACCEPT: TALKING, REFUSE: ENDED, LEAVE: ENDING, GONE: ENDED},
-    INCOMING: {RING: INCOMING, ACCEPT: TALKING, REFUSE: ENDED, LEAVE: ENDED, GONE: ENDED},
-    TALKING: {RING: TALKING, ACCEPT: TALKING, REFUSE: TALKING, LEAVE: ENDING, GONE: ENDED},
-    # A CANCEL can cross the 200 (RFC 3261 9.1): the call is then accepted, and left with a BYE.
-    ENDING: {RING: ENDING, ACCEPT: ENDING, REFUSE: ENDED, LEAVE: ENDING, GONE: ENDED},
-    ENDED: {RING: ENDED, ACCEPT: ENDED, REFUSE: ENDED, LEAVE: ENDED, GONE: ENDED},
-}
+from softphone.agent.states import ACCEPT, CALL, ENDED, ENDING, GONE, LEAVE, TALKING, CallEvent
 
 
 class Call:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from sip.dialog import Dialog
 from sip.errors import RemoteProtocolError
 from sip.message import reply
-from softphone.agent.call import ACCEPT, GONE, INCOMING, LEAVE, REFUSE, Call, CallEvent
+from softphone.agent.call import Call
 from softphone.agent.endpoint import Endpoint, Incoming
 from softphone.agent.event import Direction
 from softphone.agent.negotiation import check_offer
 from softphone.agent.sentence import begin
+from softphone.agent.states import ACCEPT, GONE, INCOMING, LEAVE, REFUSE, CallEvent
 
 LONGEST_RINGING = 180.0  # seconds
 RING_AGAIN = 60.0  # RFC 3261 13.3.1.1: a provisional response every minute keeps proxies from giving up

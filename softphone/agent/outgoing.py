@@ -8,11 +8,12 @@ from sip.header import NameAddr
 from sip.message import Request, Response
 from sip.uri import Uri
 from softphone.agent.account import ALLOW
-from softphone.agent.call import CALLING, ENDING, GONE, LEAVE, REFUSE, RING, RINGING, Call
+from softphone.agent.call import Call
 from softphone.agent.endpoint import PATIENCE, Endpoint, Exchange
 from softphone.agent.event import Direction
 from softphone.agent.negotiation import CONTENT_TYPE
 from softphone.agent.sentence import NO_ANSWER, name_of_callee, why_no_credentials, why_not_called
+from softphone.agent.states import CALLING, ENDING, GONE, LEAVE, REFUSE, RING, RINGING
 
 LONGEST_RINGING = 180.0  # seconds until an unanswered call is given up
 MOST_FORKS = 16  # phones that ring or answer for one call; real proxies stop sooner
