@@ -57,6 +57,8 @@ def _greet(settings: Settings) -> None:
     print(f"{settings.name} keeps calls, bindings and bills in {store_name(settings.store)}")
     asked = "no passwords asked" if settings.users is None else f"{len(settings.users)} users with passwords"
     print(f"tariff {settings.tariff} {settings.currency}; {asked}")
+    if settings.deploy:
+        print(f"further services: {', '.join(settings.deploy)}")
     if settings.management:
         print(f"management page: http://{format_address(settings.management)}/")
     if settings.register:

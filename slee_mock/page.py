@@ -34,6 +34,7 @@ def render(board: Board) -> str:
         _section("Servers of this cluster", "", _members(board.members, status["name"])),
         _finished(board.calls["calls"]),
         _reachable(board.bindings),
+        _prepaid(status["services"].get("prepaid", {})),
         _section("What this server handled", "", _handled(status)),
     ])  # fmt: skip
     words = f"The store does not work: {status['store']}" if status["store"] != "ok" else ""
@@ -198,6 +199,18 @@ def _members(members: Mapping[str, Any], own_name: str) -> str:
             f'<span class="number {state}">{words}</span></div>'
         )
     return f'<div class="card rows">{"".join(rows)}</div>'
+
+
+def _prepaid(accounts: Mapping[str, Any]) -> str:
+    if not accounts:
+        return ""
+    rows = "".join(
+        f'<div class="row"><span class="who">{_text(user)}</span>'
+        f'<span class="second small number">{each["used"]} of {each["paid_in"]} used</span>'
+        f'<span class="number">{each["balance"]} {_text(each["currency"])}</span></div>'
+        for user, each in list(accounts.items())[:MOST_ROWS]
+    )
+    return _section("Prepaid balances", "", f'<div class="card rows">{rows}{_more(len(accounts), "status")}</div>')
 
 
 def _handled(status: Mapping[str, Any]) -> str:

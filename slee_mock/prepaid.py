@@ -114,7 +114,7 @@ def _caller(event: RequestEvent) -> str:
 
 
 class Prepaid:
-    """`paid_in`: millionths by user. `tariff` is what calls that begin at this server cost."""
+    """`paid_in`: millionths by user. `tariff` is what calls that begin at this server cost, in `currency`."""
 
     name = "prepaid"
     takes = (
@@ -126,8 +126,8 @@ class Prepaid:
         timer_of(Account),
     )
 
-    def __init__(self, answers: Answers, paid_in: Mapping[str, int], tariff: str) -> None:
-        self._answers, self._paid_in, self._tariff = answers, paid_in, tariff
+    def __init__(self, answers: Answers, paid_in: Mapping[str, int], tariff: str, currency: str) -> None:
+        self._answers, self._paid_in, self._tariff, self._currency = answers, paid_in, tariff, currency
 
     def handle(self, event: Event, entity: str, view: View) -> Outcome:
         if isinstance(event, RequestEvent):
@@ -152,7 +152,8 @@ class Prepaid:
         told = {}
         for user, paid_in in self._paid_in.items():
             used = (view.get(Account, user) or Account(user)).used(wall)
-            told[user] = {"paid_in": money(paid_in), "used": money(used), "balance": money(paid_in - used)}
+            told[user] = {"paid_in": money(paid_in), "used": money(used), "balance": money(paid_in - used),
+                          "currency": self._currency}  # fmt: skip
         return told
 
     def _admit(self, event: RequestEvent, user: str, view: View) -> Outcome:
@@ -248,4 +249,4 @@ def read_balances(path: str) -> dict[str, int]:
 
 def deploy(context: Context, argument: str) -> Prepaid:
     """Raises ValueError with a sentence if FILE cannot be used."""
-    return Prepaid(context.answers, read_balances(argument), context.tariff)
+    return Prepaid(context.answers, read_balances(argument), context.tariff, context.currency)

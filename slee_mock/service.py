@@ -48,7 +48,7 @@ class Telling(Protocol):
     """A service that has something to tell in /status."""
 
     def tells(self, view: View, wall: float) -> Any:
-        """JSON-able."""
+        """JSON-able. Called on another thread than `handle`: of the service itself only what never changes."""
 
 
 def entity_of(service: Service, event: Event) -> str | None:

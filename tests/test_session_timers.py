@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from slee_kit import Cluster, answer, in_dialog, invite, register
+from wire import World
 
 from slee_mock.prepaid import Account
 from slee_mock.record import Call
@@ -207,3 +208,30 @@ def test_an_interval_shorter_than_the_rfc_allows_is_refused(text):
     with pytest.raises(SettingsError, match=r"--session-expires: .* is not a whole number of seconds from 90 on"):
         parse_arguments([f"--session-expires={text}"])
     assert parse_arguments(["--session-expires", "0"]).session_expires == 0
+
+
+# -- with the phones of softphone/agent on the fake clock -----------------------------------------------------------
+
+
+def test_phones_that_know_timers_keep_their_call_through_a_crash_as_long_as_they_like():
+    world = World(session_expires=90)
+    world.talk()
+    world.run(50)
+    world.kill("server1")
+    world.run(400)
+    assert world.bill.state == "answered"
+    world.alice.does("hang_up")
+    world.run(1)
+    assert (world.bill.state, world.bill.why) == ("ended", "Alice hung up") and 449 <= world.bill.seconds <= 451
+
+
+def test_a_call_whose_phones_are_cut_off_is_billed_to_its_last_message():
+    world = World(session_expires=90)
+    world.talk()
+    world.run(60)
+    for phone in (world.alice, world.bob):
+        world.network.leave(phone.address)
+    world.kill("server1")
+    world.run(150)
+    bill = world.bill
+    assert bill.state == "ended" and "fell silent" in bill.why and 40 <= bill.seconds <= 61
