@@ -3,8 +3,8 @@
     python -m benchmarks.calls [--rate 200] [--seconds 60] [--talk 3] [--calm] [--port 22900] [--json]
 
 A registered phone is called at a steady rate; half-way server1 is killed, and a twelfth of the time later started
-again. Afterwards each bill in the store is held against the time that SIPp's caller talked. Exit status 1 if a call was lost
-or a bill is missing, double or wrong; 2 if it could not be measured. Needs SIPp (Debian: apt install sip-tester) and
+again. Afterwards each bill in the store is held against the time that SIPp's caller talked. Exit status 1 if a call was
+lost or a bill is missing or wrong; 2 if it could not be measured. Needs SIPp (Debian: apt install sip-tester) and
 nothing else beyond Python; everything stays on 127.0.0.1.
 """
 

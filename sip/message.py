@@ -8,7 +8,6 @@ as surrogate escapes.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from copy import copy
 from typing import TypeVar
 
 from sip.errors import LocalProtocolError, RemoteProtocolError
@@ -43,8 +42,8 @@ class Message:
 
     def copy(self: M) -> M:
         """Edits to the copy leave this one alone."""
-        onward = copy(self)
-        onward.fields = self.fields.copy()
+        onward = object.__new__(type(self))
+        vars(onward).update(vars(self), fields=self.fields.copy())
         return onward
 
     # -- fields by name ---------------------------------------------------------------------------------------------

@@ -7,10 +7,8 @@ the forwarder; requests go only to contacts that a call or a registration record
 
 from __future__ import annotations
 
-import copy
 from dataclasses import replace
 from itertools import pairwise
-from typing import TypeVar
 
 from sip.branch import is_branch_of, make_branch, verify_branch
 from sip.errors import RemoteProtocolError
@@ -53,7 +51,6 @@ MOST_HOPS = 255  # RFC 3261 20.22: as many as Max-Forwards can count
 MOST_CONTACTS = 4  # remembered per side: phones change theirs by re-INVITE
 # RFC 3261 21.4.6: what may begin something here, or belong to it. SUBSCRIBE and REFER pass within calls alone.
 ALLOW = "INVITE, ACK, CANCEL, BYE, OPTIONS, REGISTER, MESSAGE, UPDATE, INFO, PRACK, NOTIFY"
-M = TypeVar("M", bound=Message)
 
 
 def _is_a_calls(event: RequestEvent) -> bool:
@@ -200,7 +197,7 @@ class Proxy:
     def _forward(self, request: Request, target: str, in_dialog: bool = False) -> Send:
         """RFC 3261 16.6, with the branch of 16.11. Outside of dialogs no Route goes along: what is left of those that
         somebody wrote would have the forwarder send there, to whomever it is."""
-        onward = _copy(request)
+        onward = request.copy()
         onward.uri = target
         if not in_dialog:
             onward.remove("Route")
@@ -223,7 +220,7 @@ class Proxy:
         """Any member pops any member's Via: the signed branch says that one of us forwarded the request."""
         if not verify_branch(self._key, event.response):
             return drop("response_not_ours")
-        onward = _copy(event.response)
+        onward = event.response.copy()
         onward.pop("Via")
         call = view.get(Call, onward.call_id) if onward.cseq.method in REFRESHING else None
         if call is None or onward.status == 100:
@@ -346,12 +343,3 @@ def _name(who: NameAddr) -> str:
 def _callee_name(request: Request, view: View, aor: str) -> str:
     bindings = view.get(Bindings, aor)
     return legible(request.to.display or (bindings.display if bindings else "") or Uri.parse(request.uri).user)
-
-
-def _copy(message: M) -> M:
-    """Edits to the copy leave the event's message alone: it may have to be handled again."""
-    onward = copy.copy(message)
-    onward.fields = list(message.fields)
-    return onward
-
-

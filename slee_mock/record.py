@@ -6,6 +6,7 @@ two versions can share one store. All times are wall seconds (a record outlives 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import typing
@@ -26,7 +27,7 @@ class Record:
 
     @property
     def key(self) -> str:
-        return str(getattr(self, dataclasses.fields(self)[0].name))
+        return str(next(iter(vars(self).values())))
 
     @property
     def due(self) -> float | None:
@@ -198,12 +199,27 @@ class Guesses(Record):
 R = TypeVar("R", bound=Record)
 
 
+_ENCODER = json.JSONEncoder(default=vars, separators=(",", ":"))
+MOST_KEPT, LONGEST_KEPT = 1024, 4096  # records; characters
+# What was written last is what will be read next: by its text, the oldest first.
+_written: dict[str, Record] = {}
+
+
 def to_json(record: Record) -> str:
-    return json.dumps(record, default=vars, separators=(",", ":"))
+    text = _ENCODER.encode(record)
+    if len(text) <= LONGEST_KEPT:
+        _written[text] = record
+        if len(_written) > MOST_KEPT:
+            with contextlib.suppress(KeyError, RuntimeError):  # another thread was quicker
+                del _written[next(iter(_written))]
+    return text
 
 
 def from_json(kind: type[R], text: str) -> R:
     """Raises ValueError if `text` does not hold such a record."""
+    known = _written.get(text)
+    if isinstance(known, kind):
+        return known
     try:
         record = _build(kind, json.loads(text))
     except (TypeError, KeyError, AttributeError) as error:
@@ -213,20 +229,25 @@ def from_json(kind: type[R], text: str) -> R:
 
 
 def _build(kind: Any, values: Mapping[str, Any]) -> Any:
-    known = _restorers(kind)
-    return kind(**{name: known[name](value) for name, value in values.items() if name in known})
+    names, restorers = _shape(kind)
+    kept = {name: value for name, value in values.items() if name in names}
+    for name, restore in restorers:
+        if name in kept:
+            kept[name] = restore(kept[name])
+    return kind(**kept)
 
 
 @lru_cache(maxsize=32)
-def _restorers(kind: Any) -> dict[str, Callable[[Any], Any]]:
-    """Per field, what makes its value of its JSON: tuples come back from lists, records in them from objects."""
+def _shape(kind: Any) -> tuple[frozenset[str], list[tuple[str, Callable[[Any], Any]]]]:
+    """The fields' names, and what makes a value of its JSON where that is something else: tuples come back from lists,
+    records in them from objects."""
     hints = typing.get_type_hints(kind)
-    return {field.name: _restorer(hints[field.name]) for field in dataclasses.fields(kind)}
+    names = [field.name for field in dataclasses.fields(kind)]
+    tuples = [name for name in names if typing.get_origin(hints[name]) is tuple]
+    return frozenset(names), [(name, _restorer(hints[name])) for name in tuples]
 
 
 def _restorer(hint: Any) -> Callable[[Any], Any]:
-    if typing.get_origin(hint) is not tuple:
-        return lambda value: value
     item = typing.get_args(hint)[0]
     if isinstance(item, type) and dataclasses.is_dataclass(item):
         return lambda value: tuple(_build(item, each) for each in value)

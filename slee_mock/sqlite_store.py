@@ -34,30 +34,31 @@ class SqliteStore:
         self.path = path
         self._busy_timeout = busy_timeout
         self._impatient = False
-        with self._errors():
+        self._errors = _Sentences(path)
+        with self._errors:
             self._connection = sqlite3.connect(path, timeout=busy_timeout, isolation_level=None)
         try:
-            with self._errors():
+            with self._errors:
                 self._prepare(time.monotonic() + OPENING)
         except BaseException:
             self._connection.close()
             raise
 
     def get(self, kind: str, key: str) -> Row | None:
-        with self._errors():
+        with self._errors:
             found = self._connection.execute(
                 "SELECT text, version FROM record WHERE kind = ? AND key = ?", (kind, key)
             ).fetchone()
         return Row(*found) if found else None
 
     def save(self, changes: Sequence[Change]) -> None:
-        with self._errors(), self._transaction():
+        with self._errors, self._transaction():
             for change in changes:
                 if not self._save_one(change):
                     raise Conflict(f"{change.kind} {change.key} is no longer at version {change.version}")
 
     def scan(self, kind: str, limit: int | None = None, skip: int = 0) -> list[tuple[str, Row]]:
-        with self._errors():
+        with self._errors:
             found = self._connection.execute(
                 "SELECT key, text, version FROM record WHERE kind = ? ORDER BY created DESC LIMIT ? OFFSET ?",
                 (kind, -1 if limit is None else limit, skip),
@@ -65,12 +66,12 @@ class SqliteStore:
         return [(key, Row(text, version)) for key, text, version in found]
 
     def count(self, kind: str) -> int:
-        with self._errors():
+        with self._errors:
             (found,) = self._connection.execute("SELECT count(*) FROM record WHERE kind = ?", (kind,)).fetchone()
         return int(found)
 
     def due(self, wall: float, limit: int) -> list[tuple[str, str]]:
-        with self._errors():
+        with self._errors:
             return self._connection.execute(
                 "SELECT kind, key FROM record WHERE due <= ? ORDER BY due LIMIT ?", (wall, limit)
             ).fetchall()
@@ -146,12 +147,19 @@ class SqliteStore:
         self._connection.execute(_INDEX)
         self._connection.execute(_TIMERS)
 
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
-            yield
-        except (sqlite3.Error, UnicodeEncodeError) as error:
-            raise StoreDown(_sentence(self.path, error)) from error
+
+class _Sentences:
+    """Around whatever SQLite does for us: its errors become StoreDown with a sentence for the operator."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, (sqlite3.Error, UnicodeEncodeError)):
+            raise StoreDown(_sentence(self._path, error)) from error
 
 
 def _sentence(path: str, error: Exception) -> str:
