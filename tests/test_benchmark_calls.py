@@ -18,7 +18,10 @@ from slee_mock.record import Bill, Carrier
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def bill(answered=100.0, ended=103.0, carriers=(Carrier("server1", 99.0),)):
+SERVER1 = (Carrier("server1", 99.0),)
+
+
+def bill(answered=100.0, ended=103.0, carriers=SERVER1):
     return Bill(
         call_id="c", caller="a", caller_uri="sip:a@b", callee="b", callee_uri="sip:b@b", tariff="0.10+0.05/10s",
         currency="EUR", offered=99.0, answered=answered, ended=ended, carriers=carriers,
