@@ -16,7 +16,7 @@ from sip.errors import RemoteProtocolError
 from sip.message import Request, Response
 from slee_mock.page import render
 from slee_mock.record import Call, Member
-from slee_mock.report import Health, board
+from slee_mock.report import Health, Running, board
 from slee_mock.store import View
 
 BOB_AT = "sip:bob@127.0.0.1:4100"
@@ -499,6 +499,6 @@ def test_any_bytes_are_answered_counted_or_refused_and_the_store_can_be_read_aft
     for number, data in enumerate(broken([each.to_bytes() for each in samples], 2000)):
         with contextlib.suppress(RemoteProtocolError):
             cluster.receive(data, at=("server1", "server2")[number % 2])
-    shown = board(View(cluster.store), Health(Member("server1", ""), 1.0, "", "", {}), cluster.wall)
+    shown = board(View(cluster.store), Health(Member("server1", ""), 1.0, "", "", {}), cluster.wall, Running())
     assert render(shown).encode()
     assert HttpResponse.json(shown.calls).status == HttpResponse.json(shown.bindings).status == 200
