@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import time
+import urllib.request
 
 import pytest
 from slee_kit import Cluster, DictStore, answer, in_dialog, invite, register
@@ -143,15 +145,21 @@ def test_the_steady_clock_is_the_same_for_all_processes_and_runs():
 def test_a_running_server_tells_that_the_computers_clock_was_set(tmp_path, monkeypatch, caplog, eventually, free_port):
     jump = 0.0
     monkeypatch.setattr("slee_mock.server.Clock", lambda: Clock(system=lambda: time.time() + jump))
-    server = Server(Settings("server1", ("127.0.0.1", free_port()), ("127.0.0.1", 5060), str(tmp_path / "cluster.db")))
+    page = free_port()
+    server = Server(Settings("server1", ("127.0.0.1", free_port()), ("127.0.0.1", 5060), str(tmp_path / "cluster.db"),
+                             ("127.0.0.1", page)))  # fmt: skip
+
+    def read(path: str):
+        with urllib.request.urlopen(f"http://127.0.0.1:{page}{path}", timeout=10) as answer:
+            return json.load(answer)
+
     server.start()
     try:
-        assert abs(server.status_board().status["clock_offset"]) < 0.5
-        before = server.status_board().calls["now"]
+        assert abs(read("/status")["clock_offset"]) < 0.5
+        before = read("/calls")["now"]
         jump = 3600.0
         eventually(lambda: "cluster time is 3600.0 s behind this computer's clock" in caplog.text)
-        board = server.status_board()
-        assert board.status["clock_offset"] == pytest.approx(-3600, abs=0.5) and board.calls["now"] - before < 60
+        assert read("/status")["clock_offset"] == pytest.approx(-3600, abs=0.5) and read("/calls")["now"] - before < 60
         assert caplog.text.count("cluster time is") == 1
     finally:
         server.stop()
