@@ -24,6 +24,8 @@ from softphone.agent.sentence import begin, heard_nothing, legible
 from softphone.agent.session_timer import SUPPORTED, SessionTimer
 from softphone.agent.states import ACCEPT, CALL, ENDED, ENDING, GONE, LEAVE, TALKING, CallEvent
 
+REMEMBERED_ACKS = 8  # a call that is refreshed by re-INVITE may go on for days
+
 
 class Call:
     """What both kinds have in common."""
@@ -231,7 +233,8 @@ class Call:
                 self.negotiation.take_answer(response)
             self.dialog.refresh_target(response)  # a Contact that cannot be read leaves the one we know
         except RemoteProtocolError:
-            self.negotiation.withdraw()
+            if invited:
+                self.negotiation.withdraw()
         if invited:
             self.tell_talk(now)
 
@@ -248,6 +251,8 @@ class Call:
         if known is None:
             assert self.dialog is not None
             self._acks[key] = self.ack_for(self.dialog, request, now, body)
+            for old in list(self._acks)[:-REMEMBERED_ACKS]:
+                del self._acks[old]
             return True
         self.endpoint.send(*known, now, repeated=True)
         return False
