@@ -127,6 +127,7 @@ class SqliteStore:
                 self._connection.execute("PRAGMA synchronous=NORMAL")
                 with self._transaction():
                     self._adopt()
+                self._check()
                 return
             except sqlite3.OperationalError as error:
                 if "locked" not in str(error) or time.monotonic() > deadline:
@@ -146,6 +147,12 @@ class SqliteStore:
             self._connection.execute("ALTER TABLE record ADD COLUMN due REAL")
         self._connection.execute(_INDEX)
         self._connection.execute(_TIMERS)
+
+    def _check(self) -> None:
+        """Better at the start than in the middle of a call: a page of the file that makes no sense."""
+        (found,) = self._connection.execute("PRAGMA quick_check(1)").fetchone()
+        if found != "ok":
+            raise sqlite3.DatabaseError(f"malformed: {' '.join(found.split())}")
 
 
 class _Sentences:
