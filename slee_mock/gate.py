@@ -8,10 +8,10 @@ guesses passwords is slowed after ten (guessing.py).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from sip.digest import ALGORITHMS, Challenge, Credentials, check, hash_password, make_nonce, nonce_age
+from sip.digest import Challenge, Credentials, check, hash_password, make_nonce, nonce_age
 from sip.errors import RemoteProtocolError
 from sip.message import Request
 from sip.uri import Uri
@@ -22,6 +22,8 @@ from slee_mock.service import On, the_call
 from slee_mock.store import View
 
 NONCE_LIFE = 300.0  # seconds
+# Phones that know MD5 alone (baresip 1.0, SIPp 3.6) give up where SHA-256 is offered beside it, in either order.
+DIGEST = ("MD5",)
 QOP = ("", "auth")  # the first: RFC 2069's form
 CHALLENGED = ("REGISTER", "INVITE", "MESSAGE")  # outside of dialogs; ACK and CANCEL cannot be (RFC 3261 22.1)
 
@@ -37,8 +39,11 @@ class Gate:
     name = "gate"
     takes = (On(RequestEvent, name=the_call, when=_is_challenged),)
 
-    def __init__(self, answers: Answers, key: bytes, users: Mapping[str, str], realm: str) -> None:
+    def __init__(
+        self, answers: Answers, key: bytes, users: Mapping[str, str], realm: str, algorithms: Sequence[str] = DIGEST
+    ) -> None:
         self._answers, self._key, self._users, self._realm = answers, key, users, realm
+        self._algorithms = algorithms  # what is preferred first
 
     def handle(self, event: Event, entity: str, view: View) -> Outcome:
         assert isinstance(event, RequestEvent)
@@ -61,6 +66,8 @@ class Gate:
 
     def _proven(self, event: RequestEvent, credentials: Credentials) -> Outcome:
         request = event.request
+        if not Uri.parse(credentials.uri).same_as(Uri.parse(request.uri)):
+            return self._answers.refuse(event, 400, "Digest For Another URI")  # RFC 7616 3.4.6
         age = nonce_age(self._key, credentials.nonce, event.wall, self._realm)
         if age is None or not -NONCE_LIFE <= age <= NONCE_LIFE:
             return self._challenge(event, stale=True)
@@ -81,7 +88,8 @@ class Gate:
                 credentials = Credentials.parse(value)
             except RemoteProtocolError:
                 continue  # another scheme, or half a one: as good as none
-            if credentials.realm == self._realm and credentials.algorithm in ALGORITHMS and credentials.qop in QOP:
+            is_ours = credentials.realm == self._realm and credentials.algorithm in self._algorithms
+            if is_ours and credentials.qop in QOP:
                 return credentials
         return None
 
@@ -89,7 +97,7 @@ class Gate:
         password = self._users.get(credentials.username)
         ha1 = hash_password(credentials.username, self._realm, password or "", credentials.algorithm)
         right = check(credentials, request.method, ha1)  # for unknown users too: it takes its time
-        return right and password is not None and Uri.parse(credentials.uri).same_as(Uri.parse(request.uri))
+        return right and password is not None
 
     def _slow_down(self, event: RequestEvent, wait: float) -> Outcome:
         """500 with Retry-After (RFC 3261 21.5.1, 20.33), the right password included: it is not even looked at.
@@ -104,7 +112,7 @@ class Gate:
     def _challenge(self, event: RequestEvent, stale: bool = False) -> Outcome:
         nonce = make_nonce(self._key, event.wall, self._realm)
         # RFC 8760 2.3: the preferred algorithm first; a phone takes the first it knows.
-        challenges = [Challenge(self._realm, nonce, algorithm, stale=stale) for algorithm in ("SHA-256", "MD5")]
+        challenges = [Challenge(self._realm, nonce, algorithm, stale=stale) for algorithm in self._algorithms]
         name = _header(event.request, "Authenticate")
         status = 401 if event.request.method == "REGISTER" else 407
         return self._answers.refuse(event, status, fields=[(name, str(challenge)) for challenge in challenges])

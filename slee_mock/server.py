@@ -135,7 +135,8 @@ class Server:
         self._clock.join(self._store)
         address = format_address(sock.getsockname()[:2])
         context = Context(settings.name, address, _cluster_key(self._store), settings.tariff, settings.currency,
-                          settings.users, settings.realm, settings.session_expires, settings.deploy)  # fmt: skip
+                          settings.users, settings.realm, settings.digest, settings.session_expires,
+                          settings.deploy)  # fmt: skip
         self._heartbeat = Heartbeat(context.answers, settings.forwarder[0])
         self._services = assemble(context)
         self._router = Router([self._heartbeat, *self._services], context.answers)

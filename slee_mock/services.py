@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from slee_mock.billing import Billing
 from slee_mock.event import Answers
-from slee_mock.gate import Gate
+from slee_mock.gate import DIGEST, Gate
 from slee_mock.proxy import Proxy
 from slee_mock.registrar import Registrar
 from slee_mock.service import Service
@@ -37,6 +37,7 @@ class Context:
     currency: str
     users: Mapping[str, str] | None = None  # passwords; None: nobody is asked for one
     realm: str = ""
+    digest: tuple[str, ...] = DIGEST
     session_expires: int = 1800  # seconds; 0: sessions do not expire
     deploy: tuple[str, ...] = ()  # NAME:ARGUMENT each
     answers: Answers = field(init=False)
@@ -50,7 +51,7 @@ def assemble(context: Context) -> list[Service]:
     calls before billing does. Raises DeployError."""
     users = None if context.users is None else frozenset(context.users)
     services: list[Service] = [] if context.users is None else [
-        Gate(context.answers, context.key, context.users, context.realm)
+        Gate(context.answers, context.key, context.users, context.realm, context.digest)
     ]  # fmt: skip
     return [
         *services,

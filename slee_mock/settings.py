@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 
 from plumbing.address import Address, parse_address
 from sip import VERSION
+from sip.digest import ALGORITHMS
 from slee_mock.billing import Tariff
+from slee_mock.gate import DIGEST
 from slee_mock.session import LEAST
 from slee_mock.stores import store_name
 
@@ -27,6 +29,7 @@ class Settings:
     management: Address | None = None  # None: no page
     users: dict[str, str] | None = None  # None: nobody is asked for a password
     realm: str = "failover.test"
+    digest: tuple[str, ...] = DIGEST
     tariff: str = "0.10+0.05/10s"
     currency: str = "EUR"
     register: tuple[Address, ...] = ()  # where forwarders hear who is there
@@ -53,6 +56,7 @@ def parse_arguments(arguments: Sequence[str]) -> Settings:
         management=_address("--management", options.management) if options.management else None,
         users=read_users(options.users) if options.users else None,
         realm=options.realm,
+        digest=_algorithms(options.digest),
         tariff=options.tariff,
         currency=options.currency,
         register=tuple(_address("--register", each) for each in options.register.split(",") if options.register),
@@ -82,6 +86,14 @@ def read_users(path: str) -> dict[str, str]:
             raise SettingsError(f"{path}:{number}: there are two lines for {user.strip()}; keep one")
         users[user.strip()] = password
     return users
+
+
+def _algorithms(text: str) -> tuple[str, ...]:
+    found = tuple(each.strip().upper() for each in text.split(","))
+    for each in found:
+        if each not in ALGORITHMS:
+            raise SettingsError(f"--digest: '{each}' is not one of {', '.join(ALGORITHMS)}, as in --digest SHA-256,MD5")
+    return found
 
 
 def _address(option: str, text: str, port: bool = False) -> Address:
@@ -138,6 +150,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--management", default="127.0.0.1:8071", metavar="HOST:PORT",
         help="address of the management page; empty: none (127.0.0.1:8071)")  # fmt: skip
     add("--users", default="", metavar="FILE", help="lines user:password; then phones must know theirs")
+    add("--digest", default=",".join(DIGEST), metavar="ALGORITHM[,ALGORITHM]",
+        help=f"of {' and '.join(ALGORITHMS)}, how passwords may be proven, the preferred first "
+        f"({','.join(DIGEST)})")  # fmt: skip
     add("--realm", default="failover.test", help="realm of the passwords (failover.test)")
     add("--tariff", default="0.10+0.05/10s", metavar="FEE+PRICE/SECONDS",
         help="set-up fee and price per started unit of time (0.10+0.05/10s)")  # fmt: skip

@@ -227,11 +227,12 @@ class Scene:
 
     # -- servers ----------------------------------------------------------------------------------------------------
 
-    def mock(self, name, management="") -> None:
+    def mock(self, name, *options, management="") -> None:
         """One of our servers; those of one scene share a store."""
         self.start(name, [
             sys.executable, "-S", "-m", "slee_mock", "--name", name, "--listen", f"127.0.0.1:{self.ports[name]}",
             "--forwarder", self.address, "--store", str(self.folder / "cluster.db"), "--management", management,
+            *options,
         ], ROOT)  # fmt: skip
 
     def kamailio(self, name, **changed) -> None:

@@ -163,10 +163,32 @@ def test_the_credentials_for_us_are_found_among_those_for_others(guard):
 
 @pytest.mark.parametrize("user", ['bob "the" builder', "b\\ob", "bøb", "b,ob=x"])
 def test_any_name_can_be_asked_for_its_password(user):
-    cluster = Cluster(users={user: "pass\"word\\,ü"})
+    cluster = Cluster(users={user: "pass\"word\\,ü"}, digest=("SHA-256",))
     escaped = "".join(each if each.isascii() and each.isalnum() else "".join(f"%{byte:02X}" for byte in each.encode())
                       for each in user)  # fmt: skip
     request = register(user=escaped)
     challenge = Challenge(REALM, make_nonce(KEY, cluster.wall, REALM), "SHA-256")
     request.add("Authorization", str(answer(challenge, "REGISTER", request.uri, user, "pass\"word\\,ü", "cn")))
     assert cluster.one(request).status == 200
+
+
+def test_the_right_password_for_another_uri_is_no_guess_and_no_key(guard):
+    for _ in range(11):
+        request = guard.request("builder")
+        credentials = answer(guard.challenge(), "REGISTER", "sip:else.test", "bob", "builder", "cn")
+        request.set("Authorization", str(credentials))
+        assert guard.cluster.one(request).status == 400
+    assert guard.says("builder").status == 200
+
+
+def test_algorithms_are_offered_as_the_operator_prefers_them_and_no_other_is_taken():
+    both = ("SHA-256", "MD5")
+    offered = Cluster(users=RIGHT, digest=both).one(register()).all("WWW-Authenticate")
+    assert tuple(Challenge.parse(value).algorithm for value in offered) == both
+    for digest in (both, *((each,) for each in both)):
+        for algorithm in both:
+            cluster = Cluster(users=RIGHT, digest=digest)
+            challenge = Challenge(REALM, make_nonce(KEY, cluster.wall, REALM), algorithm)
+            request = register()
+            request.add("Authorization", str(answer(challenge, "REGISTER", request.uri, "bob", "builder", "cn")))
+            assert cluster.one(request).status == (200 if algorithm in digest else 401)

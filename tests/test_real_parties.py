@@ -146,6 +146,27 @@ def test_a_server_that_came_back_empty_takes_calls_and_ends_those_that_it_had_be
         assert scene.status["servers"][0]["requests"] > before + 10, "the BYEs of those it had begun, at least"
 
 
+@pytest.mark.long
+def test_a_nonce_of_our_dead_server_is_good_at_the_other(tmp_path):
+    users = tmp_path / "users"
+    users.write_text("".join(f"{user}:{password}\n" for user, password in PASSWORDS.items()))
+    with Scene(tmp_path) as scene:
+        scene.forwarder()
+        for name in ("server1", "server2"):
+            scene.mock(name, "--users", str(users), "--realm", DOMAIN)
+        scene.up("server1", "server2")
+        callee, port = scene.callee("callee", 1)
+        phone = scene.register(port, digest=True, pause=700)
+        wait_until(lambda: scene.status["servers"][0]["requests"] >= 2)  # challenged, and registered
+        scene.processes["server1"].kill()
+        phone.end()  # its scenario expects one challenge
+        credentials = ["-au", "alice", "-ap", PASSWORDS["alice"], "-auth_uri", f"bob@{DOMAIN}"]
+        caller = scene.sipp("digest_caller", pause=50, caller=f"alice@{DOMAIN}", more=credentials)
+        caller.end()
+        callee.end()
+        assert phone.retransmissions == caller.retransmissions == 0
+
+
 @no_kamailio
 class TestKamailio:
     def test_a_nonce_of_the_dead_kamailio_is_good_at_the_other(self, tmp_path):

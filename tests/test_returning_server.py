@@ -23,7 +23,7 @@ class Pages:
 
     def start(self, *names):
         for name in names:
-            self.scene.mock(name, self.addresses[name])
+            self.scene.mock(name, management=self.addresses[name])
 
     def text(self, name, path):
         with urllib.request.urlopen(f"http://{self.addresses[name]}{path}", timeout=10) as answer:
