@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from agent_kit import ALICE, BOB, Line, Network, Scripted, pair, talking
+from parties_kit import Scene, absent
 from test_agent import SDP, accepted
 from wire import FORWARDER, World
 
@@ -11,6 +12,7 @@ from sip.message import Request, Response, reply
 from softphone.agent.event import CallState
 from softphone.agent.rows import Rows
 from softphone.agent.session_timer import SessionExpires, SessionTimer
+from softphone.phone import Account, Phone
 
 TALKING, ENDED = CallState.TALKING, CallState.ENDED
 HALF = 900.0
@@ -495,3 +497,25 @@ def test_what_was_agreed_is_one_line_on_the_wire():
     rows.fire(60.0)
     assert fired == ["refresh", "leave"], "a third of the time before the end, where that is less than 32 s"
 
+
+
+# -- with somebody else's phone ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(bool(absent("sipp")), reason=absent("sipp") or "-")
+def test_session_timers_are_agreed_on_with_sipp(tmp_path, eventually):
+    events: list[object] = []
+    with Scene(tmp_path) as scene:
+        sipp, port = scene.callee("timer_callee", 1)
+        phone = Phone(
+            Account("alice", "failover.test"), None, ("127.0.0.1", 0), events.append, register=False, session_expires=90
+        )
+        phone.start()
+        try:
+            phone.call(f"sip:bob@127.0.0.1:{port}")
+            sipp.end()
+            eventually(lambda: phone.snapshot().calls[-1].state is ENDED)
+            (call,) = phone.snapshot().calls
+            assert call.sentence == "Bob hung up", "the call was refreshed, and ended as the other side wished"
+        finally:
+            phone.stop()
