@@ -1,0 +1,74 @@
+"""Wherever the crash falls, the call goes on and its bill is right: the crash sweep (sweep_kit.py), cell by cell.
+
+The default run kills the server for good at every message of every flow. The rest are long tests: a server that is
+back after two seconds or was only frozen, a network that loses and reorders, and real processes.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+from sweep_kit import BACK, FLOWS, FROZEN, KILLED, POINTS, Fault, MemoryStage, Play, play_calmly, strike, sweep
+from sweep_process_kit import sweep_processes
+
+
+def troubles(cells):
+    """What went wrong, as a list to be read; a sweep that tried nothing is wrong too."""
+    cells = list(cells)
+    assert cells
+    return [f"{cell.flow}, {cell.step}, {cell.point}, {cell.fate}: {cell.verdict}" for cell in cells if cell.trouble]
+
+
+@pytest.mark.parametrize("flow", FLOWS.values(), ids=lambda flow: flow.name)
+def test_a_server_that_dies_at_any_message_costs_no_call_and_no_bill(flow):
+    assert troubles(sweep(flow, fates=[KILLED])) == []
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("flow", FLOWS.values(), ids=lambda flow: flow.name)
+def test_a_server_that_comes_back_or_thaws_after_any_message_costs_no_call_and_no_bill(flow):
+    assert troubles(sweep(flow, fates=[BACK, FROZEN])) == []
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("flow", FLOWS.values(), ids=lambda flow: flow.name)
+def test_a_crash_in_a_network_that_loses_and_reorders_costs_no_call_and_no_bill(flow, seed):
+    assert troubles(sweep(flow, seed, [KILLED, FROZEN])) == []
+
+
+@pytest.mark.long
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs all of 127/8 to answer")
+def test_real_servers_that_die_at_any_message_cost_no_call_and_no_bill():
+    assert troubles(sweep_processes([flow for flow in FLOWS.values() if not flow.timed])) == []
+
+
+# -- would the sweep notice? ------------------------------------------------------------------------------------------
+
+
+def test_a_flow_tells_the_messages_that_the_server_is_given():
+    assert play_calmly(FLOWS["cancel"]).steps == [
+        "REGISTER", "REGISTER", "INVITE", "180 INVITE", "CANCEL", "200 CANCEL", "487 INVITE", "ACK",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_the_sweep_notices_a_call_that_nobody_takes_over(point, monkeypatch):
+    flow = FLOWS["caller hangs up"]
+    calm = play_calmly(flow)
+    monkeypatch.setattr("failover.inflight.InFlight.move", lambda *_: 0)  # the forwarder forgets what was in flight
+    for number in (calm.steps.index("INVITE") + 1, calm.steps.index("BYE") + 1):
+        assert strike(flow, Fault(number, point), calm).trouble
+
+
+def test_the_sweep_notices_a_bill_that_begins_too_late(monkeypatch):
+    flow = FLOWS["caller hangs up"]
+    with MemoryStage(flow) as stage:
+        play = Play(stage)
+        flow.tell(play)
+        (bill,) = stage.bills()
+        late = type(bill)(**{**vars(bill), "answered": play.alice.view.answered_at + 0.1})
+        monkeypatch.setattr(stage, "bills", lambda: [late])
+        with pytest.raises(AssertionError, match="the answer is billed"):
+            play.check(1)
