@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from functools import lru_cache
 
 from slee_mock.event import (
     NOTHING,
@@ -42,6 +43,7 @@ class Tariff:
     digits: int = 2
 
     @staticmethod
+    @lru_cache(maxsize=64)  # a page adds up hundreds of bills of one tariff
     def parse(text: str) -> Tariff:
         """"0.10+0.05/10s". Raises ValueError with a sentence."""
         match = _TARIFF.match(text.replace(" ", ""))
@@ -144,6 +146,11 @@ def summed(bill: Bill, wall: float) -> Sum:
     total = tariff.money(tariff.setup + units * tariff.price)
     seconds = _milliseconds(bill.answered, until) // 1000
     return Sum(state, why, ended, seconds, _shares(bill, until), units, total, ended is not None, begun > units)
+
+
+def is_final(bill: Bill, wall: float) -> bool:
+    """As `summed` says, at less cost."""
+    return _end(bill, wall)[0] is not None
 
 
 def _end(bill: Bill, wall: float) -> tuple[float | None, str]:

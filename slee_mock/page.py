@@ -14,7 +14,7 @@ from typing import Any
 
 from slee_mock.billing import Sum
 from slee_mock.page_style import SCRIPT, STYLE
-from slee_mock.report import Board
+from slee_mock.report import TICKING, Board
 
 MOST_ROWS = 20  # finished bills and bindings here; the files behind the links have them all
 NOBODY = "No forwarder has been heard"
@@ -80,7 +80,7 @@ def _section(title: str, note: str, inside: str) -> str:
 
 
 def _running(board: Board) -> str:
-    calls = [call for call in board.calls["calls"] if not call["final"]]
+    calls = [call for call in board.calls["calls"] if not call["final"]][:TICKING]
     colours = {member["name"]: index % 3 for index, member in enumerate(board.members["members"])}
     cards = "".join(_call(call, colours, board.foretold.get(call["call_id"], ())) for call in calls)
     count = board.running.total()

@@ -9,13 +9,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sip import VERSION
-from slee_mock.billing import Sum, summed
+from slee_mock.billing import Sum, is_final, summed
 from slee_mock.record import Bill, Bindings, Member
 from slee_mock.store import View
 
 MOST_CALLS = 200  # on the page: so many of the newest, and so many of those that have been running for longer
 MOST_USERS = 500
 MOST_MISSED = 10_000  # bills read in one go by who has not looked for long
+TICKING = 50  # running calls, the newest, of which the page has a card that ticks
 FORETOLD = 5  # seconds
 
 
@@ -65,8 +66,8 @@ class Running:
             bill = view.get(Bill, key)
             if bill:
                 older[key] = bill
-        running = [bill for bill in older.values() if bill.call_id not in fresh and not _final(bill, wall)]
-        self._open = {bill.call_id for bill in [*newest, *running] if not _final(bill, wall)}
+        running = [bill for bill in older.values() if bill.call_id not in fresh and not is_final(bill, wall)]
+        self._open = {bill.call_id for bill in [*newest, *running] if not is_final(bill, wall)}
         self._newest = newest[0].call_id if newest else None
         return newest, running
 
@@ -92,6 +93,7 @@ def board(view: View, health: Health, wall: float, running: Running) -> Board:
     calls = [_call(bill, wall) for bill in shown]
     states = Counter(call["state"] for call in calls if not call["final"])
     states.update(summed(bill, wall).state for bill in sorted(older, key=_latest)[MOST_CALLS:])
+    ticking = [bill for bill in shown if not is_final(bill, wall)][:TICKING]
     hot = _hot(members, wall)
     return Board(
         calls={**head, "calls": calls},
@@ -99,7 +101,7 @@ def board(view: View, health: Health, wall: float, running: Running) -> Board:
         members={**head, "hot": hot, "members": [_member(member, wall, hot) for member in members]},
         status=status(health),
         bills=view.count(Bill),
-        foretold={bill.call_id: _foretold(bill, wall) for bill in shown if bill.answered and not _final(bill, wall)},
+        foretold={bill.call_id: _foretold(bill, wall) for bill in ticking if bill.answered},
         running=states,
     )
 
@@ -110,10 +112,6 @@ def bills(view: View, most: int, skip: int, wall: float) -> list[dict[str, Any]]
 
 def _latest(bill: Bill) -> float:
     return -bill.offered
-
-
-def _final(bill: Bill, wall: float) -> bool:
-    return bill.ended is not None or summed(bill, wall).final
 
 
 def _foretold(bill: Bill, wall: float) -> list[Sum]:

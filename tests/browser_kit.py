@@ -90,7 +90,14 @@ class Browser:
         self._devtools("Emulation.setEmulatedMedia", features=features)
 
     def picture(self, path, whole=False):
-        shot = self._devtools("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
+        """A PNG of what is seen, or of the page from top to bottom."""
+        more = {}
+        if whole:
+            more = {"captureBeyondViewport": True, "clip": {
+                "x": 0, "y": 0, "scale": 1, "width": self.run("return innerWidth"),
+                "height": self.run("return document.documentElement.scrollHeight"),
+            }}  # fmt: skip
+        shot = self._devtools("Page.captureScreenshot", format="png", **more)
         path.write_bytes(base64.b64decode(shot["data"]))
 
     def complaints(self):
