@@ -15,9 +15,8 @@ from slee_mock.settings import Settings, SettingsError, parse_arguments
 from slee_mock.store import StoreDown
 from slee_mock.stores import store_name
 
-
-# Seconds a thread that computes may keep the others waiting. With Python's own 0.005 a heartbeat that comes while a page
-# is made waits for two or three of them.
+# Seconds that a thread which computes may keep the others waiting. With Python's own 0.005 a heartbeat that comes
+# while a page is made waits for several of them.
 SWITCH = 0.0005
 
 

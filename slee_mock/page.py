@@ -150,7 +150,7 @@ def _bill(call: Mapping[str, Any]) -> str:
 <p class="who">{_text(call["caller"])} <span class="to">to</span> {_text(call["callee"])}</p>
 <p class="total number{free}">{_text(call["total"])} {_text(call["currency"])}</p>
 <p class="says small">{_sentence(call["why"])}</p><p class="small length number">{length}</p>
-<p class="small number">{_clock(call["offered"])}</p>{shares}</article>
+<p class="when small number">{_clock(call["offered"])}</p>{shares}</article>
 """
 
 
@@ -164,7 +164,7 @@ def _bindings(bindings: list[Mapping[str, Any]]) -> str:
     if not bindings:
         return _empty("Nobody is registered now.")
     rows = "".join(
-        f'<div class="row"><span><span class="who">{_text(each["name"] or each["aor"])}</span>'
+        f'<div class="row"><span><span class="who">{_text(each["name"] or each["aor"].removeprefix("sip:"))}</span>'
         f' <span class="small">{_text(each["aor"]) if each["name"] else ""}</span></span>'
         f'<span class="second small">{_text(each["contact"])}'
         f' <span class="whole">through {_text(each["server"])}</span></span>'

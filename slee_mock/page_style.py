@@ -29,7 +29,7 @@ h2 { font-size: 16px; margin: 32px 0 8px; } p { margin: 0; } .small { font-size:
 .shares { display: flex; flex-wrap: wrap; gap: 0 16px; } .shares i { display: inline-block; width: 10px; height: 10px;
   border-radius: 5px; margin-right: 6px; background: var(--one); }
 .shares .s1 { background: var(--two); } .shares .s2 { background: var(--three); }
-.rows { padding: 0 16px; } .row { display: grid; grid-template-columns: 1fr 1fr 136px; gap: 0 16px; padding: 8px 0; }
+.rows { padding: 0 16px; } .row { display: grid; grid-template-columns: 1fr 1fr 144px; gap: 0 16px; padding: 8px 0; }
 .row + .row { border-top: 1px solid var(--line); } .row > * { min-width: 0; overflow-wrap: anywhere; }
 .row, .call { align-items: baseline; } .more { padding: 8px 0; border-top: 1px solid var(--line); }
 .row-call { padding: 12px 0; } .row-call + .row-call { border-top: 1px solid var(--line); }
@@ -48,6 +48,10 @@ nav a { padding: 8px 0; }
 span.role { border: 1px solid currentColor; border-radius: 4px; padding: 0 6px; white-space: nowrap; }
 .note { font-size: 14px; font-weight: 400; color: var(--faint); margin-left: 8px; }
 :focus-visible { outline: 3px solid var(--one); outline-offset: 2px; border-radius: 2px; }
+@media (min-width: 720px) { .row-call { grid-template-columns: 1fr 1fr 144px; }
+  .row-call > .total, .row-call > .length { grid-column: 3; } .row-call > .when, .row-call > .shares { grid-column: 2; }
+  .row-call > .total, .row-call > .when { grid-row: 1; } .row-call > .shares, .row-call > .length { grid-row: 2; }
+  .row-call .shares { justify-content: flex-start; } }
 @media (max-width: 560px) { body > * { padding-left: 16px; padding-right: 16px; } header { padding-top: 16px; }
   h1 { font-size: 24px; } .units, .says { grid-column: 1 / -1; text-align: left; }
   .call { grid-auto-flow: dense; } .length.number { grid-column: 2; }
