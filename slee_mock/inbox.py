@@ -1,7 +1,8 @@
-"""What has come and was not handled yet: heartbeats first, the rest in its order.
+"""What has come and was not handled yet: heartbeats first, the rest in its order, nothing twice.
 
 A server with much to do is not a dead one, so the forwarder's question whether it lives does not wait behind the work.
-Emptying the socket at once also keeps the system from dropping what its buffer cannot hold.
+Emptying the socket at once also keeps the system from dropping what its buffer cannot hold. And whoever asks again what
+still waits makes no more work: without that, a server that is late is sent more than one that is not, and stays late.
 """
 
 from __future__ import annotations
@@ -32,24 +33,34 @@ class Inbox:
         self._clock = clock
         self._first: deque[Datagram] = deque()
         self._rest: deque[Datagram] = deque()
+        self._waiting: set[bytes] = set()
 
     def __len__(self) -> int:
         return len(self._first) + len(self._rest)
 
-    def fill(self, sock: socket.socket) -> None:
-        """Takes all that a non-blocking socket holds, and there is room for."""
+    def fill(self, sock: socket.socket) -> int:
+        """Takes all that a non-blocking socket holds, and there is room for; returns how many came while their like was
+        waiting."""
+        repeated = 0
         while len(self) < MOST_WAITING:
             try:
                 data, source = sock.recvfrom(65_535)
             except BlockingIOError:
-                return
+                break
             except OSError:  # Windows reports what became of an earlier send here
                 continue
+            if data in self._waiting:
+                repeated += 1
+                continue
+            self._waiting.add(data)
             queue = self._first if data.startswith(FIRST) else self._rest
             queue.append(Datagram(data, source[:2], self._clock()))
+        return repeated
 
     def take(self, most: int) -> Iterator[Datagram]:
         """The next ones. Of more questions than that, every other one lets the rest have its turn."""
         for n in range(min(most, len(self))):
             queue = self._first if self._first and (n % 2 == 0 or not self._rest) else self._rest
-            yield queue.popleft()
+            datagram = queue.popleft()
+            self._waiting.discard(datagram.data)
+            yield datagram

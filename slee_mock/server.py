@@ -249,7 +249,7 @@ class Server:
         self._loop.at(time.monotonic() + (SWEEPING if more else SWEPT), self._sweep)
 
     def _readable(self, sock: socket.socket) -> None:
-        self._inbox.fill(sock)
+        self._counts["dropped", "repeated"] += self._inbox.fill(sock)
         self._work_on(sock)
 
     def _work_on(self, sock: socket.socket) -> None:

@@ -50,3 +50,13 @@ def test_what_there_is_no_room_for_stays_in_the_socket(pair, monkeypatch):
     assert taken(waiting, 9) == [b"BYE 1", b"BYE 2"]
     waiting.fill(pair[0])
     assert taken(waiting, 9) == [b"BYE 3"]
+
+
+def test_who_asks_again_while_the_first_one_waits_makes_no_more_work(pair):
+    waiting = filled(pair, b"INVITE 1", b"BYE 2")
+    pair[1].send(b"INVITE 1")
+    assert waiting.fill(pair[0]) == 1
+    assert taken(waiting, 9) == [b"INVITE 1", b"BYE 2"]
+    pair[1].send(b"INVITE 1")
+    assert waiting.fill(pair[0]) == 0
+    assert taken(waiting, 9) == [b"INVITE 1"], "the answer to the first one may have been lost"
