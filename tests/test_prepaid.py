@@ -237,7 +237,7 @@ def test_alices_balance_ends_while_the_survivor_carries_her_call(tmp_path):
     world.run(1)
     world.alice.calls("bob")
     world.run(10 * DELAY)
-    assert len(world.bills) == 1, "refused: nothing is left to pay a second call with"
+    assert world.alice.sentence == "Your balance is too small for this call" and len(world.bills) == 1
 
 
 def test_a_balance_is_written_with_as_many_digits_as_it_takes():
@@ -271,3 +271,22 @@ def test_a_fault_in_the_file_of_balances_is_named(tmp_path, lines, sentence):
 def test_without_a_file_it_says_what_to_write():
     with pytest.raises(DeployError, match=re.escape("prepaid: cannot read a file without a name")):
         Cluster(deploy=("prepaid",))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("number", range(1, 26))
+def test_wherever_in_the_call_the_server_dies_alice_pays_once(tmp_path, number):
+    """Number 1 is the INVITE, 24 the last answer to the BYE."""
+    (tmp_path / "balances").write_text("alice:1.00")
+    world = World(deploy=(f"prepaid:{tmp_path / 'balances'}",))
+    world.register()
+    world.at_datagram(number, lambda: world.kill("server1"))
+    world.alice.calls("bob")
+    world.run(1)
+    world.bob.answers()
+    world.run(12)
+    world.alice.does("hang_up")
+    world.run(5)
+    account = View(world.cluster.store).get(Account, "alice")
+    assert (world.bill.state, world.bill.total) == ("ended", "0.20")
+    assert account.spent == 200_000 and account.calls == () and account.due is None

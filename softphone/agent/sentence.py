@@ -14,6 +14,7 @@ _SERVER = re.compile(r"call-failover-slee/[\w.+-]{1,32} \(([\w.-]{1,32})\)", re.
 
 CALL_SENTENCES = {
     400: "The other side did not understand this phone",
+    402: "Your balance is too small for this call",
     403: "This call is not allowed",
     404: "No such user: {name}",
     408: "No answer from {name}",
