@@ -23,6 +23,8 @@ def site():
         ("POST", "/servers/*"): lambda request: done.append(request.rest) or HttpResponse.json({"rest": request.rest}),
         ("GET", "/events"): lambda request: EventStream(events, lambda: closed.append(True)),
         ("GET", "/busy"): _busy,
+        ("GET", "/pieces"): lambda request: HttpResponse(200, "text/plain", iter([b"one\n", b"", b"two\n"])),
+        ("GET", "/half"): lambda request: HttpResponse(200, "text/plain", _half()),
     }
     server = HttpServer(("127.0.0.1", 0), routes, "pages")
     server.start()
@@ -30,6 +32,11 @@ def site():
     server.url = f"http://{format_address(server.address)}"
     yield server
     server.stop()
+
+
+def _half():
+    yield b"one\n"
+    raise RuntimeError("the store went away")
 
 
 def _busy(request):
@@ -81,6 +88,14 @@ def test_a_page_on_loopback_answers_to_no_other_name(site):
 
 def test_a_body_beyond_all_bounds_is_refused(site):
     assert ask(site, "POST", "/servers/x", body=b"x" * 70_000)[0].status == 413
+
+
+def test_a_body_in_pieces_comes_whole_and_one_that_breaks_off_is_not_taken_for_it(site):
+    assert ask(site, "GET", "/pieces")[1] == b"one\ntwo\n"
+    with pytest.raises(http.client.IncompleteRead):
+        ask(site, "GET", "/half")
+    answer, data = ask(site, "HEAD", "/half")
+    assert (answer.status, data) == (200, b"")
 
 
 def test_events_stream_until_their_end(site, eventually):

@@ -7,6 +7,7 @@ import io
 import json
 import re
 import socket
+import threading
 import urllib.error
 import urllib.request
 from html.parser import HTMLParser
@@ -237,6 +238,17 @@ def test_a_server_whose_store_cannot_be_read_says_why_and_what_it_did_itself(sit
     assert prometheus_kit.read(site.get("/metrics")[1])["slee_up"] == ("gauge", {(): 0})
     for path in ("/calls", "/calls.csv", "/bindings", "/members"):
         assert "restore it from a backup" in site.refused(path)
+
+
+def test_a_page_that_takes_long_keeps_no_heartbeat_waiting(site):
+    done = threading.Event()
+    site.server._reader._loop.post(lambda: done.wait(20))  # as long as a store may take
+    try:
+        assert site.ask(phone_request("OPTIONS", "sip:127.0.0.1:5070")).status == 200
+        assert site.ask(register()).status == 200
+    finally:
+        done.set()
+    assert site.json("/status")["handled"] == {"REGISTER": 1, "heartbeats": 1}
 
 
 def test_a_server_whose_store_cannot_be_used_does_not_start_and_leaves_nothing_running(tmp_path, free_port):
