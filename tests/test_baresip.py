@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from parties_kit import Scene
 
+from plumbing.address import parse_address
 from softphone.agent.event import CallChanged, CallState, ProbeAnswered
 from softphone.phone import Account, Phone
 
@@ -32,11 +34,12 @@ sip_listen 127.0.0.1:{port}
 
 
 class Baresip:
-    """A baresip process that answers by itself, told more by `commands`."""
+    """A baresip process that answers by itself, told more by `commands`. `account`: a line for its file of accounts."""
 
-    def __init__(self, folder: Path, port: int, *commands: str) -> None:
+    def __init__(self, folder: Path, port: int, *commands: str, account: str = "") -> None:
         folder.joinpath("config").write_text(CONFIG.format(modules=MODULES, port=port))
-        folder.joinpath("accounts").write_text(f'"Bob" <sip:bob@127.0.0.1:{port}>;regint=0;answermode=auto\n')
+        account = account or f'"Bob" <sip:bob@127.0.0.1:{port}>;regint=0;answermode=auto'
+        folder.joinpath("accounts").write_text(f"{account}\n")
         folder.joinpath("contacts").write_text("")
         self.output = folder / "output"
         arguments = [argument for command in commands for argument in ("-e", command)]
@@ -68,9 +71,9 @@ def phone() -> Iterator[tuple[Phone, list[object]]]:
 def start_baresip(tmp_path, free_port, eventually):
     started: list[Baresip] = []
 
-    def start(*commands: str) -> tuple[Baresip, int]:
+    def start(*commands: str, account: str = "") -> tuple[Baresip, int]:
         port = free_port()
-        started.append(Baresip(tmp_path, port, *commands))
+        started.append(Baresip(tmp_path, port, *commands, account=account))
         eventually(lambda: started[0].ready, timeout=15.0)
         return started[0], port
 
@@ -133,3 +136,38 @@ def test_baresip_is_told_that_we_decline(phone, start_baresip, eventually):
     eventually(lambda: b"603" in baresip.output.read_bytes())
     # What is to be sent goes before what is to be told, and the other process may be faster than our next line.
     eventually(lambda: last_call(events).sentence == "You declined the call")
+
+
+@pytest.mark.long
+def test_baresip_registers_with_its_password_and_is_called_and_refreshed_after_the_servers_death(
+    start_baresip, tmp_path, eventually
+):  # fmt: skip
+    folder = tmp_path / "servers"
+    folder.mkdir()
+    (folder / "users").write_text("alice:wonderland\nbob:builder\n")
+    events: list[object] = []
+    with Scene(folder) as scene:
+        scene.forwarder()
+        for name in ("server1", "server2"):
+            scene.mock(name, "--users", str(folder / "users"), "-v")
+        scene.up("server1", "server2")
+        bob = f'<sip:bob@failover.test>;outbound="sip:{scene.address}";auth_pass=builder;regint=20;answermode=auto'
+        baresip, _ = start_baresip(account=bob)
+        eventually(lambda: b"200 OK" in baresip.output.read_bytes(), timeout=15.0)
+        scene.processes["server1"].kill()
+
+        account = Account("alice", "failover.test", "wonderland", "Alice")
+        alice = Phone(account, parse_address(scene.address), ("127.0.0.1", 0), events.append)
+        alice.start()
+        alice.call("bob")
+        eventually(lambda: is_in(events, CallState.TALKING), timeout=15.0)
+        alice.hang_up()
+        eventually(lambda: is_in(events, CallState.ENDED))
+        alice.stop()
+        eventually(lambda: registered(scene, 1), timeout=25.0)
+        baresip.stop()  # takes its leave, of whoever answers
+        eventually(lambda: registered(scene, 0))
+
+
+def registered(scene: Scene, count: int) -> bool:
+    return f"<REGISTER sip:failover.test> sip:bob@failover.test {count} bound" in scene.processes["server2"].said
