@@ -134,16 +134,17 @@ def _hash(algorithm: str, text: str) -> str:
     return ALGORITHMS[algorithm](text.encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def make_nonce(key: bytes, wall: float, realm: str) -> str:
-    """A nonce that needs no memory: the time of day in hex, and a keyed hash of it and the realm."""
+def make_nonce(key: bytes, wall: float, scope: str) -> str:
+    """A nonce that needs no memory: the time of day in hex, and a keyed hash of it and of what it is good for, such as
+    the realm."""
     stamp = f"{int(wall):x}"
-    return f"{stamp}.{keyed_hash(key, 'nonce', stamp, realm)}"
+    return f"{stamp}.{keyed_hash(key, 'nonce', stamp, scope)}"
 
 
-def nonce_age(key: bytes, nonce: str, wall: float, realm: str) -> float | None:
-    """Seconds since the nonce was made, or None if nobody with this key made it."""
+def nonce_age(key: bytes, nonce: str, wall: float, scope: str) -> float | None:
+    """Seconds since the nonce was made, or None if nobody with this key made it for this."""
     stamp, _, signature = nonce.partition(".")
-    expected = keyed_hash(key, "nonce", stamp, realm)
+    expected = keyed_hash(key, "nonce", stamp, scope)
     if not hmac.compare_digest(expected.encode(), signature.encode("utf-8", "surrogateescape")):
         return None
     return wall - int(stamp, 16)

@@ -3,6 +3,11 @@
 Pure. Nonces hold their own time and signature, so any member can check one that another member gave out. Somebody who
 guesses user names learns nothing: an unknown user is challenged exactly as a known one with a wrong password. Who
 guesses passwords is slowed after ten (guessing.py).
+
+A nonce is good for the address it was sent to. So nobody can give wrong passwords in the name of another address, whose
+user would then have to wait: under UDP anybody can write any address, but only its owner hears what is sent there. A
+password is looked at only with a nonce that is good; otherwise the phone is given one and asked to try again (stale,
+RFC 7616 3.3), which tells nobody whether the password was right.
 """
 
 from __future__ import annotations
@@ -53,6 +58,9 @@ class Gate:
         credentials = self._credentials(request)
         if credentials is None:
             return self._challenge(event)
+        age = nonce_age(self._key, credentials.nonce, event.wall, self._scope(event))
+        if age is None or not -NONCE_LIFE <= age <= NONCE_LIFE:
+            return self._challenge(event, stale=True)
         tally = Tally.read(view, self._key, credentials.username, came_from(event))
         if tally.was_told(credentials.response):
             return self._challenge(event)
@@ -68,13 +76,13 @@ class Gate:
         request = event.request
         if not Uri.parse(credentials.uri).same_as(Uri.parse(request.uri)):
             return self._answers.refuse(event, 400, "Digest For Another URI")  # RFC 7616 3.4.6
-        age = nonce_age(self._key, credentials.nonce, event.wall, self._realm)
-        if age is None or not -NONCE_LIFE <= age <= NONCE_LIFE:
-            return self._challenge(event, stale=True)
         claimed = request.to if request.method == "REGISTER" else request.from_
         if credentials.username != claimed.uri.username:
             return self._answers.refuse(event, 403, "Password Of Another User")
         return NOTHING
+
+    def _scope(self, event: RequestEvent) -> str:
+        return f"{self._realm} {came_from(event)}"
 
     def _was_let_in(self, request: Request, view: View) -> bool:
         """A retransmission must not be challenged because its nonce has grown old in the meantime."""
@@ -110,7 +118,7 @@ class Gate:
         return replace(refusal, dropped="guessing_slowed")
 
     def _challenge(self, event: RequestEvent, stale: bool = False) -> Outcome:
-        nonce = make_nonce(self._key, event.wall, self._realm)
+        nonce = make_nonce(self._key, event.wall, self._scope(event))
         # RFC 8760 2.3: the preferred algorithm first; a phone takes the first it knows.
         challenges = [Challenge(self._realm, nonce, algorithm, stale=stale) for algorithm in self._algorithms]
         name = _header(event.request, "Authenticate")

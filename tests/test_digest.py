@@ -53,9 +53,9 @@ def test_what_we_cannot_do_we_say():
 
 
 def test_a_nonce_is_known_by_all_who_share_the_key_and_tells_its_age():
-    nonce = make_nonce(b"cluster", wall=1000.7, realm="r")
-    assert nonce_age(b"cluster", nonce, wall=1030.0, realm="r") == 30.0
-    assert nonce_age(b"other", nonce, wall=1030.0, realm="r") is None
-    assert nonce_age(b"cluster", nonce, wall=1030.0, realm="another") is None
-    assert nonce_age(b"cluster", "ffffffff" + nonce[nonce.index(".") :], wall=1030.0, realm="r") is None
-    assert nonce_age(b"cluster", "\udcff", wall=1030.0, realm="r") is None
+    nonce = make_nonce(b"cluster", wall=1000.7, scope="r")
+    assert nonce_age(b"cluster", nonce, wall=1030.0, scope="r") == 30.0
+    assert nonce_age(b"other", nonce, wall=1030.0, scope="r") is None
+    assert nonce_age(b"cluster", nonce, wall=1030.0, scope="another") is None
+    assert nonce_age(b"cluster", "ffffffff" + nonce[nonce.index(".") :], wall=1030.0, scope="r") is None
+    assert nonce_age(b"cluster", "\udcff", wall=1030.0, scope="r") is None

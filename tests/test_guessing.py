@@ -21,15 +21,15 @@ class Guard:
         self.cluster = Cluster(users=RIGHT)
         self._tries = 0
 
-    def challenge(self):
-        return Challenge(REALM, make_nonce(KEY, self.cluster.wall, REALM))
+    def challenge(self, address="192.0.2.7"):
+        return Challenge(REALM, make_nonce(KEY, self.cluster.wall, f"{REALM} {address}"))
 
     def request(self, password, user="bob", address="192.0.2.7", made=register, challenge=None):
         self._tries += 1
         request = made(user=user, call_id=f"try{self._tries}", cseq=self._tries)
         request.set("Via", request.all("Via")[0])
         request.add("Via", f"SIP/2.0/UDP 10.0.0.1;branch=z9hG4bK{self._tries};rport=9;received={address}")
-        credentials = answer(challenge or self.challenge(), request.method, request.uri, user, password, "cn")
+        credentials = answer(challenge or self.challenge(address), request.method, request.uri, user, password, "cn")
         request.add("Authorization" if made is register else "Proxy-Authorization", str(credentials))
         return request
 
@@ -101,10 +101,21 @@ def test_passwords_guessed_with_calls_and_with_registrations_are_added_up(guard)
     assert guard.guesses(6, user="alice") == [401] * 5 + [500]
 
 
-def test_a_made_up_or_an_old_nonce_is_no_way_to_guess_uncounted(guard):
-    old, forged = guard.challenge(), Challenge(REALM, "5f5e100.made-up")
-    guard.cluster.wall += 400
-    assert guard.guesses(5, challenge=old) + guard.guesses(6, challenge=forged) == [401] * 10 + [500]
+def test_with_an_old_nonce_or_somebody_elses_no_password_is_looked_at(guard):
+    old, others = guard.challenge(), guard.challenge("198.51.100.66")
+    guard.cluster.wall += 301
+    for challenge in (old, others, Challenge(REALM, "5f5e100.made-up")):
+        heard = [guard.says(password, challenge=challenge) for password in ["guess"] * 11 + ["builder"]]
+        assert {each.status for each in heard} == {401}
+        assert len({each.get("WWW-Authenticate") for each in heard}) == 1, "right or wrong"
+        assert Challenge.parse(heard[0].get("WWW-Authenticate")).stale
+    assert guard.cluster.store.rows == {}
+
+
+def test_nobody_can_have_a_user_wait_by_writing_his_address_on_wrong_passwords(guard):
+    heard_by_the_attacker = guard.challenge("198.51.100.66")
+    guard.guesses(30, address="192.0.2.7", challenge=heard_by_the_attacker)
+    assert guard.says("builder", address="192.0.2.7").status == 200
 
 
 def test_a_retransmission_is_no_guess_and_hears_what_it_heard(guard):
@@ -167,7 +178,7 @@ def test_any_name_can_be_asked_for_its_password(user):
     escaped = "".join(each if each.isascii() and each.isalnum() else "".join(f"%{byte:02X}" for byte in each.encode())
                       for each in user)  # fmt: skip
     request = register(user=escaped)
-    challenge = Challenge(REALM, make_nonce(KEY, cluster.wall, REALM), "SHA-256")
+    challenge = Challenge(REALM, make_nonce(KEY, cluster.wall, f"{REALM} 127.0.0.1"), "SHA-256")
     request.add("Authorization", str(answer(challenge, "REGISTER", request.uri, user, "pass\"word\\,ü", "cn")))
     assert cluster.one(request).status == 200
 
@@ -188,7 +199,7 @@ def test_algorithms_are_offered_as_the_operator_prefers_them_and_no_other_is_tak
     for digest in (both, *((each,) for each in both)):
         for algorithm in both:
             cluster = Cluster(users=RIGHT, digest=digest)
-            challenge = Challenge(REALM, make_nonce(KEY, cluster.wall, REALM), algorithm)
+            challenge = Challenge(REALM, make_nonce(KEY, cluster.wall, f"{REALM} 127.0.0.1"), algorithm)
             request = register()
             request.add("Authorization", str(answer(challenge, "REGISTER", request.uri, "bob", "builder", "cn")))
             assert cluster.one(request).status == (200 if algorithm in digest else 401)

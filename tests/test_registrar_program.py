@@ -94,30 +94,34 @@ def test_an_expired_binding_is_over_for_the_survivor_too(forwarder, pair, eventu
 
 
 class Guesser:
-    """A phone of bob at some address, which answers one challenge with one password after another."""
+    """A phone of bob at some address, which answers one challenge of `server` with one password after another."""
 
-    def __init__(self, forwarder, challenged):
-        self._forwarder, self._challenge = forwarder, Challenge.parse(challenged.get("WWW-Authenticate"))
-        self._cseq = 1
+    def __init__(self, forwarder, server, address="127.0.0.1"):
+        self._forwarder, self._address, self._cseq = forwarder, address, 1
+        self._challenge = Challenge.parse(self._ask(register(), server).get("WWW-Authenticate"))
 
-    def says(self, password, server, address="127.0.0.1"):
+    def says(self, password, server):
         self._cseq += 1
         request = register(cseq=self._cseq)
         credentials = solve(self._challenge, "REGISTER", request.uri, "bob", password, "cn", nc=self._cseq)
         request.add("Authorization", str(credentials))
-        data = request.to_bytes().replace(b"received=127.0.0.1", f"received={address}".encode())
-        return self._forwarder.ask(parse(data), server).status
+        return self._ask(request, server).status
+
+    def _ask(self, request, server):
+        data = request.to_bytes().replace(b"received=127.0.0.1", f"received={self._address}".encode())
+        return self._forwarder.ask(parse(data), server)
 
 
 def test_a_server_killed_between_its_challenge_and_the_answer_and_guesses_stay_counted(forwarder, pair, tmp_path):
     (tmp_path / "users").write_text("bob:builder\n")
     server1, server2 = pair("--users", str(tmp_path / "users"))
-    guesser = Guesser(forwarder, forwarder.ask(register(), server1))
+    guesser = Guesser(forwarder, server1)
     assert [guesser.says(f"guess{number}", server1) for number in range(6)] == [401] * 6
     kill(server1)
     assert [guesser.says(f"another{number}", server2) for number in range(5)] == [401] * 4 + [500]
-    assert guesser.says("builder", server2, address="192.0.2.7") == 200
-    assert server2.read("/status")["dropped"] == {"guessing_slowed": 1, "wrong_password": 4}
+    assert Guesser(forwarder, server2, "192.0.2.7").says("builder", server2) == 200
+    dropped = server2.read("/status")["dropped"]
+    assert (dropped["guessing_slowed"], dropped["wrong_password"]) == (1, 4)
 
 
 def everybody(forwarder, server, count, cseq):
