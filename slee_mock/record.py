@@ -201,23 +201,27 @@ R = TypeVar("R", bound=Record)
 
 _ENCODER = json.JSONEncoder(default=vars, separators=(",", ":"))
 MOST_KEPT, LONGEST_KEPT = 1024, 4096  # records; characters
-# What was written last is what will be read next: by its text, the oldest first.
-_written: dict[str, Record] = {}
+# What was written or read last is what will be read next: by its text, the oldest first.
+_recent: dict[str, Record] = {}
 
 
 def to_json(record: Record) -> str:
     text = _ENCODER.encode(record)
-    if len(text) <= LONGEST_KEPT:
-        _written[text] = record
-        if len(_written) > MOST_KEPT:
-            with contextlib.suppress(KeyError, RuntimeError):  # another thread was quicker
-                del _written[next(iter(_written))]
+    _remember(text, record)
     return text
+
+
+def _remember(text: str, record: Record) -> None:
+    if len(text) <= LONGEST_KEPT:
+        _recent[text] = record
+        if len(_recent) > MOST_KEPT:
+            with contextlib.suppress(KeyError, RuntimeError):  # another thread was quicker
+                del _recent[next(iter(_recent))]
 
 
 def from_json(kind: type[R], text: str) -> R:
     """Raises ValueError if `text` does not hold such a record."""
-    known = _written.get(text)
+    known = _recent.get(text)
     if isinstance(known, kind):
         return known
     try:
@@ -225,6 +229,7 @@ def from_json(kind: type[R], text: str) -> R:
     except (TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"not a {kind.KIND}: {error}") from None
     assert isinstance(record, kind)
+    _remember(text, record)
     return record
 
 
