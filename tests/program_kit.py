@@ -38,8 +38,9 @@ class Program:
     def __init__(self, name, store, forwarder, port, page, *options):
         self.name, self.port = name, port
         self.page = f"http://127.0.0.1:{page}"
+        bare = [] if "://" in str(store) else ["-S"]  # only a Redis needs more than the standard library
         self.argv = [
-            sys.executable, "-S", "-m", "slee_mock", "--name", name, "--listen", f"127.0.0.1:{port}",
+            sys.executable, *bare, "-m", "slee_mock", "--name", name, "--listen", f"127.0.0.1:{port}",
             "--forwarder", forwarder, "--store", str(store), "--management", f"127.0.0.1:{page}", *options,
         ]  # fmt: skip
         self.process = None

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 
+import parties_kit
 import pytest
 from program_kit import HELLO
 from redis_kit import RedisProgram, needs_redis
@@ -23,6 +24,12 @@ from slee_mock.store import Change, Conflict, Row, StoreDown
 from slee_mock.stores import open_store, store_name
 
 pytestmark = needs_redis
+
+
+@pytest.fixture
+def free_port():
+    """Ports that nobody is given by the system while a killed program is down."""
+    return parties_kit.free_port
 
 
 @pytest.fixture

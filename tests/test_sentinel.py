@@ -5,21 +5,35 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
+import time
+from types import SimpleNamespace
 
+import parties_kit
 import pytest
+from load_kit import forwarder_started
+from program_kit import Program
 from redis_kit import SentinelCluster, needs_redis
 
 from slee_mock.redis_place import RedisPlace
 from slee_mock.redis_store import RedisStore
 from slee_mock.store import Change, Conflict, StoreDown
+from softphone.agent.event import CallState
+from softphone.phone import Account, Phone
 
 pytestmark = [needs_redis, pytest.mark.long]
+SECRET = "between-us@home"
 WITHIN = 20.0  # seconds, on a busy computer; Sentinel has promised one or two
 
 
 @pytest.fixture
+def free_port():
+    """Ports that nobody is given by the system while a killed program is down."""
+    return parties_kit.free_port
+
+
+@pytest.fixture
 def sentinels(tmp_path, free_port):
-    made = SentinelCluster(tmp_path / "redis", [free_port() for _ in range(6)], password="between us")
+    made = SentinelCluster(tmp_path / "redis", [free_port() for _ in range(6)], password=SECRET)
     try:
         yield made.start()
     finally:
@@ -82,5 +96,101 @@ def test_what_was_acknowledged_outlives_the_master(sentinels, eventually, death)
     for writer in writers:
         lost = [key for key in writer.saved if key not in kept]
         assert not lost, f"acknowledged and lost: {len(lost)} of {len(writer.saved)}, {lost[0]} to {lost[-1]}"
-        assert "between us" not in " ".join(writer.sentences)
+        assert SECRET not in " ".join(writer.sentences)
         assert all(sentence.startswith(("the store redis+sentinel://", "no ")) for sentence in writer.sentences)
+
+
+class Scene:
+    """Alice's and Bob's phones, the forwarder, two servers as processes, all their calls in the Redis at `url`."""
+
+    def __init__(self, stack, url, free_port, eventually):
+        self._eventually = eventually
+        port, ports = free_port(), {name: (free_port(), free_port()) for name in ("server1", "server2")}
+        self.servers = {name: Program(name, url, f"127.0.0.1:{port}", *pair) for name, pair in ports.items()}
+        for server in self.servers.values():
+            stack.callback(server.close)
+            server.start()
+        addresses = [SimpleNamespace(name=name, address=("127.0.0.1", pair[0])) for name, pair in ports.items()]
+        stack.enter_context(forwarder_started(addresses, port))
+        self.alice, self.bob = (
+            Phone(Account(user, "failover.test"), ("127.0.0.1", port), ("127.0.0.1", 0)) for user in ("alice", "bob"))
+        for phone in (self.alice, self.bob):
+            stack.callback(phone.stop)
+            phone.start()
+        self.until(lambda: all(self.state(phone, "registration").state.name == "REGISTERED" for phone in self.phones))
+
+    @property
+    def phones(self):
+        return self.alice, self.bob
+
+    def until(self, condition):
+        return self._eventually(condition, WITHIN)
+
+    def state(self, phone, of="calls"):
+        return getattr(phone.snapshot(), of)
+
+    def both(self, state):
+        return all((calls := self.state(phone)) and calls[-1].state == state for phone in self.phones)
+
+    def talk(self):
+        self.alice.call("bob")
+        self.until(lambda: (calls := self.state(self.bob)) and calls[-1].state == CallState.INCOMING)
+        self.bob.answer()
+        self.until(lambda: self.both(CallState.TALKING))
+
+    def calls(self, server):
+        """As its page tells them; nothing while it cannot."""
+        with contextlib.suppress(OSError):
+            return self.servers[server].read("/calls")["calls"]
+        return []
+
+    def store(self, server):
+        return self.servers[server].read("/status")["store"]
+
+
+@pytest.fixture
+def scene(sentinels, free_port, eventually):
+    with contextlib.ExitStack() as stack:
+        yield Scene(stack, sentinels.url, free_port, eventually)
+
+
+def test_a_call_outlives_the_masters_death_and_then_its_servers_and_is_billed_right(sentinels, scene):
+    scene.talk()
+    began = time.monotonic()
+    first = sentinels.master
+    first.kill()
+    scene.until(lambda: sentinels.master is not first)
+    scene.until(lambda: scene.store("server1") == scene.store("server2") == "ok")
+    scene.servers["server1"].process.kill()
+    assert scene.both(CallState.TALKING)
+    scene.alice.hang_up()
+    talked = time.monotonic() - began
+    scene.until(lambda: scene.both(CallState.ENDED))
+    (call,) = scene.until(lambda: [call for call in scene.calls("server2") if call["final"]])
+    assert abs(call["seconds"] - talked) <= 1.5 and call["why"] == "alice hung up"
+    assert call["carried"][0]["server"] == "server1" and call["total"] != "0.00"
+    scene.talk()  # and the next one finds both phones through what the replica had been told
+    assert len(scene.calls("server2")) == 2
+
+
+def test_who_hangs_up_while_no_master_is_there_is_heard_at_once_and_billed_to_that_moment(sentinels, scene):
+    scene.talk()
+    began = time.monotonic()
+    for sentinel in sentinels.sentinels[1:]:  # the one that is left may not make a new master
+        sentinel.kill()
+    sentinels.master.kill()
+    scene.until(lambda: "redis+sentinel://" in scene.store("server1"))
+    scene.bob.hang_up()
+    talked = time.monotonic() - began
+    scene.until(lambda: scene.both(CallState.ENDED))
+    assert sum(server.read("/status")["waiting"] for server in scene.servers.values()) == 1
+    assert SECRET not in scene.store("server1")
+    until = time.monotonic() + 2.0
+    scene.until(lambda: time.monotonic() > until)  # which nobody is to pay
+    for sentinel in sentinels.sentinels[1:]:
+        sentinel.start()
+    (call,) = scene.until(lambda: [call for call in scene.calls("server1") if call["final"]])
+    assert abs(call["seconds"] - talked) <= 1.5 and call["why"] == "bob hung up"
+    scene.until(lambda: not any(server.read("/status")["waiting"] for server in scene.servers.values()))
+    status, said = scene.servers["server1"].end(signal.SIGTERM)
+    assert status == 0 and SECRET not in said and "Traceback" not in said
