@@ -14,6 +14,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from itertools import islice
 from typing import Any, ClassVar
 
 from slee_mock.billing import Tariff
@@ -39,6 +40,7 @@ from slee_mock.store import View
 
 DIGITS = 6  # accounts count in millionths, the finest that a tariff may have
 MOST_CALLS = 8  # at once, per caller
+MOST_TOLD = 500  # accounts
 FOR_EVER = 1e12
 MILLISECOND = 0.001  # the finest that bills tell times apart
 
@@ -148,9 +150,9 @@ class Prepaid:
         return self._advanced(account or Account(user), event, tariff)
 
     def tells(self, view: View, wall: float) -> dict[str, Any]:
-        """The balances, for /status."""
+        """The balances of the first in FILE, for page and /status."""
         told = {}
-        for user, paid_in in self._paid_in.items():
+        for user, paid_in in islice(self._paid_in.items(), MOST_TOLD):
             used = (view.get(Account, user) or Account(user)).used(wall)
             told[user] = {"paid_in": money(paid_in), "used": money(used), "balance": money(paid_in - used),
                           "currency": self._currency}  # fmt: skip
