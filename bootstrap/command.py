@@ -16,8 +16,8 @@ from bootstrap.fault import SetupFault, say
 ROOT = Path(__file__).resolve().parent.parent
 
 HELP = """\
-usage: python3 demo.py [--deploy NAME:FILE] [--free-ports]
-       python3 demo.py play [--json] [--screenshots DIR] [--talk SECONDS] [--deploy NAME:FILE] [--free-ports]
+usage: python3 demo.py [--deploy NAME:FILE] [--store URL] [--free-ports]
+       python3 demo.py play [--json] [--screenshots DIR] [--talk SECONDS] [and the above]
        python3 demo.py test [pytest's arguments]
        python3 demo.py softphone [the phone's arguments]
 
@@ -30,6 +30,7 @@ Whatever is needed is set up first, in .venv beside this file.
     --screenshots DIR  save a picture of each step
     --talk SECONDS     how long the two talk, 3 to 3600 seconds (12 if you do not say)
   --deploy NAME:FILE   a further service on both servers, as in prepaid:balances.txt (docs/slee.txt)
+  --store URL          the servers keep their calls in a Redis, as redis://127.0.0.1:6379/0 (docs/store.txt)
   --free-ports         any free ports instead of 5060 (forwarder) and its fellows
   test                 run the tests, without a display
   softphone            the two phones alone
@@ -73,6 +74,7 @@ def parse(argv: Sequence[str]) -> Job | str:
     parser.add_argument("--screenshots", metavar="DIR")
     parser.add_argument("--talk", metavar="SECONDS", type=_seconds)
     parser.add_argument("--deploy", action="append", default=[])
+    parser.add_argument("--store", metavar="URL")
     parser.add_argument("--free-ports", action="store_true")
     parser.add_argument("--help", "-h", action="store_true")
     parser.add_argument("--version", action="store_true")
@@ -93,6 +95,7 @@ def parse(argv: Sequence[str]) -> Job | str:
     for wish in options.deploy:
         name, colon, file = wish.partition(":")
         arguments += ["--deploy", f"{name}{colon}{os.path.abspath(file) if file else ''}"]
+    arguments += ["--store", options.store] if options.store else []
     arguments += ["--free-ports"] if options.free_ports else []
     return Job("stage", tuple(arguments))
 

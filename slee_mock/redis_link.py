@@ -7,6 +7,7 @@ everybody hears of it at once, but for one short attempt from time to time.
 from __future__ import annotations
 
 import hashlib
+import sys
 import time
 from typing import Any, NoReturn
 
@@ -42,7 +43,8 @@ def redis_library() -> Any:
     try:
         import redis
     except ImportError:
-        raise StoreDown("a store in Redis needs Python's client library for it: pip install redis") from None
+        raise StoreDown("a store in Redis needs Python's client library for it: pip install redis "
+                        f"(for {sys.executable})") from None  # fmt: skip
     return redis
 
 

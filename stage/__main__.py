@@ -23,6 +23,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
                         help="how long Alice and Bob talk when it plays by itself (default: 12)")
     parser.add_argument("--deploy", metavar="NAME:FILE", action="append", default=[],
                         help="a further service on both servers, as in prepaid:balances.txt")
+    parser.add_argument("--store", metavar="URL", help="where the servers keep their calls, as redis://127.0.0.1:6379/0")
     parser.add_argument("--free-ports", action="store_true",
                         help="any free ports instead of 5060 (forwarder), 5070 and 5080 (servers), 8060, 8071, 8072")
     return parser.parse_args(arguments)
@@ -49,10 +50,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             os.environ["QT_QPA_PLATFORM"] = "offscreen"
     from stage import run  # after the platform is chosen: importing Qt's widgets needs nothing else from us
 
+    more = [argument for wish in options.deploy for argument in ("--deploy", wish)]
+    more += ["--store", options.store] if options.store else []
     if playing:
-        return run.play(options.free_ports, options.deploy, options.talk, options.json, options.screenshots,
-                        bool(screenless))
-    return run.show(options.free_ports, options.deploy)
+        return run.play(options.free_ports, more, options.talk, options.json, options.screenshots, bool(screenless))
+    return run.show(options.free_ports, more)
 
 
 if __name__ == "__main__":

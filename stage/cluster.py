@@ -70,11 +70,11 @@ admin.listen={admin}
 
 class Cluster:
     """`users` maps names to passwords; empty: the servers ask nobody. `on_end(name, status)`: a program is gone.
-    `deploy`: what the servers' --deploy is to say."""
+    `more`: further arguments of both servers; where one is said twice the last counts."""
 
     def __init__(self, ports: Ports | None = None, users: Mapping[str, str] | None = None,
-                 on_end: Callable[[str, int], None] | None = None, deploy: Sequence[str] = ()) -> None:
-        self._deploy = [argument for wish in deploy for argument in ("--deploy", wish)]
+                 on_end: Callable[[str, int], None] | None = None, more: Sequence[str] = ()) -> None:
+        self._more = more
         self.ports = ports or Ports()
         self._on_end = on_end
         self._hurried = False
@@ -138,7 +138,7 @@ class Cluster:
         arguments = ["-m", "slee_mock", "--name", name, "--listen", format_address(self.addresses[name]),
                      "--forwarder", format_address(self.forwarder), "--store", str(self.folder / "store.db"),
                      "--management", self.management[name].removeprefix("http://")]
-        return [*arguments, *self._deploy, *(["--users", str(users_file)] if users_file else [])]
+        return [*arguments, *self._more, *(["--users", str(users_file)] if users_file else [])]
 
     def _write_settings(self) -> Path:
         path = self.folder / "servers.properties"

@@ -60,7 +60,7 @@ class Wire(QObject):
 
 
 class Show(QObject):
-    """`users` is what the servers know, `passwords` what the phones say, `deploy` further services of the servers.
+    """`users` is what the servers know, `passwords` what the phones say, `more` further arguments of the servers.
     `ready`: both servers are up."""
 
     ready = Signal()
@@ -68,12 +68,12 @@ class Show(QObject):
     fulfilled = Signal(object)  # a Row, each once per call
 
     def __init__(self, ports: Ports | None = None, users: Mapping[str, str] | None = None,
-                 passwords: Mapping[str, str] | None = None, deploy: Sequence[str] = ()) -> None:
+                 passwords: Mapping[str, str] | None = None, more: Sequence[str] = ()) -> None:
         super().__init__()
         self.script = Script(Cast(*PHONES, *SERVERS))
         self._wire = Wire()
         self._wire.told.connect(self._hear)
-        self.cluster = Cluster(ports, users, self._program_ended, deploy)
+        self.cluster = Cluster(ports, users, self._program_ended, more)
         self.servers = {name: ServerFacts(name, self.cluster.addresses[name][1]) for name in SERVERS}
         self.bridges = {name: Bridge() for name in PHONES}
         said = passwords or users or {}

@@ -251,6 +251,7 @@ def test_argument_that_makes_no_sense_gets_a_sentence(clone, arguments, words):
         ["play"],
         ["play", "--json", "--screenshots", "D", "--talk", "3", "--free-ports"],
         ["play", "--talk", "3600"],
+        ["--store", "redis://127.0.0.1:6379/0"],
     ],
 )
 def test_what_is_passed_on_is_what_the_stage_takes(arguments):
@@ -262,6 +263,7 @@ def test_what_is_passed_on_is_what_the_stage_takes(arguments):
     assert (options.what == "play") == ("play" in arguments)
     assert options.free_ports == ("--free-ports" in arguments)
     assert options.deploy == [f"prepaid:{os.path.abspath('balances.txt')}"] * ("--deploy" in arguments)
+    assert options.store == ("redis://127.0.0.1:6379/0" if "--store" in arguments else None)
 
 
 def test_help_and_version_need_no_set_up(clone):

@@ -152,7 +152,8 @@ def test_without_the_client_library_the_remedy_is_told(tmp_path):
     script += "sys.exit(main(['--store', 'redis://127.0.0.1:1/0', '--listen', '127.0.0.1:0', '--management', '']))"
     done = subprocess.run([sys.executable, "-S", "-c", script], capture_output=True, text=True, timeout=HELLO)
     assert done.returncode == 1
-    assert done.stderr == "slee_mock: a store in Redis needs Python's client library for it: pip install redis\n"
+    said = f"a store in Redis needs Python's client library for it: pip install redis (for {sys.executable})"
+    assert done.stderr == f"slee_mock: {said}\n"
 
 
 def test_a_replica_is_not_taken_for_the_store(server, connect, tmp_path, free_port):
