@@ -8,7 +8,7 @@ Whatever is not in the copies, or begins or changes a call, stays unanswered or 
 from __future__ import annotations
 
 import collections
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from sip.message import Request, Response
 from slee_mock.event import Arrival, CallEvent, Outcome, RequestEvent
@@ -100,10 +100,14 @@ class RememberingStore:
 
 
 class Outage:
-    """`process` is the router's; if it raises StoreDown, `pass_on` does what can be done without a store."""
+    """`process` is the router's; if it raises StoreDown, `pass_on` does what can be done without a store. `settled`
+    hears what came of each fact that was saved late."""
 
-    def __init__(self, router: Router, store: RememberingStore, most: int = MOST_WAITING) -> None:
-        self._router, self._store, self._most = router, store, most
+    def __init__(
+        self, router: Router, store: RememberingStore, settled: Callable[[Outcome], object] = lambda outcome: None,
+        most: int = MOST_WAITING,
+    ) -> None:  # fmt: skip
+        self._router, self._store, self._settled, self._most = router, store, settled, most
         self._facts: dict[str, dict[Fact, Arrival]] = {}  # by Call-ID; what came first is first
         self.waiting = 0  # facts in all
 
@@ -139,9 +143,10 @@ class Outage:
     def _settle_call(self, call_id: str) -> None:
         facts = self._facts.get(call_id, {})
         for fact in list(facts):
-            self._router.process(facts[fact], self._store)  # what it would send was sent when it came
+            outcome = self._router.process(facts[fact], self._store)  # what it would send was sent when it came
             del facts[fact]
             self.waiting -= 1
+            self._settled(outcome)
         self._facts.pop(call_id, None)
 
     def _note(self, event: Arrival, outcome: Outcome) -> bool:

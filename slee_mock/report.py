@@ -190,6 +190,7 @@ def metrics(status: Mapping[str, Any], board: Board | None) -> str:
         _family("slee_sent_total", "counter", "Datagrams sent.", {"": status["sent"]}),
         _family("slee_bills_closed_total", "counter", "Calls whose end this server wrote down.",
                 {"": status["bills_closed"]}),
+        _family("slee_waiting_facts", "gauge", "What is known of calls and not saved yet.", {"": status["waiting"]}),
     ]  # fmt: skip
     return "".join(families + (_stored(board) if board else []))
 

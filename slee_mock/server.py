@@ -140,7 +140,7 @@ class Server:
         self._heartbeat = Heartbeat(context.answers, settings.forwarder[0])
         self._services = assemble(context)
         self._router = Router([self._heartbeat, *self._services], context.answers)
-        self._outage = Outage(self._router, store)
+        self._outage = Outage(self._router, store, self._count_bills)
         self._timers = Timers(self._router)
         page = f"http://{format_address(self._http.address)}/" if self._http else ""
         self._member = Member(settings.name, address, page, started=self._clock.now())
@@ -174,7 +174,7 @@ class Server:
             self._enrolment.close()
         if self._store and self._outage:
             try:
-                self._outage.settle()
+                self._outage.settle(10 * BATCH)
                 self._sign(self._store, stopped=True)
             except (StoreDown, Conflict) as error:
                 log.warning("the others were not told that this server stops: %s", error)
