@@ -21,7 +21,8 @@ from typing import Any
 from sweep_kit import KILLED, PASSWORDS, RECEIVED, Cell, Fault, Flow, Handset, faults, moved, play_calmly, strike
 
 from plumbing.address import format_address
-from slee_mock.record import Bill, Bindings
+from slee_mock.clock import steady_clock
+from slee_mock.record import Anchor, Bill, Bindings
 from slee_mock.sqlite_store import SqliteStore
 from slee_mock.store import View
 from softphone.agent.account import Account
@@ -136,7 +137,10 @@ class ProcessStage:
         self.until(is_quiet, "silence")
 
     def bills(self) -> list[Bill]:
-        return [moved(bill, time.time() - self.now) for bill in self._ask(lambda view: view.scan(Bill))]
+        bills, (anchor,) = self._ask(lambda view: (view.scan(Bill), view.scan(Anchor)))
+        # The least that passes between the two readings: this thread may be made to wait in between.
+        ahead = max(steady_clock() - self.now for _ in range(10))
+        return [moved(bill, anchor.offset + ahead) for bill in bills]
 
     def live(self, user: str) -> int:
         known = self._ask(lambda view: view.get(Bindings, f"sip:{user}@failover.test"))
