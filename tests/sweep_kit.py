@@ -23,6 +23,7 @@ from wire import DAY, HEARTBEAT, SERVERS, World
 
 from plumbing.address import Address
 from sip.message import Request, parse
+from sip.transaction import T2
 from slee_mock.billing import summed
 from slee_mock.record import Bill, Bindings
 from slee_mock.store import View
@@ -479,7 +480,10 @@ class MemoryStage:
         self.world.run(seconds)
 
     def settle(self) -> None:
-        self.world.run(34.0 if self._lossy else 4.0)  # 64*T1: nobody repeats anything for longer
+        passed, before = self.world.network.passed, -1
+        while len(passed) > before:
+            before = len(passed)
+            self.world.run(T2 + 0.5)  # nobody repeats anything at longer intervals
 
     def bills(self) -> list[Bill]:
         return [moved(bill, DAY) for bill in View(self.world.cluster.store).scan(Bill)]
