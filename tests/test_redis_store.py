@@ -21,7 +21,7 @@ from slee_mock.redis_link import PATIENCE, RedisLink
 from slee_mock.redis_place import RedisPlace
 from slee_mock.redis_store import RedisStore
 from slee_mock.store import Change, Conflict, Row, StoreDown
-from slee_mock.stores import open_store, store_name
+from slee_mock.stores import store_name
 
 pytestmark = needs_redis
 
@@ -70,7 +70,7 @@ def test_a_killed_redis_is_a_sentence_and_the_store_works_again_once_it_is_back(
 
 
 def test_a_frozen_redis_costs_one_short_wait_and_then_nobody_waits(server, connect, eventually):
-    store = connect(patience=PATIENCE)
+    store = connect(patience=1.0)
     server.signal(signal.SIGSTOP)
     for _ in range(2000):  # one wait each would be minutes
         with pytest.raises(StoreDown, match=r"does not answer; see why, or start another one"):
@@ -104,7 +104,7 @@ def test_whoever_asks_again_and_again_does_not_knock_at_the_dead_each_time():
         ("ERR of a kind that nobody has thought of", r"does not work \(.*nobody has thought of.*\); mend that"),
     ],
 )
-def test_what_a_redis_refuses_with_is_told_in_words(code, sentence):
+def test_what_a_redis_refuses_with_is_told_in_words(connect, code, sentence):
     with socket.create_server(("127.0.0.1", 0)) as listening:
 
         def play():
@@ -117,7 +117,7 @@ def test_what_a_redis_refuses_with_is_told_in_words(code, sentence):
         thread.start()
         try:
             with pytest.raises(StoreDown, match=sentence):
-                open_store(f"redis://127.0.0.1:{listening.getsockname()[1]}")
+                connect(f"redis://127.0.0.1:{listening.getsockname()[1]}")
         finally:
             thread.join(HELLO)
 

@@ -50,7 +50,7 @@ class Writer(threading.Thread):
         self.sentences: set[str] = set()
 
     def run(self) -> None:
-        store = RedisStore(RedisPlace.parse(self._url))
+        store = RedisStore(RedisPlace.parse(self._url), patience=1.0)
         number = 0
         while not self._halt.wait(0.001):
             try:
