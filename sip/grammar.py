@@ -10,6 +10,7 @@ from sip.errors import RemoteProtocolError
 LONG = 512  # characters; what is longer is read anew each time, so that strangers cannot fill memory through caches
 _TOKEN = re.compile(r"[A-Za-z0-9\-.!%*_+`'~]+\Z")
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
+_HOST_PORT = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[^\[\]:\s;,]+)\s*(?::\s*(\d{1,5}))?\Z")
 _HIDING = re.compile(r'["<]')  # what a separator may stand behind without being one
 # In a name these would hide the parameters behind it from the next reader, such as a `received` put there by us.
 _NOT_IN_A_NAME = re.compile(r'[<>",\s]')
@@ -22,7 +23,8 @@ def is_token(text: str) -> bool:
 def split_list(value: str, separator: str = ",") -> list[str]:
     """The elements of a comma-separated list; commas inside quotes and <> belong to their element."""
     if separator not in value:
-        return [value.strip()] if value.strip() else []
+        value = value.strip()
+        return [value] if value else []
     if not _HIDING.search(value):
         return [part for each in value.split(separator) if (part := each.strip())]
     parts, start, depth, i, size = [], 0, 0, 0, len(value)
@@ -87,7 +89,7 @@ def unquoted(text: str) -> str:
 
 def split_host_port(text: str) -> tuple[str, int | None]:
     """"host", "host:5060", "[::1]:5060" -> host without brackets, port or None (sent-by, RFC 3261 25.1)."""
-    match = re.match(r"(\[[0-9A-Fa-f:.%]+\]|[^\[\]:\s;,]+)\s*(?::\s*(\d{1,5}))?\Z", text.strip())
+    match = _HOST_PORT.match(text.strip())
     if not match:
         raise RemoteProtocolError(f"not a host and port: {text[:60]!r}")
     port = int(match[2]) if match[2] else None

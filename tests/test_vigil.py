@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from forwarder_kit import ask, fake_servers, field, plain_phone, request
 from test_forwarder_sockets import config, is_state, running, state_of
 
@@ -25,6 +27,20 @@ def test_what_a_server_that_is_down_sends_is_no_sign_of_life(free_port, eventual
             eventually(is_state(forwarder, "server1", "UP"))
             servers[0].send(told, address)
             assert phone.recv(65_535).startswith(b"MESSAGE")
+
+
+def test_a_server_too_busy_for_its_heartbeats_keeps_its_calls_as_long_as_it_answers_them(free_port, eventually):
+    with fake_servers(free_port) as servers, plain_phone() as phone:
+        address = ("127.0.0.1", free_port())
+        with running(config(address[1], servers)) as forwarder:
+            eventually(is_state(forwarder, "server1", "UP"))
+            servers[0].heartbeat = BROKEN
+            asked, begun = 0, time.monotonic()
+            while time.monotonic() - begun < 2.0:  # twice as long as what a hung server repeats is believed
+                asked += 1
+                assert field(ask(phone, address, f"z9hG4bK{asked}"), "X-Server") == "server1"
+            servers[0].freeze()
+            assert field(ask(phone, address, "z9hG4bKlast"), "X-Server") == "server2", "hung, it is left all the same"
 
 
 def test_a_server_that_is_slow_to_answer_is_asked_early_and_stays_up(free_port, eventually):
