@@ -42,7 +42,7 @@ class Inbox:
         """Takes all that a non-blocking socket holds, and there is room for; returns how many came while their like was
         waiting."""
         repeated = 0
-        while len(self) < MOST_WAITING:
+        for _ in range(MOST_WAITING - len(self)):
             try:
                 data, source = sock.recvfrom(65_535)
             except BlockingIOError:
