@@ -398,7 +398,7 @@ class DoomedServer(wire.Server):
         self._due: float | None = None
 
     def receive(self, data: bytes, source: Address, now: float) -> list[Any]:
-        if self.killed or self.frozen or self._due is not None or self._struck_for_good:
+        if self._struck:
             return super().receive(data, source, now)
         self.names.append(name_of(data))
         if not self.fault or len(self.names) != self.fault.number:
@@ -410,7 +410,7 @@ class DoomedServer(wire.Server):
         return super().receive(data, source, now) if self.fault.point == RECEIVED else []
 
     @property
-    def _struck_for_good(self) -> bool:
+    def _struck(self) -> bool:
         return self.fault is not None and len(self.names) >= self.fault.number
 
     def on_deadline(self, now: float) -> list[Any]:

@@ -32,7 +32,7 @@ def test_a_server_that_comes_back_or_thaws_after_any_message_costs_no_call_and_n
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("flow", FLOWS.values(), ids=lambda flow: flow.name)
 def test_a_crash_in_a_network_that_loses_and_reorders_costs_no_call_and_no_bill(flow, seed):
     assert troubles(sweep(flow, seed, [KILLED, FROZEN])) == []
@@ -40,8 +40,9 @@ def test_a_crash_in_a_network_that_loses_and_reorders_costs_no_call_and_no_bill(
 
 @pytest.mark.long
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs all of 127/8 to answer")
-def test_real_servers_that_die_at_any_message_cost_no_call_and_no_bill():
-    assert troubles(sweep_processes([flow for flow in FLOWS.values() if not flow.timed])) == []
+@pytest.mark.parametrize("flow", [flow for flow in FLOWS.values() if not flow.timed], ids=lambda flow: flow.name)
+def test_real_servers_that_die_at_any_message_cost_no_call_and_no_bill(flow):
+    assert troubles(sweep_processes([flow])) == []
 
 
 # -- would the sweep notice? ------------------------------------------------------------------------------------------
