@@ -227,6 +227,9 @@ class _Handler(BaseHTTPRequestHandler):
             return handler(request)
         except (TimeoutError, RuntimeError) as error:  # the owner of the data is busy, or has stopped
             return HttpResponse.json({"error": str(error)}, 503)
+        except Exception:  # a defect of ours, which the reader is not to take for a broken network
+            log.exception("%s: %s %r failed", self.server.name, method, path)
+            return HttpResponse.json({"error": f"{method} {path} failed; the log says why"}, 500)
 
     def _refusal(self, method: str) -> str:
         host = self.headers.get("Host", "")

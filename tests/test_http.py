@@ -23,6 +23,7 @@ def site():
         ("POST", "/servers/*"): lambda request: done.append(request.rest) or HttpResponse.json({"rest": request.rest}),
         ("GET", "/events"): lambda request: EventStream(events, lambda: closed.append(True)),
         ("GET", "/busy"): _busy,
+        ("GET", "/broken"): _broken,
         ("GET", "/pieces"): lambda request: HttpResponse(200, "text/plain", iter([b"one\n", b"", b"two\n"])),
         ("GET", "/half"): lambda request: HttpResponse(200, "text/plain", _half()),
     }
@@ -37,6 +38,10 @@ def site():
 def _half():
     yield b"one\n"
     raise RuntimeError("the store went away")
+
+
+def _broken(request):
+    raise KeyError("a defect")
 
 
 def _busy(request):
@@ -72,6 +77,13 @@ def test_query_and_rest_reach_the_handler(site):
 def test_what_is_not_there_says_so(site, method, path, status):
     answer, data = ask(site, method, path)
     assert answer.status == status and json.loads(data)["error"]
+
+
+def test_a_page_with_a_defect_says_so_and_the_log_says_which(site, caplog):
+    answer, body = ask(site, "GET", "/broken")
+    assert (answer.status, json.loads(body)) == (500, {"error": "GET /broken failed; the log says why"})
+    assert "pages: GET '/broken' failed" in caplog.text and "KeyError: 'a defect'" in caplog.text
+    assert ask(site, "GET", "/")[0].status == 200
 
 
 def test_a_post_of_another_origin_changes_nothing(site):
