@@ -67,14 +67,18 @@ class Reader:
 
     def bills(self) -> Iterator[list[dict[str, Any]]]:
         """Every bill, the newest first, in slices. Raises Unreadable, also on the way."""
-        skip, before = 0, frozenset[str]()
+        skip, given = 0, set[str]()
         while True:
             found = self._ask(partial(report.bills, most=SLICE, skip=skip, wall=self._now()))
-            # A call that began meanwhile has pushed the last ones of the slice before into this one.
-            yield [bill for bill in found if bill["call_id"] not in before]
+            if skip and not (found and found[0]["call_id"] in given):
+                skip = max(0, skip - SLICE)  # old ones were removed meanwhile, and those behind them moved up
+                continue
+            # Calls that began meanwhile have pushed into this slice what was in the one before.
+            yield [bill for bill in found if bill["call_id"] not in given]
             if len(found) < SLICE:
                 return
-            skip, before = skip + SLICE, frozenset(bill["call_id"] for bill in found)
+            given.update(bill["call_id"] for bill in found)
+            skip += SLICE - 1  # one that is known, to see whether any moved up
 
     # -- the reader thread ------------------------------------------------------------------------------------------
 

@@ -239,6 +239,17 @@ def test_an_export_has_every_bill_once_though_calls_begin_while_it_is_read(readi
     assert read == [f"c{n}" for n in reversed(range(250))]
 
 
+@pytest.mark.parametrize("gone", [range(60), range(140, 155), range(40, 250), range(249, 0, -1)])
+def test_an_export_has_every_bill_that_stays_though_old_ones_are_removed_while_it_is_read(reading, gone):
+    store = stored(*(bill(n) for n in range(350)))
+    parts = reading(store).bills()
+    read = [each["call_id"] for _ in range(2) for each in next(parts)]
+    View(store).commit((), [bill(n) for n in gone])
+    read += [each["call_id"] for part in parts for each in part]
+    assert len(read) == len(set(read))
+    assert {f"c{n}" for n in range(350) if n not in gone} <= set(read)
+
+
 def test_a_store_that_goes_away_and_returns_is_a_sentence_and_then_no_more(reading):
     store = stored(bill(0))
     reader = reading(store)
