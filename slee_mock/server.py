@@ -36,6 +36,7 @@ from slee_mock.services import Context, assemble
 from slee_mock.settings import Settings
 from slee_mock.store import Conflict, Store, StoreDown, View
 from slee_mock.stores import open_store
+from slee_mock.timers import BATCH as TIMERS
 from slee_mock.timers import Timers
 
 log = logging.getLogger(__name__)
@@ -209,13 +210,14 @@ class Server:
                 log.warning("the store works again")
             self._trouble, self._heartbeat.healthy = "", True
             self._settle()
-            self._fire()
+            if not self._waiting():
+                self._fire()
         jumped = self._clock.jumped()
         if jumped:
             log.warning("%s", jumped)
 
     def _settle(self) -> None:
-        """Before timers run out: a call that has ended must not end a second time."""
+        """All of it, before timers run out: a call that somebody hung up ends at that time, not at its timer's."""
         assert self._outage is not None
         try:
             if self._outage.settle(BATCH):
@@ -224,8 +226,9 @@ class Server:
             self._store_failed(error)
 
     def _fire(self) -> None:
-        """The timers of records that have run out, whoever set them."""
-        assert self._store is not None and self._sock is not None
+        """Timers of records that have run out, whoever set them: a few, then what has come meanwhile has its turn."""
+        if not self._store or not self._sock:
+            return
         try:
             outcomes = self._timers.fire(self._store, self._clock.now())
         except StoreDown as error:
@@ -236,6 +239,8 @@ class Server:
             self._count_bills(outcome)
             for send in outcome.sends:
                 self._send(self._sock, send)
+        if sum(bool(outcome.saves) for outcome in outcomes) >= TIMERS:
+            self._loop.at(time.monotonic(), self._fire)
 
     def _sweep(self) -> None:
         more = False

@@ -10,8 +10,8 @@ from slee_mock.event import Outcome, TimerEvent
 from slee_mock.router import NOBODYS_TIMER, Router
 from slee_mock.store import Store
 
-BATCH = 100  # timers handled in one go
-MOST_SKIPPED = 10 * BATCH
+BATCH = 16  # timers handled in one go; each is a save
+MOST_SKIPPED = 1000
 
 
 class Timers:
