@@ -91,7 +91,7 @@ class Billing:
             bill = self._opened(event) if known is None or known.answered is None else known
         elif known is not None and isinstance(event, CallEvent):
             bill = noted(known, event)
-            if event.passed:
+            if event.passed and known.ended is None:
                 bill = self._carried(bill, event.wall, view)
         else:
             return NOTHING
@@ -116,17 +116,19 @@ class Billing:
 
 
 def noted(bill: Bill, event: CallEvent) -> Bill:
-    """The bill with the event's fact in it, unless that fact was there already."""
+    """The bill with the event's fact in it, unless that fact was there already, or the call's end was."""
+    if isinstance(event, CallUnpaid) and bill.paid_units is None:
+        return replace(bill, paid_units=event.units)
+    if bill.ended is not None:
+        return bill
     if isinstance(event, CallRang) and bill.rang is None:
         return replace(bill, rang=event.wall)
     if isinstance(event, CallAnswered) and bill.answered is None:
         return replace(bill, answered=event.wall)
     if isinstance(event, CallGivenUp) and bill.given_up is None and bill.answered is None:
         return replace(bill, given_up=event.wall, why=event.why)
-    if isinstance(event, CallEnded) and bill.ended is None:
+    if isinstance(event, CallEnded):
         return replace(bill, ended=event.wall, why=event.why)
-    if isinstance(event, CallUnpaid) and bill.paid_units is None:
-        return replace(bill, paid_units=event.units)
     return bill
 
 

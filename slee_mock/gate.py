@@ -87,7 +87,7 @@ class Gate:
     def _was_let_in(self, request: Request, view: View) -> bool:
         """A retransmission must not be challenged because its nonce has grown old in the meantime."""
         call = view.get(Call, request.call_id) if request.method == "INVITE" else None
-        return call is not None and (call.caller_tag, call.cseq) == (request.from_.tag, request.cseq.number)
+        return call is not None and call.began_with(request.from_.tag, request.cseq.number)
 
     def _credentials(self, request: Request) -> Credentials | None:
         """The first for this realm that can be checked."""

@@ -10,8 +10,9 @@ from __future__ import annotations
 import collections
 from collections.abc import Callable, Iterable, Sequence
 
+from sip.errors import RemoteProtocolError
 from sip.message import Request, Response
-from slee_mock.event import Arrival, CallEvent, Outcome, RequestEvent
+from slee_mock.event import Arrival, CallEvent, Outcome, RequestEvent, drop
 from slee_mock.record import Call, Record, to_json
 from slee_mock.router import Router
 from slee_mock.store import Change, Row, Store, StoreDown, View
@@ -118,7 +119,7 @@ class Outage:
 
     def pass_on(self, event: Arrival) -> Outcome:
         if isinstance(event, RequestEvent) and event.request.method not in PASSED_ON:
-            return self._router.unable(event)
+            return drop("store_down") if self._is_ringing(event.request) else self._router.unable(event)
         try:
             outcome = self._router.handle(event, View(self._store.copies))
         except StoreDown:
@@ -139,6 +140,15 @@ class Outage:
         facts = [(call_id, fact) for call_id, facts in self._facts.items() for fact in facts]
         named = ", ".join(f"{what} of call {call_id}" for call_id, (what, _, _) in facts[:MOST_TOLD])
         return f"{named} and {len(facts) - MOST_TOLD} more" if len(facts) > MOST_TOLD else named
+
+    def _is_ringing(self, request: Request) -> bool:
+        """Is it an INVITE that was sent on, once more? After a refusal its caller would be gone, while the other phone
+        rings on and is billed for answering."""
+        try:
+            call = View(self._store.copies).get(Call, request.call_id) if request.method == "INVITE" else None
+            return call is not None and call.began_with(request.from_.tag, request.cseq.number)
+        except (StoreDown, RemoteProtocolError):
+            return False
 
     def _settle_call(self, call_id: str) -> None:
         facts = self._facts.get(call_id, {})

@@ -161,7 +161,7 @@ class Prepaid:
     def _admit(self, event: RequestEvent, user: str, view: View) -> Outcome:
         request = event.request
         call = view.get(Call, request.call_id)
-        is_again = call is not None and (call.caller_tag, call.cseq) == (request.from_.tag, request.cseq.number)
+        is_again = call is not None and call.began_with(request.from_.tag, request.cseq.number)
         if is_again or user not in self._paid_in:  # a retransmission was admitted the first time
             return NOTHING
         known = view.get(Account, user) or Account(user)

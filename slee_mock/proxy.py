@@ -117,7 +117,7 @@ class Proxy:
     def _invite(self, event: RequestEvent, known: Call | None, view: View) -> Outcome:
         request = event.request
         identity = (request.from_.tag, request.cseq.number)
-        if known and (known.caller_tag, known.cseq) == identity:
+        if known and known.began_with(*identity):
             return self._invite_again(event, known)
         if known and not _may_try_again(known, identity):
             return self._answers.refuse(event, 482)
@@ -231,7 +231,7 @@ class Proxy:
 
     def _followed(self, call: Call, onward: Response, wall: float) -> tuple[Call, tuple[CallEvent, ...]]:
         """The call after a response to an INVITE or UPDATE; the session timer that it starts may be written into it."""
-        is_first = (onward.cseq.method, onward.from_tag, onward.cseq.number) == ("INVITE", call.caller_tag, call.cseq)
+        is_first = onward.cseq.method == "INVITE" and call.began_with(onward.from_tag, onward.cseq.number)
         updated, raised = _progressed(call, onward, wall) if is_first else (_refreshed(call, onward), ())
         if not 200 <= onward.status < 300:
             return updated, raised
@@ -250,10 +250,13 @@ def _progressed(call: Call, response: Response, wall: float) -> tuple[Call, tupl
         return (call, ()) if call.confirmed else (replace(call, over=True, expires=None), (ended,))
     if call.confirmed:
         return call, ()  # a retransmitted 2xx; or another phone's, and one dialog a call is all we carry
-    updated = replace(call, callee_tag=response.to.tag or call.callee_tag, confirmed=response.status >= 200)
+    is_answer = response.status >= 200 and not call.over
+    updated = replace(call, callee_tag=response.to.tag or call.callee_tag, confirmed=is_answer)
     if response.contacts:
         updated = _with_contact(updated, False, _contact(response))
-    event = CallAnswered(call.call_id, wall) if response.status >= 200 else CallRang(call.call_id, wall)
+    if call.over:  # its caller was told so: what the phones now say to part finds its way, and costs nothing
+        return updated, ()
+    event = CallAnswered(call.call_id, wall) if is_answer else CallRang(call.call_id, wall)
     return updated, (event,)
 
 
@@ -309,7 +312,7 @@ def _may_try_again(known: Call, identity: tuple[str, int]) -> bool:
 def _is_of_invite(request: Request, call: Call) -> bool:
     """Is this CANCEL, or ACK to a failure, about the call's first INVITE? The ACK to a 2xx has a contact as its
     Request-URI (RFC 3261 12.2.1.1), these two repeat the INVITE's (9.1, 17.1.1.3)."""
-    is_same = (request.from_.tag, request.cseq.number) == (call.caller_tag, call.cseq)
+    is_same = call.began_with(request.from_.tag, request.cseq.number)
     return is_same and request.uri == call.request_uri and request.vias[-1].branch == call.branch
 
 

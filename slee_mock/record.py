@@ -109,6 +109,10 @@ class Call(Record):
     def due(self) -> float | None:
         return self.expires
 
+    def began_with(self, from_tag: str, number: int) -> bool:
+        """Is it the INVITE with this CSeq number that began the call?"""
+        return (from_tag, number) == (self.caller_tag, self.cseq)
+
 
 @dataclass(frozen=True)
 class Carrier:

@@ -79,6 +79,12 @@ def test_the_first_answer_and_the_first_hang_up_win():
     assert (bill.answered, bill.ended, bill.why) == (110.0, 120.0, "Alice hung up")
 
 
+def test_nothing_that_comes_late_changes_a_bill_whose_call_has_ended():
+    busy = after(CallEnded("c1", 105.0, "Bob is busy"))
+    late = (CallRang("c1", 106.0), CallGivenUp("c1", 106.0, "Alice gave up"), CallAnswered("c1", 106.0))
+    assert after(*late, bill=busy) == busy
+
+
 def test_every_state_has_a_sentence():
     assert summed(OFFERED, 101.0).why == "Calling Bob"
     assert summed(after(CallRang("c1", 101.0)), 102.0).why == "Bob's phone is ringing"

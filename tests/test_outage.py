@@ -138,6 +138,15 @@ def test_what_begins_or_changes_something_is_refused_and_what_is_unknown_here_st
     assert cluster.outages["server2"].waiting == 0
 
 
+def test_an_invite_that_rings_already_is_not_refused_when_it_is_said_again(cluster):
+    """After 503 its caller would be gone, and the other phone's answer would be billed to him."""
+    offered = cluster.one(invite())
+    cluster.store.down = True
+    assert cluster.receive(invite()) == [] and cluster.outcome.dropped == "store_down"
+    cluster.store.down = False
+    assert cluster.one(answer(offered, 200)).status == 200
+
+
 def test_a_copy_that_has_grown_old_leads_to_silence_and_never_to_a_wrong_refusal(cluster):
     offered = cluster.one(invite())
     cluster.receive(answer(offered, 200), at="server2")  # server1 has not heard that Bob answered

@@ -14,8 +14,9 @@ from sip.digest import Challenge
 from sip.digest import answer as solve
 from sip.errors import RemoteProtocolError
 from sip.message import Request, Response
+from slee_mock.billing import UNANSWERED
 from slee_mock.page import render
-from slee_mock.record import Call, Member
+from slee_mock.record import Bill, Call, Member
 from slee_mock.report import Health, Running, board
 from slee_mock.store import View
 
@@ -171,6 +172,31 @@ def test_busy_then_calling_again_with_the_same_call_id(cluster):
     assert cluster.receive(invite()) == [], "a late retransmission must not make the phone ring again"
     assert cluster.one(invite(cseq=2)).uri == BOB_AT
     assert cluster.bill().state == "offered"
+
+
+def test_a_phone_that_answers_after_it_was_busy_costs_nothing_and_can_still_part(cluster):
+    """The caller has been told that it is refused; RFC 3261 16.7 step 5 has the 2xx passed on all the same."""
+    offered = ring(cluster)
+    cluster.one(answer(offered, 486))
+    cluster.wall += 1.0
+    refused = cluster.get(Bill, "c1")
+    assert cluster.one(answer(offered, 180), at="server2").status == 180
+    assert cluster.one(answer(offered, 200), at="server2").status == 200
+    assert cluster.get(Bill, "c1") == refused
+    assert (cluster.bill().state, cluster.bill().why, cluster.bill().total) == ("ended", "bob is busy", "0.00")
+    assert cluster.one(in_dialog("ACK", cseq=1)).method == "ACK"
+    cluster.wall += 32.0
+    assert cluster.one(in_dialog("BYE", by="bob")).method == "BYE"
+    assert (cluster.bill().why, cluster.bill().units) == ("bob is busy", 0)
+
+
+def test_an_answer_after_the_time_in_which_anybody_answers_counts(cluster):
+    offered = ring(cluster)
+    cluster.wall += UNANSWERED + 1.0
+    cluster.tick()
+    assert (cluster.bill().state, cluster.bill().why) == ("ended", "bob did not answer")
+    cluster.one(answer(offered, 200))
+    assert (cluster.bill().state, cluster.bill().units) == ("answered", 1)
 
 
 def test_an_invite_repeated_after_its_time_does_not_ring_again(cluster):
