@@ -49,7 +49,7 @@ SETTLING = 2.0  # seconds for the store to come back to a server that stops and 
 LEAVING = 5.0  # seconds at most in which a server that has taken leave serves what it still has
 QUIET = 0.5  # seconds without a message of a call, after which nothing can be on its way to it
 UNHEARD = 1.5  # seconds after which a forwarder that does not answer a leave is taken for gone
-SWEEPING, SWEPT = 0.5, 60.0  # seconds between two looks at what is old, while there is more and otherwise
+SWEEPING, SWEPT = 0.25, 60.0  # seconds between two looks at what is old, while there is more and otherwise
 METHODS = {"REGISTER", "INVITE", "ACK", "CANCEL", "BYE", "OPTIONS", "MESSAGE", "UPDATE", "INFO", "PRACK", "REFER"}
 
 

@@ -81,8 +81,14 @@ class View:
         return record
 
     def scan(self, kind: type[R], limit: int | None = None, skip: int = 0) -> list[R]:
-        """Straight from the store; what is staged is not in it."""
-        return [_read(kind, key, row) for key, row in self._store.scan(kind.KIND, limit, skip)]
+        """Straight from the store; what is staged is not in it. Whoever saves or removes one of these need not read it
+        once more, which in a Redis would be a journey each."""
+        found = []
+        for key, row in self._store.scan(kind.KIND, limit, skip):
+            found.append(_read(kind, key, row))
+            if (kind.KIND, key) not in self._records:
+                self._versions[kind.KIND, key], self._records[kind.KIND, key] = row.version, found[-1]
+        return found
 
     def count(self, kind: type[Record]) -> int:
         return self._store.count(kind.KIND)

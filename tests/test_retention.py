@@ -137,3 +137,25 @@ def test_what_changes_while_it_is_swept_stays():
     assert cluster.get(Bill, "c1") is not None
     swept(cluster.store, retention, cluster.wall)
     assert cluster.get(Bill, "c1") is None and cluster.get(Call, "c1") is None
+
+
+def test_what_a_sweep_finds_is_not_read_a_second_time():
+    """In a Redis each row would be a journey of its own, on the thread that answers heartbeats."""
+    store = Reading()
+    for number in range(20):
+        call(store, f"c{number}", offered=NOW - 3 * DAY, ended=NOW - 2 * DAY)
+    store.read.clear()
+    swept(store, few(5))
+    assert len(left(store)) == 5 and set(store.read) == {"call"}
+
+
+class Reading(DictStore):
+    """Notes the kinds of the rows that are read one by one."""
+
+    def __init__(self):
+        super().__init__()
+        self.read = []
+
+    def get(self, kind, key):
+        self.read.append(kind)
+        return super().get(kind, key)
