@@ -37,6 +37,7 @@ from slee_mock.record import Bill, Call, Record
 from slee_mock.service import On, the_call, timer_of
 from slee_mock.services import Context
 from slee_mock.store import View
+from slee_mock.user_lines import read_user_lines
 
 DIGITS = 6  # accounts count in millionths, the finest that a tariff may have
 MOST_CALLS = 8  # at once, per caller
@@ -229,24 +230,13 @@ def money(millionths: int) -> str:
 
 
 def read_balances(path: str) -> dict[str, int]:
-    """Lines `user:money`; blank lines and lines that begin with # are skipped. Raises ValueError with a sentence."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            lines = file.read().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise ValueError(f"cannot read {path or 'a file without a name'}: {reason}; write lines user:money") from None
-    balances: dict[str, int] = {}
-    for number, line in enumerate(lines, 1):
-        if not line.strip() or line.lstrip().startswith("#"):
-            continue
-        match = _LINE.fullmatch(line.strip())
-        if not match:
-            raise ValueError(f"{path}:{number}: a line is user:money, as in alice:5.00")
-        if match["user"] in balances:
-            raise ValueError(f"{path}:{number}: there are two lines for {match['user']}; keep one")
-        balances[match["user"]] = int(Decimal(match["money"]).scaleb(DIGITS))
-    return balances
+    """Lines `user:money`. Raises ValueError with a sentence."""
+    return read_user_lines(path, "user:money, as in alice:5.00", _balance)
+
+
+def _balance(line: str) -> tuple[str, int] | None:
+    match = _LINE.fullmatch(line.strip())
+    return (match["user"], int(Decimal(match["money"]).scaleb(DIGITS))) if match else None
 
 
 def deploy(context: Context, argument: str) -> Prepaid:

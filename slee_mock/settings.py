@@ -14,6 +14,7 @@ from slee_mock.billing import Tariff
 from slee_mock.gate import DIGEST
 from slee_mock.session import LEAST
 from slee_mock.stores import store_name
+from slee_mock.user_lines import read_user_lines
 
 
 class SettingsError(ValueError):
@@ -68,24 +69,16 @@ def parse_arguments(arguments: Sequence[str]) -> Settings:
 
 
 def read_users(path: str) -> dict[str, str]:
-    """Lines `user:password`; blank lines and lines that begin with # are skipped. Raises SettingsError."""
+    """Lines `user:password`. Raises SettingsError."""
     try:
-        with open(path, encoding="utf-8") as file:
-            lines = file.read().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise SettingsError(f"--users: cannot read {path}: {reason}") from None
-    users: dict[str, str] = {}
-    for number, line in enumerate(lines, 1):
-        if not line.strip() or line.lstrip().startswith("#"):
-            continue
-        user, colon, password = line.partition(":")
-        if not colon or not user.strip() or not password:
-            raise SettingsError(f"{path}:{number}: a line is user:password, as in alice:secret")
-        if user.strip() in users:
-            raise SettingsError(f"{path}:{number}: there are two lines for {user.strip()}; keep one")
-        users[user.strip()] = password
-    return users
+        return read_user_lines(path, "user:password, as in alice:secret", _password)
+    except ValueError as error:
+        raise SettingsError(f"--users: {error}") from None
+
+
+def _password(line: str) -> tuple[str, str] | None:
+    user, _, password = line.partition(":")
+    return (user.strip(), password) if user.strip() and password else None
 
 
 def _algorithms(text: str) -> tuple[str, ...]:

@@ -71,3 +71,8 @@ def test_the_stores_address_is_shown_without_its_password():
     assert (place.password, place.master, place.db) == ("s@cret", "calls", 2)
     assert place.addresses == (("10.0.0.1", 26379), ("2001:db8::1", 26380))
     assert store_name(where) == "redis+sentinel://10.0.0.1:26379,[2001:db8::1]:26380/calls/2"
+
+
+def test_a_file_from_an_editor_that_marks_its_texts_has_its_first_user_too(tmp_path):
+    (tmp_path / "users").write_text("alice: a:b \n\n# ours\nbob:c", encoding="utf-8-sig")
+    assert parse_arguments(["--users", str(tmp_path / "users")]).users == {"alice": " a:b ", "bob": "c"}

@@ -1,0 +1,30 @@
+"""Files with a line for each user, `user:password` or `user:money`; blank lines and remarks (# ...) are skipped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def read_user_lines(path: str, form: str, read: Callable[[str], tuple[str, T] | None]) -> dict[str, T]:
+    """`read` makes user and value of a line, or None if it is none; `form` tells people what a line is. Raises
+    ValueError with a sentence."""
+    try:
+        with open(path, encoding="utf-8-sig") as file:  # some editors put a byte order mark in front
+            lines = file.read().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise ValueError(f"cannot read {path or 'a file without a name'}: {reason}; write lines {form}") from None
+    found: dict[str, T] = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        pair = read(line)
+        if pair is None:
+            raise ValueError(f"{path}:{number}: a line is {form}")
+        if pair[0] in found:
+            raise ValueError(f"{path}:{number}: there are two lines for {pair[0]}; keep one")
+        found[pair[0]] = pair[1]
+    return found
