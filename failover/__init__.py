@@ -5,6 +5,6 @@ properties (Java's file format) - settings (the one table of them) - health (the
 table (the servers, hot one first) - inflight (what a server still owes) - lines and validation (what changes in a
 message, what is wrong with one) - members (what becomes of a server's work) - core (what to do with one datagram) -
 registration (servers that register themselves).
-The shell around them: legs, heartbeat and vigil (the servers' sockets), reception (the registration address), service
-(the `sip` thread), admin (HTTP), program (the command line).
+The shell around them: legs, heartbeat and vigil (the servers' sockets), traffic (datagrams in and out), reception (the
+registration address), service (the `sip` thread), admin (HTTP), program (the command line).
 """

@@ -24,6 +24,11 @@ class Chronicle:
         self._next_line: dict[str, float] = {}  # by reason, of which there are a dozen and four a server
         self._untold: dict[str, int] = {}
 
+    @property
+    def listened_to(self) -> bool:
+        """Does anybody want to hear of messages that pass?"""
+        return bool(self.readers) or log.isEnabledFor(logging.DEBUG)
+
     def tell(self, core: Core, event: Event) -> None:
         """Logs an event and passes it to the readers."""
         if isinstance(event, Passed):

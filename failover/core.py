@@ -40,6 +40,10 @@ class Core(Members):
 
     # -- messages ---------------------------------------------------------------------------------------------------
 
+    def quick(self, data: bytes, leg: str, source: Address, now: float) -> Send | None:
+        """What is to be sent for an ordinary message; None: nothing was touched, `receive` is to have it."""
+        return None
+
     def receive(self, data: bytes, leg: str, source: Address, now: float) -> Outcome:
         """One datagram that came in on a leg (PHONES or a server's name)."""
         return self._handle(Row("", data, leg, source, now), now)

@@ -15,16 +15,17 @@ from failover.health import ANSWER, FAILING, MISS
 from failover.heartbeat import NOT_NOW, Answer, Heartbeat
 from failover.legs import open_leg
 from failover.outcome import Outcome
-from failover.pulse import Pulse
+from failover.pulse import MOMENT, Pulse
 from failover.table import Server
 from plumbing.address import Address
+from plumbing.batch import Channel, Manner
 from plumbing.loop import Loop, Timer
 
 
 class Link:
     """All that leads to one server. `landed`: what others sent that came in on its leg before it was connected."""
 
-    def __init__(self, server: Server, listen: Address) -> None:
+    def __init__(self, server: Server, listen: Address, manner: Manner) -> None:
         self.server = server
         self.pulse = Pulse(time.monotonic())
         self.heartbeat = Heartbeat(server.address, secrets.token_hex(8))
@@ -33,6 +34,7 @@ class Link:
         except OSError:
             self.heartbeat.close()
             raise
+        self.channel = Channel(self.leg, manner)
 
     def close(self) -> None:
         self.leg.close()
@@ -72,16 +74,19 @@ class Vigil:
     def sent(self, link: Link) -> None:
         """A message was passed on to it."""
         now = time.monotonic()
-        if link.pulse.sent(now) and self._due > now + link.pulse.moment:
-            self._look_at(now + link.pulse.moment)
+        if link.pulse.sent(now) and self._due > now + self._interval * MOMENT:  # the least that a moment is
+            self._look_at(min(self._due, now + link.pulse.moment))
 
     def spoke(self, link: Link, now: float) -> None:
         """It sent a message. What a server behind the fence says is no sign of life."""
-        health, owing = link.server.health, self._core.inflight.owing
-        if not health.alive or not link.pulse.spoke(now, owing, link.server.fresh, self._core.is_last(link.server)):
+        server, pulse, owing = link.server, link.pulse, self._core.inflight.owing
+        if not server.health.alive:
             return
-        if health.state is FAILING:
-            self._carry_out(self._core.signal(link.server.name, ANSWER, now, "sends messages"))
+        lives = pulse.spoke(now, owing, server.fresh) or (
+            self._core.is_last(server) and pulse.spoke(now, owing, server.fresh, last=True)
+        )
+        if lives and server.health.state is FAILING:
+            self._carry_out(self._core.signal(server.name, ANSWER, now, "sends messages"))
 
     def hear(self, link: Link) -> None:
         """Takes the answers to heartbeats that have come."""

@@ -1,5 +1,6 @@
 """plumbing.loop: one thread owns, others post."""
 
+import select
 import socket
 import threading
 import time
@@ -9,8 +10,17 @@ import pytest
 from plumbing.loop import Loop, LoopStopped
 
 
+@pytest.fixture(autouse=True, params=["epoll", "selectors"])
+def waiting(request, monkeypatch):
+    """Sockets are waited for in the way that costs least, or in the one that every system has."""
+    if request.param == "selectors":
+        monkeypatch.delattr(select, "epoll", raising=False)
+    elif not hasattr(select, "epoll"):
+        pytest.skip("this system has no epoll")
+
+
 @pytest.fixture
-def loop():
+def loop(waiting):
     loop = Loop("test-loop")
     loop.start()
     yield loop
@@ -112,3 +122,18 @@ def test_timers_fire_in_the_order_of_their_deadlines_and_not_when_cancelled(loop
     loop.ask(plan)
     eventually(lambda: "last" in fired)
     assert fired == ["first", "second", "last"]
+
+
+def test_a_socket_that_is_no_longer_watched_is_not_served(loop, eventually):
+    got = []
+    here, there = socket.socketpair()
+    other, another = socket.socketpair()
+    with here, there, other, another:
+        loop.ask(lambda: loop.watch(here, lambda: got.append(here.recv(10))))
+        loop.ask(lambda: loop.watch(other, lambda: got.append(other.recv(10))))
+        loop.ask(lambda: loop.unwatch(here))
+        there.send(b"unheard")
+        another.send(b"heard")
+        eventually(lambda: got)
+        loop.ask(lambda: None)
+        assert got == [b"heard"]

@@ -1,0 +1,160 @@
+"""The forwarder's traffic: takes datagrams from its sockets to the core, and to other sockets what the core says.
+
+Used on the `sip` thread only. What came in together is handled together, then sent together.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from failover.chronicle import QUIET, Chronicle
+from failover.core import Core
+from failover.health import REFUSED
+from failover.legs import queued
+from failover.limit import Limit
+from failover.outcome import Outcome
+from failover.settings import PHONES
+from failover.vigil import Link, Vigil
+from plumbing.address import Address, format_address
+from plumbing.batch import Channel, Datagram, Outgoing
+from plumbing.loop import Loop
+
+BACKLOG = 20_000  # datagrams, more than a receive buffer holds
+
+
+class Traffic:
+    """`phones` and `links` are the sockets, None and {} before they are open; `limit` holds for the phones'."""
+
+    def __init__(self, loop: Loop, core: Core, chronicle: Chronicle, limit: Limit) -> None:
+        self.phones: Channel | None = None
+        self.links: dict[str, Link] = {}
+        self.limit = limit
+        self.vigil = Vigil(loop, core, chronicle, self.carry_out, self.listen, self.refused)
+        self._loop, self._core, self._chronicle = loop, core, chronicle
+        self._leaving: dict[str, list[Outgoing]] = {}  # by leg
+        self._replaying = False
+        self._quiet_until = 0.0  # for what is said of those who are limited
+
+    # -- in ---------------------------------------------------------------------------------------------------------
+
+    def receive(self, channel: Channel, leg: str) -> None:
+        """Takes some of what is there: others wait too."""
+        self._take(*channel.receive(), leg)
+
+    def listen(self, link: Link) -> None:
+        """Takes all that a server has sent until now, wherever it came in."""
+        self._drain(link.channel, link.server.name)
+        if self.phones and link.leg.getsockname()[1] != self.phones.sock.getsockname()[1]:
+            self._drain(self.phones, PHONES)  # a leg of its own port hears only what answers to that
+
+    def take_landed(self, link: Link) -> None:
+        self._take(link.landed, None, PHONES)
+
+    def _drain(self, channel: Channel, leg: str) -> None:
+        taken = 0
+        while taken < BACKLOG:
+            datagrams, error = channel.drain()
+            if not datagrams and not error:
+                return
+            self._take(datagrams, error, leg)
+            taken += max(1, len(datagrams))
+
+    def _take(self, datagrams: Sequence[Datagram], error: OSError | None, leg: str) -> None:
+        """What came in on a leg, and the error that was met after it."""
+        now = time.monotonic()
+        link = self.links.get(leg)
+        quick = None if self._chronicle.listened_to else self._core.quick
+        for data, source in datagrams:
+            if leg == PHONES and not self._is_phones(data, source, now):
+                continue
+            send = quick(data, leg, source, now) if quick else None
+            if send:
+                self._leaving.setdefault(send.to, []).append((send.data, send.target))
+            else:
+                self._note(self._core.receive(data, leg, source, now))
+        if link and datagrams:
+            self.vigil.spoke(link, now)
+        self._flush()
+        if isinstance(error, ConnectionError):
+            self.refused(leg, "its port refused a message")
+        elif error:
+            self._chronicle.trouble(self._core, "receive", f"{leg}: {error}")
+
+    def _is_phones(self, data: bytes, source: Address, now: float) -> bool:
+        """False if what came to the phones' socket is a server's, and was handled as such, or is too much."""
+        server = self._core.table.by_address.get(source)
+        if server:
+            # One that sends to another of our addresses than its leg has, or whose leg has a port of its own.
+            self._take([(data, source)], None, server.name)
+            return False
+        if self.limit.admits(data, source[0], now):
+            return True
+        self._limited(source, now)
+        return False
+
+    def _limited(self, source: Address, now: float) -> None:
+        """Costs as little as can be: of this there may be more than of all else."""
+        self._core.counters["dropped.limited"] += 1
+        if now >= self._quiet_until:
+            self._quiet_until = now + QUIET
+            so_far = f"{self._core.counters['dropped.limited']} datagrams of all sources so far"
+            why = f"more than limit.rate and limit.burst; {so_far}"
+            self._chronicle.rarely(now, "limited", f"dropped (limited) from {format_address(source)}: {why}")
+
+    # -- out --------------------------------------------------------------------------------------------------------
+
+    def carry_out(self, *outcomes: Outcome) -> None:
+        """Sends and tells. A refusal on the way moves its server's work, which is then carried out too."""
+        for outcome in outcomes:
+            self._note(outcome)
+        self._flush()
+
+    def refused(self, name: str, why: str) -> None:
+        self._gone(name, why)
+        self._flush()
+
+    def _note(self, outcome: Outcome) -> None:
+        """Tells what happened; what is to be sent leaves at the next flush."""
+        for event in outcome.events:
+            self._chronicle.tell(self._core, event)
+        for send in outcome.sends:
+            self._leaving.setdefault(send.to, []).append((send.data, send.target))
+
+    def _flush(self) -> None:
+        while self._leaving:
+            leg, datagrams = self._leaving.popitem()
+            link = self.links.get(leg)
+            if link:
+                if self._send(link.channel, datagrams, leg):
+                    self.vigil.sent(link)
+                else:
+                    self._gone(leg, "its port refused a message")
+            elif self.phones and leg == PHONES:
+                self._send(self.phones, datagrams, leg)
+        if self._core.inflight.moving and not self._replaying:
+            self._replaying = True
+            self._loop.post(self._replay)
+
+    def _send(self, channel: Channel, datagrams: list[Outgoing], leg: str) -> bool:
+        """False if the peer's computer refused. Whatever else fails is counted: UDP promises nothing."""
+        refused = False
+        for index, error in channel.send(datagrams):
+            if isinstance(error, ConnectionError):
+                refused = True
+            else:
+                self._chronicle.trouble(self._core, "send", f"to {leg} {datagrams[index][1] or ''}: {error}")
+        return not refused
+
+    def _replay(self) -> None:
+        self._replaying = False
+        self.carry_out(self._core.replay(time.monotonic()))
+
+    def _gone(self, name: str, why: str) -> None:
+        """Its port refused. What it had said before that still counts: the system tells the refusal first."""
+        link = self.links.get(name)
+        if link:
+            now = time.monotonic()
+            for data, source in queued(link.leg, BACKLOG):
+                self._note(self._core.receive(data, name, source, now))
+            self._note(self._core.signal(name, REFUSED, now, why))

@@ -1,0 +1,196 @@
+"""plumbing.batch: many datagrams in one call, and the same one by one where the system has no such call."""
+
+from __future__ import annotations
+
+import random
+import socket
+import sys
+from contextlib import contextmanager
+
+import pytest
+
+from plumbing import batch
+from plumbing.batch import LARGEST, NOW_AND_THEN, SLOTS, Batches, Channel, Singly
+from plumbing.udp import bind_udp
+
+MOST = 65_507  # what UDP over IPv4 carries
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="recvmmsg and sendmmsg are Linux's")
+MANNERS = [pytest.param(Singly, id="singly"), pytest.param(Batches, id="batches", marks=LINUX)]
+
+
+@pytest.fixture(params=MANNERS)
+def manner(request):
+    return request.param()
+
+
+@contextmanager
+def pair(manner, host="127.0.0.1", connected=False):
+    with bind_udp((host, 0)) as one, bind_udp((host, 0)) as other:
+        if connected:
+            one.connect(other.getsockname())
+            other.connect(one.getsockname())
+        yield Channel(one, manner), Channel(other, manner)
+
+
+def target_of(channel, other):
+    return None if channel.peer else other.sock.getsockname()[:2]
+
+
+def everything(channel):
+    found = []
+    while True:
+        datagrams, error = channel.drain()
+        assert error is None
+        if not datagrams:
+            return found
+        found += datagrams
+
+
+@pytest.mark.parametrize("connected", [False, True])
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_all_come_whole_and_in_order_whatever_their_size(manner, host, connected):
+    sizes = [0, 1, 500, 1472, 4096, 9000, MOST, 3, 0, MOST, 700]
+    with pair(manner, host, connected) as (here, there):
+        texts = [random.Random(n).randbytes(size) for n, size in enumerate(sizes)]
+        assert there.send([(text, target_of(there, here)) for text in texts]) == []
+        assert everything(here) == [(text, there.sock.getsockname()[:2]) for text in texts]
+
+
+@pytest.mark.parametrize("connected", [False, True])
+def test_more_datagrams_than_slots_need_more_than_one_batch_and_nobody_notices(manner, connected):
+    with pair(manner, connected=connected) as (here, there):
+        texts = [b"%d" % n for n in range(2 * SLOTS + 5)]
+        assert there.send([(text, target_of(there, here)) for text in texts]) == []
+        first, error = here.drain()
+        assert len(first) == SLOTS and error is None
+        assert [data for data, _ in first + everything(here)] == texts
+
+
+def test_a_slot_remembers_nothing_of_what_it_held_before(manner):
+    with pair(manner) as (here, there), pair(manner) as (_, stranger):
+        target = here.sock.getsockname()
+        for sender, letter in ((there, b"a" * 3000), (stranger, b"b"), (there, b"c" * 10), (stranger, b"")):
+            sender.send([(letter, target)] * 5)
+            assert everything(here) == [(letter, sender.sock.getsockname())] * 5
+
+
+def test_each_datagram_says_where_it_is_from_and_goes_where_it_is_to(manner):
+    with pair(manner) as (here, there), pair(manner) as (other, stranger):
+        here.send([(b"%d" % n, (there if n % 3 else stranger).sock.getsockname()) for n in range(12)])
+        assert [int(data) for data, _ in everything(stranger)] == [0, 3, 6, 9]
+        assert [int(data) for data, _ in everything(there)] == [1, 2, 4, 5, 7, 8, 10, 11]
+        for n in range(6):
+            (there if n % 2 else other).send([(b"%d" % n, here.sock.getsockname())])
+        origins = [other.sock.getsockname(), there.sock.getsockname()] * 3
+        assert everything(here) == [(b"%d" % n, origins[n]) for n in range(6)]
+
+
+def test_an_empty_socket_is_no_error(manner):
+    with pair(manner) as (here, _):
+        assert [here.receive() for _ in range(3 * NOW_AND_THEN)] == [([], None)] * 3 * NOW_AND_THEN
+
+
+def test_what_cannot_be_sent_says_so_and_stops_no_other(manner):
+    with pair(manner) as (here, there):
+        good = there.sock.getsockname()
+        refused = [
+            (b"x", ("127.0.0.1", 0)),
+            (b"broadcast", ("255.255.255.255", 5060)),
+            (b"x" * (MOST + 1), good),
+            (b"x" * (LARGEST + 10_000), good),
+            (b"the other family", ("::1", 5060)),
+            (b"no port", ("127.0.0.1", 70_000)),
+        ]
+        datagrams = [item for n, one in enumerate(refused) for item in ((b"%d" % n, good), one)] + [(b"last", good)]
+        failures = here.send(datagrams)
+        assert [index for index, _ in failures] == [1, 3, 5, 7, 9, 11]
+        assert all(str(error) for _, error in failures)
+        assert [data for data, _ in everything(there)] == [b"0", b"1", b"2", b"3", b"4", b"5", b"last"]
+
+
+def test_one_that_the_system_refuses_in_the_middle_of_a_batch_stops_no_other(manner):
+    """Such as the kernel alone can tell: nothing is wrong with the address as such."""
+    with pair(manner) as (here, there):
+        good = there.sock.getsockname()
+        failures = here.send([(b"a", good), (b"b", ("255.255.255.255", 5060)), (b"c", good), (b"d", good)])
+        assert [(index, type(error)) for index, error in failures] == [(1, PermissionError)]
+        assert [data for data, _ in everything(there)] == [b"a", b"c", b"d"]
+
+
+def test_a_peer_that_is_gone_refuses_the_next_send(manner, eventually):
+    with pair(manner, connected=True) as (here, there):
+        there.sock.close()
+        assert here.send([(b"lost", None)]) == []
+        failures = []
+        eventually(lambda: failures.extend(here.send([(b"x", None)] * 4)) or failures)
+        assert isinstance(failures[0][1], ConnectionRefusedError)
+
+
+@pytest.mark.parametrize("connected", [True])
+def test_a_peer_that_is_gone_refuses_the_next_receive_and_what_it_had_said_still_comes(manner, connected):
+    with pair(manner, connected=connected) as (here, there):
+        there.send([(b"%d" % n, None) for n in range(5)])
+        there.sock.close()
+        here.send([(b"anybody?", None)])
+        found, errors = [], []
+        while len(found) < 5 or not errors:
+            datagrams, error = here.drain()
+            assert datagrams or error
+            found += [data for data, _ in datagrams]
+            errors += [error] if error else []
+        assert found == [b"0", b"1", b"2", b"3", b"4"]
+        assert [type(error) for error in errors] == [ConnectionRefusedError]
+
+
+def test_a_closed_socket_is_an_error(manner):
+    with pair(manner) as (here, there):
+        here.sock.close()
+        assert all(isinstance(here.receive()[1], OSError) for _ in range(NOW_AND_THEN + 1))
+        failures = here.send([(b"x", there.sock.getsockname())] * 5)
+        assert [index for index, _ in failures] == [0, 1, 2, 3, 4]
+
+
+def test_a_channel_takes_many_at_a_time_while_there_are_many(manner):
+    with pair(manner) as (here, there):
+        there.send([(b"%d" % n, here.sock.getsockname()) for n in range(200)])
+        taken, turns = 0, 0
+        while taken < 200:
+            datagrams, error = here.receive()
+            assert error is None
+            taken, turns = taken + len(datagrams), turns + 1
+        assert turns < NOW_AND_THEN + 200 / SLOTS + 2
+        for _ in range(NOW_AND_THEN + 1):  # and one at a time when there is one at a time
+            there.send([(b"x", here.sock.getsockname())])
+            assert here.receive() == ([(b"x", there.sock.getsockname())], None)
+
+
+def test_more_strangers_than_are_remembered_are_still_told_apart(manner, monkeypatch):
+    monkeypatch.setattr(batch, "MAX_KNOWN", 4)
+    with pair(manner) as (here, _), pair(manner) as (a, b), pair(manner) as (c, d), pair(manner) as (e, f):
+        for n in range(30):
+            (a, b, c, d, e, f)[n % 6].send([(b"%d" % n, here.sock.getsockname())])
+        heard = everything(here)
+        names = [channel.sock.getsockname() for channel in (a, b, c, d, e, f)]
+        assert heard == [(b"%d" % n, names[n % 6]) for n in range(30)]
+        assert here.send([(b"back", source) for _, source in heard]) == []
+        assert len(everything(f)) == 5
+
+
+@LINUX
+def test_linux_gets_batches_and_a_c_library_without_them_gets_none(monkeypatch):
+    assert isinstance(batch.best(), Batches)
+    monkeypatch.setattr(batch.ctypes, "CDLL", lambda *_, **__: object())
+    assert isinstance(batch.best(), Singly)
+
+
+def test_other_systems_get_one_by_one(monkeypatch):
+    monkeypatch.setattr(batch.sys, "platform", "darwin")
+    assert isinstance(batch.best(), Singly)
+
+
+@LINUX
+def test_an_address_with_a_zone_reads_as_the_system_reads_it():
+    index, name = socket.if_nameindex()[0]
+    packed = socket.inet_pton(socket.AF_INET6, "fe80::1")
+    raw = socket.AF_INET6.to_bytes(2, sys.byteorder) + (5060).to_bytes(2, "big") + bytes(4) + packed
+    assert Batches()._host(raw + index.to_bytes(4, sys.byteorder)) == (f"fe80::1%{name}", 5060)
