@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from failover.inflight import Row
+from failover.inflight import Row, echo_key, key_of
 from failover.lines import Lines
 from failover.members import Members
 from failover.outcome import NOTHING, Dropped, Event, Outcome, Passed, Send
+from failover.quick import Quick
 from failover.route import literal, way_back
 from failover.settings import PHONES
 from failover.table import Server, ServerTable
@@ -37,12 +38,14 @@ class Core(Members):
     ) -> None:
         super().__init__(table, fall, rise)
         self.lines = Lines(table, key, advertised)
+        self._quick = Quick(self, self.lines)
 
     # -- messages ---------------------------------------------------------------------------------------------------
 
     def quick(self, data: bytes, leg: str, source: Address, now: float) -> Send | None:
-        """What is to be sent for an ordinary message; None: nothing was touched, `receive` is to have it."""
-        return None
+        """What is to be sent for an ordinary message, where nobody listens to events; None: nothing was touched,
+        `receive` is to have it."""
+        return self._quick.take(data, leg, source, now)
 
     def receive(self, data: bytes, leg: str, source: Address, now: float) -> Outcome:
         """One datagram that came in on a leg (PHONES or a server's name)."""
@@ -118,7 +121,7 @@ class Core(Members):
     def _from_server(self, request: Request, row: Row, now: float, branch: str) -> Outcome:
         """A server's request: to its next Route, else to its Request-URI, as far as they are addresses."""
         if request.method == "ACK":
-            through = self.inflight.came_through((request.vias[:2][-1].branch, "ACK", 0, request.to_tag))
+            through = self.inflight.came_through(echo_key(request.vias[:2][-1].branch, "ACK", 0, request.to_tag))
             self.table.by_name[row.leg].has_handled(through)
         try:
             routes = request.routes
@@ -151,9 +154,9 @@ class Core(Members):
         server.requests += 1
         waiting = Row(server.name, row.data, row.leg, row.source, row.since, row.moves)
         if request.method == "ACK":
-            self.inflight.echo((branch, "ACK", 0, request.to_tag), waiting)
+            self.inflight.echo(echo_key(branch, "ACK", 0, request.to_tag), waiting)
         else:
-            self.inflight.wait((branch, request.method), waiting)
+            self.inflight.wait(key_of(branch, request.method), waiting)
         return self._passed(request, row, now, Send(server.name, request.to_bytes()), why)
 
     def _choose(self, request: Request, branch: str, hint: str) -> tuple[Server | None, str]:
@@ -162,7 +165,7 @@ class Core(Members):
         if hinted and hinted.usable:
             return hinted, "its call began there"
         # A retransmission goes where the request went, and so does the CANCEL of an INVITE.
-        holder = self.table.by_name.get(self.inflight.server_of(branch, request.method) or "")
+        holder = self.table.by_name.get(self.inflight.server_of(branch.encode(), request.method.encode()) or "")
         if holder and holder.usable:
             return holder, "it has the transaction"
         new = not request.to_tag and request.method not in ("ACK", "CANCEL")
@@ -199,14 +202,14 @@ class Core(Members):
         if row.leg != PHONES:
             sender = self.table.by_name[row.leg]
             sender.responses += 1
-            sender.has_handled(self.inflight.came_through((branch, method, response.status, response.to_tag)))
+            sender.has_handled(self.inflight.came_through(echo_key(branch, method, response.status, response.to_tag)))
             sender.answered = now
             if response.status >= 200:
-                answered = self.inflight.answered((branch, method))
+                answered = self.inflight.answered(key_of(branch, method))
                 sender.has_handled(answered)
                 resumed = self._settle(answered, row.leg, now)
                 if method == "INVITE" and response.status >= 300:
-                    self.inflight.refused(branch, row.leg)
+                    self.inflight.refused(branch.encode(), row.leg)
         outcome = self._return(response, row, now)
         return Outcome(outcome.sends, resumed + outcome.events) if resumed else outcome
 
@@ -224,7 +227,7 @@ class Core(Members):
         if not server:
             return self._drop(row, now, "no-server", "no server lives to take the response")
         beneath = response.vias[:2][-1].branch  # ours in the request that the server sent on, if it did not begin here
-        key = (beneath, response.cseq.method, response.status, response.to_tag)
+        key = echo_key(beneath, response.cseq.method, response.status, response.to_tag)
         self.inflight.echo(key, Row(server.name, row.data, row.leg, row.source, row.since, row.moves))
         return self._passed(response, row, now, Send(server.name, response.to_bytes()), why)
 

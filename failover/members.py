@@ -9,7 +9,7 @@ from collections import Counter, deque
 from dataclasses import replace
 
 from failover.health import ANSWER, MISS, Signal
-from failover.inflight import InFlight, Row
+from failover.inflight import InFlight, Kept, Row
 from failover.outcome import NOTHING, Event, Failover, Outcome, Resumed, StateChanged
 from failover.settings import CALL_ID
 from failover.table import Server, ServerTable, Wish
@@ -116,11 +116,18 @@ class Members:
         changed = StateChanged(now, server.name, server.health.state, server.why, hot.name if hot else None)
         return Outcome((), (changed,))
 
-    def _settle(self, answered: Row | None, server: str, now: float) -> tuple[Event, ...]:
-        """The first answer after a failover tells how long it was felt."""
+    @property
+    def unsettled(self) -> Failover | None:
+        """The failover whose first answer is waited for."""
         last = self.failovers[-1] if self.failovers else None
-        if not answered or not last or last.gap is not None or not last.taken_by:
+        return last if last and last.gap is None and last.taken_by else None
+
+    def _settle(self, kept: Kept | None, server: str, now: float) -> tuple[Event, ...]:
+        """The first answer after a failover tells how long it was felt."""
+        last = self.unsettled
+        if not kept or not last:
             return ()
+        answered = Row(*kept)
         # Where many share a dead server's work, only what was its own tells anything.
         if answered.replayed if self.table.policy == CALL_ID else last.taken_by == server:
             self.failovers[-1] = last._replace(gap=now - answered.since, first_answer=now)

@@ -8,7 +8,7 @@ from hashlib import blake2b
 
 from failover.convergence import session
 from failover.health import Health
-from failover.inflight import Row
+from failover.inflight import Kept
 from failover.settings import CALL_ID, ServerLine
 from plumbing.address import Address
 from sip.branch import keyed_hash
@@ -56,10 +56,10 @@ class Server:
         self.fell: float | None = None  # since when it is not alive
         self.downtime = 0.0  # seconds before that
 
-    def has_handled(self, row: Row | None) -> None:
+    def has_handled(self, row: Kept | None) -> None:
         """What was in flight to it has come back from it."""
-        if row and row.server == self.name:
-            self.fresh = max(self.fresh, row.since)
+        if row and row[0] == self.name and row[4] > self.fresh:
+            self.fresh = row[4]
 
     def turn(self, health: Health) -> None:
         """Its health is another now."""

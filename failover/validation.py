@@ -50,7 +50,7 @@ def validate(request: Request) -> None:
 def loop_word(request: Request, leg: str) -> str:
     """How the forwarder is asked: by whom and for what. Equal for a request that comes again as it left."""
     side = "phones" if leg == PHONES else "servers"
-    asked = "\0".join((side, request.uri, *request.all("Route")))
+    asked = "\0".join((side, request.uri, *request.all("Route")))  # quick.py makes the same of octets
     return f"{crc32(asked.encode('utf-8', 'surrogateescape')):08x}"
 
 

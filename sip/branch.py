@@ -47,8 +47,7 @@ def is_branch_of(key: bytes, via: Via, beneath: Via, message: Message) -> bool:
 def _identity(via: Via, message: Message) -> list[str]:
     """What names the transaction and the way back. RFC 3261 16.11: a branch with the magic cookie is enough, older
     peers need the fields that a response repeats as they are."""
-    maddr = via.params.get("maddr") or ""
-    parts = [via.host.lower(), str(via.port or ""), via.branch, via.received, str(via.rport or ""), maddr]
+    parts = words_of(via)
     if not via.branch.startswith(MAGIC_COOKIE) or via.branch == MAGIC_COOKIE:  # RFC 4475 3.2.1: a cookie alone
         try:
             tag = message.from_tag
@@ -56,3 +55,9 @@ def _identity(via: Via, message: Message) -> list[str]:
             tag = ""
         parts += [message.call_id, str(message.cseq.number), tag]
     return parts
+
+
+def words_of(via: Via) -> list[str]:
+    """What of a Via, whose branch has the magic cookie, the branch above it is made from."""
+    maddr = via.params.get("maddr") or ""
+    return [via.host.lower(), str(via.port or ""), via.branch, via.received, str(via.rport or ""), maddr]

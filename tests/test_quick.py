@@ -1,0 +1,283 @@
+"""INVARIANT: the short way (failover/quick.py) and the parser's path (failover/core.py) are one and the same forwarder.
+
+Two cores are told the same things in the same order. One takes the short way wherever it can, the other never does.
+Whatever comes, both send the same octets to the same place and remember the same. `--fuzz-seconds 60` does it for so
+long, `--fuzz-seed` with other dice.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import time
+
+import pytest
+from forwarder_kit import ALICE, BOB, OWN, SERVERS, answer, head, lines, make_core, make_table
+from fuzz_kit import broken
+from message_kit import messages
+
+from failover.health import ANSWER, MISS, REFUSED
+from failover.settings import CALL_ID, FIRST_LIVE, PHONES
+from failover.table import Wish
+
+S1, S2 = SERVERS.values()
+LEGS = {PHONES: ALICE, **SERVERS}
+ROUND = 300
+SDP = b"v=0\r\no=- 1 1 IN IP4 192.0.2.7\r\ns=-\r\nc=IN IP4 192.0.2.7\r\nt=0 0\r\nm=audio 40000 RTP/AVP 8\r\n"
+
+
+class Twins:
+    """`quick` counts the messages that took the short way."""
+
+    def __init__(self, policy=FIRST_LIVE, path=False):
+        self.now, self.quick = 100.0, 0
+        self.cores = [make_core(policy), make_core(policy)]
+        for core in self.cores:
+            core.table.path = path
+
+    def __call__(self, data, leg=PHONES, source=None):
+        """What both send."""
+        source = source or LEGS[leg]
+        self.now += 0.05
+        short, long = self.cores
+        send = short.quick(data, leg, source, self.now)
+        self.quick += send is not None
+        sends = (send,) if send else short.receive(data, leg, source, self.now).sends
+        assert sends == long.receive(data, leg, source, self.now).sends, data
+        self.same(data)
+        return sends
+
+    def both(self, function):
+        """Does something else to both; what they send then is the same too."""
+        first, second = [function(core) for core in self.cores]
+        assert first == second
+        self.same(function)
+        return first
+
+    def same(self, why):
+        first, second = map(remembered, self.cores)
+        assert first == second, why
+
+
+def remembered(core):
+    flight = core.inflight
+    servers = [(s.name, s.requests, s.responses, s.answered, s.fresh) for s in core.table.servers]
+    rows = {key: tuple(row) for key, row in flight._waiting.items()}, {k: tuple(r) for k, r in flight._passed.items()}
+    return (dict(core.counters), servers, rows, flight._refused, list(flight.moving), flight._octets,
+            list(core.failovers), core.lines.own)  # fmt: skip
+
+
+# -- what phones and servers say --------------------------------------------------------------------------------------
+
+
+def written(
+    method, names, n=1, source=ALICE, to_tag="", route="", uri="sip:bob@failover.test", body=b"", rport=";rport"
+):
+    """A request with these header lines in this order, as somebody's phone would write it."""
+    values = {
+        "Via": f"SIP/2.0/UDP {source[0]}:{source[1]}{rport};branch=z9hG4bK-{n}",
+        "Max-Forwards": "70",
+        "From": f'"Alice" <sip:alice@failover.test>;tag=from{n}',
+        "To": "<sip:bob@failover.test>" + (f";tag={to_tag}" if to_tag else ""),
+        "Call-ID": f"call-{n}@{source[0]}",
+        "CSeq": f"{n} {method}",
+        "Contact": f"<sip:alice@{source[0]}:{source[1]};ob>",
+        "Route": route,
+        "Content-Length": str(len(body)),
+    }
+    return lines(f"{method} {uri} SIP/2.0", *(f"{name}: {values.get(name, 'x, y;z=1')}" for name in names
+                                              if values.get(name) != ""), body=body)  # fmt: skip
+
+
+# The order in which they write their lines, as seen on the wire.
+ORDERS = {
+    "loadgen": "Via Max-Forwards From To Call-ID CSeq Contact User-Agent Allow Supported Content-Type Content-Length",
+    "sipp": "Via From To Call-ID CSeq Contact Max-Forwards Route Subject Content-Type Content-Length",
+    "baresip": "Via Contact Max-Forwards Route To From Call-ID CSeq User-Agent Allow Content-Type Content-Length",
+    "linphone": "Via From To CSeq Call-ID Max-Forwards Route Supported Allow Content-Type Content-Length Contact",
+    "pjsip": "Via Max-Forwards From To Contact Call-ID CSeq Route Allow Supported Session-Expires Content-Length",
+    "twinkle": "Via Max-Forwards Route To From Call-ID CSeq Contact Content-Type Allow User-Agent Content-Length",
+}
+METHODS = ["INVITE", "OPTIONS", "REGISTER", "MESSAGE", "SUBSCRIBE", "CANCEL", "ACK", "BYE", "INFO"]
+
+
+def onward(data, source, branch, uri=f"sip:bob@{BOB[0]}:{BOB[1]}"):
+    """A request as a proxying server sends it on, its Route gone, to a phone."""
+    first, *rest = head(data)
+    rest = [line for line in rest if not line.startswith("Route:")]
+    at = next(n for n, line in enumerate(rest) if line.startswith("Via:"))
+    rest.insert(at, f"Via: SIP/2.0/UDP {source[0]}:{source[1]};branch={branch}")
+    return lines(first.replace(first.split(" ")[1], uri, 1), *rest, body=data.partition(b"\r\n\r\n")[2])
+
+
+def without_top_via(data):
+    first, *rest = head(data)
+    rest.remove(next(line for line in rest if line.startswith("Via:")))
+    return lines(first, *rest, body=data.partition(b"\r\n\r\n")[2])
+
+
+def hint(core):
+    return f"<sip:{OWN[0]}:{OWN[1]};lr;hint={core.table.servers[0].hint}>"
+
+
+@pytest.mark.parametrize("who", ORDERS)
+@pytest.mark.parametrize("method", METHODS)
+def test_an_ordinary_message_of_that_phone_takes_the_short_way(who, method):
+    twins = Twins()
+    in_dialog = method in ("ACK", "BYE", "INFO")
+    for n in range(1, 4):
+        route = hint(twins.cores[0]) if in_dialog else ""
+        body = SDP if method == "INVITE" else b""
+        (send,) = twins(written(method, ORDERS[who].split(), n, to_tag="b" * in_dialog, route=route, body=body))
+        assert send.to == "server1"
+        if method != "ACK":
+            for status in ("180 Ringing", "200 OK"):
+                assert [s.target for s in twins(answer(send.data, status), "server1")] == [ALICE]
+    assert twins.quick == (3 if method == "ACK" else 9)
+
+
+@pytest.mark.parametrize("who", ORDERS)
+def test_a_call_through_a_proxying_server_takes_the_short_way_from_end_to_end(who):
+    twins = Twins()
+    order = ORDERS[who].split()
+    route = hint(twins.cores[0])
+    (offer,) = twins(written("INVITE", order, body=SDP))
+    (at_bob,) = twins(onward(offer.data, S1, "z9hG4bKs1"), "server1")
+    assert at_bob.target == BOB
+    for status in ("180 Ringing", "200 OK", "200 OK"):
+        (to_server,) = twins(answer(at_bob.data, status), PHONES, BOB)
+        assert to_server.to == "server1"
+        (to_alice,) = twins(without_top_via(to_server.data), "server1")
+        assert to_alice.target == ALICE
+    for n, method in ((2, "ACK"), (3, "BYE")):
+        (there,) = twins(written(method, order, n, to_tag="b", route=route, uri=f"sip:bob@{BOB[0]}:{BOB[1]}"))
+        (on,) = twins(onward(there.data, S1, f"z9hG4bKs{n}"), "server1")
+        assert on.target == BOB
+    (back,) = twins(answer(on.data), PHONES, BOB)
+    twins(without_top_via(back.data), "server1")
+    assert twins.quick == 14, twins.quick
+
+
+def test_what_died_in_between_is_replayed_alike():
+    twins = Twins()
+    for n in range(1, 30):
+        twins(written("INVITE", ORDERS["loadgen"].split(), n))
+    moved = twins.both(lambda core: core.signal("server1", REFUSED, twins.now, "gone").sends)
+    assert len(moved) == 16 and {send.to for send in moved} == {"server2"}
+    rest = twins.both(lambda core: core.replay(twins.now).sends)
+    (resumed,) = twins(answer(rest[0].data), "server2")
+    assert resumed.target == ALICE and twins.cores[0].failovers[-1].gap
+
+
+# -- anything at all --------------------------------------------------------------------------------------------------
+
+
+def bent(data, dice):
+    """A message with its lines changed so that it nearly is one still, or is one of another kind."""
+    top, blank, body = data.partition(b"\r\n\r\n")
+    rows = top.split(b"\r\n")
+    at = dice.randrange(len(rows))
+    row, kind = rows[at], dice.randrange(16)
+    name, colon, value = row.partition(b":")
+    changed = {
+        0: [row, row], 1: [], 2: [name.lower() + colon + value], 3: [name[:1] + colon + value],
+        4: [name + b" " + colon + value], 5: [name + colon + value[1:]], 6: [name + colon + b"  " + value + b" "],
+        7: [row, b" folded"], 8: [row + b"\rx"], 9: [row.replace(b"1", b"\n", 1)], 10: [row + b", " + value.strip()],
+        11: [row + b";tag=z;branch=z9hG4bKother;lr;loop=1;maddr=192.0.2.99"], 12: [re.sub(rb"\d+", dice.choice(
+            [b"0", b"007", b"70000", b"5060", b"4294967296"]), row, count=dice.randrange(1, 3))],
+        13: [row.replace(b"sip:", dice.choice([b"sips:", b"tel:", b"SIP:", b""]))],
+        14: [row.replace(b"192.0.2.7", dice.choice([b"192.0.2.11", b"192.0.2.1", b"alice.example", b"[::1]"]))],
+        15: [row.replace(b"<", b'"x\\" " <') if dice.random() < 0.5 else row.replace(b"<", b"").replace(b">", b"")],
+    }[kind]  # fmt: skip
+    rows[at : at + 1] = changed
+    if dice.random() < 0.2:
+        dice.shuffle(rows)
+    if dice.random() < 0.1:
+        extra = [b"Proxy-Require: x", b"t: <sip:x>", b"l: 0", b"Path: <sip:x>",
+                 b"Record-Route: <sip:192.0.2.1;lr>", b"Route: <sip:192.0.2.11:5070;lr>", b"Max-Forwards: 3",
+                 b"Via: SIP/2.0/UDP x;branch=z9hG4bKx"]  # fmt: skip
+        rows.insert(dice.randrange(len(rows) + 1), dice.choice(extra))
+    return b"\r\n".join(rows) + dice.choice([blank, blank, blank, b"\n\n", b"\r\n"]) + body
+
+
+def good(dice, core):
+    """An ordinary request, of somebody's."""
+    n = dice.randrange(60)
+    method, order = dice.choice(METHODS), dice.choice(list(ORDERS.values())).split()
+    source = dice.choice([ALICE, ALICE, BOB, S1, ("192.0.2.9", 65_000)])
+    server1, server2 = (f"sip:{host}:{port}" for host, port in SERVERS.values())
+    route = dice.choice(["", hint(core), f"{hint(core)}, <{server1};lr>", f"<{server2};lr>", "<sip:x>"])
+    uri = dice.choice(["sip:bob@failover.test", f"sip:bob@{BOB[0]}:{BOB[1]};ob", server2, "sip:192.0.2.1",
+                       "sip:bob@192.0.2.8:05060", "sip:bob@192.0.2.8:70000", "tel:+49301"])  # fmt: skip
+    return written(method, order, n, source, dice.choice(["", "", "b"]), route, uri, dice.choice([b"", SDP]),
+                   dice.choice(["", ";rport", ";rport=5", ";received=1.2.3.4;rport", ";maddr=192.0.2.9"]))  # fmt: skip
+
+
+def shake(twins, dice):
+    """Something happens to a server, or to the list of them."""
+    name, kind = dice.choice(list(SERVERS)), dice.randrange(10)
+    signal, leaving = dice.choice([ANSWER, ANSWER, MISS, REFUSED]), dice.choice([None, True, False])
+    wish, policy = dice.choice(list(Wish)), dice.choice([CALL_ID, FIRST_LIVE])
+    if kind < 7:
+        twins.both(lambda core: core.signal(name, signal, twins.now, "dice", leaving).sends)
+    elif kind < 9:
+        twins.both(lambda core: core.wish(name, wish, twins.now).sends)
+    else:
+        twins.both(lambda core: core.adopt(make_table(policy), 3, 2, twins.now).sends)
+    while twins.cores[0].inflight.moving:
+        twins.both(lambda core: core.replay(twins.now).sends)
+
+
+def answered(send, dice):
+    """What comes of it: an answer, a server's passing on, or the same again."""
+    if send.data.startswith(b"SIP/"):
+        return without_top_via(send.data) if send.to != PHONES and b"\r\nVia:" in send.data else send.data
+    if send.to != PHONES and dice.random() < 0.4:
+        return onward(send.data, SERVERS[send.to], f"z9hG4bKs{dice.randrange(9)}")
+    return answer(send.data, dice.choice(["180 Ringing", "200 OK", "200 OK", "486 Busy Here"]), dice.choice("bc"))
+
+
+def play(twins, dice, core, heard):
+    """One more datagram; what comes of it is heard later."""
+    choice = dice.random()
+    if heard and choice < 0.6:
+        data, leg, source = dice.choice(heard)
+    else:
+        data = good(dice, core) if choice < 0.9 else dice.choice(OLD)
+        leg = dice.choice([PHONES, PHONES, *SERVERS])
+        source = LEGS[leg] if leg != PHONES else dice.choice([ALICE, BOB])
+    if dice.random() < 0.3:
+        data = bent(data, dice) if dice.random() < 0.7 else next(broken([data], 1, dice.randrange(2**32)))
+    for send in twins(data, leg, source):
+        if send.data.isascii() and re.search(rb"\r\nTo: .*\r\nVia:|\r\nVia:(.*\r\n)+To:|\r\nTo:", send.data):
+            to = (send.to, SERVERS[send.to]) if send.to != PHONES else (PHONES, send.target)
+            heard.append((answered(send, dice), *to))
+    heard.append((data, leg, source))
+
+
+OLD = list(messages().values())
+
+
+@pytest.mark.parametrize("policy", [FIRST_LIVE, CALL_ID])
+def test_both_ways_send_the_same_and_remember_the_same_whatever_comes(request, policy):
+    seconds, seed = request.config.getoption("--fuzz-seconds"), request.config.getoption("--fuzz-seed")
+    dice, until, rounds, quick = random.Random(f"{seed} {policy}"), time.monotonic() + seconds / 2, 0, 0
+    while time.monotonic() < until or not rounds:
+        rounds += 1
+        twins, heard = Twins(policy, path=rounds % 2 == 0), []
+        for _ in range(ROUND):
+            play(twins, dice, twins.cores[0], heard)
+            heard = heard[-40:]
+            if dice.random() < 0.01:
+                shake(twins, dice)
+        quick += twins.quick
+    assert quick > rounds * ROUND / 10, "the dice have to be such that the short way is taken"
+
+
+def test_the_odd_messages_and_all_their_neighbours(request):
+    seed, twins = request.config.getoption("--fuzz-seed"), Twins()
+    dice = random.Random(seed)
+    for data in OLD:
+        for leg in LEGS:
+            twins(data, leg)
+            twins(bent(data, dice), leg)
