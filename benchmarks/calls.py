@@ -94,6 +94,10 @@ class Program:
                 argv, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**os.environ, "TERM": "dumb"}
             )
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def running(self) -> bool:
         return self._process.returncode is None and not self._reap(os.WNOHANG)
 

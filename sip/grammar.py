@@ -11,6 +11,7 @@ LONG = 512  # characters; what is longer is read anew each time, so that strange
 _TOKEN = re.compile(r"[A-Za-z0-9\-.!%*_+`'~]+\Z")
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
 _HOST_PORT = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[^\[\]:\s;,]+)\s*(?::\s*(\d{1,5}))?\Z")
+_UNUSUAL = re.compile(r'[\s"<>,]')  # without these, parameters are what stands between the semicolons
 _HIDING = re.compile(r'["<]')  # what a separator may stand behind without being one
 # In a name these would hide the parameters behind it from the next reader, such as a `received` put there by us.
 _NOT_IN_A_NAME = re.compile(r'[<>",\s]')
@@ -51,6 +52,12 @@ def split_list(value: str, separator: str = ",") -> list[str]:
 def parse_params(text: str) -> dict[str, str | None]:
     """';lr;ttl=1;text="a b"' -> {"lr": None, "ttl": "1", "text": "a b"}. The first of two equal names wins."""
     params: dict[str, str | None] = {}
+    if not _UNUSUAL.search(text):
+        for part in text.split(";"):
+            if part:
+                name, equals, value = part.partition("=")
+                params.setdefault(name.lower(), value if equals else None)
+        return params
     for part in split_list(text, ";"):
         name, equals, value = part.partition("=")
         name, value = name.strip().lower(), value.strip()

@@ -7,7 +7,7 @@ first answer time and the first hang-up time win, so that whatever is repeated o
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from decimal import Decimal
 from functools import lru_cache
 
@@ -23,7 +23,7 @@ from slee_mock.event import (
     Event,
     Outcome,
 )
-from slee_mock.record import Bill, Carrier, Member
+from slee_mock.record import Bill, Carrier, Member, replace
 from slee_mock.service import On, the_call
 from slee_mock.store import View
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from sip import VERSION
 from sip.branch import keyed_hash
@@ -116,16 +116,14 @@ Arrival = RequestEvent | ResponseEvent  # what the network brings
 Event = RequestEvent | ResponseEvent | TimerEvent | CallEvent
 
 
-@dataclass(frozen=True)
-class Send:
+class Send(NamedTuple):
     """A datagram to the forwarder, or straight back `to` an address."""
 
     data: bytes
     to: Address | None = None
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(NamedTuple):
     """First the saves, all or none, then the sends. `raised` events go to the services that select them, in the same
     transaction; `done` keeps the event from services of lower priority; `note` is the decision, for the log."""
 

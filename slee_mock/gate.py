@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 from sip.digest import Challenge, Credentials, check, hash_password, make_nonce, nonce_age
 from sip.errors import RemoteProtocolError
@@ -69,8 +68,8 @@ class Gate:
             return self._slow_down(event, wait)
         if not self._proves(credentials, request):
             saves = (tally.failed(credentials.response, event.wall),)
-            return replace(self._challenge(event), saves=saves, dropped="wrong_password")
-        return replace(self._proven(event, credentials), saves=tally.forgotten())
+            return self._challenge(event)._replace(saves=saves, dropped="wrong_password")
+        return self._proven(event, credentials)._replace(saves=tally.forgotten())
 
     def _proven(self, event: RequestEvent, credentials: Credentials) -> Outcome:
         request = event.request
@@ -115,7 +114,7 @@ class Gate:
         of its whole company, send nothing else here for that long (21.5.4).
         """
         refusal = self._answers.refuse(event, 500, "Too Many Wrong Passwords", [("Retry-After", str(math.ceil(wait)))])
-        return replace(refusal, dropped="guessing_slowed")
+        return refusal._replace(dropped="guessing_slowed")
 
     def _challenge(self, event: RequestEvent, stale: bool = False) -> Outcome:
         nonce = make_nonce(self._key, event.wall, self._scope(event))

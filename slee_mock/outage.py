@@ -16,6 +16,7 @@ from slee_mock.event import Arrival, CallEvent, Outcome, RequestEvent, drop
 from slee_mock.record import Call, Record, to_json
 from slee_mock.router import Router
 from slee_mock.store import Change, Row, Store, StoreDown, View
+from slee_mock.together import Together
 
 MOST_COPIES = 10_000  # calls, the longest untouched goes first
 MOST_WAITING = 10_000  # facts; beyond them the phones have to repeat what they say
@@ -116,6 +117,18 @@ class Outage:
         """First what waits of the same call: the hang-up that came first is the one that counts."""
         self._settle_call(_message(event).get("Call-ID") or "")
         return self._router.process(event, self._store)
+
+    def process_all(self, events: Sequence[Arrival]) -> list[Outcome]:
+        """`process` of each in its turn, saved at once, all or none. Raises Conflict or StoreDown: then nothing was
+        done, and it may still be possible one by one."""
+        if len(events) == 1:
+            return [self.process(events[0])]
+        for event in events:
+            self._settle_call(_message(event).get("Call-ID") or "")
+        together = Together(self._store)
+        outcomes = [self._router.process(event, together) for event in events]
+        together.commit()
+        return outcomes
 
     def pass_on(self, event: Arrival) -> Outcome:
         if isinstance(event, RequestEvent) and event.request.method not in PASSED_ON:

@@ -7,7 +7,6 @@ the forwarder; requests go only to contacts that a call or a registration record
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import pairwise
 
 from sip.branch import is_branch_of, make_branch, verify_branch
@@ -39,7 +38,7 @@ from slee_mock.event import (
 )
 from slee_mock.gate import strip_credentials
 from slee_mock.heartbeat import is_heartbeat
-from slee_mock.record import Binding, Bindings, Call, Record
+from slee_mock.record import Binding, Bindings, Call, Record, replace
 from slee_mock.registrar import address_of_record
 from slee_mock.service import On, the_call, timer_of
 from slee_mock.session import REFRESHING, SessionTimers, knows_timers
@@ -83,12 +82,14 @@ class Proxy:
         request = event.request
         if request.method == "ACK" and self._answers.given_to(request):
             return drop("ack_absorbed")  # RFC 3261 17.1.1.3: it ends with the transaction that it acknowledges
-        if request.max_forwards == 0 or len(request.vias) > MOST_HOPS:
+        vias = request.vias
+        if request.max_forwards == 0 or len(vias) > MOST_HOPS:
             return self._answers.refuse(event, 483)
-        if request.values("Proxy-Require"):
-            unsupported = ", ".join(request.values("Proxy-Require"))
-            return self._answers.refuse(event, 420, fields=[("Unsupported", unsupported)])
-        if self._was_here(request):
+        unsupported = request.values("Proxy-Require")
+        if unsupported:
+            return self._answers.refuse(event, 420, fields=[("Unsupported", ", ".join(unsupported))])
+        # RFC 3261 16.3 step 4: is one of the Vias a member's of this cluster?
+        if any(is_branch_of(self._key, via, beneath, request) for via, beneath in pairwise(vias)):
             return self._answers.refuse(event, 482)
         if request.method in REFRESHING and self._timers.is_too_short(request):
             return self._answers.refuse(event, 422, fields=[("Min-SE", str(self._timers.least))])
@@ -209,10 +210,6 @@ class Proxy:
             self._timers.ask(onward)
         onward.push("Via", f"SIP/2.0/UDP {self._via};branch={make_branch(self._key, request)}")
         return Send(onward.to_bytes())
-
-    def _was_here(self, request: Request) -> bool:
-        """RFC 3261 16.3 step 4: is one of the Vias a member's of this cluster?"""
-        return any(is_branch_of(self._key, via, beneath, request) for via, beneath in pairwise(request.vias))
 
     # -- responses --------------------------------------------------------------------------------------------------
 

@@ -203,7 +203,17 @@ class Guesses(Record):
 R = TypeVar("R", bound=Record)
 
 
-_ENCODER = json.JSONEncoder(default=vars, separators=(",", ":"))
+def replace(record: R, **changes: Any) -> R:
+    """dataclasses.replace at a fifth of its cost, for records: nothing in them is computed when they are made."""
+    made = object.__new__(type(record))
+    values = vars(made)
+    values.update(vars(record), **changes)
+    if len(values) > len(vars(record)):
+        raise TypeError(f"a {record.KIND} has no such fields: {', '.join(changes)}")
+    return made
+
+
+_ENCODER = json.JSONEncoder(default=vars, separators=(",", ":"), check_circular=False)
 MOST_KEPT, LONGEST_KEPT = 1024, 4096  # records; characters
 # What was written or read last is what will be read next: by its text, the oldest first.
 _recent: dict[str, Record] = {}

@@ -13,7 +13,7 @@ from sip.errors import RemoteProtocolError
 from sip.message import Request, Response, parse
 from slee_mock.event import Answers, Arrival, Event, Outcome, RequestEvent, ResponseEvent, TimerEvent, drop
 from slee_mock.record import Record
-from slee_mock.service import Service, entity_of
+from slee_mock.service import On, Service, takers
 from slee_mock.store import Conflict, Store, StoreDown, View
 
 MOST_CONFLICTS = 20
@@ -28,6 +28,7 @@ class Router:
     def __init__(self, services: Sequence[Service], answers: Answers) -> None:
         self._services = services
         self._answers = answers
+        self._takers: dict[type, list[tuple[Service, On]]] = {}  # by the events' types
 
     def event(self, data: bytes, source: tuple[str, int], wall: float) -> Arrival:
         """Raises RemoteProtocolError if `data` is not a SIP message."""
@@ -88,6 +89,8 @@ class Router:
             if isinstance(event, RequestEvent):
                 return self._answers.refuse(event, 405)
             return drop(NOBODYS_TIMER if isinstance(event, TimerEvent) else "response_for_nobody")
+        if len(outcomes) == 1:
+            return outcomes[0]
         return Outcome(
             saves=tuple(saves),
             sends=tuple(send for outcome in outcomes for send in outcome.sends),
@@ -97,12 +100,16 @@ class Router:
         )
 
     def _offer(self, event: Event, view: View) -> list[Outcome]:
-        outcomes = []
-        for service in self._services:
-            entity = entity_of(service, event)
-            if entity is None:
+        kind = type(event)
+        if kind not in self._takers:
+            self._takers[kind] = takers(self._services, kind)
+        outcomes: list[Outcome] = []
+        asked = None
+        for service, on in self._takers[kind]:
+            if service is asked or not on.when(event):
                 continue
-            outcome = service.handle(event, entity, view)
+            asked = service
+            outcome = service.handle(event, on.name(event), view)
             view.stage(outcome.saves)
             outcomes.append(outcome)
             if outcome.done:

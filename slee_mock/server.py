@@ -11,11 +11,11 @@ import logging
 import secrets
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from plumbing.address import Address, format_address
+from plumbing.address import format_address
 from plumbing.http import HttpServer
 from plumbing.loop import Loop, LoopStopped
 from plumbing.udp import bind_udp
@@ -25,7 +25,7 @@ from slee_mock.clock import Clock
 from slee_mock.enrolment import Enrolment, Owed
 from slee_mock.event import Arrival, CallEnded, Outcome, RequestEvent, ResponseEvent, Send
 from slee_mock.heartbeat import Heartbeat, is_heartbeat
-from slee_mock.inbox import Inbox
+from slee_mock.inbox import Datagram, Inbox
 from slee_mock.outage import Outage, RememberingStore
 from slee_mock.reader import Reader
 from slee_mock.record import SIGN_OF_LIFE, Bill, Member, Secret
@@ -259,11 +259,9 @@ class Server:
 
     def _work_on(self, sock: socket.socket) -> None:
         """A little of what waits, then timers, questions and what has come meanwhile have their turn."""
-        for datagram in self._inbox.take(BATCH):
-            if datagram.data.strip(b"\r\n\0"):
-                self._received(sock, *datagram)
-            else:
-                self._counts["dropped", "keepalive"] += 1
+        events = [event for datagram in self._inbox.take(BATCH) if (event := self._read(sock, datagram))]
+        for event, outcome in zip(events, self._decide_all(events), strict=True):
+            self._carry_out(sock, event, outcome)
         if self._inbox and not self._working:
             self._working = True
             self._loop.post(lambda: self._work_again(sock))
@@ -272,25 +270,46 @@ class Server:
         self._working = False
         self._work_on(sock)
 
-    def _received(self, sock: socket.socket, data: bytes, source: Address, wall: float) -> None:
+    def _read(self, sock: socket.socket, datagram: Datagram) -> Arrival | None:
+        """What is still to be done: heartbeats are answered at once, for they wait for no store."""
+        if not datagram.data.strip(b"\r\n\0"):
+            self._counts["dropped", "keepalive"] += 1
+            return None
         try:
-            event = self._router.event(data, source, wall)
+            event = self._router.event(*datagram)
         except RemoteProtocolError:
             self._counts["dropped", "unreadable"] += 1
-            return
+            return None
         label = _label(event)
         self._counts["handled", label] += 1
-        outcome = self._decide(event)
+        if label != HEARTBEATS:
+            return event
+        self._send_all(sock, self._decide(event))
+        return None
+
+    def _decide_all(self, events: Sequence[Arrival]) -> Iterable[Outcome]:
+        """Saved together if that can be, else one by one, each carried out before the next is decided."""
+        if len(events) > 1 and self._outage and not self._trouble:
+            try:
+                return self._outage.process_all(events)
+            except (Conflict, StoreDown):
+                pass  # another server has changed one of their calls meanwhile, or who the store fails is told below
+        return map(self._decide, events)
+
+    def _carry_out(self, sock: socket.socket, event: Arrival, outcome: Outcome) -> None:
         self._count_bills(outcome)
-        if outcome.dropped:
-            self._counts["dropped", outcome.dropped] += 1
-        if label != HEARTBEATS and log.isEnabledFor(logging.DEBUG):
+        if log.isEnabledFor(logging.DEBUG):
             message = event.request if isinstance(event, RequestEvent) else event.response
             log.debug("call=%s %r %s", message.get("Call-ID"), message, outcome.note or outcome.dropped)
+        self._send_all(sock, outcome)
+        if self._enrolment:
+            self._note_owed(event, outcome)
+
+    def _send_all(self, sock: socket.socket, outcome: Outcome) -> None:
+        if outcome.dropped:
+            self._counts["dropped", outcome.dropped] += 1
         for send in outcome.sends:
             self._send(sock, send)
-        if self._enrolment and label != HEARTBEATS:
-            self._note_owed(event, outcome)
 
     def _count_bills(self, outcome: Outcome) -> None:
         """Ends that were written down; one that was known is not written again."""

@@ -7,7 +7,7 @@ lives on whichever server the event reaches.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -51,12 +51,9 @@ class Telling(Protocol):
         """JSON-able. Called on another thread than `handle`: of the service itself only what never changes."""
 
 
-def entity_of(service: Service, event: Event) -> str | None:
-    """The convergence name, or None if the service does not take this event."""
-    for each in service.takes:
-        if isinstance(event, each.event) and each.when(event):
-            return each.name(event)
-    return None
+def takers(services: Sequence[Service], event: type) -> list[tuple[Service, On]]:
+    """Who takes events of this type, in the services' order, by which of their lines."""
+    return [(service, each) for service in services for each in service.takes if issubclass(event, each.event)]
 
 
 # -- words for `takes` ----------------------------------------------------------------------------------------------

@@ -8,8 +8,7 @@ Nothing is ever half saved, and what `save` has returned from survives the death
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from slee_mock.record import R, Record, from_json, to_json
 
@@ -22,14 +21,12 @@ class Conflict(Exception):
     """Somebody saved one of these rows first: read again and decide again."""
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     text: str
     version: int
 
 
-@dataclass(frozen=True)
-class Change:
+class Change(NamedTuple):
     """Save `text` if the row still has `version`; 0 means that it must not exist yet. Without text the row goes.
     `due` is the row's timer, in wall seconds: each save sets it anew, None stops it."""
 
@@ -95,21 +92,24 @@ class View:
 
     def stage(self, records: Iterable[Record]) -> None:
         for record in records:
-            self.get(type(record), record.key)  # for the version
-            self._records[record.KIND, record.key] = record
+            self._records[self._place(record)] = record
 
     def commit(self, records: Iterable[Record], forgotten: Iterable[Record] = ()) -> None:
         """Saves the last of each key and removes what is to be forgotten, all or none. Raises Conflict or StoreDown."""
-        gone = list(forgotten)
-        last = {(record.KIND, record.key): record for record in records}
-        for record in (*last.values(), *gone):
-            self.get(type(record), record.key)  # for the version
+        last = {self._place(record): record for record in records}
         changes = {place: Change(*place, to_json(record), self._versions[place], record.due)
                    for place, record in last.items()}  # fmt: skip
-        for place in ((record.KIND, record.key) for record in gone):
+        for place in map(self._place, forgotten):
             changes[place] = Change(*place, None, self._versions[place])
         if changes:
             self._store.save(list(changes.values()))
+
+    def _place(self, record: Record) -> tuple[str, str]:
+        """Where it is kept; the version there is known from then on."""
+        place = record.KIND, record.key
+        if place not in self._versions:
+            self.get(type(record), record.key)
+        return place
 
 
 def _read(kind: type[R], key: str, row: Row) -> R:

@@ -99,6 +99,15 @@ class Cluster:
         self.outcome = self.decide(at, self.routers[at].event(data, FORWARDER, self.wall))
         return [parse(send.data) for send in self.outcome.sends]
 
+    def receive_all(self, messages: Sequence[Request | Response], at: str = "server1") -> list[Any]:
+        """What one server that was busy finds in its socket, and what it sends."""
+        events = [self.routers[at].event(message.to_bytes(), FORWARDER, self.wall) for message in messages]
+        try:
+            outcomes = self.outages[at].process_all(events)
+        except (Conflict, StoreDown):
+            outcomes = [self.decide(at, event) for event in events]
+        return [parse(send.data) for outcome in outcomes for send in outcome.sends]
+
     def decide(self, at: str, event: Arrival) -> Outcome:
         try:
             return self.outages[at].process(event)
