@@ -5,30 +5,22 @@
 Needs Python alone; Kamailio is measured where it is installed (Debian: apt install kamailio; its settings are in
 benchmarks/kamailio/). Everything stays on 127.0.0.1. A run takes twenty seconds a forwarder: requests at a steady rate
 while the first server is killed; is frozen and thawed; both are killed and started again. Medians [least..most] are
-printed.
+printed. Exit status 1 if this forwarder lost a request while one of the servers lived; 2 if it could not be measured.
 """
 
 from __future__ import annotations
 
 import argparse
-import glob
 import json
 import platform
-import shutil
-import socket
 import statistics
-import subprocess
 import sys
-import tempfile
-import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.load import Address, Load, Server, gap, lost, repeated, stale  # noqa: E402  # as a script, from anywhere
+from benchmarks.peers import ABSENT, available, free, scene  # noqa: E402
 
 Figures = dict[str, float | None]
 ROWS = (
@@ -43,80 +35,7 @@ ROWS = (
     ("both.unanswered", "both down: requests that got no answer at all"),
     ("both.back", "both back: first answer after, ms"),
 )
-MODULES = ("/usr/lib/*/kamailio/modules", "/usr/lib/kamailio/modules", "/usr/lib64/kamailio/modules")
-START = 10.0  # seconds that a forwarder may take to answer its first request
-SETTLE = 1.2  # seconds for each to have asked both servers
-
-
-# -- the forwarders ---------------------------------------------------------------------------------------------------
-
-
-def ours(listen: Address, servers: list[Server], folder: Path) -> list[str]:
-    """Its command, with its default settings."""
-    lines = [f"forwarder.listen={_text(listen)}", "admin.listen="]
-    lines += [f"{server.name}={_text(server.address)}" for server in servers]
-    (folder / "servers.properties").write_text("\n".join(lines))
-    return [sys.executable, "-S", str(HERE.parent / "forwarder.py"), str(folder / "servers.properties")]
-
-
-def kamailio(config: str) -> Callable[[Address, list[Server], Path], list[str]]:
-    def command(listen: Address, servers: list[Server], folder: Path) -> list[str]:
-        text = (HERE / "kamailio" / config).read_text()
-        modules = next(found for pattern in MODULES for found in glob.glob(pattern))
-        known = {"LISTEN": _text(listen), "FOLDER": str(folder), "MODULES": modules}
-        known |= {server.name.upper(): _text(server.address) for server in servers}
-        for word, value in known.items():
-            text = text.replace(f"@{word}@", value)
-        (folder / config).write_text(text)
-        weights = [f"1 sip:{_text(server.address)} 0 {10 - n}\n" for n, server in enumerate(servers)]
-        (folder / "servers.list").write_text("".join(weights))
-        # -x fm: with Debian's default memory manager it runs at half speed.
-        return ["kamailio", "-DD", "-E", "-f", str(folder / config), "-x", "fm", "-X", "fm", "-m", "256", "-M", "16",
-                "-w", str(folder), "-Y", str(folder), "-P", str(folder / "pid")]  # fmt: skip
-
-    return command
-
-
-PEERS: dict[str, Callable[[Address, list[Server], Path], list[str]]] = {
-    "forwarder": ours,
-    "kamailio dispatcher": kamailio("dispatcher.cfg"),
-    "kamailio fast": kamailio("fast.cfg"),
-}
-
-
-def _text(address: Address) -> str:
-    return f"{address[0]}:{address[1]}"
-
-
-@contextmanager
-def scene(name: str, port: int) -> Iterator[tuple[Address, list[Server]]]:
-    """(its address, two servers), once a request has been answered."""
-    listen = ("127.0.0.1", port)
-    servers = [Server(f"server{n}", ("127.0.0.1", port + n)) for n in (1, 2)]
-    with ExitStack() as ending:
-        folder = Path(ending.enter_context(tempfile.TemporaryDirectory()))
-        for server in servers:
-            ending.callback(server.stop)
-            server.start()
-        log = ending.enter_context((folder / "log").open("wb"))
-        argv = PEERS[name](listen, servers, folder)
-        process = subprocess.Popen(argv, stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=HERE.parent)
-        ending.callback(_end, process)
-        deadline = time.monotonic() + START
-        while lost(Load(listen, 10).run(0.05, patience=0.2)):
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"{name} does not answer: {(folder / 'log').read_text(errors='replace')[-500:]}")
-        time.sleep(SETTLE)
-        yield listen, servers
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    try:
-        process.wait(5)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+FORWARDERS = ("forwarder", "kamailio dispatcher", "kamailio fast")
 
 
 # -- what is done to their servers ------------------------------------------------------------------------------------
@@ -160,8 +79,8 @@ def both(listen: Address, servers: list[Server], rate: float) -> Figures:
 def measure(name: str, port: int, rate: float) -> Figures:
     figures: Figures = {}
     for play in (killed, frozen, both):
-        with scene(name, port) as (listen, servers):
-            figures |= play(listen, servers, rate)
+        with scene(name, port) as peer:
+            figures |= play(peer.listen, peer.servers, rate)
     return figures
 
 
@@ -184,27 +103,16 @@ def table(results: dict[str, list[Figures]]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def available() -> list[str]:
-    return [name for name in PEERS if not name.startswith("kamailio") or shutil.which("kamailio")]
-
-
-def free(port: int) -> None:
-    """Raises OSError where a port that is needed is taken."""
-    for n in range(3):
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-            sock.bind(("127.0.0.1", port + n))
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=5, choices=range(1, 101), metavar="N", help="1 to 100 (default 5)")
     rates = range(10, 5001)
     parser.add_argument("--rate", type=int, default=1000, choices=rates, metavar="N", help="requests a second")
     parser.add_argument("--port", type=int, default=21900, help="this one and the two after it are used")
-    parser.add_argument("--only", nargs="+", choices=list(PEERS), metavar="NAME", help=", ".join(PEERS))
+    parser.add_argument("--only", nargs="+", choices=FORWARDERS, metavar="NAME", help=", ".join(FORWARDERS))
     parser.add_argument("--json", action="store_true", help="print everything measured as one JSON object")
     options = parser.parse_args()
-    names = options.only or available()
+    names = options.only or available(FORWARDERS)
     try:
         free(options.port)
         results: dict[str, list[Figures]] = {name: [] for name in names}
@@ -214,16 +122,16 @@ def main() -> int:
                 results[name].append(measure(name, options.port, options.rate))
     except (OSError, RuntimeError, StopIteration) as error:
         print(f"cannot measure: {error}", file=sys.stderr)
-        return 1
+        return 2
     if options.json:
         print(json.dumps({"rate": options.rate, "runs": options.runs, "python": platform.python_version(),
                           "results": results}))  # fmt: skip
-        return 0
-    print(f"{options.rate} requests a second, {options.runs} runs; median [least..most]\n")
-    print(table(results))
-    if not shutil.which("kamailio"):
-        print("\nKamailio is not installed (Debian: apt install kamailio), so there is nothing to compare with.")
-    return 0
+    else:
+        print(f"{options.rate} requests a second, {options.runs} runs; median [least..most]\n")
+        print(table(results))
+        if len(available(FORWARDERS)) < len(FORWARDERS):
+            print(f"\n{ABSENT}")
+    return int(any(run["kill.lost"] or run["stop.lost"] for run in results.get("forwarder", ())))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,241 @@
+"""How much goes through: this forwarder beside Kamailio, under the same load, in turns.
+
+    python -m benchmarks.throughput [--rounds 7] [--seconds 1] [--rate 2000] [--port 23900] [--only NAME ...] [--json]
+
+Needs Linux and Python alone; Kamailio is measured where it is installed (Debian: apt install kamailio; its settings are
+in benchmarks/kamailio/stateless.cfg). Everything stays on 127.0.0.1. All stand ready at once and take turns in each
+round: as many requests as go through while 64 wait for their answers; then a steady rate, for the time that a forwarder
+adds. Each forwarder has one core, load and answering servers have the others. Medians and ratios are printed, those of
+the ratios of each round [with quartiles], for another round may see another computer.
+
+Load and servers are Python as well. Where they are slower than what they measure, the forwarder's core is not busy all
+the time: this is said, the requests a second are then the load's, and the CPU a request is what counts.
+Exit status 1 if more than one in a thousand requests was not answered with 200; 2 if it could not be measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import random
+import socket
+import statistics
+import struct
+import sys
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import NamedTuple
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks.load import METHODS, Address, Load, lost, open_socket  # noqa: E402  # as a script, from anywhere
+from benchmarks.peers import ABSENT, Peer, available, free, scene  # noqa: E402
+
+FORWARDERS = ("forwarder", "kamailio stateless")
+WINDOW = 64  # requests that wait for their answers; more would wait in line, not go through
+LULL = 0.2  # seconds without an answer after which what is missing counts as lost
+BUSY = 0.95  # of its core's time: less, and the load is what could do no more
+WARM_UP = 0.3  # seconds
+Figures = dict[str, float]
+ROWS = (
+    ("rate", "requests/s", 0),
+    ("busy", "its core busy, %", 0),
+    ("cpu", "CPU a request, us", 1),
+    ("steady_cpu", "CPU a request at the steady rate, us", 1),
+    ("p50", "added latency there, median, us", 0),
+    ("p99", "added latency there, p99, us", 0),
+    ("unanswered", "unanswered, %", 3),
+    ("memory", "memory (PSS), MiB", 1),
+)
+
+
+# -- as many as go through --------------------------------------------------------------------------------------------
+
+
+class Burst(NamedTuple):
+    """`seconds`: from the first request to the last answer."""
+
+    sent: int
+    answered: int
+    seconds: float
+
+
+def templates(own: str, word: str) -> list[bytes]:
+    """A request for each method, its number left out three times."""
+    return [
+        (
+            f"{method} {'sip:failover.test' if method == 'REGISTER' else 'sip:bob@failover.test'} SIP/2.0\r\n"
+            f"Via: SIP/2.0/UDP {own};rport;branch=z9hG4bK{word}x%d\r\n"
+            "Max-Forwards: 70\r\nFrom: <sip:alice@failover.test>;tag=t%d\r\nTo: <sip:bob@failover.test>\r\n"
+            f"Call-ID: {word}x%d\r\nCSeq: 1 {method}\r\nContact: <sip:user@{own}>\r\nContent-Length: 0\r\n\r\n"
+        ).encode()
+        for method in METHODS
+    ]
+
+
+def burst(target: Address, seconds: float, window: int = WINDOW) -> Burst:
+    """So many requests wait for their answers all the time; the next leaves when one has come."""
+    sent = answered = 0
+    with open_socket(("127.0.0.1", 0)) as sock:
+        sock.connect(target)
+        # The kernel's own limit: Python's would ask poll() before every recv().
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 0, int(LULL * 1e6)))
+        own = "{}:{}".format(*sock.getsockname())
+        texts = templates(own, f"burst{time.monotonic_ns()}")
+        began = ended = time.monotonic()
+        end, more = began + seconds, window
+        while more or answered < sent:
+            for _ in range(more):
+                sock.send(texts[sent & 3] % (sent, sent, sent))
+                sent += 1
+            try:
+                good = sock.recv(65_535).startswith(b"SIP/2.0 200 ")
+            except (BlockingIOError, ConnectionError):
+                if time.monotonic() > end:
+                    break
+                more = window
+                continue
+            answered += good
+            ended = time.monotonic()
+            more = 1 if ended < end else 0
+    return Burst(sent, answered, ended - began)
+
+
+# -- a turn of each ---------------------------------------------------------------------------------------------------
+
+
+def latency(target: Address, rate: float, seconds: float) -> tuple[float, float, float, int]:
+    """(median, 99th of a hundred) in microseconds, at a steady rate; requests, those never answered."""
+    asked = Load(target, rate).run(seconds, patience=0.5)
+    times = sorted((one.answered - one.sent) * 1e6 for one in asked if one.answered is not None)
+    if not times:
+        raise RuntimeError(f"nothing at all is answered at {rate:g} requests/s")
+    return statistics.median(times), times[len(times) * 99 // 100], len(asked), lost(asked)
+
+
+def turn(peer: Peer, rate: float, seconds: float) -> Figures:
+    """All but what only makes sense beside the load's own delay."""
+    before = peer.cpu()
+    many = burst(peer.listen, seconds)
+    between = peer.cpu()
+    p50, p99, steady, missing = latency(peer.listen, rate, seconds)
+    after = peer.cpu()
+    return {
+        "rate": many.answered / many.seconds if many.seconds else 0.0,
+        "busy": 100 * (between - before) / many.seconds if many.seconds else 0.0,
+        "cpu": (between - before) * 1e6 / max(1, many.answered),
+        "steady_cpu": (after - between) * 1e6 / max(1, steady - missing),
+        "p50": p50,
+        "p99": p99,
+        "unanswered": 100 * (many.sent - many.answered + missing) / (many.sent + steady),
+        "memory": peer.memory(),
+    }
+
+
+def measure(names: list[str], options: argparse.Namespace) -> dict[str, list[Figures]]:
+    results: dict[str, list[Figures]] = {name: [] for name in names}
+    cores = sorted(os.sched_getaffinity(0))
+    theirs, rest = (cores[:1], cores[1:]) if len(cores) > 1 else ((), cores)
+    os.sched_setaffinity(0, rest)
+    with ExitStack() as ending:
+        ending.callback(os.sched_setaffinity, 0, cores)
+        peers = {name: ending.enter_context(scene(name, options.port + 3 * n, theirs)) for n, name in enumerate(names)}
+        for peer in peers.values():
+            burst(peer.listen, WARM_UP)
+        for number in range(options.rounds):
+            print(f"round {number + 1} of {options.rounds}", file=sys.stderr)
+            direct = latency(peers[names[0]].servers[0].address, options.rate, options.seconds / 2)
+            for name in random.sample(names, len(names)):
+                figures = turn(peers[name], options.rate, options.seconds)
+                figures["p50"], figures["p99"] = figures["p50"] - direct[0], figures["p99"] - direct[1]
+                results[name].append(figures)
+    return results
+
+
+# -- what is told -----------------------------------------------------------------------------------------------------
+
+
+def ratio(ours: list[Figures], theirs: list[Figures], key: str) -> str:
+    """Median of the rounds' ratios [quartiles]."""
+    found = sorted(a[key] / b[key] for a, b in zip(ours, theirs, strict=True) if b[key] > 0)
+    if not found:
+        return "-"
+    quarter = len(found) // 4
+    return f"{statistics.median(found):.2f} [{found[quarter]:.2f}..{found[-1 - quarter]:.2f}]"
+
+
+def table(results: dict[str, list[Figures]]) -> str:
+    ours, *others = results
+    rows = [["", *results, *(f"{ours} / {other}" for other in others)]]
+    for key, text, digits in ROWS:
+        medians = [f"{statistics.median(run[key] for run in runs):,.{digits}f}" for runs in results.values()]
+        rows.append([text, *medians, *(ratio(results[ours], results[other], key) for other in others)])
+    widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join([row[0].ljust(widths[0]), *(text.rjust(width) for text, width in zip(row[1:], widths[1:], strict=True))])
+        for row in rows
+    )
+
+
+def limited(results: dict[str, list[Figures]]) -> list[str]:
+    """A sentence for each forwarder that could have done more than it was asked."""
+    told = []
+    for name, runs in results.items():
+        busy, cpu = (statistics.median(run[key] for run in runs) for key in ("busy", "cpu"))
+        if busy < 100 * BUSY:
+            told.append(f"{name}: the load was the limit, its core was busy for {busy:.0f} % of the time. By its CPU a "
+                        f"request it could do {1e6 / cpu:,.0f} requests/s, if more would cost it what these did.")  # fmt: skip
+    return told
+
+
+def text(results: dict[str, list[Figures]], options: argparse.Namespace) -> str:
+    lines = [f"{WINDOW} requests waiting all the time, then {options.rate} a second; {options.rounds} rounds of twice "
+             f"{options.seconds:g} s; medians, ratios [quartiles]", "", table(results), ""]  # fmt: skip
+    lines += limited(results)
+    if len(os.sched_getaffinity(0)) < 2:
+        lines.append("One core for all: load and servers take their share of it, so that requests/s mean little.")
+    if len(available(FORWARDERS)) < len(FORWARDERS):
+        lines.append(ABSENT)
+    return "\n".join(lines).rstrip()
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    number = {"type": int, "metavar": "N"}
+    parser.add_argument("--rounds", default=7, choices=range(1, 101), help="1 to 100 (default 7)", **number)
+    parser.add_argument("--seconds", type=float, default=1.0, help="of each of the two halves of a turn (0.1 to 10)")
+    parser.add_argument("--rate", default=2000, choices=range(10, 5001), help="the steady one (default 2000)", **number)
+    parser.add_argument("--port", type=int, default=23900, help="this one and the five after it are used")
+    parser.add_argument("--only", nargs="+", choices=FORWARDERS, metavar="NAME", help=", ".join(FORWARDERS))
+    parser.add_argument("--json", action="store_true", help="print everything measured as one JSON object")
+    options = parser.parse_args(argv)
+    if not 0.1 <= options.seconds <= 10:
+        parser.error("--seconds: 0.1 to 10")
+    return options
+
+
+def main(argv: list[str]) -> int:
+    options = parse(argv)
+    names = options.only or available(FORWARDERS)
+    if not hasattr(os, "sched_getaffinity"):
+        print("cannot measure: /proc and cores to choose are what Linux has", file=sys.stderr)
+        return 2
+    try:
+        free(options.port, 3 * len(names))
+        results = measure(names, options)
+    except (OSError, RuntimeError, StopIteration) as error:
+        print(f"cannot measure: {error}", file=sys.stderr)
+        return 2
+    if options.json:
+        print(json.dumps({**vars(options), "python": platform.python_version(), "results": results,
+                          "limited": limited(results)}))  # fmt: skip
+    else:
+        print(text(results, options))
+    return int(any(statistics.median(run["unanswered"] for run in runs) > 0.1 for runs in results.values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
