@@ -24,7 +24,7 @@ SDP = (
     "a=rtpmap:8 PCMA/8000\r\na=rtpmap:0 PCMU/8000\r\na=rtpmap:101 telephone-event/8000\r\na=fmtp:101 0-16\r\n"
     "a=ptime:20\r\na=sendrecv\r\n"
 )
-COPIED = (b"Via:", b"Record-Route:", b"From:", b"To:", b"Call-ID:", b"CSeq:")
+COPIED = (b"Via:", b"Record-Route:", b"From:", b"To:", b"Call-ID:", b"CSeq:", b"X-")
 
 
 class Step(NamedTuple):

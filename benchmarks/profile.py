@@ -38,7 +38,7 @@ from sip.branch import verify_branch  # noqa: E402
 from sip.message import parse  # noqa: E402
 from sip.uri import Uri  # noqa: E402
 
-NOW = 100.0
+PAUSE = 0.2  # seconds from step to step by the core's clock, which learns no two new shapes of messages in one moment
 BATCH = 64  # datagrams in a socket's queue at a time
 STAGES = ("limit", "parse", "validate", "sign", "choose", "edit", "in flight")
 COLUMNS = ("receive", *STAGES, "the rest", "send")
@@ -84,6 +84,7 @@ class Stages:
 
     core: Core
     step: Step
+    now: float
     limit_: Limit = field(default_factory=lambda: Limit(10**9, 10**9, (), Counter()))
 
     def of(self) -> list[tuple[str, Callable[[Work], object]]]:
@@ -104,7 +105,7 @@ class Stages:
         return [*acknowledged, ("choose", self.target), ("edit", self.edit_to_phone)]
 
     def limit(self, work: Work) -> None:
-        self.limit_.admits(work.data, self.step.source[0], NOW)
+        self.limit_.admits(work.data, self.step.source[0], self.now)
 
     def parse(self, work: Work) -> None:
         work.message = parse(work.data)
@@ -140,7 +141,7 @@ class Stages:
 
     def wait(self, work: Work) -> None:
         assert work.server
-        row = Row(work.server.name, work.data, PHONES, self.step.source, NOW)
+        row = Row(work.server.name, work.data, PHONES, self.step.source, self.now)
         if work.message.method == "ACK":
             self.core.inflight.echo((work.branch, "ACK", 0, work.message.to_tag), row)
         else:
@@ -192,7 +193,7 @@ class Stages:
         if work.server:
             message = work.message
             key = (message.vias[:2][-1].branch, message.cseq.method, message.status, message.to_tag)
-            self.core.inflight.echo(key, Row(work.server.name, work.data, PHONES, self.step.source, NOW))
+            self.core.inflight.echo(key, Row(work.server.name, work.data, PHONES, self.step.source, self.now))
 
     def to_bytes(self, work: Work) -> None:
         work.out = work.message.to_bytes()
@@ -216,8 +217,8 @@ def system(data: bytes) -> tuple[float, float]:
 # -- all of it --------------------------------------------------------------------------------------------------------
 
 
-def by_parser(core: Core, step: Step, data: bytes) -> bytes:
-    outcome = core.receive(data, step.leg, step.source, NOW)
+def by_parser(core: Core, step: Step, data: bytes, now: float) -> bytes:
+    outcome = core.receive(data, step.leg, step.source, now)
     if len(outcome.sends) != 1:
         raise RuntimeError(f"{step} does not pass: {outcome}")
     return outcome.sends[0].data
@@ -228,12 +229,14 @@ class Profile:
 
     def __init__(self) -> None:
         self.core = make_core()
+        self.now = 100.0
         self.costs: Costs = {}
         self.octets: dict[str, int] = {}
         self.slow: set[str] = set()
 
     def through(self, step: Step, messages: list[bytes]) -> list[bytes]:
         """A third as a whole by the parser, a third stage by stage, a third the quick way."""
+        self.now += PAUSE
         costs = self.costs.setdefault(str(step), defaultdict(list))
         self.octets[str(step)] = len(messages[0])
         passed: list[bytes] = [b""] * len(messages)
@@ -247,28 +250,28 @@ class Profile:
 
     def _whole(self, costs: dict[str, list[float]], step: Step, messages: list[bytes]) -> list[bytes]:
         passed: list[bytes] = []
-        costs["parser"].append(timed(lambda data: passed.append(by_parser(self.core, step, data)), messages))
+        costs["parser"].append(timed(lambda data: passed.append(by_parser(self.core, step, data, self.now)), messages))
         return passed
 
     def _staged(self, costs: dict[str, list[float]], step: Step, messages: list[bytes]) -> list[bytes]:
         works = [Work(data) for data in messages]
         spent: dict[str, float] = defaultdict(float)
-        for name, stage in Stages(self.core, step).of():
+        for name, stage in Stages(self.core, step, self.now).of():
             spent[name] += timed(stage, works)
         for name in STAGES:
             costs[name].append(spent[name])
-        passed = [by_parser(self.core, step, data) for data in messages]
+        passed = [by_parser(self.core, step, data, self.now) for data in messages]
         if passed != [work.out for work in works]:
             raise RuntimeError(f"{step}: these stages are not what the core does any more")
         return passed
 
     def _quick(self, costs: dict[str, list[float]], step: Step, messages: list[bytes]) -> list[bytes]:
         sends: list[Send | None] = []
-        quick, leg, source = self.core.quick, step.leg, step.source
-        costs["quick"].append(timed(lambda data: sends.append(quick(data, leg, source, NOW)), messages))
+        quick, leg, source, now = self.core.quick, step.leg, step.source, self.now
+        costs["quick"].append(timed(lambda data: sends.append(quick(data, leg, source, now)), messages))
         if None in sends:
             self.slow.add(str(step))
-        return [send.data if send else by_parser(self.core, step, data) for send, data in zip(sends, messages, strict=True)]
+        return [send.data if send else by_parser(self.core, step, data, self.now) for send, data in zip(sends, messages, strict=True)]
 
     def medians(self) -> dict[str, dict[str, float]]:
         """The first round warmed up. "the rest" is what the stages of the core leave of it."""
