@@ -19,8 +19,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.load import Address, Load, Server, gap, lost, repeated, stale  # noqa: E402  # as a script, from anywhere
-from benchmarks.peers import ABSENT, available, free, scene  # noqa: E402
+from benchmarks.load import Address, Load, Server, gap, lost, repeated, stale  # as a script, from anywhere
+from benchmarks.peers import ABSENT, available, free, scene
 
 Figures = dict[str, float | None]
 ROWS = (
@@ -120,7 +120,7 @@ def main() -> int:
             for name in names:
                 print(f"run {run + 1} of {options.runs}: {name}", file=sys.stderr)
                 results[name].append(measure(name, options.port, options.rate))
-    except (OSError, RuntimeError, StopIteration) as error:
+    except (OSError, OverflowError, RuntimeError, StopIteration) as error:
         print(f"cannot measure: {error}", file=sys.stderr)
         return 2
     if options.json:

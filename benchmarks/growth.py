@@ -3,9 +3,9 @@
     python -m benchmarks.growth [--messages 100] [--rounds 7] [--only NAME ...] [--json]
 
 Inside one process, by an INVITE from a phone and the server's 200 to it, the quick way (and what that leaves to the
-parser's path) and by the parser's path alone. It is this thread's CPU time that counts; the least of all rounds, in which all take turns. Each row
-says what is expected and whether it holds: "flat" if the most costs less than twice the least, "linear" if what the last
-costs beyond the first is at most half as much again as what the last but one lets expect.
+parser's path) and by the parser's path alone. It is this thread's CPU time that counts; the least of all rounds, in
+which all take turns. Each row says what is expected and whether it holds: "flat" if the most costs less than twice the
+least, "linear" if what the last costs beyond the first is at most half as much again as the last but one lets expect.
 Exit status 1 if a row grows worse than expected; 2 if it could not be measured.
 """
 
@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -24,12 +23,13 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.flow import ALICE, answered, make_core, request  # noqa: E402  # as a script, from anywhere
-from failover.core import Core  # noqa: E402
-from failover.inflight import MAX_ROWS  # noqa: E402
-from failover.outcome import Send  # noqa: E402
-from failover.settings import CALL_ID, FIRST_LIVE, PHONES  # noqa: E402
-from plumbing.address import Address  # noqa: E402
+from benchmarks.columns import aligned  # as a script, from anywhere
+from benchmarks.flow import ALICE, answered, make_core, request
+from failover.core import Core
+from failover.inflight import MAX_ROWS
+from failover.outcome import Send
+from failover.settings import CALL_ID, FIRST_LIVE, PHONES
+from plumbing.address import Address
 
 PAUSE = 0.01  # seconds between the core's ten messages: it does not learn two new shapes of them in one moment
 NUMBERS = count(10_000_000, 10_000_000)  # no two cores see a line that another has had read before
@@ -205,17 +205,14 @@ def table(sweep: Sweep, lines: list[Line], cells: dict[str, list[Cell]]) -> str:
         each = next(iter(cells.values()))
         rows.append(["  held for a replay", *(f"{cell.held:,}" for cell in each), f"bound: {MAX_ROWS:,}"])
         rows.append(["  fell out, oldest first", *(f"{cell.fell:,}" for cell in each), ""])
-    widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]) - 1)]
-    return "\n".join(
-        "  ".join([row[0].ljust(widths[0]), *(t.rjust(w) for t, w in zip(row[1:-1], widths[1:], strict=True)), row[-1]]).rstrip()
-        for row in rows
-    )
+    return aligned(rows)
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     number = {"type": int, "metavar": "N"}
-    parser.add_argument("--messages", default=100, choices=range(10, 501, 10), help="in a round (default 100)", **number)
+    tens = range(10, 501, 10)
+    parser.add_argument("--messages", default=100, choices=tens, help="in a round (default 100)", **number)
     parser.add_argument("--rounds", default=7, choices=range(1, 21), help="1 to 20 (default 7)", **number)
     parser.add_argument("--only", nargs="+", choices=list(SWEEPS), metavar="NAME", help=", ".join(SWEEPS))
     parser.add_argument("--json", action="store_true", help="print everything measured as one JSON object")
@@ -227,7 +224,8 @@ def main(argv: list[str]) -> int:
     told: dict[str, object] = {}
     good = True
     if not options.json:
-        print(f"microseconds a message; {options.rounds} rounds of {options.messages}; Python {platform.python_version()}")
+        python = platform.python_version()
+        print(f"microseconds a message; {options.rounds} rounds of {options.messages}; Python {python}")
     for name in options.only or SWEEPS:
         sweep = SWEEPS[name]
         try:
@@ -237,8 +235,9 @@ def main(argv: list[str]) -> int:
             return 2
         lines = lines_of(sweep, cells)
         good = good and all(line.holds for line in lines)
-        told[name] = {"values": [point.value for point in sweep.points], "lines": [line._asdict() for line in lines],
-                      "held": [cell.held for cell in cells["quick"]], "fell": [cell.fell for cell in cells["quick"]]}  # fmt: skip
+        held, fell = zip(*((cell.held, cell.fell) for cell in cells["quick"]), strict=True)
+        told[name] = {"values": [point.value for point in sweep.points], "held": held, "fell": fell,
+                      "lines": [line._asdict() for line in lines]}  # fmt: skip
         if not options.json:
             print(f"\n{table(sweep, lines, cells)}")
     if options.json:

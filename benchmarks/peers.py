@@ -1,4 +1,4 @@
-"""Who the benchmarks measure: this forwarder, and Kamailio where it is installed (its settings: benchmarks/kamailio/)."""
+"""Who is measured: this forwarder, and Kamailio where it is installed (its settings: benchmarks/kamailio/)."""
 
 from __future__ import annotations
 

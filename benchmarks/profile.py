@@ -1,10 +1,11 @@
-"""Where the microseconds go: what each stage of one message costs, inside one process, by the messages of ordinary calls.
+"""Where the microseconds go: what each stage of one message costs, inside one process, by the messages of calls.
 
     python -m benchmarks.profile [--calls 200] [--rounds 7] [--json]
 
 Calls go through the forwarder's core, message by message: a third of them the quick way, a third by the parser, a third
-by the parser's path stage by stage, the same functions one after the other. What the stages do not add up to is "the rest". Receive and
-send are the system's, over sockets on 127.0.0.1. It is this thread's CPU time that counts; medians of the rounds.
+by the parser's path stage by stage, the same functions one after the other. What the stages do not add up to is "the
+rest". Receive and send are the system's, over sockets on 127.0.0.1. It is this thread's CPU time that counts; medians
+of the rounds.
 Exit status 1 if an ordinary message does not take the quick way.
 """
 
@@ -19,27 +20,30 @@ import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.flow import Step, make_core, play  # noqa: E402  # as a script, from anywhere
-from failover.core import MAX_FORWARDS, Core  # noqa: E402
-from failover.inflight import Row  # noqa: E402
-from failover.limit import Limit  # noqa: E402
-from failover.outcome import Send  # noqa: E402
-from failover.route import literal, way_back  # noqa: E402
-from failover.settings import PHONES  # noqa: E402
-from failover.table import Server  # noqa: E402
-from failover.validation import been_here, validate  # noqa: E402
-from sip.branch import verify_branch  # noqa: E402
-from sip.message import parse  # noqa: E402
-from sip.uri import Uri  # noqa: E402
+from benchmarks.columns import aligned  # as a script, from anywhere
+from benchmarks.flow import Step, make_core, play
+from failover.core import MAX_FORWARDS, Core
+from failover.inflight import Row
+from failover.limit import Limit
+from failover.networks import Networks
+from failover.outcome import Send
+from failover.route import literal, way_back
+from failover.settings import PHONES
+from failover.table import Server
+from failover.validation import been_here, validate
+from plumbing.batch import LARGEST, SLOTS, best
+from sip.branch import verify_branch
+from sip.message import parse
+from sip.uri import Uri
 
 PAUSE = 0.2  # seconds from step to step by the core's clock, which learns no two new shapes of messages in one moment
-BATCH = 64  # datagrams in a socket's queue at a time
 STAGES = ("limit", "parse", "validate", "sign", "choose", "edit", "in flight")
 COLUMNS = ("receive", *STAGES, "the rest", "send")
 LEGEND = """\
@@ -85,17 +89,18 @@ class Stages:
     core: Core
     step: Step
     now: float
-    limit_: Limit = field(default_factory=lambda: Limit(10**9, 10**9, (), Counter()))
+    limit_: Limit = field(default_factory=lambda: Limit(10**9, 10**9, Networks(()), Counter()))
 
     def of(self) -> list[tuple[str, Callable[[Work], object]]]:
         """In the order of core.py; a column may have several."""
         around = [("limit", self.limit)] if self.step.leg == PHONES else []
         if self.step.kind[0].isdigit():
             return [*around, ("parse", self.parse), ("sign", self.verify), ("in flight", self.settle),
-                    ("edit", self.pop_via), ("choose", self.way_back), ("in flight", self.echo), ("edit", self.to_bytes)]  # fmt: skip
+                    ("edit", self.pop_via), ("choose", self.way_back), ("in flight", self.echo),
+                    ("edit", self.to_bytes)]  # fmt: skip
         side = self.to_server if self.step.leg == PHONES else self.from_server
-        return [*around, ("parse", self.parse), ("validate", self.validate), ("sign", self.sign), ("choose", self.routes),
-                ("validate", self.been_here), *side()]  # fmt: skip
+        return [*around, ("parse", self.parse), ("validate", self.validate), ("sign", self.sign),
+                ("choose", self.routes), ("validate", self.been_here), *side()]  # fmt: skip
 
     def to_server(self) -> list[tuple[str, Callable[[Work], object]]]:
         return [("choose", self.choose), ("edit", self.edit_to_server), ("in flight", self.wait)]
@@ -202,16 +207,23 @@ class Stages:
 # -- the system's share -----------------------------------------------------------------------------------------------
 
 
-def system(data: bytes) -> tuple[float, float]:
-    """(microseconds to receive, to send) one datagram."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as there, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as here:
-        there.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+def system(data: bytes) -> dict[str, float]:
+    """Microseconds to receive and to send one datagram, and one of many in a single call of the system."""
+    many = best()
+    with ExitStack() as ending:
+        there, here = (ending.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) for _ in range(2))
         for sock in (there, here):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
             sock.bind(("127.0.0.1", 0))
             sock.setblocking(False)
         target = there.getsockname()
-        sending = timed(lambda _: here.sendto(data, target), range(BATCH))
-        return timed(lambda _: there.recvfrom(65_535), range(BATCH)), sending
+        batch = [(data, target)] * SLOTS
+        return {
+            "send": timed(lambda _: here.sendto(data, target), batch),
+            "receive": timed(lambda _: there.recvfrom(LARGEST), batch),
+            "send many": timed(lambda _: many.send(here, batch, False), range(1)) / SLOTS,
+            "receive many": timed(lambda _: many.receive(there, None), range(1)) / SLOTS,
+        }
 
 
 # -- all of it --------------------------------------------------------------------------------------------------------
@@ -243,9 +255,8 @@ class Profile:
         passed[0::3] = self._whole(costs, step, messages[0::3])
         passed[1::3] = self._staged(costs, step, messages[1::3])
         passed[2::3] = self._quick(costs, step, messages[2::3])
-        receive, send = system(messages[0])
-        costs["receive"].append(receive)
-        costs["send"].append(send)
+        for name, cost in system(messages[0]).items():
+            costs[name].append(cost)
         return passed
 
     def _whole(self, costs: dict[str, list[float]], step: Step, messages: list[bytes]) -> list[bytes]:
@@ -271,13 +282,15 @@ class Profile:
         costs["quick"].append(timed(lambda data: sends.append(quick(data, leg, source, now)), messages))
         if None in sends:
             self.slow.add(str(step))
-        return [send.data if send else by_parser(self.core, step, data, self.now) for send, data in zip(sends, messages, strict=True)]
+        pairs = zip(sends, messages, strict=True)
+        return [send.data if send else by_parser(self.core, step, data, now) for send, data in pairs]
 
     def medians(self) -> dict[str, dict[str, float]]:
         """The first round warmed up. "the rest" is what the stages of the core leave of it."""
-        told = {step: {name: statistics.median(each[1:]) for name, each in costs.items()} for step, costs in self.costs.items()}
-        for costs in told.values():
-            costs["the rest"] = costs["parser"] - sum(costs[name] for name in STAGES if name != "limit")
+        told: dict[str, dict[str, float]] = {}
+        for step, costs in self.costs.items():
+            medians = told[step] = {name: statistics.median(each[1:]) for name, each in costs.items()}
+            medians["the rest"] = medians["parser"] - sum(medians[name] for name in STAGES if name != "limit")
         return told
 
 
@@ -288,11 +301,7 @@ def table(profile: Profile) -> str:
         if step in profile.slow:
             figures[-1] = "not taken"
         rows.append([step, f"{profile.octets[step]:,}", *figures])
-    widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join([row[0].ljust(widths[0]), *(text.rjust(width) for text, width in zip(row[1:], widths[1:], strict=True))])
-        for row in rows
-    )
+    return aligned(rows)
 
 
 def parse_options(argv: list[str]) -> argparse.Namespace:
@@ -318,7 +327,8 @@ def main(argv: list[str]) -> int:
         print(json.dumps({**vars(options), "python": platform.python_version(), "slow": sorted(profile.slow),
                           "octets": profile.octets, "microseconds": profile.medians()}))  # fmt: skip
     else:
-        print(f"microseconds a message; {options.rounds} rounds of {options.calls} calls; Python {platform.python_version()}\n")
+        python = platform.python_version()
+        print(f"microseconds a message; {options.rounds} rounds of {options.calls} calls; Python {python}\n")
         print(f"{table(profile)}\n\n{LEGEND}")
     return int(bool(profile.slow))
 

@@ -31,8 +31,9 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.load import METHODS, Address, Load, lost, open_socket  # noqa: E402  # as a script, from anywhere
-from benchmarks.peers import ABSENT, Peer, available, free, scene  # noqa: E402
+from benchmarks.columns import aligned  # as a script, from anywhere
+from benchmarks.load import METHODS, Address, Load, lost, open_socket
+from benchmarks.peers import ABSENT, Peer, available, free, scene
 
 FORWARDERS = ("forwarder", "kamailio stateless")
 WINDOW = 64  # requests that wait for their answers; more would wait in line, not go through
@@ -173,11 +174,7 @@ def table(results: dict[str, list[Figures]]) -> str:
     for key, text, digits in ROWS:
         medians = [f"{statistics.median(run[key] for run in runs):,.{digits}f}" for runs in results.values()]
         rows.append([text, *medians, *(ratio(results[ours], results[other], key) for other in others)])
-    widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join([row[0].ljust(widths[0]), *(text.rjust(width) for text, width in zip(row[1:], widths[1:], strict=True))])
-        for row in rows
-    )
+    return aligned(rows)
 
 
 def limited(results: dict[str, list[Figures]]) -> list[str]:
@@ -186,8 +183,8 @@ def limited(results: dict[str, list[Figures]]) -> list[str]:
     for name, runs in results.items():
         busy, cpu = (statistics.median(run[key] for run in runs) for key in ("busy", "cpu"))
         if busy < 100 * BUSY:
-            told.append(f"{name}: the load was the limit, its core was busy for {busy:.0f} % of the time. By its CPU a "
-                        f"request it could do {1e6 / cpu:,.0f} requests/s, if more would cost it what these did.")  # fmt: skip
+            told.append(f"{name}: the load was the limit, its core was busy for {busy:.0f} % of the time. "
+                        f"By its CPU a request it could do {1e6 / cpu:,.0f} requests/s.")  # fmt: skip
     return told
 
 
@@ -226,7 +223,7 @@ def main(argv: list[str]) -> int:
     try:
         free(options.port, 3 * len(names))
         results = measure(names, options)
-    except (OSError, RuntimeError, StopIteration) as error:
+    except (OSError, OverflowError, RuntimeError, StopIteration) as error:
         print(f"cannot measure: {error}", file=sys.stderr)
         return 2
     if options.json:
