@@ -34,6 +34,10 @@ class Step(NamedTuple):
     leg: str
     source: Address
 
+    @property
+    def is_answer(self) -> bool:
+        return self.kind[0].isdigit()
+
     def __str__(self) -> str:
         return f"{self.kind}, from a {'phone' if self.leg == PHONES else 'server'}"
 
@@ -88,10 +92,11 @@ def answered(asked: bytes, status: str, body: str = "") -> bytes:
 def asked_on(data: bytes) -> bytes:
     """Passes a request on to Bob, its own Via on top."""
     start, _, rest = data.partition(b"\r\n")
-    method = start.partition(b" ")[0]
-    branch = rest.partition(b";branch=")[2].partition(b";")[0]
-    via = b"Via: SIP/2.0/UDP 192.0.2.11:5070;branch=" + branch + b"s"
-    return b"\r\n".join([b"%s sip:bob@%s SIP/2.0" % (method, format_address(BOB).encode()), via, rest])
+    above, via, beneath = rest.partition(b"Via: ")
+    branch = beneath.partition(b";branch=")[2].partition(b";")[0]
+    uri = f"sip:bob@{format_address(BOB)}".encode()
+    own = b"Via: SIP/2.0/UDP 192.0.2.11:5070;branch=" + branch + b"s\r\n"
+    return b"".join([start.partition(b" ")[0], b" ", uri, b" SIP/2.0\r\n", above, own, via, beneath])
 
 
 def handed_back(data: bytes) -> bytes:

@@ -108,6 +108,7 @@ class ServerTable:
         self.by_name = {server.name: server for server in self.servers}
         self.by_address: dict[Address, Server] = {server.address: server for server in self.servers}
         self.by_hint = {server.hint: server for server in self.servers}
+        self._seeds = [(server, blake2b(_octets(f"{server.name}\0"), digest_size=8)) for server in self.servers]
 
     @property
     def hot(self) -> Server | None:
@@ -142,17 +143,24 @@ class ServerTable:
         if self.policy != CALL_ID:
             chosen = self.hot
         else:
-            chosen = self._highest([server for server in self.servers if server.open], session)
+            chosen = self._highest(session)
         if chosen or new:
             return chosen
         return next((server for server in self.servers if server.usable), None)
 
-    @staticmethod
-    def _highest(servers: list[Server], session: str) -> Server | None:
-        """Rendezvous hashing: every server draws a number for the session and the highest has it, so that when one dies
-        only its own calls move."""
-        return max(servers, key=lambda server: _draw(server.name, session), default=None)
+    def _highest(self, session: str) -> Server | None:
+        """Rendezvous hashing: every server draws a number for the session and the highest of those that take new calls
+        has it, so that when one dies only its own calls move."""
+        highest, best = b"", None
+        octets = _octets(session)
+        for server, seed in self._seeds:
+            draw = seed.copy()
+            draw.update(octets)
+            number = draw.digest()
+            if number > highest and server.open:
+                highest, best = number, server
+        return best
 
 
-def _draw(name: str, session: str) -> bytes:
-    return blake2b(f"{name}\0{session}".encode("utf-8", "surrogateescape"), digest_size=8).digest()
+def _octets(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
