@@ -3,9 +3,9 @@
     python -m benchmarks.profile [--calls 200] [--rounds 7] [--json]
 
 Calls go through the forwarder's core, message by message: half of them the quick way, half by the parser. Of each half
-one half is timed as a whole ("core"), the other stage by stage, by the same functions one after the other. "The rest"
-is what the stages do not add up to; below zero: what they take to leave each other notes. Receive and send are the
-system's, over sockets on 127.0.0.1. It is this thread's CPU time that counts; medians of the rounds.
+one half is timed as a whole ("core"). Of the other half the stages are timed: those of the parser's path one after the
+other, those of the quick way in place. "The rest" is what they do not add up to. Receive and send are the system's,
+over sockets on 127.0.0.1. Medians of the rounds.
 Exit status 1 if an ordinary message does not take the quick way; 2 if it could not be measured.
 """
 
@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.columns import aligned  # as a script, from anywhere
 from benchmarks.flow import Step, make_core, play
-from benchmarks.stages import ByParser, Quickly, Stage, Stages, Work
+from benchmarks.stages import ByParser, Meter, Work, sign, unlimited
 from failover.settings import PHONES
 from plumbing.batch import LARGEST, SLOTS, Manner, best
 
@@ -37,17 +37,18 @@ PAUSE = 0.2  # seconds from step to step by the core's clock, which learns no tw
 STAGES = ("parse", "validate", "sign", "choose", "edit", "in flight")
 SYSTEM = ("receive", "send", "receive many", "send many")
 COLUMNS = ("receive", "limit", *STAGES, "the rest", "core", "send", "in all")
-WAYS: dict[str, type[Stages]] = {"quick": Quickly, "parser": ByParser}
+WAYS = ("quick", "parser")
 TITLES = {"quick": "The quick way, for ordinary messages", "parser": "The parser's path, for all others"}
 LEGEND = f"""\
 receive, send    the system: recvfrom() of one datagram, sendto() of one
 limit            may its source send so many (phones only)
 parse            bytes to a message; the quick way: the pattern of its shape finds the fields
 validate         RFC 3261 16.3, the sender's Via completed, has it been here before
-sign             our branch made, or an answer's verified
+sign             our branch made, or an answer's verified; the quick way: and its way back noted, or looked up
 choose           which server, or which phone: Route, hint, policy, Via
 edit             Max-Forwards, Via, Record-Route; back to bytes
 in flight        what the server owes now, or has just settled
+the rest         counters and what is told; the quick way: all that stands in one function, such as validate
 Where there is a backlog, {SLOTS} datagrams are moved by one call"""
 TWICE = (1, 2)
 FEW = 10  # messages in a stage at a time: more would crowd the memory as in the core they never do
@@ -87,6 +88,7 @@ class Profile:
     def __init__(self) -> None:
         self.core = make_core()
         self.many = best()
+        self.meter = Meter()
         self.now = 100.0
         self.costs: dict[str, dict[str, dict[str, list[float]]]] = {way: {} for way in WAYS}
         self.octets: dict[str, int] = {}
@@ -121,24 +123,35 @@ class Profile:
         return [s.data if s else self._by_parser(step, data) for s, data in zip(sends, messages, strict=True)]
 
     def _staged(self, costs: dict[str, list[float]], way: str, step: Step, messages: list[bytes]) -> list[bytes]:
-        stages = WAYS[way](self.core, step, self.now)
-        columns: list[tuple[str, Stage]] = [("limit", stages.limit)] if step.leg == PHONES else []
-        if way == "parser" or str(step) not in self.slow:
-            columns += stages.of()
-        spent = dict.fromkeys(("limit", *STAGES), 0.0)
-        made: list[bytes] = []
-        for first in range(0, len(messages), FEW):
-            works = [Work(data) for data in messages[first : first + FEW]]
-            nothing = timed(lambda work: None, works)
-            for name, stage in columns:
-                spent[name] += (timed(stage, works) - nothing) * len(works) / len(messages)
-            made += [work.out for work in works if len(columns) > 1]
-        for name, cost in spent.items():
-            costs[name].append(cost)
-        passed = self._whole(defaultdict(list), way, step, messages)
-        if made and passed != made:
-            raise RuntimeError(f"{step}, {way}: these stages are not what the core does any more")
+        works = [Work(data) for data in messages]
+        nothing = timed(lambda work: None, works)
+        limit, host = unlimited(), step.source[0]
+        cost = timed(lambda work: limit.admits(work.data, host, self.now), works) - nothing
+        costs["limit"].append(cost if step.leg == PHONES else 0.0)
+        if way == "parser":
+            spent = self._stages(step, works)
+            passed = self._whole(defaultdict(list), way, step, messages)
+            if passed != [work.out for work in works]:
+                raise RuntimeError(f"{step}: these stages are not what the core does any more")
+        else:
+            with self.meter.attached():
+                passed = self._whole(defaultdict(list), way, step, messages)
+            spent = {name: cost / len(messages) for name, cost in self.meter.spent.items()}
+            if not step.is_answer:
+                spent["sign"] = spent.get("sign", 0.0) + timed(sign, works) - nothing
+        for name in STAGES:
+            costs[name].append(spent.get(name, 0.0))
         return passed
+
+    def _stages(self, step: Step, works: list[Work]) -> dict[str, float]:
+        stages = ByParser(self.core, step, self.now).of()
+        spent = dict.fromkeys(STAGES, 0.0)
+        for first in range(0, len(works), FEW):
+            few = works[first : first + FEW]
+            nothing = timed(lambda work: None, few)
+            for name, stage in stages:
+                spent[name] += (timed(stage, few) - nothing) * len(few) / len(works)
+        return spent
 
     def _by_parser(self, step: Step, data: bytes) -> bytes:
         outcome = self.core.receive(data, step.leg, step.source, self.now)
@@ -157,11 +170,13 @@ class Profile:
 
 
 def table(profile: Profile, way: str) -> str:
-    rows = [["", "octets", *COLUMNS]]
-    for step, costs in profile.medians(way).items():
-        figures = [f"{costs[name]:.1f}" if costs[name] else "" for name in COLUMNS]
+    told = profile.medians(way)
+    columns = [name for name in COLUMNS if any(costs[name] for costs in told.values())]
+    rows = [["", "octets", *columns]]
+    for step, costs in told.items():
+        figures = [f"{costs[name]:.1f}" if costs[name] else "" for name in columns]
         if way == "quick" and step in profile.slow:
-            figures = ["not taken", *[""] * (len(COLUMNS) - 1)]
+            figures = ["not taken", *[""] * (len(columns) - 1)]
         rows.append([step, f"{profile.octets[step]:,}", *figures])
     return f"{TITLES[way]}\n\n{aligned(rows)}"
 
