@@ -21,18 +21,19 @@ MOST_REASONS = 1_000  # servers that register themselves bring names of their ow
 class Chronicle:
     def __init__(self) -> None:
         self.readers: list[Reader] = []
+        self._verbose = log.isEnabledFor(logging.DEBUG)
         self._next_line: dict[str, float] = {}  # by reason, of which there are a dozen and four a server
         self._untold: dict[str, int] = {}
 
     @property
     def listened_to(self) -> bool:
         """Does anybody want to hear of messages that pass?"""
-        return bool(self.readers) or log.isEnabledFor(logging.DEBUG)
+        return bool(self.readers) or self._verbose
 
     def tell(self, core: Core, event: Event) -> None:
         """Logs an event and passes it to the readers."""
         if isinstance(event, Passed):
-            if log.isEnabledFor(logging.DEBUG):
+            if self._verbose:
                 log.debug("%s", _decision(event))
         elif isinstance(event, Dropped):
             self.rarely(event.at, event.reason, _drop(event))

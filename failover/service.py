@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 from failover import status
 from failover.chronicle import Chronicle, Reader, plain
@@ -59,7 +60,7 @@ class Forwarder:
         except OSError:
             self._close()
             raise
-        self._loop.watch(phones.sock, lambda: self._traffic.receive(phones, PHONES))
+        self._loop.watch(phones.sock, partial(self._traffic.receive, phones, PHONES))
         for link in self._traffic.links.values():
             self._watch(link)
         self._traffic.vigil.watch(self._traffic.links, self.settings.interval, self.settings.fall)
@@ -188,7 +189,7 @@ class Forwarder:
         return Link(server, self.settings.listen, self._manner)
 
     def _watch(self, link: Link) -> None:
-        self._loop.watch(link.leg, lambda: self._traffic.receive(link.channel, link.server.name))
+        self._loop.watch(link.leg, partial(self._traffic.receive, link.channel, link.server.name))
         self._loop.watch(link.heartbeat.sock, lambda: self._traffic.vigil.hear(link))
         self._loop.post(lambda: self._traffic.take_landed(link))
 

@@ -17,7 +17,7 @@ from failover.outcome import Outcome
 from failover.settings import PHONES
 from failover.vigil import Link, Vigil
 from plumbing.address import Address, format_address
-from plumbing.batch import Channel, Datagram, Outgoing
+from plumbing.batch import Channel, Datagram, Failure, Outgoing
 from plumbing.loop import Loop
 
 BACKLOG = 20_000  # datagrams, more than a receive buffer holds
@@ -63,14 +63,18 @@ class Traffic:
     def _take(self, datagrams: Sequence[Datagram], error: OSError | None, leg: str) -> None:
         """What came in on a leg, and the error that was met after it."""
         now = time.monotonic()
-        link = self.links.get(leg)
+        link, leaving = self.links.get(leg), self._leaving
         quick = None if self._chronicle.listened_to else self._core.quick
         for data, source in datagrams:
             if leg == PHONES and not self._is_phones(data, source, now):
                 continue
             send = quick(data, leg, source, now) if quick else None
             if send:
-                self._leaving.setdefault(send.to, []).append((send.data, send.target))
+                to, onward, target = send
+                if to in leaving:
+                    leaving[to].append((onward, target))
+                else:
+                    leaving[to] = [(onward, target)]
             else:
                 self._note(self._core.receive(data, leg, source, now))
         if link and datagrams:
@@ -125,26 +129,25 @@ class Traffic:
         while self._leaving:
             leg, datagrams = self._leaving.popitem()
             link = self.links.get(leg)
-            if link:
-                if self._send(link.channel, datagrams, leg):
-                    self.vigil.sent(link)
-                else:
-                    self._gone(leg, "its port refused a message")
-            elif self.phones and leg == PHONES:
-                self._send(self.phones, datagrams, leg)
+            channel = link.channel if link else self.phones if leg == PHONES else None
+            if not channel:  # a server that was in the list a moment ago
+                continue
+            failures = channel.send(datagrams)
+            if link and not failures:
+                self.vigil.sent(link)
+            elif failures:
+                self._failed(leg, datagrams, failures)
         if self._core.inflight.moving and not self._replaying:
             self._replaying = True
             self._loop.post(self._replay)
 
-    def _send(self, channel: Channel, datagrams: list[Outgoing], leg: str) -> bool:
-        """False if the peer's computer refused. Whatever else fails is counted: UDP promises nothing."""
-        refused = False
-        for index, error in channel.send(datagrams):
-            if isinstance(error, ConnectionError):
-                refused = True
-            else:
+    def _failed(self, leg: str, datagrams: list[Outgoing], failures: list[Failure]) -> None:
+        """The peer's computer refused, or else what failed is counted: UDP promises nothing."""
+        for index, error in failures:
+            if not isinstance(error, ConnectionError):
                 self._chronicle.trouble(self._core, "send", f"to {leg} {datagrams[index][1] or ''}: {error}")
-        return not refused
+        if any(isinstance(error, ConnectionError) for _, error in failures):
+            self._gone(leg, "its port refused a message")
 
     def _replay(self) -> None:
         self._replaying = False

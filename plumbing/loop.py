@@ -19,6 +19,7 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from typing import TypeVar
 
+MOST_READY = 64  # sockets in a turn; the others are the first of the next
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
@@ -57,8 +58,10 @@ class Epoll:
 
     def wait(self, seconds: float | None) -> list[Callable[[], object]]:
         """Of the sockets that can be read or have an error to tell; None: for as long as it takes."""
-        callbacks = self._callbacks
-        return [callbacks[number] for number, _ in self._epoll.poll(seconds)]
+        ready = self._epoll.poll(seconds, MOST_READY)
+        if len(ready) == 1:
+            return [self._callbacks[ready[0][0]]]
+        return [self._callbacks[number] for number, _ in ready]
 
     def close(self) -> None:
         self._epoll.close()
@@ -196,7 +199,10 @@ class Loop:
         try:
             while not (self._stopping and not self._posted):
                 for ready in self._ready.wait(patience):
-                    self._call(ready)
+                    try:
+                        ready()
+                    except Exception as error:
+                        self._on_error(error)
                 if self._posted:
                     self._run_posted()
                 patience = self._run_timers()

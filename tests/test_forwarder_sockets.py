@@ -9,11 +9,12 @@ from contextlib import contextmanager
 import pytest
 from forwarder_kit import ask, fake_servers, field, head, plain_phone, request
 
-from failover import legs
+from failover import legs, service
 from failover.legs import OwnAddress, open_leg, open_phones
 from failover.service import Forwarder
 from failover.settings import read
 from plumbing.address import format_address
+from plumbing.batch import Singly
 
 
 def config(port, servers, *more, host="127.0.0.1"):
@@ -29,6 +30,12 @@ def running(settings):
         yield forwarder
     finally:
         forwarder.stop()
+
+
+@pytest.fixture
+def one_by_one(monkeypatch):
+    """As on a system that cannot move many datagrams in one call."""
+    monkeypatch.setattr(service, "best", Singly)
 
 
 @pytest.fixture
@@ -67,6 +74,35 @@ def test_a_killed_server_s_refusal_moves_its_request_to_the_next_one_at_once(sce
     failover = forwarder.status()["failovers"][-1]
     assert (failover["from"], failover["to"]) == ("server1", "server2")
     assert failover["noticed"] in ("its port refused a message", "its port refused a heartbeat")
+
+
+def answered_by(phone, address, count):
+    """Which server answered each of so many requests that were sent at once."""
+    for n in range(count):
+        phone.sendto(request("OPTIONS", source=phone.getsockname(), branch=f"z9hG4bKmany{n}"), address)
+    return [field(phone.recv(65_535), "X-Server") for _ in range(count)]
+
+
+def test_a_hundred_requests_at_once_are_all_answered_and_those_of_a_killed_server_by_the_next(scene, eventually):
+    forwarder, address, servers, phone = scene
+    eventually(is_state(forwarder, "server2", "UP"))
+    assert answered_by(phone, address, 100) == ["server1"] * 100
+    servers[0].freeze()
+    for n in range(100):
+        phone.sendto(request("OPTIONS", source=phone.getsockname(), branch=f"z9hG4bKlost{n}"), address)
+    eventually(lambda: forwarder.status()["counters"]["passed.requests"] >= 200)
+    servers[0].kill()
+    assert {field(phone.recv(65_535), "X-Server") for _ in range(100)} == {"server2"}
+    assert answered_by(phone, address, 100) == ["server2"] * 100
+
+
+def test_the_same_where_datagrams_go_one_by_one(one_by_one, free_port, eventually):
+    with fake_servers(free_port) as servers, plain_phone() as phone:
+        address = ("127.0.0.1", free_port())
+        with running(config(address[1], servers)) as forwarder:
+            test_a_hundred_requests_at_once_are_all_answered_and_those_of_a_killed_server_by_the_next(
+                (forwarder, address, servers, phone), eventually
+            )
 
 
 def test_a_hung_server_is_left_within_the_promised_time_and_fenced_when_it_thaws(scene, eventually):
