@@ -12,7 +12,6 @@ from collections.abc import Callable
 
 from failover.inflight import Row, echo_key, key_of
 from failover.lines import Lines
-from failover.members import Members
 from failover.outcome import NOTHING, Dropped, Event, Outcome, Passed, Send
 from failover.quick import Quick
 from failover.route import literal, way_back
@@ -30,25 +29,19 @@ RETRY_AFTER = "2"  # seconds: a phone that heard 503 finds the forwarder recover
 KEEP_ALIVE = b"\r\n\0 "  # what phones send to keep a hole in their firewall open is made of these
 
 
-class Core(Members):
+class Core(Quick):
     """Owned by one thread. `advertised(host)` is the forwarder's own address as a peer at that IP address knows it."""
 
     def __init__(
         self, table: ServerTable, key: bytes, advertised: Callable[[str], Address], fall: int = 3, rise: int = 2
     ) -> None:
-        super().__init__(table, fall, rise)
-        self.lines = Lines(table, key, advertised)
-        self._quick = Quick(self, self.lines)
+        super().__init__(table, Lines(table, key, advertised), fall, rise)
 
     # -- messages ---------------------------------------------------------------------------------------------------
 
-    def quick(self, data: bytes, leg: str, source: Address, now: float) -> Send | None:
-        """What is to be sent for an ordinary message, where nobody listens to events; None: nothing was touched,
-        `receive` is to have it."""
-        return self._quick.take(data, leg, source, now)
-
     def receive(self, data: bytes, leg: str, source: Address, now: float) -> Outcome:
-        """One datagram that came in on a leg (PHONES or a server's name)."""
+        """One datagram that came in on a leg (PHONES or a server's name). For an ordinary one `quick` does the same
+        where nobody wants to hear of it (quick.py)."""
         return self._handle(Row("", data, leg, source, now), now)
 
     def _handle(self, row: Row, now: float) -> Outcome:
@@ -233,6 +226,7 @@ class Core(Members):
 
     def adopt(self, table: ServerTable, fall: int, rise: int, now: float) -> Outcome:
         self.lines.table = table
+        self.lines.changed()
         return super().adopt(table, fall, rise, now)
 
     # -- accounts ---------------------------------------------------------------------------------------------------

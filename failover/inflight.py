@@ -83,13 +83,17 @@ class InFlight:
             self._octets -= len(earlier[1])
             row = (row[0], row[1], row[2], row[3], earlier[4], max(earlier[5], row[5]))
         self._waiting[key] = row
-        self._added(row)
+        self._octets += len(row[1])
+        if row[4] > self._due or self._octets > MAX_OCTETS or len(self._waiting) + len(self._passed) > MAX_ROWS:
+            self._bound(row[4])
 
     def echo(self, key: EchoKey, row: Kept) -> None:
         """Something was sent that gets no answer."""
         self.came_through(key)
         self._passed[key] = row
-        self._added(row)
+        self._octets += len(row[1])
+        if row[4] > self._due or self._octets > MAX_OCTETS or len(self._waiting) + len(self._passed) > MAX_ROWS:
+            self._bound(row[4])
 
     def came_through(self, key: EchoKey) -> Kept | None:
         """The server has passed it on, so nobody needs to do it again. A phone that is told twice that another one
@@ -101,7 +105,10 @@ class InFlight:
 
     def server_of(self, branch: bytes, method: bytes) -> str | None:
         """Who has this request, or the INVITE that it belongs to."""
-        row = self._waiting.get(branch + method) or self._waiting.get(branch + b"INVITE")
+        waiting = self._waiting
+        row = waiting.get(branch + method)
+        if not row and method != b"INVITE":
+            row = waiting.get(branch + b"INVITE")
         return row[0] if row else self._refused.get(branch)
 
     def refused(self, branch: bytes, server: str) -> None:
@@ -139,11 +146,6 @@ class InFlight:
         rows = [self.moving.popleft() for _ in range(min(most, len(self.moving)))]
         self._octets -= sum(len(row.data) for row in rows)
         return rows
-
-    def _added(self, row: Kept) -> None:
-        self._octets += len(row[1])
-        if row[4] > self._due or self._octets > MAX_OCTETS or len(self._waiting) + len(self._passed) > MAX_ROWS:
-            self._bound(row[4])
 
     def _bound(self, now: float) -> None:
         """Looking for the oldest takes long in a dict from whose front many are gone, so it is not done each time."""

@@ -29,11 +29,14 @@ class Lines:
     def __init__(self, table: ServerTable, key: bytes, advertised: Callable[[str], Address]) -> None:
         self.table, self.key, self._advertised = table, key, advertised
         self.own: set[Address] = set()  # as many as this computer has addresses
+        self.changed: Callable[[], None] = lambda: None  # called when there is one more
 
     def towards(self, host: str) -> Address:
         """The own address to write for that peer, known as own from now on."""
         own = self._advertised(host)
-        self.own.add(own)
+        if own not in self.own:
+            self.own.add(own)
+            self.changed()
         return own
 
     # -- Via --------------------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """The short way through the core, for ordinary messages: what core.py does with a message, done to its octets.
 
-`take` gives the one datagram to send, and has kept all accounts, or None: the message is nothing ordinary, nothing was
+`quick` gives the one datagram to send, and has kept all accounts, or None: the message is nothing ordinary, nothing was
 touched, core.py is to read it. Ordinary is what a pattern of shapes.py takes in whole, whose Vias, Routes and target
 ways.py can read, and which is neither refused nor dropped nor sent to a server that stands in for one that is down.
 The order is that of core.py, and tests/test_quick.py holds the two equal.
@@ -8,22 +8,20 @@ The order is that of core.py, and tests/test_quick.py holds the two equal.
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from re import Match
 from zlib import crc32
 
-from failover.convergence import CALL_ID as SESSION
+from failover.convergence import CALL_ID as BY_CALL_ID
 from failover.inflight import NO_STATUS, Kept
 from failover.lines import Lines
 from failover.members import Members
 from failover.outcome import Send
-from failover.route import literal
 from failover.settings import CALL_ID, PHONES
-from failover.shapes import URI, Shape, Shapes, branch_of
-from failover.table import Server
-from failover.ways import NO_ROUTES, Memory, Odd, Routes
+from failover.shapes import URI, Odd, Shape, Shapes, branch_of
+from failover.table import Server, ServerTable
+from failover.ways import NO_ROUTES, Memory, Routes, Sender
 from plumbing.address import Address
-from sip.message import DIALOG_CREATING, MAX_HEAD, MAX_SIZE
+from sip.message import DIALOG_CREATING
 from sip.via import MAGIC_COOKIE
 
 FEWER = {str(hops).encode(): str(hops - 1).encode() for hops in range(1, 256)}  # Max-Forwards -> the next one's
@@ -32,198 +30,192 @@ OF_BRANCH = len(b";branch=")
 BRANCH_SIZE = len(COOKIE) + 32  # octets of ours
 FROM_PHONES, FROM_SERVERS = crc32(b"phones\0"), crc32(b"servers\0")  # how the loop word begins
 CREATING = frozenset(method.encode() for method in DIALOG_CREATING)
-END_OF_LINE = len(b" SIP/2.0\r\n")
+OF_VIA, END_OF_LINE = len(b"Via: "), len(b"\r\n")
+END_OF_START = len(b" SIP/2.0\r\n")  # beyond the Request-URI
+new = tuple.__new__  # of a NamedTuple, in half the time
 
 
-class Quick:
-    def __init__(self, core: Members, lines: Lines) -> None:
-        self._core, self._lines = core, lines
+class Quick(Members):
+    """The part of the core that has to do with ordinary messages."""
+
+    def __init__(self, table: ServerTable, lines: Lines, fall: int, rise: int) -> None:
+        super().__init__(table, fall, rise)
+        self.lines = lines
         self._shapes, self._memory = Shapes(), Memory(lines)
 
-    def take(self, data: bytes, leg: str, source: Address, now: float) -> Send | None:
-        if self._memory.table is not self._core.table:
-            self._memory.forget()
+    def quick(self, data: bytes, leg: str, source: Address, now: float) -> Send | None:
+        """What is to be sent for an ordinary message; None: nothing was touched, `receive` is to have it. It tells of
+        nothing, so it is for when nobody listens."""
         sender = None
         if leg != PHONES:
-            sender = self._core.table.by_name.get(leg)
+            sender = self.table.by_name.get(leg)
             if not sender or not sender.health.alive:
                 return None
+        if now > self._memory.until:
+            self._memory.freshen(now)
         try:
             if data.startswith(b"SIP/"):
-                return self._answer(data, leg, source, now, sender)
-            return self._request(data, leg, source, now, sender)
+                return self._quick_answer(data, leg, source, now, sender)
+            return self._quick_request(data, leg, source, now, sender)
         except Odd:
             return None
 
-    def _matched(self, data: bytes, key: Hashable, now: float) -> tuple[Shape, Match[bytes]]:
-        """The message's shape, and where in the message everything stands."""
-        shape = self._shapes.usual.get(key)
-        match = shape.match(data) if shape else None
-        if not shape or not match:
-            shape = self._shapes.find(data, key, now)
-            match = shape.match(data) if shape else None
-            if not shape or not match:
-                raise Odd
-        end = match.end()
-        if end > MAX_HEAD or len(data) > MAX_SIZE or data.count(b"\n", 0, end) != shape.lines:
-            raise Odd
-        return shape, match
-
     # -- requests ---------------------------------------------------------------------------------------------------
 
-    def _request(self, data: bytes, leg: str, source: Address, now: float, asker: Server | None) -> Send:
-        shape, match = self._matched(data, (source, data[:4]), now)
-        method, uri, host, left, branch, right, others, hops, tag, length, routes, records = match.group(*shape.wanted)
-        if hops not in FEWER or (length and int(length) != len(data) - match.end()) or b";lr" in uri:
-            raise Odd
+    def _quick_request(self, data: bytes, leg: str, source: Address, now: float, asker: Server | None) -> Send:
         memory = self._memory
-        own = memory.own(source[0], now)
+        shape, match, size = self._shapes.read(data, (source, data[:4]), now)
+        method, uri, host, left, branch, right, others, hops, tag, call_id, length, routes, records = shape.read(match)
+        if (length and int(length) != size) or hops not in FEWER or b";lr" in uri:
+            raise Odd
         sender = memory.senders.get((left, right, source)) or memory.sender(left, right, source)
         signing = sender.signing.copy()
-        signing.update(branch[len(COOKIE) :] + sender.ending)
-        signed = COOKIE + signing.hexdigest().encode()
+        signing.update(branch + sender.ending)
+        signature = signing.hexdigest()
+        signed = COOKIE + signature.encode()
         target = memory.targets.get(host) or memory.target(host)
-        route = (memory.routes.get(routes) or memory.route(routes)) if routes else NO_ROUTES
-        word = b"%08x" % crc32(route.asked, crc32(uri, FROM_SERVERS if asker else FROM_PHONES))
-        if (others and word in others) or (method == b"ACK" and self._is_own_tag(tag, signed)):
+        asked, route = crc32(uri, FROM_SERVERS if asker else FROM_PHONES), NO_ROUTES
+        if routes:
+            route = memory.routes.get(routes) or memory.route(routes)
+            asked = crc32(route.asked, asked)
+        if (others and b"%08x" % asked in others) or (method == b"ACK" and self._is_own_tag(tag, signed)):
             raise Odd
-        way = (sender.left + branch + sender.right + others, method, sender.target, sender.server,
-               branch_of(others) if others else branch)  # fmt: skip
+        vias = b"".join((sender.left, branch, sender.right, others))
+        beneath = branch_of(others) if others else COOKIE + branch
         if asker:
-            target = route.target or target
-            to, back, own = PHONES, self._phone(target, source), memory.own(target[0], now)
-            top = self._record(asker, method, tag, records, own)
+            to, back = PHONES, route.target or target
+            own = memory.phones.get((back, source[0])) or memory.phone(back, source[0])
+            top = self._quick_record(asker, method, tag, records, own)
             if method == b"ACK":
-                asker.has_handled(self._core.inflight.came_through((way[4], b"ACK", NO_STATUS, tag or b"")))
+                asker.has_handled(self.inflight.came_through((beneath, method, NO_STATUS, tag or b"")))
         else:
-            server, back = self._choose(match, signed, method, tag, route, target), None
-            top = self._top(shape, server, method, tag, records, own)
-            own, to = memory.own(server.address[0], now), server.name
-            self._account(server, signed, method, tag, (to, data, leg, source, now, 0))
-        memory.passed(signed, way)
-        self._core.counters["passed.requests"] += 1
-        lines = b"Via: SIP/2.0/UDP %b;branch=%b;loop=%b\r\n%b" % (own, signed, word, way[0])
-        return Send(to, _written(data, shape, match, top, lines, len(others), FEWER[hops], route.kept), back)
+            server = self._quick_choice(signed, method, call_id, route, target)
+            to, back = server.name, None
+            own = memory.servers.get(to) or memory.server(server)
+            top = self._quick_top(shape, server, sender, method, tag, records)
+            self._quick_account(server, signed, method, tag, (to, data, leg, source, now, 0))
+        memory.passed(signed, (vias, method, sender.target, sender.server, beneath))
+        self._requests += 1
+        via = f"Via: SIP/2.0/UDP {own};branch=z9hG4bK{signature};loop={asked:08x}\r\n".encode()
+        onward = _written(data, shape, match, top, via, vias, len(others), FEWER[hops], route.kept)
+        return new(Send, (to, onward, back))
 
     def _is_own_tag(self, tag: bytes | None, signed: bytes) -> bool:
         """Does an ACK acknowledge the forwarder's own answer?"""
-        return tag is not None and tag.decode("ascii") == self._lines.own_tag(signed.decode("ascii"))
+        return tag is not None and tag.decode("ascii") == self.lines.own_tag(signed.decode("ascii"))
 
-    def _choose(
-        self, match: Match[bytes], signed: bytes, method: bytes, tag: bytes | None, route: Routes, target: Address
-    ) -> Server:
-        """Which server gets a phone's request."""
-        core, table = self._core, self._core.table
-        for named in (route.target, target):
-            server = table.by_address.get(named) if named else None
-            if server and not server.usable:
+    def _quick_choice(self, signed: bytes, method: bytes, call_id: bytes, route: Routes, target: Address) -> Server:
+        """Which server gets a phone's request. None of those that it names may be down, for that is written over."""
+        table = self.table
+        named = table.by_address.get(target)
+        if named and not named.usable:
+            raise Odd
+        if route is not NO_ROUTES:
+            named = table.by_address.get(route.target) if route.target else None
+            if named and not named.usable:
                 raise Odd
-        hinted = table.by_hint.get(route.hint)
-        if hinted and hinted.usable:
-            return hinted
-        holder = table.by_name.get(core.inflight.server_of(signed, method) or "")
-        if holder and holder.usable:
-            return holder
-        session = ""
-        if table.policy == CALL_ID:
-            if table.convergence != SESSION:
-                raise Odd
-            session = match["call_id"].decode("utf-8", "surrogateescape").strip()
-        server = table.choose(session, not tag and method not in (b"ACK", b"CANCEL"))
+            hinted = table.by_hint.get(route.hint)
+            if hinted and hinted.usable:
+                return hinted
+        holder = self.inflight.server_of(signed, method)
+        if holder:
+            server = table.by_name.get(holder)
+            if server and server.usable:
+                return server
+        if table.policy != CALL_ID:
+            server = table.hot
+        elif table.convergence != BY_CALL_ID:
+            raise Odd
+        else:
+            server = table.choose(call_id.decode("utf-8", "surrogateescape").strip(), new=True)
         if not server:
             raise Odd
         return server
 
-    def _top(
-        self, shape: Shape, server: Server, method: bytes, tag: bytes | None, records: bytes, own: bytes
+    def _quick_top(
+        self, shape: Shape, server: Server, sender: Sender, method: bytes, tag: bytes | None, records: bytes
     ) -> bytes:
         """What is written above all lines of a phone's request: Record-Route or Path."""
         if method in CREATING and not tag:
             if records:
                 raise Odd
-            return b"Record-Route: <sip:%b;lr;hint=%b>\r\n" % (own, server.hint.encode("ascii"))
-        if method == b"REGISTER" and self._core.table.path:
+            return sender.recorded.get(server.hint) or sender.record(server.hint, sender.own)
+        if method == b"REGISTER" and self.table.path:
             if "Path" in shape.names:
                 raise Odd
-            return b"Path: <sip:%b;lr>\r\n" % own
+            return f"Path: <sip:{sender.own};lr>\r\n".encode()
         return b""
 
-    def _record(self, server: Server, method: bytes, tag: bytes | None, records: bytes, own: bytes) -> bytes:
-        """What is written above all lines of a server's request: Record-Route, unless it is there."""
-        if method not in CREATING or tag:
+    def _quick_record(self, server: Server, method: bytes, tag: bytes | None, records: bytes, own: str) -> bytes:
+        """What is written above all lines of a server's request: Record-Route, unless it stands there."""
+        if tag or method not in CREATING:
             return b""
         if not records:
-            return b"Record-Route: <sip:%b;lr;hint=%b>\r\n" % (own, server.hint.encode("ascii"))
-        if self._memory.records.get(records, b"") != own and self._memory.record(records) != own:
+            return f"Record-Route: <sip:{own};lr;hint={server.hint}>\r\n".encode()
+        if (self._memory.records.get(records) or self._memory.record(records)) != own:
             raise Odd
         return b""
 
-    def _phone(self, target: Address, source: Address) -> Address:
-        """Where a server's request goes, if that is a phone."""
-        if target in self._core.table.by_address or target in self._lines.own:
-            raise Odd
-        if ":" in source[0] or not literal(target):
-            raise Odd
-        return target
-
-    def _account(self, server: Server, signed: bytes, method: bytes, tag: bytes | None, row: Kept) -> None:
+    def _quick_account(self, server: Server, signed: bytes, method: bytes, tag: bytes | None, row: Kept) -> None:
         """A request goes to a server."""
         server.requests += 1
         if method == b"ACK":
-            self._core.inflight.echo((signed, b"ACK", NO_STATUS, tag or b""), row)
+            self.inflight.echo((signed, method, NO_STATUS, tag or b""), row)
         else:
-            self._core.inflight.wait(signed + method, row)
+            self.inflight.wait(signed + method, row)
 
     # -- answers ----------------------------------------------------------------------------------------------------
 
-    def _answer(self, data: bytes, leg: str, source: Address, now: float, sender: Server | None) -> Send:
-        core = self._core
+    def _quick_answer(self, data: bytes, leg: str, source: Address, now: float, sender: Server | None) -> Send:
         at = data.find(b";branch=") + OF_BRANCH
-        way = self._memory.way(data[at : at + BRANCH_SIZE])
-        if not way:
+        signed = data[at : at + BRANCH_SIZE]
+        beneath, asked, back, server, first_branch = self._memory.way(signed)
+        shape, match, size = self._shapes.read(data, (source, asked, data[8:11]), now)
+        status, via, own, branch, others, tag, _, method, length = shape.read(match)
+        if others != beneath or branch != signed or own not in self._memory.texts:
             raise Odd
-        beneath, asked, back, server, first_branch = way
-        shape, match = self._matched(data, (source, asked, data[8:11]), now)
-        own, branch, others, status, tag, method, length = match.group(*shape.wanted)
-        if others != beneath or branch != data[at : at + BRANCH_SIZE] or own not in self._memory.texts:
-            raise Odd
-        if length and int(length) != len(data) - match.end():
-            raise Odd
-        if (server and not server.usable) or (sender and core.unsettled):
+        if (length and int(length) != size) or (server and not server.usable) or (self.failovers and self.unsettled):
             raise Odd
         if sender:
-            self._heard(sender, branch, method, status, tag or b"", now)
-        core.counters["passed.responses"] += 1
-        start, end = match.span(shape.via)
-        onward = data[:start] + data[end:]
+            self._quick_heard(sender, signed, method, status, tag, now)
+        self._responses += 1
+        start = match.start(shape.via)
+        onward = data[:start] + data[start + len(via) :]
         if not server:
-            return Send(PHONES, onward, back)
-        core.inflight.echo((first_branch, method, status, tag or b""), (server.name, data, leg, source, now, 0))
-        return Send(server.name, onward)
+            return new(Send, (PHONES, onward, back))
+        self.inflight.echo((first_branch, method, status, tag or b""), (server.name, data, leg, source, now, 0))
+        return new(Send, (server.name, onward, None))
 
-    def _heard(self, sender: Server, branch: bytes, method: bytes, status: bytes, tag: bytes, now: float) -> None:
+    def _quick_heard(
+        self, sender: Server, signed: bytes, method: bytes, status: bytes, tag: bytes | None, now: float
+    ) -> None:
         """A server has answered."""
-        inflight = self._core.inflight
+        inflight = self.inflight
         sender.responses += 1
         sender.answered = now
         if inflight.passing:
-            sender.has_handled(inflight.came_through((branch, method, status, tag)))
+            sender.has_handled(inflight.came_through((signed, method, status, tag or b"")))
         if status >= b"200":
-            sender.has_handled(inflight.answered(branch + method))
-            if method == b"INVITE" and status >= b"300":
-                inflight.refused(branch, sender.name)
+            sender.has_handled(inflight.answered(signed + method))
+            if status >= b"300" and method == b"INVITE":
+                inflight.refused(signed, sender.name)
 
 
 def _written(
-    data: bytes, shape: Shape, match: Match[bytes], top: bytes, vias: bytes, others: int, hops: bytes, routes: bytes
-) -> bytes:
-    """The message with `top` above all lines, `vias` for its first Via line and the others after that, which are so
+    data: bytes, shape: Shape, match: Match[bytes], top: bytes, via: bytes, vias: bytes, others: int, hops: bytes,
+    routes: bytes,
+) -> bytes:  # fmt: skip
+    """The message with `top` above all lines, `via` and `vias` for its Vias, of which the others but the first are so
     many octets, and what Max-Forwards and Route are now."""
-    start, (a, b), (c, d) = match.end(URI) + END_OF_LINE, match.span(shape.via), match.span(shape.hops)
-    e, f = match.span(shape.routes)
-    b += others
-    if f - e == len(routes):
-        return b"".join((data[:start], top, data[start:a], vias, data[b:c], hops, data[d:]))
-    if e < c:
-        return b"".join((data[:start], top, data[start:a], vias, data[b:e], routes, data[f:c], hops, data[d:]))
-    return b"".join((data[:start], top, data[start:a], vias, data[b:c], hops, data[d:e], routes, data[f:]))
+    start, via_start = match.end(URI) + END_OF_START, match.start(shape.left) - OF_VIA
+    via_end = match.end(shape.right) + END_OF_LINE + others
+    hops_start, hops_end = match.span(shape.hops)
+    if not shape.routed:
+        between = data[via_end:hops_start]
+        return b"".join((data[:start], top, data[start:via_start], via, vias, between, hops, data[hops_end:]))
+    first, last = match.span(shape.routes)
+    if first < hops_start:
+        middle = data[via_end:first], routes, data[last:hops_start], hops, data[hops_end:]
+    else:
+        middle = data[via_end:hops_start], hops, data[hops_end:first], routes, data[last:]
+    return b"".join((data[:start], top, data[start:via_start], via, vias, *middle))

@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
+from typing import Any
 
 from sip.header import canonical
+from sip.message import MAX_HEAD, MAX_SIZE
 
 MOST_SHAPES = 64
-MOST_SENDERS = 4_096  # whose shape of last time is remembered
+MOST_KINDS = 4_096
 MOST_LINES = 48
 BETWEEN, AT_ONCE = 0.1, 8  # seconds between two shapes learned, or so many at once; one costs about 3 ms
 
@@ -36,7 +38,7 @@ _REQUEST_LINE = rf"(?P<method>[A-Z]++) (?P<uri>{_URI}) SIP/2\.0\r\n"
 _STATUS_LINE = r"SIP/2\.0 (?P<status>[1-6]\d\d) [^\r]*+\r\n"
 _VIA = (
     r"Via: (?P<left>SIP/2\.0/UDP [^\r;]++(?:;(?!branch=)[^\r;]++)*+)"
-    rf";branch=(?P<branch>z9hG4bK{_TOKEN})(?P<right>[^\r]*+)\r\n"
+    rf";branch=z9hG4bK(?P<branch>{_TOKEN})(?P<right>[^\r]*+)\r\n"
 )
 _OTHER_VIA = rf"Via: SIP/2\.0/UDP [\w.-]++{_PORT}(?:;[\w.-]++(?:=[\w.:!~*'%+-]*+)?+)*+\r\n"
 _OWN_VIA = r"Via: SIP/2\.0/UDP (?P<own>[^\r;]++);branch=(?P<branch>[^\r]{39});loop=[\w.=:;-]*+\r\n"
@@ -52,39 +54,62 @@ _OF_REQUESTS = {
 _OF_ANSWERS = {**_FIELDS, "CSeq": rf"{_NUMBER} (?P<method>[A-Z]++)"}
 # Written by the forwarder itself in messages of that kind, so not in another spelling, and what it needs together.
 _EDITED = {False: ("Via", "Max-Forwards", "Route", "Record-Route"), True: ("Via",)}
+# What is taken from a match, in the usual order.
 GROUPS = {
-    False: ("method", "uri", "host", "left", "branch", "right", "others", "hops", "tag", "length", "routes",
-            "record_routes"),
-    True: ("own", "branch", "others", "status", "tag", "method", "length"),
+    False: ("method", "uri", "host", "left", "branch", "right", "others", "hops", "tag", "call_id", "length",
+            "routes", "record_routes"),
+    True: ("status", "via", "own", "branch", "others", "tag", "call_id", "method", "length"),
 }  # fmt: skip
+URI = 2  # the number of that group
 
 
-URI = 2  # the number of that group in requests
+class Odd(Exception):
+    """A message that is the parser's."""
 
 
 class Shape:
-    """`match(data)`; `wanted`: the numbers of the groups that GROUPS names; `lines`: how many there are, with the start
-    line and the empty one; `via`, `hops`, `routes`: where the first Via line stands, what Max-Forwards says, and the
-    Routes, as numbers of groups."""
+    """`match(data)`, and `read`, which takes from its match what GROUPS names; `lines`: how many there are, with
+    the start line and the empty one. The others are numbers of groups."""
 
-    __slots__ = ("hops", "lines", "match", "names", "routes", "via", "wanted")
+    __slots__ = ("hops", "left", "lines", "match", "names", "read", "right", "routed", "routes", "via")
 
     def __init__(self, names: list[str], is_answer: bool) -> None:
         pattern = _compiled(_pattern(names, is_answer))
-        index = pattern.groupindex
+        index, wanted = pattern.groupindex, GROUPS[is_answer]
         self.names, self.lines, self.match = frozenset(map(canonical, names)), len(names) + 2, pattern.match
-        self.wanted = tuple(index[name] for name in GROUPS[is_answer])
-        self.via, self.hops, self.routes = index["via"], index.get("hops", 0), index.get("routes", 0)
+        numbers = tuple(index[name] for name in wanted)
+        in_order = numbers == tuple(range(1, pattern.groups + 1))  # twice as fast
+        self.read: Callable[[re.Match[bytes]], tuple[Any, ...]] = (
+            re.Match.groups if in_order else lambda match: match.group(*numbers)
+        )
+        self.routed = "Route" in self.names
+        self.left, self.right = index.get("left", 0), index.get("right", 0)
+        self.hops, self.routes, self.via = index.get("hops", 0), index.get("routes", 0), index.get("via", 0)
 
 
 class Shapes:
     def __init__(self) -> None:
-        self.usual: dict[Hashable, Shape] = {}  # what a sender's message of that kind looked like last time
+        self.usual: dict[Hashable, Shape] = {}  # what a message of that kind looked like last time
         self._known: dict[tuple[bool, tuple[bytes, ...]], Shape | None] = {}  # the longest unused first
         self._next = float("-inf")
 
-    def find(self, data: bytes, key: Hashable, now: float) -> Shape | None:
-        """The shape of a message, learned now if it is new and others were not just now. `key` is for `usual`."""
+    def read(self, data: bytes, kind: Hashable, now: float) -> tuple[Shape, re.Match[bytes], int]:
+        """The message's shape, where in the message everything stands, and the size of the body. `kind`: of messages
+        that probably have one shape. Raises Odd."""
+        shape = self.usual.get(kind)
+        match = shape.match(data) if shape else None
+        if not match:
+            shape = self._find(data, kind, now)
+            match = shape.match(data) if shape else None
+        if not shape or not match:
+            raise Odd
+        end, size = match.end(), len(data)
+        if end > MAX_HEAD or size > MAX_SIZE or data.count(b"\n", 0, end) != shape.lines:
+            raise Odd
+        return shape, match, size - end
+
+    def _find(self, data: bytes, kind: Hashable, now: float) -> Shape | None:
+        """The shape by its names, learned now if it is new and others were not just now."""
         names = tuple(_NAMES.findall(data, 0, max(0, data.find(b"\r\n\r\n")) + 2))
         is_answer = data.startswith(b"SIP/")
         known = is_answer, names
@@ -101,9 +126,9 @@ class Shapes:
             del self._known[next(iter(self._known))]
             self.usual.clear()
         if shape:
-            if len(self.usual) >= MOST_SENDERS:
+            if len(self.usual) >= MOST_KINDS:
                 self.usual.clear()
-            self.usual[key] = shape
+            self.usual[kind] = shape
         return shape
 
 
@@ -146,7 +171,7 @@ def _pattern(names: list[str], is_answer: bool) -> str:
         elif is_answer:
             parts.append(rf"(?P<via>{_OWN_VIA})(?P<others>(?:Via: [^\r]*+\r\n){{{count - 1}}})")
         else:
-            parts.append(rf"(?P<via>{_VIA})(?P<others>(?:{_OTHER_VIA}){{{count - 1}}})")
+            parts.append(rf"{_VIA}(?P<others>(?:{_OTHER_VIA}){{{count - 1}}})")
     text = "".join([*parts, r"\r\n"])
     text += "".join(f"(?P<{group}>)" for group in GROUPS[is_answer] if f"(?P<{group}>" not in text)
     return text

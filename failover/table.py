@@ -34,17 +34,19 @@ class Server:
     new calls; `farewell`: it has registered itself and said GRACEFUL_SHUTDOWN, which means the same. `hint` is the word
     that names it in a Record-Route: keyed, so that nobody can make one up."""
 
+    # `usable`: it may be sent messages of the calls it has; `open`: it may be given new calls. Kept up whenever one of
+    # what they follow from is set, for every message asks for them.
     __slots__ = (
-        "address", "answered", "downtime", "falls", "farewell", "fell", "fresh", "health", "hint", "leaving", "misses",
-        "name", "requests", "responses", "seen", "took", "wish",
+        "_farewell", "_health", "_leaving", "_wish", "address", "answered", "downtime", "falls", "fell", "fresh",
+        "hint", "misses", "name", "open", "requests", "responses", "seen", "took", "usable",
     )  # fmt: skip
 
     def __init__(self, line: ServerLine, health: Health, key: bytes) -> None:
         self.name, self.address = line.name, line.address
-        self.health = health
-        self.wish = Wish.ENABLED
+        self._health, self._wish = health, Wish.ENABLED
+        self._leaving = self._farewell = False
+        self._stand()
         self.seen = False
-        self.leaving = self.farewell = False
         self.hint = keyed_hash(key, "hint", line.name)
         self.requests = 0  # passed on to it
         self.responses = 0  # heard from it
@@ -75,15 +77,45 @@ class Server:
         """Seconds that it has been down in all."""
         return self.downtime + (now - self.fell if self.fell is not None else 0.0)
 
-    @property
-    def usable(self) -> bool:
-        """May be sent messages of the calls it has."""
-        return self.health.alive and self.wish is not Wish.DISABLED
+    def _stand(self) -> None:
+        self.usable = self._health.alive and self._wish is not Wish.DISABLED
+        self.open = self.usable and self._wish is Wish.ENABLED and not (self._leaving or self._farewell)
 
     @property
-    def open(self) -> bool:
-        """May be given new calls."""
-        return self.health.alive and self.wish is Wish.ENABLED and not (self.leaving or self.farewell)
+    def health(self) -> Health:
+        return self._health
+
+    @health.setter
+    def health(self, health: Health) -> None:
+        self._health = health
+        self._stand()
+
+    @property
+    def wish(self) -> Wish:
+        return self._wish
+
+    @wish.setter
+    def wish(self, wish: Wish) -> None:
+        self._wish = wish
+        self._stand()
+
+    @property
+    def leaving(self) -> bool:
+        return self._leaving
+
+    @leaving.setter
+    def leaving(self, leaving: bool) -> None:
+        self._leaving = leaving
+        self._stand()
+
+    @property
+    def farewell(self) -> bool:
+        return self._farewell
+
+    @farewell.setter
+    def farewell(self, farewell: bool) -> None:
+        self._farewell = farewell
+        self._stand()
 
     @property
     def why(self) -> str:
@@ -113,7 +145,10 @@ class ServerTable:
     @property
     def hot(self) -> Server | None:
         """The first one that takes new calls."""
-        return next((server for server in self.servers if server.open), None)
+        for server in self.servers:
+            if server.open:
+                return server
+        return None
 
     def role(self, server: Server) -> str:
         """What a server is told of itself: "hot" is the one that new calls go to, "live" one of several that they are

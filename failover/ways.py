@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from failover.lines import Lines
 from failover.route import literal, way_back
+from failover.shapes import Odd
 from failover.table import Server
 from failover.validation import LOOP
 from plumbing.address import Address, format_address
@@ -21,38 +22,41 @@ from sip.uri import Uri
 from sip.via import MAGIC_COOKIE, Via
 
 MOST = 4_096  # of each kind
-FRESH = 1.0  # seconds for which the own address towards a peer is taken for known
+FRESH = 5.0  # seconds for which the own address towards a peer is taken for known
 STAND_IN = MAGIC_COOKIE + "-stands-in-"  # for the branch, which is another in every message
 # A request's way back: all Via lines beneath ours as they left, its method, the phone's address, or the server that
 # sent it, and the branch that `echo_key` asks for.
 Way = tuple[bytes, bytes, Address, Server | None, bytes]
 
 
-class Odd(Exception):
-    """The parser's path is for this one."""
-
-
 class Sender:
     """Who sent a request, as the topmost Via has it: that line as it is passed on, in two parts with the branch between
-    them; what our branch over it is made from, likewise; the way back, and the server that waits there, if one does."""
+    them; what our branch over it is made from, likewise; the way back, and the server that waits there, if one does;
+    the forwarder's own address as it knows it, and the Record-Route lines that say so."""
 
-    __slots__ = ("ending", "left", "right", "server", "signing", "target")
+    __slots__ = ("ending", "left", "own", "recorded", "right", "server", "signing", "target")
 
-    def __init__(self, lines: Lines, left: bytes, right: bytes, source: Address) -> None:
+    def __init__(self, lines: Lines, left: bytes, right: bytes, source: Address, own: str) -> None:
+        self.own = own
+        self.recorded: dict[str, bytes] = {}  # by the server's hint
         value = f"{_text(left)};branch={STAND_IN}{_text(right)}"
         via = Via.parse(value)
         complete = via.with_source(*source)
         text = value if complete == via else str(complete)
-        before, branch, after = text.partition(f";branch={STAND_IN}")
-        if "," in text or '"' in text or via.branch != STAND_IN or LOOP in via.params or not branch:
+        if "," in text or '"' in text or via.branch != STAND_IN or LOOP in via.params or text.count(STAND_IN) != 1:
             raise Odd
+        before, _, after = text.partition(STAND_IN)
         self.target = way_back(complete)
         self.server = lines.table.by_address.get(self.target)
         if not self.server and not literal(self.target):
             raise Odd
-        self.left, self.right = _octets(f"Via: {before};branch="), _octets(f"{after}\r\n")
+        self.left, self.right = _octets(f"Via: {before}{MAGIC_COOKIE}"), _octets(f"{after}\r\n")
         beginning, self.ending = map(_octets, "\0".join(words_of(lines.signed(complete))).split(STAND_IN))
         self.signing = blake2b(beginning + MAGIC_COOKIE.encode(), key=lines.key, digest_size=16)
+
+    def record(self, hint: str, own: str) -> bytes:
+        line = self.recorded[hint] = f"Record-Route: <sip:{own};lr;hint={hint}>\r\n".encode("ascii")
+        return line
 
 
 class Routes:
@@ -82,73 +86,86 @@ NO_ROUTES.asked, NO_ROUTES.hint, NO_ROUTES.kept, NO_ROUTES.target = b"", "", b""
 
 
 class Memory:
-    """Everything of that, and the forwarder's own address as its peers know it."""
+    """Everything of that, and the forwarder's own address as its peers know it. What hangs on that is read anew every
+    few seconds, and at once where the forwarder has learned of an own address more."""
 
     def __init__(self, lines: Lines) -> None:
         self._lines = lines
+        lines.changed = self.forget
         self.forget()
 
     def forget(self) -> None:
-        self.table = self._lines.table
-        self.senders: dict[tuple[bytes, bytes, Address], Sender] = {}
+        """All, for there is another server table, or another own address."""
+        self.until = float("-inf")
         self.routes: dict[bytes, Routes] = {}
-        self.records: dict[bytes, bytes] = {}  # Record-Route lines -> the topmost one's address
+        self.records: dict[bytes, str] = {}  # Record-Route lines -> the topmost one's address
         self.targets: dict[bytes, Address] = {}  # a URI's host and port
         self.ways: dict[bytes, Way] = {}  # by our branch
         self.older_ways: dict[bytes, Way] = {}
-        self.texts: set[bytes] = set()  # all that `own` has given
-        self._own: dict[str, tuple[bytes, float]] = {}
-        self._own_addresses = 0
+        self.freshen(float("-inf"))
 
-    def own(self, host: str, now: float) -> bytes:
-        """The own address to write for that peer."""
-        known = self._own.get(host)
-        if known and now < known[1]:
-            return known[0]
-        text = format_address(self._lines.towards(host)).encode("ascii")
-        if len(self._lines.own) != self._own_addresses:
-            self._own_addresses = len(self._lines.own)
-            self.routes.clear()  # what is the forwarder's own among them may be another now
-        self._room(self._own)[host] = (text, now + FRESH)
-        self.texts.add(text)
-        return text
+    def freshen(self, now: float) -> None:
+        """What follows is known for so long."""
+        self.until = now + FRESH
+        self.senders: dict[tuple[bytes, bytes, Address], Sender] = {}
+        # Where servers send to, and from which address -> the own address for there.
+        self.phones: dict[tuple[Address, str], str] = {}
+        self.servers: dict[str, str] = {}  # by name: the own address for there
+        self.texts: set[bytes] = set()  # all of those
+        for address in self._lines.own:
+            self.texts.add(format_address(address).encode("ascii"))
 
     def sender(self, left: bytes, right: bytes, source: Address) -> Sender:
         """Raises Odd."""
-        key = (left, right, source)
-        known = self.senders.get(key)
-        if not known:
-            known = self._room(self.senders)[key] = _read(lambda: Sender(self._lines, left, right, source))
-        return known
+        own = self._own(source[0])
+        made = _read(lambda: Sender(self._lines, left, right, source, own))
+        self._room(self.senders)[left, right, source] = made
+        return made
 
-    def route(self, octets: bytes) -> Routes:
-        """Raises Odd."""
-        known = self.routes.get(octets)
-        if not known:
-            known = self._room(self.routes)[octets] = _read(lambda: Routes(self._lines, octets))
-        return known
+    def server(self, server: Server) -> str:
+        """The own address to write for that server."""
+        own = self.servers[server.name] = self._own(server.address[0])
+        return own
 
-    def record(self, octets: bytes) -> bytes:
-        """The address in the topmost of these Record-Route lines. Raises Odd."""
-        known = self.records.get(octets)
-        if known is None:
-            known = self._room(self.records)[octets] = _read(lambda: _topmost(octets))
-        return known
-
-    def target(self, host: bytes) -> Address:
-        """Of a URI with this host and port."""
-        known = self.targets.get(host)
-        if not known:
-            known = self._room(self.targets)[host] = Uri.parse("sip:" + host.decode("ascii")).address()
-        return known
+    def phone(self, target: Address, server: str) -> str:
+        """The own address to write for where a server wants to send to. Raises Odd if that may be no phone."""
+        lines, other_family = self._lines, (":" in target[0]) != (":" in server)
+        if target in lines.table.by_address or not literal(target) or target in lines.own or other_family:
+            raise Odd
+        own = self._own(target[0])
+        self._room(self.phones)[target, server] = own
+        return own
 
     def passed(self, branch: bytes, way: Way) -> None:
+        """A request was passed on with this branch of ours."""
         self.ways[branch] = way
         if len(self.ways) > MOST:
             self.older_ways, self.ways = self.ways, {}
 
-    def way(self, branch: bytes) -> Way | None:
-        return self.ways.get(branch) or self.older_ways.get(branch)
+    def way(self, branch: bytes) -> Way:
+        """Raises Odd if no request was passed on with that, or long ago."""
+        way = self.ways.get(branch) or self.older_ways.get(branch)
+        if not way:
+            raise Odd
+        return way
+
+    def _own(self, host: str) -> str:
+        return format_address(self._lines.towards(host))
+
+    def route(self, octets: bytes) -> Routes:
+        """Raises Odd."""
+        known = self._room(self.routes)[octets] = _read(lambda: Routes(self._lines, octets))
+        return known
+
+    def record(self, octets: bytes) -> str:
+        """The address in the topmost of these Record-Route lines. Raises Odd."""
+        known = self._room(self.records)[octets] = _read(lambda: _topmost(octets))
+        return known
+
+    def target(self, host: bytes) -> Address:
+        """Of a URI with this host and port."""
+        known = self._room(self.targets)[host] = Uri.parse("sip:" + host.decode("ascii")).address()
+        return known
 
     @staticmethod
     def _room(cache: dict[K, V]) -> dict[K, V]:
@@ -158,9 +175,9 @@ class Memory:
         return cache
 
 
-def _topmost(records: bytes) -> bytes:
+def _topmost(records: bytes) -> str:
     top = parse(b"OPTIONS sip:nobody SIP/2.0\r\n" + records + b"\r\n").record_routes
-    return format_address(top[0].uri.address()).encode("utf-8", "surrogateescape") if top else b""
+    return format_address(top[0].uri.address()) if top else ""
 
 
 def _read(make: Callable[[], V]) -> V:

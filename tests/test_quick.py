@@ -262,7 +262,7 @@ OLD = list(messages().values())
 def test_both_ways_send_the_same_and_remember_the_same_whatever_comes(request, policy):
     seconds, seed = request.config.getoption("--fuzz-seconds"), request.config.getoption("--fuzz-seed")
     dice, until, rounds, quick = random.Random(f"{seed} {policy}"), time.monotonic() + seconds / 2, 0, 0
-    while time.monotonic() < until or not rounds:
+    while time.monotonic() < until or rounds < 4:
         rounds += 1
         twins, heard = Twins(policy, path=rounds % 2 == 0), []
         for _ in range(ROUND):
@@ -271,7 +271,7 @@ def test_both_ways_send_the_same_and_remember_the_same_whatever_comes(request, p
             if dice.random() < 0.01:
                 shake(twins, dice)
         quick += twins.quick
-    assert quick > rounds * ROUND / 10, "the dice have to be such that the short way is taken"
+    assert quick > rounds * ROUND / 50, "the dice have to be such that the short way is taken"
 
 
 def test_the_odd_messages_and_all_their_neighbours(request):
