@@ -5,15 +5,16 @@
 First in memory: what each message of a call costs, alone and as one of a batch (--profile: by function). Then on
 sockets: this program takes the place of the forwarder and of both phones, and has calls placed, answered, acknowledged
 and ended, one message after the other: for some seconds as many as the server can do with so many calls at once, then
-at a steady rate. What stays without effect for T1 is said again and counted. Exit status 1 if a call was lost, a
-message had to be said again at the steady rate, or a bill is missing; 2 if it could not be measured. Needs nothing but
-Python; everything stays on 127.0.0.1. On Linux the server has one core for itself and this program another.
+at a steady rate. What stays without effect for T1 is said again (RFC 3261 17.1) and counted. Exit status 1 if a call
+was lost, a message had to be said again at the steady rate, or a bill is missing; 2 if it could not be measured. Needs
+nothing but Python; everything stays on 127.0.0.1. On Linux the server has one core for itself and this program another.
 """
 
 from __future__ import annotations
 
 import argparse
 import cProfile
+import heapq
 import io
 import itertools
 import json
@@ -26,7 +27,6 @@ import statistics
 import sys
 import tempfile
 import time
-from collections import deque
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -185,11 +185,10 @@ class Pace:
 
 @dataclass(slots=True)
 class Talk:
-    """One call under way: the step it is at, what was said last and when, what Bob's phone heard last."""
+    """One call under way: the step it is at, what was said last, what Bob's phone heard last."""
 
     at: int
     said: bytes
-    when: float
     began: float
     heard: bytes = b""
 
@@ -204,7 +203,7 @@ class Phones:
         self._run = os.urandom(4).hex()
         self._numbers = itertools.count()
         self._talks: dict[int, Talk] = {}
-        self._due: deque[tuple[float, int, int]] = deque()  # (when, call, step): to be said again if still there
+        self._due: list[tuple[float, int, int, float]] = []  # when to say it again, call, step, seconds waited for
         self._setups: list[float] = []
         self.completed: set[str] = set()  # Call-IDs
         self.again = 0
@@ -227,7 +226,7 @@ class Phones:
                 placed += max(0, wanted)
                 for _ in range(wanted):
                     number = next(self._numbers)
-                    self._say(number, Talk(0, b"", now, now))
+                    self._say(number, Talk(0, b"", now))
             self._say_again(now)
             if select.select([self._sock], [], [], max(0.0, min(end - now, 0.01, 0.2 / rate if rate else 1.0)))[0]:
                 self._hear()
@@ -240,18 +239,17 @@ class Phones:
 
     def _say(self, number: int, talk: Talk) -> None:
         talk.said = step(talk.at, number, self._run, self._own, talk.heard)
-        talk.when = time.monotonic()
         self._talks[number] = talk
-        self._due.append((talk.when + T1, number, talk.at))
+        heapq.heappush(self._due, (time.monotonic() + T1, number, talk.at, T1))
         self._sock.sendto(talk.said, self._server)
 
     def _say_again(self, now: float) -> None:
         while self._due and self._due[0][0] <= now:
-            _, number, at = self._due.popleft()
+            _, number, at, waited = heapq.heappop(self._due)
             talk = self._talks.get(number)
             if talk and talk.at == at:
                 self.again += 1
-                self._due.append((now + T1, number, at))
+                heapq.heappush(self._due, (now + 2 * waited, number, at, 2 * waited))
                 self._sock.sendto(talk.said, self._server)
 
     def _hear(self) -> None:

@@ -19,6 +19,9 @@ from slee_mock.stores import store_name
 # Seconds that a thread which computes may keep the others waiting. Of the heartbeats that come while pages are made
 # every tenth waits longer than 6 ms with Python's own 0.005, than 2 ms with this.
 SWITCH = 0.0005
+# Objects made, and not given up, between two looks for garbage that goes round in circles, of which messages make none.
+# Measured: 4 % of what a call costs with Python's own 700.
+YOUNG = 10_000
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -34,6 +37,7 @@ def main(arguments: Sequence[str]) -> int:
         signal.signal(each, lambda number, _: wishes.put(number))
     server = Server(settings)
     gc.freeze()  # what the modules made stays; to look through it for garbage again and again takes 20 ms each time
+    gc.set_threshold(YOUNG)
     try:
         server.start()
     except StoreDown as error:

@@ -7,12 +7,12 @@ still waits makes no more work: without that, a server that is late is sent more
 
 from __future__ import annotations
 
-import socket
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from plumbing.address import Address
+from plumbing.batch import Channel
 
 MOST_WAITING = 10_000  # datagrams; seconds of work, what comes then waits in the socket's buffer
 FIRST = b"OPTIONS "
@@ -38,23 +38,24 @@ class Inbox:
     def __len__(self) -> int:
         return len(self._first) + len(self._rest)
 
-    def fill(self, sock: socket.socket) -> int:
-        """Takes all that a non-blocking socket holds, and there is room for; returns how many came while their like was
+    def fill(self, channel: Channel) -> int:
+        """Takes all that the socket holds, as long as there is room; returns how many came while their like was
         waiting."""
         repeated = 0
-        for _ in range(MOST_WAITING - len(self)):
-            try:
-                data, source = sock.recvfrom(65_535)
-            except BlockingIOError:
+        for _ in range(MOST_WAITING):
+            if len(self) >= MOST_WAITING:
                 break
-            except OSError:  # Windows reports what became of an earlier send here
-                continue
-            if data in self._waiting:
-                repeated += 1
-                continue
-            self._waiting.add(data)
-            queue = self._first if data.startswith(FIRST) else self._rest
-            queue.append(Datagram(data, source[:2], self._clock()))
+            datagrams, error = channel.receive()
+            if not datagrams and not error:  # an error is what Windows reports of an earlier send
+                break
+            wall = self._clock()
+            for data, source in datagrams:
+                if data in self._waiting:
+                    repeated += 1
+                    continue
+                self._waiting.add(data)
+                queue = self._first if data.startswith(FIRST) else self._rest
+                queue.append(Datagram(data, source, wall))
         return repeated
 
     def take(self, most: int) -> Iterator[Datagram]:

@@ -325,6 +325,8 @@ def _with_contact(call: Call, of_caller: bool, contact: str) -> Call:
 
 
 def _is_one_of(uri: str, contacts: tuple[str, ...]) -> bool:
+    if uri in contacts:  # as phones write it
+        return True
     parsed = Uri.parse(uri)
     return any(parsed.same_as(Uri.parse(contact)) for contact in contacts)
 

@@ -11,7 +11,18 @@ from collections.abc import Sequence
 
 from sip.errors import RemoteProtocolError
 from sip.message import Request, Response, parse
-from slee_mock.event import Answers, Arrival, Event, Outcome, RequestEvent, ResponseEvent, TimerEvent, drop
+from slee_mock.event import (
+    Answers,
+    Arrival,
+    CallEvent,
+    Event,
+    Outcome,
+    RequestEvent,
+    ResponseEvent,
+    Send,
+    TimerEvent,
+    drop,
+)
 from slee_mock.record import Record
 from slee_mock.service import On, Service, takers
 from slee_mock.store import Conflict, Store, StoreDown, View
@@ -77,13 +88,11 @@ class Router:
             return drop("unanswerable")  # not even what an answer needs could be read
 
     def _route(self, event: Arrival | TimerEvent, view: View) -> Outcome:
-        saves: list[Record] = []
         outcomes: list[Outcome] = []
         queue: collections.deque[Event] = collections.deque([event])
         while queue and len(outcomes) <= MOST_RAISED:
             for outcome in self._offer(queue.popleft(), view):
                 outcomes.append(outcome)
-                saves += outcome.saves
                 queue += outcome.raised
         if not outcomes:
             if isinstance(event, RequestEvent):
@@ -91,13 +100,7 @@ class Router:
             return drop(NOBODYS_TIMER if isinstance(event, TimerEvent) else "response_for_nobody")
         if len(outcomes) == 1:
             return outcomes[0]
-        return Outcome(
-            saves=tuple(saves),
-            sends=tuple(send for outcome in outcomes for send in outcome.sends),
-            raised=tuple(raised for outcome in outcomes for raised in outcome.raised),
-            dropped=next((outcome.dropped for outcome in outcomes if outcome.dropped), ""),
-            note=", ".join(outcome.note for outcome in outcomes if outcome.note),
-        )
+        return _as_one(outcomes)
 
     def _offer(self, event: Event, view: View) -> list[Outcome]:
         kind = type(event)
@@ -115,6 +118,21 @@ class Router:
             if outcome.done:
                 break
         return outcomes
+
+
+def _as_one(outcomes: Sequence[Outcome]) -> Outcome:
+    saves: list[Record] = []
+    sends: list[Send] = []
+    raised: list[CallEvent] = []
+    dropped, notes = "", []
+    for outcome in outcomes:
+        saves += outcome.saves
+        sends += outcome.sends
+        raised += outcome.raised
+        dropped = dropped or outcome.dropped
+        if outcome.note:
+            notes.append(outcome.note)
+    return Outcome(tuple(saves), tuple(sends), tuple(raised), dropped=dropped, note=", ".join(notes))
 
 
 def _check(event: Arrival) -> None:

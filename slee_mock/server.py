@@ -11,11 +11,12 @@ import logging
 import secrets
 import socket
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 from plumbing.address import format_address
+from plumbing.batch import Channel, best
 from plumbing.http import HttpServer
 from plumbing.loop import Loop, LoopStopped
 from plumbing.udp import bind_udp
@@ -23,7 +24,7 @@ from sip.errors import RemoteProtocolError
 from slee_mock import management, report
 from slee_mock.clock import Clock
 from slee_mock.enrolment import Enrolment, Owed
-from slee_mock.event import Arrival, CallEnded, Outcome, RequestEvent, ResponseEvent, Send
+from slee_mock.event import Arrival, CallEnded, Outcome, RequestEvent, ResponseEvent
 from slee_mock.heartbeat import Heartbeat, is_heartbeat
 from slee_mock.inbox import Datagram, Inbox
 from slee_mock.outage import Outage, RememberingStore
@@ -147,7 +148,8 @@ class Server:
         self._member = Member(settings.name, address, page, started=self._clock.now())
         self._sign(self._store)
         self._trouble = ""
-        self._loop.watch(sock, lambda: self._readable(sock))
+        self._channel = Channel(sock, best())
+        self._loop.watch(sock, self._readable)
         self._loop.at(time.monotonic() + SIGN_OF_LIFE, self._sign_again)
         self._loop.at(time.monotonic() + SWEEPING, self._sweep)
         if settings.register:
@@ -227,7 +229,7 @@ class Server:
 
     def _fire(self) -> None:
         """Timers of records that have run out, whoever set them: a few, then what has come meanwhile has its turn."""
-        if not self._store or not self._sock:
+        if not self._store:
             return
         try:
             outcomes = self._timers.fire(self._store, self._clock.now())
@@ -237,8 +239,7 @@ class Server:
         for outcome in outcomes:
             self._counts["handled", "timers"] += not outcome.dropped
             self._count_bills(outcome)
-            for send in outcome.sends:
-                self._send(self._sock, send)
+        self._send(outcomes)
         if sum(bool(outcome.saves) for outcome in outcomes) >= TIMERS:
             self._loop.at(time.monotonic(), self._fire)
 
@@ -253,24 +254,26 @@ class Server:
                 self._complain(f"{error}; nothing old was removed from it")
         self._loop.at(time.monotonic() + (SWEEPING if more else SWEPT), self._sweep)
 
-    def _readable(self, sock: socket.socket) -> None:
-        self._counts["dropped", "repeated"] += self._inbox.fill(sock)
-        self._work_on(sock)
+    def _readable(self) -> None:
+        self._counts["dropped", "repeated"] += self._inbox.fill(self._channel)
+        self._work_on()
 
-    def _work_on(self, sock: socket.socket) -> None:
+    def _work_on(self) -> None:
         """A little of what waits, then timers, questions and what has come meanwhile have their turn."""
-        events = [event for datagram in self._inbox.take(BATCH) if (event := self._read(sock, datagram))]
-        for event, outcome in zip(events, self._decide_all(events), strict=True):
-            self._carry_out(sock, event, outcome)
+        events = [event for datagram in self._inbox.take(BATCH) if (event := self._read(datagram))]
+        outcomes = self._decide_all(events)
+        self._send(outcomes)
+        for event, outcome in zip(events, outcomes, strict=True):
+            self._tell_of(event, outcome)
         if self._inbox and not self._working:
             self._working = True
-            self._loop.post(lambda: self._work_again(sock))
+            self._loop.post(self._work_again)
 
-    def _work_again(self, sock: socket.socket) -> None:
+    def _work_again(self) -> None:
         self._working = False
-        self._work_on(sock)
+        self._work_on()
 
-    def _read(self, sock: socket.socket, datagram: Datagram) -> Arrival | None:
+    def _read(self, datagram: Datagram) -> Arrival | None:
         """What is still to be done: heartbeats are answered at once, for they wait for no store."""
         if not datagram.data.strip(b"\r\n\0"):
             self._counts["dropped", "keepalive"] += 1
@@ -284,32 +287,27 @@ class Server:
         self._counts["handled", label] += 1
         if label != HEARTBEATS:
             return event
-        self._send_all(sock, self._decide(event))
+        self._send([self._decide(event)])
         return None
 
-    def _decide_all(self, events: Sequence[Arrival]) -> Iterable[Outcome]:
-        """Saved together if that can be, else one by one, each carried out before the next is decided."""
+    def _decide_all(self, events: Sequence[Arrival]) -> list[Outcome]:
+        """Saved together if that can be, else one by one."""
         if len(events) > 1 and self._outage and not self._trouble:
             try:
                 return self._outage.process_all(events)
             except (Conflict, StoreDown):
                 pass  # another server has changed one of their calls meanwhile, or who the store fails is told below
-        return map(self._decide, events)
+        return [self._decide(event) for event in events]
 
-    def _carry_out(self, sock: socket.socket, event: Arrival, outcome: Outcome) -> None:
+    def _tell_of(self, event: Arrival, outcome: Outcome) -> None:
         self._count_bills(outcome)
+        if outcome.dropped:
+            self._counts["dropped", outcome.dropped] += 1
         if log.isEnabledFor(logging.DEBUG):
             message = event.request if isinstance(event, RequestEvent) else event.response
             log.debug("call=%s %r %s", message.get("Call-ID"), message, outcome.note or outcome.dropped)
-        self._send_all(sock, outcome)
         if self._enrolment:
             self._note_owed(event, outcome)
-
-    def _send_all(self, sock: socket.socket, outcome: Outcome) -> None:
-        if outcome.dropped:
-            self._counts["dropped", outcome.dropped] += 1
-        for send in outcome.sends:
-            self._send(sock, send)
 
     def _count_bills(self, outcome: Outcome) -> None:
         """Ends that were written down; one that was known is not written again."""
@@ -338,12 +336,13 @@ class Server:
         self._counts["dropped", "store_failures"] += 1
         self._complain(f"{error}; requests that need it are answered 503")
 
-    def _send(self, sock: socket.socket, send: Send) -> None:
-        try:
-            sock.sendto(send.data, send.to or self._settings.forwarder)
-            self._counts["sent", "datagrams"] += 1
-        except OSError:  # no room, no route, port 0: UDP, and whoever misses it asks again
-            self._counts["dropped", "unsendable"] += 1
+    def _send(self, outcomes: Sequence[Outcome]) -> None:
+        """What cannot be sent (no room, no route, port 0) is counted: UDP, and whoever misses it asks again."""
+        sends = [(send.data, send.to or self._settings.forwarder) for outcome in outcomes for send in outcome.sends]
+        failed = len(self._channel.send(sends))
+        self._counts["sent", "datagrams"] += len(sends) - failed
+        if failed:
+            self._counts["dropped", "unsendable"] += failed
 
     def _complain(self, sentence: str) -> None:
         """At most one line a second, whoever causes it."""

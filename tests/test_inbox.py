@@ -6,6 +6,7 @@ import socket
 
 import pytest
 
+from plumbing.batch import Channel, best
 from plumbing.udp import bind_udp
 from slee_mock import inbox
 from slee_mock.inbox import Inbox
@@ -24,7 +25,7 @@ def filled(pair, *sent):
     for data in sent:
         theirs.send(data)
     waiting = Inbox(lambda: 100.0)
-    waiting.fill(ours)
+    waiting.fill(Channel(ours, best()))
     return waiting
 
 
@@ -48,15 +49,15 @@ def test_what_there_is_no_room_for_stays_in_the_socket(pair, monkeypatch):
     monkeypatch.setattr(inbox, "MOST_WAITING", 2)
     waiting = filled(pair, b"BYE 1", b"BYE 2", b"BYE 3")
     assert taken(waiting, 9) == [b"BYE 1", b"BYE 2"]
-    waiting.fill(pair[0])
+    waiting.fill(Channel(pair[0], best()))
     assert taken(waiting, 9) == [b"BYE 3"]
 
 
 def test_who_asks_again_while_the_first_one_waits_makes_no_more_work(pair):
     waiting = filled(pair, b"INVITE 1", b"BYE 2")
     pair[1].send(b"INVITE 1")
-    assert waiting.fill(pair[0]) == 1
+    assert waiting.fill(Channel(pair[0], best())) == 1
     assert taken(waiting, 9) == [b"INVITE 1", b"BYE 2"]
     pair[1].send(b"INVITE 1")
-    assert waiting.fill(pair[0]) == 0
+    assert waiting.fill(Channel(pair[0], best())) == 0
     assert taken(waiting, 9) == [b"INVITE 1"], "the answer to the first one may have been lost"
