@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import select
 import socket
+import sys
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from forwarder_kit import ask, fake_servers, field, head, plain_phone, request
@@ -15,6 +17,7 @@ from failover.service import Forwarder
 from failover.settings import read
 from plumbing.address import format_address
 from plumbing.batch import Singly
+from plumbing.udp import RECEIVE_BUFFER
 
 
 def config(port, servers, *more, host="127.0.0.1"):
@@ -334,3 +337,12 @@ def test_a_reload_says_what_has_to_wait_for_the_next_start(scene, free_port):
     changed = forwarder.reload(config(free_port(), servers))
     assert len(changed) == 1 and changed[0].endswith("(at the next start)")
     assert forwarder.status()["listen"] == f"127.0.0.1:{address[1]}"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="how the system counts a buffer is Linux's")
+def test_what_waits_for_the_forwarder_has_the_room_that_was_asked_for(free_port):
+    with open_phones(("127.0.0.1", free_port())) as phones, legs.bind_udp(("127.0.0.1", 0)) as leg:
+        granted = [sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 2 for sock in (phones, leg)]
+    most = int(Path("/proc/sys/net/core/rmem_max").read_text())
+    asked = [legs.PHONES_BUFFER, RECEIVE_BUFFER]
+    assert granted == asked or granted == [min(most, octets) for octets in asked], "the second: without root's rights"
