@@ -49,7 +49,7 @@ class Quick(Members):
         sender = None
         if leg != PHONES:
             sender = self.table.by_name.get(leg)
-            if not sender or not sender.health.alive:
+            if not sender or not sender.alive:
                 return None
         if now > self._memory.until:
             self._memory.freshen(now)
@@ -64,9 +64,9 @@ class Quick(Members):
 
     def _quick_request(self, data: bytes, leg: str, source: Address, now: float, asker: Server | None) -> Send:
         memory = self._memory
-        shape, match, size = self._shapes.read(data, (source, data[:4]), now)
-        method, uri, host, left, branch, right, others, hops, tag, call_id, length, routes, records = shape.read(match)
-        if (length and int(length) != size) or hops not in FEWER or b";lr" in uri:
+        shape, match = self._shapes.read(data, (source, data[:4]), now)
+        method, uri, host, left, branch, right, others, hops, tag, call_id, routes, records = shape.read(match)
+        if hops not in FEWER or b";lr" in uri:
             raise Odd
         sender = memory.senders.get((left, right, source)) or memory.sender(left, right, source)
         signing = sender.signing.copy()
@@ -170,11 +170,11 @@ class Quick(Members):
         at = data.find(b";branch=") + OF_BRANCH
         signed = data[at : at + BRANCH_SIZE]
         beneath, asked, back, server, first_branch = self._memory.way(signed)
-        shape, match, size = self._shapes.read(data, (source, asked, data[8:11]), now)
-        status, via, own, branch, others, tag, _, method, length = shape.read(match)
+        shape, match = self._shapes.read(data, (source, asked, data[8:11]), now)
+        status, via, own, branch, others, tag, _, method = shape.read(match)
         if others != beneath or branch != signed or own not in self._memory.texts:
             raise Odd
-        if (length and int(length) != size) or (server and not server.usable) or (self.failovers and self.unsettled):
+        if (server and not server.usable) or (self.failovers and self.unsettled):
             raise Odd
         if sender:
             self._quick_heard(sender, signed, method, status, tag, now)

@@ -19,8 +19,10 @@ from sip.header import canonical
 from sip.message import MAX_HEAD, MAX_SIZE
 
 MOST_SHAPES = 64
-MOST_KINDS = 4_096
+MOST_KINDS = 2_048
 MOST_LINES = 48
+MOST_BACK = 1_024  # octets up to the empty line, behind the last line that is looked at
+MOST_FRONT, MOST_BODY = MAX_HEAD - MOST_BACK, MAX_SIZE - MAX_HEAD  # what has more is the parser's
 BETWEEN, AT_ONCE = 0.1, 8  # seconds between two shapes learned, or so many at once; one costs about 3 ms
 
 _NAMES = re.compile(rb"\n([^\s:]+):")
@@ -56,9 +58,9 @@ _OF_ANSWERS = {**_FIELDS, "CSeq": rf"{_NUMBER} (?P<method>[A-Z]++)"}
 _EDITED = {False: ("Via", "Max-Forwards", "Route", "Record-Route"), True: ("Via",)}
 # What is taken from a match, in the usual order.
 GROUPS = {
-    False: ("method", "uri", "host", "left", "branch", "right", "others", "hops", "tag", "call_id", "length",
-            "routes", "record_routes"),
-    True: ("status", "via", "own", "branch", "others", "tag", "call_id", "method", "length"),
+    False: ("method", "uri", "host", "left", "branch", "right", "others", "hops", "tag", "call_id", "routes",
+            "record_routes"),
+    True: ("status", "via", "own", "branch", "others", "tag", "call_id", "method"),
 }  # fmt: skip
 URI = 2  # the number of that group
 
@@ -68,47 +70,79 @@ class Odd(Exception):
 
 
 class Shape:
-    """`match(data)`, and `read`, which takes from its match what GROUPS names; `lines`: how many there are, with
-    the start line and the empty one. The others are numbers of groups."""
+    """`front(data)` matches up to the last line that the forwarder looks at, `back(data, end of that)` the rest, with
+    what Content-Length says; `read` takes from the front's match what GROUPS names. `lines`: how many are in front and
+    in all, with the start line and the empty one. The others are numbers of groups."""
 
-    __slots__ = ("hops", "left", "lines", "match", "names", "read", "right", "routed", "routes", "via")
+    __slots__ = (
+        "back", "front", "hops", "left", "length", "lines", "names", "read", "right", "routed", "routes", "via",
+    )  # fmt: skip
 
     def __init__(self, names: list[str], is_answer: bool) -> None:
-        pattern = _compiled(_pattern(names, is_answer))
-        index, wanted = pattern.groupindex, GROUPS[is_answer]
-        self.names, self.lines, self.match = frozenset(map(canonical, names)), len(names) + 2, pattern.match
-        numbers = tuple(index[name] for name in wanted)
-        in_order = numbers == tuple(range(1, pattern.groups + 1))  # twice as fast
+        self.names = frozenset(read := list(map(canonical, names)))
+        looked_at = ("Via", "From", "To", "Call-ID", "CSeq", *_EDITED[is_answer])
+        split = max(at for at, name in enumerate(read) if name in looked_at) + 1
+        parts, wanted = _lines(names, is_answer), GROUPS[is_answer]
+        text = "".join(parts[: split + 1])
+        text += "".join(f"(?P<{group}>)" for group in wanted if f"(?P<{group}>" not in text)
+        front, back = _compiled(text), _compiled("".join([*parts[split + 1 :], r"\r\n"]))
+        self.front, self.back, self.lines = front.match, back.match, (split + 1, len(names) + 2)
+        index, numbers = front.groupindex, tuple(front.groupindex[name] for name in wanted)
+        in_order = numbers == tuple(range(1, front.groups + 1))  # twice as fast
         self.read: Callable[[re.Match[bytes]], tuple[Any, ...]] = (
             re.Match.groups if in_order else lambda match: match.group(*numbers)
         )
-        self.routed = "Route" in self.names
-        self.left, self.right = index.get("left", 0), index.get("right", 0)
-        self.hops, self.routes, self.via = index.get("hops", 0), index.get("routes", 0), index.get("via", 0)
+        self.routed, self.length = "Route" in self.names, index.get("length", 0)
+        self.left, self.right, self.via = index.get("left", 0), index.get("right", 0), index.get("via", 0)
+        self.hops, self.routes = index.get("hops", 0), index.get("routes", 0)
 
 
 class Shapes:
     def __init__(self) -> None:
-        self.usual: dict[Hashable, Shape] = {}  # what a message of that kind looked like last time
+        # What a message of that kind looked like last time: its shape, the octets behind the last line that is looked
+        # at, what Content-Length says there, or -1. Most senders end all their messages of a kind alike.
+        self._usual: dict[Hashable, tuple[Shape, bytes, int]] = {}
         self._known: dict[tuple[bool, tuple[bytes, ...]], Shape | None] = {}  # the longest unused first
         self._next = float("-inf")
 
-    def read(self, data: bytes, kind: Hashable, now: float) -> tuple[Shape, re.Match[bytes], int]:
-        """The message's shape, where in the message everything stands, and the size of the body. `kind`: of messages
-        that probably have one shape. Raises Odd."""
-        shape = self.usual.get(kind)
-        match = shape.match(data) if shape else None
-        if not match:
-            shape = self._find(data, kind, now)
-            match = shape.match(data) if shape else None
-        if not shape or not match:
-            raise Odd
-        end, size = match.end(), len(data)
-        if end > MAX_HEAD or size > MAX_SIZE or data.count(b"\n", 0, end) != shape.lines:
-            raise Odd
-        return shape, match, size - end
+    def read(self, data: bytes, kind: Hashable, now: float) -> tuple[Shape, re.Match[bytes]]:
+        """The message's shape, and where everything in it stands. `kind`: of messages that probably have one shape and
+        one end. Raises Odd."""
+        usual = self._usual.get(kind)
+        if usual:
+            shape, back, length = usual
+            match = shape.front(data)
+            if match and data.startswith(back, end := match.end()):
+                size = len(data) - end - len(back)
+                if shape.length:
+                    length = int(match[shape.length])
+                if data.count(b"\n", 0, end) != shape.lines[0] or end > MOST_FRONT or size > MOST_BODY:
+                    raise Odd
+                if size != length and length >= 0:
+                    raise Odd
+                return shape, match
+        return self._read_anew(data, kind, now)
 
-    def _find(self, data: bytes, kind: Hashable, now: float) -> Shape | None:
+    def _read_anew(self, data: bytes, kind: Hashable, now: float) -> tuple[Shape, re.Match[bytes]]:
+        shape = self._find(data, now)
+        match = shape.front(data) if shape else None
+        back = shape.back(data, match.end()) if shape and match else None
+        if not shape or not match or not back or match.end() > MOST_FRONT or len(back[0]) > MOST_BACK:
+            raise Odd
+        if data.count(b"\n", 0, back.end()) != shape.lines[1] or data.count(b"\n", 0, match.end()) != shape.lines[0]:
+            raise Odd
+        length = int(back["length"]) if "length" in back.re.groupindex else -1
+        if shape.length:
+            length = int(match[shape.length])
+        size = len(data) - back.end()
+        if (size != length and length >= 0) or size > MOST_BODY:
+            raise Odd
+        if len(self._usual) >= MOST_KINDS:
+            self._usual.clear()
+        self._usual[kind] = shape, back[0], length
+        return shape, match
+
+    def _find(self, data: bytes, now: float) -> Shape | None:
         """The shape by its names, learned now if it is new and others were not just now."""
         names = tuple(_NAMES.findall(data, 0, max(0, data.find(b"\r\n\r\n")) + 2))
         is_answer = data.startswith(b"SIP/")
@@ -124,11 +158,7 @@ class Shapes:
         self._known[known] = shape
         if len(self._known) > MOST_SHAPES:
             del self._known[next(iter(self._known))]
-            self.usual.clear()
-        if shape:
-            if len(self.usual) >= MOST_KINDS:
-                self.usual.clear()
-            self.usual[kind] = shape
+            self._usual.clear()
         return shape
 
 
@@ -154,7 +184,8 @@ def learn(raw: tuple[bytes, ...], is_answer: bool) -> Shape | None:
     return Shape(names, is_answer)
 
 
-def _pattern(names: list[str], is_answer: bool) -> str:
+def _lines(names: list[str], is_answer: bool) -> list[str]:
+    """A pattern for each line, the start line first; for several that are taken together an empty one."""
     fields = _OF_ANSWERS if is_answer else _OF_REQUESTS
     blocks = {"Via"} if is_answer else {"Via", "Route", "Record-Route"}
     parts, read = [_STATUS_LINE if is_answer else _REQUEST_LINE], list(map(canonical, names))
@@ -164,7 +195,7 @@ def _pattern(names: list[str], is_answer: bool) -> str:
             value = fields.get(canonical_name)
             parts.append(re.escape(name) + (rf": {value}\r\n" if value else r":[^\r]*+\r\n"))
         elif at != read.index(canonical_name):
-            continue
+            parts.append("")
         elif canonical_name != "Via":
             group = canonical_name.lower().replace("-", "_") + "s"
             parts.append(rf"(?P<{group}>(?:{canonical_name}: [^\r]*+\r\n){{{count}}})")
@@ -172,9 +203,7 @@ def _pattern(names: list[str], is_answer: bool) -> str:
             parts.append(rf"(?P<via>{_OWN_VIA})(?P<others>(?:Via: [^\r]*+\r\n){{{count - 1}}})")
         else:
             parts.append(rf"{_VIA}(?P<others>(?:{_OTHER_VIA}){{{count - 1}}})")
-    text = "".join([*parts, r"\r\n"])
-    text += "".join(f"(?P<{group}>)" for group in GROUPS[is_answer] if f"(?P<{group}>" not in text)
-    return text
+    return parts
 
 
 def _compiled(text: str) -> re.Pattern[bytes]:

@@ -34,11 +34,11 @@ class Server:
     new calls; `farewell`: it has registered itself and said GRACEFUL_SHUTDOWN, which means the same. `hint` is the word
     that names it in a Record-Route: keyed, so that nobody can make one up."""
 
-    # `usable`: it may be sent messages of the calls it has; `open`: it may be given new calls. Kept up whenever one of
-    # what they follow from is set, for every message asks for them.
+    # `alive`: what it says counts; `usable`: it may be sent messages of the calls it has; `open`: it may be given new
+    # calls. Kept up whenever one of what they follow from is set, for every message asks.
     __slots__ = (
-        "_farewell", "_health", "_leaving", "_wish", "address", "answered", "downtime", "falls", "fell", "fresh",
-        "hint", "misses", "name", "open", "requests", "responses", "seen", "took", "usable",
+        "_farewell", "_health", "_leaving", "_wish", "address", "alive", "answered", "downtime", "falls", "fell",
+        "fresh", "hint", "misses", "name", "open", "requests", "responses", "seen", "took", "usable",
     )  # fmt: skip
 
     def __init__(self, line: ServerLine, health: Health, key: bytes) -> None:
@@ -78,7 +78,8 @@ class Server:
         return self.downtime + (now - self.fell if self.fell is not None else 0.0)
 
     def _stand(self) -> None:
-        self.usable = self._health.alive and self._wish is not Wish.DISABLED
+        self.alive = self._health.alive
+        self.usable = self.alive and self._wish is not Wish.DISABLED
         self.open = self.usable and self._wish is Wish.ENABLED and not (self._leaving or self._farewell)
 
     @property
