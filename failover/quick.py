@@ -210,6 +210,8 @@ def _written(
     start, via_start = match.end(URI) + END_OF_START, match.start(shape.left) - OF_VIA
     via_end = match.end(shape.right) + END_OF_LINE + others
     hops_start, hops_end = match.span(shape.hops)
+    if not shape.routed and via_start == start:
+        return b"".join((data[:start], top, via, vias, data[via_end:hops_start], hops, data[hops_end:]))
     if not shape.routed:
         between = data[via_end:hops_start]
         return b"".join((data[:start], top, data[start:via_start], via, vias, between, hops, data[hops_end:]))
