@@ -48,7 +48,7 @@ _FIELDS = {
     "From": rf"{_TAGGED}(?:;tag={_TOKEN})?+",
     "To": rf"{_TAGGED}(?:;tag=(?P<tag>{_TOKEN}))?+",
     "Call-ID": r"(?P<call_id>[!-~][^\r]*+)",
-    "Content-Length": r"(?P<length>\d{1,6})",
+    "Content-Length": r" *+(?P<length>\d{1,6})",  # SIPp formats it five wide
 }
 _OF_REQUESTS = {
     **_FIELDS, "CSeq": rf"{_NUMBER} (?P=method)", "Max-Forwards": r"(?P<hops>\d{1,3})",

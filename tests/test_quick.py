@@ -137,6 +137,19 @@ def test_an_ordinary_message_of_that_phone_takes_the_short_way(who, method):
     assert twins.quick == (3 if method == "ACK" else 9)
 
 
+def test_a_length_with_room_for_more_digits_takes_the_short_way():
+    """As SIPp writes it, which formats its numbers five wide."""
+    twins = Twins()
+    padded = [b"Content-Length:" + f"{len(SDP):{width}}\r\n".encode() for width in (4, 5, 9)]
+    for n, length in enumerate(padded, 1):
+        plain = written("INVITE", ORDERS["sipp"].split(), n, body=SDP)
+        (send,) = twins(plain.replace(f"Content-Length: {len(SDP)}\r\n".encode(), length))
+        assert length in send.data
+        (back,) = twins(answer(send.data), "server1")
+        assert back.target == ALICE
+    assert twins.quick == 6
+
+
 @pytest.mark.parametrize("who", ORDERS)
 def test_a_call_through_a_proxying_server_takes_the_short_way_from_end_to_end(who):
     twins = Twins()
