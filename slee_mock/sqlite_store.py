@@ -19,9 +19,10 @@ IMPATIENT = 0.01  # once that was not enough: whoever waits cannot even tell tha
 OPENING = 5.0  # seconds in which servers that start together must have taken their turns
 APPLICATION_ID = 0x43464F56  # "CFOV": tells our file from another program's database
 
+# The key first: all rows of a call stand on the same page of that index, and Call-IDs come in no order.
 _SCHEMA = """CREATE TABLE IF NOT EXISTS record (
     created INTEGER PRIMARY KEY, kind TEXT NOT NULL, key TEXT NOT NULL, version INTEGER NOT NULL, text TEXT NOT NULL,
-    due REAL, UNIQUE (kind, key))"""
+    due REAL, UNIQUE (key, kind))"""
 # Without it a page with the newest of one kind reads through all others, while the server misses its heartbeats.
 _INDEX = "CREATE INDEX IF NOT EXISTS record_by_kind ON record (kind, created)"
 _TIMERS = "CREATE INDEX IF NOT EXISTS record_by_due ON record (due) WHERE due IS NOT NULL"
