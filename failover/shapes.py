@@ -35,14 +35,15 @@ _PORT = r"(?::(?:[1-9]\d{0,3}|[1-5]\d{4})(?!\d))?+"
 _TOKEN = r"[\w.!%+*`'~-]++"
 _NUMBER = r"(?:[0-3]\d{9}|\d{1,9})"  # below 2**32
 _TAGGED = r"""(?:"[^"\\\r]*+"|[^"<\r]*+) ?+<[^>\r]*+>"""
-_URI = rf"sip:(?:[\w.!~*'()&=+$,%#/-]++@)?+(?P<host>[\w.-]++{_PORT})(?:;[\w.;=~%+-]*+)?+"
+_HOST = rf"(?:[\w.-]++|\[[0-9A-Fa-f:.]++\]){_PORT}"
+_URI = rf"sip:(?:[\w.!~*'()&=+$,%#/-]++@)?+(?P<host>{_HOST})(?:;[\w.;=~%+-]*+)?+"
 _REQUEST_LINE = rf"(?P<method>[A-Z]++) (?P<uri>{_URI}) SIP/2\.0\r\n"
 _STATUS_LINE = r"SIP/2\.0 (?P<status>[1-6]\d\d) [^\r]*+\r\n"
 _VIA = (
     r"Via: (?P<left>SIP/2\.0/UDP [^\r;]++(?:;(?!branch=)[^\r;]++)*+)"
     rf";branch=z9hG4bK(?P<branch>{_TOKEN})(?P<right>[^\r]*+)\r\n"
 )
-_OTHER_VIA = rf"Via: SIP/2\.0/UDP [\w.-]++{_PORT}(?:;[\w.-]++(?:=[\w.:!~*'%+-]*+)?+)*+\r\n"
+_OTHER_VIA = rf"Via: SIP/2\.0/UDP {_HOST}(?:;[\w.-]++(?:=[\w.:!~*'%+-]*+)?+)*+\r\n"
 _OWN_VIA = r"Via: SIP/2\.0/UDP (?P<own>[^\r;]++);branch=(?P<branch>[^\r]{39});loop=[\w.=:;-]*+\r\n"
 _FIELDS = {
     "From": rf"{_TAGGED}(?:;tag={_TOKEN})?+",

@@ -172,6 +172,17 @@ def test_a_call_through_a_proxying_server_takes_the_short_way_from_end_to_end(wh
     assert twins.quick == 14, twins.quick
 
 
+def test_calls_over_ipv6_take_it_too():
+    twins, alice, bob = Twins(), ("2001:db8::7", 5060), ("2001:db8::8", 5062)
+    asked = written("INVITE", ORDERS["loadgen"].split(), source=("[2001:db8::7]", 5060))
+    (offer,) = twins(asked, source=alice)
+    (back,) = twins(answer(offer.data), "server1")
+    assert back.target == alice
+    on = onward(offer.data, ("[2001:db8::11]", 5070), "z9hG4bKs1", uri="sip:bob@[2001:db8::8]:5062")
+    (there,) = twins(on, "server1", ("2001:db8::11", 5070))
+    assert there.target == bob and twins.quick == 3
+
+
 def test_what_died_in_between_is_replayed_alike():
     twins = Twins()
     for n in range(1, 30):
@@ -222,7 +233,8 @@ def good(dice, core):
     server1, server2 = (f"sip:{host}:{port}" for host, port in SERVERS.values())
     route = dice.choice(["", hint(core), f"{hint(core)}, <{server1};lr>", f"<{server2};lr>", "<sip:x>"])
     uri = dice.choice(["sip:bob@failover.test", f"sip:bob@{BOB[0]}:{BOB[1]};ob", server2, "sip:192.0.2.1",
-                       "sip:bob@192.0.2.8:05060", "sip:bob@192.0.2.8:70000", "tel:+49301"])  # fmt: skip
+                       "sip:bob@192.0.2.8:05060", "sip:bob@192.0.2.8:70000", "sip:bob@[2001:db8::8]:5062",
+                       "sip:[::1", "tel:+49301"])  # fmt: skip
     return written(method, order, n, source, dice.choice(["", "", "b"]), route, uri, dice.choice([b"", SDP]),
                    dice.choice(["", ";rport", ";rport=5", ";received=1.2.3.4;rport", ";maddr=192.0.2.9"]))  # fmt: skip
 
