@@ -42,7 +42,7 @@ class Timer:
 
 
 class Epoll:
-    """Waits for sockets on Linux, at a third of the cost of a selector, which makes objects of what is ready."""
+    """Waits for sockets on Linux, at about half the cost of a selector, which makes objects of what is ready."""
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
