@@ -161,6 +161,7 @@ PARTS: tuple[tuple[str, Any, str], ...] = (
     ("parse", Shapes, "read"),
     ("sign", Memory, "way"),
     ("sign", Memory, "passed"),
+    ("sign", quick.Quick, "_is_own_tag"),
     ("choose", quick.Quick, "_quick_choice"),
     ("edit", quick.Quick, "_quick_top"),
     ("edit", quick.Quick, "_quick_record"),
