@@ -64,7 +64,7 @@ SWEEPS = {
     "body": Sweep("octets of body", tuple(Point(n, body=n) for n in (0, 1000, 2000, 4000, 8000)), (FLAT, FLAT)),
     "lines": Sweep(
         f"header lines that nobody here knows, {LINE} octets each",
-        tuple(Point(n, lines=n) for n in (0, 16, 32, 64, 128)), (LINEAR, LINEAR),
+        tuple(Point(n, lines=n) for n in (0, 8, 32, 64, 128)), (LINEAR, LINEAR),
     ),
     "vias": Sweep("Vias in the request", tuple(Point(n, vias=n) for n in (1, 2, 8, 32, 64)), (LINEAR, LINEAR)),
     "servers": Sweep("servers, forwarder.policy=first-live", tuple(Point(n, n) for n in (2, 8, 64)), (FLAT, FLAT)),
