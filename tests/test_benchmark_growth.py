@@ -44,7 +44,7 @@ def test_every_kind_of_message_has_its_stages_and_takes_the_quick_way():
     assert told["slow"] == [] and len(told["octets"]) == 16
     for way in profile.WAYS:
         assert told[way].keys() == told["octets"].keys()
-        assert all(set(costs) >= set(profile.COLUMNS) and costs["core"] > 0 for costs in told[way].values())
+        assert all(set(costs) >= set(profile.COLUMNS) and costs["parse"] > 0 for costs in told[way].values())
 
 
 def test_the_table_of_the_stages_has_a_line_for_each_kind_of_message():
