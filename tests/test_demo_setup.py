@@ -84,6 +84,7 @@ def test_environment_of_other_requirements_or_another_python_does_not_fit(finish
     assert not environment.venv_fits(clone.root)
 
 
+@pytest.mark.long
 def test_environment_without_its_stamp_is_half_made_and_made_anew(finished, tmp_path):
     clone = finished[0].copy(tmp_path)
     clone.require("failover_probe==2.0")
@@ -123,6 +124,7 @@ def test_environment_whose_python_is_gone_does_not_fit(finished, tmp_path):
     assert not environment.venv_fits(clone.root)
 
 
+@pytest.mark.long
 def test_off_line_computer_is_told_so_and_nothing_is_left(clone, free_port):
     del clone.environ["PIP_NO_INDEX"], clone.environ["PIP_FIND_LINKS"]
     clone.environ["PIP_INDEX_URL"] = f"http://127.0.0.1:{free_port()}/simple"
@@ -131,6 +133,7 @@ def test_off_line_computer_is_told_so_and_nothing_is_left(clone, free_port):
     assert not clone.venv.exists()
 
 
+@pytest.mark.long
 def test_interrupt_while_installing_leaves_nothing(clone):
     with socket.create_server(("127.0.0.1", 0)) as index:
         del clone.environ["PIP_NO_INDEX"], clone.environ["PIP_FIND_LINKS"]
@@ -146,6 +149,7 @@ def test_interrupt_while_installing_leaves_nothing(clone):
     assert not clone.venv.exists()
 
 
+@pytest.mark.long
 def test_pip_that_outlives_a_killed_demo_is_waited_for(clone, eventually):
     with socket.create_server(("127.0.0.1", 0)) as index:
         del clone.environ["PIP_NO_INDEX"], clone.environ["PIP_FIND_LINKS"]

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(bool(absent("sipp")), reason=absent("sipp") or "
 MOCKS = "two of our servers"
 KAMAILIOS = "two Kamailios"
 no_kamailio = pytest.mark.skipif(bool(absent("kamailio", "kamcmd")), reason=absent("kamailio", "kamcmd") or "-")
-BOTH = [MOCKS, pytest.param(KAMAILIOS, marks=no_kamailio)]
+BOTH = [MOCKS, pytest.param(KAMAILIOS, marks=[no_kamailio, pytest.mark.long])]
 
 
 def start_server(scene, kind, name):
@@ -168,6 +168,7 @@ def test_a_nonce_of_our_dead_server_is_good_at_the_other(tmp_path):
 
 
 @no_kamailio
+@pytest.mark.long
 class TestKamailio:
     def test_a_nonce_of_the_dead_kamailio_is_good_at_the_other(self, tmp_path):
         with stage(tmp_path, KAMAILIOS) as scene:
