@@ -10,6 +10,7 @@ from failover import status
 from failover.core import Core
 from failover.health import ALIVE
 from failover.outcome import Dropped, Event, Failover, Passed, Resumed, StateChanged
+from failover.standing import ACTIVE, Standing, Takeover
 from plumbing.address import format_address
 
 log = logging.getLogger("forwarder")
@@ -47,6 +48,15 @@ class Chronicle:
             told = status.event(event, time.time() - time.monotonic())
             if told:
                 self._pass_on(core, told)
+
+    def stands(self, core: Core, standing: Standing, takeover: Takeover | None) -> None:
+        """The forwarder's own part is another now, or known for the first time."""
+        was = "on standby" if standing.role is ACTIVE else "active"
+        after = f"; it was {was} for {takeover.waited:.3f} s" if takeover else ""
+        log.log(logging.WARNING if takeover else logging.INFO, "%s: %s%s", standing.role.value, standing.why, after)
+        if takeover:
+            core.counters["takeovers"] += takeover.role is ACTIVE
+            self._pass_on(core, ("takeover", status.takeover(takeover, time.time() - time.monotonic())))
 
     def trouble(self, core: Core, what: str, text: str) -> None:
         """The operating system would not do something."""

@@ -76,6 +76,12 @@ class InFlight:
         """Some response or ACK is to be passed on."""
         return bool(self._passed)
 
+    def forget(self) -> None:
+        """Another forwarder sees to it."""
+        for rows in (self._waiting, self._passed, self._refused, self.moving):
+            rows.clear()
+        self._octets = 0
+
     def wait(self, key: Key, row: Kept) -> None:
         """A request was sent. Its retransmission moves the row to where it went now, and makes it no younger."""
         earlier = self._waiting.get(key)

@@ -12,7 +12,9 @@ import errno
 import socket
 import sys
 import time
+from collections.abc import Callable
 from ipaddress import ip_address
+from typing import TypeVar
 
 from plumbing.address import Address, format_address
 from plumbing.udp import bind_udp, family_of
@@ -24,7 +26,23 @@ SHARES_PORTS = sys.platform == "linux"
 PHONES_BUFFER = 1 << 20
 ROUTE_LIFE = 10.0  # seconds for which the system's choice of an own address is trusted
 MAX_ROUTES = 1024
+FURTHER = 9  # ports above the wished one that a twin on the same computer may take
+T = TypeVar("T")
 Datagram = tuple[bytes, Address]
+
+
+def first_free(wanted: Address, further: int, open_at: Callable[[Address], T]) -> T:
+    """What `open_at` returns for the first address whose port nobody has: this one, or one of so many above it. Raises
+    OSError, as `open_at` does."""
+    host, port = wanted
+    last = min(port + further, 65_535)
+    while True:
+        try:
+            return open_at((host, port))
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or port >= last:
+                raise
+        port += 1
 
 
 def open_phones(listen: Address) -> socket.socket:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 
 from failover.core import Core
 from failover.health import State
+from failover.standing import ACTIVE, Standing
 from failover.table import Server, Wish
 from sip import VERSION
 
@@ -13,9 +14,10 @@ Sample = tuple[dict[str, str], float]
 Facts = Callable[[Server], object]
 
 
-def metrics(core: Core, started: float, now: float, wall: float) -> str:
+def metrics(core: Core, standing: Standing, started: float, now: float, wall: float) -> str:
     """`started` and `now` are monotonic, `wall` is the time of day at `now`."""
-    return "\n".join([*_process(core, started, now, wall), *_servers(core, now), *_traffic(core), ""])
+    process = _process(core, started, now, wall)
+    return "\n".join([*process, *_standing(core, standing, wall - now), *_servers(core, now), *_traffic(core), ""])
 
 
 def _process(core: Core, started: float, now: float, wall: float) -> list[str]:
@@ -26,6 +28,17 @@ def _process(core: Core, started: float, now: float, wall: float) -> list[str]:
         *_single("forwarder_uptime_seconds", "gauge", "Seconds since the start.", round(now - started, 3)),
         *_single("forwarder_servers_live", "gauge", "Servers that answer heartbeats.",
                  sum(server.health.alive for server in core.table.servers)),
+    ]  # fmt: skip
+
+
+def _standing(core: Core, standing: Standing, offset: float) -> list[str]:
+    return [
+        *_single("forwarder_active", "gauge", "1 for the forwarder that has the address, 0 for one on standby.",
+                 standing.role is ACTIVE),
+        *_single("forwarder_role_since_seconds", "gauge", "Since when, in seconds since the epoch.",
+                 round(offset + standing.since, 3)),
+        *_single("forwarder_takeovers_total", "counter", "Times it took the address after it had been on standby.",
+                 core.counters["takeovers"]),
     ]  # fmt: skip
 
 

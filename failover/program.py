@@ -11,17 +11,21 @@ import signal
 import socket
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from failover import journal
-from failover.legs import is_here
+from failover.holder import holder
+from failover.legs import FURTHER, first_free, is_here
 from failover.notify import Notifier
 from failover.properties import decode
 from failover.secret import Secret, SecretError, look, open_secret, place
 from failover.service import Forwarder
 from failover.settings import FIRST_LIVE, Settings, SettingsError, literal, read
+from failover.standing import ACTIVE
 from plumbing.address import Address, format_address
 from sip import VERSION
 
@@ -52,7 +56,7 @@ def main(arguments: Sequence[str], default_file: Path) -> int:
     try:
         return _run(file, settings, secret)
     except OSError as error:
-        print(_remedy(file, error), file=sys.stderr)
+        print(_remedy(file, error, settings), file=sys.stderr)
         return 1
 
 
@@ -89,6 +93,7 @@ def describe(settings: Settings) -> list[str]:
         f"new calls go by {settings.policy if settings.policy == FIRST_LIVE else by}",
         f"heartbeats every {settings.interval:g} s: {settings.promise}; one that is back is used after {back}",
         f"phones and servers send to {format_address(settings.listen)} (UDP)",
+        f"where that is another forwarder's: {'waits for it' if settings.standby else 'refuses to start'}",
         f"limit of one source: {settings.rate or 'no'} datagrams a second, {settings.burst} at once",
         f"status page at http://{format_address(settings.admin)}/" if settings.admin else "no status page",
     ]
@@ -133,12 +138,14 @@ def _run(file: Path, settings: Settings, secret: Secret) -> int:
     admin: Admin | None = None
     try:
         if settings.admin:
-            admin = _admin(settings.admin, forwarder)
-            admin.start()
+            admin = first_free(settings.admin, FURTHER if settings.standby else 0, partial(_admin, forwarder))
+            settings = replace(settings, admin=_told(settings.admin, admin.address))
+        settings = replace(settings, registration=forwarder.registration)
         print(f"forwarder {VERSION}", *describe(settings), f"secret: {secret}", sep="\n")
         for text in (*warnings(settings), *_worries(secret)):
             log.warning("%s", text)
-        print(f"ready: {format_address(settings.listen)}", flush=True)
+        active = forwarder.standing.role is ACTIVE
+        print(f"ready: {format_address(settings.listen)}{'' if active else ' (standby)'}", flush=True)
         forwarder.every(notifier.rhythm, lambda: notifier.beat(forwarder.summary()))
         notifier.ready()
         gc.collect()
@@ -151,17 +158,27 @@ def _run(file: Path, settings: Settings, secret: Secret) -> int:
         notifier.stopping()
         return 0
     finally:
+        forwarder.stop()  # before the pages, which take their time: a standby waits for the address
         if admin:
             admin.stop()
-        forwarder.stop()
         notifier.close()
 
 
-def _admin(address: Address, forwarder: Forwarder) -> Admin:
+def _admin(forwarder: Forwarder, address: Address) -> Admin:
     """Imports its module only now: http.server and what that needs are a sixth of the memory."""
     from failover.admin import Admin
 
-    return Admin(address, forwarder)
+    admin = Admin(address, forwarder)
+    admin.start()
+    return admin
+
+
+def _told(wished: Address, found: Address) -> Address:
+    """Where the pages are, in the log too if that is not where they are expected."""
+    if found != wished and wished[1]:
+        taken = f"{format_address(wished)} is taken, perhaps by the other forwarder"
+        log.warning("the status page is at http://%s/: %s", format_address(found), taken)
+    return found
 
 
 def _worries(secret: Secret) -> list[str]:
@@ -207,11 +224,14 @@ def _sentence(file: Path, error: OSError | SettingsError | SecretError) -> str:
     return f"{file}: {(error.strerror or str(error)).lower()}; name another file, or write one (see servers.properties)"
 
 
-def _remedy(file: Path, error: OSError) -> str:
+def _remedy(file: Path, error: OSError, settings: Settings) -> str:
     """Who has a problem and what to do about it, for what can go wrong with an address."""
     text = error.strerror or str(error)
     if error.errno == errno.EADDRINUSE:
-        return f"{text}: another program has this port; stop it, or choose another in {file.name}"
+        ours = text.endswith(f"({format_address(settings.listen)})")
+        who = (holder(settings.listen) if ours else "") or "another program"
+        wait = ", or let this one wait for it (forwarder.standby=yes)" if ours else ""
+        return f"{text}: {who} has this port; stop it, or choose another in {file.name}{wait}"
     if error.errno == errno.EADDRNOTAVAIL:
         return f"{text}: this computer has no such address; correct it in {file.name}"
     if error.errno == errno.EACCES:

@@ -7,6 +7,7 @@ the phones, for of each socket only so many datagrams are taken in a turn.
 
 from __future__ import annotations
 
+import errno
 import socket
 import time
 from collections import Counter
@@ -15,7 +16,7 @@ from typing import Protocol
 
 from failover.health import Health
 from failover.heartbeat import MAX_DATAGRAM
-from failover.legs import OwnAddress
+from failover.legs import FURTHER, OwnAddress, first_free
 from failover.registration import ARRIVED, BACK, LEAVING, REFUSALS, Registration, Verdict
 from failover.settings import ServerLine, Settings
 from plumbing.address import Address, format_address
@@ -44,13 +45,14 @@ class Host(Protocol):
 
 
 class Reception:
-    """`open()` before the loop starts; without registration.listen it does nothing."""
+    """Without registration.listen it does nothing. `address`: with the port that it has been given."""
 
     def __init__(
         self, settings: Settings, key: bytes, counters: Counter[str], is_own: Callable[[Address], bool], host: Host
     ) -> None:
         self.address, self._timeout, self._counters, self._host = (
             settings.registration, settings.timeout, counters, host)  # fmt: skip
+        self._shared = settings.standby  # with a twin, perhaps
         self._registration = Registration(
             key, settings.allow, settings.foreign, settings.servers, counters,
             lambda address: is_own(address) or self._is_here(address),
@@ -58,11 +60,21 @@ class Reception:
         self._sock: socket.socket | None = None
 
     def open(self, loop: Loop) -> None:
-        """Raises OSError naming the address."""
-        if self.address:
-            sock = self._sock = bind_udp(self.address)
-            loop.watch(sock, lambda: self._receive(sock))
-            self._sweep_again(loop)
+        """If it is not open yet. Raises OSError naming the address, unless it may come to this computer later."""
+        if not self.address or self._sock:
+            return
+        try:
+            sock = self._sock = first_free(self.address, FURTHER if self._shared else 0, bind_udp)
+        except OSError as error:
+            if self._shared and error.errno == errno.EADDRNOTAVAIL:
+                return
+            raise
+        wished, self.address = self.address, sock.getsockname()[:2]
+        if self.address != wished:
+            taken = f"{format_address(wished)} is taken, perhaps by the other forwarder"
+            self._host.say("registration", f"servers register at {format_address(self.address)}: {taken}")
+        loop.watch(sock, lambda: self._receive(sock))
+        self._sweep_again(loop)
 
     def close(self) -> None:
         if self._sock:

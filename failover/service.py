@@ -5,6 +5,7 @@ Everything the core owns is touched on the `sip` thread only; other threads `ask
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -14,25 +15,30 @@ from failover import status
 from failover.chronicle import Chronicle, Reader, plain
 from failover.core import Core
 from failover.health import DOWN, FAILING, Health
-from failover.legs import OwnAddress, open_phones
+from failover.legs import OwnAddress
 from failover.limit import Limit
 from failover.metrics import metrics
 from failover.reception import Reception
 from failover.secret import Secret, passing
 from failover.settings import PHONES, ServerLine, Settings, differences
+from failover.standing import ACTIVE, Standing, Takeover
+from failover.station import Station
 from failover.table import Server, ServerTable, Wish
 from failover.traffic import Traffic
 from failover.vigil import Link
+from plumbing.address import Address
 from plumbing.batch import Channel, best
 from plumbing.loop import Loop
 
+POLITE = 0.02  # seconds that what has come may take before the sockets close: a twin waits for them
+LEG_AGAIN = 1.0
 # settings a reload cannot change
-NEXT_START = {"forwarder.listen", "forwarder.secret.file", "registration.listen", "admin.listen"}
+NEXT_START = {"forwarder.listen", "forwarder.standby", "forwarder.secret.file", "registration.listen", "admin.listen"}
 
 
 class Forwarder:
-    """`start()` returns once every socket is bound, or raises OSError; `stop()` may be called twice. Without a secret
-    it makes one that ends with it."""
+    """`start()` returns once it serves, or stands by for another one that has its address, or raises OSError; `stop()`
+    may be called twice. Without a secret it makes one that ends with it."""
 
     def __init__(self, settings: Settings, secret: Secret | None = None) -> None:
         self.settings = settings
@@ -47,28 +53,42 @@ class Forwarder:
         self._core = Core(table, self.secret.key, lambda host: self._own.towards(host), settings.fall, settings.rise)
         self._reception = Reception(settings, self.secret.key, self._core.counters, self._own.is_own, self)
         self._traffic = Traffic(self._loop, self._core, self._chronicle, self._new_limit(settings))
+        self._station = Station(self._loop, settings.listen, self)
         self._manner = best()
 
     # -- any thread -------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Binds, then serves."""
+        """Watches the servers, and serves if the address can be had."""
+        links = self._traffic.links
         try:
-            phones = self._traffic.phones = Channel(open_phones(self.settings.listen), self._manner)
-            self._traffic.links = {server.name: self._link(server) for server in self._core.table.servers}
+            for server in self._core.table.servers:
+                links[server.name] = Link(server)
+            self._station.begin(self.settings.standby)
             self._reception.open(self._loop)
         except OSError:
             self._close()
             raise
-        self._loop.watch(phones.sock, partial(self._traffic.receive, phones, PHONES))
-        for link in self._traffic.links.values():
+        for link in links.values():
             self._watch(link)
-        self._traffic.vigil.watch(self._traffic.links, self.settings.interval, self.settings.fall)
+        self._traffic.vigil.watch(links, self.settings.interval, self.settings.fall)
         self._loop.start()
 
     def stop(self) -> None:
+        """What has come is still passed on; a forwarder on standby has the address a moment later."""
+        self._loop.post(self._finish)
         self._loop.stop()
         self._close()
+
+    @property
+    def standing(self) -> Standing:
+        """Active or standby, since when and why."""
+        return self._station.standing
+
+    @property
+    def registration(self) -> Address | None:
+        """Where servers register themselves; the port may be another than the wished one."""
+        return self._reception.address
 
     def reload(self, settings: Settings) -> list[str]:
         """Serves by other settings from now on; returns what changed. Raises OSError and changes nothing if a new
@@ -81,7 +101,8 @@ class Forwarder:
 
     def failovers(self) -> list[dict[str, object]]:
         """The /failovers list."""
-        return self._loop.ask(lambda: status.failovers(self._core, time.time() - time.monotonic()))
+        offset = time.time() - time.monotonic()
+        return self._loop.ask(lambda: status.recorded(self._core, self._station.takeovers, offset))
 
     def wish(self, name: str, wish: Wish) -> None:
         """What the operator wants of a server, until told otherwise or started again. KeyError: there is none of that
@@ -90,11 +111,11 @@ class Forwarder:
 
     def metrics(self) -> str:
         """The /metrics text."""
-        return self._loop.ask(lambda: metrics(self._core, self._started, time.monotonic(), time.time()))
+        return self._loop.ask(self._metrics)
 
     def summary(self) -> str:
         """One line for systemctl status."""
-        return self._loop.ask(lambda: status.summary(self._core))
+        return self._loop.ask(lambda: status.summary(self._core, self.standing))
 
     def every(self, seconds: float, function: Callable[[], object]) -> None:
         """Calls the function again and again on the `sip` thread, for as long as that thread lives and gets on."""
@@ -116,6 +137,60 @@ class Forwarder:
 
     def unsubscribe(self, reader: Reader) -> None:
         self._loop.post(lambda: self._chronicle.leave(reader))
+
+    # -- sip thread: the address ------------------------------------------------------------------------------------
+
+    def take(self, sock: socket.socket) -> None:
+        phones = self._traffic.phones = Channel(sock, self._manner)
+        self._loop.watch(sock, partial(self._traffic.receive, phones, PHONES))
+        self._open_legs()
+        self._traffic.vigil.tells_roles = True
+
+    def let_go(self) -> None:
+        self._traffic.vigil.tells_roles = False
+        for link in self._traffic.links.values():
+            self._close_leg(link)
+        if self._traffic.phones:
+            self._loop.unwatch(self._traffic.phones.sock)
+            self._traffic.phones.sock.close()
+            self._traffic.phones = None
+        self._core.inflight.forget()
+
+    def stands(self, standing: Standing, takeover: Takeover | None) -> None:
+        self._chronicle.stands(self._core, standing, takeover)
+        if takeover and standing.role is ACTIVE:
+            self._reception.open(self._loop)  # its address may have come with ours
+
+    def _open_legs(self) -> None:
+        """Those that are not open. A server that cannot be reached now keeps nobody from the others."""
+        if not self._traffic.phones:
+            return
+        missing = False
+        for link in self._traffic.links.values():
+            try:
+                self._open_leg(link)
+            except OSError as error:
+                missing = True
+                self._chronicle.trouble(self._core, "open", f"{link.server.name}'s leg: {error}")
+        if missing:
+            self._loop.at(time.monotonic() + LEG_AGAIN, self._open_legs)
+
+    def _open_leg(self, link: Link) -> None:
+        if not link.channel:
+            channel = link.open(self.settings.listen, self._manner)
+            self._loop.watch(channel.sock, partial(self._traffic.receive, channel, link.server.name))
+            self._loop.post(lambda: self._traffic.take_landed(link))
+
+    def _close_leg(self, link: Link) -> None:
+        if link.channel:
+            self._loop.unwatch(link.channel.sock)
+            link.close_leg()
+
+    def _finish(self) -> None:
+        """Nothing more is taken after what is here."""
+        self._station.end()
+        self._traffic.finish(POLITE)
+        self.let_go()
 
     # -- sip thread: members ----------------------------------------------------------------------------------------
 
@@ -147,9 +222,12 @@ class Forwarder:
                     server = self._server(line, health)
                     if line.name in links:
                         server.wish = links[line.name].server.wish  # it has moved, the wish is for its name
-                    fresh[line.name] = self._link(server)
+                    link = fresh[line.name] = Link(server)
+                    if self._traffic.phones:
+                        self._open_leg(link)
         except OSError:
             for link in fresh.values():
+                self._close_leg(link)
                 link.close()
             raise
         gone = [link for name, link in links.items() if name not in kept]
@@ -157,7 +235,7 @@ class Forwarder:
         self._own.advertise = settings.advertise
         self.settings = settings
         for link in gone:
-            self._loop.unwatch(link.leg)
+            self._close_leg(link)
             self._loop.unwatch(link.heartbeat.sock)
             link.close()
         servers = [link.server for link in links.values()]
@@ -185,18 +263,18 @@ class Forwarder:
     def _server(self, line: ServerLine, health: Health) -> Server:
         return Server(line, health, self.secret.key)
 
-    def _link(self, server: Server) -> Link:
-        return Link(server, self.settings.listen, self._manner)
-
     def _watch(self, link: Link) -> None:
-        self._loop.watch(link.leg, partial(self._traffic.receive, link.channel, link.server.name))
         self._loop.watch(link.heartbeat.sock, lambda: self._traffic.vigil.hear(link))
-        self._loop.post(lambda: self._traffic.take_landed(link))
 
     def _status(self) -> dict[str, object]:
         now, wall = time.monotonic(), time.time()
-        told = status.status(self._core, self.settings.listen, self._started, now, wall)
-        return {**told, "secret": self.secret.fingerprint, "registration": self._reception.status(now, wall)}
+        told = status.status(self._core, self.settings.listen, self.standing, self._started, now, wall)
+        takeovers = [status.takeover(each, wall - now) for each in self._station.takeovers]
+        registration = self._reception.status(now, wall)
+        return {**told, "takeovers": takeovers, "secret": self.secret.fingerprint, "registration": registration}
+
+    def _metrics(self) -> str:
+        return metrics(self._core, self.standing, self._started, time.monotonic(), time.time())
 
     def _close(self) -> None:
         for link in self._traffic.links.values():

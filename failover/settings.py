@@ -38,12 +38,14 @@ class ServerLine:
 @dataclass(frozen=True)
 class Settings:
     """What the file says. `advertise` None: the listen address (where that is a wildcard, what the system uses towards
-    the peer). `interval` is in seconds. `admin` None: no pages. `secret_file` "": a secret for one run only.
+    the peer). `interval` is in seconds. `standby`: wait for the listen address.
+    `admin` None: no pages. `secret_file` "": a secret for one run only.
     `registration` None: servers cannot register themselves; `foreign`: they may register other addresses too. `rate` 0:
     no source is limited."""
 
     servers: tuple[ServerLine, ...]
     listen: Address
+    standby: bool
     advertise: Address | None
     policy: str
     convergence: str
@@ -178,6 +180,8 @@ class Setting:
 SETTINGS = (
     Setting("forwarder.listen", "listen", "0.0.0.0:5060", _listen,
             "Where phones and servers send to (UDP); 0.0.0.0 means every IPv4 address of this computer."),
+    Setting("forwarder.standby", "standby", "yes", _yes_or_no,
+            "Where another forwarder has that address: yes, wait till it is gone; no, refuse to start."),
     Setting("forwarder.advertise", "advertise", "", _advertise,
             "The address to write into messages, if it is not the one above; host or host:port."),
     Setting("forwarder.policy", "policy", FIRST_LIVE, _policy,

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from failover.core import Core
 from failover.outcome import Event, Failover, Passed, Resumed, StateChanged
+from failover.standing import ACTIVE, STANDBY, Standing, Takeover
 from failover.table import Server
 from plumbing.address import Address, format_address
 from sip import VERSION
 
 
-def status(core: Core, listen: Address, started: float, now: float, wall: float) -> dict[str, object]:
+def status(
+    core: Core, listen: Address, standing: Standing, started: float, now: float, wall: float
+) -> dict[str, object]:
     """The /status object. `started` and `now` are monotonic, `wall` is the time of day at `now`."""
     hot = core.table.hot
     return {
         "version": VERSION,
+        "role": standing.role.value,
+        "role_since": round(wall - now + standing.since, 3),
+        "role_why": standing.why,
         "listen": format_address(listen),
         "policy": core.table.policy,
         "convergence": core.table.convergence,
@@ -26,14 +34,14 @@ def status(core: Core, listen: Address, started: float, now: float, wall: float)
     }
 
 
-def summary(core: Core) -> str:
+def summary(core: Core, standing: Standing) -> str:
     """The state of things in one line."""
     live = sum(server.health.alive for server in core.table.servers)
     hot = core.table.hot
     said = [f"{hot.name} is hot" if hot else "NO SERVER TAKES NEW CALLS", f"{live} of {len(core.table.servers)} live"]
     if core.failovers:
         said.append(f"failovers: {core.counters['failovers']}")
-    return "; ".join(said)
+    return "; ".join([f"standby: {standing.why}", *said] if standing.role is STANDBY else said)
 
 
 def event(told: Event, offset: float) -> tuple[str, dict[str, object]] | None:
@@ -82,13 +90,37 @@ def _server(server: Server, hot: bool, now: float) -> dict[str, object]:
 
 
 def failovers(core: Core, offset: float) -> list[dict[str, object]]:
-    """The flight recorder, oldest first: the /failovers list."""
+    """The flight recorder, oldest first."""
     return [failover(each, offset) for each in core.failovers]
+
+
+def recorded(core: Core, takeovers: Iterable[Takeover], offset: float) -> list[dict[str, object]]:
+    """The same with the takeovers of the address: the /failovers list."""
+    told = [(each.at, failover(each, offset)) for each in core.failovers]
+    told += [(each.at, takeover(each, offset)) for each in takeovers]
+    return [each for _, each in sorted(told, key=lambda pair: pair[0])]
+
+
+def takeover(takeover: Takeover, offset: float) -> dict[str, object]:
+    """Of the forwarders' address; has the fields of a failover that say who, when and why."""
+    roles = [role.value for role in (STANDBY, ACTIVE)]
+    before, after = roles if takeover.role is ACTIVE else reversed(roles)
+    return {
+        "kind": "takeover",
+        "from": before,
+        "to": after,
+        "noticed": takeover.why,
+        "at": round(takeover.at + offset, 3),
+        "monotonic": takeover.at,
+        "address": takeover.address,
+        "waited": round(takeover.waited, 3),
+    }
 
 
 def failover(failover: Failover, offset: float) -> dict[str, object]:
     """`offset` is wall minus monotonic time."""
     return {
+        "kind": "failover",
         "from": failover.lost,
         "to": failover.taken_by,
         "noticed": failover.noticed,

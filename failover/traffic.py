@@ -24,7 +24,8 @@ BACKLOG = 20_000  # datagrams, more than a receive buffer holds
 
 
 class Traffic:
-    """`phones` and `links` are the sockets, None and {} before they are open; `limit` holds for the phones'."""
+    """`phones` and `links` have the sockets, which are open while the forwarder is the active one; `limit` holds for
+    the phones'."""
 
     def __init__(self, loop: Loop, core: Core, chronicle: Chronicle, limit: Limit) -> None:
         self.phones: Channel | None = None
@@ -44,16 +45,27 @@ class Traffic:
 
     def listen(self, link: Link) -> None:
         """Takes all that a server has sent until now, wherever it came in."""
+        if not link.channel or not self.phones:
+            return
         self._drain(link.channel, link.server.name)
-        if self.phones and link.leg.getsockname()[1] != self.phones.sock.getsockname()[1]:
+        if link.channel.sock.getsockname()[1] != self.phones.sock.getsockname()[1]:
             self._drain(self.phones, PHONES)  # a leg of its own port hears only what answers to that
 
     def take_landed(self, link: Link) -> None:
         self._take(link.landed, None, PHONES)
 
-    def _drain(self, channel: Channel, leg: str) -> None:
+    def finish(self, patience: float) -> None:
+        """Takes what has come until now, for so many seconds at most."""
+        until = time.monotonic() + patience
+        for link in self.links.values():
+            if link.channel:
+                self._drain(link.channel, link.server.name, until)
+        if self.phones:
+            self._drain(self.phones, PHONES, until)
+
+    def _drain(self, channel: Channel, leg: str, until: float = float("inf")) -> None:
         taken = 0
-        while taken < BACKLOG:
+        while taken < BACKLOG and time.monotonic() < until:
             datagrams, error = channel.drain()
             if not datagrams and not error:
                 return
@@ -158,6 +170,6 @@ class Traffic:
         link = self.links.get(name)
         if link:
             now = time.monotonic()
-            for data, source in queued(link.leg, BACKLOG):
+            for data, source in queued(link.channel.sock, BACKLOG) if link.channel else ():
                 self._note(self._core.receive(data, name, source, now))
             self._note(self._core.signal(name, REFUSED, now, why))

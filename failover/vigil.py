@@ -18,26 +18,34 @@ from failover.outcome import Outcome
 from failover.pulse import MOMENT, Pulse
 from failover.table import Server
 from plumbing.address import Address
-from plumbing.batch import Channel, Manner
+from plumbing.batch import Channel, Datagram, Manner
 from plumbing.loop import Loop, Timer
 
 
 class Link:
-    """All that leads to one server. `landed`: what others sent that came in on its leg before it was connected."""
+    """All that leads to one server: heartbeats always, and while the forwarder is the active one `channel`, its leg.
+    `landed`: what others sent that came in on the leg before it was connected."""
 
-    def __init__(self, server: Server, listen: Address, manner: Manner) -> None:
+    def __init__(self, server: Server) -> None:
         self.server = server
         self.pulse = Pulse(time.monotonic())
         self.heartbeat = Heartbeat(server.address, secrets.token_hex(8))
-        try:
-            self.leg, self.landed = open_leg(listen, server.address)
-        except OSError:
-            self.heartbeat.close()
-            raise
-        self.channel = Channel(self.leg, manner)
+        self.channel: Channel | None = None
+        self.landed: list[Datagram] = []
+
+    def open(self, listen: Address, manner: Manner) -> Channel:
+        """Raises OSError where the server's address cannot be reached."""
+        leg, self.landed = open_leg(listen, self.server.address)
+        self.channel = Channel(leg, manner)
+        return self.channel
+
+    def close_leg(self) -> None:
+        if self.channel:
+            self.channel.sock.close()
+            self.channel = None
 
     def close(self) -> None:
-        self.leg.close()
+        self.close_leg()
         self.heartbeat.close()
 
 
@@ -56,6 +64,7 @@ class Vigil:
     ) -> None:
         self._loop, self._core, self._chronicle = loop, core, chronicle
         self._carry_out, self._listen, self._refused = carry_out, listen, refused
+        self.tells_roles = False  # a standby forwarder gives no server work, so it calls none hot
         self._links: dict[str, Link] = {}
         self._interval = self._patience = 0.0
         self._timer: Timer | None = None
@@ -140,8 +149,9 @@ class Vigil:
 
     def _ask(self, link: Link, now: float) -> None:
         link.pulse.asked(now)
+        role = self._core.table.role(link.server) if self.tells_roles else ""
         try:
-            link.heartbeat.ask(now, self._patience, self._core.table.role(link.server))
+            link.heartbeat.ask(now, self._patience, role)
         except ConnectionError:
             self._refused(link.server.name, "its port refused a heartbeat")
         except OSError as error:

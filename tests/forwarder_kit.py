@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from failover.core import Core
 from failover.health import UP, Health
 from failover.settings import FIRST_LIVE, ServerLine
+from failover.standing import ACTIVE, BOUND, Standing
 from failover.table import Server, ServerTable
 from plumbing.address import format_address
 from plumbing.loop import Loop
@@ -17,6 +18,7 @@ KEY = b"a key for the tests only"
 OWN = ("192.0.2.1", 5060)
 ALICE = ("192.0.2.7", 5060)
 BOB = ("192.0.2.8", 5060)
+ACTIVE_ONE = Standing(format_address(OWN), ACTIVE, 0.0, "was free at the start", BOUND)
 SERVERS = {"server1": ("192.0.2.11", 5070), "server2": ("192.0.2.12", 5080)}
 
 

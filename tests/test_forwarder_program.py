@@ -171,17 +171,23 @@ def test_a_file_that_cannot_be_read_is_one_sentence(tmp_path):
 
 def test_a_port_that_is_taken_is_one_sentence_with_the_remedy(program, free_port):
     with fake_servers(free_port) as servers:
-        _, address, file = program(servers)
+        running, address, file = program(servers, "forwarder.standby=no")
         said = run(file)
         assert said.returncode == 1 and "ready" not in said.stdout
-        remedy = "another program has this port; stop it, or choose another in servers.properties"
-        assert said.stderr == f"Address already in use (127.0.0.1:{address[1]}): {remedy}\n"
+        taken, remedy = said.stderr.split(" has this port; ")
+        where = f"Address already in use (127.0.0.1:{address[1]}): "
+        if sys.platform == "linux":
+            assert taken.startswith(f"{where}{sys.executable} -S ") and taken.endswith(f" (pid {running.process.pid})")
+        else:
+            assert taken == f"{where}another program"
+        waits = "or let this one wait for it (forwarder.standby=yes)"
+        assert remedy == f"stop it, or choose another in servers.properties, {waits}\n"
 
 
 def test_a_taken_port_of_the_pages_stops_the_start_as_well(tmp_path, free_port):
     file, port = tmp_path / "servers.properties", free_port()
     with fake_servers(free_port, 1) as servers, socket.create_server(("127.0.0.1", port)):
-        lines = [f"forwarder.listen=127.0.0.1:{free_port()}", f"admin.listen=127.0.0.1:{port}"]
+        lines = [f"forwarder.listen=127.0.0.1:{free_port()}", f"admin.listen=127.0.0.1:{port}", "forwarder.standby=no"]
         file.write_text("\n".join([f"127.0.0.1:{servers[0].address[1]}", *lines]))
         said = run(file)
     assert said.returncode == 1 and f"(127.0.0.1:{port}): another program has this port" in said.stderr
@@ -189,7 +195,7 @@ def test_a_taken_port_of_the_pages_stops_the_start_as_well(tmp_path, free_port):
 
 def test_an_address_of_another_computer_is_one_sentence(tmp_path):
     file = tmp_path / "servers.properties"
-    file.write_text("127.0.0.1:5070\nforwarder.listen=192.0.2.1:5060\nadmin.listen=")
+    file.write_text("127.0.0.1:5070\nforwarder.listen=192.0.2.1:5060\nforwarder.standby=no\nadmin.listen=")
     assert "this computer has no such address" in run(file).stderr
 
 

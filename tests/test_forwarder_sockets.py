@@ -187,10 +187,10 @@ def test_noise_from_strangers_is_counted_and_the_next_request_passes(scene):
     assert counters["dropped.malformed"] == 3 and counters["dropped.not-ours"] == 1 and counters["keepalives"] == 2
 
 
-def test_a_second_forwarder_on_the_address_cannot_start_and_a_third_can_after_the_first(free_port):
+def test_one_that_is_not_to_stand_by_cannot_start_on_a_taken_address_and_a_third_can_after_the_first(free_port):
     with fake_servers(free_port) as servers:
         port = free_port()
-        settings = config(port, servers)
+        settings = config(port, servers, "forwarder.standby=no")
         with running(settings):
             second = Forwarder(settings)
             with pytest.raises(OSError, match=f"127.0.0.1:{port}"):

@@ -27,7 +27,7 @@ CORES = [
     "sip",
     *(f"failover/{name}.py" for name in ("convergence", "core", "health", "inflight", "lines", "members", "outcome")),
     *(f"failover/{name}.py" for name in ("quick", "shapes", "ways")),
-    *(f"failover/{name}.py" for name in ("limit", "pulse", "registration", "route", "table", "validation")),
+    *(f"failover/{name}.py" for name in ("limit", "pulse", "registration", "route", "standing", "table", "validation")),
     *(f"slee_mock/{name}.py" for name in ("anchor", "billing", "event", "gate", "guessing", "heartbeat")),
     *(f"slee_mock/{name}.py" for name in ("outage", "prepaid", "proxy", "record", "redis_place", "registrar")),
     *(f"slee_mock/{name}.py" for name in ("report", "router")),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from forwarder_kit import ALICE, answer, make_core, request
+from forwarder_kit import ACTIVE_ONE, ALICE, answer, make_core, request
 from prometheus_kit import read
 
 from failover.health import ANSWER, MISS, REFUSED
@@ -13,7 +13,7 @@ from failover.table import Wish
 
 
 def told(core, now=110.0):
-    return read(metrics(core, 100.0, now, 1_700_000_010.0))
+    return read(metrics(core, ACTIVE_ONE, 100.0, now, 1_700_000_010.0))
 
 
 def of(families, name, **labels):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import prometheus_kit
 import pytest
-from forwarder_kit import make_core
+from forwarder_kit import ACTIVE_ONE, make_core
 
 from failover.health import REFUSED
 from failover.metrics import metrics
@@ -57,7 +57,7 @@ def test_every_metric_is_explained():
     core = make_core()
     core.signal("server1", REFUSED, 1.0, "refused")
     core.table.servers[1].took = 0.001
-    families = prometheus_kit.read(metrics(core, 0.0, 1.0, 1.0))
+    families = prometheus_kit.read(metrics(core, ACTIVE_ONE, 0.0, 1.0, 1.0))
     assert len(families) > 15
     for name in families:
         assert re.search(rf"(^ |;|,) +{name}\b", MANUAL, re.MULTILINE), f"section 9 does not explain {name}"

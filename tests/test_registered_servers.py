@@ -256,7 +256,8 @@ def test_without_a_registration_address_nobody_can_register_and_a_taken_one_is_n
         assert forwarder.status()["registration"] == {"listen": None, "servers": [], "refused": []}
         forwarder.stop()
         port = taken.getsockname()[1]
-        forwarder = Forwarder(read("\n".join([*lines, f"registration.listen={HOST}:{port}"]), "test"))
+        alone = "forwarder.standby=no"
+        forwarder = Forwarder(read("\n".join([*lines, f"registration.listen={HOST}:{port}", alone]), "test"))
         with pytest.raises(OSError, match=f"{HOST}:{port}"):
             forwarder.start()
         forwarder.stop()

@@ -1,0 +1,210 @@
+"""Two forwarders with one address, in one process: who has it, who gets it, and what the other does meanwhile."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from contextlib import ExitStack, contextmanager
+
+import pytest
+from forwarder_kit import answer, ask, fake_servers, field, plain_phone, request
+
+from failover import station
+from failover.secret import passing
+from failover.service import Forwarder
+from failover.settings import read
+from plumbing.address import format_address
+
+HOST = "127.0.0.1"
+
+
+class Pair:
+    """Two servers that answer, a phone, and as many forwarders as are started, all with one secret and one address."""
+
+    def __init__(self, servers, phone, address, secret):
+        self.servers, self.phone, self.address, self.secret = servers, phone, address, secret
+        self.lines = [f"forwarder.listen={format_address(address)}", "admin.listen=",
+                      *(f"{server.name}={format_address(server.address)}" for server in servers)]  # fmt: skip
+        self.started = []
+
+    def start(self, *more):
+        forwarder = Forwarder(read("\n".join([*self.lines, *more]), "test"), self.secret)
+        self.started.append(forwarder)
+        forwarder.start()
+        return forwarder
+
+    def served_by(self, branch, **options):
+        return field(ask(self.phone, self.address, branch, **options), "X-Server")
+
+
+@pytest.fixture
+def pair(free_port):
+    with scene(free_port) as made:
+        yield made
+
+
+@contextmanager
+def scene(free_port, host=HOST):
+    with ExitStack() as stack:
+        servers = stack.enter_context(fake_servers(free_port, host=host))
+        made = Pair(servers, stack.enter_context(plain_phone(host)), (host, free_port()), passing("for a test"))
+        stack.callback(lambda: [forwarder.stop() for forwarder in made.started])
+        yield made
+
+
+def role(forwarder):
+    return forwarder.status()["role"]
+
+
+def is_active(forwarder):
+    return lambda: role(forwarder) == "active"
+
+
+def knows(forwarder, name, state):
+    return lambda: next(s for s in forwarder.status()["servers"] if s["name"] == name)["state"] == state
+
+
+def test_the_second_says_who_holds_the_address_and_serves_when_the_first_has_gone(pair, eventually, caplog):
+    caplog.set_level("INFO", "forwarder")
+    first, second = pair.start(), pair.start()
+    assert (role(first), role(second)) == ("active", "standby")
+    where = format_address(pair.address)
+    assert f"standby: {where} is held by another forwarder" in caplog.messages
+    assert second.summary().startswith(f"standby: {where} is held by another forwarder; server1 is hot")
+    assert pair.served_by("z9hG4bK1") == "server1"
+    first.stop()
+    eventually(is_active(second), 1.0)
+    assert pair.served_by("z9hG4bK2") == "server1"
+    status = second.status()
+    assert status["role_why"] == f"{where} is free, the forwarder that held it is gone"
+    (told,) = second.failovers()
+    assert (told["kind"], told["from"], told["to"]) == ("takeover", "standby", "active")
+    assert told["noticed"] == status["role_why"]
+    assert told["at"] == pytest.approx(status["role_since"], abs=0.01)
+    assert any(line.startswith(f"active: {status['role_why']}; it was on standby for ") for line in caplog.messages)
+    assert "forwarder_active 1" in second.metrics() and "forwarder_takeovers_total 1" in second.metrics()
+
+
+def test_one_on_standby_watches_the_servers_and_tells_none_that_it_is_hot(pair, eventually):
+    first = pair.start()
+    eventually(knows(first, "server1", "UP"))
+    second = pair.start()
+    eventually(knows(second, "server1", "UP"))
+    pair.servers[0].kill()
+    eventually(knows(second, "server1", "DOWN"))
+    first.stop()
+    eventually(is_active(second))
+    pair.phone.sendto(request("INVITE", source=pair.phone.getsockname(), branch="z9hG4bK1"), pair.address)
+    assert field(pair.phone.recv(65_535), "X-Server") == "server2"
+    assert [each["requests"] for each in second.status()["servers"]] == [0, 1], "none to the dead one"
+
+
+def test_an_answer_to_what_the_first_has_forwarded_passes_the_second(pair, eventually):
+    first = pair.start()
+    pair.servers[0].replies = False
+    pair.phone.sendto(request("INVITE", source=pair.phone.getsockname(), branch="z9hG4bK1"), pair.address)
+    eventually(lambda: pair.servers[0].heard)
+    second = pair.start()
+    first.stop()
+    eventually(is_active(second))
+    pair.servers[0].send(answer(pair.servers[0].heard[0], "180 Ringing"), pair.address)
+    ringing = pair.phone.recv(65_535)
+    assert ringing.startswith(b"SIP/2.0 180") and b"branch=z9hG4bK1" in ringing
+
+
+def test_of_two_on_standby_exactly_one_gets_the_address(pair, eventually):
+    first, others = pair.start(), [pair.start(), pair.start()]
+    for _ in range(3):
+        first.stop()
+        eventually(lambda those=others: any(role(each) == "active" for each in those))
+        assert sorted(map(role, others)) == ["active", "standby"]
+        assert pair.served_by("z9hG4bK1") == "server1"
+        first = next(each for each in others if role(each) == "active")
+        others = [next(each for each in others if each is not first), pair.start()]
+
+
+def test_what_has_come_before_a_polite_stop_is_passed_on(pair, eventually):
+    first = pair.start()
+    eventually(knows(first, "server1", "UP"))
+
+    def stop_with_a_hundred_in_hand():
+        for n in range(100):
+            pair.phone.sendto(
+                request("OPTIONS", source=pair.phone.getsockname(), branch=f"z9hG4bK{n}"), pair.address
+            )
+        first._loop.post(first._finish)
+
+    first._loop.ask(stop_with_a_hundred_in_hand)
+    first.stop()
+    eventually(lambda: len(pair.servers[0].heard) == 100)
+
+
+def test_ports_that_the_twin_has_are_not_the_second_one_s_which_takes_the_next(pair, free_port, caplog):
+    caplog.set_level("INFO", "forwarder")
+    port = free_port()
+    first, second = pair.start(f"registration.listen={HOST}:{port}"), pair.start(f"registration.listen={HOST}:{port}")
+    assert first.registration == (HOST, port) and second.registration[1] in range(port + 1, port + 10)
+    taken = f"{HOST}:{port} is taken, perhaps by the other forwarder"
+    assert f"servers register at {format_address(second.registration)}: {taken}" in caplog.messages
+
+
+# -- an address that moves between computers --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def virtual(monkeypatch, free_port):
+    """(a pair on an address that may move, a switch: is it here?)."""
+    here = [False]
+    monkeypatch.setattr(station, "can_move", lambda listen: True)
+    monkeypatch.setattr(station, "present", lambda host: here[0])
+    with scene(free_port) as made:
+        yield made, here
+
+
+def test_an_address_that_is_elsewhere_is_waited_for_and_let_go_when_it_has_left(virtual, eventually, caplog):
+    caplog.set_level("INFO", "forwarder")
+    pair, here = virtual
+    one = pair.start()
+    where = format_address(pair.address)
+    assert role(one) == "standby" and f"standby: {where} is not an address of this computer now" in caplog.messages
+    here[0] = True
+    eventually(is_active(one), 1.0)
+    assert pair.served_by("z9hG4bK1") == "server1"
+    pair.servers[0].replies = False
+    pair.phone.sendto(request("INVITE", source=pair.phone.getsockname(), branch="z9hG4bK2"), pair.address)
+    eventually(lambda: len(pair.servers[0].heard) == 2)
+    assert one.status()["in_flight"] == 1
+    here[0] = False
+    eventually(lambda: role(one) == "standby", 1.0)
+    assert one.status()["in_flight"] == 0, "the other forwarder sees to it"
+    with socket.socket(type=socket.SOCK_DGRAM) as other:
+        other.bind(pair.address)  # nobody is there any more
+    assert [told["to"] for told in one.failovers()] == ["active", "standby"]
+    here[0] = True
+    eventually(is_active(one), 1.0)
+    pair.servers[0].replies = True
+    assert pair.served_by("z9hG4bK3") == "server1"
+
+
+def test_what_the_system_lets_us_bind_is_not_ours_unless_an_interface_has_it(virtual):
+    pair, _ = virtual
+    one = pair.start()
+    assert role(one) == "standby" and one.status()["servers"][0]["requests"] == 0
+    with socket.socket(type=socket.SOCK_DGRAM) as other:
+        other.bind(pair.address)  # it was not even tried
+
+
+@pytest.mark.parametrize("host, moves", [("127.0.0.1", False), ("0.0.0.0", False), ("::1", False), ("::", False),
+                                         ("192.0.2.10", True), ("2001:db8::1", True)])  # fmt: skip
+def test_loopback_and_every_address_never_leave(host, moves):
+    assert station.can_move((host, 5060)) is moves
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_this_computer_s_addresses_are_known_with_and_without_netifaces(installed, monkeypatch):
+    if installed:
+        pytest.importorskip("netifaces")
+    else:
+        monkeypatch.setitem(sys.modules, "netifaces", None)
+    assert station.present("127.0.0.1")
+    assert not station.present("192.0.2.10") and not station.present("2001:db8::1")
