@@ -17,7 +17,7 @@ from failover.quick import Quick
 from failover.route import literal, way_back
 from failover.settings import PHONES
 from failover.table import Server, ServerTable
-from failover.validation import Fields, Refused, been_here, validate
+from failover.validation import Fields, Refused, been_here, is_probe, validate
 from plumbing.address import Address
 from sip.branch import verify_branch
 from sip.errors import RemoteProtocolError
@@ -68,6 +68,8 @@ class Core(Quick):
     def _request(self, request: Request, row: Row, now: float) -> Outcome:
         self.lines.complete_via(request, row.source)
         try:
+            if row.leg == PHONES and is_probe(request):
+                return Outcome(self._answer(request, row, 200 if self.table.hot else 503))
             validate(request)
             return self._forward(request, row, now)
         except Refused as error:
@@ -173,14 +175,18 @@ class Core(Quick):
         """Answers instead of forwarding. An ACK gets no answer, ever (RFC 3261 17.1.1.3)."""
         if request.method == "ACK":
             return self._drop(row, now, reason, note, request)
+        sends = self._answer(request, row, status, fields)
+        return Outcome(sends, self._drop(row, now, reason, note, request).events)
+
+    def _answer(self, request: Request, row: Row, status: int, fields: Fields = ()) -> tuple[Send, ...]:
+        """The forwarder's own."""
         if status == 503:
             fields = (*fields, ("Retry-After", RETRY_AFTER))
         data = reply(request, status, "", self.lines.answer_tag(request), fields).to_bytes()
         self.counters[f"answered.{status}"] += 1
         back = way_back(request.via)
         send = Send(row.leg, data) if row.leg != PHONES else Send(PHONES, data, back)
-        sends = (send,) if row.leg != PHONES or literal(back) else ()
-        return Outcome(sends, self._drop(row, now, reason, note, request).events)
+        return (send,) if row.leg != PHONES or literal(back) else ()
 
     # -- responses --------------------------------------------------------------------------------------------------
 

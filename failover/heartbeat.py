@@ -28,16 +28,17 @@ class Answer(NamedTuple):
 
 
 class Script:
-    """What is said and what counts as an answer; no socket. `token` makes the Call-ID one that cannot be guessed."""
+    """What is said and what counts as an answer; no socket. `token` makes the Call-ID one that cannot be guessed;
+    `hops`: how far it may be passed on."""
 
-    def __init__(self, server: Address, own: Address, token: str) -> None:
+    def __init__(self, server: Address, own: Address, token: str, hops: int = 70) -> None:
         self._call_id = f"{token}@{own[0]}"
         self._head = (
             f"OPTIONS sip:{format_address(server)} SIP/2.0\r\n"
             f"Via: SIP/2.0/UDP {format_address(own)};rport;branch=z9hG4bK{token}"
         )
         self._tail = (
-            "Max-Forwards: 70\r\n"
+            f"Max-Forwards: {hops}\r\n"
             f"From: <sip:forwarder@{format_address(own)}>;tag={token[:8]}\r\n"
             f"To: <sip:{format_address(server)}>\r\n"
             f"Call-ID: {self._call_id}\r\n"

@@ -21,12 +21,13 @@ from failover import journal
 from failover.holder import holder
 from failover.legs import FURTHER, first_free, is_here
 from failover.notify import Notifier
+from failover.probe import probe
 from failover.properties import decode
 from failover.secret import Secret, SecretError, look, open_secret, place
 from failover.service import Forwarder
 from failover.settings import FIRST_LIVE, Settings, SettingsError, literal, read
 from failover.standing import ACTIVE
-from plumbing.address import Address, format_address
+from plumbing.address import Address, format_address, parse_address
 from sip import VERSION
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ RELOAD = "SIGHUP"
 def main(arguments: Sequence[str], default_file: Path) -> int:
     """Runs `forwarder.py`; returns its exit status."""
     options = _options(arguments, default_file)
+    if options.probe:
+        return _probe(options.probe)
     file = Path(options.file)
     journal.set_up(options.verbose)
     try:
@@ -126,9 +129,21 @@ def _options(arguments: Sequence[str], default_file: Path) -> argparse.Namespace
     where = f"servers and settings (default: {default_file.name} beside forwarder.py)"
     parser.add_argument("file", nargs="?", default=default_file, help=where)
     parser.add_argument("--check", action="store_true", help="say what the file means and what it promises, and end")
+    ask = "end at once, with status 0 only if the forwarder at this address serves"
+    parser.add_argument("--probe", metavar="HOST:PORT", help=ask)
     parser.add_argument("--version", action="version", version=f"forwarder {VERSION}")
     parser.add_argument("-v", "--verbose", action="store_true", help="log a line for every message and its way")
     return parser.parse_args(arguments)
+
+
+def _probe(text: str) -> int:
+    try:
+        host, port = parse_address(text, default_port=5060)
+        serves, sentence = probe((look_up(host, ipv6=":" in host), port))
+    except ValueError as error:
+        serves, sentence = False, str(error)
+    print(sentence, file=sys.stdout if serves else sys.stderr)
+    return 0 if serves else 1
 
 
 def _run(file: Path, settings: Settings, secret: Secret) -> int:

@@ -19,6 +19,7 @@ from sip.errors import RemoteProtocolError
 from sip.grammar import split_list
 from sip.header import make_field
 from sip.message import Request
+from sip.uri import Uri
 from sip.via import Via
 
 LOOP = "loop"
@@ -45,6 +46,12 @@ def validate(request: Request) -> None:
     if wanted and request.method not in ("ACK", "CANCEL"):  # 20.29: whose INVITE was refused already
         unsupported = ", ".join(wanted)
         raise Refused(f"the forwarder does not have {unsupported}", 420, "extension", [("Unsupported", unsupported)])
+
+
+def is_probe(request: Request) -> bool:
+    """Is the forwarder itself asked whether it serves? An OPTIONS that goes no further may be answered by whom it has
+    come to (RFC 3261 16.3, Max-Forwards)."""
+    return request.method == "OPTIONS" and request.max_forwards == 0 and not Uri.parse(request.uri).user
 
 
 def loop_word(request: Request, leg: str) -> str:

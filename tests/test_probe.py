@@ -1,0 +1,79 @@
+"""`forwarder.py --probe ADDRESS`: 0 only if a forwarder serves there, on real sockets, and what the core answers."""
+
+from __future__ import annotations
+
+import socket
+import threading
+
+import pytest
+from forwarder_kit import ALICE, fake_servers, field, head, make_core, request
+from test_forwarder_program import program, run  # noqa: F401  program is a fixture
+
+from failover.health import REFUSED
+from failover.probe import probe
+from failover.settings import PHONES
+
+ASKED = {"method": "OPTIONS", "uri": "sip:192.0.2.1:5060", "hops": "Max-Forwards: 0"}
+
+
+def test_the_forwarder_answers_itself_and_gives_no_server_work():
+    core = make_core()
+    outcome = core.receive(request(**ASKED), PHONES, ALICE, 1.0)
+    (sent,) = outcome.sends
+    assert (sent.to, sent.target, head(sent.data)[0]) == (PHONES, ALICE, "SIP/2.0 200 OK")
+    assert outcome.events == () and core.counters == {"answered.200": 1}, "no line in the log, ten times a second"
+
+
+def test_it_says_503_where_no_server_takes_new_calls():
+    core = make_core()
+    for name in ("server1", "server2"):
+        core.signal(name, REFUSED, 1.0, "refused")
+    (sent,) = core.receive(request(**ASKED), PHONES, ALICE, 2.0).sends
+    assert head(sent.data)[0] == "SIP/2.0 503 Service Unavailable" and field(sent.data, "Retry-After")
+
+
+@pytest.mark.parametrize("other", [{"uri": "sip:bob@192.0.2.1"}, {"method": "INVITE"}])
+def test_anything_else_that_may_go_no_further_is_refused(other):
+    (sent,) = make_core().receive(request(**{**ASKED, **other}), PHONES, ALICE, 1.0).sends
+    assert head(sent.data)[0] == "SIP/2.0 483 Too Many Hops"
+
+
+def test_a_forwarder_that_serves_is_told_from_a_port_where_nobody_is(program, free_port):  # noqa: F811
+    with fake_servers(free_port) as servers:
+        running, address, _ = program(servers)
+        where = f"127.0.0.1:{address[1]}"
+        said = run("--probe", where)
+        assert (said.returncode, said.stdout, said.stderr) == (0, f"{where} serves\n", "")
+        assert all(not server.heard for server in servers)
+        for server in servers:
+            server.kill()
+        assert probe(address)[0], "that all servers are gone another forwarder could not change"
+        assert running.stop() == 0
+    said = run("--probe", where)
+    assert (said.returncode, said.stdout, said.stderr) == (1, "", f"nobody listens at {where}\n")
+
+
+def test_one_that_hangs_is_told_after_the_patience_and_a_lost_datagram_is_no_death():
+    with socket.socket(type=socket.SOCK_DGRAM) as deaf:
+        deaf.bind(("127.0.0.1", 0))
+        address = deaf.getsockname()
+        assert probe(address, 0.3) == (False, f"127.0.0.1:{address[1]} did not answer within 0.3 s")
+        assert len({deaf.recv(65_535) for _ in range(2)}) == 2, "asked twice"
+
+        def answer_the_second() -> None:
+            deaf.settimeout(5.0)
+            deaf.recvfrom(65_535)
+            data, source = deaf.recvfrom(65_535)
+            core = make_core()
+            (sent,) = core.receive(data, PHONES, source, 1.0).sends
+            deaf.sendto(sent.data, source)
+
+        answering = threading.Thread(target=answer_the_second)
+        answering.start()
+        assert probe(address, 5.0)[0]
+        answering.join()
+
+
+def test_what_is_no_address_is_a_sentence():
+    said = run("--probe", "127.0.0.1:many")
+    assert said.returncode == 1 and said.stderr == "'many' is not a port in '127.0.0.1:many' (0 to 65535)\n"
