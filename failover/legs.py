@@ -129,12 +129,21 @@ class OwnAddress:
         if address == self.advertise or address == self.listen:
             return True
         same = self._wildcard and port == self.listen[1]
-        return same and (ip_address(host).is_loopback or _source_towards(host) == host)
+        return same and (ip_address(host).is_loopback or is_here(host))
 
 
 def is_here(host: str) -> bool:
-    """Is this IP address one of this computer's?"""
-    return _source_towards(host) == host
+    """Is this IP address one of this computer's? The system connects an IPv4 socket that is bound to it, even where
+    net.ipv4.ip_nonlocal_bind lets it be bound to any. What it chooses towards it tells for IPv6 alone: for IPv4 that is
+    the interface's first address where this is a further one, as virtual ones are."""
+    with socket.socket(family_of(host), socket.SOCK_DGRAM) as sock:
+        try:
+            if sock.family == socket.AF_INET:
+                sock.bind((host, 0))
+            sock.connect((host, 9))
+        except OSError:
+            return False
+        return str(sock.getsockname()[0]) == host
 
 
 def _source_towards(host: str) -> str:
