@@ -21,7 +21,6 @@ from failover.limit import Limit
 from failover.networks import Networks
 from failover.route import literal, way_back
 from failover.settings import PHONES
-from failover.shapes import Shapes
 from failover.validation import been_here, validate
 from failover.ways import Memory
 from sip.branch import verify_branch
@@ -158,14 +157,17 @@ class ByParser:
 # -- quick.py ---------------------------------------------------------------------------------------------------------
 
 PARTS: tuple[tuple[str, Any, str], ...] = (
-    ("parse", Shapes, "read"),
+    ("parse", quick, "fits"),
+    ("parse", Memory, "head"),
+    ("parse", Memory, "answer"),
     ("sign", Memory, "way"),
     ("sign", Memory, "passed"),
     ("sign", quick.Quick, "_is_own_tag"),
     ("choose", quick.Quick, "_quick_choice"),
-    ("edit", quick.Quick, "_quick_top"),
-    ("edit", quick.Quick, "_quick_record"),
-    ("edit", quick, "_written"),
+    ("edit", quick.Quick, "_quick_server"),
+    ("edit", quick.Quick, "_quick_phone"),
+    ("edit", quick, "_rest"),
+    ("edit", quick, "_without_ours"),
     ("in flight", quick.Quick, "_quick_account"),
     ("in flight", quick.Quick, "_quick_heard"),
     ("in flight", InFlight, "echo"),

@@ -31,6 +31,10 @@ class Limit:
     def __len__(self) -> int:
         return len(self._buckets)
 
+    def spares(self, host: str) -> bool:
+        """Is everything from this IP address, of which something was admitted just now, admitted?"""
+        return not self._rate or self._buckets[_network(host) if ":" in host else host] is None
+
     def admits(self, data: bytes, host: str, now: float) -> bool:
         """Takes a token of this IP address's bucket, if there is one for such a datagram."""
         if not self._rate:

@@ -3,7 +3,10 @@
 `quick` gives the one datagram to send, and has kept all accounts, or None: the message is nothing ordinary, nothing was
 touched, core.py is to read it. Ordinary is what a pattern of shapes.py takes in whole, whose Vias, Routes and target
 ways.py can read, and which is neither refused nor dropped nor sent to a server that stands in for one that is down.
-The order is that of core.py, and tests/test_quick.py holds the two equal.
+
+The idea: octets that are known are compared, not read. How a phone's requests begin, up to their branch, was read the
+last time; an answer has to repeat, octet for octet, the Vias that its request left with; and most of a phone's messages
+end alike. A pattern reads what is left. The order is that of core.py, and tests/test_quick.py holds the two equal.
 """
 
 from __future__ import annotations
@@ -17,21 +20,18 @@ from failover.lines import Lines
 from failover.members import Members
 from failover.outcome import Send
 from failover.settings import CALL_ID, PHONES
-from failover.shapes import URI, Odd, Shape, Shapes, branch_of
+from failover.shapes import GROWN, OTHERS, Odd, branch_of, fits
 from failover.table import Server, ServerTable
-from failover.ways import NO_ROUTES, Memory, Routes, Sender
+from failover.ways import NO_ROUTES, OF_BRANCH, Head, Memory, Routes
 from plumbing.address import Address
 from sip.message import DIALOG_CREATING
 from sip.via import MAGIC_COOKIE
 
 FEWER = {str(hops).encode(): str(hops - 1).encode() for hops in range(1, 256)}  # Max-Forwards -> the next one's
 COOKIE = MAGIC_COOKIE.encode()
-OF_BRANCH = len(b";branch=")
+AFTER_BRANCH, BEFORE_BRANCH = len(OF_BRANCH), len(b";branch=")
 BRANCH_SIZE = len(COOKIE) + 32  # octets of ours
-FROM_PHONES, FROM_SERVERS = crc32(b"phones\0"), crc32(b"servers\0")  # how the loop word begins
 CREATING = frozenset(method.encode() for method in DIALOG_CREATING)
-OF_VIA, END_OF_LINE = len(b"Via: "), len(b"\r\n")
-END_OF_START = len(b" SIP/2.0\r\n")  # beyond the Request-URI
 new = tuple.__new__  # of a NamedTuple, in half the time
 
 
@@ -41,7 +41,7 @@ class Quick(Members):
     def __init__(self, table: ServerTable, lines: Lines, fall: int, rise: int) -> None:
         super().__init__(table, fall, rise)
         self.lines = lines
-        self._shapes, self._memory = Shapes(), Memory(lines)
+        self._memory = Memory(lines)
 
     def quick(self, data: bytes, leg: str, source: Address, now: float) -> Send | None:
         """What is to be sent for an ordinary message; None: nothing was touched, `receive` is to have it. It tells of
@@ -64,51 +64,51 @@ class Quick(Members):
 
     def _quick_request(self, data: bytes, leg: str, source: Address, now: float, asker: Server | None) -> Send:
         memory = self._memory
-        shape, match = self._shapes.read(data, (source, data[:4]), now)
-        method, uri, host, left, branch, right, others, hops, tag, call_id, routes, records = shape.read(match)
-        if hops not in FEWER or b";lr" in uri:
+        at = data.find(OF_BRANCH) + AFTER_BRANCH
+        head = memory.heads.get((data[:at], (leg, source)))
+        match = fits(head.form, data, at) if head else None
+        if not head or not match:
+            head, match = memory.head(data, at, (leg, source), now)
+        branch, right, others, hops, tag, call_id, method, routes, records = head.read(match)
+        if method != head.method:
             raise Odd
-        sender = memory.senders.get((left, right, source)) or memory.sender(left, right, source)
+        sender = head.sender if right == head.sender.right else memory.sender(head.left, right, source)
         signing = sender.signing.copy()
         signing.update(branch + sender.ending)
-        signature = signing.hexdigest()
-        signed = COOKIE + signature.encode()
-        target = memory.targets.get(host) or memory.target(host)
-        asked, route = crc32(uri, FROM_SERVERS if asker else FROM_PHONES), NO_ROUTES
+        signed = COOKIE + signing.hexdigest().encode()
+        route, loop = NO_ROUTES, head.loop
         if routes:
             route = memory.routes.get(routes) or memory.route(routes)
-            asked = crc32(route.asked, asked)
-        if (others and b"%08x" % asked in others) or (method == b"ACK" and self._is_own_tag(tag, signed)):
+            loop = b";loop=%08x" % crc32(route.asked, head.asked)
+        if (others and loop[6:] in others) or (method == b"ACK" and self._is_own_tag(tag, signed)):
             raise Odd
-        vias = b"".join((sender.left, branch, sender.right, others))
         beneath = branch_of(others) if others else COOKIE + branch
         if asker:
-            to, back = PHONES, route.target or target
-            own = memory.phones.get((back, source[0])) or memory.phone(back, source[0])
-            top = self._quick_record(asker, method, tag, records, own)
+            to, back = PHONES, route.target or head.target
+            beginning, via = self._quick_phone(head, asker, back, source, tag, records or head.records)
             if method == b"ACK":
                 asker.has_handled(self.inflight.came_through((beneath, method, NO_STATUS, tag or b"")))
         else:
-            server = self._quick_choice(signed, method, call_id, route, target)
+            server = self._quick_choice(signed, head, call_id, route)
             to, back = server.name, None
-            own = memory.servers.get(to) or memory.server(server)
-            top = self._quick_top(shape, server, sender, method, tag, records)
+            beginning, via = (head.within if tag else head.opening).get(to) or self._quick_server(head, server, tag)
+            if (records or head.records) and method in CREATING and not tag:
+                raise Odd
             self._quick_account(server, signed, method, tag, (to, data, leg, source, now, 0))
-        memory.passed(signed, (vias, method, sender.target, sender.server, beneath))
+        ours = b"".join((via, signed, loop))
+        vias = b"".join((ours, sender.before, branch, sender.after, others))
+        memory.passed(signed, (vias, len(ours), method, sender.target, sender.server, beneath))
         self._requests += 1
-        via = f"Via: SIP/2.0/UDP {own};branch=z9hG4bK{signature};loop={asked:08x}\r\n".encode()
-        onward = _written(data, shape, match, top, via, vias, len(others), FEWER[hops], route.kept)
-        return new(Send, (to, onward, back))
+        return new(Send, (to, b"".join((beginning, vias, *_rest(data, head, match, FEWER[hops], route.kept))), back))
 
     def _is_own_tag(self, tag: bytes | None, signed: bytes) -> bool:
         """Does an ACK acknowledge the forwarder's own answer?"""
         return tag is not None and tag.decode("ascii") == self.lines.own_tag(signed.decode("ascii"))
 
-    def _quick_choice(self, signed: bytes, method: bytes, call_id: bytes, route: Routes, target: Address) -> Server:
+    def _quick_choice(self, signed: bytes, head: Head, call_id: bytes, route: Routes) -> Server:
         """Which server gets a phone's request. None of those that it names may be down, for that is written over."""
         table = self.table
-        named = table.by_address.get(target)
-        if named and not named.usable:
+        if head.named and not head.named.usable:
             raise Odd
         if route is not NO_ROUTES:
             named = table.by_address.get(route.target) if route.target else None
@@ -117,7 +117,7 @@ class Quick(Members):
             hinted = table.by_hint.get(route.hint)
             if hinted and hinted.usable:
                 return hinted
-        holder = self.inflight.server_of(signed, method)
+        holder = self.inflight.server_of(signed, head.method)
         if holder:
             server = table.by_name.get(holder)
             if server and server.usable:
@@ -132,29 +132,31 @@ class Quick(Members):
             raise Odd
         return server
 
-    def _quick_top(
-        self, shape: Shape, server: Server, sender: Sender, method: bytes, tag: bytes | None, records: bytes
-    ) -> bytes:
-        """What is written above all lines of a phone's request: Record-Route or Path."""
-        if method in CREATING and not tag:
-            if records:
+    def _quick_server(self, head: Head, server: Server, tag: bytes | None) -> tuple[bytes, bytes]:
+        """What a phone's request to that server begins with, Record-Route or Path above all lines, and our Via."""
+        top, own = b"", head.sender.own
+        if head.method in CREATING and not tag:
+            top = f"Record-Route: <sip:{own};lr;hint={server.hint}>\r\n".encode()
+        elif head.method == b"REGISTER" and self.table.path:
+            if "Path" in head.form[0].names:
                 raise Odd
-            return sender.recorded.get(server.hint) or sender.record(server.hint, sender.own)
-        if method == b"REGISTER" and self.table.path:
-            if "Path" in shape.names:
-                raise Odd
-            return f"Path: <sip:{sender.own};lr>\r\n".encode()
-        return b""
+            top = f"Path: <sip:{own};lr>\r\n".encode()
+        via = f"Via: SIP/2.0/UDP {self._memory.server(server)};branch=".encode()
+        known = (head.within if tag else head.opening)[server.name] = head.start + top + head.records, via
+        return known
 
-    def _quick_record(self, server: Server, method: bytes, tag: bytes | None, records: bytes, own: str) -> bytes:
-        """What is written above all lines of a server's request: Record-Route, unless it stands there."""
-        if tag or method not in CREATING:
-            return b""
-        if not records:
-            return f"Record-Route: <sip:{own};lr;hint={server.hint}>\r\n".encode()
-        if (self._memory.records.get(records) or self._memory.record(records)) != own:
-            raise Odd
-        return b""
+    def _quick_phone(
+        self, head: Head, asker: Server, target: Address, source: Address, tag: bytes | None, records: bytes
+    ) -> tuple[bytes, bytes]:
+        """The same of a server's request to a phone, where Record-Route may stand already."""
+        memory, top = self._memory, b""
+        own = memory.phones.get((target, source[0])) or memory.phone(target, source[0])
+        if head.method in CREATING and not tag:
+            if not records:
+                top = f"Record-Route: <sip:{own};lr;hint={asker.hint}>\r\n".encode()
+            elif (memory.records.get(records) or memory.record(records)) != own:
+                raise Odd
+        return head.start + top + head.records, f"Via: SIP/2.0/UDP {own};branch=".encode()
 
     def _quick_account(self, server: Server, signed: bytes, method: bytes, tag: bytes | None, row: Kept) -> None:
         """A request goes to a server."""
@@ -167,23 +169,30 @@ class Quick(Members):
     # -- answers ----------------------------------------------------------------------------------------------------
 
     def _quick_answer(self, data: bytes, leg: str, source: Address, now: float, sender: Server | None) -> Send:
-        at = data.find(b";branch=") + OF_BRANCH
-        signed = data[at : at + BRANCH_SIZE]
-        beneath, asked, back, server, first_branch = self._memory.way(signed)
-        shape, match = self._shapes.read(data, (source, asked, data[8:11]), now)
-        status, via, own, branch, others, tag, _, method = shape.read(match)
-        if others != beneath or branch != signed or own not in self._memory.texts:
-            raise Odd
+        memory = self._memory
+        branch = data.find(b";branch=") + BEFORE_BRANCH
+        signed = data[branch : branch + BRANCH_SIZE]
+        vias, ours, asked, back, server, first_branch = memory.ways.get(signed) or memory.way(signed)
+        start = data.find(b"\r\nVia: ") + 2
+        if data.startswith(vias, start):
+            at, onward = start + len(vias), data[:start] + data[start + ours + 2 :]
+        else:
+            at, onward = _without_ours(data, start, vias, ours)
+        kind = leg if sender else source, asked, data[:start]
+        form = memory.answers.get(kind)
+        match = fits(form, data, at) if form else None
+        if not form or not match:
+            form, match = memory.answer(data, at, kind, now)
+        tag, method = form[0].read(match)
         if (server and not server.usable) or (self.failovers and self.unsettled):
             raise Odd
         if sender:
-            self._quick_heard(sender, signed, method, status, tag, now)
+            self._quick_heard(sender, signed, method, data[8:11], tag, now)
         self._responses += 1
-        start = match.start(shape.via)
-        onward = data[:start] + data[start + len(via) :]
         if not server:
             return new(Send, (PHONES, onward, back))
-        self.inflight.echo((first_branch, method, status, tag or b""), (server.name, data, leg, source, now, 0))
+        row = server.name, data, leg, source, now, 0
+        self.inflight.echo((first_branch, method, data[8:11], tag or b""), row)
         return new(Send, (server.name, onward, None))
 
     def _quick_heard(
@@ -201,23 +210,31 @@ class Quick(Members):
                 inflight.refused(signed, sender.name)
 
 
-def _written(
-    data: bytes, shape: Shape, match: Match[bytes], top: bytes, via: bytes, vias: bytes, others: int, hops: bytes,
-    routes: bytes,
-) -> bytes:  # fmt: skip
-    """The message with `top` above all lines, `via` and `vias` for its Vias, of which the others but the first are so
-    many octets, and what Max-Forwards and Route are now."""
-    start, via_start = match.end(URI) + END_OF_START, match.start(shape.left) - OF_VIA
-    via_end = match.end(shape.right) + END_OF_LINE + others
-    hops_start, hops_end = match.span(shape.hops)
-    if not shape.routed and via_start == start:
-        return b"".join((data[:start], top, via, vias, data[via_end:hops_start], hops, data[hops_end:]))
+def _rest(data: bytes, head: Head, match: Match[bytes], hops: bytes, routes: bytes) -> tuple[bytes, ...]:
+    """What a request has behind its Vias, with what Max-Forwards and Route are now."""
+    shape, via_end = head.form[0], match.end(OTHERS)
+    start, end = match.span(shape.hops)
     if not shape.routed:
-        between = data[via_end:hops_start]
-        return b"".join((data[:start], top, data[start:via_start], via, vias, between, hops, data[hops_end:]))
+        return data[via_end:start], hops, data[end:]
     first, last = match.span(shape.routes)
-    if first < hops_start:
-        middle = data[via_end:first], routes, data[last:hops_start], hops, data[hops_end:]
-    else:
-        middle = data[via_end:hops_start], hops, data[hops_end:first], routes, data[last:]
-    return b"".join((data[:start], top, data[start:via_start], via, vias, *middle))
+    if first < start:
+        return data[via_end:first], routes, data[last:start], hops, data[end:]
+    return data[via_end:start], hops, data[end:first], routes, data[last:]
+
+
+def _without_ours(data: bytes, start: int, vias: bytes, ours: int) -> tuple[int, bytes]:
+    """Where an answer's Vias end, and the answer without ours, if that has grown (`received`, say), or stands in one
+    line with the others, as SIPp writes them. Raises Odd."""
+    end = data.find(b"\r\n", start) + 2
+    if not data.startswith(vias[:ours], start):
+        raise Odd
+    grown, others = data[start + ours : end - 2], vias[ours + 2 :]
+    if data.startswith(others, end) and GROWN.fullmatch(grown):
+        return end + len(others), data[:start] + data[end:]
+    listed = others.replace(b"\r\nVia: ", b", ")
+    value = listed[len(b"Via: ") : -2]
+    if not grown.endswith(b", " + value) or not GROWN.fullmatch(grown[: -2 - len(value)]):
+        raise Odd
+    if b" ," in value or b",  " in value or value != value.strip():  # the parser takes such spaces away
+        raise Odd
+    return end, data[:start] + listed + data[end:]

@@ -1,9 +1,11 @@
 """Shapes of messages: which header lines they have, in which order. A phone has few of them, and repeats them for ever.
 
-Of each shape that comes one pattern is made, with the names as they stand. It finds in one go all that the forwarder
-looks at, and proves what the parser would: every line is whole and unfolded, what may be there once is there once, and
-From, To, CSeq and the Vias can be read. A pattern is stricter than the parser and never more lenient: what fits none
-may still be a good message, and the parser decides (tests/test_quick.py holds the two equal).
+Of each shape that comes one pattern is made, with the names as they stand, for what begins behind the octets that
+ways.py knows by heart: in a request behind `;branch=z9hG4bK` of its topmost Via, in an answer behind all its Vias; with
+nothing but Record-Routes above those. It finds in one go all that the forwarder looks at there, and proves what the
+parser would: every line is whole and unfolded, what may be there once is there once, and From, To, CSeq and the Vias
+can be read. A pattern is stricter than the parser and never more lenient: what fits none may still be a good message,
+and the parser decides (tests/test_quick.py holds the two equal).
 
 Strangers can send shapes too: few are kept, and few are learned in a second.
 """
@@ -12,14 +14,13 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from typing import Any
 
 from sip.header import canonical
 from sip.message import MAX_HEAD, MAX_SIZE
 
 MOST_SHAPES = 64
-MOST_KINDS = 2_048
 MOST_LINES = 48
 MOST_BACK = 1_024  # octets up to the empty line, behind the last line that is looked at
 MOST_FRONT, MOST_BODY = MAX_HEAD - MOST_BACK, MAX_SIZE - MAX_HEAD  # what has more is the parser's
@@ -33,37 +34,28 @@ _POSSESSIVE = re.compile(r"(?<=[*+?}])\+")
 # the time to a tenth. Python has it since 3.11; before, the additional `+` is taken out.
 _PORT = r"(?::(?:[1-9]\d{0,3}|[1-5]\d{4})(?!\d))?+"
 _TOKEN = r"[\w.!%+*`'~-]++"
+_HOPS = r"(?:[1-9]\d?|1\d\d|2[0-4]\d|25[0-5])"  # 1 to 255
 _NUMBER = r"(?:[0-3]\d{9}|\d{1,9})"  # below 2**32
 _TAGGED = r"""(?:"[^"\\\r]*+"|[^"<\r]*+) ?+<[^>\r]*+>"""
 _HOST = rf"(?:[\w.-]++|\[[0-9A-Fa-f:.]++\]){_PORT}"
 _URI = rf"sip:(?:[\w.!~*'()&=+$,%#/-]++@)?+(?P<host>{_HOST})(?:;[\w.;=~%+-]*+)?+"
-_REQUEST_LINE = rf"(?P<method>[A-Z]++) (?P<uri>{_URI}) SIP/2\.0\r\n"
-_STATUS_LINE = r"SIP/2\.0 (?P<status>[1-6]\d\d) [^\r]*+\r\n"
-_VIA = (
-    r"Via: (?P<left>SIP/2\.0/UDP [^\r;]++(?:;(?!branch=)[^\r;]++)*+)"
-    rf";branch=z9hG4bK(?P<branch>{_TOKEN})(?P<right>[^\r]*+)\r\n"
-)
 _OTHER_VIA = rf"Via: SIP/2\.0/UDP {_HOST}(?:;[\w.-]++(?:=[\w.:!~*'%+-]*+)?+)*+\r\n"
-_OWN_VIA = r"Via: SIP/2\.0/UDP (?P<own>[^\r;]++);branch=(?P<branch>[^\r]{39});loop=[\w.=:;-]*+\r\n"
 _FIELDS = {
     "From": rf"{_TAGGED}(?:;tag={_TOKEN})?+",
     "To": rf"{_TAGGED}(?:;tag=(?P<tag>{_TOKEN}))?+",
-    "Call-ID": r"(?P<call_id>[!-~][^\r]*+)",
+    "CSeq": rf"{_NUMBER} (?P<method>[A-Z]++)",
     "Content-Length": r" *+(?P<length>\d{1,6})",  # SIPp formats it five wide
 }
-_OF_REQUESTS = {
-    **_FIELDS, "CSeq": rf"{_NUMBER} (?P=method)", "Max-Forwards": r"(?P<hops>\d{1,3})",
-}  # fmt: skip
-_OF_ANSWERS = {**_FIELDS, "CSeq": rf"{_NUMBER} (?P<method>[A-Z]++)"}
+_OF_REQUESTS = {**_FIELDS, "Call-ID": r"(?P<call_id>[!-~][^\r]*+)", "Max-Forwards": rf"(?P<hops>{_HOPS})"}
+_OF_ANSWERS = {**_FIELDS, "Call-ID": r"[!-~][^\r]*+"}
 # Written by the forwarder itself in messages of that kind, so not in another spelling, and what it needs together.
 _EDITED = {False: ("Via", "Max-Forwards", "Route", "Record-Route"), True: ("Via",)}
 # What is taken from a match, in the usual order.
 GROUPS = {
-    False: ("method", "uri", "host", "left", "branch", "right", "others", "hops", "tag", "call_id", "routes",
-            "record_routes"),
-    True: ("status", "via", "own", "branch", "others", "tag", "call_id", "method"),
-}  # fmt: skip
-URI = 2  # the number of that group
+    False: ("branch", "right", "others", "hops", "tag", "call_id", "method", "routes", "record_routes"),
+    True: ("tag", "method"),
+}
+OTHERS = 3  # the number of that group
 
 
 class Odd(Exception):
@@ -71,77 +63,68 @@ class Odd(Exception):
 
 
 class Shape:
-    """`front(data)` matches up to the last line that the forwarder looks at, `back(data, end of that)` the rest, with
-    what Content-Length says; `read` takes from the front's match what GROUPS names. `lines`: how many are in front and
-    in all, with the start line and the empty one. The others are numbers of groups."""
+    """`front(data, at)` matches up to the last line that the forwarder looks at, `back(data, end of that)` the rest,
+    with what Content-Length says; `read` takes from the front's match what GROUPS names. `lines`: how many end in front
+    and in all, with the empty one. The others are numbers of groups."""
 
-    __slots__ = (
-        "back", "front", "hops", "left", "length", "lines", "names", "read", "right", "routed", "routes", "via",
-    )  # fmt: skip
+    __slots__ = ("back", "front", "hops", "length", "lines", "names", "read", "routed", "routes")
 
     def __init__(self, names: list[str], is_answer: bool) -> None:
         self.names = frozenset(read := list(map(canonical, names)))
         looked_at = ("Via", "From", "To", "Call-ID", "CSeq", *_EDITED[is_answer])
         split = max(at for at, name in enumerate(read) if name in looked_at) + 1
         parts, wanted = _lines(names, is_answer), GROUPS[is_answer]
-        text = "".join(parts[: split + 1])
+        text = "".join(parts[:split])
         text += "".join(f"(?P<{group}>)" for group in wanted if f"(?P<{group}>" not in text)
-        front, back = _compiled(text), _compiled("".join([*parts[split + 1 :], r"\r\n"]))
-        self.front, self.back, self.lines = front.match, back.match, (split + 1, len(names) + 2)
+        front, back = _compiled(text), _compiled("".join([*parts[split:], r"\r\n"]))
+        passed = read.index("Via") + (read.count("Via") if is_answer else 0)  # by heart
+        self.front, self.back, self.lines = front.match, back.match, (split - passed, len(names) + 1 - passed)
         index, numbers = front.groupindex, tuple(front.groupindex[name] for name in wanted)
         in_order = numbers == tuple(range(1, front.groups + 1))  # twice as fast
         self.read: Callable[[re.Match[bytes]], tuple[Any, ...]] = (
             re.Match.groups if in_order else lambda match: match.group(*numbers)
         )
         self.routed, self.length = "Route" in self.names, index.get("length", 0)
-        self.left, self.right, self.via = index.get("left", 0), index.get("right", 0), index.get("via", 0)
         self.hops, self.routes = index.get("hops", 0), index.get("routes", 0)
+
+
+# What a message of a kind looked like last time: its shape, the octets behind the last line that is looked at, and what
+# Content-Length says there, or -1. Most senders end all their messages of a kind alike.
+Form = tuple[Shape, bytes, int]
+
+
+def fits(form: Form, data: bytes, at: int) -> re.Match[bytes] | None:
+    """Where everything stands in a message that has that form behind its first `at` octets; None: it has another.
+    Raises Odd."""
+    shape, back, length = form
+    match = shape.front(data, at)
+    if not match or not data.startswith(back, end := match.end()):
+        return None
+    size = len(data) - end - len(back)
+    if shape.length:
+        length = int(match[shape.length])
+    if data.count(b"\n", at, end) != shape.lines[0] or end > MOST_FRONT or size > MOST_BODY:
+        raise Odd
+    if size != length and length >= 0:
+        raise Odd
+    return match
 
 
 class Shapes:
     def __init__(self) -> None:
-        # What a message of that kind looked like last time: its shape, the octets behind the last line that is looked
-        # at, what Content-Length says there, or -1. Most senders end all their messages of a kind alike.
-        self._usual: dict[Hashable, tuple[Shape, bytes, int]] = {}
         self._known: dict[tuple[bool, tuple[bytes, ...]], Shape | None] = {}  # the longest unused first
         self._next = float("-inf")
 
-    def read(self, data: bytes, kind: Hashable, now: float) -> tuple[Shape, re.Match[bytes]]:
-        """The message's shape, and where everything in it stands. `kind`: of messages that probably have one shape and
-        one end. Raises Odd."""
-        usual = self._usual.get(kind)
-        if usual:
-            shape, back, length = usual
-            match = shape.front(data)
-            if match and data.startswith(back, end := match.end()):
-                size = len(data) - end - len(back)
-                if shape.length:
-                    length = int(match[shape.length])
-                if data.count(b"\n", 0, end) != shape.lines[0] or end > MOST_FRONT or size > MOST_BODY:
-                    raise Odd
-                if size != length and length >= 0:
-                    raise Odd
-                return shape, match
-        return self._read_anew(data, kind, now)
-
-    def _read_anew(self, data: bytes, kind: Hashable, now: float) -> tuple[Shape, re.Match[bytes]]:
+    def form(self, data: bytes, at: int, now: float) -> Form:
+        """That of a message of which the first `at` octets have been read. Raises Odd."""
         shape = self._find(data, now)
-        match = shape.front(data) if shape else None
+        match = shape.front(data, at) if shape else None
         back = shape.back(data, match.end()) if shape and match else None
-        if not shape or not match or not back or match.end() > MOST_FRONT or len(back[0]) > MOST_BACK:
+        if not shape or not match or not back or len(back[0]) > MOST_BACK:
             raise Odd
-        if data.count(b"\n", 0, back.end()) != shape.lines[1] or data.count(b"\n", 0, match.end()) != shape.lines[0]:
+        if data.count(b"\n", at, back.end()) != shape.lines[1]:
             raise Odd
-        length = int(back["length"]) if "length" in back.re.groupindex else -1
-        if shape.length:
-            length = int(match[shape.length])
-        size = len(data) - back.end()
-        if (size != length and length >= 0) or size > MOST_BODY:
-            raise Odd
-        if len(self._usual) >= MOST_KINDS:
-            self._usual.clear()
-        self._usual[kind] = shape, back[0], length
-        return shape, match
+        return shape, back[0], int(back["length"]) if "length" in back.re.groupindex else -1
 
     def _find(self, data: bytes, now: float) -> Shape | None:
         """The shape by its names, learned now if it is new and others were not just now."""
@@ -159,7 +142,6 @@ class Shapes:
         self._known[known] = shape
         if len(self._known) > MOST_SHAPES:
             del self._known[next(iter(self._known))]
-            self._usual.clear()
         return shape
 
 
@@ -172,27 +154,27 @@ def learn(raw: tuple[bytes, ...], is_answer: bool) -> Shape | None:
     once = ["From", "To", "Call-ID", "CSeq", *(() if is_answer else ("Max-Forwards",))]
     if any(read.count(name) != 1 for name in once) or read.count("Content-Length") > 1:
         return None
-    if "Via" not in read or (is_answer and read.count("Via") < 2) or (not is_answer and "Proxy-Require" in read):
+    if "Via" not in read or set(names[: read.index("Via")]) - {"Record-Route"}:
+        return None
+    if not is_answer and "Proxy-Require" in read:
         return None
     for name in _EDITED[is_answer]:
         count = read.count(name)
         if count and (names.count(name) != count or set(read[read.index(name) :][:count]) != {name}):
             return None
-    if not is_answer and read.index("Max-Forwards") < read.index("Via"):
-        return None
-    if "Route" in read and not is_answer and read.index("Route") < read.index("Via"):
-        return None
     return Shape(names, is_answer)
 
 
 def _lines(names: list[str], is_answer: bool) -> list[str]:
-    """A pattern for each line, the start line first; for several that are taken together an empty one."""
+    """A pattern for each line; for several that are taken together, or are known by heart, an empty one."""
     fields = _OF_ANSWERS if is_answer else _OF_REQUESTS
     blocks = {"Via"} if is_answer else {"Via", "Route", "Record-Route"}
-    parts, read = [_STATUS_LINE if is_answer else _REQUEST_LINE], list(map(canonical, names))
+    parts, read = [], list(map(canonical, names))
     for at, (name, canonical_name) in enumerate(zip(names, read, strict=True)):
         count = read.count(canonical_name)
-        if canonical_name not in blocks:
+        if at < read.index("Via"):
+            parts.append("")
+        elif canonical_name not in blocks:
             value = fields.get(canonical_name)
             parts.append(re.escape(name) + (rf": {value}\r\n" if value else r":[^\r]*+\r\n"))
         elif at != read.index(canonical_name):
@@ -201,9 +183,10 @@ def _lines(names: list[str], is_answer: bool) -> list[str]:
             group = canonical_name.lower().replace("-", "_") + "s"
             parts.append(rf"(?P<{group}>(?:{canonical_name}: [^\r]*+\r\n){{{count}}})")
         elif is_answer:
-            parts.append(rf"(?P<via>{_OWN_VIA})(?P<others>(?:Via: [^\r]*+\r\n){{{count - 1}}})")
+            parts.append("")
         else:
-            parts.append(rf"{_VIA}(?P<others>(?:{_OTHER_VIA}){{{count - 1}}})")
+            top = rf"(?P<branch>{_TOKEN})(?P<right>[^\r]*+)\r\n"
+            parts.append(rf"{top}(?P<others>(?:{_OTHER_VIA}){{{count - 1}}})")
     return parts
 
 
@@ -211,6 +194,13 @@ def _compiled(text: str) -> re.Pattern[bytes]:
     return re.compile((text if sys.version_info >= (3, 11) else _POSSESSIVE.sub("", text)).encode("ascii"))
 
 
+_ABOVE = r"(?:Record-Route: [^\r\n]*+\r\n)*+"
+HEAD = _compiled(  # of a request
+    rf"(?P<start>(?P<method>[A-Z]++) (?P<uri>{_URI}) SIP/2\.0\r\n)(?P<records>{_ABOVE})"
+    r"Via: (?P<left>SIP/2\.0/UDP [^\r\n;]++(?:;(?!branch=)[^\r\n;]++)*+);branch=z9hG4bK"
+)
+HEAD_OF_ANSWER = _compiled(rf"SIP/2\.0 [1-6]\d\d [^\r\n]*+\r\n{_ABOVE}")
+GROWN = _compiled(r"[\w.=:;-]*+")  # what a server may have added to our Via
 _BRANCH = _compiled(r"(?i:[^\r;]*+(?:;(?!branch[=;\r])[^\r;]*+)*+;branch=?+)(?P<branch>[^\r;]*+)")
 
 

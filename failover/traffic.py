@@ -20,6 +20,8 @@ from plumbing.address import Address, format_address
 from plumbing.batch import Channel, Datagram, Failure, Outgoing
 from plumbing.loop import Loop
 
+NO_QUEUE: list[Outgoing] = []
+MOST_PLAIN = 4_096  # addresses
 BACKLOG = 20_000  # datagrams, more than a receive buffer holds
 
 
@@ -34,6 +36,10 @@ class Traffic:
         self.vigil = Vigil(loop, core, chronicle, self.carry_out, self.listen, self.refused)
         self._loop, self._core, self._chronicle = loop, core, chronicle
         self._leaving: dict[str, list[Outgoing]] = {}  # by leg
+        # Addresses from which everything is taken for what it is: no server's, and not limited; and as long as which
+        # table and which limit hold.
+        self._plain: set[Address] = set()
+        self._plain_while: tuple[object, object] = (None, None)
         self._replaying = False
         self._quiet_until = 0.0  # for what is said of those who are limited
 
@@ -75,18 +81,19 @@ class Traffic:
     def _take(self, datagrams: Sequence[Datagram], error: OSError | None, leg: str) -> None:
         """What came in on a leg, and the error that was met after it."""
         now = time.monotonic()
-        link, leaving = self.links.get(leg), self._leaving
+        link, leaving, plain = self.links.get(leg), self._leaving, self._plain_sources()
         quick = None if self._chronicle.listened_to else self._core.quick
+        to_last, queue = "", NO_QUEUE
         for data, source in datagrams:
-            if leg == PHONES and not self._is_phones(data, source, now):
+            if leg == PHONES and source not in plain and not self._is_phones(data, source, now):
+                to_last = ""  # all may have left meanwhile
                 continue
             send = quick(data, leg, source, now) if quick else None
             if send:
                 to, onward, target = send
-                if to in leaving:
-                    leaving[to].append((onward, target))
-                else:
-                    leaving[to] = [(onward, target)]
+                if to != to_last:
+                    to_last, queue = to, leaving.setdefault(to, [])
+                queue.append((onward, target))
             else:
                 self._note(self._core.receive(data, leg, source, now))
         if link and datagrams:
@@ -97,6 +104,13 @@ class Traffic:
         elif error:
             self._chronicle.trouble(self._core, "receive", f"{leg}: {error}")
 
+    def _plain_sources(self) -> set[Address]:
+        table, limit = self._plain_while
+        if table is not self._core.table or limit is not self.limit or len(self._plain) > MOST_PLAIN:
+            self._plain_while = self._core.table, self.limit
+            self._plain.clear()
+        return self._plain
+
     def _is_phones(self, data: bytes, source: Address, now: float) -> bool:
         """False if what came to the phones' socket is a server's, and was handled as such, or is too much."""
         server = self._core.table.by_address.get(source)
@@ -105,6 +119,8 @@ class Traffic:
             self._take([(data, source)], None, server.name)
             return False
         if self.limit.admits(data, source[0], now):
+            if self.limit.spares(source[0]):
+                self._plain.add(source)
             return True
         self._limited(source, now)
         return False

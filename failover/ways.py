@@ -5,13 +5,16 @@ All of it is bounded, and forgotten when the server table changes.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from hashlib import blake2b
 from typing import TypeVar
+from zlib import crc32
 
 from failover.lines import Lines
 from failover.route import literal, way_back
-from failover.shapes import Odd
+from failover.settings import PHONES
+from failover.shapes import HEAD, HEAD_OF_ANSWER, Form, Odd, Shapes, fits
 from failover.table import Server
 from failover.validation import LOOP
 from plumbing.address import Address, format_address
@@ -24,21 +27,24 @@ from sip.via import MAGIC_COOKIE, Via
 MOST = 4_096  # of each kind
 FRESH = 5.0  # seconds for which the own address towards a peer is taken for known
 STAND_IN = MAGIC_COOKIE + "-stands-in-"  # for the branch, which is another in every message
-# A request's way back: all Via lines beneath ours as they left, its method, the phone's address, or the server that
-# sent it, and the branch that `echo_key` asks for.
-Way = tuple[bytes, bytes, Address, Server | None, bytes]
+OF_BRANCH = b";branch=" + MAGIC_COOKIE.encode()
+# A request's way back: all its Via lines as they left, how many octets of them are ours, without the line's end, its
+# method, the phone's address, or the server that sent it, and the branch that `echo_key` asks for.
+Way = tuple[bytes, int, bytes, Address, Server | None, bytes]
+Origin = tuple[str, Address]  # where a message is from: leg and address
+Kind = tuple[str | Address, bytes, bytes]  # of answers: where from, the method, and what is above all Vias
+FROM_PHONES, FROM_SERVERS = crc32(b"phones\0"), crc32(b"servers\0")  # how the loop word begins
 
 
 class Sender:
     """Who sent a request, as the topmost Via has it: that line as it is passed on, in two parts with the branch between
-    them; what our branch over it is made from, likewise; the way back, and the server that waits there, if one does;
-    the forwarder's own address as it knows it, and the Record-Route lines that say so."""
+    them (`right` is what came behind the branch); what our branch over it is made from, likewise; the way back, and the
+    server that waits there, if one does; the forwarder's own address as it knows it."""
 
-    __slots__ = ("ending", "left", "own", "recorded", "right", "server", "signing", "target")
+    __slots__ = ("after", "before", "ending", "own", "right", "server", "signing", "target")
 
-    def __init__(self, lines: Lines, left: bytes, right: bytes, source: Address, own: str) -> None:
-        self.own = own
-        self.recorded: dict[str, bytes] = {}  # by the server's hint
+    def __init__(self, lines: Lines, left: bytes, right: bytes, source: Address) -> None:
+        self.own, self.right = "", right
         value = f"{_text(left)};branch={STAND_IN}{_text(right)}"
         via = Via.parse(value)
         complete = via.with_source(*source)
@@ -50,13 +56,37 @@ class Sender:
         self.server = lines.table.by_address.get(self.target)
         if not self.server and not literal(self.target):
             raise Odd
-        self.left, self.right = _octets(f"Via: {before}{MAGIC_COOKIE}"), _octets(f"{after}\r\n")
+        self.before, self.after = _octets(f"\r\nVia: {before}{MAGIC_COOKIE}"), _octets(f"{after}\r\n")
         beginning, self.ending = map(_octets, "\0".join(words_of(lines.signed(complete))).split(STAND_IN))
         self.signing = blake2b(beginning + MAGIC_COOKIE.encode(), key=lines.key, digest_size=16)
 
-    def record(self, hint: str, own: str) -> bytes:
-        line = self.recorded[hint] = f"Record-Route: <sip:{own};lr;hint={hint}>\r\n".encode("ascii")
-        return line
+
+class Head:
+    """How somebody's requests of one method to one Request-URI begin, up to the topmost Via's branch, which octets come
+    again and again: what is read there, the form of what follows, and with what such a request leaves.
+
+    `target`: where the Request-URI points, and `named` the server there, if one is. `loop`: our loop word, where no
+    Route is; `records`: Record-Routes above. `opening` and `within`: by the server's name, what is written above our
+    Via, and that up to the branch, for a request without and with a To tag."""
+
+    __slots__ = (
+        "asked", "form", "left", "loop", "method", "named", "opening", "read", "records", "sender", "start", "target",
+        "within",
+    )  # fmt: skip
+
+    def __init__(self, octets: bytes, behind: re.Match[bytes], origin: Origin, form: Form, memory: Memory) -> None:
+        match = HEAD.fullmatch(octets)
+        if not match or b";lr" in match["uri"] or behind["method"] != match["method"]:
+            raise Odd
+        self.method, self.left, self.form, self.read = match["method"], match["left"], form, form[0].read
+        self.start, self.records = match["start"], match["records"]
+        self.asked = crc32(match["uri"], FROM_PHONES if origin[0] == PHONES else FROM_SERVERS)
+        self.loop = b";loop=%08x" % self.asked
+        self.target = Uri.parse("sip:" + match["host"].decode("ascii")).address()
+        self.sender = memory.sender(self.left, behind["right"], origin[1])
+        self.named = memory.lines.table.by_address.get(self.target)
+        self.opening: dict[str, tuple[bytes, bytes]] = {}
+        self.within: dict[str, tuple[bytes, bytes]] = {}
 
 
 class Routes:
@@ -90,7 +120,7 @@ class Memory:
     few seconds, and at once where the forwarder has learned of an own address more."""
 
     def __init__(self, lines: Lines) -> None:
-        self._lines = lines
+        self.lines, self._shapes = lines, Shapes()
         lines.changed = self.forget
         self.forget()
 
@@ -99,7 +129,6 @@ class Memory:
         self.until = float("-inf")
         self.routes: dict[bytes, Routes] = {}
         self.records: dict[bytes, str] = {}  # Record-Route lines -> the topmost one's address
-        self.targets: dict[bytes, Address] = {}  # a URI's host and port
         self.ways: dict[bytes, Way] = {}  # by our branch
         self.older_ways: dict[bytes, Way] = {}
         self.freshen(float("-inf"))
@@ -107,29 +136,50 @@ class Memory:
     def freshen(self, now: float) -> None:
         """What follows is known for so long."""
         self.until = now + FRESH
+        # Forms are forgotten with these, so that strangers cannot have more shapes kept than are learned meanwhile.
+        self.heads: dict[tuple[bytes, Origin], Head] = {}
+        self.answers: dict[Kind, Form] = {}
         self.senders: dict[tuple[bytes, bytes, Address], Sender] = {}
         # Where servers send to, and from which address -> the own address for there.
         self.phones: dict[tuple[Address, str], str] = {}
-        self.servers: dict[str, str] = {}  # by name: the own address for there
-        self.texts: set[bytes] = set()  # all of those
-        for address in self._lines.own:
-            self.texts.add(format_address(address).encode("ascii"))
+
+    def head(self, data: bytes, at: int, origin: Origin, now: float) -> tuple[Head, re.Match[bytes]]:
+        """Of a request whose topmost Via has its branch behind `at` octets, and where everything stands behind them.
+        Raises Odd."""
+        octets, form = data[:at], self._shapes.form(data, at, now)
+        match = fits(form, data, at)
+        if not match:
+            raise Odd
+        made = _read(lambda: Head(octets, match, origin, form, self))
+        self._room(self.heads)[octets, origin] = made
+        return made, match
 
     def sender(self, left: bytes, right: bytes, source: Address) -> Sender:
         """Raises Odd."""
-        own = self._own(source[0])
-        made = _read(lambda: Sender(self._lines, left, right, source, own))
+        known = self.senders.get((left, right, source))
+        if known:
+            return known
+        made = _read(lambda: Sender(self.lines, left, right, source))
+        made.own = self._own(source[0])
         self._room(self.senders)[left, right, source] = made
         return made
 
+    def answer(self, data: bytes, at: int, kind: Kind, now: float) -> tuple[Form, re.Match[bytes]]:
+        """The same of an answer whose Vias end with `at` octets. Raises Odd."""
+        form = self._shapes.form(data, at, now)
+        match = fits(form, data, at)
+        if not match or not HEAD_OF_ANSWER.fullmatch(kind[2]):
+            raise Odd
+        self._room(self.answers)[kind] = form
+        return form, match
+
     def server(self, server: Server) -> str:
         """The own address to write for that server."""
-        own = self.servers[server.name] = self._own(server.address[0])
-        return own
+        return self._own(server.address[0])
 
     def phone(self, target: Address, server: str) -> str:
         """The own address to write for where a server wants to send to. Raises Odd if that may be no phone."""
-        lines, other_family = self._lines, (":" in target[0]) != (":" in server)
+        lines, other_family = self.lines, (":" in target[0]) != (":" in server)
         if target in lines.table.by_address or not literal(target) or target in lines.own or other_family:
             raise Odd
         own = self._own(target[0])
@@ -150,21 +200,16 @@ class Memory:
         return way
 
     def _own(self, host: str) -> str:
-        return format_address(self._lines.towards(host))
+        return format_address(self.lines.towards(host))
 
     def route(self, octets: bytes) -> Routes:
         """Raises Odd."""
-        known = self._room(self.routes)[octets] = _read(lambda: Routes(self._lines, octets))
+        known = self._room(self.routes)[octets] = _read(lambda: Routes(self.lines, octets))
         return known
 
     def record(self, octets: bytes) -> str:
         """The address in the topmost of these Record-Route lines. Raises Odd."""
         known = self._room(self.records)[octets] = _read(lambda: _topmost(octets))
-        return known
-
-    def target(self, host: bytes) -> Address:
-        """Of a URI with this host and port."""
-        known = self._room(self.targets)[host] = Uri.parse("sip:" + host.decode("ascii")).address()
         return known
 
     @staticmethod

@@ -131,6 +131,7 @@ NAME = 32  # octets before each datagram, for its address (struct sockaddr_in6 h
 STRIDE = NAME + LARGEST + 1 + 4096 + 64  # a little askew, so that not all slots share the same lines of the cache
 STARTS = [slot * STRIDE + NAME for slot in range(SLOTS)]
 NAME_LENGTH = {socket.AF_INET: 16, socket.AF_INET6: 28}
+NAMES = {size: [slice(at - NAME, at - NAME + size) for at in STARTS] for size in NAME_LENGTH.values()}
 HEADER = ctypes.sizeof(_MmsgHdr)
 
 
@@ -148,37 +149,39 @@ class Batches:
         self._recvmmsg.argtypes, self._sendmmsg.argtypes = (*arguments, ctypes.c_void_p), arguments
         self._inbox, self._outbox = _Slots(), _Slots()
         self._hosts: dict[bytes, Address] = {}
-        self._names: dict[tuple[int, Address], bytes] = {}
+        self._names: dict[int, dict[Address, bytes]] = {family: {} for family in NAME_LENGTH}
 
     def receive(self, sock: socket.socket, peer: Address | None) -> tuple[list[Datagram], OSError | None]:
         box, size = self._inbox, 0 if peer else NAME_LENGTH[sock.family]
-        got = self._recvmmsg(sock.fileno(), box.headers(size), SLOTS, socket.MSG_DONTWAIT, None)
+        headers = box.headers(size)
+        got = self._recvmmsg(sock.fileno(), headers.address, SLOTS, socket.MSG_DONTWAIT, None)
         if got < 0:
             error = _error()
             return [], None if isinstance(error, BlockingIOError | InterruptedError) else error
-        area, lengths = box.area, box.lengths[:got].tolist()
+        area, lengths = box.area, headers.lengths[:got].tolist()
         if peer:
             return [(area[at : at + length], peer) for at, length in zip(STARTS, lengths, strict=False)], None
         hosts, found = self._hosts, []
-        for at, length in zip(STARTS, lengths, strict=False):
-            name = area[at - NAME : at - NAME + size]
+        for at, length, named in zip(STARTS, lengths, NAMES[size], strict=False):
+            name = area[named]
             found.append((area[at : at + length], hosts.get(name) or self._host(name)))
         return found, None
 
     def send(self, sock: socket.socket, datagrams: Sequence[Outgoing], connected: bool) -> list[Failure]:
         box, family, count = self._outbox, sock.family, len(datagrams)
         size = 0 if connected else NAME_LENGTH[family]
-        area, sizes = box.area, []
+        area, sizes, names = box.area, [len(data) for data, _ in datagrams], self._names[family]
         try:
-            for at, (data, target) in zip(STARTS, datagrams, strict=False):
-                area[at : at + len(data)] = data
-                sizes.append(len(data))
-                if target:
-                    area[at - NAME : at - NAME + size] = self._names.get((family, target)) or self._name(family, target)
+            for at, length, (data, _) in zip(STARTS, sizes, datagrams, strict=False):
+                area[at : at + length] = data
+            if size:
+                for named, (_, target) in zip(NAMES[size], datagrams, strict=False):
+                    if target:
+                        area[named] = names.get(target) or self._name(family, target)
         except (OSError, ValueError, IndexError, OverflowError, struct.error):
             return _send_each(sock, datagrams)  # which says whose fault it is
         box.rooms[:count] = memoryview(struct.pack(f"@{count}P", *sizes)).cast("P")
-        headers, failures, done = box.headers(size), [], 0
+        headers, failures, done = box.headers(size).address, [], 0
         while done < count:  # it stops before the first that fails, and says why when that is the first
             sent = self._sendmmsg(sock.fileno(), headers + done * HEADER, count - done, socket.MSG_DONTWAIT)
             if sent > 0:
@@ -208,36 +211,44 @@ class Batches:
         packed = socket.inet_pton(family, host)
         head = struct.pack("@H", family) + struct.pack("!H", port)
         name = head + packed + bytes(8) if family == socket.AF_INET else head + bytes(4) + packed + bytes(4)
-        if len(self._names) >= MAX_KNOWN:
-            self._names.clear()
-        self._names[family, address] = name
+        names = self._names[family]
+        if len(names) >= MAX_KNOWN:
+            names.clear()
+        names[address] = name
         return name
 
 
+class _Headers:
+    """One for each slot, for sockets whose addresses have `size` octets; 0: they are connected. `lengths`: a view of
+    all that came."""
+
+    def __init__(self, area: int, vectors: int, size: int) -> None:
+        self._headers = (_MmsgHdr * SLOTS)()
+        for slot, header in enumerate(self._headers):
+            message = header.message
+            message.iov, message.iov_length = vectors + slot * ctypes.sizeof(_IoVec), 1
+            message.name, message.name_length = (area + STARTS[slot] - NAME, size) if size else (None, 0)
+        self.address = ctypes.addressof(self._headers)
+        self.lengths = memoryview(self._headers).cast("B").cast("I")[_MmsgHdr.length.offset // 4 :: HEADER // 4]
+
+
 class _Slots:
-    """Memory for SLOTS datagrams with their addresses, and headers that point there."""
+    """Memory for SLOTS datagrams with their addresses, and headers that point there, for each kind of socket some: to
+    write them anew for the next socket would cost as much as ten datagrams."""
 
     def __init__(self) -> None:
         self.area = mmap.mmap(-1, SLOTS * STRIDE)
-        base = ctypes.addressof(ctypes.c_char.from_buffer(self.area))
-        self._vectors = (_IoVec * SLOTS)(*(_IoVec(base + at, LARGEST) for at in STARTS))
-        self._headers = (_MmsgHdr * SLOTS)()
-        for slot, header in enumerate(self._headers):
-            header.message.iov = ctypes.addressof(self._vectors) + slot * ctypes.sizeof(_IoVec)
-            header.message.iov_length = 1
-        self._base, self._size = base, -1
-        # Views of all slots' sizes at once (P: as wide as size_t): of the room for a datagram, and of what came.
+        self._base = ctypes.addressof(ctypes.c_char.from_buffer(self.area))
+        self._vectors = (_IoVec * SLOTS)(*(_IoVec(self._base + at, LARGEST) for at in STARTS))
+        # A view of the rooms for all datagrams at once (P: as wide as size_t).
         self.rooms = memoryview(self._vectors).cast("B").cast("P")[1::2]
-        self.lengths = memoryview(self._headers).cast("B").cast("I")[_MmsgHdr.length.offset // 4 :: HEADER // 4]
+        self._headers: dict[int, _Headers] = {}
 
-    def headers(self, size: int) -> int:
-        """Their address, for sockets whose addresses have that many octets; 0: they are connected."""
-        if size != self._size:
-            self._size = size
-            for at, header in zip(STARTS, self._headers, strict=True):
-                message = header.message
-                message.name, message.name_length = (self._base + at - NAME, size) if size else (None, 0)
-        return ctypes.addressof(self._headers)
+    def headers(self, size: int) -> _Headers:
+        known = self._headers.get(size)
+        if not known:
+            known = self._headers[size] = _Headers(self._base, ctypes.addressof(self._vectors), size)
+        return known
 
 
 def best() -> Manner:

@@ -150,6 +150,36 @@ def test_a_length_with_room_for_more_digits_takes_the_short_way():
     assert twins.quick == 6
 
 
+def in_one_line(data):
+    """The same with all its Vias in one line."""
+    vias = [line for line in head(data) if line.startswith("Via: ")]
+    rest = [line for line in head(data) if not line.startswith("Via: ")]
+    return lines(rest[0], "Via: " + ", ".join(line[5:] for line in vias), *rest[1:])
+
+
+@pytest.mark.parametrize("more", ["", ";received=192.0.2.1", ";received=192.0.2.1;rport=5060"])
+@pytest.mark.parametrize("listed", [False, True])
+def test_an_answer_with_all_vias_in_one_line_or_more_in_ours_takes_it_too(more, listed):
+    twins = Twins()
+    for n in range(1, 4):
+        (send,) = twins(written("INVITE", ORDERS["sipp"].split(), n, body=SDP))
+        said = re.sub(rb"(;loop=[0-9a-f]{8})", rb"\1" + more.encode(), answer(send.data))
+        (back,) = twins(in_one_line(said) if listed else said, "server1")
+        assert back.target == ALICE and back.data.count(b"Via:") == 1
+    assert twins.quick == 6
+
+
+def test_a_phone_that_writes_its_topmost_via_otherwise_from_time_to_time_is_understood_each_time():
+    twins = Twins()
+    for n, rport in enumerate([";rport", ";rport", ";maddr=192.0.2.7", ";rport"], 1):
+        via = f"Via: SIP/2.0/UDP {ALICE[0]}:{ALICE[1]};branch=z9hG4bK-{n}{rport}".encode()
+        asked = re.sub(rb"Via: [^\r]*", via, written("OPTIONS", ORDERS["loadgen"].split(), n))
+        (send,) = twins(asked)
+        (back,) = twins(answer(send.data), "server1")
+        assert back.target == ALICE
+    assert twins.quick == 8
+
+
 @pytest.mark.parametrize("who", ORDERS)
 def test_a_call_through_a_proxying_server_takes_the_short_way_from_end_to_end(who):
     twins = Twins()
@@ -260,7 +290,10 @@ def answered(send, dice):
         return without_top_via(send.data) if send.to != PHONES and b"\r\nVia:" in send.data else send.data
     if send.to != PHONES and dice.random() < 0.4:
         return onward(send.data, SERVERS[send.to], f"z9hG4bKs{dice.randrange(9)}")
-    return answer(send.data, dice.choice(["180 Ringing", "200 OK", "200 OK", "486 Busy Here"]), dice.choice("bc"))
+    said = answer(send.data, dice.choice(["180 Ringing", "200 OK", "200 OK", "486 Busy Here"]), dice.choice("bc"))
+    if dice.random() < 0.2:
+        said = re.sub(rb"(;loop=[0-9a-f]{8})", rb"\1;received=192.0.2.1", said)
+    return in_one_line(said) if dice.random() < 0.2 else said
 
 
 def play(twins, dice, core, heard):
