@@ -449,7 +449,7 @@ class MemoryStage:
     talk = 3.5
 
     def __init__(self, flow: Flow, fault: Fault | None = None, seed: int | None = None) -> None:
-        self.world = World(PASSWORDS if flow.users else None)
+        self.world = self.make_world(PASSWORDS if flow.users else None)
         self._server = self.world.servers["server1"] = DoomedServer(self.world, "server1", fault)
         lines = [self.world.alice, self.world.bob]
         lines += [self.world.phone(user, 5066 + 2 * n) for n, user in enumerate(flow.others)]
@@ -459,6 +459,9 @@ class MemoryStage:
             dice = random.Random(seed)
             self.world.network.lose = lambda passage: dice.random() < 1 / 12
             self.world.network.delays = lambda passage: _bad_delays(dice)
+
+    def make_world(self, users: dict[str, str] | None) -> World:
+        return World(users)
 
     def __enter__(self) -> MemoryStage:
         return self

@@ -32,11 +32,11 @@ SERVERS: dict[str, Address] = {name: parse_address(text) for name, text in ADDRE
 class Forwarder:
     """The forwarder's core between its legs."""
 
-    def __init__(self, world: World, policy: str) -> None:
+    def __init__(self, world: World, policy: str, address: Address = FORWARDER) -> None:
         self._world = world
-        self.core = Core(make_table(policy, SERVERS), KEY, lambda host: FORWARDER)
+        self.core = Core(make_table(policy, SERVERS), KEY, lambda host: address)
         self.deadline: float | None = world.network.now + HEARTBEAT
-        world.network.join(FORWARDER, self)
+        world.network.join(address, self)
 
     def receive(self, data: bytes, source: Address, now: float) -> list[Packet]:
         leg = next((name for name, address in SERVERS.items() if address == source), PHONES)
@@ -115,13 +115,16 @@ class World:
         self, users: dict[str, str] | None = None, policy: str = FIRST_LIVE,
         session_expires: int = DEFAULT_INTERVAL, **context: Any,
     ) -> None:  # fmt: skip
-        self.network = Network()
+        self.network = self.make_network()
         self.cluster = Cluster(users, **context)
         self.servers = {name: Server(self, name) for name in SERVERS}
         self.forwarder = Forwarder(self, policy)
         self._session_expires = session_expires
         self.alice = self.phone("alice", 5062, (users or {}).get("alice", ""))
         self.bob = self.phone("bob", 5064, (users or {}).get("bob", ""))
+
+    def make_network(self) -> Network:
+        return Network()
 
     def phone(self, user: str, port: int, password: str = "") -> Line:
         return Line(self.network, user, port, FORWARDER, password, session_expires=self._session_expires)
