@@ -16,7 +16,7 @@ from bootstrap.fault import SetupFault, say
 ROOT = Path(__file__).resolve().parent.parent
 
 HELP = """\
-usage: python3 demo.py [--deploy NAME:FILE] [--store URL] [--free-ports]
+usage: python3 demo.py [--pair] [--deploy NAME:FILE] [--store URL] [--free-ports]
        python3 demo.py play [--json] [--screenshots DIR] [--talk SECONDS] [and the above]
        python3 demo.py test [pytest's arguments]
        python3 demo.py softphone [the phone's arguments]
@@ -29,6 +29,7 @@ Whatever is needed is set up first, in .venv beside this file.
     --json             its last line is one JSON object with everything that was measured
     --screenshots DIR  save a picture of each step
     --talk SECONDS     how long the two talk, 3 to 3600 seconds (12 if you do not say)
+  --pair               two forwarders, one on standby for the address of the other, which crashes too
   --deploy NAME:FILE   a further service on both servers, as in prepaid:balances.txt (docs/slee.txt)
   --store URL          the servers keep their calls in a Redis, as redis://127.0.0.1:6379/0 (docs/store.txt)
   --free-ports         any free ports instead of 5060 (forwarder) and its fellows
@@ -75,6 +76,7 @@ def parse(argv: Sequence[str]) -> Job | str:
     parser.add_argument("--talk", metavar="SECONDS", type=_seconds)
     parser.add_argument("--deploy", action="append", default=[])
     parser.add_argument("--store", metavar="URL")
+    parser.add_argument("--pair", action="store_true")
     parser.add_argument("--free-ports", action="store_true")
     parser.add_argument("--help", "-h", action="store_true")
     parser.add_argument("--version", action="store_true")
@@ -96,6 +98,7 @@ def parse(argv: Sequence[str]) -> Job | str:
         name, colon, file = wish.partition(":")
         arguments += ["--deploy", f"{name}{colon}{os.path.abspath(file) if file else ''}"]
     arguments += ["--store", options.store] if options.store else []
+    arguments += ["--pair"] if options.pair else []
     arguments += ["--free-ports"] if options.free_ports else []
     return Job("stage", tuple(arguments))
 

@@ -24,8 +24,10 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--deploy", metavar="NAME:FILE", action="append", default=[],
                         help="a further service on both servers, as in prepaid:balances.txt")
     parser.add_argument("--store", metavar="URL", help="where the servers keep their calls, as redis://127.0.0.1:6379/0")
+    parser.add_argument("--pair", action="store_true",
+                        help="an active and a standby forwarder on one address; the active one crashes too")
     parser.add_argument("--free-ports", action="store_true",
-                        help="any free ports instead of 5060 (forwarder), 5070 and 5080 (servers), 8060, 8071, 8072")
+                        help="any free ports instead of 5060 (forwarder), 5070 and 5080 (servers), 8060 to 8072")
     return parser.parse_args(arguments)
 
 
@@ -53,8 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     more = [argument for wish in options.deploy for argument in ("--deploy", wish)]
     more += ["--store", options.store] if options.store else []
     if playing:
-        return run.play(options.free_ports, more, options.talk, options.json, options.screenshots, bool(screenless))
-    return run.show(options.free_ports, more)
+        return run.play(options.free_ports, more, options.pair, options.talk, options.json, options.screenshots,
+                        bool(screenless))
+    return run.show(options.free_ports, more, options.pair)
 
 
 if __name__ == "__main__":

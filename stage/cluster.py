@@ -1,4 +1,4 @@
-"""The programs of the example: the forwarder and two servers, with their store and settings in a folder of their own.
+"""The programs of the example: a forwarder or two, and two servers; their store and settings in a folder of their own.
 
 Everything is on loopback. `start`, `restart` and `stop` wait and so belong on a worker thread; `kill` may be called
 from any thread and returns at once.
@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent  # the programs are started from h
 HOST = "127.0.0.1"
 DOMAIN = "failover.test"  # RFC 6761: a name that nobody else can own
 SERVERS = ("server1", "server2")
+PAIR = ("forwarder1", "forwarder2")
 
 
 @dataclass(frozen=True)
@@ -31,17 +32,18 @@ class Ports:
     servers: tuple[int, int] = (5070, 5080)
     management: tuple[int, int] = (8071, 8072)
     admin: int = 8060
+    twin_admin: int = 8061  # of the second forwarder, if there is one
 
     @classmethod
     def free(cls) -> Ports:
         """Ports that nobody uses at this moment, for several demos on one computer."""
         held: list[socket.socket] = []
         try:
-            numbers = [_hold(held) for _ in range(6)]
+            numbers = [_hold(held) for _ in range(7)]
         finally:
             for sock in held:
                 sock.close()
-        return cls(numbers[0], (numbers[1], numbers[2]), (numbers[3], numbers[4]), numbers[5])
+        return cls(numbers[0], (numbers[1], numbers[2]), (numbers[3], numbers[4]), numbers[5], numbers[6])
 
 
 def _hold(held: list[socket.socket]) -> int:
@@ -64,22 +66,26 @@ SETTINGS = """\
 server1={server1}
 server2={server2}
 forwarder.listen={forwarder}
+forwarder.standby={standby}
 admin.listen={admin}
 """
 
 
 class Cluster:
     """`users` maps names to passwords; empty: the servers ask nobody. `on_end(name, status)`: a program is gone.
-    `more`: further arguments of both servers; where one is said twice the last counts."""
+    `more`: further arguments of both servers; where one is said twice the last counts.
+    `pair`: two forwarders on one address instead of one."""
 
     def __init__(self, ports: Ports | None = None, users: Mapping[str, str] | None = None,
-                 on_end: Callable[[str, int], None] | None = None, more: Sequence[str] = ()) -> None:
+                 on_end: Callable[[str, int], None] | None = None, more: Sequence[str] = (),
+                 pair: bool = False) -> None:
         self._more = more
         self.ports = ports or Ports()
         self._on_end = on_end
         self._hurried = False
         self.forwarder: Address = (HOST, self.ports.forwarder)
-        self.admin = f"http://{HOST}:{self.ports.admin}"
+        admins = zip(PAIR if pair else ("forwarder",), (self.ports.admin, self.ports.twin_admin), strict=False)
+        self.admins = {name: f"http://{HOST}:{port}" for name, port in admins}
         self.management = {
             name: f"http://{HOST}:{port}" for name, port in zip(SERVERS, self.ports.management, strict=True)}
         self.addresses: dict[str, Address] = {
@@ -87,14 +93,19 @@ class Cluster:
         self.folder = Path(tempfile.mkdtemp(prefix="call-failover-"))
         self._keeper = Keeper()
         self._keeper.folder(self.folder)
-        self.programs = {"forwarder": self._program("forwarder", ["forwarder.py", str(self._write_settings())])}
+        self.programs = {
+            name: self._program(name, ["forwarder.py", str(self._write_settings(name))]) for name in self.admins}
         users_file = self._write_users(users or {})
         for name in SERVERS:
             self.programs[name] = self._program(name, self._server_arguments(name, users_file))
 
     def start(self, timeout: float = 15.0) -> None:
-        """Start all three; StartError with a sentence if one does not get ready within `timeout` seconds."""
-        self.programs["forwarder"].start(timeout)  # first and alone: it is the one whose port people have in use
+        """Start all of them; StartError with a sentence if one does not get ready within `timeout` seconds."""
+        for name in self.admins:  # first and one by one: theirs is the port that people have in use
+            self.programs[name].start(timeout)
+            if name == PAIR[0] and self.programs[name].ready_line.endswith("(standby)"):
+                address = format_address(self.forwarder)
+                raise StartError(f"{address} is in use by another forwarder, for which {name} would only stand by.")
         for name in SERVERS:
             if self._hurried:
                 raise StartError("The demonstration was ended while it started.")
@@ -114,7 +125,7 @@ class Cluster:
         return self.programs[name].kill()
 
     def restart(self, name: str, timeout: float = 15.0) -> None:
-        """Start a server that is gone again as it was; does nothing if it lives."""
+        """Start a program that is gone again as it was; does nothing if it lives."""
         if not self.programs[name].alive:
             self.programs[name].start(timeout)
 
@@ -140,11 +151,13 @@ class Cluster:
                      "--management", self.management[name].removeprefix("http://")]
         return [*arguments, *self._more, *(["--users", str(users_file)] if users_file else [])]
 
-    def _write_settings(self) -> Path:
-        path = self.folder / "servers.properties"
+    def _write_settings(self, name: str) -> Path:
+        """A pair has two files for the sake of its pages alone, each at a known port; the secret beside them is one."""
+        path = self.folder / f"{name}.properties"
         path.write_text(SETTINGS.format(
-            forwarder=format_address(self.forwarder), admin=self.admin.removeprefix("http://"),
-            **{name: format_address(address) for name, address in self.addresses.items()}), encoding="utf-8")
+            forwarder=format_address(self.forwarder), admin=self.admins[name].removeprefix("http://"),
+            standby="yes" if len(self.admins) > 1 else "no",
+            **{server: format_address(address) for server, address in self.addresses.items()}), encoding="utf-8")
         return path
 
     def _write_users(self, users: Mapping[str, str]) -> Path | None:

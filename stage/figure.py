@@ -1,5 +1,7 @@
 """The figure: phones, forwarder, servers and store, with real messages travelling and the plug to pull on each server.
 
+With two forwarders (Figure 3 of the document) the address that they share is drawn apart, and each has a plug too.
+
 It shows what it is told and asks for nothing but `kill` and `restart`. GUI thread.
 """
 
@@ -17,21 +19,23 @@ from softphone.qt import icons
 from softphone.qt.theme import GRID, Palette, Size, theme
 from softphone.qt.widgets import FlatButton
 from stage import paint
-from stage.geometry import LEAST, Geometry, lay_out
+from stage.geometry import LEAST, LEAST_PAIR, Geometry, lay_out, lay_out_pair
 from stage.travel import LASTS, Traffic, Travel
 
 MOVING = 33  # ms between frames while a message moves
 FLOWING = 80  # ms between frames while only the audio flows
 DASH = (5.0, 4.0)  # of the audio's line, in widths of the pen
 
-# What a server looks like: (icon, tone of icon and edge, width of the edge).
+# What a server, or one of two forwarders, looks like: (icon, tone of icon and edge, width of the edge).
 LOOKS = {
     "hot": ("dot", "hot", 3.0),
     "ready": ("ring", "alive", 1.5),
     "failing": ("warning", "warning", 2.0),
     "waking": ("ring", "warning", 1.5),
+    "standby": ("ring", "alive", 1.5),
     "dead": ("crossed", "dead", 1.5),
 }
+DASHED = ("standby", "dead")
 # What a message looks like: the tone of its lozenge.
 TONES = {"request": "hot", "answer": "alive", "refusal": "stop", "replay": "warning"}
 
@@ -60,19 +64,25 @@ ABSENT = ServerLook("waking", "starting ...", "", (False, "It is still starting"
 
 
 class Figure(QWidget):
-    """`phones` and `servers` are the names, left and right."""
+    """`phones`, `servers` and `pair` are the names, left and right; `pair` is empty if there is but one forwarder."""
 
     kill = Signal(str)
     restart = Signal(str)
 
     def __init__(self, phones: tuple[str, str], servers: tuple[str, str], port: int, parent: QWidget | None = None,
-                 clock: Callable[[], float] = time.monotonic) -> None:
+                 clock: Callable[[], float] = time.monotonic, pair: tuple[str, ...] = ()) -> None:
         super().__init__(parent)
-        self.setAccessibleName("The figure: two phones, the forwarder, two servers and their store")
+        who = "two forwarders" if pair else "the forwarder"
+        self.setAccessibleName(f"The figure: two phones, {who}, two servers and their store")
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Expanding)
-        self._phones, self._servers, self._port, self._clock = phones, servers, port, clock
+        self._phones, self._servers, self._pair, self._port, self._clock = phones, servers, pair, port, clock
+        self._plugged = (*pair, *servers)  # programs with a plug to pull
         self.phones = dict.fromkeys(phones, PhoneLook("dead", "call", False))
         self.servers = dict.fromkeys(servers, ABSENT)
+        self.forwarders = dict.fromkeys(pair, ABSENT)
+        self.active: str | None = None  # of the pair
+        self._vacant = False  # not before somebody says so
+        self._taken_at = -10.0  # when the active forwarder changed last
         self.hot: str | None = None
         self._deserted = False  # not before somebody says so
         self.talking = False
@@ -80,8 +90,9 @@ class Figure(QWidget):
         self._moved_at = -10.0  # when the hot server changed last
         self._geometry = self._lay_out()
         self.buttons: dict[tuple[str, str], FlatButton] = {}
-        for name in servers:
+        for name in self._plugged:
             self._make_buttons(name)
+        self._above = Above(self, self._draw_messages)
         self._frames = QTimer(self)
         self._frames.timeout.connect(self._frame)
         theme().changed.connect(self._animate)
@@ -90,9 +101,11 @@ class Figure(QWidget):
     # -- what there is to show ------------------------------------------------------------------------------------
 
     def show_server(self, name: str, look: ServerLook) -> None:
-        if look == self.servers[name]:
+        """Or one of two forwarders."""
+        looks = self.forwarders if name in self._pair else self.servers
+        if look == looks[name]:
             return
-        self.servers[name] = look
+        looks[name] = look
         # Only the hot server's plug is worth pulling at first sight.
         self.buttons[name, "kill"].dress("Kill", "decline", "stop" if look.look == "hot" else "")
         self.buttons[name, "kill"].allow(*look.kill)
@@ -103,7 +116,14 @@ class Figure(QWidget):
         """The path moves: the line to the new hot server lights up from the forwarder on. None: nobody serves."""
         if name != self.hot or self._deserted is not (name is None):
             self.hot, self._deserted = name, name is None
-            self._moved_at = self._clock()
+            self._moved_at = max(self._clock(), self._taken_at + LASTS)
+            self._animate()
+
+    def show_active(self, name: str | None) -> None:
+        """The address moves: first the line to its new holder lights up, then the one from there to the hot server."""
+        if name != self.active:
+            self.active, self._taken_at, self._vacant = name, self._clock(), name is None
+            self._moved_at = self._taken_at + LASTS
             self._animate()
 
     def show_phone(self, name: str, look: PhoneLook) -> None:
@@ -133,20 +153,22 @@ class Figure(QWidget):
             self.buttons[name, action] = button
 
     def _lay_out(self) -> Geometry:
+        if len(self._pair) == 2:
+            return lay_out_pair(QSizeF(self.size()), self._phones, self._servers, self._pair)
         return lay_out(QSizeF(self.size()), self._phones, self._servers)
 
     def _place_buttons(self) -> None:
-        for name in self._servers:
+        height, edge = (3.5 * GRID, GRID // 2 + 2) if self._pair else (4 * GRID - 2, GRID)
+        for name in self._plugged:
             box = self._geometry.boxes[name].toRect()
-            height = 4 * GRID - 2
-            row = box.adjusted(GRID, box.height() - height - GRID, -GRID, -GRID)
+            row = box.adjusted(GRID, box.height() - int(height) - edge, -GRID, -edge)
             kill = (row.width() - GRID) * 42 // 100
             rest = row.width() - GRID - kill
-            self.buttons[name, "kill"].setGeometry(row.left(), row.top(), kill, height)
-            self.buttons[name, "restart"].setGeometry(row.left() + kill + GRID, row.top(), rest, height)
+            self.buttons[name, "kill"].setGeometry(row.left(), row.top(), kill, row.height())
+            self.buttons[name, "restart"].setGeometry(row.left() + kill + GRID, row.top(), rest, row.height())
 
     def minimumSizeHint(self) -> QSize:
-        return LEAST.toSize()
+        return (LEAST_PAIR if self._pair else LEAST).toSize()
 
     def sizeHint(self) -> QSize:
         return QSize(720, 480)
@@ -155,13 +177,14 @@ class Figure(QWidget):
         super().resizeEvent(event)
         self._geometry = self._lay_out()
         self._place_buttons()
+        self._above.setGeometry(self.rect())
 
     # -- motion ---------------------------------------------------------------------------------------------------
 
     def _animate(self) -> None:
         """Draw anew, and go on drawing for as long as something moves."""
         now = self._clock()
-        if self.traffic.busy or now < self._moved_at + LASTS:
+        if self.traffic.busy or now < max(self._moved_at, self._taken_at) + LASTS:
             self._frames.start(MOVING)
         elif self.talking and not theme().reduced_motion:
             self._frames.start(FLOWING)
@@ -187,25 +210,34 @@ class Figure(QWidget):
         for name, phone in self.phones.items():
             paint.phone(painter, self._geometry.boxes[name], name, palette.tones()[phone.tone], phone.icon, palette)
         self._draw_forwarder(painter, palette)
-        for name in self._servers:
-            self._draw_server(painter, name, palette)
+        for name, look in (self.forwarders | self.servers).items():
+            self._draw_program(painter, name, look, palette)
         paint.store(painter, self._geometry.boxes["store"], palette)
-        self._draw_messages(painter, palette, now)
 
     def _draw_links(self, painter: QPainter, palette: Palette, now: float) -> None:
         for name, phone in self.phones.items():
             colour = palette.hot.colour if phone.linked else palette.line
-            paint.arrow(painter, *self._geometry.arrow(name, "forwarder"), colour, 2, dotted=not phone.linked)
+            entrance = "address" if self._pair else "forwarder"
+            paint.arrow(painter, *self._geometry.arrow(name, entrance), colour, 2, dotted=not phone.linked)
+        for forwarder in self._pair:
+            paint.arrow(painter, *self._geometry.arrow("address", forwarder), palette.faint, 2, dotted=True, head=False)
         for name in self._servers:
-            start, end = self._geometry.arrow("forwarder", name)
-            paint.arrow(painter, start, end, palette.faint, 2, dotted=True, head=False)
+            for forwarder in self._pair or ("forwarder",):
+                start, end = self._geometry.arrow(forwarder, name)
+                paint.arrow(painter, start, end, palette.faint, 2, dotted=True, head=False)
             dead = self.servers[name].look == "dead"
             to_store = self._geometry.arrow(name, "store")
             paint.arrow(painter, *to_store, palette.faint if dead else palette.muted, 1.5, dotted=dead, head=False)
-        if self.hot:
-            path = self._geometry.route(("forwarder", self.hot))
-            moved = 1.0 if theme().reduced_motion else min(1.0, (now - self._moved_at) / LASTS)
-            paint.arrow(painter, *paint.part_of(path, moved), palette.hot.colour, 3.5)
+        if self.active:
+            self._draw_lit(painter, palette, ("address", self.active), now - self._taken_at)
+        if self.hot and (self.active or not self._pair):
+            self._draw_lit(painter, palette, (self.active or "forwarder", self.hot), now - self._moved_at)
+
+    def _draw_lit(self, painter: QPainter, palette: Palette, route: tuple[str, str], since: float) -> None:
+        """A line that grew from its beginning on `since` seconds ago."""
+        moved = 1.0 if theme().reduced_motion else min(1.0, since / LASTS)
+        if moved > 0:
+            paint.arrow(painter, *paint.part_of(self._geometry.route(route), moved), palette.hot.colour, 3.5)
 
     def _draw_audio(self, painter: QPainter, palette: Palette, now: float) -> None:
         path = self._geometry.audio
@@ -227,16 +259,22 @@ class Figure(QWidget):
     def _draw_forwarder(self, painter: QPainter, palette: Palette) -> None:
         words = "no live server: 503" if self._deserted else f"UDP {self._port}"
         tone = palette.warning if self._deserted else None
+        if self._pair:
+            if self._vacant:
+                words, tone = "nobody has it", palette.warning
+            paint.address(painter, self._geometry.boxes["address"], words, tone, palette)
+            return
         paint.forwarder(painter, self._geometry.boxes["forwarder"], words, tone, palette)
 
-    def _draw_server(self, painter: QPainter, name: str, palette: Palette) -> None:
-        box, look = self._geometry.boxes[name], self.servers[name]
+    def _draw_program(self, painter: QPainter, name: str, look: ServerLook, palette: Palette) -> None:
+        box = self._geometry.boxes[name]
         icon, tone_name, width = LOOKS[look.look]
         tone = palette.tones()[tone_name]
         dead = look.look == "dead"
         fill = tone.wash if look.look in ("hot", "dead") else palette.surface
-        paint.card(painter, box, fill, tone.colour, width, dashed=dead)
-        head = QRectF(box.left() + 1.5 * GRID, box.top() + GRID, box.width() - 3 * GRID, 2.75 * GRID)
+        paint.card(painter, box, fill, tone.colour, width, dashed=look.look in DASHED)
+        edge = GRID / 2 if self._pair else GRID
+        head = QRectF(box.left() + 1.5 * GRID, box.top() + edge, box.width() - 3 * GRID, 2.75 * GRID)
         if dead:
             paint.cross(painter, box.adjusted(3, 3, -3, -3), tone.colour)
         icons.draw(painter, icon, QRectF(head.left(), head.top() + 3, 2 * GRID, 2 * GRID), tone.colour)
@@ -245,15 +283,30 @@ class Figure(QWidget):
         ink = tone.colour if dead else palette.text
         paint.text(painter, title, name, theme().font(Size.TEXT, bold=True), ink, left)
         paint.text(painter, title, look.address, theme().font(Size.SMALL), palette.muted, right)
-        below = title.translated(0, 2.75 * GRID)
+        below = title.translated(0, (2.5 if self._pair else 2.75) * GRID)
         paint.text(painter, below, look.words, theme().font(Size.SMALL), tone.colour, left)
 
-    def _draw_messages(self, painter: QPainter, palette: Palette, now: float) -> None:
-        for position in self.traffic.positions(now):
+    def _draw_messages(self, painter: QPainter) -> None:
+        palette = theme().palette
+        for position in self.traffic.positions(self._clock()):
             route = self._geometry.route(position.travel.route)
             fraction = 0.5 if theme().reduced_motion else eased(position.fraction)
             paint.pill(painter, along(route, fraction), position.travel.label,
                        palette.tones()[TONES[position.travel.kind]], QColor(palette.surface))
+
+
+class Above(QWidget):
+    """What is drawn over the buttons, without being in their way: messages that pass a forwarder that has some."""
+
+    def __init__(self, parent: QWidget, draw: Callable[[QPainter], None]) -> None:
+        super().__init__(parent)
+        self._draw = draw
+        self.setAttribute(Qt.WidgetAttribute.WA_TransparentForMouseEvents)
+
+    def paintEvent(self, event: QPaintEvent) -> None:
+        painter = QPainter(self)
+        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+        self._draw(painter)
 
 
 def eased(fraction: float) -> float:

@@ -5,6 +5,8 @@
                 server1       server2                with Kill and Restart on them
                      \\         /
                     shared store
+
+With two forwarders the address that they share stands between the phones, and the two beneath it, over the servers.
 """
 
 from __future__ import annotations
@@ -24,6 +26,15 @@ STORE = QSizeF(168, 52)
 AUDIO = 36.0  # px above the forwarder, for the arc of the audio and its words
 TALL = AUDIO + FORWARDER.height() + SERVER.height() + STORE.height()
 LEAST = QSizeF(2 * SERVER.width() + 6 * GRID, TALL + 8 * GRID)
+
+# With two forwarders there is one row more, and so each is lower.
+ADDRESS = QSizeF(160, 40)
+PROGRAM = QSizeF(184, 82)  # forwarder or server
+LOW_STORE = QSizeF(168, 44)
+LOW_AUDIO = 28.0
+PAIR_GAP = 22.0  # px between two rows, at least: the names of the phones fit
+PAIR_TALL = LOW_AUDIO + PHONE.height() + 2 * PROGRAM.height() + LOW_STORE.height()
+LEAST_PAIR = QSizeF(LEAST.width(), PAIR_TALL + 3 * PAIR_GAP + GRID / 2)
 
 
 @dataclass(frozen=True)
@@ -91,6 +102,30 @@ def lay_out(size: QSizeF, phones: tuple[str, str], servers: tuple[str, str]) -> 
         "store": around(QPointF(middle, store_y), STORE),
     }
     return Geometry(boxes, arc(boxes[phones[0]], boxes[phones[1]], top + 1.5 * GRID))
+
+
+def lay_out_pair(size: QSizeF, phones: tuple[str, str], servers: tuple[str, str],
+                 forwarders: tuple[str, str]) -> Geometry:
+    """The same with two forwarders."""
+    middle = size.width() / 2
+    spread = max(PROGRAM.width() / 2 + 2 * GRID, min(size.width() * 0.22, 280.0))
+    edge = max(PHONE.width() / 2 + 2 * GRID, middle - 480)
+    gap = max(PAIR_GAP, min(12.0 * GRID, (size.height() - PAIR_TALL - GRID) / 3))
+    top = (size.height() - PAIR_TALL - 3 * gap) / 2
+    rows = [top + LOW_AUDIO + PHONE.height() / 2]
+    for upper, lower in pairwise((PHONE, PROGRAM, PROGRAM, LOW_STORE)):
+        rows.append(rows[-1] + upper.height() / 2 + gap + lower.height() / 2)
+    boxes = {
+        phones[0]: around(QPointF(edge, rows[0]), PHONE),
+        phones[1]: around(QPointF(size.width() - edge, rows[0]), PHONE),
+        "address": around(QPointF(middle, rows[0]), ADDRESS),
+        forwarders[0]: around(QPointF(middle - spread, rows[1]), PROGRAM),
+        forwarders[1]: around(QPointF(middle + spread, rows[1]), PROGRAM),
+        servers[0]: around(QPointF(middle - spread, rows[2]), PROGRAM),
+        servers[1]: around(QPointF(middle + spread, rows[2]), PROGRAM),
+        "store": around(QPointF(middle, rows[3]), LOW_STORE),
+    }
+    return Geometry(boxes, arc(boxes[phones[0]], boxes[phones[1]], top + 1.25 * GRID))
 
 
 def around(centre: QPointF, size: QSizeF) -> QRectF:

@@ -151,12 +151,12 @@ class Rows(QWidget):
     def _draw(self, painter: QPainter, palette: Palette, rung: Rung, top: float, seconds: float) -> None:
         paint.text(painter, QRectF(0, top, TIMES - GRID, ROW), f"{seconds:.3f}",
                    theme().font(Size.SMALL, tabular=True), palette.muted, Qt.AlignmentFlag.AlignRight)
+        tone = palette.tones()[TONES[rung.kind]]
         if not rung.source:
             band = QRectF(TIMES, top + 3, self.width() - TIMES - GRID, ROW - 6)
-            painter.fillRect(band, palette.stop.wash)
-            paint.text(painter, band, rung.label, theme().font(Size.SMALL, bold=True), palette.stop.colour)
+            painter.fillRect(band, tone.wash)
+            paint.text(painter, band, rung.label, theme().font(Size.SMALL, bold=True), tone.colour)
             return
-        tone = palette.tones()[TONES[rung.kind]]
         line = self._line(rung, top)
         painter.setPen(QPen(tone.colour, 1.5))
         painter.setBrush(Qt.BrushStyle.NoBrush)

@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from stage.facts import Facts
 from stage.figure import PhoneLook, ServerLook
-from stage.script import Facts, milliseconds
+from stage.script import milliseconds
 
 
 @dataclass
 class ServerFacts:
-    """What is known of one server's process. `heard`: the forwarder's word, UP, FAILING, DOWN or RECOVERING."""
+    """What is known of one server's process. `heard`: the forwarder's word, UP, FAILING, DOWN or RECOVERING; of one
+    of two forwarders its own, active or standby."""
 
     name: str
     port: int
@@ -35,20 +37,40 @@ STARTING = Story("ring", "hot", "Starting", "The forwarder and two servers start
 
 
 def server_look(server: ServerFacts, hot: str | None) -> ServerLook:
+    return _with_buttons(server, *_look(server, hot), f":{server.port}")
+
+
+def forwarder_look(forwarder: ServerFacts) -> ServerLook:
+    """One of two."""
+    look, words = ROLES.get(forwarder.heard, ("waking", "not heard of yet"))
+    if forwarder.starting:
+        look, words = "waking", "starting ..."
+    elif not forwarder.alive:
+        look, words = _dead(forwarder)
+    return _with_buttons(forwarder, look, words)
+
+
+def _with_buttons(server: ServerFacts, look: str, words: str, address: str = "") -> ServerLook:
     kill = (server.alive, f"Crash {server.name}: SIGKILL to process {server.pid}" if server.alive
             else f"{server.name} is not running")
     startable = not server.alive and not server.starting and server.pid is not None
     restart = (startable, f"Start {server.name} again as it was" if startable
                else f"{server.name} is running" if server.alive else f"{server.name} is not ready to be started")
-    look, words = _look(server, hot)
-    return ServerLook(look, words, f":{server.port}", kill, restart)
+    return ServerLook(look, words, address, kill, restart)
+
+
+ROLES = {"active": ("hot", "active"), "standby": ("standby", "standby")}
+
+
+def _dead(program: ServerFacts) -> tuple[str, str]:
+    return "dead", "crashed (SIGKILL)" if program.crashed else "not running"
 
 
 def _look(server: ServerFacts, hot: str | None) -> tuple[str, str]:
     if server.starting:
         return "waking", "starting ..."
     if not server.alive:
-        return "dead", "crashed (SIGKILL)" if server.crashed else "not running"
+        return _dead(server)
     if server.name == hot:
         return "hot", "hot: carries the calls"
     if server.heard == "UP":
@@ -68,14 +90,16 @@ def phone_look(facts: Facts, phone: str) -> PhoneLook:
     return PhoneLook("hot" if linked else "dead", "call", linked)
 
 
-def story(facts: Facts, servers: dict[str, ServerFacts]) -> Story:
+def story(facts: Facts, servers: dict[str, ServerFacts], forwarders: dict[str, ServerFacts]) -> Story:
     """The headline. The first that applies: nobody serves, a call in its states, the phones waiting."""
     if any(server.starting and not server.crashed for server in servers.values()):
         return STARTING
+    if forwarders and not any(each.alive or each.starting for each in forwarders.values()):
+        return Story("warning", "warning", "No forwarder is alive", _without_forwarders(facts))
     if facts.hot is None and not any(server.alive for server in servers.values()):
         return Story("warning", "warning", "No server is alive", _without_servers(facts))
     if facts.both("talking"):
-        return _talking(facts)
+        return _talking_through_pair(facts, forwarders) or _talking(facts)
     caller, callee = facts.cast.caller, facts.cast.callee
     if facts.placed_by == callee:
         caller, callee = callee, caller
@@ -93,6 +117,28 @@ def _without_servers(facts: Facts) -> str:
     if facts.both("talking"):
         return "The audio goes on, since it needs none. Restart a server to be able to hang up and be billed."
     return "The forwarder answers every call with 503. Restart one of the servers."
+
+
+def _without_forwarders(facts: Facts) -> str:
+    if facts.both("talking"):
+        return "The audio goes on, since it needs none. Restart either forwarder to be able to hang up."
+    return "Nobody has the phones' address. Restart either of the two; the first to start is the active one."
+
+
+def _talking_through_pair(facts: Facts, forwarders: dict[str, ServerFacts]) -> Story | None:
+    """What there is to say about the two forwarders, if that is the latest news or the next thing to do."""
+    killed, after = facts.forwarder_killed, facts.forwarder_takeover_ms
+    if killed and after is not None and not (facts.killed and facts.killed.at > killed.at):
+        advice = f"Now crash {facts.hot} too." if facts.killed is None else \
+            f"Hang up at {facts.cast.caller}'s phone: the call ends through {facts.heir} and {facts.hot}."
+        words = f"{(facts.heir or '').capitalize()} took over the address after {milliseconds(after)}"
+        return Story("check", "hot", words, f"Neither phone noticed. {advice}")
+    if not forwarders or killed or facts.takeover_ms is None:
+        return None
+    standby = next((each for each in forwarders.values() if each.heard == "standby"), None)
+    advice = f"Now crash {facts.active} too: {standby.name} stands by for its address." if standby else \
+        f"Restart the forwarder that is down, so that {facts.active} has a standby again."
+    return _talking(facts)._replace(hint=f"Neither phone noticed. {advice}")
 
 
 def _talking(facts: Facts) -> Story:

@@ -85,6 +85,17 @@ def forwarder(painter: QPainter, box: QRectF, words: str, tone: Tone | None, pal
     text(painter, lower, words, theme().font(Size.SMALL), tone.colour if tone else palette.muted)
 
 
+def address(painter: QPainter, box: QRectF, words: str, tone: Tone | None, palette: Palette) -> None:
+    """What the phones know, whoever has it: not a program, hence a pill and no box."""
+    painter.setPen(QPen(tone.colour if tone else palette.muted, 2))
+    painter.setBrush(tone.wash if tone else palette.surface)
+    painter.drawRoundedRect(box.adjusted(1, 1, -1, -1), box.height() / 2, box.height() / 2)
+    upper = QRectF(box.left() + 2 * GRID, box.top() + 3, box.width() - 4 * GRID, (box.height() - 6) / 2)
+    text(painter, upper, "one address", theme().font(Size.SMALL, bold=True), palette.text)
+    lower = upper.translated(0, upper.height())
+    text(painter, lower, words, theme().font(Size.SMALL), tone.colour if tone else palette.muted)
+
+
 def store(painter: QPainter, box: QRectF, palette: Palette) -> None:
     """A cylinder, as everybody draws a data base."""
     lid = 14.0

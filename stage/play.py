@@ -1,4 +1,4 @@
-"""The script player: plays the nine steps by clicking the same buttons a person would, and says what was measured.
+"""The script player: plays the steps by clicking the same buttons a person would, and says what was measured.
 
 Each observed step sets off the next click after a while. What is not observed within its deadline ends the play, and
 the exit status says so.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,15 +17,18 @@ from PySide6.QtCore import QObject, Qt, QTimer, Signal
 from PySide6.QtGui import QImage
 
 from softphone.qt.widgets import FlatButton
-from stage.script import STEPS, Row, milliseconds
+from stage.script import PAIR, Number, Row, milliseconds
 from stage.show import PHONES, Show
 
 TALK = 12.0  # s, from the answer to the hang-up
 BEFORE_KILL = 0.55  # of the talk
+BEFORE_KILLS = 0.3  # of the talk, if a forwarder is to crash too
+BETWEEN_KILLS = 0.25  # of the talk, from the audio's proof to the forwarder's crash
+AFTER_KILLS = 0.6  # s, at least, from the forwarder's takeover to the hang-up
 PATIENCE = 20.0  # s, until a step must have been observed
 RING = 1.2  # s that Bob lets his phone ring
 LINGER = 3.0  # s that the window of a finished play stays
-DEVELOP = {5: 150, 6: 700}  # ms from a step to its picture; 400 for the others
+DEVELOP = {5: 150, 6: 700, PAIR.number: 1100}  # ms from a step to its picture; 400 for the others
 PICTURE = 400
 
 
@@ -41,9 +45,9 @@ class Player(QObject):
         self._deadline = QTimer(self)
         self._deadline.setSingleShot(True)
         self._deadline.timeout.connect(self._give_up)
-        self._waiting: dict[int, Row] = {}
-        self._pictures: dict[int, QImage] = {}
-        self._told: list[int] = []
+        self._waiting: dict[Number, Row] = {}
+        self._pictures: dict[Number, QImage] = {}
+        self._untold = [step.number for step in show.script.steps]
         show.fulfilled.connect(self._on_step)
         show.failed.connect(self._on_failure)
 
@@ -68,22 +72,30 @@ class Player(QObject):
     def _on_step(self, row: Row) -> None:
         """Two programs may tell of one moment in the wrong order; the steps are said in the document's."""
         self._waiting[row.number] = row
-        while not self._over and len(self._told) + 1 in self._waiting:
-            self._told.append(len(self._told) + 1)
-            self._play(self._waiting[self._told[-1]])
+        while not self._over and self._untold and self._untold[0] in self._waiting:
+            self._play(self._waiting[self._untold.pop(0)])
 
     def _play(self, row: Row) -> None:
         self._say(f"{row.number}. {row.text} {self._measured(row)}".rstrip())
         self._later(DEVELOP.get(row.number, PICTURE), lambda: self._picture(row.number))
         self._deadline.start(int((PATIENCE + self._talk) * 1000))
-        act = {2: (0.8, self._call), 3: (RING, self._answer), 4: (self._talk * BEFORE_KILL, self._kill)}.get(row.number)
-        if act:
-            self._later(int(act[0] * 1000), act[1])
-        if row.number == 4:
-            self._later(int(self._talk * 1000), self._hang_up)
-        if len(self._told) == len(STEPS):
+        for after, act in self._acts().get(row.number, ()):
+            self._later(int(after * 1000), act)
+        if not self._untold:
             self._deadline.stop()
             self._later(PICTURE + 50, self._end)
+
+    def _acts(self) -> dict[Number, list[tuple[float, Callable[[], None]]]]:
+        """What is done once a step is observed, and how many seconds after it."""
+        acts = {2: [(0.8, self._call)], 3: [(RING, self._answer)],
+                4: [(self._talk * BEFORE_KILL, self._kill), (self._talk, self._hang_up)]}
+        if not self._show.forwarders.pair:
+            return acts
+        call = self._show.script.facts.calls.get(PHONES[0])
+        spent = time.monotonic() - (call.answered_at or 0.0) if call else 0.0
+        return {**acts, 4: [(self._talk * BEFORE_KILLS, self._kill)],
+                7: [(self._talk * BETWEEN_KILLS, self._kill_forwarder)],
+                PAIR.number: [(max(AFTER_KILLS, self._talk - spent), self._hang_up)]}
 
     def _call(self) -> None:
         self._press(0, "Call")
@@ -95,7 +107,13 @@ class Player(QObject):
         self._press(0, "Hang up")
 
     def _kill(self) -> None:
-        button = self._show.window.figure.buttons[self._show.script.facts.cast.first, "kill"]
+        self._pull_plug(self._show.script.facts.cast.first)
+
+    def _kill_forwarder(self) -> None:
+        self._pull_plug(self._show.script.facts.cast.forwarders[0])
+
+    def _pull_plug(self, name: str) -> None:
+        button = self._show.window.figure.buttons[name, "kill"]
         if button.isEnabled():
             button.animateClick()
 
@@ -117,11 +135,14 @@ class Player(QObject):
         facts = self._show.script.facts
         if row.number == 6 and facts.takeover_ms is not None:
             return f"({milliseconds(facts.takeover_ms)} from the kill to the first answer through {facts.cast.second})"
+        if row.number == PAIR.number and facts.forwarder_takeover_ms is not None:
+            return (f"({milliseconds(facts.forwarder_takeover_ms)} from the kill to the first answer through "
+                    f"{facts.heir})")
         if row.number == 9 and facts.bill is not None:
             return f"({facts.bill.total} {facts.bill.currency} for {facts.bill.seconds} s)"
         return f"({row.words})" if row.words else ""
 
-    def _picture(self, number: int) -> None:
+    def _picture(self, number: Number) -> None:
         if self._folder:
             self._pictures[number] = self._show.window.grab().toImage()
 
@@ -156,12 +177,14 @@ def report(show: Show) -> dict[str, Any]:
     """Everything measured in this run, for `--json`; what was not measured is null. Call it before the phones stop."""
     facts = show.script.facts
     bill = facts.bill
+    pair = {"forwarder_takeover_ms": rounded(facts.forwarder_takeover_ms, 2)} if facts.cast.forwarders else {}
     return {
         "steps": [{"number": row.number, "text": row.text, "observed": row.observed} for row in show.rows],
         "talk_seconds": rounded(facts.talk_seconds, 2),
         "bill": None if bill is None else {
             "server": bill.server, "seconds": bill.seconds, "total": bill.total, "currency": bill.currency},
         "takeover_ms": rounded(facts.takeover_ms, 2),
+        **pair,
         "rtp_longest_gap_ms": rounded(facts.longest_gap_ms, 1),
         "rtp_lost": facts.lost,
         "retransmissions": retransmissions(show),

@@ -95,6 +95,11 @@ class Program:
         return bool(self._ready_line)
 
     @property
+    def ready_line(self) -> str:
+        """What it said when it was ready, or ""."""
+        return self._ready_line
+
+    @property
     def pid(self) -> int | None:
         """Of the run that is or was last; None before the first."""
         return self._process.pid if self._process else None

@@ -26,10 +26,10 @@ SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 SWITCH = 0.001  # s: painting may keep the phones' threads waiting that long, instead of Python's usual 5 ms
 
 
-def show(free_ports: bool, more: Sequence[str]) -> int:
+def show(free_ports: bool, more: Sequence[str], pair: bool) -> int:
     """The window for a person; 1 if the programs could not be started, and the reason is then shown in it."""
     app = application()
-    stage = Show(Ports.free() if free_ports else None, more=more)
+    stage = Show(Ports.free() if free_ports else None, more=more, pair=pair)
     trouble: list[str] = []
 
     def fail(sentence: str) -> None:
@@ -50,11 +50,11 @@ def show(free_ports: bool, more: Sequence[str]) -> int:
 
 
 def play(
-    free_ports: bool, more: Sequence[str], talk: float, as_json: bool, folder: Path | None, screenless: bool
+    free_ports: bool, more: Sequence[str], pair: bool, talk: float, as_json: bool, folder: Path | None, screenless: bool
 ) -> int:
     """The example by itself; 0 only if every step was observed."""
     app = application()
-    stage = Show(Ports.free() if free_ports else None, more=more)
+    stage = Show(Ports.free() if free_ports else None, more=more, pair=pair)
     actor = player.Player(stage, talk, folder, lambda line: print(line, flush=True))
     outcome: list[bool] = []
 

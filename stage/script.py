@@ -1,110 +1,21 @@
 """The use case of the document as nine steps, and what must be observed for each. Pure: observations in, rows out.
 
 `STEPS` is the table; each step's judge reads the `Facts` and answers with words for the row and whether they fulfil it.
-A step once fulfilled stays so until the next call begins.
+A step once fulfilled stays so until the next call begins. With two forwarders there is one step more, PAIR.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from functools import singledispatch
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from stage.seen import (
-    Audio,
-    Bill,
-    CallSeen,
-    Ended,
-    Killed,
-    MembersSeen,
-    Passed,
-    ProbeAnswer,
-    Registration,
-    ServersUp,
-    TakenOver,
-)
+from stage.facts import Cast, Facts, note
+from stage.seen import Audio, CallSeen
 
 HEARD_GAP_MS = 400.0  # a pause of the audio that a listener would call an interruption
 AUDIO_PACKETS = 40  # 0.8 s of audio at 20 ms a packet, to say that audio goes on
 ACTIVE = ("calling", "ringing", "incoming", "talking")  # a phone in one of these states is in use
-CLOCK_SLACK = 0.02  # s, between two processes' notes of one message
-
-
-@dataclass(frozen=True)
-class Cast:
-    """Who plays: the caller, the callee, the server that crashes and the one that takes over."""
-
-    caller: str = "Alice"
-    callee: str = "Bob"
-    first: str = "server1"
-    second: str = "server2"
-
-
-@dataclass
-class Facts:
-    """What the observations add up to. The upper half outlives a call, the lower belongs to the present one."""
-
-    cast: Cast = field(default_factory=Cast)
-    up: frozenset[str] = frozenset()
-    hot: str | None = None
-    members: frozenset[str] = frozenset()
-    registered: dict[str, bool] = field(default_factory=dict)
-    registrar: dict[str, str] = field(default_factory=dict)  # phone -> the server its last 200 to REGISTER came from
-
-    placed_by: str | None = None
-    placed_at: float = 0.0
-    rang_at: float | None = None
-    call_id: str | None = None
-    calls: dict[str, CallSeen] = field(default_factory=dict)
-    answered_through: str | None = None
-    hung_up_by: str | None = None
-    killed: Killed | None = None
-    died: bool = False
-    taken_over: TakenOver | None = None
-    served_at: float | None = None  # first message of this call that came through the second server
-    probed_through_second_at: float | None = None
-    probes: list[ProbeAnswer] = field(default_factory=list)
-    audio: dict[str, Audio] = field(default_factory=dict)
-    audio_at_kill: dict[str, Audio] = field(default_factory=dict)
-    bill: Bill | None = None
-
-    def next_call(self) -> Facts:
-        """The facts that hold at the start of another call."""
-        return Facts(self.cast, self.up, self.hot, self.members, self.registered, self.registrar)
-
-    def state(self, phone: str) -> str:
-        return self.calls[phone].state if phone in self.calls else ""
-
-    def both(self, *states: str) -> bool:
-        return self.state(self.cast.caller) in states and self.state(self.cast.callee) in states
-
-    @property
-    def takeover_ms(self) -> float | None:
-        """From just before the SIGKILL to the caller's answer, through the second server, to its in-dialog OPTIONS."""
-        if self.killed is None or self.probed_through_second_at is None:
-            return None
-        earliest = self.probed_through_second_at - CLOCK_SLACK
-        for probe in self.probes:
-            if probe.status == 200 and probe.at >= max(earliest, self.killed.at):
-                return (probe.at - self.killed.at) * 1000
-        return None
-
-    @property
-    def talk_seconds(self) -> float | None:
-        """On the wall: from the answer to the end, as the caller's phone saw both."""
-        call = self.calls.get(self.cast.caller)
-        if call is None or call.answered_at is None or call.ended_at is None:
-            return None
-        return call.ended_at - call.answered_at
-
-    @property
-    def longest_gap_ms(self) -> float | None:
-        return max((audio.longest_gap_ms for audio in self.audio.values()), default=None)
-
-    @property
-    def lost(self) -> int | None:
-        return sum(audio.lost for audio in self.audio.values()) if self.audio else None
 
 
 class Verdict(NamedTuple):
@@ -197,9 +108,26 @@ def billed(facts: Facts) -> Verdict:
     return Verdict(True, f"{bill.total} {bill.currency}")
 
 
+def address_taken(facts: Facts) -> Verdict:
+    killed = facts.forwarder_killed
+    if killed is None:
+        return NOT_YET
+    if facts.heir in (None, killed.program):
+        return Verdict(False, f"{killed.program} dead" if facts.heir is None else f"no standby for {killed.program}")
+    if facts.forwarder_takeover_ms is None or not facts.passed_heir:
+        return Verdict(False, f"{facts.heir} is active")
+    after = milliseconds(facts.forwarder_takeover_ms)
+    if killed.program != facts.cast.forwarders[0]:
+        return Verdict(False, f"{facts.heir} took over after {after}")
+    return Verdict(True, after)
+
+
+Number = int | str  # of a step: the document's nine are counted
+
+
 @dataclass(frozen=True)
 class Step:
-    number: int
+    number: Number
     text: str
     judge: Callable[[Facts], Verdict]
 
@@ -216,12 +144,19 @@ STEPS = (
     Step(9, "Server2's management page shows the total bill.", billed),
 )
 
+PAIR = Step("7a", "Forwarder1 crashes, forwarder2 takes over the address.", address_taken)
+
+
+def steps_of(cast: Cast) -> tuple[Step, ...]:
+    """In the order in which they are played; the document's keep their numbers."""
+    return (*STEPS[:7], PAIR, *STEPS[7:]) if cast.forwarders else STEPS
+
 
 @dataclass(frozen=True)
 class Row:
     """One step as shown: `words` is what was measured, or why it is not (yet) fulfilled."""
 
-    number: int
+    number: Number
     text: str
     observed: bool = False
     words: str = ""
@@ -232,7 +167,8 @@ class Script:
 
     def __init__(self, cast: Cast | None = None) -> None:
         self.facts = Facts(cast or Cast())
-        self.rows = [Row(step.number, step.text) for step in STEPS]
+        self.steps = steps_of(self.facts.cast)
+        self.rows = [Row(step.number, step.text) for step in self.steps]
 
     @property
     def complete(self) -> bool:
@@ -242,7 +178,7 @@ class Script:
         """Take one observation in; returns the steps it fulfilled, in order."""
         if isinstance(seen, CallSeen) and self._begins(seen):
             self.facts = self.facts.next_call()
-            self.rows = [Row(step.number, step.text) for step in STEPS]
+            self.rows = [Row(step.number, step.text) for step in self.steps]
             self._judge()  # what still holds is not told again
         note(seen, self.facts)
         return self._judge()
@@ -256,100 +192,13 @@ class Script:
 
     def _judge(self) -> list[Row]:
         fulfilled = []
-        for index, step in enumerate(STEPS):
+        for index, step in enumerate(self.steps):
             row, (observed, words) = self.rows[index], step.judge(self.facts)
             if observed or not row.observed:
                 self.rows[index] = replace(row, observed=observed, words=words)
             if observed and not row.observed:
                 fulfilled.append(self.rows[index])
         return fulfilled
-
-
-@singledispatch
-def note(seen: object, facts: Facts) -> None:
-    """Write an observation into the facts; what is no observation of ours changes nothing."""
-
-
-@note.register
-def _(seen: ServersUp, facts: Facts) -> None:
-    facts.up, facts.hot = seen.up, seen.hot
-
-
-@note.register
-def _(seen: MembersSeen, facts: Facts) -> None:
-    facts.members = seen.members
-
-
-@note.register
-def _(seen: Registration, facts: Facts) -> None:
-    facts.registered[seen.phone] = seen.registered
-
-
-@note.register
-def _(seen: Passed, facts: Facts) -> None:
-    cast = facts.cast
-    if seen.method == "REGISTER":
-        if seen.status is not None and 200 <= seen.status < 300:
-            facts.registrar[seen.target] = seen.source
-        return
-    if not facts.call_id or seen.call_id != facts.call_id:
-        return
-    if seen.method == "INVITE" and seen.status == 200 and facts.answered_through is None and seen.target == cast.caller:
-        facts.answered_through = seen.source
-    if seen.method == "BYE" and seen.status is None and seen.source in (cast.caller, cast.callee):
-        facts.hung_up_by = facts.hung_up_by or seen.source
-    if facts.killed and seen.source == cast.second and seen.at >= facts.killed.at:
-        facts.served_at = facts.served_at or seen.at
-        if seen.method == "OPTIONS" and seen.status == 200 and seen.target == cast.caller:
-            facts.probed_through_second_at = facts.probed_through_second_at or seen.at
-
-
-@note.register
-def _(seen: CallSeen, facts: Facts) -> None:
-    facts.call_id = facts.call_id or seen.call_id
-    if seen.call_id != facts.call_id:
-        return  # a call that was turned away while this one goes on
-    facts.calls[seen.phone] = seen
-    if seen.state == "calling" and facts.placed_by is None:
-        facts.placed_by, facts.placed_at = seen.phone, seen.at
-    if seen.state == "incoming" and facts.rang_at is None:
-        facts.rang_at = seen.at
-
-
-@note.register
-def _(seen: Killed, facts: Facts) -> None:
-    if seen.server == facts.cast.first and facts.killed is None and not facts.both("ended"):
-        facts.killed = seen
-        facts.audio_at_kill = dict(facts.audio)
-
-
-@note.register
-def _(seen: Ended, facts: Facts) -> None:
-    if facts.killed and seen.server == facts.killed.server and seen.status < 0:
-        facts.died = True
-
-
-@note.register
-def _(seen: TakenOver, facts: Facts) -> None:
-    if facts.killed and seen.target == facts.cast.second and facts.taken_over is None:
-        facts.taken_over = seen
-
-
-@note.register
-def _(seen: ProbeAnswer, facts: Facts) -> None:
-    if facts.killed and len(facts.probes) < 100:
-        facts.probes.append(seen)
-
-
-@note.register
-def _(seen: Audio, facts: Facts) -> None:
-    facts.audio[seen.phone] = seen
-
-
-@note.register
-def _(seen: Bill, facts: Facts) -> None:
-    if facts.call_id and seen.call_id == facts.call_id:
-        facts.bill = seen
 
 
 def milliseconds(value: float) -> str:

@@ -1,6 +1,7 @@
 """What the stage can observe: frozen facts with a time, told by a phone, the forwarder, a server's page or a process.
 
-`phone` and `server` are names ("Alice", "server1"); all times are monotonic seconds of this computer.
+`phone`, `server`, `forwarder` and `program` are names ("Alice", "server1"); all times are monotonic seconds of this
+computer.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ class Passed:
     method: str
     status: int | None
     call_id: str
+    through: str = "forwarder"
 
 
 @dataclass(frozen=True)
@@ -59,16 +61,16 @@ class CallSeen:
 @dataclass(frozen=True)
 class Killed:
     at: float
-    server: str
+    program: str
     pid: int
 
 
 @dataclass(frozen=True)
 class Ended:
-    """A server's process is gone; `status` as of subprocess, -9 for SIGKILL."""
+    """A process is gone; `status` as of subprocess, -9 for SIGKILL."""
 
     at: float
-    server: str
+    program: str
     status: int
 
 
@@ -78,6 +80,22 @@ class TakenOver:
     source: str
     target: str
     replayed: int
+
+
+@dataclass(frozen=True)
+class AddressTaken:
+    """A forwarder's own word: it has the address that two of them share."""
+
+    at: float
+    forwarder: str
+
+
+@dataclass(frozen=True)
+class Knocked:
+    """The first answer to requests that were sent to the address every few milliseconds from `began` on."""
+
+    at: float
+    began: float
 
 
 @dataclass(frozen=True)

@@ -13,39 +13,32 @@ from typing import Any
 from PySide6.QtCore import QObject, QTimer, Signal
 
 from plumbing.loop import Loop
-from softphone.agent.event import (
-    CallChanged,
-    CallState,
-    CallView,
-    ProbeAnswered,
-    RegistrationChanged,
-    RegistrationState,
-)
 from softphone.phone import Account, Phone
 from softphone.qt.bridge import Bridge
 from softphone.qt.panel import PhonePanel
 from stage.bill import look_of
 from stage.cluster import DOMAIN, HOST, SERVERS, Cluster, Ports
+from stage.facts import Cast
 from stage.figure import Figure
+from stage.forwarders import Forwarders
 from stage.ladder import Rung
-from stage.looks import ServerFacts, phone_look, server_look, story
+from stage.looks import ServerFacts, forwarder_look, phone_look, server_look, story
 from stage.process import StartError
-from stage.script import Cast, Row, Script
+from stage.script import Row, Script
 from stage.seen import (
+    AddressTaken,
     Audio,
     Bill,
     CallSeen,
     Ended,
     Killed,
+    Knocked,
     MembersSeen,
-    Passed,
-    ProbeAnswer,
-    Registration,
     ServersUp,
     TakenOver,
 )
-from stage.travel import Travel, kind_of, label_of
-from stage.watch import Events, Pages
+from stage.telling import heard, passage
+from stage.watch import Pages
 from stage.window import Window
 
 PHONES = ("Alice", "Bob")
@@ -61,26 +54,27 @@ class Wire(QObject):
 
 class Show(QObject):
     """`users` is what the servers know, `passwords` what the phones say, `more` further arguments of the servers.
-    `ready`: both servers are up."""
+    `pair`: two forwarders (stage/forwarders.py). `ready`: both servers are up."""
 
     ready = Signal()
     failed = Signal(str)
     fulfilled = Signal(object)  # a Row, each once per call
 
     def __init__(self, ports: Ports | None = None, users: Mapping[str, str] | None = None,
-                 passwords: Mapping[str, str] | None = None, more: Sequence[str] = ()) -> None:
+                 passwords: Mapping[str, str] | None = None, more: Sequence[str] = (),
+                 pair: bool = False) -> None:
         super().__init__()
-        self.script = Script(Cast(*PHONES, *SERVERS))
         self._wire = Wire()
         self._wire.told.connect(self._hear)
-        self.cluster = Cluster(ports, users, self._program_ended, more)
+        self.cluster = Cluster(ports, users, self._program_ended, more, pair)
+        self.forwarders = Forwarders(self.cluster, self._wire.told.emit)
+        self.script = Script(Cast(*PHONES, *SERVERS, tuple(self.forwarders.pair)))
         self.servers = {name: ServerFacts(name, self.cluster.addresses[name][1]) for name in SERVERS}
         self.bridges = {name: Bridge() for name in PHONES}
         said = passwords or users or {}
         self.phones = {name: self._make_phone(name, said.get(name.lower(), "")) for name in PHONES}
         self.window = self._make_window()
         self._worker = Loop("cluster", on_error=lambda error: self._wire.told.emit("error", error))
-        self._events = Events(self.cluster.admin, lambda kind, told: self._wire.told.emit(kind, told))
         pages = [f"{url}/{page}" for url in self.cluster.management.values() for page in ("calls", "members")]
         self._pages = Pages(pages, lambda url, page: self._wire.told.emit("page", (url, page)))
         self._ticks = QTimer(self)
@@ -98,15 +92,22 @@ class Show(QObject):
 
     def _make_window(self) -> Window:
         alice, bob = PHONES
-        figure = Figure((alice, bob), (SERVERS[0], SERVERS[1]), self.cluster.ports.forwarder)
+        pair = tuple(self.forwarders.pair)
+        figure = Figure((alice, bob), (SERVERS[0], SERVERS[1]), self.cluster.ports.forwarder, pair=pair)
         figure.kill.connect(self.kill)
         figure.restart.connect(self.restart)
         panels = [PhonePanel(name, self.phones[name], self.bridges[name], target=other.lower())
                   for name, other in ((alice, bob), (bob, alice))]
-        window = Window(panels[0], panels[1], figure, (alice, "forwarder", *SERVERS, bob))
+        window = Window(panels[0], panels[1], figure, (alice, "forwarder", *SERVERS, bob),
+                        self.script.steps)
         window.allow_phones(False)
         self._refresh(window)
         return window
+
+    @property
+    def _programs(self) -> dict[str, ServerFacts]:
+        """Those that may be killed and restarted."""
+        return self.forwarders.pair | self.servers
 
     # -- start and end --------------------------------------------------------------------------------------------
 
@@ -126,7 +127,7 @@ class Show(QObject):
         try:
             for phone in self.phones.values():
                 phone.stop(1.5)
-            self._events.stop()
+            self.forwarders.stop()
             self._pages.stop()
             self._worker.stop(20.0)
         finally:
@@ -145,9 +146,9 @@ class Show(QObject):
     def _run(self) -> None:
         """The programs are ready: listen to them, and let the phones register once both servers are up."""
         self._stage = "running"
-        for name, server in self.servers.items():
-            server.alive, server.starting, server.pid = True, False, self.cluster.programs[name].pid
-        self._events.start()
+        for name, program in self._programs.items():
+            program.alive, program.starting, program.pid = True, False, self.cluster.programs[name].pid
+        self.forwarders.start()
         self._pages.start()
         self._ticks.start(TICK)
 
@@ -165,14 +166,14 @@ class Show(QObject):
 
     def kill(self, name: str) -> None:
         """The crash, at any moment a person chooses."""
-        server = self.servers[name]
-        if not server.alive:
+        program = self._programs[name]
+        if not program.alive:
             return
         at = self.cluster.kill(name)
-        server.crashed = True
+        program.crashed = True
         self._probes_left = PROBES
-        self.window.ladder.add(Rung(at, "", "", f"{name} killed"))
-        self.observe(Killed(at, name, server.pid or 0))
+        self.window.ladder.add(Rung(at, "", "", f"{name} killed", "refusal"))
+        self.observe(Killed(at, name, program.pid or 0))
 
     def _program_ended(self, name: str, status: int) -> None:
         """On the program's own thread, the moment its process is gone.
@@ -182,13 +183,15 @@ class Show(QObject):
         """
         if name in SERVERS and status < 0:
             self.phones[PHONES[0]].probe()
+        elif status < 0:
+            self.forwarders.ended(name)
         self._wire.told.emit("ended", (name, status))
 
     def restart(self, name: str) -> None:
-        server = self.servers[name]
-        if server.alive or server.starting or self._stage != "running":
+        program = self._programs[name]
+        if program.alive or program.starting or self._stage != "running":
             return
-        server.starting = True
+        program.starting = True
         self._worker.post(lambda: self._restart(name))
         self._refresh()
 
@@ -216,23 +219,21 @@ class Show(QObject):
         if self._stage == "stopped":
             return
         handlers: dict[str, Callable[[Any], None]] = {
-            "started": self._on_started, "failed": self._on_failed, "ended": self._on_ended,
+            "started": lambda _: self._run(), "failed": self._on_failed, "ended": self._on_ended,
             "restarted": self._on_restarted, "page": self._on_page, "hello": self._on_hello, "state": self._on_state,
-            "message": self._on_message, "failover": self._on_failover,
+            "message": self._on_message, "failover": self._on_failover, "takeover": self._on_takeover,
+            "knocked": self._on_knocked,
             "error": lambda error: self._on_failed(f"The programs cannot be started: {error}."),
         }
         if kind in handlers:
             handlers[kind](told)
 
-    def _on_started(self, _: object) -> None:
-        self._run()
-
     def _on_failed(self, sentence: str) -> None:
         self._stage = "failed"
         if "in use" in sentence and self.cluster.ports == Ports():
             sentence = f"{sentence.rstrip('.')}. The option --free-ports takes ports that nobody uses."
-        for server in self.servers.values():
-            server.starting = False
+        for program in self._programs.values():
+            program.starting = False
         self._refresh()
         self.failed.emit(sentence)
 
@@ -240,37 +241,64 @@ class Show(QObject):
         name, status = told
         if self._stage != "running":
             return
-        if name not in self.servers:
+        if name not in self._programs:
             self.failed.emit(f"The forwarder ended by itself: {self.cluster.programs[name].last_words()}")
             return
-        server = self.servers[name]
-        if server.starting:
+        program = self._programs[name]
+        if program.starting:
             return
-        server.alive, server.crashed = False, status < 0
+        program.alive, program.crashed = False, status < 0
+        if name in self.forwarders.pair:
+            self.forwarders.gone(name)
+            self.window.figure.show_active(self.forwarders.active)
         self.observe(Ended(time.monotonic(), name, status))
 
     def _on_restarted(self, told: tuple[str, str]) -> None:
         name, trouble = told
-        server = self.servers[name]
-        server.starting, server.alive = False, not trouble
-        server.crashed = False
-        server.pid = self.cluster.programs[name].pid
+        program = self._programs[name]
+        program.starting, program.alive, program.crashed = False, not trouble, False
+        program.pid = self.cluster.programs[name].pid
+        if self.forwarders.settle(name):
+            self._taken(time.monotonic())
         self._refresh()
         if trouble:
             self.window.tell("warning", "stop", f"{name} does not start", trouble)
 
-    def _on_hello(self, status: dict[str, Any]) -> None:
-        for server in status.get("servers", ()):
-            if server.get("name") in self.servers:
-                self.servers[server["name"]].heard = str(server.get("state"))
-        self._servers_up(time.monotonic(), status.get("hot"))
+    def _on_hello(self, told: dict[str, Any]) -> None:
+        if self.forwarders.hello(told):
+            self._taken(time.monotonic())
+        self._servers_up(time.monotonic())
 
     def _on_state(self, told: dict[str, Any]) -> None:
-        if told.get("server") in self.servers:
-            self.servers[told["server"]].heard = str(told.get("state"))
-        self._servers_up(float(told["at"]), told.get("hot"))
+        self.forwarders.state(told)
+        self._servers_up(float(told["at"]))
 
-    def _servers_up(self, at: float, hot: str | None) -> None:
+    def _on_takeover(self, told: dict[str, Any]) -> None:
+        if self.forwarders.takeover(told):
+            self._taken(float(told["monotonic"]))
+            self._servers_up(float(told["monotonic"]))
+        self._refresh()
+
+    def _taken(self, at: float) -> None:
+        """The active one of two forwarders is another than it was."""
+        name = self.forwarders.active or ""
+        self.window.figure.show_active(name)
+        if self.window.ladder.rungs:  # not the first time
+            self.window.ladder.add(Rung(at, "", "", f"{name} has the address", "answer"))
+        self.observe(AddressTaken(at, name))
+
+    def _on_knocked(self, told: tuple[float, float]) -> None:
+        self.observe(Knocked(*told))
+        if self.script.facts.both("talking"):
+            self.phones[PHONES[0]].probe()  # does the call itself pass through the other one too?
+
+    def _servers_up(self, at: float) -> None:
+        """As the active forwarder sees them; while there is none, as the last one saw them."""
+        if not self.forwarders.active:
+            return
+        hot, states = self.forwarders.view.hot, self.forwarders.view.states
+        for name, server in self.servers.items():
+            server.heard = states.get(name, "DOWN")
         up = frozenset(name for name, server in self.servers.items() if server.heard == "UP")
         self.observe(ServersUp(at, up, hot))
         self.window.figure.show_hot(hot)
@@ -283,21 +311,13 @@ class Show(QObject):
                                    int(told.get("replayed") or 0)))
 
     def _on_message(self, told: dict[str, Any]) -> None:
-        source = self._name(told["from"], told["source"])
-        target = self._name(told["to"], told["target"])
-        if not source or not target:
+        crossing = passage(told, self._name, self.forwarders.path(told["forwarder"]))
+        if crossing is None:
             return
-        method, status, call = str(told["method"]), told.get("status"), str(told["call_id"])
-        label, kind = label_of(method, status), kind_of(status, bool(told.get("replayed")))
-        lane = call if method != "REGISTER" else method  # one after the other, not on top of each other
-        if kind == "replay":  # sent once by the phone, and again by the forwarder
-            self.window.figure.show_message(lane, Travel(("forwarder", target), f"{label} again", kind))
-            self.window.ladder.add(Rung(float(told["at"]), "forwarder", target, f"{label} again", kind))
-        else:
-            self.window.figure.show_message(lane, Travel((source, "forwarder", target), label, kind))
-            self.window.ladder.add(Rung(float(told["at"]), source, target, label, kind))
-        self.observe(Passed(float(told["at"]), source, target, method, status, call))
-        if method == "BYE":
+        self.window.figure.show_message(crossing.lane, crossing.travel)
+        self.window.ladder.add(crossing.rung)
+        self.observe(crossing.seen)
+        if crossing.seen.method == "BYE":
             self._pages.look()
 
     def _name(self, leg: str, address: str) -> str | None:
@@ -335,17 +355,12 @@ class Show(QObject):
     def _hear_phone(self, name: str, event: object) -> None:
         if self._stage == "stopped":
             return
-        if isinstance(event, RegistrationChanged):
-            self.observe(Registration(event.at, name, event.state is RegistrationState.REGISTERED))
-        elif isinstance(event, CallChanged):
-            self._on_call(name, event.at, event.call)
-        elif isinstance(event, ProbeAnswered) and name == PHONES[0]:
-            self.observe(ProbeAnswer(event.at, event.sent_at, event.status))
-
-    def _on_call(self, name: str, at: float, call: CallView) -> None:
-        self._look_at_audio(name)
-        self.observe(CallSeen(at, name, call.state.value, call.id, call.answered_at, call.ended_at))
-        if call.state is CallState.ENDED:
+        seen = heard(name, event)
+        if isinstance(seen, CallSeen):
+            self._look_at_audio(name)
+        if seen is not None:
+            self.observe(seen)
+        if isinstance(seen, CallSeen) and seen.state == "ended":
             self._pages.look()
 
     # -- from time to time ----------------------------------------------------------------------------------------
@@ -372,11 +387,13 @@ class Show(QObject):
         facts = self.script.facts
         for name, server in self.servers.items():
             window.figure.show_server(name, server_look(server, facts.hot))
+        for name, forwarder in self.forwarders.pair.items():
+            window.figure.show_server(name, forwarder_look(forwarder))
         for name in PHONES:
             window.figure.show_phone(name, phone_look(facts, name))
         window.figure.show_talking(facts.both("talking"))
         window.steps.show_rows(self.script.rows)
-        window.tell(*story(facts, self.servers))
+        window.tell(*story(facts, self.servers, self.forwarders.pair))
 
     @property
     def rows(self) -> list[Row]:

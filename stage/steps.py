@@ -1,4 +1,4 @@
-"""The use case, step by step: nine rows that tick themselves as things are observed, each with what was measured."""
+"""The use case, step by step: rows that tick themselves as things are observed, each with what was measured."""
 
 from __future__ import annotations
 
@@ -13,22 +13,23 @@ from softphone.qt.theme import GRID, Size, theme
 from softphone.qt.widgets import TextLabel
 from stage import paint
 from stage.card import Card
-from stage.script import STEPS, Row
+from stage.script import PAIR, STEPS, Row, Step
 
-HEIGHT = 20  # px: nine of them and a heading fit beneath the figure at 1024 x 700
 ICON = 2.0 * GRID
-TEXT_AT = 6.0 * GRID  # px, where the words begin, after icon and number
+# px, by the number of rows: the height of one, so that all and a heading fit beneath the figure at 1024 x 700, and
+# where the words begin, after icon and number.
+ROWS = {9: (20, 6.0 * GRID), 10: (18, 7.0 * GRID)}
 
 
 class StepsCard(Card):
     """Shows the script's rows. The first one not yet observed is the present one."""
 
-    def __init__(self, parent: QWidget | None = None) -> None:
+    def __init__(self, steps: Sequence[Step] = STEPS, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.setAccessibleName("The use case, step by step")
         heading = TextLabel(Size.TEXT, bold=True)
         heading.set_text("The use case, step by step")
-        self.rows = [StepRow(Row(step.number, step.text)) for step in STEPS]
+        self.rows = [StepRow(Row(step.number, step.text), *ROWS[len(steps)]) for step in steps]
         column = QVBoxLayout(self)
         column.setContentsMargins(2 * GRID, GRID, 2 * GRID, GRID)
         column.setSpacing(0)
@@ -47,17 +48,18 @@ class StepsCard(Card):
 class StepRow(QWidget):
     """Mark, number, text, and the measure at the right edge; the text gives way if both do not fit."""
 
-    def __init__(self, row: Row) -> None:
+    def __init__(self, row: Row, height: int, text_at: float) -> None:
         super().__init__()
+        self._height, self._text_at = height, text_at
         self.setObjectName(f"step_{row.number}")
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Preferred)
         self.row, self.present = row, False
 
     def sizeHint(self) -> QSize:
-        return QSize(50 * GRID, HEIGHT)
+        return QSize(50 * GRID, self._height)
 
     def minimumSizeHint(self) -> QSize:
-        return QSize(30 * GRID, HEIGHT)
+        return QSize(30 * GRID, self._height)
 
     def show_row(self, row: Row, present: bool) -> None:
         if (row, present) == (self.row, self.present) and self.accessibleName():
@@ -74,19 +76,19 @@ class StepRow(QWidget):
         icon, tone = mark_of(row, self.present)
         icons.draw(painter, icon, QRectF(0, middle - ICON / 2, ICON, ICON), palette.tones()[tone].colour)
         left, right = Qt.AlignmentFlag.AlignLeft, Qt.AlignmentFlag.AlignRight
-        number = QRectF(ICON, 0, TEXT_AT - ICON - 1.5 * GRID, self.height())
+        number = QRectF(ICON, 0, self._text_at - ICON - 1.5 * GRID, self.height())
         paint.text(painter, number, str(row.number), theme().font(Size.TEXT, tabular=True), palette.muted, right)
         font = theme().font(Size.TEXT, bold=self.present)
         measure = theme().font(Size.TEXT, bold=row.observed and row.number in MEASURED)
         wide = min(paint.width_of(row.words, measure) + 1, self.width() * 0.5)
-        room = QRectF(TEXT_AT, 0, self.width() - TEXT_AT - wide - 2 * GRID, self.height())
+        room = QRectF(self._text_at, 0, self.width() - self._text_at - wide - 2 * GRID, self.height())
         ink = palette.text if row.observed or self.present else palette.muted
         paint.text(painter, room, row.text, font, ink, left)
         words = QRectF(self.width() - wide, 0, wide, self.height())
         paint.text(painter, words, row.words, measure, palette.text if row.observed else palette.muted, right)
 
 
-MEASURED = (6, 7, 9)  # the steps whose measure is the point of the demonstration
+MEASURED = (6, 7, PAIR.number, 9)  # the steps whose measure is the point of the demonstration
 
 
 def mark_of(row: Row, present: bool) -> tuple[str, str]:

@@ -5,6 +5,7 @@ It arranges parts and switches between bill and messages; what they show is deci
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 from PySide6.QtCore import QSize, Qt, Signal
@@ -19,6 +20,7 @@ from stage.bill import BillView
 from stage.card import Card, Tab
 from stage.figure import Figure
 from stage.ladder import Ladder
+from stage.script import STEPS, Step
 from stage.steps import StepsCard
 
 SIZE = QSize(1280, 800)
@@ -32,13 +34,14 @@ class Window(QWidget):
 
     closing = Signal()
 
-    def __init__(self, left: PhonePanel, right: PhonePanel, figure: Figure, columns: tuple[str, ...]) -> None:
+    def __init__(self, left: PhonePanel, right: PhonePanel, figure: Figure, columns: tuple[str, ...],
+                 steps: Sequence[Step] = STEPS) -> None:
         super().__init__()
         self.setWindowTitle("Call Failover")
         self.setWindowIcon(icons.icon("call", LIGHT.hot.ink, LIGHT.hot.colour))
         self.panels = (left, right)
         self.figure = figure
-        self.steps = StepsCard()
+        self.steps = StepsCard(steps)
         self.bill = BillView()
         self.ladder = Ladder(columns)
         self._closed = self._trouble = False

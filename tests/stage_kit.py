@@ -21,9 +21,9 @@ class Demonstration:
     """A running show and the hands and eyes of a person before it."""
 
     def __init__(self, qtbot: QtBot, users: Mapping[str, str] | None = None,
-                 passwords: Mapping[str, str] | None = None) -> None:
+                 passwords: Mapping[str, str] | None = None, pair: bool = False) -> None:
         self.qtbot = qtbot
-        self.show = Show(Ports.free(), users, passwords)
+        self.show = Show(Ports.free(), users, passwords, pair=pair)
         self.window = self.show.window
         qtbot.addWidget(self.window)
         self.alice, self.bob = self.window.panels
@@ -42,7 +42,7 @@ class Demonstration:
 
     def restart(self, name: str) -> None:
         self.click(self.window.figure.buttons[name, "restart"])
-        self.until(lambda: self.server(name) in ("hot", "ready"), f"{name} is back")
+        self.until(lambda: self.server(name) in ("hot", "ready", "standby"), f"{name} is back")
 
     def click(self, button: QPushButton) -> None:
         self.until(button.isEnabled, f"{button.accessibleName()} can be clicked")
@@ -76,10 +76,11 @@ class Demonstration:
         return stats.packets_received if stats else 0
 
     def server(self, name: str) -> str:
-        return self.window.figure.servers[name].look
+        """Or one of two forwarders."""
+        return (self.window.figure.forwarders | self.window.figure.servers)[name].look
 
     @property
-    def steps(self) -> list[int]:
+    def steps(self) -> list[int | str]:
         """The numbers of the ticked steps."""
         return [row.row.number for row in self.window.steps.rows if row.row.observed]
 

@@ -26,7 +26,7 @@ def start(qtbot: QtBot) -> Iterator[Start]:
     """start(users=..., passwords=...) -> a demonstration; whatever happens, it is ended and has left nothing."""
     running: list[Demonstration] = []
 
-    def begin(**options: dict[str, str]) -> Demonstration:
+    def begin(**options: dict[str, str] | bool) -> Demonstration:
         running.append(Demonstration(qtbot, **options))
         return running[-1]
 
@@ -231,4 +231,47 @@ def test_the_keyboard_is_enough(start: Start, qtbot: QtBot) -> None:
     strike(Qt.Key.Key_2, Qt.Key.Key_Return)
     demo.until(lambda: 4 in demo.steps, "they talk")
     strike(Qt.Key.Key_1, Qt.Key.Key_Escape)
+    demo.until(lambda: demo.total, "the bill")
+
+
+# -- two forwarders
+
+
+@pytest.mark.long
+def test_the_active_forwarder_dies_in_a_call_and_restarted_becomes_the_standby(start: Start) -> None:
+    demo = start(pair=True)
+    demo.registered()
+    assert (demo.server("forwarder1"), demo.server("forwarder2")) == ("hot", "standby")
+    demo.talk()
+    demo.kill("forwarder1")
+    demo.until(lambda: "7a" in demo.steps, "forwarder2 took over")
+    assert (demo.server("forwarder1"), demo.server("forwarder2")) == ("dead", "hot")
+    demo.restart("forwarder1")
+    demo.until(lambda: demo.server("forwarder1") == "standby", "forwarder1 stands by")
+    demo.kill("server1")
+    demo.until(lambda: demo.steps == [1, 2, 3, 4, 5, 6, 7, "7a"], "server2 took over too")
+    demo.press(demo.alice, "Hang up")
+    demo.until(lambda: demo.total, "the bill")
+    assert len(demo.steps) == 10
+    assert {rung.label for rung in demo.window.ladder.rungs} >= {"forwarder1 killed", "forwarder2 has the address"}
+    facts = demo.show.script.facts
+    assert facts.forwarder_takeover_ms is not None and facts.forwarder_takeover_ms < 500, "slower than T1"
+    assert sum(phone.snapshot().retransmissions for phone in demo.show.phones.values()) == 0
+
+
+@pytest.mark.long
+def test_with_both_forwarders_dead_the_audio_goes_on_and_either_one_brings_the_signalling_back(start: Start) -> None:
+    demo = start(pair=True)
+    demo.registered()
+    demo.talk()
+    demo.kill("forwarder2")
+    demo.until(lambda: demo.server("forwarder2") == "dead", "the standby is dead")
+    assert demo.server("forwarder1") == "hot" and demo.window.figure.active == "forwarder1"
+    demo.kill("forwarder1")
+    demo.until(lambda: demo.window.story == "No forwarder is alive", "the headline says so")
+    heard = demo.heard(demo.bob)
+    demo.until(lambda: demo.heard(demo.bob) > heard + 20, "audio")
+    demo.restart("forwarder2")
+    demo.until(lambda: demo.server("forwarder2") == "hot", "forwarder2 has the address")
+    demo.press(demo.alice, "Hang up")
     demo.until(lambda: demo.total, "the bill")

@@ -251,6 +251,8 @@ def test_argument_that_makes_no_sense_gets_a_sentence(clone, arguments, words):
     [
         [],
         ["--free-ports"],
+        ["--pair"],
+        ["play", "--pair", "--json", "--free-ports"],
         ["--deploy", "prepaid:balances.txt", "--free-ports"],
         ["play"],
         ["play", "--json", "--screenshots", "D", "--talk", "3", "--free-ports"],
@@ -266,6 +268,7 @@ def test_what_is_passed_on_is_what_the_stage_takes(arguments):
     assert job.module == "stage"
     assert (options.what == "play") == ("play" in arguments)
     assert options.free_ports == ("--free-ports" in arguments)
+    assert options.pair == ("--pair" in arguments)
     assert options.deploy == [f"prepaid:{os.path.abspath('balances.txt')}"] * ("--deploy" in arguments)
     assert options.store == ("redis://127.0.0.1:6379/0" if "--store" in arguments else None)
 

@@ -18,16 +18,17 @@ from softphone.qt.theme import DARK, LIGHT, theme
 from softphone.qt.widgets import FlatButton
 from stage.bill import BillLook, look_of, person
 from stage.card import Tab
+from stage.facts import Cast, Facts
 from stage.figure import LOOKS, TONES, Figure, PhoneLook, ServerLook
-from stage.geometry import LEAST, lay_out
+from stage.geometry import LEAST, LEAST_PAIR, lay_out, lay_out_pair
 from stage.ladder import KEPT, ROW, Rung
-from stage.looks import ServerFacts, phone_look, server_look, story
-from stage.script import Facts, Script
-from stage.seen import CallSeen, Killed, Registration, ServersUp
+from stage.looks import ServerFacts, forwarder_look, phone_look, server_look, story
+from stage.script import Script, steps_of
+from stage.seen import AddressTaken, CallSeen, Killed, Knocked, Passed, ProbeAnswer, Registration, ServersUp, TakenOver
 from stage.travel import LASTS, REASONS, WAITING, Traffic, Travel, kind_of, label_of
 from stage.window import Window
 
-PHONES, SERVERS = ("Alice", "Bob"), ("server1", "server2")
+PHONES, SERVERS, PAIR = ("Alice", "Bob"), ("server1", "server2"), ("forwarder1", "forwarder2")
 INVITE = Travel(("Alice", "forwarder", "server1"), "INVITE", "request")
 RINGING = Travel(("server1", "forwarder", "Alice"), "180 Ringing", "answer")
 YES, NO = (True, "it can be done"), (False, "it cannot be done")
@@ -55,10 +56,27 @@ def figure(qtbot: QtBot, clock: Clock) -> Figure:
 
 
 @pytest.fixture
-def window(qtbot: QtBot) -> Iterator[Window]:
+def pair(qtbot: QtBot, clock: Clock) -> Iterator[Figure]:
+    """A figure with two forwarders, at rest."""
+    made = Figure(PHONES, SERVERS, 5060, clock=clock, pair=PAIR)
+    qtbot.addWidget(made)
+    made.resize(680, 467)
+    made.show()
+    theme().set_reduced_motion(False)
+    made.show_hot("server1")
+    made.show_active("forwarder1")
+    clock.now += 10
+    yield made
+    theme().set_reduced_motion(None)
+
+
+@pytest.fixture(params=[(), PAIR], ids=["one forwarder", "two forwarders"])
+def window(qtbot: QtBot, request: pytest.FixtureRequest) -> Iterator[Window]:
     bridges = [Bridge(), Bridge()]
     panels = [PhonePanel(name, FakePhone(bridge), bridge) for name, bridge in zip(PHONES, bridges, strict=True)]
-    made = Window(panels[0], panels[1], Figure(PHONES, SERVERS, 5060), ("Alice", "forwarder", *SERVERS, "Bob"))
+    steps = steps_of(Cast(forwarders=request.param))
+    figure = Figure(PHONES, SERVERS, 5060, pair=request.param)
+    made = Window(panels[0], panels[1], figure, ("Alice", "forwarder", *SERVERS, "Bob"), steps)
     qtbot.addWidget(made)
     made.show()
     yield made
@@ -126,6 +144,18 @@ def test_no_box_touches_another_or_leaves_the_figure(size: QSizeF) -> None:
         assert box.left() >= 0 and box.right() <= size.width() and box.top() >= 0 and box.bottom() <= size.height()
 
 
+@pytest.mark.parametrize("size", [LEAST_PAIR, QSizeF(432, 373), QSizeF(680, 467), QSizeF(1400, 900)])
+def test_two_forwarders_have_room_too(size: QSizeF) -> None:
+    boxes = lay_out_pair(size, PHONES, SERVERS, PAIR).boxes
+    for one, other in combinations(boxes.values(), 2):
+        assert not one.adjusted(-4, -4, 4, 4).intersects(other)
+    for name, box in boxes.items():
+        name_below = 22 if name in PHONES else 0
+        assert box.left() >= 0 and box.right() <= size.width() and box.top() >= 0 and box.bottom() <= size.height()
+        assert not any(box.adjusted(0, 0, 0, name_below).intersects(boxes[other]) for other in (*PAIR, *SERVERS) if
+                       other != name)
+
+
 def test_a_route_runs_from_edge_to_edge_through_the_forwarder() -> None:
     geometry = lay_out(QSizeF(720, 480), PHONES, SERVERS)
     route = geometry.route(("Bob", "forwarder", "server2"))
@@ -174,6 +204,60 @@ def test_the_lit_path_grows_to_the_new_hot_server_and_then_rests(figure: Figure,
     theme().set_reduced_motion(None)
 
 
+def test_each_of_two_forwarders_has_its_plug_in_the_order_of_reading(pair: Figure, qtbot: QtBot) -> None:
+    pair.show_server("forwarder2", ServerLook("standby", "standby", "", YES, NO))
+    assert [name for name, action in pair.buttons if action == "kill"] == [*PAIR, *SERVERS]
+    with qtbot.waitSignal(pair.kill) as clicked:
+        qtbot.mouseClick(pair.buttons["forwarder2", "kill"], Qt.MouseButton.LeftButton)
+    assert clicked.args == ["forwarder2"]
+    assert pair.buttons["forwarder2", "kill"].accessibleName() == "Kill forwarder2"
+    assert pair.buttons["forwarder2", "restart"].toolTip() == "it cannot be done"
+
+
+def test_the_address_moves_first_to_its_new_holder_and_then_on_to_the_server(
+        pair: Figure, clock: Clock, qtbot: QtBot) -> None:
+    pictures = []
+    pair.show_active("forwarder2")
+    for _ in range(4):
+        clock.now += LASTS / 2 + 0.01
+        pictures.append(pair.grab().toImage())
+    first, second, third, last = pictures
+    assert first != second != third != last
+    lower = pair._geometry.boxes["forwarder2"].toRect().bottom()
+    below = [picture.copy(0, lower, picture.width(), picture.height() - lower) for picture in pictures]
+    assert below[0] != below[3], "the line to the server came afterwards"
+    assert pair.grab().toImage() == last
+    qtbot.waitUntil(lambda: not pair._frames.isActive(), timeout=1000)
+
+
+def test_with_reduced_motion_the_address_has_moved_at_once(pair: Figure, clock: Clock) -> None:
+    theme().set_reduced_motion(True)
+    pair.show_active("forwarder2")
+    at_once = pair.grab().toImage()
+    clock.now += 10
+    assert pair.grab().toImage() == at_once
+
+
+def test_an_address_that_nobody_has_looks_different(pair: Figure) -> None:
+    before = pair.grab().toImage()
+    pair.show_active(None)
+    assert pair.grab().toImage() != before
+
+
+def test_a_message_passes_over_the_buttons_of_a_forwarder(pair: Figure, clock: Clock, qtbot: QtBot) -> None:
+    before = pair.grab().toImage()
+    pair.show_message("call", Travel(("Alice", "address", "forwarder1", "server1"), "INVITE", "request"))
+    changed = False
+    box = pair.buttons["forwarder1", "kill"].geometry() | pair.buttons["forwarder1", "restart"].geometry()
+    for _ in range(20):
+        clock.now += LASTS / 20
+        changed = changed or pair.grab().toImage().copy(box) != before.copy(box)
+    assert changed
+    pair.show_server("forwarder1", ServerLook("hot", "active", "", YES, NO))
+    with qtbot.waitSignal(pair.kill):
+        qtbot.mouseClick(pair.buttons["forwarder1", "kill"], Qt.MouseButton.LeftButton)
+
+
 def test_with_reduced_motion_a_message_is_shown_in_place_and_the_audio_stands(figure: Figure, clock: Clock) -> None:
     theme().set_reduced_motion(True)
     figure.show_talking(True)
@@ -208,7 +292,7 @@ def test_the_headline_leads_through_a_call() -> None:
     calling = CallSeen(1, "Alice", "calling", "c")
     incoming = CallSeen(2, "Bob", "incoming", "c")
     talking = [CallSeen(3, name, "talking", "c", 3.0) for name in PHONES]
-    told = [story(facts(*seen), running()).words for seen in (
+    told = [story(facts(*seen), running(), {}).words for seen in (
         [], [calling], [calling, incoming], [calling, incoming, *talking],
         [calling, *talking, CallSeen(9, "Alice", "ended", "c", 3.0, 9.0)], [CallSeen(9, "Bob", "calling", "d")])]
     assert told == ["Ready", "Alice calls", "Bob's phone rings", "The call runs through server1", "The call is over",
@@ -218,7 +302,7 @@ def test_the_headline_leads_through_a_call() -> None:
 def test_with_no_server_alive_the_headline_says_so_even_while_they_talk() -> None:
     dead = {name: ServerFacts(name, 5070, 4711, False, False, True, "DOWN") for name in SERVERS}
     talking = [CallSeen(3, name, "talking", "c", 3.0) for name in PHONES]
-    told = story(facts(CallSeen(1, "Alice", "calling", "c"), *talking, ServersUp(4, frozenset(), None)), dead)
+    told = story(facts(CallSeen(1, "Alice", "calling", "c"), *talking, ServersUp(4, frozenset(), None)), dead, {})
     assert told.words == "No server is alive" and "audio goes on" in told.hint
 
 
@@ -238,6 +322,63 @@ def test_a_server_says_its_state_and_why_a_button_is_off(server: ServerFacts, lo
     assert shown.kill[1] and shown.restart[1]
     assert shown.kill[0] == server.alive
     assert shown.restart[0] == (not server.alive and not server.starting and server.pid is not None)
+
+
+ON, OFF = {"alive": True, "starting": False}, {"alive": False, "starting": False}
+
+
+@pytest.mark.parametrize(("changes", "look", "words"), [
+    ({}, "waking", "starting ..."),
+    ({**ON, "heard": "active"}, "hot", "active"),
+    ({**ON, "heard": "standby"}, "standby", "standby"),
+    ({**ON, "heard": ""}, "waking", "not heard of yet"),
+    ({**OFF, "crashed": True}, "dead", "crashed (SIGKILL)"),
+    (OFF, "dead", "not running"),
+])  # fmt: skip
+def test_a_forwarder_says_its_role(changes: dict[str, bool | str], look: str, words: str) -> None:
+    shown = forwarder_look(ServerFacts("forwarder1", 5060, 4711, **changes))  # type: ignore[arg-type]
+    assert (shown.look, shown.words) == (look, words)
+    assert shown.kill[1] and shown.restart[1]
+
+
+def forwarders(first: str, second: str) -> dict[str, ServerFacts]:
+    return {name: ServerFacts(name, 5060, 1, bool(role), False, not role, role)
+            for name, role in zip(PAIR, (first, second), strict=True)}
+
+
+def with_pair(*seen: object) -> Facts:
+    script = Script(Cast(forwarders=PAIR))
+    calling = CallSeen(1, "Alice", "calling", "c")
+    talking = [CallSeen(3, name, "talking", "c", 3.0) for name in PHONES]
+    for one in (AddressTaken(0, "forwarder1"), ServersUp(0, frozenset(SERVERS), "server1"), calling, *talking, *seen):
+        script.observe(one)
+    return script.facts
+
+
+TAKEN_OVER = (Killed(5, "server1", 1), TakenOver(5.01, "server1", "server2", 0),
+              Passed(5.02, "server2", "Alice", "OPTIONS", 200, "c"), ProbeAnswer(5.021, 5.0, 200))
+ADDRESS_TAKEN = (Killed(8, "forwarder1", 1), AddressTaken(8.02, "forwarder2"), Knocked(8.025, 8.001))
+
+
+def test_the_headline_leads_to_the_second_plug_and_tells_what_became_of_the_address() -> None:
+    both = forwarders("active", "standby")
+    assert "Kill on server1" in story(with_pair(), running(), both).hint
+    told = story(with_pair(*TAKEN_OVER), running(), both)
+    assert told.words.startswith("Server2 took over") and "crash forwarder1 too" in told.hint
+    alone = story(with_pair(*TAKEN_OVER), running(), forwarders("active", ""))
+    assert "so that forwarder1 has a standby again" in alone.hint
+    told = story(with_pair(*TAKEN_OVER, *ADDRESS_TAKEN), running(), forwarders("", "active"))
+    assert told.words == "Forwarder2 took over the address after 25 ms" and "through forwarder2" in told.hint
+    told = story(with_pair(*ADDRESS_TAKEN), running(), forwarders("", "active"))
+    assert told.words.startswith("Forwarder2 took over") and "crash server1 too" in told.hint
+    later = (Killed(9, "server1", 1), TakenOver(9.01, "server1", "server2", 0))
+    assert story(with_pair(*ADDRESS_TAKEN, *later), running(), forwarders("", "active")).words == "Server2 takes over"
+
+
+def test_with_no_forwarder_alive_the_headline_says_what_still_goes_on_and_what_to_do() -> None:
+    told = story(with_pair(), running(), forwarders("", ""))
+    assert told.words == "No forwarder is alive" and "audio goes on" in told.hint and "Restart either" in told.hint
+    assert "Restart either" in story(facts(), running(), forwarders("", "")).hint
 
 
 def test_the_phones_of_the_figure_follow_the_call() -> None:
@@ -300,7 +441,9 @@ def test_nothing_overlaps_or_is_cut(window: Window, qtbot: QtBot, size: tuple[in
     for one, other in combinations(boxes, 2):
         assert not one.intersects(other)
     assert all(window.rect().contains(box) for box in boxes)
-    assert window.figure.width() >= LEAST.width() and window.figure.height() >= LEAST.height()
+    least = window.figure.minimumSizeHint()
+    assert window.figure.width() >= least.width() and window.figure.height() >= least.height()
+    assert all(row.height() >= row.minimumSizeHint().height() for row in window.steps.rows)
     for panel in window.panels:
         assert panel.height() >= panel.minimumSizeHint().height()
 

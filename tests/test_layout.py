@@ -35,7 +35,7 @@ CORES = [
     "softphone/agent",
     *(f"softphone/media/{name}.py" for name in ("audio", "dtmf", "g711", "jitter", "meter", "pcm", "rtcp", "rtp")),
     *(f"softphone/media/{name}.py" for name in ("source", "stream", "tone")),
-    "stage/script.py",
+    *(f"stage/{name}.py" for name in ("facts", "script", "seen")),
 ]
 
 QT = {"PySide6", "shiboken6"}

@@ -73,6 +73,23 @@ def test_the_play_observes_all_nine_steps_and_measures_them(run: Run, tmp_path: 
     assert [path.name for path in tmp_path.iterdir()] == ["pictures"]
 
 
+@pytest.mark.long
+def test_the_play_with_two_forwarders_observes_one_step_more(run: Run, tmp_path: Path) -> None:
+    pictures = tmp_path / "pictures"
+    process = run("play", "--pair", "--json", "--talk", "5", "--screenshots", str(pictures))
+    out, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, out + errors
+    told = json.loads(out.splitlines()[-1])
+    numbers = [1, 2, 3, 4, 5, 6, 7, "7a", 8, 9]
+    assert [(step["number"], step["observed"]) for step in told["steps"]] == [(number, True) for number in numbers]
+    assert [line.partition(".")[0] for line in out.splitlines()[:-1]] == [str(number) for number in numbers]
+    assert 0 < told["forwarder_takeover_ms"] < 500 and 0 < told["takeover_ms"] < 500, "slower than T1"
+    assert told["rtp_lost"] == 0 and told["retransmissions"] == 0
+    assert told["bill"]["server"] == "server2" and abs(told["bill"]["seconds"] - told["talk_seconds"]) <= 1
+    assert sorted(path.name for path in pictures.iterdir()) == sorted(f"step-{number}.png" for number in numbers)
+    assert not processes_of(tmp_path)
+
+
 def test_without_a_display_the_window_is_not_missed_and_the_play_begins(run: Run) -> None:
     process = run("--talk", "3")
     out, errors = process.communicate(timeout=60)

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -188,3 +189,17 @@ def test_the_cluster_runs_and_a_killed_server_comes_back_as_it_was(eventually: C
         cluster.stop()
     cluster.stop()
     assert [name for name, _ in ended][1:] and not cluster.folder.exists()
+
+
+@pytest.mark.parametrize("pair", [False, True])
+def test_an_address_that_another_demonstration_has_is_refused_and_not_waited_for(pair: bool) -> None:
+    first = Cluster(Ports.free())
+    second = Cluster(replace(Ports.free(), forwarder=first.ports.forwarder), pair=pair)
+    try:
+        first.programs["forwarder"].start()
+        with pytest.raises(StartError, match="in use"):
+            second.start()
+    finally:
+        second.stop()
+        first.stop()
+    assert not any(program.alive for program in second.programs.values())

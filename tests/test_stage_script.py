@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from stage.script import Cast, Script, milliseconds
+from stage.facts import Cast
+from stage.script import Script, milliseconds
 from stage.seen import (
+    AddressTaken,
     Audio,
     Bill,
     CallSeen,
     Ended,
     Killed,
+    Knocked,
     MembersSeen,
     Passed,
     ProbeAnswer,
@@ -70,7 +73,7 @@ def play(*scenes: list[object]) -> Script:
     return script
 
 
-def observed(script: Script) -> list[int]:
+def observed(script: Script) -> list[int | str]:
     return [row.number for row in script.rows if row.observed]
 
 
@@ -203,3 +206,83 @@ def test_a_cast_of_other_names_plays_the_same_script() -> None:
 @pytest.mark.parametrize(("value", "text"), [(1.94, "1.9 ms"), (21.2, "21 ms"), (999.0, "999 ms"), (1234.0, "1.2 s")])
 def test_durations_are_as_precise_as_it_matters(value: float, text: str) -> None:
     assert milliseconds(value) == text
+
+
+# -- two forwarders
+
+
+def pair(*scenes: list[object]) -> Script:
+    script = Script(Cast(forwarders=("forwarder1", "forwarder2")))
+    for scene in ([AddressTaken(0.0, "forwarder1")], *scenes):
+        for seen in scene:
+            script.observe(seen)
+    return script
+
+
+def audio_goes_on() -> list[object]:
+    return [audio("Alice", 11, 99), audio("Bob", 11, 99)]
+
+
+def forwarder_crash() -> list[object]:
+    return [Killed(12.0, "forwarder1", 4712), Ended(12.001, "forwarder1", -9), AddressTaken(12.02, "forwarder2")]
+
+
+def through_the_other(at: float = 12.03) -> list[object]:
+    return [Knocked(12.024, 12.001), Passed(at, "server2", "Alice", "OPTIONS", 200, CALL, "forwarder2")]
+
+
+TALK = (ready(), ringing(), answer(), crash(), takeover(), audio_goes_on())
+
+
+def pair_words(script: Script) -> str:
+    return next(row.words for row in script.rows if row.number == "7a")
+
+
+def test_a_pair_plays_one_step_more_and_the_documents_keep_their_numbers() -> None:
+    script = pair(*TALK, forwarder_crash(), through_the_other(), hang_up(), [bill()])
+    assert observed(script) == [1, 2, 3, 4, 5, 6, 7, "7a", 8, 9] and script.complete
+    assert pair_words(script) == "24 ms" and script.facts.forwarder_takeover_ms == pytest.approx(24.0)
+
+
+def test_what_the_two_forwarders_tell_may_come_in_any_order() -> None:
+    script = pair(*TALK, forwarder_crash()[:1], list(reversed(through_the_other())), forwarder_crash()[1:])
+    assert "7a" in observed(script)
+
+
+@pytest.mark.parametrize("scene", [
+    [forwarder_crash()],
+    [forwarder_crash(), through_the_other()[:1]],
+    [forwarder_crash(), through_the_other()[1:]],
+    [forwarder_crash()[:2], through_the_other()],
+    [through_the_other()],
+])  # fmt: skip
+def test_the_address_is_not_taken_before_a_request_and_the_call_itself_passed(scene: list[list[object]]) -> None:
+    assert "7a" not in observed(pair(*TALK, *scene))
+
+
+def test_knocks_begun_before_the_crash_prove_nothing() -> None:
+    script = pair(*TALK, [Knocked(11.9, 11.8)], forwarder_crash(), through_the_other()[1:], [Knocked(12.5, 11.9)])
+    assert "7a" not in observed(script) and pair_words(script) == "forwarder2 is active"
+
+
+def test_the_end_of_the_standby_is_no_takeover() -> None:
+    script = pair(*TALK, [Killed(12.0, "forwarder2", 4713)], through_the_other())
+    assert script.facts.forwarder_killed is None and pair_words(script) == ""
+
+
+def test_a_forwarder_that_comes_back_itself_took_nothing_over() -> None:
+    script = pair(*TALK, forwarder_crash()[:1], [AddressTaken(15.0, "forwarder1"), Knocked(15.1, 12.0)])
+    assert "7a" not in observed(script) and pair_words(script) == "no standby for forwarder1"
+
+
+def test_the_takeover_the_other_way_round_is_said_but_not_counted() -> None:
+    script = pair([AddressTaken(0.1, "forwarder2")], *TALK, [
+        Killed(12.0, "forwarder2", 4713), AddressTaken(12.02, "forwarder1"), Knocked(12.024, 12.001),
+        Passed(12.03, "server2", "Alice", "OPTIONS", 200, CALL, "forwarder1")])
+    assert "7a" not in observed(script) and pair_words(script) == "forwarder1 took over after 24 ms"
+
+
+def test_who_has_the_address_outlives_a_call() -> None:
+    script = pair(*TALK, forwarder_crash(), through_the_other(), hang_up(), [bill()])
+    script.observe(CallSeen(21.0, "Alice", "calling", "call-2"))
+    assert script.facts.active == "forwarder2" and script.facts.forwarder_killed is None

@@ -1,0 +1,116 @@
+"""One forwarder or two, as the stage hears of them; and how long an address is silent."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from sip.message import Request, parse, reply
+from stage.cluster import Cluster, Ports
+from stage.forwarders import Forwarders
+from stage.knock import Knocker
+
+Make = Callable[..., Forwarders]
+
+
+@pytest.fixture
+def make() -> Iterator[Make]:
+    """make(pair=...) -> the forwarders as after the start, without the programs."""
+    clusters = []
+
+    def begin(pair: bool) -> Forwarders:
+        clusters.append(Cluster(Ports.free(), pair=pair))
+        made = Forwarders(clusters[-1], lambda kind, told: None)
+        for facts in made.pair.values():
+            facts.alive, facts.starting = True, False
+        return made
+
+    yield begin
+    for cluster in clusters:
+        cluster.stop()
+
+
+def hello(forwarders: Forwarders, name: str, role: str, hot: str = "server1") -> bool:
+    servers = [{"name": "server1", "state": "UP"}, {"name": "server2", "state": "DOWN"}]
+    return forwarders.hello({"forwarder": name, "role": role, "hot": hot, "servers": servers})
+
+
+def test_one_forwarder_is_always_the_one(make: Make) -> None:
+    alone = make(pair=False)
+    assert not hello(alone, "forwarder", "active")
+    assert alone.active == "forwarder" and alone.path("forwarder") == ("forwarder",)
+    assert alone.view.hot == "server1" and alone.view.states == {"server1": "UP", "server2": "DOWN"}
+
+
+def test_only_the_word_of_the_active_one_of_two_counts(make: Make) -> None:
+    two = make(pair=True)
+    assert not hello(two, "forwarder2", "standby", hot="server2") and two.view.hot is None
+    assert hello(two, "forwarder1", "active") and two.view.hot == "server1"
+    two.state({"forwarder": "forwarder2", "server": "server2", "state": "UP", "hot": "server2"})
+    assert two.view.hot == "server1" and two.view.states["server2"] == "DOWN"
+    assert two.path("forwarder1") == ("address", "forwarder1")
+
+
+def test_with_the_address_goes_the_word(make: Make) -> None:
+    two = make(pair=True)
+    hello(two, "forwarder1", "active")
+    hello(two, "forwarder2", "standby", hot="server2")
+    two.gone("forwarder1")
+    assert two.active is None and two.view.hot is None
+    assert two.takeover({"forwarder": "forwarder2", "to": "active"})
+    assert two.active == "forwarder2" and two.view.hot == "server2"
+    assert two.pair["forwarder2"].heard == "active"
+
+
+def test_the_late_word_of_a_killed_one_is_not_believed(make: Make) -> None:
+    two = make(pair=True)
+    two.pair["forwarder1"].crashed = True
+    assert not hello(two, "forwarder1", "active") and two.active is None
+
+
+def test_one_that_speaks_before_it_is_known_to_run_is_believed_then(make: Make) -> None:
+    two = make(pair=True)
+    two.pair["forwarder1"].alive = False
+    assert not hello(two, "forwarder1", "active")
+    two.pair["forwarder1"].alive = True
+    assert two.settle("forwarder1") and two.active == "forwarder1"
+
+
+def test_one_that_gives_the_address_up_has_it_no_more(make: Make) -> None:
+    two = make(pair=True)
+    hello(two, "forwarder1", "active")
+    assert not two.takeover({"forwarder": "forwarder1", "to": "standby"})
+    assert two.active is None and two.pair["forwarder1"].heard == "standby"
+
+
+def test_the_first_answer_ends_the_silence_of_an_address(
+        free_port: Callable[[], int], eventually: Callable[..., object]) -> None:
+    address, told = ("127.0.0.1", free_port()), []
+    knocker = Knocker(address, "failover.test", lambda at, began: told.append((at, began)))
+    knocker.knock()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.settimeout(5)
+        sock.bind(address)
+        bound = time.monotonic()
+        for status in (503, 200):
+            data, source = sock.recvfrom(65535)
+            request = parse(data)
+            assert isinstance(request, Request) and request.method == "OPTIONS" and not told
+            sock.sendto(reply(request, status).to_bytes(), source)
+        eventually(lambda: told)
+    ((at, began),) = told
+    assert began < bound < at
+    knocker.stop()
+    knocker.stop()
+
+
+def test_nobody_is_asked_after_the_end(free_port: Callable[[], int]) -> None:
+    knocker = Knocker(("127.0.0.1", free_port()), "failover.test", lambda at, began: None)
+    knocker.knock()
+    knocker.stop()
+    knocker.knock()
+    assert "knock" not in {thread.name for thread in threading.enumerate()}
