@@ -49,3 +49,28 @@ def test_systemd_has_nothing_to_say_against_it(tmp_path):
     unit = shutil.copy(UNIT, tmp_path)
     verdict = subprocess.run([analyze, "verify", "--man=no", unit], capture_output=True, text=True, timeout=30)
     assert (verdict.returncode, verdict.stdout + verdict.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("name", ["call-failover", "keepalived"])
+def test_systemd_has_nothing_to_say_against_what_keepalived_adds(tmp_path, name):
+    analyze, unit = shutil.which("systemd-analyze"), UNIT
+    if name == "keepalived":
+        unit = Path("/lib/systemd/system/keepalived.service")
+    if not analyze or not unit.exists():
+        pytest.skip("systemd-analyze or keepalived is not installed (Debian: systemd, keepalived)")
+    folder = tmp_path / f"{name}.service.d"
+    folder.mkdir()
+    shutil.copy(ROOT / "examples" / "keepalived" / f"{name}.service.conf", folder / "pair.conf")
+    verify = [analyze, "verify", "--man=no", shutil.copy(unit, tmp_path)]
+    verdict = subprocess.run(verify, capture_output=True, text=True, timeout=30)
+    assert (verdict.returncode, verdict.stdout + verdict.stderr) == (0, "")
+
+
+def test_the_two_files_of_keepalived_differ_only_in_what_they_say_they_do():
+    folder = ROOT / "examples" / "keepalived"
+    first, second = (
+        [line.split() for line in re.sub(" *#.*", "", (folder / name).read_text()).splitlines() if line.strip()]
+        for name in ("active.conf", "standby.conf")
+    )
+    differences = [(one, other) for one, other in zip(first, second, strict=True) if one != other]
+    assert [one[0] for one, _ in differences] == ["router_id", "priority"]
