@@ -15,7 +15,8 @@ body > * { max-width: 960px; margin: 0 auto; padding: 0 24px; }
 header { padding-top: 32px; } h1 { font-size: 14px; font-weight: 400; color: var(--faint); margin: 0; }
 h2 { font-size: 16px; margin: 32px 0 8px; } p { margin: 0; } .small { font-size: 14px; color: var(--faint); }
 #summary { font-size: 28px; font-weight: 600; line-height: 1.2; overflow-wrap: anywhere; }
-#summary.bad { color: var(--bad); } #news { color: var(--bad); font-weight: 600; } #news:empty { display: none; }
+#summary.bad { color: var(--bad); } #summary.wait { color: var(--wait); } #role { overflow-wrap: anywhere; }
+#news { color: var(--bad); font-weight: 600; } #news:empty { display: none; }
 .stale main { opacity: .5; }
 #servers { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 400px), 1fr)); gap: 8px; }
 .card { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: 16px; min-width: 0; }
@@ -62,13 +63,14 @@ PAGE = f"""<!doctype html>
 <header>
 <h1>Forwarder</h1>
 <p id="summary" role="status">Reading the status ...</p>
+<p id="role"></p>
 <p id="about" class="small"></p>
 <p id="news" role="alert"></p>
 </header>
 <main>
 <h2>Servers</h2>
 <div id="servers"></div>
-<h2>Failovers</h2>
+<h2>Failovers and takeovers</h2>
 <div id="failovers"></div>
 <section id="registration" hidden>
 <h2>Registrations refused</h2>
@@ -108,6 +110,7 @@ const clock = wall => {
   const when = new Date(wall * 1000), today = when.toDateString() === new Date().toDateString();
   return (today ? '' : when.toLocaleDateString() + ' ') + when.toLocaleTimeString('en-GB');
 };
+const sentence = text => text.charAt(0).toUpperCase() + text.slice(1);
 const precise = wall => clock(wall) + '.' + String(Math.floor(wall * 1000) % 1000).padStart(3, '0');
 
 const LOOKS = {UP: 'good', FAILING: 'wait', RECOVERING: 'wait', DOWN: 'bad'};
@@ -115,7 +118,7 @@ const WORDS = {UP: 'up', FAILING: 'failing', RECOVERING: 'recovering', DOWN: 'do
 const WISHES = {ENABLED: '', DRAINING: 'draining', DISABLED: 'disabled'};
 const OFFERS = {ENABLED: ['drain', 'disable'], DRAINING: ['enable', 'disable'], DISABLED: ['enable', 'drain']};
 const NAMES = {drain: 'Drain', disable: 'Disable', enable: 'Enable'};
-let last = null;
+let last = null, shown = '';
 
 async function ask(server, verb, button) {
   const others = last.servers.filter(x => x.name !== server && (x.state === 'UP' || x.state === 'FAILING')
@@ -151,7 +154,7 @@ function showServer(x) {
     make('span', 'state ' + LOOKS[x.state], WORDS[x.state] + ' for ' + span(x.for)),
     ...(x.hot ? [make('span', 'tag good', 'hot')] : []), ...(wish ? [make('span', 'tag wait', wish)] : []));
   set(parts.address, x.address);
-  set(parts.why, x.why.charAt(0).toUpperCase() + x.why.slice(1));
+  set(parts.why, sentence(x.why));
   parts.facts.replaceChildren(facts([['requests', x.requests], ['responses', x.responses],
     ['heartbeat', x.heartbeat_ms === null ? 'none yet' : x.heartbeat_ms.toFixed(1) + ' ms'],
     ['times down', x.falls + (x.down >= 1 ? ' (' + span(x.down) + ')' : '')]]));
@@ -182,24 +185,37 @@ function showFailover(f) {
       ['in flight, sent on', f.replayed + ' of ' + f.in_flight], ['lost', f.lost, f.lost ? 'bad' : 'good']]),
     make('p', 'small', seen.join(', ')));
 }
+function showTakeover(t) {
+  return make('section', 'card failover',
+    make('p', 'head', make('span', 'title', 'This forwarder: ' + t.from + ' \\u2192 ' + t.to),
+      make('span', 'small number', precise(t.at))),
+    make('p', '', sentence(t.noticed)),
+    facts([[(t.from === 'standby' ? 'on standby' : 'active') + ' before', span(t.waited)]]));
+}
 function table(id, rows, none) {
   const lines = rows.map(row => make('tr', '', ...row.map(text => make('td', '', text))));
   find(id).replaceChildren(lines.length ? make('table', '', make('tbody', '', ...lines)) : make('p', 'small', none));
 }
 function show(s) {
   const live = s.servers.filter(x => x.state === 'UP' || x.state === 'FAILING').length;
-  find('summary').className = s.hot ? '' : 'bad';
-  set(find('summary'), s.hot ? s.hot + ' is hot'
+  const standby = s.role === 'standby';
+  find('summary').className = standby ? 'wait' : s.hot ? '' : 'bad';
+  set(find('summary'), standby ? 'On standby' : s.hot ? s.hot + ' is hot'
     : live ? 'No server takes new calls: callers hear 503' : 'No server lives: callers hear 503');
+  set(find('role'), (standby ? 'Standby' : 'Active') + ' since ' + clock(s.role_since) + ': ' + s.role_why
+    + (standby ? '; it takes over when it can, and watches the servers meanwhile' : ''));
   set(find('about'), live + ' of ' + count(s.servers.length, 'server', 'servers') + ' live \\u00b7 policy ' + s.policy
-    + ' \\u00b7 listening on ' + s.listen + ' \\u00b7 up ' + span(s.uptime) + ' \\u00b7 secret ' + s.secret
-    + ' \\u00b7 version ' + s.version);
-  document.title = s.hot ? s.hot + ' is hot \\u2013 forwarder' : 'NOBODY IS HOT \\u2013 forwarder';
+    + (standby ? ' \\u00b7 to listen on ' : ' \\u00b7 listening on ') + s.listen + ' \\u00b7 up ' + span(s.uptime)
+    + ' \\u00b7 secret ' + s.secret + ' \\u00b7 version ' + s.version);
+  document.title = (standby ? 'standby' : s.hot ? s.hot + ' is hot' : 'NOBODY IS HOT') + ' \\u2013 forwarder';
   showServers(s.servers);
-  const recorded = JSON.stringify(s.failovers);
-  if (!last || JSON.stringify(last.failovers) !== recorded)
-    find('failovers').replaceChildren(...(s.failovers.length ? s.failovers.slice().reverse().map(showFailover)
+  const recorded = [...s.failovers, ...s.takeovers].sort((a, b) => b.monotonic - a.monotonic);
+  if (JSON.stringify(recorded) !== shown) {
+    find('failovers').replaceChildren(...(recorded.length
+      ? recorded.map(each => each.kind === 'takeover' ? showTakeover(each) : showFailover(each))
       : [make('p', 'small', 'None since the start.')]));
+    shown = JSON.stringify(recorded);
+  }
   const refused = (s.registration || {}).refused || [];
   find('registration').hidden = !refused.length;
   table('refused', refused.map(r => [r.source + ': ' + r.note + (r.times > 1 ? ' (' + r.times + ' times)' : ''),

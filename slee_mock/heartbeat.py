@@ -22,14 +22,14 @@ ROLES = frozenset({"hot", "live", "replica"})
 
 class Heartbeat:
     """`healthy` is this server's own opinion: false while the store does not answer. 503 then asks for no new calls, as
-    it does once the server is `leaving`. `role`: what the forwarder on the computer `forwarder` said last, and from
-    `role_since` on (wall seconds)."""
+    it does once the server is `leaving`. `role`: what a forwarder on one of the computers `forwarders` said last, and
+    from `role_since` on (wall seconds)."""
 
     name = "heartbeat"
     takes = (On(RequestEvent, name=the_call, when=lambda event: is_heartbeat(event.request)),)
 
-    def __init__(self, answers: Answers, forwarder: str = "") -> None:
-        self._answers, self._forwarder = answers, forwarder
+    def __init__(self, answers: Answers, *forwarders: str) -> None:
+        self._answers, self._forwarders = answers, frozenset(forwarders)
         self.role, self.role_since = "", 0.0
         self.healthy = True
         self.leaving = False
@@ -37,7 +37,7 @@ class Heartbeat:
     def handle(self, event: Event, entity: str, view: View) -> Outcome:
         assert isinstance(event, RequestEvent)
         role = event.request.get("Failover-Role")
-        if role in ROLES and role != self.role and event.source[0] == self._forwarder:
+        if role in ROLES and role != self.role and event.source[0] in self._forwarders:
             self.role, self.role_since = role, event.wall
         # The forwarder's heartbeats come from a socket of their own, and the answer goes back there.
         send = self._answers.answer(event, 200 if self.healthy and not self.leaving else 503, to=event.source)

@@ -139,7 +139,9 @@ class Server:
         context = Context(settings.name, address, _cluster_key(self._store), settings.tariff, settings.currency,
                           settings.users, settings.realm, settings.digest, settings.session_expires,
                           settings.deploy)  # fmt: skip
-        self._heartbeat = Heartbeat(context.answers, settings.forwarder[0])
+        # Of a pair whose address moves, each asks from its own computer's, where it hears registrations.
+        forwarders = (settings.forwarder, *settings.register)
+        self._heartbeat = Heartbeat(context.answers, *(host for host, _ in forwarders))
         self._services = assemble(context)
         self._router = Router([self._heartbeat, *self._services], context.answers)
         self._outage = Outage(self._router, store, self._count_bills)

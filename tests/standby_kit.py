@@ -16,7 +16,7 @@ from contextlib import suppress
 
 from parties_kit import ROOT, Scene, wait_until
 
-PAGES = re.compile(r"status page at http://(\S+)/")
+PAGES = re.compile(r"^status page at (http://\S+)/$", re.MULTILINE)
 SLOWLY = 5.0  # seconds after which a process that was asked to end is ended
 
 
@@ -39,8 +39,12 @@ class Twin:
         wait_until(lambda: "\nready: " in self.said, note=lambda: self.said)
         return self
 
+    @property
+    def page(self):
+        return PAGES.search(self.said)[1]
+
     def read(self, path):
-        with urllib.request.urlopen(f"http://{PAGES.search(self.said)[1]}{path}", timeout=5) as answer:
+        with urllib.request.urlopen(self.page + path, timeout=5) as answer:
             return json.load(answer)
 
     @property
@@ -69,9 +73,10 @@ class Twins(Scene):
             twin.end()
         super().__exit__(*what)
 
-    def write(self, *lines):
+    def write(self, *lines, servers=True):
+        """The file of both. `servers`: it names them."""
         self.file = self.folder / "servers.properties"
-        servers = [f"{name}=127.0.0.1:{self.ports[name]}" for name in ("server1", "server2")]
+        servers = [f"{name}=127.0.0.1:{self.ports[name]}" for name in ("server1", "server2") if servers]
         own = [f"forwarder.listen={self.address}", f"admin.listen=127.0.0.1:{self.ports['admin']}"]
         self.file.write_text("\n".join([*servers, *own, *lines]))
 

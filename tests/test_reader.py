@@ -79,6 +79,7 @@ def test_a_server_knows_its_role_from_its_forwarders_heartbeats_and_from_nobody_
     assert beat(cluster, "") == ("", 0.0)
     assert beat(cluster, "hot", source=("127.0.0.2", 4999)) == ("", 0.0), "a stranger"
     assert beat(cluster, "king") == ("", 0.0)
+    cluster.heartbeat = Heartbeat(cluster.routers["server1"]._answers, "192.0.2.10", "127.0.0.2", "127.0.0.1")
     assert beat(cluster, "hot") == ("hot", cluster.wall)
     first, cluster.wall = cluster.wall, cluster.wall + 5
     assert beat(cluster, "hot") == ("hot", first), "nothing new"

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import sys
 import time
 import urllib.request
 
 import pytest
+from browser_kit import Browser
 from load_kit import servers_started
-from parties_kit import free_port, wait_until
+from parties_kit import free_port, is_taken, wait_until
 from standby_kit import Supervisor, Twins
 
 from benchmarks.load import Load, gap, lost
@@ -41,6 +43,11 @@ def answering(twins):
     numbers = iter((1, 2))
     with servers_started(port) as servers:
         yield servers
+
+
+def told(page, path):
+    with urllib.request.urlopen(f"http://127.0.0.1:{page}{path}", timeout=5) as answer:
+        return json.load(answer)
 
 
 def address(twins):
@@ -175,11 +182,7 @@ def cluster(twins):
         wait_until(lambda name=name: "ready: " in twins.processes[name].said)
     twins.pair()
 
-    def bills():
-        with urllib.request.urlopen(f"http://127.0.0.1:{page}/calls", timeout=5) as answer:
-            return json.load(answer)["calls"]
-
-    return bills
+    return lambda: told(page, "/calls")["calls"]
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM], ids=["kill -9", "SIGTERM"])
@@ -203,3 +206,52 @@ def test_calls_that_go_on_and_calls_that_ring_do_not_notice_and_are_billed_right
     billed = {user: bill["ended"] - bill["answered"] for user, bill in bills.items()}
     assert billed == {"alice": pytest.approx(talked, abs=0.5), "carol": pytest.approx(short, abs=0.5)}
     assert [bills[user]["why"] for user in ("alice", "carol")] == ["alice hung up", "dave hung up"]
+
+
+# -- servers that register themselves ---------------------------------------------------------------------------------
+
+
+def test_registered_servers_are_known_to_both_and_take_leave_of_both(twins):
+    desk = next(port for port in iter(free_port, 0) if not is_taken(port + 1))
+    twins.write(f"registration.listen=127.0.0.1:{desk}", servers=False)
+    twins.active, twins.standby = twins.twin(), twins.twin()
+    register = f"127.0.0.1:{desk},127.0.0.1:{desk + 1}"
+    page = free_port()
+    for name, more in (("server1", {}), ("server2", {"management": f"127.0.0.1:{page}"})):
+        twins.mock(name, "--register", register, "--beat", "0.2", **more)
+        wait_until(lambda: all(twins.live(twin) == len(twins.processes) for twin in (twins.active, twins.standby)))
+    wait_until(lambda: told(page, "/members")["hot"] == "server1")
+    with Phones(twins, "alice", "bob") as phones:
+        phones.talk("alice", "bob")
+        twins.end_active()
+        phones.hang_up("alice", "bob")
+        twins.come_back()
+        wait_until(lambda: told(page, "/members")["hot"] == "server1")
+        twins.processes["server1"].stop()
+        for twin in (twins.active, twins.standby):
+            wait_until(lambda twin=twin: "is no longer registered: it took leave" in twin.said)
+            assert not any(each["kind"] == "failover" for each in twin.read("/failovers"))
+        wait_until(lambda: told(page, "/members")["hot"] == "server2")
+        phones.talk("bob", "alice")
+        phones.hang_up("alice", "bob")
+
+
+# -- the page ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_page_of_each_says_which_of_the_two_it_is_and_since_when_and_why(twins, answering):
+    twins.pair()
+    browser = Browser(free_port(), twins.folder)
+    try:
+        browser.open(twins.standby.page)
+        wait_until(lambda: browser.text("#summary") == "On standby")
+        assert f": {twins.address} is held by another forwarder" in browser.text("#role")
+        twins.end_active()
+        wait_until(lambda: browser.text("#summary") == "server1 is hot")
+        why = f"{twins.address} is free, the forwarder that held it is gone"
+        assert re.fullmatch(rf"Active since \d\d:\d\d:\d\d: {re.escape(why)}", browser.text("#role"))
+        takeover = browser.text("#failovers")
+        assert "This forwarder: standby \u2192 active" in takeover and why in takeover
+        assert browser.complaints() == []
+    finally:
+        browser.close()
