@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.columns import aligned  # as a script, from anywhere
 from benchmarks.flow import Step, make_core, play
-from benchmarks.stages import ByParser, Meter, Work, sign, unlimited
+from benchmarks.stages import ByParser, Meter, Work, unlimited
 from failover.settings import PHONES
 from plumbing.batch import LARGEST, SLOTS, Manner, best
 
@@ -137,8 +137,6 @@ class Profile:
             with self.meter.attached():
                 passed = self._whole(defaultdict(list), way, step, messages)
             spent = {name: cost / len(messages) for name, cost in self.meter.spent.items()}
-            if not step.is_answer:
-                spent["sign"] = spent.get("sign", 0.0) + timed(sign, works) - nothing
         for name in STAGES:
             costs[name].append(spent.get(name, 0.0))
         return passed

@@ -8,12 +8,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from hashlib import blake2b
 from time import perf_counter_ns
 from typing import Any
 from unittest import mock
 
-from benchmarks.flow import KEY, Step
+from benchmarks.flow import Step
 from failover import quick
 from failover.core import MAX_FORWARDS, Core
 from failover.inflight import InFlight, echo_key, key_of
@@ -22,7 +21,7 @@ from failover.networks import Networks
 from failover.route import literal, way_back
 from failover.settings import PHONES
 from failover.validation import been_here, validate
-from failover.ways import Memory
+from failover.ways import Memory, Sender
 from sip.branch import verify_branch
 from sip.message import parse
 from sip.uri import Uri
@@ -160,20 +159,20 @@ PARTS: tuple[tuple[str, Any, str], ...] = (
     ("parse", quick, "fits"),
     ("parse", Memory, "head"),
     ("parse", Memory, "answer"),
+    ("sign", Sender, "sign"),
     ("sign", Memory, "way"),
     ("sign", Memory, "passed"),
     ("sign", quick.Quick, "_is_own_tag"),
     ("choose", quick.Quick, "_quick_choice"),
     ("edit", quick.Quick, "_quick_server"),
     ("edit", quick.Quick, "_quick_phone"),
-    ("edit", quick, "_rest"),
+    ("edit", quick, "_written"),
     ("edit", quick, "_without_ours"),
-    ("in flight", quick.Quick, "_quick_account"),
+    ("in flight", InFlight, "wait"),
     ("in flight", quick.Quick, "_quick_heard"),
     ("in flight", InFlight, "echo"),
     ("in flight", InFlight, "came_through"),
 )
-SIGNING = blake2b(b"192.0.2.7\x005060\x00z9hG4bK", key=KEY, digest_size=16)
 
 
 class Meter:
@@ -212,13 +211,6 @@ class Meter:
                 self._inside = False
 
         return measured
-
-
-def sign(work: Any) -> None:
-    """The hash over a sender's branch, for which the core holds the beginning ready."""
-    signing = SIGNING.copy()
-    signing.update(work.data[-40:])
-    signing.hexdigest()
 
 
 def unlimited() -> Limit:

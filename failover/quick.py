@@ -15,7 +15,7 @@ from re import Match
 from zlib import crc32
 
 from failover.convergence import CALL_ID as BY_CALL_ID
-from failover.inflight import NO_STATUS, Kept
+from failover.inflight import NO_STATUS
 from failover.lines import Lines
 from failover.members import Members
 from failover.outcome import Send
@@ -73,9 +73,7 @@ class Quick(Members):
         if method != head.method:
             raise Odd
         sender = head.sender if right == head.sender.right else memory.sender(head.left, right, source)
-        signing = sender.signing.copy()
-        signing.update(branch + sender.ending)
-        signed = COOKIE + signing.hexdigest().encode()
+        signed = sender.sign(branch)
         route, loop = NO_ROUTES, head.loop
         if routes:
             route = memory.routes.get(routes) or memory.route(routes)
@@ -86,20 +84,29 @@ class Quick(Members):
         if asker:
             to, back = PHONES, route.target or head.target
             beginning, via = self._quick_phone(head, asker, back, source, tag, records or head.records)
-            if method == b"ACK":
-                asker.has_handled(self.inflight.came_through((beneath, method, NO_STATUS, tag or b"")))
+            self._quick_came_through(asker, beneath, method, tag)
         else:
             server = self._quick_choice(signed, head, call_id, route)
             to, back = server.name, None
             beginning, via = (head.within if tag else head.opening).get(to) or self._quick_server(head, server, tag)
             if (records or head.records) and method in CREATING and not tag:
                 raise Odd
-            self._quick_account(server, signed, method, tag, (to, data, leg, source, now, 0))
+            server.requests += 1
+            if method == b"ACK":
+                self.inflight.echo((signed, method, NO_STATUS, tag or b""), (to, data, leg, source, now, 0))
+            else:
+                self.inflight.wait(signed + method, (to, data, leg, source, now, 0))
         ours = b"".join((via, signed, loop))
         vias = b"".join((ours, sender.before, branch, sender.after, others))
         memory.passed(signed, (vias, len(ours), method, sender.target, sender.server, beneath))
         self._requests += 1
-        return new(Send, (to, b"".join((beginning, vias, *_rest(data, head, match, FEWER[hops], route.kept))), back))
+        onward = _written(beginning, vias, data, head, match, FEWER[hops], route.kept)
+        return new(Send, (to, onward, back))
+
+    def _quick_came_through(self, server: Server, beneath: bytes, method: bytes, tag: bytes | None) -> None:
+        """A server has passed on a request: an ACK is settled with that."""
+        if method == b"ACK":
+            server.has_handled(self.inflight.came_through((beneath, method, NO_STATUS, tag or b"")))
 
     def _is_own_tag(self, tag: bytes | None, signed: bytes) -> bool:
         """Does an ACK acknowledge the forwarder's own answer?"""
@@ -122,12 +129,12 @@ class Quick(Members):
             server = table.by_name.get(holder)
             if server and server.usable:
                 return server
-        if table.policy != CALL_ID:
-            server = table.hot
-        elif table.convergence != BY_CALL_ID:
-            raise Odd
-        else:
+        if table.policy == CALL_ID:
+            if table.convergence != BY_CALL_ID:
+                raise Odd
             server = table.choose(call_id.decode("utf-8", "surrogateescape").strip(), new=True)
+        else:
+            server = table.hot
         if not server:
             raise Odd
         return server
@@ -157,14 +164,6 @@ class Quick(Members):
             elif (memory.records.get(records) or memory.record(records)) != own:
                 raise Odd
         return head.start + top + head.records, f"Via: SIP/2.0/UDP {own};branch=".encode()
-
-    def _quick_account(self, server: Server, signed: bytes, method: bytes, tag: bytes | None, row: Kept) -> None:
-        """A request goes to a server."""
-        server.requests += 1
-        if method == b"ACK":
-            self.inflight.echo((signed, method, NO_STATUS, tag or b""), row)
-        else:
-            self.inflight.wait(signed + method, row)
 
     # -- answers ----------------------------------------------------------------------------------------------------
 
@@ -210,16 +209,18 @@ class Quick(Members):
                 inflight.refused(signed, sender.name)
 
 
-def _rest(data: bytes, head: Head, match: Match[bytes], hops: bytes, routes: bytes) -> tuple[bytes, ...]:
-    """What a request has behind its Vias, with what Max-Forwards and Route are now."""
+def _written(
+    beginning: bytes, vias: bytes, data: bytes, head: Head, match: Match[bytes], hops: bytes, routes: bytes
+) -> bytes:
+    """A request with that for what it had up to the end of its Vias, and what Max-Forwards and Route are now."""
     shape, via_end = head.form[0], match.end(OTHERS)
     start, end = match.span(shape.hops)
     if not shape.routed:
-        return data[via_end:start], hops, data[end:]
+        return b"".join((beginning, vias, data[via_end:start], hops, data[end:]))
     first, last = match.span(shape.routes)
     if first < start:
-        return data[via_end:first], routes, data[last:start], hops, data[end:]
-    return data[via_end:start], hops, data[end:first], routes, data[last:]
+        return b"".join((beginning, vias, data[via_end:first], routes, data[last:start], hops, data[end:]))
+    return b"".join((beginning, vias, data[via_end:start], hops, data[end:first], routes, data[last:]))
 
 
 def _without_ours(data: bytes, start: int, vias: bytes, ours: int) -> tuple[int, bytes]:

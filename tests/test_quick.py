@@ -90,7 +90,7 @@ def written(
                                               if values.get(name) != ""), body=body)  # fmt: skip
 
 
-# The order in which they write their lines, as seen on the wire.
+# Orders in which phones write their lines, after the phones named. What SIPp really writes is in test_real_parties.py.
 ORDERS = {
     "loadgen": "Via Max-Forwards From To Call-ID CSeq Contact User-Agent Allow Supported Content-Type Content-Length",
     "sipp": "Via From To Call-ID CSeq Contact Max-Forwards Route Subject Content-Type Content-Length",

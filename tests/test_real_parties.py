@@ -6,10 +6,15 @@ SIPp is a strict phone: whatever comes that its scenario does not expect fails t
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 from forwarder_kit import ask, head, plain_phone
 from parties_kit import DOMAIN, PASSWORDS, Scene, absent, free_port, wait_until
 
+from failover.core import Core
+from failover.program import load
+from failover.service import Forwarder
 from plumbing.address import format_address
 
 pytestmark = pytest.mark.skipif(bool(absent("sipp")), reason=absent("sipp") or "-")
@@ -84,6 +89,37 @@ def test_ten_times(both_up, caller, callee):
     called.end()
     assert (calling.retransmissions, called.retransmissions) == (0, 0)
     assert (calling.heard_again, called.heard_again) == ({}, {})
+
+
+@pytest.mark.long
+def test_all_that_sipp_says_in_a_call_but_the_first_of_a_kind_takes_the_short_way(tmp_path, monkeypatch):
+    """The forwarder runs in here, where it can be seen which way its core takes."""
+    quick, taken = Core.quick, {True: [], False: []}
+
+    def watched(core, data, leg, source, now):
+        send = quick(core, data, leg, source, now)
+        taken[send is not None].append(data)
+        return send
+
+    monkeypatch.setattr(Core, "quick", watched)
+    with Scene(tmp_path) as scene:
+        servers = [f"{name}=127.0.0.1:{scene.ports[name]}" for name in ("server1", "server2")]
+        file = tmp_path / "servers.properties"
+        file.write_text("\n".join([*servers, f"forwarder.listen={scene.address}", "admin.listen="]))
+        forwarder = Forwarder(load(file))
+        forwarder.start()
+        try:
+            for name in ("server1", "server2"):
+                scene.mock(name)
+            wait_until(lambda: all(server["state"] == "UP" for server in forwarder.status()["servers"]))
+            caller, callee = scene.play("caller", "callee", 40, rate=20, ring=50, talk=50)
+            caller.end()
+            callee.end()
+        finally:
+            forwarder.stop()
+    assert len(taken[False]) <= 2, [data.decode() for data in taken[False]]
+    said = Counter(data.split(None, 2)[1 if data.startswith(b"SIP/") else 0] for data in taken[True])
+    assert said[b"INVITE"] > 75 and said[b"180"] > 75 and said[b"200"] > 150 and said[b"ACK"] > 75 and said[b"BYE"] > 75
 
 
 @pytest.mark.slow
