@@ -31,7 +31,8 @@ _NAME = re.compile(r"[\w.!%+*`'~-]{1,64}\Z", re.ASCII)
 _POSSESSIVE = re.compile(r"(?<=[*+?}])\+")
 
 # Below, `*+` and its like are possessive: what matched is not tried again otherwise. That changes no result here, and
-# the time to a tenth. Python has it since 3.11; before, the additional `+` is taken out. And a set that spells out what
+# the time to a tenth. Python has it since 3.11; before, the additional `+` is taken out. So no two neighbours may share
+# octets: what can be divided between them in many ways would be tried in all of them. And a set that spells out what
 # \w means is looked up in one table, where one with \w takes two steps.
 _PORT = r"(?::(?:[1-9]\d{0,3}|[1-5]\d{4})(?!\d))?+"
 _TOKEN = r"[A-Za-z0-9_.!%+*`'~-]++"
@@ -112,8 +113,11 @@ def fits(form: Form, data: bytes, at: int) -> re.Match[bytes] | None:
 
 
 class Shapes:
+    """What has no shape is kept apart: of that strangers can send any number, and it is to push no shape out."""
+
     def __init__(self) -> None:
-        self._known: dict[tuple[bool, tuple[bytes, ...]], Shape | None] = {}  # the longest unused first
+        self._known: dict[tuple[bool, tuple[bytes, ...]], Shape] = {}  # the longest unused first
+        self._shapeless: set[tuple[bool, tuple[bytes, ...]]] = set()
         self._next = float("-inf")
 
     def form(self, data: bytes, at: int, now: float) -> Form:
@@ -134,12 +138,15 @@ class Shapes:
         known = is_answer, names
         if known in self._known:
             shape = self._known.pop(known)
-        elif now < self._next or len(names) > MOST_LINES:
+        elif known in self._shapeless or now < self._next or len(names) > MOST_LINES:
             return None
+        elif learned := learn(names, is_answer):
+            shape, self._next = learned, max(self._next, now - AT_ONCE * BETWEEN) + BETWEEN
         else:
-            shape = learn(names, is_answer)
-            if shape:
-                self._next = max(self._next, now - AT_ONCE * BETWEEN) + BETWEEN
+            if len(self._shapeless) >= MOST_SHAPES:
+                self._shapeless.clear()
+            self._shapeless.add(known)
+            return None
         self._known[known] = shape
         if len(self._known) > MOST_SHAPES:
             del self._known[next(iter(self._known))]
@@ -186,7 +193,7 @@ def _lines(names: list[str], is_answer: bool) -> list[str]:
         elif is_answer:
             parts.append("")
         else:
-            top = rf"(?P<branch>{_TOKEN})(?P<right>[^\r]*+)\r\n"
+            top = rf"(?P<branch>{_TOKEN})(?P<right>(?:;[^\r]*+)?+)\r\n"
             parts.append(rf"{top}(?P<others>(?:{_OTHER_VIA}){{{count - 1}}})")
     return parts
 

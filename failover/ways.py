@@ -25,6 +25,7 @@ from sip.uri import Uri
 from sip.via import MAGIC_COOKIE, Via
 
 MOST = 4_096  # of each kind
+LONGEST = 2_048  # octets of each; a message that has more in one is the parser's
 FRESH = 5.0  # seconds for which the own address towards a peer is taken for known
 STAND_IN = MAGIC_COOKIE + "-stands-in-"  # for the branch, which is another in every message
 OF_BRANCH = b";branch=" + MAGIC_COOKIE.encode()
@@ -152,6 +153,8 @@ class Memory:
     def head(self, data: bytes, at: int, origin: Origin, now: float) -> tuple[Head, re.Match[bytes]]:
         """Of a request whose topmost Via has its branch behind `at` octets, and where everything stands behind them.
         Raises Odd."""
+        if at > LONGEST:
+            raise Odd
         octets, form = data[:at], self._shapes.form(data, at, now)
         match = fits(form, data, at)
         if not match:
@@ -165,6 +168,8 @@ class Memory:
         known = self.senders.get((left, right, source))
         if known:
             return known
+        if len(left) + len(right) > LONGEST:
+            raise Odd
         made = _read(lambda: Sender(self.lines, left, right, source))
         made.own = self._own(source[0])
         self._room(self.senders)[left, right, source] = made
@@ -172,6 +177,8 @@ class Memory:
 
     def answer(self, data: bytes, at: int, kind: Kind, now: float) -> tuple[Form, re.Match[bytes]]:
         """The same of an answer whose Vias end with `at` octets. Raises Odd."""
+        if len(kind[2]) > LONGEST:
+            raise Odd
         form = self._shapes.form(data, at, now)
         match = fits(form, data, at)
         if not match or not HEAD_OF_ANSWER.fullmatch(kind[2]):
@@ -194,6 +201,8 @@ class Memory:
 
     def passed(self, branch: bytes, way: Way) -> None:
         """A request was passed on with this branch of ours."""
+        if len(way[0]) > 2 * LONGEST:
+            return
         self.ways[branch] = way
         if len(self.ways) > MOST:
             self.older_ways, self.ways = self.ways, {}
@@ -210,11 +219,15 @@ class Memory:
 
     def route(self, octets: bytes) -> Routes:
         """Raises Odd."""
+        if len(octets) > LONGEST:
+            raise Odd
         known = self._room(self.routes)[octets] = _read(lambda: Routes(self.lines, octets))
         return known
 
     def record(self, octets: bytes) -> str:
         """The address in the topmost of these Record-Route lines. Raises Odd."""
+        if len(octets) > LONGEST:
+            raise Odd
         known = self._room(self.records)[octets] = _read(lambda: _topmost(octets))
         return known
 

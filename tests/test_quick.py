@@ -349,3 +349,51 @@ def test_the_odd_messages_and_all_their_neighbours(request):
         for leg in LEGS:
             twins(data, leg)
             twins(bent(data, dice), leg)
+
+
+# -- strangers --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("version", [(3, 10), (3, 11)])
+def test_no_datagram_takes_long_to_be_found_odd(version, monkeypatch):
+    """It took minutes before Python 3.11, as long as a branch could be divided in many ways."""
+    monkeypatch.setattr("failover.shapes.sys", SimpleNamespace(version_info=version))
+    core, names = make_core(), ["Via", "Max-Forwards", "From", "To", "Call-ID", "CSeq", "X-Other", "Content-Length"]
+    assert core.quick(written("OPTIONS", names), PHONES, ALICE, 100.0)
+    began = time.process_time()
+    for filling in (b"a", b"a.", b";a", b";a=", b'"', b" ", b"<", b"@", b":1", b"/", b"\n", b"-%"):
+        for name in (b"OPTIONS sip:", b"branch=z9hG4bK", b"From: ", b"To: ", b"CSeq: ", b"Call-ID: ", b"X-Other: "):
+            data = written("OPTIONS", names).replace(name, name + filling * (30_000 // len(filling)), 1)
+            for place in (b"Max-", b"From: ", b"CSeq: ", b"1 OPTIONS\r\n", b"Content-Length: "):
+                assert not core.quick(data.replace(place, b"\r" + place), PHONES, ALICE, 101.0)
+    assert time.process_time() - began < 1.0
+
+
+def test_messages_that_have_no_shape_push_no_shape_out():
+    core, names = make_core(), ORDERS["sipp"].split()
+    assert core.quick(written("INVITE", names), PHONES, ALICE, 100.0)
+    for n in range(200):
+        assert not core.quick(written("INVITE", [*names, "Proxy-Require", f"X-{n}"]), PHONES, ALICE, 100.0)
+    others = [core.quick(written("INVITE", [*names, f"X-{n}"]), PHONES, ALICE, 100.0) for n in range(30)]
+    assert not others[-1], "no more are learned for now"
+    assert core.quick(written("INVITE", names, source=BOB), PHONES, BOB, 100.0)
+
+
+def test_what_is_long_is_not_kept():
+    names, twins = ORDERS["loadgen"].split(), Twins()
+    routed = ["Via", "Route", *names[1:]]
+    [sent] = twins(written("INVITE", names))
+    for data in (
+        written("INVITE", names, uri=f"sip:{'b' * 3_000}@failover.test"),
+        written("INVITE", names, rport=f";rport;x={'x' * 3_000}"),
+        written("INVITE", routed, route=f"<sip:{OWN[0]}:{OWN[1]};lr;x={'x' * 3_000}>"),
+        written("INVITE", names).replace(
+            b"\r\nVia", b"\r\nRecord-Route: <sip:192.0.2.9;lr;x=%s>\r\nVia" % (b"x" * 3_000)
+        ),
+    ):
+        before = twins.quick
+        assert twins(data) and twins.quick == before
+    long = b"".join(b"Via: SIP/2.0/UDP 192.0.2.%d;branch=z9hG4bK%s\r\n" % (n, b"x" * 1_500) for n in range(1, 5))
+    [sent] = twins(written("INVITE", names).replace(b"Max-", long + b"Max-"))
+    before = twins.quick
+    assert twins(answer(sent.data), "server1") and twins.quick == before, "the parser knows the way back"
