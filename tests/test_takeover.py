@@ -82,6 +82,9 @@ class Story:
             phone.probe()
             self._eventually(phone.probed)
             assert phone.probed() == [200]
+        self.hangs_up()
+
+    def hangs_up(self):
         hung_up = time.monotonic()
         self._alice.hang_up()
         self._all_are(CallState.ENDED)
@@ -188,6 +191,15 @@ def test_the_active_one_vanishes_in_a_black_hole_and_comes_back(story, outage):
     told.serves()
     told.ends()
     outage(told, "black hole, and back", HASTE)
+
+
+def test_who_hangs_up_while_nobody_has_the_address_is_heard_and_billed_all_the_same(story, outage):
+    told = story()
+    told.pair.network.blackhole(FIRST)
+    told.hangs_up()
+    told.is_at(FIRST, SECOND)
+    told.serves()
+    outage(told, "black hole, and a BYE into it", HASTE)
 
 
 def test_both_have_the_address_and_then_hear_of_one_another(story, outage):
