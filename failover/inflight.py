@@ -77,7 +77,7 @@ class InFlight:
         return bool(self._passed)
 
     def forget(self) -> None:
-        """Another forwarder sees to it."""
+        """All of it."""
         for rows in (self._waiting, self._passed, self._refused, self.moving):
             rows.clear()
         self._octets = 0

@@ -28,6 +28,7 @@ class Members:
         self._counters: Counter[str] = Counter()
         self._requests = self._responses = 0  # passed on, and not yet in the counters
         self.inflight = InFlight(self._counters)
+        self.serving: float | None = float("-inf")  # since when; None: on standby, so what servers do costs nobody
         self.failovers: deque[Failover] = deque(maxlen=REMEMBERED_FAILOVERS)
 
     @property
@@ -65,6 +66,15 @@ class Members:
             heirs = [event for heir in self.table.welcome(now, self.rise) for event in self._state(heir, now).events]
             return self._move(server, now, server is hot, Outcome((), (*outcome.events, *heirs)))
         return outcome
+
+    def serve(self, now: float) -> None:
+        """Messages come here from now on."""
+        self.serving = now
+
+    def stand_by(self) -> None:
+        """They go to another forwarder, which sees to what is in flight."""
+        self.serving = None
+        self.inflight.forget()
 
     def is_last(self, server: Server) -> bool:
         """Does no other one live?"""
@@ -105,7 +115,8 @@ class Members:
         owed = self.inflight.move(lost.name, now)
         heir = self.table.hot
         events = outcome.events
-        if owed or (was_hot and lost.seen):  # one that was never there has left nothing behind
+        felt = was_hot and lost.seen and self.serving is not None  # one that was never there has left nothing behind
+        if owed or felt:
             failover = Failover(now, lost.name, heir.name if heir else None, lost.health.why, owed if heir else 0,
                                 in_flight=owed, last_answer=lost.answered)  # fmt: skip
             self.failovers.append(failover)
@@ -131,7 +142,9 @@ class Members:
     def unsettled(self) -> Failover | None:
         """The failover whose first answer is waited for."""
         last = self.failovers[-1] if self.failovers else None
-        return last if last and last.gap is None and last.taken_by else None
+        if not last or last.gap is not None or not last.taken_by or self.serving is None:
+            return None
+        return last if last.at >= self.serving else None
 
     def _settle(self, kept: Kept | None, server: str, now: float) -> tuple[Event, ...]:
         """The first answer after a failover tells how long it was felt."""

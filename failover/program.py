@@ -161,6 +161,8 @@ def _run(file: Path, settings: Settings, secret: Secret) -> int:
             log.warning("%s", text)
         active = forwarder.standing.role is ACTIVE
         print(f"ready: {format_address(settings.listen)}{'' if active else ' (standby)'}", flush=True)
+        if not active and (who := holder(settings.listen)):
+            log.info("%s is held by %s", format_address(settings.listen), who)
         forwarder.every(notifier.rhythm, lambda: notifier.beat(forwarder.summary()))
         notifier.ready()
         gc.collect()

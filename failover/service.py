@@ -53,6 +53,7 @@ class Forwarder:
         self._core = Core(table, self.secret.key, lambda host: self._own.towards(host), settings.fall, settings.rise)
         self._reception = Reception(settings, self.secret.key, self._core.counters, self._own.is_own, self)
         self._traffic = Traffic(self._loop, self._core, self._chronicle, self._new_limit(settings))
+        self._core.stand_by()
         self._station = Station(self._loop, settings.listen, self)
         self._manner = best()
 
@@ -144,17 +145,16 @@ class Forwarder:
         phones = self._traffic.phones = Channel(sock, self._manner)
         self._loop.watch(sock, partial(self._traffic.receive, phones, PHONES))
         self._open_legs()
-        self._traffic.vigil.tells_roles = True
+        self._core.serve(time.monotonic())
 
     def let_go(self) -> None:
-        self._traffic.vigil.tells_roles = False
         for link in self._traffic.links.values():
             self._close_leg(link)
         if self._traffic.phones:
             self._loop.unwatch(self._traffic.phones.sock)
             self._traffic.phones.sock.close()
             self._traffic.phones = None
-        self._core.inflight.forget()
+        self._core.stand_by()
 
     def stands(self, standing: Standing, takeover: Takeover | None) -> None:
         self._chronicle.stands(self._core, standing, takeover)

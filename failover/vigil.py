@@ -64,7 +64,6 @@ class Vigil:
     ) -> None:
         self._loop, self._core, self._chronicle = loop, core, chronicle
         self._carry_out, self._listen, self._refused = carry_out, listen, refused
-        self.tells_roles = False  # a standby forwarder gives no server work, so it calls none hot
         self._links: dict[str, Link] = {}
         self._interval = self._patience = 0.0
         self._timer: Timer | None = None
@@ -149,7 +148,8 @@ class Vigil:
 
     def _ask(self, link: Link, now: float) -> None:
         link.pulse.asked(now)
-        role = self._core.table.role(link.server) if self.tells_roles else ""
+        # One on standby gives no server work, so it calls none hot.
+        role = self._core.table.role(link.server) if self._core.serving is not None else ""
         try:
             link.heartbeat.ask(now, self._patience, role)
         except ConnectionError:

@@ -10,10 +10,12 @@ import pytest
 from forwarder_kit import answer, ask, fake_servers, field, plain_phone, request
 
 from failover import station
+from failover.legs import open_leg, open_phones
 from failover.secret import passing
 from failover.service import Forwarder
 from failover.settings import read
 from plumbing.address import format_address
+from plumbing.udp import bind_udp
 
 HOST = "127.0.0.1"
 
@@ -121,6 +123,36 @@ def test_of_two_on_standby_exactly_one_gets_the_address(pair, eventually):
         assert pair.served_by("z9hG4bK1") == "server1"
         first = next(each for each in others if role(each) == "active")
         others = [next(each for each in others if each is not first), pair.start()]
+
+
+def test_nobody_gets_in_between_the_winner_s_bind_and_its_legs(free_port):
+    listen = (HOST, free_port())
+    with bind_udp(listen) as winner:
+        with pytest.raises(OSError, match="already in use"):
+            open_phones(listen)
+        winner.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # so that its legs can join
+        with pytest.raises(OSError, match="already in use"):
+            open_phones(listen)
+        leg, _ = open_leg(listen, (HOST, free_port()))
+    with leg, pytest.raises(OSError, match="already in use"):
+        open_phones(listen)
+    open_phones(listen).close()
+
+
+def test_what_happens_to_servers_meanwhile_is_no_failover_of_the_one_on_standby(pair, eventually):
+    first = pair.start()
+    second = pair.start()
+    for forwarder in (first, second):
+        eventually(knows(forwarder, "server1", "UP"))
+    pair.servers[0].kill()
+    for forwarder in (first, second):
+        eventually(knows(forwarder, "server1", "DOWN"))
+    assert [each["kind"] for each in first.failovers()] == ["failover"]
+    assert second.failovers() == []
+    first.stop()
+    eventually(is_active(second))
+    assert pair.served_by("z9hG4bK1") == "server2"
+    assert [each["kind"] for each in second.failovers()] == ["takeover"]
 
 
 def test_what_has_come_before_a_polite_stop_is_passed_on(pair, eventually):
