@@ -310,7 +310,9 @@ class Pair:
         file = self.folder / f"{host}.properties"
         file.write_text("\n".join(lines))
         dropin = _installed((EXAMPLES / "call-failover.service.conf").read_text(), self.folder, host)
-        argv = [sys.executable, "-S", str(self.folder / "opt" / "forwarder.py"), str(file)]
+        # One as the unit starts it, one that may find its addresses by netifaces.
+        bare = ["-S"] if host == "forwarder1" else []
+        argv = [sys.executable, *bare, str(self.folder / "opt" / "forwarder.py"), str(file)]
         self.forwarders[host] = self._unit(stack, host, argv, dropin, 0.1, "forwarder")
 
     def _keeper(self, stack: contextlib.ExitStack, host: str, example: str) -> None:
