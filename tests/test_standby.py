@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import socket
 import sys
 from contextlib import ExitStack, contextmanager
@@ -153,6 +154,29 @@ def test_what_happens_to_servers_meanwhile_is_no_failover_of_the_one_on_standby(
     eventually(is_active(second))
     assert pair.served_by("z9hG4bK1") == "server2"
     assert [each["kind"] for each in second.failovers()] == ["takeover"]
+
+
+def test_those_who_read_events_hear_of_the_takeover(pair, eventually):
+    first, second = pair.start(), pair.start()
+    reader = queue.Queue()
+    second.subscribe(reader)
+    assert reader.get(timeout=2.0)[1]["role"] == "standby"
+    first.stop()
+    takeover = next(told for name, told in iter(lambda: reader.get(timeout=2.0), None) if name == "takeover")
+    assert (takeover["to"], takeover["address"]) == ("active", format_address(pair.address))
+
+
+def test_a_reload_on_standby_changes_whom_it_watches_and_then_serves(pair, eventually):
+    first, second = pair.start(), pair.start()
+    only = f"forwarder.listen={format_address(pair.address)}\nadmin.listen=\n"
+    only += f"server2={format_address(pair.servers[1].address)}\nnewcomer=127.0.0.1:9"
+    second.reload(read(only, "test"))
+    assert [each["name"] for each in second.status()["servers"]] == ["server2", "newcomer"]
+    assert role(second) == "standby" and pair.served_by("z9hG4bK1") == "server1"
+    eventually(knows(second, "server2", "UP"))
+    first.stop()
+    eventually(is_active(second))
+    assert pair.served_by("z9hG4bK2") == "server2"
 
 
 def test_what_has_come_before_a_polite_stop_is_passed_on(pair, eventually):
