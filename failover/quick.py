@@ -148,7 +148,7 @@ class Quick(Members):
             if "Path" in head.form[0].names:
                 raise Odd
             top = f"Path: <sip:{own};lr>\r\n".encode()
-        via = f"Via: SIP/2.0/UDP {self._memory.server(server)};branch=".encode()
+        via = self._memory.servers.get(server.name) or self._memory.server(server)
         known = (head.within if tag else head.opening)[server.name] = head.start + top + head.records, via
         return known
 

@@ -83,13 +83,15 @@ class Head:
 
     def __init__(self, octets: bytes, behind: re.Match[bytes], origin: Origin, form: Form, memory: Memory) -> None:
         match = HEAD.fullmatch(octets)
-        if not match or b";lr" in match["uri"] or behind["method"] != match["method"]:
+        if not match:
             raise Odd
-        self.method, self.left, self.form, self.read = match["method"], match["left"], form, form[0].read
-        self.start, self.records = match["start"], match["records"]
-        self.asked = crc32(match["uri"], FROM_PHONES if origin[0] == PHONES else FROM_SERVERS)
+        self.start, self.method, uri, host, self.records, self.left = match.groups()
+        if b";lr" in uri or behind["method"] != self.method:
+            raise Odd
+        self.form, self.read = form, form[0].read
+        self.asked = crc32(uri, FROM_PHONES if origin[0] == PHONES else FROM_SERVERS)
         self.loop = b";loop=%08x" % self.asked
-        self.target = Uri.parse("sip:" + match["host"].decode("ascii")).address()
+        self.target = memory.targets.get(host) or memory.target(host)
         self.sender = memory.sender(self.left, behind["right"], origin[1])
         self.named = memory.lines.table.by_address.get(self.target)
         self.opening: dict[str, tuple[bytes, bytes]] = {}
@@ -135,6 +137,7 @@ class Memory:
         """All, for there is another server table, or another own address."""
         self.until = float("-inf")
         self.routes: dict[bytes, Routes] = {}
+        self.targets: dict[bytes, Address] = {}  # a URI's host and port
         self.records: dict[bytes, str] = {}  # Record-Route lines -> the topmost one's address
         self.ways: dict[bytes, Way] = {}  # by our branch
         self.older_ways: dict[bytes, Way] = {}
@@ -145,18 +148,24 @@ class Memory:
         self.until = now + FRESH
         # Forms are forgotten with these, so that strangers cannot have more shapes kept than are learned meanwhile.
         self.heads: dict[tuple[bytes, Origin], Head] = {}
+        self.forms: dict[tuple[Origin, bytes], Form] = {}  # of what calls another party each time; by how it begins
         self.answers: dict[Kind, Form] = {}
         self.senders: dict[tuple[bytes, bytes, Address], Sender] = {}
         # Where servers send to, and from which address -> the own address for there.
         self.phones: dict[tuple[Address, str], str] = {}
+        self.servers: dict[str, bytes] = {}  # by name: our Via to there
 
     def head(self, data: bytes, at: int, origin: Origin, now: float) -> tuple[Head, re.Match[bytes]]:
         """Of a request whose topmost Via has its branch behind `at` octets, and where everything stands behind them.
         Raises Odd."""
         if at > LONGEST:
             raise Odd
-        octets, form = data[:at], self._shapes.form(data, at, now)
-        match = fits(form, data, at)
+        octets, kind = data[:at], (origin, data[:4])
+        form = self.forms.get(kind)
+        match = fits(form, data, at) if form else None
+        if not form or not match:
+            form = self._room(self.forms)[kind] = self._shapes.form(data, at, now)
+            match = fits(form, data, at)
         if not match:
             raise Odd
         made = _read(lambda: Head(octets, match, origin, form, self))
@@ -186,9 +195,10 @@ class Memory:
         self._room(self.answers)[kind] = form
         return form, match
 
-    def server(self, server: Server) -> str:
-        """The own address to write for that server."""
-        return self._own(server.address[0])
+    def server(self, server: Server) -> bytes:
+        """Our Via to that server, up to the branch."""
+        via = self.servers[server.name] = f"Via: SIP/2.0/UDP {self._own(server.address[0])};branch=".encode()
+        return via
 
     def phone(self, target: Address, server: str) -> str:
         """The own address to write for where a server wants to send to. Raises Odd if that may be no phone."""
@@ -229,6 +239,11 @@ class Memory:
         if len(octets) > LONGEST:
             raise Odd
         known = self._room(self.records)[octets] = _read(lambda: _topmost(octets))
+        return known
+
+    def target(self, host: bytes) -> Address:
+        """Of a URI with this host and port. Raises RemoteProtocolError."""
+        known = self._room(self.targets)[host] = Uri.parse("sip:" + host.decode("ascii")).address()
         return known
 
     @staticmethod
