@@ -32,10 +32,11 @@ def start_server(scene, kind, name):
 
 
 def stage(folder, kind):
-    """The forwarder and both servers, UP."""
+    """The forwarder and both servers, UP. Whoever dies here is killed, which a refusal tells; a server that a busy
+    computer keeps waiting for a seventh of a second is not what these stories are about."""
     scene = Scene(folder)
     try:
-        scene.forwarder()
+        scene.forwarder("heartbeat.fall=10")
         for name in ("server1", "server2"):
             start_server(scene, kind, name)
         scene.up("server1", "server2")
