@@ -15,7 +15,7 @@ from sip.message import Request, Response
 from slee_mock.event import Arrival, CallEvent, Outcome, RequestEvent, drop
 from slee_mock.record import Call, Record, to_json
 from slee_mock.router import Router
-from slee_mock.store import Change, Row, Store, StoreDown, View
+from slee_mock.store import Above, Change, Row, Store, StoreDown, View
 from slee_mock.together import Together
 
 MOST_COPIES = 10_000  # calls, the longest untouched goes first
@@ -69,11 +69,12 @@ class Copies:
         self._rows.clear()
 
 
-class RememberingStore:
+class RememberingStore(Above):
     """A store that remembers the calls which pass through it."""
 
     def __init__(self, store: Store, copies: Copies | None = None) -> None:
-        self._store, self.copies = store, copies or Copies()
+        super().__init__(store)
+        self.copies = copies or Copies()
 
     def get(self, kind: str, key: str) -> Row | None:
         row = self._store.get(kind, key)
@@ -87,18 +88,6 @@ class RememberingStore:
             if change.kind == Call.KIND:
                 text = change.text
                 self.copies.keep(change.key, None if text is None else Row(text, change.version + 1))
-
-    def scan(self, kind: str, limit: int | None = None, skip: int = 0) -> list[tuple[str, Row]]:
-        return self._store.scan(kind, limit, skip)
-
-    def count(self, kind: str) -> int:
-        return self._store.count(kind)
-
-    def due(self, wall: float, limit: int) -> list[tuple[str, str]]:
-        return self._store.due(wall, limit)
-
-    def close(self) -> None:
-        self._store.close()
 
 
 class Outage:

@@ -58,6 +58,31 @@ class Store(Protocol):
     def close(self) -> None: ...
 
 
+class Above:
+    """A store that stands above another one and sees what passes; here everything passes."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def get(self, kind: str, key: str) -> Row | None:
+        return self._store.get(kind, key)
+
+    def save(self, changes: Sequence[Change]) -> None:
+        self._store.save(changes)
+
+    def scan(self, kind: str, limit: int | None = None, skip: int = 0) -> list[tuple[str, Row]]:
+        return self._store.scan(kind, limit, skip)
+
+    def count(self, kind: str) -> int:
+        return self._store.count(kind)
+
+    def due(self, wall: float, limit: int) -> list[tuple[str, str]]:
+        return self._store.due(wall, limit)
+
+    def close(self) -> None:
+        self._store.close()
+
+
 class View:
     """The store as one event sees it. It remembers the version of all that was read, so that what was decided is
     saved only if it is still true; records staged by one service are seen by the next."""

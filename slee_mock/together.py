@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from slee_mock.store import Change, Conflict, Row, Store
+from slee_mock.store import Above, Change, Conflict, Row, Store
 
 Place = tuple[str, str]
 
 
-class Together:
+class Together(Above):
     """A store above another, in which what is saved is read again, and is below it only once `commit` has returned."""
 
     def __init__(self, store: Store) -> None:
-        self._store = store
+        super().__init__(store)
         self._rows: dict[Place, Row | None] = {}
         self._changes: dict[Place, Change] = {}
 
@@ -43,15 +43,6 @@ class Together:
         changes = [change for change in self._changes.values() if change.version or change.text is not None]
         if changes:
             self._store.save(changes)
-
-    def scan(self, kind: str, limit: int | None = None, skip: int = 0) -> list[tuple[str, Row]]:
-        return self._store.scan(kind, limit, skip)
-
-    def count(self, kind: str) -> int:
-        return self._store.count(kind)
-
-    def due(self, wall: float, limit: int) -> list[tuple[str, str]]:
-        return self._store.due(wall, limit)
 
     def close(self) -> None:
         self._rows.clear()
