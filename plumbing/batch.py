@@ -198,8 +198,7 @@ class Batches:
             address = socket.inet_ntop(socket.AF_INET, name[4:8]), port
         else:
             (scope,) = struct.unpack_from("@I", name, 24)
-            zone = f"%{socket.if_indextoname(scope)}" if scope else ""
-            address = socket.inet_ntop(socket.AF_INET6, name[8:24]) + zone, port
+            address = socket.inet_ntop(socket.AF_INET6, name[8:24]) + _zone(scope), port
         if len(self._hosts) >= MAX_KNOWN:
             self._hosts.clear()
         self._hosts[name] = address
@@ -282,6 +281,14 @@ def _peer(sock: socket.socket) -> Address | None:
     except OSError:
         return None
     return host, port
+
+
+def _zone(scope: int) -> str:
+    """By the interface's name, as getnameinfo(3) writes it; by its number once it is gone."""
+    try:
+        return f"%{socket.if_indextoname(scope)}" if scope else ""
+    except OSError:
+        return f"%{scope}"
 
 
 def _error() -> OSError:

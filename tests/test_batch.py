@@ -194,3 +194,10 @@ def test_an_address_with_a_zone_reads_as_the_system_reads_it():
     packed = socket.inet_pton(socket.AF_INET6, "fe80::1")
     raw = socket.AF_INET6.to_bytes(2, sys.byteorder) + (5060).to_bytes(2, "big") + bytes(4) + packed
     assert Batches()._host(raw + index.to_bytes(4, sys.byteorder)) == (f"fe80::1%{name}", 5060)
+
+
+@LINUX
+def test_the_zone_of_an_interface_that_is_gone_is_its_number():
+    packed = socket.inet_pton(socket.AF_INET6, "fe80::1")
+    raw = socket.AF_INET6.to_bytes(2, sys.byteorder) + (5060).to_bytes(2, "big") + bytes(4) + packed
+    assert Batches()._host(raw + (1_000_000).to_bytes(4, sys.byteorder)) == ("fe80::1%1000000", 5060)
