@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 from urllib.parse import unquote
 
@@ -76,9 +76,6 @@ class Uri:
         port = "" if self.port in (None, DEFAULT_PORT) else f":{self.port}"
         user = f"{self.username}@" if self.user else ""
         return f"sip:{user}{host}{port}"
-
-    def with_params(self, **params: str | None) -> Uri:
-        return replace(self, params={**self.params, **params})
 
     def same_as(self, other: Uri) -> bool:
         """RFC 3261 19.1.4: do the two name the same resource?"""
