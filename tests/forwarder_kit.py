@@ -62,6 +62,11 @@ def answer(data, status="200 OK", to_tag="b"):
     return lines(f"SIP/2.0 {status}", *kept, to if ";tag=" in to else f"{to};tag={to_tag}", "Content-Length: 0")
 
 
+def answerable(data):
+    """Whether `answer` can make one of it: what the dice broke may have lost its To, or have it in the body."""
+    return data.isascii() and any(line.startswith("To:") for line in head(data)[1:])
+
+
 def head(data):
     return data.partition(b"\r\n\r\n")[0].decode().split("\r\n")
 

@@ -13,7 +13,7 @@ import time
 from types import SimpleNamespace
 
 import pytest
-from forwarder_kit import ALICE, BOB, OWN, SERVERS, answer, head, lines, make_core, make_table
+from forwarder_kit import ALICE, BOB, OWN, SERVERS, answer, answerable, head, lines, make_core, make_table
 from fuzz_kit import broken
 from message_kit import messages
 
@@ -308,7 +308,7 @@ def play(twins, dice, core, heard):
     if dice.random() < 0.3:
         data = bent(data, dice) if dice.random() < 0.7 else next(broken([data], 1, dice.randrange(2**32)))
     for send in twins(data, leg, source):
-        if send.data.isascii() and re.search(rb"\r\nTo: .*\r\nVia:|\r\nVia:(.*\r\n)+To:|\r\nTo:", send.data):
+        if answerable(send.data):
             to = (send.to, SERVERS[send.to]) if send.to != PHONES else (PHONES, send.target)
             heard.append((answered(send, dice), *to))
     heard.append((data, leg, source))
