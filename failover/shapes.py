@@ -31,9 +31,10 @@ _NAME = re.compile(r"[\w.!%+*`'~-]{1,64}\Z", re.ASCII)
 _POSSESSIVE = re.compile(r"(?<=[*+?}])\+")
 
 # Below, `*+` and its like are possessive: what matched is not tried again otherwise. That changes no result here, and
-# the time to a tenth. Python has it since 3.11; before, the additional `+` is taken out. So no two neighbours may share
-# octets: what can be divided between them in many ways would be tried in all of them. And a set that spells out what
-# \w means is looked up in one table, where one with \w takes two steps.
+# the time to a tenth. Python has it since 3.11, and rightly since 3.11.5 (before, `(?:a(?!b)c*+)*+` gave up too much:
+# gh-106052; Debian 12 has 3.11.2). Until then the additional `+` is taken out. So no two neighbours may share octets:
+# what can be divided between them in many ways would be tried in all of them. And a set that spells out what \w means
+# is looked up in one table, where one with \w takes two steps.
 _PORT = r"(?::(?:[1-9]\d{0,3}|[1-5]\d{4})(?!\d))?+"
 _TOKEN = r"[A-Za-z0-9_.!%+*`'~-]++"
 _HOPS = r"(?:[1-9]\d?|1\d\d|2[0-4]\d|25[0-5])"  # 1 to 255
@@ -199,7 +200,8 @@ def _lines(names: list[str], is_answer: bool) -> list[str]:
 
 
 def _compiled(text: str) -> re.Pattern[bytes]:
-    return re.compile((text if sys.version_info >= (3, 11) else _POSSESSIVE.sub("", text)).encode("ascii"))
+    possessive = sys.version_info >= (3, 11, 5)
+    return re.compile((text if possessive else _POSSESSIVE.sub("", text)).encode("ascii"))
 
 
 _ABOVE = r"(?:Record-Route: [^\r\n]*+\r\n)*+"
