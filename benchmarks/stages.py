@@ -16,12 +16,14 @@ from benchmarks.flow import Step
 from failover import quick
 from failover.core import MAX_FORWARDS, Core
 from failover.inflight import InFlight, echo_key, key_of
+from failover.known import Sender
 from failover.limit import Limit
 from failover.networks import Networks
 from failover.route import literal, way_back
 from failover.settings import PHONES
+from failover.templates import RequestTemplate, Template
 from failover.validation import been_here, validate
-from failover.ways import Memory, Sender
+from failover.ways import Memory
 from sip.branch import verify_branch
 from sip.message import parse
 from sip.uri import Uri
@@ -156,17 +158,18 @@ class ByParser:
 # -- quick.py ---------------------------------------------------------------------------------------------------------
 
 PARTS: tuple[tuple[str, Any, str], ...] = (
-    ("parse", quick, "fits"),
-    ("parse", Memory, "head"),
-    ("parse", Memory, "answer"),
+    ("parse", Template, "parts"),
+    ("parse", RequestTemplate, "asked"),
+    ("parse", Memory, "asked"),
+    ("parse", Memory, "answered"),
     ("sign", Sender, "sign"),
     ("sign", Memory, "way"),
     ("sign", Memory, "passed"),
+    ("sign", Memory, "settled"),
     ("sign", quick.Quick, "_is_own_tag"),
     ("choose", quick.Quick, "_quick_choice"),
     ("edit", quick.Quick, "_quick_server"),
     ("edit", quick.Quick, "_quick_phone"),
-    ("edit", quick, "_written"),
     ("edit", quick, "_without_ours"),
     ("in flight", InFlight, "wait"),
     ("in flight", quick.Quick, "_quick_heard"),

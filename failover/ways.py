@@ -7,121 +7,37 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from hashlib import blake2b
+from contextlib import suppress
 from typing import TypeVar
-from zlib import crc32
 
+from failover.known import NO_ROUTES, Asked, Head, Routes, Sender, loop_of, new
 from failover.lines import Lines
-from failover.route import literal, way_back
-from failover.settings import PHONES
-from failover.shapes import HEAD, HEAD_OF_ANSWER, Form, Odd, Shapes, fits
+from failover.route import literal
+from failover.shapes import HEAD, HEAD_OF_ANSWER, OTHERS, Form, Odd, Shapes, fits
 from failover.table import Server
-from failover.validation import LOOP
+from failover.templates import AnswerTemplate, RequestTemplate, edited
 from plumbing.address import Address, format_address
-from sip.branch import words_of
 from sip.errors import RemoteProtocolError
-from sip.message import Request, parse
+from sip.message import parse
 from sip.uri import Uri
-from sip.via import MAGIC_COOKIE, Via
+from sip.via import MAGIC_COOKIE
 
 MOST = 4_096  # of each kind
+MOST_TEMPLATES = 512  # of each of two kinds; they are larger
+MOST_SETTLED = 256
 LONGEST = 2_048  # octets of each; a message that has more in one is the parser's
 FRESH = 5.0  # seconds for which the own address towards a peer is taken for known
-STAND_IN = MAGIC_COOKIE + "-stands-in-"  # for the branch, which is another in every message
 OF_BRANCH = b";branch=" + MAGIC_COOKIE.encode()
-# A request's way back: all its Via lines as they left, how many octets of them are ours, without the line's end, its
-# method, the phone's address, or the server that sent it, and the branch that `echo_key` asks for.
+AFTER_BRANCH = len(OF_BRANCH)
+FEWER = {str(hops).encode(): str(hops - 1).encode() for hops in range(1, 256)}  # Max-Forwards -> the next one's
+# A request's way back: all its Via lines as they left, how many octets are ahead of our branch, its method, the phone's
+# address, or the server that sent it, and then the branch that `echo_key` asks for.
 Way = tuple[bytes, int, bytes, Address, Server | None, bytes]
 Origin = tuple[str, Address]  # where a message is from: leg and address
-Kind = tuple[str | Address, bytes, bytes]  # of answers: where from, the method, and what is above all Vias
-FROM_PHONES, FROM_SERVERS = crc32(b"phones\0"), crc32(b"servers\0")  # how the loop word begins
-
-
-class Sender:
-    """Who sent a request, as the topmost Via has it: that line as it is passed on, in two parts with the branch between
-    them (`right` is what came behind the branch); what our branch over it is made from, likewise; the way back, and the
-    server that waits there, if one does; the forwarder's own address as it knows it."""
-
-    __slots__ = ("after", "before", "ending", "own", "right", "server", "signing", "target")
-
-    def __init__(self, lines: Lines, left: bytes, right: bytes, source: Address) -> None:
-        self.own, self.right = "", right
-        value = f"{_text(left)};branch={STAND_IN}{_text(right)}"
-        via = Via.parse(value)
-        complete = via.with_source(*source)
-        text = value if complete == via else str(complete)
-        if "," in text or '"' in text or via.branch != STAND_IN or LOOP in via.params or text.count(STAND_IN) != 1:
-            raise Odd
-        before, _, after = text.partition(STAND_IN)
-        self.target = way_back(complete)
-        self.server = lines.table.by_address.get(self.target)
-        if not self.server and not literal(self.target):
-            raise Odd
-        self.before, self.after = _octets(f"\r\nVia: {before}{MAGIC_COOKIE}"), _octets(f"{after}\r\n")
-        beginning, self.ending = map(_octets, "\0".join(words_of(lines.signed(complete))).split(STAND_IN))
-        self.signing = blake2b(beginning + MAGIC_COOKIE.encode(), key=lines.key, digest_size=16)
-
-    def sign(self, branch: bytes) -> bytes:
-        """Our branch over this one, of which the cookie is left out."""
-        signing = self.signing.copy()
-        signing.update(branch + self.ending)
-        return b"z9hG4bK" + signing.hexdigest().encode()
-
-
-class Head:
-    """How somebody's requests of one method to one Request-URI begin, up to the topmost Via's branch, which octets come
-    again and again: what is read there, the form of what follows, and with what such a request leaves.
-
-    `target`: where the Request-URI points, and `named` the server there, if one is. `loop`: our loop word, where no
-    Route is; `records`: Record-Routes above. `opening` and `within`: by the server's name, what is written above our
-    Via, and that up to the branch, for a request without and with a To tag."""
-
-    __slots__ = (
-        "asked", "form", "left", "loop", "method", "named", "opening", "read", "records", "sender", "start", "target",
-        "within",
-    )  # fmt: skip
-
-    def __init__(self, octets: bytes, behind: re.Match[bytes], origin: Origin, form: Form, memory: Memory) -> None:
-        match = HEAD.fullmatch(octets)
-        if not match:
-            raise Odd
-        self.start, self.method, uri, host, self.records, self.left = match.groups()
-        if b";lr" in uri or behind["method"] != self.method:
-            raise Odd
-        self.form, self.read = form, form[0].read
-        self.asked = crc32(uri, FROM_PHONES if origin[0] == PHONES else FROM_SERVERS)
-        self.loop = b";loop=%08x" % self.asked
-        self.target = memory.targets.get(host) or memory.target(host)
-        self.sender = memory.sender(self.left, behind["right"], origin[1])
-        self.named = memory.lines.table.by_address.get(self.target)
-        self.opening: dict[str, tuple[bytes, bytes]] = {}
-        self.within: dict[str, tuple[bytes, bytes]] = {}
-
-
-class Routes:
-    """Route lines: what stays of them once the forwarder's own are gone (`kept`), that as the loop word has it
-    (`asked`), the server that the own ones named by `hint`, where the message goes next (`target`), if they say so."""
-
-    __slots__ = ("asked", "hint", "kept", "target")
-
-    def __init__(self, lines: Lines, octets: bytes) -> None:
-        request = parse(b"OPTIONS sip:nobody SIP/2.0\r\n" + octets + b"\r\n")
-        assert isinstance(request, Request)
-        self.hint = lines.pop_routes(request)
-        left = request.routes
-        if left and "lr" not in left[0].uri.params:
-            raise Odd
-        self.target = left[0].uri.address() if left else None
-        self.kept = b"".join(field.raw for field in request.fields)
-        self.asked = _octets("".join("\0" + value for value in request.all("Route")))
-
-
+Kind = tuple[str | Address, bytes, bytes, int]  # of answers: where from, method, what is above all Vias, octets beneath
+Asking = tuple[str, Address, int, bytes]  # a kind of requests: leg, address, octets in all, how they begin
 K = TypeVar("K")
 V = TypeVar("V")
-
-
-NO_ROUTES = Routes.__new__(Routes)
-NO_ROUTES.asked, NO_ROUTES.hint, NO_ROUTES.kept, NO_ROUTES.target = b"", "", b"", None
 
 
 class Memory:
@@ -140,7 +56,9 @@ class Memory:
         self.targets: dict[bytes, Address] = {}  # a URI's host and port
         self.records: dict[bytes, str] = {}  # Record-Route lines -> the topmost one's address
         self.ways: dict[bytes, Way] = {}  # by our branch
-        self.older_ways: dict[bytes, Way] = {}
+        self._older_ways: dict[bytes, Way] = {}
+        self._settled: dict[bytes, Way] = {}  # an INVITE's final answer is repeated until its ACK comes
+        self._older_settled: dict[bytes, Way] = {}
         self.freshen(float("-inf"))
 
     def freshen(self, now: float) -> None:
@@ -149,11 +67,60 @@ class Memory:
         # Forms are forgotten with these, so that strangers cannot have more shapes kept than are learned meanwhile.
         self.heads: dict[tuple[bytes, Origin], Head] = {}
         self.forms: dict[tuple[Origin, bytes], Form] = {}  # of what calls another party each time; by how it begins
-        self.answers: dict[Kind, Form] = {}
+        self.answer_forms: dict[tuple[str | Address, bytes, bytes], Form] = {}
+        self.requests: dict[Asking, RequestTemplate] = {}
+        self.answers: dict[Kind, AnswerTemplate] = {}
+        self._missed: dict[Asking | Kind, int] = {}  # how many had no template, or not the right one
         self.senders: dict[tuple[bytes, bytes, Address], Sender] = {}
         # Where servers send to, and from which address -> the own address for there.
         self.phones: dict[tuple[Address, str], str] = {}
         self.servers: dict[str, bytes] = {}  # by name: our Via to there
+
+    def asked(self, data: bytes, kind: Asking, now: float) -> Asked:
+        """Of a request that has no template, or not the right one. Raises Odd."""
+        leg, source, _, _ = kind
+        at = data.find(OF_BRANCH) + AFTER_BRANCH
+        head = self.heads.get((data[:at], (leg, source)))
+        match = fits(head.form, data, at) if head else None
+        if not head or not match:
+            head, match = self.head(data, at, (leg, source), now)
+        branch, right, others, hops, tag, call_id, method, routes, records = head.read(match)
+        if method != head.method:
+            raise Odd
+        sender = head.sender if right == head.sender.right else self.sender(head.left, right, source)
+        route = (self.routes.get(routes) or self.route(routes)) if routes else NO_ROUTES
+        shape, loop = head.form[0], loop_of(head, head.uri, route)
+        edits = [(match.span(shape.hops), FEWER[hops])]
+        if shape.routed:
+            edits = sorted([*edits, (match.span(shape.routes), route.kept)])
+        pieces = [head.start, b"", b"", *edited(data, match.end(OTHERS), len(data), edits)]
+        asked = new(Asked, (head, sender, route, records or head.records, loop, branch,
+                            others, tag or b"", call_id, pieces))  # fmt: skip
+        if self._often(kind) and match.end() < LONGEST:
+            self._learn(self.requests, kind, lambda: RequestTemplate(data, match, asked, edits))
+        return asked
+
+    def answered(self, data: bytes, at: int, kind: Kind, now: float) -> bytes:
+        """The To tag of an answer of which the same is true, behind its Vias. Raises Odd."""
+        form = self.answer_forms.get(kind[:3])
+        match = fits(form, data, at) if form else None
+        if not form or not match:
+            form, match = self.answer(data, at, kind, now)
+        tag, method = form[0].read(match)
+        if method != kind[1]:
+            raise Odd
+        if self._often(kind) and match.end() < LONGEST:
+            self._learn(self.answers, kind, lambda: AnswerTemplate(data, at, match.span("tag")))
+        return tag or b""
+
+    def _often(self, kind: Asking | Kind) -> bool:
+        """At the second time, the fourth, the eighth and so on: a template costs more than a message without one."""
+        count = self._room(self._missed)[kind] = self._missed.get(kind, 0) + 1
+        return count > 1 and not count & (count - 1)
+
+    def _learn(self, templates: dict[K, V], kind: K, make: Callable[[], V]) -> None:
+        with suppress(Odd):
+            self._room(templates, MOST_TEMPLATES)[kind] = make()
 
     def head(self, data: bytes, at: int, origin: Origin, now: float) -> tuple[Head, re.Match[bytes]]:
         """Of a request whose topmost Via has its branch behind `at` octets, and where everything stands behind them.
@@ -168,9 +135,17 @@ class Memory:
             match = fits(form, data, at)
         if not match:
             raise Odd
-        made = _read(lambda: Head(octets, match, origin, form, self))
-        self._room(self.heads)[octets, origin] = made
+        made = self._room(self.heads)[octets, origin] = _read(lambda: self._head(octets, match, origin, form))
         return made, match
+
+    def _head(self, octets: bytes, behind: re.Match[bytes], origin: Origin, form: Form) -> Head:
+        match = HEAD.fullmatch(octets)
+        if not match or b";lr" in match["uri"] or behind["method"] != match["method"]:
+            raise Odd
+        leg, source = origin
+        target = self.targets.get(match["host"]) or self.target(match["host"])
+        sender = self.sender(match["left"], behind["right"], source)
+        return Head(match, leg, form, target, self.lines.table.by_address.get(target), sender)
 
     def sender(self, left: bytes, right: bytes, source: Address) -> Sender:
         """Raises Odd."""
@@ -192,7 +167,7 @@ class Memory:
         match = fits(form, data, at)
         if not match or not HEAD_OF_ANSWER.fullmatch(kind[2]):
             raise Odd
-        self._room(self.answers)[kind] = form
+        self._room(self.answer_forms)[kind[:3]] = form
         return form, match
 
     def server(self, server: Server) -> bytes:
@@ -215,14 +190,22 @@ class Memory:
             return
         self.ways[branch] = way
         if len(self.ways) > MOST:
-            self.older_ways, self.ways = self.ways, {}
+            self._older_ways, self.ways = self.ways, {}
+
+    def settled(self, branch: bytes, way: Way) -> None:
+        """It has its final answer. What is soon forgotten leaves its memory warm to the next: a tenth of the time."""
+        self.ways.pop(branch, None)
+        if way[2] == b"INVITE":
+            self._settled[branch] = way
+            if len(self._settled) > MOST_SETTLED:
+                self._older_settled, self._settled = self._settled, {}
 
     def way(self, branch: bytes) -> Way:
         """Raises Odd if no request was passed on with that, or long ago."""
-        way = self.ways.get(branch) or self.older_ways.get(branch)
-        if not way:
-            raise Odd
-        return way
+        for ways in (self.ways, self._settled, self._older_ways, self._older_settled):
+            if branch in ways:
+                return ways[branch]
+        raise Odd
 
     def _own(self, host: str) -> str:
         return format_address(self.lines.towards(host))
@@ -247,9 +230,9 @@ class Memory:
         return known
 
     @staticmethod
-    def _room(cache: dict[K, V]) -> dict[K, V]:
+    def _room(cache: dict[K, V], most: int = MOST) -> dict[K, V]:
         """The same, with room for one more."""
-        if len(cache) >= MOST:
+        if len(cache) >= most:
             cache.clear()
         return cache
 
@@ -264,11 +247,3 @@ def _read(make: Callable[[], V]) -> V:
         return make()
     except RemoteProtocolError:
         raise Odd from None
-
-
-def _text(octets: bytes) -> str:
-    return octets.decode("utf-8", "surrogateescape")
-
-
-def _octets(text: str) -> bytes:
-    return text.encode("utf-8", "surrogateescape")

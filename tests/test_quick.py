@@ -12,15 +12,17 @@ import re
 import sys
 import time
 from types import SimpleNamespace
+from unittest import mock
 
 import pytest
-from forwarder_kit import ALICE, BOB, OWN, SERVERS, answer, answerable, head, lines, make_core, make_table
+from forwarder_kit import ALICE, BOB, OWN, SERVERS, answer, answerable, field, head, lines, make_core, make_table
 from fuzz_kit import broken
 from message_kit import messages
 
 from failover.health import ANSWER, MISS, REFUSED
 from failover.settings import CALL_ID, FIRST_LIVE, PHONES
 from failover.table import Wish
+from failover.ways import Memory
 
 S1, S2 = SERVERS.values()
 LEGS = {PHONES: ALICE, **SERVERS}
@@ -32,7 +34,7 @@ class Twins:
     """`quick` counts the messages that took the short way."""
 
     def __init__(self, policy=FIRST_LIVE, path=False):
-        self.now, self.quick = 100.0, 0
+        self.now, self.step, self.quick = 100.0, 0.05, 0
         self.cores = [make_core(policy), make_core(policy)]
         for core in self.cores:
             core.table.path = path
@@ -40,7 +42,7 @@ class Twins:
     def __call__(self, data, leg=PHONES, source=None):
         """What both send."""
         source = source or LEGS[leg]
-        self.now += 0.05
+        self.now += self.step
         short, long = self.cores
         send = short.quick(data, leg, source, self.now)
         self.quick += send is not None
@@ -223,6 +225,78 @@ def test_what_died_in_between_is_replayed_alike():
     rest = twins.both(lambda core: core.replay(twins.now).sends)
     (resumed,) = twins(answer(rest[0].data), "server2")
     assert resumed.target == ALICE and twins.cores[0].failovers[-1].gap
+
+
+# -- templates --------------------------------------------------------------------------------------------------------
+
+
+def dialogue(twins, who, n):
+    """What comes in, and where from: an INVITE through a proxying server, its answers, and a BYE in its dialog."""
+    order, route = ORDERS[who].split(), hint(twins.cores[0])
+    heard = []
+
+    def hear(data, leg=PHONES, source=ALICE):
+        heard.append((data, leg, source))
+        (send,) = twins(data, leg, source)
+        return send.data
+
+    at_bob = hear(onward(hear(written("INVITE", order, n, body=SDP)), S1, f"z9hG4bKs{n}"), "server1", S1)
+    for status in ("180 Ringing", "200 OK"):
+        hear(without_top_via(hear(answer(at_bob, status), PHONES, BOB)), "server1", S1)
+    hear(written("BYE", order, n, to_tag="b", route=route, uri=f"sip:bob@{BOB[0]}:{BOB[1]}"))
+    return heard
+
+
+@pytest.mark.parametrize("who", ORDERS)
+def test_what_one_says_again_with_other_words_is_not_read_again(who, monkeypatch):
+    twins = Twins()
+    for n in range(11, 17):
+        if n == 14:  # patterns learn what they have seen twice
+            for name in ("asked", "answered"):
+                monkeypatch.setattr(f"failover.ways.Memory.{name}", lambda *_: pytest.fail("it is read"))
+        dialogue(twins, who, n)
+
+
+def test_a_caller_who_calls_others_each_time_is_not_read_again():
+    twins, order = Twins(), ORDERS["loadgen"].split()
+    with mock.patch.object(Memory, "asked", autospec=True, side_effect=Memory.asked) as read:
+        for n in range(100, 130):
+            (send,) = twins(written("INVITE", order, n, uri=f"sip:+49301234{n}@failover.test"))
+            assert f"INVITE sip:+49301234{n}@failover.test SIP/2.0".encode() in send.data
+    assert read.call_count < 5
+
+
+@pytest.mark.parametrize("who", ["linphone", "twinkle"])
+def test_what_tells_the_way_is_no_word_that_may_change(who):
+    twins, order = Twins(), ORDERS[who].split()
+    for n in range(11, 17):
+        route = f"{hint(twins.cores[0])}, <sip:u{n}@192.0.2.33;lr>"
+        data = written("INFO", order, n, to_tag="b", route=route, rport="")
+        (send,) = twins(data)
+        assert f"<sip:u{n}@192.0.2.33;lr>" in field(send.data, "Route")
+        data = written("INFO", order, n, rport="").replace(b"z9hG4bK-", b"z9hG4bK-%d;branch=z9hG4bK-" % n)
+        (send,) = twins(data)
+        assert f"z9hG4bK-{n};branch=z9hG4bK-{n}" in send.data.decode()
+    assert twins.quick == 12
+
+
+ODD = b"\0\r\n\t \"#'(),/0:;<=>@A`z~\x7f\x80\xff"
+
+
+@pytest.mark.parametrize("who", ORDERS)
+def test_with_any_octet_changed_a_message_still_goes_the_same_way(who, request):
+    dice = random.Random(f"{request.config.getoption('--fuzz-seed')} {who}")
+    twins = Twins()
+    for n in range(11, 14):
+        heard = dialogue(twins, who, n)
+    memory, twins.step = twins.cores[0]._memory, 0.0
+    requests, answers = dict(memory.requests), dict(memory.answers)
+    assert len(requests) == 3 and len(answers) == 4
+    for data, leg, source in heard:
+        for at in range(data.index(b"\r\n\r\n") + 5):
+            for octet in dice.sample(ODD, 2):
+                twins(data[:at] + bytes([octet]) + data[at + 1 :], leg, source)
+                memory.requests, memory.answers = dict(requests), dict(answers)  # for the next one too
 
 
 # -- anything at all --------------------------------------------------------------------------------------------------
