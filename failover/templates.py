@@ -28,7 +28,7 @@ _HOLES = {
     **dict.fromkeys(("Route", "Record-Route", "Path"), re.compile(rb"(?!)")),
 }
 _OTHER_HOLES = re.compile(rb"(?:;tag=|sip:(?=[^\r\n>@]{1,64}@))" + _WORD)
-MOST_HOLES = 32
+MOST_HOLES = 48
 Span = tuple[int, int]
 Parts = tuple[bytes, ...]  # fixed octets and holes in turn; last the body
 Edit = tuple[Span, bytes]

@@ -96,7 +96,7 @@ class Memory:
         pieces = [head.start, b"", b"", *edited(data, match.end(OTHERS), len(data), edits)]
         asked = new(Asked, (head, sender, route, records or head.records, loop, branch,
                             others, tag or b"", call_id, pieces))  # fmt: skip
-        if self._often(kind) and match.end() < LONGEST:
+        if self._often(kind) and match.end() < 2 * LONGEST:
             self._learn(self.requests, kind, lambda: RequestTemplate(data, match, asked, edits))
         return asked
 
@@ -109,7 +109,7 @@ class Memory:
         tag, method = form[0].read(match)
         if method != kind[1]:
             raise Odd
-        if self._often(kind) and match.end() < LONGEST:
+        if self._often(kind) and match.end() < 2 * LONGEST:
             self._learn(self.answers, kind, lambda: AnswerTemplate(data, at, match.span("tag")))
         return tag or b""
 
