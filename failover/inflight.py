@@ -20,7 +20,7 @@ MAX_REFUSED = 4_096
 ECHO = 1.0  # seconds that a response or an ACK counts as in flight
 Key = bytes  # our branch, all of which are of one length, and the CSeq's method
 EchoKey = tuple[bytes, bytes, bytes, bytes]  # our branch in the request, the CSeq's method, the status, the To tag
-OF_AN_INVITE = (b"ACK", b"CANCEL")  # what has its branch
+OF_AN_INVITE = (b"INVITE", b"ACK", b"CANCEL")  # what has its branch
 NO_STATUS = b"0"  # what an ACK has for one
 # A Row that is kept is a bare tuple: it is made in a tenth of the time, and the garbage collector need not look at it.
 Kept = tuple[str, bytes, str, Address, float, int]
