@@ -20,7 +20,6 @@ MAX_REFUSED = 4_096
 ECHO = 1.0  # seconds that a response or an ACK counts as in flight
 Key = bytes  # our branch, all of which are of one length, and the CSeq's method
 EchoKey = tuple[bytes, bytes, bytes, bytes]  # our branch in the request, the CSeq's method, the status, the To tag
-OF_AN_INVITE = (b"INVITE", b"ACK", b"CANCEL")  # what has its branch
 NO_STATUS = b"0"  # what an ACK has for one
 # A Row that is kept is a bare tuple: it is made in a tenth of the time, and the garbage collector need not look at it.
 Kept = tuple[str, bytes, str, Address, float, int]
@@ -112,11 +111,11 @@ class InFlight:
 
     def server_of(self, branch: bytes, method: bytes) -> str | None:
         """Who has this request, or the INVITE that it belongs to."""
-        row = self._waiting.get(branch + method)
-        if not row and method in OF_AN_INVITE:
-            row = self._waiting.get(branch + b"INVITE")
-            return row[0] if row else self._refused.get(branch)
-        return row[0] if row else None
+        waiting = self._waiting
+        row = waiting.get(branch + method)
+        if not row and method != b"INVITE":
+            row = waiting.get(branch + b"INVITE")
+        return row[0] if row else self._refused.get(branch)
 
     def refused(self, branch: bytes, server: str) -> None:
         """A server has answered an INVITE with 300 or more, and repeats that until the ACK comes. It has the INVITE's

@@ -171,10 +171,11 @@ class Quick(Members):
         way = memory.ways.get(signed) or memory.way(signed)
         vias, ahead, method, back, server, first_branch = way
         start = branch - ahead
-        if start > 0 and data.startswith(vias, start):
+        if start <= 0:
+            raise Odd
+        if data.startswith(vias, start):
             at, onward = start + len(vias), data[:start] + data[branch + AFTER_OUR_BRANCH :]
         else:
-            start = data.find(b"\r\nVia: ") + 2
             at, onward = _without_ours(data, start, vias, ahead + AFTER_OUR_BRANCH - 2)
         key = leg if sender else source, method, data[:start], len(data) - at
         template = memory.answers.get(key)

@@ -70,7 +70,7 @@ class Memory:
         self.answer_forms: dict[tuple[str | Address, bytes, bytes], Form] = {}
         self.requests: dict[Asking, RequestTemplate] = {}
         self.answers: dict[Kind, AnswerTemplate] = {}
-        self._missed: dict[Asking | Kind, int] = {}  # how many had no template, or not the right one
+        self._misses: dict[object, int] = {}  # by the same: how many had no template, or not the right one
         self.senders: dict[tuple[bytes, bytes, Address], Sender] = {}
         # Where servers send to, and from which address -> the own address for there.
         self.phones: dict[tuple[Address, str], str] = {}
@@ -96,8 +96,7 @@ class Memory:
         pieces = [head.start, b"", b"", *edited(data, match.end(OTHERS), len(data), edits)]
         asked = new(Asked, (head, sender, route, records or head.records, loop, branch,
                             others, tag or b"", call_id, pieces))  # fmt: skip
-        if self._often(kind) and match.end() < 2 * LONGEST:
-            self._learn(self.requests, kind, lambda: RequestTemplate(data, match, asked, edits))
+        self._missed(kind, match.end(), self.requests, lambda: RequestTemplate(data, match, asked, edits))
         return asked
 
     def answered(self, data: bytes, at: int, kind: Kind, now: float) -> bytes:
@@ -109,18 +108,16 @@ class Memory:
         tag, method = form[0].read(match)
         if method != kind[1]:
             raise Odd
-        if self._often(kind) and match.end() < 2 * LONGEST:
-            self._learn(self.answers, kind, lambda: AnswerTemplate(data, at, match.span("tag")))
+        self._missed(kind, match.end(), self.answers, lambda: AnswerTemplate(data, at, match.span("tag")))
         return tag or b""
 
-    def _often(self, kind: Asking | Kind) -> bool:
-        """At the second time, the fourth, the eighth and so on: a template costs more than a message without one."""
-        count = self._room(self._missed)[kind] = self._missed.get(kind, 0) + 1
-        return count > 1 and not count & (count - 1)
-
-    def _learn(self, templates: dict[K, V], kind: K, make: Callable[[], V]) -> None:
-        with suppress(Odd):
-            self._room(templates, MOST_TEMPLATES)[kind] = make()
+    def _missed(self, kind: K, octets: int, templates: dict[K, V], make: Callable[[], V]) -> None:
+        """One that is looked at in so many octets had none of these. Makes one the second time, the fourth, the eighth
+        and so on: a template costs more than a message without one."""
+        count = self._room(self._misses)[kind] = self._misses.get(kind, 0) + 1
+        if count > 1 and not count & (count - 1) and octets < 2 * LONGEST:
+            with suppress(Odd):
+                self._room(templates, MOST_TEMPLATES)[kind] = make()
 
     def head(self, data: bytes, at: int, origin: Origin, now: float) -> tuple[Head, re.Match[bytes]]:
         """Of a request whose topmost Via has its branch behind `at` octets, and where everything stands behind them.
