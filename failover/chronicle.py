@@ -9,7 +9,7 @@ import time
 from failover import status
 from failover.core import Core
 from failover.health import ALIVE
-from failover.outcome import Dropped, Event, Failover, Passed, Resumed, StateChanged
+from failover.outcome import Dropped, Event, Failover, Passed, Queued, Released, Resumed, StateChanged
 from failover.standing import ACTIVE, Standing, Takeover
 from plumbing.address import format_address
 
@@ -38,6 +38,11 @@ class Chronicle:
                 log.debug("%s", _decision(event))
         elif isinstance(event, Dropped):
             self.rarely(event.at, event.reason, _drop(event))
+        elif isinstance(event, Queued):
+            self.rarely(event.at, "kept", _queued(event))
+        elif isinstance(event, Released):
+            oldest = _time(event.oldest)
+            log.warning("a server lives again: %d kept messages go on, the first after %s", event.messages, oldest)
         elif isinstance(event, StateChanged):
             self.rarely(event.at, f"{event.server} {event.state.value}", _state(event), _level(event))  # it may flap
         elif isinstance(event, Resumed):
@@ -100,6 +105,12 @@ def _decision(event: Passed) -> str:
     what = event.method if event.status is None else f"{event.status} ({event.method})"
     named = f"call={plain(event.call_id)}" + (f" session={plain(event.session)}" if event.session else "")
     return f"{named} {what} {event.came} -> {event.went} {format_address(event.target)} ({event.why})"
+
+
+def _queued(event: Queued) -> str:
+    what = event.method if event.status is None else f"{event.status} ({event.method})"
+    source = format_address(event.source)
+    return f"no server lives: keeps {what} call={plain(event.call_id)} of {source} until one does"
 
 
 def _drop(event: Dropped) -> str:

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from failover.inflight import Row, echo_key, key_of
+from failover.inflight import EchoKey, Key, Row, echo_key, key_of
+from failover.kept import HANG_UPS
 from failover.lines import Lines
-from failover.outcome import NOTHING, Dropped, Event, Outcome, Passed, Send
+from failover.outcome import NOTHING, Dropped, Event, Outcome, Passed, Queued, Send
 from failover.quick import Quick
 from failover.route import literal, way_back
 from failover.settings import PHONES
@@ -106,8 +107,10 @@ class Core(Quick):
     def _to_server(self, request: Request, row: Row, now: float, branch: str, hint: str, own: Address) -> Outcome:
         """A phone's request: to a server, whatever else it names."""
         server, why = self._choose(request, branch, hint)
-        if not server or row.moves > len(self.table.servers):  # one after the other went down with it
-            return self._no_server(request, row, now)
+        if not server:
+            return self._no_server(request, row, now, branch, hint in self.table.by_hint)
+        if row.moves > len(self.table.servers):
+            return self._end_of_moves(request, row, now)
         self.lines.replace_dead(request, server)
         self.lines.record_route(request, own, server)
         self.lines.add_path(request, own)
@@ -130,7 +133,7 @@ class Core(Quick):
                 lost, server = server, self.table.choose_for(request, new=False)
                 why = f"{lost.name} is down"
             if not server:
-                return self._no_server(request, row, now)
+                return self._no_server(request, row, now, branch, proven=True)
             self.lines.replace_dead(request, server)
             return self._pass_to_server(request, row, now, branch, server, why)
         if not literal(target) or (":" in target[0]) != (":" in row.source[0]):
@@ -139,6 +142,7 @@ class Core(Quick):
         if target in self.lines.own:
             return self._refuse(request, row, now, 482, "loop", "it would come back to the forwarder")
         own = self.lines.towards(target[0])
+        self.lines.hide_age(request)
         self.lines.suit_strict_router(request)
         self.lines.record_route(request, own, self.table.by_name[row.leg])
         self.lines.push_via(request, own, branch, row.leg)
@@ -146,6 +150,7 @@ class Core(Quick):
 
     def _pass_to_server(self, request: Request, row: Row, now: float, branch: str, server: Server, why: str) -> Outcome:
         self.lines.push_via(request, self.lines.towards(server.address[0]), branch, row.leg)
+        self.lines.tell_age(request, now - row.since)
         server.requests += 1
         waiting = Row(server.name, row.data, row.leg, row.source, row.since, row.moves)
         if request.method == "ACK":
@@ -166,8 +171,32 @@ class Core(Quick):
         new = not request.to_tag and request.method not in ("ACK", "CANCEL")
         return self.table.choose_for(request, new), f"{hinted.name} is down" if hinted else self.table.policy
 
-    def _no_server(self, request: Request, row: Row, now: float) -> Outcome:
-        return self._refuse(request, row, now, 503, "no-server", "no server lives")
+    def _no_server(self, request: Request, row: Row, now: float, branch: str, proven: bool) -> Outcome:
+        """Refuses what begins something new, and keeps the rest until a server lives (kept.py)."""
+        method, key = request.method, key_of(branch, request.method)
+        begun = bool(request.to_tag) or method in ("ACK", "CANCEL") or row.replayed
+        if not begun and key not in self.kept and not self.inflight.is_moving(row.data):
+            return self._refuse(request, row, now, 503, "no-server", "no server lives")
+        proven = proven or row.replayed or key_of(branch, "INVITE") in self.kept
+        return self._keep(key, request, row, now, method in HANG_UPS, proven)
+
+    def _keep(
+        self, key: Key | EchoKey, message: Request | Response, row: Row, now: float, hang_up: bool, proven: bool
+    ) -> Outcome:
+        """Its sender repeats the message, for it hears nothing; only the first copy is told of."""
+        if not self.kept.keep(key, row, hang_up, proven, now):
+            return NOTHING
+        status = message.status if isinstance(message, Response) else None
+        told = Queued(now, row.leg, row.source, message.cseq.method, status, message.call_id)
+        return Outcome((), (told,))
+
+    def _end_of_moves(self, request: Request, row: Row, now: float) -> Outcome:
+        """One server after the other went down with this request, so it may be what ends them. A hang-up is not
+        refused even then: it is dropped, and its phone repeats it."""
+        note = "each server that had it went down"
+        if request.to_tag or request.method in HANG_UPS:
+            return self._drop(row, now, "no-server", note, request)
+        return self._refuse(request, row, now, 503, "no-server", note)
 
     def _refuse(
         self, request: Request, row: Row, now: float, status: int, reason: str, note: str, fields: Fields = ()
@@ -219,14 +248,15 @@ class Core(Quick):
         if not server:
             if not literal(target):
                 return self._drop(row, now, "no-target", f"{target[0]} is not an address")
+            self.lines.hide_age(response)
             return self._passed(response, row, now, Send(PHONES, response.to_bytes(), target), why)
         if not server.usable:
             why = f"{server.name} is down"
             server = self.table.choose_for(response, new=False)
-        if not server:
-            return self._drop(row, now, "no-server", "no server lives to take the response")
         beneath = response.vias[:2][-1].branch  # ours in the request that the server sent on, if it did not begin here
         key = echo_key(beneath, response.cseq.method, response.status, response.to_tag)
+        if not server:
+            return self._keep(key, response, row, now, hang_up=False, proven=True)
         self.inflight.echo(key, Row(server.name, row.data, row.leg, row.source, row.since, row.moves))
         return self._passed(response, row, now, Send(server.name, response.to_bytes()), why)
 
@@ -244,6 +274,8 @@ class Core(Quick):
         target = send.target or self.table.by_name[send.to].address
         if row.replayed:
             why = f"replayed, {why}"
+        elif now > row.since:
+            why = f"kept for {now - row.since:.1f} s, {why}"
         call_id = message.call_id
         session = self.table.session(message)
         passed = Passed(now, row.leg, send.to, row.source, target, method, status, call_id, row.replayed, why,

@@ -147,6 +147,15 @@ class InFlight:
         self.moving.extend(sorted(rows, key=lambda row: row.since))
         return len(taken)
 
+    def is_moving(self, data: bytes) -> bool:
+        """Is this very datagram among those taken from a server that went down?"""
+        return any(row.data == data for row in self.moving)
+
+    def resume(self, rows: list[Row]) -> None:
+        """These, kept while no server lived, are to be sent on now."""
+        self.moving.extend(rows)
+        self._octets += sum(len(row.data) for row in rows)
+
     def moved(self, most: int) -> list[Row]:
         """The next of what is to be sent on."""
         rows = [self.moving.popleft() for _ in range(min(most, len(self.moving)))]

@@ -18,9 +18,12 @@ from plumbing.address import Address, format_address
 from sip.branch import keyed_hash, make_branch
 from sip.errors import RemoteProtocolError
 from sip.header import NameAddr
-from sip.message import DIALOG_CREATING, Request
+from sip.message import DIALOG_CREATING, Message, Request
 from sip.uri import Uri
 from sip.via import Via
+
+KEPT = "Failover-Kept"  # header field; seconds, as in 12.345
+LATE = 0.1  # seconds; less is not worth telling
 
 
 class Lines:
@@ -126,6 +129,21 @@ class Lines:
     def _is_dead(self, address: Address) -> bool:
         server = self.table.by_address.get(address)
         return server is not None and not server.usable
+
+    # -- Failover-Kept --------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def tell_age(request: Request, seconds: float) -> None:
+        """Tells a server how long ago a request came that reaches it late, so that a bill ends when the phone hung up.
+        The field is between the forwarder and its servers: `hide_age` takes it off for everybody else, and off what
+        phones write themselves."""
+        request.remove(KEPT)
+        if seconds >= LATE:
+            request.add(KEPT, f"{seconds:.3f}")
+
+    @staticmethod
+    def hide_age(message: Message) -> None:
+        message.remove(KEPT)
 
     # -- the forwarder's own answers --------------------------------------------------------------------------------
 

@@ -10,7 +10,8 @@ from dataclasses import replace
 
 from failover.health import ANSWER, MISS, Signal
 from failover.inflight import InFlight, Kept, Row
-from failover.outcome import NOTHING, Event, Failover, Outcome, Resumed, StateChanged
+from failover.kept import KeptMessages
+from failover.outcome import NOTHING, Event, Failover, Outcome, Released, Resumed, StateChanged
 from failover.settings import CALL_ID
 from failover.table import Server, ServerTable, Wish
 
@@ -20,7 +21,7 @@ REPLAYED_AT_ONCE = 16  # a millisecond or two of work, then others have their tu
 
 
 class Members:
-    """`counters`, `failovers` and `inflight` are for reading."""
+    """`counters`, `failovers`, `inflight` and `kept` are for reading."""
 
     def __init__(self, table: ServerTable, fall: int, rise: int) -> None:
         self.table = table
@@ -28,6 +29,7 @@ class Members:
         self._counters: Counter[str] = Counter()
         self._requests = self._responses = 0  # passed on, and not yet in the counters
         self.inflight = InFlight(self._counters)
+        self.kept = KeptMessages(self._counters)
         self.serving: float | None = float("-inf")  # since when; None: on standby, so what servers do costs nobody
         self.failovers: deque[Failover] = deque(maxlen=REMEMBERED_FAILOVERS)
 
@@ -65,7 +67,7 @@ class Members:
         if was.alive and not server.health.alive:
             heirs = [event for heir in self.table.welcome(now, self.rise) for event in self._state(heir, now).events]
             return self._move(server, now, server is hot, Outcome((), (*outcome.events, *heirs)))
-        return outcome
+        return self._released(outcome, now)
 
     def serve(self, now: float) -> None:
         """Messages come here from now on."""
@@ -75,6 +77,7 @@ class Members:
         """They go to another forwarder, which sees to what is in flight."""
         self.serving = None
         self.inflight.forget()
+        self.kept.forget()
 
     def is_last(self, server: Server) -> bool:
         """Does no other one live?"""
@@ -86,7 +89,7 @@ class Members:
         if not server or server.farewell == leaving:
             return NOTHING
         server.farewell = leaving
-        return self._state(server, now)
+        return self._released(self._state(server, now), now)
 
     def wish(self, name: str, wish: Wish, now: float) -> Outcome:
         """What the operator wants of a server from now on. Raises KeyError for one that is not in the list.
@@ -96,7 +99,7 @@ class Members:
         if server.wish is wish:
             return NOTHING
         server.wish = wish
-        return self._state(server, now)
+        return self._released(self._state(server, now), now)
 
     def adopt(self, table: ServerTable, fall: int, rise: int, now: float) -> Outcome:
         """Serves from another table from now on. What those owe who are not in it goes to the others."""
@@ -108,7 +111,7 @@ class Members:
             outcome = self._move(server, now, server is hot, outcome)
         if table.hot and table.hot is not hot:
             outcome = Outcome(outcome.sends, (*outcome.events, *self._state(table.hot, now).events))
-        return outcome
+        return self._released(outcome, now)
 
     def _move(self, lost: Server, now: float, was_hot: bool, outcome: Outcome) -> Outcome:
         """What a server that is gone still owed goes to those who live."""
@@ -117,8 +120,9 @@ class Members:
         events = outcome.events
         felt = was_hot and lost.seen and self.serving is not None  # one that was never there has left nothing behind
         if owed or felt:
-            failover = Failover(now, lost.name, heir.name if heir else None, lost.health.why, owed if heir else 0,
-                                in_flight=owed, last_answer=lost.answered)  # fmt: skip
+            replayed = owed if self.table.usable else 0
+            failover = Failover(now, lost.name, heir.name if heir else None, lost.health.why, replayed,
+                                in_flight=owed, last_answer=lost.answered, kept=owed - replayed)  # fmt: skip
             self.failovers.append(failover)
             self.counters["failovers"] += 1
             events = (*events, failover)
@@ -128,10 +132,23 @@ class Members:
     def replay(self, now: float) -> Outcome:
         """Sends on the next of what servers that are gone still owed; to be called until `inflight.moving` is empty."""
         rows = self.inflight.moved(REPLAYED_AT_ONCE)
-        self.counters["replayed"] += len(rows)
+        if self.table.usable:
+            self.counters["replayed"] += len(rows)
         again = [self._handle(row, now) for row in rows]
         sends = tuple(send for outcome in again for send in outcome.sends)
         return Outcome(sends, tuple(event for outcome in again for event in outcome.events))
+
+    def _released(self, outcome: Outcome, now: float) -> Outcome:
+        """With what was kept on its way, if there is a server to take it now."""
+        if not self.kept or not self.table.usable:
+            return outcome
+        rows = self.kept.release(now)
+        if not rows:
+            return outcome
+        self.inflight.resume(rows)
+        told = Released(now, len(rows), now - rows[0].since)
+        again = self.replay(now)
+        return Outcome((*outcome.sends, *again.sends), (*outcome.events, told, *again.events))
 
     def _state(self, server: Server, now: float) -> Outcome:
         hot = self.table.hot

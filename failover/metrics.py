@@ -73,6 +73,7 @@ def _traffic(core: Core) -> list[str]:
     return [
         *_single("forwarder_in_flight", "gauge", "Datagrams that would be replayed if their server died now.",
                  len(core.inflight)),
+        *_single("forwarder_kept", "gauge", "Messages kept because no server lives.", len(core.kept)),
         *_single("forwarder_failovers_total", "counter", "Servers that went down and left something to take over.",
                  core.counters["failovers"]),
         *_single("forwarder_replayed_total", "counter", "Datagrams sent again to the next server.",

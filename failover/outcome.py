@@ -45,6 +45,25 @@ class Dropped(NamedTuple):
     call: str = ""
 
 
+class Queued(NamedTuple):
+    """A message is kept until a server lives. `status` is None for a request."""
+
+    at: float
+    leg: str
+    source: Address
+    method: str
+    status: int | None
+    call_id: str
+
+
+class Released(NamedTuple):
+    """A server lives again: so many kept `messages` go on. `oldest`: seconds since the first came."""
+
+    at: float
+    messages: int
+    oldest: float
+
+
 class StateChanged(NamedTuple):
     """A server's health, or whether it takes new calls, is not what it was. `hot` is the hot server's name now."""
 
@@ -56,8 +75,8 @@ class StateChanged(NamedTuple):
 
 
 class Failover(NamedTuple):
-    """`lost` went down and `taken_by` (None: nobody) has its work now. Of `in_flight` datagrams that it owed, so many
-    were `replayed`; the others had been moved once before, or nobody lives. `gap`: how long the first request that the
+    """`lost` went down and `taken_by` (None: nobody) has its work now. Of `in_flight` datagrams that it owed,
+    `replayed` were sent on at once, or `kept` are kept until a server lives. `gap`: how long the first request that the
     successor answered had waited, in seconds; `first_answer`: when that was; None until there is one. `last_answer`:
     when the lost server was heard last, if ever."""
 
@@ -70,6 +89,7 @@ class Failover(NamedTuple):
     in_flight: int = 0
     last_answer: float | None = None
     first_answer: float | None = None
+    kept: int = 0
 
     @property
     def silence(self) -> float | None:
@@ -86,7 +106,7 @@ class Resumed(NamedTuple):
     failover: Failover
 
 
-Event = Passed | Dropped | StateChanged | Failover | Resumed
+Event = Passed | Dropped | Queued | Released | StateChanged | Failover | Resumed
 
 
 class Outcome(NamedTuple):

@@ -17,6 +17,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from failover.lines import KEPT
 from sip.header import canonical
 from sip.message import MAX_HEAD, MAX_SIZE
 
@@ -165,7 +166,7 @@ def learn(raw: tuple[bytes, ...], is_answer: bool) -> Shape | None:
         return None
     if "Via" not in read or set(names[: read.index("Via")]) - {"Record-Route"}:
         return None
-    if not is_answer and "Proxy-Require" in read:
+    if (not is_answer and "Proxy-Require" in read) or canonical(KEPT) in read:
         return None
     for name in _EDITED[is_answer]:
         count = read.count(name)

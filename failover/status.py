@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from failover.core import Core
-from failover.outcome import Event, Failover, Passed, Resumed, StateChanged
+from failover.outcome import Event, Failover, Passed, Queued, Released, Resumed, StateChanged
 from failover.standing import ACTIVE, STANDBY, Standing, Takeover
 from failover.table import Server
 from plumbing.address import Address, format_address
@@ -30,6 +30,7 @@ def status(
         "servers": [_server(server, server is hot, now) for server in core.table.servers],
         "counters": dict(sorted(core.counters.items())),
         "in_flight": len(core.inflight),
+        "kept": len(core.kept),
         "failovers": failovers(core, wall - now),
     }
 
@@ -64,6 +65,13 @@ def event(told: Event, offset: float) -> tuple[str, dict[str, object]] | None:
         return "state", {
             "at": told.at, "server": told.server, "state": told.state.value, "why": told.why, "hot": told.hot
         }  # fmt: skip
+    if isinstance(told, Queued):
+        return "kept", {
+            "at": told.at, "wall": told.at + offset, "from": told.leg, "source": format_address(told.source),
+            "method": told.method, "status": told.status, "call_id": told.call_id,
+        }  # fmt: skip
+    if isinstance(told, Released):
+        return "released", {"at": told.at, "wall": told.at + offset, "messages": told.messages, "oldest": told.oldest}
     if isinstance(told, Failover):
         return "failover", failover(told, offset)
     if isinstance(told, Resumed):
@@ -128,7 +136,8 @@ def failover(failover: Failover, offset: float) -> dict[str, object]:
         "monotonic": failover.at,
         "in_flight": failover.in_flight,
         "replayed": failover.replayed,
-        "lost": failover.in_flight - failover.replayed,
+        "kept": failover.kept,
+        "lost": failover.in_flight - failover.replayed - failover.kept,
         "last_answer": _wall(failover.last_answer, offset),
         "first_answer": _wall(failover.first_answer, offset),
         "gap_ms": _milliseconds(failover.gap),

@@ -151,6 +151,11 @@ class ServerTable:
                 return server
         return None
 
+    @property
+    def usable(self) -> bool:
+        """Is there a server that takes messages of the calls it has?"""
+        return any(server.usable for server in self.servers)
+
     def role(self, server: Server) -> str:
         """What a server is told of itself: "hot" is the one that new calls go to, "live" one of several that they are
         shared among, "replica" one that waits, or only keeps the calls it has."""

@@ -1,0 +1,282 @@
+"""While no server lives: what begins something new is refused at once, what belongs to a call that
+is under way waits for a server, and is passed on in the moment one lives. Literals."""
+
+from __future__ import annotations
+
+import pytest
+from forwarder_kit import (
+    ALICE,
+    BOB,
+    SERVERS,
+    FakeServer,
+    answer,
+    ask,
+    fake_servers,
+    field,
+    head,
+    make_core,
+    plain_phone,
+    request,
+)
+
+from failover import kept
+from failover.health import ANSWER, REFUSED
+from failover.kept import KEPT_SECONDS
+from failover.outcome import Passed, Queued, Released
+from failover.service import Forwarder
+from failover.settings import PHONES, read
+from plumbing.address import format_address
+
+CONTACT = f"sip:bob@{BOB[0]}:{BOB[1]}"
+STRANGER = ("192.0.2.66", 5060)
+
+
+def kill(core, now=101.0):
+    """Both servers."""
+    outcomes = [core.signal(name, REFUSED, now, "refused") for name in SERVERS]
+    assert core.table.hot is None
+    return outcomes
+
+
+def revive(core, name="server1", now=110.0):
+    """All that it is sent in the moment it lives again, as (receiver, first line)."""
+    core.signal(name, ANSWER, now - 0.05, "answers")
+    sends = list(core.signal(name, ANSWER, now, "answers").sends)
+    while core.inflight.moving:
+        sends += core.replay(now).sends
+    return sends
+
+
+def first_lines(sends):
+    return [head(send.data)[0] for send in sends]
+
+
+def in_call(core, method="BYE", branch="z9hG4bKbye", source=ALICE, **options):
+    """A request of a phone within a dialog that server1 carries."""
+    hint = core.table.by_name["server1"].hint
+    route = f"Route: <sip:192.0.2.1:5060;lr;hint={hint}>"
+    options = {"to_tag": "b", "extra": (route,), **options}
+    return request(method, CONTACT, source, branch, **options)
+
+
+def phone(core, data, now=102.0, source=ALICE):
+    return core.receive(data, PHONES, source, now)
+
+
+@pytest.mark.parametrize("method", ["REGISTER", "INVITE", "OPTIONS", "MESSAGE", "SUBSCRIBE"])
+def test_what_begins_something_new_hears_503_and_when_to_come_again_at_once(method):
+    core = make_core()
+    kill(core)
+    (refused,) = phone(core, request(method)).sends
+    assert head(refused.data)[0] == "SIP/2.0 503 Service Unavailable"
+    assert field(refused.data, "Retry-After") == "2"
+    assert len(core.kept) == 0 and revive(core) == []
+
+
+@pytest.mark.parametrize("method", ["BYE", "INVITE", "UPDATE", "INFO", "PRACK", "NOTIFY", "REFER", "MESSAGE"])
+def test_a_request_of_a_call_hears_nothing_and_goes_to_the_first_server_that_lives(method):
+    core = make_core()
+    kill(core)
+    assert phone(core, in_call(core, method), 102.0).sends == ()
+    assert phone(core, in_call(core, method), 102.5).sends == ()
+    (passed,) = revive(core, "server2", now=110.0)
+    assert passed.to == "server2" and head(passed.data)[0].startswith(f"{method} ")
+    assert field(passed.data, "Failover-Kept") == "8.000", "since the first copy of it came"
+    assert revive(core, "server1", now=120.0) == [], "once"
+
+
+@pytest.mark.parametrize("method", ["ACK", "CANCEL"])
+def test_so_do_cancel_and_ack_which_have_no_dialog_s_route(method):
+    core = make_core()
+    kill(core)
+    assert phone(core, request(method)).sends == ()
+    assert first_lines(revive(core)) == [f"{method} sip:bob@failover.test SIP/2.0"]
+
+
+def test_the_newest_copy_is_passed_on():
+    core = make_core()
+    kill(core)
+    phone(core, in_call(core), 102.0)
+    phone(core, in_call(core, extra=("X-Copy: second", *_route(core))), 102.5)
+    (passed,) = revive(core)
+    assert field(passed.data, "X-Copy") == "second"
+
+
+def _route(core):
+    return (f"Route: <sip:192.0.2.1:5060;lr;hint={core.table.by_name['server1'].hint}>",)
+
+
+def test_an_answer_to_what_a_dead_server_had_asked_waits_too():
+    core = make_core()
+    invite = phone(core, request(), 100.0).sends[0].data
+    onward = invite.replace(b"sip:bob@failover.test SIP", CONTACT.encode() + b" SIP", 1)
+    via = b"\r\nVia: SIP/2.0/UDP 192.0.2.11:5070;branch=z9hG4bKs1\r\nVia: "
+    (ringing,) = core.receive(onward.replace(b"\r\nVia: ", via, 1), "server1", SERVERS["server1"], 100.1).sends
+    kill(core)
+    ok = answer(ringing.data)
+    assert core.receive(ok, PHONES, BOB, 102.0).sends == ()
+    assert core.receive(ok, PHONES, BOB, 102.5).sends == ()
+    sends = revive(core)
+    assert sorted(first_lines(sends)) == ["INVITE sip:bob@failover.test SIP/2.0", "SIP/2.0 200 OK"]
+    assert field(next(s.data for s in sends if s.data.startswith(b"SIP/")), "Failover-Kept") is None
+
+
+def test_a_call_that_was_being_set_up_when_the_last_server_died_comes_up_after_all():
+    core = make_core()
+    phone(core, request(), 100.0)
+    assert [outcome.sends for outcome in kill(core)][1] == (), "its caller is not refused: it may ring already"
+    assert phone(core, request(), 101.5).sends == (), "nor when it asks again"
+    (passed,) = revive(core, now=103.0)
+    assert head(passed.data)[0] == "INVITE sip:bob@failover.test SIP/2.0"
+    assert field(passed.data, "Failover-Kept") == "3.000"
+
+
+def test_it_is_not_refused_either_while_much_else_is_still_moved():
+    core = make_core()
+    for n in range(100):
+        phone(core, request("OPTIONS", branch=f"z9hG4bK{n}", call_id=f"call-{n}"), 100.0)
+    kill(core)
+    assert core.inflight.moving, "so much that others have their turn in between"
+    last = request("OPTIONS", branch="z9hG4bK99", call_id="call-99")
+    assert phone(core, last, 101.0).sends == ()
+    while core.inflight.moving:
+        assert core.replay(101.0).sends == ()
+    assert len(revive(core)) == 100
+
+
+def test_what_waits_goes_on_in_the_order_in_which_it_first_came():
+    core = make_core()
+    kill(core)
+    phone(core, in_call(core, "INFO", "z9hG4bKinfo"), 102.0)
+    phone(core, in_call(core, "BYE"), 103.0)
+    phone(core, in_call(core, "INFO", "z9hG4bKinfo"), 104.0)
+    assert [line.split()[0] for line in first_lines(revive(core))] == ["INFO", "BYE"]
+
+
+def test_a_hang_up_waits_for_as_long_as_no_server_lives_and_everything_else_for_64_t1():
+    core = make_core()
+    kill(core)
+    phone(core, in_call(core, "INFO", "z9hG4bKinfo"), 102.0)
+    phone(core, in_call(core, "BYE"), 102.0)
+    phone(core, request("CANCEL", branch="z9hG4bKc", call_id="call-2"), 102.0)
+    sends = revive(core, now=102.0 + 3600.0)
+    assert [line.split()[0] for line in first_lines(sends)] == ["BYE", "CANCEL"]
+    assert field(sends[0].data, "Failover-Kept") == "3600.000"
+    assert core.counters["kept.expired"] == 1
+    core = make_core()
+    kill(core)
+    phone(core, in_call(core, "INFO", "z9hG4bKinfo"), 102.0)
+    assert len(revive(core, now=102.0 + KEPT_SECONDS)) == 1
+
+
+def test_what_waits_is_bounded_and_strangers_push_no_real_call_out(monkeypatch):
+    monkeypatch.setattr(kept, "MAX_KEPT", 20)
+    core = make_core()
+    kill(core)
+    for n in range(10):
+        phone(core, in_call(core, branch=f"z9hG4bK{n}", call_id=f"call-{n}"))
+    for n in range(1000):
+        invented = request("BYE", branch=f"z9hG4bKs{n}", source=STRANGER, to_tag="x", call_id=f"s{n}")
+        phone(core, invented, source=STRANGER)
+    assert len(core.kept) == 20 and core.counters["kept.overflow"] == 990
+    passed = [field(send.data, "Call-ID") for send in revive(core)]
+    assert set(passed) >= {f"call-{n}" for n in range(10)}
+
+
+def test_what_waits_is_bounded_in_octets(monkeypatch):
+    monkeypatch.setattr(kept, "MAX_KEPT_OCTETS", 10_000)
+    core = make_core()
+    kill(core)
+    for n in range(100):
+        phone(core, in_call(core, branch=f"z9hG4bK{n}", call_id=f"call-{n}"))
+    assert sum(len(send.data) for send in revive(core)) < 15_000
+
+
+def test_a_server_that_only_keeps_its_calls_is_one():
+    """Draining: it takes no new calls, and those that it has are not to wait."""
+    core = make_core()
+    kill(core)
+    phone(core, in_call(core))
+    core.signal("server1", ANSWER, 109.9, "answers", leaving=True)
+    (passed,) = core.signal("server1", ANSWER, 110.0, "answers", leaving=True).sends
+    assert passed.to == "server1" and core.table.hot is None
+
+
+def test_a_server_that_the_operator_enables_again_or_lists_is_one():
+    core = make_core()
+    fresh = make_core().table
+    kill(core)
+    phone(core, in_call(core))
+    (passed,) = core.adopt(fresh, 3, 2, 110.0).sends
+    assert passed.to == "server1"
+
+
+def test_a_phone_cannot_say_how_long_its_hang_up_was_kept():
+    core = make_core()
+    bye = in_call(core, extra=("failover-kept: 999", *_route(core)))
+    (passed,) = phone(core, bye).sends
+    assert b"999" not in passed.data and b"ailover-" not in passed.data.partition(b"\r\n\r\n")[0]
+    for _ in range(3):
+        send = core.quick(bye, PHONES, ALICE, 103.0) or phone(core, bye, 103.0).sends[0]
+        assert b"999" not in send.data, "on the quick way neither"
+
+
+def test_nor_does_a_phone_hear_it():
+    core = make_core()
+    hint = core.table.by_name["server1"].hint
+    record = f"Record-Route: <sip:192.0.2.1:5060;lr;hint={hint}>"
+    bye = request("BYE", CONTACT, SERVERS["server1"], "z9hG4bKs1", (record,), to_tag="b")
+    told = bye.replace(b"CSeq:", b"Failover-Kept: 8.000\r\nCSeq:", 1)
+    for _ in range(3):
+        at = "server1", SERVERS["server1"], 100.0
+        send = core.quick(told, *at) or core.receive(told, *at).sends[0]
+        assert send.to == PHONES and b"Failover" not in send.data
+
+
+def test_watchers_hear_what_waits_and_when_it_goes_on():
+    core = make_core()
+    kill(core)
+    told = phone(core, in_call(core), 102.0).events
+    assert told == (Queued(102.0, PHONES, ALICE, "BYE", None, "call-1"),)
+    assert phone(core, in_call(core), 102.5).events == (), "of each message once"
+    core.signal("server1", ANSWER, 109.9, "answers")
+    events = core.signal("server1", ANSWER, 110.0, "answers").events
+    assert Released(110.0, 1, 8.0) in events
+    (passed,) = [event for event in events if isinstance(event, Passed)]
+    assert passed.why.startswith("kept for 8.0 s, ")
+    assert core.counters["kept"] == 1
+
+
+def test_the_other_forwarder_has_the_address_now_so_nothing_waits_here():
+    core = make_core()
+    kill(core)
+    phone(core, in_call(core))
+    core.stand_by()
+    assert revive(core) == []
+
+
+def test_both_servers_are_killed_a_phone_hangs_up_and_is_answered_when_one_is_back(free_port, eventually):
+    with fake_servers(free_port) as servers, plain_phone() as alice:
+        listen = ("127.0.0.1", free_port())
+        listed = [f"{each.name}={format_address(each.address)}" for each in servers]
+        own = [f"forwarder.listen={format_address(listen)}", "admin.listen="]
+        forwarder = Forwarder(read("\n".join([*own, *listed]), "test"))
+        forwarder.start()
+        try:
+            assert b"200 OK" in ask(alice, listen, "z9hG4bK1")
+            for server in servers:
+                server.kill()
+            eventually(lambda: forwarder.status()["hot"] is None)
+            assert b" 503 " in ask(alice, listen, "z9hG4bK2")
+            alice.sendto(request("BYE", source=alice.getsockname(), branch="z9hG4bK3", to_tag="b"), listen)
+            eventually(lambda: forwarder.status()["kept"] == 1)
+            back = FakeServer("server2", servers[1].address)
+            try:
+                answered = alice.recv(65_535)
+                assert answered.startswith(b"SIP/2.0 200") and b"CSeq: 1 BYE" in answered
+                assert len(back.heard) == 1
+            finally:
+                back.kill()
+            assert forwarder.status()["kept"] == 0
+        finally:
+            forwarder.stop()
