@@ -44,7 +44,7 @@ class Chronicle:
             oldest = _time(event.oldest)
             log.warning("a server lives again: %d kept messages go on, the first after %s", event.messages, oldest)
         elif isinstance(event, StateChanged):
-            self.rarely(event.at, f"{event.server} {event.state.value}", _state(event), _level(event))  # it may flap
+            self.rarely(event.at, f"{event.server} {event.state}", _state(event), _level(event))  # it may flap
         elif isinstance(event, Resumed):
             log.warning("%s", _resumed(event.failover))
         else:
@@ -121,11 +121,11 @@ def _drop(event: Dropped) -> str:
 def _level(event: StateChanged) -> int:
     if not event.hot:
         return logging.ERROR
-    return logging.INFO if event.state in ALIVE else logging.WARNING
+    return logging.INFO if event.state in (state.value for state in ALIVE) else logging.WARNING
 
 
 def _state(event: StateChanged) -> str:
-    return f"{event.server} is {event.state.value}: {event.why}; hot is {event.hot or 'nobody'}"
+    return f"{event.server} is {event.state}: {event.why}; hot is {event.hot or 'nobody'}"
 
 
 def _failover(event: Failover) -> str:

@@ -106,7 +106,7 @@ class Core(Quick):
 
     def _to_server(self, request: Request, row: Row, now: float, branch: str, hint: str, own: Address) -> Outcome:
         """A phone's request: to a server, whatever else it names."""
-        server, why = self._choose(request, branch, hint)
+        server, why = self._choose(request, branch, hint, now)
         if not server:
             return self._no_server(request, row, now, branch, hint in self.table.by_hint)
         if row.moves > len(self.table.servers):
@@ -121,6 +121,8 @@ class Core(Quick):
         if request.method == "ACK":
             through = self.inflight.came_through(echo_key(request.vias[:2][-1].branch, "ACK", 0, request.to_tag))
             self.table.by_name[row.leg].has_handled(through)
+        else:
+            self._has_begun(row.leg, request.vias[:2][-1].branch, request.method)
         try:
             routes = request.routes
             target = (routes[0].uri if routes else Uri.parse(request.uri)).address()
@@ -152,14 +154,28 @@ class Core(Quick):
         self.lines.push_via(request, self.lines.towards(server.address[0]), branch, row.leg)
         self.lines.tell_age(request, now - row.since)
         server.requests += 1
-        waiting = Row(server.name, row.data, row.leg, row.source, row.since, row.moves)
+        waiting = row._replace(server=server.name)
         if request.method == "ACK":
             self.inflight.echo(echo_key(branch, "ACK", 0, request.to_tag), waiting)
         else:
-            self.inflight.wait(key_of(branch, request.method), waiting)
+            key = key_of(branch, request.method)
+            self.inflight.wait(key, waiting)
+            if server.unhandled is not None:
+                server.unhandled.add(key)
         return self._passed(request, row, now, Send(server.name, request.to_bytes()), why)
 
-    def _choose(self, request: Request, branch: str, hint: str) -> tuple[Server | None, str]:
+    def _has_begun(self, server: str, branch: str, method: str) -> None:
+        """The server has passed a request on, or answered it provisionally, that came to it with this branch."""
+        if not branch.isascii():
+            return
+        if method == "INVITE":
+            self.inflight.begun(branch.encode())
+        key, sender = key_of(branch, method), self.table.by_name[server]
+        sender.has_begun(key, self.inflight.waiting(key))
+        if self.inflight.hedged:
+            sender.is_late(key, self.inflight.hedged)
+
+    def _choose(self, request: Request, branch: str, hint: str, now: float) -> tuple[Server | None, str]:
         """Which server gets a phone's request, and why."""
         hinted = self.table.by_hint.get(hint)
         if hinted and hinted.usable:
@@ -169,21 +185,28 @@ class Core(Quick):
         if holder and holder.usable:
             return holder, "it has the transaction"
         new = not request.to_tag and request.method not in ("ACK", "CANCEL")
+        trial = self.passive.trial
+        if trial and new:
+            self.passive.is_trial(trial, now)
+            return trial, "to see whether it handles requests again"
         return self.table.choose_for(request, new), f"{hinted.name} is down" if hinted else self.table.policy
 
     def _no_server(self, request: Request, row: Row, now: float, branch: str, proven: bool) -> Outcome:
-        """Refuses what begins something new, and keeps the rest until a server lives (kept.py)."""
+        """Refuses what begins something new, and keeps the rest until a server lives (kept.py). An INVITE that a server
+        had begun is not new: a phone may ring."""
         method, key = request.method, key_of(branch, request.method)
-        begun = bool(request.to_tag) or method in ("ACK", "CANCEL") or row.replayed
+        begun = bool(request.to_tag) or method in ("ACK", "CANCEL") or row.begun
         if not begun and key not in self.kept and not self.inflight.is_moving(row.data):
             return self._refuse(request, row, now, 503, "no-server", "no server lives")
-        proven = proven or row.replayed or key_of(branch, "INVITE") in self.kept
+        proven = proven or row.begun or key_of(branch, "INVITE") in self.kept
         return self._keep(key, request, row, now, method in HANG_UPS, proven)
 
     def _keep(
         self, key: Key | EchoKey, message: Request | Response, row: Row, now: float, hang_up: bool, proven: bool
     ) -> Outcome:
         """Its sender repeats the message, for it hears nothing; only the first copy is told of."""
+        if row.replayed:
+            self.kept_of_failover()
         if not self.kept.keep(key, row, hang_up, proven, now):
             return NOTHING
         status = message.status if isinstance(message, Response) else None
@@ -235,9 +258,13 @@ class Core(Quick):
             if response.status >= 200:
                 answered = self.inflight.answered(key_of(branch, method))
                 sender.has_handled(answered)
+                if self.inflight.hedged:
+                    sender.is_late(key_of(branch, method), self.inflight.hedged)
                 resumed = self._settle(answered, row.leg, now)
                 if method == "INVITE" and response.status >= 300:
                     self.inflight.refused(branch.encode(), row.leg)
+            else:
+                self._has_begun(row.leg, branch, method)
         outcome = self._return(response, row, now)
         return Outcome(outcome.sends, resumed + outcome.events) if resumed else outcome
 
@@ -257,7 +284,7 @@ class Core(Quick):
         key = echo_key(beneath, response.cseq.method, response.status, response.to_tag)
         if not server:
             return self._keep(key, response, row, now, hang_up=False, proven=True)
-        self.inflight.echo(key, Row(server.name, row.data, row.leg, row.source, row.since, row.moves))
+        self.inflight.echo(key, row._replace(server=server.name))
         return self._passed(response, row, now, Send(server.name, response.to_bytes()), why)
 
     def adopt(self, table: ServerTable, fall: int, rise: int, now: float) -> Outcome:

@@ -17,16 +17,18 @@ MAX_ROWS = 10_000
 MAX_OCTETS = 32 << 20
 WAITING = 32.0  # seconds; 64*T1, after that no client waits for an answer any more (RFC 3261 17.1.1.2)
 MAX_REFUSED = 4_096
+MAX_HEDGED = 4_096
 ECHO = 1.0  # seconds that a response or an ACK counts as in flight
 Key = bytes  # our branch, all of which are of one length, and the CSeq's method
 EchoKey = tuple[bytes, bytes, bytes, bytes]  # our branch in the request, the CSeq's method, the status, the To tag
 NO_STATUS = b"0"  # what an ACK has for one
 # A Row that is kept is a bare tuple: it is made in a tenth of the time, and the garbage collector need not look at it.
-Kept = tuple[str, bytes, str, Address, float, int]
+Kept = tuple[str, bytes, str, Address, float, int, bool]
 
 
 class Row(NamedTuple):
-    """One datagram on its way through a server. `moves`: how often the server that had it went down."""
+    """One datagram on its way through a server. `moves`: how often the server that had it went down; `begun`: a server
+    has passed this INVITE on, or answered it provisionally, so a phone may ring."""
 
     server: str
     data: bytes
@@ -34,6 +36,7 @@ class Row(NamedTuple):
     source: Address
     since: float
     moves: int = 0
+    begun: bool = False
 
     @property
     def replayed(self) -> bool:
@@ -59,6 +62,7 @@ class InFlight:
         self._waiting: dict[Key, Kept] = {}  # oldest first, as Python's dicts keep their order
         self._passed: dict[EchoKey, Kept] = {}  # likewise
         self._refused: dict[bytes, str] = {}  # our branch of a refused INVITE -> the server that waits for its ACK
+        self.hedged: dict[Key, str] = {}  # requests that another server was sent too -> the one that had them first
         self.moving: deque[Row] = deque()  # taken from servers that went down, not yet sent on
         self._octets = 0
         self._due = 0.0  # before that nothing is too old
@@ -78,7 +82,7 @@ class InFlight:
 
     def forget(self) -> None:
         """All of it."""
-        for rows in (self._waiting, self._passed, self._refused, self.moving):
+        for rows in (self._waiting, self._passed, self._refused, self.hedged, self.moving):
             rows.clear()
         self._octets = 0
 
@@ -87,7 +91,7 @@ class InFlight:
         earlier = self._waiting.get(key)
         if earlier:
             self._octets -= len(earlier[1])
-            row = (row[0], row[1], row[2], row[3], earlier[4], max(earlier[5], row[5]))
+            row = (row[0], row[1], row[2], row[3], earlier[4], max(earlier[5], row[5]), earlier[6] or row[6])
         self._waiting[key] = row
         self._octets += len(row[1])
         if row[4] > self._due or self._octets > MAX_OCTETS or len(self._waiting) + len(self._passed) > MAX_ROWS:
@@ -124,6 +128,44 @@ class InFlight:
         if len(self._refused) > MAX_REFUSED:
             del self._refused[next(iter(self._refused))]
 
+    def begun(self, branch: bytes) -> None:
+        """A server has passed the INVITE with this branch of ours on, or answered it provisionally."""
+        key = branch + b"INVITE"
+        row = self._waiting.get(key)
+        if row and not row[6]:
+            self._waiting[key] = (*row[:6], True)
+
+    def waiting(self, key: Key) -> Kept | None:
+        """The request, if its answer is still waited for."""
+        return self._waiting.get(key)
+
+    def sent_since(self, server: str, since: float) -> set[Key]:
+        """Those of a server's that came at `since` or later."""
+        keys = set()
+        for key in reversed(self._waiting):
+            row = self._waiting[key]
+            if row[4] < since:
+                break
+            if row[0] == server:
+                keys.add(key)
+        return keys
+
+    def take(self, keys: set[Key], before: float, most: int) -> list[Row]:
+        """Takes those that came at `before` or earlier away from their server, oldest first; from `keys` too. They are
+        in `hedged` then."""
+        rows = {key: self._waiting[key] for key in keys if key in self._waiting}
+        oldest = sorted((row[4], key) for key, row in rows.items() if row[4] <= before)[:most]
+        taken = []
+        for _, key in oldest:
+            keys.discard(key)
+            row = self.answered(key)
+            assert row is not None
+            self.hedged[key] = row[0]
+            taken.append(Row(*row[:5], moves=row[5] + 1, begun=row[6]))
+        while len(self.hedged) > MAX_HEDGED:
+            del self.hedged[next(iter(self.hedged))]
+        return taken
+
     def answered(self, key: Key) -> Kept | None:
         row = self._waiting.pop(key, None)
         if row:
@@ -143,13 +185,13 @@ class InFlight:
         settled = {branch + method for branch, method, status, _ in passed if status.startswith(b"2")}
         self._octets -= sum(len(waiting[key][1]) for key in settled & waiting.keys())
         taken = [*(row for key, row in waiting.items() if key not in settled), *passed.values()]
-        rows = [Row(*row[:5], moves=row[5] + 1) for row in taken]
+        rows = [Row(*row[:5], moves=row[5] + 1, begun=row[6]) for row in taken]
         self.moving.extend(sorted(rows, key=lambda row: row.since))
         return len(taken)
 
     def is_moving(self, data: bytes) -> bool:
-        """Is this very datagram among those taken from a server that went down?"""
-        return any(row.data == data for row in self.moving)
+        """Is this very INVITE, which a server had begun, among those taken from a server that went down?"""
+        return any(row.begun and row.data == data for row in self.moving)
 
     def resume(self, rows: list[Row]) -> None:
         """These, kept while no server lived, are to be sent on now."""

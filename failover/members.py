@@ -6,12 +6,14 @@ The half of the core that has to do with servers; core.py has the one that has t
 from __future__ import annotations
 
 from collections import Counter, deque
+from collections.abc import Sequence
 from dataclasses import replace
 
 from failover.health import ANSWER, MISS, Signal
 from failover.inflight import InFlight, Kept, Row
 from failover.kept import KeptMessages
 from failover.outcome import NOTHING, Event, Failover, Outcome, Released, Resumed, StateChanged
+from failover.passive import PassiveCheck
 from failover.settings import CALL_ID
 from failover.table import Server, ServerTable, Wish
 
@@ -30,6 +32,7 @@ class Members:
         self._requests = self._responses = 0  # passed on, and not yet in the counters
         self.inflight = InFlight(self._counters)
         self.kept = KeptMessages(self._counters)
+        self.passive = PassiveCheck(self)
         self.serving: float | None = float("-inf")  # since when; None: on standby, so what servers do costs nobody
         self.failovers: deque[Failover] = deque(maxlen=REMEMBERED_FAILOVERS)
 
@@ -65,9 +68,19 @@ class Members:
             server.health = replace(server.health, why=why)  # the one of before spoke of the other status
         outcome = self._state(server, now)
         if was.alive and not server.health.alive:
-            heirs = [event for heir in self.table.welcome(now, self.rise) for event in self._state(heir, now).events]
-            return self._move(server, now, server is hot, Outcome((), (*outcome.events, *heirs)))
+            server.ejected = ""
+            outcome = Outcome((), (*outcome.events, *self._welcomed(now)))
+            return self._move(server, now, server is hot, outcome, server.health.why)
         return self._released(outcome, now)
+
+    def _welcomed(self, now: float) -> list[Event]:
+        """Where no server is left, those come back that were held back for their flapping, or ejected."""
+        events = [event for heir in self.table.welcome(now, self.rise) for event in self._state(heir, now).events]
+        if not self.table.usable:
+            for server in self.table.servers:
+                if server.alive:
+                    events += self.passive.readmit(server, now, "nobody else is left").events
+        return events
 
     def serve(self, now: float) -> None:
         """Messages come here from now on."""
@@ -80,8 +93,8 @@ class Members:
         self.kept.forget()
 
     def is_last(self, server: Server) -> bool:
-        """Does no other one live?"""
-        return not any(other.health.alive for other in self.table.servers if other is not server)
+        """Does no other one live, and work?"""
+        return not any(other.alive and not other.ejected for other in self.table.servers if other is not server)
 
     def farewell(self, name: str, leaving: bool, now: float) -> Outcome:
         """A server that registered itself wants no new calls from now on, or wants them again."""
@@ -96,10 +109,11 @@ class Members:
 
         What it has been sent it may still answer, whatever the wish."""
         server = self.table.by_name[name]
+        back = self.passive.readmit(server, now, "enabled by the operator") if wish is Wish.ENABLED else NOTHING
         if server.wish is wish:
-            return NOTHING
+            return back
         server.wish = wish
-        return self._released(self._state(server, now), now)
+        return self._released(Outcome((), (*back.events, *self._state(server, now).events)), now)
 
     def adopt(self, table: ServerTable, fall: int, rise: int, now: float) -> Outcome:
         """Serves from another table from now on. What those owe who are not in it goes to the others."""
@@ -107,13 +121,41 @@ class Members:
         hot, self.table, self.fall, self.rise = self.table.hot, table, fall, rise
         outcome = NOTHING
         for server in gone:
-            server.health = replace(server.health, why="taken out of the list")
-            outcome = self._move(server, now, server is hot, outcome)
+            outcome = self._move(server, now, server is hot, outcome, "taken out of the list")
         if table.hot and table.hot is not hot:
             outcome = Outcome(outcome.sends, (*outcome.events, *self._state(table.hot, now).events))
         return self._released(outcome, now)
 
-    def _move(self, lost: Server, now: float, was_hot: bool, outcome: Outcome) -> Outcome:
+    # -- what the passive check asks for ----------------------------------------------------------------------------
+
+    def eject(self, server: Server, now: float, why: str) -> Outcome:
+        """Takes a server out of use that answers heartbeats and nothing else."""
+        was_hot = server is self.table.hot
+        server.ejected = why
+        server.ejections += 1
+        self.counters["ejections"] += 1
+        return self._move(server, now, was_hot, self._state(server, now), why)
+
+    def readmitted(self, server: Server, now: float, why: str) -> Outcome:
+        """It is in use again."""
+        server.health = replace(server.health, why=why)
+        return self._released(self._state(server, now), now)
+
+    def hedge(self, rows: Sequence[Row], now: float) -> Outcome:
+        """Sends requests to the next server that theirs has not handled."""
+        self.counters["hedged"] += len(rows)
+        outcomes = [self._handle(row, now) for row in rows]
+        sends = tuple(send for outcome in outcomes for send in outcome.sends)
+        return Outcome(sends, tuple(event for outcome in outcomes for event in outcome.events))
+
+    def hand_over(self, server: Server, now: float) -> Outcome:
+        """Sends to the next server what an ejected one was sent on trial."""
+        self.counters["hedged"] += self.inflight.move(server.name, now)
+        return self.replay(now)
+
+    # -- failover ---------------------------------------------------------------------------------------------------
+
+    def _move(self, lost: Server, now: float, was_hot: bool, outcome: Outcome, why: str) -> Outcome:
         """What a server that is gone still owed goes to those who live."""
         owed = self.inflight.move(lost.name, now)
         heir = self.table.hot
@@ -121,8 +163,8 @@ class Members:
         felt = was_hot and lost.seen and self.serving is not None  # one that was never there has left nothing behind
         if owed or felt:
             replayed = owed if self.table.usable else 0
-            failover = Failover(now, lost.name, heir.name if heir else None, lost.health.why, replayed,
-                                in_flight=owed, last_answer=lost.answered, kept=owed - replayed)  # fmt: skip
+            failover = Failover(now, lost.name, heir.name if heir else None, why, replayed,
+                                in_flight=owed, last_answer=lost.answered)  # fmt: skip
             self.failovers.append(failover)
             self.counters["failovers"] += 1
             events = (*events, failover)
@@ -138,6 +180,12 @@ class Members:
         sends = tuple(send for outcome in again for send in outcome.sends)
         return Outcome(sends, tuple(event for outcome in again for event in outcome.events))
 
+    def kept_of_failover(self) -> None:
+        """One more of those that the last server owed is kept."""
+        if self.failovers and not self.failovers[-1].taken_by:
+            last = self.failovers.pop()
+            self.failovers.append(last._replace(kept=last.kept + 1))
+
     def _released(self, outcome: Outcome, now: float) -> Outcome:
         """With what was kept on its way, if there is a server to take it now."""
         if not self.kept or not self.table.usable:
@@ -152,7 +200,7 @@ class Members:
 
     def _state(self, server: Server, now: float) -> Outcome:
         hot = self.table.hot
-        changed = StateChanged(now, server.name, server.health.state, server.why, hot.name if hot else None)
+        changed = StateChanged(now, server.name, server.state, server.why, hot.name if hot else None)
         return Outcome((), (changed,))
 
     @property

@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterable
 from failover.core import Core
 from failover.health import State
 from failover.standing import ACTIVE, Standing
-from failover.table import Server, Wish
+from failover.table import EJECTED, Server, Wish
 from sip import VERSION
 
 Sample = tuple[dict[str, str], float]
 Facts = Callable[[Server], object]
+STATES = [state.value for state in State]
+WISHES = [wish.value for wish in Wish]
 
 
 def metrics(core: Core, standing: Standing, started: float, now: float, wall: float) -> str:
@@ -50,19 +52,20 @@ def _servers(core: Core, now: float) -> list[str]:
         values = [({"server": server.name}, value(server)) for server in servers]
         return _family(f"forwarder_server_{name}", kind, text, [(who, n) for who, n in values if n is not None])
 
-    def states(name: str, text: str, label: str, all_of: Iterable[State | Wish], of: Facts) -> list[str]:
-        samples = [({"server": s.name, label: one.value}, float(of(s) is one)) for s in servers for one in all_of]
+    def states(name: str, text: str, label: str, all_of: Iterable[str], of: Facts) -> list[str]:
+        samples = [({"server": s.name, label: one}, float(of(s) == one)) for s in servers for one in all_of]
         return _family(f"forwarder_server_{name}", "gauge", text, samples)
 
     return [
-        *states("status", "1 for the state the server is in.", "state", State, lambda s: s.health.state),
-        *states("wish", "1 for what the operator wants of it.", "wish", Wish, lambda s: s.wish),
+        *states("status", "1 for the state the server is in.", "state", (*STATES, EJECTED), lambda s: s.state),
+        *states("wish", "1 for what the operator wants of it.", "wish", WISHES, lambda s: s.wish.value),
         *each("hot", "gauge", "1 for the server that new calls go to first.", lambda s: s is hot),
         *each("open", "gauge", "1 for a server that may get new calls.", lambda s: s.open),
         *each("requests_total", "counter", "Requests passed on to the server.", lambda s: s.requests),
         *each("responses_total", "counter", "Responses heard from the server.", lambda s: s.responses),
         *each("check_failures_total", "counter", "Heartbeat intervals without an answer.", lambda s: s.misses),
         *each("check_up_down_total", "counter", "Times the server went down.", lambda s: s.falls),
+        *each("ejections_total", "counter", "Times it answered heartbeats only: ejected.", lambda s: s.ejections),
         *each("check_duration_seconds", "gauge", "What the last answered heartbeat took.", lambda s: s.took),
         *each("downtime_seconds_total", "counter", "Seconds the server was down.", lambda s: s.down_for(now)),
     ]

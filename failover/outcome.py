@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from failover.health import State
 from plumbing.address import Address
 
 
@@ -65,11 +64,12 @@ class Released(NamedTuple):
 
 
 class StateChanged(NamedTuple):
-    """A server's health, or whether it takes new calls, is not what it was. `hot` is the hot server's name now."""
+    """A server's health, or whether it takes new calls, is not what it was. `state`: its health's name, or EJECTED;
+    `hot` is the hot server's name now."""
 
     at: float
     server: str
-    state: State
+    state: str
     why: str
     hot: str | None
 

@@ -113,8 +113,8 @@ const clock = wall => {
 const sentence = text => text.charAt(0).toUpperCase() + text.slice(1);
 const precise = wall => clock(wall) + '.' + String(Math.floor(wall * 1000) % 1000).padStart(3, '0');
 
-const LOOKS = {UP: 'good', FAILING: 'wait', RECOVERING: 'wait', DOWN: 'bad'};
-const WORDS = {UP: 'up', FAILING: 'failing', RECOVERING: 'recovering', DOWN: 'down'};
+const LOOKS = {UP: 'good', FAILING: 'wait', RECOVERING: 'wait', DOWN: 'bad', EJECTED: 'bad'};
+const WORDS = {UP: 'up', FAILING: 'failing', RECOVERING: 'recovering', DOWN: 'down', EJECTED: 'ejected'};
 const WISHES = {ENABLED: '', DRAINING: 'draining', DISABLED: 'disabled'};
 const OFFERS = {ENABLED: ['drain', 'disable'], DRAINING: ['enable', 'disable'], DISABLED: ['enable', 'drain']};
 const NAMES = {drain: 'Drain', disable: 'Disable', enable: 'Enable'};
@@ -151,7 +151,7 @@ function showServer(x) {
   const parts = card(x.name), wish = WISHES[x.wish];
   parts.node.className = 'card server' + (x.hot ? ' hot' : '') + (x.state === 'DOWN' ? ' dead' : '');
   parts.head.replaceChildren(make('span', 'name', x.name),
-    make('span', 'state ' + LOOKS[x.state], WORDS[x.state] + ' for ' + span(x.for)),
+    make('span', 'state ' + LOOKS[x.state], WORDS[x.state] + (x.state === 'EJECTED' ? '' : ' for ' + span(x.for))),
     ...(x.hot ? [make('span', 'tag good', 'hot')] : []), ...(wish ? [make('span', 'tag wait', wish)] : []));
   set(parts.address, x.address);
   set(parts.why, sentence(x.why));
@@ -182,7 +182,8 @@ function showFailover(f) {
       make('span', 'small number', precise(f.at))),
     make('p', '', 'Noticed: ' + f.noticed),
     facts([['without answers', ms(f.silence_ms)], ['first answer took', ms(f.gap_ms)],
-      ['in flight, sent on', f.replayed + ' of ' + f.in_flight], ['lost', f.lost, f.lost ? 'bad' : 'good']]),
+      ['in flight, sent on', f.replayed + ' of ' + f.in_flight],
+      ...(f.kept ? [['kept for a server', f.kept]] : []), ['lost', f.lost, f.lost ? 'bad' : 'good']]),
     make('p', 'small', seen.join(', ')));
 }
 function showTakeover(t) {
@@ -201,7 +202,8 @@ function show(s) {
   const standby = s.role === 'standby';
   find('summary').className = standby ? 'wait' : s.hot ? '' : 'bad';
   set(find('summary'), standby ? 'On standby' : s.hot ? s.hot + ' is hot'
-    : live ? 'No server takes new calls: callers hear 503' : 'No server lives: callers hear 503');
+    : (live ? 'No server takes new calls: callers hear 503' : 'No server lives: callers hear 503')
+      + (s.kept ? ', ' + count(s.kept, 'message', 'messages') + ' kept' : ''));
   set(find('role'), (standby ? 'Standby' : 'Active') + ' since ' + clock(s.role_since) + ': ' + s.role_why
     + (standby ? '; it takes over when it can, and watches the servers meanwhile' : ''));
   set(find('about'), live + ' of ' + count(s.servers.length, 'server', 'servers') + ' live \\u00b7 policy ' + s.policy

@@ -5,8 +5,8 @@ tenth of an interval, or twice the way there and back), it is asked once more at
 that question instead of waiting for the next heartbeat; and again every moment for `fall` intervals, so that a network
 which loses every third datagram does not look like death. Each interval of silence is a miss.
 
-Overload is not death: a server that is too busy for its heartbeats but answers what it was sent a moment ago lives. One
-that merely repeats itself proves little, for a hung server's timers do that too.
+Overload is not death: a server that is too busy for its heartbeats lives as long as it answers or passes on what it was
+sent, however late. One that merely repeats itself proves little, for a hung server's timers do that too.
 
 How often luck alone looks like death: a question and its answer both arrive with (1 - loss)^2, so at 30 % loss each way
 51 % fail. A heartbeat that fails is followed by 28 more questions before its server is given up (fall 3, 0.145 s, one
@@ -30,7 +30,7 @@ class Pulse:
         self._silent: float | None = None  # since when something waits for an answer and nothing was heard
         self._misses = 0  # told, of this silence
         self._sent = now  # the last message passed on to it
-        self._answered = now  # the last heartbeat that was answered, or when a later message that it answered was sent
+        self._answered = now  # when it last answered a heartbeat, or handled a message
         self._asked = float("-inf")  # the last heartbeat; the first is due at once, whatever the interval
         self._trips: deque[float] = deque(maxlen=REMEMBERED_TRIPS)  # there and back, seconds
 
@@ -62,11 +62,12 @@ class Pulse:
         self._trips.append(now - asked)
         self._silent, self._misses = (None if self._sent <= asked else now), 0
 
-    def spoke(self, now: float, owing: bool, fresh: float = float("-inf"), last: bool = False) -> bool:
-        """It sent something else; `owing`: requests still wait for answers; `fresh`: when the youngest message that it
-        has answered or passed on was sent to it. True if that is a sign of life, which it is not for ever: what a hung
-        server's timers repeat proves little, unless it is the `last` one and there is nobody better."""
-        self._answered = max(self._answered, fresh)
+    def spoke(self, now: float, owing: bool, works: bool = False, last: bool = False) -> bool:
+        """It sent something else; `owing`: requests still wait for answers; `works`: it has answered or passed on a
+        message that it was sent. True if that is a sign of life, which repetitions are not for ever: a hung server's
+        timers make them too, unless it is the `last` one and there is nobody better."""
+        if works:
+            self._answered = now
         if not last and now - self._answered > TRUST * self.interval:
             return False
         self._silent, self._misses = (now if owing else None), 0

@@ -13,7 +13,7 @@ left. The order is that of core.py, and tests/test_quick.py holds the two equal.
 from __future__ import annotations
 
 from failover.convergence import CALL_ID as BY_CALL_ID
-from failover.inflight import NO_STATUS
+from failover.inflight import NO_STATUS, Key
 from failover.known import NO_ROUTES, Head, Routes, new
 from failover.lines import Lines
 from failover.members import Members
@@ -91,9 +91,11 @@ class Quick(Members):
                 raise Odd
             server.requests += 1
             if method == b"ACK":
-                self.inflight.echo((signed, method, NO_STATUS, tag), (to, data, leg, source, now, 0))
+                self.inflight.echo((signed, method, NO_STATUS, tag), (to, data, leg, source, now, 0, False))
             else:
-                self.inflight.wait(signed + method, (to, data, leg, source, now, 0))
+                self.inflight.wait(signed + method, (to, data, leg, source, now, 0, False))
+                if server.unhandled is not None:
+                    server.unhandled.add(signed + method)
         pieces[1] = top
         pieces[2] = vias = b"".join((via, signed, loop, sender.before, branch, sender.after, others))
         memory.passed(signed, (vias, len(via), method, sender.target, sender.server, beneath))
@@ -104,6 +106,17 @@ class Quick(Members):
         """A server has passed on a request: an ACK is settled with that."""
         if method == b"ACK":
             server.has_handled(self.inflight.came_through((beneath, method, NO_STATUS, tag)))
+            return
+        if method == b"INVITE":
+            self.inflight.begun(beneath)
+        self._quick_has_begun(server, beneath + method)
+
+    def _quick_has_begun(self, server: Server, key: Key) -> None:
+        inflight = self.inflight
+        if server.unhandled:
+            server.has_begun(key, inflight.waiting(key))
+        if inflight.hedged:
+            server.is_late(key, inflight.hedged)
 
     def _is_own_tag(self, tag: bytes, signed: bytes) -> bool:
         """Does an ACK acknowledge the forwarder's own answer?"""
@@ -112,6 +125,8 @@ class Quick(Members):
     def _quick_choice(self, signed: bytes, head: Head, call_id: bytes, route: Routes) -> Server:
         """Which server gets a phone's request. None of those that it names may be down, for that is written over."""
         table = self.table
+        if self.passive.trial:
+            raise Odd
         if head.named and not head.named.usable:
             raise Odd
         if route is not NO_ROUTES:
@@ -193,7 +208,7 @@ class Quick(Members):
             memory.settled(signed, way)
         if not server:
             return new(Send, (PHONES, onward, back))
-        row = server.name, data, leg, source, now, 0
+        row = server.name, data, leg, source, now, 0, False
         self.inflight.echo((first_branch, method, data[8:11], tag), row)
         return new(Send, (server.name, onward, None))
 
@@ -208,8 +223,14 @@ class Quick(Members):
             sender.has_handled(inflight.came_through((signed, method, status, tag)))
         if status >= b"200":
             sender.has_handled(inflight.answered(signed + method))
+            if inflight.hedged:
+                sender.is_late(signed + method, inflight.hedged)
             if status >= b"300" and method == b"INVITE":
                 inflight.refused(signed, sender.name)
+        else:
+            if method == b"INVITE":
+                inflight.begun(signed)
+            self._quick_has_begun(sender, signed + method)
 
 
 def _without_ours(data: bytes, start: int, vias: bytes, ours: int) -> tuple[int, bytes]:

@@ -18,6 +18,7 @@ from failover.health import DOWN, FAILING, Health
 from failover.legs import OwnAddress
 from failover.limit import Limit
 from failover.metrics import metrics
+from failover.passive import LOOK_INTERVAL
 from failover.reception import Reception
 from failover.secret import Secret, passing
 from failover.settings import PHONES, ServerLine, Settings, differences
@@ -54,6 +55,7 @@ class Forwarder:
         self._reception = Reception(settings, self.secret.key, self._core.counters, self._own.is_own, self)
         self._traffic = Traffic(self._loop, self._core, self._chronicle, self._new_limit(settings))
         self._core.stand_by()
+        self._core.passive.configure(settings.passive_requests, settings.passive_seconds)
         self._station = Station(self._loop, settings.listen, self)
         self._manner = best()
 
@@ -73,6 +75,7 @@ class Forwarder:
         for link in links.values():
             self._watch(link)
         self._traffic.vigil.watch(links, self.settings.interval, self.settings.fall)
+        self.every(LOOK_INTERVAL, self._look_at_work)
         self._loop.start()
 
     def stop(self) -> None:
@@ -240,10 +243,14 @@ class Forwarder:
             link.close()
         servers = [link.server for link in links.values()]
         table = ServerTable(servers, settings.policy, settings.convergence, settings.path)
+        self._core.passive.configure(settings.passive_requests, settings.passive_seconds)
         self._traffic.carry_out(self._core.adopt(table, settings.fall, settings.rise, now))
         for link in fresh.values():
             self._watch(link)
         self._traffic.vigil.watch(links, settings.interval, settings.fall)
+
+    def _look_at_work(self) -> None:
+        self._traffic.carry_out(self._core.passive.look(time.monotonic()))
 
     def take_in(self, registered: Sequence[ServerLine]) -> None:
         self._serve((*self.settings.servers, *registered), self.settings)

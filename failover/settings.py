@@ -41,7 +41,7 @@ class Settings:
     the peer). `interval` is in seconds. `standby`: wait for the listen address.
     `admin` None: no pages. `secret_file` "": a secret for one run only.
     `registration` None: servers cannot register themselves; `foreign`: they may register other addresses too. `rate` 0:
-    no source is limited."""
+    no source is limited. `passive_requests` 0: no passive check; `passive_seconds` is in seconds."""
 
     servers: tuple[ServerLine, ...]
     listen: Address
@@ -54,6 +54,8 @@ class Settings:
     interval: float
     fall: int
     rise: int
+    passive_requests: int
+    passive_seconds: float
     admin: Address | None
     registration: Address | None
     allow: Networks
@@ -166,6 +168,18 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _requests(text: str) -> int:
+    if not re.fullmatch(r"\d{1,4}", text, re.ASCII):
+        raise ValueError(f"'{text}' is not a whole number from 0 to 9999")
+    return int(text)
+
+
+def _passive_seconds(text: str) -> float:
+    if not re.fullmatch(r"\d{1,2}(\.\d{1,3})?", text, re.ASCII) or not 1 <= float(text) <= 60:
+        raise ValueError(f"'{text}' is not a time in seconds from 1 to 60")
+    return float(text)
+
+
 @dataclass(frozen=True)
 class Setting:
     """One row: `field` is its name in Settings, `sentence` what the operator reads above it."""
@@ -198,6 +212,10 @@ SETTINGS = (
             "So many intervals in a row without an answer and a server is down."),
     Setting("heartbeat.rise", "rise", "2", _count,
             "So many answers in a row and it is back."),
+    Setting("passive.requests", "passive_requests", "20", _requests,
+            "So many requests in a row that a server with good heartbeats has not handled and it is out; 0: no check."),
+    Setting("passive.seconds", "passive_seconds", "3", _passive_seconds,
+            "Seconds for which it must have handled none; after one of them they are sent to the next server too."),
     Setting("registration.listen", "registration", "", _registration,
             "Where servers register themselves by Mobicents' SIP heartbeat (UDP), as 127.0.0.1:5065; empty: nowhere."),
     Setting("registration.allow", "allow", "", _networks,

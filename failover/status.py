@@ -63,7 +63,7 @@ def event(told: Event, offset: float) -> tuple[str, dict[str, object]] | None:
         }
     if isinstance(told, StateChanged):
         return "state", {
-            "at": told.at, "server": told.server, "state": told.state.value, "why": told.why, "hot": told.hot
+            "at": told.at, "server": told.server, "state": told.state, "why": told.why, "hot": told.hot
         }  # fmt: skip
     if isinstance(told, Queued):
         return "kept", {
@@ -83,7 +83,7 @@ def _server(server: Server, hot: bool, now: float) -> dict[str, object]:
     return {
         "name": server.name,
         "address": format_address(server.address),
-        "state": server.health.state.value,
+        "state": server.state,
         "wish": server.wish.value,
         "hot": hot,
         "for": round(now - server.health.since, 3),
@@ -92,6 +92,7 @@ def _server(server: Server, hot: bool, now: float) -> dict[str, object]:
         "responses": server.responses,
         "misses": server.misses,
         "falls": server.falls,
+        "ejections": server.ejections,
         "down": round(server.down_for(now), 3),
         "heartbeat_ms": _milliseconds(server.took),
     }

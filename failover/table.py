@@ -8,7 +8,7 @@ from hashlib import blake2b
 
 from failover.convergence import session
 from failover.health import Health
-from failover.inflight import Kept
+from failover.inflight import Kept, Key
 from failover.settings import CALL_ID, ServerLine
 from plumbing.address import Address
 from sip.branch import keyed_hash
@@ -29,6 +29,9 @@ WISHED = {
 }
 
 
+EJECTED = "EJECTED"  # stands where a health state's name does, for a server that only answers heartbeats
+
+
 class Server:
     """One server. `seen`: it has answered a heartbeat. `leaving`: it answers them with 503, so it lives and wants no
     new calls; `farewell`: it has registered itself and said GRACEFUL_SHUTDOWN, which means the same. `hint` is the word
@@ -37,21 +40,27 @@ class Server:
     # `alive`: what it says counts; `usable`: it may be sent messages of the calls it has; `open`: it may be given new
     # calls. Kept up whenever one of what they follow from is set, for every message asks.
     __slots__ = (
-        "_farewell", "_health", "_leaving", "_wish", "address", "alive", "answered", "downtime", "falls", "fell",
-        "fresh", "hint", "misses", "name", "open", "requests", "responses", "seen", "took", "usable",
+        "_ejected", "_farewell", "_health", "_leaving", "_wish", "address", "alive", "answered", "downtime",
+        "ejections", "falls", "fell", "handled", "hint", "misses", "name", "open", "requests", "rescued", "responses",
+        "seen", "took", "unhandled", "usable",
     )  # fmt: skip
 
     def __init__(self, line: ServerLine, health: Health, key: bytes) -> None:
         self.name, self.address = line.name, line.address
         self._health, self._wish = health, Wish.ENABLED
         self._leaving = self._farewell = False
+        self._ejected = ""
         self._stand()
         self.seen = False
         self.hint = keyed_hash(key, "hint", line.name)
         self.requests = 0  # passed on to it
         self.responses = 0  # heard from it
         self.answered: float | None = None  # when it was heard last, heartbeats too
-        self.fresh = float("-inf")  # when the youngest message that it has answered or passed on came to the forwarder
+        self.handled = 0  # datagrams sent to it that it has answered or passed on
+        self.rescued = 0  # of these, the ones that another server had before
+        # Keys of the requests that it was sent and has not handled, while the passive check wants to know (passive.py).
+        self.unhandled: set[Key] | None = None
+        self.ejections = 0  # times that the passive check took it out of use
         self.took: float | None = None  # seconds its last answer to a heartbeat took
         self.misses = 0  # intervals without an answer to a heartbeat
         self.falls = 0  # times it went down
@@ -59,9 +68,22 @@ class Server:
         self.downtime = 0.0  # seconds before that
 
     def has_handled(self, row: Kept | None) -> None:
-        """What was in flight to it has come back from it."""
-        if row and row[0] == self.name and row[4] > self.fresh:
-            self.fresh = row[4]
+        """A datagram that was in flight to it has come back from it, answered or passed on."""
+        if row and row[0] == self.name:
+            self.handled += 1
+            self.rescued += row[5] > 0
+
+    def is_late(self, key: Key, hedged: dict[Key, str]) -> None:
+        """It has handled a request that was sent to another server too meanwhile, if this is one of `hedged`."""
+        if hedged.get(key) == self.name:
+            del hedged[key]
+            self.handled += 1
+
+    def has_begun(self, key: Key, row: Kept | None) -> None:
+        """It works on a request of `unhandled`: has passed it on, or answered it provisionally."""
+        if self.unhandled and key in self.unhandled:
+            self.unhandled.discard(key)
+            self.has_handled(row)
 
     def turn(self, health: Health) -> None:
         """Its health is another now."""
@@ -79,7 +101,7 @@ class Server:
 
     def _stand(self) -> None:
         self.alive = self._health.alive
-        self.usable = self.alive and self._wish is not Wish.DISABLED
+        self.usable = self.alive and self._wish is not Wish.DISABLED and not self._ejected
         self.open = self.usable and self._wish is Wish.ENABLED and not (self._leaving or self._farewell)
 
     @property
@@ -119,10 +141,27 @@ class Server:
         self._stand()
 
     @property
+    def ejected(self) -> str:
+        """Why the passive check has taken it out of use; "" if it has not."""
+        return self._ejected
+
+    @ejected.setter
+    def ejected(self, why: str) -> None:
+        self._ejected = why
+        self._stand()
+
+    @property
+    def state(self) -> str:
+        """Its health state's name, or EJECTED."""
+        return EJECTED if self._ejected and self.alive else self._health.state.value
+
+    @property
     def why(self) -> str:
         """The sentence behind its state."""
         if self.wish is not Wish.ENABLED:
             return WISHED[self.wish] + (f"; {self.health.why}" if self.health.why else "")
+        if self.ejected and self.health.alive:
+            return self.ejected
         if self.leaving and self.health.alive:
             return "answers heartbeats with 503: keeps its calls, wants no new ones"
         if self.farewell and self.health.alive:

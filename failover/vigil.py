@@ -31,6 +31,7 @@ class Link:
         self.pulse = Pulse(time.monotonic())
         self.heartbeat = Heartbeat(server.address, secrets.token_hex(8))
         self.channel: Channel | None = None
+        self.handled = 0  # of the server's, when it spoke last
         self.landed: list[Datagram] = []
 
     def open(self, listen: Address, manner: Manner) -> Channel:
@@ -90,8 +91,9 @@ class Vigil:
         server, pulse, owing = link.server, link.pulse, self._core.inflight.owing
         if not server.health.alive:
             return
-        lives = pulse.spoke(now, owing, server.fresh) or (
-            self._core.is_last(server) and pulse.spoke(now, owing, server.fresh, last=True)
+        works, link.handled = server.handled != link.handled, server.handled
+        lives = pulse.spoke(now, owing, works) or (
+            self._core.is_last(server) and pulse.spoke(now, owing, last=True)
         )
         if lives and server.health.state is FAILING:
             self._carry_out(self._core.signal(server.name, ANSWER, now, "sends messages"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from contextlib import contextmanager
 
 from failover.core import Core
@@ -93,6 +94,7 @@ class FakeServer:
         self.heard = []  # requests that were no heartbeats, newest last
         self.heartbeat = "200 OK"
         self.replies = True
+        self.late = 0.0  # seconds until it answers, heartbeats excepted
         self._loop = Loop(name)
         self._sock = bind_udp(address)
         self._loop.watch(self._sock, self._ready)
@@ -105,9 +107,11 @@ class FakeServer:
             return
         self.heard.append(data)
         if self.replies and not data.startswith((b"ACK", b"SIP/")):
-            self._sock.sendto(
-                answer(data).replace(b"\r\nCSeq", f"\r\nX-Server: {self.name}\r\nCSeq".encode(), 1), source
-            )
+            told = answer(data).replace(b"\r\nCSeq", f"\r\nX-Server: {self.name}\r\nCSeq".encode(), 1)
+            if self.late:
+                self._loop.at(time.monotonic() + self.late, lambda: self._sock.sendto(told, source))
+            else:
+                self._sock.sendto(told, source)
 
     def freeze(self):
         self._loop.ask(lambda: self._loop.unwatch(self._sock))

@@ -79,7 +79,7 @@ def test_status_has_what_its_readers_rely_on(scene):
     assert status["uptime"] > 0 and status["counters"]["passed.requests"] == 1
     first = status["servers"][0]
     told = {"name", "address", "state", "wish", "hot", "for", "why", "requests", "responses"}
-    assert set(first) == told | {"misses", "falls", "down", "heartbeat_ms"}
+    assert set(first) == told | {"misses", "falls", "ejections", "down", "heartbeat_ms"}
     assert (first["name"], first["state"], first["wish"], first["hot"]) == ("server1", "UP", "ENABLED", True)
 
 

@@ -121,24 +121,51 @@ def test_an_answer_to_what_a_dead_server_had_asked_waits_too():
     assert field(next(s.data for s in sends if s.data.startswith(b"SIP/")), "Failover-Kept") is None
 
 
-def test_a_call_that_was_being_set_up_when_the_last_server_died_comes_up_after_all():
+def test_a_call_that_rings_when_the_last_server_dies_comes_up_after_all():
     core = make_core()
-    phone(core, request(), 100.0)
-    assert [outcome.sends for outcome in kill(core)][1] == (), "its caller is not refused: it may ring already"
+    ring(core)
+    assert [outcome.sends for outcome in kill(core)][1] == (), "its caller is not refused"
+    assert core.failovers[-1].kept == 1
     assert phone(core, request(), 101.5).sends == (), "nor when it asks again"
     (passed,) = revive(core, now=103.0)
     assert head(passed.data)[0] == "INVITE sip:bob@failover.test SIP/2.0"
     assert field(passed.data, "Failover-Kept") == "3.000"
 
 
+def ring(core, n="1"):
+    """A call for which server1 has had Bob's phone ring."""
+    invite = request(branch=f"z9hG4bKa{n}", call_id=f"call-{n}")
+    data = phone(core, invite, 100.0).sends[0].data
+    onward = data.replace(b"sip:bob@failover.test SIP", CONTACT.encode() + b" SIP", 1)
+    via = f"\r\nVia: SIP/2.0/UDP 192.0.2.11:5070;branch=z9hG4bKs{n}\r\nVia: ".encode()
+    at = "server1", SERVERS["server1"], 100.0
+    onward = onward.replace(b"\r\nVia: ", via, 1)
+    assert core.quick(onward, *at) or core.receive(onward, *at).sends
+    return invite
+
+
+def test_nor_does_one_that_a_server_had_answered_provisionally():
+    """A server that is no proxy passes nothing on; it may have begun all the same."""
+    core = make_core()
+    asked = phone(core, request(), 100.0).sends[0].data
+    core.receive(answer(asked, "100 Trying"), "server1", SERVERS["server1"], 100.0)
+    kill(core)
+    assert phone(core, request(), 101.5).sends == () and len(revive(core)) == 1
+
+
+def test_a_call_that_no_server_had_begun_is_refused_at_once_for_no_phone_rings():
+    core = make_core()
+    phone(core, request(), 100.0)
+    (refused,) = kill(core)[1].sends
+    assert head(refused.data)[0] == "SIP/2.0 503 Service Unavailable"
+
+
 def test_it_is_not_refused_either_while_much_else_is_still_moved():
     core = make_core()
-    for n in range(100):
-        phone(core, request("OPTIONS", branch=f"z9hG4bK{n}", call_id=f"call-{n}"), 100.0)
+    invites = [ring(core, n) for n in range(100)]
     kill(core)
     assert core.inflight.moving, "so much that others have their turn in between"
-    last = request("OPTIONS", branch="z9hG4bK99", call_id="call-99")
-    assert phone(core, last, 101.0).sends == ()
+    assert phone(core, invites[-1], 101.0).sends == ()
     while core.inflight.moving:
         assert core.replay(101.0).sends == ()
     assert len(revive(core)) == 100

@@ -65,7 +65,7 @@ class Twins:
 
 def remembered(core):
     flight = core.inflight
-    servers = [(s.name, s.requests, s.responses, s.answered, s.fresh) for s in core.table.servers]
+    servers = [(s.name, s.requests, s.responses, s.answered, s.handled, s.unhandled) for s in core.table.servers]
     rows = {key: tuple(row) for key, row in flight._waiting.items()}, {k: tuple(r) for k, r in flight._passed.items()}
     return (dict(core.counters), servers, rows, flight._refused, list(flight.moving), flight._octets,
             list(core.failovers), core.lines.own)  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 
 from forwarder_kit import ask, fake_servers, field, plain_phone, request
@@ -41,6 +42,28 @@ def test_a_server_too_busy_for_its_heartbeats_keeps_its_calls_as_long_as_it_answ
                 assert field(ask(phone, address, f"z9hG4bK{asked}"), "X-Server") == "server1"
             servers[0].freeze()
             assert field(ask(phone, address, "z9hG4bKlast"), "X-Server") == "server2", "hung, it is left all the same"
+
+
+def test_an_overloaded_server_stays_however_late_it_answers(free_port, eventually):
+    """Its heartbeats drown, and every answer is to something older than what a hung one would be believed."""
+    late = 1.5
+    with fake_servers(free_port) as servers, plain_phone() as phone:
+        address = ("127.0.0.1", free_port())
+        with running(config(address[1], servers)) as forwarder:
+            eventually(is_state(forwarder, "server1", "UP"))
+            servers[0].late = late
+            asked, begun, answered = 0, time.monotonic(), []
+            phone.settimeout(0.02)
+            while time.monotonic() - begun < 4 * late:
+                if time.monotonic() - begun > late:
+                    servers[0].heartbeat = BROKEN
+                asked += 1
+                phone.sendto(request("OPTIONS", source=phone.getsockname(), branch=f"z9hG4bK{asked}"), address)
+                with contextlib.suppress(TimeoutError):
+                    answered.append(field(phone.recv(65_535), "X-Server"))
+            server1 = forwarder.status()["servers"][0]
+            assert (server1["falls"], server1["state"]) in ((0, "UP"), (0, "FAILING")), server1
+            assert answered.count("server1") > 50 and forwarder.status()["counters"].get("replayed", 0) == 0
 
 
 def test_a_server_that_is_slow_to_answer_is_asked_early_and_stays_up(free_port, eventually):

@@ -1,0 +1,202 @@
+"""Passive health check: does a server that answers heartbeats do its work, too?
+
+Heartbeats (vigil.py) find a server that is silent. They do not find one whose heartbeats are
+answered while everything else is swallowed. HAProxy's `observe`, Envoy's outlier detection and
+Kamailio's ds_mark_dst watch the real requests for that; here nothing that was swallowed is lost.
+
+ 1. A server works as long as it handles requests: answers one, be it provisionally, or passes one
+    on. A phone that does not answer is not its server's fault.
+ 2. A run is a row of requests of which a server has handled none. If it has HEDGE_REQUESTS and
+    goes on for HEDGE_SECONDS, each request older than that goes to the next server too. Nothing
+    else changes, so that a server which was merely busy loses nothing.
+ 3. A run of `passive.requests` that goes on for `passive.seconds` while another server has handled
+    some of the hedged requests: the server is ejected. What it owes goes to the next one, and so
+    does everything new. Without the other server's proof one source of garbage, which every
+    server drops, would look like a dead server.
+ 4. An ejected server is sent one real request after 1 s, 2 s, 4 s ... 64 s. Unhandled for
+    TRIAL_SECONDS it goes to the next server. A server that has handled one is in use again.
+ 5. A server is never ejected where no other is usable, and is in use again when none is left.
+
+Cost: a server's handled requests are only counted, and the keys of those it was sent are noted
+while there are few of them, or none is handled (`Server.unhandled`). Everything else is done here,
+every LOOK_INTERVAL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from failover.outcome import NOTHING, Outcome
+from failover.table import Server
+
+if TYPE_CHECKING:
+    from failover.members import Members
+
+LOOK_INTERVAL = 0.1  # seconds between two looks at all servers
+HEDGE_REQUESTS, HEDGE_SECONDS = 3, 1.0
+HEDGED_AT_ONCE = 200  # requests; a hundredth of a second's work
+TRIAL_SECONDS = 0.5
+FIRST_DELAY, LONGEST_DELAY = 1.0, 64.0  # seconds until a trial
+FORGET_AFTER = 60.0  # seconds in use after which an ejection is forgotten
+FEW = 50  # requests between two looks that are worth noting one by one
+
+
+class Run:
+    """One server's, and its trials. Times are monotonic seconds, as exact as the looks are."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.handled = self.requests = self.base = self.rescued = 0
+        self.first: float | None = None  # when the first of its requests was seen, and the last
+        self.last = 0.0
+        self.readmitted = float("-inf")
+        self.delay = FIRST_DELAY
+        self.trial_due = 0.0
+        self.trial_sent: float | None = None
+
+    @property
+    def sent(self) -> int:
+        """Requests in the run."""
+        return self.requests - self.base
+
+    def begin(self, rescued: int, follow: bool) -> None:
+        """Starts anew. `rescued`: of hedged requests, how many other servers have handled."""
+        server = self.server
+        self.handled, self.requests, self.base = server.handled, server.requests, server.requests
+        self.first, self.rescued = None, rescued
+        server.unhandled = set() if follow else None
+
+    def note(self, now: float) -> None:
+        """Counts the requests of the last interval."""
+        if self.server.requests != self.requests:
+            self.requests, self.last = self.server.requests, now
+            self.first = now if self.first is None else self.first
+
+    def lasts(self, requests: int, seconds: float, now: float) -> bool:
+        if self.first is None or self.sent < requests or now - self.first < seconds:
+            return False
+        return self.last - self.first >= min(seconds, HEDGE_SECONDS)
+
+
+class PassiveCheck:
+    """Looks at the servers of `members`."""
+
+    def __init__(self, members: Members) -> None:
+        self._members = members
+        self.configure(20, 3.0)
+        self._runs: dict[Server, Run] = {}
+        self._looked = float("-inf")
+        self._hedging_until = float("-inf")
+        self.trial: Server | None = None  # an ejected server that the next new request goes to
+
+    def configure(self, requests: int, seconds: float) -> None:
+        """Sets `passive.requests` (0: off) and `passive.seconds`."""
+        self._requests, self._seconds = requests, seconds
+
+    def look(self, now: float) -> Outcome:
+        """To be called every LOOK_INTERVAL."""
+        late = now - self._looked > 3 * LOOK_INTERVAL  # nobody listened, so silence means nothing
+        self._looked = now
+        servers = self._members.table.servers
+        self._runs = {each: self._runs.get(each) or Run(each) for each in servers}
+        outcomes = [self._look_at(self._runs[server], late, now) for server in servers]
+        return _joined(outcomes)
+
+    def is_trial(self, server: Server, now: float) -> None:
+        """The next new request has gone to the server that is on trial."""
+        self.trial = None
+        run = self._runs[server]
+        run.trial_sent = now
+        server.unhandled = set()
+
+    def readmit(self, server: Server, now: float, why: str) -> Outcome:
+        """Puts an ejected server back into use."""
+        if not server.ejected:
+            return NOTHING
+        server.ejected = ""
+        if self.trial is server:
+            self.trial = None
+        run = self._runs.setdefault(server, Run(server))
+        run.readmitted, run.trial_sent = now, None
+        run.begin(self._rescued(server), follow=True)
+        return self._members.readmitted(server, now, why)
+
+    # -- one server -------------------------------------------------------------------------------
+
+    def _look_at(self, run: Run, late: bool, now: float) -> Outcome:
+        server = run.server
+        if server.ejected:
+            return self._look_at_ejected(run, now)
+        handled, recent = server.handled != run.handled, server.requests - run.requests
+        if handled or late or not server.usable or not self._requests:
+            follow = recent < FEW or now < self._hedging_until
+            run.begin(self._rescued(server), follow and bool(self._requests))
+            return NOTHING
+        if server.unhandled is None:
+            run.begin(self._rescued(server), follow=True)
+            since = now - 2 * LOOK_INTERVAL  # some of these were passed on: hedging them does no harm
+            server.unhandled = self._members.inflight.sent_since(server.name, since)
+            return NOTHING
+        run.note(now)
+        if not self._has_substitute(server):
+            return NOTHING
+        if run.lasts(self._requests, self._seconds, now) and self._rescued(server) > run.rescued:
+            return self._eject(run, now)
+        if run.lasts(HEDGE_REQUESTS, HEDGE_SECONDS, now):
+            return self._hedge(server, now)
+        return NOTHING
+
+    def _hedge(self, server: Server, now: float) -> Outcome:
+        """Sends the requests that it has not handled for a while to the next server too."""
+        unhandled = server.unhandled or set()
+        rows = self._members.inflight.take(unhandled, now - HEDGE_SECONDS, HEDGED_AT_ONCE)
+        if not rows:
+            return NOTHING
+        self._hedging_until = now + 3 * LOOK_INTERVAL
+        for other in self._members.table.servers:
+            if other.unhandled is None:
+                other.unhandled = set()
+        server.ejected = "hedged"  # for as long as these are sent: no hint leads back to it
+        try:
+            return self._members.hedge(rows, now)
+        finally:
+            server.ejected = ""
+
+    def _eject(self, run: Run, now: float) -> Outcome:
+        server, silence = run.server, now - (run.first or now)
+        why = f"answers heartbeats, but none of {run.sent} requests in {silence:.1f} s"
+        recently = now - run.readmitted < FORGET_AFTER
+        run.delay = min(2 * run.delay, LONGEST_DELAY) if recently else FIRST_DELAY
+        run.trial_due, run.trial_sent = now + run.delay, None
+        run.handled = server.handled
+        server.unhandled = set()
+        return self._members.eject(server, now, why)
+
+    def _look_at_ejected(self, run: Run, now: float) -> Outcome:
+        server = run.server
+        if server.handled != run.handled:
+            return self.readmit(server, now, "handles requests again")
+        if not self._has_substitute(server) or not self._requests:
+            return self.readmit(server, now, "nobody else is left")
+        if run.trial_sent is not None:
+            if now - run.trial_sent < TRIAL_SECONDS:
+                return NOTHING
+            run.delay, run.trial_sent = min(2 * run.delay, LONGEST_DELAY), None
+            run.trial_due = now + run.delay
+            return self._members.hand_over(server, now)
+        if now >= run.trial_due and server.alive and not self.trial:
+            self.trial = server
+        return NOTHING
+
+    def _has_substitute(self, server: Server) -> bool:
+        return any(other.usable for other in self._members.table.servers if other is not server)
+
+    def _rescued(self, server: Server) -> int:
+        """How many requests taken from a server the others have handled."""
+        return sum(other.rescued for other in self._members.table.servers if other is not server)
+
+
+def _joined(outcomes: Sequence[Outcome]) -> Outcome:
+    sends = tuple(send for outcome in outcomes for send in outcome.sends)
+    return Outcome(sends, tuple(event for outcome in outcomes for event in outcome.events))
