@@ -136,7 +136,8 @@ class SessionDescription:
 @dataclass(frozen=True)
 class MediaPlan:
     """What a media session needs once offer and answer have met. `payload_type` and `telephone_event` are the
-    numbers to send with; `direction` is ours; `held_there`: the other side does not want to hear us."""
+    numbers to send with; `direction` is ours; `held_there`: the other side does not want to hear us; `peers`: hosts
+    their signalling is known to come from, behind a NAT the only hint of where their media will."""
 
     remote: Address
     payload_type: int
@@ -145,6 +146,7 @@ class MediaPlan:
     direction: MediaDirection
     held_there: bool = False
     remote_rtcp: Address | None = None  # None: the port after `remote`'s (RFC 3550 11)
+    peers: tuple[str, ...] = ()
 
 
 def offer(

@@ -67,6 +67,7 @@ class MediaSession:
         self._agreed: tuple[MediaPlan, bool] | None = None  # swapped whole; the thread looks at each tick
         self._stats = MediaStats()
         self._muted = False
+        self._answered = True
         self._stopping = False
         self._complained_at = float("-inf")
 
@@ -110,6 +111,11 @@ class MediaSession:
     def mute(self, muted: bool) -> None:
         """Say nothing; packets of silence go on, so that the other side sees the call alive."""
         self._muted = muted
+
+    def answered(self, answered: bool) -> None:
+        """Has the call been answered? Before, what there is of the other side is heard, and silence is sent, which
+        keeps NATs open: nobody has said yet that this person may be listened to."""
+        self._answered = answered
 
     def dtmf(self, digit: str) -> None:
         """Send a digit as telephone-event; ValueError if it is none or the other side takes none."""
@@ -180,6 +186,8 @@ class MediaSession:
         self._stats = stream.stats(now)
 
     def _read(self) -> array[int]:
+        if not self._answered:
+            return SILENCE  # and the microphone stays off
         try:
             samples = self._source.read(BLOCK)
         except Exception as error:
