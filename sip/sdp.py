@@ -173,6 +173,14 @@ def offer_again(local: SessionDescription, direction: MediaDirection, version: i
     return SessionDescription(lines, tuple(_redirected(stream, direction) for stream in local.media))
 
 
+def moved(local: SessionDescription, address: str) -> SessionDescription:
+    """The same description by somebody whose host is now `address`."""
+    where = f"IN {'IP6' if ':' in address else 'IP4'} {address}"
+    user, session_id, version, _ = _origin(local)
+    new = {"o": f"{user} {session_id} {version} {where}", "c": where}
+    return replace(local, lines=tuple((kind, new.get(kind, value)) for kind, value in local.lines))
+
+
 def answer(
     offered: SessionDescription,
     address: str,
@@ -182,11 +190,13 @@ def answer(
     version: int = 1,
     direction: MediaDirection = MediaDirection.SENDRECV,
 ) -> SessionDescription:
-    """Answer stream by stream (RFC 3264 6); `direction` is what we would like. 488 if no stream can be carried."""
+    """Answer stream by stream (RFC 3264 6); `direction` is what we would like. 488 if no stream can be carried, be it
+    for its codecs or because its address is a name, a group's, or of the family that `address` is not."""
     streams: list[MediaDescription] = []
     accepted = False
     for stream in offered.media:
-        chosen = {} if accepted or not stream.carries_audio else _choose(stream, codecs)
+        usable = stream.carries_audio and not accepted and _reaches(address, offered.connection(stream))
+        chosen = _choose(stream, codecs) if usable else {}
         if chosen:
             accepted = True
             ours = direction.facing(offered.direction(stream))
@@ -194,7 +204,8 @@ def answer(
         else:
             streams.append(stream.rejected())
     if not accepted:
-        raise RemoteProtocolError(f"SDP: no audio stream with {' or '.join(codecs)} is offered", status=488)
+        wanted = f"{' or '.join(codecs)} over IPv{6 if ':' in address else 4}"
+        raise RemoteProtocolError(f"SDP: no audio stream with {wanted} is offered", status=488)
     times = tuple(value for kind, value in offered.lines if kind == "t") or ("0 0",)
     return SessionDescription(_head(address, session_id, version, times), tuple(streams))
 
@@ -213,6 +224,8 @@ def plan(local: SessionDescription, remote: SessionDescription) -> MediaPlan:
             numbers = list(chosen)
             wanted = remote.direction(theirs)
             host = _unicast(remote.connection(theirs))
+            if not _reaches(local.connection(mine), host):
+                continue
             return MediaPlan(
                 remote=(host, theirs.port),
                 payload_type=int(numbers[0]),
@@ -334,6 +347,15 @@ def _unicast(host: str) -> str:
     if parsed.is_multicast or host == "255.255.255.255":
         raise RemoteProtocolError(f"SDP: the media address {host} is not one host's", status=488)
     return str(parsed)  # as recvfrom spells it
+
+
+def _reaches(ours: str, theirs: str) -> bool:
+    """Can media go from the one host to the other? No address at all is a hold, which nothing goes to."""
+    try:
+        host = _unicast(theirs)
+    except RemoteProtocolError:
+        return False
+    return _nowhere(ours) or _nowhere(host) or (":" in ours) == (":" in host)
 
 
 def _rtcp(stream: MediaDescription, host: str) -> Address | None:

@@ -37,6 +37,8 @@ log = logging.getLogger(__name__)
 DATAGRAM = 65_535
 BURST = 64  # datagrams read before timers and wishes get their turn
 LARGEST_SENT = 65_507
+LOOK_AGAIN = 2.0  # seconds between two looks at this computer's own address and at the clocks
+ASLEEP = 5.0  # seconds by which the other clocks must run ahead of ours to call it a sleep
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,8 @@ class Phone:
         self._agent: Agent
         self._socket: socket.socket
         self._timer: Timer | None = None
+        self._look_timer: Timer | None = None
+        self._slept = _ahead()
         self._leaving = False
         self._sessions: dict[str, MediaSession] = {}
 
@@ -95,13 +99,15 @@ class Phone:
             if proxy and ":" in proxy[0] and listen[0] == "0.0.0.0":
                 listen = ("::", listen[1])  # all addresses means those from which the proxy can be reached
             if proxy:
-                proxy = _resolved(proxy, family_of(listen[0]))
+                proxy = self._proxy = _resolved(proxy, family_of(listen[0]))
             self._socket = bind_udp(listen)
             self.address = self._socket.getsockname()[:2]
-            local = (_own_host(self.address[0], proxy), self.address[1])
+            own = own_host(self.address[0], proxy) or ("127.0.0.1" if "." in self.address[0] else "::1")
+            local = (own, self.address[1])
             wanted = self._expires, self._session_expires
             self._agent = Agent(self.account, local, proxy, random.SystemRandom(), *wanted)
             self._loop.watch(self._socket, self._on_readable)
+            self._loop.post(self._look_again)
             self._loop.start()
             self._started = True
         if self._register:
@@ -203,13 +209,16 @@ class Phone:
         for event in outcome.events:
             if isinstance(event, CallChanged):
                 self._follow(event.call)
-            try:
-                self._on_event(event)
-            except Exception:
-                log.exception("telling %s failed", type(event).__name__)
+            self._tell(event)
         if self._leaving and self._agent.at_rest:
             self._at_rest.set()
         self._set_timer()
+
+    def _tell(self, event: object) -> None:
+        try:
+            self._on_event(event)
+        except Exception:
+            log.exception("telling %s failed", type(event).__name__)
 
     def _send(self, send: Send) -> None:
         try:
@@ -230,24 +239,51 @@ class Phone:
             self._timer.cancel()
         self._timer = self._loop.at(due, self._on_deadline) if due is not None else None
 
+    def _look_again(self) -> None:
+        """Look for another address of this computer, and for a sleep, every other second: no signal tells of them."""
+        self._look_timer = self._loop.at(time.monotonic() + LOOK_AGAIN, self._look_again)
+        before, self._slept = self._slept, _ahead()
+        self._look(self._agent.peer)
+        if any(after - earlier > ASLEEP for earlier, after in zip(before, self._slept, strict=True)):
+            log.info("this computer has slept")
+            self._do(self._agent.woke(time.monotonic()))
+
+    def _look(self, towards: Address | None) -> None:
+        """Use the address that this computer has now towards the proxy, or without one `towards` the other phone."""
+        own = own_host(self.address[0], self._proxy or towards)
+        if own is not None and not self._leaving:
+            self._do(self._agent.move(own, time.monotonic(), bool(self._proxy) or towards is None))
+
     def _call(self, target: str) -> None:
-        if self._agent.active_call is None:
-            now = time.monotonic()
-            session = self._open_session(target, now)
-            if session is not None:
-                outcome = self._agent.call(target, session.port, now)
-                self._keep(session)
-                self._do(outcome)
+        if self._agent.active_call is not None:
+            return
+        self._look(self._agent.destination(target))
+        now = time.monotonic()
+        try:
+            session = self._open_session()
+        except OSError as error:
+            sentence = f"No sound: {error}"
+            failed = CallView("", Direction.OUTGOING, target, target, CallState.ENDED, sentence, now)
+            self._tell(CallChanged(now, failed))
+            return
+        outcome = self._agent.call(target, session.port, now)
+        self._keep(session)
+        self._do(outcome)
 
     def _answer(self) -> None:
         call = self._agent.active_call
-        if call is not None and call.state is CallState.INCOMING:
-            now = time.monotonic()
-            session = self._open_session(call.peer_uri, now)
-            if session is not None:
-                outcome = self._agent.answer(session.port, now)
-                self._keep(session)
-                self._do(outcome)
+        if call is None or call.state is not CallState.INCOMING:
+            return
+        self._look(self._agent.peer)
+        now = time.monotonic()
+        try:
+            session = self._open_session()
+        except OSError as error:  # the caller is told too, and rings nobody for minutes
+            self._do(self._agent.fail(f"No sound: {error}", now))
+            return
+        outcome = self._agent.answer(session.port, now)
+        self._keep(session)
+        self._do(outcome)
 
     def _keep(self, session: MediaSession) -> None:
         call = self._agent.active_call
@@ -256,27 +292,29 @@ class Phone:
         else:
             self._sessions[call.id] = self._last_media = session
 
-    def _open_session(self, target: str, now: float) -> MediaSession | None:
+    def _open_session(self) -> MediaSession:
+        """Where SIP listens: sockets bound to all addresses outlive the one that is in use now. OSError without."""
         source, sink = self._sound
-        session = MediaSession((self._agent.local_host, 0), source=source, sink=sink)
-        try:
-            session.open()
-        except OSError as error:
-            failed = CallView("", Direction.OUTGOING, target, target, CallState.ENDED, f"No sound: {error}", now)
-            self._on_event(CallChanged(now, failed))
-            return None
+        session = MediaSession((self.address[0], 0), source=source, sink=sink)
+        session.open()
         return session
 
     def _follow(self, call: CallView) -> None:
-        """The sound does what the call says."""
+        """The sound does what the call says. If it cannot, the call ends with a sentence; telling goes on."""
         session = self._sessions.get(call.id)
         if session is None:
             return
-        if not call.active:
-            del self._sessions[call.id]
-            self._end_session(session)
-        elif call.media is not None:
-            session.apply(call.media, call.held_here)
+        try:
+            if not call.active:
+                del self._sessions[call.id]
+                self._end_session(session)
+            elif call.media is not None:
+                session.answered(call.answered_at is not None)
+                session.apply(call.media, call.held_here)
+        except Exception as error:
+            log.exception("the sound of a call cannot follow it")
+            sentence = f"No sound: {error}"
+            self._loop.post(lambda: self._do(self._agent.fail(sentence, time.monotonic())))
 
     def _end_session(self, session: MediaSession) -> None:
         try:
@@ -309,8 +347,9 @@ class Phone:
     def _close(self) -> None:
         self._loop.unwatch(self._socket)
         self._socket.close()
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._look_timer):
+            if timer is not None:
+                timer.cancel()
         for session in self._sessions.values():
             self._end_session(session)
         self._sessions.clear()
@@ -326,17 +365,27 @@ def _resolved(address: Address, family: socket.AddressFamily) -> Address:
     return str(found[0][4][0]), port
 
 
-def _own_host(bound: str, proxy: Address | None) -> str:
-    """The host others can send to. Bound to all addresses, it is the one this computer would use towards the proxy."""
+def own_host(bound: str, towards: Address | None) -> str | None:
+    """The host others can send to. Bound to all addresses, it is the one this computer would use towards the proxy or
+    the other phone; None while there is no way there, as before the network is up."""
     if bound not in ("0.0.0.0", "::"):
         return bound
-    there = proxy or (("192.0.2.1", 5060) if bound == "0.0.0.0" else ("2001:db8::1", 5060))
+    there = towards if towards and family_of(towards[0]) is family_of(bound) else None
+    there = there or (("192.0.2.1", 5060) if bound == "0.0.0.0" else ("2001:db8::1", 5060))
     with socket.socket(family_of(bound), socket.SOCK_DGRAM) as sock:
         try:
             sock.connect(there)  # UDP: nothing is sent
         except OSError:
-            return "127.0.0.1" if bound == "0.0.0.0" else "::1"
+            return None
         return str(sock.getsockname()[0])
+
+
+def _ahead() -> tuple[float, ...]:
+    """By how much clocks that go on in a computer's sleep are ahead of the one that we set our timers by."""
+    boot = getattr(time, "CLOCK_BOOTTIME", None)  # of Linux
+    clocks = (time.time(), *([time.clock_gettime(boot)] if boot is not None else []))
+    now = time.monotonic()
+    return tuple(clock - now for clock in clocks)
 
 
 __all__ = ["Account", "LoopStopped", "Phone", "PhoneSnapshot", "RegistrationState"]

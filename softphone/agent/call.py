@@ -31,10 +31,12 @@ class Call:
     """What both kinds have in common."""
 
     direction = Direction.OUTGOING
+    _reason_to_leave = "You hung up"
 
     def __init__(self, endpoint: Endpoint, state: CallState, call_id: str, peer: NameAddr, now: float) -> None:
         self.endpoint = endpoint
         self.reached_at = endpoint.local  # where the peer was reached, for a Contact that is a name
+        self.seen_at: tuple[str, ...] = ()  # hosts where a proxy saw the peer
         self.state = state
         self.call_id = call_id
         self.name = legible(peer.display or unquote(peer.uri.user) or peer.uri.host)
@@ -97,7 +99,8 @@ class Call:
 
     def negotiate(self, port: int) -> Negotiation:
         if self.negotiation is None:
-            self.negotiation = Negotiation(self.endpoint.local[0], port, self.endpoint.random.getrandbits(31))
+            host, number = self.endpoint.local[0], self.endpoint.random.getrandbits(31)
+            self.negotiation = Negotiation(host, port, number, (self.reached_at[0], *self.seen_at))
         return self.negotiation
 
     # -- wishes of the person ---------------------------------------------------------------------------------------
@@ -107,19 +110,33 @@ class Call:
             self.change(LEAVE, now, "Hanging up ...")
             self.leave(now)
 
-    def hold(self, on: bool, now: float) -> None:
-        """Put the other side on hold, or take it back. While another request of that kind is under way it waits."""
+    def fail(self, sentence: str, now: float) -> None:
+        """It cannot be had here: end it as if the person did, with this sentence."""
+        self._reason_to_leave = sentence
+        self.hang_up(now)
+
+    def move(self, host: str, now: float) -> None:
+        """Our media is wanted at this host: a call that is up says so once with a re-INVITE."""
         talk = self.negotiation
-        if self.state is not TALKING or talk is None or talk.held_here is on:
+        if talk is not None:
+            talk.host = host
+            if talk.named != host:
+                self.hold(talk.held_here, now, anew=True)
+
+    def hold(self, on: bool, now: float, anew: bool = False) -> None:
+        """Put the other side on hold, or take it back. While another request of that kind is under way it waits.
+        `anew`: make the offer even if that is so already."""
+        talk = self.negotiation
+        if self.state is not TALKING or talk is None or (talk.held_here is on and not anew):
             return
         self.rows.cancel("glare")
         if self._modification or self._awaits_late_answer:
-            self.rows.set("glare", now + T1, lambda later: self.hold(on, later))
+            self.rows.set("glare", now + T1, lambda later: self.hold(on, later, anew))
             return
         fields, body = (ALLOW, *self.timer.request_fields(), CONTENT_TYPE), talk.offer(on)
 
         def answered(exchange: Exchange, response: Response | None, later: float) -> None:
-            self._on_held(exchange, response, on, later)
+            self._on_held(exchange, response, on, later, anew)
 
         self._modification = self._ask("INVITE", answered, now, fields, body)
 
@@ -156,14 +173,14 @@ class Call:
     def _on_bye_answered(self, exchange: Exchange, response: Response | None, now: float) -> None:
         if response is None or response.status >= 200:
             # Also 481 and silence: whatever they say, it is over (RFC 3261 15.1.1).
-            self.change(GONE, now, "You hung up")
+            self.change(GONE, now, self._reason_to_leave)
 
-    def _on_held(self, exchange: Exchange, response: Response | None, hold: bool, now: float) -> None:
+    def _on_held(self, exchange: Exchange, response: Response | None, hold: bool, now: float, anew: bool) -> None:
         status = self._modified(exchange, response, now)
         if status == 491:
-            self.rows.set("glare", now + self._glare_pause(), lambda later: self.hold(hold, later))
+            self.rows.set("glare", now + self._glare_pause(), lambda later: self.hold(hold, later, anew))
         elif status == 422 and response is not None and self.timer.lengthen(response):
-            self.hold(hold, now)
+            self.hold(hold, now, anew)
         elif status in (408, 481):
             self._lost(now, status)
         elif status >= 300:
@@ -289,7 +306,7 @@ class Call:
         """They ended it."""
         self.rows.clear()
         self._bye_waits, self._unacked = False, None
-        self.change(GONE, now, "You hung up" if self.state is ENDING else sentence)
+        self.change(GONE, now, self._reason_to_leave if self.state is ENDING else sentence)
 
     def _take_offer(self, incoming: Incoming, now: float) -> None:
         """A re-INVITE, or an UPDATE, which may come without offer and then changes nothing (RFC 3311 5.2)."""

@@ -2,8 +2,9 @@
 
 The rules, in order of their weight:
 
-1. The address that signalling named last is believed at once. Addresses it has just left are refused: their late
-   packets, or a stream that the other side forgot to stop, must not pull ours back.
+1. The address that signalling named last is believed at once, and served for as long as nothing below says otherwise.
+   An address that signalling named before does not get our stream back: late packets, or a stream that the other side
+   forgot to stop, must not pull it there. It is heard again only if nothing has come from the new one for a second.
 2. Another port of the same host must send two packets in sequence (RFC 3550 A.1) while the present one is silent.
 3. Another host must do so too, and is believed only where a NAT explains it (RFC 7362 4): signalling came from that
    host itself, or the named address is a private one, which the host that is seen is not. The address that signalling
@@ -19,8 +20,8 @@ from softphone.media.rtp import Packet
 
 Address = tuple[str, int]
 SILENCE = 0.5  # seconds without a packet after which a stream may come from elsewhere
-MOST_LEFT = 12
-LEFT = 5.0  # seconds without a packet after which an address that signalling has left may be used again
+LEFT = 1.0  # seconds without a packet from the address named last until one that was left is heard again
+MOST_LEFT = 12  # addresses that are remembered
 # RFC 1918, 3927, 4193, 4291, 6598 and a phone that knew no better: addresses that mean nothing beyond a NAT.
 # (ipaddress.is_private counts the networks of documentation too and leaves out that of RFC 6598.)
 PRIVATE = tuple(ipaddress.ip_network(text) for text in (
@@ -35,11 +36,13 @@ class SourceFilter:
     def __init__(self, remote: Address, peers: Iterable[str] = ()) -> None:
         self.remote = remote  # where to send: as signalled, then as heard
         self.ssrc: int | None = None
+        self._heard = remote  # where what is heard comes from
         self._signalled = remote
         self._peers = frozenset(peers)
         self._heard_at = float("-inf")
         self._candidate: tuple[Address, int, int] | None = None  # source, SSRC and sequence number to expect
-        self._left: dict[Address, float | None] = {}  # when last heard, None: not since it was left
+        self._left: dict[Address, bool] = {}  # addresses that signalling has left; True: they were named by it
+        self._left_at: float | None = None  # when the first packet came after that
 
     @property
     def elsewhere(self) -> bool:
@@ -52,13 +55,14 @@ class SourceFilter:
         self._peers = self._peers.union(peers)
         if remote == self._signalled:
             return False
-        for left in (self._signalled, self.remote, reports):
+        for left, named in ((self.remote, False), (reports, False), (self._signalled, True)):
             if left is not None:
-                self._left[left] = None
+                self._left[left] = named or self._left.get(left, False)
         self._left.pop(remote, None)
         for oldest in list(self._left)[:-MOST_LEFT]:
             del self._left[oldest]
-        self._signalled = self.remote = remote
+        self._signalled = self.remote = self._heard = remote
+        self._left_at = None
         self.forget()
         return True
 
@@ -69,40 +73,35 @@ class SourceFilter:
 
     def is_current(self, packet: Packet, source: Address) -> bool:
         """Does the packet belong to the stream that is being heard?"""
-        return source == self.remote and packet.ssrc == self.ssrc
+        return source == self._heard and packet.ssrc == self.ssrc
+
+    def has_left(self, source: Address) -> bool:
+        """Is this an address that signalling has left?"""
+        return source in self._left
 
     def accepts(self, packet: Packet, source: Address, now: float) -> bool:
-        known = source == self.remote and (self.ssrc is None or packet.ssrc == self.ssrc)
-        if not known:
+        if not (self.is_current(packet, source) or (source == self.remote and self.ssrc is None)):
             if not self._may_be_theirs(source, now):
                 return False
             candidate = (source, packet.ssrc, packet.sequence)
             proven = candidate == self._candidate
             self._candidate = (source, packet.ssrc, (packet.sequence + 1) & 0xFFFF)
-            # Another SSRC of the same address, or the very address that was announced, need not wait.
-            waits = source != self.remote and not (self.elsewhere and source[0] == self._signalled[0])
+            # Another SSRC of the same address, or the very host that was announced, need not wait.
+            waits = source not in (self.remote, self._heard)
+            waits = waits and not (self.elsewhere and source[0] == self._signalled[0])
             if not proven or (waits and now - self._heard_at < SILENCE):
                 return False
-        self.remote, self.ssrc, self._heard_at, self._candidate = source, packet.ssrc, now, None
+        if not self._left.get(source):
+            self.remote = source
+        self._heard, self.ssrc, self._heard_at, self._candidate = source, packet.ssrc, now, None
         return True
 
     def _may_be_theirs(self, source: Address, now: float) -> bool:
-        if self.has_left(source, now):
-            return False
+        if source in self._left:
+            self._left_at = now if self._left_at is None else self._left_at
+            return now - max(self._left_at, self._heard_at) > LEFT
         host, named = source[0], self._signalled[0]
         return host in (named, self.remote[0]) or host in self._peers or (is_private(named) and not is_private(host))
-
-    def has_left(self, source: Address, now: float) -> bool:
-        """Does this come from an address that signalling has left? Each packet prolongs it: a stream that the other
-        side forgot to stop never counts."""
-        if source not in self._left:
-            return False
-        last = self._left[source]
-        if last is not None and now - last > LEFT:
-            del self._left[source]
-            return False
-        self._left[source] = now
-        return True
 
 
 def is_private(host: str) -> bool:

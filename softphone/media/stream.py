@@ -86,7 +86,7 @@ class Stream:
     def agree(self, plan: MediaPlan, held: bool = False) -> None:
         """Offer and answer have met (again). `held`: we put the other side on hold, so the microphone stays here."""
         kept_talking = self._both and plan.remote == self.plan.remote
-        reports = self._rtcp_remote()
+        before, reports = self._rtcp_remote(), plan.remote_rtcp or (plan.remote[0], plan.remote[1] + 1)
         self.plan = plan
         self._codec = CODECS[plan.codec]
         # Numbers bind the sender of a description to nothing (RFC 3264 5.1): whatever we ever offered may come.
@@ -94,7 +94,7 @@ class Stream:
         self._codecs[plan.payload_type] = self._codec
         self._events = {TELEPHONE_EVENT, plan.telephone_event} - self._codecs.keys()
         somewhere = plan.remote[0] not in NOWHERE
-        if somewhere and self._source.signal(plan.remote, plan.peers, reports):
+        if somewhere and self._source.signal(plan.remote, plan.peers, before if before != reports else None):
             self._report_to = None
         self._reports = somewhere
         self._sends = somewhere and plan.direction.sends and not held
@@ -164,7 +164,7 @@ class Stream:
         """A datagram came to the RTCP port."""
         expected = self._source.remote[0], (self.plan.remote_rtcp or self.plan.remote)[0]
         try:
-            if source[0] not in expected or self._source.has_left(source, now):
+            if source[0] not in expected or self._source.has_left(source):
                 raise RtcpError("not from where the stream is")
             compound = Compound.parse(data)
         except RtcpError:
