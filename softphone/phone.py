@@ -25,9 +25,19 @@ from plumbing.udp import bind_udp, family_of
 from softphone.agent.account import Account as Account
 from softphone.agent.agent import Agent
 from softphone.agent.endpoint import AgentOutcome, Send
-from softphone.agent.event import CallChanged, CallState, CallView, Direction, RegistrationChanged, RegistrationState
+from softphone.agent.event import (
+    CallChanged,
+    CallState,
+    CallView,
+    DigitPassed,
+    Direction,
+    RegistrationChanged,
+    RegistrationState,
+)
 from softphone.agent.session_timer import DEFAULT_INTERVAL
+from softphone.host import ahead, own_host, resolved
 from softphone.media.audio import AudioSink, AudioSource, NullSink
+from softphone.media.dtmf import DIGITS
 from softphone.media.session import MediaSession
 from softphone.media.stream import MediaStats
 from softphone.media.tone import ToneSource
@@ -84,7 +94,7 @@ class Phone:
         self._socket: socket.socket
         self._timer: Timer | None = None
         self._look_timer: Timer | None = None
-        self._slept = _ahead()
+        self._clocks = ahead()
         self._leaving = False
         self._sessions: dict[str, MediaSession] = {}
 
@@ -99,7 +109,7 @@ class Phone:
             if proxy and ":" in proxy[0] and listen[0] == "0.0.0.0":
                 listen = ("::", listen[1])  # all addresses means those from which the proxy can be reached
             if proxy:
-                proxy = self._proxy = _resolved(proxy, family_of(listen[0]))
+                proxy = self._proxy = resolved(proxy, family_of(listen[0]))
             self._socket = bind_udp(listen)
             self.address = self._socket.getsockname()[:2]
             own = own_host(self.address[0], proxy) or ("127.0.0.1" if "." in self.address[0] else "::1")
@@ -171,8 +181,10 @@ class Phone:
         self._loop.post(lambda: self._mute(muted))
 
     def dtmf(self, digit: str) -> None:
-        """Send a digit of the dial pad into the call (RFC 4733); without a call, or to a phone that takes none,
-        nothing is sent."""
+        """Send a digit of the dial pad into the call (RFC 4733, or INFO where the other side allows that alone).
+
+        DigitPassed tells when it has left, DigitRefused that the other side takes none. Without a call nothing is sent.
+        """
         self._loop.post(lambda: self._dtmf(digit))
 
     # -- any thread: questions --------------------------------------------------------------------------------------
@@ -242,9 +254,9 @@ class Phone:
     def _look_again(self) -> None:
         """Look for another address of this computer, and for a sleep, every other second: no signal tells of them."""
         self._look_timer = self._loop.at(time.monotonic() + LOOK_AGAIN, self._look_again)
-        before, self._slept = self._slept, _ahead()
+        before, self._clocks = self._clocks, ahead()
         self._look(self._agent.peer)
-        if any(after - earlier > ASLEEP for earlier, after in zip(before, self._slept, strict=True)):
+        if any(after - earlier > ASLEEP for earlier, after in zip(before, self._clocks, strict=True)):
             log.info("this computer has slept")
             self._do(self._agent.woke(time.monotonic()))
 
@@ -295,7 +307,12 @@ class Phone:
     def _open_session(self) -> MediaSession:
         """Where SIP listens: sockets bound to all addresses outlive the one that is in use now. OSError without."""
         source, sink = self._sound
-        session = MediaSession((self.address[0], 0), source=source, sink=sink)
+        local = (self.address[0], 0)
+
+        def told(sent: bool) -> Callable[[str], None]:
+            return lambda digit: self._loop.post(lambda: self._on_digit(session, digit, sent))
+
+        session = MediaSession(local, source=source, sink=sink, on_digit=told(False), on_digit_sent=told(True))
         session.open()
         return session
 
@@ -327,11 +344,22 @@ class Phone:
             session.mute(muted)
 
     def _dtmf(self, digit: str) -> None:
-        for session in self._sessions.values():
+        call = self._agent.active_call
+        session = self._sessions.get(call.id) if call else None
+        if call is None or session is None or len(digit) != 1 or digit.upper() not in DIGITS:
+            log.info("digit %r not sent", digit)
+        elif call.media is not None and call.media.telephone_event is None:
+            self._do(self._agent.digit(digit.upper(), time.monotonic()))
+        else:
             try:
                 session.dtmf(digit)
             except ValueError as error:
                 log.info("digit %r not sent: %s", digit, error)
+
+    def _on_digit(self, session: MediaSession, digit: str, sent: bool) -> None:
+        call_id = next((call_id for call_id, each in self._sessions.items() if each is session), None)
+        if call_id is not None:
+            self._tell(DigitPassed(time.monotonic(), call_id, digit, sent))
 
     def _snapshot(self) -> PhoneSnapshot:
         agent = self._agent
@@ -353,39 +381,6 @@ class Phone:
         for session in self._sessions.values():
             self._end_session(session)
         self._sessions.clear()
-
-
-def _resolved(address: Address, family: socket.AddressFamily) -> Address:
-    """A proxy may be named; its address is looked up once, here, and never on the message path."""
-    host, port = address
-    try:
-        found = socket.getaddrinfo(host, port, family, socket.SOCK_DGRAM)
-    except OSError as error:
-        raise OSError(error.errno, f"the server {host} cannot be found from here ({error.strerror})") from error
-    return str(found[0][4][0]), port
-
-
-def own_host(bound: str, towards: Address | None) -> str | None:
-    """The host others can send to. Bound to all addresses, it is the one this computer would use towards the proxy or
-    the other phone; None while there is no way there, as before the network is up."""
-    if bound not in ("0.0.0.0", "::"):
-        return bound
-    there = towards if towards and family_of(towards[0]) is family_of(bound) else None
-    there = there or (("192.0.2.1", 5060) if bound == "0.0.0.0" else ("2001:db8::1", 5060))
-    with socket.socket(family_of(bound), socket.SOCK_DGRAM) as sock:
-        try:
-            sock.connect(there)  # UDP: nothing is sent
-        except OSError:
-            return None
-        return str(sock.getsockname()[0])
-
-
-def _ahead() -> tuple[float, ...]:
-    """By how much clocks that go on in a computer's sleep are ahead of the one that we set our timers by."""
-    boot = getattr(time, "CLOCK_BOOTTIME", None)  # of Linux
-    clocks = (time.time(), *([time.clock_gettime(boot)] if boot is not None else []))
-    now = time.monotonic()
-    return tuple(clock - now for clock in clocks)
 
 
 __all__ = ["Account", "LoopStopped", "Phone", "PhoneSnapshot", "RegistrationState"]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from agent_kit import ALICE, BOB, Line, Network, Passage, Scripted, pair, talking
 
-from sip.message import Request, reply
+from sip.message import Request, parse, reply
 from sip.sdp import SessionDescription
-from softphone.agent.event import CallState
+from softphone.agent.event import CallState, DigitPassed, DigitRefused
 
 TALKING, ENDED, INCOMING = CallState.TALKING, CallState.ENDED, CallState.INCOMING
 STRANGER = ("127.0.0.1", 5090)
@@ -378,3 +378,75 @@ def test_a_repeated_request_gets_the_same_answer_again():
     assert network.passed[-1].data == first
     assert [m.retransmission for m in bob.messages] == [False, False, True, True]
     assert bob.agent.retransmissions == 0
+
+
+# -- digits to a phone without telephone-events ------------------------------------------------------------------------
+
+
+def without_telephone_events(data: bytes) -> bytes:
+    """The same message from a phone that has no telephone-events, and takes INFO in place of UPDATE."""
+    said = data.replace(b"telephone-event/8000", b"something-other/8000")
+    return said.replace(b"OPTIONS, UPDATE", b"OPTIONS,   INFO")
+
+
+def info_party(network: Network, status: int) -> list[Request]:
+    """Bob's INFO are answered by a script, as his phone would; what was asked of him."""
+    asked: list[Request] = []
+    deliver = network.parties[("127.0.0.1", 5064)]
+
+    class Bob:
+        @property
+        def deadline(self):
+            return deliver.deadline
+
+        def receive(self, data, source, now):
+            if not data.startswith(b"INFO "):
+                return deliver.receive(data, source, now)
+            request = parse(data)
+            assert isinstance(request, Request)
+            asked.append(request)
+            request.replace_top("Via", str(request.via.with_source(*source)))
+            return [(reply(request, status).to_bytes(), source)] if status else []
+
+        def on_deadline(self, now):
+            return deliver.on_deadline(now)
+
+    network.parties[("127.0.0.1", 5064)] = Bob()
+    return asked
+
+
+def told_of_digits(line: Line) -> list[str]:
+    passed = (DigitPassed, DigitRefused)
+    return [e.digit if isinstance(e, DigitPassed) else e.sentence for e in line.events if isinstance(e, passed)]
+
+
+def test_digits_go_by_info_one_after_the_other_to_a_phone_that_allows_it():
+    network, alice, _ = talking(without_telephone_events)
+    assert alice.call.media.telephone_event is None
+    asked = info_party(network, 200)
+    for digit in "15#":
+        alice.does("digit", digit)
+    assert told_of_digits(alice) == [], "not before it has been taken"
+    network.run(0.1)
+    assert [r.body for r in asked] == [f"Signal={digit}\r\nDuration=160\r\n".encode() for digit in "15#"]
+    assert {r.content_type for r in asked} == {"application/dtmf-relay"}
+    assert [r.cseq.number for r in asked] == list(range(asked[0].cseq.number, asked[0].cseq.number + 3))
+    assert told_of_digits(alice) == ["1", "5", "#"]
+    assert all(isinstance(e, DigitPassed) and e.sent for e in alice.events if isinstance(e, DigitPassed | DigitRefused))
+
+
+@pytest.mark.parametrize("status", [405, 415, 501, 0])
+def test_digits_that_are_refused_after_all_say_so_and_end_nothing(status):
+    network, alice, bob = talking(without_telephone_events)
+    info_party(network, status)
+    alice.does("digit", "1")
+    network.run(40.0)
+    assert told_of_digits(alice) == ["Bob's phone takes no digits"]
+    assert (alice.state, bob.state) == (TALKING, TALKING)
+
+
+def test_a_phone_that_takes_no_digits_at_all_gets_none_and_the_person_is_told():
+    network, alice, _ = talking(lambda data: data.replace(b"telephone-event/8000", b"something-other/8000"))
+    count = len(network.passed)
+    alice.does("digit", "1")
+    assert len(network.passed) == count and told_of_digits(alice) == ["Bob's phone takes no digits"]

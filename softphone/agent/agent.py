@@ -170,6 +170,10 @@ class Agent:
     def probe(self, now: float) -> AgentOutcome:
         return self._with_active(lambda call: call.probe(now))
 
+    def digit(self, digit: str, now: float) -> AgentOutcome:
+        """Send a digit by INFO, for a call whose media takes none."""
+        return self._with_active(lambda call: call.digits.press(digit, now))
+
     # -- inside -----------------------------------------------------------------------------------------------------
 
     def _active(self) -> Call | None:

@@ -18,6 +18,7 @@ from sip.transaction import T1, T2
 from softphone.agent.account import ALLOW, Address
 from softphone.agent.endpoint import PATIENCE, Endpoint, Exchange, Incoming
 from softphone.agent.event import CallChanged, CallState, CallView, Direction, ProbeAnswered
+from softphone.agent.info import InfoDigits
 from softphone.agent.negotiation import CONTENT_TYPE, Negotiation
 from softphone.agent.rows import Rows
 from softphone.agent.sentence import begin, heard_nothing, legible
@@ -54,6 +55,7 @@ class Call:
         self._acks: dict[tuple[str, int], tuple[Request, Address]] = {}
         self._unacked: int | None = None  # CSeq of their INVITE whose 2xx waits for an ACK
         self._bye_waits = False
+        self.digits = InfoDigits(self, self._ask)
 
     # -- what is shown ----------------------------------------------------------------------------------------------
 
