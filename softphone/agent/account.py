@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 from urllib.parse import quote, unquote
 
@@ -35,7 +35,7 @@ class Account:
 
     user: str
     domain: str
-    password: str = ""
+    password: str = field(default="", repr=False)
     display_name: str = ""
 
     @property
