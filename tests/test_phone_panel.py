@@ -387,7 +387,7 @@ def test_enter_after_dialling_with_the_mouse_calls(screen: Screen, qtbot) -> Non
 def test_sound_that_goes_elsewhere_than_announced_is_shown(screen: Screen, qtbot) -> None:
     screen.talk()
     screen.phone.stats = FakeStats(elsewhere="203.0.113.5")
-    qtbot.waitUntil(lambda: "sound via 203.0.113.5" in screen.says("gap"))
+    qtbot.waitUntil(lambda: "Sound via 203.0.113.5" in screen.says("gap"))
 
 
 # -- names, widths, colours, motion -----------------------------------------------------------------------------------

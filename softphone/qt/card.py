@@ -182,7 +182,7 @@ class CallCard(QWidget):
         gap = f"Longest gap {stats.longest_gap_ms:.0f} ms"
         if stats.elsewhere:
             self.gap.set_text(
-                f"{gap}, sound via {stats.elsewhere}",
+                f"Sound via {stats.elsewhere}, gap {stats.longest_gap_ms:.0f} ms",
                 f"The other side is behind a NAT: its sound comes from {stats.elsewhere}, so yours goes there too. "
                 "The longest pause between two packets received",
             )
