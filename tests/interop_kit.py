@@ -43,12 +43,10 @@ sip_listen 127.0.0.1:{port}
 """
 LINPHONE = """[sip]
 sip_port={port}
-sip_tcp_port=-1
-sip_tls_port=-1
-guess_hostname=0
+sip_tcp_port=0
+sip_tls_port=0
 use_ipv6=0
-register_only_when_network_is_up=0
-bind_address=127.0.0.1
+default_proxy=0
 [net]
 firewall_policy=0
 [rtp]
@@ -57,8 +55,16 @@ audio_rtp_port={media}
 enabled=0
 [misc]
 max_calls=1
-[sound]
-echocancellation=0
+[proxy_0]
+reg_proxy=<sip:{proxy}>
+reg_route=<sip:{proxy};lr>
+reg_identity="Bob" <sip:bob@{domain}>
+reg_expires=60
+reg_sendregister=1
+[auth_info_0]
+username=bob
+passwd={password}
+realm={domain}
 """
 
 
@@ -272,18 +278,25 @@ class Linphone(Theirs):
             opened.setframerate(8000)
             opened.writeframes(data.tobytes())
         file = self.folder / "linphonerc"
-        file.write_text(LINPHONE.format(port=self.port, media=free_port()))
-        self._proxy, self._calls = proxy, 0
-        self._pipe = None
-        arguments = ["linphonec", "-c", str(file), "-S"]
+        self.folder.joinpath(".local/share/linphone").mkdir(parents=True)
+        file.write_text(LINPHONE.format(port=self.port, media=free_port(), proxy=proxy, domain=DOMAIN,
+                                        password=PASSWORDS["bob"]))  # fmt: skip
+        self._calls = self._over = 0
+        self._log = self.folder / "log"
+        self._log.touch()
+        arguments = ["linphonec", "-c", str(file), "-d", "4", "-l", str(self._log)]
         self.process = scene.start("linphonec", arguments, self.folder, input=True, HOME=str(self.folder))
         self._tell("soundcard use files")
-        for codec in ("opus", "speex", "G729"):
-            self._tell(f"codec disable {codec}")
+        for line in ("codec disable all", "codec enable 3", "codec enable 4"):  # PCMU, PCMA
+            self._tell(line)
 
     @property
     def said(self) -> str:
         return self.process.said
+
+    @property
+    def _logged(self) -> str:
+        return self._log.read_text(errors="replace")
 
     def stop(self) -> None:
         self._tell("quit")
@@ -292,15 +305,15 @@ class Linphone(Theirs):
         self.process.tell(line)
 
     def registers(self) -> None:
-        self._tell(f"register sip:bob@{DOMAIN} sip:{self._proxy} {PASSWORDS['bob']}")
-        self.says("LinphoneRegistrationOk")
+        wait_until(lambda: "LinphoneRegistrationOk" in self._logged, note=lambda: self.said)
 
     def call(self, user: str) -> None:
         self.mark()
+        self._log_since = len(self._logged)
         self._tell(f"call sip:{user}@{DOMAIN}")
 
     def rings(self) -> None:
-        self.says("IncomingReceived")
+        self.says("Receiving new incoming call")
 
     def answer(self) -> None:
         self._tell("answer")
@@ -312,6 +325,7 @@ class Linphone(Theirs):
 
     def hold(self) -> None:
         self._tell("pause")
+        self.says("is now paused")
 
     def resume(self) -> None:
         self._tell("resume")
@@ -320,19 +334,22 @@ class Linphone(Theirs):
         self._tell(digit)
 
     def gets_digit(self, digit: str) -> None:
-        self.says(rf"(?i)dtmf.*{re.escape(digit)}")
+        self.says(f"Receiving tone {re.escape(digit)}")
 
     def talks(self) -> None:
-        self.says("StreamsRunning")
+        self.says("Media streams established")
         self._calls += 1
         self._tell(f"play {self._wav}")
         self._tell(f"record {self.folder}/heard{self._calls}.wav")
 
     def is_free(self) -> None:
-        self.says("CallReleased|Call .* ended|CallEnd")
+        self._over += 1
+        self.says(r"Call \d+ with .* ended|error")
+        wait_until(lambda: self._logged.count("to LinphoneCallReleased") == self._over, note=lambda: self.said)
 
     def is_told(self, status: int) -> None:
-        self.says({486: "(?i)busy", 603: "(?i)declin"}[status])
+        told = rf"SIP/2\.0 {status} (?:.+\n)*CSeq: \d+ INVITE"
+        wait_until(lambda: re.search(told, self._logged[self._log_since :]), note=lambda: self.said[-1500:])
 
     def _recordings(self) -> list[Path]:
         return list(self.folder.glob("heard*.wav"))
