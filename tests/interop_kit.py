@@ -95,10 +95,13 @@ class Ours:
     def call(self) -> CallView:
         return [event.call for event in self.events if isinstance(event, CallChanged)][-1]
 
-    def calls(self, user: str) -> None:
-        """Call, and forget the calls before."""
+    def forgets(self) -> None:
+        """Forget the calls before."""
         self.phone.snapshot()  # what came of them has been told
         self.events.clear()
+
+    def calls(self, user: str) -> None:
+        self.forgets()
         self.phone.call(user)
 
     def comes(self, state: CallState, timeout: float = 10.0) -> None:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import pytest
 from interop_kit import MODULES, PASSWORDS, Baresip, Linphone, Ours
-from parties_kit import SCENARIOS, Scene, absent, is_taken, wait_until
+from parties_kit import DOMAIN, SCENARIOS, Scene, Sipp, absent, free_port, is_taken, wait_until
 
-from plumbing.address import parse_address
+from plumbing.address import format_address, parse_address
 from softphone.agent.event import CallState
 
 CHAIN, KAMAILIO = "our chain", "Kamailio"
@@ -27,12 +27,13 @@ PHONES = [pytest.param(Baresip, marks=[needs("baresip"), pytest.mark.skipif(not 
           pytest.param(Linphone, marks=needs("linphonec"))]  # fmt: skip
 
 
-def proxy_of(scene, network) -> tuple[str, int]:
-    """Starts the servers; where phones send everything."""
+def proxy_of(scene, network, challenged="REGISTER|INVITE") -> tuple[str, int]:
+    """Starts the servers; where phones send everything. A SIPp is not challenged for an INVITE."""
     if network == KAMAILIO:
         address = f"127.0.0.1:{scene.ports['server1']}"
         file = scene.folder / "registrar.cfg"
-        file.write_text((SCENARIOS / "registrar.cfg").read_text().replace("LISTEN", address))
+        text = (SCENARIOS / "registrar.cfg").read_text().replace("LISTEN", address)
+        file.write_text(text.replace("REGISTER|INVITE", challenged))
         started = scene.start("kamailio", ["kamailio", "-DD", "-E", "-f", str(file), "-w", str(scene.folder),
                                            "-Y", str(scene.folder), "-m", "32", "-M", "4"])  # fmt: skip
         wait_until(lambda: started.status is None and is_taken(scene.ports["server1"]), note=lambda: started.said)
@@ -41,7 +42,7 @@ def proxy_of(scene, network) -> tuple[str, int]:
     users.write_text("".join(f"{user}:{password}\n" for user, password in PASSWORDS.items()))
     scene.forwarder("heartbeat.fall=10")
     for name in ("server1", "server2"):
-        scene.mock(name, "--users", str(users))
+        scene.mock(name, *(["--users", str(users)] if "INVITE" in challenged else []))
     scene.up("server1", "server2")
     return parse_address(scene.address)
 
@@ -71,6 +72,11 @@ def hear_each_other(alice, bob):
     bob.hears()
 
 
+def kill_the_server_of(scene, alice):
+    """kill -9 of the one that the phone registered through, which is the one that carries its call."""
+    scene.processes["server1" if "server1" in alice.phone.snapshot().registration.sentence else "server2"].kill()
+
+
 def we_call_and_the_server_dies(scene, network, alice, bob):
     """Tone, digits and hold both ways; with our servers the one that carries the call is killed in between."""
     bob.mark()
@@ -89,8 +95,7 @@ def we_call_and_the_server_dies(scene, network, alice, bob):
     alice.phone.resume()
     alice.sees(lambda call: not call.held_here)
     if network == CHAIN:
-        server = "server1" if "server1" in alice.phone.snapshot().registration.sentence else "server2"
-        scene.processes[server].kill()
+        kill_the_server_of(scene, alice)
     alice.hears()
     bob.hears_again()
     for digit in "7*":
@@ -174,3 +179,115 @@ def who_is_busy_says_so(alice, bob, carol):
     assert alice.call.state is TALKING
     carol.phone.hang_up()
     alice.comes(ENDED)
+
+
+# -- SIPp: a strict phone, which fails at whatever its scenario does not expect ---------------------------------------
+
+
+class Strict:
+    """SIPps that play bob, each for one call, with their ear at their mouth."""
+
+    def __init__(self, scene, proxy, network):
+        self._scene, self._proxy, self._network = scene, format_address(proxy), network
+        self._port = free_port()
+
+    def plays(self, scenario, user="bob", pause=0, port=0) -> Sipp:
+        """A SIPp with this scenario. A called one is ready when this returns."""
+        sipp = Sipp(self._scene, scenario, self._proxy, port or self._port, 1, user=user, pause=pause,
+                    caller=f"bob@{DOMAIN}", more=["-rtp_echo", *self._credentials])  # fmt: skip
+        self._scene.processes[f"sipp {len(self._scene.processes)}"] = sipp.process
+        wait_until(lambda: is_taken(self._port) or sipp.process.status is not None, note=lambda: sipp.said)
+        return sipp
+
+    @property
+    def _credentials(self) -> list[str]:
+        return ["-key", "contact_port", str(self._port), "-au", "bob", "-ap", PASSWORDS["bob"], "-auth_uri", DOMAIN]
+
+    def registers(self) -> None:
+        self.plays("digest_register" if self._network == KAMAILIO else "register", port=free_port()).end()
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+@needs("sipp")
+def test_the_same_with_a_strict_phone(network, tmp_path):
+    with Scene(tmp_path) as scene:
+        proxy = proxy_of(scene, network, "REGISTER")
+        people = alice, carol = Ours("alice", proxy), Ours("carol", proxy)
+        bob = Strict(scene, proxy, network)
+        try:
+            bob.registers()
+            wait_until(lambda: alice.registered and carol.registered)
+            we_call_a_strict_phone(scene, network, alice, bob)
+            a_strict_phone_calls(alice, bob)
+            strict_calls_that_come_to_nothing(network, alice, carol, bob)
+        finally:
+            for each in people:
+                each.phone.stop()
+
+
+def we_call_a_strict_phone(scene, network, alice, bob):
+    called = bob.plays("phone_callee")
+    alice.calls("bob")
+    alice.comes(TALKING)
+    alice.hears()  # itself, so the other side has heard it
+    for digit in "15#":
+        alice.phone.dtmf(digit)
+    wait_until(lambda: alice.digits == "15#", note=lambda: alice.digits)
+    alice.phone.hold()
+    alice.sees(lambda call: call.held_here)
+    alice.phone.resume()
+    alice.sees(lambda call: not call.held_here)
+    if network == CHAIN:
+        kill_the_server_of(scene, alice)
+    alice.hears()
+    alice.phone.probe()
+    alice.sees(lambda call: call.held_there)
+    alice.sees(lambda call: not call.held_there)
+    alice.hears()
+    alice.phone.hang_up()
+    alice.comes(ENDED)
+    called.end()
+
+
+def a_strict_phone_calls(alice, bob):
+    caller = bob.plays("phone_caller", user="alice", pause=1500)
+    alice.comes(INCOMING)
+    alice.phone.answer()
+    alice.comes(TALKING)
+    alice.hears()
+    alice.comes(ENDED)
+    caller.end()
+
+
+def strict_calls_that_come_to_nothing(network, alice, carol, bob):
+    caller = bob.plays("declined_caller", user="alice")
+    alice.comes(INCOMING)
+    alice.phone.decline()
+    caller.end()
+
+    for scenario, sentence in (("declining_callee", "bob declined the call"), ("busy_callee", "bob is busy")):
+        called = bob.plays(scenario)
+        alice.calls("bob")
+        alice.comes(ENDED)
+        assert alice.call.sentence.lower() == sentence, alice.seen
+        called.end()
+
+    called = bob.plays("cancel_callee" if network == CHAIN else "cancel_callee_of_one_proxy")
+    alice.calls("bob")
+    alice.comes(RINGING)
+    alice.phone.hang_up()
+    alice.comes(ENDED)
+    called.end()
+
+    alice.forgets()
+    caller = bob.plays("cancel_caller", user="alice")
+    alice.comes(ENDED)
+    assert alice.call.sentence == "Missed call from bob"
+    caller.end()
+
+    carol.calls("alice")
+    alice.comes(INCOMING)
+    alice.phone.answer()
+    carol.comes(TALKING)
+    bob.plays("busy_caller", user="alice").end()
+    assert alice.call.state is TALKING
