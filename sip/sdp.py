@@ -135,9 +135,10 @@ class SessionDescription:
 
 @dataclass(frozen=True)
 class MediaPlan:
-    """What a media session needs once offer and answer have met. `payload_type` and `telephone_event` are the
-    numbers to send with; `direction` is ours; `held_there`: the other side does not want to hear us; `peers`: hosts
-    their signalling is known to come from, behind a NAT the only hint of where their media will."""
+    """What a media session needs once offer and answer have met. `payload_type` and
+    `telephone_event` are the numbers to send with; `direction` is ours; `held_there`: the other
+    side does not want to hear us; `peers`: hosts their signalling is known to come from, behind
+    a NAT the only hint of where their media will."""
 
     remote: Address
     payload_type: int
@@ -190,12 +191,15 @@ def answer(
     version: int = 1,
     direction: MediaDirection = MediaDirection.SENDRECV,
 ) -> SessionDescription:
-    """Answer stream by stream (RFC 3264 6); `direction` is what we would like. 488 if no stream can be carried, be it
-    for its codecs or because its address is a name, a group's, or of the family that `address` is not."""
+    """Answer stream by stream (RFC 3264 6); `direction` is what we would like. 488 if no stream
+    can be carried, be it for its codecs or because its address is a name, a group's, or of the
+    family that `address` is not."""
     streams: list[MediaDescription] = []
     accepted = False
     for stream in offered.media:
-        usable = stream.carries_audio and not accepted and _reaches(address, offered.connection(stream))
+        usable = (
+            stream.carries_audio and not accepted and _reaches(address, offered.connection(stream))
+        )
         chosen = _choose(stream, codecs) if usable else {}
         if chosen:
             accepted = True
@@ -350,7 +354,8 @@ def _unicast(host: str) -> str:
 
 
 def _reaches(ours: str, theirs: str) -> bool:
-    """Can media go from the one host to the other? No address at all is a hold, which nothing goes to."""
+    """Can media go from the one host to the other? No address at all is a hold, which nothing
+    goes to."""
     try:
         host = _unicast(theirs)
     except RemoteProtocolError:

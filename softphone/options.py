@@ -84,7 +84,9 @@ def wishes(arguments: argparse.Namespace) -> list[Wish]:
         return [first, replace(first, user="bob", target="alice")]
     if not user:
         raise ValueError("--user needs a name, such as alice")
-    one = Wish(user, domain, proxy, listen or anywhere, password_of(arguments), arguments.display_name)
+    one = Wish(
+        user, domain, proxy, listen or anywhere, password_of(arguments), arguments.display_name
+    )
     partner = {"alice": "bob", "bob": "alice"}.get(user, "") if domain == DOMAIN else ""
     return [replace(one, target=partner, tone=arguments.tone, session_expires=arguments.session_expires)]
 

@@ -1,5 +1,6 @@
-"""Where the account's password comes from. A command line can be read by everybody on the computer (`ps`), so there is
-a file, a question or the environment; --password stays, with a warning."""
+"""Where the account's password comes from. A command line can be read by everybody on the
+computer (`ps`), so there is a file, a question or the environment; --password stays, with a
+warning."""
 
 from __future__ import annotations
 
@@ -24,10 +25,14 @@ def add_options(options: argparse.ArgumentParser) -> None:
     ways = options.add_mutually_exclusive_group()
     ways.add_argument(
         "--password-file", metavar="FILE",
-        help=f"the password is the first line of this file (-: of standard input); else {VARIABLE} is looked at",
+        help=f"the password is the first line of this file (-: of standard input); else of {VARIABLE}",
     )  # fmt: skip
-    ways.add_argument("--ask-password", action="store_true", help="ask for the password in the terminal")
-    ways.add_argument("--password", metavar="P", default="", help="the password, for everybody to see (ps): avoid")
+    ways.add_argument(
+        "--ask-password", action="store_true", help="ask for the password in the terminal"
+    )
+    ways.add_argument(
+        "--password", metavar="P", default="", help="the password, for everybody to see (ps): avoid"
+    )
 
 
 def password_of(
@@ -35,7 +40,8 @@ def password_of(
     environment: MutableMapping[str, str] = os.environ,
     ask: Callable[[str], str] = getpass.getpass,
 ) -> str:
-    """The password; "" if there is none. ValueError with a sentence if it was promised and cannot be had."""
+    """The password; "" if there is none. ValueError with a sentence if it was promised and
+    cannot be had."""
     from_environment = environment.pop(VARIABLE, "")  # whatever we start has no business with it
     if arguments.password_file:
         return _first_line(arguments.password_file)
@@ -43,7 +49,9 @@ def password_of(
         try:
             return ask(f"Password of {arguments.user}: ")
         except (EOFError, OSError):
-            raise ValueError("--ask-password: there is no terminal to ask in; use --password-file") from None
+            raise ValueError(
+                "--ask-password: there is no terminal to ask in; use --password-file"
+            ) from None
     return arguments.password or from_environment
 
 
@@ -60,14 +68,18 @@ def _first_line(name: str) -> str:
         raise ValueError(f"--password-file: {name} cannot be read ({fault.strerror})") from None
     password = text.removeprefix("\ufeff").rstrip("\r\n")
     if not password:
-        raise ValueError(f"--password-file: the first line of {name} is empty; the password belongs there")
+        raise ValueError(
+            f"--password-file: the first line of {name} is empty; the password belongs there"
+        )
     return password
 
 
 def others_can_read(name: str) -> bool:
     """May other users of this computer read the file?"""
     try:
-        return os.name == "posix" and bool(Path(name).stat().st_mode & (stat.S_IRGRP | stat.S_IROTH))
+        return os.name == "posix" and bool(
+            Path(name).stat().st_mode & (stat.S_IRGRP | stat.S_IROTH)
+        )
     except OSError:
         return False
 

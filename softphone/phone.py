@@ -35,7 +35,7 @@ from softphone.agent.event import (
     RegistrationState,
 )
 from softphone.agent.session_timer import DEFAULT_INTERVAL
-from softphone.host import ahead, own_host, resolved
+from softphone.host import Clocks, nowhere, own_host, resolved
 from softphone.media.audio import AudioSink, AudioSource, NullSink
 from softphone.media.dtmf import DIGITS
 from softphone.media.session import MediaSession
@@ -48,7 +48,6 @@ DATAGRAM = 65_535
 BURST = 64  # datagrams read before timers and wishes get their turn
 LARGEST_SENT = 65_507
 LOOK_AGAIN = 2.0  # seconds between two looks at this computer's own address and at the clocks
-ASLEEP = 5.0  # seconds by which the other clocks must run ahead of ours to call it a sleep
 
 
 @dataclass(frozen=True)
@@ -94,7 +93,7 @@ class Phone:
         self._socket: socket.socket
         self._timer: Timer | None = None
         self._look_timer: Timer | None = None
-        self._clocks = ahead()
+        self._clocks = Clocks()
         self._leaving = False
         self._sessions: dict[str, MediaSession] = {}
 
@@ -112,8 +111,8 @@ class Phone:
                 proxy = self._proxy = resolved(proxy, family_of(listen[0]))
             self._socket = bind_udp(listen)
             self.address = self._socket.getsockname()[:2]
-            own = own_host(self.address[0], proxy) or ("127.0.0.1" if "." in self.address[0] else "::1")
-            local = (own, self.address[1])
+            host = own_host(self.address[0], proxy) or nowhere(self.address[0])
+            local = (host, self.address[1])
             wanted = self._expires, self._session_expires
             self._agent = Agent(self.account, local, proxy, random.SystemRandom(), *wanted)
             self._loop.watch(self._socket, self._on_readable)
@@ -181,9 +180,11 @@ class Phone:
         self._loop.post(lambda: self._mute(muted))
 
     def dtmf(self, digit: str) -> None:
-        """Send a digit of the dial pad into the call (RFC 4733, or INFO where the other side allows that alone).
+        """Send a digit of the dial pad into the call (RFC 4733, or INFO where the other side allows
+        that alone).
 
-        DigitPassed tells when it has left, DigitRefused that the other side takes none. Without a call nothing is sent.
+        DigitPassed tells when it has left, DigitRefused that the other side takes none. Without a
+        call nothing is sent.
         """
         self._loop.post(lambda: self._dtmf(digit))
 
@@ -252,16 +253,17 @@ class Phone:
         self._timer = self._loop.at(due, self._on_deadline) if due is not None else None
 
     def _look_again(self) -> None:
-        """Look for another address of this computer, and for a sleep, every other second: no signal tells of them."""
+        """Look for another address of this computer, and for a sleep, every other second: no
+        signal tells of them."""
         self._look_timer = self._loop.at(time.monotonic() + LOOK_AGAIN, self._look_again)
-        before, self._clocks = self._clocks, ahead()
         self._look(self._agent.peer)
-        if any(after - earlier > ASLEEP for earlier, after in zip(before, self._clocks, strict=True)):
+        if self._clocks.slept():
             log.info("this computer has slept")
             self._do(self._agent.woke(time.monotonic()))
 
     def _look(self, towards: Address | None) -> None:
-        """Use the address that this computer has now towards the proxy, or without one `towards` the other phone."""
+        """Use the address that this computer has now towards the proxy, or without one `towards`
+        the other phone."""
         own = own_host(self.address[0], self._proxy or towards)
         if own is not None and not self._leaving:
             self._do(self._agent.move(own, time.monotonic(), bool(self._proxy) or towards is None))
@@ -275,7 +277,9 @@ class Phone:
             session = self._open_session()
         except OSError as error:
             sentence = f"No sound: {error}"
-            failed = CallView("", Direction.OUTGOING, target, target, CallState.ENDED, sentence, now)
+            failed = CallView(
+                "", Direction.OUTGOING, target, target, CallState.ENDED, sentence, now
+            )
             self._tell(CallChanged(now, failed))
             return
         outcome = self._agent.call(target, session.port, now)
@@ -305,19 +309,23 @@ class Phone:
             self._sessions[call.id] = self._last_media = session
 
     def _open_session(self) -> MediaSession:
-        """Where SIP listens: sockets bound to all addresses outlive the one that is in use now. OSError without."""
+        """Where SIP listens: sockets bound to all addresses outlive the one that is in use now.
+        OSError without."""
         source, sink = self._sound
         local = (self.address[0], 0)
 
         def told(sent: bool) -> Callable[[str], None]:
             return lambda digit: self._loop.post(lambda: self._on_digit(session, digit, sent))
 
-        session = MediaSession(local, source=source, sink=sink, on_digit=told(False), on_digit_sent=told(True))
+        session = MediaSession(
+            local, source=source, sink=sink, on_digit=told(False), on_digit_sent=told(True)
+        )
         session.open()
         return session
 
     def _follow(self, call: CallView) -> None:
-        """The sound does what the call says. If it cannot, the call ends with a sentence; telling goes on."""
+        """The sound does what the call says. If it cannot, the call ends with a sentence;
+        telling goes on."""
         session = self._sessions.get(call.id)
         if session is None:
             return
@@ -357,7 +365,9 @@ class Phone:
                 log.info("digit %r not sent: %s", digit, error)
 
     def _on_digit(self, session: MediaSession, digit: str, sent: bool) -> None:
-        call_id = next((call_id for call_id, each in self._sessions.items() if each is session), None)
+        call_id = next(
+            (call_id for call_id, each in self._sessions.items() if each is session), None
+        )
         if call_id is not None:
             self._tell(DigitPassed(time.monotonic(), call_id, digit, sent))
 

@@ -1,5 +1,5 @@
-"""Somebody else's phones as programs that a story tells what to do: baresip and linphonec, each with a tone for a voice,
-a file for an ear, and a registration as bob."""
+"""Somebody else's phones as programs that a story tells what to do: baresip and linphonec, each
+with a tone for a voice, a file for an ear, and a registration as bob."""
 
 from __future__ import annotations
 
@@ -14,14 +14,21 @@ from pathlib import Path
 from parties_kit import DOMAIN, Scene, free_port, wait_until
 
 from plumbing.address import format_address
-from softphone.agent.event import CallChanged, CallState, CallView, DigitPassed, MessagePassed, RegistrationState
+from softphone.agent.event import (
+    CallChanged,
+    CallState,
+    CallView,
+    DigitPassed,
+    MessagePassed,
+    RegistrationState,
+)
 from softphone.media.tone import ToneSource
 from softphone.phone import Account, Phone
 
 PASSWORDS = {"alice": "wonderland", "bob": "builder", "carol": "christmas"}
 LOUD = 1000  # of 32,767: a tone, and no noise of a codec
-MODULES = next((path for path in map(Path, ("/usr/lib/baresip/modules", "/usr/local/lib/baresip/modules"))
-                if path.is_dir()), None)  # fmt: skip
+PLACES = map(Path, ("/usr/lib/baresip/modules", "/usr/local/lib/baresip/modules"))
+MODULES = next((path for path in PLACES if path.is_dir()), None)
 BARESIP = """module_path {modules}
 module g711.so
 module aubridge.so
@@ -84,7 +91,9 @@ class Ours:
         self.events: list[object] = []
         self.ear = Ear()
         account = Account(user, DOMAIN, PASSWORDS[user], user.capitalize())
-        self.phone = Phone(account, proxy, ("127.0.0.1", 0), self.events.append, (ToneSource(), self.ear))
+        self.phone = Phone(
+            account, proxy, ("127.0.0.1", 0), self.events.append, (ToneSource(), self.ear)
+        )
         self.phone.start()
 
     @property
@@ -106,8 +115,10 @@ class Ours:
 
     def comes(self, state: CallState, timeout: float = 10.0) -> None:
         """Returns once its call is in this state."""
-        wait_until(lambda: any(isinstance(e, CallChanged) for e in list(self.events)) and self.call.state is state,
-                   timeout, lambda: self.seen)  # fmt: skip
+        def is_there() -> bool:
+            return any(isinstance(e, CallChanged) for e in self.events) and self.call.state is state
+
+        wait_until(is_there, timeout, lambda: self.seen)
 
     def sees(self, condition, timeout: float = 10.0) -> None:
         wait_until(lambda: condition(self.call), timeout, lambda: self.seen)
@@ -118,13 +129,19 @@ class Ours:
 
     @property
     def seen(self) -> list[str]:
-        calls = [f"{e.call.state.value}: {e.call.sentence}" for e in self.events if isinstance(e, CallChanged)]
+        calls = [
+            f"{e.call.state.value}: {e.call.sentence}"
+            for e in self.events
+            if isinstance(e, CallChanged)
+        ]
         return calls[-6:] + [e.summary for e in self.events if isinstance(e, MessagePassed)][-12:]
 
     def hears(self) -> None:
         """Returns once a tone of a fifth of a second has come from now on."""
         before = self.ear.loud
-        wait_until(lambda: self.ear.loud > before + 10, note=lambda: (self.seen, self.phone.media_stats()))
+        wait_until(
+            lambda: self.ear.loud > before + 10, note=lambda: (self.seen, self.phone.media_stats())
+        )
 
 
 class Theirs:
@@ -151,7 +168,9 @@ class Theirs:
 
     def says(self, pattern: str, timeout: float = 10.0) -> None:
         """Returns once it has said this since the last mark."""
-        wait_until(lambda: re.search(pattern, self.said[self._since :]), timeout, lambda: self.said[-2500:])
+        wait_until(
+            lambda: re.search(pattern, self.said[self._since :]), timeout, lambda: self.said[-2500:]
+        )
 
     def _recordings(self) -> list[Path]:
         raise NotImplementedError
@@ -171,10 +190,13 @@ class Theirs:
 
 
 def _loud(file: Path, start: int) -> int:
-    """How many samples beyond this octet of a recording are loud. One that is shorter by now was begun anew."""
+    """How many samples beyond this octet of a recording are loud. One that is shorter by now was
+    begun anew."""
     heard = array("h")
     data = file.read_bytes()
-    data = data[start if start <= len(data) else 0 :][44 if start == 0 else 0 :]  # 44: the header of a wav file
+    data = data[start if start <= len(data) else 0 :][
+        44 if start == 0 else 0 :
+    ]  # 44: the header of a wav file
     heard.frombytes(data[: len(data) // 2 * 2])
     return sum(sample > LOUD for sample in heard)
 
@@ -188,11 +210,14 @@ class Baresip(Theirs):
         control = free_port()
         text = BARESIP.format(modules=MODULES, control=control, port=self.port, folder=self.folder)
         self.folder.joinpath("config").write_text(text)
-        account = f'"Bob" <sip:bob@{DOMAIN}>;outbound="sip:{proxy}";auth_pass={PASSWORDS["bob"]};regint=60'
+        account = f'"Bob" <sip:bob@{DOMAIN}>;outbound="sip:{proxy}";regint=60'
+        account += f";auth_pass={PASSWORDS['bob']}"
         self.folder.joinpath("accounts").write_text(account + "\n")
         self.folder.joinpath("contacts").write_text("")
         self._said = ""
-        self.process = scene.start("baresip", ["baresip", "-4", "-f", str(self.folder)], self.folder)
+        self.process = scene.start(
+            "baresip", ["baresip", "-4", "-f", str(self.folder)], self.folder
+        )
         wait_until(lambda: "baresip is ready" in self.process.said, note=lambda: self.process.said)
         self._control = socket.create_connection(("127.0.0.1", control))
         self._control.setblocking(False)
@@ -256,14 +281,18 @@ class Baresip(Theirs):
         return list(self.folder.glob("dump-*-dec.wav"))
 
     def hears_again(self) -> None:
-        """baresip 1.0 does not go on recording after a hold, so its count of RTP packets stands in for its ear."""
+        """baresip 1.0 does not go on recording after a hold, so its count of RTP packets stands
+        in for its ear."""
         before = self._packets()
         wait_until(lambda: self._packets() > before + 10, note=lambda: self.said[-1500:])
 
     def _packets(self) -> int:
         start = len(self.said)
         self._tell("audio_debug")
-        found = wait_until(lambda: re.search(r"psent=\d+ rcvd=(\d+)", self.said[start:]), note=lambda: self.said[start:])
+        found = wait_until(
+            lambda: re.search(r"psent=\d+ rcvd=(\d+)", self.said[start:]),
+            note=lambda: self.said[start:],
+        )
         return int(found[1])
 
 
@@ -282,13 +311,15 @@ class Linphone(Theirs):
             opened.writeframes(data.tobytes())
         file = self.folder / "linphonerc"
         self.folder.joinpath(".local/share/linphone").mkdir(parents=True)
-        file.write_text(LINPHONE.format(port=self.port, media=free_port(), proxy=proxy, domain=DOMAIN,
-                                        password=PASSWORDS["bob"]))  # fmt: skip
+        values = {"proxy": proxy, "domain": DOMAIN, "password": PASSWORDS["bob"]}
+        file.write_text(LINPHONE.format(port=self.port, media=free_port(), **values))
         self._calls = self._over = 0
         self._log = self.folder / "log"
         self._log.touch()
         arguments = ["linphonec", "-c", str(file), "-d", "4", "-l", str(self._log)]
-        self.process = scene.start("linphonec", arguments, self.folder, input=True, HOME=str(self.folder))
+        self.process = scene.start(
+            "linphonec", arguments, self.folder, input=True, HOME=str(self.folder)
+        )
         self._tell("soundcard use files")
         for line in ("codec disable all", "codec enable 3", "codec enable 4"):  # PCMU, PCMA
             self._tell(line)
@@ -348,11 +379,16 @@ class Linphone(Theirs):
     def is_free(self) -> None:
         self._over += 1
         self.says(r"Call \d+ with .* ended|error")
-        wait_until(lambda: self._logged.count("to LinphoneCallReleased") == self._over, note=lambda: self.said)
+        wait_until(
+            lambda: self._logged.count("to LinphoneCallReleased") == self._over,
+            note=lambda: self.said,
+        )
 
     def is_told(self, status: int) -> None:
         told = rf"SIP/2\.0 {status} (?:.+\n)*CSeq: \d+ INVITE"
-        wait_until(lambda: re.search(told, self._logged[self._log_since :]), note=lambda: self.said[-1500:])
+        wait_until(
+            lambda: re.search(told, self._logged[self._log_since :]), note=lambda: self.said[-1500:]
+        )
 
     def _recordings(self) -> list[Path]:
         return list(self.folder.glob("heard*.wav"))

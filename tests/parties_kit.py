@@ -66,14 +66,16 @@ def wait_until(condition, timeout=10.0, note=lambda: ""):
 
 
 class Process:
-    """A program in a process group of its own, its output in a file. `input`: it can be told lines."""
+    """A program in a process group of its own, its output in a file. `input`: it can be told
+    lines."""
 
     def __init__(self, name, arguments, folder, output, input=False, **environment):
         self.name, self.output = name, output
         with output.open("wb") as opened:
             self._process = subprocess.Popen(
-                arguments, cwd=folder, stdin=subprocess.PIPE if input else subprocess.DEVNULL, stdout=opened,
-                stderr=subprocess.STDOUT, start_new_session=OWN_GROUP, env=os.environ | environment,
+                arguments, cwd=folder, stdin=subprocess.PIPE if input else subprocess.DEVNULL,
+                stdout=opened, stderr=subprocess.STDOUT, start_new_session=OWN_GROUP,
+                env=os.environ | environment,
             )  # fmt: skip
 
     @property

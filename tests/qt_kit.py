@@ -79,7 +79,9 @@ class FakePhone:
         if self.view is not None and self.takes_digits:
             self.bridge.event.emit(DigitPassed(self.now, self.view.id, digit, True))
         elif self.view is not None:
-            self.bridge.event.emit(DigitRefused(self.now, self.view.id, digit, "Bob's phone takes no digits"))
+            self.bridge.event.emit(
+                DigitRefused(self.now, self.view.id, digit, "Bob's phone takes no digits")
+            )
 
     def mute(self, muted: bool) -> None:
         self.wishes.append(("mute", muted))

@@ -307,7 +307,15 @@ def test_a_flood_of_strangers_requests_meets_a_bound_and_does_not_make_the_phone
         alice.does("hang_up")
         network.run(0.1)
     for number in range(700):
-        ask(network, bob, method, branch=f"z9hG4bK{number}", call_id=f"c{number}", seq=number, body=SDP)
+        ask(
+            network,
+            bob,
+            method,
+            branch=f"z9hG4bK{number}",
+            call_id=f"c{number}",
+            seq=number,
+            body=SDP,
+        )
         network.now = 1000.2
     assert 700 - 512 <= bob.agent.dropped["answers forgotten to make room"] <= 700 - 500
     if method == "INVITE":
@@ -321,8 +329,8 @@ def test_a_flood_of_strangers_requests_meets_a_bound_and_does_not_make_the_phone
 
 
 @pytest.mark.parametrize("connection", [
-    "IN IP6 2001:db8::9", "IN IP6 ::1", "IN IP4 phone.example.test", "IN IP4 239.1.2.3/127", "IN IP6 ff02::1",
-    "IN IP4 255.255.255.255", "IN IP4 ::1",
+    "IN IP6 2001:db8::9", "IN IP6 ::1", "IN IP4 phone.example.test", "IN IP4 239.1.2.3/127",
+    "IN IP6 ff02::1", "IN IP4 255.255.255.255", "IN IP4 ::1",
 ])  # fmt: skip
 @pytest.mark.parametrize("place", ["session", "stream"])
 def test_an_offer_whose_media_cannot_be_reached_is_refused_before_it_rings(connection, place):
@@ -330,12 +338,18 @@ def test_an_offer_whose_media_cannot_be_reached_is_refused_before_it_rings(conne
     network, _, bob = pair()
     media = b"m=audio 7000 RTP/AVP 0\r\n"
     line = b"c=" + connection.encode() + b"\r\n"
-    offer = SDP.replace(b"c=IN IP4 127.0.0.1\r\n", line) if place == "session" else SDP.replace(media, media + line)
+    offer = (
+        SDP.replace(b"c=IN IP4 127.0.0.1\r\n", line)
+        if place == "session"
+        else SDP.replace(media, media + line)
+    )
     assert ask(network, bob, "INVITE", body=offer) == ["488 INVITE"]
     assert bob.state is None
 
 
-@pytest.mark.parametrize("connection", ["IN IP4 192.0.2.9", "IN IP4 phone.example.test", "IN IP6 ff02::1"])
+@pytest.mark.parametrize(
+    "connection", ["IN IP4 192.0.2.9", "IN IP4 phone.example.test", "IN IP6 ff02::1"]
+)
 def test_a_phone_of_ipv6_refuses_what_it_cannot_reach_before_it_rings(connection):
     network = Network()
     bob = Line(network, "bob", 5064, host="::1")
@@ -343,9 +357,9 @@ def test_a_phone_of_ipv6_refuses_what_it_cannot_reach_before_it_rings(connection
     assert ask(network, bob, "INVITE", uri="sip:bob@[::1]:5064", body=offer)[:1] == ["488 INVITE"]
     assert bob.state is None
     offer = SDP.replace(b"c=IN IP4 127.0.0.1", b"c=IN IP6 2001:db8::9")
-    assert ask(network, bob, "INVITE", uri="sip:bob@[::1]:5064", body=offer, branch="z9hG4bK2", call_id="2") == [
-        "180 INVITE"
-    ]
+    assert ask(
+        network, bob, "INVITE", uri="sip:bob@[::1]:5064", body=offer, branch="z9hG4bK2", call_id="2"
+    ) == ["180 INVITE"]
 
 
 def test_of_two_streams_the_one_that_can_be_reached_is_taken():
@@ -380,11 +394,12 @@ def test_a_repeated_request_gets_the_same_answer_again():
     assert bob.agent.retransmissions == 0
 
 
-# -- digits to a phone without telephone-events ------------------------------------------------------------------------
+# -- digits to a phone without telephone-events ----------------------------------------------------
 
 
 def without_telephone_events(data: bytes) -> bytes:
-    """The same message from a phone that has no telephone-events, and takes INFO in place of UPDATE."""
+    """The same message from a phone that has no telephone-events, and takes INFO in place of
+    UPDATE."""
     said = data.replace(b"telephone-event/8000", b"something-other/8000")
     return said.replace(b"OPTIONS, UPDATE", b"OPTIONS,   INFO")
 
@@ -417,7 +432,11 @@ def info_party(network: Network, status: int) -> list[Request]:
 
 def told_of_digits(line: Line) -> list[str]:
     passed = (DigitPassed, DigitRefused)
-    return [e.digit if isinstance(e, DigitPassed) else e.sentence for e in line.events if isinstance(e, passed)]
+    return [
+        e.digit if isinstance(e, DigitPassed) else e.sentence
+        for e in line.events
+        if isinstance(e, passed)
+    ]
 
 
 def test_digits_go_by_info_one_after_the_other_to_a_phone_that_allows_it():
@@ -428,11 +447,19 @@ def test_digits_go_by_info_one_after_the_other_to_a_phone_that_allows_it():
         alice.does("digit", digit)
     assert told_of_digits(alice) == [], "not before it has been taken"
     network.run(0.1)
-    assert [r.body for r in asked] == [f"Signal={digit}\r\nDuration=160\r\n".encode() for digit in "15#"]
+    assert [r.body for r in asked] == [
+        f"Signal={digit}\r\nDuration=160\r\n".encode() for digit in "15#"
+    ]
     assert {r.content_type for r in asked} == {"application/dtmf-relay"}
-    assert [r.cseq.number for r in asked] == list(range(asked[0].cseq.number, asked[0].cseq.number + 3))
+    assert [r.cseq.number for r in asked] == list(
+        range(asked[0].cseq.number, asked[0].cseq.number + 3)
+    )
     assert told_of_digits(alice) == ["1", "5", "#"]
-    assert all(isinstance(e, DigitPassed) and e.sent for e in alice.events if isinstance(e, DigitPassed | DigitRefused))
+    assert all(
+        isinstance(e, DigitPassed) and e.sent
+        for e in alice.events
+        if isinstance(e, DigitPassed | DigitRefused)
+    )
 
 
 @pytest.mark.parametrize("status", [405, 415, 501, 0])
@@ -446,7 +473,9 @@ def test_digits_that_are_refused_after_all_say_so_and_end_nothing(status):
 
 
 def test_a_phone_that_takes_no_digits_at_all_gets_none_and_the_person_is_told():
-    network, alice, _ = talking(lambda data: data.replace(b"telephone-event/8000", b"something-other/8000"))
+    network, alice, _ = talking(
+        lambda data: data.replace(b"telephone-event/8000", b"something-other/8000")
+    )
     count = len(network.passed)
     alice.does("digit", "1")
     assert len(network.passed) == count and told_of_digits(alice) == ["Bob's phone takes no digits"]

@@ -282,7 +282,10 @@ def test_a_refusal_is_a_sentence_and_asked_about_again_after_minutes(status, sen
     assert len(registrar.asked) == 1
     network.run(1700.0)
     assert len(registrar.asked) == 6, "after 60, 120, 240, 480 and 600 seconds"
-    assert (alice.agent.registration.state, alice.agent.registration.sentence) == (REFUSED, sentence)
+    assert (alice.agent.registration.state, alice.agent.registration.sentence) == (
+        REFUSED,
+        sentence,
+    )
     network.run(600.0)
     assert alice.agent.registration.state is REGISTERED, "the server may have come to other terms"
     registrar.script = [status]

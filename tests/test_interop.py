@@ -1,5 +1,6 @@
-"""The phone beside foreign ones (baresip, linphonec, SIPp), all that two people do with two phones: (a) through our
-forwarder to two mock servers, of which one is killed in mid-call, and (b) directly at a Kamailio that knows nothing of us.
+"""The phone beside foreign ones (baresip, linphonec, SIPp), all that two people do with two phones:
+(a) through our forwarder to two mock servers, of which one is killed in mid-call, and (b) directly
+at a Kamailio that knows nothing of us.
 
 The table of docs/phones.txt is what this run shows.
 """
@@ -14,7 +15,12 @@ from plumbing.address import format_address, parse_address
 from softphone.agent.event import CallState
 
 CHAIN, KAMAILIO = "our chain", "Kamailio"
-TALKING, RINGING, INCOMING, ENDED = CallState.TALKING, CallState.RINGING, CallState.INCOMING, CallState.ENDED
+TALKING, RINGING, INCOMING, ENDED = (
+    CallState.TALKING,
+    CallState.RINGING,
+    CallState.INCOMING,
+    CallState.ENDED,
+)
 pytestmark = pytest.mark.long
 
 
@@ -23,7 +29,8 @@ def needs(*programs):
 
 
 NETWORKS = [CHAIN, pytest.param(KAMAILIO, marks=needs("kamailio"))]
-PHONES = [pytest.param(Baresip, marks=[needs("baresip"), pytest.mark.skipif(not MODULES, reason="no modules")]),
+NO_MODULES = pytest.mark.skipif(not MODULES, reason="baresip's modules are not installed")
+PHONES = [pytest.param(Baresip, marks=[needs("baresip"), NO_MODULES]),
           pytest.param(Linphone, marks=needs("linphonec"))]  # fmt: skip
 
 
@@ -34,9 +41,13 @@ def proxy_of(scene, network, challenged="REGISTER|INVITE") -> tuple[str, int]:
         file = scene.folder / "registrar.cfg"
         text = (SCENARIOS / "registrar.cfg").read_text().replace("LISTEN", address)
         file.write_text(text.replace("REGISTER|INVITE", challenged))
-        started = scene.start("kamailio", ["kamailio", "-DD", "-E", "-f", str(file), "-w", str(scene.folder),
-                                           "-Y", str(scene.folder), "-m", "32", "-M", "4"])  # fmt: skip
-        wait_until(lambda: started.status is None and is_taken(scene.ports["server1"]), note=lambda: started.said)
+        folder = str(scene.folder)
+        more = ["-w", folder, "-Y", folder, "-m", "32", "-M", "4"]
+        started = scene.start("kamailio", ["kamailio", "-DD", "-E", "-f", str(file), *more])
+        wait_until(
+            lambda: started.status is None and is_taken(scene.ports["server1"]),
+            note=lambda: started.said,
+        )
         return parse_address(address)
     users = scene.folder / "users"
     users.write_text("".join(f"{user}:{password}\n" for user, password in PASSWORDS.items()))
@@ -73,12 +84,16 @@ def hear_each_other(alice, bob):
 
 
 def kill_the_server_of(scene, alice):
-    """kill -9 of the one that the phone registered through, which is the one that carries its call."""
-    scene.processes["server1" if "server1" in alice.phone.snapshot().registration.sentence else "server2"].kill()
+    """kill -9 of the one that the phone registered through, which is the one that carries its
+    call."""
+    scene.processes[
+        "server1" if "server1" in alice.phone.snapshot().registration.sentence else "server2"
+    ].kill()
 
 
 def we_call_and_the_server_dies(scene, network, alice, bob):
-    """Tone, digits and hold both ways; with our servers the one that carries the call is killed in between."""
+    """Tone, digits and hold both ways; with our servers the one that carries the call is killed
+    in between."""
     bob.mark()
     alice.calls("bob")
     bob.rings()
@@ -100,7 +115,10 @@ def we_call_and_the_server_dies(scene, network, alice, bob):
     bob.hears_again()
     for digit in "7*":
         bob.dial(digit)
-        wait_until(lambda digit=digit: alice.digits.endswith(digit), note=lambda: (alice.digits, bob.said[-900:]))
+        wait_until(
+            lambda digit=digit: alice.digits.endswith(digit),
+            note=lambda: (alice.digits, bob.said[-900:]),
+        )
     bob.hold()
     alice.sees(lambda call: call.held_there)
     bob.resume()
@@ -181,7 +199,7 @@ def who_is_busy_says_so(alice, bob, carol):
     alice.comes(ENDED)
 
 
-# -- SIPp: a strict phone, which fails at whatever its scenario does not expect ---------------------------------------
+# -- SIPp: a strict phone, which fails at whatever its scenario does not expect --------------------
 
 
 class Strict:
@@ -193,18 +211,33 @@ class Strict:
 
     def plays(self, scenario, user="bob", pause=0, port=0) -> Sipp:
         """A SIPp with this scenario. A called one is ready when this returns."""
-        sipp = Sipp(self._scene, scenario, self._proxy, port or self._port, 1, user=user, pause=pause,
-                    caller=f"bob@{DOMAIN}", more=["-rtp_echo", *self._credentials])  # fmt: skip
+        more = ["-rtp_echo", *self._credentials]
+        known = {"user": user, "pause": pause, "caller": f"bob@{DOMAIN}", "more": more}
+        sipp = Sipp(self._scene, scenario, self._proxy, port or self._port, 1, **known)
         self._scene.processes[f"sipp {len(self._scene.processes)}"] = sipp.process
-        wait_until(lambda: is_taken(self._port) or sipp.process.status is not None, note=lambda: sipp.said)
+        wait_until(
+            lambda: is_taken(self._port) or sipp.process.status is not None, note=lambda: sipp.said
+        )
         return sipp
 
     @property
     def _credentials(self) -> list[str]:
-        return ["-key", "contact_port", str(self._port), "-au", "bob", "-ap", PASSWORDS["bob"], "-auth_uri", DOMAIN]
+        return [
+            "-key",
+            "contact_port",
+            str(self._port),
+            "-au",
+            "bob",
+            "-ap",
+            PASSWORDS["bob"],
+            "-auth_uri",
+            DOMAIN,
+        ]
 
     def registers(self) -> None:
-        self.plays("digest_register" if self._network == KAMAILIO else "register", port=free_port()).end()
+        self.plays(
+            "digest_register" if self._network == KAMAILIO else "register", port=free_port()
+        ).end()
 
 
 @pytest.mark.parametrize("network", NETWORKS)
@@ -265,7 +298,10 @@ def strict_calls_that_come_to_nothing(network, alice, carol, bob):
     alice.phone.decline()
     caller.end()
 
-    for scenario, sentence in (("declining_callee", "bob declined the call"), ("busy_callee", "bob is busy")):
+    for scenario, sentence in (
+        ("declining_callee", "bob declined the call"),
+        ("busy_callee", "bob is busy"),
+    ):
         called = bob.plays(scenario)
         alice.calls("bob")
         alice.comes(ENDED)

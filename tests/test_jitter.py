@@ -135,8 +135,13 @@ def test_a_long_talk_in_packets_of_any_length_is_heard_whole(size):
         heard += buffer.get()
     said = heard.tolist()
     start = said.index(1)
-    if size <= 320:  # longer ones are begun with before the next is there: then the delay grows, nothing is lost
-        assert said[start:] == [1 + n % 30_000 for n in range(len(said) - start)] and buffer.concealed == 0
+    if (
+        size <= 320
+    ):  # longer ones are begun with before the next is there: then the delay grows, nothing is lost
+        assert (
+            said[start:] == [1 + n % 30_000 for n in range(len(said) - start)]
+            and buffer.concealed == 0
+        )
     assert buffer.late == 0 and start < 2 * size + 800
 
 

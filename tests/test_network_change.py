@@ -1,4 +1,5 @@
-"""The network changes, the computer sleeps, ports and threads run out: what becomes of the phone and its call."""
+"""The network changes, the computer sleeps, ports and threads run out: what becomes of the phone
+and its call."""
 
 from __future__ import annotations
 
@@ -43,7 +44,7 @@ def registrar(network: Network) -> Scripted:
     return Scripted(network, PROXY, react)
 
 
-# -- the user agent ----------------------------------------------------------------------------------------------------
+# -- the user agent --------------------------------------------------------------------------------
 
 
 def test_a_registered_phone_that_gets_another_address_registers_it_and_takes_the_old_one_back():
@@ -140,7 +141,9 @@ def test_a_call_that_is_answered_after_the_caller_moved_is_told():
     network.run(0.1)
     moves(alice)
     bob.answers()
-    network.parties[("127.0.0.1", 5062)] = alice  # the answer still reaches it, as through a NAT or a server
+    network.parties[("127.0.0.1", 5062)] = (
+        alice  # the answer still reaches it, as through a NAT or a server
+    )
     network.run(0.1)
     alice.does("move", NEW)
     network.run(0.1)
@@ -171,7 +174,7 @@ def test_a_phone_nobody_wants_registered_stays_so():
     assert server.seen == []
 
 
-# -- the phone ---------------------------------------------------------------------------------------------------------
+# -- the phone -------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -191,7 +194,11 @@ def owners():
 def computer(monkeypatch):
     """The address of this computer as the phones find it: `computer["host"]`."""
     now = {"host": "127.0.0.1"}
-    monkeypatch.setattr(phone_module, "own_host", lambda bound, towards: now["host"] if bound == "0.0.0.0" else bound)
+    monkeypatch.setattr(
+        phone_module,
+        "own_host",
+        lambda bound, towards: now["host"] if bound == "0.0.0.0" else bound,
+    )
     monkeypatch.setattr(phone_module, "LOOK_AGAIN", 0.05)
     return now
 
@@ -206,10 +213,16 @@ def test_a_call_goes_on_with_sound_after_the_network_has_changed(owners, compute
     eventually(lambda: bob.phone.snapshot().calls[-1].media.remote[0] == NEW)
     for owner in (alice, bob):
         before = owner.phone.media_stats().packets_received
-        eventually(lambda owner=owner, before=before: owner.phone.media_stats().packets_received > before + 10)
+        eventually(
+            lambda owner=owner, before=before: (
+                owner.phone.media_stats().packets_received > before + 10
+            )
+        )
 
 
-def test_a_phone_that_starts_before_the_network_can_call_once_it_is_there(owners, computer, eventually):
+def test_a_phone_that_starts_before_the_network_can_call_once_it_is_there(
+    owners, computer, eventually
+):
     computer["host"] = None
     alice, bob = owners("alice", listen=("0.0.0.0", 0)), owners("bob")
     computer["host"] = NEW
@@ -229,7 +242,9 @@ def test_a_sleep_is_noticed_by_the_clocks_that_went_on(owners, monkeypatch, even
     monkeypatch.setattr(phone_module, "LOOK_AGAIN", 0.05)
     woke = []
     alice = owners("alice")
-    monkeypatch.setattr(alice.phone._agent, "woke", lambda now: woke.append(now) or phone_module.AgentOutcome())
+    monkeypatch.setattr(
+        alice.phone._agent, "woke", lambda now: woke.append(now) or phone_module.AgentOutcome()
+    )
     real = time.time
     alice.phone.snapshot()
     monkeypatch.setattr(time, "time", lambda: real() + 3600.0)
@@ -252,7 +267,9 @@ def test_answering_without_a_port_for_sound_tells_both_why(owners, monkeypatch, 
     assert alice.sentence == "Bob cannot be reached right now"
 
 
-def test_sound_that_cannot_begin_ends_the_call_with_a_sentence_and_loses_no_event(owners, monkeypatch, eventually):
+def test_sound_that_cannot_begin_ends_the_call_with_a_sentence_and_loses_no_event(
+    owners, monkeypatch, eventually
+):
     alice, bob = owners("alice"), owners("bob")
     start = MediaSession.apply
 
@@ -281,7 +298,11 @@ def test_a_window_that_fails_at_one_event_gets_the_next(eventually):
             raise ValueError("the window is gone")
 
     alice = phone_module.Phone(
-        phone_module.Account("alice", "failover.test"), None, ("127.0.0.1", 0), listen, register=False
+        phone_module.Account("alice", "failover.test"),
+        None,
+        ("127.0.0.1", 0),
+        listen,
+        register=False,
     )
     alice.start()
     alice.call("not an address")

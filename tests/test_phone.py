@@ -10,7 +10,13 @@ import pytest
 
 from plumbing.loop import LoopStopped
 from sip.message import parse, reply
-from softphone.agent.event import CallChanged, CallState, DigitPassed, ProbeAnswered, RegistrationState
+from softphone.agent.event import (
+    CallChanged,
+    CallState,
+    DigitPassed,
+    ProbeAnswered,
+    RegistrationState,
+)
 from softphone.media.session import MediaSession
 from softphone.phone import Account, Phone
 

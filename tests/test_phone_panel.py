@@ -65,7 +65,9 @@ def click_again(button: QPushButton) -> None:
     middle, left, none = QPointF(20, 20), Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier
     for kind in (QEvent.Type.MouseButtonDblClick, QEvent.Type.MouseButtonRelease):
         held = left if kind is QEvent.Type.MouseButtonDblClick else Qt.MouseButton.NoButton
-        QApplication.sendEvent(button, QMouseEvent(kind, middle, button.mapToGlobal(middle), left, held, none))
+        QApplication.sendEvent(
+            button, QMouseEvent(kind, middle, button.mapToGlobal(middle), left, held, none)
+        )
 
 
 # -- the one large button ---------------------------------------------------------------------------------------------
@@ -323,7 +325,9 @@ def test_the_dial_pad_types_while_idle_and_sends_tones_while_talking(screen: Scr
     assert screen.target.text() == "10#"
 
 
-def test_only_digits_that_have_left_are_shown_and_who_takes_none_is_named(screen: Screen, qtbot) -> None:
+def test_only_digits_that_have_left_are_shown_and_who_takes_none_is_named(
+    screen: Screen, qtbot
+) -> None:
     screen.phone.takes_digits = False
     screen.talk()
     assert screen.says("digits") == "The keys send tones"
@@ -354,9 +358,13 @@ def test_two_quick_clicks_on_one_key_are_two_digits(screen: Screen, qtbot, talki
     assert (screen.says("digits") == "Sent: 11") if talking else (screen.target.text() == "11")
 
 
-@pytest.mark.parametrize(("name", "wish"), [("hold", ("hold",)), ("mute", ("mute", True)), ("dial_5", ("dtmf", "5"))])
+@pytest.mark.parametrize(
+    ("name", "wish"), [("hold", ("hold",)), ("mute", ("mute", True)), ("dial_5", ("dtmf", "5"))]
+)
 @pytest.mark.parametrize("key", [Qt.Key.Key_Return, Qt.Key.Key_Enter])
-def test_enter_presses_the_button_that_has_the_keyboard(screen: Screen, qtbot, name: str, wish, key) -> None:
+def test_enter_presses_the_button_that_has_the_keyboard(
+    screen: Screen, qtbot, name: str, wish, key
+) -> None:
     screen.talk()
     screen.button(name).setFocus(Qt.FocusReason.TabFocusReason)
     qtbot.keyClick(screen.button(name), key)

@@ -170,9 +170,17 @@ def test_strangers_noise_and_oversize_are_refused_and_counted():
 
 
 def test_a_stream_that_moves_by_re_invite_is_served_and_heard_though_the_old_one_goes_on():
-    bob, old, new = stream(replace(PLAN, remote=(HERE[0], 40000))), (HERE[0], 40000), (HERE[0], 41000)
+    bob, old, new = (
+        stream(replace(PLAN, remote=(HERE[0], 40000))),
+        (HERE[0], 40000),
+        (HERE[0], 41000),
+    )
     for index in range(50):
-        bob.receive(Packet(0, index, 160 * index, 7, PCMU.encode(LOUD)).to_bytes(), old, 100.0 + index * 0.02)
+        bob.receive(
+            Packet(0, index, 160 * index, 7, PCMU.encode(LOUD)).to_bytes(),
+            old,
+            100.0 + index * 0.02,
+        )
     bob.receive_report(Compound(7).to_bytes(), (HERE[0], 40001), 101.0)
     bob.agree(replace(PLAN, remote=new))
     for index in range(50, 500):
@@ -189,7 +197,9 @@ def test_a_stream_that_moves_by_re_invite_is_served_and_heard_though_the_old_one
 def test_a_stranger_hears_nothing_of_a_call_and_a_nat_is_told():
     bob, stranger = stream(replace(PLAN, remote=("10.0.0.5", 5000))), ("10.0.0.66", 6000)
     for index in range(100):
-        bob.receive(Packet(0, index, 160 * index, 7, bytes(160)).to_bytes(), stranger, 100.0 + index * 0.02)
+        bob.receive(
+            Packet(0, index, 160 * index, 7, bytes(160)).to_bytes(), stranger, 100.0 + index * 0.02
+        )
         assert bob.send(LOUD, 100.0 + index * 0.02)[0] == ("10.0.0.5", 5000)
     told = bob.stats(102.0)
     assert (told.packets_received, told.refused, told.elsewhere) == (0, 100, "")

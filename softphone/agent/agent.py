@@ -120,8 +120,8 @@ class Agent:
         return self._done()
 
     def move(self, host: str, now: float, register: bool = True) -> AgentOutcome:
-        """This computer's address is `host`, perhaps the one it was: Contact and SDP name it, the registration and a
-        call that is up follow it."""
+        """This computer's address is `host`, perhaps the one it was: Contact and SDP name it,
+        the registration and a call that is up follow it."""
         endpoint = self._endpoint
         if host != endpoint.local[0]:
             endpoint.local = endpoint.public = (host, endpoint.local[1])

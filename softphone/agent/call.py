@@ -119,15 +119,12 @@ class Call:
 
     def move(self, host: str, now: float) -> None:
         """Our media is wanted at this host: a call that is up says so once with a re-INVITE."""
-        talk = self.negotiation
-        if talk is not None:
-            talk.host = host
-            if talk.named != host:
-                self.hold(talk.held_here, now, anew=True)
+        if self.negotiation is not None and self.negotiation.move(host):
+            self.hold(self.negotiation.held_here, now, anew=True)
 
     def hold(self, on: bool, now: float, anew: bool = False) -> None:
-        """Put the other side on hold, or take it back. While another request of that kind is under way it waits.
-        `anew`: make the offer even if that is so already."""
+        """Put the other side on hold, or take it back; after the request of that kind which is
+        under way. `anew`: make the offer even if that is so already."""
         talk = self.negotiation
         if self.state is not TALKING or talk is None or (talk.held_here is on and not anew):
             return
@@ -177,10 +174,13 @@ class Call:
             # Also 481 and silence: whatever they say, it is over (RFC 3261 15.1.1).
             self.change(GONE, now, self._reason_to_leave)
 
-    def _on_held(self, exchange: Exchange, response: Response | None, hold: bool, now: float, anew: bool) -> None:
+    def _on_held(
+        self, exchange: Exchange, response: Response | None, hold: bool, now: float, anew: bool
+    ) -> None:
         status = self._modified(exchange, response, now)
         if status == 491:
-            self.rows.set("glare", now + self._glare_pause(), lambda later: self.hold(hold, later, anew))
+            due = now + self._glare_pause()
+            self.rows.set("glare", due, lambda later: self.hold(hold, later, anew))
         elif status == 422 and response is not None and self.timer.lengthen(response):
             self.hold(hold, now, anew)
         elif status in (408, 481):

@@ -264,10 +264,13 @@ class Endpoint:
             self._take_up(incoming, now)
 
     def _make_room(self) -> bool:
-        """Forget the oldest request that has had its final answer: strangers' requests must not make the phone deaf.
-        Its repeats are taken for new ones. A 2xx to an INVITE stays, for its call repeats that by itself."""
+        """Forget the oldest request that has had its final answer: strangers' requests must not
+        make the phone deaf. Its repeats are taken for new ones. A 2xx to an INVITE stays, for
+        its call repeats that by itself."""
         states = ((key, incoming.transaction) for key, incoming in self._servers.items())
-        oldest = next((key for key, tx in states if tx.answered and tx.state is not State.ACCEPTED), None)
+        oldest = next(
+            (key for key, tx in states if tx.answered and tx.state is not State.ACCEPTED), None
+        )
         if oldest is None:
             return False
         del self._servers[oldest]

@@ -111,4 +111,6 @@ class DigitRefused:
     sentence: str
 
 
-AgentEvent = RegistrationChanged | CallChanged | ProbeAnswered | MessagePassed | DigitPassed | DigitRefused
+AgentEvent = (
+    RegistrationChanged | CallChanged | ProbeAnswered | MessagePassed | DigitPassed | DigitRefused
+)

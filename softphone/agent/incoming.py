@@ -98,7 +98,8 @@ class IncomingCall(Call):
 
 
 def _seen_at(request: Request) -> tuple[str, ...]:
-    """Through proxies, the lowest Via tells where the first of them saw the caller (RFC 3261 18.2.1)."""
+    """Through proxies, the lowest Via tells where the first of them saw the caller (RFC 3261
+    18.2.1)."""
     try:
         host = Via.parse(request.values("Via")[-1]).received
     except RemoteProtocolError:  # not the Via that our answer goes by

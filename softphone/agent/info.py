@@ -1,5 +1,6 @@
-"""Digits by INFO (application/dtmf-relay, as Cisco's phones and most servers have it), for a phone that takes no
-telephone-events. RFC 6086 warns of such INFO, so it is only sent to who lists INFO in Allow."""
+"""Digits by INFO (application/dtmf-relay, as Cisco's phones and most servers have it), for a
+phone that takes no telephone-events. RFC 6086 warns of such INFO, so it is only sent to who
+lists INFO in Allow."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ MOST_WAITING = 32
 
 
 class InfoDigits:
-    """The digits of one call, sent one after the other: a lost INFO must not let the next one overtake it."""
+    """The digits of one call, sent one after the other: a lost INFO must not let the next one
+    overtake it."""
 
     def __init__(self, call: Call, ask: Callable[..., Exchange]) -> None:
         """`ask` sends a request within the call's dialog."""
@@ -30,7 +32,8 @@ class InfoDigits:
         self._under_way = False
 
     def press(self, digit: str, now: float) -> None:
-        """Send the digit; DigitPassed tells that the other side has taken it, DigitRefused that it does not."""
+        """Send the digit; DigitPassed tells that the other side has taken it, DigitRefused that
+        it does not."""
         if self._call.state is not TALKING or len(self._waiting) >= MOST_WAITING:
             return
         if not self._call.timer.takes_info:
@@ -67,4 +70,6 @@ class InfoDigits:
 
     def _refuse(self, digit: str, now: float) -> None:
         call = self._call
-        call.endpoint.emit(DigitRefused(now, call.call_id, digit, f"{call.name}'s phone takes no digits"))
+        call.endpoint.emit(
+            DigitRefused(now, call.call_id, digit, f"{call.name}'s phone takes no digits")
+        )

@@ -17,8 +17,8 @@ class Negotiation:
     """`plan` is what both agreed on last; an offer that is refused changes nothing (RFC 3261 14.1)."""
 
     def __init__(self, host: str, port: int, session_id: int, peers: tuple[str, ...] = ()) -> None:
-        self.host = host  # where our media is wanted from the next offer or answer on
-        self.named = host  # the one our last offer or answer named
+        self._host = host  # where our media is wanted from the next offer or answer on
+        self._named = host  # the one our last offer or answer named
         self._port, self._session_id, self._peers = port, session_id, peers
         self._local: SessionDescription | None = None
         self._offered: SessionDescription | None = None
@@ -35,15 +35,22 @@ class Negotiation:
     def awaits_answer(self) -> bool:
         return self._offered is not None
 
+    def move(self, host: str) -> bool:
+        """Our media is wanted at this host from now on; True if we said otherwise last."""
+        self._host = host
+        return self._named != host
+
     def offer(self, hold: bool = False) -> bytes:
         """Our next offer. On hold we offer sendonly, which tells the other side apart from its own hold."""
         direction = _direction(hold)
         self._version += 1
         if self._local is None:
-            offered = sdp.offer(self.host, self._port, CODECS, self._session_id, self._version, direction)
+            offered = sdp.offer(
+                self._host, self._port, CODECS, self._session_id, self._version, direction
+            )
         else:
-            offered = sdp.offer_again(sdp.moved(self._local, self.host), direction, self._version)
-        self._offered, self._offers_hold, self.named = offered, hold, self.host
+            offered = sdp.offer_again(sdp.moved(self._local, self._host), direction, self._version)
+        self._offered, self._offers_hold, self._named = offered, hold, self._host
         return offered.to_bytes()
 
     def repeat(self) -> bytes:
@@ -80,7 +87,7 @@ class Negotiation:
             self._version += 1
             local = self._describe(theirs, self._version)
         self._plan(local, theirs)
-        self._local, self.named = local, self.host
+        self._local, self._named = local, self._host
         return local.to_bytes()
 
     def _plan(self, local: SessionDescription, theirs: SessionDescription) -> None:
@@ -88,11 +95,14 @@ class Negotiation:
 
     def _describe(self, theirs: SessionDescription, version: int) -> SessionDescription:
         direction = _direction(self.held_here)
-        return sdp.answer(theirs, self.host, self._port, CODECS, self._session_id, version, direction)
+        return sdp.answer(
+            theirs, self._host, self._port, CODECS, self._session_id, version, direction
+        )
 
 
 def check_offer(message: Message, host: str) -> None:
-    """Could this offer be answered at all, by a phone at `host`? Asked before it rings (RFC 3261 13.3.1)."""
+    """Could this offer be answered at all, by a phone at `host`? Asked before it rings (RFC 3261
+    13.3.1)."""
     if message.body:
         theirs = _description(message)
         sdp.plan(sdp.answer(theirs, host, 9, CODECS), theirs)

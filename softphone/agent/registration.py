@@ -1,8 +1,9 @@
 """Being reachable: REGISTER, refreshed well before it expires, and tried again for ever when no server answers.
 
-What trying again may soon change is listed in TRANSIENT; every other failure is REFUSED, with a sentence. A server
-may come to other terms, so a refused phone asks again after minutes; but a password that is wrong or missing stays so,
-and asking again would only lock the account. Silence ends nothing: the person is told, and the phone goes on trying.
+What trying again may soon change is listed in TRANSIENT; every other failure is REFUSED, with a
+sentence. A server may come to other terms, so a refused phone asks again after minutes; but a
+password that is wrong or missing stays so, and asking again would only lock the account. Silence
+ends nothing: the person is told, and the phone goes on trying.
 """
 
 from __future__ import annotations
@@ -63,7 +64,8 @@ class Registration:
         self._ask(self._asked_expires, now)
 
     def anew(self, now: float) -> None:
-        """This computer's address or the time is another than it was: whatever is under way no longer counts."""
+        """This computer's address or the time is another than it was: whatever is under way no
+        longer counts."""
         if self.state is RegistrationState.UNREGISTERED:
             return
         if self._exchange is not None:

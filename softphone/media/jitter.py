@@ -1,9 +1,9 @@
 """The jitter buffer: packets in as they come, 20 ms out at every tick. Pure; its clock is the tick that asks.
 
-A packet may hold any length of sound (RFC 3551 4.2: 0 to 200 ms), so time is counted in samples. Playing starts once
-the target is held. When the buffer runs dry it fades out and lets the delay grow; when for two seconds it has never
-held less than it needs, 20 ms are blended into 10 until the delay is short again. The same two rules follow a sender
-whose clock is faster or slower than ours.
+A packet may hold any length of sound (RFC 3551 4.2: 0 to 200 ms), so time is counted in samples.
+Playing starts once the target is held. When the buffer runs dry it fades out and lets the delay
+grow; when for two seconds it has never held less than it needs, 20 ms are blended into 10 until the
+delay is short again. The same two rules follow a sender whose clock is faster or slower than ours.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ class JitterBuffer:
         self.concealed = 0  # blocks
         self.late = 0  # packets that came after their time
         self._target, self._most = target * PIECE, most * PIECE
-        self._held: dict[int, array[int]] = {}  # sound by its time in samples, wraps undone; no two overlap
+        self._held: dict[
+            int, array[int]
+        ] = {}  # sound by its time in samples, wraps undone; no two overlap
         self._samples = 0  # in `_held`
         self._playing = False
         self._at = 0  # time of the next sample to play
@@ -123,7 +125,8 @@ class JitterBuffer:
         return True
 
     def _take(self) -> array[int] | None:
-        """What there is of the next 20 ms, its holes filled with its own sound; None if nothing is there.
+        """What there is of the next 20 ms, its holes filled with its own sound; None if nothing is
+        there.
 
         A hole with sound behind it is lost. Without any, time stands still until it comes.
         """

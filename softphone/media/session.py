@@ -44,8 +44,8 @@ TAKEN = (errno.EADDRINUSE, errno.EACCES)  # faults of a port, not of the address
 
 
 class MediaSession:
-    """`local`: where to listen; port 0 picks a free even one. `on_digit(digit)` is called in the media thread for
-    every digit that comes, `on_digit_sent(digit)` for every one that leaves."""
+    """`local`: where to listen; port 0 picks a free even one. `on_digit(digit)` is called in the
+    media thread for every digit that comes, `on_digit_sent(digit)` for every one that leaves."""
 
     def __init__(
         self,
@@ -115,8 +115,9 @@ class MediaSession:
         self._muted = muted
 
     def answered(self, answered: bool) -> None:
-        """Has the call been answered? Before, what there is of the other side is heard, and silence is sent, which
-        keeps NATs open: nobody has said yet that this person may be listened to."""
+        """Has the call been answered? Before, what there is of the other side is heard, and
+        silence is sent, which keeps NATs open: nobody has said yet that this person may be
+        listened to."""
         self._answered = answered
 
     def dtmf(self, digit: str) -> None:

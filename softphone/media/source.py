@@ -2,13 +2,16 @@
 
 The rules, in order of their weight:
 
-1. The address that signalling named last is believed at once, and served for as long as nothing below says otherwise.
-   An address that signalling named before does not get our stream back: late packets, or a stream that the other side
-   forgot to stop, must not pull it there. It is heard again only if nothing has come from the new one for a second.
-2. Another port of the same host must send two packets in sequence (RFC 3550 A.1) while the present one is silent.
-3. Another host must do so too, and is believed only where a NAT explains it (RFC 7362 4): signalling came from that
-   host itself, or the named address is a private one, which the host that is seen is not. The address that signalling
-   named takes the stream back from it. A stranger's two packets would else bring our microphone to the stranger.
+1. The address that signalling named last is believed at once, and served for as long as nothing
+   below says otherwise. An address that signalling named before does not get our stream back: late
+   packets, or a stream that the other side forgot to stop, must not pull it there. It is heard
+   again only if nothing has come from the new one for a second.
+2. Another port of the same host must send two packets in sequence (RFC 3550 A.1) while the present
+   one is silent.
+3. Another host must do so too, and is believed only where a NAT explains it (RFC 7362 4):
+   signalling came from that host itself, or the named address is a private one, which the host that
+   is seen is not. The address that signalling named takes the stream back from it. A stranger's two
+   packets would else bring our microphone to the stranger.
 """
 
 from __future__ import annotations
@@ -20,18 +23,20 @@ from softphone.media.rtp import Packet
 
 Address = tuple[str, int]
 SILENCE = 0.5  # seconds without a packet after which a stream may come from elsewhere
-LEFT = 1.0  # seconds without a packet from the address named last until one that was left is heard again
+LEFT = 1.0  # seconds without a packet from the address named last until an older one is heard again
 MOST_LEFT = 12  # addresses that are remembered
-# RFC 1918, 3927, 4193, 4291, 6598 and a phone that knew no better: addresses that mean nothing beyond a NAT.
-# (ipaddress.is_private counts the networks of documentation too and leaves out that of RFC 6598.)
+# RFC 1918, 3927, 4193, 4291, 6598 and a phone that knew no better: addresses that mean nothing
+# beyond a NAT. (ipaddress.is_private counts the networks of documentation too and leaves out that
+# of RFC 6598.)
 PRIVATE = tuple(ipaddress.ip_network(text) for text in (
-    "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16", "100.64.0.0/10", "127.0.0.0/8",
-    "fc00::/7", "fe80::/10", "::1/128",
+    "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16", "100.64.0.0/10",
+    "127.0.0.0/8", "fc00::/7", "fe80::/10", "::1/128",
 ))  # fmt: skip
 
 
 class SourceFilter:
-    """`remote`: as signalled. `peers`: hosts that the other side's signalling is known to come from."""
+    """`remote`: as signalled. `peers`: hosts that the other side's signalling is known to come
+    from."""
 
     def __init__(self, remote: Address, peers: Iterable[str] = ()) -> None:
         self.remote = remote  # where to send: as signalled, then as heard
@@ -40,8 +45,10 @@ class SourceFilter:
         self._signalled = remote
         self._peers = frozenset(peers)
         self._heard_at = float("-inf")
-        self._candidate: tuple[Address, int, int] | None = None  # source, SSRC and sequence number to expect
-        self._left: dict[Address, bool] = {}  # addresses that signalling has left; True: they were named by it
+        self._candidate: tuple[Address, int, int] | None = None
+        self._left: dict[
+            Address, bool
+        ] = {}  # addresses that signalling has left; True: they were named by it
         self._left_at: float | None = None  # when the first packet came after that
 
     @property
@@ -49,9 +56,11 @@ class SourceFilter:
         """Does our sound go to another host than the one signalling named?"""
         return self.remote[0] != self._signalled[0]
 
-    def signal(self, remote: Address, peers: Iterable[str] = (), reports: Address | None = None) -> bool:
-        """A session description names this address; the same one again changes nothing. Did it change? `reports`:
-        where RTCP went until now, which is left with the rest."""
+    def signal(
+        self, remote: Address, peers: Iterable[str] = (), reports: Address | None = None
+    ) -> bool:
+        """A session description names this address; the same one again changes nothing. Did it
+        change? `reports`: where RTCP went until now, which is left with the rest."""
         self._peers = self._peers.union(peers)
         if remote == self._signalled:
             return False
@@ -101,7 +110,11 @@ class SourceFilter:
             self._left_at = now if self._left_at is None else self._left_at
             return now - max(self._left_at, self._heard_at) > LEFT
         host, named = source[0], self._signalled[0]
-        return host in (named, self.remote[0]) or host in self._peers or (is_private(named) and not is_private(host))
+        return (
+            host in (named, self.remote[0])
+            or host in self._peers
+            or (is_private(named) and not is_private(host))
+        )
 
 
 def is_private(host: str) -> bool:

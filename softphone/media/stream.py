@@ -30,10 +30,11 @@ COMFORT_NOISE = (13, 19)  # RFC 3389 5.3; 19 is what drafts of it used and some 
 class MediaStats:
     """What a display shows of a stream. `in` is what comes from the other side, `out` what goes there.
 
-    Levels: 0..1, the peak of the last 20 ms, falling gently. longest_gap_ms: longest pause between two arrivals while
-    both sides were talking (start-up and hold do not count; one that still lasts does). refused: datagrams that were
-    no RTP of this call. concealed: blocks of 20 ms that had not come in time to be played. elsewhere: the host our
-    sound goes to if that is not the one the other side named (it is behind a NAT), else "".
+    Levels: 0..1, the peak of the last 20 ms, falling gently. longest_gap_ms: longest pause between
+    two arrivals while both sides were talking (start-up and hold do not count; one that still lasts
+    does). refused: datagrams that were no RTP of this call. concealed: blocks of 20 ms that had not
+    come in time to be played. elsewhere: the host our sound goes to if that is not the one the
+    other side named (it is behind a NAT), else "".
     """
 
     packets_sent: int = 0
@@ -86,7 +87,10 @@ class Stream:
     def agree(self, plan: MediaPlan, held: bool = False) -> None:
         """Offer and answer have met (again). `held`: we put the other side on hold, so the microphone stays here."""
         kept_talking = self._both and plan.remote == self.plan.remote
-        before, reports = self._rtcp_remote(), plan.remote_rtcp or (plan.remote[0], plan.remote[1] + 1)
+        before, reports = (
+            self._rtcp_remote(),
+            plan.remote_rtcp or (plan.remote[0], plan.remote[1] + 1),
+        )
         self.plan = plan
         self._codec = CODECS[plan.codec]
         # Numbers bind the sender of a description to nothing (RFC 3264 5.1): whatever we ever offered may come.
@@ -94,7 +98,9 @@ class Stream:
         self._codecs[plan.payload_type] = self._codec
         self._events = {TELEPHONE_EVENT, plan.telephone_event} - self._codecs.keys()
         somewhere = plan.remote[0] not in NOWHERE
-        if somewhere and self._source.signal(plan.remote, plan.peers, before if before != reports else None):
+        if somewhere and self._source.signal(
+            plan.remote, plan.peers, before if before != reports else None
+        ):
             self._report_to = None
         self._reports = somewhere
         self._sends = somewhere and plan.direction.sends and not held
@@ -150,7 +156,8 @@ class Stream:
         if not self._count(packet, now):
             return None
         if not known:
-            # It has arrived, so it is not lost, though we cannot play it. After comfort noise silence is meant.
+            # It has arrived, so it is not lost, though we cannot play it. After comfort noise
+            # silence is meant.
             if packet.payload_type in COMFORT_NOISE:
                 self._gap.reset()
             return None
@@ -217,7 +224,9 @@ class Stream:
 
     def _is_ours(self, packet: Packet, source: Address, now: float, known: bool) -> bool:
         """Does the packet belong to this call? One of a type not `known` proves no new source."""
-        if len(packet.payload) > LONGEST_PAYLOAD or not (known or self._source.is_current(packet, source)):
+        if len(packet.payload) > LONGEST_PAYLOAD or not (
+            known or self._source.is_current(packet, source)
+        ):
             return False
         return self._source.accepts(packet, source, now)
 

@@ -183,7 +183,8 @@ class CallCard(QWidget):
         if stats.elsewhere:
             self.gap.set_text(
                 f"Sound via {stats.elsewhere}, gap {stats.longest_gap_ms:.0f} ms",
-                f"The other side is behind a NAT: its sound comes from {stats.elsewhere}, so yours goes there too. "
+                f"The other side is behind a NAT: its sound comes from {stats.elsewhere}, "
+                "so yours goes there too. "
                 "The longest pause between two packets received",
             )
         else:

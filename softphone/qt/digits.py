@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from softphone.agent.event import DigitPassed, DigitRefused
 from softphone.qt import words
 from softphone.qt.theme import Size
 from softphone.qt.widgets import TextLabel
@@ -28,18 +29,20 @@ class DigitsLine(TextLabel):
         if not self.text():
             self.set_text(HINT)
 
-    def add(self, digit: str, sent: bool) -> None:
-        """A digit has left (`sent`) or come."""
+    def show_event(self, event: object, call_id: str) -> None:
+        """Show a digit that has left or come in this call, or that the other side takes none."""
+        if isinstance(event, DigitPassed) and event.call_id == call_id:
+            self._add(event.digit, event.sent)
+        elif isinstance(event, DigitRefused) and event.call_id == call_id:
+            self.set_text(words.one_line(event.sentence))
+
+    def _add(self, digit: str, sent: bool) -> None:
         if sent:
             self._sent += digit
         else:
             self._received += digit
         both = (("Sent", self._sent), ("Received", self._received))
         self.set_text("   ".join(f"{word}: {_end_of(digits)}" for word, digits in both if digits))
-
-    def refuse(self, sentence: str) -> None:
-        """A digit was not sent."""
-        self.set_text(words.one_line(sentence))
 
 
 def _end_of(digits: str) -> str:

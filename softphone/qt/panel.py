@@ -14,15 +14,7 @@ from PySide6.QtCore import Qt, QTimer
 from PySide6.QtGui import QKeyEvent, QKeySequence, QShortcut
 from PySide6.QtWidgets import QApplication, QHBoxLayout, QLineEdit, QStackedLayout, QVBoxLayout, QWidget
 
-from softphone.agent.event import (
-    CallChanged,
-    CallState,
-    CallView,
-    DigitPassed,
-    DigitRefused,
-    RegistrationChanged,
-    RegistrationState,
-)
+from softphone.agent.event import CallChanged, CallState, CallView, RegistrationChanged, RegistrationState
 from softphone.qt import words
 from softphone.qt.bridge import Bridge
 from softphone.qt.card import CallCard, peer_of
@@ -231,11 +223,8 @@ class PhonePanel(QWidget):
             self.registration.set_text(words.one_line(event.sentence))
         elif isinstance(event, CallChanged):
             self._show_call(event.call)
-        elif isinstance(event, DigitPassed | DigitRefused) and self.call is not None and self.call.id == event.call_id:
-            if isinstance(event, DigitPassed):
-                self.digits.add(event.digit, event.sent)
-            else:
-                self.digits.refuse(event.sentence)
+        elif self.call is not None:
+            self.digits.show_event(event, self.call.id)
 
     def _show_call(self, call: CallView) -> None:
         before, shown = self.call, self.card.call
@@ -339,8 +328,9 @@ class PhonePanel(QWidget):
     # -- wishes ---------------------------------------------------------------------------------------------------
 
     def press_enter(self) -> None:
-        """Press the button that has the keyboard, else the primary one. A key of the dial pad that a mouse clicked
-        has it too, but whoever dials with the mouse and then presses Enter wants to call."""
+        """Press the button that has the keyboard, else the primary one. A key of the dial pad
+        that a mouse clicked has it too, but whoever dials with the mouse and then presses Enter
+        wants to call."""
         focused = self.focusWidget()
         if isinstance(focused, FlatButton) and not (focused in self.pad.keys and focused.by_mouse):
             focused.click()
