@@ -47,7 +47,7 @@ log = logging.getLogger(__name__)
 DATAGRAM = 65_535
 BURST = 64  # datagrams read before timers and wishes get their turn
 LARGEST_SENT = 65_507
-LOOK_AGAIN = 2.0  # seconds between two looks at this computer's own address and at the clocks
+LOOK_AGAIN = 1.0  # seconds between two looks at this computer's own address and at the clocks
 
 
 @dataclass(frozen=True)
@@ -253,7 +253,7 @@ class Phone:
         self._timer = self._loop.at(due, self._on_deadline) if due is not None else None
 
     def _look_again(self) -> None:
-        """Look for another address of this computer, and for a sleep, every other second: no
+        """Look for another address of this computer, and for a sleep, every second: no
         signal tells of them."""
         self._look_timer = self._loop.at(time.monotonic() + LOOK_AGAIN, self._look_again)
         self._look(self._agent.peer)
