@@ -16,8 +16,8 @@ import random
 import socket
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from plumbing.address import Address
 from plumbing.loop import Loop, LoopStopped, Timer
@@ -44,12 +44,13 @@ LARGEST_SENT = 65_507
 @dataclass(frozen=True)
 class PhoneSnapshot:
     """The phone at one moment. `calls`: the newest last. `retransmissions`: SIP messages that went out again because
-    no answer came in time."""
+    no answer came in time. `dropped`: what came and was no use, or not wanted, by reason."""
 
     registration: RegistrationChanged
     calls: tuple[CallView, ...]
     retransmissions: int
     media: MediaStats | None
+    dropped: Mapping[str, int] = field(default_factory=dict)
 
 
 class Phone:
@@ -333,7 +334,8 @@ class Phone:
 
     def _snapshot(self) -> PhoneSnapshot:
         agent = self._agent
-        return PhoneSnapshot(agent.registration, agent.calls, agent.retransmissions, self.media_stats())
+        said = agent.registration, agent.calls, agent.retransmissions
+        return PhoneSnapshot(*said, self.media_stats(), agent.dropped)
 
     def _say_goodbye(self) -> None:
         now = time.monotonic()

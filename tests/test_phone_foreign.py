@@ -164,6 +164,7 @@ def test_a_stranger_does_not_ring_a_phone_that_has_a_server(peer, eventually):
             peer.says(invite, phone.address)
             peer.hears("403 INVITE")
             assert calls(events) == []
+            assert phone.snapshot().dropped == {"a call that did not come from the server": 1}
             proxy.sendto(
                 invite.to_bytes().replace(b"z9hG4bK1", b"z9hG4bKp").replace(b"gw\r\n", b"gw2\r\n"),
                 phone.address,

@@ -102,7 +102,8 @@ class OutgoingCall(Call):
         if exchange and exchange.transaction and exchange.transaction.may_cancel and not self._cancelled:
             self._cancelled = True
             self.endpoint.cancel(exchange, self._on_cancel_answered, now)
-            self.rows.set("no answer", now + PATIENCE, self._on_no_final)
+            if self.rows.due("no answer") is None:
+                self.rows.set("no answer", now + PATIENCE, self._on_no_final)
 
     def _on_cancel_answered(self, cancel: Exchange, response: Response | None, now: float) -> None:
         """A server that could not handle it has left the other phone ringing."""
@@ -113,10 +114,7 @@ class OutgoingCall(Call):
             self._cancel(later)
 
         if pause is not None and self.state is ENDING:
-            until = self.rows.due("no answer")
             self.rows.set("cancel", now + pause, again)
-            if until is not None:
-                self.rows.set("no answer", until, self._on_no_final)
 
     def _on_no_final(self, now: float) -> None:
         # RFC 3261 9.1: 64*T1 after the CANCEL the INVITE counts as cancelled, answer or not.
