@@ -16,15 +16,14 @@ import random
 import socket
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from plumbing.address import Address
 from plumbing.loop import Loop, LoopStopped, Timer
 from plumbing.udp import bind_udp, family_of
 from softphone.agent.account import Account as Account
 from softphone.agent.agent import Agent
-from softphone.agent.endpoint import AgentOutcome, Send
 from softphone.agent.event import (
     CallChanged,
     CallState,
@@ -34,13 +33,16 @@ from softphone.agent.event import (
     RegistrationChanged,
     RegistrationState,
 )
+from softphone.agent.exchange import AgentOutcome, Send
+from softphone.agent.keep_alive import PERIOD
 from softphone.agent.session_timer import DEFAULT_INTERVAL
 from softphone.host import Clocks, nowhere, own_host, resolved
 from softphone.media.audio import AudioSink, AudioSource, NullSink
-from softphone.media.dtmf import DIGITS
 from softphone.media.session import MediaSession
 from softphone.media.stream import MediaStats
 from softphone.media.tone import ToneSource
+from softphone.silence import LOOK, SilenceWatch
+from softphone.sound import Sound, is_digit
 
 log = logging.getLogger(__name__)
 
@@ -53,18 +55,22 @@ LOOK_AGAIN = 1.0  # seconds between two looks at this computer's own address and
 @dataclass(frozen=True)
 class PhoneSnapshot:
     """The phone at one moment. `calls`: the newest last. `retransmissions`: SIP messages that went out again because
-    no answer came in time."""
+    no answer came in time. `dropped`: what came and was no use, or not wanted, by reason."""
 
     registration: RegistrationChanged
     calls: tuple[CallView, ...]
     retransmissions: int
     media: MediaStats | None
+    dropped: Mapping[str, int] = field(default_factory=dict)
 
 
 class Phone:
-    """`proxy`: where everything goes that begins something; None: straight to the called address. `sound`: a source
-    and a sink; without, a test tone is said and nothing is heard. `expires`: seconds asked of the registrar;
-    `session_expires`: seconds after which a call ends unless one side refreshes it (RFC 4028), 0: not asked for."""
+    """`proxy`: where everything goes that begins something; None: straight to the called address.
+    `sound`: a source and a sink; without, a test tone is said and nothing is heard. `expires`:
+    seconds asked of the registrar; `session_expires`: seconds after which a call ends unless one
+    side refreshes it (RFC 4028), 0: not asked for; `direct`: calls ring that do not come from the
+    proxy, too; `keep_alive`: seconds between two signs of life to the server while registered, 0:
+    none."""
 
     def __init__(
         self,
@@ -76,15 +82,17 @@ class Phone:
         register: bool = True,
         expires: int = 300,
         session_expires: int = DEFAULT_INTERVAL,
+        direct: bool = False,
+        keep_alive: float = PERIOD,
     ) -> None:
         self.account = account
         self.address: Address = listen
         self._proxy, self._listen, self._on_event = proxy, listen, on_event
         # Computed now, not when the first call is under way: a tone takes 20 ms.
-        self._sound = sound or (ToneSource(), NullSink())
+        self._sound = Sound(sound or (ToneSource(), NullSink()), self._digit_passed)
         self._register, self._expires, self._session_expires = register, expires, session_expires
+        self._direct, self._keep_alive = direct, keep_alive
         self._loop = Loop(f"sip-{account.user}")
-        self._last_media: MediaSession | None = None  # swapped whole; read by any thread
         self._lifecycle = threading.Lock()  # guards _started, _stopped
         self._started = self._stopped = False
         self._at_rest = threading.Event()  # set while leaving, once the others have confirmed
@@ -95,7 +103,7 @@ class Phone:
         self._look_timer: Timer | None = None
         self._clocks = Clocks()
         self._leaving = False
-        self._sessions: dict[str, MediaSession] = {}
+        self._hearing: Timer | None = None  # set while a call is up
 
     # -- any thread: start and stop ---------------------------------------------------------------------------------
 
@@ -113,7 +121,7 @@ class Phone:
             self.address = self._socket.getsockname()[:2]
             host = own_host(self.address[0], proxy) or nowhere(self.address[0])
             local = (host, self.address[1])
-            wanted = self._expires, self._session_expires
+            wanted = self._expires, self._session_expires, self._direct, self._keep_alive
             self._agent = Agent(self.account, local, proxy, random.SystemRandom(), *wanted)
             self._loop.watch(self._socket, self._on_readable)
             self._loop.post(self._look_again)
@@ -177,7 +185,7 @@ class Phone:
 
     def mute(self, muted: bool) -> None:
         """Say nothing for the rest of the call, or speak again."""
-        self._loop.post(lambda: self._mute(muted))
+        self._loop.post(lambda: self._sound.mute(muted))
 
     def dtmf(self, digit: str) -> None:
         """Send a digit of the dial pad into the call (RFC 4733, or INFO where the other side allows
@@ -196,8 +204,7 @@ class Phone:
 
     def media_stats(self) -> MediaStats | None:
         """Of the call going on, after its end of the last one; None before the first. Cheap, no lock."""
-        session = self._last_media
-        return session.stats() if session else None
+        return self._sound.stats()
 
     # -- sip thread -------------------------------------------------------------------------------------------------
 
@@ -274,7 +281,7 @@ class Phone:
         self._look(self._agent.destination(target))
         now = time.monotonic()
         try:
-            session = self._open_session()
+            session = self._sound.open(self.address[0])
         except OSError as error:
             sentence = f"No sound: {error}"
             failed = CallView(
@@ -283,78 +290,64 @@ class Phone:
             self._tell(CallChanged(now, failed))
             return
         outcome = self._agent.call(target, session.port, now)
-        self._keep(session)
+        self._sound.keep(session, self._agent.active_call)
         self._do(outcome)
 
     def _answer(self) -> None:
         call = self._agent.active_call
-        if call is None or call.state is not CallState.INCOMING:
-            return
-        self._look(self._agent.peer)
-        now = time.monotonic()
-        try:
-            session = self._open_session()
-        except OSError as error:  # the caller is told too, and rings nobody for minutes
-            self._do(self._agent.fail(f"No sound: {error}", now))
-            return
-        outcome = self._agent.answer(session.port, now)
-        self._keep(session)
-        self._do(outcome)
-
-    def _keep(self, session: MediaSession) -> None:
-        call = self._agent.active_call
-        if call is None:
-            self._end_session(session)
-        else:
-            self._sessions[call.id] = self._last_media = session
-
-    def _open_session(self) -> MediaSession:
-        """Where SIP listens: sockets bound to all addresses outlive the one that is in use now.
-        OSError without."""
-        source, sink = self._sound
-        local = (self.address[0], 0)
-
-        def told(sent: bool) -> Callable[[str], None]:
-            return lambda digit: self._loop.post(lambda: self._on_digit(session, digit, sent))
-
-        session = MediaSession(
-            local, source=source, sink=sink, on_digit=told(False), on_digit_sent=told(True)
-        )
-        session.open()
-        return session
+        if call is not None and call.state is CallState.INCOMING:
+            self._look(self._agent.peer)
+            self._with_sound(call, self._agent.answer)
 
     def _follow(self, call: CallView) -> None:
         """The sound does what the call says. If it cannot, the call ends with a sentence;
         telling goes on."""
-        session = self._sessions.get(call.id)
-        if session is None:
-            return
+        if call.wants_port and self._sound.of(call) is None:
+            self._loop.post(lambda: self._prepare(call.id))
         try:
-            if not call.active:
-                del self._sessions[call.id]
-                self._end_session(session)
-            elif call.media is not None:
-                session.answered(call.answered_at is not None)
-                session.apply(call.media, call.held_here)
+            self._sound.follow(call)
+            if call.state is CallState.TALKING and self._hearing is None:
+                self._hear(SilenceWatch())
         except Exception as error:
             log.exception("the sound of a call cannot follow it")
             sentence = f"No sound: {error}"
             self._loop.post(lambda: self._do(self._agent.fail(sentence, time.monotonic())))
 
-    def _end_session(self, session: MediaSession) -> None:
-        try:
-            session.stop()
-        except RuntimeError as error:  # a sound device that does not let go must not keep the call from ending
-            log.warning("%s", error)
+    def _prepare(self, call_id: str) -> None:
+        """It rings, and the caller is to be told now where our sound will be (RFC 3262 5)."""
+        call = self._agent.active_call
+        if call is not None and call.id == call_id and call.wants_port:
+            self._with_sound(call, self._agent.prepare)
 
-    def _mute(self, muted: bool) -> None:
-        for session in self._sessions.values():
-            session.mute(muted)
+    def _with_sound(self, call: CallView, wish: Callable[[int, float], AgentOutcome]) -> None:
+        """Do what needs a port for sound; without one the caller is told too, and rings nobody for
+        minutes."""
+        now = time.monotonic()
+        try:
+            session = self._sound.of(call) or self._sound.open(self.address[0])
+        except OSError as error:
+            self._do(self._agent.fail(f"No sound: {error}", now))
+            return
+        outcome = wish(session.port, now)
+        self._sound.keep(session, self._agent.active_call)
+        self._do(outcome)
+
+    def _hear(self, watch: SilenceWatch) -> None:
+        """Look once a second whether the call brings sound, and tell if it does not."""
+        now, call = time.monotonic(), self._agent.active_call
+        session = self._sound.of(call)
+        if call is None or session is None:
+            self._hearing = None
+            return
+        self._hearing = self._loop.at(now + LOOK, lambda: self._hear(watch))
+        is_due = call.media is not None and call.media.direction.receives and not call.held_there
+        seconds = watch.look(session.stats().packets_received, is_due, now)
+        self._do(self._agent.nothing_heard(seconds, now))
 
     def _dtmf(self, digit: str) -> None:
         call = self._agent.active_call
-        session = self._sessions.get(call.id) if call else None
-        if call is None or session is None or len(digit) != 1 or digit.upper() not in DIGITS:
+        session = self._sound.of(call)
+        if call is None or session is None or not is_digit(digit):
             log.info("digit %r not sent", digit)
         elif call.media is not None and call.media.telephone_event is None:
             self._do(self._agent.digit(digit.upper(), time.monotonic()))
@@ -364,16 +357,19 @@ class Phone:
             except ValueError as error:
                 log.info("digit %r not sent: %s", digit, error)
 
+    def _digit_passed(self, session: MediaSession, digit: str, sent: bool) -> None:
+        """Media thread."""
+        self._loop.post(lambda: self._on_digit(session, digit, sent))
+
     def _on_digit(self, session: MediaSession, digit: str, sent: bool) -> None:
-        call_id = next(
-            (call_id for call_id, each in self._sessions.items() if each is session), None
-        )
+        call_id = self._sound.call_id_of(session)
         if call_id is not None:
             self._tell(DigitPassed(time.monotonic(), call_id, digit, sent))
 
     def _snapshot(self) -> PhoneSnapshot:
         agent = self._agent
-        return PhoneSnapshot(agent.registration, agent.calls, agent.retransmissions, self.media_stats())
+        said = agent.registration, agent.calls, agent.retransmissions
+        return PhoneSnapshot(*said, self.media_stats(), agent.dropped)
 
     def _say_goodbye(self) -> None:
         now = time.monotonic()
@@ -385,12 +381,10 @@ class Phone:
     def _close(self) -> None:
         self._loop.unwatch(self._socket)
         self._socket.close()
-        for timer in (self._timer, self._look_timer):
+        for timer in (self._timer, self._look_timer, self._hearing):
             if timer is not None:
                 timer.cancel()
-        for session in self._sessions.values():
-            self._end_session(session)
-        self._sessions.clear()
+        self._sound.close()
 
 
 __all__ = ["Account", "LoopStopped", "Phone", "PhoneSnapshot", "RegistrationState"]

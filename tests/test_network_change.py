@@ -282,7 +282,7 @@ def test_sound_that_cannot_begin_ends_the_call_with_a_sentence_and_loses_no_even
     monkeypatch.setattr(MediaSession, "apply", fail)
     alice.phone.call(bob.uri)
     eventually(lambda: bob.state is INCOMING)
-    alice_port[0] = next(s.port for s in alice.phone._sessions.values())
+    alice_port[0] = next(s.port for s in alice.phone._sound._sessions.values())
     bob.phone.answer()
     eventually(lambda: alice.state is bob.state is ENDED)
     assert TALKING in bob.states and TALKING in alice.states

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from sip.message import Response
-from softphone.agent.endpoint import Exchange
 from softphone.agent.event import DigitPassed, DigitRefused
+from softphone.agent.exchange import Exchange
 from softphone.agent.states import GONE, TALKING
 
 if TYPE_CHECKING:

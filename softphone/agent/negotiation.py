@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from sip import sdp
+from sip.body import session_description
 from sip.errors import LocalProtocolError, RemoteProtocolError
 from sip.message import Message
 from sip.sdp import MediaDirection, MediaPlan, SessionDescription
@@ -53,12 +54,23 @@ class Negotiation:
         self._offered, self._offers_hold, self._named = offered, hold, self._host
         return offered.to_bytes()
 
-    def repeat(self) -> bytes:
-        """An offer of what stands, for a re-INVITE that changes nothing: by its version they know (RFC 4028 7.4)."""
+    def offer_all(self) -> bytes:
+        """An offer of all that we have, to a re-INVITE that makes none (RFC 3261 14.2)."""
         if self._local is None:
             return self.offer(self.held_here)
-        self._offered, self._offers_hold = self._local, self.held_here
-        return self._local.to_bytes()
+        self._version += 1
+        local = sdp.moved(self._local, self._host)
+        offered = sdp.offer_all(local, CODECS, _direction(self.held_here), self._version)
+        self._offered, self._offers_hold, self._named = offered, self.held_here, self._host
+        return offered.to_bytes()
+
+    def repeat(self) -> bytes:
+        """An offer of what stands, for a re-INVITE that changes nothing: by its version they know (RFC 4028 7.4)."""
+        standing = self._local or self._offered
+        if standing is None:
+            return self.offer(self.held_here)
+        self._offered, self._offers_hold = standing, self.held_here
+        return standing.to_bytes()
 
     def withdraw(self) -> None:
         """Our offer was refused."""
@@ -74,6 +86,12 @@ class Negotiation:
         self._plan(self._offered, _description(message))
         if not preview:
             self.settle()
+
+    def take_correction(self, message: Message) -> None:
+        """Another answer to the offer that was answered before: a gateway whose sound has moved
+        meanwhile."""
+        if self._local is not None:
+            self.plan = sdp.plan(self._local, _description(message))
 
     def settle(self) -> None:
         """The answer that was previewed stands."""
@@ -100,10 +118,15 @@ class Negotiation:
         )
 
 
+def offers(message: Message) -> bool:
+    """Is there a session description in it? RemoteProtocolError 415 for a body that is another."""
+    return session_description(message) is not None
+
+
 def check_offer(message: Message, host: str) -> None:
     """Could this offer be answered at all, by a phone at `host`? Asked before it rings (RFC 3261
     13.3.1)."""
-    if message.body:
+    if offers(message):
         theirs = _description(message)
         sdp.plan(sdp.answer(theirs, host, 9, CODECS), theirs)
 
@@ -113,6 +136,7 @@ def _direction(hold: bool) -> MediaDirection:
 
 
 def _description(message: Message) -> SessionDescription:
-    if message.content_type != sdp.CONTENT_TYPE:
-        raise RemoteProtocolError(f"a body of type {message.content_type[:40]!r} where SDP is needed", status=415)
-    return SessionDescription.parse(message.body)
+    found = session_description(message)
+    if found is None:
+        raise RemoteProtocolError("no session description where one is needed", status=415)
+    return SessionDescription.parse(found)
