@@ -11,7 +11,10 @@ from sip.message import Request, Response, parse, reply
 from softphone.agent.event import CallState, RegistrationState
 
 PROXY, STRANGER = ("127.0.0.1", 5060), ("127.0.0.1", 5090)
-SDP = b"v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\nm=audio 7000 RTP/AVP 0\r\n"
+SDP = (
+    b"v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n"
+    b"m=audio 7000 RTP/AVP 0\r\n"
+)
 SECRET = "secret"
 
 
@@ -150,8 +153,13 @@ def test_a_registration_through_a_proxy_that_asks_too_is_proven_to_both_and_at_o
 
 def test_challenges_joined_in_one_line_are_all_read():
     joined = f'Basic realm="x", {digest("one.test", "n1")}, {digest("two.test", "n2")}'
-    network, alice, proxy = alice_and_proxy(lambda r: [
-        accepted(r) if len(proofs(r)) == 2 else challenge(r, 407, joined)] if r.method == "INVITE" else [])  # fmt: skip
+    network, alice, proxy = alice_and_proxy(
+        lambda r: (
+            [accepted(r) if len(proofs(r)) == 2 else challenge(r, 407, joined)]
+            if r.method == "INVITE"
+            else []
+        )
+    )
     alice.calls("bob")
     network.run(0.1)
     assert alice.state is CallState.TALKING and len(proxy.requests("INVITE")) == 2
@@ -215,10 +223,16 @@ def test_no_count_of_a_nonce_is_said_twice_however_many_nonces_were_seen():
         given = proofs(request).get("failover.test")
         seen.extend([(given.nonce, given.nc)] if given else [])
         if request.method == "REGISTER":
-            return [reply(request, 200, fields=[("Contact", request.get("Contact"))]) if given else
-                    challenge(request, 401, digest("failover.test", nonce[0]))]  # fmt: skip
-        return [reply(request, 486, to_tag="b") if given else
-                challenge(request, 407, digest("failover.test", f"call{request.call_id}"))]  # fmt: skip
+            return [
+                reply(request, 200, fields=[("Contact", request.get("Contact"))])
+                if given
+                else challenge(request, 401, digest("failover.test", nonce[0]))
+            ]
+        return [
+            reply(request, 486, to_tag="b")
+            if given
+            else challenge(request, 407, digest("failover.test", f"call{request.call_id}"))
+        ]
 
     network, alice, _ = alice_and_proxy(react)
     alice.does("register")
@@ -244,11 +258,22 @@ def gives_nothing_away(network: Network) -> bool:
 def test_a_stranger_who_calls_and_asks_for_the_password_gets_nothing(status, realm, method):
     network = Network()
     alice = Line(network, "alice", 5062, proxy=PROXY, password=SECRET, direct=True)
-    stranger = Scripted(network, STRANGER, lambda r: [challenge(r, status, digest(realm, "evil"))]
-                        if r.method == method else [] if r.method == "ACK" else [reply(r, 200)])  # fmt: skip
+    stranger = Scripted(
+        network,
+        STRANGER,
+        lambda r: (
+            [challenge(r, status, digest(realm, "evil"))]
+            if r.method == method
+            else []
+            if r.method == "ACK"
+            else [reply(r, 200)]
+        ),
+    )
     invite = (
-        b"INVITE sip:alice@127.0.0.1:5062 SIP/2.0\r\nVia: SIP/2.0/UDP 127.0.0.1:5090;branch=z9hG4bKe\r\n"
-        b"From: <sip:x@attacker.test>;tag=x\r\nTo: <sip:alice@failover.test>\r\nCall-ID: evil\r\nCSeq: 1 INVITE\r\n"
+        b"INVITE sip:alice@127.0.0.1:5062 SIP/2.0\r\n"
+        b"Via: SIP/2.0/UDP 127.0.0.1:5090;branch=z9hG4bKe\r\n"
+        b"From: <sip:x@attacker.test>;tag=x\r\nTo: <sip:alice@failover.test>\r\n"
+        b"Call-ID: evil\r\nCSeq: 1 INVITE\r\n"
         b"Contact: <sip:x@127.0.0.1:5090>\r\nContent-Type: application/sdp\r\n\r\n" + SDP
     )
     network.send([(invite, alice.address)], STRANGER)
@@ -291,8 +316,11 @@ def test_a_phone_that_we_call_directly_and_that_asks_for_the_password_is_told_no
 def test_a_callee_behind_our_own_server_gets_no_proof_for_a_realm_of_his_own(status):
     def react(request: Request) -> list[Response]:
         if request.method == "REGISTER":
-            return [reply(request, 200, fields=[("Contact", request.get("Contact"))]) if proofs(request) else
-                    challenge(request, 401, digest("failover.test", "r1"))]  # fmt: skip
+            return [
+                reply(request, 200, fields=[("Contact", request.get("Contact"))])
+                if proofs(request)
+                else challenge(request, 401, digest("failover.test", "r1"))
+            ]
         if request.method == "ACK":
             return []
         return [
@@ -306,7 +334,8 @@ def test_a_callee_behind_our_own_server_gets_no_proof_for_a_realm_of_his_own(sta
     network.run(1.0)
     assert not proofs(proxy.requests("INVITE")[-1])
     assert alice.sentence == (
-        "Attacker.test asks for the password of alice; if that is your own server's realm, name it by --realm"
+        "Attacker.test asks for the password of alice; "
+        "if that is your own server's realm, name it by --realm"
     )
 
 
@@ -353,9 +382,17 @@ def test_a_callee_who_answers_past_the_server_gets_nothing():
 
 
 def test_the_ack_that_goes_straight_to_the_callee_does_not_carry_the_proof_meant_for_the_server():
-    network, alice, _ = alice_and_proxy(lambda r: [] if r.method == "ACK" else [
-        accepted(r, "<sip:mallory@127.0.0.1:5090>") if proofs(r) else
-        challenge(r, 407, digest("failover.test", "n1"))])  # fmt: skip
+    network, alice, _ = alice_and_proxy(
+        lambda r: (
+            []
+            if r.method == "ACK"
+            else [
+                accepted(r, "<sip:mallory@127.0.0.1:5090>")
+                if proofs(r)
+                else challenge(r, 407, digest("failover.test", "n1"))
+            ]
+        )
+    )
     mallory = Scripted(network, STRANGER, lambda r: [])
     alice.calls("mallory")
     network.run(0.1)

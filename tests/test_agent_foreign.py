@@ -12,10 +12,14 @@ from softphone.agent.event import CallState, RegistrationState
 
 PROXY, STRANGER, ALICE = ("127.0.0.1", 5060), ("127.0.0.1", 5090), ("127.0.0.1", 5062)
 TALKING, ENDED, INCOMING = CallState.TALKING, CallState.ENDED, CallState.INCOMING
-SDP = b"v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\nm=audio 7000 RTP/AVP 0\r\n"
+SDP = (
+    b"v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n"
+    b"m=audio 7000 RTP/AVP 0\r\n"
+)
 HEAD = (
     b"INVITE sip:bob@127.0.0.1:5064 SIP/2.0\r\nVia: SIP/2.0/UDP 127.0.0.1:5090;branch=z9hG4bKf\r\n"
-    b"From: <sip:x@failover.test>;tag=x\r\nTo: <sip:bob@failover.test>\r\nCall-ID: f\r\nCSeq: 1 INVITE\r\n"
+    b"From: <sip:x@failover.test>;tag=x\r\nTo: <sip:bob@failover.test>\r\n"
+    b"Call-ID: f\r\nCSeq: 1 INVITE\r\n"
     b"Contact: <sip:x@127.0.0.1:5090>\r\n"
 )
 WITH_SDP = HEAD + b"Content-Type: application/sdp\r\n"
@@ -35,22 +39,30 @@ def sends(network: Network, bob: Line, data: bytes) -> None:
 # -- requests that cannot be read ------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("data", "status"), [
-    (WITH_SDP + b"Content-Length: 9999\r\n\r\n" + SDP, 400),
-    (WITH_SDP + b"Content-Length: -1\r\n\r\n" + SDP, 400),
-    (WITH_SDP + b"l: x\r\n\r\n" + SDP, 400),
-    (WITH_SDP + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\n" + SDP, 400),
-    (WITH_SDP.replace(b" SIP/2.0\r\nVia", b" SIP/7.0\r\nVia") + b"\r\n" + SDP, 505),
-    (WITH_SDP.replace(b" SIP/2.0\r\nVia", b" SIP/1.0\r\nVia") + b"\r\n" + SDP, 505),
-    (WITH_SDP.replace(b"5064 SIP", b"5064  SIP") + b"\r\n" + SDP, 400),
-    (WITH_SDP.replace(b"1 INVITE", b"1 BYE") + b"\r\n" + SDP, 400),
-    (WITH_SDP.replace(b"1 INVITE", b"99999999999 INVITE") + b"\r\n" + SDP, 400),
-    (WITH_SDP.replace(b"To: <sip:bob@failover.test>", b"To: <sip:bob@[half>") + b"\r\n" + SDP, 400),
-    (WITH_SDP.replace(b"To: <sip:bob@failover.test>\r\n", b"") + b"\r\n" + SDP, 400),
-    (WITH_SDP + b"Max-Forwards: many\r\n\r\n" + SDP, 400),
-    (WITH_SDP + b"To: <sip:bob@failover.test>\r\n\r\n" + SDP, 400),
-    (WITH_SDP + b"no colon\r\n\r\n" + SDP, 400),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        (WITH_SDP + b"Content-Length: 9999\r\n\r\n" + SDP, 400),
+        (WITH_SDP + b"Content-Length: -1\r\n\r\n" + SDP, 400),
+        (WITH_SDP + b"l: x\r\n\r\n" + SDP, 400),
+        (WITH_SDP + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\n" + SDP, 400),
+        (WITH_SDP.replace(b" SIP/2.0\r\nVia", b" SIP/7.0\r\nVia") + b"\r\n" + SDP, 505),
+        (WITH_SDP.replace(b" SIP/2.0\r\nVia", b" SIP/1.0\r\nVia") + b"\r\n" + SDP, 505),
+        (WITH_SDP.replace(b"5064 SIP", b"5064  SIP") + b"\r\n" + SDP, 400),
+        (WITH_SDP.replace(b"1 INVITE", b"1 BYE") + b"\r\n" + SDP, 400),
+        (WITH_SDP.replace(b"1 INVITE", b"99999999999 INVITE") + b"\r\n" + SDP, 400),
+        (
+            WITH_SDP.replace(b"To: <sip:bob@failover.test>", b"To: <sip:bob@[half>")
+            + b"\r\n"
+            + SDP,
+            400,
+        ),
+        (WITH_SDP.replace(b"To: <sip:bob@failover.test>\r\n", b"") + b"\r\n" + SDP, 400),
+        (WITH_SDP + b"Max-Forwards: many\r\n\r\n" + SDP, 400),
+        (WITH_SDP + b"To: <sip:bob@failover.test>\r\n\r\n" + SDP, 400),
+        (WITH_SDP + b"no colon\r\n\r\n" + SDP, 400),
+    ],
+)
 def test_a_request_that_cannot_be_read_is_answered_and_never_rings(data, status):
     network, bob, stranger = bob_alone()
     sends(network, bob, data)
@@ -60,12 +72,15 @@ def test_a_request_that_cannot_be_read_is_answered_and_never_rings(data, status)
     assert bob.state is None and sum(bob.agent.dropped.values()) == 2
 
 
-@pytest.mark.parametrize("data", [
-    WITH_SDP.replace(b"INVITE", b"ACK") + b"Content-Length: 9999\r\n\r\n",
-    WITH_SDP.replace(b"Via: SIP/2.0/UDP 127.0.0.1:5090;branch=z9hG4bKf\r\n", b"") + b"\r\n",
-    b"SIP/2.0 200 OK\r\nVia: SIP/2.0/UDP 127.0.0.1:5090\r\nContent-Length: 9\r\n\r\n",
-    b"hello\r\n\r\n",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "data",
+    [
+        WITH_SDP.replace(b"INVITE", b"ACK") + b"Content-Length: 9999\r\n\r\n",
+        WITH_SDP.replace(b"Via: SIP/2.0/UDP 127.0.0.1:5090;branch=z9hG4bKf\r\n", b"") + b"\r\n",
+        b"SIP/2.0 200 OK\r\nVia: SIP/2.0/UDP 127.0.0.1:5090\r\nContent-Length: 9\r\n\r\n",
+        b"hello\r\n\r\n",
+    ],
+)
 def test_what_has_no_answer_or_no_way_back_gets_none(data):
     network, bob, stranger = bob_alone()
     sends(network, bob, data)
@@ -74,14 +89,23 @@ def test_what_has_no_answer_or_no_way_back_gets_none(data):
 
 # RFC 4475 3.1.2 and 3.3: name -> what the phone answers
 TORTURE = {
-    "content-length-beyond-the-datagram": 400, "content-length-negative": 400, "numbers-too-large-in-a-request": 400,
-    "quotation-mark-not-closed": 400, "request-uri-in-angle-brackets": 400, "request-uri-with-a-space": 400,
-    "start-line-with-double-spaces": 400, "start-line-with-trailing-spaces": 400, "version-seven": 505,
-    "cseq-of-another-method": 400, "cseq-of-another-method-than-an-unknown-one": 400,
-    "mandatory-fields-missing": 400, "request-uri-of-an-unknown-scheme": 416,
-    "request-uri-of-a-known-scheme-that-is-not-sip": 416, "two-content-lengths": 400,
+    "content-length-beyond-the-datagram": 400,
+    "content-length-negative": 400,
+    "numbers-too-large-in-a-request": 400,
+    "quotation-mark-not-closed": 400,
+    "request-uri-in-angle-brackets": 400,
+    "request-uri-with-a-space": 400,
+    "start-line-with-double-spaces": 400,
+    "start-line-with-trailing-spaces": 400,
+    "version-seven": 505,
+    "cseq-of-another-method": 400,
+    "cseq-of-another-method-than-an-unknown-one": 400,
+    "mandatory-fields-missing": 400,
+    "request-uri-of-an-unknown-scheme": 416,
+    "request-uri-of-a-known-scheme-that-is-not-sip": 416,
+    "two-content-lengths": 400,
     "single-fields-that-come-twice": 400,
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", TORTURE)
@@ -104,36 +128,41 @@ def test_from_and_to_of_unknown_schemes_are_no_reason_to_refuse():
 MIXED = (
     b"--b1\r\nContent-Type: application/sdp\r\nContent-Disposition: session\r\n\r\n"
     + SDP
-    + b"\r\n--b1\r\nContent-Type: application/isup;version=itu\r\nContent-Disposition: signal;handling=optional\r\n\r\n"
+    + b"\r\n--b1\r\nContent-Type: application/isup;version=itu\r\n"
+    b"Content-Disposition: signal;handling=optional\r\n\r\n"
     b"\x01\x02\r\n--b1--\r\n"
 )
 NESTED = (
     b"preamble\r\n--outer\r\nContent-Type: text/plain\r\n\r\nhello\r\n--outer\r\n"
-    b'Content-Type: multipart/alternative; boundary="in ner"\r\n\r\n--in ner\r\nc: text/html\r\n\r\n<p>\r\n--in ner\r\n'
+    b'Content-Type: multipart/alternative; boundary="in ner"\r\n\r\n--in ner\r\n'
+    b"c: text/html\r\n\r\n<p>\r\n--in ner\r\n"
     b"content-type: Application/SDP\r\n\r\n" + SDP + b"\r\n--in ner--\r\n--outer--\r\nepilogue"
 )
 
 
-@pytest.mark.parametrize(("kind", "body"), [
-    (b"application/sdp", SDP.replace(b"v=0\r\n", b"v=0 \r\n")),
-    (b"application/sdp", SDP.replace(b"v=0\r\n", b"v=0\t\r\n").replace(b"s=-", b"s=- ")),
-    (b"application/sdp", SDP.replace(b"\r\n", b"\n")),
-    (b"application/sdp", SDP.replace(b"\r\n", b"\r")),
-    (b"application/sdp", b"\r\n" + SDP),
-    (b"application/sdp", SDP.replace(b"s=-\r\n", b"s=-\r\n\r\n")),
-    (b"application/sdp", SDP.replace(b"o=- 1 1 IN IP4 127.0.0.1\r\n", b"")),
-    (b"application/sdp", SDP.replace(b"o=- 1 1 IN IP4 127.0.0.1", b"o=")),
-    (b"application/sdp", SDP.replace(b"o=- 1 1 IN IP4 127.0.0.1", b"o=phone")),
-    (b"application/sdp", SDP.replace(b"o=- 1 1 IN", b"o=two words 1 x IN")),
-    (b"application/sdp", SDP.replace(b"o=- 1 1 IN", b"o=- a -1 IN")),
-    (b"application/sdp", SDP + b"m=video 0 RTP/AVP\r\n"),
-    (b"application/sdp", SDP + b"m=image 0 udptl\r\n"),
-    (b"application/sdp", SDP.replace(b"RTP/AVP 0", b"RTP/AVP") + b"a=rtpmap:0 PCMU/8000\r\n"),
-    (b"Application/SDP; charset=utf-8", SDP),
-    (b"multipart/mixed;boundary=b1", MIXED),
-    (b'Multipart/Mixed; boundary="b1"', MIXED.replace(b"\r\n", b"\n")),
-    (b"multipart/related; type=x; boundary=outer", NESTED),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        (b"application/sdp", SDP.replace(b"v=0\r\n", b"v=0 \r\n")),
+        (b"application/sdp", SDP.replace(b"v=0\r\n", b"v=0\t\r\n").replace(b"s=-", b"s=- ")),
+        (b"application/sdp", SDP.replace(b"\r\n", b"\n")),
+        (b"application/sdp", SDP.replace(b"\r\n", b"\r")),
+        (b"application/sdp", b"\r\n" + SDP),
+        (b"application/sdp", SDP.replace(b"s=-\r\n", b"s=-\r\n\r\n")),
+        (b"application/sdp", SDP.replace(b"o=- 1 1 IN IP4 127.0.0.1\r\n", b"")),
+        (b"application/sdp", SDP.replace(b"o=- 1 1 IN IP4 127.0.0.1", b"o=")),
+        (b"application/sdp", SDP.replace(b"o=- 1 1 IN IP4 127.0.0.1", b"o=phone")),
+        (b"application/sdp", SDP.replace(b"o=- 1 1 IN", b"o=two words 1 x IN")),
+        (b"application/sdp", SDP.replace(b"o=- 1 1 IN", b"o=- a -1 IN")),
+        (b"application/sdp", SDP + b"m=video 0 RTP/AVP\r\n"),
+        (b"application/sdp", SDP + b"m=image 0 udptl\r\n"),
+        (b"application/sdp", SDP.replace(b"RTP/AVP 0", b"RTP/AVP") + b"a=rtpmap:0 PCMU/8000\r\n"),
+        (b"Application/SDP; charset=utf-8", SDP),
+        (b"multipart/mixed;boundary=b1", MIXED),
+        (b'Multipart/Mixed; boundary="b1"', MIXED.replace(b"\r\n", b"\n")),
+        (b"multipart/related; type=x; boundary=outer", NESTED),
+    ],
+)
 def test_a_description_that_is_merely_odd_rings_and_is_answered(kind, body):
     network, bob, stranger = bob_alone()
     sends(network, bob, HEAD + b"Content-Type: " + kind + b"\r\n\r\n" + body)
@@ -154,14 +183,21 @@ def test_a_body_without_a_type_is_read_as_what_it_is():
     assert bob.state is INCOMING
 
 
-@pytest.mark.parametrize(("fields", "body", "status"), [
-    (b"Content-Type: text/plain\r\n", b"hello", 415),
-    (b"Content-Type: multipart/mixed;boundary=b1\r\n", b"--b1\r\nContent-Type: text/html\r\n\r\n<p>\r\n--b1--", 415),
-    (b"Content-Type: multipart/mixed\r\n", MIXED, 415),
-    (b"Content-Type: application/sdp\r\nContent-Encoding: gzip\r\n", b"\x1f\x8b", 415),
-    (b"Content-Type: multipart/mixed;boundary=b1\r\n", MIXED.replace(b"AVP 0", b"AVP 18"), 488),
-    (b"Content-Type: application/sdp\r\n", SDP.replace(b"RTP/AVP 0", b"RTP/AVP"), 488),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("fields", "body", "status"),
+    [
+        (b"Content-Type: text/plain\r\n", b"hello", 415),
+        (
+            b"Content-Type: multipart/mixed;boundary=b1\r\n",
+            b"--b1\r\nContent-Type: text/html\r\n\r\n<p>\r\n--b1--",
+            415,
+        ),
+        (b"Content-Type: multipart/mixed\r\n", MIXED, 415),
+        (b"Content-Type: application/sdp\r\nContent-Encoding: gzip\r\n", b"\x1f\x8b", 415),
+        (b"Content-Type: multipart/mixed;boundary=b1\r\n", MIXED.replace(b"AVP 0", b"AVP 18"), 488),
+        (b"Content-Type: application/sdp\r\n", SDP.replace(b"RTP/AVP 0", b"RTP/AVP"), 488),
+    ],
+)
 def test_a_body_that_we_would_have_to_understand_is_refused_before_it_rings(fields, body, status):
     network, bob, stranger = bob_alone()
     sends(network, bob, HEAD + fields + b"\r\n" + body)
@@ -181,9 +217,18 @@ def test_a_body_that_is_marked_as_optional_is_none():
 def test_a_second_phones_answer_that_makes_no_sense_does_not_end_the_call_with_the_first():
     network, alice, _ = pair()
     fields = [("Contact", "<sip:bob@127.0.0.1:5064>"), ("Content-Type", "application/sdp")]
-    Scripted(network, ("127.0.0.1", 5064), lambda r: [
-        reply(r, 200, to_tag="b", fields=fields, body=SDP), reply(r, 200, to_tag="other", body=SDP)
-    ] if r.method == "INVITE" else [])  # fmt: skip
+    Scripted(
+        network,
+        ("127.0.0.1", 5064),
+        lambda r: (
+            [
+                reply(r, 200, to_tag="b", fields=fields, body=SDP),
+                reply(r, 200, to_tag="other", body=SDP),
+            ]
+            if r.method == "INVITE"
+            else []
+        ),
+    )
     alice.calls(BOB)
     network.run(0.1)
     assert alice.state is TALKING
@@ -195,8 +240,13 @@ def test_an_answer_in_parts_is_heard():
         ("Contact", "<sip:bob@127.0.0.1:5064>"),
         ("Content-Type", "multipart/mixed;boundary=b1"),
     ]
-    Scripted(network, ("127.0.0.1", 5064), lambda r: [reply(r, 200, to_tag="b", fields=fields, body=MIXED)]
-             if r.method == "INVITE" else [])  # fmt: skip
+    Scripted(
+        network,
+        ("127.0.0.1", 5064),
+        lambda r: (
+            [reply(r, 200, to_tag="b", fields=fields, body=MIXED)] if r.method == "INVITE" else []
+        ),
+    )
     alice.calls(BOB)
     network.run(0.1)
     assert alice.state is TALKING and alice.call.media.remote == ("127.0.0.1", 7000)
@@ -301,11 +351,22 @@ class Troubled(Scripted):
         )
 
 
-@pytest.mark.parametrize(("statuses", "retry", "at"), [
-    ([503], "", [0, 2]), ([503], "5", [0, 5]), ([503, 503], "3 (busy)", [0, 3, 6]), ([500], "1", [0, 1]),
-    ([502], "", [0, 2]), ([504], "", [0, 2]), ([503] * 50, "10", [0, 10, 20, 30, 32]), ([503], "3600", [0, 32]),
-    ([481], "", [0]), ([408], "", [0]), ([403], "7", [0]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("statuses", "retry", "at"),
+    [
+        ([503], "", [0, 2]),
+        ([503], "5", [0, 5]),
+        ([503, 503], "3 (busy)", [0, 3, 6]),
+        ([500], "1", [0, 1]),
+        ([502], "", [0, 2]),
+        ([504], "", [0, 2]),
+        ([503] * 50, "10", [0, 10, 20, 30, 32]),
+        ([503], "3600", [0, 32]),
+        ([481], "", [0]),
+        ([408], "", [0]),
+        ([403], "7", [0]),
+    ],
+)
 def test_a_refused_bye_is_said_again_until_it_is_answered_or_half_a_minute_is_over(
     statuses, retry, at
 ):
@@ -353,8 +414,11 @@ def test_a_call_that_brings_no_sound_says_so_until_it_does():
     for seconds in (0, 5, 5, 10, 0):
         alice.does("nothing_heard", seconds)
     assert alice.sentences[-4:] == [
-        "Talking with Bob", "Talking with Bob; nothing has been heard for 5 s",
-        "Talking with Bob; nothing has been heard for 10 s", "Talking with Bob"]  # fmt: skip
+        "Talking with Bob",
+        "Talking with Bob; nothing has been heard for 5 s",
+        "Talking with Bob; nothing has been heard for 10 s",
+        "Talking with Bob",
+    ]
     alice.does("hang_up")
     network.run(0.1)
     alice.does("nothing_heard", 20)

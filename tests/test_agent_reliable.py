@@ -16,7 +16,10 @@ TALKING, ENDED, INCOMING, RINGING = (
     CallState.RINGING,
 )
 GATEWAY = ("127.0.0.1", 5064)
-SDP = b"v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\nm=audio 7000 RTP/AVP 0\r\n"
+SDP = (
+    b"v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n"
+    b"m=audio 7000 RTP/AVP 0\r\n"
+)
 OTHER = SDP.replace(b"7000", b"7100")
 
 
@@ -237,8 +240,10 @@ def test_a_tag_that_never_rang_is_nobody():
 
 INVITE = (
     b"INVITE sip:bob@127.0.0.1:5064 SIP/2.0\r\nVia: SIP/2.0/UDP 127.0.0.1:5062;branch=z9hG4bKi\r\n"
-    b'From: "Alice" <sip:alice@failover.test>;tag=a\r\nTo: <sip:bob@failover.test>\r\nCall-ID: rel\r\n'
-    b"CSeq: 40 INVITE\r\nContact: <sip:alice@127.0.0.1:5062>\r\nRequire: 100rel\r\nMax-Forwards: 70\r\n"
+    b'From: "Alice" <sip:alice@failover.test>;tag=a\r\nTo: <sip:bob@failover.test>\r\n'
+    b"Call-ID: rel\r\n"
+    b"CSeq: 40 INVITE\r\nContact: <sip:alice@127.0.0.1:5062>\r\nRequire: 100rel\r\n"
+    b"Max-Forwards: 70\r\n"
 )
 WITH_OFFER = INVITE + b"Content-Type: application/sdp\r\n\r\n" + SDP
 
@@ -397,10 +402,20 @@ def test_once_that_offer_is_answered_the_caller_may_change_it_while_it_rings():
     caller.network.run(0.01)
     ringing = caller.answers(180)[0]
     caller.acknowledges(ringing, body=SDP)
-    update = Request("UPDATE", "sip:bob@127.0.0.1:5064", [
-        ("Via", "SIP/2.0/UDP 127.0.0.1:5062;branch=z9hG4bKu"), ("From", ringing.get("From")),
-        ("To", ringing.get("To")), ("Call-ID", "rel"), ("CSeq", "42 UPDATE"),
-        ("Contact", "<sip:alice@127.0.0.1:5062>"), ("Content-Type", "application/sdp")], OTHER)  # fmt: skip
+    update = Request(
+        "UPDATE",
+        "sip:bob@127.0.0.1:5064",
+        [
+            ("Via", "SIP/2.0/UDP 127.0.0.1:5062;branch=z9hG4bKu"),
+            ("From", ringing.get("From")),
+            ("To", ringing.get("To")),
+            ("Call-ID", "rel"),
+            ("CSeq", "42 UPDATE"),
+            ("Contact", "<sip:alice@127.0.0.1:5062>"),
+            ("Content-Type", "application/sdp"),
+        ],
+        OTHER,
+    )
     answer = caller.sends(update.to_bytes())
     assert answer.status == 200 and b"m=audio 6064" in answer.body
     assert caller.bob.state is INCOMING and caller.bob.call.media is None, "nobody is heard yet"

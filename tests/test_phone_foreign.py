@@ -29,8 +29,10 @@ class Peer:
 
     @property
     def sdp(self) -> bytes:
-        return (f"v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n"
-                f"m=audio {self.address[1]} RTP/AVP 0\r\n").encode()  # fmt: skip
+        return (
+            f"v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n"
+            f"m=audio {self.address[1]} RTP/AVP 0\r\n"
+        ).encode()
 
     def hears(self, wanted: str) -> Message:
         """The next message of that name; RTP and others are passed over."""
@@ -105,8 +107,12 @@ def test_a_gateway_that_wants_our_offer_while_it_rings_gets_the_port_at_which_we
     assert ringing.values("Require") == ["100rel"] and b"m=audio " in ringing.body
     port = int(ringing.body.split(b"m=audio ")[1].split()[0])
     to = ringing.get("To")
-    peer.says(peer.request("PRACK", phone, 2, to, ("RAck", f"{ringing.get('RSeq')} 1 INVITE"), body=peer.sdp),
-              phone.address)  # fmt: skip
+    peer.says(
+        peer.request(
+            "PRACK", phone, 2, to, ("RAck", f"{ringing.get('RSeq')} 1 INVITE"), body=peer.sdp
+        ),
+        phone.address,
+    )
     peer.hears("200 PRACK")
     phone.answer()
     ok = peer.hears("200 INVITE")
@@ -174,19 +180,32 @@ def test_a_stranger_does_not_ring_a_phone_that_has_a_server(peer, eventually):
             phone.stop()
 
 
-@pytest.mark.parametrize(("given", "wanted"), [
-    ([], (False, 15.0, ())), (["--direct"], (True, 15.0, ())), (["--keep-alive", "0"], (False, 0.0, ())),
-    (["--user", "alice", "--keep-alive", "25", "--realm", "a.test", "--realm", "b"], (False, 25.0, ("a.test", "b"))),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ([], (False, 15.0, ())),
+        (["--direct"], (True, 15.0, ())),
+        (["--keep-alive", "0"], (False, 0.0, ())),
+        (
+            ["--user", "alice", "--keep-alive", "25", "--realm", "a.test", "--realm", "b"],
+            (False, 25.0, ("a.test", "b")),
+        ),
+    ],
+)
 def test_the_options_say_whom_the_phone_trusts_and_how_often_it_is_heard(given, wanted):
     for wish in wishes(parser().parse_args(given)):
         assert (wish.direct, wish.keep_alive, wish.realms) == wanted
 
 
-@pytest.mark.parametrize(("given", "told"), [
-    (["--user", "sips:alice@example.org"], "encryption"), (["--keep-alive", "1"], "--keep-alive"),
-    (["--keep-alive", "nan"], "--keep-alive"), (["--realm", "x"], "--realm is for one phone"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (["--user", "sips:alice@example.org"], "encryption"),
+        (["--keep-alive", "1"], "--keep-alive"),
+        (["--keep-alive", "nan"], "--keep-alive"),
+        (["--realm", "x"], "--realm is for one phone"),
+    ],
+)
 def test_an_option_that_makes_no_sense_is_told(given, told):
     with pytest.raises(ValueError, match=told):
         wishes(parser().parse_args(given))

@@ -33,9 +33,9 @@ def test_a_ring_is_acknowledged_through_the_other_server_when_the_first_dies_on_
     world.run(0.02)
     world.kill("server1")
     world.run(5.0)
-    assert [p.to for p in world.network.passed if p.name == "PRACK" and p.source == FORWARDER][-1] == (
-        world.bob.address
-    )
+    assert [p.to for p in world.network.passed if p.name == "PRACK" and p.source == FORWARDER][
+        -1
+    ] == (world.bob.address)
     assert "PRACK" in world.network.names(second)
     world.bob.answers()
     world.run()

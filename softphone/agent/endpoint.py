@@ -74,6 +74,7 @@ class Endpoint:
         self.on_request: Callable[[Incoming, float], None] = lambda incoming, now: incoming.answer(501, now)
         self.on_ack: Callable[[Request, float], None] = lambda request, now: None
         self.on_late_success: Callable[[Response, float], bool] = lambda response, now: False
+        self.answers_from: Address | None = None  # where REGISTER was accepted, if not `server`
         self._key = f"{random.getrandbits(128):032x}".encode()
         self._clients: dict[tuple[str, str], tuple[ClientTransaction, Exchange]] = {}
         self._servers: dict[tuple[str, ...], Incoming] = {}
@@ -108,7 +109,8 @@ class Endpoint:
 
     def is_server(self, address: Address) -> bool:
         """Is it the account's own server that speaks from there, or is spoken to there?"""
-        return self.server is not None and same_address(address, self.server)
+        known = (self.server, self.answers_from)
+        return any(each is not None and same_address(address, each) for each in known)
 
     def emit(self, event: AgentEvent) -> None:
         self.outcome.events.append(event)
@@ -217,7 +219,10 @@ class Endpoint:
     def _prove(self, exchange: Exchange, response: Response) -> Request | None:
         """The request once more with credentials, which nobody but the account's own server
         gets."""
-        if self.is_server(exchange.destination) and self.is_server(exchange.came_from):
+        # Nobody but the registrar and what is before it has seen the branch of a REGISTER.
+        is_register = exchange.request.method == "REGISTER"
+        by_server = is_register or self.is_server(exchange.came_from)
+        if self.is_server(exchange.destination) and by_server:
             return self.keyring.answer(
                 exchange.request, response, exchange.proofs, exchange.next_seq
             )

@@ -135,6 +135,7 @@ class Registration:
             return  # the answer to taking the binding back
         status = 408 if response is None else response.status
         if response is not None and status < 300:
+            self._endpoint.answers_from = exchange.came_from
             self._accepted(response, now)
         elif status in (401, 407):
             wrong = why_no_credentials(self._account.username, self._account.password)
