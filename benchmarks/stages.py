@@ -24,7 +24,6 @@ from failover.settings import PHONES
 from failover.templates import RequestTemplate, Template
 from failover.validation import been_here, validate
 from failover.ways import Memory
-from sip.branch import verify_branch
 from sip.message import parse
 from sip.uri import Uri
 
@@ -125,7 +124,7 @@ class ByParser:
         work.out = work.message.to_bytes()
 
     def verify(self, work: Any) -> None:
-        verify_branch(self.core.lines.key, work.message, self.core.lines.signed)
+        self.core.lines.is_ours(work.message)
         work.method, work.branch = work.message.cseq.method, work.message.via.branch
 
     def settle(self, work: Any) -> None:

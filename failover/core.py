@@ -20,7 +20,6 @@ from failover.settings import PHONES
 from failover.table import Server, ServerTable
 from failover.validation import Fields, Refused, been_here, is_probe, validate
 from plumbing.address import Address
-from sip.branch import verify_branch
 from sip.errors import RemoteProtocolError
 from sip.message import BrokenRequest, Request, Response, parse, reply
 from sip.uri import Uri
@@ -244,7 +243,7 @@ class Core(Quick):
 
     def _response(self, response: Response, row: Row, now: float) -> Outcome:
         """The way back is in the message, and signed: nobody can have a response sent where no request came from."""
-        if not verify_branch(self.lines.key, response, self.lines.signed):
+        if not self.lines.is_ours(response):
             return self._drop(row, now, "not-ours", "its topmost Via is not one the forwarder made")
         method = response.cseq.method
         branch = response.via.branch

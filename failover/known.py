@@ -10,7 +10,7 @@ from hashlib import blake2b
 from typing import NamedTuple
 from zlib import crc32
 
-from failover.lines import Lines
+from failover.lines import BACK, Lines
 from failover.route import literal, way_back
 from failover.settings import PHONES
 from failover.shapes import Form, Odd
@@ -46,7 +46,8 @@ class Sender:
         self.server = lines.table.by_address.get(self.target)
         if not self.server and not literal(self.target):
             raise Odd
-        self.before, self.after = _octets(f"\r\nVia: {before}{MAGIC_COOKIE}"), _octets(f"{after}\r\n")
+        self.before = _octets(f";{BACK}={lines.back_word(complete)};rport\r\nVia: {before}{MAGIC_COOKIE}")
+        self.after = _octets(f"{after}\r\n")
         beginning, self.ending = map(_octets, "\0".join(words_of(lines.signed(complete))).split(STAND_IN))
         self.signing = blake2b(beginning + MAGIC_COOKIE.encode(), key=lines.key, digest_size=16)
 

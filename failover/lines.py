@@ -1,7 +1,8 @@
 """The lines of a message that are the forwarder's to write: a forwarded message differs from the received one by these
 and by nothing else.
 
-Its Via, whose branch is signed and proves an answer's way back (RFC 3261 16.11); Record-Route with the server's hint;
+Its Via, whose branch is signed and proves that an answer's request passed here (RFC 3261 16.11), and whose parameter
+`back` proves the way back; Record-Route with the server's hint;
 Path in a registration, if that is wished for (RFC 3327);
 the sender's Via completed by where it came from (RFC 3581); a Route that named the forwarder, taken away; a dead
 server's address, written over with its successor's.
@@ -15,13 +16,14 @@ from failover.route import names, way_back
 from failover.table import Server, ServerTable
 from failover.validation import LOOP, append_route, loop_word, take_last_route
 from plumbing.address import Address, format_address
-from sip.branch import keyed_hash, make_branch
+from sip.branch import is_branch_of, keyed_hash, make_branch
 from sip.errors import RemoteProtocolError
 from sip.header import NameAddr
-from sip.message import DIALOG_CREATING, Message, Request
+from sip.message import DIALOG_CREATING, Message, Request, Response
 from sip.uri import Uri
 from sip.via import Via
 
+BACK, BACK_DIGITS = "back", 16  # parameter of our Via
 KEPT = "Failover-Kept"  # header field; seconds, as in 12.345
 LATE = 0.1  # seconds; less is not worth telling
 
@@ -52,10 +54,27 @@ class Lines:
             request.replace_top("Via", str(complete))
 
     def push_via(self, request: Request, own: Address, branch: str, leg: str) -> None:
-        request.push("Via", f"SIP/2.0/UDP {format_address(own)};branch={branch};{LOOP}={loop_word(request, leg)}")
+        """`rport` (RFC 3581 3) has the peer answer to the port that this leaves from, should `own` name another one. It
+        stands last, where a peer's answer to it grows."""
+        words = f"branch={branch};{LOOP}={loop_word(request, leg)};{BACK}={self.back_word(request.via)};rport"
+        request.push("Via", f"SIP/2.0/UDP {format_address(own)};{words}")
 
     def branch(self, request: Request) -> str:
         return make_branch(self.key, request, self.signed(request.via))
+
+    def back_word(self, via: Via) -> str:
+        """Signs the address to which a response with this Via beneath ours goes. It is no part of the branch, which
+        names the transaction alone."""
+        host, port = way_back(via)
+        words = ("server",) if (host, port) in self.table.by_address else (host, str(port))
+        return keyed_hash(self.key, BACK, *words)[:BACK_DIGITS]
+
+    def is_ours(self, response: Response) -> bool:
+        """Is the topmost Via one that a forwarder with our secret made, over the Via beneath it as it is?"""
+        vias = response.vias[:2]
+        if len(vias) < 2 or not is_branch_of(self.key, vias[0], self.signed(vias[1]), response):
+            return False
+        return vias[0].params.get(BACK) == self.back_word(vias[1])
 
     def signed(self, via: Via) -> Via:
         """What our branch says of the Via beneath it. Servers stand in for one another, so that one which repeats what

@@ -15,7 +15,7 @@ from __future__ import annotations
 from failover.convergence import CALL_ID as BY_CALL_ID
 from failover.inflight import NO_STATUS, Key
 from failover.known import NO_ROUTES, Head, Routes, new
-from failover.lines import Lines
+from failover.lines import BACK_DIGITS, Lines
 from failover.members import Members
 from failover.outcome import Send
 from failover.settings import CALL_ID, PHONES
@@ -29,7 +29,10 @@ from sip.via import MAGIC_COOKIE
 COOKIE = MAGIC_COOKIE.encode()
 BEFORE_BRANCH = len(b";branch=")
 BRANCH_SIZE = len(COOKIE) + 32  # octets of ours
-AFTER_OUR_BRANCH = BRANCH_SIZE + len(b";loop=") + 8 + 2  # from its begin to that of the next line
+AFTER_LOOP = BRANCH_SIZE + len(b";loop=") + 8  # octets from our branch's begin
+BACK_IS = b";back="
+AFTER_BACK = len(BACK_IS) + BACK_DIGITS
+AFTER_OUR_BRANCH = AFTER_LOOP + AFTER_BACK + len(b";rport") + 2  # to the next line
 CREATING = frozenset(method.encode() for method in DIALOG_CREATING)
 
 
@@ -191,7 +194,7 @@ class Quick(Members):
         if data.startswith(vias, start):
             at, onward = start + len(vias), data[:start] + data[branch + AFTER_OUR_BRANCH :]
         else:
-            at, onward = _without_ours(data, start, vias, ahead + AFTER_OUR_BRANCH - 2)
+            at, onward = _without_ours(data, start, vias, ahead + AFTER_LOOP)
         key = leg if sender else source, method, data[:start], len(data) - at
         template = memory.answers.get(key)
         parts = template.parts(data, at) if template else None
@@ -235,17 +238,25 @@ class Quick(Members):
 
 def _without_ours(data: bytes, start: int, vias: bytes, ours: int) -> tuple[int, bytes]:
     """Where an answer's Vias end, and the answer without ours, if that has grown (`received`, say), or stands in one
-    line with the others, as SIPp writes them. Raises Odd."""
+    line with the others, as SIPp writes them. `ours`: octets of ours that may not have changed. Raises Odd."""
     end = data.find(b"\r\n", start) + 2
     if not data.startswith(vias[:ours], start):
         raise Odd
-    grown, others = data[start + ours : end - 2], vias[ours + 2 :]
-    if data.startswith(others, end) and GROWN.fullmatch(grown):
+    line = vias.find(b"\r\n") + 2
+    grown, others, back = data[start + ours : end - 2], vias[line:], vias[ours : ours + AFTER_BACK]
+    if data.startswith(others, end) and _has_grown(grown, back):
         return end + len(others), data[:start] + data[end:]
     listed = others.replace(b"\r\nVia: ", b", ")
     value = listed[len(b"Via: ") : -2]
-    if not grown.endswith(b", " + value) or not GROWN.fullmatch(grown[: -2 - len(value)]):
+    if not grown.endswith(b", " + value) or not _has_grown(grown[: -2 - len(value)], back):
         raise Odd
     if b" ," in value or b",  " in value or value != value.strip():  # the parser takes such spaces away
         raise Odd
     return end, data[:start] + listed + data[end:]
+
+
+def _has_grown(ours: bytes, back: bytes) -> bool:
+    """Is what stands behind our branch and loop word still ours, but for parameters that a server has added?"""
+    value = ours.partition(BACK_IS)[2]
+    signed = value.partition(b";")[0] == back[len(BACK_IS) :]
+    return signed and GROWN.fullmatch(ours) is not None

@@ -1,0 +1,104 @@
+"""What real networks do to a message's addresses, and the forwarder all the same. Literals."""
+
+from __future__ import annotations
+
+from forwarder_kit import ALICE, BOB, SERVERS, answer, field, make_core, request
+
+from failover.settings import PHONES
+
+S1 = SERVERS["server1"]
+CONTACT = f"sip:bob@{BOB[0]}:{BOB[1]}"
+BEHIND_NAT = "Via: SIP/2.0/UDP 10.1.1.1:5060;rport;branch=z9hG4bKinv1"
+
+
+def via_of(data):
+    return field(data, "Via")
+
+
+def branch_of(data):
+    return via_of(data).partition(";branch=")[2].partition(";")[0]
+
+
+# -- a NAT that gives each message another port -----------------------------------------------------------------------
+
+
+def test_cancel_and_ack_meet_their_invite_though_they_come_from_another_port():
+    core = make_core()
+    invite = core.receive(request(via=BEHIND_NAT), PHONES, ("198.51.100.9", 6001), 1.0).sends[0]
+    cancel = core.receive(request("CANCEL", via=BEHIND_NAT), PHONES, ("198.51.100.9", 6009), 2.0).sends[0]
+    again = core.receive(request(via=BEHIND_NAT), PHONES, ("198.51.100.9", 6013), 2.5).sends[0]
+    ack = core.receive(request("ACK", via=BEHIND_NAT, to_tag="b"), PHONES, ("198.51.100.10", 6017), 3.0).sends[0]
+    assert len({branch_of(send.data) for send in (invite, cancel, again, ack)}) == 1
+    assert {send.to for send in (invite, cancel, again, ack)} == {"server1"}
+
+
+def test_the_answer_to_each_goes_where_that_one_came_from():
+    core = make_core()
+    asked = {port: core.receive(request(method, via=BEHIND_NAT), PHONES, ("198.51.100.9", port), 1.0).sends[0].data
+             for method, port in (("INVITE", 6001), ("CANCEL", 6009))}  # fmt: skip
+    for port, data in asked.items():
+        (back,) = core.receive(answer(data), "server1", S1, 2.0).sends
+        assert back.target == ("198.51.100.9", port)
+
+
+def test_and_nobody_can_send_it_elsewhere():
+    """`received` and `rport` are no part of the branch any more; they are signed all the same."""
+    core = make_core()
+    asked = core.receive(request(via=BEHIND_NAT), PHONES, ("198.51.100.9", 6001), 1.0).sends[0].data
+    for forged in (
+        answer(asked).replace(b"received=198.51.100.9", b"received=203.0.113.66"),
+        answer(asked).replace(b"rport=6001", b"rport=6002"),
+        answer(asked).replace(b";received=198.51.100.9", b""),
+        answer(asked).replace(b";back=", b";x="),
+        answer(asked).replace(b";rport=6001", b""),
+    ):
+        assert forged != answer(asked)
+        for leg, source in (("server1", S1), (PHONES, BOB)):
+            assert core.quick(forged, leg, source, 2.0) is None
+            assert core.receive(forged, leg, source, 2.0).sends == ()
+    assert core.receive(answer(asked), "server1", S1, 2.0).sends
+
+
+def test_a_retransmission_by_another_port_is_known_where_the_calls_are_spread():
+    core = make_core("call-id")
+    first = core.receive(request(via=BEHIND_NAT), PHONES, ("198.51.100.9", 6001), 1.0).sends[0]
+    other = next(server for server in core.table.servers if server.name != first.to)
+    assert core.inflight.server_of(branch_of(first.data).encode(), b"INVITE") == first.to != other.name
+
+
+def test_a_refused_call_s_ack_finds_its_server_by_another_port_too():
+    core = make_core("call-id")
+    calls = [f"call-{n}" for n in range(8)]
+    for n, call_id in enumerate(calls):
+        via = f"Via: SIP/2.0/UDP 10.1.1.1:5060;rport;branch=z9hG4bKi{n}"
+        invite = core.receive(request(via=via, call_id=call_id), PHONES, ("198.51.100.9", 6001), 1.0).sends[0]
+        busy = answer(invite.data, "486 Busy Here")
+        core.receive(busy, invite.to, SERVERS[invite.to], 1.1)
+        ack = request("ACK", via=via, call_id=call_id, to_tag="b")
+        assert core.receive(ack, PHONES, ("198.51.100.9", 7000 + n), 1.2).sends[0].to == invite.to
+
+
+# -- an address to be reached at that is not the one it sends from ----------------------------------------------------
+
+
+def test_our_via_asks_peers_to_answer_to_where_the_request_came_from():
+    core = make_core()
+    to_server = core.receive(request(), PHONES, ALICE, 1.0).sends[0].data
+    assert via_of(to_server).endswith(";rport")
+    to_phone = core.receive(request("MESSAGE", CONTACT, source=S1), "server1", S1, 1.0).sends[0].data
+    assert via_of(to_phone).endswith(";rport")
+    told = answer(to_server).replace(b";rport\r\n", b";rport=5060;received=192.0.2.1\r\n", 1)
+    assert core.receive(told, "server1", S1, 1.1).sends[0].target == ALICE
+
+
+def test_an_answer_in_which_that_is_filled_in_takes_the_quick_way():
+    core = make_core()
+    for n in range(5):
+        data = request("OPTIONS", branch=f"z9hG4bKx{n}")
+        send = core.quick(data, PHONES, ALICE, 1.0) or core.receive(data, PHONES, ALICE, 1.0).sends[0]
+        told = answer(send.data).replace(b";rport\r\n", b";rport=5060;received=192.0.2.1\r\n", 1)
+        back = core.quick(told, "server1", S1, 1.0)
+        if not back:
+            (back,) = core.receive(told, "server1", S1, 1.0).sends
+            assert n == 0
+        assert back.target == ALICE
