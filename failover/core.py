@@ -30,12 +30,19 @@ KEEP_ALIVE = b"\r\n\0 "  # what phones send to keep a hole in their firewall ope
 
 
 class Core(Quick):
-    """Owned by one thread. `advertised(host)` is the forwarder's own address as a peer at that IP address knows it."""
+    """Owned by one thread. `advertised(host)` is the forwarder's own address as a peer at that IP address knows it;
+    `is_own(address)` knows its other addresses and names."""
 
     def __init__(
-        self, table: ServerTable, key: bytes, advertised: Callable[[str], Address], fall: int = 3, rise: int = 2
+        self,
+        table: ServerTable,
+        key: bytes,
+        advertised: Callable[[str], Address],
+        fall: int = 3,
+        rise: int = 2,
+        is_own: Callable[[Address], bool] = lambda address: False,
     ) -> None:
-        super().__init__(table, Lines(table, key, advertised), fall, rise)
+        super().__init__(table, Lines(table, key, advertised, is_own), fall, rise)
 
     # -- messages ---------------------------------------------------------------------------------------------------
 
@@ -140,7 +147,7 @@ class Core(Quick):
         if not literal(target) or (":" in target[0]) != (":" in row.source[0]):
             note = f"{target[0]} is no address that can be reached from here, and names are not looked up"
             return self._refuse(request, row, now, 502, "no-target", note)
-        if target in self.lines.own:
+        if self.lines.is_own(target):
             return self._refuse(request, row, now, 482, "loop", "it would come back to the forwarder")
         own = self.lines.towards(target[0])
         self.lines.hide_age(request)

@@ -12,12 +12,14 @@ import errno
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from ipaddress import ip_address
 from typing import TypeVar
 
+from failover.route import literal
 from plumbing.address import Address, format_address
 from plumbing.udp import bind_udp, family_of
+from sip.uri import DEFAULT_PORT
 
 SHARES_PORTS = sys.platform == "linux"
 # Octets. Of more messages than can be served some are lost; those that are served should not have waited till their
@@ -100,12 +102,14 @@ def queued(sock: socket.socket, most: int) -> list[Datagram]:
 
 class OwnAddress:
     """The forwarder's address as its peers know it: what the operator says, else what it listens on, else (listening on
-    every address) the one that the system uses towards the peer."""
+    every address) the one that the system uses towards the peer. `names`: hosts that stand for it too; port 0: any that
+    may be meant."""
 
-    def __init__(self, listen: Address, advertise: Address | None) -> None:
-        self.listen, self.advertise = listen, advertise
+    def __init__(self, listen: Address, advertise: Address | None, names: Sequence[Address] = ()) -> None:
+        self.listen, self.advertise, self.names = listen, advertise, names
         self._wildcard = listen[0] in ("0.0.0.0", "::")
         self._routes: dict[str, tuple[Address, float]] = {}
+        self._here: dict[str, tuple[bool, float]] = {}
 
     def towards(self, host: str) -> Address:
         """`host` is an IP address."""
@@ -124,12 +128,28 @@ class OwnAddress:
         return own
 
     def is_own(self, address: Address) -> bool:
-        """Would what is sent to this address come back here?"""
+        """Is this one of the forwarder's addresses, so that a message sent there would come back here?"""
         host, port = address
-        if address == self.advertise or address == self.listen:
+        if address in (self.advertise, self.listen):
             return True
-        same = self._wildcard and port == self.listen[1]
-        return same and (ip_address(host).is_loopback or is_here(host))
+        if any(host == name and port in ((wanted,) if wanted else self._ports) for name, wanted in self.names):
+            return True
+        return self._wildcard and port == self.listen[1] and literal(address) and self._is_here(host)
+
+    @property
+    def _ports(self) -> tuple[int, ...]:
+        """The ports that a name without one may mean."""
+        return DEFAULT_PORT, self.listen[1], *([self.advertise[1]] if self.advertise else [])
+
+    def _is_here(self, host: str) -> bool:
+        now = time.monotonic()
+        known = self._here.get(host)
+        if known and now - known[1] < ROUTE_LIFE:
+            return known[0]
+        if len(self._here) >= MAX_ROUTES:
+            self._here.clear()
+        self._here[host] = (here := ip_address(host).is_loopback or is_here(host), now)
+        return here
 
 
 def is_here(host: str) -> bool:

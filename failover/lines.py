@@ -29,11 +29,14 @@ LATE = 0.1  # seconds; less is not worth telling
 
 
 class Lines:
-    """`advertised(host)` is the forwarder's own address as a peer at that IP address knows it."""
+    """`advertised(host)` is the forwarder's own address as a peer at that IP address knows it; `is_own(address)`: is
+    this one of the forwarder's, whether or not it was written into a message yet?"""
 
-    def __init__(self, table: ServerTable, key: bytes, advertised: Callable[[str], Address]) -> None:
-        self.table, self.key, self._advertised = table, key, advertised
-        self.own: set[Address] = set()  # as many as this computer has addresses
+    def __init__(
+        self, table: ServerTable, key: bytes, advertised: Callable[[str], Address], is_own: Callable[[Address], bool]
+    ) -> None:
+        self.table, self.key, self._advertised, self._is_own = table, key, advertised, is_own
+        self.own: set[Address] = set()  # those written already: as many as this computer has addresses
         self.changed: Callable[[], None] = lambda: None  # called when there is one more
 
     def towards(self, host: str) -> Address:
@@ -43,6 +46,9 @@ class Lines:
             self.own.add(own)
             self.changed()
         return own
+
+    def is_own(self, address: Address) -> bool:
+        return address in self.own or self._is_own(address)
 
     # -- Via --------------------------------------------------------------------------------------------------------
 
@@ -110,7 +116,7 @@ class Lines:
         hint = ""
         for uri in [route.uri for route in request.routes[:2]]:
             word = uri.params.get("hint") or ""
-            if uri.address() not in self.own and word not in self.table.by_hint:
+            if word not in self.table.by_hint and not self.is_own(uri.address()):
                 break
             request.pop("Route")
             hint = hint or word

@@ -44,14 +44,16 @@ class Forwarder:
     def __init__(self, settings: Settings, secret: Secret | None = None) -> None:
         self.settings = settings
         self.secret = secret or passing("none was given")
-        self._own = OwnAddress(settings.listen, settings.advertise)
+        self._own = OwnAddress(settings.listen, settings.advertise, settings.names)
         self._loop = Loop("sip")
         self._chronicle = Chronicle()
         self._started = time.monotonic()
         # In use at once, for a forwarder that starts again must not refuse the calls of servers that live.
         servers = [self._server(line, Health(FAILING, self._started, "not asked yet")) for line in settings.servers]
         table = ServerTable(servers, settings.policy, settings.convergence, settings.path)
-        self._core = Core(table, self.secret.key, lambda host: self._own.towards(host), settings.fall, settings.rise)
+        self._core = Core(
+            table, self.secret.key, self._own.towards, settings.fall, settings.rise, self._own.is_own
+        )
         self._reception = Reception(settings, self.secret.key, self._core.counters, self._own.is_own, self)
         self._traffic = Traffic(self._loop, self._core, self._chronicle, self._new_limit(settings))
         self._core.stand_by()
@@ -235,7 +237,7 @@ class Forwarder:
             raise
         gone = [link for name, link in links.items() if name not in kept]
         links = self._traffic.links = {line.name: fresh.get(line.name) or links[line.name] for line in lines}
-        self._own.advertise = settings.advertise
+        self._own.advertise, self._own.names = settings.advertise, settings.names
         self.settings = settings
         for link in gone:
             self._close_leg(link)

@@ -175,7 +175,7 @@ class Memory:
     def phone(self, target: Address, server: str) -> str:
         """The own address to write for where a server wants to send to. Raises Odd if that may be no phone."""
         lines, other_family = self.lines, (":" in target[0]) != (":" in server)
-        if target in lines.table.by_address or not literal(target) or target in lines.own or other_family:
+        if target in lines.table.by_address or not literal(target) or lines.is_own(target) or other_family:
             raise Odd
         own = self._own(target[0])
         self._room(self.phones)[target, server] = own

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from hashlib import blake2b
 
 from sip.errors import RemoteProtocolError
+from sip.grammar import canonical_host
 from sip.message import Message
 from sip.via import MAGIC_COOKIE, Via
 
@@ -61,4 +62,4 @@ def _identity(via: Via, message: Message) -> list[str]:
 def words_of(via: Via) -> list[str]:
     """The parts of a Via, whose branch has the magic cookie, that the branch above it is made from: branch and sent-by
     name the transaction, and nothing else does (RFC 3261 17.2.3). A NAT may give each message of it another port."""
-    return [via.host.lower(), str(via.port or ""), via.branch, via.params.get("maddr") or ""]
+    return [canonical_host(via.host), str(via.port or ""), via.branch, via.params.get("maddr") or ""]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
+from ipaddress import IPv6Address
 
 from sip.errors import RemoteProtocolError
 
@@ -92,6 +94,21 @@ def unquoted(text: str) -> str:
     if len(text) >= 2 and text[0] == text[-1] == '"':
         return re.sub(r"\\(.)", r"\1", text[1:-1])
     return text
+
+
+@lru_cache(maxsize=4096)
+def _canonical_ipv6(host: str) -> str:
+    try:
+        return str(IPv6Address(host))
+    except ValueError:
+        return host
+
+
+def canonical_host(host: str) -> str:
+    """A host in the form in which hosts are compared: names in lower case (RFC 3261 19.1.4), IPv6 addresses in their
+    shortest form (RFC 5952), so that "0:0:0:0:0:0:0:1" is "::1"."""
+    host = host.lower()
+    return _canonical_ipv6(host) if ":" in host and len(host) <= LONG else host
 
 
 def split_host_port(text: str) -> tuple[str, int | None]:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from forwarder_kit import ALICE, BOB, SERVERS, answer, field, make_core, request
+import pytest
+from forwarder_kit import ALICE, BOB, KEY, SERVERS, answer, field, head, make_core, make_table, request
 
-from failover.settings import PHONES
+from failover.core import Core
+from failover.health import REFUSED
+from failover.legs import OwnAddress
+from failover.settings import PHONES, read
+from sip.uri import Uri
 
 S1 = SERVERS["server1"]
 CONTACT = f"sip:bob@{BOB[0]}:{BOB[1]}"
@@ -102,3 +107,94 @@ def test_an_answer_in_which_that_is_filled_in_takes_the_quick_way():
             (back,) = core.receive(told, "server1", S1, 1.0).sends
             assert n == 0
         assert back.target == ALICE
+
+
+# -- its own addresses ------------------------------------------------------------------------------------------------
+
+
+def own_core(listen, advertise=None, names=()):
+    own = OwnAddress(listen, advertise, names)
+    table = make_table(servers={"server1": ("127.0.0.1", 5070), "server2": ("127.0.0.1", 5080)})
+    return Core(table, KEY, own.towards, is_own=own.is_own)
+
+
+@pytest.mark.parametrize(
+    "listen, advertise, names, route",
+    [
+        (("127.0.0.1", 5060), ("203.0.113.9", 5060), "", "127.0.0.1:5060"),
+        (("127.0.0.1", 5060), ("203.0.113.9", 5060), "", "203.0.113.9:5060"),
+        (("127.0.0.1", 5060), ("203.0.113.9", 5060), "", "203.0.113.9"),
+        (("127.0.0.1", 5064), ("203.0.113.9", 5062), "", "127.0.0.1:5064"),
+        (("0.0.0.0", 5060), None, "", "127.0.0.1:5060"),
+        (("0.0.0.0", 5060), None, "", "127.0.0.2"),
+        (("0.0.0.0", 5060), ("203.0.113.9", 5060), "", "127.0.0.1"),
+        (("127.0.0.1", 5060), None, "sip.example.com, 192.0.2.1:5062", "sip.example.com"),
+        (("127.0.0.1", 5060), None, "sip.example.com, 192.0.2.1:5062", "SIP.Example.COM:5060"),
+        (("127.0.0.1", 5060), None, "sip.example.com, 192.0.2.1:5062", "192.0.2.1:5062"),
+        (("127.0.0.1", 5064), None, "sip.example.com", "sip.example.com"),
+    ],
+)
+def test_a_route_with_any_of_its_addresses_is_its_own_from_the_first_message_on(listen, advertise, names, route):
+    names = read(f"server1=127.0.0.1:5070\nforwarder.names={names}", "test").names
+    asked = request(uri="sip:bob@127.0.0.9:6002", source=("127.0.0.1", 5070), extra=(f"Route: <sip:{route};lr>",))
+    at = "server1", ("127.0.0.1", 5070), 1.0
+    (send,) = own_core(listen, advertise, names).receive(asked, *at).sends
+    assert send.to == PHONES and send.target == ("127.0.0.9", 6002), head(send.data)[0]
+    assert field(send.data, "Route") is None
+    core = own_core(listen, advertise, names)
+    for n in range(4):  # the quick way agrees, which learns from the second on
+        asked = asked.replace(b"z9hG4bK", b"z9hG4bKx", 1)
+        quick = core.quick(asked, *at) or core.receive(asked, *at).sends[0]
+        assert quick.target == ("127.0.0.9", 6002), n
+
+
+@pytest.mark.parametrize("route", ["127.0.0.1:5061", "sip.example.org", "sip.example.com:5062", "192.0.2.1:5060"])
+def test_any_other_route_is_somebody_else_s(route):
+    names = read("server1=127.0.0.1:5070\nforwarder.names=sip.example.com, 192.0.2.1:5062", "test").names
+    core = own_core(("127.0.0.1", 5060), names=names)
+    asked = request(uri="sip:bob@127.0.0.9:6002", source=("127.0.0.1", 5070), extra=(f"Route: <sip:{route};lr>",))
+    (send,) = core.receive(asked, "server1", ("127.0.0.1", 5070), 1.0).sends
+    assert send.target != ("127.0.0.9", 6002)
+
+
+# -- one address, written in many ways --------------------------------------------------------------------------------
+
+LONG_LOOPBACK = "[0:0:0:0:0:0:0:1]:5060"
+
+
+@pytest.mark.parametrize("written", ["[::1]:5060", LONG_LOOPBACK, "[0::0001]:5060", "[::0.0.0.1]:5060"])
+def test_ipv6_addresses_are_compared_as_addresses(written):
+    own, server, bob = ("::1", 5060), ("2001:db8::a", 5070), ("2001:db8::b", 5060)
+    core = Core(make_table(servers={"server1": server}), KEY, lambda host: own, is_own=lambda each: each == own)
+    asked = request(uri="sip:bob@[2001:DB8:0:0::b]", source=server, extra=(f"Route: <sip:{written};lr>",))
+    (send,) = core.receive(asked, "server1", server, 1.0).sends
+    assert send.target == bob and field(send.data, "Route") is None
+    to_server = request("MESSAGE", "sip:bob@[2001:db8:0:0:0:0:0:A]:5070", source=bob)
+    (passed,) = core.receive(to_server, PHONES, bob, 1.0).sends
+    assert passed.to == "server1"
+    core.signal("server1", REFUSED, 2.0, "refused")
+    assert core.table.by_address[server].name == "server1"
+
+
+def test_a_dead_server_s_address_is_written_over_however_it_is_spelled():
+    servers = {"server1": ("2001:db8::a", 5070), "server2": ("2001:db8::c", 5070)}
+    core = Core(make_table(servers=servers), KEY, lambda host: ("2001:db8::1", 5060))
+    core.signal("server1", REFUSED, 2.0, "refused")
+    bye = request("BYE", "sip:bob@[2001:DB8:0:0:0:0:0:a]:5070", source=("2001:db8::b", 5060), to_tag="b")
+    (passed,) = core.receive(bye, PHONES, ("2001:db8::b", 5060), 3.0).sends
+    assert passed.to == "server2" and head(passed.data)[0] == "BYE sip:bob@[2001:db8::c]:5070 SIP/2.0"
+
+
+def test_an_answer_finds_its_server_however_that_one_writes_itself_into_its_via():
+    server, bob = ("2001:db8::a", 5070), ("2001:db8::b", 5060)
+    core = Core(make_table(servers={"server1": server}), KEY, lambda host: ("2001:db8::1", 5060))
+    via = "Via: SIP/2.0/UDP [2001:DB8:0:0:0:0:0:A]:5070;branch=z9hG4bKs"
+    (send,) = core.receive(request("OPTIONS", "sip:bob@[2001:db8::b]", via=via), "server1", server, 1.0).sends
+    assert ";received" not in head(send.data)[2], "it is where it says"
+    (back,) = core.receive(answer(send.data), PHONES, bob, 1.0).sends
+    assert back.to == "server1"
+
+
+def test_two_uris_with_one_address_name_the_same():
+    one, other = Uri.parse("sip:bob@[2001:DB8:0:0::1]:5060"), Uri.parse("sip:bob@[2001:db8::1]:5060")
+    assert one.same_as(other) and one.aor() == other.aor() and one.address() == other.address()
