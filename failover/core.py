@@ -21,12 +21,12 @@ from failover.table import Server, ServerTable
 from failover.validation import Fields, Refused, been_here, is_probe, validate
 from plumbing.address import Address
 from sip.errors import RemoteProtocolError
+from sip.keep_alive import is_keep_alive
 from sip.message import BrokenRequest, Request, Response, parse, reply
 from sip.uri import Uri
 
 MAX_FORWARDS = 70
 RETRY_AFTER = "2"  # seconds: a phone that heard 503 finds the forwarder recovered, or hears it again
-KEEP_ALIVE = b"\r\n\0 "  # what phones send to keep a hole in their firewall open is made of these
 
 
 class Core(Quick):
@@ -57,11 +57,11 @@ class Core(Quick):
             # What a server that is down says is stale, until its heartbeats are back.
             if not sender or not sender.health.alive:
                 return self._drop(row, now, "fenced", f"{row.leg} is {'down' if sender else 'not in the list'}")
-        if not row.data.strip(KEEP_ALIVE):
+        if is_keep_alive(row.data):
             self.counters["keepalives"] += 1
             return NOTHING
         try:
-            message = parse(row.data)
+            message = parse(row.data, in_passing=True)
             if isinstance(message, Response):
                 return self._response(message, row, now)
             return self._request(message, row, now)
@@ -83,7 +83,7 @@ class Core(Quick):
             return self._refuse(request, row, now, error.status, error.reason, str(error), error.fields)
         except RemoteProtocolError as error:
             # Our own lines may be in it by now: the answer is to the request as it came.
-            received = parse(row.data)
+            received = parse(row.data, in_passing=True)
             assert isinstance(received, Request)
             return self._broken(BrokenRequest(error, received), row, now)
 
@@ -102,6 +102,7 @@ class Core(Quick):
         hops = request.max_forwards
         request.set("Max-Forwards", str(MAX_FORWARDS if hops is None else hops - 1))
         own = self.lines.towards(row.source[0])
+        self.lines.drop_uri_headers(request)
         hint = self.lines.restore_target(request)
         hint = self.lines.pop_routes(request) or hint
         if been_here(self.lines.key, request, row.leg, self.lines.signed):

@@ -91,6 +91,14 @@ class Lines:
 
     # -- Route, Record-Route, Request-URI ---------------------------------------------------------------------------
 
+    def drop_uri_headers(self, request: Request) -> None:
+        """Takes escaped headers off a Request-URI, where they may not stand (RFC 3261 19.1.1), and which a proxy may
+        neither pass on nor act on (RFC 4475 3.1.2.11)."""
+        if "?" in request.uri and request.uri[:4].lower() in ("sip:", "sips"):
+            headers = Uri.parse(request.uri).headers
+            if headers or request.uri.endswith("?"):
+                request.uri = request.uri[: -1 - len(headers)]
+
     def restore_target(self, request: Request) -> str:
         """RFC 3261 16.4: a strict router put our Record-Route where the Request-URI was, and that last in the Route.
         Returns the hint."""
@@ -114,7 +122,7 @@ class Lines:
     def pop_routes(self, request: Request) -> str:
         """Takes the forwarder's own Route away, or two if its Record-Routes had two addresses; returns the hint."""
         hint = ""
-        for uri in [route.uri for route in request.routes[:2]]:
+        for uri in [NameAddr.parse(value).uri for value in request.values("Route")[:2]]:
             word = uri.params.get("hint") or ""
             if word not in self.table.by_hint and not self.is_own(uri.address()):
                 break
@@ -130,8 +138,7 @@ class Lines:
         """
         if request.method not in DIALOG_CREATING or request.to_tag:
             return
-        top = request.record_routes[:1]
-        if top and top[0].uri.address() == own:
+        if _address_in(request.values("Record-Route")[:1]) == own:
             return
         request.push("Record-Route", f"<sip:{format_address(own)};lr;hint={server.hint}>")
 
@@ -181,3 +188,12 @@ class Lines:
             return self.own_tag(self.branch(request))
         except RemoteProtocolError:  # of an old peer, and without the fields that stand in for a branch
             return self.own_tag(str(request.via))
+
+
+def _address_in(values: list[str]) -> Address | None:
+    """The address of the first of these name-addrs; None if there is none, or it cannot be read, which is for those to
+    mind who need it (RFC 3261 16.3)."""
+    try:
+        return NameAddr.parse(values[0]).uri.address() if values else None
+    except RemoteProtocolError:
+        return None

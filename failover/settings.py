@@ -136,7 +136,6 @@ def _exempt(text: str) -> Networks:
 
 def _whole(least: int, most: int) -> Callable[[str], int]:
     """The parser of a whole number between the two."""
-
     def parse(text: str) -> int:
         if not re.fullmatch(r"\d{1,6}", text, re.ASCII) or not least <= int(text) <= most:
             raise ValueError(f"'{text}' is not a whole number from {least} to {most}")
@@ -147,7 +146,6 @@ def _whole(least: int, most: int) -> Callable[[str], int]:
 
 def _seconds(least: float, most: float) -> Callable[[str], float]:
     """The parser of a time between the two."""
-
     def parse(text: str) -> float:
         if not re.fullmatch(r"\d{1,4}(\.\d{1,6})?", text, re.ASCII) or not least <= float(text) <= most:
             raise ValueError(f"'{text}' is not a time in seconds from {least:g} to {most:g}")

@@ -12,7 +12,9 @@ from pathlib import Path
 from sip.message import Request, Response, parse
 
 FOLDER = Path(__file__).resolve().parent / "messages"
-OWN_VIA = re.compile(rb"Via: SIP/2\.0/UDP [^ ;]+;branch=z9hG4bK[0-9a-f]{32};loop=[0-9a-f]{8}\r\n\Z")
+OWN_VIA = re.compile(
+    rb"Via: SIP/2\.0/UDP [^ ;]+;branch=z9hG4bK[0-9a-f]{32};loop=[0-9a-f]{8};back=[0-9a-f]{16};rport\r\n\Z"
+)
 OWN_RECORD_ROUTE = re.compile(rb"Record-Route: <sip:[^ ;>]+;lr;hint=[0-9a-f]+>\r\n\Z")
 
 

@@ -198,3 +198,73 @@ def test_an_answer_finds_its_server_however_that_one_writes_itself_into_its_via(
 def test_two_uris_with_one_address_name_the_same():
     one, other = Uri.parse("sip:bob@[2001:DB8:0:0::1]:5060"), Uri.parse("sip:bob@[2001:db8::1]:5060")
     assert one.same_as(other) and one.aor() == other.aor() and one.address() == other.address()
+
+
+# -- no stricter than the job needs -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "old, new",
+    [
+        ("CSeq: 1 INVITE", "CSeq: 1\tINVITE"),
+        ("CSeq: 1 INVITE", "CSeq:\t1 \t INVITE "),
+        ("Max-Forwards: 70", "Max-Forwards:\t70\t"),
+        ("From: Alice <sip:alice@failover.test>;tag=a", 'From: "Alice <sip:alice@failover.test>;tag=a'),
+        ("From: Alice <sip:alice@failover.test>;tag=a", "From: Alice <<sip:alice@failover.test;tag=a"),
+        ("Content-Length: 0", "Content-Length: 0\r\nSubject no colon here"),
+        ("Content-Length: 0", "Content-Length: 0\r\nSome Header: of two words"),
+        ("Content-Length: 0", "Content-Length: 0\r\n: no name"),
+        ("Content-Length: 0", 'Content-Length: 0\r\nContact: "Bob <sip:a@b'),
+        ("Content-Length: 0", "Content-Length: 0\r\nRecord-Route: <sip:not an address"),
+        ("Content-Length: 0", "Content-Length: 0\r\nDate: yesterday\r\nExpires: soon\r\nTimestamp: x"),
+    ],
+)
+def test_what_is_not_needed_may_be_broken_and_goes_on_as_it_came(old, new):
+    core, asked = make_core(), request().replace(old.encode(), new.encode())
+    assert asked != request()
+    (send,) = core.receive(asked, PHONES, ALICE, 1.0).sends
+    assert send.to == "server1" and (new.rpartition("\n")[2].encode() in send.data or "Max-Forwards" in new)
+    (back,) = core.receive(answer(send.data), "server1", S1, 1.1).sends
+    assert back.target == ALICE
+    told = answer(send.data).replace(b"Content-Length", b"Subject no colon here\r\nContent-Length")
+    (back,) = core.receive(told, "server1", S1, 1.2).sends
+    assert b"\r\nSubject no colon here\r\n" in back.data
+
+
+def test_a_carriage_return_inside_a_line_is_refused_for_the_next_reader_may_take_it_for_two():
+    asked = request(extra=("Subject: x\rRoute: <sip:203.0.113.66>",))
+    assert head(make_core().receive(asked, PHONES, ALICE, 1.0).sends[0].data)[0].startswith("SIP/2.0 400")
+
+
+@pytest.mark.parametrize("size", [17_000, 40_000])
+@pytest.mark.parametrize("where", ["one line", "many lines"])
+def test_a_header_that_is_too_large_is_told_so(size, where):
+    many = tuple(f"X-{n}: {'x' * 90}" for n in range(size // 100))
+    lines = (f"X-Long: {'x' * size}",) if where == "one line" else many
+    for asked in (request(extra=lines), request().replace(b"Content-Length", "\r\n".join((*lines, "C")).encode(), 1)):
+        core = make_core()
+        (refused,) = core.receive(asked.replace(b"\r\nC: ", b"\r\nContent-Length: "), PHONES, ALICE, 1.0).sends
+        assert head(refused.data)[0].startswith("SIP/2.0 513") and refused.target == ALICE
+        assert len(refused.data) < 1000
+
+
+STUN = bytes.fromhex("000100002112a442") + b"transaction."
+OLD_STUN = bytes.fromhex("0001000400000000") + b"transaction." + b"1234"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"jaK", b"\r\n\r\n", b"\r\n", b"\0", b"\0\0\0\0", b"  ", b"\t", b"hi", STUN, OLD_STUN, b"\0\x11" + STUN[2:]],
+)
+def test_what_keeps_a_nat_open_is_counted_as_that(data):
+    core = make_core()
+    outcome = core.receive(data, PHONES, ALICE, 1.0)
+    assert outcome.sends == () and outcome.events == ()
+    assert core.counters == {"keepalives": 1}
+
+
+@pytest.mark.parametrize("data", [b"hello", STUN + b"x", b"\0\x01\0\x08" + STUN[4:], b"GET / HTTP/1.0\r\n\r\n"])
+def test_and_nothing_else_is(data):
+    core = make_core()
+    core.receive(data, PHONES, ALICE, 1.0)
+    assert core.counters["keepalives"] == 0 and core.counters["dropped.malformed"] == 1
