@@ -57,7 +57,7 @@ class StateChanged(NamedTuple):
 
 class Failover(NamedTuple):
     """`lost` went down and `taken_by` (None: nobody) has its work now. Of `in_flight` datagrams that it owed, so many
-    were `replayed`; the others had been moved once before, or nobody lives. `gap`: how long the first request that the
+    were `replayed`: all of them, or none where nobody lives. `gap`: how long the first request that the
     successor answered had waited, in seconds; `first_answer`: when that was; None until there is one. `last_answer`:
     when the lost server was heard last, if ever."""
 

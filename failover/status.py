@@ -13,9 +13,10 @@ from sip import VERSION
 
 
 def status(
-    core: Core, listen: Address, standing: Standing, started: float, now: float, wall: float
+    core: Core, listen: Address, standing: Standing, started: float, now: float, wall: float, errors: int = 0
 ) -> dict[str, object]:
-    """The /status object. `started` and `now` are monotonic, `wall` is the time of day at `now`."""
+    """The /status object. `started` and `now` are monotonic, `wall` is the time of day at `now`; `errors`: defects of
+    ours that were met since the start."""
     hot = core.table.hot
     return {
         "version": VERSION,
@@ -30,6 +31,7 @@ def status(
         "servers": [_server(server, server is hot, now) for server in core.table.servers],
         "counters": dict(sorted(core.counters.items())),
         "in_flight": len(core.inflight),
+        "errors": errors,
         "failovers": failovers(core, wall - now),
     }
 
