@@ -195,7 +195,11 @@ class Forwarder:
         former = link.heartbeat
         heartbeat = link.open_heartbeat()
         if former:
+            moved = former.sock.getsockname()[0] != heartbeat.sock.getsockname()[0]
             self._drop(former.sock)
+            if moved and link.channel:  # the leg, too, may be bound to an address that is no more
+                self._close_leg(link)
+                self._open_leg(link)
         self._loop.watch(heartbeat.sock, partial(self._traffic.vigil.hear, link))
 
     def _unreachable(self, link: Link, error: OSError) -> None:
