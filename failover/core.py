@@ -16,6 +16,7 @@ from failover.outcome import NOTHING, Dropped, Event, Outcome, Passed, Send
 from failover.quick import Quick
 from failover.route import literal, way_back
 from failover.settings import PHONES
+from failover.sight import Grace
 from failover.table import Server, ServerTable
 from failover.validation import Fields, Refused, been_here, is_probe, validate
 from plumbing.address import Address
@@ -36,6 +37,7 @@ class Core(Quick):
         self, table: ServerTable, key: bytes, advertised: Callable[[str], Address], fall: int = 3, rise: int = 2
     ) -> None:
         super().__init__(table, Lines(table, key, advertised), fall, rise)
+        self.grace: Grace | None = None  # of a forwarder whose address may move to another one that sees servers
 
     # -- messages ---------------------------------------------------------------------------------------------------
 
@@ -167,6 +169,9 @@ class Core(Quick):
         return self.table.choose_for(request, new), f"{hinted.name} is down" if hinted else self.table.policy
 
     def _no_server(self, request: Request, row: Row, now: float) -> Outcome:
+        if self.grace and row.leg == PHONES and self.grace.covers(now):
+            note = "no server is seen; another forwarder may have the address soon"
+            return self._drop(row, now, "grace", note, request)
         return self._refuse(request, row, now, 503, "no-server", "no server lives")
 
     def _refuse(

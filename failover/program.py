@@ -22,7 +22,7 @@ from failover import journal
 from failover.holder import holder
 from failover.legs import FURTHER, first_free, is_here
 from failover.notify import Notifier
-from failover.probe import probe
+from failover.probe import DEAD, probe
 from failover.properties import Fault, decode
 from failover.secret import Secret, SecretError, look, open_secret, place
 from failover.service import Forwarder
@@ -137,7 +137,7 @@ def _options(arguments: Sequence[str], default_file: Path) -> argparse.Namespace
     where = f"servers and settings (default: {default_file.name} beside forwarder.py)"
     parser.add_argument("file", nargs="?", default=default_file, help=where)
     parser.add_argument("--check", action="store_true", help="say what the file means and what it promises, and end")
-    ask = "end at once, with status 0 only if the forwarder at this address serves"
+    ask = "end at once: status 0, the forwarder at this address serves; 3, it lives, no server takes calls; 1, neither"
     parser.add_argument("--probe", metavar="HOST:PORT", help=ask)
     parser.add_argument("--version", action="version", version=f"forwarder {VERSION}")
     parser.add_argument("-v", "--verbose", action="store_true", help="log a line for every message and its way")
@@ -147,11 +147,11 @@ def _options(arguments: Sequence[str], default_file: Path) -> argparse.Namespace
 def _probe(text: str) -> int:
     try:
         host, port = parse_address(text, default_port=5060)
-        serves, sentence = probe((look_up(host, ipv6=":" in host), port))
+        status, sentence = probe((look_up(host, ipv6=":" in host), port))
     except ValueError as error:
-        serves, sentence = False, str(error)
-    print(sentence, file=sys.stdout if serves else sys.stderr)
-    return 0 if serves else 1
+        status, sentence = DEAD, str(error)
+    print(sentence, file=sys.stderr if status == DEAD else sys.stdout)
+    return status
 
 
 def _run(file: Path, settings: Settings, secret: Secret) -> int:

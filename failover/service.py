@@ -21,9 +21,11 @@ from failover.metrics import metrics
 from failover.reception import Reception
 from failover.secret import Secret, passing
 from failover.settings import PHONES, ServerLine, Settings, differences
+from failover.sight import Grace, Sight, heard
 from failover.standing import ACTIVE, Standing, Takeover
 from failover.station import Station
 from failover.table import Server, ServerTable, Wish
+from failover.track import Track
 from failover.traffic import Traffic
 from failover.vigil import Link
 from plumbing.address import Address, format_address
@@ -31,6 +33,7 @@ from plumbing.batch import Channel, best
 from plumbing.loop import Loop
 
 POLITE = 0.02  # seconds that what has come may take before the sockets close: a twin waits for them
+LOOK_OUT = 0.05  # seconds between two looks at whether a server is seen
 OPEN_AGAIN = 0.25  # seconds between two attempts to open what could not be opened
 RELOAD_PATIENCE = 5.0  # seconds
 # settings a reload cannot change
@@ -55,6 +58,7 @@ class Forwarder:
         self._reception = Reception(settings, self.secret.key, self._core.counters, self._own.is_own, self)
         self._traffic = Traffic(self._loop, self._core, self._chronicle, self._new_limit(settings))
         self._core.stand_by()
+        self._sight, self._track = Sight(), Track("")
         self._station = Station(self._loop, settings.listen, self)
         self._manner = best()
 
@@ -72,6 +76,7 @@ class Forwarder:
             raise
         self._traffic.vigil.watch(links, self.settings.interval, self.settings.fall)
         self.every(OPEN_AGAIN, self._open_all)
+        self.every(LOOK_OUT, self._look_out)
         self._loop.start()
 
     def stop(self) -> None:
@@ -228,9 +233,25 @@ class Forwarder:
         self._loop.call(partial(self._loop.unwatch, sock))
         sock.close()
 
+    # -- sip thread: do we see a server? ----------------------------------------------------------------------------
+
+    def _look_out(self) -> None:
+        core, name = self._core, self.settings.track_file
+        if self._track.name != name:
+            self._track, core.grace = Track(name), Grace() if name else None
+        self._tell_sight(self._sight.look(heard(core.table.servers, core.fall), time.monotonic()))
+
+    def _tell_sight(self, sees: bool) -> None:
+        try:
+            if self._track.tell(sees):
+                self._chronicle.note(f"sees {'a server' if sees else 'NO SERVER'}: keepalived is told")
+        except OSError as error:
+            self._chronicle.trouble(self._core, "track", f"{self._track.name}: {error.strerror or error}")
+
     def _finish(self) -> None:
         """Nothing more is taken after what is here."""
-        for step in (self._station.end, partial(self._traffic.finish, POLITE), self.let_go):
+        tell = partial(self._tell_sight, False)
+        for step in (self._station.end, tell, partial(self._traffic.finish, POLITE), self.let_go):
             self._loop.call(step)
 
     # -- sip thread: members ----------------------------------------------------------------------------------------
@@ -299,6 +320,7 @@ class Forwarder:
         told = status.status(self._core, self.settings.listen, self.standing, self._started, now, wall, errors)
         takeovers = [status.takeover(each, wall - now) for each in self._station.takeovers]
         registration = self._reception.status(now, wall)
+        told["sees_server"] = self._sight.clear
         return {**told, "takeovers": takeovers, "secret": self.secret.fingerprint, "registration": registration}
 
     def _metrics(self) -> str:

@@ -51,6 +51,7 @@ class Settings:
     convergence: str
     path: bool
     secret_file: str
+    track_file: str
     interval: float
     fall: int
     rise: int
@@ -154,6 +155,12 @@ def _file(text: str) -> str:
     return text
 
 
+def _track(text: str) -> str:
+    if text and not text.startswith("/"):
+        raise ValueError(f"'{text}' is not absolute; keepalived follows it, as /run/call-failover/sees")
+    return _file(text)
+
+
 def _seconds(text: str) -> float:
     if not re.fullmatch(r"\d{1,4}(\.\d{1,6})?", text, re.ASCII) or not 0.005 <= float(text) <= 60:
         raise ValueError(f"'{text}' is not a time in seconds from 0.005 to 60")
@@ -192,6 +199,8 @@ SETTINGS = (
             "Add Path to registrations, so that servers send a phone's calls here by themselves: yes or no."),
     Setting("forwarder.secret.file", "secret_file", "forwarder.secret", _file,
             "The secret that signs what passes; made at the first start beside this file, a pair needs the same."),
+    Setting("forwarder.track.file", "track_file", "", _track,
+            "A file that tells keepalived whether a server is seen, as /run/call-failover/sees; empty: none."),
     Setting("heartbeat.interval", "interval", "0.05", _seconds,
             "Seconds between two heartbeats (OPTIONS) to each server; longer than the way there and back."),
     Setting("heartbeat.fall", "fall", "3", _count,

@@ -303,10 +303,11 @@ class Pair:
         stack.callback(process.terminate)
 
     def _forwarder(self, stack: contextlib.ExitStack, host: str) -> None:
-        (self.folder / f"run-{host}").mkdir()
+        (self.folder / f"run-{host}" / "call-failover").mkdir(parents=True)  # RuntimeDirectory=
         lines = [f"server{n}={HOSTS['servers']}:{5060 + 10 * n}" for n in (1, 2)]
         lines += ["forwarder.listen={}:{}".format(*SHARED), "limit.rate=0"]
         lines += [f"forwarder.secret.file={self.folder}/secret"]
+        lines += [_installed("forwarder.track.file=/run/call-failover/sees", self.folder, host)]
         file = self.folder / f"{host}.properties"
         file.write_text("\n".join(lines))
         dropin = _installed((EXAMPLES / "call-failover.service.conf").read_text(), self.folder, host)
