@@ -142,6 +142,29 @@ class Network:
         self._switch("link", "set", host, "master", "bridge")
 
 
+    def cut(self, host: str) -> None:
+        """The switch passes nothing between it and the servers; all else it does, and nobody is told."""
+        rules = "".join(
+            f"add rule bridge cut-{host} forward iifname {here} oifname {there} drop; "
+            for here, there in ((host, "servers"), ("servers", host))
+        )
+        chain = f"add table bridge cut-{host}; add chain bridge cut-{host} forward"
+        inside(SWITCH, "nft", f"{chain} {{ type filter hook forward priority 0; }}; {rules}")
+
+    def heal(self, host: str) -> None:
+        inside(SWITCH, "nft", f"delete table bridge cut-{host}")
+
+
+def forbid(host: str) -> None:
+    """Its own firewall refuses what it sends to the servers, at once and aloud."""
+    chain = "add table ip forbid; add chain ip forbid output { type filter hook output priority 0; }"
+    inside(host, "nft", f"{chain}; add rule ip forbid output ip daddr {HOSTS['servers']} reject")
+
+
+def allow(host: str) -> None:
+    inside(host, "nft", "delete table ip forbid")
+
+
 def deafen(host: str) -> None:
     """It hears no VRRP any more."""
     chain = "add table ip deaf; add chain ip deaf input { type filter hook input priority 0; }"
@@ -277,6 +300,11 @@ class Pair:
                 print(f"--- {log.name}\n{log.read_text()[-6000:]}")
         self._stack.close()
 
+    def moves(self) -> int:
+        """How often the address has changed places."""
+        logs = (self.folder / f"{host}-forwarder.log" for host in self.forwarders)
+        return sum(len(re.findall(r" active: ", log.read_text())) for log in logs) - 1
+
     def _await(self, condition, what: str) -> None:
         deadline = time.monotonic() + HELLO
         while not condition():
@@ -345,6 +373,7 @@ class Meter:
 
     def __init__(self) -> None:
         self.sent: list[float] = []
+        self.refused: list[bytes] = []  # the first lines of answers other than 200
         self.answered: dict[int, float] = {}
         self._stopping = False
         self._thread = threading.Thread(target=self._measure, name="meter")
@@ -401,6 +430,9 @@ class Meter:
     def _hear(self) -> None:
         with contextlib.suppress(OSError):
             while True:
-                found = re.match(rb"SIP/2\.0 200 .*?branch=z9hG4bKmeter(\d+)x", self._sock.recv(65_535), re.DOTALL)
-                if found:
+                data = self._sock.recv(65_535)
+                found = re.match(rb"SIP/2\.0 200 .*?branch=z9hG4bKmeter(\d+)x", data, re.DOTALL)
+                if not found:
+                    self.refused.append(data.partition(b"\r")[0])
+                else:
                     self.answered.setdefault(int(found[1]), time.monotonic())

@@ -187,10 +187,11 @@ def test_the_active_one_vanishes_in_a_black_hole_and_comes_back(story, outage):
     told.is_at(FIRST, SECOND)  # nobody has told it
     told.serves()
     told.pair.network.mend(FIRST)
-    told.is_at(FIRST)  # of two that have it the one of higher priority keeps it
+    told.is_at(SECOND)  # of two that have it the one that sees servers keeps it
     told.serves()
     told.ends()
     outage(told, "black hole, and back", HASTE)
+    assert told.meter.refused == []
 
 
 def test_who_hangs_up_while_nobody_has_the_address_is_heard_and_billed_all_the_same(story, outage):
