@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from failover.health import FAILING, Breaks
 from failover.table import Server
 
-STEADY = 0.3  # seconds for which a server has to be seen without a break before it is told
+STEADY = 0.15  # seconds for which a server has to be seen without a break before it is told; longer than an advert_int
 FREE = 2  # losses within a minute of the last one that cost no more than that; then it is 1, 2, 4 ... LONGEST seconds
 LONGEST = 8.0
 GRACE = 1.0  # seconds; keepalived moves the address within 0.6 (docs/operations.txt)
