@@ -1,5 +1,5 @@
-"""Two forwarders on two hosts; the way of one to the servers is cut, or of both, or breaks off and comes back: the address
-goes to one that sees servers, stays where none does, and nobody is refused because it moved.
+"""Two forwarders on two hosts; the way of one to the servers is cut, or of both, or breaks off and comes back: the
+address goes to one that sees servers, stays where none does, and nobody is refused because it moved.
 
 Real keepalived, forwarders, servers and phones, as in test_takeover.py, from which the story is.
 """
