@@ -175,7 +175,7 @@ def _run(file: Path, settings: Settings, secret: Secret) -> int:
         if not active and (who := holder(settings.listen)):
             log.info("%s is held by %s", format_address(settings.listen), who)
         if notifier.listened_to:
-            forwarder.every(notifier.rhythm, lambda: notifier.beat(forwarder.summary()))
+            forwarder.every(notifier.rhythm, partial(_beat, notifier, forwarder))
         notifier.ready()
         gc.collect()
         gc.freeze()  # what is here stays: with 10,000 in flight a full collection takes 5 ms instead of 9
@@ -186,6 +186,15 @@ def _run(file: Path, settings: Settings, secret: Secret) -> int:
         log.info("stopping, as %s asked", wish)
         notifier.stopping()
     return 0
+
+
+def _beat(notifier: Notifier, forwarder: Forwarder) -> None:
+    """The watchdog is fed also where the status line cannot be had: a defect in that is no reason for a restart."""
+    status: str | None = None
+    try:
+        status = forwarder.summary()
+    finally:
+        notifier.beat(status)
 
 
 def _admin(forwarder: Forwarder, address: Address) -> Admin:

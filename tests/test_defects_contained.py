@@ -312,3 +312,22 @@ def test_what_is_not_the_addresses_fault_is_not_told_as_theirs(file, monkeypatch
     assert program.main([str(file)], file) == 1
     said = capsys.readouterr().err
     assert told in said and "look at the addresses" not in said
+
+
+class Supervised:
+    """What systemd hears."""
+
+    def __init__(self):
+        self.beats = []
+
+    def beat(self, status):
+        self.beats.append(status)
+
+
+def test_a_defect_in_the_status_line_is_no_silence_for_the_watchdog(free_port, monkeypatch, eventually):
+    supervised = Supervised()
+    with fake_servers(free_port) as servers, running(free_port(), servers) as forwarder:
+        monkeypatch.setattr("failover.status.summary", fails(1_000_000))
+        forwarder.every(0.05, lambda: program._beat(supervised, forwarder))
+        eventually(lambda: len(supervised.beats) > 3)
+        assert set(supervised.beats) == {None} and forwarder.status()["errors"]
