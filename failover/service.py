@@ -243,7 +243,7 @@ class Forwarder:
 
     def _tell_sight(self, sees: bool) -> None:
         try:
-            if self._track.tell(sees):
+            if self._track.tell(sees, time.monotonic()):
                 self._chronicle.note(f"sees {'a server' if sees else 'NO SERVER'}: keepalived is told")
         except OSError as error:
             self._chronicle.trouble(self._core, "track", f"{self._track.name}: {error.strerror or error}")

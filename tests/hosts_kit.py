@@ -318,7 +318,10 @@ class Pair:
             shutil.copytree(ROOT / part, opt / part, ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copy(ROOT / "forwarder.py", opt)
         check = opt / "examples" / "keepalived" / "check"
-        check.write_text(_installed(check.read_text(), self.folder, ""))
+        for host in ("forwarder1", "forwarder2"):
+            own = check.with_name(f"check-{host}")
+            shutil.copy(check, own)
+            own.write_text(_installed(check.read_text(), self.folder, host))
 
     def _server(self, stack: contextlib.ExitStack, number: int) -> None:
         host, port = HOSTS["servers"], 5060 + 10 * number
@@ -347,6 +350,7 @@ class Pair:
     def _keeper(self, stack: contextlib.ExitStack, host: str, example: str) -> None:
         file = self.folder / f"{host}-keepalived.conf"
         text = _installed((EXAMPLES / example).read_text(), self.folder, host)
+        text = text.replace("keepalived/check ", f"keepalived/check-{host} ")
         if self._unicast:
             text = re.sub(r"^    # (unicast_|    \d|}$)", r"    \1", text, flags=re.MULTILINE)
         file.write_text(text)

@@ -39,6 +39,19 @@ def test_the_active_one_is_cut_from_its_servers_and_the_other_one_gets_the_addre
     assert told.meter.refused == [] and told.pair.moves() == 1
 
 
+def test_who_hangs_up_and_calls_in_the_moment_of_the_cut_is_heard_by_the_other_one(story):  # noqa: F811
+    told = story()
+    told.pair.network.cut(FIRST)
+    told.hangs_up()
+    told.is_at(SECOND)
+    told.pair.network.heal(FIRST)
+    told.serves()
+    told.pair.network.cut(SECOND)
+    told.calls()
+    told.is_at(FIRST)
+    assert told.meter.refused == []
+
+
 def test_what_its_own_firewall_forbids_is_no_different(story, outage):  # noqa: F811
     told = story(unicast=True)
     forbid(FIRST)
@@ -117,6 +130,19 @@ def test_where_both_ways_flap_in_turn_the_address_moves_ever_more_rarely(story):
     told.serves()
     assert 1 <= told.pair.moves() <= 8, "of 20 times that the one that had it was cut off"
     told.ends()
+
+
+def test_a_standby_that_hangs_does_not_get_it_though_it_saw_servers_when_it_was_heard_last(story):  # noqa: F811
+    told = story()
+    told.pair.forwarders[SECOND].freeze()
+    told.has_said(SECOND, "Entering FAULT STATE")
+    told.pair.network.cut(FIRST)
+    stays(told, FIRST, 3.0)
+    told.pair.forwarders[SECOND].thaw()
+    told.is_at(SECOND)
+    told.serves()
+    told.ends()
+    assert told.pair.moves() == 1
 
 
 def test_who_comes_back_from_a_black_hole_refuses_nobody(story, outage):  # noqa: F811

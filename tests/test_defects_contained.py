@@ -162,6 +162,27 @@ def test_telling_that_fails_keeps_nothing_from_being_sent(free_port, eventually,
         assert forwarder.status()["errors"]
 
 
+def test_what_is_for_a_leg_that_is_not_open_is_counted_and_the_leg_is_opened_again(free_port, eventually):
+    port = free_port()
+    with fake_servers(free_port) as servers, running(port, servers) as forwarder, plain_phone() as phone:
+        eventually(lambda: state(forwarder, "server1") == "UP")
+        forwarder._loop.ask(lambda: forwarder._close_leg(forwarder._traffic.links["server1"]))
+        data = request("OPTIONS", source=phone.getsockname(), branch="z9hG4bK1")
+        forwarder._loop.ask(lambda: phone.sendto(data, ("127.0.0.1", port)))
+        numbers = iter(range(2, 1_000))
+        phone.settimeout(0.1)
+
+        def answered():
+            try:
+                return field(ask(phone, ("127.0.0.1", port), f"z9hG4bK{next(numbers)}"), "X-Server") == "server1"
+            except TimeoutError:
+                return False
+
+        eventually(answered)
+        counters = forwarder.status()["counters"]
+        assert counters["dropped.closed"] >= 1 and counters["passed.requests"] > counters["dropped.closed"]
+
+
 # -- the address ------------------------------------------------------------------------------------------------------
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import time
+
 import pytest
 from forwarder_kit import ALICE, fake_servers, field, head, make_core, plain_phone, request
 
@@ -115,6 +118,18 @@ def test_the_file_is_1_while_a_server_is_seen_and_never_empty(follow, tmp_path, 
     eventually(lambda: file.read_text() == "1\n")
     forwarder.stop()
     assert file.read_text() == "0\n", "one that has ended sees nothing"
+
+
+def test_the_file_is_touched_while_the_thread_lives_and_may_be_read_by_the_check(follow, tmp_path, eventually):
+    file = tmp_path / "sees"
+    forwarder, *_ = follow(file)
+    eventually(lambda: file.exists() and file.read_text() == "1\n")
+    assert file.stat().st_mode & 0o777 == 0o644
+    os.utime(file, (0, 0))
+    eventually(lambda: file.stat().st_mtime > time.time() - 2.0, 2.0)
+    file.unlink()
+    eventually(lambda: file.exists() and file.read_text() == "1\n", 2.0)
+    assert forwarder.status()["counters"]["trouble.track"] == 1
 
 
 def test_a_file_that_cannot_be_written_is_counted_and_tried_again_and_calls_go_on(follow, tmp_path, eventually):

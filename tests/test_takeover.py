@@ -60,13 +60,16 @@ class Story:
 
     def begins(self):
         self._eventually(lambda: self._alice.registered() and self._bob.registered())
+        self.calls()
+        self.serves()
+
+    def calls(self):
         self._alice.call("bob")
         self._eventually(lambda: self._bob.state() is CallState.INCOMING)
         self._picked_up = time.monotonic()
         self._bob.answer()
         self._all_are(CallState.TALKING)
         self._heard = time.monotonic()
-        self.serves()
 
     def serves(self, count=100):
         """From now on, and without a gap for a while."""
@@ -75,6 +78,11 @@ class Story:
 
     def is_at(self, *hosts):
         self._eventually(lambda: [host for host in (FIRST, SECOND) if has_address(host)] == list(hosts), 10.0)
+
+    def has_said(self, host, words):
+        """Its keepalived."""
+        log = self.pair.folder / f"{host}-keepalived.log"
+        self._eventually(lambda: words in log.read_text(), 10.0)
 
     def ends(self):
         """The call is still one for both sides, its BYE is answered, and it is billed from the answer to its end."""
