@@ -68,6 +68,10 @@ class Chronicle:
         core.counters[f"trouble.{what}"] += 1
         self.rarely(time.monotonic(), what, f"cannot {what}: {text}", logging.WARNING)
 
+    def note(self, text: str) -> None:
+        """Something rare of our own."""
+        log.warning("%s", text)
+
     def leave(self, reader: Reader) -> None:
         if reader in self.readers:
             self.readers.remove(reader)

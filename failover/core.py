@@ -17,6 +17,7 @@ from failover.outcome import NOTHING, Dropped, Event, Outcome, Passed, Queued, S
 from failover.quick import Quick
 from failover.route import literal, way_back
 from failover.settings import PHONES
+from failover.sight import Grace
 from failover.table import Server, ServerTable
 from failover.validation import Fields, Refused, been_here, is_probe, validate
 from plumbing.address import Address
@@ -43,6 +44,7 @@ class Core(Quick):
         is_own: Callable[[Address], bool] = lambda address: False,
     ) -> None:
         super().__init__(table, Lines(table, key, advertised, is_own), fall, rise)
+        self.grace: Grace | None = None  # of a forwarder whose address may move to another one that sees servers
 
     # -- messages ---------------------------------------------------------------------------------------------------
 
@@ -204,6 +206,9 @@ class Core(Quick):
         method, key = request.method, key_of(branch, request.method)
         begun = bool(request.to_tag) or method in ("ACK", "CANCEL") or row.begun
         if not begun and key not in self.kept and not self.inflight.is_moving(row.data):
+            if self.grace and row.leg == PHONES and self.grace.covers(now):
+                note = "no server is seen; another forwarder may have the address soon"
+                return self._drop(row, now, "grace", note, request)
             return self._refuse(request, row, now, 503, "no-server", "no server lives")
         proven = proven or row.begun or key_of(branch, "INVITE") in self.kept
         return self._keep(key, request, row, now, method in HANG_UPS, proven)

@@ -75,6 +75,7 @@ class Heartbeat:
     """The script on a socket. A computer that refuses shows as ConnectionError, out of either method."""
 
     def __init__(self, server: Address, token: str) -> None:
+        """Raises OSError where the server's address cannot be reached."""
         self.sock = bind_udp(("::" if ":" in server[0] else "0.0.0.0", 0))
         try:
             self.sock.connect(server)

@@ -60,15 +60,19 @@ def open_leg(listen: Address, server: Address) -> tuple[socket.socket, list[Data
 
     Raises OSError where the server's address cannot be reached at all.
     """
-    if family_of(listen[0]) != family_of(server[0]):
-        # Its answers would go to an address of the other family, where nobody listens.
-        raise OSError(errno.EAFNOSUPPORT, f"not of the family of {format_address(listen)} ({format_address(server)})")
+    check_family(listen, server)
     if SHARES_PORTS:
         try:
             return _connected(bind_udp(listen, share=True), server)
         except OSError:
             pass  # a listen address that cannot reach the server, such as loopback for a server elsewhere
     return _connected(bind_udp(("::" if ":" in server[0] else "0.0.0.0", 0)), server)
+
+
+def check_family(listen: Address, server: Address) -> None:
+    """Raises OSError if they differ: the server's answers would go to an address where nobody listens."""
+    if family_of(listen[0]) != family_of(server[0]):
+        raise OSError(errno.EAFNOSUPPORT, f"not of the family of {format_address(listen)} ({format_address(server)})")
 
 
 def _connected(sock: socket.socket, server: Address) -> tuple[socket.socket, list[Datagram]]:
@@ -156,21 +160,21 @@ def is_here(host: str) -> bool:
     """Is this IP address one of this computer's? The system connects an IPv4 socket that is bound to it, even where
     net.ipv4.ip_nonlocal_bind lets it be bound to any. What it chooses towards it tells for IPv6 alone: for IPv4 that is
     the interface's first address where this is a further one, as virtual ones are."""
-    with socket.socket(family_of(host), socket.SOCK_DGRAM) as sock:
-        try:
+    try:
+        with socket.socket(family_of(host), socket.SOCK_DGRAM) as sock:
             if sock.family == socket.AF_INET:
                 sock.bind((host, 0))
             sock.connect((host, 9))
-        except OSError:
-            return False
-        return str(sock.getsockname()[0]) == host
+            return str(sock.getsockname()[0]) == host
+    except OSError:  # this computer may not even speak IPv6
+        return False
 
 
 def _source_towards(host: str) -> str:
     """Connecting a UDP socket sends nothing; it makes the system choose."""
-    with socket.socket(family_of(host), socket.SOCK_DGRAM) as sock:
-        try:
+    try:
+        with socket.socket(family_of(host), socket.SOCK_DGRAM) as sock:
             sock.connect((host, 9))
-        except OSError:
-            return "::1" if ":" in host else "127.0.0.1"
-        return str(sock.getsockname()[0])
+            return str(sock.getsockname()[0])
+    except OSError:
+        return "::1" if ":" in host else "127.0.0.1"

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from failover.health import ANSWER, MISS, Signal
-from failover.inflight import InFlight, Kept, Row
+from failover.inflight import WAITING, InFlight, Kept, Row
 from failover.kept import KeptMessages
-from failover.outcome import NOTHING, Event, Failover, Outcome, Released, Resumed, StateChanged
+from failover.outcome import NOTHING, Event, Failover, Outcome, Passed, Released, Resumed, StateChanged
 from failover.passive import PassiveCheck
 from failover.settings import CALL_ID
 from failover.table import Server, ServerTable, Wish
@@ -35,6 +35,7 @@ class Members:
         self.passive = PassiveCheck(self)
         self.serving: float | None = float("-inf")  # since when; None: on standby, so what servers do costs nobody
         self.failovers: deque[Failover] = deque(maxlen=REMEMBERED_FAILOVERS)
+        self.unfit: list[Exception] = []  # raised by rows that were to be replayed; for the shell to take out and tell
 
     @property
     def counters(self) -> Counter[str]:
@@ -144,9 +145,7 @@ class Members:
     def hedge(self, rows: Sequence[Row], now: float) -> Outcome:
         """Sends requests to the next server that theirs has not handled."""
         self.counters["hedged"] += len(rows)
-        outcomes = [self._handle(row, now) for row in rows]
-        sends = tuple(send for outcome in outcomes for send in outcome.sends)
-        return Outcome(sends, tuple(event for outcome in outcomes for event in outcome.events))
+        return self._handle_all(rows, now)
 
     def hand_over(self, server: Server, now: float) -> Outcome:
         """Sends to the next server what an ejected one was sent on trial."""
@@ -173,12 +172,19 @@ class Members:
 
     def replay(self, now: float) -> Outcome:
         """Sends on the next of what servers that are gone still owed; to be called until `inflight.moving` is empty."""
-        rows = self.inflight.moved(REPLAYED_AT_ONCE)
-        if self.table.usable:
-            self.counters["replayed"] += len(rows)
-        again = [self._handle(row, now) for row in rows]
-        sends = tuple(send for outcome in again for send in outcome.sends)
-        return Outcome(sends, tuple(event for outcome in again for event in outcome.events))
+        outcome = self._handle_all(self.inflight.moved(REPLAYED_AT_ONCE), now)
+        self.counters["replayed"] += sum(isinstance(each, Passed) and each.replayed for each in outcome.events)
+        return outcome
+
+    def _handle_all(self, rows: Sequence[Row], now: float) -> Outcome:
+        outcomes = []
+        for row in rows:
+            try:
+                outcomes.append(self._handle(row, now))
+            except Exception as error:  # a defect of ours, which costs this row and none of those behind it
+                self.unfit.append(error)
+        sends = tuple(send for outcome in outcomes for send in outcome.sends)
+        return Outcome(sends, tuple(event for outcome in outcomes for event in outcome.events))
 
     def kept_of_failover(self) -> None:
         """One more of those that the last server owed is kept."""
@@ -203,17 +209,24 @@ class Members:
         changed = StateChanged(now, server.name, server.state, server.why, hot.name if hot else None)
         return Outcome((), (changed,))
 
-    @property
-    def unsettled(self) -> Failover | None:
-        """The failover whose first answer is waited for."""
+    def unsettled(self, sender: str, now: float) -> Failover | None:
+        """The failover whose first answer is waited for, if that may be one of `sender`, a server.
+
+        It may while something that was replayed can be answered. After that, where one server has all the work, for as
+        long as that server has it: an answer of another one tells nothing, nor, where many share the work, does one to
+        what was no dead server's."""
         last = self.failovers[-1] if self.failovers else None
-        if not last or last.gap is not None or not last.taken_by or self.serving is None:
+        if not last or last.gap is not None or self.serving is None or last.at < self.serving:
             return None
-        return last if last.at >= self.serving else None
+        shared, hot = self.table.policy == CALL_ID, self.table.hot
+        if not shared and last.taken_by != sender:
+            return None
+        waits = last.replayed > 0 and now - last.at <= WAITING
+        return last if waits or (not shared and hot and hot.name == sender) else None
 
     def _settle(self, kept: Kept | None, server: str, now: float) -> tuple[Event, ...]:
         """The first answer after a failover tells how long it was felt."""
-        last = self.unsettled
+        last = self.unsettled(server, now)
         if not kept or not last:
             return ()
         answered = Row(*kept)

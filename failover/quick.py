@@ -202,7 +202,9 @@ class Quick(Members):
             tag = parts[template.tag] if template.tag else b""
         else:
             tag = memory.answered(data, at, key, now)
-        if (server and not server.usable) or (self.failovers and self.unsettled):
+        if server and not server.usable:
+            raise Odd
+        if self.failovers and sender and self.unsettled(sender.name, now):
             raise Odd
         if sender:
             self._quick_heard(sender, signed, method, data[8:11], tag, now)

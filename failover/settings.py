@@ -16,6 +16,7 @@ from difflib import get_close_matches
 from failover.convergence import OF_ONE_MESSAGE
 from failover.networks import LOOPBACK, Networks
 from failover.properties import Entry, Fault, parse
+from failover.values import seconds, whole, yes_or_no
 from plumbing.address import Address, format_address, parse_address
 from sip.grammar import canonical_host
 from sip.header import canonical
@@ -53,6 +54,7 @@ class Settings:
     convergence: str
     path: bool
     secret_file: str
+    track_file: str
     interval: float
     fall: int
     rise: int
@@ -124,34 +126,8 @@ def _networks(text: str) -> Networks:
     return Networks.parse(text) if text else LOOPBACK
 
 
-def _yes_or_no(text: str) -> bool:
-    if text not in ("yes", "no"):
-        raise ValueError(f"'{text}' is neither yes nor no")
-    return text == "yes"
-
-
 def _exempt(text: str) -> Networks:
     return Networks.parse(text) if text else Networks(())
-
-
-def _whole(least: int, most: int) -> Callable[[str], int]:
-    """The parser of a whole number between the two."""
-    def parse(text: str) -> int:
-        if not re.fullmatch(r"\d{1,6}", text, re.ASCII) or not least <= int(text) <= most:
-            raise ValueError(f"'{text}' is not a whole number from {least} to {most}")
-        return int(text)
-
-    return parse
-
-
-def _seconds(least: float, most: float) -> Callable[[str], float]:
-    """The parser of a time between the two."""
-    def parse(text: str) -> float:
-        if not re.fullmatch(r"\d{1,4}(\.\d{1,6})?", text, re.ASCII) or not least <= float(text) <= most:
-            raise ValueError(f"'{text}' is not a time in seconds from {least:g} to {most:g}")
-        return float(text)
-
-    return parse
 
 
 def _policy(text: str) -> str:
@@ -175,6 +151,12 @@ def _file(text: str) -> str:
     return text
 
 
+def _track(text: str) -> str:
+    if text and not text.startswith("/"):
+        raise ValueError(f"'{text}' is not absolute; keepalived follows it, as /run/call-failover/sees")
+    return _file(text)
+
+
 @dataclass(frozen=True)
 class Setting:
     """One row: `field` is its name in Settings, `sentence` what the operator reads above it."""
@@ -189,7 +171,7 @@ class Setting:
 SETTINGS = (
     Setting("forwarder.listen", "listen", "0.0.0.0:5060", _listen,
             "Where phones and servers send to (UDP); 0.0.0.0 means every IPv4 address of this computer."),
-    Setting("forwarder.standby", "standby", "yes", _yes_or_no,
+    Setting("forwarder.standby", "standby", "yes", yes_or_no,
             "Where another forwarder has that address: yes, wait till it is gone; no, refuse to start."),
     Setting("forwarder.advertise", "advertise", "", _advertise,
             "The address to write into messages, if it is not the one above; host or host:port."),
@@ -199,31 +181,33 @@ SETTINGS = (
             "Where new calls go: first-live (the first living server in the list) or call-id (spread over all)."),
     Setting("forwarder.convergence", "convergence", "Call-ID", _convergence,
             "The header whose value names a session, for call-id: Call-ID, From, To, or any other such as X-Session."),
-    Setting("forwarder.path", "path", "no", _yes_or_no,
+    Setting("forwarder.path", "path", "no", yes_or_no,
             "Add Path to registrations, so that servers send a phone's calls here by themselves: yes or no."),
     Setting("forwarder.secret.file", "secret_file", "forwarder.secret", _file,
             "The secret that signs what passes; made at the first start beside this file, a pair needs the same."),
-    Setting("heartbeat.interval", "interval", "0.05", _seconds(0.005, 60),
+    Setting("forwarder.track.file", "track_file", "", _track,
+            "A file that tells keepalived whether a server is seen, as /run/call-failover/sees; empty: none."),
+    Setting("heartbeat.interval", "interval", "0.05", seconds(0.005, 60),
             "Seconds between two heartbeats (OPTIONS) to each server; longer than the way there and back."),
-    Setting("heartbeat.fall", "fall", "3", _whole(1, 100),
+    Setting("heartbeat.fall", "fall", "3", whole(1, 100),
             "So many intervals in a row without an answer and a server is down."),
-    Setting("heartbeat.rise", "rise", "2", _whole(1, 100),
+    Setting("heartbeat.rise", "rise", "2", whole(1, 100),
             "So many answers in a row and it is back."),
-    Setting("passive.requests", "passive_requests", "20", _whole(0, 9999),
+    Setting("passive.requests", "passive_requests", "20", whole(0, 9999),
             "So many requests in a row that a server with good heartbeats has not handled and it is out; 0: no check."),
-    Setting("passive.seconds", "passive_seconds", "3", _seconds(1, 60),
+    Setting("passive.seconds", "passive_seconds", "3", seconds(1, 60),
             "Seconds for which it must have handled none; after one of them they are sent to the next server too."),
     Setting("registration.listen", "registration", "", _registration,
             "Where servers register themselves by Mobicents' SIP heartbeat (UDP), as 127.0.0.1:5065; empty: nowhere."),
     Setting("registration.allow", "allow", "", _networks,
             "Networks whose servers may register, such as 10.0.0.0/8, 192.0.2.7; empty: this computer's only."),
-    Setting("registration.foreign", "foreign", "no", _yes_or_no,
+    Setting("registration.foreign", "foreign", "no", yes_or_no,
             "May a server register an address that is not the sender's (but is in registration.allow): yes or no."),
-    Setting("registration.timeout", "timeout", "10", _seconds(0.5, 3600),
+    Setting("registration.timeout", "timeout", "10", seconds(0.5, 3600),
             "Seconds after which a registered server is forgotten if it neither beats nor answers heartbeats."),
-    Setting("limit.rate", "rate", "200", _whole(0, 999_999),
+    Setting("limit.rate", "rate", "200", whole(0, 999_999),
             "Datagrams a second that one source may go on sending (an IPv6 /64 is one source); 0 limits nobody."),
-    Setting("limit.burst", "burst", "1000", _whole(0, 999_999),
+    Setting("limit.burst", "burst", "1000", whole(0, 999_999),
             "Datagrams that it may send at once beyond that; the last quarter is for calls that it has already."),
     Setting("limit.exempt", "exempt", "127.0.0.0/8, ::1/128", _exempt,
             "Networks that are never limited, such as a carrier's or a big office's; servers never are."),

@@ -64,7 +64,13 @@ class Station:
         """BOUND and served, or OSError. Where net.ipv4.ip_nonlocal_bind is set, binding alone proves nothing."""
         if self._moves and not present(self._listen[0]):
             raise OSError(errno.EADDRNOTAVAIL, f"{os.strerror(errno.EADDRNOTAVAIL)} ({format_address(self._listen)})")
-        self._host.take(open_phones(self._listen))
+        sock = open_phones(self._listen)
+        try:
+            self._host.take(sock)
+        except BaseException:  # else we would find the address held at the next attempt, by ourselves
+            self._host.let_go()
+            sock.close()
+            raise
         return BOUND
 
     def _look(self) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import partial
 
 from failover.chronicle import QUIET, Chronicle
 from failover.core import Core
@@ -85,17 +86,21 @@ class Traffic:
         quick = None if self._chronicle.listened_to else self._core.quick
         to_last, queue = "", NO_QUEUE
         for data, source in datagrams:
-            if leg == PHONES and source not in plain and not self._is_phones(data, source, now):
-                to_last = ""  # all may have left meanwhile
-                continue
-            send = quick(data, leg, source, now) if quick else None
-            if send:
-                to, onward, target = send
-                if to != to_last:
-                    to_last, queue = to, leaving.setdefault(to, [])
-                queue.append((onward, target))
-            else:
-                self._note(self._core.receive(data, leg, source, now))
+            try:
+                if leg == PHONES and source not in plain and not self._is_phones(data, source, now):
+                    to_last = ""  # all may have left meanwhile
+                    continue
+                send = quick(data, leg, source, now) if quick else None
+                if send:
+                    to, onward, target = send
+                    if to != to_last:
+                        to_last, queue = to, leaving.setdefault(to, [])
+                    queue.append((onward, target))
+                else:
+                    self._note(self._core.receive(data, leg, source, now))
+            except Exception as failure:  # a defect of ours, which costs this datagram and none of those behind it
+                self._loop.failed(failure)
+                to_last = ""
         if link and datagrams:
             self.vigil.spoke(link, now)
         self._flush()
@@ -138,9 +143,11 @@ class Traffic:
 
     def carry_out(self, *outcomes: Outcome) -> None:
         """Sends and tells. A refusal on the way moves its server's work, which is then carried out too."""
-        for outcome in outcomes:
-            self._note(outcome)
-        self._flush()
+        try:
+            for outcome in outcomes:
+                self._note(outcome)
+        finally:
+            self._flush()
 
     def refused(self, name: str, why: str) -> None:
         self._gone(name, why)
@@ -148,26 +155,35 @@ class Traffic:
 
     def _note(self, outcome: Outcome) -> None:
         """Tells what happened; what is to be sent leaves at the next flush."""
-        for event in outcome.events:
-            self._chronicle.tell(self._core, event)
         for send in outcome.sends:
             self._leaving.setdefault(send.to, []).append((send.data, send.target))
+        for event in outcome.events:
+            self._loop.call(partial(self._chronicle.tell, self._core, event))
 
     def _flush(self) -> None:
         while self._leaving:
             leg, datagrams = self._leaving.popitem()
-            link = self.links.get(leg)
-            channel = link.channel if link else self.phones if leg == PHONES else None
-            if not channel:  # a server that was in the list a moment ago
-                continue
-            failures = channel.send(datagrams)
-            if link and not failures:
-                self.vigil.sent(link)
-            elif failures:
-                self._failed(leg, datagrams, failures)
+            try:
+                self._send(leg, datagrams)
+            except Exception as failure:  # others leave all the same
+                self._loop.failed(failure)
+        while self._core.unfit:
+            self._loop.failed(self._core.unfit.pop())
         if self._core.inflight.moving and not self._replaying:
             self._replaying = True
             self._loop.post(self._replay)
+
+    def _send(self, leg: str, datagrams: list[Outgoing]) -> None:
+        link = self.links.get(leg)
+        channel = link.channel if link else self.phones if leg == PHONES else None
+        if not channel:  # a server that was in the list, or could be reached, a moment ago; or we are on standby now
+            self._core.counters["dropped.closed"] += len(datagrams)
+            return
+        failures = channel.send(datagrams)
+        if link and not failures:
+            self.vigil.sent(link)
+        elif failures:
+            self._failed(leg, datagrams, failures)
 
     def _failed(self, leg: str, datagrams: list[Outgoing], failures: list[Failure]) -> None:
         """The peer's computer refused, or else what failed is counted: UDP promises nothing."""
@@ -179,7 +195,13 @@ class Traffic:
 
     def _replay(self) -> None:
         self._replaying = False
-        self.carry_out(self._core.replay(time.monotonic()))
+        try:
+            self.carry_out(self._core.replay(time.monotonic()))
+        finally:
+            self._flush()  # which sees to what is still to be replayed
+
+    def _hear(self, data: bytes, leg: str, source: Address, now: float) -> None:
+        self._note(self._core.receive(data, leg, source, now))
 
     def _gone(self, name: str, why: str) -> None:
         """Its port refused. What it had said before that still counts: the system tells the refusal first."""
@@ -187,5 +209,5 @@ class Traffic:
         if link:
             now = time.monotonic()
             for data, source in queued(link.channel.sock, BACKLOG) if link.channel else ():
-                self._note(self._core.receive(data, name, source, now))
+                self._loop.call(partial(self._hear, data, name, source, now))
             self._note(self._core.signal(name, REFUSED, now, why))

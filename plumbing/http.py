@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 MAX_BODY = 65_536
 MAX_STREAMS = 16
+STREAM = "text/event-stream"
 KEEP_ALIVE = 5.0  # seconds between comments on a silent event stream
 SILENCE = 10.0  # seconds a client may take for its request
 
@@ -197,7 +198,10 @@ class _Handler(BaseHTTPRequestHandler):
         if body is None:
             return
         answer = self._answer(method, body)
-        if isinstance(answer, EventStream):
+        if isinstance(answer, EventStream) and self.command == "HEAD":  # of a stream the head alone (RFC 9110 9.3.2)
+            answer.on_close()
+            self._send(HttpResponse(200, STREAM, b""), length=False)
+        elif isinstance(answer, EventStream):
             self._stream(answer)
         else:
             self._send(answer)
@@ -287,7 +291,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         self.close_connection = True
         try:
-            self._send(HttpResponse(200, "text/event-stream", b"", {"Connection": "close"}), length=False)
+            self._send(HttpResponse(200, STREAM, b"", {"Connection": "close"}), length=False)
             self._pass_on(stream)
         except OSError:
             return

@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 DATAGRAM = 65_535
 BURST = 64  # datagrams read before timers and wishes get their turn
 LARGEST_SENT = 65_507
+DEADLINE_AGAIN = 1.0  # seconds until timers are looked at again after an error in that
 
 
 @dataclass(frozen=True)
@@ -194,10 +195,16 @@ class Phone:
             self._do(self._agent.receive(data, source[:2], time.monotonic()))
 
     def _on_deadline(self) -> None:
-        self._timer = None
+        self._timer = self._loop.at(time.monotonic() + DEADLINE_AGAIN, self._on_deadline)  # should what follows fail
         self._do(self._agent.on_deadline(time.monotonic()))
 
     def _do(self, outcome: AgentOutcome) -> None:
+        try:
+            self._carry_out(outcome)
+        finally:
+            self._set_timer()
+
+    def _carry_out(self, outcome: AgentOutcome) -> None:
         for send in outcome.sends:
             self._send(send)
         for event in outcome.events:
@@ -209,7 +216,6 @@ class Phone:
                 log.exception("telling %s failed", type(event).__name__)
         if self._leaving and self._agent.at_rest:
             self._at_rest.set()
-        self._set_timer()
 
     def _send(self, send: Send) -> None:
         try:

@@ -299,6 +299,48 @@ def test_with_any_octet_changed_a_message_still_goes_the_same_way(who, request):
                 memory.requests, memory.answers = dict(requests), dict(answers)  # for the next one too
 
 
+@pytest.mark.parametrize("policy", [FIRST_LIVE, CALL_ID])
+def test_answers_take_the_short_way_again_after_an_idle_restart_of_server1(policy):
+    """Nothing was in flight, server1 is back before anybody calls, and server2 never has anything to answer."""
+    twins = Twins(policy)
+    twins.both(lambda core: core.signal("server1", REFUSED, twins.now, "its port refused a heartbeat"))
+    for _ in range(2):
+        twins.now += 0.05
+        twins.both(lambda core: core.signal("server1", ANSWER, twins.now, "answers heartbeats"))
+    order = ORDERS["baresip"].split()
+    answered = []
+    for n in range(40):
+        (sent,) = twins(written("OPTIONS", order, n))
+        if sent.to == "server1":
+            before = twins.quick
+            assert twins(answer(sent.data), "server1")[0].target == ALICE
+            answered.append(twins.quick - before)
+    assert len(answered) > 10 and sum(answered) >= len(answered) - 2, "the first ones of their kind may be read"
+    (failover,) = twins.cores[0].failovers
+    assert failover.in_flight == 0 and failover.gap is None, "nobody waited for anything"
+
+
+@pytest.mark.parametrize("policy", [FIRST_LIVE, CALL_ID])
+def test_nor_does_what_was_sent_on_and_is_never_answered_keep_answers_from_it_for_ever(policy):
+    twins = Twins(policy)
+    order = ORDERS["baresip"].split()
+    owed = [twins(written("OPTIONS", order, n))[0] for n in range(8)]
+    twins.both(lambda core: core.signal("server1", REFUSED, twins.now, "its port refused a message"))
+    assert any(sent.to == "server1" for sent in owed) and twins.cores[0].failovers[-1].replayed
+    for _ in range(2):
+        twins.now += 0.05
+        twins.both(lambda core: core.signal("server1", ANSWER, twins.now, "answers heartbeats"))
+    twins.now += 33.0
+    answered = []
+    for n in range(100, 140):
+        (sent,) = twins(written("OPTIONS", order, n))
+        if sent.to == "server1":
+            before = twins.quick
+            twins(answer(sent.data), "server1")
+            answered.append(twins.quick - before)
+    assert sum(answered) >= len(answered) - 2 > 8
+
+
 # -- anything at all --------------------------------------------------------------------------------------------------
 
 
