@@ -299,6 +299,25 @@ class Core(Quick):
         self.inflight.echo(key, row._replace(server=server.name))
         return self._passed(response, row, now, Send(server.name, response.to_bytes()), why)
 
+    def undelivered(self, data: bytes, leg: str, status: int, now: float) -> Outcome:
+        """The system would not send this message of ours, or its receiver's computer refused it: the sender hears what
+        it would hear if the receiver had answered with `status` (RFC 3261 16.9). Not for an ACK or an answer, nor for a
+        request of a dialog but a re-INVITE: its sender ends that by itself, and a hang-up is not to be refused."""
+        try:
+            request = parse(b"".join(data.partition(b"\r\n\r\n")[:2]), in_passing=True)
+        except BrokenRequest as error:
+            request = error.request  # its body is missing
+        if not isinstance(request, Request) or request.method == "ACK":
+            return NOTHING
+        branch = request.via.branch
+        if status != 513 and request.to_tag and request.method != "INVITE":
+            return NOTHING
+        self.inflight.answered(key_of(branch, request.method))
+        self.counters[f"answered.{status}"] += 1
+        response = reply(request, status, "", self.lines.own_tag(branch))
+        response.pop("Via")
+        return self._return(response, Row("", response.to_bytes(), leg, way_back(response.via), now), now)
+
     def adopt(self, table: ServerTable, fall: int, rise: int, now: float) -> Outcome:
         self.lines.table = table
         self.lines.changed()

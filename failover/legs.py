@@ -28,6 +28,10 @@ SHARES_PORTS = sys.platform == "linux"
 PHONES_BUFFER = 1 << 20
 ROUTE_LIFE = 10.0  # seconds for which the system's choice of an own address is trusted
 MAX_ROUTES = 1024
+RECEIVE_ERRORS = {socket.AF_INET: (socket.IPPROTO_IP, 11), socket.AF_INET6: (socket.IPPROTO_IPV6, 25)}  # Linux's
+MAX_REFUSALS = 256  # read at once
+LEAST_QUOTED = 8  # octets (RFC 792)
+QUOTED = 2048  # octets; ICMP quotes fewer (RFC 1812 4.3.2.3)
 FURTHER = 9  # ports above the wished one that a twin on the same computer may take
 T = TypeVar("T")
 Datagram = tuple[bytes, Address]
@@ -52,7 +56,24 @@ def open_phones(listen: Address) -> socket.socket:
     sock = bind_udp(listen, receive_buffer=PHONES_BUFFER)
     if SHARES_PORTS:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(*RECEIVE_ERRORS[sock.family], 1)
     return sock
+
+
+def refusals(sock: socket.socket) -> list[Datagram]:
+    """The datagrams that a peer's computer has refused by ICMP, or a router could not deliver: how each began, and
+    where it was to go. From Linux's error queue (ip(7), IP_RECVERR); empty elsewhere."""
+    found: list[Datagram] = []
+    while SHARES_PORTS and len(found) < MAX_REFUSALS:
+        try:
+            data, _, _, target = sock.recvmsg(QUOTED, QUOTED, socket.MSG_ERRQUEUE | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            break
+        except OSError:
+            continue  # the error itself, told once more
+        if len(data) >= LEAST_QUOTED:
+            found.append((data, target[:2]))
+    return found
 
 
 def open_leg(listen: Address, server: Address) -> tuple[socket.socket, list[Datagram]]:

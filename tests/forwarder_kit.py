@@ -102,7 +102,7 @@ class FakeServer:
 
     def _ready(self):
         data, source = self._sock.recvfrom(65_535)
-        if b"@" not in data.partition(b"\r\n")[0]:
+        if b"@" not in data.partition(b"\r\n")[0] and not data.startswith(b"SIP/"):
             self._sock.sendto(answer(data, self.heartbeat), source)
             return
         self.heard.append(data)

@@ -25,7 +25,8 @@ MAY_IMPORT = {
 WORLD = {"socket", "select", "selectors", "threading", "time", "random", "secrets", "sqlite3", "logging", "subprocess"}
 CORES = [
     "sip",
-    *(f"failover/{name}.py" for name in ("convergence", "core", "health", "inflight", "lines", "members", "outcome")),
+    *(f"failover/{name}.py" for name in ("convergence", "core", "health", "inflight", "kept", "lines", "members")),
+    *(f"failover/{name}.py" for name in ("outcome", "passive")),
     *(f"failover/{name}.py" for name in ("quick", "shapes", "ways")),
     *(f"failover/{name}.py" for name in ("limit", "pulse", "registration", "route", "sight", "standing", "table")),
     "failover/validation.py",

@@ -2,13 +2,31 @@
 
 from __future__ import annotations
 
+import socket
+import sys
+
 import pytest
-from forwarder_kit import ALICE, BOB, KEY, SERVERS, answer, field, head, make_core, make_table, request
+from forwarder_kit import (
+    ALICE,
+    BOB,
+    KEY,
+    SERVERS,
+    answer,
+    fake_servers,
+    field,
+    head,
+    make_core,
+    make_table,
+    plain_phone,
+    request,
+)
 
 from failover.core import Core
 from failover.health import REFUSED
 from failover.legs import OwnAddress
+from failover.service import Forwarder
 from failover.settings import PHONES, read
+from plumbing.address import format_address
 from sip.uri import Uri
 
 S1 = SERVERS["server1"]
@@ -268,3 +286,78 @@ def test_and_nothing_else_is(data):
     core = make_core()
     core.receive(data, PHONES, ALICE, 1.0)
     assert core.counters["keepalives"] == 0 and core.counters["dropped.malformed"] == 1
+
+
+# -- what the system will not send, or a phone's computer refuses -----------------------------------------------------
+
+
+@pytest.fixture
+def scene(free_port):
+    """(the forwarder, its address, its two servers, a phone), on loopback."""
+    with fake_servers(free_port) as servers, plain_phone() as phone:
+        listen = ("127.0.0.1", free_port())
+        listed = [f"{each.name}={format_address(each.address)}" for each in servers]
+        own = [f"forwarder.listen={format_address(listen)}", "admin.listen="]
+        forwarder = Forwarder(read("\n".join([*own, *listed]), "test"))
+        forwarder.start()
+        try:
+            yield forwarder, listen, servers, phone
+        finally:
+            forwarder.stop()
+
+
+def server_asks(server, listen, host, port, method="INVITE", n=1, **options):
+    data = request(method, f"sip:bob@{host}:{port}", source=server.address, branch=f"z9hG4bKs{n}",
+                   call_id=f"call-{n}", **options)  # fmt: skip
+    server.send(data, listen)
+
+
+def answers(server, call_id="call-1"):
+    return [head(data)[0] for data in server.heard if data.startswith(b"SIP/2.0") and field(data, "Call-ID") == call_id]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no queue of refusals to be read")
+def test_a_phone_whose_port_is_closed_is_told_to_the_one_who_calls_it_at_once(scene, free_port, eventually):
+    forwarder, listen, servers, _ = scene
+    server_asks(servers[0], listen, "127.0.0.1", free_port())
+    eventually(lambda: answers(servers[0]) == ["SIP/2.0 503 Service Unavailable"])
+    assert forwarder.status()["counters"]["refused"] == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no queue of refusals to be read")
+def test_its_refusals_cost_no_other_phone_a_datagram(scene, free_port, eventually):
+    _, listen, servers, phone = scene
+    closed, (host, port) = free_port(), phone.getsockname()
+    got = 0
+    for n in range(1, 101):
+        server_asks(servers[0], listen, "127.0.0.1", closed, n=2 * n)
+        server_asks(servers[0], listen, host, port, "MESSAGE", n=2 * n + 1)
+        got += phone.recv(65_535).startswith(b"MESSAGE")
+    assert got == 100
+    eventually(lambda: all(answers(servers[0], f"call-{2 * n}") for n in range(1, 101)))
+
+
+def test_a_bye_to_a_phone_that_is_gone_is_not_refused(scene, free_port, eventually):
+    _, listen, servers, _ = scene
+    server_asks(servers[0], listen, "127.0.0.1", free_port(), "BYE", to_tag="b")
+    server_asks(servers[0], listen, "127.0.0.1", free_port(), "ACK", n=2, to_tag="b")
+    server_asks(servers[0], listen, "127.0.0.1", free_port(), "INVITE", n=3)
+    eventually(lambda: answers(servers[0], "call-3"))
+    assert answers(servers[0]) == answers(servers[0], "call-2") == []
+
+
+def test_where_no_route_leads_its_sender_hears_503_at_once(scene, eventually):
+    """From an address of loopback nothing can leave this computer, so the system refuses and sends nothing."""
+    forwarder, listen, servers, _ = scene
+    server_asks(servers[0], listen, "192.0.2.9", 5060)
+    eventually(lambda: answers(servers[0]) == ["SIP/2.0 503 Service Unavailable"])
+    assert forwarder.status()["counters"]["trouble.send"] == 1
+
+
+def test_what_has_grown_too_large_for_a_datagram_is_told_so_and_owed_by_nobody(scene):
+    forwarder, listen, _, phone = scene
+    large = request("MESSAGE", source=phone.getsockname()).replace(b"Content-Length: 0", b"Content-Length: 65200")
+    phone.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+    phone.sendto(large + b"x" * 65_200, listen)
+    assert head(phone.recv(65_535))[0].startswith("SIP/2.0 513")
+    assert forwarder.status()["in_flight"] == 0
