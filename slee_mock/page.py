@@ -143,7 +143,7 @@ def _finished(calls: list[Mapping[str, Any]]) -> str:
 
 
 def _bill(call: Mapping[str, Any]) -> str:
-    free = " free" if call["answered"] is None else ""
+    free = "" if call["units"] else " free"
     length = "" if free else f'{_duration(call["seconds"])}, {_units(call["units"])}'
     shares = "" if free else _shares(call["carried"], {}, running=False)
     return f"""<article class="call row-call">

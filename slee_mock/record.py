@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, ClassVar, TypeVar
 
+UNACKNOWLEDGED = 32.0  # seconds; RFC 3261 13.3.1.4: for 64*T1 a callee waits for the ACK to its 2xx
 SIGN_OF_LIFE = 0.5  # seconds between two of a member's signs
 PRESUMED_DEAD = 2.0  # a member silent for longer is taken for dead
 
@@ -104,6 +105,8 @@ class Call(Record):
     interval: int = 0  # seconds; the session interval that was asked for last
     caller_timed: bool = False  # this one's phone knows session timers (RFC 4028)
     callee_timed: bool = False
+    untimed: bool = False  # no phone refreshes the session: every message of it puts `expires` off
+    lapsed: float | None = None  # `expires` when it ran out: the call's end is presumed
 
     @property
     def due(self) -> float | None:
@@ -142,6 +145,15 @@ class Bill(Record):
     why: str = ""
     paid_units: int | None = None  # at most so many are billed: the caller's balance ended with them
     carriers: tuple[Carrier, ...] = ()
+    acknowledged: float | None = 0.0  # seconds from the answer to the caller's ACK; None: none yet
+    presumed: bool = False  # `ended` is a timer's; a message of the call may prove it wrong
+
+    @property
+    def due(self) -> float | None:
+        """When the callee gives up, as nobody acknowledges the answer."""
+        if self.answered is None or self.acknowledged is not None or self.ended is not None:
+            return None
+        return self.answered + UNACKNOWLEDGED
 
 
 @dataclass(frozen=True)

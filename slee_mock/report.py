@@ -141,6 +141,8 @@ def _call(bill: Bill, wall: float) -> dict[str, Any]:
         "carried": [{"server": server, "seconds": seconds} for server, seconds in total.carried],
         "units": total.units, "total": total.total, "currency": bill.currency, "tariff": bill.tariff,
         "final": total.final, "unpaid": total.unpaid,
+        "acknowledged": bill.answered is not None and total.acknowledged,
+        "presumed": total.presumed,
     }  # fmt: skip
 
 

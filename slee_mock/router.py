@@ -23,6 +23,7 @@ from slee_mock.event import (
     TimerEvent,
     drop,
 )
+from slee_mock.kept import NOBODY, Forwarders
 from slee_mock.record import Record
 from slee_mock.service import On, Service, takers
 from slee_mock.store import Conflict, Store, StoreDown, View
@@ -34,18 +35,23 @@ MOST_RAISED = 64  # times that one datagram may concern a service; more is a cir
 
 
 class Router:
-    """`services`: the first has the highest priority. `answers` speaks where no service does."""
+    """`services`: the first has the highest priority. `answers` speaks where no service does.
+    `forwarders` are believed how long they kept a request."""
 
-    def __init__(self, services: Sequence[Service], answers: Answers) -> None:
+    def __init__(
+        self, services: Sequence[Service], answers: Answers, *, forwarders: Forwarders = NOBODY
+    ) -> None:
         self._services = services
         self._answers = answers
+        self._forwarders = forwarders
         self._takers: dict[type, list[tuple[Service, On]]] = {}  # by the events' types
 
     def event(self, data: bytes, source: tuple[str, int], wall: float) -> Arrival:
         """Raises RemoteProtocolError if `data` is not a SIP message."""
         message = parse(data)
         if isinstance(message, Request):
-            return RequestEvent(message, source, wall)
+            kept = self._forwarders.seconds_kept(message, source)
+            return RequestEvent(message, source, wall - kept, kept)
         assert isinstance(message, Response)
         return ResponseEvent(message, source, wall)
 

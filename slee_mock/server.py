@@ -27,6 +27,7 @@ from slee_mock.enrolment import Enrolment, Owed
 from slee_mock.event import Arrival, CallEnded, Outcome, RequestEvent, ResponseEvent
 from slee_mock.heartbeat import Heartbeat, is_heartbeat
 from slee_mock.inbox import Datagram, Inbox
+from slee_mock.kept import Forwarders
 from slee_mock.outage import Outage, RememberingStore
 from slee_mock.reader import Reader
 from slee_mock.record import SIGN_OF_LIFE, Bill, Member, Secret
@@ -140,10 +141,11 @@ class Server:
                           settings.users, settings.realm, settings.digest, settings.session_expires,
                           settings.deploy)  # fmt: skip
         # Of a pair whose address moves, each asks from its own computer's, where it hears registrations.
-        forwarders = (settings.forwarder, *settings.register)
-        self._heartbeat = Heartbeat(context.answers, *(host for host, _ in forwarders))
+        hosts = [host for host, _ in (settings.forwarder, *settings.register)]
+        self._heartbeat = Heartbeat(context.answers, *hosts)
         self._services = assemble(context)
-        self._router = Router([self._heartbeat, *self._services], context.answers)
+        self._router = Router([self._heartbeat, *self._services], context.answers,
+                              forwarders=Forwarders(settings.forwarder, hosts))  # fmt: skip
         self._outage = Outage(self._router, store, self._count_bills)
         self._timers = Timers(self._router)
         page = f"http://{format_address(self._http.address)}/" if self._http else ""

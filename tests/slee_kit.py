@@ -7,8 +7,9 @@ from typing import Any
 
 from sip.message import Request, Response, parse
 from slee_mock.billing import Sum, summed
-from slee_mock.event import Arrival, Outcome
+from slee_mock.event import Address, Arrival, Outcome
 from slee_mock.heartbeat import Heartbeat
+from slee_mock.kept import Forwarders
 from slee_mock.outage import Outage, RememberingStore
 from slee_mock.record import Bill, Bindings, Member, R
 from slee_mock.router import Router
@@ -90,13 +91,16 @@ class Cluster:
         self.outages: dict[str, Outage] = {}
         for name, address in ADDRESSES.items():
             made = Context(server=name, address=address, key=KEY, **known)
-            self.routers[name] = Router([Heartbeat(made.answers), *assemble(made)], made.answers)
+            services = [Heartbeat(made.answers), *assemble(made)]
+            self.routers[name] = Router(services, made.answers, forwarders=Forwarders(FORWARDER))
             self.timers[name] = Timers(self.routers[name])
             self.outages[name] = Outage(self.routers[name], RememberingStore(self.store))
 
-    def receive(self, message: Request | Response | bytes, at: str = "server1") -> list[Any]:
+    def receive(
+        self, message: Request | Response | bytes, at: str = "server1", source: Address = FORWARDER
+    ) -> list[Any]:
         data = message if isinstance(message, bytes) else message.to_bytes()
-        self.outcome = self.decide(at, self.routers[at].event(data, FORWARDER, self.wall))
+        self.outcome = self.decide(at, self.routers[at].event(data, source, self.wall))
         return [parse(send.data) for send in self.outcome.sends]
 
     def receive_all(self, messages: Sequence[Request | Response], at: str = "server1") -> list[Any]:
@@ -121,8 +125,10 @@ class Cluster:
         outcomes = self.timers[at].fire(self.store, self.wall)
         return [parse(send.data) for outcome in outcomes for send in outcome.sends]
 
-    def one(self, message: Request | Response | bytes, at: str = "server1") -> Any:
-        sent = self.receive(message, at)
+    def one(
+        self, message: Request | Response | bytes, at: str = "server1", source: Address = FORWARDER
+    ) -> Any:
+        sent = self.receive(message, at, source)
         assert len(sent) == 1, (sent, self.outcome)
         return sent[0]
 
@@ -187,6 +193,13 @@ def in_dialog(method: str, by: str = "alice", cseq: int = 2, **more: Any) -> Req
                              cseq=cseq, **more)  # fmt: skip
     return phone_request(method, "sip:alice@127.0.0.1:4000", "bob", to="<sip:alice@failover.test>", to_tag="a1",
                          tag="b1", cseq=cseq, **more)  # fmt: skip
+
+
+def kept(request: Request, seconds: object) -> Request:
+    """The request as the forwarder passes it on that kept it so long, since no server lived."""
+    late = request.copy()
+    late.add("Failover-Kept", f"{seconds:.3f}" if isinstance(seconds, float | int) else str(seconds))
+    return late
 
 
 def answer(request: Request, status: int, contact: str = "<sip:bob@127.0.0.1:4100>", tag: str = "b1") -> Response:

@@ -90,7 +90,7 @@ class Handset:
 
     def __init__(self, user: str, address: Address, events: list[Any]) -> None:
         self.user, self.address = user, address
-        self._events, self._heard = events, 0
+        self.events, self._heard = events, 0
         self._calls: dict[str, CallView] = {}
         self._registration: RegistrationChanged | None = None
         self._registered = 0
@@ -105,8 +105,8 @@ class Handset:
         raise NotImplementedError
 
     def _hear(self) -> None:
-        while self._heard < len(self._events):
-            event = self._events[self._heard]
+        while self._heard < len(self.events):
+            event = self.events[self._heard]
             self._heard += 1
             if isinstance(event, CallChanged):
                 self._calls[event.call.id] = event.call

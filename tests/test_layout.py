@@ -32,7 +32,7 @@ CORES = [
     "failover/validation.py",
     *(f"slee_mock/{name}.py" for name in ("anchor", "billing", "event", "gate", "guessing", "heartbeat")),
     *(f"slee_mock/{name}.py" for name in ("outage", "prepaid", "proxy", "record", "redis_place", "registrar")),
-    *(f"slee_mock/{name}.py" for name in ("report", "router")),
+    *(f"slee_mock/{name}.py" for name in ("kept", "report", "router")),
     *(f"slee_mock/{name}.py" for name in ("service", "session", "store", "timers")),
     "softphone/agent",
     *(f"softphone/media/{name}.py" for name in ("audio", "dtmf", "g711", "jitter", "meter", "pcm", "rtcp", "rtp")),
