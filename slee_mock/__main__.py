@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from plumbing.address import format_address
-from slee_mock.server import Server
+from slee_mock.server import Server, StartError
 from slee_mock.services import DeployError
 from slee_mock.settings import Settings, SettingsError, parse_arguments
 from slee_mock.store import StoreDown
@@ -40,18 +40,18 @@ def main(arguments: Sequence[str]) -> int:
     gc.set_threshold(YOUNG)
     try:
         server.start()
-    except StoreDown as error:
+    except (StoreDown, StartError) as error:
         return _fail(str(error))
     except DeployError as error:
         return _fail(f"--deploy: {error}")
-    except OSError as error:
-        reason = error.strerror or error
-        return _fail(f"cannot listen: {reason}; end the program that has this port, or name another one")
     _greet(settings)
     while not _asked(wishes, 1.0):  # with a timeout, because Windows does not deliver Ctrl-C to an endless wait
         continue
     server.leave(lambda seconds: _asked(wishes, seconds))  # whoever asks twice is in a hurry
-    server.stop()
+    try:
+        server.stop()
+    except TimeoutError as error:
+        return _fail(f"not everything came to an end: {error}")
     return 0
 
 
