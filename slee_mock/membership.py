@@ -1,7 +1,8 @@
 """A server's row among the members of its cluster: its signs of life, and what to do if two servers have one name.
 
-Pure. The row belongs to the server that started last. The one before goes on serving, says what is wrong, and signs in a
-row "NAME at ADDRESS", by which the newer one knows of it. When the newer one is gone, it has its row again.
+Pure. The row belongs to the server that started last. The one before goes on serving, says what is
+wrong, and signs in a row "NAME at ADDRESS", by which the newer one knows of it. When the newer one
+is gone, it has its row again.
 """
 
 from __future__ import annotations

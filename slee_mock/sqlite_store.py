@@ -151,6 +151,7 @@ class SqliteStore:
         """Copies what was saved from -wal into the database, which a new -wal would not know of. If the database itself
         was replaced this goes into the one before."""
         assert self._connection is not None
+        self._wait_for_locks(self._connection, False)
         busy, _, _ = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         return not busy
 

@@ -116,6 +116,7 @@ class StoreFiles:
 
     def _try_lock(self) -> bool:
         if not HAS_FLOCK:
+            self.alone = True
             return True
         try:
             lock = os.open(self._lock_name, os.O_RDWR | os.O_CREAT, 0o666)
@@ -183,6 +184,8 @@ def _flock(lock: int, exclusive: bool, wait: bool) -> bool:
 
     try:
         fcntl.flock(lock, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | (0 if wait else fcntl.LOCK_NB))
-    except OSError:
+    except BlockingIOError:
         return False
+    except OSError:
+        return True  # a file system without flock: every server is taken for the only one
     return True

@@ -236,7 +236,7 @@ def test_a_file_of_a_version_without_timers_is_taken_over(tmp_path):
 def test_what_was_acknowledged_survives_kill_9(tmp_path):
     path = str(tmp_path / "cluster.db")
     script = (
-        "import os, signal, sys; from slee_mock.sqlite_store import SqliteStore; from slee_mock.store import BadName, BadRecord, Change\n"
+        "import os, signal, sys; from slee_mock.sqlite_store import SqliteStore; from slee_mock.store import Change\n"
         "store = SqliteStore(sys.argv[1])\n"
         "for number in range(100): store.save([Change('call', str(number), 'x', 0)])\n"
         "store._connection.execute('BEGIN IMMEDIATE')\n"

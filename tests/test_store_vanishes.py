@@ -337,10 +337,10 @@ def test_a_lost_log_or_a_restored_backup_is_over_within_seconds_by_itself(path, 
     assert forwarder.ask(register(), server1).status == 200
     assert server1.read("/calls")["calls"] == []  # so that its reader has the store open too
     if damage == "backup":
-        with contextlib.closing(sqlite3.connect(path)) as source:
-            with contextlib.closing(sqlite3.connect(path.with_name("backup"))) as copy:
-                source.backup(copy)
-        shutil.move(path.with_name("backup"), path)
+        backup = path.with_name("backup")
+        with contextlib.closing(sqlite3.connect(path)) as source, contextlib.closing(sqlite3.connect(backup)) as copy:
+            source.backup(copy)
+        shutil.move(backup, path)
     else:
         path.with_name(path.name + damage).unlink()
     eventually(lambda: server1.read("/status")["store"] != "ok" or path.with_name("cluster.db-shm").exists())
