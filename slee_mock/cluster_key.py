@@ -1,9 +1,10 @@
 """The cluster's key record, by which a server knows the store that it started with.
 
 Pure. Whoever empties a store, or puts another one in its place (FLUSHALL, a Redis started anew without its data, an
-older backup of another cluster), takes the key with it. So every save is accepted only if the key is there, unchanged:
-nothing is acknowledged that was saved into the wrong store. A server that misses its key answers as it does while the
-store is down (outage.py), and goes on by itself once the key is back.
+older backup of another cluster), takes the key with it. So every save in a Redis is accepted only if the key is there,
+unchanged: nothing is acknowledged that was saved into the wrong store. An SQLite store, which sees at every save whether
+its file is the right one, is asked for the key at every sign of life. A server that misses its key answers as it does
+while the store is down (outage.py), and goes on by itself once the key is back.
 
 A server that starts must not begin a new cluster in a store that was emptied under living servers. Those cannot talk to
 it but by that store: each that misses the key goes on leaving its signs of life there. So who finds no key watches for
@@ -30,17 +31,21 @@ class KeyedStore(Above):
         self._name = name
         self._key: Row | None = None
         self._doubtful = False  # the store has failed or the key was missing: look before anything is believed
+        # None: a store that does not know who has it open. It also cannot see that it was emptied, so that each save says
+        # which key it means.
+        self._fresh: bool | None = getattr(store, "fresh", None)
 
     @property
     def fresh(self) -> bool:
         """No other server can have it open."""
-        return bool(getattr(self._store, "fresh", False))
+        return bool(self._fresh)
 
     def adopt(self, key: Row) -> None:
         self._key = key
 
     def get(self, kind: str, key: str) -> Row | None:
-        self._look()
+        if self._doubtful:
+            self._look()
         try:
             return self._store.get(kind, key)
         except StoreDown:
@@ -48,12 +53,11 @@ class KeyedStore(Above):
             raise
 
     def save(self, changes: Sequence[Change]) -> None:
-        if self._key is None:
-            self._store.save(changes)
-            return
         self._look()
+        if self._key and self._fresh is None:
+            changes = [Change(Secret.KIND, NAME, *self._key, only_if=True), *changes]
         try:
-            self._store.save([Change(Secret.KIND, NAME, *self._key, only_if=True), *changes])
+            self._store.save(changes)
         except Conflict:
             self._doubtful = True
             self._look()  # was it the key, or another row?
@@ -75,6 +79,7 @@ class KeyedStore(Above):
         return self._store.count(kind)
 
     def due(self, wall: float, limit: int) -> list[tuple[str, str]]:
+        self._doubtful = True  # a look at every sign of life
         self._look()
         try:
             return self._store.due(wall, limit)

@@ -93,7 +93,7 @@ class SqliteStore:
     def _rows(self, question: str, values: tuple[Any, ...], look: bool) -> list[Any]:
         """`look` at the files first, as those do who save nothing by which a loss would be noticed."""
         with self._errors:
-            connection = self._sound()
+            connection = self._sound() if self._lost or self._connection is None else self._connection
             if look:
                 self._look()
             try:

@@ -22,7 +22,7 @@ from slee_mock.router import MOST_CONFLICTS
 from slee_mock.server import Server
 from slee_mock.settings import Settings
 from slee_mock.sqlite_store import SqliteStore
-from slee_mock.store import Change, StoreDown, View
+from slee_mock.store import Change, Conflict, StoreDown, View
 
 # What it does with a MESSAGE stands in the user part of its Request-URI. `wake` sets a timer that goes wrong.
 STUMBLER = '''
@@ -193,6 +193,22 @@ def test_others_that_are_faster_twenty_times_are_no_fault_of_the_store(cluster):
     cluster.store.save = contended
     assert cluster.one(register(cseq=2)).status == 503
     assert cluster.one(register(cseq=3)).status == 200
+
+
+def test_a_server_whose_rows_others_change_all_the_time_is_not_ill(server, phones, monkeypatch):
+    to = ("127.0.0.1", server._settings.listen[1])
+    save = SqliteStore.save
+
+    def contended(self, changes):
+        if any(change.kind == "bindings" and "carol" in change.key for change in changes):
+            raise Conflict("bindings")
+        save(self, changes)
+
+    monkeypatch.setattr(SqliteStore, "save", contended)
+    for request in (register("carol", call_id="r-carol"), phone_request("OPTIONS", "sip:127.0.0.1:5070"), register()):
+        phones.sendto(request.to_bytes(), to)
+    assert sorted(each.status for each in gather(phones, 3)) == [200, 200, 503]
+    assert server._reader.status()["dropped"]["contended"] == 1
 
 
 # -- rows and names ---------------------------------------------------------------------------------------------------

@@ -7,20 +7,25 @@ import contextlib
 import os
 import shutil
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 from program_kit import HELLO, Forwarder, Program
 from slee_kit import DictStore, answer, in_dialog, invite, phone_request, register
 
+from sip.message import Request, parse
 from slee_mock.cluster_key import KeyedStore, join_cluster
 from slee_mock.record import Member, Secret
 from slee_mock.sqlite_store import SqliteStore
 from slee_mock.store import Change, Conflict, Row, StoreDown, View
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows lets nobody remove an open file")
+FORWARDER = Path(__file__).resolve().parent.parent / "forwarder.py"
 SUFFIXES = ("", "-wal", "-shm")
 
 
@@ -316,6 +321,66 @@ def test_rm_of_the_store_makes_both_servers_step_back_and_none_comes_back_empty(
     assert not path.exists() and health(forwarder, server2) == 503
     server2.end(signal.SIGTERM)
     assert health(forwarder, program("server1", path).start()) == 200
+
+
+@pytest.fixture
+def real_forwarder(free_port, tmp_path):
+    """start(server1, server2) -> the real forwarder's port; ended at the end."""
+    with contextlib.ExitStack() as stack:
+
+        def start(port, *servers):
+            file = tmp_path / "servers.properties"
+            lines = [f"{server.name}=127.0.0.1:{server.port}" for server in servers]
+            file.write_text("\n".join([*lines, f"forwarder.listen=127.0.0.1:{port}", "admin.listen="]))
+            process = stack.enter_context(subprocess.Popen([sys.executable, "-S", str(FORWARDER), str(file)],
+                                                           stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True))
+            stack.callback(process.kill)
+            assert any(line.startswith("ready: ") for line in process.stdout)
+            return port
+
+        yield start
+
+
+def asks(sock, port, request):
+    """What comes of a phone's request first, but that it is being tried: a status, or the request at Bob's phone."""
+    via = ("Via", f"SIP/2.0/UDP 127.0.0.1:{sock.getsockname()[1]};branch=z9hG4bK{request.call_id};rport")
+    fields = [(field.name, field.value) for field in request.fields if field.name != "Via"]
+    sock.sendto(Request(request.method, request.uri, [via, *fields]).to_bytes(), ("127.0.0.1", port))
+    while True:
+        heard = parse(sock.recv(65_535))
+        if heard.call_id == request.call_id and (isinstance(heard, Request) or heard.status != 100):
+            return heard.method if isinstance(heard, Request) else heard.status
+
+
+def calls(sock, port, number):
+    return asks(sock, port, invite(call_id=f"v{number}"))
+
+
+def test_no_caller_is_told_that_nobody_is_there_because_a_store_was_removed(
+    path, program, real_forwarder, free_port, eventually, forwarder
+):
+    """Two servers and the forwarder, all real; the store is removed and server1 is started again."""
+    port = free_port()
+    servers = [program(name, path) for name in ("server1", "server2")]
+    for each in servers:
+        each.argv[each.argv.index("--forwarder") + 1] = f"127.0.0.1:{port}"
+        each.start()
+    real_forwarder(port, *servers)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as phone:
+        phone.bind(("127.0.0.1", 0))
+        phone.settimeout(5.0)
+        contact = f"<sip:bob@127.0.0.1:{phone.getsockname()[1]}>"
+        assert asks(phone, port, register(contact=contact)) == 200
+        assert calls(phone, port, 0) == "INVITE"
+        remove(path)
+        servers[0].close()  # kill -9
+        heard = [calls(phone, port, number) for number in range(1, 10)]
+        refused(servers[0])
+        heard += [calls(phone, port, number) for number in range(10, 30)]
+        assert set(heard) == {503} and not path.exists()
+        servers[1].close()
+        servers[1].start()
+        eventually(lambda: calls(phone, port, time.monotonic_ns()) == 404)
 
 
 def test_a_store_that_is_moved_back_is_served_from_again(path, forwarder, program, eventually):
