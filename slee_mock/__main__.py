@@ -10,9 +10,10 @@ import sys
 from collections.abc import Sequence
 
 from plumbing.address import format_address
-from slee_mock.server import Server, StartError
+from slee_mock.server import Server
 from slee_mock.services import DeployError
 from slee_mock.settings import Settings, SettingsError, parse_arguments
+from slee_mock.start_error import StartError
 from slee_mock.store import StoreDown
 from slee_mock.stores import store_name
 

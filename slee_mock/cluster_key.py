@@ -1,14 +1,16 @@
 """The cluster's key record, by which a server knows the store that it started with.
 
-Pure. Whoever empties a store, or puts another one in its place (FLUSHALL, a Redis started anew without its data, an
-older backup of another cluster), takes the key with it. So every save in a Redis is accepted only if the key is there,
-unchanged: nothing is acknowledged that was saved into the wrong store. An SQLite store, which sees at every save whether
-its file is the right one, is asked for the key at every sign of life. A server that misses its key answers as it does
-while the store is down (outage.py), and goes on by itself once the key is back.
+Pure. Whoever empties a store, or puts another one in its place (FLUSHALL, a Redis started anew
+without its data, an older backup of another cluster), takes the key with it. So every save in a
+Redis is accepted only if the key is there, unchanged: nothing is acknowledged that was saved into
+the wrong store. An SQLite store, which sees at every save whether its file is the right one, is
+asked for the key at every sign of life. A server that misses its key answers as it does while the
+store is down (outage.py), and goes on by itself once the key is back.
 
-A server that starts must not begin a new cluster in a store that was emptied under living servers. Those cannot talk to
-it but by that store: each that misses the key goes on leaving its signs of life there. So who finds no key watches for
-signs first, except where no other server can have the store open (store_files.py).
+A server that starts must not begin a new cluster in a store that was emptied under living servers.
+Those cannot talk to it but by that store: each that misses the key goes on leaving its signs of
+life there. So who finds no key watches for signs first, except where no other server can have the
+store open (store_files.py).
 """
 
 from __future__ import annotations
@@ -30,9 +32,10 @@ class KeyedStore(Above):
         super().__init__(store)
         self._name = name
         self._key: Row | None = None
-        self._doubtful = False  # the store has failed or the key was missing: look before anything is believed
-        # None: a store that does not know who has it open. It also cannot see that it was emptied, so that each save says
-        # which key it means.
+        # the store has failed or the key was missing: look before anything is believed
+        self._doubtful = False
+        # None: a store that does not know who has it open. It also cannot see that it was emptied,
+        # so that each save says which key it means.
         self._fresh: bool | None = getattr(store, "fresh", None)
 
     @property
@@ -88,7 +91,8 @@ class KeyedStore(Above):
             raise
 
     def leave_a_sign(self, member: Member) -> None:
-        """In a store that has lost the key: tells who starts that this server lives. May raise StoreDown, Conflict."""
+        """In a store that has lost the key: tells who starts that this server lives. May raise
+        StoreDown, Conflict."""
         if self._doubtful and self._store.get(Secret.KIND, NAME) != self._key:
             View(self._store).commit([member])
 
@@ -97,13 +101,18 @@ class KeyedStore(Above):
             found = self._store.get(Secret.KIND, NAME)
             if found != self._key:
                 how = "was emptied" if found is None else "belongs to another cluster"
-                raise StoreDown(f"the store {self._name} {how} since this server started: restore it from a backup, or "
-                                "end all servers and start them again")  # fmt: skip
+                raise StoreDown(
+                    f"the store {self._name} {how} since this server started: restore it from a "
+                    "backup, or end all servers and start them again"
+                )
             self._doubtful = False
 
 
-def join_cluster(store: KeyedStore, make: Callable[[], str], wait: Callable[[float], object]) -> bytes:
-    """The cluster's key, made by the server that comes first. Raises StoreDown if there is none and others live."""
+def join_cluster(
+    store: KeyedStore, make: Callable[[], str], wait: Callable[[float], object]
+) -> bytes:
+    """The cluster's key, made by the server that comes first. Raises StoreDown if there is none and
+    others live."""
     while True:
         row = store.get(Secret.KIND, NAME)
         if row:
@@ -134,8 +143,12 @@ def _watched(store: KeyedStore, wait: Callable[[float], object]) -> Row | None:
         row = store.get(Secret.KIND, NAME)
         if row:
             return row
-    living = [member.name for member in View(store).scan(Member) if member != before.get(member.name)]
+    living = [
+        member.name for member in View(store).scan(Member) if member != before.get(member.name)
+    ]
     if living:
-        raise StoreDown(f"the store was emptied while {' and '.join(sorted(living))} went on running: restore it from "
-                        "a backup, or end them too and start all again")  # fmt: skip
+        raise StoreDown(
+            f"the store was emptied while {' and '.join(sorted(living))} went on running: restore "
+            "it from a backup, or end them too and start all again"
+        )
     return None

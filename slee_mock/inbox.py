@@ -15,7 +15,8 @@ from plumbing.address import Address
 from plumbing.batch import Channel
 
 MOST_WAITING = 10_000  # datagrams; seconds of work, what comes then waits in the socket's buffer
-MOST_OCTETS = 16_000_000  # of all that waits: 10,000 datagrams may be 650 MB, and ordinary ones are 10
+# of all that waits: 10,000 datagrams may be 650 MB, and ordinary ones are 10
+MOST_OCTETS = 16_000_000
 FIRST = b"OPTIONS "
 
 

@@ -1,4 +1,5 @@
-"""A server's row among the members of its cluster: its signs of life, and what to do if two servers have one name.
+"""A server's row among the members of its cluster: its signs of life, and what to do if two servers
+have one name.
 
 Pure. The row belongs to the server that started last. The one before goes on serving, says what is
 wrong, and signs in a row "NAME at ADDRESS", by which the newer one knows of it. When the newer one
@@ -13,7 +14,8 @@ from slee_mock.store import Store, View
 
 
 class Membership:
-    """`member` as it was signed last; `warning` is a sentence while something is wrong with the name."""
+    """`member` as it was signed last; `warning` is a sentence while something is wrong with the
+    name."""
 
     def __init__(self, member: Member) -> None:
         self.member = member
@@ -27,7 +29,9 @@ class Membership:
         mine, is_first = self.member, not self.member.last_seen
         known = view.mended(Member, mine.name)
         has_my_name = known is not None and known.started != mine.started and known.alive(wall)
-        signed = replace(mine, last_seen=wall, stopped=stopped, role=role.role, role_since=role.role_since)
+        signed = replace(
+            mine, last_seen=wall, stopped=stopped, role=role.role, role_since=role.role_since
+        )
         if has_my_name and known and not is_first:
             self.warning = _clash(known)
             self._is_aside = True
@@ -38,7 +42,11 @@ class Membership:
         gone = [replace(_aside(mine), last_seen=wall, stopped=True)] if self._is_aside else []
         view.commit([signed, *gone])
         self.member, self._is_aside = signed, False
-        other = view.mended(Member, _aside(replace(mine, address=self._other)).name) if self._other else None
+        other = (
+            view.mended(Member, _aside(replace(mine, address=self._other)).name)
+            if self._other
+            else None
+        )
         self.warning = _clash(other) if other and other.alive(wall) else ""
 
 
@@ -48,4 +56,7 @@ def _aside(member: Member) -> Member:
 
 def _clash(other: Member) -> str:
     name = other.name.removesuffix(f" at {other.address}")
-    return f"another server signs as {name} too; give each its own --name (that one listens on {other.address})"
+    return (
+        f"another server signs as {name} too; give each its own --name (that one listens on "
+        f"{other.address})"
+    )

@@ -37,7 +37,11 @@ def render(board: Board) -> str:
         _prepaid(status["services"].get("prepaid", {})),
         _section("What this server handled", "", _handled(status)),
     ])  # fmt: skip
-    words = f"The store does not work: {status['store']}" if status["store"] != "ok" else status["warning"]
+    words = (
+        f"The store does not work: {status['store']}"
+        if status["store"] != "ok"
+        else status["warning"]
+    )
     own = next((each["role"] for each in board.members["members"] if each["name"] == status["name"]), "")
     return _document(status["name"], _header(status, own, words), main, board.calls["now"])
 

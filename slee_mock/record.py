@@ -218,8 +218,13 @@ _ENCODER = json.JSONEncoder(default=vars, separators=(",", ":"), check_circular=
 MOST_KEPT, LONGEST_KEPT = 1024, 4096  # records; characters
 LONGEST_TOLD = 80  # characters of a fault
 JSON_TYPES: dict[Any, tuple[type, ...]] = {
-    str: (str,), int: (int,), float: (float, int), bool: (bool,), type(None): (type(None),), tuple: (list,),
-}  # fmt: skip
+    str: (str,),
+    int: (int,),
+    float: (float, int),
+    bool: (bool,),
+    type(None): (type(None),),
+    tuple: (list,),
+}
 # What was written or read last is what will be read next: by its text, the oldest first.
 _recent: dict[str, Record] = {}
 
@@ -266,12 +271,14 @@ def _build(kind: Any, values: Mapping[str, Any]) -> Any:
 
 @lru_cache(maxsize=32)
 def _shape(kind: Any) -> tuple[dict[str, tuple[type, ...]], list[tuple[str, Callable[[Any], Any]]]]:
-    """The fields with the types that their values may have in JSON, and what makes a value of its JSON where that is
-    something else: tuples come back from lists, records in them from objects."""
+    """The fields with the types that their values may have in JSON, and what makes a value of its
+    JSON where that is something else: tuples come back from lists, records in them from objects."""
     hints = typing.get_type_hints(kind)
     names = [field.name for field in dataclasses.fields(kind)]
     tuples = [name for name in names if typing.get_origin(hints[name]) is tuple]
-    return {name: _types(hints[name]) for name in names}, [(name, _restorer(hints[name])) for name in tuples]
+    return {name: _types(hints[name]) for name in names}, [
+        (name, _restorer(hints[name])) for name in tuples
+    ]
 
 
 def _types(hint: Any) -> tuple[type, ...]:

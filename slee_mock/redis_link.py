@@ -121,7 +121,8 @@ class RedisLink:
         self._address, self._look = address, time.monotonic() + LOOKING
         connection = self._open(address, limit, self._place.password, self._place.db)
         try:
-            if self._ask(connection, "ROLE")[0] != b"master":  # a replica would answer with what was true long ago
+            # a replica would answer with what was true long ago
+            if self._ask(connection, "ROLE")[0] != b"master":
                 raise self._redis.exceptions.ReadOnlyError("READONLY")
         except BaseException:
             connection.disconnect()

@@ -25,7 +25,9 @@ for at = 2, #ARGV, 6 do
   local row, action = prefix .. 'row:' .. ARGV[at] .. ':' .. ARGV[at + 1], ARGV[at + 3]
   local version = redis.call('HGET', row, 'version') or '0'
   if version ~= ARGV[at + 2] or (version == '0' and action == '-')
-    or (action == '=' and redis.call('HGET', row, 'text') ~= ARGV[at + 4]) then return {(at + 4) / 6, 0} end
+    or (action == '=' and redis.call('HGET', row, 'text') ~= ARGV[at + 4]) then
+    return {(at + 4) / 6, 0}
+  end
 end
 redis.call('INCR', prefix .. 'created')
 for at = 2, #ARGV, 6 do

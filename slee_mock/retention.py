@@ -1,8 +1,9 @@
-"""What the cluster forgets, so that its store does not grow for ever: long-ended calls and users long gone. Pure.
+"""What the cluster forgets, so that its store does not grow for ever: long-ended calls and users
+long gone. Pure.
 
-The newest rows of each kind stay in any case, and nothing goes that is younger than a day: no bill is lost before
-somebody could have read it, and a record is gone only when no phone can still send a message that needs it. A row that
-cannot be read stays, for nobody knows how old it is.
+The newest rows of each kind stay in any case, and nothing goes that is younger than a day: no bill
+is lost before somebody could have read it, and a record is gone only when no phone can still send a
+message that needs it. A row that cannot be read stays, for nobody knows how old it is.
 """
 
 from __future__ import annotations
@@ -42,8 +43,8 @@ def anchor_is_old(anchor: Anchor, wall: float) -> bool:
 
 
 class Kept(NamedTuple):
-    """`newest` rows of this kind are never forgotten; the others if they are `old`. A service that saves records of its
-    own has a line for them in its attribute `keeps`."""
+    """`newest` rows of this kind are never forgotten; the others if they are `old`. A service that
+    saves records of its own has a line for them in its attribute `keeps`."""
 
     kind: type[Record]
     newest: int
@@ -72,7 +73,9 @@ class Retention:
         passed: list[int] = []
         for (kind, newest, old), before in zip(self._kept, self._passed, strict=True):
             rows = view.page(kind, BATCH, newest + before)
-            gone = [each for each in rows if not isinstance(each, Damaged) and _is_old(old, each, wall)]
+            gone = [
+                each for each in rows if not isinstance(each, Damaged) and _is_old(old, each, wall)
+            ]
             forgotten += gone
             passed.append(before + len(rows) - len(gone) if len(rows) == BATCH else 0)
         calls = (_call_of(view, bill) for bill in forgotten if isinstance(bill, Bill))

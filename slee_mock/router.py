@@ -1,8 +1,10 @@
-"""The event router: an event -> its convergence name -> the services that want it, in their order of priority.
+"""The event router: an event -> its convergence name -> the services that want it, in their order
+of priority.
 
-Pure. What a service raises (a call was answered, say) is routed within the same transaction, so the facts of the call
-and of its bill are saved together or not at all. A peer's fault becomes a response here, in one place, and so does a
-service's: its exception ends the handling of this one event, of which nothing is saved or sent but a 500.
+Pure. What a service raises (a call was answered, say) is routed within the same transaction, so the
+facts of the call and of its bill are saved together or not at all. A peer's fault becomes a
+response here, in one place, and so does a service's: its exception ends the handling of this one
+event, of which nothing is saved or sent but a 500.
 """
 
 from __future__ import annotations
@@ -40,8 +42,9 @@ class Circle(RuntimeError):
 
 
 class Router:
-    """`services`: the first has the highest priority. `answers` speaks where no service does. `failed` hears of every
-    event that was refused because of a service's exception or a damaged row, for the log."""
+    """`services`: the first has the highest priority. `answers` speaks where no service does.
+    `failed` hears of every event that was refused because of a service's exception or a damaged
+    row, for the log."""
 
     def __init__(
         self, services: Sequence[Service], answers: Answers,
@@ -61,7 +64,8 @@ class Router:
         return ResponseEvent(message, source, wall)
 
     def handle(self, event: Arrival | TimerEvent, view: View) -> Outcome:
-        """All that the services want saved and sent on account of `event`. May raise StoreDown and Conflict."""
+        """All that the services want saved and sent on account of `event`. May raise StoreDown and
+        Conflict."""
         try:
             if not isinstance(event, TimerEvent):
                 _check(event)
@@ -91,9 +95,16 @@ class Router:
         raise Contended(f"other servers changed what this one read {MOST_CONFLICTS} times in a row")
 
     def give_up(self, event: Arrival | TimerEvent, error: Exception) -> Outcome:
-        """The outcome of an event that cannot be handled. Nothing of it is saved. RFC 3261 21.5.1."""
+        """The outcome of an event that cannot be handled. Nothing of it is saved. RFC 3261
+        21.5.1."""
         self._failed(event, error)
-        reason = BAD_NAME if isinstance(error, BadName) else BAD_RECORD if isinstance(error, BadRecord) else ""
+        reason = (
+            BAD_NAME
+            if isinstance(error, BadName)
+            else BAD_RECORD
+            if isinstance(error, BadRecord)
+            else ""
+        )
         refused = self._refuse(event, 400 if reason == BAD_NAME else 500)
         return refused._replace(dropped=reason or SERVICE_FAILED, saves=(), raised=())
 
@@ -119,7 +130,10 @@ class Router:
         queue: collections.deque[Event] = collections.deque([event])
         while queue:
             if len(outcomes) > MOST_RAISED:
-                raise Circle(f"services raise events for each other in a circle: {type(queue[0]).__name__} is one")
+                raise Circle(
+                    f"services raise events for each other in a circle: {type(queue[0]).__name__} "
+                    "is one"
+                )
             for outcome in self._offer(queue.popleft(), view):
                 outcomes.append(outcome)
                 queue += outcome.raised
@@ -172,9 +186,12 @@ def _check(event: Arrival) -> None:
 
 
 def _check_sends(sends: Iterable[Send]) -> None:
-    """Raises TypeError for a service's datagram that no socket would take: it would stop those of others."""
+    """Raises TypeError for a service's datagram that no socket would take: it would stop those of
+    others."""
     for data, to in sends:
         if not isinstance(data, bytes):
             raise TypeError(f"a datagram is bytes, not {type(data).__name__}")
-        if to is not None and not (len(to) == 2 and isinstance(to[0], str) and isinstance(to[1], int)):
+        if to is not None and not (
+            len(to) == 2 and isinstance(to[0], str) and isinstance(to[1], int)
+        ):
             raise TypeError(f"a datagram goes to (host, port), not to {to!r}")

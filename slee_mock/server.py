@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import errno
 import logging
 import secrets
 import socket
@@ -36,6 +35,7 @@ from slee_mock.router import Router
 from slee_mock.service import Telling, told
 from slee_mock.services import Context, assemble
 from slee_mock.settings import Settings
+from slee_mock.start_error import cannot_listen, cannot_register, name_is_taken, slow_store
 from slee_mock.store import BadRecord, Conflict, Contended, StoreDown, View
 from slee_mock.stores import open_store, store_name
 from slee_mock.upkeep import Upkeep
@@ -50,20 +50,12 @@ SETTLING = 2.0  # seconds for the store to come back to a server that stops and 
 LEAVING = 5.0  # seconds at most in which a server that has taken leave serves what it still has
 QUIET = 0.5  # seconds without a message of a call, after which nothing can be on its way to it
 UNHEARD = 1.5  # seconds after which a forwarder that does not answer a leave is taken for gone
-REMEDIES = {
-    errno.EADDRINUSE: "end the program that has this port, or name another one",
-    errno.EACCES: "ports below 1024 are the system's own: name another one, or allow it",
-    errno.EADDRNOTAVAIL: "this computer does not have this address: name another one",
-}
 METHODS = {"REGISTER", "INVITE", "ACK", "CANCEL", "BYE", "OPTIONS", "MESSAGE", "UPDATE", "INFO", "PRACK", "REFER"}
 
 
-class StartError(Exception):
-    """The server cannot start, for another reason than its store. The text is a sentence with the remedy."""
-
-
 class Server:
-    """`start()` returns when the server answers, or raises StoreDown, StartError or DeployError with a sentence."""
+    """`start()` returns when the server answers, or raises StoreDown, StartError or DeployError
+    with a sentence."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -72,7 +64,7 @@ class Server:
         self._sock: socket.socket | None = None
         self._clock = Clock()  # any thread may read it
         self._reader = Reader(lambda: open_store(settings.store, reading=True),
-                              lambda: self._loop.ask(self._health), self._tell, self._clock.now)  # fmt: skip
+                              lambda: self._loop.ask(self._health), self._tell, self._clock.now)
         # Below: the sip thread's.
         self._store: RememberingStore | None = None
         self._outage: Outage | None = None
@@ -95,8 +87,8 @@ class Server:
             try:
                 self._loop.ask(self._open, timeout=OPENING)
             except TimeoutError:
-                raise StoreDown(f"the store {store_name(self._settings.store)} does not open within {OPENING:g} s; see "
-                                "what keeps its disk or computer busy, or name another one") from None  # fmt: skip
+                name = store_name(self._settings.store)
+                raise StoreDown(slow_store(name, OPENING)) from None
             self._reader.start()
         except BaseException:
             with contextlib.suppress(TimeoutError):  # why it does not start matters more
@@ -107,11 +99,12 @@ class Server:
         try:
             self._sock = bind_udp(self._settings.listen)
             if self._settings.management:
-                self._http = HttpServer(self._settings.management, management.routes(self._reader), "management")
+                self._http = HttpServer(
+                    self._settings.management, management.routes(self._reader), "management"
+                )
                 self._http.start()
         except OSError as error:
-            remedy = REMEDIES.get(error.errno or 0, "see why, or name another address and port")
-            raise StartError(f"cannot listen: {error.strerror or error}; {remedy}") from error
+            raise cannot_listen(error) from error
 
     def leave(self, hurried: Callable[[float], bool]) -> None:
         """Before `stop`: a server that registered itself takes leave and serves on until it owes no answer any more, at
@@ -131,8 +124,9 @@ class Server:
             return
 
     def stop(self, timeout: float = 2.0) -> None:
-        """Leaves the cluster with a last word, so that nobody has to wait for its silence. Twice is fine. Whatever does
-        not end in time, the rest does; then this raises TimeoutError, which names it."""
+        """Leaves the cluster with a last word, so that nobody has to wait for its silence. Twice is
+        fine. Whatever does not end in time, the rest does; then this raises TimeoutError, which
+        names it."""
         with contextlib.ExitStack() as stack:  # from below, each whatever became of those before
             if self._sock:
                 stack.callback(self._sock.close)
@@ -145,7 +139,11 @@ class Server:
 
     def _tell(self, view: View, wall: float) -> dict[str, Any]:
         """What the services tell of themselves: out of their records, so on whichever thread has the view."""
-        return {each.name: told(each, view, wall) for each in self._services if isinstance(each, Telling)}
+        return {
+            each.name: told(each, view, wall)
+            for each in self._services
+            if isinstance(each, Telling)
+        }
 
     # -- the sip thread ---------------------------------------------------------------------------------------------
 
@@ -160,10 +158,11 @@ class Server:
         if settings.register:
             listen = self._bound().getsockname()[:2]
             try:
-                self._enrolment = Enrolment(self._loop, settings.name, listen, settings.register, settings.beat)
+                self._enrolment = Enrolment(
+                    self._loop, settings.name, listen, settings.register, settings.beat
+                )
             except OSError as error:
-                raise StartError(f"cannot register: {error.strerror or error}; correct --register, or the network that "
-                                 "leads there") from error  # fmt: skip
+                raise cannot_register(error) from error
             self._enrolment.start()
 
     def _bound(self) -> socket.socket:
@@ -184,17 +183,20 @@ class Server:
         forwarders = (settings.forwarder, *settings.register)
         self._heartbeat = Heartbeat(context.answers, *(host for host, _ in forwarders))
         self._services = assemble(context)
-        self._router = Router([self._heartbeat, *self._services], context.answers, self._handling_failed)
+        self._router = Router(
+            [self._heartbeat, *self._services], context.answers, self._handling_failed
+        )
         self._outage = Outage(self._router, store, self._count_bills)
         page = f"http://{format_address(self._http.address)}/" if self._http else ""
         member = Member(settings.name, address, page, started=self._clock.now())
-        self._upkeep = Upkeep(self, self._loop, self._clock, keyed, store, member, self._heartbeat, self._router,
-                              self._services, self._outage)  # fmt: skip
+        self._upkeep = Upkeep(
+            self, self._loop, self._clock, keyed, store, member, self._heartbeat, self._router,
+            self._services, self._outage,
+        )  # fmt: skip
         try:
             self._upkeep.start()
         except Conflict:
-            raise StartError(f"another server that is named {settings.name} starts at this moment; give each its own "
-                             "--name") from None  # fmt: skip
+            raise name_is_taken(settings.name) from None
         self._trouble = ""
 
     def _take_leave(self) -> None:
@@ -238,7 +240,9 @@ class Server:
     def _work_on(self) -> None:
         """A little of what waits, then timers, questions and what has come meanwhile have their turn."""
         try:
-            events = [event for datagram in self._inbox.take(BATCH) if (event := self._read(datagram))]
+            events = [
+                event for datagram in self._inbox.take(BATCH) if (event := self._read(datagram))
+            ]
             outcomes = self._decide_all(events)
             self._send(outcomes)
             for event, outcome in zip(events, outcomes, strict=True):
@@ -261,6 +265,10 @@ class Server:
             event = self._router.event(*datagram)
         except RemoteProtocolError:
             self._counts["dropped", "unreadable"] += 1
+            return None
+        except Exception as error:  # ours: it must not take what came with it
+            self._counts["dropped", "unreadable"] += 1
+            self._log_failure("a datagram", error)
             return None
         label = _label(event)
         self._counts["handled", label] += 1
@@ -313,14 +321,20 @@ class Server:
             return self._router.give_up(event, error)
 
     def _handling_failed(self, event: Arrival | TimerEvent, error: Exception) -> None:
-        """A service's exception, with one traceback a second at most; a damaged row or name is a sentence."""
+        """A service's exception, with one traceback a second at most; a damaged row or name is a
+        sentence."""
         if isinstance(error, BadRecord):
             self.complain(f"{error}; refused is only who needs it")
             return
+        if isinstance(event, TimerEvent):
+            self._log_failure(f"timer of {event.kind} {event.key!r}", error)
+        else:
+            self._log_failure(_label(event), error)
+
+    def _log_failure(self, what: str, error: Exception) -> None:
         now = time.monotonic()
         if now >= self._next_traceback:
             self._next_traceback = now + 1.0
-            what = f"timer of {event.kind} {event.key!r}" if isinstance(event, TimerEvent) else _label(event)
             log.error("a service failed; nothing of this event is saved: %s", what, exc_info=error)
 
     def store_failed(self, error: StoreDown) -> None:

@@ -69,7 +69,11 @@ def find(wish: str) -> Deploy:
     name = wish.partition(":")[0]
     if not all(part.isidentifier() for part in name.split(".")):
         raise DeployError(f"'{wish}' is not NAME:ARGUMENT, as in prepaid:balances.txt")
-    ours = f"slee_mock.{name}" if "." not in name and importlib.util.find_spec(f"slee_mock.{name}") else ""
+    ours = (
+        f"slee_mock.{name}"
+        if "." not in name and importlib.util.find_spec(f"slee_mock.{name}")
+        else ""
+    )
     if ours and hasattr(importlib.import_module(ours), "deploy"):
         module = ours
     else:  # what else is in slee_mock is no service, and does not hide a user's file of its name
@@ -97,8 +101,12 @@ def _deployed(wish: str, context: Context) -> Service:
     except (ValueError, OSError) as error:
         raise DeployError(f"{name}: {error}") from error
     except Exception as error:  # a stranger's file again
-        raise DeployError(f"{name}: its deploy() raises {type(error).__name__}: {error}; mend it") from error
+        raise DeployError(
+            f"{name}: its deploy() raises {type(error).__name__}: {error}; mend it"
+        ) from error
     lacking = [each for each in ("name", "takes", "handle") if not hasattr(service, each)]
     if lacking:
-        raise DeployError(f"{name}: what its deploy() returns is no service: it has no {' and no '.join(lacking)}")
+        raise DeployError(
+            f"{name}: what its deploy() returns is no service: it has no {' and no '.join(lacking)}"
+        )
     return service

@@ -1,11 +1,13 @@
 """The store as one SQLite file that the servers of one computer share.
 
-WAL mode lets readers go on while one process writes; synchronous=NORMAL makes a commit cost microseconds and survives
-the death of any process (not of the computer). A connection belongs to the thread that opened it.
+WAL mode lets readers go on while one process writes; synchronous=NORMAL makes a commit cost
+microseconds and survives the death of any process (not of the computer). A connection belongs to
+the thread that opened it.
 
-A store whose files were removed, replaced or cut short (store_files.py) raises StoreDown until they are back. If -wal
-or -shm alone is gone, or another database stands under the name, each server copies all it can from -wal into the
-database, closes it, and opens it again as soon as no other server has the old files open.
+A store whose files were removed, replaced or cut short (store_files.py) raises StoreDown until they
+are back. If -wal or -shm alone is gone, or another database stands under the name, each server
+copies all it can from -wal into the database, closes it, and opens it again as soon as no other
+server has the old files open.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ IMPATIENT = 0.01  # once that was not enough: whoever waits cannot even tell tha
 OPENING = 5.0  # seconds in which servers that start together must have taken their turns
 READING = 1.0  # the same for who only reads, and waits for nobody but who just makes the store
 CHEAP = 2  # files looked at after each save: the database and its -wal
-# What SQLite and Python raise for a value that no row can hold: the fault of who wants it saved, not the store's.
+# What SQLite and Python raise for a value that no row can hold: the fault of who wants it saved,
+# not the store's.
 UNKEEPABLE = (sqlite3.ProgrammingError, sqlite3.InterfaceError, sqlite3.DataError, OverflowError)
 APPLICATION_ID = 0x43464F56  # "CFOV": tells our file from another program's database
 
@@ -41,10 +44,13 @@ _TIMERS = "CREATE INDEX IF NOT EXISTS record_by_due ON record (due) WHERE due IS
 
 
 class SqliteStore:
-    """`path` is made if it does not exist. Raises StoreDown with a sentence and its remedy if it cannot be used.
-    `reading`: for who only reads; it is not made then, and a lock in another program's hand does not matter."""
+    """`path` is made if it does not exist. Raises StoreDown with a sentence and its remedy if it
+    cannot be used. `reading`: for who only reads; it is not made then, and a lock in another
+    program's hand does not matter."""
 
-    def __init__(self, path: str, busy_timeout: float = BUSY_TIMEOUT, reading: bool = False) -> None:
+    def __init__(
+        self, path: str, busy_timeout: float = BUSY_TIMEOUT, reading: bool = False
+    ) -> None:
         self.path = path
         self._busy_timeout = busy_timeout
         self._reading = reading
@@ -68,8 +74,11 @@ class SqliteStore:
             with self._transaction(self._sound()) as connection:
                 for change in changes:
                     if not _save_one(connection, change):
-                        raise Conflict(f"{change.kind} {change.key} is no longer at version {change.version}")
-            self._look(CHEAP)  # nothing is acknowledged that went into files which nobody can open any more
+                        raise Conflict(
+                            f"{change.kind} {change.key} is no longer at version {change.version}"
+                        )
+            # nothing is acknowledged that went into files which nobody can open any more
+            self._look(CHEAP)
 
     def scan(self, kind: str, limit: int | None = None, skip: int = 0) -> list[tuple[str, Row]]:
         found = self._rows("SELECT key, text, version FROM record WHERE kind = ? "
@@ -78,10 +87,14 @@ class SqliteStore:
         return [(key, Row(text, version)) for key, text, version in found]
 
     def count(self, kind: str) -> int:
-        return int(self._rows("SELECT count(*) FROM record WHERE kind = ?", (kind,), self._reading)[0][0])
+        return int(
+            self._rows("SELECT count(*) FROM record WHERE kind = ?", (kind,), self._reading)[0][0]
+        )
 
     def due(self, wall: float, limit: int) -> list[tuple[str, str]]:
-        return self._rows("SELECT kind, key FROM record WHERE due <= ? ORDER BY due LIMIT ?", (wall, limit), True)
+        return self._rows(
+            "SELECT kind, key FROM record WHERE due <= ? ORDER BY due LIMIT ?", (wall, limit), True
+        )
 
     def close(self) -> None:
         """The last one to close folds the WAL back into the file."""
@@ -91,9 +104,12 @@ class SqliteStore:
         self._files.leave()
 
     def _rows(self, question: str, values: tuple[Any, ...], look: bool) -> list[Any]:
-        """`look` at the files first, as those do who save nothing by which a loss would be noticed."""
+        """`look` at the files first, as those do who save nothing by which a loss would be
+        noticed."""
         with self._errors:
-            connection = self._sound() if self._lost or self._connection is None else self._connection
+            connection = (
+                self._sound() if self._lost or self._connection is None else self._connection
+            )
             if look:
                 self._look()
             try:
@@ -101,14 +117,15 @@ class SqliteStore:
             except sqlite3.OperationalError as error:
                 if "decode" not in str(error):
                     raise
-            # One row is not text. It is told as damaged where it is used, and does not hide the others.
+            # One row is not text. It is told as damaged where it is used, and does not hide the
+            # others.
             connection.text_factory = _lenient
             try:
                 return connection.execute(question, values).fetchall()
             finally:
                 connection.text_factory = str
 
-    # -- what may have happened to the files --------------------------------------------------------------------------
+    # -- what may have happened to the files -------------------------------------------------------
 
     def _sound(self) -> sqlite3.Connection:
         """The connection, if the files are in their places as far as is known."""
@@ -148,25 +165,32 @@ class SqliteStore:
         self._lost = None
 
     def _emptied_wal(self) -> bool:
-        """Copies what was saved from -wal into the database, which a new -wal would not know of. If the database itself
-        was replaced this goes into the one before."""
+        """Copies what was saved from -wal into the database, which a new -wal would not know of. If
+        the database itself was replaced this goes into the one before."""
         assert self._connection is not None
         self._wait_for_locks(self._connection, False)
         busy, _, _ = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         return not busy
 
     def _open(self, deadline: float, make: bool) -> None:
+        place = f"{Path(self.path).absolute().as_uri()}?mode={'rwc' if make else 'rw'}"
         with self._errors:
-            self._files.enter(deadline)
-            try:
-                place = f"{Path(self.path).absolute().as_uri()}?mode={'rwc' if make else 'rw'}"
-                self._connection = sqlite3.connect(place, timeout=self._busy_timeout, isolation_level=None, uri=True)
-                self._impatient = False
-                self._prepare(self._connection, deadline)
-                self._files.opened()
-            except BaseException:
+            while True:
+                self._files.enter(deadline)
+                try:
+                    self._connection = sqlite3.connect(
+                        place, timeout=self._busy_timeout, isolation_level=None, uri=True
+                    )
+                    self._impatient = False
+                    self._prepare(self._connection, deadline)
+                    if self._files.opened():
+                        return
+                except BaseException:
+                    self.close()
+                    raise
                 self.close()
-                raise
+                if time.monotonic() > deadline:
+                    raise StoreDown(f"the files of the store {self.path} change while it is opened")
 
     @contextmanager
     def _transaction(self, connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
@@ -197,7 +221,8 @@ class SqliteStore:
             try:
                 connection.execute("PRAGMA synchronous=NORMAL")
                 if self._reading:
-                    connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()  # opens -wal and -shm
+                    # opens -wal and -shm
+                    connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
                     return
                 connection.execute("PRAGMA journal_mode=WAL")
                 with self._transaction(connection):
@@ -243,13 +268,15 @@ def _save_one(connection: sqlite3.Connection, change: Change) -> bool:
         ).rowcount == 1  # fmt: skip
     if version:
         return connection.execute(
-            "UPDATE record SET text = ?, due = ?, version = version + 1 WHERE kind = ? AND key = ? AND version = ?",
+            "UPDATE record SET text = ?, due = ?, version = version + 1 WHERE kind = ? AND key = ? "
+            "AND version = ?",
             (text, due, kind, key, version),
-        ).rowcount == 1  # fmt: skip
+        ).rowcount == 1
     return connection.execute(
-        "INSERT INTO record (kind, key, version, text, due) VALUES (?, ?, 1, ?, ?) ON CONFLICT DO NOTHING",
+        "INSERT INTO record (kind, key, version, text, due) VALUES (?, ?, 1, ?, ?) ON CONFLICT DO "
+        "NOTHING",
         (kind, key, text, due),
-    ).rowcount == 1  # fmt: skip
+    ).rowcount == 1
 
 
 def _lenient(text: bytes) -> str:
@@ -279,7 +306,7 @@ def _sentence(path: str, error: Exception) -> str:
     folder = os.path.dirname(os.path.abspath(path))
     if "unable to open" in text:
         if os.path.isdir(folder) and not os.path.exists(path) and os.access(folder, os.W_OK):
-            return f"the store {path} is gone: put it back, or end all servers and restore it from a backup"
+            return f"the store {path} is gone: put it back, or end all servers and restore a backup"
         if os.path.isdir(folder):
             return f"cannot open the store {path}: it may not be read or written; allow that, or name another"
         return f"cannot open the store {path}: there is no folder {folder}; make it, or name another file"

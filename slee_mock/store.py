@@ -28,7 +28,8 @@ class Conflict(Exception):
 
 
 class BadRecord(ValueError):
-    """One row cannot be read, or one record cannot be kept as it is. The store works: only who needs it is refused."""
+    """One row cannot be read, or one record cannot be kept as it is. The store works: only who
+    needs it is refused."""
 
 
 class BadName(BadRecord):
@@ -41,9 +42,9 @@ class Row(NamedTuple):
 
 
 class Change(NamedTuple):
-    """Save `text` if the row still has `version`; 0 means that it must not exist yet. Without text the row goes.
-    `due` is the row's timer, in wall seconds: each save sets it anew, None stops it. `only_if`: save nothing here; the
-    row must still have this version and this text."""
+    """Save `text` if the row still has `version`; 0 means that it must not exist yet. Without text
+    the row goes. `due` is the row's timer, in wall seconds: each save sets it anew, None stops it.
+    `only_if`: save nothing here; the row must still have this version and this text."""
 
     kind: str
     key: str
@@ -118,7 +119,8 @@ class View:
         self._records: dict[tuple[str, str], Record | None] = {}
 
     def get(self, kind: type[R], key: str) -> R | None:
-        """Raises BadName for a key that is not text, BadRecord for a row that cannot be read, StoreDown."""
+        """Raises BadName for a key that is not text, BadRecord for a row that cannot be read,
+        StoreDown."""
         place = (kind.KIND, key)
         if place not in self._records:
             _check_text(kind.KIND, key)
@@ -127,7 +129,9 @@ class View:
             self._records[place] = _read(kind, key, row) if row else None
         record = self._records[place]
         if record is not None and not isinstance(record, kind):
-            raise BadRecord(f"two services keep records of the kind {kind.KIND}, as different classes")
+            raise BadRecord(
+                f"two services keep records of the kind {kind.KIND}, as different classes"
+            )
         return record
 
     def mended(self, kind: type[R], key: str) -> R | None:
@@ -140,8 +144,9 @@ class View:
             return None
 
     def scan(self, kind: type[R], limit: int | None = None, skip: int = 0) -> list[R]:
-        """Straight from the store, without what is staged and what cannot be read. To save or remove
-        one of these it need not be read once more, which in a Redis would be a journey each."""
+        """Straight from the store, without what is staged and what cannot be read. To save or
+        remove one of these it need not be read once more, which in a Redis would be a journey
+        each."""
         return [each for each in self.page(kind, limit, skip) if not isinstance(each, Damaged)]
 
     def page(self, kind: type[R], limit: int | None = None, skip: int = 0) -> list[R | Damaged]:
@@ -166,8 +171,8 @@ class View:
             self._records[self._place(record)] = record
 
     def commit(self, records: Iterable[Record], forgotten: Iterable[Record] = ()) -> None:
-        """Saves the last of each key and removes what is to be forgotten, all or none. Raises Conflict or StoreDown, or
-        BadRecord for what no store could keep."""
+        """Saves the last of each key and removes what is to be forgotten, all or none. Raises
+        Conflict or StoreDown, or BadRecord for what no store could keep."""
         last = {self._place(record): record for record in records}
         changes = {place: Change(*place, to_json(record), self._versions[place], _due(record))
                    for place, record in last.items()}  # fmt: skip

@@ -1,16 +1,20 @@
-"""The files of an SQLite store: are those under their names still the ones that this server has open?
+"""The files of an SQLite store: are those under their names still the ones that this server has
+open?
 
-Rules. Unix lets anybody remove, replace or cut a file that is open. SQLite goes on with what it has open, and what it
-saves then is gone with its last user. Therefore:
+Rules. Unix lets anybody remove, replace or cut a file that is open. SQLite goes on with what it has
+open, and what it saves then is gone with its last user. Therefore:
 
-1. A save is acknowledged only after a look at the names: database and -wal must still be the files that were opened.
-2. Every server holds a shared flock on a hidden file beside the store, ".NAME.lock", in which the three files stand by
-   device and inode. "rm NAME*" leaves it alone. A server that starts tries for the exclusive lock. If it gets it, no
-   other server lives, and it may make a new store. If not, it opens the files that stand there, or none.
+1. A save is acknowledged only after a look at the names: database and -wal must still be the files
+   that were opened.
+2. Every server holds a shared flock on a hidden file beside the store, ".NAME.lock", in which the
+   three files stand by device and inode. "rm NAME*" leaves it alone. A server that starts tries for
+   the exclusive lock. If it gets it, no other server lives, and it may make a new store. If not, it
+   opens the files that stand there, or none.
 3. The last server to close the store removes the lock file.
 
-Trap: a file that somebody opens and closes loses all POSIX locks that this process has on it, SQLite's among them. So
-nothing here opens a file of the store; it looks at names alone. Windows refuses to remove open files and has no flock.
+Trap: a file that somebody opens and closes loses all POSIX locks that this process has on it,
+SQLite's among them. So nothing here opens a file of the store; it looks at names alone. Windows
+refuses to remove open files and has no flock.
 """
 
 from __future__ import annotations
@@ -25,14 +29,16 @@ from slee_mock.store import StoreDown
 
 SUFFIXES = ("", "-wal", "-shm")  # SQLite's own, in the order in which they are looked at
 POLL_SECONDS = 0.01
+CLOSING_SECONDS = 1.0  # SQLite removes -wal and -shm a moment before the last server leaves
+NO_LOG = "lacks its -wal or -shm"
 HAS_FLOCK = sys.platform != "win32"
 
 Identity = tuple[int, int]  # device and inode
 
 
 class Fault(NamedTuple):
-    """What is wrong with the files. `mendable`: once all servers have closed them they can be opened again. `cut`: the
-    database has become shorter, which SQLite itself may have done."""
+    """What is wrong with the files. `mendable`: once all servers have closed them they can be
+    opened again. `cut`: the database has become shorter, which SQLite itself may have done."""
 
     sentence: str
     mendable: bool = False
@@ -40,7 +46,8 @@ class Fault(NamedTuple):
 
 
 class StoreFiles:
-    """`enter`, open the database, `opened`; `fault` as often as needed; close the database, `leave`."""
+    """`enter`, open the database, `opened`; `fault` as often as needed; close the database,
+    `leave`."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -52,33 +59,40 @@ class StoreFiles:
         self.alone = False  # no other server had the store open when this one entered
 
     def enter(self, deadline: float) -> None:
-        """Waits until `deadline` (monotonic) for a server that opens the store at this moment. Raises StoreDown if
-        living servers use other files than those which stand there now, and for a folder that is not there OSError."""
+        """Waits until `deadline` (monotonic) for a server that opens or closes the store at this
+        moment. Raises StoreDown if living servers use other files than those which stand there."""
         self.leave()
-        while not self._try_lock():
-            if time.monotonic() > deadline:
-                raise StoreDown(f"the store {self._path} is being opened by another server, which does not come to an "
-                                f"end; end that one, or remove {self._lock_name} if there is none")  # fmt: skip
+        closed = min(deadline, time.monotonic() + CLOSING_SECONDS)
+        while True:
+            if self._try_lock():
+                what = self._difference()
+                if not what:
+                    return
+                self.leave()
+                if what != NO_LOG or time.monotonic() > closed:
+                    raise StoreDown(
+                        f"the store {self._path} {what}, and other servers have the one before "
+                        "open: put that back, or end them all first"
+                    )
+            elif time.monotonic() > deadline:
+                raise StoreDown(
+                    f"the store {self._path} is being opened by another server, which does not "
+                    f"come to an end; end that one, or remove {self._lock_name} if there is none"
+                )
             time.sleep(POLL_SECONDS)
-        if self.alone or self._lock is None:
-            return
-        wanted, found = self._published(), self._found()
-        if wanted is not None and wanted != found:
-            self.leave()
-            what = "is gone" if found[0] is None else "is another file" if found[0] != wanted[0] else "lacks its -wal"
-            raise StoreDown(f"the store {self._path} {what}, and other servers have the one before open: put that "
-                            "back, or end them all first")  # fmt: skip
 
-    def opened(self) -> None:
-        """The database was opened in WAL mode, so that all three files exist. Raises StoreDown if they do not."""
+    def opened(self) -> bool:
+        """The database was opened in WAL mode, so that all three files exist. False if they are not
+        those of the others, because the last of these closed the store meanwhile: try again."""
         found = self._found()
-        if None in found:
-            raise StoreDown(f"the store {self._path} was removed while it was opened; start this server again")
+        if None in found or self._difference():
+            return False
         self._known = tuple(each for each in found if each is not None)
         self._size = os.stat(self._path).st_size
         if self._lock is not None and self.alone:
             self._publish()
             _flock(self._lock, exclusive=False, wait=True)
+        return True
 
     def fault(self, most: int = len(SUFFIXES)) -> Fault | None:
         """Looks at the first `most` names, at a microsecond or two each."""
@@ -91,13 +105,17 @@ class StoreFiles:
                 return self._replaced(suffix)
             if not suffix:
                 if found.st_size < self._size:
-                    return Fault(f"the store {self._path} was cut short by another program: end all servers, restore "
-                                 "it from a backup, start them again", cut=True)  # fmt: skip
+                    return Fault(
+                        f"the store {self._path} was cut short by another program: end all "
+                        "servers, restore it from a backup, start them again",
+                        cut=True,
+                    )
                 self._size = found.st_size
         return None
 
     def may_be(self, octets: int) -> bool:
-        """SQLite says that the database has `octets` now, after a VACUUM. False if the file has not even these."""
+        """SQLite says that the database has `octets` now, after a VACUUM. False if the file has not
+        even these."""
         with contextlib.suppress(OSError):
             if 0 < octets <= os.stat(self._path).st_size:
                 self._size = octets
@@ -123,14 +141,28 @@ class StoreFiles:
         except FileNotFoundError:
             return True  # there is no such folder, which SQLite says too
         except OSError as error:
-            raise StoreDown(f"cannot open {self._lock_name}, which stands beside the store {self._path}: "
-                            f"{error.strerror}; allow reading and writing it") from None  # fmt: skip
+            raise StoreDown(
+                f"cannot open {self._lock_name}, which stands beside the store {self._path}: "
+                f"{error.strerror}; allow reading and writing it"
+            ) from None
         self.alone = _flock(lock, exclusive=True, wait=False)
-        if (self.alone or _flock(lock, exclusive=False, wait=False)) and _is_there(lock, self._lock_name):
+        if (self.alone or _flock(lock, exclusive=False, wait=False)) and _is_there(
+            lock, self._lock_name
+        ):
             self._lock = lock
             return True
         os.close(lock)
         return False
+
+    def _difference(self) -> str:
+        """Between the files that stand there and those which the other servers have open."""
+        wanted = None if self.alone or self._lock is None else self._published()
+        found = self._found()
+        if wanted is None or wanted == found:
+            return ""
+        if found[0] == wanted[0]:
+            return NO_LOG
+        return "is gone" if found[0] is None else "is another file"
 
     def _publish(self) -> None:
         assert self._lock is not None
@@ -149,18 +181,28 @@ class StoreFiles:
 
     def _missing(self, suffix: str) -> Fault:
         if not suffix:
-            return Fault(f"the store {self._path} is gone: put the same file back, or end all servers and restore it "
-                         "from a backup")  # fmt: skip
-        return Fault(f"the store's file {self._path}{suffix} is gone: it belongs to the store while servers run, leave "
-                     "it alone", mendable=True)  # fmt: skip
+            return Fault(
+                f"the store {self._path} is gone: put the same file back, or end all servers and "
+                "restore it from a backup"
+            )
+        return Fault(
+            f"the store's file {self._path}{suffix} is gone: it belongs to the store while "
+            "servers run, leave it alone",
+            mendable=True,
+        )
 
     def _replaced(self, suffix: str) -> Fault:
         if suffix:
-            return Fault(f"the store's file {self._path}{suffix} was replaced by another program: end all servers, "
-                         "restore the store from a backup, start them again")  # fmt: skip
+            return Fault(
+                f"the store's file {self._path}{suffix} was replaced by another program: end all "
+                "servers, restore the store from a backup, start them again"
+            )
         wal = _identity(f"{self._path}-wal")
-        return Fault(f"the store {self._path} was replaced by another file; it is opened as soon as no server has the "
-                     "one before open any more", mendable=wal in (None, self._known[1]))  # fmt: skip
+        return Fault(
+            f"the store {self._path} was replaced by another file; it is opened as soon as no "
+            "server has the one before open any more",
+            mendable=wal in (None, self._known[1]),
+        )
 
 
 def _identity(path: str) -> Identity | None:
@@ -172,7 +214,8 @@ def _identity(path: str) -> Identity | None:
 
 
 def _is_there(lock: int, name: str) -> bool:
-    """Somebody who closed the store may have removed the lock file just before it was locked here."""
+    """Somebody who closed the store may have removed the lock file just before it was locked
+    here."""
     found = os.fstat(lock)
     return _identity(name) == (found.st_dev, found.st_ino)
 
@@ -183,7 +226,9 @@ def _flock(lock: int, exclusive: bool, wait: bool) -> bool:
     import fcntl
 
     try:
-        fcntl.flock(lock, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | (0 if wait else fcntl.LOCK_NB))
+        fcntl.flock(
+            lock, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | (0 if wait else fcntl.LOCK_NB)
+        )
     except BlockingIOError:
         return False
     except OSError:

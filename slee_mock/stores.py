@@ -14,8 +14,8 @@ def redis_place(where: str) -> RedisPlace | None:
 
 
 def open_store(where: str, reading: bool = False) -> Store:
-    """Raises StoreDown with a sentence and its remedy. The store belongs to the thread that opened it. `reading`: for
-    who saves nothing."""
+    """Raises StoreDown with a sentence and its remedy. The store belongs to the thread that opened
+    it. `reading`: for who saves nothing."""
     place = redis_place(where)
     return RedisStore(place) if place else SqliteStore(where, reading=reading)
 

@@ -1,4 +1,5 @@
-"""The work that a server does by the clock: signs of life, what waits for the store, timers of records, retention.
+"""The work that a server does by the clock: signs of life, what waits for the store, timers of
+records, retention.
 
 Each piece sets its next time first and works then, so that whatever goes wrong goes wrong once.
 """
@@ -29,7 +30,8 @@ from slee_mock.timers import Timers
 log = logging.getLogger(__name__)
 
 FACTS = 16  # calls whose facts are saved in one go
-SWEEPING, SWEPT = 0.25, 60.0  # seconds between two looks at what is old, while there is more and otherwise
+# seconds between two looks at what is old, while there is more and otherwise
+SWEEPING, SWEPT = 0.25, 60.0
 
 
 class Host(Protocol):
@@ -52,10 +54,18 @@ class Upkeep:
         self, host: Host, loop: Loop, clock: Clock, keyed: KeyedStore, store: Store, member: Member,
         heartbeat: Heartbeat, router: Router, services: Sequence[Service], outage: Outage,
     ) -> None:  # fmt: skip
-        self._host, self._loop, self._clock, self._keyed, self._store = host, loop, clock, keyed, store
+        self._host, self._loop, self._clock, self._keyed, self._store = (
+            host,
+            loop,
+            clock,
+            keyed,
+            store,
+        )
         self._heartbeat, self._outage = heartbeat, outage
         self._timers = Timers(router)
-        self._retention = Retention((*KEPT, *(line for each in services for line in getattr(each, "keeps", ()))))
+        self._retention = Retention(
+            (*KEPT, *(line for each in services for line in getattr(each, "keeps", ())))
+        )
         self._membership = Membership(member)
         self._closed = False
 
@@ -74,7 +84,8 @@ class Upkeep:
         self._loop.at(time.monotonic() + SWEEPING, self._sweep)
 
     def say_goodbye(self) -> None:
-        """Saves what waits, as far as the store takes it, and tells the others that this server stops."""
+        """Saves what waits, as far as the store takes it, and tells the others that this server
+        stops."""
         self._closed = True
         try:
             self._outage.settle(10 * FACTS)
@@ -82,7 +93,9 @@ class Upkeep:
         except (StoreDown, Conflict) as error:
             log.warning("the others were not told that this server stops: %s", error)
         if self._outage.waiting:
-            log.error("the store did not come back in time: bills will lack %s", self._outage.told())
+            log.error(
+                "the store did not come back in time: bills will lack %s", self._outage.told()
+            )
 
     def _sign(self, stopped: bool = False) -> None:
         self._membership.sign(self._store, self._clock.now(), self._heartbeat, stopped)
@@ -94,7 +107,8 @@ class Upkeep:
             return
         self._loop.at(time.monotonic() + SIGN_OF_LIFE, self._sign_again)
         try:
-            with contextlib.suppress(Conflict):  # a server of this name signs too, of which the next sign tells
+            # a server of this name signs too, of which the next sign tells
+            with contextlib.suppress(Conflict):
                 self._sign()
         except StoreDown as error:
             self._host.store_failed(error)
@@ -114,7 +128,8 @@ class Upkeep:
             self._keyed.leave_a_sign(replace(self.member, last_seen=self._clock.now()))
 
     def _settle(self) -> None:
-        """All of it, before timers run out: a call that somebody hung up ends at that time, not at its timer's."""
+        """All of it, before timers run out: a call that somebody hung up ends at that time, not at
+        its timer's."""
         if self._closed:
             return
         try:
@@ -126,7 +141,8 @@ class Upkeep:
                 self._loop.at(time.monotonic(), self._settle)
 
     def _fire(self) -> None:
-        """Timers of records that have run out, whoever set them: a few, then what has come meanwhile has its turn."""
+        """Timers of records that have run out, whoever set them: a few, then what has come
+        meanwhile has its turn."""
         if self._closed:
             return
         saved = 0

@@ -97,7 +97,7 @@ class Cluster:
         for name, address in ADDRESSES.items():
             made = Context(server=name, address=address, key=KEY, **known)
             self.routers[name] = Router([Heartbeat(made.answers), *assemble(made)], made.answers,
-                                        lambda event, error: self.failures.append(error))  # fmt: skip
+                                        lambda event, error: self.failures.append(error))
             self.timers[name] = Timers(self.routers[name])
             self.outages[name] = Outage(self.routers[name], RememberingStore(self.store))
 

@@ -226,7 +226,7 @@ def conflicts(store, key):
     pytest.fail("it was saved a second time")
 
 
-# -- emptied under living servers -------------------------------------------------------------------------------------
+# -- emptied under living servers ------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -234,7 +234,9 @@ def pair(server, free_port):
     """(the forwarder, server1, server2): both run, with one Redis."""
     forwarder = Forwarder(free_port())
     ports = [free_port() for _ in range(4)]
-    made = [Program(f"server{n}", server.url, forwarder.address, ports[n], ports[n + 2]) for n in (0, 1)]
+    made = [
+        Program(f"server{n}", server.url, forwarder.address, ports[n], ports[n + 2]) for n in (0, 1)
+    ]
     try:
         yield forwarder, *(each.start() for each in made)
     finally:
@@ -262,7 +264,9 @@ def test_a_redis_that_was_emptied_makes_all_step_back_and_no_server_begins_anew_
         server.kill()
         server.start()
     eventually(lambda: health(forwarder, one, two) == [503, 503], 2.0)
-    eventually(lambda: "was emptied since this server started: restore it" in two.read("/status")["store"])
+    eventually(
+        lambda: "was emptied since this server started: restore it" in two.read("/status")["store"]
+    )
     one.close()  # kill -9
     done = subprocess.run(one.argv, capture_output=True, text=True, timeout=HELLO)
     assert done.returncode == 1 and "was emptied while server1 went on running" in done.stderr
@@ -291,7 +295,8 @@ def test_a_row_that_makes_no_sense_is_damaged_and_hides_no_other(server, connect
 
 
 def test_a_sentinel_that_asks_for_a_password_costs_no_connection():
-    """Each attempt to reach the master asks the Sentinels first, twice where they want a password."""
+    """Each attempt to reach the master asks the Sentinels first, twice where they want a
+    password."""
     made = []
 
     class Connection:

@@ -1,5 +1,6 @@
-"""The store's files are removed, replaced or cut short under living servers: nothing is acknowledged that nobody can
-read any more, no server begins an empty store beside the others, and all go on by themselves where that is safe."""
+"""The store's files are removed, replaced or cut short under living servers: nothing is
+acknowledged that nobody can read any more, no server begins an empty store beside the others, and
+all go on by themselves where that is safe."""
 
 from __future__ import annotations
 
@@ -11,6 +12,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -23,8 +25,11 @@ from slee_mock.cluster_key import KeyedStore, join_cluster
 from slee_mock.record import Member, Secret
 from slee_mock.sqlite_store import SqliteStore
 from slee_mock.store import Change, Conflict, Row, StoreDown, View
+from slee_mock.store_files import StoreFiles
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows lets nobody remove an open file")
+pytestmark = pytest.mark.skipif(
+    sys.platform == "win32", reason="Windows lets nobody remove an open file"
+)
 FORWARDER = Path(__file__).resolve().parent.parent / "forwarder.py"
 SUFFIXES = ("", "-wal", "-shm")
 
@@ -66,7 +71,7 @@ def keys(store, kind="call"):
     return sorted(key for key, _ in store.scan(kind))
 
 
-# -- one connection, or two -------------------------------------------------------------------------------------------
+# -- one connection, or two ------------------------------------------------------------------------
 
 
 def test_nothing_is_acknowledged_once_the_store_was_removed(path, connect):
@@ -74,7 +79,9 @@ def test_nothing_is_acknowledged_once_the_store_was_removed(path, connect):
     store.save([Change("call", "c1", "x", 0)])
     remove(path)
     for key in ("c2", "c3"):
-        with pytest.raises(StoreDown, match=r"cluster\.db is gone: put the same file back, or end all servers"):
+        with pytest.raises(
+            StoreDown, match=r"cluster\.db is gone: put the same file back, or end all servers"
+        ):
             store.save([Change("call", key, "x", 0)])
     with pytest.raises(StoreDown, match="is gone"):
         store.get("call", "c1")
@@ -105,9 +112,13 @@ def test_who_moves_it_away_and_back_finds_it_as_it_was(path, connect, what):
 
 
 @pytest.mark.parametrize("suffix", ["-wal", "-shm"])
-def test_without_its_log_every_server_lets_go_and_all_that_was_acknowledged_is_there(path, connect, suffix):
+def test_without_its_log_every_server_lets_go_and_all_that_was_acknowledged_is_there(
+    path, connect, suffix
+):
     one, two = connect(), connect()
-    acknowledged = [f"c{number}" for number in range(50) if saves((one, two)[number % 2], f"c{number}")]
+    acknowledged = [
+        f"c{number}" for number in range(50) if saves((one, two)[number % 2], f"c{number}")
+    ]
     path.with_name(path.name + suffix).unlink()
     with pytest.raises(StoreDown, match=f"cluster.db{suffix} is gone: it belongs to the store"):
         one.due(0.0, 1)
@@ -120,15 +131,22 @@ def test_without_its_log_every_server_lets_go_and_all_that_was_acknowledged_is_t
         assert check.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
 
 
-def test_a_backup_that_is_moved_over_it_is_opened_once_no_server_has_the_other_open(path, connect, tmp_path):
+def test_a_backup_that_is_moved_over_it_is_opened_once_no_server_has_the_other_open(
+    path, connect, tmp_path
+):
     one, two = connect(), connect()
     one.save([Change("call", "old", "x", 0)])
-    with contextlib.closing(sqlite3.connect(path)) as source, contextlib.closing(sqlite3.connect(tmp_path / "b")) as to:
+    with (
+        contextlib.closing(sqlite3.connect(path)) as source,
+        contextlib.closing(sqlite3.connect(tmp_path / "b")) as to,
+    ):
         source.backup(to)
     two.save([Change("call", "new", "x", 0)])
     (tmp_path / "b").rename(path)
     assert not saves(one, "c1")
-    with pytest.raises(StoreDown, match="was replaced by another file; it is opened as soon as no server has the"):
+    with pytest.raises(
+        StoreDown, match="was replaced by another file; it is opened as soon as no server has the"
+    ):
         two.due(0.0, 1)
     assert not saves(one, "c2")
     assert saves(two, "c3") and saves(one, "c4")
@@ -144,7 +162,9 @@ def test_a_file_that_was_cut_short_is_told_and_not_written_to_any_more(path, con
     store.save([Change("call", "seen", "x", 0)])
     os.truncate(path, path.stat().st_size // 2)
     for key in ("d1", "d2"):
-        with pytest.raises(StoreDown, match="was cut short by another program: end all servers, restore it"):
+        with pytest.raises(
+            StoreDown, match="was cut short by another program: end all servers, restore it"
+        ):
             store.save([Change("call", key, "x", 0)])
 
 
@@ -168,7 +188,9 @@ def test_no_server_begins_an_empty_store_beside_one_that_has_the_removed_one_ope
     living = connect()
     living.save([Change("call", "c1", "x", 0)])
     remove(path)
-    with pytest.raises(StoreDown, match=r"cluster\.db is gone, and other servers have the one before open"):
+    with pytest.raises(
+        StoreDown, match=r"cluster\.db is gone, and other servers have the one before open"
+    ):
         connect()
     with pytest.raises(StoreDown):
         connect(reading=True)
@@ -193,6 +215,49 @@ def test_a_server_that_was_killed_is_in_nobodys_way_and_the_last_to_leave_tidies
     assert [each.name for each in path.parent.iterdir()] == ["cluster.db"]
 
 
+def test_a_server_that_starts_while_the_last_one_leaves_waits_for_that(path, connect, monkeypatch):
+    """SQLite removes -wal and -shm before this server has let go of its lock."""
+    last, found = connect(), []
+    leave = StoreFiles.leave
+
+    def start():
+        with contextlib.closing(SqliteStore(str(path))) as store:
+            found.append((store.fresh, keys(store)))
+
+    opening = threading.Thread(target=start)
+
+    def slowly(self):
+        if self is last._files and not opening.ident:
+            opening.start()
+            opening.join(0.1)
+            assert opening.is_alive(), "it sees that -wal is not there, and waits"
+        leave(self)
+
+    last.save([Change("call", "c1", "x", 0)])
+    monkeypatch.setattr(StoreFiles, "leave", slowly)
+    last.close()
+    opening.join(HELLO)
+    assert found == [(True, ["c1"])]
+
+
+def test_servers_that_start_and_stop_at_the_same_time_all_find_the_same_store(path):
+    script = (
+        "import sys; from slee_mock.sqlite_store import SqliteStore\n"
+        "from slee_mock.store import Change\n"
+        "for number in range(30):\n"
+        "    store = SqliteStore(sys.argv[1], 5.0)\n"
+        "    store.save([Change('call', f'{sys.argv[2]}.{number}', 'x', 0)])\n"
+        "    store.close()"
+    )
+    made = [
+        subprocess.Popen([sys.executable, "-S", "-c", script, str(path), str(number)])
+        for number in range(4)
+    ]
+    assert [each.wait(HELLO) for each in made] == [0, 0, 0, 0]
+    with contextlib.closing(SqliteStore(str(path))) as store:
+        assert store.count("call") == 120
+
+
 def test_who_only_reads_needs_no_lock_and_makes_no_file(path, connect):
     with pytest.raises(StoreDown, match="is gone"):
         connect(reading=True)
@@ -204,7 +269,7 @@ def test_who_only_reads_needs_no_lock_and_makes_no_file(path, connect):
         lock.execute("ROLLBACK")
 
 
-# -- the key ----------------------------------------------------------------------------------------------------------
+# -- the key ---------------------------------------------------------------------------------------
 
 
 def joined(store):
@@ -219,7 +284,9 @@ def test_a_store_that_was_emptied_takes_nothing_until_its_key_is_back():
     keyed.save([Change("call", "c1", "x", 0)])
     backup = dict(store.rows)
     store.rows.clear()
-    with pytest.raises(StoreDown, match="redis://x was emptied since this server started: restore it from a backup"):
+    with pytest.raises(
+        StoreDown, match="redis://x was emptied since this server started: restore it from a backup"
+    ):
         keyed.save([Change("call", "c2", "x", 0)])
     with pytest.raises(StoreDown, match="was emptied"):
         keyed.get("call", "c1")
@@ -263,13 +330,18 @@ def test_no_server_begins_a_cluster_in_a_store_that_was_emptied_under_a_living_o
     def wait(seconds):
         living.leave_a_sign(Member("server2", "127.0.0.1:5080", last_seen=100.0 + next(signs)))
 
-    with pytest.raises(StoreDown, match="the store was emptied while server2 went on running: restore it"):
+    with pytest.raises(
+        StoreDown, match="the store was emptied while server2 went on running: restore it"
+    ):
         join_cluster(KeyedStore(store, "redis://x"), lambda: "ef" * 32, wait)
     assert store.get("secret", "cluster") is None
-    assert join_cluster(KeyedStore(store, "redis://x"), lambda: "ef" * 32, lambda seconds: None) == b"\xef" * 32
+    assert (
+        join_cluster(KeyedStore(store, "redis://x"), lambda: "ef" * 32, lambda seconds: None)
+        == b"\xef" * 32
+    )
 
 
-# -- real servers -----------------------------------------------------------------------------------------------------
+# -- real servers ----------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -304,20 +376,26 @@ def refused(server):
     return finished.stderr
 
 
-def test_rm_of_the_store_makes_both_servers_step_back_and_none_comes_back_empty(path, forwarder, program, eventually):
+def test_rm_of_the_store_makes_both_servers_step_back_and_none_comes_back_empty(
+    path, forwarder, program, eventually
+):
     server1, server2 = program("server1", path).start(), program("server2", path).start()
     assert forwarder.ask(register(), server1).status == 200
     offered = forwarder.ask(invite(), server1)
     assert forwarder.ask(answer(offered, 200), server1).status == 200
     remove(path)
-    assert forwarder.ask(register("carol", call_id="r-carol"), server1).status == 503, "not even the first one after it"
+    assert forwarder.ask(register("carol", call_id="r-carol"), server1).status == 503, (
+        "not even the first one after it"
+    )
     for server in (server1, server2):
         eventually(lambda server=server: health(forwarder, server) == 503, 1.0)
         assert "is gone: put the same file back" in server.read("/status")["store"]
     assert forwarder.ask(in_dialog("BYE"), server1).method == "BYE", "who talks may hang up"
     server1.process.kill()
     server1.process.wait(HELLO)
-    assert "is gone, and other servers have the one before open" in refused(program("server1", path))
+    assert "is gone, and other servers have the one before open" in refused(
+        program("server1", path)
+    )
     assert not path.exists() and health(forwarder, server2) == 503
     server2.end(signal.SIGTERM)
     assert health(forwarder, program("server1", path).start()) == 200
@@ -331,9 +409,17 @@ def real_forwarder(free_port, tmp_path):
         def start(port, *servers):
             file = tmp_path / "servers.properties"
             lines = [f"{server.name}=127.0.0.1:{server.port}" for server in servers]
-            file.write_text("\n".join([*lines, f"forwarder.listen=127.0.0.1:{port}", "admin.listen="]))
-            process = stack.enter_context(subprocess.Popen([sys.executable, "-S", str(FORWARDER), str(file)],
-                                                           stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True))
+            file.write_text(
+                "\n".join([*lines, f"forwarder.listen=127.0.0.1:{port}", "admin.listen="])
+            )
+            process = stack.enter_context(
+                subprocess.Popen(
+                    [sys.executable, "-S", str(FORWARDER), str(file)],
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.DEVNULL,
+                    text=True,
+                )
+            )
             stack.callback(process.kill)
             assert any(line.startswith("ready: ") for line in process.stdout)
             return port
@@ -342,10 +428,16 @@ def real_forwarder(free_port, tmp_path):
 
 
 def asks(sock, port, request):
-    """What comes of a phone's request first, but that it is being tried: a status, or the request at Bob's phone."""
-    via = ("Via", f"SIP/2.0/UDP 127.0.0.1:{sock.getsockname()[1]};branch=z9hG4bK{request.call_id};rport")
+    """What comes of a phone's request first, but that it is being tried: a status, or the request
+    at Bob's phone."""
+    via = (
+        "Via",
+        f"SIP/2.0/UDP 127.0.0.1:{sock.getsockname()[1]};branch=z9hG4bK{request.call_id};rport",
+    )
     fields = [(field.name, field.value) for field in request.fields if field.name != "Via"]
-    sock.sendto(Request(request.method, request.uri, [via, *fields]).to_bytes(), ("127.0.0.1", port))
+    sock.sendto(
+        Request(request.method, request.uri, [via, *fields]).to_bytes(), ("127.0.0.1", port)
+    )
     while True:
         heard = parse(sock.recv(65_535))
         if heard.call_id == request.call_id and (isinstance(heard, Request) or heard.status != 100):
@@ -359,7 +451,8 @@ def calls(sock, port, number):
 def test_no_caller_is_told_that_nobody_is_there_because_a_store_was_removed(
     path, program, real_forwarder, free_port, eventually, forwarder
 ):
-    """Two servers and the forwarder, all real; the store is removed and server1 is started again."""
+    """Two servers and the forwarder, all real; the store is removed and server1 is started
+    again."""
     port = free_port()
     servers = [program(name, path) for name in ("server1", "server2")]
     for each in servers:
@@ -397,18 +490,27 @@ def test_a_store_that_is_moved_back_is_served_from_again(path, forwarder, progra
 
 
 @pytest.mark.parametrize("damage", ["-wal", "-shm", "backup"])
-def test_a_lost_log_or_a_restored_backup_is_over_within_seconds_by_itself(path, forwarder, program, eventually, damage):
+def test_a_lost_log_or_a_restored_backup_is_over_within_seconds_by_itself(
+    path, forwarder, program, eventually, damage
+):
     server1, server2 = program("server1", path).start(), program("server2", path).start()
     assert forwarder.ask(register(), server1).status == 200
     assert server1.read("/calls")["calls"] == []  # so that its reader has the store open too
     if damage == "backup":
         backup = path.with_name("backup")
-        with contextlib.closing(sqlite3.connect(path)) as source, contextlib.closing(sqlite3.connect(backup)) as copy:
+        with (
+            contextlib.closing(sqlite3.connect(path)) as source,
+            contextlib.closing(sqlite3.connect(backup)) as copy,
+        ):
             source.backup(copy)
         shutil.move(backup, path)
     else:
         path.with_name(path.name + damage).unlink()
-    eventually(lambda: server1.read("/status")["store"] != "ok" or path.with_name("cluster.db-shm").exists())
+    eventually(
+        lambda: (
+            server1.read("/status")["store"] != "ok" or path.with_name("cluster.db-shm").exists()
+        )
+    )
     eventually(lambda: server1.read("/status")["dropped"].get("store_failures"), 2.0)
     eventually(lambda: health(forwarder, server1) == health(forwarder, server2) == 200, 4.0)
     assert forwarder.ask(invite(), server2).method == "INVITE"
