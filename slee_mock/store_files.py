@@ -10,7 +10,8 @@ open, and what it saves then is gone with its last user. Therefore:
    three files stand by device and inode. "rm NAME*" leaves it alone. A server that starts tries for
    the exclusive lock. If it gets it, no other server lives, and it may make a new store. If not, it
    opens the files that stand there, or none.
-3. The last server to close the store removes the lock file.
+3. The last server to close the store removes the lock file. If it is removed before, a living
+   server makes it again within half a second.
 
 Trap: a file that somebody opens and closes loses all POSIX locks that this process has on it,
 SQLite's among them. So nothing here opens a file of the store; it looks at names alone. Windows
@@ -95,7 +96,9 @@ class StoreFiles:
         return True
 
     def fault(self, most: int = len(SUFFIXES)) -> Fault | None:
-        """Looks at the first `most` names, at a microsecond or two each."""
+        """Looks at the first `most` names, at a microsecond or two each; at all, the lock too."""
+        if most == len(SUFFIXES):
+            self._lock_again()
         for suffix, known in zip(SUFFIXES[:most], self._known, strict=False):
             try:
                 found = os.stat(self._path + suffix)
@@ -154,6 +157,22 @@ class StoreFiles:
         os.close(lock)
         return False
 
+    def _lock_again(self) -> None:
+        """If somebody has removed the lock file: a server that starts must find one."""
+        if self._lock is None or _is_there(self._lock, self._lock_name):
+            return
+        try:
+            lock = os.open(self._lock_name, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError:
+            return  # the folder is away
+        published = os.pread(lock, 1024, 0)
+        if _flock(lock, exclusive=False, wait=False) and published in (b"", self._text()):
+            os.close(self._lock)
+            self._lock = lock
+            self._publish()
+        else:
+            os.close(lock)  # another server was quicker, and has begun another store there
+
     def _difference(self) -> str:
         """Between the files that stand there and those which the other servers have open."""
         wanted = None if self.alone or self._lock is None else self._published()
@@ -166,9 +185,11 @@ class StoreFiles:
 
     def _publish(self) -> None:
         assert self._lock is not None
-        text = " ".join(f"{device}:{inode}" for device, inode in self._known).encode()
         os.ftruncate(self._lock, 0)
-        os.pwrite(self._lock, text, 0)
+        os.pwrite(self._lock, self._text(), 0)
+
+    def _text(self) -> bytes:
+        return " ".join(f"{device}:{inode}" for device, inode in self._known).encode()
 
     def _published(self) -> tuple[Identity | None, ...] | None:
         """None: the server before died while it opened the store."""

@@ -199,6 +199,22 @@ def test_no_server_begins_an_empty_store_beside_one_that_has_the_removed_one_ope
     assert keys(connect()) == [], "nobody is left who could miss anything"
 
 
+def test_nor_in_a_folder_that_was_removed_and_made_anew(path, connect):
+    living, other = connect(), connect()
+    living.save([Change("call", "c1", "x", 0)])
+    shutil.rmtree(path.parent)
+    path.parent.mkdir()
+    for number, store in enumerate((living, other, living, other)):  # at their signs of life
+        assert not saves(store, f"d{number}")
+    for _ in range(2):
+        with pytest.raises(StoreDown, match="is gone, and other servers have the one before open"):
+            connect()
+        living.close()
+    assert not path.exists()
+    other.close()
+    assert keys(connect()) == []
+
+
 def test_a_server_that_was_killed_is_in_nobodys_way_and_the_last_to_leave_tidies_up(path, connect):
     script = ("import os, signal, sys; from slee_mock.sqlite_store import SqliteStore\n"
               "store = SqliteStore(sys.argv[1]); os.kill(os.getpid(), signal.SIGKILL)")  # fmt: skip
