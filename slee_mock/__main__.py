@@ -36,15 +36,17 @@ def main(arguments: Sequence[str]) -> int:
     wishes: queue.SimpleQueue[int] = queue.SimpleQueue()  # may be put into from within a signal handler
     for each in (signal.SIGTERM, signal.SIGINT):
         signal.signal(each, lambda number, _: wishes.put(number))
-    server = Server(settings)
-    gc.freeze()  # what the modules made stays; to look through it for garbage again and again takes 20 ms each time
     gc.set_threshold(YOUNG)
     try:
+        server = Server(settings)
+        gc.freeze()  # the modules' objects stay: to look through them for garbage takes 20 ms a time
         server.start()
     except (StoreDown, StartError) as error:
         return _fail(str(error))
     except DeployError as error:
         return _fail(f"--deploy: {error}")
+    except OSError as error:  # no file descriptors left, for one
+        return _fail(f"cannot start: {error}")
     _greet(settings)
     while not _asked(wishes, 1.0):  # with a timeout, because Windows does not deliver Ctrl-C to an endless wait
         continue

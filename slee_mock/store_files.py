@@ -177,7 +177,12 @@ class StoreFiles:
         """Between the files that stand there and those which the other servers have open."""
         wanted = None if self.alone or self._lock is None else self._published()
         found = self._found()
-        if wanted is None or wanted == found:
+        if wanted is None:
+            return ""
+        with contextlib.suppress(OSError):
+            if found[0] == wanted[0] and not os.stat(self._path).st_size:
+                return "was emptied"
+        if wanted == found:
             return ""
         if found[0] == wanted[0]:
             return NO_LOG

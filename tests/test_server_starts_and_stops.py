@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+from dataclasses import replace
 
 import pytest
 from program_kit import HELLO
@@ -229,6 +230,37 @@ def test_accounts_whose_users_have_left_the_file_are_forgotten_and_no_others(tmp
                                 prepaid.Account("left", 7), prepaid.Account("newest", 7)])
     swept(cluster.store, Retention((*KEPT, *service.keeps)))
     assert sorted(key for key, _ in cluster.store.scan("account")) == ["alice", "newest", "talks"]
+
+
+def test_a_registration_that_goes_wrong_is_not_the_last_one(settings, monkeypatch):
+    from slee_mock.enrolment import Script
+
+    whole, first = Script.beat, iter([True])
+
+    def beat(self, leaving=False):
+        if self._number and next(first, False):
+            raise KeyError("of a kind that nobody has thought of")
+        return whole(self, leaving)
+
+    monkeypatch.setattr(Script, "beat", beat)
+    with bind_udp(("127.0.0.1", 0)) as forwarder:
+        forwarder.setblocking(True)
+        forwarder.settimeout(HELLO)
+        server = Server(replace(settings, register=(forwarder.getsockname(),), beat=0.05))
+        server.start()
+        try:
+            heard = [forwarder.recv(65_535) for _ in range(3)]
+        finally:
+            server.stop()
+    assert next(first, None) is None and all(b"Mobicents-Heartbeat" in each for each in heard)
+
+
+def test_too_few_file_descriptors_are_told_as_such(path, free_port):
+    few = "import resource\nfrom slee_mock import server\n"
+    few += "resource.setrlimit(resource.RLIMIT_NOFILE, (4, 4))"
+    done = run("--listen", f"127.0.0.1:{free_port()}", "--store", path, before=few)
+    assert done.returncode == 1
+    assert done.stderr == "slee_mock: cannot start: [Errno 24] Too many open files\n"
 
 
 def test_a_sweep_that_goes_wrong_is_not_the_last_one(settings, monkeypatch, eventually):

@@ -161,6 +161,11 @@ def test_a_file_that_was_cut_short_is_told_and_not_written_to_any_more(path, con
         other.execute("PRAGMA wal_checkpoint")
     store.save([Change("call", "seen", "x", 0)])
     os.truncate(path, path.stat().st_size // 2)
+    with pytest.raises(StoreDown, match=r"malformed|cut short"):
+        connect()
+    os.truncate(path, 0)
+    with pytest.raises(StoreDown, match="was emptied, and other servers have the one before open"):
+        connect()
     for key in ("d1", "d2"):
         with pytest.raises(
             StoreDown, match="was cut short by another program: end all servers, restore it"
