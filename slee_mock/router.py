@@ -34,6 +34,8 @@ MOST_CONFLICTS = 20
 ENDING = ("BYE", "CANCEL")
 NOBODYS_TIMER = "timer_for_nobody"
 SERVICE_FAILED, BAD_RECORD, BAD_NAME = "service_failed", "bad_record", "bad_name"  # counters
+# What a service may raise. sys.exit() would end the thread, and the program would go on without it.
+FAILURES = (Exception, SystemExit)
 MOST_RAISED = 64  # times that one datagram may concern a service; more is a circle between services
 
 
@@ -48,7 +50,7 @@ class Router:
 
     def __init__(
         self, services: Sequence[Service], answers: Answers,
-        failed: Callable[[Arrival | TimerEvent, Exception], object] = lambda event, error: None,
+        failed: Callable[[Arrival | TimerEvent, BaseException], object] = lambda event, error: None,
     ) -> None:  # fmt: skip
         self._services = services
         self._answers = answers
@@ -74,7 +76,7 @@ class Router:
             return self._refuse(event, error.status)
         except (StoreDown, Conflict):
             raise
-        except Exception as error:  # a stranger's service: whatever is wrong with it
+        except FAILURES as error:  # a stranger's service: whatever is wrong with it
             return self.give_up(event, error)
 
     def process(self, event: Arrival | TimerEvent, store: Store) -> Outcome:
@@ -90,11 +92,11 @@ class Router:
                 continue  # another member handled a message of this call meanwhile: look again
             except StoreDown:
                 raise
-            except Exception as error:  # what a service wants saved cannot be
+            except FAILURES as error:  # what a service wants saved cannot be
                 return self.give_up(event, error)
         raise Contended(f"other servers changed what this one read {MOST_CONFLICTS} times in a row")
 
-    def give_up(self, event: Arrival | TimerEvent, error: Exception) -> Outcome:
+    def give_up(self, event: Arrival | TimerEvent, error: BaseException) -> Outcome:
         """The outcome of an event that cannot be handled. Nothing of it is saved. RFC 3261
         21.5.1."""
         self._failed(event, error)

@@ -31,7 +31,7 @@ from slee_mock.inbox import Datagram, Inbox
 from slee_mock.outage import Outage, RememberingStore
 from slee_mock.reader import Reader
 from slee_mock.record import Bill, Member
-from slee_mock.router import Router
+from slee_mock.router import FAILURES, Router
 from slee_mock.service import Telling, told
 from slee_mock.services import Context, assemble
 from slee_mock.settings import Settings
@@ -317,10 +317,10 @@ class Server:
         except StoreDown as error:
             self.store_failed(error)
             return self._outage.pass_on(event) if self._store and self._outage else self._router.unable(event)
-        except Exception as error:
+        except FAILURES as error:
             return self._router.give_up(event, error)
 
-    def _handling_failed(self, event: Arrival | TimerEvent, error: Exception) -> None:
+    def _handling_failed(self, event: Arrival | TimerEvent, error: BaseException) -> None:
         """A service's exception, with one traceback a second at most; a damaged row or name is a
         sentence."""
         if isinstance(error, BadRecord):
@@ -331,7 +331,7 @@ class Server:
         else:
             self._log_failure(_label(event), error)
 
-    def _log_failure(self, what: str, error: Exception) -> None:
+    def _log_failure(self, what: str, error: BaseException) -> None:
         now = time.monotonic()
         if now >= self._next_traceback:
             self._next_traceback = now + 1.0

@@ -60,7 +60,7 @@ def told(service: Telling, view: View, wall: float) -> Any:
         return tells
     except StoreDown:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         return {"error": f"{type(error).__name__}: {error}"}
 
 

@@ -80,7 +80,7 @@ def find(wish: str) -> Deploy:
         module = name
     try:
         found = getattr(importlib.import_module(module), "deploy", None)
-    except Exception as error:  # a stranger's file: whatever is wrong with it
+    except (Exception, SystemExit) as error:  # a stranger's file: whatever is wrong with it
         if isinstance(error, ModuleNotFoundError) and error.name == name.partition(".")[0]:
             if ours:
                 raise DeployError(NO_DEPLOY.format(ours)) from None
@@ -100,7 +100,7 @@ def _deployed(wish: str, context: Context) -> Service:
         service = deploy(context, argument)
     except (ValueError, OSError) as error:
         raise DeployError(f"{name}: {error}") from error
-    except Exception as error:  # a stranger's file again
+    except (Exception, SystemExit) as error:  # a stranger's file again
         raise DeployError(
             f"{name}: its deploy() raises {type(error).__name__}: {error}; mend it"
         ) from error

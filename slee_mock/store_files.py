@@ -52,7 +52,9 @@ class StoreFiles:
 
     def __init__(self, path: str) -> None:
         self._path = path
-        folder, name = os.path.split(os.path.abspath(path))
+        real = os.path.realpath(path)  # SQLite names -wal and -shm after that, too
+        self._names = (path, *(f"{real}{suffix}" for suffix in SUFFIXES[1:]))
+        folder, name = os.path.split(real)
         self._lock_name = os.path.join(folder, f".{name}.lock")
         self._lock: int | None = None
         self._known: tuple[Identity, ...] = ()
@@ -99,14 +101,14 @@ class StoreFiles:
         """Looks at the first `most` names, at a microsecond or two each; at all, the lock too."""
         if most == len(SUFFIXES):
             self._lock_again()
-        for suffix, known in zip(SUFFIXES[:most], self._known, strict=False):
+        for name, known in zip(self._names[:most], self._known, strict=False):
             try:
-                found = os.stat(self._path + suffix)
+                found = os.stat(name)
             except OSError:
-                return self._missing(suffix)
+                return self._missing(name)
             if (found.st_dev, found.st_ino) != known:
-                return self._replaced(suffix)
-            if not suffix:
+                return self._replaced(name)
+            if name == self._path:
                 if found.st_size < self._size:
                     return Fault(
                         f"the store {self._path} was cut short by another program: end all "
@@ -203,27 +205,27 @@ class StoreFiles:
         return tuple((int(device), int(inode)) for device, _, inode in words) or None
 
     def _found(self) -> tuple[Identity | None, ...]:
-        return tuple(_identity(self._path + suffix) for suffix in SUFFIXES)
+        return tuple(_identity(name) for name in self._names)
 
-    def _missing(self, suffix: str) -> Fault:
-        if not suffix:
+    def _missing(self, name: str) -> Fault:
+        if name == self._path:
             return Fault(
                 f"the store {self._path} is gone: put the same file back, or end all servers and "
                 "restore it from a backup"
             )
         return Fault(
-            f"the store's file {self._path}{suffix} is gone: it belongs to the store while "
+            f"the store's file {name} is gone: it belongs to the store while "
             "servers run, leave it alone",
             mendable=True,
         )
 
-    def _replaced(self, suffix: str) -> Fault:
-        if suffix:
+    def _replaced(self, name: str) -> Fault:
+        if name != self._path:
             return Fault(
-                f"the store's file {self._path}{suffix} was replaced by another program: end all "
+                f"the store's file {name} was replaced by another program: end all "
                 "servers, restore the store from a backup, start them again"
             )
-        wal = _identity(f"{self._path}-wal")
+        wal = _identity(self._names[1])
         return Fault(
             f"the store {self._path} was replaced by another file; it is opened as soon as no "
             "server has the one before open any more",

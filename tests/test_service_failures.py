@@ -29,6 +29,7 @@ from slee_mock.store import Change, Conflict, StoreDown, View
 # goes wrong.
 STUMBLER = """
 from __future__ import annotations
+import sys
 from dataclasses import dataclass
 from typing import ClassVar
 from slee_mock.event import CallEvent, Outcome, RequestEvent, ResponseEvent, Send, TimerEvent
@@ -72,6 +73,8 @@ class Stumbler:
         how = event.request.uri.partition(":")[2].partition("@")[0]
         if how == "raise":
             raise KeyError("in a message")
+        if how == "exit":
+            sys.exit()
         if how == "circle":
             return Outcome(saves=(Note("half"),), raised=(Circular("c9", event.wall),))
         if how == "nothing":
@@ -125,7 +128,7 @@ def seen():
 
 
 @pytest.mark.parametrize(
-    "how", ["raise", "nothing", "text", "unkeepable", "undue", "set", "circle"]
+    "how", ["raise", "exit", "nothing", "text", "unkeepable", "undue", "set", "circle"]
 )
 def test_a_service_that_goes_wrong_is_answered_500_and_nothing_of_it_is_kept(cluster, how):
     assert cluster.one(message(how)).status == 500

@@ -279,6 +279,18 @@ def test_servers_that_start_and_stop_at_the_same_time_all_find_the_same_store(pa
         assert store.count("call") == 120
 
 
+def test_a_store_that_is_named_by_a_link_is_the_same_store(path, connect, tmp_path):
+    (tmp_path / "link.db").symlink_to(path)
+    one = connect()
+    with contextlib.closing(SqliteStore(str(tmp_path / "link.db"))) as two:
+        assert not two.fresh and saves(one, "c1") and saves(two, "c2")
+        assert keys(one) == keys(two) == ["c1", "c2"]
+        (tmp_path / "link.db").unlink()
+        assert saves(one, "c3") and not saves(two, "c4")
+        remove(path)
+        assert not saves(one, "c5")
+
+
 def test_who_only_reads_needs_no_lock_and_makes_no_file(path, connect):
     with pytest.raises(StoreDown, match="is gone"):
         connect(reading=True)
