@@ -126,7 +126,7 @@ class Billing:
         last = bill.carriers[-1]
         if last.server == self._server or len(bill.carriers) >= MOST_CARRIERS:
             return bill
-        member = view.get(Member, last.server)
+        member = view.mended(Member, last.server)
         since = wall if member is None or member.alive(wall) else min(wall, member.last_seen)
         since = max(last.since, since)  # what waited for the store is told late
         return replace(bill, carriers=(*bill.carriers, Carrier(self._server, since)))
@@ -260,7 +260,12 @@ def summed(bill: Bill, wall: float) -> Sum:
 
 def is_final(bill: Bill, wall: float) -> bool:
     """As `summed` says, at less cost."""
-    return _end(bill, wall)[0] is not None
+    return ended_at(bill, wall) is not None
+
+
+def ended_at(bill: Bill, wall: float) -> float | None:
+    """When the call ended, whatever its tariff is."""
+    return _end(bill, wall)[0]
 
 
 def _end(bill: Bill, wall: float) -> tuple[float | None, str]:

@@ -37,7 +37,11 @@ def render(board: Board) -> str:
         _prepaid(status["services"].get("prepaid", {})),
         _section("What this server handled", "", _handled(status)),
     ])  # fmt: skip
-    words = f"The store does not work: {status['store']}" if status["store"] != "ok" else ""
+    words = (
+        f"The store does not work: {status['store']}"
+        if status["store"] != "ok"
+        else status["warning"]
+    )
     own = next((each["role"] for each in board.members["members"] if each["name"] == status["name"]), "")
     return _document(status["name"], _header(status, own, words), main, board.calls["now"])
 
@@ -239,5 +243,7 @@ def _duration(seconds: int) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes:02}:{rest:02}"
 
 
-def _clock(wall: float) -> str:
+def _clock(wall: float | None) -> str:
+    if wall is None:  # of a bill that is damaged
+        return ""
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(wall))

@@ -38,6 +38,7 @@ from slee_mock.event import (
     legible,
 )
 from slee_mock.record import Bill, Call, Record
+from slee_mock.retention import Kept
 from slee_mock.service import On, the_call, timer_of
 from slee_mock.services import Context
 from slee_mock.store import View
@@ -46,6 +47,7 @@ from slee_mock.user_lines import read_user_lines
 DIGITS = 6  # accounts count in millionths, the finest that a tariff may have
 MOST_CALLS = 8  # at once, per caller
 MOST_TOLD = 500  # accounts
+MOST_GONE = 1_000  # accounts that are kept though FILE does not name their users any more
 FOR_EVER = 1e12
 
 _LINE = re.compile(r"(?P<user>[^:]*[^:\s])\s*:\s*(?P<money>\d{1,9}(\.\d{1,6})?)\s*")
@@ -136,6 +138,7 @@ class Prepaid:
 
     def __init__(self, answers: Answers, paid_in: Mapping[str, int], tariff: str, currency: str) -> None:
         self._answers, self._paid_in, self._tariff, self._currency = answers, paid_in, tariff, currency
+        self.keeps = (Kept(Account, MOST_GONE, self._is_gone),)
 
     def handle(self, event: Event, entity: str, view: View) -> Outcome:
         if isinstance(event, RequestEvent):
@@ -154,6 +157,9 @@ class Prepaid:
         if account is None and user not in self._paid_in:
             return NOTHING
         return self._advanced(account or Account(user), event, tariff, bill)
+
+    def _is_gone(self, account: Account, wall: float) -> bool:
+        return account.user not in self._paid_in and not account.calls
 
     def tells(self, view: View, wall: float) -> dict[str, Any]:
         """The balances of the first in FILE, for page and /status."""

@@ -42,10 +42,14 @@ class DictStore:
             intruder()
         for change in changes:
             row = self.rows.get((change.kind, change.key))
+            if change.only_if and row != Row(change.text, change.version):
+                raise Conflict(change.key)
             if (row.version if row else 0) != change.version or (row is None and change.text is None):
                 raise Conflict(change.key)
         for change in changes:
             place = change.kind, change.key
+            if change.only_if:
+                continue
             self.timers.pop(place, None)
             if change.text is None:
                 del self.rows[place]
@@ -84,6 +88,8 @@ class Cluster:
         self.store = store or DictStore()
         self.wall = 1_800_000_000.0
         self.outcome: Any = None
+        self.fired: list[Outcome] = []  # by the last tick
+        self.failures: list[Exception] = []  # of services, and damaged rows
         known: dict[str, Any] = {"tariff": "0.10+0.05/10s", "currency": "EUR", "users": users,
                                  "realm": "failover.test", **context}  # fmt: skip
         self.routers: dict[str, Router] = {}
@@ -91,8 +97,12 @@ class Cluster:
         self.outages: dict[str, Outage] = {}
         for name, address in ADDRESSES.items():
             made = Context(server=name, address=address, key=KEY, **known)
-            services = [Heartbeat(made.answers), *assemble(made)]
-            self.routers[name] = Router(services, made.answers, forwarders=Forwarders(FORWARDER))
+            self.routers[name] = Router(
+                [Heartbeat(made.answers), *assemble(made)],
+                made.answers,
+                lambda event, error: self.failures.append(error),
+                forwarders=Forwarders(FORWARDER),
+            )
             self.timers[name] = Timers(self.routers[name])
             self.outages[name] = Outage(self.routers[name], RememberingStore(self.store))
 
@@ -108,7 +118,7 @@ class Cluster:
         events = [self.routers[at].event(message.to_bytes(), FORWARDER, self.wall) for message in messages]
         try:
             outcomes = self.outages[at].process_all(events)
-        except (Conflict, StoreDown):
+        except Exception:  # as Server has it
             outcomes = [self.decide(at, event) for event in events]
         return [parse(send.data) for outcome in outcomes for send in outcome.sends]
 
@@ -122,8 +132,8 @@ class Cluster:
         """One look at what waits and at the timers, as each server has every half second; what is sent on account of
         the timers."""
         self.outages[at].settle()
-        outcomes = self.timers[at].fire(self.store, self.wall)
-        return [parse(send.data) for outcome in outcomes for send in outcome.sends]
+        self.fired = list(self.timers[at].fire(self.store, self.wall))
+        return [parse(send.data) for outcome in self.fired for send in outcome.sends]
 
     def one(
         self, message: Request | Response | bytes, at: str = "server1", source: Address = FORWARDER
