@@ -161,7 +161,10 @@ class Core(Quick):
 
     def _pass_to_server(self, request: Request, row: Row, now: float, branch: str, server: Server, why: str) -> Outcome:
         self.lines.push_via(request, self.lines.towards(server.address[0]), branch, row.leg)
-        self.lines.tell_age(request, now - row.since)
+        since = row.since
+        if self.kept.released:
+            since = min(since, self.kept.since(key_of(branch, request.method), now))
+        self.lines.tell_age(request, now - since)
         server.requests += 1
         waiting = row._replace(server=server.name)
         if request.method == "ACK":

@@ -77,6 +77,8 @@ class Quick(Members):
             asked = memory.asked(data, key, now)
         head, sender, route, records, loop, branch, others, tag, call_id, pieces = asked
         method, signed = head.method, sender.sign(branch)
+        if self.kept.released and signed + method in self.kept.released:
+            raise Odd
         if (others and loop[6:] in others) or (method == b"ACK" and self._is_own_tag(tag, signed)):
             raise Odd
         beneath = b""  # the branch of the first Via beneath ours, where one asks for it
