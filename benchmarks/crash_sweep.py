@@ -23,11 +23,11 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from outage_sweep_kit import BOTH, MAIN_DEEDS, OUTAGES, sweep_outages  # noqa: E402  # from anywhere
-from sweep_kit import BACK, FATES, FLOWS, FROZEN, KILLED, POINTS, Cell, Flow, sweep  # noqa: E402  # from anywhere
+from sweep_kit import BACK, FATES, FLOWS, FROZEN, KILLED, POINTS, ZOMBIE, Cell, Flow, sweep  # noqa: E402  # from anywhere
 from sweep_process_kit import sweep_process_outages, sweep_processes  # noqa: E402
 
 COLUMNS = [(point, fate) for point in POINTS for fate in (*FATES, *OUTAGES)]
-SHORT = {KILLED: "killed", BACK: "back", FROZEN: "frozen"}
+SHORT = {KILLED: "killed", BACK: "back", FROZEN: "frozen", ZOMBIE: "zombie"}
 SHORT |= dict(zip(OUTAGES, ("both, 2 s", "both, 10 s", "one back"), strict=True))
 
 

@@ -299,6 +299,7 @@ class Core(Quick):
         key = echo_key(beneath, response.cseq.method, response.status, response.to_tag)
         if not server:
             return self._keep(key, response, row, now, hang_up=False, proven=True)
+        server.echoes += 1
         self.inflight.echo(key, row._replace(server=server.name))
         return self._passed(response, row, now, Send(server.name, response.to_bytes()), why)
 

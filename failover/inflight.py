@@ -166,6 +166,16 @@ class InFlight:
             del self.hedged[next(iter(self.hedged))]
         return taken
 
+    def passing_to(self, server: str) -> int:
+        """How many responses and ACKs a server has not passed on."""
+        return sum(row[0] == server for row in self._passed.values())
+
+    def take_passed(self, server: str) -> list[Row]:
+        """Takes the responses and ACKs that a server has not passed on away from it, oldest first."""
+        keys = [key for key, row in self._passed.items() if row[0] == server]
+        taken = [row for key in keys if (row := self.came_through(key))]
+        return [Row(*row[:5], moves=row[5] + 1) for row in taken]
+
     def answered(self, key: Key) -> Kept | None:
         row = self._waiting.pop(key, None)
         if row:

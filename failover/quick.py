@@ -77,9 +77,7 @@ class Quick(Members):
             asked = memory.asked(data, key, now)
         head, sender, route, records, loop, branch, others, tag, call_id, pieces = asked
         method, signed = head.method, sender.sign(branch)
-        if self.kept.released and signed + method in self.kept.released:
-            raise Odd
-        if (others and loop[6:] in others) or (method == b"ACK" and self._is_own_tag(tag, signed)):
+        if (others and loop[6:] in others) or self._is_special(method, signed, tag):
             raise Odd
         beneath = b""  # the branch of the first Via beneath ours, where one asks for it
         if asker or sender.server:
@@ -123,9 +121,11 @@ class Quick(Members):
         if inflight.hedged:
             server.is_late(key, inflight.hedged)
 
-    def _is_own_tag(self, tag: bytes, signed: bytes) -> bool:
-        """Does an ACK acknowledge the forwarder's own answer?"""
-        return bool(tag) and tag.decode("ascii") == self.lines.own_tag(signed.decode("ascii"))
+    def _is_special(self, method: bytes, signed: bytes, tag: bytes) -> bool:
+        """Is it an ACK that acknowledges the forwarder's own answer, or the copy of a request that was kept lately?"""
+        if method == b"ACK" and tag and tag.decode("ascii") == self.lines.own_tag(signed.decode("ascii")):
+            return True
+        return bool(self.kept.released) and signed + method in self.kept.released
 
     def _quick_choice(self, signed: bytes, head: Head, call_id: bytes, route: Routes) -> Server:
         """Which server gets a phone's request. None of those that it names may be down, for that is written over."""
@@ -215,6 +215,7 @@ class Quick(Members):
             memory.settled(signed, way)
         if not server:
             return new(Send, (PHONES, onward, back))
+        server.echoes += 1
         row = server.name, data, leg, source, now, 0, False
         self.inflight.echo((first_branch, method, data[8:11], tag), row)
         return new(Send, (server.name, onward, None))

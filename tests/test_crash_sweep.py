@@ -20,6 +20,7 @@ from sweep_kit import (
     POINTS,
     RECEIVED,
     SAVED,
+    ZOMBIE,
     Fault,
     MemoryStage,
     Play,
@@ -43,6 +44,13 @@ def troubles(cells):
 @pytest.mark.parametrize("flow", FLOWS.values(), ids=lambda flow: flow.name)
 def test_a_server_that_dies_at_any_message_costs_no_call_and_no_bill(flow):
     assert troubles(sweep(flow, fates=[KILLED])) == []
+
+
+@pytest.mark.parametrize("flow", [flow for flow in FLOWS.values() if not flow.timed], ids=lambda flow: flow.name)
+def test_a_server_that_answers_heartbeats_alone_from_any_message_on_costs_three_seconds_at_most(flow):
+    cells = list(sweep(flow, fates=[ZOMBIE]))
+    assert troubles(cells) == []
+    assert max(cell.delay for cell in cells) < 3.0
 
 
 @pytest.mark.long
