@@ -41,8 +41,8 @@ class Server:
     # calls. Kept up whenever one of what they follow from is set, for every message asks.
     __slots__ = (
         "_ejected", "_farewell", "_health", "_leaving", "_wish", "address", "alive", "answered", "downtime",
-        "echoes", "ejections", "falls", "fell", "handled", "hint", "misses", "name", "open", "requests", "rescued", "responses",
-        "seen", "took", "unhandled", "usable",
+        "echoes", "ejections", "falls", "fell", "handled", "hint", "misses", "name", "open", "requests", "rescued",
+        "responses", "seen", "took", "unhandled", "usable",
     )  # fmt: skip
 
     def __init__(self, line: ServerLine, health: Health, key: bytes) -> None:
