@@ -31,19 +31,23 @@ RETRY_AFTER = "2"  # seconds: a phone that heard 503 finds the forwarder recover
 
 
 class Core(Quick):
-    """Owned by one thread. `advertised(host)` is the forwarder's own address as a peer at that IP address knows it;
-    `is_own(address)` knows its other addresses and names."""
+    """Owned by one thread. `advertised(phone)` is the forwarder's own address as that phone knows it,
+    `advertised_to_server(host)` as a server there does (None: one for all); `is_own(address)` knows its other addresses
+    and names."""
 
     def __init__(
         self,
         table: ServerTable,
         key: bytes,
-        advertised: Callable[[str], Address],
+        advertised: Callable[[Address], Address],
         fall: int = 3,
         rise: int = 2,
         is_own: Callable[[Address], bool] = lambda address: False,
+        advertised_to_server: Callable[[str], Address] | None = None,
     ) -> None:
-        super().__init__(table, Lines(table, key, advertised, is_own), fall, rise)
+        to_server = advertised_to_server or (lambda host: advertised((host, 0)))
+        lines = Lines(table, key, advertised, to_server, is_own)
+        super().__init__(table, lines, fall, rise)
         self.grace: Grace | None = None  # of a forwarder whose address may move to another one that sees servers
 
     # -- messages ---------------------------------------------------------------------------------------------------
@@ -103,7 +107,7 @@ class Core(Quick):
             return self._drop(row, now, "own-ack", "it acknowledges the forwarder's own answer")
         hops = request.max_forwards
         request.set("Max-Forwards", str(MAX_FORWARDS if hops is None else hops - 1))
-        own = self.lines.towards(row.source[0])
+        own = self._own_address(row)
         self.lines.drop_uri_headers(request)
         hint = self.lines.restore_target(request)
         hint = self.lines.pop_routes(request) or hint
@@ -112,6 +116,12 @@ class Core(Quick):
         if row.leg == PHONES:
             return self._to_server(request, row, now, branch, hint, own)
         return self._from_server(request, row, now, branch)
+
+    def _own_address(self, row: Row) -> Address:
+        """As the sender knows it."""
+        if row.leg == PHONES:
+            return self.lines.towards(row.source)
+        return self.lines.towards_server(row.source[0])
 
     def _to_server(self, request: Request, row: Row, now: float, branch: str, hint: str, own: Address) -> Outcome:
         """A phone's request: to a server, whatever else it names."""
@@ -152,7 +162,7 @@ class Core(Quick):
             return self._refuse(request, row, now, 502, "no-target", note)
         if self.lines.is_own(target):
             return self._refuse(request, row, now, 482, "loop", "it would come back to the forwarder")
-        own = self.lines.towards(target[0])
+        own = self.lines.towards(target)
         self.lines.hide_age(request)
         self.lines.suit_strict_router(request)
         self.lines.record_route(request, own, self.table.by_name[row.leg])
@@ -160,7 +170,7 @@ class Core(Quick):
         return self._passed(request, row, now, Send(PHONES, request.to_bytes(), target), "its Request-URI")
 
     def _pass_to_server(self, request: Request, row: Row, now: float, branch: str, server: Server, why: str) -> Outcome:
-        self.lines.push_via(request, self.lines.towards(server.address[0]), branch, row.leg)
+        self.lines.push_via(request, self.lines.towards_server(server.address[0]), branch, row.leg)
         since = row.since
         if self.kept.released:
             since = min(since, self.kept.since(key_of(branch, request.method), now))

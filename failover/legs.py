@@ -18,6 +18,7 @@ from typing import TypeVar
 
 from failover.route import literal
 from plumbing.address import Address, format_address
+from plumbing.local_address import usual_towards
 from plumbing.udp import bind_udp, family_of
 from sip.uri import DEFAULT_PORT
 
@@ -28,6 +29,7 @@ SHARES_PORTS = sys.platform == "linux"
 PHONES_BUFFER = 1 << 20
 ROUTE_LIFE = 10.0  # seconds for which the system's choice of an own address is trusted
 MAX_ROUTES = 1024
+MAX_USED = 65_536
 RECEIVE_ERRORS = {socket.AF_INET: (socket.IPPROTO_IP, 11), socket.AF_INET6: (socket.IPPROTO_IPV6, 25)}  # Linux's
 MAX_REFUSALS = 256  # read at once
 LEAST_QUOTED = 8  # octets (RFC 792)
@@ -135,6 +137,21 @@ class OwnAddress:
         self._wildcard = listen[0] in ("0.0.0.0", "::")
         self._routes: dict[str, tuple[Address, float]] = {}
         self._here: dict[str, tuple[bool, float]] = {}
+        self._used: dict[Address, Address] = {}  # by peer: another address than the system would use
+
+    def uses(self, peer: Address, local: str) -> None:
+        """A peer sends to this address of ours; "": to the one that the system uses too."""
+        if local:
+            if len(self._used) >= MAX_USED:
+                self._used.clear()
+            self._used[peer] = (local, self.listen[1])
+        else:
+            self._used.pop(peer, None)
+
+    def towards_phone(self, phone: Address) -> Address:
+        """The address that it uses, if that is known to be another than the system's choice."""
+        used = self._used.get(phone) if self._used and not self.advertise else None
+        return used or self.towards(phone[0])
 
     def towards(self, host: str) -> Address:
         """`host` is an IP address."""
@@ -148,7 +165,7 @@ class OwnAddress:
             return known[0]
         if len(self._routes) >= MAX_ROUTES:
             self._routes.clear()
-        own = (_source_towards(host), self.listen[1])
+        own = (usual_towards(host), self.listen[1])
         self._routes[host] = (own, now)
         return own
 
@@ -189,13 +206,3 @@ def is_here(host: str) -> bool:
             return str(sock.getsockname()[0]) == host
     except OSError:  # this computer may not even speak IPv6
         return False
-
-
-def _source_towards(host: str) -> str:
-    """Connecting a UDP socket sends nothing; it makes the system choose."""
-    try:
-        with socket.socket(family_of(host), socket.SOCK_DGRAM) as sock:
-            sock.connect((host, 9))
-            return str(sock.getsockname()[0])
-    except OSError:
-        return "::1" if ":" in host else "127.0.0.1"

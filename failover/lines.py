@@ -29,19 +29,32 @@ LATE = 0.1  # seconds; less is not worth telling
 
 
 class Lines:
-    """`advertised(host)` is the forwarder's own address as a peer at that IP address knows it; `is_own(address)`: is
-    this one of the forwarder's, whether or not it was written into a message yet?"""
+    """`advertised(phone)` is the forwarder's own address as that phone knows it, `advertised_to_server(host)` as a
+    server at that IP address does; `is_own(address)`: is this one of the forwarder's, whether or not it was written
+    into a message yet?"""
 
     def __init__(
-        self, table: ServerTable, key: bytes, advertised: Callable[[str], Address], is_own: Callable[[Address], bool]
+        self,
+        table: ServerTable,
+        key: bytes,
+        advertised: Callable[[Address], Address],
+        advertised_to_server: Callable[[str], Address],
+        is_own: Callable[[Address], bool],
     ) -> None:
         self.table, self.key, self._advertised, self._is_own = table, key, advertised, is_own
+        self._advertised_to_server = advertised_to_server
         self.own: set[Address] = set()  # those written already: as many as this computer has addresses
         self.changed: Callable[[], None] = lambda: None  # called when there is one more
 
-    def towards(self, host: str) -> Address:
-        """The own address to write for that peer, known as own from now on."""
-        own = self._advertised(host)
+    def towards(self, phone: Address) -> Address:
+        """The own address to write for that phone, known as own from now on."""
+        return self._known(self._advertised(phone))
+
+    def towards_server(self, host: str) -> Address:
+        """The same for a server."""
+        return self._known(self._advertised_to_server(host))
+
+    def _known(self, own: Address) -> Address:
         if own not in self.own:
             self.own.add(own)
             self.changed()

@@ -37,6 +37,7 @@ POLITE = 0.02  # seconds that what has come may take before the sockets close: a
 LOOK_OUT = 0.05  # seconds between two looks at whether a server is seen
 OPEN_AGAIN = 0.25  # seconds between two attempts to open what could not be opened
 RELOAD_PATIENCE = 5.0  # seconds
+CHANGES_APART = 1.0  # seconds
 # settings a reload cannot change
 NEXT_START = {"forwarder.listen", "forwarder.standby", "forwarder.secret.file", "registration.listen", "admin.listen"}
 
@@ -56,7 +57,13 @@ class Forwarder:
         servers = [self._server(line, Health(FAILING, self._started, "not asked yet")) for line in settings.servers]
         table = ServerTable(servers, settings.policy, settings.convergence, settings.path)
         self._core = Core(
-            table, self.secret.key, self._own.towards, settings.fall, settings.rise, self._own.is_own
+            table,
+            self.secret.key,
+            self._own.towards_phone,
+            settings.fall,
+            settings.rise,
+            self._own.is_own,
+            self._own.towards,
         )
         self._reception = Reception(settings, self.secret.key, self._core.counters, self._own.is_own, self)
         self._traffic = Traffic(self._loop, self._core, self._chronicle, self._new_limit(settings))
@@ -65,6 +72,7 @@ class Forwarder:
         self._sight, self._track = Sight(), Track("")
         self._station = Station(self._loop, settings.listen, self)
         self._manner = best()
+        self._next_change = 0.0
 
     # -- any thread -------------------------------------------------------------------------------------------------
 
@@ -152,7 +160,7 @@ class Forwarder:
     # -- sip thread: the address ------------------------------------------------------------------------------------
 
     def take(self, sock: socket.socket) -> None:
-        phones = self._traffic.phones = Channel(sock, self._manner)
+        phones = self._traffic.phones = Channel(sock, self._manner, self._uses)
         self._loop.watch(sock, partial(self._traffic.receive, phones, PHONES))
         self._open_links()
         self._core.serve(time.monotonic())
@@ -302,6 +310,15 @@ class Forwarder:
         self._core.passive.configure(settings.passive_requests, settings.passive_seconds)
         self._loop.call(lambda: self._traffic.carry_out(self._core.adopt(table, settings.fall, settings.rise, now)))
         self._open_links()
+
+    def _uses(self, phone: Address, local: str, again: bool) -> None:
+        """A phone sends to another of our addresses than the system would send from. What was read of one that did
+        otherwise before is forgotten, but not more than once a second, lest a stranger make that its pastime."""
+        self._own.uses(phone, local)
+        now = time.monotonic()
+        if again and now >= self._next_change:
+            self._next_change = now + CHANGES_APART
+            self._core.lines.changed()
 
     def _look_at_work(self) -> None:
         self._traffic.carry_out(self._core.passive.look(time.monotonic()))

@@ -152,7 +152,7 @@ class Memory:
         if len(left) + len(right) > LONGEST:
             raise Odd
         made = _read(lambda: Sender(self.lines, left, right, source))
-        made.own = self._own(source[0])
+        made.own = self._own(source)
         self._room(self.senders)[left, right, source] = made
         return made
 
@@ -169,7 +169,8 @@ class Memory:
 
     def server(self, server: Server) -> bytes:
         """Our Via to that server, up to the branch."""
-        via = self.servers[server.name] = f"Via: SIP/2.0/UDP {self._own(server.address[0])};branch=".encode()
+        own = format_address(self.lines.towards_server(server.address[0]))
+        via = self.servers[server.name] = f"Via: SIP/2.0/UDP {own};branch=".encode()
         return via
 
     def phone(self, target: Address, server: str) -> str:
@@ -177,7 +178,7 @@ class Memory:
         lines, other_family = self.lines, (":" in target[0]) != (":" in server)
         if target in lines.table.by_address or not literal(target) or lines.is_own(target) or other_family:
             raise Odd
-        own = self._own(target[0])
+        own = self._own(target)
         self._room(self.phones)[target, server] = own
         return own
 
@@ -204,8 +205,8 @@ class Memory:
                 return ways[branch]
         raise Odd
 
-    def _own(self, host: str) -> str:
-        return format_address(self.lines.towards(host))
+    def _own(self, phone: Address) -> str:
+        return format_address(self.lines.towards(phone))
 
     def route(self, octets: bytes) -> Routes:
         """Raises Odd."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import sys
 
@@ -27,6 +28,7 @@ from failover.legs import OwnAddress
 from failover.service import Forwarder
 from failover.settings import PHONES, read
 from plumbing.address import format_address
+from plumbing.batch import Singly
 from sip.uri import Uri
 
 S1 = SERVERS["server1"]
@@ -133,7 +135,7 @@ def test_an_answer_in_which_that_is_filled_in_takes_the_quick_way():
 def own_core(listen, advertise=None, names=()):
     own = OwnAddress(listen, advertise, names)
     table = make_table(servers={"server1": ("127.0.0.1", 5070), "server2": ("127.0.0.1", 5080)})
-    return Core(table, KEY, own.towards, is_own=own.is_own)
+    return Core(table, KEY, own.towards_phone, is_own=own.is_own, advertised_to_server=own.towards)
 
 
 @pytest.mark.parametrize(
@@ -361,3 +363,67 @@ def test_what_has_grown_too_large_for_a_datagram_is_told_so_and_owed_by_nobody(s
     phone.sendto(large + b"x" * 65_200, listen)
     assert head(phone.recv(65_535))[0].startswith("SIP/2.0 513")
     assert forwarder.status()["in_flight"] == 0
+
+
+# -- several addresses of one computer --------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["batches", "one by one"])
+def everywhere(request, free_port, monkeypatch):
+    """(its port, its server) of a forwarder that listens on every address."""
+    if request.param == "one by one":
+        monkeypatch.setattr("failover.service.best", Singly)
+    with fake_servers(free_port) as servers:
+        port = free_port()
+        listed = [f"{each.name}={format_address(each.address)}" for each in servers]
+        settings = read("\n".join([f"forwarder.listen=0.0.0.0:{port}", "admin.listen=", *listed]), "test")
+        forwarder = Forwarder(settings)
+        forwarder.start()
+        try:
+            yield port, servers[0]
+        finally:
+            forwarder.stop()
+
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="other systems do not say which address was meant")
+
+
+@linux
+def test_each_phone_is_answered_from_the_address_that_it_has_asked(everywhere):
+    port, server = everywhere
+    for n in range(1, 41):
+        host = f"127.0.0.{1 + n % 3}"
+        with plain_phone() as phone:
+            phone.sendto(request("OPTIONS", source=phone.getsockname(), branch=f"z9hG4bK{n}"), (host, port))
+            data, source = phone.recvfrom(65_535)
+            assert data.startswith(b"SIP/2.0 200") and source == (host, port)
+            own = f"SIP/2.0/UDP 127.0.0.1:{port}"
+            assert via_of(server.heard[-1]).startswith(own), "towards the server the one that it uses"
+            phone.sendto(request("INVITE", source=phone.getsockname(), branch=f"z9hG4bKi{n}"), (host, port))
+            phone.recv(65_535)
+            assert field(server.heard[-1], "Record-Route").startswith(f"<sip:{host}:{port};lr")
+
+
+@linux
+def test_many_phones_at_once_are_too(everywhere):
+    port, _ = everywhere
+    with contextlib.ExitStack() as stack:
+        phones = [stack.enter_context(plain_phone()) for _ in range(60)]
+        for n, phone in enumerate(phones):
+            asked = request("OPTIONS", source=phone.getsockname(), branch=f"z9hG4bK{n}")
+            phone.sendto(asked, (f"127.0.0.{n % 7 + 1}", port))
+        assert [phone.recvfrom(65_535)[1][0] for phone in phones] == [f"127.0.0.{n % 7 + 1}" for n in range(60)]
+
+
+@linux
+def test_a_phone_is_called_from_the_address_that_it_has_registered_at(everywhere):
+    port, server = everywhere
+    with plain_phone() as phone:
+        phone.sendto(request("REGISTER", source=phone.getsockname()), ("127.0.0.2", port))
+        phone.recv(65_535)
+        server_asks(server, ("127.0.0.1", port), *phone.getsockname())
+        data, source = phone.recvfrom(65_535)
+        assert data.startswith(b"INVITE") and source == ("127.0.0.2", port)
+        assert via_of(data).startswith(f"SIP/2.0/UDP 127.0.0.2:{port}")
+        phone.sendto(request("REGISTER", source=phone.getsockname(), branch="z9hG4bKr2"), ("127.0.0.1", port))
+        assert phone.recvfrom(65_535)[1] == ("127.0.0.1", port), "it has changed its mind"
