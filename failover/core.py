@@ -324,6 +324,8 @@ class Core(Members):
             request = parse(b"".join(data.partition(b"\r\n\r\n")[:2]), in_passing=True)
         except BrokenRequest as error:
             request = error.request  # its body is missing
+        except RemoteProtocolError:
+            return NOTHING  # an answer, which was passed on as it came
         if not isinstance(request, Request) or request.method == "ACK":
             return NOTHING
         branch = request.via.branch

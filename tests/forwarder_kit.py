@@ -95,6 +95,7 @@ class FakeServer:
         self.heartbeat = "200 OK"
         self.replies = True
         self.late = 0.0  # seconds until it answers, heartbeats excepted
+        self.odd = b""  # a line that its answers begin with
         self._loop = Loop(name)
         self._sock = bind_udp(address)
         self._loop.watch(self._sock, self._ready)
@@ -108,6 +109,7 @@ class FakeServer:
         self.heard.append(data)
         if self.replies and not data.startswith((b"ACK", b"SIP/")):
             told = answer(data).replace(b"\r\nCSeq", f"\r\nX-Server: {self.name}\r\nCSeq".encode(), 1)
+            told = told.replace(b"\r\n", b"\r\n" + self.odd, 1)
             if self.late:
                 self._loop.at(time.monotonic() + self.late, lambda: self._sock.sendto(told, source))
             else:

@@ -348,6 +348,15 @@ def test_a_bye_to_a_phone_that_is_gone_is_not_refused(scene, free_port, eventual
     assert answers(servers[0]) == answers(servers[0], "call-2") == []
 
 
+def test_nor_is_an_answer_to_one_told_to_anybody_however_odd_it_is(scene, free_port, eventually):
+    forwarder, listen, servers, _ = scene
+    servers[0].odd, servers[0].late = b"X-Odd without a colon\r\n", 0.2  # when the phone is gone
+    with plain_phone() as gone:
+        gone.sendto(request("OPTIONS", source=gone.getsockname()), listen)
+    eventually(lambda: forwarder.status()["counters"].get("refused"))
+    assert forwarder.status()["errors"] == 0
+
+
 def test_where_no_route_leads_its_sender_hears_503_at_once(scene, eventually):
     """From an address of loopback nothing can leave this computer, so the system refuses and sends nothing."""
     forwarder, listen, servers, _ = scene
