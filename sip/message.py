@@ -378,7 +378,7 @@ def _read_fields(fields: list[Field], lines: list[bytes], in_passing: bool) -> R
             else:
                 fields.append(read_field(line))
         except RemoteProtocolError as error:
-            if in_passing and fields and b"\r" not in line[:-1]:
+            if in_passing and b"\r" not in line[:-1] and not line.startswith((b" ", b"\t")):
                 fields.append(unread_field(line))
             else:
                 fault = fault or error
