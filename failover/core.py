@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from failover.fastpath import FastPath
 from failover.inflight import EchoKey, Key, Row, echo_key, key_of
 from failover.kept import HANG_UPS
 from failover.lines import Lines
+from failover.members import Members
 from failover.outcome import NOTHING, Dropped, Event, Outcome, Passed, Queued, Send
-from failover.quick import Quick
 from failover.route import literal, way_back
 from failover.settings import PHONES
 from failover.sight import Grace
@@ -30,7 +31,7 @@ MAX_FORWARDS = 70
 RETRY_AFTER = "2"  # seconds: a phone that heard 503 finds the forwarder recovered, or hears it again
 
 
-class Core(Quick):
+class Core(Members):
     """Owned by one thread. `advertised(phone)` is the forwarder's own address as that phone knows it,
     `advertised_to_server(host)` as a server there does (None: one for all); `is_own(address)` knows its other addresses
     and names."""
@@ -47,14 +48,16 @@ class Core(Quick):
     ) -> None:
         to_server = advertised_to_server or (lambda host: advertised((host, 0)))
         lines = Lines(table, key, advertised, to_server, is_own)
-        super().__init__(table, lines, fall, rise)
+        super().__init__(table, fall, rise)
+        self.lines = lines
+        self.quick = FastPath(self).forward
         self.grace: Grace | None = None  # of a forwarder whose address may move to another one that sees servers
 
     # -- messages ---------------------------------------------------------------------------------------------------
 
     def receive(self, data: bytes, leg: str, source: Address, now: float) -> Outcome:
         """One datagram that came in on a leg (PHONES or a server's name). For an ordinary one `quick` does the same
-        where nobody wants to hear of it (quick.py)."""
+        where nobody wants to hear of it (fastpath.py)."""
         return self._handle(Row("", data, leg, source, now), now)
 
     def _handle(self, row: Row, now: float) -> Outcome:

@@ -28,24 +28,13 @@ class Members:
     def __init__(self, table: ServerTable, fall: int, rise: int) -> None:
         self.table = table
         self.fall, self.rise = fall, rise
-        self._counters: Counter[str] = Counter()
-        self._requests = self._responses = 0  # passed on, and not yet in the counters
-        self.inflight = InFlight(self._counters)
-        self.kept = KeptMessages(self._counters)
+        self.counters: Counter[str] = Counter()  # of everything, by what it was
+        self.inflight = InFlight(self.counters)
+        self.kept = KeptMessages(self.counters)
         self.passive = PassiveCheck(self)
         self.serving: float | None = float("-inf")  # since when; None: on standby, so what servers do costs nobody
         self.failovers: deque[Failover] = deque(maxlen=REMEMBERED_FAILOVERS)
         self.unfit: list[Exception] = []  # raised by rows that were to be replayed; for the shell to take out and tell
-
-    @property
-    def counters(self) -> Counter[str]:
-        """Everything counted, by what it was."""
-        if self._requests:
-            self._counters["passed.requests"] += self._requests
-        if self._responses:
-            self._counters["passed.responses"] += self._responses
-        self._requests = self._responses = 0
-        return self._counters
 
     def _handle(self, row: Row, now: float) -> Outcome:
         raise NotImplementedError  # core.py

@@ -27,7 +27,7 @@ CORES = [
     "sip",
     *(f"failover/{name}.py" for name in ("convergence", "core", "health", "inflight", "kept", "lines", "members")),
     *(f"failover/{name}.py" for name in ("outcome", "passive")),
-    *(f"failover/{name}.py" for name in ("quick", "shapes", "ways")),
+    *(f"failover/{name}.py" for name in ("fastpath", "ordinary")),
     *(f"failover/{name}.py" for name in ("limit", "pulse", "registration", "route", "sight", "standing", "table")),
     "failover/validation.py",
     *(f"slee_mock/{name}.py" for name in ("anchor", "billing", "cluster_key", "event", "gate")),
