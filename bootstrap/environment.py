@@ -36,7 +36,7 @@ MODULES = {
     "pytest-qt": "pytestqt.plugin",
 }
 
-_MARKER = re.compile(r'(python_version|sys_platform) (<|>=|==) "([\w.]+)"')
+_MARKER = re.compile(r'(python_version|sys_platform) (<|>=|==) "([A-Za-z0-9_.]+)"')
 
 
 def pins(text: str) -> dict[str, str]:

@@ -164,6 +164,9 @@ class Forwarder:
         if takeover and standing.role is ACTIVE:
             self._reception.open(self._loop)  # its address may have come with ours
 
+    def trouble(self, operation: str, text: str) -> None:
+        self._chronicle.trouble(self._core, operation, text)
+
     def _open_legs(self) -> None:
         """Those that are not open. A server that cannot be reached now keeps nobody from the others."""
         if not self._traffic.phones:

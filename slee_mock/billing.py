@@ -30,7 +30,8 @@ from slee_mock.store import View
 UNANSWERED = 200.0  # seconds after which nobody will answer any more; RFC 3261 16.6's Timer C is just above 180
 MOST_CARRIERS = 64
 
-_TARIFF = re.compile(r"(?P<setup>\d{1,9}(\.\d{1,6})?)\+(?P<price>\d{1,9}(\.\d{1,6})?)/(?P<unit>\d{1,6})s\Z")
+_MONEY = r"[0-9]{1,9}(\.[0-9]{1,6})?"
+_TARIFF = re.compile(rf"(?P<setup>{_MONEY})\+(?P<price>{_MONEY})/(?P<unit>[0-9]{{1,6}})s\Z")
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ MOST_TOLD = 500  # accounts
 FOR_EVER = 1e12
 MILLISECOND = 0.001  # the finest that bills tell times apart
 
-_LINE = re.compile(r"(?P<user>[^:]*[^:\s])\s*:\s*(?P<money>\d{1,9}(\.\d{1,6})?)\s*")
+_LINE = re.compile(r"(?P<user>[^:]*[^:\s])\s*:\s*(?P<money>[0-9]{1,9}(\.[0-9]{1,6})?)\s*")
 
 
 @dataclass(frozen=True)

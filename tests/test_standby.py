@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import socket
 import sys
+import time
 from contextlib import ExitStack, contextmanager
 
 import pytest
@@ -248,6 +249,39 @@ def test_what_the_system_lets_us_bind_is_not_ours_unless_an_interface_has_it(vir
     assert role(one) == "standby" and one.status()["servers"][0]["requests"] == 0
     with socket.socket(type=socket.SOCK_DGRAM) as other:
         other.bind(pair.address)  # it was not even tried
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="lowers the limit of this very process")
+def test_without_descriptors_it_says_so_once_a_second_and_serves_on(free_port, eventually, caplog, monkeypatch):
+    """The station looks with a socket whether its address is here; not to get one tells nothing of the address."""
+    monkeypatch.setattr(station, "can_move", lambda listen: True)
+    monkeypatch.setitem(sys.modules, "netifaces", None)
+    with scene(free_port) as pair:
+        one, two = pair.start("heartbeat.fall=100"), pair.start("heartbeat.fall=100")
+        assert (role(one), role(two)) == ("active", "standby")
+        began = time.monotonic()
+        with no_descriptors():
+            eventually(lambda: caplog.text.count("cannot look") >= 3)
+            assert pair.served_by("z9hG4bK1") == "server1", "what it has it keeps"
+        passed = time.monotonic() - began
+        told = [line for line in caplog.messages if "cannot look" in line]
+        assert len(told) <= 2 * (passed + 1) and "Traceback" not in caplog.text
+        assert "Too many open files" in told[0] and format_address(pair.address) in told[0]
+        assert (role(one), role(two)) == ("active", "standby")
+        one.stop()
+        eventually(is_active(two))
+        assert pair.served_by("z9hG4bK2") == "server1"
+
+
+@contextmanager
+def no_descriptors():
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 @pytest.mark.parametrize("host, moves", [("127.0.0.1", False), ("0.0.0.0", False), ("::1", False), ("::", False),
