@@ -77,7 +77,7 @@ class Limit:
         return bucket
 
     def _fullest(self, now: float) -> tuple[int, float]:
-        """The place and the tokens of the first bucket that is full, else of the fullest of those that are looked at."""
+        """Place and tokens of the first bucket that is full, else of the fullest that is looked at."""
         found, most = self._hand, -1.0
         for _ in range(LOOKED_AT):
             place = self._hand

@@ -67,7 +67,7 @@ def test_a_number_in_other_digits_is_none(case, script):
 def test_a_balance_in_other_digits_is_none(tmp_path):
     file = tmp_path / "balances"
     file.write_text("alice:1.50\nbob:١.٥٠\n", encoding="utf-8")
-    with pytest.raises(ValueError, match="line 2"):
+    with pytest.raises(ValueError, match="balances:2: "):
         read_balances(str(file))
 
 
