@@ -1,4 +1,4 @@
-"""Somebody else's phones as processes: baresip and Linphone, each with one account, told what to do by lines of text."""
+"""Somebody else's phones as processes: baresip and Linphone, each with one account."""
 
 from __future__ import annotations
 
