@@ -130,8 +130,8 @@ def _stamped(folder: Path) -> str:
 
 
 def is_ours(folder: Path) -> bool:
-    """Whether a set-up made it, finished or not. Those of before the mark have a stamp if they are finished. We make
-    no links."""
+    """Whether a set-up made it, finished or not. Those of before the mark have a stamp if they are
+    finished. We make no links."""
     if folder.is_symlink() or not folder.is_dir():
         return False
     return (folder / MARK).is_file() or _STAMP.fullmatch(_stamped(folder)) is not None
@@ -171,8 +171,8 @@ def import_trouble(python: Path, root: Path) -> str:
 
 
 def build(root: Path) -> None:
-    """Make `.venv` and install the requirements into it, all of it or nothing; raises SetupFault. One that is finished
-    and made for something else stays until the next one is."""
+    """Make `.venv` and install the requirements into it, all of it or nothing; raises SetupFault.
+    One that is finished and made for something else stays until the next one is."""
     refuse_old_system()
     if lacks_venv_module():
         raise SetupFault(
@@ -192,7 +192,8 @@ def build(root: Path) -> None:
     folder = fresh if kept else venv
     with _undone_on_failure(folder):
         if kept:
-            say("The .venv that is here is made for something else: making another, and keeping it until then.")
+            other = "The .venv that is here is made for something else"
+            say(f"{other}: making another, and keeping it until then.")
         elif os.path.lexists(venv):
             say("The .venv that is here is unfinished: making it anew.")
             remove(venv)
@@ -210,8 +211,8 @@ def _refuse_foreign(root: Path) -> None:
         if os.path.lexists(root / name) and not is_ours(root / name):
             raise SetupFault(
                 f"There is a {name} in {root} that this set-up did not make, and it is left alone. "
-                f"Rename it and start again. Or, to use it: {venv_python(root)} -m pip install -r requirements.txt, "
-                f"and then {venv_python(root)} demo.py."
+                f"Rename it and start again. Or, to use it: {venv_python(root)} -m pip install "
+                f"-r requirements.txt, and then {venv_python(root)} demo.py."
             )
 
 
@@ -221,18 +222,20 @@ def _refuse_full_disk(root: Path) -> None:
     free = shutil.disk_usage(root).free + sum(_size(folder) for folder in unfinished)
     if free < NEEDED_MB * 1_000_000:
         raise SetupFault(
-            f"The disk is too full: set-up needs {NEEDED_MB} MB in {root}, and {free // 1_000_000} MB are free. "
-            "Make room, or move this folder to a larger disk, and start again."
+            f"The disk is too full: set-up needs {NEEDED_MB} MB in {root}, "
+            f"and {free // 1_000_000} MB are free. Make room, or move this folder to a larger disk, and start again."
         )
 
 
 def _size(folder: Path) -> int:
     """Octets of all files in it."""
-    return sum(os.lstat(os.path.join(at, name)).st_size for at, _, names in os.walk(folder) for name in names)
+    paths = (os.path.join(at, name) for at, _, names in os.walk(folder) for name in names)
+    return sum(os.lstat(path).st_size for path in paths)
 
 
 def _put_right(root: Path) -> None:
-    """After a set-up that was killed: see the table above. All three folders are ours where they exist."""
+    """After a set-up that was killed: see the table above. All three folders are ours where they
+    exist."""
     venv, fresh, old = root / ".venv", root / ".venv.new", root / ".venv.old"
     if not venv.exists() and _fits(fresh, root):
         fresh.rename(venv)
@@ -245,12 +248,15 @@ def _put_right(root: Path) -> None:
 def _make(folder: Path, root: Path) -> None:
     say(f"Setting up .venv in this folder, once: about {DOWNLOAD_MB} MB to download.")
     folder.mkdir()
-    (folder / MARK).write_text("demo.py of Call Failover makes this folder, and may remove it.\n", encoding="ascii")
+    mark = "demo.py of Call Failover makes this folder, and may remove it.\n"
+    (folder / MARK).write_text(mark, encoding="ascii")
     _run([sys.executable, "-m", "venv", "--prompt", ".venv", str(folder)], folder, quiet=True)
     _install(folder, root)
     trouble = import_trouble(_python_in(folder), root)
     if trouble:
-        raise SetupFault(f"What was installed does not run here: {trouble}. Get that, and start again.")
+        raise SetupFault(
+            f"What was installed does not run here: {trouble}. Get that, and start again."
+        )
     unfinished = _stamp(folder).with_suffix(".part")
     unfinished.write_text(_stamp_text(root), encoding="ascii")
     unfinished.replace(_stamp(folder))
@@ -267,7 +273,8 @@ def _move_paths(made: Path, wanted: Path) -> None:
 
 
 def _install(folder: Path, root: Path) -> None:
-    command = [str(_python_in(folder)), "-m", "pip", "install", "--disable-pip-version-check", "--no-input"]
+    command = [str(_python_in(folder)), "-m", "pip", "install"]
+    command += ["--disable-pip-version-check", "--no-input"]
     # Few retries, to learn soon that one is off-line; but some, for pip tells what fails only when it tries again.
     command += ["--only-binary=:all:", "--retries", "3"]
     command += [f"{name}=={version}" for name, version in _pins(root).items()]
@@ -299,7 +306,8 @@ def _run(command: Sequence[str], folder: Path, quiet: bool) -> None:
             raise
     remove(temporary)
     if child.returncode:
-        raise SetupFault(explain(f"{out or ''}{err}", child.returncode, shutil.disk_usage(folder).free))
+        free = shutil.disk_usage(folder).free
+        raise SetupFault(explain(f"{out or ''}{err}", child.returncode, free))
 
 
 def _end(child: subprocess.Popen[str]) -> None:

@@ -119,7 +119,11 @@ class OwnAddress:
             return known[0]
         if len(self._routes) >= MAX_ROUTES:
             self._routes.clear()
-        own = (_source_towards(host), self.listen[1])
+        try:
+            own = (_source_towards(host), self.listen[1])
+        except OSError:  # no descriptors to ask the system with: the last that it said
+            last = known or next(reversed(self._routes.values()), None)
+            return last[0] if last else self.listen
         self._routes[host] = (own, now)
         return own
 

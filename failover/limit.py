@@ -5,10 +5,11 @@ second go on, `burst` at once. The last quarter of a bucket is kept for what bel
 ACK, BYE, CANCEL), so that what is dropped first is what a caller can try again. The first bytes tell which it is, for
 what is to be dropped must cost less than what is not.
 
-The table of buckets is bounded, and anybody can forge addresses to fill it. So where a new source needs the place of
-another, the fullest of some buckets goes, for to forget that one costs least; and the new source begins with as many
-tokens as were in it. Thus forgetting makes no tokens: a source that has used up its own is remembered for as long as
-another has more, and whoever comes back when all are empty finds an empty bucket. Exempt hosts have no place in it.
+The table of buckets is bounded, and anybody can forge addresses to fill it. So where a new source
+needs the place of another, the fullest of some buckets goes, for to forget that one costs least;
+and the new source begins with as many tokens as were in it. Thus forgetting makes no tokens: a
+source that has used up its own is remembered for as long as another has more, and whoever comes
+back when all are empty finds an empty bucket. Exempt hosts have no place in it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from ipaddress import IPv6Address
 from failover.networks import Networks
 
 MAX_SOURCES = 10_000
-LOOKED_AT = 64  # buckets, among which the fullest goes: costs some 10 us, where a table is full of limited sources
+LOOKED_AT = 64  # buckets, among which the fullest goes: some 10 us, where all are limited
 ORDINARY = 1500  # octets; a datagram of more counts for as many as it could have been, for reading it takes so long
 KEPT = 0.25  # the share of a bucket for what belongs to calls
 OF_CALLS = (b"SIP/2.0 ", b"ACK ", b"BYE ", b"CANCEL ")
@@ -51,7 +52,7 @@ class Limit:
             return True
         source = _network(host) if ":" in host else host
         bucket = self._buckets.get(source)
-        if bucket is None or source is not host:  # one host of a /64 may be exempt, and the others not
+        if bucket is None or source is not host:  # of a /64 some hosts may be exempt
             if self._is_exempt(host):
                 return True
             bucket = bucket or self._add(source, now)
@@ -77,7 +78,7 @@ class Limit:
         return bucket
 
     def _fullest(self, now: float) -> tuple[int, float]:
-        """Place and tokens of the first bucket that is full, else of the fullest that is looked at."""
+        """Place and tokens of the first bucket that is full, else of the fullest looked at."""
         found, most = self._hand, -1.0
         for _ in range(LOOKED_AT):
             place = self._hand

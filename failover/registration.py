@@ -6,9 +6,10 @@ few seconds. GRACEFUL_SHUTDOWN=true in it asks for no new calls. These facts are
 SIP load balancer (github.com/RestComm/load-balancer, its issue 78 for GRACEFUL_SHUTDOWN) and of the servers which beat
 every five seconds (github.com/RestComm/jain-sip.ha); everything below is this project's own.
 
-The table is bounded. While there is room, a host may register as many servers as it likes. Once it is full, a server
-that does not answer heartbeats gives way to a new one; and if there is none, one of the host that has most gives way
-to a host that has fewer. So whoever fills the table keeps nobody else out.
+The table is bounded. While there is room, a host may register as many servers as it likes. Once it
+is full, a server that does not answer heartbeats gives way to a new one; and if there is none, one
+of the host that has most gives way to a host that has fewer. So whoever fills the table keeps
+nobody else out.
 
 `Registration.receive(data, source, now)` says what one datagram means. The protocol has neither password nor clock, so
 what it proves is bounded: see `_in_order` for what of a replay can be told. What no datagram can do, however made: give
@@ -38,7 +39,7 @@ from sip.errors import RemoteProtocolError
 from sip.message import Request, parse, reply
 
 MOST_SERVERS = 64
-GRACE = 2.0  # seconds that a new server has to answer a heartbeat, before it may give way to another
+GRACE = 2.0  # seconds in which a new server has to answer a heartbeat, or it may give way
 MOST_OCTETS = 8_192  # of a heartbeat; real ones have a tenth
 LONGEST_CALL_ID = 256
 LONGEST_NOTE = 200  # characters
@@ -64,8 +65,8 @@ _UNFIT = re.compile(r"[^A-Za-z0-9._-]+")
 
 @dataclass
 class Registered:
-    """One server of the table. `since`: when it came; `beaten`: when it beat last. Both monotonic seconds. `sender`:
-    the IP address that registered it."""
+    """One server of the table. `since`: when it came; `beaten`: when it beat last. Both monotonic
+    seconds. `sender`: the IP address that registered it."""
 
     line: ServerLine
     since: float
@@ -128,14 +129,15 @@ class Registration:
         self._static = tuple(static)
         self._table: dict[Address, Registered] = {}  # in order of arrival
         self._alive: frozenset[str] = frozenset()  # names of those that answer heartbeats
-        self._displaced: dict[str, Registered] = {}  # by the name that it gave way to; until the next sweep
+        # By the name of the server that each gave way to; until the next sweep tells of them.
+        self._displaced: dict[str, Registered] = {}
         self._heard: OrderedDict[Address, OrderedDict[str, int]] = OrderedDict()  # Call-ID -> its highest CSeq
 
     @property
     def servers(self) -> list[Registered]:
         return list(self._table.values())
 
-    # -- a datagram -------------------------------------------------------------------------------------------------
+    # -- a datagram --------------------------------------------------------------------------------
 
     def receive(self, data: bytes, source: Address, now: float) -> Verdict:
         """One datagram that came in at the registration address."""
@@ -191,13 +193,17 @@ class Registration:
         return Verdict(ARRIVED, name=name)
 
     def _gives_way(self, sender: str, now: float) -> Registered | None:
-        """Who of a full table does, to a new server of this sender: one that has not answered for longest; else the
-        newest of the IPv6 network, or of the host in the sender's own, that has two more than the sender's."""
-        silent = [each for each in self._table.values() if now - each.since > GRACE and not self._is_alive(each)]
+        """Who of a full table does, to a new server of this sender: one that has not answered for
+        longest; else the newest of the IPv6 network, or of the host in the sender's own, that has
+        two more than the sender's."""
+        everybody = list(self._table.values())
+        silent = [
+            each for each in everybody if now - each.since > GRACE and not self._is_alive(each)
+        ]
         if silent:
             return min(silent, key=lambda each: each.beaten)
-        network = [each for each in self._table.values() if source_of(each.sender) == source_of(sender)]
-        for servers, group_of in ((list(self._table.values()), source_of), (network, str)):
+        network = [each for each in everybody if source_of(each.sender) == source_of(sender)]
+        for servers, group_of in ((everybody, source_of), (network, str)):
             groups = Counter(group_of(each.sender) for each in servers)
             for greediest, most in groups.most_common(1):
                 if most > groups[group_of(sender)] + 1:
@@ -254,7 +260,7 @@ class Registration:
         target = source[0], way_back(via)[1]
         return verdict._replace(answer=reply(request, status, "", tag, fields).to_bytes(), target=target)
 
-    # -- the table --------------------------------------------------------------------------------------------------
+    # -- the table ---------------------------------------------------------------------------------
 
     def undo(self, name: str, source: Address, note: str, now: float) -> None:
         """It has arrived, and its sockets could not be opened."""
@@ -269,8 +275,9 @@ class Registration:
         self._table = {address: each for address, each in self._table.items() if each.line.name != name}
 
     def sweep(self, now: float, timeout: float, health: Mapping[str, Health]) -> list[tuple[Registered, str]]:
-        """Takes out, with the reason, who took leave and has gone, and who has neither beaten nor answered the
-        forwarder's heartbeats for `timeout` seconds. Tells also who gave way. `health` is by name."""
+        """Takes out, with the reason, who took leave and has gone, and who has neither beaten nor
+        answered the forwarder's heartbeats for `timeout` seconds. Tells also who gave way. `health`
+        is by name."""
         self._alive = frozenset(name for name, known in health.items() if known.alive)
         gone: list[tuple[Registered, str]] = []
         for each in self._table.values():
@@ -317,7 +324,7 @@ class Registration:
         return table
 
 
-# -- one heartbeat, read ----------------------------------------------------------------------------------------------
+# -- one heartbeat, read ---------------------------------------------------------------------------
 
 
 def _request(data: bytes) -> Request:
@@ -335,7 +342,8 @@ def _request(data: bytes) -> Request:
 
 def _beat(request: Request) -> _Beat:
     if request.method not in METHODS:
-        raise RemoteProtocolError(f"{shortened(request.method, 20)} is no heartbeat; OPTIONS or INFO is")
+        method = shortened(request.method, 20)
+        raise RemoteProtocolError(f"{method} is no heartbeat; OPTIONS or INFO is")
     if not any((request.get(mark) or "").strip() == "1" for mark in MARKS):
         raise RemoteProtocolError(f"no {MARKS[0]}: 1")
     entries, faults = parse_properties(decode(request.body))
@@ -353,7 +361,8 @@ def _address(said: Mapping[str, str]) -> Address:
     except ValueError:
         raise RemoteProtocolError(f"ip={shortened(ip, 60)} is not an IP address") from None
     if not re.fullmatch("[0-9]{1,5}", port) or not 0 < int(port) < 65_536:
-        raise RemoteProtocolError(f"udpPort={shortened(port, 20)} is not a UDP port, which a server here must have")
+        named = f"udpPort={shortened(port, 20)}"
+        raise RemoteProtocolError(f"{named} is not a UDP port, which a server here must have")
     if "%" in host or not literal((host, int(port))):
         raise RemoteProtocolError(f"ip={shortened(ip, 60)} is not one computer's address")
     return host, int(port)

@@ -162,7 +162,14 @@ class Forwarder:
     def stands(self, standing: Standing, takeover: Takeover | None) -> None:
         self._chronicle.stands(self._core, standing, takeover)
         if takeover and standing.role is ACTIVE:
-            self._reception.open(self._loop)  # its address may have come with ours
+            self._open_reception()  # its address may have come with ours
+
+    def _open_reception(self) -> None:
+        try:
+            self._reception.open(self._loop)
+        except OSError as error:
+            self.trouble("open", f"registration.listen: {error}")
+            self._loop.at(time.monotonic() + LEG_AGAIN, self._open_reception)
 
     def trouble(self, operation: str, text: str) -> None:
         self._chronicle.trouble(self._core, operation, text)

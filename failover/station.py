@@ -73,7 +73,7 @@ class Station:
     def _look(self) -> None:
         try:
             self._see(self._sign())
-        except OSError as error:  # no descriptors, above all. Not a sign of anything, so nothing changes
+        except OSError as error:  # no descriptors, above all: a sign of nothing
             where = format_address(self._listen)
             self._host.trouble("look", f"whether {where} is here or free: {error}; nothing changes")
         finally:

@@ -35,12 +35,13 @@ log = logging.getLogger(__name__)
 MAX_STREAMS = 16
 MAX_CONNECTIONS = 64  # the threads of a page; a silent one gives way to the next that comes
 KEEP_ALIVE = 5.0  # seconds between comments on a silent event stream
-SILENCE = 10.0  # seconds a client may take for its whole request, and for taking a piece of the answer
+SILENCE = 10.0  # seconds a client may take for its whole request, or a piece of the answer
 LINGER = 1.0  # seconds for which a refused client is read on, and not heard
 NO_DESCRIPTORS = 0.2  # seconds until a connection is tried again that the system did not give us
 EMPTY = (b"\r\n", b"\n")
 CROWDED = (
-    b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n"
+    b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\n"
+    b"Retry-After: 1\r\nContent-Length: 0\r\n\r\n"
 )
 
 SECURITY_HEADERS = {
@@ -95,7 +96,8 @@ class HttpServer:
 
 
 class _Server(ThreadingHTTPServer):
-    """One thread accepts; each connection has one of its own, of which there are MAX_CONNECTIONS at most."""
+    """One thread accepts; each connection has one of its own, of which there are MAX_CONNECTIONS at
+    most."""
 
     daemon_threads = True
     block_on_close = False  # it has no effect on daemon threads
@@ -119,13 +121,14 @@ class _Server(ThreadingHTTPServer):
         self.server_address = self.socket.getsockname()
         self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
 
-    # -- the accepting thread ---------------------------------------------------------------------------------------
+    # -- the accepting thread ----------------------------------------------------------------------
 
     def get_request(self) -> tuple[socket.socket, Any]:
         try:
             return super().get_request()
-        except OSError as error:  # of descriptors above all; the client waits in the queue, and we do not turn idly
-            self.rare.say("accept", logging.WARNING, f"{self.name}: cannot take a connection: {error.strerror}")
+        except OSError as error:  # no descriptors, above all: the client waits in the queue
+            cannot = f"{self.name}: cannot take a connection: {error.strerror}"
+            self.rare.say("accept", logging.WARNING, cannot)
             time.sleep(NO_DESCRIPTORS)
             raise
 
@@ -142,15 +145,16 @@ class _Server(ThreadingHTTPServer):
             super().process_request(request, client_address)
         except RuntimeError as error:  # the system has no more threads
             self.connections.leave(request)
-            self.rare.say("thread", logging.WARNING, f"{self.name}: cannot serve a connection: {error}")
+            cannot = f"{self.name}: cannot serve a connection: {error}"
+            self.rare.say("thread", logging.WARNING, cannot)
             self.shutdown_request(request)
 
     def service_actions(self) -> None:
-        """Ends, ten times a second, connections whose request is not here after SILENCE seconds, be it
-        that they say nothing or an octet at a time."""
+        """Ends, ten times a second, connections whose request is not here after SILENCE seconds, be
+        it that they say nothing or an octet at a time."""
         self.connections.end_overdue(time.monotonic() - SILENCE)
 
-    # -- any thread -------------------------------------------------------------------------------------------------
+    # -- any thread --------------------------------------------------------------------------------
 
     def end_streams(self) -> None:
         with self.lock:
@@ -167,7 +171,8 @@ class _Server(ThreadingHTTPServer):
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """The base class reads the request line, calls `parse_request` and then the method's `do_` function."""
+    """The base class reads the request line, calls `parse_request` and then the method's `do_`
+    function."""
 
     server: _Server
     protocol_version = "HTTP/1.1"
@@ -192,8 +197,8 @@ class _Handler(BaseHTTPRequestHandler):
             super().finish()
 
     def _read_on(self) -> None:
-        """A socket closed with octets unread resets the connection, and the client may lose the answer (RFC 9112 9.6).
-        For a second at most."""
+        """A socket closed with octets unread resets the connection, and the client may lose the
+        answer (RFC 9112 9.6). For a second at most."""
         self.request.shutdown(socket.SHUT_WR)
         until = time.monotonic() + LINGER
         while (left := until - time.monotonic()) > 0:
@@ -201,11 +206,11 @@ class _Handler(BaseHTTPRequestHandler):
             if not self.request.recv(65_536):
                 return
 
-    # -- the request ------------------------------------------------------------------------------------------------
+    # -- the request -------------------------------------------------------------------------------
 
     def parse_request(self) -> bool:
-        """The head that begins with `raw_requestline`, with our own parser: the base class' takes an e-mail's, which
-        stops without a word at a line that is no header."""
+        """The head that begins with `raw_requestline`, with our own parser: the base class' takes
+        an e-mail's, which stops without a word at a line that is no header."""
         self.command, self.requestline, self.request_version = "", "", "HTTP/1.1"
         self.close_connection = True
         try:
@@ -221,7 +226,8 @@ class _Handler(BaseHTTPRequestHandler):
         return True
 
     def _head_lines(self) -> list[bytes] | None:
-        """None if the client left before the empty line. Before the request line some send one (RFC 9112 2.2)."""
+        """None if the client left before the empty line. Before the request line some send one (RFC
+        9112 2.2)."""
         line, octets = self.raw_requestline, 0
         lines: list[bytes] = []
         while line.endswith(b"\n") and (line not in EMPTY or not lines):
@@ -238,15 +244,16 @@ class _Handler(BaseHTTPRequestHandler):
         return None
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        """What the base class refuses: a request line beyond its bound, a method that is not known."""
+        """What the base class refuses: a request line beyond its bound, a method that is not
+        known."""
         self.request_version = self.request_version or "HTTP/1.1"
         self._refuse(BadRequest(message or "the request line is too long", code))
 
     def _refuse(self, error: BadRequest) -> None:
         self.server.connections.waits(self.request, None)
         self._refused = self.close_connection = True
-        source = format_address(self.client_address[:2])
-        self.server.rare.say("refused", logging.INFO, f"{self.server.name}: refused a request of {source}: {error}")
+        refused = f"refused a request of {format_address(self.client_address[:2])}: {error}"
+        self.server.rare.say("refused", logging.INFO, f"{self.server.name}: {refused}")
         self._send(HttpResponse.json({"error": str(error)}, error.status))
 
     def do_GET(self) -> None:
@@ -284,7 +291,7 @@ class _Handler(BaseHTTPRequestHandler):
             return HttpResponse.json({"error": refusal}, 403)
         handler, rest = self._find(method, head.path)
         if not handler:
-            known = any(self._find(route_method, head.path)[0] for route_method, _ in self.server.routes)
+            known = any(self._find(each, head.path)[0] for each, _ in self.server.routes)
             error = f"{method} is not for {head.path}" if known else f"nothing at {head.path}"
             return HttpResponse.json({"error": error}, 405 if known else 404)
         request = HttpRequest(method, head.path, head.query, head.headers, body, rest)
@@ -292,10 +299,11 @@ class _Handler(BaseHTTPRequestHandler):
             return handler(request)
         except (TimeoutError, RuntimeError) as error:  # the owner of the data is busy, or has stopped
             return HttpResponse.json({"error": str(error)}, 503)
-        except Exception as error:  # a defect of ours, which the reader is not to take for a broken network
+        except Exception as error:  # a defect of ours, and no broken network
             failed = f"{self.server.name}: {method} {head.path!a} failed"
             self.server.rare.say("defect", logging.ERROR, failed, error)
-            return HttpResponse.json({"error": f"{method} {head.path} failed; the log says why"}, 500)
+            told = f"{method} {head.path} failed; the log says why"
+            return HttpResponse.json({"error": told}, 500)
 
     def _refusal(self, method: str) -> str:
         head = self.head

@@ -1,11 +1,13 @@
-"""The head of an HTTP request, read strictly: octets in, `Head` or `BadRequest` out (RFC 9110, RFC 9112).
+"""The head of an HTTP request, read strictly: octets in, `Head` or `BadRequest` out (RFC 9110, RFC
+9112).
 
 Rules
   1. Any octets give a Head or a BadRequest; no other exception leaves `parse_head`.
   2. Refused is all that two programs could read in two ways (RFC 9112 11.2): two lengths, a length
      beside a transfer coding, blanks before a colon, a bare carriage return, a folded line.
-  3. Numbers have ASCII digits, and few of them before `int` sees them: it raises ValueError for 5,000.
-  4. Addresses are matched by one pattern, never by urllib, which raises ValueError for `http://[`.
+  3. Numbers have ASCII digits, and few of them before `int` sees them: it raises ValueError for
+  5,000. 4. Addresses are matched by one pattern, never by urllib, which raises ValueError for
+  `http://[`.
 """
 
 from __future__ import annotations
@@ -38,8 +40,9 @@ class BadRequest(ValueError):
 
 @dataclass(frozen=True)
 class Authority:
-    """Host in lower case without brackets, and port, None where it is left out: of a Host header, an Origin or an
-    absolute URL. Browsers leave out the scheme's own port in Host and Origin alike."""
+    """Host in lower case without brackets, and port, None where it is left out: of a Host header,
+    an Origin or an absolute URL. Browsers leave out the scheme's own port in Host and Origin
+    alike."""
 
     host: str
     port: int | None
@@ -56,8 +59,8 @@ class Authority:
 
 @dataclass(frozen=True)
 class Head:
-    """`headers` by lower-case name; `host` is None where an HTTP/1.0 client names none, or an empty one. `origin` is
-    None without Origin, and for "null". `length` is the body's, in octets."""
+    """`headers` by lower-case name; `host` is None where an HTTP/1.0 client names none, or an empty
+    one. `origin` is None without Origin, and for "null". `length` is the body's, in octets."""
 
     method: str
     path: str
@@ -76,7 +79,8 @@ class Head:
 
 
 def parse_head(lines: Sequence[bytes]) -> Head:
-    """The request line and the header lines, each with its end of line, without the empty line. Raises BadRequest."""
+    """The request line and the header lines, each with its end of line, without the empty line.
+    Raises BadRequest."""
     first, *others = [_text(line) for line in lines] or [""]
     method, target, minor = _request_line(first)
     fields = _fields(others)
@@ -90,7 +94,8 @@ def parse_head(lines: Sequence[bytes]) -> Head:
 
 
 def _text(line: bytes) -> str:
-    """Without its end. Octets beyond ASCII stand for themselves: they are allowed in values, and mean nothing here."""
+    """Without its end. Octets beyond ASCII stand for themselves: they are allowed in values, and
+    mean nothing here."""
     text = line.decode("latin-1")
     text = text[:-2] if text.endswith("\r\n") else text[:-1] if text.endswith("\n") else text
     if _NO_TEXT.search(text):
@@ -120,7 +125,8 @@ def _fields(lines: Sequence[str]) -> dict[str, list[str]]:
 
 
 def _target(target: str) -> tuple[str, Mapping[str, str], Authority | None]:
-    """Path, query and, of an absolute URL, its host, which counts instead of Host (RFC 9112 3.2.2)."""
+    """Path, query and, of an absolute URL, its host, which counts instead of Host (RFC 9112
+    3.2.2)."""
     named = None
     absolute = _ABSOLUTE.fullmatch(target)
     if absolute:
@@ -156,7 +162,9 @@ def _query(query: str) -> Mapping[str, str]:
 def _host(values: Sequence[str], minor: int) -> Authority | None:
     """RFC 9112 3.2: exactly one in HTTP/1.1, and one that can be read."""
     if len(values) > 1 or (not values and minor > 0):
-        raise BadRequest("one Host header is needed" if not values else "there is more than one Host header")
+        raise BadRequest(
+            "one Host header is needed" if not values else "there is more than one Host header"
+        )
     return Authority.parse(values[0], "Host") if values and values[0] else None
 
 

@@ -11,8 +11,8 @@ QUIET = 1.0  # seconds between two lines of a kind that a stranger can cause
 
 
 def shortened(text: str, most: int) -> str:
-    """At most so many characters. One that is too long ends after a word, with an ellipsis; after a part of a word
-    only where the last word alone is longer than half of the room."""
+    """At most so many characters. One that is too long ends after a word, with an ellipsis; after a
+    part of a word only where the last word alone is longer than half of the room."""
     if len(text) <= most:
         return text
     room = max(most - len(ELLIPSIS), 0)
@@ -24,8 +24,8 @@ def shortened(text: str, most: int) -> str:
 
 
 class RareLog:
-    """Logs at most one line a second and kind, and says how many it left out. For any thread. `kinds` are the caller's
-    own words, so there are few."""
+    """Logs at most one line a second and kind, and says how many it left out. For any thread.
+    `kinds` are the caller's own words, so there are few."""
 
     def __init__(self, log: logging.Logger) -> None:
         self._log = log

@@ -67,7 +67,9 @@ subscribe=1
 
 def missing() -> str:
     """Why a test with these phones must be skipped; empty if nothing is missing."""
-    return absent("linphonec", "baresip") or ("" if MODULES else "baresip's modules are not installed")
+    return absent("linphonec", "baresip") or (
+        "" if MODULES else "baresip's modules are not installed"
+    )
 
 
 class PhoneProcess:
@@ -160,15 +162,28 @@ class Linphone(PhoneProcess):
         (self.folder / "linphonerc").write_text(config)
         (self.folder / ".local" / "share" / "linphone").mkdir(parents=True)
         self._log = self.folder / "log"
-        arguments = ["linphonec", "-c", str(self.folder / "linphonerc"), "-d", "6", "-l", str(self._log), "-a"]
+        arguments = [
+            "linphonec",
+            "-c",
+            str(self.folder / "linphonerc"),
+            "-d",
+            "6",
+            "-l",
+            str(self._log),
+            "-a",
+        ]
         self.start(arguments, subprocess.PIPE)
-        wait_until(lambda: self._log.exists() and "linphonec>" in self.said, 15.0, lambda: self.said)
+        wait_until(
+            lambda: self._log.exists() and "linphonec>" in self.said, 15.0, lambda: self.said
+        )
         self.tell("soundcard use files")
         tone = self.folder / "tone.wav"
         with wave.open(str(tone), "wb") as file:
             file.setparams((1, 2, 8000, 0, "NONE", ""))
             samples = (int(8000 * math.sin(n / 3)) for n in range(16_000))
-            file.writeframes(b"".join(sample.to_bytes(2, "little", signed=True) for sample in samples))
+            file.writeframes(
+                b"".join(sample.to_bytes(2, "little", signed=True) for sample in samples)
+            )
         self.tell(f"play {tone}")
 
     def tell(self, command: str) -> None:
@@ -204,4 +219,3 @@ class Linphone(PhoneProcess):
     def stop(self) -> None:
         self.process.stdin.close()
         super().stop()
-

@@ -1,5 +1,5 @@
-"""demo.py and the folder .venv that is there already: what set-up did not make it never removes, and a finished
-environment stays until the next one is finished."""
+"""demo.py and the folder .venv that is there already: what set-up did not make it never removes,
+and a finished environment stays until the next one is finished."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def installed(clone):
     return [path.name.split("-")[1].removesuffix(".dist") for path in found]
 
 
-# -- not ours -------------------------------------------------------------------------------------------------------
+# -- not ours --------------------------------------------------------------------------------------
 
 
 def a_developer_s_own(clone):
@@ -59,7 +59,9 @@ def a_link_to_one_of_ours(clone):
     elsewhere = clone.root.parent / "elsewhere"
     elsewhere.mkdir()
     (elsewhere / environment.MARK).write_text("")
-    (elsewhere / "requirements.stamp").write_text(environment._stamp_text(clone.root).replace("0", "1"))
+    (elsewhere / "requirements.stamp").write_text(
+        environment._stamp_text(clone.root).replace("0", "1")
+    )
     clone.venv.symlink_to(elsewhere)
     return elsewhere / "requirements.stamp"
 
@@ -81,13 +83,24 @@ def an_empty_folder(clone):
 
 
 @pytest.mark.parametrize(
-    "make", [a_developer_s_own, a_link_to_one_of_ours, a_file, one_with_somebody_else_s_stamp, an_empty_folder]
+    "make",
+    [
+        a_developer_s_own,
+        a_link_to_one_of_ours,
+        a_file,
+        one_with_somebody_else_s_stamp,
+        an_empty_folder,
+    ],
 )
-def test_a_venv_that_set_up_did_not_make_is_left_alone_and_the_sentence_says_what_to_do(clone, make):
+def test_a_venv_that_set_up_did_not_make_is_left_alone_and_the_sentence_says_what_to_do(
+    clone, make
+):
     precious = make(clone)
     before = precious.read_bytes() if precious.is_file() else None
     outcome = clone.run()
-    outcome.assert_fault("did not make", "left alone", "Rename it", "-m pip install -r requirements.txt")
+    outcome.assert_fault(
+        "did not make", "left alone", "Rename it", "-m pip install -r requirements.txt"
+    )
     assert outcome.err.count("\n") == 1
     assert precious.exists() and (precious.read_bytes() if precious.is_file() else None) == before
     assert folders(clone) == [".venv"]
@@ -103,7 +116,7 @@ def test_folders_beside_it_that_are_somebody_else_s_are_left_alone_too(set_up):
         shutil.rmtree(set_up.root / name)
 
 
-# -- ours, and for something else -----------------------------------------------------------------------------------
+# -- ours, and for something else ------------------------------------------------------------------
 
 
 @pytest.mark.long
@@ -157,7 +170,7 @@ def test_a_disk_without_room_for_the_next_one_is_told_before_anything_is_removed
     assert folders(set_up) == [".venv"] and installed(set_up) == ["1.0"]
 
 
-# -- after a crash --------------------------------------------------------------------------------------------------
+# -- after a crash ---------------------------------------------------------------------------------
 
 HALF, OLD, NEW = "half", "old", "new"
 
@@ -175,14 +188,18 @@ HALF, OLD, NEW = "half", "old", "new"
     ],
 )
 def test_what_a_kill_leaves_of_the_three_folders_is_put_right(clone, venv, fresh, old, expected):
-    """The table of bootstrap/environment.py. Each is told by its stamp; the next set-up cannot install anything."""
+    """The table of bootstrap/environment.py. Each is told by its stamp; the next set-up cannot
+    install anything."""
     for name, kind in ((".venv", venv), (".venv.new", fresh), (".venv.old", old)):
         if kind:
             folder = clone.root / name
             (folder / "bin").mkdir(parents=True)
             (folder / environment.MARK).write_text("")
             (folder / "bin" / "python").write_text("")
-            stamps = {NEW: environment._stamp_text(clone.root), OLD: f"requirements {'0' * 64}\npython a b\n"}
+            stamps = {
+                NEW: environment._stamp_text(clone.root),
+                OLD: f"requirements {'0' * 64}\npython a b\n",
+            }
             if kind in stamps:
                 (folder / "requirements.stamp").write_text(stamps[kind])
     if expected == NEW:

@@ -1,5 +1,6 @@
-"""Numbers have ASCII digits wherever text of the network or of a file is read. int() and \\d take those of all scripts,
-so that a port in Arabic digits would be one to us, and none to the program behind us."""
+"""Numbers have ASCII digits wherever text of the network or of a file is read. int() and \\d take
+those of all scripts, so that a port in Arabic digits would be one to us, and none to the program
+behind us."""
 
 from __future__ import annotations
 
@@ -26,7 +27,17 @@ from slee_mock.redis_place import RedisPlace
 from stage.bill import TARIFF
 
 ROOT = Path(__file__).resolve().parent.parent
-PRODUCT = ("failover", "sip", "plumbing", "slee_mock", "softphone", "stage", "bootstrap", "forwarder.py", "demo.py")
+PRODUCT = (
+    "failover",
+    "sip",
+    "plumbing",
+    "slee_mock",
+    "softphone",
+    "stage",
+    "bootstrap",
+    "forwarder.py",
+    "demo.py",
+)
 ARABIC = str.maketrans("0123456789", "٠١٢٣٤٥٦٧٨٩")
 WIDE = str.maketrans("0123456789", "０１２３４５６７８９")
 SUPERSCRIPT = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -54,14 +65,18 @@ NUMBERS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("script", [ARABIC, WIDE, SUPERSCRIPT], ids=["Arabic", "wide", "superscript"])
+@pytest.mark.parametrize(
+    "script", [ARABIC, WIDE, SUPERSCRIPT], ids=["Arabic", "wide", "superscript"]
+)
 @pytest.mark.parametrize("case", NUMBERS.values(), ids=list(NUMBERS))
 def test_a_number_in_other_digits_is_none(case, script):
     read_it, before, number, after = case
     read_it(before + number + after)
     with pytest.raises((ValueError, SettingsError, RemoteProtocolError)) as refused:
         read_it(before + number.translate(script) + after)
-    assert "invalid literal" not in str(refused.value), "it is refused with a sentence of ours, not by int()"
+    assert "invalid literal" not in str(refused.value), (
+        "it is refused with a sentence of ours, not by int()"
+    )
 
 
 def test_a_balance_in_other_digits_is_none(tmp_path):
@@ -72,13 +87,19 @@ def test_a_balance_in_other_digits_is_none(tmp_path):
 
 
 def test_a_number_of_five_thousand_digits_gets_a_sentence_that_is_short():
-    for read_it, text in [(parse_address, "192.0.2.1:"), (RedisPlace.parse, "redis://127.0.0.1:6379/")]:
+    for read_it, text in [
+        (parse_address, "192.0.2.1:"),
+        (RedisPlace.parse, "redis://127.0.0.1:6379/"),
+    ]:
         with pytest.raises(ValueError, match="not a"):
             read_it(text + "1" * 5000)
 
 
 def test_schemes_and_names_are_compared_as_ascii():
-    for text in ("ſip:bob@failover.test", "ſips:bob@failover.test"):  # the old long s, which lower() makes an s of
+    for text in (
+        "ſip:bob@failover.test",
+        "ſips:bob@failover.test",
+    ):  # the old long s, which lower() makes an s of
         with pytest.raises(RemoteProtocolError):
             Uri.parse(text)
     with pytest.raises(RemoteProtocolError, match="not a Via"):
@@ -97,14 +118,19 @@ def product_files():
         yield from sorted(path.rglob("*.py")) if path.is_dir() else [path]
 
 
-@pytest.mark.parametrize("path", list(product_files()), ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize(
+    "path", list(product_files()), ids=lambda path: str(path.relative_to(ROOT))
+)
 def test_no_pattern_takes_digits_of_all_scripts(path):
-    """In patterns for text, `\\d` stands beside re.ASCII, or it is written [0-9]. Those for octets know ASCII only."""
+    """In patterns for text, `\\d` stands beside re.ASCII, or it is written [0-9]. Those for octets
+    know ASCII only."""
     for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if not isinstance(call, ast.Call) or not ast.unparse(call.func).startswith("re."):
             continue
         text = " ".join(
-            part.value for part in ast.walk(call) if isinstance(part, ast.Constant) and isinstance(part.value, str)
+            part.value
+            for part in ast.walk(call)
+            if isinstance(part, ast.Constant) and isinstance(part.value, str)
         )
         flags = ast.unparse(call)
         assert not re.search(r"\\d", text) or "re.ASCII" in flags, f"line {call.lineno}: {flags}"

@@ -1,5 +1,5 @@
-"""Small web pages and hostile clients: any octets get an answer or a close, never a traceback, and nobody can take all
-connections for himself."""
+"""Small web pages and hostile clients: any octets get an answer or a close, never a traceback, and
+nobody can take all connections for himself."""
 
 from __future__ import annotations
 
@@ -85,14 +85,26 @@ BAD = {
     "two Hosts": (FIRST + LOCAL + b"Host: evil.test\r\n", 400),
     "no Host": (FIRST, 400),
     "Host with a control character": (FIRST + b"Host: local\x00host\r\n", 400),
-    "Origin with a bracket": (b"POST /servers/x HTTP/1.1\r\n" + LOCAL + b"Origin: http://[\r\n", 400),
-    "Origin that is only a bracket": (b"POST /servers/x HTTP/1.1\r\n" + LOCAL + b"Origin: [\r\n", 400),
+    "Origin with a bracket": (
+        b"POST /servers/x HTTP/1.1\r\n" + LOCAL + b"Origin: http://[\r\n",
+        400,
+    ),
+    "Origin that is only a bracket": (
+        b"POST /servers/x HTTP/1.1\r\n" + LOCAL + b"Origin: [\r\n",
+        400,
+    ),
     "Origin of a GET": (FIRST + LOCAL + b"Origin: http://[\r\n", 400),
-    "two Origins": (b"POST /servers/x HTTP/1.1\r\n" + LOCAL + b"Origin: http://localhost\r\n" * 2, 400),
+    "two Origins": (
+        b"POST /servers/x HTTP/1.1\r\n" + LOCAL + b"Origin: http://localhost\r\n" * 2,
+        400,
+    ),
     "an absolute URL with a bracket": (b"GET http://[ HTTP/1.1\r\n" + LOCAL, 400),
     "an absolute URL with half an address": (b"GET http://[::1/ HTTP/1.1\r\n" + LOCAL, 400),
     "an absolute URL of another scheme": (b"GET ftp://localhost/ HTTP/1.1\r\n" + LOCAL, 400),
-    "an absolute URL with a port beyond all": (b"GET http://localhost:70000/ HTTP/1.1\r\n" + LOCAL, 400),
+    "an absolute URL with a port beyond all": (
+        b"GET http://localhost:70000/ HTTP/1.1\r\n" + LOCAL,
+        400,
+    ),
     "a path without a slash": (b"GET status HTTP/1.1\r\n" + LOCAL, 400),
     "a path with half an escape": (b"GET /%2 HTTP/1.1\r\n" + LOCAL, 400),
     "a path with a bad escape": (b"GET /%zz HTTP/1.1\r\n" + LOCAL, 400),
@@ -100,18 +112,30 @@ BAD = {
     "a path with an escaped surrogate": (b"GET /%ED%A0%80 HTTP/1.1\r\n" + LOCAL, 400),
     "a path that is no UTF-8": (b"GET /%ff HTTP/1.1\r\n" + LOCAL, 400),
     "a query of ten thousand parts": (b"GET /?" + b"a=1&" * 10_000 + b" HTTP/1.1\r\n" + LOCAL, 400),
-    "a Content-Length of 5,000 digits": (FIRST + LOCAL + b"Content-Length: " + b"1" * 5000 + b"\r\n", 400),
-    "a Content-Length of 5,000 zeros": (FIRST + LOCAL + b"Content-Length: " + b"0" * 5000 + b"\r\n", 400),
+    "a Content-Length of 5,000 digits": (
+        FIRST + LOCAL + b"Content-Length: " + b"1" * 5000 + b"\r\n",
+        400,
+    ),
+    "a Content-Length of 5,000 zeros": (
+        FIRST + LOCAL + b"Content-Length: " + b"0" * 5000 + b"\r\n",
+        400,
+    ),
     "a negative Content-Length": (FIRST + LOCAL + b"Content-Length: -1\r\n", 400),
     "a Content-Length with a plus": (FIRST + LOCAL + b"Content-Length: +1\r\n", 400),
     "a blank Content-Length": (FIRST + LOCAL + b"Content-Length: \r\n", 400),
-    "a Content-Length in superscript": (FIRST + LOCAL + "Content-Length: \xb3\r\n".encode("latin-1"), 400),
+    "a Content-Length in superscript": (
+        FIRST + LOCAL + "Content-Length: \xb3\r\n".encode("latin-1"),
+        400,
+    ),
     "a Content-Length with an underscore": (FIRST + LOCAL + b"Content-Length: 1_0\r\n", 400),
     "two Content-Lengths": (FIRST + LOCAL + b"Content-Length: 1\r\nContent-Length: 2\r\n", 400),
     "a Content-Length that is a list": (FIRST + LOCAL + b"Content-Length: 1, 1\r\n", 400),
     "a Content-Length beyond the bound": (FIRST + LOCAL + b"Content-Length: 70000\r\n", 413),
     "a body in chunks": (FIRST + LOCAL + b"Transfer-Encoding: chunked\r\n", 411),
-    "a body in chunks with a length": (FIRST + LOCAL + b"Transfer-Encoding: chunked\r\nContent-Length: 1\r\n", 400),
+    "a body in chunks with a length": (
+        FIRST + LOCAL + b"Transfer-Encoding: chunked\r\nContent-Length: 1\r\n",
+        400,
+    ),
     "another transfer coding": (FIRST + LOCAL + b"Transfer-Encoding: rot13\r\n", 501),
     "a method with a bracket": (b"G[T / HTTP/1.1\r\n" + LOCAL, 400),
     "an unknown method": (b"BREW / HTTP/1.1\r\n" + LOCAL, 501),
@@ -134,7 +158,9 @@ BAD = {
 
 
 @pytest.mark.parametrize("octets, expected", BAD.values(), ids=list(BAD))
-def test_a_request_that_is_none_is_refused_with_a_sentence_and_no_traceback(site, caplog, octets, expected):
+def test_a_request_that_is_none_is_refused_with_a_sentence_and_no_traceback(
+    site, caplog, octets, expected
+):
     said = say(site, octets + b"\r\n")
     assert status(said) == expected
     assert json.loads(said.partition(b"\r\n\r\n")[2])["error"], "it says why"
@@ -166,7 +192,10 @@ def test_a_thousand_bad_requests_make_a_line_a_second_which_says_how_many_there_
         assert status(say(site, FIRST + b"Host: [\r\n\r\n")) == 400
     lines = [record.getMessage() for record in caplog.records]
     assert 1 <= len(lines) <= 1 + (time.monotonic() - began)
-    assert "refused a request of 127.0.0.1:" in lines[0] and "Host is not host or host:port: '['" in lines[0]
+    assert (
+        "refused a request of 127.0.0.1:" in lines[0]
+        and "Host is not host or host:port: '['" in lines[0]
+    )
 
 
 def test_a_page_with_a_defect_shows_its_traceback_once_a_second_not_once_a_reader(site, caplog):
@@ -181,8 +210,12 @@ def test_half_a_body_is_not_taken_for_the_whole(site):
 
 
 def test_who_asks_first_whether_to_send_a_body_is_told_so_and_refused_before_it_is_sent(site):
-    asked = b"POST /servers/x HTTP/1.1\r\n" + LOCAL + b"Expect: 100-continue\r\nConnection: close\r\n"
-    assert say(site, asked + b"Content-Length: 2\r\n\r\nab").startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200")
+    asked = (
+        b"POST /servers/x HTTP/1.1\r\n" + LOCAL + b"Expect: 100-continue\r\nConnection: close\r\n"
+    )
+    assert say(site, asked + b"Content-Length: 2\r\n\r\nab").startswith(
+        b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200"
+    )
     assert status(say(site, asked + b"Content-Length: 90000\r\n\r\n")) == 413
 
 
@@ -193,13 +226,15 @@ def test_octets_of_the_network_that_are_no_text_do_not_break_a_page(site):
 
 def test_head_of_the_events_has_no_events(site, eventually):
     site.events.put(("state", {}))
-    said = say(site, b"HEAD /events HTTP/1.1\r\n" + LOCAL + b"Connection: close\r\n\r\n", then_close=False)
+    said = say(
+        site, b"HEAD /events HTTP/1.1\r\n" + LOCAL + b"Connection: close\r\n\r\n", then_close=False
+    )
     head, _, body = said.partition(b"\r\n\r\n")
     assert status(said) == 200 and b"text/event-stream" in head and body == b""
     assert site.closed == [True], "and it is no reader any more"
 
 
-# -- many clients ---------------------------------------------------------------------------------------------------
+# -- many clients ----------------------------------------------------------------------------------
 
 
 def clients_of(site):
@@ -218,7 +253,9 @@ def test_silent_clients_give_way_to_the_next_that_comes(site, monkeypatch, event
         each.close()
 
 
-def test_when_every_connection_is_busy_one_more_hears_503_at_once(site, monkeypatch, caplog, eventually):
+def test_when_every_connection_is_busy_one_more_hears_503_at_once(
+    site, monkeypatch, caplog, eventually
+):
     monkeypatch.setattr(pages, "MAX_CONNECTIONS", 3)
     asked = b"GET /events HTTP/1.1\r\n" + LOCAL + b"\r\n"
     readers = [socket.create_connection(site.address, timeout=5.0) for _ in range(3)]
@@ -250,8 +287,12 @@ def test_a_request_an_octet_at_a_time_is_not_waited_for_without_end(site, monkey
     assert time.monotonic() - began < 5
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="lowers the limit of this very process")
-def test_out_of_descriptors_it_says_so_once_a_second_and_serves_on_when_they_are_back(site, caplog, eventually):
+@pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="lowers the limit of this very process"
+)
+def test_out_of_descriptors_it_says_so_once_a_second_and_serves_on_when_they_are_back(
+    site, caplog, eventually
+):
     waiting = socket.create_connection(site.address, timeout=10.0)
     assert get(site) == 200
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -274,7 +315,7 @@ def test_out_of_descriptors_it_says_so_once_a_second_and_serves_on_when_they_are
     waiting.close()
 
 
-# -- fuzz -----------------------------------------------------------------------------------------------------------
+# -- fuzz ------------------------------------------------------------------------------------------
 
 SEEDS = [octets + b"\r\n" for octets, _ in BAD.values() if len(octets) < 2000]
 

@@ -104,7 +104,8 @@ def test_where_all_sources_of_the_table_are_limited_who_comes_back_is_limited_to
 
 
 def test_forgetting_makes_no_tokens(monkeypatch):
-    """Whoever sends whatever: all together get what the table of buckets holds, and what time adds to it."""
+    """Whoever sends whatever: all together get what the table of buckets holds, and what time adds
+    to it."""
     monkeypatch.setattr(limit, "MAX_SOURCES", 50)
     one = make()
     passed = sum(one.admits(BYE, f"198.51.{n // 250}.{n % 250}", 100.0) for n in range(5_000))

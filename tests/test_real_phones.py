@@ -1,5 +1,6 @@
-"""Calls between somebody else's phones, Linphone and baresip, behind two Kamailios with exactly the files of
-examples/kamailio: registered, called either way, one Kamailio killed in the middle of the talk."""
+"""Calls between somebody else's phones, Linphone and baresip, behind two Kamailios with exactly the
+files of examples/kamailio: registered, called either way, one Kamailio killed in the middle of the
+talk."""
 
 from __future__ import annotations
 
@@ -10,7 +11,11 @@ from parties_kit import Scene, absent, wait_until
 from phones_kit import Baresip, Linphone, missing
 
 WHY_NOT = missing() or absent("kamailio", "kamcmd")
-pytestmark = [pytest.mark.long, pytest.mark.slow, pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT or "-")]
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.slow,
+    pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT or "-"),
+]
 
 
 @pytest.fixture
@@ -45,7 +50,9 @@ def passed(scene, method):
     return re.findall(rf".* {method} server\d -> phones .*", scene.processes["forwarder"].said)
 
 
-@pytest.mark.parametrize("caller_is_linphone", [True, False], ids=["Linphone calls", "baresip calls"])
+@pytest.mark.parametrize(
+    "caller_is_linphone", [True, False], ids=["Linphone calls", "baresip calls"]
+)
 @pytest.mark.parametrize("caller_hangs_up", [True, False], ids=["and hangs up", "and is hung up"])
 def test_a_call_goes_on_when_the_kamailio_that_carries_it_is_killed(
     scene, phones, caller_is_linphone, caller_hangs_up
@@ -53,7 +60,9 @@ def test_a_call_goes_on_when_the_kamailio_that_carries_it_is_killed(
     caller, called = phones if caller_is_linphone else phones[::-1]
     alice, bob = phones
     caller.call(called.user)
-    wait_until(lambda: caller.talks and called.talks, 10.0, lambda: (alice.log[-3000:], bob.said[-2000:]))
+    wait_until(
+        lambda: caller.talks and called.talks, 10.0, lambda: (alice.log[-3000:], bob.said[-2000:])
+    )
     wait_until(lambda: bob.hears, 10.0, lambda: bob.said[-500:])
     scene.processes["server1"].kill()
     wait_until(lambda: scene.status["hot"] == "server2")
@@ -80,7 +89,9 @@ def test_what_linphone_publishes_is_answered_and_does_not_come_back_to_it(scene,
     assert passed(scene, "PUBLISH") == []
 
 
-def test_linphone_s_subscription_to_a_friend_reaches_the_friend_s_phone_and_nobody_else(scene, phones):
+def test_linphone_s_subscription_to_a_friend_reaches_the_friend_s_phone_and_nobody_else(
+    scene, phones
+):
     alice, bob = phones
     wait_until(lambda: any("SUBSCRIBE" in each for each in alice.messages("SIP/2.0 200")), 10.0,
                lambda: alice.log[-3000:])  # fmt: skip

@@ -61,7 +61,7 @@ def status(verdict):
     return int(head(verdict.answer)[0].split()[1]) if verdict.answer else None
 
 
-# -- coming, beating, leaving -----------------------------------------------------------------------------------------
+# -- coming, beating, leaving ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("method", ["OPTIONS", "INFO"])
@@ -122,7 +122,7 @@ def test_whoever_took_leave_is_out_as_soon_as_it_has_gone(table):
         "took leave and has gone"]  # fmt: skip
 
 
-# -- names ------------------------------------------------------------------------------------------------------------
+# -- names -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -172,7 +172,7 @@ def test_after_a_reload_the_file_s_servers_have_their_addresses_and_names_and_th
     assert table.lines() == (), "none of them may register any more"
 
 
-# -- what changes nothing ---------------------------------------------------------------------------------------------
+# -- what changes nothing --------------------------------------------------------------------------
 
 
 def test_a_stranger_s_heartbeat_is_not_even_answered_and_is_shown_with_its_reason(table):
@@ -343,7 +343,7 @@ def test_a_leave_of_a_server_that_is_not_in_the_table_registers_nobody(table):
     assert (verdict.what, status(verdict), table.servers) == ("unlisted", 200, [])
 
 
-# -- replays ----------------------------------------------------------------------------------------------------------
+# -- replays ---------------------------------------------------------------------------------------
 
 
 def test_the_last_heartbeat_again_is_a_retransmission_that_is_answered_and_proves_no_life(table):
@@ -421,7 +421,7 @@ def test_no_bytes_raise_and_none_of_them_change_a_server_but_a_heartbeat():
             table = make()
 
 
-# -- networks ---------------------------------------------------------------------------------------------------------
+# -- networks --------------------------------------------------------------------------------------
 
 
 def test_networks_as_an_operator_writes_them():
