@@ -253,7 +253,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.connections.waits(self.request, None)
         self._refused = self.close_connection = True
         refused = f"refused a request of {format_address(self.client_address[:2])}: {error}"
-        self.server.rare.say("refused", logging.INFO, f"{self.server.name}: {refused}")
+        self.server.rare.say("refused", logging.WARNING, f"{self.server.name}: {refused}")
         self._send(HttpResponse.json({"error": str(error)}, error.status))
 
     def do_GET(self) -> None:

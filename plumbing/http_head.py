@@ -17,6 +17,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import parse_qsl, unquote_to_bytes
 
+from plumbing.words import shortened
+
 MOST_FIELDS = 100  # header fields, and pairs of a query
 MOST_OCTETS = 65_536  # of a request line and all header lines together
 MAX_BODY = 65_536  # octets
@@ -53,7 +55,7 @@ class Authority:
         match = _AUTHORITY.fullmatch(text)
         port = int(match["port"]) if match and match["port"] else None
         if not match or port == 0 or (port or 0) > 65_535:
-            raise BadRequest(f"{place} is not host or host:port: {text[:60]!a}")
+            raise BadRequest(f"{place} is not host or host:port: {shortened(text, 60)!a}")
         return Authority(match["host"].strip("[]").lower(), port)
 
 
@@ -99,14 +101,14 @@ def _text(line: bytes) -> str:
     text = line.decode("latin-1")
     text = text[:-2] if text.endswith("\r\n") else text[:-1] if text.endswith("\n") else text
     if _NO_TEXT.search(text):
-        raise BadRequest(f"a line has a control character: {text[:60]!a}")
+        raise BadRequest(f"a line has a control character: {shortened(text, 60)!a}")
     return text
 
 
 def _request_line(line: str) -> tuple[str, str, int]:
     match = _REQUEST_LINE.fullmatch(line)
     if not match or not _TOKEN.fullmatch(match[1]):
-        raise BadRequest(f"not a request line: {line[:60]!a}")
+        raise BadRequest(f"not a request line: {shortened(line, 60)!a}")
     if match[3] != "1":
         raise BadRequest(f"HTTP/{match[3]}.{match[4]} is not spoken here; HTTP/1.1 is", 505)
     return match[1], match[2], int(match[4])
@@ -119,7 +121,7 @@ def _fields(lines: Sequence[str]) -> dict[str, list[str]]:
     for line in lines:
         name, colon, value = line.partition(":")
         if not colon or not _TOKEN.fullmatch(name):
-            raise BadRequest(f"not a header line: {line[:60]!a}")
+            raise BadRequest(f"not a header line: {shortened(line, 60)!a}")
         fields.setdefault(name.lower(), []).append(value.strip(" \t"))
     return fields
 
@@ -131,11 +133,11 @@ def _target(target: str) -> tuple[str, Mapping[str, str], Authority | None]:
     absolute = _ABSOLUTE.fullmatch(target)
     if absolute:
         if absolute["scheme"].lower() != "http":
-            raise BadRequest(f"only http is served: {target[:60]!a}")
+            raise BadRequest(f"only http is served: {shortened(target, 60)!a}")
         named = Authority.parse(absolute["authority"], "the URL's host")
         target = "/" + absolute["rest"].removeprefix("/")
     elif not target.startswith("/"):
-        raise BadRequest(f"a URL begins with a slash: {target[:60]!a}")
+        raise BadRequest(f"a URL begins with a slash: {shortened(target, 60)!a}")
     path, _, query = target.partition("#")[0].partition("?")
     return _path(path), _query(query), named
 
@@ -146,9 +148,10 @@ def _path(path: str) -> str:
             raise ValueError("a percent sign is followed by two hexadecimal digits")
         decoded = unquote_to_bytes(path).decode()
     except ValueError:
-        raise BadRequest(f"the path has an escape that is no character: {path[:60]!a}") from None
+        shown = shortened(path, 60)
+        raise BadRequest(f"the path has an escape that is no character: {shown!a}") from None
     if _NO_TEXT.search(decoded) or "\t" in decoded:
-        raise BadRequest(f"the path has a control character: {path[:60]!a}")
+        raise BadRequest(f"the path has a control character: {shortened(path, 60)!a}")
     return decoded
 
 
@@ -174,7 +177,7 @@ def _origin(text: str) -> Authority | None:
         return None
     match = _ABSOLUTE.fullmatch(text)
     if not match or match["rest"]:
-        raise BadRequest(f"Origin is not scheme://host: {text[:60]!a}")
+        raise BadRequest(f"Origin is not scheme://host: {shortened(text, 60)!a}")
     return Authority.parse(match["authority"], "Origin")
 
 
@@ -189,7 +192,7 @@ def _length(fields: Mapping[str, Sequence[str]]) -> int:
     if not lengths:
         return 0
     if len(lengths) > 1 or not _LENGTH.fullmatch(lengths[0]):
-        raise BadRequest(f"Content-Length is not one number: {', '.join(lengths)[:60]!a}")
+        raise BadRequest(f"Content-Length is not one number: {shortened(', '.join(lengths), 60)!a}")
     if int(lengths[0]) > MAX_BODY:
         raise BadRequest(f"the body must have a Content-Length up to {MAX_BODY}", 413)
     return int(lengths[0])
