@@ -27,8 +27,8 @@ from plumbing.http_message import Handler as Handler
 from plumbing.http_message import HttpRequest as HttpRequest
 from plumbing.http_message import HttpResponse as HttpResponse
 from plumbing.http_message import Routes as Routes
+from plumbing.rare_log import RareLog
 from plumbing.udp import family_of
-from plumbing.words import RareLog
 
 log = logging.getLogger(__name__)
 

@@ -1,13 +1,8 @@
-"""Sentences for a log: cut at a word, and not too many of them."""
+"""Sentences for a log or an answer, cut at a word."""
 
 from __future__ import annotations
 
-import logging
-import threading
-import time
-
 ELLIPSIS = "..."  # three full stops: logs are read on terminals that know ASCII only
-QUIET = 1.0  # seconds between two lines of a kind that a stranger can cause
 
 
 def shortened(text: str, most: int) -> str:
@@ -21,26 +16,3 @@ def shortened(text: str, most: int) -> str:
         at = max(cut.rfind(" "), cut.rfind("\t"), cut.rfind("\n"))
         cut = cut[:at] if at > room // 2 else cut
     return cut.rstrip() + ELLIPSIS
-
-
-class RareLog:
-    """Logs at most one line a second and kind, and says how many it left out. For any thread.
-    `kinds` are the caller's own words, so there are few."""
-
-    def __init__(self, log: logging.Logger) -> None:
-        self._log = log
-        self._lock = threading.Lock()  # guards _next and _untold
-        self._next: dict[str, float] = {}  # by kind, monotonic seconds
-        self._untold: dict[str, int] = {}
-
-    def say(self, kind: str, level: int, text: str, error: BaseException | None = None) -> None:
-        """`error` is shown with its traceback: a defect of ours."""
-        now = time.monotonic()
-        with self._lock:
-            if now < self._next.get(kind, 0.0):
-                self._untold[kind] = self._untold.get(kind, 0) + 1
-                return
-            self._next[kind] = now + QUIET
-            untold = self._untold.pop(kind, 0)
-        more = f" (and {untold} more since the last such line)" if untold else ""
-        self._log.log(level, "%s%s", text, more, exc_info=error)

@@ -200,6 +200,10 @@ class Linphone(PhoneProcess):
     def log(self) -> str:
         return self._log.read_text(errors="replace")
 
+    @property
+    def has_network(self) -> bool:
+        return "SIP network reachability state is now [UP]" in self.log
+
     def messages(self, start: str) -> list[str]:
         """The SIP messages, sent and received, whose first line begins so."""
         return re.findall(rf"(?ms)^{re.escape(start)}.*?^\s*$", self.log)

@@ -8,7 +8,6 @@ import json
 import logging
 import os
 import queue
-import resource
 import socket
 import sys
 import threading
@@ -295,6 +294,7 @@ def test_out_of_descriptors_it_says_so_once_a_second_and_serves_on_when_they_are
 ):
     waiting = socket.create_connection(site.address, timeout=10.0)
     assert get(site) == 200
+    resource = pytest.importorskip("resource")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     client = socket.socket()
     resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) // 2, hard))

@@ -25,6 +25,7 @@ MAY_IMPORT = {
 WORLD = {"socket", "select", "selectors", "threading", "time", "random", "secrets", "sqlite3", "logging", "subprocess"}
 CORES = [
     "sip",
+    *(f"plumbing/{name}.py" for name in ("address", "http_head", "words")),
     *(f"failover/{name}.py" for name in ("convergence", "core", "health", "inflight", "lines", "members", "outcome")),
     *(f"failover/{name}.py" for name in ("quick", "shapes", "ways")),
     *(f"failover/{name}.py" for name in ("limit", "pulse", "registration", "route", "standing", "table", "validation")),

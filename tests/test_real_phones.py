@@ -37,6 +37,10 @@ def phones(scene):
         wait_until(lambda: bob.registered, 15.0, lambda: bob.said)
         alice = Linphone(scene, "alice", friend="bob")
         try:
+            try:
+                wait_until(lambda: alice.has_network, 15.0)
+            except AssertionError:
+                pytest.skip("Linphone finds no network, which takes a route that leads away")
             wait_until(lambda: alice.registered, 15.0, lambda: alice.log[-3000:])
             yield alice, bob
         finally:
