@@ -21,7 +21,7 @@ from ipaddress import IPv6Address
 from failover.networks import Networks
 
 MAX_SOURCES = 10_000
-LOOKED_AT = 16  # buckets, among which the fullest goes: some 6 us more, where all are limited
+LOOKED_AT = 16  # buckets, among which the fullest goes: some 10 us more, where all are limited
 ORDINARY = 1500  # octets; a datagram of more counts for as many as it could have been, for reading it takes so long
 KEPT = 0.25  # the share of a bucket for what belongs to calls
 OF_CALLS = (b"SIP/2.0 ", b"ACK ", b"BYE ", b"CANCEL ")
