@@ -12,6 +12,7 @@ from failover.health import ALIVE
 from failover.outcome import Dropped, Event, Failover, Passed, Queued, Released, Resumed, StateChanged
 from failover.standing import ACTIVE, Standing, Takeover
 from plumbing.address import format_address
+from plumbing.words import shortened
 
 log = logging.getLogger("forwarder")
 Reader = queue.Queue["tuple[str, object] | None"]
@@ -152,8 +153,8 @@ def _time(seconds: float) -> str:
 
 
 def plain(text: str, most: int = 80) -> str:
-    """A stranger's words, fit for a terminal: printable ASCII, and not too many."""
-    return text[:most].encode("ascii", "backslashreplace").decode().translate(_CONTROLS)
+    """A stranger's words, fit for a terminal: printable ASCII, and not too many, cut at a word."""
+    return shortened(text, most).encode("ascii", "backslashreplace").decode().translate(_CONTROLS)
 
 
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), 127)}

@@ -165,7 +165,11 @@ class OwnAddress:
             return known[0]
         if len(self._routes) >= MAX_ROUTES:
             self._routes.clear()
-        own = (usual_towards(host), self.listen[1])
+        usual = usual_towards(host)
+        if not usual:  # no descriptors to ask the system with: the last that it said
+            last = known or next(reversed(self._routes.values()), None)
+            return last[0] if last else self.listen
+        own = (usual, self.listen[1])
         self._routes[host] = (own, now)
         return own
 
@@ -190,19 +194,26 @@ class OwnAddress:
             return known[0]
         if len(self._here) >= MAX_ROUTES:
             self._here.clear()
-        self._here[host] = (here := ip_address(host).is_loopback or is_here(host), now)
+        try:
+            here = ip_address(host).is_loopback or is_here(host)
+        except OSError:
+            return known[0] if known else False
+        self._here[host] = here, now
         return here
 
 
 def is_here(host: str) -> bool:
     """Is this IP address one of this computer's? The system connects an IPv4 socket that is bound to it, even where
     net.ipv4.ip_nonlocal_bind lets it be bound to any. What it chooses towards it tells for IPv6 alone: for IPv4 that is
-    the interface's first address where this is a further one, as virtual ones are."""
+    the interface's first address where this is a further one, as virtual ones are. Raises OSError where there is no
+    descriptor to ask the system with, which tells nothing of the address."""
     try:
         with socket.socket(family_of(host), socket.SOCK_DGRAM) as sock:
             if sock.family == socket.AF_INET:
                 sock.bind((host, 0))
             sock.connect((host, 9))
             return str(sock.getsockname()[0]) == host
-    except OSError:  # this computer may not even speak IPv6
+    except OSError as error:  # this computer may not even speak IPv6
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            raise
         return False

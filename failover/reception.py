@@ -103,7 +103,12 @@ class Reception:
                 return
             except OSError:  # what became of an earlier answer
                 continue
-            verdict = self._registration.receive(data, source[:2], time.monotonic())
+            try:
+                verdict = self._registration.receive(data, source[:2], time.monotonic())
+            except OSError as error:  # no descriptors to find out with whose address it names
+                self._counters["trouble.look"] += 1
+                self._host.say("look", f"cannot look at a registration of {source[0]}: {error}")
+                continue
             if self._act(verdict, source[:2]) and verdict.answer and verdict.target:
                 try:
                     sock.sendto(verdict.answer, verdict.target)

@@ -178,6 +178,9 @@ class Forwarder:
         if takeover and standing.role is ACTIVE:
             self._open_all()  # the registration address may have come with ours
 
+    def trouble(self, operation: str, text: str) -> None:
+        self._chronicle.trouble(self._core, operation, text)
+
     # -- sip thread: what is opened, and again and again where it cannot be ------------------------------------------
 
     def _open_all(self) -> None:

@@ -34,6 +34,9 @@ class Host(Protocol):
     def stands(self, standing: Standing, takeover: Takeover | None) -> None:
         """Where we stand now; and whether the role has changed, other than at the start."""
 
+    def trouble(self, operation: str, text: str) -> None:
+        """The operating system would not do something: at most one line a second in the log."""
+
 
 class Station:
     """`standing` and `takeovers` are for reading."""
@@ -76,6 +79,9 @@ class Station:
     def _look(self) -> None:
         try:
             self._see(self._sign())
+        except OSError as error:  # no descriptors, above all: a sign of nothing
+            where = format_address(self._listen)
+            self._host.trouble("look", f"whether {where} is here or free: {error}; nothing changes")
         finally:
             self._look_again()
 

@@ -65,10 +65,9 @@ class LocalAddresses:
         again = source in self.known
         self.known[source] = packed
         local, host = socket.inet_ntop(self.family, packed), source[0]
-        usual = self._usual.get(host)
-        if usual is None:
-            usual = self._usual[host] = usual_towards(host)
-        if local == usual:
+        usual = self._usual.get(host) or usual_towards(host)
+        self._usual[host] = usual
+        if local == usual or not usual:
             if self.unlike.pop(source, None):
                 self._noticed(source, "", again)
             return
@@ -90,11 +89,16 @@ class LocalAddresses:
 
 
 def usual_towards(host: str) -> str:
-    """The address that the system uses towards a peer. Connecting a UDP socket sends nothing; it
-    makes the system choose."""
+    """The address that the system uses towards a peer, that of loopback if no route leads there;
+    "" if it has no descriptor to be asked with. Connecting a UDP socket sends nothing; it makes the
+    system choose."""
     try:
-        with socket.socket(family_of(host), socket.SOCK_DGRAM) as sock:
-            sock.connect((host, 9))
-            return str(sock.getsockname()[0])
+        sock = socket.socket(family_of(host), socket.SOCK_DGRAM)
     except OSError:
-        return "::1" if ":" in host else "127.0.0.1"
+        return ""
+    with sock:
+        try:
+            sock.connect((host, 9))
+        except OSError:
+            return "::1" if ":" in host else "127.0.0.1"
+        return str(sock.getsockname()[0])

@@ -12,7 +12,7 @@ from sip.errors import RemoteProtocolError
 LONG = 512  # characters; what is longer is read anew each time, so that strangers cannot fill memory through caches
 _TOKEN = re.compile(r"[A-Za-z0-9\-.!%*_+`'~]+\Z")
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
-_HOST_PORT = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[^\[\]:\s;,]+)\s*(?::\s*(\d{1,5}))?\Z")
+_HOST_PORT = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[^\[\]:\s;,]+)\s*(?::\s*([0-9]{1,5}))?\Z")
 _UNUSUAL = re.compile(r'[\s"<>,]')  # without these, parameters are what stands between the semicolons
 _HIDING = re.compile(r'["<]')  # what a separator may stand behind without being one
 # In a name these would hide the parameters behind it from the next reader, such as a `received` put there by us.

@@ -14,10 +14,10 @@ from sip.grammar import LONG, canonical_host, format_params, parse_params
 DEFAULT_PORT = 5060
 
 _URI = re.compile(
-    r"""(?P<scheme>sips?):
+    r"""(?P<scheme>(?a:sips?)):
         (?:(?P<user>[^@:;?\s]*(?:[;?][^@:\s]*)?)(?::(?P<password>[^@\s]*))?@)?
         (?P<host>\[[0-9A-Fa-f:.%]+\]|[^\[\]:;?\s@]+)
-        (?::(?P<port>\d{1,5}))?
+        (?::(?P<port>[0-9]{1,5}))?
         (?P<params>(?:;[^?\s]*)?)
         (?:\?(?P<headers>\S*))?$""",
     re.VERBOSE | re.IGNORECASE,

@@ -13,7 +13,7 @@ from sip.uri import DEFAULT_PORT
 
 MAGIC_COOKIE = "z9hG4bK"
 
-_PROTOCOL = re.compile(r"SIP\s*/\s*(\d\.\d)\s*/\s*([^\s/]+)\s+", re.IGNORECASE)
+_PROTOCOL = re.compile(r"SIP\s*/\s*([0-9]\.[0-9])\s*/\s*([^\s/]+)\s+", re.IGNORECASE | re.ASCII)
 
 
 @dataclass(frozen=True)

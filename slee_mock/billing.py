@@ -43,7 +43,8 @@ MILLISECOND = 0.001  # the finest that bills tell times apart
 # Seconds within which a phone says BYE to an answer that its CANCEL crossed, though two are lost.
 CROSSING = 2.0
 
-_TARIFF = re.compile(r"(?P<setup>\d{1,9}(\.\d{1,6})?)\+(?P<price>\d{1,9}(\.\d{1,6})?)/(?P<unit>\d{1,6})s\Z")
+_MONEY = r"[0-9]{1,9}(\.[0-9]{1,6})?"
+_TARIFF = re.compile(rf"(?P<setup>{_MONEY})\+(?P<price>{_MONEY})/(?P<unit>[0-9]{{1,6}})s\Z")
 
 
 @dataclass(frozen=True)

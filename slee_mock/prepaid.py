@@ -50,7 +50,7 @@ MOST_TOLD = 500  # accounts
 MOST_GONE = 1_000  # accounts that are kept though FILE does not name their users any more
 FOR_EVER = 1e12
 
-_LINE = re.compile(r"(?P<user>[^:]*[^:\s])\s*:\s*(?P<money>\d{1,9}(\.\d{1,6})?)\s*")
+_LINE = re.compile(r"(?P<user>[^:]*[^:\s])\s*:\s*(?P<money>[0-9]{1,9}(\.[0-9]{1,6})?)\s*")
 
 
 @dataclass(frozen=True)

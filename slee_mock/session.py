@@ -15,7 +15,7 @@ from sip.message import Message, Request, Response
 LEAST = 90  # seconds; RFC 4028 5: no Min-SE may be smaller
 REFRESHING = ("INVITE", "UPDATE")
 
-_SECONDS = re.compile(r"(\d{1,9})\s*(;.*)?")
+_SECONDS = re.compile(r"([0-9]{1,9})\s*(;.*)?")
 
 
 class SessionTimers:

@@ -25,6 +25,7 @@ MAY_IMPORT = {
 WORLD = {"socket", "select", "selectors", "threading", "time", "random", "secrets", "sqlite3", "logging", "subprocess"}
 CORES = [
     "sip",
+    *(f"plumbing/{name}.py" for name in ("address", "http_head", "words")),
     *(f"failover/{name}.py" for name in ("convergence", "core", "health", "inflight", "kept", "lines", "members")),
     *(f"failover/{name}.py" for name in ("outcome", "passive")),
     *(f"failover/{name}.py" for name in ("fastpath", "ordinary")),
