@@ -12,7 +12,7 @@ from stage.script import milliseconds
 
 @dataclass
 class ServerFacts:
-    """What is known of one server's process. `heard`: the forwarder's word, UP, FAILING, DOWN, RECOVERING or EJECTED; of one
+    """What is known of one server's process. `heard`: the forwarder's word for its state (UP, EJECTED ...); of one
     of two forwarders its own, active or standby."""
 
     name: str
