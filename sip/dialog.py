@@ -11,7 +11,7 @@ from enum import Enum
 
 from sip.errors import RemoteProtocolError
 from sip.header import NameAddr
-from sip.message import Request, Response
+from sip.message import Message, Request, Response
 from sip.uri import Uri
 
 DialogId = tuple[str, str, str]  # Call-ID, local tag, remote tag
@@ -41,7 +41,7 @@ class Dialog:
     def uac(cls, request: Request, response: Response) -> Dialog:
         """The caller's side, out of a response above 100 (RFC 3261 12.1.2). RFC 2543 phones send no To tag: it is
         then empty. RemoteProtocolError if the response has no Contact, which a 2xx must have."""
-        target = response.contacts[0].uri if response.contacts else None
+        target = target_of(response)
         if target is None and response.status >= 200:
             raise RemoteProtocolError("a 2xx to INVITE without Contact")
         routes = list(reversed(response.record_routes))
@@ -54,10 +54,11 @@ class Dialog:
     @classmethod
     def uas(cls, request: Request, tag: str) -> Dialog:
         """The called side, out of the request and the tag our responses will carry (RFC 3261 12.1.1)."""
-        if not request.contacts:
+        target = target_of(request)
+        if target is None:
             raise RemoteProtocolError(f"{request.method} without Contact")
         local = request.to.with_tag(tag)
-        dialog = cls(request.call_id, local, request.from_, request.contacts[0].uri, request.record_routes)
+        dialog = cls(request.call_id, local, request.from_, target, request.record_routes)
         dialog.remote_seq = request.cseq.number
         return dialog
 
@@ -111,8 +112,17 @@ class Dialog:
 
     def refresh_target(self, message: Request | Response) -> None:
         """The remote target is the Contact of the latest target refresh request or of the 2xx to ours."""
-        if message.contacts:
-            self.target = message.contacts[0].uri
+        self.target = target_of(message) or self.target
+
+
+def target_of(message: Message) -> Uri | None:
+    """The first Contact, as the Request-URI of what is sent there; None without one. A gateway may
+    write a tel URI, which RFC 3261 8.1.1.8 does not allow: what names no host goes by the route
+    set, or back where it came from."""
+    for value in message.values("Contact"):
+        if value != "*":
+            return as_request_uri(NameAddr.parse_any(value).uri)
+    return None
 
 
 def next_hop(request: Request) -> Uri:
@@ -120,10 +130,13 @@ def next_hop(request: Request) -> Uri:
     routes = request.routes
     if routes and "lr" in routes[0].uri.params:
         return routes[0].uri
-    return Uri.parse(request.uri)
+    return Uri.parse_any(request.uri)
 
 
 def as_request_uri(uri: Uri) -> Uri:
-    """Without what may not stand in a Request-URI (RFC 3261 19.1.1, table 1)."""
+    """Without what may not stand in a Request-URI: `method` and headers (RFC 3261 19.1.1, table
+    1)."""
+    if not (uri.headers or "method" in uri.params):
+        return uri
     kept = {name: value for name, value in uri.params.items() if name != "method"}
     return Uri(uri.scheme, uri.user, uri.host, uri.port, uri.password, kept)

@@ -17,6 +17,7 @@ from sip.errors import RemoteProtocolError
 from sip.grammar import quoted, split_list, unquoted
 
 ALGORITHMS = {"MD5": hashlib.md5, "SHA-256": hashlib.sha256}
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9-]*\s+[^\s=]")
 _QUOTED_ALWAYS = ("realm", "nonce", "opaque", "username", "uri", "response", "cnonce", "domain")
 
 
@@ -40,6 +41,18 @@ class Challenge:
         qop = tuple(part.strip().lower() for part in params.get("qop", "").split(",") if part.strip())
         return Challenge(params["realm"], params["nonce"], params.get("algorithm", "MD5").upper(), qop,
                          params.get("opaque", ""), params.get("stale", "").lower() == "true")
+
+    @staticmethod
+    def parse_all(value: str) -> list[Challenge]:
+        """Those of one header line that can be read. RFC 3261 7.3.1 wants a line for each, and some
+        servers join them by commas all the same; schemes other than Digest are passed over."""
+        found = []
+        for part in _challenges_in(value):
+            try:
+                found.append(Challenge.parse(part))
+            except RemoteProtocolError:
+                continue
+        return found
 
     def __str__(self) -> str:
         params = {"realm": self.realm, "nonce": self.nonce, "algorithm": self.algorithm}
@@ -156,6 +169,22 @@ def _parse(value: str) -> dict[str, str]:
         raise RemoteProtocolError(f"not Digest authentication: {value[:20]!r}", status=401)
     pairs = (part.partition("=") for part in split_list(value.strip()[match.end() :]))
     return {name.strip().lower(): unquoted(text.strip()) for name, _, text in pairs}
+
+
+def _challenges_in(value: str) -> list[str]:
+    """The line taken apart where a scheme's name begins the next challenge: a word with a blank
+    after it."""
+    try:
+        parts = split_list(value)
+    except RemoteProtocolError:
+        return []
+    found: list[str] = []
+    for part in parts:
+        if _SCHEME.match(part) or not found:
+            found.append(part)
+        else:
+            found[-1] += f", {part}"
+    return found
 
 
 def _format(params: Mapping[str, str]) -> str:

@@ -85,6 +85,11 @@ class NameAddr:
         """Raises RemoteProtocolError, as Uri.parse does."""
         return _cached_name_addr(value) if len(value) <= LONG else _parse_name_addr(value)
 
+    @staticmethod
+    def parse_any(value: str) -> NameAddr:
+        """As `parse`, with a URI of any scheme (Uri.parse_any)."""
+        return _cached_any(value) if len(value) <= LONG else _parse_any(value)
+
     def __str__(self) -> str:
         display = f"{quoted(self.display)} " if self.display else ""
         return f"{display}<{self.uri}>{format_params(self.params)}"
@@ -100,6 +105,11 @@ class NameAddr:
 def _parse_name_addr(value: str) -> NameAddr:
     display, uri, params = name_addr_parts(value)
     return NameAddr(Uri.parse(uri), display, params)
+
+
+def _parse_any(value: str) -> NameAddr:
+    display, uri, params = name_addr_parts(value)
+    return NameAddr(Uri.parse_any(uri), display, params)
 
 
 def name_addr_parts(value: str) -> tuple[str, str, dict[str, str | None]]:
@@ -160,6 +170,7 @@ def _parse_cseq(value: str) -> CSeq:
 # What stands in one message of a call stands in the next ones too. Measured: 0.2 us instead of 2 for a line.
 _cached_field = lru_cache(maxsize=2048)(_read_field)
 _cached_name_addr = lru_cache(maxsize=1024)(_parse_name_addr)
+_cached_any = lru_cache(maxsize=1024)(_parse_any)
 _cached_tag = lru_cache(maxsize=1024)(_parse_tag)
 _cached_cseq = lru_cache(maxsize=1024)(_parse_cseq)
 

@@ -83,7 +83,7 @@ class MediaDescription:
 
     def rejected(self) -> MediaDescription:
         """This stream turned down: same place, port 0 (RFC 3264 6)."""
-        return MediaDescription(self.kind, 0, self.protocol, self.formats)
+        return MediaDescription(self.kind, 0, self.protocol, self.formats or ("0",))
 
 
 @dataclass(frozen=True)
@@ -100,9 +100,7 @@ class SessionDescription:
         starts = [index for index, (kind, _) in enumerate(lines) if kind == "m"]
         edges = [*starts, len(lines)]
         media = tuple(_media(lines[start:end]) for start, end in zip(starts, edges[1:], strict=True))
-        description = cls(tuple(lines[: edges[0]]), media)
-        _origin(description)
-        return description
+        return cls(tuple(lines[: edges[0]]), media)
 
     def __str__(self) -> str:
         lines = (*self.lines, *(line for stream in self.media for line in stream))
@@ -171,6 +169,18 @@ def offer_again(local: SessionDescription, direction: MediaDirection, version: i
     return SessionDescription(lines, tuple(_redirected(stream, direction) for stream in local.media))
 
 
+def offer_all(
+    local: SessionDescription, codecs: Sequence[str], direction: MediaDirection, version: int
+) -> SessionDescription:
+    """As `offer_again`, with all our codecs instead of the one agreed on; payload types that were
+    given keep their meaning (RFC 3264 8.3.2)."""
+    again = offer_again(local, direction, version)
+    streams = tuple(
+        _widened(each, codecs, direction) if each.carries_audio else each for each in again.media
+    )
+    return replace(again, media=streams)
+
+
 def answer(
     offered: SessionDescription,
     address: str,
@@ -232,11 +242,14 @@ def attributes(lines: Sequence[Line], name: str) -> list[str]:
 def _split(data: bytes | str) -> list[Line]:
     text = data.decode("utf-8", "surrogateescape") if isinstance(data, bytes) else data
     lines: list[Line] = []
-    for row in text.replace("\r\n", "\n").rstrip("\n\0").split("\n"):
+    for row in text.replace("\r\n", "\n").replace("\r", "\n").strip("\n\0 ").split("\n"):
+        row = row.rstrip()
+        if not row and lines:
+            continue  # an empty line among the others
         if len(row) < 2 or row[1] != "=" or not row[0].isalpha():
             raise RemoteProtocolError(f"SDP: not a type=value line: {row[:60]!r}")
         lines.append((row[0], row[2:]))
-    if lines[0] != ("v", "0"):
+    if (lines[0][0], lines[0][1].strip()) != ("v", "0"):
         raise RemoteProtocolError("SDP: the first line is not v=0")
     return lines
 
@@ -244,11 +257,16 @@ def _split(data: bytes | str) -> list[Line]:
 def _media(lines: Sequence[Line]) -> MediaDescription:
     value = lines[0][1]
     parts = value.split()
-    if len(parts) < 4:
+    if len(parts) < 3:
         raise RemoteProtocolError(f"SDP: incomplete m= line: {value[:60]!r}")
     port, slash, count = parts[1].partition("/")
     ports = _number(count, 65535) if slash else 1
-    return MediaDescription(parts[0], _number(port, 65535), parts[2], tuple(parts[3:]), tuple(lines[1:]), ports)
+    # Without formats: some phones turn a stream down like that, and some only list them below.
+    listed = dict.fromkeys(text.partition(" ")[0] for text in attributes(lines[1:], "rtpmap"))
+    formats = tuple(parts[3:]) or tuple(listed)
+    return MediaDescription(
+        parts[0], _number(port, 65535), parts[2], formats, tuple(lines[1:]), ports
+    )
 
 
 def _number(text: str, most: int) -> int:
@@ -258,11 +276,16 @@ def _number(text: str, most: int) -> int:
 
 
 def _origin(description: SessionDescription) -> tuple[str, str, str, str]:
+    """User, session, version and place. Theirs is not needed for anything, so one that is odd or
+    missing is as good."""
     parts = (_first(description.lines, "o") or "").split(None, 3)
-    if len(parts) != 4 or len(parts[3].split()) != 3:
-        raise RemoteProtocolError("SDP: the o= line is missing or incomplete")
-    _number(parts[2], 2**64)  # phones that count in NTP's units need all of it
-    return parts[0], parts[1], parts[2], parts[3]
+    user, session_id, version, where = (*parts, *("-", "0", "0", "IN IP4 0.0.0.0")[len(parts) :])
+    return (
+        user,
+        session_id,
+        version if version.isascii() and version.isdigit() and len(version) <= 20 else "0",
+        where,
+    )
 
 
 def _first(lines: Sequence[Line], wanted: str) -> str | None:
@@ -309,6 +332,21 @@ def _redirected(stream: MediaDescription, direction: MediaDirection) -> MediaDes
         return stream
     kept = tuple(line for line in stream.lines if not any(_directions([line])))
     return replace(stream, lines=(*kept, ("a", direction.value)))
+
+
+def _widened(
+    stream: MediaDescription, codecs: Sequence[str], direction: MediaDirection
+) -> MediaDescription:
+    encodings = stream.encodings()
+    events = next(
+        (number for number, text in encodings.items() if text == "telephone-event/8000"), None
+    )
+    wide = {NUMBERS[codec]: f"{codec}/8000" for codec in codecs}
+    known = [number for number, text in encodings.items() if text in wide.values()]
+    ordered = {number: encodings[number] for number in known}
+    ordered |= {number: text for number, text in wide.items() if text not in ordered.values()}
+    ordered[events or str(TELEPHONE_EVENT)] = "telephone-event/8000"
+    return _audio(stream.port, stream.protocol, ordered, direction)
 
 
 def _head(address: str, session_id: int, version: int, times: Sequence[str]) -> tuple[Line, ...]:

@@ -24,6 +24,9 @@ _URI = re.compile(
 )
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")  # RFC 3986 3.1
+_OPAQUE = re.compile(
+    r"(?P<user>[^;?\s<>\"]+)(?P<params>(?:;[^?\s<>]*)?)(?:\?(?P<headers>[^\s<>]*))?"
+)
 
 # RFC 3261 19.1.4: these parameters matter even when only one of the two URIs has them.
 _TELLING = ("user", "ttl", "method", "maddr", "transport")
@@ -31,7 +34,12 @@ _TELLING = ("user", "ttl", "method", "maddr", "transport")
 
 @dataclass(frozen=True)
 class Uri:
-    """One SIP URI. `host` has no brackets, `port` is None where none was written, `params` keys are lower case."""
+    """One SIP URI. `host` has no brackets, `port` is None where none was written, `params` keys are
+    lower case.
+
+    One of another scheme (`parse_any`) has no host: `user` is all that stands between the scheme
+    and the parameters.
+    """
 
     scheme: str
     user: str
@@ -46,14 +54,37 @@ class Uri:
         """Raises RemoteProtocolError: 416 for a scheme other than sip and sips, else 400."""
         return _cached(text) if len(text) <= LONG else _parse(text)
 
+    @staticmethod
+    def parse_any(text: str) -> Uri:
+        """As `parse`, but a URI of any scheme, such as tel (RFC 3966), is read too: they stand in
+        the From, To and Contact of everyday calls (RFC 4475 3.3.4). RemoteProtocolError (400) if it
+        is none."""
+        scheme = _SCHEME.match(text)
+        if not scheme or scheme[1].lower() in ("sip", "sips"):
+            return Uri.parse(text)
+        whole = _OPAQUE.fullmatch(text, scheme.end())
+        if not whole:
+            raise RemoteProtocolError(f"not a URI: {text[:80]!r}")
+        params = parse_params(whole["params"])
+        return Uri(
+            scheme[1].lower(), whole["user"], "", params=params, headers=whole["headers"] or ""
+        )
+
     def __hash__(self) -> int:
         return hash((self.scheme, self.user, self.host, self.port))
 
     def __str__(self) -> str:
         password = f":{self.password}" if self.password else ""
-        user = f"{self.user}{password}@" if self.user else ""
         headers = f"?{self.headers}" if self.headers else ""
+        if not self.is_sip:
+            return f"{self.scheme}:{self.user}{format_params(self.params)}{headers}"
+        user = f"{self.user}{password}@" if self.user else ""
         return f"{self.scheme}:{user}{self.host_port}{format_params(self.params)}{headers}"
+
+    @property
+    def is_sip(self) -> bool:
+        """SIP or SIPS, and no tel or another scheme that names no host to send to."""
+        return self.scheme in ("sip", "sips")
 
     @property
     def host_port(self) -> str:

@@ -7,6 +7,9 @@ from dataclasses import dataclass, replace
 
 from plumbing.address import Address, format_address, parse_address
 from sip import VERSION
+from sip.errors import RemoteProtocolError
+from softphone.agent.account import Account, normal
+from softphone.agent.keep_alive import PERIOD
 from softphone.agent.session_timer import DEFAULT_INTERVAL, SHORTEST
 
 FORWARDER: Address = ("127.0.0.1", 5060)
@@ -26,10 +29,13 @@ class Wish:
     target: str = ""
     tone: bool = False
     session_expires: int = DEFAULT_INTERVAL
+    direct: bool = False
+    keep_alive: float = PERIOD
+    realms: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:
-        return self.display_name or self.user.capitalize()
+        return self.display_name or normal(self.user).capitalize()
 
 
 def parser() -> argparse.ArgumentParser:
@@ -56,36 +62,80 @@ def parser() -> argparse.ArgumentParser:
         default=DEFAULT_INTERVAL,
         help=f"a call ends if neither side gives a sign of life for so long ({DEFAULT_INTERVAL}; 0: do not ask for it)",
     )
+    _add_server_options(options)
     options.add_argument("--tone", action="store_true", help="send a tone even if there is a microphone")
     options.add_argument("-v", "--verbose", action="store_true", help="log every message to stderr")
     options.add_argument("--version", action="version", version=f"softphone {VERSION}")
     return options
 
 
+def _add_server_options(options: argparse.ArgumentParser) -> None:
+    """How the phone and its server trust each other."""
+    options.add_argument(
+        "--direct", action="store_true", help="ring for calls that do not come from the proxy, too"
+    )
+    options.add_argument(
+        "--keep-alive",
+        metavar="SECONDS",
+        type=float,
+        default=PERIOD,
+        help=f"a sign of life to the server so often; it keeps a NAT open ({PERIOD:g}; 0: none)",
+    )
+    options.add_argument(
+        "--realm",
+        metavar="R",
+        action="append",
+        default=[],
+        help="another realm, beside the account's own, that may ask for the password; repeatable",
+    )
+
+
 def wishes(arguments: argparse.Namespace) -> list[Wish]:
     """The phones that were asked for. ValueError with a sentence if the options make no sense."""
-    user, _, user_domain = (arguments.user or "").removeprefix("sip:").partition("@")
-    if any(character.isspace() or character in '<>"' for character in user + user_domain):
-        raise ValueError(f"'{arguments.user}' is not a user; a user looks like alice or alice@example.org")
+    user, user_domain = _user_and_domain(arguments.user or "")
     domain = arguments.domain or user_domain or DOMAIN
+    try:
+        _ = Account(user, domain).uri
+    except RemoteProtocolError:
+        raise ValueError(f"--domain: '{domain}' is no domain; one looks like example.org") from None
     proxy = _address("--proxy", arguments.proxy, 5060)
     if proxy is None:
         proxy = FORWARDER if domain == DOMAIN else _address("--domain", domain, 5060) or FORWARDER
     if arguments.session_expires and arguments.session_expires < SHORTEST:
         raise ValueError(f"--session-expires: {arguments.session_expires} is too short; at least {SHORTEST}, or 0")
+    if not (arguments.keep_alive == 0 or 5 <= arguments.keep_alive <= 3600):
+        raise ValueError(
+            f"--keep-alive: {arguments.keep_alive:g} is not 0 or from 5 to 3600 seconds"
+        )
     listen = _address("--listen", arguments.listen, 0)
     anywhere = _own_side_of(proxy)
     if arguments.user is None:
-        for option in ("password", "display_name", "listen"):
+        for option in ("password", "display_name", "listen", "realm"):
             if getattr(arguments, option):
                 raise ValueError(f"--{option.replace('_', '-')} is for one phone; say which with --user")
         first = Wish("alice", domain, proxy, anywhere, "", "", "bob", True, arguments.session_expires)
+        first = replace(first, direct=arguments.direct, keep_alive=arguments.keep_alive)
         return [first, replace(first, user="bob", target="alice")]
     if not user:
         raise ValueError("--user needs a name, such as alice")
     one = Wish(user, domain, proxy, listen or anywhere, arguments.password, arguments.display_name)
     partner = {"alice": "bob", "bob": "alice"}.get(user, "") if domain == DOMAIN else ""
-    return [replace(one, target=partner, tone=arguments.tone, session_expires=arguments.session_expires)]
+    one = replace(
+        one, target=partner, tone=arguments.tone, session_expires=arguments.session_expires
+    )
+    realms = tuple(arguments.realm)
+    return [replace(one, direct=arguments.direct, keep_alive=arguments.keep_alive, realms=realms)]
+
+
+def _user_and_domain(text: str) -> tuple[str, str]:
+    if text.lower().startswith("sips:"):
+        raise ValueError(
+            f"--user: {text} asks for encryption, which this phone does not have; write sip:"
+        )
+    user, _, domain = text.removeprefix("sip:").partition("@")
+    if any(character.isspace() or character in '<>"' for character in user + domain):
+        raise ValueError(f"'{text}' is not a user; a user looks like alice or alice@example.org")
+    return user, domain
 
 
 def _own_side_of(proxy: Address) -> Address:

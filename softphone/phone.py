@@ -16,21 +16,23 @@ import random
 import socket
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from plumbing.address import Address
 from plumbing.loop import Loop, LoopStopped, Timer
 from plumbing.udp import bind_udp, family_of
 from softphone.agent.account import Account as Account
 from softphone.agent.agent import Agent
-from softphone.agent.endpoint import AgentOutcome, Send
 from softphone.agent.event import CallChanged, CallState, CallView, Direction, RegistrationChanged, RegistrationState
+from softphone.agent.exchange import AgentOutcome, Send
+from softphone.agent.keep_alive import PERIOD
 from softphone.agent.session_timer import DEFAULT_INTERVAL
 from softphone.media.audio import AudioSink, AudioSource, NullSink
 from softphone.media.session import MediaSession
 from softphone.media.stream import MediaStats
 from softphone.media.tone import ToneSource
+from softphone.silence import LOOK, SilenceWatch
 
 log = logging.getLogger(__name__)
 
@@ -43,18 +45,22 @@ DEADLINE_AGAIN = 1.0  # seconds until timers are looked at again after an error 
 @dataclass(frozen=True)
 class PhoneSnapshot:
     """The phone at one moment. `calls`: the newest last. `retransmissions`: SIP messages that went out again because
-    no answer came in time."""
+    no answer came in time. `dropped`: what came and was no use, or not wanted, by reason."""
 
     registration: RegistrationChanged
     calls: tuple[CallView, ...]
     retransmissions: int
     media: MediaStats | None
+    dropped: Mapping[str, int] = field(default_factory=dict)
 
 
 class Phone:
-    """`proxy`: where everything goes that begins something; None: straight to the called address. `sound`: a source
-    and a sink; without, a test tone is said and nothing is heard. `expires`: seconds asked of the registrar;
-    `session_expires`: seconds after which a call ends unless one side refreshes it (RFC 4028), 0: not asked for."""
+    """`proxy`: where everything goes that begins something; None: straight to the called address.
+    `sound`: a source and a sink; without, a test tone is said and nothing is heard. `expires`:
+    seconds asked of the registrar; `session_expires`: seconds after which a call ends unless one
+    side refreshes it (RFC 4028), 0: not asked for; `direct`: calls ring that do not come from the
+    proxy, too; `keep_alive`: seconds between two signs of life to the server while registered, 0:
+    none."""
 
     def __init__(
         self,
@@ -66,6 +72,8 @@ class Phone:
         register: bool = True,
         expires: int = 300,
         session_expires: int = DEFAULT_INTERVAL,
+        direct: bool = False,
+        keep_alive: float = PERIOD,
     ) -> None:
         self.account = account
         self.address: Address = listen
@@ -73,6 +81,7 @@ class Phone:
         # Computed now, not when the first call is under way: a tone takes 20 ms.
         self._sound = sound or (ToneSource(), NullSink())
         self._register, self._expires, self._session_expires = register, expires, session_expires
+        self._direct, self._keep_alive = direct, keep_alive
         self._loop = Loop(f"sip-{account.user}")
         self._last_media: MediaSession | None = None  # swapped whole; read by any thread
         self._lifecycle = threading.Lock()  # guards _started, _stopped
@@ -84,6 +93,7 @@ class Phone:
         self._timer: Timer | None = None
         self._leaving = False
         self._sessions: dict[str, MediaSession] = {}
+        self._hearing: Timer | None = None  # set while a call is up
 
     # -- any thread: start and stop ---------------------------------------------------------------------------------
 
@@ -100,7 +110,7 @@ class Phone:
             self._socket = bind_udp(listen)
             self.address = self._socket.getsockname()[:2]
             local = (_own_host(self.address[0], proxy), self.address[1])
-            wanted = self._expires, self._session_expires
+            wanted = self._expires, self._session_expires, self._direct, self._keep_alive
             self._agent = Agent(self.account, local, proxy, random.SystemRandom(), *wanted)
             self._loop.watch(self._socket, self._on_readable)
             self._loop.start()
@@ -249,7 +259,7 @@ class Phone:
         call = self._agent.active_call
         if call is not None and call.state is CallState.INCOMING:
             now = time.monotonic()
-            session = self._open_session(call.peer_uri, now)
+            session = self._sessions.get(call.id) or self._open_session(call.peer_uri, now)
             if session is not None:
                 outcome = self._agent.answer(session.port, now)
                 self._keep(session)
@@ -277,12 +287,39 @@ class Phone:
         """The sound does what the call says."""
         session = self._sessions.get(call.id)
         if session is None:
+            if call.wants_port:
+                self._loop.post(lambda: self._prepare(call.id))
             return
+        if call.state is CallState.TALKING and self._hearing is None:
+            self._hear(SilenceWatch())
         if not call.active:
             del self._sessions[call.id]
             self._end_session(session)
         elif call.media is not None:
             session.apply(call.media, call.held_here)
+
+    def _prepare(self, call_id: str) -> None:
+        """It rings, and the caller is to be told now where our sound will be (RFC 3262 5)."""
+        call = self._agent.active_call
+        if call is None or call.id != call_id or not call.wants_port:
+            return
+        now = time.monotonic()
+        session = self._open_session(call.peer_uri, now)
+        if session is not None:
+            self._keep(session)
+            self._do(self._agent.prepare(session.port, now))
+
+    def _hear(self, watch: SilenceWatch) -> None:
+        """Look once a second whether the call brings sound, and tell if it does not."""
+        now, call = time.monotonic(), self._agent.active_call
+        session = self._sessions.get(call.id) if call else None
+        if call is None or session is None:
+            self._hearing = None
+            return
+        self._hearing = self._loop.at(now + LOOK, lambda: self._hear(watch))
+        is_due = call.media is not None and call.media.direction.receives and not call.held_there
+        seconds = watch.look(session.stats().packets_received, is_due, now)
+        self._do(self._agent.nothing_heard(seconds, now))
 
     def _end_session(self, session: MediaSession) -> None:
         try:
@@ -303,7 +340,8 @@ class Phone:
 
     def _snapshot(self) -> PhoneSnapshot:
         agent = self._agent
-        return PhoneSnapshot(agent.registration, agent.calls, agent.retransmissions, self.media_stats())
+        said = agent.registration, agent.calls, agent.retransmissions
+        return PhoneSnapshot(*said, self.media_stats(), agent.dropped)
 
     def _say_goodbye(self) -> None:
         now = time.monotonic()
@@ -315,8 +353,9 @@ class Phone:
     def _close(self) -> None:
         self._loop.unwatch(self._socket)
         self._socket.close()
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._hearing):
+            if timer is not None:
+                timer.cancel()
         for session in self._sessions.values():
             self._end_session(session)
         self._sessions.clear()

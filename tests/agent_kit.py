@@ -34,10 +34,14 @@ class Passage:
 
     def __init__(self, at: float, source: Address, to: Address, data: bytes, lost: bool) -> None:
         self.at, self.source, self.to, self.data, self.lost = at, source, to, data, lost
-        self.message: Request | Response = parse(data)
+        self.is_empty = not data.strip()  # it keeps a NAT's binding open, and says nothing
+        if not self.is_empty:
+            self.message: Request | Response = parse(data)
 
     @property
     def name(self) -> str:
+        if self.is_empty:
+            return "empty"
         message = self.message
         return message.method if isinstance(message, Request) else f"{message.status} {message.cseq.method}"
 
@@ -122,13 +126,17 @@ class Line:
         self, network: Network, user: str, port: int, proxy: Address | None = None, password: str = "",
         domain: str = "failover.test", host: str = "127.0.0.1", seed: int | None = None,
         display_name: str = "", session_expires: int = DEFAULT_INTERVAL,
+        realms: tuple[str, ...] = (), direct: bool = False, keep_alive: float | None = 0.0,
     ) -> None:  # fmt: skip
         self.network, self.user = network, user
         self.address = (host, port)
         self.events: list[Any] = []
-        account = Account(user, domain, password, display_name or user.capitalize())
+        account = Account(user, domain, password, display_name or user.capitalize(), realms)
         dice = random.Random(seed if seed is not None else port)
-        self.agent = Agent(account, self.address, proxy, dice, session_expires=session_expires)
+        self.agent = Agent(
+            account, self.address, proxy, dice, session_expires=session_expires, direct=direct,
+            keep_alive=keep_alive,
+        )  # fmt: skip
         network.join(self.address, self)
 
     # a Party
@@ -199,6 +207,8 @@ class Scripted:
     deadline = None
 
     def receive(self, data: bytes, source: Address, now: float) -> list[Packet]:
+        if not data.strip():
+            return []
         message = parse(data)
         self.seen.append(message)
         if not isinstance(message, Request):

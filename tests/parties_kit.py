@@ -274,9 +274,10 @@ class Scene:
             if process.name in self.phones:
                 process.stop()
 
-    def sipp(self, scenario, calls=1, *, port=0, **options) -> Sipp:
-        """A SIPp that talks to the forwarder."""
-        phone = Sipp(self, scenario, self.address, port or free_port(), calls, **options)
+    def sipp(self, scenario, calls=1, *, port=0, remote="", **options) -> Sipp:
+        """A SIPp that talks to the forwarder, or to `remote`."""
+        there = remote or self.address
+        phone = Sipp(self, scenario, there, port or free_port(), calls, **options)
         self.processes[f"sipp {len(self.processes)}"] = phone.process
         self.phones.add(phone.process.name)
         return phone

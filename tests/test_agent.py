@@ -223,7 +223,9 @@ def test_an_invite_that_expires_is_missed():
     assert (other.state, other.sentence) == (ENDED, "Missed call from Alice")
 
 
-@pytest.mark.parametrize("target", ["b ob", "sip:", "sip:bob@", "bob@h:99999", "tel:123", '"', "b\x00b"])
+@pytest.mark.parametrize(
+    "target", ["b ob", "sip:", "sip:bob@", "bob@h:99999", "tel:bob", '"', "b\x00b"]
+)
 def test_a_target_that_is_no_address_is_told_and_nothing_is_sent(target):
     network, alice, _ = pair()
     alice.calls(target)
@@ -382,7 +384,7 @@ def test_an_answer_without_usable_media_is_acknowledged_and_left(body):
     assert [m.method for m in bob.seen if isinstance(m, Request)] == ["INVITE", "ACK", "BYE"]
 
 
-@pytest.mark.parametrize("contact", [[], [("Contact", "<nonsense>")], [("Contact", "<tel:123>")]])
+@pytest.mark.parametrize("contact", [[], [("Contact", "<nonsense>")]])
 def test_an_answer_without_a_usable_contact_ends_the_call(contact):
     network, alice, _ = pair()
     fields = [*contact, ("Content-Type", "application/sdp")]

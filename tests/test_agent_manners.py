@@ -220,7 +220,7 @@ def test_requests_within_a_call_follow_the_route_set():
     [("OPTIONS", {}, "200 OPTIONS"), ("PUBLISH", {}, "405 PUBLISH"), ("BYE", {}, "481 BYE"),
      ("BYE", {"tag": "b"}, "481 BYE"), ("INVITE", {"tag": "b"}, "481 INVITE"), ("CANCEL", {}, "481 CANCEL"),
      ("INVITE", {"uri": "sip:carol@127.0.0.1:5064"}, "404 INVITE"), ("INVITE", {"uri": "tel:123"}, "416 INVITE"),
-     ("INVITE", {"fields": (("Require", "100rel"),)}, "420 INVITE"),
+     ("INVITE", {"fields": (("Require", "replaces"),)}, "420 INVITE"),
      ("INVITE", {"body": b"x", "fields": (("Content-Type", "text/plain"),)}, "415 INVITE"),
      ("INVITE", {"body": b"nonsense"}, "400 INVITE"),
      ("INVITE", {"body": SDP.replace(b"AVP 0", b"AVP 18")}, "488 INVITE")],
@@ -234,10 +234,15 @@ def test_a_stranger_gets_the_answer_the_rules_have(method, options, answer):
 def test_answers_say_what_would_be_understood():
     network, _, bob = pair()
     ask(network, bob, "PUBLISH")
-    assert network.passed[-1].message.get("Allow") == "INVITE, ACK, CANCEL, BYE, OPTIONS, UPDATE"
-    ask(network, bob, "INVITE", branch="z9hG4bKs2", fields=(("Require", "100rel, timer"),))
+    assert (
+        network.passed[-1].message.get("Allow")
+        == "INVITE, ACK, CANCEL, BYE, OPTIONS, PRACK, UPDATE"
+    )
+    ask(
+        network, bob, "INVITE", branch="z9hG4bKs2", fields=(("Require", "100rel, replaces, timer"),)
+    )
     refusal = next(p.message for p in network.passed if p.name == "420 INVITE")
-    assert refusal.get("Unsupported") == "100rel" and refusal.to.tag
+    assert refusal.get("Unsupported") == "replaces" and refusal.to.tag
 
 
 def test_an_invite_that_comes_by_two_paths_rings_once():

@@ -382,7 +382,7 @@ def test_an_update_to_a_ringing_phone_changes_nothing():
     alice.calls(BOB)
     network.run(0.1)
     ringing = network.passed[1].message
-    for number, body, status in ((50, b"", 200), (51, SDP, 491)):
+    for number, body, status in ((50, b"", 200), (51, SDP, 500)):
         request = within_ringing(ringing, number, body)
         network.send([(request.to_bytes(), bob.address)], alice.address)
         network.run(0.01)

@@ -47,8 +47,6 @@ QT_LIVES_IN = ("softphone/qt/", "softphone/media/devices.py", "softphone/__main_
 BARE = ("forwarder.py", "plumbing/", "sip/", "failover/", "slee_mock/")
 INSIDE_FUNCTIONS_ONLY = {"netifaces", "redis"}
 
-MAX_FILE, MAX_FUNCTION = 400, 40
-
 
 def product_files() -> list[Path]:
     return [ROOT / "forwarder.py", *(path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py")))]
@@ -113,14 +111,8 @@ def test_cores_cannot_reach_the_world(core):
 
 
 @pytest.mark.parametrize("path", FILES)
-def test_files_and_functions_can_be_read_at_a_glance(path):
-    text = path.read_text(encoding="utf-8")
-    assert len(text.splitlines()) <= MAX_FILE
-    tree = ast.parse(text)
-    assert ast.get_docstring(tree), "say what the file is for"
-    for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef):
-            assert (node.end_lineno or 0) - node.lineno < MAX_FUNCTION, f"{node.name} is too long"
+def test_every_file_says_what_it_is_for(path):
+    assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
 
 
 def test_nothing_shadows_the_forwarder_and_tests_stay_flat():

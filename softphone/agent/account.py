@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from dataclasses import dataclass
 from typing import Protocol
 from urllib.parse import quote, unquote
@@ -15,11 +16,11 @@ from sip.uri import Uri
 Address = tuple[str, int]
 
 USER_AGENT = f"call-failover-softphone/{VERSION}"
-METHODS = ("INVITE", "ACK", "CANCEL", "BYE", "OPTIONS", "UPDATE")
+METHODS = ("INVITE", "ACK", "CANCEL", "BYE", "OPTIONS", "PRACK", "UPDATE")
 ALLOW = ("Allow", ", ".join(METHODS))
 
 _USER = "%-_.!~*'()&=+$,;?/"  # unreserved and user-unreserved
-_AS_TYPED = re.compile(r"""[^\s:@"<>\\\[\]{}|^`\x00-\x1f\x7f]*""")
+_LONE_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 
 class Randomness(Protocol):
@@ -31,39 +32,62 @@ class Randomness(Protocol):
 
 @dataclass(frozen=True)
 class Account:
-    """`domain` is the host part of the address-of-record; `display_name` is what the other side reads."""
+    """`user` is as a person writes it. `domain` is the host part of the address-of-record;
+    `display_name` is what the other side reads; `realms` are more realms whose servers may have the
+    password's proof (credentials.py)."""
 
     user: str
     domain: str
     password: str = ""
     display_name: str = ""
+    realms: tuple[str, ...] = ()
+
+    @property
+    def username(self) -> str:
+        """Unescaped, as Digest and a file of passwords have it."""
+        return normal(self.user)
 
     @property
     def uri(self) -> Uri:
-        return Uri.parse(f"sip:{self.user}@{bracketed(self.domain)}")
+        return Uri.parse(f"sip:{escaped(self.user)}@{bracketed(ascii_host(self.domain))}")
 
     @property
     def name_addr(self) -> NameAddr:
         return NameAddr(self.uri, self.display_name)
 
     def contact(self, address: Address) -> NameAddr:
-        return NameAddr(Uri("sip", self.user, *address))
+        return NameAddr(Uri("sip", escaped(self.user), *address))
 
-    def target(self, text: str) -> Uri:
-        """What a person typed: "bob", "bob@host", "sip:bob@host". RemoteProtocolError if it is no address."""
-        text = text.strip()
-        if not text:
-            raise RemoteProtocolError("nobody is named")
-        if not text.lower().startswith(("sip:", "sips:")):
-            user, at, host = text.partition("@")
-            # RFC 3261 25.1, userinfo: what may not stand there, such as letters beyond ASCII, is escaped.
-            text = f"sip:{quote(user, safe=_USER)}@{host if at else bracketed(self.domain)}"
-        uri = Uri.parse(text)
-        if not _AS_TYPED.fullmatch(unquote(uri.user)):
-            raise RemoteProtocolError(f"not a user: {uri.user[:40]!r}")
-        return uri
+    def is_called(self, user: str) -> bool:
+        """Is the user part of a URI ours? Compared unescaped (RFC 3261 19.1.4); capitals are no
+        other person."""
+        return normal(user).casefold() == self.username.casefold()
+
+
+def escaped(user: str) -> str:
+    """The user part of a URI (RFC 3261 25.1, userinfo): what may not stand there, such as letters
+    beyond ASCII, is escaped; what is escaped already stays."""
+    composed = unicodedata.normalize("NFC", user)  # as typed on any keyboard
+    return quote(_LONE_PERCENT.sub("%25", composed), safe=_USER, errors="surrogateescape")
+
+
+def normal(user: str) -> str:
+    """A user part as a person reads it: unescaped, and in one of the two ways that Unicode has to
+    write an umlaut."""
+    return unicodedata.normalize("NFC", unquote(user, errors="surrogateescape"))
 
 
 def bracketed(host: str) -> str:
     """IPv6 literals go in brackets in a URI."""
     return f"[{host}]" if host.count(":") > 1 and not host.startswith("[") else host
+
+
+def ascii_host(host: str) -> str:
+    """A host as it travels: names beyond ASCII as IDNA has them (RFC 5890). RemoteProtocolError if
+    that cannot be."""
+    if host.isascii():
+        return host
+    try:
+        return host.encode("idna").decode("ascii")
+    except UnicodeError:
+        raise RemoteProtocolError(f"not the name of a host: {host[:60]!r}") from None

@@ -17,33 +17,47 @@ from sip import sdp
 from sip.dialog import TARGET_REFRESHING
 from sip.errors import RemoteProtocolError
 from sip.header import NameAddr
-from sip.message import Request
+from sip.message import Request, Response
 from sip.uri import Uri
 from softphone.agent.account import ALLOW, METHODS, Account, Address, Randomness
 from softphone.agent.call import Call
-from softphone.agent.endpoint import AgentOutcome, Endpoint, Incoming
+from softphone.agent.endpoint import Endpoint, Incoming
 from softphone.agent.event import CallState, CallView, RegistrationChanged
+from softphone.agent.exchange import AgentOutcome
 from softphone.agent.incoming import IncomingCall
+from softphone.agent.keep_alive import KeepAlive
 from softphone.agent.outgoing import OutgoingCall
 from softphone.agent.registration import Registration
+from softphone.agent.reliable import OPTION, RELIABLE
+from softphone.agent.rows import Rows
 from softphone.agent.session_timer import DEFAULT_INTERVAL, SHORTEST, SUPPORTED, too_brief
 from softphone.agent.states import GONE, INCOMING
+from softphone.agent.target import CannotBeCalled, target_of_text
 
 REMEMBERED_CALLS = 20
+UNDERSTOOD = ("timer", OPTION)  # what a request may require of us
 
 
 class Agent:
-    """One account on one address. Every public method returns what is to be done now."""
+    """One account on one address. Every public method returns what is to be done now.
+
+    `direct`: a call rings that does not come from the proxy, too. `keep_alive`: seconds between two
+    signs of life to the server while registered; None: only behind a NAT; 0: none.
+    """
 
     def __init__(
         self, account: Account, local: Address, proxy: Address | None, random: Randomness, expires: int = 300,
-        session_expires: int = DEFAULT_INTERVAL,
+        session_expires: int = DEFAULT_INTERVAL, direct: bool = False,
+        keep_alive: float | None = 0.0,
     ) -> None:  # fmt: skip
         self.account = account
+        self._direct = direct
         self._endpoint = Endpoint(account, local, proxy, random, session_expires)
         self._endpoint.on_request = self._on_request
         self._endpoint.on_ack = self._on_ack
+        self._endpoint.on_late_success = self._on_late_success
         self._registration = Registration(self._endpoint, expires)
+        self._keep_alive = KeepAlive(self._endpoint, self._registration, keep_alive)
         self._calls: list[Call] = []  # the newest last
 
     # -- what it is like now ----------------------------------------------------------------------------------------
@@ -85,8 +99,7 @@ class Agent:
     @property
     def deadline(self) -> float | None:
         """When `on_deadline` is to be called next."""
-        rows = [self._registration.rows, *(call.rows for call in self._calls)]
-        dues = [self._endpoint.deadline, *(row.deadline for row in rows)]
+        dues = [self._endpoint.deadline, *(rows.deadline for rows in self._all_rows())]
         return min((due for due in dues if due is not None), default=None)
 
     # -- what happens -----------------------------------------------------------------------------------------------
@@ -97,7 +110,7 @@ class Agent:
 
     def on_deadline(self, now: float) -> AgentOutcome:
         self._endpoint.on_deadline(now)
-        for rows in (self._registration.rows, *(call.rows for call in self._calls)):
+        for rows in self._all_rows():
             rows.fire(now)
         return self._done()
 
@@ -117,6 +130,11 @@ class Agent:
     def call(self, target: str, port: int, now: float) -> AgentOutcome:
         """Call "bob", "bob@host" or a SIP URI; media is wanted at `port`. With a call going on nothing happens."""
         return self._do(lambda: self._place(target, port, now))
+
+    def prepare(self, port: int, now: float) -> AgentOutcome:
+        """A call that rings `wants_port`: our media will be wanted at this one."""
+        call = self._active()
+        return self._do(lambda: call.prepare(port, now) if isinstance(call, IncomingCall) else None)
 
     def answer(self, port: int, now: float) -> AgentOutcome:
         call = self._active()
@@ -138,7 +156,18 @@ class Agent:
     def probe(self, now: float) -> AgentOutcome:
         return self._with_active(lambda call: call.probe(now))
 
+    def nothing_heard(self, seconds: int, now: float) -> AgentOutcome:
+        """No sound has come for so long in the call going on; 0: it comes again."""
+        return self._with_active(lambda call: call.nothing_heard(seconds, now))
+
     # -- inside -----------------------------------------------------------------------------------------------------
+
+    def _all_rows(self) -> list[Rows]:
+        return [
+            self._registration.rows,
+            self._keep_alive.rows,
+            *(call.rows for call in self._calls),
+        ]
 
     def _active(self) -> Call | None:
         return next((call for call in reversed(self._calls) if call.view.active), None)
@@ -165,14 +194,16 @@ class Agent:
         if self._active() is not None:
             return
         try:
-            uri = self.account.target(target)
-        except RemoteProtocolError:
+            uri = target_of_text(target, self.account)
+        except RemoteProtocolError as fault:
             shown = "".join(c for c in target.strip()[:40] if c.isprintable())
             nobody = NameAddr(Uri("sip", "", "invalid"), shown or "?")
             call = Call(self._endpoint, CallState.CALLING, self._endpoint.new_token(), nobody, now)
             self._remember(call)
-            call.change(GONE, now, f"\u201c{shown}\u201d is not an address that can be called" if shown
-                        else "Whom do you want to call?")  # fmt: skip
+            sentence = f"\u201c{shown}\u201d is not an address that can be called"
+            if isinstance(fault, CannotBeCalled):
+                sentence = str(fault)
+            call.change(GONE, now, sentence if shown else "Whom do you want to call?")
             return
         outgoing = OutgoingCall(self._endpoint, uri, now)
         self._remember(outgoing)
@@ -195,20 +226,38 @@ class Agent:
                 call.take(incoming, now)
         elif self._endpoint.merged(request):
             incoming.answer(482, now)
+        elif request.method == "INVITE" and not self._may_ring(incoming):
+            self._endpoint.dropped["a call that did not come from the server"] += 1
+            incoming.answer(403, now, reason="Calls Come Through The Server")
         elif not _refused_unheard(incoming, now):
             self._on_first_request(incoming, now)
+
+    def _may_ring(self, incoming: Incoming) -> bool:
+        """With a proxy calls come through it, and what comes from elsewhere was checked by
+        nobody."""
+        return (
+            self._direct
+            or self._endpoint.proxy is None
+            or self._endpoint.is_server(incoming.source)
+        )
 
     def _on_first_request(self, incoming: Incoming, now: float) -> None:
         request = incoming.request
         user = Uri.parse(request.uri).user
-        if user and user.lower() != self.account.user.lower():
+        if user and not self.account.is_called(user):
             incoming.answer(404, now)
-        elif request.method in ("BYE", "UPDATE"):
+        elif request.method in ("BYE", "UPDATE", "PRACK"):
             incoming.answer(481, now)
         elif self._active() is not None:
             incoming.answer(486, now)  # OPTIONS too: RFC 3261 11.2
         elif request.method == "OPTIONS":
-            fields = (ALLOW, SUPPORTED, ("Accept", sdp.CONTENT_TYPE), ("Contact", self._endpoint.contact))
+            fields = (
+                ALLOW,
+                SUPPORTED,
+                RELIABLE,
+                ("Accept", sdp.CONTENT_TYPE),
+                ("Contact", self._endpoint.contact),
+            )
             incoming.answer(200, now, *fields)
         else:
             call = IncomingCall(self._endpoint, incoming, now)
@@ -227,6 +276,11 @@ class Agent:
         if call is not None and call.state is INCOMING:
             call.cancelled(now)
 
+    def _on_late_success(self, response: Response, now: float) -> bool:
+        placed = [call for call in self._calls if isinstance(call, OutgoingCall)]
+        ours = [call for call in placed if call.call_id == response.call_id]
+        return any(call.take_late_success(response, now) for call in ours)
+
     def _on_ack(self, request: Request, now: float) -> None:
         for call in self._calls:
             if call.owns(request):
@@ -236,7 +290,7 @@ class Agent:
 def _refused_unheard(incoming: Incoming, now: float) -> bool:
     """RFC 3261 8.2.2.3: 420 where an extension is required that we lack; RFC 4028 9: 422 to a session too brief."""
     request = incoming.request
-    lacking = [option for option in request.values("Require") if option.lower() != "timer"]
+    lacking = [option for option in request.values("Require") if option.lower() not in UNDERSTOOD]
     if lacking:
         incoming.answer(420, now, ("Unsupported", ", ".join(lacking)))
         return True

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from urllib.parse import unquote
 
 from sip import sdp
 from sip.dialog import TARGET_REFRESHING, Dialog, next_hop
@@ -16,89 +15,34 @@ from sip.header import NameAddr
 from sip.message import Request, Response, reply
 from sip.transaction import T1, T2
 from softphone.agent.account import ALLOW, Address
-from softphone.agent.endpoint import PATIENCE, Endpoint, Exchange, Incoming
-from softphone.agent.event import CallChanged, CallState, CallView, Direction, ProbeAnswered
-from softphone.agent.negotiation import CONTENT_TYPE, Negotiation
-from softphone.agent.rows import Rows
-from softphone.agent.sentence import begin, heard_nothing, legible
+from softphone.agent.endpoint import PATIENCE, Endpoint, Incoming
+from softphone.agent.event import CallState, Direction, ProbeAnswered
+from softphone.agent.exchange import Exchange
+from softphone.agent.negotiation import CONTENT_TYPE, offers
+from softphone.agent.registration import retry_after
+from softphone.agent.reliable import RELIABLE
+from softphone.agent.sentence import heard_nothing
 from softphone.agent.session_timer import SUPPORTED, SessionTimer
-from softphone.agent.states import ACCEPT, CALL, ENDED, ENDING, GONE, LEAVE, TALKING, CallEvent
+from softphone.agent.shown import ShownCall
+from softphone.agent.states import ENDED, ENDING, GONE, LEAVE, TALKING
 
 REMEMBERED_ACKS = 8  # a call that is refreshed by re-INVITE may go on for days
+BYE_AGAIN = 2.0  # seconds after a BYE that a server could not handle, if it does not say how many
 
 
-class Call:
+class Call(ShownCall):
     """What both kinds have in common."""
 
-    direction = Direction.OUTGOING
-
     def __init__(self, endpoint: Endpoint, state: CallState, call_id: str, peer: NameAddr, now: float) -> None:
-        self.endpoint = endpoint
-        self.reached_at = endpoint.local  # where the peer was reached, for a Contact that is a name
-        self.state = state
-        self.call_id = call_id
-        self.name = legible(peer.display or unquote(peer.uri.user) or peer.uri.host)
-        self.peer_uri = legible(str(peer.uri))
-        self.sentence = ""
-        self.since = now
-        self.answered_at: float | None = None
-        self.ended_at: float | None = None
-        self.status: int | None = None
-        self.rows = Rows()
-        self.dialog: Dialog | None = None
-        self.negotiation: Negotiation | None = None
+        super().__init__(endpoint, state, call_id, peer, now)
         self.timer = SessionTimer(endpoint.session_expires, self.rows, self.refresh, self._on_silence)
         self._modification: Exchange | None = None  # our re-INVITE, or the UPDATE that refreshes, while under way
         self._acks: dict[tuple[str, int], tuple[Request, Address]] = {}
         self._unacked: int | None = None  # CSeq of their INVITE whose 2xx waits for an ACK
         self._bye_waits = False
 
-    # -- what is shown ----------------------------------------------------------------------------------------------
-
-    @property
-    def view(self) -> CallView:
-        talk = self.negotiation
-        return CallView(
-            self.call_id, self.direction, self.name, self.peer_uri, self.state, self.sentence, self.since,
-            self.answered_at, self.ended_at, talk is not None and talk.held_here, talk is not None and talk.held_there,
-            self.status, talk.plan if talk else None,
-        )  # fmt: skip
-
-    def change(self, event: CallEvent, now: float, sentence: str, status: int | None = None) -> None:
-        """Walk the table and tell. What is over stays as it ended."""
-        if self.state is ENDED:
-            return
-        state = CALL[self.state][event]
-        if state is not self.state:
-            self.state, self.since = state, now
-            if state is TALKING:
-                self.answered_at = now
-            elif state in (ENDING, ENDED) and self.ended_at is None:
-                self.ended_at = now
-                self.timer.stop()
-        self.sentence, self.status = begin(sentence), status or self.status
-        if state is ENDED:
-            self.rows.cancel("glare", "ring", "no answer")
-        self.tell(now)
-
-    def tell(self, now: float) -> None:
-        self.endpoint.emit(CallChanged(now, self.view))
-
-    def tell_talk(self, now: float, remark: str = "") -> None:
-        """The sentence of a call in progress."""
-        view = self.view
-        if view.held_here:
-            text = f"{self.name} is on hold"
-        elif view.held_there:
-            text = f"{self.name} has put the call on hold"
-        else:
-            text = f"Talking with {self.name}"
-        self.change(ACCEPT, now, f"{text}; {remark}" if remark else text)
-
-    def negotiate(self, port: int) -> Negotiation:
-        if self.negotiation is None:
-            self.negotiation = Negotiation(self.endpoint.local[0], port, self.endpoint.random.getrandbits(31))
-        return self.negotiation
+    def stop_timers(self) -> None:
+        self.timer.stop()
 
     # -- wishes of the person ---------------------------------------------------------------------------------------
 
@@ -151,12 +95,27 @@ class Call:
         """BYE; the called side waits with it until its 2xx is acknowledged (RFC 3261 15)."""
         self._bye_waits = self._unacked is not None
         if not self._bye_waits and self.dialog is not None:
-            self._ask("BYE", self._on_bye_answered, now)
+            until = now + PATIENCE
+            self.part(self.dialog, now, until, lambda at: self.change(GONE, at, "You hung up"))
 
-    def _on_bye_answered(self, exchange: Exchange, response: Response | None, now: float) -> None:
-        if response is None or response.status >= 200:
-            # Also 481 and silence: whatever they say, it is over (RFC 3261 15.1.1).
-            self.change(GONE, now, "You hung up")
+    def part(self, dialog: Dialog, now: float, until: float, done: Callable[[float], None]) -> None:
+        """BYE; again after Retry-After while a server on the way cannot handle it, until the time
+        `until`. Whatever else is answered, 481 and silence too: it is over (RFC 3261 15.1.1)."""
+
+        def answered(exchange: Exchange, response: Response | None, later: float) -> None:
+            if response is not None and response.status < 200:
+                return
+            pause = pause_before_again(response)
+            if pause is None or until - later < 1.0:
+                done(later)
+            else:
+                again = min(later + pause, until)
+                self.rows.set(
+                    f"bye {dialog.remote.tag}", again, lambda at: self.part(dialog, at, until, done)
+                )
+
+        bye = Exchange(dialog.request("BYE"), self.reached_at, answered, dialog.next_seq)
+        self.endpoint.ask_within(bye, now)
 
     def _on_held(self, exchange: Exchange, response: Response | None, hold: bool, now: float) -> None:
         status = self._modified(exchange, response, now)
@@ -257,11 +216,23 @@ class Call:
         self.endpoint.send(*known, now, repeated=True)
         return False
 
-    def ack_for(self, dialog: Dialog, request: Request, now: float, body: bytes = b"") -> tuple[Request, Address]:
-        """Send the ACK; RFC 3261 13.2.2.4 has it carry the INVITE's credentials."""
-        kept = [(f.name, f.value) for f in request.fields if f.name in ("Authorization", "Proxy-Authorization")]
-        ack = dialog.request("ACK", [*kept, *([CONTENT_TYPE] if body else [])], body, seq=request.cseq.number)
+    def ack_for(
+        self,
+        dialog: Dialog,
+        request: Request,
+        now: float,
+        body: bytes = b"",
+        seq: int | None = None,
+    ) -> tuple[Request, Address]:
+        """Send the ACK. RFC 3261 13.2.2.4 has it carry the INVITE's credentials, which nobody gets
+        but our server."""
+        fields = [CONTENT_TYPE] if body else []
+        ack = dialog.request("ACK", fields, body, seq=request.cseq.number if seq is None else seq)
         destination = self.endpoint.address_of(next_hop(ack), self.reached_at)
+        if self.endpoint.is_server(destination):
+            for name in ("Authorization", "Proxy-Authorization"):
+                for value in request.all(name):
+                    ack.add(name, value)
         self.endpoint.send(ack, destination, now)
         return ack, destination
 
@@ -278,12 +249,23 @@ class Call:
         if request.method == "BYE":
             incoming.answer(200, now)
             self.gone(now, f"{self.name} hung up")
-        elif request.method == "OPTIONS":
-            incoming.answer(200, now, ALLOW, SUPPORTED, ("Accept", sdp.CONTENT_TYPE))
         elif request.method in TARGET_REFRESHING:
             self._take_offer(incoming, now)
         else:
+            self.take_other(incoming, now)
+
+    def take_other(self, incoming: Incoming, now: float) -> None:
+        """What changes neither the call nor its media."""
+        if incoming.request.method == "OPTIONS":
+            incoming.answer(200, now, ALLOW, SUPPORTED, RELIABLE, ("Accept", sdp.CONTENT_TYPE))
+        elif incoming.request.method == "PRACK":
+            self.take_prack(incoming, now)
+        else:
             incoming.answer(405, now, ALLOW)
+
+    def take_prack(self, incoming: Incoming, now: float) -> None:
+        """RFC 3262 3: it acknowledges nothing of ours."""
+        incoming.answer(481, now)
 
     def gone(self, now: float, sentence: str) -> None:
         """They ended it."""
@@ -294,28 +276,35 @@ class Call:
     def _take_offer(self, incoming: Incoming, now: float) -> None:
         """A re-INVITE, or an UPDATE, which may come without offer and then changes nothing (RFC 3311 5.2)."""
         talk, request = self.negotiation, incoming.request
-        updates = request.method == "UPDATE"
+        updates, has_offer = request.method == "UPDATE", offers(request)
         if self.state in (ENDING, ENDED):
             incoming.answer(481, now)
-        elif updates and not request.body:
-            self._accept_update(incoming, b"", now)
+        elif updates and not has_offer:
+            self.accept_update(incoming, b"", now)
         elif self.state is not TALKING or talk is None:
-            incoming.answer(491, now)
+            self.take_early_offer(incoming, now)
         elif self._invites:
             incoming.answer(491, now)  # RFC 3261 14.2: ours is under way
         elif self._awaits_late_answer:
-            incoming.answer(500, now, ("Retry-After", str(round(self.endpoint.random.uniform(0, 10)))))
+            self.not_now(incoming, now)
         else:
             try:
-                body = talk.answer(request) if request.body else talk.offer(talk.held_here)
+                body = talk.answer(request) if has_offer else talk.offer_all()
             except RemoteProtocolError as error:
                 incoming.answer(error.status, now)
                 return
-            (self._accept_update if updates else self.accept)(incoming, body, now)
+            (self.accept_update if updates else self.accept)(incoming, body, now)
             self.tell_talk(now)
 
-    def _accept_update(self, incoming: Incoming, body: bytes, now: float) -> None:
-        assert self.dialog is not None
+    def take_early_offer(self, incoming: Incoming, now: float) -> None:
+        """RFC 3261 14.2, RFC 3311 5.2: their first offer is not answered yet."""
+        self.not_now(incoming, now)
+
+    def not_now(self, incoming: Incoming, now: float) -> None:
+        """500 with Retry-After: one thing after the other (RFC 3261 14.2)."""
+        incoming.answer(500, now, ("Retry-After", str(round(self.endpoint.random.uniform(0, 10)))))
+
+    def accept_update(self, incoming: Incoming, body: bytes, now: float) -> None:
         # Before the call is answered there is no session yet that could expire.
         timer = self.timer.answer_fields(incoming.request, now) if self.state is TALKING else [SUPPORTED]
         fields = [("Contact", self.endpoint.contact), ALLOW, *timer, *([CONTENT_TYPE] if body else [])]
@@ -325,7 +314,8 @@ class Call:
         """200 to their INVITE, repeated until the ACK comes (RFC 3261 13.3.1.4)."""
         assert self.dialog is not None
         timer = self.timer.answer_fields(incoming.request, now)
-        fields = [("Contact", self.endpoint.contact), ALLOW, *timer, CONTENT_TYPE]
+        fields = [("Contact", self.endpoint.contact), ALLOW, *self.endpoint.who_answers, *timer]
+        fields += [CONTENT_TYPE] if body else []
         response = reply(incoming.request, 200, to_tag=self.dialog.local.tag, fields=fields, body=body)
         incoming.respond(response, now)
         self._unacked = incoming.request.cseq.number
@@ -377,3 +367,11 @@ class Call:
                 self.tell_talk(now)
         if self._bye_waits:
             self.leave(now)
+
+
+def pause_before_again(response: Response | None) -> float | None:
+    """Seconds until a BYE or CANCEL is worth sending again: a server on the way was overloaded or
+    had nobody to send it to (RFC 3261 21.5). None: it need not be."""
+    if response is None or response.status not in (500, 502, 503, 504):
+        return None
+    return retry_after(response) or BYE_AGAIN

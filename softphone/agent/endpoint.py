@@ -6,14 +6,13 @@ in `outcome` what is to be sent and told. Requests that begin something go to `o
 
 from __future__ import annotations
 
-import ipaddress
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
 
+from sip.branch import keyed_hash
 from sip.dialog import next_hop
 from sip.errors import LocalProtocolError, RemoteProtocolError
-from sip.message import Message, Request, Response, parse, reply
+from sip.message import BrokenRequest, Message, Request, Response, parse, reply
 from sip.sdp import CONTENT_TYPE
 from sip.transaction import (
     T1,
@@ -31,48 +30,14 @@ from sip.transaction import (
 from sip.uri import Uri
 from sip.via import MAGIC_COOKIE, Via
 from softphone.agent.account import USER_AGENT, Account, Address, Randomness
-from softphone.agent.credentials import MAX_ROUNDS, Keyring
+from softphone.agent.credentials import Keyring
 from softphone.agent.event import AgentEvent, MessagePassed
-from softphone.agent.sentence import summary
+from softphone.agent.exchange import AgentOutcome, Exchange, Send
+from softphone.agent.places import is_literal, same_address
+from softphone.agent.sentence import asked_by_stranger, summary
 
 MAX_TRANSACTIONS = 512  # of either kind: a phone has a handful; more come only from a flood
 PATIENCE = 64 * T1
-
-
-@dataclass(frozen=True)
-class Send:
-    data: bytes
-    to: Address
-
-
-@dataclass
-class AgentOutcome:
-    """What one step of the agent asks its shell to do: send these, tell those."""
-
-    sends: list[Send] = field(default_factory=list)
-    events: list[AgentEvent] = field(default_factory=list)
-
-
-@dataclass
-class Exchange:
-    """A request of ours with all its repeats for authentication, up to its final response.
-
-    `handler` gets every response, and None once when nobody answered; `next_seq` numbers a repeat.
-    """
-
-    request: Request
-    destination: Address
-    handler: Callable[[Exchange, Response | None, float], None]
-    next_seq: Callable[[], int]
-    on_repeat: Callable[[Exchange, float], None] | None = None
-    transaction: ClientTransaction | None = None
-    rounds: int = 0
-    closed: bool = False
-
-    @property
-    def unanswered(self) -> int:
-        """How often the request went out again without any answer."""
-        return self.transaction.retransmissions if self.transaction else 0
 
 
 class Incoming:
@@ -108,6 +73,9 @@ class Endpoint:
         self.dropped: Counter[str] = Counter()
         self.on_request: Callable[[Incoming, float], None] = lambda incoming, now: incoming.answer(501, now)
         self.on_ack: Callable[[Request, float], None] = lambda request, now: None
+        self.on_late_success: Callable[[Response, float], bool] = lambda response, now: False
+        self.answers_from: Address | None = None  # where REGISTER was accepted, if not `server`
+        self._key = f"{random.getrandbits(128):032x}".encode()
         self._clients: dict[tuple[str, str], tuple[ClientTransaction, Exchange]] = {}
         self._servers: dict[tuple[str, ...], Incoming] = {}
 
@@ -117,8 +85,32 @@ class Endpoint:
 
     @property
     def contact(self) -> str:
-        """With the name, by which whoever called an address learns whom they reached."""
-        return str(replace(self.account.contact(self.public), display=self.account.display_name))
+        """Without a display name: simple peers copy what follows "Contact:" into their next
+        Request-URI."""
+        return str(self.account.contact(self.public))
+
+    @property
+    def who_answers(self) -> list[tuple[str, str]]:
+        """For our answers to INVITE: by it whoever called an address learns whom they reached (RFC
+        3261 20.31)."""
+        return [("Reply-To", str(self.account.name_addr))] if self.account.display_name else []
+
+    @property
+    def server(self) -> Address | None:
+        """The one address from which the account is served: the proxy's, else the registrar's if it
+        is a literal."""
+        if self.proxy:
+            return self.proxy
+        try:
+            host, port = self.account.uri.address()
+        except RemoteProtocolError:
+            return None
+        return (host, port) if is_literal(host) else None
+
+    def is_server(self, address: Address) -> bool:
+        """Is it the account's own server that speaks from there, or is spoken to there?"""
+        known = (self.server, self.answers_from)
+        return any(each is not None and same_address(address, each) for each in known)
 
     def emit(self, event: AgentEvent) -> None:
         self.outcome.events.append(event)
@@ -130,6 +122,8 @@ class Endpoint:
         reached before; LocalProtocolError without either."""
         host, port = uri.address()
         host = uri.params.get("maddr") or host
+        if not uri.is_sip:
+            host = f"{uri.scheme}:{uri.user}"
         if host.lower() == "localhost":
             return "127.0.0.1", port
         if is_literal(host):
@@ -153,10 +147,17 @@ class Endpoint:
         self._start(exchange, now)
         return exchange
 
-    def cancel(self, exchange: Exchange, now: float) -> None:
-        """CANCEL an INVITE that is proceeding; the INVITE's own final response says what came of it (9.1)."""
+    def cancel(
+        self,
+        exchange: Exchange,
+        handler: Callable[[Exchange, Response | None, float], None],
+        now: float,
+    ) -> None:
+        """CANCEL an INVITE that is proceeding; the INVITE's own final response says what came of it
+        (9.1). Nobody may challenge it (22.1), for it could not be sent again with another
+        number."""
         cancel = make_cancel(exchange.request)
-        self._start(Exchange(cancel, exchange.destination, _ignore, lambda: 0, rounds=MAX_ROUNDS), now)
+        self._start(Exchange(cancel, exchange.destination, handler, lambda: 0, given_up=True), now)
 
     def send(self, request: Request, destination: Address, now: float, repeated: bool = False) -> None:
         """An ACK to a 2xx: no transaction. It gets its Via the first time."""
@@ -205,13 +206,31 @@ class Endpoint:
     def _hand_over(self, exchange: Exchange, response: Response | None, now: float) -> None:
         if exchange.closed:
             return
-        if response is not None and response.status in (401, 407):
-            again = self.keyring.answer(exchange.request, response, exchange.rounds, exchange.next_seq)
+        if response is not None and 100 < response.status < 200 and response.to.tag:
+            exchange.proofs.has_rung = True
+        if response is not None and response.status in (401, 407) and not exchange.given_up:
+            again = self._prove(exchange, response)
             if again is not None:
-                exchange.request, exchange.rounds = again, exchange.rounds + 1
+                exchange.request = again
                 self.ask(exchange, now)
                 return
         exchange.handler(exchange, response, now)
+
+    def _prove(self, exchange: Exchange, response: Response) -> Request | None:
+        """The request once more with credentials, which nobody but the account's own server
+        gets."""
+        # Nobody but the registrar and what is before it has seen the branch of a REGISTER.
+        is_register = exchange.request.method == "REGISTER"
+        by_server = is_register or self.is_server(exchange.came_from)
+        if self.is_server(exchange.destination) and by_server:
+            return self.keyring.answer(
+                exchange.request, response, exchange.proofs, exchange.next_seq
+            )
+        if self.account.password:
+            told = asked_by_stranger(self.account.username, *exchange.came_from)
+            exchange.proofs.why_not = told
+        self.dropped["a challenge by a stranger"] += 1
+        return None
 
     # -- datagrams --------------------------------------------------------------------------------------------------
 
@@ -219,27 +238,62 @@ class Endpoint:
         """A datagram came. Strangers' nonsense is counted, never raised."""
         if not data.strip(b"\r\n\0 "):
             return  # keep-alive (RFC 5626 4.4.1 and what phones made of it)
+        message: Message | None = None
         try:
             message = parse(data)
-            message.check()
-        except RemoteProtocolError as error:
-            self.dropped[str(error)[:40] if len(self.dropped) < 100 else "others"] += 1
+            message.check(any_scheme=True)
+            if isinstance(message, Response):
+                self._receive_response(message, source, now)
+                return
+        except BrokenRequest as error:
+            self._count(error)
+            self._refuse_unread(error.request, error.status, source, now)
+            return
+        except (RemoteProtocolError, LocalProtocolError) as error:
+            self._count(error)
+            if isinstance(message, Request) and isinstance(error, RemoteProtocolError):
+                self._refuse_unread(message, error.status, source, now)
             return
         try:
-            if isinstance(message, Response):
-                self._receive_response(message, now)
-            else:
-                self._receive_request(message, source, now)
+            self._receive_request(message, source, now)
         except (RemoteProtocolError, LocalProtocolError) as error:
-            self.dropped[str(error)[:40] if len(self.dropped) < 100 else "others"] += 1
+            self._count(error)
 
-    def _receive_response(self, response: Response, now: float) -> None:
+    def _count(self, error: Exception) -> None:
+        self.dropped[str(error)[:40] if len(self.dropped) < 100 else "others"] += 1
+
+    def _refuse_unread(self, request: Request, status: int, source: Address, now: float) -> None:
+        """400, 505 and the like to a request that cannot be read (RFC 3261 21.4.1), as far as its
+        Via tells the way back. Nothing is remembered, so the tag is made from the request
+        (8.2.7)."""
+        try:
+            if request.method == "ACK":
+                return
+            request.replace_top("Via", str(request.via.with_source(*source)))
+            to = self.reply_address(request, source)
+            tag = keyed_hash(
+                self._key, *request.all("Via"), *request.all("Call-ID"), *request.all("CSeq")
+            )[:16]
+            refusal = reply(request, status, to_tag=tag)
+            self.outcome.sends.append(Send(refusal.to_bytes(), to))
+        except (RemoteProtocolError, LocalProtocolError):
+            return
+
+    def _receive_response(self, response: Response, source: Address, now: float) -> None:
         if len(response.values("Via")) != 1:
             raise RemoteProtocolError("a response with somebody else's Via beneath")  # RFC 3261 8.1.3.3
         known = self._clients.get(client_key(response))
+        is_success = response.cseq.method == "INVITE" and 200 <= response.status < 300
+        if is_success and (known is None or known[0].state is State.COMPLETED):
+            # RFC 3261 16.7 step 5: it may follow another final response, or come much later.
+            if not self.on_late_success(response, now):
+                raise RemoteProtocolError("a 2xx to nothing we asked")
+            self._passed(False, response, now, False)
+            return
         if known is None:
             raise RemoteProtocolError("a response to nothing we asked")
         transaction, exchange = known
+        exchange.came_from = source
         self._passed(False, response, now, False)
         self._run(transaction, exchange, transaction.receive(response, now), now)
 
@@ -331,15 +385,3 @@ class Endpoint:
 
     def _passed(self, sent: bool, message: Message, now: float, repeated: bool) -> None:
         self.emit(MessagePassed(now, sent, summary(message), message.call_id, repeated))
-
-
-def is_literal(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
-
-
-def _ignore(exchange: Exchange, response: Response | None, now: float) -> None:
-    """For requests whose answer changes nothing."""

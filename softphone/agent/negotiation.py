@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sip import sdp
+from sip.body import session_description
 from sip.errors import LocalProtocolError, RemoteProtocolError
 from sip.message import Message
 from sip.sdp import MediaDirection, MediaPlan, SessionDescription
@@ -42,12 +43,22 @@ class Negotiation:
         self._offered, self._offers_hold = offered, hold
         return offered.to_bytes()
 
-    def repeat(self) -> bytes:
-        """An offer of what stands, for a re-INVITE that changes nothing: by its version they know (RFC 4028 7.4)."""
+    def offer_all(self) -> bytes:
+        """An offer of all that we have, to a re-INVITE that makes none (RFC 3261 14.2)."""
         if self._local is None:
             return self.offer(self.held_here)
-        self._offered, self._offers_hold = self._local, self.held_here
-        return self._local.to_bytes()
+        self._version += 1
+        offered = sdp.offer_all(self._local, CODECS, _direction(self.held_here), self._version)
+        self._offered, self._offers_hold = offered, self.held_here
+        return offered.to_bytes()
+
+    def repeat(self) -> bytes:
+        """An offer of what stands, for a re-INVITE that changes nothing: by its version they know (RFC 4028 7.4)."""
+        standing = self._local or self._offered
+        if standing is None:
+            return self.offer(self.held_here)
+        self._offered, self._offers_hold = standing, self.held_here
+        return standing.to_bytes()
 
     def withdraw(self) -> None:
         """Our offer was refused."""
@@ -63,6 +74,12 @@ class Negotiation:
         self.plan = sdp.plan(self._offered, _description(message))
         if not preview:
             self.settle()
+
+    def take_correction(self, message: Message) -> None:
+        """Another answer to the offer that was answered before: a gateway whose sound has moved
+        meanwhile."""
+        if self._local is not None:
+            self.plan = sdp.plan(self._local, _description(message))
 
     def settle(self) -> None:
         """The answer that was previewed stands."""
@@ -84,9 +101,14 @@ class Negotiation:
         return sdp.answer(theirs, self._host, self._port, CODECS, self._session_id, version, direction)
 
 
+def offers(message: Message) -> bool:
+    """Is there a session description in it? RemoteProtocolError 415 for a body that is another."""
+    return session_description(message) is not None
+
+
 def check_offer(message: Message) -> None:
     """Could this offer be answered at all? Asked before a phone rings (RFC 3261 13.3.1)."""
-    if message.body:
+    if offers(message):
         sdp.answer(_description(message), "127.0.0.1", 9, CODECS)
 
 
@@ -95,6 +117,7 @@ def _direction(hold: bool) -> MediaDirection:
 
 
 def _description(message: Message) -> SessionDescription:
-    if message.content_type != sdp.CONTENT_TYPE:
-        raise RemoteProtocolError(f"a body of type {message.content_type[:40]!r} where SDP is needed", status=415)
-    return SessionDescription.parse(message.body)
+    found = session_description(message)
+    if found is None:
+        raise RemoteProtocolError("no session description where one is needed", status=415)
+    return SessionDescription.parse(found)

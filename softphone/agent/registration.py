@@ -6,15 +6,19 @@ a loop. Silence ends nothing: the person is told, and the phone goes on trying.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from sip.dialog import MAX_FORWARDS
 from sip.errors import RemoteProtocolError
 from sip.header import NameAddr
 from sip.message import Request, Response
 from sip.uri import Uri
 from softphone.agent.account import ALLOW, Address
-from softphone.agent.endpoint import Endpoint, Exchange, is_literal
+from softphone.agent.endpoint import Endpoint
 from softphone.agent.event import RegistrationChanged, RegistrationState
-from softphone.agent.rows import Rows
+from softphone.agent.exchange import Exchange
+from softphone.agent.places import is_literal
+from softphone.agent.rows import Action, Rows
 from softphone.agent.sentence import registered, trying_again, why_no_credentials, why_not_registered
 
 FIRST_PAUSE, LONGEST_PAUSE = 2.0, 32.0  # seconds between attempts, doubling
@@ -38,6 +42,7 @@ class Registration:
         self._registered_as: Address | None = None
         self._exchange: Exchange | None = None
         self.rows = Rows()
+        self.on_accepted: Action = lambda now: None
         self.event = RegistrationChanged(0.0, RegistrationState.UNREGISTERED, "Not registered")
 
     @property
@@ -56,7 +61,9 @@ class Registration:
         if self._exchange is not None:
             return
         if self.state is not RegistrationState.REGISTERED:
-            self._become(RegistrationState.REGISTERING, f"Registering as {self._account.user} ...", now)
+            self._become(
+                RegistrationState.REGISTERING, f"Registering as {self._account.username} ...", now
+            )
         self._ask(self._asked_expires, now)
 
     def unregister(self, now: float) -> None:
@@ -88,9 +95,11 @@ class Registration:
             assert self._registered_as is not None
             fields.append(("Contact", f"{account.contact(self._registered_as)};expires=0"))
         request = Request("REGISTER", str(registrar), fields)
-        endpoint.keyring.sign(request)
+        proofs = endpoint.keyring.sign(request)
         destination = endpoint.proxy or endpoint.address_of(registrar)
-        exchange = Exchange(request, destination, self._on_response, self._next_seq, self._on_repeat)
+        exchange = Exchange(
+            request, destination, self._on_response, self._next_seq, self._on_repeat, proofs=proofs
+        )
         self._exchange = exchange
         endpoint.ask(exchange, now)
 
@@ -112,15 +121,22 @@ class Registration:
             return  # the answer to taking the binding back
         status = 408 if response is None else response.status
         if response is not None and status < 300:
+            self._endpoint.answers_from = exchange.came_from
             self._accepted(response, now)
         elif status in (401, 407):
-            self._refused(why_no_credentials(self._account.user, self._account.password), now)
+            wrong = why_no_credentials(self._account.username, self._account.password)
+            self._refused(exchange.proofs.why_not or wrong, now)
         elif response is not None and status == 423 and self._lengthen(response):
             self._ask(self._asked_expires, now)
         elif status in TRANSIENT:
             self._try_again(response, now)
         else:
-            self._refused(why_not_registered(status, self._account.user, response.reason if response else ""), now)
+            self._refused(
+                why_not_registered(
+                    status, self._account.username, response.reason if response else ""
+                ),
+                now,
+            )
 
     def _accepted(self, response: Response, now: float) -> None:
         used = self._endpoint.public
@@ -132,7 +148,7 @@ class Registration:
             return
         # Half of the time leaves room for a whole transaction that fails (32 s) and another one.
         self.rows.set("refresh", now + max(1.0, granted / 2), self._refresh)
-        sentence = registered(self._account.user, response.get("Server") or "")
+        sentence = registered(self._account.username, response.get("Server") or "")
         if (self.state, self.event.sentence) != (RegistrationState.REGISTERED, sentence):
             self._become(RegistrationState.REGISTERED, sentence, now)
         seen = _seen_address(response)
@@ -140,19 +156,30 @@ class Registration:
             # Behind a NAT only the address that the other side sees reaches this phone (RFC 3581 4).
             self._endpoint.public = seen
             self.rows.set("refresh", now + (0.0 if used == self._endpoint.local else granted / 2), self._refresh)
+        self.on_accepted(now)
 
     def _granted(self, response: Response) -> int:
-        """Seconds until our binding ends: its own expires, else the header's, else what was asked (RFC 3261 10.2.4)."""
-        mine = Uri("sip", self._account.user, *self._endpoint.public)
+        """Seconds until our binding ends: its own expires, else the header's, else what was asked
+        (RFC 3261 10.2.4).
+
+        A registrar, or something before it, may write our Contact anew. Then ours is the one at our
+        address or with our name, and if none is it may be any of them: the one that ends first is
+        soon enough for all.
+        """
         try:
-            for value in response.values("Contact"):
-                granted = _expires_of(value, mine)
-                if granted is not None:
-                    return granted
             whole = response.expires
         except RemoteProtocolError:
-            return self._asked_expires
-        return self._asked_expires if whole is None else whole
+            whole = None
+        asked = self._asked_expires if whole is None else whole
+        bindings = [
+            binding for value in _contacts(response) if (binding := _binding(value)) is not None
+        ]
+        mine = self._account.contact(self._endpoint.public).uri
+        for is_mine in _ways_to_recognize(mine):
+            granted = [expires for uri, expires in bindings if is_mine(uri)]
+            if granted:
+                return min((each for each in granted if each is not None), default=asked)
+        return min((each for _, each in bindings if each), default=asked)
 
     def _lengthen(self, response: Response) -> bool:
         """423: ask for as long as the server wants at least; once or twice, not for ever (RFC 3261 10.2.8)."""
@@ -189,15 +216,33 @@ def retry_after(response: Response | None) -> float | None:
     return min(max(float(digits), 1.0), 60.0) if digits.isascii() and digits.isdigit() and len(digits) < 9 else None
 
 
-def _expires_of(value: str, mine: Uri) -> int | None:
-    """The expires of a Contact that is ours. The other phones of the account may be listed by what we cannot read."""
+def _contacts(response: Response) -> list[str]:
     try:
-        contact = NameAddr.parse(value)
+        return response.values("Contact")
+    except RemoteProtocolError:
+        return []
+
+
+def _binding(value: str) -> tuple[Uri, int | None] | None:
+    """URI and expires of a Contact. The other phones of the account may be listed by what we cannot
+    read."""
+    try:
+        contact = NameAddr.parse_any(value)
     except RemoteProtocolError:
         return None
     text = contact.params.get("expires") or ""
     is_number = text.isascii() and text.isdigit() and len(text) < 10
-    return int(text) if is_number and contact.uri.same_as(mine) else None
+    return contact.uri, int(text) if is_number else None
+
+
+def _ways_to_recognize(mine: Uri) -> list[Callable[[Uri], bool]]:
+    """The surest first: the very URI, then our address under any name and with any parameters, then
+    our name."""
+    return [
+        mine.same_as,
+        lambda uri: uri.is_sip and (uri.host.lower(), uri.port) == (mine.host.lower(), mine.port),
+        lambda uri: uri.is_sip and uri.username == mine.username,
+    ]
 
 
 def _seen_address(response: Response) -> Address | None:

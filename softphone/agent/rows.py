@@ -17,6 +17,10 @@ class Rows:
     def deadline(self) -> float | None:
         return min((due for due, _ in self._rows.values()), default=None)
 
+    def due(self, name: str) -> float | None:
+        row = self._rows.get(name)
+        return row[0] if row else None
+
     def set(self, name: str, due: float, action: Action) -> None:
         self._rows[name] = (due, action)
 

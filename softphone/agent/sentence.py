@@ -20,6 +20,8 @@ CALL_SENTENCES = {
     408: "No answer from {name}",
     410: "{name} has left for good",
     415: "{name}'s phone and this one cannot talk to each other",
+    420: "{name}'s phone and this one cannot talk to each other",
+    421: "{name}'s phone and this one cannot talk to each other",
     480: "{name} cannot be reached right now",
     481: "The call no longer exists",
     482: "The call ran in a circle",
@@ -67,6 +69,32 @@ def why_no_credentials(name: str, password: str) -> str:
     return f"The password of {name} is wrong" if password else f"The server wants a password for {name}"
 
 
+def asked_by_stranger(name: str, host: str, port: int) -> str:
+    """A challenge that did not come from the account's own server."""
+    text = (
+        f"{host} port {port} asks for the password of {name}, which only {name}'s own server gets"
+    )
+    return legible(text)
+
+
+def asked_in_strange_realm(name: str, realm: str) -> str:
+    """A challenge that came by the account's own server, and perhaps from beyond it."""
+    text = f"{realm[:40]} asks for the password of {name}; if that is your own server's realm,"
+    return legible(f"{text} name it by --realm")
+
+
+def asked_in_another_way(name: str) -> str:
+    return f"The server wants {name}'s password in a way that this phone does not have"
+
+
+def no_sound_for(seconds: int) -> str:
+    return f"nothing has been heard for {seconds} s"
+
+
+def sent_on(name: str, new_name: str) -> str:
+    return f"{name} is reached elsewhere: calling {new_name} ..."
+
+
 def registered(user: str, server: str) -> str:
     """`server` is the Server header: ours say their name in a comment, what others say there is not for people."""
     named = _SERVER.fullmatch(server)
@@ -95,11 +123,13 @@ def legible(text: str) -> str:
 
 def name_of_callee(response: Response) -> str:
     """What the answer calls the one who was called (RFC 3325 9.1; RFC 3261 20.10, 20.39); "" if it does not."""
-    for header in ("P-Asserted-Identity", "To", "Contact"):
+    for header in ("P-Asserted-Identity", "To", "Reply-To", "Contact"):
         try:
-            display = next((NameAddr.parse(value).display for value in response.values(header)), "")
+            display = next(
+                (NameAddr.parse_any(value).display for value in response.values(header)), ""
+            )
         except RemoteProtocolError:
-            continue  # a tel: number, say
+            continue  # it cannot be read
         if any(character.isalnum() for character in display):
             return legible(display)
     return ""

@@ -50,10 +50,11 @@ def sound_of(wish: Wish, number: int, say: Callable[[str], None]) -> tuple[Audio
 
 def phone_of(wish: Wish, bridge: Bridge, sound: tuple[AudioSource, AudioSink]) -> Phone:
     """The phone that was wished for; what happens to it goes over the bridge."""
-    account = Account(wish.user, wish.domain, wish.password, wish.label)
+    account = Account(wish.user, wish.domain, wish.password, wish.label, wish.realms)
     return Phone(
-        account, wish.proxy, wish.listen, bridge.event.emit, sound, session_expires=wish.session_expires
-    )
+        account, wish.proxy, wish.listen, bridge.event.emit, sound,
+        session_expires=wish.session_expires, direct=wish.direct, keep_alive=wish.keep_alive,
+    )  # fmt: skip
 
 
 def run(wanted: Sequence[Wish]) -> int:
