@@ -324,7 +324,7 @@ class Forwarder:
             self._core.lines.changed()
 
     def _look_at_work(self) -> None:
-        self._traffic.carry_out(self._core.passive.look(time.monotonic()))
+        self._traffic.carry_out(self._core.look(time.monotonic()))
 
     def take_in(self, registered: Sequence[ServerLine]) -> None:
         self._serve((*self.settings.servers, *registered), self.settings)
