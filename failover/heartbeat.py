@@ -7,8 +7,10 @@ tells a server that wants to know whether new calls go to it; all others ignore 
 
 from __future__ import annotations
 
+import socket
 from typing import NamedTuple
 
+from failover.legs import is_here
 from plumbing.address import Address, format_address
 from plumbing.udp import bind_udp
 from sip import VERSION
@@ -74,14 +76,12 @@ class Script:
 class Heartbeat:
     """The script on a socket. A computer that refuses shows as ConnectionError, out of either method."""
 
-    def __init__(self, server: Address, token: str) -> None:
-        """Raises OSError where the server's address cannot be reached."""
-        self.sock = bind_udp(("::" if ":" in server[0] else "0.0.0.0", 0))
-        try:
-            self.sock.connect(server)
-        except OSError:
-            self.sock.close()
-            raise
+    def __init__(self, server: Address, token: str, host: str) -> None:
+        """`host`: what the forwarder listens on. Heartbeats leave from there, for a server's firewall
+        may let in nothing else; from the system's choice where `host` is every address, or cannot
+        reach the server, or is another computer's now. Raises OSError where the server's address
+        cannot be reached."""
+        self.sock = _connected(host, server)
         self._script = Script(server, self.sock.getsockname()[:2], token)
 
     def ask(self, now: float, patience: float, role: str) -> None:
@@ -103,3 +103,23 @@ class Heartbeat:
 
     def close(self) -> None:
         self.sock.close()
+
+
+def _connected(host: str, server: Address) -> socket.socket:
+    """A socket at any port of `host`, or else of any address."""
+    if is_here(host):  # where addresses that are not may be bound, answers would go to another computer
+        try:
+            return _connected_at(host, server)
+        except OSError:
+            pass
+    return _connected_at("::" if ":" in server[0] else "0.0.0.0", server)
+
+
+def _connected_at(host: str, server: Address) -> socket.socket:
+    sock = bind_udp((host, 0))
+    try:
+        sock.connect(server)
+    except OSError:
+        sock.close()
+        raise
+    return sock

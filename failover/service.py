@@ -24,7 +24,7 @@ from failover.secret import Secret, passing
 from failover.settings import PHONES, ServerLine, Settings, differences
 from failover.sight import Grace, Sight, heard
 from failover.standing import ACTIVE, Standing, Takeover
-from failover.station import Station
+from failover.station import Station, can_move
 from failover.table import Server, ServerTable, Wish
 from failover.track import Track
 from failover.traffic import Traffic
@@ -162,6 +162,7 @@ class Forwarder:
     def take(self, sock: socket.socket) -> None:
         phones = self._traffic.phones = Channel(sock, self._manner, self._uses)
         self._loop.watch(sock, partial(self._traffic.receive, phones, PHONES))
+        self._move_heartbeats()
         self._open_links()
         self._core.serve(time.monotonic())
 
@@ -172,6 +173,13 @@ class Forwarder:
         if phones:
             self._drop(phones.sock)
         self._core.stand_by()
+        self._move_heartbeats()
+        self._open_links()
+
+    def _move_heartbeats(self) -> None:
+        """They are to leave from the address that the forwarder listens on, while that is here."""
+        for link in self._traffic.links.values():
+            link.stale = can_move(self.settings.listen)
 
     def stands(self, standing: Standing, takeover: Takeover | None) -> None:
         self._chronicle.stands(self._core, standing, takeover)
@@ -197,10 +205,10 @@ class Forwarder:
 
     def _open_link(self, link: Link) -> None:
         try:
-            if self._traffic.phones and not link.channel:
-                self._open_leg(link)
             if not link.heartbeat or link.stale:
                 self._open_heartbeat(link)
+            if self._traffic.phones and not link.channel:
+                self._open_leg(link)
         except OSError as error:
             if link.heartbeat and (link.channel or not self._traffic.phones):
                 return  # heartbeats have another chance on the socket that they had: the old route may come back
@@ -214,7 +222,7 @@ class Forwarder:
 
     def _open_heartbeat(self, link: Link) -> None:
         former = link.heartbeat
-        heartbeat = link.open_heartbeat()
+        heartbeat = link.open_heartbeat(self.settings.listen[0])
         if former:
             moved = former.sock.getsockname()[0] != heartbeat.sock.getsockname()[0]
             self._drop(former.sock)
