@@ -1,8 +1,9 @@
-"""Two Asterisks behind the forwarder, as examples/asterisk and docs/operations.txt say, on hosts of their own.
+"""Two Asterisks behind the forwarder, as examples/asterisk and docs/operations.txt say.
 
-Every host is a network namespace on one switch, with the address that the example gives it, so its files are run
-exactly as they are: each Asterisk has a root folder of its own, an overlay over the one that Asterisk is installed in,
-into which the files are copied as the manual tells. The phones are our softphone's, without windows.
+Every host is a network namespace on one switch, with the address that the example gives it, so its
+files are run exactly as they are. Each Asterisk has a root folder of its own, an overlay over the
+one that Asterisk is installed in, into which the files are copied as the manual tells. The phones
+are our softphone's, without windows.
 """
 
 from __future__ import annotations
@@ -40,9 +41,6 @@ HOSTS = {
 DOMAIN = HOSTS["forwarder"]
 FORWARDER = (HOSTS["forwarder"], 5060)
 PASSWORDS = {"alice": "change this", "bob": "change this too"}  # as in pjsip.conf
-PLACES = {"odbc.ini": "etc/odbc.ini"}  # all the others go to /etc/asterisk
-# What the manual says to change for the second Asterisk.
-SECOND = {"pjsip.conf": ("bind=10.0.0.11", "bind=10.0.0.12"), "asterisk.conf": ("asterisk1", "asterisk2")}
 SOON = 20.0  # seconds
 OPENING = 60.0  # seconds that an Asterisk may take to start on a busy computer
 
@@ -71,6 +69,16 @@ def asterisk_root() -> Path | None:
     if named:
         return Path(named) if (Path(named) / "usr" / "sbin" / "asterisk").exists() else None
     return Path("/") if shutil.which("asterisk") else None
+
+
+def installation(second: bool) -> list[str]:
+    """The manual's commands that put the files in their places; those for the second Asterisk too."""
+    manual = (ROOT / "docs" / "operations.txt").read_text()
+    part = manual[manual.index("  Two Asterisks\n") : manual.index("  Two forwarders\n")]
+    files = re.findall(r"^ +((?:cp|cat) .*/etc/.*)$", part, re.MULTILINE)
+    changes = re.findall(r"^ +(sed -i .*/etc/.*)$", part, re.MULTILINE)
+    assert len(files) == len(changes) == 2, "the manual has other commands than before"
+    return [*files, *(changes if second else [])]
 
 
 def _postgres(program: str) -> str:
@@ -128,21 +136,18 @@ class Asterisk:
         for part in ("upper", "work", "root"):
             (self._folder / part).mkdir(parents=True)
         self._program: Program | None = None
+        self._asking: subprocess.Popen[bytes] | None = None
         self._install()
 
     def _install(self) -> None:
-        """What the manual tells to do; `upper` is what differs from the system that Asterisk is installed in."""
-        upper = self._folder / "upper"
-        etc = upper / "etc" / "asterisk"
-        etc.mkdir(parents=True)
-        for file in EXAMPLE.iterdir():
-            text = file.read_text()
-            if self.name == "asterisk2" and file.name in SECOND:
-                before, after = SECOND[file.name]
-                assert text.count(before) == 1, f"{before} does not stand in {file.name} once"
-                text = text.replace(before, after)
-            (upper / PLACES.get(file.name, f"etc/asterisk/{file.name}")).write_text(text)
-        (upper / "etc" / "hosts").write_text(f"127.0.0.1 localhost\n127.0.1.1 {self.name}\n")
+        """Does what the manual tells, by its own lines. `upper`: what differs from the system that
+        Asterisk is installed in."""
+        etc = self._folder / "upper" / "etc"
+        (etc / "asterisk").mkdir(parents=True)
+        (etc / "hosts").write_text(f"127.0.0.1 localhost\n127.0.1.1 {self.name}\n")
+        for line in installation(second=self.name == "asterisk2"):
+            command = line.replace("/etc/", f"{etc}/")
+            subprocess.run(["sh", "-ec", command], cwd=EXAMPLE, check=True, timeout=SOON)
 
     def start(self) -> None:
         installed = asterisk_root()
@@ -158,7 +163,11 @@ class Asterisk:
         ])  # fmt: skip
         log = self._folder / "log"
         self._program = Program(self.name, ["unshare", "--mount", "--uts", "sh", "-c", script], log)
-        await_(lambda: "fully booted" in self.cli("core waitfullybooted"), lambda: self.said[-3000:], OPENING)
+        await_(
+            lambda: "fully booted" in self.cli("core waitfullybooted"),
+            lambda: self.said[-3000:],
+            OPENING,
+        )
 
     @property
     def said(self) -> str:
@@ -166,12 +175,20 @@ class Asterisk:
 
     def cli(self, command: str) -> str:
         """What Asterisk's own console says to it."""
-        assert self._program
-        pid = self._program.process.pid
-        argv = ["nsenter", f"--target={pid}", "--mount", "chroot", str(self._folder / "root"),
-                "/usr/sbin/asterisk", "-rx", command]  # fmt: skip
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=SOON)
+        done = subprocess.run(self._console(command), capture_output=True, text=True, timeout=SOON)
         return done.stdout + done.stderr
+
+    def stop_gracefully(self) -> None:
+        """Its console does not come back before it is done."""
+        quiet = subprocess.DEVNULL
+        self._asking = subprocess.Popen(
+            self._console("core stop gracefully"), stdin=quiet, stdout=quiet, stderr=quiet
+        )
+
+    def _console(self, command: str) -> list[str]:
+        assert self._program
+        enter = ["nsenter", f"--target={self._program.process.pid}", "--mount"]
+        return [*enter, "chroot", str(self._folder / "root"), "/usr/sbin/asterisk", "-rx", command]
 
     def kill(self) -> None:
         assert self._program
@@ -192,6 +209,8 @@ class Asterisk:
     def stop(self) -> None:
         if self._program:
             self._program.kill()
+        if self._asking:
+            self._asking.wait(SOON)
 
 
 class Caller:
@@ -201,7 +220,9 @@ class Caller:
         self.events: list[object] = []
         account = Account(user, DOMAIN, PASSWORDS[user], user.title())
         with entered("phones"):
-            self.phone = Phone(account, FORWARDER, (HOSTS["phones"], 0), self.events.append, **options)
+            self.phone = Phone(
+                account, FORWARDER, (HOSTS["phones"], 0), self.events.append, **options
+            )
             self.phone.start()
 
     @property
@@ -240,7 +261,9 @@ class Office:
 
     def __enter__(self) -> Office:
         with contextlib.ExitStack() as stack:
-            self.folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=f"failover-{os.getpid()}-")))
+            self.folder = Path(
+                stack.enter_context(tempfile.TemporaryDirectory(prefix=f"failover-{os.getpid()}-"))
+            )
             self.folder.chmod(0o755)  # PostgreSQL is not root's
             stack.enter_context(_network())
             self.database = Database(self.folder / "database")
@@ -251,7 +274,10 @@ class Office:
                 stack.callback(asterisk.stop)
                 asterisk.start()
             self._forwarder(stack)
-            await_(lambda: [each["state"] for each in self.status["servers"]] == ["UP", "UP"], lambda: self.told())
+            await_(
+                lambda: [each["state"] for each in self.status["servers"]] == ["UP", "UP"],
+                lambda: self.told(),
+            )
             self._stack = stack.pop_all()
         return self
 
@@ -261,22 +287,33 @@ class Office:
         self._stack.close()
 
     def told(self) -> str:
-        logs = [self.folder / name / "log" for name in self.asterisks] + [self.folder / "forwarder.log"]
-        return "\n".join(f"--- {log}\n{log.read_text(errors='replace')[-4000:]}" for log in logs if log.exists())
+        logs = [self.folder / name / "log" for name in self.asterisks] + [
+            self.folder / "forwarder.log"
+        ]
+        return "\n".join(
+            f"--- {log}\n{log.read_text(errors='replace')[-4000:]}" for log in logs if log.exists()
+        )
 
     def _forwarder(self, stack: contextlib.ExitStack) -> None:
         lines = [f"server{n}={HOSTS[f'asterisk{n}']}:5060" for n in (1, 2)]
-        lines += ["forwarder.listen={}:{}".format(*FORWARDER), "admin.listen=127.0.0.1:8060", *self._lines]
+        lines += [
+            "forwarder.listen={}:{}".format(*FORWARDER),
+            "admin.listen=127.0.0.1:8060",
+            *self._lines,
+        ]
         file = self.folder / "servers.properties"
         file.write_text("\n".join(lines))
-        self.forwarder = Program("forwarder", [sys.executable, "-S", str(ROOT / "forwarder.py"), str(file), "-v"],
-                                 self.folder / "forwarder.log")  # fmt: skip
+        argv = [sys.executable, "-S", str(ROOT / "forwarder.py"), str(file), "-v"]
+        self.forwarder = Program("forwarder", argv, self.folder / "forwarder.log")
         stack.callback(self.forwarder.stop)
         await_(lambda: "ready: " in self.forwarder.said, lambda: self.forwarder.said)
 
     def ask(self, path: str):
         """What the forwarder's page says."""
-        with entered("forwarder"), urllib.request.urlopen(f"http://127.0.0.1:8060{path}", timeout=5) as answer:
+        with (
+            entered("forwarder"),
+            urllib.request.urlopen(f"http://127.0.0.1:8060{path}", timeout=5) as answer,
+        ):
             return json.load(answer)
 
     @property
@@ -303,21 +340,29 @@ class Database:
         self._program: Program | None = None
         folder.mkdir()
         shutil.chown(folder, "postgres")
-        self._as_postgres(_postgres("initdb"), "-D", str(self._data), "-A", "trust", "-N", "-E", "UTF8")
+        self._as_postgres(
+            _postgres("initdb"), "-D", str(self._data), "-A", "trust", "-N", "-E", "UTF8"
+        )
         with (self._data / "pg_hba.conf").open("a") as rules:
             rules.write("host asterisk asterisk 10.0.0.0/24 scram-sha-256\n")
 
     def start(self) -> None:
-        settings = {"listen_addresses": HOSTS["database"], "unix_socket_directories": self._folder, "fsync": "off"}
+        settings = {
+            "listen_addresses": HOSTS["database"],
+            "unix_socket_directories": self._folder,
+            "fsync": "off",
+        }
         argv = [_postgres("postgres"), "-D", str(self._data)]
         argv += [word for key, value in settings.items() for word in ("-c", f"{key}={value}")]
         first = self._program is None
         # setpriv takes the place of its parent, so that a signal reaches PostgreSQL itself.
-        self._program = Program("database", ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups", *argv],
-                                self._folder.parent / "database.log")  # fmt: skip
+        user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
+        self._program = Program("database", [*user, *argv], self._folder.parent / "database.log")
         await_(lambda: self._try("postgres", "SELECT 1"), lambda: self._program.said)
         if first:
-            password = re.search(r"^password=(.+)$", (EXAMPLE / "res_odbc.conf").read_text(), re.MULTILINE)
+            password = re.search(
+                r"^password=(.+)$", (EXAMPLE / "res_odbc.conf").read_text(), re.MULTILINE
+            )
             assert password, "of the database's user"
             self.sql("postgres", f"CREATE ROLE asterisk LOGIN PASSWORD '{password[1]}'")
             self.sql("postgres", "CREATE DATABASE asterisk OWNER asterisk")
@@ -328,7 +373,9 @@ class Database:
 
     def bindings(self) -> list[str]:
         """Whose there are, and at which Asterisk they registered."""
-        return self.sql("asterisk", "SELECT endpoint || ' at ' || reg_server FROM ps_contacts ORDER BY 1")
+        return self.sql(
+            "asterisk", "SELECT endpoint || ' at ' || reg_server FROM ps_contacts ORDER BY 1"
+        )
 
     def stop(self) -> None:
         if self._program:
@@ -338,7 +385,18 @@ class Database:
             self._program.kill()
 
     def _psql(self, database: str) -> list[str]:
-        return ["psql", "-h", str(self._folder), "-U", "postgres", "-Atq", "-v", "ON_ERROR_STOP=1", database, "-c"]
+        return [
+            "psql",
+            "-h",
+            str(self._folder),
+            "-U",
+            "postgres",
+            "-Atq",
+            "-v",
+            "ON_ERROR_STOP=1",
+            database,
+            "-c",
+        ]
 
     def _try(self, database: str, text: str) -> bool:
         try:
@@ -362,8 +420,8 @@ def _network() -> Iterator[None]:
         run("ip", "-n", _space(SWITCH), "link", "add", "bridge", "type", "bridge")
         run("ip", "-n", _space(SWITCH), "link", "set", "bridge", "up")
         for host, address in HOSTS.items():
-            run("ip", "-n", _space(SWITCH), "link", "add", host, "type", "veth", "peer", "name", "eth0",
-                "netns", _space(host))  # fmt: skip
+            peer = ["peer", "name", "eth0", "netns", _space(host)]
+            run("ip", "-n", _space(SWITCH), "link", "add", host, "type", "veth", *peer)
             run("ip", "-n", _space(host), "addr", "add", f"{address}/24", "dev", "eth0")
             run("ip", "-n", _space(host), "link", "set", "eth0", "up")
             run("ip", "-n", _space(SWITCH), "link", "set", host, "up", "master", "bridge")
