@@ -304,8 +304,8 @@ class Core(Members):
         """What follows from a server's answer, beside that it is passed on."""
         sender, refused = self.table.by_name[server], method == "INVITE" and response.status >= 300
         sender.responses += 1
-        passed = echo_key(branch, method, response.status, response.to_tag)
-        through = self.inflight.came_through(passed)
+        key = echo_key(branch, method, response.status, response.to_tag)
+        through = self.inflight.came_through(key)
         sender.has_handled(through)
         sender.answered = now
         if response.status < 200:
@@ -319,10 +319,8 @@ class Core(Members):
         outcome = Outcome((), resumed) if resumed else NOTHING
         if refused:
             self.inflight.refused(branch.encode(), server, own=not through)
-        if refused and answered:
-            row = Row(*answered)
-            if row.replayed and row.begun:
-                return self._ending(self.orphans.refused(row.data, now), now, outcome)
+        if refused and answered and answered[5] and answered[6]:  # replayed, and had begun
+            return self._ending(self.orphans.refused(answered[1], now), now, outcome)
         return outcome
 
     def _return(self, response: Response, row: Row, now: float) -> Outcome:

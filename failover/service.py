@@ -15,6 +15,7 @@ from failover import status
 from failover.chronicle import Chronicle, Reader, plain
 from failover.core import Core
 from failover.health import DOWN, FAILING, Health
+from failover.heartbeat import Heartbeat
 from failover.legs import OwnAddress, check_family
 from failover.limit import Limit
 from failover.metrics import metrics
@@ -224,12 +225,13 @@ class Forwarder:
         former = link.heartbeat
         heartbeat = link.open_heartbeat(self.settings.listen[0])
         if former:
-            moved = former.sock.getsockname()[0] != heartbeat.sock.getsockname()[0]
-            self._drop(former.sock)
+            moved = former.host != heartbeat.host
+            self._drop_heartbeat(former)
             if moved and link.channel:  # the leg, too, may be bound to an address that is no more
                 self._close_leg(link)
                 self._open_leg(link)
-        self._loop.watch(heartbeat.sock, partial(self._traffic.vigil.hear, link))
+        for sock in heartbeat.socks:
+            self._loop.watch(sock, partial(self._traffic.vigil.hear, link))
 
     def _unreachable(self, link: Link, error: OSError) -> None:
         """It is DOWN for as long as its sockets cannot be opened, so nobody sends it anything meanwhile."""
@@ -244,8 +246,12 @@ class Forwarder:
     def _close_link(self, link: Link) -> None:
         self._close_leg(link)
         if link.heartbeat:
-            self._drop(link.heartbeat.sock)
+            self._drop_heartbeat(link.heartbeat)
             link.heartbeat = None
+
+    def _drop_heartbeat(self, heartbeat: Heartbeat) -> None:
+        for sock in heartbeat.socks:
+            self._drop(sock)
 
     def _close_leg(self, link: Link) -> None:
         if link.channel:
