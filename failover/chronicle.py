@@ -145,7 +145,8 @@ def _failover(event: Failover) -> str:
 def _resumed(event: Failover) -> str:
     """`gap` and `first_answer` are known by now."""
     since = f", {_time(event.silence)} after the last of {event.lost}" if event.silence is not None else ""
-    return f"failover over: first answer of {event.taken_by} {_time(event.gap or 0.0)} after it was asked{since}"
+    answer = f"first answer of {event.taken_by}, to a request that had waited {_time(event.gap or 0.0)}"
+    return f"failover over: {answer}{since}"
 
 
 def _time(seconds: float) -> str:

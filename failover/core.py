@@ -15,7 +15,7 @@ from failover.inflight import EchoKey, Key, Row, echo_key, key_of
 from failover.kept import HANG_UPS
 from failover.lines import Lines
 from failover.members import Members
-from failover.outcome import NOTHING, Dropped, Event, Outcome, Passed, Queued, Send
+from failover.outcome import NOTHING, Dropped, Outcome, Passed, Queued, Send
 from failover.route import literal, way_back
 from failover.settings import PHONES
 from failover.sight import Grace
@@ -169,8 +169,14 @@ class Core(Members):
         self.lines.hide_age(request)
         self.lines.suit_strict_router(request)
         self.lines.record_route(request, own, self.table.by_name[row.leg])
+        begins = request.method == "INVITE" and not request.to_tag and len(request.vias) == 1
         self.lines.push_via(request, own, branch, row.leg)
-        return self._passed(request, row, now, Send(PHONES, request.to_bytes(), target), "its Request-URI")
+        send = Send(PHONES, request.to_bytes(), target)
+        outcome = self._passed(request, row, now, send, "its Request-URI")
+        if not begins:
+            return outcome
+        self.orphans.sent(branch.encode(), row.leg, send, now)
+        return self._ending(self.orphans.replaced(request, target, now), now, outcome)
 
     def _pass_to_server(self, request: Request, row: Row, now: float, branch: str, server: Server, why: str) -> Outcome:
         self.lines.push_via(request, self.lines.towards_server(server.address[0]), branch, row.leg)
@@ -181,7 +187,8 @@ class Core(Members):
         server.requests += 1
         waiting = row._replace(server=server.name)
         if request.method == "ACK":
-            self.inflight.echo(echo_key(branch, "ACK", 0, request.to_tag), waiting)
+            ends = self._ends_at_server(request, branch)
+            self.inflight.echo(echo_key(branch, "ACK", 0, request.to_tag), waiting, ends)
         else:
             key = key_of(branch, request.method)
             self.inflight.wait(key, waiting)
@@ -272,29 +279,49 @@ class Core(Members):
 
     def _response(self, response: Response, row: Row, now: float) -> Outcome:
         """The way back is in the message, and signed: nobody can have a response sent where no request came from."""
+        if row.leg == PHONES and self.orphans.watchful:
+            ended = self.orphans.answered(response, now)
+            if ended:
+                return self._ending([(ended[0], send) for send in ended[1]], now)
         if not self.lines.is_ours(response):
             return self._drop(row, now, "not-ours", "its topmost Via is not one the forwarder made")
         method = response.cseq.method
         branch = response.via.branch
         response.pop("Via")
-        resumed: tuple[Event, ...] = ()
+        ahead = NOTHING
         if row.leg != PHONES:
-            sender = self.table.by_name[row.leg]
-            sender.responses += 1
-            sender.has_handled(self.inflight.came_through(echo_key(branch, method, response.status, response.to_tag)))
-            sender.answered = now
-            if response.status >= 200:
-                answered = self.inflight.answered(key_of(branch, method))
-                sender.has_handled(answered)
-                if self.inflight.hedged:
-                    sender.is_late(key_of(branch, method), self.inflight.hedged)
-                resumed = self._settle(answered, row.leg, now)
-                if method == "INVITE" and response.status >= 300:
-                    self.inflight.refused(branch.encode(), row.leg)
-            else:
-                self._has_begun(row.leg, branch, method)
+            ahead = self._heard(response, method, branch, row.leg, now)
+        elif method == "INVITE":
+            self.orphans.heard(branch.encode(), response.status >= 200)
         outcome = self._return(response, row, now)
-        return Outcome(outcome.sends, resumed + outcome.events) if resumed else outcome
+        if ahead is NOTHING:
+            return outcome
+        return Outcome(ahead.sends + outcome.sends, ahead.events + outcome.events)
+
+    def _heard(
+        self, response: Response, method: str, branch: str, server: str, now: float
+    ) -> Outcome:
+        """What follows from a server's answer, beside that it is passed on."""
+        sender, refused = self.table.by_name[server], method == "INVITE" and response.status >= 300
+        sender.responses += 1
+        key = echo_key(branch, method, response.status, response.to_tag)
+        through = self.inflight.came_through(key)
+        sender.has_handled(through)
+        sender.answered = now
+        if response.status < 200:
+            self._has_begun(server, branch, method)
+            return NOTHING
+        answered = self.inflight.answered(key_of(branch, method))
+        sender.has_handled(answered)
+        if self.inflight.hedged:
+            sender.is_late(key_of(branch, method), self.inflight.hedged)
+        resumed = self._settle(answered, server, now)
+        outcome = Outcome((), resumed) if resumed else NOTHING
+        if refused:
+            self.inflight.refused(branch.encode(), server, own=not through)
+        if refused and answered and answered[5] and answered[6]:  # replayed, and had begun
+            return self._ending(self.orphans.refused(answered[1], now), now, outcome)
+        return outcome
 
     def _return(self, response: Response, row: Row, now: float) -> Outcome:
         """Sends a response, our Via gone from it, to where its request came from."""
@@ -308,12 +335,13 @@ class Core(Members):
         if not server.usable:
             why = f"{server.name} is down"
             server = self.table.choose_for(response, new=False)
-        beneath = response.vias[:2][-1].branch  # ours in the request that the server sent on, if it did not begin here
-        key = echo_key(beneath, response.cseq.method, response.status, response.to_tag)
+        vias = response.vias[:2]  # the second is ours in the request, if that did not begin there
+        key = echo_key(vias[-1].branch, response.cseq.method, response.status, response.to_tag)
         if not server:
             return self._keep(key, response, row, now, hang_up=False, proven=True)
-        server.echoes += 1
-        self.inflight.echo(key, row._replace(server=server.name))
+        ends = len(vias) == 1
+        server.echoes += not ends
+        self.inflight.echo(key, row._replace(server=server.name), ends)
         return self._passed(response, row, now, Send(server.name, response.to_bytes()), why)
 
     def undelivered(self, data: bytes, leg: str, status: int, now: float) -> Outcome:
@@ -332,6 +360,7 @@ class Core(Members):
         if status != 513 and request.to_tag and request.method != "INVITE":
             return NOTHING
         self.inflight.answered(key_of(branch, request.method))
+        self.orphans.heard(branch.encode("utf-8", "surrogateescape"), final=True)
         self.counters[f"answered.{status}"] += 1
         response = reply(request, status, "", self.lines.own_tag(branch))
         response.pop("Via")

@@ -26,7 +26,7 @@ from zlib import crc32
 from failover.convergence import CALL_ID as CALL_ID_HEADER
 from failover.inflight import NO_STATUS, Key
 from failover.lines import BACK
-from failover.ordinary import NotOrdinary, Reader, compiled
+from failover.ordinary import COOKIE, NotOrdinary, Reader, beneath, topmost
 from failover.outcome import Send
 from failover.route import literal, way_back
 from failover.settings import CALL_ID, PHONES
@@ -44,16 +44,12 @@ if TYPE_CHECKING:
 
 MAX_ENTRIES, MAX_KEY = 16_384, 2_048  # of a cache; octets of what is read for one
 FRESH_SECONDS = 5.0  # for which the own address towards a peer is taken for known
-COOKIE = MAGIC_COOKIE.encode()
 STAND_IN = MAGIC_COOKIE + "-stands-in-"  # for the branch, which is another in every message
 FROM_PHONES, FROM_SERVERS = crc32(b"phones\0"), crc32(b"servers\0")  # how the loop word begins
 CREATING = frozenset(method.encode() for method in DIALOG_CREATING)
 # By the value of Max-Forwards: its line, and the one to write.
 HOPS = [b"\r\nMax-Forwards: %d\r\n" % hops for hops in range(256)]
 ONE_HOP_LESS = {b"%d" % hops: (HOPS[hops], HOPS[hops - 1]) for hops in range(1, 256)}
-FIRST_BRANCH = compiled(
-    r"(?i:[^\r;,]*+(?:;(?!branch[=;,\r])[^\r;,]*+)*+;branch(?:=|(?![^;,\r])))([^\r;,]*+)"
-)
 NO_LINE: tuple[bytes, ...] = ()
 new = tuple.__new__  # of a NamedTuple, in half the time
 K = TypeVar("K")
@@ -139,7 +135,7 @@ class FastPath:
         )
         self._vias: Cache[tuple[bytes, bytes, Address | None], TopVia] = Cache(self._read_via)
         self._routes: Cache[bytes, Routes] = Cache(self._read_routes)
-        self._records: Cache[bytes, bytes] = Cache(_topmost)
+        self._records: Cache[bytes, bytes] = Cache(topmost)
         self._targets: Cache[bytes, Goal] = Cache(
             lambda host: self._goal(Uri.parse("sip:" + host.decode()))
         )
@@ -233,6 +229,8 @@ class FastPath:
         pointed = self._targets[host]
         goal = route.next_hop or pointed
         if asker:
+            if self._core.orphans.watchful and method in CREATING and not tag:
+                raise NotOrdinary
             server, to, target = asker, PHONES, self._reachable(goal, source)
             own = here = self._own[target]
         else:
@@ -240,16 +238,20 @@ class FastPath:
             to, target, here = server.name, None, self._own_to_server[server.address[0]]
         top = self._written_above(data, asker, method, tag, above, records, own, server)
         if asker:
-            self._passed_on(asker, method, tag, _beneath(branch, others))
+            self._passed_on(asker, method, tag, beneath(branch, others))
         else:
-            self._wait(server, signed, method, tag, came)
+            named = bool(pointed.server and not route.next_hop)
+            self._wait(server, signed, method, tag, came, named)
         self._core.counters["passed.requests"] += 1
         rest = data[end:].replace(*ONE_HOP_LESS[hops], 1)
         if routes:
             rest = rest.replace(b"\r\nRoute: " + routes, b"\r\n" + route.kept, 1)
         pieces = (line, *top, above, b"Via: SIP/2.0/UDP ", here, b";branch=", signed, loop, before,
                   branch, after, others, rest)  # fmt: skip
-        return new(Send, (to, b"".join(pieces), target))
+        send = new(Send, (to, b"".join(pieces), target))
+        if asker and method == b"INVITE" and not (tag or others):
+            self._core.orphans.sent(signed, came.leg, send, came.now)
+        return send
 
     def _written_above(
         self, data: bytes, asker: Server | None, method: bytes, tag: bytes, above: bytes,
@@ -308,12 +310,16 @@ class FastPath:
             raise NotOrdinary
         return server
 
-    def _wait(self, server: Server, signed: bytes, method: bytes, tag: bytes, came: Came) -> None:
-        """A phone's request goes to a server, which owes its answer from now on."""
+    def _wait(
+        self, server: Server, signed: bytes, method: bytes, tag: bytes, came: Came, named: bool
+    ) -> None:
+        """A phone's request goes to a server, which owes its answer from now on. `named`: it is the
+        party that is meant."""
         inflight, row = self._core.inflight, (server.name, *came, 0, False)
         server.requests += 1
         if method == b"ACK":
-            inflight.echo((signed, method, NO_STATUS, tag), row)
+            ends = named or inflight.refused_itself(signed)
+            inflight.echo((signed, method, NO_STATUS, tag), row, ends)
             return
         inflight.wait(signed + method, row)
         if server.unhandled is not None:
@@ -350,15 +356,19 @@ class FastPath:
             raise NotOrdinary
         if core.failovers and sender and core.unsettled(leg, now):
             raise NotOrdinary
+        if core.orphans.watchful and method == b"INVITE":
+            raise NotOrdinary
         if sender:
             self._heard(sender, signed, method, status, tag, now)
+        elif method == b"INVITE":
+            core.orphans.heard(signed, status >= b"200")
         core.counters["passed.responses"] += 1
         onward = data[:start] + data[end:]
         if not server:
             return new(Send, (PHONES, onward, via.back_address))
-        server.echoes += 1
-        key = _beneath(branch, others), method, status, tag
-        core.inflight.echo(key, (server.name, data, leg, source, now, 0, False))
+        server.echoes += bool(others)
+        key = beneath(branch, others), method, status, tag
+        core.inflight.echo(key, (server.name, data, leg, source, now, 0, False), not others)
         return new(Send, (server.name, onward, None))
 
     def _heard(
@@ -368,8 +378,9 @@ class FastPath:
         inflight = self._core.inflight
         sender.responses += 1
         sender.answered = now
-        if inflight.passing:
-            sender.has_handled(inflight.came_through((signed, method, status, tag)))
+        key = signed, method, status, tag
+        through = inflight.came_through(key) if inflight.passing else None
+        sender.has_handled(through)
         if status < b"200":
             if method == b"INVITE":
                 inflight.begun(signed)
@@ -379,20 +390,8 @@ class FastPath:
         if inflight.hedged:
             sender.is_late(signed + method, inflight.hedged)
         if status >= b"300" and method == b"INVITE":
-            inflight.refused(signed, sender.name)
+            inflight.refused(signed, sender.name, not through)
 
 
 def _octets(address: Address) -> bytes:
     return format_address(address).encode("utf-8", "surrogateescape")
-
-
-def _topmost(records: bytes) -> bytes:
-    """The address in the topmost of these Record-Route lines."""
-    top = parse(b"OPTIONS sip:nobody SIP/2.0\r\n" + records + b"\r\n").record_routes[:1]
-    return _octets(top[0].uri.address()) if top else b""
-
-
-def _beneath(branch: bytes, others: bytes) -> bytes:
-    """The branch of the Via beneath the one with this branch, if there is one, else this one."""
-    match = FIRST_BRANCH.match(others, 2)
-    return match[1] if match else b"" if others else COOKIE + branch

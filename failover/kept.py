@@ -53,7 +53,7 @@ class KeptMessages:
     def keep(self, key: Key | EchoKey, row: Row, hang_up: bool, proven: bool, now: float) -> bool:
         """Keeps a message, or the newer copy of one. False for a copy."""
         if now >= self._next_expiry:
-            self._expire(now)
+            self.expire(now)
         rows = self._proven if key in self._proven or proven else self._unproven
         earlier = self._unproven.pop(key, None) or rows.get(key)
         if earlier:
@@ -71,7 +71,7 @@ class KeptMessages:
     def release(self, now: float) -> list[Row]:
         """All that is kept and not too old, in the order in which it first came; then nothing is
         kept any more."""
-        self._expire(now)
+        self.expire(now)
         kept = {**self._proven, **self._unproven}
         self.forget()
         self.released = {key: row.since for key, (row, _) in kept.items()}
@@ -97,7 +97,8 @@ class KeptMessages:
         self._octets -= len(row.data)
         self._counters["kept.overflow"] += 1
 
-    def _expire(self, now: float) -> None:
+    def expire(self, now: float) -> None:
+        """Forgets what is too old."""
         self._next_expiry = now + EXPIRY_INTERVAL
         for rows in (self._proven, self._unproven):
             old = [

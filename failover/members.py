@@ -12,10 +12,23 @@ from dataclasses import replace
 from failover.health import ANSWER, MISS, Signal
 from failover.inflight import WAITING, InFlight, Kept, Row
 from failover.kept import KeptMessages
-from failover.outcome import NOTHING, Event, Failover, Outcome, Passed, Released, Resumed, StateChanged
+from failover.orphans import Call, Orphans
+from failover.outcome import (
+    NOTHING,
+    Event,
+    Failover,
+    Outcome,
+    Passed,
+    Released,
+    Resumed,
+    Send,
+    StateChanged,
+)
 from failover.passive import PassiveCheck
-from failover.settings import CALL_ID
+from failover.settings import CALL_ID, PHONES
 from failover.table import Server, ServerTable, Wish
+from sip.message import Request
+from sip.uri import Uri
 
 REMEMBERED_FAILOVERS = 100
 LAST = 5  # times as many misses until the last living server is given up: nobody else would answer sooner
@@ -31,6 +44,7 @@ class Members:
         self.counters: Counter[str] = Counter()  # of everything, by what it was
         self.inflight = InFlight(self.counters)
         self.kept = KeptMessages(self.counters)
+        self.orphans = Orphans(self.counters)
         self.passive = PassiveCheck(self)
         self.serving: float | None = float("-inf")  # since when; None: on standby, so what servers do costs nobody
         self.failovers: deque[Failover] = deque(maxlen=REMEMBERED_FAILOVERS)
@@ -81,6 +95,7 @@ class Members:
         self.serving = None
         self.inflight.forget()
         self.kept.forget()
+        self.orphans.forget()
 
     def is_last(self, server: Server) -> bool:
         """Does no other one live, and work?"""
@@ -116,6 +131,28 @@ class Members:
             outcome = Outcome(outcome.sends, (*outcome.events, *self._state(table.hot, now).events))
         return self._released(outcome, now)
 
+    def look(self, now: float) -> Outcome:
+        """Does what time alone asks for; to be called every LOOK_INTERVAL (passive.py)."""
+        self.inflight.expire(now)
+        self.kept.expire(now)
+        return self._ending(self.orphans.look(now), now, self.passive.look(now))
+
+    def _ending(
+        self, sends: Sequence[tuple[Call, Send]], now: float, outcome: Outcome = NOTHING
+    ) -> Outcome:
+        """These first, which end what a dead server had ringing, then the outcome."""
+        if not sends:
+            return outcome
+        events = [self._ended(call, send, now) for call, send in sends]
+        return Outcome((*(send for _, send in sends), *outcome.sends), (*events, *outcome.events))
+
+    def _ended(self, call: Call, send: Send, now: float) -> Passed:
+        server, method = self.table.by_name.get(call.server), send.data.split(b" ", 1)[0].decode()
+        source, call_id = server.address if server else call.target, call.invite.call_id
+        why = f"{call.server} had it ringing when it went"
+        way = call.server, PHONES, source, call.target
+        return Passed(now, *way, method, None, call_id, False, why)
+
     # -- what the passive check asks for ----------------------------------------------------------------------------
 
     def eject(self, server: Server, now: float, why: str) -> Outcome:
@@ -146,6 +183,7 @@ class Members:
     def _move(self, lost: Server, now: float, was_hot: bool, outcome: Outcome, why: str) -> Outcome:
         """What a server that is gone still owed goes to those who live."""
         owed = self.inflight.move(lost.name, now)
+        self.orphans.abandon(lost.name)
         heir = self.table.hot
         events = outcome.events
         felt = was_hot and lost.seen and self.serving is not None  # one that was never there has left nothing behind
@@ -177,9 +215,18 @@ class Members:
 
     def kept_of_failover(self) -> None:
         """One more of those that the last server owed is kept."""
-        if self.failovers and not self.failovers[-1].taken_by:
-            last = self.failovers.pop()
-            self.failovers.append(last._replace(kept=last.kept + 1))
+        last = self.failovers[-1] if self.failovers else None
+        # What ended at the server is kept too, and nobody was owed anything for it.
+        if last and not last.taken_by and last.kept < last.in_flight:
+            self.failovers[-1] = last._replace(kept=last.kept + 1)
+
+    def _ends_at_server(self, ack: Request, branch: str) -> bool:
+        """Is the server that gets this ACK the party that is meant? The ACK names it, or confirms a
+        refusal of its own."""
+        if self.inflight.refused_itself(branch.encode()):
+            return True
+        named = ack.uri[:4].lower() in ("sip:", "sips") and not ack.routes
+        return named and Uri.parse(ack.uri).address() in self.table.by_address
 
     def _released(self, outcome: Outcome, now: float) -> Outcome:
         """With what was kept on its way, if there is a server to take it now."""

@@ -15,8 +15,11 @@ from operator import itemgetter
 from struct import Struct
 from typing import Any
 
-from sip.message import MAX_HEAD, MAX_SIZE
+from plumbing.address import format_address
+from sip.message import MAX_HEAD, MAX_SIZE, parse
+from sip.via import MAGIC_COOKIE
 
+COOKIE = MAGIC_COOKIE.encode()
 PLAIN = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.!%+*'~-"  # in tokens and users of URIs
 MOST = 512  # templates
 LONGEST = 4_096  # octets of a head that a template is made of
@@ -80,6 +83,11 @@ def compiled(text: str, possessive: bool = POSSESSIVE) -> re.Pattern[bytes]:
     names = re.findall(r"\(\?P<(\w+)>", text)
     text = re.sub(r"\(\?\((\w+)\)", lambda found: f"(?({names.index(found[1]) + 1})", text)
     return re.compile((text if possessive else re.sub(r"(?<=[*+?}])\+", "", text)).encode("ascii"))
+
+
+FIRST_BRANCH = compiled(
+    r"(?i:[^\r;,]*+(?:;(?!branch[=;,\r])[^\r;,]*+)*+;branch(?:=|(?![^;,\r])))([^\r;,]*+)"
+)
 
 
 class Form:
@@ -194,3 +202,16 @@ class Reader:
                 self._templates.clear()
             self._templates[kind] = Template(match, sample, known.holes if known else [], facts, words)
             self._next = now + BETWEEN
+
+
+def beneath(branch: bytes, others: bytes) -> bytes:
+    """The branch of the Via beneath the one with this branch, if there is one, else this one."""
+    match = FIRST_BRANCH.match(others, 2)
+    return match[1] if match else b"" if others else COOKIE + branch
+
+
+def topmost(records: bytes) -> bytes:
+    """The address in the topmost of these Record-Route lines."""
+    top = parse(b"OPTIONS sip:nobody SIP/2.0\r\n" + records + b"\r\n").record_routes[:1]
+    address = format_address(top[0].uri.address()) if top else ""
+    return address.encode("utf-8", "surrogateescape")

@@ -15,6 +15,7 @@ from failover import status
 from failover.chronicle import Chronicle, Reader, plain
 from failover.core import Core
 from failover.health import DOWN, FAILING, Health
+from failover.heartbeat import Heartbeat
 from failover.legs import OwnAddress, check_family
 from failover.limit import Limit
 from failover.metrics import metrics
@@ -24,7 +25,7 @@ from failover.secret import Secret, passing
 from failover.settings import PHONES, ServerLine, Settings, differences
 from failover.sight import Grace, Sight, heard
 from failover.standing import ACTIVE, Standing, Takeover
-from failover.station import Station
+from failover.station import Station, can_move
 from failover.table import Server, ServerTable, Wish
 from failover.track import Track
 from failover.traffic import Traffic
@@ -162,6 +163,7 @@ class Forwarder:
     def take(self, sock: socket.socket) -> None:
         phones = self._traffic.phones = Channel(sock, self._manner, self._uses)
         self._loop.watch(sock, partial(self._traffic.receive, phones, PHONES))
+        self._move_heartbeats()
         self._open_links()
         self._core.serve(time.monotonic())
 
@@ -172,6 +174,13 @@ class Forwarder:
         if phones:
             self._drop(phones.sock)
         self._core.stand_by()
+        self._move_heartbeats()
+        self._open_links()
+
+    def _move_heartbeats(self) -> None:
+        """They are to leave from the address that the forwarder listens on, while that is here."""
+        for link in self._traffic.links.values():
+            link.stale = can_move(self.settings.listen)
 
     def stands(self, standing: Standing, takeover: Takeover | None) -> None:
         self._chronicle.stands(self._core, standing, takeover)
@@ -197,10 +206,10 @@ class Forwarder:
 
     def _open_link(self, link: Link) -> None:
         try:
-            if self._traffic.phones and not link.channel:
-                self._open_leg(link)
             if not link.heartbeat or link.stale:
                 self._open_heartbeat(link)
+            if self._traffic.phones and not link.channel:
+                self._open_leg(link)
         except OSError as error:
             if link.heartbeat and (link.channel or not self._traffic.phones):
                 return  # heartbeats have another chance on the socket that they had: the old route may come back
@@ -214,14 +223,15 @@ class Forwarder:
 
     def _open_heartbeat(self, link: Link) -> None:
         former = link.heartbeat
-        heartbeat = link.open_heartbeat()
+        heartbeat = link.open_heartbeat(self.settings.listen[0])
         if former:
-            moved = former.sock.getsockname()[0] != heartbeat.sock.getsockname()[0]
-            self._drop(former.sock)
+            moved = former.host != heartbeat.host
+            self._drop_heartbeat(former)
             if moved and link.channel:  # the leg, too, may be bound to an address that is no more
                 self._close_leg(link)
                 self._open_leg(link)
-        self._loop.watch(heartbeat.sock, partial(self._traffic.vigil.hear, link))
+        for sock in heartbeat.socks:
+            self._loop.watch(sock, partial(self._traffic.vigil.hear, link))
 
     def _unreachable(self, link: Link, error: OSError) -> None:
         """It is DOWN for as long as its sockets cannot be opened, so nobody sends it anything meanwhile."""
@@ -236,8 +246,12 @@ class Forwarder:
     def _close_link(self, link: Link) -> None:
         self._close_leg(link)
         if link.heartbeat:
-            self._drop(link.heartbeat.sock)
+            self._drop_heartbeat(link.heartbeat)
             link.heartbeat = None
+
+    def _drop_heartbeat(self, heartbeat: Heartbeat) -> None:
+        for sock in heartbeat.socks:
+            self._drop(sock)
 
     def _close_leg(self, link: Link) -> None:
         if link.channel:
@@ -324,7 +338,7 @@ class Forwarder:
             self._core.lines.changed()
 
     def _look_at_work(self) -> None:
-        self._traffic.carry_out(self._core.passive.look(time.monotonic()))
+        self._traffic.carry_out(self._core.look(time.monotonic()))
 
     def take_in(self, registered: Sequence[ServerLine]) -> None:
         self._serve((*self.settings.servers, *registered), self.settings)

@@ -55,7 +55,7 @@ class Server:
         self.hint = keyed_hash(key, "hint", line.name)
         self.requests = 0  # passed on to it
         self.responses = 0  # heard from it
-        self.echoes = 0  # responses passed on to it
+        self.echoes = 0  # responses passed on to it that it is to pass on in its turn
         self.answered: float | None = None  # when it was heard last, heartbeats too
         self.handled = 0  # datagrams sent to it that it has answered or passed on
         self.rescued = 0  # of these, the ones that another server had before

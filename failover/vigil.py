@@ -28,7 +28,8 @@ class Link:
     is None while it cannot be opened, as where no route leads to the server; it is then tried again and again, and the
     server is not asked and is DOWN. `landed`: datagrams of others that came in on the leg before it was connected.
     `trouble`: the system's last refusal to open or use the sockets, "" once a heartbeat is answered. `stale`: it would
-    not send a heartbeat, so the socket may be bound to an address that this computer has no more."""
+    not send a heartbeat, so the socket may be bound to an address that this computer has no more; or
+    the forwarder's own address has come or left."""
 
     def __init__(self, server: Server) -> None:
         self.server = server
@@ -46,9 +47,11 @@ class Link:
         self.channel = Channel(leg, manner)
         return self.channel
 
-    def open_heartbeat(self) -> Heartbeat:
-        """Raises OSError where the server's address cannot be reached."""
-        self.heartbeat, self.stale = Heartbeat(self.server.address, secrets.token_hex(8)), False
+    def open_heartbeat(self, host: str) -> Heartbeat:
+        """`host`: what the forwarder listens on. Raises OSError where the server's address cannot be
+        reached."""
+        self.heartbeat = Heartbeat(self.server.address, secrets.token_hex(8), host)
+        self.stale = False
         return self.heartbeat
 
     def close(self) -> None:

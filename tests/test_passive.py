@@ -112,7 +112,7 @@ class World:
 
     def _look(self):
         self._at(LOOK_INTERVAL, self._look)
-        self._do(self.core.passive.look(self.now))
+        self._do(self.core.look(self.now))
 
     def _at(self, seconds, what):
         heapq.heappush(self._due, (self.now + seconds, next(self._order), what))

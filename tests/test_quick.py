@@ -65,8 +65,11 @@ class Twins:
 def remembered(core):
     flight = core.inflight
     servers = [(s.name, s.requests, s.responses, s.answered, s.handled, s.unhandled) for s in core.table.servers]
-    rows = {key: tuple(row) for key, row in flight._waiting.items()}, {k: tuple(r) for k, r in flight._passed.items()}
-    return (dict(core.counters), servers, rows, flight._refused, list(flight.moving), flight._octets,
+    kept = (flight._waiting, flight._passed, flight._ended)
+    rows = [{key: tuple(row) for key, row in rows.items()} for rows in kept]
+    calls = core.orphans._ringing.items()
+    ringing = {key: (c.server, c.data, c.target, c.since, c.rings) for key, c in calls}
+    return (dict(core.counters), servers, rows, ringing, flight._refused, list(flight.moving), flight._octets,
             list(core.failovers), core.lines.own)  # fmt: skip
 
 
