@@ -2,11 +2,12 @@
 
     python -m benchmarks.crash_sweep [--processes] [--seeds N] [--flow NAME ...] [--json]
 
-The server dies when it has received the message, or when it has saved what comes of it and sent nothing. In memory, on
+One server dies when it has received the message, or when it has saved what comes of it and sent nothing. In memory, on
 one fake clock, it is killed for good, killed and back after two seconds, or frozen for two seconds; with --processes
 the real programs run and it is killed by SIGKILL. --seeds plays all of it again in N networks that lose every twelfth
-datagram and let others overtake. Printed is what the phones' people noticed, and by how much the bill differs from
-their talk. The exit status is 1 if a call was lost or billed wrong.
+datagram and let others overtake. --outage has both servers die at each message instead, and come back after two
+or ten seconds, or one of them; meanwhile people hang up, answer or do nothing. Printed is what the phones' people
+noticed, and by how much the bill differs from their talk. The exit status is 1 if a call was lost or billed wrong.
 """
 
 from __future__ import annotations
@@ -21,14 +22,22 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from sweep_kit import BACK, FATES, FLOWS, FROZEN, KILLED, POINTS, Cell, Flow, sweep  # noqa: E402  # from anywhere
-from sweep_process_kit import sweep_processes  # noqa: E402
+from outage_sweep_kit import BOTH, MAIN_DEEDS, OUTAGES, sweep_outages  # noqa: E402  # from anywhere
+from sweep_kit import BACK, FATES, FLOWS, FROZEN, KILLED, POINTS, ZOMBIE, Cell, Flow, sweep  # noqa: E402  # from anywhere
+from sweep_process_kit import sweep_process_outages, sweep_processes  # noqa: E402
 
-COLUMNS = [(point, fate) for point in POINTS for fate in FATES]
-SHORT = {KILLED: "killed", BACK: "back", FROZEN: "frozen"}
+COLUMNS = [(point, fate) for point in POINTS for fate in (*FATES, *OUTAGES)]
+SHORT = {KILLED: "killed", BACK: "back", FROZEN: "frozen", ZOMBIE: "zombie"}
+SHORT |= dict(zip(OUTAGES, ("both, 2 s", "both, 10 s", "one back"), strict=True))
 
 
 def played(flows: list[Flow], options: argparse.Namespace) -> Iterator[Cell]:
+    if options.outage and options.processes:
+        yield from sweep_process_outages(fates=[BOTH], deeds=MAIN_DEEDS)
+        return
+    if options.outage:
+        yield from sweep_outages()
+        return
     if options.processes:
         yield from sweep_processes([flow for flow in flows if not flow.timed])
         return
@@ -73,6 +82,7 @@ def summary(cells: list[Cell]) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--processes", action="store_true", help="real programs, real sockets, SIGKILL")
+    parser.add_argument("--outage", action="store_true", help="both servers die, of flows of their own")
     parser.add_argument("--seeds", type=int, default=0, choices=range(1001), metavar="N", help="bad networks (none)")
     parser.add_argument("--flow", nargs="+", choices=list(FLOWS), metavar="NAME", help=", ".join(FLOWS))
     parser.add_argument("--json", action="store_true", help="print every cell as one JSON object")

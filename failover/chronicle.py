@@ -12,6 +12,7 @@ from failover.health import ALIVE
 from failover.outcome import Dropped, Event, Failover, Passed, Queued, Released, Resumed, StateChanged
 from failover.standing import ACTIVE, Standing, Takeover
 from plumbing.address import format_address
+from plumbing.words import shortened
 
 log = logging.getLogger("forwarder")
 Reader = queue.Queue["tuple[str, object] | None"]
@@ -67,6 +68,10 @@ class Chronicle:
         """The operating system would not do something."""
         core.counters[f"trouble.{what}"] += 1
         self.rarely(time.monotonic(), what, f"cannot {what}: {text}", logging.WARNING)
+
+    def note(self, text: str) -> None:
+        """Something rare of our own."""
+        log.warning("%s", text)
 
     def leave(self, reader: Reader) -> None:
         if reader in self.readers:
@@ -140,7 +145,8 @@ def _failover(event: Failover) -> str:
 def _resumed(event: Failover) -> str:
     """`gap` and `first_answer` are known by now."""
     since = f", {_time(event.silence)} after the last of {event.lost}" if event.silence is not None else ""
-    return f"failover over: first answer of {event.taken_by} {_time(event.gap or 0.0)} after it was asked{since}"
+    answer = f"first answer of {event.taken_by}, to a request that had waited {_time(event.gap or 0.0)}"
+    return f"failover over: {answer}{since}"
 
 
 def _time(seconds: float) -> str:
@@ -148,8 +154,8 @@ def _time(seconds: float) -> str:
 
 
 def plain(text: str, most: int = 80) -> str:
-    """A stranger's words, fit for a terminal: printable ASCII, and not too many."""
-    return text[:most].encode("ascii", "backslashreplace").decode().translate(_CONTROLS)
+    """A stranger's words, fit for a terminal: printable ASCII, and not too many, cut at a word."""
+    return shortened(text, most).encode("ascii", "backslashreplace").decode().translate(_CONTROLS)
 
 
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), 127)}

@@ -10,39 +10,54 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from failover.fastpath import FastPath
 from failover.inflight import EchoKey, Key, Row, echo_key, key_of
 from failover.kept import HANG_UPS
 from failover.lines import Lines
-from failover.outcome import NOTHING, Dropped, Event, Outcome, Passed, Queued, Send
-from failover.quick import Quick
+from failover.members import Members
+from failover.outcome import NOTHING, Dropped, Outcome, Passed, Queued, Send
 from failover.route import literal, way_back
 from failover.settings import PHONES
+from failover.sight import Grace
 from failover.table import Server, ServerTable
 from failover.validation import Fields, Refused, been_here, is_probe, validate
 from plumbing.address import Address
-from sip.branch import verify_branch
 from sip.errors import RemoteProtocolError
+from sip.keep_alive import is_keep_alive
 from sip.message import BrokenRequest, Request, Response, parse, reply
 from sip.uri import Uri
 
 MAX_FORWARDS = 70
 RETRY_AFTER = "2"  # seconds: a phone that heard 503 finds the forwarder recovered, or hears it again
-KEEP_ALIVE = b"\r\n\0 "  # what phones send to keep a hole in their firewall open is made of these
 
 
-class Core(Quick):
-    """Owned by one thread. `advertised(host)` is the forwarder's own address as a peer at that IP address knows it."""
+class Core(Members):
+    """Owned by one thread. `advertised(phone)` is the forwarder's own address as that phone knows it,
+    `advertised_to_server(host)` as a server there does (None: one for all); `is_own(address)` knows its other addresses
+    and names."""
 
     def __init__(
-        self, table: ServerTable, key: bytes, advertised: Callable[[str], Address], fall: int = 3, rise: int = 2
+        self,
+        table: ServerTable,
+        key: bytes,
+        advertised: Callable[[Address], Address],
+        fall: int = 3,
+        rise: int = 2,
+        is_own: Callable[[Address], bool] = lambda address: False,
+        advertised_to_server: Callable[[str], Address] | None = None,
     ) -> None:
-        super().__init__(table, Lines(table, key, advertised), fall, rise)
+        to_server = advertised_to_server or (lambda host: advertised((host, 0)))
+        lines = Lines(table, key, advertised, to_server, is_own)
+        super().__init__(table, fall, rise)
+        self.lines = lines
+        self.quick = FastPath(self).forward
+        self.grace: Grace | None = None  # of a forwarder whose address may move to another one that sees servers
 
     # -- messages ---------------------------------------------------------------------------------------------------
 
     def receive(self, data: bytes, leg: str, source: Address, now: float) -> Outcome:
         """One datagram that came in on a leg (PHONES or a server's name). For an ordinary one `quick` does the same
-        where nobody wants to hear of it (quick.py)."""
+        where nobody wants to hear of it (fastpath.py)."""
         return self._handle(Row("", data, leg, source, now), now)
 
     def _handle(self, row: Row, now: float) -> Outcome:
@@ -51,11 +66,11 @@ class Core(Quick):
             # What a server that is down says is stale, until its heartbeats are back.
             if not sender or not sender.health.alive:
                 return self._drop(row, now, "fenced", f"{row.leg} is {'down' if sender else 'not in the list'}")
-        if not row.data.strip(KEEP_ALIVE):
+        if is_keep_alive(row.data):
             self.counters["keepalives"] += 1
             return NOTHING
         try:
-            message = parse(row.data)
+            message = parse(row.data, in_passing=True)
             if isinstance(message, Response):
                 return self._response(message, row, now)
             return self._request(message, row, now)
@@ -77,7 +92,7 @@ class Core(Quick):
             return self._refuse(request, row, now, error.status, error.reason, str(error), error.fields)
         except RemoteProtocolError as error:
             # Our own lines may be in it by now: the answer is to the request as it came.
-            received = parse(row.data)
+            received = parse(row.data, in_passing=True)
             assert isinstance(received, Request)
             return self._broken(BrokenRequest(error, received), row, now)
 
@@ -95,7 +110,8 @@ class Core(Quick):
             return self._drop(row, now, "own-ack", "it acknowledges the forwarder's own answer")
         hops = request.max_forwards
         request.set("Max-Forwards", str(MAX_FORWARDS if hops is None else hops - 1))
-        own = self.lines.towards(row.source[0])
+        own = self._own_address(row)
+        self.lines.drop_uri_headers(request)
         hint = self.lines.restore_target(request)
         hint = self.lines.pop_routes(request) or hint
         if been_here(self.lines.key, request, row.leg, self.lines.signed):
@@ -103,6 +119,12 @@ class Core(Quick):
         if row.leg == PHONES:
             return self._to_server(request, row, now, branch, hint, own)
         return self._from_server(request, row, now, branch)
+
+    def _own_address(self, row: Row) -> Address:
+        """As the sender knows it."""
+        if row.leg == PHONES:
+            return self.lines.towards(row.source)
+        return self.lines.towards_server(row.source[0])
 
     def _to_server(self, request: Request, row: Row, now: float, branch: str, hint: str, own: Address) -> Outcome:
         """A phone's request: to a server, whatever else it names."""
@@ -141,22 +163,32 @@ class Core(Quick):
         if not literal(target) or (":" in target[0]) != (":" in row.source[0]):
             note = f"{target[0]} is no address that can be reached from here, and names are not looked up"
             return self._refuse(request, row, now, 502, "no-target", note)
-        if target in self.lines.own:
+        if self.lines.is_own(target):
             return self._refuse(request, row, now, 482, "loop", "it would come back to the forwarder")
-        own = self.lines.towards(target[0])
+        own = self.lines.towards(target)
         self.lines.hide_age(request)
         self.lines.suit_strict_router(request)
         self.lines.record_route(request, own, self.table.by_name[row.leg])
+        begins = request.method == "INVITE" and not request.to_tag and len(request.vias) == 1
         self.lines.push_via(request, own, branch, row.leg)
-        return self._passed(request, row, now, Send(PHONES, request.to_bytes(), target), "its Request-URI")
+        send = Send(PHONES, request.to_bytes(), target)
+        outcome = self._passed(request, row, now, send, "its Request-URI")
+        if not begins:
+            return outcome
+        self.orphans.sent(branch.encode(), row.leg, send, now)
+        return self._ending(self.orphans.replaced(request, target, now), now, outcome)
 
     def _pass_to_server(self, request: Request, row: Row, now: float, branch: str, server: Server, why: str) -> Outcome:
-        self.lines.push_via(request, self.lines.towards(server.address[0]), branch, row.leg)
-        self.lines.tell_age(request, now - row.since)
+        self.lines.push_via(request, self.lines.towards_server(server.address[0]), branch, row.leg)
+        since = row.since
+        if self.kept.released:
+            since = min(since, self.kept.since(key_of(branch, request.method), now))
+        self.lines.tell_age(request, now - since)
         server.requests += 1
         waiting = row._replace(server=server.name)
         if request.method == "ACK":
-            self.inflight.echo(echo_key(branch, "ACK", 0, request.to_tag), waiting)
+            ends = self._ends_at_server(request, branch)
+            self.inflight.echo(echo_key(branch, "ACK", 0, request.to_tag), waiting, ends)
         else:
             key = key_of(branch, request.method)
             self.inflight.wait(key, waiting)
@@ -197,6 +229,9 @@ class Core(Quick):
         method, key = request.method, key_of(branch, request.method)
         begun = bool(request.to_tag) or method in ("ACK", "CANCEL") or row.begun
         if not begun and key not in self.kept and not self.inflight.is_moving(row.data):
+            if self.grace and row.leg == PHONES and self.grace.covers(now):
+                note = "no server is seen; another forwarder may have the address soon"
+                return self._drop(row, now, "grace", note, request)
             return self._refuse(request, row, now, 503, "no-server", "no server lives")
         proven = proven or row.begun or key_of(branch, "INVITE") in self.kept
         return self._keep(key, request, row, now, method in HANG_UPS, proven)
@@ -244,29 +279,49 @@ class Core(Quick):
 
     def _response(self, response: Response, row: Row, now: float) -> Outcome:
         """The way back is in the message, and signed: nobody can have a response sent where no request came from."""
-        if not verify_branch(self.lines.key, response, self.lines.signed):
+        if row.leg == PHONES and self.orphans.watchful:
+            ended = self.orphans.answered(response, now)
+            if ended:
+                return self._ending([(ended[0], send) for send in ended[1]], now)
+        if not self.lines.is_ours(response):
             return self._drop(row, now, "not-ours", "its topmost Via is not one the forwarder made")
         method = response.cseq.method
         branch = response.via.branch
         response.pop("Via")
-        resumed: tuple[Event, ...] = ()
+        ahead = NOTHING
         if row.leg != PHONES:
-            sender = self.table.by_name[row.leg]
-            sender.responses += 1
-            sender.has_handled(self.inflight.came_through(echo_key(branch, method, response.status, response.to_tag)))
-            sender.answered = now
-            if response.status >= 200:
-                answered = self.inflight.answered(key_of(branch, method))
-                sender.has_handled(answered)
-                if self.inflight.hedged:
-                    sender.is_late(key_of(branch, method), self.inflight.hedged)
-                resumed = self._settle(answered, row.leg, now)
-                if method == "INVITE" and response.status >= 300:
-                    self.inflight.refused(branch.encode(), row.leg)
-            else:
-                self._has_begun(row.leg, branch, method)
+            ahead = self._heard(response, method, branch, row.leg, now)
+        elif method == "INVITE":
+            self.orphans.heard(branch.encode(), response.status >= 200)
         outcome = self._return(response, row, now)
-        return Outcome(outcome.sends, resumed + outcome.events) if resumed else outcome
+        if ahead is NOTHING:
+            return outcome
+        return Outcome(ahead.sends + outcome.sends, ahead.events + outcome.events)
+
+    def _heard(
+        self, response: Response, method: str, branch: str, server: str, now: float
+    ) -> Outcome:
+        """What follows from a server's answer, beside that it is passed on."""
+        sender, refused = self.table.by_name[server], method == "INVITE" and response.status >= 300
+        sender.responses += 1
+        key = echo_key(branch, method, response.status, response.to_tag)
+        through = self.inflight.came_through(key)
+        sender.has_handled(through)
+        sender.answered = now
+        if response.status < 200:
+            self._has_begun(server, branch, method)
+            return NOTHING
+        answered = self.inflight.answered(key_of(branch, method))
+        sender.has_handled(answered)
+        if self.inflight.hedged:
+            sender.is_late(key_of(branch, method), self.inflight.hedged)
+        resumed = self._settle(answered, server, now)
+        outcome = Outcome((), resumed) if resumed else NOTHING
+        if refused:
+            self.inflight.refused(branch.encode(), server, own=not through)
+        if refused and answered and answered[5] and answered[6]:  # replayed, and had begun
+            return self._ending(self.orphans.refused(answered[1], now), now, outcome)
+        return outcome
 
     def _return(self, response: Response, row: Row, now: float) -> Outcome:
         """Sends a response, our Via gone from it, to where its request came from."""
@@ -280,12 +335,36 @@ class Core(Quick):
         if not server.usable:
             why = f"{server.name} is down"
             server = self.table.choose_for(response, new=False)
-        beneath = response.vias[:2][-1].branch  # ours in the request that the server sent on, if it did not begin here
-        key = echo_key(beneath, response.cseq.method, response.status, response.to_tag)
+        vias = response.vias[:2]  # the second is ours in the request, if that did not begin there
+        key = echo_key(vias[-1].branch, response.cseq.method, response.status, response.to_tag)
         if not server:
             return self._keep(key, response, row, now, hang_up=False, proven=True)
-        self.inflight.echo(key, row._replace(server=server.name))
+        ends = len(vias) == 1
+        server.echoes += not ends
+        self.inflight.echo(key, row._replace(server=server.name), ends)
         return self._passed(response, row, now, Send(server.name, response.to_bytes()), why)
+
+    def undelivered(self, data: bytes, leg: str, status: int, now: float) -> Outcome:
+        """The system would not send this message of ours, or its receiver's computer refused it: the sender hears what
+        it would hear if the receiver had answered with `status` (RFC 3261 16.9). Not for an ACK or an answer, nor for a
+        request of a dialog but a re-INVITE: its sender ends that by itself, and a hang-up is not to be refused."""
+        try:
+            request = parse(b"".join(data.partition(b"\r\n\r\n")[:2]), in_passing=True)
+        except BrokenRequest as error:
+            request = error.request  # its body is missing
+        except RemoteProtocolError:
+            return NOTHING  # an answer, which was passed on as it came
+        if not isinstance(request, Request) or request.method == "ACK":
+            return NOTHING
+        branch = request.via.branch
+        if status != 513 and request.to_tag and request.method != "INVITE":
+            return NOTHING
+        self.inflight.answered(key_of(branch, request.method))
+        self.orphans.heard(branch.encode("utf-8", "surrogateescape"), final=True)
+        self.counters[f"answered.{status}"] += 1
+        response = reply(request, status, "", self.lines.own_tag(branch))
+        response.pop("Via")
+        return self._return(response, Row("", response.to_bytes(), leg, way_back(response.via), now), now)
 
     def adopt(self, table: ServerTable, fall: int, rise: int, now: float) -> Outcome:
         self.lines.table = table

@@ -7,8 +7,12 @@ tells a server that wants to know whether new calls go to it; all others ignore 
 
 from __future__ import annotations
 
+import socket
+from contextlib import suppress
+from ipaddress import ip_address
 from typing import NamedTuple
 
+from failover.legs import is_here
 from plumbing.address import Address, format_address
 from plumbing.udp import bind_udp
 from sip import VERSION
@@ -16,6 +20,7 @@ from sip.errors import RemoteProtocolError
 from sip.message import Response, parse
 
 MAX_DATAGRAM = 65_535
+DOUBT = 0.3  # of the patience, which is a little more than until a silent server is down
 BURST = 64  # datagrams taken at once before others have their turn
 NOT_NOW = 503  # RFC 3261 21.5.4: the server is up and wants no more work
 
@@ -72,33 +77,82 @@ class Script:
 
 
 class Heartbeat:
-    """The script on a socket. A computer that refuses shows as ConnectionError, out of either method."""
+    """The script on its sockets, `socks`. A computer that refuses shows as ConnectionError, out of either method.
 
-    def __init__(self, server: Address, token: str) -> None:
-        self.sock = bind_udp(("::" if ":" in server[0] else "0.0.0.0", 0))
-        try:
-            self.sock.connect(server)
-        except OSError:
-            self.sock.close()
-            raise
-        self._script = Script(server, self.sock.getsockname()[:2], token)
+    They leave from the address that the forwarder listens on, as all else does, for a server's
+    firewall may let in nothing else. An address that may be another computer's as well (a virtual
+    one, of which both hosts are sure while they do not hear each other) may be heard from and get no
+    answer: then every second one leaves from the system's choice, until the first is answered again.
+    """
+
+    def __init__(self, server: Address, token: str, host: str) -> None:
+        """`host`: what the forwarder listens on. Where that is every address, or cannot reach the
+        server, or is another computer's now, the system chooses. Raises OSError where the server's
+        address cannot be reached."""
+        self.socks = _connected(host, server)
+        self._script = Script(server, self.socks[0].getsockname()[:2], token)
+        self._silent: float | None = None  # since when the first has no answer
+        self._turn = 0
+
+    @property
+    def host(self) -> str:
+        """Where they leave from."""
+        return str(self.socks[0].getsockname()[0])
 
     def ask(self, now: float, patience: float, role: str) -> None:
         """Sends the next one. Raises OSError (ConnectionError where the server's computer refuses)."""
-        self.sock.send(self._script.ask(now, patience, role))
+        silent = self._silent is not None and now - self._silent > patience * DOUBT
+        self._turn = (self._turn + 1) % len(self.socks) if silent else 0
+        if self._silent is None:
+            self._silent = now
+        self.socks[self._turn].send(self._script.ask(now, patience, role))
 
     def hear(self, now: float, patience: float) -> list[Answer]:
         """What has come. Raises OSError as `ask` does."""
         answers = []
-        for _ in range(BURST):
-            try:
-                data = self.sock.recv(MAX_DATAGRAM)
-            except BlockingIOError:
-                break
-            answer = self._script.answer(data, now, patience)
-            if answer:
-                answers.append(answer)
+        for sock in self.socks:
+            for _ in range(BURST):
+                try:
+                    data = sock.recv(MAX_DATAGRAM)
+                except BlockingIOError:
+                    break
+                answer = self._script.answer(data, now, patience)
+                if answer:
+                    answers.append(answer)
+                    self._silent = None if sock is self.socks[0] else self._silent
         return answers
 
     def close(self) -> None:
-        self.sock.close()
+        for sock in self.socks:
+            sock.close()
+
+
+def _connected(host: str, server: Address) -> list[socket.socket]:
+    """One at any port of `host`, if that can be, and one of the system's choice, if that may be needed."""
+    anywhere = "::" if ":" in server[0] else "0.0.0.0"
+    first = None
+    if is_here(host):  # where addresses that are not may be bound, answers would go to another computer
+        with suppress(OSError):
+            first = _connected_at(host, server)
+    if first and ip_address(host).is_loopback:
+        return [first]
+    try:
+        second = _connected_at(anywhere, server)
+    except OSError:
+        if not first:
+            raise
+        return [first]
+    if first and first.getsockname()[0] == second.getsockname()[0]:
+        second.close()
+        return [first]
+    return [first, second] if first else [second]
+
+
+def _connected_at(host: str, server: Address) -> socket.socket:
+    sock = bind_udp((host, 0))
+    try:
+        sock.connect(server)
+    except OSError:
+        sock.close()
+        raise
+    return sock

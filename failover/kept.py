@@ -9,7 +9,9 @@ its own timers (RFC 3261 17.1.1.2, 17.1.2.2, 13.3.1.4).
  2. BYE and CANCEL are kept until a server lives, however long that takes: nobody waits for their
     answers any more, but they end a call and its bill. Everything else is kept for 64*T1, after
     which no sender waits for it.
- 3. Number and octets are bounded. A message proves that it belongs to a call by the signed hint
+ 3. A released message may be lost on its way to the server. So for REMEMBERED_SECONDS the next
+    copy of it still counts as having come when the first one did.
+ 4. Number and octets are bounded. A message proves that it belongs to a call by the signed hint
     of its Route, by the signed branch of an answer, or by its INVITE in flight; where there is
     no room, the oldest without such a proof goes first, so that a stranger's invented hang-ups
     push out no real ones.
@@ -24,6 +26,7 @@ from failover.inflight import EchoKey, Key, Row
 MAX_KEPT = 10_000  # messages
 MAX_KEPT_OCTETS = 16 << 20
 KEPT_SECONDS = 32.0  # 64*T1 (RFC 3261 17.1.1.2)
+REMEMBERED_SECONDS = 40.0  # after the release; no sender repeats a message for longer
 EXPIRY_INTERVAL = 1.0  # seconds between two searches for messages that are too old
 HANG_UPS = ("BYE", "CANCEL")
 
@@ -38,6 +41,8 @@ class KeptMessages:
         self._unproven: dict[Key | EchoKey, tuple[Row, bool]] = {}
         self._octets = 0
         self._next_expiry = 0.0
+        self.released: dict[Key | EchoKey, float] = {}  # requests that went on: when the first copy of each came
+        self._released_at = 0.0
 
     def __len__(self) -> int:
         return len(self._proven) + len(self._unproven)
@@ -48,7 +53,7 @@ class KeptMessages:
     def keep(self, key: Key | EchoKey, row: Row, hang_up: bool, proven: bool, now: float) -> bool:
         """Keeps a message, or the newer copy of one. False for a copy."""
         if now >= self._next_expiry:
-            self._expire(now)
+            self.expire(now)
         rows = self._proven if key in self._proven or proven else self._unproven
         earlier = self._unproven.pop(key, None) or rows.get(key)
         if earlier:
@@ -66,13 +71,22 @@ class KeptMessages:
     def release(self, now: float) -> list[Row]:
         """All that is kept and not too old, in the order in which it first came; then nothing is
         kept any more."""
-        self._expire(now)
-        rows = [row for row, _ in (*self._proven.values(), *self._unproven.values())]
+        self.expire(now)
+        kept = {**self._proven, **self._unproven}
         self.forget()
-        return sorted(rows, key=lambda row: row.since)
+        self.released = {key: row.since for key, (row, _) in kept.items()}
+        self._released_at = now
+        return sorted((row for row, _ in kept.values()), key=lambda row: row.since)
+
+    def since(self, key: Key, now: float) -> float:
+        """When the first copy of a request came: `now`, if it is none of those released lately."""
+        if self.released and now - self._released_at > REMEMBERED_SECONDS:
+            self.released = {}
+        return self.released.get(key, now)
 
     def forget(self) -> None:
         """Removes everything."""
+        self.released = {}
         self._proven.clear()
         self._unproven.clear()
         self._octets = 0
@@ -83,7 +97,8 @@ class KeptMessages:
         self._octets -= len(row.data)
         self._counters["kept.overflow"] += 1
 
-    def _expire(self, now: float) -> None:
+    def expire(self, now: float) -> None:
+        """Forgets what is too old."""
         self._next_expiry = now + EXPIRY_INTERVAL
         for rows in (self._proven, self._unproven):
             old = [

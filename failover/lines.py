@@ -1,7 +1,8 @@
 """The lines of a message that are the forwarder's to write: a forwarded message differs from the received one by these
 and by nothing else.
 
-Its Via, whose branch is signed and proves an answer's way back (RFC 3261 16.11); Record-Route with the server's hint;
+Its Via, whose branch is signed and proves that an answer's request passed here (RFC 3261 16.11), and whose parameter
+`back` proves the way back; Record-Route with the server's hint;
 Path in a registration, if that is wished for (RFC 3327);
 the sender's Via completed by where it came from (RFC 3581); a Route that named the forwarder, taken away; a dead
 server's address, written over with its successor's.
@@ -15,32 +16,52 @@ from failover.route import names, way_back
 from failover.table import Server, ServerTable
 from failover.validation import LOOP, append_route, loop_word, take_last_route
 from plumbing.address import Address, format_address
-from sip.branch import keyed_hash, make_branch
+from sip.branch import is_branch_of, keyed_hash, make_branch
 from sip.errors import RemoteProtocolError
 from sip.header import NameAddr
-from sip.message import DIALOG_CREATING, Message, Request
+from sip.message import DIALOG_CREATING, Message, Request, Response
 from sip.uri import Uri
 from sip.via import Via
 
+BACK, BACK_DIGITS = "back", 16  # parameter of our Via
 KEPT = "Failover-Kept"  # header field; seconds, as in 12.345
 LATE = 0.1  # seconds; less is not worth telling
 
 
 class Lines:
-    """`advertised(host)` is the forwarder's own address as a peer at that IP address knows it."""
+    """`advertised(phone)` is the forwarder's own address as that phone knows it, `advertised_to_server(host)` as a
+    server at that IP address does; `is_own(address)`: is this one of the forwarder's, whether or not it was written
+    into a message yet?"""
 
-    def __init__(self, table: ServerTable, key: bytes, advertised: Callable[[str], Address]) -> None:
-        self.table, self.key, self._advertised = table, key, advertised
-        self.own: set[Address] = set()  # as many as this computer has addresses
+    def __init__(
+        self,
+        table: ServerTable,
+        key: bytes,
+        advertised: Callable[[Address], Address],
+        advertised_to_server: Callable[[str], Address],
+        is_own: Callable[[Address], bool],
+    ) -> None:
+        self.table, self.key, self._advertised, self._is_own = table, key, advertised, is_own
+        self._advertised_to_server = advertised_to_server
+        self.own: set[Address] = set()  # those written already: as many as this computer has addresses
         self.changed: Callable[[], None] = lambda: None  # called when there is one more
 
-    def towards(self, host: str) -> Address:
-        """The own address to write for that peer, known as own from now on."""
-        own = self._advertised(host)
+    def towards(self, phone: Address) -> Address:
+        """The own address to write for that phone, known as own from now on."""
+        return self._known(self._advertised(phone))
+
+    def towards_server(self, host: str) -> Address:
+        """The same for a server."""
+        return self._known(self._advertised_to_server(host))
+
+    def _known(self, own: Address) -> Address:
         if own not in self.own:
             self.own.add(own)
             self.changed()
         return own
+
+    def is_own(self, address: Address) -> bool:
+        return address in self.own or self._is_own(address)
 
     # -- Via --------------------------------------------------------------------------------------------------------
 
@@ -52,10 +73,27 @@ class Lines:
             request.replace_top("Via", str(complete))
 
     def push_via(self, request: Request, own: Address, branch: str, leg: str) -> None:
-        request.push("Via", f"SIP/2.0/UDP {format_address(own)};branch={branch};{LOOP}={loop_word(request, leg)}")
+        """`rport` (RFC 3581 3) has the peer answer to the port that this leaves from, should `own` name another one. It
+        stands last, where a peer's answer to it grows."""
+        words = f"branch={branch};{LOOP}={loop_word(request, leg)};{BACK}={self.back_word(request.via)};rport"
+        request.push("Via", f"SIP/2.0/UDP {format_address(own)};{words}")
 
     def branch(self, request: Request) -> str:
         return make_branch(self.key, request, self.signed(request.via))
+
+    def back_word(self, via: Via) -> str:
+        """Signs the address to which a response with this Via beneath ours goes. It is no part of the branch, which
+        names the transaction alone."""
+        host, port = way_back(via)
+        words = ("server",) if (host, port) in self.table.by_address else (host, str(port))
+        return keyed_hash(self.key, BACK, *words)[:BACK_DIGITS]
+
+    def is_ours(self, response: Response) -> bool:
+        """Is the topmost Via one that a forwarder with our secret made, over the Via beneath it as it is?"""
+        vias = response.vias[:2]
+        if len(vias) < 2 or not is_branch_of(self.key, vias[0], self.signed(vias[1]), response):
+            return False
+        return vias[0].params.get(BACK) == self.back_word(vias[1])
 
     def signed(self, via: Via) -> Via:
         """What our branch says of the Via beneath it. Servers stand in for one another, so that one which repeats what
@@ -65,6 +103,14 @@ class Lines:
         return via
 
     # -- Route, Record-Route, Request-URI ---------------------------------------------------------------------------
+
+    def drop_uri_headers(self, request: Request) -> None:
+        """Takes escaped headers off a Request-URI, where they may not stand (RFC 3261 19.1.1), and which a proxy may
+        neither pass on nor act on (RFC 4475 3.1.2.11)."""
+        if "?" in request.uri and request.uri[:4].lower() in ("sip:", "sips"):
+            headers = Uri.parse(request.uri).headers
+            if headers or request.uri.endswith("?"):
+                request.uri = request.uri[: -1 - len(headers)]
 
     def restore_target(self, request: Request) -> str:
         """RFC 3261 16.4: a strict router put our Record-Route where the Request-URI was, and that last in the Route.
@@ -89,9 +135,9 @@ class Lines:
     def pop_routes(self, request: Request) -> str:
         """Takes the forwarder's own Route away, or two if its Record-Routes had two addresses; returns the hint."""
         hint = ""
-        for uri in [route.uri for route in request.routes[:2]]:
+        for uri in [NameAddr.parse(value).uri for value in request.values("Route")[:2]]:
             word = uri.params.get("hint") or ""
-            if uri.address() not in self.own and word not in self.table.by_hint:
+            if word not in self.table.by_hint and not self.is_own(uri.address()):
                 break
             request.pop("Route")
             hint = hint or word
@@ -105,8 +151,7 @@ class Lines:
         """
         if request.method not in DIALOG_CREATING or request.to_tag:
             return
-        top = request.record_routes[:1]
-        if top and top[0].uri.address() == own:
+        if _address_in(request.values("Record-Route")[:1]) == own:
             return
         request.push("Record-Route", f"<sip:{format_address(own)};lr;hint={server.hint}>")
 
@@ -156,3 +201,12 @@ class Lines:
             return self.own_tag(self.branch(request))
         except RemoteProtocolError:  # of an old peer, and without the fields that stand in for a branch
             return self.own_tag(str(request.via))
+
+
+def _address_in(values: list[str]) -> Address | None:
+    """The address of the first of these name-addrs; None if there is none, or it cannot be read, which is for those to
+    mind who need it (RFC 3261 16.3)."""
+    try:
+        return NameAddr.parse(values[0]).uri.address() if values else None
+    except RemoteProtocolError:
+        return None

@@ -10,12 +10,25 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from failover.health import ANSWER, MISS, Signal
-from failover.inflight import InFlight, Kept, Row
+from failover.inflight import WAITING, InFlight, Kept, Row
 from failover.kept import KeptMessages
-from failover.outcome import NOTHING, Event, Failover, Outcome, Released, Resumed, StateChanged
+from failover.orphans import Call, Orphans
+from failover.outcome import (
+    NOTHING,
+    Event,
+    Failover,
+    Outcome,
+    Passed,
+    Released,
+    Resumed,
+    Send,
+    StateChanged,
+)
 from failover.passive import PassiveCheck
-from failover.settings import CALL_ID
+from failover.settings import CALL_ID, PHONES
 from failover.table import Server, ServerTable, Wish
+from sip.message import Request
+from sip.uri import Uri
 
 REMEMBERED_FAILOVERS = 100
 LAST = 5  # times as many misses until the last living server is given up: nobody else would answer sooner
@@ -28,23 +41,14 @@ class Members:
     def __init__(self, table: ServerTable, fall: int, rise: int) -> None:
         self.table = table
         self.fall, self.rise = fall, rise
-        self._counters: Counter[str] = Counter()
-        self._requests = self._responses = 0  # passed on, and not yet in the counters
-        self.inflight = InFlight(self._counters)
-        self.kept = KeptMessages(self._counters)
+        self.counters: Counter[str] = Counter()  # of everything, by what it was
+        self.inflight = InFlight(self.counters)
+        self.kept = KeptMessages(self.counters)
+        self.orphans = Orphans(self.counters)
         self.passive = PassiveCheck(self)
         self.serving: float | None = float("-inf")  # since when; None: on standby, so what servers do costs nobody
         self.failovers: deque[Failover] = deque(maxlen=REMEMBERED_FAILOVERS)
-
-    @property
-    def counters(self) -> Counter[str]:
-        """Everything counted, by what it was."""
-        if self._requests:
-            self._counters["passed.requests"] += self._requests
-        if self._responses:
-            self._counters["passed.responses"] += self._responses
-        self._requests = self._responses = 0
-        return self._counters
+        self.unfit: list[Exception] = []  # raised by rows that were to be replayed; for the shell to take out and tell
 
     def _handle(self, row: Row, now: float) -> Outcome:
         raise NotImplementedError  # core.py
@@ -91,6 +95,7 @@ class Members:
         self.serving = None
         self.inflight.forget()
         self.kept.forget()
+        self.orphans.forget()
 
     def is_last(self, server: Server) -> bool:
         """Does no other one live, and work?"""
@@ -126,6 +131,28 @@ class Members:
             outcome = Outcome(outcome.sends, (*outcome.events, *self._state(table.hot, now).events))
         return self._released(outcome, now)
 
+    def look(self, now: float) -> Outcome:
+        """Does what time alone asks for; to be called every LOOK_INTERVAL (passive.py)."""
+        self.inflight.expire(now)
+        self.kept.expire(now)
+        return self._ending(self.orphans.look(now), now, self.passive.look(now))
+
+    def _ending(
+        self, sends: Sequence[tuple[Call, Send]], now: float, outcome: Outcome = NOTHING
+    ) -> Outcome:
+        """These first, which end what a dead server had ringing, then the outcome."""
+        if not sends:
+            return outcome
+        events = [self._ended(call, send, now) for call, send in sends]
+        return Outcome((*(send for _, send in sends), *outcome.sends), (*events, *outcome.events))
+
+    def _ended(self, call: Call, send: Send, now: float) -> Passed:
+        server, method = self.table.by_name.get(call.server), send.data.split(b" ", 1)[0].decode()
+        source, call_id = server.address if server else call.target, call.invite.call_id
+        why = f"{call.server} had it ringing when it went"
+        way = call.server, PHONES, source, call.target
+        return Passed(now, *way, method, None, call_id, False, why)
+
     # -- what the passive check asks for ----------------------------------------------------------------------------
 
     def eject(self, server: Server, now: float, why: str) -> Outcome:
@@ -144,9 +171,7 @@ class Members:
     def hedge(self, rows: Sequence[Row], now: float) -> Outcome:
         """Sends requests to the next server that theirs has not handled."""
         self.counters["hedged"] += len(rows)
-        outcomes = [self._handle(row, now) for row in rows]
-        sends = tuple(send for outcome in outcomes for send in outcome.sends)
-        return Outcome(sends, tuple(event for outcome in outcomes for event in outcome.events))
+        return self._handle_all(rows, now)
 
     def hand_over(self, server: Server, now: float) -> Outcome:
         """Sends to the next server what an ejected one was sent on trial."""
@@ -158,6 +183,7 @@ class Members:
     def _move(self, lost: Server, now: float, was_hot: bool, outcome: Outcome, why: str) -> Outcome:
         """What a server that is gone still owed goes to those who live."""
         owed = self.inflight.move(lost.name, now)
+        self.orphans.abandon(lost.name)
         heir = self.table.hot
         events = outcome.events
         felt = was_hot and lost.seen and self.serving is not None  # one that was never there has left nothing behind
@@ -173,18 +199,34 @@ class Members:
 
     def replay(self, now: float) -> Outcome:
         """Sends on the next of what servers that are gone still owed; to be called until `inflight.moving` is empty."""
-        rows = self.inflight.moved(REPLAYED_AT_ONCE)
-        if self.table.usable:
-            self.counters["replayed"] += len(rows)
-        again = [self._handle(row, now) for row in rows]
-        sends = tuple(send for outcome in again for send in outcome.sends)
-        return Outcome(sends, tuple(event for outcome in again for event in outcome.events))
+        outcome = self._handle_all(self.inflight.moved(REPLAYED_AT_ONCE), now)
+        self.counters["replayed"] += sum(isinstance(each, Passed) and each.replayed for each in outcome.events)
+        return outcome
+
+    def _handle_all(self, rows: Sequence[Row], now: float) -> Outcome:
+        outcomes = []
+        for row in rows:
+            try:
+                outcomes.append(self._handle(row, now))
+            except Exception as error:  # a defect of ours, which costs this row and none of those behind it
+                self.unfit.append(error)
+        sends = tuple(send for outcome in outcomes for send in outcome.sends)
+        return Outcome(sends, tuple(event for outcome in outcomes for event in outcome.events))
 
     def kept_of_failover(self) -> None:
         """One more of those that the last server owed is kept."""
-        if self.failovers and not self.failovers[-1].taken_by:
-            last = self.failovers.pop()
-            self.failovers.append(last._replace(kept=last.kept + 1))
+        last = self.failovers[-1] if self.failovers else None
+        # What ended at the server is kept too, and nobody was owed anything for it.
+        if last and not last.taken_by and last.kept < last.in_flight:
+            self.failovers[-1] = last._replace(kept=last.kept + 1)
+
+    def _ends_at_server(self, ack: Request, branch: str) -> bool:
+        """Is the server that gets this ACK the party that is meant? The ACK names it, or confirms a
+        refusal of its own."""
+        if self.inflight.refused_itself(branch.encode()):
+            return True
+        named = ack.uri[:4].lower() in ("sip:", "sips") and not ack.routes
+        return named and Uri.parse(ack.uri).address() in self.table.by_address
 
     def _released(self, outcome: Outcome, now: float) -> Outcome:
         """With what was kept on its way, if there is a server to take it now."""
@@ -203,17 +245,24 @@ class Members:
         changed = StateChanged(now, server.name, server.state, server.why, hot.name if hot else None)
         return Outcome((), (changed,))
 
-    @property
-    def unsettled(self) -> Failover | None:
-        """The failover whose first answer is waited for."""
+    def unsettled(self, sender: str, now: float) -> Failover | None:
+        """The failover whose first answer is waited for, if that may be one of `sender`, a server.
+
+        It may while something that was replayed can be answered. After that, where one server has all the work, for as
+        long as that server has it: an answer of another one tells nothing, nor, where many share the work, does one to
+        what was no dead server's."""
         last = self.failovers[-1] if self.failovers else None
-        if not last or last.gap is not None or not last.taken_by or self.serving is None:
+        if not last or last.gap is not None or self.serving is None or last.at < self.serving:
             return None
-        return last if last.at >= self.serving else None
+        shared, hot = self.table.policy == CALL_ID, self.table.hot
+        if not shared and last.taken_by != sender:
+            return None
+        waits = last.replayed > 0 and now - last.at <= WAITING
+        return last if waits or (not shared and hot and hot.name == sender) else None
 
     def _settle(self, kept: Kept | None, server: str, now: float) -> tuple[Event, ...]:
         """The first answer after a failover tells how long it was felt."""
-        last = self.unsettled
+        last = self.unsettled(server, now)
         if not kept or not last:
             return ()
         answered = Row(*kept)

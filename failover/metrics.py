@@ -16,9 +16,11 @@ STATES = [state.value for state in State]
 WISHES = [wish.value for wish in Wish]
 
 
-def metrics(core: Core, standing: Standing, started: float, now: float, wall: float) -> str:
-    """`started` and `now` are monotonic, `wall` is the time of day at `now`."""
-    process = _process(core, started, now, wall)
+def metrics(core: Core, standing: Standing, started: float, now: float, wall: float, errors: int = 0) -> str:
+    """`started` and `now` are monotonic, `wall` is the time of day at `now`; `errors`: defects of ours since then."""
+    process = [*_process(core, started, now, wall),
+               *_single("forwarder_errors_total", "counter", "Defects of the forwarder itself; the log has each.",
+                        errors)]  # fmt: skip
     return "\n".join([*process, *_standing(core, standing, wall - now), *_servers(core, now), *_traffic(core), ""])
 
 

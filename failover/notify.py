@@ -47,12 +47,13 @@ class Notifier:
     def stopping(self) -> None:
         self._say("STOPPING=1", "STATUS=stopping")
 
-    def beat(self, status: str) -> None:
-        """To be called by the thread whose life the watchdog is to watch. `status` is what `systemctl status` shows."""
+    def beat(self, status: str | None) -> None:
+        """To be called by the thread whose life the watchdog is to watch. `status` is what `systemctl status` shows;
+        None: what it has shown."""
         said = []
         if self.watchdog:
             said.append("WATCHDOG=1")
-        if status != self._status:
+        if status is not None and status != self._status:
             self._status = status
             said.append(f"STATUS={status}")
         self._say(*said)

@@ -4,11 +4,12 @@ Heartbeats (vigil.py) find a server that is silent. They do not find one whose h
 answered while everything else is swallowed. HAProxy's `observe`, Envoy's outlier detection and
 Kamailio's ds_mark_dst watch the real requests for that; here nothing that was swallowed is lost.
 
- 1. A server works as long as it handles requests: answers one, be it provisionally, or passes one
-    on. A phone that does not answer is not its server's fault.
- 2. A run is a row of requests of which a server has handled none. If it has HEDGE_REQUESTS and
-    goes on for HEDGE_SECONDS, each request older than that goes to the next server too. Nothing
-    else changes, so that a server which was merely busy loses nothing.
+ 1. A server works as long as it handles messages: answers a request, be it provisionally, or
+    passes one or a response on. A phone that does not answer is not its server's fault.
+ 2. A run is a row of messages of which a server has handled none. If it has HEDGE_REQUESTS and
+    goes on for HEDGE_SECONDS, each request older than that, and each response and ACK that was
+    not passed on, goes to the next server too. Nothing else changes, so that a server which was
+    merely busy loses nothing.
  3. A run of `passive.requests` that goes on for `passive.seconds` while another server has handled
     some of the hedged requests: the server is ejected. What it owes goes to the next one, and so
     does everything new. Without the other server's proof one source of garbage, which every
@@ -27,6 +28,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from failover.inflight import Key
 from failover.outcome import NOTHING, Outcome
 from failover.table import Server
 
@@ -47,8 +49,8 @@ class Run:
 
     def __init__(self, server: Server) -> None:
         self.server = server
-        self.handled = self.requests = self.base = self.rescued = 0
-        self.first: float | None = None  # when the first of its requests was seen, and the last
+        self.handled = self.total = self.base = self.rescued = 0
+        self.first: float | None = None  # when the first of its messages was seen, and the last
         self.last = 0.0
         self.readmitted = float("-inf")
         self.delay = FIRST_DELAY
@@ -57,20 +59,27 @@ class Run:
 
     @property
     def sent(self) -> int:
-        """Requests in the run."""
-        return self.requests - self.base
+        """Messages in the run."""
+        return self.total - self.base
 
-    def begin(self, rescued: int, follow: bool) -> None:
-        """Starts anew. `rescued`: of hedged requests, how many other servers have handled."""
-        server = self.server
-        self.handled, self.requests, self.base = server.handled, server.requests, server.requests
-        self.first, self.rescued = None, rescued
-        server.unhandled = set() if follow else None
+    @property
+    def recent(self) -> int:
+        """Messages since the last look."""
+        return self.server.requests + self.server.echoes - self.total
+
+    def begin(self, rescued: int, now: float, keys: set[Key] | None, echoes: int = 0) -> None:
+        """Starts anew, with the unhandled requests of `keys` (None: they are not noted) and so many
+        responses. `rescued`: of hedged requests, how many other servers have handled."""
+        server, pending = self.server, len(keys or ()) + echoes
+        self.total += self.recent
+        self.handled, self.base = server.handled, self.total - pending
+        self.first, self.last, self.rescued = now if pending else None, now, rescued
+        server.unhandled = keys
 
     def note(self, now: float) -> None:
-        """Counts the requests of the last interval."""
-        if self.server.requests != self.requests:
-            self.requests, self.last = self.server.requests, now
+        """Counts the messages of the last interval."""
+        if self.recent:
+            self.total, self.last = self.total + self.recent, now
             self.first = now if self.first is None else self.first
 
     def lasts(self, requests: int, seconds: float, now: float) -> bool:
@@ -119,7 +128,7 @@ class PassiveCheck:
             self.trial = None
         run = self._runs.setdefault(server, Run(server))
         run.readmitted, run.trial_sent = now, None
-        run.begin(self._rescued(server), follow=True)
+        run.begin(self._rescued(server), now, set())
         return self._members.readmitted(server, now, why)
 
     # -- one server -------------------------------------------------------------------------------
@@ -128,15 +137,12 @@ class PassiveCheck:
         server = run.server
         if server.ejected:
             return self._look_at_ejected(run, now)
-        handled, recent = server.handled != run.handled, server.requests - run.requests
-        if handled or late or not server.usable or not self._requests:
-            follow = recent < FEW or now < self._hedging_until
-            run.begin(self._rescued(server), follow and bool(self._requests))
+        if server.handled != run.handled or late or not server.usable or not self._requests:
+            few = run.recent < FEW or now < self._hedging_until
+            self._begin(run, now, noted=few and server.usable and self._requests > 0)
             return NOTHING
         if server.unhandled is None:
-            run.begin(self._rescued(server), follow=True)
-            since = now - 2 * LOOK_INTERVAL  # some of these were passed on: hedging them does no harm
-            server.unhandled = self._members.inflight.sent_since(server.name, since)
+            self._begin(run, now, noted=True)
             return NOTHING
         run.note(now)
         if not self._has_substitute(server):
@@ -148,9 +154,10 @@ class PassiveCheck:
         return NOTHING
 
     def _hedge(self, server: Server, now: float) -> Outcome:
-        """Sends the requests that it has not handled for a while to the next server too."""
-        unhandled = server.unhandled or set()
-        rows = self._members.inflight.take(unhandled, now - HEDGE_SECONDS, HEDGED_AT_ONCE)
+        """Sends to the next server too what it has not handled for a while."""
+        unhandled, inflight = server.unhandled or set(), self._members.inflight
+        rows = inflight.take(unhandled, now - HEDGE_SECONDS, HEDGED_AT_ONCE)
+        rows += inflight.take_passed(server.name)
         if not rows:
             return NOTHING
         self._hedging_until = now + 3 * LOOK_INTERVAL
@@ -165,7 +172,7 @@ class PassiveCheck:
 
     def _eject(self, run: Run, now: float) -> Outcome:
         server, silence = run.server, now - (run.first or now)
-        why = f"answers heartbeats, but none of {run.sent} requests in {silence:.1f} s"
+        why = f"answers heartbeats, but has handled none of {run.sent} messages in {silence:.1f} s"
         recently = now - run.readmitted < FORGET_AFTER
         run.delay = min(2 * run.delay, LONGEST_DELAY) if recently else FIRST_DELAY
         run.trial_due, run.trial_sent = now + run.delay, None
@@ -191,6 +198,18 @@ class PassiveCheck:
 
     def _has_substitute(self, server: Server) -> bool:
         return any(other.usable for other in self._members.table.servers if other is not server)
+
+    def _begin(self, run: Run, now: float, noted: bool) -> None:
+        """Starts a run with what came about since the last look and is not handled. Where requests
+        were not noted until now some of them were passed on; hedging those does no harm."""
+        server, inflight = run.server, self._members.inflight
+        if not noted:
+            run.begin(self._rescued(server), now, None)
+            return
+        keys = inflight.sent_since(server.name, now - 2 * LOOK_INTERVAL)
+        if server.unhandled is not None:
+            keys &= server.unhandled
+        run.begin(self._rescued(server), now, keys, inflight.passing_to(server.name))
 
     def _rescued(self, server: Server) -> int:
         """How many requests taken from a server the others have handled."""

@@ -2,7 +2,7 @@
 
 It is asked itself: an OPTIONS that may be passed on no further (Max-Forwards 0) and is for nobody in particular. The
 thread that forwards answers, on the socket that it forwards on: 200, or 503 where no server takes new calls. Either
-proves that it serves; that all servers are gone another forwarder could not change. One on standby has no socket there.
+proves that it lives, the first alone that it can serve. One on standby has no socket there.
 """
 
 from __future__ import annotations
@@ -15,21 +15,24 @@ from plumbing.address import Address, format_address
 from plumbing.udp import bind_udp
 
 PATIENCE = 1.0  # seconds
+SERVES, DEAD, LIVES = 0, 1, 3  # 2 is what a faulty command line ends with
 AGAIN = 0.25  # seconds until it is asked once more: a datagram may get lost
 
 
-def probe(address: Address, patience: float = PATIENCE) -> tuple[bool, str]:
-    """Does it serve? And that in a sentence."""
+def probe(address: Address, patience: float = PATIENCE) -> tuple[int, str]:
+    """SERVES, LIVES or DEAD, the exit status of --probe; and that in a sentence."""
     where = format_address(address)
     try:
         status = _ask(address, patience)
     except ConnectionError:
-        return False, f"nobody listens at {where}"
+        return DEAD, f"nobody listens at {where}"
     except OSError as error:
-        return False, f"{where} cannot be reached: {(error.strerror or str(error)).lower()}"
+        return DEAD, f"{where} cannot be reached: {(error.strerror or str(error)).lower()}"
     if status is None:
-        return False, f"{where} did not answer within {patience:g} s"
-    return True, f"{where} serves" + (", but no server takes new calls" if status == NOT_NOW else "")
+        return DEAD, f"{where} did not answer within {patience:g} s"
+    if status == NOT_NOW:
+        return LIVES, f"{where} answers, but no server takes new calls"
+    return SERVES, f"{where} serves"
 
 
 def _ask(address: Address, patience: float) -> int | None:

@@ -11,6 +11,7 @@ import signal
 import socket
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from ipaddress import ip_address
@@ -21,8 +22,8 @@ from failover import journal
 from failover.holder import holder
 from failover.legs import FURTHER, first_free, is_here
 from failover.notify import Notifier
-from failover.probe import probe
-from failover.properties import decode
+from failover.probe import DEAD, probe
+from failover.properties import Fault, decode
 from failover.secret import Secret, SecretError, look, open_secret, place
 from failover.service import Forwarder
 from failover.settings import FIRST_LIVE, Settings, SettingsError, literal, read
@@ -54,21 +55,28 @@ def main(arguments: Sequence[str], default_file: Path) -> int:
             return 0
         secret = open_secret(path)
     except (OSError, SettingsError, SecretError) as error:
-        print(_sentence(file, error), file=sys.stderr)
+        print(_sentence(error), file=sys.stderr)
         return 1
     try:
         return _run(file, settings, secret)
+    except TimeoutError as error:
+        print(f"it has not ended as it should: {error}; its sockets are closed now", file=sys.stderr)
+        return 1
     except OSError as error:
         print(_remedy(file, error, settings), file=sys.stderr)
         return 1
 
 
 def load(file: Path) -> Settings:
-    """The settings of a file, names of computers looked up. Raises OSError or SettingsError."""
-    with file.open("rb") as opened:
-        data = opened.read(MAX_FILE + 1)
+    """The settings of a file, names of computers looked up. Raises SettingsError."""
+    remedy = "name another file, or write one (see servers.properties)"
+    try:
+        with file.open("rb") as opened:
+            data = opened.read(MAX_FILE + 1)
+    except OSError as error:
+        raise SettingsError(str(file), [Fault(0, f"{(error.strerror or str(error)).lower()}; {remedy}")]) from error
     if len(data) > MAX_FILE:
-        raise OSError(errno.EFBIG, "too large to be a list of servers")
+        raise SettingsError(str(file), [Fault(0, f"too large to be a list of servers; {remedy}")])
     return read(decode(data), file.name, look_up, is_here)
 
 
@@ -129,7 +137,7 @@ def _options(arguments: Sequence[str], default_file: Path) -> argparse.Namespace
     where = f"servers and settings (default: {default_file.name} beside forwarder.py)"
     parser.add_argument("file", nargs="?", default=default_file, help=where)
     parser.add_argument("--check", action="store_true", help="say what the file means and what it promises, and end")
-    ask = "end at once, with status 0 only if the forwarder at this address serves"
+    ask = "end at once: status 0, the forwarder at this address serves; 3, it lives, no server takes calls; 1, neither"
     parser.add_argument("--probe", metavar="HOST:PORT", help=ask)
     parser.add_argument("--version", action="version", version=f"forwarder {VERSION}")
     parser.add_argument("-v", "--verbose", action="store_true", help="log a line for every message and its way")
@@ -139,21 +147,24 @@ def _options(arguments: Sequence[str], default_file: Path) -> argparse.Namespace
 def _probe(text: str) -> int:
     try:
         host, port = parse_address(text, default_port=5060)
-        serves, sentence = probe((look_up(host, ipv6=":" in host), port))
+        status, sentence = probe((look_up(host, ipv6=":" in host), port))
     except ValueError as error:
-        serves, sentence = False, str(error)
-    print(sentence, file=sys.stdout if serves else sys.stderr)
-    return 0 if serves else 1
+        status, sentence = DEAD, str(error)
+    print(sentence, file=sys.stderr if status == DEAD else sys.stdout)
+    return status
 
 
 def _run(file: Path, settings: Settings, secret: Secret) -> int:
     wishes, notifier = _wishes(), Notifier()
     forwarder = Forwarder(settings, secret)
     forwarder.start()
-    admin: Admin | None = None
-    try:
+    with ExitStack() as ending:  # each of them, the last first, whatever one raises
+        ending.callback(notifier.close)
+        pages = ending.enter_context(ExitStack())
+        ending.callback(forwarder.stop)  # before the pages, which take their time: a standby waits for the address
         if settings.admin:
             admin = first_free(settings.admin, FURTHER if settings.standby else 0, partial(_admin, forwarder))
+            pages.callback(admin.stop)
             settings = replace(settings, admin=_told(settings.admin, admin.address))
         settings = replace(settings, registration=forwarder.registration)
         print(f"forwarder {VERSION}", *describe(settings), f"secret: {secret}", sep="\n")
@@ -163,7 +174,8 @@ def _run(file: Path, settings: Settings, secret: Secret) -> int:
         print(f"ready: {format_address(settings.listen)}{'' if active else ' (standby)'}", flush=True)
         if not active and (who := holder(settings.listen)):
             log.info("%s is held by %s", format_address(settings.listen), who)
-        forwarder.every(notifier.rhythm, lambda: notifier.beat(forwarder.summary()))
+        if notifier.listened_to:
+            forwarder.every(notifier.rhythm, partial(_beat, notifier, forwarder))
         notifier.ready()
         gc.collect()
         gc.freeze()  # what is here stays: with 10,000 in flight a full collection takes 5 ms instead of 9
@@ -173,12 +185,16 @@ def _run(file: Path, settings: Settings, secret: Secret) -> int:
             notifier.ready()
         log.info("stopping, as %s asked", wish)
         notifier.stopping()
-        return 0
+    return 0
+
+
+def _beat(notifier: Notifier, forwarder: Forwarder) -> None:
+    """The watchdog is fed also where the status line cannot be had: a defect in that is no reason for a restart."""
+    status: str | None = None
+    try:
+        status = forwarder.summary()
     finally:
-        forwarder.stop()  # before the pages, which take their time: a standby waits for the address
-        if admin:
-            admin.stop()
-        notifier.close()
+        notifier.beat(status)
 
 
 def _admin(forwarder: Forwarder, address: Address) -> Admin:
@@ -226,19 +242,25 @@ def _next(wishes: queue.SimpleQueue[str]) -> str:
 
 
 def _reload(file: Path, forwarder: Forwarder) -> None:
-    """Whatever is wrong with the new file, the old table goes on serving."""
+    """Whatever is wrong with the new file, or happens to be with us, the old table goes on serving."""
     try:
-        changed = forwarder.reload(load(file))
+        settings = load(file)
     except (OSError, SettingsError) as error:
-        log.error("reload refused, nothing changed: %s", "; ".join(_sentence(file, error).split("\n")))
+        log.error("reload refused, nothing changed: %s", "; ".join(_sentence(error).split("\n")))
         return
-    log.warning("reload: %s", "; ".join(changed) or "nothing changed")
+    try:
+        changed = forwarder.reload(settings)
+    except TimeoutError as error:
+        log.error("reload: %s; look at /status, and reload again if it still shows the old servers", error)
+    except Exception:
+        log.exception("reload failed, though the file is good: look at /status for what is in force")
+    else:
+        log.warning("reload: %s", "; ".join(changed) or "nothing changed")
 
 
-def _sentence(file: Path, error: OSError | SettingsError | SecretError) -> str:
-    if not isinstance(error, OSError):
-        return str(error)
-    return f"{file}: {(error.strerror or str(error)).lower()}; name another file, or write one (see servers.properties)"
+def _sentence(error: OSError | SettingsError | SecretError) -> str:
+    """An OSError here is not the file's: the system would not let us look something up, or write."""
+    return f"the system refuses: {(error.strerror or str(error)).lower()}" if isinstance(error, OSError) else str(error)
 
 
 def _remedy(file: Path, error: OSError, settings: Settings) -> str:
@@ -253,4 +275,10 @@ def _remedy(file: Path, error: OSError, settings: Settings) -> str:
         return f"{text}: this computer has no such address; correct it in {file.name}"
     if error.errno == errno.EACCES:
         return f"{text}: ports below 1024 need the administrator's rights; choose another in {file.name}"
-    return f"{text}: cannot be used; look at the addresses in {file.name}"
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return f"{text}: each server needs two; raise the limit (ulimit -n, or LimitNOFILE= of the unit)"
+    if error.errno == errno.EAFNOSUPPORT:
+        return f"{text}: this computer does not speak IPv6; choose an IPv4 address in {file.name}"
+    if text.endswith(")"):  # an address, as bind_udp and the pages name it
+        return f"{text}: cannot be used; look at the addresses in {file.name}"
+    return f"the system refuses: {text}"

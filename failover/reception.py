@@ -31,8 +31,8 @@ class Host(Protocol):
     """What the forwarder does for its reception."""
 
     def take_in(self, registered: Sequence[ServerLine]) -> None:
-        """Serve by the file's servers and then these. Raises OSError, and changes nothing, if a new one's sockets
-        cannot be opened."""
+        """Serve by the file's servers and then these. Raises OSError, and changes nothing, for one whose address is of
+        another family than the forwarder's."""
 
     def farewell(self, name: str, leaving: bool) -> None:
         """A server takes leave, or takes it back."""
@@ -58,13 +58,14 @@ class Reception:
             lambda address: is_own(address) or self._is_here(address),
         )  # fmt: skip
         self._sock: socket.socket | None = None
+        self._served: tuple[ServerLine, ...] = ()  # those that the host serves by, as far as we know
 
     def open(self, loop: Loop) -> None:
         """If it is not open yet. Raises OSError naming the address, unless it may come to this computer later."""
         if not self.address or self._sock:
             return
         try:
-            sock = self._sock = first_free(self.address, FURTHER if self._shared else 0, bind_udp)
+            sock = first_free(self.address, FURTHER if self._shared else 0, bind_udp)
         except OSError as error:
             if self._shared and error.errno == errno.EADDRNOTAVAIL:
                 return
@@ -74,6 +75,7 @@ class Reception:
             taken = f"{format_address(wished)} is taken, perhaps by the other forwarder"
             self._host.say("registration", f"servers register at {format_address(self.address)}: {taken}")
         loop.watch(sock, lambda: self._receive(sock))
+        self._sock = sock
         self._sweep_again(loop)
 
     def close(self) -> None:
@@ -89,6 +91,7 @@ class Reception:
     def rebase(self, new: Settings) -> None:
         self._timeout = new.timeout
         self._registration.rebase(new.servers, new.allow, new.foreign)
+        self._served = self._registration.lines()
 
     # -- datagrams --------------------------------------------------------------------------------------------------
 
@@ -100,7 +103,12 @@ class Reception:
                 return
             except OSError:  # what became of an earlier answer
                 continue
-            verdict = self._registration.receive(data, source[:2], time.monotonic())
+            try:
+                verdict = self._registration.receive(data, source[:2], time.monotonic())
+            except OSError as error:  # no descriptors to find out with whose address it names
+                self._counters["trouble.look"] += 1
+                self._host.say("look", f"cannot look at a registration of {source[0]}: {error}")
+                continue
             if self._act(verdict, source[:2]) and verdict.answer and verdict.target:
                 try:
                     sock.sendto(verdict.answer, verdict.target)
@@ -121,7 +129,7 @@ class Reception:
 
     def _bring_in(self, name: str, source: Address) -> bool:
         try:
-            self._host.take_in(self._registration.lines())
+            self._take_in()
         except OSError as error:
             self._registration.undo(name, source, str(error), time.monotonic())
             self._host.say("registration.unreachable", f"{name} cannot be registered: {error}")
@@ -135,10 +143,15 @@ class Reception:
     def _sweep_again(self, loop: Loop) -> None:
         loop.at(time.monotonic() + SWEEP, lambda: self._sweep_again(loop))
         gone = self._registration.sweep(time.monotonic(), self._timeout, self._host.health())
-        if gone:
-            self._host.take_in(self._registration.lines())
+        if self._registration.lines() != self._served:  # some are gone, or it could not be done the last time
+            self._take_in()
         for each, why in gone:
             self._host.say(f"{each.line.name} left", f"{each.line.name} is no longer registered: it {why}")
+
+    def _take_in(self) -> None:
+        lines = self._registration.lines()
+        self._host.take_in(lines)
+        self._served = lines
 
     def _is_here(self, address: Address) -> bool:
         return bool(self.address and OwnAddress(self.address, None).is_own(address))

@@ -6,6 +6,11 @@ few seconds. GRACEFUL_SHUTDOWN=true in it asks for no new calls. These facts are
 SIP load balancer (github.com/RestComm/load-balancer, its issue 78 for GRACEFUL_SHUTDOWN) and of the servers which beat
 every five seconds (github.com/RestComm/jain-sip.ha); everything below is this project's own.
 
+The table is bounded. While there is room, a host may register as many servers as it likes. Once it
+is full, a server that does not answer heartbeats gives way to a new one; and if there is none, one
+of the host that has most gives way to a host that has fewer. So whoever fills the table keeps
+nobody else out.
+
 `Registration.receive(data, source, now)` says what one datagram means. The protocol has neither password nor clock, so
 what it proves is bounded: see `_in_order` for what of a replay can be told. What no datagram can do, however made: give
 calls to a server that does not answer the forwarder's own heartbeats at the address it names, for it comes in as DOWN.
@@ -21,19 +26,23 @@ from ipaddress import ip_address
 from typing import NamedTuple
 
 from failover.health import Health
+from failover.limit import source_of
 from failover.networks import Networks
 from failover.properties import decode
 from failover.properties import parse as parse_properties
 from failover.route import literal, way_back
 from failover.settings import PHONES, ServerLine
 from plumbing.address import Address, format_address
+from plumbing.words import shortened
 from sip.branch import keyed_hash
 from sip.errors import RemoteProtocolError
 from sip.message import Request, parse, reply
 
 MOST_SERVERS = 64
+GRACE = 2.0  # seconds in which a new server has to answer a heartbeat, or it may give way
 MOST_OCTETS = 8_192  # of a heartbeat; real ones have a tenth
 LONGEST_CALL_ID = 256
+LONGEST_NOTE = 200  # characters
 REMEMBERED_SERVERS, REMEMBERED_CALL_IDS = 256, 64  # 64 Call-IDs for each of 256 addresses: what a replay is known by
 REMEMBERED_REFUSALS = 20
 METHODS = ("OPTIONS", "INFO")
@@ -56,11 +65,13 @@ _UNFIT = re.compile(r"[^A-Za-z0-9._-]+")
 
 @dataclass
 class Registered:
-    """One server of the table. `since`: when it came; `beaten`: when it beat last. Both monotonic seconds."""
+    """One server of the table. `since`: when it came; `beaten`: when it beat last. Both monotonic
+    seconds. `sender`: the IP address that registered it."""
 
     line: ServerLine
     since: float
     beaten: float
+    sender: str
     beats: int = 1
     leaving: bool = False
 
@@ -117,13 +128,16 @@ class Registration:
         self._allow, self._foreign = allow, foreign
         self._static = tuple(static)
         self._table: dict[Address, Registered] = {}  # in order of arrival
+        self._alive: frozenset[str] = frozenset()  # names of those that answer heartbeats
+        # By the name of the server that each gave way to; until the next sweep tells of them.
+        self._displaced: dict[str, Registered] = {}
         self._heard: OrderedDict[Address, OrderedDict[str, int]] = OrderedDict()  # Call-ID -> its highest CSeq
 
     @property
     def servers(self) -> list[Registered]:
         return list(self._table.values())
 
-    # -- a datagram -------------------------------------------------------------------------------------------------
+    # -- a datagram --------------------------------------------------------------------------------
 
     def receive(self, data: bytes, source: Address, now: float) -> Verdict:
         """One datagram that came in at the registration address."""
@@ -154,7 +168,7 @@ class Registration:
         if not known and not new:
             raise _Refused("replayed", f"CSeq {beat.number} again, after its server left")
         if not known:
-            return self._arrive(beat, now)
+            return self._arrive(beat, sender, now)
         if not new:
             return Verdict(REPEATED, name=known.line.name)
         self._remember(beat)
@@ -162,16 +176,44 @@ class Registration:
         known.beaten, known.beats, known.leaving = now, known.beats + 1, beat.leaving
         return Verdict(what, name=known.line.name)
 
-    def _arrive(self, beat: _Beat, now: float) -> Verdict:
+    def _arrive(self, beat: _Beat, sender: str, now: float) -> Verdict:
         if beat.leaving:
             raise _Refused("unlisted", f"{format_address(beat.address)} takes leave and was not in the table")
-        if len(self._table) >= MOST_SERVERS:
+        full = len(self._table) >= MOST_SERVERS
+        displaced = self._gives_way(sender, now) if full else None
+        if full and not displaced:
             raise _Refused("full", f"there are {MOST_SERVERS} registered servers, and no more may be")
         taken = [line.name for line in (*self._static, *(each.line for each in self._table.values()))]
         name = _name(beat.hostname, beat.address, taken)
-        self._table[beat.address] = Registered(ServerLine(name, beat.address), now, now)
+        if displaced:
+            del self._table[displaced.line.address]
+            self._displaced[name] = displaced
+        self._table[beat.address] = Registered(ServerLine(name, beat.address), now, now, sender)
         self._remember(beat)
         return Verdict(ARRIVED, name=name)
+
+    def _gives_way(self, sender: str, now: float) -> Registered | None:
+        """Who of a full table does, to a new server of this sender: one that has not answered for
+        longest; else the newest of the IPv6 network, or of the host in the sender's own, that has
+        two more than the sender's."""
+        everybody = list(self._table.values())
+        silent = [
+            each for each in everybody if now - each.since > GRACE and not self._is_alive(each)
+        ]
+        if silent:
+            return min(silent, key=lambda each: each.beaten)
+        network = [each for each in everybody if source_of(each.sender) == source_of(sender)]
+        for servers, group_of in ((everybody, source_of), (network, str)):
+            groups = Counter(group_of(each.sender) for each in servers)
+            for greediest, most in groups.most_common(1):
+                if most > groups[group_of(sender)] + 1:
+                    greedy = [each for each in servers if group_of(each.sender) == greediest]
+                    return max(greedy, key=lambda each: (not self._is_alive(each), each.since))
+        return None
+
+    def _is_alive(self, server: Registered) -> bool:
+        """As the last sweep had it."""
+        return server.line.name in self._alive
 
     def _in_order(self, beat: _Beat) -> bool:
         """False for a retransmission of the last heartbeat. Refuses an older one.
@@ -203,10 +245,11 @@ class Registration:
     def _noted(self, reason: str, note: str, source: Address, now: float) -> Verdict:
         earlier = self.refusals.pop((source[0], reason), None)
         times = earlier.times + 1 if earlier else 1
-        self.refusals[source[0], reason] = Refusal(now, source, reason, note[:200], times)
+        note = shortened(note, LONGEST_NOTE)
+        self.refusals[source[0], reason] = Refusal(now, source, reason, note, times)
         if len(self.refusals) > REMEMBERED_REFUSALS:
             self.refusals.popitem(last=False)
-        return Verdict(reason, note[:200])
+        return Verdict(reason, note)
 
     def _answered(self, verdict: Verdict, request: Request, source: Address, status: int) -> Verdict:
         """With the answer, to where the datagram came from: its host for certain, the port as RFC 3581 has it."""
@@ -217,11 +260,14 @@ class Registration:
         target = source[0], way_back(via)[1]
         return verdict._replace(answer=reply(request, status, "", tag, fields).to_bytes(), target=target)
 
-    # -- the table --------------------------------------------------------------------------------------------------
+    # -- the table ---------------------------------------------------------------------------------
 
     def undo(self, name: str, source: Address, note: str, now: float) -> None:
         """It has arrived, and its sockets could not be opened."""
         self.forget(name)
+        displaced = self._displaced.pop(name, None)
+        if displaced:
+            self._table[displaced.line.address] = displaced
         self._counters["registration.unreachable"] += 1
         self._noted("unreachable", note, source, now)
 
@@ -229,8 +275,10 @@ class Registration:
         self._table = {address: each for address, each in self._table.items() if each.line.name != name}
 
     def sweep(self, now: float, timeout: float, health: Mapping[str, Health]) -> list[tuple[Registered, str]]:
-        """Takes out, with the reason, who took leave and has gone, and who has neither beaten nor answered the
-        forwarder's heartbeats for `timeout` seconds. `health` is by name."""
+        """Takes out, with the reason, who took leave and has gone, and who has neither beaten nor
+        answered the forwarder's heartbeats for `timeout` seconds. Tells also who gave way. `health`
+        is by name."""
+        self._alive = frozenset(name for name, known in health.items() if known.alive)
         gone: list[tuple[Registered, str]] = []
         for each in self._table.values():
             known = health.get(each.line.name)
@@ -244,7 +292,11 @@ class Registration:
                 self._counters["registration.expired"] += 1
         for each, _ in gone:
             del self._table[each.line.address]
-        return gone
+        displaced, self._displaced = self._displaced, {}
+        if displaced:
+            self._counters["registration.displaced"] += len(displaced)
+        full = f"there are {MOST_SERVERS} registered servers at most"
+        return gone + [(each, f"gave way to {name}: {full}") for name, each in displaced.items()]
 
     def lines(self) -> tuple[ServerLine, ...]:
         """In order of arrival."""
@@ -272,7 +324,7 @@ class Registration:
         return table
 
 
-# -- one heartbeat, read ----------------------------------------------------------------------------------------------
+# -- one heartbeat, read ---------------------------------------------------------------------------
 
 
 def _request(data: bytes) -> Request:
@@ -290,7 +342,8 @@ def _request(data: bytes) -> Request:
 
 def _beat(request: Request) -> _Beat:
     if request.method not in METHODS:
-        raise RemoteProtocolError(f"{request.method[:20]} is no heartbeat; OPTIONS or INFO is")
+        method = shortened(request.method, 20)
+        raise RemoteProtocolError(f"{method} is no heartbeat; OPTIONS or INFO is")
     if not any((request.get(mark) or "").strip() == "1" for mark in MARKS):
         raise RemoteProtocolError(f"no {MARKS[0]}: 1")
     entries, faults = parse_properties(decode(request.body))
@@ -306,11 +359,12 @@ def _address(said: Mapping[str, str]) -> Address:
     try:
         host = str(ip_address(ip))
     except ValueError:
-        raise RemoteProtocolError(f"ip={ip[:60]} is not an IP address") from None
+        raise RemoteProtocolError(f"ip={shortened(ip, 60)} is not an IP address") from None
     if not re.fullmatch("[0-9]{1,5}", port) or not 0 < int(port) < 65_536:
-        raise RemoteProtocolError(f"udpPort={port[:20]} is not a UDP port, which a server here must have")
+        named = f"udpPort={shortened(port, 20)}"
+        raise RemoteProtocolError(f"{named} is not a UDP port, which a server here must have")
     if "%" in host or not literal((host, int(port))):
-        raise RemoteProtocolError(f"ip={ip[:60]} is not one computer's address")
+        raise RemoteProtocolError(f"ip={shortened(ip, 60)} is not one computer's address")
     return host, int(port)
 
 

@@ -7,6 +7,7 @@ from functools import lru_cache
 from ipaddress import ip_address
 
 from plumbing.address import Address
+from sip.grammar import canonical_host
 from sip.uri import DEFAULT_PORT, Uri
 from sip.via import Via
 
@@ -16,7 +17,7 @@ LONGEST = 64  # characters of an IP address, its scope included
 def way_back(via: Via) -> Address:
     """Where the answer to a request with this Via goes (RFC 3261 18.2.2, RFC 3581 4), but for `maddr`: that would let
     a phone have its answers sent to somebody else."""
-    return via.received or via.host, via.rport or via.port or DEFAULT_PORT
+    return canonical_host(via.received or via.host), via.rport or via.port or DEFAULT_PORT
 
 
 def literal(address: Address) -> bool:

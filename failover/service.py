@@ -15,24 +15,30 @@ from failover import status
 from failover.chronicle import Chronicle, Reader, plain
 from failover.core import Core
 from failover.health import DOWN, FAILING, Health
-from failover.legs import OwnAddress
+from failover.heartbeat import Heartbeat
+from failover.legs import OwnAddress, check_family
 from failover.limit import Limit
 from failover.metrics import metrics
 from failover.passive import LOOK_INTERVAL
 from failover.reception import Reception
 from failover.secret import Secret, passing
 from failover.settings import PHONES, ServerLine, Settings, differences
+from failover.sight import Grace, Sight, heard
 from failover.standing import ACTIVE, Standing, Takeover
-from failover.station import Station
+from failover.station import Station, can_move
 from failover.table import Server, ServerTable, Wish
+from failover.track import Track
 from failover.traffic import Traffic
 from failover.vigil import Link
-from plumbing.address import Address
+from plumbing.address import Address, format_address
 from plumbing.batch import Channel, best
 from plumbing.loop import Loop
 
 POLITE = 0.02  # seconds that what has come may take before the sockets close: a twin waits for them
-LEG_AGAIN = 1.0
+LOOK_OUT = 0.05  # seconds between two looks at whether a server is seen
+OPEN_AGAIN = 0.25  # seconds between two attempts to open what could not be opened
+RELOAD_PATIENCE = 5.0  # seconds
+CHANGES_APART = 1.0  # seconds
 # settings a reload cannot change
 NEXT_START = {"forwarder.listen", "forwarder.standby", "forwarder.secret.file", "registration.listen", "admin.listen"}
 
@@ -44,42 +50,52 @@ class Forwarder:
     def __init__(self, settings: Settings, secret: Secret | None = None) -> None:
         self.settings = settings
         self.secret = secret or passing("none was given")
-        self._own = OwnAddress(settings.listen, settings.advertise)
+        self._own = OwnAddress(settings.listen, settings.advertise, settings.names)
         self._loop = Loop("sip")
         self._chronicle = Chronicle()
         self._started = time.monotonic()
         # In use at once, for a forwarder that starts again must not refuse the calls of servers that live.
         servers = [self._server(line, Health(FAILING, self._started, "not asked yet")) for line in settings.servers]
         table = ServerTable(servers, settings.policy, settings.convergence, settings.path)
-        self._core = Core(table, self.secret.key, lambda host: self._own.towards(host), settings.fall, settings.rise)
+        self._core = Core(
+            table,
+            self.secret.key,
+            self._own.towards_phone,
+            settings.fall,
+            settings.rise,
+            self._own.is_own,
+            self._own.towards,
+        )
         self._reception = Reception(settings, self.secret.key, self._core.counters, self._own.is_own, self)
         self._traffic = Traffic(self._loop, self._core, self._chronicle, self._new_limit(settings))
         self._core.stand_by()
         self._core.passive.configure(settings.passive_requests, settings.passive_seconds)
+        self._sight, self._track = Sight(), Track("")
         self._station = Station(self._loop, settings.listen, self)
         self._manner = best()
+        self._next_change = 0.0
 
     # -- any thread -------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Watches the servers, and serves if the address can be had."""
         links = self._traffic.links
+        links.update((server.name, Link(server)) for server in self._core.table.servers)
         try:
-            for server in self._core.table.servers:
-                links[server.name] = Link(server)
             self._station.begin(self.settings.standby)
             self._reception.open(self._loop)
-        except OSError:
+        except BaseException:
             self._close()
             raise
-        for link in links.values():
-            self._watch(link)
         self._traffic.vigil.watch(links, self.settings.interval, self.settings.fall)
         self.every(LOOK_INTERVAL, self._look_at_work)
+        self.every(OPEN_AGAIN, self._open_all)
+        self.every(LOOK_OUT, self._look_out)
         self._loop.start()
 
     def stop(self) -> None:
-        """What has come is still passed on; a forwarder on standby has the address a moment later."""
+        """What has come is still passed on; a forwarder on standby has the address a moment later. Raises TimeoutError,
+        and leaves the sockets open, while the `sip` thread is busy with something else."""
         self._loop.post(self._finish)
         self._loop.stop()
         self._close()
@@ -95,9 +111,9 @@ class Forwarder:
         return self._reception.address
 
     def reload(self, settings: Settings) -> list[str]:
-        """Serves by other settings from now on; returns what changed. Raises OSError and changes nothing if a new
-        server's sockets cannot be opened."""
-        return self._loop.ask(lambda: self._adopt(settings))
+        """Serves by other settings from now on; returns what changed. A server that cannot be reached is DOWN. Raises
+        TimeoutError if the `sip` thread is busy; its text says whether the change is still under way."""
+        return self._loop.ask(lambda: self._adopt(settings), RELOAD_PATIENCE)
 
     def status(self) -> dict[str, object]:
         """The /status object."""
@@ -145,55 +161,128 @@ class Forwarder:
     # -- sip thread: the address ------------------------------------------------------------------------------------
 
     def take(self, sock: socket.socket) -> None:
-        phones = self._traffic.phones = Channel(sock, self._manner)
+        phones = self._traffic.phones = Channel(sock, self._manner, self._uses)
         self._loop.watch(sock, partial(self._traffic.receive, phones, PHONES))
-        self._open_legs()
+        self._move_heartbeats()
+        self._open_links()
         self._core.serve(time.monotonic())
 
     def let_go(self) -> None:
+        phones, self._traffic.phones = self._traffic.phones, None
         for link in self._traffic.links.values():
             self._close_leg(link)
-        if self._traffic.phones:
-            self._loop.unwatch(self._traffic.phones.sock)
-            self._traffic.phones.sock.close()
-            self._traffic.phones = None
+        if phones:
+            self._drop(phones.sock)
         self._core.stand_by()
+        self._move_heartbeats()
+        self._open_links()
+
+    def _move_heartbeats(self) -> None:
+        """They are to leave from the address that the forwarder listens on, while that is here."""
+        for link in self._traffic.links.values():
+            link.stale = can_move(self.settings.listen)
 
     def stands(self, standing: Standing, takeover: Takeover | None) -> None:
         self._chronicle.stands(self._core, standing, takeover)
         if takeover and standing.role is ACTIVE:
-            self._reception.open(self._loop)  # its address may have come with ours
+            self._open_all()  # the registration address may have come with ours
 
-    def _open_legs(self) -> None:
-        """Those that are not open. A server that cannot be reached now keeps nobody from the others."""
-        if not self._traffic.phones:
-            return
-        missing = False
-        for link in self._traffic.links.values():
-            try:
+    def trouble(self, operation: str, text: str) -> None:
+        self._chronicle.trouble(self._core, operation, text)
+
+    # -- sip thread: what is opened, and again and again where it cannot be ------------------------------------------
+
+    def _open_all(self) -> None:
+        self._open_links()
+        try:
+            self._reception.open(self._loop)
+        except OSError as error:
+            self._chronicle.trouble(self._core, "open", f"registration.listen: {error}")
+
+    def _open_links(self) -> None:
+        """What of them is not open. A server that cannot be reached now keeps nobody from the others."""
+        for link in list(self._traffic.links.values()):
+            self._loop.call(partial(self._open_link, link))
+
+    def _open_link(self, link: Link) -> None:
+        try:
+            if not link.heartbeat or link.stale:
+                self._open_heartbeat(link)
+            if self._traffic.phones and not link.channel:
                 self._open_leg(link)
-            except OSError as error:
-                missing = True
-                self._chronicle.trouble(self._core, "open", f"{link.server.name}'s leg: {error}")
-        if missing:
-            self._loop.at(time.monotonic() + LEG_AGAIN, self._open_legs)
+        except OSError as error:
+            if link.heartbeat and (link.channel or not self._traffic.phones):
+                return  # heartbeats have another chance on the socket that they had: the old route may come back
+            self._close_link(link)
+            self._unreachable(link, error)
 
     def _open_leg(self, link: Link) -> None:
-        if not link.channel:
-            channel = link.open(self.settings.listen, self._manner)
-            self._loop.watch(channel.sock, partial(self._traffic.receive, channel, link.server.name))
-            self._loop.post(lambda: self._traffic.take_landed(link))
+        channel = link.open_leg(self.settings.listen, self._manner)
+        self._loop.watch(channel.sock, partial(self._traffic.receive, channel, link.server.name))
+        self._loop.post(lambda: self._traffic.take_landed(link))
+
+    def _open_heartbeat(self, link: Link) -> None:
+        former = link.heartbeat
+        heartbeat = link.open_heartbeat(self.settings.listen[0])
+        if former:
+            moved = former.host != heartbeat.host
+            self._drop_heartbeat(former)
+            if moved and link.channel:  # the leg, too, may be bound to an address that is no more
+                self._close_leg(link)
+                self._open_leg(link)
+        for sock in heartbeat.socks:
+            self._loop.watch(sock, partial(self._traffic.vigil.hear, link))
+
+    def _unreachable(self, link: Link, error: OSError) -> None:
+        """It is DOWN for as long as its sockets cannot be opened, so nobody sends it anything meanwhile."""
+        server, trouble = link.server, (error.strerror or str(error)).lower()
+        if trouble != link.trouble:
+            link.trouble = trouble
+            self._chronicle.trouble(self._core, "open", f"a socket to {server.name}: {error}")
+        why = f"{format_address(server.address)} cannot be reached: {trouble}"
+        self._traffic.refused(server.name, why)
+        server.health = replace(server.health, why=why)  # that of before may be about something else
+
+    def _close_link(self, link: Link) -> None:
+        self._close_leg(link)
+        if link.heartbeat:
+            self._drop_heartbeat(link.heartbeat)
+            link.heartbeat = None
+
+    def _drop_heartbeat(self, heartbeat: Heartbeat) -> None:
+        for sock in heartbeat.socks:
+            self._drop(sock)
 
     def _close_leg(self, link: Link) -> None:
         if link.channel:
-            self._loop.unwatch(link.channel.sock)
-            link.close_leg()
+            self._drop(link.channel.sock)
+            link.channel = None
+
+    def _drop(self, sock: socket.socket) -> None:
+        """Closes it, whatever its state: one that stayed open would keep the address from its next owner, us too."""
+        self._loop.call(partial(self._loop.unwatch, sock))
+        sock.close()
+
+    # -- sip thread: do we see a server? ----------------------------------------------------------------------------
+
+    def _look_out(self) -> None:
+        core, name = self._core, self.settings.track_file
+        if self._track.name != name:
+            self._track, core.grace = Track(name), Grace() if name else None
+        self._tell_sight(self._sight.look(heard(core.table.servers, core.fall), time.monotonic()))
+
+    def _tell_sight(self, sees: bool) -> None:
+        try:
+            if self._track.tell(sees, time.monotonic()):
+                self._chronicle.note(f"sees {'a server' if sees else 'NO SERVER'}: keepalived is told")
+        except OSError as error:
+            self._chronicle.trouble(self._core, "track", f"{self._track.name}: {error.strerror or error}")
 
     def _finish(self) -> None:
         """Nothing more is taken after what is here."""
-        self._station.end()
-        self._traffic.finish(POLITE)
-        self.let_go()
+        tell = partial(self._tell_sight, False)
+        for step in (self._station.end, tell, partial(self._traffic.finish, POLITE), self.let_go):
+            self._loop.call(step)
 
     # -- sip thread: members ----------------------------------------------------------------------------------------
 
@@ -212,45 +301,44 @@ class Forwarder:
         return [f"{said} (at the next start)" if said.split()[0] in NEXT_START else said for said in changed]
 
     def _serve(self, lines: Sequence[ServerLine], settings: Settings) -> None:
-        """Opens all that is new first, then swaps the table, then closes what is gone."""
+        """Swaps the table, closes what is gone, opens what is new. Raises OSError, and changes nothing, for a server
+        whose address is of another family than the forwarder's."""
         now = time.monotonic()
         links = self._traffic.links
         known = {name: link.server.address for name, link in links.items()}
         kept = {line.name for line in lines if known.get(line.name) == line.address}
         fresh: dict[str, Link] = {}
-        try:
-            for line in lines:
-                if line.name not in kept:
-                    health = Health(DOWN, now, "new in the list, not heard yet")
-                    server = self._server(line, health)
-                    if line.name in links:
-                        server.wish = links[line.name].server.wish  # it has moved, the wish is for its name
-                    link = fresh[line.name] = Link(server)
-                    if self._traffic.phones:
-                        self._open_leg(link)
-        except OSError:
-            for link in fresh.values():
-                self._close_leg(link)
-                link.close()
-            raise
+        for line in lines:
+            check_family(settings.listen, line.address)
+            if line.name not in kept:
+                server = self._server(line, Health(DOWN, now, "new in the list, not heard yet"))
+                if line.name in links:
+                    server.wish = links[line.name].server.wish  # it has moved, the wish is for its name
+                fresh[line.name] = Link(server)
         gone = [link for name, link in links.items() if name not in kept]
         links = self._traffic.links = {line.name: fresh.get(line.name) or links[line.name] for line in lines}
-        self._own.advertise = settings.advertise
+        self._own.advertise, self._own.names = settings.advertise, settings.names
         self.settings = settings
+        self._traffic.vigil.watch(links, settings.interval, settings.fall)
         for link in gone:
-            self._close_leg(link)
-            self._loop.unwatch(link.heartbeat.sock)
-            link.close()
+            self._close_link(link)
         servers = [link.server for link in links.values()]
         table = ServerTable(servers, settings.policy, settings.convergence, settings.path)
         self._core.passive.configure(settings.passive_requests, settings.passive_seconds)
-        self._traffic.carry_out(self._core.adopt(table, settings.fall, settings.rise, now))
-        for link in fresh.values():
-            self._watch(link)
-        self._traffic.vigil.watch(links, settings.interval, settings.fall)
+        self._loop.call(lambda: self._traffic.carry_out(self._core.adopt(table, settings.fall, settings.rise, now)))
+        self._open_links()
+
+    def _uses(self, phone: Address, local: str, again: bool) -> None:
+        """A phone sends to another of our addresses than the system would send from. What was read of one that did
+        otherwise before is forgotten, but not more than once a second, lest a stranger make that its pastime."""
+        self._own.uses(phone, local)
+        now = time.monotonic()
+        if again and now >= self._next_change:
+            self._next_change = now + CHANGES_APART
+            self._core.lines.changed()
 
     def _look_at_work(self) -> None:
-        self._traffic.carry_out(self._core.passive.look(time.monotonic()))
+        self._traffic.carry_out(self._core.look(time.monotonic()))
 
     def take_in(self, registered: Sequence[ServerLine]) -> None:
         self._serve((*self.settings.servers, *registered), self.settings)
@@ -270,18 +358,17 @@ class Forwarder:
     def _server(self, line: ServerLine, health: Health) -> Server:
         return Server(line, health, self.secret.key)
 
-    def _watch(self, link: Link) -> None:
-        self._loop.watch(link.heartbeat.sock, lambda: self._traffic.vigil.hear(link))
-
     def _status(self) -> dict[str, object]:
-        now, wall = time.monotonic(), time.time()
-        told = status.status(self._core, self.settings.listen, self.standing, self._started, now, wall)
+        now, wall, errors = time.monotonic(), time.time(), self._loop.errors
+        told = status.status(self._core, self.settings.listen, self.standing, self._started, now, wall, errors)
         takeovers = [status.takeover(each, wall - now) for each in self._station.takeovers]
         registration = self._reception.status(now, wall)
+        told["sees_server"] = self._sight.clear
         return {**told, "takeovers": takeovers, "secret": self.secret.fingerprint, "registration": registration}
 
     def _metrics(self) -> str:
-        return metrics(self._core, self.standing, self._started, time.monotonic(), time.time())
+        now, wall = time.monotonic(), time.time()
+        return metrics(self._core, self.standing, self._started, now, wall, self._loop.errors)
 
     def _close(self) -> None:
         for link in self._traffic.links.values():

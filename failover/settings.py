@@ -16,7 +16,9 @@ from difflib import get_close_matches
 from failover.convergence import OF_ONE_MESSAGE
 from failover.networks import LOOPBACK, Networks
 from failover.properties import Entry, Fault, parse
+from failover.values import seconds, whole, yes_or_no
 from plumbing.address import Address, format_address, parse_address
+from sip.grammar import canonical_host
 from sip.header import canonical
 
 FIRST_LIVE, CALL_ID = "first-live", "call-id"
@@ -38,19 +40,21 @@ class ServerLine:
 @dataclass(frozen=True)
 class Settings:
     """What the file says. `advertise` None: the listen address (where that is a wildcard, what the system uses towards
-    the peer). `interval` is in seconds. `standby`: wait for the listen address.
-    `admin` None: no pages. `secret_file` "": a secret for one run only.
-    `registration` None: servers cannot register themselves; `foreign`: they may register other addresses too. `rate` 0:
-    no source is limited. `passive_requests` 0: no passive check; `passive_seconds` is in seconds."""
+    the peer). `names`: hosts in lower case, port 0 where none is written. `interval` is in seconds. `standby`: wait for
+    the listen address. `passive_requests` 0: no passive check; `passive_seconds` is in seconds. `admin` None: no pages.
+    `secret_file` "": a secret for one run only. `registration` None: servers cannot register themselves; `foreign`:
+    they may register other addresses too. `rate` 0: no source is limited."""
 
     servers: tuple[ServerLine, ...]
     listen: Address
     standby: bool
     advertise: Address | None
+    names: tuple[Address, ...]
     policy: str
     convergence: str
     path: bool
     secret_file: str
+    track_file: str
     interval: float
     fall: int
     rise: int
@@ -102,6 +106,15 @@ def _admin(text: str) -> Address | None:
     return parse_address(text, literal=True) if text else None
 
 
+def _names(text: str) -> tuple[Address, ...]:
+    return tuple(_name(part.strip()) for part in text.split(",") if part.strip())
+
+
+def _name(text: str) -> Address:
+    host, port = parse_address(text, default_port=0)
+    return canonical_host(host), port
+
+
 def _registration(text: str) -> Address | None:
     address = parse_address(text, literal=True) if text else None
     if address and not address[1]:
@@ -113,26 +126,8 @@ def _networks(text: str) -> Networks:
     return Networks.parse(text) if text else LOOPBACK
 
 
-def _yes_or_no(text: str) -> bool:
-    if text not in ("yes", "no"):
-        raise ValueError(f"'{text}' is neither yes nor no")
-    return text == "yes"
-
-
 def _exempt(text: str) -> Networks:
     return Networks.parse(text) if text else Networks(())
-
-
-def _datagrams(text: str) -> int:
-    if not re.fullmatch(r"\d{1,6}", text, re.ASCII):
-        raise ValueError(f"'{text}' is not a whole number from 0 to 999999")
-    return int(text)
-
-
-def _timeout(text: str) -> float:
-    if not re.fullmatch(r"\d{1,4}(\.\d{1,3})?", text, re.ASCII) or not 0.5 <= float(text) <= 3600:
-        raise ValueError(f"'{text}' is not a time in seconds from 0.5 to 3600")
-    return float(text)
 
 
 def _policy(text: str) -> str:
@@ -156,28 +151,10 @@ def _file(text: str) -> str:
     return text
 
 
-def _seconds(text: str) -> float:
-    if not re.fullmatch(r"\d{1,4}(\.\d{1,6})?", text, re.ASCII) or not 0.005 <= float(text) <= 60:
-        raise ValueError(f"'{text}' is not a time in seconds from 0.005 to 60")
-    return float(text)
-
-
-def _count(text: str) -> int:
-    if not re.fullmatch(r"\d{1,3}", text, re.ASCII) or not 1 <= int(text) <= 100:
-        raise ValueError(f"'{text}' is not a whole number from 1 to 100")
-    return int(text)
-
-
-def _requests(text: str) -> int:
-    if not re.fullmatch(r"\d{1,4}", text, re.ASCII):
-        raise ValueError(f"'{text}' is not a whole number from 0 to 9999")
-    return int(text)
-
-
-def _passive_seconds(text: str) -> float:
-    if not re.fullmatch(r"\d{1,2}(\.\d{1,3})?", text, re.ASCII) or not 1 <= float(text) <= 60:
-        raise ValueError(f"'{text}' is not a time in seconds from 1 to 60")
-    return float(text)
+def _track(text: str) -> str:
+    if text and not text.startswith("/"):
+        raise ValueError(f"'{text}' is not absolute; keepalived follows it, as /run/call-failover/sees")
+    return _file(text)
 
 
 @dataclass(frozen=True)
@@ -194,39 +171,43 @@ class Setting:
 SETTINGS = (
     Setting("forwarder.listen", "listen", "0.0.0.0:5060", _listen,
             "Where phones and servers send to (UDP); 0.0.0.0 means every IPv4 address of this computer."),
-    Setting("forwarder.standby", "standby", "yes", _yes_or_no,
+    Setting("forwarder.standby", "standby", "yes", yes_or_no,
             "Where another forwarder has that address: yes, wait till it is gone; no, refuse to start."),
     Setting("forwarder.advertise", "advertise", "", _advertise,
             "The address to write into messages, if it is not the one above; host or host:port."),
+    Setting("forwarder.names", "names", "", _names,
+            "Names and addresses of this forwarder in Routes but the two above, as sip.example.com, 192.0.2.1:5060."),
     Setting("forwarder.policy", "policy", FIRST_LIVE, _policy,
             "Where new calls go: first-live (the first living server in the list) or call-id (spread over all)."),
     Setting("forwarder.convergence", "convergence", "Call-ID", _convergence,
             "The header whose value names a session, for call-id: Call-ID, From, To, or any other such as X-Session."),
-    Setting("forwarder.path", "path", "no", _yes_or_no,
+    Setting("forwarder.path", "path", "no", yes_or_no,
             "Add Path to registrations, so that servers send a phone's calls here by themselves: yes or no."),
     Setting("forwarder.secret.file", "secret_file", "forwarder.secret", _file,
             "The secret that signs what passes; made at the first start beside this file, a pair needs the same."),
-    Setting("heartbeat.interval", "interval", "0.05", _seconds,
+    Setting("forwarder.track.file", "track_file", "", _track,
+            "A file that tells keepalived whether a server is seen, as /run/call-failover/sees; empty: none."),
+    Setting("heartbeat.interval", "interval", "0.05", seconds(0.005, 60),
             "Seconds between two heartbeats (OPTIONS) to each server; longer than the way there and back."),
-    Setting("heartbeat.fall", "fall", "3", _count,
+    Setting("heartbeat.fall", "fall", "3", whole(1, 100),
             "So many intervals in a row without an answer and a server is down."),
-    Setting("heartbeat.rise", "rise", "2", _count,
+    Setting("heartbeat.rise", "rise", "2", whole(1, 100),
             "So many answers in a row and it is back."),
-    Setting("passive.requests", "passive_requests", "20", _requests,
+    Setting("passive.requests", "passive_requests", "20", whole(0, 9999),
             "So many requests in a row that a server with good heartbeats has not handled and it is out; 0: no check."),
-    Setting("passive.seconds", "passive_seconds", "3", _passive_seconds,
+    Setting("passive.seconds", "passive_seconds", "3", seconds(1, 60),
             "Seconds for which it must have handled none; after one of them they are sent to the next server too."),
     Setting("registration.listen", "registration", "", _registration,
             "Where servers register themselves by Mobicents' SIP heartbeat (UDP), as 127.0.0.1:5065; empty: nowhere."),
     Setting("registration.allow", "allow", "", _networks,
             "Networks whose servers may register, such as 10.0.0.0/8, 192.0.2.7; empty: this computer's only."),
-    Setting("registration.foreign", "foreign", "no", _yes_or_no,
+    Setting("registration.foreign", "foreign", "no", yes_or_no,
             "May a server register an address that is not the sender's (but is in registration.allow): yes or no."),
-    Setting("registration.timeout", "timeout", "10", _timeout,
+    Setting("registration.timeout", "timeout", "10", seconds(0.5, 3600),
             "Seconds after which a registered server is forgotten if it neither beats nor answers heartbeats."),
-    Setting("limit.rate", "rate", "200", _datagrams,
+    Setting("limit.rate", "rate", "200", whole(0, 999_999),
             "Datagrams a second that one source may go on sending (an IPv6 /64 is one source); 0 limits nobody."),
-    Setting("limit.burst", "burst", "1000", _datagrams,
+    Setting("limit.burst", "burst", "1000", whole(0, 999_999),
             "Datagrams that it may send at once beyond that; the last quarter is for calls that it has already."),
     Setting("limit.exempt", "exempt", "127.0.0.0/8, ::1/128", _exempt,
             "Networks that are never limited, such as a carrier's or a big office's; servers never are."),
@@ -278,9 +259,11 @@ def differences(old: Settings, new: Settings) -> list[str]:
 
 
 def _shown(value: object) -> str:
+    if value in (None, "", ()):
+        return "nothing"
     if isinstance(value, tuple):
-        return format_address(value)
-    return "nothing" if value in (None, "") else str(value)
+        return ", ".join(map(_shown, value)) if isinstance(value[0], tuple) else format_address(value)
+    return str(value)
 
 
 class _Reading:

@@ -34,6 +34,9 @@ class Host(Protocol):
     def stands(self, standing: Standing, takeover: Takeover | None) -> None:
         """Where we stand now; and whether the role has changed, other than at the start."""
 
+    def trouble(self, operation: str, text: str) -> None:
+        """The operating system would not do something: at most one line a second in the log."""
+
 
 class Station:
     """`standing` and `takeovers` are for reading."""
@@ -64,12 +67,21 @@ class Station:
         """BOUND and served, or OSError. Where net.ipv4.ip_nonlocal_bind is set, binding alone proves nothing."""
         if self._moves and not present(self._listen[0]):
             raise OSError(errno.EADDRNOTAVAIL, f"{os.strerror(errno.EADDRNOTAVAIL)} ({format_address(self._listen)})")
-        self._host.take(open_phones(self._listen))
+        sock = open_phones(self._listen)
+        try:
+            self._host.take(sock)
+        except BaseException:  # else we would find the address held at the next attempt, by ourselves
+            self._host.let_go()
+            sock.close()
+            raise
         return BOUND
 
     def _look(self) -> None:
         try:
             self._see(self._sign())
+        except OSError as error:  # no descriptors, above all: a sign of nothing
+            where = format_address(self._listen)
+            self._host.trouble("look", f"whether {where} is here or free: {error}; nothing changes")
         finally:
             self._look_again()
 

@@ -13,9 +13,10 @@ from sip import VERSION
 
 
 def status(
-    core: Core, listen: Address, standing: Standing, started: float, now: float, wall: float
+    core: Core, listen: Address, standing: Standing, started: float, now: float, wall: float, errors: int = 0
 ) -> dict[str, object]:
-    """The /status object. `started` and `now` are monotonic, `wall` is the time of day at `now`."""
+    """The /status object. `started` and `now` are monotonic, `wall` is the time of day at `now`; `errors`: defects of
+    ours that were met since the start."""
     hot = core.table.hot
     return {
         "version": VERSION,
@@ -31,6 +32,7 @@ def status(
         "counters": dict(sorted(core.counters.items())),
         "in_flight": len(core.inflight),
         "kept": len(core.kept),
+        "errors": errors,
         "failovers": failovers(core, wall - now),
     }
 

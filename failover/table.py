@@ -41,8 +41,8 @@ class Server:
     # calls. Kept up whenever one of what they follow from is set, for every message asks.
     __slots__ = (
         "_ejected", "_farewell", "_health", "_leaving", "_wish", "address", "alive", "answered", "downtime",
-        "ejections", "falls", "fell", "handled", "hint", "misses", "name", "open", "requests", "rescued", "responses",
-        "seen", "took", "unhandled", "usable",
+        "echoes", "ejections", "falls", "fell", "handled", "hint", "misses", "name", "open", "requests", "rescued",
+        "responses", "seen", "took", "unhandled", "usable",
     )  # fmt: skip
 
     def __init__(self, line: ServerLine, health: Health, key: bytes) -> None:
@@ -55,6 +55,7 @@ class Server:
         self.hint = keyed_hash(key, "hint", line.name)
         self.requests = 0  # passed on to it
         self.responses = 0  # heard from it
+        self.echoes = 0  # responses passed on to it that it is to pass on in its turn
         self.answered: float | None = None  # when it was heard last, heartbeats too
         self.handled = 0  # datagrams sent to it that it has answered or passed on
         self.rescued = 0  # of these, the ones that another server had before

@@ -5,13 +5,17 @@ Used on the `sip` thread only. What came in together is handled together, then s
 
 from __future__ import annotations
 
+import errno
 import time
+from collections import deque
 from collections.abc import Sequence
+from functools import partial
+from itertools import chain
 
 from failover.chronicle import QUIET, Chronicle
 from failover.core import Core
 from failover.health import REFUSED
-from failover.legs import queued
+from failover.legs import queued, refusals
 from failover.limit import Limit
 from failover.outcome import Outcome
 from failover.settings import PHONES
@@ -22,6 +26,8 @@ from plumbing.loop import Loop
 
 NO_QUEUE: list[Outgoing] = []
 MOST_PLAIN = 4_096  # addresses
+UNAVAILABLE, TOO_LARGE = 503, 513  # RFC 3261 21.5.4, 21.5.10
+REMEMBERED_SENDS = 256  # lots sent to phones, for refusals to be matched with
 BACKLOG = 20_000  # datagrams, more than a receive buffer holds
 
 
@@ -41,13 +47,18 @@ class Traffic:
         self._plain: set[Address] = set()
         self._plain_while: tuple[object, object] = (None, None)
         self._replaying = False
+        self._sent: deque[list[Outgoing]] = deque(maxlen=REMEMBERED_SENDS)  # to phones
         self._quiet_until = 0.0  # for what is said of those who are limited
 
     # -- in ---------------------------------------------------------------------------------------------------------
 
     def receive(self, channel: Channel, leg: str) -> None:
         """Takes some of what is there: others wait too."""
-        self._take(*channel.receive(), leg)
+        datagrams, error = channel.receive()
+        if not datagrams and leg == PHONES:
+            self._hear_refusals(channel)
+        if datagrams or leg != PHONES or not isinstance(error, ConnectionError):
+            self._take(datagrams, error, leg)
 
     def listen(self, link: Link) -> None:
         """Takes all that a server has sent until now, wherever it came in."""
@@ -85,17 +96,21 @@ class Traffic:
         quick = None if self._chronicle.listened_to else self._core.quick
         to_last, queue = "", NO_QUEUE
         for data, source in datagrams:
-            if leg == PHONES and source not in plain and not self._is_phones(data, source, now):
-                to_last = ""  # all may have left meanwhile
-                continue
-            send = quick(data, leg, source, now) if quick else None
-            if send:
-                to, onward, target = send
-                if to != to_last:
-                    to_last, queue = to, leaving.setdefault(to, [])
-                queue.append((onward, target))
-            else:
-                self._note(self._core.receive(data, leg, source, now))
+            try:
+                if leg == PHONES and source not in plain and not self._is_phones(data, source, now):
+                    to_last = ""  # all may have left meanwhile
+                    continue
+                send = quick(data, leg, source, now) if quick else None
+                if send:
+                    to, onward, target = send
+                    if to != to_last:
+                        to_last, queue = to, leaving.setdefault(to, [])
+                    queue.append((onward, target))
+                else:
+                    self._note(self._core.receive(data, leg, source, now))
+            except Exception as failure:  # a defect of ours, which costs this datagram and none of those behind it
+                self._loop.failed(failure)
+                to_last = ""
         if link and datagrams:
             self.vigil.spoke(link, now)
         self._flush()
@@ -138,9 +153,11 @@ class Traffic:
 
     def carry_out(self, *outcomes: Outcome) -> None:
         """Sends and tells. A refusal on the way moves its server's work, which is then carried out too."""
-        for outcome in outcomes:
-            self._note(outcome)
-        self._flush()
+        try:
+            for outcome in outcomes:
+                self._note(outcome)
+        finally:
+            self._flush()
 
     def refused(self, name: str, why: str) -> None:
         self._gone(name, why)
@@ -148,38 +165,85 @@ class Traffic:
 
     def _note(self, outcome: Outcome) -> None:
         """Tells what happened; what is to be sent leaves at the next flush."""
-        for event in outcome.events:
-            self._chronicle.tell(self._core, event)
         for send in outcome.sends:
             self._leaving.setdefault(send.to, []).append((send.data, send.target))
+        for event in outcome.events:
+            self._loop.call(partial(self._chronicle.tell, self._core, event))
 
     def _flush(self) -> None:
         while self._leaving:
             leg, datagrams = self._leaving.popitem()
-            link = self.links.get(leg)
-            channel = link.channel if link else self.phones if leg == PHONES else None
-            if not channel:  # a server that was in the list a moment ago
-                continue
-            failures = channel.send(datagrams)
-            if link and not failures:
-                self.vigil.sent(link)
-            elif failures:
-                self._failed(leg, datagrams, failures)
+            try:
+                self._send(leg, datagrams)
+            except Exception as failure:  # others leave all the same
+                self._loop.failed(failure)
+        while self._core.unfit:
+            self._loop.failed(self._core.unfit.pop())
         if self._core.inflight.moving and not self._replaying:
             self._replaying = True
             self._loop.post(self._replay)
 
+    def _send(self, leg: str, datagrams: list[Outgoing]) -> None:
+        link = self.links.get(leg)
+        channel = link.channel if link else self.phones if leg == PHONES else None
+        if not channel:  # a server that was in the list, or could be reached, a moment ago; or we are on standby now
+            self._core.counters["dropped.closed"] += len(datagrams)
+            return
+        failures = channel.send(datagrams)
+        if not link:
+            self._sent.append(datagrams)
+            failures = self._send_again(channel, datagrams, failures)
+        elif not failures:
+            self.vigil.sent(link)
+        if failures:
+            self._failed(leg, datagrams, failures)
+
+    def _send_again(self, channel: Channel, datagrams: list[Outgoing], failures: list[Failure]) -> list[Failure]:
+        """On a socket for many peers the system tells one's refusal in place of sending to another: that one is sent to
+        once more. Returns what has failed for a reason of its own."""
+        refused = [index for index, error in failures if isinstance(error, ConnectionError)]
+        if refused:
+            self._loop.post(lambda: self._hear_refusals(channel))
+            again = channel.send([datagrams[index] for index in refused])
+            failures = [each for each in failures if each[0] not in refused]
+            failures += [(refused[at], error) for at, error in again]
+        return failures
+
     def _failed(self, leg: str, datagrams: list[Outgoing], failures: list[Failure]) -> None:
-        """The peer's computer refused, or else what failed is counted: UDP promises nothing."""
+        """The peer's computer refused, or the system would not send: then its sender hears so (RFC 3261 16.9, 18.4)."""
+        now = time.monotonic()
         for index, error in failures:
-            if not isinstance(error, ConnectionError):
-                self._chronicle.trouble(self._core, "send", f"to {leg} {datagrams[index][1] or ''}: {error}")
-        if any(isinstance(error, ConnectionError) for _, error in failures):
+            data, target = datagrams[index]
+            if isinstance(error, ConnectionError):
+                continue
+            self._chronicle.trouble(self._core, "send", f"to {leg} {target or ''}: {error}")
+            if leg == PHONES or error.errno == errno.EMSGSIZE:  # a server that cannot be reached is soon found DOWN
+                status = TOO_LARGE if error.errno == errno.EMSGSIZE else UNAVAILABLE
+                self._note(self._core.undelivered(data, leg, status, now))
+        if leg != PHONES and any(isinstance(error, ConnectionError) for _, error in failures):
             self._gone(leg, "its port refused a message")
+
+    def _hear_refusals(self, channel: Channel) -> None:
+        """A phone's computer refused: its server need not wait for it. What the refusal quotes is looked for among the
+        last messages sent; a stranger's invention is none of them."""
+        now = time.monotonic()
+        for quoted, target in refusals(channel.sock):
+            self._core.counters["refused"] += 1
+            for data, sent_to in chain.from_iterable(reversed(self._sent)):
+                if sent_to == target and data.startswith(quoted):
+                    self._note(self._core.undelivered(data, PHONES, UNAVAILABLE, now))
+                    break
+        self._flush()
 
     def _replay(self) -> None:
         self._replaying = False
-        self.carry_out(self._core.replay(time.monotonic()))
+        try:
+            self.carry_out(self._core.replay(time.monotonic()))
+        finally:
+            self._flush()  # which sees to what is still to be replayed
+
+    def _hear(self, data: bytes, leg: str, source: Address, now: float) -> None:
+        self._note(self._core.receive(data, leg, source, now))
 
     def _gone(self, name: str, why: str) -> None:
         """Its port refused. What it had said before that still counts: the system tells the refusal first."""
@@ -187,5 +251,5 @@ class Traffic:
         if link:
             now = time.monotonic()
             for data, source in queued(link.channel.sock, BACKLOG) if link.channel else ():
-                self._note(self._core.receive(data, name, source, now))
+                self._loop.call(partial(self._hear, data, name, source, now))
             self._note(self._core.signal(name, REFUSED, now, why))

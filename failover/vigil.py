@@ -8,6 +8,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable
+from functools import partial
 
 from failover.chronicle import Chronicle
 from failover.core import Core
@@ -23,31 +24,42 @@ from plumbing.loop import Loop, Timer
 
 
 class Link:
-    """All that leads to one server: heartbeats always, and while the forwarder is the active one `channel`, its leg.
-    `landed`: what others sent that came in on the leg before it was connected."""
+    """The sockets that lead to one server: `heartbeat`'s, and while the forwarder is active `channel`, its leg. Either
+    is None while it cannot be opened, as where no route leads to the server; it is then tried again and again, and the
+    server is not asked and is DOWN. `landed`: datagrams of others that came in on the leg before it was connected.
+    `trouble`: the system's last refusal to open or use the sockets, "" once a heartbeat is answered. `stale`: it would
+    not send a heartbeat, so the socket may be bound to an address that this computer has no more; or
+    the forwarder's own address has come or left."""
 
     def __init__(self, server: Server) -> None:
         self.server = server
         self.pulse = Pulse(time.monotonic())
-        self.heartbeat = Heartbeat(server.address, secrets.token_hex(8))
+        self.heartbeat: Heartbeat | None = None
         self.channel: Channel | None = None
         self.handled = 0  # of the server's, when it spoke last
         self.landed: list[Datagram] = []
+        self.trouble = ""
+        self.stale = False
 
-    def open(self, listen: Address, manner: Manner) -> Channel:
+    def open_leg(self, listen: Address, manner: Manner) -> Channel:
         """Raises OSError where the server's address cannot be reached."""
         leg, self.landed = open_leg(listen, self.server.address)
         self.channel = Channel(leg, manner)
         return self.channel
 
-    def close_leg(self) -> None:
-        if self.channel:
-            self.channel.sock.close()
-            self.channel = None
+    def open_heartbeat(self, host: str) -> Heartbeat:
+        """`host`: what the forwarder listens on. Raises OSError where the server's address cannot be
+        reached."""
+        self.heartbeat = Heartbeat(self.server.address, secrets.token_hex(8), host)
+        self.stale = False
+        return self.heartbeat
 
     def close(self) -> None:
-        self.close_leg()
-        self.heartbeat.close()
+        if self.channel:
+            self.channel.sock.close()
+        if self.heartbeat:
+            self.heartbeat.close()
+        self.channel = self.heartbeat = None
 
 
 class Vigil:
@@ -101,15 +113,26 @@ class Vigil:
     def hear(self, link: Link) -> None:
         """Takes the answers to heartbeats that have come."""
         now = time.monotonic()
+        if not link.heartbeat:
+            return
         try:
-            for answer in link.heartbeat.hear(now, self._patience):
-                self._answered(link, answer, now)
-        except ConnectionError:
-            self._refused(link.server.name, "its port refused a heartbeat")
+            answers = link.heartbeat.hear(now, self._patience)
         except OSError as error:
-            self._chronicle.trouble(self._core, "heartbeat", f"{link.server.name}: {error}")
+            self._failed(link, error)
+            return
+        for answer in answers:
+            self._answered(link, answer, now)
+
+    def _failed(self, link: Link, error: OSError) -> None:
+        """The system would not send a heartbeat, or has told what became of one."""
+        if isinstance(error, ConnectionError):
+            self._refused(link.server.name, "its port refused a heartbeat")
+            return
+        link.trouble, link.stale = (error.strerror or str(error)).lower(), True
+        self._chronicle.trouble(self._core, "heartbeat", f"{link.server.name}: {error}")
 
     def _answered(self, link: Link, answer: Answer, now: float) -> None:
+        link.trouble, link.stale = "", False
         link.pulse.answered(answer.asked, now)
         link.server.took = now - answer.asked
         health = link.server.health
@@ -125,39 +148,52 @@ class Vigil:
     # -- the timer --------------------------------------------------------------------------------------------------
 
     def _look(self) -> None:
-        due = self._due
-        for link in list(self._links.values()):
-            # We slept, or were busy with the one before, so its silence means nothing.
-            self._judge(link, late=time.monotonic() - due > self._interval)
-        hopeful = [link.pulse.deadline(self._hopeful(link)) for link in self._links.values()]
+        """Whatever fails for one server, the others are asked, and all of them again: the checks never end."""
+        due, links = self._due, list(self._links.values())
+        self._look_at(time.monotonic() + self._interval)  # should all else fail
+        sound = [link for link in links if self._look_after(link, due)]
         now = time.monotonic()
-        self._look_at(max(now, min(hopeful, default=now + self._interval)))
+        hopeful = [link.pulse.deadline(self._hopeful(link)) for link in sound]
+        self._look_at(min(now + self._interval, max(now, min(hopeful, default=now + self._interval))))
 
-    def _judge(self, link: Link, late: bool) -> None:
+    def _look_after(self, link: Link, due: float) -> bool:
+        """False if it is to be looked at an interval later, whatever its pulse says: it has no sockets, or something
+        raised, which is counted and told. Each step is taken whether or not the one before raised."""
+        if not link.heartbeat:
+            return False
+        # We slept, or were busy with the one before, so its silence means nothing.
+        late = time.monotonic() - due > self._interval
+        steps = (self._catch_up, self._judge, self._question)
+        went = [self._loop.call(partial(step, link, late)) for step in steps]
+        return all(went)
+
+    def _catch_up(self, link: Link, late: bool) -> None:
         """What has come counts before silence does."""
         if late or link.pulse.overdue(time.monotonic()):
             self.hear(link)
             if link.server.health.alive:
                 self._listen(link)
+
+    def _judge(self, link: Link, late: bool) -> None:
         now = time.monotonic()
         if late:
             link.pulse.forgive(now)
         if link.pulse.overdue(now):
             link.pulse.missed()
-            self._carry_out(self._core.signal(link.server.name, MISS, now, "no answer to heartbeats"))
-        if link.pulse.due(now, self._hopeful(link)):
-            self._ask(link, now)
+            why = "no answer to heartbeats" + (f": {link.trouble}" if link.trouble else "")
+            self._carry_out(self._core.signal(link.server.name, MISS, now, why))
 
-    def _ask(self, link: Link, now: float) -> None:
+    def _question(self, link: Link, late: bool) -> None:
+        now = time.monotonic()
+        if not link.heartbeat or not link.pulse.due(now, self._hopeful(link)):
+            return
         link.pulse.asked(now)
         # One on standby gives no server work, so it calls none hot.
         role = self._core.table.role(link.server) if self._core.serving is not None else ""
         try:
             link.heartbeat.ask(now, self._patience, role)
-        except ConnectionError:
-            self._refused(link.server.name, "its port refused a heartbeat")
         except OSError as error:
-            self._chronicle.trouble(self._core, "heartbeat", f"{link.server.name}: {error}")
+            self._failed(link, error)
 
     def _look_at(self, due: float) -> None:
         if self._timer:

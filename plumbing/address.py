@@ -5,6 +5,8 @@ from __future__ import annotations
 import ipaddress
 import re
 
+from plumbing.words import shortened
+
 Address = tuple[str, int]
 
 _HOST_PORT = re.compile(r"(?:\[(?P<v6>[^\]]+)\]|(?P<host>[^:\[\]\s]+))(?:\s*:\s*(?P<port>\S+))?\Z")
@@ -24,8 +26,8 @@ def parse_address(text: str, default_port: int | None = None, literal: bool = Fa
     if match["port"] is None and default_port is None:
         raise ValueError(f"'{text}' has no port (write {text}:5060, for example)")
     port = match["port"] or str(default_port)
-    if not (port.isascii() and port.isdigit()) or not 0 <= int(port) <= 65535:
-        raise ValueError(f"'{port}' is not a port in '{text}' (0 to 65535)")
+    if not re.fullmatch("[0-9]{1,5}", port) or int(port) > 65535:
+        raise ValueError(f"'{shortened(port, 20)}' is not a port in '{text}' (0 to 65535)")
     if match["v6"] or literal:
         try:
             host = str(ipaddress.ip_address(host))

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from plumbing.address import Address
+from plumbing.local_address import CONTROL, Ancillary, LocalAddresses, Noticed, can_tell
 
 Datagram = tuple[bytes, Address]  # and where it came from
 Outgoing = tuple[bytes, Address | None]  # and where it is to go; None on a connected socket
@@ -33,19 +34,27 @@ MAX_KNOWN = 4_096  # addresses remembered in the system's form
 class Manner(Protocol):
     """A way to move many datagrams."""
 
-    def receive(self, sock: socket.socket, peer: Address | None) -> tuple[list[Datagram], OSError | None]:
-        """What is there, up to SLOTS; and the error that was met after it. `peer`: whom it is connected to."""
+    def receive(
+        self, sock: socket.socket, peer: Address | None, local: LocalAddresses | None = None
+    ) -> tuple[list[Datagram], OSError | None]:
+        """What is there, up to SLOTS; and the error that was met after it. `peer`: whom it is connected to; `local`
+        notes which of our addresses each was sent to."""
 
     def send(self, sock: socket.socket, datagrams: Sequence[Outgoing], connected: bool) -> list[Failure]:
         """Sends all it can, up to SLOTS."""
 
 
 class Channel:
-    """A non-blocking UDP socket, bound or connected, which uses batches only while they pay. Close the socket."""
+    """A non-blocking UDP socket, bound or connected, which uses batches only while they pay. Close the socket. With
+    `noticed` one that is bound to every address answers each peer from the address that this one has sent to, and says
+    which that is (LocalAddresses)."""
 
-    def __init__(self, sock: socket.socket, manner: Manner) -> None:
+    def __init__(
+        self, sock: socket.socket, manner: Manner, noticed: Noticed | None = None
+    ) -> None:
         self.sock, self._manner = sock, manner
         self.peer = _peer(sock)
+        self._local = LocalAddresses(sock, noticed) if noticed and can_tell(sock) else None
         self._turn = 0
         self._many = False  # it paid the last time
 
@@ -59,6 +68,8 @@ class Channel:
         try:
             if self.peer:
                 return [(self.sock.recv(LARGEST), self.peer)], None
+            if self._local:
+                return [_receive_one(self.sock, self._local)], None
             data, source = self.sock.recvfrom(LARGEST)
             return [(data, source[:2])], None
         except BlockingIOError:
@@ -71,12 +82,14 @@ class Channel:
         return self._take(self._manner)
 
     def _take(self, manner: Manner) -> tuple[list[Datagram], OSError | None]:
-        datagrams, error = manner.receive(self.sock, self.peer)
+        datagrams, error = manner.receive(self.sock, self.peer, self._local)
         self._many = len(datagrams) >= FEW
         return datagrams, error
 
     def send(self, datagrams: Sequence[Outgoing]) -> list[Failure]:
         """All of them, in order; those that fail stop no other."""
+        if self._local and self._local.unlike:
+            return self._send_from(self._local.unlike, datagrams)
         if len(datagrams) < FEW:
             return _send_each(self.sock, datagrams)
         failures: list[Failure] = []
@@ -86,13 +99,34 @@ class Channel:
         return failures
 
 
+    def _send_from(self, unlike: dict[Address, list[Ancillary]], datagrams: Sequence[Outgoing]) -> list[Failure]:
+        """Each from the address that its peer uses, where the system would use another."""
+        failures: list[Failure] = []
+        for index, datagram in enumerate(datagrams):
+            told = unlike.get(datagram[1]) if datagram[1] else None
+            try:
+                if told and datagram[1]:
+                    self.sock.sendmsg([datagram[0]], told, 0, datagram[1])
+                    continue
+            except OSError as error:
+                failures.append((index, error))
+                continue
+            failures += [(index, error) for _, error in _send_each(self.sock, [datagram])]
+        return failures
+
+
 class Singly:
     """What every system can."""
 
-    def receive(self, sock: socket.socket, peer: Address | None) -> tuple[list[Datagram], OSError | None]:
+    def receive(
+        self, sock: socket.socket, peer: Address | None, local: LocalAddresses | None = None
+    ) -> tuple[list[Datagram], OSError | None]:
         found: list[Datagram] = []
         try:
             while len(found) < SLOTS:
+                if local:
+                    found.append(_receive_one(sock, local))
+                    continue
                 data, source = sock.recvfrom(LARGEST)
                 found.append((data, peer or source[:2]))
         except BlockingIOError:
@@ -151,9 +185,13 @@ class Batches:
         self._hosts: dict[bytes, Address] = {}
         self._names: dict[int, dict[Address, bytes]] = {family: {} for family in NAME_LENGTH}
 
-    def receive(self, sock: socket.socket, peer: Address | None) -> tuple[list[Datagram], OSError | None]:
+    def receive(
+        self, sock: socket.socket, peer: Address | None, local: LocalAddresses | None = None
+    ) -> tuple[list[Datagram], OSError | None]:
         box, size = self._inbox, 0 if peer else NAME_LENGTH[sock.family]
-        headers = box.headers(size)
+        headers = box.headers(size, local is not None)
+        if local:
+            headers.room_for_controls()
         got = self._recvmmsg(sock.fileno(), headers.address, SLOTS, socket.MSG_DONTWAIT, None)
         if got < 0:
             error = _error()
@@ -165,6 +203,12 @@ class Batches:
         for at, length, named in zip(STARTS, lengths, NAMES[size], strict=False):
             name = area[named]
             found.append((area[at : at + length], hosts.get(name) or self._host(name)))
+        if local:
+            known, field = local.known, local.field
+            for slot, (_, source) in enumerate(found):
+                packed = headers.control(slot, field)
+                if known.get(source) != packed:
+                    local.note(source, packed)
         return found, None
 
     def send(self, sock: socket.socket, datagrams: Sequence[Outgoing], connected: bool) -> list[Failure]:
@@ -219,16 +263,32 @@ class Batches:
 
 class _Headers:
     """One for each slot, for sockets whose addresses have `size` octets; 0: they are connected. `lengths`: a view of
-    all that came."""
+    all that came. With `controls` there is room for what the system tells of each datagram."""
 
-    def __init__(self, area: int, vectors: int, size: int) -> None:
+    def __init__(self, area: int, vectors: int, size: int, controls: bool) -> None:
+        self._controls = ctypes.create_string_buffer(SLOTS * CONTROL if controls else 1)
+        control = ctypes.addressof(self._controls)
+        self._told = memoryview(self._controls).cast("B")
         self._headers = (_MmsgHdr * SLOTS)()
         for slot, header in enumerate(self._headers):
             message = header.message
             message.iov, message.iov_length = vectors + slot * ctypes.sizeof(_IoVec), 1
             message.name, message.name_length = (area + STARTS[slot] - NAME, size) if size else (None, 0)
+            if controls:
+                message.control, message.control_length = control + slot * CONTROL, CONTROL
         self.address = ctypes.addressof(self._headers)
         self.lengths = memoryview(self._headers).cast("B").cast("I")[_MmsgHdr.length.offset // 4 :: HEADER // 4]
+        at = _MsgHdr.control_length.offset // ctypes.sizeof(ctypes.c_size_t)
+        self._rooms = memoryview(self._headers).cast("B").cast("P")[at :: HEADER // ctypes.sizeof(ctypes.c_size_t)]
+        self._full = memoryview(struct.pack(f"@{SLOTS}P", *[CONTROL] * SLOTS)).cast("P")
+
+    def room_for_controls(self) -> None:
+        """Before each call, for the system writes there how much it has told."""
+        self._rooms[:] = self._full
+
+    def control(self, slot: int, field: slice) -> bytes:
+        at = slot * CONTROL
+        return bytes(self._told[at + field.start : at + field.stop])
 
 
 class _Slots:
@@ -241,12 +301,13 @@ class _Slots:
         self._vectors = (_IoVec * SLOTS)(*(_IoVec(self._base + at, LARGEST) for at in STARTS))
         # A view of the rooms for all datagrams at once (P: as wide as size_t).
         self.rooms = memoryview(self._vectors).cast("B").cast("P")[1::2]
-        self._headers: dict[int, _Headers] = {}
+        self._headers: dict[tuple[int, bool], _Headers] = {}
 
-    def headers(self, size: int) -> _Headers:
-        known = self._headers.get(size)
+    def headers(self, size: int, controls: bool = False) -> _Headers:
+        known = self._headers.get((size, controls))
         if not known:
-            known = self._headers[size] = _Headers(self._base, ctypes.addressof(self._vectors), size)
+            vectors = ctypes.addressof(self._vectors)
+            known = self._headers[size, controls] = _Headers(self._base, vectors, size, controls)
         return known
 
 
@@ -258,6 +319,12 @@ def best() -> Manner:
         except OSError:
             pass
     return Singly()
+
+
+def _receive_one(sock: socket.socket, local: LocalAddresses) -> Datagram:
+    data, told, _, source = sock.recvmsg(LARGEST, CONTROL)
+    local.note_ancillary(source[:2], told)
+    return data, source[:2]
 
 
 def _send_each(sock: socket.socket, datagrams: Sequence[Outgoing]) -> list[Failure]:

@@ -13,21 +13,37 @@ import queue
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+import time
+from collections.abc import Iterable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address
-from urllib.parse import parse_qsl, unquote, urlsplit
+from typing import Any
 
 from plumbing.address import Address, format_address
+from plumbing.connections import Connections
+from plumbing.http_head import MOST_FIELDS, MOST_OCTETS, BadRequest, Head, parse_head
+from plumbing.http_message import EventStream as EventStream
+from plumbing.http_message import Handler as Handler
+from plumbing.http_message import HttpRequest as HttpRequest
+from plumbing.http_message import HttpResponse as HttpResponse
+from plumbing.http_message import Routes as Routes
+from plumbing.rare_log import RareLog
 from plumbing.udp import family_of
 
 log = logging.getLogger(__name__)
 
-MAX_BODY = 65_536
 MAX_STREAMS = 16
+STREAM = "text/event-stream"
+MAX_CONNECTIONS = 64  # the threads of a page; a silent one gives way to the next that comes
 KEEP_ALIVE = 5.0  # seconds between comments on a silent event stream
-SILENCE = 10.0  # seconds a client may take for its request
+SILENCE = 10.0  # seconds a client may take for its whole request, or a piece of the answer
+LINGER = 1.0  # seconds for which a refused client is read on, and not heard
+NO_DESCRIPTORS = 0.2  # seconds until a connection is tried again that the system did not give us
+EMPTY = (b"\r\n", b"\n")
+CROWDED = (
+    b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\n"
+    b"Retry-After: 1\r\nContent-Length: 0\r\n\r\n"
+)
 
 SECURITY_HEADERS = {
     "Cache-Control": "no-store",
@@ -37,53 +53,6 @@ SECURITY_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; script-src 'self'; "
     "connect-src 'self'; img-src 'self' data:; form-action 'self'; base-uri 'none'",
 }
-
-
-@dataclass(frozen=True)
-class HttpRequest:
-    """`rest` is what the `*` of the route matched; `headers` has lower-case names."""
-
-    method: str
-    path: str
-    query: Mapping[str, str]
-    headers: Mapping[str, str]
-    body: bytes
-    rest: str = ""
-
-
-@dataclass(frozen=True)
-class HttpResponse:
-    """A body in pieces goes out piece by piece. If the next one cannot be had, RuntimeError or TimeoutError, the
-    connection ends before the body does, so that nobody takes the half for the whole."""
-
-    status: int
-    content_type: str
-    body: bytes | Iterable[bytes]
-    headers: Mapping[str, str] = field(default_factory=dict)
-
-    @staticmethod
-    def json(value: object, status: int = 200) -> HttpResponse:
-        return HttpResponse(status, "application/json", (json.dumps(value, ensure_ascii=False) + "\n").encode())
-
-    @staticmethod
-    def html(text: str, status: int = 200) -> HttpResponse:
-        return HttpResponse(status, "text/html; charset=utf-8", text.encode("utf-8", "replace"))
-
-    @staticmethod
-    def text(text: str, content_type: str = "text/plain; charset=utf-8", status: int = 200) -> HttpResponse:
-        return HttpResponse(status, content_type, text.encode("utf-8", "replace"))
-
-
-@dataclass(frozen=True)
-class EventStream:
-    """Server-sent events: put `(name, value)` pairs into the queue, None ends. `on_close` runs when the reader left."""
-
-    queue: queue.Queue[tuple[str, object] | None]
-    on_close: Callable[[], object] = lambda: None
-
-
-Handler = Callable[[HttpRequest], "HttpResponse | EventStream"]
-Routes = Mapping[tuple[str, str], Handler]
 
 
 class HttpServer:
@@ -128,16 +97,21 @@ class HttpServer:
 
 
 class _Server(ThreadingHTTPServer):
+    """One thread accepts; each connection has one of its own, of which there are MAX_CONNECTIONS at
+    most."""
+
     daemon_threads = True
-    block_on_close = True
+    block_on_close = False  # it has no effect on daemon threads
     allow_reuse_address = True
+    request_queue_size = 64
 
     def __init__(self, address: Address, routes: Routes, name: str) -> None:
         self.routes, self.name = routes, name
         self.address_family = family_of(address[0])
         self.streams: set[EventStream] = set()
-        self.connections: set[socket.socket] = set()
-        self.lock = threading.Lock()  # guards streams and connections
+        self.connections = Connections()
+        self.lock = threading.Lock()  # guards streams
+        self.rare = RareLog(log)
         super().__init__(address, _Handler)
         self.local_only = ip_address(str(self.server_address[0]).partition("%")[0]).is_loopback
 
@@ -148,40 +122,140 @@ class _Server(ThreadingHTTPServer):
         self.server_address = self.socket.getsockname()
         self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
 
+    # -- the accepting thread ----------------------------------------------------------------------
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        try:
+            return super().get_request()
+        except OSError as error:  # no descriptors, above all: the client waits in the queue
+            cannot = f"{self.name}: cannot take a connection: {error.strerror}"
+            self.rare.say("accept", logging.WARNING, cannot)
+            time.sleep(NO_DESCRIPTORS)
+            raise
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if not self.connections.admit(request, MAX_CONNECTIONS, time.monotonic()):
+            busy = f"{self.name}: {MAX_CONNECTIONS} connections are busy, one more is refused"
+            self.rare.say("full", logging.WARNING, busy)
+            with contextlib.suppress(OSError):
+                request.setblocking(False)
+                request.send(CROWDED)
+            self.shutdown_request(request)
+            return
+        try:
+            super().process_request(request, client_address)
+        except RuntimeError as error:  # the system has no more threads
+            self.connections.leave(request)
+            cannot = f"{self.name}: cannot serve a connection: {error}"
+            self.rare.say("thread", logging.WARNING, cannot)
+            self.shutdown_request(request)
+
+    def service_actions(self) -> None:
+        """Ends, ten times a second, connections whose request is not here after SILENCE seconds, be
+        it that they say nothing or an octet at a time."""
+        self.connections.end_overdue(time.monotonic() - SILENCE)
+
+    # -- any thread --------------------------------------------------------------------------------
+
     def end_streams(self) -> None:
         with self.lock:
             for stream in self.streams:
                 with contextlib.suppress(queue.Full):
                     stream.queue.put_nowait(None)
-            for connection in self.connections:
-                with contextlib.suppress(OSError):
-                    connection.shutdown(socket.SHUT_RDWR)
+        self.connections.end_all()
 
     def handle_error(self, request: object, client_address: object) -> None:
         """A reader who hangs up is no news; anything else is a defect of ours."""
         error = sys.exc_info()[1]
         if not isinstance(error, OSError):
-            log.error("%s: a page failed", self.name, exc_info=error)
+            self.rare.say("defect", logging.ERROR, f"{self.name}: a page failed", error)
 
 
 class _Handler(BaseHTTPRequestHandler):
+    """The base class reads the request line, calls `parse_request` and then the method's `do_`
+    function."""
+
     server: _Server
     protocol_version = "HTTP/1.1"
     server_version = "call-failover"
     sys_version = ""
     timeout = SILENCE
+    head: Head
+    raw_requestline: bytes  # the base class': what it has read
 
     def setup(self) -> None:
         threading.current_thread().name = f"{self.server.name}-client"
-        with self.server.lock:
-            self.server.connections.add(self.request)
+        self._refused = False
         super().setup()
 
     def finish(self) -> None:
-        with self.server.lock:
-            self.server.connections.discard(self.request)
+        with contextlib.suppress(OSError):
+            if self._refused:
+                self.server.connections.waits(self.request, time.monotonic())
+                self._read_on()
+        self.server.connections.leave(self.request)
         with contextlib.suppress(OSError):
             super().finish()
+
+    def _read_on(self) -> None:
+        """A socket closed with octets unread resets the connection, and the client may lose the
+        answer (RFC 9112 9.6). For a second at most."""
+        self.request.shutdown(socket.SHUT_WR)
+        until = time.monotonic() + LINGER
+        while (left := until - time.monotonic()) > 0:
+            self.request.settimeout(left)
+            if not self.request.recv(65_536):
+                return
+
+    # -- the request -------------------------------------------------------------------------------
+
+    def parse_request(self) -> bool:
+        """The head that begins with `raw_requestline`, with our own parser: the base class' takes
+        an e-mail's, which stops without a word at a line that is no header."""
+        self.command, self.requestline, self.request_version = "", "", "HTTP/1.1"
+        self.close_connection = True
+        try:
+            lines = self._head_lines()
+            if lines is None:
+                return False
+            self.head = parse_head(lines)
+        except BadRequest as error:
+            self._refuse(error)
+            return False
+        self.command, self.request_version = self.head.method, f"HTTP/1.{min(self.head.minor, 1)}"
+        self.close_connection = not self.head.stays
+        return True
+
+    def _head_lines(self) -> list[bytes] | None:
+        """None if the client left before the empty line. Before the request line some send one (RFC
+        9112 2.2)."""
+        line, octets = self.raw_requestline, 0
+        lines: list[bytes] = []
+        while line.endswith(b"\n") and (line not in EMPTY or not lines):
+            octets += len(line)
+            if line not in EMPTY:
+                lines.append(line)
+            if octets > MOST_OCTETS or len(lines) > MOST_FIELDS + 1:
+                break
+            line = self.rfile.readline(MOST_OCTETS + 1)
+        if line in EMPTY and lines:
+            return lines
+        if octets + len(line) > MOST_OCTETS or len(lines) > MOST_FIELDS:
+            raise BadRequest(f"more than {MOST_OCTETS} octets or {MOST_FIELDS} header fields", 431)
+        return None
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """What the base class refuses: a request line beyond its bound, a method that is not
+        known."""
+        self.request_version = self.request_version or "HTTP/1.1"
+        self._refuse(BadRequest(message or "the request line is too long", code))
+
+    def _refuse(self, error: BadRequest) -> None:
+        self.server.connections.waits(self.request, None)
+        self._refused = self.close_connection = True
+        refused = f"refused a request of {format_address(self.client_address[:2])}: {error}"
+        self.server.rare.say("refused", logging.WARNING, f"{self.server.name}: {refused}")
+        self._send(HttpResponse.json({"error": str(error)}, error.status))
 
     def do_GET(self) -> None:
         self._serve("GET")
@@ -193,51 +267,52 @@ class _Handler(BaseHTTPRequestHandler):
         self._serve("POST")
 
     def _serve(self, method: str) -> None:
-        body = self._body()
-        if body is None:
+        if self.head.headers.get("expect", "").lower() == "100-continue" and self.head.minor:
+            self.send_response_only(100)
+            self.end_headers()
+        body = self.rfile.read(self.head.length)
+        if len(body) < self.head.length:
+            self.close_connection = True  # the client left in the middle of it
             return
+        self.server.connections.waits(self.request, None)
         answer = self._answer(method, body)
-        if isinstance(answer, EventStream):
-            self._stream(answer)
-        else:
+        if isinstance(answer, HttpResponse):
             self._send(answer)
-
-    def _body(self) -> bytes | None:
-        length = self.headers.get("Content-Length") or "0"
-        if "Transfer-Encoding" in self.headers or not (length.isascii() and length.isdigit()) or int(length) > MAX_BODY:
-            self.close_connection = True
-            self._send(HttpResponse.json({"error": f"the body must have a Content-Length up to {MAX_BODY}"}, 413))
-            return None
-        return self.rfile.read(int(length))
+        elif self.command == "HEAD":
+            answer.on_close()
+            self._send(HttpResponse(200, STREAM, b""), length=False)
+        else:
+            self._stream(answer)
+        self.server.connections.waits(self.request, time.monotonic())
 
     def _answer(self, method: str, body: bytes) -> HttpResponse | EventStream:
+        head = self.head
         refusal = self._refusal(method)
         if refusal:
             return HttpResponse.json({"error": refusal}, 403)
-        url = urlsplit(self.path)
-        path = unquote(url.path)
-        handler, rest = self._find(method, path)
+        handler, rest = self._find(method, head.path)
         if not handler:
-            known = {route_method for route_method, _ in self.server.routes if self._find(route_method, path)[0]}
-            return HttpResponse.json({"error": f"{method} is not for {path}" if known else f"nothing at {path}"},
-                                     405 if known else 404)
-        headers = {name.lower(): value for name, value in self.headers.items()}
-        request = HttpRequest(method, path, dict(parse_qsl(url.query)), headers, body, rest)
+            known = any(self._find(each, head.path)[0] for each, _ in self.server.routes)
+            error = f"{method} is not for {head.path}" if known else f"nothing at {head.path}"
+            return HttpResponse.json({"error": error}, 405 if known else 404)
+        request = HttpRequest(method, head.path, head.query, head.headers, body, rest)
         try:
             return handler(request)
         except (TimeoutError, RuntimeError) as error:  # the owner of the data is busy, or has stopped
             return HttpResponse.json({"error": str(error)}, 503)
-        except Exception:  # a defect of ours, which the reader is not to take for a broken network
-            log.exception("%s: %s %r failed", self.server.name, method, path)
-            return HttpResponse.json({"error": f"{method} {path} failed; the log says why"}, 500)
+        except Exception as error:  # a defect of ours, and no broken network
+            failed = f"{self.server.name}: {method} {head.path!a} failed"
+            self.server.rare.say("defect", logging.ERROR, failed, error)
+            told = f"{method} {head.path} failed; the log says why"
+            return HttpResponse.json({"error": told}, 500)
 
     def _refusal(self, method: str) -> str:
-        host = self.headers.get("Host", "")
-        if self.server.local_only and not _is_local(host):
-            return f"this page answers to its own address only, not to {host!r}"
-        origin = self.headers.get("Origin")
-        if method == "POST" and origin and urlsplit(origin).netloc != host:
-            return f"requests from {origin} may not change anything here"
+        head = self.head
+        named = head.host.host if head.host else ""
+        if self.server.local_only and not _is_local(named):
+            return f"this page answers to its own address only, not to {named!r}"
+        if method == "POST" and "origin" in head.headers and head.origin != head.host:
+            return f"requests from {head.headers['origin']} may not change anything here"
         return ""
 
     def _find(self, method: str, path: str) -> tuple[Handler | None, str]:
@@ -252,8 +327,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _send(self, answer: HttpResponse, length: bool = True) -> None:
         self.send_response(answer.status)
         headers = {**SECURITY_HEADERS, "Content-Type": answer.content_type, **answer.headers}
-        if not isinstance(answer.body, bytes):
+        if self.close_connection or not isinstance(answer.body, bytes):
             headers["Connection"] = "close"
+        if not isinstance(answer.body, bytes):
             if self.request_version != "HTTP/1.0":
                 headers["Transfer-Encoding"] = "chunked"
         elif length:
@@ -287,7 +363,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         self.close_connection = True
         try:
-            self._send(HttpResponse(200, "text/event-stream", b"", {"Connection": "close"}), length=False)
+            self._send(HttpResponse(200, STREAM, b"", {"Connection": "close"}), length=False)
             self._pass_on(stream)
         except OSError:
             return
@@ -312,8 +388,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Who reads a page is not worth a line."""
 
 
-def _is_local(host: str) -> bool:
-    name = urlsplit(f"//{host}").hostname or ""
+def _is_local(name: str) -> bool:
     if name == "localhost":
         return True
     try:

@@ -20,6 +20,7 @@ from concurrent.futures import TimeoutError as FutureTimeout
 from typing import TypeVar
 
 MOST_READY = 64  # sockets in a turn; the others are the first of the next
+BREATH = 0.05  # seconds before the sockets are waited for again, if the system would not
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
@@ -92,7 +93,7 @@ class Loop:
     def __init__(self, name: str, on_error: Callable[[Exception], object] | None = None) -> None:
         self.name = name
         self._on_error = on_error or self._log_error
-        self._errors = 0
+        self.errors = 0  # exceptions that have left callbacks since the start; for reading
         self._next_log = 0.0
         self._ready = Epoll() if hasattr(select, "epoll") else Selector()
         self._timers: list[tuple[float, int, Timer]] = []
@@ -141,7 +142,8 @@ class Loop:
     def ask(self, function: Callable[[], T], timeout: float = 1.0) -> T:
         """Runs `function` on the loop's thread and returns its result, or raises what it raised.
 
-        Raises LoopStopped if the loop does not run, TimeoutError if there is no answer within `timeout` seconds.
+        Raises LoopStopped if the loop does not run, TimeoutError if there is no answer within `timeout` seconds: its
+        text says whether the function has not begun, and never will, or is still running.
         """
         if self.on_thread():
             return function()
@@ -167,8 +169,11 @@ class Loop:
                 if not self.running:
                     raise LoopStopped(f"loop {self.name} stopped before it answered") from None
                 if time.monotonic() >= deadline:
-                    answer.cancel()
-                    raise TimeoutError(f"loop {self.name} did not answer within {timeout:g} s") from None
+                    undone = answer.cancel()
+                    if answer.done() and not undone:  # in this very moment
+                        return answer.result()
+                    follows = "and it will not be done" if undone else "and is still at it"
+                    raise TimeoutError(f"loop {self.name} did not answer within {timeout:g} s, {follows}") from None
 
     @property
     def running(self) -> bool:
@@ -192,17 +197,35 @@ class Loop:
         heapq.heappush(self._timers, (deadline, next(self._order), timer))
         return timer
 
+    def call(self, function: Callable[[], object]) -> bool:
+        """Calls `function()` now, for a callback whose other steps must not suffer from this one's exception: that is
+        counted and told like one that leaves a callback. Returns False if there was one."""
+        try:
+            function()
+        except Exception as error:
+            self.failed(error)
+            return False
+        return True
+
+    def failed(self, error: Exception) -> None:
+        """Counts and tells an exception that was caught in a callback."""
+        self.errors += 1
+        try:
+            self._on_error(error)
+        except Exception:
+            log.exception("thread %s: telling an error failed", self.name)
+
     # -- inside -----------------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
         patience: float | None = 0.0
         try:
             while not (self._stopping and not self._posted):
-                for ready in self._ready.wait(patience):
+                for ready in self._wait(patience):
                     try:
                         ready()
                     except Exception as error:
-                        self._on_error(error)
+                        self.failed(error)
                 if self._posted:
                     self._run_posted()
                 patience = self._run_timers()
@@ -210,9 +233,17 @@ class Loop:
             with self._state:
                 self._close()
 
+    def _wait(self, seconds: float | None) -> list[Callable[[], object]]:
+        try:
+            return self._ready.wait(seconds)
+        except Exception as error:
+            self.failed(error)
+            time.sleep(BREATH)
+            return []
+
     def _run_posted(self) -> None:
         for _ in range(len(self._posted)):  # what these post themselves waits for the next turn
-            self._call(self._posted.popleft())
+            self.call(self._posted.popleft())
 
     def _run_timers(self) -> float | None:
         """Calls those that are due; returns how many seconds there are until the next one or the next thing to do."""
@@ -221,22 +252,15 @@ class Loop:
             timer = heapq.heappop(self._timers)[2]
             function, timer.function = timer.function, None
             if function:
-                self._call(function)
+                self.call(function)
         if self._posted:
             return 0.0
         return max(0.0, self._timers[0][0] - time.monotonic()) if self._timers else None
 
-    def _call(self, function: Callable[[], object]) -> None:
-        try:
-            function()
-        except Exception as error:
-            self._on_error(error)
-
     def _log_error(self, error: Exception) -> None:
-        self._errors += 1
         if time.monotonic() >= self._next_log:
             self._next_log = time.monotonic() + 1.0
-            log.error("thread %s: error %d, going on", self.name, self._errors, exc_info=error)
+            log.error("thread %s: error %d, going on", self.name, self.errors, exc_info=error)
 
     def _wake(self) -> None:
         try:

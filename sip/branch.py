@@ -1,8 +1,9 @@
 """A stateless proxy's memory: branches made from the message and a secret (RFC 3261 16.11).
 
-The branch a proxy puts into its own Via is a keyed hash of the Via beneath it. So a retransmission, a CANCEL and the
-ACK to a failure leave with the branch of their INVITE, whoever of those who know the key forwards them; and whoever
-gets the response can tell from the two topmost Vias alone that it once forwarded this request to answer there.
+The branch a proxy puts into its own Via is a keyed hash of branch and sent-by of the Via beneath it. So a
+retransmission, a CANCEL and the ACK to a failure leave with the branch of their INVITE, whichever of the proxies that
+know the key forwards them; and a proxy that gets the response can tell from the two topmost Vias alone that the request
+was once forwarded.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Callable
 from hashlib import blake2b
 
 from sip.errors import RemoteProtocolError
+from sip.grammar import canonical_host
 from sip.message import Message
 from sip.via import MAGIC_COOKIE, Via
 
@@ -45,8 +47,8 @@ def is_branch_of(key: bytes, via: Via, beneath: Via, message: Message) -> bool:
 
 
 def _identity(via: Via, message: Message) -> list[str]:
-    """What names the transaction and the way back. RFC 3261 16.11: a branch with the magic cookie is enough, older
-    peers need the fields that a response repeats as they are."""
+    """The words that name the transaction. RFC 3261 16.11: of a peer whose branch has the magic cookie branch and
+    sent-by are enough, older peers need the fields that a response repeats as they are."""
     parts = words_of(via)
     if not via.branch.startswith(MAGIC_COOKIE) or via.branch == MAGIC_COOKIE:  # RFC 4475 3.2.1: a cookie alone
         try:
@@ -58,6 +60,6 @@ def _identity(via: Via, message: Message) -> list[str]:
 
 
 def words_of(via: Via) -> list[str]:
-    """What of a Via, whose branch has the magic cookie, the branch above it is made from."""
-    maddr = via.params.get("maddr") or ""
-    return [via.host.lower(), str(via.port or ""), via.branch, via.received, str(via.rport or ""), maddr]
+    """The parts of a Via, whose branch has the magic cookie, that the branch above it is made from: branch and sent-by
+    name the transaction, and nothing else does (RFC 3261 17.2.3). A NAT may give each message of it another port."""
+    return [canonical_host(via.host), str(via.port or ""), via.branch, via.params.get("maddr") or ""]

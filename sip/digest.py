@@ -164,7 +164,7 @@ def nonce_age(key: bytes, nonce: str, wall: float, scope: str) -> float | None:
 
 
 def _parse(value: str) -> dict[str, str]:
-    match = re.match(r"Digest\s+", value.strip(), re.IGNORECASE)
+    match = re.match(r"Digest\s+", value.strip(), re.IGNORECASE | re.ASCII)
     if not match:
         raise RemoteProtocolError(f"not Digest authentication: {value[:20]!r}", status=401)
     pairs = (part.partition("=") for part in split_list(value.strip()[match.end() :]))

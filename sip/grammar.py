@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
+from ipaddress import IPv6Address
 
 from sip.errors import RemoteProtocolError
 
 LONG = 512  # characters; what is longer is read anew each time, so that strangers cannot fill memory through caches
 _TOKEN = re.compile(r"[A-Za-z0-9\-.!%*_+`'~]+\Z")
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
-_HOST_PORT = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[^\[\]:\s;,]+)\s*(?::\s*(\d{1,5}))?\Z")
+_HOST_PORT = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[^\[\]:\s;,]+)\s*(?::\s*([0-9]{1,5}))?\Z")
 _UNUSUAL = re.compile(r'[\s"<>,]')  # without these, parameters are what stands between the semicolons
 _HIDING = re.compile(r'["<]')  # what a separator may stand behind without being one
 # In a name these would hide the parameters behind it from the next reader, such as a `received` put there by us.
@@ -92,6 +94,21 @@ def unquoted(text: str) -> str:
     if len(text) >= 2 and text[0] == text[-1] == '"':
         return re.sub(r"\\(.)", r"\1", text[1:-1])
     return text
+
+
+@lru_cache(maxsize=4096)
+def _canonical_ipv6(host: str) -> str:
+    try:
+        return str(IPv6Address(host))
+    except ValueError:
+        return host
+
+
+def canonical_host(host: str) -> str:
+    """A host in the form in which hosts are compared: names in lower case (RFC 3261 19.1.4), IPv6 addresses in their
+    shortest form (RFC 5952), so that "0:0:0:0:0:0:0:1" is "::1"."""
+    host = host.lower()
+    return _canonical_ipv6(host) if ":" in host and len(host) <= LONG else host
 
 
 def split_host_port(text: str) -> tuple[str, int | None]:

@@ -53,6 +53,11 @@ def read_field(line: bytes) -> Field:
     return _cached_field(line) if len(line) <= LONG else _read_field(line)
 
 
+def unread_field(line: bytes) -> Field:
+    """A line that is no header field, under the name "": one that is only passed on."""
+    return Field("", _text(line).strip(), line + b"\n")
+
+
 def _read_field(line: bytes) -> Field:
     name, colon, value = _text(line).partition(":")
     name = name.rstrip(" \t")
@@ -154,7 +159,7 @@ class CSeq:
 
 
 def _parse_cseq(value: str) -> CSeq:
-    number, _, method = value.strip().partition(" ")
+    number, method = (*value.split(None, 1), "", "")[:2]  # LWS is any white space (RFC 3261 25.1)
     method = method.strip()
     is_number = number.isascii() and number.isdigit() and len(number) <= 10
     if not is_number or int(number) >= 2**32 or not is_token(method):

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from sip.errors import LocalProtocolError, RemoteProtocolError
 from sip.grammar import is_token, split_list
-from sip.header import CSeq, Field, NameAddr, canonical, make_field, read_field, tag_of
+from sip.header import CSeq, Field, NameAddr, canonical, make_field, read_field, tag_of, unread_field
 from sip.reasons import REASONS
 from sip.via import Via
 
@@ -198,8 +198,8 @@ class Message:
     def check(self, in_passing: bool = False, any_scheme: bool = False) -> None:
         """The fields that every message must have are there, once each, and readable (RFC 3261 8.1.1).
 
-        `in_passing`: for one that is only forwarded, whose From and To may be of any scheme, but whose Vias its
-        answer has to go back by. `any_scheme`: From and To are read, and may be tel: too.
+        `in_passing`: for one that is only forwarded: its answer has to go back by its Vias, To tells a dialog, the rest
+        of From and To is nobody's business (RFC 3261 16.3). `any_scheme`: they are read, and may be tel: too.
         """
         names = [field.name for field in self.fields]
         for name in SINGLE:
@@ -207,7 +207,7 @@ class Message:
                 raise RemoteProtocolError(f"{name} must be there once, and is there {names.count(name)} times")
         _ = self.call_id, self.cseq, self.max_forwards
         if in_passing:
-            _ = self.vias, self.from_tag, self.to_tag
+            _ = self.vias, self.to_tag
         else:
             _ = self.via
             for name_addr in (self.from_, self.to):
@@ -306,23 +306,25 @@ def _tagged(to: str, tag: str) -> str:
         return to
 
 
-def parse(data: bytes) -> Request | Response:
+def parse(data: bytes, in_passing: bool = False) -> Request | Response:
     """One datagram -> one message. Raises RemoteProtocolError for anything that is not one, as BrokenRequest where it
     is a request that can be answered.
 
     RFC 3261 18.3: over UDP bytes beyond Content-Length are cut off, fewer than it says are an error, without it the
-    body reaches to the datagram's end. Lone line feeds are taken for line ends, as real phones send them.
+    body reaches to the datagram's end. Lone line feeds are taken for line ends, as real phones send them. `in_passing`:
+    the message is only passed on, so a line that is no header field stays as it is (16.3: a proxy ignores malformed
+    fields that it does not need).
     """
     if len(data) > MAX_SIZE:
         raise RemoteProtocolError("the message is larger than a datagram", status=513)
     data = data.lstrip(b"\r\n")  # RFC 3261 7.5: empty lines before the start line are ignored
     end = _end_of_head(data)
-    if end > MAX_HEAD:
-        raise RemoteProtocolError(f"the header is larger than {MAX_HEAD} octets", status=513)
     start, *lines = data[:end].split(b"\n")
     message, fault = _start_line(start + b"\n")
     message._blank = b"\r\n" if data.startswith(b"\r", end + 1) else b"\n"
-    fault = _read_fields(message.fields, lines) or fault
+    fault = _read_fields(message.fields, lines, in_passing) or fault
+    if end > MAX_HEAD:
+        fault = RemoteProtocolError(f"the header is larger than {MAX_HEAD} octets", status=513)
     try:
         message.body = _cut(message, data[end + 1 + len(message._blank) :])
     except RemoteProtocolError as error:
@@ -369,7 +371,7 @@ def _start_line(raw: bytes) -> tuple[Request | Response, RemoteProtocolError | N
     return message, fault
 
 
-def _read_fields(fields: list[Field], lines: list[bytes]) -> RemoteProtocolError | None:
+def _read_fields(fields: list[Field], lines: list[bytes], in_passing: bool) -> RemoteProtocolError | None:
     """Reads the lines that can be read; returns what is wrong with the first that cannot."""
     fault = None
     for line in lines:
@@ -381,7 +383,10 @@ def _read_fields(fields: list[Field], lines: list[bytes]) -> RemoteProtocolError
             else:
                 fields.append(read_field(line))
         except RemoteProtocolError as error:
-            fault = fault or error
+            if in_passing and b"\r" not in line[:-1] and not line.startswith((b" ", b"\t")):
+                fields.append(unread_field(line))
+            else:
+                fault = fault or error
     if len(fields) > MAX_FIELDS:
         return RemoteProtocolError(f"more than {MAX_FIELDS} header fields", status=513)
     return fault

@@ -16,6 +16,7 @@ from enum import Enum, auto
 from math import inf
 
 from sip.errors import LocalProtocolError
+from sip.grammar import canonical_host
 from sip.message import Message, Request, Response
 from sip.via import MAGIC_COOKIE
 
@@ -376,9 +377,9 @@ def server_key(request: Request) -> tuple[str, ...]:
     """Equal for a request, its retransmissions and, if it is an INVITE, the ACK to a failure."""
     via, method = request.via, "INVITE" if request.method == "ACK" else request.method
     if via.branch.startswith(MAGIC_COOKIE) and via.branch != MAGIC_COOKIE:
-        return via.branch, via.host.lower(), str(via.port or ""), method
+        return via.branch, canonical_host(via.host), str(via.port or ""), method
     # The branch of an RFC 2543 phone need not be unique: the fields of 17.2.3 stand in for it.
-    sent_by = (via.host.lower(), str(via.port or ""), via.branch)
+    sent_by = (canonical_host(via.host), str(via.port or ""), via.branch)
     return (request.uri, request.from_.tag, request.call_id, str(request.cseq.number), *sent_by, method)
 
 

@@ -9,15 +9,15 @@ from functools import lru_cache
 from urllib.parse import unquote
 
 from sip.errors import RemoteProtocolError
-from sip.grammar import LONG, format_params, parse_params
+from sip.grammar import LONG, canonical_host, format_params, parse_params
 
 DEFAULT_PORT = 5060
 
 _URI = re.compile(
-    r"""(?P<scheme>sips?):
+    r"""(?P<scheme>(?a:sips?)):
         (?:(?P<user>[^@:;?\s]*(?:[;?][^@:\s]*)?)(?::(?P<password>[^@\s]*))?@)?
         (?P<host>\[[0-9A-Fa-f:.%]+\]|[^\[\]:;?\s@]+)
-        (?::(?P<port>\d{1,5}))?
+        (?::(?P<port>[0-9]{1,5}))?
         (?P<params>(?:;[^?\s]*)?)
         (?:\?(?P<headers>\S*))?$""",
     re.VERBOSE | re.IGNORECASE,
@@ -98,20 +98,22 @@ class Uri:
         return unquote(self.user)
 
     def address(self, default_port: int = DEFAULT_PORT) -> tuple[str, int]:
-        """Where a message to this URI goes, maddr aside: host (a name is not looked up) and port."""
-        return self.host, self.port or default_port
+        """Where a message to this URI goes, maddr aside: host (a name is not looked up; in the form in which hosts are
+        compared) and port."""
+        return canonical_host(self.host), self.port or default_port
 
     def aor(self) -> str:
         """The canonical address-of-record (RFC 3261 10.3 step 5): no parameters, user unescaped, host lower case."""
-        host = f"[{self.host.lower()}]" if ":" in self.host else self.host.lower()
+        host = canonical_host(self.host)
+        host = f"[{host}]" if ":" in host else host
         port = "" if self.port in (None, DEFAULT_PORT) else f":{self.port}"
         user = f"{self.username}@" if self.user else ""
         return f"sip:{user}{host}{port}"
 
     def same_as(self, other: Uri) -> bool:
         """RFC 3261 19.1.4: do the two name the same resource?"""
-        if (self.scheme, self.username, unquote(self.password), self.host.lower(), self.port) != (
-            other.scheme, other.username, unquote(other.password), other.host.lower(), other.port,
+        if (self.scheme, self.username, unquote(self.password), canonical_host(self.host), self.port) != (
+            other.scheme, other.username, unquote(other.password), canonical_host(other.host), other.port,
         ):  # fmt: skip
             return False
         shared = self.params.keys() & other.params.keys()

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from sip.errors import RemoteProtocolError
-from sip.grammar import LONG, format_params, is_token, parse_params, split_host_port
+from sip.grammar import LONG, canonical_host, format_params, is_token, parse_params, split_host_port
 from sip.uri import DEFAULT_PORT
 
 MAGIC_COOKIE = "z9hG4bK"
 
-_PROTOCOL = re.compile(r"SIP\s*/\s*(\d\.\d)\s*/\s*([^\s/]+)\s+", re.IGNORECASE)
+_PROTOCOL = re.compile(r"SIP\s*/\s*([0-9]\.[0-9])\s*/\s*([^\s/]+)\s+", re.IGNORECASE | re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Via:
         params = {k: v for k, v in self.params.items() if k != "received"}
         if wishes_rport:
             params["rport"] = str(port)
-        if wishes_rport or self.host.lower() != host.lower():
+        if wishes_rport or canonical_host(self.host) != canonical_host(host):
             params["received"] = host
         return Via(self.transport, self.host, self.port, params, self.version)
 
@@ -73,7 +73,7 @@ class Via:
         maddr = self.params.get("maddr")
         if maddr:
             return maddr.strip("[]"), self.port or DEFAULT_PORT
-        return self.received or self.host, self.rport or self.port or DEFAULT_PORT
+        return canonical_host(self.received or self.host), self.rport or self.port or DEFAULT_PORT
 
 
 def _parse(value: str) -> Via:

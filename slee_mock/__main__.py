@@ -13,6 +13,7 @@ from plumbing.address import format_address
 from slee_mock.server import Server
 from slee_mock.services import DeployError
 from slee_mock.settings import Settings, SettingsError, parse_arguments
+from slee_mock.start_error import StartError
 from slee_mock.store import StoreDown
 from slee_mock.stores import store_name
 
@@ -35,23 +36,25 @@ def main(arguments: Sequence[str]) -> int:
     wishes: queue.SimpleQueue[int] = queue.SimpleQueue()  # may be put into from within a signal handler
     for each in (signal.SIGTERM, signal.SIGINT):
         signal.signal(each, lambda number, _: wishes.put(number))
-    server = Server(settings)
-    gc.freeze()  # what the modules made stays; to look through it for garbage again and again takes 20 ms each time
     gc.set_threshold(YOUNG)
     try:
+        server = Server(settings)
+        gc.freeze()  # the modules' objects stay: to look through them for garbage takes 20 ms a time
         server.start()
-    except StoreDown as error:
+    except (StoreDown, StartError) as error:
         return _fail(str(error))
     except DeployError as error:
         return _fail(f"--deploy: {error}")
-    except OSError as error:
-        reason = error.strerror or error
-        return _fail(f"cannot listen: {reason}; end the program that has this port, or name another one")
+    except OSError as error:  # no file descriptors left, for one
+        return _fail(f"cannot start: {error}")
     _greet(settings)
     while not _asked(wishes, 1.0):  # with a timeout, because Windows does not deliver Ctrl-C to an endless wait
         continue
     server.leave(lambda seconds: _asked(wishes, seconds))  # whoever asks twice is in a hurry
-    server.stop()
+    try:
+        server.stop()
+    except TimeoutError as error:
+        return _fail(f"not everything came to an end: {error}")
     return 0
 
 

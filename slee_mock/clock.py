@@ -53,7 +53,7 @@ class Clock:
         """Agrees with the servers of this computer, or else with those of others. May raise StoreDown."""
         while True:
             view = View(store)
-            known = view.get(Anchor, self._anchor.boot)
+            known = view.mended(Anchor, self._anchor.boot)
             members = view.scan(Member)
             self._anchor = anchored(known, members, self._anchor.boot, self._steady(), self._system())
             if self._anchor == known:

@@ -146,15 +146,15 @@ class Enrolment:
 
     def _beat(self) -> None:
         if not self._leaving:
+            self._loop.at(time.monotonic() + self._interval, self._beat)
             for line in self._lines:
                 line.beat(leaving=False)
-            self._loop.at(time.monotonic() + self._interval, self._beat)
 
     def _leave_again(self) -> None:
+        self._loop.at(time.monotonic() + LEAVING_AGAIN, self._leave_again)
         for line in self._lines:
             if not line.answered:
                 line.beat(leaving=True)
-        self._loop.at(time.monotonic() + LEAVING_AGAIN, self._leave_again)
 
 
 class Owed:

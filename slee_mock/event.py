@@ -20,11 +20,13 @@ Address = tuple[str, int]
 
 @dataclass(frozen=True)
 class RequestEvent:
-    """A request, where its datagram came from, and when. Services copy the message before they edit it."""
+    """A request, where its datagram came from, and when. Services copy the message before they edit
+    it. `kept`: seconds for which a forwarder kept it as no server lived; `wall` is before them."""
 
     request: Request
     source: Address
     wall: float
+    kept: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -54,8 +56,9 @@ class Party:
 
 @dataclass(frozen=True)
 class CallEvent:
-    """What the services tell each other about a call. The plain one means: a message of it passed here. `passed` is
-    false of those that no message caused."""
+    """What the services tell each other about a call. The plain one means: a message of it passed
+    here. `passed` is false of those that no message caused; an end among them is presumed, and may
+    be proven wrong."""
 
     passed: ClassVar[bool] = True
     call_id: str
@@ -76,6 +79,19 @@ class CallRang(CallEvent):
 @dataclass(frozen=True)
 class CallAnswered(CallEvent):
     pass
+
+
+@dataclass(frozen=True)
+class CallAcknowledged(CallEvent):
+    """The caller has heard of the answer: its ACK passed, or a BYE or re-INVITE of the same dialog.
+    `by_bye`: nothing tells when it has."""
+
+    by_bye: bool = False
+
+
+@dataclass(frozen=True)
+class CallContinued(CallEvent):
+    """The end of the call was presumed (CallVanished), and a message proves that it went on."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +116,13 @@ class CallEnded(CallEvent):
 @dataclass(frozen=True)
 class CallVanished(CallEnded):
     """Nobody refreshed its session: it ended with the last message that passed, which is its `wall`."""
+
+    passed: ClassVar[bool] = False
+
+
+@dataclass(frozen=True)
+class CallUnacknowledged(CallEnded):
+    """The answer was not acknowledged for so long that the callee gives up (RFC 3261 13.3.1.4)."""
 
     passed: ClassVar[bool] = False
 

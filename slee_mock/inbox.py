@@ -15,6 +15,8 @@ from plumbing.address import Address
 from plumbing.batch import Channel
 
 MOST_WAITING = 10_000  # datagrams; seconds of work, what comes then waits in the socket's buffer
+# of all that waits: 10,000 datagrams may be 650 MB, and ordinary ones are 10
+MOST_OCTETS = 16_000_000
 FIRST = b"OPTIONS "
 
 
@@ -34,6 +36,7 @@ class Inbox:
         self._first: deque[Datagram] = deque()
         self._rest: deque[Datagram] = deque()
         self._waiting: set[bytes] = set()
+        self._octets = 0
 
     def __len__(self) -> int:
         return len(self._first) + len(self._rest)
@@ -43,7 +46,7 @@ class Inbox:
         waiting."""
         repeated = 0
         for _ in range(MOST_WAITING):
-            if len(self) >= MOST_WAITING:
+            if len(self) >= MOST_WAITING or self._octets >= MOST_OCTETS:
                 break
             datagrams, error = channel.receive()
             if not datagrams and not error:  # an error is what Windows reports of an earlier send
@@ -54,6 +57,7 @@ class Inbox:
                     repeated += 1
                     continue
                 self._waiting.add(data)
+                self._octets += len(data)
                 queue = self._first if data.startswith(FIRST) else self._rest
                 queue.append(Datagram(data, source, wall))
         return repeated
@@ -64,4 +68,5 @@ class Inbox:
             queue = self._first if self._first and (n % 2 == 0 or not self._rest) else self._rest
             datagram = queue.popleft()
             self._waiting.discard(datagram.data)
+            self._octets -= len(datagram.data)
             yield datagram

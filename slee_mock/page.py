@@ -37,7 +37,11 @@ def render(board: Board) -> str:
         _prepaid(status["services"].get("prepaid", {})),
         _section("What this server handled", "", _handled(status)),
     ])  # fmt: skip
-    words = f"The store does not work: {status['store']}" if status["store"] != "ok" else ""
+    words = (
+        f"The store does not work: {status['store']}"
+        if status["store"] != "ok"
+        else status["warning"]
+    )
     own = next((each["role"] for each in board.members["members"] if each["name"] == status["name"]), "")
     return _document(status["name"], _header(status, own, words), main, board.calls["now"])
 
@@ -143,7 +147,7 @@ def _finished(calls: list[Mapping[str, Any]]) -> str:
 
 
 def _bill(call: Mapping[str, Any]) -> str:
-    free = " free" if call["answered"] is None else ""
+    free = "" if call["units"] else " free"
     length = "" if free else f'{_duration(call["seconds"])}, {_units(call["units"])}'
     shares = "" if free else _shares(call["carried"], {}, running=False)
     return f"""<article class="call row-call">
@@ -239,5 +243,7 @@ def _duration(seconds: int) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes:02}:{rest:02}"
 
 
-def _clock(wall: float) -> str:
+def _clock(wall: float | None) -> str:
+    if wall is None:  # of a bill that is damaged
+        return ""
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(wall))

@@ -4,7 +4,8 @@ has paid in. Whoever is not in FILE calls without limit.
 Pure. An INVITE is refused with 402 if the balance cannot pay the set-up fee and the first unit; both are kept for the
 call while it rings. A proxy may not hang up for its phones (RFC 3261 16), so at the balance's end the bill stops
 growing and says so. What was spent is saved together with the call and its bill: nothing is paid twice or not at all,
-wherever a server dies. To top up, write a larger sum into FILE, for all servers, and start them again.
+wherever a server dies. What was kept for an answer that nobody acknowledges is given back. To top up,
+write a larger sum into FILE, for all servers, and start them again.
 """
 
 from __future__ import annotations
@@ -17,13 +18,16 @@ from decimal import Decimal
 from itertools import islice
 from typing import Any, ClassVar
 
-from slee_mock.billing import Tariff
+from slee_mock.billing import MILLISECOND, Tariff, is_billed, noted
 from slee_mock.event import (
     NOTHING,
     Answers,
+    CallAcknowledged,
     CallAnswered,
+    CallContinued,
     CallEnded,
     CallEvent,
+    CallGivenUp,
     CallOffered,
     CallUnanswered,
     CallUnpaid,
@@ -34,6 +38,7 @@ from slee_mock.event import (
     legible,
 )
 from slee_mock.record import Bill, Call, Record
+from slee_mock.retention import Kept
 from slee_mock.service import On, the_call, timer_of
 from slee_mock.services import Context
 from slee_mock.store import View
@@ -42,10 +47,10 @@ from slee_mock.user_lines import read_user_lines
 DIGITS = 6  # accounts count in millionths, the finest that a tariff may have
 MOST_CALLS = 8  # at once, per caller
 MOST_TOLD = 500  # accounts
+MOST_GONE = 1_000  # accounts that are kept though FILE does not name their users any more
 FOR_EVER = 1e12
-MILLISECOND = 0.001  # the finest that bills tell times apart
 
-_LINE = re.compile(r"(?P<user>[^:]*[^:\s])\s*:\s*(?P<money>\d{1,9}(\.\d{1,6})?)\s*")
+_LINE = re.compile(r"(?P<user>[^:]*[^:\s])\s*:\s*(?P<money>[0-9]{1,9}(\.[0-9]{1,6})?)\s*")
 
 
 @dataclass(frozen=True)
@@ -124,13 +129,16 @@ class Prepaid:
         On(RequestEvent, name=_caller, when=_is_first_invite),
         On(CallOffered, name=the_call),
         On(CallAnswered, name=the_call),
-        On(CallUnanswered, name=the_call),
+        On(CallAcknowledged, name=the_call),
+        On(CallContinued, name=the_call),
+        On(CallGivenUp, name=the_call),
         On(CallEnded, name=the_call),
         timer_of(Account),
     )
 
     def __init__(self, answers: Answers, paid_in: Mapping[str, int], tariff: str, currency: str) -> None:
         self._answers, self._paid_in, self._tariff, self._currency = answers, paid_in, tariff, currency
+        self.keeps = (Kept(Account, MOST_GONE, self._is_gone),)
 
     def handle(self, event: Event, entity: str, view: View) -> Outcome:
         if isinstance(event, RequestEvent):
@@ -148,7 +156,10 @@ class Prepaid:
         account = view.get(Account, user)
         if account is None and user not in self._paid_in:
             return NOTHING
-        return self._advanced(account or Account(user), event, tariff)
+        return self._advanced(account or Account(user), event, tariff, bill)
+
+    def _is_gone(self, account: Account, wall: float) -> bool:
+        return account.user not in self._paid_in and not account.calls
 
     def tells(self, view: View, wall: float) -> dict[str, Any]:
         """The balances of the first in FILE, for page and /status."""
@@ -173,7 +184,10 @@ class Prepaid:
             return self._answers.refuse(event, 402)
         return NOTHING if account == known else Outcome(saves=(account,))
 
-    def _advanced(self, known: Account, event: CallEvent | TimerEvent, tariff: str = "") -> Outcome:
+    def _advanced(
+        self, known: Account, event: CallEvent | TimerEvent, tariff: str = "",
+        bill: Bill | None = None,
+    ) -> Outcome:  # fmt: skip
         """What the event makes of the account, after what the time until then has made of it."""
         account, raised = known, []
         end = self._end(account)
@@ -182,7 +196,7 @@ class Prepaid:
             raised = [CallUnpaid(call.call_id, end, call.paid_units) for call, before in
                       zip(account.calls, known.calls, strict=True) if call != before and call.paid_units]  # fmt: skip
         if isinstance(event, CallEvent):
-            account = _after(account, event, tariff)
+            account = _after(account, event, tariff, bill)
         account = replace(account, ends=self._end(account))
         return NOTHING if account == known else Outcome(saves=(account,), raised=tuple(raised))
 
@@ -195,7 +209,8 @@ def _marked(call: Charged, end: float) -> Charged:
     return replace(call, paid_units=call.units(end)) if call.grows else call
 
 
-def _after(account: Account, event: CallEvent, tariff: str) -> Account:
+def _after(account: Account, event: CallEvent, tariff: str, bill: Bill | None) -> Account:
+    """`bill` is the call's as it was before the event."""
     call = next((each for each in account.calls if each.call_id == event.call_id), None)
     others = tuple(each for each in account.calls if each is not call)
     if isinstance(event, CallOffered):
@@ -203,8 +218,35 @@ def _after(account: Account, event: CallEvent, tariff: str) -> Account:
     if isinstance(event, CallAnswered):
         is_known = call is not None and call.answered is not None
         return account if is_known else replace(account, calls=(*others, Charged(event.call_id, tariff, event.wall)))
-    cost = call.cost(event.wall) if call and call.answered is not None else 0
+    if isinstance(event, CallUnanswered):
+        return replace(account, calls=others)
+    if bill is None or (call is None and bill.ended is None):  # it began before there were accounts
+        return account
+    after = noted(bill, event)
+    if call is None:
+        return _settled_anew(account, bill, after)
+    if after.ended is None:
+        return account
+    cost = call.cost(after.ended) if call.answered is not None and is_billed(after) else 0
     return replace(account, spent=account.spent + cost, calls=others)
+
+
+def _settled_anew(account: Account, before: Bill, after: Bill) -> Account:
+    """The call was settled, and its end was only presumed, or was earlier than it seemed."""
+    if after == before:
+        return account
+    spent = max(0, account.spent - _cost(before) + _cost(after))
+    running = () if after.ended is not None else (_charged(after),)
+    return replace(account, spent=spent, calls=(*account.calls, *running))
+
+
+def _charged(bill: Bill) -> Charged:
+    return Charged(bill.call_id, bill.tariff, bill.answered, bill.paid_units)
+
+
+def _cost(bill: Bill) -> int:
+    """Of a bill that has ended."""
+    return _charged(bill).cost(bill.ended) if bill.ended is not None and is_billed(bill) else 0
 
 
 def _without_forgotten(account: Account, view: View, wall: float) -> Account:

@@ -18,7 +18,9 @@ from slee_mock.billing import UNANSWERED
 from slee_mock.event import (
     NOTHING,
     Answers,
+    CallAcknowledged,
     CallAnswered,
+    CallContinued,
     CallEnded,
     CallEvent,
     CallGivenUp,
@@ -47,6 +49,8 @@ from slee_mock.store import View
 NOTICEABLE = 1.0  # seconds; a later message of a call is worth a save
 TIMER_B = 32.0  # seconds; RFC 3261 17.1.1.2: no INVITE is retransmitted for longer
 MOST_HOPS = 255  # RFC 3261 20.22: as many as Max-Forwards can count
+# A caller's request with one of these proves that it has the 2xx: an early dialog may have others.
+PROOFS = ("ACK", "BYE", "INVITE")
 MOST_CONTACTS = 4  # remembered per side: phones change theirs by re-INVITE
 # RFC 3261 21.4.6: what may begin something here, or belong to it. SUBSCRIBE and REFER pass within calls alone.
 ALLOW = "INVITE, ACK, CANCEL, BYE, OPTIONS, REGISTER, MESSAGE, UPDATE, INFO, PRACK, NOTIFY"
@@ -146,7 +150,7 @@ class Proxy:
     def _invite_again(self, event: RequestEvent, call: Call) -> Outcome:
         if event.request.vias[-1].branch != call.branch:
             return self._answers.refuse(event, 482)  # RFC 3261 8.2.2.2: it came here on two ways
-        if call.over or event.wall - call.offered > TIMER_B:
+        if call.over or event.wall + event.kept - call.offered > TIMER_B:
             return drop("invite_too_late")  # its phone has forgotten it and would ring again
         raised = (CallEvent(call.call_id, event.wall),)
         return Outcome(sends=(self._forward(event.request, call.target),), raised=raised, done=True, note="again")
@@ -167,21 +171,52 @@ class Proxy:
             return self._answers.refuse(event, 481)
         if not _is_one_of(request.uri, call.callee_contacts if by_caller else call.caller_contacts):
             return self._answers.refuse(event, 404)
-        updated = _seen(call, event.wall)
-        raised = CallEvent(call.call_id, event.wall)
-        if request.method in REFRESHING:
-            updated = replace(updated, interval=self._timers.asked(request))
-            is_timed = knows_timers(request)
-            updated = replace(updated, caller_timed=is_timed) if by_caller else replace(updated, callee_timed=is_timed)
-            if request.contacts:  # RFC 3261 12.2: target refresh
-                updated = _with_contact(updated, by_caller, _contact(request))
+        known = self._continued(call, event)
         if request.method == "BYE":
-            updated = replace(call, over=True, expires=None)
-            who = call.caller if by_caller else call.callee
-            raised = CallEnded(call.call_id, event.wall, f"{who} hung up")
+            updated = replace(known, over=True, expires=None)
+        else:
+            updated = self._refreshed(self._seen(known, event.wall), request, by_caller)
+        raised = _told(call, known, event, by_caller)
         saves: tuple[Record, ...] = () if updated == call else (updated,)
         sends = (self._forward(request, request.uri, in_dialog=True),)
-        return Outcome(saves=saves, sends=sends, raised=(raised,), done=True, note=f"-> {request.uri}")
+        return Outcome(saves=saves, sends=sends, raised=raised, done=True, note=f"-> {request.uri}")
+
+    def _continued(self, call: Call, event: RequestEvent) -> Call:
+        """The call, going on again if its end was presumed and this message proves that wrong. Of
+        phones that refresh their session, only a message can that the forwarder had before the
+        session expired."""
+        if call.lapsed is None or not (call.untimed or event.wall < call.lapsed):
+            return call
+        expires = self._silent_from(event.wall)
+        if not call.untimed:
+            now = event.wall + event.kept
+            expires = max(call.lapsed, now + TIMER_B)  # time for the answer to a refresh
+        seen = max(call.seen, event.wall)
+        return replace(call, over=False, lapsed=None, seen=seen, expires=expires)
+
+    def _seen(self, call: Call, wall: float) -> Call:
+        """The call after a message, which puts its end off where no phone refreshes the session."""
+        bound = self._silent_from(wall)
+        is_unbound = call.confirmed and not call.over and call.expires is None
+        if is_unbound and bound:  # it began before there was a bound
+            call = replace(call, untimed=True, expires=bound)
+        if call.expires is None or wall - call.seen < NOTICEABLE:
+            return call
+        return replace(call, seen=wall, expires=bound if call.untimed else call.expires)
+
+    def _silent_from(self, wall: float) -> float | None:
+        """When a call that nobody refreshes is presumed over: no message passes after `wall`."""
+        return wall + self._timers.bound if self._timers.bound else None
+
+    def _refreshed(self, call: Call, request: Request, by_caller: bool) -> Call:
+        if request.method not in REFRESHING:
+            return call
+        is_timed = knows_timers(request)
+        timed = {"caller_timed" if by_caller else "callee_timed": is_timed}
+        call = replace(call, interval=self._timers.asked(request), **timed)
+        if request.contacts:  # RFC 3261 12.2: target refresh
+            call = _with_contact(call, by_caller, _contact(request))
+        return call
 
     def _binding(self, event: RequestEvent, view: View) -> Binding | Outcome:
         """The one binding that rings, or the refusal."""
@@ -229,15 +264,32 @@ class Proxy:
     def _followed(self, call: Call, onward: Response, wall: float) -> tuple[Call, tuple[CallEvent, ...]]:
         """The call after a response to an INVITE or UPDATE; the session timer that it starts may be written into it."""
         is_first = onward.cseq.method == "INVITE" and call.began_with(onward.from_tag, onward.cseq.number)
-        updated, raised = _progressed(call, onward, wall) if is_first else (_refreshed(call, onward), ())
+        updated, raised = _progressed(call, onward, wall) if is_first else _retargeted(call, onward)
         if not 200 <= onward.status < 300:
             return updated, raised
         by_caller = onward.from_tag == call.caller_tag
         interval = self._timers.grant(onward, call.interval, call.caller_timed if by_caller else call.callee_timed)
         is_again = is_first and call.confirmed
         if updated.confirmed and not updated.over and not is_again:
-            updated = replace(updated, seen=wall, expires=None if interval is None else wall + interval)
+            expires = self._silent_from(wall) if interval is None else wall + interval
+            updated = replace(updated, seen=wall, expires=expires, untimed=interval is None)
         return updated, raised
+
+
+def _told(call: Call, known: Call, event: RequestEvent, by_caller: bool) -> tuple[CallEvent, ...]:
+    """What a request within the dialog tells of the call: `call` before it, `known` after."""
+    method, wall = event.request.method, event.wall
+    if known.lapsed is not None:  # too late to prove anything: the bill stays as it is
+        return (CallEvent(call.call_id, wall),)
+    raised: list[CallEvent] = []
+    if by_caller and call.confirmed and method in PROOFS:
+        raised.append(CallAcknowledged(call.call_id, wall, method == "BYE"))
+    if known is not call:
+        raised.append(CallContinued(call.call_id, wall))
+    if method == "BYE":
+        who = call.caller if by_caller else call.callee
+        raised.append(CallEnded(call.call_id, wall, f"{who} hung up"))
+    return tuple(raised) or (CallEvent(call.call_id, wall),)
 
 
 def _progressed(call: Call, response: Response, wall: float) -> tuple[Call, tuple[CallEvent, ...]]:
@@ -262,22 +314,19 @@ def _expired(call: Call) -> Outcome:
     event: CallEvent
     if call.confirmed:
         why = f"the phones of {call.caller} and {call.callee} fell silent; counted to their last message"
-        call, event = replace(call, over=True), CallVanished(call.call_id, call.seen, why)
+        call = replace(call, over=True, lapsed=call.expires)
+        event = CallVanished(call.call_id, call.seen, why)
     else:
         event = CallUnanswered(call.call_id, call.offered + UNANSWERED, f"{call.callee} did not answer")
     return Outcome(saves=(replace(call, expires=None),), raised=(event,), done=True, note="timer")
 
 
-def _seen(call: Call, wall: float) -> Call:
-    return replace(call, seen=wall) if call.expires is not None and wall - call.seen >= NOTICEABLE else call
-
-
-def _refreshed(call: Call, response: Response) -> Call:
+def _retargeted(call: Call, response: Response) -> tuple[Call, tuple[CallEvent, ...]]:
     """A 2xx to a re-INVITE or UPDATE may bring a new contact of the one who was asked."""
     by_caller = _by_caller(call, response.from_.tag, response.to.tag)
     if by_caller is None or not 200 <= response.status < 300 or not response.contacts:
-        return call
-    return _with_contact(call, not by_caller, _contact(response))
+        return call, ()
+    return _with_contact(call, not by_caller, _contact(response)), ()
 
 
 _WHY = {

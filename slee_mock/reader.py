@@ -49,9 +49,14 @@ class Reader:
         self._loop.start()
 
     def stop(self, timeout: float) -> None:
+        """Raises TimeoutError if what is being read does not come to an end."""
+        self.let_go()
+        self._loop.stop(timeout)
+
+    def let_go(self) -> None:
+        """Closes the store soon; the next question opens it again."""
         if self._loop.running:
             self._loop.post(self._close)
-        self._loop.stop(timeout)
 
     def status(self) -> dict[str, Any]:
         """Without what the services tell if the store cannot be read."""

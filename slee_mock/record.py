@@ -9,12 +9,14 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import types
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, ClassVar, TypeVar
 
+UNACKNOWLEDGED = 32.0  # seconds; RFC 3261 13.3.1.4: for 64*T1 a callee waits for the ACK to its 2xx
 SIGN_OF_LIFE = 0.5  # seconds between two of a member's signs
 PRESUMED_DEAD = 2.0  # a member silent for longer is taken for dead
 
@@ -104,6 +106,8 @@ class Call(Record):
     interval: int = 0  # seconds; the session interval that was asked for last
     caller_timed: bool = False  # this one's phone knows session timers (RFC 4028)
     callee_timed: bool = False
+    untimed: bool = False  # no phone refreshes the session: every message of it puts `expires` off
+    lapsed: float | None = None  # `expires` when it ran out: the call's end is presumed
 
     @property
     def due(self) -> float | None:
@@ -142,6 +146,15 @@ class Bill(Record):
     why: str = ""
     paid_units: int | None = None  # at most so many are billed: the caller's balance ended with them
     carriers: tuple[Carrier, ...] = ()
+    acknowledged: float | None = 0.0  # seconds from the answer to the caller's ACK; None: none yet
+    presumed: bool = False  # `ended` is a timer's; a message of the call may prove it wrong
+
+    @property
+    def due(self) -> float | None:
+        """When the callee gives up, as nobody acknowledges the answer."""
+        if self.answered is None or self.acknowledged is not None or self.ended is not None:
+            return None
+        return self.answered + UNACKNOWLEDGED
 
 
 @dataclass(frozen=True)
@@ -215,6 +228,15 @@ def replace(record: R, **changes: Any) -> R:
 
 _ENCODER = json.JSONEncoder(default=vars, separators=(",", ":"), check_circular=False)
 MOST_KEPT, LONGEST_KEPT = 1024, 4096  # records; characters
+LONGEST_TOLD = 80  # characters of a fault
+JSON_TYPES: dict[Any, tuple[type, ...]] = {
+    str: (str,),
+    int: (int,),
+    float: (float, int),
+    bool: (bool,),
+    type(None): (type(None),),
+    tuple: (list,),
+}
 # What was written or read last is what will be read next: by its text, the oldest first.
 _recent: dict[str, Record] = {}
 
@@ -248,8 +270,11 @@ def from_json(kind: type[R], text: str) -> R:
 
 
 def _build(kind: Any, values: Mapping[str, Any]) -> Any:
-    names, restorers = _shape(kind)
-    kept = {name: value for name, value in values.items() if name in names}
+    allowed, restorers = _shape(kind)
+    kept = {name: value for name, value in values.items() if name in allowed}
+    for name, value in kept.items():
+        if not isinstance(value, allowed[name]):
+            raise TypeError(f"{name} cannot be {value!r}"[:LONGEST_TOLD])
     for name, restore in restorers:
         if name in kept:
             kept[name] = restore(kept[name])
@@ -257,13 +282,25 @@ def _build(kind: Any, values: Mapping[str, Any]) -> Any:
 
 
 @lru_cache(maxsize=32)
-def _shape(kind: Any) -> tuple[frozenset[str], list[tuple[str, Callable[[Any], Any]]]]:
-    """The fields' names, and what makes a value of its JSON where that is something else: tuples come back from lists,
-    records in them from objects."""
+def _shape(kind: Any) -> tuple[dict[str, tuple[type, ...]], list[tuple[str, Callable[[Any], Any]]]]:
+    """The fields with the types that their values may have in JSON, and what makes a value of its
+    JSON where that is something else: tuples come back from lists, records in them from objects."""
     hints = typing.get_type_hints(kind)
     names = [field.name for field in dataclasses.fields(kind)]
     tuples = [name for name in names if typing.get_origin(hints[name]) is tuple]
-    return frozenset(names), [(name, _restorer(hints[name])) for name in tuples]
+    return {name: _types(hints[name]) for name in names}, [
+        (name, _restorer(hints[name])) for name in tuples
+    ]
+
+
+def _types(hint: Any) -> tuple[type, ...]:
+    """object for what is not known here, as a deployed service may have it."""
+    origin = typing.get_origin(hint)
+    if origin in (typing.Union, types.UnionType):
+        return tuple(each for part in typing.get_args(hint) for each in _types(part))
+    if origin in JSON_TYPES or hint in JSON_TYPES:
+        return JSON_TYPES[origin or hint]
+    return (object,)
 
 
 def _restorer(hint: Any) -> Callable[[Any], Any]:

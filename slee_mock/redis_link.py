@@ -120,10 +120,13 @@ class RedisLink:
                       "addresses and name", PAUSE)  # fmt: skip
         self._address, self._look = address, time.monotonic() + LOOKING
         connection = self._open(address, limit, self._place.password, self._place.db)
-        role = self._ask(connection, "ROLE")[0]
-        if role != b"master":  # a replica would answer questions, with what was true before the network broke
+        try:
+            # a replica would answer with what was true long ago
+            if self._ask(connection, "ROLE")[0] != b"master":
+                raise self._redis.exceptions.ReadOnlyError("READONLY")
+        except BaseException:
             connection.disconnect()
-            raise self._redis.exceptions.ReadOnlyError("READONLY")
+            raise
         if limit == self._patience:
             return connection
         connection.disconnect()
@@ -151,14 +154,16 @@ class RedisLink:
     def _ask_sentinel(self, sentinel: Address, limit: float) -> Any:
         """A Sentinel has a password of its own or, as a rule, none."""
         question = ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._place.master)
-        try:
-            connection = self._open(sentinel, limit)
-            return self._ask(connection, *question)
-        except self._redis.exceptions.AuthenticationError:
-            connection = self._open(sentinel, limit, self._place.password)
-            return self._ask(connection, *question)
-        finally:
-            connection.disconnect()
+        for password in ("", self._place.password):
+            connection = self._open(sentinel, limit, password)
+            try:
+                return self._ask(connection, *question)
+            except self._redis.exceptions.AuthenticationError:
+                if password or not self._place.password:
+                    raise
+            finally:
+                connection.disconnect()
+        return None
 
     def _open(self, address: Address, limit: float, password: str = "", db: int = 0) -> Any:
         return self._redis.Connection(

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from urllib.parse import unquote
 
@@ -62,6 +63,6 @@ def _address(text: str, scheme: str) -> Address:
 
 
 def _db(text: str) -> int:
-    if text and not (text.isascii() and text.isdigit() and int(text) <= MOST_DB):
+    if text and not (re.fullmatch("[0-9]{1,6}", text) and int(text) <= MOST_DB):
         raise ValueError(f"'{text}' is not a database's number; Redis has 0 to 15 unless told otherwise")
     return int(text or 0)

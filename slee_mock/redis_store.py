@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from slee_mock.redis_link import LONG_PAUSE, PATIENCE, RedisLink, Script
 from slee_mock.redis_place import RedisPlace
-from slee_mock.store import Change, Conflict, Row, StoreDown
+from slee_mock.store import BadName, Change, Conflict, Row
 
 PREFIX = "call-failover:"  # tells our keys from other programs' in the same database
 REPLICATION = 0.15  # seconds in which a replica must have confirmed a change
@@ -22,8 +22,12 @@ REPLICATION = 0.15  # seconds in which a replica must have confirmed a change
 _SAVE = Script("""
 local prefix = ARGV[1]
 for at = 2, #ARGV, 6 do
-  local version = redis.call('HGET', prefix .. 'row:' .. ARGV[at] .. ':' .. ARGV[at + 1], 'version') or '0'
-  if version ~= ARGV[at + 2] or (version == '0' and ARGV[at + 3] == '-') then return {(at + 4) / 6, 0} end
+  local row, action = prefix .. 'row:' .. ARGV[at] .. ':' .. ARGV[at + 1], ARGV[at + 3]
+  local version = redis.call('HGET', row, 'version') or '0'
+  if version ~= ARGV[at + 2] or (version == '0' and action == '-')
+    or (action == '=' and redis.call('HGET', row, 'text') ~= ARGV[at + 4]) then
+    return {(at + 4) / 6, 0}
+  end
 end
 redis.call('INCR', prefix .. 'created')
 for at = 2, #ARGV, 6 do
@@ -32,13 +36,13 @@ for at = 2, #ARGV, 6 do
   if action == '-' then
     redis.call('DEL', row)
     redis.call('ZREM', scan, key)
-  else
+  elseif action == '+' then
     redis.call('HSET', row, 'version', string.format('%d', version + 1), 'text', text)
     if version == '0' then redis.call('ZADD', scan, redis.call('INCR', prefix .. 'created'), key) end
   end
-  if due == '' then
+  if action ~= '=' and due == '' then
     redis.call('ZREM', prefix .. 'due', kind .. ':' .. key)
-  else
+  elseif action ~= '=' then
     redis.call('ZADD', prefix .. 'due', due, kind .. ':' .. key)
   end
 end
@@ -50,7 +54,7 @@ _SCAN = Script("""
 local found = {}
 for _, key in ipairs(redis.call('ZREVRANGE', ARGV[1] .. 'scan:' .. ARGV[2], ARGV[3], ARGV[4])) do
   local row = redis.call('HMGET', ARGV[1] .. 'row:' .. ARGV[2] .. ':' .. key, 'version', 'text')
-  found[#found + 1] = {key, row[1], row[2]}
+  found[#found + 1] = {key, row[1] or '', row[2] or ''}
 end
 return found
 """)
@@ -69,12 +73,12 @@ class RedisStore:
     def get(self, kind: str, key: str) -> Row | None:
         self._catch_up()
         version, text = self._link.command("HMGET", _bytes(f"{PREFIX}row:{kind}:{key}"), "version", "text")
-        return Row(text.decode(), int(version)) if version else None
+        return _row(version, text) if version else None
 
     def save(self, changes: Sequence[Change]) -> None:
         words: list[bytes] = []
         for change in changes:
-            action = "-" if change.text is None else "+"
+            action = "=" if change.only_if else "-" if change.text is None else "+"
             due = "" if change.due is None else repr(change.due)
             fields = (change.kind, change.key, str(change.version), action, change.text or "", due)
             words += [_bytes(field) for field in fields]
@@ -90,7 +94,7 @@ class RedisStore:
             return []
         self._catch_up()
         found = self._link.run(_SCAN, PREFIX, kind, skip, last)
-        return [(key.decode(), Row(text.decode(), int(version))) for key, version, text in found]
+        return [(key.decode(errors="replace"), _row(*rest)) for key, *rest in found]
 
     def count(self, kind: str) -> int:
         self._catch_up()
@@ -99,7 +103,7 @@ class RedisStore:
     def due(self, wall: float, limit: int) -> list[tuple[str, str]]:
         self._catch_up()
         found = self._link.command("ZRANGEBYSCORE", f"{PREFIX}due", "-inf", wall, "LIMIT", 0, limit)
-        places = [place.decode().partition(":") for place in found]
+        places = [place.decode(errors="replace").partition(":") for place in found]
         return [(kind, key) for kind, _, key in places]
 
     def close(self) -> None:
@@ -123,8 +127,13 @@ class RedisStore:
             self._replicate(())
 
 
+def _row(version: bytes, text: bytes | None) -> Row:
+    """A row that makes no sense becomes one that cannot be read: it must not hide the others."""
+    return Row((text or b"").decode(errors="replace"), int(version) if version.isdigit() else 0)
+
+
 def _bytes(text: str) -> bytes:
     try:
         return text.encode()
     except UnicodeEncodeError as error:
-        raise StoreDown(f"the store keeps text alone: {error}") from None
+        raise BadName(f"the store keeps text alone: {error}") from None

@@ -31,7 +31,7 @@ MOST_BINDINGS = 10  # alive at once, per address-of-record
 MEMORY = 2.0 * MOST_EXPIRES  # seconds for which a Call-ID is remembered
 MOST_REMEMBERED = 20  # Call-IDs, per address-of-record
 
-_Q = re.compile(r"(0(\.\d{0,3})?|1(\.0{0,3})?)\Z")
+_Q = re.compile(r"(0(\.[0-9]{0,3})?|1(\.0{0,3})?)\Z")
 
 
 @dataclass(frozen=True)

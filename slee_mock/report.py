@@ -11,7 +11,7 @@ from typing import Any
 from sip import VERSION
 from slee_mock.billing import Sum, is_final, summed
 from slee_mock.record import Bill, Bindings, Member
-from slee_mock.store import View
+from slee_mock.store import Damaged, View
 
 MOST_CALLS = 200  # on the page: so many of the newest, and so many of those that have been running for longer
 MOST_USERS = 500
@@ -32,6 +32,7 @@ class Health:
     services: Mapping[str, Any] = field(default_factory=dict)  # what each tells of itself
     clock_offset: float = 0.0  # seconds by which cluster time is ahead of the computer's clock
     waiting: int = 0  # facts of calls that the store has yet to take
+    warning: str = ""  # a sentence for the operator, while this server works all the same
 
 
 @dataclass(frozen=True)
@@ -59,26 +60,27 @@ class Running:
 
     def look(self, view: View, wall: float) -> tuple[list[Bill], list[Bill]]:
         """The newest bills, and of the calls that run those which are not among them."""
-        newest = view.scan(Bill, MOST_CALLS)
-        older = {bill.call_id: bill for bill in self._missed(view, newest)}
+        page = view.page(Bill, MOST_CALLS)
+        newest = _sound(page, wall)
+        older = {bill.call_id: bill for bill in _sound(self._missed(view, page), wall)}
         fresh = {bill.call_id for bill in newest}
         for key in self._open - fresh - older.keys():
-            bill = view.get(Bill, key)
+            bill = view.mended(Bill, key)
             if bill:
                 older[key] = bill
         running = [bill for bill in older.values() if bill.call_id not in fresh and not is_final(bill, wall)]
         self._open = {bill.call_id for bill in [*newest, *running] if not is_final(bill, wall)}
-        self._newest = newest[0].call_id if newest else None
+        self._newest = page[0].key if page else None
         return newest, running
 
-    def _missed(self, view: View, newest: list[Bill]) -> list[Bill]:
+    def _missed(self, view: View, newest: list[Bill | Damaged]) -> list[Bill | Damaged]:
         """Those between the newest and what was the newest before."""
-        missed: list[Bill] = []
+        missed: list[Bill | Damaged] = []
         found = newest
         while len(found) == MOST_CALLS and len(missed) < MOST_MISSED:
-            if any(bill.call_id == self._newest for bill in found):
+            if any(bill.key == self._newest for bill in found):
                 break
-            found = view.scan(Bill, MOST_CALLS, MOST_CALLS + len(missed))
+            found = view.page(Bill, MOST_CALLS, MOST_CALLS + len(missed))
             missed += found
         return missed
 
@@ -107,7 +109,24 @@ def board(view: View, health: Health, wall: float, running: Running) -> Board:
 
 
 def bills(view: View, most: int, skip: int, wall: float) -> list[dict[str, Any]]:
-    return [_call(bill, wall) for bill in view.scan(Bill, most, skip)]
+    """A bill that is damaged is among them, and says so."""
+    return [_call(bill, wall) for bill in view.page(Bill, most, skip)]
+
+
+def _sound(bills: Iterable[Bill | Damaged], wall: float) -> list[Bill]:
+    """Those that can be read and added up."""
+    return [bill for bill in bills if isinstance(bill, Bill) and not _fault(bill, wall)]
+
+
+def _fault(bill: Bill | Damaged, wall: float) -> str:
+    """Why it cannot be added up: a row of nonsense, a tariff that is none."""
+    if isinstance(bill, Damaged):
+        return bill.why
+    try:
+        summed(bill, wall)
+    except Exception as error:
+        return f"the store's bill {bill.call_id!r} is damaged: {error}"
+    return ""
 
 
 def _latest(bill: Bill) -> float:
@@ -128,7 +147,11 @@ def _hot(members: Iterable[Member], wall: float) -> str | None:
     return max(told, key=lambda member: member.role_since).name if told else None
 
 
-def _call(bill: Bill, wall: float) -> dict[str, Any]:
+def _call(bill: Bill | Damaged, wall: float) -> dict[str, Any]:
+    fault = _fault(bill, wall)
+    if fault:
+        return _damaged(bill, fault)
+    assert isinstance(bill, Bill)
     total = summed(bill, wall)
     return {
         "call_id": bill.call_id,
@@ -141,6 +164,20 @@ def _call(bill: Bill, wall: float) -> dict[str, Any]:
         "carried": [{"server": server, "seconds": seconds} for server, seconds in total.carried],
         "units": total.units, "total": total.total, "currency": bill.currency, "tariff": bill.tariff,
         "final": total.final, "unpaid": total.unpaid,
+        "acknowledged": bill.answered is not None and total.acknowledged,
+        "presumed": total.presumed,
+    }  # fmt: skip
+
+
+def _damaged(bill: Bill | Damaged, fault: str) -> dict[str, Any]:
+    """Names and times as far as they are known; no sum."""
+    known = vars(bill) if isinstance(bill, Bill) else {}
+    texts = ("caller", "caller_uri", "callee", "callee_uri", "currency", "tariff")
+    return {
+        "call_id": bill.key, **{name: known.get(name, "") for name in texts},
+        "state": "damaged", "why": fault,
+        **{name: known.get(name) for name in ("offered", "answered", "ended")},
+        "seconds": 0, "carried": [], "units": 0, "total": "", "final": True, "unpaid": False,
     }  # fmt: skip
 
 
@@ -170,6 +207,7 @@ def status(health: Health) -> dict[str, Any]:
     return {
         "name": health.member.name, "version": VERSION, "address": health.member.address,
         "forwarder": health.forwarder, "uptime": round(health.uptime, 3), "store": health.trouble or "ok",
+        "warning": health.warning,
         "handled": groups["handled"], "dropped": groups["dropped"], "sent": groups["sent"].get("datagrams", 0),
         "services": health.services, "bills_closed": groups["bills"].get("closed", 0),
         "waiting": health.waiting, "clock_offset": round(health.clock_offset, 3),

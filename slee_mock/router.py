@@ -1,13 +1,16 @@
-"""The event router: an event -> its convergence name -> the services that want it, in their order of priority.
+"""The event router: an event -> its convergence name -> the services that want it, in their order
+of priority.
 
-Pure. What a service raises (a call was answered, say) is routed within the same transaction, so the facts of the call
-and of its bill are saved together or not at all. A peer's fault becomes a response here, in one place.
+Pure. What a service raises (a call was answered, say) is routed within the same transaction, so the
+facts of the call and of its bill are saved together or not at all. A peer's fault becomes a
+response here, in one place, and so does a service's: its exception ends the handling of this one
+event, of which nothing is saved or sent but a 500.
 """
 
 from __future__ import annotations
 
 import collections
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from sip.errors import RemoteProtocolError
 from sip.message import Request, Response, parse
@@ -23,40 +26,65 @@ from slee_mock.event import (
     TimerEvent,
     drop,
 )
+from slee_mock.kept import NOBODY, Forwarders
 from slee_mock.record import Record
 from slee_mock.service import On, Service, takers
-from slee_mock.store import Conflict, Store, StoreDown, View
+from slee_mock.store import BadName, BadRecord, Conflict, Contended, Store, StoreDown, View
 
 MOST_CONFLICTS = 20
 ENDING = ("BYE", "CANCEL")
 NOBODYS_TIMER = "timer_for_nobody"
+SERVICE_FAILED, BAD_RECORD, BAD_NAME = "service_failed", "bad_record", "bad_name"  # counters
+# What a service may raise. sys.exit() would end the thread, and the program would go on without it.
+FAILURES = (Exception, SystemExit)
 MOST_RAISED = 64  # times that one datagram may concern a service; more is a circle between services
 
 
-class Router:
-    """`services`: the first has the highest priority. `answers` speaks where no service does."""
+class Circle(RuntimeError):
+    """Services raise events for each other without end."""
 
-    def __init__(self, services: Sequence[Service], answers: Answers) -> None:
+
+class Router:
+    """`services`: the first has the highest priority. `answers` speaks where no service does.
+    `failed` hears of every event that was refused because of a service's exception or a damaged
+    row, for the log. `forwarders` are believed how long they kept a request."""
+
+    def __init__(
+        self,
+        services: Sequence[Service],
+        answers: Answers,
+        failed: Callable[[Arrival | TimerEvent, BaseException], object] = lambda event, error: None,
+        *,
+        forwarders: Forwarders = NOBODY,
+    ) -> None:
         self._services = services
         self._answers = answers
+        self._failed = failed
+        self._forwarders = forwarders
         self._takers: dict[type, list[tuple[Service, On]]] = {}  # by the events' types
 
     def event(self, data: bytes, source: tuple[str, int], wall: float) -> Arrival:
         """Raises RemoteProtocolError if `data` is not a SIP message."""
         message = parse(data)
         if isinstance(message, Request):
-            return RequestEvent(message, source, wall)
+            kept = self._forwarders.seconds_kept(message, source)
+            return RequestEvent(message, source, wall - kept, kept)
         assert isinstance(message, Response)
         return ResponseEvent(message, source, wall)
 
     def handle(self, event: Arrival | TimerEvent, view: View) -> Outcome:
-        """All that the services want saved and sent on account of `event`. May raise StoreDown."""
+        """All that the services want saved and sent on account of `event`. May raise StoreDown and
+        Conflict."""
         try:
             if not isinstance(event, TimerEvent):
                 _check(event)
             return self._route(event, view)
         except RemoteProtocolError as error:
             return self._refuse(event, error.status)
+        except (StoreDown, Conflict):
+            raise
+        except FAILURES as error:  # a stranger's service: whatever is wrong with it
+            return self.give_up(event, error)
 
     def process(self, event: Arrival | TimerEvent, store: Store) -> Outcome:
         """`handle`, and the saves done; the sends are the caller's. May raise StoreDown."""
@@ -64,11 +92,30 @@ class Router:
             view = View(store)
             try:
                 outcome = self.handle(event, view)
+                _check_sends(outcome.sends)
                 view.commit(outcome.saves)
                 return outcome
             except Conflict:
                 continue  # another member handled a message of this call meanwhile: look again
-        raise StoreDown(f"other servers changed what this one read {MOST_CONFLICTS} times in a row")
+            except StoreDown:
+                raise
+            except FAILURES as error:  # what a service wants saved cannot be
+                return self.give_up(event, error)
+        raise Contended(f"other servers changed what this one read {MOST_CONFLICTS} times in a row")
+
+    def give_up(self, event: Arrival | TimerEvent, error: BaseException) -> Outcome:
+        """The outcome of an event that cannot be handled. Nothing of it is saved. RFC 3261
+        21.5.1."""
+        self._failed(event, error)
+        reason = (
+            BAD_NAME
+            if isinstance(error, BadName)
+            else BAD_RECORD
+            if isinstance(error, BadRecord)
+            else ""
+        )
+        refused = self._refuse(event, 400 if reason == BAD_NAME else 500)
+        return refused._replace(dropped=reason or SERVICE_FAILED, saves=(), raised=())
 
     def unable(self, event: Arrival) -> Outcome:
         """The store does not answer. A request hears 503; a final response is not passed on unrecorded, for the
@@ -90,7 +137,12 @@ class Router:
     def _route(self, event: Arrival | TimerEvent, view: View) -> Outcome:
         outcomes: list[Outcome] = []
         queue: collections.deque[Event] = collections.deque([event])
-        while queue and len(outcomes) <= MOST_RAISED:
+        while queue:
+            if len(outcomes) > MOST_RAISED:
+                raise Circle(
+                    f"services raise events for each other in a circle: {type(queue[0]).__name__} "
+                    "is one"
+                )
             for outcome in self._offer(queue.popleft(), view):
                 outcomes.append(outcome)
                 queue += outcome.raised
@@ -140,3 +192,15 @@ def _check(event: Arrival) -> None:
     message.check()
     if not message.call_id.isprintable():  # it becomes a key of the store; surrogates are not printable either
         raise RemoteProtocolError("Call-ID has bytes that cannot stand in one")
+
+
+def _check_sends(sends: Iterable[Send]) -> None:
+    """Raises TypeError for a service's datagram that no socket would take: it would stop those of
+    others."""
+    for data, to in sends:
+        if not isinstance(data, bytes):
+            raise TypeError(f"a datagram is bytes, not {type(data).__name__}")
+        if to is not None and not (
+            len(to) == 2 and isinstance(to[0], str) and isinstance(to[1], int)
+        ):
+            raise TypeError(f"a datagram goes to (host, port), not to {to!r}")

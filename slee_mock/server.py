@@ -7,12 +7,12 @@ through another one.
 from __future__ import annotations
 
 import collections
+import contextlib
 import logging
 import secrets
 import socket
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 from plumbing.address import format_address
@@ -23,22 +23,23 @@ from plumbing.udp import bind_udp
 from sip.errors import RemoteProtocolError
 from slee_mock import management, report
 from slee_mock.clock import Clock
+from slee_mock.cluster_key import KeyedStore, join_cluster
 from slee_mock.enrolment import Enrolment, Owed
-from slee_mock.event import Arrival, CallEnded, Outcome, RequestEvent, ResponseEvent
+from slee_mock.event import Arrival, CallEnded, Outcome, RequestEvent, ResponseEvent, TimerEvent
 from slee_mock.heartbeat import Heartbeat, is_heartbeat
 from slee_mock.inbox import Datagram, Inbox
+from slee_mock.kept import Forwarders
 from slee_mock.outage import Outage, RememberingStore
 from slee_mock.reader import Reader
-from slee_mock.record import SIGN_OF_LIFE, Bill, Member, Secret
-from slee_mock.retention import Retention
-from slee_mock.router import Router
-from slee_mock.service import Telling
+from slee_mock.record import Bill, Member
+from slee_mock.router import FAILURES, Router
+from slee_mock.service import Telling, told
 from slee_mock.services import Context, assemble
 from slee_mock.settings import Settings
-from slee_mock.store import Conflict, Store, StoreDown, View
-from slee_mock.stores import open_store
-from slee_mock.timers import BATCH as TIMERS
-from slee_mock.timers import Timers
+from slee_mock.start_error import cannot_listen, cannot_register, name_is_taken, slow_store
+from slee_mock.store import BadRecord, Conflict, Contended, StoreDown, View
+from slee_mock.stores import open_store, store_name
+from slee_mock.upkeep import Upkeep
 
 log = logging.getLogger(__name__)
 
@@ -50,12 +51,12 @@ SETTLING = 2.0  # seconds for the store to come back to a server that stops and 
 LEAVING = 5.0  # seconds at most in which a server that has taken leave serves what it still has
 QUIET = 0.5  # seconds without a message of a call, after which nothing can be on its way to it
 UNHEARD = 1.5  # seconds after which a forwarder that does not answer a leave is taken for gone
-SWEEPING, SWEPT = 0.25, 60.0  # seconds between two looks at what is old, while there is more and otherwise
 METHODS = {"REGISTER", "INVITE", "ACK", "CANCEL", "BYE", "OPTIONS", "MESSAGE", "UPDATE", "INFO", "PRACK", "REFER"}
 
 
 class Server:
-    """`start()` returns when the server answers, or raises OSError or StoreDown with a sentence."""
+    """`start()` returns when the server answers, or raises StoreDown, StartError or DeployError
+    with a sentence."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -63,17 +64,17 @@ class Server:
         self._http: HttpServer | None = None
         self._sock: socket.socket | None = None
         self._clock = Clock()  # any thread may read it
-        self._reader = Reader(self._open_store, lambda: self._loop.ask(self._health), self._tell, self._clock.now)
+        self._reader = Reader(lambda: open_store(settings.store, reading=True),
+                              lambda: self._loop.ask(self._health), self._tell, self._clock.now)
         # Below: the sip thread's.
         self._store: RememberingStore | None = None
         self._outage: Outage | None = None
         self._trouble = "it was not opened yet"
-        self._member = Member(settings.name, format_address(settings.listen))
+        self._upkeep: Upkeep | None = None
         self._inbox, self._working = Inbox(self._clock.now), False
         self._started = time.monotonic()
         self._counts: collections.Counter[tuple[str, str]] = collections.Counter()
-        self._next_log = 0.0
-        self._retention = Retention()
+        self._next_log = self._next_traceback = 0.0
         self._enrolment: Enrolment | None = None
         self._owed = Owed()
         self._busy = self._left = 0.0  # when a message of a call came last; when this server took leave
@@ -82,16 +83,29 @@ class Server:
 
     def start(self) -> None:
         try:
-            self._sock = bind_udp(self._settings.listen)
-            if self._settings.management:
-                self._http = HttpServer(self._settings.management, management.routes(self._reader), "management")
-                self._http.start()
+            self._listen()
             self._loop.start()
-            self._loop.ask(self._open, timeout=OPENING)
+            try:
+                self._loop.ask(self._open, timeout=OPENING)
+            except TimeoutError:
+                name = store_name(self._settings.store)
+                raise StoreDown(slow_store(name, OPENING)) from None
             self._reader.start()
         except BaseException:
-            self.stop()
+            with contextlib.suppress(TimeoutError):  # why it does not start matters more
+                self.stop()
             raise
+
+    def _listen(self) -> None:
+        try:
+            self._sock = bind_udp(self._settings.listen)
+            if self._settings.management:
+                self._http = HttpServer(
+                    self._settings.management, management.routes(self._reader), "management"
+                )
+                self._http.start()
+        except OSError as error:
+            raise cannot_listen(error) from error
 
     def leave(self, hurried: Callable[[float], bool]) -> None:
         """Before `stop`: a server that registered itself takes leave and serves on until it owes no answer any more, at
@@ -111,53 +125,83 @@ class Server:
             return
 
     def stop(self, timeout: float = 2.0) -> None:
-        """Leaves the cluster with a last word, so that nobody has to wait for its silence. Twice is fine."""
-        if self._http:
-            self._http.stop()
-        self._reader.stop(timeout)
-        if self._loop.running:
-            self._loop.post(self._close)
-        self._loop.stop(timeout)
-        if self._sock:
-            self._sock.close()
+        """Leaves the cluster with a last word, so that nobody has to wait for its silence. Twice is
+        fine. Whatever does not end in time, the rest does; then this raises TimeoutError, which
+        names it."""
+        with contextlib.ExitStack() as stack:  # from below, each whatever became of those before
+            if self._sock:
+                stack.callback(self._sock.close)
+            stack.callback(self._loop.stop, timeout)
+            if self._loop.running:
+                stack.callback(self._loop.post, self._close)
+            stack.callback(self._reader.stop, timeout)
+            if self._http:
+                stack.callback(self._http.stop)
 
     def _tell(self, view: View, wall: float) -> dict[str, Any]:
         """What the services tell of themselves: out of their records, so on whichever thread has the view."""
-        return {each.name: each.tells(view, wall) for each in self._services if isinstance(each, Telling)}
-
-    def _open_store(self) -> Store:
-        return open_store(self._settings.store)
+        return {
+            each.name: told(each, view, wall)
+            for each in self._services
+            if isinstance(each, Telling)
+        }
 
     # -- the sip thread ---------------------------------------------------------------------------------------------
 
     def _open(self) -> None:
-        settings, sock = self._settings, self._sock
-        assert sock is not None
-        self._store = store = RememberingStore(self._open_store())
-        self._clock.join(self._store)
-        address = format_address(sock.getsockname()[:2])
-        context = Context(settings.name, address, _cluster_key(self._store), settings.tariff, settings.currency,
+        try:
+            self._open_cluster()
+        except BadRecord as error:
+            raise StoreDown(f"{error}; restore the store from a backup") from error
+        self._channel = Channel(self._bound(), best())
+        self._loop.watch(self._bound(), self._readable)
+        settings = self._settings
+        if settings.register:
+            listen = self._bound().getsockname()[:2]
+            try:
+                self._enrolment = Enrolment(
+                    self._loop, settings.name, listen, settings.register, settings.beat
+                )
+            except OSError as error:
+                raise cannot_register(error) from error
+            self._enrolment.start()
+
+    def _bound(self) -> socket.socket:
+        assert self._sock is not None
+        return self._sock
+
+    def _open_cluster(self) -> None:
+        settings = self._settings
+        keyed = KeyedStore(open_store(settings.store), store_name(settings.store))
+        self._store = store = RememberingStore(keyed)
+        key = join_cluster(keyed, lambda: secrets.token_hex(32), time.sleep)
+        self._clock.join(store)
+        address = format_address(self._bound().getsockname()[:2])
+        context = Context(settings.name, address, key, settings.tariff, settings.currency,
                           settings.users, settings.realm, settings.digest, settings.session_expires,
                           settings.deploy)  # fmt: skip
         # Of a pair whose address moves, each asks from its own computer's, where it hears registrations.
-        forwarders = (settings.forwarder, *settings.register)
-        self._heartbeat = Heartbeat(context.answers, *(host for host, _ in forwarders))
+        hosts = [host for host, _ in (settings.forwarder, *settings.register)]
+        self._heartbeat = Heartbeat(context.answers, *hosts)
         self._services = assemble(context)
-        self._router = Router([self._heartbeat, *self._services], context.answers)
+        self._router = Router(
+            [self._heartbeat, *self._services],
+            context.answers,
+            self._handling_failed,
+            forwarders=Forwarders(settings.forwarder, hosts),
+        )
         self._outage = Outage(self._router, store, self._count_bills)
-        self._timers = Timers(self._router)
         page = f"http://{format_address(self._http.address)}/" if self._http else ""
-        self._member = Member(settings.name, address, page, started=self._clock.now())
-        self._sign(self._store)
+        member = Member(settings.name, address, page, started=self._clock.now())
+        self._upkeep = Upkeep(
+            self, self._loop, self._clock, keyed, store, member, self._heartbeat, self._router,
+            self._services, self._outage,
+        )  # fmt: skip
+        try:
+            self._upkeep.start()
+        except Conflict:
+            raise name_is_taken(settings.name) from None
         self._trouble = ""
-        self._channel = Channel(sock, best())
-        self._loop.watch(sock, self._readable)
-        self._loop.at(time.monotonic() + SIGN_OF_LIFE, self._sign_again)
-        self._loop.at(time.monotonic() + SWEEPING, self._sweep)
-        if settings.register:
-            listen = sock.getsockname()[:2]
-            self._enrolment = Enrolment(self._loop, settings.name, listen, settings.register, settings.beat)
-            self._enrolment.start()
 
     def _take_leave(self) -> None:
         self._left = time.monotonic()
@@ -177,84 +221,21 @@ class Server:
     def _close(self) -> None:
         if self._enrolment:
             self._enrolment.close()
-        if self._store and self._outage:
-            try:
-                self._outage.settle(10 * BATCH)
-                self._sign(self._store, stopped=True)
-            except (StoreDown, Conflict) as error:
-                log.warning("the others were not told that this server stops: %s", error)
-            if self._outage.waiting:
-                log.error("the store did not come back in time: bills will lack %s", self._outage.told())
-            self._store.close()
-            self._store = None
-
-    def _sign(self, store: Store, stopped: bool = False) -> None:
-        """Raises Conflict if another server has taken the name."""
-        view = View(store)
-        known = view.get(Member, self._member.name)
-        if self._member.last_seen and known and known.started != self._member.started:
-            raise Conflict(f"{self._member.name} signs from {known.address} too")
-        told = self._heartbeat
-        self._member = replace(self._member, last_seen=self._clock.now(), stopped=stopped, role=told.role,
-                               role_since=told.role_since)  # fmt: skip
-        view.commit([self._member])
-
-    def _sign_again(self) -> None:
-        self._loop.at(time.monotonic() + SIGN_OF_LIFE, self._sign_again)
-        if not self._store:
+        store, self._store = self._store, None
+        if not store:
             return
         try:
-            self._sign(self._store)
-        except Conflict:
-            self._complain(f"another server signs as {self._member.name} too; give each its own --name")
-        except StoreDown as error:
-            self._store_failed(error)
-        else:
-            if self._trouble:
-                log.warning("the store works again")
-            self._trouble, self._heartbeat.healthy = "", True
-            self._settle()
-            if not self._waiting():
-                self._fire()
-        jumped = self._clock.jumped()
-        if jumped:
-            log.warning("%s", jumped)
+            if self._upkeep:
+                self._upkeep.say_goodbye()
+        finally:
+            store.close()
 
-    def _settle(self) -> None:
-        """All of it, before timers run out: a call that somebody hung up ends at that time, not at its timer's."""
-        assert self._outage is not None
-        try:
-            if self._outage.settle(BATCH):
-                self._loop.at(time.monotonic(), self._settle)
-        except StoreDown as error:
-            self._store_failed(error)
-
-    def _fire(self) -> None:
-        """Timers of records that have run out, whoever set them: a few, then what has come meanwhile has its turn."""
-        if not self._store:
-            return
-        try:
-            outcomes = self._timers.fire(self._store, self._clock.now())
-        except StoreDown as error:
-            self._store_failed(error)
-            return
-        for outcome in outcomes:
-            self._counts["handled", "timers"] += not outcome.dropped
-            self._count_bills(outcome)
-        self._send(outcomes)
-        if sum(bool(outcome.saves) for outcome in outcomes) >= TIMERS:
-            self._loop.at(time.monotonic(), self._fire)
-
-    def _sweep(self) -> None:
-        more = False
-        if self._store:
-            try:
-                more = self._retention.sweep(View(self._store), self._clock.now())
-            except Conflict:
-                more = True  # another member swept at the same time
-            except StoreDown as error:
-                self._complain(f"{error}; nothing old was removed from it")
-        self._loop.at(time.monotonic() + (SWEEPING if more else SWEPT), self._sweep)
+    def carry_out(self, outcome: Outcome) -> None:
+        self._counts["handled", "timers"] += not outcome.dropped
+        if outcome.dropped:
+            self._counts["dropped", outcome.dropped] += 1
+        self._count_bills(outcome)
+        self._send([outcome])
 
     def _readable(self) -> None:
         self._counts["dropped", "repeated"] += self._inbox.fill(self._channel)
@@ -262,14 +243,18 @@ class Server:
 
     def _work_on(self) -> None:
         """A little of what waits, then timers, questions and what has come meanwhile have their turn."""
-        events = [event for datagram in self._inbox.take(BATCH) if (event := self._read(datagram))]
-        outcomes = self._decide_all(events)
-        self._send(outcomes)
-        for event, outcome in zip(events, outcomes, strict=True):
-            self._tell_of(event, outcome)
-        if self._inbox and not self._working:
-            self._working = True
-            self._loop.post(self._work_again)
+        try:
+            events = [
+                event for datagram in self._inbox.take(BATCH) if (event := self._read(datagram))
+            ]
+            outcomes = self._decide_all(events)
+            self._send(outcomes)
+            for event, outcome in zip(events, outcomes, strict=True):
+                self._tell_of(event, outcome)
+        finally:  # what still waits is handled even so
+            if self._inbox and not self._working:
+                self._working = True
+                self._loop.post(self._work_again)
 
     def _work_again(self) -> None:
         self._working = False
@@ -285,6 +270,10 @@ class Server:
         except RemoteProtocolError:
             self._counts["dropped", "unreadable"] += 1
             return None
+        except Exception as error:  # ours: it must not take what came with it
+            self._counts["dropped", "unreadable"] += 1
+            self._log_failure("a datagram", error)
+            return None
         label = _label(event)
         self._counts["handled", label] += 1
         if label != HEARTBEATS:
@@ -297,8 +286,8 @@ class Server:
         if len(events) > 1 and self._outage and not self._trouble:
             try:
                 return self._outage.process_all(events)
-            except (Conflict, StoreDown):
-                pass  # another server has changed one of their calls meanwhile, or who the store fails is told below
+            except Exception:
+                pass  # another server changed one of their calls meanwhile; all else is told below
         return [self._decide(event) for event in events]
 
     def _tell_of(self, event: Arrival, outcome: Outcome) -> None:
@@ -330,13 +319,43 @@ class Server:
                 raise StoreDown("the server is stopping")
             return self._outage.process(event)
         except StoreDown as error:
-            self._store_failed(error)
+            self.store_failed(error)
             return self._outage.pass_on(event) if self._store and self._outage else self._router.unable(event)
+        except FAILURES as error:
+            return self._router.give_up(event, error)
 
-    def _store_failed(self, error: StoreDown) -> None:
+    def _handling_failed(self, event: Arrival | TimerEvent, error: BaseException) -> None:
+        """A service's exception, with one traceback a second at most; a damaged row or name is a
+        sentence."""
+        if isinstance(error, BadRecord):
+            self.complain(f"{error}; refused is only who needs it")
+            return
+        if isinstance(event, TimerEvent):
+            self._log_failure(f"timer of {event.kind} {event.key!r}", error)
+        else:
+            self._log_failure(_label(event), error)
+
+    def _log_failure(self, what: str, error: BaseException) -> None:
+        now = time.monotonic()
+        if now >= self._next_traceback:
+            self._next_traceback = now + 1.0
+            log.error("a service failed; nothing of this event is saved: %s", what, exc_info=error)
+
+    def store_failed(self, error: StoreDown) -> None:
+        if isinstance(error, Contended):
+            self._counts["dropped", "contended"] += 1
+            self.complain(str(error))
+            return
+        if not self._trouble:
+            self._reader.let_go()
         self._trouble, self._heartbeat.healthy = str(error), False
         self._counts["dropped", "store_failures"] += 1
-        self._complain(f"{error}; requests that need it are answered 503")
+        self.complain(f"{error}; requests that need it are answered 503")
+
+    def store_works(self) -> None:
+        if self._trouble:
+            log.warning("the store works again")
+        self._trouble, self._heartbeat.healthy = "", True
 
     def _send(self, outcomes: Sequence[Outcome]) -> None:
         """What cannot be sent (no room, no route, port 0) is counted: UDP, and whoever misses it asks again."""
@@ -346,7 +365,7 @@ class Server:
         if failed:
             self._counts["dropped", "unsendable"] += failed
 
-    def _complain(self, sentence: str) -> None:
+    def complain(self, sentence: str) -> None:
         """At most one line a second, whoever causes it."""
         now = time.monotonic()
         if now >= self._next_log:
@@ -354,22 +373,12 @@ class Server:
             log.warning("%s", sentence)
 
     def _health(self) -> report.Health:
-        return report.Health(self._member, time.monotonic() - self._started, self._trouble,
-                             format_address(self._settings.forwarder), dict(self._counts),
-                             clock_offset=self._clock.offset, waiting=self._waiting())  # fmt: skip
-
-
-def _cluster_key(store: Store) -> bytes:
-    """Made by whoever comes first, read by all others."""
-    while True:
-        view = View(store)
-        secret = view.get(Secret, "cluster")
-        if secret:
-            return bytes.fromhex(secret.value)
-        try:
-            view.commit([Secret("cluster", secrets.token_hex(32))])
-        except Conflict:
-            continue
+        upkeep, settings = self._upkeep, self._settings
+        member = upkeep.member if upkeep else Member(settings.name, format_address(settings.listen))
+        return report.Health(member, time.monotonic() - self._started, self._trouble,
+                             format_address(settings.forwarder), dict(self._counts),
+                             clock_offset=self._clock.offset, waiting=self._waiting(),
+                             warning=upkeep.warning if upkeep else "")  # fmt: skip
 
 
 def _label(event: Arrival) -> str:

@@ -7,13 +7,14 @@ lives on whichever server the event reaches.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from slee_mock.event import CallEvent, Event, Outcome, RequestEvent, ResponseEvent, TimerEvent
 from slee_mock.record import Record
-from slee_mock.store import View
+from slee_mock.store import StoreDown, View
 
 
 def always(event: Any) -> bool:
@@ -49,6 +50,18 @@ class Telling(Protocol):
 
     def tells(self, view: View, wall: float) -> Any:
         """JSON-able. Called on another thread than `handle`: of the service itself only what never changes."""
+
+
+def told(service: Telling, view: View, wall: float) -> Any:
+    """What it tells, or why it cannot: /status is there for everybody."""
+    try:
+        tells = service.tells(view, wall)
+        json.dumps(tells)
+        return tells
+    except StoreDown:
+        raise
+    except (Exception, SystemExit) as error:
+        return {"error": f"{type(error).__name__}: {error}"}
 
 
 def takers(services: Sequence[Service], event: type) -> list[tuple[Service, On]]:

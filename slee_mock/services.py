@@ -20,6 +20,7 @@ from slee_mock.service import Service
 from slee_mock.session import SessionTimers
 
 Deploy = Callable[["Context", str], Service]
+NO_DEPLOY = "{} is not a service to deploy: it has no function deploy(context, argument)"
 
 
 class DeployError(ValueError):
@@ -68,16 +69,26 @@ def find(wish: str) -> Deploy:
     name = wish.partition(":")[0]
     if not all(part.isidentifier() for part in name.split(".")):
         raise DeployError(f"'{wish}' is not NAME:ARGUMENT, as in prepaid:balances.txt")
-    module = f"slee_mock.{name}" if "." not in name and importlib.util.find_spec(f"slee_mock.{name}") else name
+    ours = (
+        f"slee_mock.{name}"
+        if "." not in name and importlib.util.find_spec(f"slee_mock.{name}")
+        else ""
+    )
+    if ours and hasattr(importlib.import_module(ours), "deploy"):
+        module = ours
+    else:  # what else is in slee_mock is no service, and does not hide a user's file of its name
+        module = name
     try:
         found = getattr(importlib.import_module(module), "deploy", None)
-    except Exception as error:  # a stranger's file: whatever is wrong with it
+    except (Exception, SystemExit) as error:  # a stranger's file: whatever is wrong with it
         if isinstance(error, ModuleNotFoundError) and error.name == name.partition(".")[0]:
+            if ours:
+                raise DeployError(NO_DEPLOY.format(ours)) from None
             raise DeployError(f"there is no service '{name}': neither slee_mock/{name}.py nor a file {name}.py in this "
                               "folder or where PYTHONPATH says") from None  # fmt: skip
         raise DeployError(f"{name} cannot be read: {type(error).__name__}: {error}; mend it") from error
     if not callable(found):
-        raise DeployError(f"{module} is not a service to deploy: it has no function deploy(context, argument)")
+        raise DeployError(NO_DEPLOY.format(module))
     deploy: Deploy = found
     return deploy
 
@@ -86,6 +97,16 @@ def _deployed(wish: str, context: Context) -> Service:
     deploy = find(wish)
     name, _, argument = wish.partition(":")
     try:
-        return deploy(context, argument)
+        service = deploy(context, argument)
     except (ValueError, OSError) as error:
         raise DeployError(f"{name}: {error}") from error
+    except (Exception, SystemExit) as error:  # a stranger's file again
+        raise DeployError(
+            f"{name}: its deploy() raises {type(error).__name__}: {error}; mend it"
+        ) from error
+    lacking = [each for each in ("name", "takes", "handle") if not hasattr(service, each)]
+    if lacking:
+        raise DeployError(
+            f"{name}: what its deploy() returns is no service: it has no {' and no '.join(lacking)}"
+        )
+    return service

@@ -1,7 +1,8 @@
-"""Session timers, the proxy's part (RFC 4028 8): so that a call whose phones have vanished ends one day.
+"""Session timers, the proxy's part (RFC 4028 8), so that the call of vanished phones ends one day.
 
-Pure. The proxy asks for a session interval in every INVITE and UPDATE. Phones that know session timers then refresh
-the session in time; if only the callee's does not, the caller's is told to. If neither does, the call has no such end.
+Pure. The proxy asks for a session interval in every INVITE and UPDATE. Phones that know session
+timers then refresh the session in time; if only the callee's does not, the caller's is told to. If
+neither does, the call is presumed over when no message of it has passed for the same interval.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from sip.message import Message, Request, Response
 LEAST = 90  # seconds; RFC 4028 5: no Min-SE may be smaller
 REFRESHING = ("INVITE", "UPDATE")
 
-_SECONDS = re.compile(r"(\d{1,9})\s*(;.*)?")
+_SECONDS = re.compile(r"([0-9]{1,9})\s*(;.*)?")
 
 
 class SessionTimers:
@@ -22,6 +23,7 @@ class SessionTimers:
 
     def __init__(self, interval: int) -> None:
         self._interval = interval
+        self.bound = float(interval)  # seconds of silence that end a call nobody refreshes; 0: none
         self.least = min(LEAST, interval)  # a shorter one is for tests
 
     def is_too_short(self, request: Request) -> bool:
@@ -48,7 +50,8 @@ class SessionTimers:
         onward.set("Session-Expires", f"{asked}{semicolon}{params}")
 
     def grant(self, onward: Response, asked: int, is_known_to_asker: bool) -> int | None:
-        """The interval that a 2xx to a request with `asked` puts into force; None: the session does not expire. Where
+        """The interval that a 2xx to a request with `asked` puts into force; None: no phone will
+        refresh the session within this server's own, so that its silence has to tell its end. Where
         only the asker knows timers, the response is to tell it that it refreshes."""
         if not (self._interval and asked):
             return None
@@ -56,11 +59,13 @@ class SessionTimers:
             theirs = _seconds(onward, "Session-Expires")
         except RemoteProtocolError:
             return None  # an answered call is not lost for a malformed number
+        if theirs is not None and theirs > self._interval:
+            return None  # a phone may ask for years (Min-SE)
         if theirs is not None or not is_known_to_asker:
             return theirs
         onward.set("Session-Expires", f"{asked};refresher=uac")
         onward.add("Require", "timer")
-        return asked
+        return asked if asked <= self._interval else None
 
 
 def knows_timers(message: Message) -> bool:

@@ -154,7 +154,8 @@ def _parser() -> argparse.ArgumentParser:
         help="registration addresses of the forwarders that have no line for this server")  # fmt: skip
     add("--beat", default="2", metavar="SECONDS", help="seconds between two registrations (2)")
     add("--session-expires", default="1800", metavar="SECONDS",
-        help="close calls that no phone refreshes for so long, if it knows how; 0: never (1800)")  # fmt: skip
+        help="close calls that no phone refreshes for so long; where none knows how, those of which "
+        "no message passes for so long, until one does; 0: never (1800)")  # fmt: skip
     add("--deploy", action="append", default=[], metavar="NAME:ARGUMENT",
         help="a further service, as in prepaid:balances.txt; may be given several times")  # fmt: skip
     add("--version", action="version", version=f"slee_mock {VERSION}")

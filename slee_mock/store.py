@@ -7,7 +7,9 @@ Nothing is ever half saved, and what `save` has returned from survives the death
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from slee_mock.record import R, Record, from_json, to_json
@@ -17,8 +19,21 @@ class StoreDown(Exception):
     """The store cannot be read or written now. The text is a sentence for the operator."""
 
 
+class Contended(StoreDown):
+    """The store works, but other servers change what this event reads again and again."""
+
+
 class Conflict(Exception):
     """Somebody saved one of these rows first: read again and decide again."""
+
+
+class BadRecord(ValueError):
+    """One row cannot be read, or one record cannot be kept as it is. The store works: only who
+    needs it is refused."""
+
+
+class BadName(BadRecord):
+    """A row cannot have such a name: it is not text."""
 
 
 class Row(NamedTuple):
@@ -27,18 +42,20 @@ class Row(NamedTuple):
 
 
 class Change(NamedTuple):
-    """Save `text` if the row still has `version`; 0 means that it must not exist yet. Without text the row goes.
-    `due` is the row's timer, in wall seconds: each save sets it anew, None stops it."""
+    """Save `text` if the row still has `version`; 0 means that it must not exist yet. Without text
+    the row goes. `due` is the row's timer, in wall seconds: each save sets it anew, None stops it.
+    `only_if`: save nothing here; the row must still have this version and this text."""
 
     kind: str
     key: str
     text: str | None
     version: int
     due: float | None = None
+    only_if: bool = False
 
 
 class Store(Protocol):
-    """Every method may raise StoreDown."""
+    """Every method may raise StoreDown, and BadRecord for what it cannot keep or look for."""
 
     def get(self, kind: str, key: str) -> Row | None: ...
 
@@ -83,6 +100,15 @@ class Above:
         self._store.close()
 
 
+@dataclass(frozen=True)
+class Damaged:
+    """A row that cannot be read, in the place of its record. `why` is for the operator."""
+
+    kind: str
+    key: str
+    why: str
+
+
 class View:
     """The store as one event sees it. It remembers the version of all that was read, so that what was decided is
     saved only if it is still true; records staged by one service are seen by the next."""
@@ -93,23 +119,48 @@ class View:
         self._records: dict[tuple[str, str], Record | None] = {}
 
     def get(self, kind: type[R], key: str) -> R | None:
+        """Raises BadName for a key that is not text, BadRecord for a row that cannot be read,
+        StoreDown."""
         place = (kind.KIND, key)
         if place not in self._records:
+            _check_text(kind.KIND, key)
             row = self._store.get(kind.KIND, key)
             self._versions[place] = row.version if row else 0
             self._records[place] = _read(kind, key, row) if row else None
         record = self._records[place]
-        assert record is None or isinstance(record, kind)
+        if record is not None and not isinstance(record, kind):
+            raise BadRecord(
+                f"two services keep records of the kind {kind.KIND}, as different classes"
+            )
         return record
 
+    def mended(self, kind: type[R], key: str) -> R | None:
+        """None also for a row that cannot be read: what is saved there next replaces it."""
+        try:
+            return self.get(kind, key)
+        except BadName:
+            raise
+        except BadRecord:
+            return None
+
     def scan(self, kind: type[R], limit: int | None = None, skip: int = 0) -> list[R]:
-        """Straight from the store; what is staged is not in it. Whoever saves or removes one of these need not read it
-        once more, which in a Redis would be a journey each."""
-        found = []
+        """Straight from the store, without what is staged and what cannot be read. To save or
+        remove one of these it need not be read once more, which in a Redis would be a journey
+        each."""
+        return [each for each in self.page(kind, limit, skip) if not isinstance(each, Damaged)]
+
+    def page(self, kind: type[R], limit: int | None = None, skip: int = 0) -> list[R | Damaged]:
+        """The same with the damaged rows in their places, for who counts what was read."""
+        found: list[R | Damaged] = []
         for key, row in self._store.scan(kind.KIND, limit, skip):
-            found.append(_read(kind, key, row))
+            try:
+                record = _read(kind, key, row)
+            except BadRecord as error:
+                found.append(Damaged(kind.KIND, key, str(error)))
+                continue
+            found.append(record)
             if (kind.KIND, key) not in self._records:
-                self._versions[kind.KIND, key], self._records[kind.KIND, key] = row.version, found[-1]
+                self._versions[kind.KIND, key], self._records[kind.KIND, key] = row.version, record
         return found
 
     def count(self, kind: type[Record]) -> int:
@@ -120,9 +171,10 @@ class View:
             self._records[self._place(record)] = record
 
     def commit(self, records: Iterable[Record], forgotten: Iterable[Record] = ()) -> None:
-        """Saves the last of each key and removes what is to be forgotten, all or none. Raises Conflict or StoreDown."""
+        """Saves the last of each key and removes what is to be forgotten, all or none. Raises
+        Conflict or StoreDown, or BadRecord for what no store could keep."""
         last = {self._place(record): record for record in records}
-        changes = {place: Change(*place, to_json(record), self._versions[place], record.due)
+        changes = {place: Change(*place, to_json(record), self._versions[place], _due(record))
                    for place, record in last.items()}  # fmt: skip
         for place in map(self._place, forgotten):
             changes[place] = Change(*place, None, self._versions[place])
@@ -137,8 +189,24 @@ class View:
         return place
 
 
+def _check_text(*names: str) -> None:
+    for name in names:
+        if not name.isascii():
+            try:
+                name.encode()
+            except UnicodeEncodeError as error:
+                raise BadName(f"{name!a} is not text: {error.reason}") from None
+
+
+def _due(record: Record) -> float | None:
+    due = record.due
+    if due is None or (isinstance(due, (int, float)) and math.isfinite(due)):
+        return due
+    raise BadRecord(f"the {record.KIND} record {record.key!r} cannot be due at {due!r}")
+
+
 def _read(kind: type[R], key: str, row: Row) -> R:
     try:
         return from_json(kind, row.text)
-    except ValueError as error:
-        raise StoreDown(f"the store's {kind.KIND} record {key!r} is damaged: {error}") from None
+    except (ValueError, RecursionError) as error:
+        raise BadRecord(f"the store's {kind.KIND} record {key!r} is damaged: {error}") from None

@@ -13,10 +13,11 @@ def redis_place(where: str) -> RedisPlace | None:
     return RedisPlace.parse(where) if "://" in where else None
 
 
-def open_store(where: str) -> Store:
-    """Raises StoreDown with a sentence and its remedy. The store belongs to the thread that opened it."""
+def open_store(where: str, reading: bool = False) -> Store:
+    """Raises StoreDown with a sentence and its remedy. The store belongs to the thread that opened
+    it. `reading`: for who saves nothing."""
     place = redis_place(where)
-    return RedisStore(place) if place else SqliteStore(where)
+    return RedisStore(place) if place else SqliteStore(where, reading=reading)
 
 
 def store_name(where: str) -> str:

@@ -50,6 +50,7 @@ DATAGRAM = 65_535
 BURST = 64  # datagrams read before timers and wishes get their turn
 LARGEST_SENT = 65_507
 LOOK_AGAIN = 1.0  # seconds between two looks at this computer's own address and at the clocks
+DEADLINE_AGAIN = 1.0  # seconds until timers are looked at again after an error in that
 
 
 @dataclass(frozen=True)
@@ -220,10 +221,16 @@ class Phone:
             self._do(self._agent.receive(data, source[:2], time.monotonic()))
 
     def _on_deadline(self) -> None:
-        self._timer = None
+        self._timer = self._loop.at(time.monotonic() + DEADLINE_AGAIN, self._on_deadline)  # should what follows fail
         self._do(self._agent.on_deadline(time.monotonic()))
 
     def _do(self, outcome: AgentOutcome) -> None:
+        try:
+            self._carry_out(outcome)
+        finally:
+            self._set_timer()
+
+    def _carry_out(self, outcome: AgentOutcome) -> None:
         for send in outcome.sends:
             self._send(send)
         for event in outcome.events:
@@ -232,7 +239,6 @@ class Phone:
             self._tell(event)
         if self._leaving and self._agent.at_rest:
             self._at_rest.set()
-        self._set_timer()
 
     def _tell(self, event: object) -> None:
         try:

@@ -15,7 +15,7 @@ from softphone.qt.theme import GRID, Size, theme
 from softphone.qt.widgets import TextLabel
 from stage import paint
 
-TARIFF = re.compile(r"([\d.]+)\s*\+\s*([\d.]+)\s*/\s*(\d+)\s*s")
+TARIFF = re.compile(r"([\d.]+)\s*\+\s*([\d.]+)\s*/\s*(\d+)\s*s", re.ASCII)
 EMPTY = "No bill yet. It appears here as soon as a call is answered."
 
 

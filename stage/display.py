@@ -29,7 +29,7 @@ def _answers(display: str) -> bool:
     """True unless it is a display of this computer at which nobody listens."""
     host, _, rest = display.rpartition(":")
     number = rest.partition(".")[0]
-    if host not in ("", "unix") or not number.isdigit():
+    if host not in ("", "unix") or not (number.isascii() and number.isdigit()):
         return True
     path = f"/tmp/.X11-unix/X{number}"  # where X servers put their socket; the one in the abstract namespace is Linux's
     for name in (path, "\0" + path):

@@ -12,7 +12,7 @@ from stage.script import milliseconds
 
 @dataclass
 class ServerFacts:
-    """What is known of one server's process. `heard`: the forwarder's word, UP, FAILING, DOWN or RECOVERING; of one
+    """What is known of one server's process. `heard`: the forwarder's word for its state (UP, EJECTED ...); of one
     of two forwarders its own, active or standby."""
 
     name: str
@@ -77,6 +77,8 @@ def _look(server: ServerFacts, hot: str | None) -> tuple[str, str]:
         return "ready", "replica: ready"
     if server.heard == "FAILING":
         return "failing", "misses heartbeats"
+    if server.heard == "EJECTED":
+        return "failing", "answers heartbeats only"
     return "waking", "not trusted yet"
 
 

@@ -95,6 +95,7 @@ class FakeServer:
         self.heartbeat = "200 OK"
         self.replies = True
         self.late = 0.0  # seconds until it answers, heartbeats excepted
+        self.odd = b""  # a line that its answers begin with
         self._loop = Loop(name)
         self._sock = bind_udp(address)
         self._loop.watch(self._sock, self._ready)
@@ -102,12 +103,13 @@ class FakeServer:
 
     def _ready(self):
         data, source = self._sock.recvfrom(65_535)
-        if b"@" not in data.partition(b"\r\n")[0]:
+        if b"@" not in data.partition(b"\r\n")[0] and not data.startswith(b"SIP/"):
             self._sock.sendto(answer(data, self.heartbeat), source)
             return
         self.heard.append(data)
         if self.replies and not data.startswith((b"ACK", b"SIP/")):
             told = answer(data).replace(b"\r\nCSeq", f"\r\nX-Server: {self.name}\r\nCSeq".encode(), 1)
+            told = told.replace(b"\r\n", b"\r\n" + self.odd, 1)
             if self.late:
                 self._loop.at(time.monotonic() + self.late, lambda: self._sock.sendto(told, source))
             else:

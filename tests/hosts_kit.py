@@ -142,6 +142,29 @@ class Network:
         self._switch("link", "set", host, "master", "bridge")
 
 
+    def cut(self, host: str) -> None:
+        """The switch passes nothing between it and the servers; all else it does, and nobody is told."""
+        rules = "".join(
+            f"add rule bridge cut-{host} forward iifname {here} oifname {there} drop; "
+            for here, there in ((host, "servers"), ("servers", host))
+        )
+        chain = f"add table bridge cut-{host}; add chain bridge cut-{host} forward"
+        inside(SWITCH, "nft", f"{chain} {{ type filter hook forward priority 0; }}; {rules}")
+
+    def heal(self, host: str) -> None:
+        inside(SWITCH, "nft", f"delete table bridge cut-{host}")
+
+
+def forbid(host: str) -> None:
+    """Its own firewall refuses what it sends to the servers, at once and aloud."""
+    chain = "add table ip forbid; add chain ip forbid output { type filter hook output priority 0; }"
+    inside(host, "nft", f"{chain}; add rule ip forbid output ip daddr {HOSTS['servers']} reject")
+
+
+def allow(host: str) -> None:
+    inside(host, "nft", "delete table ip forbid")
+
+
 def deafen(host: str) -> None:
     """It hears no VRRP any more."""
     chain = "add table ip deaf; add chain ip deaf input { type filter hook input priority 0; }"
@@ -277,6 +300,11 @@ class Pair:
                 print(f"--- {log.name}\n{log.read_text()[-6000:]}")
         self._stack.close()
 
+    def moves(self) -> int:
+        """How often the address has changed places."""
+        logs = (self.folder / f"{host}-forwarder.log" for host in self.forwarders)
+        return sum(len(re.findall(r" active: ", log.read_text())) for log in logs) - 1
+
     def _await(self, condition, what: str) -> None:
         deadline = time.monotonic() + HELLO
         while not condition():
@@ -290,7 +318,10 @@ class Pair:
             shutil.copytree(ROOT / part, opt / part, ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copy(ROOT / "forwarder.py", opt)
         check = opt / "examples" / "keepalived" / "check"
-        check.write_text(_installed(check.read_text(), self.folder, ""))
+        for host in ("forwarder1", "forwarder2"):
+            own = check.with_name(f"check-{host}")
+            shutil.copy(check, own)
+            own.write_text(_installed(check.read_text(), self.folder, host))
 
     def _server(self, stack: contextlib.ExitStack, number: int) -> None:
         host, port = HOSTS["servers"], 5060 + 10 * number
@@ -303,10 +334,11 @@ class Pair:
         stack.callback(process.terminate)
 
     def _forwarder(self, stack: contextlib.ExitStack, host: str) -> None:
-        (self.folder / f"run-{host}").mkdir()
+        (self.folder / f"run-{host}" / "call-failover").mkdir(parents=True)  # RuntimeDirectory=
         lines = [f"server{n}={HOSTS['servers']}:{5060 + 10 * n}" for n in (1, 2)]
         lines += ["forwarder.listen={}:{}".format(*SHARED), "limit.rate=0"]
         lines += [f"forwarder.secret.file={self.folder}/secret"]
+        lines += [_installed("forwarder.track.file=/run/call-failover/sees", self.folder, host)]
         file = self.folder / f"{host}.properties"
         file.write_text("\n".join(lines))
         dropin = _installed((EXAMPLES / "call-failover.service.conf").read_text(), self.folder, host)
@@ -318,6 +350,7 @@ class Pair:
     def _keeper(self, stack: contextlib.ExitStack, host: str, example: str) -> None:
         file = self.folder / f"{host}-keepalived.conf"
         text = _installed((EXAMPLES / example).read_text(), self.folder, host)
+        text = text.replace("keepalived/check ", f"keepalived/check-{host} ")
         if self._unicast:
             text = re.sub(r"^    # (unicast_|    \d|}$)", r"    \1", text, flags=re.MULTILINE)
         file.write_text(text)
@@ -344,6 +377,7 @@ class Meter:
 
     def __init__(self) -> None:
         self.sent: list[float] = []
+        self.refused: list[bytes] = []  # the first lines of answers other than 200
         self.answered: dict[int, float] = {}
         self._stopping = False
         self._thread = threading.Thread(target=self._measure, name="meter")
@@ -400,6 +434,9 @@ class Meter:
     def _hear(self) -> None:
         with contextlib.suppress(OSError):
             while True:
-                found = re.match(rb"SIP/2\.0 200 .*?branch=z9hG4bKmeter(\d+)x", self._sock.recv(65_535), re.DOTALL)
-                if found:
+                data = self._sock.recv(65_535)
+                found = re.match(rb"SIP/2\.0 200 .*?branch=z9hG4bKmeter(\d+)x", data, re.DOTALL)
+                if not found:
+                    self.refused.append(data.partition(b"\r")[0])
+                else:
                     self.answered.setdefault(int(found[1]), time.monotonic())

@@ -9,10 +9,14 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from sip.errors import RemoteProtocolError
 from sip.message import Request, Response, parse
+from sip.uri import Uri
 
 FOLDER = Path(__file__).resolve().parent / "messages"
-OWN_VIA = re.compile(rb"Via: SIP/2\.0/UDP [^ ;]+;branch=z9hG4bK[0-9a-f]{32};loop=[0-9a-f]{8}\r\n\Z")
+OWN_VIA = re.compile(
+    rb"Via: SIP/2\.0/UDP [^ ;]+;branch=z9hG4bK[0-9a-f]{32};loop=[0-9a-f]{8};back=[0-9a-f]{16};rport\r\n\Z"
+)
 OWN_RECORD_ROUTE = re.compile(rb"Record-Route: <sip:[^ ;>]+;lr;hint=[0-9a-f]+>\r\n\Z")
 
 
@@ -26,10 +30,11 @@ def unpromised(received, sent):
     forwarder itself does to find the lines: those that stay must stay as they are, in their order.
 
     Promised (failover/lines.py): a Via on top and perhaps a Record-Route, Max-Forwards, the sender's Via, a Route that
-    is ours, and in the start line and the first Route the address of a dead server; a response loses its topmost Via.
+    is ours, and in the start line and the first Route the address of a dead server; a Request-URI loses its escaped
+    headers, a response its topmost Via.
     Empty lines before the message and bytes beyond its Content-Length are no part of it (RFC 3261 7.5, 18.3).
     """
-    before, after = parse(received), parse(sent)
+    before, after = parse(received, in_passing=True), parse(sent, in_passing=True)
     if before._start != after._start and not _moved(before, after):
         return f"start line {before._start!r} became {after._start!r}"
     if (before._blank, before.body) != (after._blank, after.body):
@@ -68,8 +73,18 @@ def _first(message, name, count=1):
 
 
 def _moved(before, after):
-    """Only the address in the Request-URI changed, or a strict router's Request-URI was put back from the Route."""
+    """Only the address in the Request-URI changed, or its escaped headers are gone, or a strict router had put ours
+    there."""
     if not isinstance(before, Request) or before.method != after.method:
         return False
-    was, now = (re.sub(r"(?<=[:@])[^:@;?]+(:\d+)?(?=[;?]|$)", "HOST", m.uri, count=0) for m in (before, after))
+    uris = _without_headers(before.uri), after.uri
+    was, now = (re.sub(r"(?<=[:@])[^:@;?]+(:\d+)?(?=[;?]|$)", "HOST", uri, count=0) for uri in uris)
     return was == now or ";lr" in before.uri
+
+
+def _without_headers(uri):
+    try:
+        headers = Uri.parse(uri).headers
+    except RemoteProtocolError:
+        return uri
+    return uri[: -1 - len(headers)] if headers or uri.endswith("?") else uri

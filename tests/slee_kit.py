@@ -7,8 +7,9 @@ from typing import Any
 
 from sip.message import Request, Response, parse
 from slee_mock.billing import Sum, summed
-from slee_mock.event import Arrival, Outcome
+from slee_mock.event import Address, Arrival, Outcome
 from slee_mock.heartbeat import Heartbeat
+from slee_mock.kept import Forwarders
 from slee_mock.outage import Outage, RememberingStore
 from slee_mock.record import Bill, Bindings, Member, R
 from slee_mock.router import Router
@@ -41,10 +42,14 @@ class DictStore:
             intruder()
         for change in changes:
             row = self.rows.get((change.kind, change.key))
+            if change.only_if and row != Row(change.text, change.version):
+                raise Conflict(change.key)
             if (row.version if row else 0) != change.version or (row is None and change.text is None):
                 raise Conflict(change.key)
         for change in changes:
             place = change.kind, change.key
+            if change.only_if:
+                continue
             self.timers.pop(place, None)
             if change.text is None:
                 del self.rows[place]
@@ -83,6 +88,8 @@ class Cluster:
         self.store = store or DictStore()
         self.wall = 1_800_000_000.0
         self.outcome: Any = None
+        self.fired: list[Outcome] = []  # by the last tick
+        self.failures: list[Exception] = []  # of services, and damaged rows
         known: dict[str, Any] = {"tariff": "0.10+0.05/10s", "currency": "EUR", "users": users,
                                  "realm": "failover.test", **context}  # fmt: skip
         self.routers: dict[str, Router] = {}
@@ -90,13 +97,20 @@ class Cluster:
         self.outages: dict[str, Outage] = {}
         for name, address in ADDRESSES.items():
             made = Context(server=name, address=address, key=KEY, **known)
-            self.routers[name] = Router([Heartbeat(made.answers), *assemble(made)], made.answers)
+            self.routers[name] = Router(
+                [Heartbeat(made.answers), *assemble(made)],
+                made.answers,
+                lambda event, error: self.failures.append(error),
+                forwarders=Forwarders(FORWARDER),
+            )
             self.timers[name] = Timers(self.routers[name])
             self.outages[name] = Outage(self.routers[name], RememberingStore(self.store))
 
-    def receive(self, message: Request | Response | bytes, at: str = "server1") -> list[Any]:
+    def receive(
+        self, message: Request | Response | bytes, at: str = "server1", source: Address = FORWARDER
+    ) -> list[Any]:
         data = message if isinstance(message, bytes) else message.to_bytes()
-        self.outcome = self.decide(at, self.routers[at].event(data, FORWARDER, self.wall))
+        self.outcome = self.decide(at, self.routers[at].event(data, source, self.wall))
         return [parse(send.data) for send in self.outcome.sends]
 
     def receive_all(self, messages: Sequence[Request | Response], at: str = "server1") -> list[Any]:
@@ -104,7 +118,7 @@ class Cluster:
         events = [self.routers[at].event(message.to_bytes(), FORWARDER, self.wall) for message in messages]
         try:
             outcomes = self.outages[at].process_all(events)
-        except (Conflict, StoreDown):
+        except Exception:  # as Server has it
             outcomes = [self.decide(at, event) for event in events]
         return [parse(send.data) for outcome in outcomes for send in outcome.sends]
 
@@ -118,11 +132,13 @@ class Cluster:
         """One look at what waits and at the timers, as each server has every half second; what is sent on account of
         the timers."""
         self.outages[at].settle()
-        outcomes = self.timers[at].fire(self.store, self.wall)
-        return [parse(send.data) for outcome in outcomes for send in outcome.sends]
+        self.fired = list(self.timers[at].fire(self.store, self.wall))
+        return [parse(send.data) for outcome in self.fired for send in outcome.sends]
 
-    def one(self, message: Request | Response | bytes, at: str = "server1") -> Any:
-        sent = self.receive(message, at)
+    def one(
+        self, message: Request | Response | bytes, at: str = "server1", source: Address = FORWARDER
+    ) -> Any:
+        sent = self.receive(message, at, source)
         assert len(sent) == 1, (sent, self.outcome)
         return sent[0]
 
@@ -187,6 +203,13 @@ def in_dialog(method: str, by: str = "alice", cseq: int = 2, **more: Any) -> Req
                              cseq=cseq, **more)  # fmt: skip
     return phone_request(method, "sip:alice@127.0.0.1:4000", "bob", to="<sip:alice@failover.test>", to_tag="a1",
                          tag="b1", cseq=cseq, **more)  # fmt: skip
+
+
+def kept(request: Request, seconds: object) -> Request:
+    """The request as the forwarder passes it on that kept it so long, since no server lived."""
+    late = request.copy()
+    late.add("Failover-Kept", f"{seconds:.3f}" if isinstance(seconds, float | int) else str(seconds))
+    return late
 
 
 def answer(request: Request, status: int, contact: str = "<sip:bob@127.0.0.1:4100>", tag: str = "b1") -> Response:

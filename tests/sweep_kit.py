@@ -43,9 +43,11 @@ RECEIVED = "on receiving it"  # nothing saved, nothing sent
 SAVED = "saved, not sent"
 POINTS = (RECEIVED, SAVED)
 KILLED, BACK, FROZEN = "killed", "killed, back after 2 s", "frozen for 2 s"
-FATES = (KILLED, BACK, FROZEN)
+ZOMBIE = "answers heartbeats, drops everything else"
+FATES = (KILLED, BACK, FROZEN, ZOMBIE)
 PAUSE = 2.0  # seconds that BACK and FROZEN take
-NOTICED = {KILLED: HEARTBEAT, BACK: HEARTBEAT, FROZEN: 4 * HEARTBEAT}  # by the forwarder; and then the way once more
+# By the forwarder; and then the way once more. A zombie is found by what phones say again and again.
+NOTICED = {KILLED: HEARTBEAT, BACK: HEARTBEAT, FROZEN: 4 * HEARTBEAT, ZOMBIE: 3.0}
 BOUND = {fate: seconds + 10 * DELAY for fate, seconds in NOTICED.items()}
 FELT = 0.02  # seconds; nobody notices less
 
@@ -90,7 +92,7 @@ class Handset:
 
     def __init__(self, user: str, address: Address, events: list[Any]) -> None:
         self.user, self.address = user, address
-        self._events, self._heard = events, 0
+        self.events, self._heard = events, 0
         self._calls: dict[str, CallView] = {}
         self._registration: RegistrationChanged | None = None
         self._registered = 0
@@ -105,8 +107,8 @@ class Handset:
         raise NotImplementedError
 
     def _hear(self) -> None:
-        while self._heard < len(self._events):
-            event = self._events[self._heard]
+        while self._heard < len(self.events):
+            event = self.events[self._heard]
             self._heard += 1
             if isinstance(event, CallChanged):
                 self._calls[event.call.id] = event.call
@@ -405,8 +407,10 @@ class DoomedServer(wire.Server):
             return super().receive(data, source, now)
         if self.fault.point == SAVED:
             self._unsent = super().receive(data, source, now)
-        self._due = None if self.fault.fate == KILLED else now + PAUSE
-        self.killed, self.frozen = self.fault.fate != FROZEN, self.fault.fate == FROZEN
+        fate = self.fault.fate
+        self._due = None if fate in (KILLED, ZOMBIE) else now + PAUSE
+        self.frozen, self.zombie = fate == FROZEN, fate == ZOMBIE
+        self.killed = not (self.frozen or self.zombie)
         return super().receive(data, source, now) if self.fault.point == RECEIVED else []
 
     @property
@@ -502,7 +506,7 @@ class MemoryStage:
         _expect(len(self.handled()) >= fault.number, "the server never got so far")
         if not self._lossy:
             _expect(abs(bill_error) <= BOUND[fault.fate], f"the bill is wrong by {bill_error:.3f} s")
-            repeats = self.world.phones_retransmissions
+            repeats = self.world.phones_retransmissions if fault.fate != ZOMBIE else 0
             _expect(not repeats, f"phones had to repeat themselves {repeats} times")
 
 
@@ -541,7 +545,9 @@ def play_calmly(flow: Flow, seed: int | None = None, opening: Opening = MemorySt
 
 
 def faults(flow: Flow, calm: Calm, fates: Sequence[str] = FATES) -> Iterator[Fault]:
-    """Every message of the flow, every point, these fates."""
+    """Every message of the flow, every point, these fates. Of a zombie the flows alone that do not live by the moment:
+    it is found out in a second or two, and what was to cross does not cross then."""
+    fates = [fate for fate in fates if fate != ZOMBIE or not flow.timed]
     for number in range(flow.begins + 1, len(calm.steps) + 1):
         for point in POINTS:
             for fate in fates:

@@ -18,6 +18,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from outage_sweep_kit import Plan, plans, strike_both
 from sweep_kit import KILLED, PASSWORDS, RECEIVED, Cell, Fault, Flow, Handset, faults, moved, play_calmly, strike
 
 from plumbing.address import format_address
@@ -66,9 +67,9 @@ class ProcessStage:
     def __enter__(self) -> ProcessStage:
         with ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            self._store = folder / "cluster.db"
-            servers = [self._server(stack, folder, number) for number in (1, 2)]
-            self._first = servers[0]
+            self._folder, self._store = folder, folder / "cluster.db"
+            servers = [self._server(stack, folder, number, self._fault) for number in (1, 2)]
+            self._first, self._second = servers
             for server in servers:
                 _await_ready(server)
             _await_ready(self._forwarder(stack, folder))
@@ -80,8 +81,10 @@ class ProcessStage:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def _server(self, stack: ExitStack, folder: Path, number: int) -> subprocess.Popen[str]:
-        fault = self._fault if number == 1 else None
+    def _server(
+        self, stack: ExitStack, folder: Path, number: int, fault: Fault | None = None
+    ) -> subprocess.Popen[str]:
+        fault = fault if number == 1 else None
         point = "received" if fault and fault.point == RECEIVED else "saved"
         arguments = [str(fault.number if fault else 0), point, "--name", f"server{number}", "--management", ""]
         arguments += ["--listen", format_address((self._host, 5060 + 10 * number)), "--store", str(self._store)]
@@ -167,6 +170,25 @@ class ProcessStage:
             raise AssertionError(f"the server was given {len(given)} messages and did not die of the last")
 
 
+class ProcessOutage(ProcessStage):
+    """The second server is killed when the first has died of the fault; both can be started anew."""
+
+    def __init__(self, flow: Flow, fault: Fault | None = None, _seed: int | None = None) -> None:
+        super().__init__(flow, fault)
+        self._struck_at: float | None = None
+
+    def struck_at(self) -> float | None:
+        if self._struck_at is None and self._first.poll() is not None:
+            self._second.kill()
+            self._second.wait()
+            self._struck_at = self.now
+        return self._struck_at
+
+    def revive(self, both: bool) -> None:
+        for number in (1, 2) if both else (2,):
+            self._server(self._stack, self._folder, number)
+
+
 def _started(stack: ExitStack, arguments: Sequence[str]) -> subprocess.Popen[str]:
     process = subprocess.Popen([sys.executable, "-S", *arguments], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
                                text=True)  # fmt: skip
@@ -187,6 +209,16 @@ def _ended(process: subprocess.Popen[str]) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.communicate()
+
+
+def sweep_process_outages(**which: Any) -> Iterator[Cell]:
+    """Both servers die and come back, as real processes; `which` as of `plans`."""
+
+    def strike_one(plan: Plan) -> Cell:
+        return strike_both(plan, None, ProcessOutage, patience=4.0, giving_up=45.0)
+
+    with ThreadPoolExecutor(ABREAST) as pool:
+        yield from pool.map(strike_one, list(plans(**which)))
 
 
 def sweep_processes(flows: Sequence[Flow]) -> Iterator[Cell]:

@@ -312,6 +312,7 @@ def test_with_no_server_alive_the_headline_says_so_even_while_they_talk() -> Non
     (ServerFacts("server2", 5080, 1, True, False, heard="UP"), "ready", "replica: ready"),
     (ServerFacts("server2", 5080, 1, True, False, heard="FAILING"), "failing", "misses heartbeats"),
     (ServerFacts("server2", 5080, 1, True, False, heard="RECOVERING"), "waking", "not trusted yet"),
+    (ServerFacts("server2", 5080, 1, True, False, heard="EJECTED"), "failing", "answers heartbeats only"),
     (ServerFacts("server1", 5070, 1, False, False, True), "dead", "crashed (SIGKILL)"),
     (ServerFacts("server1", 5070, 1, False, False, False), "dead", "not running"),
     (ServerFacts("server1", 5070, None, False, False, False), "dead", "not running"),

@@ -110,6 +110,17 @@ def test_a_body_in_pieces_comes_whole_and_one_that_breaks_off_is_not_taken_for_i
     assert (answer.status, data) == (200, b"")
 
 
+def test_head_of_the_event_stream_has_no_body_and_reads_no_events(site, eventually):
+    connection = http.client.HTTPConnection(*site.address, timeout=2)
+    connection.request("HEAD", "/events")
+    answer = connection.getresponse()
+    assert (answer.status, answer.headers["Content-Type"], answer.read()) == (200, "text/event-stream", b"")
+    eventually(lambda: site.closed)
+    connection.request("GET", "/pieces")
+    assert connection.getresponse().read() == b"one\ntwo\n", "nothing of the stream is before it"
+    connection.close()
+
+
 def test_events_stream_until_their_end(site, eventually):
     site.events.put(("state", {"server": "server1"}))
     site.events.put(None)

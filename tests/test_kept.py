@@ -260,6 +260,21 @@ def test_nor_does_a_phone_hear_it():
         assert send.to == PHONES and b"Failover" not in send.data
 
 
+def test_the_copy_of_one_that_was_lost_on_its_way_still_tells_when_the_first_came():
+    core = make_core()
+    kill(core)
+    phone(core, in_call(core), 102.0)
+    revive(core, now=110.0)
+    for at in (111.0, 115.0):
+        assert core.quick(in_call(core), PHONES, ALICE, at) is None
+        (again,) = phone(core, in_call(core), at).sends
+        assert field(again.data, "Failover-Kept") == f"{at - 102.0:.3f}"
+    (later,) = phone(core, in_call(core, "INFO", "z9hG4bKinfo"), 116.0).sends
+    assert field(later.data, "Failover-Kept") is None
+    (later,) = phone(core, in_call(core), 151.0).sends
+    assert field(later.data, "Failover-Kept") is None and not core.kept.released
+
+
 def test_watchers_hear_what_waits_and_when_it_goes_on():
     core = make_core()
     kill(core)

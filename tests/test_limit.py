@@ -79,3 +79,45 @@ def test_forged_sources_cannot_fill_the_table(monkeypatch):
     for n in range(1000):
         assert one.admits(INVITE, f"198.51.{n // 250}.{n % 250}", 100.0)
     assert len(one) == 100 and counters["limit.forgotten"] == 900
+
+
+@pytest.mark.parametrize("later", [0.0, 0.5])
+def test_ten_thousand_forged_sources_give_one_that_floods_no_second_burst(later):
+    one = make()
+    admitted(one, 1000)
+    for n in range(30_000):
+        assert one.admits(INVITE, f"198.{n >> 16}.{n >> 8 & 255}.{n & 255}", 100.0 + later), "each has its own"
+    assert admitted(one, 1000, now=100.0 + later) == int(10 * later), "and it has what a second gives, no more"
+
+
+@pytest.mark.parametrize("of_calls", [False, True])
+def test_where_all_sources_of_the_table_are_limited_who_comes_back_is_limited_too(monkeypatch, of_calls):
+    monkeypatch.setattr(limit, "MAX_SOURCES", 500)
+    one = make()
+    hosts = [f"198.51.{n // 250}.{n % 250}" for n in range(500)]
+    for host in hosts:
+        admitted(one, 30, host=host, data=BYE if of_calls else INVITE)
+    for host in (ALICE, *hosts, *(f"203.0.113.{n}" for n in range(250)), *hosts):
+        assert admitted(one, 30, host=host) == 0, "to be forgotten is no way to a full bucket"
+    assert len(one) == 500
+    assert admitted(one, 30, host=ALICE, now=101.0) > 0, "a second later there is room for somebody new"
+
+
+def test_forgetting_makes_no_tokens(monkeypatch):
+    """Whoever sends whatever: all together get what the table of buckets holds, and what time adds
+    to it."""
+    monkeypatch.setattr(limit, "MAX_SOURCES", 50)
+    one = make()
+    passed = sum(one.admits(BYE, f"198.51.{n // 250}.{n % 250}", 100.0) for n in range(5_000))
+    assert passed == 50 * 20
+
+
+def test_an_exempt_host_stays_exempt_whoever_else_sends(monkeypatch):
+    monkeypatch.setattr(limit, "MAX_SOURCES", 50)
+    one = make(exempt=Networks.parse("192.0.2.7, 2001:db8::7"))
+    assert admitted(one, 100, host="2001:db8::8") == 15, "of its /64 one host is exempt"
+    for n in range(5_000):
+        one.admits(INVITE, f"198.51.{n // 250}.{n % 250}", 100.0)
+        assert one.admits(INVITE, ALICE, 100.0) and one.admits(INVITE, "2001:db8::7", 100.0)
+    assert one.spares(ALICE) and one.spares("2001:db8::7") and not one.spares("2001:db8::8")
+    assert len(one) == 50

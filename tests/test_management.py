@@ -83,6 +83,7 @@ def test_before_anything_happened_the_page_says_so(site):
 def test_a_running_calls_bill_as_data(site):
     site.ask(register())
     site.ask(answer(site.ask(invite()), 200))
+    site.ask(in_dialog("ACK", cseq=1))
     found = site.json("/calls")
     (call,) = found["calls"]
     assert found["server"] == "server1"

@@ -17,6 +17,7 @@ from failover.settings import SETTINGS
 ROOT = Path(__file__).resolve().parent.parent
 MANUAL = (ROOT / "docs" / "operations.txt").read_text(encoding="utf-8")
 REASONED = {"_drop": "dropped.", "_refuse": "dropped.", "trouble": "trouble."}  # these count by a reason they are given
+SECOND_BIND, SECOND_NAME = ("bind=10.0.0.11", "bind=10.0.0.12"), ("asterisk1", "asterisk2")
 NAME = re.compile(r"[a-z][a-z0-9-]*\Z")
 
 
@@ -66,3 +67,14 @@ def test_every_metric_is_explained():
 def test_the_search_for_counters_finds_what_is_known_to_be_counted():
     found = set(counters())
     assert {"keepalives", "passed.requests", "dropped.fenced", "dropped.no-server", "trouble.send", "answered"} <= found
+
+
+def test_section_1_names_every_file_of_the_asterisks_and_the_lines_in_which_the_two_differ():
+    part = MANUAL[MANUAL.index("  Two Asterisks\n") : MANUAL.index("  Two forwarders\n")]
+    folder = ROOT / "examples" / "asterisk"
+    files = {file.name: file.read_text(encoding="utf-8") for file in folder.iterdir()}
+    for name in files:
+        assert re.search(rf"\b{re.escape(name)}\b", part), f"{name} is not there"
+    for name, (before, after) in {"pjsip.conf": SECOND_BIND, "asterisk.conf": SECOND_NAME}.items():
+        assert files[name].count(f"{before}\n") + files[name].count(f"{before}:") == 1
+        assert f"s/{before}/{after}/" in part

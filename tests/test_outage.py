@@ -124,7 +124,7 @@ def test_an_answer_waits_until_the_store_knows_of_it(cluster):
     cluster.store.down = True
     assert cluster.one(answer(offered, 200)).status == 200, "the second time it says nothing new"
     assert cluster.one(in_dialog("ACK", cseq=1)).method == "ACK"
-    assert cluster.outages["server1"].waiting == 0
+    assert cluster.outages["server1"].waiting == 1, "whether the caller has acknowledged it is for the bill"
 
 
 def test_what_begins_or_changes_something_is_refused_and_what_is_unknown_here_stays_unanswered(cluster):

@@ -274,3 +274,21 @@ def test_a_server_that_cannot_be_found_is_named(monkeypatch):
 def test_localhost_is_found_in_the_family_of_the_phone(owners):
     alice = owners("alice", proxy=("localhost", 9), register=False)
     assert alice.phone.snapshot().calls == ()
+
+
+def test_an_error_in_one_timer_does_not_end_the_phone_s_timers(owners):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as registrar:
+        registrar.bind(LOCAL)
+        registrar.settimeout(5.0)
+        alice = owners("alice", proxy=registrar.getsockname(), register=True)
+        on_deadline, failed = alice.phone._agent.on_deadline, []
+
+        def fails_once(now):
+            if not failed:
+                failed.append(now)
+                raise ValueError("a defect")
+            return on_deadline(now)
+
+        alice.phone._agent.on_deadline = fails_once
+        said = [registrar.recv(65_535) for _ in range(3)]
+        assert failed and said[0].startswith(b"REGISTER") and len(set(said)) == 1, "it is said again, as ever"

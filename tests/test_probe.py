@@ -10,7 +10,7 @@ from forwarder_kit import ALICE, fake_servers, field, head, make_core, request
 from test_forwarder_program import program, run  # noqa: F401  program is a fixture
 
 from failover.health import REFUSED
-from failover.probe import probe
+from failover.probe import DEAD, SERVES, probe
 from failover.settings import PHONES
 
 ASKED = {"method": "OPTIONS", "uri": "sip:192.0.2.1:5060", "hops": "Max-Forwards: 0"}
@@ -47,7 +47,8 @@ def test_a_forwarder_that_serves_is_told_from_a_port_where_nobody_is(program, fr
         assert all(not server.heard for server in servers)
         for server in servers:
             server.kill()
-        assert probe(address)[0], "that all servers are gone another forwarder could not change"
+        said = run("--probe", where)
+        assert (said.returncode, said.stdout) == (3, f"{where} answers, but no server takes new calls\n"), "it lives"
         assert running.stop() == 0
     said = run("--probe", where)
     assert (said.returncode, said.stdout, said.stderr) == (1, "", f"nobody listens at {where}\n")
@@ -57,7 +58,7 @@ def test_one_that_hangs_is_told_after_the_patience_and_a_lost_datagram_is_no_dea
     with socket.socket(type=socket.SOCK_DGRAM) as deaf:
         deaf.bind(("127.0.0.1", 0))
         address = deaf.getsockname()
-        assert probe(address, 0.3) == (False, f"127.0.0.1:{address[1]} did not answer within 0.3 s")
+        assert probe(address, 0.3) == (DEAD, f"127.0.0.1:{address[1]} did not answer within 0.3 s")
         assert len({deaf.recv(65_535) for _ in range(2)}) == 2, "asked twice"
 
         def answer_the_second() -> None:
@@ -70,7 +71,7 @@ def test_one_that_hangs_is_told_after_the_patience_and_a_lost_datagram_is_no_dea
 
         answering = threading.Thread(target=answer_the_second)
         answering.start()
-        assert probe(address, 5.0)[0]
+        assert probe(address, 5.0)[0] == SERVES
         answering.join()
 
 

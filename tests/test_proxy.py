@@ -196,6 +196,7 @@ def test_an_answer_after_the_time_in_which_anybody_answers_counts(cluster):
     cluster.tick()
     assert (cluster.bill().state, cluster.bill().why) == ("ended", "bob did not answer")
     cluster.one(answer(offered, 200))
+    cluster.one(in_dialog("ACK", cseq=1))
     assert (cluster.bill().state, cluster.bill().units) == ("answered", 1)
 
 

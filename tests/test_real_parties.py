@@ -6,10 +6,11 @@ SIPp is a strict phone: whatever comes that its scenario does not expect fails t
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 
 import pytest
-from forwarder_kit import ask, head, plain_phone
+from forwarder_kit import ask, head, plain_phone, request
 from parties_kit import DOMAIN, PASSWORDS, Scene, absent, free_port, wait_until
 
 from failover.core import Core
@@ -247,6 +248,22 @@ class TestKamailio:
                 assert head(answer)[0] == "SIP/2.0 403 Not Relaying"
             with pytest.raises(TimeoutError):
                 victim.recv(65_535)
+
+
+    @pytest.mark.parametrize("method, user", [("PUBLISH", "bob"), ("SUBSCRIBE", "bob"), ("SUBSCRIBE", "")])
+    def test_who_asks_for_the_state_of_events_hears_that_there_is_none_and_no_phone_is_asked(
+        self, both_up, method, user
+    ):  # fmt: skip
+        if not both_up.digest:
+            pytest.skip("about Kamailio")
+        both_up.register(both_up.ports.setdefault("callee", free_port()), digest=True).end()
+        forwarder = ("127.0.0.1", both_up.ports["forwarder"])
+        uri = f"sip:{user}@{DOMAIN}" if user else f"sip:{DOMAIN}"
+        with plain_phone() as phone:
+            octets = request(method, uri=uri, source=phone.getsockname(), branch=f"z9hG4bK{method}{user}")
+            octets = re.sub(rb"\r\nFrom: [^\r]*", f"\r\nFrom: <sip:bob@{DOMAIN}>;tag=1".encode(), octets)
+            phone.sendto(octets, forwarder)
+            assert head(phone.recv(65_535))[0] == "SIP/2.0 404 No Event State Here"
 
 
 def test_sipp_s_own_uac_and_uas_with_two_uas_as_the_servers(tmp_path):

@@ -14,8 +14,9 @@ import threading
 
 import parties_kit
 import pytest
-from program_kit import HELLO
+from program_kit import HELLO, Forwarder, Program
 from redis_kit import RedisProgram, needs_redis
+from slee_kit import phone_request, register
 
 from slee_mock.redis_link import PATIENCE, RedisLink
 from slee_mock.redis_place import RedisPlace
@@ -223,3 +224,98 @@ def conflicts(store, key):
     except StoreDown:
         return False
     pytest.fail("it was saved a second time")
+
+
+# -- emptied under living servers ------------------------------------------------------------------
+
+
+@pytest.fixture
+def pair(server, free_port):
+    """(the forwarder, server1, server2): both run, with one Redis."""
+    forwarder = Forwarder(free_port())
+    ports = [free_port() for _ in range(4)]
+    made = [
+        Program(f"server{n}", server.url, forwarder.address, ports[n], ports[n + 2]) for n in (0, 1)
+    ]
+    try:
+        yield forwarder, *(each.start() for each in made)
+    finally:
+        for each in made:
+            each.close()
+        forwarder.sock.close()
+
+
+def health(forwarder, *servers):
+    heartbeat = phone_request("OPTIONS", "sip:127.0.0.1:5070")
+    return [forwarder.ask(heartbeat, each).status for each in servers]
+
+
+@pytest.mark.parametrize("how", ["FLUSHALL", "a new, empty master"])
+def test_a_redis_that_was_emptied_makes_all_step_back_and_no_server_begins_anew_beside_them(
+    pair, server, eventually, how
+):
+    forwarder, one, two = pair
+    assert forwarder.ask(register(), one).status == 200
+    if how == "FLUSHALL":
+        server.says("FLUSHALL")
+        assert forwarder.ask(register("carol", call_id="r-carol"), two).status == 503
+        assert "bindings" not in server.says("KEYS", "*"), "nothing is kept there"
+    else:
+        server.kill()
+        server.start()
+    eventually(lambda: health(forwarder, one, two) == [503, 503], 2.0)
+    eventually(
+        lambda: "was emptied since this server started: restore it" in two.read("/status")["store"]
+    )
+    one.close()  # kill -9
+    done = subprocess.run(one.argv, capture_output=True, text=True, timeout=HELLO)
+    assert done.returncode == 1 and "was emptied while server1 went on running" in done.stderr
+    two.end(signal.SIGTERM)
+    assert health(forwarder, one.start()) == [200]
+
+
+def test_a_redis_whose_data_are_restored_is_served_from_again(pair, server, eventually):
+    forwarder, one, two = pair
+    key = server.says("HGET", "call-failover:row:secret:cluster", "text").split("\r\n")[1]
+    server.says("FLUSHALL")
+    eventually(lambda: health(forwarder, one, two) == [503, 503], 2.0)
+    server.says("HSET", "call-failover:row:secret:cluster", "version", "1", "text", key)
+    eventually(lambda: health(forwarder, one, two) == [200, 200], 2.0)
+    assert forwarder.ask(register(cseq=2), two).status == 200
+
+
+def test_a_row_that_makes_no_sense_is_damaged_and_hides_no_other(server, connect):
+    store = connect()
+    store.save([Change("call", f"c{number}", "x", 0, 1.0) for number in range(3)])
+    server.says("HSET", "call-failover:row:call:c1", "version", "many")
+    server.says("HDEL", "call-failover:row:call:c2", "text")
+    assert store.get("call", "c1") == Row("x", 0) and store.get("call", "c2") == Row("", 1)
+    assert [key for key, _ in store.scan("call")] == ["c2", "c1", "c0"]
+    assert len(store.due(2.0, 9)) == 3
+
+
+def test_a_sentinel_that_asks_for_a_password_costs_no_connection():
+    """Each attempt to reach the master asks the Sentinels first, twice where they want a
+    password."""
+    made = []
+
+    class Connection:
+        def __init__(self, link, password):
+            self.password, self.is_open, self.link = password, True, link
+            made.append(self)
+
+        def disconnect(self):
+            self.is_open = False
+
+    place = RedisPlace.parse("redis+sentinel://:secret@127.0.0.1:1/mymaster")
+    link = RedisLink(place, PATIENCE)
+
+    def ask(connection, *words):
+        if not connection.password:
+            raise link._redis.exceptions.AuthenticationError("NOAUTH Authentication required.")
+        return [b"127.0.0.1", b"6379"]
+
+    link._open = lambda address, limit, password="", db=0: Connection(link, password)
+    link._ask = ask
+    assert link._find_master(0.2) == (("127.0.0.1", 6379), "")
+    assert len(made) == 2 and not any(each.is_open for each in made)

@@ -219,7 +219,7 @@ def test_another_registration_address_needs_a_restart(scene, free_port):
     assert desk.registration["listen"] == f"{HOST}:{before[1]}"
 
 
-def test_what_cannot_be_reached_is_not_registered_and_changes_nothing(scene, free_port, eventually, monkeypatch):
+def test_what_cannot_be_reached_is_registered_and_down_until_it_can_be(scene, free_port, eventually, monkeypatch):
     desk = scene()
     with fake_servers(free_port) as servers, plain_phone() as sock:
         desk.beat(servers[0])
@@ -231,9 +231,8 @@ def test_what_cannot_be_reached_is_not_registered_and_changes_nothing(scene, fre
         with monkeypatch.context() as broken:
             broken.setattr("failover.vigil.open_leg", refuse)
             sock.sendto(beat(body(HOST, servers[1].address[1]), call_id="x"), desk.desk)
-            eventually(lambda: desk.registration["refused"])
-        assert desk.registration["refused"][0]["reason"] == "unreachable" and list(desk.servers) == ["server1"]
-        sock.sendto(beat(body(HOST, servers[1].address[1]), 2, call_id="x"), desk.desk)
+            eventually(lambda: list(desk.servers) == ["server1", "server2"])
+            assert desk.servers == {"server1": "UP", "server2": "DOWN"}
         eventually(desk.is_up("server1", "server2"))
 
 

@@ -61,7 +61,7 @@ def status(verdict):
     return int(head(verdict.answer)[0].split()[1]) if verdict.answer else None
 
 
-# -- coming, beating, leaving -----------------------------------------------------------------------------------------
+# -- coming, beating, leaving ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("method", ["OPTIONS", "INFO"])
@@ -122,7 +122,7 @@ def test_whoever_took_leave_is_out_as_soon_as_it_has_gone(table):
         "took leave and has gone"]  # fmt: skip
 
 
-# -- names ------------------------------------------------------------------------------------------------------------
+# -- names -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -172,7 +172,7 @@ def test_after_a_reload_the_file_s_servers_have_their_addresses_and_names_and_th
     assert table.lines() == (), "none of them may register any more"
 
 
-# -- what changes nothing ---------------------------------------------------------------------------------------------
+# -- what changes nothing --------------------------------------------------------------------------
 
 
 def test_a_stranger_s_heartbeat_is_not_even_answered_and_is_shown_with_its_reason(table):
@@ -258,12 +258,92 @@ def test_there_is_room_for_so_many_and_the_next_hears_503():
     assert len(table.servers) == MOST_SERVERS
 
 
+def fill(table, hosts, now=100.0):
+    for n in range(MOST_SERVERS):
+        host = hosts[n % len(hosts)]
+        at_host = body(host, 6000 + n, f"greedy{n}")
+        verdict = table.receive(beat(at_host, call_id=f"greedy{n}"), (host, 40_000), now + n / 1000)
+        assert verdict.what == "arrived"
+
+
+def arrive(table, host, now, hostname="genuine", port=5080):
+    """What becomes of a server of this host that registers itself."""
+    one = beat(body(host, port, hostname), call_id=f"{hostname}-{now}")
+    return table.receive(one, (host, 40_000), now).what
+
+
+def answering(table):
+    return {line.name: Health(UP, 100.0, "") for line in table.lines()}
+
+
+def test_a_host_that_fills_every_place_keeps_no_other_host_s_servers_out():
+    table = make(allow=NET)
+    fill(table, ["10.0.0.66"])
+    table.sweep(101.0, 15.0, answering(table))
+    for n in range(10):
+        assert arrive(table, f"10.0.1.{n}", 101.0, f"genuine{n}") == "arrived"
+    names = [name for name, _ in shown(table)]
+    assert len(names) == MOST_SERVERS and names[-1] == "genuine9" and "greedy53" in names
+    told = table.sweep(101.2, 15.0, answering(table))
+    assert [each.line.name for each, _ in told] == [f"greedy{n}" for n in range(63, 53, -1)]
+    assert told[0][1] == "gave way to genuine0: there are 64 registered servers at most"
+    assert arrive(table, "10.0.0.66", 102.0, "greedy63", 7000) == "full", "its places are taken by others now"
+    assert table.sweep(102.2, 15.0, answering(table)) == []
+
+
+def test_two_hosts_end_with_half_the_places_each():
+    table = make(allow=NET)
+    fill(table, ["10.0.0.66"])
+    table.sweep(101.0, 15.0, answering(table))
+    came = []
+    for n in range(MOST_SERVERS):
+        came.append(arrive(table, "10.0.0.7", 101.0 + n, f"genuine{n}", 5000 + n))
+        table.sweep(101.1 + n, 1e6, answering(table))
+    assert came == ["arrived"] * 32 + ["full"] * 32
+
+
+def test_many_hosts_of_one_network_of_ipv6_keep_no_other_network_out():
+    table = make(allow=Networks.parse("2001:db8::/32"))
+    fill(table, [f"2001:db8::{n:x}" for n in range(1, 65)])
+    table.sweep(101.0, 15.0, answering(table))
+    assert [arrive(table, "2001:db8:1::1", 101.0, f"one{n}", 5080 + n) for n in range(5)] == ["arrived"] * 5
+    assert arrive(table, "2001:db8::99", 101.0, "late") == "full"
+
+
+def test_servers_that_answer_nothing_give_way_first_wherever_they_are():
+    table = make(allow=NET)
+    fill(table, ["10.0.0.66", "10.0.0.67"])
+    health = {**answering(table), "greedy10": Health(DOWN, 101.0, "never heard")}
+    assert arrive(table, "10.0.0.66", 101.0) == "full", "they have had no time to answer yet"
+    table.sweep(103.0, 15.0, health)
+    assert arrive(table, "10.0.0.66", 103.0) == "arrived"
+    assert [each.line.name for each, _ in table.sweep(103.2, 15.0, health)] == ["greedy10"]
+    assert arrive(table, "10.0.0.66", 104.0, "one-more", 5081) == "full"
+
+
+def test_one_that_gave_way_for_nothing_is_in_its_place_again():
+    table = make(allow=NET)
+    fill(table, ["10.0.0.66"])
+    table.sweep(101.0, 15.0, answering(table))
+    assert arrive(table, "10.0.1.1", 101.0) == "arrived"
+    table.undo("genuine", ("10.0.1.1", 40_000), "Network is unreachable", 101.0)
+    names = [name for name, _ in shown(table)]
+    assert len(names) == MOST_SERVERS and "genuine" not in names and "greedy63" in names
+    assert table.sweep(101.2, 15.0, answering(table)) == []
+
+
+def test_a_long_word_of_a_stranger_is_cut_where_a_word_ends_and_says_so(table):
+    verdict = table.receive(beat(body(ip="192.0.2.1 " * 40)), SENDER, 100.0)
+    assert verdict.what == "malformed"
+    assert "192.0.2.1... is not an IP address" in verdict.note
+
+
 def test_a_leave_of_a_server_that_is_not_in_the_table_registers_nobody(table):
     verdict = table.receive(beat(body("127.0.0.1", 5080, "x", "GRACEFUL_SHUTDOWN=true")), SENDER, 100.0)
     assert (verdict.what, status(verdict), table.servers) == ("unlisted", 200, [])
 
 
-# -- replays ----------------------------------------------------------------------------------------------------------
+# -- replays ---------------------------------------------------------------------------------------
 
 
 def test_the_last_heartbeat_again_is_a_retransmission_that_is_answered_and_proves_no_life(table):
@@ -341,7 +421,7 @@ def test_no_bytes_raise_and_none_of_them_change_a_server_but_a_heartbeat():
             table = make()
 
 
-# -- networks ---------------------------------------------------------------------------------------------------------
+# -- networks --------------------------------------------------------------------------------------
 
 
 def test_networks_as_an_operator_writes_them():

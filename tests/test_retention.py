@@ -97,8 +97,8 @@ def test_users_and_members_long_gone_are_forgotten(store):
 
 
 def test_a_running_server_sweeps(tmp_path, monkeypatch, eventually, free_port):
-    monkeypatch.setattr("slee_mock.server.SWEEPING", 0.01)
-    monkeypatch.setattr("slee_mock.server.Retention", lambda: few(0))
+    monkeypatch.setattr("slee_mock.upkeep.SWEEPING", 0.01)
+    monkeypatch.setattr("slee_mock.upkeep.Retention", lambda kept: few(0))
     path = str(tmp_path / "cluster.db")
     store = SqliteStore(path)
     call(store, "old", answered=1.0, ended=2.0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from slee_kit import Cluster, answer, in_dialog, invite, register
+from slee_kit import Cluster, answer, in_dialog, invite, kept, register
 from wire import World
 
 from slee_mock.prepaid import Account
@@ -132,9 +132,102 @@ def test_a_refresh_that_was_refused_is_none():
     assert (cluster.bill().state, cluster.bill().seconds) == ("ended", 900)
 
 
-def test_a_call_of_phones_that_know_no_timers_is_not_ended_by_one():
+def test_a_call_of_phones_that_know_no_timers_is_presumed_over_after_as_long_a_silence():
     cluster = talk(alice=False, bob=False)
+    cluster.wall += 700
+    cluster.one(in_dialog("INFO"))
+    cluster.wall += 1799
+    cluster.tick("server2")
+    assert cluster.bill().state == "answered", "each message of it puts the end off"
+    cluster.wall += 2
+    cluster.tick("server2")
+    bill = cluster.bill()
+    assert (bill.state, bill.seconds, bill.units, bill.final, bill.presumed) == ("ended", 700, 70, True, True)
+    assert bill.why == "the phones of alice and bob fell silent; counted to their last message"
+    assert cluster.get(Call, "c1").due is None
+
+
+@pytest.mark.parametrize("by", ["alice", "bob"])
+def test_phones_that_talked_all_the_same_are_billed_to_their_hang_up(by):
+    cluster = talk(alice=False, bob=False)
+    cluster.wall += 5000
+    cluster.tick()
+    assert cluster.bill().seconds == 0
+    cluster.wall += 2000
+    assert cluster.one(in_dialog("BYE", by=by), "server2").method == "BYE"
+    bill = cluster.bill()
+    assert (bill.seconds, bill.units, bill.why, bill.presumed) == (7000, 700, f"{by} hung up", False)
+    cluster.wall += 5
+    cluster.one(in_dialog("BYE", by=by))
+    assert cluster.bill().seconds == 7000, "a hang-up that was heard stands"
+
+
+def test_a_message_of_phones_that_know_no_timers_proves_that_they_go_on_and_they_have_the_same_bound_again():
+    cluster = talk(alice=False, bob=False)
+    cluster.wall += 5000
+    cluster.tick()
+    cluster.one(in_dialog("INFO", by="bob"))
+    assert (cluster.bill().state, cluster.bill().seconds) == ("answered", 5000)
+    cluster.wall += 1801
+    cluster.tick()
+    assert (cluster.bill().state, cluster.bill().seconds, cluster.bill().presumed) == ("ended", 5000, True)
+
+
+def test_no_bound_of_any_kind_without_session_timers():
+    cluster = talk(alice=False, bob=False, session_expires=0)
     cluster.wall += 20_000
+    cluster.tick()
+    assert cluster.bill().state == "answered" and cluster.get(Call, "c1").due is None
+
+
+@pytest.mark.parametrize(("asked", "granted"), [("Min-SE", "999999999"), ("Subject", "999999999"), ("Subject", "soon")])
+def test_no_phone_can_ask_for_a_session_that_outlives_both_of_them_for_years(asked, granted):
+    cluster = cluster_with_bob()
+    offered = cluster.one(invite(fields=[KNOWS, (asked, "999999999")]))
+    accepted = answer(offered, 200)
+    accepted.add("Session-Expires", granted)
+    cluster.one(accepted)
+    cluster.one(in_dialog("ACK", cseq=1))
+    cluster.wall += 1801
+    cluster.tick()
+    assert (cluster.bill().state, cluster.bill().units) == ("ended", 1)
+
+
+def test_a_call_that_began_before_there_was_a_bound_gets_one_with_its_next_message():
+    cluster = talk(alice=False, bob=False, session_expires=0)
+    wall = cluster.wall + 100
+    cluster = Cluster(store=cluster.store)
+    cluster.wall = wall
+    cluster.one(in_dialog("INFO"))
+    cluster.wall += 1801
+    cluster.tick()
+    assert (cluster.bill().state, cluster.bill().seconds) == ("ended", 100)
+
+
+@pytest.mark.parametrize("knows", [True, False])
+def test_a_hang_up_that_was_kept_while_no_server_lived_counts_though_the_timer_was_first(knows):
+    cluster = talk(alice=knows, bob=knows)
+    cluster.wall += 1790  # no server lives; alice hangs up, and both are back 20 s later
+    cluster.wall += 20
+    cluster.tick()
+    assert (cluster.bill().state, cluster.bill().seconds) == ("ended", 0)
+    cluster.one(kept(in_dialog("BYE"), 20))
+    bill = cluster.bill()
+    assert (bill.seconds, bill.why, bill.presumed) == (1790, "alice hung up", False)
+
+
+def test_a_refresh_that_was_kept_while_no_server_lived_keeps_the_call():
+    cluster = talk(alice=True, bob=True)
+    cluster.wall += 1810
+    cluster.tick()
+    fields = [KNOWS, ("Session-Expires", "1800;refresher=uac")]
+    offered = cluster.one(kept(in_dialog("UPDATE", fields=fields), 20))
+    cluster.tick()
+    assert cluster.bill().state == "answered"
+    accepted = answer(offered, 200, contact="")
+    accepted.add("Session-Expires", "1800;refresher=uac")
+    cluster.one(accepted)
+    cluster.wall += 1799
     cluster.tick()
     assert cluster.bill().state == "answered"
 
@@ -173,6 +266,7 @@ def test_an_answer_after_all_that_time_is_billed_all_the_same():
     cluster.wall += 201
     cluster.tick()
     cluster.one(answer(offered, 200))
+    cluster.one(in_dialog("ACK", cseq=1))
     cluster.wall += 11
     cluster.one(in_dialog("BYE"))
     assert (cluster.bill().seconds, cluster.bill().units) == (11, 2)
@@ -188,6 +282,22 @@ def test_a_prepaid_call_that_vanished_is_paid_to_its_last_message(tmp_path):
     account = cluster.get(Account, "alice")
     assert account.calls == () and account.due is None and account.spent == 200_000
     assert cluster.bill().total == "0.20"
+
+
+def test_a_prepaid_call_that_only_seemed_over_is_paid_to_its_hang_up_and_no_further_than_the_balance(tmp_path):
+    (tmp_path / "balances").write_text("alice:100")
+    cluster = talk(alice=False, bob=False, deploy=(f"prepaid:{tmp_path / 'balances'}",))
+    cluster.wall += 2000
+    cluster.tick()
+    assert cluster.get(Account, "alice").spent == 150_000
+    cluster.one(in_dialog("INFO"))
+    assert cluster.get(Account, "alice").used(cluster.wall) == 10_100_000
+    cluster.wall += 100_000
+    cluster.tick()  # both timers: the call's, and the balance's end
+    cluster.one(in_dialog("BYE", cseq=3))
+    account = cluster.get(Account, "alice")
+    assert (cluster.bill().total, cluster.bill().unpaid, account.spent) == ("100.00", True, 100_000_000)
+    assert account.calls == () and account.due is None
 
 
 def test_what_was_kept_for_a_call_that_nobody_answered_is_given_back_and_charged_if_somebody_does(tmp_path):

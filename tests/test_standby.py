@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import socket
 import sys
+import time
 from contextlib import ExitStack, contextmanager
 
 import pytest
@@ -204,7 +205,7 @@ def test_ports_that_the_twin_has_are_not_the_second_one_s_which_takes_the_next(p
     assert f"servers register at {format_address(second.registration)}: {taken}" in caplog.messages
 
 
-# -- an address that moves between computers --------------------------------------------------------------------------
+# -- an address that moves between computers -------------------------------------------------------
 
 
 @pytest.fixture
@@ -248,6 +249,69 @@ def test_what_the_system_lets_us_bind_is_not_ours_unless_an_interface_has_it(vir
     assert role(one) == "standby" and one.status()["servers"][0]["requests"] == 0
     with socket.socket(type=socket.SOCK_DGRAM) as other:
         other.bind(pair.address)  # it was not even tried
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="lowers the limit of this very process")
+def test_without_descriptors_it_says_so_once_a_second_and_serves_on(free_port, eventually, caplog, monkeypatch):
+    """The station looks with a socket whether its address is here; not to get one tells nothing of
+    the address."""
+    monkeypatch.setattr(station, "can_move", lambda listen: True)
+    monkeypatch.setitem(sys.modules, "netifaces", None)
+    with scene(free_port) as pair:
+        one, two = pair.start("heartbeat.fall=100"), pair.start("heartbeat.fall=100")
+        assert (role(one), role(two)) == ("active", "standby")
+        began = time.monotonic()
+        with no_descriptors():
+            eventually(lambda: caplog.text.count("cannot look") >= 3)
+            assert pair.served_by("z9hG4bK1") == "server1", "what it has it keeps"
+        passed = time.monotonic() - began
+        told = [line for line in caplog.messages if "cannot look" in line]
+        assert len(told) <= 2 * (passed + 1) and "Traceback" not in caplog.text
+        assert "Too many open files" in told[0] and format_address(pair.address) in told[0]
+        assert (role(one), role(two)) == ("active", "standby")
+        one.stop()
+        eventually(is_active(two))
+        assert pair.served_by("z9hG4bK2") == "server1"
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="lowers the limit of this very process")
+def test_without_descriptors_a_new_phone_is_still_served_where_we_listen_on_every_address(
+    free_port, eventually, caplog
+):  # fmt: skip
+    """The system is asked with a socket which of our addresses a peer sees; else its last answer holds."""
+    caplog.set_level("INFO", "forwarder")
+    with scene(free_port) as pair:
+        port = free_port()
+        pair.lines[0] = f"forwarder.listen=0.0.0.0:{port}"
+        pair.address = (HOST, port)
+        registration = ("registration.foreign=yes", "registration.allow=0.0.0.0/0")
+        one = pair.start("heartbeat.fall=100", f"registration.listen={HOST}:{free_port()}", *registration)
+        eventually(knows(one, "server1", "UP"))
+        assert pair.served_by("z9hG4bK1") == "server1"
+        with plain_phone("127.0.0.9") as stranger, no_descriptors():
+            assert field(ask(stranger, pair.address, "z9hG4bK2"), "X-Server") == "server1"
+            stranger.sendto(heartbeat(f"192.0.2.77:{port}"), one.registration)
+            eventually(lambda: "cannot look at a registration of 127.0.0.9" in caplog.text)
+        assert "Traceback" not in caplog.text
+
+
+def heartbeat(address):
+    """One with which the server at this address registers itself."""
+    host, port = address.split(":")
+    body = f"hostname=late\nip={host}\nudpPort={port}\n".encode()
+    octets = request("OPTIONS", branch="z9hG4bKbeat", extra=("Mobicents-Heartbeat: 1",))
+    return octets.replace(b"Content-Length: 0", b"Content-Length: %d" % len(body)) + body
+
+
+@contextmanager
+def no_descriptors():
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 @pytest.mark.parametrize("host, moves", [("127.0.0.1", False), ("0.0.0.0", False), ("::1", False), ("::", False),

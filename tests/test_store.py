@@ -17,7 +17,7 @@ from slee_mock.record import Bill, Binding, Bindings, Carrier, Record, from_json
 from slee_mock.redis_place import RedisPlace
 from slee_mock.redis_store import RedisStore
 from slee_mock.sqlite_store import SqliteStore
-from slee_mock.store import Change, Conflict, Row, StoreDown, View
+from slee_mock.store import BadName, BadRecord, Change, Conflict, Row, StoreDown, View
 
 PATIENT = 10.0  # seconds; what is asked here is what a store answers, not how soon
 
@@ -87,7 +87,7 @@ def test_scan_goes_on_behind_what_was_seen(store):
 def test_text_that_is_none_is_the_stores_sentence(store):
     if isinstance(store, DictStore):
         pytest.skip("a dict keeps anything")
-    with pytest.raises(StoreDown):
+    with pytest.raises(BadName):
         store.get("call", "half a character: \udce9")
     store.save([Change("call", "c1", "x", 0)])
 
@@ -187,7 +187,7 @@ def test_a_view_saves_only_what_is_still_true(store):
 
 def test_a_damaged_record_is_the_stores_fault_not_a_traceback(store):
     store.save([Change("bindings", "sip:bob@x", '{"aor": "sip:b', 0)])
-    with pytest.raises(StoreDown, match="damaged"):
+    with pytest.raises(BadRecord, match="damaged"):
         View(store).get(Bindings, "sip:bob@x")
 
 

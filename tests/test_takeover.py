@@ -60,13 +60,16 @@ class Story:
 
     def begins(self):
         self._eventually(lambda: self._alice.registered() and self._bob.registered())
+        self.calls()
+        self.serves()
+
+    def calls(self):
         self._alice.call("bob")
         self._eventually(lambda: self._bob.state() is CallState.INCOMING)
         self._picked_up = time.monotonic()
         self._bob.answer()
         self._all_are(CallState.TALKING)
         self._heard = time.monotonic()
-        self.serves()
 
     def serves(self, count=100):
         """From now on, and without a gap for a while."""
@@ -75,6 +78,11 @@ class Story:
 
     def is_at(self, *hosts):
         self._eventually(lambda: [host for host in (FIRST, SECOND) if has_address(host)] == list(hosts), 10.0)
+
+    def has_said(self, host, words):
+        """Its keepalived."""
+        log = self.pair.folder / f"{host}-keepalived.log"
+        self._eventually(lambda: words in log.read_text(), 10.0)
 
     def ends(self):
         """The call is still one for both sides, its BYE is answered, and it is billed from the answer to its end."""
@@ -125,13 +133,15 @@ def story(eventually):
 
 @pytest.fixture
 def outage(capsys):
-    """outage(story, what, limit): seconds without an answer until now, printed and held to the limit."""
+    """outage(story, what, limit): seconds without an answer until now, printed and held to the limit. None was a
+    refusal."""
 
     def tell(story, what, limit):
         seconds = story.meter.outage()
         with capsys.disabled():
             print(f"\n  {what}: {seconds * 1000:.0f} ms without an answer", end=" ")
         assert seconds <= limit + SLACK
+        assert story.meter.refused == [], "nobody is refused because the address moves"
 
     return tell
 
@@ -187,7 +197,7 @@ def test_the_active_one_vanishes_in_a_black_hole_and_comes_back(story, outage):
     told.is_at(FIRST, SECOND)  # nobody has told it
     told.serves()
     told.pair.network.mend(FIRST)
-    told.is_at(FIRST)  # of two that have it the one of higher priority keeps it
+    told.is_at(SECOND)  # of two that have it the one that sees servers keeps it
     told.serves()
     told.ends()
     outage(told, "black hole, and back", HASTE)

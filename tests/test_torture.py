@@ -16,7 +16,7 @@ from sip.message import Response, parse
 from sip.uri import Uri
 from sip.via import Via
 
-FORWARD, DROP = "forward", "drop"
+FORWARD, SHORTENED, DROP = "forward", "forward without its URI headers", "drop"
 MESSAGES = messages()
 
 # name -> what is done, where the RFC has it, what is odd about it
@@ -46,7 +46,7 @@ TABLE = {
     "request-uri-with-a-space": (400, "3.1.2.8 lwsruri"),
     "start-line-with-double-spaces": (400, "3.1.2.9 lwsstart"),
     "start-line-with-trailing-spaces": (400, "3.1.2.10 trws"),
-    "request-uri-with-escaped-headers": (FORWARD, "3.1.2.11 escruri: the forwarder does not act on them"),
+    "request-uri-with-escaped-headers": (SHORTENED, "3.1.2.11 escruri: they neither go on nor are acted on"),
     "time-zone-that-is-not-gmt": (FORWARD, "3.1.2.12 baddate: not needed here"),
     "contact-headers-without-angle-brackets": (FORWARD, "3.1.2.13 regbadct: the registrar's business"),
     "spaces-inside-angle-brackets": (FORWARD, "3.1.2.14 badaspec: can be read all the same"),
@@ -124,6 +124,18 @@ def test_a_retransmission_leaves_with_the_same_branch(name):
     core, twin = make_core(), make_core()
     vias = {field(from_phone(one, name).sends[0].data, "Via") for one in (core, core, twin)}
     assert len(vias) == 1
+
+
+@pytest.mark.parametrize("name", [name for name, row in TABLE.items() if row[0] == SHORTENED])
+@pytest.mark.parametrize("leg", [PHONES, "server1"])
+def test_escaped_headers_of_a_request_uri_go_no_further(name, leg):
+    core, received = make_core(), MESSAGES[name]
+    if leg == "server1":
+        received = received.replace(b"user@example.com", b"user@192.0.2.8", 1)
+    (send,) = core.receive(received, leg, ALICE if leg == PHONES else SERVERS[leg], 100.0).sends
+    start, _, rest = received.partition(b"\r\n")
+    assert unpromised(start.partition(b"?")[0] + b" SIP/2.0\r\n" + rest, send.data) == ""
+    assert b"Route: <sip:example.com>" not in send.data
 
 
 @pytest.mark.parametrize("name", REFUSED)

@@ -16,6 +16,7 @@ from slee_kit import ADDRESSES, FORWARDER, Cluster
 from failover.core import Core
 from failover.health import ANSWER, MISS, REFUSED
 from failover.outcome import Outcome
+from failover.passive import LOOK_INTERVAL
 from failover.settings import FIRST_LIVE, PHONES
 from plumbing.address import Address, parse_address
 from sip.errors import RemoteProtocolError
@@ -36,6 +37,7 @@ class Forwarder:
         self._world = world
         self.core = Core(make_table(policy, SERVERS), KEY, lambda host: address)
         self.deadline: float | None = world.network.now + HEARTBEAT
+        self._look_due = 0.0
         world.network.join(address, self)
 
     def receive(self, data: bytes, source: Address, now: float) -> list[Packet]:
@@ -48,6 +50,9 @@ class Forwarder:
         for name, server in self._world.servers.items():
             signal = REFUSED if server.killed else MISS if server.frozen else ANSWER
             packets += self._carry_out(self.core.signal(name, signal, now, f"heartbeat: {signal.value}"), now)
+        if now >= self._look_due:
+            self._look_due = now + LOOK_INTERVAL
+            packets += self._carry_out(self.core.passive.look(now), now)
         return packets
 
     def _carry_out(self, outcome: Outcome, now: float) -> list[Packet]:
@@ -69,6 +74,7 @@ class Server:
     def __init__(self, world: World, name: str) -> None:
         self._world, self.name = world, name
         self.killed = self.frozen = False
+        self.zombie = False  # it answers heartbeats and drops everything else
         self.handled = 0
         self._queue: list[tuple[bytes, Address]] = []
         self.deadline: float | None = world.network.now
@@ -77,7 +83,7 @@ class Server:
     def receive(self, data: bytes, source: Address, now: float) -> list[Packet]:
         if self.frozen:
             self._queue.append((data, source))
-        if self.frozen or self.killed:
+        if self.frozen or self.killed or self.zombie:
             return []
         self.handled += 1
         cluster = self._world.cluster

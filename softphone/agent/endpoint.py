@@ -321,15 +321,12 @@ class Endpoint:
         """Forget the oldest request that has had its final answer: strangers' requests must not
         make the phone deaf. Its repeats are taken for new ones. A 2xx to an INVITE stays, for
         its call repeats that by itself."""
-        states = ((key, incoming.transaction) for key, incoming in self._servers.items())
-        oldest = next(
-            (key for key, tx in states if tx.answered and tx.state is not State.ACCEPTED), None
-        )
-        if oldest is None:
-            return False
-        del self._servers[oldest]
-        self.dropped["answers forgotten to make room"] += 1
-        return True
+        for key, incoming in self._servers.items():
+            if incoming.transaction.answered and incoming.transaction.state is not State.ACCEPTED:
+                del self._servers[key]
+                self.dropped["answers forgotten to make room"] += 1
+                return True
+        return False
 
     def _take_up(self, incoming: Incoming, now: float) -> None:
         try:

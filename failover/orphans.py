@@ -1,0 +1,256 @@
+"""Ends what a dead B2BUA had ringing, once it is known that no other server goes on with it.
+
+A B2BUA (Asterisk, say) answers the caller's INVITE itself and sends the called phone one of its
+own. When it dies, the caller's INVITE goes to the survivor, which calls the phone anew; the dead
+one's INVITE rings on beside that. A phone with one line tells the new call that it is busy, and a
+user who picks up the old one hears nobody.
+
+ 1. An INVITE that began at a server (beneath the forwarder's Via is the server's, and no other) is
+    remembered as it was sent to the phone, until its final answer. A proxy's is not: the survivor
+    has the same branch for it.
+ 2. When its server goes down, it is an orphan, and as yet nothing happens: servers that share
+    their calls go on with it. One that sends it again, with its branch, takes it over.
+ 3. It is ended when a server refuses the caller's replayed INVITE, or sends the phone a new INVITE
+    from the same caller. By that the survivor shows that it knows nothing of the first.
+ 4. To end it is RFC 3261 9.1: CANCEL with the branch that the phone knows, not before it has
+    answered provisionally, repeated like any request over UDP (17.1.2.2). The forwarder
+    acknowledges the final answer (17.1.1.3); to a 2xx that crosses the CANCEL it says ACK and BYE
+    (15). None of these answers goes on to a server.
+
+All of it is bounded. A forwarder that takes over from another one knows nothing of it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable
+
+from failover.outcome import Send
+from failover.settings import PHONES
+from plumbing.address import Address
+from sip.errors import RemoteProtocolError
+from sip.header import NameAddr
+from sip.message import Request, Response, parse
+from sip.uri import Uri
+from sip.via import Via
+
+MAX_CALLS = 2_048  # ringing, and as many orphans
+MAX_OCTETS = 8 << 20  # of ringing calls
+RINGING_SECONDS = 300.0  # proxies give up after 3 minutes (RFC 3261 16.6 step 11)
+ENDED_SECONDS = 32.0  # 64*T1: after that no phone repeats its final answer
+T1, T2 = 0.5, 4.0  # seconds
+# The user in From, read quickly: many calls may ring when a server dies.
+_CALLER = re.compile(rb"(?im)^(?:From|f)[ \t]*:[^\r\n]*?sips?:([^@;>\s]*)@")
+
+
+class Call:
+    """An INVITE that a server began and sent to a phone. `data`: as it was sent; `rings`: the phone
+    has answered provisionally; `ended`: since when it is to end, if it is; `over`: its final answer
+    has come."""
+
+    __slots__ = (
+        "caller", "cancel_due", "data", "ended", "interval", "over", "rings", "server", "since",
+        "target",
+    )  # fmt: skip
+
+    def __init__(self, server: str, data: bytes, target: Address, since: float) -> None:
+        self.server, self.data, self.target, self.since = server, data, target, since
+        self.rings = self.over = False
+        self.caller = b""  # the user in its From; known once it is an orphan
+        self.ended: float | None = None
+        self.cancel_due, self.interval = 0.0, T1
+
+    @property
+    def invite(self) -> Request:
+        invite = parse(self.data)
+        assert isinstance(invite, Request)
+        return invite
+
+    def request(self, method: str, number: int, to: str, uri: str = "", suffix: str = "") -> Send:
+        """A request to the phone about this INVITE. `suffix`: of its branch, where it is a
+        transaction of its own."""
+        invite = self.invite
+        via = invite.via
+        via = Via(via.transport, via.host, via.port, {**via.params, "branch": via.branch + suffix})
+        fields = [
+            ("Via", str(via)), *(("Route", value) for value in invite.all("Route")),
+            ("Max-Forwards", "70"), ("From", invite.get("From") or ""), ("To", to),
+            ("Call-ID", invite.call_id), ("CSeq", f"{number} {method}"), ("Content-Length", "0"),
+        ]  # fmt: skip
+        return Send(PHONES, Request(method, uri or invite.uri, fields).to_bytes(), self.target)
+
+    def cancel(self, now: float) -> Send:
+        self.cancel_due, self.interval = now + self.interval, min(2 * self.interval, T2)
+        invite = self.invite
+        return self.request("CANCEL", invite.cseq.number, invite.get("To") or "")
+
+
+class Orphans:
+    """`watchful`: there are orphans, so answers and INVITEs are to be shown to this."""
+
+    def __init__(self, counters: Counter[str]) -> None:
+        self._counters = counters
+        self._ringing: dict[bytes, Call] = {}  # by our branch, oldest first
+        self._orphans: dict[bytes, Call] = {}  # likewise
+        self._octets = 0  # of those that ring
+        self.watchful = False
+
+    def forget(self) -> None:
+        """Everything."""
+        self._ringing.clear()
+        self._orphans.clear()
+        self._octets, self.watchful = 0, False
+
+    # -- what rings -------------------------------------------------------------------------------
+
+    def sent(self, branch: bytes, server: str, send: Send, now: float) -> None:
+        """A server began this INVITE, or repeats it; with the branch of a dead one's it takes that
+        over."""
+        if self._orphans.pop(branch, None):
+            self.watchful = bool(self._orphans)
+        assert send.target is not None
+        call = self._ringing.get(branch)
+        if call:
+            call.server = server
+            return
+        self._ringing[branch] = Call(server, send.data, send.target, now)
+        self._octets += len(send.data)
+        while len(self._ringing) > MAX_CALLS or self._octets > MAX_OCTETS:
+            self._remove(next(iter(self._ringing)))
+
+    def heard(self, branch: bytes, final: bool) -> None:
+        """The phone has answered one whose server lives."""
+        call = self._ringing.get(branch)
+        if call:
+            call.rings = True
+            if final:
+                self._remove(branch)
+
+    def abandon(self, server: str) -> None:
+        """It has gone: what it had ringing are orphans."""
+        gone = [branch for branch, call in self._ringing.items() if call.server == server]
+        for branch in gone:
+            call = self._orphans[branch] = self._remove(branch)
+            found = _CALLER.search(call.data)
+            call.caller = found[1] if found else b""
+        while len(self._orphans) > MAX_CALLS:
+            del self._orphans[next(iter(self._orphans))]
+        self.watchful = bool(self._orphans)
+
+    def _remove(self, branch: bytes) -> Call:
+        call = self._ringing.pop(branch)
+        self._octets -= len(call.data)
+        return call
+
+    # -- what is to end ---------------------------------------------------------------------------
+
+    def refused(self, invite: bytes, now: float) -> list[tuple[Call, Send]]:
+        """A server has refused this INVITE of a caller, which rang before its server died."""
+        if not self.watchful:
+            return []
+        wanted = parse(invite)
+        caller, called = _user(wanted.get("From")), _user(wanted.get("To"))
+        return self._end(caller, lambda call: called in _called(call.invite), now)
+
+    def replaced(self, invite: Request, target: Address, now: float) -> list[tuple[Call, Send]]:
+        """A server sends a phone this INVITE, which began there."""
+        if not self.watchful:
+            return []
+        _, called = _called(invite)
+
+        def is_same(call: Call) -> bool:
+            if call.target != target or call.invite.call_id == invite.call_id:
+                return False
+            return _called(call.invite)[1] == called
+
+        return self._end(_user(invite.get("From")), is_same, now)
+
+    def _end(
+        self, caller: str, condition: Callable[[Call], bool], now: float
+    ) -> list[tuple[Call, Send]]:
+        """Ends those of the caller that fulfil the condition."""
+        octets, sends = caller.encode("utf-8", "surrogateescape"), []
+        for call in self._orphans.values():
+            if not octets or call.caller != octets or call.ended is not None or not condition(call):
+                continue
+            call.ended = now
+            self._counters["orphans.ended"] += 1
+            if call.rings:
+                sends.append((call, call.cancel(now)))
+        return sends
+
+    # -- what phones answer -----------------------------------------------------------------------
+
+    def answered(self, response: Response, now: float) -> tuple[Call, list[Send]] | None:
+        """What is to be sent where an orphan is answered that is being ended; the answer goes no
+        further. None: it is none of these."""
+        branch = response.via.branch.partition(".")[0].encode("utf-8", "surrogateescape")
+        call = self._orphans.get(branch)
+        if not call:
+            return None
+        cseq = response.cseq
+        invited = cseq.method == "INVITE"
+        if call.ended is None:
+            call.rings = True
+            if invited and response.status >= 200:
+                del self._orphans[branch]
+                self.watchful = bool(self._orphans)
+            return None
+        if not invited:
+            return call, []
+        if response.status < 200:
+            begins, call.rings = not call.rings, True
+            return call, [call.cancel(now)] if begins else []
+        call.over = True
+        return call, self._acknowledged(call, response)
+
+    @staticmethod
+    def _acknowledged(call: Call, response: Response) -> list[Send]:
+        to, number = response.get("To") or "", response.cseq.number
+        if response.status >= 300:
+            return [call.request("ACK", number, to)]
+        contact = response.contacts[:1]
+        uri = str(contact[0].uri) if contact else call.invite.uri
+        return [
+            call.request("ACK", number, to, uri, ".ack"),
+            call.request("BYE", number + 1, to, uri, ".bye"),
+        ]
+
+    # -- time -------------------------------------------------------------------------------------
+
+    def look(self, now: float) -> list[tuple[Call, Send]]:
+        """Forgets what is too old; returns the CANCELs that are to be repeated."""
+        while self._ringing:
+            branch = next(iter(self._ringing))
+            if now - self._ringing[branch].since <= RINGING_SECONDS:
+                break
+            self._remove(branch)
+        if not self.watchful:
+            return []
+        repeated = []
+        for branch, call in list(self._orphans.items()):
+            if (now - call.since > RINGING_SECONDS and call.ended is None) or (
+                call.ended is not None and now - call.ended > ENDED_SECONDS
+            ):
+                del self._orphans[branch]
+            elif call.ended is not None and call.rings and not call.over and now >= call.cancel_due:
+                repeated.append((call, call.cancel(now)))
+        self.watchful = bool(self._orphans)
+        return repeated
+
+
+def _user(value: str | None) -> str:
+    """Of the URI in a From or To; "" where there is none."""
+    try:
+        return NameAddr.parse(value or "").uri.user
+    except RemoteProtocolError:
+        return ""
+
+
+def _called(invite: Request) -> tuple[str, str]:
+    """The users in its To and in its Request-URI."""
+    try:
+        return _user(invite.get("To")), Uri.parse(invite.uri).user
+    except RemoteProtocolError:
+        return _user(invite.get("To")), ""
