@@ -8,12 +8,12 @@ cannot be read and 488 for one that can but offers nothing we have.
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 
 from sip.errors import RemoteProtocolError
+from sip.media_host import nowhere, reaches, unicast
 
 Address = tuple[str, int]
 Line = tuple[str, str]
@@ -128,13 +128,15 @@ class SessionDescription:
     def direction(self, stream: MediaDescription) -> MediaDirection:
         """Which way the stream flows for its author; an unspecified host is an old phone's hold (RFC 3264 8.4)."""
         own = next(_directions(stream.lines), None) or next(_directions(self.lines), MediaDirection.SENDRECV)
-        return MediaDirection.of(own.sends, own.receives and not _nowhere(self.connection(stream)))
+        return MediaDirection.of(own.sends, own.receives and not nowhere(self.connection(stream)))
 
 
 @dataclass(frozen=True)
 class MediaPlan:
-    """What a media session needs once offer and answer have met. `payload_type` and `telephone_event` are the
-    numbers to send with; `direction` is ours; `held_there`: the other side does not want to hear us."""
+    """What a media session needs once offer and answer have met. `payload_type` and
+    `telephone_event` are the numbers to send with; `direction` is ours; `held_there`: the other
+    side does not want to hear us; `peers`: hosts their signalling is known to come from, behind
+    a NAT the only hint of where their media will."""
 
     remote: Address
     payload_type: int
@@ -143,6 +145,7 @@ class MediaPlan:
     direction: MediaDirection
     held_there: bool = False
     remote_rtcp: Address | None = None  # None: the port after `remote`'s (RFC 3550 11)
+    peers: tuple[str, ...] = ()
 
 
 def offer(
@@ -169,6 +172,14 @@ def offer_again(local: SessionDescription, direction: MediaDirection, version: i
     return SessionDescription(lines, tuple(_redirected(stream, direction) for stream in local.media))
 
 
+def moved(local: SessionDescription, address: str) -> SessionDescription:
+    """The same description by somebody whose host is now `address`."""
+    where = f"IN {'IP6' if ':' in address else 'IP4'} {address}"
+    user, session_id, version, _ = _origin(local)
+    new = {"o": f"{user} {session_id} {version} {where}", "c": where}
+    return replace(local, lines=tuple((kind, new.get(kind, value)) for kind, value in local.lines))
+
+
 def offer_all(
     local: SessionDescription, codecs: Sequence[str], direction: MediaDirection, version: int
 ) -> SessionDescription:
@@ -190,11 +201,16 @@ def answer(
     version: int = 1,
     direction: MediaDirection = MediaDirection.SENDRECV,
 ) -> SessionDescription:
-    """Answer stream by stream (RFC 3264 6); `direction` is what we would like. 488 if no stream can be carried."""
+    """Answer stream by stream (RFC 3264 6); `direction` is what we would like. 488 if no stream
+    can be carried, be it for its codecs or because its address is a name, a group's, or of the
+    family that `address` is not."""
     streams: list[MediaDescription] = []
     accepted = False
     for stream in offered.media:
-        chosen = {} if accepted or not stream.carries_audio else _choose(stream, codecs)
+        usable = (
+            stream.carries_audio and not accepted and reaches(address, offered.connection(stream))
+        )
+        chosen = _choose(stream, codecs) if usable else {}
         if chosen:
             accepted = True
             ours = direction.facing(offered.direction(stream))
@@ -202,7 +218,8 @@ def answer(
         else:
             streams.append(stream.rejected())
     if not accepted:
-        raise RemoteProtocolError(f"SDP: no audio stream with {' or '.join(codecs)} is offered", status=488)
+        wanted = f"{' or '.join(codecs)} over IPv{6 if ':' in address else 4}"
+        raise RemoteProtocolError(f"SDP: no audio stream with {wanted} is offered", status=488)
     times = tuple(value for kind, value in offered.lines if kind == "t") or ("0 0",)
     return SessionDescription(_head(address, session_id, version, times), tuple(streams))
 
@@ -220,7 +237,9 @@ def plan(local: SessionDescription, remote: SessionDescription) -> MediaPlan:
         if chosen:
             numbers = list(chosen)
             wanted = remote.direction(theirs)
-            host = _unicast(remote.connection(theirs))
+            host = unicast(remote.connection(theirs))
+            if not reaches(local.connection(mine), host):
+                continue
             return MediaPlan(
                 remote=(host, theirs.port),
                 payload_type=int(numbers[0]),
@@ -355,27 +374,10 @@ def _head(address: str, session_id: int, version: int, times: Sequence[str]) -> 
     return (*lines, *(("t", value) for value in times))
 
 
-def _nowhere(host: str) -> bool:
-    return host in ("0.0.0.0", "::") or host.endswith(".invalid")
-
-
-def _unicast(host: str) -> str:
-    """A host that may be sent to. Names are refused, for nothing on the media path waits for DNS."""
-    if _nowhere(host):
-        return "::" if ":" in host else "0.0.0.0"
-    try:
-        parsed = ipaddress.ip_address(host)
-    except ValueError:
-        raise RemoteProtocolError(f"SDP: the media address {host[:60]!r} is not a literal one", status=488) from None
-    if parsed.is_multicast or host == "255.255.255.255":
-        raise RemoteProtocolError(f"SDP: the media address {host} is not one host's", status=488)
-    return str(parsed)  # as recvfrom spells it
-
-
 def _rtcp(stream: MediaDescription, host: str) -> Address | None:
     """Where a=rtcp says its reports go (RFC 3605); without it the next port."""
     for value in attributes(stream.lines, "rtcp"):
         parts = value.split()
         if len(parts) in (1, 4) and _number(parts[0], 65535) > 0:
-            return (_unicast(parts[3]) if len(parts) == 4 else host), int(parts[0])
+            return (unicast(parts[3]) if len(parts) == 4 else host), int(parts[0])
     return None

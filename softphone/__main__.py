@@ -7,6 +7,7 @@ import os
 import sys
 
 from softphone.options import parser, wishes
+from softphone.password import warning
 
 
 def no_screen() -> str:
@@ -30,6 +31,9 @@ def main(argv: list[str] | None = None) -> int:
     except ValueError as fault:
         print(f"softphone: {fault}", file=sys.stderr)
         return 2
+    advice = warning(arguments)
+    if advice:
+        print(f"softphone: {advice}", file=sys.stderr)
     reason = no_screen()
     if reason:
         print(f"softphone: {reason}", file=sys.stderr)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from plumbing.address import Address, format_address, parse_address
 from sip import VERSION
@@ -11,6 +11,7 @@ from sip.errors import RemoteProtocolError
 from softphone.agent.account import Account, normal
 from softphone.agent.keep_alive import PERIOD
 from softphone.agent.session_timer import DEFAULT_INTERVAL, SHORTEST
+from softphone.password import add_options, password_of
 
 FORWARDER: Address = ("127.0.0.1", 5060)
 DOMAIN = "failover.test"  # RFC 6761: names that never leave the test bench
@@ -24,7 +25,7 @@ class Wish:
     domain: str
     proxy: Address
     listen: Address
-    password: str = ""
+    password: str = field(default="", repr=False)
     display_name: str = ""
     target: str = ""
     tone: bool = False
@@ -52,7 +53,7 @@ def parser() -> argparse.ArgumentParser:
         help=f"where to send everything ({format_address(FORWARDER)}, or the domain given)",
     )
     options.add_argument("--domain", metavar="D", help=f"the domain of the account ({DOMAIN})")
-    options.add_argument("--password", metavar="P", default="", help="what the server is told if it asks")
+    add_options(options)
     options.add_argument("--display-name", metavar="N", default="", help="the name that others see")
     options.add_argument("--listen", metavar="HOST:PORT", help="the address of this phone (any free port)")
     options.add_argument(
@@ -110,7 +111,7 @@ def wishes(arguments: argparse.Namespace) -> list[Wish]:
     listen = _address("--listen", arguments.listen, 0)
     anywhere = _own_side_of(proxy)
     if arguments.user is None:
-        for option in ("password", "display_name", "listen", "realm"):
+        for option in ("password", "password_file", "ask_password", "display_name", "listen", "realm"):
             if getattr(arguments, option):
                 raise ValueError(f"--{option.replace('_', '-')} is for one phone; say which with --user")
         first = Wish("alice", domain, proxy, anywhere, "", "", "bob", True, arguments.session_expires)
@@ -118,7 +119,9 @@ def wishes(arguments: argparse.Namespace) -> list[Wish]:
         return [first, replace(first, user="bob", target="alice")]
     if not user:
         raise ValueError("--user needs a name, such as alice")
-    one = Wish(user, domain, proxy, listen or anywhere, arguments.password, arguments.display_name)
+    one = Wish(
+        user, domain, proxy, listen or anywhere, password_of(arguments), arguments.display_name
+    )
     partner = {"alice": "bob", "bob": "alice"}.get(user, "") if domain == DOMAIN else ""
     one = replace(
         one, target=partner, tone=arguments.tone, session_expires=arguments.session_expires

@@ -24,21 +24,32 @@ from plumbing.loop import Loop, LoopStopped, Timer
 from plumbing.udp import bind_udp, family_of
 from softphone.agent.account import Account as Account
 from softphone.agent.agent import Agent
-from softphone.agent.event import CallChanged, CallState, CallView, Direction, RegistrationChanged, RegistrationState
+from softphone.agent.event import (
+    CallChanged,
+    CallState,
+    CallView,
+    DigitPassed,
+    Direction,
+    RegistrationChanged,
+    RegistrationState,
+)
 from softphone.agent.exchange import AgentOutcome, Send
 from softphone.agent.keep_alive import PERIOD
 from softphone.agent.session_timer import DEFAULT_INTERVAL
+from softphone.host import Clocks, nowhere, own_host, resolved
 from softphone.media.audio import AudioSink, AudioSource, NullSink
 from softphone.media.session import MediaSession
 from softphone.media.stream import MediaStats
 from softphone.media.tone import ToneSource
 from softphone.silence import LOOK, SilenceWatch
+from softphone.sound import Sound, is_digit
 
 log = logging.getLogger(__name__)
 
 DATAGRAM = 65_535
 BURST = 64  # datagrams read before timers and wishes get their turn
 LARGEST_SENT = 65_507
+LOOK_AGAIN = 1.0  # seconds between two looks at this computer's own address and at the clocks
 DEADLINE_AGAIN = 1.0  # seconds until timers are looked at again after an error in that
 
 
@@ -79,11 +90,10 @@ class Phone:
         self.address: Address = listen
         self._proxy, self._listen, self._on_event = proxy, listen, on_event
         # Computed now, not when the first call is under way: a tone takes 20 ms.
-        self._sound = sound or (ToneSource(), NullSink())
+        self._sound = Sound(sound or (ToneSource(), NullSink()), self._digit_passed)
         self._register, self._expires, self._session_expires = register, expires, session_expires
         self._direct, self._keep_alive = direct, keep_alive
         self._loop = Loop(f"sip-{account.user}")
-        self._last_media: MediaSession | None = None  # swapped whole; read by any thread
         self._lifecycle = threading.Lock()  # guards _started, _stopped
         self._started = self._stopped = False
         self._at_rest = threading.Event()  # set while leaving, once the others have confirmed
@@ -91,8 +101,9 @@ class Phone:
         self._agent: Agent
         self._socket: socket.socket
         self._timer: Timer | None = None
+        self._look_timer: Timer | None = None
+        self._clocks = Clocks()
         self._leaving = False
-        self._sessions: dict[str, MediaSession] = {}
         self._hearing: Timer | None = None  # set while a call is up
 
     # -- any thread: start and stop ---------------------------------------------------------------------------------
@@ -106,13 +117,15 @@ class Phone:
             if proxy and ":" in proxy[0] and listen[0] == "0.0.0.0":
                 listen = ("::", listen[1])  # all addresses means those from which the proxy can be reached
             if proxy:
-                proxy = _resolved(proxy, family_of(listen[0]))
+                proxy = self._proxy = resolved(proxy, family_of(listen[0]))
             self._socket = bind_udp(listen)
             self.address = self._socket.getsockname()[:2]
-            local = (_own_host(self.address[0], proxy), self.address[1])
+            host = own_host(self.address[0], proxy) or nowhere(self.address[0])
+            local = (host, self.address[1])
             wanted = self._expires, self._session_expires, self._direct, self._keep_alive
             self._agent = Agent(self.account, local, proxy, random.SystemRandom(), *wanted)
             self._loop.watch(self._socket, self._on_readable)
+            self._loop.post(self._look_again)
             self._loop.start()
             self._started = True
         if self._register:
@@ -173,11 +186,15 @@ class Phone:
 
     def mute(self, muted: bool) -> None:
         """Say nothing for the rest of the call, or speak again."""
-        self._loop.post(lambda: self._mute(muted))
+        self._loop.post(lambda: self._sound.mute(muted))
 
     def dtmf(self, digit: str) -> None:
-        """Send a digit of the dial pad into the call (RFC 4733); without a call, or to a phone that takes none,
-        nothing is sent."""
+        """Send a digit of the dial pad into the call (RFC 4733, or INFO where the other side allows
+        that alone).
+
+        DigitPassed tells when it has left, DigitRefused that the other side takes none. Without a
+        call nothing is sent.
+        """
         self._loop.post(lambda: self._dtmf(digit))
 
     # -- any thread: questions --------------------------------------------------------------------------------------
@@ -188,8 +205,7 @@ class Phone:
 
     def media_stats(self) -> MediaStats | None:
         """Of the call going on, after its end of the last one; None before the first. Cheap, no lock."""
-        session = self._last_media
-        return session.stats() if session else None
+        return self._sound.stats()
 
     # -- sip thread -------------------------------------------------------------------------------------------------
 
@@ -220,12 +236,15 @@ class Phone:
         for event in outcome.events:
             if isinstance(event, CallChanged):
                 self._follow(event.call)
-            try:
-                self._on_event(event)
-            except Exception:
-                log.exception("telling %s failed", type(event).__name__)
+            self._tell(event)
         if self._leaving and self._agent.at_rest:
             self._at_rest.set()
+
+    def _tell(self, event: object) -> None:
+        try:
+            self._on_event(event)
+        except Exception:
+            log.exception("telling %s failed", type(event).__name__)
 
     def _send(self, send: Send) -> None:
         try:
@@ -246,73 +265,83 @@ class Phone:
             self._timer.cancel()
         self._timer = self._loop.at(due, self._on_deadline) if due is not None else None
 
+    def _look_again(self) -> None:
+        """Look for another address of this computer, and for a sleep, every second: no
+        signal tells of them."""
+        self._look_timer = self._loop.at(time.monotonic() + LOOK_AGAIN, self._look_again)
+        self._look(self._agent.peer)
+        if self._clocks.slept():
+            log.info("this computer has slept")
+            self._do(self._agent.woke(time.monotonic()))
+
+    def _look(self, towards: Address | None) -> None:
+        """Use the address that this computer has now towards the proxy, or without one `towards`
+        the other phone."""
+        own = own_host(self.address[0], self._proxy or towards)
+        if own is not None and not self._leaving:
+            self._do(self._agent.move(own, time.monotonic(), bool(self._proxy) or towards is None))
+
     def _call(self, target: str) -> None:
-        if self._agent.active_call is None:
-            now = time.monotonic()
-            session = self._open_session(target, now)
-            if session is not None:
-                outcome = self._agent.call(target, session.port, now)
-                self._keep(session)
-                self._do(outcome)
+        if self._agent.active_call is not None:
+            return
+        self._look(self._agent.destination(target))
+        now = time.monotonic()
+        try:
+            session = self._sound.open(self.address[0])
+        except OSError as error:
+            sentence = f"No sound: {error}"
+            failed = CallView(
+                "", Direction.OUTGOING, target, target, CallState.ENDED, sentence, now
+            )
+            self._tell(CallChanged(now, failed))
+            return
+        outcome = self._agent.call(target, session.port, now)
+        self._sound.keep(session, self._agent.active_call)
+        self._do(outcome)
 
     def _answer(self) -> None:
         call = self._agent.active_call
         if call is not None and call.state is CallState.INCOMING:
-            now = time.monotonic()
-            session = self._sessions.get(call.id) or self._open_session(call.peer_uri, now)
-            if session is not None:
-                outcome = self._agent.answer(session.port, now)
-                self._keep(session)
-                self._do(outcome)
-
-    def _keep(self, session: MediaSession) -> None:
-        call = self._agent.active_call
-        if call is None:
-            self._end_session(session)
-        else:
-            self._sessions[call.id] = self._last_media = session
-
-    def _open_session(self, target: str, now: float) -> MediaSession | None:
-        source, sink = self._sound
-        session = MediaSession((self._agent.local_host, 0), source=source, sink=sink)
-        try:
-            session.open()
-        except OSError as error:
-            failed = CallView("", Direction.OUTGOING, target, target, CallState.ENDED, f"No sound: {error}", now)
-            self._on_event(CallChanged(now, failed))
-            return None
-        return session
+            self._look(self._agent.peer)
+            self._with_sound(call, self._agent.answer)
 
     def _follow(self, call: CallView) -> None:
-        """The sound does what the call says."""
-        session = self._sessions.get(call.id)
-        if session is None:
-            if call.wants_port:
-                self._loop.post(lambda: self._prepare(call.id))
-            return
-        if call.state is CallState.TALKING and self._hearing is None:
-            self._hear(SilenceWatch())
-        if not call.active:
-            del self._sessions[call.id]
-            self._end_session(session)
-        elif call.media is not None:
-            session.apply(call.media, call.held_here)
+        """The sound does what the call says. If it cannot, the call ends with a sentence;
+        telling goes on."""
+        if call.wants_port and self._sound.of(call) is None:
+            self._loop.post(lambda: self._prepare(call.id))
+        try:
+            self._sound.follow(call)
+            if call.state is CallState.TALKING and self._hearing is None:
+                self._hear(SilenceWatch())
+        except Exception as error:
+            log.exception("the sound of a call cannot follow it")
+            sentence = f"No sound: {error}"
+            self._loop.post(lambda: self._do(self._agent.fail(sentence, time.monotonic())))
 
     def _prepare(self, call_id: str) -> None:
         """It rings, and the caller is to be told now where our sound will be (RFC 3262 5)."""
         call = self._agent.active_call
-        if call is None or call.id != call_id or not call.wants_port:
-            return
+        if call is not None and call.id == call_id and call.wants_port:
+            self._with_sound(call, self._agent.prepare)
+
+    def _with_sound(self, call: CallView, wish: Callable[[int, float], AgentOutcome]) -> None:
+        """Do what needs a port for sound; without one the caller is told too, and rings nobody for
+        minutes."""
         now = time.monotonic()
-        session = self._open_session(call.peer_uri, now)
-        if session is not None:
-            self._keep(session)
-            self._do(self._agent.prepare(session.port, now))
+        try:
+            session = self._sound.of(call) or self._sound.open(self.address[0])
+        except OSError as error:
+            self._do(self._agent.fail(f"No sound: {error}", now))
+            return
+        outcome = wish(session.port, now)
+        self._sound.keep(session, self._agent.active_call)
+        self._do(outcome)
 
     def _hear(self, watch: SilenceWatch) -> None:
         """Look once a second whether the call brings sound, and tell if it does not."""
         now, call = time.monotonic(), self._agent.active_call
-        session = self._sessions.get(call.id) if call else None
+        session = self._sound.of(call)
         if call is None or session is None:
             self._hearing = None
             return
@@ -321,22 +350,27 @@ class Phone:
         seconds = watch.look(session.stats().packets_received, is_due, now)
         self._do(self._agent.nothing_heard(seconds, now))
 
-    def _end_session(self, session: MediaSession) -> None:
-        try:
-            session.stop()
-        except RuntimeError as error:  # a sound device that does not let go must not keep the call from ending
-            log.warning("%s", error)
-
-    def _mute(self, muted: bool) -> None:
-        for session in self._sessions.values():
-            session.mute(muted)
-
     def _dtmf(self, digit: str) -> None:
-        for session in self._sessions.values():
+        call = self._agent.active_call
+        session = self._sound.of(call)
+        if call is None or session is None or not is_digit(digit):
+            log.info("digit %r not sent", digit)
+        elif call.media is not None and call.media.telephone_event is None:
+            self._do(self._agent.digit(digit.upper(), time.monotonic()))
+        else:
             try:
                 session.dtmf(digit)
             except ValueError as error:
                 log.info("digit %r not sent: %s", digit, error)
+
+    def _digit_passed(self, session: MediaSession, digit: str, sent: bool) -> None:
+        """Media thread."""
+        self._loop.post(lambda: self._on_digit(session, digit, sent))
+
+    def _on_digit(self, session: MediaSession, digit: str, sent: bool) -> None:
+        call_id = self._sound.call_id_of(session)
+        if call_id is not None:
+            self._tell(DigitPassed(time.monotonic(), call_id, digit, sent))
 
     def _snapshot(self) -> PhoneSnapshot:
         agent = self._agent
@@ -353,35 +387,10 @@ class Phone:
     def _close(self) -> None:
         self._loop.unwatch(self._socket)
         self._socket.close()
-        for timer in (self._timer, self._hearing):
+        for timer in (self._timer, self._look_timer, self._hearing):
             if timer is not None:
                 timer.cancel()
-        for session in self._sessions.values():
-            self._end_session(session)
-        self._sessions.clear()
-
-
-def _resolved(address: Address, family: socket.AddressFamily) -> Address:
-    """A proxy may be named; its address is looked up once, here, and never on the message path."""
-    host, port = address
-    try:
-        found = socket.getaddrinfo(host, port, family, socket.SOCK_DGRAM)
-    except OSError as error:
-        raise OSError(error.errno, f"the server {host} cannot be found from here ({error.strerror})") from error
-    return str(found[0][4][0]), port
-
-
-def _own_host(bound: str, proxy: Address | None) -> str:
-    """The host others can send to. Bound to all addresses, it is the one this computer would use towards the proxy."""
-    if bound not in ("0.0.0.0", "::"):
-        return bound
-    there = proxy or (("192.0.2.1", 5060) if bound == "0.0.0.0" else ("2001:db8::1", 5060))
-    with socket.socket(family_of(bound), socket.SOCK_DGRAM) as sock:
-        try:
-            sock.connect(there)  # UDP: nothing is sent
-        except OSError:
-            return "127.0.0.1" if bound == "0.0.0.0" else "::1"
-        return str(sock.getsockname()[0])
+        self._sound.close()
 
 
 __all__ = ["Account", "LoopStopped", "Phone", "PhoneSnapshot", "RegistrationState"]

@@ -66,14 +66,16 @@ def wait_until(condition, timeout=10.0, note=lambda: ""):
 
 
 class Process:
-    """A program in a process group of its own, its output in a file."""
+    """A program in a process group of its own, its output in a file. `input`: it can be told
+    lines."""
 
-    def __init__(self, name, arguments, folder, output):
+    def __init__(self, name, arguments, folder, output, input=False, **environment):
         self.name, self.output = name, output
         with output.open("wb") as opened:
             self._process = subprocess.Popen(
-                arguments, cwd=folder, stdin=subprocess.DEVNULL, stdout=opened, stderr=subprocess.STDOUT,
-                start_new_session=OWN_GROUP,
+                arguments, cwd=folder, stdin=subprocess.PIPE if input else subprocess.DEVNULL,
+                stdout=opened, stderr=subprocess.STDOUT, start_new_session=OWN_GROUP,
+                env=os.environ | environment,
             )  # fmt: skip
 
     @property
@@ -83,6 +85,10 @@ class Process:
     @property
     def status(self):
         return self._process.poll()
+
+    def tell(self, line: str) -> None:
+        self._process.stdin.write(f"{line}\n".encode())
+        self._process.stdin.flush()
 
     def wait(self, timeout: float) -> int:
         return self._process.wait(timeout)
@@ -94,6 +100,8 @@ class Process:
 
     def stop(self) -> None:
         """Politely, and then not. One that has ended is left alone: its number may be another's by now."""
+        if self._process.stdin:
+            self._process.stdin.close()
         if self._process.poll() is None:
             self._signal(signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -187,9 +195,9 @@ class Scene:
         folder.mkdir()
         return folder
 
-    def start(self, name, arguments, folder=None) -> Process:
+    def start(self, name, arguments, folder=None, **more) -> Process:
         log = self.folder / f"{name}.{len(self.processes)}.log"
-        started = Process(name, arguments, folder or self.folder, log)
+        started = Process(name, arguments, folder or self.folder, log, **more)
         before = self.processes.pop(name, None)
         if before:
             self.processes[f"{name} before {len(self.processes)}"] = before

@@ -7,7 +7,16 @@ from dataclasses import dataclass, replace
 
 from PySide6.QtWidgets import QWidget
 
-from softphone.agent.event import CallChanged, CallState, CallView, Direction, RegistrationChanged, RegistrationState
+from softphone.agent.event import (
+    CallChanged,
+    CallState,
+    CallView,
+    DigitPassed,
+    DigitRefused,
+    Direction,
+    RegistrationChanged,
+    RegistrationState,
+)
 from softphone.qt.bridge import Bridge
 
 
@@ -20,6 +29,7 @@ class FakeStats:
     lost: int = 0
     jitter_ms: float = 0.0
     longest_gap_ms: float = 0.0
+    elsewhere: str = ""
     level_in: float = 0.0
     level_out: float = 0.0
 
@@ -35,6 +45,7 @@ class FakePhone:
         self.now = time.monotonic()
         self.stopped = False
         self.stop_takes = 0.0
+        self.takes_digits = True
 
     # -- what a window asks
 
@@ -65,6 +76,12 @@ class FakePhone:
 
     def dtmf(self, digit: str) -> None:
         self.wishes.append(("dtmf", digit))
+        if self.view is not None and self.takes_digits:
+            self.bridge.event.emit(DigitPassed(self.now, self.view.id, digit, True))
+        elif self.view is not None:
+            self.bridge.event.emit(
+                DigitRefused(self.now, self.view.id, digit, "Bob's phone takes no digits")
+            )
 
     def mute(self, muted: bool) -> None:
         self.wishes.append(("mute", muted))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from agent_kit import ALICE, BOB, Line, Network, Passage, Scripted, pair, talking
 
-from sip.message import Request, reply
+from sip.message import Request, parse, reply
 from sip.sdp import SessionDescription
-from softphone.agent.event import CallState
+from softphone.agent.event import CallState, DigitPassed, DigitRefused
 
 TALKING, ENDED, INCOMING = CallState.TALKING, CallState.ENDED, CallState.INCOMING
 STRANGER = ("127.0.0.1", 5090)
@@ -305,14 +305,88 @@ def test_nonsense_is_counted_and_never_raised(data):
     assert sum(bob.agent.dropped.values()) == 1
 
 
-def test_a_flood_of_requests_meets_a_bound():
-    network, _, bob = pair()
+@pytest.mark.parametrize("method", ["OPTIONS", "PUBLISH", "BYE", "INVITE"])
+def test_a_flood_of_strangers_requests_meets_a_bound_and_does_not_make_the_phone_deaf(method):
+    network, alice, bob = talking()
+    if method != "INVITE":
+        alice.does("hang_up")
+        network.run(0.1)
     for number in range(700):
-        ask(network, bob, "OPTIONS", branch=f"z9hG4bK{number}", call_id=f"c{number}", seq=number)
-        network.now = 1000.0
-    assert bob.agent.dropped["requests beyond the bound"] == 700 - 512
-    network.run(40.0)
-    assert ask(network, bob, "OPTIONS", branch="z9hG4bKlate") == ["200 OPTIONS"]
+        ask(
+            network,
+            bob,
+            method,
+            branch=f"z9hG4bK{number}",
+            call_id=f"c{number}",
+            seq=number,
+            body=SDP,
+        )
+        network.now = 1000.2
+    assert 700 - 512 <= bob.agent.dropped["answers forgotten to make room"] <= 700 - 500
+    if method == "INVITE":
+        assert bob.state is TALKING, "the call goes on"
+        network.run(0.1)
+        alice.does("hang_up")
+        network.run(0.1)
+    alice.calls(BOB)
+    network.run(0.1)
+    assert (alice.state, bob.state) == (CallState.RINGING, INCOMING)
+
+
+@pytest.mark.parametrize("connection", [
+    "IN IP6 2001:db8::9", "IN IP6 ::1", "IN IP4 phone.example.test", "IN IP4 239.1.2.3/127",
+    "IN IP6 ff02::1", "IN IP4 255.255.255.255", "IN IP4 ::1",
+])  # fmt: skip
+@pytest.mark.parametrize("place", ["session", "stream"])
+def test_an_offer_whose_media_cannot_be_reached_is_refused_before_it_rings(connection, place):
+    # RFC 3261 13.3.1.3: who rings, answers and is then heard by nobody has been lied to.
+    network, _, bob = pair()
+    media = b"m=audio 7000 RTP/AVP 0\r\n"
+    line = b"c=" + connection.encode() + b"\r\n"
+    offer = (
+        SDP.replace(b"c=IN IP4 127.0.0.1\r\n", line)
+        if place == "session"
+        else SDP.replace(media, media + line)
+    )
+    assert ask(network, bob, "INVITE", body=offer) == ["488 INVITE"]
+    assert bob.state is None
+
+
+@pytest.mark.parametrize(
+    "connection", ["IN IP4 192.0.2.9", "IN IP4 phone.example.test", "IN IP6 ff02::1"]
+)
+def test_a_phone_of_ipv6_refuses_what_it_cannot_reach_before_it_rings(connection):
+    network = Network()
+    bob = Line(network, "bob", 5064, host="::1")
+    offer = SDP.replace(b"c=IN IP4 127.0.0.1", b"c=" + connection.encode())
+    assert ask(network, bob, "INVITE", uri="sip:bob@[::1]:5064", body=offer)[:1] == ["488 INVITE"]
+    assert bob.state is None
+    offer = SDP.replace(b"c=IN IP4 127.0.0.1", b"c=IN IP6 2001:db8::9")
+    assert ask(
+        network, bob, "INVITE", uri="sip:bob@[::1]:5064", body=offer, branch="z9hG4bK2", call_id="2"
+    ) == ["180 INVITE"]
+
+
+def test_of_two_streams_the_one_that_can_be_reached_is_taken():
+    # RFC 4091's predecessor in the field: one stream for each family.
+    network, _, bob = pair()
+    six = b"m=audio 7002 RTP/AVP 0\r\nc=IN IP6 2001:db8::9\r\n"
+    name = b"m=audio 7004 RTP/AVP 0\r\nc=IN IP4 phone.example.test\r\n"
+    offer = SDP.replace(b"m=audio", six + name + b"m=audio")
+    assert ask(network, bob, "INVITE", body=offer) == ["180 INVITE"]
+    bob.answers()
+    assert bob.call.media.remote == ("127.0.0.1", 7000)
+    answer = SessionDescription.parse(network.passed[-1].message.body)
+    assert [stream.port > 0 for stream in answer.media] == [False, False, True]
+
+
+def test_a_re_invite_to_the_other_family_is_refused_and_the_call_goes_on():
+    network, alice, bob = talking()
+    network.edit = lambda data: data.replace(b"c=IN IP4 127.0.0.1", b"c=IN IP6 fd00::1:1")
+    alice.does("hold")
+    network.run(0.1)
+    assert "488 INVITE" in network.names(bob.address)
+    assert (alice.state, bob.state, bob.call.media.remote[0]) == (TALKING, TALKING, "127.0.0.1")
 
 
 def test_a_repeated_request_gets_the_same_answer_again():
@@ -323,3 +397,90 @@ def test_a_repeated_request_gets_the_same_answer_again():
     assert network.passed[-1].data == first
     assert [m.retransmission for m in bob.messages] == [False, False, True, True]
     assert bob.agent.retransmissions == 0
+
+
+# -- digits to a phone without telephone-events ----------------------------------------------------
+
+
+def without_telephone_events(data: bytes) -> bytes:
+    """The same message from a phone that has no telephone-events, and takes INFO in place of
+    UPDATE."""
+    said = data.replace(b"telephone-event/8000", b"something-other/8000")
+    return said.replace(b", UPDATE", b",   INFO")
+
+
+def info_party(network: Network, status: int) -> list[Request]:
+    """Bob's INFO are answered by a script, as his phone would; what was asked of him."""
+    asked: list[Request] = []
+    deliver = network.parties[("127.0.0.1", 5064)]
+
+    class Bob:
+        @property
+        def deadline(self):
+            return deliver.deadline
+
+        def receive(self, data, source, now):
+            if not data.startswith(b"INFO "):
+                return deliver.receive(data, source, now)
+            request = parse(data)
+            assert isinstance(request, Request)
+            asked.append(request)
+            request.replace_top("Via", str(request.via.with_source(*source)))
+            return [(reply(request, status).to_bytes(), source)] if status else []
+
+        def on_deadline(self, now):
+            return deliver.on_deadline(now)
+
+    network.parties[("127.0.0.1", 5064)] = Bob()
+    return asked
+
+
+def told_of_digits(line: Line) -> list[str]:
+    passed = (DigitPassed, DigitRefused)
+    return [
+        e.digit if isinstance(e, DigitPassed) else e.sentence
+        for e in line.events
+        if isinstance(e, passed)
+    ]
+
+
+def test_digits_go_by_info_one_after_the_other_to_a_phone_that_allows_it():
+    network, alice, _ = talking(without_telephone_events)
+    assert alice.call.media.telephone_event is None
+    asked = info_party(network, 200)
+    for digit in "15#":
+        alice.does("digit", digit)
+    assert told_of_digits(alice) == [], "not before it has been taken"
+    network.run(0.1)
+    assert [r.body for r in asked] == [
+        f"Signal={digit}\r\nDuration=160\r\n".encode() for digit in "15#"
+    ]
+    assert {r.content_type for r in asked} == {"application/dtmf-relay"}
+    assert [r.cseq.number for r in asked] == list(
+        range(asked[0].cseq.number, asked[0].cseq.number + 3)
+    )
+    assert told_of_digits(alice) == ["1", "5", "#"]
+    assert all(
+        isinstance(e, DigitPassed) and e.sent
+        for e in alice.events
+        if isinstance(e, DigitPassed | DigitRefused)
+    )
+
+
+@pytest.mark.parametrize("status", [405, 415, 501, 0])
+def test_digits_that_are_refused_after_all_say_so_and_end_nothing(status):
+    network, alice, bob = talking(without_telephone_events)
+    info_party(network, status)
+    alice.does("digit", "1")
+    network.run(40.0)
+    assert told_of_digits(alice) == ["Bob's phone takes no digits"]
+    assert (alice.state, bob.state) == (TALKING, TALKING)
+
+
+def test_a_phone_that_takes_no_digits_at_all_gets_none_and_the_person_is_told():
+    network, alice, _ = talking(
+        lambda data: data.replace(b"telephone-event/8000", b"something-other/8000")
+    )
+    count = len(network.passed)
+    alice.does("digit", "1")
+    assert len(network.passed) == count and told_of_digits(alice) == ["Bob's phone takes no digits"]

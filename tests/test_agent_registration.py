@@ -273,17 +273,28 @@ def test_the_pauses_grow_to_half_a_minute_and_shrink_after_a_success():
     [(403, "The server does not let alice in"), (404, "The server does not know alice"),
      (606, "The server refused alice: Not Acceptable"), (302, "The server refused alice: Moved Temporarily")],
 )  # fmt: skip
-def test_a_refusal_is_a_sentence_and_final(status, sentence):
+def test_a_refusal_is_a_sentence_and_asked_about_again_after_minutes(status, sentence):
     network, alice, registrar = registering()
-    registrar.script = [status] * 10
+    registrar.script = [status] * 6
     alice.does("register")
-    network.run(1000.0)
+    network.run(59.0)
     assert (alice.agent.registration.state, alice.agent.registration.sentence) == (REFUSED, sentence)
     assert len(registrar.asked) == 1
-    registrar.script = []
+    network.run(1700.0)
+    assert len(registrar.asked) == 6, "after 60, 120, 240, 480 and 600 seconds"
+    assert (alice.agent.registration.state, alice.agent.registration.sentence) == (
+        REFUSED,
+        sentence,
+    )
+    network.run(600.0)
+    assert alice.agent.registration.state is REGISTERED, "the server may have come to other terms"
+    registrar.script = [status]
     alice.does("register")
     network.run(0.1)
-    assert alice.agent.registration.state is REGISTERED, "the person may try again"
+    assert alice.agent.registration.state is REFUSED
+    alice.does("register")
+    network.run(0.1)
+    assert alice.agent.registration.state is REGISTERED, "the person may try again at once"
 
 
 def test_behind_a_nat_the_contact_is_the_address_others_see():

@@ -113,15 +113,65 @@ def test_a_jump_of_time_without_a_pause_begins_afresh_too():
 
 
 def test_other_packet_times_come_out_in_blocks_of_20_ms():
-    for milliseconds in (10, 30, 60):
+    # RFC 3551 4.2: a packet may hold 0 to 200 ms; some senders cut by bytes, not by milliseconds.
+    for milliseconds in (1, 5, 10, 11, 15, 16, 20.125, 25, 30, 35, 48, 60, 120, 200):
         buffer = JitterBuffer()
-        size = 8 * milliseconds
-        for index in range(240 // milliseconds):
+        size = int(8 * milliseconds)
+        for index in range(-(-1920 // size)):
             buffer.put(index * size, array("h", range(index * size, (index + 1) * size)))
         heard = array("h")
         for _ in range(12):
             heard += buffer.get()
         assert heard.tolist() == list(range(12 * 160)), milliseconds
+
+
+@pytest.mark.parametrize("size", [40, 88, 120, 161, 200, 280, 1600])
+def test_a_long_talk_in_packets_of_any_length_is_heard_whole(size):
+    buffer, heard, ready = JitterBuffer(), array("h"), 0
+    for tick in range(1, 500):
+        while ready + size <= tick * 160:  # a packet leaves when its sound has been said
+            buffer.put(ready, array("h", (1 + n % 30_000 for n in range(ready, ready + size))))
+            ready += size
+        heard += buffer.get()
+    said = heard.tolist()
+    start = said.index(1)
+    if (
+        size <= 320
+    ):  # longer ones are begun with before the next is there: then the delay grows, nothing is lost
+        assert (
+            said[start:] == [1 + n % 30_000 for n in range(len(said) - start)]
+            and buffer.concealed == 0
+        )
+    assert buffer.late == 0 and start < 2 * size + 800
+
+
+def test_a_lost_packet_of_15_ms_leaves_a_hole_of_no_more():
+    buffer = JitterBuffer()
+    for number in (0, 1, 2, 4, 5, 6, 7):
+        buffer.put(120 * number, array("h", [LOUD + number] * 120))
+    heard = array("h")
+    for _ in range(6):
+        heard += buffer.get()
+    assert [heard[120 * n + 60] - LOUD for n in (0, 1, 2, 4, 5, 6, 7)] == [0, 1, 2, 4, 5, 6, 7]
+    assert heard[120 * 3 + 60] - LOUD == 2, "the hole is filled with what was heard before it"
+
+
+def test_a_sender_that_changes_its_packet_time_in_mid_call_is_heard_on():
+    buffer, time = JitterBuffer(), 0
+    for size in [160] * 5 + [240] * 4 + [80] * 5 + [120] * 4:
+        buffer.put(time, array("h", range(time, time + size)))
+        time += size
+    heard = array("h")
+    for _ in range(time // 160):
+        heard += buffer.get()
+    assert heard.tolist() == list(range(time // 160 * 160))
+
+
+def test_the_same_sound_cut_elsewhere_and_packets_without_any_do_no_harm():
+    buffer = JitterBuffer()
+    for start, size in ((0, 160), (80, 160), (160, 160), (0, 320), (320, 0), (320, 160)):
+        buffer.put(start, array("h", range(start, start + size)))
+    assert (buffer.get() + buffer.get() + buffer.get()).tolist() == list(range(480))
 
 
 def test_a_flood_is_bounded_and_the_newest_wins():

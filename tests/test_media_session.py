@@ -82,6 +82,24 @@ def test_mute_goes_on_sending_but_silence(sessions, eventually):
     eventually(lambda: ear.peak > 1000)
 
 
+def test_before_the_answer_silence_is_sent_and_the_microphone_is_off(sessions, eventually):
+    class Microphone:
+        asked = 0
+
+        def read(self, samples):
+            self.asked += 1
+            return ToneSource(440).read(samples)
+
+    microphone, heard, ears = Microphone(), Ear(), Ear()
+    alice, bob = sessions(source=microphone, sink=heard), sessions(sink=ears)
+    alice.answered(False)
+    connect(alice, bob)
+    eventually(lambda: bob.stats().packets_received >= 15 and heard.peak > 1000)
+    assert (ears.peak, microphone.asked, alice.stats().level_out) == (0, 0, 0)
+    alice.answered(True)
+    eventually(lambda: ears.peak > 1000)
+
+
 def test_hold_and_resume_over_sdp(sessions, eventually):
     alice, bob = sessions(), sessions()
     offered, answered = connect(alice, bob)

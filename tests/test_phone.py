@@ -10,7 +10,13 @@ import pytest
 
 from plumbing.loop import LoopStopped
 from sip.message import parse, reply
-from softphone.agent.event import CallChanged, CallState, ProbeAnswered, RegistrationState
+from softphone.agent.event import (
+    CallChanged,
+    CallState,
+    DigitPassed,
+    ProbeAnswered,
+    RegistrationState,
+)
 from softphone.media.session import MediaSession
 from softphone.phone import Account, Phone
 
@@ -110,6 +116,23 @@ def test_digits_and_mute_do_no_harm_with_and_without_a_call(talking, owners, eve
         phone.mute(False)
     assert talking[0].phone.snapshot().calls[0].state is CallState.TALKING
     assert alone.phone.snapshot().calls == ()
+
+
+def test_digits_are_told_once_they_have_left_and_when_they_come(talking, eventually):
+    alice, bob = talking
+    for digit in "11#":
+        alice.phone.dtmf(digit)
+    eventually(lambda: digits(bob, sent=False) == "11#")
+    eventually(lambda: digits(alice, sent=True) == "11#")
+    bob.phone.hold()
+    eventually(lambda: bob.sentence == "Alice is on hold")
+    bob.phone.dtmf("7")
+    bob.phone.resume()
+    eventually(lambda: digits(alice, sent=False) == "7")
+
+
+def digits(owner: Owner, sent: bool) -> str:
+    return "".join(e.digit for e in owner.events if isinstance(e, DigitPassed) and e.sent is sent)
 
 
 def test_a_sound_device_that_does_not_let_go_does_not_keep_the_call_from_ending(talking, eventually, monkeypatch):

@@ -10,7 +10,7 @@ from PySide6.QtGui import QMouseEvent
 from PySide6.QtWidgets import QApplication, QLabel, QLineEdit, QPushButton, QWidget
 from qt_kit import FakePhone, FakeStats, find
 
-from softphone.agent.event import CallState, RegistrationState
+from softphone.agent.event import CallState, DigitPassed, RegistrationState
 from softphone.qt import words
 from softphone.qt.bridge import Bridge
 from softphone.qt.meter import FRAMES_PER_SECOND, loudness
@@ -58,6 +58,16 @@ def screen(qtbot):
 
 def click(qtbot, widget: QWidget) -> None:
     qtbot.mouseClick(widget, Qt.MouseButton.LeftButton)
+
+
+def click_again(button: QPushButton) -> None:
+    """The second click of a double click, as a window system tells of it."""
+    middle, left, none = QPointF(20, 20), Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier
+    for kind in (QEvent.Type.MouseButtonDblClick, QEvent.Type.MouseButtonRelease):
+        held = left if kind is QEvent.Type.MouseButtonDblClick else Qt.MouseButton.NoButton
+        QApplication.sendEvent(
+            button, QMouseEvent(kind, middle, button.mapToGlobal(middle), left, held, none)
+        )
 
 
 # -- the one large button ---------------------------------------------------------------------------------------------
@@ -129,10 +139,7 @@ def test_the_table_of_marks_knows_every_registration_state() -> None:
 def test_the_second_half_of_a_double_click_does_not_hang_up(screen: Screen, qtbot) -> None:
     click(qtbot, screen.button("primary"))
     screen.phone.begin(CallState.CALLING)
-    button, middle = screen.button("primary"), QPointF(20, 20)
-    for kind in (QEvent.Type.MouseButtonDblClick, QEvent.Type.MouseButtonRelease):
-        left, none = Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier
-        QApplication.sendEvent(button, QMouseEvent(kind, middle, button.mapToGlobal(middle), left, left, none))
+    click_again(screen.button("primary"))
     assert screen.phone.wishes == [("call", "bob")]
 
 
@@ -312,8 +319,83 @@ def test_the_dial_pad_types_while_idle_and_sends_tones_while_talking(screen: Scr
     qtbot.keyClick(screen.button("hold"), "7")
     assert screen.phone.wishes == [("dtmf", "*"), ("dtmf", "7")]
     assert screen.says("digits") == "Sent: *7"
+    screen.phone.bridge.event.emit(DigitPassed(0.0, "a", "4", False))
+    assert screen.says("digits") == "Sent: *7   Received: 4"
     screen.phone.become(CallState.ENDED)
     assert screen.target.text() == "10#"
+
+
+def test_only_digits_that_have_left_are_shown_and_who_takes_none_is_named(
+    screen: Screen, qtbot
+) -> None:
+    screen.phone.takes_digits = False
+    screen.talk()
+    assert screen.says("digits") == "The keys send tones"
+    for key in ("dial_1", "dial_5", "dial_9"):
+        click(qtbot, screen.button(key))
+    assert screen.says("digits") == "Bob's phone takes no digits"
+    screen.phone.bridge.event.emit(DigitPassed(0.0, "another call", "4", False))
+    assert screen.says("digits") == "Bob's phone takes no digits"
+
+
+def test_of_many_digits_the_last_are_shown(screen: Screen, qtbot) -> None:
+    screen.talk()
+    for digit in "1234567890" * 3:
+        qtbot.keyClick(screen.button("hold"), digit)
+    assert screen.says("digits") == "Sent: …901234567890"
+    screen.phone.become(CallState.ENDED)
+    screen.talk()
+    assert screen.says("digits") == "The keys send tones", "another call begins without"
+
+
+@pytest.mark.parametrize("talking", [False, True])
+def test_two_quick_clicks_on_one_key_are_two_digits(screen: Screen, qtbot, talking: bool) -> None:
+    if talking:
+        screen.talk()
+    key = screen.button("dial_1")
+    click(qtbot, key)
+    click_again(key)
+    assert (screen.says("digits") == "Sent: 11") if talking else (screen.target.text() == "11")
+
+
+@pytest.mark.parametrize(
+    ("name", "wish"), [("hold", ("hold",)), ("mute", ("mute", True)), ("dial_5", ("dtmf", "5"))]
+)
+@pytest.mark.parametrize("key", [Qt.Key.Key_Return, Qt.Key.Key_Enter])
+def test_enter_presses_the_button_that_has_the_keyboard(
+    screen: Screen, qtbot, name: str, wish, key
+) -> None:
+    screen.talk()
+    screen.button(name).setFocus(Qt.FocusReason.TabFocusReason)
+    qtbot.keyClick(screen.button(name), key)
+    assert screen.phone.wishes == [wish]
+
+
+def test_enter_on_decline_does_not_answer(screen: Screen, qtbot) -> None:
+    screen.phone.begin(CallState.INCOMING)
+    screen.button("secondary").setFocus(Qt.FocusReason.TabFocusReason)
+    qtbot.keyClick(screen.button("secondary"), Qt.Key.Key_Return)
+    assert screen.phone.wishes == [("decline",)]
+
+
+def test_enter_after_clicking_a_hold_button_does_not_hang_up(screen: Screen, qtbot) -> None:
+    screen.talk()
+    click(qtbot, screen.button("hold"))
+    qtbot.keyClick(screen.button("hold"), Qt.Key.Key_Return)
+    assert screen.phone.wishes == [("hold",), ("hold",)]
+
+
+def test_enter_after_dialling_with_the_mouse_calls(screen: Screen, qtbot) -> None:
+    for key in ("dial_1", "dial_2"):
+        click(qtbot, screen.button(key))
+    qtbot.keyClick(screen.button("dial_2"), Qt.Key.Key_Return)
+    assert screen.phone.wishes == [("call", "12")]
+
+
+def test_sound_that_goes_elsewhere_than_announced_is_shown(screen: Screen, qtbot) -> None:
+    screen.talk()
+    screen.phone.stats = FakeStats(elsewhere="203.0.113.5")
+    qtbot.waitUntil(lambda: "Sound via 203.0.113.5" in screen.says("gap"))
 
 
 # -- names, widths, colours, motion -----------------------------------------------------------------------------------

@@ -13,8 +13,10 @@ import pytest
 from PySide6.QtCore import Qt
 from qt_kit import FakePhone, find
 
+from softphone.agent.account import Account
 from softphone.agent.event import CallState
 from softphone.options import Wish, parser, wishes
+from softphone.password import password_of
 from softphone.qt.bridge import Bridge
 from softphone.qt.interrupt import Interrupt
 from softphone.qt.window import PairWindow, PhoneWindow, Seat
@@ -134,6 +136,10 @@ def test_a_proxy_of_ipv6_is_talked_to_over_ipv6() -> None:
     ("arguments", "told"),
     [
         (["--password", "x"], "--user"),
+        (["--password-file", "x"], "--password-file is for one phone"),
+        (["--ask-password"], "--ask-password is for one phone"),
+        (["--user", "alice", "--password-file", "/no/such/file"], "/no/such/file cannot be read"),
+        (["--user", "alice", "--password-file", os.devnull], "is empty"),
         (["--user", ""], "alice"),
         (["--user", "a b"], "not a user"),
         (["--user", "alice", "--proxy", "127.0.0.1:99999"], "--proxy"),
@@ -144,6 +150,56 @@ def test_a_proxy_of_ipv6_is_talked_to_over_ipv6() -> None:
 def test_wrong_options_are_answered_with_a_sentence(arguments: list[str], told: str) -> None:
     with pytest.raises(ValueError, match=told):
         wanted(*arguments)
+
+
+def password(*arguments: str, ask=None, **environment: str) -> str:
+    options = parser().parse_args(["--user", "alice", *arguments])
+    return password_of(options, environment, ask or (lambda question: pytest.fail("asked")))
+
+
+def test_the_password_comes_from_a_file_a_question_or_the_environment(tmp_path) -> None:
+    file = tmp_path / "password"
+    file.write_text(" wonder land\r\nsecond line\n", encoding="utf-8")
+    (one,) = wanted("--user", "alice", "--password-file", str(file))
+    assert one.password == " wonder land", "a blank may be part of it"
+    assert password("--ask-password", ask=lambda question: question) == "Password of alice: "
+    assert password(SOFTPHONE_PASSWORD="from outside") == "from outside"
+    assert password("--password", "x", SOFTPHONE_PASSWORD="from outside") == "x"
+    assert password() == ""
+
+
+def test_the_password_is_not_handed_on_nor_written_down() -> None:
+    environment = {"SOFTPHONE_PASSWORD": "from outside"}
+    assert password_of(parser().parse_args(["--user", "alice"]), environment) == "from outside"
+    assert environment == {}, "what we start does not inherit it"
+    (one,) = wanted("--user", "alice", "--password", "secret")
+    assert "secret" not in repr(one) + repr(Account("alice", "failover.test", "secret"))
+
+
+def test_a_question_without_a_terminal_names_the_way_out() -> None:
+    def nobody(question: str) -> str:
+        raise EOFError
+
+    with pytest.raises(ValueError, match="use --password-file"):
+        password("--ask-password", ask=nobody)
+
+
+def test_a_file_that_is_no_text_is_named(tmp_path) -> None:
+    file = tmp_path / "password"
+    file.write_bytes(b"\xff\xfe\n")
+    with pytest.raises(ValueError, match="not a text in UTF-8"):
+        password("--password-file", str(file))
+
+
+def test_a_password_that_others_can_see_is_warned_of(tmp_path) -> None:
+    told = run_softphone("--user", "alice", "--password", "secret").stderr
+    assert "--password-file" in told and "SOFTPHONE_PASSWORD" in told and "secret" not in told
+    file = tmp_path / "password"
+    file.write_text("secret\n")
+    for mode, warned in ((0o600, False), (0o644, os.name == "posix")):
+        file.chmod(mode)
+        told = run_softphone("--user", "alice", "--password-file", str(file)).stderr
+        assert ("chmod 600" in told) is warned
 
 
 def run_softphone(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -145,12 +145,109 @@ def test_the_signalled_source_is_heard_at_once_and_a_stranger_is_not():
     assert source.remote == BOB
 
 
-def test_media_goes_where_it_comes_from_once_two_packets_follow_each_other():
-    source, elsewhere = SourceFilter(BOB), ("203.0.113.5", 1024)
-    assert not source.accepts(PACKET, elsewhere, now=1.0)
-    assert source.remote == BOB
-    assert source.accepts(replace(PACKET, sequence=8), elsewhere, now=1.02)
-    assert source.remote == elsewhere
+def streaming(source, origin, start, packets=100, first=7, ssrc=0xCAFE):
+    """Which of so many packets, 20 ms apart, are believed to be the other side's."""
+    steps = range(packets)
+    return [
+        source.accepts(replace(PACKET, ssrc=ssrc, sequence=first + n), origin, start + n * 0.02)
+        for n in steps
+    ]
+
+
+@pytest.mark.parametrize("named", [
+    "10.0.0.5", "172.17.0.2", "192.168.1.7", "100.64.3.4", "169.254.1.1", "127.0.0.1",
+    "fd00::5", "fe80::5",
+])  # fmt: skip
+def test_behind_a_nat_media_goes_where_it_comes_from_once_two_packets_follow_each_other(named):
+    source, seen = SourceFilter((named, 5000)), ("203.0.113.5", 1024)
+    assert streaming(source, seen, 1.0, packets=2) == [False, True]
+    assert source.remote == seen and source.elsewhere
+
+
+def test_a_nat_within_the_building_is_known_by_where_signalling_comes_from():
+    source, seen = (
+        SourceFilter(("172.17.0.2", 5000), peers=["192.168.1.20"]),
+        ("192.168.1.20", 1024),
+    )
+    assert streaming(source, seen, 1.0, packets=2) == [False, True] and source.remote == seen
+
+
+@pytest.mark.parametrize(("named", "stranger"), [
+    ("192.0.2.9", "198.51.100.6"), ("192.0.2.9", "10.0.0.6"), ("10.0.0.5", "10.0.0.66"),
+    ("127.0.0.1", "127.0.0.2"),
+    ("192.168.1.7", "172.16.0.9"), ("2001:db8::9", "2001:db8::66"), ("fd00::5", "fd00::66"),
+])  # fmt: skip
+def test_strangers_do_not_get_the_microphone_of_a_call_whose_other_side_is_silent(named, stranger):
+    # RFC 7362 4: latching is for NATs; here there is none.
+    source = SourceFilter((named, 5000))
+    assert not any(streaming(source, (stranger, 5000), 1.0))
+    assert source.remote == (named, 5000) and not source.elsewhere
+    assert streaming(source, (named, 5000), 4.0, ssrc=5) == [True] * 100, (
+        "they have not kept the right one out either"
+    )
+
+
+def test_the_named_address_takes_the_stream_back_from_a_host_that_a_nat_explained():
+    source, seen = SourceFilter(("10.0.0.5", 5000)), ("203.0.113.5", 1024)
+    assert streaming(source, seen, 1.0)[-1]
+    assert streaming(source, ("10.0.0.5", 5000), 3.0, packets=3, ssrc=5) == [False, True, True]
+    assert source.remote == ("10.0.0.5", 5000) and not source.elsewhere
+
+
+def test_another_port_of_the_named_host_is_believed_without_any_nat():
+    source = SourceFilter(BOB)
+    assert streaming(source, (BOB[0], 6000), 1.0, packets=2) == [False, True]
+    assert source.remote == (BOB[0], 6000) and not source.elsewhere
+
+
+@pytest.mark.parametrize("overlap", [2, 5000])
+def test_late_packets_of_the_address_that_signalling_has_left_do_not_pull_ours_back(overlap):
+    source, old, moved = SourceFilter((BOB[0], 40000)), (BOB[0], 40000), (BOB[0], 41000)
+    streaming(source, old, 1.0)
+    source.signal(moved)
+    assert not any(streaming(source, old, 3.0, packets=2, first=107))
+    for step in range(overlap):
+        now = 3.1 + step * 0.02
+        assert source.accepts(replace(PACKET, ssrc=5, sequence=step & 0xFFFF), moved, now), (
+            "from its first packet on"
+        )
+        assert not source.accepts(replace(PACKET, sequence=109 + step), old, now)
+    assert source.remote == moved
+
+
+def test_a_side_that_moved_and_only_listens_is_served_though_the_old_stream_goes_on():
+    source, old, moved = SourceFilter(BOB), BOB, (BOB[0], 41000)
+    streaming(source, old, 1.0)
+    source.signal(moved)
+    heard = streaming(source, old, 3.0, packets=500, first=107)
+    assert source.remote == moved
+    assert not any(heard[:50]) and all(heard[60:]), "what the old one says is better than silence"
+    assert streaming(source, moved, 13.0, packets=3, ssrc=5) == [False, True, True], (
+        "and the new one better than both"
+    )
+    assert not any(streaming(source, old, 13.1, packets=10, first=700))
+
+
+def test_what_a_nat_made_of_the_address_that_was_left_is_left_with_it_for_a_second():
+    source, seen = SourceFilter(("10.0.0.5", 5000)), ("203.0.113.5", 1024)
+    streaming(source, seen, 1.0)
+    source.signal(("10.0.0.5", 6000))
+    assert not any(streaming(source, seen, 3.0, packets=50))
+    assert streaming(source, ("203.0.113.5", 1025), 3.5, packets=2, ssrc=5) == [False, True]
+    source.signal(("10.0.0.5", 7000))
+    assert streaming(source, ("203.0.113.5", 1025), 5.0, packets=60, ssrc=5)[-1], (
+        "a NAT that kept the stream's port"
+    )
+    assert source.remote == ("203.0.113.5", 1025)
+
+
+def test_an_address_that_was_left_may_be_named_again():
+    source, moved = SourceFilter(BOB), (BOB[0], 41000)
+    source.signal(moved)
+    assert not any(streaming(source, BOB, 1.0, packets=10))
+    source.signal(BOB)
+    assert streaming(source, BOB, 11.0, packets=2) == [True, True]
+    assert not any(streaming(source, moved, 11.0, packets=2))
 
 
 def test_a_stream_may_move_once_its_old_address_is_silent():
@@ -168,7 +265,7 @@ def test_a_new_ssrc_of_the_same_source_needs_two_packets():
 
 
 def test_an_address_signalled_anew_is_believed_and_the_same_one_changes_nothing():
-    source, moved = SourceFilter(BOB), ("203.0.113.5", 1024)
+    source, moved = SourceFilter(BOB), (BOB[0], 1024)
     for sequence in (1, 2):
         source.accepts(replace(PACKET, sequence=sequence), moved, now=1.0)
     source.signal(BOB)

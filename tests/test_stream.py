@@ -169,6 +169,71 @@ def test_strangers_noise_and_oversize_are_refused_and_counted():
     assert (told.refused, told.packets_received) == (6, 0)
 
 
+def test_a_stream_that_moves_by_re_invite_is_served_and_heard_though_the_old_one_goes_on():
+    bob, old, new = (
+        stream(replace(PLAN, remote=(HERE[0], 40000))),
+        (HERE[0], 40000),
+        (HERE[0], 41000),
+    )
+    for index in range(50):
+        bob.receive(
+            Packet(0, index, 160 * index, 7, PCMU.encode(LOUD)).to_bytes(),
+            old,
+            100.0 + index * 0.02,
+        )
+    bob.receive_report(Compound(7).to_bytes(), (HERE[0], 40001), 101.0)
+    bob.agree(replace(PLAN, remote=new))
+    for index in range(50, 500):
+        now = 100.0 + index * 0.02
+        bob.receive(Packet(0, index, 160 * index, 7, PCMU.encode(QUIET)).to_bytes(), old, now)
+        bob.receive_report(Compound(7).to_bytes(), (HERE[0], 40001), now)
+        bob.receive(Packet(0, index, 160 * index, 8, PCMU.encode(LOUD)).to_bytes(), new, now)
+        assert bob.send(LOUD, now)[0] == new
+        if index > 60:
+            assert max(bob.play()) > 10000
+    assert bob.report(200.0)[0] == (HERE[0], 41001), "the reports move too"
+
+
+def test_a_stranger_hears_nothing_of_a_call_and_a_nat_is_told():
+    bob, stranger = stream(replace(PLAN, remote=("10.0.0.5", 5000))), ("10.0.0.66", 6000)
+    for index in range(100):
+        bob.receive(
+            Packet(0, index, 160 * index, 7, bytes(160)).to_bytes(), stranger, 100.0 + index * 0.02
+        )
+        assert bob.send(LOUD, 100.0 + index * 0.02)[0] == ("10.0.0.5", 5000)
+    told = bob.stats(102.0)
+    assert (told.packets_received, told.refused, told.elsewhere) == (0, 100, "")
+    for index in range(2):
+        bob.receive(Packet(0, index, 0, 8, bytes(160)).to_bytes(), ("203.0.113.5", 1024), 103.0)
+    assert bob.stats(103.0).elsewhere == "203.0.113.5"
+
+
+@pytest.mark.parametrize("milliseconds", [5, 15, 25, 35, 100, 200])
+def test_packets_of_any_length_are_heard(milliseconds):
+    bob, size, loud = stream(), 8 * milliseconds, 0
+    for tick in range(200):
+        now = 100.0 + tick * 0.02
+        for index in range(tick * 160 // size, (tick + 1) * 160 // size):
+            sound = PCMU.encode(array("h", [12000] * size))
+            bob.receive(Packet(0, index, size * index, 7, sound).to_bytes(), THERE, now)
+        loud += max(bob.play()) > 10000
+    assert loud > 170 and bob.stats(104.0).lost == 0
+
+
+@pytest.mark.parametrize(("kind", "gap"), [(13, 20.0), (19, 20.0), (99, 1020.0)])
+def test_what_arrives_is_not_lost_even_if_nobody_offered_it(kind, gap):
+    bob = stream()
+    for index in range(200):
+        pause = index * 0.02 + (1.0 if index > 100 else 0.0)
+        number = kind if index == 100 else 0
+        payload = b"\x40" if index == 100 else PCMU.encode(LOUD)
+        bob.receive(Packet(number, index, 160 * index, 7, payload).to_bytes(), THERE, 100.0 + pause)
+    told = bob.stats(106.0)
+    assert (told.lost, told.refused, told.packets_received) == (0, 0, 200)
+    # RFC 3389: after comfort noise silence is meant, so the pause is no gap.
+    assert bob.stats(105.0 - 0.02).longest_gap_ms == pytest.approx(gap)
+
+
 def test_a_source_that_starts_anew_keeps_the_counts_of_the_one_before():
     alice, bob = pair()
     talk(alice, bob, 1.0, lose=[10])

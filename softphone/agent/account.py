@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 from urllib.parse import quote, unquote
 
@@ -38,7 +38,7 @@ class Account:
 
     user: str
     domain: str
-    password: str = ""
+    password: str = field(default="", repr=False)
     display_name: str = ""
     realms: tuple[str, ...] = ()
 

@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 from sip import sdp
 from sip.dialog import TARGET_REFRESHING
-from sip.errors import RemoteProtocolError
+from sip.errors import LocalProtocolError, RemoteProtocolError
 from sip.header import NameAddr
 from sip.message import Request, Response
 from sip.uri import Uri
@@ -92,6 +92,21 @@ class Agent:
         return self._endpoint.local[0]
 
     @property
+    def peer(self) -> Address | None:
+        """Where the call going on was reached: a proxy, or the other phone itself."""
+        call = self._active()
+        return call.reached_at if call else None
+
+    def destination(self, target: str) -> Address | None:
+        """Where a call to this target would be sent; None if that is not known."""
+        try:
+            return self._endpoint.proxy or self._endpoint.address_of(
+                target_of_text(target, self.account)
+            )
+        except (RemoteProtocolError, LocalProtocolError):
+            return None
+
+    @property
     def at_rest(self) -> bool:
         """Nothing is left to be confirmed by the other side: no call and no registering under way."""
         return self._registration.at_rest and all(call.state is CallState.ENDED for call in self._calls)
@@ -118,6 +133,25 @@ class Agent:
         """The system could not send there."""
         self._endpoint.on_unreachable(destination, now)
         return self._done()
+
+    def move(self, host: str, now: float, register: bool = True) -> AgentOutcome:
+        """This computer's address is `host`, perhaps the one it was: Contact and SDP name it,
+        the registration and a call that is up follow it."""
+        endpoint = self._endpoint
+        if host != endpoint.local[0]:
+            endpoint.local = endpoint.public = (host, endpoint.local[1])
+            if register:
+                self._registration.anew(now)
+        return self._with_active(lambda call: call.move(host, now))
+
+    def woke(self, now: float) -> AgentOutcome:
+        """This computer has slept: what it had promised to refresh may have run out."""
+        self._registration.anew(now)
+        return self._with_active(lambda call: call.refresh(now))
+
+    def fail(self, sentence: str, now: float) -> AgentOutcome:
+        """The call cannot be had here: it ends, on both sides, and this sentence says why."""
+        return self._with_active(lambda call: call.fail(sentence, now))
 
     # -- wishes -----------------------------------------------------------------------------------------------------
 
@@ -155,6 +189,10 @@ class Agent:
 
     def probe(self, now: float) -> AgentOutcome:
         return self._with_active(lambda call: call.probe(now))
+
+    def digit(self, digit: str, now: float) -> AgentOutcome:
+        """Send a digit by INFO, for a call whose media takes none."""
+        return self._with_active(lambda call: call.digits.press(digit, now))
 
     def nothing_heard(self, seconds: int, now: float) -> AgentOutcome:
         """No sound has come for so long in the call going on; 0: it comes again."""

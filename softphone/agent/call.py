@@ -18,6 +18,7 @@ from softphone.agent.account import ALLOW, Address
 from softphone.agent.endpoint import PATIENCE, Endpoint, Incoming
 from softphone.agent.event import CallState, Direction, ProbeAnswered
 from softphone.agent.exchange import Exchange
+from softphone.agent.info import InfoDigits
 from softphone.agent.negotiation import CONTENT_TYPE, offers
 from softphone.agent.registration import retry_after
 from softphone.agent.reliable import RELIABLE
@@ -40,6 +41,7 @@ class Call(ShownCall):
         self._acks: dict[tuple[str, int], tuple[Request, Address]] = {}
         self._unacked: int | None = None  # CSeq of their INVITE whose 2xx waits for an ACK
         self._bye_waits = False
+        self.digits = InfoDigits(self, self._ask)
 
     def stop_timers(self) -> None:
         self.timer.stop()
@@ -51,19 +53,30 @@ class Call(ShownCall):
             self.change(LEAVE, now, "Hanging up ...")
             self.leave(now)
 
-    def hold(self, on: bool, now: float) -> None:
-        """Put the other side on hold, or take it back. While another request of that kind is under way it waits."""
+    def fail(self, sentence: str, now: float) -> None:
+        """It cannot be had here: end it as if the person did, with this sentence."""
+        self._reason_to_leave = sentence
+        self.hang_up(now)
+
+    def move(self, host: str, now: float) -> None:
+        """Our media is wanted at this host: a call that is up says so once with a re-INVITE."""
+        if self.negotiation is not None and self.negotiation.move(host):
+            self.hold(self.negotiation.held_here, now, anew=True)
+
+    def hold(self, on: bool, now: float, anew: bool = False) -> None:
+        """Put the other side on hold, or take it back; after the request of that kind which is
+        under way. `anew`: make the offer even if that is so already."""
         talk = self.negotiation
-        if self.state is not TALKING or talk is None or talk.held_here is on:
+        if self.state is not TALKING or talk is None or (talk.held_here is on and not anew):
             return
         self.rows.cancel("glare")
         if self._modification or self._awaits_late_answer:
-            self.rows.set("glare", now + T1, lambda later: self.hold(on, later))
+            self.rows.set("glare", now + T1, lambda later: self.hold(on, later, anew))
             return
         fields, body = (ALLOW, *self.timer.request_fields(), CONTENT_TYPE), talk.offer(on)
 
         def answered(exchange: Exchange, response: Response | None, later: float) -> None:
-            self._on_held(exchange, response, on, later)
+            self._on_held(exchange, response, on, later, anew)
 
         self._modification = self._ask("INVITE", answered, now, fields, body)
 
@@ -96,7 +109,7 @@ class Call(ShownCall):
         self._bye_waits = self._unacked is not None
         if not self._bye_waits and self.dialog is not None:
             until = now + PATIENCE
-            self.part(self.dialog, now, until, lambda at: self.change(GONE, at, "You hung up"))
+            self.part(self.dialog, now, until, lambda at: self.change(GONE, at, self._reason_to_leave))
 
     def part(self, dialog: Dialog, now: float, until: float, done: Callable[[float], None]) -> None:
         """BYE; again after Retry-After while a server on the way cannot handle it, until the time
@@ -117,12 +130,15 @@ class Call(ShownCall):
         bye = Exchange(dialog.request("BYE"), self.reached_at, answered, dialog.next_seq)
         self.endpoint.ask_within(bye, now)
 
-    def _on_held(self, exchange: Exchange, response: Response | None, hold: bool, now: float) -> None:
+    def _on_held(
+        self, exchange: Exchange, response: Response | None, hold: bool, now: float, anew: bool
+    ) -> None:
         status = self._modified(exchange, response, now)
         if status == 491:
-            self.rows.set("glare", now + self._glare_pause(), lambda later: self.hold(hold, later))
+            due = now + self._glare_pause()
+            self.rows.set("glare", due, lambda later: self.hold(hold, later, anew))
         elif status == 422 and response is not None and self.timer.lengthen(response):
-            self.hold(hold, now)
+            self.hold(hold, now, anew)
         elif status in (408, 481):
             self._lost(now, status)
         elif status >= 300:
@@ -271,7 +287,7 @@ class Call(ShownCall):
         """They ended it."""
         self.rows.clear()
         self._bye_waits, self._unacked = False, None
-        self.change(GONE, now, "You hung up" if self.state is ENDING else sentence)
+        self.change(GONE, now, self._reason_to_leave if self.state is ENDING else sentence)
 
     def _take_offer(self, incoming: Incoming, now: float) -> None:
         """A re-INVITE, or an UPDATE, which may come without offer and then changes nothing (RFC 3311 5.2)."""

@@ -310,12 +310,23 @@ class Endpoint:
             # The ACK to a 2xx is a transaction of its own (13.2.2.4), found by its dialog.
             if known is None or known.transaction.state is State.ACCEPTED:
                 self.on_ack(request, now)
-        elif len(self._servers) >= MAX_TRANSACTIONS:
+        elif len(self._servers) >= MAX_TRANSACTIONS and not self._make_room():
             self.dropped["requests beyond the bound"] += 1
         else:
             incoming = Incoming(self, request, source)
             self._servers[key] = incoming
             self._take_up(incoming, now)
+
+    def _make_room(self) -> bool:
+        """Forget the oldest request that has had its final answer: strangers' requests must not
+        make the phone deaf. Its repeats are taken for new ones. A 2xx to an INVITE stays, for
+        its call repeats that by itself."""
+        for key, incoming in self._servers.items():
+            if incoming.transaction.answered and incoming.transaction.state is not State.ACCEPTED:
+                del self._servers[key]
+                self.dropped["answers forgotten to make room"] += 1
+                return True
+        return False
 
     def _take_up(self, incoming: Incoming, now: float) -> None:
         try:

@@ -94,4 +94,26 @@ class MessagePassed:
     retransmission: bool
 
 
-AgentEvent = RegistrationChanged | CallChanged | ProbeAnswered | MessagePassed
+@dataclass(frozen=True)
+class DigitPassed:
+    """A digit of the dial pad has left in the call (`sent`), or came."""
+
+    at: float
+    call_id: str
+    digit: str
+    sent: bool
+
+
+@dataclass(frozen=True)
+class DigitRefused:
+    """A digit was not sent, because the other side takes none."""
+
+    at: float
+    call_id: str
+    digit: str
+    sentence: str
+
+
+AgentEvent = (
+    RegistrationChanged | CallChanged | ProbeAnswered | MessagePassed | DigitPassed | DigitRefused
+)

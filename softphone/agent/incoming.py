@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from sip.dialog import Dialog
 from sip.errors import RemoteProtocolError
-from sip.message import reply
+from sip.message import Request, reply
+from sip.via import Via
 from softphone.agent.call import Call
 from softphone.agent.endpoint import Endpoint, Incoming
 from softphone.agent.event import Direction
@@ -24,11 +25,12 @@ class IncomingCall(Call):
         """RemoteProtocolError if this INVITE cannot become a call: no Contact, a body or codecs we do not have."""
         request = incoming.request
         super().__init__(endpoint, INCOMING, request.call_id, request.from_, now)
-        check_offer(request)
+        check_offer(request, endpoint.local[0])
         self._expires = request.expires  # a broken one is refused before the phone rings
         self.dialog = Dialog.uas(request, endpoint.new_token())
         self.reached_at = incoming.source
         self.invite = incoming
+        self.seen_at = _seen_at(request)
         self._reliable: ReliableProvisionals | None = None
         if requires(request):
             self._reliable = ReliableProvisionals(endpoint, self.rows, incoming, self._on_no_prack)
@@ -162,6 +164,12 @@ class IncomingCall(Call):
         else:
             super().hang_up(now)
 
+    def fail(self, sentence: str, now: float) -> None:
+        if self.state is INCOMING:
+            self._refuse(480, now, sentence, GONE)
+        else:
+            super().fail(sentence, now)
+
     def cancelled(self, now: float) -> None:
         """They gave up, or the time they set is over (RFC 3261 9.2, 13.3.1)."""
         if self.state is INCOMING:
@@ -181,3 +189,13 @@ class IncomingCall(Call):
         self.rows.clear()
         self.invite.answer(status, now, to_tag=self.dialog.local.tag)
         self.change(event, now, sentence, status)
+
+
+def _seen_at(request: Request) -> tuple[str, ...]:
+    """Through proxies, the lowest Via tells where the first of them saw the caller (RFC 3261
+    18.2.1)."""
+    try:
+        host = Via.parse(request.values("Via")[-1]).received
+    except RemoteProtocolError:  # not the Via that our answer goes by
+        host = ""
+    return (host,) if host else ()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from sip import sdp
 from sip.body import session_description
 from sip.errors import LocalProtocolError, RemoteProtocolError
@@ -15,8 +17,10 @@ CONTENT_TYPE = ("Content-Type", sdp.CONTENT_TYPE)
 class Negotiation:
     """`plan` is what both agreed on last; an offer that is refused changes nothing (RFC 3261 14.1)."""
 
-    def __init__(self, host: str, port: int, session_id: int) -> None:
-        self._host, self._port, self._session_id = host, port, session_id
+    def __init__(self, host: str, port: int, session_id: int, peers: tuple[str, ...] = ()) -> None:
+        self._host = host  # where our media is wanted from the next offer or answer on
+        self._named = host  # the one our last offer or answer named
+        self._port, self._session_id, self._peers = port, session_id, peers
         self._local: SessionDescription | None = None
         self._offered: SessionDescription | None = None
         self._offers_hold = False
@@ -32,15 +36,22 @@ class Negotiation:
     def awaits_answer(self) -> bool:
         return self._offered is not None
 
+    def move(self, host: str) -> bool:
+        """Our media is wanted at this host from now on; True if we said otherwise last."""
+        self._host = host
+        return self._named != host
+
     def offer(self, hold: bool = False) -> bytes:
         """Our next offer. On hold we offer sendonly, which tells the other side apart from its own hold."""
         direction = _direction(hold)
         self._version += 1
         if self._local is None:
-            offered = sdp.offer(self._host, self._port, CODECS, self._session_id, self._version, direction)
+            offered = sdp.offer(
+                self._host, self._port, CODECS, self._session_id, self._version, direction
+            )
         else:
-            offered = sdp.offer_again(self._local, direction, self._version)
-        self._offered, self._offers_hold = offered, hold
+            offered = sdp.offer_again(sdp.moved(self._local, self._host), direction, self._version)
+        self._offered, self._offers_hold, self._named = offered, hold, self._host
         return offered.to_bytes()
 
     def offer_all(self) -> bytes:
@@ -48,8 +59,9 @@ class Negotiation:
         if self._local is None:
             return self.offer(self.held_here)
         self._version += 1
-        offered = sdp.offer_all(self._local, CODECS, _direction(self.held_here), self._version)
-        self._offered, self._offers_hold = offered, self.held_here
+        local = sdp.moved(self._local, self._host)
+        offered = sdp.offer_all(local, CODECS, _direction(self.held_here), self._version)
+        self._offered, self._offers_hold, self._named = offered, self.held_here, self._host
         return offered.to_bytes()
 
     def repeat(self) -> bytes:
@@ -71,7 +83,7 @@ class Negotiation:
         """
         if self._offered is None:
             raise LocalProtocolError("an answer without an offer")
-        self.plan = sdp.plan(self._offered, _description(message))
+        self._plan(self._offered, _description(message))
         if not preview:
             self.settle()
 
@@ -92,13 +104,18 @@ class Negotiation:
         if local != self._local:  # RFC 3264 8: what stays the same keeps its version
             self._version += 1
             local = self._describe(theirs, self._version)
-        self.plan = sdp.plan(local, theirs)
-        self._local = local
+        self._plan(local, theirs)
+        self._local, self._named = local, self._host
         return local.to_bytes()
+
+    def _plan(self, local: SessionDescription, theirs: SessionDescription) -> None:
+        self.plan = replace(sdp.plan(local, theirs), peers=self._peers)
 
     def _describe(self, theirs: SessionDescription, version: int) -> SessionDescription:
         direction = _direction(self.held_here)
-        return sdp.answer(theirs, self._host, self._port, CODECS, self._session_id, version, direction)
+        return sdp.answer(
+            theirs, self._host, self._port, CODECS, self._session_id, version, direction
+        )
 
 
 def offers(message: Message) -> bool:
@@ -106,10 +123,12 @@ def offers(message: Message) -> bool:
     return session_description(message) is not None
 
 
-def check_offer(message: Message) -> None:
-    """Could this offer be answered at all? Asked before a phone rings (RFC 3261 13.3.1)."""
+def check_offer(message: Message, host: str) -> None:
+    """Could this offer be answered at all, by a phone at `host`? Asked before it rings (RFC 3261
+    13.3.1)."""
     if offers(message):
-        sdp.answer(_description(message), "127.0.0.1", 9, CODECS)
+        theirs = _description(message)
+        sdp.plan(sdp.answer(theirs, host, 9, CODECS), theirs)
 
 
 def _direction(hold: bool) -> MediaDirection:

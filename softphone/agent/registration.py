@@ -1,7 +1,9 @@
 """Being reachable: REGISTER, refreshed well before it expires, and tried again for ever when no server answers.
 
-What trying again may change is listed in TRANSIENT; every other failure ends in REFUSED, with a sentence and without
-a loop. Silence ends nothing: the person is told, and the phone goes on trying.
+What trying again may soon change is listed in TRANSIENT; every other failure is REFUSED, with a
+sentence. A server may come to other terms, so a refused phone asks again after minutes; but a
+password that is wrong or missing stays so, and asking again would only lock the account. Silence
+ends nothing: the person is told, and the phone goes on trying.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from softphone.agent.rows import Action, Rows
 from softphone.agent.sentence import registered, trying_again, why_no_credentials, why_not_registered
 
 FIRST_PAUSE, LONGEST_PAUSE = 2.0, 32.0  # seconds between attempts, doubling
+REFUSED_PAUSE, LONGEST_REFUSED_PAUSE = 60.0, 600.0  # seconds, doubling
 TELL_AFTER = 2  # repeats without an answer, 1.5 s, before the person is told
 # Not the account's fault, so worth another try: silence, overload, a server in trouble (RFC 3261 21.4.9, 21.5).
 TRANSIENT = (408, 480, 500, 502, 503, 504)
@@ -38,6 +41,7 @@ class Registration:
         self._call_id, self._tag = endpoint.new_token(), endpoint.new_token()
         self._seq = 0
         self._pause = FIRST_PAUSE
+        self._refused_pause = REFUSED_PAUSE
         self._too_brief = 0
         self._registered_as: Address | None = None
         self._exchange: Exchange | None = None
@@ -65,6 +69,16 @@ class Registration:
                 RegistrationState.REGISTERING, f"Registering as {self._account.username} ...", now
             )
         self._ask(self._asked_expires, now)
+
+    def anew(self, now: float) -> None:
+        """This computer's address or the time is another than it was: whatever is under way no
+        longer counts."""
+        if self.state is RegistrationState.UNREGISTERED:
+            return
+        if self._exchange is not None:
+            self._endpoint.abandon(self._exchange)
+            self._exchange = None
+        self.register(now)
 
     def unregister(self, now: float) -> None:
         """Take the binding back; without one there is nothing to say."""
@@ -137,10 +151,12 @@ class Registration:
                 ),
                 now,
             )
+            self.rows.set("refresh", now + self._refused_pause, self._refresh)
+            self._refused_pause = min(2 * self._refused_pause, LONGEST_REFUSED_PAUSE)
 
     def _accepted(self, response: Response, now: float) -> None:
         used = self._endpoint.public
-        self._pause, self._too_brief = FIRST_PAUSE, 0
+        self._pause, self._refused_pause, self._too_brief = FIRST_PAUSE, REFUSED_PAUSE, 0
         self._registered_as = used
         granted = self._granted(response)
         if granted <= 0:

@@ -55,6 +55,7 @@ class SessionTimer:
         self._refreshes = False
         self._since = 0.0
         self.takes_update = False  # the peer said so (RFC 3311 5.1)
+        self.takes_info = False  # and INFO
 
     def silence(self, now: float) -> float:
         """Seconds since the last sign of life."""
@@ -142,7 +143,8 @@ class SessionTimer:
 
     def _learn(self, message: Message) -> None:
         if message.get("Allow") is not None:
-            self.takes_update = "UPDATE" in _listed(message, "Allow")
+            allowed = _listed(message, "Allow")
+            self.takes_update, self.takes_info = "UPDATE" in allowed, "INFO" in allowed
 
 
 def min_se(message: Message) -> int:

@@ -18,12 +18,14 @@ class ShownCall:
     """The part of every call that is shown. What happens in its dialog stands in `call`."""
 
     direction = Direction.OUTGOING
+    _reason_to_leave = "You hung up"
 
     def __init__(
         self, endpoint: Endpoint, state: CallState, call_id: str, peer: NameAddr, now: float
     ) -> None:
         self.endpoint = endpoint
         self.reached_at = endpoint.local  # where the peer was reached, for a Contact that is a name
+        self.seen_at: tuple[str, ...] = ()  # hosts where a proxy saw the peer
         self.state = state
         self.call_id = call_id
         self.name = legible(peer.display or unquote(peer.uri.user).lstrip("/") or peer.uri.host)
@@ -95,7 +97,6 @@ class ShownCall:
 
     def negotiate(self, port: int) -> Negotiation:
         if self.negotiation is None:
-            self.negotiation = Negotiation(
-                self.endpoint.local[0], port, self.endpoint.random.getrandbits(31)
-            )
+            host, number = self.endpoint.local[0], self.endpoint.random.getrandbits(31)
+            self.negotiation = Negotiation(host, port, number, (self.reached_at[0], *self.seen_at))
         return self.negotiation

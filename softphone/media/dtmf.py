@@ -20,6 +20,7 @@ class DigitSender:
 
     def __init__(self) -> None:
         self._waiting: deque[str] = deque()
+        self._begun = ""
         self._event = -1
         self._began = 0
         self._tick = 0
@@ -37,7 +38,9 @@ class DigitSender:
         if self._event < 0:
             if not self._waiting:
                 return None
-            self._event = DIGITS.index(self._waiting.popleft())
+            digit = self._waiting.popleft()
+            self._begun += digit
+            self._event = DIGITS.index(digit)
             self._began, self._tick = timestamp, 0
         self._tick += 1
         end = 0x80 if self._tick > TICKS else 0
@@ -45,6 +48,12 @@ class DigitSender:
         if self._tick == TICKS + ENDS:
             self._event = -1
         return payload, self._began, self._tick == 1
+
+
+    def take_begun(self) -> str:
+        """The digits whose first packet has left since this was last asked."""
+        begun, self._begun = self._begun, ""
+        return begun
 
 
 class DigitReceiver:

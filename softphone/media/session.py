@@ -44,7 +44,8 @@ TAKEN = (errno.EADDRINUSE, errno.EACCES)  # faults of a port, not of the address
 
 
 class MediaSession:
-    """`local`: where to listen; port 0 picks a free even one. `on_digit(digit)` is called in the media thread."""
+    """`local`: where to listen; port 0 picks a free even one. `on_digit(digit)` is called in the
+    media thread for every digit that comes, `on_digit_sent(digit)` for every one that leaves."""
 
     def __init__(
         self,
@@ -53,13 +54,14 @@ class MediaSession:
         source: AudioSource | None = None,
         sink: AudioSink | None = None,
         on_digit: Callable[[str], None] | None = None,
+        on_digit_sent: Callable[[str], None] | None = None,
     ) -> None:
         self.codecs = tuple(codecs)
         self.port = 0
         self._local = local
         self._source: AudioSource = source or ToneSource()
         self._sink: AudioSink = sink or NullSink()
-        self._on_digit = on_digit
+        self._on_digit, self._on_digit_sent = on_digit, on_digit_sent
         self._lock = threading.Lock()  # start and stop, wherever they are called
         self._sockets: tuple[socket.socket, ...] = ()
         self._thread: threading.Thread | None = None
@@ -67,6 +69,7 @@ class MediaSession:
         self._agreed: tuple[MediaPlan, bool] | None = None  # swapped whole; the thread looks at each tick
         self._stats = MediaStats()
         self._muted = False
+        self._answered = True
         self._stopping = False
         self._complained_at = float("-inf")
 
@@ -110,6 +113,12 @@ class MediaSession:
     def mute(self, muted: bool) -> None:
         """Say nothing; packets of silence go on, so that the other side sees the call alive."""
         self._muted = muted
+
+    def answered(self, answered: bool) -> None:
+        """Has the call been answered? Before, what there is of the other side is heard, and
+        silence is sent, which keeps NATs open: nobody has said yet that this person may be
+        listened to."""
+        self._answered = answered
 
     def dtmf(self, digit: str) -> None:
         """Send a digit as telephone-event; ValueError if it is none or the other side takes none."""
@@ -171,6 +180,8 @@ class MediaSession:
 
     def _tick(self, stream: Stream, now: float) -> None:
         self._send(0, stream.send(self._read(), now))
+        for begun in stream.digits.take_begun():
+            self._tell_digit(begun, self._on_digit_sent)
         samples = stream.play()
         try:
             self._sink.write(samples)
@@ -180,6 +191,8 @@ class MediaSession:
         self._stats = stream.stats(now)
 
     def _read(self) -> array[int]:
+        if not self._answered:
+            return SILENCE  # and the microphone stays off
         try:
             samples = self._source.read(BLOCK)
         except Exception as error:
@@ -208,11 +221,15 @@ class MediaSession:
             stream.receive_report(data, source[:2], now)
             return
         digit = stream.receive(data, source[:2], now)
-        if digit and self._on_digit:
-            try:
-                self._on_digit(digit)
-            except Exception as error:
-                self._complain(f"telling digit {digit}", error)
+        if digit:
+            self._tell_digit(digit, self._on_digit)
+
+    def _tell_digit(self, digit: str, tell: Callable[[str], None] | None) -> None:
+        try:
+            if tell:
+                tell(digit)
+        except Exception as error:
+            self._complain(f"telling digit {digit}", error)
 
     def _forget_what_came_early(self) -> None:
         # Sound that waited in the socket since before the answer would be played late, all of it.
@@ -262,7 +279,9 @@ def _bind(host: str, port: int) -> socket.socket:
     sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
     try:
         sock.setblocking(False)
-        if sock.family == socket.AF_INET:
+        if sock.family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        else:
             sock.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, EXPEDITED)
         sock.bind((host, port))
     except OSError:

@@ -23,15 +23,18 @@ Datagram = tuple[Address, bytes]
 REPORT_INTERVAL = 5.0  # seconds, the least of RFC 3550 6.2; varied by half of it each way (6.3.1)
 LONGEST_PAYLOAD = 1600  # 200 ms
 NOWHERE = ("0.0.0.0", "::")
+COMFORT_NOISE = (13, 19)  # RFC 3389 5.3; 19 is what drafts of it used and some phones still send
 
 
 @dataclass(frozen=True)
 class MediaStats:
     """What a display shows of a stream. `in` is what comes from the other side, `out` what goes there.
 
-    Levels: 0..1, the peak of the last 20 ms, falling gently. longest_gap_ms: longest pause between two arrivals while
-    both sides were talking (start-up and hold do not count; one that still lasts does). refused: datagrams that were
-    no RTP of this call. concealed: blocks of 20 ms that had not come in time to be played.
+    Levels: 0..1, the peak of the last 20 ms, falling gently. longest_gap_ms: longest pause between
+    two arrivals while both sides were talking (start-up and hold do not count; one that still lasts
+    does). refused: datagrams that were no RTP of this call. concealed: blocks of 20 ms that had not
+    come in time to be played. elsewhere: the host our sound goes to if that is not the one the
+    other side named (it is behind a NAT), else "".
     """
 
     packets_sent: int = 0
@@ -47,6 +50,7 @@ class MediaStats:
     codec: str = ""
     refused: int = 0
     concealed: int = 0
+    elsewhere: str = ""
 
 
 class Stream:
@@ -61,7 +65,7 @@ class Stream:
         self._sender = Sender(
             new_number(), new_number() >> 17, new_number()
         )  # RFC 3550 5.1: random, and far from a wrap
-        self._source = SourceFilter(plan.remote)
+        self._source = SourceFilter(plan.remote, plan.peers)
         self._reception: Reception | None = None
         self._reception_reported = 0
         self._lost_before = 0  # by sources that are gone
@@ -83,6 +87,10 @@ class Stream:
     def agree(self, plan: MediaPlan, held: bool = False) -> None:
         """Offer and answer have met (again). `held`: we put the other side on hold, so the microphone stays here."""
         kept_talking = self._both and plan.remote == self.plan.remote
+        before, reports = (
+            self._rtcp_remote(),
+            plan.remote_rtcp or (plan.remote[0], plan.remote[1] + 1),
+        )
         self.plan = plan
         self._codec = CODECS[plan.codec]
         # Numbers bind the sender of a description to nothing (RFC 3264 5.1): whatever we ever offered may come.
@@ -90,8 +98,10 @@ class Stream:
         self._codecs[plan.payload_type] = self._codec
         self._events = {TELEPHONE_EVENT, plan.telephone_event} - self._codecs.keys()
         somewhere = plan.remote[0] not in NOWHERE
-        if somewhere:
-            self._source.signal(plan.remote)
+        if somewhere and self._source.signal(
+            plan.remote, plan.peers, before if before != reports else None
+        ):
+            self._report_to = None
         self._reports = somewhere
         self._sends = somewhere and plan.direction.sends and not held
         self._hears = plan.direction.receives and not held
@@ -138,12 +148,18 @@ class Stream:
             return None
         codec = self._codecs.get(packet.payload_type)
         known = codec is not None or packet.payload_type in self._events
-        if not known or len(packet.payload) > LONGEST_PAYLOAD or not self._source.accepts(packet, source, now):
+        if not self._is_ours(packet, source, now, known):
             self.refused += 1
             return None
         if packet.ssrc == self._sender.ssrc:
             self._collide(source)
         if not self._count(packet, now):
+            return None
+        if not known:
+            # It has arrived, so it is not lost, though we cannot play it. After comfort noise
+            # silence is meant.
+            if packet.payload_type in COMFORT_NOISE:
+                self._gap.reset()
             return None
         if codec is None:
             return self._digits_heard.receive(packet.payload, packet.timestamp) if self._hears else None
@@ -155,7 +171,7 @@ class Stream:
         """A datagram came to the RTCP port."""
         expected = self._source.remote[0], (self.plan.remote_rtcp or self.plan.remote)[0]
         try:
-            if source[0] not in expected:
+            if source[0] not in expected or self._source.has_left(source):
                 raise RtcpError("not from where the stream is")
             compound = Compound.parse(data)
         except RtcpError:
@@ -203,7 +219,16 @@ class Stream:
             codec=self.plan.codec,
             refused=self.refused,
             concealed=self._buffer.concealed,
+            elsewhere=self._source.remote[0] if self._source.elsewhere else "",
         )
+
+    def _is_ours(self, packet: Packet, source: Address, now: float, known: bool) -> bool:
+        """Does the packet belong to this call? One of a type not `known` proves no new source."""
+        if len(packet.payload) > LONGEST_PAYLOAD or not (
+            known or self._source.is_current(packet, source)
+        ):
+            return False
+        return self._source.accepts(packet, source, now)
 
     def _count(self, packet: Packet, now: float) -> bool:
         if self._reception is None or self._reception.ssrc != packet.ssrc:

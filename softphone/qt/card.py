@@ -179,9 +179,16 @@ class CallCard(QWidget):
             f"{words.plural(stats.packets_received, 'RTP packet')} received, {stats.lost} of them lost on the way, "
             f"{words.plural(stats.packets_sent, 'packet')} sent",
         )
-        self.gap.set_text(
-            f"Longest gap {stats.longest_gap_ms:.0f} ms", "The longest pause between two packets received"
-        )
+        gap = f"Longest gap {stats.longest_gap_ms:.0f} ms"
+        if stats.elsewhere:
+            self.gap.set_text(
+                f"Sound via {stats.elsewhere}, gap {stats.longest_gap_ms:.0f} ms",
+                f"The other side is behind a NAT: its sound comes from {stats.elsewhere}, "
+                "so yours goes there too. "
+                "The longest pause between two packets received",
+            )
+        else:
+            self.gap.set_text(gap, "The longest pause between two packets received")
 
     @property
     def pulsing(self) -> bool:

@@ -32,6 +32,7 @@ class DialPad(QWidget):
             key.setAccessibleName(f"Key {NAMES.get(digit, digit)}")
             key.setFont(font)
             key.set_height(3 * GRID)
+            key.repeats = True  # 11 is two quick clicks
             key.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Expanding)
             key.clicked.connect(lambda _=False, digit=digit: self.pressed.emit(digit))
             grid.addWidget(key, number // 3, number % 3)

@@ -19,6 +19,7 @@ from softphone.qt import words
 from softphone.qt.bridge import Bridge
 from softphone.qt.card import CallCard, peer_of
 from softphone.qt.dialpad import KEYS, DialPad
+from softphone.qt.digits import DigitsLine
 from softphone.qt.meter import FRAMES_PER_SECOND
 from softphone.qt.theme import GRID, Size, theme
 from softphone.qt.widgets import Avatar, Field, FlatButton, StateMark, TextLabel
@@ -57,8 +58,6 @@ PRIMARY: dict[CallState | None, tuple[str, str, str]] = {
     CallState.INCOMING: ("Answer", "call", "alive"),
     CallState.TALKING: ("Hang up", "hang_up", "stop"),
 }
-DIGITS_HINT = "The keys send tones"
-DIGITS_SENT = "Sent: "
 
 
 class PhonePanel(QWidget):
@@ -118,8 +117,7 @@ class PhonePanel(QWidget):
         self.target.setClearButtonEnabled(True)
         self.target.setToolTip("Who to call: a name such as bob, or an address such as sip:bob@example.org")
         self.target.textChanged.connect(self._show_controls)
-        self.digits = TextLabel(Size.TEXT, tone="muted", tabular=True)
-        self.digits.setObjectName("digits")
+        self.digits = DigitsLine()
 
     def _make_buttons(self) -> None:
         self.primary = FlatButton()
@@ -202,8 +200,8 @@ class PhonePanel(QWidget):
         for one, following in pairwise(order):
             QWidget.setTabOrder(one, following)
         for key, action in (
-            (Qt.Key.Key_Return, self.press_primary),
-            (Qt.Key.Key_Enter, self.press_primary),
+            (Qt.Key.Key_Return, self.press_enter),
+            (Qt.Key.Key_Enter, self.press_enter),
             (Qt.Key.Key_Escape, self.press_escape),
         ):
             shortcut = QShortcut(QKeySequence(key), self, context=Qt.ShortcutContext.WidgetWithChildrenShortcut)
@@ -225,6 +223,8 @@ class PhonePanel(QWidget):
             self.registration.set_text(words.one_line(event.sentence))
         elif isinstance(event, CallChanged):
             self._show_call(event.call)
+        elif self.call is not None:
+            self.digits.show_event(event, self.call.id)
 
     def _show_call(self, call: CallView) -> None:
         before, shown = self.call, self.card.call
@@ -245,7 +245,7 @@ class PhonePanel(QWidget):
         self._show_controls()
 
     def _begin_call(self, call: CallView) -> None:
-        self.digits.set_text("")
+        self.digits.begin()
         self._frames.start()
         if call.state is CallState.INCOMING:
             QApplication.alert(self.window())
@@ -322,10 +322,20 @@ class PhonePanel(QWidget):
             self.primary.setFocus(Qt.FocusReason.OtherFocusReason)
         talking = state is CallState.TALKING
         self.pad.explain("Sends a tone to the other side" if talking else "Tones can be sent once the call is answered")
-        if talking and not self.digits.text():
-            self.digits.set_text(DIGITS_HINT)
+        if talking:
+            self.digits.hint()
 
     # -- wishes ---------------------------------------------------------------------------------------------------
+
+    def press_enter(self) -> None:
+        """Press the button that has the keyboard, else the primary one. A key of the dial pad
+        that a mouse clicked has it too, but whoever dials with the mouse and then presses Enter
+        wants to call."""
+        focused = self.focusWidget()
+        if isinstance(focused, FlatButton) and not (focused in self.pad.keys and focused.by_mouse):
+            focused.click()
+        else:
+            self.press_primary()
 
     def press_primary(self) -> None:
         """Call, answer or hang up: whatever the primary button says."""
@@ -364,9 +374,7 @@ class PhonePanel(QWidget):
     def _press_digit(self, digit: str) -> None:
         state = self.call.state if self.call is not None else None
         if state is CallState.TALKING:
-            self._phone.dtmf(digit)
-            sent = self.digits.text().removeprefix(DIGITS_HINT) or DIGITS_SENT
-            self.digits.set_text(sent + digit)
+            self._phone.dtmf(digit)  # shown once it has left
         elif state is None:
             if self.target.text() == self._prefilled and not self.target.isModified():
                 self.target.clear()  # dialling a number means somebody else than the partner offered

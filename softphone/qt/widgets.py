@@ -159,7 +159,8 @@ class FlatButton(QPushButton):
         self.icon_name = icon
         self._tone = tone
         self._lowest = 4 * GRID
-        self._by_mouse = False
+        self.by_mouse = False  # how it got the keyboard
+        self.repeats = False  # is each click of a double click one of its own, as on a key?
         self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
         self.setFont(theme().font(Size.TEXT))
@@ -192,10 +193,13 @@ class FlatButton(QPushButton):
 
     def mouseDoubleClickEvent(self, event: QMouseEvent) -> None:
         """The second click of a double click must not hit what the first one turned this button into."""
-        event.accept()
+        if self.repeats:
+            self.mousePressEvent(event)
+        else:
+            event.accept()
 
     def focusInEvent(self, event: QFocusEvent) -> None:
-        self._by_mouse = event.reason() == Qt.FocusReason.MouseFocusReason
+        self.by_mouse = event.reason() == Qt.FocusReason.MouseFocusReason
         super().focusInEvent(event)
 
     def enterEvent(self, event: QEnterEvent) -> None:
@@ -235,7 +239,7 @@ class FlatButton(QPushButton):
             painter.setPen(QPen(theme().palette.raised, 1))
             painter.setBrush(Qt.BrushStyle.NoBrush)
             painter.drawRoundedRect(box.adjusted(0.5, 0.5, -0.5, -0.5), RADIUS, RADIUS)
-        if self.hasFocus() and not self._by_mouse:
+        if self.hasFocus() and not self.by_mouse:
             painter.setBrush(Qt.BrushStyle.NoBrush)
             painter.setPen(QPen(ink, 2))
             painter.drawRoundedRect(box.adjusted(3, 3, -3, -3), RADIUS - 3, RADIUS - 3)

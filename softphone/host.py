@@ -1,0 +1,67 @@
+"""This computer as a phone sees it: its own address towards the others, the addresses of names,
+and its clocks."""
+
+from __future__ import annotations
+
+import socket
+import time
+
+from plumbing.address import Address
+from plumbing.udp import family_of
+
+ASLEEP = 5.0  # seconds by which another clock must gain on ours to call it a sleep
+
+
+def resolved(address: Address, family: socket.AddressFamily) -> Address:
+    """A proxy may be named; its address is looked up once, here, and never on the message path."""
+    host, port = address
+    try:
+        found = socket.getaddrinfo(host, port, family, socket.SOCK_DGRAM)
+    except OSError as error:
+        raise OSError(
+            error.errno, f"the server {host} cannot be found from here ({error.strerror})"
+        ) from error
+    return str(found[0][4][0]), port
+
+
+def own_host(bound: str, towards: Address | None) -> str | None:
+    """The host others can send to. Bound to all addresses, it is the one this computer would use
+    towards the proxy or the other phone; None while there is no way there, as before the network
+    is up."""
+    if bound not in ("0.0.0.0", "::"):
+        return bound
+    there = towards if towards and family_of(towards[0]) is family_of(bound) else None
+    there = there or (("192.0.2.1", 5060) if bound == "0.0.0.0" else ("2001:db8::1", 5060))
+    with socket.socket(family_of(bound), socket.SOCK_DGRAM) as sock:
+        try:
+            sock.connect(there)  # UDP: nothing is sent
+        except OSError:
+            return None
+        return str(sock.getsockname()[0])
+
+
+def nowhere(bound: str) -> str:
+    """The own host of a computer without a network."""
+    return "::1" if ":" in bound else "127.0.0.1"
+
+
+class Clocks:
+    """Notices that the computer has slept: timers stand still meanwhile, other clocks go on."""
+
+    def __init__(self) -> None:
+        self._ahead = _ahead()
+
+    def slept(self) -> bool:
+        """Has it slept since this was last asked?"""
+        before, self._ahead = self._ahead, _ahead()
+        pairs = zip(before, self._ahead, strict=True)
+        return any(after - earlier > ASLEEP for earlier, after in pairs)
+
+
+def _ahead() -> tuple[float, ...]:
+    """By how much clocks that go on in a computer's sleep are ahead of the one that we set our
+    timers by."""
+    boot = getattr(time, "CLOCK_BOOTTIME", None)  # of Linux
+    clocks = (time.time(), *([time.clock_gettime(boot)] if boot is not None else []))
+    now = time.monotonic()
+    return tuple(clock - now for clock in clocks)

@@ -1,0 +1,312 @@
+"""The network changes, the computer sleeps, ports and threads run out: what becomes of the phone
+and its call."""
+
+from __future__ import annotations
+
+import errno
+import time
+
+import pytest
+from agent_kit import BOB, Line, Network, Scripted, pair, talking
+from test_phone import Owner
+
+from sip.message import reply
+from sip.sdp import SessionDescription
+from softphone import phone as phone_module
+from softphone.agent.event import CallChanged, CallState, RegistrationState
+from softphone.media.session import MediaSession
+
+NEW = "127.0.0.2"
+PROXY = ("127.0.0.1", 5060)
+TALKING, ENDED, INCOMING = CallState.TALKING, CallState.ENDED, CallState.INCOMING
+REGISTERED = RegistrationState.REGISTERED
+
+
+def hosts(message) -> tuple[str, str, str, str]:
+    """Where a message says that answers, requests and media are wanted: Via, Contact, o= and c=."""
+    said = SessionDescription.parse(message.body)
+    origin = next(value for kind, value in said.lines if kind == "o").split()[-1]
+    return message.via.host, message.contacts[0].uri.host, origin, said.connection(said.media[0])
+
+
+def moves(line: Line, host: str = NEW) -> None:
+    """The computer of this phone has another address from now on."""
+    line.network.leave(line.address)
+    line.address = (host, line.address[1])
+    line.network.join(line.address, line)
+    line.does("move", host)
+
+
+def registrar(network: Network) -> Scripted:
+    def react(request):
+        return [reply(request, 200, to_tag="r", fields=[("Contact", request.get("Contact"))])]
+
+    return Scripted(network, PROXY, react)
+
+
+# -- the user agent --------------------------------------------------------------------------------
+
+
+def test_a_registered_phone_that_gets_another_address_registers_it_and_takes_the_old_one_back():
+    network = Network()
+    server, alice = registrar(network), Line(network, "alice", 5062, PROXY)
+    alice.does("register")
+    network.run(0.1)
+    moves(alice)
+    network.run(0.1)
+    request = server.requests("REGISTER")[-1]
+    assert [(str(c.uri), c.params["expires"]) for c in request.contacts] == [
+        ("sip:alice@127.0.0.2:5062", "300"), ("sip:alice@127.0.0.1:5062", "0"),
+    ]  # fmt: skip
+    assert alice.agent.registration.state is REGISTERED
+    moves(alice)
+    assert len(server.requests("REGISTER")) == 2, "the same address is no news"
+
+
+def test_an_attempt_under_way_from_the_old_address_does_not_count():
+    network = Network()
+    alice = Line(network, "alice", 5062, PROXY)
+    alice.does("register")
+    network.run(0.1)
+    server = registrar(network)
+    moves(alice)
+    network.run(0.1)
+    assert [r.contacts[0].uri.host for r in server.requests("REGISTER")] == [NEW]
+    assert alice.agent.registration.state is REGISTERED
+
+
+def test_the_next_call_names_the_new_address_everywhere():
+    network, alice, bob = pair()
+    moves(alice)
+    alice.calls(BOB)
+    assert hosts(network.passed[-1].message) == (NEW,) * 4
+    network.run(0.1)
+    bob.answers()
+    network.run(0.1)
+    assert (alice.state, bob.state, bob.call.media.remote[0]) == (TALKING, TALKING, NEW)
+
+
+@pytest.mark.parametrize("who", ["caller", "called"])
+def test_a_call_that_is_up_follows_with_one_re_invite(who):
+    network, alice, bob = talking()
+    mover, other = (alice, bob) if who == "caller" else (bob, alice)
+    moves(mover)
+    asked = network.passed[-1]
+    assert asked.name == "INVITE" and hosts(asked.message) == (NEW,) * 4
+    network.run(0.1)
+    assert other.call.media.remote == (NEW, mover.address[1] + 1000)
+    count = network.names().count("INVITE")
+    mover.does("move", NEW)
+    assert network.names().count("INVITE") == count, "once is enough"
+    other.does("hang_up")
+    network.run(0.1)
+    assert (alice.state, bob.state) == (ENDED, ENDED)
+
+
+def test_a_call_on_hold_moves_and_stays_on_hold():
+    network, alice, bob = talking()
+    alice.does("hold")
+    network.run(0.1)
+    moves(alice)
+    network.run(0.1)
+    assert alice.call.held_here and bob.call.held_there and bob.call.media.remote[0] == NEW
+    alice.does("resume")
+    network.run(0.1)
+    assert not bob.call.held_there and bob.call.media.remote[0] == NEW
+
+
+def test_a_move_that_collides_with_their_hold_is_told_in_the_end():
+    network, alice, bob = talking()
+    old = alice.address
+    bob.does("hold")
+    moves(alice)
+    network.parties[old] = alice  # their request still reaches it, as through a NAT or a server
+    network.run(10.0)
+    assert alice.call.held_there and bob.call.media.remote[0] == NEW
+
+
+def test_a_call_that_rings_while_the_network_changes_is_answered_with_the_new_address():
+    network, alice, bob = pair()
+    alice.calls(BOB)
+    network.run(0.1)
+    moves(bob)
+    bob.answers()
+    answered = next(p.message for p in reversed(network.passed) if p.name == "200 INVITE")
+    assert hosts(answered)[1:] == (NEW,) * 3
+
+
+def test_a_call_that_is_answered_after_the_caller_moved_is_told():
+    network, alice, bob = pair()
+    alice.calls(BOB)
+    network.run(0.1)
+    moves(alice)
+    bob.answers()
+    network.parties[("127.0.0.1", 5062)] = (
+        alice  # the answer still reaches it, as through a NAT or a server
+    )
+    network.run(0.1)
+    alice.does("move", NEW)
+    network.run(0.1)
+    assert (alice.state, bob.call.media.remote[0]) == (TALKING, NEW)
+
+
+def test_a_phone_that_slept_registers_at_once_and_asks_whether_its_call_still_lives():
+    network = Network()
+    server, alice = registrar(network), Line(network, "alice", 5062, PROXY)
+    alice.does("register")
+    network.run(0.1)
+    alice.does("woke")
+    network.run(0.1)
+    assert len(server.requests("REGISTER")) == 2 and alice.agent.registration.state is REGISTERED
+    network, alice, bob = talking()
+    alice.does("woke")
+    assert network.passed[-1].name == "UPDATE"
+    network.run(0.1)
+    assert (alice.state, bob.state) == (TALKING, TALKING)
+
+
+def test_a_phone_nobody_wants_registered_stays_so():
+    network = Network()
+    server, alice = registrar(network), Line(network, "alice", 5062, PROXY)
+    alice.does("woke")
+    moves(alice)
+    network.run(0.1)
+    assert server.seen == []
+
+
+# -- the phone -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def owners():
+    made: list[Owner] = []
+
+    def make(user: str, **options) -> Owner:
+        made.append(Owner(user, **options))
+        return made[-1]
+
+    yield make
+    for owner in made:
+        owner.phone.stop()
+
+
+@pytest.fixture
+def computer(monkeypatch):
+    """The address of this computer as the phones find it: `computer["host"]`."""
+    now = {"host": "127.0.0.1"}
+    monkeypatch.setattr(
+        phone_module,
+        "own_host",
+        lambda bound, towards: now["host"] if bound == "0.0.0.0" else bound,
+    )
+    monkeypatch.setattr(phone_module, "LOOK_AGAIN", 0.05)
+    return now
+
+
+def test_a_call_goes_on_with_sound_after_the_network_has_changed(owners, computer, eventually):
+    alice, bob = owners("alice", listen=("0.0.0.0", 0)), owners("bob")
+    alice.phone.call(bob.uri)
+    eventually(lambda: bob.state is INCOMING)
+    bob.phone.answer()
+    eventually(lambda: alice.state is bob.state is TALKING)
+    computer["host"] = NEW
+    eventually(lambda: bob.phone.snapshot().calls[-1].media.remote[0] == NEW)
+    for owner in (alice, bob):
+        before = owner.phone.media_stats().packets_received
+        eventually(
+            lambda owner=owner, before=before: (
+                owner.phone.media_stats().packets_received > before + 10
+            )
+        )
+
+
+def test_a_phone_that_starts_before_the_network_can_call_once_it_is_there(
+    owners, computer, eventually
+):
+    computer["host"] = None
+    alice, bob = owners("alice", listen=("0.0.0.0", 0)), owners("bob")
+    computer["host"] = NEW
+    alice.phone.call(bob.uri)
+    eventually(lambda: bob.state is INCOMING)
+    bob.phone.answer()
+    eventually(lambda: alice.state is bob.state is TALKING)
+    assert bob.phone.snapshot().calls[-1].media.remote[0] == NEW
+
+
+def test_the_own_host_is_the_one_towards_the_other_side():
+    assert phone_module.own_host("0.0.0.0", ("127.0.0.1", 5060)) == "127.0.0.1"
+    assert phone_module.own_host("192.0.2.7", ("127.0.0.1", 5060)) == "192.0.2.7"
+
+
+def test_a_sleep_is_noticed_by_the_clocks_that_went_on(owners, monkeypatch, eventually):
+    monkeypatch.setattr(phone_module, "LOOK_AGAIN", 0.05)
+    woke = []
+    alice = owners("alice")
+    monkeypatch.setattr(
+        alice.phone._agent, "woke", lambda now: woke.append(now) or phone_module.AgentOutcome()
+    )
+    real = time.time
+    alice.phone.snapshot()
+    monkeypatch.setattr(time, "time", lambda: real() + 3600.0)
+    eventually(lambda: len(woke) == 1)
+
+
+@pytest.mark.parametrize("fault", [errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EMFILE])
+def test_answering_without_a_port_for_sound_tells_both_why(owners, monkeypatch, eventually, fault):
+    alice, bob = owners("alice"), owners("bob")
+    alice.phone.call(bob.uri)
+    eventually(lambda: bob.state is INCOMING)
+
+    def fail(session):
+        raise OSError(fault, "no two ports are free")
+
+    monkeypatch.setattr(MediaSession, "open", fail)
+    bob.phone.answer()
+    eventually(lambda: alice.state is bob.state is ENDED)
+    assert "No sound" in bob.sentence and "no two ports are free" in bob.sentence
+    assert alice.sentence == "Bob cannot be reached right now"
+
+
+def test_sound_that_cannot_begin_ends_the_call_with_a_sentence_and_loses_no_event(
+    owners, monkeypatch, eventually
+):
+    alice, bob = owners("alice"), owners("bob")
+    start = MediaSession.apply
+
+    def fail(session, plan, held=False):
+        if plan.remote[1] == alice_port[0]:
+            raise RuntimeError("can't start new thread")
+        start(session, plan, held)
+
+    alice_port = [0]
+    monkeypatch.setattr(MediaSession, "apply", fail)
+    alice.phone.call(bob.uri)
+    eventually(lambda: bob.state is INCOMING)
+    alice_port[0] = next(s.port for s in alice.phone._sound._sessions.values())
+    bob.phone.answer()
+    eventually(lambda: alice.state is bob.state is ENDED)
+    assert TALKING in bob.states and TALKING in alice.states
+    assert bob.sentence == "No sound: can't start new thread" and alice.sentence == "Bob hung up"
+
+
+def test_a_window_that_fails_at_one_event_gets_the_next(eventually):
+    seen = []
+
+    def listen(event):
+        if isinstance(event, CallChanged):
+            seen.append(event.call.state)
+            raise ValueError("the window is gone")
+
+    alice = phone_module.Phone(
+        phone_module.Account("alice", "failover.test"),
+        None,
+        ("127.0.0.1", 0),
+        listen,
+        register=False,
+    )
+    alice.start()
+    alice.call("not an address")
+    eventually(lambda: seen == [ENDED])
+    alice.call("not an address")
+    eventually(lambda: seen == [ENDED, ENDED])
+    alice.stop()
