@@ -213,11 +213,11 @@ def target_of(call: Call, dialog: Dialog, request: Request, by_caller: bool) -> 
 def _is_same_place(one: Uri, other: Uri) -> bool:
     """RFC 3261 19.1.4, but where it would tell apart what is sent to the same address: 5060 is the
     port of a URI that has none."""
-    return (one.username, one.address(), one.params.get("maddr")) == (
-        other.username,
-        other.address(),
-        other.params.get("maddr"),
-    )
+    return _place(one) == _place(other)
+
+
+def _place(uri: Uri) -> tuple[str, str, tuple[str, int], str | None]:
+    return uri.scheme, uri.username, uri.address(), uri.params.get("maddr")
 
 
 def known_routes(call: Call, dialog: Dialog, request: Request, by_caller: bool) -> list[str]:

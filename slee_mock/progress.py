@@ -162,7 +162,8 @@ def progressed(
         )
     is_answer = response.status >= 200
     if not is_answer and not response.to_tag:
-        return call, (CallRang(call.call_id, wall),) if is_callers and not call.over else ()
+        is_news = is_callers and not (call.over or call.confirmed)
+        return call, (CallRang(call.call_id, wall),) if is_news else ()
     dialog = met(call, leg, response)
     if is_callers and is_answer and not call.over and not dialog.confirmed:
         dialog = with_changes(dialog, confirmed=True, heard=not call.confirmed)

@@ -13,7 +13,18 @@ ALICE_AT = "sip:alice@127.0.0.1:4000"
 OWN = "<sip:127.0.0.1:5060;lr;hint=x>"
 STRANGER = "127.0.0.77:9999"
 TO_STRANGER = f"<sip:{STRANGER};lr>"
-METHODS = ["INFO", "BYE", "INVITE", "UPDATE", "OPTIONS", "MESSAGE", "NOTIFY", "REFER", "ACK", "PRACK"]
+METHODS = [
+    "INFO",
+    "BYE",
+    "INVITE",
+    "UPDATE",
+    "OPTIONS",
+    "MESSAGE",
+    "NOTIFY",
+    "REFER",
+    "ACK",
+    "PRACK",
+]
 IN_DIALOG = ["INFO", "INVITE", "UPDATE", "OPTIONS", "MESSAGE", "NOTIFY", "REFER", "PRACK"]
 
 
@@ -73,7 +84,9 @@ def test_only_an_address_that_stood_in_a_record_route_is_a_way(cluster, route):
 def test_a_proxy_beside_bob_s_phone_is_gone_through_by_alice_s_requests(cluster):
     talk(cluster, recorded=["<sip:192.0.2.9;lr>"])
     for method, at in (("INFO", "server1"), ("INVITE", "server2"), ("BYE", "server2")):
-        asked = in_dialog(method, contact=f"<{ALICE_AT}>", fields=[("Route", "<sip:192.0.2.9:5060;lr>")])
+        asked = in_dialog(
+            method, contact=f"<{ALICE_AT}>", fields=[("Route", "<sip:192.0.2.9:5060;lr>")]
+        )
         assert cluster.one(asked, at).get("Route") == "<sip:192.0.2.9:5060;lr>"
 
 
@@ -92,7 +105,10 @@ def test_what_alice_writes_into_her_own_invite_is_no_way_for_her(cluster):
 def test_her_cancel_and_her_ack_to_a_failure_go_no_other_way_either(cluster):
     offered = cluster.one(invite())
     strange = [("Route", TO_STRANGER)]
-    assert cluster.one(phone_request("CANCEL", "sip:bob@failover.test", fields=strange)).get("Route") is None
+    assert (
+        cluster.one(phone_request("CANCEL", "sip:bob@failover.test", fields=strange)).get("Route")
+        is None
+    )
     cluster.one(answer(offered, 487))
     ack = phone_request("ACK", "sip:bob@failover.test", to_tag="b1", fields=strange)
     assert (cluster.one(ack).get("Route"), cluster.outcome.sends[0].to) == (None, None)
@@ -105,19 +121,34 @@ def test_a_re_invite_teaches_no_way(cluster):
     ok = answer(again, 200)
     ok.add("Record-Route", TO_STRANGER)
     cluster.one(ok)
-    assert cluster.one(in_dialog("INFO", cseq=3, fields=[("Route", TO_STRANGER)])).get("Route") is None
+    assert (
+        cluster.one(in_dialog("INFO", cseq=3, fields=[("Route", TO_STRANGER)])).get("Route") is None
+    )
 
 
 @pytest.mark.parametrize("method", IN_DIALOG)
 @pytest.mark.parametrize(
     "uri",
-    [f"sip:bob@{STRANGER}", "sip:bob@127.0.0.1:4101", "sip:bob@127.0.0.1:4100;maddr=127.0.0.77", "sip:bob@127.0.0.77"],
+    [
+        f"sip:bob@{STRANGER}",
+        "sip:bob@127.0.0.1:4101",
+        "sip:bob@127.0.0.1:4100;maddr=127.0.0.77",
+        "sip:bob@127.0.0.77",
+    ],
 )
 def test_a_request_uri_that_nobody_told_as_a_contact_is_refused(cluster, method, uri):
     talk(cluster)
     request = in_dialog(method, contact=f"<{ALICE_AT}>")
     request.uri = uri
     assert cluster.one(request).status == 404
+
+
+def test_a_contact_without_a_user_is_asked_and_not_taken_for_the_server(cluster):
+    cluster.one(answer(cluster.one(invite()), 200, contact="<sip:127.0.0.1:4100>"))
+    for number, method in enumerate(("ACK", "OPTIONS", "BYE"), start=1):
+        request = in_dialog(method, cseq=number)
+        request.uri = "sip:127.0.0.1:4100"
+        assert (cluster.one(request).method, cluster.outcome.sends[0].to) == (method, None)
 
 
 # -- the right party's BYE ----------------------------------------------------------------------
@@ -134,27 +165,44 @@ def test_a_request_uri_that_nobody_told_as_a_contact_is_refused(cluster, method,
     ],
 )
 @pytest.mark.parametrize("method", ["BYE", "INFO", "INVITE"])
-def test_a_contact_is_the_same_with_and_without_what_changes_no_address(cluster, contact, uri, method):
+def test_a_contact_is_the_same_with_and_without_what_changes_no_address(
+    cluster, contact, uri, method
+):
     cluster.one(answer(cluster.one(invite()), 200, contact=contact))
     ack = in_dialog("ACK", cseq=1)
     request = in_dialog(method, contact=f"<{ALICE_AT}>")
     ack.uri = request.uri = uri
     assert cluster.one(ack).uri == cluster.one(request).uri == uri
-    assert (cluster.bill().state, cluster.bill().total) == ("ended" if method == "BYE" else "answered", "0.15")
+    assert (cluster.bill().state, cluster.bill().total) == (
+        "ended" if method == "BYE" else "answered",
+        "0.15",
+    )
 
 
 @pytest.mark.parametrize("by", ["alice", "bob"])
 @pytest.mark.parametrize(
     "uri",
-    ["sip:victim@192.0.2.66", "sip:bob@failover.test", "sip:[oops", "tel:+4930123", "sip:bob@127.0.0.1:4100transport=udp"],
+    [
+        "sip:victim@192.0.2.66",
+        "sip:bob@failover.test",
+        "sip:[oops",
+        "tel:+4930123",
+        "sip:bob@127.0.0.1:4100transport=udp",
+    ],
 )
-def test_a_bye_of_the_right_party_ends_the_bill_and_goes_to_the_other_phone_whatever_it_names(cluster, by, uri):
+def test_a_bye_of_the_right_party_ends_the_bill_and_goes_to_the_other_phone_whatever_it_names(
+    cluster, by, uri
+):
     talk(cluster)
     cluster.wall += 12
     bye = in_dialog("BYE", by)
     bye.uri = uri
     assert cluster.one(bye, at="server2").uri == (BOB_AT if by == "alice" else ALICE_AT)
-    assert (cluster.bill().state, cluster.bill().seconds, cluster.bill().why) == ("ended", 12, f"{by} hung up")
+    assert (cluster.bill().state, cluster.bill().seconds, cluster.bill().why) == (
+        "ended",
+        12,
+        f"{by} hung up",
+    )
 
 
 @pytest.mark.parametrize(
@@ -182,7 +230,12 @@ def test_nor_does_it_need_a_from_that_can_be_read(cluster, field):
 
 def test_a_stranger_s_bye_ends_nothing(cluster):
     talk(cluster)
-    for odd in ({"tag": "guess"}, {"to_tag": "guess"}, {"call_id": "c2"}, {"to_tag": "a1", "tag": "a1"}):
+    for odd in (
+        {"tag": "guess"},
+        {"to_tag": "guess"},
+        {"call_id": "c2"},
+        {"to_tag": "a1", "tag": "a1"},
+    ):
         tags = {"to_tag": "b1", "cseq": 2, **odd}
         assert cluster.one(phone_request("BYE", BOB_AT, **tags)).status == 481
     assert cluster.bill().state == "answered"
@@ -232,7 +285,9 @@ ODD = [
 @pytest.mark.parametrize("status", [180, 200])
 @pytest.mark.parametrize(("name", "value"), ODD)
 def test_what_cannot_be_read_in_an_answer_is_passed_on_untouched(cluster, status, name, value):
-    plain = answer(cluster.one(invite()), status, contact="" if name == "Contact" else f"<{BOB_AT}>")
+    plain = answer(
+        cluster.one(invite()), status, contact="" if name == "Contact" else f"<{BOB_AT}>"
+    )
     plain.set(name, value)
     passed = cluster.one(plain)
     assert (passed.status, passed.get(name)) == (status, value)
@@ -250,7 +305,7 @@ def test_lines_that_are_no_header_fields_pass_too(cluster):
     assert b"an odd line\r\n" in send.data and cluster.bill().state == "answered"
 
 
-@pytest.mark.parametrize("raw", [b"CSeq: one INVITE", b"CSeq: 1", b"To: \"open <sip:bob@x>;tag=b1"])
+@pytest.mark.parametrize("raw", [b"CSeq: one INVITE", b"CSeq: 1", b'To: "open <sip:bob@x>;tag=b1'])
 def test_an_answer_whose_call_cannot_be_told_is_still_its_caller_s(cluster, raw):
     plain = answer(cluster.one(invite()), 200).to_bytes()
     name = raw.partition(b":")[0] + b":"

@@ -6,11 +6,17 @@ from __future__ import annotations
 import pytest
 from slee_kit import Cluster, answer, in_dialog, invite, phone_request, register
 
+from sip.digest import Challenge
+from sip.digest import answer as solve
 from sip.message import Request
 from slee_mock.record import Bill, Call, from_json, to_json
 from slee_mock.store import View
 
-BOB_AT, CAROL_AT, ALICE_AT = "sip:bob@127.0.0.1:4100", "sip:carol@127.0.0.1:4300", "sip:alice@127.0.0.1:4000"
+BOB_AT, CAROL_AT, ALICE_AT = (
+    "sip:bob@127.0.0.1:4100",
+    "sip:carol@127.0.0.1:4300",
+    "sip:alice@127.0.0.1:4000",
+)
 DESK, CELL = "<sip:bob@127.0.0.1:4201>", "<sip:bob@127.0.0.1:4202>"
 CAROL = "sip:carol@failover.test"
 
@@ -65,7 +71,10 @@ def test_a_caller_with_two_dialogs_hangs_one_up_and_talks_on_with_the_other(clus
     assert cluster.bill().state == "answered", "she talks on"
     cluster.wall += 9
     assert speak(cluster, "INFO", second, phones[second], by="bob").uri == ALICE_AT
-    assert speak(cluster, "BYE", second, phones[second], cseq=3, by="bob", at="server2").uri == ALICE_AT
+    assert (
+        speak(cluster, "BYE", second, phones[second], cseq=3, by="bob", at="server2").uri
+        == ALICE_AT
+    )
     assert (cluster.bill().seconds, cluster.bill().why) == (12, "bob hung up")
     assert [bill.call_id for bill in View(cluster.store).scan(Bill)] == ["c1"]
     speak(cluster, "BYE", first, phones[first])
@@ -184,7 +193,11 @@ def test_bob_s_pbx_sends_the_call_on_to_carol_and_there_is_one_bill(cluster):
     assert speak(cluster, "BYE", "k1", CAROL_AT, by="bob", at="server2").uri == ALICE_AT
     bills = View(cluster.store).scan(Bill)
     assert [(bill.call_id, bill.caller, bill.callee) for bill in bills] == [("c1", "alice", "bob")]
-    assert (cluster.bill().seconds, cluster.bill().total, cluster.bill().final) == (12, "0.20", True)
+    assert (cluster.bill().seconds, cluster.bill().total, cluster.bill().final) == (
+        12,
+        "0.20",
+        True,
+    )
 
 
 def test_both_legs_of_a_spiral_are_said_again_and_cancelled_each_at_its_own_phone(cluster):
@@ -246,7 +259,11 @@ def test_a_spiral_that_comes_back_to_a_user_who_was_asked_is_a_loop(cluster, rou
 
 def test_a_spiral_is_bounded(cluster):
     for number in range(20):
-        cluster.one(register(f"u{number}", f"<sip:u{number}@127.0.0.1:{7000 + number}>", call_id=f"r{number}"))
+        cluster.one(
+            register(
+                f"u{number}", f"<sip:u{number}@127.0.0.1:{7000 + number}>", call_id=f"r{number}"
+            )
+        )
     sent, said = cluster.one(invite()), []
     for number in range(20):
         last = cluster.one(pbx(sent, f"sip:u{number}@failover.test", f"z9hG4bKs{number}"))
@@ -255,6 +272,26 @@ def test_a_spiral_is_bounded(cluster):
             break
         sent = last
     assert said == [482] and len(cluster.get(Call, "c1").legs) < 10
+
+
+def test_the_pbx_is_not_asked_for_alice_s_password_once_more():
+    """She has proven it, and the PBX could not."""
+    guarded = Cluster(users={"alice": "wonderland", "bob": "builder", "carol": "carol"})
+    for user, password, contact in (("bob", "builder", BOB_AT), ("carol", "carol", CAROL_AT)):
+        asked = register(user, f"<{contact}>", call_id=f"r-{user}")
+        again = register(user, f"<{contact}>", call_id=f"r-{user}", cseq=2)
+        assert guarded.one(proven(again, guarded.one(asked), user, password)).status == 200
+    challenged = guarded.one(invite())
+    to_bob = guarded.one(proven(invite(cseq=2), challenged, "alice", "wonderland"))
+    assert guarded.one(pbx(to_bob), at="server2").uri == CAROL_AT
+
+
+def proven(request, challenged, user, password):
+    name = "WWW" if request.method == "REGISTER" else "Proxy"
+    challenge = Challenge.parse(challenged.get(f"{name}-Authenticate"))
+    credentials = solve(challenge, request.method, request.uri, user, password, cnonce="cn")
+    request.add("Authorization" if name == "WWW" else "Proxy-Authorization", str(credentials))
+    return request
 
 
 def test_what_only_looks_like_a_spiral_does_not_get_in(cluster):
@@ -269,7 +306,10 @@ def test_a_b2bua_that_keeps_the_call_id_makes_a_call_of_its_own(cluster):
     beside = {"user": "bob", "tag": "p1", "branch": "z9hG4bKb2b"}
     to_carol = cluster.one(invite(uri=CAROL, contact=f"<{BOB_AT}>", **beside))
     assert to_carol.uri == CAROL_AT
-    assert cluster.one(invite(uri=CAROL, contact=f"<{BOB_AT}>", **beside), at="server2").via.branch == to_carol.via.branch
+    assert (
+        cluster.one(invite(uri=CAROL, contact=f"<{BOB_AT}>", **beside), at="server2").via.branch
+        == to_carol.via.branch
+    )
     cluster.one(answer(to_carol, 200, f"<{CAROL_AT}>", "k1"), at="server2")
     cluster.one(answer(to_bob, 200))
     mine = {"user": "bob", "tag": "p1", "to": f"<{CAROL}>", "to_tag": "k1"}
@@ -280,9 +320,13 @@ def test_a_b2bua_that_keeps_the_call_id_makes_a_call_of_its_own(cluster):
     bills = {bill.callee: cluster.bill(bill.call_id) for bill in View(cluster.store).scan(Bill)}
     assert (bills["bob"].final, bills["carol"].final) == (True, False)
     cluster.wall += 1
-    bye = phone_request("BYE", BOB_AT, "carol", to="<sip:bob@failover.test>", to_tag="p1", tag="k1", cseq=1)
+    bye = phone_request(
+        "BYE", BOB_AT, "carol", to="<sip:bob@failover.test>", to_tag="p1", tag="k1", cseq=1
+    )
     assert cluster.one(bye).uri == BOB_AT
-    bills = {bill.callee: cluster.bill(bill.call_id).seconds for bill in View(cluster.store).scan(Bill)}
+    bills = {
+        bill.callee: cluster.bill(bill.call_id).seconds for bill in View(cluster.store).scan(Bill)
+    }
     assert bills == {"bob": 12, "carol": 13}
 
 
@@ -291,7 +335,11 @@ def test_the_cancel_and_ack_of_a_proxy_beside_alice_s_phone_follow_her_invite(cl
     asked = invite()
     via = asked.all("Via")[1]
     asked.remove("Via")
-    for value in (via, "SIP/2.0/UDP 192.0.2.33;branch=z9hG4bKp", "SIP/2.0/UDP 127.0.0.1:5060;branch=z9hG4bKf"):
+    for value in (
+        via,
+        "SIP/2.0/UDP 192.0.2.33;branch=z9hG4bKp",
+        "SIP/2.0/UDP 127.0.0.1:5060;branch=z9hG4bKf",
+    ):
         asked.push("Via", value)
     sent = cluster.one(asked)
     for method, to_tag in (("CANCEL", ""), ("ACK", "b1")):

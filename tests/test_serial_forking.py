@@ -67,7 +67,9 @@ def test_the_next_phone_is_tried_by_another_server_if_the_first_dies_and_only_on
     assert (second.uri, second.via.sent_by) == (LIVING, "127.0.0.1:5080")
     assert tick(cluster, 1.5, at="server1") == []
     again = cluster.one(invite(), at="server1")
-    assert (again.uri, again.via.branch) == (LIVING, second.via.branch), "said again, it goes to the same"
+    assert (again.uri, again.via.branch) == (LIVING, second.via.branch), (
+        "said again, it goes to the same"
+    )
     assert first.via.branch != again.via.branch
 
 
@@ -92,7 +94,12 @@ def test_a_phone_whose_port_is_closed_gives_way_at_once(cluster, status):
     """The forwarder answers for it (RFC 3261 18.4), and its answer is acknowledged here."""
     first = cluster.one(invite())
     ack, second = cluster.receive(answer(first, status, tag="fw"), at="server2")
-    assert (ack.method, ack.uri, ack.via.branch, ack.to.tag) == ("ACK", CRASHED, first.via.branch, "fw")
+    assert (ack.method, ack.uri, ack.via.branch, ack.to.tag) == (
+        "ACK",
+        CRASHED,
+        first.via.branch,
+        "fw",
+    )
     assert (ack.via.sent_by, len(ack.vias)) == (first.via.sent_by, 1)
     assert (second.method, second.uri) == ("INVITE", LIVING)
     assert cluster.one(answer(second, 486)).status == 486, "a person has decided"
