@@ -15,7 +15,6 @@ behind an outbound proxy of its own is reached through it, and nobody can name a
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace as with_changes
 
 from sip.errors import RemoteProtocolError
 from sip.grammar import canonical_host
@@ -40,8 +39,8 @@ def find_call(view: View, message: Message) -> Call | None:
     """The call that a message belongs to, or else the one that has its Call-ID. A B2BUA may keep
     the Call-ID where it calls another user, with a tag of its own: that call has another key."""
     first = view.get(Call, message.call_id)
-    if first is None:
-        return None
+    if first is None or first.caller_tag == message.from_tag:
+        return first
     tags = message.from_tag, _tag(message)
     if first.caller_tag in tags:
         return first
@@ -140,7 +139,10 @@ def find_dialog(call: Call | None, message: Message) -> tuple[Dialog, bool] | No
 def with_dialog(call: Call, dialog: Dialog) -> Call:
     """The call with this dialog as it is now."""
     known = dialogs_of(call)
-    if any(each.tag == dialog.tag for each in known):
+    dialogs: tuple[Dialog, ...]
+    if [each.tag for each in known] in ([], [dialog.tag]):  # as nearly always
+        dialogs = (dialog,)
+    elif any(each.tag == dialog.tag for each in known):
         dialogs = tuple(dialog if each.tag == dialog.tag else each for each in known)
     else:
         if len(known) >= MOST_DIALOGS:
@@ -165,13 +167,14 @@ def met(call: Call, leg: Leg, response: Response) -> Dialog:
     contacts = _put_first(contact, dialog.contacts) if contact else dialog.contacts
     routes = _behind(leg, recorded(response))
     routes = (*routes, *(each for each in dialog.routes if each not in routes))[:MOST_ROUTES]
-    return with_changes(dialog, contacts=contacts, routes=routes, aside=dialog.aside and aside)
+    return replace(dialog, contacts=contacts, routes=routes, aside=dialog.aside and aside)
 
 
 def hung_up(call: Call, dialog: Dialog) -> Call:
     """After a BYE. While the caller has another dialog, the call goes on (RFC 3261 13.2.2.4)."""
-    call = with_dialog(call, with_changes(dialog, over=True))
-    if dialog.aside or any(_lives(each, call.confirmed) for each in call.dialogs):
+    call = with_dialog(call, replace(dialog, over=True))
+    others = len(call.dialogs) > 1 and any(_lives(each, call.confirmed) for each in call.dialogs)
+    if dialog.aside or others:
         return call
     return replace(call, over=True, expires=None)
 
@@ -186,7 +189,7 @@ def acknowledged(call: Call, dialog: Dialog) -> Call:
     """The caller has shown that it has this dialog."""
     if dialog.heard or not dialog.confirmed:
         return call
-    return with_dialog(call, with_changes(dialog, heard=True))
+    return with_dialog(call, replace(dialog, heard=True))
 
 
 # -- where a request goes ---------------------------------------------------------------------
@@ -223,11 +226,14 @@ def _place(uri: Uri) -> tuple[str, str, tuple[str, int], str | None]:
 def known_routes(call: Call, dialog: Dialog, request: Request, by_caller: bool) -> list[str]:
     """The request's Routes that the dialog has learned from the Record-Routes of the other side.
     What a caller writes into its own INVITE is on its own side."""
+    routes = _values(request, "Route")
+    if not routes:
+        return []
     if by_caller:
         allowed = set(dialog.routes)
     else:
         allowed = {route for leg in legs_of(call) for route in leg.routes}
-    return [value for value in _values(request, "Route") if _address(value) in allowed]
+    return [value for value in routes if _address(value) in allowed]
 
 
 def recorded(message: Message) -> tuple[str, ...]:
@@ -271,7 +277,7 @@ def with_contact(call: Call, dialog: Dialog, of_caller: bool, contact: str) -> C
     """After a target refresh (RFC 3261 12.2)."""
     if of_caller:
         return replace(call, caller_contacts=_put_first(contact, call.caller_contacts))
-    return with_dialog(call, with_changes(dialog, contacts=_put_first(contact, dialog.contacts)))
+    return with_dialog(call, replace(dialog, contacts=_put_first(contact, dialog.contacts)))
 
 
 def added_contact(contacts: tuple[str, ...], contact: str) -> tuple[str, ...]:

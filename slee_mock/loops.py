@@ -8,6 +8,7 @@ CANCEL has to have too.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from zlib import crc32
 
@@ -20,17 +21,17 @@ from slee_mock.search import attempt_of
 ASKED = "asked"
 
 
-def is_loop(key: bytes, request: Request) -> bool:
+def is_loop(key: bytes, request: Request, vias: Sequence[Via]) -> bool:
     """A Via without the word is of an older server, which could not tell the two apart."""
-    word = asked(request)
-    return any(via.params.get(ASKED) in (None, word) for via in own_vias(key, request))
+    words = [via.params.get(ASKED) for via in own_vias(key, request, vias)]
+    return bool(words) and (None in words or asked(request) in words)
 
 
-def own_vias(key: bytes, request: Request) -> list[Via]:
-    """The Vias that members of the cluster put there."""
+def own_vias(key: bytes, request: Request, vias: Sequence[Via]) -> list[Via]:
+    """Of the request's Vias those that members of the cluster put there."""
     return [
         via
-        for via, beneath in pairwise(request.vias)
+        for via, beneath in pairwise(vias)
         if attempt_of(via.branch)[0] == make_branch(key, request, beneath)
     ]
 

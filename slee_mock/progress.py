@@ -5,8 +5,6 @@ Pure. No message is made or sent here.
 
 from __future__ import annotations
 
-from dataclasses import replace as with_changes
-
 from sip.message import Request, Response
 from slee_mock.billing import UNANSWERED
 from slee_mock.dialogs import (
@@ -166,7 +164,7 @@ def progressed(
         return call, (CallRang(call.call_id, wall),) if is_news else ()
     dialog = met(call, leg, response)
     if is_callers and is_answer and not call.over and not dialog.confirmed:
-        dialog = with_changes(dialog, confirmed=True, heard=not call.confirmed)
+        dialog = replace(dialog, confirmed=True, heard=not call.confirmed)
     updated = with_dialog(call, dialog)
     if call.over or call.confirmed or not is_callers:
         # Its caller was told that it is over, or another phone of a fork has answered: what the

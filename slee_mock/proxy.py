@@ -140,7 +140,7 @@ class Proxy:
         required = request.values("Proxy-Require")
         if required and request.method != "CANCEL":  # 20.29: its INVITE was refused already
             return self._answers.refuse(event, 420, fields=[("Unsupported", ", ".join(required))])
-        if is_loop(self._key, request):
+        if is_loop(self._key, request, vias):
             return self._answers.refuse(event, 482)
         if request.method in REFRESHING and self._timers.is_too_short(request):
             return self._answers.refuse(event, 422, fields=[("Min-SE", str(self._timers.least))])
@@ -151,11 +151,12 @@ class Proxy:
     def _request(self, event: RequestEvent, view: View) -> Outcome:
         request = event.request
         call = find_call(view, request)
-        if request.method in ("ACK", "CANCEL") and call:
+        spoken = find_dialog(call, request)
+        is_of_answer = spoken is not None and spoken[0].confirmed  # an ACK's 2xx, however it is sent
+        if call and (request.method == "CANCEL" or (request.method == "ACK" and not is_of_answer)):
             leg = followed_leg(call, request, make_branch(self._key, request))
             if leg:
                 return self._follow_invite(event, call, leg, view)
-        spoken = find_dialog(call, request)
         if request.to_tag or (spoken and request.method != "CANCEL"):  # RFC 2543 had no tags
             if call is None or spoken is None:
                 return self._answers.refuse(event, 481)
@@ -242,7 +243,7 @@ class Proxy:
         """A phone or PBX sends a call's INVITE on to another user of ours. It is the same call, and
         has one bill."""
         request = event.request
-        is_ours = bool(own_vias(self._key, request))
+        is_ours = bool(own_vias(self._key, request, request.vias))
         if not is_ours or not self._is_to_another(request, call) or len(call.legs) + 1 >= MOST_LEGS:
             return self._answers.refuse(event, 482)  # RFC 3261 8.2.2.2: it came here on two ways
         if call.over or call.given_up:
@@ -280,7 +281,7 @@ class Proxy:
         known = self._progress.continued(call, event)
         updated = self._progress.requested(known, dialog, by_caller, request, event.wall)
         raised = told(call, known, updated, event, (dialog, by_caller))
-        saves: tuple[Record, ...] = () if updated == call else (updated,)
+        saves: tuple[Record, ...] = () if updated is call or updated == call else (updated,)
         sends = (self._forward(request, target, known_routes(call, dialog, request, by_caller)),)
         return Outcome(saves=saves, sends=sends, raised=raised, done=True, note=f"-> {target}")
 
@@ -306,7 +307,8 @@ class Proxy:
         along: by any other the forwarder would send to whomever somebody wrote into it."""
         onward = request.copy()
         onward.uri = target
-        if not routes or len(routes) != len(onward.values("Route")):
+        has_routes = onward.get("Route") is not None
+        if has_routes and (not routes or len(routes) != len(onward.values("Route"))):
             onward.remove("Route")
             for route in routes:
                 onward.add("Route", route)
@@ -364,7 +366,7 @@ class Proxy:
         updated = known
         if onward.status > 100:
             updated, raised = self._progress.followed(known, leg_of(known, way), onward, event.wall)
-        if updated != call:
+        if updated is not call and updated != call:
             saves = (*saves, updated)
         return Outcome(
             saves=saves, sends=(Send(onward.to_bytes()), *sends), raised=raised, done=True

@@ -268,15 +268,18 @@ class Guesses(Record):
 
 
 R = TypeVar("R", bound=Record)
+D = TypeVar("D")
 
 
-def replace(record: R, **changes: Any) -> R:
-    """dataclasses.replace at a fifth of its cost, for records: nothing in them is computed when they are made."""
+def replace(record: D, **changes: Any) -> D:
+    """dataclasses.replace at a fifth of its cost, for records and what is in them: nothing there is
+    computed when they are made."""
     made = object.__new__(type(record))
     values = vars(made)
     values.update(vars(record), **changes)
     if len(values) > len(vars(record)):
-        raise TypeError(f"a {record.KIND} has no such fields: {', '.join(changes)}")
+        kind = getattr(record, "KIND", type(record).__name__)
+        raise TypeError(f"a {kind} has no such fields: {', '.join(changes)}")
     return made
 
 

@@ -12,7 +12,6 @@ share the branch that names the leg (`way`); a number behind a full stop tells t
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace as with_changes
 from typing import NamedTuple
 
 from sip.message import Request, Response, parse
@@ -105,7 +104,7 @@ class Searches:
     def _heard(self, call: Call, search: Search, attempt: int) -> Verdict:
         """This one rings from now on: CANCEL and ACK go there."""
         known = replace(search, heard=attempt, next_at=None)
-        leg = with_changes(leg_of(call, search.way), target=search.tried[attempt], attempt=attempt)
+        leg = replace(leg_of(call, search.way), target=search.tried[attempt], attempt=attempt)
         updated = with_leg(call, leg)
         saves: tuple[Record, ...] = () if known == search else (known,)
         return Verdict(True, None if updated == call else updated, saves)
@@ -118,7 +117,7 @@ class Searches:
         if not target:
             return None
         attempt = len(search.tried)
-        leg = with_changes(leg_of(call, search.way), target=target, attempt=attempt)
+        leg = replace(leg_of(call, search.way), target=target, attempt=attempt)
         tried, by = (*search.tried, target), (*search.by, self._via)
         saves = (replace(search, tried=tried, by=by, next_at=wall + SILENCE), with_leg(call, leg))
         send = self._forward(request, target, attempt)

@@ -1,5 +1,5 @@
-"""Stories of where a call's messages may go: to no stranger, past whatever a phone writes oddly, and
-to the phone that the tags name."""
+"""Stories of where a call's messages may go: to no stranger, past whatever a phone writes oddly,
+and to the phone that the tags name."""
 
 from __future__ import annotations
 
@@ -354,6 +354,17 @@ def test_prack_passes_though_the_183_told_no_contact(cluster):
     prack = in_dialog("PRACK")
     prack.uri = "sip:bob@failover.test"
     assert cluster.one(prack).uri == BOB_AT
+
+
+def test_an_ack_to_the_answer_counts_though_its_phone_writes_it_like_one_to_a_refusal(cluster):
+    """With the INVITE's branch and Request-URI, as phones do that take RFC 3261 17.1.1.3 for all."""
+    cluster.one(answer(cluster.one(invite()), 200))
+    ack = in_dialog("ACK", cseq=1)
+    ack.uri = "sip:bob@failover.test"
+    assert cluster.one(ack).uri == BOB_AT
+    cluster.wall += 12
+    cluster.one(in_dialog("BYE", by="bob"))
+    assert (cluster.bill().seconds, cluster.bill().total) == (12, "0.20")
 
 
 # -- a CANCEL that crosses the answer -----------------------------------------------------------

@@ -32,13 +32,13 @@ def cluster():
 
 def speak(cluster, method, tag, contact, cseq=2, by="alice", at="server1"):
     """Alice to the phone with this tag and contact, or that phone to her."""
+    named = {"cseq": cseq, "branch": f"z9hG4bK-{method}-{tag}-{cseq}-{by}"}
     if by == "alice":
-        more = {"to": "<sip:bob@failover.test>", "to_tag": tag}
-        request = phone_request(method, contact.strip("<>"), cseq=cseq, branch=f"z9hG4bK-{method}-{tag}-{cseq}",
-                                contact=f"<{ALICE_AT}>", **more)  # fmt: skip
+        named |= {"to": "<sip:bob@failover.test>", "to_tag": tag, "contact": f"<{ALICE_AT}>"}
+        request = phone_request(method, contact.strip("<>"), **named)
     else:
-        request = phone_request(method, ALICE_AT, "bob", to="<sip:alice@failover.test>", to_tag="a1", tag=tag,
-                                cseq=cseq, branch=f"z9hG4bK-{method}-{tag}-{cseq}-bob", contact=contact)  # fmt: skip
+        named |= {"to": "<sip:alice@failover.test>", "to_tag": "a1", "tag": tag, "contact": contact}
+        request = phone_request(method, ALICE_AT, "bob", **named)
     return cluster.one(request, at)
 
 
@@ -125,8 +125,9 @@ def test_each_fork_has_the_routes_that_its_own_answer_recorded(cluster):
         ok.add("Record-Route", f"<sip:{proxy};lr>")
         cluster.one(ok)
     for tag, contact, proxy in (("b1", DESK, "192.0.2.1"), ("b2", CELL, "192.0.2.2")):
-        bye = phone_request("BYE", contact.strip("<>"), to_tag=tag, cseq=2, branch=f"z9hG4bK{tag}",
-                            fields=[("Route", "<sip:192.0.2.1;lr>, <sip:192.0.2.2;lr>")])  # fmt: skip
+        both = [("Route", "<sip:192.0.2.1;lr>, <sip:192.0.2.2;lr>")]
+        branch = f"z9hG4bK{tag}"
+        bye = phone_request("BYE", contact.strip("<>"), to_tag=tag, cseq=2, branch=branch, fields=both)
         assert cluster.one(bye).get("Route") == f"<sip:{proxy};lr>"
 
 
@@ -175,7 +176,7 @@ def popped(response, count):
 
 
 def through(cluster, sent, status, contact=f"<{CAROL_AT}>", tag="k1", at="server1"):
-    """Carol's answer, back through the servers, the PBX and the servers again: as Alice hears it."""
+    """Carol's answer as Alice hears it, through the servers, the PBX and the servers again."""
     once = cluster.one(answer(sent, status, contact, tag), at)
     assert once.status == status
     return cluster.one(popped(once, 2), at)
@@ -229,7 +230,7 @@ def test_carol_declines_and_the_pbx_lets_bob_s_own_phone_answer(cluster):
 
 
 def test_a_pbx_that_stays_in_the_way_sees_every_request_of_the_call(cluster):
-    """It records its route, so what Alice says passes the servers twice, asked for the same contact."""
+    """It records its route: what Alice says passes the servers twice, asked for one contact."""
     to_bob = cluster.one(invite())
     to_carol = cluster.one(pbx(to_bob, records=True))
     ok = answer(to_carol, 200, f"<{CAROL_AT}>", "k1")

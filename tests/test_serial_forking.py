@@ -1,4 +1,4 @@
-"""Stories of a user with several phones: the best one rings; if nothing is heard of it, the next."""
+"""Stories of a user with several phones: the best one rings; if it says nothing, the next."""
 
 from __future__ import annotations
 

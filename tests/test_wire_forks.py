@@ -56,10 +56,11 @@ class Pbx(Ear):
 
 def register_raw(world, user, address):
     contact = f"<sip:{user}@{address[0]}:{address[1]}>"
+    via = f"SIP/2.0/UDP {address[0]}:{address[1]};branch=z9hG4bKreg{user}"
     request = Request("REGISTER", "sip:failover.test", [
-        ("Via", f"SIP/2.0/UDP {address[0]}:{address[1]};branch=z9hG4bKreg{user}"), ("Max-Forwards", "70"),
+        ("Via", via), ("Max-Forwards", "70"), ("Contact", contact), ("Expires", "300"),
         ("From", f"<sip:{user}@failover.test>;tag=r"), ("To", f"<sip:{user}@failover.test>"),
-        ("Call-ID", f"reg-{user}"), ("CSeq", "1 REGISTER"), ("Contact", contact), ("Expires", "300"),
+        ("Call-ID", f"reg-{user}"), ("CSeq", "1 REGISTER"),
     ])  # fmt: skip
     world.network.send([(request.to_bytes(), FORWARDER)], address)
     world.run()
