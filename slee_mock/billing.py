@@ -187,6 +187,8 @@ def _ended(bill: Bill, event: CallEnded) -> Bill:
     ended, why = max(event.wall, bill.offered), event.why
     if not event.passed:
         ended = max(ended, bill.answered or 0.0)
+        if bill.given_up is not None and bill.answered is not None and _is_crossing(bill, ended):
+            ended, why = bill.given_up, bill.why
     elif bill.given_up is not None and bill.answered is None:
         ended = min(ended, bill.given_up)  # a CANCEL may have been kept, its 487 comes after that
     elif bill.given_up is not None and _is_crossing(bill, ended):

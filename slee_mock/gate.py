@@ -33,7 +33,7 @@ CHALLENGED = ("REGISTER", "INVITE", "MESSAGE")  # outside of dialogs; ACK and CA
 
 
 def _is_challenged(event: RequestEvent) -> bool:
-    in_dialog = event.request.to.tag and event.request.method != "REGISTER"
+    in_dialog = event.request.to_tag and event.request.method != "REGISTER"
     return event.request.method in CHALLENGED and not in_dialog  # the proxy lets nobody into a dialog it does not know
 
 

@@ -14,7 +14,8 @@ from slee_mock.store import View
 
 
 def is_heartbeat(request: Request) -> bool:
-    return request.method == "OPTIONS" and not Uri.parse(request.uri).user
+    """Within a dialog it is the other phone's, whose contact may have no user."""
+    return request.method == "OPTIONS" and not Uri.parse(request.uri).user and not request.to_tag
 
 
 ROLES = frozenset({"hot", "live", "replica"})

@@ -114,7 +114,7 @@ def balance_end(account: Account, paid_in: int) -> float | None:
 
 
 def _is_first_invite(event: RequestEvent) -> bool:
-    return event.request.method == "INVITE" and not event.request.to.tag
+    return event.request.method == "INVITE" and not event.request.to_tag
 
 
 def _caller(event: RequestEvent) -> str:

@@ -83,6 +83,34 @@ class Bindings(Record):
 
 
 @dataclass(frozen=True)
+class Dialog:
+    """A dialog that the call's INVITE made. There are several where it was forked behind a binding
+    (RFC 3261 13.2.2.4)."""
+
+    tag: str  # the callee's
+    contacts: tuple[str, ...] = ()  # the callee's, the latest first
+    routes: tuple[str, ...] = ()  # addresses of the Record-Routes on the callee's side
+    confirmed: bool = False  # a 2xx to the caller has passed
+    heard: bool = False  # it was confirmed first, or its caller has acknowledged it
+    over: bool = False
+    aside: bool = False  # made on a further leg alone: it is not the caller's
+
+
+@dataclass(frozen=True)
+class Leg:
+    """A way of the call's INVITE to one user. There are several where a phone or PBX sends it on to
+    another user of ours (a spiral, RFC 3261 16.3)."""
+
+    request_uri: str  # as it came here
+    target: str  # the contact chosen
+    branch: str  # of the caller's own Via
+    way: str = ""  # the branch that this cluster's Via has for it
+    routes: tuple[str, ...] = ()  # addresses of the Record-Routes it came with, the nearest first
+    attempt: int = 0  # bindings that did not answer before `target` was tried
+    searched: bool = False  # other bindings are tried after `target`: there is a Search
+
+
+@dataclass(frozen=True)
 class Call(Record):
     """What the proxy must know to pass any message of a call on as the first server did."""
 
@@ -108,6 +136,13 @@ class Call(Record):
     callee_timed: bool = False
     untimed: bool = False  # no phone refreshes the session: every message of it puts `expires` off
     lapsed: float | None = None  # `expires` when it ran out: the call's end is presumed
+    way: str = ""  # as in Leg, of the first leg; so are the next three
+    routes: tuple[str, ...] = ()
+    attempt: int = 0
+    searched: bool = False
+    legs: tuple[Leg, ...] = ()  # the further ones
+    dialogs: tuple[Dialog, ...] = ()  # `callee_tag` and `callee_contacts` are those of the last
+    given_up: bool = False  # CANCEL has passed
 
     @property
     def due(self) -> float | None:
@@ -116,6 +151,25 @@ class Call(Record):
     def began_with(self, from_tag: str, number: int) -> bool:
         """Is it the INVITE with this CSeq number that began the call?"""
         return (from_tag, number) == (self.caller_tag, self.cseq)
+
+
+@dataclass(frozen=True)
+class Search(Record):
+    """An INVITE to a user with several bindings, which are tried one after the other."""
+
+    KIND: ClassVar[str] = "search"
+    way: str  # as in Leg
+    call_id: str  # of the Call
+    began: float
+    request: str  # as it came here, one character an octet
+    tried: tuple[str, ...]  # contacts, in their order
+    by: tuple[str, ...]  # the addresses of the servers that sent the INVITE there
+    heard: int = -1  # which of `tried` was the first that answered anything
+    next_at: float | None = None  # if nobody has answered by then, the next is tried
+
+    @property
+    def due(self) -> float | None:
+        return self.next_at
 
 
 @dataclass(frozen=True)
@@ -214,15 +268,18 @@ class Guesses(Record):
 
 
 R = TypeVar("R", bound=Record)
+D = TypeVar("D")
 
 
-def replace(record: R, **changes: Any) -> R:
-    """dataclasses.replace at a fifth of its cost, for records: nothing in them is computed when they are made."""
+def replace(record: D, **changes: Any) -> D:
+    """dataclasses.replace at a fifth of its cost, for records and what is in them: nothing there is
+    computed when they are made."""
     made = object.__new__(type(record))
     values = vars(made)
     values.update(vars(record), **changes)
     if len(values) > len(vars(record)):
-        raise TypeError(f"a {record.KIND} has no such fields: {', '.join(changes)}")
+        kind = getattr(record, "KIND", type(record).__name__)
+        raise TypeError(f"a {kind} has no such fields: {', '.join(changes)}")
     return made
 
 

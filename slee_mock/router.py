@@ -65,7 +65,7 @@ class Router:
 
     def event(self, data: bytes, source: tuple[str, int], wall: float) -> Arrival:
         """Raises RemoteProtocolError if `data` is not a SIP message."""
-        message = parse(data)
+        message = parse(data, in_passing=True)
         if isinstance(message, Request):
             kept = self._forwarders.seconds_kept(message, source)
             return RequestEvent(message, source, wall - kept, kept)
@@ -188,10 +188,20 @@ def _as_one(outcomes: Sequence[Outcome]) -> Outcome:
 
 
 def _check(event: Arrival) -> None:
-    message = event.request if isinstance(event, RequestEvent) else event.response
-    message.check()
+    """Of a request all that the answer to it needs can be read; within a dialog, its tags. Of an
+    answer only the Call-ID has to be: it goes back by its Vias (RFC 3261 16.7)."""
+    message: Request | Response
+    if isinstance(event, RequestEvent):
+        message = event.request
+        message.check(in_passing=message.method != "REGISTER" and _has_to_tag(message))
+    else:
+        message = event.response
     if not message.call_id.isprintable():  # it becomes a key of the store; surrogates are not printable either
         raise RemoteProtocolError("Call-ID has bytes that cannot stand in one")
+
+
+def _has_to_tag(request: Request) -> bool:
+    return len(request.all("To")) == 1 and bool(request.to_tag)
 
 
 def _check_sends(sends: Iterable[Send]) -> None:

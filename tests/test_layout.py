@@ -32,6 +32,7 @@ CORES = [
     "failover/validation.py",
     *(f"slee_mock/{name}.py" for name in ("anchor", "billing", "cluster_key", "event", "gate")),
     *(f"slee_mock/{name}.py" for name in ("guessing", "heartbeat", "kept", "membership", "outage")),
+    *(f"slee_mock/{name}.py" for name in ("dialogs", "loops", "progress", "search")),
     *(f"slee_mock/{name}.py" for name in ("prepaid", "proxy", "record", "redis_place")),
     *(f"slee_mock/{name}.py" for name in ("registrar", "report", "router")),
     *(f"slee_mock/{name}.py" for name in ("service", "session", "start_error", "store", "timers")),
