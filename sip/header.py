@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from sip.errors import LocalProtocolError, RemoteProtocolError
 from sip.grammar import LONG, format_params, is_token, parse_params, quoted, quoted_prefix, split_list
-from sip.uri import Uri
+from sip.uri import OtherUri, Uri, parse_any
 
 # RFC 3261 7.3.3 and the compact forms that later RFCs registered.
 COMPACT = {
@@ -82,7 +82,16 @@ class NameAddr:
 
     @staticmethod
     def parse(value: str) -> NameAddr:
-        """Raises RemoteProtocolError, as Uri.parse does."""
+        """One with a SIP URI. Raises RemoteProtocolError (400), for another scheme too: 416 speaks of
+        the Request-URI alone (RFC 3261 21.4.14)."""
+        known = NameAddr.of_any_scheme(value)
+        if isinstance(known.uri, OtherUri):
+            raise RemoteProtocolError(f"not a SIP URI: {value[:60]!r}")
+        return known
+
+    @staticmethod
+    def of_any_scheme(value: str) -> NameAddr:
+        """A From or To, whose URI may be an OtherUri. Raises RemoteProtocolError (400)."""
         return _cached_name_addr(value) if len(value) <= LONG else _parse_name_addr(value)
 
     def __str__(self) -> str:
@@ -99,7 +108,7 @@ class NameAddr:
 
 def _parse_name_addr(value: str) -> NameAddr:
     display, uri, params = name_addr_parts(value)
-    return NameAddr(Uri.parse(uri), display, params)
+    return NameAddr(parse_any(uri), display, params)
 
 
 def name_addr_parts(value: str) -> tuple[str, str, dict[str, str | None]]:

@@ -146,11 +146,12 @@ class Message:
 
     @property
     def from_(self) -> NameAddr:
-        return NameAddr.parse(self._need("From"))
+        """Its URI may be an OtherUri, as that of `to`."""
+        return NameAddr.of_any_scheme(self._need("From"))
 
     @property
     def to(self) -> NameAddr:
-        return NameAddr.parse(self._need("To"))
+        return NameAddr.of_any_scheme(self._need("To"))
 
     @property
     def from_tag(self) -> str:

@@ -92,6 +92,43 @@ class Uri:
         return telling <= shared and _header_set(self.headers) == _header_set(other.headers)
 
 
+@dataclass(frozen=True)
+class OtherUri(Uri):
+    """A URI of another scheme, such as tel:+4930123. `text` is all of it; `user` what stands behind
+    the colon, without parameters. From and To may have one (RFC 3261 20.20, 20.39)."""
+
+    text: str = ""
+
+    @staticmethod
+    def of(text: str) -> OtherUri:
+        scheme, _, rest = text.partition(":")
+        user = re.split("[;?]", rest, maxsplit=1)[0]
+        return OtherUri(scheme.lower(), user, "", text=text)
+
+    def __hash__(self) -> int:
+        return hash(self.text)
+
+    def __str__(self) -> str:
+        return self.text
+
+    def aor(self) -> str:
+        """The text: which parts of another scheme's URI count, that scheme alone knows."""
+        return self.text
+
+    def same_as(self, other: Uri) -> bool:
+        return isinstance(other, OtherUri) and self.text == other.text
+
+
+def parse_any(text: str) -> Uri:
+    """A SIP URI, or an OtherUri. Raises RemoteProtocolError (400)."""
+    try:
+        return Uri.parse(text)
+    except RemoteProtocolError as error:
+        if error.status != 416:
+            raise
+        return OtherUri.of(text)
+
+
 def _parse(text: str) -> Uri:
     match = _URI.match(text)
     if not match:
