@@ -180,7 +180,7 @@ class Server:
         address = format_address(self._bound().getsockname()[:2])
         context = Context(settings.name, address, key, settings.tariff, settings.currency,
                           settings.users, settings.realm, settings.digest, settings.session_expires,
-                          settings.deploy)  # fmt: skip
+                          settings.deploy, settings.server_header)  # fmt: skip
         # Of a pair whose address moves, each asks from its own computer's, where it hears registrations.
         hosts = [host for host, _ in (settings.forwarder, *settings.register)]
         self._heartbeat = Heartbeat(context.answers, *hosts)

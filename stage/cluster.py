@@ -148,7 +148,7 @@ class Cluster:
     def _server_arguments(self, name: str, users_file: Path | None) -> list[str]:
         arguments = ["-m", "slee_mock", "--name", name, "--listen", format_address(self.addresses[name]),
                      "--forwarder", format_address(self.forwarder), "--store", str(self.folder / "store.db"),
-                     "--management", self.management[name].removeprefix("http://")]
+                     "--management", self.management[name].removeprefix("http://"), "--server-header"]
         return [*arguments, *self._more, *(["--users", str(users_file)] if users_file else [])]
 
     def _write_settings(self, name: str) -> Path:

@@ -132,7 +132,6 @@ def test_a_known_user_without_a_phone_is_temporarily_unavailable(cluster):
 def test_own_refusals_are_the_same_on_any_member_and_their_ack_ends_here(cluster):
     refused = cluster.one(invite(uri="sip:nobody@failover.test"), at="server1")
     again = cluster.one(invite(uri="sip:nobody@failover.test"), at="server2")
-    again.set("Server", refused.get("Server"))  # which names the member
     assert again.to_bytes() == refused.to_bytes()
     ack = phone_request("ACK", "sip:nobody@failover.test", to_tag=refused.to.tag)
     assert cluster.receive(ack, at="server2") == []

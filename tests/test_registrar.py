@@ -51,7 +51,7 @@ def test_several_phones_of_one_user_are_listed_best_first():
 
 
 def test_a_retransmission_is_answered_alike_by_any_member_and_saves_nothing():
-    cluster = Cluster()
+    cluster = Cluster(server_header=True)
     first = cluster.one(register(), at="server1")
     again = cluster.one(register(), at="server2")
     assert [each.get("Server") for each in (first, again)] == [
