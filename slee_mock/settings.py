@@ -73,7 +73,7 @@ def parse_arguments(arguments: Sequence[str]) -> Settings:
 def read_users(path: str) -> dict[str, str]:
     """Lines `user:password`. Raises SettingsError."""
     try:
-        return read_user_lines(path, "user:password, as in alice:secret", _password)
+        return read_user_lines(path, "user:password, as in alice:secret", _password, secret=True)
     except ValueError as error:
         raise SettingsError(f"--users: {error}") from None
 

@@ -178,11 +178,14 @@ class SqliteStore:
             while True:
                 self._files.enter(deadline)
                 try:
+                    if make:
+                        self._files.make_private()
                     self._connection = sqlite3.connect(
                         place, timeout=self._busy_timeout, isolation_level=None, uri=True
                     )
                     self._impatient = False
                     self._prepare(self._connection, deadline)
+                    self._files.check_private()
                     if self._files.opened():
                         return
                 except BaseException:

@@ -17,8 +17,8 @@ from slee_mock.store import View
 
 USERS = {"alice": "wonderland", "known": "builder", "away1": "builder"}
 ASKED = ["known", "away1", "wild1", "ghost"]  # with a phone; without; with a phone, not in the file; nobody
-METHODS = ["REGISTER", "INVITE", "MESSAGE", "OPTIONS", "SUBSCRIBE", "PUBLISH", "REFER", "NOTIFY", "BYE", "CANCEL", "ACK",
-           "UPDATE", "INFO", "PRACK", "FOO"]  # fmt: skip
+METHODS = ["REGISTER", "INVITE", "MESSAGE", "OPTIONS", "SUBSCRIBE", "PUBLISH", "REFER", "NOTIFY",
+           "BYE", "CANCEL", "ACK", "UPDATE", "INFO", "PRACK", "FOO"]  # fmt: skip
 
 
 class CountingStore(DictStore):
