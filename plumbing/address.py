@@ -38,8 +38,8 @@ def parse_address(text: str, default_port: int | None = None, literal: bool = Fa
 
 
 def literal(address: Address) -> bool:
-    """Is this one computer's IP address? Names would be looked up in the middle of the message path, and a broadcast
-    would be answered by a whole network."""
+    """Is this one computer's IP address? Names would be looked up in the middle of the message
+    path, and a broadcast would be answered by a whole network."""
     return len(address[0]) <= LONGEST and _literal(address)
 
 
@@ -49,7 +49,8 @@ def _literal(address: Address) -> bool:
         host = ipaddress.ip_address(address[0])
     except ValueError:
         return False
-    return not (host.is_multicast or host.is_unspecified or address[0] == "255.255.255.255") and address[1] > 0
+    is_many = host.is_multicast or host.is_unspecified or address[0] == "255.255.255.255"
+    return not is_many and address[1] > 0
 
 
 def format_address(address: Address) -> str:

@@ -102,7 +102,8 @@ class Loop:
         for sock in (self._wake_in, self._wake_out):
             sock.setblocking(False)
         self._ready.watch(self._wake_out, self._drain_wake)
-        self._turned = self._turned_before = time.monotonic()  # when the timers had their last two turns
+        # When the timers had their last two turns.
+        self._turned = self._turned_before = time.monotonic()
         self._posted: collections.deque[Callable[[], object]] = collections.deque()  # append and popleft are atomic
         self._state = threading.Lock()  # guards _thread, _stopping, _closed
         self._thread: threading.Thread | None = None
@@ -217,8 +218,8 @@ class Loop:
             log.exception("thread %s: telling an error failed", self.name)
 
     def held_up(self) -> float:
-        """Seconds that this turn and the one before have taken, waiting included. Much longer than it is to the next
-        timer: the process was frozen, or a callback was."""
+        """Seconds that this turn and the one before have taken, waiting included. Much longer than
+        it is to the next timer: the process was frozen, or a callback was."""
         return time.monotonic() - self._turned_before
 
     # -- inside -----------------------------------------------------------------------------------------------------

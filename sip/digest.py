@@ -134,8 +134,8 @@ def _hash(algorithm: str, text: str) -> str:
 
 
 def make_nonce(key: bytes, wall: float, scope: str, target: str = "") -> str:
-    """A nonce that needs no memory: the time of day in hex, a keyed hash of it and of what it is good for, such as the
-    realm, and a second one that tells what request it was given for."""
+    """A nonce that needs no memory: the time of day in hex, a keyed hash of it and of what it is
+    good for, such as the realm, and a second one of the request that it was given for."""
     stamp = f"{int(wall):x}"
     bound = f".{_bound(key, stamp, scope, target)}" if target else ""
     return f"{stamp}.{keyed_hash(key, 'nonce', stamp, scope)}{bound}"

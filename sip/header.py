@@ -82,8 +82,8 @@ class NameAddr:
 
     @staticmethod
     def parse(value: str) -> NameAddr:
-        """One with a SIP URI. Raises RemoteProtocolError (400), for another scheme too: 416 speaks of
-        the Request-URI alone (RFC 3261 21.4.14)."""
+        """One with a SIP URI. Raises RemoteProtocolError (400), for another scheme too: 416 speaks
+        of the Request-URI alone (RFC 3261 21.4.14)."""
         known = NameAddr.of_any_scheme(value)
         if isinstance(known.uri, OtherUri):
             raise RemoteProtocolError(f"not a SIP URI: {value[:60]!r}")

@@ -1,23 +1,25 @@
 """The gate service: digest authentication before anything else happens (RFC 3261 22, RFC 7616, RFC 8760).
 
-Pure. Nonces hold their own time and signature, so any member can check one that another member gave out. Who guesses
-passwords is slowed after ten (guessing.py).
+Pure. Nonces hold their own time and signature, so any member can check one that another member gave
+out. Who guesses passwords is slowed after ten (guessing.py).
 
-Nobody learns which users there are before he has proven to be one: every request outside of dialogs, of any method, is
-challenged first and looked at afterwards. An unknown user's password is checked as a known one's, at the same cost.
-Those stay unchallenged that cannot be (ACK, CANCEL: RFC 3261 22.1) and that mean nothing outside of a dialog; they hear
-the same whomever they name.
+Nobody learns which users there are before he has proven to be one: every request outside of
+dialogs, of any method, is challenged first and looked at afterwards. An unknown user's password is
+checked as a known one's, at the same cost. Unchallenged are those that cannot be challenged (ACK,
+CANCEL: RFC 3261 22.1) and those that mean nothing outside of a dialog: they hear the same whomever
+they name.
 
-A nonce is good for the address it was sent to. So nobody can give wrong passwords in the name of another address, whose
-user would then have to wait: under UDP anybody can write any address, but only its owner hears what is sent there. A
-password is looked at only with a nonce that is good; otherwise the phone is given one and asked to try again (stale,
-RFC 7616 3.3), which tells nobody whether the password was right.
+A nonce is good for the address it was sent to. So nobody can give wrong passwords in the name of
+another address, whose user would then have to wait: under UDP anybody can write any address, but
+only its owner hears what is sent there. A password is looked at only with a nonce that is good;
+otherwise the phone is given one and asked to try again (stale, RFC 7616 3.3), which tells nobody
+whether the password was right.
 
-The digest's `uri` says what the password was given for (RFC 7616 3.4.6). Phones write it with or without port and
-parameters, or the domain alone, and a proxy on the way may have rewritten the Request-URI, so the two need not be equal
-as text (RFC 3261 22.4 compares none of them). Where they do not name the same user at the same domain, the nonce must
-be one that was given for this very method and Request-URI: else a password given for one call could be used for
-another. A `uri` that names another user is refused.
+The digest's `uri` says what the password was given for (RFC 7616 3.4.6). Phones write it with or
+without port and parameters, or the domain alone, and a proxy on the way may have rewritten the
+Request-URI, so the two need not be equal (RFC 3261 22.4). Where they do not name the same user at
+the same domain, the nonce must be one that was given for this very method and Request-URI: else a
+password given for one call could be used for another. A `uri` that names another user is refused.
 """
 
 from __future__ import annotations
@@ -48,13 +50,15 @@ NONCE_LIFE = 300.0  # seconds
 # Phones that know MD5 alone (baresip 1.0, SIPp 3.6) give up where SHA-256 is offered beside it, in either order.
 DIGEST = ("MD5",)
 QOP = ("", "auth")  # the first: RFC 2069's form
-# ACK and CANCEL cannot be challenged (RFC 3261 22.1); the others are 481 outside of dialogs, whomever they name.
+# ACK and CANCEL cannot be challenged (RFC 3261 22.1). The others are 481 outside of dialogs, whomever
+# they name.
 UNCHALLENGED = ("ACK", "CANCEL", "BYE", "UPDATE", "INFO", "PRACK", "NOTIFY")
 
 
 def _is_challenged(event: RequestEvent) -> bool:
     in_dialog = event.request.to.tag and event.request.method != "REGISTER"
-    return event.request.method not in UNCHALLENGED and not in_dialog  # which the proxy knows, or answers 481
+    # The proxy lets nobody into a dialog that it does not know: 481.
+    return event.request.method not in UNCHALLENGED and not in_dialog
 
 
 class Gate:
@@ -100,14 +104,15 @@ class Gate:
         return NOTHING
 
     def _is_good(self, credentials: Credentials, event: RequestEvent) -> bool:
-        """Is the nonce young and this address's? Another request's will do only if the digest's uri names this one."""
+        """Is the nonce young and this address's? Another request's will do only if the digest's uri
+        names this one."""
         age = nonce_age(self._key, credentials.nonce, event.wall, self._scope(event))
         if age is None or not -NONCE_LIFE <= age <= NONCE_LIFE:
             return False
         return not is_bound(credentials.nonce) or self._is_for(credentials, event)
 
     def _is_for(self, credentials: Credentials, event: RequestEvent) -> bool:
-        """Does the digest's uri, or else the nonce, say that the password is given for this request?"""
+        """Does the digest's uri, or else the nonce, say that the password is for this request?"""
         request = event.request
         return _is_same_resource(credentials.uri, request) or is_nonce_for(
             self._key, credentials.nonce, self._scope(event), _target(request)
@@ -169,7 +174,7 @@ def _target(request: Request) -> str:
 
 
 def _read_uri(text: str) -> Uri | None:
-    """Of a digest; some phones write the domain without a scheme. None for one that makes no sense."""
+    """Reads a digest's uri; some phones write the domain without a scheme. None if it is none."""
     for each in (text, f"sip:{text}"):
         try:
             return Uri.parse(each)
@@ -179,7 +184,7 @@ def _read_uri(text: str) -> Uri | None:
 
 
 def _is_same_resource(text: str, request: Request) -> bool:
-    """The same user at the same domain; a default port or parameters on one side alone make no difference."""
+    """Is it the same user at the same domain? Default port and parameters make no difference."""
     uri = _read_uri(text)
     return uri is not None and uri.aor() == parse_any(request.uri).aor()
 

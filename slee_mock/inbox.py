@@ -20,7 +20,8 @@ MOST_OCTETS = 16_000_000
 FIRST = b"OPTIONS "
 
 
-STALE = 16.0  # seconds; a server that was frozen for longer does not take registrations out of its socket
+# Seconds. A server that was frozen for longer takes no registrations out of its socket.
+STALE = 16.0
 REGISTRATION = b"REGISTER "
 
 
@@ -67,8 +68,9 @@ class Inbox:
         return repeated
 
     def drop_registrations(self) -> int:
-        """After a freeze; returns how many there were. Their phones have given up, or said them again to another server,
-        and what they have said since then may be forgotten (registrar.MEMORY). A phone that still waits repeats it."""
+        """After a freeze; returns how many there were. Their phones have given up, or said them
+        again to another server, and what they have said since then may be forgotten
+        (registrar.MEMORY). A phone that still waits repeats it."""
         kept = [each for each in self._rest if not each.data.startswith(REGISTRATION)]
         dropped = len(self._rest) - len(kept)
         self._rest = deque(kept)

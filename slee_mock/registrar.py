@@ -2,14 +2,15 @@
 
 Pure. One entity per address-of-record; several bindings each, all-or-nothing per request.
 
-CSeq. A REGISTER is compared with the living bindings that it names, if they have its Call-ID (10.3 step 7), and for
-MEMORY seconds with the last REGISTER that was heard with its Call-ID, whatever has become of its bindings. A lower CSeq
-is refused, an equal one is answered and changes nothing. The second comparison keeps out what the network or a server
-that was frozen says late: nobody repeats a REGISTER for longer than 32 s (17.1.2.2), nor does the forwarder; a server
-that was frozen for longer drops those that it finds in its socket (server.py). After that a phone that was started anew
-may begin again with CSeq 1 and its old Call-ID, once its bindings are removed or have expired.
+CSeq. A REGISTER is compared with the living bindings that it names, if they have its Call-ID (10.3
+step 7), and for MEMORY seconds with the last REGISTER that was heard with its Call-ID, whatever has
+become of its bindings. A lower CSeq is refused; an equal one is answered and changes nothing. The
+second comparison keeps out what the network or a frozen server says late: no phone repeats a
+REGISTER for longer than 32 s (17.1.2.2), nor does the forwarder, and a server that was frozen for
+longer drops those that it finds in its socket (inbox.py). After that a phone that was started anew
+may begin again with CSeq 1 and its old Call-ID, once its bindings were removed or have expired.
 
-Contacts. A binding is refused that no call could reach: the forwarder looks no names up and speaks UDP alone.
+Contacts. One that no call could reach is refused: the forwarder looks no names up and speaks UDP.
 """
 
 from __future__ import annotations
@@ -133,8 +134,8 @@ class Registrar:
 
 
 def address_of_record(uri: Uri) -> str:
-    """The key of a user's bindings. Raises RemoteProtocolError for another scheme (RFC 3261 10.2: To must be a SIP
-    URI), or if the URI names no user."""
+    """The key of a user's bindings. Raises RemoteProtocolError for another scheme (RFC 3261 10.2: To
+    must be a SIP URI), or if the URI names no user."""
     if isinstance(uri, OtherUri):
         raise RemoteProtocolError("an address-of-record is a SIP URI")
     if not uri.user:
@@ -176,7 +177,8 @@ def _unreachable(uri: Uri) -> str:
     if literal(uri.address()):
         return ""
     host = uri.host[:MOST_SHOWN]
-    return f"{host} is not the IP address of one computer, and names are not looked up; register an IP address"
+    why = "is not the IP address of one computer, and names are not looked up"
+    return f"{host} {why}; register an IP address"
 
 
 def _last_cseq(
@@ -184,12 +186,13 @@ def _last_cseq(
 ) -> int:
     """The highest CSeq that the request has to exceed; -1 if there is none."""
     call_id = event.request.call_id
-    lately = (each.cseq for each in heard if each.call_id == call_id and event.wall - each.wall < MEMORY)
-    named = (
-        each.cseq for each in bindings
-        if each.call_id == call_id and any(wish.uri.same_as(Uri.parse(each.contact)) for wish in wishes)
-    )  # fmt: skip
-    return max((*lately, *named), default=-1)
+    lately = [each for each in heard if event.wall - each.wall < MEMORY]
+    named = [
+        each
+        for each in bindings
+        if any(wish.uri.same_as(Uri.parse(each.contact)) for wish in wishes)
+    ]
+    return max((each.cseq for each in (*lately, *named) if each.call_id == call_id), default=-1)
 
 
 def _heard(known: Bindings, event: RequestEvent) -> tuple[Heard, ...]:

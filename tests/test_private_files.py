@@ -95,7 +95,7 @@ def test_a_backup_that_everybody_may_read_is_used_as_soon_as_it_is_its_owners(tm
     shutil.move(copy, path)
     with pytest.raises(StoreDown):
         store.due(0.0, 1)
-    with pytest.raises(StoreDown, match="is open to other users .mode 0644.: chmod 600"):
+    with pytest.raises(StoreDown, match=r"is open to other users \(mode 0644\): chmod 600"):
         store.get("bill", "c1")
     path.chmod(0o600)
     assert store.get("bill", "c1").text == "one"
