@@ -192,7 +192,8 @@ def _last_cseq(
         for each in bindings
         if any(wish.uri.same_as(Uri.parse(each.contact)) for wish in wishes)
     ]
-    return max((each.cseq for each in (*lately, *named) if each.call_id == call_id), default=-1)
+    known: list[Heard | Binding] = [*lately, *named]
+    return max((each.cseq for each in known if each.call_id == call_id), default=-1)
 
 
 def _heard(known: Bindings, event: RequestEvent) -> tuple[Heard, ...]:

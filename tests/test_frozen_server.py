@@ -25,8 +25,9 @@ def frozen(tmp_path, monkeypatch, free_port):
     )
     server.start()
     server.port = server._settings.listen[1]
-    thaw = threading.Event()
-    server._loop.post(lambda: thaw.wait(10.0))
+    stands, thaw = threading.Event(), threading.Event()
+    server._loop.post(lambda: stands.set() or thaw.wait(10.0))
+    assert stands.wait(5.0)
     yield forwarder, server, thaw
     server.stop()
     forwarder.sock.close()
