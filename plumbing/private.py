@@ -1,7 +1,7 @@
 """Files that only their owner may read: they hold keys or passwords.
 
-One policy for all of them. Whoever makes such a file makes it for its owner alone (mode 0600); one that others may
-read is refused with the sentence of `exposed`, which names the remedy.
+One policy for all of them: the programs make such a file for its owner alone (mode 0600), and refuse
+one that others may read with the sentence of `exposed`, which names the remedy.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
 def exposed(path: object, status: os.stat_result) -> str:
-    """Why the file is refused, as a sentence with its remedy; "" if nobody else may read or write it. A pipe is no
-    file. Windows has no such modes."""
+    """Why the file is refused, as a sentence with its remedy; "" if nobody else may read or write
+    it. A pipe is no file. Windows has no such modes."""
     if os.name != "posix" or not stat.S_ISREG(status.st_mode) or not status.st_mode & OTHERS:
         return ""
     mode = stat.S_IMODE(status.st_mode)

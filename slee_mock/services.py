@@ -45,7 +45,8 @@ class Context:
     answers: Answers = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "answers", Answers(self.key, self.server if self.server_header else ""))
+        name = self.server if self.server_header else ""
+        object.__setattr__(self, "answers", Answers(self.key, name))
 
 
 def assemble(context: Context) -> list[Service]:

@@ -55,7 +55,7 @@ class Change(NamedTuple):
 
 
 class Marked(NamedTuple):
-    """A row with its mark: a later row of the same kind has a higher one, and a row keeps its own."""
+    """A row with its mark: a later row of its kind has a higher one, and a row keeps its own."""
 
     mark: int
     key: str
@@ -74,12 +74,13 @@ class Store(Protocol):
         """Rows with their keys, the one created last first, at most `limit`."""
 
     def walk(self, kind: str, limit: int, before: int | None = None) -> list[Marked]:
-        """The next rows of a walk from the newest to the oldest: those with marks below `before`, the one created last
-        first, at most `limit`. Costs the same however far the walk has come, and what is made or removed meanwhile
-        moves nothing."""
+        """The next rows of a walk from the newest to the oldest: those with marks below `before`,
+        the one created last first, at most `limit`. Costs the same however far the walk has come,
+        and rows that are made or removed meanwhile move no others."""
 
     def mark(self, kind: str, newer: int) -> int | None:
-        """The mark of the row that has so many newer ones; None if there is none. Costs more the more these are."""
+        """The mark of the row that has so many newer ones; None if there is none. Costs more the
+        more these are."""
 
     def count(self, kind: str) -> int:
         """How many rows of this kind there are, without reading them."""

@@ -1,4 +1,4 @@
-"""A server that was frozen finds in its socket what phones said long ago."""
+"""What a running server does with datagrams that it does not answer: old ones, keep-alives."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ from slee_mock.settings import Settings
 
 
 @pytest.fixture
-def frozen(tmp_path, monkeypatch, free_port):
-    """(forwarder, server, go on): a server whose thread stands still for longer than it may."""
-    monkeypatch.setattr("slee_mock.server.STALE", 1.2)  # more than two turns of an idle loop
+def running(tmp_path, free_port):
+    """(the forwarder's socket, a server)"""
     forwarder = Forwarder(free_port())
     address = forwarder.sock.getsockname()
     server = Server(
@@ -25,12 +24,21 @@ def frozen(tmp_path, monkeypatch, free_port):
     )
     server.start()
     server.port = server._settings.listen[1]
+    yield forwarder, server
+    server.stop()
+    forwarder.sock.close()
+
+
+@pytest.fixture
+def frozen(running, monkeypatch):
+    """(forwarder, server, go on): a server whose thread stands still for longer than it may."""
+    monkeypatch.setattr("slee_mock.server.STALE", 1.2)  # more than two turns of an idle loop
+    forwarder, server = running
     stands, thaw = threading.Event(), threading.Event()
     server._loop.post(lambda: stands.set() or thaw.wait(10.0))
     assert stands.wait(5.0)
     yield forwarder, server, thaw
-    server.stop()
-    forwarder.sock.close()
+    thaw.set()
 
 
 def test_a_server_that_thaws_takes_no_registration_that_is_over_but_answers_all_else(frozen):
@@ -46,3 +54,13 @@ def test_a_server_that_thaws_takes_no_registration_that_is_over_but_answers_all_
             heard = forwarder.ask(register(cseq=1), server)
             break
     assert heard is not None and heard.status == 200
+
+
+def test_whatever_keeps_a_hole_open_is_counted_as_that_and_not_as_garbage(running):
+    forwarder, server = running
+    stun = b"\0\x01\0\0" + b"\x21\x12\xa4\x42" + b"x" * 12  # RFC 8489 5: a binding request
+    for data in (b"\r\n\r\n", b"\0\0\0\0", b" \t", b"jaK", stun, b"this is no SIP message"):
+        forwarder.sock.sendto(data, ("127.0.0.1", server.port))
+    assert forwarder.ask(register(), server).status == 200
+    dropped = server._reader.status()["dropped"]
+    assert (dropped["keepalive"], dropped["unreadable"]) == (5, 1)
