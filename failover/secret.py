@@ -13,12 +13,12 @@ import stat
 from pathlib import Path
 from typing import NamedTuple
 
+from plumbing.private import OWNER_ONLY, exposed
 from sip.branch import keyed_hash
 
 EMPTY = "forwarder.secret.file is empty"
 LEAST = 32  # characters
 MOST = 4096
-OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
 class Secret(NamedTuple):
@@ -103,9 +103,9 @@ def read(path: Path) -> Secret:
         status = os.fstat(handle)
         if not stat.S_ISREG(status.st_mode):
             raise SecretError(f"{path} is not a file; name one in forwarder.secret.file")
-        if os.name == "posix" and status.st_mode & OTHERS:
-            mode = stat.S_IMODE(status.st_mode)
-            raise SecretError(f"{path} is open to other users (mode {mode:04o}): chmod 600 {path}")
+        fault = exposed(path, status)
+        if fault:
+            raise SecretError(fault)
         text = os.read(handle, MOST).strip()
     finally:
         os.close(handle)
@@ -117,7 +117,7 @@ def read(path: Path) -> Secret:
 def _make(path: Path) -> None:
     """All of it or nothing, and never over one that is there: two forwarders may start at the same moment."""
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, OWNER_ONLY)
     try:
         with open(handle, "w", encoding="ascii") as opened:
             opened.write(secrets.token_hex(32) + "\n")

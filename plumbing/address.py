@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from functools import lru_cache
 
 from plumbing.words import shortened
 
 Address = tuple[str, int]
+
+LONGEST = 64  # characters of an IP address, its scope included
 
 _HOST_PORT = re.compile(r"(?:\[(?P<v6>[^\]]+)\]|(?P<host>[^:\[\]\s]+))(?:\s*:\s*(?P<port>\S+))?\Z")
 
@@ -34,6 +37,22 @@ def parse_address(text: str, default_port: int | None = None, literal: bool = Fa
         except ValueError:
             raise ValueError(f"'{host}' is not an IP address in '{text}'") from None
     return host, int(port)
+
+
+def literal(address: Address) -> bool:
+    """Is this one computer's IP address? Names would be looked up in the middle of the message
+    path, and a broadcast would be answered by a whole network."""
+    return len(address[0]) <= LONGEST and _literal(address)
+
+
+@lru_cache(maxsize=4096)
+def _literal(address: Address) -> bool:
+    try:
+        host = ipaddress.ip_address(address[0])
+    except ValueError:
+        return False
+    is_many = host.is_multicast or host.is_unspecified or address[0] == "255.255.255.255"
+    return not is_many and address[1] > 0
 
 
 def format_address(address: Address) -> str:

@@ -102,6 +102,8 @@ class Loop:
         for sock in (self._wake_in, self._wake_out):
             sock.setblocking(False)
         self._ready.watch(self._wake_out, self._drain_wake)
+        # When the timers had their last two turns.
+        self._turned = self._turned_before = time.monotonic()
         self._posted: collections.deque[Callable[[], object]] = collections.deque()  # append and popleft are atomic
         self._state = threading.Lock()  # guards _thread, _stopping, _closed
         self._thread: threading.Thread | None = None
@@ -215,6 +217,11 @@ class Loop:
         except Exception:
             log.exception("thread %s: telling an error failed", self.name)
 
+    def held_up(self) -> float:
+        """Seconds that this turn and the one before have taken, waiting included. Much longer than
+        it is to the next timer: the process was frozen, or a callback was."""
+        return time.monotonic() - self._turned_before
+
     # -- inside -----------------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
@@ -248,6 +255,7 @@ class Loop:
     def _run_timers(self) -> float | None:
         """Calls those that are due; returns how many seconds there are until the next one or the next thing to do."""
         now = time.monotonic()
+        self._turned_before, self._turned = self._turned, now
         while self._timers and (self._timers[0][0] <= now or self._timers[0][2].function is None):
             timer = heapq.heappop(self._timers)[2]
             function, timer.function = timer.function, None

@@ -126,8 +126,7 @@ def check(credentials: Credentials, method: str, ha1: str) -> bool:
     either way."""
     if credentials.algorithm not in ALGORITHMS or credentials.qop not in ("", "auth"):
         return False
-    expected = _response(credentials, method, ha1)
-    return hmac.compare_digest(expected.encode(), credentials.response.encode("utf-8", "surrogateescape"))
+    return _is_equal(_response(credentials, method, ha1), credentials.response)
 
 
 def hash_password(user: str, realm: str, password: str, algorithm: str = "MD5") -> str:
@@ -147,20 +146,46 @@ def _hash(algorithm: str, text: str) -> str:
     return ALGORITHMS[algorithm](text.encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def make_nonce(key: bytes, wall: float, scope: str) -> str:
-    """A nonce that needs no memory: the time of day in hex, and a keyed hash of it and of what it is good for, such as
-    the realm."""
+def make_nonce(key: bytes, wall: float, scope: str, target: str = "") -> str:
+    """A nonce that needs no memory: the time of day in hex, a keyed hash of it and of what it is
+    good for, such as the realm, and a second one of the request that it was given for."""
     stamp = f"{int(wall):x}"
-    return f"{stamp}.{keyed_hash(key, 'nonce', stamp, scope)}"
+    bound = f".{_bound(key, stamp, scope, target)}" if target else ""
+    return f"{stamp}.{keyed_hash(key, 'nonce', stamp, scope)}{bound}"
 
 
 def nonce_age(key: bytes, nonce: str, wall: float, scope: str) -> float | None:
-    """Seconds since the nonce was made, or None if nobody with this key made it for this."""
-    stamp, _, signature = nonce.partition(".")
-    expected = keyed_hash(key, "nonce", stamp, scope)
-    if not hmac.compare_digest(expected.encode(), signature.encode("utf-8", "surrogateescape")):
+    """Seconds since the nonce was made, or None if nobody with this key made it for this scope."""
+    stamp, signature, _ = _nonce_parts(nonce)
+    if not _is_equal(keyed_hash(key, "nonce", stamp, scope), signature):
         return None
     return wall - int(stamp, 16)
+
+
+def is_bound(nonce: str) -> bool:
+    """Was it given for one request? Those that servers of an earlier version give out are not."""
+    return bool(_nonce_parts(nonce)[2])
+
+
+def is_nonce_for(key: bytes, nonce: str, scope: str, target: str) -> bool:
+    """Was the nonce given for this request? Its age is another question."""
+    stamp, _, bound = _nonce_parts(nonce)
+    return _is_equal(_bound(key, stamp, scope, target), bound)
+
+
+def _bound(key: bytes, stamp: str, scope: str, target: str) -> str:
+    return keyed_hash(key, "nonce for", stamp, scope, target)
+
+
+def _nonce_parts(nonce: str) -> tuple[str, str, str]:
+    """Time, signature, and the second one or ""."""
+    stamp, _, rest = nonce.partition(".")
+    signature, _, bound = rest.partition(".")
+    return stamp, signature, bound
+
+
+def _is_equal(expected: str, told: str) -> bool:
+    return hmac.compare_digest(expected.encode(), told.encode("utf-8", "surrogateescape"))
 
 
 def _parse(value: str) -> dict[str, str]:

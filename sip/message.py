@@ -195,11 +195,11 @@ class Message:
         """Lower case, without parameters; "" if there is none."""
         return (self.get("Content-Type") or "").partition(";")[0].strip().lower()
 
-    def check(self, in_passing: bool = False, any_scheme: bool = False) -> None:
+    def check(self, in_passing: bool = False) -> None:
         """The fields that every message must have are there, once each, and readable (RFC 3261 8.1.1).
 
         `in_passing`: for one that is only forwarded: its answer has to go back by its Vias, To tells a dialog, the rest
-        of From and To is nobody's business (RFC 3261 16.3). `any_scheme`: they are read, and may be tel: too.
+        of From and To is nobody's business (RFC 3261 16.3).
         """
         names = [field.name for field in self.fields]
         for name in SINGLE:
@@ -209,12 +209,7 @@ class Message:
         if in_passing:
             _ = self.vias, self.to_tag
         else:
-            _ = self.via
-            for name_addr in (self.from_, self.to):
-                if not (any_scheme or name_addr.uri.is_sip):
-                    raise RemoteProtocolError(
-                        f"a {name_addr.uri.scheme[:20]} URI in From or To", status=416
-                    )
+            _ = self.via, self.from_, self.to
 
 
 class Request(Message):
@@ -238,8 +233,8 @@ class Request(Message):
     def uri(self, uri: str) -> None:
         self._uri, self._start = uri, _request_line(self._method, uri)
 
-    def check(self, in_passing: bool = False, any_scheme: bool = False) -> None:
-        super().check(in_passing, any_scheme)
+    def check(self, in_passing: bool = False) -> None:
+        super().check(in_passing)
         if self.cseq.method != self.method:
             raise RemoteProtocolError(f"CSeq says {self.cseq.method}, the request line {self.method}")
 

@@ -103,7 +103,10 @@ class Uri:
         return canonical_host(self.host), self.port or default_port
 
     def aor(self) -> str:
-        """The canonical address-of-record (RFC 3261 10.3 step 5): no parameters, user unescaped, host lower case."""
+        """The canonical address-of-record (RFC 3261 10.3 step 5): no parameters, user unescaped, host lower case. Of a
+        URI of another scheme all of it: which parts count, that scheme alone knows."""
+        if not self.is_sip:
+            return str(self)
         host = canonical_host(self.host)
         host = f"[{host}]" if ":" in host else host
         port = "" if self.port in (None, DEFAULT_PORT) else f":{self.port}"
@@ -112,6 +115,8 @@ class Uri:
 
     def same_as(self, other: Uri) -> bool:
         """RFC 3261 19.1.4: do the two name the same resource?"""
+        if not (self.is_sip and other.is_sip):
+            return str(self) == str(other)
         if (self.scheme, self.username, unquote(self.password), canonical_host(self.host), self.port) != (
             other.scheme, other.username, unquote(other.password), canonical_host(other.host), other.port,
         ):  # fmt: skip

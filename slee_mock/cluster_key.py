@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from slee_mock.record import SIGN_OF_LIFE, Member, Secret, to_json
-from slee_mock.store import Above, Change, Conflict, Row, Store, StoreDown, View
+from slee_mock.store import Above, Change, Conflict, Marked, Row, Store, StoreDown, View
 
 NAME = "cluster"
 WATCH_SECONDS = 1.5 * SIGN_OF_LIFE  # every living server gives a sign in that time
@@ -69,13 +69,25 @@ class KeyedStore(Above):
             self._doubtful = True
             raise
 
-    def scan(self, kind: str, limit: int | None = None, skip: int = 0) -> list[tuple[str, Row]]:
+    def scan(self, kind: str, limit: int | None = None) -> list[tuple[str, Row]]:
         self._look()
         try:
-            return self._store.scan(kind, limit, skip)
+            return self._store.scan(kind, limit)
         except StoreDown:
             self._doubtful = True
             raise
+
+    def walk(self, kind: str, limit: int, before: int | None = None) -> list[Marked]:
+        self._look()
+        try:
+            return self._store.walk(kind, limit, before)
+        except StoreDown:
+            self._doubtful = True
+            raise
+
+    def mark(self, kind: str, newer: int) -> int | None:
+        self._look()
+        return self._store.mark(kind, newer)
 
     def count(self, kind: str) -> int:
         self._look()

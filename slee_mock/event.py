@@ -175,13 +175,13 @@ def drop(reason: str) -> Outcome:
 class Answers:
     """Responses this cluster gives itself. To-tags are made from the request, so any member answers a
     retransmission alike (RFC 3261 8.2.7), and knows the ACK to such an answer when it sees one. `name`: of the member
-    that speaks, told in the Server header's comment."""
+    that speaks, told with the version in a Server header; without it there is none, for it tells
+    strangers what to attack (RFC 3261 20.35)."""
 
     def __init__(self, key: bytes, name: str = "") -> None:
         self._key = key
         escaped = re.sub(r"([()\\])", r"\\\1", name)  # RFC 3261 25.1: comment
-        comment = f" ({escaped})" if name else ""
-        self._server = ("Server", f"call-failover-slee/{VERSION}{comment}")
+        self._server = [("Server", f"call-failover-slee/{VERSION} ({escaped})")] if name else []
 
     def tag(self, request: Request) -> str:
         return keyed_hash(self._key, "tag", request.call_id, request.from_tag, str(request.cseq.number))
@@ -194,7 +194,8 @@ class Answers:
         self, event: RequestEvent, status: int, reason: str = "", fields: Iterable[tuple[str, str]] = (),
         to: Address | None = None,
     ) -> Send:  # fmt: skip
-        response = reply(event.request, status, reason, self.tag(event.request), [*fields, self._server])
+        tag = self.tag(event.request)
+        response = reply(event.request, status, reason, tag, [*fields, *self._server])
         return Send(response.to_bytes(), to)
 
     def refuse(

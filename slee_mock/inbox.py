@@ -20,6 +20,11 @@ MOST_OCTETS = 16_000_000
 FIRST = b"OPTIONS "
 
 
+# Seconds. A server that was frozen for longer takes no registrations out of its socket.
+STALE = 16.0
+REGISTRATION = b"REGISTER "
+
+
 class Datagram(NamedTuple):
     """`wall`: when it was read, which under load is long before it is handled."""
 
@@ -61,6 +66,18 @@ class Inbox:
                 queue = self._first if data.startswith(FIRST) else self._rest
                 queue.append(Datagram(data, source, wall))
         return repeated
+
+    def drop_registrations(self) -> int:
+        """After a freeze; returns how many there were. Their phones have given up, or said them
+        again to another server, and what they have said since then may be forgotten
+        (registrar.MEMORY). A phone that still waits repeats it."""
+        kept = [each for each in self._rest if not each.data.startswith(REGISTRATION)]
+        dropped = len(self._rest) - len(kept)
+        self._rest = deque(kept)
+        if dropped:
+            self._waiting = {each.data for each in (*self._first, *kept)}
+            self._octets = sum(map(len, self._waiting))
+        return dropped
 
     def take(self, most: int) -> Iterator[Datagram]:
         """The next ones. Of more questions than that, every other one lets the rest have its turn."""

@@ -15,7 +15,7 @@ from sip.message import Request, Response
 from slee_mock.event import Arrival, CallEvent, Outcome, RequestEvent, drop
 from slee_mock.record import Call, Record, to_json
 from slee_mock.router import Router
-from slee_mock.store import Above, Change, Row, Store, StoreDown, View
+from slee_mock.store import Above, Change, Marked, Row, Store, StoreDown, View
 from slee_mock.together import Together
 
 MOST_COPIES = 10_000  # calls, the longest untouched goes first
@@ -56,7 +56,13 @@ class Copies:
     def save(self, changes: Sequence[Change]) -> None:
         raise StoreDown("a copy is not a store")
 
-    def scan(self, kind: str, limit: int | None = None, skip: int = 0) -> list[tuple[str, Row]]:
+    def scan(self, kind: str, limit: int | None = None) -> list[tuple[str, Row]]:
+        raise StoreDown("a copy is not a store")
+
+    def walk(self, kind: str, limit: int, before: int | None = None) -> list[Marked]:
+        raise StoreDown("a copy is not a store")
+
+    def mark(self, kind: str, newer: int) -> int | None:
         raise StoreDown("a copy is not a store")
 
     def count(self, kind: str) -> int:

@@ -72,18 +72,14 @@ class Reader:
 
     def bills(self) -> Iterator[list[dict[str, Any]]]:
         """Every bill, the newest first, in slices. Raises Unreadable, also on the way."""
-        skip, given = 0, set[str]()
+        before: int | None = None
         while True:
-            found = self._ask(partial(report.bills, most=SLICE, skip=skip, wall=self._now()))
-            if skip and not (found and found[0]["call_id"] in given):
-                skip = max(0, skip - SLICE)  # old ones were removed meanwhile, and those behind them moved up
-                continue
-            # Calls that began meanwhile have pushed into this slice what was in the one before.
-            yield [bill for bill in found if bill["call_id"] not in given]
-            if len(found) < SLICE:
+            found, before = self._ask(
+                partial(report.bills, most=SLICE, before=before, wall=self._now())
+            )
+            yield found
+            if before is None:
                 return
-            given.update(bill["call_id"] for bill in found)
-            skip += SLICE - 1  # one that is known, to see whether any moved up
 
     # -- the reader thread ------------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from slee_mock.redis_link import LONG_PAUSE, PATIENCE, RedisLink, Script
 from slee_mock.redis_place import RedisPlace
-from slee_mock.store import BadName, Change, Conflict, Row
+from slee_mock.store import BadName, Change, Conflict, Marked, Row
 
 PREFIX = "call-failover:"  # tells our keys from other programs' in the same database
 REPLICATION = 0.15  # seconds in which a replica must have confirmed a change
@@ -50,13 +50,20 @@ local _, replicas = string.gsub(redis.call('INFO', 'replication'), 'state=online
 return {0, replicas}
 """)
 
-_SCAN = Script("""
-local found = {}
-for _, key in ipairs(redis.call('ZREVRANGE', ARGV[1] .. 'scan:' .. ARGV[2], ARGV[3], ARGV[4])) do
-  local row = redis.call('HMGET', ARGV[1] .. 'row:' .. ARGV[2] .. ':' .. key, 'version', 'text')
-  found[#found + 1] = {key, row[1] or '', row[2] or ''}
+# Scores are what `created` was: whole numbers, of which tostring() would make 1e+15.
+_WALK = Script("""
+local found, scan = {}, ARGV[1] .. 'scan:' .. ARGV[2]
+local keys = redis.call('ZREVRANGEBYSCORE', scan, ARGV[3], '-inf', 'WITHSCORES', 'LIMIT', 0, ARGV[4])
+for at = 1, #keys, 2 do
+  local row = redis.call('HMGET', ARGV[1] .. 'row:' .. ARGV[2] .. ':' .. keys[at], 'version', 'text')
+  found[#found + 1] = {keys[at], string.format('%d', keys[at + 1]), row[1] or '', row[2] or ''}
 end
 return found
+""")
+
+_MARK = Script("""
+local found = redis.call('ZREVRANGE', ARGV[1] .. 'scan:' .. ARGV[2], ARGV[3], ARGV[3], 'WITHSCORES')
+return found[2] and {string.format('%d', found[2])} or {}
 """)
 
 
@@ -88,13 +95,22 @@ class RedisStore:
             change = changes[late - 1]
             raise Conflict(f"{change.kind} {change.key} is no longer at version {change.version}")
 
-    def scan(self, kind: str, limit: int | None = None, skip: int = 0) -> list[tuple[str, Row]]:
-        last = -1 if limit is None else skip + limit - 1
-        if limit == 0:
-            return []
+    def scan(self, kind: str, limit: int | None = None) -> list[tuple[str, Row]]:
+        return [(key, row) for _, key, row in self.walk(kind, -1 if limit is None else limit)]
+
+    def walk(self, kind: str, limit: int, before: int | None = None) -> list[Marked]:
         self._catch_up()
-        found = self._link.run(_SCAN, PREFIX, kind, skip, last)
-        return [(key.decode(errors="replace"), _row(*rest)) for key, *rest in found]
+        highest = "+inf" if before is None else f"({before}"  # below it, not at it
+        found = self._link.run(_WALK, PREFIX, kind, highest, limit)
+        return [
+            Marked(int(mark), key.decode(errors="replace"), _row(*rest))
+            for key, mark, *rest in found
+        ]
+
+    def mark(self, kind: str, newer: int) -> int | None:
+        self._catch_up()
+        found = self._link.run(_MARK, PREFIX, kind, newer)
+        return int(found[0]) if found else None
 
     def count(self, kind: str) -> int:
         self._catch_up()

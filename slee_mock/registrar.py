@@ -1,21 +1,29 @@
 """The registrar service (RFC 3261 10.3): who can be reached where, and until when.
 
-Pure. One entity per address-of-record; several bindings each, all-or-nothing per request. A transaction-stateless
-server sees retransmissions and, after a failover, stale requests: one with the CSeq of the last that was heard with
-its Call-ID is answered as before, one with a lower CSeq changes nothing. Call-IDs are remembered beyond the bindings
-they made, also where another Call-ID has taken a contact over (a phone that was started anew) or a wildcard has removed
-it. For a phone counts its REGISTERs per Call-ID (10.2), whatever contacts they name; and what a server that freezes has
-not handled yet, the forwarder has the next one handle before the phone says anything newer.
+Pure. One entity per address-of-record; several bindings each, all-or-nothing per request.
+
+CSeq. A REGISTER is compared with the living bindings that it names, if they have its Call-ID (10.3
+step 7), and for MEMORY seconds with the last REGISTER that was heard with its Call-ID, whatever has
+become of its bindings. A lower CSeq is refused; an equal one is answered and changes nothing. The
+second comparison keeps out what the network or a frozen server says late: no phone repeats a
+REGISTER for longer than 32 s (17.1.2.2), nor does the forwarder, and a server that was frozen for
+longer drops those that it finds in its socket (inbox.py). After that a phone that was started anew
+may begin again with CSeq 1 and its old Call-ID, once its bindings were removed or have expired.
+
+Contacts. One that no call could reach is refused: the forwarder looks no names up and speaks UDP.
 """
 
 from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from email.utils import formatdate
 
+from plumbing.address import literal
 from sip.errors import RemoteProtocolError
+from sip.grammar import quoted
 from sip.header import NameAddr
 from sip.message import Request
 from sip.uri import Uri
@@ -28,8 +36,9 @@ DEFAULT_EXPIRES = 3600  # seconds; also what a malformed wish means (RFC 3261 10
 MOST_EXPIRES = 3600
 LEAST_EXPIRES = 10
 MOST_BINDINGS = 10  # alive at once, per address-of-record
-MEMORY = 2.0 * MOST_EXPIRES  # seconds for which a Call-ID is remembered
+MEMORY = 32.0  # seconds for which a Call-ID is remembered beyond its bindings: 64*T1
 MOST_REMEMBERED = 20  # Call-IDs, per address-of-record
+MOST_SHOWN = 60  # characters of a contact in a Warning
 
 _Q = re.compile(r"(0(\.[0-9]{0,3})?|1(\.0{0,3})?)\Z")
 
@@ -63,6 +72,7 @@ class Registrar:
 
     def handle(self, event: Event, entity: str, view: View) -> Outcome:
         assert isinstance(event, RequestEvent)
+        Uri.parse(event.request.uri)  # RFC 3261 8.2.2.1: 416 for another scheme
         required = event.request.values("Require")
         if required:
             return self._answers.refuse(event, 420, fields=[("Unsupported", ", ".join(required))])
@@ -83,12 +93,12 @@ class Registrar:
         wishes = self._wishes(known, values, event)
         if isinstance(wishes, Outcome):
             return wishes
-        last = next((each.cseq for each in known.heard if each.call_id == request.call_id), -1)
+        bindings = known.live(event.wall)
+        last = _last_cseq(known.heard, bindings, wishes, event)
         if request.cseq.number < last:
             return self._answers.refuse(event, 500, "CSeq Out Of Order")
         if request.cseq.number == last:
             return known  # a retransmission: what came since then stays
-        bindings = known.live(event.wall)
         for wish in wishes:
             bindings = self._apply(bindings, wish, event)
         if len(bindings) > MOST_BINDINGS:
@@ -101,7 +111,13 @@ class Registrar:
             if len(values) > 1 or _expires_of(event.request) != 0:
                 return self._answers.refuse(event, 400, "Wildcard Needs Expires Zero And No Other Contact")
             return [Wish(Uri.parse(each.contact), 0, each.q) for each in known.live(event.wall)]
-        wishes = [_wish(contact, _expires_of(event.request)) for contact in event.request.contacts]
+        contacts = [NameAddr.parse_any(value) for value in values]
+        wishes = [_wish(contact, _expires_of(event.request)) for contact in contacts]
+        for wish in wishes:
+            why = _unreachable(wish.uri) if wish.expires else ""
+            if why:
+                warning = ("Warning", f"399 registrar {quoted(why)}")  # RFC 3261 20.43
+                return self._answers.refuse(event, 400, "Contact Cannot Be Reached", [warning])
         if any(0 < wish.expires < LEAST_EXPIRES for wish in wishes):
             return self._answers.refuse(event, 423, fields=[("Min-Expires", str(LEAST_EXPIRES))])
         return wishes
@@ -118,7 +134,10 @@ class Registrar:
 
 
 def address_of_record(uri: Uri) -> str:
-    """The key of a user's bindings. Raises RemoteProtocolError if the URI names no user."""
+    """The key of a user's bindings. Raises RemoteProtocolError for another scheme (RFC 3261 10.2: To
+    must be a SIP URI), or if the URI names no user."""
+    if not uri.is_sip:
+        raise RemoteProtocolError("an address-of-record is a SIP URI")
     if not uri.user:
         raise RemoteProtocolError("an address-of-record needs a user", status=404)
     aor = uri.aor()
@@ -148,6 +167,33 @@ def _wish(contact: NameAddr, expires: int) -> Wish:
     if not str(uri).isprintable():
         raise RemoteProtocolError("a contact has bytes that cannot stand in one")
     return Wish(uri, min(expires, MOST_EXPIRES), float(q))
+
+
+def _unreachable(uri: Uri) -> str:
+    """Why no call could reach this contact, as a sentence; "" if one could."""
+    shown = str(uri)[:MOST_SHOWN]
+    if uri.scheme != "sip":
+        return f"{shown} is not a sip: URI; register one with an IP address"
+    if literal(uri.address()):
+        return ""
+    host = uri.host[:MOST_SHOWN]
+    why = "is not the IP address of one computer, and names are not looked up"
+    return f"{host} {why}; register an IP address"
+
+
+def _last_cseq(
+    heard: Sequence[Heard], bindings: Sequence[Binding], wishes: Sequence[Wish], event: RequestEvent
+) -> int:
+    """The highest CSeq that the request has to exceed; -1 if there is none."""
+    call_id = event.request.call_id
+    lately = [each for each in heard if event.wall - each.wall < MEMORY]
+    named = [
+        each
+        for each in bindings
+        if any(wish.uri.same_as(Uri.parse(each.contact)) for wish in wishes)
+    ]
+    known: list[Heard | Binding] = [*lately, *named]
+    return max((each.cseq for each in known if each.call_id == call_id), default=-1)
 
 
 def _heard(known: Bindings, event: RequestEvent) -> tuple[Heard, ...]:

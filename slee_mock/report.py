@@ -56,13 +56,14 @@ class Running:
 
     def __init__(self) -> None:
         self._open: set[str] = set()
-        self._newest: str | None = None  # when somebody looked last
+        self._newest: int | None = None  # its mark, when somebody looked last
 
     def look(self, view: View, wall: float) -> tuple[list[Bill], list[Bill]]:
         """The newest bills, and of the calls that run those which are not among them."""
-        page = view.page(Bill, MOST_CALLS)
+        mark = view.mark(Bill, 0)
+        page, before = view.walk(Bill, MOST_CALLS)
         newest = _sound(page, wall)
-        older = {bill.call_id: bill for bill in _sound(self._missed(view, page), wall)}
+        older = {bill.call_id: bill for bill in _sound(self._missed(view, before), wall)}
         fresh = {bill.call_id for bill in newest}
         for key in self._open - fresh - older.keys():
             bill = view.mended(Bill, key)
@@ -70,17 +71,14 @@ class Running:
                 older[key] = bill
         running = [bill for bill in older.values() if bill.call_id not in fresh and not is_final(bill, wall)]
         self._open = {bill.call_id for bill in [*newest, *running] if not is_final(bill, wall)}
-        self._newest = page[0].key if page else None
+        self._newest = mark
         return newest, running
 
-    def _missed(self, view: View, newest: list[Bill | Damaged]) -> list[Bill | Damaged]:
-        """Those between the newest and what was the newest before."""
+    def _missed(self, view: View, before: int | None) -> list[Bill | Damaged]:
+        """Those between the newest, which end before that mark, and what was the newest before."""
         missed: list[Bill | Damaged] = []
-        found = newest
-        while len(found) == MOST_CALLS and len(missed) < MOST_MISSED:
-            if any(bill.key == self._newest for bill in found):
-                break
-            found = view.page(Bill, MOST_CALLS, MOST_CALLS + len(missed))
+        while before is not None and before > (self._newest or 0) and len(missed) < MOST_MISSED:
+            found, before = view.walk(Bill, MOST_CALLS, before)
             missed += found
         return missed
 
@@ -108,9 +106,13 @@ def board(view: View, health: Health, wall: float, running: Running) -> Board:
     )
 
 
-def bills(view: View, most: int, skip: int, wall: float) -> list[dict[str, Any]]:
-    """A bill that is damaged is among them, and says so."""
-    return [_call(bill, wall) for bill in view.page(Bill, most, skip)]
+def bills(
+    view: View, most: int, before: int | None, wall: float
+) -> tuple[list[dict[str, Any]], int | None]:
+    """The next of a walk through all bills, and the mark to go on before; None at its end. A bill
+    that is damaged is among them, and says so."""
+    found, mark = view.walk(Bill, most, before)
+    return [_call(bill, wall) for bill in found], mark
 
 
 def _sound(bills: Iterable[Bill | Damaged], wall: float) -> list[Bill]:

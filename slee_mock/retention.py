@@ -65,23 +65,32 @@ class Retention:
 
     def __init__(self, kept: tuple[Kept, ...] = KEPT) -> None:
         self._kept = kept
-        self._passed = [0] * len(kept)  # rows beyond the newest, of each kind, that have to stay
+        # Of each kind that is not looked through yet: the mark that its walk has come to.
+        self._walks: dict[Kept, int] = {}
 
     def sweep(self, view: View, wall: float) -> bool:
         """True if there is more to look at now. May raise Conflict or StoreDown; then nothing was forgotten."""
+        walks = self._walks or self._begun(view)
+        going_on: dict[Kept, int] = {}
         forgotten: list[Record] = []
-        passed: list[int] = []
-        for (kind, newest, old), before in zip(self._kept, self._passed, strict=True):
-            rows = view.page(kind, BATCH, newest + before)
-            gone = [
-                each for each in rows if not isinstance(each, Damaged) and _is_old(old, each, wall)
+        for line, before in walks.items():
+            rows, mark = view.walk(line.kind, BATCH, before)
+            forgotten += [
+                each
+                for each in rows
+                if not isinstance(each, Damaged) and _is_old(line.old, each, wall)
             ]
-            forgotten += gone
-            passed.append(before + len(rows) - len(gone) if len(rows) == BATCH else 0)
+            if mark is not None:
+                going_on[line] = mark
         calls = (_call_of(view, bill) for bill in forgotten if isinstance(bill, Bill))
         view.commit((), [*forgotten, *(call for call in calls if call)])
-        self._passed = passed
-        return any(passed)
+        self._walks = going_on
+        return bool(going_on)
+
+    def _begun(self, view: View) -> dict[Kept, int]:
+        """Walks from the first row behind the newest, of each kind that has so many."""
+        first = {line: view.mark(line.kind, line.newest) for line in self._kept}
+        return {line: mark + 1 for line, mark in first.items() if mark is not None}
 
 
 def _is_old(old: Callable[[Any, float], bool], record: Record, wall: float) -> bool:

@@ -21,13 +21,14 @@ from plumbing.http import HttpServer
 from plumbing.loop import Loop, LoopStopped
 from plumbing.udp import bind_udp
 from sip.errors import RemoteProtocolError
+from sip.keep_alive import is_keep_alive
 from slee_mock import management, report
 from slee_mock.clock import Clock
 from slee_mock.cluster_key import KeyedStore, join_cluster
 from slee_mock.enrolment import Enrolment, Owed
 from slee_mock.event import Arrival, CallEnded, Outcome, RequestEvent, ResponseEvent, TimerEvent
 from slee_mock.heartbeat import Heartbeat, is_heartbeat
-from slee_mock.inbox import Datagram, Inbox
+from slee_mock.inbox import STALE, Datagram, Inbox
 from slee_mock.kept import Forwarders
 from slee_mock.outage import Outage, RememberingStore
 from slee_mock.reader import Reader
@@ -179,7 +180,7 @@ class Server:
         address = format_address(self._bound().getsockname()[:2])
         context = Context(settings.name, address, key, settings.tariff, settings.currency,
                           settings.users, settings.realm, settings.digest, settings.session_expires,
-                          settings.deploy)  # fmt: skip
+                          settings.deploy, settings.server_header)  # fmt: skip
         # Of a pair whose address moves, each asks from its own computer's, where it hears registrations.
         hosts = [host for host, _ in (settings.forwarder, *settings.register)]
         self._heartbeat = Heartbeat(context.answers, *hosts)
@@ -239,6 +240,8 @@ class Server:
 
     def _readable(self) -> None:
         self._counts["dropped", "repeated"] += self._inbox.fill(self._channel)
+        if self._loop.held_up() > STALE:
+            self._counts["dropped", "stale"] += self._inbox.drop_registrations()
         self._work_on()
 
     def _work_on(self) -> None:
@@ -262,7 +265,7 @@ class Server:
 
     def _read(self, datagram: Datagram) -> Arrival | None:
         """What is still to be done: heartbeats are answered at once, for they wait for no store."""
-        if not datagram.data.strip(b"\r\n\0"):
+        if is_keep_alive(datagram.data):
             self._counts["dropped", "keepalive"] += 1
             return None
         try:

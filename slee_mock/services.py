@@ -41,10 +41,12 @@ class Context:
     digest: tuple[str, ...] = DIGEST
     session_expires: int = 1800  # seconds; 0: sessions do not expire
     deploy: tuple[str, ...] = ()  # NAME:ARGUMENT each
+    server_header: bool = False  # answers tell version and server to whoever asks
     answers: Answers = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "answers", Answers(self.key, self.server))
+        name = self.server if self.server_header else ""
+        object.__setattr__(self, "answers", Answers(self.key, name))
 
 
 def assemble(context: Context) -> list[Service]:

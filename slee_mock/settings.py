@@ -37,6 +37,7 @@ class Settings:
     beat: float = 2.0  # seconds between two registrations
     deploy: tuple[str, ...] = ()  # services, NAME:ARGUMENT each
     session_expires: int = 1800  # seconds; 0: sessions do not expire
+    server_header: bool = False  # answers tell version and server to whoever asks
     verbose: bool = False
 
 
@@ -64,6 +65,7 @@ def parse_arguments(arguments: Sequence[str]) -> Settings:
         beat=_seconds("--beat", options.beat),
         deploy=tuple(options.deploy),
         session_expires=_session("--session-expires", options.session_expires),
+        server_header=options.server_header,
         verbose=options.verbose,
     )
 
@@ -71,7 +73,7 @@ def parse_arguments(arguments: Sequence[str]) -> Settings:
 def read_users(path: str) -> dict[str, str]:
     """Lines `user:password`. Raises SettingsError."""
     try:
-        return read_user_lines(path, "user:password, as in alice:secret", _password)
+        return read_user_lines(path, "user:password, as in alice:secret", _password, secret=True)
     except ValueError as error:
         raise SettingsError(f"--users: {error}") from None
 
@@ -158,6 +160,9 @@ def _parser() -> argparse.ArgumentParser:
         "no message passes for so long, until one does; 0: never (1800)")  # fmt: skip
     add("--deploy", action="append", default=[], metavar="NAME:ARGUMENT",
         help="a further service, as in prepaid:balances.txt; may be given several times")  # fmt: skip
+    add("--server-header", action="store_true",
+        help="tell version and name of this server in every answer, for tests and demonstrations: "
+        "phones show which server they are registered through, and strangers learn it too")  # fmt: skip
     add("--version", action="version", version=f"slee_mock {VERSION}")
     add("-v", "--verbose", action="store_true", help="log every decision to stderr")
     return parser

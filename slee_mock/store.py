@@ -54,6 +54,14 @@ class Change(NamedTuple):
     only_if: bool = False
 
 
+class Marked(NamedTuple):
+    """A row with its mark: a later row of its kind has a higher one, and a row keeps its own."""
+
+    mark: int
+    key: str
+    row: Row
+
+
 class Store(Protocol):
     """Every method may raise StoreDown, and BadRecord for what it cannot keep or look for."""
 
@@ -62,8 +70,17 @@ class Store(Protocol):
     def save(self, changes: Sequence[Change]) -> None:
         """All or none. Raises Conflict if one of the versions is not the row's any more."""
 
-    def scan(self, kind: str, limit: int | None = None, skip: int = 0) -> list[tuple[str, Row]]:
-        """Rows with their keys, the one created last first, without the first `skip`, at most `limit`."""
+    def scan(self, kind: str, limit: int | None = None) -> list[tuple[str, Row]]:
+        """Rows with their keys, the one created last first, at most `limit`."""
+
+    def walk(self, kind: str, limit: int, before: int | None = None) -> list[Marked]:
+        """The next rows of a walk from the newest to the oldest: those with marks below `before`,
+        the one created last first, at most `limit`. Costs the same however far the walk has come,
+        and rows that are made or removed meanwhile move no others."""
+
+    def mark(self, kind: str, newer: int) -> int | None:
+        """The mark of the row that has so many newer ones; None if there is none. Costs more the
+        more these are."""
 
     def count(self, kind: str) -> int:
         """How many rows of this kind there are, without reading them."""
@@ -87,8 +104,14 @@ class Above:
     def save(self, changes: Sequence[Change]) -> None:
         self._store.save(changes)
 
-    def scan(self, kind: str, limit: int | None = None, skip: int = 0) -> list[tuple[str, Row]]:
-        return self._store.scan(kind, limit, skip)
+    def scan(self, kind: str, limit: int | None = None) -> list[tuple[str, Row]]:
+        return self._store.scan(kind, limit)
+
+    def walk(self, kind: str, limit: int, before: int | None = None) -> list[Marked]:
+        return self._store.walk(kind, limit, before)
+
+    def mark(self, kind: str, newer: int) -> int | None:
+        return self._store.mark(kind, newer)
 
     def count(self, kind: str) -> int:
         return self._store.count(kind)
@@ -143,25 +166,33 @@ class View:
         except BadRecord:
             return None
 
-    def scan(self, kind: type[R], limit: int | None = None, skip: int = 0) -> list[R]:
+    def scan(self, kind: type[R], limit: int | None = None) -> list[R]:
         """Straight from the store, without what is staged and what cannot be read. To save or
         remove one of these it need not be read once more, which in a Redis would be a journey
         each."""
-        return [each for each in self.page(kind, limit, skip) if not isinstance(each, Damaged)]
+        found = [self._found(kind, key, row) for key, row in self._store.scan(kind.KIND, limit)]
+        return [each for each in found if not isinstance(each, Damaged)]
 
-    def page(self, kind: type[R], limit: int | None = None, skip: int = 0) -> list[R | Damaged]:
-        """The same with the damaged rows in their places, for who counts what was read."""
-        found: list[R | Damaged] = []
-        for key, row in self._store.scan(kind.KIND, limit, skip):
-            try:
-                record = _read(kind, key, row)
-            except BadRecord as error:
-                found.append(Damaged(kind.KIND, key, str(error)))
-                continue
-            found.append(record)
-            if (kind.KIND, key) not in self._records:
-                self._versions[kind.KIND, key], self._records[kind.KIND, key] = row.version, record
-        return found
+    def walk(
+        self, kind: type[R], limit: int, before: int | None = None
+    ) -> tuple[list[R | Damaged], int | None]:
+        """The next records of a walk, the damaged rows in their places, and the mark to go on
+        before; None at the walk's end."""
+        found = self._store.walk(kind.KIND, limit, before)
+        mark = found[-1].mark if len(found) == limit else None
+        return [self._found(kind, each.key, each.row) for each in found], mark
+
+    def mark(self, kind: type[Record], newer: int) -> int | None:
+        return self._store.mark(kind.KIND, newer)
+
+    def _found(self, kind: type[R], key: str, row: Row) -> R | Damaged:
+        try:
+            record = _read(kind, key, row)
+        except BadRecord as error:
+            return Damaged(kind.KIND, key, str(error))
+        if (kind.KIND, key) not in self._records:
+            self._versions[kind.KIND, key], self._records[kind.KIND, key] = row.version, record
+        return record
 
     def count(self, kind: type[Record]) -> int:
         return self._store.count(kind.KIND)

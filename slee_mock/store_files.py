@@ -12,6 +12,9 @@ open, and what it saves then is gone with its last user. Therefore:
    opens the files that stand there, or none.
 3. The last server to close the store removes the lock file. If it is removed before, a living
    server makes it again within half a second.
+4. The store holds the cluster's key, so that its files are their owner's alone. A new database is
+   made with mode 0600, which SQLite gives to -wal and -shm as well; one that others may read is
+   not opened.
 
 Trap: a file that somebody opens and closes loses all POSIX locks that this process has on it,
 SQLite's among them. So nothing here opens a file of the store; it looks at names alone. Windows
@@ -26,6 +29,7 @@ import sys
 import time
 from typing import NamedTuple
 
+from plumbing.private import OWNER_ONLY, exposed
 from slee_mock.store import StoreDown
 
 SUFFIXES = ("", "-wal", "-shm")  # SQLite's own, in the order in which they are looked at
@@ -83,6 +87,21 @@ class StoreFiles:
                     f"come to an end; end that one, or remove {self._lock_name} if there is none"
                 )
             time.sleep(POLL_SECONDS)
+
+    def make_private(self) -> None:
+        """Makes the database, empty and for its owner alone, if it is not there."""
+        with contextlib.suppress(OSError):  # it is there; or SQLite tells why it cannot be made
+            # A new file: nobody has a lock on it that closing it could lose.
+            real = os.path.realpath(self._path)
+            os.close(os.open(real, os.O_WRONLY | os.O_CREAT | os.O_EXCL, OWNER_ONLY))
+
+    def check_private(self) -> None:
+        """Raises StoreDown if others may read one of the three files."""
+        for name in self._names:
+            with contextlib.suppress(OSError):  # it is gone, of which `opened` tells
+                fault = exposed(name, os.stat(name))
+                if fault:
+                    raise StoreDown(f"the store {fault}")
 
     def opened(self) -> bool:
         """The database was opened in WAL mode, so that all three files exist. False if they are not
@@ -142,7 +161,7 @@ class StoreFiles:
             self.alone = True
             return True
         try:
-            lock = os.open(self._lock_name, os.O_RDWR | os.O_CREAT, 0o666)
+            lock = os.open(self._lock_name, os.O_RDWR | os.O_CREAT, OWNER_ONLY)
         except FileNotFoundError:
             return True  # there is no such folder, which SQLite says too
         except OSError as error:
@@ -164,7 +183,7 @@ class StoreFiles:
         if self._lock is None or _is_there(self._lock, self._lock_name):
             return
         try:
-            lock = os.open(self._lock_name, os.O_RDWR | os.O_CREAT, 0o666)
+            lock = os.open(self._lock_name, os.O_RDWR | os.O_CREAT, OWNER_ONLY)
         except OSError:
             return  # the folder is away
         published = os.pread(lock, 1024, 0)

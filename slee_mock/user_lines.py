@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import TypeVar
+
+from plumbing.private import exposed
 
 T = TypeVar("T")
 
 
-def read_user_lines(path: str, form: str, read: Callable[[str], tuple[str, T] | None]) -> dict[str, T]:
-    """`read` makes user and value of a line, or None if it is none; `form` tells people what a line is. Raises
-    ValueError with a sentence."""
+def read_user_lines(
+    path: str, form: str, read: Callable[[str], tuple[str, T] | None], secret: bool = False
+) -> dict[str, T]:
+    """`read` makes user and value of a line, or None if it is none; `form` tells people what a line
+    is. `secret`: nobody else may be allowed to read the file. Raises ValueError with a sentence."""
     try:
         with open(path, encoding="utf-8-sig") as file:  # some editors put a byte order mark in front
+            fault = exposed(path, os.fstat(file.fileno())) if secret else ""
+            if fault:
+                raise ValueError(fault)
             lines = file.read().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"

@@ -6,6 +6,7 @@ from any thread and returns at once.
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import sys
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from plumbing.address import Address, format_address
+from plumbing.private import OWNER_ONLY
 from stage.process import Keeper, Program, StartError
 
 ROOT = Path(__file__).resolve().parent.parent  # the programs are started from here
@@ -148,7 +150,7 @@ class Cluster:
     def _server_arguments(self, name: str, users_file: Path | None) -> list[str]:
         arguments = ["-m", "slee_mock", "--name", name, "--listen", format_address(self.addresses[name]),
                      "--forwarder", format_address(self.forwarder), "--store", str(self.folder / "store.db"),
-                     "--management", self.management[name].removeprefix("http://")]
+                     "--management", self.management[name].removeprefix("http://"), "--server-header"]
         return [*arguments, *self._more, *(["--users", str(users_file)] if users_file else [])]
 
     def _write_settings(self, name: str) -> Path:
@@ -164,5 +166,7 @@ class Cluster:
         if not users:
             return None
         path = self.folder / "users"
-        path.write_text("".join(f"{name}:{password}\n" for name, password in users.items()), encoding="utf-8")
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, OWNER_ONLY)
+        with open(handle, "w", encoding="utf-8") as file:
+            file.write("".join(f"{name}:{password}\n" for name, password in users.items()))
         return path

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
+os.umask(0o077)  # files with passwords and stores are their owner's alone, or the servers refuse them
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ from slee_mock.outage import Outage, RememberingStore
 from slee_mock.record import Bill, Bindings, Member, R
 from slee_mock.router import Router
 from slee_mock.services import Context, assemble
-from slee_mock.store import Change, Conflict, Row, StoreDown, View
+from slee_mock.store import Change, Conflict, Marked, Row, StoreDown, View
 from slee_mock.timers import Timers
 
 KEY = b"the cluster's key"
@@ -28,6 +29,8 @@ class DictStore:
     def __init__(self) -> None:
         self.rows: dict[tuple[str, str], Row] = {}
         self.timers: dict[tuple[str, str], float] = {}
+        self._marks: dict[tuple[str, str], int] = {}
+        self._created = itertools.count(1)
         self.down = False
         self.before_save: Any = None
 
@@ -54,14 +57,28 @@ class DictStore:
             if change.text is None:
                 del self.rows[place]
             else:
+                if place not in self.rows:
+                    self._marks[place] = next(self._created)
                 self.rows[place] = Row(change.text, change.version + 1)
             if change.due is not None:
                 self.timers[place] = change.due
 
-    def scan(self, kind: str, limit: int | None = None, skip: int = 0) -> list[tuple[str, Row]]:
+    def scan(self, kind: str, limit: int | None = None) -> list[tuple[str, Row]]:
+        found = self.walk(kind, len(self.rows) if limit is None else limit)
+        return [(key, row) for _, key, row in found]
+
+    def walk(self, kind: str, limit: int, before: int | None = None) -> list[Marked]:
+        return [each for each in self._all(kind) if before is None or each.mark < before][:limit]
+
+    def mark(self, kind: str, newer: int) -> int | None:
+        found = self._all(kind)
+        return found[newer].mark if len(found) > newer else None
+
+    def _all(self, kind: str) -> list[Marked]:
         self._check()
-        rows = [(key, row) for (each, key), row in self.rows.items() if each == kind]
-        return rows[::-1][skip:][:limit]
+        rows = [(place, row) for place, row in self.rows.items() if place[0] == kind]
+        return [Marked(self._marks[place], place[1], row) for place, row in reversed(rows)]
+
 
     def count(self, kind: str) -> int:
         self._check()

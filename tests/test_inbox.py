@@ -33,6 +33,16 @@ def taken(waiting, most):
     return [datagram.data for datagram in waiting.take(most)]
 
 
+def test_a_server_that_was_frozen_takes_no_old_registrations_out_of_its_socket(pair):
+    waiting = filled(pair, b"REGISTER 1", b"BYE 2", b"OPTIONS 3", b"REGISTER 4")
+    assert waiting.drop_registrations() == 2
+    assert taken(waiting, 9) == [b"OPTIONS 3", b"BYE 2"]
+    again = waiting.fill(Channel(pair[0], best()))
+    pair[1].send(b"REGISTER 1")
+    assert again == 0 and waiting.fill(Channel(pair[0], best())) == 0, "no repetition of what is gone"
+    assert taken(waiting, 9) == [b"REGISTER 1"]
+
+
 def test_a_heartbeat_does_not_wait_behind_the_work(pair):
     waiting = filled(pair, b"INVITE 1", b"INVITE 2", b"BYE 3", b"OPTIONS 4")
     assert taken(waiting, 2) == [b"OPTIONS 4", b"INVITE 1"]

@@ -132,7 +132,6 @@ def test_a_known_user_without_a_phone_is_temporarily_unavailable(cluster):
 def test_own_refusals_are_the_same_on_any_member_and_their_ack_ends_here(cluster):
     refused = cluster.one(invite(uri="sip:nobody@failover.test"), at="server1")
     again = cluster.one(invite(uri="sip:nobody@failover.test"), at="server2")
-    again.set("Server", refused.get("Server"))  # which names the member
     assert again.to_bytes() == refused.to_bytes()
     ack = phone_request("ACK", "sip:nobody@failover.test", to_tag=refused.to.tag)
     assert cluster.receive(ack, at="server2") == []
@@ -354,10 +353,24 @@ def test_options_to_a_user_is_passed_on_without_a_record(cluster):
 
 def test_a_caller_with_a_telephone_number_for_an_address_is_not_left_without_an_answer(cluster):
     from_a_gateway = invite().to_bytes().replace(b"<sip:alice@failover.test>", b"<tel:+4930123>")
-    refused = cluster.one(from_a_gateway)
-    assert (refused.status, refused.get("From")) == (416, "<tel:+4930123>;tag=a1")
-    ack = phone_request("ACK", "sip:bob@failover.test", to_tag=refused.to_tag).to_bytes()
-    assert cluster.receive(ack.replace(b"<sip:alice@failover.test>", b"<tel:+4930123>"), at="server2") == []
+    sent = cluster.one(from_a_gateway)
+    assert (sent.uri, sent.get("From")) == (BOB_AT, "<tel:+4930123>;tag=a1")
+    assert cluster.one(answer(sent, 200)).status == 200
+    bill = cluster.get(Bill, "c1")
+    assert (bill.caller, bill.caller_uri, bill.callee) == ("+4930123", "tel:+4930123", "bob")
+
+
+@pytest.mark.parametrize("scheme", [b"tel:+4930123", b"isbn:2983792873", b"http://www.example.com"])
+def test_a_call_to_bob_is_a_call_to_bob_whatever_its_to_says(cluster, scheme):
+    # RFC 3261 16.3: a proxy goes by the Request-URI
+    call = invite().to_bytes().replace(b"To: <sip:bob@failover.test>", b"To: <%s>" % scheme)
+    sent = cluster.one(call)
+    assert (sent.uri, sent.get("To")) == (BOB_AT, f"<{scheme.decode()}>")
+    assert cluster.one(answer(sent, 200)).status == 200
+
+
+def test_a_caller_whom_nobody_could_call_back_is_a_bad_request(cluster):
+    assert cluster.one(invite(contact="<tel:+4930123>")).status == 400, "RFC 3261 8.1.1.8: Contact is a SIP URI"
 
 
 def test_what_it_does_not_do_is_said(cluster):
@@ -489,6 +502,63 @@ def test_a_to_tag_does_not_open_the_gate(guarded, made):
     request.set("To", f"{request.get('To')};tag=made-up")
     assert guarded.one(request).status in (401, 481)
     assert guarded.store.rows == {}
+
+
+# -- the digest's uri: for whom the password is given -----------------------------------------------------------------
+
+
+def with_digest(request, challenged, uri, user="alice", password="wonderland"):
+    is_register = request.method == "REGISTER"
+    challenge = challenged.get("WWW-Authenticate" if is_register else "Proxy-Authenticate")
+    credentials = solve(Challenge.parse(challenge), request.method, uri, user, password, "cn")
+    request.add("Authorization" if is_register else "Proxy-Authorization", str(credentials))
+    return request
+
+
+@pytest.mark.parametrize(
+    "uri", ["sip:bob@failover.test:5060", "sip:bob@FAILOVER.test;transport=udp", "sip:failover.test", "failover.test",
+            "sip:b%6fb@failover.test", "sips:bob@failover.test", "sip:bob@127.0.0.1", "sip:127.0.0.1:5060"],
+)  # fmt: skip
+def test_a_phone_may_write_the_digests_uri_otherwise_than_the_request_line(guarded, uri):
+    challenged = guarded.one(invite())
+    assert guarded.one(with_digest(invite(cseq=2), challenged, uri)).status == 480, "let in; bob has no phone"
+
+
+@pytest.mark.parametrize("uri", ["sip:failover.test:5060", "sip:bob@failover.test", "sip:127.0.0.1", "failover.test"])
+def test_so_it_may_when_it_registers(guarded, uri):
+    challenged = guarded.one(register())
+    assert guarded.one(with_digest(register(cseq=2), challenged, uri, "bob", "builder")).status == 200
+
+
+@pytest.mark.parametrize("uri", ["sip:carol@failover.test", "sip:carol@failover.test:5060", "tel:+4930123", ":"])
+def test_a_password_given_for_another_user_opens_nothing(guarded, uri):
+    challenged = guarded.one(invite())
+    refused = guarded.one(with_digest(invite(cseq=2), challenged, uri))
+    assert (refused.status, refused.reason) == (400, "Digest For Another URI")
+
+
+@pytest.mark.parametrize("uri", ["sip:failover.test", "sip:bob@failover.test", "failover.test", "sip:127.0.0.1"])
+@pytest.mark.parametrize(("method", "target"), [("INVITE", "carol"), ("MESSAGE", "bob"), ("OPTIONS", "bob")])
+def test_who_overhears_a_password_for_one_call_can_use_it_for_no_other(guarded, uri, method, target):
+    call = with_digest(invite(cseq=2), guarded.one(invite()), uri)
+    assert guarded.one(call).status == 480
+    overheard = call.get("Proxy-Authorization")
+    other = phone_request(method, f"sip:{target}@failover.test", contact="<sip:alice@127.0.0.1:6666>", call_id="c9")
+    other.add("Proxy-Authorization", overheard)
+    assert guarded.one(other).status in (400, 407)
+
+
+def test_a_phone_that_gives_the_domain_alone_is_asked_anew_for_its_next_call(guarded):
+    challenged = guarded.one(invite())
+    second = {"uri": "sip:eve@failover.test", "call_id": "c2"}
+    asked = guarded.one(with_digest(invite(**second), challenged, "sip:failover.test"))
+    assert asked.status == 407 and Challenge.parse(asked.get("Proxy-Authenticate")).stale, "by itself, not its owner"
+    assert guarded.one(with_digest(invite(cseq=2, **second), asked, "sip:failover.test")).status == 404
+
+
+def test_a_caller_with_a_telephone_number_is_no_user_with_a_password(guarded):
+    call = with_digest(invite(cseq=2), guarded.one(invite()), "sip:bob@failover.test").to_bytes()
+    assert guarded.one(call.replace(b"<sip:alice@failover.test>", b"<tel:alice>")).status == 403
 
 
 def test_an_old_nonce_is_stale_not_wrong(guarded):

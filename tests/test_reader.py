@@ -46,8 +46,8 @@ class Counting(DictStore):
 
     read = 0
 
-    def scan(self, kind, limit=None, skip=0):
-        found = super().scan(kind, limit, skip)
+    def walk(self, kind, limit, before=None):
+        found = super().walk(kind, limit, before)
         self.read += len(found)
         return found
 
@@ -176,7 +176,7 @@ def test_a_server_whose_store_is_away_still_has_metrics_of_its_own():
 
 
 def table(*bills, wall=WALL + 5000):
-    text = export.heading() + export.lines(report.bills(View(stored(*bills)), 100, 0, wall))
+    text = export.heading() + export.lines(report.bills(View(stored(*bills)), 100, None, wall)[0])
     assert text.endswith("\r\n")
     return list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
 

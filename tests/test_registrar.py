@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from message_kit import messages
 from slee_kit import Cluster, invite, register
 
 from sip import VERSION
@@ -50,7 +51,7 @@ def test_several_phones_of_one_user_are_listed_best_first():
 
 
 def test_a_retransmission_is_answered_alike_by_any_member_and_saves_nothing():
-    cluster = Cluster()
+    cluster = Cluster(server_header=True)
     first = cluster.one(register(), at="server1")
     again = cluster.one(register(), at="server2")
     assert [each.get("Server") for each in (first, again)] == [
@@ -89,9 +90,9 @@ def test_a_thawed_servers_old_register_does_not_bring_a_removed_binding_back():
 
 def test_an_expired_binding_is_not_revived_by_its_own_retransmission():
     cluster = Cluster()
-    cluster.one(register(expires="60"))
-    cluster.wall += 61
-    assert contacts(cluster.one(register(expires="60"))) == []
+    cluster.one(register(expires="20"))
+    cluster.wall += 21
+    assert contacts(cluster.one(register(expires="20"))) == []
     assert contacts(cluster.one(register(expires="60", cseq=2))) == ["<sip:bob@127.0.0.1:4100>;expires=60;q=1"]
 
 
@@ -159,8 +160,8 @@ def test_how_long_a_binding_lasts(contact, expires, granted):
 
 def test_the_same_contact_written_differently_is_one_binding():
     cluster = Cluster()
-    cluster.one(register(contact="<sip:bob@HOST.test:4100>"))
-    ok = cluster.one(register(contact="<sip:b%6Fb@host.test:4100>", cseq=2))
+    cluster.one(register(contact="<sip:bob@[2001:DB8::0:1]:4100>"))
+    ok = cluster.one(register(contact="<sip:b%6Fb@[2001:db8::1]:4100>", cseq=2))
     assert len(contacts(ok)) == 1
 
 
@@ -297,3 +298,77 @@ def test_a_refresh_finds_its_contact_and_the_others_stay_as_they_were():
     assert sorted(contacts(cluster.one(register(cseq=2, expires="300"), at="server2"))) == [
         "<sip:bob@127.0.0.1:4100>;expires=300;q=1", "<sip:bob@127.0.0.1:4200>;expires=70;q=1",
     ]  # fmt: skip
+
+
+# -- a phone that was started anew, and late words --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("over", ["removed", "expired"])
+@pytest.mark.parametrize("cseq", [1, 7])
+def test_a_phone_that_begins_anew_with_its_old_call_id_registers_once_its_binding_is_over(over, cseq):
+    # RFC 3261 10.3 step 7 compares with the bindings there are
+    cluster = Cluster()
+    cluster.one(register(cseq=7, expires="60"))
+    if over == "removed":
+        cluster.one(register(cseq=8, expires="0"))
+    cluster.wall += 61
+    assert cluster.one(register(cseq=cseq), at="server2").status == 200
+    assert cluster.bindings(BOB) == ["sip:bob@127.0.0.1:4100"]
+
+
+def test_a_phone_that_comes_back_at_another_port_with_its_old_call_id_is_a_second_binding():
+    cluster = Cluster()
+    cluster.one(register(cseq=7))
+    cluster.wall += 40
+    assert cluster.one(register(cseq=1, contact="<sip:bob@127.0.0.1:4300>")).status == 200
+    assert cluster.one(register(cseq=6)).status == 500, "that binding has heard 7"
+    assert sorted(cluster.bindings(BOB)) == ["sip:bob@127.0.0.1:4100", "sip:bob@127.0.0.1:4300"]
+
+
+def test_what_a_server_says_late_is_kept_out_for_as_long_as_anybody_repeats_it():
+    cluster = Cluster()
+    cluster.one(register(cseq=7))
+    cluster.one(register(cseq=8, expires="0"), at="server2")
+    cluster.wall += 31.9  # 64*T1: neither phone nor forwarder says it after that
+    assert cluster.one(register(cseq=7), at="server1").status == 500
+    assert cluster.bindings(BOB) == []
+
+
+# -- contacts that no call could reach --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "contact",
+    ["<sip:bob@phone.local>", "sip:bob@localhost:4100", "<sip:bob@0.0.0.0>", "<sip:bob@224.0.0.1>", "<sip:bob@[::]>",
+     "<sip:bob@127.1>", "<tel:+4930123>", "<mailto:bob@x>", "<sips:bob@127.0.0.1>",
+     "<sip:bob@phone.local;maddr=127.0.0.1>", "<sip:bob@127.0.0.1:4100>, <sip:bob@phone.local>"],
+)  # fmt: skip
+def test_a_phone_whose_contact_could_not_be_called_is_told_so_when_it_registers(contact):
+    cluster = Cluster()
+    refused = cluster.one(register(contact=contact))
+    assert (refused.status, refused.reason) == (400, "Contact Cannot Be Reached")
+    assert "register" in refused.get("Warning") and refused.get("Warning").startswith("399 ")
+    assert cluster.store.rows == {}
+
+
+def test_a_name_that_an_earlier_version_took_can_still_be_removed():
+    cluster = Cluster()
+    assert cluster.one(register(contact="<sip:bob@phone.local>", expires="0")).status == 200
+
+
+@pytest.mark.parametrize("scheme", ["tel:+4930123", "isbn:2983792873", "http://www.example.com", "urn:x:y"])
+def test_whoever_is_registered_has_a_sip_address_whatever_the_others_have(scheme):
+    cluster = Cluster()
+    foreign = register().to_bytes()
+    to = foreign.replace(b"To: <sip:bob@failover.test>", b"To: <%s>" % scheme.encode())
+    assert cluster.one(to).status == 400, "RFC 3261 10.2: To is a SIP URI; RFC 4475 3.3.4"
+    line = foreign.replace(b"REGISTER sip:failover.test", b"REGISTER " + scheme.encode())
+    assert cluster.one(line).status == 416, "RFC 3261 8.2.2.1"
+    assert cluster.store.rows == {}
+    by = foreign.replace(b"From: <sip:bob@failover.test>", b"From: <%s>" % scheme.encode())
+    assert cluster.one(by).status == 200, "who registers somebody may have any address"
+
+
+def test_the_torture_test_with_unknown_schemes_everywhere_is_a_bad_request():
+    torture = messages()["from-and-to-of-unknown-schemes"]
+    assert Cluster().one(torture).status == 400, "RFC 4475 3.3.4"

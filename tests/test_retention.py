@@ -55,13 +55,6 @@ def test_a_row_is_removed_only_as_it_was_read(store):
         store.save([Change("bill", "c1", None, 2)])
 
 
-def test_a_scan_may_begin_behind_the_newest(store):
-    for number in range(4):
-        store.save([Change("bill", f"c{number}", "x", 0)])
-    assert [key for key, _ in store.scan("bill", 2, 1)] == ["c2", "c1"]
-    assert [key for key, _ in store.scan("bill", None, 3)] == ["c0"]
-
-
 def test_ended_calls_go_after_a_day_and_only_beyond_the_newest(store):
     ages = {"old": DAY + 1, "young": DAY - 1, "newest-but-old": DAY + 1}
     for name, age in ages.items():
@@ -84,6 +77,25 @@ def test_more_calls_than_one_sweep_looks_at_are_swept_past_those_that_stay(store
         call(store, f"c{number}", answered=NOW - 3 * DAY, ended=NOW - (DAY - 9 if stays else DAY + 9))
     swept(store, few(0))
     assert len(left(store)) == BATCH and left(store) == left(store, "call")
+
+
+def test_a_sweep_reads_no_row_twice_however_many_it_has_passed(store, monkeypatch):
+    """An OFFSET reads again all that it skips: at a million bills 37 ms, four times a second."""
+    asked = []
+    walk = type(store).walk
+
+    def noted(self, kind, limit, before=None):
+        found = walk(self, kind, limit, before)
+        asked.extend(each.key for each in found)
+        return found
+
+    monkeypatch.setattr(type(store), "walk", noted)
+    for number in range(4 * BATCH):
+        call(store, f"c{number}", answered=NOW - 60, ended=NOW - 50)
+    retention, wall = few(10), NOW
+    while retention.sweep(View(store), wall):
+        call(store, f"new{len(asked)}", answered=NOW - 60, ended=NOW - 50)
+    assert asked == [f"c{number}" for number in reversed(range(4 * BATCH - 10))]
 
 
 def test_users_and_members_long_gone_are_forgotten(store):

@@ -76,12 +76,27 @@ def test_a_row_that_was_removed_is_gone_and_may_come_anew(store):
     assert store.scan("call") == [("c1", Row("new", 1)), ("c2", Row("x", 1))]
 
 
-def test_scan_goes_on_behind_what_was_seen(store):
-    for number in range(5):
+def test_a_walk_goes_on_behind_what_was_seen_whatever_comes_and_goes_meanwhile(store):
+    for number in range(6):
         store.save([Change("bill", f"c{number}", str(number), 0)])
-    assert [key for key, _ in store.scan("bill", 2, 1)] == ["c3", "c2"]
-    assert [key for key, _ in store.scan("bill", None, 3)] == ["c1", "c0"]
-    assert store.scan("bill", 9, 9) == store.scan("bill", 0) == store.scan("call") == []
+        store.save([Change("call", f"c{number}", "x", 0)])
+    newest = store.walk("bill", 2)
+    assert [(key, row) for _, key, row in newest] == [("c5", Row("5", 1)), ("c4", Row("4", 1))]
+    assert newest[0].mark > newest[1].mark
+    store.save([Change("bill", "c6", "6", 0), Change("bill", "c4", None, 1), Change("bill", "c2", None, 1)])
+    store.save([Change("bill", "c1", "changed", 1)])
+    rest = store.walk("bill", 9, before=newest[1].mark)
+    assert [each.key for each in rest] == ["c3", "c1", "c0"], "a change moves nothing"
+    assert [each.key for each in store.walk("bill", 1, rest[0].mark)] == ["c1"]
+    assert store.walk("bill", 9, rest[-1].mark) == store.walk("bill", 0) == store.walk("member", 9) == []
+
+
+def test_a_walk_may_begin_behind_the_newest(store):
+    for number in range(4):
+        store.save([Change("bill", f"c{number}", "x", 0)])
+    assert [each.key for each in store.walk("bill", 9, store.mark("bill", 1))] == ["c1", "c0"]
+    assert store.mark("bill", 0) == store.walk("bill", 1)[0].mark
+    assert store.mark("bill", 4) is None and store.mark("call", 0) is None
 
 
 def test_text_that_is_none_is_the_stores_sentence(store):

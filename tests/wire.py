@@ -122,7 +122,7 @@ class World:
         session_expires: int = DEFAULT_INTERVAL, **context: Any,
     ) -> None:  # fmt: skip
         self.network = self.make_network()
-        self.cluster = Cluster(users, **context)
+        self.cluster = Cluster(users, server_header=True, **context)
         self.servers = {name: Server(self, name) for name in SERVERS}
         self.forwarder = Forwarder(self, policy)
         self._session_expires = session_expires

@@ -241,7 +241,7 @@ class Endpoint:
         message: Message | None = None
         try:
             message = parse(data)
-            message.check(any_scheme=True)
+            message.check()
             if isinstance(message, Response):
                 self._receive_response(message, source, now)
                 return
