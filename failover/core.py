@@ -50,10 +50,14 @@ class Core(Members):
         lines = Lines(table, key, advertised, to_server, is_own)
         super().__init__(table, fall, rise)
         self.lines = lines
-        self.quick = FastPath(self).forward
+        self._fast_path = FastPath(self)
         self.grace: Grace | None = None  # of a forwarder whose address may move to another one that sees servers
 
     # -- messages ---------------------------------------------------------------------------------------------------
+
+    def quick(self, data: bytes, leg: str, source: Address, now: float) -> Send | None:
+        """What is to be sent for an ordinary message, of which nobody wants to hear; None: `receive` is to have it."""
+        return self._fast_path.forward(data, leg, source, now)
 
     def receive(self, data: bytes, leg: str, source: Address, now: float) -> Outcome:
         """One datagram that came in on a leg (PHONES or a server's name). For an ordinary one `quick` does the same

@@ -174,7 +174,8 @@ class OwnAddress:
         return own
 
     def is_own(self, address: Address) -> bool:
-        """Is this one of the forwarder's addresses, so that a message sent there would come back here?"""
+        """Is this one of the forwarder's addresses, so that a message sent there would come back here? Raises OSError,
+        as is_here does."""
         host, port = address
         if address in (self.advertise, self.listen):
             return True
@@ -194,10 +195,7 @@ class OwnAddress:
             return known[0]
         if len(self._here) >= MAX_ROUTES:
             self._here.clear()
-        try:
-            here = ip_address(host).is_loopback or is_here(host)
-        except OSError:
-            return known[0] if known else False
+        here = ip_address(host).is_loopback or is_here(host)
         self._here[host] = here, now
         return here
 

@@ -63,7 +63,7 @@ class Forwarder:
             self._own.towards_phone,
             settings.fall,
             settings.rise,
-            self._own.is_own,
+            self._is_own,
             self._own.towards,
         )
         self._reception = Reception(settings, self.secret.key, self._core.counters, self._own.is_own, self)
@@ -336,6 +336,13 @@ class Forwarder:
         if again and now >= self._next_change:
             self._next_change = now + CHANGES_APART
             self._core.lines.changed()
+
+    def _is_own(self, address: Address) -> bool:
+        """Where the system cannot be asked a message is somebody else's."""
+        try:
+            return self._own.is_own(address)
+        except OSError:
+            return False
 
     def _look_at_work(self) -> None:
         self._traffic.carry_out(self._core.look(time.monotonic()))

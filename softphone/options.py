@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from plumbing.address import Address, format_address, parse_address
@@ -33,6 +34,7 @@ class Wish:
     direct: bool = False
     keep_alive: float = PERIOD
     realms: tuple[str, ...] = ()
+    servers: tuple[Address, ...] = ()
 
     @property
     def label(self) -> str:
@@ -83,6 +85,13 @@ def _add_server_options(options: argparse.ArgumentParser) -> None:
         help=f"a sign of life to the server so often; it keeps a NAT open ({PERIOD:g}; 0: none)",
     )
     options.add_argument(
+        "--server",
+        metavar="HOST:PORT",
+        action="append",
+        default=[],
+        help="another address of the account's server, trusted like the proxy's; repeatable",
+    )
+    options.add_argument(
         "--realm",
         metavar="R",
         action="append",
@@ -111,7 +120,7 @@ def wishes(arguments: argparse.Namespace) -> list[Wish]:
     listen = _address("--listen", arguments.listen, 0)
     anywhere = _own_side_of(proxy)
     if arguments.user is None:
-        for option in ("password", "password_file", "ask_password", "display_name", "listen", "realm"):
+        for option in ("password", "password_file", "ask_password", "display_name", "listen", "realm", "server"):
             if getattr(arguments, option):
                 raise ValueError(f"--{option.replace('_', '-')} is for one phone; say which with --user")
         first = Wish("alice", domain, proxy, anywhere, "", "", "bob", True, arguments.session_expires)
@@ -126,8 +135,16 @@ def wishes(arguments: argparse.Namespace) -> list[Wish]:
     one = replace(
         one, target=partner, tone=arguments.tone, session_expires=arguments.session_expires
     )
-    realms = tuple(arguments.realm)
-    return [replace(one, direct=arguments.direct, keep_alive=arguments.keep_alive, realms=realms)]
+    one = replace(one, realms=tuple(arguments.realm), servers=_servers(arguments.server))
+    return [replace(one, direct=arguments.direct, keep_alive=arguments.keep_alive)]
+
+
+def _servers(texts: Sequence[str]) -> tuple[Address, ...]:
+    """ValueError for a name: it is compared with where messages come from."""
+    try:
+        return tuple(parse_address(text, 5060, literal=True) for text in texts)
+    except ValueError as fault:
+        raise ValueError(f"--server: {fault}") from None
 
 
 def _user_and_domain(text: str) -> tuple[str, str]:

@@ -127,11 +127,12 @@ class Line:
         domain: str = "failover.test", host: str = "127.0.0.1", seed: int | None = None,
         display_name: str = "", session_expires: int = DEFAULT_INTERVAL,
         realms: tuple[str, ...] = (), direct: bool = False, keep_alive: float | None = 0.0,
+        servers: tuple[Address, ...] = (),
     ) -> None:  # fmt: skip
         self.network, self.user = network, user
         self.address = (host, port)
         self.events: list[Any] = []
-        account = Account(user, domain, password, display_name or user.capitalize(), realms)
+        account = Account(user, domain, password, display_name or user.capitalize(), realms, servers)
         dice = random.Random(seed if seed is not None else port)
         self.agent = Agent(
             account, self.address, proxy, dice, session_expires=session_expires, direct=direct,

@@ -65,6 +65,8 @@ class Roads(Network):
 class Crossroads(World):
     """Four forwarders; `dice` decides which of them gets a datagram."""
 
+    others = tuple(FOUR)  # a call may come by another one than the phone has registered with
+
     def __init__(self, users: dict[str, str] | None, dice: random.Random) -> None:
         super().__init__(users)
         self.network.leave(FORWARDER)  # which World has put there

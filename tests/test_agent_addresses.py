@@ -420,6 +420,16 @@ def test_only_what_comes_through_the_proxy_rings_the_phone(proxy, direct, source
     assert bob.agent.dropped == ({} if rings else {"a call that did not come from the server": 1})
 
 
+@pytest.mark.parametrize(
+    ("source", "rings"), [(("127.0.0.2", 5060), True), (("::1", 5060), True), (GATEWAY, False)]
+)
+def test_every_server_of_the_account_rings_the_phone_and_nobody_else_does(source, rings):
+    network = Network()
+    bob = Line(network, "bob", 5064, proxy=PROXY, servers=(("127.0.0.2", 5060), ("::1", 5060)))
+    network.send(bob.receive(invite(), source, network.now), bob.address)
+    assert (bob.state is INCOMING) is rings
+
+
 def test_a_server_that_answers_from_another_address_of_its_own_rings_the_phone_too():
     # Bound to all addresses of a computer with several, it speaks from whichever the system takes.
     network = Network()

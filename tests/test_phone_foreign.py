@@ -204,8 +204,16 @@ def test_the_options_say_whom_the_phone_trusts_and_how_often_it_is_heard(given, 
         (["--keep-alive", "1"], "--keep-alive"),
         (["--keep-alive", "nan"], "--keep-alive"),
         (["--realm", "x"], "--realm is for one phone"),
+        (["--server", "192.0.2.1"], "--server is for one phone"),
+        (["--user", "alice", "--server", "sip.example.org"], "--server"),
     ],
 )
 def test_an_option_that_makes_no_sense_is_told(given, told):
     with pytest.raises(ValueError, match=told):
         wishes(parser().parse_args(given))
+
+
+def test_more_servers_of_the_account_are_named_by_address():
+    given = ["--user", "alice", "--server", "192.0.2.1", "--server", "[2001:db8::1]:5070"]
+    (wish,) = wishes(parser().parse_args(given))
+    assert wish.servers == (("192.0.2.1", 5060), ("2001:db8::1", 5070))

@@ -234,13 +234,13 @@ def test_what_died_in_between_is_replayed_alike():
 
 def caches_of(twins):
     """Of the core that takes the short way."""
-    fast = twins.cores[0].quick.__self__
+    fast = twins.cores[0]._fast_path
     return [fast._own, fast._own_to_server, fast._vias, fast._routes, fast._records, fast._targets]
 
 
 def reader_of(twins):
     """Of the core that takes the short way."""
-    return twins.cores[0].quick.__self__._reader
+    return twins.cores[0]._fast_path._reader
 
 
 def dialogue(twins, who, n):
@@ -468,7 +468,7 @@ def test_both_ways_send_the_same_and_remember_the_same_whatever_comes(request, p
 
 def test_before_python_3_11_the_patterns_find_the_same():
     dice, twins, heard = random.Random(10), Twins(), []
-    twins.cores[0].quick.__self__._reader = Reader(possessive=False)
+    twins.cores[0]._fast_path._reader = Reader(possessive=False)
     for _ in range(2 * ROUND):
         play(twins, dice, twins.cores[0], heard)
         heard = heard[-40:]
@@ -491,7 +491,7 @@ def test_the_odd_messages_and_all_their_neighbours(request):
 def test_no_datagram_takes_long_to_be_found_odd(possessive):
     """It took minutes without possessive repeats, as long as a branch could be divided in many ways."""
     core, names = make_core(), ["Via", "Max-Forwards", "From", "To", "Call-ID", "CSeq", "X-Other", "Content-Length"]
-    core.quick.__self__._reader = Reader(possessive)
+    core._fast_path._reader = Reader(possessive)
     assert core.quick(written("OPTIONS", names), PHONES, ALICE, 100.0)
     began = time.process_time()
     for filling in (b"a", b"a.", b";a", b";a=", b'"', b" ", b"<", b"@", b":1", b"/", b"\n", b"-%"):

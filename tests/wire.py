@@ -115,7 +115,9 @@ class Server:
 
 
 class World:
-    """Alice and Bob behind the forwarder and two servers."""
+    """Alice and Bob behind the forwarder and two servers. `others`: more forwarders' addresses."""
+
+    others: tuple[Address, ...] = ()
 
     def __init__(
         self, users: dict[str, str] | None = None, policy: str = FIRST_LIVE,
@@ -133,7 +135,10 @@ class World:
         return Network()
 
     def phone(self, user: str, port: int, password: str = "") -> Line:
-        return Line(self.network, user, port, FORWARDER, password, session_expires=self._session_expires)
+        return Line(
+            self.network, user, port, FORWARDER, password,
+            session_expires=self._session_expires, servers=self.others,
+        )  # fmt: skip
 
     def run(self, seconds: float = 0.1) -> None:
         self.network.run(seconds)

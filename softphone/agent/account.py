@@ -34,13 +34,14 @@ class Randomness(Protocol):
 class Account:
     """`user` is as a person writes it. `domain` is the host part of the address-of-record;
     `display_name` is what the other side reads; `realms` are more realms whose servers may have the
-    password's proof (credentials.py)."""
+    password's proof (credentials.py), `servers` more addresses that its server speaks from."""
 
     user: str
     domain: str
     password: str = field(default="", repr=False)
     display_name: str = ""
     realms: tuple[str, ...] = ()
+    servers: tuple[Address, ...] = ()
 
     @property
     def username(self) -> str:

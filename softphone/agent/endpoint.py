@@ -109,7 +109,7 @@ class Endpoint:
 
     def is_server(self, address: Address) -> bool:
         """Is it the account's own server that speaks from there, or is spoken to there?"""
-        known = (self.server, self.answers_from)
+        known = (self.server, self.answers_from, *self.account.servers)
         return any(each is not None and same_address(address, each) for each in known)
 
     def emit(self, event: AgentEvent) -> None:

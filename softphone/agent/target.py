@@ -17,7 +17,7 @@ _SEPARATORS = re.compile(
     r"[\s().\u00a0/\u2010-\u2015-]+"
 )  # for the eye; RFC 3966 5.1.1 and what people write
 _NUMBER = re.compile(r"\+?[0-9*#]+")
-_ADDRESS = re.compile(r"\d{1,3}(\.\d{1,3}){3}")
+_ADDRESS = re.compile(r"\d{1,3}(\.\d{1,3}){3}", re.ASCII)
 _ENCRYPTED = ("tls", "wss", "tls-sctp", "dtls")
 
 

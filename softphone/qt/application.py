@@ -50,7 +50,7 @@ def sound_of(wish: Wish, number: int, say: Callable[[str], None]) -> tuple[Audio
 
 def phone_of(wish: Wish, bridge: Bridge, sound: tuple[AudioSource, AudioSink]) -> Phone:
     """The phone that was wished for; what happens to it goes over the bridge."""
-    account = Account(wish.user, wish.domain, wish.password, wish.label, wish.realms)
+    account = Account(wish.user, wish.domain, wish.password, wish.label, wish.realms, wish.servers)
     return Phone(
         account, wish.proxy, wish.listen, bridge.event.emit, sound,
         session_expires=wish.session_expires, direct=wish.direct, keep_alive=wish.keep_alive,
