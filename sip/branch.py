@@ -8,7 +8,6 @@ was once forwarded.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from hashlib import blake2b
 
 from sip.errors import RemoteProtocolError
@@ -31,14 +30,6 @@ def keyed_hash(key: bytes, *parts: str) -> str:
 def make_branch(key: bytes, message: Message, beneath: Via | None = None) -> str:
     """The branch to push above the message's topmost Via, or above what `beneath` takes that for."""
     return MAGIC_COOKIE + keyed_hash(key, *_identity(beneath or message.via, message))
-
-
-def verify_branch(key: bytes, message: Message, view: Callable[[Via], Via] = lambda via: via) -> bool:
-    """Does the topmost Via carry the branch that `make_branch` made over (the view of) the Via beneath it?"""
-    vias = message.values("Via")[:2]
-    if len(vias) < 2:
-        return False
-    return is_branch_of(key, Via.parse(vias[0]), view(Via.parse(vias[1])), message)
 
 
 def is_branch_of(key: bytes, via: Via, beneath: Via, message: Message) -> bool:

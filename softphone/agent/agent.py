@@ -87,11 +87,6 @@ class Agent:
         return dict(self._endpoint.dropped)
 
     @property
-    def local_host(self) -> str:
-        """The host our media is wanted at, too."""
-        return self._endpoint.local[0]
-
-    @property
     def peer(self) -> Address | None:
         """Where the call going on was reached: a proxy, or the other phone itself."""
         call = self._active()
