@@ -3,6 +3,7 @@
     python forwarder.py [servers.properties] [--check] [--version] [--help] [-v]
 
 Needs nothing but Python's standard library. What it does is in failover/; servers.properties explains the settings.
+`python3 demo.py pack` makes one file of it, forwarder.pyz, which reads the servers.properties beside itself.
 """
 
 import sys
@@ -11,4 +12,4 @@ from pathlib import Path
 from failover.program import main
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:], Path(__file__).resolve().parent / "servers.properties"))
+    sys.exit(main(sys.argv[1:], Path(sys.argv[0]).resolve().parent / "servers.properties"))

@@ -2,12 +2,13 @@
 
     python -m benchmarks.crash_sweep [--processes] [--seeds N] [--flow NAME ...] [--json]
 
-One server dies when it has received the message, or when it has saved what comes of it and sent nothing. In memory, on
-one fake clock, it is killed for good, killed and back after two seconds, frozen for two seconds, or answers heartbeats
-and nothing else; with --processes the real programs run and it is killed by SIGKILL. --seeds plays all of it again in N networks that lose every twelfth
-datagram and let others overtake. --outage has both servers die at each message instead, and come back after two
-or ten seconds, or one of them; meanwhile people hang up, answer or do nothing. Printed is what the phones' people
-noticed, and by how much the bill differs from their talk. The exit status is 1 if a call was lost or billed wrong.
+One server dies when it has received the message, or when it has saved what comes of it and sent nothing. In memory,
+on one fake clock, it is killed for good, killed and back after two seconds, frozen for two seconds, or answers
+heartbeats and nothing else; with --processes the real programs run and it is killed by SIGKILL. --seeds plays all of
+it again in N networks that lose every twelfth datagram and let others overtake. --outage has both servers die at each
+message instead, and come back after two or ten seconds, or one of them; meanwhile people hang up, answer or do
+nothing. Printed is what the phones' people noticed, and by how much the bill differs from their talk. The exit status
+is 1 if a call was lost or billed wrong.
 """
 
 from __future__ import annotations

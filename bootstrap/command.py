@@ -12,6 +12,7 @@ from typing import NamedTuple, NoReturn
 
 from bootstrap import desktop, environment, libraries
 from bootstrap.fault import SetupFault, say
+from bootstrap.pack import FILE, pack
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -20,6 +21,7 @@ usage: python3 demo.py [--pair] [--deploy NAME:FILE] [--store URL] [--free-ports
        python3 demo.py play [--json] [--screenshots DIR] [--talk SECONDS] [and the above]
        python3 demo.py test [pytest's arguments]
        python3 demo.py softphone [the phone's arguments]
+       python3 demo.py pack [FILE]
 
 Call Failover: two SIP servers, a forwarder before them, two phones; a server dies in mid-call, the call goes on.
 Whatever is needed is set up first, in .venv beside this file.
@@ -35,6 +37,7 @@ Whatever is needed is set up first, in .venv beside this file.
   --free-ports         any free ports instead of 5060 (forwarder) and its fellows
   test                 run the tests, without a display
   softphone            the two phones alone
+  pack [FILE]          the forwarder as one file, forwarder.pyz if you do not say; it needs Python 3.10 and nothing else
   --version            print the version
   --help               print this
 """
@@ -69,8 +72,10 @@ def parse(argv: Sequence[str]) -> Job | str:
         return Job("pytest", tuple(argv[1:]), offscreen=True)
     if argv and argv[0] == "softphone":
         return Job("softphone", tuple(argv[1:]))
+    if argv and argv[0] == "pack":
+        return _packed(argv[1:])
     parser = _Parser(add_help=False, allow_abbrev=False)
-    parser.add_argument("what", nargs="?", choices=("play", "test", "softphone"))
+    parser.add_argument("what", nargs="?", choices=("play", "test", "softphone", "pack"))
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--screenshots", metavar="DIR")
     parser.add_argument("--talk", metavar="SECONDS", type=_seconds)
@@ -101,6 +106,22 @@ def parse(argv: Sequence[str]) -> Job | str:
     arguments += ["--pair"] if options.pair else []
     arguments += ["--free-ports"] if options.free_ports else []
     return Job("stage", tuple(arguments))
+
+
+def _packed(argv: Sequence[str]) -> str:
+    """Make the file at once: it needs no set-up."""
+    parser = _Parser(add_help=False, allow_abbrev=False)
+    parser.add_argument("file", nargs="?", default=FILE, type=Path)
+    file: Path = parser.parse_args(argv).file
+    if not file.parent.is_dir():
+        raise SetupFault(f"There is no folder {file.parent} to put {file.name} into. Make it, or name another file.")
+    if file.is_dir():
+        raise SetupFault(f"{file} is a folder. Name a file, as in {file / FILE}.")
+    try:
+        pack(ROOT, file)
+    except OSError as error:
+        raise SetupFault(f"{file} could not be made: {error}.") from None
+    return f"{file} is the forwarder. Beside a servers.properties: python3 {file} --check, then without --check.\n"
 
 
 def prepare(root: Path, offscreen: bool) -> Path:
