@@ -31,9 +31,9 @@ ANSWERED = re.compile(rb"SIP/2\.0 (\d{3}).*?branch=z9hG4bKload\w*?x(\d+)\b(?:.*?
 COPIED = (b"via:", b"from:", b"call-id:", b"cseq:", b"record-route:")
 
 
-def open_socket(address: Address) -> socket.socket:
+def open_socket(address: Address, buffer: int = BUFFER) -> socket.socket:
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
     sock.bind(address)
     return sock
 

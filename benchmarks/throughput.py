@@ -1,12 +1,14 @@
 """How much goes through: this forwarder beside Kamailio, under the same load, in turns.
 
-    python -m benchmarks.throughput [--rounds 7] [--seconds 1] [--rate 2000] [--port 23900] [--only NAME ...] [--json]
+    python -m benchmarks.throughput [--rounds 7] [--seconds 1] [--rate 2000] [--phones 2000] [--port 23900]
+                                    [--only NAME ...] [--json]
 
-Needs Linux and Python alone; Kamailio is measured where it is installed (Debian: apt install kamailio; its settings are
-in benchmarks/kamailio/stateless.cfg). Everything stays on 127.0.0.1. All stand ready at once and take turns in each
-round: as many requests as go through while 64 wait for their answers; then a steady rate, for the time that a forwarder
-adds. Each forwarder has one core, load and answering servers have the others. Medians and ratios are printed, those of
-the ratios of each round [with quartiles], for another round may see another computer.
+Needs Linux and Python alone; Kamailio is measured where it is installed (Debian: apt install kamailio; its settings
+are in benchmarks/kamailio/stateless.cfg). Everything stays on 127.0.0.1. All stand ready at once and take turns in
+each round: as many requests as go through while 64 wait for their answers, of one sender as on a trunk, then of many
+phones (many_phones.py); then a steady rate, for the time that a forwarder adds. Each forwarder has one core, load and
+answering servers have the others. Medians and ratios are printed, those of the ratios of each round [with quartiles],
+for another round may see another computer.
 
 Load and servers are Python as well. Where they are slower than what they measure, the forwarder's core is not busy all
 the time: this is said, the requests a second are then the load's, and the CPU a request is what counts.
@@ -31,6 +33,7 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks import many_phones
 from benchmarks.columns import aligned  # as a script, from anywhere
 from benchmarks.load import METHODS, Address, Load, lost, open_socket
 from benchmarks.peers import ABSENT, Peer, available, free, scene
@@ -45,6 +48,9 @@ ROWS = (
     ("rate", "requests/s", 0),
     ("busy", "its core busy, %", 0),
     ("cpu", "CPU a request, us", 1),
+    ("phones_rate", "requests/s of many phones", 0),
+    ("phones_busy", "its core busy then, %", 0),
+    ("phones_cpu", "CPU a request then, us", 1),
     ("steady_cpu", "CPU a request at the steady rate, us", 1),
     ("p50", "added latency there, median, us", 0),
     ("p99", "added latency there, p99, us", 0),
@@ -62,6 +68,14 @@ class Burst(NamedTuple):
     sent: int
     answered: int
     seconds: float
+
+    def figures(self, cpu: float) -> Figures:
+        """`cpu`: seconds that the forwarder used meanwhile."""
+        return {
+            "rate": self.answered / self.seconds if self.seconds else 0.0,
+            "busy": 100 * cpu / self.seconds if self.seconds else 0.0,
+            "cpu": cpu * 1e6 / max(1, self.answered),
+        }
 
 
 def templates(own: str, word: str) -> list[bytes]:
@@ -117,21 +131,23 @@ def latency(target: Address, rate: float, seconds: float) -> tuple[float, float,
     return statistics.median(times), times[len(times) * 99 // 100], len(asked), lost(asked)
 
 
-def turn(peer: Peer, rate: float, seconds: float) -> Figures:
+def turn(peer: Peer, rate: float, phones: int, seconds: float) -> Figures:
     """All but what only makes sense beside the load's own delay."""
     before = peer.cpu()
-    many = burst(peer.listen, seconds)
-    between = peer.cpu()
+    trunk = burst(peer.listen, seconds)
+    after_trunk = peer.cpu()
+    crowd = Burst(*many_phones.burst(peer.listen, phones, seconds, WINDOW, LULL))
+    after_phones = peer.cpu()
     p50, p99, steady, missing = latency(peer.listen, rate, seconds)
     after = peer.cpu()
+    unanswered = trunk.sent - trunk.answered + crowd.sent - crowd.answered + missing
     return {
-        "rate": many.answered / many.seconds if many.seconds else 0.0,
-        "busy": 100 * (between - before) / many.seconds if many.seconds else 0.0,
-        "cpu": (between - before) * 1e6 / max(1, many.answered),
-        "steady_cpu": (after - between) * 1e6 / max(1, steady - missing),
+        **trunk.figures(after_trunk - before),
+        **{f"phones_{key}": value for key, value in crowd.figures(after_phones - after_trunk).items()},
+        "steady_cpu": (after - after_phones) * 1e6 / max(1, steady - missing),
         "p50": p50,
         "p99": p99,
-        "unanswered": 100 * (many.sent - many.answered + missing) / (many.sent + steady),
+        "unanswered": 100 * unanswered / (trunk.sent + crowd.sent + steady),
         "memory": peer.memory(),
     }
 
@@ -146,11 +162,12 @@ def measure(names: list[str], options: argparse.Namespace) -> dict[str, list[Fig
         peers = {name: ending.enter_context(scene(name, options.port + 3 * n, theirs)) for n, name in enumerate(names)}
         for peer in peers.values():
             burst(peer.listen, WARM_UP)
+            many_phones.burst(peer.listen, options.phones, WARM_UP, WINDOW, LULL)
         for number in range(options.rounds):
             print(f"round {number + 1} of {options.rounds}", file=sys.stderr)
             direct = latency(peers[names[0]].servers[0].address, options.rate, options.seconds / 2)
             for name in random.sample(names, len(names)):
-                figures = turn(peers[name], options.rate, options.seconds)
+                figures = turn(peers[name], options.rate, options.phones, options.seconds)
                 figures["p50"], figures["p99"] = figures["p50"] - direct[0], figures["p99"] - direct[1]
                 results[name].append(figures)
     return results
@@ -181,16 +198,18 @@ def limited(results: dict[str, list[Figures]]) -> list[str]:
     """A sentence for each forwarder that could have done more than it was asked."""
     told = []
     for name, runs in results.items():
-        busy, cpu = (statistics.median(run[key] for run in runs) for key in ("busy", "cpu"))
-        if busy < 100 * BUSY:
-            told.append(f"{name}: the load was the limit, its core was busy for {busy:.0f} % of the time. "
-                        f"By its CPU a request it could do {1e6 / cpu:,.0f} requests/s.")  # fmt: skip
+        for whose, kind in (("", ""), (" of many phones", "phones_")):
+            busy, cpu = (statistics.median(run[kind + key] for run in runs) for key in ("busy", "cpu"))
+            if busy < 100 * BUSY:
+                told.append(f"{name}: the load{whose} was the limit, its core was busy for {busy:.0f} % of the time. "
+                            f"By its CPU a request it could do {1e6 / cpu:,.0f} requests/s.")  # fmt: skip
     return told
 
 
 def text(results: dict[str, list[Figures]], options: argparse.Namespace) -> str:
-    lines = [f"{WINDOW} requests waiting all the time, then {options.rate} a second; {options.rounds} rounds of twice "
-             f"{options.seconds:g} s; medians, ratios [quartiles]", "", table(results), ""]  # fmt: skip
+    lines = [f"{WINDOW} requests waiting all the time, of one sender, then of {options.phones} phones; then "
+             f"{options.rate} a second; {options.rounds} rounds of three times {options.seconds:g} s; "
+             "medians, ratios [quartiles]", "", table(results), ""]  # fmt: skip
     lines += limited(results)
     if len(os.sched_getaffinity(0)) < 2:
         lines.append("One core for all: load and servers take their share of it, so that requests/s mean little.")
@@ -203,8 +222,9 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     number = {"type": int, "metavar": "N"}
     parser.add_argument("--rounds", default=7, choices=range(1, 101), help="1 to 100 (default 7)", **number)
-    parser.add_argument("--seconds", type=float, default=1.0, help="of each of the two halves of a turn (0.1 to 10)")
+    parser.add_argument("--seconds", type=float, default=1.0, help="of each of the three parts of a turn (0.1 to 10)")
     parser.add_argument("--rate", default=2000, choices=range(10, 5001), help="the steady one (default 2000)", **number)
+    parser.add_argument("--phones", default=2000, choices=range(1, 10_001), help="1 to 10000 (default 2000)", **number)
     parser.add_argument("--port", type=int, default=23900, help="this one and the five after it are used")
     parser.add_argument("--only", nargs="+", choices=FORWARDERS, metavar="NAME", help=", ".join(FORWARDERS))
     parser.add_argument("--json", action="store_true", help="print everything measured as one JSON object")
