@@ -40,9 +40,9 @@ from sip.digest import (
 from sip.errors import RemoteProtocolError
 from sip.message import Request
 from sip.uri import Uri
+from slee_mock.dialogs import find_call
 from slee_mock.event import NOTHING, Answers, Event, Outcome, RequestEvent
 from slee_mock.guessing import Tally
-from slee_mock.record import Call
 from slee_mock.service import On, the_call
 from slee_mock.store import View
 
@@ -123,7 +123,7 @@ class Gate:
 
     def _was_let_in(self, request: Request, view: View) -> bool:
         """A retransmission must not be challenged because its nonce has grown old in the meantime."""
-        call = view.get(Call, request.call_id) if request.method == "INVITE" else None
+        call = find_call(view, request) if request.method == "INVITE" else None
         return call is not None and call.began_with(request.from_.tag, request.cseq.number)
 
     def _credentials(self, request: Request) -> Credentials | None:

@@ -19,6 +19,7 @@ from itertools import islice
 from typing import Any, ClassVar
 
 from slee_mock.billing import MILLISECOND, Tariff, is_billed, noted
+from slee_mock.dialogs import find_call
 from slee_mock.event import (
     NOTHING,
     Answers,
@@ -37,7 +38,7 @@ from slee_mock.event import (
     TimerEvent,
     legible,
 )
-from slee_mock.record import Bill, Call, Record
+from slee_mock.record import Bill, Record
 from slee_mock.retention import Kept
 from slee_mock.service import On, the_call, timer_of
 from slee_mock.services import Context
@@ -172,7 +173,7 @@ class Prepaid:
 
     def _admit(self, event: RequestEvent, user: str, view: View) -> Outcome:
         request = event.request
-        call = view.get(Call, request.call_id)
+        call = find_call(view, request)
         is_again = call is not None and call.began_with(request.from_.tag, request.cseq.number)
         if is_again or user not in self._paid_in:  # a retransmission was admitted the first time
             return NOTHING

@@ -73,23 +73,27 @@ class Progress:
         if not 200 <= onward.status < 300:
             return updated, raised
         by_caller = onward.from_tag == call.caller_tag
+        is_timed = onward.get("Session-Expires") is not None or knows_timers(onward)
+        timed = {"callee_timed" if by_caller else "caller_timed": is_timed}
         interval = self._timers.grant(
             onward, call.interval, call.caller_timed if by_caller else call.callee_timed
         )
         is_again = is_initial and call.confirmed
         if updated.confirmed and not updated.over and not is_again:
             expires = self._silent_from(wall) if interval is None else wall + interval
-            updated = replace(updated, seen=wall, expires=expires, untimed=interval is None)
+            untimed = interval is None
+            updated = replace(updated, seen=wall, expires=expires, untimed=untimed, **timed)
         return updated, raised
 
     def continued(self, call: Call, event: RequestEvent) -> Call:
         """The call, going on again if its end was presumed and this message proves that wrong. Of
-        phones that refresh their session, only a message can that the forwarder had before the
-        session expired."""
-        if call.lapsed is None or not (call.untimed or event.wall < call.lapsed):
+        two phones that both know session timers, only a message can that the forwarder had before
+        the session expired: each of them has given it up. Where one of them does not, it talks on."""
+        is_agreed = not call.untimed and call.caller_timed and call.callee_timed
+        if call.lapsed is None or (is_agreed and event.wall >= call.lapsed):
             return call
         expires = self._silent_from(event.wall)
-        if not call.untimed:
+        if is_agreed:
             now = event.wall + event.kept
             expires = max(call.lapsed, now + TIMER_B)  # time for the answer to a refresh
         seen = max(call.seen, event.wall)

@@ -117,10 +117,11 @@ class Proxy:
         refusal = self._refused(event)
         if refusal is None:
             return self._request(event, view)
-        if request.method == "BYE":  # its phone has hung up, whatever it hears: so the bill ends
-            outcome = self._request(event, view)
+        if request.method == "BYE" and not own_vias(self._key, request, request.vias):
+            # Its phone has hung up, whatever it hears: so the bill ends, and the other phone is told.
+            outcome = self._request(replace(event, request=_deliverable(request)), view)
             if outcome.raised:
-                return outcome._replace(sends=refusal.sends, note=refusal.note)
+                return outcome._replace(sends=(*outcome.sends, *refusal.sends), note=refusal.note)
         return refusal
 
     def _timer(self, event: TimerEvent, entity: str, view: View) -> Outcome:
@@ -275,6 +276,10 @@ class Proxy:
     ) -> Outcome:
         """The tags have told whose call it is; the dialog tells where the request goes."""
         request = event.request
+        if dialog.aside and by_caller and request.method != "BYE":
+            # Its answer went to a phone that sent the INVITE on, and has not passed it on to the caller.
+            is_ack = request.method == "ACK"
+            return drop("ack_too_early") if is_ack else self._answers.refuse(event, 481)
         target = target_of(call, dialog, request, by_caller)
         if target is None:
             return self._answers.refuse(event, 404)
@@ -371,6 +376,14 @@ class Proxy:
         return Outcome(
             saves=saves, sends=(Send(onward.to_bytes()), *sends), raised=raised, done=True
         )
+
+
+def _deliverable(request: Request) -> Request:
+    """The request without what a proxy refuses it for."""
+    copy = request.copy()
+    copy.set("Max-Forwards", "2")
+    copy.remove("Proxy-Require")
+    return copy
 
 
 def _contact(request: Request) -> str:

@@ -166,6 +166,7 @@ class Search(Record):
     by: tuple[str, ...]  # the addresses of the servers that sent the INVITE there
     heard: int = -1  # which of `tried` was the first that answered anything
     next_at: float | None = None  # if nobody has answered by then, the next is tried
+    failed: tuple[int, ...] = ()  # which of `tried` nobody is at
 
     @property
     def due(self) -> float | None:

@@ -3,7 +3,8 @@
 Pure. The best binding rings. If nothing at all is heard of it for `SILENCE` seconds, not even 100,
 or if the forwarder says that nobody listens there, the INVITE goes to the next one too. The first
 that answers anything is the one that rings; what others say later is answered here: one that rings
-is cancelled, a refusal is acknowledged. Every 2xx is passed on (16.7 step 5).
+is cancelled, a refusal is acknowledged. The caller hears that nobody is there once this holds of
+all of them. Every 2xx is passed on (16.7 step 5).
 
 The record is a timer, so that the next binding is tried also where a server dies. All attempts
 share the branch that names the leg (`way`); a number behind a full stop tells them apart.
@@ -79,13 +80,17 @@ class Searches:
         """`response` is to the attempt of this number."""
         attempt = min(attempt, len(search.tried) - 1)
         is_heard, is_final = search.heard in (-1, attempt), response.status >= 300
-        if is_heard and response.status in NOBODY_THERE and not (call.over or call.confirmed):
-            follow = not call.given_up and self._next(replace(search, heard=-1), call, view, wall)
+        is_open = not (call.over or call.confirmed or call.given_up)
+        if is_heard and response.status in NOBODY_THERE and is_open:
+            follow = self._failed(call, search, attempt, view, wall)
             if follow:
                 sends = (self._ask(search, attempt, "ACK", response), *follow.sends)
                 return Verdict(False, None, follow.saves, sends)
         if is_heard:
-            return self._heard(call, search, attempt)
+            verdict = self._heard(call, search, attempt)
+            if search.heard < 0 and call.given_up and response.status < 200:
+                return verdict._replace(sends=(self._ask(search, attempt, "CANCEL"),))
+            return verdict
         if is_final:
             return Verdict(False, sends=(self._ask(search, attempt, "ACK", response),))
         if response.status < 200:
@@ -108,6 +113,22 @@ class Searches:
         updated = with_leg(call, leg)
         saves: tuple[Record, ...] = () if known == search else (known,)
         return Verdict(True, None if updated == call else updated, saves)
+
+    def _failed(
+        self, call: Call, search: Search, attempt: int, view: View, wall: float
+    ) -> Outcome | None:
+        """Nobody is at this binding. The next one is tried; where there is none, who has not said anything yet may
+        still answer (RFC 3261 16.7 step 5). None: nobody is left."""
+        failed = (*(each for each in search.failed if each != attempt), attempt)
+        known = replace(search, heard=-1, failed=failed)
+        follow = self._next(known, call, view, wall)
+        silent = [each for each in range(len(search.tried)) if each not in failed]
+        if follow or search.heard >= 0 or not silent:
+            return follow
+        leg = leg_of(call, search.way)  # CANCEL, and the INVITE once more, are for the newest of them
+        leg = replace(leg, target=search.tried[silent[-1]], attempt=silent[-1])
+        saves = (replace(known, next_at=None), with_leg(call, leg))
+        return Outcome(saves=saves, done=True)
 
     def _next(self, search: Search, call: Call, view: View, wall: float) -> Outcome | None:
         request = _restored(search)

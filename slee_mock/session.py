@@ -61,8 +61,10 @@ class SessionTimers:
             return None  # an answered call is not lost for a malformed number
         if theirs is not None and theirs > self._interval:
             return None  # a phone may ask for years (Min-SE)
-        if theirs is not None or not is_known_to_asker:
-            return theirs
+        if theirs is not None:
+            return max(theirs, self.least)
+        if not is_known_to_asker:
+            return None
         onward.set("Session-Expires", f"{asked};refresher=uac")
         onward.add("Require", "timer")
         return asked if asked <= self._interval else None

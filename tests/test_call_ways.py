@@ -221,6 +221,17 @@ def test_a_bye_that_cannot_be_passed_on_or_read_in_full_ends_the_bill_too(cluste
     assert cluster.bill().final and cluster.get(Call, "c1").over
 
 
+@pytest.mark.parametrize(
+    ("more", "status"), [({"fields": [("Proxy-Require", "foo")]}, 420), ({"hops": 0}, 483)]
+)
+def test_the_other_phone_hears_a_bye_that_no_proxy_passes_on_since_the_bill_ends(cluster, more, status):
+    talk(cluster)
+    passed, refused = cluster.receive(in_dialog("BYE", **more))
+    assert (passed.method, passed.uri, passed.get("Proxy-Require")) == ("BYE", BOB_AT, None)
+    assert passed.max_forwards == 1, "the forwarder has to pass it on, and takes one more"
+    assert refused.status == status
+
+
 @pytest.mark.parametrize("field", [b"From: <sip:bad@[>;tag=a1", b"From: <tel:+4930>;tag=a1"])
 def test_nor_does_it_need_a_from_that_can_be_read(cluster, field):
     talk(cluster)

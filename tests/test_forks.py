@@ -295,6 +295,18 @@ def proven(request, challenged, user, password):
     return request
 
 
+def test_nobody_talks_by_an_answer_that_the_one_who_sent_the_call_on_keeps_from_its_caller(cluster):
+    """Alice's second phone, as Bob, swallows Carol's 200: without a bill nobody is to be put through."""
+    to_bob = cluster.one(invite())
+    to_carol = cluster.one(pbx(to_bob))
+    cluster.one(answer(to_carol, 200, f"<{CAROL_AT}>", "k1"))
+    told = {"to": "<sip:bob@failover.test>", "to_tag": "k1"}
+    ack = phone_request("ACK", CAROL_AT, cseq=1, branch="z9hG4bKack", **told)
+    assert cluster.receive(ack) == [], "so Carol's phone gives it up"
+    assert speak(cluster, "INFO", "k1", CAROL_AT, cseq=2).status == 481
+    assert speak(cluster, "BYE", "k1", CAROL_AT, cseq=3).uri == CAROL_AT
+
+
 def test_what_only_looks_like_a_spiral_does_not_get_in(cluster):
     """Nobody but a phone that was called has a Via of ours to show."""
     cluster.one(invite())

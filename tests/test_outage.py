@@ -235,3 +235,12 @@ def test_a_server_that_dies_with_what_it_had_to_say_leaves_a_call_that_no_phone_
     assert world.bill.state == "answered"
     world.run(100.0)
     assert world.bill.state == "ended" and world.bill.seconds <= 1
+
+
+def test_a_further_call_of_one_call_id_that_rings_is_not_refused_either(cluster):
+    cluster.receive(register("carol", "<sip:carol@127.0.0.1:4300>", call_id="r-carol"))
+    cluster.one(invite())
+    beside = {"user": "bob", "tag": "p1", "branch": "z9hG4bKb2b", "uri": "sip:carol@failover.test"}
+    assert cluster.one(invite(**beside)).method == "INVITE"
+    cluster.store.down = True
+    assert cluster.receive(invite(**beside)) == [] and cluster.outcome.dropped == "store_down"

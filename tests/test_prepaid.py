@@ -301,3 +301,12 @@ def test_wherever_in_the_call_the_server_dies_alice_pays_once(tmp_path, number):
     account = View(world.cluster.store).get(Account, "alice")
     assert (world.bill.state, world.bill.total) == ("ended", "0.20")
     assert account.spent == 200_000 and account.calls == () and account.due is None
+
+
+def test_a_further_call_of_one_call_id_is_admitted_once_like_any_other(prepaid):
+    """A B2BUA keeps the Call-ID; what is kept for its call is not asked of it again."""
+    cluster = prepaid("pbx:0.15")
+    cluster.one(register("carol", "<sip:carol@127.0.0.1:4300>", call_id="r-carol", expires="3600"))
+    cluster.one(invite())
+    beside = {"user": "pbx", "tag": "p1", "branch": "z9hG4bKb2b", "uri": "sip:carol@failover.test"}
+    assert [cluster.one(invite(**beside), at).method for at in ("server1", "server2")] == ["INVITE"] * 2

@@ -189,3 +189,34 @@ def test_a_search_survives_that_the_call_is_unknown(cluster):
     del cluster.store.rows[place]
     cluster.store.timers.pop(place)
     assert tick(cluster, 5) == [] and cluster.store.due(cluster.wall, 10) == []
+
+
+@pytest.mark.parametrize("status", [408, 503])
+def test_a_dead_last_phone_does_not_end_the_call_of_one_that_is_only_slow(cluster, status):
+    first = cluster.one(invite())
+    (second,) = tick(cluster, 2.0)
+    (acked,) = cluster.receive(answer(second, status, contact="", tag="fw"))
+    assert (acked.method, acked.uri) == ("ACK", LIVING) and not cluster.bill().final
+    again = cluster.one(invite(), at="server2")
+    assert (again.uri, again.via.branch) == (CRASHED, first.via.branch), "it may have missed the first one"
+    assert cluster.one(answer(first, 180, f"<{CRASHED}>")).status == 180
+    assert cluster.one(answer(first, 200, f"<{CRASHED}>"), at="server2").status == 200
+    assert cluster.one(in_dialog("ACK", cseq=1)).uri == CRASHED
+    assert cluster.bill().state == "answered"
+
+
+def test_once_nobody_is_at_any_of_them_the_caller_hears_it(cluster):
+    first = cluster.one(invite())
+    (second,) = tick(cluster, 2.0)
+    cluster.one(answer(second, 503, contact="", tag="fw"))
+    assert cluster.one(answer(first, 503, contact="", tag="fw")).status == 503
+    assert cluster.bill().final
+
+
+def test_a_slow_phone_that_rings_after_its_caller_gave_up_is_told_at_once(cluster):
+    first = cluster.one(invite())
+    tick(cluster, 2.0)
+    assert cluster.one(phone_request("CANCEL", "sip:bob@failover.test")).uri == LIVING
+    ringing, cancel = cluster.receive(answer(first, 180, f"<{CRASHED}>"))
+    assert (ringing.status, cancel.method, cancel.uri) == (180, "CANCEL", CRASHED)
+    assert cancel.via.branch == first.via.branch

@@ -345,3 +345,32 @@ def test_a_call_whose_phones_are_cut_off_is_billed_to_its_last_message():
     world.run(150)
     bill = world.bill
     assert bill.state == "ended" and "fell silent" in bill.why and 40 <= bill.seconds <= 61
+
+
+@pytest.mark.parametrize("by", ["alice", "bob"])
+def test_a_caller_who_never_refreshes_pays_to_the_hang_up_if_the_other_phone_knows_no_timers(by):
+    """She alone was to refresh the session; whoever talks on has not given the call up."""
+    cluster = cluster_with_bob()
+    offered = cluster.one(invite(fields=[KNOWS, ("Session-Expires", "90")]))
+    assert cluster.one(answer(offered, 200)).get("Session-Expires") == "90;refresher=uac"
+    cluster.one(in_dialog("ACK", cseq=1))
+    cluster.wall += 91
+    cluster.tick("server2")
+    assert (cluster.bill().state, cluster.bill().presumed) == ("ended", True)
+    cluster.wall += 3600 - 91
+    cluster.one(in_dialog("BYE", by=by, cseq=7))
+    assert (cluster.bill().seconds, cluster.bill().why) == (3600, f"{by} hung up")
+
+
+def test_an_answer_cannot_make_the_session_shorter_than_the_rfc_allows():
+    cluster = cluster_with_bob()
+    accepted = answer(cluster.one(invite(fields=[KNOWS])), 200)
+    accepted.add("Session-Expires", "1;refresher=uac")
+    cluster.one(accepted)
+    cluster.one(in_dialog("ACK", cseq=1))
+    cluster.wall += 89
+    cluster.tick()
+    assert cluster.bill().state == "answered"
+    cluster.wall += 2
+    cluster.tick()
+    assert cluster.bill().state == "ended"
