@@ -266,7 +266,12 @@ class Caller(Scripted):
         return answers[-1] if answers else None
 
     def acknowledges(
-        self, ringing: Response, rack: str = "", seq: int = 41, body: bytes = b""
+        self,
+        ringing: Response,
+        rack: str = "",
+        seq: int = 41,
+        body: bytes = b"",
+        content_type: str = "application/sdp",
     ) -> Response | None:
         rack = rack or f"{ringing.get('RSeq')} 40 INVITE"
         fields = [
@@ -279,7 +284,7 @@ class Caller(Scripted):
             ("CSeq", f"{seq} PRACK"),
             ("RAck", rack),
         ]
-        fields += [("Content-Type", "application/sdp")] if body else []
+        fields += [("Content-Type", content_type)] if body else []
         return self.sends(Request("PRACK", "sip:bob@127.0.0.1:5064", fields, body).to_bytes())
 
     def answers(self, status: int) -> list[Response]:
@@ -430,6 +435,23 @@ def test_a_caller_without_an_offer_whose_answer_does_not_fit_is_told_so():
     caller.acknowledges(caller.answers(180)[0], body=SDP.replace(b"AVP 0", b"AVP 18"))
     assert "200 PRACK" in caller.network.names(), "RFC 3262 3: what it acknowledges has arrived"
     assert caller.answers(488) and caller.bob.state is ENDED
+
+
+@pytest.mark.parametrize("again", [True, False])
+def test_a_prack_with_a_body_of_another_kind_acknowledges_nothing(again):
+    caller = Caller(INVITE + b"\r\n")
+    caller.bob.does("prepare", 6064)
+    caller.network.run(0.01)
+    ringing = caller.answers(180)[0]
+    caller.bob.answers()
+    refused = caller.acknowledges(ringing, body=b"hello", content_type="application/foo")
+    assert (refused.status, refused.get("Accept")) == (415, "application/sdp")
+    if again:
+        assert caller.acknowledges(ringing, seq=42, body=SDP).status == 200
+        assert caller.answers(200) and caller.bob.state is TALKING
+    else:
+        caller.network.run(33.0)
+        assert caller.answers(504) and caller.bob.state is ENDED, "the INVITE has its final answer"
 
 
 def test_a_caller_without_an_offer_and_a_phone_without_a_port_still_talk():
