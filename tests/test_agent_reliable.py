@@ -161,6 +161,13 @@ def test_after_a_reliable_answer_the_200_may_repeat_it_or_say_nothing(body):
     assert gateway.alice.call.media.remote == ("127.0.0.1", 7100 if body == OTHER else 7000)
 
 
+def test_an_answer_that_is_corrected_keeps_the_hosts_that_sound_may_come_from():
+    gateway = Gateway()
+    gateway.says(provisional(gateway.invite, 1, 183, body=SDP), accepted(gateway.invite, body=OTHER))
+    media = gateway.alice.call.media
+    assert (media.remote[1], media.peers) == (7100, (GATEWAY[0],))
+
+
 def test_the_phone_that_answers_is_talked_to_and_not_the_one_that_played_the_announcement():
     gateway = Gateway()
     gateway.says(

@@ -20,7 +20,8 @@ class Negotiation:
     def __init__(self, host: str, port: int, session_id: int, peers: tuple[str, ...] = ()) -> None:
         self._host = host  # where our media is wanted from the next offer or answer on
         self._named = host  # the one our last offer or answer named
-        self._port, self._session_id, self._peers = port, session_id, peers
+        self._port, self._session_id = port, session_id
+        self.peers = peers  # hosts where the other side was reached or seen
         self._local: SessionDescription | None = None
         self._offered: SessionDescription | None = None
         self._offers_hold = False
@@ -91,7 +92,7 @@ class Negotiation:
         """Another answer to the offer that was answered before: a gateway whose sound has moved
         meanwhile."""
         if self._local is not None:
-            self.plan = sdp.plan(self._local, _description(message))
+            self._plan(self._local, _description(message))
 
     def settle(self) -> None:
         """The answer that was previewed stands."""
@@ -109,7 +110,7 @@ class Negotiation:
         return local.to_bytes()
 
     def _plan(self, local: SessionDescription, theirs: SessionDescription) -> None:
-        self.plan = replace(sdp.plan(local, theirs), peers=self._peers)
+        self.plan = replace(sdp.plan(local, theirs), peers=self.peers)
 
     def _describe(self, theirs: SessionDescription, version: int) -> SessionDescription:
         direction = _direction(self.held_here)

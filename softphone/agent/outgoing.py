@@ -49,16 +49,17 @@ class OutgoingCall(Call):
         """Send the INVITE; `port` is where our media is wanted."""
         self.sentence = f"Calling {self.name} ..."
         self.tell(now)
-        self._offer = self.negotiate(port)
-        self._call_target(self._offer.offer(), now)
+        if self._finds_target(now):
+            self._offer = self.negotiate(port)  # which remembers where they were reached
+            self._invite(self._offer.offer(), now)
 
-    def _call_target(self, body: bytes, now: float) -> None:
+    def _finds_target(self, now: float) -> bool:
         try:
             self.reached_at = self.endpoint.proxy or self.endpoint.address_of(self._target)
         except LocalProtocolError:
             self.change(GONE, now, f"{self._target.host} cannot be found without a server")
-            return
-        self._invite(body, now)
+            return False
+        return True
 
     def _invite(self, body: bytes, now: float) -> None:
         endpoint, account = self.endpoint, self.endpoint.account
@@ -172,7 +173,10 @@ class OutgoingCall(Call):
         self.name = NameAddr(target).uri.username or target.host
         self.sentence = sent_on(before, self.name)
         self.tell(now)
-        self._call_target(exchange.request.body, now)
+        if self._finds_target(now):
+            if self._offer is not None:
+                self._offer.peers = (self.reached_at[0],)
+            self._invite(exchange.request.body, now)
 
     def _failure(self, exchange: Exchange, response: Response) -> str:
         if response.status in (401, 407):
