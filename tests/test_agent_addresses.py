@@ -389,6 +389,25 @@ def test_every_contact_that_can_be_called_is(contacts, uri):
     assert redirector.requests("INVITE")[1].uri == uri
 
 
+@pytest.mark.parametrize(
+    "contacts, sentence",
+    [
+        (["<sip:bob@name.example>;q=1.0", "<sip:bob@127.0.0.1:5064>;q=0.5"], "Ringing at Bob ..."),
+        (
+            ["<sip:bob@one.example>;q=1.0", "<sip:bob@two.example>;q=0.5"],
+            "Two.example cannot be found without a server",
+        ),
+    ],
+)
+def test_a_contact_that_cannot_be_found_is_passed_over(contacts, sentence):
+    network, alice, _ = pair()
+    moved = [("Contact", each) for each in contacts]
+    Scripted(network, GATEWAY, lambda r: [reply(r, 302, to_tag="m", fields=moved)] if r.method == "INVITE" else [])
+    alice.calls("sip:info@127.0.0.1:5090")
+    network.run(0.1)
+    assert alice.sentence == sentence
+
+
 def test_a_redirection_to_where_only_encrypted_calls_go_is_told():
     _, alice, redirector = redirected(bob=["<sips:carol@failover.test>"])
     assert len(redirector.requests("INVITE")) == 1
