@@ -232,6 +232,47 @@ def test_a_phone_that_rings_may_ask_us_something(method, body, status):
     assert gateway.alice.state is TALKING
 
 
+def ringing_at(gateway: Gateway, *tags: str) -> None:
+    contact = [("Contact", "<sip:bob@127.0.0.1:5064>")]
+    gateway.says(*(reply(gateway.invite, 180, to_tag=tag, fields=contact) for tag in tags))
+
+
+def leaves(gateway: Gateway, tag: str) -> None:
+    bye = within(gateway.invite, "BYE", tag=tag)
+    gateway.network.send([(bye.to_bytes(), gateway.alice.address)], GATEWAY)
+    gateway.network.run(0.01)
+    answers = [m for m in gateway.seen if isinstance(m, Response) and m.cseq.method == "BYE"]
+    assert [answer.status for answer in answers] == [200]
+
+
+@pytest.mark.parametrize("hangs_up", [False, True])
+def test_the_last_phone_that_leaves_while_it_rings_ends_the_call_and_the_invite(hangs_up):
+    gateway = Gateway()
+    ringing_at(gateway, "b")
+    if hangs_up:
+        gateway.alice.does("hang_up")
+        gateway.network.run(0.01)
+    leaves(gateway, "b")
+    assert gateway.alice.state is ENDED
+    assert gateway.alice.sentence == ("You hung up" if hangs_up else "Bob hung up")
+    assert len(gateway.requests("CANCEL")) == 1
+    gateway.network.run(70.0)
+    assert gateway.alice.agent.deadline is None and not gateway.alice.agent._endpoint._clients
+    assert len(gateway.requests("CANCEL")) == 1 and gateway.alice.state is ENDED
+
+
+def test_a_phone_that_leaves_while_another_rings_leaves_the_call_alone():
+    gateway = Gateway()
+    gateway.says(provisional(gateway.invite, 1, 183, tag="b", body=SDP))
+    ringing_at(gateway, "c")
+    assert gateway.alice.call.media.remote[1] == 7000
+    leaves(gateway, "b")
+    assert gateway.alice.state is RINGING and gateway.alice.call.media is None
+    assert not gateway.requests("CANCEL")
+    gateway.says(accepted(gateway.invite, tag="c", body=OTHER))
+    assert gateway.alice.state is TALKING and gateway.alice.call.media.remote[1] == 7100
+
+
 def test_a_tag_that_never_rang_is_nobody():
     gateway = Gateway()
     gateway.says(

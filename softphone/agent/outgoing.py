@@ -329,12 +329,28 @@ class OutgoingCall(Call):
         if early is None:
             super().take(incoming, now)
         elif incoming.request.method == "BYE":
-            # The 2xx was lost, its repeats too, and they give up on the dialog that only their 180 told us of.
-            self.dialog = early.dialog
-            super().take(incoming, now)
+            self._leave_early(early, incoming, now)
         else:
             early.dialog.take(incoming.request)
             self._take_early(early, incoming, now)
+
+    def _leave_early(self, early: EarlyDialog, incoming: Incoming, now: float) -> None:
+        """BYE: the 2xx was lost, its repeats too, and they give up on the dialog that only their
+        180 told us of. Other phones ring on; after the last the INVITE is taken back."""
+        if len(self._early) > 1:
+            early.dialog.take(incoming.request)
+            incoming.answer(200, now)
+            del self._early[early.dialog.remote.tag]
+            if self.negotiation is early.negotiation:  # its sound was heard before the answer
+                self.negotiation = self._offer
+                self.tell(now)
+            return
+        self.dialog = early.dialog
+        super().take(incoming, now)
+        if self._exchange is not None:
+            self._exchange.given_up = True
+        self.rows.set("no answer", now + PATIENCE, self._on_no_final)  # with or without a CANCEL before
+        self._cancel(now)
 
     def _take_early(self, early: EarlyDialog, incoming: Incoming, now: float) -> None:
         """RFC 3311 5.2: once our offer has its answer they may make one of their own."""
