@@ -35,7 +35,7 @@ def own_host(bound: str, towards: Address | None) -> str | None:
     with socket.socket(family_of(bound), socket.SOCK_DGRAM) as sock:
         try:
             sock.connect(there)  # UDP: nothing is sent
-        except OSError:
+        except (OSError, TypeError, ValueError):  # the latter two: no address that could be written
             return None
         return str(sock.getsockname()[0])
 

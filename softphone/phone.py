@@ -231,12 +231,14 @@ class Phone:
             self._set_timer()
 
     def _carry_out(self, outcome: AgentOutcome) -> None:
-        for send in outcome.sends:
-            self._send(send)
-        for event in outcome.events:
-            if isinstance(event, CallChanged):
-                self._follow(event.call)
-            self._tell(event)
+        try:
+            for send in outcome.sends:
+                self._send(send)
+        finally:  # whatever becomes of that: a call that is over must not leave the microphone on
+            for event in outcome.events:
+                if isinstance(event, CallChanged):
+                    self._follow(event.call)
+                self._tell(event)
         if self._leaving and self._agent.at_rest:
             self._at_rest.set()
 
@@ -253,7 +255,7 @@ class Phone:
             self._socket.sendto(send.data, send.to)
         except BlockingIOError:
             return  # as if lost on the way: it is sent again
-        except OSError as error:
+        except (OSError, TypeError, ValueError) as error:  # the latter two: no address that could be written
             log.debug("not sent to %s port %d: %s", send.to[0], send.to[1], error)
             self._loop.post(lambda: self._do(self._agent.on_unreachable(send.to, time.monotonic())))
 

@@ -257,6 +257,31 @@ def test_a_redirection_is_followed_without_a_server_too():
     assert alice.sentence == "Talking with Bob"
 
 
+def test_sound_may_come_from_where_the_other_side_was_reached():
+    network = Network()
+    alice = Line(network, "alice", 5062, host="192.0.2.1")
+    bob = Line(network, "bob", 5064, host="198.51.100.7")
+    alice.calls("sip:bob@198.51.100.7:5064")
+    network.run(0.1)
+    bob.answers()
+    network.run(0.1)
+    assert alice.call.media.peers == ("198.51.100.7",)
+    assert bob.call.media.peers[0] == "192.0.2.1"
+
+
+def test_after_a_redirection_sound_may_come_from_the_new_place():
+    network = Network()
+    alice = Line(network, "alice", 5062, host="192.0.2.1")
+    bob = Line(network, "bob", 5064, host="198.51.100.7")
+    moved = [("Contact", "<sip:bob@198.51.100.7:5064>")]
+    Scripted(network, GATEWAY, lambda r: [reply(r, 301, to_tag="m", fields=moved)] if r.method == "INVITE" else [])
+    alice.calls("sip:info@127.0.0.1:5090")
+    network.run(0.1)
+    bob.answers()
+    network.run(0.1)
+    assert alice.call.media.peers == ("198.51.100.7",)
+
+
 # -- redirections (RFC 3261 8.1.3.4) ---------------------------------------------------------------
 
 
@@ -362,6 +387,25 @@ def test_a_chain_of_redirections_is_followed_only_so_far():
 def test_every_contact_that_can_be_called_is(contacts, uri):
     _, _, redirector = redirected(bob=contacts)
     assert redirector.requests("INVITE")[1].uri == uri
+
+
+@pytest.mark.parametrize(
+    "contacts, sentence",
+    [
+        (["<sip:bob@name.example>;q=1.0", "<sip:bob@127.0.0.1:5064>;q=0.5"], "Ringing at Bob ..."),
+        (
+            ["<sip:bob@one.example>;q=1.0", "<sip:bob@two.example>;q=0.5"],
+            "Two.example cannot be found without a server",
+        ),
+    ],
+)
+def test_a_contact_that_cannot_be_found_is_passed_over(contacts, sentence):
+    network, alice, _ = pair()
+    moved = [("Contact", each) for each in contacts]
+    Scripted(network, GATEWAY, lambda r: [reply(r, 302, to_tag="m", fields=moved)] if r.method == "INVITE" else [])
+    alice.calls("sip:info@127.0.0.1:5090")
+    network.run(0.1)
+    assert alice.sentence == sentence
 
 
 def test_a_redirection_to_where_only_encrypted_calls_go_is_told():

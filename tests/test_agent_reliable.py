@@ -161,6 +161,13 @@ def test_after_a_reliable_answer_the_200_may_repeat_it_or_say_nothing(body):
     assert gateway.alice.call.media.remote == ("127.0.0.1", 7100 if body == OTHER else 7000)
 
 
+def test_an_answer_that_is_corrected_keeps_the_hosts_that_sound_may_come_from():
+    gateway = Gateway()
+    gateway.says(provisional(gateway.invite, 1, 183, body=SDP), accepted(gateway.invite, body=OTHER))
+    media = gateway.alice.call.media
+    assert (media.remote[1], media.peers) == (7100, (GATEWAY[0],))
+
+
 def test_the_phone_that_answers_is_talked_to_and_not_the_one_that_played_the_announcement():
     gateway = Gateway()
     gateway.says(
@@ -225,6 +232,47 @@ def test_a_phone_that_rings_may_ask_us_something(method, body, status):
     assert gateway.alice.state is TALKING
 
 
+def ringing_at(gateway: Gateway, *tags: str) -> None:
+    contact = [("Contact", "<sip:bob@127.0.0.1:5064>")]
+    gateway.says(*(reply(gateway.invite, 180, to_tag=tag, fields=contact) for tag in tags))
+
+
+def leaves(gateway: Gateway, tag: str) -> None:
+    bye = within(gateway.invite, "BYE", tag=tag)
+    gateway.network.send([(bye.to_bytes(), gateway.alice.address)], GATEWAY)
+    gateway.network.run(0.01)
+    answers = [m for m in gateway.seen if isinstance(m, Response) and m.cseq.method == "BYE"]
+    assert [answer.status for answer in answers] == [200]
+
+
+@pytest.mark.parametrize("hangs_up", [False, True])
+def test_the_last_phone_that_leaves_while_it_rings_ends_the_call_and_the_invite(hangs_up):
+    gateway = Gateway()
+    ringing_at(gateway, "b")
+    if hangs_up:
+        gateway.alice.does("hang_up")
+        gateway.network.run(0.01)
+    leaves(gateway, "b")
+    assert gateway.alice.state is ENDED
+    assert gateway.alice.sentence == ("You hung up" if hangs_up else "Bob hung up")
+    assert len(gateway.requests("CANCEL")) == 1
+    gateway.network.run(70.0)
+    assert gateway.alice.agent.deadline is None and not gateway.alice.agent._endpoint._clients
+    assert len(gateway.requests("CANCEL")) == 1 and gateway.alice.state is ENDED
+
+
+def test_a_phone_that_leaves_while_another_rings_leaves_the_call_alone():
+    gateway = Gateway()
+    gateway.says(provisional(gateway.invite, 1, 183, tag="b", body=SDP))
+    ringing_at(gateway, "c")
+    assert gateway.alice.call.media.remote[1] == 7000
+    leaves(gateway, "b")
+    assert gateway.alice.state is RINGING and gateway.alice.call.media is None
+    assert not gateway.requests("CANCEL")
+    gateway.says(accepted(gateway.invite, tag="c", body=OTHER))
+    assert gateway.alice.state is TALKING and gateway.alice.call.media.remote[1] == 7100
+
+
 def test_a_tag_that_never_rang_is_nobody():
     gateway = Gateway()
     gateway.says(
@@ -266,7 +314,12 @@ class Caller(Scripted):
         return answers[-1] if answers else None
 
     def acknowledges(
-        self, ringing: Response, rack: str = "", seq: int = 41, body: bytes = b""
+        self,
+        ringing: Response,
+        rack: str = "",
+        seq: int = 41,
+        body: bytes = b"",
+        content_type: str = "application/sdp",
     ) -> Response | None:
         rack = rack or f"{ringing.get('RSeq')} 40 INVITE"
         fields = [
@@ -279,7 +332,7 @@ class Caller(Scripted):
             ("CSeq", f"{seq} PRACK"),
             ("RAck", rack),
         ]
-        fields += [("Content-Type", "application/sdp")] if body else []
+        fields += [("Content-Type", content_type)] if body else []
         return self.sends(Request("PRACK", "sip:bob@127.0.0.1:5064", fields, body).to_bytes())
 
     def answers(self, status: int) -> list[Response]:
@@ -430,6 +483,23 @@ def test_a_caller_without_an_offer_whose_answer_does_not_fit_is_told_so():
     caller.acknowledges(caller.answers(180)[0], body=SDP.replace(b"AVP 0", b"AVP 18"))
     assert "200 PRACK" in caller.network.names(), "RFC 3262 3: what it acknowledges has arrived"
     assert caller.answers(488) and caller.bob.state is ENDED
+
+
+@pytest.mark.parametrize("again", [True, False])
+def test_a_prack_with_a_body_of_another_kind_acknowledges_nothing(again):
+    caller = Caller(INVITE + b"\r\n")
+    caller.bob.does("prepare", 6064)
+    caller.network.run(0.01)
+    ringing = caller.answers(180)[0]
+    caller.bob.answers()
+    refused = caller.acknowledges(ringing, body=b"hello", content_type="application/foo")
+    assert (refused.status, refused.get("Accept")) == (415, "application/sdp")
+    if again:
+        assert caller.acknowledges(ringing, seq=42, body=SDP).status == 200
+        assert caller.answers(200) and caller.bob.state is TALKING
+    else:
+        caller.network.run(33.0)
+        assert caller.answers(504) and caller.bob.state is ENDED, "the INVITE has its final answer"
 
 
 def test_a_caller_without_an_offer_and_a_phone_without_a_port_still_talk():

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from sip.sdp import MediaDirection, answer, offer, offer_again, plan
+from sip.sdp import MediaDirection, MediaPlan, answer, offer, offer_again, plan
 from softphone.media.rtp import Packet
 from softphone.media.session import MediaSession, bind_pair
 from softphone.media.tone import ToneSource
@@ -122,6 +122,25 @@ def quiet(*sessions):
     before = [session.stats().packets_sent for session in sessions]
     time.sleep(0.1)
     return [session.stats().packets_sent for session in sessions] == before
+
+
+def test_what_is_agreed_before_the_thread_looks_is_followed_too(sessions, eventually, monkeypatch):
+    may_run, forget = threading.Event(), MediaSession._forget_what_came_early
+
+    def late(session):
+        assert may_run.wait(5.0)
+        forget(session)
+
+    monkeypatch.setattr(MediaSession, "_forget_what_came_early", late)
+    first = MediaPlan((LOOPBACK, 40000), 0, "PCMU", None, MediaDirection.SENDRECV)
+    second = MediaPlan((LOOPBACK, 40002), 8, "PCMA", None, MediaDirection.SENDRECV)
+    moved, held = sessions(), sessions()
+    moved.apply(first)
+    moved.apply(second)
+    held.apply(first, held=True)
+    may_run.set()
+    eventually(lambda: moved.stats().packets_sent > 5)
+    assert moved._stream.plan is second and held.stats().packets_sent == 0
 
 
 def test_packets_are_paced_by_the_clock(sessions, eventually):

@@ -125,6 +125,32 @@ def test_a_move_that_collides_with_their_hold_is_told_in_the_end():
     assert alice.call.held_there and bob.call.media.remote[0] == NEW
 
 
+@pytest.mark.parametrize("wish, held", [("hold", True), ("resume", False)])
+@pytest.mark.parametrize("answer", [491, None])
+def test_a_hold_that_is_not_answered_yet_survives_a_move(wish, held, answer):
+    network, alice, bob = talking()
+    old = alice.address
+    if not held:
+        alice.does("hold")
+        network.run(0.1)
+    if answer:
+        network.parties[bob.address] = Scripted(network, bob.address, lambda r: [reply(r, answer)])
+        alice.does(wish)
+        network.run(0.1)
+        network.parties[bob.address] = bob
+    else:
+        network.delays = lambda passage: (0.3,)  # it is under way when the address changes
+        alice.does(wish)
+    assert alice.call.held_here is not held
+    moves(alice)
+    network.parties[old] = alice  # what went there still reaches it, as through a NAT or a server
+    for _ in range(10):
+        network.run(1.0)
+        alice.does("move", NEW)  # the phone looks every second
+    assert (alice.call.held_here, bob.call.held_there) == (held, held)
+    assert bob.call.media.remote[0] == NEW
+
+
 def test_a_call_that_rings_while_the_network_changes_is_answered_with_the_new_address():
     network, alice, bob = pair()
     alice.calls(BOB)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 import time
@@ -17,10 +18,17 @@ from softphone.agent.event import (
     ProbeAnswered,
     RegistrationState,
 )
+from softphone.agent.exchange import AgentOutcome, Send
+from softphone.agent.places import is_literal
+from softphone.host import own_host
 from softphone.media.session import MediaSession
 from softphone.phone import Account, Phone
 
 LOCAL = ("127.0.0.1", 0)
+SDP = (
+    b"v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n"
+    b"m=audio 40010 RTP/AVP 0\r\n"
+)
 
 
 class Owner:
@@ -292,3 +300,66 @@ def test_an_error_in_one_timer_does_not_end_the_phone_s_timers(owners):
         alice.phone._agent.on_deadline = fails_once
         said = [registrar.recv(65_535) for _ in range(3)]
         assert failed and said[0].startswith(b"REGISTER") and len(set(said)) == 1, "it is said again, as ever"
+
+
+SCOPES = ["fe80::1%\udcff", "fe80::1%\0"]  # ipaddress reads them, no socket takes them
+
+
+@pytest.mark.parametrize("host", SCOPES)
+def test_a_scope_that_no_socket_takes_makes_no_address(host):
+    assert is_literal("fe80::1%eth0") and not is_literal(host)
+    assert own_host("::", (host, 5060)) is None and own_host("0.0.0.0", (host, 5060)) is not None
+
+
+@pytest.mark.parametrize("host", SCOPES)
+def test_what_cannot_be_sent_keeps_nothing_from_being_told(owners, monkeypatch, host):
+    alice = owners("alice")
+    phone, unreachable = alice.phone, []
+    monkeypatch.setattr(
+        phone._agent, "on_unreachable", lambda to, now: unreachable.append(to) or AgentOutcome()
+    )
+    phone._loop.ask(lambda: phone._do(AgentOutcome([Send(b"x", (host, 5060))], ["news"])), 5.0)
+    phone.snapshot()
+    assert alice.events == ["news"] and unreachable == [(host, 5060)]
+
+    def fails(send):
+        raise RuntimeError("a defect")
+
+    with monkeypatch.context() as defect, contextlib.suppress(RuntimeError):
+        defect.setattr(phone, "_send", fails)
+        phone._loop.ask(lambda: phone._do(AgentOutcome([Send(b"x", LOCAL)], ["more"])), 5.0)
+    assert alice.events == ["news", "more"]
+
+
+@pytest.mark.parametrize("scope", [b"\xff", b"\0"])
+def test_a_caller_whose_contact_names_no_address_is_left_and_the_sound_ends(owners, eventually, scope):
+    bob = owners("bob")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as eve:
+        eve.bind(LOCAL)
+        eve.settimeout(5.0)
+        port = eve.getsockname()[1]
+
+        def says(method: str, to_tag: str = "", body: bytes = b"") -> None:
+            head = (
+                f"{method} {bob.uri} SIP/2.0\r\nVia: SIP/2.0/UDP 127.0.0.1:{port};branch=z9hG4bK{method}\r\n"
+                f"Max-Forwards: 70\r\nFrom: <sip:eve@127.0.0.1:{port}>;tag=e\r\nTo: <{bob.uri}>{to_tag}\r\n"
+                f"Call-ID: scope\r\nCSeq: 1 {method}\r\nContent-Type: application/sdp\r\n"
+                f"Contact: <sip:eve@127.0.0.1:{port};maddr=fe80::1%"
+            ).encode()
+            eve.sendto(head + scope + b">\r\n\r\n" + body, bob.phone.address)
+
+        def hears(start: str):
+            while not (data := eve.recv(65_535)).startswith(start.encode()):
+                pass
+            return parse(data)
+
+        says("INVITE", body=SDP)
+        eventually(lambda: bob.state is CallState.INCOMING)
+        bob.phone.answer()
+        says("ACK", f";tag={hears('SIP/2.0 200').to.tag}")
+        eventually(lambda: bob.state is CallState.TALKING)
+        eventually(lambda: bob.phone.media_stats().packets_sent > 2)
+        bob.phone.hang_up()
+        assert hears("BYE").method == "BYE"
+        eventually(lambda: bob.state is CallState.ENDING)
+    eventually(lambda: not [t for t in threading.enumerate() if t.name.startswith("media")])

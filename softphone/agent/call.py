@@ -60,14 +60,30 @@ class Call(ShownCall):
 
     def move(self, host: str, now: float) -> None:
         """Our media is wanted at this host: a call that is up says so once with a re-INVITE."""
-        if self.negotiation is not None and self.negotiation.move(host):
-            self.hold(self.negotiation.held_here, now, anew=True)
+        if self.negotiation is not None:
+            self.negotiation.move(host)
+            self._say_where(now)
+
+    def _say_where(self, now: float) -> None:
+        """An offer that waits for its turn will say it; after one under way it is known whether
+        that has put the call on hold."""
+        talk = self.negotiation
+        if self.state is not TALKING or talk is None or not talk.has_moved:
+            return
+        if self.rows.due("glare") is not None:
+            return
+        if self._modification or self._awaits_late_answer:
+            self.rows.set("glare", now + T1, self._say_where)
+        else:
+            self.hold(talk.held_here, now, anew=True)
 
     def hold(self, on: bool, now: float, anew: bool = False) -> None:
         """Put the other side on hold, or take it back; after the request of that kind which is
-        under way. `anew`: make the offer even if that is so already."""
+        under way. `anew`: make the offer even if that is so already, as it is if we have moved."""
         talk = self.negotiation
-        if self.state is not TALKING or talk is None or (talk.held_here is on and not anew):
+        if self.state is not TALKING or talk is None:
+            return
+        if talk.held_here is on and not anew and not talk.has_moved:
             return
         self.rows.cancel("glare")
         if self._modification or self._awaits_late_answer:

@@ -76,11 +76,13 @@ class IncomingCall(Call):
         """RFC 3262 3 and 5: the answer to the offer in our 180, or once there is one, a new
         offer."""
         request, talk = incoming.request, self.negotiation
+        # Asked first: one that is refused with 415 acknowledges nothing, and the wait for another goes on.
+        has_offer = offers(request)
         if self._reliable is None or not self._reliable.is_acknowledged(request):
             incoming.answer(481, now)
             return
         body = b""
-        if offers(request):
+        if has_offer:
             if self.state is not INCOMING or talk is None:
                 self.not_now(
                     incoming, now

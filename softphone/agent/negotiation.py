@@ -18,9 +18,10 @@ class Negotiation:
     """`plan` is what both agreed on last; an offer that is refused changes nothing (RFC 3261 14.1)."""
 
     def __init__(self, host: str, port: int, session_id: int, peers: tuple[str, ...] = ()) -> None:
-        self._host = host  # where our media is wanted from the next offer or answer on
+        self._host = host  # where our media is wanted
         self._named = host  # the one our last offer or answer named
-        self._port, self._session_id, self._peers = port, session_id, peers
+        self._port, self._session_id = port, session_id
+        self.peers = peers  # hosts where the other side was reached or seen
         self._local: SessionDescription | None = None
         self._offered: SessionDescription | None = None
         self._offers_hold = False
@@ -36,10 +37,14 @@ class Negotiation:
     def awaits_answer(self) -> bool:
         return self._offered is not None
 
-    def move(self, host: str) -> bool:
-        """Our media is wanted at this host from now on; True if we said otherwise last."""
+    @property
+    def has_moved(self) -> bool:
+        """Is our media wanted elsewhere than we said last?"""
+        return self._named != self._host
+
+    def move(self, host: str) -> None:
+        """Our media is wanted at this host from the next offer or answer on."""
         self._host = host
-        return self._named != host
 
     def offer(self, hold: bool = False) -> bytes:
         """Our next offer. On hold we offer sendonly, which tells the other side apart from its own hold."""
@@ -91,7 +96,7 @@ class Negotiation:
         """Another answer to the offer that was answered before: a gateway whose sound has moved
         meanwhile."""
         if self._local is not None:
-            self.plan = sdp.plan(self._local, _description(message))
+            self._plan(self._local, _description(message))
 
     def settle(self) -> None:
         """The answer that was previewed stands."""
@@ -109,7 +114,7 @@ class Negotiation:
         return local.to_bytes()
 
     def _plan(self, local: SessionDescription, theirs: SessionDescription) -> None:
-        self.plan = replace(sdp.plan(local, theirs), peers=self._peers)
+        self.plan = replace(sdp.plan(local, theirs), peers=self.peers)
 
     def _describe(self, theirs: SessionDescription, version: int) -> SessionDescription:
         direction = _direction(self.held_here)

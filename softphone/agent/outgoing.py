@@ -18,6 +18,7 @@ from softphone.agent.reliable import RELIABLE, EarlyDialog, rseq_of
 from softphone.agent.sentence import (
     NO_ANSWER,
     name_of_callee,
+    not_found,
     sent_on,
     why_no_credentials,
     why_not_called,
@@ -49,16 +50,26 @@ class OutgoingCall(Call):
         """Send the INVITE; `port` is where our media is wanted."""
         self.sentence = f"Calling {self.name} ..."
         self.tell(now)
-        self._offer = self.negotiate(port)
-        self._call_target(self._offer.offer(), now)
-
-    def _call_target(self, body: bytes, now: float) -> None:
-        try:
-            self.reached_at = self.endpoint.proxy or self.endpoint.address_of(self._target)
-        except LocalProtocolError:
-            self.change(GONE, now, f"{self._target.host} cannot be found without a server")
+        if not self._finds(self._target):
+            self.change(GONE, now, not_found(self._target))
             return
-        self._invite(body, now)
+        self._offer = self.negotiate(port)  # which remembers where they were reached
+        self._invite(self._offer.offer(), now)
+
+    def _finds(self, target: Uri) -> bool:
+        """Is it known where to send a call to this target? `reached_at` tells from then on."""
+        try:
+            self.reached_at = self.endpoint.proxy or self.endpoint.address_of(target)
+        except LocalProtocolError:
+            return False
+        return True
+
+    def _next_target(self) -> Uri | None:
+        """The next whom we were sent on to; who cannot be found is passed over (RFC 3261
+        8.1.3.4)."""
+        while (target := self._redirection.next()) is not None and not self._finds(target):
+            self._redirection.refusal = not_found(target)
+        return target
 
     def _invite(self, body: bytes, now: float) -> None:
         endpoint, account = self.endpoint, self.endpoint.account
@@ -156,7 +167,7 @@ class OutgoingCall(Call):
         over."""
         exchange = self._exchange
         target = (
-            self._redirection.next() if self.state in (CALLING, RINGING) and status < 600 else None
+            self._next_target() if self.state in (CALLING, RINGING) and status < 600 else None
         )
         if target is None or exchange is None:
             sentence = (
@@ -172,7 +183,9 @@ class OutgoingCall(Call):
         self.name = NameAddr(target).uri.username or target.host
         self.sentence = sent_on(before, self.name)
         self.tell(now)
-        self._call_target(exchange.request.body, now)
+        if self._offer is not None:
+            self._offer.peers = (self.reached_at[0],)
+        self._invite(exchange.request.body, now)
 
     def _failure(self, exchange: Exchange, response: Response) -> str:
         if response.status in (401, 407):
@@ -316,12 +329,28 @@ class OutgoingCall(Call):
         if early is None:
             super().take(incoming, now)
         elif incoming.request.method == "BYE":
-            # The 2xx was lost, its repeats too, and they give up on the dialog that only their 180 told us of.
-            self.dialog = early.dialog
-            super().take(incoming, now)
+            self._leave_early(early, incoming, now)
         else:
             early.dialog.take(incoming.request)
             self._take_early(early, incoming, now)
+
+    def _leave_early(self, early: EarlyDialog, incoming: Incoming, now: float) -> None:
+        """BYE: the 2xx was lost, its repeats too, and they give up on the dialog that only their
+        180 told us of. Other phones ring on; after the last the INVITE is taken back."""
+        if len(self._early) > 1:
+            early.dialog.take(incoming.request)
+            incoming.answer(200, now)
+            del self._early[early.dialog.remote.tag]
+            if self.negotiation is early.negotiation:  # its sound was heard before the answer
+                self.negotiation = self._offer
+                self.tell(now)
+            return
+        self.dialog = early.dialog
+        super().take(incoming, now)
+        if self._exchange is not None:
+            self._exchange.given_up = True
+        self.rows.set("no answer", now + PATIENCE, self._on_no_final)  # with or without a CANCEL before
+        self._cancel(now)
 
     def _take_early(self, early: EarlyDialog, incoming: Incoming, now: float) -> None:
         """RFC 3311 5.2: once our offer has its answer they may make one of their own."""

@@ -8,7 +8,9 @@ from softphone.agent.account import Address
 
 
 def is_literal(host: str) -> bool:
-    """An IP address, and no name."""
+    """An IP address, and no name, that a socket takes: ipaddress lets any byte pass as a scope."""
+    if not (host.isascii() and host.isprintable()):
+        return False
     try:
         ipaddress.ip_address(host)
     except ValueError:

@@ -7,6 +7,7 @@ import re
 from sip.errors import RemoteProtocolError
 from sip.header import NameAddr
 from sip.message import Message, Request, Response
+from sip.uri import Uri
 
 NO_ANSWER = 408  # RFC 3261 8.1.3.1: silence counts as this
 LONGEST = 120
@@ -89,6 +90,10 @@ def asked_in_another_way(name: str) -> str:
 
 def no_sound_for(seconds: int) -> str:
     return f"nothing has been heard for {seconds} s"
+
+
+def not_found(target: Uri) -> str:
+    return f"{target.host} cannot be found without a server"
 
 
 def sent_on(name: str, new_name: str) -> str:

@@ -150,7 +150,7 @@ class MediaSession:
         sys.setswitchinterval(min(TURN, sys.getswitchinterval()))
         try:
             self._forget_what_came_early()
-            agreed = self._agreed
+            agreed: tuple[MediaPlan, bool] | None = None  # the first turn agrees: the stream's plan may be old by now
             pacer = Pacer(time.monotonic())
             while not self._stopping:
                 if self._agreed is not agreed:
