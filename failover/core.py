@@ -223,8 +223,8 @@ class Core(Members):
         if holder and holder.usable:
             return holder, "it has the transaction"
         new = not request.to_tag and request.method not in ("ACK", "CANCEL")
-        trial = self.passive.trial
-        if trial and new:
+        trial = self.passive.due_trial() if new else None
+        if trial:
             self.passive.is_trial(trial, now)
             return trial, "to see whether it handles requests again"
         return self.table.choose_for(request, new), f"{hinted.name} is down" if hinted else self.table.policy
