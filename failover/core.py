@@ -364,6 +364,9 @@ class Core(Members):
         if not isinstance(request, Request) or request.method == "ACK":
             return NOTHING
         branch = request.via.branch
+        if len(request.values("Via")) < 2:  # the forwarder's own, which ends what a dead server had ringing
+            self.orphans.undelivered(branch)
+            return NOTHING
         if status != 513 and request.to_tag and request.method != "INVITE":
             return NOTHING
         self.inflight.answered(key_of(branch, request.method))

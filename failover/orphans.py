@@ -214,6 +214,12 @@ class Orphans:
         call.over = True
         return call, self._acknowledged(call, response)
 
+    def undelivered(self, branch: str) -> None:
+        """The phone cannot be told any more that this one is to end, so it is not told again."""
+        call = self._orphans.get(branch.partition(".")[0].encode("utf-8", "surrogateescape"))
+        if call and call.ended is not None:
+            call.over = True
+
     @staticmethod
     def _acknowledged(call: Call, response: Response) -> list[Send]:
         to, number = response.get("To") or "", response.cseq.number

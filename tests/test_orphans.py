@@ -265,6 +265,16 @@ def test_what_the_phone_s_computer_has_refused_rings_nowhere(story):
     assert refusal.to == "server1" and not story.core.orphans._ringing
 
 
+def test_a_phone_whose_computer_refuses_the_cancel_is_told_no_more(story):
+    story.rings()
+    again = story.replayed_invite()
+    cancel, _ = story.take(answer(again, "401 Unauthorized"), "server2", S2)
+    counted = dict(story.core.counters)
+    outcome = story.core.undelivered(cancel.data, PHONES, 503, story.now)
+    assert (outcome.sends, outcome.events) == ((), ()) and story.core.counters == counted
+    assert story.wait(1.0) == []
+
+
 UNREADABLE = ("X Foo: bar",)
 
 
