@@ -184,12 +184,14 @@ class Core(Members):
 
     def _pass_to_server(self, request: Request, row: Row, now: float, branch: str, server: Server, why: str) -> Outcome:
         self.lines.push_via(request, self.lines.towards_server(server.address[0]), branch, row.leg)
-        since = row.since
+        since, waiting = row.since, row._replace(server=server.name)
         if self.kept.released:
-            since = min(since, self.kept.since(key_of(branch, request.method), now))
+            key = key_of(branch, request.method)
+            since = min(since, self.kept.since(key, now))
+            if request.method in HANG_UPS and key in self.kept.released:
+                waiting = waiting._replace(since=now)  # it may be old already, and is owed as long as any other
         self.lines.tell_age(request, now - since)
         server.requests += 1
-        waiting = row._replace(server=server.name)
         if request.method == "ACK":
             ends = self._ends_at_server(request, branch)
             self.inflight.echo(echo_key(branch, "ACK", 0, request.to_tag), waiting, ends)
@@ -221,8 +223,8 @@ class Core(Members):
         if holder and holder.usable:
             return holder, "it has the transaction"
         new = not request.to_tag and request.method not in ("ACK", "CANCEL")
-        trial = self.passive.trial
-        if trial and new:
+        trial = self.passive.due_trial() if new else None
+        if trial:
             self.passive.is_trial(trial, now)
             return trial, "to see whether it handles requests again"
         return self.table.choose_for(request, new), f"{hinted.name} is down" if hinted else self.table.policy
@@ -246,6 +248,7 @@ class Core(Members):
         """Its sender repeats the message, for it hears nothing; only the first copy is told of."""
         if row.replayed:
             self.kept_of_failover()
+        row = row._replace(since=min(row.since, self.kept.since(key, now)))
         if not self.kept.keep(key, row, hang_up, proven, now):
             return NOTHING
         status = message.status if isinstance(message, Response) else None
@@ -361,6 +364,9 @@ class Core(Members):
         if not isinstance(request, Request) or request.method == "ACK":
             return NOTHING
         branch = request.via.branch
+        if len(request.values("Via")) < 2:  # the forwarder's own, which ends what a dead server had ringing
+            self.orphans.undelivered(branch)
+            return NOTHING
         if status != 513 and request.to_tag and request.method != "INVITE":
             return NOTHING
         self.inflight.answered(key_of(branch, request.method))

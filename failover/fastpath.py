@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from failover.core import Core
 
 MAX_ENTRIES, MAX_KEY = 16_384, 2_048  # of a cache; octets of what is read for one
-FRESH_SECONDS = 5.0  # for which the own address towards a peer is taken for known
+FRESH_SECONDS = 5.0  # for which an own address, towards a peer or in a Route, is taken for known
 STAND_IN = MAGIC_COOKIE + "-stands-in-"  # for the branch, which is another in every message
 FROM_PHONES, FROM_SERVERS = crc32(b"phones\0"), crc32(b"servers\0")  # how the loop word begins
 CREATING = frozenset(method.encode() for method in DIALOG_CREATING)
@@ -151,6 +151,7 @@ class FastPath:
         if now > self._fresh_until:
             self._own.clear()
             self._own_to_server.clear()
+            self._routes.clear()
             self._fresh_until = now + FRESH_SECONDS
         try:
             facts, words = self._reader.read(data, now)

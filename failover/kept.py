@@ -78,7 +78,7 @@ class KeptMessages:
         self._released_at = now
         return sorted((row for row, _ in kept.values()), key=lambda row: row.since)
 
-    def since(self, key: Key, now: float) -> float:
+    def since(self, key: Key | EchoKey, now: float) -> float:
         """When the first copy of a request came: `now`, if it is none of those released lately."""
         if self.released and now - self._released_at > REMEMBERED_SECONDS:
             self.released = {}

@@ -12,6 +12,7 @@ import errno
 import socket
 import sys
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from ipaddress import ip_address
 from typing import TypeVar
@@ -137,16 +138,15 @@ class OwnAddress:
         self._wildcard = listen[0] in ("0.0.0.0", "::")
         self._routes: dict[str, tuple[Address, float]] = {}
         self._here: dict[str, tuple[bool, float]] = {}
-        self._used: dict[Address, Address] = {}  # by peer: another address than the system would use
+        self._used: OrderedDict[Address, Address] = OrderedDict()  # by peer: another address than the system would use
 
     def uses(self, peer: Address, local: str) -> None:
         """A peer sends to this address of ours; "": to the one that the system uses too."""
+        self._used.pop(peer, None)
         if local:
-            if len(self._used) >= MAX_USED:
-                self._used.clear()
-            self._used[peer] = (local, self.listen[1])
-        else:
-            self._used.pop(peer, None)
+            self._used[peer] = (local, self.listen[1])  # the newest
+            if len(self._used) > MAX_USED:
+                self._used.popitem(last=False)
 
     def towards_phone(self, phone: Address) -> Address:
         """The address that it uses, if that is known to be another than the system's choice."""

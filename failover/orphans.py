@@ -63,7 +63,7 @@ class Call:
 
     @property
     def invite(self) -> Request:
-        invite = parse(self.data)
+        invite = parse(self.data, in_passing=True)
         assert isinstance(invite, Request)
         return invite
 
@@ -149,7 +149,10 @@ class Orphans:
         """A server has refused this INVITE of a caller, which rang before its server died."""
         if not self.watchful:
             return []
-        wanted = parse(invite)
+        try:
+            wanted = parse(invite, in_passing=True)
+        except RemoteProtocolError:
+            return []
         caller, called = _user(wanted.get("From")), _user(wanted.get("To"))
         return self._end(caller, lambda call: called in _called(call.invite), now)
 
@@ -169,15 +172,21 @@ class Orphans:
     def _end(
         self, caller: str, condition: Callable[[Call], bool], now: float
     ) -> list[tuple[Call, Send]]:
-        """Ends those of the caller that fulfil the condition."""
-        octets, sends = caller.encode("utf-8", "surrogateescape"), []
+        """Ends those of the caller that fulfil the condition. One that cannot be read costs nobody else anything."""
+        octets = caller.encode("utf-8", "surrogateescape")
+        sends: list[tuple[Call, Send]] = []
         for call in self._orphans.values():
-            if not octets or call.caller != octets or call.ended is not None or not condition(call):
+            if not octets or call.caller != octets or call.ended is not None:
+                continue
+            try:
+                if not condition(call):
+                    continue
+                cancels = [(call, call.cancel(now))] if call.rings else []
+            except RemoteProtocolError:
                 continue
             call.ended = now
             self._counters["orphans.ended"] += 1
-            if call.rings:
-                sends.append((call, call.cancel(now)))
+            sends += cancels
         return sends
 
     # -- what phones answer -----------------------------------------------------------------------
@@ -205,12 +214,21 @@ class Orphans:
         call.over = True
         return call, self._acknowledged(call, response)
 
+    def undelivered(self, branch: str) -> None:
+        """The phone cannot be told any more that this one is to end, so it is not told again."""
+        call = self._orphans.get(branch.partition(".")[0].encode("utf-8", "surrogateescape"))
+        if call and call.ended is not None:
+            call.over = True
+
     @staticmethod
     def _acknowledged(call: Call, response: Response) -> list[Send]:
         to, number = response.get("To") or "", response.cseq.number
         if response.status >= 300:
             return [call.request("ACK", number, to)]
-        contact = response.contacts[:1]
+        try:
+            contact = response.contacts[:1]
+        except RemoteProtocolError:  # no SIP URI, say
+            contact = []
         uri = str(contact[0].uri) if contact else call.invite.uri
         return [
             call.request("ACK", number, to, uri, ".ack"),

@@ -15,7 +15,8 @@ Kamailio's ds_mark_dst watch the real requests for that; here nothing that was s
     does everything new. Without the other server's proof one source of garbage, which every
     server drops, would look like a dead server.
  4. An ejected server is sent one real request after 1 s, 2 s, 4 s ... 64 s. Unhandled for
-    TRIAL_SECONDS it goes to the next server. A server that has handled one is in use again.
+    TRIAL_SECONDS it goes to the next server. A server that has handled one is in use again. One
+    that is to take no new calls is sent none.
  5. A server is never ejected where no other is usable, and is in use again when none is left.
 
 Cost: a server's handled requests are only counted, and the keys of those it was sent are noted
@@ -30,7 +31,7 @@ from typing import TYPE_CHECKING
 
 from failover.inflight import Key
 from failover.outcome import NOTHING, Outcome
-from failover.table import Server
+from failover.table import Server, Wish
 
 if TYPE_CHECKING:
     from failover.members import Members
@@ -107,10 +108,17 @@ class PassiveCheck:
         """To be called every LOOK_INTERVAL."""
         late = now - self._looked > 3 * LOOK_INTERVAL  # nobody listened, so silence means nothing
         self._looked = now
+        self.due_trial()
         servers = self._members.table.servers
         self._runs = {each: self._runs.get(each) or Run(each) for each in servers}
         outcomes = [self._look_at(self._runs[server], late, now) for server in servers]
         return _joined(outcomes)
+
+    def due_trial(self) -> Server | None:
+        """`trial`, if it still is to be tried: it may have gone, or be wanted no more, since that was decided."""
+        if self.trial and not self._may_be_tried(self.trial):
+            self.trial = None
+        return self.trial
 
     def is_trial(self, server: Server, now: float) -> None:
         """The next new request has gone to the server that is on trial."""
@@ -192,9 +200,15 @@ class PassiveCheck:
             run.delay, run.trial_sent = min(2 * run.delay, LONGEST_DELAY), None
             run.trial_due = now + run.delay
             return self._members.hand_over(server, now)
-        if now >= run.trial_due and server.alive and not self.trial:
+        if now >= run.trial_due and not self.trial and self._may_be_tried(server):
             self.trial = server
         return NOTHING
+
+    def _may_be_tried(self, server: Server) -> bool:
+        """A trial is a new call, so it is for none that would take no new ones, were it not ejected."""
+        listed = self._members.table.by_name.get(server.name) is server
+        wanted = server.wish is Wish.ENABLED and not (server.leaving or server.farewell)
+        return listed and server.alive and bool(server.ejected) and wanted
 
     def _has_substitute(self, server: Server) -> bool:
         return any(other.usable for other in self._members.table.servers if other is not server)

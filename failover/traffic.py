@@ -219,7 +219,7 @@ class Traffic:
             self._chronicle.trouble(self._core, "send", f"to {leg} {target or ''}: {error}")
             if leg == PHONES or error.errno == errno.EMSGSIZE:  # a server that cannot be reached is soon found DOWN
                 status = TOO_LARGE if error.errno == errno.EMSGSIZE else UNAVAILABLE
-                self._note(self._core.undelivered(data, leg, status, now))
+                self._loop.call(partial(self._undelivered, data, leg, status, now))
         if leg != PHONES and any(isinstance(error, ConnectionError) for _, error in failures):
             self._gone(leg, "its port refused a message")
 
@@ -231,9 +231,12 @@ class Traffic:
             self._core.counters["refused"] += 1
             for data, sent_to in chain.from_iterable(reversed(self._sent)):
                 if sent_to == target and data.startswith(quoted):
-                    self._note(self._core.undelivered(data, PHONES, UNAVAILABLE, now))
+                    self._loop.call(partial(self._undelivered, data, PHONES, UNAVAILABLE, now))
                     break
         self._flush()
+
+    def _undelivered(self, data: bytes, leg: str, status: int, now: float) -> None:
+        self._note(self._core.undelivered(data, leg, status, now))
 
     def _replay(self) -> None:
         self._replaying = False

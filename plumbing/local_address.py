@@ -10,6 +10,7 @@ from __future__ import annotations
 import socket
 import struct
 import sys
+from collections import OrderedDict
 from collections.abc import Callable
 
 from plumbing.address import Address
@@ -43,36 +44,46 @@ def can_tell(sock: socket.socket) -> bool:
 class LocalAddresses:
     """Of one socket's peers. `noticed(peer, local, again)` hears of a peer that uses another address
     of ours than the system would, or "" once it uses the system's again; `again`: it has used
-    another one before."""
+    another one before.
+
+    Of each thing the oldest is forgotten where there are too many, so that strangers, who may have
+    any number of ports, do not make it forget all peers at once. Those that need the address are
+    apart from the others, and are forgotten only for more of their kind."""
 
     def __init__(self, sock: socket.socket, noticed: Noticed) -> None:
         self.family = sock.family
         self.field = FIELD[self.family]
         self._noticed = noticed
-        self.known: dict[Address, bytes] = {}  # by peer: the local address, packed
-        self.unlike: dict[Address, list[Ancillary]] = {}  # those the system would send from elsewhere
-        self._usual: dict[str, str] = {}
+        # By peer: the local address, packed. An OrderedDict finds its oldest at once, however many are gone.
+        self.known: OrderedDict[Address, bytes] = OrderedDict()
+        # Those the system would send from elsewhere.
+        self.unlike: OrderedDict[Address, list[Ancillary]] = OrderedDict()
+        self._usual: OrderedDict[str, str] = OrderedDict()
         sock.setsockopt(*OPTION[self.family], 1)
 
     def note(self, source: Address, packed: bytes) -> None:
         """A peer has sent to this address of ours, which it did not the last time."""
         if len(packed) != self.field.stop - self.field.start:
             return
-        if len(self.known) >= MAX_PEERS:
-            self.known.clear()
-            self.unlike.clear()
-            self._usual.clear()
         again = source in self.known
         self.known[source] = packed
+        if len(self.known) > MAX_PEERS:
+            self.known.popitem(last=False)
         local, host = socket.inet_ntop(self.family, packed), source[0]
         usual = self._usual.get(host) or usual_towards(host)
         self._usual[host] = usual
+        if len(self._usual) > MAX_PEERS:
+            self._usual.popitem(last=False)
+        before = self.unlike.pop(source, None)
         if local == usual or not usual:
-            if self.unlike.pop(source, None):
-                self._noticed(source, "", again)
+            if before:
+                self._noticed(source, "", True)
             return
-        self.unlike[source] = [self._ancillary(packed)]
-        self._noticed(source, local, again)
+        told = self.unlike[source] = [self._ancillary(packed)]  # the newest again
+        if len(self.unlike) > MAX_PEERS:
+            forgotten, _ = self.unlike.popitem(last=False)
+            self.known.pop(forgotten, None)  # so that its next datagram is noted
+        self._noticed(source, local, again or before not in (None, told))
 
     def note_ancillary(self, source: Address, told: list[Ancillary]) -> None:
         """The same out of recvmsg's second value."""

@@ -14,6 +14,7 @@ from test_registration import beat, body
 from failover import program
 from failover.core import Core
 from failover.health import REFUSED
+from failover.outcome import NOTHING
 from failover.secret import passing
 from failover.service import Forwarder
 from failover.settings import PHONES, read
@@ -120,6 +121,28 @@ def test_of_the_datagrams_of_one_turn_a_defect_costs_one(free_port, eventually, 
         forwarder._loop.ask(twenty)
         eventually(lambda: len(servers[0].heard) == 19)
         assert forwarder.status()["errors"] == 1
+
+
+@pytest.mark.parametrize("way", ["the system would not send", "the phone's computer refused"])
+def test_of_what_cannot_be_delivered_at_one_time_a_defect_costs_one(free_port, eventually, monkeypatch, way):
+    port, gone = free_port(), ("127.0.0.1", free_port())
+    with fake_servers(free_port) as servers, running(port, servers) as forwarder:
+        eventually(lambda: state(forwarder, "server1") == "UP")
+        told = []
+        monkeypatch.setattr(Core, "undelivered", fails(1, of=lambda core, data, *_: told.append(data) or NOTHING))
+        lot = [(b"first", gone), (b"second", gone), (b"third", gone)]
+
+        def fail():
+            traffic = forwarder._traffic
+            if way == "the system would not send":
+                traffic._failed(PHONES, lot, [(n, OSError(errno.ENETUNREACH, "no way")) for n in range(3)])
+                return
+            monkeypatch.setattr("failover.traffic.refusals", lambda sock: list(lot))
+            traffic._sent.append(lot)
+            traffic._hear_refusals(traffic.phones)
+
+        forwarder._loop.ask(fail)
+        assert told == [b"second", b"third"] and forwarder.status()["errors"] == 1
 
 
 def test_of_what_a_dead_server_owed_a_defect_costs_one(monkeypatch):

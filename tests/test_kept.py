@@ -322,3 +322,27 @@ def test_both_servers_are_killed_a_phone_hangs_up_and_is_answered_when_one_is_ba
             assert forwarder.status()["kept"] == 0
         finally:
             forwarder.stop()
+
+
+def test_a_hang_up_older_than_any_sender_waits_outlives_the_server_that_it_was_released_to():
+    core = make_core()
+    kill(core)
+    phone(core, in_call(core), 102.0)
+    (first,) = revive(core, "server1", now=162.0)
+    assert first.to == "server1" and field(first.data, "Failover-Kept") == "60.000"
+    core.signal("server1", REFUSED, 163.0, "refused")
+    assert len(core.kept) == 1
+    (second,) = revive(core, "server2", now=170.0)
+    assert second.to == "server2" and field(second.data, "Failover-Kept") == "68.000", "since its first copy came"
+
+
+@pytest.mark.parametrize("age", [20.0, 60.0])
+def test_so_it_does_where_another_server_lives_by_then(age):
+    core = make_core()
+    kill(core)
+    phone(core, in_call(core), 102.0)
+    revive(core, "server1", now=102.0 + age)
+    core.signal("server2", ANSWER, 120.0 + age, "answers")
+    core.signal("server2", ANSWER, 120.1 + age, "answers")
+    (again,) = core.signal("server1", REFUSED, 121.0 + age, "refused").sends
+    assert again.to == "server2" and field(again.data, "Failover-Kept") == f"{19 + age:.3f}"

@@ -86,7 +86,7 @@ def story(request):
 def is_cancel(send, invite):
     """Is this the CANCEL that RFC 3261 9.1 makes of the INVITE?"""
     assert (send.to, send.target) == (PHONES, BOB)
-    cancel, invited = parse(send.data), parse(invite)
+    cancel, invited = parse(send.data), parse(invite, in_passing=True)
     cancel.check()
     same = all(cancel.get(name) == invited.get(name) for name in ("From", "To", "Call-ID"))
     vias = cancel.all("Via") == invited.values("Via")[:1]
@@ -263,6 +263,59 @@ def test_what_the_phone_s_computer_has_refused_rings_nowhere(story):
     [invite] = story.own_invite("server1", 1)
     [refusal] = story.core.undelivered(invite.data, PHONES, 503, story.now).sends
     assert refusal.to == "server1" and not story.core.orphans._ringing
+
+
+def test_a_phone_whose_computer_refuses_the_cancel_is_told_no_more(story):
+    story.rings()
+    again = story.replayed_invite()
+    cancel, _ = story.take(answer(again, "401 Unauthorized"), "server2", S2)
+    counted = dict(story.core.counters)
+    outcome = story.core.undelivered(cancel.data, PHONES, 503, story.now)
+    assert (outcome.sends, outcome.events) == ((), ()) and story.core.counters == counted
+    assert story.wait(1.0) == []
+
+
+UNREADABLE = ("X Foo: bar",)
+
+
+def test_a_line_that_cannot_be_read_in_a_dead_one_s_invite_refuses_no_other_one(story):
+    called = story.call()
+    [ghost] = story.own_invite("server1", 1, extra=UNREADABLE)
+    story.take(answer(ghost.data, "180 Ringing"), PHONES, BOB)
+    story.take(answer(called.data, "180 Ringing"), "server1", S1)
+    story.kill()
+    cancel, invite = story.own_invite("server2", 1)
+    assert is_cancel(cancel, ghost.data) and invite.data.startswith(b"INVITE")
+
+
+def test_nor_does_one_in_the_caller_s_keep_the_refusal_from_it(story):
+    [called] = story.take(request(branch="z9hG4bKcall", call_id="call", extra=UNREADABLE), PHONES, ALICE)
+    [ghost] = story.own_invite("server1", 1)
+    story.take(answer(ghost.data, "180 Ringing"), PHONES, BOB)
+    story.take(answer(called.data, "180 Ringing"), "server1", S1)
+    again = story.replayed_invite()
+    cancel, busy = story.take(answer(again, "486 Busy Here"), "server2", S2)
+    assert is_cancel(cancel, ghost.data) and head(busy.data)[0] == "SIP/2.0 486 Busy Here"
+
+
+def test_a_remembered_invite_that_cannot_be_read_at_all_costs_no_other_call_anything(story):
+    story.rings()
+    ghost = story.rings(2)
+    first = next(iter(story.core.orphans._ringing.values()))
+    first.data = first.data.replace(b"INVITE sip:bob", b"INVITE  sip:bob", 1).replace(b"\r\nCSeq", b"\r\nCSeq?")
+    story.kill()
+    *cancels, invite = story.own_invite("server2", 3)
+    assert [is_cancel(send, ghost) for send in cancels] == [True] and invite.data.startswith(b"INVITE")
+
+
+def test_who_picks_it_up_and_says_no_sip_address_is_hung_up_on_as_well(story):
+    ghost = story.rings()
+    again = story.replayed_invite()
+    story.take(answer(again, "401 Unauthorized"), "server2", S2)
+    picked_up = answer(ghost).replace(b"Content-Length", b"Contact: <tel:+1>\r\nContent-Length")
+    for _ in range(2):
+        ack, bye = (parse(send.data) for send in story.take(picked_up, PHONES, BOB))
+        assert (ack.method, bye.method) == ("ACK", "BYE") and ack.uri == bye.uri == HERE
 
 
 def test_a_second_call_while_all_is_well_ends_no_first(story):

@@ -29,7 +29,7 @@ from failover.outcome import Failover
 from failover.passive import LOOK_INTERVAL, TRIAL_SECONDS
 from failover.service import Forwarder
 from failover.settings import CALL_ID, FIRST_LIVE, PHONES, read
-from failover.table import EJECTED, Wish
+from failover.table import EJECTED, ServerTable, Wish
 from plumbing.address import format_address
 
 HEARTBEAT = 0.05
@@ -250,6 +250,81 @@ def test_the_next_time_it_is_tried_later():
         world.server1.late = 0.001
         while world.state() != "UP":
             world.run(0.1, rate=50)
+
+
+# -- and what is decided on a trial may be out of date ----------------------------------------------------------------
+
+
+def on_trial():
+    """A world whose server1 is ejected, and is to be tried with the next new request."""
+    world = World()
+    world.server1.late = None
+    world.run(6.0, rate=50)
+    while not world.core.passive.trial:
+        world.run(0.1)
+    assert world.state() == EJECTED and world.core.passive.trial.name == "server1"
+    return world
+
+
+def went_to(world):
+    """Where the next new call goes."""
+    invite = request(branch="z9hG4bKnew", call_id="new")
+    (send,) = world.core.receive(invite, PHONES, ("192.0.2.7", 5060), world.now).sends
+    return send.to
+
+
+def dies(core, now):
+    core.signal("server1", REFUSED, now, "refused")
+
+
+def is_removed(core, now):
+    core.adopt(ServerTable([core.table.by_name["server2"]], FIRST_LIVE), 3, 2, now)
+
+
+def is_disabled(core, now):
+    core.wish("server1", Wish.DISABLED, now)
+
+
+def is_drained(core, now):
+    core.wish("server1", Wish.DRAINING, now)
+
+
+def says_503(core, now):
+    core.signal("server1", ANSWER, now, "answers heartbeats (503)", leaving=True)
+
+
+def says_farewell(core, now):
+    core.farewell("server1", True, now)
+
+
+CHANGES = [dies, is_removed, is_disabled, is_drained, says_503, says_farewell]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_server_that_is_to_be_tried_no_more_costs_no_call(change):
+    world = on_trial()
+    change(world.core, world.now)
+    assert went_to(world) == "server2"
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_nor_does_it_keep_the_others_from_the_fast_path(change):
+    world = on_trial()
+    change(world.core, world.now)
+    world.core.look(world.now + LOOK_INTERVAL)
+    assert world.core.passive.trial is None
+
+
+@pytest.mark.parametrize("change", [is_disabled, is_drained, says_farewell])
+def test_nor_is_it_tried_later(change):
+    world = World()
+    world.server1.late = None
+    while world.state() != EJECTED:
+        world.run(0.1, rate=50)
+    change(world.core, world.now)
+    before = len(world.server1.got)
+    world.run(5.0, rate=50)
+    assert world.state() == EJECTED and len(world.server1.got) == before
 
 
 # -- it must not misfire ----------------------------------------------------------------------------------------------

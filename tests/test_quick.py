@@ -13,11 +13,26 @@ import time
 from unittest import mock
 
 import pytest
-from forwarder_kit import ALICE, BOB, OWN, SERVERS, answer, answerable, field, head, lines, make_core, make_table
+from forwarder_kit import (
+    ALICE,
+    BOB,
+    KEY,
+    OWN,
+    SERVERS,
+    answer,
+    answerable,
+    field,
+    head,
+    lines,
+    make_core,
+    make_table,
+    request,
+)
 from fuzz_kit import broken
 from message_kit import messages
 
-from failover.fastpath import MAX_KEY
+from failover.core import Core
+from failover.fastpath import FRESH_SECONDS, MAX_KEY
 from failover.health import ANSWER, MISS, REFUSED
 from failover.ordinary import POSSESSIVE, Reader
 from failover.settings import CALL_ID, FIRST_LIVE, PHONES
@@ -519,3 +534,21 @@ def test_what_is_long_is_not_kept():
     [sent] = twins(written("INVITE", names).replace(b"Max-", long + b"Max-"))
     assert twins(answer(sent.data), "server1")
     assert max(len(repr(key)) for cache in caches_of(twins) for key in cache) <= MAX_KEY
+
+
+def test_an_address_that_becomes_the_forwarder_s_own_is_so_for_both_ways():
+    own = set()
+    short, long = (Core(make_table(), KEY, lambda host: OWN, is_own=lambda address: address in own) for _ in range(2))
+    route = "Route: <sip:192.0.2.99:5060;lr>"
+
+    def both(now):
+        asked = request("OPTIONS", branch=f"z9hG4bK{now:.0f}", extra=(route,))
+        send = short.quick(asked, PHONES, ALICE, now)
+        assert send and (send,) == long.receive(asked, PHONES, ALICE, now).sends
+        return route.encode() in send.data
+
+    assert both(100.0)
+    own.add(("192.0.2.99", 5060))
+    assert not both(101.0 + FRESH_SECONDS)
+    own.clear()
+    assert both(102.0 + 2 * FRESH_SECONDS)
