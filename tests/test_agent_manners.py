@@ -305,6 +305,7 @@ def test_nonsense_is_counted_and_never_raised(data):
     assert sum(bob.agent.dropped.values()) == 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method", ["OPTIONS", "PUBLISH", "BYE", "INVITE"])
 def test_a_flood_of_strangers_requests_meets_a_bound_and_does_not_make_the_phone_deaf(method):
     network, alice, bob = talking()

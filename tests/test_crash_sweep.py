@@ -75,6 +75,7 @@ def test_real_servers_that_die_at_any_message_cost_no_call_and_no_bill(flow):
 
 # -- no server lives for a while ---------------------------------------------------------------------------------------
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", OUTAGE_FLOWS)
 def test_both_servers_die_at_any_message_and_no_hang_up_is_lost_and_no_bill_is_without_talk(name):
     assert troubles(sweep_outages(names=[name], fates=[BOTH_LATE], points=[SAVED], deeds=MAIN_DEEDS)) == []

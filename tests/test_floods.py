@@ -207,6 +207,7 @@ print(*marks, len(core.inflight), core.counters["inflight.overflow"])
 """
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="asks Linux for its peak memory")
 def test_a_hundred_thousand_calls_leave_no_more_in_memory_than_twelve_thousand(request):

@@ -268,6 +268,7 @@ def test_a_call_moves_from_running_to_finished_and_its_bill_stays_the_same(site,
     site.ask(register())
     site.sock.sendto(invite().to_bytes(), site.listen)
     site.ask(answer(parse(site.sock.recv(65_535)), 200))
+    site.ask(in_dialog("ACK", cseq=1))
     browser.open(site.root)
     assert "alice and bob are talking" in browser.text("main")
     site.ask(in_dialog("BYE"))

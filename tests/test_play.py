@@ -90,6 +90,7 @@ def test_the_play_with_two_forwarders_observes_one_step_more(run: Run, tmp_path:
     assert not processes_of(tmp_path)
 
 
+@pytest.mark.long
 def test_without_a_display_the_window_is_not_missed_and_the_play_begins(run: Run) -> None:
     process = run("--talk", "3")
     out, errors = process.communicate(timeout=60)
@@ -97,6 +98,7 @@ def test_without_a_display_the_window_is_not_missed_and_the_play_begins(run: Run
     assert "9. Server2's management page shows the total bill." in out and process.returncode == 0, errors
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
 def test_a_play_ended_in_the_middle_has_not_observed_the_rest(run: Run, tmp_path: Path, ending: int) -> None:
     process = run("play", "--json")
@@ -121,6 +123,7 @@ def test_ended_while_starting_it_leaves_nothing(run: Run, tmp_path: Path) -> Non
     assert not processes_of(tmp_path) and not list(tmp_path.iterdir())
 
 
+@pytest.mark.long
 def test_everything_goes_with_a_stage_that_is_killed(
         run: Run, tmp_path: Path, eventually: Callable[..., object]) -> None:
     process = run("play")

@@ -18,7 +18,7 @@ from failover.program import load
 from failover.service import Forwarder
 from plumbing.address import format_address
 
-pytestmark = pytest.mark.skipif(bool(absent("sipp")), reason=absent("sipp") or "-")
+pytestmark = [pytest.mark.long, pytest.mark.skipif(bool(absent("sipp")), reason=absent("sipp") or "-")]
 MOCKS = "two of our servers"
 KAMAILIOS = "two Kamailios"
 no_kamailio = pytest.mark.skipif(bool(absent("kamailio", "kamcmd")), reason=absent("kamailio", "kamcmd") or "-")
@@ -93,7 +93,6 @@ def test_ten_times(both_up, caller, callee):
     assert (calling.heard_again, called.heard_again) == ({}, {})
 
 
-@pytest.mark.long
 def test_all_that_sipp_says_in_a_call_but_the_first_of_a_kind_takes_the_short_way(tmp_path, monkeypatch):
     """The forwarder runs in here, where it can be seen which way its core takes."""
     quick, taken = Core.quick, {True: [], False: []}
@@ -167,7 +166,6 @@ def test_after_the_kill(tmp_path, kind, caller, callee):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", BOTH)
-@pytest.mark.long
 def test_a_server_that_came_back_empty_takes_calls_and_ends_those_that_it_had_begun(tmp_path, kind):
     """A Kamailio's memory is gone with it; what matters of a call is in its messages, and the bindings come back."""
     with stage(tmp_path, kind) as scene:
@@ -184,7 +182,6 @@ def test_a_server_that_came_back_empty_takes_calls_and_ends_those_that_it_had_be
         assert scene.status["servers"][0]["requests"] > before + 10, "the BYEs of those it had begun, at least"
 
 
-@pytest.mark.long
 def test_a_nonce_of_our_dead_server_is_good_at_the_other(tmp_path):
     users = tmp_path / "users"
     users.write_text("".join(f"{user}:{password}\n" for user, password in PASSWORDS.items()))
@@ -206,7 +203,6 @@ def test_a_nonce_of_our_dead_server_is_good_at_the_other(tmp_path):
 
 
 @no_kamailio
-@pytest.mark.long
 class TestKamailio:
     def test_a_nonce_of_the_dead_kamailio_is_good_at_the_other(self, tmp_path):
         with stage(tmp_path, KAMAILIOS) as scene:

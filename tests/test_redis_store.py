@@ -250,6 +250,7 @@ def health(forwarder, *servers):
     return [forwarder.ask(heartbeat, each).status for each in servers]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("how", ["FLUSHALL", "a new, empty master"])
 def test_a_redis_that_was_emptied_makes_all_step_back_and_no_server_begins_anew_beside_them(
     pair, server, eventually, how

@@ -401,6 +401,7 @@ def cluster(tmp_path, free_port, eventually):
             made.end(name)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_calls_over_servers_that_nobody_configured_survive_kill_9_and_the_table_forgets_the_dead(cluster, eventually):
     assert list(cluster.servers) == ["server1", "server2"] and cluster.status()["hot"] == "server1"

@@ -522,6 +522,7 @@ def test_a_store_that_is_moved_back_is_served_from_again(path, forwarder, progra
     assert server2.read("/status")["store"] == "ok"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("damage", ["-wal", "-shm", "backup"])
 def test_a_lost_log_or_a_restored_backup_is_over_within_seconds_by_itself(
     path, forwarder, program, eventually, damage

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 
+import pytest
 from forwarder_kit import ask, fake_servers, field, plain_phone, request
 from test_forwarder_sockets import config, is_state, running, state_of
 
@@ -44,6 +45,7 @@ def test_a_server_too_busy_for_its_heartbeats_keeps_its_calls_as_long_as_it_answ
             assert field(ask(phone, address, "z9hG4bKlast"), "X-Server") == "server2", "hung, it is left all the same"
 
 
+@pytest.mark.long
 def test_an_overloaded_server_stays_however_late_it_answers(free_port, eventually):
     """Its heartbeats drown, and every answer is to something older than what a hung one would be believed."""
     late = 1.5
