@@ -317,6 +317,7 @@ class Pair:
         for part in ("failover", "plumbing", "sip", "examples"):
             shutil.copytree(ROOT / part, opt / part, ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copy(ROOT / "forwarder.py", opt)
+        opt.chmod(0o755)  # as an installed one is: nobody runs the check
         check = opt / "examples" / "keepalived" / "check"
         for host in ("forwarder1", "forwarder2"):
             own = check.with_name(f"check-{host}")
@@ -334,7 +335,10 @@ class Pair:
         stack.callback(process.terminate)
 
     def _forwarder(self, stack: contextlib.ExitStack, host: str) -> None:
-        (self.folder / f"run-{host}" / "call-failover").mkdir(parents=True)  # RuntimeDirectory=
+        sees = self.folder / f"run-{host}" / "call-failover"  # RuntimeDirectory=
+        sees.mkdir(parents=True)
+        for folder in (sees, sees.parent):
+            folder.chmod(0o755)
         lines = [f"server{n}={HOSTS['servers']}:{5060 + 10 * n}" for n in (1, 2)]
         lines += ["forwarder.listen={}:{}".format(*SHARED), "limit.rate=0"]
         lines += [f"forwarder.secret.file={self.folder}/secret"]
