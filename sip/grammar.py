@@ -104,6 +104,12 @@ def _canonical_ipv6(host: str) -> str:
         return host
 
 
+def is_number(text: str, digits: int) -> bool:
+    """Is it a whole number of so many ASCII digits at most, so that int() takes it and is quick with it? str.isdigit
+    and int() know the digits of all scripts."""
+    return text.isascii() and text.isdigit() and len(text) <= digits
+
+
 def canonical_host(host: str) -> str:
     """A host in the form in which hosts are compared: names in lower case (RFC 3261 19.1.4), IPv6 addresses in their
     shortest form (RFC 5952), so that "0:0:0:0:0:0:0:1" is "::1"."""

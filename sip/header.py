@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from sip.errors import LocalProtocolError, RemoteProtocolError
-from sip.grammar import LONG, format_params, is_token, parse_params, quoted, quoted_prefix, split_list
+from sip.grammar import LONG, format_params, is_number, is_token, parse_params, quoted, quoted_prefix, split_list
 from sip.uri import Uri
 
 # RFC 3261 7.3.3 and the compact forms that later RFCs registered.
@@ -160,8 +160,7 @@ class CSeq:
 def _parse_cseq(value: str) -> CSeq:
     number, method = (*value.split(None, 1), "", "")[:2]  # LWS is any white space (RFC 3261 25.1)
     method = method.strip()
-    is_number = number.isascii() and number.isdigit() and len(number) <= 10
-    if not is_number or int(number) >= 2**32 or not is_token(method):
+    if not is_number(number, 10) or int(number) >= 2**32 or not is_token(method):
         raise RemoteProtocolError(f"not a CSeq: {value[:40]!r}")
     return CSeq(int(number), method)
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import TypeVar
 
 from sip.errors import LocalProtocolError, RemoteProtocolError
-from sip.grammar import is_token, split_list
+from sip.grammar import is_number, is_token, split_list
 from sip.header import CSeq, Field, NameAddr, canonical, make_field, read_field, tag_of, unread_field
 from sip.reasons import REASONS
 from sip.via import Via
@@ -132,7 +132,7 @@ class Message:
         value = self.get(name)
         if value is None:
             return None
-        if not (value.isascii() and value.isdigit()) or len(value) > 10:
+        if not is_number(value, 10):
             raise RemoteProtocolError(f"not a number in {name}: {value[:40]!r}")
         return int(value)
 
@@ -348,7 +348,7 @@ def _start_line(raw: bytes) -> tuple[Request | Response, RemoteProtocolError | N
     fault = None
     if first.upper() == "SIP/2.0":
         code, _, reason = rest.partition(" ")
-        if not (code.isascii() and code.isdigit() and len(code) == 3 and 100 <= int(code) <= 699):
+        if not (is_number(code, 3) and 100 <= int(code) <= 699):
             raise RemoteProtocolError(f"not a status line: {line[:60]!r}")
         message = Response.__new__(Response)
         message.status, message.reason = int(code), reason
@@ -392,7 +392,7 @@ def _cut(message: Message, body: bytes) -> bytes:
     if not lengths:
         return body
     length = lengths[0]
-    if len(set(lengths)) > 1 or not (length.isascii() and length.isdigit()) or len(length) > 6:
+    if len(set(lengths)) > 1 or not is_number(length, 6):
         raise RemoteProtocolError(f"not a Content-Length: {length[:40]!r}")
     if int(length) > len(body):
         raise RemoteProtocolError(f"Content-Length says {length}, and {len(body)} bytes came")

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from sip.errors import RemoteProtocolError
+from sip.grammar import is_number
 from sip.media_host import nowhere, reaches, unicast
 
 Address = tuple[str, int]
@@ -23,6 +24,7 @@ TELEPHONE_EVENT = 101
 STATIC = {"0": "PCMU/8000", "8": "PCMA/8000"}  # RFC 3551 table 4; other static types are not ours to speak
 NUMBERS = {"PCMU": "0", "PCMA": "8"}
 PROTOCOLS = ("RTP/AVP", "RTP/AVPF")
+LONGEST_NUMBER = 20  # digits: 64 bits (RFC 8866 5.2)
 
 
 class MediaDirection(str, Enum):
@@ -289,7 +291,7 @@ def _media(lines: Sequence[Line]) -> MediaDescription:
 
 
 def _number(text: str, most: int) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) <= 20 and int(text) <= most):
+    if not (is_number(text, LONGEST_NUMBER) and int(text) <= most):
         raise RemoteProtocolError(f"SDP: {text[:20]!r} is not a number from 0 to {most}")
     return int(text)
 
@@ -302,7 +304,7 @@ def _origin(description: SessionDescription) -> tuple[str, str, str, str]:
     return (
         user,
         session_id,
-        version if version.isascii() and version.isdigit() and len(version) <= 20 else "0",
+        version if is_number(version, LONGEST_NUMBER) else "0",
         where,
     )
 
@@ -336,7 +338,7 @@ def _choose(stream: MediaDescription, codecs: Sequence[str]) -> dict[str, str]:
 
 
 def _payload_type(text: str) -> bool:
-    return text.isascii() and text.isdigit() and len(text) <= 3 and int(text) <= 127
+    return is_number(text, 3) and int(text) <= 127
 
 
 def _audio(port: int, protocol: str, encodings: dict[str, str], direction: MediaDirection) -> MediaDescription:

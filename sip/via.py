@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from sip.errors import RemoteProtocolError
-from sip.grammar import LONG, canonical_host, format_params, is_token, parse_params, split_host_port
+from sip.grammar import LONG, canonical_host, format_params, is_number, is_token, parse_params, split_host_port
 from sip.uri import DEFAULT_PORT
 
 MAGIC_COOKIE = "z9hG4bK"
@@ -55,7 +55,7 @@ class Via:
     def rport(self) -> int | None:
         """The port filled in by the receiver; None if absent, empty (a wish) or not a port."""
         text = self.params.get("rport") or ""
-        return int(text) if text.isascii() and text.isdigit() and len(text) < 6 and 0 < int(text) < 65536 else None
+        return int(text) if is_number(text, 5) and 0 < int(text) < 65536 else None
 
     def with_source(self, host: str, port: int) -> Via:
         """The Via as the receiver completes it: `received` where it says something new, `rport` where it was

@@ -23,7 +23,7 @@ from email.utils import formatdate
 
 from plumbing.address import literal
 from sip.errors import RemoteProtocolError
-from sip.grammar import quoted
+from sip.grammar import is_number, quoted
 from sip.header import NameAddr
 from sip.message import Request
 from sip.uri import Uri
@@ -158,7 +158,7 @@ def _expires_of(request: Request) -> int:
 def _wish(contact: NameAddr, expires: int) -> Wish:
     text = contact.params.get("expires")
     if text is not None:
-        expires = int(text) if text.isascii() and text.isdigit() and len(text) <= 10 else DEFAULT_EXPIRES
+        expires = int(text) if is_number(text, 10) else DEFAULT_EXPIRES
     q = contact.params.get("q") or "1"
     if not _Q.match(q):
         raise RemoteProtocolError(f"not a q value: {q[:20]!r}")

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+from sip.grammar import is_number
 from sip.message import Request, Response, parse
 from sip.uri import Uri
 from slee_mock.dialogs import leg_of, with_leg
@@ -46,8 +47,7 @@ def numbered(way: str, attempt: int) -> str:
 def attempt_of(branch: str) -> tuple[str, int]:
     """The leg's branch and the attempt's number."""
     way, _, number = branch.partition(".")
-    is_number = number.isascii() and number.isdigit() and len(number) < 3
-    return way, int(number) if is_number else 0
+    return way, int(number) if is_number(number, 2) else 0
 
 
 def is_old(search: Search, wall: float) -> bool:

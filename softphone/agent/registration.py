@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from sip.dialog import MAX_FORWARDS
 from sip.errors import RemoteProtocolError
+from sip.grammar import is_number
 from sip.header import NameAddr
 from sip.message import Request, Response
 from sip.uri import Uri
@@ -201,7 +202,7 @@ class Registration:
         """423: ask for as long as the server wants at least; once or twice, not for ever (RFC 3261 10.2.8)."""
         text = (response.get("Min-Expires") or "").strip()
         self._too_brief += 1
-        if not (text.isascii() and text.isdigit() and len(text) < 8) or self._too_brief > 2:
+        if not is_number(text, 7) or self._too_brief > 2:
             return False
         self._asked_expires = max(int(text), self._wanted_expires)
         return True
@@ -229,7 +230,7 @@ def retry_after(response: Response | None) -> float | None:
     """Seconds of Retry-After (RFC 3261 20.33), kept within what a person would wait; None without a usable one."""
     text = (response.get("Retry-After") or "") if response is not None else ""
     digits = text.split("(")[0].split(";")[0].strip()
-    return min(max(float(digits), 1.0), 60.0) if digits.isascii() and digits.isdigit() and len(digits) < 9 else None
+    return min(max(float(digits), 1.0), 60.0) if is_number(digits, 8) else None
 
 
 def _contacts(response: Response) -> list[str]:
@@ -247,8 +248,7 @@ def _binding(value: str) -> tuple[Uri, int | None] | None:
     except RemoteProtocolError:
         return None
     text = contact.params.get("expires") or ""
-    is_number = text.isascii() and text.isdigit() and len(text) < 10
-    return contact.uri, int(text) if is_number else None
+    return contact.uri, int(text) if is_number(text, 9) else None
 
 
 def _ways_to_recognize(mine: Uri) -> list[Callable[[Uri], bool]]:

@@ -11,6 +11,7 @@ from copy import copy
 
 from sip.dialog import Dialog
 from sip.errors import RemoteProtocolError
+from sip.grammar import is_number
 from sip.message import Message, Request, Response
 from sip.transaction import T1
 from softphone.agent.endpoint import PATIENCE, Endpoint, Incoming
@@ -36,8 +37,7 @@ def rseq_of(response: Response) -> int | None:
     if response.status == 100 or not requires(response):
         return None
     text = (response.get("RSeq") or "").strip()
-    is_number = text.isascii() and text.isdigit() and len(text) <= 10
-    return int(text) if is_number and 0 < int(text) <= LARGEST else None
+    return int(text) if is_number(text, 10) and 0 < int(text) <= LARGEST else None
 
 
 class EarlyDialog:
@@ -104,9 +104,7 @@ class ReliableProvisionals:
         """Does it acknowledge the one that waits? RemoteProtocolError (400) if its RAck cannot be
         read."""
         parts = (prack.get("RAck") or "").split()
-        if len(parts) != 3 or not all(
-            part.isascii() and part.isdigit() and len(part) <= 10 for part in parts[:2]
-        ):
+        if len(parts) != 3 or not all(is_number(part, 10) for part in parts[:2]):
             raise RemoteProtocolError("PRACK without a RAck that can be read")
         expected = self._rseq, self._invite.request.cseq.number, "INVITE"
         if not self.waits or (int(parts[0]), int(parts[1]), parts[2]) != expected:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sip.errors import RemoteProtocolError
+from sip.grammar import is_number
 from sip.message import Message, Request, Response
 from softphone.agent.registration import retry_after
 from softphone.agent.rows import Action, Rows
@@ -173,6 +174,6 @@ def _listed(message: Message, name: str) -> list[str]:
 
 
 def _seconds(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) <= 10):
+    if not is_number(text, 10):
         raise RemoteProtocolError(f"not a number of seconds: {text[:40]!r}")
     return int(text)
