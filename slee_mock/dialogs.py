@@ -48,6 +48,12 @@ def find_call(view: View, message: Message) -> Call | None:
     return next((call for call in others if call), first)
 
 
+def is_again(view: View, request: Request) -> bool:
+    """Is it an INVITE that has begun a call already, said again, or sent on in a spiral?"""
+    call = find_call(view, request) if request.method == "INVITE" else None
+    return call is not None and call.began_with(request.from_.tag, request.cseq.number)
+
+
 def key_of(call_id: str, tag: str) -> str:
     """The key of a further call with this Call-ID, whose caller has this tag."""
     return f"{call_id} {tag}"

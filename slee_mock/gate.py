@@ -40,7 +40,7 @@ from sip.digest import (
 from sip.errors import RemoteProtocolError
 from sip.message import Request
 from sip.uri import Uri
-from slee_mock.dialogs import find_call
+from slee_mock.dialogs import is_again
 from slee_mock.event import NOTHING, Answers, Event, Outcome, RequestEvent
 from slee_mock.guessing import Tally
 from slee_mock.service import On, the_call
@@ -76,7 +76,7 @@ class Gate:
     def handle(self, event: Event, entity: str, view: View) -> Outcome:
         assert isinstance(event, RequestEvent)
         request = event.request
-        if self._was_let_in(request, view):
+        if is_again(view, request):  # it was let in, and its nonce may have grown old in the meantime
             return NOTHING
         credentials = self._credentials(request)
         if credentials is None:
@@ -120,11 +120,6 @@ class Gate:
 
     def _scope(self, event: RequestEvent) -> str:
         return f"{self._realm} {came_from(event)}"
-
-    def _was_let_in(self, request: Request, view: View) -> bool:
-        """A retransmission must not be challenged because its nonce has grown old in the meantime."""
-        call = find_call(view, request) if request.method == "INVITE" else None
-        return call is not None and call.began_with(request.from_.tag, request.cseq.number)
 
     def _credentials(self, request: Request) -> Credentials | None:
         """The first for this realm that can be checked."""

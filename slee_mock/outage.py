@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from sip.errors import RemoteProtocolError
 from sip.message import Request, Response
-from slee_mock.dialogs import find_call
+from slee_mock.dialogs import is_again
 from slee_mock.event import Arrival, CallEvent, Outcome, RequestEvent, drop
 from slee_mock.record import Call, Record, to_json
 from slee_mock.router import Router
@@ -154,8 +154,7 @@ class Outage:
         """Is it an INVITE that was sent on, once more? After a refusal its caller would be gone, while the other phone
         rings on and is billed for answering."""
         try:
-            call = find_call(View(self._store.copies), request) if request.method == "INVITE" else None
-            return call is not None and call.began_with(request.from_.tag, request.cseq.number)
+            return is_again(View(self._store.copies), request)
         except (StoreDown, RemoteProtocolError):
             return False
 

@@ -19,7 +19,7 @@ from itertools import islice
 from typing import Any, ClassVar
 
 from slee_mock.billing import MILLISECOND, Tariff, is_billed, noted
-from slee_mock.dialogs import find_call
+from slee_mock.dialogs import is_again
 from slee_mock.event import (
     NOTHING,
     Answers,
@@ -173,9 +173,7 @@ class Prepaid:
 
     def _admit(self, event: RequestEvent, user: str, view: View) -> Outcome:
         request = event.request
-        call = find_call(view, request)
-        is_again = call is not None and call.began_with(request.from_.tag, request.cseq.number)
-        if is_again or user not in self._paid_in:  # a retransmission was admitted the first time
+        if is_again(view, request) or user not in self._paid_in:  # a retransmission was admitted the first time
             return NOTHING
         known = view.get(Account, user) or Account(user)
         account = _without_forgotten(known, view, event.wall)
