@@ -56,6 +56,7 @@ class Baresip:
     def stop(self) -> None:
         self.process.terminate()
         self.process.wait(10.0)
+        print(self.output.read_text(errors="replace"))  # for whoever reads why a test failed
 
 
 @pytest.fixture
