@@ -109,8 +109,7 @@ class Searches:
     def _heard(self, call: Call, search: Search, attempt: int) -> Verdict:
         """This one rings from now on: CANCEL and ACK go there."""
         known = replace(search, heard=attempt, next_at=None)
-        leg = replace(leg_of(call, search.way), target=search.tried[attempt], attempt=attempt)
-        updated = with_leg(call, leg)
+        updated = _aimed(call, search, attempt)
         saves: tuple[Record, ...] = () if known == search else (known,)
         return Verdict(True, None if updated == call else updated, saves)
 
@@ -125,9 +124,8 @@ class Searches:
         silent = [each for each in range(len(search.tried)) if each not in failed]
         if follow or search.heard >= 0 or not silent:
             return follow
-        leg = leg_of(call, search.way)  # CANCEL, and the INVITE once more, are for the newest of them
-        leg = replace(leg, target=search.tried[silent[-1]], attempt=silent[-1])
-        saves = (replace(known, next_at=None), with_leg(call, leg))
+        # CANCEL, and the INVITE once more, are for the newest of them.
+        saves = (replace(known, next_at=None), _aimed(call, known, silent[-1]))
         return Outcome(saves=saves, done=True)
 
     def _next(self, search: Search, call: Call, view: View, wall: float) -> Outcome | None:
@@ -138,9 +136,9 @@ class Searches:
         if not target:
             return None
         attempt = len(search.tried)
-        leg = replace(leg_of(call, search.way), target=target, attempt=attempt)
         tried, by = (*search.tried, target), (*search.by, self._via)
-        saves = (replace(search, tried=tried, by=by, next_at=wall + SILENCE), with_leg(call, leg))
+        known = replace(search, tried=tried, by=by, next_at=wall + SILENCE)
+        saves = (known, _aimed(call, known, attempt))
         send = self._forward(request, target, attempt)
         return Outcome(saves=saves, sends=(send,), done=True, note=f"nobody answers, -> {target}")
 
@@ -159,6 +157,12 @@ class Searches:
             ("CSeq", f"{request.cseq.number} {method}"),
         ])  # fmt: skip
         return Send(made.to_bytes())
+
+
+def _aimed(call: Call, search: Search, attempt: int) -> Call:
+    """What follows the search's INVITE goes to this attempt's contact from now on."""
+    leg = replace(leg_of(call, search.way), target=search.tried[attempt], attempt=attempt)
+    return with_leg(call, leg)
 
 
 def _restored(search: Search) -> Request:
