@@ -15,7 +15,8 @@ store open (store_files.py).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from slee_mock.record import SIGN_OF_LIFE, Member, Secret, to_json
 from slee_mock.store import Above, Change, Conflict, Marked, Row, Store, StoreDown, View
@@ -47,66 +48,58 @@ class KeyedStore(Above):
         self._key = key
 
     def get(self, kind: str, key: str) -> Row | None:
-        if self._doubtful:
-            self._look()
-        try:
+        with self._sure():
             return self._store.get(kind, key)
-        except StoreDown:
-            self._doubtful = True
-            raise
 
     def save(self, changes: Sequence[Change]) -> None:
-        self._look()
-        if self._key and self._fresh is None:
-            changes = [Change(Secret.KIND, NAME, *self._key, only_if=True), *changes]
-        try:
-            self._store.save(changes)
-        except Conflict:
-            self._doubtful = True
-            self._look()  # was it the key, or another row?
-            raise
-        except StoreDown:
-            self._doubtful = True
-            raise
+        with self._sure():
+            if self._key and self._fresh is None:
+                mine = Change(Secret.KIND, NAME, *self._key, only_if=True)
+                changes = [mine, *changes]
+            try:
+                self._store.save(changes)
+            except Conflict:
+                self._doubtful = True
+                self._look()  # was it the key, or another row?
+                raise
 
     def scan(self, kind: str, limit: int | None = None) -> list[tuple[str, Row]]:
-        self._look()
-        try:
+        with self._sure():
             return self._store.scan(kind, limit)
-        except StoreDown:
-            self._doubtful = True
-            raise
 
     def walk(self, kind: str, limit: int, before: int | None = None) -> list[Marked]:
-        self._look()
-        try:
+        with self._sure():
             return self._store.walk(kind, limit, before)
-        except StoreDown:
-            self._doubtful = True
-            raise
 
     def mark(self, kind: str, newer: int) -> int | None:
-        self._look()
-        return self._store.mark(kind, newer)
+        with self._sure():
+            return self._store.mark(kind, newer)
 
     def count(self, kind: str) -> int:
-        self._look()
-        return self._store.count(kind)
+        with self._sure():
+            return self._store.count(kind)
 
     def due(self, wall: float, limit: int) -> list[tuple[str, str]]:
         self._doubtful = True  # a look at every sign of life
-        self._look()
-        try:
+        with self._sure():
             return self._store.due(wall, limit)
-        except StoreDown:
-            self._doubtful = True
-            raise
 
     def leave_a_sign(self, member: Member) -> None:
         """In a store that has lost the key: tells who starts that this server lives. May raise
         StoreDown, Conflict."""
         if self._doubtful and self._store.get(Secret.KIND, NAME) != self._key:
             View(self._store).commit([member])
+
+    @contextmanager
+    def _sure(self) -> Iterator[None]:
+        """Around all that is asked of the store: nothing is believed while the key is in doubt, and
+        a store that fails puts it in doubt."""
+        self._look()
+        try:
+            yield
+        except StoreDown:
+            self._doubtful = True
+            raise
 
     def _look(self) -> None:
         if self._doubtful and self._key is not None:
