@@ -15,7 +15,7 @@ from failover.inflight import EchoKey, Key, Row, echo_key, key_of
 from failover.kept import HANG_UPS
 from failover.lines import Lines
 from failover.members import Members
-from failover.outcome import NOTHING, Dropped, Outcome, Passed, Queued, Send
+from failover.outcome import NOTHING, Dropped, Outcome, Passed, Queued, Send, joined
 from failover.route import literal, way_back
 from failover.settings import PHONES
 from failover.sight import Grace
@@ -300,10 +300,7 @@ class Core(Members):
             ahead = self._heard(response, method, branch, row.leg, now)
         elif method == "INVITE":
             self.orphans.heard(branch.encode(), response.status >= 200)
-        outcome = self._return(response, row, now)
-        if ahead is NOTHING:
-            return outcome
-        return Outcome(ahead.sends + outcome.sends, ahead.events + outcome.events)
+        return joined((ahead, self._return(response, row, now)))
 
     def _heard(
         self, response: Response, method: str, branch: str, server: str, now: float

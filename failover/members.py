@@ -23,6 +23,7 @@ from failover.outcome import (
     Resumed,
     Send,
     StateChanged,
+    joined,
 )
 from failover.passive import PassiveCheck
 from failover.settings import CALL_ID, PHONES
@@ -73,18 +74,17 @@ class Members:
         outcome = self._state(server, now)
         if was.alive and not server.health.alive:
             server.ejected = ""
-            outcome = Outcome((), (*outcome.events, *self._welcomed(now)))
+            outcome = joined((outcome, *self._welcomed(now)))
             return self._move(server, now, server is hot, outcome, server.health.why)
         return self._released(outcome, now)
 
-    def _welcomed(self, now: float) -> list[Event]:
+    def _welcomed(self, now: float) -> list[Outcome]:
         """Where no server is left, those come back that were held back for their flapping, or ejected."""
-        events = [event for heir in self.table.welcome(now, self.rise) for event in self._state(heir, now).events]
+        outcomes = [self._state(heir, now) for heir in self.table.welcome(now, self.rise)]
         if not self.table.usable:
-            for server in self.table.servers:
-                if server.alive:
-                    events += self.passive.readmit(server, now, "nobody else is left").events
-        return events
+            living = [server for server in self.table.servers if server.alive]
+            outcomes += [self.passive.readmit(server, now, "nobody else is left") for server in living]
+        return outcomes
 
     def serve(self, now: float) -> None:
         """Messages come here from now on."""
@@ -118,7 +118,7 @@ class Members:
         if server.wish is wish:
             return back
         server.wish = wish
-        return self._released(Outcome((), (*back.events, *self._state(server, now).events)), now)
+        return self._released(joined((back, self._state(server, now))), now)
 
     def adopt(self, table: ServerTable, fall: int, rise: int, now: float) -> Outcome:
         """Serves from another table from now on. What those owe who are not in it goes to the others."""
@@ -128,7 +128,7 @@ class Members:
         for server in gone:
             outcome = self._move(server, now, server is hot, outcome, "taken out of the list")
         if table.hot and table.hot is not hot:
-            outcome = Outcome(outcome.sends, (*outcome.events, *self._state(table.hot, now).events))
+            outcome = joined((outcome, self._state(table.hot, now)))
         return self._released(outcome, now)
 
     def look(self, now: float) -> Outcome:
@@ -143,8 +143,8 @@ class Members:
         """These first, which end what a dead server had ringing, then the outcome."""
         if not sends:
             return outcome
-        events = [self._ended(call, send, now) for call, send in sends]
-        return Outcome((*(send for _, send in sends), *outcome.sends), (*events, *outcome.events))
+        events = tuple(self._ended(call, send, now) for call, send in sends)
+        return joined((Outcome(tuple(send for _, send in sends), events), outcome))
 
     def _ended(self, call: Call, send: Send, now: float) -> Passed:
         server, method = self.table.by_name.get(call.server), send.data.split(b" ", 1)[0].decode()
@@ -185,7 +185,6 @@ class Members:
         owed = self.inflight.move(lost.name, now)
         self.orphans.abandon(lost.name)
         heir = self.table.hot
-        events = outcome.events
         felt = was_hot and lost.seen and self.serving is not None  # one that was never there has left nothing behind
         if owed or felt:
             replayed = owed if self.table.usable else 0
@@ -193,9 +192,8 @@ class Members:
                                 in_flight=owed, last_answer=lost.answered)  # fmt: skip
             self.failovers.append(failover)
             self.counters["failovers"] += 1
-            events = (*events, failover)
-        again = self.replay(now)
-        return Outcome((*outcome.sends, *again.sends), (*events, *again.events))
+            outcome = joined((outcome, Outcome((), (failover,))))
+        return joined((outcome, self.replay(now)))
 
     def replay(self, now: float) -> Outcome:
         """Sends on the next of what servers that are gone still owed; to be called until `inflight.moving` is empty."""
@@ -210,8 +208,7 @@ class Members:
                 outcomes.append(self._handle(row, now))
             except Exception as error:  # a defect of ours, which costs this row and none of those behind it
                 self.unfit.append(error)
-        sends = tuple(send for outcome in outcomes for send in outcome.sends)
-        return Outcome(sends, tuple(event for outcome in outcomes for event in outcome.events))
+        return joined(outcomes)
 
     def kept_of_failover(self) -> None:
         """One more of those that the last server owed is kept."""
@@ -237,8 +234,7 @@ class Members:
             return outcome
         self.inflight.resume(rows)
         told = Released(now, len(rows), now - rows[0].since)
-        again = self.replay(now)
-        return Outcome((*outcome.sends, *again.sends), (*outcome.events, told, *again.events))
+        return joined((outcome, Outcome((), (told,)), self.replay(now)))
 
     def _state(self, server: Server, now: float) -> Outcome:
         hot = self.table.hot

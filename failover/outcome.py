@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from plumbing.address import Address
@@ -115,3 +116,12 @@ class Outcome(NamedTuple):
 
 
 NOTHING = Outcome()
+
+
+def joined(outcomes: Iterable[Outcome]) -> Outcome:
+    """One after the other."""
+    some = [outcome for outcome in outcomes if outcome is not NOTHING]
+    if len(some) < 2:
+        return some[0] if some else NOTHING
+    sends = tuple(send for outcome in some for send in outcome.sends)
+    return Outcome(sends, tuple(event for outcome in some for event in outcome.events))

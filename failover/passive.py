@@ -26,11 +26,10 @@ every LOOK_INTERVAL.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from failover.inflight import Key
-from failover.outcome import NOTHING, Outcome
+from failover.outcome import NOTHING, Outcome, joined
 from failover.table import Server, Wish
 
 if TYPE_CHECKING:
@@ -111,8 +110,7 @@ class PassiveCheck:
         self.due_trial()
         servers = self._members.table.servers
         self._runs = {each: self._runs.get(each) or Run(each) for each in servers}
-        outcomes = [self._look_at(self._runs[server], late, now) for server in servers]
-        return _joined(outcomes)
+        return joined(self._look_at(self._runs[server], late, now) for server in servers)
 
     def due_trial(self) -> Server | None:
         """`trial`, if it still is to be tried: it may have gone, or be wanted no more, since that was decided."""
@@ -228,8 +226,3 @@ class PassiveCheck:
     def _rescued(self, server: Server) -> int:
         """How many requests taken from a server the others have handled."""
         return sum(other.rescued for other in self._members.table.servers if other is not server)
-
-
-def _joined(outcomes: Sequence[Outcome]) -> Outcome:
-    sends = tuple(send for outcome in outcomes for send in outcome.sends)
-    return Outcome(sends, tuple(event for outcome in outcomes for event in outcome.events))
