@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from failover.legs import is_here
 from plumbing.address import Address, format_address
-from plumbing.udp import bind_udp
+from plumbing.udp import bind_udp, connect_udp
 from sip import VERSION
 from sip.errors import RemoteProtocolError
 from sip.message import Response, parse
@@ -133,11 +133,11 @@ def _connected(host: str, server: Address) -> list[socket.socket]:
     first = None
     if is_here(host):  # where addresses that are not may be bound, answers would go to another computer
         with suppress(OSError):
-            first = _connected_at(host, server)
+            first = connect_udp(bind_udp((host, 0)), server)
     if first and ip_address(host).is_loopback:
         return [first]
     try:
-        second = _connected_at(anywhere, server)
+        second = connect_udp(bind_udp((anywhere, 0)), server)
     except OSError:
         if not first:
             raise
@@ -146,13 +146,3 @@ def _connected(host: str, server: Address) -> list[socket.socket]:
         second.close()
         return [first]
     return [first, second] if first else [second]
-
-
-def _connected_at(host: str, server: Address) -> socket.socket:
-    sock = bind_udp((host, 0))
-    try:
-        sock.connect(server)
-    except OSError:
-        sock.close()
-        raise
-    return sock

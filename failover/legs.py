@@ -20,7 +20,7 @@ from typing import TypeVar
 from failover.route import literal
 from plumbing.address import Address, format_address
 from plumbing.local_address import usual_towards
-from plumbing.udp import bind_udp, family_of
+from plumbing.udp import bind_udp, connect_udp, family_of
 from sip.uri import DEFAULT_PORT
 
 SHARES_PORTS = sys.platform == "linux"
@@ -100,11 +100,7 @@ def check_family(listen: Address, server: Address) -> None:
 
 
 def _connected(sock: socket.socket, server: Address) -> tuple[socket.socket, list[Datagram]]:
-    try:
-        sock.connect(server)
-    except OSError:
-        sock.close()
-        raise
+    connect_udp(sock, server)
     landed: list[Datagram] = []
     while True:
         try:

@@ -39,6 +39,16 @@ def bind_udp(address: Address, share: bool = False, receive_buffer: int = RECEIV
     return sock
 
 
+def connect_udp(sock: socket.socket, peer: Address) -> socket.socket:
+    """The socket, which hears `peer` alone from now on. Raises OSError, and closes it, where no route leads there."""
+    try:
+        sock.connect(peer)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
 def _set_receive_buffer(sock: socket.socket, octets: int) -> None:
     """As much of it as the system grants."""
     for option in (SO_RCVBUFFORCE, socket.SO_RCVBUF) if sys.platform == "linux" else (socket.SO_RCVBUF,):

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from plumbing.address import Address, format_address
 from plumbing.loop import Loop
-from plumbing.udp import bind_udp
+from plumbing.udp import bind_udp, connect_udp
 from sip import VERSION
 from sip.errors import RemoteProtocolError
 from sip.message import Request, Response, parse
@@ -67,13 +67,8 @@ class _Line:
 
     def __init__(self, name: str, server: Address, forwarder: Address) -> None:
         self.forwarder = forwarder
-        self.sock = bind_udp((server[0], 0))
-        try:
-            self.sock.connect(forwarder)
-            own = self.sock.getsockname()[:2]
-        except OSError:
-            self.sock.close()
-            raise
+        self.sock = connect_udp(bind_udp((server[0], 0)), forwarder)
+        own = self.sock.getsockname()[:2]
         # A server that listens on every address names the one from which the forwarder hears it.
         host = own[0] if server[0] in ("0.0.0.0", "::") else server[0]
         self.script = Script(name, (host, server[1]), forwarder, own, secrets.token_hex(16))
