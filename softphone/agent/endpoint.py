@@ -140,10 +140,7 @@ class Endpoint:
 
     def ask(self, exchange: Exchange, now: float) -> Exchange:
         """Send a request without Via; its responses go to the handler, challenges are answered on the way."""
-        request = exchange.request
-        branch = MAGIC_COOKIE + self.new_token()
-        request.push("Via", str(Via("UDP", *self.local, {"branch": branch, "rport": None})))
-        request.set("User-Agent", USER_AGENT)
+        self._sign(exchange.request)
         self._start(exchange, now)
         return exchange
 
@@ -162,10 +159,14 @@ class Endpoint:
     def send(self, request: Request, destination: Address, now: float, repeated: bool = False) -> None:
         """An ACK to a 2xx: no transaction. It gets its Via the first time."""
         if not request.get("Via"):
-            branch = MAGIC_COOKIE + self.new_token()
-            request.push("Via", str(Via("UDP", *self.local, {"branch": branch, "rport": None})))
-            request.set("User-Agent", USER_AGENT)
+            self._sign(request)
         self._transmit(request, destination, now, repeated)
+
+    def _sign(self, request: Request) -> None:
+        """Write into a request of ours, once, what its transaction and its answers go by."""
+        branch = MAGIC_COOKIE + self.new_token()
+        request.push("Via", str(Via("UDP", *self.local, {"branch": branch, "rport": None})))
+        request.set("User-Agent", USER_AGENT)
 
     def repeat(self, response: Response, destination: Address, now: float) -> None:
         """A 2xx to INVITE once more, which no transaction does for us (RFC 3261 13.3.1.4)."""

@@ -76,22 +76,24 @@ class Registration:
         longer counts."""
         if self.state is RegistrationState.UNREGISTERED:
             return
-        if self._exchange is not None:
-            self._endpoint.abandon(self._exchange)
-            self._exchange = None
+        self._abandon()
         self.register(now)
 
     def unregister(self, now: float) -> None:
         """Take the binding back; without one there is nothing to say."""
         self.rows.clear()
         had = self._registered_as is not None or self.state is RegistrationState.REGISTERING
-        if self._exchange is not None:
-            self._endpoint.abandon(self._exchange)
-            self._exchange = None
+        self._abandon()
         self._registered_as = None
         self._become(RegistrationState.UNREGISTERED, "Not registered", now)
         if had:
             self._ask(0, now)
+
+    def _abandon(self) -> None:
+        """Nobody waits for what is under way any more."""
+        if self._exchange is not None:
+            self._endpoint.abandon(self._exchange)
+            self._exchange = None
 
     # -- asking -----------------------------------------------------------------------------------------------------
 
