@@ -15,10 +15,11 @@ from collections import Counter, deque
 from typing import NamedTuple
 
 from plumbing.address import Address
+from sip.timing import PATIENCE
 
 MAX_ROWS = 10_000
 MAX_OCTETS = 32 << 20
-WAITING = 32.0  # seconds; 64*T1, after that no client waits for an answer any more (RFC 3261 17.1.1.2)
+WAITING = PATIENCE  # seconds; after that no client waits for an answer any more (RFC 3261 17.1.1.2)
 MAX_REFUSED = 4_096
 MAX_HEDGED = 4_096
 ECHO = 1.0  # seconds that a response or an ACK counts as in flight

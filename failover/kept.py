@@ -22,10 +22,11 @@ from __future__ import annotations
 from collections import Counter
 
 from failover.inflight import EchoKey, Key, Row
+from sip.timing import PATIENCE
 
 MAX_KEPT = 10_000  # messages
 MAX_KEPT_OCTETS = 16 << 20
-KEPT_SECONDS = 32.0  # 64*T1 (RFC 3261 17.1.1.2)
+KEPT_SECONDS = PATIENCE
 REMEMBERED_SECONDS = 40.0  # after the release; no sender repeats a message for longer
 EXPIRY_INTERVAL = 1.0  # seconds between two searches for messages that are too old
 HANG_UPS = ("BYE", "CANCEL")

@@ -32,14 +32,13 @@ from plumbing.address import Address
 from sip.errors import RemoteProtocolError
 from sip.header import NameAddr
 from sip.message import Request, Response, parse
+from sip.timing import PATIENCE, T1, T2
 from sip.uri import Uri
 from sip.via import Via
 
 MAX_CALLS = 2_048  # ringing, and as many orphans
 MAX_OCTETS = 8 << 20  # of ringing calls
 RINGING_SECONDS = 300.0  # proxies give up after 3 minutes (RFC 3261 16.6 step 11)
-ENDED_SECONDS = 32.0  # 64*T1: after that no phone repeats its final answer
-T1, T2 = 0.5, 4.0  # seconds
 # The user in From, read quickly: many calls may ring when a server dies.
 _CALLER = re.compile(rb"(?im)^(?:From|f)[ \t]*:[^\r\n]*?sips?:([^@;>\s]*)@")
 
@@ -163,9 +162,8 @@ class Orphans:
         _, called = _called(invite)
 
         def is_same(call: Call) -> bool:
-            if call.target != target or call.invite.call_id == invite.call_id:
-                return False
-            return _called(call.invite)[1] == called
+            known = call.invite
+            return call.target == target and known.call_id != invite.call_id and _called(known)[1] == called
 
         return self._end(_user(invite.get("From")), is_same, now)
 
@@ -194,7 +192,7 @@ class Orphans:
     def answered(self, response: Response, now: float) -> tuple[Call, list[Send]] | None:
         """What is to be sent where an orphan is answered that is being ended; the answer goes no
         further. None: it is none of these."""
-        branch = response.via.branch.partition(".")[0].encode("utf-8", "surrogateescape")
+        branch = _key(response.via.branch)
         call = self._orphans.get(branch)
         if not call:
             return None
@@ -216,7 +214,7 @@ class Orphans:
 
     def undelivered(self, branch: str) -> None:
         """The phone cannot be told any more that this one is to end, so it is not told again."""
-        call = self._orphans.get(branch.partition(".")[0].encode("utf-8", "surrogateescape"))
+        call = self._orphans.get(_key(branch))
         if call and call.ended is not None:
             call.over = True
 
@@ -249,13 +247,18 @@ class Orphans:
         repeated = []
         for branch, call in list(self._orphans.items()):
             if (now - call.since > RINGING_SECONDS and call.ended is None) or (
-                call.ended is not None and now - call.ended > ENDED_SECONDS
+                call.ended is not None and now - call.ended > PATIENCE
             ):
                 del self._orphans[branch]
             elif call.ended is not None and call.rings and not call.over and now >= call.cancel_due:
                 repeated.append((call, call.cancel(now)))
         self.watchful = bool(self._orphans)
         return repeated
+
+
+def _key(branch: str) -> bytes:
+    """Of a call, by the branch of its INVITE or of what is said to the phone about it (`suffix`)."""
+    return branch.partition(".")[0].encode("utf-8", "surrogateescape")
 
 
 def _user(value: str | None) -> str:

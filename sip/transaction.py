@@ -18,11 +18,8 @@ from math import inf
 from sip.errors import LocalProtocolError
 from sip.grammar import canonical_host
 from sip.message import Message, Request, Response
+from sip.timing import PATIENCE, T1, T2, T4
 from sip.via import MAGIC_COOKIE
-
-T1 = 0.5  # round trip, as long as nothing better is known (RFC 3261 17.1.1.1)
-T2 = 4.0  # the longest interval between repeats of a non-INVITE request or an INVITE's response
-T4 = 5.0  # how long a message may stay in the network
 
 
 class State(str, Enum):
@@ -183,17 +180,17 @@ class TimerRow:
 
 TIMERS: dict[Event, TimerRow] = {
     TIMER_A: TimerRow(T1, inf, (CALLING,)),
-    TIMER_B: TimerRow(64 * T1, 0, (CALLING,)),
-    TIMER_D: TimerRow(64 * T1, 0, (COMPLETED,)),
+    TIMER_B: TimerRow(PATIENCE, 0, (CALLING,)),
+    TIMER_D: TimerRow(PATIENCE, 0, (COMPLETED,)),
     TIMER_E: TimerRow(T1, T2, (TRYING, PROCEEDING)),
-    TIMER_F: TimerRow(64 * T1, 0, (TRYING, PROCEEDING)),
+    TIMER_F: TimerRow(PATIENCE, 0, (TRYING, PROCEEDING)),
     TIMER_G: TimerRow(T1, T2, (COMPLETED,)),
-    TIMER_H: TimerRow(64 * T1, 0, (COMPLETED,)),
+    TIMER_H: TimerRow(PATIENCE, 0, (COMPLETED,)),
     TIMER_I: TimerRow(T4, 0, (CONFIRMED,)),
-    TIMER_J: TimerRow(64 * T1, 0, (COMPLETED,)),
+    TIMER_J: TimerRow(PATIENCE, 0, (COMPLETED,)),
     TIMER_K: TimerRow(T4, 0, (COMPLETED,)),
-    TIMER_L: TimerRow(64 * T1, 0, (ACCEPTED,)),
-    TIMER_M: TimerRow(64 * T1, 0, (ACCEPTED,)),
+    TIMER_L: TimerRow(PATIENCE, 0, (ACCEPTED,)),
+    TIMER_M: TimerRow(PATIENCE, 0, (ACCEPTED,)),
 }
 
 

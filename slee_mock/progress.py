@@ -6,6 +6,7 @@ Pure. No message is made or sent here.
 from __future__ import annotations
 
 from sip.message import Request, Response
+from sip.timing import PATIENCE
 from slee_mock.billing import UNANSWERED
 from slee_mock.dialogs import (
     acknowledged,
@@ -36,7 +37,6 @@ from slee_mock.session import REFRESHING, SessionTimers, knows_timers
 # A caller's request with one of these proves that it has the 2xx: an early dialog may have others.
 PROOFS = ("ACK", "BYE", "INVITE")
 NOTICEABLE = 1.0  # seconds; a later message of a call is worth a save
-TIMER_B = 32.0  # seconds; RFC 3261 17.1.1.2: no INVITE is retransmitted for longer
 
 
 class Progress:
@@ -95,7 +95,7 @@ class Progress:
         expires = self._silent_from(event.wall)
         if is_agreed:
             now = event.wall + event.kept
-            expires = max(call.lapsed, now + TIMER_B)  # time for the answer to a refresh
+            expires = max(call.lapsed, now + PATIENCE)  # time for the answer to a refresh
         seen = max(call.seen, event.wall)
         return replace(call, over=False, lapsed=None, seen=seen, expires=expires)
 
@@ -127,7 +127,7 @@ class Progress:
         phone still lives. Any other message proves that it talks."""
         if call.over or not call.confirmed:
             return call
-        return replace(call, seen=max(call.seen, wall), expires=wall + TIMER_B, untimed=True)
+        return replace(call, seen=max(call.seen, wall), expires=wall + PATIENCE, untimed=True)
 
 
 def told(

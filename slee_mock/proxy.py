@@ -17,6 +17,7 @@ from sip.branch import make_branch
 from sip.errors import RemoteProtocolError
 from sip.header import NameAddr
 from sip.message import Request, Response
+from sip.timing import PATIENCE
 from sip.uri import Uri
 from sip.via import Via
 from slee_mock.billing import UNANSWERED
@@ -55,7 +56,7 @@ from slee_mock.event import (
 from slee_mock.gate import strip_credentials
 from slee_mock.heartbeat import is_heartbeat
 from slee_mock.loops import ASKED, asked, asked_user, is_loop, own_vias
-from slee_mock.progress import TIMER_B, Progress, expired, may_try_again, told
+from slee_mock.progress import Progress, expired, may_try_again, told
 from slee_mock.record import Binding, Bindings, Call, Dialog, Leg, Record, Search, replace
 from slee_mock.registrar import address_of_record
 from slee_mock.retention import Kept
@@ -234,7 +235,7 @@ class Proxy:
         leg = next(known, None)
         if leg is None:
             return self._spiral(event, call, view)
-        if call.over or event.wall + event.kept - call.offered > TIMER_B:
+        if call.over or event.wall + event.kept - call.offered > PATIENCE:
             return drop("invite_too_late")  # its phone has forgotten it and would ring again
         raised = (CallEvent(call.call_id, event.wall),)
         send = self._forward(request, leg.target, attempt=leg.attempt)

@@ -16,7 +16,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, ClassVar, TypeVar
 
-UNACKNOWLEDGED = 32.0  # seconds; RFC 3261 13.3.1.4: for 64*T1 a callee waits for the ACK to its 2xx
+from sip.timing import PATIENCE
+
+UNACKNOWLEDGED = PATIENCE  # seconds that a callee waits for the ACK to its 2xx (RFC 3261 13.3.1.4)
 SIGN_OF_LIFE = 0.5  # seconds between two of a member's signs
 PRESUMED_DEAD = 2.0  # a member silent for longer is taken for dead
 

@@ -26,6 +26,7 @@ from sip.errors import RemoteProtocolError
 from sip.grammar import is_number, quoted
 from sip.header import NameAddr
 from sip.message import Request
+from sip.timing import PATIENCE
 from sip.uri import Uri
 from slee_mock.event import Answers, Event, Outcome, RequestEvent, legible
 from slee_mock.record import Binding, Bindings, Heard
@@ -36,7 +37,7 @@ DEFAULT_EXPIRES = 3600  # seconds; also what a malformed wish means (RFC 3261 10
 MOST_EXPIRES = 3600
 LEAST_EXPIRES = 10
 MOST_BINDINGS = 10  # alive at once, per address-of-record
-MEMORY = 32.0  # seconds for which a Call-ID is remembered beyond its bindings: 64*T1
+MEMORY = PATIENCE  # seconds for which a Call-ID is remembered beyond its bindings
 MOST_REMEMBERED = 20  # Call-IDs, per address-of-record
 MOST_SHOWN = 60  # characters of a contact in a Warning
 

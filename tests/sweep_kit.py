@@ -23,7 +23,7 @@ from wire import DAY, HEARTBEAT, SERVERS, World
 
 from plumbing.address import Address
 from sip.message import Request, parse
-from sip.transaction import T2
+from sip.timing import T2
 from slee_mock.billing import summed
 from slee_mock.record import Bill, Bindings
 from slee_mock.store import View

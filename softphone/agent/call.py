@@ -13,9 +13,9 @@ from sip.dialog import TARGET_REFRESHING, Dialog, next_hop
 from sip.errors import RemoteProtocolError
 from sip.header import NameAddr
 from sip.message import Request, Response, reply
-from sip.transaction import T1, T2
+from sip.timing import PATIENCE, T1, T2
 from softphone.agent.account import ALLOW, Address
-from softphone.agent.endpoint import PATIENCE, Endpoint, Incoming
+from softphone.agent.endpoint import Endpoint, Incoming
 from softphone.agent.event import CallState, Direction, ProbeAnswered
 from softphone.agent.exchange import Exchange
 from softphone.agent.info import InfoDigits

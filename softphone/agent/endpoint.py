@@ -15,7 +15,6 @@ from sip.errors import LocalProtocolError, RemoteProtocolError
 from sip.message import BrokenRequest, Message, Request, Response, parse, reply
 from sip.sdp import CONTENT_TYPE
 from sip.transaction import (
-    T1,
     ClientTransaction,
     Deliver,
     Outcome,
@@ -37,7 +36,6 @@ from softphone.agent.places import is_literal, same_address
 from softphone.agent.sentence import asked_by_stranger, summary
 
 MAX_TRANSACTIONS = 512  # of either kind: a phone has a handful; more come only from a flood
-PATIENCE = 64 * T1
 
 
 class Incoming:

@@ -6,10 +6,11 @@ from sip.dialog import MAX_FORWARDS, Dialog
 from sip.errors import LocalProtocolError, RemoteProtocolError
 from sip.header import NameAddr
 from sip.message import Request, Response
+from sip.timing import PATIENCE
 from sip.uri import Uri
 from softphone.agent.account import ALLOW
 from softphone.agent.call import Call, pause_before_again
-from softphone.agent.endpoint import PATIENCE, Endpoint, Incoming
+from softphone.agent.endpoint import Endpoint, Incoming
 from softphone.agent.event import Direction
 from softphone.agent.exchange import Exchange
 from softphone.agent.negotiation import CONTENT_TYPE, Negotiation, offers

@@ -13,8 +13,8 @@ from sip.dialog import Dialog
 from sip.errors import RemoteProtocolError
 from sip.grammar import is_number
 from sip.message import Message, Request, Response
-from sip.transaction import T1
-from softphone.agent.endpoint import PATIENCE, Endpoint, Incoming
+from sip.timing import PATIENCE, T1
+from softphone.agent.endpoint import Endpoint, Incoming
 from softphone.agent.negotiation import Negotiation
 from softphone.agent.rows import Action, Rows
 
