@@ -22,6 +22,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 Address = tuple[str, int]
 METHODS = ("INVITE", "OPTIONS", "INVITE", "REGISTER")
@@ -114,6 +115,42 @@ class Server:
     def _signal(self, number: int) -> None:
         if self._process and self._process.poll() is None:
             os.kill(self._process.pid, number)
+
+
+# -- as many as go through ---------------------------------------------------------------------------------------------
+
+
+class Burst(NamedTuple):
+    """`seconds`: from the first request to the last answer."""
+
+    sent: int
+    answered: int
+    seconds: float
+
+
+def burst(
+    send: Callable[[int], object], receive: Callable[[], tuple[int, int]], seconds: float, window: int
+) -> Burst:
+    """So many requests wait for their answers all the time; the next leaves when one has come. `send(number)` sends
+    one; `receive()` waits for answers: how many have come, and how many of these are 200. None for a while (0, 0): then
+    what is missing counts as lost."""
+    sent = answered = 0
+    began = ended = time.monotonic()
+    end, more = began + seconds, window
+    while more or answered < sent:
+        for number in range(sent, sent + more):
+            send(number)
+        sent += more
+        came, good = receive()
+        if not came:
+            if time.monotonic() > end:
+                break
+            more = window
+            continue
+        answered += good
+        ended = time.monotonic()
+        more = came if ended < end else 0
+    return Burst(sent, answered, ended - began)
 
 
 # -- the phone --------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-from benchmarks.load import METHODS, Address, open_socket
+from benchmarks.load import METHODS, Address, Burst, burst, open_socket
 
 AGENTS = ("Deskphone 410/12.3.1", "SoftClient/4.2.0", "ATA-2 (fw 1.0.9)", "GW7")
 ORDERS = (  # of header lines, one for each make
@@ -21,6 +21,7 @@ ORDERS = (  # of header lines, one for each make
     ("Via", "To", "From", "Call-ID", "CSeq", "Max-Forwards", "Contact", "User-Agent"),
     ("Via", "User-Agent", "Max-Forwards", "To", "From", "Contact", "Call-ID", "CSeq"),
 )
+SPREAD = 2_654_435_761  # a large prime, which takes neighbours far apart
 DESCRIPTORS = 64  # that this process needs besides
 BACKLOG = 64 << 10  # octets; a phone has one request or two under way
 
@@ -28,7 +29,7 @@ BACKLOG = 64 << 10  # octets; a phone has one request or two under way
 def texts(number: int, own: str, word: str) -> list[bytes]:
     """What phone `number` at `own` sends, a request for each of METHODS; the request's number is left out three times.
     Every other phone registers with a digest (RFC 2617)."""
-    make, line = number % 4, number * 2654435761 % 65_521
+    make, line = number % 4, number * SPREAD % 65_521
     user = f"{'ferdinandmaria'[: 3 + line % 9]}{number}"
     return [_text(method, make, line, user, own, f"{word}n{number}") for method in METHODS]
 
@@ -37,10 +38,11 @@ def _text(method: str, make: int, line: int, user: str, own: str, word: str) -> 
     register = method == "REGISTER"
     callee = user if register else f"+49{line:0{6 + line % 5}d}"
     body = _offer(own.partition(":")[0], line, make) if method == "INVITE" else ""
+    name = f'"Line {line}" ' if make % 2 else ""
     values = {
         "Via": f"SIP/2.0/UDP {own};{'rport;' if make != 2 else ''}branch=z9hG4bK{word}x%d",
         "Max-Forwards": "70",
-        "From": f"{f'{chr(34)}Line {line}{chr(34)} ' if make % 2 else ''}<sip:{user}@failover.test>;tag=t%d",
+        "From": f"{name}<sip:{user}@failover.test>;tag=t%d",
         "To": f"<sip:{callee}@failover.test>",
         "Call-ID": f"{word}x%d{'@' + own if make == 3 else ''}",
         "CSeq": f"{1 + line} {method}",
@@ -81,40 +83,29 @@ def descriptors(count: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def burst(target: Address, phones: int, seconds: float, window: int, lull: float) -> tuple[int, int, float]:
-    """So many requests wait for their answers all the time, each of another phone than the one before; (requests,
-    answers, seconds from the first request to the last answer). After `lull` seconds without one, what is missing
+def crowd(target: Address, phones: int, seconds: float, window: int, lull: float) -> Burst:
+    """Each request from another phone than the one before. After `lull` seconds without an answer what is missing
     counts as lost."""
-    sent = answered = 0
     with ExitStack() as ending:
         ending.enter_context(descriptors(phones))
         poll = ending.enter_context(select.epoll())
         word = f"crowd{time.monotonic_ns()}"
-        crowd: list[tuple[socket.socket, list[bytes]]] = []
+        senders: list[tuple[socket.socket, list[bytes]]] = []
         by_descriptor: dict[int, socket.socket] = {}
         for number in range(phones):
             sock = ending.enter_context(open_socket(("127.0.0.1", 0), BACKLOG))
             sock.connect(target)
-            crowd.append((sock, texts(number, "{}:{}".format(*sock.getsockname()), word)))
+            senders.append((sock, texts(number, "{}:{}".format(*sock.getsockname()), word)))
             by_descriptor[sock.fileno()] = sock
             poll.register(sock, select.EPOLLIN)
-        began = ended = time.monotonic()
-        end, more = began + seconds, window
-        while more or answered < sent:
-            for _ in range(more):
-                sock, kinds = crowd[sent * 2654435761 % phones]
-                sock.send(kinds[(sent // phones + sent) & 3] % (sent, sent, sent))
-                sent += 1
+
+        def send(number: int) -> None:
+            sock, kinds = senders[number * SPREAD % phones]
+            sock.send(kinds[(number // phones + number) & 3] % (number, number, number))
+
+        def receive() -> tuple[int, int]:
             ready = poll.poll(lull)
-            if not ready:
-                if time.monotonic() > end:
-                    break
-                more = window
-                continue
-            good = 0
-            for descriptor, _ in ready:
-                good += by_descriptor[descriptor].recv(65_535).startswith(b"SIP/2.0 200 ")
-            answered += good
-            ended = time.monotonic()
-            more = len(ready) if ended < end else 0
-    return sent, answered, ended - began
+            answers = (by_descriptor[descriptor].recv(65_535) for descriptor, _ in ready)
+            return len(ready), sum(answer.startswith(b"SIP/2.0 200 ") for answer in answers)
+
+        return burst(send, receive, seconds, window)

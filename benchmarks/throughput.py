@@ -29,13 +29,12 @@ import sys
 import time
 from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks import many_phones
 from benchmarks.columns import aligned  # as a script, from anywhere
-from benchmarks.load import METHODS, Address, Load, lost, open_socket
+from benchmarks.load import METHODS, Address, Burst, Load, burst, lost, open_socket
+from benchmarks.many_phones import crowd
 from benchmarks.peers import ABSENT, Peer, available, free, scene
 
 FORWARDERS = ("forwarder", "kamailio stateless")
@@ -62,20 +61,13 @@ ROWS = (
 # -- as many as go through --------------------------------------------------------------------------------------------
 
 
-class Burst(NamedTuple):
-    """`seconds`: from the first request to the last answer."""
-
-    sent: int
-    answered: int
-    seconds: float
-
-    def figures(self, cpu: float) -> Figures:
-        """`cpu`: seconds that the forwarder used meanwhile."""
-        return {
-            "rate": self.answered / self.seconds if self.seconds else 0.0,
-            "busy": 100 * cpu / self.seconds if self.seconds else 0.0,
-            "cpu": cpu * 1e6 / max(1, self.answered),
-        }
+def figures(burst: Burst, cpu: float) -> Figures:
+    """`cpu`: seconds that the forwarder used meanwhile."""
+    return {
+        "rate": burst.answered / burst.seconds if burst.seconds else 0.0,
+        "busy": 100 * cpu / burst.seconds if burst.seconds else 0.0,
+        "cpu": cpu * 1e6 / max(1, burst.answered),
+    }
 
 
 def templates(own: str, word: str) -> list[bytes]:
@@ -91,32 +83,24 @@ def templates(own: str, word: str) -> list[bytes]:
     ]
 
 
-def burst(target: Address, seconds: float, window: int = WINDOW) -> Burst:
-    """So many requests wait for their answers all the time; the next leaves when one has come."""
-    sent = answered = 0
+def trunk(target: Address, seconds: float) -> Burst:
+    """All from one sender."""
     with open_socket(("127.0.0.1", 0)) as sock:
         sock.connect(target)
         # The kernel's own limit: Python's would ask poll() before every recv().
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 0, int(LULL * 1e6)))
-        own = "{}:{}".format(*sock.getsockname())
-        texts = templates(own, f"burst{time.monotonic_ns()}")
-        began = ended = time.monotonic()
-        end, more = began + seconds, window
-        while more or answered < sent:
-            for _ in range(more):
-                sock.send(texts[sent & 3] % (sent, sent, sent))
-                sent += 1
+        texts = templates("{}:{}".format(*sock.getsockname()), f"burst{time.monotonic_ns()}")
+
+        def send(number: int) -> None:
+            sock.send(texts[number & 3] % (number, number, number))
+
+        def receive() -> tuple[int, int]:
             try:
-                good = sock.recv(65_535).startswith(b"SIP/2.0 200 ")
+                return 1, sock.recv(65_535).startswith(b"SIP/2.0 200 ")
             except (BlockingIOError, ConnectionError):
-                if time.monotonic() > end:
-                    break
-                more = window
-                continue
-            answered += good
-            ended = time.monotonic()
-            more = 1 if ended < end else 0
-    return Burst(sent, answered, ended - began)
+                return 0, 0
+
+        return burst(send, receive, seconds, WINDOW)
 
 
 # -- a turn of each ---------------------------------------------------------------------------------------------------
@@ -134,20 +118,20 @@ def latency(target: Address, rate: float, seconds: float) -> tuple[float, float,
 def turn(peer: Peer, rate: float, phones: int, seconds: float) -> Figures:
     """All but what only makes sense beside the load's own delay."""
     before = peer.cpu()
-    trunk = burst(peer.listen, seconds)
+    single = trunk(peer.listen, seconds)
     after_trunk = peer.cpu()
-    crowd = Burst(*many_phones.burst(peer.listen, phones, seconds, WINDOW, LULL))
+    many = crowd(peer.listen, phones, seconds, WINDOW, LULL)
     after_phones = peer.cpu()
     p50, p99, steady, missing = latency(peer.listen, rate, seconds)
     after = peer.cpu()
-    unanswered = trunk.sent - trunk.answered + crowd.sent - crowd.answered + missing
+    unanswered = single.sent - single.answered + many.sent - many.answered + missing
     return {
-        **trunk.figures(after_trunk - before),
-        **{f"phones_{key}": value for key, value in crowd.figures(after_phones - after_trunk).items()},
+        **figures(single, after_trunk - before),
+        **{f"phones_{key}": value for key, value in figures(many, after_phones - after_trunk).items()},
         "steady_cpu": (after - after_phones) * 1e6 / max(1, steady - missing),
         "p50": p50,
         "p99": p99,
-        "unanswered": 100 * unanswered / (trunk.sent + crowd.sent + steady),
+        "unanswered": 100 * unanswered / (single.sent + many.sent + steady),
         "memory": peer.memory(),
     }
 
@@ -161,8 +145,8 @@ def measure(names: list[str], options: argparse.Namespace) -> dict[str, list[Fig
         ending.callback(os.sched_setaffinity, 0, cores)
         peers = {name: ending.enter_context(scene(name, options.port + 3 * n, theirs)) for n, name in enumerate(names)}
         for peer in peers.values():
-            burst(peer.listen, WARM_UP)
-            many_phones.burst(peer.listen, options.phones, WARM_UP, WINDOW, LULL)
+            trunk(peer.listen, WARM_UP)
+            crowd(peer.listen, options.phones, WARM_UP, WINDOW, LULL)
         for number in range(options.rounds):
             print(f"round {number + 1} of {options.rounds}", file=sys.stderr)
             direct = latency(peers[names[0]].servers[0].address, options.rate, options.seconds / 2)
