@@ -178,6 +178,14 @@ class Cluster:
         return [each.contact for each in found.live(self.wall)] if found else []
 
 
+def cluster_with_bob(expires: str = "300", **context: Any) -> Cluster:
+    """Two servers that know of each other, and Bob's phone registered for so many seconds."""
+    made = Cluster(**context)
+    made.sign("server1", "server2")
+    made.one(register(expires=expires))
+    return made
+
+
 def phone_request(
     method: str, uri: str, user: str = "alice", *, to: str = "", to_tag: str = "", tag: str = "a1", call_id: str = "c1",
     cseq: int = 1, branch: str = "", contact: str = "", fields: Sequence[tuple[str, str]] = (), hops: int = 69,

@@ -4,7 +4,7 @@ and to the phone that the tags name."""
 from __future__ import annotations
 
 import pytest
-from slee_kit import Cluster, answer, in_dialog, invite, phone_request, register
+from slee_kit import Cluster, answer, cluster_with_bob, in_dialog, invite, phone_request, register
 
 from slee_mock.record import Bill, Call
 
@@ -30,10 +30,7 @@ IN_DIALOG = ["INFO", "INVITE", "UPDATE", "OPTIONS", "MESSAGE", "NOTIFY", "REFER"
 
 @pytest.fixture
 def cluster():
-    made = Cluster()
-    made.sign("server1", "server2")
-    made.one(register())
-    return made
+    return cluster_with_bob()
 
 
 def talk(cluster, recorded=(), behind=()):

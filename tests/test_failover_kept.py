@@ -6,7 +6,7 @@ from __future__ import annotations
 import socket
 
 import pytest
-from slee_kit import FORWARDER, Cluster, answer, in_dialog, invite, kept, phone_request, register
+from slee_kit import FORWARDER, Cluster, answer, cluster_with_bob, in_dialog, invite, kept, phone_request, register
 
 from plumbing.address import Address
 from slee_mock.record import Bill, Call
@@ -20,10 +20,7 @@ CANCEL = phone_request("CANCEL", "sip:bob@failover.test")
 
 @pytest.fixture
 def cluster():
-    made = Cluster()
-    made.sign("server1", "server2")
-    made.one(register())
-    return made
+    return cluster_with_bob()
 
 
 def talk(cluster: Cluster) -> None:

@@ -4,7 +4,7 @@ user of ours. Each dialog finds its own phones, and there is one bill."""
 from __future__ import annotations
 
 import pytest
-from slee_kit import Cluster, answer, in_dialog, invite, phone_request, register
+from slee_kit import Cluster, answer, cluster_with_bob, in_dialog, invite, phone_request, register
 
 from sip.digest import Challenge
 from sip.digest import answer as solve
@@ -23,9 +23,7 @@ CAROL = "sip:carol@failover.test"
 
 @pytest.fixture
 def cluster():
-    made = Cluster()
-    made.sign("server1", "server2")
-    made.one(register())
+    made = cluster_with_bob()
     made.one(register("carol", f"<{CAROL_AT}>", call_id="r-carol"))
     return made
 

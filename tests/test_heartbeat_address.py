@@ -5,14 +5,13 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import contextmanager
 
 import pytest
 from forwarder_kit import answer, field
 from hosts_kit import _space, entered, run, sweep
+from test_forwarder_sockets import running
 
 from failover.heartbeat import Heartbeat
-from failover.service import Forwarder
 from failover.settings import read
 from plumbing.loop import Loop
 from plumbing.udp import bind_udp
@@ -43,17 +42,8 @@ class Firewalled:
         self._sock.close()
 
 
-@contextmanager
 def forwarder_for(server, listen):
-    settings = read(
-        f"server1={server}\nforwarder.listen={listen}\nadmin.listen=\n", "servers.properties"
-    )
-    forwarder = Forwarder(settings)
-    forwarder.start()
-    try:
-        yield forwarder
-    finally:
-        forwarder.stop()
+    return running(read(f"server1={server}\nforwarder.listen={listen}\nadmin.listen=\n", "test"))
 
 
 def test_heartbeats_come_from_where_messages_come_from(free_port, eventually):

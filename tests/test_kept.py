@@ -18,14 +18,13 @@ from forwarder_kit import (
     plain_phone,
     request,
 )
+from test_forwarder_sockets import config, running
 
 from failover import kept
 from failover.health import ANSWER, REFUSED
 from failover.kept import KEPT_SECONDS
 from failover.outcome import Passed, Queued, Released
-from failover.service import Forwarder
-from failover.settings import PHONES, read
-from plumbing.address import format_address
+from failover.settings import PHONES
 
 CONTACT = f"sip:bob@{BOB[0]}:{BOB[1]}"
 STRANGER = ("192.0.2.66", 5060)
@@ -300,11 +299,7 @@ def test_the_other_forwarder_has_the_address_now_so_nothing_waits_here():
 def test_both_servers_are_killed_a_phone_hangs_up_and_is_answered_when_one_is_back(free_port, eventually):
     with fake_servers(free_port) as servers, plain_phone() as alice:
         listen = ("127.0.0.1", free_port())
-        listed = [f"{each.name}={format_address(each.address)}" for each in servers]
-        own = [f"forwarder.listen={format_address(listen)}", "admin.listen="]
-        forwarder = Forwarder(read("\n".join([*own, *listed]), "test"))
-        forwarder.start()
-        try:
+        with running(config(listen[1], servers)) as forwarder:
             assert b"200 OK" in ask(alice, listen, "z9hG4bK1")
             for server in servers:
                 server.kill()
@@ -320,8 +315,6 @@ def test_both_servers_are_killed_a_phone_hangs_up_and_is_answered_when_one_is_ba
             finally:
                 back.kill()
             assert forwarder.status()["kept"] == 0
-        finally:
-            forwarder.stop()
 
 
 def test_a_hang_up_older_than_any_sender_waits_outlives_the_server_that_it_was_released_to():

@@ -7,8 +7,8 @@ import errno
 import time
 
 import pytest
+import test_phone
 from agent_kit import BOB, Line, Network, Scripted, pair, talking
-from test_phone import Owner
 
 from sip.message import reply
 from sip.sdp import SessionDescription
@@ -203,17 +203,7 @@ def test_a_phone_nobody_wants_registered_stays_so():
 # -- the phone -------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def owners():
-    made: list[Owner] = []
-
-    def make(user: str, **options) -> Owner:
-        made.append(Owner(user, **options))
-        return made[-1]
-
-    yield make
-    for owner in made:
-        owner.phone.stop()
+owners = test_phone.owners  # the fixture
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from forwarder_kit import (
     plain_phone,
     request,
 )
+from test_forwarder_sockets import config, running
 
 from failover.core import Core
 from failover.health import REFUSED
@@ -299,14 +300,8 @@ def scene(free_port):
     """(the forwarder, its address, its two servers, a phone), on loopback."""
     with fake_servers(free_port) as servers, plain_phone() as phone:
         listen = ("127.0.0.1", free_port())
-        listed = [f"{each.name}={format_address(each.address)}" for each in servers]
-        own = [f"forwarder.listen={format_address(listen)}", "admin.listen="]
-        forwarder = Forwarder(read("\n".join([*own, *listed]), "test"))
-        forwarder.start()
-        try:
+        with running(config(listen[1], servers)) as forwarder:
             yield forwarder, listen, servers, phone
-        finally:
-            forwarder.stop()
 
 
 def server_asks(server, listen, host, port, method="INVITE", n=1, **options):

@@ -22,13 +22,13 @@ from forwarder_kit import (
     plain_phone,
     request,
 )
+from test_forwarder_sockets import config, running
 
 from failover.core import Core
 from failover.health import ANSWER, REFUSED
 from failover.outcome import Failover
 from failover.passive import LOOK_INTERVAL, TRIAL_SECONDS
-from failover.service import Forwarder
-from failover.settings import CALL_ID, FIRST_LIVE, PHONES, read
+from failover.settings import CALL_ID, FIRST_LIVE, PHONES
 from failover.table import EJECTED, ServerTable, Wish
 from plumbing.address import format_address
 
@@ -465,13 +465,9 @@ def test_with_calls_spread_over_both_only_the_one_that_works_gets_any():
 def test_a_real_server_that_answers_only_heartbeats_loses_no_request(free_port, eventually):
     with fake_servers(free_port) as servers, plain_phone() as phone:
         listen = ("127.0.0.1", free_port())
-        listed = [f"{each.name}={format_address(each.address)}" for each in servers]
-        own = [f"forwarder.listen={format_address(listen)}", "admin.listen="]
-        forwarder = Forwarder(read("\n".join([*own, *listed]), "test"))
-        forwarder.start()
         phone.settimeout(0.05)
         asked, answered = 0, set()
-        try:
+        with running(config(listen[1], servers)) as forwarder:
             servers[0].replies = False
 
             def ejected():
@@ -499,5 +495,3 @@ def test_a_real_server_that_answers_only_heartbeats_loses_no_request(free_port, 
                 return forwarder.status()["hot"] == "server1"
 
             eventually(back, 10.0)
-        finally:
-            forwarder.stop()

@@ -7,7 +7,7 @@ import time
 
 import pytest
 from fuzz_kit import broken
-from slee_kit import ADDRESSES, Cluster, answer, in_dialog, invite, phone_request, register
+from slee_kit import ADDRESSES, Cluster, answer, cluster_with_bob, in_dialog, invite, phone_request, register
 
 from plumbing.http import HttpResponse
 from sip.digest import Challenge
@@ -25,10 +25,7 @@ BOB_AT = "sip:bob@127.0.0.1:4100"
 
 @pytest.fixture
 def cluster():
-    made = Cluster()
-    made.sign("server1", "server2")
-    made.one(register())
-    return made
+    return cluster_with_bob()
 
 
 def ring(cluster, at="server1"):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
-from slee_kit import Cluster, answer, in_dialog, invite, kept, register
+import slee_kit
+from slee_kit import Cluster, answer, in_dialog, invite, kept
 from wire import World
 
 from slee_mock.prepaid import Account
@@ -11,13 +14,7 @@ from slee_mock.record import Call
 from slee_mock.settings import SettingsError, parse_arguments
 
 KNOWS = ("Supported", "timer")
-
-
-def cluster_with_bob(**context) -> Cluster:
-    cluster = Cluster(**context)
-    cluster.sign("server1", "server2")
-    cluster.one(register(expires="3600"))
-    return cluster
+cluster_with_bob = partial(slee_kit.cluster_with_bob, "3600")
 
 
 def talk(*, alice: bool, bob: bool, **context) -> Cluster:
