@@ -27,7 +27,7 @@ BACKLOG = 64 << 10  # octets; a phone has one request or two under way
 
 
 def texts(number: int, own: str, word: str) -> list[bytes]:
-    """What phone `number` at `own` sends, a request for each of METHODS; the request's number is left out three times.
+    """The requests of phone `number` at `own`, one for each of METHODS; the request's number is left out three times.
     Every other phone registers with a digest (RFC 2617)."""
     make, line = number % 4, number * SPREAD % 65_521
     user = f"{'ferdinandmaria'[: 3 + line % 9]}{number}"

@@ -116,8 +116,8 @@ class Searches:
     def _failed(
         self, call: Call, search: Search, attempt: int, view: View, wall: float
     ) -> Outcome | None:
-        """Nobody is at this binding. The next one is tried; where there is none, who has not said anything yet may
-        still answer (RFC 3261 16.7 step 5). None: nobody is left."""
+        """Nobody is at this binding. The next one is tried; where there is none, a phone that has
+        not said anything yet may still answer (RFC 3261 16.7 step 5). None: nobody is left."""
         failed = (*(each for each in search.failed if each != attempt), attempt)
         known = replace(search, heard=-1, failed=failed)
         follow = self._next(known, call, view, wall)
