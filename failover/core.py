@@ -56,7 +56,7 @@ class Core(Members):
     # -- messages ---------------------------------------------------------------------------------------------------
 
     def quick(self, data: bytes, leg: str, source: Address, now: float) -> Send | None:
-        """The datagram to send for an ordinary message; None: `receive` has to handle it. No event tells of the message."""
+        """The datagram to send for an ordinary message, of which no event tells. None: `receive` has to handle it."""
         return self._fast_path.forward(data, leg, source, now)
 
     def receive(self, data: bytes, leg: str, source: Address, now: float) -> Outcome:

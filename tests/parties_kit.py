@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import itertools
 import json
 import os
 import random
@@ -18,6 +19,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -29,22 +31,21 @@ BUILT_IN = ("uac", "uas")
 OWN_GROUP = os.name == "posix"
 PORTS = range(25_000, 25_400)
 MEDIA = range(25_400, 26_000, 4)  # a SIPp takes the first and the third of such four
-_given: set[int] = set()
+_order: dict[range, Iterator[int]] = {}  # in which they are given out, round after round
 
 
 def free_port(among: range = PORTS) -> int:
-    """One of 127.0.0.1 that neither UDP nor TCP uses, never the same twice. Not one that the system would give to
-    whoever asks for any: phones give theirs up and take them again."""
-    for port in random.sample(among, len(among)):
+    """One of 127.0.0.1 that neither UDP nor TCP uses, the one that was given out longest ago. Not one that the system
+    would give to whoever asks for any: phones give theirs up and take them again."""
+    order = _order.setdefault(among, itertools.cycle(random.sample(among, len(among))))
+    for port in itertools.islice(order, len(among)):
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp, socket.socket() as tcp:
             try:
                 udp.bind(("127.0.0.1", port))
                 tcp.bind(("127.0.0.1", port))
             except OSError:
                 continue
-        if port not in _given:
-            _given.add(port)
-            return port
+        return port
     raise AssertionError("no port is left")
 
 
