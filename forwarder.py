@@ -9,7 +9,7 @@ Needs nothing but Python's standard library. What it does is in failover/; serve
 import sys
 from pathlib import Path
 
-from failover.program import main
+from failover.cli import main
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:], Path(sys.argv[0]).resolve().parent / "servers.properties"))

@@ -15,8 +15,8 @@ from slee_kit import FORWARDER
 from sweep_kit import Fault, Flow, MemoryStage
 from wire import SERVERS, Forwarder, World
 
-from failover.outcome import Outcome
-from failover.settings import FIRST_LIVE, PHONES
+from failover.config.settings import FIRST_LIVE, PHONES
+from failover.proxy.events import Outcome
 from plumbing.address import Address
 from sip.message import Request, parse
 

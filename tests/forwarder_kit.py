@@ -6,11 +6,11 @@ import socket
 import time
 from contextlib import contextmanager
 
-from failover.core import Core
-from failover.health import UP, Health
-from failover.settings import FIRST_LIVE, ServerLine
-from failover.standing import ACTIVE, BOUND, Standing
-from failover.table import Server, ServerTable
+from failover.config.settings import FIRST_LIVE, ServerLine
+from failover.net.active_standby import ACTIVE, BOUND, Standing
+from failover.proxy.core import Core
+from failover.upstream.health import UP, Health
+from failover.upstream.server_table import Server, ServerTable
 from plumbing.address import format_address
 from plumbing.loop import Loop
 from plumbing.udp import bind_udp, family_of

@@ -29,7 +29,7 @@ def unpromised(received, sent):
     """What forwarding changed in a message beyond the promised lines: "" or a sentence. Independent of what the
     forwarder itself does to find the lines: those that stay must stay as they are, in their order.
 
-    Promised (failover/lines.py): a Via on top and perhaps a Record-Route, Max-Forwards, the sender's Via, a Route that
+    Promised (header_rewrite.py): a Via on top and perhaps a Record-Route, Max-Forwards, the sender's Via, a Route that
     is ours, and in the start line and the first Route the address of a dead server; a Request-URI loses its escaped
     headers, a response its topmost Via.
     Empty lines before the message and bytes beyond its Content-Length are no part of it (RFC 3261 7.5, 18.3).

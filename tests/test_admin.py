@@ -11,9 +11,9 @@ import prometheus_kit
 import pytest
 from forwarder_kit import ask, fake_servers, field, plain_phone, request
 
-from failover.admin import Admin
-from failover.service import Forwarder
-from failover.settings import read
+from failover.admin.http_api import Admin
+from failover.config.settings import read
+from failover.forwarder import Forwarder
 
 
 @pytest.fixture
@@ -233,7 +233,7 @@ def test_the_page_for_people_has_its_script_beside_it_as_the_content_policy_dema
 
 def test_a_reader_that_leaves_or_lags_does_not_hold_the_forwarder_up(scene, eventually, monkeypatch):
     base, address, _servers, phone = scene
-    monkeypatch.setattr("failover.admin.BACKLOG", 1)
+    monkeypatch.setattr("failover.admin.http_api.BACKLOG", 1)
     with events(base) as told:
         next(told)
         for n in range(50):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from forwarder_kit import ALICE, BOB, KEY, OWN, SERVERS, answer, field, lines, make_core, make_table, request
 
-from failover.convergence import session
-from failover.core import Core
-from failover.health import ANSWER, REFUSED
-from failover.settings import CALL_ID, PHONES
-from failover.table import ServerTable
+from failover.config.settings import CALL_ID, PHONES
+from failover.proxy.core import Core
+from failover.upstream.affinity_key import session
+from failover.upstream.health import ANSWER, REFUSED
+from failover.upstream.server_table import ServerTable
 from sip.message import parse
 
 EIGHT = {f"server{n}": (f"192.0.2.{100 + n}", 5060) for n in range(1, 9)}
@@ -114,7 +114,7 @@ def test_the_ack_of_a_refused_call_finds_the_server_that_refused_it_when_another
 
 
 def test_of_refused_calls_only_so_many_are_remembered(monkeypatch):
-    monkeypatch.setattr("failover.inflight.MAX_REFUSED", 3)
+    monkeypatch.setattr("failover.proxy.pending_messages.MAX_REFUSED", 3)
     core = make_core()
     for n in range(9):
         (asked,) = core.receive(request(branch=f"z9hG4bK{n}"), PHONES, ALICE, 100.0).sends

@@ -11,14 +11,14 @@ import pytest
 from forwarder_kit import ALICE, ask, fake_servers, field, make_core, plain_phone, request
 from test_registration import beat, body
 
-from failover import program
-from failover.core import Core
-from failover.health import REFUSED
-from failover.outcome import NOTHING
-from failover.secret import passing
-from failover.service import Forwarder
-from failover.settings import PHONES, read
-from failover.vigil import Vigil
+from failover import cli as program
+from failover.config.settings import PHONES, read
+from failover.config.shared_secret import passing
+from failover.forwarder import Forwarder
+from failover.net.health_checker import Vigil
+from failover.proxy.core import Core
+from failover.proxy.events import NOTHING
+from failover.upstream.health import REFUSED
 from plumbing.address import format_address
 from plumbing.loop import Loop
 
@@ -137,7 +137,7 @@ def test_of_what_cannot_be_delivered_at_one_time_a_defect_costs_one(free_port, e
             if way == "the system would not send":
                 traffic._failed(PHONES, lot, [(n, OSError(errno.ENETUNREACH, "no way")) for n in range(3)])
                 return
-            monkeypatch.setattr("failover.traffic.refusals", lambda sock: list(lot))
+            monkeypatch.setattr("failover.net.relay.refusals", lambda sock: list(lot))
             traffic._sent.append(lot)
             traffic._hear_refusals(traffic.phones)
 
@@ -177,7 +177,7 @@ def test_telling_that_fails_keeps_nothing_from_being_sent(free_port, eventually,
     port = free_port()
     with fake_servers(free_port) as servers, running(port, servers) as forwarder, plain_phone() as phone:
         eventually(lambda: state(forwarder, "server1") == "UP")
-        monkeypatch.setattr("failover.chronicle.Chronicle.tell", fails(1_000_000))
+        monkeypatch.setattr("failover.admin.event_log.Chronicle.tell", fails(1_000_000))
         monkeypatch.setattr(Core, "quick", lambda *_: None)
         assert field(ask(phone, ("127.0.0.1", port), "z9hG4bK1"), "X-Server") == "server1"
         servers[0].kill()
@@ -339,7 +339,7 @@ def test_a_computer_without_ipv6_is_not_told_that_its_file_is_at_fault(file, mon
     def no_ipv6(family, kind):
         raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
 
-    monkeypatch.setattr("failover.legs.socket.socket", no_ipv6)
+    monkeypatch.setattr("failover.net.sockets.socket.socket", no_ipv6)
     file.write_text("server1=[2001:db8::1]:5060\nforwarder.listen=[::]:5060\n")
     assert program.load(file).servers[0].name == "server1"
 
@@ -376,7 +376,7 @@ class Supervised:
 def test_a_defect_in_the_status_line_is_no_silence_for_the_watchdog(free_port, monkeypatch, eventually):
     supervised = Supervised()
     with fake_servers(free_port) as servers, running(free_port(), servers) as forwarder:
-        monkeypatch.setattr("failover.status.summary", fails(1_000_000))
+        monkeypatch.setattr("failover.admin.status.summary", fails(1_000_000))
         forwarder.every(0.05, lambda: program._beat(supervised, forwarder))
         eventually(lambda: len(supervised.beats) > 3)
         assert set(supervised.beats) == {None} and forwarder.status()["errors"]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from failover.settings import SettingsError, read
+from failover.config.settings import SettingsError, read
 from plumbing.address import parse_address
 from plumbing.http_head import Authority
 from sip.digest import Credentials

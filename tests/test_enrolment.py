@@ -13,10 +13,10 @@ from slee_kit import answer as phone_answer
 from slee_kit import invite, register
 from test_slee_program import HELLO, forwarder, program
 
-from failover.networks import LOOPBACK
-from failover.properties import decode
-from failover.properties import parse as parse_properties
-from failover.registration import Registration
+from failover.config.networks import LOOPBACK
+from failover.config.properties import decode
+from failover.config.properties import parse as parse_properties
+from failover.upstream.server_registration import Registration
 from plumbing.udp import bind_udp
 from sip.message import parse, reply
 from slee_mock.enrolment import MOST_OWED, Owed, Script, _escaped

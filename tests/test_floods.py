@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from forwarder_kit import answer, ask, fake_servers, field, head, plain_phone, request
 
-from failover.service import Forwarder
-from failover.settings import read
+from failover.config.settings import read
+from failover.forwarder import Forwarder
 from plumbing.address import format_address
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -189,7 +189,7 @@ REMEMBERING = """
 import sys
 sys.path[:0] = [{root!r}, {tests!r}]
 from forwarder_kit import ALICE, make_core, request
-from failover.settings import PHONES
+from failover.config.settings import PHONES
 
 def peak():  # not ru_maxrss, which begins with that of the process which started this one
     lines = open("/proc/self/status").read().splitlines()
@@ -242,7 +242,7 @@ def fail(*arguments, **options):
     raise AssertionError(f"looked up: {{arguments}}")
 
 sys.path.insert(0, {root!r})
-from failover.program import main
+from failover.cli import main
 socket.getaddrinfo = socket.gethostbyname = socket.gethostbyaddr = socket.getfqdn = fail
 sys.addaudithook(watch)
 sys.exit(main([{file!r}], Path({file!r})))

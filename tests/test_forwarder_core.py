@@ -8,10 +8,10 @@ import pytest
 from forwarder_kit import ALICE, BOB, OWN, SERVERS, answer, changes, field, head, lines, make_core, make_table, request
 from fuzz_kit import noise
 
-from failover.health import ANSWER, DOWN, MISS, RECOVERING, REFUSED, UP
-from failover.outcome import Dropped, Failover, Outcome, Passed, Resumed, Send, StateChanged
-from failover.settings import CALL_ID, PHONES
-from failover.table import Wish
+from failover.config.settings import CALL_ID, PHONES
+from failover.proxy.events import Dropped, Failover, Outcome, Passed, Resumed, Send, StateChanged
+from failover.upstream.health import ANSWER, DOWN, MISS, RECOVERING, REFUSED, UP
+from failover.upstream.server_table import Wish
 
 S1, S2 = SERVERS["server1"], SERVERS["server2"]
 CONTACT_OF_BOB = f"sip:bob@{BOB[0]}:{BOB[1]}"
@@ -528,12 +528,12 @@ def test_in_flight_is_bounded_in_age():
 
 def test_in_flight_is_bounded_in_number_and_octets(monkeypatch):
     core = make_core()
-    monkeypatch.setattr("failover.inflight.MAX_ROWS", 20)
+    monkeypatch.setattr("failover.proxy.pending_messages.MAX_ROWS", 20)
     for n in range(30):
         phone(core, request(branch=f"z9hG4bK{n}"))
         phone(core, request("ACK", branch=f"z9hG4bK{n}", to_tag="b"))
     assert len(core.inflight) <= 20 and core.counters["inflight.overflow"] >= 10
-    monkeypatch.setattr("failover.inflight.MAX_OCTETS", 800)
+    monkeypatch.setattr("failover.proxy.pending_messages.MAX_OCTETS", 800)
     phone(core, request(branch="z9hG4bKlast"))
     assert len(core.inflight) <= 3
 

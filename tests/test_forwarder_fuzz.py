@@ -18,11 +18,11 @@ from forwarder_kit import ALICE, BOB, KEY, SERVERS, answer, answerable, make_cor
 from fuzz_kit import broken
 from message_kit import messages
 
-from failover import inflight
-from failover.health import ANSWER, MISS, REFUSED
-from failover.outcome import Outcome, Send
-from failover.settings import CALL_ID, FIRST_LIVE, PHONES, ServerLine
-from failover.table import Server, ServerTable, Wish
+from failover.config.settings import CALL_ID, FIRST_LIVE, PHONES, ServerLine
+from failover.proxy import pending_messages as inflight
+from failover.proxy.events import Outcome, Send
+from failover.upstream.health import ANSWER, MISS, REFUSED
+from failover.upstream.server_table import Server, ServerTable, Wish
 from plumbing.loop import Loop
 from plumbing.udp import bind_udp
 from sip.errors import RemoteProtocolError

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 from forwarder_kit import ask, fake_servers, field, head, plain_phone, request
 
-from failover import legs, service
-from failover.legs import OwnAddress, open_leg, open_phones
-from failover.service import Forwarder
-from failover.settings import read
+from failover import forwarder as service
+from failover.config.settings import read
+from failover.forwarder import Forwarder
+from failover.net import sockets as legs
+from failover.net.sockets import OwnAddress, open_leg, open_phones
 from plumbing.address import format_address
 from plumbing.batch import Singly
 from plumbing.udp import RECEIVE_BUFFER
@@ -326,7 +327,7 @@ def test_a_server_whose_leg_cannot_be_opened_is_down_and_the_others_serve(scene,
         raise OSError(101, "Network is unreachable")
 
     with monkeypatch.context() as broken:
-        broken.setattr("failover.vigil.open_leg", refuse)
+        broken.setattr("failover.net.health_checker.open_leg", refuse)
         last = format_address(servers[1].address)
         forwarder.reload(config(address[1], servers[:1], f"moved={last}"))
         told = forwarder.status()["servers"][1]

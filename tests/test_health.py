@@ -2,7 +2,20 @@
 
 import pytest
 
-from failover.health import ANSWER, DOWN, FAILING, HEALTH, MISS, RECOVERING, REFUSED, TRIAL, UP, Health, Signal, State
+from failover.upstream.health import (
+    ANSWER,
+    DOWN,
+    FAILING,
+    HEALTH,
+    MISS,
+    RECOVERING,
+    REFUSED,
+    TRIAL,
+    UP,
+    Health,
+    Signal,
+    State,
+)
 
 
 def walk(state, *signals, fall=3, rise=2):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from forwarder_kit import answer, field, head
 
-from failover.heartbeat import Answer, Script
+from failover.net.options_ping import Answer, Script
 from sip.message import parse
 
 SERVER, OWN = ("192.0.2.11", 5070), ("192.0.2.1", 40000)

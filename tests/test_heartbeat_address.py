@@ -11,8 +11,8 @@ from forwarder_kit import answer, field
 from hosts_kit import _space, entered, run, sweep
 from test_forwarder_sockets import running
 
-from failover.heartbeat import Heartbeat
-from failover.settings import read
+from failover.config.settings import read
+from failover.net.options_ping import Heartbeat
 from plumbing.loop import Loop
 from plumbing.udp import bind_udp
 

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from failover.holder import holder
+from failover.net.port_owner import holder
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells")
 

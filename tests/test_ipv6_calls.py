@@ -12,10 +12,10 @@ import urllib.request
 
 import pytest
 
-from failover.legs import open_leg
-from failover.program import look_up
-from failover.service import Forwarder
-from failover.settings import read
+from failover.cli import look_up
+from failover.config.settings import read
+from failover.forwarder import Forwarder
+from failover.net.sockets import open_leg
 from plumbing.address import format_address
 from softphone.agent.event import CallChanged, CallState, RegistrationState
 from softphone.phone import Account, Phone

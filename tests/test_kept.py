@@ -20,11 +20,11 @@ from forwarder_kit import (
 )
 from test_forwarder_sockets import config, running
 
-from failover import kept
-from failover.health import ANSWER, REFUSED
-from failover.kept import KEPT_SECONDS
-from failover.outcome import Passed, Queued, Released
-from failover.settings import PHONES
+from failover.config.settings import PHONES
+from failover.proxy import outage_queue as kept
+from failover.proxy.events import Passed, Queued, Released
+from failover.proxy.outage_queue import KEPT_SECONDS
+from failover.upstream.health import ANSWER, REFUSED
 
 CONTACT = f"sip:bob@{BOB[0]}:{BOB[1]}"
 STRANGER = ("192.0.2.66", 5060)

@@ -26,10 +26,9 @@ WORLD = {"socket", "select", "selectors", "threading", "time", "random", "secret
 CORES = [
     "sip",
     *(f"plumbing/{name}.py" for name in ("address", "http_head", "words")),
-    *(f"failover/{name}.py" for name in ("convergence", "core", "health", "inflight", "kept", "lines", "members")),
-    *(f"failover/{name}.py" for name in ("fastpath", "ordinary", "orphans", "outcome", "passive")),
-    *(f"failover/{name}.py" for name in ("limit", "pulse", "registration", "route", "sight", "standing", "table")),
-    "failover/validation.py",
+    "failover/proxy",
+    "failover/upstream",
+    "failover/net/active_standby.py",
     *(f"slee_mock/{name}.py" for name in ("anchor", "billing", "cluster_key", "event", "gate")),
     *(f"slee_mock/{name}.py" for name in ("guessing", "heartbeat", "kept", "membership", "outage")),
     *(f"slee_mock/{name}.py" for name in ("dialogs", "loops", "progress", "search")),

@@ -6,9 +6,9 @@ from collections import Counter
 
 import pytest
 
-from failover import limit
-from failover.limit import Limit
-from failover.networks import LOOPBACK, Networks
+from failover.config.networks import LOOPBACK, Networks
+from failover.proxy import rate_limit as limit
+from failover.proxy.rate_limit import Limit
 
 INVITE, BYE = b"INVITE sip:bob@failover.test SIP/2.0\r\n", b"BYE sip:bob@failover.test SIP/2.0\r\n"
 ALICE, MALLORY = "192.0.2.7", "203.0.113.66"

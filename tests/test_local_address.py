@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from failover import legs
-from failover.legs import OwnAddress
+from failover.net import sockets as legs
+from failover.net.sockets import OwnAddress
 from plumbing import local_address
 from plumbing.local_address import LocalAddresses
 

@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 from forwarder_kit import ALICE, BOB, KEY, SERVERS, answer, field, head, make_core, make_table, plain_phone, request
 
-from failover.core import Core
-from failover.service import Forwarder
-from failover.settings import FIRST_LIVE, PHONES, ServerLine, read
+from failover.config.settings import FIRST_LIVE, PHONES, ServerLine, read
+from failover.forwarder import Forwarder
+from failover.proxy.core import Core
 
 S1 = SERVERS["server1"]
 CONTACT = f"sip:bob@{BOB[0]}:{BOB[1]}"

@@ -6,10 +6,10 @@ import pytest
 from forwarder_kit import ACTIVE_ONE, ALICE, answer, make_core, request
 from prometheus_kit import read
 
-from failover.health import ANSWER, MISS, REFUSED
-from failover.metrics import metrics
-from failover.settings import FIRST_LIVE, PHONES
-from failover.table import Wish
+from failover.admin.metrics import metrics
+from failover.config.settings import FIRST_LIVE, PHONES
+from failover.upstream.health import ANSWER, MISS, REFUSED
+from failover.upstream.server_table import Wish
 
 
 def told(core, now=110.0):

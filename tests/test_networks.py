@@ -23,11 +23,11 @@ from forwarder_kit import (
 )
 from test_forwarder_sockets import config, running
 
-from failover.core import Core
-from failover.health import REFUSED
-from failover.legs import OwnAddress
-from failover.service import Forwarder
-from failover.settings import PHONES, read
+from failover.config.settings import PHONES, read
+from failover.forwarder import Forwarder
+from failover.net.sockets import OwnAddress
+from failover.proxy.core import Core
+from failover.upstream.health import REFUSED
 from plumbing.address import format_address
 from plumbing.batch import Singly
 from sip.uri import Uri
@@ -377,7 +377,7 @@ def test_what_has_grown_too_large_for_a_datagram_is_told_so_and_owed_by_nobody(s
 def everywhere(request, free_port, monkeypatch):
     """(its port, its server) of a forwarder that listens on every address."""
     if request.param == "one by one":
-        monkeypatch.setattr("failover.service.best", Singly)
+        monkeypatch.setattr("failover.forwarder.best", Singly)
     with fake_servers(free_port) as servers:
         port = free_port()
         listed = [f"{each.name}={format_address(each.address)}" for each in servers]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from forwarder_kit import ALICE, BOB, SERVERS, answer, field, head, make_core, request
 
-from failover.route import literal
-from failover.settings import PHONES
+from failover.config.settings import PHONES
+from failover.proxy.destination import literal
 
 VICTIM = "203.0.113.66"
 S1 = SERVERS["server1"]

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 from forwarder_kit import fake_servers
 
-from failover.notify import Notifier
-from failover.service import Forwarder
-from failover.settings import read
+from failover.admin.systemd_notify import Notifier
+from failover.config.settings import read
+from failover.forwarder import Forwarder
 
 ROOT = Path(__file__).resolve().parent.parent
 pytestmark = pytest.mark.skipif(

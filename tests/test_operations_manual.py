@@ -10,9 +10,9 @@ import prometheus_kit
 import pytest
 from forwarder_kit import ACTIVE_ONE, make_core
 
-from failover.health import REFUSED
-from failover.metrics import metrics
-from failover.settings import SETTINGS
+from failover.admin.metrics import metrics
+from failover.config.settings import SETTINGS
+from failover.upstream.health import REFUSED
 
 ROOT = Path(__file__).resolve().parent.parent
 MANUAL = (ROOT / "docs" / "operations.txt").read_text(encoding="utf-8")
@@ -23,7 +23,7 @@ NAME = re.compile(r"[a-z][a-z0-9-]*\Z")
 
 def counters():
     """Every name the forwarder may count by: in counters["..."], and the reasons given to what counts by reason."""
-    for file in sorted((ROOT / "failover").glob("*.py")):
+    for file in sorted((ROOT / "failover").rglob("*.py")):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Subscript) and _called(node.value).endswith("counters"):
                 yield from (name.rstrip(".") for name in _texts(ast.walk(node.slice)))

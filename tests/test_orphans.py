@@ -8,8 +8,8 @@ from __future__ import annotations
 import pytest
 from forwarder_kit import ALICE, BOB, SERVERS, answer, head, make_core, request
 
-from failover.health import REFUSED
-from failover.settings import PHONES
+from failover.config.settings import PHONES
+from failover.upstream.health import REFUSED
 from sip.message import parse
 
 S1, S2 = SERVERS["server1"], SERVERS["server2"]
@@ -338,7 +338,7 @@ def test_a_stranger_cannot_have_anything_acknowledged(story):
 
 
 def test_what_is_remembered_is_bounded(monkeypatch):
-    monkeypatch.setattr("failover.orphans.MAX_CALLS", 10)
+    monkeypatch.setattr("failover.proxy.orphaned_calls.MAX_CALLS", 10)
     story = Story(short=False)
     for n in range(50):
         story.own_invite("server1", n)

@@ -21,12 +21,12 @@ from forwarder_kit import (
     request,
 )
 
-from failover.chronicle import Chronicle
-from failover.health import REFUSED
-from failover.service import Forwarder
-from failover.settings import PHONES, read
-from failover.standing import ACTIVE, BOUND, Standing
-from failover.status import status
+from failover.admin.event_log import Chronicle
+from failover.admin.status import status
+from failover.config.settings import PHONES, read
+from failover.forwarder import Forwarder
+from failover.net.active_standby import ACTIVE, BOUND, Standing
+from failover.upstream.health import REFUSED
 
 S1, S2 = SERVERS["server1"], SERVERS["server2"]
 STANDING = Standing("192.0.2.1:5060", ACTIVE, 0.0, "was free at the start", BOUND)

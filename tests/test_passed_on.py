@@ -9,8 +9,8 @@ from __future__ import annotations
 import pytest
 from forwarder_kit import ALICE, BOB, SERVERS, answer, head, lines, make_core, request
 
-from failover.health import REFUSED
-from failover.settings import PHONES
+from failover.config.settings import PHONES
+from failover.upstream.health import REFUSED
 
 CONTACT_OF_BOB = "sip:bob@192.0.2.8:5060"
 

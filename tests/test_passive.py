@@ -24,12 +24,12 @@ from forwarder_kit import (
 )
 from test_forwarder_sockets import config, running
 
-from failover.core import Core
-from failover.health import ANSWER, REFUSED
-from failover.outcome import Failover
-from failover.passive import LOOK_INTERVAL, TRIAL_SECONDS
-from failover.settings import CALL_ID, FIRST_LIVE, PHONES
-from failover.table import EJECTED, ServerTable, Wish
+from failover.config.settings import CALL_ID, FIRST_LIVE, PHONES
+from failover.proxy.core import Core
+from failover.proxy.events import Failover
+from failover.upstream.health import ANSWER, REFUSED
+from failover.upstream.passive_checks import LOOK_INTERVAL, TRIAL_SECONDS
+from failover.upstream.server_table import EJECTED, ServerTable, Wish
 from plumbing.address import format_address
 
 HEARTBEAT = 0.05

@@ -9,9 +9,9 @@ import pytest
 from forwarder_kit import ALICE, fake_servers, field, head, make_core, request
 from test_forwarder_program import program, run  # noqa: F401  program is a fixture
 
-from failover.health import REFUSED
-from failover.probe import DEAD, SERVES, probe
-from failover.settings import PHONES
+from failover.config.settings import PHONES
+from failover.net.vrrp_probe import DEAD, SERVES, probe
+from failover.upstream.health import REFUSED
 
 ASKED = {"method": "OPTIONS", "uri": "sip:192.0.2.1:5060", "hops": "Max-Forwards: 0"}
 

@@ -7,8 +7,8 @@ from forwarder_kit import ALICE, BOB, SERVERS, answer, make_core, request
 from fuzz_kit import broken
 from message_kit import messages, unpromised
 
-from failover.health import REFUSED
-from failover.settings import PHONES
+from failover.config.settings import PHONES
+from failover.upstream.health import REFUSED
 
 S1, S2 = SERVERS["server1"], SERVERS["server2"]
 CONTACT = f"sip:bob@{BOB[0]}:{BOB[1]}"

@@ -3,7 +3,7 @@
 import pytest
 from fuzz_kit import words
 
-from failover.properties import Entry, decode, parse
+from failover.config.properties import Entry, decode, parse
 
 
 def pairs(text):

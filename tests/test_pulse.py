@@ -7,8 +7,8 @@ import random
 
 import pytest
 
-from failover.health import ANSWER, DOWN, FAILING, MISS, UP, Health
-from failover.pulse import Pulse
+from failover.upstream.check_schedule import Pulse
+from failover.upstream.health import ANSWER, DOWN, FAILING, MISS, UP, Health
 
 INTERVAL, FALL, RISE = 0.05, 3, 2
 

@@ -1,4 +1,4 @@
-"""INVARIANT: the fast path (failover/fastpath.py) and the parser's (failover/core.py) are one and the same forwarder.
+"""INVARIANT: the fast path (failover/proxy/fast_path.py) and core.py beside it are one and the same forwarder.
 
 Two cores are told the same things in the same order. One takes the short way wherever it can, the other never does.
 Whatever comes, both send the same octets to the same place and remember the same. `--fuzz-seconds 60` does it for so
@@ -31,12 +31,12 @@ from forwarder_kit import (
 from fuzz_kit import broken
 from message_kit import messages
 
-from failover.core import Core
-from failover.fastpath import FRESH_SECONDS, MAX_KEY
-from failover.health import ANSWER, MISS, REFUSED
-from failover.ordinary import POSSESSIVE, Reader
-from failover.settings import CALL_ID, FIRST_LIVE, PHONES
-from failover.table import Wish
+from failover.config.settings import CALL_ID, FIRST_LIVE, PHONES
+from failover.proxy.core import Core
+from failover.proxy.fast_path import FRESH_SECONDS, MAX_KEY
+from failover.proxy.fast_path_patterns import POSSESSIVE, Reader
+from failover.upstream.health import ANSWER, MISS, REFUSED
+from failover.upstream.server_table import Wish
 
 S1, S2 = SERVERS.values()
 LEGS = {PHONES: ALICE, **SERVERS}

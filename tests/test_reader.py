@@ -12,8 +12,8 @@ import pytest
 from forwarder_kit import make_table
 from slee_kit import Cluster, DictStore, phone_request
 
-from failover.settings import CALL_ID
-from failover.table import Wish
+from failover.config.settings import CALL_ID
+from failover.upstream.server_table import Wish
 from slee_mock import export, report
 from slee_mock.heartbeat import Heartbeat
 from slee_mock.reader import Reader, Unreadable

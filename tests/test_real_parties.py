@@ -13,9 +13,9 @@ import pytest
 from forwarder_kit import ask, head, plain_phone, request
 from parties_kit import DOMAIN, PASSWORDS, Scene, absent, free_port, wait_until
 
-from failover.core import Core
-from failover.program import load
-from failover.service import Forwarder
+from failover.cli import load
+from failover.forwarder import Forwarder
+from failover.proxy.core import Core
 from plumbing.address import format_address
 
 pytestmark = [pytest.mark.long, pytest.mark.skipif(bool(absent("sipp")), reason=absent("sipp") or "-")]

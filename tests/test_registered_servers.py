@@ -16,8 +16,8 @@ import pytest
 from forwarder_kit import FakeServer, ask, fake_servers, field, head, plain_phone
 from test_registration import beat, body
 
-from failover.service import Forwarder
-from failover.settings import read
+from failover.config.settings import read
+from failover.forwarder import Forwarder
 from softphone.agent.event import CallChanged, CallState, RegistrationChanged, RegistrationState
 from softphone.phone import Account, Phone
 
@@ -229,7 +229,7 @@ def test_what_cannot_be_reached_is_registered_and_down_until_it_can_be(scene, fr
             raise OSError(101, "Network is unreachable")
 
         with monkeypatch.context() as broken:
-            broken.setattr("failover.vigil.open_leg", refuse)
+            broken.setattr("failover.net.health_checker.open_leg", refuse)
             sock.sendto(beat(body(HOST, servers[1].address[1]), call_id="x"), desk.desk)
             eventually(lambda: list(desk.servers) == ["server1", "server2"])
             assert desk.servers == {"server1": "UP", "server2": "DOWN"}

@@ -8,16 +8,16 @@ import pytest
 from forwarder_kit import KEY, field, head
 from fuzz_kit import broken, noise
 
-from failover.health import DOWN, RECOVERING, UP, Health
-from failover.networks import LOOPBACK, Networks
-from failover.registration import (
+from failover.config.networks import LOOPBACK, Networks
+from failover.config.settings import ServerLine
+from failover.upstream.health import DOWN, RECOVERING, UP, Health
+from failover.upstream.server_registration import (
     MOST_SERVERS,
     REMEMBERED_CALL_IDS,
     REMEMBERED_REFUSALS,
     REMEMBERED_SERVERS,
     Registration,
 )
-from failover.settings import ServerLine
 from plumbing.address import format_address
 
 SENDER = ("127.0.0.1", 40_000)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from forwarder_kit import ALICE, SERVERS, answer, head, make_core, request
 
-from failover.health import ANSWER, DOWN, MISS, REFUSED, UP
-from failover.members import REPLAYED_AT_ONCE
-from failover.outcome import Failover, StateChanged
-from failover.settings import PHONES
+from failover.config.settings import PHONES
+from failover.proxy.events import Failover, StateChanged
+from failover.upstream.failover import REPLAYED_AT_ONCE
+from failover.upstream.health import ANSWER, DOWN, MISS, REFUSED, UP
 
 THREE = {f"server{n}": (f"192.0.2.{n + 10}", 5060) for n in range(1, 4)}
 
@@ -87,7 +87,7 @@ def test_what_the_heir_owed_when_it_died_in_the_middle_of_the_replay_is_not_lost
 
 def test_what_is_replayed_stays_bounded(monkeypatch):
     core = make_core()
-    monkeypatch.setattr("failover.inflight.MAX_OCTETS", 2000)
+    monkeypatch.setattr("failover.proxy.pending_messages.MAX_OCTETS", 2000)
     for round_ in range(5):
         for n in range(50):
             phone(core, f"{round_}x{n}")

@@ -14,7 +14,7 @@ from sweep_kit import FLOWS, KILLED, POINTS, Fault, Flow, Play
 from wire import SERVERS
 
 from benchmarks.calls import read_bills
-from failover.core import Core
+from failover.proxy.core import Core
 
 EVERY_FLOW = pytest.mark.parametrize("flow", FLOWS.values(), ids=lambda flow: flow.name)
 KINDS = pytest.mark.parametrize("kind", [OneAddress, FourAddresses, WithoutRoutes], ids=lambda kind: kind.__name__)

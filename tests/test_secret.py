@@ -8,8 +8,8 @@ import threading
 
 import pytest
 
-from failover import secret
-from failover.secret import SecretError, open_secret, place
+from failover.config import shared_secret as secret
+from failover.config.shared_secret import SecretError, open_secret, place
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="modes of files are POSIX's")
 GOOD = "0123456789abcdef0123456789abcdef"

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from failover.properties import parse
-from failover.settings import SETTINGS, ServerLine, SettingsError, differences, read
+from failover.config.properties import parse
+from failover.config.settings import SETTINGS, ServerLine, SettingsError, differences, read
 
 SAMPLE = Path(__file__).parent.parent / "servers.properties"
 ONE = "server1=10.0.0.1:5060\n"

@@ -8,11 +8,11 @@ import time
 import pytest
 from forwarder_kit import ALICE, fake_servers, field, head, make_core, plain_phone, request
 
-from failover.health import ANSWER, MISS, REFUSED
-from failover.secret import passing
-from failover.service import Forwarder
-from failover.settings import PHONES, SettingsError, read
-from failover.sight import GRACE, LONGEST, QUIET, STEADY, Grace, Sight, heard
+from failover.config.settings import PHONES, SettingsError, read
+from failover.config.shared_secret import passing
+from failover.forwarder import Forwarder
+from failover.upstream.health import ANSWER, MISS, REFUSED
+from failover.upstream.visibility import GRACE, LONGEST, QUIET, STEADY, Grace, Sight, heard
 from plumbing.address import format_address
 
 

@@ -11,11 +11,11 @@ from contextlib import ExitStack, contextmanager
 import pytest
 from forwarder_kit import answer, ask, fake_servers, field, plain_phone, request
 
-from failover import station
-from failover.legs import open_leg, open_phones
-from failover.secret import passing
-from failover.service import Forwarder
-from failover.settings import read
+from failover.config.settings import read
+from failover.config.shared_secret import passing
+from failover.forwarder import Forwarder
+from failover.net import address_takeover as station
+from failover.net.sockets import open_leg, open_phones
 from plumbing.address import format_address
 from plumbing.udp import bind_udp
 

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 import pytest
 
-from failover.standing import ACTIVE, BOUND, ELSEWHERE, HELD, HERE, LOOK, STANDBY, STANDING, Role, Sign, Standing
+from failover.net.active_standby import (
+    ACTIVE,
+    BOUND,
+    ELSEWHERE,
+    HELD,
+    HERE,
+    LOOK,
+    STANDBY,
+    STANDING,
+    Role,
+    Sign,
+    Standing,
+)
 
 FRESH = Standing("192.0.2.10:5060", STANDBY, 100.0, "has just started")
 

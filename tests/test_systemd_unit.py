@@ -39,7 +39,7 @@ def test_it_may_reach_only_what_it_needs():
     for key, value in {"DynamicUser": "yes", "NoNewPrivileges": "yes", "ProtectSystem": "strict", "ProtectHome": "yes",
                        "CapabilityBoundingSet": "", "SystemCallFilter": "@system-service"}.items():  # fmt: skip
         assert values(key) == [value]
-    assert values("StateDirectory") == ["call-failover"], "where the secret goes (failover/secret.py)"
+    assert values("StateDirectory") == ["call-failover"], "where the secret goes (failover/config/shared_secret.py)"
 
 
 def test_systemd_has_nothing_to_say_against_it(tmp_path):

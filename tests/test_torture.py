@@ -11,7 +11,7 @@ import pytest
 from forwarder_kit import ALICE, SERVERS, field, head, make_core
 from message_kit import messages, unpromised
 
-from failover.settings import PHONES
+from failover.config.settings import PHONES
 from sip.message import Response, parse
 from sip.uri import Uri
 from sip.via import Via

@@ -11,8 +11,8 @@ from forwarder_kit import FakeServer, ask, fake_servers, field, plain_phone
 from lonely_kit import ip, lonely
 from test_registration import beat, body
 
-from failover.service import Forwarder
-from failover.settings import read
+from failover.config.settings import read
+from failover.forwarder import Forwarder
 from plumbing.address import format_address
 
 FAR = "192.0.2.1"

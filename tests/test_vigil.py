@@ -105,7 +105,7 @@ def test_a_reload_keeps_watching_at_the_new_pace(free_port, eventually):
 
 
 def test_with_legs_of_their_own_ports_a_thawed_server_s_stale_answers_fall_too(free_port, eventually, monkeypatch):
-    monkeypatch.setattr("failover.legs.SHARES_PORTS", False)
+    monkeypatch.setattr("failover.net.sockets.SHARES_PORTS", False)
     with fake_servers(free_port) as servers, plain_phone() as phone:
         address = ("127.0.0.1", free_port())
         with running(config(address[1], servers)) as forwarder:

@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from failover.chronicle import plain
+from failover.admin.event_log import plain
 from plumbing import rare_log
 from plumbing.rare_log import RareLog
 from plumbing.words import shortened

@@ -13,11 +13,11 @@ from agent_kit import DELAY, Line, Network, Packet
 from forwarder_kit import KEY, make_table
 from slee_kit import ADDRESSES, FORWARDER, Cluster
 
-from failover.core import Core
-from failover.health import ANSWER, MISS, REFUSED
-from failover.outcome import Outcome
-from failover.passive import LOOK_INTERVAL
-from failover.settings import FIRST_LIVE, PHONES
+from failover.config.settings import FIRST_LIVE, PHONES
+from failover.proxy.core import Core
+from failover.proxy.events import Outcome
+from failover.upstream.health import ANSWER, MISS, REFUSED
+from failover.upstream.passive_checks import LOOK_INTERVAL
 from plumbing.address import Address, parse_address
 from sip.errors import RemoteProtocolError
 from slee_mock.billing import Sum, summed

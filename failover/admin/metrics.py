@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from failover.core import Core
-from failover.health import State
-from failover.standing import ACTIVE, Standing
-from failover.table import EJECTED, Server, Wish
+from failover.net.active_standby import ACTIVE, Standing
+from failover.proxy.core import Core
+from failover.upstream.health import State
+from failover.upstream.server_table import EJECTED, Server, Wish
 from sip import VERSION
 
 Sample = tuple[dict[str, str], float]

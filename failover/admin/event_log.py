@@ -6,11 +6,11 @@ import logging
 import queue
 import time
 
-from failover import status
-from failover.core import Core
-from failover.health import ALIVE
-from failover.outcome import Dropped, Event, Failover, Passed, Queued, Released, Resumed, StateChanged
-from failover.standing import ACTIVE, Standing, Takeover
+from failover.admin import status
+from failover.net.active_standby import ACTIVE, Standing, Takeover
+from failover.proxy.core import Core
+from failover.proxy.events import Dropped, Event, Failover, Passed, Queued, Released, Resumed, StateChanged
+from failover.upstream.health import ALIVE
 from plumbing.address import format_address
 from plumbing.words import shortened
 

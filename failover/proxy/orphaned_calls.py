@@ -26,8 +26,8 @@ import re
 from collections import Counter
 from collections.abc import Callable
 
-from failover.outcome import Send
-from failover.settings import PHONES
+from failover.config.settings import PHONES
+from failover.proxy.events import Send
 from plumbing.address import Address
 from sip.errors import RemoteProtocolError
 from sip.header import NameAddr

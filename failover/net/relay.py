@@ -12,14 +12,14 @@ from collections.abc import Sequence
 from functools import partial
 from itertools import chain
 
-from failover.chronicle import QUIET, Chronicle
-from failover.core import Core
-from failover.health import REFUSED
-from failover.legs import queued, refusals
-from failover.limit import Limit
-from failover.outcome import Outcome
-from failover.settings import PHONES
-from failover.vigil import Link, Vigil
+from failover.admin.event_log import QUIET, Chronicle
+from failover.config.settings import PHONES
+from failover.net.health_checker import Link, Vigil
+from failover.net.sockets import queued, refusals
+from failover.proxy.core import Core
+from failover.proxy.events import Outcome
+from failover.proxy.rate_limit import Limit
+from failover.upstream.health import REFUSED
 from plumbing.address import Address, format_address
 from plumbing.batch import Channel, Datagram, Failure, Outgoing
 from plumbing.loop import Loop

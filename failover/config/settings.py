@@ -13,10 +13,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 
-from failover.convergence import OF_ONE_MESSAGE
-from failover.networks import LOOPBACK, Networks
-from failover.properties import Entry, Fault, parse
-from failover.values import seconds, whole, yes_or_no
+from failover.config.networks import LOOPBACK, Networks
+from failover.config.properties import Entry, Fault, parse
+from failover.config.value_parsers import seconds, whole, yes_or_no
+from failover.upstream.affinity_key import OF_ONE_MESSAGE
 from plumbing.address import Address, format_address, parse_address
 from sip.grammar import canonical_host
 from sip.header import canonical

@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import queue
 
-from failover.chronicle import Reader
-from failover.page import PAGE, SCRIPT
-from failover.service import Forwarder
-from failover.table import Wish
+from failover.admin.event_log import Reader
+from failover.admin.page import PAGE, SCRIPT
+from failover.forwarder import Forwarder
+from failover.upstream.server_table import Wish
 from plumbing.address import Address
 from plumbing.http import EventStream, HttpRequest, HttpResponse, HttpServer, Routes
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from zlib import crc32
 
-from failover.settings import PHONES
+from failover.config.settings import PHONES
 from sip.branch import is_branch_of
 from sip.errors import RemoteProtocolError
 from sip.grammar import split_list
@@ -57,7 +57,7 @@ def is_probe(request: Request) -> bool:
 def loop_word(request: Request, leg: str) -> str:
     """How the forwarder is asked: by whom and for what. Equal for a request that comes again as it left."""
     side = "phones" if leg == PHONES else "servers"
-    asked = "\0".join((side, request.uri, *request.all("Route")))  # fastpath.py makes the same of octets
+    asked = "\0".join((side, request.uri, *request.all("Route")))  # fast_path.py makes the same of octets
     return f"{crc32(asked.encode('utf-8', 'surrogateescape')):08x}"
 
 

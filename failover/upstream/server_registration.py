@@ -25,13 +25,13 @@ from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from typing import NamedTuple
 
-from failover.health import Health
-from failover.limit import source_of
-from failover.networks import Networks
-from failover.properties import decode
-from failover.properties import parse as parse_properties
-from failover.route import literal, way_back
-from failover.settings import PHONES, ServerLine
+from failover.config.networks import Networks
+from failover.config.properties import decode
+from failover.config.properties import parse as parse_properties
+from failover.config.settings import PHONES, ServerLine
+from failover.proxy.destination import literal, way_back
+from failover.proxy.rate_limit import source_of
+from failover.upstream.health import Health
 from plumbing.address import Address, format_address
 from plumbing.words import shortened
 from sip.branch import keyed_hash

@@ -9,11 +9,8 @@ from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import replace
 
-from failover.health import ANSWER, MISS, Signal
-from failover.inflight import WAITING, InFlight, Kept, Row
-from failover.kept import KeptMessages
-from failover.orphans import Call, Orphans
-from failover.outcome import (
+from failover.config.settings import CALL_ID, PHONES
+from failover.proxy.events import (
     NOTHING,
     Event,
     Failover,
@@ -25,9 +22,12 @@ from failover.outcome import (
     StateChanged,
     joined,
 )
-from failover.passive import PassiveCheck
-from failover.settings import CALL_ID, PHONES
-from failover.table import Server, ServerTable, Wish
+from failover.proxy.orphaned_calls import Call, Orphans
+from failover.proxy.outage_queue import KeptMessages
+from failover.proxy.pending_messages import WAITING, InFlight, Kept, Row
+from failover.upstream.health import ANSWER, MISS, Signal
+from failover.upstream.passive_checks import PassiveCheck
+from failover.upstream.server_table import Server, ServerTable, Wish
 from sip.message import Request
 from sip.uri import Uri
 
@@ -132,7 +132,7 @@ class Members:
         return self._released(outcome, now)
 
     def look(self, now: float) -> Outcome:
-        """Does what time alone asks for; to be called every LOOK_INTERVAL (passive.py)."""
+        """Does what time alone asks for; to be called every LOOK_INTERVAL (passive_checks.py)."""
         self.inflight.expire(now)
         self.kept.expire(now)
         return self._ending(self.orphans.look(now), now, self.passive.look(now))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import secrets
 import time
 
-from failover.heartbeat import MAX_DATAGRAM, NOT_NOW, Script
+from failover.net.options_ping import MAX_DATAGRAM, NOT_NOW, Script
 from plumbing.address import Address, format_address
 from plumbing.udp import bind_udp
 

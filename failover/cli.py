@@ -18,21 +18,21 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from failover import journal
-from failover.holder import holder
-from failover.legs import FURTHER, first_free, is_here
-from failover.notify import Notifier
-from failover.probe import DEAD, probe
-from failover.properties import Fault, decode
-from failover.secret import Secret, SecretError, look, open_secret, place
-from failover.service import Forwarder
-from failover.settings import FIRST_LIVE, Settings, SettingsError, literal, read
-from failover.standing import ACTIVE
+from failover.admin import logging_setup as journal
+from failover.admin.systemd_notify import Notifier
+from failover.config.properties import Fault, decode
+from failover.config.settings import FIRST_LIVE, Settings, SettingsError, literal, read
+from failover.config.shared_secret import Secret, SecretError, look, open_secret, place
+from failover.forwarder import Forwarder
+from failover.net.active_standby import ACTIVE
+from failover.net.port_owner import holder
+from failover.net.sockets import FURTHER, first_free, is_here
+from failover.net.vrrp_probe import DEAD, probe
 from plumbing.address import Address, format_address, parse_address
 from sip import VERSION
 
 if TYPE_CHECKING:
-    from failover.admin import Admin
+    from failover.admin.http_api import Admin
 
 log = logging.getLogger("forwarder")
 MAX_FILE = 1 << 20
@@ -199,7 +199,7 @@ def _beat(notifier: Notifier, forwarder: Forwarder) -> None:
 
 def _admin(forwarder: Forwarder, address: Address) -> Admin:
     """Imports its module only now: http.server and what that needs are a sixth of the memory."""
-    from failover.admin import Admin
+    from failover.admin.http_api import Admin
 
     admin = Admin(address, forwarder)
     admin.start()

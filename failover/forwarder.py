@@ -11,25 +11,25 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
-from failover import status
-from failover.chronicle import Chronicle, Reader, plain
-from failover.core import Core
-from failover.health import DOWN, FAILING, Health
-from failover.heartbeat import Heartbeat
-from failover.legs import OwnAddress, check_family
-from failover.limit import Limit
-from failover.metrics import metrics
-from failover.passive import LOOK_INTERVAL
-from failover.reception import Reception
-from failover.secret import Secret, passing
-from failover.settings import PHONES, ServerLine, Settings, differences
-from failover.sight import Grace, Sight, heard
-from failover.standing import ACTIVE, Standing, Takeover
-from failover.station import Station, can_move
-from failover.table import Server, ServerTable, Wish
-from failover.track import Track
-from failover.traffic import Traffic
-from failover.vigil import Link
+from failover.admin import status
+from failover.admin.event_log import Chronicle, Reader, plain
+from failover.admin.metrics import metrics
+from failover.config.settings import PHONES, ServerLine, Settings, differences
+from failover.config.shared_secret import Secret, passing
+from failover.net.active_standby import ACTIVE, Standing, Takeover
+from failover.net.address_takeover import Station, can_move
+from failover.net.health_checker import Link
+from failover.net.keepalived_track_file import Track
+from failover.net.options_ping import Heartbeat
+from failover.net.registration_listener import Reception
+from failover.net.relay import Traffic
+from failover.net.sockets import OwnAddress, check_family
+from failover.proxy.core import Core
+from failover.proxy.rate_limit import Limit
+from failover.upstream.health import DOWN, FAILING, Health
+from failover.upstream.passive_checks import LOOK_INTERVAL
+from failover.upstream.server_table import Server, ServerTable, Wish
+from failover.upstream.visibility import Grace, Sight, heard
 from plumbing.address import Address, format_address
 from plumbing.batch import Channel, best
 from plumbing.loop import Loop

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from ipaddress import ip_address
 from typing import TypeVar
 
-from failover.route import literal
+from failover.proxy.destination import literal
 from plumbing.address import Address, format_address
 from plumbing.local_address import usual_towards
 from plumbing.udp import bind_udp, connect_udp, family_of

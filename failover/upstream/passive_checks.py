@@ -1,6 +1,6 @@
 """Passive health check: does a server that answers heartbeats do its work, too?
 
-Heartbeats (vigil.py) find a server that is silent. They do not find one whose heartbeats are
+Heartbeats (health_checker.py) find a server that is silent. They do not find one whose heartbeats are
 answered while everything else is swallowed. HAProxy's `observe`, Envoy's outlier detection and
 Kamailio's ds_mark_dst watch the real requests for that; here nothing that was swallowed is lost.
 
@@ -28,12 +28,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from failover.inflight import Key
-from failover.outcome import NOTHING, Outcome, joined
-from failover.table import Server, Wish
+from failover.proxy.events import NOTHING, Outcome, joined
+from failover.proxy.pending_messages import Key
+from failover.upstream.server_table import Server, Wish
 
 if TYPE_CHECKING:
-    from failover.members import Members
+    from failover.upstream.failover import Members
 
 LOOK_INTERVAL = 0.1  # seconds between two looks at all servers
 HEDGE_REQUESTS, HEDGE_SECONDS = 3, 1.0

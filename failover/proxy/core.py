@@ -10,17 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from failover.fastpath import FastPath
-from failover.inflight import EchoKey, Key, Row, echo_key, key_of
-from failover.kept import HANG_UPS
-from failover.lines import Lines
-from failover.members import Members
-from failover.outcome import NOTHING, Dropped, Outcome, Passed, Queued, Send, joined
-from failover.route import literal, way_back
-from failover.settings import PHONES
-from failover.sight import Grace
-from failover.table import Server, ServerTable
-from failover.validation import Fields, Refused, been_here, is_probe, validate
+from failover.config.settings import PHONES
+from failover.proxy.destination import literal, way_back
+from failover.proxy.events import NOTHING, Dropped, Outcome, Passed, Queued, Send, joined
+from failover.proxy.fast_path import FastPath
+from failover.proxy.header_rewrite import Lines
+from failover.proxy.outage_queue import HANG_UPS
+from failover.proxy.pending_messages import EchoKey, Key, Row, echo_key, key_of
+from failover.proxy.request_validation import Fields, Refused, been_here, is_probe, validate
+from failover.upstream.failover import Members
+from failover.upstream.server_table import Server, ServerTable
+from failover.upstream.visibility import Grace
 from plumbing.address import Address
 from sip.errors import RemoteProtocolError
 from sip.keep_alive import is_keep_alive
@@ -61,7 +61,7 @@ class Core(Members):
 
     def receive(self, data: bytes, leg: str, source: Address, now: float) -> Outcome:
         """One datagram that came in on a leg (PHONES or a server's name). For an ordinary one `quick` does the same
-        where nobody wants to hear of it (fastpath.py)."""
+        where nobody wants to hear of it (fast_path.py)."""
         return self._handle(Row("", data, leg, source, now), now)
 
     def _handle(self, row: Row, now: float) -> Outcome:
@@ -230,7 +230,7 @@ class Core(Members):
         return self.table.choose_for(request, new), f"{hinted.name} is down" if hinted else self.table.policy
 
     def _no_server(self, request: Request, row: Row, now: float, branch: str, proven: bool) -> Outcome:
-        """Refuses what begins something new, and keeps the rest until a server lives (kept.py). An INVITE that a server
+        """Refuses what begins something new, and keeps the rest until one lives (outage_queue.py). An INVITE that one
         had begun is not new: a phone may ring."""
         method, key = request.method, key_of(branch, request.method)
         begun = bool(request.to_tag) or method in ("ACK", "CANCEL") or row.begun

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from enum import Enum
 from hashlib import blake2b
 
-from failover.convergence import session
-from failover.health import Health
-from failover.inflight import Kept, Key
-from failover.settings import CALL_ID, ServerLine
+from failover.config.settings import CALL_ID, ServerLine
+from failover.proxy.pending_messages import Kept, Key
+from failover.upstream.affinity_key import session
+from failover.upstream.health import Health
 from plumbing.address import Address
 from sip.branch import keyed_hash
 from sip.message import Message
@@ -59,7 +59,7 @@ class Server:
         self.answered: float | None = None  # when it was heard last, heartbeats too
         self.handled = 0  # datagrams sent to it that it has answered or passed on
         self.rescued = 0  # of these, the ones that another server had before
-        # Keys of the requests that it was sent and has not handled, while the passive check wants to know (passive.py).
+        # Keys of the requests that it was sent and has not handled, while passive_checks.py wants to know.
         self.unhandled: set[Key] | None = None
         self.ejections = 0  # times that the passive check took it out of use
         self.took: float | None = None  # seconds its last answer to a heartbeat took

@@ -1,6 +1,6 @@
 """Getting and losing the address that two forwarders share. Used on the `sip` thread, or before it runs.
 
-What the signs mean is in standing.py; here they are looked for: an attempt to bind, and a look at the interfaces.
+What the signs mean is in active_standby.py; here they are looked for: an attempt to bind, and a look at the interfaces.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from collections import deque
 from ipaddress import ip_address
 from typing import Protocol
 
-from failover.legs import is_here, open_phones
-from failover.standing import ACTIVE, BOUND, ELSEWHERE, HELD, HERE, LOOK, STANDBY, Sign, Standing, Takeover
+from failover.net.active_standby import ACTIVE, BOUND, ELSEWHERE, HELD, HERE, LOOK, STANDBY, Sign, Standing, Takeover
+from failover.net.sockets import is_here, open_phones
 from plumbing.address import Address, format_address
 from plumbing.loop import Loop, Timer
 

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from failover.route import names, way_back
-from failover.table import Server, ServerTable
-from failover.validation import LOOP, append_route, loop_word, take_last_route
+from failover.proxy.destination import names, way_back
+from failover.proxy.request_validation import LOOP, append_route, loop_word, take_last_route
+from failover.upstream.server_table import Server, ServerTable
 from plumbing.address import Address, format_address
 from sip.branch import is_branch_of, keyed_hash, make_branch
 from sip.errors import RemoteProtocolError

@@ -14,11 +14,11 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-from failover.health import Health
-from failover.heartbeat import MAX_DATAGRAM
-from failover.legs import FURTHER, OwnAddress, first_free
-from failover.registration import ARRIVED, BACK, LEAVING, REFUSALS, Registration, Verdict
-from failover.settings import ServerLine, Settings
+from failover.config.settings import ServerLine, Settings
+from failover.net.options_ping import MAX_DATAGRAM
+from failover.net.sockets import FURTHER, OwnAddress, first_free
+from failover.upstream.health import Health
+from failover.upstream.server_registration import ARRIVED, BACK, LEAVING, REFUSALS, Registration, Verdict
 from plumbing.address import Address, format_address
 from plumbing.loop import Loop
 from plumbing.udp import bind_udp

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from failover.core import Core
-from failover.outcome import Event, Failover, Passed, Queued, Released, Resumed, StateChanged
-from failover.standing import ACTIVE, STANDBY, Standing, Takeover
-from failover.table import Server
+from failover.net.active_standby import ACTIVE, STANDBY, Standing, Takeover
+from failover.proxy.core import Core
+from failover.proxy.events import Event, Failover, Passed, Queued, Released, Resumed, StateChanged
+from failover.upstream.server_table import Server
 from plumbing.address import Address, format_address
 from sip import VERSION
 

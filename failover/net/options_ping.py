@@ -12,7 +12,7 @@ from contextlib import suppress
 from ipaddress import ip_address
 from typing import NamedTuple
 
-from failover.legs import is_here
+from failover.net.sockets import is_here
 from plumbing.address import Address, format_address
 from plumbing.udp import bind_udp, connect_udp
 from sip import VERSION

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from failover.health import FAILING, Breaks
-from failover.table import Server
+from failover.upstream.health import FAILING, Breaks
+from failover.upstream.server_table import Server
 
 STEADY = 0.15  # seconds for which a server has to be seen without a break before it is told; longer than an advert_int
 FREE = 2  # losses within a minute of the last one that cost no more than that; then it is 1, 2, 4 ... LONGEST seconds
@@ -24,7 +24,7 @@ QUIET = 5.0  # seconds without such a request after which there is grace again
 
 
 def heard(servers: Iterable[Server], fall: int) -> bool:
-    """Has one of them answered lately? The last one that lives is in use for longer (members.py), for a busy server is
+    """Has one of them answered lately? The last one that lives is in use for longer (failover.py), for a busy server is
     better than none; here it counts like any other: where another forwarder hears it, that one is better off."""
     return any(_answers(server, fall) for server in servers)
 

@@ -1,6 +1,7 @@
 """Watching the servers: asks them, hears them, and tells the core what their answers and their silence mean.
 
-Used on the `sip` thread only. When to ask and what silence means is in pulse.py, what follows from it in health.py.
+Used on the `sip` thread only. When to ask and what silence means is in check_schedule.py,
+what follows from it in health.py.
 """
 
 from __future__ import annotations
@@ -10,14 +11,14 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from failover.chronicle import Chronicle
-from failover.core import Core
-from failover.health import ANSWER, FAILING, MISS
-from failover.heartbeat import NOT_NOW, Answer, Heartbeat
-from failover.legs import open_leg
-from failover.outcome import Outcome
-from failover.pulse import MOMENT, Pulse
-from failover.table import Server
+from failover.admin.event_log import Chronicle
+from failover.net.options_ping import NOT_NOW, Answer, Heartbeat
+from failover.net.sockets import open_leg
+from failover.proxy.core import Core
+from failover.proxy.events import Outcome
+from failover.upstream.check_schedule import MOMENT, Pulse
+from failover.upstream.health import ANSWER, FAILING, MISS
+from failover.upstream.server_table import Server
 from plumbing.address import Address
 from plumbing.batch import Channel, Datagram, Manner
 from plumbing.loop import Loop, Timer

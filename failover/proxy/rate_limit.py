@@ -18,7 +18,7 @@ from collections import Counter
 from functools import lru_cache
 from ipaddress import IPv6Address
 
-from failover.networks import Networks
+from failover.config.networks import Networks
 
 MAX_SOURCES = 10_000
 LOOKED_AT = 16  # buckets, among which the fullest goes: some 10 us more, where all are limited

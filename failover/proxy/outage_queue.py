@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from failover.inflight import EchoKey, Key, Row
+from failover.proxy.pending_messages import EchoKey, Key, Row
 from sip.timing import PATIENCE
 
 MAX_KEPT = 10_000  # messages

@@ -3,7 +3,7 @@
 `FastPath.forward` returns the datagram to send, and has kept all accounts; or None, and then
 nothing was touched and core.py is to handle the message.
 
- 1. Read (ordinary.py): the words of the message that a proxy looks at, or it is not ordinary.
+ 1. Read (fast_path_patterns.py): the words of the message that a proxy looks at, or it is not ordinary.
  2. Look up what they mean. A topmost Via, a Route or a host is interpreted by the core's own
     functions, once, and cached under its octets. Every cache is a pure function of octets, the
     server table and the forwarder's own addresses, and is emptied only when those change. Nothing
@@ -23,15 +23,15 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from zlib import crc32
 
-from failover.convergence import CALL_ID as CALL_ID_HEADER
-from failover.inflight import NO_STATUS, Key
-from failover.lines import BACK
-from failover.ordinary import COOKIE, NotOrdinary, Reader, beneath, topmost
-from failover.outcome import Send
-from failover.route import literal, way_back
-from failover.settings import CALL_ID, PHONES
-from failover.table import Server
-from failover.validation import LOOP
+from failover.config.settings import CALL_ID, PHONES
+from failover.proxy.destination import literal, way_back
+from failover.proxy.events import Send
+from failover.proxy.fast_path_patterns import COOKIE, NotOrdinary, Reader, beneath, topmost
+from failover.proxy.header_rewrite import BACK
+from failover.proxy.pending_messages import NO_STATUS, Key
+from failover.proxy.request_validation import LOOP
+from failover.upstream.affinity_key import CALL_ID as CALL_ID_HEADER
+from failover.upstream.server_table import Server
 from plumbing.address import Address, format_address
 from sip.branch import words_of
 from sip.errors import RemoteProtocolError
@@ -40,7 +40,7 @@ from sip.uri import Uri
 from sip.via import MAGIC_COOKIE, Via
 
 if TYPE_CHECKING:
-    from failover.core import Core
+    from failover.proxy.core import Core
 
 MAX_ENTRIES, MAX_KEY = 16_384, 2_048  # of a cache; octets of what is read for one
 FRESH_SECONDS = 5.0  # for which an own address, towards a peer or in a Route, is taken for known

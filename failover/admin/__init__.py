@@ -1,0 +1,1 @@
+"""What operators see: the HTTP pages, the counters, the events, the log, systemd."""

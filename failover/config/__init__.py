@@ -1,0 +1,1 @@
+"""servers.properties and the secret: read, checked, explained."""
