@@ -31,8 +31,8 @@ from failover.upstream.passive_checks import LOOK_INTERVAL
 from failover.upstream.server_table import Server, ServerTable, Wish
 from failover.upstream.visibility import Grace, Sight, heard
 from plumbing.address import Address, format_address
-from plumbing.batch import Channel, best
-from plumbing.loop import Loop
+from plumbing.event_loop import Loop
+from plumbing.udp_batch import Channel, best
 
 POLITE = 0.02  # seconds that what has come may take before the sockets close: a twin waits for them
 LOOK_OUT = 0.05  # seconds between two looks at whether a server is seen

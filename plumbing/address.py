@@ -6,7 +6,7 @@ import ipaddress
 import re
 from functools import lru_cache
 
-from plumbing.words import shortened
+from plumbing.shorten_text import shortened
 
 Address = tuple[str, int]
 

@@ -14,7 +14,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 from plumbing.address import Address
-from plumbing.udp import family_of
+from plumbing.udp_socket import family_of
 
 Ancillary = tuple[int, int, bytes]
 Noticed = Callable[[Address, str, bool], object]

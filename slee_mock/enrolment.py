@@ -12,8 +12,8 @@ import time
 from collections.abc import Sequence
 
 from plumbing.address import Address, format_address
-from plumbing.loop import Loop
-from plumbing.udp import bind_udp, connect_udp
+from plumbing.event_loop import Loop
+from plumbing.udp_socket import bind_udp, connect_udp
 from sip import VERSION
 from sip.errors import RemoteProtocolError
 from sip.message import Request, Response, parse

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from plumbing.address import Address
-from plumbing.batch import Channel
+from plumbing.udp_batch import Channel
 
 MOST_WAITING = 10_000  # datagrams; seconds of work, what comes then waits in the socket's buffer
 # of all that waits: 10,000 datagrams may be 650 MB, and ordinary ones are 10

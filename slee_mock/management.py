@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
-from plumbing.http import Handler, HttpRequest, HttpResponse
+from plumbing.http_server import Handler, HttpRequest, HttpResponse
 from slee_mock import export, page, report
 from slee_mock.reader import Reader, Unreadable
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
-from plumbing.loop import Loop
+from plumbing.event_loop import Loop
 from slee_mock import report
 from slee_mock.store import Store, StoreDown, View
 

@@ -16,10 +16,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from plumbing.address import format_address
-from plumbing.batch import Channel, best
-from plumbing.http import HttpServer
-from plumbing.loop import Loop, LoopStopped
-from plumbing.udp import bind_udp
+from plumbing.event_loop import Loop, LoopStopped
+from plumbing.http_server import HttpServer
+from plumbing.udp_batch import Channel, best
+from plumbing.udp_socket import bind_udp
 from sip.errors import RemoteProtocolError
 from sip.keep_alive import is_keep_alive
 from slee_mock import management, report

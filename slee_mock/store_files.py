@@ -29,7 +29,7 @@ import sys
 import time
 from typing import NamedTuple
 
-from plumbing.private import OWNER_ONLY, exposed
+from plumbing.private_files import OWNER_ONLY, exposed
 from slee_mock.store import StoreDown
 
 SUFFIXES = ("", "-wal", "-shm")  # SQLite's own, in the order in which they are looked at

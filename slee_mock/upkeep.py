@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from typing import Protocol
 
-from plumbing.loop import Loop
+from plumbing.event_loop import Loop
 from slee_mock.clock import Clock
 from slee_mock.cluster_key import KeyedStore
 from slee_mock.event import Outcome

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from typing import TypeVar
 
-from plumbing.private import exposed
+from plumbing.private_files import exposed
 
 T = TypeVar("T")
 

@@ -7,7 +7,7 @@ import socket
 import time
 
 from plumbing.address import Address
-from plumbing.udp import family_of
+from plumbing.udp_socket import family_of
 
 ASLEEP = 5.0  # seconds by which another clock must gain on ours to call it a sleep
 

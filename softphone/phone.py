@@ -20,8 +20,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from plumbing.address import Address
-from plumbing.loop import Loop, LoopStopped, Timer
-from plumbing.udp import bind_udp, family_of
+from plumbing.event_loop import Loop, LoopStopped, Timer
+from plumbing.udp_socket import bind_udp, family_of
 from softphone.agent.account import Account as Account
 from softphone.agent.agent import Agent
 from softphone.agent.event import (
@@ -200,7 +200,7 @@ class Phone:
     # -- any thread: questions --------------------------------------------------------------------------------------
 
     def snapshot(self, timeout: float = 1.0) -> PhoneSnapshot:
-        """Raises plumbing.loop.LoopStopped if the phone is not running, TimeoutError if it is stuck."""
+        """Raises plumbing.event_loop.LoopStopped if the phone is not running, TimeoutError if it is stuck."""
         return self._loop.ask(self._snapshot, timeout)
 
     def media_stats(self) -> MediaStats | None:

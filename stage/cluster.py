@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from plumbing.address import Address, format_address
-from plumbing.private import OWNER_ONLY
+from plumbing.private_files import OWNER_ONLY
 from stage.process import Keeper, Program, StartError
 
 ROOT = Path(__file__).resolve().parent.parent  # the programs are started from here

@@ -12,7 +12,7 @@ from typing import Any
 
 from PySide6.QtCore import QObject, QTimer, Signal
 
-from plumbing.loop import Loop
+from plumbing.event_loop import Loop
 from softphone.phone import Account, Phone
 from softphone.qt.bridge import Bridge
 from softphone.qt.panel import PhonePanel

@@ -12,8 +12,8 @@ from failover.proxy.core import Core
 from failover.upstream.health import UP, Health
 from failover.upstream.server_table import Server, ServerTable
 from plumbing.address import format_address
-from plumbing.loop import Loop
-from plumbing.udp import bind_udp, family_of
+from plumbing.event_loop import Loop
+from plumbing.udp_socket import bind_udp, family_of
 
 KEY = b"a key for the tests only"
 OWN = ("192.0.2.1", 5060)

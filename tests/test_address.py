@@ -1,9 +1,9 @@
-"""plumbing.address and plumbing.udp: addresses as people write them, sockets that say where they failed."""
+"""plumbing.address and plumbing.udp_socket: addresses as people write them, sockets that say where they failed."""
 
 import pytest
 
 from plumbing.address import format_address, parse_address
-from plumbing.udp import bind_udp
+from plumbing.udp_socket import bind_udp
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""plumbing.batch: many datagrams in one call, and the same one by one where the system has no such call."""
+"""plumbing.udp_batch: many datagrams in one call, and the same one by one where the system has no such call."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from contextlib import contextmanager
 
 import pytest
 
-from plumbing import batch
-from plumbing.batch import LARGEST, NOW_AND_THEN, SLOTS, Batches, Channel, Singly
-from plumbing.udp import bind_udp
+from plumbing import udp_batch as batch
+from plumbing.udp_batch import LARGEST, NOW_AND_THEN, SLOTS, Batches, Channel, Singly
+from plumbing.udp_socket import bind_udp
 
 MOST = 65_507  # what UDP over IPv4 carries
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="recvmmsg and sendmmsg are Linux's")

@@ -20,7 +20,7 @@ from failover.proxy.core import Core
 from failover.proxy.events import NOTHING
 from failover.upstream.health import REFUSED
 from plumbing.address import format_address
-from plumbing.loop import Loop
+from plumbing.event_loop import Loop
 
 
 @contextmanager

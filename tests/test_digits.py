@@ -12,7 +12,7 @@ import pytest
 
 from failover.config.settings import SettingsError, read
 from plumbing.address import parse_address
-from plumbing.http_head import Authority
+from plumbing.http_request_parser import Authority
 from sip.digest import Credentials
 from sip.errors import RemoteProtocolError
 from sip.grammar import split_host_port

@@ -17,7 +17,7 @@ from failover.config.networks import LOOPBACK
 from failover.config.properties import decode
 from failover.config.properties import parse as parse_properties
 from failover.upstream.server_registration import Registration
-from plumbing.udp import bind_udp
+from plumbing.udp_socket import bind_udp
 from sip.message import parse, reply
 from slee_mock.enrolment import MOST_OWED, Owed, Script, _escaped
 from slee_mock.settings import SettingsError, parse_arguments

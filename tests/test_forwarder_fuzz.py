@@ -23,8 +23,8 @@ from failover.proxy import pending_messages as inflight
 from failover.proxy.events import Outcome, Send
 from failover.upstream.health import ANSWER, MISS, REFUSED
 from failover.upstream.server_table import Server, ServerTable, Wish
-from plumbing.loop import Loop
-from plumbing.udp import bind_udp
+from plumbing.event_loop import Loop
+from plumbing.udp_socket import bind_udp
 from sip.errors import RemoteProtocolError
 from sip.message import Request, parse, reply
 

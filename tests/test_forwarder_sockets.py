@@ -17,8 +17,8 @@ from failover.forwarder import Forwarder
 from failover.net import sockets as legs
 from failover.net.sockets import OwnAddress, open_leg, open_phones
 from plumbing.address import format_address
-from plumbing.batch import Singly
-from plumbing.udp import RECEIVE_BUFFER
+from plumbing.udp_batch import Singly
+from plumbing.udp_socket import RECEIVE_BUFFER
 
 
 def config(port, servers, *more, host="127.0.0.1"):

@@ -13,8 +13,8 @@ from test_forwarder_sockets import running
 
 from failover.config.settings import read
 from failover.net.options_ping import Heartbeat
-from plumbing.loop import Loop
-from plumbing.udp import bind_udp
+from plumbing.event_loop import Loop
+from plumbing.udp_socket import bind_udp
 
 VIRTUAL, OWN, SERVER = "192.0.2.10", "192.0.2.11", "192.0.2.21"
 

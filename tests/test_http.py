@@ -1,4 +1,4 @@
-"""plumbing.http: small pages, and who may not use them."""
+"""plumbing.http_server: small pages, and who may not use them."""
 
 import http.client
 import json
@@ -9,7 +9,7 @@ import urllib.request
 import pytest
 
 from plumbing.address import format_address
-from plumbing.http import EventStream, HttpResponse, HttpServer
+from plumbing.http_server import EventStream, HttpResponse, HttpServer
 
 
 @pytest.fixture

@@ -16,9 +16,9 @@ import time
 import pytest
 from fuzz_kit import broken
 
-from plumbing import http as pages
-from plumbing.http import EventStream, HttpResponse, HttpServer
-from plumbing.http_head import BadRequest, Head, parse_head
+from plumbing import http_server as pages
+from plumbing.http_request_parser import BadRequest, Head, parse_head
+from plumbing.http_server import EventStream, HttpResponse, HttpServer
 
 FIRST = b"GET / HTTP/1.1\r\n"
 LOCAL = b"Host: localhost\r\n"

@@ -6,8 +6,8 @@ import socket
 
 import pytest
 
-from plumbing.batch import Channel, best
-from plumbing.udp import bind_udp
+from plumbing.udp_batch import Channel, best
+from plumbing.udp_socket import bind_udp
 from slee_mock import inbox
 from slee_mock.inbox import Inbox
 

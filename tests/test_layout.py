@@ -25,7 +25,7 @@ MAY_IMPORT = {
 WORLD = {"socket", "select", "selectors", "threading", "time", "random", "secrets", "sqlite3", "logging", "subprocess"}
 CORES = [
     "sip",
-    *(f"plumbing/{name}.py" for name in ("address", "http_head", "words")),
+    *(f"plumbing/{name}.py" for name in ("address", "http_request_parser", "shorten_text")),
     "failover/proxy",
     "failover/upstream",
     "failover/net/active_standby.py",

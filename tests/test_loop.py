@@ -1,4 +1,4 @@
-"""plumbing.loop: one thread owns, others post."""
+"""plumbing.event_loop: one thread owns, others post."""
 
 import select
 import socket
@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from plumbing.loop import Loop, LoopStopped
+from plumbing.event_loop import Loop, LoopStopped
 
 
 @pytest.fixture(autouse=True, params=["epoll", "selectors"])

@@ -29,7 +29,7 @@ from failover.net.sockets import OwnAddress
 from failover.proxy.core import Core
 from failover.upstream.health import REFUSED
 from plumbing.address import format_address
-from plumbing.batch import Singly
+from plumbing.udp_batch import Singly
 from sip.uri import Uri
 
 S1 = SERVERS["server1"]

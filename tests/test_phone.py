@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from plumbing.loop import LoopStopped
+from plumbing.event_loop import LoopStopped
 from sip.message import parse, reply
 from softphone.agent.event import (
     CallChanged,

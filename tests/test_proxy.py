@@ -9,7 +9,7 @@ import pytest
 from fuzz_kit import broken
 from slee_kit import ADDRESSES, Cluster, answer, cluster_with_bob, in_dialog, invite, phone_request, register
 
-from plumbing.http import HttpResponse
+from plumbing.http_server import HttpResponse
 from sip.digest import Challenge
 from sip.digest import answer as solve
 from sip.errors import RemoteProtocolError

@@ -15,7 +15,7 @@ import pytest
 from program_kit import HELLO
 from slee_kit import Cluster, DictStore
 
-from plumbing.udp import bind_udp
+from plumbing.udp_socket import bind_udp
 from slee_mock import server as server_module
 from slee_mock.record import Anchor
 from slee_mock.retention import DAY, KEPT, Retention

@@ -12,7 +12,7 @@ import sqlite3
 import pytest
 from slee_kit import Cluster, answer, in_dialog, invite, phone_request, register
 
-from plumbing.udp import bind_udp
+from plumbing.udp_socket import bind_udp
 from sip.message import parse
 from slee_mock import management, page, report
 from slee_mock.reader import Reader
@@ -518,7 +518,7 @@ def test_a_store_that_fails_in_the_middle_costs_no_timer_what_came_of_it(cluster
 
 
 def test_an_inbox_is_bounded_in_octets_too(monkeypatch):
-    from plumbing.batch import Channel, best
+    from plumbing.udp_batch import Channel, best
     from slee_mock import inbox
 
     monkeypatch.setattr(inbox, "MOST_OCTETS", 100_000)

@@ -6,7 +6,7 @@ import queue
 from collections.abc import Callable
 from typing import Any
 
-from plumbing.http import EventStream, HttpResponse, HttpServer
+from plumbing.http_server import EventStream, HttpResponse, HttpServer
 from stage.watch import Events, Pages, parse_events, read_page
 
 STREAM = """: hello

@@ -17,7 +17,7 @@ from failover.forwarder import Forwarder
 from failover.net import address_takeover as station
 from failover.net.sockets import open_leg, open_phones
 from plumbing.address import format_address
-from plumbing.udp import bind_udp
+from plumbing.udp_socket import bind_udp
 
 HOST = "127.0.0.1"
 

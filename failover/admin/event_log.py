@@ -12,7 +12,7 @@ from failover.proxy.core import Core
 from failover.proxy.events import Dropped, Event, Failover, Passed, Queued, Released, Resumed, StateChanged
 from failover.upstream.health import ALIVE
 from plumbing.address import format_address
-from plumbing.words import shortened
+from plumbing.shorten_text import shortened
 
 log = logging.getLogger("forwarder")
 Reader = queue.Queue["tuple[str, object] | None"]

@@ -10,7 +10,7 @@ from failover.admin.page import PAGE, SCRIPT
 from failover.forwarder import Forwarder
 from failover.upstream.server_table import Wish
 from plumbing.address import Address
-from plumbing.http import EventStream, HttpRequest, HttpResponse, HttpServer, Routes
+from plumbing.http_server import EventStream, HttpRequest, HttpResponse, HttpServer, Routes
 
 log = logging.getLogger("forwarder")
 BACKLOG = 5_000  # events a slow reader may be behind before it loses some
@@ -50,7 +50,7 @@ class Admin:
         return EventStream(reader, on_close=lambda: self._forwarder.unsubscribe(reader))
 
     def _wish(self, request: HttpRequest) -> HttpResponse:
-        """POST /servers/NAME/drain, enable or disable. (plumbing.http has refused other sites' pages.)"""
+        """POST /servers/NAME/drain, enable or disable. (plumbing.http_server has refused other sites' pages.)"""
         name, _, verb = request.rest.rpartition("/")
         if verb not in WISHES:
             return HttpResponse.json({"error": f"'{verb}' is none of {', '.join(sorted(WISHES))}"}, 404)

@@ -13,7 +13,7 @@ import stat
 from pathlib import Path
 from typing import NamedTuple
 
-from plumbing.private import OWNER_ONLY, exposed
+from plumbing.private_files import OWNER_ONLY, exposed
 from sip.branch import keyed_hash
 
 EMPTY = "forwarder.secret.file is empty"

@@ -16,7 +16,7 @@ from typing import Protocol
 from failover.net.active_standby import ACTIVE, BOUND, ELSEWHERE, HELD, HERE, LOOK, STANDBY, Sign, Standing, Takeover
 from failover.net.sockets import is_here, open_phones
 from plumbing.address import Address, format_address
-from plumbing.loop import Loop, Timer
+from plumbing.event_loop import Loop, Timer
 
 SIGNS = {errno.EADDRINUSE: HELD, errno.EADDRNOTAVAIL: ELSEWHERE}  # of an attempt to bind
 REMEMBERED_TAKEOVERS = 100

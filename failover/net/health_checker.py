@@ -20,8 +20,8 @@ from failover.upstream.check_schedule import MOMENT, Pulse
 from failover.upstream.health import ANSWER, FAILING, MISS
 from failover.upstream.server_table import Server
 from plumbing.address import Address
-from plumbing.batch import Channel, Datagram, Manner
-from plumbing.loop import Loop, Timer
+from plumbing.event_loop import Loop, Timer
+from plumbing.udp_batch import Channel, Datagram, Manner
 
 
 class Link:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from failover.net.sockets import is_here
 from plumbing.address import Address, format_address
-from plumbing.udp import bind_udp, connect_udp
+from plumbing.udp_socket import bind_udp, connect_udp
 from sip import VERSION
 from sip.errors import RemoteProtocolError
 from sip.message import Response, parse

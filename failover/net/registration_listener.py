@@ -20,8 +20,8 @@ from failover.net.sockets import FURTHER, OwnAddress, first_free
 from failover.upstream.health import Health
 from failover.upstream.server_registration import ARRIVED, BACK, LEAVING, REFUSALS, Registration, Verdict
 from plumbing.address import Address, format_address
-from plumbing.loop import Loop
-from plumbing.udp import bind_udp
+from plumbing.event_loop import Loop
+from plumbing.udp_socket import bind_udp
 
 BURST = 8  # datagrams in a turn; one costs up to 0.2 ms
 SWEEP = 0.2  # seconds between two looks at who has gone

@@ -21,8 +21,8 @@ from failover.proxy.events import Outcome
 from failover.proxy.rate_limit import Limit
 from failover.upstream.health import REFUSED
 from plumbing.address import Address, format_address
-from plumbing.batch import Channel, Datagram, Failure, Outgoing
-from plumbing.loop import Loop
+from plumbing.event_loop import Loop
+from plumbing.udp_batch import Channel, Datagram, Failure, Outgoing
 
 NO_QUEUE: list[Outgoing] = []
 MOST_PLAIN = 4_096  # addresses

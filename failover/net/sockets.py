@@ -20,7 +20,7 @@ from typing import TypeVar
 from failover.proxy.destination import literal
 from plumbing.address import Address, format_address
 from plumbing.local_address import usual_towards
-from plumbing.udp import bind_udp, connect_udp, family_of
+from plumbing.udp_socket import bind_udp, connect_udp, family_of
 from sip.uri import DEFAULT_PORT
 
 SHARES_PORTS = sys.platform == "linux"

@@ -12,7 +12,7 @@ import time
 
 from failover.net.options_ping import MAX_DATAGRAM, NOT_NOW, Script
 from plumbing.address import Address, format_address
-from plumbing.udp import bind_udp
+from plumbing.udp_socket import bind_udp
 
 PATIENCE = 1.0  # seconds
 SERVES, DEAD, LIVES = 0, 1, 3  # 2 is what a faulty command line ends with

@@ -33,7 +33,7 @@ from failover.proxy.destination import literal, way_back
 from failover.proxy.rate_limit import source_of
 from failover.upstream.health import Health
 from plumbing.address import Address, format_address
-from plumbing.words import shortened
+from plumbing.shorten_text import shortened
 from sip.branch import keyed_hash
 from sip.errors import RemoteProtocolError
 from sip.message import Request, parse, reply

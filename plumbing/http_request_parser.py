@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import parse_qsl, unquote_to_bytes
 
-from plumbing.words import shortened
+from plumbing.shorten_text import shortened
 
 MOST_FIELDS = 100  # header fields, and pairs of a query
 MOST_OCTETS = 65_536  # of a request line and all header lines together

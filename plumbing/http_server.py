@@ -20,15 +20,15 @@ from ipaddress import ip_address
 from typing import Any
 
 from plumbing.address import Address, format_address
-from plumbing.connections import Connections
-from plumbing.http_head import MOST_FIELDS, MOST_OCTETS, BadRequest, Head, parse_head
-from plumbing.http_message import EventStream as EventStream
-from plumbing.http_message import Handler as Handler
-from plumbing.http_message import HttpRequest as HttpRequest
-from plumbing.http_message import HttpResponse as HttpResponse
-from plumbing.http_message import Routes as Routes
-from plumbing.rare_log import RareLog
-from plumbing.udp import family_of
+from plumbing.http_connections import Connections
+from plumbing.http_messages import EventStream as EventStream
+from plumbing.http_messages import Handler as Handler
+from plumbing.http_messages import HttpRequest as HttpRequest
+from plumbing.http_messages import HttpResponse as HttpResponse
+from plumbing.http_messages import Routes as Routes
+from plumbing.http_request_parser import MOST_FIELDS, MOST_OCTETS, BadRequest, Head, parse_head
+from plumbing.throttled_log import RareLog
+from plumbing.udp_socket import family_of
 
 log = logging.getLogger(__name__)
 
