@@ -34,10 +34,10 @@ from typing import Any, NamedTuple
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from slee_mock.billing import summed  # noqa: E402  # as a script, from anywhere
-from slee_mock.record import Bill  # noqa: E402
-from slee_mock.sqlite_store import SqliteStore  # noqa: E402
-from slee_mock.store import View  # noqa: E402
+from slee_mock.services.billing import summed  # noqa: E402  # as a script, from anywhere
+from slee_mock.store.interface import View  # noqa: E402
+from slee_mock.store.records import Bill  # noqa: E402
+from slee_mock.store.sqlite_store import SqliteStore  # noqa: E402
 
 PHONES = Path(__file__).resolve().parent / "phones"
 DOMAIN = "failover.test"

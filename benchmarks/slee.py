@@ -36,12 +36,12 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.calls import Program, read_bills, wait_until  # noqa: E402  # as a script, from anywhere
 from benchmarks.load import T1, Address, open_socket  # noqa: E402
-from slee_mock.event import Arrival  # noqa: E402
-from slee_mock.heartbeat import Heartbeat  # noqa: E402
-from slee_mock.outage import Outage, RememberingStore  # noqa: E402
-from slee_mock.router import Router  # noqa: E402
-from slee_mock.services import Context, assemble  # noqa: E402
-from slee_mock.sqlite_store import SqliteStore  # noqa: E402
+from slee_mock.container.deployment import Context, assemble  # noqa: E402
+from slee_mock.container.event_router import Router  # noqa: E402
+from slee_mock.container.events import Arrival  # noqa: E402
+from slee_mock.services.options_responder import Heartbeat  # noqa: E402
+from slee_mock.store.degraded_mode import Outage, RememberingStore  # noqa: E402
+from slee_mock.store.sqlite_store import SqliteStore  # noqa: E402
 
 IN_MEMORY = 1600  # calls
 BATCH = 16  # as many messages as the server handles in one turn

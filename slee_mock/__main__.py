@@ -10,12 +10,12 @@ import sys
 from collections.abc import Sequence
 
 from plumbing.address import format_address
+from slee_mock.container.deployment import DeployError
 from slee_mock.server import Server
-from slee_mock.services import DeployError
 from slee_mock.settings import Settings, SettingsError, parse_arguments
-from slee_mock.start_error import StartError
-from slee_mock.store import StoreDown
-from slee_mock.stores import store_name
+from slee_mock.start_errors import StartError
+from slee_mock.store.interface import StoreDown
+from slee_mock.store.open_store import store_name
 
 # Seconds that a thread which computes may keep the others waiting. Of the heartbeats that come while pages are made
 # every tenth waits longer than 6 ms with Python's own 0.005, than 2 ms with this.

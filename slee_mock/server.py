@@ -22,25 +22,26 @@ from plumbing.udp_batch import Channel, best
 from plumbing.udp_socket import bind_udp
 from sip.errors import RemoteProtocolError
 from sip.keep_alive import is_keep_alive
-from slee_mock import management, report
-from slee_mock.clock import Clock
-from slee_mock.cluster_key import KeyedStore, join_cluster
-from slee_mock.enrolment import Enrolment, Owed
-from slee_mock.event import Arrival, CallEnded, Outcome, RequestEvent, ResponseEvent, TimerEvent
-from slee_mock.heartbeat import Heartbeat, is_heartbeat
-from slee_mock.inbox import STALE, Datagram, Inbox
-from slee_mock.kept import Forwarders
-from slee_mock.outage import Outage, RememberingStore
-from slee_mock.reader import Reader
-from slee_mock.record import Bill, Member
-from slee_mock.router import FAILURES, Router
-from slee_mock.service import Telling, told
-from slee_mock.services import Context, assemble
+from slee_mock.cluster.cluster_clock import Clock
+from slee_mock.cluster.cluster_key import KeyedStore, join_cluster
+from slee_mock.container.deployment import Context, assemble
+from slee_mock.container.event_router import FAILURES, Router
+from slee_mock.container.events import Arrival, CallEnded, Outcome, RequestEvent, ResponseEvent, TimerEvent
+from slee_mock.container.sbb import Telling, told
+from slee_mock.failover_kept_header import Forwarders
+from slee_mock.management import routes as management
+from slee_mock.management import snapshot as report
+from slee_mock.management.queries import Reader
+from slee_mock.mobicents_heartbeat import Enrolment, Owed
+from slee_mock.periodic_work import Upkeep
+from slee_mock.receive_queue import STALE, Datagram, Inbox
+from slee_mock.services.options_responder import Heartbeat, is_heartbeat
 from slee_mock.settings import Settings
-from slee_mock.start_error import cannot_listen, cannot_register, name_is_taken, slow_store
-from slee_mock.store import BadRecord, Conflict, Contended, StoreDown, View
-from slee_mock.stores import open_store, store_name
-from slee_mock.upkeep import Upkeep
+from slee_mock.start_errors import cannot_listen, cannot_register, name_is_taken, slow_store
+from slee_mock.store.degraded_mode import Outage, RememberingStore
+from slee_mock.store.interface import BadRecord, Conflict, Contended, StoreDown, View
+from slee_mock.store.open_store import open_store, store_name
+from slee_mock.store.records import Bill, Member
 
 log = logging.getLogger(__name__)
 

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from plumbing.address import Address, parse_address
 from sip import VERSION
 from sip.digest import ALGORITHMS
-from slee_mock.billing import Tariff
-from slee_mock.gate import DIGEST
-from slee_mock.session import LEAST
-from slee_mock.stores import store_name
-from slee_mock.user_lines import read_user_lines
+from slee_mock.services.authentication import DIGEST
+from slee_mock.services.billing import Tariff
+from slee_mock.services.session_timer import LEAST
+from slee_mock.store.open_store import store_name
+from slee_mock.user_files import read_user_lines
 
 
 class SettingsError(ValueError):

@@ -15,10 +15,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from sip.errors import RemoteProtocolError
 from slee_mock.__main__ import main
-from slee_mock.event import Arrival, Outcome, ResponseEvent, TimerEvent
-from slee_mock.heartbeat import is_heartbeat
-from slee_mock.router import Router
-from slee_mock.store import Store
+from slee_mock.container.event_router import Router
+from slee_mock.container.events import Arrival, Outcome, ResponseEvent, TimerEvent
+from slee_mock.services.options_responder import is_heartbeat
+from slee_mock.store.interface import Store
 
 
 def break_router(number: int, point: str) -> None:

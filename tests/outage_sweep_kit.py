@@ -37,9 +37,9 @@ from sweep_kit import (
 from wire import World
 
 from plumbing.address import Address
-from slee_mock.billing import UNANSWERED, summed
-from slee_mock.outage import Outage, RememberingStore
-from slee_mock.record import Bill
+from slee_mock.services.billing import UNANSWERED, summed
+from slee_mock.store.degraded_mode import Outage, RememberingStore
+from slee_mock.store.records import Bill
 from softphone.agent.event import CallState, MessagePassed
 
 CALLING = CallState.CALLING

@@ -7,16 +7,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from sip.message import Request, Response, parse
-from slee_mock.billing import Sum, summed
-from slee_mock.event import Address, Arrival, Outcome
-from slee_mock.heartbeat import Heartbeat
-from slee_mock.kept import Forwarders
-from slee_mock.outage import Outage, RememberingStore
-from slee_mock.record import Bill, Bindings, Member, R
-from slee_mock.router import Router
-from slee_mock.services import Context, assemble
-from slee_mock.store import Change, Conflict, Marked, Row, StoreDown, View
-from slee_mock.timers import Timers
+from slee_mock.container.deployment import Context, assemble
+from slee_mock.container.event_router import Router
+from slee_mock.container.events import Address, Arrival, Outcome
+from slee_mock.container.timers import Timers
+from slee_mock.failover_kept_header import Forwarders
+from slee_mock.services.billing import Sum, summed
+from slee_mock.services.options_responder import Heartbeat
+from slee_mock.store.degraded_mode import Outage, RememberingStore
+from slee_mock.store.interface import Change, Conflict, Marked, Row, StoreDown, View
+from slee_mock.store.records import Bill, Bindings, Member, R
 
 KEY = b"the cluster's key"
 FORWARDER = ("127.0.0.1", 5060)

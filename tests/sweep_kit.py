@@ -24,9 +24,9 @@ from wire import DAY, HEARTBEAT, SERVERS, World
 from plumbing.address import Address
 from sip.message import Request, parse
 from sip.timing import T2
-from slee_mock.billing import summed
-from slee_mock.record import Bill, Bindings
-from slee_mock.store import View
+from slee_mock.services.billing import summed
+from slee_mock.store.interface import View
+from slee_mock.store.records import Bill, Bindings
 from softphone.agent.event import (
     CallChanged,
     CallState,

@@ -22,10 +22,10 @@ from outage_sweep_kit import Plan, plans, strike_both
 from sweep_kit import KILLED, PASSWORDS, RECEIVED, Cell, Fault, Flow, Handset, faults, moved, play_calmly, strike
 
 from plumbing.address import format_address
-from slee_mock.clock import steady_clock
-from slee_mock.record import Anchor, Bill, Bindings
-from slee_mock.sqlite_store import SqliteStore
-from slee_mock.store import View
+from slee_mock.cluster.cluster_clock import steady_clock
+from slee_mock.store.interface import View
+from slee_mock.store.records import Anchor, Bill, Bindings
+from slee_mock.store.sqlite_store import SqliteStore
 from softphone.agent.account import Account
 from softphone.phone import Phone
 

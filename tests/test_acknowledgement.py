@@ -8,11 +8,12 @@ from itertools import permutations
 import pytest
 from slee_kit import Cluster, answer, in_dialog, invite, kept, phone_request, register
 
-from slee_mock import export, report
-from slee_mock.billing import summed
-from slee_mock.prepaid import Account
-from slee_mock.record import Bill, Call, Carrier, from_json, to_json
-from slee_mock.store import View
+from slee_mock.management import csv_export as export
+from slee_mock.management import snapshot as report
+from slee_mock.services.billing import summed
+from slee_mock.services.prepaid import Account
+from slee_mock.store.interface import View
+from slee_mock.store.records import Bill, Call, Carrier, from_json, to_json
 
 CANCEL = phone_request("CANCEL", "sip:bob@failover.test")
 ACK = in_dialog("ACK", cseq=1)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.calls import PORTS, Talk, cost, parse, read_talks, wrong
-from slee_mock.record import Bill, Carrier
+from slee_mock.store.records import Bill, Carrier
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from slee_kit import Cluster, answer, in_dialog, invite, phone_request, register
 
-from slee_mock.billing import Tariff, noted, summed
-from slee_mock.event import CallAnswered, CallEnded, CallGivenUp, CallRang
-from slee_mock.record import Bill, Carrier
+from slee_mock.container.events import CallAnswered, CallEnded, CallGivenUp, CallRang
+from slee_mock.services.billing import Tariff, noted, summed
+from slee_mock.store.records import Bill, Carrier
 
 OFFERED = Bill("c1", "Alice", "sip:alice@x", "Bob", "sip:bob@x", "0.10+0.05/10s", "EUR", offered=100.0,
                carriers=(Carrier("server1", 100.0),))  # fmt: skip

@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 from slee_kit import Cluster, answer, cluster_with_bob, in_dialog, invite, phone_request, register
 
-from slee_mock.record import Bill, Call
+from slee_mock.store.records import Bill, Call
 
 BOB_AT = "sip:bob@127.0.0.1:4100"
 ALICE_AT = "sip:alice@127.0.0.1:4000"

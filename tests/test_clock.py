@@ -9,12 +9,12 @@ import urllib.request
 import pytest
 from slee_kit import Cluster, DictStore, answer, in_dialog, invite, register
 
-from slee_mock.anchor import anchored, told_by_others
-from slee_mock.clock import LISTENED, Clock, boot_id, steady_clock
-from slee_mock.record import Anchor, Member
+from slee_mock.cluster.clock_offset import anchored, told_by_others
+from slee_mock.cluster.cluster_clock import LISTENED, Clock, boot_id, steady_clock
 from slee_mock.server import Server
 from slee_mock.settings import Settings
-from slee_mock.store import View
+from slee_mock.store.interface import View
+from slee_mock.store.records import Anchor, Member
 
 DAY = 86_400.0
 

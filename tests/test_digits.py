@@ -21,9 +21,9 @@ from sip.message import parse
 from sip.sdp import SessionDescription
 from sip.uri import Uri
 from sip.via import Via
-from slee_mock.billing import Tariff
-from slee_mock.prepaid import read_balances
-from slee_mock.redis_place import RedisPlace
+from slee_mock.services.billing import Tariff
+from slee_mock.services.prepaid import read_balances
+from slee_mock.store.redis_url import RedisPlace
 from stage.bill import TARIFF
 
 ROOT = Path(__file__).resolve().parent.parent

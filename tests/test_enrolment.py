@@ -19,7 +19,7 @@ from failover.config.properties import parse as parse_properties
 from failover.upstream.server_registration import Registration
 from plumbing.udp_socket import bind_udp
 from sip.message import parse, reply
-from slee_mock.enrolment import MOST_OWED, Owed, Script, _escaped
+from slee_mock.mobicents_heartbeat import MOST_OWED, Owed, Script, _escaped
 from slee_mock.settings import SettingsError, parse_arguments
 
 __all__ = ["forwarder", "program"]  # fixtures

@@ -11,9 +11,9 @@ from sip import VERSION
 from sip.digest import Challenge, make_nonce
 from sip.digest import answer as solve
 from sip.message import Message
-from slee_mock import gate
-from slee_mock.record import Binding, Bindings
-from slee_mock.store import View
+from slee_mock.services import authentication as gate
+from slee_mock.store.interface import View
+from slee_mock.store.records import Binding, Bindings
 
 USERS = {"alice": "wonderland", "known": "builder", "away1": "builder"}
 ASKED = ["known", "away1", "wild1", "ghost"]  # with a phone; without; with a phone, not in the file; nobody

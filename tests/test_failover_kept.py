@@ -9,11 +9,11 @@ import pytest
 from slee_kit import FORWARDER, Cluster, answer, cluster_with_bob, in_dialog, invite, kept, phone_request, register
 
 from plumbing.address import Address
-from slee_mock.record import Bill, Call
 from slee_mock.server import Server
 from slee_mock.settings import Settings
-from slee_mock.sqlite_store import SqliteStore
-from slee_mock.store import View
+from slee_mock.store.interface import View
+from slee_mock.store.records import Bill, Call
+from slee_mock.store.sqlite_store import SqliteStore
 
 CANCEL = phone_request("CANCEL", "sip:bob@failover.test")
 

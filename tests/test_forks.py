@@ -9,8 +9,8 @@ from slee_kit import Cluster, answer, cluster_with_bob, in_dialog, invite, phone
 from sip.digest import Challenge
 from sip.digest import answer as solve
 from sip.message import Request
-from slee_mock.record import Bill, Call, from_json, to_json
-from slee_mock.store import View
+from slee_mock.store.interface import View
+from slee_mock.store.records import Bill, Call, from_json, to_json
 
 BOB_AT, CAROL_AT, ALICE_AT = (
     "sip:bob@127.0.0.1:4100",

@@ -6,9 +6,9 @@ import pytest
 from slee_kit import KEY, Cluster, invite, register
 
 from sip.digest import Challenge, answer, make_nonce
-from slee_mock.guessing import MEMORY, MOST, SLOTS, Tally
-from slee_mock.record import Guesses
-from slee_mock.store import View
+from slee_mock.services.login_throttle import MEMORY, MOST, SLOTS, Tally
+from slee_mock.store.interface import View
+from slee_mock.store.records import Guesses
 
 REALM = "failover.test"
 RIGHT = {"alice": "wonderland", "bob": "builder"}

@@ -8,8 +8,8 @@ import pytest
 
 from plumbing.udp_batch import Channel, best
 from plumbing.udp_socket import bind_udp
-from slee_mock import inbox
-from slee_mock.inbox import Inbox
+from slee_mock import receive_queue as inbox
+from slee_mock.receive_queue import Inbox
 
 
 @pytest.fixture

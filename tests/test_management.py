@@ -18,13 +18,13 @@ from slee_kit import answer, in_dialog, invite, phone_request, register
 
 from plumbing.address import format_address
 from sip.message import parse
-from slee_mock import page
-from slee_mock.record import Bill, Member
-from slee_mock.report import Health, Running, board
+from slee_mock.management import page
+from slee_mock.management.snapshot import Health, Running, board
 from slee_mock.server import Server
 from slee_mock.settings import Settings
-from slee_mock.sqlite_store import SqliteStore
-from slee_mock.store import StoreDown, View
+from slee_mock.store.interface import StoreDown, View
+from slee_mock.store.records import Bill, Member
+from slee_mock.store.sqlite_store import SqliteStore
 
 EVIL = '<script>alert(1)</script>"&\''
 
@@ -168,7 +168,7 @@ def test_the_forwarders_word_makes_this_server_the_hot_one(site, eventually):
 
 
 def test_of_many_users_the_newest_are_shown_and_all_are_counted(site, monkeypatch):
-    monkeypatch.setattr("slee_mock.report.MOST_USERS", 3)
+    monkeypatch.setattr("slee_mock.management.snapshot.MOST_USERS", 3)
     for number in range(5):
         site.ask(register(user=f"user{number}"))
     found = site.json("/bindings")

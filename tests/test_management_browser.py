@@ -12,12 +12,12 @@ from slee_kit import answer, in_dialog, invite, phone_request, register
 
 from plumbing.address import format_address
 from sip.message import parse
-from slee_mock.reader import Unreadable
-from slee_mock.record import Bill, Binding, Bindings, Carrier, Member
+from slee_mock.management.queries import Unreadable
 from slee_mock.server import Server
 from slee_mock.settings import Settings
-from slee_mock.sqlite_store import SqliteStore
-from slee_mock.store import View
+from slee_mock.store.interface import View
+from slee_mock.store.records import Bill, Binding, Bindings, Carrier, Member
+from slee_mock.store.sqlite_store import SqliteStore
 
 pytestmark = pytest.mark.long
 

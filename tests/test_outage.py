@@ -7,9 +7,9 @@ import pytest
 from slee_kit import Cluster, answer, in_dialog, invite, phone_request, register
 from wire import World
 
-from slee_mock.outage import MOST_TOLD, Copies, Outage, RememberingStore
-from slee_mock.record import Bill, Call
-from slee_mock.store import Change, Row, StoreDown
+from slee_mock.store.degraded_mode import MOST_TOLD, Copies, Outage, RememberingStore
+from slee_mock.store.interface import Change, Row, StoreDown
+from slee_mock.store.records import Bill, Call
 from softphone.agent.event import CallState
 
 

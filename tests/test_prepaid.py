@@ -10,11 +10,11 @@ from slee_kit import ADDRESSES, Cluster, answer, invite, kept, phone_request, re
 from wire import DELAY, World
 
 from sip.message import Request, Response
-from slee_mock.billing import summed
-from slee_mock.prepaid import Account, Charged, balance_end, money, read_balances
-from slee_mock.record import Bill
-from slee_mock.services import DeployError
-from slee_mock.store import View
+from slee_mock.container.deployment import DeployError
+from slee_mock.services.billing import summed
+from slee_mock.services.prepaid import Account, Charged, balance_end, money, read_balances
+from slee_mock.store.interface import View
+from slee_mock.store.records import Bill
 
 TARIFF = "0.10+0.05/10s"
 BOB = "<sip:bob@127.0.0.1:4100>"

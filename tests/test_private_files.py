@@ -10,8 +10,8 @@ import stat
 import pytest
 
 from slee_mock.settings import SettingsError, parse_arguments
-from slee_mock.sqlite_store import SqliteStore
-from slee_mock.store import Change, StoreDown
+from slee_mock.store.interface import Change, StoreDown
+from slee_mock.store.sqlite_store import SqliteStore
 from stage.cluster import Cluster, Ports
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="Windows has no such modes")

@@ -14,11 +14,11 @@ from sip.digest import Challenge
 from sip.digest import answer as solve
 from sip.errors import RemoteProtocolError
 from sip.message import Request, Response
-from slee_mock.billing import UNANSWERED
-from slee_mock.page import render
-from slee_mock.record import Bill, Call, Member
-from slee_mock.report import Health, Running, board
-from slee_mock.store import View
+from slee_mock.management.page import render
+from slee_mock.management.snapshot import Health, Running, board
+from slee_mock.services.billing import UNANSWERED
+from slee_mock.store.interface import View
+from slee_mock.store.records import Bill, Call, Member
 
 BOB_AT = "sip:bob@127.0.0.1:4100"
 

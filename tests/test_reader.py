@@ -14,12 +14,13 @@ from slee_kit import Cluster, DictStore, phone_request
 
 from failover.config.settings import CALL_ID
 from failover.upstream.server_table import Wish
-from slee_mock import export, report
-from slee_mock.heartbeat import Heartbeat
-from slee_mock.reader import Reader, Unreadable
-from slee_mock.record import Bill, Carrier, Member
-from slee_mock.report import MOST_CALLS, Health, Running, board
-from slee_mock.store import View
+from slee_mock.management import csv_export as export
+from slee_mock.management import snapshot as report
+from slee_mock.management.queries import Reader, Unreadable
+from slee_mock.management.snapshot import MOST_CALLS, Health, Running, board
+from slee_mock.services.options_responder import Heartbeat
+from slee_mock.store.interface import View
+from slee_mock.store.records import Bill, Carrier, Member
 
 WALL = 1_800_000_000.0
 HEALTH = Health(Member("server1", "127.0.0.1:5070"), 1.0, "", "127.0.0.1:5060", {})

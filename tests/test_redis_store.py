@@ -18,11 +18,11 @@ from program_kit import HELLO, Forwarder, Program
 from redis_kit import RedisProgram, needs_redis
 from slee_kit import phone_request, register
 
-from slee_mock.redis_link import PATIENCE, RedisLink
-from slee_mock.redis_place import RedisPlace
-from slee_mock.redis_store import RedisStore
-from slee_mock.store import Change, Conflict, Row, StoreDown
-from slee_mock.stores import store_name
+from slee_mock.store.interface import Change, Conflict, Row, StoreDown
+from slee_mock.store.open_store import store_name
+from slee_mock.store.redis_connection import PATIENCE, RedisLink
+from slee_mock.store.redis_store import RedisStore
+from slee_mock.store.redis_url import RedisPlace
 
 pytestmark = needs_redis
 

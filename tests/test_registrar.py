@@ -7,9 +7,9 @@ from message_kit import messages
 from slee_kit import Cluster, invite, register
 
 from sip import VERSION
-from slee_mock.record import Member
-from slee_mock.report import Health, Running, board
-from slee_mock.store import View
+from slee_mock.management.snapshot import Health, Running, board
+from slee_mock.store.interface import View
+from slee_mock.store.records import Member
 
 BOB = "sip:bob@failover.test"
 

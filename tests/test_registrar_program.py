@@ -13,8 +13,8 @@ from slee_kit import invite, register
 from sip.digest import Challenge
 from sip.digest import answer as solve
 from sip.message import parse
-from slee_mock.page import MOST_ROWS
-from slee_mock.report import MOST_USERS
+from slee_mock.management.page import MOST_ROWS
+from slee_mock.management.snapshot import MOST_USERS
 
 UNANSWERED = 50  # requests at once on their way to a server
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 from slee_kit import Cluster, DictStore, answer, in_dialog, invite, register
 
-from slee_mock.record import Bill, Binding, Bindings, Call, Carrier, Member
-from slee_mock.registrar import MEMORY
-from slee_mock.retention import BATCH, DAY, ENDLESS, KEPT, Retention
 from slee_mock.server import Server
+from slee_mock.services.registrar import MEMORY
 from slee_mock.settings import Settings
-from slee_mock.sqlite_store import SqliteStore
-from slee_mock.store import Change, Conflict, Row, View
+from slee_mock.store.interface import Change, Conflict, Row, View
+from slee_mock.store.purge import BATCH, DAY, ENDLESS, KEPT, Retention
+from slee_mock.store.records import Bill, Binding, Bindings, Call, Carrier, Member
+from slee_mock.store.sqlite_store import SqliteStore
 
 NOW = 1_800_000_000.0
 
@@ -109,8 +109,8 @@ def test_users_and_members_long_gone_are_forgotten(store):
 
 
 def test_a_running_server_sweeps(tmp_path, monkeypatch, eventually, free_port):
-    monkeypatch.setattr("slee_mock.upkeep.SWEEPING", 0.01)
-    monkeypatch.setattr("slee_mock.upkeep.Retention", lambda kept: few(0))
+    monkeypatch.setattr("slee_mock.periodic_work.SWEEPING", 0.01)
+    monkeypatch.setattr("slee_mock.periodic_work.Retention", lambda kept: few(0))
     path = str(tmp_path / "cluster.db")
     store = SqliteStore(path)
     call(store, "old", answered=1.0, ended=2.0)

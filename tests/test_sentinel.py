@@ -14,9 +14,9 @@ from load_kit import forwarder_started
 from program_kit import Program
 from redis_kit import SentinelCluster, needs_redis
 
-from slee_mock.redis_place import RedisPlace
-from slee_mock.redis_store import RedisStore
-from slee_mock.store import Change, Conflict, StoreDown
+from slee_mock.store.interface import Change, Conflict, StoreDown
+from slee_mock.store.redis_store import RedisStore
+from slee_mock.store.redis_url import RedisPlace
 from softphone.agent.event import CallState
 from softphone.phone import Account, Phone
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from slee_kit import Cluster, answer, in_dialog, invite, phone_request, register
 
-from slee_mock.record import Bill, Call, Search
-from slee_mock.store import View
+from slee_mock.store.interface import View
+from slee_mock.store.records import Bill, Call, Search
 
 LIVING, CRASHED, THIRD = (f"sip:bob@127.0.0.1:{port}" for port in (4100, 4200, 4300))
 
@@ -171,8 +171,8 @@ def test_a_binding_that_was_removed_meanwhile_is_not_tried(cluster):
 
 
 def test_a_search_is_forgotten_one_day(cluster):
-    from slee_mock.proxy import Proxy
-    from slee_mock.retention import Retention
+    from slee_mock.services.call_control import Proxy
+    from slee_mock.store.purge import Retention
 
     assert all(line.kind is Search for line in Proxy.keeps)
     for number in range(103):

@@ -17,14 +17,14 @@ from slee_kit import Cluster, DictStore
 
 from plumbing.udp_socket import bind_udp
 from slee_mock import server as server_module
-from slee_mock.record import Anchor
-from slee_mock.retention import DAY, KEPT, Retention
+from slee_mock.container.deployment import DeployError
 from slee_mock.server import Server
-from slee_mock.services import DeployError
 from slee_mock.settings import Settings
-from slee_mock.sqlite_store import SqliteStore
-from slee_mock.start_error import StartError
-from slee_mock.store import Change, Conflict, StoreDown, View
+from slee_mock.start_errors import StartError
+from slee_mock.store.interface import Change, Conflict, StoreDown, View
+from slee_mock.store.purge import DAY, KEPT, Retention
+from slee_mock.store.records import Anchor
+from slee_mock.store.sqlite_store import SqliteStore
 
 
 @pytest.fixture
@@ -219,7 +219,7 @@ def test_starts_of_the_computer_long_ago_are_forgotten():
 
 
 def test_accounts_whose_users_have_left_the_file_are_forgotten_and_no_others(tmp_path, monkeypatch):
-    from slee_mock import prepaid
+    from slee_mock.services import prepaid
 
     monkeypatch.setattr(prepaid, "MOST_GONE", 1)
     (tmp_path / "balances").write_text("alice:5.00\n")
@@ -233,7 +233,7 @@ def test_accounts_whose_users_have_left_the_file_are_forgotten_and_no_others(tmp
 
 
 def test_a_registration_that_goes_wrong_is_not_the_last_one(settings, monkeypatch):
-    from slee_mock.enrolment import Script
+    from slee_mock.mobicents_heartbeat import Script
 
     whole, first = Script.beat, iter([True])
 
@@ -270,9 +270,9 @@ def test_a_sweep_that_goes_wrong_is_not_the_last_one(settings, monkeypatch, even
         sweeps.append(wall)
         raise KeyError("of a kind that nobody has thought of")
 
-    monkeypatch.setattr("slee_mock.upkeep.Retention.sweep", sweep)
-    monkeypatch.setattr("slee_mock.upkeep.SWEEPING", 0.01)
-    monkeypatch.setattr("slee_mock.upkeep.SWEPT", 0.01)
+    monkeypatch.setattr("slee_mock.periodic_work.Retention.sweep", sweep)
+    monkeypatch.setattr("slee_mock.periodic_work.SWEEPING", 0.01)
+    monkeypatch.setattr("slee_mock.periodic_work.SWEPT", 0.01)
     server = Server(settings)
     server.start()
     eventually(lambda: len(sweeps) >= 3)

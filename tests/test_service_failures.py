@@ -14,16 +14,18 @@ from slee_kit import Cluster, answer, in_dialog, invite, phone_request, register
 
 from plumbing.udp_socket import bind_udp
 from sip.message import parse
-from slee_mock import management, page, report
-from slee_mock.reader import Reader
-from slee_mock.record import Bill, Call, Carrier, Member, to_json
-from slee_mock.report import Health, Running, board
-from slee_mock.retention import DAY, KEPT, Retention
-from slee_mock.router import MOST_CONFLICTS
+from slee_mock.container.event_router import MOST_CONFLICTS
+from slee_mock.management import page
+from slee_mock.management import routes as management
+from slee_mock.management import snapshot as report
+from slee_mock.management.queries import Reader
+from slee_mock.management.snapshot import Health, Running, board
 from slee_mock.server import Server
 from slee_mock.settings import Settings
-from slee_mock.sqlite_store import SqliteStore
-from slee_mock.store import Change, Conflict, StoreDown, View
+from slee_mock.store.interface import Change, Conflict, StoreDown, View
+from slee_mock.store.purge import DAY, KEPT, Retention
+from slee_mock.store.records import Bill, Call, Carrier, Member, to_json
+from slee_mock.store.sqlite_store import SqliteStore
 
 # What it does with a MESSAGE stands in the user part of its Request-URI. `wake` sets a timer that
 # goes wrong.
@@ -32,9 +34,9 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from typing import ClassVar
-from slee_mock.event import CallEvent, Outcome, RequestEvent, ResponseEvent, Send, TimerEvent
-from slee_mock.record import Record
-from slee_mock.service import On, the_call, timer_of
+from slee_mock.container.events import CallEvent, Outcome, RequestEvent, ResponseEvent, Send, TimerEvent
+from slee_mock.store.records import Record
+from slee_mock.container.sbb import On, the_call, timer_of
 
 @dataclass(frozen=True)
 class Note(Record):
@@ -179,7 +181,7 @@ def test_what_waits_for_the_store_is_saved_though_a_service_goes_wrong_in_one_of
     for number in range(3):
         assert len(cluster.receive(in_dialog("BYE", call_id=f"w{number}"))) == 1
     cluster.store.down = False
-    from slee_mock.billing import Billing
+    from slee_mock.services.billing import Billing
 
     whole = Billing.handle
 
@@ -275,8 +277,8 @@ def test_a_name_that_is_not_text_is_a_bad_request(cluster):
 
 def test_a_members_row_that_cannot_be_read_is_written_anew(cluster):
     cluster.store.save([Change("member", "server1", "{", 0)])
-    from slee_mock.heartbeat import Heartbeat
-    from slee_mock.membership import Membership
+    from slee_mock.cluster.membership import Membership
+    from slee_mock.services.options_responder import Heartbeat
 
     member = Membership(Member("server1", "127.0.0.1:5070", started=5.0))
     member.sign(cluster.store, cluster.wall, Heartbeat(None))
@@ -519,7 +521,7 @@ def test_a_store_that_fails_in_the_middle_costs_no_timer_what_came_of_it(cluster
 
 def test_an_inbox_is_bounded_in_octets_too(monkeypatch):
     from plumbing.udp_batch import Channel, best
-    from slee_mock import inbox
+    from slee_mock import receive_queue as inbox
 
     monkeypatch.setattr(inbox, "MOST_OCTETS", 100_000)
     with (

@@ -10,18 +10,18 @@ from pathlib import Path
 import pytest
 from slee_kit import Cluster, DictStore, phone_request
 
-from slee_mock.services import DeployError
-from slee_mock.store import Change, StoreDown
-from slee_mock.timers import BATCH
+from slee_mock.container.deployment import DeployError
+from slee_mock.container.timers import BATCH
+from slee_mock.store.interface import Change, StoreDown
 
 # Answers MESSAGEs to sip:alarm@... at once, and notes the time, as many seconds later as its argument says.
 ALARM = '''
 from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar
-from slee_mock.event import NOTHING, Outcome, RequestEvent, TimerEvent
-from slee_mock.record import Record
-from slee_mock.service import On, timer_of
+from slee_mock.container.events import NOTHING, Outcome, RequestEvent, TimerEvent
+from slee_mock.store.records import Record
+from slee_mock.container.sbb import On, timer_of
 
 @dataclass(frozen=True)
 class Alarm(Record):
@@ -127,10 +127,11 @@ def test_a_store_that_is_down_costs_no_timer(alarm_file):
 @pytest.mark.parametrize(
     ("deploy", "sentence"),
     [
-        ("nowhere:x", "there is no service 'nowhere': neither slee_mock/nowhere.py nor a file nowhere.py"),
+        ("nowhere:x", "there is no service 'nowhere': neither slee_mock/services/nowhere.py nor"),
         ("no/where.py", "'no/where.py' is not NAME:ARGUMENT, as in prepaid:balances.txt"),
         ("", "is not NAME:ARGUMENT"),
-        ("proxy", r"slee_mock\.proxy is not a service to deploy: it has no function deploy\(context, argument\)"),
+        ("billing", r"slee_mock\.services\.billing is not a service to deploy: it has no function deploy"
+            r"\(context, argument\)"),
         ("test_alarm:soon", "test_alarm: could not convert string to float: 'soon'"),
         ("test_broken", "test_broken cannot be read: SyntaxError"),
         ("test_needy", "test_needy cannot be read: ModuleNotFoundError: No module named 'not_installed'"),
@@ -152,7 +153,8 @@ def test_the_program_says_so_and_ends(tmp_path, free_port):
 
 def test_the_service_that_the_manual_shows_works_as_it_stands_there(tmp_path, monkeypatch):
     manual = (Path(__file__).parent.parent / "docs" / "slee.txt").read_text(encoding="ascii")
-    code = manual[manual.index("    from slee_mock.event import Outcome"):manual.index("  `context` is the server's")]
+    begins, ends = "    from slee_mock.container.events import Outcome", "  `context` is the server's"
+    code = manual[manual.index(begins) : manual.index(ends)]
     (tmp_path / "greeter.py").write_text(textwrap.dedent(code))
     monkeypatch.syspath_prepend(str(tmp_path))
     said = Cluster(deploy=("greeter:Hello",)).one(phone_request("MESSAGE", "sip:greeter@failover.test"))

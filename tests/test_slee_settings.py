@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from slee_mock.redis_place import RedisPlace
 from slee_mock.settings import SettingsError, parse_arguments
-from slee_mock.stores import store_name
+from slee_mock.store.open_store import store_name
+from slee_mock.store.redis_url import RedisPlace
 
 
 def test_without_arguments_it_is_the_readmes_server():

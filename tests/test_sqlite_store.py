@@ -14,15 +14,15 @@ import sys
 
 import pytest
 
-from slee_mock.sqlite_store import SqliteStore
-from slee_mock.store import Change, Row, StoreDown
+from slee_mock.store.interface import Change, Row, StoreDown
+from slee_mock.store.sqlite_store import SqliteStore
 
 HELLO = 60.0  # seconds a process may take on a busy computer
 
 WRITER = """
 import os, sys
-from slee_mock.sqlite_store import SqliteStore
-from slee_mock.store import Change, Conflict
+from slee_mock.store.sqlite_store import SqliteStore
+from slee_mock.store.interface import Change, Conflict
 store, name = SqliteStore(sys.argv[1], 10.0), sys.argv[2]
 for number in range(1_000_000):
     while True:
@@ -98,8 +98,8 @@ def test_damage_that_happens_in_operation_is_a_sentence_at_the_first_row_it_hits
 
 FULL = """
 import json, os, sys
-from slee_mock.sqlite_store import SqliteStore
-from slee_mock.store import Change, StoreDown
+from slee_mock.store.sqlite_store import SqliteStore
+from slee_mock.store.interface import Change, StoreDown
 folder = sys.argv[1]
 path = os.path.join(folder, "cluster.db")
 store, told = SqliteStore(path), {}

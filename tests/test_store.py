@@ -13,11 +13,11 @@ from parties_kit import free_port
 from redis_kit import RedisProgram, needs_redis
 from slee_kit import DictStore
 
-from slee_mock.record import Bill, Binding, Bindings, Carrier, Record, from_json, to_json
-from slee_mock.redis_place import RedisPlace
-from slee_mock.redis_store import RedisStore
-from slee_mock.sqlite_store import SqliteStore
-from slee_mock.store import BadName, BadRecord, Change, Conflict, Row, StoreDown, View
+from slee_mock.store.interface import BadName, BadRecord, Change, Conflict, Row, StoreDown, View
+from slee_mock.store.records import Bill, Binding, Bindings, Carrier, Record, from_json, to_json
+from slee_mock.store.redis_store import RedisStore
+from slee_mock.store.redis_url import RedisPlace
+from slee_mock.store.sqlite_store import SqliteStore
 
 PATIENT = 10.0  # seconds; what is asked here is what a store answers, not how soon
 
@@ -251,7 +251,8 @@ def test_a_file_of_a_version_without_timers_is_taken_over(tmp_path):
 def test_what_was_acknowledged_survives_kill_9(tmp_path):
     path = str(tmp_path / "cluster.db")
     script = (
-        "import os, signal, sys; from slee_mock.sqlite_store import SqliteStore; from slee_mock.store import Change\n"
+        "import os, signal, sys; from slee_mock.store.sqlite_store import SqliteStore\n"
+        "from slee_mock.store.interface import Change\n"
         "store = SqliteStore(sys.argv[1])\n"
         "for number in range(100): store.save([Change('call', str(number), 'x', 0)])\n"
         "store._connection.execute('BEGIN IMMEDIATE')\n"

@@ -21,11 +21,11 @@ from program_kit import HELLO, Forwarder, Program
 from slee_kit import DictStore, answer, in_dialog, invite, phone_request, register
 
 from sip.message import Request, parse
-from slee_mock.cluster_key import KeyedStore, join_cluster
-from slee_mock.record import Member, Secret
-from slee_mock.sqlite_store import SqliteStore
-from slee_mock.store import Change, Conflict, Row, StoreDown, View
-from slee_mock.store_files import StoreFiles
+from slee_mock.cluster.cluster_key import KeyedStore, join_cluster
+from slee_mock.store.interface import Change, Conflict, Row, StoreDown, View
+from slee_mock.store.records import Member, Secret
+from slee_mock.store.sqlite_files import StoreFiles
+from slee_mock.store.sqlite_store import SqliteStore
 
 pytestmark = pytest.mark.skipif(
     sys.platform == "win32", reason="Windows lets nobody remove an open file"
@@ -221,7 +221,7 @@ def test_nor_in_a_folder_that_was_removed_and_made_anew(path, connect):
 
 
 def test_a_server_that_was_killed_is_in_nobodys_way_and_the_last_to_leave_tidies_up(path, connect):
-    script = ("import os, signal, sys; from slee_mock.sqlite_store import SqliteStore\n"
+    script = ("import os, signal, sys; from slee_mock.store.sqlite_store import SqliteStore\n"
               "store = SqliteStore(sys.argv[1]); os.kill(os.getpid(), signal.SIGKILL)")  # fmt: skip
     subprocess.run([sys.executable, "-S", "-c", script, str(path)], check=False, timeout=HELLO)
     assert path.with_name(".cluster.db.lock").exists()
@@ -263,8 +263,8 @@ def test_a_server_that_starts_while_the_last_one_leaves_waits_for_that(path, con
 
 def test_servers_that_start_and_stop_at_the_same_time_all_find_the_same_store(path):
     script = (
-        "import sys; from slee_mock.sqlite_store import SqliteStore\n"
-        "from slee_mock.store import Change\n"
+        "import sys; from slee_mock.store.sqlite_store import SqliteStore\n"
+        "from slee_mock.store.interface import Change\n"
         "for number in range(30):\n"
         "    store = SqliteStore(sys.argv[1], 5.0)\n"
         "    store.save([Change('call', f'{sys.argv[2]}.{number}', 'x', 0)])\n"

@@ -14,9 +14,9 @@ import time
 import pytest
 from hosts_kit import HOSTS, SHARED, Meter, Pair, deafen, entered, has_address, hear, unfit
 
-from slee_mock.record import Bill
-from slee_mock.sqlite_store import SqliteStore
-from slee_mock.store import View
+from slee_mock.store.interface import View
+from slee_mock.store.records import Bill
+from slee_mock.store.sqlite_store import SqliteStore
 from softphone.agent.account import Account
 from softphone.agent.event import CallChanged, CallState, ProbeAnswered, RegistrationChanged, RegistrationState
 from softphone.phone import Phone

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from slee_kit import Cluster, DictStore, answer, in_dialog, invite, phone_request, register
 
-from slee_mock.record import Bill, Call
-from slee_mock.store import Change, Conflict, Row
-from slee_mock.together import Together
+from slee_mock.store.interface import Change, Conflict, Row
+from slee_mock.store.records import Bill, Call
+from slee_mock.store.write_batch import Together
 
 
 class CountingStore(DictStore):

@@ -9,7 +9,7 @@ from agent_kit import Line
 from slee_kit import FORWARDER
 from wire import DAY, World
 
-from slee_mock.record import Bindings
+from slee_mock.store.records import Bindings
 from softphone.agent.event import CallState, RegistrationState
 
 RINGING, INCOMING, TALKING, ENDED = CallState.RINGING, CallState.INCOMING, CallState.TALKING, CallState.ENDED

@@ -20,9 +20,9 @@ from failover.upstream.health import ANSWER, MISS, REFUSED
 from failover.upstream.passive_checks import LOOK_INTERVAL
 from plumbing.address import Address, parse_address
 from sip.errors import RemoteProtocolError
-from slee_mock.billing import Sum, summed
-from slee_mock.record import SIGN_OF_LIFE, Bill
-from slee_mock.store import StoreDown, View
+from slee_mock.services.billing import Sum, summed
+from slee_mock.store.interface import StoreDown, View
+from slee_mock.store.records import SIGN_OF_LIFE, Bill
 from softphone.agent.session_timer import DEFAULT_INTERVAL
 
 HEARTBEAT = 0.05  # seconds

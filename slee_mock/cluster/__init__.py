@@ -1,0 +1,1 @@
+"""What makes servers a cluster: who is in it, one key, one time."""

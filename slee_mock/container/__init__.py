@@ -1,0 +1,1 @@
+"""The SLEE itself: events, services and the entities that handle them, the router, timers, deployment."""

@@ -1,0 +1,216 @@
+"""The event router: an event -> its convergence name -> the services that want it, in their order
+of priority.
+
+Pure. What a service raises (a call was answered, say) is routed within the same transaction, so the
+facts of the call and of its bill are saved together or not at all. A peer's fault becomes a
+response here, in one place, and so does a service's: its exception ends the handling of this one
+event, of which nothing is saved or sent but a 500.
+"""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Callable, Iterable, Sequence
+
+from sip.errors import RemoteProtocolError
+from sip.message import Request, Response, parse
+from slee_mock.container.events import (
+    Answers,
+    Arrival,
+    CallEvent,
+    Event,
+    Outcome,
+    RequestEvent,
+    ResponseEvent,
+    Send,
+    TimerEvent,
+    drop,
+)
+from slee_mock.container.sbb import On, Service, takers
+from slee_mock.failover_kept_header import NOBODY, Forwarders
+from slee_mock.store.interface import BadName, BadRecord, Conflict, Contended, Store, StoreDown, View
+from slee_mock.store.records import Record
+
+MOST_CONFLICTS = 20
+ENDING = ("BYE", "CANCEL")
+NOBODYS_TIMER = "timer_for_nobody"
+SERVICE_FAILED, BAD_RECORD, BAD_NAME = "service_failed", "bad_record", "bad_name"  # counters
+# What a service may raise. sys.exit() would end the thread, and the program would go on without it.
+FAILURES = (Exception, SystemExit)
+MOST_RAISED = 64  # times that one datagram may concern a service; more is a circle between services
+
+
+class Circle(RuntimeError):
+    """Services raise events for each other without end."""
+
+
+class Router:
+    """`services`: the first has the highest priority. `answers` speaks where no service does.
+    `failed` hears of every event that was refused because of a service's exception or a damaged
+    row, for the log. `forwarders` are believed how long they kept a request."""
+
+    def __init__(
+        self,
+        services: Sequence[Service],
+        answers: Answers,
+        failed: Callable[[Arrival | TimerEvent, BaseException], object] = lambda event, error: None,
+        *,
+        forwarders: Forwarders = NOBODY,
+    ) -> None:
+        self._services = services
+        self._answers = answers
+        self._failed = failed
+        self._forwarders = forwarders
+        self._takers: dict[type, list[tuple[Service, On]]] = {}  # by the events' types
+
+    def event(self, data: bytes, source: tuple[str, int], wall: float) -> Arrival:
+        """Raises RemoteProtocolError if `data` is not a SIP message."""
+        message = parse(data, in_passing=True)
+        if isinstance(message, Request):
+            kept = self._forwarders.seconds_kept(message, source)
+            return RequestEvent(message, source, wall - kept, kept)
+        assert isinstance(message, Response)
+        return ResponseEvent(message, source, wall)
+
+    def handle(self, event: Arrival | TimerEvent, view: View) -> Outcome:
+        """All that the services want saved and sent on account of `event`. May raise StoreDown and
+        Conflict."""
+        try:
+            if not isinstance(event, TimerEvent):
+                _check(event)
+            return self._route(event, view)
+        except RemoteProtocolError as error:
+            return self._refuse(event, error.status)
+        except (StoreDown, Conflict):
+            raise
+        except FAILURES as error:  # a stranger's service: whatever is wrong with it
+            return self.give_up(event, error)
+
+    def process(self, event: Arrival | TimerEvent, store: Store) -> Outcome:
+        """`handle`, and the saves done; the sends are the caller's. May raise StoreDown."""
+        for _ in range(MOST_CONFLICTS):
+            view = View(store)
+            try:
+                outcome = self.handle(event, view)
+                _check_sends(outcome.sends)
+                view.commit(outcome.saves)
+                return outcome
+            except Conflict:
+                continue  # another member handled a message of this call meanwhile: look again
+            except StoreDown:
+                raise
+            except FAILURES as error:  # what a service wants saved cannot be
+                return self.give_up(event, error)
+        raise Contended(f"other servers changed what this one read {MOST_CONFLICTS} times in a row")
+
+    def give_up(self, event: Arrival | TimerEvent, error: BaseException) -> Outcome:
+        """The outcome of an event that cannot be handled. Nothing of it is saved. RFC 3261
+        21.5.1."""
+        self._failed(event, error)
+        reason = (
+            BAD_NAME
+            if isinstance(error, BadName)
+            else BAD_RECORD
+            if isinstance(error, BadRecord)
+            else ""
+        )
+        refused = self._refuse(event, 400 if reason == BAD_NAME else 500)
+        return refused._replace(dropped=reason or SERVICE_FAILED, saves=(), raised=())
+
+    def unable(self, event: Arrival) -> Outcome:
+        """The store does not answer. A request hears 503; a final response is not passed on unrecorded, for the
+        phone repeats it until it is acknowledged (RFC 3261 13.3.1.4, 17.2.1). Nor is BYE or CANCEL refused, which no
+        phone would say again after that (15.1.1): unanswered it comes again for 32 s, and ends call and bill."""
+        if isinstance(event, RequestEvent) and event.request.method not in ENDING:
+            return self._refuse(event, 503)
+        return drop("store_down")
+
+    def _refuse(self, event: Arrival | TimerEvent, status: int) -> Outcome:
+        if not isinstance(event, RequestEvent):
+            return drop("bad_response")
+        try:
+            fields = [("Retry-After", "2")] if status == 503 else []
+            return self._answers.refuse(event, status, fields=fields)
+        except RemoteProtocolError:
+            return drop("unanswerable")  # not even what an answer needs could be read
+
+    def _route(self, event: Arrival | TimerEvent, view: View) -> Outcome:
+        outcomes: list[Outcome] = []
+        queue: collections.deque[Event] = collections.deque([event])
+        while queue:
+            if len(outcomes) > MOST_RAISED:
+                raise Circle(
+                    f"services raise events for each other in a circle: {type(queue[0]).__name__} "
+                    "is one"
+                )
+            for outcome in self._offer(queue.popleft(), view):
+                outcomes.append(outcome)
+                queue += outcome.raised
+        if not outcomes:
+            if isinstance(event, RequestEvent):
+                return self._answers.refuse(event, 405)
+            return drop(NOBODYS_TIMER if isinstance(event, TimerEvent) else "response_for_nobody")
+        if len(outcomes) == 1:
+            return outcomes[0]
+        return _as_one(outcomes)
+
+    def _offer(self, event: Event, view: View) -> list[Outcome]:
+        kind = type(event)
+        if kind not in self._takers:
+            self._takers[kind] = takers(self._services, kind)
+        outcomes: list[Outcome] = []
+        asked = None
+        for service, on in self._takers[kind]:
+            if service is asked or not on.when(event):
+                continue
+            asked = service
+            outcome = service.handle(event, on.name(event), view)
+            view.stage(outcome.saves)
+            outcomes.append(outcome)
+            if outcome.done:
+                break
+        return outcomes
+
+
+def _as_one(outcomes: Sequence[Outcome]) -> Outcome:
+    saves: list[Record] = []
+    sends: list[Send] = []
+    raised: list[CallEvent] = []
+    dropped, notes = "", []
+    for outcome in outcomes:
+        saves += outcome.saves
+        sends += outcome.sends
+        raised += outcome.raised
+        dropped = dropped or outcome.dropped
+        if outcome.note:
+            notes.append(outcome.note)
+    return Outcome(tuple(saves), tuple(sends), tuple(raised), dropped=dropped, note=", ".join(notes))
+
+
+def _check(event: Arrival) -> None:
+    """Of a request all that the answer to it needs can be read; within a dialog, its tags. Of an
+    answer only the Call-ID has to be: it goes back by its Vias (RFC 3261 16.7)."""
+    message: Request | Response
+    if isinstance(event, RequestEvent):
+        message = event.request
+        message.check(in_passing=message.method != "REGISTER" and _has_to_tag(message))
+    else:
+        message = event.response
+    if not message.call_id.isprintable():  # it becomes a key of the store; surrogates are not printable either
+        raise RemoteProtocolError("Call-ID has bytes that cannot stand in one")
+
+
+def _has_to_tag(request: Request) -> bool:
+    return len(request.all("To")) == 1 and bool(request.to_tag)
+
+
+def _check_sends(sends: Iterable[Send]) -> None:
+    """Raises TypeError for a service's datagram that no socket would take: it would stop those of
+    others."""
+    for data, to in sends:
+        if not isinstance(data, bytes):
+            raise TypeError(f"a datagram is bytes, not {type(data).__name__}")
+        if to is not None and not (
+            len(to) == 2 and isinstance(to[0], str) and isinstance(to[1], int)
+        ):
+            raise TypeError(f"a datagram goes to (host, port), not to {to!r}")

@@ -1,0 +1,208 @@
+"""What comes into the services and what comes out of them: events, Outcome, and the answers a server gives itself.
+
+Pure. A service reads through a View and returns an Outcome; what it must keep is saved before anything it says is sent.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+from sip import VERSION
+from sip.branch import keyed_hash
+from sip.message import Request, Response, reply
+from slee_mock.store.records import Record
+
+Address = tuple[str, int]
+
+
+@dataclass(frozen=True)
+class RequestEvent:
+    """A request, where its datagram came from, and when. Services copy the message before they edit
+    it. `kept`: seconds for which a forwarder kept it as no server lived; `wall` is before them."""
+
+    request: Request
+    source: Address
+    wall: float
+    kept: float = 0.0
+
+
+@dataclass(frozen=True)
+class ResponseEvent:
+    response: Response
+    source: Address
+    wall: float
+
+
+@dataclass(frozen=True)
+class TimerEvent:
+    """A record's timer has run out (Record.due). Another member may say so at the same time, and what was due when the
+    store was asked may not be any more: look at the record."""
+
+    kind: str
+    key: str
+    wall: float
+
+
+@dataclass(frozen=True)
+class Party:
+    """A name for people and an address-of-record."""
+
+    name: str
+    uri: str
+
+
+@dataclass(frozen=True)
+class CallEvent:
+    """What the services tell each other about a call. The plain one means: a message of it passed
+    here. `passed` is false of those that no message caused; an end among them is presumed, and may
+    be proven wrong."""
+
+    passed: ClassVar[bool] = True
+    call_id: str
+    wall: float
+
+
+@dataclass(frozen=True)
+class CallOffered(CallEvent):
+    caller: Party
+    callee: Party
+
+
+@dataclass(frozen=True)
+class CallRang(CallEvent):
+    pass
+
+
+@dataclass(frozen=True)
+class CallAnswered(CallEvent):
+    pass
+
+
+@dataclass(frozen=True)
+class CallAcknowledged(CallEvent):
+    """The caller has heard of the answer: its ACK passed, or a BYE or re-INVITE of the same dialog.
+    `by_bye`: nothing tells when it has."""
+
+    by_bye: bool = False
+
+
+@dataclass(frozen=True)
+class CallContinued(CallEvent):
+    """The end of the call was presumed (CallVanished), and a message proves that it went on."""
+
+
+@dataclass(frozen=True)
+class CallGivenUp(CallEvent):
+    """CANCEL passed. An answer may still cross it."""
+
+    why: str
+
+
+@dataclass(frozen=True)
+class CallUnanswered(CallGivenUp):
+    """Nobody has answered for so long that nobody will. Should an answer come all the same, it counts."""
+
+    passed: ClassVar[bool] = False
+
+
+@dataclass(frozen=True)
+class CallEnded(CallEvent):
+    why: str
+
+
+@dataclass(frozen=True)
+class CallVanished(CallEnded):
+    """Nobody refreshed its session: it ended with the last message that passed, which is its `wall`."""
+
+    passed: ClassVar[bool] = False
+
+
+@dataclass(frozen=True)
+class CallUnacknowledged(CallEnded):
+    """The answer was not acknowledged for so long that the callee gives up (RFC 3261 13.3.1.4)."""
+
+    passed: ClassVar[bool] = False
+
+
+@dataclass(frozen=True)
+class CallUnpaid(CallEvent):
+    """The caller's balance pays no more than these units of it."""
+
+    passed: ClassVar[bool] = False
+    units: int
+
+
+Arrival = RequestEvent | ResponseEvent  # what the network brings
+Event = RequestEvent | ResponseEvent | TimerEvent | CallEvent
+
+
+class Send(NamedTuple):
+    """A datagram to the forwarder, or straight back `to` an address."""
+
+    data: bytes
+    to: Address | None = None
+
+
+class Outcome(NamedTuple):
+    """First the saves, all or none, then the sends. `raised` events go to the services that select them, in the same
+    transaction; `done` keeps the event from services of lower priority; `note` is the decision, for the log."""
+
+    saves: tuple[Record, ...] = ()
+    sends: tuple[Send, ...] = ()
+    raised: tuple[CallEvent, ...] = ()
+    done: bool = False
+    dropped: str = ""
+    note: str = ""
+
+
+NOTHING = Outcome()
+LONGEST_NAME = 120
+
+
+def legible(text: str) -> str:
+    """A name from the network, short enough for a page and without the bytes that were not UTF-8."""
+    return text[:LONGEST_NAME].encode("utf-8", "replace").decode()
+
+
+def drop(reason: str) -> Outcome:
+    """`reason` becomes the name of a counter: a few fixed words, nothing from the network."""
+    return Outcome(done=True, dropped=reason)
+
+
+class Answers:
+    """Responses this cluster gives itself. To-tags are made from the request, so any member answers a
+    retransmission alike (RFC 3261 8.2.7), and knows the ACK to such an answer when it sees one. `name`: of the member
+    that speaks, told with the version in a Server header; without it there is none, for it tells
+    strangers what to attack (RFC 3261 20.35)."""
+
+    def __init__(self, key: bytes, name: str = "") -> None:
+        self._key = key
+        escaped = re.sub(r"([()\\])", r"\\\1", name)  # RFC 3261 25.1: comment
+        self._server = [("Server", f"call-failover-slee/{VERSION} ({escaped})")] if name else []
+
+    def tag(self, request: Request) -> str:
+        return keyed_hash(self._key, "tag", request.call_id, request.from_tag, str(request.cseq.number))
+
+    def given_to(self, request: Request) -> bool:
+        """Does the To-tag say that we answered this INVITE ourselves?"""
+        return request.to_tag == self.tag(request)
+
+    def answer(
+        self, event: RequestEvent, status: int, reason: str = "", fields: Iterable[tuple[str, str]] = (),
+        to: Address | None = None,
+    ) -> Send:  # fmt: skip
+        tag = self.tag(event.request)
+        response = reply(event.request, status, reason, tag, [*fields, *self._server])
+        return Send(response.to_bytes(), to)
+
+    def refuse(
+        self, event: RequestEvent, status: int, reason: str = "", fields: Iterable[tuple[str, str]] = ()
+    ) -> Outcome:
+        """The outcome of saying no: a response, or silence where the request was an ACK (RFC 3261 17.1.1.3)."""
+        if event.request.method == "ACK":
+            return drop("ack_refused")
+        send = self.answer(event, status, reason, fields)
+        return Outcome(sends=(send,), done=True, note=f"answered {status}")

@@ -1,0 +1,55 @@
+"""Timers of records: whose have run out is asked of the store, so a timer outlives the server that
+set it.
+
+Pure. Every living member asks; the first whose save is accepted has handled the event, for all
+others the record is not due any more. A row that stays due all the same, because its service raised
+an exception, it cannot be read, or this server was not given its service, is tried again ever more
+rarely, and does not hide the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from slee_mock.container.event_router import Router
+from slee_mock.container.events import Outcome, TimerEvent
+from slee_mock.store.interface import Store
+
+BATCH = 16  # timers handled in one go; each is a save
+MOST_RESTING = 1000  # rows
+# seconds until a row that stays due is tried again; doubled each time
+FIRST_REST, LONGEST_REST = 0.75, 60.0
+
+Place = tuple[str, str]
+
+
+class Timers:
+    """`fire` hands to the router what is due; call it again and again. One per member."""
+
+    def __init__(self, router: Router) -> None:
+        self._router = router
+        self._resting: dict[Place, tuple[float, float]] = {}  # until when, after which rest
+
+    def fire(self, store: Store, wall: float) -> Iterator[Outcome]:
+        """What came of them, one after the other; the sends are the caller's. May raise
+        StoreDown."""
+        due = store.due(wall, BATCH + len(self._resting))
+        if self._resting:
+            self._resting = {place: self._resting[place] for place in due if place in self._resting}
+        awake = [
+            place for place in due if place not in self._resting or wall >= self._resting[place][0]
+        ]
+        for place in awake[:BATCH]:
+            outcome = self._router.process(TimerEvent(*place, wall), store)
+            if not outcome.saves:
+                self._rest(place, wall)
+            yield outcome
+
+    def _rest(self, place: Place, wall: float) -> None:
+        """Forgotten again if the row turns out not to be due any more: then another member was
+        faster."""
+        rest = min(
+            LONGEST_REST, 2 * self._resting[place][1] if place in self._resting else FIRST_REST
+        )
+        if place in self._resting or len(self._resting) < MOST_RESTING:
+            self._resting[place] = (wall + rest, rest)

@@ -1,0 +1,1 @@
+"""The management pages: what they show, and how."""

@@ -1,0 +1,405 @@
+"""The proxy service: call control. Transaction-stateless, call-stateful.
+
+Pure. Where an INVITE goes is saved before it is forwarded, so whoever sees a retransmission, a
+CANCEL, an ACK or an answer of it does the same as the first server would have: no phone rings
+twice. Everything is sent through the forwarder; requests go only to contacts that a call or a
+registration recorded, by Record-Routes that a call recorded (never relay to strangers).
+
+Which call, leg and dialog a message belongs to: call_dialogs.py. What it means for the call:
+call_progress.py. The bindings that are tried one after the other: serial_forking.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sip.branch import make_branch
+from sip.errors import RemoteProtocolError
+from sip.header import NameAddr
+from sip.message import Request, Response
+from sip.timing import PATIENCE
+from sip.uri import Uri
+from sip.via import Via
+from slee_mock.container.events import (
+    NOTHING,
+    Answers,
+    CallEvent,
+    CallGivenUp,
+    CallOffered,
+    Event,
+    Outcome,
+    Party,
+    RequestEvent,
+    ResponseEvent,
+    Send,
+    TimerEvent,
+    drop,
+    legible,
+)
+from slee_mock.container.sbb import On, the_call, timer_of
+from slee_mock.services.authentication import strip_credentials
+from slee_mock.services.billing import UNANSWERED
+from slee_mock.services.call_dialogs import (
+    MOST_LEGS,
+    added_contact,
+    contact_of,
+    find_call,
+    find_dialog,
+    followed_leg,
+    is_first,
+    key_of,
+    known_routes,
+    leg_of,
+    legs_of,
+    recorded,
+    target_of,
+    with_leg,
+)
+from slee_mock.services.call_progress import Progress, expired, may_try_again, told
+from slee_mock.services.loop_detection import ASKED, asked, asked_user, is_loop, own_vias
+from slee_mock.services.options_responder import is_heartbeat
+from slee_mock.services.registrar import address_of_record
+from slee_mock.services.serial_forking import Searches, attempt_of, is_old, numbered
+from slee_mock.services.session_timer import REFRESHING, SessionTimers, knows_timers
+from slee_mock.store.interface import View
+from slee_mock.store.purge import Kept
+from slee_mock.store.records import Binding, Bindings, Call, Dialog, Leg, Record, Search, replace
+
+MOST_HOPS = 255  # RFC 3261 20.22: as many as Max-Forwards can count
+MOST_SEARCHES = 100  # the newest, which are kept in any case
+# RFC 3261 21.4.6: what may begin something here, or belong to it. SUBSCRIBE and REFER pass within calls alone.
+ALLOW = "INVITE, ACK, CANCEL, BYE, OPTIONS, REGISTER, MESSAGE, UPDATE, INFO, PRACK, NOTIFY"
+
+
+def _is_a_calls(event: RequestEvent) -> bool:
+    return event.request.method != "REGISTER" and not is_heartbeat(event.request)
+
+
+class Proxy:
+    """`via` is the address other servers and the forwarder know this one by; `users`, if given, tells 404 from 480."""
+
+    name = "proxy"
+    takes = (
+        On(ResponseEvent, name=the_call),
+        On(RequestEvent, name=the_call, when=_is_a_calls),
+        timer_of(Call),
+        timer_of(Search),
+    )
+    keeps = (Kept(Search, MOST_SEARCHES, is_old),)
+
+    def __init__(
+        self,
+        answers: Answers,
+        key: bytes,
+        via: str,
+        users: frozenset[str] | None,
+        realm: str,
+        timers: SessionTimers,
+    ) -> None:
+        self._answers, self._key, self._via, self._users, self._realm = (
+            answers,
+            key,
+            via,
+            users,
+            realm,
+        )
+        self._timers, self._progress = timers, Progress(timers)
+        self._searches = Searches(self._try, via)
+
+    def handle(self, event: Event, entity: str, view: View) -> Outcome:
+        if isinstance(event, ResponseEvent):
+            return self._response(event, view)
+        if isinstance(event, TimerEvent):
+            return self._timer(event, entity, view)
+        assert isinstance(event, RequestEvent)
+        request = event.request
+        if request.method == "ACK" and self._answers.given_to(request):
+            return drop("ack_absorbed")  # RFC 3261 17.1.1.3: it ends with its transaction
+        refusal = self._refused(event)
+        if refusal is None:
+            return self._request(event, view)
+        if request.method == "BYE" and not own_vias(self._key, request, request.vias):
+            # Its phone has hung up, whatever it hears: so the bill ends, and the other phone is told.
+            outcome = self._request(replace(event, request=_deliverable(request)), view)
+            if outcome.raised:
+                return outcome._replace(sends=(*outcome.sends, *refusal.sends), note=refusal.note)
+        return refusal
+
+    def _timer(self, event: TimerEvent, entity: str, view: View) -> Outcome:
+        if event.kind == Search.KIND:
+            search = view.get(Search, entity)
+            is_due = search is not None and search.is_due(event.wall)
+            return self._searches.timer(search, view, event.wall) if search and is_due else NOTHING
+        call = view.get(Call, entity)
+        return expired(call) if call and call.is_due(event.wall) else NOTHING
+
+    def _refused(self, event: RequestEvent) -> Outcome | None:
+        """RFC 3261 16.3: what no proxy passes on."""
+        request = event.request
+        vias = request.vias
+        if request.max_forwards == 0 or len(vias) > MOST_HOPS:
+            return self._answers.refuse(event, 483)
+        required = request.values("Proxy-Require")
+        if required and request.method != "CANCEL":  # 20.29: its INVITE was refused already
+            return self._answers.refuse(event, 420, fields=[("Unsupported", ", ".join(required))])
+        if is_loop(self._key, request, vias):
+            return self._answers.refuse(event, 482)
+        if request.method in REFRESHING and self._timers.is_too_short(request):
+            return self._answers.refuse(event, 422, fields=[("Min-SE", str(self._timers.least))])
+        return None
+
+    # -- requests ---------------------------------------------------------------------------------------------------
+
+    def _request(self, event: RequestEvent, view: View) -> Outcome:
+        request = event.request
+        call = find_call(view, request)
+        spoken = find_dialog(call, request)
+        is_of_answer = spoken is not None and spoken[0].confirmed  # an ACK's 2xx, however it is sent
+        if call and (request.method == "CANCEL" or (request.method == "ACK" and not is_of_answer)):
+            leg = followed_leg(call, request, make_branch(self._key, request))
+            if leg:
+                return self._follow_invite(event, call, leg, view)
+        if request.to_tag or (spoken and request.method != "CANCEL"):  # RFC 2543 had no tags
+            if call is None or spoken is None:
+                return self._answers.refuse(event, 481)
+            return self._in_dialog(event, call, *spoken)
+        if request.method == "INVITE":
+            return self._invite(event, call, view)
+        if request.method in ("OPTIONS", "MESSAGE"):
+            bindings = self._bindings(event, view)
+            if isinstance(bindings, Outcome):
+                return bindings
+            contact = bindings[0].contact
+            return Outcome(
+                sends=(self._forward(request, contact),), done=True, note=f"-> {contact}"
+            )
+        if request.method in ("ACK", "CANCEL", "BYE", "UPDATE", "INFO", "PRACK", "NOTIFY"):
+            return self._answers.refuse(event, 481)
+        return self._answers.refuse(event, 405, fields=[("Allow", ALLOW)])
+
+    def _invite(self, event: RequestEvent, known: Call | None, view: View) -> Outcome:
+        request = event.request
+        identity = (request.from_.tag, request.cseq.number)
+        if known and known.began_with(*identity):
+            return self._invite_again(event, known, view)
+        key = request.call_id
+        if known and known.caller_tag != identity[0] and self._is_to_another(request, known):
+            key, known = key_of(key, identity[0]), None  # a B2BUA that kept the Call-ID
+        if known and not may_try_again(known, identity):
+            return self._answers.refuse(event, 482)
+        bindings = self._bindings(event, view)
+        if isinstance(bindings, Outcome):
+            return bindings
+        leg = self._leg(request, bindings)
+        caller = Party(_name(request.from_), legible(request.from_.uri.aor()))
+        callee_aor = address_of_record(Uri.parse(request.uri))
+        callee = Party(_callee_name(request, view, callee_aor), callee_aor)
+        call = Call(
+            call_id=key, caller_tag=identity[0], cseq=identity[1], branch=leg.branch, way=leg.way,
+            routes=leg.routes, searched=leg.searched, request_uri=request.uri, target=leg.target,
+            offered=event.wall, caller=caller.name, callee=callee.name, seen=event.wall,
+            caller_contacts=(_contact(request),), callee_contacts=(leg.target,),
+            expires=event.wall + UNANSWERED, interval=self._timers.asked(request),
+            caller_timed=knows_timers(request),
+        )  # fmt: skip
+        return self._sent_on(event, call, leg, (CallOffered(key, event.wall, caller, callee),))
+
+    def _leg(self, request: Request, bindings: list[Binding]) -> Leg:
+        way, branch = make_branch(self._key, request), request.vias[-1].branch
+        target, routes = bindings[0].contact, recorded(request)
+        return Leg(request.uri, target, branch, way, routes, searched=len(bindings) > 1)
+
+    def _sent_on(
+        self, event: RequestEvent, call: Call, leg: Leg, raised: tuple[CallEvent, ...]
+    ) -> Outcome:
+        """To the best binding of this leg; the others have their turn where it does not answer."""
+        saves: tuple[Record, ...] = (call,)
+        if leg.searched:
+            saves = (call, self._searches.begun(event, call.call_id, leg))
+        sends = (self._forward(event.request, leg.target),)
+        return Outcome(saves=saves, sends=sends, raised=raised, done=True, note=f"-> {leg.target}")
+
+    def _is_to_another(self, request: Request, call: Call) -> bool:
+        return all(
+            asked_user(leg.request_uri) != asked_user(request.uri) for leg in legs_of(call)
+        )
+
+    def _invite_again(self, event: RequestEvent, call: Call, view: View) -> Outcome:
+        request = event.request
+        way, written = make_branch(self._key, request), (request.uri, request.vias[-1].branch)
+        known = (
+            leg
+            for leg in legs_of(call)
+            if leg.way == way or (leg.request_uri, leg.branch) == written
+        )
+        leg = next(known, None)
+        if leg is None:
+            return self._spiral(event, call, view)
+        if call.over or event.wall + event.kept - call.offered > PATIENCE:
+            return drop("invite_too_late")  # its phone has forgotten it and would ring again
+        raised = (CallEvent(call.call_id, event.wall),)
+        send = self._forward(request, leg.target, attempt=leg.attempt)
+        return Outcome(sends=(send,), raised=raised, done=True, note="again")
+
+    def _spiral(self, event: RequestEvent, call: Call, view: View) -> Outcome:
+        """A phone or PBX sends a call's INVITE on to another user of ours. It is the same call, and
+        has one bill."""
+        request = event.request
+        is_ours = bool(own_vias(self._key, request, request.vias))
+        if not is_ours or not self._is_to_another(request, call) or len(call.legs) + 1 >= MOST_LEGS:
+            return self._answers.refuse(event, 482)  # RFC 3261 8.2.2.2: it came here on two ways
+        if call.over or call.given_up:
+            return self._answers.refuse(event, 487)
+        bindings = self._bindings(event, view)
+        if isinstance(bindings, Outcome):
+            return bindings
+        leg = self._leg(request, bindings)
+        contacts = added_contact(call.caller_contacts, contact_of(request))
+        updated = with_leg(replace(call, caller_contacts=contacts), leg)
+        return self._sent_on(event, updated, leg, (CallEvent(call.call_id, event.wall),))
+
+    def _follow_invite(self, event: RequestEvent, call: Call, leg: Leg, view: View) -> Outcome:
+        """CANCEL, and the ACK to a failure: the way of their INVITE, with its branch (16.11)."""
+        sends = (self._forward(event.request, leg.target, attempt=leg.attempt),)
+        if event.request.method == "ACK":
+            return Outcome(sends=sends, done=True, note=f"-> {leg.target}")
+        saves = self._searches.stopped(view.get(Search, leg.way)) if leg.searched else ()
+        if not is_first(call, leg):
+            return Outcome(saves=saves, sends=sends, done=True, note=f"-> {leg.target}")
+        if not (call.given_up or call.over):
+            saves = (*saves, replace(call, given_up=True))
+        why = f"{call.caller} gave up before an answer"
+        raised = (CallGivenUp(call.call_id, event.wall, why),)
+        return Outcome(saves=saves, sends=sends, raised=raised, done=True, note=f"-> {leg.target}")
+
+    def _in_dialog(
+        self, event: RequestEvent, call: Call, dialog: Dialog, by_caller: bool
+    ) -> Outcome:
+        """The tags have told whose call it is; the dialog tells where the request goes."""
+        request = event.request
+        if dialog.aside and by_caller and request.method != "BYE":
+            # Its answer went to a phone that sent the INVITE on, and has not passed it on to the caller.
+            is_ack = request.method == "ACK"
+            return drop("ack_too_early") if is_ack else self._answers.refuse(event, 481)
+        target = target_of(call, dialog, request, by_caller)
+        if target is None:
+            return self._answers.refuse(event, 404)
+        known = self._progress.continued(call, event)
+        updated = self._progress.requested(known, dialog, by_caller, request, event.wall)
+        raised = told(call, known, updated, event, (dialog, by_caller))
+        saves: tuple[Record, ...] = () if updated is call or updated == call else (updated,)
+        sends = (self._forward(request, target, known_routes(call, dialog, request, by_caller)),)
+        return Outcome(saves=saves, sends=sends, raised=raised, done=True, note=f"-> {target}")
+
+    def _bindings(self, event: RequestEvent, view: View) -> list[Binding] | Outcome:
+        """The bindings that may ring, the best first, or the refusal."""
+        uri = Uri.parse(event.request.uri)
+        if uri.scheme != "sip":
+            return self._answers.refuse(event, 416)
+        bindings = view.get(Bindings, address_of_record(uri))
+        live = bindings.live(event.wall) if bindings else []
+        if live:
+            return live
+        is_known = bindings is not None if self._users is None else uri.username in self._users
+        return self._answers.refuse(event, 480 if is_known else 404)
+
+    def _try(self, request: Request, target: str, attempt: int) -> Send:
+        return self._forward(request, target, attempt=attempt)
+
+    def _forward(
+        self, request: Request, target: str, routes: Sequence[str] = (), attempt: int = 0
+    ) -> Send:
+        """RFC 3261 16.6, with the branch of 16.11. `routes` are those of the request's that go
+        along: by any other the forwarder would send to whomever somebody wrote into it."""
+        onward = request.copy()
+        onward.uri = target
+        has_routes = onward.get("Route") is not None
+        if has_routes and (not routes or len(routes) != len(onward.values("Route"))):
+            onward.remove("Route")
+            for route in routes:
+                onward.add("Route", route)
+        hops = request.max_forwards
+        onward.set("Max-Forwards", str(70 if hops is None else hops - 1))
+        if self._realm:
+            strip_credentials(onward, self._realm)
+        if request.method in REFRESHING:
+            self._timers.ask(onward)
+        branch = numbered(make_branch(self._key, request), attempt)
+        onward.push("Via", f"SIP/2.0/UDP {self._via};branch={branch};{ASKED}={asked(request)}")
+        return Send(onward.to_bytes())
+
+    # -- responses --------------------------------------------------------------------------------------------------
+
+    def _response(self, event: ResponseEvent, view: View) -> Outcome:
+        """Any member pops any member's Via: the signed branch says that one of us forwarded the
+        request. What cannot be read in an answer is no reason not to pass it on (RFC 3261 16.7)."""
+        vias = event.response.values("Via")[:2]
+        if len(vias) < 2:
+            return drop("response_not_ours")
+        way, attempt = attempt_of(Via.parse(vias[0]).branch)
+        if way != make_branch(self._key, event.response, Via.parse(vias[1])):
+            return drop("response_not_ours")
+        onward = event.response.copy()
+        onward.pop("Via")
+        try:
+            return self._tracked(event, onward, way, attempt, view)
+        except RemoteProtocolError:
+            return Outcome(sends=(Send(onward.to_bytes()),), done=True, note="unread")
+
+    def _tracked(
+        self, event: ResponseEvent, onward: Response, way: str, attempt: int, view: View
+    ) -> Outcome:
+        """What the answer means for its call, if it has one; the answer itself may be changed."""
+        call = find_call(view, onward) if onward.cseq.method in REFRESHING else None
+        if call is None:
+            return Outcome(sends=(Send(onward.to_bytes()),), done=True)
+        leg = leg_of(call, way)
+        saves: tuple[Record, ...] = ()
+        sends: tuple[Send, ...] = ()
+        is_initial = onward.cseq.method == "INVITE" and call.began_with(
+            onward.from_tag, onward.cseq.number
+        )
+        known = call
+        search = view.get(Search, way) if is_initial and leg.searched and leg.way == way else None
+        if search:
+            passes, changed, saves, sends = self._searches.response(
+                call, search, attempt, onward, view, event.wall
+            )
+            if not passes:
+                return Outcome(saves=saves, sends=sends, done=True, note="answered for its caller")
+            known = changed or call
+        raised: tuple[CallEvent, ...] = ()
+        updated = known
+        if onward.status > 100:
+            updated, raised = self._progress.followed(known, leg_of(known, way), onward, event.wall)
+        if updated is not call and updated != call:
+            saves = (*saves, updated)
+        return Outcome(
+            saves=saves, sends=(Send(onward.to_bytes()), *sends), raised=raised, done=True
+        )
+
+
+def _deliverable(request: Request) -> Request:
+    """The request without what a proxy refuses it for."""
+    copy = request.copy()
+    copy.set("Max-Forwards", "2")
+    copy.remove("Proxy-Require")
+    return copy
+
+
+def _contact(request: Request) -> str:
+    contacts = request.contacts
+    if not contacts:
+        raise RemoteProtocolError("Contact is missing")  # RFC 3261 8.1.1.8
+    return str(contacts[0].uri)
+
+
+def _name(who: NameAddr) -> str:
+    return legible(who.display or who.uri.user or who.uri.host)
+
+
+def _callee_name(request: Request, view: View, aor: str) -> str:
+    bindings = view.get(Bindings, aor)
+    return legible(
+        request.to.display or (bindings.display if bindings else "") or Uri.parse(request.uri).user
+    )

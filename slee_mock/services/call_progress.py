@@ -1,0 +1,231 @@
+"""How a call goes on: what a message or a timer means for its record, and what services hear of it.
+
+Pure. No message is made or sent here.
+"""
+
+from __future__ import annotations
+
+from sip.message import Request, Response
+from sip.timing import PATIENCE
+from slee_mock.container.events import (
+    CallAcknowledged,
+    CallAnswered,
+    CallContinued,
+    CallEnded,
+    CallEvent,
+    CallRang,
+    CallUnanswered,
+    CallVanished,
+    Outcome,
+    RequestEvent,
+)
+from slee_mock.services.billing import UNANSWERED
+from slee_mock.services.call_dialogs import (
+    acknowledged,
+    contact_of,
+    dialogs_of,
+    find_dialog,
+    hung_up,
+    is_first,
+    met,
+    with_contact,
+    with_dialog,
+)
+from slee_mock.services.session_timer import REFRESHING, SessionTimers, knows_timers
+from slee_mock.store.records import Call, Dialog, Leg, replace
+
+# A caller's request with one of these proves that it has the 2xx: an early dialog may have others.
+PROOFS = ("ACK", "BYE", "INVITE")
+NOTICEABLE = 1.0  # seconds; a later message of a call is worth a save
+
+
+class Progress:
+    """What messages mean for a call whose session may expire."""
+
+    def __init__(self, timers: SessionTimers) -> None:
+        self._timers = timers
+
+    def requested(
+        self, call: Call, dialog: Dialog, by_caller: bool, request: Request, wall: float
+    ) -> Call:
+        """The call after a request of this dialog."""
+        method = request.method
+        if by_caller and method in PROOFS:
+            call = acknowledged(call, dialog)
+            dialog = next(each for each in dialogs_of(call) if each.tag == dialog.tag)
+        if method == "BYE":
+            return hung_up(call, dialog)
+        if method == "ACK" and by_caller and call.given_up and request.cseq.number == call.cseq:
+            return self.crossed(call, wall)
+        return self.refreshed(self.seen(call, wall), request, dialog, by_caller)
+
+    def followed(
+        self, call: Call, leg: Leg, onward: Response, wall: float
+    ) -> tuple[Call, tuple[CallEvent, ...]]:
+        """The call after a response to an INVITE or UPDATE; the session timer that it starts may be
+        written into it."""
+        is_initial = onward.cseq.method == "INVITE" and call.began_with(
+            onward.from_tag, onward.cseq.number
+        )
+        updated, raised = (
+            progressed(call, leg, onward, wall) if is_initial else retargeted(call, onward)
+        )
+        if not 200 <= onward.status < 300:
+            return updated, raised
+        by_caller = onward.from_tag == call.caller_tag
+        is_timed = onward.get("Session-Expires") is not None or knows_timers(onward)
+        timed = {"callee_timed" if by_caller else "caller_timed": is_timed}
+        interval = self._timers.grant(
+            onward, call.interval, call.caller_timed if by_caller else call.callee_timed
+        )
+        is_again = is_initial and call.confirmed
+        if updated.confirmed and not updated.over and not is_again:
+            expires = self._silent_from(wall) if interval is None else wall + interval
+            untimed = interval is None
+            updated = replace(updated, seen=wall, expires=expires, untimed=untimed, **timed)
+        return updated, raised
+
+    def continued(self, call: Call, event: RequestEvent) -> Call:
+        """The call, going on again if its end was presumed and this message proves that wrong. Of
+        two phones that both know session timers, only a message can that the forwarder had before
+        the session expired: each of them has given it up. Where one of them does not, it talks on."""
+        is_agreed = not call.untimed and call.caller_timed and call.callee_timed
+        if call.lapsed is None or (is_agreed and event.wall >= call.lapsed):
+            return call
+        expires = self._silent_from(event.wall)
+        if is_agreed:
+            now = event.wall + event.kept
+            expires = max(call.lapsed, now + PATIENCE)  # time for the answer to a refresh
+        seen = max(call.seen, event.wall)
+        return replace(call, over=False, lapsed=None, seen=seen, expires=expires)
+
+    def seen(self, call: Call, wall: float) -> Call:
+        """The call after a message, which puts its end off where no phone refreshes the session."""
+        bound = self._silent_from(wall)
+        is_unbound = call.confirmed and not call.over and call.expires is None
+        if is_unbound and bound:  # it began before there was a bound
+            call = replace(call, untimed=True, expires=bound)
+        if call.expires is None or wall - call.seen < NOTICEABLE:
+            return call
+        return replace(call, seen=wall, expires=bound if call.untimed else call.expires)
+
+    def _silent_from(self, wall: float) -> float | None:
+        """When a call that nobody refreshes is presumed over: no message passes after `wall`."""
+        return wall + self._timers.bound if self._timers.bound else None
+
+    def refreshed(self, call: Call, request: Request, dialog: Dialog, by_caller: bool) -> Call:
+        if request.method not in REFRESHING:
+            return call
+        is_timed = knows_timers(request)
+        timed = {"caller_timed" if by_caller else "callee_timed": is_timed}
+        call = replace(call, interval=self._timers.asked(request), **timed)
+        contact = contact_of(request)
+        return with_contact(call, dialog, by_caller, contact) if contact else call
+
+    def crossed(self, call: Call, wall: float) -> Call:
+        """A 2xx that crossed a CANCEL is acknowledged: a BYE follows at once (RFC 3261 9.1), if its
+        phone still lives. Any other message proves that it talks."""
+        if call.over or not call.confirmed:
+            return call
+        return replace(call, seen=max(call.seen, wall), expires=wall + PATIENCE, untimed=True)
+
+
+def told(
+    call: Call, known: Call, updated: Call, event: RequestEvent, spoken: tuple[Dialog, bool]
+) -> tuple[CallEvent, ...]:
+    """What a request within a dialog tells of the call: `call` before it, `known` once its presumed
+    end is proven wrong, `updated` after it."""
+    method, wall = event.request.method, event.wall
+    dialog, by_caller = spoken
+    if known.lapsed is not None:  # too late to prove anything: the bill stays as it is
+        return (CallEvent(call.call_id, wall),)
+    raised: list[CallEvent] = []
+    if by_caller and call.confirmed and method in PROOFS and not dialog.aside:
+        raised.append(CallAcknowledged(call.call_id, wall, method == "BYE"))
+    if known is not call:
+        raised.append(CallContinued(call.call_id, wall))
+    if method == "BYE" and updated.over and not dialog.aside:
+        who = call.caller if by_caller else call.callee
+        raised.append(CallEnded(call.call_id, wall, f"{who} hung up"))
+    return tuple(raised) or (CallEvent(call.call_id, wall),)
+
+
+def progressed(
+    call: Call, leg: Leg, response: Response, wall: float
+) -> tuple[Call, tuple[CallEvent, ...]]:
+    """What a response to the first INVITE means for the call. Of a further leg it tells the dialog
+    alone: rung and answered is the call when its caller hears so."""
+    is_callers = is_first(call, leg)
+    if response.status >= 300:
+        if call.confirmed or not is_callers:
+            return call, ()
+        return replace(call, over=True, expires=None), (
+            CallEnded(call.call_id, wall, _why(call, response)),
+        )
+    is_answer = response.status >= 200
+    if not is_answer and not response.to_tag:
+        is_news = is_callers and not (call.over or call.confirmed)
+        return call, (CallRang(call.call_id, wall),) if is_news else ()
+    dialog = met(call, leg, response)
+    if is_callers and is_answer and not call.over and not dialog.confirmed:
+        dialog = replace(dialog, confirmed=True, heard=not call.confirmed)
+    updated = with_dialog(call, dialog)
+    if call.over or call.confirmed or not is_callers:
+        # Its caller was told that it is over, or another phone of a fork has answered: what the
+        # phones now say to part finds its way, and costs nothing more.
+        return updated, ()
+    if is_answer:
+        return replace(updated, confirmed=True), (CallAnswered(call.call_id, wall),)
+    return updated, (CallRang(call.call_id, wall),)
+
+
+def expired(call: Call) -> Outcome:
+    """Its timer has run out: RFC 3261 16.6's Timer C, or the session's."""
+    event: CallEvent
+    if call.confirmed:
+        phones = f"the phones of {call.caller} and {call.callee}"
+        why = f"{phones} fell silent; counted to their last message"
+        call = replace(call, over=True, lapsed=call.expires)
+        event = CallVanished(call.call_id, call.seen, why)
+    else:
+        event = CallUnanswered(
+            call.call_id, call.offered + UNANSWERED, f"{call.callee} did not answer"
+        )
+    return Outcome(saves=(replace(call, expires=None),), raised=(event,), done=True, note="timer")
+
+
+def retargeted(call: Call, response: Response) -> tuple[Call, tuple[CallEvent, ...]]:
+    """A 2xx to a re-INVITE or UPDATE may bring a new contact of the one who was asked."""
+    spoken = find_dialog(call, response)
+    contact = contact_of(response)
+    if spoken is None or not 200 <= response.status < 300 or not contact:
+        return call, ()
+    dialog, by_caller = spoken
+    return with_contact(call, dialog, not by_caller, contact), ()
+
+
+_WHY = {
+    403: "{callee}'s phone forbids the call",
+    404: "{callee}'s phone does not know {callee}",
+    408: "{callee}'s phone did not answer",
+    480: "{callee} cannot be reached",
+    486: "{callee} is busy",
+    487: "{caller} gave up before an answer",
+    488: "the phones have no common codec",
+    503: "{callee}'s phone cannot take calls now",
+    600: "{callee} is busy",
+    603: "{callee} declined",
+    606: "the phones have no common codec",
+}  # fmt: skip
+
+
+def _why(call: Call, response: Response) -> str:
+    text = _WHY.get(response.status, "{callee}'s phone refused the call ({status})")
+    return text.format(caller=call.caller, callee=call.callee, status=response.status)
+
+
+def may_try_again(known: Call, identity: tuple[str, int]) -> bool:
+    """RFC 3261 8.1.3.5: after a failure a phone may come back with the same Call-ID and a higher
+    CSeq."""
+    is_stale = known.caller_tag == identity[0] and identity[1] < known.cseq
+    return known.over and not known.confirmed and not is_stale

@@ -1,0 +1,51 @@
+"""Loops and spirals (RFC 3261 16.3 step 4): has a request been here before, asked for the same?
+
+Pure. Each Via of the cluster carries `asked`, a word for what it was asked for. A request that
+comes back with another is a spiral and goes on; one with the same would come back for ever. The
+word needs no signature, for the branch beside it has one, and it stays out of the branch, which the
+CANCEL has to have too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from zlib import crc32
+
+from sip.branch import make_branch
+from sip.message import Request
+from sip.via import Via
+from slee_mock.services.call_dialogs import read_uri
+from slee_mock.services.serial_forking import attempt_of
+
+ASKED = "asked"
+
+
+def is_loop(key: bytes, request: Request, vias: Sequence[Via]) -> bool:
+    """A Via without the word is of an older server, which could not tell the two apart."""
+    words = [via.params.get(ASKED) for via in own_vias(key, request, vias)]
+    return bool(words) and (None in words or asked(request) in words)
+
+
+def own_vias(key: bytes, request: Request, vias: Sequence[Via]) -> list[Via]:
+    """Of the request's Vias those that members of the cluster put there."""
+    return [
+        via
+        for via, beneath in pairwise(vias)
+        if attempt_of(via.branch)[0] == make_branch(key, request, beneath)
+    ]
+
+
+def asked(request: Request) -> str:
+    """A word for what the cluster is asked for, from what it looks at to route the request: outside
+    of dialogs the address-of-record, within them Request-URI and Routes."""
+    parts = [asked_user(request.uri)]
+    if request.to_tag:
+        parts = [request.uri, *request.all("Route")]
+    return f"{crc32(chr(0).join(parts).encode('utf-8', 'surrogateescape')):08x}"
+
+
+def asked_user(uri: str) -> str:
+    """The address-of-record of a Request-URI, whatever else it says."""
+    parsed = read_uri(uri)
+    return parsed.aor() if parsed else uri

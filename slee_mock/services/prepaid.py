@@ -1,0 +1,285 @@
+"""A prepaid limit per caller, as a service of one file: `--deploy prepaid:FILE`, where lines `user:money` say what each
+has paid in. Whoever is not in FILE calls without limit.
+
+Pure. An INVITE is refused with 402 if the balance cannot pay the set-up fee and the first unit; both are kept for the
+call while it rings. A proxy may not hang up for its phones (RFC 3261 16), so at the balance's end the bill stops
+growing and says so. What was spent is saved together with the call and its bill: nothing is paid twice or not at all,
+wherever a server dies. What was kept for an answer that nobody acknowledges is given back. To top up,
+write a larger sum into FILE, for all servers, and start them again.
+"""
+
+from __future__ import annotations
+
+import bisect
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from itertools import islice
+from typing import Any, ClassVar
+
+from slee_mock.container.deployment import Context
+from slee_mock.container.events import (
+    NOTHING,
+    Answers,
+    CallAcknowledged,
+    CallAnswered,
+    CallContinued,
+    CallEnded,
+    CallEvent,
+    CallGivenUp,
+    CallOffered,
+    CallUnanswered,
+    CallUnpaid,
+    Event,
+    Outcome,
+    RequestEvent,
+    TimerEvent,
+    legible,
+)
+from slee_mock.container.sbb import On, the_call, timer_of
+from slee_mock.services.billing import MILLISECOND, Tariff, is_billed, noted
+from slee_mock.services.call_dialogs import is_again
+from slee_mock.store.interface import View
+from slee_mock.store.purge import Kept
+from slee_mock.store.records import Bill, Record
+from slee_mock.user_files import read_user_lines
+
+DIGITS = 6  # accounts count in millionths, the finest that a tariff may have
+MOST_CALLS = 8  # at once, per caller
+MOST_TOLD = 500  # accounts
+MOST_GONE = 1_000  # accounts that are kept though FILE does not name their users any more
+FOR_EVER = 1e12
+
+_LINE = re.compile(r"(?P<user>[^:]*[^:\s])\s*:\s*(?P<money>[0-9]{1,9}(\.[0-9]{1,6})?)\s*")
+
+
+@dataclass(frozen=True)
+class Charged:
+    """A call that is not settled yet."""
+
+    call_id: str
+    tariff: str
+    answered: float | None = None
+    paid_units: int | None = None  # the balance ended with these
+
+    def units(self, until: float) -> int:
+        """Of a call that rings, the first is kept for it."""
+        begun = 1 if self.answered is None else Tariff.parse(self.tariff).begun(self.answered, until)
+        return begun if self.paid_units is None else min(begun, self.paid_units)
+
+    def cost(self, until: float) -> int:
+        tariff = Tariff.parse(self.tariff)
+        return _millionths(tariff, tariff.setup + self.units(until) * tariff.price)
+
+    @property
+    def grows(self) -> bool:
+        return self.answered is not None and self.paid_units is None and Tariff.parse(self.tariff).price > 0
+
+
+@dataclass(frozen=True)
+class Account(Record):
+    """What a caller has spent. `ends`: when the calls that run now will have used the rest up."""
+
+    KIND: ClassVar[str] = "account"
+    user: str
+    spent: int = 0  # by settled calls
+    calls: tuple[Charged, ...] = ()
+    ends: float | None = None
+
+    @property
+    def due(self) -> float | None:
+        return self.ends
+
+    def used(self, wall: float) -> int:
+        return self.spent + sum(call.cost(wall) for call in self.calls)
+
+
+def balance_end(account: Account, paid_in: int) -> float | None:
+    """When the first unit would begin that cannot be paid; None: never. All running calls pay from one balance, so it
+    ends for all of them at once, and each keeps the units that it has begun."""
+    growing = [call for call in account.calls if call.grows]
+    rest = paid_in - account.spent - sum(call.cost(FOR_EVER) for call in account.calls if not call.grows)
+    ends = []
+    for call in growing:
+        since, tariff = call.answered or 0.0, Tariff.parse(call.tariff)
+
+        def is_unpaid(units: int, since: float = since, unit: int = tariff.unit) -> bool:
+            """The unit that begins after so many, with all others that have begun by then."""
+            return sum(each.cost(since + units * unit + MILLISECOND) for each in growing) > rest
+
+        most = max(1, rest // _millionths(tariff, tariff.price))  # the one after these is unpaid in any case
+        units = 1 + bisect.bisect_left(range(1, most), True, key=is_unpaid)
+        ends.append(since + units * tariff.unit)
+    return min(ends, default=None)
+
+
+def _is_first_invite(event: RequestEvent) -> bool:
+    return event.request.method == "INVITE" and not event.request.to_tag
+
+
+def _caller(event: RequestEvent) -> str:
+    return _user(legible(event.request.from_.uri.aor()))
+
+
+class Prepaid:
+    """`paid_in`: millionths by user. `tariff` is what calls that begin at this server cost, in `currency`."""
+
+    name = "prepaid"
+    takes = (
+        On(RequestEvent, name=_caller, when=_is_first_invite),
+        On(CallOffered, name=the_call),
+        On(CallAnswered, name=the_call),
+        On(CallAcknowledged, name=the_call),
+        On(CallContinued, name=the_call),
+        On(CallGivenUp, name=the_call),
+        On(CallEnded, name=the_call),
+        timer_of(Account),
+    )
+
+    def __init__(self, answers: Answers, paid_in: Mapping[str, int], tariff: str, currency: str) -> None:
+        self._answers, self._paid_in, self._tariff, self._currency = answers, paid_in, tariff, currency
+        self.keeps = (Kept(Account, MOST_GONE, self._is_gone),)
+
+    def handle(self, event: Event, entity: str, view: View) -> Outcome:
+        if isinstance(event, RequestEvent):
+            return self._admit(event, entity, view)
+        if isinstance(event, TimerEvent):
+            account = view.get(Account, entity)
+            return self._advanced(account, event) if account and account.is_due(event.wall) else NOTHING
+        assert isinstance(event, CallEvent)
+        bill = view.get(Bill, event.call_id)
+        tariff = bill.tariff if bill else self._tariff
+        if isinstance(event, CallOffered):
+            user, tariff = _user(event.caller.uri), self._tariff
+        else:
+            user = _user(bill.caller_uri) if bill else ""  # the call's entity leads to the account's
+        account = view.get(Account, user)
+        if account is None and user not in self._paid_in:
+            return NOTHING
+        return self._advanced(account or Account(user), event, tariff, bill)
+
+    def _is_gone(self, account: Account, wall: float) -> bool:
+        return account.user not in self._paid_in and not account.calls
+
+    def tells(self, view: View, wall: float) -> dict[str, Any]:
+        """The balances of the first in FILE, for page and /status."""
+        told = {}
+        for user, paid_in in islice(self._paid_in.items(), MOST_TOLD):
+            used = (view.get(Account, user) or Account(user)).used(wall)
+            told[user] = {"paid_in": money(paid_in), "used": money(used), "balance": money(paid_in - used),
+                          "currency": self._currency}  # fmt: skip
+        return told
+
+    def _admit(self, event: RequestEvent, user: str, view: View) -> Outcome:
+        request = event.request
+        if is_again(view, request) or user not in self._paid_in:  # a retransmission was admitted the first time
+            return NOTHING
+        known = view.get(Account, user) or Account(user)
+        account = _without_forgotten(known, view, event.wall)
+        if len(account.calls) >= MOST_CALLS:
+            return self._answers.refuse(event, 403, f"More Than {MOST_CALLS} Calls")
+        if self._paid_in[user] - account.used(event.wall) < Charged(request.call_id, self._tariff).cost(event.wall):
+            return self._answers.refuse(event, 402)
+        return NOTHING if account == known else Outcome(saves=(account,))
+
+    def _advanced(
+        self, known: Account, event: CallEvent | TimerEvent, tariff: str = "",
+        bill: Bill | None = None,
+    ) -> Outcome:  # fmt: skip
+        """What the event makes of the account, after what the time until then has made of it."""
+        account, raised = known, []
+        end = self._end(account)
+        if end is not None and end <= event.wall:
+            account = replace(account, calls=tuple(_marked(call, end) for call in account.calls))
+            raised = [CallUnpaid(call.call_id, end, call.paid_units) for call, before in
+                      zip(account.calls, known.calls, strict=True) if call != before and call.paid_units]  # fmt: skip
+        if isinstance(event, CallEvent):
+            account = _after(account, event, tariff, bill)
+        account = replace(account, ends=self._end(account))
+        return NOTHING if account == known else Outcome(saves=(account,), raised=tuple(raised))
+
+    def _end(self, account: Account) -> float | None:
+        paid_in = self._paid_in.get(account.user)  # whom FILE names no more calls without limit
+        return None if paid_in is None else balance_end(account, paid_in)
+
+
+def _marked(call: Charged, end: float) -> Charged:
+    return replace(call, paid_units=call.units(end)) if call.grows else call
+
+
+def _after(account: Account, event: CallEvent, tariff: str, bill: Bill | None) -> Account:
+    """`bill` is the call's as it was before the event."""
+    call = next((each for each in account.calls if each.call_id == event.call_id), None)
+    others = tuple(each for each in account.calls if each is not call)
+    if isinstance(event, CallOffered):
+        return replace(account, calls=(*others, Charged(event.call_id, tariff)))
+    if isinstance(event, CallAnswered):
+        is_known = call is not None and call.answered is not None
+        return account if is_known else replace(account, calls=(*others, Charged(event.call_id, tariff, event.wall)))
+    if isinstance(event, CallUnanswered):
+        return replace(account, calls=others)
+    if bill is None or (call is None and bill.ended is None):  # it began before there were accounts
+        return account
+    after = noted(bill, event)
+    if call is None:
+        return _settled_anew(account, bill, after)
+    if after.ended is None:
+        return account
+    cost = call.cost(after.ended) if call.answered is not None and is_billed(after) else 0
+    return replace(account, spent=account.spent + cost, calls=others)
+
+
+def _settled_anew(account: Account, before: Bill, after: Bill) -> Account:
+    """The call was settled, and its end was only presumed, or was earlier than it seemed."""
+    if after == before:
+        return account
+    spent = max(0, account.spent - _cost(before) + _cost(after))
+    running = () if after.ended is not None else (_charged(after),)
+    return replace(account, spent=spent, calls=(*account.calls, *running))
+
+
+def _charged(bill: Bill) -> Charged:
+    return Charged(bill.call_id, bill.tariff, bill.answered, bill.paid_units)
+
+
+def _cost(bill: Bill) -> int:
+    """Of a bill that has ended."""
+    return _charged(bill).cost(bill.ended) if bill.ended is not None and is_billed(bill) else 0
+
+
+def _without_forgotten(account: Account, view: View, wall: float) -> Account:
+    """Settled without calls whose bills the cluster has forgotten: nobody will end them any more."""
+    kept = tuple(call for call in account.calls if view.get(Bill, call.call_id))
+    gone = sum(call.cost(wall) for call in account.calls if call not in kept and call.answered is not None)
+    return replace(account, spent=account.spent + gone, calls=kept)
+
+
+def _user(uri: str) -> str:
+    """Of an address-of-record as bills have it."""
+    return uri.removeprefix("sip:").rpartition("@")[0]
+
+
+def _millionths(tariff: Tariff, minor: int) -> int:
+    return int(minor * 10 ** (DIGITS - tariff.digits))
+
+
+def money(millionths: int) -> str:
+    """With two decimal digits, or as many as it takes."""
+    whole, _, rest = f"{Decimal(millionths).scaleb(-DIGITS):f}".partition(".")
+    return f"{whole}.{rest.rstrip('0').ljust(2, '0')}"
+
+
+def read_balances(path: str) -> dict[str, int]:
+    """Lines `user:money`. Raises ValueError with a sentence."""
+    return read_user_lines(path, "user:money, as in alice:5.00", _balance)
+
+
+def _balance(line: str) -> tuple[str, int] | None:
+    match = _LINE.fullmatch(line.strip())
+    return (match["user"], int(Decimal(match["money"]).scaleb(DIGITS))) if match else None
+
+
+def deploy(context: Context, argument: str) -> Prepaid:
+    """Raises ValueError with a sentence if FILE cannot be used."""
+    return Prepaid(context.answers, read_balances(argument), context.tariff, context.currency)

@@ -1,0 +1,213 @@
+"""The registrar service (RFC 3261 10.3): who can be reached where, and until when.
+
+Pure. One entity per address-of-record; several bindings each, all-or-nothing per request.
+
+CSeq. A REGISTER is compared with the living bindings that it names, if they have its Call-ID (10.3
+step 7), and for MEMORY seconds with the last REGISTER that was heard with its Call-ID, whatever has
+become of its bindings. A lower CSeq is refused; an equal one is answered and changes nothing. The
+second comparison keeps out what the network or a frozen server says late: no phone repeats a
+REGISTER for longer than 32 s (17.1.2.2), nor does the forwarder, and a server that was frozen for
+longer drops those that it finds in its socket (receive_queue.py). After that a phone that was started anew
+may begin again with CSeq 1 and its old Call-ID, once its bindings were removed or have expired.
+
+Contacts. One that no call could reach is refused: the forwarder looks no names up and speaks UDP.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from email.utils import formatdate
+
+from plumbing.address import literal
+from sip.errors import RemoteProtocolError
+from sip.grammar import is_number, quoted
+from sip.header import NameAddr
+from sip.message import Request
+from sip.timing import PATIENCE
+from sip.uri import Uri
+from slee_mock.container.events import Answers, Event, Outcome, RequestEvent, legible
+from slee_mock.container.sbb import On
+from slee_mock.store.interface import View
+from slee_mock.store.records import Binding, Bindings, Heard
+
+DEFAULT_EXPIRES = 3600  # seconds; also what a malformed wish means (RFC 3261 10.2.1.1)
+MOST_EXPIRES = 3600
+LEAST_EXPIRES = 10
+MOST_BINDINGS = 10  # alive at once, per address-of-record
+MEMORY = PATIENCE  # seconds for which a Call-ID is remembered beyond its bindings
+MOST_REMEMBERED = 20  # Call-IDs, per address-of-record
+MOST_SHOWN = 60  # characters of a contact in a Warning
+
+_Q = re.compile(r"(0(\.[0-9]{0,3})?|1(\.0{0,3})?)\Z")
+
+
+@dataclass(frozen=True)
+class Wish:
+    """One Contact of a REGISTER."""
+
+    uri: Uri
+    expires: int
+    q: float
+
+
+def _is_register(event: RequestEvent) -> bool:
+    return event.request.method == "REGISTER"
+
+
+def _whose(event: RequestEvent) -> str:
+    return address_of_record(event.request.to.uri)
+
+
+class Registrar:
+    """`server` is written into the bindings it takes, for people to see."""
+
+    name = "registrar"
+    takes = (On(RequestEvent, name=_whose, when=_is_register),)
+
+    def __init__(self, answers: Answers, server: str = "") -> None:
+        self._answers = answers
+        self._server = server
+
+    def handle(self, event: Event, entity: str, view: View) -> Outcome:
+        assert isinstance(event, RequestEvent)
+        Uri.parse(event.request.uri)  # RFC 3261 8.2.2.1: 416 for another scheme
+        required = event.request.values("Require")
+        if required:
+            return self._answers.refuse(event, 420, fields=[("Unsupported", ", ".join(required))])
+        known = view.get(Bindings, entity) or Bindings(entity)
+        updated = self._updated(known, event)
+        if isinstance(updated, Outcome):
+            return updated
+        answer = self._answers.answer(event, 200, fields=_listing(updated, event.wall))
+        saves = () if updated == known else (updated,)
+        return Outcome(saves=saves, sends=(answer,), done=True, note=f"{entity} {len(updated.live(event.wall))} bound")
+
+    def _updated(self, known: Bindings, event: RequestEvent) -> Bindings | Outcome:
+        """The bindings as the request wants them, or the refusal; then nothing has changed (RFC 3261 10.3 step 7)."""
+        request = event.request
+        values = request.values("Contact")
+        if not values:
+            return known
+        wishes = self._wishes(known, values, event)
+        if isinstance(wishes, Outcome):
+            return wishes
+        bindings = known.live(event.wall)
+        last = _last_cseq(known.heard, bindings, wishes, event)
+        if request.cseq.number < last:
+            return self._answers.refuse(event, 500, "CSeq Out Of Order")
+        if request.cseq.number == last:
+            return known  # a retransmission: what came since then stays
+        for wish in wishes:
+            bindings = self._apply(bindings, wish, event)
+        if len(bindings) > MOST_BINDINGS:
+            return self._answers.refuse(event, 403, f"More Than {MOST_BINDINGS} Bindings")
+        display = request.to.display or request.from_.display or known.display
+        return Bindings(known.aor, legible(display), tuple(bindings), _heard(known, event))
+
+    def _wishes(self, known: Bindings, values: list[str], event: RequestEvent) -> list[Wish] | Outcome:
+        if "*" in values:
+            if len(values) > 1 or _expires_of(event.request) != 0:
+                return self._answers.refuse(event, 400, "Wildcard Needs Expires Zero And No Other Contact")
+            return [Wish(Uri.parse(each.contact), 0, each.q) for each in known.live(event.wall)]
+        contacts = [NameAddr.parse_any(value) for value in values]
+        wishes = [_wish(contact, _expires_of(event.request)) for contact in contacts]
+        for wish in wishes:
+            why = _unreachable(wish.uri) if wish.expires else ""
+            if why:
+                warning = ("Warning", f"399 registrar {quoted(why)}")  # RFC 3261 20.43
+                return self._answers.refuse(event, 400, "Contact Cannot Be Reached", [warning])
+        if any(0 < wish.expires < LEAST_EXPIRES for wish in wishes):
+            return self._answers.refuse(event, 423, fields=[("Min-Expires", str(LEAST_EXPIRES))])
+        return wishes
+
+    def _apply(self, bindings: list[Binding], wish: Wish, event: RequestEvent) -> list[Binding]:
+        others = [each for each in bindings if not Uri.parse(each.contact).same_as(wish.uri)]
+        if wish.expires == 0:
+            return others
+        made = Binding(
+            contact=str(wish.uri), call_id=event.request.call_id, cseq=event.request.cseq.number,
+            expires_at=event.wall + wish.expires, refreshed_at=event.wall, q=wish.q, server=self._server,
+        )  # fmt: skip
+        return [made, *others]
+
+
+def address_of_record(uri: Uri) -> str:
+    """The key of a user's bindings. Raises RemoteProtocolError for another scheme (RFC 3261 10.2: To
+    must be a SIP URI), or if the URI names no user."""
+    if not uri.is_sip:
+        raise RemoteProtocolError("an address-of-record is a SIP URI")
+    if not uri.user:
+        raise RemoteProtocolError("an address-of-record needs a user", status=404)
+    aor = uri.aor()
+    if not aor.isprintable():
+        raise RemoteProtocolError("an address-of-record has bytes that cannot stand in one")
+    return aor
+
+
+def _expires_of(request: Request) -> int:
+    """The header's; RFC 3261 10.2.1.1: a malformed one is as good as none."""
+    try:
+        expires = request.expires
+    except RemoteProtocolError:
+        expires = None
+    return DEFAULT_EXPIRES if expires is None else expires
+
+
+def _wish(contact: NameAddr, expires: int) -> Wish:
+    text = contact.params.get("expires")
+    if text is not None:
+        expires = int(text) if is_number(text, 10) else DEFAULT_EXPIRES
+    q = contact.params.get("q") or "1"
+    if not _Q.match(q):
+        raise RemoteProtocolError(f"not a q value: {q[:20]!r}")
+    # RFC 3261 19.1.1: a Request-URI, which this will become, has no headers.
+    uri = replace(contact.uri, headers="")
+    if not str(uri).isprintable():
+        raise RemoteProtocolError("a contact has bytes that cannot stand in one")
+    return Wish(uri, min(expires, MOST_EXPIRES), float(q))
+
+
+def _unreachable(uri: Uri) -> str:
+    """Why no call could reach this contact, as a sentence; "" if one could."""
+    shown = str(uri)[:MOST_SHOWN]
+    if uri.scheme != "sip":
+        return f"{shown} is not a sip: URI; register one with an IP address"
+    if literal(uri.address()):
+        return ""
+    host = uri.host[:MOST_SHOWN]
+    why = "is not the IP address of one computer, and names are not looked up"
+    return f"{host} {why}; register an IP address"
+
+
+def _last_cseq(
+    heard: Sequence[Heard], bindings: Sequence[Binding], wishes: Sequence[Wish], event: RequestEvent
+) -> int:
+    """The highest CSeq that the request has to exceed; -1 if there is none."""
+    call_id = event.request.call_id
+    lately = [each for each in heard if event.wall - each.wall < MEMORY]
+    named = [
+        each
+        for each in bindings
+        if any(wish.uri.same_as(Uri.parse(each.contact)) for wish in wishes)
+    ]
+    known: list[Heard | Binding] = [*lately, *named]
+    return max((each.cseq for each in known if each.call_id == call_id), default=-1)
+
+
+def _heard(known: Bindings, event: RequestEvent) -> tuple[Heard, ...]:
+    now = Heard(event.request.call_id, event.request.cseq.number, event.wall)
+    before = (each for each in known.heard if each.call_id != now.call_id and event.wall - each.wall < MEMORY)
+    return (now, *before)[:MOST_REMEMBERED]
+
+
+def _listing(bindings: Bindings, wall: float) -> list[tuple[str, str]]:
+    contacts = [
+        ("Contact", f"<{each.contact}>;expires={math.ceil(each.expires_at - wall)};q={each.q:g}")
+        for each in bindings.live(wall)
+    ]
+    return [*contacts, ("Date", formatdate(wall, usegmt=True))]
+
+

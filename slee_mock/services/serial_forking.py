@@ -1,0 +1,171 @@
+"""Serial forking: the bindings of a user, tried one after the other (RFC 3261 16.6 and 16.7).
+
+Pure. The best binding rings. If nothing at all is heard of it for `SILENCE` seconds, not even 100,
+or if the forwarder says that nobody listens there, the INVITE goes to the next one too. The first
+that answers anything is the one that rings; what others say later is answered here: one that rings
+is cancelled, a refusal is acknowledged. The caller hears that nobody is there once this holds of
+all of them. Every 2xx is passed on (16.7 step 5).
+
+The record is a timer, so that the next binding is tried also where a server dies. All attempts
+share the branch that names the leg (`way`); a number behind a full stop tells them apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from sip.grammar import is_number
+from sip.message import Request, Response, parse
+from sip.uri import Uri
+from slee_mock.container.events import Outcome, RequestEvent, Send
+from slee_mock.services.call_dialogs import leg_of, with_leg
+from slee_mock.services.registrar import address_of_record
+from slee_mock.store.interface import View
+from slee_mock.store.records import Bindings, Call, Leg, Record, Search, replace
+
+SILENCE = 2.0  # seconds
+# Nobody was there: a proxy gave up, or, as the forwarder says, the address refuses (18.4).
+NOBODY_THERE = (408, 503)
+KEPT_FOR = 3600.0  # seconds; a search is over long before
+
+
+class Verdict(NamedTuple):
+    """What a search makes of a response: whether its caller is to hear it, and what comes of it."""
+
+    passes: bool = True
+    call: Call | None = None  # as it is afterwards, if that differs
+    saves: tuple[Record, ...] = ()
+    sends: tuple[Send, ...] = ()
+
+
+def numbered(way: str, attempt: int) -> str:
+    """The branch of an attempt; of the first it is the leg's."""
+    return f"{way}.{attempt}" if attempt else way
+
+
+def attempt_of(branch: str) -> tuple[str, int]:
+    """The leg's branch and the attempt's number."""
+    way, _, number = branch.partition(".")
+    return way, int(number) if is_number(number, 2) else 0
+
+
+def is_old(search: Search, wall: float) -> bool:
+    return wall - search.began > KEPT_FOR
+
+
+class Searches:
+    """`forward(request, target, attempt)` makes the datagram; `via` is this server's address."""
+
+    def __init__(self, forward: Callable[[Request, str, int], Send], via: str) -> None:
+        self._forward, self._via = forward, via
+
+    def begun(self, event: RequestEvent, call_id: str, leg: Leg) -> Search:
+        return Search(
+            leg.way, call_id, event.wall, event.request.to_bytes().decode("latin-1"), (leg.target,),
+            (self._via,), next_at=event.wall + SILENCE,
+        )  # fmt: skip
+
+    def timer(self, search: Search, view: View, wall: float) -> Outcome:
+        """Nobody has answered for so long."""
+        call = view.get(Call, search.call_id)
+        ended = Outcome(saves=(replace(search, next_at=None),), done=True, note="timer")
+        if call is None or call.over or call.given_up or call.confirmed or search.heard >= 0:
+            return ended
+        return self._next(search, call, view, wall) or ended
+
+    def response(
+        self, call: Call, search: Search, attempt: int, response: Response, view: View, wall: float
+    ) -> Verdict:
+        """`response` is to the attempt of this number."""
+        attempt = min(attempt, len(search.tried) - 1)
+        is_heard, is_final = search.heard in (-1, attempt), response.status >= 300
+        is_open = not (call.over or call.confirmed or call.given_up)
+        if is_heard and response.status in NOBODY_THERE and is_open:
+            follow = self._failed(call, search, attempt, view, wall)
+            if follow:
+                sends = (self._ask(search, attempt, "ACK", response), *follow.sends)
+                return Verdict(False, None, follow.saves, sends)
+        if is_heard:
+            verdict = self._heard(call, search, attempt)
+            if search.heard < 0 and call.given_up and response.status < 200:
+                return verdict._replace(sends=(self._ask(search, attempt, "CANCEL"),))
+            return verdict
+        if is_final:
+            return Verdict(False, sends=(self._ask(search, attempt, "ACK", response),))
+        if response.status < 200:
+            return Verdict(False, sends=(self._ask(search, attempt, "CANCEL"),))
+        verdict = self._heard(call, search, attempt)
+        if call.confirmed:
+            return Verdict()
+        return verdict._replace(sends=(self._ask(search, search.heard, "CANCEL"),))
+
+    def stopped(self, search: Search | None) -> tuple[Record, ...]:
+        """What to save once nobody else is to be tried."""
+        if search is None or search.next_at is None:
+            return ()
+        return (replace(search, next_at=None),)
+
+    def _heard(self, call: Call, search: Search, attempt: int) -> Verdict:
+        """This one rings from now on: CANCEL and ACK go there."""
+        known = replace(search, heard=attempt, next_at=None)
+        updated = _aimed(call, search, attempt)
+        saves: tuple[Record, ...] = () if known == search else (known,)
+        return Verdict(True, None if updated == call else updated, saves)
+
+    def _failed(
+        self, call: Call, search: Search, attempt: int, view: View, wall: float
+    ) -> Outcome | None:
+        """Nobody is at this binding. The next one is tried; where there is none, a phone that has
+        not said anything yet may still answer (RFC 3261 16.7 step 5). None: nobody is left."""
+        failed = (*(each for each in search.failed if each != attempt), attempt)
+        known = replace(search, heard=-1, failed=failed)
+        follow = self._next(known, call, view, wall)
+        silent = [each for each in range(len(search.tried)) if each not in failed]
+        if follow or search.heard >= 0 or not silent:
+            return follow
+        # CANCEL, and the INVITE once more, are for the newest of them.
+        saves = (replace(known, next_at=None), _aimed(call, known, silent[-1]))
+        return Outcome(saves=saves, done=True)
+
+    def _next(self, search: Search, call: Call, view: View, wall: float) -> Outcome | None:
+        request = _restored(search)
+        bindings = view.get(Bindings, address_of_record(Uri.parse(request.uri)))
+        live = bindings.live(wall) if bindings else []
+        target = next((each.contact for each in live if each.contact not in search.tried), "")
+        if not target:
+            return None
+        attempt = len(search.tried)
+        tried, by = (*search.tried, target), (*search.by, self._via)
+        known = replace(search, tried=tried, by=by, next_at=wall + SILENCE)
+        saves = (known, _aimed(call, known, attempt))
+        send = self._forward(request, target, attempt)
+        return Outcome(saves=saves, sends=(send,), done=True, note=f"nobody answers, -> {target}")
+
+    def _ask(
+        self, search: Search, attempt: int, method: str, response: Response | None = None
+    ) -> Send:
+        """CANCEL, or the ACK to a failure, of one attempt's INVITE (RFC 3261 9.1, 17.1.1.3)."""
+        request = _restored(search)
+        branch = numbered(search.way, attempt)
+        made = Request(method, search.tried[attempt], [
+            ("Via", f"SIP/2.0/UDP {search.by[attempt]};branch={branch}"),
+            ("Max-Forwards", "70"),
+            ("From", request.get("From") or ""),
+            ("To", (response or request).get("To") or ""),
+            ("Call-ID", request.call_id),
+            ("CSeq", f"{request.cseq.number} {method}"),
+        ])  # fmt: skip
+        return Send(made.to_bytes())
+
+
+def _aimed(call: Call, search: Search, attempt: int) -> Call:
+    """What follows the search's INVITE goes to this attempt's contact from now on."""
+    leg = replace(leg_of(call, search.way), target=search.tried[attempt], attempt=attempt)
+    return with_leg(call, leg)
+
+
+def _restored(search: Search) -> Request:
+    request = parse(search.request.encode("latin-1"), in_passing=True)
+    assert isinstance(request, Request)
+    return request

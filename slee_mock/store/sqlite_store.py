@@ -1,0 +1,336 @@
+"""The store as one SQLite file that the servers of one computer share.
+
+WAL mode lets readers go on while one process writes; synchronous=NORMAL makes a commit cost
+microseconds and survives the death of any process (not of the computer). A connection belongs to
+the thread that opened it.
+
+A store whose files were removed, replaced or cut short (sqlite_files.py) raises StoreDown until they
+are back. If -wal or -shm alone is gone, or another database stands under the name, each server
+copies all it can from -wal into the database, closes it, and opens it again as soon as no other
+server has the old files open.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from slee_mock.store.interface import BadName, BadRecord, Change, Conflict, Marked, Row, StoreDown
+from slee_mock.store.sqlite_files import Fault, StoreFiles
+
+BUSY_TIMEOUT = 0.25  # seconds to wait for another process's commit, which takes microseconds
+IMPATIENT = 0.01  # once that was not enough: whoever waits cannot even tell that the store is locked
+OPENING = 5.0  # seconds in which servers that start together must have taken their turns
+READING = 1.0  # the same for who only reads, and waits for nobody but who just makes the store
+CHEAP = 2  # files looked at after each save: the database and its -wal
+# What SQLite and Python raise for a value that no row can hold: the fault of who wants it saved,
+# not the store's.
+UNKEEPABLE = (sqlite3.ProgrammingError, sqlite3.InterfaceError, sqlite3.DataError, OverflowError)
+APPLICATION_ID = 0x43464F56  # "CFOV": tells our file from another program's database
+
+# The key first: all rows of a call stand on the same page of that index, and Call-IDs come in no order.
+_SCHEMA = """CREATE TABLE IF NOT EXISTS record (
+    created INTEGER PRIMARY KEY, kind TEXT NOT NULL, key TEXT NOT NULL, version INTEGER NOT NULL, text TEXT NOT NULL,
+    due REAL, UNIQUE (key, kind))"""
+# Without it a page with the newest of one kind reads through all others, while the server misses its heartbeats.
+GET = "SELECT text, version FROM record WHERE kind = ? AND key = ?"
+HIGHEST = 2**63 - 1  # above the number of every row
+WALK = """SELECT created, key, text, version FROM record WHERE kind = ? AND created < ?
+    ORDER BY created DESC LIMIT ?"""
+MARK = "SELECT created FROM record WHERE kind = ? ORDER BY created DESC LIMIT 1 OFFSET ?"
+_INDEX = "CREATE INDEX IF NOT EXISTS record_by_kind ON record (kind, created)"
+_TIMERS = "CREATE INDEX IF NOT EXISTS record_by_due ON record (due) WHERE due IS NOT NULL"
+
+
+class SqliteStore:
+    """`path` is made if it does not exist. Raises StoreDown with a sentence and its remedy if it
+    cannot be used. `reading`: for who only reads; it is not made then, and a lock in another
+    program's hand does not matter."""
+
+    def __init__(
+        self, path: str, busy_timeout: float = BUSY_TIMEOUT, reading: bool = False
+    ) -> None:
+        self.path = path
+        self._busy_timeout = busy_timeout
+        self._reading = reading
+        self._errors = _Sentences(path)
+        self._files = StoreFiles(path)
+        self._lost: Fault | None = None  # looked at before everything else until it is over
+        self._connection: sqlite3.Connection | None = None
+        self._open(time.monotonic() + (READING if reading else OPENING), make=not reading)
+
+    @property
+    def fresh(self) -> bool:
+        """No other server had it open, so that this one may begin a cluster in it."""
+        return self._files.alone
+
+    def get(self, kind: str, key: str) -> Row | None:
+        found = self._rows(GET, (kind, key), self._reading)
+        return Row(*found[0]) if found else None
+
+    def save(self, changes: Sequence[Change]) -> None:
+        with self._errors:
+            with self._transaction(self._sound()) as connection:
+                for change in changes:
+                    if not _save_one(connection, change):
+                        raise Conflict(
+                            f"{change.kind} {change.key} is no longer at version {change.version}"
+                        )
+            # nothing is acknowledged that went into files which nobody can open any more
+            self._look(CHEAP)
+
+    def scan(self, kind: str, limit: int | None = None) -> list[tuple[str, Row]]:
+        found = self.walk(kind, -1 if limit is None else limit)
+        return [(key, row) for _, key, row in found]
+
+    def walk(self, kind: str, limit: int, before: int | None = None) -> list[Marked]:
+        # An OFFSET would read again all that the walk has passed: 37 ms at a million bills.
+        values = (kind, HIGHEST if before is None else before, limit)
+        found = self._rows(WALK, values, self._reading)
+        return [Marked(created, key, Row(text, version)) for created, key, text, version in found]
+
+    def mark(self, kind: str, newer: int) -> int | None:
+        found = self._rows(MARK, (kind, newer), self._reading)
+        return int(found[0][0]) if found else None
+
+    def count(self, kind: str) -> int:
+        return int(
+            self._rows("SELECT count(*) FROM record WHERE kind = ?", (kind,), self._reading)[0][0]
+        )
+
+    def due(self, wall: float, limit: int) -> list[tuple[str, str]]:
+        return self._rows(
+            "SELECT kind, key FROM record WHERE due <= ? ORDER BY due LIMIT ?", (wall, limit), True
+        )
+
+    def close(self) -> None:
+        """The last one to close folds the WAL back into the file."""
+        if self._connection:
+            self._connection.close()
+            self._connection = None
+        self._files.leave()
+
+    def _rows(self, question: str, values: tuple[Any, ...], look: bool) -> list[Any]:
+        """`look` at the files first, as those do who save nothing by which a loss would be
+        noticed."""
+        with self._errors:
+            connection = (
+                self._sound() if self._lost or self._connection is None else self._connection
+            )
+            if look:
+                self._look()
+            try:
+                return connection.execute(question, values).fetchall()
+            except sqlite3.OperationalError as error:
+                if "decode" not in str(error):
+                    raise
+            # One row is not text. It is told as damaged where it is used, and does not hide the
+            # others.
+            connection.text_factory = _lenient
+            try:
+                return connection.execute(question, values).fetchall()
+            finally:
+                connection.text_factory = str
+
+    # -- what may have happened to the files -------------------------------------------------------
+
+    def _sound(self) -> sqlite3.Connection:
+        """The connection, if the files are in their places as far as is known."""
+        if self._lost:
+            self._recover(self._lost)
+        if self._connection is None:
+            raise StoreDown(f"the store {self.path} was closed")
+        return self._connection
+
+    def _look(self, most: int = 3) -> None:
+        fault = self._files.fault(most)
+        if fault and fault.cut and self._connection:
+            (pages,) = self._connection.execute("PRAGMA page_count").fetchone()
+            (size,) = self._connection.execute("PRAGMA page_size").fetchone()
+            if self._files.may_be(pages * size):
+                return
+        if fault:
+            self._lost = fault
+            raise StoreDown(fault.sentence)
+
+    def _recover(self, lost: Fault) -> None:
+        """Raises StoreDown as long as it is not over."""
+        if lost.cut:
+            raise StoreDown(lost.sentence)
+        if self._connection is not None:
+            fault = self._lost = self._files.fault()
+            if fault is None:
+                return
+            if not fault.mendable or not self._emptied_wal():
+                raise StoreDown(fault.sentence)
+            self.close()
+        try:
+            self._open(time.monotonic(), make=False)
+        except StoreDown:
+            self._files.leave()
+            raise
+        self._lost = None
+
+    def _emptied_wal(self) -> bool:
+        """Copies what was saved from -wal into the database, which a new -wal would not know of. If
+        the database itself was replaced this goes into the one before."""
+        assert self._connection is not None
+        self._wait_for_locks(self._connection, False)
+        busy, _, _ = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        return not busy
+
+    def _open(self, deadline: float, make: bool) -> None:
+        place = f"{Path(self.path).absolute().as_uri()}?mode={'rwc' if make else 'rw'}"
+        with self._errors:
+            while True:
+                self._files.enter(deadline)
+                try:
+                    if make:
+                        self._files.make_private()
+                    self._connection = sqlite3.connect(
+                        place, timeout=self._busy_timeout, isolation_level=None, uri=True
+                    )
+                    self._impatient = False
+                    self._prepare(self._connection, deadline)
+                    self._files.check_private()
+                    if self._files.opened():
+                        return
+                except BaseException:
+                    self.close()
+                    raise
+                self.close()
+                if time.monotonic() > deadline:
+                    raise StoreDown(f"the files of the store {self.path} change while it is opened")
+
+    @contextmanager
+    def _transaction(self, connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+        # IMMEDIATE: a transaction that begins by reading cannot wait for the writer it meets later.
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError as error:
+            self._wait_for_locks(connection, "locked" not in str(error))
+            raise
+        self._wait_for_locks(connection, True)
+        try:
+            yield connection
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+
+    def _wait_for_locks(self, connection: sqlite3.Connection, patiently: bool) -> None:
+        if self._impatient == patiently:
+            self._impatient = not patiently
+            timeout = self._busy_timeout if patiently else IMPATIENT
+            connection.execute(f"PRAGMA busy_timeout={int(timeout * 1000)}")
+
+    def _prepare(self, connection: sqlite3.Connection, deadline: float) -> None:
+        """Several servers may start at once, and SQLite does not wait for its lock while it changes to WAL mode."""
+        while True:
+            try:
+                connection.execute("PRAGMA synchronous=NORMAL")
+                if self._reading:
+                    # opens -wal and -shm
+                    connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+                    return
+                connection.execute("PRAGMA journal_mode=WAL")
+                with self._transaction(connection):
+                    self._adopt(connection)
+                _check(connection)
+                return
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
+
+    def _adopt(self, connection: sqlite3.Connection) -> None:
+        (mark,) = connection.execute("PRAGMA application_id").fetchone()
+        (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        if mark != APPLICATION_ID:
+            if mark or tables:
+                raise StoreDown(f"{self.path} is another program's database; name a file of our own")
+            connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
+        connection.execute(_SCHEMA)
+        columns = connection.execute("PRAGMA table_info(record)").fetchall()
+        if "due" not in [column[1] for column in columns]:  # a file from before there were timers
+            connection.execute("ALTER TABLE record ADD COLUMN due REAL")
+        connection.execute(_INDEX)
+        connection.execute(_TIMERS)
+
+
+def _check(connection: sqlite3.Connection) -> None:
+    """Better at the start than in the middle of a call: a page of the file that makes no sense."""
+    (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    if found != "ok":
+        raise sqlite3.DatabaseError(f"malformed: {' '.join(found.split())}")
+
+
+def _save_one(connection: sqlite3.Connection, change: Change) -> bool:
+    """False: the row is not as the change was decided on."""
+    kind, key, text, version, due, only_if = change
+    if only_if:
+        found = connection.execute(GET, (kind, key)).fetchone()
+        return bool(found == (text, version))
+    if text is None:
+        return connection.execute(
+            "DELETE FROM record WHERE kind = ? AND key = ? AND version = ?", (kind, key, version)
+        ).rowcount == 1  # fmt: skip
+    if version:
+        return connection.execute(
+            "UPDATE record SET text = ?, due = ?, version = version + 1 WHERE kind = ? AND key = ? "
+            "AND version = ?",
+            (text, due, kind, key, version),
+        ).rowcount == 1
+    return connection.execute(
+        "INSERT INTO record (kind, key, version, text, due) VALUES (?, ?, 1, ?, ?) ON CONFLICT DO "
+        "NOTHING",
+        (kind, key, text, due),
+    ).rowcount == 1
+
+
+def _lenient(text: bytes) -> str:
+    return text.decode("utf-8", "replace")
+
+
+class _Sentences:
+    """Around whatever SQLite does for us: its errors become StoreDown with a sentence for the operator."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, UnicodeEncodeError):
+            raise BadName(f"the store {self._path} keeps text alone: {error}") from error
+        if isinstance(error, UNKEEPABLE):
+            raise BadRecord(f"the store {self._path} cannot keep this: {error}") from error
+        if isinstance(error, sqlite3.Error):
+            raise StoreDown(_sentence(self._path, error)) from error
+
+
+def _sentence(path: str, error: Exception) -> str:
+    text = str(error)
+    folder = os.path.dirname(os.path.abspath(path))
+    if "unable to open" in text:
+        if os.path.isdir(folder) and not os.path.exists(path) and os.access(folder, os.W_OK):
+            return f"the store {path} is gone: put it back, or end all servers and restore a backup"
+        if os.path.isdir(folder):
+            return f"cannot open the store {path}: it may not be read or written; allow that, or name another"
+        return f"cannot open the store {path}: there is no folder {folder}; make it, or name another file"
+    if "not a database" in text or "malformed" in text:
+        return f"the store {path} is damaged ({text}): restore it from a backup, or name another file"
+    if "readonly" in text:
+        return f"cannot write to the store {path}: file or folder is read-only; allow writing, or name another file"
+    if "locked" in text:
+        return f"the store {path} is locked by another program; end that one, or wait for it"
+    if "full" in text:
+        return f"cannot write to the store {path}: the disk is full; make room"
+    return f"the store {path} does not work ({text}); mend that, or name another file"
