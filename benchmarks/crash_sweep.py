@@ -21,7 +21,7 @@ from itertools import groupby
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "kits")]
 
 from outage_sweep_kit import BOTH, MAIN_DEEDS, OUTAGES, sweep_outages  # noqa: E402  # from anywhere
 from sweep_kit import BACK, FATES, FLOWS, FROZEN, KILLED, POINTS, ZOMBIE, Cell, Flow, sweep  # noqa: E402  # from anywhere

@@ -12,7 +12,7 @@ nothing was touched and core.py is to handle the message.
     is left to core.py.
  4. Keep accounts, and join the pieces.
 
-tests/test_quick.py holds the two equal: told the same, they send the same octets and remember the
+tests/failover/test_fast_path.py holds the two equal: told the same, they send the same octets and remember the
 same, whatever comes.
 """
 

@@ -1,0 +1,58 @@
+"""A real server with a fault: `python -S tests/kits/faulty_server.py NUMBER POINT SLEE_MOCK'S ARGUMENTS...`
+
+At its NUMBERth message, heartbeats not counted, it ends as kill -9 would end it: when it has `received` the message, or
+when it has `saved` what comes of it and sent nothing yet. 0: never. It prints the messages it was given.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from sip.errors import RemoteProtocolError
+from slee_mock.__main__ import main
+from slee_mock.container.event_router import Router
+from slee_mock.container.events import Arrival, Outcome, ResponseEvent, TimerEvent
+from slee_mock.services.options_responder import is_heartbeat
+from slee_mock.store.interface import Store
+
+
+def break_router(number: int, point: str) -> None:
+    whole, count = Router.process, 0
+
+    def process(self: Router, event: Arrival | TimerEvent, store: Store) -> Outcome:
+        nonlocal count
+        name = _name(event)
+        count += bool(name)
+        if name:
+            print(f"given {name}", flush=True)
+        is_fatal = bool(name) and count == number
+        if is_fatal and point == "received":
+            os.kill(os.getpid(), signal.SIGKILL)
+        outcome = whole(self, event, store)
+        if is_fatal:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return outcome
+
+    Router.process = process  # type: ignore[method-assign]
+
+
+def _name(event: Arrival | TimerEvent) -> str:
+    """As the sweep calls it; nothing for a heartbeat or a timer."""
+    if isinstance(event, ResponseEvent):
+        return f"{event.response.status} {event.response.cseq.method}"
+    if isinstance(event, TimerEvent):
+        return ""
+    try:
+        return "" if is_heartbeat(event.request) else event.request.method
+    except RemoteProtocolError:
+        return event.request.method
+
+
+if __name__ == "__main__":
+    break_router(int(sys.argv[1]), sys.argv[2])
+    sys.exit(main(sys.argv[3:]))

@@ -1,0 +1,120 @@
+"""The shape of the project, checked from its imports: which package may use which, and where the world may come in."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ("plumbing", "sip", "failover", "slee_mock", "softphone", "stage")
+
+MAY_IMPORT = {
+    "plumbing": set(),
+    "sip": set(),
+    "failover": {"plumbing", "sip"},
+    "slee_mock": {"plumbing", "sip"},
+    "softphone": {"plumbing", "sip"},
+    "stage": {"plumbing", "sip", "softphone"},
+    "forwarder.py": {"failover"},
+}
+
+# A core is a function of bytes and times: it must not be able to reach the world.
+WORLD = {"socket", "select", "selectors", "threading", "time", "random", "secrets", "sqlite3", "logging", "subprocess"}
+CORES = [
+    "sip",
+    *(f"plumbing/{name}.py" for name in ("address", "http_request_parser", "shorten_text")),
+    "failover/proxy",
+    "failover/upstream",
+    "failover/net/active_standby.py",
+    "slee_mock/container",
+    "slee_mock/services",
+    "slee_mock/failover_kept_header.py",
+    "slee_mock/start_errors.py",
+    *(f"slee_mock/cluster/{name}.py" for name in ("clock_offset", "cluster_key", "membership")),
+    *(f"slee_mock/store/{name}.py" for name in ("degraded_mode", "interface", "purge", "records", "redis_url")),
+    "slee_mock/management/snapshot.py",
+    "softphone/agent",
+    *(f"softphone/media/{name}.py" for name in ("audio", "dtmf", "g711", "jitter", "meter", "pcm", "rtcp", "rtp")),
+    *(f"softphone/media/{name}.py" for name in ("source", "stream", "tone")),
+    *(f"stage/{name}.py" for name in ("facts", "script", "seen")),
+]
+
+QT = {"PySide6", "shiboken6"}
+QT_LIVES_IN = ("softphone/qt/", "softphone/media/devices.py", "softphone/__main__.py", "stage/")
+BARE = ("forwarder.py", "plumbing/", "sip/", "failover/", "slee_mock/")
+INSIDE_FUNCTIONS_ONLY = {"netifaces", "redis"}
+
+
+def product_files() -> list[Path]:
+    return [ROOT / "forwarder.py", *(path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py")))]
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+FILES = [pytest.param(path, id=name_of(path)) for path in product_files()]
+
+
+def imports(path: Path) -> dict[str, bool]:
+    """Top-level name of every imported module -> is it imported at the file's top level?"""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    outer = {id(node) for node in ast.walk(tree)}
+    for function in ast.walk(tree):
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+            outer -= {id(node) for node in ast.walk(function)}
+    found: dict[str, bool] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name_of(path)}:{node.lineno}: say the package's name"
+            names = [node.module or ""]
+        else:
+            continue
+        for name in names:
+            top = name.partition(".")[0]
+            found[top] = found.get(top, False) or id(node) in outer
+    return found
+
+
+@pytest.mark.parametrize("path", FILES)
+def test_arrows_between_packages_go_one_way(path):
+    owner = name_of(path).partition("/")[0]
+    ours = {name for name in imports(path) if name in PACKAGES} - {owner}
+    assert ours <= MAY_IMPORT[owner]
+
+
+@pytest.mark.parametrize("path", FILES)
+def test_qt_stays_where_windows_are(path):
+    if not name_of(path).startswith(QT_LIVES_IN):
+        assert not QT & set(imports(path))
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if name_of(p.values[0]).startswith(BARE)])
+def test_forwarder_and_servers_run_on_the_bare_standard_library(path):
+    allowed = set(sys.stdlib_module_names) - {"configparser", "asyncio"} | set(PACKAGES)
+    for module, at_top in imports(path).items():
+        assert module in allowed or (module in INSIDE_FUNCTIONS_ONLY and not at_top), module
+
+
+@pytest.mark.parametrize("core", CORES)
+def test_cores_cannot_reach_the_world(core):
+    path = ROOT / core
+    files = sorted(path.rglob("*.py")) if path.is_dir() else [path]
+    assert files and all(file.exists() for file in files), "the list of cores is out of date"
+    for file in files:
+        assert not (WORLD | QT) & set(imports(file)), name_of(file)
+
+
+@pytest.mark.parametrize("path", FILES)
+def test_every_file_says_what_it_is_for(path):
+    assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+
+
+def test_nothing_shadows_the_forwarder_and_tests_are_no_packages():
+    assert not (ROOT / "forwarder").exists()
+    assert not list((ROOT / "tests").rglob("__init__.py"))
