@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Start here: `python3 demo.py` sets up what the example needs, beside this file, and shows it.
 
-`python3 demo.py play` plays it by itself, `python3 demo.py test` runs the tests, `--help` tells the rest.
-This file parses on every Python, so that an old one can say which one is needed; the work is done in bootstrap/.
+`python3 demo.py play` plays it by itself, `python3 demo.py test` runs the tests, `--help` tells the
+rest. This file parses on every Python, so that an old one can say which one is needed; the work is
+done in bootstrap/.
 """
 
 import os

@@ -2,8 +2,9 @@
 
     python forwarder.py [servers.properties] [--check] [--version] [--help] [-v]
 
-Needs nothing but Python's standard library. What it does is in failover/; servers.properties explains the settings.
-`python3 demo.py pack` makes one file of it, forwarder.pyz, which reads the servers.properties beside itself.
+Needs nothing but Python's standard library. What it does is in failover/; servers.properties
+explains the settings. `python3 demo.py pack` makes one file of it, forwarder.pyz, which reads the
+servers.properties beside itself.
 """
 
 import sys

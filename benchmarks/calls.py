@@ -1,11 +1,14 @@
-"""Calls through everything: SIPp's phones, the forwarder, two mock SLEE servers with one store, and a kill -9.
+"""Calls through everything: SIPp's phones, the forwarder, two mock SLEE servers with one store, and
+a kill -9.
 
-    python -m benchmarks.calls [--rate 200] [--seconds 60] [--talk 3] [--calm] [--port 22900] [--json]
+    python -m benchmarks.calls [--rate 200] [--seconds 60] [--talk 3] [--calm] [--port 22900]
+    [--json]
 
-A registered phone is called at a steady rate; half-way server1 is killed, and a twelfth of the time later started
-again. Afterwards each bill in the store is held against the time that SIPp's caller talked. Exit status 1 if a call was
-lost or a bill is missing or wrong; 2 if it could not be measured. Needs SIPp (Debian: apt install sip-tester) and
-nothing else beyond Python; everything stays on 127.0.0.1.
+A registered phone is called at a steady rate; half-way server1 is killed, and a twelfth of the time
+later started again. Afterwards each bill in the store is held against the time that SIPp's caller
+talked. Exit status 1 if a call was lost or a bill is missing or wrong; 2 if it could not be
+measured. Needs SIPp (Debian: apt install sip-tester) and nothing else beyond Python; everything
+stays on 127.0.0.1.
 """
 
 from __future__ import annotations
@@ -42,9 +45,19 @@ from slee_mock.store.sqlite_store import SqliteStore  # noqa: E402
 PHONES = Path(__file__).resolve().parent / "phones"
 DOMAIN = "failover.test"
 SETUP, PRICE, UNIT = Decimal("0.10"), Decimal("0.05"), 10  # what a call costs, recomputed here
-SLACK = 0.5  # seconds a bill may differ from what the caller talked: T1, for a message that has to be said again
+# seconds a bill may differ from what the caller talked: T1, for a message that has to be said again
+SLACK = 0.5
 RETURN = 12  # server1 comes back a so many-th of the time after it was killed
-PORTS = ("forwarder", "admin", "server1", "server2", "callee", "caller", "callee control", "caller control")
+PORTS = (
+    "forwarder",
+    "admin",
+    "server1",
+    "server2",
+    "callee",
+    "caller",
+    "callee control",
+    "caller control",
+)
 WAIT = 15.0  # seconds for programs to start, and beyond the last call for it to end
 
 
@@ -78,10 +91,12 @@ class Result:
 
     @property
     def good(self) -> bool:
-        return self.completed == self.placed == self.bills and not (self.failed or self.missing or self.wrong)
+        return self.completed == self.placed == self.bills and not (
+            self.failed or self.missing or self.wrong
+        )
 
 
-# -- the programs -----------------------------------------------------------------------------------------------------
+# -- the programs ----------------------------------------------------------------------------------
 
 
 class Program:
@@ -91,7 +106,12 @@ class Program:
         self.name, self.log, self.cpu = name, folder / f"{name}.log", 0.0
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                argv, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**os.environ, "TERM": "dumb"}
+                argv,
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, "TERM": "dumb"},
             )
 
     @property
@@ -143,24 +163,76 @@ class Scene:
         file = self.folder / "servers.properties"
         lines = [f"forwarder.listen={self.at['forwarder']}", f"admin.listen={self.at['admin']}"]
         lines += [f"{name}={self.at[name]}" for name in ("server1", "server2")]
-        file.write_text("\n".join([*lines, "limit.rate=0"]))  # a source is one phone elsewhere, here it is thousands
+        # a source is one phone elsewhere, here it is thousands
+        file.write_text("\n".join([*lines, "limit.rate=0"]))
         self.start("forwarder", [sys.executable, "-S", str(ROOT / "forwarder.py"), str(file)])
 
     def server(self, name: str) -> Program:
-        return self.start(name, [
-            sys.executable, "-S", "-m", "slee_mock", "--name", name, "--listen", self.at[name],
-            "--forwarder", self.at["forwarder"], "--store", str(self.folder / "cluster.db"), "--management", "",
-            "--tariff", f"{SETUP}+{PRICE}/{UNIT}s",
-        ])  # fmt: skip
+        return self.start(
+            name,
+            [
+                sys.executable,
+                "-S",
+                "-m",
+                "slee_mock",
+                "--name",
+                name,
+                "--listen",
+                self.at[name],
+                "--forwarder",
+                self.at["forwarder"],
+                "--store",
+                str(self.folder / "cluster.db"),
+                "--management",
+                "",
+                "--tariff",
+                f"{SETUP}+{PRICE}/{UNIT}s",
+            ],
+        )
 
     def phone(self, name: str, *more: str) -> Program:
-        port, control = self.at[name].rpartition(":")[2], self.at[f"{name} control"].rpartition(":")[2]
-        return self.start(name, [
-            "sipp", self.at["forwarder"], "-sf", str(PHONES / f"{name}.xml"), "-nostdin", "-i", "127.0.0.1",
-            "-mi", "127.0.0.1", "-ci", "127.0.0.1", "-p", port, "-cp", control, "-s", "bob", "-key", "domain", DOMAIN,
-            "-rtcheck", "loose", "-buff_size", str(4 << 20), "-trace_stat", "-stf", str(self.folder / f"{name}.csv"),
-            "-fd", "1", "-trace_err", "-error_file", str(self.folder / f"{name}.errors"), *more,
-        ])  # fmt: skip
+        port, control = (
+            self.at[name].rpartition(":")[2],
+            self.at[f"{name} control"].rpartition(":")[2],
+        )
+        return self.start(
+            name,
+            [
+                "sipp",
+                self.at["forwarder"],
+                "-sf",
+                str(PHONES / f"{name}.xml"),
+                "-nostdin",
+                "-i",
+                "127.0.0.1",
+                "-mi",
+                "127.0.0.1",
+                "-ci",
+                "127.0.0.1",
+                "-p",
+                port,
+                "-cp",
+                control,
+                "-s",
+                "bob",
+                "-key",
+                "domain",
+                DOMAIN,
+                "-rtcheck",
+                "loose",
+                "-buff_size",
+                str(4 << 20),
+                "-trace_stat",
+                "-stf",
+                str(self.folder / f"{name}.csv"),
+                "-fd",
+                "1",
+                "-trace_err",
+                "-error_file",
+                str(self.folder / f"{name}.errors"),
+                *more,
+            ],
+        )
 
     def ask(self, path: str) -> Any:
         with urllib.request.urlopen(f"http://{self.at['admin']}{path}", timeout=5) as answer:
@@ -173,17 +245,23 @@ class Scene:
             return False
 
     def register(self) -> bool:
-        """The called phone, by a word for it from a socket of our own. True once that is answered."""
+        """The called phone, by a word for it from a socket of our own. True once that is
+        answered."""
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
             sock.settimeout(0.5)
             sock.connect(_address(self.at["forwarder"]))
             own = "{}:{}".format(*sock.getsockname())
             aor = f"sip:bob@{DOMAIN}"
-            sock.send((
-                f"REGISTER sip:{DOMAIN} SIP/2.0\r\nVia: SIP/2.0/UDP {own};branch=z9hG4bK{time.time_ns()}\r\n"
-                f"Max-Forwards: 70\r\nFrom: <{aor}>;tag=r\r\nTo: <{aor}>\r\nCall-ID: register@{own}\r\n"
-                f"CSeq: 1 REGISTER\r\nContact: <sip:bob@{self.at['callee']}>\r\nContent-Length: 0\r\n\r\n"
-            ).encode())  # fmt: skip
+            sock.send(
+                (
+                    f"REGISTER sip:{DOMAIN} SIP/2.0\r\nVia: SIP/2.0/UDP "
+                    f"{own};branch=z9hG4bK{time.time_ns()}\r\n"
+                    f"Max-Forwards: 70\r\nFrom: <{aor}>;tag=r\r\nTo: <{aor}>\r\nCall-ID: "
+                    f"register@{own}\r\n"
+                    f"CSeq: 1 REGISTER\r\nContact: <sip:bob@{self.at['callee']}>\r\n"
+                    "Content-Length: 0\r\n\r\n"
+                ).encode()
+            )
             try:
                 return sock.recv(65_535).startswith(b"SIP/2.0 200 ")
             except OSError:
@@ -192,7 +270,9 @@ class Scene:
     def figures(self, name: str) -> dict[str, str]:
         """The last of what a SIPp counts each second."""
         file = self.folder / f"{name}.csv"
-        rows = list(csv.reader(file.read_text().splitlines(), delimiter=";")) if file.exists() else []
+        rows = (
+            list(csv.reader(file.read_text().splitlines(), delimiter=";")) if file.exists() else []
+        )
         return dict(zip(rows[0], rows[-1], strict=False)) if len(rows) > 1 else {}
 
 
@@ -209,7 +289,7 @@ def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None
         time.sleep(0.05)
 
 
-# -- the run ----------------------------------------------------------------------------------------------------------
+# -- the run ---------------------------------------------------------------------------------------
 
 
 def play(scene: Scene, options: argparse.Namespace) -> Result:
@@ -220,9 +300,19 @@ def play(scene: Scene, options: argparse.Namespace) -> Result:
     wait_until(scene.register, WAIT, "a phone is registered")
     calls, half = options.rate * options.seconds, options.seconds / 2
     caller = scene.phone(
-        "caller", "-r", str(options.rate), "-m", str(calls), "-l", str(options.rate * (options.talk + 40)),
-        "-d", str(options.talk * 1000), "-trace_logs", "-log_file", str(scene.folder / "talks"),
-    )  # fmt: skip
+        "caller",
+        "-r",
+        str(options.rate),
+        "-m",
+        str(calls),
+        "-l",
+        str(options.rate * (options.talk + 40)),
+        "-d",
+        str(options.talk * 1000),
+        "-trace_logs",
+        "-log_file",
+        str(scene.folder / "talks"),
+    )
     began = time.monotonic()
     if not options.calm:
         time.sleep(half)
@@ -251,8 +341,15 @@ def judge(scene: Scene, failovers: list[str]) -> Result:
         failed=int(caller["FailedCall(C)"]),
         bills=len(bills),
         missing=sum(talk.call_id not in bills for talk in talks),
-        wrong=[fault for talk in talks if talk.call_id in bills and (fault := wrong(bills[talk.call_id], talk))],
-        off=max((abs(_billed(bills[t.call_id]) - t.seconds) for t in talks if t.call_id in bills), default=0.0),
+        wrong=[
+            fault
+            for talk in talks
+            if talk.call_id in bills and (fault := wrong(bills[talk.call_id], talk))
+        ],
+        off=max(
+            (abs(_billed(bills[t.call_id]) - t.seconds) for t in talks if t.call_id in bills),
+            default=0.0,
+        ),
         retransmissions=int(caller["Retransmissions(C)"]) + int(callee["Retransmissions(C)"]),
         gap=max((after - before for before, after in pairwise(answered)), default=0.0),
         failovers=failovers,
@@ -279,18 +376,28 @@ def read_bills(path: str) -> dict[str, Bill]:
 
 def _billed(bill: Bill) -> float:
     """Seconds; far from any talk's where the bill has no beginning or no end."""
-    return bill.ended - bill.answered if bill.answered is not None and bill.ended is not None else float("inf")
+    return (
+        bill.ended - bill.answered
+        if bill.answered is not None and bill.ended is not None
+        else float("inf")
+    )
 
 
 def wrong(bill: Bill, talk: Talk) -> str:
     """What is wrong with the bill; "" if nothing is."""
     told = summed(bill, time.time())
     if not told.final or abs(_billed(bill) - talk.seconds) > SLACK:
-        return f"{bill.call_id}: billed {_billed(bill):.3f} s ({told.state}), talked {talk.seconds:.3f} s"
+        return (
+            f"{bill.call_id}: billed {_billed(bill):.3f} s ({told.state}), talked "
+            f"{talk.seconds:.3f} s"
+        )
     if Decimal(told.total) not in (cost(talk.seconds - SLACK), cost(talk.seconds + SLACK)):
         return f"{bill.call_id}: billed {told.total}, talked {talk.seconds:.3f} s"
     if sum(seconds for _, seconds in told.carried) != told.seconds:
-        return f"{bill.call_id}: the servers' shares {told.carried} are not the call's {told.seconds} s"
+        return (
+            f"{bill.call_id}: the servers' shares {told.carried} are not the call's {told.seconds} "
+            "s"
+        )
     return ""
 
 
@@ -298,20 +405,23 @@ def cost(seconds: float) -> Decimal:
     return SETUP + max(1, -int(-seconds // UNIT)) * PRICE
 
 
-# -- what is told -----------------------------------------------------------------------------------------------------
+# -- what is told ----------------------------------------------------------------------------------
 
 
 def text(result: Result, options: argparse.Namespace) -> str:
     lines = [
         f"{options.rate} calls/s for {options.seconds} s, each {options.talk} s long, "
         + ("nobody killed" if options.calm else "server1 killed half-way and back later"),
-        f"calls                    {result.placed} placed, {result.completed} completed, {result.failed} failed",
-        f"bills                    {result.bills}, {result.missing} missing, {len(result.wrong)} wrong; "
+        f"calls                    {result.placed} placed, {result.completed} completed, "
+        f"{result.failed} failed",
+        f"bills                    {result.bills}, {result.missing} missing, {len(result.wrong)} "
+        "wrong; "
         f"largest error {result.off * 1000:.0f} ms",
         f"messages said again      {result.retransmissions} by the phones",
         f"longest gap              {result.gap * 1000:.0f} ms without an answered call",
         f"failovers                {', '.join(result.failovers) or 'none'}",
-        "CPU a call               " + ", ".join(f"{name} {ms:.2f} ms" for name, ms in result.cpu.items()),
+        "CPU a call               "
+        + ", ".join(f"{name} {ms:.2f} ms" for name, ms in result.cpu.items()),
     ]
     return "\n".join([*lines, *(f"wrong: {fault}" for fault in result.wrong[:10])])
 
@@ -320,27 +430,48 @@ def free(port: int) -> None:
     """Raises OSError where a port that is needed is taken."""
     for n in range(len(PORTS)):
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp, socket.socket() as tcp:
-            tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # what an earlier run had open is no hindrance
+            # what an earlier run had open is no hindrance
+            tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             udp.bind(("127.0.0.1", port + n))
             tcp.bind(("127.0.0.1", port + n))
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     number = {"type": int, "metavar": "N"}
-    parser.add_argument("--rate", default=200, choices=range(1, 1001), help="calls a second (default 200)", **number)
+    parser.add_argument(
+        "--rate", default=200, choices=range(1, 1001), help="calls a second (default 200)", **number
+    )
     parser.add_argument("--seconds", default=60, choices=range(4, 601), help="default 60", **number)
-    parser.add_argument("--talk", default=3, choices=range(1, 121), help="seconds a call lasts (default 3)", **number)
+    parser.add_argument(
+        "--talk",
+        default=3,
+        choices=range(1, 121),
+        help="seconds a call lasts (default 3)",
+        **number,
+    )
     parser.add_argument("--calm", action="store_true", help="kill nobody")
-    parser.add_argument("--port", type=int, default=22900, help=f"this one and the {len(PORTS) - 1} after it are used")
-    parser.add_argument("--json", action="store_true", help="print everything measured as one JSON object")
+    parser.add_argument(
+        "--port",
+        type=int,
+        default=22900,
+        help=f"this one and the {len(PORTS) - 1} after it are used",
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print everything measured as one JSON object"
+    )
     return parser.parse_args(argv)
 
 
 def main(argv: list[str]) -> int:
     options = parse(argv)
     if not shutil.which("sipp"):
-        print("cannot measure: SIPp is not installed (Debian: apt install sip-tester)", file=sys.stderr)
+        print(
+            "cannot measure: SIPp is not installed (Debian: apt install sip-tester)",
+            file=sys.stderr,
+        )
         return 2
     try:
         free(options.port)
@@ -353,7 +484,16 @@ def main(argv: list[str]) -> int:
         print(f"cannot measure: {error}", file=sys.stderr)
         return 2
     if options.json:
-        print(json.dumps({**vars(options), "python": platform.python_version(), "good": result.good, **asdict(result)}))
+        print(
+            json.dumps(
+                {
+                    **vars(options),
+                    "python": platform.python_version(),
+                    "good": result.good,
+                    **asdict(result),
+                }
+            )
+        )
     else:
         print(text(result, options))
     return 0 if result.good else 1

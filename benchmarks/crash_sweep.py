@@ -1,14 +1,16 @@
-"""Where the crash may fall: every message that a server handles in every flow of calls, and what became of the call.
+"""Where the crash may fall: every message that a server handles in every flow of calls, and what
+became of the call.
 
     python -m benchmarks.crash_sweep [--processes] [--seeds N] [--flow NAME ...] [--json]
 
-One server dies when it has received the message, or when it has saved what comes of it and sent nothing. In memory,
-on one fake clock, it is killed for good, killed and back after two seconds, frozen for two seconds, or answers
-heartbeats and nothing else; with --processes the real programs run and it is killed by SIGKILL. --seeds plays all of
-it again in N networks that lose every twelfth datagram and let others overtake. --outage has both servers die at each
-message instead, and come back after two or ten seconds, or one of them; meanwhile people hang up, answer or do
-nothing. Printed is what the phones' people noticed, and by how much the bill differs from their talk. The exit status
-is 1 if a call was lost or billed wrong.
+One server dies when it has received the message, or when it has saved what comes of it and sent
+nothing. In memory, on one fake clock, it is killed for good, killed and back after two seconds,
+frozen for two seconds, or answers heartbeats and nothing else; with --processes the real programs
+run and it is killed by SIGKILL. --seeds plays all of it again in N networks that lose every twelfth
+datagram and let others overtake. --outage has both servers die at each message instead, and come
+back after two or ten seconds, or one of them; meanwhile people hang up, answer or do nothing.
+Printed is what the phones' people noticed, and by how much the bill differs from their talk. The
+exit status is 1 if a call was lost or billed wrong.
 """
 
 from __future__ import annotations
@@ -51,17 +53,25 @@ def line(cell: Cell) -> str:
     seed = "" if cell.seed is None else f"  (network {cell.seed})"
     bill = f"; bill {cell.bill_error:+.3f} s" if cell.bill_error else ""
     where = f"{cell.flow}: {cell.step}"
-    return f"{where:40} {cell.point:16} {cell.fate:24} {cell.verdict}{'' if cell.trouble else bill}{seed}"
+    return (
+        f"{where:40} {cell.point:16} {cell.fate:24} "
+        f"{cell.verdict}{'' if cell.trouble else bill}{seed}"
+    )
 
 
 def table(cells: list[Cell]) -> Iterator[str]:
-    """One row a step: how late it was and by how much the bill is off, for each kind of crash that was tried."""
-    columns = [column for column in COLUMNS if any((cell.point, cell.fate) == column for cell in cells)]
+    """One row a step: how late it was and by how much the bill is off, for each kind of crash that
+    was tried."""
+    columns = [
+        column for column in COLUMNS if any((cell.point, cell.fate) == column for cell in cells)
+    ]
     yield " " * 38 + "".join(f"{point + ',':>18}" for point, _ in columns)
     yield f"{'step':38}" + "".join(f"{SHORT[fate]:>18}" for _, fate in columns)
     for (flow, step), row in groupby(cells, lambda cell: (cell.flow, cell.step)):
         known = {(cell.point, cell.fate): brief(cell) for cell in row}
-        yield f"{flow + ': ' + step:38}" + "".join(f"{known.get(column, ''):>18}" for column in columns)
+        yield f"{flow + ': ' + step:38}" + "".join(
+            f"{known.get(column, ''):>18}" for column in columns
+        )
 
 
 def brief(cell: Cell) -> str:
@@ -77,15 +87,28 @@ def summary(cells: list[Cell]) -> str:
     worst = max((cell.delay for cell in kept), default=0.0)
     bill = max((abs(cell.bill_error) for cell in kept), default=0.0)
     calls = f"{len(cells)} crashes: {len(kept)} calls kept, {len(lost)} lost or billed wrong"
-    return f"{calls}; delayed by {worst * 1000:.0f} ms at most, bills {bill:.3f} s off the talk at most"
+    return (
+        f"{calls}; delayed by {worst * 1000:.0f} ms at most, bills {bill:.3f} s off the talk at "
+        "most"
+    )
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--processes", action="store_true", help="real programs, real sockets, SIGKILL")
-    parser.add_argument("--outage", action="store_true", help="both servers die, of flows of their own")
-    parser.add_argument("--seeds", type=int, default=0, choices=range(1001), metavar="N", help="bad networks (none)")
-    parser.add_argument("--flow", nargs="+", choices=list(FLOWS), metavar="NAME", help=", ".join(FLOWS))
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--processes", action="store_true", help="real programs, real sockets, SIGKILL"
+    )
+    parser.add_argument(
+        "--outage", action="store_true", help="both servers die, of flows of their own"
+    )
+    parser.add_argument(
+        "--seeds", type=int, default=0, choices=range(1001), metavar="N", help="bad networks (none)"
+    )
+    parser.add_argument(
+        "--flow", nargs="+", choices=list(FLOWS), metavar="NAME", help=", ".join(FLOWS)
+    )
     parser.add_argument("--json", action="store_true", help="print every cell as one JSON object")
     options = parser.parse_args()
     flows = [FLOWS[name] for name in options.flow or FLOWS]

@@ -1,11 +1,13 @@
-"""What a failover costs whoever calls: this forwarder beside Kamailio, under the same load, in one run.
+"""What a failover costs whoever calls: this forwarder beside Kamailio, under the same load, in one
+run.
 
     python benchmarks/failover.py [--runs 5] [--rate 1000] [--port 21900] [--only NAME ...] [--json]
 
-Needs Python alone; Kamailio is measured where it is installed (Debian: apt install kamailio; its settings are in
-benchmarks/kamailio/). Everything stays on 127.0.0.1. A run takes twenty seconds a forwarder: requests at a steady rate
-while the first server is killed; is frozen and thawed; both are killed and started again. Medians [least..most] are
-printed. Exit status 1 if this forwarder lost a request while one of the servers lived; 2 if it could not be measured.
+Needs Python alone; Kamailio is measured where it is installed (Debian: apt install kamailio; its
+settings are in benchmarks/kamailio/). Everything stays on 127.0.0.1. A run takes twenty seconds a
+forwarder: requests at a steady rate while the first server is killed; is frozen and thawed; both
+are killed and started again. Medians [least..most] are printed. Exit status 1 if this forwarder
+lost a request while one of the servers lived; 2 if it could not be measured.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.load import Address, Load, Server, gap, lost, repeated, stale  # as a script, from anywhere
+# as a script, from anywhere
+from benchmarks.load import Address, Load, Server, gap, lost, repeated, stale
 from benchmarks.peers import ABSENT, available, free, scene
 
 Figures = dict[str, float | None]
@@ -38,7 +41,7 @@ ROWS = (
 FORWARDERS = ("forwarder", "kamailio dispatcher", "kamailio fast")
 
 
-# -- what is done to their servers ------------------------------------------------------------------------------------
+# -- what is done to their servers -----------------------------------------------------------------
 
 
 def killed(listen: Address, servers: list[Server], rate: float) -> Figures:
@@ -64,10 +67,18 @@ def frozen(listen: Address, servers: list[Server], rate: float) -> Figures:
 
 def both(listen: Address, servers: list[Server], rate: float) -> Figures:
     load = Load(listen, rate)
-    asked = load.run(4.5, [(0.5, lambda: [server.kill() for server in servers]),
-                           (2.0, lambda: [server.restart() for server in servers])], patience=0.5)  # fmt: skip
+    asked = load.run(
+        4.5,
+        [
+            (0.5, lambda: [server.kill() for server in servers]),
+            (2.0, lambda: [server.restart() for server in servers]),
+        ],
+        patience=0.5,
+    )
     down, back = load.began + 0.5, load.began + 2.0
-    refused = [at for one in asked for at, status, _ in one.answers if status == 503 and down <= at < back]
+    refused = [
+        at for one in asked for at, status, _ in one.answers if status == 503 and down <= at < back
+    ]
     served = [at for one in asked for at, status, _ in one.answers if status < 300 and at >= back]
     return {
         "both.refused": (min(refused) - down) * 1000 if refused else None,
@@ -84,7 +95,7 @@ def measure(name: str, port: int, rate: float) -> Figures:
     return figures
 
 
-# -- the table --------------------------------------------------------------------------------------------------------
+# -- the table -------------------------------------------------------------------------------------
 
 
 def cell(values: list[float | None]) -> str:
@@ -97,20 +108,43 @@ def cell(values: list[float | None]) -> str:
 
 def table(results: dict[str, list[Figures]]) -> str:
     rows = [["", *results]]
-    rows += [[text, *(cell([run[key] for run in runs]) for runs in results.values())] for key, text in ROWS]
+    rows += [
+        [text, *(cell([run[key] for run in runs]) for runs in results.values())]
+        for key, text in ROWS
+    ]
     widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))]
-    lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)) for row in rows]
+    lines = [
+        "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True))
+        for row in rows
+    ]
     return "\n".join(line.rstrip() for line in lines)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=5, choices=range(1, 101), metavar="N", help="1 to 100 (default 5)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--runs",
+        type=int,
+        default=5,
+        choices=range(1, 101),
+        metavar="N",
+        help="1 to 100 (default 5)",
+    )
     rates = range(10, 5001)
-    parser.add_argument("--rate", type=int, default=1000, choices=rates, metavar="N", help="requests a second")
-    parser.add_argument("--port", type=int, default=21900, help="this one and the two after it are used")
-    parser.add_argument("--only", nargs="+", choices=FORWARDERS, metavar="NAME", help=", ".join(FORWARDERS))
-    parser.add_argument("--json", action="store_true", help="print everything measured as one JSON object")
+    parser.add_argument(
+        "--rate", type=int, default=1000, choices=rates, metavar="N", help="requests a second"
+    )
+    parser.add_argument(
+        "--port", type=int, default=21900, help="this one and the two after it are used"
+    )
+    parser.add_argument(
+        "--only", nargs="+", choices=FORWARDERS, metavar="NAME", help=", ".join(FORWARDERS)
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print everything measured as one JSON object"
+    )
     options = parser.parse_args()
     names = options.only or available(FORWARDERS)
     try:
@@ -124,8 +158,16 @@ def main() -> int:
         print(f"cannot measure: {error}", file=sys.stderr)
         return 2
     if options.json:
-        print(json.dumps({"rate": options.rate, "runs": options.runs, "python": platform.python_version(),
-                          "results": results}))  # fmt: skip
+        print(
+            json.dumps(
+                {
+                    "rate": options.rate,
+                    "runs": options.runs,
+                    "python": platform.python_version(),
+                    "results": results,
+                }
+            )
+        )
     else:
         print(f"{options.rate} requests a second, {options.runs} runs; median [least..most]\n")
         print(table(results))

@@ -1,9 +1,11 @@
-"""What the benchmarks measure with: a server that only answers, as a process, and a phone that asks at a steady rate.
+"""What the benchmarks measure with: a server that only answers, as a process, and a phone that asks
+at a steady rate.
 
     python benchmarks/load.py HOST:PORT NAME      the server; it puts its name in X-Server
 
-Everything stays on loopback. The phone is one loop over one socket and takes what comes as it comes; a request that has
-no answer after T1 is retransmitted, as RFC 3261 17.1 has it, and that is counted.
+Everything stays on loopback. The phone is one loop over one socket and takes what comes as it
+comes; a request that has no answer after T1 is retransmitted, as RFC 3261 17.1 has it, and that is
+counted.
 """
 
 from __future__ import annotations
@@ -28,7 +30,9 @@ Address = tuple[str, int]
 METHODS = ("INVITE", "OPTIONS", "INVITE", "REGISTER")
 T1 = 0.5  # seconds
 BUFFER = 4 << 20
-ANSWERED = re.compile(rb"SIP/2\.0 (\d{3}).*?branch=z9hG4bKload\w*?x(\d+)\b(?:.*?\r\nX-Server: (\w+))?", re.DOTALL)
+ANSWERED = re.compile(
+    rb"SIP/2\.0 (\d{3}).*?branch=z9hG4bKload\w*?x(\d+)\b(?:.*?\r\nX-Server: (\w+))?", re.DOTALL
+)
 COPIED = (b"via:", b"from:", b"call-id:", b"cseq:", b"record-route:")
 
 
@@ -39,7 +43,7 @@ def open_socket(address: Address, buffer: int = BUFFER) -> socket.socket:
     return sock
 
 
-# -- the server -------------------------------------------------------------------------------------------------------
+# -- the server ------------------------------------------------------------------------------------
 
 
 def serve(address: Address, name: str) -> None:
@@ -53,13 +57,20 @@ def serve(address: Address, name: str) -> None:
 
 
 def answer(request: bytes, name: bytes) -> bytes:
-    """The 200 of a server called `name`: the request with another first line, for this is to cost next to nothing."""
+    """The 200 of a server called `name`: the request with another first line, for this is to cost
+    next to nothing."""
     before, to, behind = request.partition(b"\r\n")[2].partition(b"\r\nTo: ")
     if not to:  # written in another way, as heartbeats may be
         return _answer(request, name)
     whom, _, rest = behind.partition(b"\r\n")
     tag = b"" if b";tag=" in whom else b";tag=" + name
-    return b"SIP/2.0 200 OK\r\n%s\r\nTo: %s%s\r\nX-Server: %s\r\n%s" % (before, whom, tag, name, rest)
+    return b"SIP/2.0 200 OK\r\n%s\r\nTo: %s%s\r\nX-Server: %s\r\n%s" % (
+        before,
+        whom,
+        tag,
+        name,
+        rest,
+    )
 
 
 def _answer(request: bytes, name: bytes) -> bytes:
@@ -83,8 +94,16 @@ class Server:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, wait: bool = True) -> None:
-        argv = [sys.executable, "-S", str(Path(__file__).resolve()), f"{self.address[0]}:{self.address[1]}", self.name]
-        self._process = subprocess.Popen([*self.prefix, *argv], stdout=subprocess.PIPE, stdin=subprocess.DEVNULL)
+        argv = [
+            sys.executable,
+            "-S",
+            str(Path(__file__).resolve()),
+            f"{self.address[0]}:{self.address[1]}",
+            self.name,
+        ]
+        self._process = subprocess.Popen(
+            [*self.prefix, *argv], stdout=subprocess.PIPE, stdin=subprocess.DEVNULL
+        )
         assert self._process.stdout is not None
         if wait and not self._process.stdout.readline():
             raise RuntimeError(f"{self.name} does not start")
@@ -117,7 +136,7 @@ class Server:
             os.kill(self._process.pid, number)
 
 
-# -- as many as go through ---------------------------------------------------------------------------------------------
+# -- as many as go through -------------------------------------------------------------------------
 
 
 class Burst(NamedTuple):
@@ -129,11 +148,14 @@ class Burst(NamedTuple):
 
 
 def burst(
-    send: Callable[[int], object], receive: Callable[[], tuple[int, int]], seconds: float, window: int
+    send: Callable[[int], object],
+    receive: Callable[[], tuple[int, int]],
+    seconds: float,
+    window: int,
 ) -> Burst:
-    """So many requests wait for their answers all the time; the next leaves when one has come. `send(number)` sends
-    one; `receive()` waits for answers: how many have come, and how many of these are 200. None for a while (0, 0): then
-    what is missing counts as lost."""
+    """So many requests wait for their answers all the time; the next leaves when one has come.
+    `send(number)` sends one; `receive()` waits for answers: how many have come, and how many of
+    these are 200. None for a while (0, 0): then what is missing counts as lost."""
     sent = answered = 0
     began = ended = time.monotonic()
     end, more = began + seconds, window
@@ -153,13 +175,13 @@ def burst(
     return Burst(sent, answered, ended - began)
 
 
-# -- the phone --------------------------------------------------------------------------------------------------------
+# -- the phone -------------------------------------------------------------------------------------
 
 
 @dataclass
 class Asked:
-    """One request. Times are monotonic seconds; `answered` None: never. `answers`: when, status and by which server,
-    all that came."""
+    """One request. Times are monotonic seconds; `answered` None: never. `answers`: when, status and
+    by which server, all that came."""
 
     sent: float
     transmissions: int = 1
@@ -171,8 +193,9 @@ class Asked:
 
 
 class Load:
-    """`run()` sends `rate` requests a second for so many seconds, does what is planned at its time (seconds after the
-    first request, function), and waits up to `patience` seconds for what is still unanswered."""
+    """`run()` sends `rate` requests a second for so many seconds, does what is planned at its time
+    (seconds after the first request, function), and waits up to `patience` seconds for what is
+    still unanswered."""
 
     def __init__(self, target: Address, rate: float, host: str = "127.0.0.1") -> None:
         self.target, self.rate = target, rate
@@ -185,19 +208,32 @@ class Load:
         self._again: list[tuple[float, int, float]] = []  # due, number, seconds waited for
 
     def run(
-        self, seconds: float, plan: Sequence[tuple[float, Callable[[], object]]] = (), patience: float = 1.0
+        self,
+        seconds: float,
+        plan: Sequence[tuple[float, Callable[[], object]]] = (),
+        patience: float = 1.0,
     ) -> list[Asked]:
         self.began = time.monotonic()
         end, last = self.began + seconds, self.began + seconds + patience
-        todo = sorted(((self.began + at, number) for number, (at, _) in enumerate(plan)), reverse=True)
+        todo = sorted(
+            ((self.began + at, number) for number, (at, _) in enumerate(plan)), reverse=True
+        )
         with self._sock:
-            while (now := time.monotonic()) < end or (now < last and any(not asked.answers for asked in self.asked)):
+            while (now := time.monotonic()) < end or (
+                now < last and any(not asked.answers for asked in self.asked)
+            ):
                 while todo and todo[-1][0] <= now:
                     plan[todo.pop()[1]][1]()
                 self._send_due(min(now, end))
                 self._send_again(now)
                 following = self.began + len(self.asked) / self.rate if now < end else now + 0.01
-                wait = min([following, *(at for at, _ in todo[-1:]), *(due for due, _, _ in self._again[:1])])
+                wait = min(
+                    [
+                        following,
+                        *(at for at, _ in todo[-1:]),
+                        *(due for due, _, _ in self._again[:1]),
+                    ]
+                )
                 if select.select([self._sock], [], [], max(0.0, wait - time.monotonic()))[0]:
                     self._receive()
         return self.asked
@@ -235,19 +271,22 @@ class Load:
         method = METHODS[number % len(METHODS)]
         who = f"sip:user{number % 97}@failover.test"
         return (
-            f"{method} {'sip:failover.test' if method == 'REGISTER' else 'sip:bob@failover.test'} SIP/2.0\r\n"
+            f"{method} {'sip:failover.test' if method == 'REGISTER' else 'sip:bob@failover.test'} "
+            "SIP/2.0\r\n"
             f"Via: SIP/2.0/UDP {self._own};rport;branch=z9hG4bK{self._word}x{number}\r\n"
             f"Max-Forwards: 70\r\nFrom: <{who}>;tag=t{number}\r\nTo: <{who}>\r\n"
-            f"Call-ID: {self._word}x{number}\r\nCSeq: 1 {method}\r\nContact: <sip:user@{self._own}>\r\n"
+            f"Call-ID: {self._word}x{number}\r\nCSeq: 1 {method}\r\nContact: "
+            f"<sip:user@{self._own}>\r\n"
             "Content-Length: 0\r\n\r\n"
         ).encode()
 
 
-# -- what it means ----------------------------------------------------------------------------------------------------
+# -- what it means ---------------------------------------------------------------------------------
 
 
 def gap(asked: Sequence[Asked], begin: float, end: float) -> float:
-    """The longest time between two first answers by a server (not 503), in seconds, from `begin` to `end`."""
+    """The longest time between two first answers by a server (not 503), in seconds, from `begin` to
+    `end`."""
     times = sorted(a.answers[0][0] for a in asked if a.answers and a.answers[0][1] < 300)
     points = [begin, *(at for at in times if begin < at < end), end]
     return max(after - before for before, after in pairwise(points))
@@ -264,10 +303,13 @@ def lost(asked: Sequence[Asked]) -> int:
 
 
 def stale(asked: Sequence[Asked], thawed: float, name: str, margin: float = 0.4) -> int:
-    """Messages of a thawed server that reached the phone about what was asked `margin` seconds before it thawed, or
-    earlier. What the phone itself has asked again since then may well be answered by that server."""
+    """Messages of a thawed server that reached the phone about what was asked `margin` seconds
+    before it thawed, or earlier. What the phone itself has asked again since then may well be
+    answered by that server."""
     return sum(
-        at >= thawed and server == name and (one.transmissions == 1 or any(by != name for _, _, by in one.answers[:n]))
+        at >= thawed
+        and server == name
+        and (one.transmissions == 1 or any(by != name for _, _, by in one.answers[:n]))
         for one in asked
         if one.sent < thawed - margin
         for n, (at, _, server) in enumerate(one.answers)
@@ -275,9 +317,13 @@ def stale(asked: Sequence[Asked], thawed: float, name: str, margin: float = 0.4)
 
 
 def calm(asked: Sequence[Asked], begin: float, end: float, most: float = 0.015) -> bool:
-    """Was everything that was asked in this time answered at once? Where not, the computer is busy with other things,
-    and what is measured says more about those."""
-    return all(one.answered is not None and one.answered - one.sent < most for one in asked if begin <= one.sent < end)
+    """Was everything that was asked in this time answered at once? Where not, the computer is busy
+    with other things, and what is measured says more about those."""
+    return all(
+        one.answered is not None and one.answered - one.sent < most
+        for one in asked
+        if begin <= one.sent < end
+    )
 
 
 if __name__ == "__main__":

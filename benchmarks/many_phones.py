@@ -1,7 +1,8 @@
-"""Requests of many different phones, each from a port of its own, as a forwarder before real phones sees them.
+"""Requests of many different phones, each from a port of its own, as a forwarder before real phones
+sees them.
 
-A forwarder that remembers what senders or messages looked like is fast for a few trunks; here nearly every message has
-another sender, length and order of header lines than the one before.
+A forwarder that remembers what senders or messages looked like is fast for a few trunks; here
+nearly every message has another sender, length and order of header lines than the one before.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ BACKLOG = 64 << 10  # octets; a phone has one request or two under way
 
 
 def texts(number: int, own: str, word: str) -> list[bytes]:
-    """The requests of phone `number` at `own`, one for each of METHODS; the request's number is left out three times.
-    Every other phone registers with a digest (RFC 2617)."""
+    """The requests of phone `number` at `own`, one for each of METHODS; the request's number is
+    left out three times. Every other phone registers with a digest (RFC 2617)."""
     make, line = number % 4, number * SPREAD % 65_521
     user = f"{'ferdinandmaria'[: 3 + line % 9]}{number}"
     return [_text(method, make, line, user, own, f"{word}n{number}") for method in METHODS]
@@ -53,7 +54,8 @@ def _text(method: str, make: int, line: int, user: str, own: str, word: str) -> 
     if register and line % 2:
         lines.append(
             f'Authorization: Digest username="{user}", realm="failover.test", nonce="{line:032x}", '
-            f'uri="sip:failover.test", response="{line * 7919:032x}", qop=auth, cnonce="{line:08x}", nc={line:08x}'
+            f'uri="sip:failover.test", response="{line * 7919:032x}", qop=auth, '
+            f'cnonce="{line:08x}", nc={line:08x}'
         )
     lines += ["Content-Type: application/sdp"] if body else []
     first = f"{method} sip:{'' if register else callee + '@'}failover.test SIP/2.0"
@@ -62,20 +64,27 @@ def _text(method: str, make: int, line: int, user: str, own: str, word: str) -> 
 
 def _offer(host: str, line: int, make: int) -> str:
     lines = ["v=0", f"o=- {line} {line} IN IP4 {host}", "s=-", f"c=IN IP4 {host}", "t=0 0"]
-    lines += [f"m=audio {10_000 + line % 40_000} RTP/AVP {'8 0 101' if make % 2 else '0 8'}", "a=rtpmap:8 PCMA/8000"]
+    lines += [
+        f"m=audio {10_000 + line % 40_000} RTP/AVP {'8 0 101' if make % 2 else '0 8'}",
+        "a=rtpmap:8 PCMA/8000",
+    ]
     lines += ["a=rtpmap:101 telephone-event/8000", "a=fmtp:101 0-15"] if make % 2 else []
     return "".join(f"{each}\r\n" for each in lines)
 
 
 @contextmanager
 def descriptors(count: int) -> Iterator[None]:
-    """This process may have so many sockets more. Raises RuntimeError where the system does not allow it."""
+    """This process may have so many sockets more. Raises RuntimeError where the system does not
+    allow it."""
     import resource  # POSIX alone
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = count + DESCRIPTORS
     if hard not in (-1, resource.RLIM_INFINITY) and wanted > hard:
-        raise RuntimeError(f"{count} phones need {wanted} open files, and ulimit -Hn is {hard}; take fewer (--phones)")
+        raise RuntimeError(
+            f"{count} phones need {wanted} open files, and ulimit -Hn is {hard}; take fewer "
+            "(--phones)"
+        )
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
     try:
         yield
@@ -84,8 +93,8 @@ def descriptors(count: int) -> Iterator[None]:
 
 
 def crowd(target: Address, phones: int, seconds: float, window: int, lull: float) -> Burst:
-    """Each request from another phone than the one before. After `lull` seconds without an answer what is missing
-    counts as lost."""
+    """Each request from another phone than the one before. After `lull` seconds without an answer
+    what is missing counts as lost."""
     with ExitStack() as ending:
         ending.enter_context(descriptors(phones))
         poll = ending.enter_context(select.epoll())

@@ -1,4 +1,5 @@
-"""Who is measured: this forwarder, and Kamailio where it is installed (its settings: benchmarks/kamailio/)."""
+"""Who is measured: this forwarder, and Kamailio where it is installed (its settings:
+benchmarks/kamailio/)."""
 
 from __future__ import annotations
 
@@ -18,14 +19,21 @@ from typing import NamedTuple
 from benchmarks.load import Address, Load, Server, lost
 
 HERE = Path(__file__).resolve().parent
-MODULES = ("/usr/lib/*/kamailio/modules", "/usr/lib/kamailio/modules", "/usr/lib64/kamailio/modules")
-ABSENT = "Kamailio is not installed (Debian: apt install kamailio), so there is nothing to compare with."
+MODULES = (
+    "/usr/lib/*/kamailio/modules",
+    "/usr/lib/kamailio/modules",
+    "/usr/lib64/kamailio/modules",
+)
+ABSENT = (
+    "Kamailio is not installed (Debian: apt install kamailio), so there is nothing to compare with."
+)
 START = 10.0  # seconds that a forwarder may take to answer its first request
 SETTLE = 1.2  # seconds for each to have asked both servers
 
 
 class Peer(NamedTuple):
-    """A forwarder between two answering servers. It leads a session of its own, so that all its processes are found."""
+    """A forwarder between two answering servers. It leads a session of its own, so that all its
+    processes are found."""
 
     listen: Address
     servers: list[Server]
@@ -42,11 +50,18 @@ class Peer(NamedTuple):
         return found
 
     def cpu(self) -> float:
-        """Seconds that it has used so far, to the nanosecond where the kernel keeps such accounts."""
+        """Seconds that it has used so far, to the nanosecond where the kernel keeps such
+        accounts."""
         used = 0.0
         for process in self.processes():
             try:
-                used += sum(int((task / "schedstat").read_text().split()[0]) for task in process.glob("task/*")) / 1e9
+                used += (
+                    sum(
+                        int((task / "schedstat").read_text().split()[0])
+                        for task in process.glob("task/*")
+                    )
+                    / 1e9
+                )
             except OSError:
                 user, system = (process / "stat").read_text().rpartition(")")[2].split()[11:13]
                 used += (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
@@ -54,7 +69,11 @@ class Peer(NamedTuple):
 
     def memory(self) -> float:
         """MiB, what its processes share counted once."""
-        lines = [line for each in self.processes() for line in (each / "smaps_rollup").read_text().splitlines()]
+        lines = [
+            line
+            for each in self.processes()
+            for line in (each / "smaps_rollup").read_text().splitlines()
+        ]
         return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
 
 
@@ -63,7 +82,12 @@ def ours(listen: Address, servers: list[Server], folder: Path) -> list[str]:
     lines = [f"forwarder.listen={_text(listen)}", "admin.listen="]
     lines += [f"{server.name}={_text(server.address)}" for server in servers]
     (folder / "servers.properties").write_text("\n".join(lines))
-    return [sys.executable, "-S", str(HERE.parent / "forwarder.py"), str(folder / "servers.properties")]
+    return [
+        sys.executable,
+        "-S",
+        str(HERE.parent / "forwarder.py"),
+        str(folder / "servers.properties"),
+    ]
 
 
 def kamailio(config: str) -> Callable[[Address, list[Server], Path], list[str]]:
@@ -75,11 +99,32 @@ def kamailio(config: str) -> Callable[[Address, list[Server], Path], list[str]]:
         for word, value in known.items():
             text = text.replace(f"@{word}@", value)
         (folder / config).write_text(text)
-        weights = [f"1 sip:{_text(server.address)} 0 {10 - n}\n" for n, server in enumerate(servers)]
+        weights = [
+            f"1 sip:{_text(server.address)} 0 {10 - n}\n" for n, server in enumerate(servers)
+        ]
         (folder / "servers.list").write_text("".join(weights))
         # -x fm: with Debian's default memory manager it runs at half speed.
-        return ["kamailio", "-DD", "-E", "-f", str(folder / config), "-x", "fm", "-X", "fm", "-m", "256", "-M", "16",
-                "-w", str(folder), "-Y", str(folder), "-P", str(folder / "pid")]  # fmt: skip
+        return [
+            "kamailio",
+            "-DD",
+            "-E",
+            "-f",
+            str(folder / config),
+            "-x",
+            "fm",
+            "-X",
+            "fm",
+            "-m",
+            "256",
+            "-M",
+            "16",
+            "-w",
+            str(folder),
+            "-Y",
+            str(folder),
+            "-P",
+            str(folder / "pid"),
+        ]
 
     return command
 
@@ -105,7 +150,8 @@ def free(port: int, count: int = 3) -> None:
 
 @contextmanager
 def scene(name: str, port: int, cores: Collection[int] = ()) -> Iterator[Peer]:
-    """The forwarder of that name, once a request has been answered. `cores`: the only ones that it may run on."""
+    """The forwarder of that name, once a request has been answered. `cores`: the only ones that it
+    may run on."""
     listen = ("127.0.0.1", port)
     servers = [Server(f"server{n}", ("127.0.0.1", port + n)) for n in (1, 2)]
     with ExitStack() as ending:
@@ -116,14 +162,21 @@ def scene(name: str, port: int, cores: Collection[int] = ()) -> Iterator[Peer]:
         log = ending.enter_context((folder / "log").open("wb"))
         argv = PEERS[name](listen, servers, folder)
         process = subprocess.Popen(
-            argv, stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=HERE.parent, start_new_session=True,
+            argv,
+            stdout=log,
+            stderr=log,
+            stdin=subprocess.DEVNULL,
+            cwd=HERE.parent,
+            start_new_session=True,
             preexec_fn=(lambda: os.sched_setaffinity(0, cores)) if cores else None,
-        )  # fmt: skip
+        )
         ending.callback(_end, process)
         deadline = time.monotonic() + START
         while lost(Load(listen, 10).run(0.05, patience=0.2)):
             if process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"{name} does not answer: {(folder / 'log').read_text(errors='replace')[-500:]}")
+                raise RuntimeError(
+                    f"{name} does not answer: {(folder / 'log').read_text(errors='replace')[-500:]}"
+                )
         time.sleep(SETTLE)
         yield Peer(listen, servers, process.pid)
 

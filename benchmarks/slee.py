@@ -1,13 +1,17 @@
-"""One mock SLEE server on one core: how many calls a second it sets up and ends, and where its time goes.
+"""One mock SLEE server on one core: how many calls a second it sets up and ends, and where its time
+goes.
 
-    python -m benchmarks.slee [--rate 1000] [--seconds 10] [--at-once 64] [--port 22960] [--profile] [--json]
+    python -m benchmarks.slee [--rate 1000] [--seconds 10] [--at-once 64] [--port 22960] [--profile]
+    [--json]
 
-First in memory: what each message of a call costs, alone and as one of a batch (--profile: by function). Then on
-sockets: this program takes the place of the forwarder and of both phones, and has calls placed, answered, acknowledged
-and ended, one message after the other: for some seconds as many as the server can do with so many calls at once, then
-at a steady rate. What stays without effect for T1 is said again (RFC 3261 17.1) and counted. Exit status 1 if a call
-was lost, a message had to be said again at the steady rate, or a bill is missing; 2 if it could not be measured. Needs
-nothing but Python; everything stays on 127.0.0.1. On Linux the server has one core for itself and this program another.
+First in memory: what each message of a call costs, alone and as one of a batch (--profile: by
+function). Then on sockets: this program takes the place of the forwarder and of both phones, and
+has calls placed, answered, acknowledged and ended, one message after the other: for some seconds as
+many as the server can do with so many calls at once, then at a steady rate. What stays without
+effect for T1 is said again (RFC 3261 17.1) and counted. Exit status 1 if a call was lost, a message
+had to be said again at the steady rate, or a bill is missing; 2 if it could not be measured. Needs
+nothing but Python; everything stays on 127.0.0.1. On Linux the server has one core for itself and
+this program another.
 """
 
 from __future__ import annotations
@@ -49,11 +53,13 @@ WARM = 2.0  # seconds at full speed before it counts
 PATIENCE = 5.0  # seconds for the last calls to end
 TOP = 25  # lines of the profile
 SDP = (
-    b"v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\nm=audio 4002 RTP/AVP 0 8 101\r\n"
-    b"a=rtpmap:0 PCMU/8000\r\na=rtpmap:8 PCMA/8000\r\na=rtpmap:101 telephone-event/8000\r\na=sendrecv\r\n"
+    b"v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\nm=audio 4002 "
+    b"RTP/AVP 0 8 101\r\n"
+    b"a=rtpmap:0 PCMU/8000\r\na=rtpmap:8 PCMA/8000\r\na=rtpmap:101 telephone-event/8000\r\n"
+    b"a=sendrecv\r\n"
 )
 
-# -- the messages, as they leave the forwarder ------------------------------------------------------------------------
+# -- the messages, as they leave the forwarder -----------------------------------------------------
 
 BOB, BOBS_PHONE = "sip:bob@failover.test", "sip:bob@127.0.0.1:4100"
 NUMBER = re.compile(rb"\r\nCall-ID: (\d+)-")
@@ -74,15 +80,22 @@ def request(method: str, n: int, run: str, forwarder: str) -> bytes:
     """What Alice's phone says in call `n`."""
     is_invite, cseq = method == "INVITE", 2 if method == "BYE" else 1
     body = SDP if is_invite else b""
-    contact = "Contact: <sip:alice@127.0.0.1:4000>\r\nContent-Type: application/sdp\r\n" if is_invite else ""
+    contact = (
+        "Contact: <sip:alice@127.0.0.1:4000>\r\nContent-Type: application/sdp\r\n"
+        if is_invite
+        else ""
+    )
     lines = (
         f"{method} {BOB if is_invite else BOBS_PHONE} SIP/2.0\r\n"
         f"Via: SIP/2.0/UDP {forwarder};branch=z9hG4bK{os.urandom(16).hex()}\r\n"
         f"Record-Route: <sip:{forwarder};lr;hint=server1.c0ffee00c0ffee00>\r\n"
-        f"Via: SIP/2.0/UDP 127.0.0.1:4000;rport=4000;received=127.0.0.1;branch=z9hG4bK-{run}-{n}-{method}\r\n"
+        "Via: SIP/2.0/UDP "
+        f"127.0.0.1:4000;rport=4000;received=127.0.0.1;branch=z9hG4bK-{run}-{n}-{method}\r\n"
         f'Max-Forwards: 69\r\nFrom: "Alice" <sip:alice@failover.test>;tag=a{n}\r\n'
-        f"To: <{BOB}>{'' if is_invite else f';tag=b{n}'}\r\nCall-ID: {n}-{run}@127.0.0.1\r\nCSeq: {cseq} {method}\r\n"
-        f"{contact}Allow: INVITE, ACK, CANCEL, BYE, OPTIONS, UPDATE\r\nSupported: timer\r\nUser-Agent: phone/1.0\r\n"
+        f"To: <{BOB}>{'' if is_invite else f';tag=b{n}'}\r\nCall-ID: {n}-{run}@127.0.0.1\r\nCSeq: "
+        f"{cseq} {method}\r\n"
+        f"{contact}Allow: INVITE, ACK, CANCEL, BYE, OPTIONS, UPDATE\r\nSupported: timer\r\n"
+        "User-Agent: phone/1.0\r\n"
         f"Content-Length: {len(body)}\r\n\r\n"
     )
     return lines.encode() + body
@@ -96,9 +109,18 @@ def answer(asked: bytes, status: bytes, n: int) -> bytes:
     tagged = to[1] if b"tag=" in to[1] else b"%b;tag=b%d" % (to[1], n)
     kind = b"Content-Type: application/sdp\r\n" if body else b""
     return (
-        b"SIP/2.0 %b\r\n%b%b\r\nContact: <%b>\r\nAllow: INVITE, ACK, CANCEL, BYE, OPTIONS, UPDATE\r\n"
+        b"SIP/2.0 %b\r\n%b%b\r\nContact: <%b>\r\nAllow: INVITE, ACK, CANCEL, BYE, OPTIONS, "
+        b"UPDATE\r\n"
         b"Supported: timer\r\n%bContent-Length: %d\r\n\r\n%b"
-    ) % (status, b"".join(COPIED.findall(asked)), tagged, BOBS_PHONE.encode(), kind, len(body), body)
+    ) % (
+        status,
+        b"".join(COPIED.findall(asked)),
+        tagged,
+        BOBS_PHONE.encode(),
+        kind,
+        len(body),
+        body,
+    )
 
 
 def step(at: int, n: int, run: str, forwarder: str, heard: bytes) -> bytes:
@@ -109,13 +131,16 @@ def step(at: int, n: int, run: str, forwarder: str, heard: bytes) -> bytes:
 
 def register(forwarder: str, run: str) -> bytes:
     return (
-        f"REGISTER sip:failover.test SIP/2.0\r\nVia: SIP/2.0/UDP {forwarder};branch=z9hG4bK{run}f\r\n"
-        f"Via: SIP/2.0/UDP 127.0.0.1:4100;branch=z9hG4bK{run}\r\nMax-Forwards: 69\r\nFrom: <{BOB}>;tag=r\r\n"
-        f"To: <{BOB}>\r\nCall-ID: r-{run}\r\nCSeq: 1 REGISTER\r\nContact: <{BOBS_PHONE}>\r\nContent-Length: 0\r\n\r\n"
+        "REGISTER sip:failover.test SIP/2.0\r\nVia: SIP/2.0/UDP "
+        f"{forwarder};branch=z9hG4bK{run}f\r\n"
+        f"Via: SIP/2.0/UDP 127.0.0.1:4100;branch=z9hG4bK{run}\r\nMax-Forwards: 69\r\nFrom: "
+        f"<{BOB}>;tag=r\r\n"
+        f"To: <{BOB}>\r\nCall-ID: r-{run}\r\nCSeq: 1 REGISTER\r\nContact: <{BOBS_PHONE}>\r\n"
+        "Content-Length: 0\r\n\r\n"
     ).encode()
 
 
-# -- in memory --------------------------------------------------------------------------------------------------------
+# -- in memory -------------------------------------------------------------------------------------
 
 
 class Memory:
@@ -132,14 +157,18 @@ class Memory:
 
     def process(self, datagrams: list[bytes]) -> list[bytes]:
         """What is sent on account of each, one for one."""
-        events: list[Arrival] = [self._router.event(data, self.forwarder, time.time()) for data in datagrams]
+        events: list[Arrival] = [
+            self._router.event(data, self.forwarder, time.time()) for data in datagrams
+        ]
         return [outcome.sends[0].data for outcome in self._outage.process_all(events)]
 
     def close(self) -> None:
         self._store.close()
 
 
-def microseconds(folder: str, batch: int, profile: cProfile.Profile | None = None) -> dict[str, float]:
+def microseconds(
+    folder: str, batch: int, profile: cProfile.Profile | None = None
+) -> dict[str, float]:
     """By message, the mean of IN_MEMORY calls of which `batch` go side by side."""
     memory, run = Memory(folder), os.urandom(4).hex()
     used: dict[str, list[float]] = {name: [] for _, _, name in STEPS}
@@ -147,7 +176,10 @@ def microseconds(folder: str, batch: int, profile: cProfile.Profile | None = Non
         numbers = range(first, first + batch)
         heard = [b""] * batch
         for at, (_, expected, name) in enumerate(STEPS):
-            said = [step(at, n, run, "127.0.0.1:5060", before) for n, before in zip(numbers, heard, strict=True)]
+            said = [
+                step(at, n, run, "127.0.0.1:5060", before)
+                for n, before in zip(numbers, heard, strict=True)
+            ]
             if profile:
                 profile.enable()
             began = time.perf_counter()
@@ -156,19 +188,24 @@ def microseconds(folder: str, batch: int, profile: cProfile.Profile | None = Non
             if profile:
                 profile.disable()
             if not all(each.startswith(expected) for each in sent):
-                raise RuntimeError(f"the server's core answers {name} with {sent[0].splitlines()[0]!r}")
-            heard = [now if not now.startswith(b"SIP/") else before for now, before in zip(sent, heard, strict=True)]
+                raise RuntimeError(
+                    f"the server's core answers {name} with {sent[0].splitlines()[0]!r}"
+                )
+            heard = [
+                now if not now.startswith(b"SIP/") else before
+                for now, before in zip(sent, heard, strict=True)
+            ]
     memory.close()
     return {name: statistics.fmean(each) for name, each in used.items()}
 
 
-# -- on sockets -------------------------------------------------------------------------------------------------------
+# -- on sockets ------------------------------------------------------------------------------------
 
 
 @dataclass
 class Pace:
-    """What became of the calls of one run. CPU in microseconds a call, the setting up of a call (INVITE to its 200) in
-    milliseconds."""
+    """What became of the calls of one run. CPU in microseconds a call, the setting up of a call
+    (INVITE to its 200) in milliseconds."""
 
     placed: int
     completed: int
@@ -203,7 +240,8 @@ class Phones:
         self._run = os.urandom(4).hex()
         self._numbers = itertools.count()
         self._talks: dict[int, Talk] = {}
-        self._due: list[tuple[float, int, int, float]] = []  # when to say it again, call, step, seconds waited for
+        # when to say it again, call, step, seconds waited for
+        self._due: list[tuple[float, int, int, float]] = []
         self._setups: list[float] = []
         self.completed: set[str] = set()  # Call-IDs
         self.again = 0
@@ -213,7 +251,9 @@ class Phones:
 
     def register(self) -> bool:
         self._sock.sendto(register(self._own, self._run), self._server)
-        return bool(select.select([self._sock], [], [], 0.5)[0]) and self._sock.recv(65_535).startswith(b"SIP/2.0 200 ")
+        return bool(select.select([self._sock], [], [], 0.5)[0]) and self._sock.recv(
+            65_535
+        ).startswith(b"SIP/2.0 200 ")
 
     def run(self, server: Program, seconds: float, at_once: int = 0, rate: float = 0.0) -> Pace:
         """Places `rate` calls a second, or keeps so many going."""
@@ -228,7 +268,9 @@ class Phones:
                     number = next(self._numbers)
                     self._say(number, Talk(0, b"", now))
             self._say_again(now)
-            if select.select([self._sock], [], [], max(0.0, min(end - now, 0.01, 0.2 / rate if rate else 1.0)))[0]:
+            if select.select(
+                [self._sock], [], [], max(0.0, min(end - now, 0.01, 0.2 / rate if rate else 1.0))
+            )[0]:
                 self._hear()
         took, lost = time.monotonic() - began, len(self._talks)
         self._talks.clear()
@@ -290,10 +332,26 @@ def on_sockets(folder: Path, options: argparse.Namespace) -> tuple[Pace, Pace, i
     with ExitStack() as ending:
         phones = Phones(own, server)
         ending.callback(phones.close)
-        program = Program("server1", [
-            sys.executable, "-S", "-m", "slee_mock", "--name", "server1", "--listen", f"127.0.0.1:{options.port + 1}",
-            "--forwarder", f"127.0.0.1:{options.port}", "--store", store, "--management", "",
-        ], folder)  # fmt: skip
+        program = Program(
+            "server1",
+            [
+                sys.executable,
+                "-S",
+                "-m",
+                "slee_mock",
+                "--name",
+                "server1",
+                "--listen",
+                f"127.0.0.1:{options.port + 1}",
+                "--forwarder",
+                f"127.0.0.1:{options.port}",
+                "--store",
+                store,
+                "--management",
+                "",
+            ],
+            folder,
+        )
         ending.callback(program.stop)
         _have_a_core_each(program.pid)
         wait_until(phones.register, 15.0, "a phone is registered")
@@ -302,7 +360,11 @@ def on_sockets(folder: Path, options: argparse.Namespace) -> tuple[Pace, Pace, i
         steady = phones.run(program, options.seconds, rate=options.rate)
         program.stop()
     bills = read_bills(store)
-    closed = {call_id for call_id, bill in bills.items() if bill.answered is not None and bill.ended is not None}
+    closed = {
+        call_id
+        for call_id, bill in bills.items()
+        if bill.answered is not None and bill.ended is not None
+    }
     return full, steady, len(phones.completed - closed)
 
 
@@ -313,32 +375,51 @@ def _have_a_core_each(pid: int) -> None:
         os.sched_setaffinity(0, {cores[1]})
 
 
-# -- what is told -----------------------------------------------------------------------------------------------------
+# -- what is told ----------------------------------------------------------------------------------
 
 
 def table(alone: dict[str, float], batched: dict[str, float]) -> str:
     lines = [f"{'in memory, microseconds':28}{'alone':>10}{'one of ' + str(BATCH):>12}"]
     lines += [f"  {name:26}{alone[name]:10.0f}{batched[name]:12.0f}" for name in alone]
-    return "\n".join([*lines, f"  {'a call':26}{sum(alone.values()):10.0f}{sum(batched.values()):12.0f}"])
+    return "\n".join(
+        [*lines, f"  {'a call':26}{sum(alone.values()):10.0f}{sum(batched.values()):12.0f}"]
+    )
 
 
 def paced(pace: Pace, what: str) -> str:
     return (
-        f"{what:32}{pace.rate:.0f} calls/s for {pace.seconds:.1f} s, {pace.placed - pace.completed} lost, "
+        f"{what:32}{pace.rate:.0f} calls/s for {pace.seconds:.1f} s, "
+        f"{pace.placed - pace.completed} lost, "
         f"{pace.again} messages said again\n{'':32}server's CPU {pace.cpu:.0f} us a call; "
         f"INVITE to 200 {pace.p50:.1f} ms, 99 % in {pace.p99:.1f} ms"
     )
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     number = {"type": int, "metavar": "N"}
-    parser.add_argument("--rate", default=1000, choices=range(1, 5001), help="calls a second (default 1000)", **number)
-    parser.add_argument("--seconds", default=10, choices=range(1, 121), help="of each of the two (10)", **number)
-    parser.add_argument("--at-once", default=64, choices=range(1, 2001), help="calls, at full speed (64)", **number)
+    parser.add_argument(
+        "--rate",
+        default=1000,
+        choices=range(1, 5001),
+        help="calls a second (default 1000)",
+        **number,
+    )
+    parser.add_argument(
+        "--seconds", default=10, choices=range(1, 121), help="of each of the two (10)", **number
+    )
+    parser.add_argument(
+        "--at-once", default=64, choices=range(1, 2001), help="calls, at full speed (64)", **number
+    )
     parser.add_argument("--port", type=int, default=22960, help="this one and the next are used")
-    parser.add_argument("--profile", action="store_true", help="where a batch's time goes, by function; no sockets")
-    parser.add_argument("--json", action="store_true", help="print everything measured as one JSON object")
+    parser.add_argument(
+        "--profile", action="store_true", help="where a batch's time goes, by function; no sockets"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print everything measured as one JSON object"
+    )
     return parser.parse_args(argv)
 
 
@@ -361,10 +442,20 @@ def main(argv: list[str]) -> int:
         except (OSError, RuntimeError) as error:
             print(f"cannot measure: {error}", file=sys.stderr)
             return 2
-    good = not (missing or steady.again or any(pace.completed < pace.placed for pace in (full, steady)))
+    good = not (
+        missing or steady.again or any(pace.completed < pace.placed for pace in (full, steady))
+    )
     if options.json:
-        told = {"alone": alone, "batched": batched, "full": asdict(full), "steady": asdict(steady), "missing": missing}
-        print(json.dumps({**vars(options), "python": platform.python_version(), "good": good, **told}))
+        told = {
+            "alone": alone,
+            "batched": batched,
+            "full": asdict(full),
+            "steady": asdict(steady),
+            "missing": missing,
+        }
+        print(
+            json.dumps({**vars(options), "python": platform.python_version(), "good": good, **told})
+        )
     else:
         print(table(alone, batched))
         print(paced(full, f"as fast as it can, {options.at_once} at once"))

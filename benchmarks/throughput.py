@@ -1,18 +1,20 @@
 """How much goes through: this forwarder beside Kamailio, under the same load, in turns.
 
-    python -m benchmarks.throughput [--rounds 7] [--seconds 1] [--rate 2000] [--phones 2000] [--port 23900]
-                                    [--only NAME ...] [--json]
+    python -m benchmarks.throughput [--rounds 7] [--seconds 1] [--rate 2000] [--phones 2000] [--port
+                                    23900] [--only NAME ...] [--json]
 
-Needs Linux and Python alone; Kamailio is measured where it is installed (Debian: apt install kamailio; its settings
-are in benchmarks/kamailio/stateless.cfg). Everything stays on 127.0.0.1. All stand ready at once and take turns in
-each round: as many requests as go through while 64 wait for their answers, of one sender as on a trunk, then of many
-phones (many_phones.py); then a steady rate, for the time that a forwarder adds. Each forwarder has one core, load and
-answering servers have the others. Medians and ratios are printed, those of the ratios of each round [with quartiles],
+Needs Linux and Python alone; Kamailio is measured where it is installed (Debian: apt install
+kamailio; its settings are in benchmarks/kamailio/stateless.cfg). Everything stays on 127.0.0.1. All
+stand ready at once and take turns in each round: as many requests as go through while 64 wait for
+their answers, of one sender as on a trunk, then of many phones (many_phones.py); then a steady
+rate, for the time that a forwarder adds. Each forwarder has one core, load and answering servers
+have the others. Medians and ratios are printed, those of the ratios of each round [with quartiles],
 for another round may see another computer.
 
-Load and servers are Python as well. Where they are slower than what they measure, the forwarder's core is not busy all
-the time: this is said, the requests a second are then the load's, and the CPU a request is what counts.
-Exit status 1 if more than one in a thousand requests was not answered with 200; 2 if it could not be measured.
+Load and servers are Python as well. Where they are slower than what they measure, the forwarder's
+core is not busy all the time: this is said, the requests a second are then the load's, and the CPU
+a request is what counts. Exit status 1 if more than one in a thousand requests was not answered
+with 200; 2 if it could not be measured.
 """
 
 from __future__ import annotations
@@ -58,7 +60,7 @@ ROWS = (
 )
 
 
-# -- as many as go through --------------------------------------------------------------------------------------------
+# -- as many as go through -------------------------------------------------------------------------
 
 
 def figures(burst: Burst, cpu: float) -> Figures:
@@ -74,10 +76,13 @@ def templates(own: str, word: str) -> list[bytes]:
     """A request for each method, its number left out three times."""
     return [
         (
-            f"{method} {'sip:failover.test' if method == 'REGISTER' else 'sip:bob@failover.test'} SIP/2.0\r\n"
+            f"{method} {'sip:failover.test' if method == 'REGISTER' else 'sip:bob@failover.test'} "
+            "SIP/2.0\r\n"
             f"Via: SIP/2.0/UDP {own};rport;branch=z9hG4bK{word}x%d\r\n"
-            "Max-Forwards: 70\r\nFrom: <sip:alice@failover.test>;tag=t%d\r\nTo: <sip:bob@failover.test>\r\n"
-            f"Call-ID: {word}x%d\r\nCSeq: 1 {method}\r\nContact: <sip:user@{own}>\r\nContent-Length: 0\r\n\r\n"
+            "Max-Forwards: 70\r\nFrom: <sip:alice@failover.test>;tag=t%d\r\nTo: "
+            "<sip:bob@failover.test>\r\n"
+            f"Call-ID: {word}x%d\r\nCSeq: 1 {method}\r\nContact: <sip:user@{own}>\r\n"
+            "Content-Length: 0\r\n\r\n"
         ).encode()
         for method in METHODS
     ]
@@ -88,7 +93,9 @@ def trunk(target: Address, seconds: float) -> Burst:
     with open_socket(("127.0.0.1", 0)) as sock:
         sock.connect(target)
         # The kernel's own limit: Python's would ask poll() before every recv().
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 0, int(LULL * 1e6)))
+        sock.setsockopt(
+            socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 0, int(LULL * 1e6))
+        )
         texts = templates("{}:{}".format(*sock.getsockname()), f"burst{time.monotonic_ns()}")
 
         def send(number: int) -> None:
@@ -103,11 +110,12 @@ def trunk(target: Address, seconds: float) -> Burst:
         return burst(send, receive, seconds, WINDOW)
 
 
-# -- a turn of each ---------------------------------------------------------------------------------------------------
+# -- a turn of each --------------------------------------------------------------------------------
 
 
 def latency(target: Address, rate: float, seconds: float) -> tuple[float, float, float, int]:
-    """(median, 99th of a hundred) in microseconds, at a steady rate; requests, those never answered."""
+    """(median, 99th of a hundred) in microseconds, at a steady rate; requests, those never
+    answered."""
     asked = Load(target, rate).run(seconds, patience=0.5)
     times = sorted((one.answered - one.sent) * 1e6 for one in asked if one.answered is not None)
     if not times:
@@ -127,7 +135,10 @@ def turn(peer: Peer, rate: float, phones: int, seconds: float) -> Figures:
     unanswered = single.sent - single.answered + many.sent - many.answered + missing
     return {
         **figures(single, after_trunk - before),
-        **{f"phones_{key}": value for key, value in figures(many, after_phones - after_trunk).items()},
+        **{
+            f"phones_{key}": value
+            for key, value in figures(many, after_phones - after_trunk).items()
+        },
         "steady_cpu": (after - after_phones) * 1e6 / max(1, steady - missing),
         "p50": p50,
         "p99": p99,
@@ -143,7 +154,10 @@ def measure(names: list[str], options: argparse.Namespace) -> dict[str, list[Fig
     os.sched_setaffinity(0, rest)
     with ExitStack() as ending:
         ending.callback(os.sched_setaffinity, 0, cores)
-        peers = {name: ending.enter_context(scene(name, options.port + 3 * n, theirs)) for n, name in enumerate(names)}
+        peers = {
+            name: ending.enter_context(scene(name, options.port + 3 * n, theirs))
+            for n, name in enumerate(names)
+        }
         for peer in peers.values():
             trunk(peer.listen, WARM_UP)
             crowd(peer.listen, options.phones, WARM_UP, WINDOW, LULL)
@@ -152,12 +166,15 @@ def measure(names: list[str], options: argparse.Namespace) -> dict[str, list[Fig
             direct = latency(peers[names[0]].servers[0].address, options.rate, options.seconds / 2)
             for name in random.sample(names, len(names)):
                 figures = turn(peers[name], options.rate, options.phones, options.seconds)
-                figures["p50"], figures["p99"] = figures["p50"] - direct[0], figures["p99"] - direct[1]
+                figures["p50"], figures["p99"] = (
+                    figures["p50"] - direct[0],
+                    figures["p99"] - direct[1],
+                )
                 results[name].append(figures)
     return results
 
 
-# -- what is told -----------------------------------------------------------------------------------------------------
+# -- what is told ----------------------------------------------------------------------------------
 
 
 def ratio(ours: list[Figures], theirs: list[Figures], key: str) -> str:
@@ -173,8 +190,13 @@ def table(results: dict[str, list[Figures]]) -> str:
     ours, *others = results
     rows = [["", *results, *(f"{ours} / {other}" for other in others)]]
     for key, text, digits in ROWS:
-        medians = [f"{statistics.median(run[key] for run in runs):,.{digits}f}" for runs in results.values()]
-        rows.append([text, *medians, *(ratio(results[ours], results[other], key) for other in others)])
+        medians = [
+            f"{statistics.median(run[key] for run in runs):,.{digits}f}"
+            for runs in results.values()
+        ]
+        rows.append(
+            [text, *medians, *(ratio(results[ours], results[other], key) for other in others)]
+        )
     return aligned(rows)
 
 
@@ -183,35 +205,76 @@ def limited(results: dict[str, list[Figures]]) -> list[str]:
     told = []
     for name, runs in results.items():
         for whose, kind in (("", ""), (" of many phones", "phones_")):
-            busy, cpu = (statistics.median(run[kind + key] for run in runs) for key in ("busy", "cpu"))
+            busy, cpu = (
+                statistics.median(run[kind + key] for run in runs) for key in ("busy", "cpu")
+            )
             if busy < 100 * BUSY:
-                told.append(f"{name}: the load{whose} was the limit, its core was busy for {busy:.0f} % of the time. "
-                            f"By its CPU a request it could do {1e6 / cpu:,.0f} requests/s.")  # fmt: skip
+                told.append(
+                    f"{name}: the load{whose} was the limit, its core was busy for {busy:.0f} % of "
+                    "the time. "
+                    f"By its CPU a request it could do {1e6 / cpu:,.0f} requests/s."
+                )
     return told
 
 
 def text(results: dict[str, list[Figures]], options: argparse.Namespace) -> str:
-    lines = [f"{WINDOW} requests waiting all the time, of one sender, then of {options.phones} phones; then "
-             f"{options.rate} a second; {options.rounds} rounds of three times {options.seconds:g} s; "
-             "medians, ratios [quartiles]", "", table(results), ""]  # fmt: skip
+    lines = [
+        f"{WINDOW} requests waiting all the time, of one sender, then of {options.phones} phones; "
+        "then "
+        f"{options.rate} a second; {options.rounds} rounds of three times {options.seconds:g} s; "
+        "medians, ratios [quartiles]",
+        "",
+        table(results),
+        "",
+    ]
     lines += limited(results)
     if len(os.sched_getaffinity(0)) < 2:
-        lines.append("One core for all: load and servers take their share of it, so that requests/s mean little.")
+        lines.append(
+            "One core for all: load and servers take their share of it, so that requests/s mean "
+            "little."
+        )
     if len(available(FORWARDERS)) < len(FORWARDERS):
         lines.append(ABSENT)
     return "\n".join(lines).rstrip()
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     number = {"type": int, "metavar": "N"}
-    parser.add_argument("--rounds", default=7, choices=range(1, 101), help="1 to 100 (default 7)", **number)
-    parser.add_argument("--seconds", type=float, default=1.0, help="of each of the three parts of a turn (0.1 to 10)")
-    parser.add_argument("--rate", default=2000, choices=range(10, 5001), help="the steady one (default 2000)", **number)
-    parser.add_argument("--phones", default=2000, choices=range(1, 10_001), help="1 to 10000 (default 2000)", **number)
-    parser.add_argument("--port", type=int, default=23900, help="this one and the five after it are used")
-    parser.add_argument("--only", nargs="+", choices=FORWARDERS, metavar="NAME", help=", ".join(FORWARDERS))
-    parser.add_argument("--json", action="store_true", help="print everything measured as one JSON object")
+    parser.add_argument(
+        "--rounds", default=7, choices=range(1, 101), help="1 to 100 (default 7)", **number
+    )
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=1.0,
+        help="of each of the three parts of a turn (0.1 to 10)",
+    )
+    parser.add_argument(
+        "--rate",
+        default=2000,
+        choices=range(10, 5001),
+        help="the steady one (default 2000)",
+        **number,
+    )
+    parser.add_argument(
+        "--phones",
+        default=2000,
+        choices=range(1, 10_001),
+        help="1 to 10000 (default 2000)",
+        **number,
+    )
+    parser.add_argument(
+        "--port", type=int, default=23900, help="this one and the five after it are used"
+    )
+    parser.add_argument(
+        "--only", nargs="+", choices=FORWARDERS, metavar="NAME", help=", ".join(FORWARDERS)
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print everything measured as one JSON object"
+    )
     options = parser.parse_args(argv)
     if not 0.1 <= options.seconds <= 10:
         parser.error("--seconds: 0.1 to 10")
@@ -231,11 +294,21 @@ def main(argv: list[str]) -> int:
         print(f"cannot measure: {error}", file=sys.stderr)
         return 2
     if options.json:
-        print(json.dumps({**vars(options), "python": platform.python_version(), "results": results,
-                          "limited": limited(results)}))  # fmt: skip
+        print(
+            json.dumps(
+                {
+                    **vars(options),
+                    "python": platform.python_version(),
+                    "results": results,
+                    "limited": limited(results),
+                }
+            )
+        )
     else:
         print(text(results, options))
-    return int(any(statistics.median(run["unanswered"] for run in runs) > 0.1 for runs in results.values()))
+    return int(
+        any(statistics.median(run["unanswered"] for run in runs) > 0.1 for runs in results.values())
+    )
 
 
 if __name__ == "__main__":

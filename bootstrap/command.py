@@ -1,4 +1,5 @@
-"""The command line of demo.py: prepare the computer, then start the right program with the right interpreter."""
+"""The command line of demo.py: prepare the computer, then start the right program with the right
+interpreter."""
 
 import argparse
 import errno
@@ -23,28 +24,31 @@ usage: python3 demo.py [--pair] [--deploy NAME:FILE] [--store URL] [--free-ports
        python3 demo.py softphone [the phone's arguments]
        python3 demo.py pack [FILE]
 
-Call Failover: two SIP servers, a forwarder before them, two phones; a server dies in mid-call, the call goes on.
+Call Failover: two SIP servers, a forwarder before them, two phones; a server dies in mid-call,
+the call goes on.
 Whatever is needed is set up first, in .venv beside this file.
 
   (nothing)            the example in a window, for you to play
-  play                 the example plays by itself and says each step; without a display it plays unseen
+  play                 the example plays by itself and says each step; unseen without a display
     --json             its last line is one JSON object with everything that was measured
     --screenshots DIR  save a picture of each step
     --talk SECONDS     how long the two talk, 3 to 3600 seconds (12 if you do not say)
-  --pair               two forwarders, one on standby for the address of the other, which crashes too
+  --pair               two forwarders, one on standby for the other's address, which crashes too
   --deploy NAME:FILE   a further service on both servers, as in prepaid:balances.txt (docs/slee.txt)
-  --store URL          the servers keep their calls in a Redis, as redis://127.0.0.1:6379/0 (docs/store.txt)
+  --store URL          the servers keep their calls in a Redis: redis://HOST:6379/0 (docs/store.txt)
   --free-ports         any free ports instead of 5060 (forwarder) and its fellows
   test                 run the tests, without a display
   softphone            the two phones alone
-  pack [FILE]          the forwarder as one file, forwarder.pyz if you do not say; it needs Python 3.10 and nothing else
+  pack [FILE]          the forwarder as one file, forwarder.pyz if you do not say; it needs Python
+                       3.10 and nothing else
   --version            print the version
   --help               print this
 """
 
 
 class Job(NamedTuple):
-    """What to start once everything is there: a module with its arguments, and whether it must not show a window."""
+    """What to start once everything is there: a module with its arguments, and whether it must not
+    show a window."""
 
     module: str
     arguments: tuple[str, ...] = ()
@@ -67,7 +71,8 @@ def _seconds(text: str) -> str:
 
 
 def parse(argv: Sequence[str]) -> Job | str:
-    """The job that the arguments ask for, or a text to print instead; SetupFault if they make no sense."""
+    """The job that the arguments ask for, or a text to print instead; SetupFault if they make no
+    sense."""
     if argv and argv[0] == "test":
         return Job("pytest", tuple(argv[1:]), offscreen=True)
     if argv and argv[0] == "softphone":
@@ -94,8 +99,11 @@ def parse(argv: Sequence[str]) -> Job | str:
         return f"Call Failover {VERSION}\n"
     arguments = ["play"] if options.what else []
     arguments += ["--json"] if options.json else []
-    # The program is started in this folder; files and folders are meant from where the person stands.
-    arguments += ["--screenshots", os.path.abspath(options.screenshots)] if options.screenshots else []
+    # The program is started in this folder; files and folders are meant from where the person
+    # stands.
+    arguments += (
+        ["--screenshots", os.path.abspath(options.screenshots)] if options.screenshots else []
+    )
     arguments += ["--talk", options.talk] if options.talk else []
     if options.what not in (None, "play") or (arguments and not options.what):
         parser.error("these options belong to play: python3 demo.py play " + " ".join(argv))
@@ -114,26 +122,37 @@ def _packed(argv: Sequence[str]) -> str:
     parser.add_argument("file", nargs="?", default=FILE, type=Path)
     file: Path = parser.parse_args(argv).file
     if not file.parent.is_dir():
-        raise SetupFault(f"There is no folder {file.parent} to put {file.name} into. Make it, or name another file.")
+        raise SetupFault(
+            f"There is no folder {file.parent} to put {file.name} into. Make it, or name another "
+            "file."
+        )
     if file.is_dir():
         raise SetupFault(f"{file} is a folder. Name a file, as in {file / FILE}.")
     try:
         pack(ROOT, file)
     except OSError as error:
         raise SetupFault(f"{file} could not be made: {error}.") from None
-    return f"{file} is the forwarder. Beside a servers.properties: python3 {file} --check, then without --check.\n"
+    return (
+        f"{file} is the forwarder. Beside a servers.properties: python3 {file} --check, then "
+        "without --check.\n"
+    )
 
 
 def prepare(root: Path, offscreen: bool) -> Path:
-    """See to the system libraries and the Python packages; the interpreter that has them all. Raises SetupFault."""
+    """See to the system libraries and the Python packages; the interpreter that has them all.
+    Raises SetupFault."""
     wanted = libraries.purposes({"QT_QPA_PLATFORM": "offscreen"} if offscreen else os.environ)
     settled = environment.running_fits(root) or environment.venv_fits(root)
-    packages = [] if settled or not environment.lacks_venv_module() else [environment.venv_package()]
+    packages = (
+        [] if settled or not environment.lacks_venv_module() else [environment.venv_package()]
+    )
     lacking = libraries.missing(wanted)
     libraries.provide(lacking, packages)
     still = ", ".join(library.name for library in libraries.missing(wanted)) if lacking else ""
     if still:
-        raise SetupFault(f"These libraries still cannot be loaded: {still}. Look into that and start again.")
+        raise SetupFault(
+            f"These libraries still cannot be loaded: {still}. Look into that and start again."
+        )
     python = environment.ready(root)
     if not offscreen:
         desktop.write_entry(root, python)
@@ -141,7 +160,8 @@ def prepare(root: Path, offscreen: bool) -> Path:
 
 
 def start(python: Path, job: Job, root: Path) -> int:
-    """Become that program (POSIX), or run it and pass on its exit status (Windows, which cannot become another)."""
+    """Become that program (POSIX), or run it and pass on its exit status (Windows, which cannot
+    become another)."""
     if job.offscreen:
         os.environ["QT_QPA_PLATFORM"] = "offscreen"
     os.chdir(root)
@@ -167,7 +187,8 @@ def _stop(number: int, frame: object) -> NoReturn:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Do what the arguments say; the exit status. Whatever stops set-up is one sentence on stderr."""
+    """Do what the arguments say; the exit status. Whatever stops set-up is one sentence on
+    stderr."""
     for name in ("SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), _stop)
@@ -190,8 +211,14 @@ def main(argv: Sequence[str]) -> int:
 
 def _sentence(error: OSError) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"The disk is full ({error.filename or ROOT}). Make room and start again; nothing was left half-made."
+        return (
+            f"The disk is full ({error.filename or ROOT}). Make room and start again; nothing was "
+            "left half-made."
+        )
     if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
         where = error.filename or ROOT
-        return f"Set-up may not write to {where}. Copy this folder to a place of your own and start again there."
+        return (
+            f"Set-up may not write to {where}. Copy this folder to a place of your own and start "
+            "again there."
+        )
     return f"The system refused: {error}. Mend that and start again."

@@ -10,10 +10,12 @@ NAME = "Call Failover phones.desktop"
 
 
 def _quoted(argument: str) -> str:
-    """One argument for an Exec line, by the quoting rules of the Desktop Entry Specification ("The Exec key")."""
+    """One argument for an Exec line, by the quoting rules of the Desktop Entry Specification ("The
+    Exec key")."""
     for special in '\\"`$':
         argument = argument.replace(special, "\\" + special)
-    # The value is a string before it is a command line: its backslashes are escaped once more. % begins a field code.
+    # The value is a string before it is a command line: its backslashes are escaped once more. %
+    # begins a field code.
     return '"' + argument.replace("\\", "\\\\").replace("%", "%%") + '"'
 
 
@@ -39,7 +41,8 @@ def _escaped(path: Path) -> str:
 
 
 def write_entry(root: Path, python: Path) -> None:
-    """Write the entry beside demo.py, on Linux, whenever it is not there or the folder or the interpreter has moved."""
+    """Write the entry beside demo.py, on Linux, whenever it is not there or the folder or the
+    interpreter has moved."""
     if not sys.platform.startswith("linux"):
         return
     path = root / NAME

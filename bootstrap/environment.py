@@ -1,4 +1,5 @@
-"""The virtual environment `.venv` beside demo.py: made once, whole or not at all, and anew when it no longer fits.
+"""The virtual environment `.venv` beside demo.py: made once, whole or not at all, and anew when it
+no longer fits.
 
 A finished one has a stamp, written last: the hash of requirements.txt and the kind of Python. An
 interrupt undoes what was begun; where even that was impossible (power cut, kill -9) the stamp is
@@ -35,7 +36,8 @@ from bootstrap.fault import SetupFault, say
 from bootstrap.libraries import refuse_old_system
 from bootstrap.trouble import explain
 
-# Measured with the pins on Linux: what pip fetches, and what that takes on the disk while it is being unpacked.
+# Measured with the pins on Linux: what pip fetches, and what that takes on the disk while it is
+# being unpacked.
 DOWNLOAD_MB, NEEDED_MB = (260, 1300) if sys.version_info < (3, 12) else (150, 750)
 
 # What must be importable for a requirement to count as there; those not named are needed by these.
@@ -109,11 +111,14 @@ def _stamp(folder: Path) -> Path:
 
 def _stamp_text(root: Path) -> str:
     digest = hashlib.sha256((root / "requirements.txt").read_bytes()).hexdigest()
-    return f"requirements {digest}\npython {sys.implementation.cache_tag} {sysconfig.get_platform()}\n"
+    return (
+        f"requirements {digest}\npython {sys.implementation.cache_tag} {sysconfig.get_platform()}\n"
+    )
 
 
 def venv_fits(root: Path) -> bool:
-    """Whether `.venv` is whole, of this kind of Python and made from the requirements as they are now."""
+    """Whether `.venv` is whole, of this kind of Python and made from the requirements as they are
+    now."""
     return _fits(root / ".venv", root)
 
 
@@ -150,7 +155,8 @@ def venv_package() -> str:
 
 
 def ready(root: Path) -> Path:
-    """The interpreter to go on with: this one if it has everything, else that of `.venv`, which is made if need be."""
+    """The interpreter to go on with: this one if it has everything, else that of `.venv`, which is
+    made if need be."""
     if running_fits(root) and not import_trouble(Path(sys.executable), root):
         return Path(sys.executable)
     if venv_fits(root) and is_ours(root / ".venv.old"):
@@ -163,11 +169,18 @@ def ready(root: Path) -> Path:
 
 
 def import_trouble(python: Path, root: Path) -> str:
-    """What that interpreter says when it imports what the requirements bring; empty if all is well."""
+    """What that interpreter says when it imports what the requirements bring; empty if all is
+    well."""
     modules = [module for name, module in MODULES.items() if name in _pins(root)]
     program = f"import importlib\nfor name in {modules!r}:\n    importlib.import_module(name)"
-    done = subprocess.run([python, "-c", program], capture_output=True, text=True, errors="replace", check=False)
-    return "" if done.returncode == 0 else (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+    done = subprocess.run(
+        [python, "-c", program], capture_output=True, text=True, errors="replace", check=False
+    )
+    return (
+        ""
+        if done.returncode == 0
+        else (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+    )
 
 
 def build(root: Path) -> None:
@@ -176,7 +189,8 @@ def build(root: Path) -> None:
     refuse_old_system()
     if lacks_venv_module():
         raise SetupFault(
-            f"This Python ({sys.executable}) has no venv module to make a virtual environment with. "
+            f"This Python ({sys.executable}) has no venv module to make a virtual environment "
+            "with. "
             f"On Debian or Ubuntu: sudo apt-get install {venv_package()}. "
             "Elsewhere install Python from https://www.python.org. Then start again."
         )
@@ -223,7 +237,8 @@ def _refuse_full_disk(root: Path) -> None:
     if free < NEEDED_MB * 1_000_000:
         raise SetupFault(
             f"The disk is too full: set-up needs {NEEDED_MB} MB in {root}, "
-            f"and {free // 1_000_000} MB are free. Make room, or move this folder to a larger disk, and start again."
+            f"and {free // 1_000_000} MB are free. Make room, or move this folder to a larger "
+            "disk, and start again."
         )
 
 
@@ -275,18 +290,25 @@ def _move_paths(made: Path, wanted: Path) -> None:
 def _install(folder: Path, root: Path) -> None:
     command = [str(_python_in(folder)), "-m", "pip", "install"]
     command += ["--disable-pip-version-check", "--no-input"]
-    # Few retries, to learn soon that one is off-line; but some, for pip tells what fails only when it tries again.
+    # Few retries, to learn soon that one is off-line; but some, for pip tells what fails only when
+    # it tries again.
     command += ["--only-binary=:all:", "--retries", "3"]
     command += [f"{name}=={version}" for name, version in _pins(root).items()]
     _run(command, folder, quiet=False)
 
 
 def _run(command: Sequence[str], folder: Path, quiet: bool) -> None:
-    """Run one step of the set-up, its progress to be seen unless quiet; raise SetupFault with what went wrong."""
-    # Its temporary files go where an undone set-up takes them away with the rest, and where the room was looked for.
+    """Run one step of the set-up, its progress to be seen unless quiet; raise SetupFault with what
+    went wrong."""
+    # Its temporary files go where an undone set-up takes them away with the rest, and where the
+    # room was looked for.
     temporary = folder / "tmp"
     temporary.mkdir(exist_ok=True)
-    environ = {key: value for key, value in os.environ.items() if key not in ("PIP_TARGET", "PIP_PREFIX", "PIP_USER")}
+    environ = {
+        key: value
+        for key, value in os.environ.items()
+        if key not in ("PIP_TARGET", "PIP_PREFIX", "PIP_USER")
+    }
     environ.update(dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(temporary)))
     with subprocess.Popen(
         command,
@@ -311,7 +333,8 @@ def _run(command: Sequence[str], folder: Path, quiet: bool) -> None:
 
 
 def _end(child: subprocess.Popen[str]) -> None:
-    """Stop a step and all it has started, for certain: what still ran would write into what is being removed."""
+    """Stop a step and all it has started, for certain: what still ran would write into what is
+    being removed."""
     if os.name == "nt":
         child.kill()
         return
@@ -348,18 +371,21 @@ def only_one(root: Path) -> Iterator[None]:
             say("Another demo.py is setting up this folder; waiting for it ...")
             while not _locked(file):
                 time.sleep(0.2)
-        # The steps share the lock: a pip that outlives its killed demo.py still writes, and has to be waited for.
+        # The steps share the lock: a pip that outlives its killed demo.py still writes, and has to
+        # be waited for.
         os.set_inheritable(file.fileno(), True)
         yield
 
 
 def _locked(file: IO[bytes]) -> bool:
-    """Try to lock the file until it is closed. The lock dies with its process. True where locking is not to be had."""
+    """Try to lock the file until it is closed. The lock dies with its process. True where locking
+    is not to be had."""
     if sys.platform == "win32":
         import msvcrt
 
         with suppress(OSError):
-            file.seek(1 << 30)  # Windows keeps others from reading what is locked: so lock what nobody reads
+            # Windows keeps others from reading what is locked: so lock what nobody reads
+            file.seek(1 << 30)
             msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
             return True
         return False

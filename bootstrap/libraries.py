@@ -1,4 +1,5 @@
-"""The system libraries that Qt needs on Linux, which wheels cannot bring: find out what is missing and get it."""
+"""The system libraries that Qt needs on Linux, which wheels cannot bring: find out what is missing
+and get it."""
 
 import os
 import platform
@@ -13,7 +14,8 @@ from bootstrap.fault import SetupFault, say
 
 
 class Library(NamedTuple):
-    """A shared library by the name the dynamic linker looks for, and the Debian and Ubuntu package that has it."""
+    """A shared library by the name the dynamic linker looks for, and the Debian and Ubuntu package
+    that has it."""
 
     name: str
     package: str
@@ -62,7 +64,8 @@ LIBRARIES: dict[str, tuple[Library, ...]] = {
     ),
 }
 
-# The oldest GNU C library that the pinned Qt wheels were built for (their manylinux tag), and systems that have it.
+# The oldest GNU C library that the pinned Qt wheels were built for (their manylinux tag), and
+# systems that have it.
 OLDEST_GLIBC = {
     "x86_64": ((2, 34), "Debian 12, Ubuntu 22.04, Fedora 36"),
     "aarch64": ((2, 39), "Debian 13, Ubuntu 24.04, Fedora 40"),
@@ -70,13 +73,15 @@ OLDEST_GLIBC = {
 
 
 def purposes(environ: Mapping[str, str]) -> tuple[str, ...]:
-    """What Qt is needed for here: a window if there is a display to show it on, and sound always."""
+    """What Qt is needed for here: a window if there is a display to show it on, and sound
+    always."""
     wish = environ.get("QT_QPA_PLATFORM", "").partition(":")[0].partition(";")[0]
     if wish in ("xcb", "wayland"):
         return ("qt", "sound", "x11" if wish == "xcb" else "wayland")
     if wish:
         return ("qt", "sound")
-    # With both, Qt falls back to X11 where Wayland does not do, and every Wayland desktop has its own libraries.
+    # With both, Qt falls back to X11 where Wayland does not do, and every Wayland desktop has its
+    # own libraries.
     if environ.get("DISPLAY"):
         return ("qt", "sound", "x11")
     if environ.get("WAYLAND_DISPLAY"):
@@ -85,13 +90,15 @@ def purposes(environ: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def missing(wanted: Sequence[str], load: Callable[[str], object] | None = None) -> list[Library]:
-    """Those libraries for the wanted purposes that cannot be loaded; none where Qt brings them all (macOS, Windows)."""
+    """Those libraries for the wanted purposes that cannot be loaded; none where Qt brings them all
+    (macOS, Windows)."""
     if not sys.platform.startswith("linux"):
         return []
     if load is None:
         try:
             from ctypes import CDLL
-        except ImportError:  # a Python built without libffi: then Qt itself has to say what it lacks
+        # a Python built without libffi: then Qt itself has to say what it lacks
+        except ImportError:
             return []
         load = CDLL
     lacking = []
@@ -110,19 +117,22 @@ def refuse_old_system() -> None:
     machine = platform.machine()
     if machine not in OLDEST_GLIBC:
         raise SetupFault(
-            f"Qt for Python is not made for this kind of Linux computer ({machine}), but for x86_64 and ARM64."
+            f"Qt for Python is not made for this kind of Linux computer ({machine}), but for "
+            "x86_64 and ARM64."
         )
     needed, systems = OLDEST_GLIBC[machine]
     kind, version = platform.libc_ver()
     if kind != "glibc" or tuple(int(part) for part in version.split(".")[:2]) < needed:
         raise SetupFault(
-            f"Qt for Python needs the GNU C library {needed[0]}.{needed[1]} or newer on {machine}, and this Linux has "
+            f"Qt for Python needs the GNU C library {needed[0]}.{needed[1]} or newer on {machine}, "
+            "and this Linux has "
             f"{kind or 'another one'} {version or ''}. Use a newer Linux, for example {systems}."
         )
 
 
 def distribution() -> frozenset[str]:
-    """The names this Linux goes by: its own and those it says it is like; none if it does not say."""
+    """The names this Linux goes by: its own and those it says it is like; none if it does not
+    say."""
     try:
         release = platform.freedesktop_os_release()
     except OSError:
@@ -131,7 +141,8 @@ def distribution() -> frozenset[str]:
 
 
 def provide(lacking: Sequence[Library], packages: Sequence[str] = ()) -> None:
-    """Get what is missing, on Debian with further packages in the same go; SetupFault says how where we may not."""
+    """Get what is missing, on Debian with further packages in the same go; SetupFault says how
+    where we may not."""
     names = [library.name for library in lacking]
     if distribution() & {"debian", "ubuntu"} and shutil.which("apt-get"):
         if lacking or packages:
@@ -163,7 +174,9 @@ def _install_with_apt(packages: Sequence[str], what: str) -> None:
         _run_apt([update, install], packages)
         return
     sudo = shutil.which("sudo")
-    command = " && ".join(("sudo " if sudo else "") + shlex.join(step) for step in (update, install))
+    command = " && ".join(
+        ("sudo " if sudo else "") + shlex.join(step) for step in (update, install)
+    )
     if not sudo:
         command = f"su -c '{command}'"
     sentence = f"Missing on this system: {what}. This installs it:\n    {command}"
@@ -188,6 +201,8 @@ def _run_apt(commands: Sequence[Sequence[str]], packages: Sequence[str]) -> None
         status = subprocess.run(quiet, env=environ, stdout=sys.stderr, check=False).returncode
         if status:
             raise SetupFault(
-                f"apt-get could not install {' '.join(packages)} (status {status}; its own words are above). "
-                "Is this computer on-line, and its package list in order? Mend that and start again."
+                f"apt-get could not install {' '.join(packages)} (status {status}; its own words "
+                "are above). "
+                "Is this computer on-line, and its package list in order? Mend that and start "
+                "again."
             )

@@ -1,4 +1,5 @@
-"""The command line: reads servers.properties, runs a forwarder until it is told to stop, reloads on SIGHUP."""
+"""The command line: reads servers.properties, runs a forwarder until it is told to stop, reloads on
+SIGHUP."""
 
 from __future__ import annotations
 
@@ -51,7 +52,13 @@ def main(arguments: Sequence[str], default_file: Path) -> int:
         path = place(settings.secret_file, file)
         if options.check:
             doubts = [f"warning: {text}" for text in warnings(settings)]
-            print(f"{file.name} is good.", *describe(settings), f"secret: {look(path)}", *doubts, sep="\n")
+            print(
+                f"{file.name} is good.",
+                *describe(settings),
+                f"secret: {look(path)}",
+                *doubts,
+                sep="\n",
+            )
             return 0
         secret = open_secret(path)
     except (OSError, SettingsError, SecretError) as error:
@@ -60,7 +67,9 @@ def main(arguments: Sequence[str], default_file: Path) -> int:
     try:
         return _run(file, settings, secret)
     except TimeoutError as error:
-        print(f"it has not ended as it should: {error}; its sockets are closed now", file=sys.stderr)
+        print(
+            f"it has not ended as it should: {error}; its sockets are closed now", file=sys.stderr
+        )
         return 1
     except OSError as error:
         print(_remedy(file, error, settings), file=sys.stderr)
@@ -74,14 +83,17 @@ def load(file: Path) -> Settings:
         with file.open("rb") as opened:
             data = opened.read(MAX_FILE + 1)
     except OSError as error:
-        raise SettingsError(str(file), [Fault(0, f"{(error.strerror or str(error)).lower()}; {remedy}")]) from error
+        raise SettingsError(
+            str(file), [Fault(0, f"{(error.strerror or str(error)).lower()}; {remedy}")]
+        ) from error
     if len(data) > MAX_FILE:
         raise SettingsError(str(file), [Fault(0, f"too large to be a list of servers; {remedy}")])
     return read(decode(data), file.name, look_up, is_here)
 
 
 def look_up(host: str, ipv6: bool) -> str:
-    """The IP address of a computer's name, of the wanted family if it has one. Raises ValueError with a sentence."""
+    """The IP address of a computer's name, of the wanted family if it has one. Raises ValueError
+    with a sentence."""
     try:
         return literal(host)
     except ValueError:
@@ -97,16 +109,28 @@ def describe(settings: Settings) -> list[str]:
     """What was read, in sentences."""
     servers = [f"{line.name} {format_address(line.address)}" for line in settings.servers]
     by = f"{settings.policy} (sessions named by {settings.convergence})"
-    back = f"{settings.rise} answers, {settings.rise * settings.interval:g} s (longer for one that flaps)"
+    back = (
+        f"{settings.rise} answers, {settings.rise * settings.interval:g} s "
+        "(longer for one that flaps)"
+    )
     return [
         f"servers, in order: {', '.join(servers) or 'none but those that come'}",
-        *([f"servers register themselves at {_reception(settings)}"] if settings.registration else []),
+        *(
+            [f"servers register themselves at {_reception(settings)}"]
+            if settings.registration
+            else []
+        ),
         f"new calls go by {settings.policy if settings.policy == FIRST_LIVE else by}",
-        f"heartbeats every {settings.interval:g} s: {settings.promise}; one that is back is used after {back}",
+        f"heartbeats every {settings.interval:g} s: {settings.promise}; one that is back is used "
+        f"after {back}",
         f"phones and servers send to {format_address(settings.listen)} (UDP)",
-        f"where that is another forwarder's: {'waits for it' if settings.standby else 'refuses to start'}",
-        f"limit of one source: {settings.rate or 'no'} datagrams a second, {settings.burst} at once",
-        f"status page at http://{format_address(settings.admin)}/" if settings.admin else "no status page",
+        "where that is another forwarder's: "
+        f"{'waits for it' if settings.standby else 'refuses to start'}",
+        f"limit of one source: {settings.rate or 'no'} datagrams a second, {settings.burst} at "
+        "once",
+        f"status page at http://{format_address(settings.admin)}/"
+        if settings.admin
+        else "no status page",
     ]
 
 
@@ -122,8 +146,10 @@ def warnings(settings: Settings) -> list[str]:
     if settings.admin and not ip_address(settings.admin[0].partition("%")[0]).is_loopback:
         where = format_address(settings.admin)
         return [
-            f"the pages at {where} have no password: whoever reaches them sees every call's parties and may disable "
-            "servers; let a firewall admit only those who should, or set admin.listen=127.0.0.1:8060"
+            f"the pages at {where} have no password: whoever reaches them sees every call's "
+            "parties and may disable "
+            "servers; let a firewall admit only those who should, or set "
+            "admin.listen=127.0.0.1:8060"
         ]
     return []
 
@@ -131,16 +157,25 @@ def warnings(settings: Settings) -> list[str]:
 def _options(arguments: Sequence[str], default_file: Path) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="forwarder.py",
-        description="Forwards SIP over UDP to the first living server of a list, and moves on when that one dies.",
-        epilog="SIGHUP reads the file again; SIGTERM and Ctrl-C stop. The file explains every setting.",
+        description="Forwards SIP over UDP to the first living server of a list, and moves on when "
+        "that one dies.",
+        epilog="SIGHUP reads the file again; SIGTERM and Ctrl-C stop. "
+        "The file explains every setting.",
     )
     where = f"servers and settings (default: {default_file.name} beside forwarder.py)"
     parser.add_argument("file", nargs="?", default=default_file, help=where)
-    parser.add_argument("--check", action="store_true", help="say what the file means and what it promises, and end")
-    ask = "end at once: status 0, the forwarder at this address serves; 3, it lives, no server takes calls; 1, neither"
+    parser.add_argument(
+        "--check", action="store_true", help="say what the file means and what it promises, and end"
+    )
+    ask = (
+        "end at once: status 0, the forwarder at this address serves; "
+        "3, it lives, no server takes calls; 1, neither"
+    )
     parser.add_argument("--probe", metavar="HOST:PORT", help=ask)
     parser.add_argument("--version", action="version", version=f"forwarder {VERSION}")
-    parser.add_argument("-v", "--verbose", action="store_true", help="log a line for every message and its way")
+    parser.add_argument(
+        "-v", "--verbose", action="store_true", help="log a line for every message and its way"
+    )
     return parser.parse_args(arguments)
 
 
@@ -161,9 +196,12 @@ def _run(file: Path, settings: Settings, secret: Secret) -> int:
     with ExitStack() as ending:  # each of them, the last first, whatever one raises
         ending.callback(notifier.close)
         pages = ending.enter_context(ExitStack())
-        ending.callback(forwarder.stop)  # before the pages, which take their time: a standby waits for the address
+        # before the pages, which take their time: a standby waits for the address
+        ending.callback(forwarder.stop)
         if settings.admin:
-            admin = first_free(settings.admin, FURTHER if settings.standby else 0, partial(_admin, forwarder))
+            admin = first_free(
+                settings.admin, FURTHER if settings.standby else 0, partial(_admin, forwarder)
+            )
             pages.callback(admin.stop)
             settings = replace(settings, admin=_told(settings.admin, admin.address))
         settings = replace(settings, registration=forwarder.registration)
@@ -171,14 +209,17 @@ def _run(file: Path, settings: Settings, secret: Secret) -> int:
         for text in (*warnings(settings), *_worries(secret)):
             log.warning("%s", text)
         active = forwarder.standing.role is ACTIVE
-        print(f"ready: {format_address(settings.listen)}{'' if active else ' (standby)'}", flush=True)
+        print(
+            f"ready: {format_address(settings.listen)}{'' if active else ' (standby)'}", flush=True
+        )
         if not active and (who := holder(settings.listen)):
             log.info("%s is held by %s", format_address(settings.listen), who)
         if notifier.listened_to:
             forwarder.every(notifier.rhythm, partial(_beat, notifier, forwarder))
         notifier.ready()
         gc.collect()
-        gc.freeze()  # what is here stays: with 10,000 in flight a full collection takes 5 ms instead of 9
+        # what is here stays: with 10,000 in flight a full collection takes 5 ms instead of 9
+        gc.freeze()
         while (wish := _next(wishes)) == RELOAD:
             notifier.reloading()
             _reload(file, forwarder)
@@ -189,7 +230,8 @@ def _run(file: Path, settings: Settings, secret: Secret) -> int:
 
 
 def _beat(notifier: Notifier, forwarder: Forwarder) -> None:
-    """The watchdog is fed also where the status line cannot be had: a defect in that is no reason for a restart."""
+    """The watchdog is fed also where the status line cannot be had: a defect in that is no reason
+    for a restart."""
     status: str | None = None
     try:
         status = forwarder.summary()
@@ -219,7 +261,8 @@ def _worries(secret: Secret) -> list[str]:
     if secret.kept:
         return []
     return [
-        f"the secret is for {secret.origin}: after a restart answers under way are lost, and calls find their "
+        f"the secret is for {secret.origin}: after a restart answers under way are lost, and calls "
+        "find their "
         "server by the policy alone; name a file in forwarder.secret.file that this user can write"
     ]
 
@@ -242,7 +285,8 @@ def _next(wishes: queue.SimpleQueue[str]) -> str:
 
 
 def _reload(file: Path, forwarder: Forwarder) -> None:
-    """Whatever is wrong with the new file, or happens to be with us, the old table goes on serving."""
+    """Whatever is wrong with the new file, or happens to be with us, the old table goes on
+    serving."""
     try:
         settings = load(file)
     except (OSError, SettingsError) as error:
@@ -251,16 +295,25 @@ def _reload(file: Path, forwarder: Forwarder) -> None:
     try:
         changed = forwarder.reload(settings)
     except TimeoutError as error:
-        log.error("reload: %s; look at /status, and reload again if it still shows the old servers", error)
+        log.error(
+            "reload: %s; look at /status, and reload again if it still shows the old servers", error
+        )
     except Exception:
-        log.exception("reload failed, though the file is good: look at /status for what is in force")
+        log.exception(
+            "reload failed, though the file is good: look at /status for what is in force"
+        )
     else:
         log.warning("reload: %s", "; ".join(changed) or "nothing changed")
 
 
 def _sentence(error: OSError | SettingsError | SecretError) -> str:
-    """An OSError here is not the file's: the system would not let us look something up, or write."""
-    return f"the system refuses: {(error.strerror or str(error)).lower()}" if isinstance(error, OSError) else str(error)
+    """An OSError here is not the file's: the system would not let us look something up, or
+    write."""
+    return (
+        f"the system refuses: {(error.strerror or str(error)).lower()}"
+        if isinstance(error, OSError)
+        else str(error)
+    )
 
 
 def _remedy(file: Path, error: OSError, settings: Settings) -> str:
@@ -274,9 +327,15 @@ def _remedy(file: Path, error: OSError, settings: Settings) -> str:
     if error.errno == errno.EADDRNOTAVAIL:
         return f"{text}: this computer has no such address; correct it in {file.name}"
     if error.errno == errno.EACCES:
-        return f"{text}: ports below 1024 need the administrator's rights; choose another in {file.name}"
+        return (
+            f"{text}: ports below 1024 need the administrator's rights; choose another in "
+            f"{file.name}"
+        )
     if error.errno in (errno.EMFILE, errno.ENFILE):
-        return f"{text}: each server needs two; raise the limit (ulimit -n, or LimitNOFILE= of the unit)"
+        return (
+            f"{text}: each server needs two; raise the limit (ulimit -n, or LimitNOFILE= of the "
+            "unit)"
+        )
     if error.errno == errno.EAFNOSUPPORT:
         return f"{text}: this computer does not speak IPv6; choose an IPv4 address in {file.name}"
     if text.endswith(")"):  # an address, as bind_udp and the pages name it

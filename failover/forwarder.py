@@ -40,12 +40,19 @@ OPEN_AGAIN = 0.25  # seconds between two attempts to open what could not be open
 RELOAD_PATIENCE = 5.0  # seconds
 CHANGES_APART = 1.0  # seconds
 # settings a reload cannot change
-NEXT_START = {"forwarder.listen", "forwarder.standby", "forwarder.secret.file", "registration.listen", "admin.listen"}
+NEXT_START = {
+    "forwarder.listen",
+    "forwarder.standby",
+    "forwarder.secret.file",
+    "registration.listen",
+    "admin.listen",
+}
 
 
 class Forwarder:
-    """`start()` returns once it serves, or stands by for another one that has its address, or raises OSError; `stop()`
-    may be called twice. Without a secret it makes one that ends with it."""
+    """`start()` returns once it serves, or stands by for another one that has its address, or
+    raises OSError; `stop()` may be called twice. Without a secret it makes one that ends with
+    it."""
 
     def __init__(self, settings: Settings, secret: Secret | None = None) -> None:
         self.settings = settings
@@ -54,8 +61,12 @@ class Forwarder:
         self._loop = Loop("sip")
         self._chronicle = Chronicle()
         self._started = time.monotonic()
-        # In use at once, for a forwarder that starts again must not refuse the calls of servers that live.
-        servers = [self._server(line, Health(FAILING, self._started, "not asked yet")) for line in settings.servers]
+        # In use at once, for a forwarder that starts again must not refuse the calls of servers
+        # that live.
+        servers = [
+            self._server(line, Health(FAILING, self._started, "not asked yet"))
+            for line in settings.servers
+        ]
         table = ServerTable(servers, settings.policy, settings.convergence, settings.path)
         self._core = Core(
             table,
@@ -66,7 +77,9 @@ class Forwarder:
             self._is_own,
             self._own.towards,
         )
-        self._reception = Reception(settings, self.secret.key, self._core.counters, self._own.is_own, self)
+        self._reception = Reception(
+            settings, self.secret.key, self._core.counters, self._own.is_own, self
+        )
         self._traffic = Traffic(self._loop, self._core, self._chronicle, self._new_limit(settings))
         self._core.stand_by()
         self._core.passive.configure(settings.passive_requests, settings.passive_seconds)
@@ -75,7 +88,7 @@ class Forwarder:
         self._manner = best()
         self._next_change = 0.0
 
-    # -- any thread -------------------------------------------------------------------------------------------------
+    # -- any thread --------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Watches the servers, and serves if the address can be had."""
@@ -94,8 +107,9 @@ class Forwarder:
         self._loop.start()
 
     def stop(self) -> None:
-        """What has come is still passed on; a forwarder on standby has the address a moment later. Raises TimeoutError,
-        and leaves the sockets open, while the `sip` thread is busy with something else."""
+        """What has come is still passed on; a forwarder on standby has the address a moment later.
+        Raises TimeoutError, and leaves the sockets open, while the `sip` thread is busy with
+        something else."""
         self._loop.post(self._finish)
         self._loop.stop()
         self._close()
@@ -111,8 +125,9 @@ class Forwarder:
         return self._reception.address
 
     def reload(self, settings: Settings) -> list[str]:
-        """Serves by other settings from now on; returns what changed. A server that cannot be reached is DOWN. Raises
-        TimeoutError if the `sip` thread is busy; its text says whether the change is still under way."""
+        """Serves by other settings from now on; returns what changed. A server that cannot be
+        reached is DOWN. Raises TimeoutError if the `sip` thread is busy; its text says whether the
+        change is still under way."""
         return self._loop.ask(lambda: self._adopt(settings), RELOAD_PATIENCE)
 
     def status(self) -> dict[str, object]:
@@ -125,9 +140,11 @@ class Forwarder:
         return self._loop.ask(lambda: status.recorded(self._core, self._station.takeovers, offset))
 
     def wish(self, name: str, wish: Wish) -> None:
-        """What the operator wants of a server, until told otherwise or started again. KeyError: there is none of that
-        name."""
-        self._loop.ask(lambda: self._traffic.carry_out(self._core.wish(name, wish, time.monotonic())))
+        """What the operator wants of a server, until told otherwise or started again. KeyError:
+        there is none of that name."""
+        self._loop.ask(
+            lambda: self._traffic.carry_out(self._core.wish(name, wish, time.monotonic()))
+        )
 
     def metrics(self) -> str:
         """The /metrics text."""
@@ -138,7 +155,8 @@ class Forwarder:
         return self._loop.ask(lambda: status.summary(self._core, self.standing))
 
     def every(self, seconds: float, function: Callable[[], object]) -> None:
-        """Calls the function again and again on the `sip` thread, for as long as that thread lives and gets on."""
+        """Calls the function again and again on the `sip` thread, for as long as that thread lives
+        and gets on."""
 
         def again() -> None:
             self._loop.at(time.monotonic() + seconds, again)
@@ -147,7 +165,8 @@ class Forwarder:
         self._loop.post(again)
 
     def subscribe(self, reader: Reader) -> None:
-        """Puts ("hello", status) and then every event into the queue; what finds it full is lost to that reader."""
+        """Puts ("hello", status) and then every event into the queue; what finds it full is lost to
+        that reader."""
 
         def join() -> None:
             reader.put_nowait(("hello", self._status()))
@@ -158,7 +177,7 @@ class Forwarder:
     def unsubscribe(self, reader: Reader) -> None:
         self._loop.post(lambda: self._chronicle.leave(reader))
 
-    # -- sip thread: the address ------------------------------------------------------------------------------------
+    # -- sip thread: the address -------------------------------------------------------------------
 
     def take(self, sock: socket.socket) -> None:
         phones = self._traffic.phones = Channel(sock, self._manner, self._uses)
@@ -190,7 +209,7 @@ class Forwarder:
     def trouble(self, operation: str, text: str) -> None:
         self._chronicle.trouble(self._core, operation, text)
 
-    # -- sip thread: what is opened, and again and again where it cannot be ------------------------------------------
+    # -- sip thread: what is opened, and again and again where it cannot be ------------------------
 
     def _open_all(self) -> None:
         self._open_links()
@@ -200,7 +219,8 @@ class Forwarder:
             self._chronicle.trouble(self._core, "open", f"registration.listen: {error}")
 
     def _open_links(self) -> None:
-        """What of them is not open. A server that cannot be reached now keeps nobody from the others."""
+        """What of them is not open. A server that cannot be reached now keeps nobody from the
+        others."""
         for link in list(self._traffic.links.values()):
             self._loop.call(partial(self._open_link, link))
 
@@ -212,7 +232,9 @@ class Forwarder:
                 self._open_leg(link)
         except OSError as error:
             if link.heartbeat and (link.channel or not self._traffic.phones):
-                return  # heartbeats have another chance on the socket that they had: the old route may come back
+                # heartbeats have another chance on the socket that they had: the old route may come
+                # back
+                return
             self._close_link(link)
             self._unreachable(link, error)
 
@@ -234,14 +256,16 @@ class Forwarder:
             self._loop.watch(sock, partial(self._traffic.vigil.hear, link))
 
     def _unreachable(self, link: Link, error: OSError) -> None:
-        """It is DOWN for as long as its sockets cannot be opened, so nobody sends it anything meanwhile."""
+        """It is DOWN for as long as its sockets cannot be opened, so nobody sends it anything
+        meanwhile."""
         server, trouble = link.server, (error.strerror or str(error)).lower()
         if trouble != link.trouble:
             link.trouble = trouble
             self._chronicle.trouble(self._core, "open", f"a socket to {server.name}: {error}")
         why = f"{format_address(server.address)} cannot be reached: {trouble}"
         self._traffic.refused(server.name, why)
-        server.health = replace(server.health, why=why)  # that of before may be about something else
+        # that of before may be about something else
+        server.health = replace(server.health, why=why)
 
     def _close_link(self, link: Link) -> None:
         self._close_leg(link)
@@ -259,11 +283,12 @@ class Forwarder:
             link.channel = None
 
     def _drop(self, sock: socket.socket) -> None:
-        """Closes it, whatever its state: one that stayed open would keep the address from its next owner, us too."""
+        """Closes it, whatever its state: one that stayed open would keep the address from its next
+        owner, us too."""
         self._loop.call(partial(self._loop.unwatch, sock))
         sock.close()
 
-    # -- sip thread: do we see a server? ----------------------------------------------------------------------------
+    # -- sip thread: do we see a server? -----------------------------------------------------------
 
     def _look_out(self) -> None:
         core, name = self._core, self.settings.track_file
@@ -274,9 +299,13 @@ class Forwarder:
     def _tell_sight(self, sees: bool) -> None:
         try:
             if self._track.tell(sees, time.monotonic()):
-                self._chronicle.note(f"sees {'a server' if sees else 'NO SERVER'}: keepalived is told")
+                self._chronicle.note(
+                    f"sees {'a server' if sees else 'NO SERVER'}: keepalived is told"
+                )
         except OSError as error:
-            self._chronicle.trouble(self._core, "track", f"{self._track.name}: {error.strerror or error}")
+            self._chronicle.trouble(
+                self._core, "track", f"{self._track.name}: {error.strerror or error}"
+            )
 
     def _finish(self) -> None:
         """Nothing more is taken after what is here."""
@@ -284,25 +313,33 @@ class Forwarder:
         for step in (self._station.end, tell, partial(self._traffic.finish, POLITE), self.let_go):
             self._loop.call(step)
 
-    # -- sip thread: members ----------------------------------------------------------------------------------------
+    # -- sip thread: members -----------------------------------------------------------------------
 
     def _adopt(self, new: Settings) -> list[str]:
         """Serves by what a reload has read; the servers that have registered themselves stay."""
         old = self.settings
         changed = differences(old, new)
         new = replace(
-            new, listen=old.listen, admin=old.admin, secret_file=old.secret_file, registration=old.registration
+            new,
+            listen=old.listen,
+            admin=old.admin,
+            secret_file=old.secret_file,
+            registration=old.registration,
         )
         self._serve((*new.servers, *self._reception.beside(new)), new)
         self._reception.rebase(new)
         self._traffic.limit = self._new_limit(new)
         for line in new.servers:
-            self._traffic.links[line.name].server.farewell = False  # it may have come by itself before
-        return [f"{said} (at the next start)" if said.split()[0] in NEXT_START else said for said in changed]
+            # it may have come by itself before
+            self._traffic.links[line.name].server.farewell = False
+        return [
+            f"{said} (at the next start)" if said.split()[0] in NEXT_START else said
+            for said in changed
+        ]
 
     def _serve(self, lines: Sequence[ServerLine], settings: Settings) -> None:
-        """Swaps the table, closes what is gone, opens what is new. Raises OSError, and changes nothing, for a server
-        whose address is of another family than the forwarder's."""
+        """Swaps the table, closes what is gone, opens what is new. Raises OSError, and changes
+        nothing, for a server whose address is of another family than the forwarder's."""
         now = time.monotonic()
         links = self._traffic.links
         known = {name: link.server.address for name, link in links.items()}
@@ -313,10 +350,13 @@ class Forwarder:
             if line.name not in kept:
                 server = self._server(line, Health(DOWN, now, "new in the list, not heard yet"))
                 if line.name in links:
-                    server.wish = links[line.name].server.wish  # it has moved, the wish is for its name
+                    # it has moved, the wish is for its name
+                    server.wish = links[line.name].server.wish
                 fresh[line.name] = Link(server)
         gone = [link for name, link in links.items() if name not in kept]
-        links = self._traffic.links = {line.name: fresh.get(line.name) or links[line.name] for line in lines}
+        links = self._traffic.links = {
+            line.name: fresh.get(line.name) or links[line.name] for line in lines
+        }
         self._own.advertise, self._own.names = settings.advertise, settings.names
         self.settings = settings
         self._traffic.vigil.watch(links, settings.interval, settings.fall)
@@ -325,12 +365,17 @@ class Forwarder:
         servers = [link.server for link in links.values()]
         table = ServerTable(servers, settings.policy, settings.convergence, settings.path)
         self._core.passive.configure(settings.passive_requests, settings.passive_seconds)
-        self._loop.call(lambda: self._traffic.carry_out(self._core.adopt(table, settings.fall, settings.rise, now)))
+        self._loop.call(
+            lambda: self._traffic.carry_out(
+                self._core.adopt(table, settings.fall, settings.rise, now)
+            )
+        )
         self._open_links()
 
     def _uses(self, phone: Address, local: str, again: bool) -> None:
-        """A phone sends to another of our addresses than the system would send from. What was read of one that did
-        otherwise before is forgotten, but not more than once a second, lest a stranger make that its pastime."""
+        """A phone sends to another of our addresses than the system would send from. What was read
+        of one that did otherwise before is forgotten, but not more than once a second, lest a
+        stranger make that its pastime."""
         self._own.uses(phone, local)
         now = time.monotonic()
         if again and now >= self._next_change:
@@ -367,11 +412,18 @@ class Forwarder:
 
     def _status(self) -> dict[str, object]:
         now, wall, errors = time.monotonic(), time.time(), self._loop.errors
-        told = status.status(self._core, self.settings.listen, self.standing, self._started, now, wall, errors)
+        told = status.status(
+            self._core, self.settings.listen, self.standing, self._started, now, wall, errors
+        )
         takeovers = [status.takeover(each, wall - now) for each in self._station.takeovers]
         registration = self._reception.status(now, wall)
         told["sees_server"] = self._sight.clear
-        return {**told, "takeovers": takeovers, "secret": self.secret.fingerprint, "registration": registration}
+        return {
+            **told,
+            "takeovers": takeovers,
+            "secret": self.secret.fingerprint,
+            "registration": registration,
+        }
 
     def _metrics(self) -> str:
         now, wall = time.monotonic(), time.time()

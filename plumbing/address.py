@@ -16,7 +16,7 @@ _HOST_PORT = re.compile(r"(?:\[(?P<v6>[^\]]+)\]|(?P<host>[^:\[\]\s]+))(?:\s*:\s*
 
 
 def parse_address(text: str, default_port: int | None = None, literal: bool = False) -> Address:
-    """"127.0.0.1:5060", "[::1]:5060", "server : 5060" -> (host, port); `literal` refuses names.
+    """ "127.0.0.1:5060", "[::1]:5060", "server : 5060" -> (host, port); `literal` refuses names.
 
     Raises ValueError with a sentence that says what is wrong and what would be right.
     """

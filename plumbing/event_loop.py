@@ -1,6 +1,7 @@
 """One thread with its sockets and its timers; everybody else hands it a function.
 
-The thread owns whatever its callbacks touch, so nothing there needs a lock. A timer is a row in a heap, not a thread.
+The thread owns whatever its callbacks touch, so nothing there needs a lock. A timer is a row in a
+heap, not a thread.
 """
 
 from __future__ import annotations
@@ -43,7 +44,8 @@ class Timer:
 
 
 class Epoll:
-    """Waits for sockets on Linux, at about half the cost of a selector, which makes objects of what is ready."""
+    """Waits for sockets on Linux, at about half the cost of a selector, which makes objects of what
+    is ready."""
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
@@ -58,7 +60,8 @@ class Epoll:
         del self._callbacks[sock.fileno()]
 
     def wait(self, seconds: float | None) -> list[Callable[[], object]]:
-        """Of the sockets that can be read or have an error to tell; None: for as long as it takes."""
+        """Of the sockets that can be read or have an error to tell; None: for as long as it
+        takes."""
         ready = self._epoll.poll(seconds, MOST_READY)
         if len(ready) == 1:
             return [self._callbacks[ready[0][0]]]
@@ -88,7 +91,8 @@ class Selector:
 
 
 class Loop:
-    """`name` becomes the thread's. An exception that leaves a callback goes to `on_error`; the loop lives on."""
+    """`name` becomes the thread's. An exception that leaves a callback goes to `on_error`; the loop
+    lives on."""
 
     def __init__(self, name: str, on_error: Callable[[Exception], object] | None = None) -> None:
         self.name = name
@@ -104,13 +108,14 @@ class Loop:
         self._ready.watch(self._wake_out, self._drain_wake)
         # When the timers had their last two turns.
         self._turned = self._turned_before = time.monotonic()
-        self._posted: collections.deque[Callable[[], object]] = collections.deque()  # append and popleft are atomic
+        # append and popleft are atomic
+        self._posted: collections.deque[Callable[[], object]] = collections.deque()
         self._state = threading.Lock()  # guards _thread, _stopping, _closed
         self._thread: threading.Thread | None = None
         self._stopping = False
         self._closed = False
 
-    # -- any thread -------------------------------------------------------------------------------------------------
+    # -- any thread --------------------------------------------------------------------------------
 
     def start(self) -> None:
         with self._state:
@@ -120,7 +125,8 @@ class Loop:
             self._thread.start()
 
     def stop(self, timeout: float = 2.0) -> None:
-        """What was posted before still runs. Raises TimeoutError if a callback does not end in time."""
+        """What was posted before still runs. Raises TimeoutError if a callback does not end in
+        time."""
         with self._state:
             thread, self._stopping = self._thread, True
             if thread is None:
@@ -144,8 +150,9 @@ class Loop:
     def ask(self, function: Callable[[], T], timeout: float = 1.0) -> T:
         """Runs `function` on the loop's thread and returns its result, or raises what it raised.
 
-        Raises LoopStopped if the loop does not run, TimeoutError if there is no answer within `timeout` seconds: its
-        text says whether the function has not begun, and never will, or is still running.
+        Raises LoopStopped if the loop does not run, TimeoutError if there is no answer within
+        `timeout` seconds: its text says whether the function has not begun, and never will, or is
+        still running.
         """
         if self.on_thread():
             return function()
@@ -175,7 +182,9 @@ class Loop:
                     if answer.done() and not undone:  # in this very moment
                         return answer.result()
                     follows = "and it will not be done" if undone else "and is still at it"
-                    raise TimeoutError(f"loop {self.name} did not answer within {timeout:g} s, {follows}") from None
+                    raise TimeoutError(
+                        f"loop {self.name} did not answer within {timeout:g} s, {follows}"
+                    ) from None
 
     @property
     def running(self) -> bool:
@@ -184,7 +193,7 @@ class Loop:
     def on_thread(self) -> bool:
         return threading.current_thread() is self._thread
 
-    # -- the loop's thread, or before start -------------------------------------------------------------------------
+    # -- the loop's thread, or before start --------------------------------------------------------
 
     def watch(self, sock: socket.socket, ready: Callable[[], object]) -> None:
         """Calls `ready()` whenever `sock` can be read, or has an error to tell."""
@@ -200,8 +209,9 @@ class Loop:
         return timer
 
     def call(self, function: Callable[[], object]) -> bool:
-        """Calls `function()` now, for a callback whose other steps must not suffer from this one's exception: that is
-        counted and told like one that leaves a callback. Returns False if there was one."""
+        """Calls `function()` now, for a callback whose other steps must not suffer from this one's
+        exception: that is counted and told like one that leaves a callback. Returns False if there
+        was one."""
         try:
             function()
         except Exception as error:
@@ -222,7 +232,7 @@ class Loop:
         it is to the next timer: the process was frozen, or a callback was."""
         return time.monotonic() - self._turned_before
 
-    # -- inside -----------------------------------------------------------------------------------------------------
+    # -- inside ------------------------------------------------------------------------------------
 
     def _run(self) -> None:
         patience: float | None = 0.0
@@ -253,7 +263,8 @@ class Loop:
             self.call(self._posted.popleft())
 
     def _run_timers(self) -> float | None:
-        """Calls those that are due; returns how many seconds there are until the next one or the next thing to do."""
+        """Calls those that are due; returns how many seconds there are until the next one or the
+        next thing to do."""
         now = time.monotonic()
         self._turned_before, self._turned = self._turned, now
         while self._timers and (self._timers[0][0] <= now or self._timers[0][2].function is None):

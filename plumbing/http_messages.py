@@ -22,8 +22,9 @@ class HttpRequest:
 
 @dataclass(frozen=True)
 class HttpResponse:
-    """A body in pieces goes out piece by piece. If the next one cannot be had, RuntimeError or TimeoutError, the
-    connection ends before the body does, so that nobody takes the half for the whole."""
+    """A body in pieces goes out piece by piece. If the next one cannot be had, RuntimeError or
+    TimeoutError, the connection ends before the body does, so that nobody takes the half for the
+    whole."""
 
     status: int
     content_type: str
@@ -39,13 +40,16 @@ class HttpResponse:
         return HttpResponse(status, "text/html; charset=utf-8", text.encode("utf-8", "replace"))
 
     @staticmethod
-    def text(text: str, content_type: str = "text/plain; charset=utf-8", status: int = 200) -> HttpResponse:
+    def text(
+        text: str, content_type: str = "text/plain; charset=utf-8", status: int = 200
+    ) -> HttpResponse:
         return HttpResponse(status, content_type, text.encode("utf-8", "replace"))
 
 
 @dataclass(frozen=True)
 class EventStream:
-    """Server-sent events: put `(name, value)` pairs into the queue, None ends. `on_close` runs when the reader left."""
+    """Server-sent events: put `(name, value)` pairs into the queue, None ends. `on_close` runs when
+    the reader left."""
 
     queue: queue.Queue[tuple[str, object] | None]
     on_close: Callable[[], object] = lambda: None

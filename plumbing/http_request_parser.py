@@ -6,8 +6,8 @@ Rules
   2. Refused is all that two programs could read in two ways (RFC 9112 11.2): two lengths, a length
      beside a transfer coding, blanks before a colon, a bare carriage return, a folded line.
   3. Numbers have ASCII digits, and few of them before `int` sees them: it raises ValueError for
-  5,000. 4. Addresses are matched by one pattern, never by urllib, which raises ValueError for
-  `http://[`.
+     5,000.
+  4. Addresses are matched by one pattern, never by urllib, which raises ValueError for `http://[`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
-"""Small web pages: status, metrics, bills. A thin layer over http.server with the guards a local page needs.
+"""Small web pages: status, metrics, bills. A thin layer over http.server with the guards a local
+page needs.
 
-A page on loopback is still reachable from the browser of whoever sits there, so a request that changes something must
-be a POST of the same origin, and the Host header must name us (DNS rebinding).
+A page on loopback is still reachable from the browser of whoever sits there, so a request that
+changes something must be a POST of the same origin, and the Host header must name us (DNS
+rebinding).
 """
 
 from __future__ import annotations
@@ -58,8 +60,8 @@ SECURITY_HEADERS = {
 class HttpServer:
     """`routes` maps (method, path) to a handler; a path that ends in `/*` matches all below it.
 
-    Handlers run on threads of their own (`NAME-…`) and must `ask` whoever owns what they read. `start()` returns when
-    the port is bound and raises OSError naming the address.
+    Handlers run on threads of their own (`NAME-…`) and must `ask` whoever owns what they read.
+    `start()` returns when the port is bound and raises OSError naming the address.
     """
 
     def __init__(self, address: Address, routes: Routes, name: str) -> None:
@@ -71,9 +73,14 @@ class HttpServer:
         try:
             self._server = _Server(self._wanted, self._routes, self._name)
         except OSError as error:
-            raise OSError(error.errno, f"{error.strerror or error} ({format_address(self._wanted)})") from error
+            raise OSError(
+                error.errno, f"{error.strerror or error} ({format_address(self._wanted)})"
+            ) from error
         self._thread = threading.Thread(
-            target=self._server.serve_forever, kwargs={"poll_interval": 0.1}, name=self._name, daemon=True
+            target=self._server.serve_forever,
+            kwargs={"poll_interval": 0.1},
+            name=self._name,
+            daemon=True,
         )
         self._thread.start()
 
@@ -120,7 +127,10 @@ class _Server(ThreadingHTTPServer):
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.socket.bind(self.server_address)
         self.server_address = self.socket.getsockname()
-        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
+        self.server_name, self.server_port = (
+            str(self.server_address[0]),
+            int(self.server_address[1]),
+        )
 
     # -- the accepting thread ----------------------------------------------------------------------
 
@@ -298,7 +308,8 @@ class _Handler(BaseHTTPRequestHandler):
         request = HttpRequest(method, head.path, head.query, head.headers, body, rest)
         try:
             return handler(request)
-        except (TimeoutError, RuntimeError) as error:  # the owner of the data is busy, or has stopped
+        # the owner of the data is busy, or has stopped
+        except (TimeoutError, RuntimeError) as error:
             return HttpResponse.json({"error": str(error)}, 503)
         except Exception as error:  # a defect of ours, and no broken network
             failed = f"{self.server.name}: {method} {head.path!a} failed"
@@ -359,7 +370,9 @@ class _Handler(BaseHTTPRequestHandler):
                 self.server.streams.add(stream)
         if crowded:
             stream.on_close()
-            self._send(HttpResponse.json({"error": f"{MAX_STREAMS} readers are listening already"}, 503))
+            self._send(
+                HttpResponse.json({"error": f"{MAX_STREAMS} readers are listening already"}, 503)
+            )
             return
         self.close_connection = True
         try:

@@ -42,9 +42,9 @@ def can_tell(sock: socket.socket) -> bool:
 
 
 class LocalAddresses:
-    """Of one socket's peers. `noticed(peer, local, again)` hears of a peer that uses another address
-    of ours than the system would, or "" once it uses the system's again; `again`: it has used
-    another one before.
+    """Of one socket's peers. `noticed(peer, local, again)` hears of a peer that uses another
+    address of ours than the system would, or "" once it uses the system's again; `again`: it has
+    used another one before.
 
     Of each thing the oldest is forgotten where there are too many, so that strangers, who may have
     any number of ports, do not make it forget all peers at once. Those that need the address are
@@ -54,7 +54,8 @@ class LocalAddresses:
         self.family = sock.family
         self.field = FIELD[self.family]
         self._noticed = noticed
-        # By peer: the local address, packed. An OrderedDict finds its oldest at once, however many are gone.
+        # By peer: the local address, packed. An OrderedDict finds its oldest at once, however many
+        # are gone.
         self.known: OrderedDict[Address, bytes] = OrderedDict()
         # Those the system would send from elsewhere.
         self.unlike: OrderedDict[Address, list[Ancillary]] = OrderedDict()

@@ -1,7 +1,7 @@
 """Files that only their owner may read: they hold keys or passwords.
 
-One policy for all of them: the programs make such a file for its owner alone (mode 0600), and refuse
-one that others may read with the sentence of `exposed`, which names the remedy.
+One policy for all of them: the programs make such a file for its owner alone (mode 0600), and
+refuse one that others may read with the sentence of `exposed`, which names the remedy.
 """
 
 from __future__ import annotations

@@ -1,8 +1,10 @@
-"""Many datagrams in one call of the system: recvmmsg(2) and sendmmsg(2), where there are such; else one by one.
+"""Many datagrams in one call of the system: recvmmsg(2) and sendmmsg(2), where there are such; else
+one by one.
 
-One call for many costs less than as many calls, and more than one or two. So a channel takes one datagram at a time,
-looks now and then whether there are more, and as long as there are takes them in batches. Measured: a request of a
-backlog costs 3 us less; where there is none, batches would cost a sixth to a third more.
+One call for many costs less than as many calls, and more than one or two. So a channel takes one
+datagram at a time, looks now and then whether there are more, and as long as there are takes them
+in batches. Measured: a request of a backlog costs 3 us less; where there is none, batches would
+cost a sixth to a third more.
 """
 
 from __future__ import annotations
@@ -37,21 +39,21 @@ class Manner(Protocol):
     def receive(
         self, sock: socket.socket, peer: Address | None, local: LocalAddresses | None = None
     ) -> tuple[list[Datagram], OSError | None]:
-        """What is there, up to SLOTS; and the error that was met after it. `peer`: whom it is connected to; `local`
-        notes which of our addresses each was sent to."""
+        """What is there, up to SLOTS; and the error that was met after it. `peer`: whom it is
+        connected to; `local` notes which of our addresses each was sent to."""
 
-    def send(self, sock: socket.socket, datagrams: Sequence[Outgoing], connected: bool) -> list[Failure]:
+    def send(
+        self, sock: socket.socket, datagrams: Sequence[Outgoing], connected: bool
+    ) -> list[Failure]:
         """Sends all it can, up to SLOTS."""
 
 
 class Channel:
-    """A non-blocking UDP socket, bound or connected, which uses batches only while they pay. Close the socket. With
-    `noticed` one that is bound to every address answers each peer from the address that this one has sent to, and says
-    which that is (LocalAddresses)."""
+    """A non-blocking UDP socket, bound or connected, which uses batches only while they pay. Close
+    the socket. With `noticed` one that is bound to every address answers each peer from the address
+    that this one has sent to, and says which that is (LocalAddresses)."""
 
-    def __init__(
-        self, sock: socket.socket, manner: Manner, noticed: Noticed | None = None
-    ) -> None:
+    def __init__(self, sock: socket.socket, manner: Manner, noticed: Noticed | None = None) -> None:
         self.sock, self._manner = sock, manner
         self.peer = _peer(sock)
         self._local = LocalAddresses(sock, noticed) if noticed and can_tell(sock) else None
@@ -59,7 +61,8 @@ class Channel:
         self._many = False  # it paid the last time
 
     def receive(self) -> tuple[list[Datagram], OSError | None]:
-        """One datagram, or many; and the error that was met after them. To be called again when the socket is ready."""
+        """One datagram, or many; and the error that was met after them. To be called again when the
+        socket is ready."""
         if self._many:
             return self.drain()
         self._turn += 1
@@ -94,12 +97,15 @@ class Channel:
             return _send_each(self.sock, datagrams)
         failures: list[Failure] = []
         for first in range(0, len(datagrams), SLOTS):
-            failed = self._manner.send(self.sock, datagrams[first : first + SLOTS], self.peer is not None)
+            failed = self._manner.send(
+                self.sock, datagrams[first : first + SLOTS], self.peer is not None
+            )
             failures += [(first + index, error) for index, error in failed]
         return failures
 
-
-    def _send_from(self, unlike: dict[Address, list[Ancillary]], datagrams: Sequence[Outgoing]) -> list[Failure]:
+    def _send_from(
+        self, unlike: dict[Address, list[Ancillary]], datagrams: Sequence[Outgoing]
+    ) -> list[Failure]:
         """Each from the address that its peer uses, where the system would use another."""
         failures: list[Failure] = []
         for index, datagram in enumerate(datagrams):
@@ -135,7 +141,9 @@ class Singly:
             return found, error
         return found, None
 
-    def send(self, sock: socket.socket, datagrams: Sequence[Outgoing], connected: bool) -> list[Failure]:
+    def send(
+        self, sock: socket.socket, datagrams: Sequence[Outgoing], connected: bool
+    ) -> list[Failure]:
         return _send_each(sock, datagrams)
 
 
@@ -148,11 +156,14 @@ class _IoVec(ctypes.Structure):
 
 class _MsgHdr(ctypes.Structure):
     _fields_ = [
-        ("name", ctypes.c_void_p), ("name_length", ctypes.c_uint32),
-        ("iov", ctypes.c_void_p), ("iov_length", ctypes.c_size_t),
-        ("control", ctypes.c_void_p), ("control_length", ctypes.c_size_t),
+        ("name", ctypes.c_void_p),
+        ("name_length", ctypes.c_uint32),
+        ("iov", ctypes.c_void_p),
+        ("iov_length", ctypes.c_size_t),
+        ("control", ctypes.c_void_p),
+        ("control_length", ctypes.c_size_t),
         ("flags", ctypes.c_int),
-    ]  # fmt: skip
+    ]
 
 
 class _MmsgHdr(ctypes.Structure):
@@ -162,16 +173,19 @@ class _MmsgHdr(ctypes.Structure):
 
 
 NAME = 32  # octets before each datagram, for its address (struct sockaddr_in6 has 28)
-STRIDE = NAME + LARGEST + 1 + 4096 + 64  # a little askew, so that not all slots share the same lines of the cache
+# a little askew, so that not all slots share the same lines of the cache
+STRIDE = NAME + LARGEST + 1 + 4096 + 64
 STARTS = [slot * STRIDE + NAME for slot in range(SLOTS)]
 NAME_LENGTH = {socket.AF_INET: 16, socket.AF_INET6: 28}
-NAMES = {size: [slice(at - NAME, at - NAME + size) for at in STARTS] for size in NAME_LENGTH.values()}
+NAMES = {
+    size: [slice(at - NAME, at - NAME + size) for at in STARTS] for size in NAME_LENGTH.values()
+}
 HEADER = ctypes.sizeof(_MmsgHdr)
 
 
 class Batches:
-    """Linux. Every slot has room for the largest datagram; of the memory only what was ever touched counts. Belongs to
-    one thread. Raises OSError where the C library has no such calls."""
+    """Linux. Every slot has room for the largest datagram; of the memory only what was ever touched
+    counts. Belongs to one thread. Raises OSError where the C library has no such calls."""
 
     def __init__(self) -> None:
         libc = ctypes.CDLL(None, use_errno=True)
@@ -198,7 +212,9 @@ class Batches:
             return [], None if isinstance(error, BlockingIOError | InterruptedError) else error
         area, lengths = box.area, headers.lengths[:got].tolist()
         if peer:
-            return [(area[at : at + length], peer) for at, length in zip(STARTS, lengths, strict=False)], None
+            return [
+                (area[at : at + length], peer) for at, length in zip(STARTS, lengths, strict=False)
+            ], None
         hosts, found = self._hosts, []
         for at, length, named in zip(STARTS, lengths, NAMES[size], strict=False):
             name = area[named]
@@ -211,7 +227,9 @@ class Batches:
                     local.note(source, packed)
         return found, None
 
-    def send(self, sock: socket.socket, datagrams: Sequence[Outgoing], connected: bool) -> list[Failure]:
+    def send(
+        self, sock: socket.socket, datagrams: Sequence[Outgoing], connected: bool
+    ) -> list[Failure]:
         box, family, count = self._outbox, sock.family, len(datagrams)
         size = 0 if connected else NAME_LENGTH[family]
         area, sizes, names = box.area, [len(data) for data, _ in datagrams], self._names[family]
@@ -226,8 +244,11 @@ class Batches:
             return _send_each(sock, datagrams)  # which says whose fault it is
         box.rooms[:count] = memoryview(struct.pack(f"@{count}P", *sizes)).cast("P")
         headers, failures, done = box.headers(size).address, [], 0
-        while done < count:  # it stops before the first that fails, and says why when that is the first
-            sent = self._sendmmsg(sock.fileno(), headers + done * HEADER, count - done, socket.MSG_DONTWAIT)
+        # it stops before the first that fails, and says why when that is the first
+        while done < count:
+            sent = self._sendmmsg(
+                sock.fileno(), headers + done * HEADER, count - done, socket.MSG_DONTWAIT
+            )
             if sent > 0:
                 done += sent
             elif not isinstance(error := _error(), InterruptedError):
@@ -249,11 +270,16 @@ class Batches:
         return address
 
     def _name(self, family: int, address: Address) -> bytes:
-        """The other way round; addresses with a zone are left to those who know its number. Raises OSError and more."""
+        """The other way round; addresses with a zone are left to those who know its number. Raises
+        OSError and more."""
         host, port = address
         packed = socket.inet_pton(family, host)
         head = struct.pack("@H", family) + struct.pack("!H", port)
-        name = head + packed + bytes(8) if family == socket.AF_INET else head + bytes(4) + packed + bytes(4)
+        name = (
+            head + packed + bytes(8)
+            if family == socket.AF_INET
+            else head + bytes(4) + packed + bytes(4)
+        )
         names = self._names[family]
         if len(names) >= MAX_KNOWN:
             names.clear()
@@ -262,8 +288,9 @@ class Batches:
 
 
 class _Headers:
-    """One for each slot, for sockets whose addresses have `size` octets; 0: they are connected. `lengths`: a view of
-    all that came. With `controls` there is room for what the system tells of each datagram."""
+    """One for each slot, for sockets whose addresses have `size` octets; 0: they are connected.
+    `lengths`: a view of all that came. With `controls` there is room for what the system tells of
+    each datagram."""
 
     def __init__(self, area: int, vectors: int, size: int, controls: bool) -> None:
         self._controls = ctypes.create_string_buffer(SLOTS * CONTROL if controls else 1)
@@ -273,13 +300,23 @@ class _Headers:
         for slot, header in enumerate(self._headers):
             message = header.message
             message.iov, message.iov_length = vectors + slot * ctypes.sizeof(_IoVec), 1
-            message.name, message.name_length = (area + STARTS[slot] - NAME, size) if size else (None, 0)
+            message.name, message.name_length = (
+                (area + STARTS[slot] - NAME, size) if size else (None, 0)
+            )
             if controls:
                 message.control, message.control_length = control + slot * CONTROL, CONTROL
         self.address = ctypes.addressof(self._headers)
-        self.lengths = memoryview(self._headers).cast("B").cast("I")[_MmsgHdr.length.offset // 4 :: HEADER // 4]
+        self.lengths = (
+            memoryview(self._headers)
+            .cast("B")
+            .cast("I")[_MmsgHdr.length.offset // 4 :: HEADER // 4]
+        )
         at = _MsgHdr.control_length.offset // ctypes.sizeof(ctypes.c_size_t)
-        self._rooms = memoryview(self._headers).cast("B").cast("P")[at :: HEADER // ctypes.sizeof(ctypes.c_size_t)]
+        self._rooms = (
+            memoryview(self._headers)
+            .cast("B")
+            .cast("P")[at :: HEADER // ctypes.sizeof(ctypes.c_size_t)]
+        )
         self._full = memoryview(struct.pack(f"@{SLOTS}P", *[CONTROL] * SLOTS)).cast("P")
 
     def room_for_controls(self) -> None:
@@ -292,8 +329,8 @@ class _Headers:
 
 
 class _Slots:
-    """Memory for SLOTS datagrams with their addresses, and headers that point there, for each kind of socket some: to
-    write them anew for the next socket would cost as much as ten datagrams."""
+    """Memory for SLOTS datagrams with their addresses, and headers that point there, for each kind
+    of socket some: to write them anew for the next socket would cost as much as ten datagrams."""
 
     def __init__(self) -> None:
         self.area = mmap.mmap(-1, SLOTS * STRIDE)

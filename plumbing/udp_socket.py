@@ -17,8 +17,11 @@ def family_of(host: str) -> socket.AddressFamily:
     return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
-def bind_udp(address: Address, share: bool = False, receive_buffer: int = RECEIVE_BUFFER) -> socket.socket:
-    """A non-blocking UDP socket bound to `address`; `share` lets other sockets of the same address join (SO_REUSEADDR).
+def bind_udp(
+    address: Address, share: bool = False, receive_buffer: int = RECEIVE_BUFFER
+) -> socket.socket:
+    """A non-blocking UDP socket bound to `address`; `share` lets other sockets of the same address
+    join (SO_REUSEADDR).
 
     Raises OSError whose text names the address.
     """
@@ -35,12 +38,15 @@ def bind_udp(address: Address, share: bool = False, receive_buffer: int = RECEIV
         sock.bind(address)
     except OSError as error:
         sock.close()
-        raise OSError(error.errno, f"{error.strerror or error} ({format_address(address)})") from error
+        raise OSError(
+            error.errno, f"{error.strerror or error} ({format_address(address)})"
+        ) from error
     return sock
 
 
 def connect_udp(sock: socket.socket, peer: Address) -> socket.socket:
-    """The socket, which hears `peer` alone from now on. Raises OSError, and closes it, where no route leads there."""
+    """The socket, which hears `peer` alone from now on. Raises OSError, and closes it, where no
+    route leads there."""
     try:
         sock.connect(peer)
     except OSError:
@@ -51,7 +57,9 @@ def connect_udp(sock: socket.socket, peer: Address) -> socket.socket:
 
 def _set_receive_buffer(sock: socket.socket, octets: int) -> None:
     """As much of it as the system grants."""
-    for option in (SO_RCVBUFFORCE, socket.SO_RCVBUF) if sys.platform == "linux" else (socket.SO_RCVBUF,):
+    for option in (
+        (SO_RCVBUFFORCE, socket.SO_RCVBUF) if sys.platform == "linux" else (socket.SO_RCVBUF,)
+    ):
         with contextlib.suppress(OSError):
             sock.setsockopt(socket.SOL_SOCKET, option, octets)
             return

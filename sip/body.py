@@ -65,8 +65,13 @@ def _parts(kind: str, body: bytes) -> list[tuple[str, str, bytes]]:
             head, rest = b"", piece.lstrip(b"\r\n")
         fields = {name.strip().lower(): value.strip() for name, value in _lines(head)}
         if piece.strip():
-            parts.append((fields.get("content-type", fields.get("c", "text/plain")),
-                          fields.get("content-disposition", ""), rest))  # fmt: skip
+            parts.append(
+                (
+                    fields.get("content-type", fields.get("c", "text/plain")),
+                    fields.get("content-disposition", ""),
+                    rest,
+                )
+            )
     return parts
 
 

@@ -1,7 +1,8 @@
-"""Dialogs (RFC 3261 12): who is talking to whom, where the next request goes, and in which order requests came.
+"""Dialogs (RFC 3261 12): who is talking to whom, where the next request goes, and in which order
+requests came.
 
-A dialog makes the requests sent within it, without a Via: that, and the sending, is the transport's part. It knows
-nothing of sessions or of the person on the phone.
+A dialog makes the requests sent within it, without a Via: that, and the sending, is the transport's
+part. It knows nothing of sessions or of the person on the phone.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ class DialogState(str, Enum):
 class Dialog:
     """One side of a dialog. Build it with `uac` or `uas`; `request` makes the next request."""
 
-    def __init__(self, call_id: str, local: NameAddr, remote: NameAddr, target: Uri, routes: list[NameAddr]) -> None:
+    def __init__(
+        self, call_id: str, local: NameAddr, remote: NameAddr, target: Uri, routes: list[NameAddr]
+    ) -> None:
         self.call_id = call_id
         self.local = local
         self.remote = remote
@@ -39,13 +42,16 @@ class Dialog:
 
     @classmethod
     def uac(cls, request: Request, response: Response) -> Dialog:
-        """The caller's side, out of a response above 100 (RFC 3261 12.1.2). RFC 2543 phones send no To tag: it is
-        then empty. RemoteProtocolError if the response has no Contact, which a 2xx must have."""
+        """The caller's side, out of a response above 100 (RFC 3261 12.1.2). RFC 2543 phones send no
+        To tag: it is then empty. RemoteProtocolError if the response has no Contact, which a 2xx
+        must have."""
         target = target_of(response)
         if target is None and response.status >= 200:
             raise RemoteProtocolError("a 2xx to INVITE without Contact")
         routes = list(reversed(response.record_routes))
-        dialog = cls(request.call_id, request.from_, response.to, target or Uri.parse(request.uri), routes)
+        dialog = cls(
+            request.call_id, request.from_, response.to, target or Uri.parse(request.uri), routes
+        )
         dialog.local_seq = request.cseq.number
         if response.status >= 200:
             dialog.state = DialogState.CONFIRMED
@@ -53,7 +59,8 @@ class Dialog:
 
     @classmethod
     def uas(cls, request: Request, tag: str) -> Dialog:
-        """The called side, out of the request and the tag our responses will carry (RFC 3261 12.1.1)."""
+        """The called side, out of the request and the tag our responses will carry (RFC 3261
+        12.1.1)."""
         target = target_of(request)
         if target is None:
             raise RemoteProtocolError(f"{request.method} without Contact")
@@ -67,7 +74,8 @@ class Dialog:
         return self.call_id, self.local.tag, self.remote.tag
 
     def confirm(self, response: Response | None = None) -> None:
-        """The INVITE was accepted. RFC 3261 13.2.2.4: the caller takes the route set from the 2xx anew."""
+        """The INVITE was accepted. RFC 3261 13.2.2.4: the caller takes the route set from the 2xx
+        anew."""
         self.state = DialogState.CONFIRMED
         if response is not None:
             self.routes = list(reversed(response.record_routes))
@@ -78,9 +86,14 @@ class Dialog:
         return self.local_seq
 
     def request(
-        self, method: str, fields: Iterable[tuple[str, str]] = (), body: bytes = b"", seq: int | None = None
+        self,
+        method: str,
+        fields: Iterable[tuple[str, str]] = (),
+        body: bytes = b"",
+        seq: int | None = None,
     ) -> Request:
-        """The next request of this dialog (RFC 3261 12.2.1.1). An ACK takes its INVITE's number as `seq`."""
+        """The next request of this dialog (RFC 3261 12.2.1.1). An ACK takes its INVITE's number as
+        `seq`."""
         number = self.next_seq() if seq is None else seq
         uri, routes = self._uri_and_routes()
         head = [*(("Route", route) for route in routes), MAX_FORWARDS]
@@ -96,7 +109,8 @@ class Dialog:
         return str(as_request_uri(self.routes[0].uri)), [*rest, f"<{self.target}>"]
 
     def take(self, request: Request) -> None:
-        """A request of theirs, not an ACK or CANCEL: RemoteProtocolError if it came out of order (12.2.2).
+        """A request of theirs, not an ACK or CANCEL: RemoteProtocolError if it came out of order
+        (12.2.2).
 
         A new Contact in a target refresh request is where our next request goes.
         """
@@ -104,14 +118,16 @@ class Dialog:
         if self.remote_seq is not None and number < self.remote_seq:
             raise RemoteProtocolError(f"CSeq {number} came after {self.remote_seq}", status=500)
         if number == self.remote_seq:
-            # Not a retransmission, for that has the branch of the first: the same request over a second path (8.2.2.2).
+            # Not a retransmission, for that has the branch of the first: the same request over a
+            # second path (8.2.2.2).
             raise RemoteProtocolError(f"CSeq {number} came twice", status=482)
         self.remote_seq = number
         if request.method in TARGET_REFRESHING:
             self.refresh_target(request)
 
     def refresh_target(self, message: Request | Response) -> None:
-        """The remote target is the Contact of the latest target refresh request or of the 2xx to ours."""
+        """The remote target is the Contact of the latest target refresh request or of the 2xx to
+        ours."""
         self.target = target_of(message) or self.target
 
 
@@ -126,7 +142,8 @@ def target_of(message: Message) -> Uri | None:
 
 
 def next_hop(request: Request) -> Uri:
-    """Whom a request is sent to (RFC 3261 8.1.2): its first Route if that is a loose router, else the Request-URI."""
+    """Whom a request is sent to (RFC 3261 8.1.2): its first Route if that is a loose router, else
+    the Request-URI."""
     routes = request.routes
     if routes and "lr" in routes[0].uri.params:
         return routes[0].uri

@@ -1,7 +1,8 @@
-"""Digest authentication (RFC 3261 22, RFC 7616, RFC 8760): MD5 and SHA-256, qop=auth, and RFC 2069's form without qop.
+"""Digest authentication (RFC 3261 22, RFC 7616, RFC 8760): MD5 and SHA-256, qop=auth, and RFC
+2069's form without qop.
 
-Nonces hold the time they were made and a signature, so that every server which knows the key can check one that
-another server gave out.
+Nonces hold the time they were made and a signature, so that every server which knows the key can
+check one that another server gave out.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ _QUOTED_ALWAYS = ("realm", "nonce", "opaque", "username", "uri", "response", "cn
 
 @dataclass(frozen=True)
 class Challenge:
-    """WWW-Authenticate or Proxy-Authenticate (RFC 3261 20.44, 20.27). `qop` lists what the server offers."""
+    """WWW-Authenticate or Proxy-Authenticate (RFC 3261 20.44, 20.27). `qop` lists what the server
+    offers."""
 
     realm: str
     nonce: str
@@ -34,13 +36,22 @@ class Challenge:
 
     @staticmethod
     def parse(value: str) -> Challenge:
-        """Raises RemoteProtocolError for another scheme than Digest or a challenge without realm or nonce."""
+        """Raises RemoteProtocolError for another scheme than Digest or a challenge without realm or
+        nonce."""
         params = _parse(value)
         if not params.get("nonce") or "realm" not in params:
             raise RemoteProtocolError("a challenge without realm or nonce")
-        qop = tuple(part.strip().lower() for part in params.get("qop", "").split(",") if part.strip())
-        return Challenge(params["realm"], params["nonce"], params.get("algorithm", "MD5").upper(), qop,
-                         params.get("opaque", ""), params.get("stale", "").lower() == "true")
+        qop = tuple(
+            part.strip().lower() for part in params.get("qop", "").split(",") if part.strip()
+        )
+        return Challenge(
+            params["realm"],
+            params["nonce"],
+            params.get("algorithm", "MD5").upper(),
+            qop,
+            params.get("opaque", ""),
+            params.get("stale", "").lower() == "true",
+        )
 
     @staticmethod
     def parse_all(value: str) -> list[Challenge]:
@@ -87,17 +98,33 @@ class Credentials:
     def parse(value: str) -> Credentials:
         """Raises RemoteProtocolError if a part is missing."""
         params = _parse(value)
-        missing = [name for name in ("username", "realm", "nonce", "uri", "response") if name not in params]
+        missing = [
+            name for name in ("username", "realm", "nonce", "uri", "response") if name not in params
+        ]
         if missing:
             raise RemoteProtocolError(f"credentials without {', '.join(missing)}")
-        return Credentials(params["username"], params["realm"], params["nonce"], params["uri"],
-                           params["response"].lower(), params.get("algorithm", "MD5").upper(),
-                           params.get("qop", "").lower(), params.get("nc", ""), params.get("cnonce", ""),
-                           params.get("opaque", ""))
+        return Credentials(
+            params["username"],
+            params["realm"],
+            params["nonce"],
+            params["uri"],
+            params["response"].lower(),
+            params.get("algorithm", "MD5").upper(),
+            params.get("qop", "").lower(),
+            params.get("nc", ""),
+            params.get("cnonce", ""),
+            params.get("opaque", ""),
+        )
 
     def __str__(self) -> str:
-        params = {"username": self.username, "realm": self.realm, "nonce": self.nonce, "uri": self.uri,
-                  "response": self.response, "algorithm": self.algorithm}
+        params = {
+            "username": self.username,
+            "realm": self.realm,
+            "nonce": self.nonce,
+            "uri": self.uri,
+            "response": self.response,
+            "algorithm": self.algorithm,
+        }
         if self.qop:
             params |= {"qop": self.qop, "nc": self.nc, "cnonce": self.cnonce}
         if self.opaque:
@@ -113,17 +140,29 @@ def answer(
     Raises RemoteProtocolError if the challenge wants an algorithm or a protection we do not have.
     """
     if not challenge.supported:
-        raise RemoteProtocolError(f"unsupported challenge: {challenge.algorithm} {','.join(challenge.qop)}")
+        raise RemoteProtocolError(
+            f"unsupported challenge: {challenge.algorithm} {','.join(challenge.qop)}"
+        )
     qop, count = ("auth", f"{nc:08x}") if challenge.qop else ("", "")
     ha1 = hash_password(user, challenge.realm, password, challenge.algorithm)
-    draft = Credentials(user, challenge.realm, challenge.nonce, uri, "", challenge.algorithm, qop, count,
-                        cnonce if qop else "", challenge.opaque)
+    draft = Credentials(
+        user,
+        challenge.realm,
+        challenge.nonce,
+        uri,
+        "",
+        challenge.algorithm,
+        qop,
+        count,
+        cnonce if qop else "",
+        challenge.opaque,
+    )
     return replace(draft, response=_response(draft, method, ha1))
 
 
 def check(credentials: Credentials, method: str, ha1: str) -> bool:
-    """Do the credentials prove knowledge of the password whose `hash_password` is `ha1`? Takes equal time
-    either way."""
+    """Do the credentials prove knowledge of the password whose `hash_password` is `ha1`? Takes
+    equal time either way."""
     if credentials.algorithm not in ALGORITHMS or credentials.qop not in ("", "auth"):
         return False
     return _is_equal(_response(credentials, method, ha1), credentials.response)
@@ -214,5 +253,6 @@ def _challenges_in(value: str) -> list[str]:
 
 def _format(params: Mapping[str, str]) -> str:
     return "Digest " + ", ".join(
-        f"{name}={quoted(text) if name in _QUOTED_ALWAYS else text}" for name, text in params.items()
+        f"{name}={quoted(text) if name in _QUOTED_ALWAYS else text}"
+        for name, text in params.items()
     )

@@ -6,7 +6,8 @@ class SipError(Exception):
 
 
 class RemoteProtocolError(SipError):
-    """The peer broke the rules. `status` is what to answer if the message was a request (RFC 3261 21.4)."""
+    """The peer broke the rules. `status` is what to answer if the message was a request (RFC 3261
+    21.4)."""
 
     def __init__(self, text: str, status: int = 400) -> None:
         super().__init__(text)

@@ -1,4 +1,5 @@
-"""The small grammar that all header lines share: tokens, quotes, lists, parameters (RFC 3261 25.1)."""
+"""The small grammar that all header lines share: tokens, quotes, lists, parameters (RFC 3261
+25.1)."""
 
 from __future__ import annotations
 
@@ -9,13 +10,17 @@ from ipaddress import IPv6Address
 
 from sip.errors import RemoteProtocolError
 
-LONG = 512  # characters; what is longer is read anew each time, so that strangers cannot fill memory through caches
+# characters; what is longer is read anew each time, so that strangers cannot fill memory through
+# caches
+LONG = 512
 _TOKEN = re.compile(r"[A-Za-z0-9\-.!%*_+`'~]+\Z")
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
 _HOST_PORT = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[^\[\]:\s;,]+)\s*(?::\s*([0-9]{1,5}))?\Z")
-_UNUSUAL = re.compile(r'[\s"<>,]')  # without these, parameters are what stands between the semicolons
+# without these, parameters are what stands between the semicolons
+_UNUSUAL = re.compile(r'[\s"<>,]')
 _HIDING = re.compile(r'["<]')  # what a separator may stand behind without being one
-# In a name these would hide the parameters behind it from the next reader, such as a `received` put there by us.
+# In a name these would hide the parameters behind it from the next reader, such as a `received` put
+# there by us.
 _NOT_IN_A_NAME = re.compile(r'[<>",\s]')
 
 
@@ -24,7 +29,8 @@ def is_token(text: str) -> bool:
 
 
 def split_list(value: str, separator: str = ",") -> list[str]:
-    """The elements of a comma-separated list; commas inside quotes and <> belong to their element."""
+    """The elements of a comma-separated list; commas inside quotes and <> belong to their
+    element."""
     if separator not in value:
         value = value.strip()
         return [value] if value else []
@@ -52,7 +58,8 @@ def split_list(value: str, separator: str = ",") -> list[str]:
 
 
 def parse_params(text: str) -> dict[str, str | None]:
-    """';lr;ttl=1;text="a b"' -> {"lr": None, "ttl": "1", "text": "a b"}. The first of two equal names wins."""
+    """';lr;ttl=1;text="a b"' -> {"lr": None, "ttl": "1", "text": "a b"}. The first of two equal
+    names wins."""
     params: dict[str, str | None] = {}
     if not _UNUSUAL.search(text):
         for part in text.split(";"):
@@ -71,7 +78,10 @@ def parse_params(text: str) -> dict[str, str | None]:
 
 def format_params(params: Mapping[str, str | None]) -> str:
     """The inverse of parse_params, quoting only what must be."""
-    return "".join(f";{name}" if value is None else f";{name}={_param_value(value)}" for name, value in params.items())
+    return "".join(
+        f";{name}" if value is None else f";{name}={_param_value(value)}"
+        for name, value in params.items()
+    )
 
 
 def _param_value(value: str) -> str:
@@ -105,20 +115,21 @@ def _canonical_ipv6(host: str) -> str:
 
 
 def is_number(text: str, digits: int) -> bool:
-    """Is it a whole number of so many ASCII digits at most, so that int() takes it and is quick with it? str.isdigit
-    and int() know the digits of all scripts."""
+    """Is it a whole number of so many ASCII digits at most, so that int() takes it and is quick
+    with it? str.isdigit and int() know the digits of all scripts."""
     return text.isascii() and text.isdigit() and len(text) <= digits
 
 
 def canonical_host(host: str) -> str:
-    """A host in the form in which hosts are compared: names in lower case (RFC 3261 19.1.4), IPv6 addresses in their
-    shortest form (RFC 5952), so that "0:0:0:0:0:0:0:1" is "::1"."""
+    """A host in the form in which hosts are compared: names in lower case (RFC 3261 19.1.4), IPv6
+    addresses in their shortest form (RFC 5952), so that "0:0:0:0:0:0:0:1" is "::1"."""
     host = host.lower()
     return _canonical_ipv6(host) if ":" in host and len(host) <= LONG else host
 
 
 def split_host_port(text: str) -> tuple[str, int | None]:
-    """"host", "host:5060", "[::1]:5060" -> host without brackets, port or None (sent-by, RFC 3261 25.1)."""
+    """ "host", "host:5060", "[::1]:5060" -> host without brackets, port or None (sent-by, RFC 3261
+    25.1)."""
     match = _HOST_PORT.match(text.strip())
     if not match:
         raise RemoteProtocolError(f"not a host and port: {text[:60]!r}")

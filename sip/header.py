@@ -8,29 +8,60 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from sip.errors import LocalProtocolError, RemoteProtocolError
-from sip.grammar import LONG, format_params, is_number, is_token, parse_params, quoted, quoted_prefix, split_list
+from sip.grammar import (
+    LONG,
+    format_params,
+    is_number,
+    is_token,
+    parse_params,
+    quoted,
+    quoted_prefix,
+    split_list,
+)
 from sip.uri import Uri
 
 # RFC 3261 7.3.3 and the compact forms that later RFCs registered.
 COMPACT = {
-    "a": "Accept-Contact", "b": "Referred-By", "c": "Content-Type", "e": "Content-Encoding", "f": "From",
-    "i": "Call-ID", "j": "Reject-Contact", "k": "Supported", "l": "Content-Length", "m": "Contact",
-    "o": "Event", "r": "Refer-To", "s": "Subject", "t": "To", "u": "Allow-Events", "v": "Via", "x": "Session-Expires",
-}  # fmt: skip
+    "a": "Accept-Contact",
+    "b": "Referred-By",
+    "c": "Content-Type",
+    "e": "Content-Encoding",
+    "f": "From",
+    "i": "Call-ID",
+    "j": "Reject-Contact",
+    "k": "Supported",
+    "l": "Content-Length",
+    "m": "Contact",
+    "o": "Event",
+    "r": "Refer-To",
+    "s": "Subject",
+    "t": "To",
+    "u": "Allow-Events",
+    "v": "Via",
+    "x": "Session-Expires",
+}
 _SPELLED = {
-    "call-id": "Call-ID", "cseq": "CSeq", "www-authenticate": "WWW-Authenticate", "mime-version": "MIME-Version",
-}  # fmt: skip
+    "call-id": "Call-ID",
+    "cseq": "CSeq",
+    "www-authenticate": "WWW-Authenticate",
+    "mime-version": "MIME-Version",
+}
 
 
 @lru_cache(maxsize=512)
 def canonical(name: str) -> str:
     """The field name as RFC 3261 spells it: canonical("i") == canonical("CALL-ID") == "Call-ID"."""
     low = name.lower()
-    return COMPACT.get(low) or _SPELLED.get(low) or "-".join(part.capitalize() for part in low.split("-"))
+    return (
+        COMPACT.get(low)
+        or _SPELLED.get(low)
+        or "-".join(part.capitalize() for part in low.split("-"))
+    )
 
 
 class Field(NamedTuple):
-    """One header field: canonical name, unfolded value, and its line or lines as they travel, CRLF included."""
+    """One header field: canonical name, unfolded value, and its line or lines as they travel, CRLF
+    included."""
 
     name: str
     value: str
@@ -38,7 +69,9 @@ class Field(NamedTuple):
 
     def folded(self, line: bytes) -> Field:
         """RFC 3261 7.3.1: a line that begins with a space goes on with the one before it."""
-        return Field(self.name, f"{self.value} {_text(line).strip()}".strip(), self.raw + line + b"\n")
+        return Field(
+            self.name, f"{self.value} {_text(line).strip()}".strip(), self.raw + line + b"\n"
+        )
 
 
 def make_field(name: str, value: str) -> Field:
@@ -74,7 +107,8 @@ def _text(line: bytes) -> str:
 
 @dataclass(frozen=True)
 class NameAddr:
-    """From, To, Contact, Route: an optional display name, a URI, header parameters (RFC 3261 20.10)."""
+    """From, To, Contact, Route: an optional display name, a URI, header parameters (RFC 3261
+    20.10)."""
 
     uri: Uri
     display: str = ""
@@ -112,7 +146,8 @@ def _parse_name_addr(value: str) -> NameAddr:
 
 
 def name_addr_parts(value: str) -> tuple[str, str, dict[str, str | None]]:
-    """Display name, URI and parameters of a From, To, Contact or Route, its URI unread: it may be of any scheme."""
+    """Display name, URI and parameters of a From, To, Contact or Route, its URI unread: it may be
+    of any scheme."""
     value = value.strip()
     display, rest = "", value
     if value.startswith('"'):
@@ -165,11 +200,23 @@ def _parse_cseq(value: str) -> CSeq:
     return CSeq(int(number), method)
 
 
-# What stands in one message of a call stands in the next ones too. Measured: 0.2 us instead of 2 for a line.
+# What stands in one message of a call stands in the next ones too. Measured: 0.2 us instead of 2
+# for a line.
 _cached_field = lru_cache(maxsize=2048)(_read_field)
 _cached_name_addr = lru_cache(maxsize=1024)(_parse_name_addr)
 _cached_tag = lru_cache(maxsize=1024)(_parse_tag)
 _cached_cseq = lru_cache(maxsize=1024)(_parse_cseq)
 
-__all__ = ["COMPACT", "CSeq", "Field", "NameAddr", "canonical", "format_params", "make_field", "parse_params",
-           "read_field", "split_list", "tag_of"]  # fmt: skip
+__all__ = [
+    "COMPACT",
+    "CSeq",
+    "Field",
+    "NameAddr",
+    "canonical",
+    "format_params",
+    "make_field",
+    "parse_params",
+    "read_field",
+    "split_list",
+    "tag_of",
+]

@@ -13,13 +13,16 @@ def nowhere(host: str) -> bool:
 
 
 def unicast(host: str) -> str:
-    """A host that may be sent to. Names are refused, for nothing on the media path waits for DNS."""
+    """A host that may be sent to. Names are refused, for nothing on the media path waits for
+    DNS."""
     if nowhere(host):
         return "::" if ":" in host else "0.0.0.0"
     try:
         parsed = ipaddress.ip_address(host)
     except ValueError:
-        raise RemoteProtocolError(f"SDP: the media address {host[:60]!r} is not a literal one", status=488) from None
+        raise RemoteProtocolError(
+            f"SDP: the media address {host[:60]!r} is not a literal one", status=488
+        ) from None
     if parsed.is_multicast or host == "255.255.255.255":
         raise RemoteProtocolError(f"SDP: the media address {host} is not one host's", status=488)
     return str(parsed)  # as recvfrom spells it

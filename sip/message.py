@@ -1,8 +1,8 @@
 """A SIP message: start line, header fields in their order, body (RFC 3261 7).
 
-A message is parsed once and keeps the bytes of every line, so that one which is only passed on leaves as it came:
-`parse(data).to_bytes() == data`, and an edit changes its own lines alone. Text is UTF-8; bytes that are not survive
-as surrogate escapes.
+A message is parsed once and keeps the bytes of every line, so that one which is only passed on
+leaves as it came: `parse(data).to_bytes() == data`, and an edit changes its own lines alone. Text
+is UTF-8; bytes that are not survive as surrogate escapes.
 """
 
 from __future__ import annotations
@@ -12,12 +12,22 @@ from typing import TypeVar
 
 from sip.errors import LocalProtocolError, RemoteProtocolError
 from sip.grammar import is_number, is_token, split_list
-from sip.header import CSeq, Field, NameAddr, canonical, make_field, read_field, tag_of, unread_field
+from sip.header import (
+    CSeq,
+    Field,
+    NameAddr,
+    canonical,
+    make_field,
+    read_field,
+    tag_of,
+    unread_field,
+)
 from sip.reasons import REASONS
 from sip.via import Via
 
 MAX_SIZE = 65_507  # the largest UDP payload over IPv4
-MAX_HEAD = 16_384  # octets up to the empty line; ten times what phones send, some ten milliseconds' reading
+# octets up to the empty line; ten times what phones send, some ten milliseconds' reading
+MAX_HEAD = 16_384
 MAX_FIELDS = 256
 SINGLE = ("From", "To", "Call-ID", "CSeq")
 DIALOG_CREATING = ("INVITE", "SUBSCRIBE", "REFER", "NOTIFY")
@@ -35,10 +45,13 @@ class Message:
         self._made_here = made_here
 
     def to_bytes(self) -> bytes:
-        """Messages made here get their Content-Length now; received ones keep theirs, or the lack of it."""
+        """Messages made here get their Content-Length now; received ones keep theirs, or the lack
+        of it."""
         if self._made_here:
             self.set("Content-Length", str(len(self.body)))
-        return b"".join([self._start, *[field.raw for field in self.fields], self._blank, self.body])
+        return b"".join(
+            [self._start, *[field.raw for field in self.fields], self._blank, self.body]
+        )
 
     def copy(self: M) -> M:
         """Edits to the copy leave this one alone."""
@@ -46,7 +59,7 @@ class Message:
         vars(onward).update(vars(self), fields=self.fields.copy())
         return onward
 
-    # -- fields by name ---------------------------------------------------------------------------------------------
+    # -- fields by name ----------------------------------------------------------------------------
 
     def get(self, name: str) -> str | None:
         """The value of the first line of that name."""
@@ -62,9 +75,15 @@ class Message:
         return [field.value for field in self.fields if field.name == name]
 
     def values(self, name: str) -> list[str]:
-        """The values over all lines of that name, comma-separated lists taken apart (RFC 3261 7.3.1)."""
+        """The values over all lines of that name, comma-separated lists taken apart (RFC 3261
+        7.3.1)."""
         name = canonical(name)
-        return [value for field in self.fields if field.name == name for value in split_list(field.value)]
+        return [
+            value
+            for field in self.fields
+            if field.name == name
+            for value in split_list(field.value)
+        ]
 
     def add(self, name: str, value: str) -> None:
         """As the last field."""
@@ -81,7 +100,8 @@ class Message:
         self.fields[at + 1 :] = [field for field in self.fields[at + 1 :] if field.name != name]
 
     def push(self, name: str, value: str) -> None:
-        """As the new topmost value: a line of its own above the first of that name, else above all fields."""
+        """As the new topmost value: a line of its own above the first of that name, else above all
+        fields."""
         self.fields.insert(self._index(name) or 0, make_field(name, value))
 
     def pop(self, name: str) -> str:
@@ -120,7 +140,7 @@ class Message:
         """The name as the sender wrote it, compact or not."""
         return self.fields[at].raw.partition(b":")[0].decode("ascii").strip()
 
-    # -- fields with a meaning; absent or broken ones raise RemoteProtocolError ------------------------------------
+    # -- fields with a meaning; absent or broken ones raise RemoteProtocolError --------------------
 
     def _need(self, name: str) -> str:
         value = self.get(name)
@@ -154,7 +174,7 @@ class Message:
 
     @property
     def from_tag(self) -> str:
-        """"" if there is none; the URI may be of any scheme."""
+        """ "" if there is none; the URI may be of any scheme."""
         return tag_of(self._need("From"))
 
     @property
@@ -196,15 +216,18 @@ class Message:
         return (self.get("Content-Type") or "").partition(";")[0].strip().lower()
 
     def check(self, in_passing: bool = False) -> None:
-        """The fields that every message must have are there, once each, and readable (RFC 3261 8.1.1).
+        """The fields that every message must have are there, once each, and readable (RFC 3261
+        8.1.1).
 
-        `in_passing`: for one that is only forwarded: its answer has to go back by its Vias, To tells a dialog, the rest
-        of From and To is nobody's business (RFC 3261 16.3).
+        `in_passing`: for one that is only forwarded: its answer has to go back by its Vias, To
+        tells a dialog, the rest of From and To is nobody's business (RFC 3261 16.3).
         """
         names = [field.name for field in self.fields]
         for name in SINGLE:
             if names.count(name) != 1:
-                raise RemoteProtocolError(f"{name} must be there once, and is there {names.count(name)} times")
+                raise RemoteProtocolError(
+                    f"{name} must be there once, and is there {names.count(name)} times"
+                )
         _ = self.call_id, self.cseq, self.max_forwards
         if in_passing:
             _ = self.vias, self.to_tag
@@ -215,10 +238,14 @@ class Message:
 class Request(Message):
     """A request. `uri` is the Request-URI as text: it may be of any scheme."""
 
-    def __init__(self, method: str, uri: str, fields: Iterable[tuple[str, str]] = (), body: bytes = b"") -> None:
+    def __init__(
+        self, method: str, uri: str, fields: Iterable[tuple[str, str]] = (), body: bytes = b""
+    ) -> None:
         if not is_token(method) or not _is_one_word(uri):
             raise LocalProtocolError(f"not a request line: {method[:20]!r} {uri[:60]!r}")
-        super().__init__(_request_line(method, uri), [make_field(*pair) for pair in fields], body, made_here=True)
+        super().__init__(
+            _request_line(method, uri), [make_field(*pair) for pair in fields], body, made_here=True
+        )
         self._method, self._uri = method, uri
 
     @property
@@ -236,7 +263,9 @@ class Request(Message):
     def check(self, in_passing: bool = False) -> None:
         super().check(in_passing)
         if self.cseq.method != self.method:
-            raise RemoteProtocolError(f"CSeq says {self.cseq.method}, the request line {self.method}")
+            raise RemoteProtocolError(
+                f"CSeq says {self.cseq.method}, the request line {self.method}"
+            )
 
     def __repr__(self) -> str:
         return f"<{self.method} {self.uri}>"
@@ -244,7 +273,11 @@ class Request(Message):
 
 class Response(Message):
     def __init__(
-        self, status: int, reason: str = "", fields: Iterable[tuple[str, str]] = (), body: bytes = b""
+        self,
+        status: int,
+        reason: str = "",
+        fields: Iterable[tuple[str, str]] = (),
+        body: bytes = b"",
     ) -> None:
         reason = reason or REASONS.get(status, REASONS.get(status // 100 * 100, "Unknown"))
         if not 100 <= status <= 699 or "\r" in reason or "\n" in reason:
@@ -281,12 +314,14 @@ def reply(
     fields: Iterable[tuple[str, str]] = (),
     body: bytes = b"",
 ) -> Response:
-    """The response to a request, with what RFC 3261 8.2.6.2 and 12.1.1 have it copy, as far as it is there. `to_tag`
-    is set where the request's To has none and the status is above 100."""
+    """The response to a request, with what RFC 3261 8.2.6.2 and 12.1.1 have it copy, as far as it
+    is there. `to_tag` is set where the request's To has none and the status is above 100."""
     copied = [("Via", value) for value in request.all("Via")]
     copied += [(name, value) for name in SINGLE for value in request.all(name)[:1]]
     if to_tag and status > 100:
-        copied = [(name, _tagged(value, to_tag) if name == "To" else value) for name, value in copied]
+        copied = [
+            (name, _tagged(value, to_tag) if name == "To" else value) for name, value in copied
+        ]
     if 100 < status < 300 and request.method in DIALOG_CREATING:
         copied += [("Record-Route", value) for value in request.all("Record-Route")]
     if status == 100:
@@ -302,13 +337,13 @@ def _tagged(to: str, tag: str) -> str:
 
 
 def parse(data: bytes, in_passing: bool = False) -> Request | Response:
-    """One datagram -> one message. Raises RemoteProtocolError for anything that is not one, as BrokenRequest where it
-    is a request that can be answered.
+    """One datagram -> one message. Raises RemoteProtocolError for anything that is not one, as
+    BrokenRequest where it is a request that can be answered.
 
-    RFC 3261 18.3: over UDP bytes beyond Content-Length are cut off, fewer than it says are an error, without it the
-    body reaches to the datagram's end. Lone line feeds are taken for line ends, as real phones send them. `in_passing`:
-    the message is only passed on, so a line that is no header field stays as it is (16.3: a proxy ignores malformed
-    fields that it does not need).
+    RFC 3261 18.3: over UDP bytes beyond Content-Length are cut off, fewer than it says are an
+    error, without it the body reaches to the datagram's end. Lone line feeds are taken for line
+    ends, as real phones send them. `in_passing`: the message is only passed on, so a line that is
+    no header field stays as it is (16.3: a proxy ignores malformed fields that it does not need).
     """
     if len(data) > MAX_SIZE:
         raise RemoteProtocolError("the message is larger than a datagram", status=513)
@@ -366,7 +401,9 @@ def _start_line(raw: bytes) -> tuple[Request | Response, RemoteProtocolError | N
     return message, fault
 
 
-def _read_fields(fields: list[Field], lines: list[bytes], in_passing: bool) -> RemoteProtocolError | None:
+def _read_fields(
+    fields: list[Field], lines: list[bytes], in_passing: bool
+) -> RemoteProtocolError | None:
     """Reads the lines that can be read; returns what is wrong with the first that cannot."""
     fault = None
     for line in lines:

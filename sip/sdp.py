@@ -1,9 +1,11 @@
-"""Session descriptions: what each side of a call says about its media, and the agreement of the two.
+"""Session descriptions: what each side of a call says about its media, and the agreement of the
+two.
 
-RFC 8866 (and 4566) is the language, RFC 3264 the negotiation. A phone here has one audio stream: an answer accepts
-the first audio stream it can carry with one codec (plus telephone-event) and turns the others down with port 0.
-Pure: text in, text or a MediaPlan out. Faults of the other side are RemoteProtocolError, 400 for a description that
-cannot be read and 488 for one that can but offers nothing we have.
+RFC 8866 (and 4566) is the language, RFC 3264 the negotiation. A phone here has one audio stream: an
+answer accepts the first audio stream it can carry with one codec (plus telephone-event) and turns
+the others down with port 0. Pure: text in, text or a MediaPlan out. Faults of the other side are
+RemoteProtocolError, 400 for a description that cannot be read and 488 for one that can but offers
+nothing we have.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ Line = tuple[str, str]
 
 CONTENT_TYPE = "application/sdp"
 TELEPHONE_EVENT = 101
-STATIC = {"0": "PCMU/8000", "8": "PCMA/8000"}  # RFC 3551 table 4; other static types are not ours to speak
+# RFC 3551 table 4; other static types are not ours to speak
+STATIC = {"0": "PCMU/8000", "8": "PCMA/8000"}
 NUMBERS = {"PCMU": "0", "PCMA": "8"}
 PROTOCOLS = ("RTP/AVP", "RTP/AVPF")
 LONGEST_NUMBER = 20  # digits: 64 bits (RFC 8866 5.2)
@@ -75,7 +78,8 @@ class MediaDescription:
         return self.kind == "audio" and self.port != 0 and self.protocol in PROTOCOLS
 
     def encodings(self) -> dict[str, str]:
-        """Payload type -> "NAME/rate" in order of preference; types that nothing explains are left out."""
+        """Payload type -> "NAME/rate" in order of preference; types that nothing explains are left
+        out."""
         named: dict[str, str] = {}
         for value in attributes(self.lines, "rtpmap"):
             number, _, encoding = value.partition(" ")
@@ -90,7 +94,8 @@ class MediaDescription:
 
 @dataclass(frozen=True)
 class SessionDescription:
-    """A whole description: its session lines in order, then its streams. Lines nobody here knows are kept."""
+    """A whole description: its session lines in order, then its streams. Lines nobody here knows
+    are kept."""
 
     lines: tuple[Line, ...]
     media: tuple[MediaDescription, ...] = ()
@@ -101,7 +106,9 @@ class SessionDescription:
         lines = _split(data)
         starts = [index for index, (kind, _) in enumerate(lines) if kind == "m"]
         edges = [*starts, len(lines)]
-        media = tuple(_media(lines[start:end]) for start, end in zip(starts, edges[1:], strict=True))
+        media = tuple(
+            _media(lines[start:end]) for start, end in zip(starts, edges[1:], strict=True)
+        )
         return cls(tuple(lines[: edges[0]]), media)
 
     def __str__(self) -> str:
@@ -120,16 +127,22 @@ class SessionDescription:
         return int(_origin(self)[2])
 
     def connection(self, stream: MediaDescription) -> str:
-        """The host where this stream is wanted; the stream's own c= line goes before the session's (RFC 8866 5.7)."""
+        """The host where this stream is wanted; the stream's own c= line goes before the session's
+        (RFC 8866 5.7)."""
         text = _first(stream.lines, "c") or _first(self.lines, "c")
         parts = text.split() if text else []
         if len(parts) != 3 or parts[0] != "IN" or parts[1] not in ("IP4", "IP6"):
-            raise RemoteProtocolError(f"SDP: no usable c= line for the {stream.kind} stream: {text!r}")
+            raise RemoteProtocolError(
+                f"SDP: no usable c= line for the {stream.kind} stream: {text!r}"
+            )
         return parts[2].partition("/")[0]
 
     def direction(self, stream: MediaDescription) -> MediaDirection:
-        """Which way the stream flows for its author; an unspecified host is an old phone's hold (RFC 3264 8.4)."""
-        own = next(_directions(stream.lines), None) or next(_directions(self.lines), MediaDirection.SENDRECV)
+        """Which way the stream flows for its author; an unspecified host is an old phone's hold
+        (RFC 3264 8.4)."""
+        own = next(_directions(stream.lines), None) or next(
+            _directions(self.lines), MediaDirection.SENDRECV
+        )
         return MediaDirection.of(own.sends, own.receives and not nowhere(self.connection(stream)))
 
 
@@ -158,20 +171,25 @@ def offer(
     version: int = 1,
     direction: MediaDirection = MediaDirection.SENDRECV,
 ) -> SessionDescription:
-    """Offer one audio stream at `address`, our codecs in order of preference, and telephone-event."""
+    """Offer one audio stream at `address`, our codecs in order of preference, and
+    telephone-event."""
     encodings = {NUMBERS[codec]: f"{codec}/8000" for codec in codecs}
     encodings[str(TELEPHONE_EVENT)] = "telephone-event/8000"
     stream = _audio(port, "RTP/AVP", encodings, direction)
     return SessionDescription(_head(address, session_id, version, ("0 0",)), (stream,))
 
 
-def offer_again(local: SessionDescription, direction: MediaDirection, version: int = 0) -> SessionDescription:
-    """The next offer in the same session (hold, resume): what was agreed, one version on, or under the `version` that
-    comes after an offer which was refused (RFC 3264 8)."""
+def offer_again(
+    local: SessionDescription, direction: MediaDirection, version: int = 0
+) -> SessionDescription:
+    """The next offer in the same session (hold, resume): what was agreed, one version on, or under
+    the `version` that comes after an offer which was refused (RFC 3264 8)."""
     user, session_id, before, where = _origin(local)
     origin = f"{user} {session_id} {version or int(before) + 1} {where}"
     lines = tuple((kind, origin if kind == "o" else value) for kind, value in local.lines)
-    return SessionDescription(lines, tuple(_redirected(stream, direction) for stream in local.media))
+    return SessionDescription(
+        lines, tuple(_redirected(stream, direction) for stream in local.media)
+    )
 
 
 def moved(local: SessionDescription, address: str) -> SessionDescription:
@@ -229,7 +247,8 @@ def answer(
 def plan(local: SessionDescription, remote: SessionDescription) -> MediaPlan:
     """What the two descriptions agree on, whichever was the offer; 488 if that is nothing.
 
-    We send with the numbers of the remote description: it says what its author wants to receive (RFC 3264 5.1).
+    We send with the numbers of the remote description: it says what its author wants to receive
+    (RFC 3264 5.1).
     """
     for mine, theirs in zip(local.media, remote.media, strict=False):
         if not (mine.carries_audio and theirs.carries_audio):
@@ -246,7 +265,9 @@ def plan(local: SessionDescription, remote: SessionDescription) -> MediaPlan:
                 remote=(host, theirs.port),
                 payload_type=int(numbers[0]),
                 codec=chosen[numbers[0]].partition("/")[0],
-                telephone_event=int(numbers[1]) if len(numbers) > 1 and "telephone-event" in codecs else None,
+                telephone_event=int(numbers[1])
+                if len(numbers) > 1 and "telephone-event" in codecs
+                else None,
                 direction=local.direction(mine).facing(wanted),
                 held_there=not wanted.receives,
                 remote_rtcp=_rtcp(theirs, host),
@@ -315,7 +336,11 @@ def _first(lines: Sequence[Line], wanted: str) -> str | None:
 
 def _directions(lines: Sequence[Line]) -> Iterator[MediaDirection]:
     return (
-        direction for kind, value in lines if kind == "a" for direction in MediaDirection if direction == value.strip()
+        direction
+        for kind, value in lines
+        if kind == "a"
+        for direction in MediaDirection
+        if direction == value.strip()
     )
 
 
@@ -324,16 +349,23 @@ def _encoding(text: str) -> str:
     name, _, rest = text.partition("/")
     known = {"pcmu": "PCMU", "pcma": "PCMA", "telephone-event": "telephone-event"}
     rate, _, channels = rest.partition("/")
-    return f"{known.get(name.lower(), name)}/{rate}" + (f"/{channels}" if channels not in ("", "1") else "")
+    return f"{known.get(name.lower(), name)}/{rate}" + (
+        f"/{channels}" if channels not in ("", "1") else ""
+    )
 
 
 def _choose(stream: MediaDescription, codecs: Sequence[str]) -> dict[str, str]:
-    """The stream's first codec that is among ours, and its telephone-event; empty if there is none."""
-    encodings = {number: text for number, text in stream.encodings().items() if _payload_type(number)}
+    """The stream's first codec that is among ours, and its telephone-event; empty if there is
+    none."""
+    encodings = {
+        number: text for number, text in stream.encodings().items() if _payload_type(number)
+    }
     wanted = {f"{codec}/8000" for codec in codecs if codec in NUMBERS}
     chosen = [(number, text) for number, text in encodings.items() if text in wanted][:1]
     if chosen:
-        chosen += [(number, text) for number, text in encodings.items() if text == "telephone-event/8000"][:1]
+        chosen += [
+            (number, text) for number, text in encodings.items() if text == "telephone-event/8000"
+        ][:1]
     return dict(chosen)
 
 
@@ -341,9 +373,15 @@ def _payload_type(text: str) -> bool:
     return is_number(text, 3) and int(text) <= 127
 
 
-def _audio(port: int, protocol: str, encodings: dict[str, str], direction: MediaDirection) -> MediaDescription:
+def _audio(
+    port: int, protocol: str, encodings: dict[str, str], direction: MediaDirection
+) -> MediaDescription:
     lines: list[Line] = [("a", f"rtpmap:{number} {text}") for number, text in encodings.items()]
-    lines += [("a", f"fmtp:{number} 0-15") for number, text in encodings.items() if text.startswith("telephone-event")]
+    lines += [
+        ("a", f"fmtp:{number} 0-15")
+        for number, text in encodings.items()
+        if text.startswith("telephone-event")
+    ]
     lines += [("a", "ptime:20"), ("a", direction.value)]
     return MediaDescription("audio", port, protocol, tuple(encodings), tuple(lines))
 
@@ -372,7 +410,12 @@ def _widened(
 
 def _head(address: str, session_id: int, version: int, times: Sequence[str]) -> tuple[Line, ...]:
     where = f"IN {'IP6' if ':' in address else 'IP4'} {address}"
-    lines: list[Line] = [("v", "0"), ("o", f"- {session_id} {version} {where}"), ("s", "-"), ("c", where)]
+    lines: list[Line] = [
+        ("v", "0"),
+        ("o", f"- {session_id} {version} {where}"),
+        ("s", "-"),
+        ("c", where),
+    ]
     return (*lines, *(("t", value) for value in times))
 
 

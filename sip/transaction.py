@@ -1,12 +1,12 @@
 """The four transaction machines of RFC 3261 17 over UDP, with the Accepted states of RFC 6026.
 
-The tables come first: every state has an entry for every event, and what is not in them cannot happen. Beneath them
-one small machine walks a table; it is given messages and the time, and answers with what is to be done. Timers are
-rows with a deadline, never threads: ask `deadline`, and call `on_deadline(now)` when it has come. `now` and deadlines
-are monotonic seconds.
+The tables come first: every state has an entry for every event, and what is not in them cannot
+happen. Beneath them one small machine walks a table; it is given messages and the time, and answers
+with what is to be done. Timers are rows with a deadline, never threads: ask `deadline`, and call
+`on_deadline(now)` when it has come. `now` and deadlines are monotonic seconds.
 
-Timer C belongs to proxies that keep transactions (16.6) and has no row here. No 100 is made after 200 ms
-(17.2.1): a transaction user here answers an INVITE at once, with 180 or a final response.
+Timer C belongs to proxies that keep transactions (16.6) and has no row here. No 100 is made after
+200 ms (17.2.1): a transaction user here answers an INVITE at once, with 180 or a final response.
 """
 
 from __future__ import annotations
@@ -74,94 +74,175 @@ def to(state: State, *actions: Do) -> Step:
     return state, actions
 
 
-CALLING, TRYING, PROCEEDING, ACCEPTED = State.CALLING, State.TRYING, State.PROCEEDING, State.ACCEPTED
+CALLING, TRYING, PROCEEDING, ACCEPTED = (
+    State.CALLING,
+    State.TRYING,
+    State.PROCEEDING,
+    State.ACCEPTED,
+)
 COMPLETED, CONFIRMED, TERMINATED = State.COMPLETED, State.CONFIRMED, State.TERMINATED
 PROVISIONAL, SUCCESS, FAILURE, FINAL = Event.PROVISIONAL, Event.SUCCESS, Event.FAILURE, Event.FINAL
 REQUEST, ACK, UNREACHABLE = Event.REQUEST, Event.ACK, Event.UNREACHABLE
 TIMER_A, TIMER_B, TIMER_D, TIMER_E, TIMER_F, TIMER_G = (Event(letter) for letter in "ABDEFG")
 TIMER_H, TIMER_I, TIMER_J, TIMER_K, TIMER_L, TIMER_M = (Event(letter) for letter in "HIJKLM")
-DELIVER, SEND, REPEAT, ACKNOWLEDGE, FORBID = Do.DELIVER, Do.SEND, Do.REPEAT, Do.ACKNOWLEDGE, Do.FORBID
+DELIVER, SEND, REPEAT, ACKNOWLEDGE, FORBID = (
+    Do.DELIVER,
+    Do.SEND,
+    Do.REPEAT,
+    Do.ACKNOWLEDGE,
+    Do.FORBID,
+)
 TIME_OUT, GIVE_UP = Do.TIME_OUT, Do.GIVE_UP
 
 # Figure 5 of RFC 3261 as replaced by figure 5 of RFC 6026.
 INVITE_CLIENT: Table = {
     CALLING: {
-        PROVISIONAL: to(PROCEEDING, DELIVER), SUCCESS: to(ACCEPTED, DELIVER),
-        FAILURE: to(COMPLETED, ACKNOWLEDGE, DELIVER), UNREACHABLE: to(TERMINATED, GIVE_UP),
-        TIMER_A: to(CALLING, REPEAT), TIMER_B: to(TERMINATED, TIME_OUT), TIMER_D: to(CALLING), TIMER_M: to(CALLING),
+        PROVISIONAL: to(PROCEEDING, DELIVER),
+        SUCCESS: to(ACCEPTED, DELIVER),
+        FAILURE: to(COMPLETED, ACKNOWLEDGE, DELIVER),
+        UNREACHABLE: to(TERMINATED, GIVE_UP),
+        TIMER_A: to(CALLING, REPEAT),
+        TIMER_B: to(TERMINATED, TIME_OUT),
+        TIMER_D: to(CALLING),
+        TIMER_M: to(CALLING),
     },
     PROCEEDING: {
-        PROVISIONAL: to(PROCEEDING, DELIVER), SUCCESS: to(ACCEPTED, DELIVER),
-        FAILURE: to(COMPLETED, ACKNOWLEDGE, DELIVER), UNREACHABLE: to(PROCEEDING),
-        TIMER_A: to(PROCEEDING), TIMER_B: to(PROCEEDING), TIMER_D: to(PROCEEDING), TIMER_M: to(PROCEEDING),
+        PROVISIONAL: to(PROCEEDING, DELIVER),
+        SUCCESS: to(ACCEPTED, DELIVER),
+        FAILURE: to(COMPLETED, ACKNOWLEDGE, DELIVER),
+        UNREACHABLE: to(PROCEEDING),
+        TIMER_A: to(PROCEEDING),
+        TIMER_B: to(PROCEEDING),
+        TIMER_D: to(PROCEEDING),
+        TIMER_M: to(PROCEEDING),
     },
     ACCEPTED: {  # RFC 6026 7.2: every further 2xx is the transaction user's, who acknowledges it
-        PROVISIONAL: to(ACCEPTED), SUCCESS: to(ACCEPTED, DELIVER), FAILURE: to(ACCEPTED), UNREACHABLE: to(ACCEPTED),
-        TIMER_A: to(ACCEPTED), TIMER_B: to(ACCEPTED), TIMER_D: to(ACCEPTED), TIMER_M: to(TERMINATED),
+        PROVISIONAL: to(ACCEPTED),
+        SUCCESS: to(ACCEPTED, DELIVER),
+        FAILURE: to(ACCEPTED),
+        UNREACHABLE: to(ACCEPTED),
+        TIMER_A: to(ACCEPTED),
+        TIMER_B: to(ACCEPTED),
+        TIMER_D: to(ACCEPTED),
+        TIMER_M: to(TERMINATED),
     },
     COMPLETED: {
-        PROVISIONAL: to(COMPLETED), SUCCESS: to(COMPLETED), FAILURE: to(COMPLETED, ACKNOWLEDGE),
+        PROVISIONAL: to(COMPLETED),
+        SUCCESS: to(COMPLETED),
+        FAILURE: to(COMPLETED, ACKNOWLEDGE),
         UNREACHABLE: to(TERMINATED, GIVE_UP),
-        TIMER_A: to(COMPLETED), TIMER_B: to(COMPLETED), TIMER_D: to(TERMINATED), TIMER_M: to(COMPLETED),
+        TIMER_A: to(COMPLETED),
+        TIMER_B: to(COMPLETED),
+        TIMER_D: to(TERMINATED),
+        TIMER_M: to(COMPLETED),
     },
-}  # fmt: skip
+}
 
 # Figure 6 of RFC 3261.
 NON_INVITE_CLIENT: Table = {
     TRYING: {
-        PROVISIONAL: to(PROCEEDING, DELIVER), FINAL: to(COMPLETED, DELIVER), UNREACHABLE: to(TERMINATED, GIVE_UP),
-        TIMER_E: to(TRYING, REPEAT), TIMER_F: to(TERMINATED, TIME_OUT), TIMER_K: to(TRYING),
+        PROVISIONAL: to(PROCEEDING, DELIVER),
+        FINAL: to(COMPLETED, DELIVER),
+        UNREACHABLE: to(TERMINATED, GIVE_UP),
+        TIMER_E: to(TRYING, REPEAT),
+        TIMER_F: to(TERMINATED, TIME_OUT),
+        TIMER_K: to(TRYING),
     },
     PROCEEDING: {
-        PROVISIONAL: to(PROCEEDING, DELIVER), FINAL: to(COMPLETED, DELIVER), UNREACHABLE: to(TERMINATED, GIVE_UP),
-        TIMER_E: to(PROCEEDING, REPEAT), TIMER_F: to(TERMINATED, TIME_OUT), TIMER_K: to(PROCEEDING),
+        PROVISIONAL: to(PROCEEDING, DELIVER),
+        FINAL: to(COMPLETED, DELIVER),
+        UNREACHABLE: to(TERMINATED, GIVE_UP),
+        TIMER_E: to(PROCEEDING, REPEAT),
+        TIMER_F: to(TERMINATED, TIME_OUT),
+        TIMER_K: to(PROCEEDING),
     },
     COMPLETED: {
-        PROVISIONAL: to(COMPLETED), FINAL: to(COMPLETED), UNREACHABLE: to(COMPLETED),
-        TIMER_E: to(COMPLETED), TIMER_F: to(COMPLETED), TIMER_K: to(TERMINATED),
+        PROVISIONAL: to(COMPLETED),
+        FINAL: to(COMPLETED),
+        UNREACHABLE: to(COMPLETED),
+        TIMER_E: to(COMPLETED),
+        TIMER_F: to(COMPLETED),
+        TIMER_K: to(TERMINATED),
     },
-}  # fmt: skip
+}
 
 # Figure 7 of RFC 3261 as replaced by figure 7 of RFC 6026.
 INVITE_SERVER: Table = {
     PROCEEDING: {
-        REQUEST: to(PROCEEDING, REPEAT), ACK: to(PROCEEDING), PROVISIONAL: to(PROCEEDING, SEND),
-        SUCCESS: to(ACCEPTED, SEND), FAILURE: to(COMPLETED, SEND), UNREACHABLE: to(TERMINATED, GIVE_UP),
-        TIMER_G: to(PROCEEDING), TIMER_H: to(PROCEEDING), TIMER_I: to(PROCEEDING), TIMER_L: to(PROCEEDING),
+        REQUEST: to(PROCEEDING, REPEAT),
+        ACK: to(PROCEEDING),
+        PROVISIONAL: to(PROCEEDING, SEND),
+        SUCCESS: to(ACCEPTED, SEND),
+        FAILURE: to(COMPLETED, SEND),
+        UNREACHABLE: to(TERMINATED, GIVE_UP),
+        TIMER_G: to(PROCEEDING),
+        TIMER_H: to(PROCEEDING),
+        TIMER_I: to(PROCEEDING),
+        TIMER_L: to(PROCEEDING),
     },
-    ACCEPTED: {  # RFC 6026 7.1: the transaction user repeats the 2xx until an ACK comes (RFC 3261 13.3.1.4)
-        REQUEST: to(ACCEPTED), ACK: to(ACCEPTED, DELIVER), PROVISIONAL: to(ACCEPTED, FORBID),
-        SUCCESS: to(ACCEPTED, SEND), FAILURE: to(ACCEPTED, FORBID), UNREACHABLE: to(ACCEPTED),
-        TIMER_G: to(ACCEPTED), TIMER_H: to(ACCEPTED), TIMER_I: to(ACCEPTED), TIMER_L: to(TERMINATED),
+    # RFC 6026 7.1: the transaction user repeats the 2xx until an ACK comes (RFC 3261 13.3.1.4)
+    ACCEPTED: {
+        REQUEST: to(ACCEPTED),
+        ACK: to(ACCEPTED, DELIVER),
+        PROVISIONAL: to(ACCEPTED, FORBID),
+        SUCCESS: to(ACCEPTED, SEND),
+        FAILURE: to(ACCEPTED, FORBID),
+        UNREACHABLE: to(ACCEPTED),
+        TIMER_G: to(ACCEPTED),
+        TIMER_H: to(ACCEPTED),
+        TIMER_I: to(ACCEPTED),
+        TIMER_L: to(TERMINATED),
     },
     COMPLETED: {
-        REQUEST: to(COMPLETED, REPEAT), ACK: to(CONFIRMED), PROVISIONAL: to(COMPLETED, FORBID),
-        SUCCESS: to(COMPLETED, FORBID), FAILURE: to(COMPLETED, FORBID), UNREACHABLE: to(TERMINATED, GIVE_UP),
-        TIMER_G: to(COMPLETED, REPEAT), TIMER_H: to(TERMINATED, TIME_OUT), TIMER_I: to(COMPLETED),
+        REQUEST: to(COMPLETED, REPEAT),
+        ACK: to(CONFIRMED),
+        PROVISIONAL: to(COMPLETED, FORBID),
+        SUCCESS: to(COMPLETED, FORBID),
+        FAILURE: to(COMPLETED, FORBID),
+        UNREACHABLE: to(TERMINATED, GIVE_UP),
+        TIMER_G: to(COMPLETED, REPEAT),
+        TIMER_H: to(TERMINATED, TIME_OUT),
+        TIMER_I: to(COMPLETED),
         TIMER_L: to(COMPLETED),
     },
     CONFIRMED: {
-        REQUEST: to(CONFIRMED), ACK: to(CONFIRMED), PROVISIONAL: to(CONFIRMED, FORBID), SUCCESS: to(CONFIRMED, FORBID),
-        FAILURE: to(CONFIRMED, FORBID), UNREACHABLE: to(CONFIRMED),
-        TIMER_G: to(CONFIRMED), TIMER_H: to(CONFIRMED), TIMER_I: to(TERMINATED), TIMER_L: to(CONFIRMED),
+        REQUEST: to(CONFIRMED),
+        ACK: to(CONFIRMED),
+        PROVISIONAL: to(CONFIRMED, FORBID),
+        SUCCESS: to(CONFIRMED, FORBID),
+        FAILURE: to(CONFIRMED, FORBID),
+        UNREACHABLE: to(CONFIRMED),
+        TIMER_G: to(CONFIRMED),
+        TIMER_H: to(CONFIRMED),
+        TIMER_I: to(TERMINATED),
+        TIMER_L: to(CONFIRMED),
     },
-}  # fmt: skip
+}
 
 # Figure 8 of RFC 3261.
 NON_INVITE_SERVER: Table = {
     TRYING: {
-        REQUEST: to(TRYING), PROVISIONAL: to(PROCEEDING, SEND), FINAL: to(COMPLETED, SEND),
-        UNREACHABLE: to(TERMINATED, GIVE_UP), TIMER_J: to(TRYING),
+        REQUEST: to(TRYING),
+        PROVISIONAL: to(PROCEEDING, SEND),
+        FINAL: to(COMPLETED, SEND),
+        UNREACHABLE: to(TERMINATED, GIVE_UP),
+        TIMER_J: to(TRYING),
     },
     PROCEEDING: {
-        REQUEST: to(PROCEEDING, REPEAT), PROVISIONAL: to(PROCEEDING, SEND), FINAL: to(COMPLETED, SEND),
-        UNREACHABLE: to(TERMINATED, GIVE_UP), TIMER_J: to(PROCEEDING),
+        REQUEST: to(PROCEEDING, REPEAT),
+        PROVISIONAL: to(PROCEEDING, SEND),
+        FINAL: to(COMPLETED, SEND),
+        UNREACHABLE: to(TERMINATED, GIVE_UP),
+        TIMER_J: to(PROCEEDING),
     },
     COMPLETED: {
-        REQUEST: to(COMPLETED, REPEAT), PROVISIONAL: to(COMPLETED, FORBID), FINAL: to(COMPLETED, FORBID),
-        UNREACHABLE: to(TERMINATED, GIVE_UP), TIMER_J: to(TERMINATED),
+        REQUEST: to(COMPLETED, REPEAT),
+        PROVISIONAL: to(COMPLETED, FORBID),
+        FINAL: to(COMPLETED, FORBID),
+        UNREACHABLE: to(TERMINATED, GIVE_UP),
+        TIMER_J: to(TERMINATED),
     },
-}  # fmt: skip
+}
 
 for _table in (INVITE_CLIENT, NON_INVITE_CLIENT, INVITE_SERVER, NON_INVITE_SERVER):
     # Its owner forgets a terminated transaction; what still comes for it has no effect.
@@ -170,8 +251,9 @@ for _table in (INVITE_CLIENT, NON_INVITE_CLIENT, INVITE_SERVER, NON_INVITE_SERVE
 
 @dataclass(frozen=True)
 class TimerRow:
-    """Table 4 of RFC 3261: when a timer fires first, and the cap of its doubling interval (0: it fires once).
-    It runs in `states`: entering the first of them starts it, leaving the last stops it."""
+    """Table 4 of RFC 3261: when a timer fires first, and the cap of its doubling interval (0: it
+    fires once). It runs in `states`: entering the first of them starts it, leaving the last stops
+    it."""
 
     first: float
     cap: float
@@ -194,7 +276,7 @@ TIMERS: dict[Event, TimerRow] = {
 }
 
 
-# -- what a transaction answers with -----------------------------------------------------------------------------------
+# -- what a transaction answers with ---------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -225,11 +307,12 @@ class Unreachable:
 Outcome = Transmit | Deliver | TimedOut | Unreachable
 
 
-# -- the machine that walks a table ------------------------------------------------------------------------------------
+# -- the machine that walks a table ----------------------------------------------------------------
 
 
 class Transaction:
-    """What the four have in common. `retransmissions` counts what went out again because a timer ran out."""
+    """What the four have in common. `retransmissions` counts what went out again because a timer
+    ran out."""
 
     def __init__(self, table: Table, state: State, request: Request) -> None:
         self.table = table
@@ -252,7 +335,8 @@ class Transaction:
                 break
             interval = self._interval_after(event, interval)
             if interval:
-                # From `now`: a clock that jumped (a suspended computer) must not cause a burst of repeats.
+                # From `now`: a clock that jumped (a suspended computer) must not cause a burst of
+                # repeats.
                 self._timers[event] = (now + interval, interval)
             else:
                 del self._timers[event]
@@ -271,7 +355,9 @@ class Transaction:
 
     def _enter(self, state: State, now: float) -> None:
         self.state = state
-        self._timers = {event: timer for event, timer in self._timers.items() if state in TIMERS[event].states}
+        self._timers = {
+            event: timer for event, timer in self._timers.items() if state in TIMERS[event].states
+        }
         for event in self.table[state]:
             row = TIMERS.get(event)
             if row and state in row.states and event not in self._timers:
@@ -314,7 +400,9 @@ class ClientTransaction(Transaction):
 
     def __init__(self, request: Request) -> None:
         invite = request.method == "INVITE"
-        super().__init__(INVITE_CLIENT if invite else NON_INVITE_CLIENT, CALLING if invite else TRYING, request)
+        super().__init__(
+            INVITE_CLIENT if invite else NON_INVITE_CLIENT, CALLING if invite else TRYING, request
+        )
 
     def start(self, now: float) -> list[Outcome]:
         self._enter(self.state, now)
@@ -326,7 +414,8 @@ class ClientTransaction(Transaction):
 
     @property
     def may_cancel(self) -> bool:
-        """RFC 3261 9.1: a CANCEL waits for a provisional response and is pointless after a final one."""
+        """RFC 3261 9.1: a CANCEL waits for a provisional response and is pointless after a final
+        one."""
         return self.table is INVITE_CLIENT and self.state is PROCEEDING
 
     def _last(self) -> Message:
@@ -334,21 +423,28 @@ class ClientTransaction(Transaction):
 
 
 class ServerTransaction(Transaction):
-    """A request of theirs until it is answered (RFC 3261 17.2). The request itself has already been taken up."""
+    """A request of theirs until it is answered (RFC 3261 17.2). The request itself has already been
+    taken up."""
 
     def __init__(self, request: Request) -> None:
         invite = request.method == "INVITE"
-        super().__init__(INVITE_SERVER if invite else NON_INVITE_SERVER, PROCEEDING if invite else TRYING, request)
+        super().__init__(
+            INVITE_SERVER if invite else NON_INVITE_SERVER,
+            PROCEEDING if invite else TRYING,
+            request,
+        )
         self.response: Response | None = None
 
     def receive(self, request: Request, now: float) -> list[Outcome]:
-        """A request whose `server_key` is this one's: the same once more, or the ACK to an INVITE."""
+        """A request whose `server_key` is this one's: the same once more, or the ACK to an
+        INVITE."""
         if request.method == "ACK" and self.table is not INVITE_SERVER:
             return []
         return self._step(ACK if request.method == "ACK" else REQUEST, request, now)
 
     def respond(self, response: Response, now: float) -> list[Outcome]:
-        """The transaction user answers; LocalProtocolError after a final response (a 2xx may be repeated)."""
+        """The transaction user answers; LocalProtocolError after a final response (a 2xx may be
+        repeated)."""
         done = self._step(self._class_of(response), response, now)
         if self.state is not TERMINATED:
             self.response = response
@@ -362,7 +458,7 @@ class ServerTransaction(Transaction):
         return self.response
 
 
-# -- matching (RFC 3261 17.1.3, 17.2.3) and the two requests made from another -----------------------------------------
+# -- matching (RFC 3261 17.1.3, 17.2.3) and the two requests made from another ---------------------
 
 
 def client_key(message: Message) -> tuple[str, str]:
@@ -377,7 +473,14 @@ def server_key(request: Request) -> tuple[str, ...]:
         return via.branch, canonical_host(via.host), str(via.port or ""), method
     # The branch of an RFC 2543 phone need not be unique: the fields of 17.2.3 stand in for it.
     sent_by = (canonical_host(via.host), str(via.port or ""), via.branch)
-    return (request.uri, request.from_.tag, request.call_id, str(request.cseq.number), *sent_by, method)
+    return (
+        request.uri,
+        request.from_.tag,
+        request.call_id,
+        str(request.cseq.number),
+        *sent_by,
+        method,
+    )
 
 
 def make_ack(invite: Request, response: Response) -> Request:
@@ -391,7 +494,10 @@ def make_cancel(invite: Request) -> Request:
 
 
 def _companion(invite: Request, method: str, to_value: str) -> Request:
-    fields = [("Via", invite.values("Via")[0]), *(("Route", value) for value in invite.all("Route"))]
+    fields = [
+        ("Via", invite.values("Via")[0]),
+        *(("Route", value) for value in invite.all("Route")),
+    ]
     fields += [("Max-Forwards", "70"), ("From", invite.get("From") or ""), ("To", to_value)]
     fields += [("Call-ID", invite.call_id), ("CSeq", f"{invite.cseq.number} {method}")]
     return Request(method, invite.uri, fields)

@@ -98,13 +98,14 @@ class Uri:
         return unquote(self.user)
 
     def address(self, default_port: int = DEFAULT_PORT) -> tuple[str, int]:
-        """Where a message to this URI goes, maddr aside: host (a name is not looked up; in the form in which hosts are
-        compared) and port."""
+        """Where a message to this URI goes, maddr aside: host (a name is not looked up; in the form
+        in which hosts are compared) and port."""
         return canonical_host(self.host), self.port or default_port
 
     def aor(self) -> str:
-        """The canonical address-of-record (RFC 3261 10.3 step 5): no parameters, user unescaped, host lower case. Of a
-        URI of another scheme all of it: which parts count, that scheme alone knows."""
+        """The canonical address-of-record (RFC 3261 10.3 step 5): no parameters, user unescaped,
+        host lower case. Of a URI of another scheme all of it: which parts count, that scheme alone
+        knows."""
         if not self.is_sip:
             return str(self)
         host = canonical_host(self.host)
@@ -117,13 +118,25 @@ class Uri:
         """RFC 3261 19.1.4: do the two name the same resource?"""
         if not (self.is_sip and other.is_sip):
             return str(self) == str(other)
-        if (self.scheme, self.username, unquote(self.password), canonical_host(self.host), self.port) != (
-            other.scheme, other.username, unquote(other.password), canonical_host(other.host), other.port,
-        ):  # fmt: skip
+        if (
+            self.scheme,
+            self.username,
+            unquote(self.password),
+            canonical_host(self.host),
+            self.port,
+        ) != (
+            other.scheme,
+            other.username,
+            unquote(other.password),
+            canonical_host(other.host),
+            other.port,
+        ):
             return False
         shared = self.params.keys() & other.params.keys()
         telling = {name for name in _TELLING if name in self.params or name in other.params}
-        if any(_folded(self.params.get(name)) != _folded(other.params.get(name)) for name in shared):
+        if any(
+            _folded(self.params.get(name)) != _folded(other.params.get(name)) for name in shared
+        ):
             return False
         return telling <= shared and _header_set(self.headers) == _header_set(other.headers)
 
@@ -138,8 +151,15 @@ def _parse(text: str) -> Uri:
     host, port = match["host"].strip("[]"), int(match["port"]) if match["port"] else None
     if port is not None and not 0 < port < 65536:
         raise RemoteProtocolError(f"no such port: {text[:80]!r}")
-    return Uri(match["scheme"].lower(), match["user"] or "", host, port, match["password"] or "",
-               parse_params(match["params"]), match["headers"] or "")  # fmt: skip
+    return Uri(
+        match["scheme"].lower(),
+        match["user"] or "",
+        host,
+        port,
+        match["password"] or "",
+        parse_params(match["params"]),
+        match["headers"] or "",
+    )
 
 
 _cached = lru_cache(maxsize=1024)(_parse)

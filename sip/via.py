@@ -1,4 +1,5 @@
-"""The Via header: where an answer goes, and who has handled a request (RFC 3261 20.42, 18.2.2; RFC 3581)."""
+"""The Via header: where an answer goes, and who has handled a request (RFC 3261 20.42, 18.2.2; RFC
+3581)."""
 
 from __future__ import annotations
 
@@ -8,7 +9,15 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from sip.errors import RemoteProtocolError
-from sip.grammar import LONG, canonical_host, format_params, is_number, is_token, parse_params, split_host_port
+from sip.grammar import (
+    LONG,
+    canonical_host,
+    format_params,
+    is_number,
+    is_token,
+    parse_params,
+    split_host_port,
+)
 from sip.uri import DEFAULT_PORT
 
 MAGIC_COOKIE = "z9hG4bK"
@@ -18,8 +27,9 @@ _PROTOCOL = re.compile(r"SIP\s*/\s*([0-9]\.[0-9])\s*/\s*([^\s/]+)\s+", re.IGNORE
 
 @dataclass(frozen=True)
 class Via:
-    """One Via value. `port` is None where none was written; `params` keys are lower case, in their order. A `version`
-    other than 2.0 is kept, for the 505 that answers it has to come back with it."""
+    """One Via value. `port` is None where none was written; `params` keys are lower case, in their
+    order. A `version` other than 2.0 is kept, for the 505 that answers it has to come back with
+    it."""
 
     transport: str
     host: str
@@ -58,8 +68,8 @@ class Via:
         return int(text) if is_number(text, 5) and 0 < int(text) < 65536 else None
 
     def with_source(self, host: str, port: int) -> Via:
-        """The Via as the receiver completes it: `received` where it says something new, `rport` where it was
-        asked for (RFC 3261 18.2.1, RFC 3581 4)."""
+        """The Via as the receiver completes it: `received` where it says something new, `rport`
+        where it was asked for (RFC 3261 18.2.1, RFC 3581 4)."""
         wishes_rport = "rport" in self.params
         params = {k: v for k, v in self.params.items() if k != "received"}
         if wishes_rport:
@@ -69,7 +79,8 @@ class Via:
         return Via(self.transport, self.host, self.port, params, self.version)
 
     def reply_address(self) -> tuple[str, int]:
-        """Where a response goes over UDP: maddr, else received and rport, else sent-by (18.2.2, RFC 3581 4)."""
+        """Where a response goes over UDP: maddr, else received and rport, else sent-by (18.2.2, RFC
+        3581 4)."""
         maddr = self.params.get("maddr")
         if maddr:
             return maddr.strip("[]"), self.port or DEFAULT_PORT

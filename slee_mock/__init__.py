@@ -1,4 +1,5 @@
-"""A mock SLEE server: registrar, call control and billing over a store that all servers of a cluster share.
+"""A mock SLEE server: registrar, call control and billing over a store that all servers of a
+cluster share.
 
     container/    the SLEE: events, services, the router, timers, deployment
     services/     registrar, authentication, call control, session timers, billing

@@ -1,4 +1,5 @@
-"""`python -m slee_mock`: start one server of the cluster and keep it running until SIGTERM or Ctrl-C."""
+"""`python -m slee_mock`: start one server of the cluster and keep it running until SIGTERM or
+Ctrl-C."""
 
 from __future__ import annotations
 
@@ -17,11 +18,12 @@ from slee_mock.start_errors import StartError
 from slee_mock.store.interface import StoreDown
 from slee_mock.store.open_store import store_name
 
-# Seconds that a thread which computes may keep the others waiting. Of the heartbeats that come while pages are made
-# every tenth waits longer than 6 ms with Python's own 0.005, than 2 ms with this.
+# Seconds that a thread which computes may keep the others waiting. Of the heartbeats that come
+# while pages are made every tenth waits longer than 6 ms with Python's own 0.005, than 2 ms with
+# this.
 SWITCH = 0.0005
-# Objects made, and not given up, between two looks for garbage that goes round in circles, of which messages make none.
-# Measured: 4 % of what a call costs with Python's own 700.
+# Objects made, and not given up, between two looks for garbage that goes round in circles, of which
+# messages make none. Measured: 4 % of what a call costs with Python's own 700.
 YOUNG = 10_000
 
 
@@ -33,13 +35,15 @@ def main(arguments: Sequence[str]) -> int:
         return _fail(str(error))
     level = logging.DEBUG if settings.verbose else logging.WARNING
     logging.basicConfig(stream=sys.stderr, level=level, format="%(asctime)s %(message)s")
-    wishes: queue.SimpleQueue[int] = queue.SimpleQueue()  # may be put into from within a signal handler
+    # may be put into from within a signal handler
+    wishes: queue.SimpleQueue[int] = queue.SimpleQueue()
     for each in (signal.SIGTERM, signal.SIGINT):
         signal.signal(each, lambda number, _: wishes.put(number))
     gc.set_threshold(YOUNG)
     try:
         server = Server(settings)
-        gc.freeze()  # the modules' objects stay: to look through them for garbage takes 20 ms a time
+        # the modules' objects stay: to look through them for garbage takes 20 ms a time
+        gc.freeze()
         server.start()
     except (StoreDown, StartError) as error:
         return _fail(str(error))
@@ -48,7 +52,8 @@ def main(arguments: Sequence[str]) -> int:
     except OSError as error:  # no file descriptors left, for one
         return _fail(f"cannot start: {error}")
     _greet(settings)
-    while not _asked(wishes, 1.0):  # with a timeout, because Windows does not deliver Ctrl-C to an endless wait
+    # with a timeout, because Windows does not deliver Ctrl-C to an endless wait
+    while not _asked(wishes, 1.0):
         continue
     server.leave(lambda seconds: _asked(wishes, seconds))  # whoever asks twice is in a hurry
     try:
@@ -69,7 +74,11 @@ def _asked(wishes: queue.SimpleQueue[int], seconds: float) -> bool:
 
 def _greet(settings: Settings) -> None:
     print(f"{settings.name} keeps calls, bindings and bills in {store_name(settings.store)}")
-    asked = "no passwords asked" if settings.users is None else f"{len(settings.users)} users with passwords"
+    asked = (
+        "no passwords asked"
+        if settings.users is None
+        else f"{len(settings.users)} users with passwords"
+    )
     print(f"tariff {settings.tariff} {settings.currency}; {asked}")
     if settings.deploy:
         print(f"further services: {', '.join(settings.deploy)}")
@@ -78,8 +87,11 @@ def _greet(settings: Settings) -> None:
     if settings.register:
         where = ", ".join(format_address(each) for each in settings.register)
         print(f"registers at {where} every {settings.beat:g} s")
-    print(f"ready: {settings.name} listens on {format_address(settings.listen)} "
-          f"and sends to the forwarder at {format_address(settings.forwarder)}", flush=True)  # fmt: skip
+    print(
+        f"ready: {settings.name} listens on {format_address(settings.listen)} "
+        f"and sends to the forwarder at {format_address(settings.forwarder)}",
+        flush=True,
+    )
 
 
 def _fail(sentence: str) -> int:

@@ -29,8 +29,8 @@ class Forwarders:
         self._addresses = frozenset((host, forwarder[1]) for host in (forwarder[0], *hosts))
 
     def seconds_kept(self, request: Request, source: Address) -> float:
-        """Takes the field off `request`. 0.0 if there is none, or more than one, or one that cannot be
-        true, or if `source` is not a forwarder's address."""
+        """Takes the field off `request`. 0.0 if there is none, or more than one, or one that cannot
+        be true, or if `source` is not a forwarder's address."""
         values = request.all(FIELD)
         if not values:
             return 0.0

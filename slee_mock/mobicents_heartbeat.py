@@ -1,7 +1,9 @@
-"""Tells forwarders that this server is there, and when it leaves: Mobicents' SIP heartbeat, from the server's side.
+"""Tells forwarders that this server is there, and when it leaves: Mobicents' SIP heartbeat, from
+the server's side.
 
-OPTIONS with `Mobicents-Heartbeat: 1` and a Java properties text, every few seconds, to each registration address; with
-GRACEFUL_SHUTDOWN=true once the server leaves. Works on the `sip` thread, each forwarder on a socket of its own.
+OPTIONS with `Mobicents-Heartbeat: 1` and a Java properties text, every few seconds, to each
+registration address; with GRACEFUL_SHUTDOWN=true once the server leaves. Works on the `sip` thread,
+each forwarder on a socket of its own.
 """
 
 from __future__ import annotations
@@ -25,11 +27,19 @@ MOST_OWED = 10_000
 
 
 class Script:
-    """What is said to one forwarder; no socket. One Call-ID for a server's life, in which the CSeq grows: so an old
-    datagram of ours that comes again is known as one."""
+    """What is said to one forwarder; no socket. One Call-ID for a server's life, in which the CSeq
+    grows: so an old datagram of ours that comes again is known as one."""
 
-    def __init__(self, name: str, server: Address, forwarder: Address, own: Address, token: str) -> None:
-        self._name, self._server, self._forwarder, self._own, self._token = name, server, forwarder, own, token
+    def __init__(
+        self, name: str, server: Address, forwarder: Address, own: Address, token: str
+    ) -> None:
+        self._name, self._server, self._forwarder, self._own, self._token = (
+            name,
+            server,
+            forwarder,
+            own,
+            token,
+        )
         self._number = 0
 
     def beat(self, leaving: bool = False) -> bytes:
@@ -48,14 +58,22 @@ class Script:
             ("Content-Type", "text/plain"),
         ]
         said = {"hostname": _escaped(self._name), "ip": self._server[0], "udpPort": self._server[1]}
-        lines = [f"{key}={value}" for key, value in said.items()] + ["GRACEFUL_SHUTDOWN=true"] * leaving
-        return Request("OPTIONS", f"sip:{there}", fields, "\n".join([*lines, ""]).encode("ascii")).to_bytes()
+        lines = [f"{key}={value}" for key, value in said.items()] + [
+            "GRACEFUL_SHUTDOWN=true"
+        ] * leaving
+        return Request(
+            "OPTIONS", f"sip:{there}", fields, "\n".join([*lines, ""]).encode("ascii")
+        ).to_bytes()
 
     def answer(self, data: bytes) -> Response | None:
         """The response to the last heartbeat, if that is what came."""
         try:
             message = parse(data)
-            if isinstance(message, Response) and message.cseq.number == self._number and message.status >= 200:
+            if (
+                isinstance(message, Response)
+                and message.cseq.number == self._number
+                and message.status >= 200
+            ):
                 return message if message.call_id == f"{self._token}@{self._own[0]}" else None
         except RemoteProtocolError:
             pass
@@ -63,7 +81,8 @@ class Script:
 
 
 class _Line:
-    """The way to one forwarder. `answered`: its last heartbeat was; `state`: what was logged last."""
+    """The way to one forwarder. `answered`: its last heartbeat was; `state`: what was logged
+    last."""
 
     def __init__(self, name: str, server: Address, forwarder: Address) -> None:
         self.forwarder = forwarder
@@ -94,7 +113,9 @@ class _Line:
             if answer.status == 200:
                 self._note(logging.WARNING if self.state else logging.INFO, "knows this server")
             else:
-                self._note(logging.WARNING, f"refuses registrations: {answer.status} {answer.reason}")
+                self._note(
+                    logging.WARNING, f"refuses registrations: {answer.status} {answer.reason}"
+                )
 
     def _note(self, level: int, state: str) -> None:
         """What has changed, once."""
@@ -106,7 +127,9 @@ class _Line:
 class Enrolment:
     """Owned by the loop's thread. `server` is where the forwarders are to send to."""
 
-    def __init__(self, loop: Loop, name: str, server: Address, forwarders: Sequence[Address], interval: float) -> None:
+    def __init__(
+        self, loop: Loop, name: str, server: Address, forwarders: Sequence[Address], interval: float
+    ) -> None:
         self._loop, self._interval = loop, interval
         self._leaving = False
         self._lines: list[_Line] = []
@@ -153,7 +176,8 @@ class Enrolment:
 
 
 class Owed:
-    """Requests that were passed on and have no final answer yet: what a server that leaves waits for. Pure."""
+    """Requests that were passed on and have no final answer yet: what a server that leaves waits
+    for. Pure."""
 
     def __init__(self) -> None:
         self._waiting: dict[tuple[str, int, str], None] = {}
@@ -162,7 +186,8 @@ class Owed:
         return len(self._waiting)
 
     def note(self, message: Request | Response, sends: Sequence[bytes]) -> None:
-        """`sends` is what the message caused. A request that was answered here, or not at all, is not owed."""
+        """`sends` is what the message caused. A request that was answered here, or not at all, is
+        not owed."""
         key = (message.call_id, message.cseq.number, message.cseq.method)
         if isinstance(message, Response):
             if message.status >= 200:

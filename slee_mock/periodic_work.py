@@ -51,9 +51,18 @@ class Upkeep:
     """Owned by the loop's thread. `keyed` is the store below `store`."""
 
     def __init__(
-        self, host: Host, loop: Loop, clock: Clock, keyed: KeyedStore, store: Store, member: Member,
-        heartbeat: Heartbeat, router: Router, services: Sequence[Service], outage: Outage,
-    ) -> None:  # fmt: skip
+        self,
+        host: Host,
+        loop: Loop,
+        clock: Clock,
+        keyed: KeyedStore,
+        store: Store,
+        member: Member,
+        heartbeat: Heartbeat,
+        router: Router,
+        services: Sequence[Service],
+        outage: Outage,
+    ) -> None:
         self._host, self._loop, self._clock, self._keyed, self._store = (
             host,
             loop,

@@ -1,8 +1,9 @@
 """What has come and was not handled yet: heartbeats first, the rest in its order, nothing twice.
 
-A server with much to do is not a dead one, so the forwarder's question whether it lives does not wait behind the work.
-Emptying the socket at once also keeps the system from dropping what its buffer cannot hold. And whoever asks again what
-still waits makes no more work: without that, a server that is late is sent more than one that is not, and stays late.
+A server with much to do is not a dead one, so the forwarder's question whether it lives does not
+wait behind the work. Emptying the socket at once also keeps the system from dropping what its
+buffer cannot hold. And whoever asks again what still waits makes no more work: without that, a
+server that is late is sent more than one that is not, and stays late.
 """
 
 from __future__ import annotations
@@ -47,8 +48,8 @@ class Inbox:
         return len(self._first) + len(self._rest)
 
     def fill(self, channel: Channel) -> int:
-        """Takes all that the socket holds, as long as there is room; returns how many came while their like was
-        waiting."""
+        """Takes all that the socket holds, as long as there is room; returns how many came while
+        their like was waiting."""
         repeated = 0
         for _ in range(MOST_WAITING):
             if len(self) >= MOST_WAITING or self._octets >= MOST_OCTETS:
@@ -80,7 +81,8 @@ class Inbox:
         return dropped
 
     def take(self, most: int) -> Iterator[Datagram]:
-        """The next ones. Of more questions than that, every other one lets the rest have its turn."""
+        """The next ones. Of more questions than that, every other one lets the rest have its
+        turn."""
         for n in range(min(most, len(self))):
             queue = self._first if self._first and (n % 2 == 0 or not self._rest) else self._rest
             datagram = queue.popleft()

@@ -1,7 +1,7 @@
 """The thread, the socket and the clock around the services: a running server.
 
-The `sip` thread owns the socket, the router and its connection to the store; the pages are made on a thread that reads
-through another one.
+The `sip` thread owns the socket, the router and its connection to the store; the pages are made on
+a thread that reads through another one.
 """
 
 from __future__ import annotations
@@ -26,7 +26,14 @@ from slee_mock.cluster.cluster_clock import Clock
 from slee_mock.cluster.cluster_key import KeyedStore, join_cluster
 from slee_mock.container.deployment import Context, assemble
 from slee_mock.container.event_router import FAILURES, Router
-from slee_mock.container.events import Arrival, CallEnded, Outcome, RequestEvent, ResponseEvent, TimerEvent
+from slee_mock.container.events import (
+    Arrival,
+    CallEnded,
+    Outcome,
+    RequestEvent,
+    ResponseEvent,
+    TimerEvent,
+)
 from slee_mock.container.sbb import Telling, told
 from slee_mock.failover_kept_header import Forwarders
 from slee_mock.management import routes as management
@@ -53,7 +60,19 @@ SETTLING = 2.0  # seconds for the store to come back to a server that stops and 
 LEAVING = 5.0  # seconds at most in which a server that has taken leave serves what it still has
 QUIET = 0.5  # seconds without a message of a call, after which nothing can be on its way to it
 UNHEARD = 1.5  # seconds after which a forwarder that does not answer a leave is taken for gone
-METHODS = {"REGISTER", "INVITE", "ACK", "CANCEL", "BYE", "OPTIONS", "MESSAGE", "UPDATE", "INFO", "PRACK", "REFER"}
+METHODS = {
+    "REGISTER",
+    "INVITE",
+    "ACK",
+    "CANCEL",
+    "BYE",
+    "OPTIONS",
+    "MESSAGE",
+    "UPDATE",
+    "INFO",
+    "PRACK",
+    "REFER",
+}
 
 
 class Server:
@@ -66,8 +85,12 @@ class Server:
         self._http: HttpServer | None = None
         self._sock: socket.socket | None = None
         self._clock = Clock()  # any thread may read it
-        self._reader = Reader(lambda: open_store(settings.store, reading=True),
-                              lambda: self._loop.ask(self._health), self._tell, self._clock.now)
+        self._reader = Reader(
+            lambda: open_store(settings.store, reading=True),
+            lambda: self._loop.ask(self._health),
+            self._tell,
+            self._clock.now,
+        )
         # Below: the sip thread's.
         self._store: RememberingStore | None = None
         self._outage: Outage | None = None
@@ -79,9 +102,10 @@ class Server:
         self._next_log = self._next_traceback = 0.0
         self._enrolment: Enrolment | None = None
         self._owed = Owed()
-        self._busy = self._left = 0.0  # when a message of a call came last; when this server took leave
+        # when a message of a call came last; when this server took leave
+        self._busy = self._left = 0.0
 
-    # -- any thread -------------------------------------------------------------------------------------------------
+    # -- any thread --------------------------------------------------------------------------------
 
     def start(self) -> None:
         try:
@@ -110,18 +134,25 @@ class Server:
             raise cannot_listen(error) from error
 
     def leave(self, hurried: Callable[[float], bool]) -> None:
-        """Before `stop`: a server that registered itself takes leave and serves on until it owes no answer any more, at
-        most `LEAVING` seconds; one whose store is down gives it `SETTLING` seconds to come back and take what waits.
-        `hurried(seconds)` waits that long at most, and is true if there is no time for it."""
+        """Before `stop`: a server that registered itself takes leave and serves on until it owes no
+        answer any more, at most `LEAVING` seconds; one whose store is down gives it `SETTLING`
+        seconds to come back and take what waits. `hurried(seconds)` waits that long at most, and is
+        true if there is no time for it."""
         try:
             deadline = time.monotonic() + SETTLING
-            while self._loop.ask(self._waiting) and time.monotonic() < deadline and not hurried(0.05):
+            while (
+                self._loop.ask(self._waiting) and time.monotonic() < deadline and not hurried(0.05)
+            ):
                 continue
             if not self._settings.register:
                 return
             self._loop.ask(self._take_leave)
             deadline = time.monotonic() + LEAVING
-            while not self._loop.ask(self._may_go) and time.monotonic() < deadline and not hurried(0.05):
+            while (
+                not self._loop.ask(self._may_go)
+                and time.monotonic() < deadline
+                and not hurried(0.05)
+            ):
                 continue
         except (LoopStopped, TimeoutError):
             return
@@ -141,14 +172,15 @@ class Server:
                 stack.callback(self._http.stop)
 
     def _tell(self, view: View, wall: float) -> dict[str, Any]:
-        """What the services tell of themselves: out of their records, so on whichever thread has the view."""
+        """What the services tell of themselves: out of their records, so on whichever thread has
+        the view."""
         return {
             each.name: told(each, view, wall)
             for each in self._services
             if isinstance(each, Telling)
         }
 
-    # -- the sip thread ---------------------------------------------------------------------------------------------
+    # -- the sip thread ----------------------------------------------------------------------------
 
     def _open(self) -> None:
         try:
@@ -179,10 +211,21 @@ class Server:
         key = join_cluster(keyed, lambda: secrets.token_hex(32), time.sleep)
         self._clock.join(store)
         address = format_address(self._bound().getsockname()[:2])
-        context = Context(settings.name, address, key, settings.tariff, settings.currency,
-                          settings.users, settings.realm, settings.digest, settings.session_expires,
-                          settings.deploy, settings.server_header)  # fmt: skip
-        # Of a pair whose address moves, each asks from its own computer's, where it hears registrations.
+        context = Context(
+            settings.name,
+            address,
+            key,
+            settings.tariff,
+            settings.currency,
+            settings.users,
+            settings.realm,
+            settings.digest,
+            settings.session_expires,
+            settings.deploy,
+            settings.server_header,
+        )
+        # Of a pair whose address moves, each asks from its own computer's, where it hears
+        # registrations.
         hosts = [host for host, _ in (settings.forwarder, *settings.register)]
         self._heartbeat = Heartbeat(context.answers, *hosts)
         self._services = assemble(context)
@@ -196,9 +239,17 @@ class Server:
         page = f"http://{format_address(self._http.address)}/" if self._http else ""
         member = Member(settings.name, address, page, started=self._clock.now())
         self._upkeep = Upkeep(
-            self, self._loop, self._clock, keyed, store, member, self._heartbeat, self._router,
-            self._services, self._outage,
-        )  # fmt: skip
+            self,
+            self._loop,
+            self._clock,
+            keyed,
+            store,
+            member,
+            self._heartbeat,
+            self._router,
+            self._services,
+            self._outage,
+        )
         try:
             self._upkeep.start()
         except Conflict:
@@ -246,7 +297,8 @@ class Server:
         self._work_on()
 
     def _work_on(self) -> None:
-        """A little of what waits, then timers, questions and what has come meanwhile have their turn."""
+        """A little of what waits, then timers, questions and what has come meanwhile have their
+        turn."""
         try:
             events = [
                 event for datagram in self._inbox.take(BATCH) if (event := self._read(datagram))
@@ -300,14 +352,18 @@ class Server:
             self._counts["dropped", outcome.dropped] += 1
         if log.isEnabledFor(logging.DEBUG):
             message = event.request if isinstance(event, RequestEvent) else event.response
-            log.debug("call=%s %r %s", message.get("Call-ID"), message, outcome.note or outcome.dropped)
+            log.debug(
+                "call=%s %r %s", message.get("Call-ID"), message, outcome.note or outcome.dropped
+            )
         if self._enrolment:
             self._note_owed(event, outcome)
 
     def _count_bills(self, outcome: Outcome) -> None:
         """Ends that were written down; one that was known is not written again."""
         if any(isinstance(raised, CallEnded) for raised in outcome.raised):
-            self._counts["bills", "closed"] += any(isinstance(saved, Bill) for saved in outcome.saves)
+            self._counts["bills", "closed"] += any(
+                isinstance(saved, Bill) for saved in outcome.saves
+            )
 
     def _note_owed(self, event: Arrival, outcome: Outcome) -> None:
         self._busy = time.monotonic()
@@ -324,7 +380,11 @@ class Server:
             return self._outage.process(event)
         except StoreDown as error:
             self.store_failed(error)
-            return self._outage.pass_on(event) if self._store and self._outage else self._router.unable(event)
+            return (
+                self._outage.pass_on(event)
+                if self._store and self._outage
+                else self._router.unable(event)
+            )
         except FAILURES as error:
             return self._router.give_up(event, error)
 
@@ -362,8 +422,13 @@ class Server:
         self._trouble, self._heartbeat.healthy = "", True
 
     def _send(self, outcomes: Sequence[Outcome]) -> None:
-        """What cannot be sent (no room, no route, port 0) is counted: UDP, and whoever misses it asks again."""
-        sends = [(send.data, send.to or self._settings.forwarder) for outcome in outcomes for send in outcome.sends]
+        """What cannot be sent (no room, no route, port 0) is counted: UDP, and whoever misses it
+        asks again."""
+        sends = [
+            (send.data, send.to or self._settings.forwarder)
+            for outcome in outcomes
+            for send in outcome.sends
+        ]
         failed = len(self._channel.send(sends))
         self._counts["sent", "datagrams"] += len(sends) - failed
         if failed:
@@ -379,10 +444,16 @@ class Server:
     def _health(self) -> report.Health:
         upkeep, settings = self._upkeep, self._settings
         member = upkeep.member if upkeep else Member(settings.name, format_address(settings.listen))
-        return report.Health(member, time.monotonic() - self._started, self._trouble,
-                             format_address(settings.forwarder), dict(self._counts),
-                             clock_offset=self._clock.offset, waiting=self._waiting(),
-                             warning=upkeep.warning if upkeep else "")  # fmt: skip
+        return report.Health(
+            member,
+            time.monotonic() - self._started,
+            self._trouble,
+            format_address(settings.forwarder),
+            dict(self._counts),
+            clock_offset=self._clock.offset,
+            waiting=self._waiting(),
+            warning=upkeep.warning if upkeep else "",
+        )
 
 
 def _label(event: Arrival) -> str:

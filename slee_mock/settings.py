@@ -42,7 +42,8 @@ class Settings:
 
 
 def parse_arguments(arguments: Sequence[str]) -> Settings:
-    """Raises SettingsError; argparse itself ends the program for --help, --version and unknown options."""
+    """Raises SettingsError; argparse itself ends the program for --help, --version and unknown
+    options."""
     options = _parser().parse_args(arguments)
     if not options.name.isprintable() or not options.name.strip():
         raise SettingsError("--name must be a printable name, as in --name server1")
@@ -61,7 +62,9 @@ def parse_arguments(arguments: Sequence[str]) -> Settings:
         digest=_algorithms(options.digest),
         tariff=options.tariff,
         currency=options.currency,
-        register=tuple(_address("--register", each) for each in options.register.split(",") if options.register),
+        register=tuple(
+            _address("--register", each) for each in options.register.split(",") if options.register
+        ),
         beat=_seconds("--beat", options.beat),
         deploy=tuple(options.deploy),
         session_expires=_session("--session-expires", options.session_expires),
@@ -87,7 +90,10 @@ def _algorithms(text: str) -> tuple[str, ...]:
     found = tuple(each.strip().upper() for each in text.split(","))
     for each in found:
         if each not in ALGORITHMS:
-            raise SettingsError(f"--digest: '{each}' is not one of {', '.join(ALGORITHMS)}, as in --digest SHA-256,MD5")
+            raise SettingsError(
+                f"--digest: '{each}' is not one of {', '.join(ALGORITHMS)}, as in --digest "
+                "SHA-256,MD5"
+            )
     return found
 
 
@@ -97,14 +103,18 @@ def _address(option: str, text: str, port: bool = False) -> Address:
     except ValueError as error:
         raise SettingsError(f"{option}: {error}") from None
     if port and not address[1]:
-        raise SettingsError(f"{option}: nobody can be reached at port 0; name the one that it listens on")
+        raise SettingsError(
+            f"{option}: nobody can be reached at port 0; name the one that it listens on"
+        )
     return address
 
 
 def _reachable(option: str, address: Address) -> Address:
     """Our Via says where the answers go, so that all addresses of a computer will not do."""
     if address[0] in ("0.0.0.0", "::"):
-        raise SettingsError(f"{option}: nothing can be sent to {address[0]}; name one address, as in 127.0.0.1:5070")
+        raise SettingsError(
+            f"{option}: nothing can be sent to {address[0]}; name one address, as in 127.0.0.1:5070"
+        )
     return address
 
 
@@ -124,45 +134,95 @@ def _seconds(option: str, text: str) -> float:
 
 def _session(option: str, text: str) -> int:
     if not re.fullmatch(r"\d{1,6}", text, re.ASCII) or 0 < int(text) < LEAST:
-        raise SettingsError(f"{option}: '{text}' is not a whole number of seconds from {LEAST} on, or 0 for never")
+        raise SettingsError(
+            f"{option}: '{text}' is not a whole number of seconds from {LEAST} on, or 0 for never"
+        )
     return int(text)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m slee_mock",
-        description="A mock SLEE server behind the forwarder: registrar, call control, bills, a management page. "
+        description="A mock SLEE server behind the forwarder: registrar, call control, bills, "
+        "a management page. "
         "Servers that are given the same store are one cluster: each can go on where another died.",
     )
     add = parser.add_argument
     add("--name", default="server1", help="this server's name in the cluster (server1)")
-    add("--listen", default="127.0.0.1:5070", metavar="HOST:PORT", help="UDP address for SIP (127.0.0.1:5070)")
-    add("--forwarder", default="127.0.0.1:5060", metavar="HOST:PORT",
-        help="where everything is sent to (127.0.0.1:5060)")  # fmt: skip
-    add("--store", default="cluster.db", metavar="FILE|URL",
+    add(
+        "--listen",
+        default="127.0.0.1:5070",
+        metavar="HOST:PORT",
+        help="UDP address for SIP (127.0.0.1:5070)",
+    )
+    add(
+        "--forwarder",
+        default="127.0.0.1:5060",
+        metavar="HOST:PORT",
+        help="where everything is sent to (127.0.0.1:5060)",
+    )
+    add(
+        "--store",
+        default="cluster.db",
+        metavar="FILE|URL",
         help="the cluster's SQLite file (cluster.db), or redis://[:PASSWORD@]HOST:PORT[/DB], or "
-        "redis+sentinel://[:PASSWORD@]HOST:PORT,HOST:PORT/MASTER[/DB]")  # fmt: skip
-    add("--management", default="127.0.0.1:8071", metavar="HOST:PORT",
-        help="address of the management page; empty: none (127.0.0.1:8071)")  # fmt: skip
-    add("--users", default="", metavar="FILE", help="lines user:password; then phones must know theirs")
-    add("--digest", default=",".join(DIGEST), metavar="ALGORITHM[,ALGORITHM]",
+        "redis+sentinel://[:PASSWORD@]HOST:PORT,HOST:PORT/MASTER[/DB]",
+    )
+    add(
+        "--management",
+        default="127.0.0.1:8071",
+        metavar="HOST:PORT",
+        help="address of the management page; empty: none (127.0.0.1:8071)",
+    )
+    add(
+        "--users",
+        default="",
+        metavar="FILE",
+        help="lines user:password; then phones must know theirs",
+    )
+    add(
+        "--digest",
+        default=",".join(DIGEST),
+        metavar="ALGORITHM[,ALGORITHM]",
         help=f"of {' and '.join(ALGORITHMS)}, how passwords may be proven, the preferred first "
-        f"({','.join(DIGEST)})")  # fmt: skip
+        f"({','.join(DIGEST)})",
+    )
     add("--realm", default="failover.test", help="realm of the passwords (failover.test)")
-    add("--tariff", default="0.10+0.05/10s", metavar="FEE+PRICE/SECONDS",
-        help="set-up fee and price per started unit of time (0.10+0.05/10s)")  # fmt: skip
+    add(
+        "--tariff",
+        default="0.10+0.05/10s",
+        metavar="FEE+PRICE/SECONDS",
+        help="set-up fee and price per started unit of time (0.10+0.05/10s)",
+    )
     add("--currency", default="EUR", help="printed behind the totals (EUR)")
-    add("--register", default="", metavar="HOST:PORT[,HOST:PORT]",
-        help="registration addresses of the forwarders that have no line for this server")  # fmt: skip
+    add(
+        "--register",
+        default="",
+        metavar="HOST:PORT[,HOST:PORT]",
+        help="registration addresses of the forwarders that have no line for this server",
+    )
     add("--beat", default="2", metavar="SECONDS", help="seconds between two registrations (2)")
-    add("--session-expires", default="1800", metavar="SECONDS",
-        help="close calls that no phone refreshes for so long; where none knows how, those of which "
-        "no message passes for so long, until one does; 0: never (1800)")  # fmt: skip
-    add("--deploy", action="append", default=[], metavar="NAME:ARGUMENT",
-        help="a further service, as in prepaid:balances.txt; may be given several times")  # fmt: skip
-    add("--server-header", action="store_true",
+    add(
+        "--session-expires",
+        default="1800",
+        metavar="SECONDS",
+        help="close calls that no phone refreshes for so long; where none knows how, those of "
+        "which "
+        "no message passes for so long, until one does; 0: never (1800)",
+    )
+    add(
+        "--deploy",
+        action="append",
+        default=[],
+        metavar="NAME:ARGUMENT",
+        help="a further service, as in prepaid:balances.txt; may be given several times",
+    )
+    add(
+        "--server-header",
+        action="store_true",
         help="tell version and name of this server in every answer, for tests and demonstrations: "
-        "phones show which server they are registered through, and strangers learn it too")  # fmt: skip
+        "phones show which server they are registered through, and strangers learn it too",
+    )
     add("--version", action="version", version=f"slee_mock {VERSION}")
     add("-v", "--verbose", action="store_true", help="log every decision to stderr")
     return parser

@@ -1,4 +1,5 @@
-"""Why a server cannot start, for other reasons than its store: sentences with their remedies. Pure."""
+"""Why a server cannot start, for other reasons than its store: sentences with their remedies.
+Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Files with a line for each user, `user:password` or `user:money`; blank lines and remarks (# ...) are skipped."""
+"""Files with a line for each user, `user:password` or `user:money`; blank lines and remarks (# ...)
+are skipped."""
 
 from __future__ import annotations
 
@@ -17,14 +18,17 @@ def read_user_lines(
     """`read` makes user and value of a line, or None if it is none; `form` tells people what a line
     is. `secret`: nobody else may be allowed to read the file. Raises ValueError with a sentence."""
     try:
-        with open(path, encoding="utf-8-sig") as file:  # some editors put a byte order mark in front
+        # some editors put a byte order mark in front
+        with open(path, encoding="utf-8-sig") as file:
             fault = exposed(path, os.fstat(file.fileno())) if secret else ""
             if fault:
                 raise ValueError(fault)
             lines = file.read().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise ValueError(f"cannot read {path or 'a file without a name'}: {reason}; write lines {form}") from None
+        raise ValueError(
+            f"cannot read {path or 'a file without a name'}: {reason}; write lines {form}"
+        ) from None
     found: dict[str, T] = {}
     for number, line in enumerate(lines, 1):
         if not line.strip() or line.lstrip().startswith("#"):

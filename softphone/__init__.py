@@ -1,1 +1,2 @@
-"""The softphone: `agent` speaks SIP, `media` carries RTP, `qt` shows both, `phone.py` joins them."""
+"""The softphone: `agent` speaks SIP, `media` carries RTP, `qt` shows both, `phone.py` joins
+them."""

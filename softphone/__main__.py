@@ -42,7 +42,8 @@ def main(argv: list[str] | None = None) -> int:
         from softphone.qt.application import run
     except ImportError as fault:
         print(
-            f"softphone: Qt cannot be loaded ({fault}); install it with: python -m pip install -r requirements.txt",
+            f"softphone: Qt cannot be loaded ({fault}); install it with: python -m pip install -r "
+            "requirements.txt",
             file=sys.stderr,
         )
         return 1

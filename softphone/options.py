@@ -45,10 +45,14 @@ def parser() -> argparse.ArgumentParser:
     """The options, with what they are for."""
     options = argparse.ArgumentParser(
         prog="softphone",
-        description="A SIP phone. Without --user: two, alice and bob, that call each other through the forwarder.",
-        epilog="Keys: Enter calls, answers or hangs up; Esc declines or hangs up; Ctrl+1 and Ctrl+2 choose the phone.",
+        description="A SIP phone. Without --user: two, alice and bob, that call each other through "
+        "the forwarder.",
+        epilog="Keys: Enter calls, answers or hangs up; Esc declines or hangs up; "
+        "Ctrl+1 and Ctrl+2 choose the phone.",
     )
-    options.add_argument("--user", metavar="U", help="open one phone for this user; user@domain sets the domain too")
+    options.add_argument(
+        "--user", metavar="U", help="open one phone for this user; user@domain sets the domain too"
+    )
     options.add_argument(
         "--proxy",
         metavar="HOST:PORT",
@@ -57,16 +61,21 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--domain", metavar="D", help=f"the domain of the account ({DOMAIN})")
     add_options(options)
     options.add_argument("--display-name", metavar="N", default="", help="the name that others see")
-    options.add_argument("--listen", metavar="HOST:PORT", help="the address of this phone (any free port)")
+    options.add_argument(
+        "--listen", metavar="HOST:PORT", help="the address of this phone (any free port)"
+    )
     options.add_argument(
         "--session-expires",
         metavar="SECONDS",
         type=int,
         default=DEFAULT_INTERVAL,
-        help=f"a call ends if neither side gives a sign of life for so long ({DEFAULT_INTERVAL}; 0: do not ask for it)",
+        help="a call ends if neither side gives a sign of life for so long "
+        f"({DEFAULT_INTERVAL}; 0: do not ask for it)",
     )
     _add_server_options(options)
-    options.add_argument("--tone", action="store_true", help="send a tone even if there is a microphone")
+    options.add_argument(
+        "--tone", action="store_true", help="send a tone even if there is a microphone"
+    )
     options.add_argument("-v", "--verbose", action="store_true", help="log every message to stderr")
     options.add_argument("--version", action="version", version=f"softphone {VERSION}")
     return options
@@ -112,7 +121,10 @@ def wishes(arguments: argparse.Namespace) -> list[Wish]:
     if proxy is None:
         proxy = FORWARDER if domain == DOMAIN else _address("--domain", domain, 5060) or FORWARDER
     if arguments.session_expires and arguments.session_expires < SHORTEST:
-        raise ValueError(f"--session-expires: {arguments.session_expires} is too short; at least {SHORTEST}, or 0")
+        raise ValueError(
+            f"--session-expires: {arguments.session_expires} is too short; at least {SHORTEST}, or "
+            "0"
+        )
     if not (arguments.keep_alive == 0 or 5 <= arguments.keep_alive <= 3600):
         raise ValueError(
             f"--keep-alive: {arguments.keep_alive:g} is not 0 or from 5 to 3600 seconds"
@@ -120,10 +132,22 @@ def wishes(arguments: argparse.Namespace) -> list[Wish]:
     listen = _address("--listen", arguments.listen, 0)
     anywhere = _own_side_of(proxy)
     if arguments.user is None:
-        for option in ("password", "password_file", "ask_password", "display_name", "listen", "realm", "server"):
+        for option in (
+            "password",
+            "password_file",
+            "ask_password",
+            "display_name",
+            "listen",
+            "realm",
+            "server",
+        ):
             if getattr(arguments, option):
-                raise ValueError(f"--{option.replace('_', '-')} is for one phone; say which with --user")
-        first = Wish("alice", domain, proxy, anywhere, "", "", "bob", True, arguments.session_expires)
+                raise ValueError(
+                    f"--{option.replace('_', '-')} is for one phone; say which with --user"
+                )
+        first = Wish(
+            "alice", domain, proxy, anywhere, "", "", "bob", True, arguments.session_expires
+        )
         first = replace(first, direct=arguments.direct, keep_alive=arguments.keep_alive)
         return [first, replace(first, user="bob", target="alice")]
     if not user:
@@ -159,7 +183,8 @@ def _user_and_domain(text: str) -> tuple[str, str]:
 
 
 def _own_side_of(proxy: Address) -> Address:
-    """Where to listen if nobody says: this computer alone if the proxy is on it too, else everywhere."""
+    """Where to listen if nobody says: this computer alone if the proxy is on it too, else
+    everywhere."""
     host = proxy[0]
     if ":" in host:
         return ("::1" if host == "::1" else "::"), 0

@@ -24,9 +24,11 @@ def add_options(options: argparse.ArgumentParser) -> None:
     """The ways to give the password, of which one may be used."""
     ways = options.add_mutually_exclusive_group()
     ways.add_argument(
-        "--password-file", metavar="FILE",
-        help=f"the password is the first line of this file (-: of standard input); else of {VARIABLE}",
-    )  # fmt: skip
+        "--password-file",
+        metavar="FILE",
+        help="the password is the first line of this file (-: of standard input); "
+        f"else of {VARIABLE}",
+    )
     ways.add_argument(
         "--ask-password", action="store_true", help="ask for the password in the terminal"
     )

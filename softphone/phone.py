@@ -5,8 +5,9 @@
     phone.call("bob")
     phone.stop()
 
-Wishes return at once and may come from any thread; what becomes of them arrives as events (softphone.agent.event),
-told in the phone's own `sip` thread, which alone owns the agent, the socket and the media sessions' list.
+Wishes return at once and may come from any thread; what becomes of them arrives as events
+(softphone.agent.event), told in the phone's own `sip` thread, which alone owns the agent, the
+socket and the media sessions' list.
 """
 
 from __future__ import annotations
@@ -55,8 +56,9 @@ DEADLINE_AGAIN = 1.0  # seconds until timers are looked at again after an error 
 
 @dataclass(frozen=True)
 class PhoneSnapshot:
-    """The phone at one moment. `calls`: the newest last. `retransmissions`: SIP messages that went out again because
-    no answer came in time. `dropped`: what came and was no use, or not wanted, by reason."""
+    """The phone at one moment. `calls`: the newest last. `retransmissions`: SIP messages that went
+    out again because no answer came in time. `dropped`: what came and was no use, or not wanted, by
+    reason."""
 
     registration: RegistrationChanged
     calls: tuple[CallView, ...]
@@ -106,7 +108,7 @@ class Phone:
         self._leaving = False
         self._hearing: Timer | None = None  # set while a call is up
 
-    # -- any thread: start and stop ---------------------------------------------------------------------------------
+    # -- any thread: start and stop ----------------------------------------------------------------
 
     def start(self) -> None:
         """Bind, begin to listen, register. OSError names the address that could not be had."""
@@ -115,7 +117,8 @@ class Phone:
                 raise RuntimeError("a phone is started once")
             proxy, listen = self._proxy, self._listen
             if proxy and ":" in proxy[0] and listen[0] == "0.0.0.0":
-                listen = ("::", listen[1])  # all addresses means those from which the proxy can be reached
+                # all addresses means those from which the proxy can be reached
+                listen = ("::", listen[1])
             if proxy:
                 proxy = self._proxy = resolved(proxy, family_of(listen[0]))
             self._socket = bind_udp(listen)
@@ -132,7 +135,8 @@ class Phone:
             self.register()
 
     def stop(self, timeout: float = 3.0) -> None:
-        """End the call, take the registration back, leave no thread and no socket, all within `timeout` seconds.
+        """End the call, take the registration back, leave no thread and no socket, all within
+        `timeout` seconds.
 
         Twice is fine. Called from an event it does not wait for the others' answers.
         """
@@ -154,7 +158,7 @@ class Phone:
         self._loop.post(self._close)
         self._loop.stop(max(0.1, end - time.monotonic()))
 
-    # -- any thread: wishes -----------------------------------------------------------------------------------------
+    # -- any thread: wishes ------------------------------------------------------------------------
 
     def register(self) -> None:
         """Register, or refresh the registration, now."""
@@ -181,7 +185,8 @@ class Phone:
         self._wish(lambda now: self._agent.resume(now))
 
     def probe(self) -> None:
-        """Ask the other side within the call (OPTIONS); ProbeAnswered tells when its answer came."""
+        """Ask the other side within the call (OPTIONS); ProbeAnswered tells when its answer
+        came."""
         self._wish(lambda now: self._agent.probe(now))
 
     def mute(self, muted: bool) -> None:
@@ -197,17 +202,19 @@ class Phone:
         """
         self._loop.post(lambda: self._dtmf(digit))
 
-    # -- any thread: questions --------------------------------------------------------------------------------------
+    # -- any thread: questions ---------------------------------------------------------------------
 
     def snapshot(self, timeout: float = 1.0) -> PhoneSnapshot:
-        """Raises plumbing.event_loop.LoopStopped if the phone is not running, TimeoutError if it is stuck."""
+        """Raises plumbing.event_loop.LoopStopped if the phone is not running, TimeoutError if it is
+        stuck."""
         return self._loop.ask(self._snapshot, timeout)
 
     def media_stats(self) -> MediaStats | None:
-        """Of the call going on, after its end of the last one; None before the first. Cheap, no lock."""
+        """Of the call going on, after its end of the last one; None before the first. Cheap, no
+        lock."""
         return self._sound.stats()
 
-    # -- sip thread -------------------------------------------------------------------------------------------------
+    # -- sip thread --------------------------------------------------------------------------------
 
     def _wish(self, function: Callable[[float], AgentOutcome]) -> None:
         self._loop.post(lambda: self._do(function(time.monotonic())))
@@ -221,7 +228,8 @@ class Phone:
             self._do(self._agent.receive(data, source[:2], time.monotonic()))
 
     def _on_deadline(self) -> None:
-        self._timer = self._loop.at(time.monotonic() + DEADLINE_AGAIN, self._on_deadline)  # should what follows fail
+        # should what follows fail
+        self._timer = self._loop.at(time.monotonic() + DEADLINE_AGAIN, self._on_deadline)
         self._do(self._agent.on_deadline(time.monotonic()))
 
     def _do(self, outcome: AgentOutcome) -> None:
@@ -255,7 +263,8 @@ class Phone:
             self._socket.sendto(send.data, send.to)
         except BlockingIOError:
             return  # as if lost on the way: it is sent again
-        except (OSError, TypeError, ValueError) as error:  # the latter two: no address that could be written
+        # the latter two: no address that could be written
+        except (OSError, TypeError, ValueError) as error:
             log.debug("not sent to %s port %d: %s", send.to[0], send.to[1], error)
             self._loop.post(lambda: self._do(self._agent.on_unreachable(send.to, time.monotonic())))
 

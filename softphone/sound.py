@@ -1,4 +1,5 @@
-"""The sound of a phone's calls: one media session for each, opened before it is offered, and what becomes of it.
+"""The sound of a phone's calls: one media session for each, opened before it is offered, and what
+becomes of it.
 
 All of it runs in the phone's sip thread; the sessions have threads of their own.
 """
@@ -29,7 +30,8 @@ class Sound:
         self._last: MediaSession | None = None  # swapped whole; read by any thread
 
     def stats(self) -> MediaStats | None:
-        """Of the call going on, after its end of the last one; None before the first. Any thread."""
+        """Of the call going on, after its end of the last one; None before the first. Any
+        thread."""
         session = self._last
         return session.stats() if session else None
 

@@ -1,4 +1,5 @@
-"""The demonstration on one computer: `python -m stage` for a person, `python -m stage play` plays it by itself."""
+"""The demonstration on one computer: `python -m stage` for a person, `python -m stage play` plays
+it by itself."""
 
 from __future__ import annotations
 
@@ -14,20 +15,54 @@ from stage import display
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="demo.py",
-        description="Two phones, a forwarder and two servers: place a call, crash server1, read the bill.")
-    parser.add_argument("what", nargs="?", choices=("show", "play"), default="show",
-                        help="play: go through the nine steps by itself (default: a window for you)")
-    parser.add_argument("--json", action="store_true", help="play, and print what was measured as the last line")
-    parser.add_argument("--screenshots", metavar="DIR", type=Path, help="play, and save a picture of every step there")
-    parser.add_argument("--talk", metavar="SECONDS", type=seconds, default=12.0,
-                        help="how long Alice and Bob talk when it plays by itself (default: 12)")
-    parser.add_argument("--deploy", metavar="NAME:FILE", action="append", default=[],
-                        help="a further service on both servers, as in prepaid:balances.txt")
-    parser.add_argument("--store", metavar="URL", help="where the servers keep their calls, as redis://127.0.0.1:6379/0")
-    parser.add_argument("--pair", action="store_true",
-                        help="an active and a standby forwarder on one address; the active one crashes too")
-    parser.add_argument("--free-ports", action="store_true",
-                        help="any free ports instead of 5060 (forwarder), 5070 and 5080 (servers), 8060 to 8072")
+        description="Two phones, a forwarder and two servers: place a call, crash server1, "
+        "read the bill.",
+    )
+    parser.add_argument(
+        "what",
+        nargs="?",
+        choices=("show", "play"),
+        default="show",
+        help="play: go through the nine steps by itself (default: a window for you)",
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="play, and print what was measured as the last line"
+    )
+    parser.add_argument(
+        "--screenshots",
+        metavar="DIR",
+        type=Path,
+        help="play, and save a picture of every step there",
+    )
+    parser.add_argument(
+        "--talk",
+        metavar="SECONDS",
+        type=seconds,
+        default=12.0,
+        help="how long Alice and Bob talk when it plays by itself (default: 12)",
+    )
+    parser.add_argument(
+        "--deploy",
+        metavar="NAME:FILE",
+        action="append",
+        default=[],
+        help="a further service on both servers, as in prepaid:balances.txt",
+    )
+    parser.add_argument(
+        "--store",
+        metavar="URL",
+        help="where the servers keep their calls, as redis://127.0.0.1:6379/0",
+    )
+    parser.add_argument(
+        "--pair",
+        action="store_true",
+        help="an active and a standby forwarder on one address; the active one crashes too",
+    )
+    parser.add_argument(
+        "--free-ports",
+        action="store_true",
+        help="any free ports instead of 5060 (forwarder), 5070 and 5080 (servers), 8060 to 8072",
+    )
     return parser.parse_args(arguments)
 
 
@@ -50,13 +85,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.environ["QT_QPA_PLATFORM"] = os.environ.get("QT_QPA_PLATFORM") or "offscreen"
         if os.environ["QT_QPA_PLATFORM"].partition(":")[0] not in display.SCREENLESS:
             os.environ["QT_QPA_PLATFORM"] = "offscreen"
-    from stage import run  # after the platform is chosen: importing Qt's widgets needs nothing else from us
+    # after the platform is chosen: importing Qt's widgets needs nothing else from us
+    from stage import run
 
     more = [argument for wish in options.deploy for argument in ("--deploy", wish)]
     more += ["--store", options.store] if options.store else []
     if playing:
-        return run.play(options.free_ports, more, options.pair, options.talk, options.json, options.screenshots,
-                        bool(screenless))
+        return run.play(
+            options.free_ports,
+            more,
+            options.pair,
+            options.talk,
+            options.json,
+            options.screenshots,
+            bool(screenless),
+        )
     return run.show(options.free_ports, more, options.pair)
 
 

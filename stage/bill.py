@@ -1,4 +1,5 @@
-"""The bill of the present call as a server's management page tells it: who, how long, carried by whom, how much."""
+"""The bill of the present call as a server's management page tells it: who, how long, carried by
+whom, how much."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ EMPTY = "No bill yet. It appears here as soon as a call is answered."
 
 @dataclass(frozen=True)
 class BillLook:
-    """A bill made ready to show; `carried` are (server, seconds), `page` is the address of the server's page."""
+    """A bill made ready to show; `carried` are (server, seconds), `page` is the address of the
+    server's page."""
 
     caller: str
     callee: str
@@ -38,18 +40,31 @@ class BillLook:
 
 
 def look_of(call: dict[str, Any], server: str, page: str, started: str) -> BillLook:
-    """From one entry of the `/calls` of `server`, begun through `started`; what is absent is shown as nothing."""
+    """From one entry of the `/calls` of `server`, begun through `started`; what is absent is shown
+    as nothing."""
     parts = call.get("carried") or ()
-    carried = tuple((str(part.get("server", "")), float(part.get("seconds") or 0)) for part in parts)
+    carried = tuple(
+        (str(part.get("server", "")), float(part.get("seconds") or 0)) for part in parts
+    )
     return BillLook(
-        person(str(call.get("caller", ""))), person(str(call.get("callee", ""))), int(call.get("seconds") or 0),
-        carried, str(call.get("why") or ""), str(call.get("total", "")), str(call.get("currency", "")),
-        bool(call.get("final")), server, page, sum_of(str(call.get("tariff") or ""), call.get("units")),
-        started)
+        person(str(call.get("caller", ""))),
+        person(str(call.get("callee", ""))),
+        int(call.get("seconds") or 0),
+        carried,
+        str(call.get("why") or ""),
+        str(call.get("total", "")),
+        str(call.get("currency", "")),
+        bool(call.get("final")),
+        server,
+        page,
+        sum_of(str(call.get("tariff") or ""), call.get("units")),
+        started,
+    )
 
 
 def sum_of(tariff: str, units: object) -> str:
-    """How the total came about: "0.10+0.05/10s" and 2 units read "0.10 set-up + 2 \u00d7 0.05 per started 10 s"."""
+    """How the total came about: "0.10+0.05/10s" and 2 units read "0.10 set-up + 2 \u00d7 0.05 per
+    started 10 s"."""
     match = TARIFF.fullmatch(tariff)
     if not match or not isinstance(units, int):
         return ""
@@ -64,7 +79,8 @@ def person(uri: str) -> str:
 
 
 class Bar(QWidget):
-    """Seconds carried by each server, drawn to scale: the first in grey, each later one in the colour of hot."""
+    """Seconds carried by each server, drawn to scale: the first in grey, each later one in the
+    colour of hot."""
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -77,7 +93,9 @@ class Bar(QWidget):
     def show_parts(self, parts: tuple[tuple[str, float], ...]) -> None:
         if parts != self._parts:
             self._parts = parts
-            self.setAccessibleName(", ".join(f"{name} {seconds:.0f} seconds" for name, seconds in parts))
+            self.setAccessibleName(
+                ", ".join(f"{name} {seconds:.0f} seconds" for name, seconds in parts)
+            )
             self.update()
 
     def paintEvent(self, event: QPaintEvent) -> None:
@@ -100,7 +118,9 @@ class Bar(QWidget):
             painter.fillRect(box, tone.colour)
             if index:
                 painter.fillRect(QRectF(left - 1, whole.top(), 2, whole.height()), palette.surface)
-            self._label(painter, box.adjusted(GRID, 0, -GRID, 0), f"{name}  {seconds:.0f} s", tone.ink)
+            self._label(
+                painter, box.adjusted(GRID, 0, -GRID, 0), f"{name}  {seconds:.0f} s", tone.ink
+            )
             left += width
 
     def _label(self, painter: QPainter, room: QRectF, text: str, ink: QColor) -> None:
@@ -139,8 +159,10 @@ class BillView(QWidget):
         self.source.setObjectName("bill_source")
         self.source.setFont(theme().font(Size.SMALL))
         self.source.setOpenExternalLinks(True)
-        self.source.setTextInteractionFlags(Qt.TextInteractionFlag.LinksAccessibleByMouse
-                                            | Qt.TextInteractionFlag.LinksAccessibleByKeyboard)
+        self.source.setTextInteractionFlags(
+            Qt.TextInteractionFlag.LinksAccessibleByMouse
+            | Qt.TextInteractionFlag.LinksAccessibleByKeyboard
+        )
         body = QWidget()
         column = QVBoxLayout(body)
         column.setContentsMargins(0, 0, 0, 0)
@@ -171,8 +193,12 @@ class BillView(QWidget):
         amount = f"{look.total} {look.currency}"
         self.total.set_text(f"Total {amount}" if look.final else f"{amount} so far")
         colour = theme().palette.hot.colour.name()
-        self.source.setText(f'<a href="{look.page}" style="color:{colour}">{look.server}\u2019s page</a>')
-        self.source.setToolTip(f"This bill was read from {look.page}. Click to open the page in your browser.")
+        self.source.setText(
+            f'<a href="{look.page}" style="color:{colour}">{look.server}\u2019s page</a>'
+        )
+        self.source.setToolTip(
+            f"This bill was read from {look.page}. Click to open the page in your browser."
+        )
 
 
 def beside(left: QWidget, right: QWidget) -> QHBoxLayout:

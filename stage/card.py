@@ -1,4 +1,5 @@
-"""The ground on which each part of the window stands, a rounded sheet, and the tabs that turn its pages."""
+"""The ground on which each part of the window stands, a rounded sheet, and the tabs that turn its
+pages."""
 
 from __future__ import annotations
 
@@ -42,7 +43,9 @@ class Tab(QAbstractButton):
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
         painter.setFont(theme().font(Size.TEXT, bold=True))
         painter.setPen(palette.text if self.isChecked() else palette.muted)
-        painter.drawText(QRectF(self.rect()).adjusted(0, 0, 2, -4), Qt.AlignmentFlag.AlignVCenter, self.text())
+        painter.drawText(
+            QRectF(self.rect()).adjusted(0, 0, 2, -4), Qt.AlignmentFlag.AlignVCenter, self.text()
+        )
         if self.isChecked() or self.hasFocus() or self.underMouse():
             colour = palette.hot.colour if self.isChecked() or self.hasFocus() else palette.line
             height = 3 if self.hasFocus() else 2

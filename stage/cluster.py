@@ -1,7 +1,8 @@
-"""The programs of the example: a forwarder or two, and two servers; their store and settings in a folder of their own.
+"""The programs of the example: a forwarder or two, and two servers; their store and settings in a
+folder of their own.
 
-Everything is on loopback. `start`, `restart` and `stop` wait and so belong on a worker thread; `kill` may be called
-from any thread and returns at once.
+Everything is on loopback. `start`, `restart` and `stop` wait and so belong on a worker thread;
+`kill` may be called from any thread and returns at once.
 """
 
 from __future__ import annotations
@@ -45,7 +46,9 @@ class Ports:
         finally:
             for sock in held:
                 sock.close()
-        return cls(numbers[0], (numbers[1], numbers[2]), (numbers[3], numbers[4]), numbers[5], numbers[6])
+        return cls(
+            numbers[0], (numbers[1], numbers[2]), (numbers[3], numbers[4]), numbers[5], numbers[6]
+        )
 
 
 def _hold(held: list[socket.socket]) -> int:
@@ -74,40 +77,58 @@ admin.listen={admin}
 
 
 class Cluster:
-    """`users` maps names to passwords; empty: the servers ask nobody. `on_end(name, status)`: a program is gone.
-    `more`: further arguments of both servers; where one is said twice the last counts.
-    `pair`: two forwarders on one address instead of one."""
+    """`users` maps names to passwords; empty: the servers ask nobody. `on_end(name, status)`: a
+    program is gone. `more`: further arguments of both servers; where one is said twice the last
+    counts. `pair`: two forwarders on one address instead of one."""
 
-    def __init__(self, ports: Ports | None = None, users: Mapping[str, str] | None = None,
-                 on_end: Callable[[str, int], None] | None = None, more: Sequence[str] = (),
-                 pair: bool = False) -> None:
+    def __init__(
+        self,
+        ports: Ports | None = None,
+        users: Mapping[str, str] | None = None,
+        on_end: Callable[[str, int], None] | None = None,
+        more: Sequence[str] = (),
+        pair: bool = False,
+    ) -> None:
         self._more = more
         self.ports = ports or Ports()
         self._on_end = on_end
         self._hurried = False
         self.forwarder: Address = (HOST, self.ports.forwarder)
-        admins = zip(PAIR if pair else ("forwarder",), (self.ports.admin, self.ports.twin_admin), strict=False)
+        admins = zip(
+            PAIR if pair else ("forwarder",),
+            (self.ports.admin, self.ports.twin_admin),
+            strict=False,
+        )
         self.admins = {name: f"http://{HOST}:{port}" for name, port in admins}
         self.management = {
-            name: f"http://{HOST}:{port}" for name, port in zip(SERVERS, self.ports.management, strict=True)}
+            name: f"http://{HOST}:{port}"
+            for name, port in zip(SERVERS, self.ports.management, strict=True)
+        }
         self.addresses: dict[str, Address] = {
-            name: (HOST, port) for name, port in zip(SERVERS, self.ports.servers, strict=True)}
+            name: (HOST, port) for name, port in zip(SERVERS, self.ports.servers, strict=True)
+        }
         self.folder = Path(tempfile.mkdtemp(prefix="call-failover-"))
         self._keeper = Keeper()
         self._keeper.folder(self.folder)
         self.programs = {
-            name: self._program(name, ["forwarder.py", str(self._write_settings(name))]) for name in self.admins}
+            name: self._program(name, ["forwarder.py", str(self._write_settings(name))])
+            for name in self.admins
+        }
         users_file = self._write_users(users or {})
         for name in SERVERS:
             self.programs[name] = self._program(name, self._server_arguments(name, users_file))
 
     def start(self, timeout: float = 15.0) -> None:
-        """Start all of them; StartError with a sentence if one does not get ready within `timeout` seconds."""
+        """Start all of them; StartError with a sentence if one does not get ready within `timeout`
+        seconds."""
         for name in self.admins:  # first and one by one: theirs is the port that people have in use
             self.programs[name].start(timeout)
             if name == PAIR[0] and self.programs[name].ready_line.endswith("(standby)"):
                 address = format_address(self.forwarder)
-                raise StartError(f"{address} is in use by another forwarder, for which {name} would only stand by.")
+                raise StartError(
+                    f"{address} is in use by another forwarder, for which {name} would only stand "
+                    "by."
+                )
         for name in SERVERS:
             if self._hurried:
                 raise StartError("The demonstration was ended while it started.")
@@ -145,21 +166,41 @@ class Cluster:
             if self._on_end:
                 self._on_end(program.name, status)
 
-        return Program(name, [sys.executable, *arguments], folder=ROOT, keeper=self._keeper, on_end=ended)
+        return Program(
+            name, [sys.executable, *arguments], folder=ROOT, keeper=self._keeper, on_end=ended
+        )
 
     def _server_arguments(self, name: str, users_file: Path | None) -> list[str]:
-        arguments = ["-m", "slee_mock", "--name", name, "--listen", format_address(self.addresses[name]),
-                     "--forwarder", format_address(self.forwarder), "--store", str(self.folder / "store.db"),
-                     "--management", self.management[name].removeprefix("http://"), "--server-header"]
+        arguments = [
+            "-m",
+            "slee_mock",
+            "--name",
+            name,
+            "--listen",
+            format_address(self.addresses[name]),
+            "--forwarder",
+            format_address(self.forwarder),
+            "--store",
+            str(self.folder / "store.db"),
+            "--management",
+            self.management[name].removeprefix("http://"),
+            "--server-header",
+        ]
         return [*arguments, *self._more, *(["--users", str(users_file)] if users_file else [])]
 
     def _write_settings(self, name: str) -> Path:
-        """A pair has two files for the sake of its pages alone, each at a known port; the secret beside them is one."""
+        """A pair has two files for the sake of its pages alone, each at a known port; the secret
+        beside them is one."""
         path = self.folder / f"{name}.properties"
-        path.write_text(SETTINGS.format(
-            forwarder=format_address(self.forwarder), admin=self.admins[name].removeprefix("http://"),
-            standby="yes" if len(self.admins) > 1 else "no",
-            **{server: format_address(address) for server, address in self.addresses.items()}), encoding="utf-8")
+        path.write_text(
+            SETTINGS.format(
+                forwarder=format_address(self.forwarder),
+                admin=self.admins[name].removeprefix("http://"),
+                standby="yes" if len(self.admins) > 1 else "no",
+                **{server: format_address(address) for server, address in self.addresses.items()},
+            ),
+            encoding="utf-8",
+        )
         return path
 
     def _write_users(self, users: Mapping[str, str]) -> Path | None:

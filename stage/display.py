@@ -1,4 +1,5 @@
-"""Is there a screen? Qt ends the whole process if it is told to open a window where there is none, so ask first."""
+"""Is there a screen? Qt ends the whole process if it is told to open a window where there is none,
+so ask first."""
 
 from __future__ import annotations
 
@@ -31,7 +32,8 @@ def _answers(display: str) -> bool:
     number = rest.partition(".")[0]
     if host not in ("", "unix") or not (number.isascii() and number.isdigit()):
         return True
-    path = f"/tmp/.X11-unix/X{number}"  # where X servers put their socket; the one in the abstract namespace is Linux's
+    # where X servers put their socket; the one in the abstract namespace is Linux's
+    path = f"/tmp/.X11-unix/X{number}"
     for name in (path, "\0" + path):
         with socket.socket(socket.AF_UNIX) as sock:
             sock.settimeout(1.0)

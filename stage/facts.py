@@ -1,4 +1,5 @@
-"""What the observations add up to, for the judges of `script.py`: who plays, and the facts so far. Pure."""
+"""What the observations add up to, for the judges of `script.py`: who plays, and the facts so far.
+Pure."""
 
 from __future__ import annotations
 
@@ -26,8 +27,8 @@ CLOCK_SLACK = 0.02  # s, between two processes' notes of one message
 
 @dataclass(frozen=True)
 class Cast:
-    """Who plays: the caller, the callee, the server that crashes and the one that takes over; with two `forwarders`
-    the one that has the address at first and its standby."""
+    """Who plays: the caller, the callee, the server that crashes and the one that takes over; with
+    two `forwarders` the one that has the address at first and its standby."""
 
     caller: str = "Alice"
     callee: str = "Bob"
@@ -38,7 +39,8 @@ class Cast:
 
 @dataclass
 class Facts:
-    """What the observations add up to. The upper half outlives a call, the lower belongs to the present one."""
+    """What the observations add up to. The upper half outlives a call, the lower belongs to the
+    present one."""
 
     cast: Cast = field(default_factory=Cast)
     up: frozenset[str] = frozenset()
@@ -46,7 +48,8 @@ class Facts:
     active: str | None = None  # the forwarder that has the address, of two
     members: frozenset[str] = frozenset()
     registered: dict[str, bool] = field(default_factory=dict)
-    registrar: dict[str, str] = field(default_factory=dict)  # phone -> the server its last 200 to REGISTER came from
+    # phone -> the server its last 200 to REGISTER came from
+    registrar: dict[str, str] = field(default_factory=dict)
 
     placed_by: str | None = None
     placed_at: float = 0.0
@@ -71,7 +74,9 @@ class Facts:
 
     def next_call(self) -> Facts:
         """The facts that hold at the start of another call."""
-        return Facts(self.cast, self.up, self.hot, self.active, self.members, self.registered, self.registrar)
+        return Facts(
+            self.cast, self.up, self.hot, self.active, self.members, self.registered, self.registrar
+        )
 
     def state(self, phone: str) -> str:
         return self.calls[phone].state if phone in self.calls else ""
@@ -81,7 +86,8 @@ class Facts:
 
     @property
     def takeover_ms(self) -> float | None:
-        """From just before the SIGKILL to the caller's answer, through the second server, to its in-dialog OPTIONS."""
+        """From just before the SIGKILL to the caller's answer, through the second server, to its
+        in-dialog OPTIONS."""
         if self.killed is None or self.probed_through_second_at is None:
             return None
         earliest = self.probed_through_second_at - CLOCK_SLACK
@@ -92,7 +98,8 @@ class Facts:
 
     @property
     def forwarder_takeover_ms(self) -> float | None:
-        """From just before the SIGKILL of the active forwarder to the first request answered through its standby."""
+        """From just before the SIGKILL of the active forwarder to the first request answered
+        through its standby."""
         killed, knocked = self.forwarder_killed, self.knocked
         if killed is None or knocked is None or self.heir in (None, killed.program):
             return None
@@ -146,7 +153,12 @@ def _(seen: Passed, facts: Facts) -> None:
         return
     if facts.forwarder_killed and seen.at >= facts.forwarder_killed.at:
         facts.passed_heir = facts.passed_heir or seen.through != facts.forwarder_killed.program
-    if seen.method == "INVITE" and seen.status == 200 and facts.answered_through is None and seen.target == cast.caller:
+    if (
+        seen.method == "INVITE"
+        and seen.status == 200
+        and facts.answered_through is None
+        and seen.target == cast.caller
+    ):
         facts.answered_through = seen.source
     if seen.method == "BYE" and seen.status is None and seen.source in (cast.caller, cast.callee):
         facts.hung_up_by = facts.hung_up_by or seen.source

@@ -1,6 +1,8 @@
-"""The figure: phones, forwarder, servers and store, with real messages travelling and the plug to pull on each server.
+"""The figure: phones, forwarder, servers and store, with real messages travelling and the plug to
+pull on each server.
 
-With two forwarders (Figure 3 of the document) the address that they share is drawn apart, and each has a plug too.
+With two forwarders (Figure 3 of the document) the address that they share is drawn apart, and each
+has a plug too.
 
 It shows what it is told and asks for nothing but `kill` and `restart`. GUI thread.
 """
@@ -26,7 +28,8 @@ MOVING = 33  # ms between frames while a message moves
 FLOWING = 80  # ms between frames while only the audio flows
 DASH = (5.0, 4.0)  # of the audio's line, in widths of the pen
 
-# What a server, or one of two forwarders, looks like: (icon, tone of icon and edge, width of the edge).
+# What a server, or one of two forwarders, looks like: (icon, tone of icon and edge, width of the
+# edge).
 LOOKS = {
     "hot": ("dot", "hot", 3.0),
     "ready": ("ring", "alive", 1.5),
@@ -42,7 +45,8 @@ TONES = {"request": "hot", "answer": "alive", "refusal": "stop", "replay": "warn
 
 @dataclass(frozen=True)
 class ServerLook:
-    """`look` is a key of LOOKS, `words` say it; `kill` and `restart`: may it be done, and the tooltip."""
+    """`look` is a key of LOOKS, `words` say it; `kill` and `restart`: may it be done, and the
+    tooltip."""
 
     look: str
     words: str
@@ -53,29 +57,46 @@ class ServerLook:
 
 @dataclass(frozen=True)
 class PhoneLook:
-    """`tone` and `icon` of the theme; `linked`: registered, so that its line to the forwarder is lit."""
+    """`tone` and `icon` of the theme; `linked`: registered, so that its line to the forwarder is
+    lit."""
 
     tone: str
     icon: str
     linked: bool
 
 
-ABSENT = ServerLook("waking", "starting ...", "", (False, "It is still starting"), (False, "It is still starting"))
+ABSENT = ServerLook(
+    "waking", "starting ...", "", (False, "It is still starting"), (False, "It is still starting")
+)
 
 
 class Figure(QWidget):
-    """`phones`, `servers` and `pair` are the names, left and right; `pair` is empty if there is but one forwarder."""
+    """`phones`, `servers` and `pair` are the names, left and right; `pair` is empty if there is but
+    one forwarder."""
 
     kill = Signal(str)
     restart = Signal(str)
 
-    def __init__(self, phones: tuple[str, str], servers: tuple[str, str], port: int, parent: QWidget | None = None,
-                 clock: Callable[[], float] = time.monotonic, pair: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        phones: tuple[str, str],
+        servers: tuple[str, str],
+        port: int,
+        parent: QWidget | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        pair: tuple[str, ...] = (),
+    ) -> None:
         super().__init__(parent)
         who = "two forwarders" if pair else "the forwarder"
         self.setAccessibleName(f"The figure: two phones, {who}, two servers and their store")
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Expanding)
-        self._phones, self._servers, self._pair, self._port, self._clock = phones, servers, pair, port, clock
+        self._phones, self._servers, self._pair, self._port, self._clock = (
+            phones,
+            servers,
+            pair,
+            port,
+            clock,
+        )
         self._plugged = (*pair, *servers)  # programs with a plug to pull
         self.phones = dict.fromkeys(phones, PhoneLook("dead", "call", False))
         self.servers = dict.fromkeys(servers, ABSENT)
@@ -98,7 +119,7 @@ class Figure(QWidget):
         theme().changed.connect(self._animate)
         self._place_buttons()
 
-    # -- what there is to show ------------------------------------------------------------------------------------
+    # -- what there is to show ---------------------------------------------------------------------
 
     def show_server(self, name: str, look: ServerLook) -> None:
         """Or one of two forwarders."""
@@ -113,14 +134,16 @@ class Figure(QWidget):
         self.update()
 
     def show_hot(self, name: str | None) -> None:
-        """The path moves: the line to the new hot server lights up from the forwarder on. None: nobody serves."""
+        """The path moves: the line to the new hot server lights up from the forwarder on. None:
+        nobody serves."""
         if name != self.hot or self._deserted is not (name is None):
             self.hot, self._deserted = name, name is None
             self._moved_at = max(self._clock(), self._taken_at + LASTS)
             self._animate()
 
     def show_active(self, name: str | None) -> None:
-        """The address moves: first the line to its new holder lights up, then the one from there to the hot server."""
+        """The address moves: first the line to its new holder lights up, then the one from there to
+        the hot server."""
         if name != self.active:
             self.active, self._taken_at, self._vacant = name, self._clock(), name is None
             self._moved_at = self._taken_at + LASTS
@@ -140,15 +163,20 @@ class Figure(QWidget):
         self.traffic.add(call, travel, self._clock())
         self._animate()
 
-    # -- construction and size ------------------------------------------------------------------------------------
+    # -- construction and size ---------------------------------------------------------------------
 
     def _make_buttons(self, name: str) -> None:
-        for action, label, icon, tone in (("kill", "Kill", "decline", "stop"), ("restart", "Restart", "play", "")):
+        for action, label, icon, tone in (
+            ("kill", "Kill", "decline", "stop"),
+            ("restart", "Restart", "play", ""),
+        ):
             button = FlatButton(label, icon, tone, self)
             button.setObjectName(f"{action}_{name}")
             button.setAccessibleName(f"{label} {name}")
             button.setFont(theme().font(Size.SMALL, bold=True))
-            button.clicked.connect(lambda _=False, action=action, name=name: getattr(self, action).emit(name))
+            button.clicked.connect(
+                lambda _=False, action=action, name=name: getattr(self, action).emit(name)
+            )
             button.allow(False, "It is still starting")
             self.buttons[name, action] = button
 
@@ -165,7 +193,9 @@ class Figure(QWidget):
             kill = (row.width() - GRID) * 42 // 100
             rest = row.width() - GRID - kill
             self.buttons[name, "kill"].setGeometry(row.left(), row.top(), kill, row.height())
-            self.buttons[name, "restart"].setGeometry(row.left() + kill + GRID, row.top(), rest, row.height())
+            self.buttons[name, "restart"].setGeometry(
+                row.left() + kill + GRID, row.top(), rest, row.height()
+            )
 
     def minimumSizeHint(self) -> QSize:
         return (LEAST_PAIR if self._pair else LEAST).toSize()
@@ -179,7 +209,7 @@ class Figure(QWidget):
         self._place_buttons()
         self._above.setGeometry(self.rect())
 
-    # -- motion ---------------------------------------------------------------------------------------------------
+    # -- motion ------------------------------------------------------------------------------------
 
     def _animate(self) -> None:
         """Draw anew, and go on drawing for as long as something moves."""
@@ -194,12 +224,14 @@ class Figure(QWidget):
 
     def _frame(self) -> None:
         if self._frames.interval() == FLOWING and not self.traffic.busy:
-            self.update(self._geometry.audio.boundingRect().adjusted(-8, -16, 8, 16).toAlignedRect())
+            self.update(
+                self._geometry.audio.boundingRect().adjusted(-8, -16, 8, 16).toAlignedRect()
+            )
         else:
             self.traffic.positions(self._clock())
             self._animate()
 
-    # -- drawing --------------------------------------------------------------------------------------------------
+    # -- drawing -----------------------------------------------------------------------------------
 
     def paintEvent(self, event: QPaintEvent) -> None:
         painter = QPainter(self)
@@ -208,7 +240,14 @@ class Figure(QWidget):
         self._draw_links(painter, palette, now)
         self._draw_audio(painter, palette, now)
         for name, phone in self.phones.items():
-            paint.phone(painter, self._geometry.boxes[name], name, palette.tones()[phone.tone], phone.icon, palette)
+            paint.phone(
+                painter,
+                self._geometry.boxes[name],
+                name,
+                palette.tones()[phone.tone],
+                phone.icon,
+                palette,
+            )
         self._draw_forwarder(painter, palette)
         for name, look in (self.forwarders | self.servers).items():
             self._draw_program(painter, name, look, palette)
@@ -218,30 +257,54 @@ class Figure(QWidget):
         for name, phone in self.phones.items():
             colour = palette.hot.colour if phone.linked else palette.line
             entrance = "address" if self._pair else "forwarder"
-            paint.arrow(painter, *self._geometry.arrow(name, entrance), colour, 2, dotted=not phone.linked)
+            paint.arrow(
+                painter, *self._geometry.arrow(name, entrance), colour, 2, dotted=not phone.linked
+            )
         for forwarder in self._pair:
-            paint.arrow(painter, *self._geometry.arrow("address", forwarder), palette.faint, 2, dotted=True, head=False)
+            paint.arrow(
+                painter,
+                *self._geometry.arrow("address", forwarder),
+                palette.faint,
+                2,
+                dotted=True,
+                head=False,
+            )
         for name in self._servers:
             for forwarder in self._pair or ("forwarder",):
                 start, end = self._geometry.arrow(forwarder, name)
                 paint.arrow(painter, start, end, palette.faint, 2, dotted=True, head=False)
             dead = self.servers[name].look == "dead"
             to_store = self._geometry.arrow(name, "store")
-            paint.arrow(painter, *to_store, palette.faint if dead else palette.muted, 1.5, dotted=dead, head=False)
+            paint.arrow(
+                painter,
+                *to_store,
+                palette.faint if dead else palette.muted,
+                1.5,
+                dotted=dead,
+                head=False,
+            )
         if self.active:
             self._draw_lit(painter, palette, ("address", self.active), now - self._taken_at)
         if self.hot and (self.active or not self._pair):
-            self._draw_lit(painter, palette, (self.active or "forwarder", self.hot), now - self._moved_at)
+            self._draw_lit(
+                painter, palette, (self.active or "forwarder", self.hot), now - self._moved_at
+            )
 
-    def _draw_lit(self, painter: QPainter, palette: Palette, route: tuple[str, str], since: float) -> None:
+    def _draw_lit(
+        self, painter: QPainter, palette: Palette, route: tuple[str, str], since: float
+    ) -> None:
         """A line that grew from its beginning on `since` seconds ago."""
         moved = 1.0 if theme().reduced_motion else min(1.0, since / LASTS)
         if moved > 0:
-            paint.arrow(painter, *paint.part_of(self._geometry.route(route), moved), palette.hot.colour, 3.5)
+            paint.arrow(
+                painter, *paint.part_of(self._geometry.route(route), moved), palette.hot.colour, 3.5
+            )
 
     def _draw_audio(self, painter: QPainter, palette: Palette, now: float) -> None:
         path = self._geometry.audio
-        pen = QPen(palette.alive.colour if self.talking else palette.line, 2.5 if self.talking else 1.5)
+        pen = QPen(
+            palette.alive.colour if self.talking else palette.line, 2.5 if self.talking else 1.5
+        )
         if self.talking:
             pen.setDashPattern(DASH)
             if not theme().reduced_motion:
@@ -253,8 +316,13 @@ class Figure(QWidget):
         painter.setBrush(Qt.BrushStyle.NoBrush)
         painter.drawPath(path)
         words = "audio (RTP), from phone to phone" if self.talking else "no audio"
-        paint.tag(painter, path.pointAtPercent(0.5), words, palette.alive.colour if self.talking else palette.muted,
-                  palette.surface)
+        paint.tag(
+            painter,
+            path.pointAtPercent(0.5),
+            words,
+            palette.alive.colour if self.talking else palette.muted,
+            palette.surface,
+        )
 
     def _draw_forwarder(self, painter: QPainter, palette: Palette) -> None:
         words = "no live server: 503" if self._deserted else f"UDP {self._port}"
@@ -266,7 +334,9 @@ class Figure(QWidget):
             return
         paint.forwarder(painter, self._geometry.boxes["forwarder"], words, tone, palette)
 
-    def _draw_program(self, painter: QPainter, name: str, look: ServerLook, palette: Palette) -> None:
+    def _draw_program(
+        self, painter: QPainter, name: str, look: ServerLook, palette: Palette
+    ) -> None:
         box = self._geometry.boxes[name]
         icon, tone_name, width = LOOKS[look.look]
         tone = palette.tones()[tone_name]
@@ -274,10 +344,14 @@ class Figure(QWidget):
         fill = tone.wash if look.look in ("hot", "dead") else palette.surface
         paint.card(painter, box, fill, tone.colour, width, dashed=look.look in DASHED)
         edge = GRID / 2 if self._pair else GRID
-        head = QRectF(box.left() + 1.5 * GRID, box.top() + edge, box.width() - 3 * GRID, 2.75 * GRID)
+        head = QRectF(
+            box.left() + 1.5 * GRID, box.top() + edge, box.width() - 3 * GRID, 2.75 * GRID
+        )
         if dead:
             paint.cross(painter, box.adjusted(3, 3, -3, -3), tone.colour)
-        icons.draw(painter, icon, QRectF(head.left(), head.top() + 3, 2 * GRID, 2 * GRID), tone.colour)
+        icons.draw(
+            painter, icon, QRectF(head.left(), head.top() + 3, 2 * GRID, 2 * GRID), tone.colour
+        )
         title = head.adjusted(3 * GRID, 0, 0, 0)
         left, right = Qt.AlignmentFlag.AlignLeft, Qt.AlignmentFlag.AlignRight
         ink = tone.colour if dead else palette.text
@@ -291,12 +365,18 @@ class Figure(QWidget):
         for position in self.traffic.positions(self._clock()):
             route = self._geometry.route(position.travel.route)
             fraction = 0.5 if theme().reduced_motion else eased(position.fraction)
-            paint.pill(painter, along(route, fraction), position.travel.label,
-                       palette.tones()[TONES[position.travel.kind]], QColor(palette.surface))
+            paint.pill(
+                painter,
+                along(route, fraction),
+                position.travel.label,
+                palette.tones()[TONES[position.travel.kind]],
+                QColor(palette.surface),
+            )
 
 
 class Above(QWidget):
-    """What is drawn over the buttons, without being in their way: messages that pass a forwarder that has some."""
+    """What is drawn over the buttons, without being in their way: messages that pass a forwarder
+    that has some."""
 
     def __init__(self, parent: QWidget, draw: Callable[[QPainter], None]) -> None:
         super().__init__(parent)

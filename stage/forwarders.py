@@ -1,7 +1,8 @@
-"""The forwarders as the stage knows them: one, or with --pair an active one and its standby, which share an address.
+"""The forwarders as the stage knows them: one, or with --pair an active one and its standby, which
+share an address.
 
-Each tells its own role and what it sees of the servers in its event stream; what counts is the active one's word.
-GUI thread, but for `ended`.
+Each tells its own role and what it sees of the servers in its event stream; what counts is the
+active one's word. GUI thread, but for `ended`.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ ALONE = "forwarder"
 
 @dataclass
 class View:
-    """What one forwarder has told: its role if it is one of two, the hot server, and each server's state."""
+    """What one forwarder has told: its role if it is one of two, the hot server, and each server's
+    state."""
 
     role: str = ""
     hot: str | None = None
@@ -33,11 +35,17 @@ class Forwarders:
 
     def __init__(self, cluster: Cluster, tell: Callable[[str, Any], None]) -> None:
         names = list(cluster.admins)
-        self.pair = {name: ServerFacts(name, cluster.ports.forwarder) for name in names if name != ALONE}
+        self.pair = {
+            name: ServerFacts(name, cluster.ports.forwarder) for name in names if name != ALONE
+        }
         self.active = None if self.pair else ALONE
         self._views = {name: View() for name in names}
-        self._knocker = Knocker(cluster.forwarder, DOMAIN, lambda at, began: tell("knocked", (at, began)))
-        self._events = [Events(url, partial(self._told, tell, name)) for name, url in cluster.admins.items()]
+        self._knocker = Knocker(
+            cluster.forwarder, DOMAIN, lambda at, began: tell("knocked", (at, began))
+        )
+        self._events = [
+            Events(url, partial(self._told, tell, name)) for name, url in cluster.admins.items()
+        ]
 
     def start(self) -> None:
         for events in self._events:
@@ -59,12 +67,15 @@ class Forwarders:
         return self._views[self.active] if self.active else View()
 
     def path(self, name: str) -> tuple[str, ...]:
-        """The nodes of the figure between a phone and a server, for what that forwarder passed on."""
+        """The nodes of the figure between a phone and a server, for what that forwarder passed
+        on."""
         return ("address", name) if self.pair else (name,)
 
     def hello(self, told: dict[str, Any]) -> bool:
         """The status of one, first in its stream. True if it turns out to be the active one."""
-        states = {str(server.get("name")): str(server.get("state")) for server in told.get("servers", ())}
+        states = {
+            str(server.get("name")): str(server.get("state")) for server in told.get("servers", ())
+        }
         self._views[told["forwarder"]] = View(str(told.get("role")), told.get("hot"), states)
         return self.settle(told["forwarder"])
 
@@ -79,7 +90,8 @@ class Forwarders:
         return self.settle(told["forwarder"])
 
     def settle(self, name: str) -> bool:
-        """Believe what one of two said, if it is known to run. True if it has just become the active one."""
+        """Believe what one of two said, if it is known to run. True if it has just become the
+        active one."""
         facts = self.pair.get(name)
         if facts is None or facts.crashed or not facts.alive:
             return False

@@ -6,7 +6,8 @@
                      \\         /
                     shared store
 
-With two forwarders the address that they share stands between the phones, and the two beneath it, over the servers.
+With two forwarders the address that they share stands between the phones, and the two beneath it,
+over the servers.
 """
 
 from __future__ import annotations
@@ -64,7 +65,8 @@ class Geometry:
 
 
 def anchor(box: QRectF, towards: QRectF) -> QPointF:
-    """Where a line from `box` to `towards` begins: level boxes meet at their sides, others at top and bottom."""
+    """Where a line from `box` to `towards` begins: level boxes meet at their sides, others at top
+    and bottom."""
     here, there = box.center(), towards.center()
     if abs(there.y() - here.y()) < (box.height() + towards.height()) / 2:
         return QPointF(box.right() if there.x() > here.x() else box.left(), here.y())
@@ -82,7 +84,8 @@ def leave(box: QRectF, point: QPointF, gap: float = 6.0) -> QPointF:
 
 
 def lay_out(size: QSizeF, phones: tuple[str, str], servers: tuple[str, str]) -> Geometry:
-    """Everything for a figure of `size`; boxes keep their sizes, the space between them grows up to a point."""
+    """Everything for a figure of `size`; boxes keep their sizes, the space between them grows up to
+    a point."""
     middle = size.width() / 2
     spread = max(SERVER.width() / 2 + 2 * GRID, min(size.width() * 0.22, 280.0))
     edge = max(PHONE.width() / 2 + 2 * GRID, middle - 480)
@@ -104,8 +107,9 @@ def lay_out(size: QSizeF, phones: tuple[str, str], servers: tuple[str, str]) -> 
     return Geometry(boxes, arc(boxes[phones[0]], boxes[phones[1]], top + 1.5 * GRID))
 
 
-def lay_out_pair(size: QSizeF, phones: tuple[str, str], servers: tuple[str, str],
-                 forwarders: tuple[str, str]) -> Geometry:
+def lay_out_pair(
+    size: QSizeF, phones: tuple[str, str], servers: tuple[str, str], forwarders: tuple[str, str]
+) -> Geometry:
     """The same with two forwarders."""
     middle = size.width() / 2
     spread = max(PROGRAM.width() / 2 + 2 * GRID, min(size.width() * 0.22, 280.0))
@@ -135,8 +139,12 @@ def around(centre: QPointF, size: QSizeF) -> QRectF:
 
 
 def arc(left: QRectF, right: QRectF, height: float) -> QPainterPath:
-    """From the top of the left phone over the forwarder to the top of the right one, flat at `height`."""
-    start, end = QPointF(left.center().x(), left.top() - 6), QPointF(right.center().x(), right.top() - 6)
+    """From the top of the left phone over the forwarder to the top of the right one, flat at
+    `height`."""
+    start, end = (
+        QPointF(left.center().x(), left.top() - 6),
+        QPointF(right.center().x(), right.top() - 6),
+    )
     bend = min(6.0 * GRID, max(GRID, start.y() - height))
     path = QPainterPath(start)
     path.quadTo(QPointF(start.x(), height), QPointF(start.x() + bend, height))

@@ -1,9 +1,10 @@
-"""The keeper: a tiny process that cleans up after the stage, even after a stage that was killed with SIGKILL.
+"""The keeper: a tiny process that cleans up after the stage, even after a stage that was killed
+with SIGKILL.
 
-The stage holds the other end of this process's standard input, which the system closes when the stage ends in whatever
-way; then every program still named here is killed and every named folder removed. PR_SET_PDEATHSIG was not taken: it
-fires when the *thread* that started a program ends, exists on Linux only, and removes no folders. Run as a script;
-imports nothing of ours.
+The stage holds the other end of this process's standard input, which the system closes when the
+stage ends in whatever way; then every program still named here is killed and every named folder
+removed. PR_SET_PDEATHSIG was not taken: it fires when the *thread* that started a program ends,
+exists on Linux only, and removes no folders. Run as a script; imports nothing of ours.
 
 Lines on standard input: `keep PID`, `forget PID`, `folder PATH`.
 """
@@ -35,7 +36,8 @@ def read_wishes(lines: Iterable[str]) -> tuple[set[int], list[str]]:
 
 
 def clean_up(programs: Iterable[int], folders: Iterable[str], patience: float = 2.0) -> None:
-    """Kill `programs`, then remove `folders`: a dying program may still write there, so try for `patience` seconds."""
+    """Kill `programs`, then remove `folders`: a dying program may still write there, so try for
+    `patience` seconds."""
     for pid in programs:
         with contextlib.suppress(OSError):
             os.kill(pid, getattr(signal, "SIGKILL", signal.SIGTERM))
@@ -48,7 +50,8 @@ def clean_up(programs: Iterable[int], folders: Iterable[str], patience: float = 
 
 
 def main() -> None:
-    """Outlive Ctrl-C and a closed terminal: those are meant for the stage, and its end is seen on standard input."""
+    """Outlive Ctrl-C and a closed terminal: those are meant for the stage, and its end is seen on
+    standard input."""
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)

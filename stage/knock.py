@@ -18,9 +18,12 @@ PATIENCE = 15.0  # s: then nobody is coming
 
 
 class Knocker:
-    """Threads `knock`, one for each `knock()`. `on_answer(at, began)`, in monotonic seconds, is called on them."""
+    """Threads `knock`, one for each `knock()`. `on_answer(at, began)`, in monotonic seconds, is
+    called on them."""
 
-    def __init__(self, address: Address, domain: str, on_answer: Callable[[float, float], None]) -> None:
+    def __init__(
+        self, address: Address, domain: str, on_answer: Callable[[float, float], None]
+    ) -> None:
         self._address, self._domain, self._on_answer = address, domain, on_answer
         self._stopped = threading.Event()
         self._threads: list[threading.Thread] = []
@@ -61,9 +64,18 @@ class Knocker:
             return False
 
     def _options(self, own: str) -> bytes:
-        """RFC 3261 11.1, from nobody: whoever serves the address answers it, or has a server do so."""
+        """RFC 3261 11.1, from nobody: whoever serves the address answers it, or has a server do
+        so."""
         token = secrets.token_hex(8)
-        return Request("OPTIONS", f"sip:{self._domain}", [
-            ("Via", f"SIP/2.0/UDP {own};branch={MAGIC_COOKIE}{token}"), ("Max-Forwards", "70"),
-            ("From", f"<sip:knock@{self._domain}>;tag={token}"), ("To", f"<sip:{self._domain}>"),
-            ("Call-ID", token), ("CSeq", "1 OPTIONS")]).to_bytes()
+        return Request(
+            "OPTIONS",
+            f"sip:{self._domain}",
+            [
+                ("Via", f"SIP/2.0/UDP {own};branch={MAGIC_COOKIE}{token}"),
+                ("Max-Forwards", "70"),
+                ("From", f"<sip:knock@{self._domain}>;tag={token}"),
+                ("To", f"<sip:{self._domain}>"),
+                ("Call-ID", token),
+                ("CSeq", "1 OPTIONS"),
+            ],
+        ).to_bytes()

@@ -1,7 +1,8 @@
-"""The message ladder: every message that crossed the forwarder, from top to bottom, as call-flow tools draw it.
+"""The message ladder: every message that crossed the forwarder, from top to bottom, as call-flow
+tools draw it.
 
-Columns are Alice, forwarder, server1, server2, Bob. A line from a server to Bob turns at the forwarder, as the message
-did.
+Columns are Alice, forwarder, server1, server2, Bob. A line from a server to Bob turns at the
+forwarder, as the message did.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ TURN = 9.0  # px between the two halves of a line that turns at the forwarder
 
 @dataclass(frozen=True)
 class Rung:
-    """One message, or with empty `source` a remark across the whole width. `kind` is a key of the figure's TONES."""
+    """One message, or with empty `source` a remark across the whole width. `kind` is a key of the
+    figure's TONES."""
 
     at: float
     source: str
@@ -116,8 +118,14 @@ class Head(QWidget):
         for name in self._ladder.columns:
             x = self._ladder.x_of(name)
             paint.text(painter, QRectF(x - 48, 0, 96, self.height()), name, font, palette.text)
-        paint.text(painter, QRectF(0, 0, TIMES - GRID, self.height()), "s", theme().font(Size.SMALL), palette.muted,
-                   Qt.AlignmentFlag.AlignRight)
+        paint.text(
+            painter,
+            QRectF(0, 0, TIMES - GRID, self.height()),
+            "s",
+            theme().font(Size.SMALL),
+            palette.muted,
+            Qt.AlignmentFlag.AlignRight,
+        )
 
 
 class Rows(QWidget):
@@ -148,9 +156,17 @@ class Rows(QWidget):
         for index in range(first, min(len(rungs), event.rect().bottom() // ROW + 1)):
             self._draw(painter, palette, rungs[index], index * ROW, rungs[index].at - rungs[0].at)
 
-    def _draw(self, painter: QPainter, palette: Palette, rung: Rung, top: float, seconds: float) -> None:
-        paint.text(painter, QRectF(0, top, TIMES - GRID, ROW), f"{seconds:.3f}",
-                   theme().font(Size.SMALL, tabular=True), palette.muted, Qt.AlignmentFlag.AlignRight)
+    def _draw(
+        self, painter: QPainter, palette: Palette, rung: Rung, top: float, seconds: float
+    ) -> None:
+        paint.text(
+            painter,
+            QRectF(0, top, TIMES - GRID, ROW),
+            f"{seconds:.3f}",
+            theme().font(Size.SMALL, tabular=True),
+            palette.muted,
+            Qt.AlignmentFlag.AlignRight,
+        )
         tone = palette.tones()[TONES[rung.kind]]
         if not rung.source:
             band = QRectF(TIMES, top + 3, self.width() - TIMES - GRID, ROW - 6)
@@ -198,13 +214,23 @@ class Rows(QWidget):
         return path
 
     def _label(
-            self, painter: QPainter, rung: Rung, line: QPainterPath, top: float, ink: QColor, ground: QColor) -> None:
+        self,
+        painter: QPainter,
+        rung: Rung,
+        line: QPainterPath,
+        top: float,
+        ink: QColor,
+        ground: QColor,
+    ) -> None:
         font = theme().font(Size.SMALL, bold=True)
         box = line.boundingRect()
         width = paint.width_of(rung.label, font) + GRID
         middle = (self._ladder.x_of(rung.source) + self._ladder.x_of(rung.target)) / 2
         rightwards = self._ladder.x_of(rung.target) > self._ladder.x_of(rung.source)
-        low, high = box.left() + (4 if rightwards else CLEAR), box.right() - width - (CLEAR if rightwards else 4)
+        low, high = (
+            box.left() + (4 if rightwards else CLEAR),
+            box.right() - width - (CLEAR if rightwards else 4),
+        )
         left = max(low, min(middle - width / 2, high))
         where = QRectF(left, top + 3, width, ROW - 6)
         painter.fillRect(where, ground)

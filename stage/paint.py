@@ -1,4 +1,5 @@
-"""How the figure's parts are drawn: boxes, arrows, the store, messages. Functions of painter, place and state."""
+"""How the figure's parts are drawn: boxes, arrows, the store, messages. Functions of painter, place
+and state."""
 
 from __future__ import annotations
 
@@ -13,8 +14,14 @@ from softphone.qt.theme import GRID, RADIUS, Palette, Size, Tone, theme
 HEAD = 10.0  # px, length of an arrow's head
 
 
-def text(painter: QPainter, where: QRectF, words: str, font: QFont, colour: QColor,
-         align: Qt.AlignmentFlag = Qt.AlignmentFlag.AlignCenter) -> None:
+def text(
+    painter: QPainter,
+    where: QRectF,
+    words: str,
+    font: QFont,
+    colour: QColor,
+    align: Qt.AlignmentFlag = Qt.AlignmentFlag.AlignCenter,
+) -> None:
     """One line, elided to the room it has."""
     painter.setFont(font)
     painter.setPen(colour)
@@ -22,7 +29,14 @@ def text(painter: QPainter, where: QRectF, words: str, font: QFont, colour: QCol
     painter.drawText(where, align | Qt.AlignmentFlag.AlignVCenter, shown)
 
 
-def card(painter: QPainter, box: QRectF, fill: QColor, edge: QColor, width: float = 1.0, dashed: bool = False) -> None:
+def card(
+    painter: QPainter,
+    box: QRectF,
+    fill: QColor,
+    edge: QColor,
+    width: float = 1.0,
+    dashed: bool = False,
+) -> None:
     pen = QPen(edge, width)
     if dashed:
         pen.setDashPattern([4, 3])
@@ -32,8 +46,16 @@ def card(painter: QPainter, box: QRectF, fill: QColor, edge: QColor, width: floa
     painter.drawRoundedRect(box.adjusted(inset, inset, -inset, -inset), RADIUS, RADIUS)
 
 
-def arrow(painter: QPainter, start: QPointF, end: QPointF, colour: QColor, width: float = 2.0, *,
-          head: bool = True, dotted: bool = False) -> None:
+def arrow(
+    painter: QPainter,
+    start: QPointF,
+    end: QPointF,
+    colour: QColor,
+    width: float = 2.0,
+    *,
+    head: bool = True,
+    dotted: bool = False,
+) -> None:
     """A straight line, with a filled head at `end` if wished."""
     length = math.hypot(end.x() - start.x(), end.y() - start.y())
     if length < 1:
@@ -66,31 +88,50 @@ def cross(painter: QPainter, box: QRectF, colour: QColor, width: float = 2.0) ->
     painter.drawLine(box.topRight(), box.bottomLeft())
 
 
-def phone(painter: QPainter, box: QRectF, name: str, tone: Tone, icon: str, palette: Palette) -> None:
+def phone(
+    painter: QPainter, box: QRectF, name: str, tone: Tone, icon: str, palette: Palette
+) -> None:
     """A round picture of a phone in its state's colour, the person's name beneath."""
     painter.setPen(QPen(tone.colour, 2))
     painter.setBrush(tone.wash)
     painter.drawEllipse(box.adjusted(1, 1, -1, -1))
     side = box.width() * 0.46
-    icons.draw(painter, icon, QRectF(box.center().x() - side / 2, box.center().y() - side / 2, side, side), tone.colour)
+    icons.draw(
+        painter,
+        icon,
+        QRectF(box.center().x() - side / 2, box.center().y() - side / 2, side, side),
+        tone.colour,
+    )
     below = QRectF(box.center().x() - 48, box.bottom() + 2, 96, 2.5 * GRID)
     text(painter, below, name, theme().font(Size.SMALL, bold=True), palette.text)
 
 
-def forwarder(painter: QPainter, box: QRectF, words: str, tone: Tone | None, palette: Palette) -> None:
-    card(painter, box, tone.wash if tone else palette.surface, tone.colour if tone else palette.muted, 2)
+def forwarder(
+    painter: QPainter, box: QRectF, words: str, tone: Tone | None, palette: Palette
+) -> None:
+    card(
+        painter,
+        box,
+        tone.wash if tone else palette.surface,
+        tone.colour if tone else palette.muted,
+        2,
+    )
     upper = QRectF(box.left() + GRID, box.top() + GRID / 2 + 1, box.width() - 2 * GRID, 3 * GRID)
     text(painter, upper, "forwarder", theme().font(Size.TEXT, bold=True), palette.text)
     lower = QRectF(upper.left(), upper.bottom(), upper.width(), 3 * GRID - GRID / 2)
     text(painter, lower, words, theme().font(Size.SMALL), tone.colour if tone else palette.muted)
 
 
-def address(painter: QPainter, box: QRectF, words: str, tone: Tone | None, palette: Palette) -> None:
+def address(
+    painter: QPainter, box: QRectF, words: str, tone: Tone | None, palette: Palette
+) -> None:
     """What the phones know, whoever has it: not a program, hence a pill and no box."""
     painter.setPen(QPen(tone.colour if tone else palette.muted, 2))
     painter.setBrush(tone.wash if tone else palette.surface)
     painter.drawRoundedRect(box.adjusted(1, 1, -1, -1), box.height() / 2, box.height() / 2)
-    upper = QRectF(box.left() + 2 * GRID, box.top() + 3, box.width() - 4 * GRID, (box.height() - 6) / 2)
+    upper = QRectF(
+        box.left() + 2 * GRID, box.top() + 3, box.width() - 4 * GRID, (box.height() - 6) / 2
+    )
     text(painter, upper, "one address", theme().font(Size.SMALL, bold=True), palette.text)
     lower = upper.translated(0, upper.height())
     text(painter, lower, words, theme().font(Size.SMALL), tone.colour if tone else palette.muted)
@@ -109,10 +150,17 @@ def store(painter: QPainter, box: QRectF, palette: Palette) -> None:
     painter.drawPath(body)
     painter.setBrush(Qt.BrushStyle.NoBrush)
     painter.drawArc(QRectF(box.left(), box.top(), box.width(), lid), 180 * 16, 180 * 16)
-    room = QRectF(box.left() + GRID, box.top() + lid, box.width() - 2 * GRID, (box.height() - lid) / 2)
+    room = QRectF(
+        box.left() + GRID, box.top() + lid, box.width() - 2 * GRID, (box.height() - lid) / 2
+    )
     text(painter, room, "shared store", theme().font(Size.TEXT, bold=True), palette.text)
-    text(painter, room.translated(0, room.height() - 2), "calls, bindings, bills", theme().font(Size.SMALL),
-         palette.muted)
+    text(
+        painter,
+        room.translated(0, room.height() - 2),
+        "calls, bindings, bills",
+        theme().font(Size.SMALL),
+        palette.muted,
+    )
 
 
 def pill(painter: QPainter, centre: QPointF, words: str, tone: Tone, ground: QColor) -> None:

@@ -1,7 +1,8 @@
-"""The script player: plays the steps by clicking the same buttons a person would, and says what was measured.
+"""The script player: plays the steps by clicking the same buttons a person would, and says what was
+measured.
 
-Each observed step sets off the next click after a while. What is not observed within its deadline ends the play, and
-the exit status says so.
+Each observed step sets off the next click after a while. What is not observed within its deadline
+ends the play, and the exit status says so.
 """
 
 from __future__ import annotations
@@ -33,12 +34,18 @@ PICTURE = 400
 
 
 class Player(QObject):
-    """`finished(complete)` is emitted once. `say` gets each line for the person; `folder` gets the pictures."""
+    """`finished(complete)` is emitted once. `say` gets each line for the person; `folder` gets the
+    pictures."""
 
     finished = Signal(bool)
 
-    def __init__(self, show: Show, talk: float = TALK, folder: Path | None = None,
-                 say: Callable[[str], None] = print) -> None:
+    def __init__(
+        self,
+        show: Show,
+        talk: float = TALK,
+        folder: Path | None = None,
+        say: Callable[[str], None] = print,
+    ) -> None:
         super().__init__()
         self._show, self._talk, self._folder, self._say = show, talk, folder, say
         self._over = False
@@ -67,10 +74,11 @@ class Player(QObject):
             self._say("The window was closed before the end.")
             self._end()
 
-    # -- the play -------------------------------------------------------------------------------------------------
+    # -- the play ----------------------------------------------------------------------------------
 
     def _on_step(self, row: Row) -> None:
-        """Two programs may tell of one moment in the wrong order; the steps are said in the document's."""
+        """Two programs may tell of one moment in the wrong order; the steps are said in the
+        document's."""
         self._waiting[row.number] = row
         while not self._over and self._untold and self._untold[0] in self._waiting:
             self._play(self._waiting[self._untold.pop(0)])
@@ -87,15 +95,21 @@ class Player(QObject):
 
     def _acts(self) -> dict[Number, list[tuple[float, Callable[[], None]]]]:
         """What is done once a step is observed, and how many seconds after it."""
-        acts = {2: [(0.8, self._call)], 3: [(RING, self._answer)],
-                4: [(self._talk * BEFORE_KILL, self._kill), (self._talk, self._hang_up)]}
+        acts = {
+            2: [(0.8, self._call)],
+            3: [(RING, self._answer)],
+            4: [(self._talk * BEFORE_KILL, self._kill), (self._talk, self._hang_up)],
+        }
         if not self._show.forwarders.pair:
             return acts
         call = self._show.script.facts.calls.get(PHONES[0])
         spent = time.monotonic() - (call.answered_at or 0.0) if call else 0.0
-        return {**acts, 4: [(self._talk * BEFORE_KILLS, self._kill)],
-                7: [(self._talk * BETWEEN_KILLS, self._kill_forwarder)],
-                PAIR.number: [(max(AFTER_KILLS, self._talk - spent), self._hang_up)]}
+        return {
+            **acts,
+            4: [(self._talk * BEFORE_KILLS, self._kill)],
+            7: [(self._talk * BETWEEN_KILLS, self._kill_forwarder)],
+            PAIR.number: [(max(AFTER_KILLS, self._talk - spent), self._hang_up)],
+        }
 
     def _call(self) -> None:
         self._press(0, "Call")
@@ -125,19 +139,26 @@ class Player(QObject):
 
     def _later(self, milliseconds: int, act: Callable[[], None]) -> None:
         timer = QTimer(self, singleShot=True, interval=milliseconds)
-        timer.setTimerType(Qt.TimerType.PreciseTimer)  # the usual ones may be 5 % off: half a second of a talk
+        # the usual ones may be 5 % off: half a second of a talk
+        timer.setTimerType(Qt.TimerType.PreciseTimer)
         timer.timeout.connect(lambda: None if self._over else act())
         timer.start()
 
-    # -- what is told ---------------------------------------------------------------------------------------------
+    # -- what is told ------------------------------------------------------------------------------
 
     def _measured(self, row: Row) -> str:
         facts = self._show.script.facts
         if row.number == 6 and facts.takeover_ms is not None:
-            return f"({milliseconds(facts.takeover_ms)} from the kill to the first answer through {facts.cast.second})"
+            return (
+                f"({milliseconds(facts.takeover_ms)} from the kill to the first answer through "
+                f"{facts.cast.second})"
+            )
         if row.number == PAIR.number and facts.forwarder_takeover_ms is not None:
-            return (f"({milliseconds(facts.forwarder_takeover_ms)} from the kill to the first answer through "
-                    f"{facts.heir})")
+            return (
+                f"({milliseconds(facts.forwarder_takeover_ms)} from the kill to the first answer "
+                "through "
+                f"{facts.heir})"
+            )
         if row.number == 9 and facts.bill is not None:
             return f"({facts.bill.total} {facts.bill.currency} for {facts.bill.seconds} s)"
         return f"({row.words})" if row.words else ""
@@ -147,7 +168,8 @@ class Player(QObject):
             self._pictures[number] = self._show.window.grab().toImage()
 
     def _write_pictures(self) -> None:
-        """After the call: compressing a picture would keep the phones' threads waiting for as long as three packets."""
+        """After the call: compressing a picture would keep the phones' threads waiting for as long
+        as three packets."""
         for number, picture in self._pictures.items():
             path = f"{self._folder}/step-{number}.png"
             if not picture.save(path):
@@ -174,15 +196,28 @@ class Player(QObject):
 
 
 def report(show: Show) -> dict[str, Any]:
-    """Everything measured in this run, for `--json`; what was not measured is null. Call it before the phones stop."""
+    """Everything measured in this run, for `--json`; what was not measured is null. Call it before
+    the phones stop."""
     facts = show.script.facts
     bill = facts.bill
-    pair = {"forwarder_takeover_ms": rounded(facts.forwarder_takeover_ms, 2)} if facts.cast.forwarders else {}
+    pair = (
+        {"forwarder_takeover_ms": rounded(facts.forwarder_takeover_ms, 2)}
+        if facts.cast.forwarders
+        else {}
+    )
     return {
-        "steps": [{"number": row.number, "text": row.text, "observed": row.observed} for row in show.rows],
+        "steps": [
+            {"number": row.number, "text": row.text, "observed": row.observed} for row in show.rows
+        ],
         "talk_seconds": rounded(facts.talk_seconds, 2),
-        "bill": None if bill is None else {
-            "server": bill.server, "seconds": bill.seconds, "total": bill.total, "currency": bill.currency},
+        "bill": None
+        if bill is None
+        else {
+            "server": bill.server,
+            "seconds": bill.seconds,
+            "total": bill.total,
+            "currency": bill.currency,
+        },
         "takeover_ms": rounded(facts.takeover_ms, 2),
         **pair,
         "rtp_longest_gap_ms": rounded(facts.longest_gap_ms, 1),

@@ -1,8 +1,10 @@
-"""Programs as real processes: started until they say they are ready, killed with SIGKILL, stopped, never left behind.
+"""Programs as real processes: started until they say they are ready, killed with SIGKILL, stopped,
+never left behind.
 
-Two threads per running program read its output; the one on standard output also reaps it, so that neither a kill nor an
-end blocks anybody. Each program lives in a session of its own: Ctrl-C reaches the stage alone, which then ends them in
-order. `Keeper` covers the one case in which the stage cannot do that itself, its own SIGKILL.
+Two threads per running program read its output; the one on standard output also reaps it, so that
+neither a kill nor an end blocks anybody. Each program lives in a session of its own: Ctrl-C reaches
+the stage alone, which then ends them in order. `Keeper` covers the one case in which the stage
+cannot do that itself, its own SIGKILL.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ LINES_KEPT = 40  # of what a program last wrote, per pipe
 
 
 class StartError(Exception):
-    """A program did not get ready; the text is a sentence for a person, the program's own where it said one."""
+    """A program did not get ready; the text is a sentence for a person, the program's own where it
+    said one."""
 
 
 class Keeper:
@@ -31,7 +34,10 @@ class Keeper:
         self._lock = threading.Lock()  # guards the pipe: two programs may end at the same moment
         self._process = subprocess.Popen(
             [sys.executable, "-S", str(Path(__file__).with_name("keeper.py"))],
-            stdin=subprocess.PIPE, text=True, start_new_session=True)
+            stdin=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
 
     def keep(self, pid: int) -> None:
         self._say(f"keep {pid}")
@@ -58,20 +64,30 @@ class Keeper:
         with self._lock:
             stdin = self._process.stdin
             if stdin and not stdin.closed:
-                with contextlib.suppress(OSError):  # somebody killed it: we still clean up when we end in order
+                # somebody killed it: we still clean up when we end in order
+                with contextlib.suppress(OSError):
                     stdin.write(line + "\n")
                     stdin.flush()
 
 
 class Program:
-    """One program: `argv` run in `folder`, ready when a line of its standard output begins with `ready`.
+    """One program: `argv` run in `folder`, ready when a line of its standard output begins with
+    `ready`.
 
-    `on_end(program, status)` is called on a thread of ours whenever a run ends; status is negative for a signal, as in
-    subprocess.
+    `on_end(program, status)` is called on a thread of ours whenever a run ends; status is negative
+    for a signal, as in subprocess.
     """
 
-    def __init__(self, name: str, argv: Sequence[str], ready: str = "ready: ", *, folder: str | Path | None = None,
-                 keeper: Keeper | None = None, on_end: Callable[[Program, int], None] | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        argv: Sequence[str],
+        ready: str = "ready: ",
+        *,
+        folder: str | Path | None = None,
+        keeper: Keeper | None = None,
+        on_end: Callable[[Program, int], None] | None = None,
+    ) -> None:
         self.name = name
         self.argv = list(argv)
         self._ready_prefix = ready
@@ -119,7 +135,8 @@ class Program:
         self.wait_ready(timeout)
 
     def launch(self) -> None:
-        """Start without waiting, so that several programs get ready side by side; `wait_ready` must follow."""
+        """Start without waiting, so that several programs get ready side by side; `wait_ready` must
+        follow."""
         if self.alive:
             raise StartError(f"{self.name} is already running (process {self.pid}).")
         self._join(1.0)
@@ -129,16 +146,34 @@ class Program:
         self._complained.clear()
         try:
             self._process = subprocess.Popen(
-                self.argv, cwd=self._folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                text=True, encoding="utf-8", errors="replace", start_new_session=True)
+                self.argv,
+                cwd=self._folder,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                encoding="utf-8",
+                errors="replace",
+                start_new_session=True,
+            )
         except OSError as error:
             raise StartError(f"{self.name} cannot be started: {error}.") from error
         if self._keeper:
             self._keeper.keep(self._process.pid)
         self._threads = [
-            threading.Thread(target=self._read_errors, args=(self._process.stderr,), name=f"{self.name}-errors",
-                             daemon=True),
-            threading.Thread(target=self._read_output, args=(self._process,), name=f"{self.name}-output", daemon=True)]
+            threading.Thread(
+                target=self._read_errors,
+                args=(self._process.stderr,),
+                name=f"{self.name}-errors",
+                daemon=True,
+            ),
+            threading.Thread(
+                target=self._read_output,
+                args=(self._process,),
+                name=f"{self.name}-output",
+                daemon=True,
+            ),
+        ]
         for thread in self._threads:
             thread.start()
 
@@ -149,13 +184,20 @@ class Program:
             return
         if in_time:
             self._join(1.0)  # its last sentence may still be on the way
-            raise StartError(self.last_words() or f"{self.name} ended with status {self.status} before it was ready.")
+            raise StartError(
+                self.last_words()
+                or f"{self.name} ended with status {self.status} before it was ready."
+            )
         words = self.last_words()
         self.stop(1.0)
-        raise StartError(f"{self.name} was not ready after {timeout:g} s." + (f" It said: {words}" if words else ""))
+        raise StartError(
+            f"{self.name} was not ready after {timeout:g} s."
+            + (f" It said: {words}" if words else "")
+        )
 
     def kill(self) -> float:
-        """SIGKILL, the crash of the document. Returns the monotonic time just before; does not wait for the end."""
+        """SIGKILL, the crash of the document. Returns the monotonic time just before; does not wait
+        for the end."""
         before = time.monotonic()
         if self._process is not None:
             self._process.kill()

@@ -1,7 +1,9 @@
-"""Puts show, window and application together: the two ways to run the stage, and ending it in good order.
+"""Puts show, window and application together: the two ways to run the stage, and ending it in good
+order.
 
-Ctrl-C, SIGTERM and SIGHUP close the window like a person would. Python runs signal handlers only between its own
-instructions, so a wake-up socket brings the GUI thread back from Qt for them, instead of a timer that polls.
+Ctrl-C, SIGTERM and SIGHUP close the window like a person would. Python runs signal handlers only
+between its own instructions, so a wake-up socket brings the GUI thread back from Qt for them,
+instead of a timer that polls.
 """
 
 from __future__ import annotations
@@ -23,11 +25,13 @@ from stage.cluster import Ports
 from stage.show import Show
 
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
-SWITCH = 0.001  # s: painting may keep the phones' threads waiting that long, instead of Python's usual 5 ms
+# s: painting may keep the phones' threads waiting that long, instead of Python's usual 5 ms
+SWITCH = 0.001
 
 
 def show(free_ports: bool, more: Sequence[str], pair: bool) -> int:
-    """The window for a person; 1 if the programs could not be started, and the reason is then shown in it."""
+    """The window for a person; 1 if the programs could not be started, and the reason is then shown
+    in it."""
     app = application()
     stage = Show(Ports.free() if free_ports else None, more=more, pair=pair)
     trouble: list[str] = []
@@ -50,7 +54,13 @@ def show(free_ports: bool, more: Sequence[str], pair: bool) -> int:
 
 
 def play(
-    free_ports: bool, more: Sequence[str], pair: bool, talk: float, as_json: bool, folder: Path | None, screenless: bool
+    free_ports: bool,
+    more: Sequence[str],
+    pair: bool,
+    talk: float,
+    as_json: bool,
+    folder: Path | None,
+    screenless: bool,
 ) -> int:
     """The example by itself; 0 only if every step was observed."""
     app = application()
@@ -100,8 +110,11 @@ def ended_by_signals(close: Callable[[], object]) -> Iterator[None]:
             ours.recv(64)
 
     notifier.activated.connect(woken)
-    before = {name: signal.signal(getattr(signal, name), lambda *_: close())
-              for name in SIGNALS if hasattr(signal, name)}
+    before = {
+        name: signal.signal(getattr(signal, name), lambda *_: close())
+        for name in SIGNALS
+        if hasattr(signal, name)
+    }
     descriptor = signal.set_wakeup_fd(wake.fileno(), warn_on_full_buffer=False)
     try:
         yield

@@ -1,7 +1,9 @@
-"""The use case of the document as nine steps, and what must be observed for each. Pure: observations in, rows out.
+"""The use case of the document as nine steps, and what must be observed for each. Pure:
+observations in, rows out.
 
-`STEPS` is the table; each step's judge reads the `Facts` and answers with words for the row and whether they fulfil it.
-A step once fulfilled stays so until the next call begins. With two forwarders there is one step more, PAIR.
+`STEPS` is the table; each step's judge reads the `Facts` and answers with words for the row and
+whether they fulfil it. A step once fulfilled stays so until the next call begins. With two
+forwarders there is one step more, PAIR.
 """
 
 from __future__ import annotations
@@ -33,15 +35,20 @@ def two_servers(facts: Facts) -> Verdict:
     if servers <= facts.up and servers <= facts.members:
         return Verdict(True, f"{facts.hot} is hot")
     missing = sorted(servers - facts.up)
-    return Verdict(False, f"{' and '.join(missing)} down" if missing and (facts.up or facts.members) else "")
+    return Verdict(
+        False, f"{' and '.join(missing)} down" if missing and (facts.up or facts.members) else ""
+    )
 
 
 def registered(facts: Facts) -> Verdict:
     phones = (facts.cast.caller, facts.cast.callee)
     if not all(facts.registered.get(phone) for phone in phones):
         return NOT_YET
-    elsewhere = [f"{phone} through {facts.registrar[phone]}" for phone in phones
-                 if facts.registrar.get(phone, facts.cast.first) != facts.cast.first]
+    elsewhere = [
+        f"{phone} through {facts.registrar[phone]}"
+        for phone in phones
+        if facts.registrar.get(phone, facts.cast.first) != facts.cast.first
+    ]
     if elsewhere:
         return Verdict(False, ", ".join(elsewhere))
     return Verdict(all(phone in facts.registrar for phone in phones), f"through {facts.cast.first}")
@@ -54,7 +61,10 @@ def called(facts: Facts) -> Verdict:
         return Verdict(False, f"{facts.placed_by} called, not {facts.cast.caller}")
     if facts.rang_at is None:
         return NOT_YET
-    return Verdict(True, f"{facts.cast.callee} rings after {milliseconds((facts.rang_at - facts.placed_at) * 1000)}")
+    return Verdict(
+        True,
+        f"{facts.cast.callee} rings after {milliseconds((facts.rang_at - facts.placed_at) * 1000)}",
+    )
 
 
 def answered(facts: Facts) -> Verdict:
@@ -74,7 +84,8 @@ def taken_over(facts: Facts) -> Verdict:
         return NOT_YET
     if facts.takeover_ms is not None:  # in the dialog, hence the call lives at both ends
         return Verdict(True, milliseconds(facts.takeover_ms))
-    if facts.served_at is not None and not facts.both("talking"):  # killed before the answer: nothing to probe yet
+    # killed before the answer: nothing to probe yet
+    if facts.served_at is not None and not facts.both("talking"):
         return Verdict(True, milliseconds((facts.served_at - facts.killed.at) * 1000))
     moved = milliseconds((facts.taken_over.at - facts.killed.at) * 1000)
     return Verdict(False, f"{facts.taken_over.target} hot after {moved}")
@@ -84,7 +95,10 @@ def uninterrupted(facts: Facts) -> Verdict:
     if facts.killed is None or facts.taken_over is None or not facts.both("talking"):
         return NOT_YET
     silence = Audio(0.0, "", 0, 0.0, 0)
-    fresh = [audio.packets - facts.audio_at_kill.get(phone, silence).packets for phone, audio in facts.audio.items()]
+    fresh = [
+        audio.packets - facts.audio_at_kill.get(phone, silence).packets
+        for phone, audio in facts.audio.items()
+    ]
     gap, lost = facts.longest_gap_ms, facts.lost
     if len(fresh) < 2 or gap is None or lost is None:
         return NOT_YET
@@ -113,7 +127,10 @@ def address_taken(facts: Facts) -> Verdict:
     if killed is None:
         return NOT_YET
     if facts.heir in (None, killed.program):
-        return Verdict(False, f"{killed.program} dead" if facts.heir is None else f"no standby for {killed.program}")
+        return Verdict(
+            False,
+            f"{killed.program} dead" if facts.heir is None else f"no standby for {killed.program}",
+        )
     if facts.forwarder_takeover_ms is None or not facts.passed_heir:
         return Verdict(False, f"{facts.heir} is active")
     after = milliseconds(facts.forwarder_takeover_ms)
@@ -184,7 +201,8 @@ class Script:
         return self._judge()
 
     def _begins(self, seen: CallSeen) -> bool:
-        """A call not seen before, at a phone that is free. Either phone may be the first to tell of it."""
+        """A call not seen before, at a phone that is free. Either phone may be the first to tell of
+        it."""
         if seen.state not in ("calling", "incoming") or seen.call_id == self.facts.call_id:
             return False
         busy = [phone for phone in self.facts.calls if self.facts.state(phone) in ACTIVE]

@@ -1,7 +1,8 @@
-"""What the stage can observe: frozen facts with a time, told by a phone, the forwarder, a server's page or a process.
+"""What the stage can observe: frozen facts with a time, told by a phone, the forwarder, a server's
+page or a process.
 
-`phone`, `server`, `forwarder` and `program` are names ("Alice", "server1"); all times are monotonic seconds of this
-computer.
+`phone`, `server`, `forwarder` and `program` are names ("Alice", "server1"); all times are monotonic
+seconds of this computer.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ class Registration:
 
 @dataclass(frozen=True)
 class Passed:
-    """A message that crossed the forwarder; `source` and `target` are names of phones or servers."""
+    """A message that crossed the forwarder; `source` and `target` are names of phones or
+    servers."""
 
     at: float
     source: str
@@ -92,7 +94,8 @@ class AddressTaken:
 
 @dataclass(frozen=True)
 class Knocked:
-    """The first answer to requests that were sent to the address every few milliseconds from `began` on."""
+    """The first answer to requests that were sent to the address every few milliseconds from
+    `began` on."""
 
     at: float
     began: float

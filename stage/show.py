@@ -1,7 +1,9 @@
-"""The show: starts the programs and the two phones, gathers what is observed, and lets the window show it.
+"""The show: starts the programs and the two phones, gathers what is observed, and lets the window
+show it.
 
-GUI thread, but for what waits: programs are started on a loop's thread (`cluster`), pages and events are read by
-threads of their own (`watch.py`), the phones have theirs. All of them reach this object through `Wire`'s signal.
+GUI thread, but for what waits: programs are started on a loop's thread (`cluster`), pages and
+events are read by threads of their own (`watch.py`), the phones have theirs. All of them reach this
+object through `Wire`'s signal.
 """
 
 from __future__ import annotations
@@ -43,7 +45,8 @@ from stage.window import Window
 
 PHONES = ("Alice", "Bob")
 TICK = 100  # ms between two looks at the audio
-PROBES = 20  # asked again that often, a tick apart, until one has come through the server that took over
+# asked again that often, a tick apart, until one has come through the server that took over
+PROBES = 20
 
 
 class Wire(QObject):
@@ -53,36 +56,47 @@ class Wire(QObject):
 
 
 class Show(QObject):
-    """`users` is what the servers know, `passwords` what the phones say, `more` further arguments of the servers.
-    `pair`: two forwarders (stage/forwarders.py). `ready`: both servers are up."""
+    """`users` is what the servers know, `passwords` what the phones say, `more` further arguments
+    of the servers. `pair`: two forwarders (stage/forwarders.py). `ready`: both servers are up."""
 
     ready = Signal()
     failed = Signal(str)
     fulfilled = Signal(object)  # a Row, each once per call
 
-    def __init__(self, ports: Ports | None = None, users: Mapping[str, str] | None = None,
-                 passwords: Mapping[str, str] | None = None, more: Sequence[str] = (),
-                 pair: bool = False) -> None:
+    def __init__(
+        self,
+        ports: Ports | None = None,
+        users: Mapping[str, str] | None = None,
+        passwords: Mapping[str, str] | None = None,
+        more: Sequence[str] = (),
+        pair: bool = False,
+    ) -> None:
         super().__init__()
         self._wire = Wire()
         self._wire.told.connect(self._hear)
         self.cluster = Cluster(ports, users, self._program_ended, more, pair)
         self.forwarders = Forwarders(self.cluster, self._wire.told.emit)
         self.script = Script(Cast(*PHONES, *SERVERS, tuple(self.forwarders.pair)))
-        self.servers = {name: ServerFacts(name, self.cluster.addresses[name][1]) for name in SERVERS}
+        self.servers = {
+            name: ServerFacts(name, self.cluster.addresses[name][1]) for name in SERVERS
+        }
         self.bridges = {name: Bridge() for name in PHONES}
         said = passwords or users or {}
         self.phones = {name: self._make_phone(name, said.get(name.lower(), "")) for name in PHONES}
         self.window = self._make_window()
         self._worker = Loop("cluster", on_error=lambda error: self._wire.told.emit("error", error))
-        pages = [f"{url}/{page}" for url in self.cluster.management.values() for page in ("calls", "members")]
+        pages = [
+            f"{url}/{page}"
+            for url in self.cluster.management.values()
+            for page in ("calls", "members")
+        ]
         self._pages = Pages(pages, lambda url, page: self._wire.told.emit("page", (url, page)))
         self._ticks = QTimer(self)
         self._ticks.timeout.connect(self._tick)
         self._probes_left = 0
         self._stage = "new"  # then starting, running or failed, stopped
 
-    # -- construction ---------------------------------------------------------------------------------------------
+    # -- construction ------------------------------------------------------------------------------
 
     def _make_phone(self, name: str, password: str) -> Phone:
         bridge = self.bridges[name]
@@ -93,13 +107,18 @@ class Show(QObject):
     def _make_window(self) -> Window:
         alice, bob = PHONES
         pair = tuple(self.forwarders.pair)
-        figure = Figure((alice, bob), (SERVERS[0], SERVERS[1]), self.cluster.ports.forwarder, pair=pair)
+        figure = Figure(
+            (alice, bob), (SERVERS[0], SERVERS[1]), self.cluster.ports.forwarder, pair=pair
+        )
         figure.kill.connect(self.kill)
         figure.restart.connect(self.restart)
-        panels = [PhonePanel(name, self.phones[name], self.bridges[name], target=other.lower())
-                  for name, other in ((alice, bob), (bob, alice))]
-        window = Window(panels[0], panels[1], figure, (alice, "forwarder", *SERVERS, bob),
-                        self.script.steps)
+        panels = [
+            PhonePanel(name, self.phones[name], self.bridges[name], target=other.lower())
+            for name, other in ((alice, bob), (bob, alice))
+        ]
+        window = Window(
+            panels[0], panels[1], figure, (alice, "forwarder", *SERVERS, bob), self.script.steps
+        )
         window.allow_phones(False)
         self._refresh(window)
         return window
@@ -109,7 +128,7 @@ class Show(QObject):
         """Those that may be killed and restarted."""
         return self.forwarders.pair | self.servers
 
-    # -- start and end --------------------------------------------------------------------------------------------
+    # -- start and end -----------------------------------------------------------------------------
 
     def start(self) -> None:
         """Returns at once; `ready` or `failed` tells how it went."""
@@ -144,10 +163,15 @@ class Show(QObject):
         self._wire.told.emit("started", None)
 
     def _run(self) -> None:
-        """The programs are ready: listen to them, and let the phones register once both servers are up."""
+        """The programs are ready: listen to them, and let the phones register once both servers are
+        up."""
         self._stage = "running"
         for name, program in self._programs.items():
-            program.alive, program.starting, program.pid = True, False, self.cluster.programs[name].pid
+            program.alive, program.starting, program.pid = (
+                True,
+                False,
+                self.cluster.programs[name].pid,
+            )
         self.forwarders.start()
         self._pages.start()
         self._ticks.start(TICK)
@@ -162,7 +186,7 @@ class Show(QObject):
         self.window.allow_phones(True)
         self.ready.emit()
 
-    # -- what a person wishes -------------------------------------------------------------------------------------
+    # -- what a person wishes ----------------------------------------------------------------------
 
     def kill(self, name: str) -> None:
         """The crash, at any moment a person chooses."""
@@ -178,8 +202,9 @@ class Show(QObject):
     def _program_ended(self, name: str, status: int) -> None:
         """On the program's own thread, the moment its process is gone.
 
-        Alice's phone asks at once whether her call still answers, which is what `takeover_ms` times. Asked any earlier,
-        the question could be swallowed by the dying process's socket and would time the next heartbeat instead.
+        Alice's phone asks at once whether her call still answers, which is what `takeover_ms`
+        times. Asked any earlier, the question could be swallowed by the dying process's socket and
+        would time the next heartbeat instead.
         """
         if name in SERVERS and status < 0:
             self.phones[PHONES[0]].probe()
@@ -203,7 +228,7 @@ class Show(QObject):
         except StartError as error:
             self._wire.told.emit("restarted", (name, str(error)))
 
-    # -- what is told ---------------------------------------------------------------------------------------------
+    # -- what is told ------------------------------------------------------------------------------
 
     def observe(self, seen: object) -> None:
         """Take an observation into the script and show what it changes."""
@@ -219,9 +244,16 @@ class Show(QObject):
         if self._stage == "stopped":
             return
         handlers: dict[str, Callable[[Any], None]] = {
-            "started": lambda _: self._run(), "failed": self._on_failed, "ended": self._on_ended,
-            "restarted": self._on_restarted, "page": self._on_page, "hello": self._on_hello, "state": self._on_state,
-            "message": self._on_message, "failover": self._on_failover, "takeover": self._on_takeover,
+            "started": lambda _: self._run(),
+            "failed": self._on_failed,
+            "ended": self._on_ended,
+            "restarted": self._on_restarted,
+            "page": self._on_page,
+            "hello": self._on_hello,
+            "state": self._on_state,
+            "message": self._on_message,
+            "failover": self._on_failover,
+            "takeover": self._on_takeover,
             "knocked": self._on_knocked,
             "error": lambda error: self._on_failed(f"The programs cannot be started: {error}."),
         }
@@ -231,7 +263,9 @@ class Show(QObject):
     def _on_failed(self, sentence: str) -> None:
         self._stage = "failed"
         if "in use" in sentence and self.cluster.ports == Ports():
-            sentence = f"{sentence.rstrip('.')}. The option --free-ports takes ports that nobody uses."
+            sentence = (
+                f"{sentence.rstrip('.')}. The option --free-ports takes ports that nobody uses."
+            )
         for program in self._programs.values():
             program.starting = False
         self._refresh()
@@ -242,7 +276,9 @@ class Show(QObject):
         if self._stage != "running":
             return
         if name not in self._programs:
-            self.failed.emit(f"The forwarder ended by itself: {self.cluster.programs[name].last_words()}")
+            self.failed.emit(
+                f"The forwarder ended by itself: {self.cluster.programs[name].last_words()}"
+            )
             return
         program = self._programs[name]
         if program.starting:
@@ -307,8 +343,14 @@ class Show(QObject):
 
     def _on_failover(self, told: dict[str, Any]) -> None:
         if told.get("to"):
-            self.observe(TakenOver(float(told["monotonic"]), str(told["from"]), str(told["to"]),
-                                   int(told.get("replayed") or 0)))
+            self.observe(
+                TakenOver(
+                    float(told["monotonic"]),
+                    str(told["from"]),
+                    str(told["to"]),
+                    int(told.get("replayed") or 0),
+                )
+            )
 
     def _on_message(self, told: dict[str, Any]) -> None:
         crossing = passage(told, self._name, self.forwarders.path(told["forwarder"]))
@@ -325,7 +367,9 @@ class Show(QObject):
         if leg in self.servers:
             return leg
         port = address.rpartition(":")[2]
-        return next((name for name, phone in self.phones.items() if str(phone.address[1]) == port), None)
+        return next(
+            (name for name, phone in self.phones.items() if str(phone.address[1]) == port), None
+        )
 
     def _on_page(self, told: tuple[str, dict[str, Any] | None]) -> None:
         url, page = told
@@ -343,14 +387,29 @@ class Show(QObject):
 
     def _on_calls(self, server: str, page: dict[str, Any]) -> None:
         """The bill as the second server tells it; by the first only while the second is dead."""
-        call = next((c for c in page.get("calls", ()) if c.get("call_id") == self.script.facts.call_id), None)
+        call = next(
+            (c for c in page.get("calls", ()) if c.get("call_id") == self.script.facts.call_id),
+            None,
+        )
         if call is None or call.get("answered") is None:
             self.window.bill.show_bill(None)
             return
-        page_address, started = f"{self.cluster.management[server]}/", self.script.facts.answered_through or ""
+        page_address, started = (
+            f"{self.cluster.management[server]}/",
+            self.script.facts.answered_through or "",
+        )
         self.window.bill.show_bill(look_of(call, server, page_address, started))
-        self.observe(Bill(time.monotonic(), server, str(call["call_id"]), int(call["seconds"]), str(call["total"]),
-                          str(call["currency"]), bool(call["final"])))
+        self.observe(
+            Bill(
+                time.monotonic(),
+                server,
+                str(call["call_id"]),
+                int(call["seconds"]),
+                str(call["total"]),
+                str(call["currency"]),
+                bool(call["final"]),
+            )
+        )
 
     def _hear_phone(self, name: str, event: object) -> None:
         if self._stage == "stopped":
@@ -363,7 +422,7 @@ class Show(QObject):
         if isinstance(seen, CallSeen) and seen.state == "ended":
             self._pages.look()
 
-    # -- from time to time ----------------------------------------------------------------------------------------
+    # -- from time to time -------------------------------------------------------------------------
 
     def _tick(self) -> None:
         facts = self.script.facts
@@ -372,15 +431,20 @@ class Show(QObject):
                 self._look_at_audio(name)
             if facts.killed and facts.takeover_ms is None and self._probes_left and facts.hot:
                 self._probes_left -= 1
-                if time.monotonic() > facts.killed.at + TICK / 1000:  # before that, `_program_ended` has asked
+                # before that, `_program_ended` has asked
+                if time.monotonic() > facts.killed.at + TICK / 1000:
                     self.phones[PHONES[0]].probe()
 
     def _look_at_audio(self, name: str) -> None:
         stats = self.phones[name].media_stats()
         if stats is not None and self.script.facts.state(name) == "talking":
-            self.observe(Audio(time.monotonic(), name, stats.packets_received, stats.longest_gap_ms, stats.lost))
+            self.observe(
+                Audio(
+                    time.monotonic(), name, stats.packets_received, stats.longest_gap_ms, stats.lost
+                )
+            )
 
-    # -- what is shown --------------------------------------------------------------------------------------------
+    # -- what is shown -----------------------------------------------------------------------------
 
     def _refresh(self, window: Window | None = None) -> None:
         window = window or self.window

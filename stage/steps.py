@@ -1,4 +1,5 @@
-"""The use case, step by step: rows that tick themselves as things are observed, each with what was measured."""
+"""The use case, step by step: rows that tick themselves as things are observed, each with what was
+measured."""
 
 from __future__ import annotations
 
@@ -16,8 +17,8 @@ from stage.card import Card
 from stage.script import PAIR, STEPS, Row, Step
 
 ICON = 2.0 * GRID
-# px, by the number of rows: the height of one, so that all and a heading fit beneath the figure at 1024 x 700, and
-# where the words begin, after icon and number.
+# px, by the number of rows: the height of one, so that all and a heading fit beneath the figure at
+# 1024 x 700, and where the words begin, after icon and number.
 ROWS = {9: (20, 6.0 * GRID), 10: (18, 7.0 * GRID)}
 
 
@@ -46,7 +47,8 @@ class StepsCard(Card):
 
 
 class StepRow(QWidget):
-    """Mark, number, text, and the measure at the right edge; the text gives way if both do not fit."""
+    """Mark, number, text, and the measure at the right edge; the text gives way if both do not
+    fit."""
 
     def __init__(self, row: Row, height: int, text_at: float) -> None:
         super().__init__()
@@ -74,25 +76,44 @@ class StepRow(QWidget):
         painter, palette, row = QPainter(self), theme().palette, self.row
         middle = self.height() / 2
         icon, tone = mark_of(row, self.present)
-        icons.draw(painter, icon, QRectF(0, middle - ICON / 2, ICON, ICON), palette.tones()[tone].colour)
+        icons.draw(
+            painter, icon, QRectF(0, middle - ICON / 2, ICON, ICON), palette.tones()[tone].colour
+        )
         left, right = Qt.AlignmentFlag.AlignLeft, Qt.AlignmentFlag.AlignRight
         number = QRectF(ICON, 0, self._text_at - ICON - 1.5 * GRID, self.height())
-        paint.text(painter, number, str(row.number), theme().font(Size.TEXT, tabular=True), palette.muted, right)
+        paint.text(
+            painter,
+            number,
+            str(row.number),
+            theme().font(Size.TEXT, tabular=True),
+            palette.muted,
+            right,
+        )
         font = theme().font(Size.TEXT, bold=self.present)
         measure = theme().font(Size.TEXT, bold=row.observed and row.number in MEASURED)
         wide = min(paint.width_of(row.words, measure) + 1, self.width() * 0.5)
-        room = QRectF(self._text_at, 0, self.width() - self._text_at - wide - 2 * GRID, self.height())
+        room = QRectF(
+            self._text_at, 0, self.width() - self._text_at - wide - 2 * GRID, self.height()
+        )
         ink = palette.text if row.observed or self.present else palette.muted
         paint.text(painter, room, row.text, font, ink, left)
         words = QRectF(self.width() - wide, 0, wide, self.height())
-        paint.text(painter, words, row.words, measure, palette.text if row.observed else palette.muted, right)
+        paint.text(
+            painter,
+            words,
+            row.words,
+            measure,
+            palette.text if row.observed else palette.muted,
+            right,
+        )
 
 
 MEASURED = (6, 7, PAIR.number, 9)  # the steps whose measure is the point of the demonstration
 
 
 def mark_of(row: Row, present: bool) -> tuple[str, str]:
-    """Icon and tone: a check for what was observed, an arrow at the present step, a ring for the rest."""
+    """Icon and tone: a check for what was observed, an arrow at the present step, a ring for the
+    rest."""
     if row.observed:
         return "check", "alive"
     return ("play", "hot") if present else ("ring", "dead")

@@ -1,4 +1,5 @@
-"""What a phone tells and what a forwarder's event stream tells, made into what the stage has seen. Pure."""
+"""What a phone tells and what a forwarder's event stream tells, made into what the stage has seen.
+Pure."""
 
 from __future__ import annotations
 
@@ -24,8 +25,8 @@ def heard(phone: str, event: object) -> Registration | CallSeen | ProbeAnswer | 
 
 
 class Passage(NamedTuple):
-    """A message that crossed a forwarder, ready to be shown; those of one `lane` travel one after the other, not on
-    top of each other."""
+    """A message that crossed a forwarder, ready to be shown; those of one `lane` travel one after
+    the other, not on top of each other."""
 
     lane: str
     travel: Travel
@@ -36,16 +37,27 @@ class Passage(NamedTuple):
 def passage(
     told: dict[str, Any], name_of: Callable[[str, str], str | None], inwards: tuple[str, ...]
 ) -> Passage | None:
-    """None if an end is none of ours. `name_of(leg, address)` is the figure's name for an end; `inwards` are the nodes
-    between a phone and a server."""
+    """None if an end is none of ours. `name_of(leg, address)` is the figure's name for an end;
+    `inwards` are the nodes between a phone and a server."""
     source, target = name_of(told["from"], told["source"]), name_of(told["to"], told["target"])
     if not source or not target:
         return None
-    at, method, status, call = float(told["at"]), str(told["method"]), told.get("status"), str(told["call_id"])
+    at, method, status, call = (
+        float(told["at"]),
+        str(told["method"]),
+        told.get("status"),
+        str(told["call_id"]),
+    )
     label, kind = label_of(method, status), kind_of(status, bool(told.get("replayed")))
-    route, begin = (source, *(inwards if told["from"] == "phones" else reversed(inwards)), target), source
+    route, begin = (
+        (source, *(inwards if told["from"] == "phones" else reversed(inwards)), target),
+        source,
+    )
     if kind == "replay":  # sent once by the phone, and again by the forwarder
         label, route, begin = f"{label} again", (inwards[-1], target), "forwarder"
-    return Passage(call if method != "REGISTER" else method, Travel(route, label, kind),
-                   Rung(at, begin, target, label, kind),
-                   Passed(at, source, target, method, status, call, told["forwarder"]))
+    return Passage(
+        call if method != "REGISTER" else method,
+        Travel(route, label, kind),
+        Rung(at, begin, target, label, kind),
+        Passed(at, source, target, method, status, call, told["forwarder"]),
+    )

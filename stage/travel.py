@@ -1,7 +1,8 @@
 """Messages on their way across the figure: which is where at a given moment. Pure.
 
-A real message crosses the forwarder in a fraction of a millisecond. The figure shows each for LASTS seconds, those of
-one call one after the other, faster when many wait, so that the eye can follow and yet never falls far behind.
+A real message crosses the forwarder in a fraction of a millisecond. The figure shows each for LASTS
+seconds, those of one call one after the other, faster when many wait, so that the eye can follow
+and yet never falls far behind.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ WAITING = 24  # per call; more than this are not shown
 
 @dataclass(frozen=True)
 class Travel:
-    """A message drawn as `label` along the nodes of `route`; `kind`: "request", "answer", "refusal" or "replay"."""
+    """A message drawn as `label` along the nodes of `route`; `kind`: "request", "answer", "refusal"
+    or "replay"."""
 
     route: tuple[str, ...]
     label: str
@@ -85,7 +87,13 @@ class Traffic:
 
 def label_of(method: str, status: int | None) -> str:
     """What a message is called on its way: INVITE, 180, 200."""
-    return method if status is None else f"{status} {REASONS[status]}" if status in REASONS else str(status)
+    return (
+        method
+        if status is None
+        else f"{status} {REASONS[status]}"
+        if status in REASONS
+        else str(status)
+    )
 
 
 def kind_of(status: int | None, replayed: bool) -> str:
@@ -96,5 +104,15 @@ def kind_of(status: int | None, replayed: bool) -> str:
     return "answer" if status < 300 else "refusal"
 
 
-REASONS = {180: "Ringing", 200: "OK", 202: "Accepted", 401: "Who?", 404: "Unknown", 407: "Who?", 486: "Busy",
-           487: "Cancelled", 503: "No server", 603: "Declined"}
+REASONS = {
+    180: "Ringing",
+    200: "OK",
+    202: "Accepted",
+    401: "Who?",
+    404: "Unknown",
+    407: "Who?",
+    486: "Busy",
+    487: "Cancelled",
+    503: "No server",
+    603: "Declined",
+}

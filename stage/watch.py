@@ -1,6 +1,8 @@
-"""What the programs tell about themselves, read by threads: the forwarder's event stream, the servers' pages.
+"""What the programs tell about themselves, read by threads: the forwarder's event stream, the
+servers' pages.
 
-Each reader hands plain objects to a function given to it, on its own thread; the window's bridge carries them on.
+Each reader hands plain objects to a function given to it, on its own thread; the window's bridge
+carries them on.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ RETRY = 0.2  # s, before asking again a forwarder that does not listen
 
 
 def parse_events(lines: Iterable[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The (event, object) pairs of a text/event-stream; comments and broken objects are passed over."""
+    """The (event, object) pairs of a text/event-stream; comments and broken objects are passed
+    over."""
     name, data = "message", ""
     for line in lines:
         line = line.rstrip("\r\n")
@@ -52,7 +55,8 @@ def read_page(url: str, timeout: float = PATIENCE) -> dict[str, Any] | None:
 
 
 class Events:
-    """Thread `events`: reads the forwarder's /events for as long as it is wanted, connecting again when it breaks."""
+    """Thread `events`: reads the forwarder's /events for as long as it is wanted, connecting again
+    when it breaks."""
 
     def __init__(self, admin: str, on_event: Callable[[str, dict[str, Any]], None]) -> None:
         self._address = urlsplit(admin)
@@ -81,7 +85,9 @@ class Events:
             self._stopped.wait(RETRY)
 
     def _read(self) -> None:
-        connection = http.client.HTTPConnection(self._address.hostname or "", self._address.port, timeout=PATIENCE)
+        connection = http.client.HTTPConnection(
+            self._address.hostname or "", self._address.port, timeout=PATIENCE
+        )
         try:
             connection.connect()
             self._sock = connection.sock
@@ -98,10 +104,15 @@ class Events:
 
 
 class Pages:
-    """Thread `pages`: reads `urls` every `interval` seconds, or now after `look()`; None for a page nobody serves."""
+    """Thread `pages`: reads `urls` every `interval` seconds, or now after `look()`; None for a page
+    nobody serves."""
 
-    def __init__(self, urls: Iterable[str], on_page: Callable[[str, dict[str, Any] | None], None],
-                 interval: float = 0.5) -> None:
+    def __init__(
+        self,
+        urls: Iterable[str],
+        on_page: Callable[[str, dict[str, Any] | None], None],
+        interval: float = 0.5,
+    ) -> None:
         self._urls = tuple(urls)
         self._on_page = on_page
         self._interval = interval

@@ -1,4 +1,5 @@
-"""The demo window: the two phones at the edges, what happens between them in the middle, what it means below.
+"""The demo window: the two phones at the edges, what happens between them in the middle, what it
+means below.
 
 It arranges parts and switches between bill and messages; what they show is decided in `show.py`.
 """
@@ -9,8 +10,24 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from PySide6.QtCore import QSize, Qt, Signal
-from PySide6.QtGui import QCloseEvent, QColor, QKeySequence, QPainter, QPaintEvent, QResizeEvent, QShortcut
-from PySide6.QtWidgets import QButtonGroup, QGridLayout, QHBoxLayout, QSizePolicy, QStackedLayout, QVBoxLayout, QWidget
+from PySide6.QtGui import (
+    QCloseEvent,
+    QColor,
+    QKeySequence,
+    QPainter,
+    QPaintEvent,
+    QResizeEvent,
+    QShortcut,
+)
+from PySide6.QtWidgets import (
+    QButtonGroup,
+    QGridLayout,
+    QHBoxLayout,
+    QSizePolicy,
+    QStackedLayout,
+    QVBoxLayout,
+    QWidget,
+)
 
 from softphone.qt import icons
 from softphone.qt.panel import PhonePanel
@@ -26,16 +43,24 @@ from stage.steps import StepsCard
 SIZE = QSize(1280, 800)
 LEAST = QSize(1024, 700)
 PANEL = (264, 336)  # px, a phone's width in the smallest and in a large window
-ROOM_FOR_PAD = 780  # px: a window lower than this hides the dial pads; the keyboard's digits do the same
+# px: a window lower than this hides the dial pads; the keyboard's digits do the same
+ROOM_FOR_PAD = 780
 
 
 class Window(QWidget):
-    """`closing` is emitted once, when the person closes the window; `page` is 0 for the bill, 1 for the messages."""
+    """`closing` is emitted once, when the person closes the window; `page` is 0 for the bill, 1 for
+    the messages."""
 
     closing = Signal()
 
-    def __init__(self, left: PhonePanel, right: PhonePanel, figure: Figure, columns: tuple[str, ...],
-                 steps: Sequence[Step] = STEPS) -> None:
+    def __init__(
+        self,
+        left: PhonePanel,
+        right: PhonePanel,
+        figure: Figure,
+        columns: tuple[str, ...],
+        steps: Sequence[Step] = STEPS,
+    ) -> None:
         super().__init__()
         self.setWindowTitle("Call Failover")
         self.setWindowIcon(icons.icon("call", LIGHT.hot.ink, LIGHT.hot.colour))
@@ -51,7 +76,7 @@ class Window(QWidget):
         self.resize(SIZE)
         self.setMinimumSize(LEAST)
 
-    # -- construction ---------------------------------------------------------------------------------------------
+    # -- construction ------------------------------------------------------------------------------
 
     def _make_story(self) -> None:
         self._mark = StateMark(Size.TITLE)
@@ -102,8 +127,12 @@ class Window(QWidget):
         tabs = QHBoxLayout()
         tabs.setSpacing(3 * GRID)
         self._tabs = QButtonGroup(self)
-        for index, (words, tip) in enumerate((("The bill", "What the call costs, as the servers see it (Alt+B)"),
-                                              ("Messages", "Every SIP message that crossed the forwarder (Alt+M)"))):
+        for index, (words, tip) in enumerate(
+            (
+                ("The bill", "What the call costs, as the servers see it (Alt+B)"),
+                ("Messages", "Every SIP message that crossed the forwarder (Alt+M)"),
+            )
+        ):
             tab = Tab(words, tip)
             tab.setObjectName(("tab_bill", "tab_messages")[index])
             tab.setChecked(index == 0)
@@ -112,7 +141,8 @@ class Window(QWidget):
         tabs.addStretch(1)
         self._tabs.idClicked.connect(self.show_page)
         card = Card()
-        card.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Ignored)  # the steps say how tall
+        # the steps say how tall
+        card.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Ignored)
         column = QVBoxLayout(card)
         column.setContentsMargins(2 * GRID, GRID // 2, 2 * GRID, GRID)
         column.setSpacing(GRID)
@@ -121,7 +151,8 @@ class Window(QWidget):
         return card
 
     def _make_keys(self) -> None:
-        """Reading order for Tab: Alice, the servers, Bob, below. Ctrl+1 and Ctrl+2 go to a phone."""
+        """Reading order for Tab: Alice, the servers, Bob, below. Ctrl+1 and Ctrl+2 go to a
+        phone."""
         buttons = list(self.figure.buttons.values())
         phones = [focusable(panel) for panel in self.panels]
         chain = [*phones[0], *buttons, *phones[1], *self._tabs.buttons(), self.bill.source]
@@ -132,7 +163,7 @@ class Window(QWidget):
         for key, page in (("Alt+B", 0), ("Alt+M", 1)):
             QShortcut(QKeySequence(key), self, lambda page=page: self.show_page(page))
 
-    # -- what there is to show ------------------------------------------------------------------------------------
+    # -- what there is to show ---------------------------------------------------------------------
 
     def tell(self, shape: str, tone: str, story: str, hint: str) -> None:
         """The headline: what is happening, and what one could do now."""
@@ -164,7 +195,7 @@ class Window(QWidget):
         self._pages.setCurrentIndex(page)
         self._tabs.button(page).setChecked(True)
 
-    # -- size and end ---------------------------------------------------------------------------------------------
+    # -- size and end ------------------------------------------------------------------------------
 
     def resizeEvent(self, event: QResizeEvent) -> None:
         super().resizeEvent(event)

@@ -11,17 +11,24 @@ from collections.abc import Callable, Iterator
 import pytest
 
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
-os.umask(0o077)  # files with passwords and stores are their owner's alone, or the servers refuse them
+# files with passwords and stores are their owner's alone, or the servers refuse them
+os.umask(0o077)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--fuzz-seconds", type=float, default=1.5, help="how long each of the forwarder's fuzz tests runs")
+    parser.addoption(
+        "--fuzz-seconds",
+        type=float,
+        default=1.5,
+        help="how long each of the forwarder's fuzz tests runs",
+    )
     parser.addoption("--fuzz-seed", type=int, default=1, help="which dice they throw")
 
 
 @pytest.fixture
 def free_port() -> Callable[[], int]:
-    """free_port() -> a port of 127.0.0.1 that neither UDP nor TCP uses, never the same twice in a test."""
+    """free_port() -> a port of 127.0.0.1 that neither UDP nor TCP uses, never the same twice in a
+    test."""
     given: set[int] = set()
 
     def find() -> int:
@@ -42,7 +49,8 @@ def free_port() -> Callable[[], int]:
 
 @pytest.fixture
 def eventually() -> Callable[..., object]:
-    """eventually(condition, timeout=5.0) -> the first true value of condition(); fails the test after the timeout."""
+    """eventually(condition, timeout=5.0) -> the first true value of condition(); fails the test
+    after the timeout."""
 
     def wait(condition: Callable[[], object], timeout: float = 5.0) -> object:
         deadline = time.monotonic() + timeout
@@ -51,7 +59,9 @@ def eventually() -> Callable[..., object]:
             if value:
                 return value
             if time.monotonic() > deadline:
-                pytest.fail(f"not within {timeout:g} s: {getattr(condition, '__name__', condition)}")
+                pytest.fail(
+                    f"not within {timeout:g} s: {getattr(condition, '__name__', condition)}"
+                )
             time.sleep(0.005)
 
     return wait

@@ -9,7 +9,16 @@ import time
 from failover.admin import status
 from failover.net.active_standby import ACTIVE, Standing, Takeover
 from failover.proxy.core import Core
-from failover.proxy.events import Dropped, Event, Failover, Passed, Queued, Released, Resumed, StateChanged
+from failover.proxy.events import (
+    Dropped,
+    Event,
+    Failover,
+    Passed,
+    Queued,
+    Released,
+    Resumed,
+    StateChanged,
+)
 from failover.upstream.health import ALIVE
 from plumbing.address import format_address
 from plumbing.shorten_text import shortened
@@ -24,7 +33,8 @@ class Chronicle:
     def __init__(self) -> None:
         self.readers: list[Reader] = []
         self._verbose = log.isEnabledFor(logging.DEBUG)
-        self._next_line: dict[str, float] = {}  # by reason, of which there are a dozen and four a server
+        # by reason, of which there are a dozen and four a server
+        self._next_line: dict[str, float] = {}
         self._untold: dict[str, int] = {}
 
     @property
@@ -43,9 +53,14 @@ class Chronicle:
             self.rarely(event.at, "kept", _queued(event))
         elif isinstance(event, Released):
             oldest = _time(event.oldest)
-            log.warning("a server lives again: %d kept messages go on, the first after %s", event.messages, oldest)
+            log.warning(
+                "a server lives again: %d kept messages go on, the first after %s",
+                event.messages,
+                oldest,
+            )
         elif isinstance(event, StateChanged):
-            self.rarely(event.at, f"{event.server} {event.state}", _state(event), _level(event))  # it may flap
+            # it may flap
+            self.rarely(event.at, f"{event.server} {event.state}", _state(event), _level(event))
         elif isinstance(event, Resumed):
             log.warning("%s", _resumed(event.failover))
         else:
@@ -59,10 +74,18 @@ class Chronicle:
         """The forwarder's own part is another now, or known for the first time."""
         was = "on standby" if standing.role is ACTIVE else "active"
         after = f"; it was {was} for {takeover.waited:.3f} s" if takeover else ""
-        log.log(logging.WARNING if takeover else logging.INFO, "%s: %s%s", standing.role.value, standing.why, after)
+        log.log(
+            logging.WARNING if takeover else logging.INFO,
+            "%s: %s%s",
+            standing.role.value,
+            standing.why,
+            after,
+        )
         if takeover:
             core.counters["takeovers"] += takeover.role is ACTIVE
-            self._pass_on(core, ("takeover", status.takeover(takeover, time.time() - time.monotonic())))
+            self._pass_on(
+                core, ("takeover", status.takeover(takeover, time.time() - time.monotonic()))
+            )
 
     def trouble(self, core: Core, what: str, text: str) -> None:
         """The operating system would not do something."""
@@ -100,16 +123,24 @@ class Chronicle:
             return
         if len(self._next_line) > MOST_REASONS:
             self._next_line = {each: due for each, due in self._next_line.items() if due > now}
-            self._untold = {each: count for each, count in self._untold.items() if each in self._next_line}
+            self._untold = {
+                each: count for each, count in self._untold.items() if each in self._next_line
+            }
         self._next_line[reason] = now + QUIET
         untold = self._untold.pop(reason, 0)
-        log.log(level, "%s%s", text, f" (and {untold} more since the last such line)" if untold else "")
+        log.log(
+            level, "%s%s", text, f" (and {untold} more since the last such line)" if untold else ""
+        )
 
 
 def _decision(event: Passed) -> str:
     what = event.method if event.status is None else f"{event.status} ({event.method})"
-    named = f"call={plain(event.call_id)}" + (f" session={plain(event.session)}" if event.session else "")
-    return f"{named} {what} {event.came} -> {event.went} {format_address(event.target)} ({event.why})"
+    named = f"call={plain(event.call_id)}" + (
+        f" session={plain(event.session)}" if event.session else ""
+    )
+    return (
+        f"{named} {what} {event.came} -> {event.went} {format_address(event.target)} ({event.why})"
+    )
 
 
 def _queued(event: Queued) -> str:
@@ -120,7 +151,10 @@ def _queued(event: Queued) -> str:
 
 def _drop(event: Dropped) -> str:
     what = f" {plain(event.call)}" if event.call else ""
-    return f"dropped ({event.reason}) from {event.leg} {format_address(event.source)}{what}: {plain(event.note)}"
+    return (
+        f"dropped ({event.reason}) from {event.leg} {format_address(event.source)}{what}: "
+        f"{plain(event.note)}"
+    )
 
 
 def _level(event: StateChanged) -> int:
@@ -135,7 +169,11 @@ def _state(event: StateChanged) -> str:
 
 def _failover(event: Failover) -> str:
     heir = f"{event.taken_by} takes over" if event.taken_by else "NOBODY IS LEFT TO TAKE OVER"
-    heard = "never heard" if event.last_answer is None else f"last heard {_time(event.at - event.last_answer)} before"
+    heard = (
+        "never heard"
+        if event.last_answer is None
+        else f"last heard {_time(event.at - event.last_answer)} before"
+    )
     return (
         f"failover: {event.lost} is gone ({event.noticed}), {heard}; {heir}; "
         f"{event.replayed} of {event.in_flight} in flight sent on"
@@ -144,8 +182,14 @@ def _failover(event: Failover) -> str:
 
 def _resumed(event: Failover) -> str:
     """`gap` and `first_answer` are known by now."""
-    since = f", {_time(event.silence)} after the last of {event.lost}" if event.silence is not None else ""
-    answer = f"first answer of {event.taken_by}, to a request that had waited {_time(event.gap or 0.0)}"
+    since = (
+        f", {_time(event.silence)} after the last of {event.lost}"
+        if event.silence is not None
+        else ""
+    )
+    answer = (
+        f"first answer of {event.taken_by}, to a request that had waited {_time(event.gap or 0.0)}"
+    )
     return f"failover over: {answer}{since}"
 
 

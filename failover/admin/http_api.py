@@ -1,4 +1,5 @@
-"""The forwarder's pages: `/` for people, /status, /failovers, /events and /metrics for programs, and three requests."""
+"""The forwarder's pages: `/` for people, /status, /failovers, /events and /metrics for programs,
+and three requests."""
 
 from __future__ import annotations
 
@@ -24,10 +25,14 @@ class Admin:
         self._forwarder = forwarder
         routes: Routes = {
             ("GET", "/"): lambda _: HttpResponse.html(PAGE),
-            ("GET", "/page.js"): lambda _: HttpResponse.text(SCRIPT, "text/javascript; charset=utf-8"),
+            ("GET", "/page.js"): lambda _: HttpResponse.text(
+                SCRIPT, "text/javascript; charset=utf-8"
+            ),
             ("GET", "/status"): lambda _: HttpResponse.json(forwarder.status()),
             ("GET", "/failovers"): lambda _: HttpResponse.json(forwarder.failovers()),
-            ("GET", "/metrics"): lambda _: HttpResponse.text(forwarder.metrics(), "text/plain; version=0.0.4"),
+            ("GET", "/metrics"): lambda _: HttpResponse.text(
+                forwarder.metrics(), "text/plain; version=0.0.4"
+            ),
             ("GET", "/events"): self._events,
             ("POST", "/servers/*"): self._wish,
         }
@@ -50,10 +55,13 @@ class Admin:
         return EventStream(reader, on_close=lambda: self._forwarder.unsubscribe(reader))
 
     def _wish(self, request: HttpRequest) -> HttpResponse:
-        """POST /servers/NAME/drain, enable or disable. (plumbing.http_server has refused other sites' pages.)"""
+        """POST /servers/NAME/drain, enable or disable. (plumbing.http_server has refused other
+        sites' pages.)"""
         name, _, verb = request.rest.rpartition("/")
         if verb not in WISHES:
-            return HttpResponse.json({"error": f"'{verb}' is none of {', '.join(sorted(WISHES))}"}, 404)
+            return HttpResponse.json(
+                {"error": f"'{verb}' is none of {', '.join(sorted(WISHES))}"}, 404
+            )
         try:
             self._forwarder.wish(name, WISHES[verb])
         except KeyError:

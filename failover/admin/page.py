@@ -1,7 +1,8 @@
-"""The forwarder's page for people: a small document, and a script that reads /status into it every second.
+"""The forwarder's page for people: a small document, and a script that reads /status into it every
+second.
 
-Texts go in as text, never as HTML. A server's card stays the same element for as long as the server is listed, so that
-a button keeps its focus while the figures around it change.
+Texts go in as text, never as HTML. A server's card stays the same element for as long as the server
+is listed, so that a button keeps its focus while the figures around it change.
 """
 
 STYLE = """

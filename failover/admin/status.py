@@ -1,4 +1,5 @@
-"""What the forwarder tells about itself: /status, /failovers and /events, made from the core's own data."""
+"""What the forwarder tells about itself: /status, /failovers and /events, made from the core's own
+data."""
 
 from __future__ import annotations
 
@@ -13,10 +14,16 @@ from sip import VERSION
 
 
 def status(
-    core: Core, listen: Address, standing: Standing, started: float, now: float, wall: float, errors: int = 0
+    core: Core,
+    listen: Address,
+    standing: Standing,
+    started: float,
+    now: float,
+    wall: float,
+    errors: int = 0,
 ) -> dict[str, object]:
-    """The /status object. `started` and `now` are monotonic, `wall` is the time of day at `now`; `errors`: defects of
-    ours that were met since the start."""
+    """The /status object. `started` and `now` are monotonic, `wall` is the time of day at `now`;
+    `errors`: defects of ours that were met since the start."""
     hot = core.table.hot
     return {
         "version": VERSION,
@@ -41,14 +48,18 @@ def summary(core: Core, standing: Standing) -> str:
     """The state of things in one line."""
     live = sum(server.health.alive for server in core.table.servers)
     hot = core.table.hot
-    said = [f"{hot.name} is hot" if hot else "NO SERVER TAKES NEW CALLS", f"{live} of {len(core.table.servers)} live"]
+    said = [
+        f"{hot.name} is hot" if hot else "NO SERVER TAKES NEW CALLS",
+        f"{live} of {len(core.table.servers)} live",
+    ]
     if core.failovers:
         said.append(f"failovers: {core.counters['failovers']}")
     return "; ".join([f"standby: {standing.why}", *said] if standing.role is STANDBY else said)
 
 
 def event(told: Event, offset: float) -> tuple[str, dict[str, object]] | None:
-    """An event's name and object for /events; None for those only counted. `offset` is wall minus monotonic time."""
+    """An event's name and object for /events; None for those only counted. `offset` is wall minus
+    monotonic time."""
     if isinstance(told, Passed):
         return "message", {
             "at": told.at,
@@ -65,15 +76,29 @@ def event(told: Event, offset: float) -> tuple[str, dict[str, object]] | None:
         }
     if isinstance(told, StateChanged):
         return "state", {
-            "at": told.at, "server": told.server, "state": told.state, "why": told.why, "hot": told.hot
-        }  # fmt: skip
+            "at": told.at,
+            "server": told.server,
+            "state": told.state,
+            "why": told.why,
+            "hot": told.hot,
+        }
     if isinstance(told, Queued):
         return "kept", {
-            "at": told.at, "wall": told.at + offset, "from": told.leg, "source": format_address(told.source),
-            "method": told.method, "status": told.status, "call_id": told.call_id,
-        }  # fmt: skip
+            "at": told.at,
+            "wall": told.at + offset,
+            "from": told.leg,
+            "source": format_address(told.source),
+            "method": told.method,
+            "status": told.status,
+            "call_id": told.call_id,
+        }
     if isinstance(told, Released):
-        return "released", {"at": told.at, "wall": told.at + offset, "messages": told.messages, "oldest": told.oldest}
+        return "released", {
+            "at": told.at,
+            "wall": told.at + offset,
+            "messages": told.messages,
+            "oldest": told.oldest,
+        }
     if isinstance(told, Failover):
         return "failover", failover(told, offset)
     if isinstance(told, Resumed):

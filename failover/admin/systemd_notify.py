@@ -1,6 +1,8 @@
-"""What systemd wants to hear from a service of Type=notify (sd_notify(3)): ready, reloading, stopping, alive.
+"""What systemd wants to hear from a service of Type=notify (sd_notify(3)): ready, reloading,
+stopping, alive.
 
-Datagrams to the socket that NOTIFY_SOCKET names; where it names none, nothing is said. No library is needed.
+Datagrams to the socket that NOTIFY_SOCKET names; where it names none, nothing is said. No library
+is needed.
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ BEATS = 3  # within the time that the watchdog allows: one may be late, and one 
 
 
 class Notifier:
-    """May be called from any thread. `watchdog`: seconds after which systemd restarts a silent service, if it does."""
+    """May be called from any thread. `watchdog`: seconds after which systemd restarts a silent
+    service, if it does."""
 
     def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
         self.watchdog = _watchdog(environment)
@@ -48,8 +51,8 @@ class Notifier:
         self._say("STOPPING=1", "STATUS=stopping")
 
     def beat(self, status: str | None) -> None:
-        """To be called by the thread whose life the watchdog is to watch. `status` is what `systemctl status` shows;
-        None: what it has shown."""
+        """To be called by the thread whose life the watchdog is to watch. `status` is what
+        `systemctl status` shows; None: what it has shown."""
         said = []
         if self.watchdog:
             said.append("WATCHDOG=1")
@@ -70,8 +73,13 @@ class Notifier:
 
 
 def _watchdog(environment: Mapping[str, str]) -> float | None:
-    """Seconds; None where systemd does not watch, or watches another process (sd_watchdog_enabled(3))."""
+    """Seconds; None where systemd does not watch, or watches another process
+    (sd_watchdog_enabled(3))."""
     microseconds = environment.get("WATCHDOG_USEC", "")
     if environment.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
         return None
-    return int(microseconds) / 1e6 if microseconds.isascii() and microseconds.isdigit() and int(microseconds) else None
+    return (
+        int(microseconds) / 1e6
+        if microseconds.isascii() and microseconds.isdigit() and int(microseconds)
+        else None
+    )

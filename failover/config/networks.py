@@ -20,8 +20,14 @@ class Networks:
             try:
                 members.append(ip_network(word))
             except ValueError as error:
-                remedy = "has bits beyond its length" if "host bits" in str(error) else "is not a network"
-                raise ValueError(f"'{word}' {remedy}; write 10.0.0.0/8 or 192.0.2.7, for example") from None
+                remedy = (
+                    "has bits beyond its length"
+                    if "host bits" in str(error)
+                    else "is not a network"
+                )
+                raise ValueError(
+                    f"'{word}' {remedy}; write 10.0.0.0/8 or 192.0.2.7, for example"
+                ) from None
         return Networks(tuple(members))
 
     def __contains__(self, host: object) -> bool:

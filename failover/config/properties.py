@@ -1,8 +1,10 @@
-"""The file format of servers.properties: Java's properties, with line numbers kept and every fault found at once.
+"""The file format of servers.properties: Java's properties, with line numbers kept and every fault
+found at once.
 
-The rules are those documented for java.util.Properties.load: `#` and `!` begin comments, a line that ends in an odd
-number of backslashes goes on in the next one, the key ends at the first `=`, `:` or blank, and escapes may be used
-anywhere. What Java would silently overwrite (the same key twice) is kept: the caller decides what a repetition means.
+The rules are those documented for java.util.Properties.load: `#` and `!` begin comments, a line
+that ends in an odd number of backslashes goes on in the next one, the key ends at the first `=`,
+`:` or blank, and escapes may be used anywhere. What Java would silently overwrite (the same key
+twice) is kept: the caller decides what a repetition means.
 """
 
 import re
@@ -28,7 +30,8 @@ class Fault:
 
 @dataclass(frozen=True)
 class Entry:
-    """One logical line. `separator` is "=", ":", " " or "" (no value); `text` is the line with its escapes."""
+    """One logical line. `separator` is "=", ":", " " or "" (no value); `text` is the line with its
+    escapes."""
 
     line: int
     key: str
@@ -51,7 +54,8 @@ def parse(text: str) -> tuple[list[Entry], list[Fault]]:
 
 
 def decode(data: bytes) -> str:
-    """The file's text: UTF-8, else ISO 8859-1 (Java's older default), which every sequence of bytes is."""
+    """The file's text: UTF-8, else ISO 8859-1 (Java's older default), which every sequence of bytes
+    is."""
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:
@@ -59,7 +63,8 @@ def decode(data: bytes) -> str:
 
 
 def _logical_lines(text: str) -> list[tuple[int, str]]:
-    """(number of its first natural line, joined text) of all that is neither blank nor a comment."""
+    """(number of its first natural line, joined text) of all that is neither blank nor a
+    comment."""
     result: list[tuple[int, str]] = []
     first, joined, continued = 0, "", False
     for number, natural in enumerate(_NATURAL_LINE.split(text), start=1):

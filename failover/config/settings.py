@@ -1,8 +1,9 @@
-"""servers.properties as the forwarder understands it: one table of settings, and the list of servers.
+"""servers.properties as the forwarder understands it: one table of settings, and the list of
+servers.
 
-`read(text, name)` gives Settings, or raises SettingsError with every fault of the file at once, each with its line.
-The table SETTINGS is the only place where a key, its default and its meaning stand; servers.properties repeats it for
-the operator, and a test holds the two equal.
+`read(text, name)` gives Settings, or raises SettingsError with every fault of the file at once,
+each with its line. The table SETTINGS is the only place where a key, its default and its meaning
+stand; servers.properties repeats it for the operator, and a test holds the two equal.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ FIRST_LIVE, CALL_ID = "first-live", "call-id"
 PHONES = "phones"  # the name of the phones' leg, hence no server's
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}\Z")
 _HEADER = re.compile(r"[A-Za-z0-9.!%*_+`'~-]{1,64}\Z")  # RFC 3261 25.1: a token
-Resolve = Callable[[str, bool], str]  # a host, whether its IPv6 address is wanted -> an IP address, or ValueError
+# a host, whether its IPv6 address is wanted -> an IP address, or ValueError
+Resolve = Callable[[str, bool], str]
 Here = Callable[[str], bool]  # is this IP address one of this computer's?
 
 
@@ -39,10 +41,11 @@ class ServerLine:
 
 @dataclass(frozen=True)
 class Settings:
-    """What the file says. `advertise` None: the listen address (where that is a wildcard, what the system uses towards
-    the peer). `names`: hosts in lower case, port 0 where none is written. `interval` is in seconds. `standby`: wait for
-    the listen address. `passive_requests` 0: no passive check; `passive_seconds` is in seconds. `admin` None: no pages.
-    `secret_file` "": a secret for one run only. `registration` None: servers cannot register themselves; `foreign`:
+    """What the file says. `advertise` None: the listen address (where that is a wildcard, what the
+    system uses towards the peer). `names`: hosts in lower case, port 0 where none is written.
+    `interval` is in seconds. `standby`: wait for the listen address. `passive_requests` 0: no
+    passive check; `passive_seconds` is in seconds. `admin` None: no pages. `secret_file` "": a
+    secret for one run only. `registration` None: servers cannot register themselves; `foreign`:
     they may register other addresses too. `rate` 0: no source is limited."""
 
     servers: tuple[ServerLine, ...]
@@ -71,8 +74,8 @@ class Settings:
 
     @property
     def patience(self) -> float:
-        """Seconds within which a hung server is down, at the latest: if it hung right after an answer, the interval
-        then running still counts as answered."""
+        """Seconds within which a hung server is down, at the latest: if it hung right after an
+        answer, the interval then running still counts as answered."""
         return self.interval * (self.fall + 1)
 
     @property
@@ -81,14 +84,15 @@ class Settings:
 
 
 class SettingsError(Exception):
-    """The file cannot be used; `faults` has all that is wrong with it, in the order of its lines."""
+    """The file cannot be used; `faults` has all that is wrong with it, in the order of its
+    lines."""
 
     def __init__(self, name: str, faults: list[Fault]) -> None:
         self.faults = sorted(faults, key=lambda fault: fault.line)
         super().__init__("\n".join(fault.located(name) for fault in self.faults))
 
 
-# -- one parser per kind of value: text in, value out, ValueError with a sentence -------------------------------------
+# -- one parser per kind of value: text in, value out, ValueError with a sentence ------------------
 
 
 def _listen(text: str) -> Address:
@@ -141,7 +145,10 @@ def _convergence(text: str) -> str:
         raise ValueError(f"'{text}' is not the name of a header")
     header = canonical(text)
     if header in OF_ONE_MESSAGE:
-        raise ValueError(f"{header} names a message, not a session; Call-ID, From, To or a header of your own may do")
+        raise ValueError(
+            f"{header} names a message, not a session; Call-ID, From, To or a header of your own "
+            "may do"
+        )
     return header
 
 
@@ -153,7 +160,9 @@ def _file(text: str) -> str:
 
 def _track(text: str) -> str:
     if text and not text.startswith("/"):
-        raise ValueError(f"'{text}' is not absolute; keepalived follows it, as /run/call-failover/sees")
+        raise ValueError(
+            f"'{text}' is not absolute; keepalived follows it, as /run/call-failover/sees"
+        )
     return _file(text)
 
 
@@ -169,55 +178,178 @@ class Setting:
 
 
 SETTINGS = (
-    Setting("forwarder.listen", "listen", "0.0.0.0:5060", _listen,
-            "Where phones and servers send to (UDP); 0.0.0.0 means every IPv4 address of this computer."),
-    Setting("forwarder.standby", "standby", "yes", yes_or_no,
-            "Where another forwarder has that address: yes, wait till it is gone; no, refuse to start."),
-    Setting("forwarder.advertise", "advertise", "", _advertise,
-            "The address to write into messages, if it is not the one above; host or host:port."),
-    Setting("forwarder.names", "names", "", _names,
-            "Names and addresses of this forwarder in Routes but the two above, as sip.example.com, 192.0.2.1:5060."),
-    Setting("forwarder.policy", "policy", FIRST_LIVE, _policy,
-            "Where new calls go: first-live (the first living server in the list) or call-id (spread over all)."),
-    Setting("forwarder.convergence", "convergence", "Call-ID", _convergence,
-            "The header whose value names a session, for call-id: Call-ID, From, To, or any other such as X-Session."),
-    Setting("forwarder.path", "path", "no", yes_or_no,
-            "Add Path to registrations, so that servers send a phone's calls here by themselves: yes or no."),
-    Setting("forwarder.secret.file", "secret_file", "forwarder.secret", _file,
-            "The secret that signs what passes; made at the first start beside this file, a pair needs the same."),
-    Setting("forwarder.track.file", "track_file", "", _track,
-            "A file that tells keepalived whether a server is seen, as /run/call-failover/sees; empty: none."),
-    Setting("heartbeat.interval", "interval", "0.05", seconds(0.005, 60),
-            "Seconds between two heartbeats (OPTIONS) to each server; longer than the way there and back."),
-    Setting("heartbeat.fall", "fall", "3", whole(1, 100),
-            "So many intervals in a row without an answer and a server is down."),
-    Setting("heartbeat.rise", "rise", "2", whole(1, 100),
-            "So many answers in a row and it is back."),
-    Setting("passive.requests", "passive_requests", "20", whole(0, 9999),
-            "So many requests in a row that a server with good heartbeats has not handled and it is out; 0: no check."),
-    Setting("passive.seconds", "passive_seconds", "3", seconds(1, 60),
-            "Seconds for which it must have handled none; after one of them they are sent to the next server too."),
-    Setting("registration.listen", "registration", "", _registration,
-            "Where servers register themselves by Mobicents' SIP heartbeat (UDP), as 127.0.0.1:5065; empty: nowhere."),
-    Setting("registration.allow", "allow", "", _networks,
-            "Networks whose servers may register, such as 10.0.0.0/8, 192.0.2.7; empty: this computer's only."),
-    Setting("registration.foreign", "foreign", "no", yes_or_no,
-            "May a server register an address that is not the sender's (but is in registration.allow): yes or no."),
-    Setting("registration.timeout", "timeout", "10", seconds(0.5, 3600),
-            "Seconds after which a registered server is forgotten if it neither beats nor answers heartbeats."),
-    Setting("limit.rate", "rate", "200", whole(0, 999_999),
-            "Datagrams a second that one source may go on sending (an IPv6 /64 is one source); 0 limits nobody."),
-    Setting("limit.burst", "burst", "1000", whole(0, 999_999),
-            "Datagrams that it may send at once beyond that; the last quarter is for calls that it has already."),
-    Setting("limit.exempt", "exempt", "127.0.0.0/8, ::1/128", _exempt,
-            "Networks that are never limited, such as a carrier's or a big office's; servers never are."),
-    Setting("admin.listen", "admin", "127.0.0.1:8060", _admin,
-            "Where the status page is served (HTTP); empty turns it off."),
-)  # fmt: skip
+    Setting(
+        "forwarder.listen",
+        "listen",
+        "0.0.0.0:5060",
+        _listen,
+        "Where phones and servers send to (UDP); 0.0.0.0 means every IPv4 address of this "
+        "computer.",
+    ),
+    Setting(
+        "forwarder.standby",
+        "standby",
+        "yes",
+        yes_or_no,
+        "Where another forwarder has that address: yes, wait till it is gone; no, refuse to start.",
+    ),
+    Setting(
+        "forwarder.advertise",
+        "advertise",
+        "",
+        _advertise,
+        "The address to write into messages, if it is not the one above; host or host:port.",
+    ),
+    Setting(
+        "forwarder.names",
+        "names",
+        "",
+        _names,
+        "Names and addresses of this forwarder in Routes but the two above, as sip.example.com, "
+        "192.0.2.1:5060.",
+    ),
+    Setting(
+        "forwarder.policy",
+        "policy",
+        FIRST_LIVE,
+        _policy,
+        "Where new calls go: first-live (the first living server in the list) or call-id (spread "
+        "over all).",
+    ),
+    Setting(
+        "forwarder.convergence",
+        "convergence",
+        "Call-ID",
+        _convergence,
+        "The header whose value names a session, for call-id: Call-ID, From, To, or any other such "
+        "as X-Session.",
+    ),
+    Setting(
+        "forwarder.path",
+        "path",
+        "no",
+        yes_or_no,
+        "Add Path to registrations, so that servers send a phone's calls here by themselves: yes "
+        "or no.",
+    ),
+    Setting(
+        "forwarder.secret.file",
+        "secret_file",
+        "forwarder.secret",
+        _file,
+        "The secret that signs what passes; made at the first start beside this file, a pair needs "
+        "the same.",
+    ),
+    Setting(
+        "forwarder.track.file",
+        "track_file",
+        "",
+        _track,
+        "A file that tells keepalived whether a server is seen, as /run/call-failover/sees; empty: "
+        "none.",
+    ),
+    Setting(
+        "heartbeat.interval",
+        "interval",
+        "0.05",
+        seconds(0.005, 60),
+        "Seconds between two heartbeats (OPTIONS) to each server; longer than the way there and "
+        "back.",
+    ),
+    Setting(
+        "heartbeat.fall",
+        "fall",
+        "3",
+        whole(1, 100),
+        "So many intervals in a row without an answer and a server is down.",
+    ),
+    Setting(
+        "heartbeat.rise", "rise", "2", whole(1, 100), "So many answers in a row and it is back."
+    ),
+    Setting(
+        "passive.requests",
+        "passive_requests",
+        "20",
+        whole(0, 9999),
+        "So many requests in a row that a server with good heartbeats has not handled and it is "
+        "out; 0: no check.",
+    ),
+    Setting(
+        "passive.seconds",
+        "passive_seconds",
+        "3",
+        seconds(1, 60),
+        "Seconds for which it must have handled none; after one of them they are sent to the next "
+        "server too.",
+    ),
+    Setting(
+        "registration.listen",
+        "registration",
+        "",
+        _registration,
+        "Where servers register themselves by Mobicents' SIP heartbeat (UDP), as 127.0.0.1:5065; "
+        "empty: nowhere.",
+    ),
+    Setting(
+        "registration.allow",
+        "allow",
+        "",
+        _networks,
+        "Networks whose servers may register, such as 10.0.0.0/8, 192.0.2.7; empty: this "
+        "computer's only.",
+    ),
+    Setting(
+        "registration.foreign",
+        "foreign",
+        "no",
+        yes_or_no,
+        "May a server register an address that is not the sender's (but is in registration.allow): "
+        "yes or no.",
+    ),
+    Setting(
+        "registration.timeout",
+        "timeout",
+        "10",
+        seconds(0.5, 3600),
+        "Seconds after which a registered server is forgotten if it neither beats nor answers "
+        "heartbeats.",
+    ),
+    Setting(
+        "limit.rate",
+        "rate",
+        "200",
+        whole(0, 999_999),
+        "Datagrams a second that one source may go on sending (an IPv6 /64 is one source); 0 "
+        "limits nobody.",
+    ),
+    Setting(
+        "limit.burst",
+        "burst",
+        "1000",
+        whole(0, 999_999),
+        "Datagrams that it may send at once beyond that; the last quarter is for calls that it has "
+        "already.",
+    ),
+    Setting(
+        "limit.exempt",
+        "exempt",
+        "127.0.0.0/8, ::1/128",
+        _exempt,
+        "Networks that are never limited, such as a carrier's or a big office's; servers never "
+        "are.",
+    ),
+    Setting(
+        "admin.listen",
+        "admin",
+        "127.0.0.1:8060",
+        _admin,
+        "Where the status page is served (HTTP); empty turns it off.",
+    ),
+)
 KEYS = {setting.key: setting for setting in SETTINGS}
 
 
-# -- the whole file ---------------------------------------------------------------------------------------------------
+# -- the whole file --------------------------------------------------------------------------------
 
 
 def literal(host: str, ipv6: bool = False) -> str:
@@ -228,8 +360,11 @@ def literal(host: str, ipv6: bool = False) -> str:
         raise ValueError(f"'{host}' is not an IP address") from None
 
 
-def read(text: str, name: str, resolve: Resolve = literal, here: Here = lambda host: False) -> Settings:
-    """The settings of a file's text. `resolve` turns a server's host into an IP address or raises ValueError.
+def read(
+    text: str, name: str, resolve: Resolve = literal, here: Here = lambda host: False
+) -> Settings:
+    """The settings of a file's text. `resolve` turns a server's host into an IP address or raises
+    ValueError.
 
     Raises SettingsError, which names the file as `name`.
     """
@@ -244,7 +379,8 @@ def read(text: str, name: str, resolve: Resolve = literal, here: Here = lambda h
 
 
 def differences(old: Settings, new: Settings) -> list[str]:
-    """What changed, as an operator would say it: "+ server3 10.0.0.3:5060", "heartbeat.fall 3 -> 4"."""
+    """What changed, as an operator would say it: "+ server3 10.0.0.3:5060", "heartbeat.fall 3 ->
+    4"."""
     before = {line.name: format_address(line.address) for line in old.servers}
     after = {line.name: format_address(line.address) for line in new.servers}
     said = [f"- {name} {where}" for name, where in before.items() if after.get(name) != where]
@@ -262,7 +398,9 @@ def _shown(value: object) -> str:
     if value in (None, "", ()):
         return "nothing"
     if isinstance(value, tuple):
-        return ", ".join(map(_shown, value)) if isinstance(value[0], tuple) else format_address(value)
+        return (
+            ", ".join(map(_shown, value)) if isinstance(value[0], tuple) else format_address(value)
+        )
     return str(value)
 
 
@@ -272,7 +410,8 @@ class _Reading:
     def __init__(self, faults: list[Fault], resolve: Resolve, here: Here) -> None:
         self.faults = faults
         self._resolve, self._here = resolve, here
-        self._written: list[tuple[Entry, Address, str]] = []  # servers, looked up once the listen address is known
+        # servers, looked up once the listen address is known
+        self._written: list[tuple[Entry, Address, str]] = []
         self._values: dict[str, object] = {}
         self._lines: dict[str, int] = {}  # key or server name -> where it stands
         self._servers: dict[Address, tuple[str, int]] = {}  # address -> name and line
@@ -293,7 +432,9 @@ class _Reading:
 
     def settings(self) -> Settings:
         """With the defaults for what the file leaves out, after a look at the whole."""
-        values: dict[str, object] = {s.field: self._values.get(s.key, s.parse(s.default)) for s in SETTINGS}
+        values: dict[str, object] = {
+            s.field: self._values.get(s.key, s.parse(s.default)) for s in SETTINGS
+        }
         settings = _built((), values)
         for entry, written, name in self._written:
             try:
@@ -303,11 +444,16 @@ class _Reading:
         servers = tuple(ServerLine(name, address) for address, (name, _) in self._servers.items())
         settings = replace(settings, servers=servers)
         if not servers and not settings.registration and not self.faults:
-            remedy = "add a line such as server1=127.0.0.1:5070, or registration.listen for servers to come to"
+            remedy = (
+                "add a line such as server1=127.0.0.1:5070, "
+                "or registration.listen for servers to come to"
+            )
             self.faults.append(Fault(0, f"no server; {remedy}"))
         if settings.registration and settings.registration[1] == settings.listen[1]:
             line = self._lines["registration.listen"]
-            self.faults.append(Fault(line, "registration.listen needs a port other than forwarder.listen's"))
+            self.faults.append(
+                Fault(line, "registration.listen needs a port other than forwarder.listen's")
+            )
         for address, (name, line) in self._servers.items():
             fault = self._unfit(address, settings)
             if fault:
@@ -322,9 +468,12 @@ class _Reading:
         if server in (listen, settings.advertise) or (here and server[1] == listen[1]):
             return f"is the forwarder's own address {own}"
         if (":" in server[0]) != (":" in listen[0]):
-            theirs, ours, remedy = ("IPv6", "IPv4", "[::]") if ":" in server[0] else ("IPv4", "IPv6", "0.0.0.0")
+            theirs, ours, remedy = (
+                ("IPv6", "IPv4", "[::]") if ":" in server[0] else ("IPv4", "IPv6", "0.0.0.0")
+            )
             return (
-                f"has an {theirs} address and forwarder.listen={own} is {ours}: one forwarder speaks one of them; "
+                f"has an {theirs} address and forwarder.listen={own} is {ours}: one forwarder "
+                "speaks one of them; "
                 f"listen on {remedy}:{listen[1]}, or run a second forwarder"
             )
         return ""
@@ -340,7 +489,9 @@ class _Reading:
         address = (self._resolve(host, ipv6), port)
         name = name or format_address(written)
         if name == PHONES:
-            self._fault(entry, f"'{PHONES}' is the name of the phones' side; give the server another")
+            self._fault(
+                entry, f"'{PHONES}' is the name of the phones' side; give the server another"
+            )
         elif address in self._servers:
             other, line = self._servers[address]
             self._fault(entry, f"{format_address(address)} is on line {line} already, as {other}")
@@ -368,7 +519,8 @@ def _built(servers: tuple[ServerLine, ...], values: Mapping[str, object]) -> Set
 
 
 def _is_bare(entry: Entry) -> bool:
-    """The document's own form: `host:port` or `host : port`, which Java would read as a key and its value."""
+    """The document's own form: `host:port` or `host : port`, which Java would read as a key and its
+    value."""
     if entry.text.startswith("["):
         return True
     return entry.separator == ":" and entry.value.strip().isdigit() and not _suggestion(entry.key)

@@ -1,7 +1,8 @@
 """The secret that signs what passes: read from a file, which the first start makes.
 
-Two forwarders with the same secret (and the same names of servers) route alike, and one that starts again still knows
-what it signed before. The file is one line of text, so that it can be copied to another computer by hand.
+Two forwarders with the same secret (and the same names of servers) route alike, and one that starts
+again still knows what it signed before. The file is one line of text, so that it can be copied to
+another computer by hand.
 """
 
 from __future__ import annotations
@@ -22,18 +23,24 @@ MOST = 4096
 
 
 class Secret(NamedTuple):
-    """`key` signs. `origin` says where it is from, for people. `kept`: a forwarder that starts again has it too."""
+    """`key` signs. `origin` says where it is from, for people. `kept`: a forwarder that starts
+    again has it too."""
 
     key: bytes
     origin: str
     kept: bool
 
     def __str__(self) -> str:
-        return f"{self.fingerprint}, from {self.origin}" if self.kept else f"{self.fingerprint}, for {self.origin}"
+        return (
+            f"{self.fingerprint}, from {self.origin}"
+            if self.kept
+            else f"{self.fingerprint}, for {self.origin}"
+        )
 
     @property
     def fingerprint(self) -> str:
-        """Forwarders that show the same one have the same secret; nothing of it can be told from this."""
+        """Forwarders that show the same one have the same secret; nothing of it can be told from
+        this."""
         return keyed_hash(self.key, "fingerprint")[:8]
 
 
@@ -42,8 +49,8 @@ class SecretError(Exception):
 
 
 def place(name: str, settings_file: Path) -> Path | None:
-    """Where the secret file is that the settings name; None if they name none. A relative name is beside the settings,
-    or in the folder that systemd made for the service (StateDirectory=)."""
+    """Where the secret file is that the settings name; None if they name none. A relative name is
+    beside the settings, or in the folder that systemd made for the service (StateDirectory=)."""
     if not name:
         return None
     state = os.environ.get("STATE_DIRECTORY", "").partition(":")[0]
@@ -51,7 +58,8 @@ def place(name: str, settings_file: Path) -> Path | None:
 
 
 def open_secret(path: Path | None) -> Secret:
-    """The secret of the file, which is made if it is not there. Where it can be neither, one for this run only.
+    """The secret of the file, which is made if it is not there. Where it can be neither, one for
+    this run only.
 
     Raises SecretError for a file that is there and cannot or should not be used.
     """
@@ -72,7 +80,9 @@ def open_secret(path: Path | None) -> Secret:
     try:
         return read(path)
     except FileNotFoundError:
-        raise SecretError(f"{path} is a link to nothing: delete it, and the next start makes the file") from None
+        raise SecretError(
+            f"{path} is a link to nothing: delete it, and the next start makes the file"
+        ) from None
 
 
 def look(path: Path | None) -> str:
@@ -91,14 +101,17 @@ def passing(why: str) -> Secret:
 
 
 def read(path: Path) -> Secret:
-    """Raises FileNotFoundError if there is no such file, SecretError if there is one that will not do."""
+    """Raises FileNotFoundError if there is no such file, SecretError if there is one that will not
+    do."""
     try:
         # Not blocking: a named pipe would be waited for.
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise SecretError(f"{path}: {(error.strerror or str(error)).lower()}; let this user read it") from None
+        raise SecretError(
+            f"{path}: {(error.strerror or str(error)).lower()}; let this user read it"
+        ) from None
     try:
         status = os.fstat(handle)
         if not stat.S_ISREG(status.st_mode):
@@ -110,12 +123,16 @@ def read(path: Path) -> Secret:
     finally:
         os.close(handle)
     if len(text) < LEAST:
-        raise SecretError(f"{path} holds less than {LEAST} characters: delete it, and the next start makes a good one")
+        raise SecretError(
+            f"{path} holds less than {LEAST} characters: delete it, and the next start makes a "
+            "good one"
+        )
     return Secret(hashlib.sha256(text).digest(), str(path), True)
 
 
 def _make(path: Path) -> None:
-    """All of it or nothing, and never over one that is there: two forwarders may start at the same moment."""
+    """All of it or nothing, and never over one that is there: two forwarders may start at the same
+    moment."""
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, OWNER_ONLY)
     try:

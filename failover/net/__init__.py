@@ -1,1 +1,2 @@
-"""Sockets: SIP in and out, health checks, registration, and the address that two forwarders share."""
+"""Sockets: SIP in and out, health checks, registration, and the address that two forwarders
+share."""

@@ -1,7 +1,7 @@
 """Which of two forwarders has the address: two roles, four signs, one table.
 
-There is no election. Whoever can bind the address is the active one; the system lets one socket have it, or a VRRP
-daemon lets one computer. The other one stands by and tries again.
+There is no election. Whoever can bind the address is the active one; the system lets one socket
+have it, or a VRRP daemon lets one computer. The other one stands by and tries again.
 """
 
 from __future__ import annotations
@@ -31,7 +31,10 @@ STANDING = {
     ACTIVE: {HERE: ACTIVE, ELSEWHERE: STANDBY},
 }
 LOOK = {STANDBY: 0.02, ACTIVE: 0.05}  # seconds until the next sign is looked for
-STANDS_BY = {HELD: "{} is held by another forwarder", ELSEWHERE: "{} is not an address of this computer now"}
+STANDS_BY = {
+    HELD: "{} is held by another forwarder",
+    ELSEWHERE: "{} is not an address of this computer now",
+}
 TAKES = {
     None: "{} was free at the start",
     HELD: "{} is free, the forwarder that held it is gone",
@@ -40,7 +43,8 @@ TAKES = {
 
 
 class Takeover(NamedTuple):
-    """The role is another than it was for `waited` seconds; `address` is what the two forwarders share."""
+    """The role is another than it was for `waited` seconds; `address` is what the two forwarders
+    share."""
 
     at: float
     role: Role
@@ -63,7 +67,11 @@ class Standing:
         """Where we stand once the sign was seen; the same object if it told nothing new."""
         role = STANDING[self.role][sign]
         if role is ACTIVE:
-            return self if self.role is ACTIVE else Standing(self.address, role, now, self._say(TAKES[self.sign]), sign)
+            return (
+                self
+                if self.role is ACTIVE
+                else Standing(self.address, role, now, self._say(TAKES[self.sign]), sign)
+            )
         if self.role is STANDBY and self.sign is sign:
             return self
         since = self.since if self.role is STANDBY else now

@@ -1,6 +1,8 @@
-"""Getting and losing the address that two forwarders share. Used on the `sip` thread, or before it runs.
+"""Getting and losing the address that two forwarders share. Used on the `sip` thread, or before it
+runs.
 
-What the signs mean is in active_standby.py; here they are looked for: an attempt to bind, and a look at the interfaces.
+What the signs mean is in active_standby.py; here they are looked for: an attempt to bind, and a
+look at the interfaces.
 """
 
 from __future__ import annotations
@@ -13,7 +15,18 @@ from collections import deque
 from ipaddress import ip_address
 from typing import Protocol
 
-from failover.net.active_standby import ACTIVE, BOUND, ELSEWHERE, HELD, HERE, LOOK, STANDBY, Sign, Standing, Takeover
+from failover.net.active_standby import (
+    ACTIVE,
+    BOUND,
+    ELSEWHERE,
+    HELD,
+    HERE,
+    LOOK,
+    STANDBY,
+    Sign,
+    Standing,
+    Takeover,
+)
 from failover.net.sockets import is_here, open_phones
 from plumbing.address import Address, format_address
 from plumbing.event_loop import Loop, Timer
@@ -45,11 +58,14 @@ class Station:
         self._loop, self._listen, self._host = loop, listen, host
         self._moves = can_move(listen)
         self._timer: Timer | None = None
-        self.standing = Standing(format_address(listen), STANDBY, time.monotonic(), "has just started")
+        self.standing = Standing(
+            format_address(listen), STANDBY, time.monotonic(), "has just started"
+        )
         self.takeovers: deque[Takeover] = deque(maxlen=REMEMBERED_TAKEOVERS)
 
     def begin(self, wait: bool) -> None:
-        """The first attempt. Raises OSError if it fails and we are not to `wait`, or if waiting would not help."""
+        """The first attempt. Raises OSError if it fails and we are not to `wait`, or if waiting
+        would not help."""
         try:
             self._see(self._attempt())
         except OSError as error:
@@ -64,13 +80,18 @@ class Station:
             self._timer.cancel()
 
     def _attempt(self) -> Sign:
-        """BOUND and served, or OSError. Where net.ipv4.ip_nonlocal_bind is set, binding alone proves nothing."""
+        """BOUND and served, or OSError. Where net.ipv4.ip_nonlocal_bind is set, binding alone
+        proves nothing."""
         if self._moves and not present(self._listen[0]):
-            raise OSError(errno.EADDRNOTAVAIL, f"{os.strerror(errno.EADDRNOTAVAIL)} ({format_address(self._listen)})")
+            raise OSError(
+                errno.EADDRNOTAVAIL,
+                f"{os.strerror(errno.EADDRNOTAVAIL)} ({format_address(self._listen)})",
+            )
         sock = open_phones(self._listen)
         try:
             self._host.take(sock)
-        except BaseException:  # else we would find the address held at the next attempt, by ourselves
+        # else we would find the address held at the next attempt, by ourselves
+        except BaseException:
             self._host.let_go()
             sock.close()
             raise
@@ -122,8 +143,8 @@ def can_move(listen: Address) -> bool:
 
 
 def present(host: str) -> bool:
-    """Has one of this computer's interfaces this address? Where netifaces is not installed: would the system use it
-    towards itself?"""
+    """Has one of this computer's interfaces this address? Where netifaces is not installed: would
+    the system use it towards itself?"""
     try:
         import netifaces
     except ImportError:

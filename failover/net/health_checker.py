@@ -1,4 +1,5 @@
-"""Watching the servers: asks them, hears them, and tells the core what their answers and their silence mean.
+"""Watching the servers: asks them, hears them, and tells the core what their answers and their
+silence mean.
 
 Used on the `sip` thread only. When to ask and what silence means is in check_schedule.py,
 what follows from it in health.py.
@@ -25,11 +26,12 @@ from plumbing.udp_batch import Channel, Datagram, Manner
 
 
 class Link:
-    """The sockets that lead to one server: `heartbeat`'s, and while the forwarder is active `channel`, its leg. Either
-    is None while it cannot be opened, as where no route leads to the server; it is then tried again and again, and the
-    server is not asked and is DOWN. `landed`: datagrams of others that came in on the leg before it was connected.
-    `trouble`: the system's last refusal to open or use the sockets, "" once a heartbeat is answered. `stale`: it would
-    not send a heartbeat, so the socket may be bound to an address that this computer has no more; or
+    """The sockets that lead to one server: `heartbeat`'s, and while the forwarder is active
+    `channel`, its leg. Either is None while it cannot be opened, as where no route leads to the
+    server; it is then tried again and again, and the server is not asked and is DOWN. `landed`:
+    datagrams of others that came in on the leg before it was connected. `trouble`: the system's
+    last refusal to open or use the sockets, "" once a heartbeat is answered. `stale`: it would not
+    send a heartbeat, so the socket may be bound to an address that this computer has no more; or
     the forwarder's own address has come or left."""
 
     def __init__(self, server: Server) -> None:
@@ -49,8 +51,8 @@ class Link:
         return self.channel
 
     def open_heartbeat(self, host: str) -> Heartbeat:
-        """`host`: what the forwarder listens on. Raises OSError where the server's address cannot be
-        reached."""
+        """`host`: what the forwarder listens on. Raises OSError where the server's address cannot
+        be reached."""
         self.heartbeat = Heartbeat(self.server.address, secrets.token_hex(8), host)
         self.stale = False
         return self.heartbeat
@@ -64,8 +66,8 @@ class Link:
 
 
 class Vigil:
-    """One timer for all servers. `carry_out` does what the core says; `listen(link)` reads all that its leg holds;
-    `refused(name, why)`: the system says that nobody is there."""
+    """One timer for all servers. `carry_out` does what the core says; `listen(link)` reads all that
+    its leg holds; `refused(name, why)`: the system says that nobody is there."""
 
     def __init__(
         self,
@@ -91,12 +93,13 @@ class Vigil:
             link.pulse.interval, link.pulse.fall = interval, fall
         self._look_at(time.monotonic())
 
-    # -- what happens -----------------------------------------------------------------------------------------------
+    # -- what happens ------------------------------------------------------------------------------
 
     def sent(self, link: Link) -> None:
         """A message was passed on to it."""
         now = time.monotonic()
-        if link.pulse.sent(now) and self._due > now + self._interval * MOMENT:  # the least that a moment is
+        # the least that a moment is
+        if link.pulse.sent(now) and self._due > now + self._interval * MOMENT:
             self._look_at(min(self._due, now + link.pulse.moment))
 
     def spoke(self, link: Link, now: float) -> None:
@@ -138,28 +141,34 @@ class Vigil:
         link.server.took = now - answer.asked
         health = link.server.health
         if not health.alive:
-            # Each step back to life needs an answer to a question asked after the one before: of what a thawed server
-            # finds in its queue, nothing proves that it is back.
+            # Each step back to life needs an answer to a question asked after the one before: of
+            # what a thawed server finds in its queue, nothing proves that it is back.
             if answer.asked < health.since:
                 return
             self._listen(link)  # what is stale falls while the fence still stands
         why = f"answers heartbeats ({answer.status})"
-        self._carry_out(self._core.signal(link.server.name, ANSWER, now, why, answer.status == NOT_NOW))
+        self._carry_out(
+            self._core.signal(link.server.name, ANSWER, now, why, answer.status == NOT_NOW)
+        )
 
-    # -- the timer --------------------------------------------------------------------------------------------------
+    # -- the timer ---------------------------------------------------------------------------------
 
     def _look(self) -> None:
-        """Whatever fails for one server, the others are asked, and all of them again: the checks never end."""
+        """Whatever fails for one server, the others are asked, and all of them again: the checks
+        never end."""
         due, links = self._due, list(self._links.values())
         self._look_at(time.monotonic() + self._interval)  # should all else fail
         sound = [link for link in links if self._look_after(link, due)]
         now = time.monotonic()
         hopeful = [link.pulse.deadline(self._hopeful(link)) for link in sound]
-        self._look_at(min(now + self._interval, max(now, min(hopeful, default=now + self._interval))))
+        self._look_at(
+            min(now + self._interval, max(now, min(hopeful, default=now + self._interval)))
+        )
 
     def _look_after(self, link: Link, due: float) -> bool:
-        """False if it is to be looked at an interval later, whatever its pulse says: it has no sockets, or something
-        raised, which is counted and told. Each step is taken whether or not the one before raised."""
+        """False if it is to be looked at an interval later, whatever its pulse says: it has no
+        sockets, or something raised, which is counted and told. Each step is taken whether or not
+        the one before raised."""
         if not link.heartbeat:
             return False
         # We slept, or were busy with the one before, so its silence means nothing.

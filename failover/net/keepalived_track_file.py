@@ -1,7 +1,9 @@
-"""The file by which keepalived follows whether this forwarder sees a server (its track_file): one digit, 1 or 0.
+"""The file by which keepalived follows whether this forwarder sees a server (its track_file): one
+digit, 1 or 0.
 
-Used on the `sip` thread only. The kernel tells keepalived (inotify) whenever the file was written. In between it is
-touched, twice a second: one that says 1 and is old is that of a forwarder that hangs (examples/keepalived/check).
+Used on the `sip` thread only. The kernel tells keepalived (inotify) whenever the file was written.
+In between it is touched, twice a second: one that says 1 and is old is that of a forwarder that
+hangs (examples/keepalived/check).
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ class Track:
         self._fresh = float("-inf")  # when it was written or touched last
 
     def tell(self, sees: bool, now: float) -> bool:
-        """Writes it if that is news; returns whether it was. Raises OSError, and writes it the next time then."""
+        """Writes it if that is news; returns whether it was. Raises OSError, and writes it the next
+        time then."""
         if not self.name or (sees is self._written and now - self._fresh < TOUCHED):
             return False
         news, self._written = sees is not self._written, None

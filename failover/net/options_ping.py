@@ -1,8 +1,9 @@
 """Heartbeats: SIP OPTIONS to a server on a connected socket of its own, many times a second.
 
-Any SIP response to one is life; 503 is life that wants no new calls. A response counts while its heartbeat is young, so
-that what a frozen server says about old ones when it thaws proves nothing. A header field of its own, Failover-Role,
-tells a server that wants to know whether new calls go to it; all others ignore it (RFC 3261 8.2.2).
+Any SIP response to one is life; 503 is life that wants no new calls. A response counts while its
+heartbeat is young, so that what a frozen server says about old ones when it thaws proves nothing. A
+header field of its own, Failover-Role, tells a server that wants to know whether new calls go to
+it; all others ignore it (RFC 3261 8.2.2).
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ class Answer(NamedTuple):
 
 
 class Script:
-    """What is said and what counts as an answer; no socket. `token` makes the Call-ID one that cannot be guessed;
-    `hops`: how far it may be passed on."""
+    """What is said and what counts as an answer; no socket. `token` makes the Call-ID one that
+    cannot be guessed; `hops`: how far it may be passed on."""
 
     def __init__(self, server: Address, own: Address, token: str, hops: int = 70) -> None:
         self._call_id = f"{token}@{own[0]}"
@@ -53,17 +54,19 @@ class Script:
         self._asked: dict[int, float] = {}
 
     def ask(self, now: float, patience: float, role: str = "") -> bytes:
-        """The next heartbeat, which tells the server its role. Those asked more than `patience` seconds ago no longer
-        count."""
+        """The next heartbeat, which tells the server its role. Those asked more than `patience`
+        seconds ago no longer count."""
         self._asked = {number: at for number, at in self._asked.items() if now - at <= patience}
         self._number += 1
         self._asked[self._number] = now
         told = f"Failover-Role: {role}\r\n" if role else ""
         cseq = f"CSeq: {self._number} OPTIONS\r\n"
-        return f"{self._head}.{self._number}\r\n{self._tail}{cseq}{told}Content-Length: 0\r\n\r\n".encode("ascii")
+        said = f"{self._head}.{self._number}\r\n{self._tail}{cseq}{told}Content-Length: 0\r\n\r\n"
+        return said.encode("ascii")
 
     def answer(self, data: bytes, now: float, patience: float) -> Answer | None:
-        """What a datagram answers; None for anything but the first answer to a heartbeat that still counts."""
+        """What a datagram answers; None for anything but the first answer to a heartbeat that still
+        counts."""
         try:
             message = parse(data)
             if not isinstance(message, Response) or message.call_id != self._call_id:
@@ -77,12 +80,14 @@ class Script:
 
 
 class Heartbeat:
-    """The script on its sockets, `socks`. A computer that refuses shows as ConnectionError, out of either method.
+    """The script on its sockets, `socks`. A computer that refuses shows as ConnectionError, out of
+    either method.
 
     They leave from the address that the forwarder listens on, as all else does, for a server's
     firewall may let in nothing else. An address that may be another computer's as well (a virtual
-    one, of which both hosts are sure while they do not hear each other) may be heard from and get no
-    answer: then every second one leaves from the system's choice, until the first is answered again.
+    one, of which both hosts are sure while they do not hear each other) may be heard from and get
+    no answer: then every second one leaves from the system's choice, until the first is answered
+    again.
     """
 
     def __init__(self, server: Address, token: str, host: str) -> None:
@@ -100,7 +105,8 @@ class Heartbeat:
         return str(self.socks[0].getsockname()[0])
 
     def ask(self, now: float, patience: float, role: str) -> None:
-        """Sends the next one. Raises OSError (ConnectionError where the server's computer refuses)."""
+        """Sends the next one. Raises OSError (ConnectionError where the server's computer
+        refuses)."""
         silent = self._silent is not None and now - self._silent > patience * DOUBT
         self._turn = (self._turn + 1) % len(self.socks) if silent else 0
         if self._silent is None:
@@ -128,10 +134,12 @@ class Heartbeat:
 
 
 def _connected(host: str, server: Address) -> list[socket.socket]:
-    """One at any port of `host`, if that can be, and one of the system's choice, if that may be needed."""
+    """One at any port of `host`, if that can be, and one of the system's choice, if that may be
+    needed."""
     anywhere = "::" if ":" in server[0] else "0.0.0.0"
     first = None
-    if is_here(host):  # where addresses that are not may be bound, answers would go to another computer
+    # where addresses that are not may be bound, answers would go to another computer
+    if is_here(host):
         with suppress(OSError):
             first = connect_udp(bind_udp((host, 0)), server)
     if first and ip_address(host).is_loopback:

@@ -14,7 +14,8 @@ MOST_WORDS = 120  # characters of a command line
 
 
 def holder(address: Address, proc: Path = Path("/proc")) -> str:
-    """`python3 forwarder.py (pid 4711)`; "" where it cannot be told, as of another user's program."""
+    """`python3 forwarder.py (pid 4711)`; "" where it cannot be told, as of another user's
+    program."""
     inodes = {f"socket:[{inode}]" for inode in _sockets(address, proc)}
     if not inodes:
         return ""
@@ -28,7 +29,8 @@ def holder(address: Address, proc: Path = Path("/proc")) -> str:
 
 
 def _sockets(address: Address, proc: Path) -> list[str]:
-    """The inodes of UDP sockets that are bound to it, or to all addresses of its port, or to one of them."""
+    """The inodes of UDP sockets that are bound to it, or to all addresses of its port, or to one of
+    them."""
     wanted, found = ip_address(address[0].partition("%")[0]), []
     for name in ("udp", "udp6"):
         try:
@@ -38,7 +40,9 @@ def _sockets(address: Address, proc: Path) -> list[str]:
         for local, inode in ((fields[1], fields[9]) for fields in map(str.split, lines)):
             host, _, port = local.partition(":")
             bound = ip_address(_host(host))
-            if int(port, 16) == address[1] and (bound == wanted or bound.is_unspecified or wanted.is_unspecified):
+            if int(port, 16) == address[1] and (
+                bound == wanted or bound.is_unspecified or wanted.is_unspecified
+            ):
                 found.append(inode)
     return found
 
@@ -51,5 +55,9 @@ def _host(text: str) -> str:
 
 
 def _command(process: Path) -> str:
-    words = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace").strip()
-    return "".join(each if each.isprintable() else "?" for each in words[:MOST_WORDS]) or "a program"
+    words = (
+        (process / "cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace").strip()
+    )
+    return (
+        "".join(each if each.isprintable() else "?" for each in words[:MOST_WORDS]) or "a program"
+    )

@@ -1,8 +1,9 @@
 """The registration address: its socket, and what is done about what comes there.
 
-Works on the `sip` thread, as its socket does: a registration opens legs, swaps the server table and moves what is in
-flight, all of which that thread owns. A thread of its own could only ask it for every datagram. A flood cannot starve
-the phones, for of each socket only so many datagrams are taken in a turn.
+Works on the `sip` thread, as its socket does: a registration opens legs, swaps the server table and
+moves what is in flight, all of which that thread owns. A thread of its own could only ask it for
+every datagram. A flood cannot starve the phones, for of each socket only so many datagrams are
+taken in a turn.
 """
 
 from __future__ import annotations
@@ -18,7 +19,14 @@ from failover.config.settings import ServerLine, Settings
 from failover.net.options_ping import MAX_DATAGRAM
 from failover.net.sockets import FURTHER, OwnAddress, first_free
 from failover.upstream.health import Health
-from failover.upstream.server_registration import ARRIVED, BACK, LEAVING, REFUSALS, Registration, Verdict
+from failover.upstream.server_registration import (
+    ARRIVED,
+    BACK,
+    LEAVING,
+    REFUSALS,
+    Registration,
+    Verdict,
+)
 from plumbing.address import Address, format_address
 from plumbing.event_loop import Loop
 from plumbing.udp_socket import bind_udp
@@ -31,8 +39,8 @@ class Host(Protocol):
     """What the forwarder does for its reception."""
 
     def take_in(self, registered: Sequence[ServerLine]) -> None:
-        """Serve by the file's servers and then these. Raises OSError, and changes nothing, for one whose address is of
-        another family than the forwarder's."""
+        """Serve by the file's servers and then these. Raises OSError, and changes nothing, for one
+        whose address is of another family than the forwarder's."""
 
     def farewell(self, name: str, leaving: bool) -> None:
         """A server takes leave, or takes it back."""
@@ -45,23 +53,39 @@ class Host(Protocol):
 
 
 class Reception:
-    """Without registration.listen it does nothing. `address`: with the port that it has been given."""
+    """Without registration.listen it does nothing. `address`: with the port that it has been
+    given."""
 
     def __init__(
-        self, settings: Settings, key: bytes, counters: Counter[str], is_own: Callable[[Address], bool], host: Host
+        self,
+        settings: Settings,
+        key: bytes,
+        counters: Counter[str],
+        is_own: Callable[[Address], bool],
+        host: Host,
     ) -> None:
         self.address, self._timeout, self._counters, self._host = (
-            settings.registration, settings.timeout, counters, host)  # fmt: skip
+            settings.registration,
+            settings.timeout,
+            counters,
+            host,
+        )
         self._shared = settings.standby  # with a twin, perhaps
         self._registration = Registration(
-            key, settings.allow, settings.foreign, settings.servers, counters,
+            key,
+            settings.allow,
+            settings.foreign,
+            settings.servers,
+            counters,
             lambda address: is_own(address) or self._is_here(address),
-        )  # fmt: skip
+        )
         self._sock: socket.socket | None = None
-        self._served: tuple[ServerLine, ...] = ()  # those that the host serves by, as far as we know
+        # those that the host serves by, as far as we know
+        self._served: tuple[ServerLine, ...] = ()
 
     def open(self, loop: Loop) -> None:
-        """If it is not open yet. Raises OSError naming the address, unless it may come to this computer later."""
+        """If it is not open yet. Raises OSError naming the address, unless it may come to this
+        computer later."""
         if not self.address or self._sock:
             return
         try:
@@ -73,7 +97,9 @@ class Reception:
         wished, self.address = self.address, sock.getsockname()[:2]
         if self.address != wished:
             taken = f"{format_address(wished)} is taken, perhaps by the other forwarder"
-            self._host.say("registration", f"servers register at {format_address(self.address)}: {taken}")
+            self._host.say(
+                "registration", f"servers register at {format_address(self.address)}: {taken}"
+            )
         loop.watch(sock, lambda: self._receive(sock))
         self._sock = sock
         self._sweep_again(loop)
@@ -82,7 +108,7 @@ class Reception:
         if self._sock:
             self._sock.close()
 
-    # -- reload -----------------------------------------------------------------------------------------------------
+    # -- reload ------------------------------------------------------------------------------------
 
     def beside(self, new: Settings) -> tuple[ServerLine, ...]:
         """The registered servers that stay, once `rebase` is called with the same settings."""
@@ -93,7 +119,7 @@ class Reception:
         self._registration.rebase(new.servers, new.allow, new.foreign)
         self._served = self._registration.lines()
 
-    # -- datagrams --------------------------------------------------------------------------------------------------
+    # -- datagrams ---------------------------------------------------------------------------------
 
     def _receive(self, sock: socket.socket) -> None:
         for _ in range(BURST):
@@ -114,7 +140,10 @@ class Reception:
                     sock.sendto(verdict.answer, verdict.target)
                 except (OSError, OverflowError) as error:
                     self._counters["trouble.send"] += 1
-                    self._host.say("send", f"cannot answer a registration from {format_address(source)}: {error}")
+                    self._host.say(
+                        "send",
+                        f"cannot answer a registration from {format_address(source)}: {error}",
+                    )
 
     def _act(self, verdict: Verdict, source: Address) -> bool:
         """False if it could not be done, so that it is not answered and comes again."""
@@ -123,7 +152,8 @@ class Reception:
         if verdict.what in (LEAVING, BACK):
             self._host.farewell(verdict.name, verdict.what == LEAVING)
         elif verdict.what in REFUSALS:
-            told = f"registration refused ({verdict.what}) from {format_address(source)}: {verdict.note}"
+            who = format_address(source)
+            told = f"registration refused ({verdict.what}) from {who}: {verdict.note}"
             self._host.say(f"registration.{verdict.what}", told)
         return True
 
@@ -138,15 +168,18 @@ class Reception:
         self._host.say(f"{name} arrived", f"{name} {format_address(address)} has registered itself")
         return True
 
-    # -- time -------------------------------------------------------------------------------------------------------
+    # -- time --------------------------------------------------------------------------------------
 
     def _sweep_again(self, loop: Loop) -> None:
         loop.at(time.monotonic() + SWEEP, lambda: self._sweep_again(loop))
         gone = self._registration.sweep(time.monotonic(), self._timeout, self._host.health())
-        if self._registration.lines() != self._served:  # some are gone, or it could not be done the last time
+        # some are gone, or it could not be done the last time
+        if self._registration.lines() != self._served:
             self._take_in()
         for each, why in gone:
-            self._host.say(f"{each.line.name} left", f"{each.line.name} is no longer registered: it {why}")
+            self._host.say(
+                f"{each.line.name} left", f"{each.line.name} is no longer registered: it {why}"
+            )
 
     def _take_in(self) -> None:
         lines = self._registration.lines()
@@ -156,7 +189,7 @@ class Reception:
     def _is_here(self, address: Address) -> bool:
         return bool(self.address and OwnAddress(self.address, None).is_own(address))
 
-    # -- what is told -----------------------------------------------------------------------------------------------
+    # -- what is told ------------------------------------------------------------------------------
 
     def status(self, now: float, wall: float) -> dict[str, object]:
         """The "registration" of /status."""

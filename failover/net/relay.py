@@ -1,4 +1,5 @@
-"""The forwarder's traffic: takes datagrams from its sockets to the core, and to other sockets what the core says.
+"""The forwarder's traffic: takes datagrams from its sockets to the core, and to other sockets what
+the core says.
 
 Used on the `sip` thread only. What came in together is handled together, then sent together.
 """
@@ -32,8 +33,8 @@ BACKLOG = 20_000  # datagrams, more than a receive buffer holds
 
 
 class Traffic:
-    """`phones` and `links` have the sockets, which are open while the forwarder is the active one; `limit` holds for
-    the phones'."""
+    """`phones` and `links` have the sockets, which are open while the forwarder is the active one;
+    `limit` holds for the phones'."""
 
     def __init__(self, loop: Loop, core: Core, chronicle: Chronicle, limit: Limit) -> None:
         self.phones: Channel | None = None
@@ -42,15 +43,15 @@ class Traffic:
         self.vigil = Vigil(loop, core, chronicle, self.carry_out, self.listen, self.refused)
         self._loop, self._core, self._chronicle = loop, core, chronicle
         self._leaving: dict[str, list[Outgoing]] = {}  # by leg
-        # Addresses from which everything is taken for what it is: no server's, and not limited; and as long as which
-        # table and which limit hold.
+        # Addresses from which everything is taken for what it is: no server's, and not limited; and
+        # as long as which table and which limit hold.
         self._plain: set[Address] = set()
         self._plain_while: tuple[object, object] = (None, None)
         self._replaying = False
         self._sent: deque[list[Outgoing]] = deque(maxlen=REMEMBERED_SENDS)  # to phones
         self._quiet_until = 0.0  # for what is said of those who are limited
 
-    # -- in ---------------------------------------------------------------------------------------------------------
+    # -- in ----------------------------------------------------------------------------------------
 
     def receive(self, channel: Channel, leg: str) -> None:
         """Takes some of what is there: others wait too."""
@@ -66,7 +67,8 @@ class Traffic:
             return
         self._drain(link.channel, link.server.name)
         if link.channel.sock.getsockname()[1] != self.phones.sock.getsockname()[1]:
-            self._drain(self.phones, PHONES)  # a leg of its own port hears only what answers to that
+            # a leg of its own port hears only what answers to that
+            self._drain(self.phones, PHONES)
 
     def take_landed(self, link: Link) -> None:
         self._take(link.landed, None, PHONES)
@@ -108,7 +110,8 @@ class Traffic:
                     queue.append((onward, target))
                 else:
                     self._note(self._core.receive(data, leg, source, now))
-            except Exception as failure:  # a defect of ours, which costs this datagram and none of those behind it
+            # a defect of ours, which costs this datagram and none of those behind it
+            except Exception as failure:
                 self._loop.failed(failure)
                 to_last = ""
         if link and datagrams:
@@ -121,16 +124,22 @@ class Traffic:
 
     def _plain_sources(self) -> set[Address]:
         table, limit = self._plain_while
-        if table is not self._core.table or limit is not self.limit or len(self._plain) > MOST_PLAIN:
+        if (
+            table is not self._core.table
+            or limit is not self.limit
+            or len(self._plain) > MOST_PLAIN
+        ):
             self._plain_while = self._core.table, self.limit
             self._plain.clear()
         return self._plain
 
     def _is_phones(self, data: bytes, source: Address, now: float) -> bool:
-        """False if what came to the phones' socket is a server's, and was handled as such, or is too much."""
+        """False if what came to the phones' socket is a server's, and was handled as such, or is
+        too much."""
         server = self._core.table.by_address.get(source)
         if server:
-            # One that sends to another of our addresses than its leg has, or whose leg has a port of its own.
+            # One that sends to another of our addresses than its leg has, or whose leg has a port
+            # of its own.
             self._take([(data, source)], None, server.name)
             return False
         if self.limit.admits(data, source[0], now):
@@ -147,12 +156,15 @@ class Traffic:
             self._quiet_until = now + QUIET
             so_far = f"{self._core.counters['dropped.limited']} datagrams of all sources so far"
             why = f"more than limit.rate and limit.burst; {so_far}"
-            self._chronicle.rarely(now, "limited", f"dropped (limited) from {format_address(source)}: {why}")
+            self._chronicle.rarely(
+                now, "limited", f"dropped (limited) from {format_address(source)}: {why}"
+            )
 
-    # -- out --------------------------------------------------------------------------------------------------------
+    # -- out ---------------------------------------------------------------------------------------
 
     def carry_out(self, *outcomes: Outcome) -> None:
-        """Sends and tells. A refusal on the way moves its server's work, which is then carried out too."""
+        """Sends and tells. A refusal on the way moves its server's work, which is then carried out
+        too."""
         try:
             for outcome in outcomes:
                 self._note(outcome)
@@ -186,7 +198,8 @@ class Traffic:
     def _send(self, leg: str, datagrams: list[Outgoing]) -> None:
         link = self.links.get(leg)
         channel = link.channel if link else self.phones if leg == PHONES else None
-        if not channel:  # a server that was in the list, or could be reached, a moment ago; or we are on standby now
+        # a server that was in the list, or could be reached, a moment ago; or we are on standby now
+        if not channel:
             self._core.counters["dropped.closed"] += len(datagrams)
             return
         failures = channel.send(datagrams)
@@ -198,9 +211,11 @@ class Traffic:
         if failures:
             self._failed(leg, datagrams, failures)
 
-    def _send_again(self, channel: Channel, datagrams: list[Outgoing], failures: list[Failure]) -> list[Failure]:
-        """On a socket for many peers the system tells one's refusal in place of sending to another: that one is sent to
-        once more. Returns what has failed for a reason of its own."""
+    def _send_again(
+        self, channel: Channel, datagrams: list[Outgoing], failures: list[Failure]
+    ) -> list[Failure]:
+        """On a socket for many peers the system tells one's refusal in place of sending to another:
+        that one is sent to once more. Returns what has failed for a reason of its own."""
         refused = [index for index, error in failures if isinstance(error, ConnectionError)]
         if refused:
             self._loop.post(lambda: self._hear_refusals(channel))
@@ -210,22 +225,24 @@ class Traffic:
         return failures
 
     def _failed(self, leg: str, datagrams: list[Outgoing], failures: list[Failure]) -> None:
-        """The peer's computer refused, or the system would not send: then its sender hears so (RFC 3261 16.9, 18.4)."""
+        """The peer's computer refused, or the system would not send: then its sender hears so (RFC
+        3261 16.9, 18.4)."""
         now = time.monotonic()
         for index, error in failures:
             data, target = datagrams[index]
             if isinstance(error, ConnectionError):
                 continue
             self._chronicle.trouble(self._core, "send", f"to {leg} {target or ''}: {error}")
-            if leg == PHONES or error.errno == errno.EMSGSIZE:  # a server that cannot be reached is soon found DOWN
+            # a server that cannot be reached is soon found DOWN
+            if leg == PHONES or error.errno == errno.EMSGSIZE:
                 status = TOO_LARGE if error.errno == errno.EMSGSIZE else UNAVAILABLE
                 self._loop.call(partial(self._undelivered, data, leg, status, now))
         if leg != PHONES and any(isinstance(error, ConnectionError) for _, error in failures):
             self._gone(leg, "its port refused a message")
 
     def _hear_refusals(self, channel: Channel) -> None:
-        """A phone's computer refused: its server need not wait for it. What the refusal quotes is looked for among the
-        last messages sent; a stranger's invention is none of them."""
+        """A phone's computer refused: its server need not wait for it. What the refusal quotes is
+        looked for among the last messages sent; a stranger's invention is none of them."""
         now = time.monotonic()
         for quoted, target in refusals(channel.sock):
             self._core.counters["refused"] += 1
@@ -249,7 +266,8 @@ class Traffic:
         self._note(self._core.receive(data, leg, source, now))
 
     def _gone(self, name: str, why: str) -> None:
-        """Its port refused. What it had said before that still counts: the system tells the refusal first."""
+        """Its port refused. What it had said before that still counts: the system tells the refusal
+        first."""
         link = self.links.get(name)
         if link:
             now = time.monotonic()

@@ -1,9 +1,11 @@
-"""The forwarder's SIP sockets: one for the phones, one connected to each server, all on the same address.
+"""The forwarder's SIP sockets: one for the phones, one connected to each server, all on the same
+address.
 
-The phones' is bound alone, so that a second forwarder fails to bind; then it lets the servers' join. The kernel gives a
-connected socket what its server sends and the phones' all the rest. So the socket tells a message's direction, and a
-killed server's refusal arrives on its own leg. Where the system cannot share a port like this, a leg has a port of its
-own, and what its server sends to the forwarder's address is told by where it comes from.
+The phones' is bound alone, so that a second forwarder fails to bind; then it lets the servers'
+join. The kernel gives a connected socket what its server sends and the phones' all the rest. So the
+socket tells a message's direction, and a killed server's refusal arrives on its own leg. Where the
+system cannot share a port like this, a leg has a port of its own, and what its server sends to the
+forwarder's address is told by where it comes from.
 """
 
 from __future__ import annotations
@@ -24,14 +26,18 @@ from plumbing.udp_socket import bind_udp, connect_udp, family_of
 from sip.uri import DEFAULT_PORT
 
 SHARES_PORTS = sys.platform == "linux"
-# Octets. Of more messages than can be served some are lost; those that are served should not have waited till their
-# sender says them again (T1, 0.5 s). Two runs each at twice the load that can be served, on a busy computer: the median
-# answer took 0.05 s with 1 MB, 0.2 to 0.33 s with 4 MB; how many were answered did not tell the two apart.
+# Octets. Of more messages than can be served some are lost; those that are served should not have
+# waited till their sender says them again (T1, 0.5 s). Two runs each at twice the load that can be
+# served, on a busy computer: the median answer took 0.05 s with 1 MB, 0.2 to 0.33 s with 4 MB; how
+# many were answered did not tell the two apart.
 PHONES_BUFFER = 1 << 20
 ROUTE_LIFE = 10.0  # seconds for which the system's choice of an own address is trusted
 MAX_ROUTES = 1024
 MAX_USED = 65_536
-RECEIVE_ERRORS = {socket.AF_INET: (socket.IPPROTO_IP, 11), socket.AF_INET6: (socket.IPPROTO_IPV6, 25)}  # Linux's
+RECEIVE_ERRORS = {
+    socket.AF_INET: (socket.IPPROTO_IP, 11),
+    socket.AF_INET6: (socket.IPPROTO_IPV6, 25),
+}  # Linux's
 MAX_REFUSALS = 256  # read at once
 LEAST_QUOTED = 8  # octets (RFC 792)
 QUOTED = 2048  # octets; ICMP quotes fewer (RFC 1812 4.3.2.3)
@@ -41,8 +47,8 @@ Datagram = tuple[bytes, Address]
 
 
 def first_free(wanted: Address, further: int, open_at: Callable[[Address], T]) -> T:
-    """What `open_at` returns for the first address whose port nobody has: this one, or one of so many above it. Raises
-    OSError, as `open_at` does."""
+    """What `open_at` returns for the first address whose port nobody has: this one, or one of so
+    many above it. Raises OSError, as `open_at` does."""
     host, port = wanted
     last = min(port + further, 65_535)
     while True:
@@ -64,12 +70,15 @@ def open_phones(listen: Address) -> socket.socket:
 
 
 def refusals(sock: socket.socket) -> list[Datagram]:
-    """The datagrams that a peer's computer has refused by ICMP, or a router could not deliver: how each began, and
-    where it was to go. From Linux's error queue (ip(7), IP_RECVERR); empty elsewhere."""
+    """The datagrams that a peer's computer has refused by ICMP, or a router could not deliver: how
+    each began, and where it was to go. From Linux's error queue (ip(7), IP_RECVERR); empty
+    elsewhere."""
     found: list[Datagram] = []
     while SHARES_PORTS and len(found) < MAX_REFUSALS:
         try:
-            data, _, _, target = sock.recvmsg(QUOTED, QUOTED, socket.MSG_ERRQUEUE | socket.MSG_DONTWAIT)
+            data, _, _, target = sock.recvmsg(
+                QUOTED, QUOTED, socket.MSG_ERRQUEUE | socket.MSG_DONTWAIT
+            )
         except BlockingIOError:
             break
         except OSError:
@@ -80,7 +89,8 @@ def refusals(sock: socket.socket) -> list[Datagram]:
 
 
 def open_leg(listen: Address, server: Address) -> tuple[socket.socket, list[Datagram]]:
-    """A socket connected to the server, and what others sent that landed on it before it was connected.
+    """A socket connected to the server, and what others sent that landed on it before it was
+    connected.
 
     Raises OSError where the server's address cannot be reached at all.
     """
@@ -89,14 +99,19 @@ def open_leg(listen: Address, server: Address) -> tuple[socket.socket, list[Data
         try:
             return _connected(bind_udp(listen, share=True), server)
         except OSError:
-            pass  # a listen address that cannot reach the server, such as loopback for a server elsewhere
+            # a listen address that cannot reach the server, such as loopback for a server elsewhere
+            pass
     return _connected(bind_udp(("::" if ":" in server[0] else "0.0.0.0", 0)), server)
 
 
 def check_family(listen: Address, server: Address) -> None:
-    """Raises OSError if they differ: the server's answers would go to an address where nobody listens."""
+    """Raises OSError if they differ: the server's answers would go to an address where nobody
+    listens."""
     if family_of(listen[0]) != family_of(server[0]):
-        raise OSError(errno.EAFNOSUPPORT, f"not of the family of {format_address(listen)} ({format_address(server)})")
+        raise OSError(
+            errno.EAFNOSUPPORT,
+            f"not of the family of {format_address(listen)} ({format_address(server)})",
+        )
 
 
 def _connected(sock: socket.socket, server: Address) -> tuple[socket.socket, list[Datagram]]:
@@ -125,16 +140,19 @@ def queued(sock: socket.socket, most: int) -> list[Datagram]:
 
 
 class OwnAddress:
-    """The forwarder's address as its peers know it: what the operator says, else what it listens on, else (listening on
-    every address) the one that the system uses towards the peer. `names`: hosts that stand for it too; port 0: any that
-    may be meant."""
+    """The forwarder's address as its peers know it: what the operator says, else what it listens
+    on, else (listening on every address) the one that the system uses towards the peer. `names`:
+    hosts that stand for it too; port 0: any that may be meant."""
 
-    def __init__(self, listen: Address, advertise: Address | None, names: Sequence[Address] = ()) -> None:
+    def __init__(
+        self, listen: Address, advertise: Address | None, names: Sequence[Address] = ()
+    ) -> None:
         self.listen, self.advertise, self.names = listen, advertise, names
         self._wildcard = listen[0] in ("0.0.0.0", "::")
         self._routes: dict[str, tuple[Address, float]] = {}
         self._here: dict[str, tuple[bool, float]] = {}
-        self._used: OrderedDict[Address, Address] = OrderedDict()  # by peer: another address than the system would use
+        # by peer: another address than the system would use
+        self._used: OrderedDict[Address, Address] = OrderedDict()
 
     def uses(self, peer: Address, local: str) -> None:
         """A peer sends to this address of ours; "": to the one that the system uses too."""
@@ -170,14 +188,19 @@ class OwnAddress:
         return own
 
     def is_own(self, address: Address) -> bool:
-        """Is this one of the forwarder's addresses, so that a message sent there would come back here? Raises OSError,
-        as is_here does."""
+        """Is this one of the forwarder's addresses, so that a message sent there would come back
+        here? Raises OSError, as is_here does."""
         host, port = address
         if address in (self.advertise, self.listen):
             return True
-        if any(host == name and port in ((wanted,) if wanted else self._ports) for name, wanted in self.names):
+        if any(
+            host == name and port in ((wanted,) if wanted else self._ports)
+            for name, wanted in self.names
+        ):
             return True
-        return self._wildcard and port == self.listen[1] and literal(address) and self._is_here(host)
+        return (
+            self._wildcard and port == self.listen[1] and literal(address) and self._is_here(host)
+        )
 
     @property
     def _ports(self) -> tuple[int, ...]:
@@ -197,10 +220,11 @@ class OwnAddress:
 
 
 def is_here(host: str) -> bool:
-    """Is this IP address one of this computer's? The system connects an IPv4 socket that is bound to it, even where
-    net.ipv4.ip_nonlocal_bind lets it be bound to any. What it chooses towards it tells for IPv6 alone: for IPv4 that is
-    the interface's first address where this is a further one, as virtual ones are. Raises OSError where there is no
-    descriptor to ask the system with, which tells nothing of the address."""
+    """Is this IP address one of this computer's? The system connects an IPv4 socket that is bound
+    to it, even where net.ipv4.ip_nonlocal_bind lets it be bound to any. What it chooses towards it
+    tells for IPv6 alone: for IPv4 that is the interface's first address where this is a further
+    one, as virtual ones are. Raises OSError where there is no descriptor to ask the system with,
+    which tells nothing of the address."""
     try:
         with socket.socket(family_of(host), socket.SOCK_DGRAM) as sock:
             if sock.family == socket.AF_INET:

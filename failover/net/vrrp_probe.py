@@ -1,8 +1,10 @@
-"""`forwarder.py --probe ADDRESS`: does the forwarder at this address serve? For health checks of VRRP daemons.
+"""`forwarder.py --probe ADDRESS`: does the forwarder at this address serve? For health checks of
+VRRP daemons.
 
-It is asked itself: an OPTIONS that may be passed on no further (Max-Forwards 0) and is for nobody in particular. The
-thread that forwards answers, on the socket that it forwards on: 200, or 503 where no server takes new calls. Either
-proves that it lives, the first alone that it can serve. One on standby has no socket there.
+It is asked itself: an OPTIONS that may be passed on no further (Max-Forwards 0) and is for nobody
+in particular. The thread that forwards answers, on the socket that it forwards on: 200, or 503
+where no server takes new calls. Either proves that it lives, the first alone that it can serve. One
+on standby has no socket there.
 """
 
 from __future__ import annotations

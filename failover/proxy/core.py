@@ -1,9 +1,10 @@
 """What to do with one datagram: the forwarder as a function.
 
-`Core.receive(data, leg, source, now)` gives the datagrams to send. It is a stateless proxy (RFC 3261 16.11) which
-remembers only what servers live and what they still owe; whatever else it must know later it writes into the message: a
-signed branch in its Via, a signed hint in its Record-Route. A message leaves as it came but for those lines,
-Max-Forwards, the sender's Via (received, rport), a Route that named the forwarder, and the address of a dead server.
+`Core.receive(data, leg, source, now)` gives the datagrams to send. It is a stateless proxy (RFC
+3261 16.11) which remembers only what servers live and what they still owe; whatever else it must
+know later it writes into the message: a signed branch in its Via, a signed hint in its
+Record-Route. A message leaves as it came but for those lines, Max-Forwards, the sender's Via
+(received, rport), a Route that named the forwarder, and the address of a dead server.
 """
 
 from __future__ import annotations
@@ -28,13 +29,14 @@ from sip.message import BrokenRequest, Request, Response, parse, reply
 from sip.uri import Uri
 
 MAX_FORWARDS = 70
-RETRY_AFTER = "2"  # seconds: a phone that heard 503 finds the forwarder recovered, or hears it again
+# seconds: a phone that heard 503 finds the forwarder recovered, or hears it again
+RETRY_AFTER = "2"
 
 
 class Core(Members):
-    """Owned by one thread. `advertised(phone)` is the forwarder's own address as that phone knows it,
-    `advertised_to_server(host)` as a server there does (None: one for all); `is_own(address)` knows its other addresses
-    and names."""
+    """Owned by one thread. `advertised(phone)` is the forwarder's own address as that phone knows
+    it, `advertised_to_server(host)` as a server there does (None: one for all); `is_own(address)`
+    knows its other addresses and names."""
 
     def __init__(
         self,
@@ -51,17 +53,19 @@ class Core(Members):
         super().__init__(table, fall, rise)
         self.lines = lines
         self._fast_path = FastPath(self)
-        self.grace: Grace | None = None  # of a forwarder whose address may move to another one that sees servers
+        # of a forwarder whose address may move to another one that sees servers
+        self.grace: Grace | None = None
 
-    # -- messages ---------------------------------------------------------------------------------------------------
+    # -- messages ----------------------------------------------------------------------------------
 
     def quick(self, data: bytes, leg: str, source: Address, now: float) -> Send | None:
-        """The datagram to send for an ordinary message, of which no event tells. None: `receive` has to handle it."""
+        """The datagram to send for an ordinary message, of which no event tells. None: `receive`
+        has to handle it."""
         return self._fast_path.forward(data, leg, source, now)
 
     def receive(self, data: bytes, leg: str, source: Address, now: float) -> Outcome:
-        """One datagram that came in on a leg (PHONES or a server's name). For an ordinary one `quick` does the same
-        where nobody wants to hear of it (fast_path.py)."""
+        """One datagram that came in on a leg (PHONES or a server's name). For an ordinary one
+        `quick` does the same where nobody wants to hear of it (fast_path.py)."""
         return self._handle(Row("", data, leg, source, now), now)
 
     def _handle(self, row: Row, now: float) -> Outcome:
@@ -69,7 +73,9 @@ class Core(Members):
             sender = self.table.by_name.get(row.leg)
             # What a server that is down says is stale, until its heartbeats are back.
             if not sender or not sender.health.alive:
-                return self._drop(row, now, "fenced", f"{row.leg} is {'down' if sender else 'not in the list'}")
+                return self._drop(
+                    row, now, "fenced", f"{row.leg} is {'down' if sender else 'not in the list'}"
+                )
         if is_keep_alive(row.data):
             self.counters["keepalives"] += 1
             return NOTHING
@@ -83,7 +89,7 @@ class Core(Members):
         except RemoteProtocolError as error:
             return self._drop(row, now, "malformed", str(error))
 
-    # -- requests ---------------------------------------------------------------------------------------------------
+    # -- requests ----------------------------------------------------------------------------------
 
     def _request(self, request: Request, row: Row, now: float) -> Outcome:
         self.lines.complete_via(request, row.source)
@@ -93,7 +99,9 @@ class Core(Members):
             validate(request)
             return self._forward(request, row, now)
         except Refused as error:
-            return self._refuse(request, row, now, error.status, error.reason, str(error), error.fields)
+            return self._refuse(
+                request, row, now, error.status, error.reason, str(error), error.fields
+            )
         except RemoteProtocolError as error:
             # Our own lines may be in it by now: the answer is to the request as it came.
             received = parse(row.data, in_passing=True)
@@ -119,7 +127,9 @@ class Core(Members):
         hint = self.lines.restore_target(request)
         hint = self.lines.pop_routes(request) or hint
         if been_here(self.lines.key, request, row.leg, self.lines.signed):
-            return self._refuse(request, row, now, 482, "loop", "it has been here before, asked for the same")
+            return self._refuse(
+                request, row, now, 482, "loop", "it has been here before, asked for the same"
+            )
         if row.leg == PHONES:
             return self._to_server(request, row, now, branch, hint, own)
         return self._from_server(request, row, now, branch)
@@ -130,7 +140,9 @@ class Core(Members):
             return self.lines.towards(row.source)
         return self.lines.towards_server(row.source[0])
 
-    def _to_server(self, request: Request, row: Row, now: float, branch: str, hint: str, own: Address) -> Outcome:
+    def _to_server(
+        self, request: Request, row: Row, now: float, branch: str, hint: str, own: Address
+    ) -> Outcome:
         """A phone's request: to a server, whatever else it names."""
         server, why = self._choose(request, branch, hint, now)
         if not server:
@@ -143,9 +155,12 @@ class Core(Members):
         return self._pass_to_server(request, row, now, branch, server, why)
 
     def _from_server(self, request: Request, row: Row, now: float, branch: str) -> Outcome:
-        """A server's request: to its next Route, else to its Request-URI, as far as they are addresses."""
+        """A server's request: to its next Route, else to its Request-URI, as far as they are
+        addresses."""
         if request.method == "ACK":
-            through = self.inflight.came_through(echo_key(request.vias[:2][-1].branch, "ACK", 0, request.to_tag))
+            through = self.inflight.came_through(
+                echo_key(request.vias[:2][-1].branch, "ACK", 0, request.to_tag)
+            )
             self.table.by_name[row.leg].has_handled(through)
         else:
             self._has_begun(row.leg, request.vias[:2][-1].branch, request.method)
@@ -165,10 +180,15 @@ class Core(Members):
             self.lines.replace_dead(request, server)
             return self._pass_to_server(request, row, now, branch, server, why)
         if not literal(target) or (":" in target[0]) != (":" in row.source[0]):
-            note = f"{target[0]} is no address that can be reached from here, and names are not looked up"
+            note = (
+                f"{target[0]} is no address that can be reached from here, "
+                "and names are not looked up"
+            )
             return self._refuse(request, row, now, 502, "no-target", note)
         if self.lines.is_own(target):
-            return self._refuse(request, row, now, 482, "loop", "it would come back to the forwarder")
+            return self._refuse(
+                request, row, now, 482, "loop", "it would come back to the forwarder"
+            )
         own = self.lines.towards(target)
         self.lines.hide_age(request)
         self.lines.suit_strict_router(request)
@@ -182,14 +202,17 @@ class Core(Members):
         self.orphans.sent(branch.encode(), row.leg, send, now)
         return self._ending(self.orphans.replaced(request, target, now), now, outcome)
 
-    def _pass_to_server(self, request: Request, row: Row, now: float, branch: str, server: Server, why: str) -> Outcome:
+    def _pass_to_server(
+        self, request: Request, row: Row, now: float, branch: str, server: Server, why: str
+    ) -> Outcome:
         self.lines.push_via(request, self.lines.towards_server(server.address[0]), branch, row.leg)
         since, waiting = row.since, row._replace(server=server.name)
         if self.kept.released:
             key = key_of(branch, request.method)
             since = min(since, self.kept.since(key, now))
             if request.method in HANG_UPS and key in self.kept.released:
-                waiting = waiting._replace(since=now)  # it may be old already, and is owed as long as any other
+                # it may be old already, and is owed as long as any other
+                waiting = waiting._replace(since=now)
         self.lines.tell_age(request, now - since)
         server.requests += 1
         if request.method == "ACK":
@@ -203,7 +226,8 @@ class Core(Members):
         return self._passed(request, row, now, Send(server.name, request.to_bytes()), why)
 
     def _has_begun(self, server: str, branch: str, method: str) -> None:
-        """The server has passed a request on, or answered it provisionally, that came to it with this branch."""
+        """The server has passed a request on, or answered it provisionally, that came to it with
+        this branch."""
         if not branch.isascii():
             return
         if method == "INVITE":
@@ -213,13 +237,17 @@ class Core(Members):
         if self.inflight.hedged:
             sender.is_late(key, self.inflight.hedged)
 
-    def _choose(self, request: Request, branch: str, hint: str, now: float) -> tuple[Server | None, str]:
+    def _choose(
+        self, request: Request, branch: str, hint: str, now: float
+    ) -> tuple[Server | None, str]:
         """Which server gets a phone's request, and why."""
         hinted = self.table.by_hint.get(hint)
         if hinted and hinted.usable:
             return hinted, "its call began there"
         # A retransmission goes where the request went, and so does the CANCEL of an INVITE.
-        holder = self.table.by_name.get(self.inflight.server_of(branch.encode(), request.method.encode()) or "")
+        holder = self.table.by_name.get(
+            self.inflight.server_of(branch.encode(), request.method.encode()) or ""
+        )
         if holder and holder.usable:
             return holder, "it has the transaction"
         new = not request.to_tag and request.method not in ("ACK", "CANCEL")
@@ -227,11 +255,15 @@ class Core(Members):
         if trial:
             self.passive.is_trial(trial, now)
             return trial, "to see whether it handles requests again"
-        return self.table.choose_for(request, new), f"{hinted.name} is down" if hinted else self.table.policy
+        return self.table.choose_for(
+            request, new
+        ), f"{hinted.name} is down" if hinted else self.table.policy
 
-    def _no_server(self, request: Request, row: Row, now: float, branch: str, proven: bool) -> Outcome:
-        """Refuses what begins something new, and keeps the rest until one lives (outage_queue.py). An INVITE that one
-        had begun is not new: a phone may ring."""
+    def _no_server(
+        self, request: Request, row: Row, now: float, branch: str, proven: bool
+    ) -> Outcome:
+        """Refuses what begins something new, and keeps the rest until one lives (outage_queue.py).
+        An INVITE that one had begun is not new: a phone may ring."""
         method, key = request.method, key_of(branch, request.method)
         begun = bool(request.to_tag) or method in ("ACK", "CANCEL") or row.begun
         if not begun and key not in self.kept and not self.inflight.is_moving(row.data):
@@ -243,7 +275,13 @@ class Core(Members):
         return self._keep(key, request, row, now, method in HANG_UPS, proven)
 
     def _keep(
-        self, key: Key | EchoKey, message: Request | Response, row: Row, now: float, hang_up: bool, proven: bool
+        self,
+        key: Key | EchoKey,
+        message: Request | Response,
+        row: Row,
+        now: float,
+        hang_up: bool,
+        proven: bool,
     ) -> Outcome:
         """Its sender repeats the message, for it hears nothing; only the first copy is told of."""
         if row.replayed:
@@ -256,15 +294,22 @@ class Core(Members):
         return Outcome((), (told,))
 
     def _end_of_moves(self, request: Request, row: Row, now: float) -> Outcome:
-        """One server after the other went down with this request, so it may be what ends them. A hang-up is not
-        refused even then: it is dropped, and its phone repeats it."""
+        """One server after the other went down with this request, so it may be what ends them. A
+        hang-up is not refused even then: it is dropped, and its phone repeats it."""
         note = "each server that had it went down"
         if request.to_tag or request.method in HANG_UPS:
             return self._drop(row, now, "no-server", note, request)
         return self._refuse(request, row, now, 503, "no-server", note)
 
     def _refuse(
-        self, request: Request, row: Row, now: float, status: int, reason: str, note: str, fields: Fields = ()
+        self,
+        request: Request,
+        row: Row,
+        now: float,
+        status: int,
+        reason: str,
+        note: str,
+        fields: Fields = (),
     ) -> Outcome:
         """Answers instead of forwarding. An ACK gets no answer, ever (RFC 3261 17.1.1.3)."""
         if request.method == "ACK":
@@ -272,7 +317,9 @@ class Core(Members):
         sends = self._answer(request, row, status, fields)
         return Outcome(sends, self._drop(row, now, reason, note, request).events)
 
-    def _answer(self, request: Request, row: Row, status: int, fields: Fields = ()) -> tuple[Send, ...]:
+    def _answer(
+        self, request: Request, row: Row, status: int, fields: Fields = ()
+    ) -> tuple[Send, ...]:
         """The forwarder's own."""
         if status == 503:
             fields = (*fields, ("Retry-After", RETRY_AFTER))
@@ -282,10 +329,11 @@ class Core(Members):
         send = Send(row.leg, data) if row.leg != PHONES else Send(PHONES, data, back)
         return (send,) if row.leg != PHONES or literal(back) else ()
 
-    # -- responses --------------------------------------------------------------------------------------------------
+    # -- responses ---------------------------------------------------------------------------------
 
     def _response(self, response: Response, row: Row, now: float) -> Outcome:
-        """The way back is in the message, and signed: nobody can have a response sent where no request came from."""
+        """The way back is in the message, and signed: nobody can have a response sent where no
+        request came from."""
         if row.leg == PHONES and self.orphans.watchful:
             ended = self.orphans.answered(response, now)
             if ended:
@@ -349,9 +397,10 @@ class Core(Members):
         return self._passed(response, row, now, Send(server.name, response.to_bytes()), why)
 
     def undelivered(self, data: bytes, leg: str, status: int, now: float) -> Outcome:
-        """The system would not send this message of ours, or its receiver's computer refused it: the sender hears what
-        it would hear if the receiver had answered with `status` (RFC 3261 16.9). Not for an ACK or an answer, nor for a
-        request of a dialog but a re-INVITE: its sender ends that by itself, and a hang-up is not to be refused."""
+        """The system would not send this message of ours, or its receiver's computer refused it:
+        the sender hears what it would hear if the receiver had answered with `status` (RFC 3261
+        16.9). Not for an ACK or an answer, nor for a request of a dialog but a re-INVITE: its
+        sender ends that by itself, and a hang-up is not to be refused."""
         try:
             request = parse(b"".join(data.partition(b"\r\n\r\n")[:2]), in_passing=True)
         except BrokenRequest as error:
@@ -361,7 +410,8 @@ class Core(Members):
         if not isinstance(request, Request) or request.method == "ACK":
             return NOTHING
         branch = request.via.branch
-        if len(request.values("Via")) < 2:  # the forwarder's own, which ends what a dead server had ringing
+        # the forwarder's own, which ends what a dead server had ringing
+        if len(request.values("Via")) < 2:
             self.orphans.undelivered(branch)
             return NOTHING
         if status != 513 and request.to_tag and request.method != "INVITE":
@@ -371,16 +421,20 @@ class Core(Members):
         self.counters[f"answered.{status}"] += 1
         response = reply(request, status, "", self.lines.own_tag(branch))
         response.pop("Via")
-        return self._return(response, Row("", response.to_bytes(), leg, way_back(response.via), now), now)
+        return self._return(
+            response, Row("", response.to_bytes(), leg, way_back(response.via), now), now
+        )
 
     def adopt(self, table: ServerTable, fall: int, rise: int, now: float) -> Outcome:
         self.lines.table = table
         self.lines.changed()
         return super().adopt(table, fall, rise, now)
 
-    # -- accounts ---------------------------------------------------------------------------------------------------
+    # -- accounts ----------------------------------------------------------------------------------
 
-    def _passed(self, message: Request | Response, row: Row, now: float, send: Send, why: str) -> Outcome:
+    def _passed(
+        self, message: Request | Response, row: Row, now: float, send: Send, why: str
+    ) -> Outcome:
         status = message.status if isinstance(message, Response) else None
         method = message.method if isinstance(message, Request) else message.cseq.method
         self.counters["passed.requests" if status is None else "passed.responses"] += 1
@@ -391,11 +445,24 @@ class Core(Members):
             why = f"kept for {now - row.since:.1f} s, {why}"
         call_id = message.call_id
         session = self.table.session(message)
-        passed = Passed(now, row.leg, send.to, row.source, target, method, status, call_id, row.replayed, why,
-                        session if session != call_id else "")  # fmt: skip
+        passed = Passed(
+            now,
+            row.leg,
+            send.to,
+            row.source,
+            target,
+            method,
+            status,
+            call_id,
+            row.replayed,
+            why,
+            session if session != call_id else "",
+        )
         return Outcome((send,), (passed,))
 
-    def _drop(self, row: Row, now: float, reason: str, note: str, request: Request | None = None) -> Outcome:
+    def _drop(
+        self, row: Row, now: float, reason: str, note: str, request: Request | None = None
+    ) -> Outcome:
         self.counters[f"dropped.{reason}"] += 1
         call = f"{request.method} call={request.get('Call-ID') or '?'}" if request else ""
         return Outcome((), (Dropped(now, reason, row.leg, row.source, note, call),))

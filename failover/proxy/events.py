@@ -9,7 +9,8 @@ from plumbing.address import Address
 
 
 class Send(NamedTuple):
-    """`to` is a leg: PHONES or a server's name. `target` is None on a server's leg, whose socket is connected."""
+    """`to` is a leg: PHONES or a server's name. `target` is None on a server's leg, whose socket is
+    connected."""
 
     to: str
     data: bytes
@@ -17,8 +18,8 @@ class Send(NamedTuple):
 
 
 class Passed(NamedTuple):
-    """A message went through. `came` and `went` are legs; `status` is None for a request; `why` is the decision.
-    `session`: what names its session, where that is not the Call-ID."""
+    """A message went through. `came` and `went` are legs; `status` is None for a request; `why` is
+    the decision. `session`: what names its session, where that is not the Call-ID."""
 
     at: float
     came: str
@@ -34,8 +35,8 @@ class Passed(NamedTuple):
 
 
 class Dropped(NamedTuple):
-    """A datagram went no further. `reason` is also the counter's name; `note` and `call` (the method and the Call-ID of
-    what could be read as a message) may hold a stranger's words."""
+    """A datagram went no further. `reason` is also the counter's name; `note` and `call` (the
+    method and the Call-ID of what could be read as a message) may hold a stranger's words."""
 
     at: float
     reason: str
@@ -57,7 +58,8 @@ class Queued(NamedTuple):
 
 
 class Released(NamedTuple):
-    """A server lives again: so many kept `messages` go on. `oldest`: seconds since the first came."""
+    """A server lives again: so many kept `messages` go on. `oldest`: seconds since the first
+    came."""
 
     at: float
     messages: int
@@ -65,8 +67,8 @@ class Released(NamedTuple):
 
 
 class StateChanged(NamedTuple):
-    """A server's health, or whether it takes new calls, is not what it was. `state`: its health's name, or EJECTED;
-    `hot` is the hot server's name now."""
+    """A server's health, or whether it takes new calls, is not what it was. `state`: its health's
+    name, or EJECTED; `hot` is the hot server's name now."""
 
     at: float
     server: str
@@ -76,10 +78,11 @@ class StateChanged(NamedTuple):
 
 
 class Failover(NamedTuple):
-    """`lost` went down and `taken_by` (None: nobody) has its work now. Of `in_flight` datagrams that it owed,
-    `replayed` were sent on at once, or `kept` are kept until a server lives. `gap`: how long the first request that the
-    successor answered had waited, in seconds; `first_answer`: when that was; None until there is one. `last_answer`:
-    when the lost server was heard last, if ever."""
+    """`lost` went down and `taken_by` (None: nobody) has its work now. Of `in_flight` datagrams
+    that it owed, `replayed` were sent on at once, or `kept` are kept until a server lives. `gap`:
+    how long the first request that the successor answered had waited, in seconds; `first_answer`:
+    when that was; None until there is one. `last_answer`: when the lost server was heard last, if
+    ever."""
 
     at: float
     lost: str

@@ -3,7 +3,8 @@
 `FastPath.forward` returns the datagram to send, and has kept all accounts; or None, and then
 nothing was touched and core.py is to handle the message.
 
- 1. Read (fast_path_patterns.py): the words of the message that a proxy looks at, or it is not ordinary.
+ 1. Read (fast_path_patterns.py): the words of the message that a proxy looks at, or it is not
+   ordinary.
  2. Look up what they mean. A topmost Via, a Route or a host is interpreted by the core's own
     functions, once, and cached under its octets. Every cache is a pure function of octets, the
     server table and the forwarder's own addresses, and is emptied only when those change. Nothing
@@ -12,8 +13,8 @@ nothing was touched and core.py is to handle the message.
     is left to core.py.
  4. Keep accounts, and join the pieces.
 
-tests/failover/test_fast_path.py holds the two equal: told the same, they send the same octets and remember the
-same, whatever comes.
+tests/failover/test_fast_path.py holds the two equal: told the same, they send the same octets and
+remember the same, whatever comes.
 """
 
 from __future__ import annotations
@@ -247,17 +248,37 @@ class FastPath:
         rest = data[end:].replace(*ONE_HOP_LESS[hops], 1)
         if routes:
             rest = rest.replace(b"\r\nRoute: " + routes, b"\r\n" + route.kept, 1)
-        pieces = (line, *top, above, b"Via: SIP/2.0/UDP ", here, b";branch=", signed, loop, before,
-                  branch, after, others, rest)  # fmt: skip
+        pieces = (
+            line,
+            *top,
+            above,
+            b"Via: SIP/2.0/UDP ",
+            here,
+            b";branch=",
+            signed,
+            loop,
+            before,
+            branch,
+            after,
+            others,
+            rest,
+        )
         send = new(Send, (to, b"".join(pieces), target))
         if asker and method == b"INVITE" and not (tag or others):
             self._core.orphans.sent(signed, came.leg, send, came.now)
         return send
 
     def _written_above(
-        self, data: bytes, asker: Server | None, method: bytes, tag: bytes, above: bytes,
-        records: bytes, own: bytes, server: Server,
-    ) -> tuple[bytes, ...]:  # fmt: skip
+        self,
+        data: bytes,
+        asker: Server | None,
+        method: bytes,
+        tag: bytes,
+        above: bytes,
+        records: bytes,
+        own: bytes,
+        server: Server,
+    ) -> tuple[bytes, ...]:
         """The line above our Via, in pieces: Record-Route, Path, or none. Raises NotOrdinary."""
         if method == b"REGISTER" and self._core.table.path and not asker:
             if above or records or b"\npath" in data.lower():
@@ -288,9 +309,14 @@ class FastPath:
         return address
 
     def _choose(
-        self, signed: bytes, method: bytes, call_id: bytes, hint: str,
-        pointed: Server | None, named: Server | None,
-    ) -> Server:  # fmt: skip
+        self,
+        signed: bytes,
+        method: bytes,
+        call_id: bytes,
+        hint: str,
+        pointed: Server | None,
+        named: Server | None,
+    ) -> Server:
         """Which server gets a phone's request. None that it names may be down, for that is written
         over. Raises NotOrdinary."""
         core, table = self._core, self._core.table

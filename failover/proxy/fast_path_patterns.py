@@ -1,9 +1,11 @@
-"""Ordinary messages, and how the fast path takes them apart: by a pattern, or by a template made from what it matched.
+"""Ordinary messages, and how the fast path takes them apart: by a pattern, or by a template made
+from what it matched.
 
-A pattern proves that the parser would accept the message and read it alike. Header lines may come in any order. What
-a proxy reads (From, To, Call-ID, CSeq, Max-Forwards, Route, Record-Route, Content-Length) is there once at most, in
-its usual spelling and on one line; other lines may be anything but another spelling of these. What does not match may
-still be a good message: core.py decides.
+A pattern proves that the parser would accept the message and read it alike. Header lines may come
+in any order. What a proxy reads (From, To, Call-ID, CSeq, Max-Forwards, Route, Record-Route,
+Content-Length) is there once at most, in its usual spelling and on one line; other lines may be
+anything but another spelling of these. What does not match may still be a good message: core.py
+decides.
 """
 
 from __future__ import annotations
@@ -20,29 +22,35 @@ from sip.message import MAX_HEAD, MAX_SIZE, parse
 from sip.via import MAGIC_COOKIE
 
 COOKIE = MAGIC_COOKIE.encode()
-PLAIN = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.!%+*'~-"  # in tokens and users of URIs
+# in tokens and users of URIs
+PLAIN = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.!%+*'~-"
 MOST = 512  # templates
 LONGEST = 4_096  # octets of a head that a template is made of
 BETWEEN = 0.04  # seconds between two templates made; one takes 0.1 ms
 
-POSSESSIVE = sys.version_info >= (3, 11, 5)  # the repeats that give nothing back are right (gh-106052)
+# the repeats that give nothing back are right (gh-106052)
+POSSESSIVE = sys.version_info >= (3, 11, 5)
 
-# -- patterns ---------------------------------------------------------------------------------------------------------
+# -- patterns --------------------------------------------------------------------------------------
 
-# For speed: a set of three ranges or more is a table, which takes one look, and most lines are told apart by their
-# first letter. `*+` and its like give nothing back, which changes no result here.
+# For speed: a set of three ranges or more is a table, which takes one look, and most lines are told
+# apart by their first letter. `*+` and its like give nothing back, which changes no result here.
 ANY = r"[\x00-\t\x0b\x0c\x0e-\xff]"  # but a line's end
 NAME = r"[A-Za-z0-9_.!%+*`'~-]"
 TOKEN = NAME + "++"
 TAG = r"(?:;tag=|(?=\r))"
 HOST = r"(?:[A-Za-z0-9_.-]++|\[[0-9A-Fa-f:.]++\])(?::(?:[1-9]\d{0,3}|[1-5]\d{4})(?!\d))?+"
-URI = rf"sip:(?:(?P<user>[A-Za-z0-9_.!~*'()&=+$,%#/-]++)@)?+(?P<host>{HOST})(?:;(?!lr)[A-Za-z0-9_.=~%+-]*+)*+"
+URI = (
+    rf"sip:(?:(?P<user>[A-Za-z0-9_.!~*'()&=+$,%#/-]++)@)?+"
+    rf"(?P<host>{HOST})(?:;(?!lr)[A-Za-z0-9_.=~%+-]*+)*+"
+)
 NAME_ADDR = r"""(?:"[^"\\\r\n]*+"|[^"<\r\n]*+) ?+<[^>\r\n]*+>"""
 PARAMS = r"(?:;[A-Za-z0-9_.-]++(?:=[A-Za-z0-9_.:!~*'%+-]*+)?+)*+"
 OTHER_PARAMS = PARAMS.replace("(?:;", "(?:;(?!back=)", 1)
 OTHER_VIA = rf"SIP/2\.0/UDP {HOST}{PARAMS}"
 TOP_VIA = (
-    r"(?P<left>SIP/2\.0/UDP [A-Za-z0-9_.:\[\]-]++(?:;(?!branch=)[A-Za-z0-9_.:!~*'%+=\[\]-]++)*+);branch=z9hG4bK"
+    r"(?P<left>SIP/2\.0/UDP [A-Za-z0-9_.:\[\]-]++"
+    r"(?:;(?!branch=)[A-Za-z0-9_.:!~*'%+=\[\]-]++)*+);branch=z9hG4bK"
     rf"(?P<branch>{TOKEN})(?P<right>(?:;[A-Za-z0-9_.:!~*'%+=\[\];-]*+)?+)"
 )
 NEXT = r"(?:\r\nVia: |, )"  # in answers; SIPp writes all Vias in one line
@@ -51,23 +59,30 @@ READ = (
     "from|f|to|t|via|v|call-id|i|cseq|content-length|l|max-forwards|route|record-route|proxy-require"
     "|failover-kept"
 )
-LINES = "|".join([  # `(?(x)(?!))`: not if group x has matched before; `(?(x)|(?!))`: only then
-    rf"F(?(from)(?!))rom: (?P<from>{NAME_ADDR}){TAG}(?P<from_tag>{NAME}*+)\r\n",
-    rf"T(?(to)(?!))o: (?P<to>{NAME_ADDR}){TAG}(?P<tag>{NAME}*+)\r\n",
-    rf"C(?:a(?(call_id)(?!))ll-ID: (?P<call_id>[!-~]{ANY}*+)\r\n"
-    r"|S(?(cseq)(?!))eq: [0-3]??(?P<number>\d{1,9}) (?P<cseq>METHOD)\r\n"
-    r"|ontent-L(?(length)(?!))ength: *+(?P<length>\d{1,6})\r\n"
-    rf"|on(?:tact|tent-Type):{ANY}*+\r\n(?![ \t]))",
-    r"M(?(hops)(?!))ax-Forwards: (?P<hops>[1-9]\d?|1\d\d|2[0-4]\d|25[0-5])\r\n",
-    rf"R(?:o(?(routes)(?!))ute: (?P<routes>{ANY}*+\r\n(?:Route: {ANY}*+\r\n){{0,16}}+)"
-    rf"|e(?(records)(?!))cord-Route: (?P<records>{ANY}*+\r\n(?:Record-Route: {ANY}*+\r\n){{0,16}}+))",
-    rf"[ABDEGHJKNOQSUWXYZabdeghjknoqsuwxyz]{NAME}*+:{ANY}*+\r\n(?![ \t])",
-    rf"(?!(?i:{READ})[ \t]*+:){TOKEN}:{ANY}*+\r\n(?![ \t])",
-])  # fmt: skip
-REST = rf"\r\n(?:{LINES}){{0,128}}+\r\n" + "".join(f"(?({name})|(?!))" for name in ("from", "to", "call_id", "cseq"))
+LINES = "|".join(
+    [  # `(?(x)(?!))`: not if group x has matched before; `(?(x)|(?!))`: only then
+        rf"F(?(from)(?!))rom: (?P<from>{NAME_ADDR}){TAG}(?P<from_tag>{NAME}*+)\r\n",
+        rf"T(?(to)(?!))o: (?P<to>{NAME_ADDR}){TAG}(?P<tag>{NAME}*+)\r\n",
+        rf"C(?:a(?(call_id)(?!))ll-ID: (?P<call_id>[!-~]{ANY}*+)\r\n"
+        r"|S(?(cseq)(?!))eq: [0-3]??(?P<number>\d{1,9}) (?P<cseq>METHOD)\r\n"
+        r"|ontent-L(?(length)(?!))ength: *+(?P<length>\d{1,6})\r\n"
+        rf"|on(?:tact|tent-Type):{ANY}*+\r\n(?![ \t]))",
+        r"M(?(hops)(?!))ax-Forwards: (?P<hops>[1-9]\d?|1\d\d|2[0-4]\d|25[0-5])\r\n",
+        rf"R(?:o(?(routes)(?!))ute: (?P<routes>{ANY}*+\r\n(?:Route: {ANY}*+\r\n){{0,16}}+)"
+        rf"|e(?(records)(?!))cord-Route: (?P<records>{ANY}*+\r\n"
+        rf"(?:Record-Route: {ANY}*+\r\n){{0,16}}+))",
+        rf"[ABDEGHJKNOQSUWXYZabdeghjknoqsuwxyz]{NAME}*+:{ANY}*+\r\n(?![ \t])",
+        rf"(?!(?i:{READ})[ \t]*+:){TOKEN}:{ANY}*+\r\n(?![ \t])",
+    ]
+)
+REST = rf"\r\n(?:{LINES}){{0,128}}+\r\n" + "".join(
+    f"(?({name})|(?!))" for name in ("from", "to", "call_id", "cseq")
+)
 REQUEST_TEXT = (
     rf"(?P<line>(?P<method>[A-Z]++) (?P<uri>{URI}) SIP/2\.0\r\n){ABOVE}{TOP_VIA}"
-    rf"(?P<others>(?:\r\nVia: {OTHER_VIA}){{0,32}}+)" + REST.replace("METHOD", "(?P=method)") + "(?(hops)|(?!))"
+    rf"(?P<others>(?:\r\nVia: {OTHER_VIA}){{0,32}}+)"
+    + REST.replace("METHOD", "(?P=method)")
+    + "(?(hops)|(?!))"
 )
 ANSWER_TEXT = (
     rf"SIP/2\.0 (?P<status>[1-6]\d\d) {ANY}*+\r\n{ABOVE}"
@@ -78,8 +93,8 @@ ANSWER_TEXT = (
 
 
 def compiled(text: str, possessive: bool = POSSESSIVE) -> re.Pattern[bytes]:
-    """Python has possessive repeats since 3.11, and right ones since 3.11.5 (gh-106052). A condition that comes before
-    its group has to name it by number."""
+    """Python has possessive repeats since 3.11, and right ones since 3.11.5 (gh-106052). A
+    condition that comes before its group has to name it by number."""
     names = re.findall(r"\(\?P<(\w+)>", text)
     text = re.sub(r"\(\?\((\w+)\)", lambda found: f"(?({names.index(found[1]) + 1})", text)
     return re.compile((text if possessive else re.sub(r"(?<=[*+?}])\+", "", text)).encode("ascii"))
@@ -91,7 +106,8 @@ FIRST_BRANCH = compiled(
 
 
 class Form:
-    """A pattern, and which of its groups are facts (and where `edge` begins and ends), which are words."""
+    """A pattern, and which of its groups are facts (and where `edge` begins and ends), which are
+    words."""
 
     def __init__(self, pattern: re.Pattern[bytes], edge: str, facts: str, words: str) -> None:
         self.match, index = pattern.match, pattern.groupindex
@@ -117,12 +133,15 @@ def forms(possessive: bool = POSSESSIVE) -> tuple[Form, Form]:
     )
 
 
-# Where a word may be any other word of that length, and the message is still ordinary, with the same facts.
+# Where a word may be any other word of that length, and the message is still ordinary, with the
+# same facts.
 WORD, PARAMETER = compiled(rf"[{PLAIN.decode()}]++"), compiled(rf"=([{PLAIN.decode()}]++)")
 FREE = "user", "host", "left", "branch", "right", "from", "from_tag", "to", "tag"
-VALUE = compiled(rf"\r\n(?!(?:From|To|CSeq|Max-Forwards|Route|Record-Route|Content-Length):){TOKEN}:([^\r]*+)")
+VALUE = compiled(
+    rf"\r\n(?!(?:From|To|CSeq|Max-Forwards|Route|Record-Route|Content-Length):){TOKEN}:([^\r]*+)"
+)
 
-# -- templates --------------------------------------------------------------------------------------------------------
+# -- templates -------------------------------------------------------------------------------------
 
 
 class NotOrdinary(Exception):
@@ -130,29 +149,43 @@ class NotOrdinary(Exception):
 
 
 class Template:
-    """What messages of one kind and length have in common, learned from two that a pattern has matched.
+    """What messages of one kind and length have in common, learned from two that a pattern has
+    matched.
 
-    Free words in which the two differ are holes, and the body is one. A message that is as long, equal outside the
-    holes, and in the holes has word characters only (in CSeq digits) is what the second one was, but for these words.
+    Free words in which the two differ are holes, and the body is one. A message that is as long,
+    equal outside the holes, and in the holes has word characters only (in CSeq digits) is what the
+    second one was, but for these words.
     """
 
     __slots__ = ("_cut", "_equal", "_number", "facts", "holes", "words")
 
     def __init__(
-        self, match: re.Match[bytes], sample: bytes, holes: list[tuple[int, int]], facts: Any, words: Any
+        self,
+        match: re.Match[bytes],
+        sample: bytes,
+        holes: list[tuple[int, int]],
+        facts: Any,
+        words: Any,
     ) -> None:
         data, groups, head = match.string, match.re.groupindex, match.end()
         free = [match.span(name) for name in FREE if name in groups]
         for name in {"ours", "others"} & groups.keys():
             free += [found.span(1) for found in PARAMETER.finditer(data, *match.span(name))]
         free += [found.span(1) for found in VALUE.finditer(data, match.end("others"), head - 2)]
-        spans = [word.span() for start, stop in free if stop > 0 for word in WORD.finditer(data, start, stop)]
+        spans = [
+            word.span()
+            for start, stop in free
+            if stop > 0
+            for word in WORD.finditer(data, start, stop)
+        ]
         number = match.span("number")
         differ = (at for at in spans if at in holes or data[slice(*at)] != sample[slice(*at)])
         self.holes = sorted({number, *differ})
         edges = [0, *chain(*self.holes), head, len(data)]
         self._cut = Struct("".join(f"{stop - start}s" for start, stop in pairwise(edges))).unpack
-        self._equal = tuple(data[start:stop] for start, stop in zip(edges[:-1:2], edges[1::2], strict=True))
+        self._equal = tuple(
+            data[start:stop] for start, stop in zip(edges[:-1:2], edges[1::2], strict=True)
+        )
         self._number = 2 * self.holes.index(number) + 1
         self.facts, self.words = facts, itemgetter(*(slice(*match.span(name)) for name in words))
 
@@ -165,8 +198,9 @@ class Template:
 
 
 class Reader:
-    """Templates are kept by the length and the first octets of messages. Whatever comes twice without fitting one gets
-    one, but no two within BETWEEN: so the most frequent kinds have theirs, and learning costs next to nothing."""
+    """Templates are kept by the length and the first octets of messages. Whatever comes twice
+    without fitting one gets one, but no two within BETWEEN: so the most frequent kinds have theirs,
+    and learning costs next to nothing."""
 
     def __init__(self, possessive: bool = POSSESSIVE) -> None:
         self._request, self._answer = forms(possessive)
@@ -175,7 +209,8 @@ class Reader:
         self._next = float("-inf")  # when the next one may be made
 
     def read(self, data: bytes, now: float) -> tuple[Any, Any]:
-        """The facts of a message, which those that fit one template share, and its words. Raises NotOrdinary."""
+        """The facts of a message, which those that fit one template share, and its words. Raises
+        NotOrdinary."""
         template = self._templates.get((len(data), data[:4]))
         if template and template.fits(data):
             return template.facts, template.words(data)
@@ -200,7 +235,9 @@ class Reader:
         if sample:
             if len(self._templates) >= MOST:
                 self._templates.clear()
-            self._templates[kind] = Template(match, sample, known.holes if known else [], facts, words)
+            self._templates[kind] = Template(
+                match, sample, known.holes if known else [], facts, words
+            )
             self._next = now + BETWEEN
 
 

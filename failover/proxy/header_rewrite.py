@@ -1,11 +1,11 @@
-"""The lines of a message that are the forwarder's to write: a forwarded message differs from the received one by these
-and by nothing else.
+"""The lines of a message that are the forwarder's to write: a forwarded message differs from the
+received one by these and by nothing else.
 
-Its Via, whose branch is signed and proves that an answer's request passed here (RFC 3261 16.11), and whose parameter
-`back` proves the way back; Record-Route with the server's hint;
-Path in a registration, if that is wished for (RFC 3327);
-the sender's Via completed by where it came from (RFC 3581); a Route that named the forwarder, taken away; a dead
-server's address, written over with its successor's.
+Its Via, whose branch is signed and proves that an answer's request passed here (RFC 3261 16.11),
+and whose parameter `back` proves the way back; Record-Route with the server's hint; Path in a
+registration, if that is wished for (RFC 3327); the sender's Via completed by where it came from
+(RFC 3581); a Route that named the forwarder, taken away; a dead server's address, written over with
+its successor's.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ LATE = 0.1  # seconds; less is not worth telling
 
 
 class Lines:
-    """`advertised(phone)` is the forwarder's own address as that phone knows it, `advertised_to_server(host)` as a
-    server at that IP address does; `is_own(address)`: is this one of the forwarder's, whether or not it was written
-    into a message yet?"""
+    """`advertised(phone)` is the forwarder's own address as that phone knows it,
+    `advertised_to_server(host)` as a server at that IP address does; `is_own(address)`: is this one
+    of the forwarder's, whether or not it was written into a message yet?"""
 
     def __init__(
         self,
@@ -43,7 +43,8 @@ class Lines:
     ) -> None:
         self.table, self.key, self._advertised, self._is_own = table, key, advertised, is_own
         self._advertised_to_server = advertised_to_server
-        self.own: set[Address] = set()  # those written already: as many as this computer has addresses
+        # those written already: as many as this computer has addresses
+        self.own: set[Address] = set()
         self.changed: Callable[[], None] = lambda: None  # called when there is one more
 
     def towards(self, phone: Address) -> Address:
@@ -63,58 +64,62 @@ class Lines:
     def is_own(self, address: Address) -> bool:
         return address in self.own or self._is_own(address)
 
-    # -- Via --------------------------------------------------------------------------------------------------------
+    # -- Via ---------------------------------------------------------------------------------------
 
     def complete_via(self, request: Request, source: Address) -> None:
-        """Notes in the sender's Via where it really came from, so that the answer goes nowhere else."""
+        """Notes in the sender's Via where it really came from, so that the answer goes nowhere
+        else."""
         via = request.via
         complete = via.with_source(*source)
         if complete != via:
             request.replace_top("Via", str(complete))
 
     def push_via(self, request: Request, own: Address, branch: str, leg: str) -> None:
-        """`rport` (RFC 3581 3) has the peer answer to the port that this leaves from, should `own` name another one. It
-        stands last, where a peer's answer to it grows."""
-        words = f"branch={branch};{LOOP}={loop_word(request, leg)};{BACK}={self.back_word(request.via)};rport"
+        """`rport` (RFC 3581 3) has the peer answer to the port that this leaves from, should `own`
+        name another one. It stands last, where a peer's answer to it grows."""
+        loop, back = loop_word(request, leg), self.back_word(request.via)
+        words = f"branch={branch};{LOOP}={loop};{BACK}={back};rport"
         request.push("Via", f"SIP/2.0/UDP {format_address(own)};{words}")
 
     def branch(self, request: Request) -> str:
         return make_branch(self.key, request, self.signed(request.via))
 
     def back_word(self, via: Via) -> str:
-        """Signs the address to which a response with this Via beneath ours goes. It is no part of the branch, which
-        names the transaction alone."""
+        """Signs the address to which a response with this Via beneath ours goes. It is no part of
+        the branch, which names the transaction alone."""
         host, port = way_back(via)
         words = ("server",) if (host, port) in self.table.by_address else (host, str(port))
         return keyed_hash(self.key, BACK, *words)[:BACK_DIGITS]
 
     def is_ours(self, response: Response) -> bool:
-        """Is the topmost Via one that a forwarder with our secret made, over the Via beneath it as it is?"""
+        """Is the topmost Via one that a forwarder with our secret made, over the Via beneath it as
+        it is?"""
         vias = response.vias[:2]
         if len(vias) < 2 or not is_branch_of(self.key, vias[0], self.signed(vias[1]), response):
             return False
         return vias[0].params.get(BACK) == self.back_word(vias[1])
 
     def signed(self, via: Via) -> Via:
-        """What our branch says of the Via beneath it. Servers stand in for one another, so that one which repeats what
-        a dead one had sent already makes a retransmission of it, which no phone takes for a second call."""
+        """What our branch says of the Via beneath it. Servers stand in for one another, so that one
+        which repeats what a dead one had sent already makes a retransmission of it, which no phone
+        takes for a second call."""
         if way_back(via) in self.table.by_address:
             return Via(via.transport, "server", params={"branch": via.branch})
         return via
 
-    # -- Route, Record-Route, Request-URI ---------------------------------------------------------------------------
+    # -- Route, Record-Route, Request-URI ----------------------------------------------------------
 
     def drop_uri_headers(self, request: Request) -> None:
-        """Takes escaped headers off a Request-URI, where they may not stand (RFC 3261 19.1.1), and which a proxy may
-        neither pass on nor act on (RFC 4475 3.1.2.11)."""
+        """Takes escaped headers off a Request-URI, where they may not stand (RFC 3261 19.1.1), and
+        which a proxy may neither pass on nor act on (RFC 4475 3.1.2.11)."""
         if "?" in request.uri and request.uri[:4].lower() in ("sip:", "sips"):
             headers = Uri.parse(request.uri).headers
             if headers or request.uri.endswith("?"):
                 request.uri = request.uri[: -1 - len(headers)]
 
     def restore_target(self, request: Request) -> str:
-        """RFC 3261 16.4: a strict router put our Record-Route where the Request-URI was, and that last in the Route.
-        Returns the hint."""
+        """RFC 3261 16.4: a strict router put our Record-Route where the Request-URI was, and that
+        last in the Route. Returns the hint."""
         if ";lr" not in request.uri:
             return ""
         word = Uri.parse(request.uri).params.get("hint") or ""
@@ -124,8 +129,9 @@ class Lines:
         return word
 
     def suit_strict_router(self, request: Request) -> None:
-        """RFC 3261 16.6 step 6: to a next hop of before RFC 3261, whose Route has no `lr`, goes what it looks at, the
-        Request-URI, and the one that it takes the place of goes last in the Route."""
+        """RFC 3261 16.6 step 6: to a next hop of before RFC 3261, whose Route has no `lr`, goes
+        what it looks at, the Request-URI, and the one that it takes the place of goes last in the
+        Route."""
         route = request.routes[:1]
         if route and "lr" not in route[0].uri.params:
             request.pop("Route")
@@ -133,7 +139,8 @@ class Lines:
             request.uri = str(route[0].uri)
 
     def pop_routes(self, request: Request) -> str:
-        """Takes the forwarder's own Route away, or two if its Record-Routes had two addresses; returns the hint."""
+        """Takes the forwarder's own Route away, or two if its Record-Routes had two addresses;
+        returns the hint."""
         hint = ""
         for uri in [NameAddr.parse(value).uri for value in request.values("Route")[:2]]:
             word = uri.params.get("hint") or ""
@@ -146,8 +153,8 @@ class Lines:
     def record_route(self, request: Request, own: Address, server: Server) -> None:
         """So that the dialog's later requests come this way, and say which server they belong to.
 
-        Not where the topmost is this very one already. Where it is the forwarder's under its address towards another
-        network, both are needed (RFC 5658).
+        Not where the topmost is this very one already. Where it is the forwarder's under its
+        address towards another network, both are needed (RFC 5658).
         """
         if request.method not in DIALOG_CREATING or request.to_tag:
             return
@@ -156,12 +163,14 @@ class Lines:
         request.push("Record-Route", f"<sip:{format_address(own)};lr;hint={server.hint}>")
 
     def add_path(self, request: Request, own: Address) -> None:
-        """RFC 3327 5.2: what servers send to a phone that registers here is to come this way too."""
+        """RFC 3327 5.2: what servers send to a phone that registers here is to come this way
+        too."""
         if self.table.path and request.method == "REGISTER":
             request.push("Path", f"<sip:{format_address(own)};lr>")
 
     def replace_dead(self, request: Request, successor: Server) -> None:
-        """Writes the successor's address over that of a server which is down, in the next Route and the Request-URI."""
+        """Writes the successor's address over that of a server which is down, in the next Route and
+        the Request-URI."""
         route = request.routes[:1]
         if route and self._is_dead(route[0].uri.address()):
             moved = names(route[0].uri, successor.address)
@@ -175,13 +184,13 @@ class Lines:
         server = self.table.by_address.get(address)
         return server is not None and not server.usable
 
-    # -- Failover-Kept --------------------------------------------------------------------------------------------
+    # -- Failover-Kept -----------------------------------------------------------------------------
 
     @staticmethod
     def tell_age(request: Request, seconds: float) -> None:
-        """Tells a server how long ago a request came that reaches it late, so that a bill ends when the phone hung up.
-        The field is between the forwarder and its servers: `hide_age` takes it off for everybody else, and off what
-        phones write themselves."""
+        """Tells a server how long ago a request came that reaches it late, so that a bill ends when
+        the phone hung up. The field is between the forwarder and its servers: `hide_age` takes it
+        off for everybody else, and off what phones write themselves."""
         request.remove(KEPT)
         if seconds >= LATE:
             request.add(KEPT, f"{seconds:.3f}")
@@ -190,22 +199,24 @@ class Lines:
     def hide_age(message: Message) -> None:
         message.remove(KEPT)
 
-    # -- the forwarder's own answers --------------------------------------------------------------------------------
+    # -- the forwarder's own answers ---------------------------------------------------------------
 
     def own_tag(self, branch: str) -> str:
-        """The To tag of the forwarder's own answers: the same for a retransmission (RFC 3261 8.2.7)."""
+        """The To tag of the forwarder's own answers: the same for a retransmission (RFC 3261
+        8.2.7)."""
         return keyed_hash(self.key, "tag", branch)
 
     def answer_tag(self, request: Request) -> str:
         try:
             return self.own_tag(self.branch(request))
-        except RemoteProtocolError:  # of an old peer, and without the fields that stand in for a branch
+        # of an old peer, and without the fields that stand in for a branch
+        except RemoteProtocolError:
             return self.own_tag(str(request.via))
 
 
 def _address_in(values: list[str]) -> Address | None:
-    """The address of the first of these name-addrs; None if there is none, or it cannot be read, which is for those to
-    mind who need it (RFC 3261 16.3)."""
+    """The address of the first of these name-addrs; None if there is none, or it cannot be read,
+    which is for those to mind who need it (RFC 3261 16.3)."""
     try:
         return NameAddr.parse(values[0]).uri.address() if values else None
     except RemoteProtocolError:

@@ -49,9 +49,17 @@ class Call:
     has come."""
 
     __slots__ = (
-        "caller", "cancel_due", "data", "ended", "interval", "over", "rings", "server", "since",
+        "caller",
+        "cancel_due",
+        "data",
+        "ended",
+        "interval",
+        "over",
+        "rings",
+        "server",
+        "since",
         "target",
-    )  # fmt: skip
+    )
 
     def __init__(self, server: str, data: bytes, target: Address, since: float) -> None:
         self.server, self.data, self.target, self.since = server, data, target, since
@@ -73,10 +81,15 @@ class Call:
         via = invite.via
         via = Via(via.transport, via.host, via.port, {**via.params, "branch": via.branch + suffix})
         fields = [
-            ("Via", str(via)), *(("Route", value) for value in invite.all("Route")),
-            ("Max-Forwards", "70"), ("From", invite.get("From") or ""), ("To", to),
-            ("Call-ID", invite.call_id), ("CSeq", f"{number} {method}"), ("Content-Length", "0"),
-        ]  # fmt: skip
+            ("Via", str(via)),
+            *(("Route", value) for value in invite.all("Route")),
+            ("Max-Forwards", "70"),
+            ("From", invite.get("From") or ""),
+            ("To", to),
+            ("Call-ID", invite.call_id),
+            ("CSeq", f"{number} {method}"),
+            ("Content-Length", "0"),
+        ]
         return Send(PHONES, Request(method, uri or invite.uri, fields).to_bytes(), self.target)
 
     def cancel(self, now: float) -> Send:
@@ -163,14 +176,19 @@ class Orphans:
 
         def is_same(call: Call) -> bool:
             known = call.invite
-            return call.target == target and known.call_id != invite.call_id and _called(known)[1] == called
+            return (
+                call.target == target
+                and known.call_id != invite.call_id
+                and _called(known)[1] == called
+            )
 
         return self._end(_user(invite.get("From")), is_same, now)
 
     def _end(
         self, caller: str, condition: Callable[[Call], bool], now: float
     ) -> list[tuple[Call, Send]]:
-        """Ends those of the caller that fulfil the condition. One that cannot be read costs nobody else anything."""
+        """Ends those of the caller that fulfil the condition. One that cannot be read costs nobody
+        else anything."""
         octets = caller.encode("utf-8", "surrogateescape")
         sends: list[tuple[Call, Send]] = []
         for call in self._orphans.values():
@@ -257,7 +275,8 @@ class Orphans:
 
 
 def _key(branch: str) -> bytes:
-    """Of a call, by the branch of its INVITE or of what is said to the phone about it (`suffix`)."""
+    """Of a call, by the branch of its INVITE or of what is said to the phone about it
+    (`suffix`)."""
     return branch.partition(".")[0].encode("utf-8", "surrogateescape")
 
 

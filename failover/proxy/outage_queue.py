@@ -42,7 +42,8 @@ class KeptMessages:
         self._unproven: dict[Key | EchoKey, tuple[Row, bool]] = {}
         self._octets = 0
         self._next_expiry = 0.0
-        self.released: dict[Key | EchoKey, float] = {}  # requests that went on: when the first copy of each came
+        # requests that went on: when the first copy of each came
+        self.released: dict[Key | EchoKey, float] = {}
         self._released_at = 0.0
 
     def __len__(self) -> int:

@@ -1,12 +1,13 @@
-"""What the servers were sent and still owe: when one goes down, this is what the next one is sent at once.
+"""What the servers were sent and still owe: when one goes down, this is what the next one is sent
+at once.
 
 A request waits until it is answered. What is never answered, a response or an ACK, counts as in
 flight until the server has passed it on, or for a second. Where it ends at the server, as a
 response to a request that began there does, or an ACK to the server's own answer (all of them at a
 B2BUA), it is sent to the next one likewise, for that may have use for it, but nobody is owed
-anything and it does not count.
-Rows hold the datagrams as they were received, so that a replay takes the same way through the core as the first time.
-Bounded in number, octets and age: a row that falls out costs one replay, and a phone's retransmission makes up for it.
+anything and it does not count. Rows hold the datagrams as they were received, so that a replay
+takes the same way through the core as the first time. Bounded in number, octets and age: a row that
+falls out costs one replay, and a phone's retransmission makes up for it.
 """
 
 from __future__ import annotations
@@ -24,15 +25,18 @@ MAX_REFUSED = 4_096
 MAX_HEDGED = 4_096
 ECHO = 1.0  # seconds that a response or an ACK counts as in flight
 Key = bytes  # our branch, all of which are of one length, and the CSeq's method
-EchoKey = tuple[bytes, bytes, bytes, bytes]  # our branch in the request, the CSeq's method, the status, the To tag
+# our branch in the request, the CSeq's method, the status, the To tag
+EchoKey = tuple[bytes, bytes, bytes, bytes]
 NO_STATUS = b"0"  # what an ACK has for one
-# A Row that is kept is a bare tuple: it is made in a tenth of the time, and the garbage collector need not look at it.
+# A Row that is kept is a bare tuple: it is made in a tenth of the time, and the garbage collector
+# need not look at it.
 Kept = tuple[str, bytes, str, Address, float, int, bool]
 
 
 class Row(NamedTuple):
-    """One datagram on its way through a server. `moves`: how often the server that had it went down; `begun`: a server
-    has passed this INVITE on, or answered it provisionally, so a phone may ring."""
+    """One datagram on its way through a server. `moves`: how often the server that had it went
+    down; `begun`: a server has passed this INVITE on, or answered it provisionally, so a phone may
+    ring."""
 
     server: str
     data: bytes
@@ -55,9 +59,11 @@ def key_of(branch: str, method: str) -> Key:
 def echo_key(branch: str, method: str, status: int, to_tag: str) -> EchoKey:
     """An ACK's status is 0."""
     return (
-        branch.encode("utf-8", "surrogateescape"), method.encode("ascii"), str(status).encode("ascii"),
+        branch.encode("utf-8", "surrogateescape"),
+        method.encode("ascii"),
+        str(status).encode("ascii"),
         to_tag.encode("utf-8", "surrogateescape"),
-    )  # fmt: skip
+    )
 
 
 class InFlight:
@@ -66,9 +72,11 @@ class InFlight:
         self._waiting: dict[Key, Kept] = {}  # oldest first, as Python's dicts keep their order
         self._passed: dict[EchoKey, Kept] = {}  # likewise; to be passed on by the server
         self._ended: dict[EchoKey, Kept] = {}  # likewise; the server is the last to get it
-        # Our branch of a refused INVITE -> the server that waits for its ACK; was the refusal its own?
+        # Our branch of a refused INVITE -> the server that waits for its ACK; was the refusal its
+        # own?
         self._refused: dict[bytes, tuple[str, bool]] = {}
-        self.hedged: dict[Key, str] = {}  # requests that another server was sent too -> the one that had them first
+        # requests that another server was sent too -> the one that had them first
+        self.hedged: dict[Key, str] = {}
         self.moving: deque[Row] = deque()  # taken from servers that went down, not yet sent on
         self._octets = 0
         self._due = 0.0  # before that nothing is too old
@@ -99,11 +107,20 @@ class InFlight:
         self._octets = 0
 
     def wait(self, key: Key, row: Kept) -> None:
-        """A request was sent. Its retransmission moves the row to where it went now, and makes it no younger."""
+        """A request was sent. Its retransmission moves the row to where it went now, and makes it
+        no younger."""
         earlier = self._waiting.get(key)
         if earlier:
             self._octets -= len(earlier[1])
-            row = (row[0], row[1], row[2], row[3], earlier[4], max(earlier[5], row[5]), earlier[6] or row[6])
+            row = (
+                row[0],
+                row[1],
+                row[2],
+                row[3],
+                earlier[4],
+                max(earlier[5], row[5]),
+                earlier[6] or row[6],
+            )
         self._waiting[key] = row
         self._octets += len(row[1])
         if row[4] > self._due or self._octets > MAX_OCTETS or self._rows > MAX_ROWS:
@@ -119,8 +136,8 @@ class InFlight:
             self.expire(row[4])
 
     def came_through(self, key: EchoKey) -> Kept | None:
-        """The server has passed it on, so nobody needs to do it again. A phone that is told twice that another one
-        rings may be told so after the answer."""
+        """The server has passed it on, so nobody needs to do it again. A phone that is told twice
+        that another one rings may be told so after the answer."""
         return self._remove(self._passed, key)
 
     def _remove(self, rows: dict[EchoKey, Kept], key: EchoKey) -> Kept | None:
@@ -138,8 +155,8 @@ class InFlight:
         return row[0] if row else self._refused.get(branch, (None, False))[0]
 
     def refused(self, branch: bytes, server: str, own: bool) -> None:
-        """A server has answered an INVITE with 300 or more, and repeats that until the ACK comes. It
-        has the INVITE's branch but no Route of its dialog (RFC 3261 17.1.1.3): nothing else says
+        """A server has answered an INVITE with 300 or more, and repeats that until the ACK comes.
+        It has the INVITE's branch but no Route of its dialog (RFC 3261 17.1.1.3): nothing else says
         where it belongs. `own`: it has not passed on a phone's answer, so the ACK ends there; but
         what it passed on once it may repeat by itself."""
         self._refused[branch] = server, own and self._refused.get(branch, ("", True))[1]
@@ -151,7 +168,8 @@ class InFlight:
         return self._refused.get(branch, ("", False))[1]
 
     def begun(self, branch: bytes) -> None:
-        """A server has passed the INVITE with this branch of ours on, or answered it provisionally."""
+        """A server has passed the INVITE with this branch of ours on, or answered it
+        provisionally."""
         key = branch + b"INVITE"
         row = self._waiting.get(key)
         if row and not row[6]:
@@ -173,8 +191,8 @@ class InFlight:
         return keys
 
     def take(self, keys: set[Key], before: float, most: int) -> list[Row]:
-        """Takes those that came at `before` or earlier away from their server, oldest first; from `keys` too. They are
-        in `hedged` then."""
+        """Takes those that came at `before` or earlier away from their server, oldest first; from
+        `keys` too. They are in `hedged` then."""
         rows = {key: self._waiting[key] for key in keys if key in self._waiting}
         oldest = sorted((row[4], key) for key, row in rows.items() if row[4] <= before)[:most]
         taken = []
@@ -193,7 +211,8 @@ class InFlight:
         return sum(row[0] == server for row in self._passed.values())
 
     def take_passed(self, server: str) -> list[Row]:
-        """Takes the responses and ACKs that a server has not passed on away from it, oldest first."""
+        """Takes the responses and ACKs that a server has not passed on away from it, oldest
+        first."""
         keys = [key for key, row in self._passed.items() if row[0] == server]
         taken = [row for key in keys if (row := self.came_through(key))]
         return [Row(*row[:5], moves=row[5] + 1) for row in taken]
@@ -205,11 +224,11 @@ class InFlight:
         return row
 
     def move(self, server: str, now: float) -> int:
-        """All that this server owes, and what ended there, is to be sent on, oldest first; returns how
-        many it owes.
+        """All that this server owes, and what ended there, is to be sent on, oldest first; returns
+        how many it owes.
 
-        Those too old to matter are left out, and so are requests
-        whose 2xx it was about to pass on: that settles them, whereas a phone that answered has forgotten its INVITE."""
+        Those too old to matter are left out, and so are requests whose 2xx it was about to pass on:
+        that settles them, whereas a phone that answered has forgotten its INVITE."""
         self.expire(now)
         waiting = {key: row for key, row in self._waiting.items() if row[0] == server}
         passed = {key: row for key, row in self._passed.items() if row[0] == server}
@@ -217,7 +236,9 @@ class InFlight:
         self._passed = {key: row for key, row in self._passed.items() if row[0] != server}
         ended = [row for row in self._ended.values() if row[0] == server]
         self._ended = {key: row for key, row in self._ended.items() if row[0] != server}
-        settled = {branch + method for branch, method, status, _ in passed if status.startswith(b"2")}
+        settled = {
+            branch + method for branch, method, status, _ in passed if status.startswith(b"2")
+        }
         self._octets -= sum(len(waiting[key][1]) for key in settled & waiting.keys())
         owed = [*(row for key, row in waiting.items() if key not in settled), *passed.values()]
         rows = [Row(*row[:5], moves=row[5] + 1, begun=row[6]) for row in (*owed, *ended)]
@@ -225,7 +246,8 @@ class InFlight:
         return len(owed)
 
     def is_moving(self, data: bytes) -> bool:
-        """Is this very INVITE, which a server had begun, among those taken from a server that went down?"""
+        """Is this very INVITE, which a server had begun, among those taken from a server that went
+        down?"""
         return any(row.begun and row.data == data for row in self.moving)
 
     def resume(self, rows: list[Row]) -> None:

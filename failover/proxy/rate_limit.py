@@ -1,9 +1,10 @@
 """A limit per source, so that one that floods does not take the others' turn.
 
-A token bucket for each source address (for IPv6 each /64, of which a single host may have all): `rate` datagrams a
-second go on, `burst` at once. The last quarter of a bucket is kept for what belongs to calls already there (responses,
-ACK, BYE, CANCEL), so that what is dropped first is what a caller can try again. The first bytes tell which it is, for
-what is to be dropped must cost less than what is not.
+A token bucket for each source address (for IPv6 each /64, of which a single host may have all):
+`rate` datagrams a second go on, `burst` at once. The last quarter of a bucket is kept for what
+belongs to calls already there (responses, ACK, BYE, CANCEL), so that what is dropped first is what
+a caller can try again. The first bytes tell which it is, for what is to be dropped must cost less
+than what is not.
 
 The table of buckets is bounded, and anybody can forge addresses to fill it. So where a new source
 needs the place of another, the fullest of some buckets goes, for to forget that one costs least;
@@ -22,7 +23,8 @@ from failover.config.networks import Networks
 
 MAX_SOURCES = 10_000
 LOOKED_AT = 16  # buckets, among which the fullest goes: some 10 us more, where all are limited
-ORDINARY = 1500  # octets; a datagram of more counts for as many as it could have been, for reading it takes so long
+# octets; a datagram of more counts for as many as it could have been, for reading it takes so long
+ORDINARY = 1500
 KEPT = 0.25  # the share of a bucket for what belongs to calls
 OF_CALLS = (b"SIP/2.0 ", b"ACK ", b"BYE ", b"CANCEL ")
 REMEMBERED_HOSTS = 4_096  # of which it is known whether they are exempt

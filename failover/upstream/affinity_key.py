@@ -1,7 +1,9 @@
-"""What names a message's session: the value of one header, Call-ID unless the operator says otherwise.
+"""What names a message's session: the value of one header, Call-ID unless the operator says
+otherwise.
 
-Messages of one name go to one server (policy call-id), and the log shows it. Of From, To and other headers that hold
-an address the name is the address alone, without what differs from message to message (display name, tag, parameters).
+Messages of one name go to one server (policy call-id), and the log shows it. Of From, To and other
+headers that hold an address the name is the address alone, without what differs from message to
+message (display name, tag, parameters).
 """
 
 from __future__ import annotations
@@ -11,9 +13,21 @@ from sip.header import NameAddr
 from sip.message import Message
 
 CALL_ID = "Call-ID"
-ADDRESSES = frozenset({"From", "To", "Contact", "Reply-To", "Referred-By", "P-Asserted-Identity",
-                       "P-Preferred-Identity", "P-Called-Party-Id"})  # fmt: skip
-OF_ONE_MESSAGE = frozenset({"Via", "Cseq", "CSeq", "Max-Forwards", "Route", "Record-Route", "Content-Length"})
+ADDRESSES = frozenset(
+    {
+        "From",
+        "To",
+        "Contact",
+        "Reply-To",
+        "Referred-By",
+        "P-Asserted-Identity",
+        "P-Preferred-Identity",
+        "P-Called-Party-Id",
+    }
+)
+OF_ONE_MESSAGE = frozenset(
+    {"Via", "Cseq", "CSeq", "Max-Forwards", "Route", "Record-Route", "Content-Length"}
+)
 
 
 def session(message: Message, header: str = CALL_ID) -> str:

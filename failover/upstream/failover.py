@@ -1,4 +1,5 @@
-"""The servers as the core sees them: signals change their health, and when one goes down its work moves to the others.
+"""The servers as the core sees them: signals change their health, and when one goes down its work
+moves to the others.
 
 The half of the core that has to do with servers; core.py has the one that has to do with messages.
 """
@@ -32,7 +33,8 @@ from sip.message import Request
 from sip.uri import Uri
 
 REMEMBERED_FAILOVERS = 100
-LAST = 5  # times as many misses until the last living server is given up: nobody else would answer sooner
+# times as many misses until the last living server is given up: nobody else would answer sooner
+LAST = 5
 REPLAYED_AT_ONCE = 16  # a millisecond or two of work, then others have their turn
 
 
@@ -47,15 +49,20 @@ class Members:
         self.kept = KeptMessages(self.counters)
         self.orphans = Orphans(self.counters)
         self.passive = PassiveCheck(self)
-        self.serving: float | None = float("-inf")  # since when; None: on standby, so what servers do costs nobody
+        # since when; None: on standby, so what servers do costs nobody
+        self.serving: float | None = float("-inf")
         self.failovers: deque[Failover] = deque(maxlen=REMEMBERED_FAILOVERS)
-        self.unfit: list[Exception] = []  # raised by rows that were to be replayed; for the shell to take out and tell
+        # raised by rows that were to be replayed; for the shell to take out and tell
+        self.unfit: list[Exception] = []
 
     def _handle(self, row: Row, now: float) -> Outcome:
         raise NotImplementedError  # core.py
 
-    def signal(self, name: str, signal: Signal, now: float, why: str, leaving: bool | None = None) -> Outcome:
-        """A heartbeat's result, or a refusal. `leaving`: the answer was 503, or not; None: there was none."""
+    def signal(
+        self, name: str, signal: Signal, now: float, why: str, leaving: bool | None = None
+    ) -> Outcome:
+        """A heartbeat's result, or a refusal. `leaving`: the answer was 503, or not; None: there
+        was none."""
         server = self.table.by_name.get(name)
         if not server:
             return NOTHING
@@ -70,7 +77,8 @@ class Members:
         if server.health.state is was.state:
             if server.leaving == left:
                 return NOTHING
-            server.health = replace(server.health, why=why)  # the one of before spoke of the other status
+            # the one of before spoke of the other status
+            server.health = replace(server.health, why=why)
         outcome = self._state(server, now)
         if was.alive and not server.health.alive:
             server.ejected = ""
@@ -79,11 +87,14 @@ class Members:
         return self._released(outcome, now)
 
     def _welcomed(self, now: float) -> list[Outcome]:
-        """Where no server is left, those come back that were held back for their flapping, or ejected."""
+        """Where no server is left, those come back that were held back for their flapping, or
+        ejected."""
         outcomes = [self._state(heir, now) for heir in self.table.welcome(now, self.rise)]
         if not self.table.usable:
             living = [server for server in self.table.servers if server.alive]
-            outcomes += [self.passive.readmit(server, now, "nobody else is left") for server in living]
+            outcomes += [
+                self.passive.readmit(server, now, "nobody else is left") for server in living
+            ]
         return outcomes
 
     def serve(self, now: float) -> None:
@@ -99,7 +110,9 @@ class Members:
 
     def is_last(self, server: Server) -> bool:
         """Does no other one live, and work?"""
-        return not any(other.alive and not other.ejected for other in self.table.servers if other is not server)
+        return not any(
+            other.alive and not other.ejected for other in self.table.servers if other is not server
+        )
 
     def farewell(self, name: str, leaving: bool, now: float) -> Outcome:
         """A server that registered itself wants no new calls from now on, or wants them again."""
@@ -110,19 +123,27 @@ class Members:
         return self._released(self._state(server, now), now)
 
     def wish(self, name: str, wish: Wish, now: float) -> Outcome:
-        """What the operator wants of a server from now on. Raises KeyError for one that is not in the list.
+        """What the operator wants of a server from now on. Raises KeyError for one that is not in
+        the list.
 
         What it has been sent it may still answer, whatever the wish."""
         server = self.table.by_name[name]
-        back = self.passive.readmit(server, now, "enabled by the operator") if wish is Wish.ENABLED else NOTHING
+        back = (
+            self.passive.readmit(server, now, "enabled by the operator")
+            if wish is Wish.ENABLED
+            else NOTHING
+        )
         if server.wish is wish:
             return back
         server.wish = wish
         return self._released(joined((back, self._state(server, now))), now)
 
     def adopt(self, table: ServerTable, fall: int, rise: int, now: float) -> Outcome:
-        """Serves from another table from now on. What those owe who are not in it goes to the others."""
-        gone = [server for server in self.table.servers if table.by_name.get(server.name) is not server]
+        """Serves from another table from now on. What those owe who are not in it goes to the
+        others."""
+        gone = [
+            server for server in self.table.servers if table.by_name.get(server.name) is not server
+        ]
         hot, self.table, self.fall, self.rise = self.table.hot, table, fall, rise
         outcome = NOTHING
         for server in gone:
@@ -153,7 +174,7 @@ class Members:
         way = call.server, PHONES, source, call.target
         return Passed(now, *way, method, None, call_id, False, why)
 
-    # -- what the passive check asks for ----------------------------------------------------------------------------
+    # -- what the passive check asks for -----------------------------------------------------------
 
     def eject(self, server: Server, now: float, why: str) -> Outcome:
         """Takes a server out of use that answers heartbeats and nothing else."""
@@ -178,27 +199,38 @@ class Members:
         self.counters["hedged"] += self.inflight.move(server.name, now)
         return self.replay(now)
 
-    # -- failover ---------------------------------------------------------------------------------------------------
+    # -- failover ----------------------------------------------------------------------------------
 
     def _move(self, lost: Server, now: float, was_hot: bool, outcome: Outcome, why: str) -> Outcome:
         """What a server that is gone still owed goes to those who live."""
         owed = self.inflight.move(lost.name, now)
         self.orphans.abandon(lost.name)
         heir = self.table.hot
-        felt = was_hot and lost.seen and self.serving is not None  # one that was never there has left nothing behind
+        # one that was never there has left nothing behind
+        felt = was_hot and lost.seen and self.serving is not None
         if owed or felt:
             replayed = owed if self.table.usable else 0
-            failover = Failover(now, lost.name, heir.name if heir else None, why, replayed,
-                                in_flight=owed, last_answer=lost.answered)  # fmt: skip
+            failover = Failover(
+                now,
+                lost.name,
+                heir.name if heir else None,
+                why,
+                replayed,
+                in_flight=owed,
+                last_answer=lost.answered,
+            )
             self.failovers.append(failover)
             self.counters["failovers"] += 1
             outcome = joined((outcome, Outcome((), (failover,))))
         return joined((outcome, self.replay(now)))
 
     def replay(self, now: float) -> Outcome:
-        """Sends on the next of what servers that are gone still owed; to be called until `inflight.moving` is empty."""
+        """Sends on the next of what servers that are gone still owed; to be called until
+        `inflight.moving` is empty."""
         outcome = self._handle_all(self.inflight.moved(REPLAYED_AT_ONCE), now)
-        self.counters["replayed"] += sum(isinstance(each, Passed) and each.replayed for each in outcome.events)
+        self.counters["replayed"] += sum(
+            isinstance(each, Passed) and each.replayed for each in outcome.events
+        )
         return outcome
 
     def _handle_all(self, rows: Sequence[Row], now: float) -> Outcome:
@@ -206,7 +238,8 @@ class Members:
         for row in rows:
             try:
                 outcomes.append(self._handle(row, now))
-            except Exception as error:  # a defect of ours, which costs this row and none of those behind it
+            # a defect of ours, which costs this row and none of those behind it
+            except Exception as error:
                 self.unfit.append(error)
         return joined(outcomes)
 
@@ -238,15 +271,17 @@ class Members:
 
     def _state(self, server: Server, now: float) -> Outcome:
         hot = self.table.hot
-        changed = StateChanged(now, server.name, server.state, server.why, hot.name if hot else None)
+        changed = StateChanged(
+            now, server.name, server.state, server.why, hot.name if hot else None
+        )
         return Outcome((), (changed,))
 
     def unsettled(self, sender: str, now: float) -> Failover | None:
         """The failover whose first answer is waited for, if that may be one of `sender`, a server.
 
-        It may while something that was replayed can be answered. After that, where one server has all the work, for as
-        long as that server has it: an answer of another one tells nothing, nor, where many share the work, does one to
-        what was no dead server's."""
+        It may while something that was replayed can be answered. After that, where one server has
+        all the work, for as long as that server has it: an answer of another one tells nothing,
+        nor, where many share the work, does one to what was no dead server's."""
         last = self.failovers[-1] if self.failovers else None
         if not last or last.gap is not None or self.serving is None or last.at < self.serving:
             return None

@@ -1,7 +1,7 @@
 """Passive health check: does a server that answers heartbeats do its work, too?
 
-Heartbeats (health_checker.py) find a server that is silent. They do not find one whose heartbeats are
-answered while everything else is swallowed. HAProxy's `observe`, Envoy's outlier detection and
+Heartbeats (health_checker.py) find a server that is silent. They do not find one whose heartbeats
+are answered while everything else is swallowed. HAProxy's `observe`, Envoy's outlier detection and
 Kamailio's ds_mark_dst watch the real requests for that; here nothing that was swallowed is lost.
 
  1. A server works as long as it handles messages: answers a request, be it provisionally, or
@@ -113,7 +113,8 @@ class PassiveCheck:
         return joined(self._look_at(self._runs[server], late, now) for server in servers)
 
     def due_trial(self) -> Server | None:
-        """`trial`, if it still is to be tried: it may have gone, or be wanted no more, since that was decided."""
+        """`trial`, if it still is to be tried: it may have gone, or be wanted no more, since that
+        was decided."""
         if self.trial and not self._may_be_tried(self.trial):
             self.trial = None
         return self.trial
@@ -203,7 +204,8 @@ class PassiveCheck:
         return NOTHING
 
     def _may_be_tried(self, server: Server) -> bool:
-        """A trial is a new call, so it is for none that would take no new ones, were it not ejected."""
+        """A trial is a new call, so it is for none that would take no new ones, were it not
+        ejected."""
         listed = self._members.table.by_name.get(server.name) is server
         wanted = server.wish is Wish.ENABLED and not (server.leaving or server.farewell)
         return listed and server.alive and bool(server.ejected) and wanted

@@ -1,19 +1,21 @@
 """The registration table: servers that register themselves, by the SIP heartbeat of Mobicents.
 
-A heartbeat is OPTIONS or INFO with `Mobicents-Heartbeat: 1` (or `Restcomm-Heartbeat: 1`) whose body is a Java
-properties text: hostname, ip, udpPort, tcpPort and whatever else the server likes. It is answered 200, and comes every
-few seconds. GRACEFUL_SHUTDOWN=true in it asks for no new calls. These facts are those of the Mobicents, later Restcomm,
-SIP load balancer (github.com/RestComm/load-balancer, its issue 78 for GRACEFUL_SHUTDOWN) and of the servers which beat
-every five seconds (github.com/RestComm/jain-sip.ha); everything below is this project's own.
+A heartbeat is OPTIONS or INFO with `Mobicents-Heartbeat: 1` (or `Restcomm-Heartbeat: 1`) whose body
+is a Java properties text: hostname, ip, udpPort, tcpPort and whatever else the server likes. It is
+answered 200, and comes every few seconds. GRACEFUL_SHUTDOWN=true in it asks for no new calls. These
+facts are those of the Mobicents, later Restcomm, SIP load balancer
+(github.com/RestComm/load-balancer, its issue 78 for GRACEFUL_SHUTDOWN) and of the servers which
+beat every five seconds (github.com/RestComm/jain-sip.ha); everything below is this project's own.
 
 The table is bounded. While there is room, a host may register as many servers as it likes. Once it
 is full, a server that does not answer heartbeats gives way to a new one; and if there is none, one
 of the host that has most gives way to a host that has fewer. So whoever fills the table keeps
 nobody else out.
 
-`Registration.receive(data, source, now)` says what one datagram means. The protocol has neither password nor clock, so
-what it proves is bounded: see `_in_order` for what of a replay can be told. What no datagram can do, however made: give
-calls to a server that does not answer the forwarder's own heartbeats at the address it names, for it comes in as DOWN.
+`Registration.receive(data, source, now)` says what one datagram means. The protocol has neither
+password nor clock, so what it proves is bounded: see `_in_order` for what of a replay can be told.
+What no datagram can do, however made: give calls to a server that does not answer the forwarder's
+own heartbeats at the address it names, for it comes in as DOWN.
 """
 
 from __future__ import annotations
@@ -43,13 +45,15 @@ GRACE = 2.0  # seconds in which a new server has to answer a heartbeat, or it ma
 MOST_OCTETS = 8_192  # of a heartbeat; real ones have a tenth
 LONGEST_CALL_ID = 256
 LONGEST_NOTE = 200  # characters
-REMEMBERED_SERVERS, REMEMBERED_CALL_IDS = 256, 64  # 64 Call-IDs for each of 256 addresses: what a replay is known by
+# 64 Call-IDs for each of 256 addresses: what a replay is known by
+REMEMBERED_SERVERS, REMEMBERED_CALL_IDS = 256, 64
 REMEMBERED_REFUSALS = 20
 METHODS = ("OPTIONS", "INFO")
 MARKS = ("Mobicents-Heartbeat", "Restcomm-Heartbeat")
 RETRY_AFTER = "5"  # seconds, where the table is full
 
-# Why a heartbeat changes nothing -> the status that answers it. None: no answer, for who knows whose address that is.
+# Why a heartbeat changes nothing -> the status that answers it. None: no answer, for who knows
+# whose address that is.
 REFUSALS = {
     "outside": None,  # the sender's address is in none of the networks that may register
     "malformed": 400,
@@ -59,7 +63,14 @@ REFUSALS = {
     "full": 503,
     "unlisted": 200,  # it takes leave and was not in the table
 }
-ARRIVED, BEAT, LEAVING, BACK, STATIC, REPEATED = "arrived", "beat", "leaving", "back", "static", "repeated"
+ARRIVED, BEAT, LEAVING, BACK, STATIC, REPEATED = (
+    "arrived",
+    "beat",
+    "leaving",
+    "back",
+    "static",
+    "repeated",
+)
 _UNFIT = re.compile(r"[^A-Za-z0-9._-]+")
 
 
@@ -77,8 +88,9 @@ class Registered:
 
 
 class Verdict(NamedTuple):
-    """What one datagram was: ARRIVED (it is in the table now), BEAT, LEAVING, BACK (it takes its leave back), STATIC (a
-    server of the file), REPEATED (the very last one again), or a reason of REFUSALS, which changes nothing."""
+    """What one datagram was: ARRIVED (it is in the table now), BEAT, LEAVING, BACK (it takes its
+    leave back), STATIC (a server of the file), REPEATED (the very last one again), or a reason of
+    REFUSALS, which changes nothing."""
 
     what: str
     note: str = ""
@@ -88,7 +100,8 @@ class Verdict(NamedTuple):
 
 
 class Refusal(NamedTuple):
-    """`times` heartbeats from this computer were refused for this reason, the last one `at`, monotonic seconds."""
+    """`times` heartbeats from this computer were refused for this reason, the last one `at`,
+    monotonic seconds."""
 
     at: float
     source: Address
@@ -131,7 +144,8 @@ class Registration:
         self._alive: frozenset[str] = frozenset()  # names of those that answer heartbeats
         # By the name of the server that each gave way to; until the next sweep tells of them.
         self._displaced: dict[str, Registered] = {}
-        self._heard: OrderedDict[Address, OrderedDict[str, int]] = OrderedDict()  # Call-ID -> its highest CSeq
+        # Call-ID -> its highest CSeq
+        self._heard: OrderedDict[Address, OrderedDict[str, int]] = OrderedDict()
 
     @property
     def servers(self) -> list[Registered]:
@@ -144,7 +158,9 @@ class Registration:
         request: Request | None = None
         try:
             if source[0] not in self._allow:
-                raise _Refused("outside", f"{source[0]} is not in registration.allow ({self._allow})")
+                raise _Refused(
+                    "outside", f"{source[0]} is not in registration.allow ({self._allow})"
+                )
             request = _request(data)
             verdict = self._judge(_beat(request), source[0], now)
         except _Refused as refused:
@@ -178,12 +194,18 @@ class Registration:
 
     def _arrive(self, beat: _Beat, sender: str, now: float) -> Verdict:
         if beat.leaving:
-            raise _Refused("unlisted", f"{format_address(beat.address)} takes leave and was not in the table")
+            raise _Refused(
+                "unlisted", f"{format_address(beat.address)} takes leave and was not in the table"
+            )
         full = len(self._table) >= MOST_SERVERS
         displaced = self._gives_way(sender, now) if full else None
         if full and not displaced:
-            raise _Refused("full", f"there are {MOST_SERVERS} registered servers, and no more may be")
-        taken = [line.name for line in (*self._static, *(each.line for each in self._table.values()))]
+            raise _Refused(
+                "full", f"there are {MOST_SERVERS} registered servers, and no more may be"
+            )
+        taken = [
+            line.name for line in (*self._static, *(each.line for each in self._table.values()))
+        ]
         name = _name(beat.hostname, beat.address, taken)
         if displaced:
             del self._table[displaced.line.address]
@@ -218,9 +240,10 @@ class Registration:
     def _in_order(self, beat: _Beat) -> bool:
         """False for a retransmission of the last heartbeat. Refuses an older one.
 
-        Within a Call-ID the CSeq grows (RFC 3261 8.1.1.5, 12.2.1.1); a server that takes a new Call-ID, as after a
-        restart, does not go back to an old one. So an old datagram that comes again, a leave of a former life above
-        all, is known by its Call-ID: for as long as this process has not forgotten it, and the server has left too.
+        Within a Call-ID the CSeq grows (RFC 3261 8.1.1.5, 12.2.1.1); a server that takes a new
+        Call-ID, as after a restart, does not go back to an old one. So an old datagram that comes
+        again, a leave of a former life above all, is known by its Call-ID: for as long as this
+        process has not forgotten it, and the server has left too.
         """
         heard = self._heard.get(beat.address)
         if not heard or beat.call_id not in heard:
@@ -251,14 +274,19 @@ class Registration:
             self.refusals.popitem(last=False)
         return Verdict(reason, note)
 
-    def _answered(self, verdict: Verdict, request: Request, source: Address, status: int) -> Verdict:
-        """With the answer, to where the datagram came from: its host for certain, the port as RFC 3581 has it."""
+    def _answered(
+        self, verdict: Verdict, request: Request, source: Address, status: int
+    ) -> Verdict:
+        """With the answer, to where the datagram came from: its host for certain, the port as RFC
+        3581 has it."""
         via = request.via.with_source(*source)
         request.replace_top("Via", str(via))
         tag = keyed_hash(self._key, "registration", request.call_id)
         fields = [("Retry-After", RETRY_AFTER)] if status == 503 else []
         target = source[0], way_back(via)[1]
-        return verdict._replace(answer=reply(request, status, "", tag, fields).to_bytes(), target=target)
+        return verdict._replace(
+            answer=reply(request, status, "", tag, fields).to_bytes(), target=target
+        )
 
     # -- the table ---------------------------------------------------------------------------------
 
@@ -272,9 +300,13 @@ class Registration:
         self._noted("unreachable", note, source, now)
 
     def forget(self, name: str) -> None:
-        self._table = {address: each for address, each in self._table.items() if each.line.name != name}
+        self._table = {
+            address: each for address, each in self._table.items() if each.line.name != name
+        }
 
-    def sweep(self, now: float, timeout: float, health: Mapping[str, Health]) -> list[tuple[Registered, str]]:
+    def sweep(
+        self, now: float, timeout: float, health: Mapping[str, Health]
+    ) -> list[tuple[Registered, str]]:
         """Takes out, with the reason, who took leave and has gone, and who has neither beaten nor
         answered the forwarder's heartbeats for `timeout` seconds. Tells also who gave way. `health`
         is by name."""
@@ -307,8 +339,8 @@ class Registration:
         return tuple(each.line for each in self._beside(tuple(static), allow).values())
 
     def rebase(self, static: Iterable[ServerLine], allow: Networks, foreign: bool) -> None:
-        """After a reload: who is in the file now, or may not register any more, is out; whose name the file has
-        given to another has a new one."""
+        """After a reload: who is in the file now, or may not register any more, is out; whose name
+        the file has given to another has a new one."""
         self._static, self._foreign, self._allow = tuple(static), foreign, allow
         self._table = self._beside(self._static, allow)
 
@@ -351,7 +383,9 @@ def _beat(request: Request) -> _Beat:
         raise RemoteProtocolError(faults[0].located("body"))
     said = {entry.key: entry.value.strip() for entry in entries}
     leaving = said.get("GRACEFUL_SHUTDOWN", "").lower() == "true"
-    return _Beat(_address(said), said.get("hostname", ""), leaving, request.call_id, request.cseq.number)
+    return _Beat(
+        _address(said), said.get("hostname", ""), leaving, request.call_id, request.cseq.number
+    )
 
 
 def _address(said: Mapping[str, str]) -> Address:
@@ -369,6 +403,7 @@ def _address(said: Mapping[str, str]) -> Address:
 
 
 def _name(hostname: str, address: Address, taken: Iterable[str]) -> str:
-    """The host's name as far as it fits into logs, labels and paths, if it is free; else the address, which is."""
+    """The host's name as far as it fits into logs, labels and paths, if it is free; else the
+    address, which is."""
     name = _UNFIT.sub("-", hostname)[:40].strip("-._")
     return name if name and name != PHONES and name not in taken else format_address(address)

@@ -29,21 +29,46 @@ WISHED = {
 }
 
 
-EJECTED = "EJECTED"  # stands where a health state's name does, for a server that only answers heartbeats
+# stands where a health state's name does, for a server that only answers heartbeats
+EJECTED = "EJECTED"
 
 
 class Server:
-    """One server. `seen`: it has answered a heartbeat. `leaving`: it answers them with 503, so it lives and wants no
-    new calls; `farewell`: it has registered itself and said GRACEFUL_SHUTDOWN, which means the same. `hint` is the word
-    that names it in a Record-Route: keyed, so that nobody can make one up."""
+    """One server. `seen`: it has answered a heartbeat. `leaving`: it answers them with 503, so it
+    lives and wants no new calls; `farewell`: it has registered itself and said GRACEFUL_SHUTDOWN,
+    which means the same. `hint` is the word that names it in a Record-Route: keyed, so that nobody
+    can make one up."""
 
-    # `alive`: what it says counts; `usable`: it may be sent messages of the calls it has; `open`: it may be given new
-    # calls. Kept up whenever one of what they follow from is set, for every message asks.
+    # `alive`: what it says counts; `usable`: it may be sent messages of the calls it has; `open`:
+    # it may be given new calls. Kept up whenever one of what they follow from is set, for every
+    # message asks.
     __slots__ = (
-        "_ejected", "_farewell", "_health", "_leaving", "_wish", "address", "alive", "answered", "downtime",
-        "echoes", "ejections", "falls", "fell", "handled", "hint", "misses", "name", "open", "requests", "rescued",
-        "responses", "seen", "took", "unhandled", "usable",
-    )  # fmt: skip
+        "_ejected",
+        "_farewell",
+        "_health",
+        "_leaving",
+        "_wish",
+        "address",
+        "alive",
+        "answered",
+        "downtime",
+        "echoes",
+        "ejections",
+        "falls",
+        "fell",
+        "handled",
+        "hint",
+        "misses",
+        "name",
+        "open",
+        "requests",
+        "rescued",
+        "responses",
+        "seen",
+        "took",
+        "unhandled",
+        "usable",
+    )
 
     def __init__(self, line: ServerLine, health: Health, key: bytes) -> None:
         self.name, self.address = line.name, line.address
@@ -59,7 +84,8 @@ class Server:
         self.answered: float | None = None  # when it was heard last, heartbeats too
         self.handled = 0  # datagrams sent to it that it has answered or passed on
         self.rescued = 0  # of these, the ones that another server had before
-        # Keys of the requests that it was sent and has not handled, while passive_checks.py wants to know.
+        # Keys of the requests that it was sent and has not handled, while passive_checks.py wants
+        # to know.
         self.unhandled: set[Key] | None = None
         self.ejections = 0  # times that the passive check took it out of use
         self.took: float | None = None  # seconds its last answer to a heartbeat took
@@ -75,7 +101,8 @@ class Server:
             self.rescued += row[5] > 0
 
     def is_late(self, key: Key, hedged: dict[Key, str]) -> None:
-        """It has handled a request that was sent to another server too meanwhile, if this is one of `hedged`."""
+        """It has handled a request that was sent to another server too meanwhile, if this is one of
+        `hedged`."""
         if hedged.get(key) == self.name:
             del hedged[key]
             self.handled += 1
@@ -103,7 +130,9 @@ class Server:
     def _stand(self) -> None:
         self.alive = self._health.alive
         self.usable = self.alive and self._wish is not Wish.DISABLED and not self._ejected
-        self.open = self.usable and self._wish is Wish.ENABLED and not (self._leaving or self._farewell)
+        self.open = (
+            self.usable and self._wish is Wish.ENABLED and not (self._leaving or self._farewell)
+        )
 
     @property
     def health(self) -> Health:
@@ -174,14 +203,20 @@ class ServerTable:
     """Built whole and never changed in its members: a reload makes another one and swaps it in."""
 
     def __init__(
-        self, servers: Iterable[Server], policy: str, convergence: str = "Call-ID", path: bool = False
+        self,
+        servers: Iterable[Server],
+        policy: str,
+        convergence: str = "Call-ID",
+        path: bool = False,
     ) -> None:
         self.servers = tuple(servers)
         self.policy, self.convergence, self.path = policy, convergence, path
         self.by_name = {server.name: server for server in self.servers}
         self.by_address: dict[Address, Server] = {server.address: server for server in self.servers}
         self.by_hint = {server.hint: server for server in self.servers}
-        self._seeds = [(server, blake2b(_octets(f"{server.name}\0"), digest_size=8)) for server in self.servers]
+        self._seeds = [
+            (server, blake2b(_octets(f"{server.name}\0"), digest_size=8)) for server in self.servers
+        ]
 
     @property
     def hot(self) -> Server | None:
@@ -197,15 +232,21 @@ class ServerTable:
         return any(server.usable for server in self.servers)
 
     def role(self, server: Server) -> str:
-        """What a server is told of itself: "hot" is the one that new calls go to, "live" one of several that they are
-        shared among, "replica" one that waits, or only keeps the calls it has."""
+        """What a server is told of itself: "hot" is the one that new calls go to, "live" one of
+        several that they are shared among, "replica" one that waits, or only keeps the calls it
+        has."""
         if self.policy == CALL_ID:
             return "live" if server.open else "replica"
         return "hot" if server is self.hot else "replica"
 
     def welcome(self, now: float, rise: int) -> list[Server]:
-        """Where nobody takes new calls any more, those that were held back for their flapping do; returns them."""
-        welcome = [] if self.hot else [s for s in self.servers if s.health.welcome(now, rise) is not s.health]
+        """Where nobody takes new calls any more, those that were held back for their flapping do;
+        returns them."""
+        welcome = (
+            []
+            if self.hot
+            else [s for s in self.servers if s.health.welcome(now, rise) is not s.health]
+        )
         for server in welcome:
             server.turn(server.health.welcome(now, rise))
         return welcome
@@ -219,8 +260,8 @@ class ServerTable:
         return session(message, self.convergence)
 
     def choose(self, session: str, new: bool) -> Server | None:
-        """Who gets a message that no hint sends anywhere. A call that is not `new` may also go to one that only keeps
-        the calls it has, before it goes nowhere."""
+        """Who gets a message that no hint sends anywhere. A call that is not `new` may also go to
+        one that only keeps the calls it has, before it goes nowhere."""
         if self.policy != CALL_ID:
             chosen = self.hot
         else:
@@ -230,8 +271,8 @@ class ServerTable:
         return next((server for server in self.servers if server.usable), None)
 
     def _highest(self, session: str) -> Server | None:
-        """Rendezvous hashing: every server draws a number for the session and the highest of those that take new calls
-        has it, so that when one dies only its own calls move."""
+        """Rendezvous hashing: every server draws a number for the session and the highest of those
+        that take new calls has it, so that when one dies only its own calls move."""
         highest, best = b"", None
         octets = _octets(session)
         for server, seed in self._seeds:

@@ -1,12 +1,13 @@
-"""Does this forwarder see a server? It matters to two forwarders that share an address which keepalived moves.
+"""Does this forwarder see a server? It matters to two forwarders that share an address which
+keepalived moves.
 
-A forwarder whose own way to the servers is cut is to lose the address to one that still sees them. `Sight` is what it
-tells keepalived; `Grace` is for the requests that come before the address has gone. Both are told the time, and do
-nothing themselves.
+A forwarder whose own way to the servers is cut is to lose the address to one that still sees them.
+`Sight` is what it tells keepalived; `Grace` is for the requests that come before the address has
+gone. Both are told the time, and do nothing themselves.
 
-Why it does not flap: what is told to be lost is told to be back only after a moment without a break, longer for a way
-that breaks off again and again; and keepalived moves the address only if the other forwarder was the better one for
-three adverts (examples/keepalived).
+Why it does not flap: what is told to be lost is told to be back only after a moment without a
+break, longer for a way that breaks off again and again; and keepalived moves the address only if
+the other forwarder was the better one for three adverts (examples/keepalived).
 """
 
 from __future__ import annotations
@@ -16,16 +17,21 @@ from collections.abc import Iterable
 from failover.upstream.health import FAILING, Breaks
 from failover.upstream.server_table import Server
 
-STEADY = 0.15  # seconds for which a server has to be seen without a break before it is told; longer than an advert_int
-FREE = 2  # losses within a minute of the last one that cost no more than that; then it is 1, 2, 4 ... LONGEST seconds
+# seconds for which a server has to be seen without a break before it is told; longer than an
+# advert_int
+STEADY = 0.15
+# losses within a minute of the last one that cost no more than that; then it is 1, 2, 4 ... LONGEST
+# seconds
+FREE = 2
 LONGEST = 8.0
 GRACE = 1.0  # seconds; keepalived moves the address within 0.6 (docs/operations.txt)
 QUIET = 5.0  # seconds without such a request after which there is grace again
 
 
 def heard(servers: Iterable[Server], fall: int) -> bool:
-    """Has one of them answered lately? The last one that lives is in use for longer (failover.py), for a busy server is
-    better than none; here it counts like any other: where another forwarder hears it, that one is better off."""
+    """Has one of them answered lately? The last one that lives is in use for longer (failover.py),
+    for a busy server is better than none; here it counts like any other: where another forwarder
+    hears it, that one is better off."""
     return any(_answers(server, fall) for server in servers)
 
 
@@ -60,8 +66,9 @@ class Sight:
 
 
 class Grace:
-    """Is a request that finds no server to be left unanswered? Its sender says it again after 0.5 s (RFC 3261 17.1),
-    and by then another forwarder may have the address. So for the first second in which there are such requests."""
+    """Is a request that finds no server to be left unanswered? Its sender says it again after 0.5 s
+    (RFC 3261 17.1), and by then another forwarder may have the address. So for the first second in
+    which there are such requests."""
 
     def __init__(self) -> None:
         self._since = self._last = float("-inf")

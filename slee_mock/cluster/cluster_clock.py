@@ -1,4 +1,5 @@
-"""The clock of a server: cluster time for everything that is kept (clock_offset.py says what that is)."""
+"""The clock of a server: cluster time for everything that is kept (clock_offset.py says what that
+is)."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ NOTICEABLE = 1.0  # seconds
 
 
 def steady_clock() -> float:
-    """Seconds since the computer's start, the same for all its processes; where the system can tell, asleep or not."""
+    """Seconds since the computer's start, the same for all its processes; where the system can
+    tell, asleep or not."""
     if hasattr(time, "CLOCK_BOOTTIME"):
         return time.clock_gettime(time.CLOCK_BOOTTIME)
     return time.monotonic()
@@ -34,9 +36,12 @@ class Clock:
     """`now()` is the time of day until `join`, cluster time from then on."""
 
     def __init__(
-        self, system: Callable[[], float] = time.time, steady: Callable[[], float] = steady_clock, boot: str = "",
+        self,
+        system: Callable[[], float] = time.time,
+        steady: Callable[[], float] = steady_clock,
+        boot: str = "",
         wait: Callable[[float], object] = time.sleep,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._system, self._steady, self._wait = system, steady, wait
         self._anchor = Anchor(boot or boot_id(), system() - steady())
         self._said = 0.0
@@ -50,12 +55,15 @@ class Clock:
         return self.now() - self._system()
 
     def join(self, store: Store) -> None:
-        """Agrees with the servers of this computer, or else with those of others. May raise StoreDown."""
+        """Agrees with the servers of this computer, or else with those of others. May raise
+        StoreDown."""
         while True:
             view = View(store)
             known = view.mended(Anchor, self._anchor.boot)
             members = view.scan(Member)
-            self._anchor = anchored(known, members, self._anchor.boot, self._steady(), self._system())
+            self._anchor = anchored(
+                known, members, self._anchor.boot, self._steady(), self._system()
+            )
             if self._anchor == known:
                 return
             self._listen(store, [member for member in members if not member.stopped])
@@ -75,10 +83,14 @@ class Clock:
             self._anchor = replace(self._anchor, offset=told - self._steady())
 
     def jumped(self) -> str:
-        """A sentence if the time of day has moved away from cluster time since the last one, else nothing."""
+        """A sentence if the time of day has moved away from cluster time since the last one, else
+        nothing."""
         offset = self.offset
         if abs(offset - self._said) < NOTICEABLE:
             return ""
         self._said = offset
         where = f"{abs(offset):.1f} s {'ahead of' if offset > 0 else 'behind'}"
-        return f"cluster time is {where} this computer's clock; calls are billed by cluster time, which does not jump"
+        return (
+            f"cluster time is {where} this computer's clock; calls are billed by cluster time, "
+            "which does not jump"
+        )

@@ -1,1 +1,2 @@
-"""The SLEE itself: events, services and the entities that handle them, the router, timers, deployment."""
+"""The SLEE itself: events, services and the entities that handle them, the router, timers,
+deployment."""

@@ -1,7 +1,8 @@
-"""Which services a server runs, in their order of priority: the built-in ones and those it is told to deploy.
+"""Which services a server runs, in their order of priority: the built-in ones and those it is told
+to deploy.
 
-A deployed service is one module with a function `deploy(context, argument) -> Service`; `argument` is the text behind
-the colon of `--deploy name:argument`. docs/slee.txt shows how to write one.
+A deployed service is one module with a function `deploy(context, argument) -> Service`; `argument`
+is the text behind the colon of `--deploy name:argument`. docs/slee.txt shows how to write one.
 """
 
 from __future__ import annotations
@@ -50,20 +51,28 @@ class Context:
 
 
 def assemble(context: Context) -> list[Service]:
-    """Deployed services see requests after gate and registrar and before the proxy, and what the proxy tells of its
-    calls before billing does. Raises DeployError."""
+    """Deployed services see requests after gate and registrar and before the proxy, and what the
+    proxy tells of its calls before billing does. Raises DeployError."""
     users = None if context.users is None else frozenset(context.users)
-    services: list[Service] = [] if context.users is None else [
-        Gate(context.answers, context.key, context.users, context.realm, context.digest)
-    ]  # fmt: skip
+    services: list[Service] = (
+        []
+        if context.users is None
+        else [Gate(context.answers, context.key, context.users, context.realm, context.digest)]
+    )
     return [
         *services,
         Registrar(context.answers, context.server),
         *(_deployed(each, context) for each in context.deploy),
-        Proxy(context.answers, context.key, context.address, users, context.realm if context.users else "",
-              SessionTimers(context.session_expires)),
+        Proxy(
+            context.answers,
+            context.key,
+            context.address,
+            users,
+            context.realm if context.users else "",
+            SessionTimers(context.session_expires),
+        ),
         Billing(context.server, context.tariff, context.currency),
-    ]  # fmt: skip
+    ]
 
 
 def find(wish: str) -> Deploy:
@@ -79,7 +88,9 @@ def find(wish: str) -> Deploy:
     )
     if ours and hasattr(importlib.import_module(ours), "deploy"):
         module = ours
-    else:  # what else is in slee_mock/services deploys nothing, and does not hide a user's file of its name
+    # what else is in slee_mock/services deploys nothing, and does not hide a user's file of its
+    # name
+    else:
         module = name
     try:
         found = getattr(importlib.import_module(module), "deploy", None)
@@ -91,7 +102,9 @@ def find(wish: str) -> Deploy:
                 f"there is no service '{name}': neither slee_mock/services/{name}.py nor a file "
                 f"{name}.py in this folder or where PYTHONPATH says"
             ) from None
-        raise DeployError(f"{name} cannot be read: {type(error).__name__}: {error}; mend it") from error
+        raise DeployError(
+            f"{name} cannot be read: {type(error).__name__}: {error}; mend it"
+        ) from error
     if not callable(found):
         raise DeployError(NO_DEPLOY.format(module))
     deploy: Deploy = found

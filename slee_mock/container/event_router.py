@@ -28,7 +28,15 @@ from slee_mock.container.events import (
 )
 from slee_mock.container.sbb import On, Service, takers
 from slee_mock.failover_kept_header import NOBODY, Forwarders
-from slee_mock.store.interface import BadName, BadRecord, Conflict, Contended, Store, StoreDown, View
+from slee_mock.store.interface import (
+    BadName,
+    BadRecord,
+    Conflict,
+    Contended,
+    Store,
+    StoreDown,
+    View,
+)
 from slee_mock.store.records import Record
 
 MOST_CONFLICTS = 20
@@ -118,9 +126,10 @@ class Router:
         return refused._replace(dropped=reason or SERVICE_FAILED, saves=(), raised=())
 
     def unable(self, event: Arrival) -> Outcome:
-        """The store does not answer. A request hears 503; a final response is not passed on unrecorded, for the
-        phone repeats it until it is acknowledged (RFC 3261 13.3.1.4, 17.2.1). Nor is BYE or CANCEL refused, which no
-        phone would say again after that (15.1.1): unanswered it comes again for 32 s, and ends call and bill."""
+        """The store does not answer. A request hears 503; a final response is not passed on
+        unrecorded, for the phone repeats it until it is acknowledged (RFC 3261 13.3.1.4, 17.2.1).
+        Nor is BYE or CANCEL refused, which no phone would say again after that (15.1.1): unanswered
+        it comes again for 32 s, and ends call and bill."""
         if isinstance(event, RequestEvent) and event.request.method not in ENDING:
             return self._refuse(event, 503)
         return drop("store_down")
@@ -184,7 +193,9 @@ def _as_one(outcomes: Sequence[Outcome]) -> Outcome:
         dropped = dropped or outcome.dropped
         if outcome.note:
             notes.append(outcome.note)
-    return Outcome(tuple(saves), tuple(sends), tuple(raised), dropped=dropped, note=", ".join(notes))
+    return Outcome(
+        tuple(saves), tuple(sends), tuple(raised), dropped=dropped, note=", ".join(notes)
+    )
 
 
 def _check(event: Arrival) -> None:
@@ -196,7 +207,8 @@ def _check(event: Arrival) -> None:
         message.check(in_passing=message.method != "REGISTER" and _has_to_tag(message))
     else:
         message = event.response
-    if not message.call_id.isprintable():  # it becomes a key of the store; surrogates are not printable either
+    # it becomes a key of the store; surrogates are not printable either
+    if not message.call_id.isprintable():
         raise RemoteProtocolError("Call-ID has bytes that cannot stand in one")
 
 

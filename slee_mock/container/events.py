@@ -1,6 +1,8 @@
-"""What comes into the services and what comes out of them: events, Outcome, and the answers a server gives itself.
+"""What comes into the services and what comes out of them: events, Outcome, and the answers a
+server gives itself.
 
-Pure. A service reads through a View and returns an Outcome; what it must keep is saved before anything it says is sent.
+Pure. A service reads through a View and returns an Outcome; what it must keep is saved before
+anything it says is sent.
 """
 
 from __future__ import annotations
@@ -38,8 +40,8 @@ class ResponseEvent:
 
 @dataclass(frozen=True)
 class TimerEvent:
-    """A record's timer has run out (Record.due). Another member may say so at the same time, and what was due when the
-    store was asked may not be any more: look at the record."""
+    """A record's timer has run out (Record.due). Another member may say so at the same time, and
+    what was due when the store was asked may not be any more: look at the record."""
 
     kind: str
     key: str
@@ -103,7 +105,8 @@ class CallGivenUp(CallEvent):
 
 @dataclass(frozen=True)
 class CallUnanswered(CallGivenUp):
-    """Nobody has answered for so long that nobody will. Should an answer come all the same, it counts."""
+    """Nobody has answered for so long that nobody will. Should an answer come all the same, it
+    counts."""
 
     passed: ClassVar[bool] = False
 
@@ -115,7 +118,8 @@ class CallEnded(CallEvent):
 
 @dataclass(frozen=True)
 class CallVanished(CallEnded):
-    """Nobody refreshed its session: it ended with the last message that passed, which is its `wall`."""
+    """Nobody refreshed its session: it ended with the last message that passed, which is its
+    `wall`."""
 
     passed: ClassVar[bool] = False
 
@@ -147,8 +151,9 @@ class Send(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """First the saves, all or none, then the sends. `raised` events go to the services that select them, in the same
-    transaction; `done` keeps the event from services of lower priority; `note` is the decision, for the log."""
+    """First the saves, all or none, then the sends. `raised` events go to the services that select
+    them, in the same transaction; `done` keeps the event from services of lower priority; `note` is
+    the decision, for the log."""
 
     saves: tuple[Record, ...] = ()
     sends: tuple[Send, ...] = ()
@@ -163,7 +168,8 @@ LONGEST_NAME = 120
 
 
 def legible(text: str) -> str:
-    """A name from the network, short enough for a page and without the bytes that were not UTF-8."""
+    """A name from the network, short enough for a page and without the bytes that were not
+    UTF-8."""
     return text[:LONGEST_NAME].encode("utf-8", "replace").decode()
 
 
@@ -173,10 +179,10 @@ def drop(reason: str) -> Outcome:
 
 
 class Answers:
-    """Responses this cluster gives itself. To-tags are made from the request, so any member answers a
-    retransmission alike (RFC 3261 8.2.7), and knows the ACK to such an answer when it sees one. `name`: of the member
-    that speaks, told with the version in a Server header; without it there is none, for it tells
-    strangers what to attack (RFC 3261 20.35)."""
+    """Responses this cluster gives itself. To-tags are made from the request, so any member answers
+    a retransmission alike (RFC 3261 8.2.7), and knows the ACK to such an answer when it sees one.
+    `name`: of the member that speaks, told with the version in a Server header; without it there is
+    none, for it tells strangers what to attack (RFC 3261 20.35)."""
 
     def __init__(self, key: bytes, name: str = "") -> None:
         self._key = key
@@ -184,24 +190,35 @@ class Answers:
         self._server = [("Server", f"call-failover-slee/{VERSION} ({escaped})")] if name else []
 
     def tag(self, request: Request) -> str:
-        return keyed_hash(self._key, "tag", request.call_id, request.from_tag, str(request.cseq.number))
+        return keyed_hash(
+            self._key, "tag", request.call_id, request.from_tag, str(request.cseq.number)
+        )
 
     def given_to(self, request: Request) -> bool:
         """Does the To-tag say that we answered this INVITE ourselves?"""
         return request.to_tag == self.tag(request)
 
     def answer(
-        self, event: RequestEvent, status: int, reason: str = "", fields: Iterable[tuple[str, str]] = (),
+        self,
+        event: RequestEvent,
+        status: int,
+        reason: str = "",
+        fields: Iterable[tuple[str, str]] = (),
         to: Address | None = None,
-    ) -> Send:  # fmt: skip
+    ) -> Send:
         tag = self.tag(event.request)
         response = reply(event.request, status, reason, tag, [*fields, *self._server])
         return Send(response.to_bytes(), to)
 
     def refuse(
-        self, event: RequestEvent, status: int, reason: str = "", fields: Iterable[tuple[str, str]] = ()
+        self,
+        event: RequestEvent,
+        status: int,
+        reason: str = "",
+        fields: Iterable[tuple[str, str]] = (),
     ) -> Outcome:
-        """The outcome of saying no: a response, or silence where the request was an ACK (RFC 3261 17.1.1.3)."""
+        """The outcome of saying no: a response, or silence where the request was an ACK (RFC 3261
+        17.1.1.3)."""
         if event.request.method == "ACK":
             return drop("ack_refused")
         send = self.answer(event, status, reason, fields)

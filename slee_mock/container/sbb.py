@@ -1,8 +1,9 @@
-"""What a service is: the events it takes, what names the entity that handles them, and what it does with them.
+"""What a service is: the events it takes, what names the entity that handles them, and what it does
+with them.
 
-Pure. A SLEE calls the first two initial-event selection: of each event that a service takes it computes the convergence
-name, and the entity of that name handles the event. Here an entity is nothing but its records in the store, so it
-lives on whichever server the event reaches.
+Pure. A SLEE calls the first two initial-event selection: of each event that a service takes it
+computes the convergence name, and the entity of that name handles the event. Here an entity is
+nothing but its records in the store, so it lives on whichever server the event reaches.
 """
 
 from __future__ import annotations
@@ -12,7 +13,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
-from slee_mock.container.events import CallEvent, Event, Outcome, RequestEvent, ResponseEvent, TimerEvent
+from slee_mock.container.events import (
+    CallEvent,
+    Event,
+    Outcome,
+    RequestEvent,
+    ResponseEvent,
+    TimerEvent,
+)
 from slee_mock.store.interface import StoreDown, View
 from slee_mock.store.records import Record
 
@@ -23,8 +31,8 @@ def always(event: Any) -> bool:
 
 @dataclass(frozen=True)
 class On:
-    """Takes events of type `event`, its subtypes too, `when` that is true of them; `name` makes the convergence name.
-    Both may raise RemoteProtocolError."""
+    """Takes events of type `event`, its subtypes too, `when` that is true of them; `name` makes the
+    convergence name. Both may raise RemoteProtocolError."""
 
     event: type
     name: Callable[[Any], str]
@@ -41,7 +49,8 @@ class Service(Protocol):
     def takes(self) -> tuple[On, ...]: ...
 
     def handle(self, event: Event, entity: str, view: View) -> Outcome:
-        """`entity` is the convergence name. May be asked twice about one event, so it must change nothing itself."""
+        """`entity` is the convergence name. May be asked twice about one event, so it must change
+        nothing itself."""
 
 
 @runtime_checkable
@@ -49,7 +58,8 @@ class Telling(Protocol):
     """A service that has something to tell in /status."""
 
     def tells(self, view: View, wall: float) -> Any:
-        """JSON-able. Called on another thread than `handle`: of the service itself only what never changes."""
+        """JSON-able. Called on another thread than `handle`: of the service itself only what never
+        changes."""
 
 
 def told(service: Telling, view: View, wall: float) -> Any:
@@ -66,10 +76,15 @@ def told(service: Telling, view: View, wall: float) -> Any:
 
 def takers(services: Sequence[Service], event: type) -> list[tuple[Service, On]]:
     """Who takes events of this type, in the services' order, by which of their lines."""
-    return [(service, each) for service in services for each in service.takes if issubclass(event, each.event)]
+    return [
+        (service, each)
+        for service in services
+        for each in service.takes
+        if issubclass(event, each.event)
+    ]
 
 
-# -- words for `takes` ----------------------------------------------------------------------------------------------
+# -- words for `takes` -----------------------------------------------------------------------------
 
 
 def the_call(event: RequestEvent | ResponseEvent | CallEvent) -> str:

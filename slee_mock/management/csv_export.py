@@ -1,7 +1,9 @@
-"""Bills as a table for spreadsheets: CSV (RFC 4180), UTF-8, times in UTC (ISO 8601), units in the columns' names. Pure.
+"""Bills as a table for spreadsheets: CSV (RFC 4180), UTF-8, times in UTC (ISO 8601), units in the
+columns' names. Pure.
 
-What came from the network and begins like a formula gets an apostrophe in front, which spreadsheets take as the sign of
-a text: else a caller's name could compute, or fetch, something on the desk of whoever opens the file.
+What came from the network and begins like a formula gets an apostrophe in front, which spreadsheets
+take as the sign of a text: else a caller's name could compute, or fetch, something on the desk of
+whoever opens the file.
 """
 
 from __future__ import annotations
@@ -14,9 +16,17 @@ TEXTS = ("call_id", "caller", "caller_uri", "callee", "callee_uri", "state", "wh
 TIMES = ("offered", "answered", "ended")
 NUMBERS = ("seconds", "units", "total")
 HEADER = (
-    *TEXTS, *(f"{name}_utc" for name in TIMES), "talk_seconds", "started_units", "total", "currency", "tariff",
-    "carried_seconds_by_server", "final", "unpaid",
-)  # fmt: skip
+    *TEXTS,
+    *(f"{name}_utc" for name in TIMES),
+    "talk_seconds",
+    "started_units",
+    "total",
+    "currency",
+    "tariff",
+    "carried_seconds_by_server",
+    "final",
+    "unpaid",
+)
 FORMULA = tuple("=+-@\t\r\n")
 
 
@@ -43,7 +53,11 @@ def _cells(call: Mapping[str, Any]) -> list[str]:
 def _utc(wall: float | None) -> str:
     if wall is None:
         return ""
-    return datetime.fromtimestamp(wall, timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return (
+        datetime.fromtimestamp(wall, timezone.utc)
+        .isoformat(timespec="milliseconds")
+        .replace("+00:00", "Z")
+    )
 
 
 def _harmless(text: str) -> str:

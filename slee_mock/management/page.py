@@ -1,7 +1,7 @@
 """The management page as HTML: one string, brought up to date in place every second by a script.
 
-Pure. Everything that came from the network passes `_text`, which escapes it; the HTTP layer's Content-Security-Policy
-allows no script but `/page.js`.
+Pure. Everything that came from the network passes `_text`, which escapes it; the HTTP layer's
+Content-Security-Policy allows no script but `/page.js`.
 """
 
 from __future__ import annotations
@@ -29,29 +29,37 @@ __all__ = ["SCRIPT", "render", "trouble"]
 
 def render(board: Board) -> str:
     status = board.status
-    main = "".join([
-        _running(board),
-        _section("Servers of this cluster", "", _members(board.members, status["name"])),
-        _finished(board.calls["calls"]),
-        _reachable(board.bindings),
-        _prepaid(status["services"].get("prepaid", {})),
-        _section("What this server handled", "", _handled(status)),
-    ])  # fmt: skip
+    main = "".join(
+        [
+            _running(board),
+            _section("Servers of this cluster", "", _members(board.members, status["name"])),
+            _finished(board.calls["calls"]),
+            _reachable(board.bindings),
+            _prepaid(status["services"].get("prepaid", {})),
+            _section("What this server handled", "", _handled(status)),
+        ]
+    )
     words = (
         f"The store does not work: {status['store']}"
         if status["store"] != "ok"
         else status["warning"]
     )
-    own = next((each["role"] for each in board.members["members"] if each["name"] == status["name"]), "")
+    own = next(
+        (each["role"] for each in board.members["members"] if each["name"] == status["name"]), ""
+    )
     return _document(status["name"], _header(status, own, words), main, board.calls["now"])
 
 
 def trouble(sentence: str, status: Mapping[str, Any] | None) -> str:
     """The page of a server that cannot tell more than why, and its `status` if it knows that."""
     if status is None:
-        return _document("no answer", f"<h1>No answer from the server</h1>{_alarm(sentence)}", "", 0.0)
+        return _document(
+            "no answer", f"<h1>No answer from the server</h1>{_alarm(sentence)}", "", 0.0
+        )
     main = _section("What this server handled", "", _handled(status))
-    return _document(status["name"], _header(status, None, f"The store cannot be read: {sentence}"), main, 0.0)
+    return _document(
+        status["name"], _header(status, None, f"The store cannot be read: {sentence}"), main, 0.0
+    )
 
 
 def _header(status: Mapping[str, Any], role: str | None, words: str) -> str:
@@ -89,17 +97,20 @@ def _running(board: Board) -> str:
     cards = "".join(_call(call, colours, board.foretold.get(call["call_id"], ())) for call in calls)
     count = board.running.total()
     note = "" if count == len(calls) else f"{len(calls)} of {count}"
-    return _section("Running calls", note or str(count or ""), cards or _empty("Nobody is talking now."))
+    return _section(
+        "Running calls", note or str(count or ""), cards or _empty("Nobody is talking now.")
+    )
 
 
 def _call(call: Mapping[str, Any], colours: Mapping[str, int], foretold: Iterable[Sum]) -> str:
-    """What changes while the call runs has the class `tick`; `data-ticks` has its texts for the next seconds."""
+    """What changes while the call runs has the class `tick`; `data-ticks` has its texts for the
+    next seconds."""
     length = bill = shares = ticks = ""
     free = " free" if call["answered"] is None else ""
     state = f'<span class="state {call["state"]}">{call["state"]}</span>'
     if not free:
         length = _tick(_duration(call["seconds"]))
-        bill = f'{_tick(_units(call["units"]))}, tariff {_text(call["tariff"])}'
+        bill = f"{_tick(_units(call['units']))}, tariff {_text(call['tariff'])}"
         shares = _shares(call["carried"], colours, running=True)
         texts = json.dumps([_texts(each) for each in foretold])
         ticks = f' data-answered="{call["answered"]:.3f}" data-ticks="{html.escape(texts)}"'
@@ -114,7 +125,13 @@ def _call(call: Mapping[str, Any], colours: Mapping[str, int], foretold: Iterabl
 
 def _texts(total: Sum) -> list[Any]:
     """The second of the call, then a text for each `tick` in the order of the page."""
-    return [total.seconds, total.total, _duration(total.seconds), _units(total.units), f"{total.carried[-1][1]} s"]
+    return [
+        total.seconds,
+        total.total,
+        _duration(total.seconds),
+        _units(total.units),
+        f"{total.carried[-1][1]} s",
+    ]
 
 
 def _tick(text: str) -> str:
@@ -126,14 +143,22 @@ def _units(count: int) -> str:
 
 
 def _shares(carried: list[Mapping[str, Any]], colours: Mapping[str, int], running: bool) -> str:
-    parts = [(share["server"], share["seconds"], colours.get(share["server"], 0)) for share in carried]
+    parts = [
+        (share["server"], share["seconds"], colours.get(share["server"], 0)) for share in carried
+    ]
     words = "".join(
         f'<span><i class="s{colour}"></i>{_text(server)} <span class="number{tick}">{seconds} s</span></span>'
-        for (server, seconds, colour), tick in zip(parts, [*[""] * (len(parts) - 1), " tick" * running], strict=True)
+        for (server, seconds, colour), tick in zip(
+            parts, [*[""] * (len(parts) - 1), " tick" * running], strict=True
+        )
     )
     if not running:
         return f'<p class="shares small">{words}</p>'
-    bar = "".join(f'<i class="s{colour}" style="flex:{seconds}"></i>' for _, seconds, colour in parts if seconds)
+    bar = "".join(
+        f'<i class="s{colour}" style="flex:{seconds}"></i>'
+        for _, seconds, colour in parts
+        if seconds
+    )
     return f'<div class="wide"><div class="bar" aria-hidden="true">{bar}</div><p class="shares small">{words}</p></div>'
 
 
@@ -142,13 +167,17 @@ def _finished(calls: list[Mapping[str, Any]]) -> str:
     rows = "".join(_bill(call) for call in done[:MOST_ROWS])
     note = '<a href="/calls.csv">All bills as CSV</a>'
     if not done:
-        return _section("Finished bills", "", _empty("No bills yet. Each call that ends leaves one here."))
-    return _section("Finished bills", note, f'<div class="card rows">{rows}{_more(len(done), "calls")}</div>')
+        return _section(
+            "Finished bills", "", _empty("No bills yet. Each call that ends leaves one here.")
+        )
+    return _section(
+        "Finished bills", note, f'<div class="card rows">{rows}{_more(len(done), "calls")}</div>'
+    )
 
 
 def _bill(call: Mapping[str, Any]) -> str:
     free = "" if call["units"] else " free"
-    length = "" if free else f'{_duration(call["seconds"])}, {_units(call["units"])}'
+    length = "" if free else f"{_duration(call['seconds'])}, {_units(call['units'])}"
     shares = "" if free else _shares(call["carried"], {}, running=False)
     return f"""<article class="call row-call">
 <p class="who">{_text(call["caller"])} <span class="to">to</span> {_text(call["callee"])}</p>
@@ -181,14 +210,20 @@ def _bindings(bindings: list[Mapping[str, Any]]) -> str:
 def _more(count: int, name: str) -> str:
     """Of so many, where to find those that are not shown."""
     rest = count - MOST_ROWS
-    return f'<p class="small more">and {rest} more, as <a href="/{name}">{name}</a></p>' if rest > 0 else ""
+    return (
+        f'<p class="small more">and {rest} more, as <a href="/{name}">{name}</a></p>'
+        if rest > 0
+        else ""
+    )
 
 
 def _members(members: Mapping[str, Any], own_name: str) -> str:
     rows = []
     for each in members["members"]:
         silent = max(0, int(members["now"] - each["last_seen"]))
-        state, words = ("alive", "alive") if each["alive"] else ("dead", f"silent for {_duration(silent)}")
+        state, words = (
+            ("alive", "alive") if each["alive"] else ("dead", f"silent for {_duration(silent)}")
+        )
         if each["stopped"]:
             state, words = "ended", "stopped"
         own = ' <span class="small">this one</span>' if each["name"] == own_name else ""
@@ -214,12 +249,22 @@ def _prepaid(accounts: Mapping[str, Any]) -> str:
         f'<span class="number">{each["balance"]} {_text(each["currency"])}</span></div>'
         for user, each in list(accounts.items())[:MOST_ROWS]
     )
-    return _section("Prepaid balances", "", f'<div class="card rows">{rows}{_more(len(accounts), "status")}</div>')
+    return _section(
+        "Prepaid balances",
+        "",
+        f'<div class="card rows">{rows}{_more(len(accounts), "status")}</div>',
+    )
 
 
 def _handled(status: Mapping[str, Any]) -> str:
-    counts = {**status["handled"], **{name.replace("_", " "): count for name, count in status["dropped"].items()}}
-    tiles = "".join(f'<span class="small"><b class="number">{n}</b>{_text(name)}</span>' for name, n in counts.items())
+    counts = {
+        **status["handled"],
+        **{name.replace("_", " "): count for name, count in status["dropped"].items()},
+    }
+    tiles = "".join(
+        f'<span class="small"><b class="number">{n}</b>{_text(name)}</span>'
+        for name, n in counts.items()
+    )
     return f'<div class="card tiles">{tiles}</div>' if tiles else _empty("Nothing yet.")
 
 

@@ -1,7 +1,9 @@
-"""What the management pages are made from, read on a thread of its own through a connection of its own.
+"""What the management pages are made from, read on a thread of its own through a connection of its
+own.
 
-So a page, a scrape or an export of every bill there is takes nothing of the time in which the `sip` thread has to
-answer heartbeats. What the server itself knows, a copy of a few counters, comes from that thread.
+So a page, a scrape or an export of every bill there is takes nothing of the time in which the `sip`
+thread has to answer heartbeats. What the server itself knows, a copy of a few counters, comes from
+that thread.
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ from slee_mock.store.interface import Store, StoreDown, View
 
 T = TypeVar("T")
 PATIENCE = 10.0  # seconds in which a page has to be made
-SLICE = 100  # bills read at once for an export: a few milliseconds of work, then others have their turn
+# bills read at once for an export: a few milliseconds of work, then others have their turn
+SLICE = 100
 
 
 class Unreadable(RuntimeError):
@@ -26,9 +29,9 @@ class Unreadable(RuntimeError):
 
 
 class Reader:
-    """`open_store` is called on the reader's thread, once somebody wants to see something. `health` is what the server
-    says of itself, `tell` what its services do, `now` cluster time. Whatever is asked may raise LoopStopped, which is a
-    RuntimeError, or TimeoutError."""
+    """`open_store` is called on the reader's thread, once somebody wants to see something. `health`
+    is what the server says of itself, `tell` what its services do, `now` cluster time. Whatever is
+    asked may raise LoopStopped, which is a RuntimeError, or TimeoutError."""
 
     def __init__(
         self,
@@ -43,7 +46,7 @@ class Reader:
         self._store: Store | None = None
         self._running = report.Running()
 
-    # -- any thread -------------------------------------------------------------------------------------------------
+    # -- any thread --------------------------------------------------------------------------------
 
     def start(self) -> None:
         self._loop.start()
@@ -81,7 +84,7 @@ class Reader:
             if before is None:
                 return
 
-    # -- the reader thread ------------------------------------------------------------------------------------------
+    # -- the reader thread -------------------------------------------------------------------------
 
     def _board(self, health: report.Health, view: View, wall: float) -> report.Board:
         return report.board(view, self._complete(health, view, wall), wall, self._running)

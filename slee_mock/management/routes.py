@@ -1,4 +1,5 @@
-"""The management pages of a server: which path shows what. Handlers run on `management` threads and own nothing."""
+"""The management pages of a server: which path shows what. Handlers run on `management` threads and
+own nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""What the management page tells, as plain values: calls with their bills, bindings, members, counters. Pure."""
+"""What the management page tells, as plain values: calls with their bills, bindings, members,
+counters. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ from slee_mock.services.billing import Sum, is_final, summed
 from slee_mock.store.interface import Damaged, View
 from slee_mock.store.records import Bill, Bindings, Member
 
-MOST_CALLS = 200  # on the page: so many of the newest, and so many of those that have been running for longer
+# on the page: so many of the newest, and so many of those that have been running for longer
+MOST_CALLS = 200
 MOST_USERS = 500
 MOST_MISSED = 10_000  # bills read in one go by who has not looked for long
 TICKING = 50  # running calls, the newest, of which the page has a card that ticks
@@ -37,9 +39,10 @@ class Health:
 
 @dataclass(frozen=True)
 class Board:
-    """JSON-able values, each as the page of its name shows it; and for the page alone, by Call-ID, what the bills of
-    running calls will say in the next seconds: so they tick there without doing sums of their own. `running` counts
-    the calls that have not ended by their states, `bills` all that are kept."""
+    """JSON-able values, each as the page of its name shows it; and for the page alone, by Call-ID,
+    what the bills of running calls will say in the next seconds: so they tick there without doing
+    sums of their own. `running` counts the calls that have not ended by their states, `bills` all
+    that are kept."""
 
     calls: dict[str, Any]
     bindings: dict[str, Any]
@@ -51,8 +54,9 @@ class Board:
 
 
 class Running:
-    """The calls that have not ended: all of them, though a page reads the newest bills only. Those that began earlier
-    are known by their keys, so that nobody has to read the whole store for them again and again."""
+    """The calls that have not ended: all of them, though a page reads the newest bills only. Those
+    that began earlier are known by their keys, so that nobody has to read the whole store for them
+    again and again."""
 
     def __init__(self) -> None:
         self._open: set[str] = set()
@@ -69,7 +73,11 @@ class Running:
             bill = view.mended(Bill, key)
             if bill:
                 older[key] = bill
-        running = [bill for bill in older.values() if bill.call_id not in fresh and not is_final(bill, wall)]
+        running = [
+            bill
+            for bill in older.values()
+            if bill.call_id not in fresh and not is_final(bill, wall)
+        ]
         self._open = {bill.call_id for bill in [*newest, *running] if not is_final(bill, wall)}
         self._newest = mark
         return newest, running
@@ -136,8 +144,8 @@ def _latest(bill: Bill) -> float:
 
 
 def _foretold(bill: Bill, wall: float) -> list[Sum]:
-    """The sums of this second of the call and of the next ones: each taken in its middle, since a unit that was started
-    counts from the second's very beginning."""
+    """The sums of this second of the call and of the next ones: each taken in its middle, since a
+    unit that was started counts from the second's very beginning."""
     assert bill.answered is not None
     begun = bill.answered + summed(bill, wall).seconds
     return [summed(bill, begun + second + 0.5) for second in range(FORETOLD)]
@@ -157,18 +165,26 @@ def _call(bill: Bill | Damaged, wall: float) -> dict[str, Any]:
     total = summed(bill, wall)
     return {
         "call_id": bill.call_id,
-        "caller": bill.caller, "caller_uri": bill.caller_uri,
-        "callee": bill.callee, "callee_uri": bill.callee_uri,
+        "caller": bill.caller,
+        "caller_uri": bill.caller_uri,
+        "callee": bill.callee,
+        "callee_uri": bill.callee_uri,
         "state": total.state,
-        "offered": bill.offered, "answered": bill.answered, "ended": total.ended,
+        "offered": bill.offered,
+        "answered": bill.answered,
+        "ended": total.ended,
         "why": total.why,
         "seconds": total.seconds,
         "carried": [{"server": server, "seconds": seconds} for server, seconds in total.carried],
-        "units": total.units, "total": total.total, "currency": bill.currency, "tariff": bill.tariff,
-        "final": total.final, "unpaid": total.unpaid,
+        "units": total.units,
+        "total": total.total,
+        "currency": bill.currency,
+        "tariff": bill.tariff,
+        "final": total.final,
+        "unpaid": total.unpaid,
         "acknowledged": bill.answered is not None and total.acknowledged,
         "presumed": total.presumed,
-    }  # fmt: skip
+    }
 
 
 def _damaged(bill: Bill | Damaged, fault: str) -> dict[str, Any]:
@@ -176,30 +192,47 @@ def _damaged(bill: Bill | Damaged, fault: str) -> dict[str, Any]:
     known = vars(bill) if isinstance(bill, Bill) else {}
     texts = ("caller", "caller_uri", "callee", "callee_uri", "currency", "tariff")
     return {
-        "call_id": bill.key, **{name: known.get(name, "") for name in texts},
-        "state": "damaged", "why": fault,
+        "call_id": bill.key,
+        **{name: known.get(name, "") for name in texts},
+        "state": "damaged",
+        "why": fault,
         **{name: known.get(name) for name in ("offered", "answered", "ended")},
-        "seconds": 0, "carried": [], "units": 0, "total": "", "final": True, "unpaid": False,
-    }  # fmt: skip
+        "seconds": 0,
+        "carried": [],
+        "units": 0,
+        "total": "",
+        "final": True,
+        "unpaid": False,
+    }
 
 
 def _bindings(user: Bindings, wall: float) -> list[dict[str, Any]]:
     return [
         {
-            "aor": user.aor, "name": user.display, "contact": binding.contact, "q": binding.q,
-            "expires": math.ceil(binding.expires_at - wall), "server": binding.server,
+            "aor": user.aor,
+            "name": user.display,
+            "contact": binding.contact,
+            "q": binding.q,
+            "expires": math.ceil(binding.expires_at - wall),
+            "server": binding.server,
         }
         for binding in user.live(wall)
-    ]  # fmt: skip
+    ]
 
 
 def _member(member: Member, wall: float, hot: str | None) -> dict[str, Any]:
-    role = member.role if member.alive(wall) and (member.role != "hot" or member.name == hot) else ""
+    role = (
+        member.role if member.alive(wall) and (member.role != "hot" or member.name == hot) else ""
+    )
     return {
-        "name": member.name, "address": member.address, "management": member.management,
-        "alive": member.alive(wall), "last_seen": member.last_seen, "stopped": member.stopped,
+        "name": member.name,
+        "address": member.address,
+        "management": member.management,
+        "alive": member.alive(wall),
+        "last_seen": member.last_seen,
+        "stopped": member.stopped,
         "role": role,
-    }  # fmt: skip
+    }
 
 
 def status(health: Health) -> dict[str, Any]:
@@ -207,54 +240,124 @@ def status(health: Health) -> dict[str, Any]:
     for (group, name), count in sorted(health.counts.items()):
         groups[group][name] = count
     return {
-        "name": health.member.name, "version": VERSION, "address": health.member.address,
-        "forwarder": health.forwarder, "uptime": round(health.uptime, 3), "store": health.trouble or "ok",
+        "name": health.member.name,
+        "version": VERSION,
+        "address": health.member.address,
+        "forwarder": health.forwarder,
+        "uptime": round(health.uptime, 3),
+        "store": health.trouble or "ok",
         "warning": health.warning,
-        "handled": groups["handled"], "dropped": groups["dropped"], "sent": groups["sent"].get("datagrams", 0),
-        "services": health.services, "bills_closed": groups["bills"].get("closed", 0),
-        "waiting": health.waiting, "clock_offset": round(health.clock_offset, 3),
-    }  # fmt: skip
+        "handled": groups["handled"],
+        "dropped": groups["dropped"],
+        "sent": groups["sent"].get("datagrams", 0),
+        "services": health.services,
+        "bills_closed": groups["bills"].get("closed", 0),
+        "waiting": health.waiting,
+        "clock_offset": round(health.clock_offset, 3),
+    }
 
 
 def metrics(status: Mapping[str, Any], board: Board | None) -> str:
-    """Prometheus text. Label values come from fixed sets and from server names. Without a board, because the store
-    cannot be read, only what the server itself knows."""
+    """Prometheus text. Label values come from fixed sets and from server names. Without a board,
+    because the store cannot be read, only what the server itself knows."""
     families = [
-        _family("slee_up", "gauge", "Whether the store works for this server.",
-                {"": int(board is not None and status["store"] == "ok")}),
-        _family("slee_uptime_seconds", "gauge", "Time since this server started.", {"": status["uptime"]}),
-        _family("slee_handled_total", "counter", "Messages handled, by what they were.",
-                {_labels(message=name): count for name, count in status["handled"].items()}),
-        _family("slee_dropped_total", "counter", "Messages not passed on, by reason.",
-                {_labels(reason=name): count for name, count in status["dropped"].items()}),
+        _family(
+            "slee_up",
+            "gauge",
+            "Whether the store works for this server.",
+            {"": int(board is not None and status["store"] == "ok")},
+        ),
+        _family(
+            "slee_uptime_seconds",
+            "gauge",
+            "Time since this server started.",
+            {"": status["uptime"]},
+        ),
+        _family(
+            "slee_handled_total",
+            "counter",
+            "Messages handled, by what they were.",
+            {_labels(message=name): count for name, count in status["handled"].items()},
+        ),
+        _family(
+            "slee_dropped_total",
+            "counter",
+            "Messages not passed on, by reason.",
+            {_labels(reason=name): count for name, count in status["dropped"].items()},
+        ),
         _family("slee_sent_total", "counter", "Datagrams sent.", {"": status["sent"]}),
-        _family("slee_bills_closed_total", "counter", "Calls whose end this server wrote down.",
-                {"": status["bills_closed"]}),
-        _family("slee_waiting_facts", "gauge", "What is known of calls and not saved yet.", {"": status["waiting"]}),
-    ]  # fmt: skip
+        _family(
+            "slee_bills_closed_total",
+            "counter",
+            "Calls whose end this server wrote down.",
+            {"": status["bills_closed"]},
+        ),
+        _family(
+            "slee_waiting_facts",
+            "gauge",
+            "What is known of calls and not saved yet.",
+            {"": status["waiting"]},
+        ),
+    ]
     return "".join(families + (_stored(board) if board else []))
 
 
 def _stored(board: Board) -> list[str]:
     members = board.members["members"]
     return [
-        _family("slee_calls", "gauge", "Calls of the cluster that have not ended, by state.",
-                {_labels(state=state): board.running[state] for state in ("offered", "ringing", "answered")}),
-        _family("slee_bills", "gauge", "Bills that the store keeps, of running calls too.", {"": board.bills}),
-        _family("slee_users", "gauge", "Users who are registered, or lately were.", {"": board.bindings["users"]}),
-        _family("slee_bindings", "gauge", f"Contacts of the newest {MOST_USERS} users that can be reached now.",
-                {"": len(board.bindings["bindings"])}),
-        _family("slee_member_alive", "gauge", "Whether a member of the cluster shows signs of life.",
-                {_labels(member=each["name"]): int(each["alive"]) for each in members}),
-        _family("slee_member_role", "gauge", "Which role the forwarder gave a member that is alive.",
-                {_labels(member=each["name"], role=role): int(each["role"] == role)
-                 for each in members for role in ("hot", "live", "replica")}),
-    ]  # fmt: skip
+        _family(
+            "slee_calls",
+            "gauge",
+            "Calls of the cluster that have not ended, by state.",
+            {
+                _labels(state=state): board.running[state]
+                for state in ("offered", "ringing", "answered")
+            },
+        ),
+        _family(
+            "slee_bills",
+            "gauge",
+            "Bills that the store keeps, of running calls too.",
+            {"": board.bills},
+        ),
+        _family(
+            "slee_users",
+            "gauge",
+            "Users who are registered, or lately were.",
+            {"": board.bindings["users"]},
+        ),
+        _family(
+            "slee_bindings",
+            "gauge",
+            f"Contacts of the newest {MOST_USERS} users that can be reached now.",
+            {"": len(board.bindings["bindings"])},
+        ),
+        _family(
+            "slee_member_alive",
+            "gauge",
+            "Whether a member of the cluster shows signs of life.",
+            {_labels(member=each["name"]): int(each["alive"]) for each in members},
+        ),
+        _family(
+            "slee_member_role",
+            "gauge",
+            "Which role the forwarder gave a member that is alive.",
+            {
+                _labels(member=each["name"], role=role): int(each["role"] == role)
+                for each in members
+                for role in ("hot", "live", "replica")
+            },
+        ),
+    ]
 
 
 def _family(name: str, kind: str, words: str, samples: Mapping[str, float]) -> str:
     """One metric; nothing if there is no sample of it yet."""
-    lines = [f"# HELP {name} {words}", f"# TYPE {name} {kind}", *(f"{name}{key} {n}" for key, n in samples.items())]
+    lines = [
+        f"# HELP {name} {words}",
+        f"# TYPE {name} {kind}",
+        *(f"{name}{key} {n}" for key, n in samples.items()),
+    ]
     return "".join(f"{line}\n" for line in lines) if samples else ""
 
 

@@ -1,1 +1,2 @@
-"""What a server does for calls: registrar, authentication, call control, session timers, billing."""
+"""What a server does for calls: registrar, authentication, call control, session timers,
+billing."""

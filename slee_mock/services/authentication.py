@@ -1,4 +1,5 @@
-"""The gate service: digest authentication before anything else happens (RFC 3261 22, RFC 7616, RFC 8760).
+"""The gate service: digest authentication before anything else happens (RFC 3261 22, RFC 7616, RFC
+8760).
 
 Pure. Nonces hold their own time and signature, so any member can check one that another member gave
 out. Who guesses passwords is slowed after ten (login_throttle.py).
@@ -47,11 +48,12 @@ from slee_mock.services.login_throttle import Tally
 from slee_mock.store.interface import View
 
 NONCE_LIFE = 300.0  # seconds
-# Phones that know MD5 alone (baresip 1.0, SIPp 3.6) give up where SHA-256 is offered beside it, in either order.
+# Phones that know MD5 alone (baresip 1.0, SIPp 3.6) give up where SHA-256 is offered beside it, in
+# either order.
 DIGEST = ("MD5",)
 QOP = ("", "auth")  # the first: RFC 2069's form
-# ACK and CANCEL cannot be challenged (RFC 3261 22.1). The others are 481 outside of dialogs, whomever
-# they name.
+# ACK and CANCEL cannot be challenged (RFC 3261 22.1). The others are 481 outside of dialogs,
+# whomever they name.
 UNCHALLENGED = ("ACK", "CANCEL", "BYE", "UPDATE", "INFO", "PRACK", "NOTIFY")
 
 
@@ -62,13 +64,19 @@ def _is_challenged(event: RequestEvent) -> bool:
 
 
 class Gate:
-    """Lets pass who proves to know a password of `users`. A registrar asks with 401, a proxy with 407."""
+    """Lets pass who proves to know a password of `users`. A registrar asks with 401, a proxy with
+    407."""
 
     name = "gate"
     takes = (On(RequestEvent, name=the_call, when=_is_challenged),)
 
     def __init__(
-        self, answers: Answers, key: bytes, users: Mapping[str, str], realm: str, algorithms: Sequence[str] = DIGEST
+        self,
+        answers: Answers,
+        key: bytes,
+        users: Mapping[str, str],
+        realm: str,
+        algorithms: Sequence[str] = DIGEST,
     ) -> None:
         self._answers, self._key, self._users, self._realm = answers, key, users, realm
         self._algorithms = algorithms  # what is preferred first
@@ -76,7 +84,8 @@ class Gate:
     def handle(self, event: Event, entity: str, view: View) -> Outcome:
         assert isinstance(event, RequestEvent)
         request = event.request
-        if is_again(view, request):  # it was let in, and its nonce may have grown old in the meantime
+        # it was let in, and its nonce may have grown old in the meantime
+        if is_again(view, request):
             return NOTHING
         credentials = self._credentials(request)
         if credentials is None:
@@ -135,31 +144,42 @@ class Gate:
 
     def _proves(self, credentials: Credentials, request: Request) -> bool:
         password = self._users.get(credentials.username)
-        ha1 = hash_password(credentials.username, self._realm, password or "", credentials.algorithm)
+        ha1 = hash_password(
+            credentials.username, self._realm, password or "", credentials.algorithm
+        )
         right = check(credentials, request.method, ha1)  # for unknown users too: it takes its time
         return right and password is not None
 
     def _slow_down(self, event: RequestEvent, wait: float) -> Outcome:
-        """500 with Retry-After (RFC 3261 21.5.1, 20.33), the right password included: it is not even looked at.
+        """500 with Retry-After (RFC 3261 21.5.1, 20.33), the right password included: it is not
+        even looked at.
 
-        A phone whose owner has just corrected the password tries again by itself when told. After 403 it would not
-        (21.4.4), nor after another 401, which would call the right password wrong; and 503 would have it, or the proxy
-        of its whole company, send nothing else here for that long (21.5.4).
+        A phone whose owner has just corrected the password tries again by itself when told. After
+        403 it would not (21.4.4), nor after another 401, which would call the right password wrong;
+        and 503 would have it, or the proxy of its whole company, send nothing else here for that
+        long (21.5.4).
         """
-        refusal = self._answers.refuse(event, 500, "Too Many Wrong Passwords", [("Retry-After", str(math.ceil(wait)))])
+        refusal = self._answers.refuse(
+            event, 500, "Too Many Wrong Passwords", [("Retry-After", str(math.ceil(wait)))]
+        )
         return refusal._replace(dropped="guessing_slowed")
 
     def _challenge(self, event: RequestEvent, stale: bool = False) -> Outcome:
         nonce = make_nonce(self._key, event.wall, self._scope(event), _target(event.request))
         # RFC 8760 2.3: the preferred algorithm first; a phone takes the first it knows.
-        challenges = [Challenge(self._realm, nonce, algorithm, stale=stale) for algorithm in self._algorithms]
+        challenges = [
+            Challenge(self._realm, nonce, algorithm, stale=stale) for algorithm in self._algorithms
+        ]
         name = _header(event.request, "Authenticate")
         status = 401 if event.request.method == "REGISTER" else 407
-        return self._answers.refuse(event, status, fields=[(name, str(challenge)) for challenge in challenges])
+        return self._answers.refuse(
+            event, status, fields=[(name, str(challenge)) for challenge in challenges]
+        )
 
 
 def came_from(event: RequestEvent) -> str:
-    """The phone's address as the forwarder saw it, which writes `received` anew over whatever a phone wrote there."""
+    """The phone's address as the forwarder saw it, which writes `received` anew over whatever a
+    phone wrote there."""
     vias = event.request.vias
     return (vias[1].received or vias[1].host) if len(vias) > 1 else event.source[0]
 

@@ -37,7 +37,8 @@ from slee_mock.container.sbb import On, the_call, timer_of
 from slee_mock.store.interface import View
 from slee_mock.store.records import Bill, Carrier, Member, replace
 
-UNANSWERED = 200.0  # seconds after which nobody will answer any more; RFC 3261 16.6's Timer C is just above 180
+# seconds after which nobody will answer any more; RFC 3261 16.6's Timer C is just above 180
+UNANSWERED = 200.0
 MOST_CARRIERS = 64
 MILLISECOND = 0.001  # the finest that bills tell times apart
 # Seconds within which a phone says BYE to an answer that its CANCEL crossed, though two are lost.
@@ -59,10 +60,12 @@ class Tariff:
     @staticmethod
     @lru_cache(maxsize=64)  # a page adds up hundreds of bills of one tariff
     def parse(text: str) -> Tariff:
-        """"0.10+0.05/10s". Raises ValueError with a sentence."""
+        """ "0.10+0.05/10s". Raises ValueError with a sentence."""
         match = _TARIFF.match(text.replace(" ", ""))
         if not match or int(match["unit"]) == 0:
-            raise ValueError(f"'{text}' is not a tariff; write set-up fee + price / seconds, as in 0.10+0.05/10s")
+            raise ValueError(
+                f"'{text}' is not a tariff; write set-up fee + price / seconds, as in 0.10+0.05/10s"
+            )
         digits = max(2, *(len(match[name].partition(".")[2]) for name in ("setup", "price")))
         setup, price = (int(Decimal(match[name]).scaleb(digits)) for name in ("setup", "price"))
         return Tariff(setup, price, int(match["unit"]), digits)
@@ -93,7 +96,8 @@ class Sum:
 
 
 class Billing:
-    """Writes the facts of every call down. `server` is who writes; `tariff` is fixed into a call when it is offered."""
+    """Writes the facts of every call down. `server` is who writes; `tariff` is fixed into a call
+    when it is offered."""
 
     name = "billing"
     takes = (On(CallEvent, name=the_call), timer_of(Bill))
@@ -117,13 +121,20 @@ class Billing:
 
     def _opened(self, event: CallOffered) -> Bill:
         return Bill(
-            call_id=event.call_id, caller=event.caller.name, caller_uri=event.caller.uri, callee=event.callee.name,
-            callee_uri=event.callee.uri, tariff=self._tariff, currency=self._currency, offered=event.wall,
+            call_id=event.call_id,
+            caller=event.caller.name,
+            caller_uri=event.caller.uri,
+            callee=event.callee.name,
+            callee_uri=event.callee.uri,
+            tariff=self._tariff,
+            currency=self._currency,
+            offered=event.wall,
             carriers=(Carrier(self._server, event.wall),),
-        )  # fmt: skip
+        )
 
     def _carried(self, bill: Bill, wall: float, view: View) -> Bill:
-        """A dead carrier's share ends at its last sign of life: from then on the call was in the survivor's care."""
+        """A dead carrier's share ends at its last sign of life: from then on the call was in the
+        survivor's care."""
         last = bill.carriers[-1]
         if last.server == self._server or len(bill.carriers) >= MOST_CARRIERS:
             return bill
@@ -142,7 +153,8 @@ def _unacknowledged(bill: Bill | None, wall: float) -> Outcome:
 
 
 def noted(bill: Bill, event: CallEvent) -> Bill:
-    """The bill with the event's fact in it, unless that fact was there already, or the call's end was."""
+    """The bill with the event's fact in it, unless that fact was there already, or the call's end
+    was."""
     if isinstance(event, CallUnpaid):
         return replace(bill, paid_units=event.units)
     if isinstance(event, CallEnded):
@@ -248,8 +260,18 @@ def summed(bill: Bill, wall: float) -> Sum:
         shares, is_heard = _shares(bill, bill.answered), bill.acknowledged is not None
         if is_heard:
             why = f"{why}; {bill.caller}'s phone heard of the answer only after that"
-        return Sum(state, why, ended, 0, shares, 0, tariff.money(0), ended is not None,
-                   acknowledged=is_heard, presumed=bill.presumed)  # fmt: skip
+        return Sum(
+            state,
+            why,
+            ended,
+            0,
+            shares,
+            0,
+            tariff.money(0),
+            ended is not None,
+            acknowledged=is_heard,
+            presumed=bill.presumed,
+        )
     until = wall if ended is None else ended
     units = begun = tariff.begun(bill.answered, until)
     if bill.paid_units is not None and begun > bill.paid_units:
@@ -257,8 +279,18 @@ def summed(bill: Bill, wall: float) -> Sum:
     total = tariff.money(tariff.setup + units * tariff.price)
     seconds = _milliseconds(bill.answered, until) // 1000
     is_final, shares = ended is not None, _shares(bill, until)
-    return Sum(state, why, ended, seconds, shares, units, total, is_final, begun > units,
-               presumed=bill.presumed)  # fmt: skip
+    return Sum(
+        state,
+        why,
+        ended,
+        seconds,
+        shares,
+        units,
+        total,
+        is_final,
+        begun > units,
+        presumed=bill.presumed,
+    )
 
 
 def is_final(bill: Bill, wall: float) -> bool:
@@ -296,11 +328,13 @@ def _never_acknowledged(bill: Bill) -> str:
 
 
 def _shares(bill: Bill, until: float) -> tuple[tuple[str, int], ...]:
-    """Whole seconds by server, in the order of their first appearance. Each boundary is rounded down once, so the
-    shares add up to the call's seconds."""
+    """Whole seconds by server, in the order of their first appearance. Each boundary is rounded
+    down once, so the shares add up to the call's seconds."""
     assert bill.answered is not None
     total = _milliseconds(bill.answered, until)
-    starts = [min(total, _milliseconds(bill.answered, carrier.since)) // 1000 for carrier in bill.carriers]
+    starts = [
+        min(total, _milliseconds(bill.answered, carrier.since)) // 1000 for carrier in bill.carriers
+    ]
     ends = [*starts[1:], total // 1000]
     starts[0] = 0
     shares: dict[str, int] = {}

@@ -67,7 +67,8 @@ from slee_mock.store.records import Binding, Bindings, Call, Dialog, Leg, Record
 
 MOST_HOPS = 255  # RFC 3261 20.22: as many as Max-Forwards can count
 MOST_SEARCHES = 100  # the newest, which are kept in any case
-# RFC 3261 21.4.6: what may begin something here, or belong to it. SUBSCRIBE and REFER pass within calls alone.
+# RFC 3261 21.4.6: what may begin something here, or belong to it. SUBSCRIBE and REFER pass within
+# calls alone.
 ALLOW = "INVITE, ACK, CANCEL, BYE, OPTIONS, REGISTER, MESSAGE, UPDATE, INFO, PRACK, NOTIFY"
 
 
@@ -76,7 +77,8 @@ def _is_a_calls(event: RequestEvent) -> bool:
 
 
 class Proxy:
-    """`via` is the address other servers and the forwarder know this one by; `users`, if given, tells 404 from 480."""
+    """`via` is the address other servers and the forwarder know this one by; `users`, if given,
+    tells 404 from 480."""
 
     name = "proxy"
     takes = (
@@ -119,7 +121,8 @@ class Proxy:
         if refusal is None:
             return self._request(event, view)
         if request.method == "BYE" and not own_vias(self._key, request, request.vias):
-            # Its phone has hung up, whatever it hears: so the bill ends, and the other phone is told.
+            # Its phone has hung up, whatever it hears: so the bill ends, and the other phone is
+            # told.
             outcome = self._request(replace(event, request=_deliverable(request)), view)
             if outcome.raised:
                 return outcome._replace(sends=(*outcome.sends, *refusal.sends), note=refusal.note)
@@ -148,13 +151,14 @@ class Proxy:
             return self._answers.refuse(event, 422, fields=[("Min-SE", str(self._timers.least))])
         return None
 
-    # -- requests ---------------------------------------------------------------------------------------------------
+    # -- requests ----------------------------------------------------------------------------------
 
     def _request(self, event: RequestEvent, view: View) -> Outcome:
         request = event.request
         call = find_call(view, request)
         spoken = find_dialog(call, request)
-        is_of_answer = spoken is not None and spoken[0].confirmed  # an ACK's 2xx, however it is sent
+        # an ACK's 2xx, however it is sent
+        is_of_answer = spoken is not None and spoken[0].confirmed
         if call and (request.method == "CANCEL" or (request.method == "ACK" and not is_of_answer)):
             leg = followed_leg(call, request, make_branch(self._key, request))
             if leg:
@@ -195,13 +199,25 @@ class Proxy:
         callee_aor = address_of_record(Uri.parse(request.uri))
         callee = Party(_callee_name(request, view, callee_aor), callee_aor)
         call = Call(
-            call_id=key, caller_tag=identity[0], cseq=identity[1], branch=leg.branch, way=leg.way,
-            routes=leg.routes, searched=leg.searched, request_uri=request.uri, target=leg.target,
-            offered=event.wall, caller=caller.name, callee=callee.name, seen=event.wall,
-            caller_contacts=(_contact(request),), callee_contacts=(leg.target,),
-            expires=event.wall + UNANSWERED, interval=self._timers.asked(request),
+            call_id=key,
+            caller_tag=identity[0],
+            cseq=identity[1],
+            branch=leg.branch,
+            way=leg.way,
+            routes=leg.routes,
+            searched=leg.searched,
+            request_uri=request.uri,
+            target=leg.target,
+            offered=event.wall,
+            caller=caller.name,
+            callee=callee.name,
+            seen=event.wall,
+            caller_contacts=(_contact(request),),
+            callee_contacts=(leg.target,),
+            expires=event.wall + UNANSWERED,
+            interval=self._timers.asked(request),
             caller_timed=knows_timers(request),
-        )  # fmt: skip
+        )
         return self._sent_on(event, call, leg, (CallOffered(key, event.wall, caller, callee),))
 
     def _leg(self, request: Request, bindings: list[Binding]) -> Leg:
@@ -220,9 +236,7 @@ class Proxy:
         return Outcome(saves=saves, sends=sends, raised=raised, done=True, note=f"-> {leg.target}")
 
     def _is_to_another(self, request: Request, call: Call) -> bool:
-        return all(
-            asked_user(leg.request_uri) != asked_user(request.uri) for leg in legs_of(call)
-        )
+        return all(asked_user(leg.request_uri) != asked_user(request.uri) for leg in legs_of(call))
 
     def _invite_again(self, event: RequestEvent, call: Call, view: View) -> Outcome:
         request = event.request
@@ -278,7 +292,8 @@ class Proxy:
         """The tags have told whose call it is; the dialog tells where the request goes."""
         request = event.request
         if dialog.aside and by_caller and request.method != "BYE":
-            # Its answer went to a phone that sent the INVITE on, and has not passed it on to the caller.
+            # Its answer went to a phone that sent the INVITE on, and has not passed it on to the
+            # caller.
             is_ack = request.method == "ACK"
             return drop("ack_too_early") if is_ack else self._answers.refuse(event, 481)
         target = target_of(call, dialog, request, by_caller)
@@ -328,7 +343,7 @@ class Proxy:
         onward.push("Via", f"SIP/2.0/UDP {self._via};branch={branch};{ASKED}={asked(request)}")
         return Send(onward.to_bytes())
 
-    # -- responses --------------------------------------------------------------------------------------------------
+    # -- responses ---------------------------------------------------------------------------------
 
     def _response(self, event: ResponseEvent, view: View) -> Outcome:
         """Any member pops any member's Via: the signed branch says that one of us forwarded the

@@ -88,7 +88,8 @@ class Progress:
     def continued(self, call: Call, event: RequestEvent) -> Call:
         """The call, going on again if its end was presumed and this message proves that wrong. Of
         two phones that both know session timers, only a message can that the forwarder had before
-        the session expired: each of them has given it up. Where one of them does not, it talks on."""
+        the session expired: each of them has given it up. Where one of them does not, it talks
+        on."""
         is_agreed = not call.untimed and call.caller_timed and call.callee_timed
         if call.lapsed is None or (is_agreed and event.wall >= call.lapsed):
             return call
@@ -216,7 +217,7 @@ _WHY = {
     600: "{callee} is busy",
     603: "{callee} declined",
     606: "the phones have no common codec",
-}  # fmt: skip
+}
 
 
 def _why(call: Call, response: Response) -> str:

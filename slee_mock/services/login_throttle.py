@@ -1,13 +1,16 @@
-"""Guessing slowed: after ten wrong passwords for one user's name from one address, each further one costs a wait.
+"""Guessing slowed: after ten wrong passwords for one user's name from one address, each further one
+costs a wait.
 
-Pure. The wait doubles from a second to about a minute and is over an hour after the last failure; a right password
-forgets all failures. It is counted per name and address, so that nobody can lock a user out from elsewhere (behind one
-NAT they share their fate), and for names that do not exist just as for others.
+Pure. The wait doubles from a second to about a minute and is over an hour after the last failure; a
+right password forgets all failures. It is counted per name and address, so that nobody can lock a
+user out from elsewhere (behind one NAT they share their fate), and for names that do not exist just
+as for others.
 
-The counts are in the store: the next server goes on counting. They are hashed into a fixed number of rows of a fixed
-length, so a flood of names and addresses cannot fill it. Whoever wants to be forgotten sooner has to push his count
-out of its row, which takes some `SLOTS * MOST` failures under other names for ten more guesses. A guess that is not
-looked at writes nothing, nor does a retransmitted one.
+The counts are in the store: the next server goes on counting. They are hashed into a fixed number
+of rows of a fixed length, so a flood of names and addresses cannot fill it. Whoever wants to be
+forgotten sooner has to push his count out of its row, which takes some `SLOTS * MOST` failures
+under other names for ten more guesses. A guess that is not looked at writes nothing, nor does a
+retransmitted one.
 """
 
 from __future__ import annotations
@@ -44,17 +47,26 @@ class Tally:
         return Tally(key, mine, tuple(each for each in row.guessers if each is not mine), slot)
 
     def was_told(self, response: str) -> bool:
-        """Is this the last wrong one again? Then the network repeats it, or a server that takes over."""
+        """Is this the last wrong one again? Then the network repeats it, or a server that takes
+        over."""
         return self.guesser.failures > 0 and self._hashed(response) == self.guesser.response
 
     def wait(self, wall: float) -> float:
-        """Seconds until the next password will be looked at. A clock that was set is no reason to wait longer."""
+        """Seconds until the next password will be looked at. A clock that was set is no reason to
+        wait longer."""
         over = self._failures(wall) - FREE
-        return 2.0 ** min(over, LONGEST_DOUBLING) - abs(wall - self.guesser.last) if over >= 0 else 0.0
+        return (
+            2.0 ** min(over, LONGEST_DOUBLING) - abs(wall - self.guesser.last) if over >= 0 else 0.0
+        )
 
     def failed(self, response: str, wall: float) -> Guesses:
         """The row to save."""
-        mine = replace(self.guesser, failures=self._failures(wall) + 1, last=wall, response=self._hashed(response))
+        mine = replace(
+            self.guesser,
+            failures=self._failures(wall) + 1,
+            last=wall,
+            response=self._hashed(response),
+        )
         others = [each for each in self.others if abs(wall - each.last) <= MEMORY]
         return Guesses(self.slot, (mine, *others)[:MOST])
 

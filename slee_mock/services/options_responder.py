@@ -1,7 +1,8 @@
-"""The service that tells the forwarder whether this server can work: OPTIONS to nobody in particular. Pure.
+"""The service that tells the forwarder whether this server can work: OPTIONS to nobody in
+particular. Pure.
 
-The forwarder's heartbeats tell in turn, in Failover-Role, whether new calls come here. Those of a standby say nothing
-of it, and change nothing.
+The forwarder's heartbeats tell in turn, in Failover-Role, whether new calls come here. Those of a
+standby say nothing of it, and change nothing.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ ROLES = frozenset({"hot", "live", "replica"})
 
 
 class Heartbeat:
-    """`healthy` is this server's own opinion: false while the store does not answer. 503 then asks for no new calls, as
-    it does once the server is `leaving`. `role`: what a forwarder on one of the computers `forwarders` said last, and
-    from `role_since` on (wall seconds)."""
+    """`healthy` is this server's own opinion: false while the store does not answer. 503 then asks
+    for no new calls, as it does once the server is `leaving`. `role`: what a forwarder on one of
+    the computers `forwarders` said last, and from `role_since` on (wall seconds)."""
 
     name = "heartbeat"
     takes = (On(RequestEvent, name=the_call, when=lambda event: is_heartbeat(event.request)),)
@@ -40,6 +41,9 @@ class Heartbeat:
         role = event.request.get("Failover-Role")
         if role in ROLES and role != self.role and event.source[0] in self._forwarders:
             self.role, self.role_since = role, event.wall
-        # The forwarder's heartbeats come from a socket of their own, and the answer goes back there.
-        send = self._answers.answer(event, 200 if self.healthy and not self.leaving else 503, to=event.source)
+        # The forwarder's heartbeats come from a socket of their own, and the answer goes back
+        # there.
+        send = self._answers.answer(
+            event, 200 if self.healthy and not self.leaving else 503, to=event.source
+        )
         return Outcome(sends=(send,), done=True)

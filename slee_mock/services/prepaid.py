@@ -1,11 +1,12 @@
-"""A prepaid limit per caller, as a service of one file: `--deploy prepaid:FILE`, where lines `user:money` say what each
-has paid in. Whoever is not in FILE calls without limit.
+"""A prepaid limit per caller, as a service of one file: `--deploy prepaid:FILE`, where lines
+`user:money` say what each has paid in. Whoever is not in FILE calls without limit.
 
-Pure. An INVITE is refused with 402 if the balance cannot pay the set-up fee and the first unit; both are kept for the
-call while it rings. A proxy may not hang up for its phones (RFC 3261 16), so at the balance's end the bill stops
-growing and says so. What was spent is saved together with the call and its bill: nothing is paid twice or not at all,
-wherever a server dies. What was kept for an answer that nobody acknowledges is given back. To top up,
-write a larger sum into FILE, for all servers, and start them again.
+Pure. An INVITE is refused with 402 if the balance cannot pay the set-up fee and the first unit;
+both are kept for the call while it rings. A proxy may not hang up for its phones (RFC 3261 16), so
+at the balance's end the bill stops growing and says so. What was spent is saved together with the
+call and its bill: nothing is paid twice or not at all, wherever a server dies. What was kept for an
+answer that nobody acknowledges is given back. To top up, write a larger sum into FILE, for all
+servers, and start them again.
 """
 
 from __future__ import annotations
@@ -65,7 +66,9 @@ class Charged:
 
     def units(self, until: float) -> int:
         """Of a call that rings, the first is kept for it."""
-        begun = 1 if self.answered is None else Tariff.parse(self.tariff).begun(self.answered, until)
+        begun = (
+            1 if self.answered is None else Tariff.parse(self.tariff).begun(self.answered, until)
+        )
         return begun if self.paid_units is None else min(begun, self.paid_units)
 
     def cost(self, until: float) -> int:
@@ -74,7 +77,11 @@ class Charged:
 
     @property
     def grows(self) -> bool:
-        return self.answered is not None and self.paid_units is None and Tariff.parse(self.tariff).price > 0
+        return (
+            self.answered is not None
+            and self.paid_units is None
+            and Tariff.parse(self.tariff).price > 0
+        )
 
 
 @dataclass(frozen=True)
@@ -96,10 +103,14 @@ class Account(Record):
 
 
 def balance_end(account: Account, paid_in: int) -> float | None:
-    """When the first unit would begin that cannot be paid; None: never. All running calls pay from one balance, so it
-    ends for all of them at once, and each keeps the units that it has begun."""
+    """When the first unit would begin that cannot be paid; None: never. All running calls pay from
+    one balance, so it ends for all of them at once, and each keeps the units that it has begun."""
     growing = [call for call in account.calls if call.grows]
-    rest = paid_in - account.spent - sum(call.cost(FOR_EVER) for call in account.calls if not call.grows)
+    rest = (
+        paid_in
+        - account.spent
+        - sum(call.cost(FOR_EVER) for call in account.calls if not call.grows)
+    )
     ends = []
     for call in growing:
         since, tariff = call.answered or 0.0, Tariff.parse(call.tariff)
@@ -108,7 +119,8 @@ def balance_end(account: Account, paid_in: int) -> float | None:
             """The unit that begins after so many, with all others that have begun by then."""
             return sum(each.cost(since + units * unit + MILLISECOND) for each in growing) > rest
 
-        most = max(1, rest // _millionths(tariff, tariff.price))  # the one after these is unpaid in any case
+        # the one after these is unpaid in any case
+        most = max(1, rest // _millionths(tariff, tariff.price))
         units = 1 + bisect.bisect_left(range(1, most), True, key=is_unpaid)
         ends.append(since + units * tariff.unit)
     return min(ends, default=None)
@@ -123,7 +135,8 @@ def _caller(event: RequestEvent) -> str:
 
 
 class Prepaid:
-    """`paid_in`: millionths by user. `tariff` is what calls that begin at this server cost, in `currency`."""
+    """`paid_in`: millionths by user. `tariff` is what calls that begin at this server cost, in
+    `currency`."""
 
     name = "prepaid"
     takes = (
@@ -137,8 +150,15 @@ class Prepaid:
         timer_of(Account),
     )
 
-    def __init__(self, answers: Answers, paid_in: Mapping[str, int], tariff: str, currency: str) -> None:
-        self._answers, self._paid_in, self._tariff, self._currency = answers, paid_in, tariff, currency
+    def __init__(
+        self, answers: Answers, paid_in: Mapping[str, int], tariff: str, currency: str
+    ) -> None:
+        self._answers, self._paid_in, self._tariff, self._currency = (
+            answers,
+            paid_in,
+            tariff,
+            currency,
+        )
         self.keeps = (Kept(Account, MOST_GONE, self._is_gone),)
 
     def handle(self, event: Event, entity: str, view: View) -> Outcome:
@@ -146,14 +166,19 @@ class Prepaid:
             return self._admit(event, entity, view)
         if isinstance(event, TimerEvent):
             account = view.get(Account, entity)
-            return self._advanced(account, event) if account and account.is_due(event.wall) else NOTHING
+            return (
+                self._advanced(account, event)
+                if account and account.is_due(event.wall)
+                else NOTHING
+            )
         assert isinstance(event, CallEvent)
         bill = view.get(Bill, event.call_id)
         tariff = bill.tariff if bill else self._tariff
         if isinstance(event, CallOffered):
             user, tariff = _user(event.caller.uri), self._tariff
         else:
-            user = _user(bill.caller_uri) if bill else ""  # the call's entity leads to the account's
+            # the call's entity leads to the account's
+            user = _user(bill.caller_uri) if bill else ""
         account = view.get(Account, user)
         if account is None and user not in self._paid_in:
             return NOTHING
@@ -167,33 +192,46 @@ class Prepaid:
         told = {}
         for user, paid_in in islice(self._paid_in.items(), MOST_TOLD):
             used = (view.get(Account, user) or Account(user)).used(wall)
-            told[user] = {"paid_in": money(paid_in), "used": money(used), "balance": money(paid_in - used),
-                          "currency": self._currency}  # fmt: skip
+            told[user] = {
+                "paid_in": money(paid_in),
+                "used": money(used),
+                "balance": money(paid_in - used),
+                "currency": self._currency,
+            }
         return told
 
     def _admit(self, event: RequestEvent, user: str, view: View) -> Outcome:
         request = event.request
-        if is_again(view, request) or user not in self._paid_in:  # a retransmission was admitted the first time
+        # a retransmission was admitted the first time
+        if is_again(view, request) or user not in self._paid_in:
             return NOTHING
         known = view.get(Account, user) or Account(user)
         account = _without_forgotten(known, view, event.wall)
         if len(account.calls) >= MOST_CALLS:
             return self._answers.refuse(event, 403, f"More Than {MOST_CALLS} Calls")
-        if self._paid_in[user] - account.used(event.wall) < Charged(request.call_id, self._tariff).cost(event.wall):
+        if self._paid_in[user] - account.used(event.wall) < Charged(
+            request.call_id, self._tariff
+        ).cost(event.wall):
             return self._answers.refuse(event, 402)
         return NOTHING if account == known else Outcome(saves=(account,))
 
     def _advanced(
-        self, known: Account, event: CallEvent | TimerEvent, tariff: str = "",
+        self,
+        known: Account,
+        event: CallEvent | TimerEvent,
+        tariff: str = "",
         bill: Bill | None = None,
-    ) -> Outcome:  # fmt: skip
+    ) -> Outcome:
         """What the event makes of the account, after what the time until then has made of it."""
         account, raised = known, []
         end = self._end(account)
         if end is not None and end <= event.wall:
             account = replace(account, calls=tuple(_marked(call, end) for call in account.calls))
-            raised = [CallUnpaid(call.call_id, end, call.paid_units) for call, before in
-                      zip(account.calls, known.calls, strict=True) if call != before and call.paid_units]  # fmt: skip
+            raised = [
+                CallUnpaid(call.call_id, end, call.paid_units)
+                for call, before in zip(account.calls, known.calls, strict=True)
+                if call != before and call.paid_units
+            ]
         if isinstance(event, CallEvent):
             account = _after(account, event, tariff, bill)
         account = replace(account, ends=self._end(account))
@@ -216,7 +254,11 @@ def _after(account: Account, event: CallEvent, tariff: str, bill: Bill | None) -
         return replace(account, calls=(*others, Charged(event.call_id, tariff)))
     if isinstance(event, CallAnswered):
         is_known = call is not None and call.answered is not None
-        return account if is_known else replace(account, calls=(*others, Charged(event.call_id, tariff, event.wall)))
+        return (
+            account
+            if is_known
+            else replace(account, calls=(*others, Charged(event.call_id, tariff, event.wall)))
+        )
     if isinstance(event, CallUnanswered):
         return replace(account, calls=others)
     if bill is None or (call is None and bill.ended is None):  # it began before there were accounts
@@ -249,9 +291,12 @@ def _cost(bill: Bill) -> int:
 
 
 def _without_forgotten(account: Account, view: View, wall: float) -> Account:
-    """Settled without calls whose bills the cluster has forgotten: nobody will end them any more."""
+    """Settled without calls whose bills the cluster has forgotten: nobody will end them any
+    more."""
     kept = tuple(call for call in account.calls if view.get(Bill, call.call_id))
-    gone = sum(call.cost(wall) for call in account.calls if call not in kept and call.answered is not None)
+    gone = sum(
+        call.cost(wall) for call in account.calls if call not in kept and call.answered is not None
+    )
     return replace(account, spent=account.spent + gone, calls=kept)
 
 

@@ -7,8 +7,9 @@ step 7), and for MEMORY seconds with the last REGISTER that was heard with its C
 become of its bindings. A lower CSeq is refused; an equal one is answered and changes nothing. The
 second comparison keeps out what the network or a frozen server says late: no phone repeats a
 REGISTER for longer than 32 s (17.1.2.2), nor does the forwarder, and a server that was frozen for
-longer drops those that it finds in its socket (receive_queue.py). After that a phone that was started anew
-may begin again with CSeq 1 and its old Call-ID, once its bindings were removed or have expired.
+longer drops those that it finds in its socket (receive_queue.py). After that a phone that was
+started anew may begin again with CSeq 1 and its old Call-ID, once its bindings were removed or have
+expired.
 
 Contacts. One that no call could reach is refused: the forwarder looks no names up and speaks UDP.
 """
@@ -83,10 +84,16 @@ class Registrar:
             return updated
         answer = self._answers.answer(event, 200, fields=_listing(updated, event.wall))
         saves = () if updated == known else (updated,)
-        return Outcome(saves=saves, sends=(answer,), done=True, note=f"{entity} {len(updated.live(event.wall))} bound")
+        return Outcome(
+            saves=saves,
+            sends=(answer,),
+            done=True,
+            note=f"{entity} {len(updated.live(event.wall))} bound",
+        )
 
     def _updated(self, known: Bindings, event: RequestEvent) -> Bindings | Outcome:
-        """The bindings as the request wants them, or the refusal; then nothing has changed (RFC 3261 10.3 step 7)."""
+        """The bindings as the request wants them, or the refusal; then nothing has changed (RFC
+        3261 10.3 step 7)."""
         request = event.request
         values = request.values("Contact")
         if not values:
@@ -107,10 +114,14 @@ class Registrar:
         display = request.to.display or request.from_.display or known.display
         return Bindings(known.aor, legible(display), tuple(bindings), _heard(known, event))
 
-    def _wishes(self, known: Bindings, values: list[str], event: RequestEvent) -> list[Wish] | Outcome:
+    def _wishes(
+        self, known: Bindings, values: list[str], event: RequestEvent
+    ) -> list[Wish] | Outcome:
         if "*" in values:
             if len(values) > 1 or _expires_of(event.request) != 0:
-                return self._answers.refuse(event, 400, "Wildcard Needs Expires Zero And No Other Contact")
+                return self._answers.refuse(
+                    event, 400, "Wildcard Needs Expires Zero And No Other Contact"
+                )
             return [Wish(Uri.parse(each.contact), 0, each.q) for each in known.live(event.wall)]
         contacts = [NameAddr.parse_any(value) for value in values]
         wishes = [_wish(contact, _expires_of(event.request)) for contact in contacts]
@@ -128,15 +139,20 @@ class Registrar:
         if wish.expires == 0:
             return others
         made = Binding(
-            contact=str(wish.uri), call_id=event.request.call_id, cseq=event.request.cseq.number,
-            expires_at=event.wall + wish.expires, refreshed_at=event.wall, q=wish.q, server=self._server,
-        )  # fmt: skip
+            contact=str(wish.uri),
+            call_id=event.request.call_id,
+            cseq=event.request.cseq.number,
+            expires_at=event.wall + wish.expires,
+            refreshed_at=event.wall,
+            q=wish.q,
+            server=self._server,
+        )
         return [made, *others]
 
 
 def address_of_record(uri: Uri) -> str:
-    """The key of a user's bindings. Raises RemoteProtocolError for another scheme (RFC 3261 10.2: To
-    must be a SIP URI), or if the URI names no user."""
+    """The key of a user's bindings. Raises RemoteProtocolError for another scheme (RFC 3261 10.2:
+    To must be a SIP URI), or if the URI names no user."""
     if not uri.is_sip:
         raise RemoteProtocolError("an address-of-record is a SIP URI")
     if not uri.user:
@@ -199,7 +215,11 @@ def _last_cseq(
 
 def _heard(known: Bindings, event: RequestEvent) -> tuple[Heard, ...]:
     now = Heard(event.request.call_id, event.request.cseq.number, event.wall)
-    before = (each for each in known.heard if each.call_id != now.call_id and event.wall - each.wall < MEMORY)
+    before = (
+        each
+        for each in known.heard
+        if each.call_id != now.call_id and event.wall - each.wall < MEMORY
+    )
     return (now, *before)[:MOST_REMEMBERED]
 
 
@@ -209,5 +229,3 @@ def _listing(bindings: Bindings, wall: float) -> list[tuple[str, str]]:
         for each in bindings.live(wall)
     ]
     return [*contacts, ("Date", formatdate(wall, usegmt=True))]
-
-

@@ -62,9 +62,14 @@ class Searches:
 
     def begun(self, event: RequestEvent, call_id: str, leg: Leg) -> Search:
         return Search(
-            leg.way, call_id, event.wall, event.request.to_bytes().decode("latin-1"), (leg.target,),
-            (self._via,), next_at=event.wall + SILENCE,
-        )  # fmt: skip
+            leg.way,
+            call_id,
+            event.wall,
+            event.request.to_bytes().decode("latin-1"),
+            (leg.target,),
+            (self._via,),
+            next_at=event.wall + SILENCE,
+        )
 
     def timer(self, search: Search, view: View, wall: float) -> Outcome:
         """Nobody has answered for so long."""
@@ -148,14 +153,18 @@ class Searches:
         """CANCEL, or the ACK to a failure, of one attempt's INVITE (RFC 3261 9.1, 17.1.1.3)."""
         request = _restored(search)
         branch = numbered(search.way, attempt)
-        made = Request(method, search.tried[attempt], [
-            ("Via", f"SIP/2.0/UDP {search.by[attempt]};branch={branch}"),
-            ("Max-Forwards", "70"),
-            ("From", request.get("From") or ""),
-            ("To", (response or request).get("To") or ""),
-            ("Call-ID", request.call_id),
-            ("CSeq", f"{request.cseq.number} {method}"),
-        ])  # fmt: skip
+        made = Request(
+            method,
+            search.tried[attempt],
+            [
+                ("Via", f"SIP/2.0/UDP {search.by[attempt]};branch={branch}"),
+                ("Max-Forwards", "70"),
+                ("From", request.get("From") or ""),
+                ("To", (response or request).get("To") or ""),
+                ("Call-ID", request.call_id),
+                ("CSeq", f"{request.cseq.number} {method}"),
+            ],
+        )
         return Send(made.to_bytes())
 
 

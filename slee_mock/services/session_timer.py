@@ -19,7 +19,8 @@ _SECONDS = re.compile(r"([0-9]{1,9})\s*(;.*)?")
 
 
 class SessionTimers:
-    """`interval`: seconds after which a session that nobody refreshes is over; 0: the proxy cares for none."""
+    """`interval`: seconds after which a session that nobody refreshes is over; 0: the proxy cares
+    for none."""
 
     def __init__(self, interval: int) -> None:
         self._interval = interval
@@ -32,7 +33,8 @@ class SessionTimers:
         return theirs is not None and theirs < self.least and knows_timers(request)
 
     def asked(self, request: Request) -> int:
-        """The interval with which the request goes on: never longer than the phone's own, unless that was too short."""
+        """The interval with which the request goes on: never longer than the phone's own, unless
+        that was too short."""
         if not self._interval:
             return 0
         theirs = _seconds(request, "Session-Expires")
@@ -71,7 +73,9 @@ class SessionTimers:
 
 
 def knows_timers(message: Message) -> bool:
-    return "timer" in (each.lower() for each in (*message.values("Supported"), *message.values("Require")))
+    return "timer" in (
+        each.lower() for each in (*message.values("Supported"), *message.values("Require"))
+    )
 
 
 def _seconds(message: Message, name: str) -> int | None:

@@ -1,1 +1,2 @@
-"""The store that the servers of a cluster share: its contract, SQLite, Redis, and what lies in it."""
+"""The store that the servers of a cluster share: its contract, SQLite, Redis, and what lies in
+it."""

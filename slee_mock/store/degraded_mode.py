@@ -1,8 +1,10 @@
-"""What a server still does while its store does not answer: people's calls end when they hang up, and are billed later.
+"""What a server still does while its store does not answer: people's calls end when they hang up,
+and are billed later.
 
-Pure. BYE, CANCEL, ACK and what phones answer to them need no more than the call's record, of which a copy is here if
-this server has handled the call. What they mean for call and bill waits, with its own time, for the store's return.
-Whatever is not in the copies, or begins or changes a call, stays unanswered or is refused: see Router.unable.
+Pure. BYE, CANCEL, ACK and what phones answer to them need no more than the call's record, of which
+a copy is here if this server has handled the call. What they mean for call and bill waits, with its
+own time, for the store's return. Whatever is not in the copies, or begins or changes a call, stays
+unanswered or is refused: see Router.unable.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ Fact = tuple[str, int, str]  # what makes a retransmission: method or status, CS
 
 
 class Copies:
-    """The calls' records as this server last read or saved them. To a View it is a store in which nothing else is."""
+    """The calls' records as this server last read or saved them. To a View it is a store in which
+    nothing else is."""
 
     def __init__(self, most: int = MOST_COPIES) -> None:
         self._most = most
@@ -94,17 +97,22 @@ class RememberingStore(Above):
         for change in changes:
             if change.kind == Call.KIND:
                 text = change.text
-                self.copies.keep(change.key, None if text is None else Row(text, change.version + 1))
+                self.copies.keep(
+                    change.key, None if text is None else Row(text, change.version + 1)
+                )
 
 
 class Outage:
-    """`process` is the router's; if it raises StoreDown, `pass_on` does what can be done without a store. `settled`
-    hears what came of each fact that was saved late."""
+    """`process` is the router's; if it raises StoreDown, `pass_on` does what can be done without a
+    store. `settled` hears what came of each fact that was saved late."""
 
     def __init__(
-        self, router: Router, store: RememberingStore, settled: Callable[[Outcome], object] = lambda outcome: None,
+        self,
+        router: Router,
+        store: RememberingStore,
+        settled: Callable[[Outcome], object] = lambda outcome: None,
         most: int = MOST_WAITING,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._router, self._store, self._settled, self._most = router, store, settled, most
         self._facts: dict[str, dict[Fact, Arrival]] = {}  # by Call-ID; what came first is first
         self.waiting = 0  # facts in all
@@ -115,8 +123,8 @@ class Outage:
         return self._router.process(event, self._store)
 
     def process_all(self, events: Sequence[Arrival]) -> list[Outcome]:
-        """`process` of each in its turn, saved at once, all or none. Raises Conflict or StoreDown: then nothing was
-        done, and it may still be possible one by one."""
+        """`process` of each in its turn, saved at once, all or none. Raises Conflict or StoreDown:
+        then nothing was done, and it may still be possible one by one."""
         if len(events) == 1:
             return [self.process(events[0])]
         for event in events:
@@ -128,7 +136,11 @@ class Outage:
 
     def pass_on(self, event: Arrival) -> Outcome:
         if isinstance(event, RequestEvent) and event.request.method not in PASSED_ON:
-            return drop("store_down") if self._is_ringing(event.request) else self._router.unable(event)
+            return (
+                drop("store_down")
+                if self._is_ringing(event.request)
+                else self._router.unable(event)
+            )
         try:
             outcome = self._router.handle(event, View(self._store.copies))
         except StoreDown:
@@ -139,7 +151,8 @@ class Outage:
         return outcome
 
     def settle(self, most: int = MOST_WAITING) -> bool:
-        """Saves what waits, of at most so many calls. True if there is more. May raise StoreDown: then it waits on."""
+        """Saves what waits, of at most so many calls. True if there is more. May raise StoreDown:
+        then it waits on."""
         for call_id in list(self._facts)[:most]:
             self._settle_call(call_id)
         return bool(self._facts)
@@ -147,12 +160,14 @@ class Outage:
     def told(self) -> str:
         """What waits, in words for the log."""
         facts = [(call_id, fact) for call_id, facts in self._facts.items() for fact in facts]
-        named = ", ".join(f"{what} of call {call_id}" for call_id, (what, _, _) in facts[:MOST_TOLD])
+        named = ", ".join(
+            f"{what} of call {call_id}" for call_id, (what, _, _) in facts[:MOST_TOLD]
+        )
         return f"{named} and {len(facts) - MOST_TOLD} more" if len(facts) > MOST_TOLD else named
 
     def _is_ringing(self, request: Request) -> bool:
-        """Is it an INVITE that was sent on, once more? After a refusal its caller would be gone, while the other phone
-        rings on and is billed for answering."""
+        """Is it an INVITE that was sent on, once more? After a refusal its caller would be gone,
+        while the other phone rings on and is billed for answering."""
         try:
             return is_again(View(self._store.copies), request)
         except (StoreDown, RemoteProtocolError):
@@ -161,7 +176,8 @@ class Outage:
     def _settle_call(self, call_id: str) -> None:
         facts = self._facts.get(call_id, {})
         for fact in list(facts):
-            outcome = self._router.process(facts[fact], self._store)  # what it would send was sent when it came
+            # what it would send was sent when it came
+            outcome = self._router.process(facts[fact], self._store)
             del facts[fact]
             self.waiting -= 1
             self._settled(outcome)
@@ -171,7 +187,9 @@ class Outage:
         """False if there is no room for the fact. What only says that a message passed is none."""
         message = _message(event)
         known = self._facts.get(message.call_id, {})
-        what = event.request.method if isinstance(event, RequestEvent) else str(event.response.status)
+        what = (
+            event.request.method if isinstance(event, RequestEvent) else str(event.response.status)
+        )
         fact = (what, message.cseq.number, message.from_tag)
         if fact in known or all(type(each) is CallEvent for each in outcome.raised):
             return True
@@ -187,8 +205,9 @@ def _message(event: Arrival) -> Request | Response:
 
 
 def _may_pass(event: Arrival, outcome: Outcome) -> bool:
-    """A refusal may be wrong, for a copy may be old. An answer that begins or changes a call is passed on when that is
-    saved, as otherwise nobody could follow it: the phone repeats it (RFC 3261 13.3.1.4)."""
+    """A refusal may be wrong, for a copy may be old. An answer that begins or changes a call is
+    passed on when that is saved, as otherwise nobody could follow it: the phone repeats it (RFC
+    3261 13.3.1.4)."""
     if isinstance(event, RequestEvent):
         return all(not send.data.startswith(b"SIP/2.0 ") for send in outcome.sends)
     return event.response.status not in range(200, 300) or not outcome.saves

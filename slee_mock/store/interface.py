@@ -1,8 +1,9 @@
-"""The contract of the cluster's store: get, save if version, remove if version, scan, count, what is due; and the view
-through which one event uses it.
+"""The contract of the cluster's store: get, save if version, remove if version, scan, count, what
+is due; and the view through which one event uses it.
 
-Pure. An implementation keeps rows of text under (kind, key), each with a version that grows by one at every save.
-Nothing is ever half saved, and what `save` has returned from survives the death of the process.
+Pure. An implementation keeps rows of text under (kind, key), each with a version that grows by one
+at every save. Nothing is ever half saved, and what `save` has returned from survives the death of
+the process.
 """
 
 from __future__ import annotations
@@ -86,8 +87,9 @@ class Store(Protocol):
         """How many rows of this kind there are, without reading them."""
 
     def due(self, wall: float, limit: int) -> list[tuple[str, str]]:
-        """(kind, key) of the rows whose timers have run out by `wall`, the earliest first, at most `limit`. A row
-        stays due until a save or its removal stops the timer: so what a dead server began to handle another ends."""
+        """(kind, key) of the rows whose timers have run out by `wall`, the earliest first, at most
+        `limit`. A row stays due until a save or its removal stops the timer: so what a dead server
+        began to handle another ends."""
 
     def close(self) -> None: ...
 
@@ -133,8 +135,9 @@ class Damaged:
 
 
 class View:
-    """The store as one event sees it. It remembers the version of all that was read, so that what was decided is
-    saved only if it is still true; records staged by one service are seen by the next."""
+    """The store as one event sees it. It remembers the version of all that was read, so that what
+    was decided is saved only if it is still true; records staged by one service are seen by the
+    next."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -205,8 +208,10 @@ class View:
         """Saves the last of each key and removes what is to be forgotten, all or none. Raises
         Conflict or StoreDown, or BadRecord for what no store could keep."""
         last = {self._place(record): record for record in records}
-        changes = {place: Change(*place, to_json(record), self._versions[place], _due(record))
-                   for place, record in last.items()}  # fmt: skip
+        changes = {
+            place: Change(*place, to_json(record), self._versions[place], _due(record))
+            for place, record in last.items()
+        }
         for place in map(self._place, forgotten):
             changes[place] = Change(*place, None, self._versions[place])
         if changes:

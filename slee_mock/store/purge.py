@@ -16,7 +16,8 @@ from slee_mock.store.interface import BadRecord, Damaged, View
 from slee_mock.store.records import Anchor, Bill, Bindings, Call, Member, Record
 
 DAY = 86_400.0
-ENDLESS = 30 * DAY  # after which an answered call that nobody hung up is taken for one whose phones have vanished
+# after which an answered call that nobody hung up is taken for one whose phones have vanished
+ENDLESS = 30 * DAY
 BATCH = 50  # rows looked at in one go, which takes a few milliseconds
 
 
@@ -60,8 +61,8 @@ KEPT = (
 
 
 class Retention:
-    """`sweep` looks at the next few rows beyond the newest; call it from time to time. One per member: two that sweep
-    at once do not harm each other."""
+    """`sweep` looks at the next few rows beyond the newest; call it from time to time. One per
+    member: two that sweep at once do not harm each other."""
 
     def __init__(self, kept: tuple[Kept, ...] = KEPT) -> None:
         self._kept = kept
@@ -69,7 +70,8 @@ class Retention:
         self._walks: dict[Kept, int] = {}
 
     def sweep(self, view: View, wall: float) -> bool:
-        """True if there is more to look at now. May raise Conflict or StoreDown; then nothing was forgotten."""
+        """True if there is more to look at now. May raise Conflict or StoreDown; then nothing was
+        forgotten."""
         walks = self._walks or self._begun(view)
         going_on: dict[Kept, int] = {}
         forgotten: list[Record] = []

@@ -1,7 +1,9 @@
-"""What the cluster keeps: bindings, calls, bills, members, its key. Frozen dataclasses, stored as JSON.
+"""What the cluster keeps: bindings, calls, bills, members, its key. Frozen dataclasses, stored as
+JSON.
 
-Pure. A reader ignores fields it does not know and takes defaults for those that are missing, so servers of
-two versions can share one store. All times are wall seconds (a record outlives the process that wrote it).
+Pure. A reader ignores fields it does not know and takes defaults for those that are missing, so
+servers of two versions can share one store. All times are wall seconds (a record outlives the
+process that wrote it).
 """
 
 from __future__ import annotations
@@ -35,7 +37,8 @@ class Record:
 
     @property
     def due(self) -> float | None:
-        """The record's timer: when a TimerEvent is to say that it has run out, whichever server lives then."""
+        """The record's timer: when a TimerEvent is to say that it has run out, whichever server
+        lives then."""
         return None
 
     def is_due(self, wall: float) -> bool:
@@ -69,8 +72,9 @@ class Heard:
 
 @dataclass(frozen=True)
 class Bindings(Record):
-    """All bindings of one address-of-record. `heard`, the latest first, outlives them for a while: a stale REGISTER, of
-    a phone that has started anew or gone since then, cannot bring back what is over."""
+    """All bindings of one address-of-record. `heard`, the latest first, outlives them for a while:
+    a stale REGISTER, of a phone that has started anew or gone since then, cannot bring back what is
+    over."""
 
     KIND: ClassVar[str] = "bindings"
     aor: str
@@ -132,7 +136,8 @@ class Call(Record):
     confirmed: bool = False  # a 2xx has passed
     over: bool = False  # a final failure or a BYE has passed, or its session has expired
     seen: float = 0.0  # a message of it passed last; to the second
-    expires: float | None = None  # nobody will answer it any more; or its session is over unless it is refreshed
+    # nobody will answer it any more; or its session is over unless it is refreshed
+    expires: float | None = None
     interval: int = 0  # seconds; the session interval that was asked for last
     caller_timed: bool = False  # this one's phone knows session timers (RFC 4028)
     callee_timed: bool = False
@@ -201,7 +206,8 @@ class Bill(Record):
     given_up: float | None = None  # CANCEL passed; void if the answer crossed it
     ended: float | None = None
     why: str = ""
-    paid_units: int | None = None  # at most so many are billed: the caller's balance ended with them
+    # at most so many are billed: the caller's balance ended with them
+    paid_units: int | None = None
     carriers: tuple[Carrier, ...] = ()
     acknowledged: float | None = 0.0  # seconds from the answer to the caller's ACK; None: none yet
     presumed: bool = False  # `ended` is a timer's; a message of the call may prove it wrong
@@ -234,7 +240,8 @@ class Member(Record):
 
 @dataclass(frozen=True)
 class Anchor(Record):
-    """What makes cluster time of a computer's steady clock: `offset` seconds more. Of one start of that computer."""
+    """What makes cluster time of a computer's steady clock: `offset` seconds more. Of one start of
+    that computer."""
 
     KIND: ClassVar[str] = "anchor"
     boot: str
@@ -252,8 +259,8 @@ class Secret(Record):
 
 @dataclass(frozen=True)
 class Guesser:
-    """Somebody at one address who gave wrong passwords for one user's name. Hashes, for the store is no list of typing
-    errors."""
+    """Somebody at one address who gave wrong passwords for one user's name. Hashes, for the store
+    is no list of typing errors."""
 
     who: str  # of name and address
     failures: int = 0

@@ -1,7 +1,7 @@
 """One connection to the Redis that is the master now, found anew when it is lost.
 
-It belongs to one thread, which must not wait for long: every answer has a time limit, and while the trouble is known
-everybody hears of it at once, but for one short attempt from time to time.
+It belongs to one thread, which must not wait for long: every answer has a time limit, and while the
+trouble is known everybody hears of it at once, but for one short attempt from time to time.
 """
 
 from __future__ import annotations
@@ -23,11 +23,13 @@ LOOKING = 1.0  # seconds between two looks at whether the Sentinels have made an
 
 # What the error's code means for whoever runs the Redis; None of these may become a traceback.
 _MEANING = {
-    "READONLY": "is a replica, which cannot be written to; name the master, or the Sentinels that know it",
+    "READONLY": "is a replica, which cannot be written to; name the master, "
+    "or the Sentinels that know it",
     "LOADING": "is still loading its data; wait for it",
     "MASTERDOWN": "is a replica that has lost its master; wait, or name the master",
     "NOREPLICAS": "has fewer replicas than its min-replicas-to-write; start one, or wait for it",
-    "OOM": "has no memory left below its maxmemory; raise that, and set maxmemory-policy noeviction",
+    "OOM": "has no memory left below its maxmemory; raise that, "
+    "and set maxmemory-policy noeviction",
     "MISCONF": "cannot write to its disk and so takes no changes; make room there",
     "NOAUTH": "asks for a password; write it before the address, as in redis://:PASSWORD@127.0.0.1:6379/0",
     "WRONGPASS": "refuses the password; correct the one before the @",
@@ -39,12 +41,15 @@ _MEANING = {
 
 
 def redis_library() -> Any:
-    """The client library, which is not needed for anything else. Raises StoreDown if it is not there."""
+    """The client library, which is not needed for anything else. Raises StoreDown if it is not
+    there."""
     try:
         import redis
     except ImportError:
-        raise StoreDown("a store in Redis needs Python's client library for it: pip install redis "
-                        f"(for {sys.executable})") from None  # fmt: skip
+        raise StoreDown(
+            "a store in Redis needs Python's client library for it: pip install redis "
+            f"(for {sys.executable})"
+        ) from None
     return redis
 
 
@@ -57,7 +62,8 @@ class Script:
 
 
 class RedisLink:
-    """Every method but `close` may raise StoreDown. An answer that did not come may stand for something done."""
+    """Every method but `close` may raise StoreDown. An answer that did not come may stand for
+    something done."""
 
     def __init__(self, place: RedisPlace, patience: float = PATIENCE) -> None:
         self._redis = redis_library()
@@ -86,8 +92,8 @@ class RedisLink:
         return answer
 
     def follow(self) -> None:
-        """Leaves a master that is none any more. One that the others cannot reach may be told so late, and until then
-        take changes that will be thrown away."""
+        """Leaves a master that is none any more. One that the others cannot reach may be told so
+        late, and until then take changes that will be thrown away."""
         if self._connection is None or not self._place.master or time.monotonic() < self._look:
             return
         self._look = time.monotonic() + LOOKING
@@ -98,11 +104,13 @@ class RedisLink:
     def run(self, script: Script, *words: bytes | str | int | float) -> Any:
         try:
             return self.command("EVALSHA", script.sha, 0, *words)
-        except self._redis.exceptions.NoScriptError:  # a Redis that has just started, or has just become master
+        # a Redis that has just started, or has just become master
+        except self._redis.exceptions.NoScriptError:
             return self.command("EVAL", script.source, 0, *words)
 
     def fail(self, sentence: str, pause: float) -> NoReturn:
-        """The connection is not to be trusted any more; nobody tries again before the `pause` is over."""
+        """The connection is not to be trusted any more; nobody tries again before the `pause` is
+        over."""
         self.close()
         self._trouble, self._again = sentence, time.monotonic() + pause
         raise StoreDown(sentence)
@@ -114,10 +122,16 @@ class RedisLink:
 
     def _connect(self) -> Any:
         limit = IMPATIENCE if self._trouble else self._patience
-        address, told = self._find_master(limit) if self._place.master else (self._place.addresses[0], "")
+        address, told = (
+            self._find_master(limit) if self._place.master else (self._place.addresses[0], "")
+        )
         if address is None:
-            self.fail(f"no Sentinel of {self._place} tells where the master is ({told}); start them, or correct "
-                      "addresses and name", PAUSE)  # fmt: skip
+            self.fail(
+                f"no Sentinel of {self._place} tells where the master is ({told}); start them, or "
+                "correct "
+                "addresses and name",
+                PAUSE,
+            )
         self._address, self._look = address, time.monotonic() + LOOKING
         connection = self._open(address, limit, self._place.password, self._place.db)
         try:
@@ -133,7 +147,8 @@ class RedisLink:
         return self._open(address, self._patience, self._place.password, self._place.db)
 
     def _find_master(self, limit: float) -> tuple[Address | None, str]:
-        """From the first Sentinel that answers; those that did not are asked last from then on. And what went wrong."""
+        """From the first Sentinel that answers; those that did not are asked last from then on. And
+        what went wrong."""
         deadline = time.monotonic() + 2 * limit
         faults = []
         for sentinel in tuple(self._sentinels):
@@ -167,9 +182,14 @@ class RedisLink:
 
     def _open(self, address: Address, limit: float, password: str = "", db: int = 0) -> Any:
         return self._redis.Connection(
-            host=address[0], port=address[1], db=db, password=password or None, socket_timeout=limit,
-            socket_connect_timeout=limit, protocol=2,
-        )  # fmt: skip
+            host=address[0],
+            port=address[1],
+            db=db,
+            password=password or None,
+            socket_timeout=limit,
+            socket_connect_timeout=limit,
+            protocol=2,
+        )
 
     def _ask(self, connection: Any, *words: bytes | str | int | float) -> Any:
         connection.send_command(*words)
@@ -183,5 +203,8 @@ class RedisLink:
         if isinstance(error, self._redis.exceptions.TimeoutError):
             return f"the store {self._place} does not answer; see why, or start another one"
         if isinstance(error, self._redis.exceptions.ConnectionError):
-            return f"the store {self._place} cannot be reached ({error}); start it, or name another one"
+            return (
+                f"the store {self._place} cannot be reached ({error}); start it, or name another "
+                "one"
+            )
         return f"the store {self._place} does not work ({error}); mend that, or name another one"

@@ -1,8 +1,9 @@
 """The store in a Redis, alone or watched by Sentinels, for servers of several computers.
 
-Per record one hash with its version and text; per kind one sorted set in the order of creation; one sorted set of what
-is due. Reads and writes go to the master alone: a replica may not have heard yet. What `save` has returned from is on
-one replica too, if the master has any, and outlives the master's computer.
+Per record one hash with its version and text; per kind one sorted set in the order of creation; one
+sorted set of what is due. Reads and writes go to the master alone: a replica may not have heard
+yet. What `save` has returned from is on one replica too, if the master has any, and outlives the
+master's computer.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ from slee_mock.store.redis_url import RedisPlace
 PREFIX = "call-failover:"  # tells our keys from other programs' in the same database
 REPLICATION = 0.15  # seconds in which a replica must have confirmed a change
 
-# First all versions, then all changes: no other command of anybody runs between the two. The first change of all is one
-# that takes room, for a Redis whose memory is full refuses a script at its first change or not at all. Returns the
-# number of the change that is out of date, or 0, and how many replicas are connected and have confirmed anything yet.
+# First all versions, then all changes: no other command of anybody runs between the two. The first
+# change of all is one that takes room, for a Redis whose memory is full refuses a script at its
+# first change or not at all. Returns the number of the change that is out of date, or 0, and how
+# many replicas are connected and have confirmed anything yet.
 _SAVE = Script("""
 local prefix = ARGV[1]
 for at = 2, #ARGV, 6 do
@@ -38,7 +40,9 @@ for at = 2, #ARGV, 6 do
     redis.call('ZREM', scan, key)
   elseif action == '+' then
     redis.call('HSET', row, 'version', string.format('%d', version + 1), 'text', text)
-    if version == '0' then redis.call('ZADD', scan, redis.call('INCR', prefix .. 'created'), key) end
+    if version == '0' then
+        redis.call('ZADD', scan, redis.call('INCR', prefix .. 'created'), key)
+    end
   end
   if action ~= '=' and due == '' then
     redis.call('ZREM', prefix .. 'due', kind .. ':' .. key)
@@ -53,9 +57,11 @@ return {0, replicas}
 # Scores are what `created` was: whole numbers, of which tostring() would make 1e+15.
 _WALK = Script("""
 local found, scan = {}, ARGV[1] .. 'scan:' .. ARGV[2]
-local keys = redis.call('ZREVRANGEBYSCORE', scan, ARGV[3], '-inf', 'WITHSCORES', 'LIMIT', 0, ARGV[4])
+local keys = redis.call('ZREVRANGEBYSCORE', scan, ARGV[3], '-inf', 'WITHSCORES',
+    'LIMIT', 0, ARGV[4])
 for at = 1, #keys, 2 do
-  local row = redis.call('HMGET', ARGV[1] .. 'row:' .. ARGV[2] .. ':' .. keys[at], 'version', 'text')
+  local row = redis.call('HMGET', ARGV[1] .. 'row:' .. ARGV[2] .. ':' .. keys[at],
+    'version', 'text')
   found[#found + 1] = {keys[at], string.format('%d', keys[at + 1]), row[1] or '', row[2] or ''}
 end
 return found
@@ -68,8 +74,8 @@ return found[2] and {string.format('%d', found[2])} or {}
 
 
 class RedisStore:
-    """Raises StoreDown with a sentence and its remedy if the Redis at `place` cannot be used. `patience`: the seconds
-    to wait for one answer."""
+    """Raises StoreDown with a sentence and its remedy if the Redis at `place` cannot be used.
+    `patience`: the seconds to wait for one answer."""
 
     def __init__(self, place: RedisPlace, patience: float = PATIENCE) -> None:
         self._name = str(place)
@@ -79,7 +85,9 @@ class RedisStore:
 
     def get(self, kind: str, key: str) -> Row | None:
         self._catch_up()
-        version, text = self._link.command("HMGET", _bytes(f"{PREFIX}row:{kind}:{key}"), "version", "text")
+        version, text = self._link.command(
+            "HMGET", _bytes(f"{PREFIX}row:{kind}:{key}"), "version", "text"
+        )
         return _row(version, text) if version else None
 
     def save(self, changes: Sequence[Change]) -> None:
@@ -126,18 +134,24 @@ class RedisStore:
         self._link.close()
 
     def _replicate(self, words: Sequence[bytes]) -> int:
-        """Runs the script and waits for a replica. Returns the number of the change that is out of date, or 0."""
+        """Runs the script and waits for a replica. Returns the number of the change that is out of
+        date, or 0."""
         self._unconfirmed = True
         late, replicas = self._link.run(_SAVE, PREFIX, *words)
         if replicas and not late and not self._link.command("WAIT", 1, int(REPLICATION * 1000)):
-            self._link.fail(f"no replica of the store {self._name} confirms what is saved within {REPLICATION:g} s; "
-                            "see why, or end those that hang", LONG_PAUSE)  # fmt: skip
+            self._link.fail(
+                f"no replica of the store {self._name} confirms what is saved within "
+                f"{REPLICATION:g} s; "
+                "see why, or end those that hang",
+                LONG_PAUSE,
+            )
         self._unconfirmed = False
         return int(late)
 
     def _catch_up(self) -> None:
-        """A save that failed may have been done. Nobody is to read it and act on it before a replica has it too:
-        replicas take changes in their order, so that one more, of nothing, confirms all before."""
+        """A save that failed may have been done. Nobody is to read it and act on it before a
+        replica has it too: replicas take changes in their order, so that one more, of nothing,
+        confirms all before."""
         self._link.follow()
         if self._unconfirmed:
             self._replicate(())

@@ -4,8 +4,8 @@ WAL mode lets readers go on while one process writes; synchronous=NORMAL makes a
 microseconds and survives the death of any process (not of the computer). A connection belongs to
 the thread that opened it.
 
-A store whose files were removed, replaced or cut short (sqlite_files.py) raises StoreDown until they
-are back. If -wal or -shm alone is gone, or another database stands under the name, each server
+A store whose files were removed, replaced or cut short (sqlite_files.py) raises StoreDown until
+they are back. If -wal or -shm alone is gone, or another database stands under the name, each server
 copies all it can from -wal into the database, closes it, and opens it again as soon as no other
 server has the old files open.
 """
@@ -24,7 +24,8 @@ from slee_mock.store.interface import BadName, BadRecord, Change, Conflict, Mark
 from slee_mock.store.sqlite_files import Fault, StoreFiles
 
 BUSY_TIMEOUT = 0.25  # seconds to wait for another process's commit, which takes microseconds
-IMPATIENT = 0.01  # once that was not enough: whoever waits cannot even tell that the store is locked
+# once that was not enough: whoever waits cannot even tell that the store is locked
+IMPATIENT = 0.01
 OPENING = 5.0  # seconds in which servers that start together must have taken their turns
 READING = 1.0  # the same for who only reads, and waits for nobody but who just makes the store
 CHEAP = 2  # files looked at after each save: the database and its -wal
@@ -33,11 +34,14 @@ CHEAP = 2  # files looked at after each save: the database and its -wal
 UNKEEPABLE = (sqlite3.ProgrammingError, sqlite3.InterfaceError, sqlite3.DataError, OverflowError)
 APPLICATION_ID = 0x43464F56  # "CFOV": tells our file from another program's database
 
-# The key first: all rows of a call stand on the same page of that index, and Call-IDs come in no order.
+# The key first: all rows of a call stand on the same page of that index, and Call-IDs come in no
+# order.
 _SCHEMA = """CREATE TABLE IF NOT EXISTS record (
-    created INTEGER PRIMARY KEY, kind TEXT NOT NULL, key TEXT NOT NULL, version INTEGER NOT NULL, text TEXT NOT NULL,
+    created INTEGER PRIMARY KEY, kind TEXT NOT NULL, key TEXT NOT NULL, version INTEGER NOT NULL,
+    text TEXT NOT NULL,
     due REAL, UNIQUE (key, kind))"""
-# Without it a page with the newest of one kind reads through all others, while the server misses its heartbeats.
+# Without it a page with the newest of one kind reads through all others, while the server misses
+# its heartbeats.
 GET = "SELECT text, version FROM record WHERE kind = ? AND key = ?"
 HIGHEST = 2**63 - 1  # above the number of every row
 WALK = """SELECT created, key, text, version FROM record WHERE kind = ? AND created < ?
@@ -231,7 +235,8 @@ class SqliteStore:
             connection.execute(f"PRAGMA busy_timeout={int(timeout * 1000)}")
 
     def _prepare(self, connection: sqlite3.Connection, deadline: float) -> None:
-        """Several servers may start at once, and SQLite does not wait for its lock while it changes to WAL mode."""
+        """Several servers may start at once, and SQLite does not wait for its lock while it changes
+        to WAL mode."""
         while True:
             try:
                 connection.execute("PRAGMA synchronous=NORMAL")
@@ -254,7 +259,9 @@ class SqliteStore:
         (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
         if mark != APPLICATION_ID:
             if mark or tables:
-                raise StoreDown(f"{self.path} is another program's database; name a file of our own")
+                raise StoreDown(
+                    f"{self.path} is another program's database; name a file of our own"
+                )
             connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
         connection.execute(_SCHEMA)
         columns = connection.execute("PRAGMA table_info(record)").fetchall()
@@ -278,20 +285,32 @@ def _save_one(connection: sqlite3.Connection, change: Change) -> bool:
         found = connection.execute(GET, (kind, key)).fetchone()
         return bool(found == (text, version))
     if text is None:
-        return connection.execute(
-            "DELETE FROM record WHERE kind = ? AND key = ? AND version = ?", (kind, key, version)
-        ).rowcount == 1  # fmt: skip
+        return (
+            connection.execute(
+                "DELETE FROM record WHERE kind = ? AND key = ? AND version = ?",
+                (kind, key, version),
+            ).rowcount
+            == 1
+        )
     if version:
-        return connection.execute(
-            "UPDATE record SET text = ?, due = ?, version = version + 1 WHERE kind = ? AND key = ? "
-            "AND version = ?",
-            (text, due, kind, key, version),
-        ).rowcount == 1
-    return connection.execute(
-        "INSERT INTO record (kind, key, version, text, due) VALUES (?, ?, 1, ?, ?) ON CONFLICT DO "
-        "NOTHING",
-        (kind, key, text, due),
-    ).rowcount == 1
+        return (
+            connection.execute(
+                "UPDATE record SET text = ?, due = ?, version = version + 1 WHERE kind = ? AND key "
+                "= ? "
+                "AND version = ?",
+                (text, due, kind, key, version),
+            ).rowcount
+            == 1
+        )
+    return (
+        connection.execute(
+            "INSERT INTO record (kind, key, version, text, due) VALUES (?, ?, 1, ?, ?) ON CONFLICT "
+            "DO "
+            "NOTHING",
+            (kind, key, text, due),
+        ).rowcount
+        == 1
+    )
 
 
 def _lenient(text: bytes) -> str:
@@ -299,7 +318,8 @@ def _lenient(text: bytes) -> str:
 
 
 class _Sentences:
-    """Around whatever SQLite does for us: its errors become StoreDown with a sentence for the operator."""
+    """Around whatever SQLite does for us: its errors become StoreDown with a sentence for the
+    operator."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -323,12 +343,23 @@ def _sentence(path: str, error: Exception) -> str:
         if os.path.isdir(folder) and not os.path.exists(path) and os.access(folder, os.W_OK):
             return f"the store {path} is gone: put it back, or end all servers and restore a backup"
         if os.path.isdir(folder):
-            return f"cannot open the store {path}: it may not be read or written; allow that, or name another"
-        return f"cannot open the store {path}: there is no folder {folder}; make it, or name another file"
+            return (
+                f"cannot open the store {path}: it may not be read or written; allow that, or name "
+                "another"
+            )
+        return (
+            f"cannot open the store {path}: there is no folder {folder}; make it, or name another "
+            "file"
+        )
     if "not a database" in text or "malformed" in text:
-        return f"the store {path} is damaged ({text}): restore it from a backup, or name another file"
+        return (
+            f"the store {path} is damaged ({text}): restore it from a backup, or name another file"
+        )
     if "readonly" in text:
-        return f"cannot write to the store {path}: file or folder is read-only; allow writing, or name another file"
+        return (
+            f"cannot write to the store {path}: file or folder is read-only; allow writing, or "
+            "name another file"
+        )
     if "locked" in text:
         return f"the store {path} is locked by another program; end that one, or wait for it"
     if "full" in text:

@@ -1,7 +1,9 @@
-"""Several messages, one save: what a server with much to do has received in one turn is saved in one transaction.
+"""Several messages, one save: what a server with much to do has received in one turn is saved in
+one transaction.
 
-Pure. A save costs more than anything else that is done for a message, and hardly more for sixteen of them. Each message
-is handled as if those before it had been saved; nothing is sent before all of it is.
+Pure. A save costs more than anything else that is done for a message, and hardly more for sixteen
+of them. Each message is handled as if those before it had been saved; nothing is sent before all of
+it is.
 """
 
 from __future__ import annotations
@@ -14,7 +16,8 @@ Place = tuple[str, str]
 
 
 class Together(Above):
-    """A store above another, in which what is saved is read again, and is below it only once `commit` has returned."""
+    """A store above another, in which what is saved is read again, and is below it only once
+    `commit` has returned."""
 
     def __init__(self, store: Store) -> None:
         super().__init__(store)
@@ -31,16 +34,23 @@ class Together(Above):
         for change in changes:
             row = self.get(change.kind, change.key)
             if change.version != (row.version if row else 0):
-                raise Conflict(f"{change.kind} {change.key} is no longer at version {change.version}")
+                raise Conflict(
+                    f"{change.kind} {change.key} is no longer at version {change.version}"
+                )
         for change in changes:
             place = change.kind, change.key
-            self._rows[place] = None if change.text is None else Row(change.text, change.version + 1)
+            self._rows[place] = (
+                None if change.text is None else Row(change.text, change.version + 1)
+            )
             before = self._changes.get(place)
             self._changes[place] = change._replace(version=before.version) if before else change
 
     def commit(self) -> None:
-        """All or none. Raises Conflict if somebody else has saved one of these rows meanwhile, or StoreDown."""
-        changes = [change for change in self._changes.values() if change.version or change.text is not None]
+        """All or none. Raises Conflict if somebody else has saved one of these rows meanwhile, or
+        StoreDown."""
+        changes = [
+            change for change in self._changes.values() if change.version or change.text is not None
+        ]
         if changes:
             self._store.save(changes)
 

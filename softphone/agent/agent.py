@@ -1,12 +1,12 @@
 """The user agent: takes datagrams, wishes and the time; answers with what to send and what to tell.
 
-    agent = Agent(account, local=("192.0.2.1", 5062), proxy=("192.0.2.9", 5060), random=random.SystemRandom())
-    outcome = agent.call("bob", port=4000, now=100.0)       # AgentOutcome(sends=[Send(data, to)], events=[...])
-    outcome = agent.receive(data, source, now=100.1)
-    outcome = agent.on_deadline(now=agent.deadline)
+    agent = Agent(account, local=("192.0.2.1", 5062), proxy=("192.0.2.9", 5060),
+    random=random.SystemRandom()) outcome = agent.call("bob", port=4000, now=100.0)       #
+    AgentOutcome(sends=[Send(data, to)], events=[...]) outcome = agent.receive(data, source,
+    now=100.1) outcome = agent.on_deadline(now=agent.deadline)
 
-It owns no socket, thread or clock, and everything it knows it knows from its arguments. One call at a time occupies
-the phone; another that comes is told 486.
+It owns no socket, thread or clock, and everything it knows it knows from its arguments. One call at
+a time occupies the phone; another that comes is told 486.
 """
 
 from __future__ import annotations
@@ -46,10 +46,16 @@ class Agent:
     """
 
     def __init__(
-        self, account: Account, local: Address, proxy: Address | None, random: Randomness, expires: int = 300,
-        session_expires: int = DEFAULT_INTERVAL, direct: bool = False,
+        self,
+        account: Account,
+        local: Address,
+        proxy: Address | None,
+        random: Randomness,
+        expires: int = 300,
+        session_expires: int = DEFAULT_INTERVAL,
+        direct: bool = False,
         keep_alive: float | None = 0.0,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.account = account
         self._direct = direct
         self._endpoint = Endpoint(account, local, proxy, random, session_expires)
@@ -60,7 +66,7 @@ class Agent:
         self._keep_alive = KeepAlive(self._endpoint, self._registration, keep_alive)
         self._calls: list[Call] = []  # the newest last
 
-    # -- what it is like now ----------------------------------------------------------------------------------------
+    # -- what it is like now -----------------------------------------------------------------------
 
     @property
     def registration(self) -> RegistrationChanged:
@@ -103,8 +109,11 @@ class Agent:
 
     @property
     def at_rest(self) -> bool:
-        """Nothing is left to be confirmed by the other side: no call and no registering under way."""
-        return self._registration.at_rest and all(call.state is CallState.ENDED for call in self._calls)
+        """Nothing is left to be confirmed by the other side: no call and no registering under
+        way."""
+        return self._registration.at_rest and all(
+            call.state is CallState.ENDED for call in self._calls
+        )
 
     @property
     def deadline(self) -> float | None:
@@ -112,7 +121,7 @@ class Agent:
         dues = [self._endpoint.deadline, *(rows.deadline for rows in self._all_rows())]
         return min((due for due in dues if due is not None), default=None)
 
-    # -- what happens -----------------------------------------------------------------------------------------------
+    # -- what happens ------------------------------------------------------------------------------
 
     def receive(self, data: bytes, source: Address, now: float) -> AgentOutcome:
         self._endpoint.receive(data, source, now)
@@ -148,7 +157,7 @@ class Agent:
         """The call cannot be had here: it ends, on both sides, and this sentence says why."""
         return self._with_active(lambda call: call.fail(sentence, now))
 
-    # -- wishes -----------------------------------------------------------------------------------------------------
+    # -- wishes ------------------------------------------------------------------------------------
 
     def register(self, now: float) -> AgentOutcome:
         return self._do(lambda: self._registration.register(now))
@@ -157,7 +166,8 @@ class Agent:
         return self._do(lambda: self._registration.unregister(now))
 
     def call(self, target: str, port: int, now: float) -> AgentOutcome:
-        """Call "bob", "bob@host" or a SIP URI; media is wanted at `port`. With a call going on nothing happens."""
+        """Call "bob", "bob@host" or a SIP URI; media is wanted at `port`. With a call going on
+        nothing happens."""
         return self._do(lambda: self._place(target, port, now))
 
     def prepare(self, port: int, now: float) -> AgentOutcome:
@@ -193,7 +203,7 @@ class Agent:
         """No sound has come for so long in the call going on; 0: it comes again."""
         return self._with_active(lambda call: call.nothing_heard(seconds, now))
 
-    # -- inside -----------------------------------------------------------------------------------------------------
+    # -- inside ------------------------------------------------------------------------------------
 
     def _all_rows(self) -> list[Rows]:
         return [
@@ -219,7 +229,9 @@ class Agent:
 
     def _remember(self, call: Call) -> None:
         self._calls.append(call)
-        over = [old for old in self._calls if old.state is CallState.ENDED and old.rows.deadline is None]
+        over = [
+            old for old in self._calls if old.state is CallState.ENDED and old.rows.deadline is None
+        ]
         for old in over[: max(0, len(self._calls) - REMEMBERED_CALLS)]:
             self._calls.remove(old)
 
@@ -242,10 +254,11 @@ class Agent:
         self._remember(outgoing)
         outgoing.place(port, now)
 
-    # -- their requests ---------------------------------------------------------------------------------------------
+    # -- their requests ----------------------------------------------------------------------------
 
     def _on_request(self, incoming: Incoming, now: float) -> None:
-        """RFC 3261 8.2 and 12.2.2, in their order. RemoteProtocolErrors become their response in the endpoint."""
+        """RFC 3261 8.2 and 12.2.2, in their order. RemoteProtocolErrors become their response in
+        the endpoint."""
         request = incoming.request
         if request.method == "CANCEL":
             self._on_cancel(incoming, now)
@@ -298,12 +311,15 @@ class Agent:
             call.ring(now)
 
     def _on_cancel(self, incoming: Incoming, now: float) -> None:
-        """RFC 3261 9.2: a CANCEL is answered for itself; it ends an INVITE only if that is still unanswered."""
+        """RFC 3261 9.2: a CANCEL is answered for itself; it ends an INVITE only if that is still
+        unanswered."""
         invite = self._endpoint.cancelled(incoming.request)
         if invite is None:
             incoming.answer(481, now)
             return
-        call = next((c for c in self._calls if isinstance(c, IncomingCall) and c.invite is invite), None)
+        call = next(
+            (c for c in self._calls if isinstance(c, IncomingCall) and c.invite is invite), None
+        )
         tag = call.dialog.local.tag if call and call.dialog else ""
         incoming.answer(200, now, to_tag=tag)
         if call is not None and call.state is INCOMING:
@@ -321,7 +337,8 @@ class Agent:
 
 
 def _refused_unheard(incoming: Incoming, now: float) -> bool:
-    """RFC 3261 8.2.2.3: 420 where an extension is required that we lack; RFC 4028 9: 422 to a session too brief."""
+    """RFC 3261 8.2.2.3: 420 where an extension is required that we lack; RFC 4028 9: 422 to a
+    session too brief."""
     request = incoming.request
     lacking = [option for option in request.values("Require") if option.lower() not in UNDERSTOOD]
     if lacking:

@@ -1,7 +1,8 @@
 """A call: what happens within its dialog whichever side began it, and the walk through its states.
 
-`outgoing` and `incoming` add how the two kinds begin. Who repeats what is the transactions' business, except for the
-2xx to an INVITE and its ACK, which RFC 3261 13.2.2.4 and 13.3.1.4 leave to this level.
+`outgoing` and `incoming` add how the two kinds begin. Who repeats what is the transactions'
+business, except for the 2xx to an INVITE and its ACK, which RFC 3261 13.2.2.4 and 13.3.1.4 leave to
+this level.
 """
 
 from __future__ import annotations
@@ -34,10 +35,15 @@ BYE_AGAIN = 2.0  # seconds after a BYE that a server could not handle, if it doe
 class Call(ShownCall):
     """What both kinds have in common."""
 
-    def __init__(self, endpoint: Endpoint, state: CallState, call_id: str, peer: NameAddr, now: float) -> None:
+    def __init__(
+        self, endpoint: Endpoint, state: CallState, call_id: str, peer: NameAddr, now: float
+    ) -> None:
         super().__init__(endpoint, state, call_id, peer, now)
-        self.timer = SessionTimer(endpoint.session_expires, self.rows, self.refresh, self._on_silence)
-        self._modification: Exchange | None = None  # our re-INVITE, or the UPDATE that refreshes, while under way
+        self.timer = SessionTimer(
+            endpoint.session_expires, self.rows, self.refresh, self._on_silence
+        )
+        # our re-INVITE, or the UPDATE that refreshes, while under way
+        self._modification: Exchange | None = None
         self._acks: dict[tuple[str, int], tuple[Request, Address]] = {}
         self._unacked: int | None = None  # CSeq of their INVITE whose 2xx waits for an ACK
         self._bye_waits = False
@@ -46,7 +52,7 @@ class Call(ShownCall):
     def stop_timers(self) -> None:
         self.timer.stop()
 
-    # -- wishes of the person ---------------------------------------------------------------------------------------
+    # -- wishes of the person ----------------------------------------------------------------------
 
     def hang_up(self, now: float) -> None:
         if self.state is TALKING:
@@ -105,15 +111,22 @@ class Call(ShownCall):
             status = 408 if response is None else response.status
             if status >= 200:
                 self.endpoint.emit(ProbeAnswered(later, self.call_id, now, status))
-            if status == 481:  # RFC 3261 12.2.1.2; silence ends no call here, for its sound may well go on
+            # RFC 3261 12.2.1.2; silence ends no call here, for its sound may well go on
+            if status == 481:
                 self.change(GONE, later, f"The call with {self.name} was lost", status)
 
         self._ask("OPTIONS", answered, now)
 
-    # -- requests of ours within the dialog -------------------------------------------------------------------------
+    # -- requests of ours within the dialog --------------------------------------------------------
 
-    def _ask(self, method: str, handler: Callable[[Exchange, Response | None, float], None], now: float,
-             fields: tuple[tuple[str, str], ...] = (), body: bytes = b"") -> Exchange:  # fmt: skip
+    def _ask(
+        self,
+        method: str,
+        handler: Callable[[Exchange, Response | None, float], None],
+        now: float,
+        fields: tuple[tuple[str, str], ...] = (),
+        body: bytes = b"",
+    ) -> Exchange:
         assert self.dialog is not None
         contact = (("Contact", self.endpoint.contact),) if method in TARGET_REFRESHING else ()
         request = self.dialog.request(method, [*contact, *fields], body)
@@ -125,7 +138,9 @@ class Call(ShownCall):
         self._bye_waits = self._unacked is not None
         if not self._bye_waits and self.dialog is not None:
             until = now + PATIENCE
-            self.part(self.dialog, now, until, lambda at: self.change(GONE, at, self._reason_to_leave))
+            self.part(
+                self.dialog, now, until, lambda at: self.change(GONE, at, self._reason_to_leave)
+            )
 
     def part(self, dialog: Dialog, now: float, until: float, done: Callable[[float], None]) -> None:
         """BYE; again after Retry-After while a server on the way cannot handle it, until the time
@@ -158,18 +173,22 @@ class Call(ShownCall):
         elif status in (408, 481):
             self._lost(now, status)
         elif status >= 300:
-            self.tell_talk(now, f"{self.name}'s phone does not agree to {'hold' if hold else 'go on'}")
+            self.tell_talk(
+                now, f"{self.name}'s phone does not agree to {'hold' if hold else 'go on'}"
+            )
 
     def refresh(self, now: float) -> None:
-        """Tell everybody on the way that this call lives on: an UPDATE that offers nothing, or to a phone without
-        UPDATE a re-INVITE that changes nothing (RFC 4028 7.4)."""
+        """Tell everybody on the way that this call lives on: an UPDATE that offers nothing, or to a
+        phone without UPDATE a re-INVITE that changes nothing (RFC 4028 7.4)."""
         talk = self.negotiation
         if self.state is not TALKING or talk is None:
             return
         if self._modification or self._unacked is not None:
             self.timer.again(None, now)
         elif self.timer.takes_update:
-            self._modification = self._ask("UPDATE", self._on_refreshed, now, (ALLOW, *self.timer.request_fields()))
+            self._modification = self._ask(
+                "UPDATE", self._on_refreshed, now, (ALLOW, *self.timer.request_fields())
+            )
         else:
             fields = (ALLOW, *self.timer.request_fields(), CONTENT_TYPE)
             self._modification = self._ask("INVITE", self._on_refreshed, now, fields, talk.repeat())
@@ -189,12 +208,18 @@ class Call(ShownCall):
             self.timer.again(response, now)
 
     def _modified(self, exchange: Exchange, response: Response | None, now: float) -> int:
-        """What an answer to our re-INVITE or UPDATE means in any case; the status if it is final and news, else 0."""
+        """What an answer to our re-INVITE or UPDATE means in any case; the status if it is final
+        and news, else 0."""
         status = 408 if response is None else response.status
         invited = exchange.request.method == "INVITE"
         if status < 200:
             return 0
-        if invited and response and status < 300 and not self.acknowledge(exchange.request, response, now):
+        if (
+            invited
+            and response
+            and status < 300
+            and not self.acknowledge(exchange.request, response, now)
+        ):
             return 0  # a repeated 2xx
         self._modification = None
         if self.state is not TALKING or self.negotiation is None:
@@ -207,9 +232,14 @@ class Call(ShownCall):
         return status
 
     def _glare_pause(self) -> float:
-        """RFC 3261 14.1: who made the Call-ID waits longer, so that the two do not collide again."""
+        """RFC 3261 14.1: who made the Call-ID waits longer, so that the two do not collide
+        again."""
         longer = self.direction is Direction.OUTGOING
-        return self.endpoint.random.uniform(2.1, 4.0) if longer else self.endpoint.random.uniform(0.0, 2.0)
+        return (
+            self.endpoint.random.uniform(2.1, 4.0)
+            if longer
+            else self.endpoint.random.uniform(0.0, 2.0)
+        )
 
     def _on_silence(self, now: float) -> None:
         """RFC 4028 10: nobody refreshed the session, so it is over, on both sides."""
@@ -222,7 +252,8 @@ class Call(ShownCall):
         try:
             if invited:
                 self.negotiation.take_answer(response)
-            self.dialog.refresh_target(response)  # a Contact that cannot be read leaves the one we know
+            # a Contact that cannot be read leaves the one we know
+            self.dialog.refresh_target(response)
         except RemoteProtocolError:
             if invited:
                 self.negotiation.withdraw()
@@ -230,13 +261,17 @@ class Call(ShownCall):
             self.tell_talk(now)
 
     def _lost(self, now: float, status: int) -> None:
-        """RFC 3261 12.2.1.2: a dialog that answers 481, or not at all, is over. The BYE is for a peer gone deaf."""
+        """RFC 3261 12.2.1.2: a dialog that answers 481, or not at all, is over. The BYE is for a
+        peer gone deaf."""
         if status != 481:
             self.leave(now)
         self.change(GONE, now, f"The call with {self.name} was lost", status)
 
-    def acknowledge(self, request: Request, response: Response, now: float, body: bytes = b"") -> bool:
-        """ACK a 2xx to an INVITE of ours; False if this one only repeats a 2xx that was acknowledged before."""
+    def acknowledge(
+        self, request: Request, response: Response, now: float, body: bytes = b""
+    ) -> bool:
+        """ACK a 2xx to an INVITE of ours; False if this one only repeats a 2xx that was
+        acknowledged before."""
         key = (response.to.tag, request.cseq.number)
         known = self._acks.get(key)
         if known is None:
@@ -268,10 +303,14 @@ class Call(ShownCall):
         self.endpoint.send(ack, destination, now)
         return ack, destination
 
-    # -- requests of theirs within the dialog -----------------------------------------------------------------------
+    # -- requests of theirs within the dialog ------------------------------------------------------
 
     def owns(self, request: Request) -> bool:
-        return self.dialog is not None and self.dialog.id == (request.call_id, request.to.tag, request.from_.tag)
+        return self.dialog is not None and self.dialog.id == (
+            request.call_id,
+            request.to.tag,
+            request.from_.tag,
+        )
 
     def take(self, incoming: Incoming, now: float) -> None:
         """A request within our dialog, neither ACK nor CANCEL."""
@@ -306,7 +345,8 @@ class Call(ShownCall):
         self.change(GONE, now, self._reason_to_leave if self.state is ENDING else sentence)
 
     def _take_offer(self, incoming: Incoming, now: float) -> None:
-        """A re-INVITE, or an UPDATE, which may come without offer and then changes nothing (RFC 3311 5.2)."""
+        """A re-INVITE, or an UPDATE, which may come without offer and then changes nothing (RFC
+        3311 5.2)."""
         talk, request = self.negotiation, incoming.request
         updates, has_offer = request.method == "UPDATE", offers(request)
         if self.state in (ENDING, ENDED):
@@ -338,8 +378,17 @@ class Call(ShownCall):
 
     def accept_update(self, incoming: Incoming, body: bytes, now: float) -> None:
         # Before the call is answered there is no session yet that could expire.
-        timer = self.timer.answer_fields(incoming.request, now) if self.state is TALKING else [SUPPORTED]
-        fields = [("Contact", self.endpoint.contact), ALLOW, *timer, *([CONTENT_TYPE] if body else [])]
+        timer = (
+            self.timer.answer_fields(incoming.request, now)
+            if self.state is TALKING
+            else [SUPPORTED]
+        )
+        fields = [
+            ("Contact", self.endpoint.contact),
+            ALLOW,
+            *timer,
+            *([CONTENT_TYPE] if body else []),
+        ]
         incoming.respond(reply(incoming.request, 200, fields=fields, body=body), now)
 
     def accept(self, incoming: Incoming, body: bytes, now: float) -> None:
@@ -348,13 +397,17 @@ class Call(ShownCall):
         timer = self.timer.answer_fields(incoming.request, now)
         fields = [("Contact", self.endpoint.contact), ALLOW, *self.endpoint.who_answers, *timer]
         fields += [CONTENT_TYPE] if body else []
-        response = reply(incoming.request, 200, to_tag=self.dialog.local.tag, fields=fields, body=body)
+        response = reply(
+            incoming.request, 200, to_tag=self.dialog.local.tag, fields=fields, body=body
+        )
         incoming.respond(response, now)
         self._unacked = incoming.request.cseq.number
         self._await_ack(incoming, response, T1, now)
         self.rows.set("no ACK", now + PATIENCE, self._on_no_ack)
 
-    def _await_ack(self, incoming: Incoming, response: Response, interval: float, now: float) -> None:
+    def _await_ack(
+        self, incoming: Incoming, response: Response, interval: float, now: float
+    ) -> None:
         def repeat(later: float) -> None:
             self.endpoint.repeat(response, incoming.destination, later)
             self._await_ack(incoming, response, min(2 * interval, T2), later)
@@ -374,7 +427,8 @@ class Call(ShownCall):
 
     @property
     def _awaits_late_answer(self) -> bool:
-        """Our 2xx made the offer, so the ACK brings the answer. What an INVITE of ours offers is another matter."""
+        """Our 2xx made the offer, so the ACK brings the answer. What an INVITE of ours offers is
+        another matter."""
         talk = self.negotiation
         is_ours = self._unacked is not None and not self._invites
         return is_ours and talk is not None and talk.awaits_answer
@@ -393,7 +447,12 @@ class Call(ShownCall):
                 self.negotiation.withdraw()
                 if self.negotiation.plan is None and self.state is TALKING:
                     self.leave(now)
-                    self.change(GONE, now, f"{self.name}'s phone and this one have no sound format in common", 488)
+                    self.change(
+                        GONE,
+                        now,
+                        f"{self.name}'s phone and this one have no sound format in common",
+                        488,
+                    )
                     return
             if self.state is TALKING:
                 self.tell_talk(now)

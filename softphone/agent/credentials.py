@@ -63,7 +63,8 @@ class Keyring:
     def answer(
         self, request: Request, response: Response, proofs: Proofs, next_seq: Callable[[], int]
     ) -> Request | None:
-        """The request once more with credentials, still without Via; None if there is nothing left to try."""
+        """The request once more with credentials, still without Via; None if there is nothing left
+        to try."""
         found, user = _challenges(response), self._account.username
         proofs.why_not = "" if found or not self._account.password else asked_in_another_way(user)
         challenges = {
@@ -158,7 +159,8 @@ def _related(realm: str, own: str) -> bool:
 
 
 def _challenges(response: Response) -> dict[Key, Challenge]:
-    """The first challenge of each realm that we can answer (RFC 8760 2.4: the server's order is its preference)."""
+    """The first challenge of each realm that we can answer (RFC 8760 2.4: the server's order is its
+    preference)."""
     found: dict[Key, Challenge] = {}
     for name, header in HEADERS.items():
         for value in response.all(name):

@@ -1,7 +1,9 @@
-"""The phone's end of the wire: transactions, addresses and counters beneath calls and the registration.
+"""The phone's end of the wire: transactions, addresses and counters beneath calls and the
+registration.
 
-It takes datagrams and the time, matches them with the transactions under way (RFC 3261 17.1.3, 17.2.3), and collects
-in `outcome` what is to be sent and told. Requests that begin something go to `on_request`. No sockets, no clock.
+It takes datagrams and the time, matches them with the transactions under way (RFC 3261 17.1.3,
+17.2.3), and collects in `outcome` what is to be sent and told. Requests that begin something go to
+`on_request`. No sockets, no clock.
 """
 
 from __future__ import annotations
@@ -51,16 +53,26 @@ class Incoming:
     def respond(self, response: Response, now: float) -> None:
         self._endpoint.apply(self.transaction.respond(response, now), self.destination, now)
 
-    def answer(self, status: int, now: float, *fields: tuple[str, str], to_tag: str = "", reason: str = "") -> None:
-        self.respond(reply(self.request, status, reason, to_tag or self._endpoint.new_token(), fields), now)
+    def answer(
+        self, status: int, now: float, *fields: tuple[str, str], to_tag: str = "", reason: str = ""
+    ) -> None:
+        self.respond(
+            reply(self.request, status, reason, to_tag or self._endpoint.new_token(), fields), now
+        )
 
 
 class Endpoint:
-    """One per phone. `local` is the bound address, `public` the one others see (RFC 3581), `proxy` where requests
-    outside dialogs go, `session_expires` the seconds of session timers (RFC 4028) to ask for, 0: none."""
+    """One per phone. `local` is the bound address, `public` the one others see (RFC 3581), `proxy`
+    where requests outside dialogs go, `session_expires` the seconds of session timers (RFC 4028) to
+    ask for, 0: none."""
 
     def __init__(
-        self, account: Account, local: Address, proxy: Address | None, random: Randomness, session_expires: int
+        self,
+        account: Account,
+        local: Address,
+        proxy: Address | None,
+        random: Randomness,
+        session_expires: int,
     ) -> None:
         self.account, self.local, self.proxy, self.random = account, local, proxy, random
         self.session_expires = session_expires
@@ -69,7 +81,9 @@ class Endpoint:
         self.outcome = AgentOutcome()
         self.retransmissions = 0
         self.dropped: Counter[str] = Counter()
-        self.on_request: Callable[[Incoming, float], None] = lambda incoming, now: incoming.answer(501, now)
+        self.on_request: Callable[[Incoming, float], None] = lambda incoming, now: incoming.answer(
+            501, now
+        )
         self.on_ack: Callable[[Request, float], None] = lambda request, now: None
         self.on_late_success: Callable[[Response, float], bool] = lambda response, now: False
         self.answers_from: Address | None = None  # where REGISTER was accepted, if not `server`
@@ -113,11 +127,11 @@ class Endpoint:
     def emit(self, event: AgentEvent) -> None:
         self.outcome.events.append(event)
 
-    # -- where things go --------------------------------------------------------------------------------------------
+    # -- where things go ---------------------------------------------------------------------------
 
     def address_of(self, uri: Uri, instead: Address | None = None) -> Address:
-        """The literal address of a next hop. A name is the proxy's to resolve, or `instead` is where the peer was
-        reached before; LocalProtocolError without either."""
+        """The literal address of a next hop. A name is the proxy's to resolve, or `instead` is
+        where the peer was reached before; LocalProtocolError without either."""
         host, port = uri.address()
         host = uri.params.get("maddr") or host
         if not uri.is_sip:
@@ -134,10 +148,11 @@ class Endpoint:
         host, port = request.via.reply_address()
         return (host, port) if is_literal(host) else source
 
-    # -- our requests -----------------------------------------------------------------------------------------------
+    # -- our requests ------------------------------------------------------------------------------
 
     def ask(self, exchange: Exchange, now: float) -> Exchange:
-        """Send a request without Via; its responses go to the handler, challenges are answered on the way."""
+        """Send a request without Via; its responses go to the handler, challenges are answered on
+        the way."""
         self._sign(exchange.request)
         self._start(exchange, now)
         return exchange
@@ -154,7 +169,9 @@ class Endpoint:
         cancel = make_cancel(exchange.request)
         self._start(Exchange(cancel, exchange.destination, handler, lambda: 0, given_up=True), now)
 
-    def send(self, request: Request, destination: Address, now: float, repeated: bool = False) -> None:
+    def send(
+        self, request: Request, destination: Address, now: float, repeated: bool = False
+    ) -> None:
         """An ACK to a 2xx: no transaction. It gets its Via the first time."""
         if not request.get("Via"):
             self._sign(request)
@@ -172,7 +189,8 @@ class Endpoint:
         self._transmit(response, destination, now, True)
 
     def ask_within(self, exchange: Exchange, now: float) -> Exchange:
-        """As `ask`, to the next hop of a request made by a dialog, which was reached at `destination` before."""
+        """As `ask`, to the next hop of a request made by a dialog, which was reached at
+        `destination` before."""
         exchange.destination = self.address_of(next_hop(exchange.request), exchange.destination)
         return self.ask(exchange, now)
 
@@ -190,8 +208,11 @@ class Endpoint:
         self._clients[client_key(exchange.request)] = transaction, exchange
         self._run(transaction, exchange, transaction.start(now), now)
 
-    def _run(self, transaction: ClientTransaction, exchange: Exchange, todo: list[Outcome], now: float) -> None:
-        """Do what one of our transactions asks for. One that a repeat with credentials replaced has no say any more."""
+    def _run(
+        self, transaction: ClientTransaction, exchange: Exchange, todo: list[Outcome], now: float
+    ) -> None:
+        """Do what one of our transactions asks for. One that a repeat with credentials replaced has
+        no say any more."""
         self.apply(todo, exchange.destination, now)
         if transaction is not exchange.transaction:
             return
@@ -231,7 +252,7 @@ class Endpoint:
         self.dropped["a challenge by a stranger"] += 1
         return None
 
-    # -- datagrams --------------------------------------------------------------------------------------------------
+    # -- datagrams ---------------------------------------------------------------------------------
 
     def receive(self, data: bytes, source: Address, now: float) -> None:
         """A datagram came. Strangers' nonsense is counted, never raised."""
@@ -280,7 +301,8 @@ class Endpoint:
 
     def _receive_response(self, response: Response, source: Address, now: float) -> None:
         if len(response.values("Via")) != 1:
-            raise RemoteProtocolError("a response with somebody else's Via beneath")  # RFC 3261 8.1.3.3
+            # RFC 3261 8.1.3.3
+            raise RemoteProtocolError("a response with somebody else's Via beneath")
         known = self._clients.get(client_key(response))
         is_success = response.cseq.method == "INVITE" and 200 <= response.status < 300
         if is_success and (known is None or known[0].state is State.COMPLETED):
@@ -301,7 +323,9 @@ class Endpoint:
         key = server_key(request)
         known = self._servers.get(key)
         self._passed(False, request, now, known is not None and request.method != "ACK")
-        if known is not None and (request.method == "ACK" or request.method == known.request.method):
+        if known is not None and (
+            request.method == "ACK" or request.method == known.request.method
+        ):
             self.apply(known.transaction.receive(request, now), known.destination, now)
             if request.method != "ACK":
                 return
@@ -342,16 +366,19 @@ class Endpoint:
         return self._servers.get((*server_key(cancel)[:-1], "INVITE"))
 
     def merged(self, request: Request) -> bool:
-        """Is another transaction of the same request under way, which came by another path (8.2.2.2)?"""
+        """Is another transaction of the same request under way, which came by another path
+        (8.2.2.2)?"""
         mine = (request.from_.tag, request.call_id, str(request.cseq))
         others = (i.request for i in self._servers.values() if i.request is not request)
         return any((o.from_.tag, o.call_id, str(o.cseq)) == mine for o in others)
 
-    # -- time -------------------------------------------------------------------------------------------------------
+    # -- time --------------------------------------------------------------------------------------
 
     @property
     def deadline(self) -> float | None:
-        return min((due for tx in self._transactions() if (due := tx.deadline) is not None), default=None)
+        return min(
+            (due for tx in self._transactions() if (due := tx.deadline) is not None), default=None
+        )
 
     def on_deadline(self, now: float) -> None:
         for transaction, exchange in list(self._clients.values()):
@@ -361,7 +388,8 @@ class Endpoint:
         self._forget_terminated()
 
     def on_unreachable(self, destination: Address, now: float) -> None:
-        """The system says that nobody listens there: what waits for an answer from there need not wait longer."""
+        """The system says that nobody listens there: what waits for an answer from there need not
+        wait longer."""
         for transaction, exchange in list(self._clients.values()):
             if exchange.destination == destination:
                 self._run(transaction, exchange, transaction.on_unreachable(now), now)
@@ -376,13 +404,20 @@ class Endpoint:
         return todo
 
     def _transactions(self) -> list[Transaction]:
-        return [*(tx for tx, _ in self._clients.values()), *(i.transaction for i in self._servers.values())]
+        return [
+            *(tx for tx, _ in self._clients.values()),
+            *(i.transaction for i in self._servers.values()),
+        ]
 
     def _forget_terminated(self) -> None:
-        self._clients = {k: c for k, c in self._clients.items() if c[0].state is not State.TERMINATED}
-        self._servers = {k: i for k, i in self._servers.items() if i.transaction.state is not State.TERMINATED}
+        self._clients = {
+            k: c for k, c in self._clients.items() if c[0].state is not State.TERMINATED
+        }
+        self._servers = {
+            k: i for k, i in self._servers.items() if i.transaction.state is not State.TERMINATED
+        }
 
-    # -- doing what transactions ask for ----------------------------------------------------------------------------
+    # -- doing what transactions ask for -----------------------------------------------------------
 
     def apply(self, todo: list[Outcome], destination: Address, now: float) -> None:
         for item in todo:

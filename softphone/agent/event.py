@@ -1,6 +1,7 @@
 """What the user agent tells whoever drives it: frozen events, each with its time.
 
-`at`, `since`, `answered_at` and `ended_at` are monotonic seconds. Every state comes with a sentence for the person.
+`at`, `since`, `answered_at` and `ended_at` are monotonic seconds. Every state comes with a sentence
+for the person.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""A call that comes to us: 180 while it rings, 200, 486 or 603 as the person decides, 487 if they give up first."""
+"""A call that comes to us: 180 while it rings, 200, 486 or 603 as the person decides, 487 if they
+give up first."""
 
 from __future__ import annotations
 
@@ -15,14 +16,16 @@ from softphone.agent.sentence import begin
 from softphone.agent.states import ACCEPT, GONE, INCOMING, LEAVE, REFUSE, CallEvent
 
 LONGEST_RINGING = 180.0  # seconds
-RING_AGAIN = 60.0  # RFC 3261 13.3.1.1: a provisional response every minute keeps proxies from giving up
+# RFC 3261 13.3.1.1: a provisional response every minute keeps proxies from giving up
+RING_AGAIN = 60.0
 
 
 class IncomingCall(Call):
     direction = Direction.INCOMING
 
     def __init__(self, endpoint: Endpoint, incoming: Incoming, now: float) -> None:
-        """RemoteProtocolError if this INVITE cannot become a call: no Contact, a body or codecs we do not have."""
+        """RemoteProtocolError if this INVITE cannot become a call: no Contact, a body or codecs we
+        do not have."""
         request = incoming.request
         super().__init__(endpoint, INCOMING, request.call_id, request.from_, now)
         check_offer(request, endpoint.local[0])
@@ -76,7 +79,8 @@ class IncomingCall(Call):
         """RFC 3262 3 and 5: the answer to the offer in our 180, or once there is one, a new
         offer."""
         request, talk = incoming.request, self.negotiation
-        # Asked first: one that is refused with 415 acknowledges nothing, and the wait for another goes on.
+        # Asked first: one that is refused with 415 acknowledges nothing, and the wait for another
+        # goes on.
         has_offer = offers(request)
         if self._reliable is None or not self._reliable.is_acknowledged(request):
             incoming.answer(481, now)
@@ -182,7 +186,8 @@ class IncomingCall(Call):
 
     def gone(self, now: float, sentence: str) -> None:
         if self.state is INCOMING:
-            self.cancelled(now)  # a BYE before the answer: RFC 3261 15.1.2 wants the INVITE answered with 487
+            # a BYE before the answer: RFC 3261 15.1.2 wants the INVITE answered with 487
+            self.cancelled(now)
         else:
             super().gone(now, sentence)
 

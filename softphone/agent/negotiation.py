@@ -1,4 +1,5 @@
-"""Offer and answer of one call (RFC 3264): what each side said last, and the media plan that follows."""
+"""Offer and answer of one call (RFC 3264): what each side said last, and the media plan that
+follows."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ CONTENT_TYPE = ("Content-Type", sdp.CONTENT_TYPE)
 
 
 class Negotiation:
-    """`plan` is what both agreed on last; an offer that is refused changes nothing (RFC 3261 14.1)."""
+    """`plan` is what both agreed on last; an offer that is refused changes nothing (RFC 3261
+    14.1)."""
 
     def __init__(self, host: str, port: int, session_id: int, peers: tuple[str, ...] = ()) -> None:
         self._host = host  # where our media is wanted
@@ -47,7 +49,8 @@ class Negotiation:
         self._host = host
 
     def offer(self, hold: bool = False) -> bytes:
-        """Our next offer. On hold we offer sendonly, which tells the other side apart from its own hold."""
+        """Our next offer. On hold we offer sendonly, which tells the other side apart from its own
+        hold."""
         direction = _direction(hold)
         self._version += 1
         if self._local is None:
@@ -70,7 +73,8 @@ class Negotiation:
         return offered.to_bytes()
 
     def repeat(self) -> bytes:
-        """An offer of what stands, for a re-INVITE that changes nothing: by its version they know (RFC 4028 7.4)."""
+        """An offer of what stands, for a re-INVITE that changes nothing: by its version they know
+        (RFC 4028 7.4)."""
         standing = self._local or self._offered
         if standing is None:
             return self.offer(self.held_here)
@@ -82,7 +86,8 @@ class Negotiation:
         self._offered = None
 
     def take_answer(self, message: Message, preview: bool = False) -> None:
-        """Their answer to our offer; a `preview` in a provisional response may still be replaced (13.2.1).
+        """Their answer to our offer; a `preview` in a provisional response may still be replaced
+        (13.2.1).
 
         RemoteProtocolError 488 if nothing was agreed.
         """
@@ -103,7 +108,8 @@ class Negotiation:
         self._local, self._offered, self.held_here = self._offered, None, self._offers_hold
 
     def answer(self, message: Message) -> bytes:
-        """Our answer to their offer: one codec (PJSIP would ask again otherwise). RemoteProtocolError 415 or 488."""
+        """Our answer to their offer: one codec (PJSIP would ask again otherwise).
+        RemoteProtocolError 415 or 488."""
         theirs = _description(message)
         local = self._describe(theirs, self._version)
         if local != self._local:  # RFC 3264 8: what stays the same keeps its version

@@ -1,4 +1,5 @@
-"""A call that we place: INVITE, its answers, CANCEL and the 200 that crosses it, forks (RFC 3261 13.2, 9.1)."""
+"""A call that we place: INVITE, its answers, CANCEL and the 200 that crosses it, forks (RFC 3261
+13.2, 9.1)."""
 
 from __future__ import annotations
 
@@ -41,7 +42,8 @@ class OutgoingCall(Call):
         self._seq = 0
         self._offer: Negotiation | None = None  # as it was sent, before anybody answered
         self._early: dict[str, EarlyDialog] = {}
-        self._others: dict[str, Dialog] = {}  # forks that answered second, each acknowledged and left
+        # forks that answered second, each acknowledged and left
+        self._others: dict[str, Dialog] = {}
         self._exchange: Exchange | None = None
         self._cancelled = False
         self._redirection = Redirection(endpoint.account, target)
@@ -88,14 +90,16 @@ class OutgoingCall(Call):
             CONTENT_TYPE,
         ]
         request = Request("INVITE", str(self._target), fields, body)
-        self._exchange = Exchange(request, self.reached_at, self._on_response, self._next_seq, self._on_repeat)
+        self._exchange = Exchange(
+            request, self.reached_at, self._on_response, self._next_seq, self._on_repeat
+        )
         endpoint.ask(self._exchange, now)
 
     def _next_seq(self) -> int:
         self._seq += 1
         return self._seq
 
-    # -- leaving before the answer ----------------------------------------------------------------------------------
+    # -- leaving before the answer -----------------------------------------------------------------
 
     def hang_up(self, now: float) -> None:
         if self.state in (CALLING, RINGING):
@@ -111,7 +115,12 @@ class OutgoingCall(Call):
     def _cancel(self, now: float) -> None:
         """RFC 3261 9.1: not before a provisional response came; until then the wish waits."""
         exchange = self._exchange
-        if exchange and exchange.transaction and exchange.transaction.may_cancel and not self._cancelled:
+        if (
+            exchange
+            and exchange.transaction
+            and exchange.transaction.may_cancel
+            and not self._cancelled
+        ):
             self._cancelled = True
             self.endpoint.cancel(exchange, self._on_cancel_answered, now)
             if self.rows.due("no answer") is None:
@@ -138,7 +147,7 @@ class OutgoingCall(Call):
         self._reason_to_leave = f"{self.name} does not answer"
         self.hang_up(now)
 
-    # -- answers ----------------------------------------------------------------------------------------------------
+    # -- answers -----------------------------------------------------------------------------------
 
     def _on_repeat(self, exchange: Exchange, now: float) -> None:
         if self.state is CALLING and exchange.unanswered == TELL_AFTER:
@@ -147,7 +156,8 @@ class OutgoingCall(Call):
 
     def _on_response(self, exchange: Exchange, response: Response | None, now: float) -> None:
         if response is None:
-            # A stateless proxy says nothing of its own (RFC 3261 16.11): the phone behind it may be the silent one.
+            # A stateless proxy says nothing of its own (RFC 3261 16.11): the phone behind it may be
+            # the silent one.
             silence = f"Nobody answers: neither a server nor {self.name}'s phone"
             self._failed(NO_ANSWER, silence, now)
         elif response.status < 200:
@@ -156,8 +166,14 @@ class OutgoingCall(Call):
             try:
                 self._on_success(exchange, response, now)
             except RemoteProtocolError:  # no Contact that could be sent an ACK, say
-                self.change(GONE, now, f"{self.name}'s phone gave an answer that makes no sense", 400)
-        elif response.status == 422 and self.state in (CALLING, RINGING) and self.timer.lengthen(response):
+                self.change(
+                    GONE, now, f"{self.name}'s phone gave an answer that makes no sense", 400
+                )
+        elif (
+            response.status == 422
+            and self.state in (CALLING, RINGING)
+            and self.timer.lengthen(response)
+        ):
             self._invite(exchange.request.body, now)
         else:
             self._redirection.learn(response)
@@ -167,9 +183,7 @@ class OutgoingCall(Call):
         """Nobody took the call: try where it was redirected to (RFC 3261 8.1.3.4), else it is
         over."""
         exchange = self._exchange
-        target = (
-            self._next_target() if self.state in (CALLING, RINGING) and status < 600 else None
-        )
+        target = self._next_target() if self.state in (CALLING, RINGING) and status < 600 else None
         if target is None or exchange is None:
             sentence = (
                 self._reason_to_leave
@@ -315,7 +329,7 @@ class OutgoingCall(Call):
             self._leave_fork(self._exchange.request, response, now)
         return True
 
-    # -- their requests before the answer ---------------------------------------------------------------------------
+    # -- their requests before the answer ----------------------------------------------------------
 
     def owns(self, request: Request) -> bool:
         return self._early_of(request) is not None or super().owns(request)
@@ -350,7 +364,8 @@ class OutgoingCall(Call):
         super().take(incoming, now)
         if self._exchange is not None:
             self._exchange.given_up = True
-        self.rows.set("no answer", now + PATIENCE, self._on_no_final)  # with or without a CANCEL before
+        # with or without a CANCEL before
+        self.rows.set("no answer", now + PATIENCE, self._on_no_final)
         self._cancel(now)
 
     def _take_early(self, early: EarlyDialog, incoming: Incoming, now: float) -> None:

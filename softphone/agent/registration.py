@@ -1,4 +1,5 @@
-"""Being reachable: REGISTER, refreshed well before it expires, and tried again for ever when no server answers.
+"""Being reachable: REGISTER, refreshed well before it expires, and tried again for ever when no
+server answers.
 
 What trying again may soon change is listed in TRANSIENT; every other failure is REFUSED, with a
 sentence. A server may come to other terms, so a refused phone asks again after minutes; but a
@@ -22,12 +23,18 @@ from softphone.agent.event import RegistrationChanged, RegistrationState
 from softphone.agent.exchange import Exchange
 from softphone.agent.places import is_literal
 from softphone.agent.rows import Action, Rows
-from softphone.agent.sentence import registered, trying_again, why_no_credentials, why_not_registered
+from softphone.agent.sentence import (
+    registered,
+    trying_again,
+    why_no_credentials,
+    why_not_registered,
+)
 
 FIRST_PAUSE, LONGEST_PAUSE = 2.0, 32.0  # seconds between attempts, doubling
 REFUSED_PAUSE, LONGEST_REFUSED_PAUSE = 60.0, 600.0  # seconds, doubling
 TELL_AFTER = 2  # repeats without an answer, 1.5 s, before the person is told
-# Not the account's fault, so worth another try: silence, overload, a server in trouble (RFC 3261 21.4.9, 21.5).
+# Not the account's fault, so worth another try: silence, overload, a server in trouble (RFC 3261
+# 21.4.9, 21.5).
 TRANSIENT = (408, 480, 500, 502, 503, 504)
 
 
@@ -58,10 +65,11 @@ class Registration:
     def at_rest(self) -> bool:
         return self._exchange is None
 
-    # -- wishes -----------------------------------------------------------------------------------------------------
+    # -- wishes ------------------------------------------------------------------------------------
 
     def register(self, now: float) -> None:
-        """Register, or refresh now. While an attempt is under way nothing new is begun (RFC 3261 10.2)."""
+        """Register, or refresh now. While an attempt is under way nothing new is begun (RFC 3261
+        10.2)."""
         self.rows.clear()
         if self._exchange is not None:
             return
@@ -95,7 +103,7 @@ class Registration:
             self._endpoint.abandon(self._exchange)
             self._exchange = None
 
-    # -- asking -----------------------------------------------------------------------------------------------------
+    # -- asking ------------------------------------------------------------------------------------
 
     def _next_seq(self) -> int:
         self._seq += 1
@@ -104,7 +112,11 @@ class Registration:
     def _ask(self, expires: int, now: float) -> None:
         account, endpoint = self._account, self._endpoint
         registrar = Uri("sip", "", account.uri.host, account.uri.port)
-        fields = [MAX_FORWARDS, ("From", str(account.name_addr.with_tag(self._tag))), ("To", str(account.name_addr))]
+        fields = [
+            MAX_FORWARDS,
+            ("From", str(account.name_addr.with_tag(self._tag))),
+            ("To", str(account.name_addr)),
+        ]
         fields += [("Call-ID", self._call_id), ("CSeq", f"{self._next_seq()} REGISTER")]
         contact = f"{account.contact(endpoint.public)};expires={expires}"
         fields += [("Contact", contact), ("Expires", str(expires)), ALLOW]
@@ -121,14 +133,15 @@ class Registration:
         endpoint.ask(exchange, now)
 
     def _on_repeat(self, exchange: Exchange, now: float) -> None:
-        """The request keeps going out as timer E has it; from the second repeat on the person knows why it is quiet."""
+        """The request keeps going out as timer E has it; from the second repeat on the person knows
+        why it is quiet."""
         transaction = exchange.transaction
         if exchange is self._exchange and transaction and transaction.retransmissions >= TELL_AFTER:
             due = transaction.deadline or now
             if self.state is not RegistrationState.UNREGISTERED:
                 self._become(RegistrationState.UNREACHABLE, trying_again(due - now), now)
 
-    # -- answers ----------------------------------------------------------------------------------------------------
+    # -- answers -----------------------------------------------------------------------------------
 
     def _on_response(self, exchange: Exchange, response: Response | None, now: float) -> None:
         if exchange is not self._exchange or (response is not None and response.status < 200):
@@ -172,9 +185,14 @@ class Registration:
             self._become(RegistrationState.REGISTERED, sentence, now)
         seen = _seen_address(response)
         if seen is not None and seen != used:
-            # Behind a NAT only the address that the other side sees reaches this phone (RFC 3581 4).
+            # Behind a NAT only the address that the other side sees reaches this phone (RFC 3581
+            # 4).
             self._endpoint.public = seen
-            self.rows.set("refresh", now + (0.0 if used == self._endpoint.local else granted / 2), self._refresh)
+            self.rows.set(
+                "refresh",
+                now + (0.0 if used == self._endpoint.local else granted / 2),
+                self._refresh,
+            )
         self.on_accepted(now)
 
     def _granted(self, response: Response) -> int:
@@ -201,7 +219,8 @@ class Registration:
         return min((each for _, each in bindings if each), default=asked)
 
     def _lengthen(self, response: Response) -> bool:
-        """423: ask for as long as the server wants at least; once or twice, not for ever (RFC 3261 10.2.8)."""
+        """423: ask for as long as the server wants at least; once or twice, not for ever (RFC 3261
+        10.2.8)."""
         text = (response.get("Min-Expires") or "").strip()
         self._too_brief += 1
         if not is_number(text, 7) or self._too_brief > 2:
@@ -229,7 +248,8 @@ class Registration:
 
 
 def retry_after(response: Response | None) -> float | None:
-    """Seconds of Retry-After (RFC 3261 20.33), kept within what a person would wait; None without a usable one."""
+    """Seconds of Retry-After (RFC 3261 20.33), kept within what a person would wait; None without a
+    usable one."""
     text = (response.get("Retry-After") or "") if response is not None else ""
     digits = text.split("(")[0].split(";")[0].strip()
     return min(max(float(digits), 1.0), 60.0) if is_number(digits, 8) else None

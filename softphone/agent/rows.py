@@ -1,4 +1,5 @@
-"""Timers as rows: a name, a deadline, what to do then. Whoever owns the clock asks `deadline` and calls `fire`."""
+"""Timers as rows: a name, a deadline, what to do then. Whoever owns the clock asks `deadline` and
+calls `fire`."""
 
 from __future__ import annotations
 
@@ -32,7 +33,8 @@ class Rows:
         self._rows.clear()
 
     def fire(self, now: float) -> None:
-        """Run what is due, the earliest first; a row is gone before its action runs, which may set it anew."""
+        """Run what is due, the earliest first; a row is gone before its action runs, which may set
+        it anew."""
         while self._rows:
             name, (due, action) = min(self._rows.items(), key=lambda item: item[1][0])
             if due > now:

@@ -1,4 +1,5 @@
-"""What a person is told: one sentence for every answer a call or a registration can get, never a bare code."""
+"""What a person is told: one sentence for every answer a call or a registration can get, never a
+bare code."""
 
 from __future__ import annotations
 
@@ -57,17 +58,27 @@ CLASSES = {
 def why_not_called(status: int, name: str, reason: str = "") -> str:
     """The sentence for a final response to INVITE that is not a success."""
     known = CALL_SENTENCES.get(status)
-    return begin(known.format(name=name) if known else _with_reason(CLASSES[status // 100].format(name=name), reason))
+    return begin(
+        known.format(name=name)
+        if known
+        else _with_reason(CLASSES[status // 100].format(name=name), reason)
+    )
 
 
 def why_not_registered(status: int, name: str, reason: str = "") -> str:
     """The sentence for a final response to REGISTER that trying again would not change."""
     known = REGISTRATION_SENTENCES.get(status)
-    return begin(known.format(name=name) if known else _with_reason(f"The server refused {name}", reason))
+    return begin(
+        known.format(name=name) if known else _with_reason(f"The server refused {name}", reason)
+    )
 
 
 def why_no_credentials(name: str, password: str) -> str:
-    return f"The password of {name} is wrong" if password else f"The server wants a password for {name}"
+    return (
+        f"The password of {name} is wrong"
+        if password
+        else f"The server wants a password for {name}"
+    )
 
 
 def asked_by_stranger(name: str, host: str, port: int) -> str:
@@ -101,7 +112,8 @@ def sent_on(name: str, new_name: str) -> str:
 
 
 def registered(user: str, server: str) -> str:
-    """`server` is the Server header: ours say their name in a comment, what others say there is not for people."""
+    """`server` is the Server header: ours say their name in a comment, what others say there is not
+    for people."""
     named = _SERVER.fullmatch(server)
     return f"Registered through {named[1]}" if named else f"Registered as {user}"
 
@@ -122,12 +134,14 @@ def begin(sentence: str) -> str:
 
 
 def legible(text: str) -> str:
-    """What came from the network, short enough to show and without the bytes that were not UTF-8."""
+    """What came from the network, short enough to show and without the bytes that were not
+    UTF-8."""
     return text[:LONGEST].encode("utf-8", "replace").decode()
 
 
 def name_of_callee(response: Response) -> str:
-    """What the answer calls the one who was called (RFC 3325 9.1; RFC 3261 20.10, 20.39); "" if it does not."""
+    """What the answer calls the one who was called (RFC 3325 9.1; RFC 3261 20.10, 20.39); "" if it
+    does not."""
     for header in ("P-Asserted-Identity", "To", "Reply-To", "Contact"):
         try:
             display = next(
@@ -148,6 +162,7 @@ def summary(message: Message) -> str:
 
 
 def _with_reason(sentence: str, reason: str) -> str:
-    # The reason phrase is the peer's own words; a short, clean one helps the person, anything else does not.
+    # The reason phrase is the peer's own words; a short, clean one helps the person, anything else
+    # does not.
     shown = reason.strip()
     return f"{sentence}: {shown}" if 0 < len(shown) <= 60 and shown.isprintable() else sentence

@@ -1,7 +1,9 @@
-"""Session timers (RFC 4028): by refreshing the call in time each side knows that the other still lives.
+"""Session timers (RFC 4028): by refreshing the call in time each side knows that the other still
+lives.
 
-`SessionTimer` holds what the two agreed on and its two timers: half of the interval, when the one who refreshes does,
-and shortly before its end, when whoever has heard nothing hangs up. How a refresh is sent is the call's business.
+`SessionTimer` holds what the two agreed on and its two timers: half of the interval, when the one
+who refreshes does, and shortly before its end, when whoever has heard nothing hangs up. How a
+refresh is sent is the call's business.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ SUPPORTED = ("Supported", "timer")
 
 @dataclass(frozen=True)
 class SessionExpires:
-    """The header field. `refresher`: "uac" or "uas", as seen by this one transaction; "" if it does not say."""
+    """The header field. `refresher`: "uac" or "uas", as seen by this one transaction; "" if it does
+    not say."""
 
     interval: int
     refresher: str = ""
@@ -40,12 +43,15 @@ class SessionExpires:
         return cls(_seconds(number), refresher if refresher in ("uac", "uas") else "")
 
     def __str__(self) -> str:
-        return f"{self.interval};refresher={self.refresher}" if self.refresher else str(self.interval)
+        return (
+            f"{self.interval};refresher={self.refresher}" if self.refresher else str(self.interval)
+        )
 
 
 class SessionTimer:
-    """One call's. `wanted`: seconds to ask for, 0: what the other side asks for is done, and no more. `refresh` and
-    `expire` are called when it is time to; the rows are the call's own, so that they end with it."""
+    """One call's. `wanted`: seconds to ask for, 0: what the other side asks for is done, and no
+    more. `refresh` and `expire` are called when it is time to; the rows are the call's own, so that
+    they end with it."""
 
     def __init__(self, wanted: int, rows: Rows, refresh: Action, expire: Action) -> None:
         self._wanted = wanted
@@ -62,10 +68,11 @@ class SessionTimer:
         """Seconds since the last sign of life."""
         return now - self._since
 
-    # -- our requests -----------------------------------------------------------------------------------------------
+    # -- our requests ------------------------------------------------------------------------------
 
     def request_fields(self) -> list[tuple[str, str]]:
-        """For an INVITE or UPDATE of ours. RFC 4028 7.4: within a call it keeps the interval, and who refreshes."""
+        """For an INVITE or UPDATE of ours. RFC 4028 7.4: within a call it keeps the interval, and
+        who refreshes."""
         interval = self._to_ask()
         if not interval:
             return [SUPPORTED]
@@ -74,7 +81,8 @@ class SessionTimer:
         return [SUPPORTED, ("Session-Expires", str(expires)), *least]
 
     def lengthen(self, response: Response) -> bool:
-        """A 422: shall the request be sent once more, with the longer interval it names (RFC 4028 7.3)?"""
+        """A 422: shall the request be sent once more, with the longer interval it names (RFC 4028
+        7.3)?"""
         self._refusals += 1
         try:
             least = min_se(response)
@@ -86,7 +94,8 @@ class SessionTimer:
         return True
 
     def agreed(self, response: Response, now: float) -> None:
-        """Their 2xx to an INVITE or UPDATE of ours; without Session-Expires the call does not expire (7.2)."""
+        """Their 2xx to an INVITE or UPDATE of ours; without Session-Expires the call does not
+        expire (7.2)."""
         self._learn(response)
         self._refusals = 0
         try:
@@ -99,11 +108,12 @@ class SessionTimer:
             self._begin(theirs.interval, theirs.refresher != "uas", now)
 
     def again(self, response: Response | None, now: float) -> None:
-        """The refresh could not be done, which ends nothing as long as there is time left (RFC 4028 10)."""
+        """The refresh could not be done, which ends nothing as long as there is time left (RFC 4028
+        10)."""
         if self._refreshes and self._interval:
             self._rows.set("refresh", now + (retry_after(response) or RETRY), self._refresh)
 
-    # -- their requests ---------------------------------------------------------------------------------------------
+    # -- their requests ----------------------------------------------------------------------------
 
     def answer_fields(self, request: Request, now: float) -> list[tuple[str, str]]:
         """For our 2xx to an INVITE or UPDATE, which starts the time anew (RFC 4028 9, table 2)."""
@@ -115,13 +125,18 @@ class SessionTimer:
         if asked is None or asked.interval < SHORTEST:
             self.stop()
             return [SUPPORTED]
-        # A caller without session timers, for whom a proxy asks, cannot refresh. Else it is as they say, or as it was.
+        # A caller without session timers, for whom a proxy asks, cannot refresh. Else it is as they
+        # say, or as it was.
         refresher = (asked.refresher or self._role("uas", "uac")) if supported else "uas"
         self._begin(asked.interval, refresher == "uas", now)
         required = [("Require", "timer")] if supported else []
-        return [SUPPORTED, *required, ("Session-Expires", str(SessionExpires(asked.interval, refresher)))]
+        return [
+            SUPPORTED,
+            *required,
+            ("Session-Expires", str(SessionExpires(asked.interval, refresher))),
+        ]
 
-    # -- inside -----------------------------------------------------------------------------------------------------
+    # -- inside ------------------------------------------------------------------------------------
 
     def stop(self) -> None:
         self._interval, self._refreshes = 0, False
@@ -155,15 +170,17 @@ def min_se(message: Message) -> int:
 
 
 def too_brief(request: Request) -> bool:
-    """Is it to be refused with 422? Only to who understands that (RFC 4028 9). RemoteProtocolError (400) if what it
-    says of session timers cannot be read."""
+    """Is it to be refused with 422? Only to who understands that (RFC 4028 9). RemoteProtocolError
+    (400) if what it says of session timers cannot be read."""
     min_se(request)
     asked = SessionExpires.of(request)
     return asked is not None and asked.interval < SHORTEST and _supports(request)
 
 
 def _supports(request: Request) -> bool:
-    return any("timer" in map(str.lower, _listed(request, name)) for name in ("Supported", "Require"))
+    return any(
+        "timer" in map(str.lower, _listed(request, name)) for name in ("Supported", "Require")
+    )
 
 
 def _listed(message: Message, name: str) -> list[str]:

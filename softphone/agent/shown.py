@@ -46,11 +46,21 @@ class ShownCall:
         talk = self.negotiation
         media = talk.plan if talk and self.state is not CallState.INCOMING else None
         return CallView(
-            self.call_id, self.direction, self.name, self.peer_uri, self.state, self.sentence,
-            self.since, self.answered_at, self.ended_at,
-            talk is not None and talk.held_here, talk is not None and talk.held_there,
-            self.status, media, self.wants_port,
-        )  # fmt: skip
+            self.call_id,
+            self.direction,
+            self.name,
+            self.peer_uri,
+            self.state,
+            self.sentence,
+            self.since,
+            self.answered_at,
+            self.ended_at,
+            talk is not None and talk.held_here,
+            talk is not None and talk.held_there,
+            self.status,
+            media,
+            self.wants_port,
+        )
 
     def change(
         self, event: CallEvent, now: float, sentence: str, status: int | None = None

@@ -1,8 +1,9 @@
 """Microphone and loudspeaker through QtMultimedia; everything here is made in the GUI thread.
 
-Qt's audio objects live in the GUI thread, the session reads and writes in the media thread. Between them are bounded
-rings of 20 ms blocks (a deque's ends need no lock); a full ring loses its oldest block, so delay cannot grow. A device
-is switched on by the first block that is asked of it and off after a second without one: no call, no microphone.
+Qt's audio objects live in the GUI thread, the session reads and writes in the media thread. Between
+them are bounded rings of 20 ms blocks (a deque's ends need no lock); a full ring loses its oldest
+block, so delay cannot grow. A device is switched on by the first block that is asked of it and off
+after a second without one: no call, no microphone.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ IDLE = 1000  # ms without a block until a device is switched off
 
 
 class _Device(QObject):
-    """The half that lives in the GUI thread. `make` gives Qt's audio object; `say` a sentence to the person."""
+    """The half that lives in the GUI thread. `make` gives Qt's audio object; `say` a sentence to
+    the person."""
 
     _wanted = Signal()
 
@@ -72,7 +74,8 @@ class _Device(QObject):
             self.close()
 
     def close(self) -> None:
-        """GUI thread: switch the device off. The next block that is asked of it switches it on again."""
+        """GUI thread: switch the device off. The next block that is asked of it switches it on
+        again."""
         self._idle.stop()
         if self._audio is not None:
             self._audio.stop()
@@ -91,14 +94,17 @@ class _Device(QObject):
 class Microphone(_Device):
     """An AudioSource."""
 
-    def __init__(self, make: Callable[[], Any], form: PcmFormat, say: Callable[[str], None] = LOG.warning) -> None:
+    def __init__(
+        self, make: Callable[[], Any], form: PcmFormat, say: Callable[[str], None] = LOG.warning
+    ) -> None:
         super().__init__(make, "microphone", say)
         self._form = form
         self._convert = FromDevice(form)
         self._rest: array[int] = array("h")
 
     def read(self, samples: int) -> array[int]:
-        """Media thread. `samples` is a block of 20 ms; nothing where the microphone has given nothing yet."""
+        """Media thread. `samples` is a block of 20 ms; nothing where the microphone has given
+        nothing yet."""
         self.use()
         try:
             return self.ring.popleft()
@@ -124,7 +130,9 @@ class Microphone(_Device):
 class Loudspeaker(_Device):
     """An AudioSink."""
 
-    def __init__(self, make: Callable[[], Any], form: PcmFormat, say: Callable[[str], None] = LOG.warning) -> None:
+    def __init__(
+        self, make: Callable[[], Any], form: PcmFormat, say: Callable[[str], None] = LOG.warning
+    ) -> None:
         super().__init__(make, "loudspeaker", say)
         self._form = form
         self._convert = ToDevice(form)
@@ -156,15 +164,20 @@ class Loudspeaker(_Device):
 def open_devices(
     tone: AudioSource | None = None, say: Callable[[str], None] = LOG.warning
 ) -> tuple[AudioSource, AudioSink] | None:
-    """The default microphone and loudspeaker; `tone` (or a chime) and silence stand in for the one that is missing.
+    """The default microphone and loudspeaker; `tone` (or a chime) and silence stand in for the one
+    that is missing.
 
-    None if there is neither, and `say` is told the reason in a sentence. GUI thread, after QGuiApplication is made.
+    None if there is neither, and `say` is told the reason in a sentence. GUI thread, after
+    QGuiApplication is made.
     """
     # Which sound systems it tried before it found one is nobody's concern.
-    QLoggingCategory.setFilterRules("qt.multimedia.symbolsresolver=false\nqt.multimedia.ffmpeg.info=false")
+    QLoggingCategory.setFilterRules(
+        "qt.multimedia.symbolsresolver=false\nqt.multimedia.ffmpeg.info=false"
+    )
     try:
         from PySide6.QtMultimedia import QAudioSink, QAudioSource, QMediaDevices
-    except ImportError as error:  # QtMultimedia is not installed, or a library it needs (libpulse) is not
+    # QtMultimedia is not installed, or a library it needs (libpulse) is not
+    except ImportError as error:
         say(f"Sound is off, a tone is sent instead: QtMultimedia cannot be loaded ({error}).")
         return None
     inputs, outputs = QMediaDevices.audioInputs(), QMediaDevices.audioOutputs()
@@ -189,7 +202,8 @@ def open_devices(
 
 
 def choose_format(device: Any) -> tuple[Any, PcmFormat]:
-    """What to ask of a device: 8,000 Hz mono if it can, else what it prefers, in 16 bits if it can."""
+    """What to ask of a device: 8,000 Hz mono if it can, else what it prefers, in 16 bits if it
+    can."""
     from PySide6.QtMultimedia import QAudioFormat
 
     telephone = QAudioFormat()
@@ -199,6 +213,10 @@ def choose_format(device: Any) -> tuple[Any, PcmFormat]:
     preferred = device.preferredFormat()
     plain = QAudioFormat(preferred)
     plain.setSampleFormat(QAudioFormat.SampleFormat.Int16)
-    chosen = next((form for form in (telephone, plain) if device.isFormatSupported(form)), preferred)
+    chosen = next(
+        (form for form in (telephone, plain) if device.isFormatSupported(form)), preferred
+    )
     kinds = {QAudioFormat.SampleFormat.Int32: "i", QAudioFormat.SampleFormat.Float: "f"}
-    return chosen, PcmFormat(chosen.sampleRate(), chosen.channelCount(), kinds.get(chosen.sampleFormat(), "h"))
+    return chosen, PcmFormat(
+        chosen.sampleRate(), chosen.channelCount(), kinds.get(chosen.sampleFormat(), "h")
+    )

@@ -1,4 +1,5 @@
-"""Digits as telephone-events (RFC 4733), one packet every 20 ms. Pure: a tick in, a payload out, and back."""
+"""Digits as telephone-events (RFC 4733), one packet every 20 ms. Pure: a tick in, a payload out,
+and back."""
 
 from __future__ import annotations
 
@@ -34,7 +35,8 @@ class DigitSender:
         self._waiting.append(digit.upper())
 
     def next(self, timestamp: int) -> tuple[bytes, int, bool] | None:
-        """(payload, timestamp of the event, marker) to send at this tick instead of sound, or None."""
+        """(payload, timestamp of the event, marker) to send at this tick instead of sound, or
+        None."""
         if self._event < 0:
             if not self._waiting:
                 return None
@@ -48,7 +50,6 @@ class DigitSender:
         if self._tick == TICKS + ENDS:
             self._event = -1
         return payload, self._began, self._tick == 1
-
 
     def take_begun(self) -> str:
         """The digits whose first packet has left since this was last asked."""

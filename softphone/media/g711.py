@@ -1,7 +1,8 @@
 """G.711, the two codecs every phone speaks: 16-bit samples to bytes and back, 8,000 a second.
 
-Tables are built once from the segments of ITU-T G.711 (tables 1 and 2), with the sign handled as in G.191: the
-complement of a sample has the complement of its sign and the same magnitude. (audioop left Python with 3.13.)
+Tables are built once from the segments of ITU-T G.711 (tables 1 and 2), with the sign handled as in
+G.191: the complement of a sample has the complement of its sign and the same magnitude. (audioop
+left Python with 3.13.)
 """
 
 from __future__ import annotations
@@ -14,15 +15,19 @@ BLOCK = 160  # samples in 20 ms
 
 
 def _u_law() -> tuple[bytes, list[int]]:
-    # Eight segments of sixteen steps, each twice as wide as the last; zero has half a step on each side of it.
+    # Eight segments of sixteen steps, each twice as wide as the last; zero has half a step on each
+    # side of it.
     magnitudes = b"".join(bytes([code]) * (8 << (code >> 4)) for code in range(128))[4:]
     positive = bytes(0xFF ^ code for code in magnitudes.ljust(32768, b"\x7f"))
     levels = [((2 * (code & 15) + 33) << (code >> 4)) * 4 - 132 for code in range(128)]
-    return positive, [-levels[127 - code] if code < 128 else levels[255 - code] for code in range(256)]
+    return positive, [
+        -levels[127 - code] if code < 128 else levels[255 - code] for code in range(256)
+    ]
 
 
 def _a_law() -> tuple[bytes, list[int]]:
-    # The first two segments have equal steps; every second bit is turned over on the line (G.711, note 2 of table 1).
+    # The first two segments have equal steps; every second bit is turned over on the line (G.711,
+    # note 2 of table 1).
     magnitudes = b"".join(bytes([code]) * (16 << max((code >> 4) - 1, 0)) for code in range(128))
     positive = bytes(code ^ 0xD5 for code in magnitudes)
     levels: list[int] = []
@@ -35,7 +40,8 @@ def _a_law() -> tuple[bytes, list[int]]:
 
 @dataclass(frozen=True)
 class Codec:
-    """One law: `encode` and `decode` whole blocks; `payload_type` is its static number (RFC 3551 table 4)."""
+    """One law: `encode` and `decode` whole blocks; `payload_type` is its static number (RFC 3551
+    table 4)."""
 
     name: str
     payload_type: int

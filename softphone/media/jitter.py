@@ -1,4 +1,5 @@
-"""The jitter buffer: packets in as they come, 20 ms out at every tick. Pure; its clock is the tick that asks.
+"""The jitter buffer: packets in as they come, 20 ms out at every tick. Pure; its clock is the tick
+that asks.
 
 A packet may hold any length of sound (RFC 3551 4.2: 0 to 200 ms), so time is counted in samples.
 Playing starts once the target is held. When the buffer runs dry it fades out and lets the delay
@@ -19,7 +20,8 @@ FADE = (0.7, 0.4, 0.2)  # loudness of the repeats that hide a gap
 
 
 class JitterBuffer:
-    """`target`: pieces of 10 ms to hold before playing starts. Never holds more than `most` pieces."""
+    """`target`: pieces of 10 ms to hold before playing starts. Never holds more than `most`
+    pieces."""
 
     def __init__(self, target: int = 4, most: int = 50) -> None:
         self.concealed = 0  # blocks
@@ -43,7 +45,8 @@ class JitterBuffer:
         return self._samples // PIECE
 
     def put(self, timestamp: int, samples: array[int]) -> None:
-        """A packet's sound, its RTP timestamp unwrapped here. Sound that is too late or far ahead makes no mess."""
+        """A packet's sound, its RTP timestamp unwrapped here. Sound that is too late or far ahead
+        makes no mess."""
         if not samples:
             return
         time = self._newest = self._unwrap(timestamp)

@@ -14,11 +14,16 @@ class LevelMeter:
         self.level = 0.0
 
     def hear(self, samples: array[int]) -> None:
-        self.level = max(max(samples), -min(samples), int(self.level * DECAY * 32768)) / 32768 if samples else 0.0
+        self.level = (
+            max(max(samples), -min(samples), int(self.level * DECAY * 32768)) / 32768
+            if samples
+            else 0.0
+        )
 
 
 class GapMeter:
-    """The longest pause between two arrivals, counted from the first one after each `reset`; seconds."""
+    """The longest pause between two arrivals, counted from the first one after each `reset`;
+    seconds."""
 
     def __init__(self) -> None:
         self._longest = 0.0
@@ -29,7 +34,8 @@ class GapMeter:
         self._last = now
 
     def reset(self) -> None:
-        """Nothing is wanted now (hold), or nothing has come yet: the pause until the next arrival does not count."""
+        """Nothing is wanted now (hold), or nothing has come yet: the pause until the next arrival
+        does not count."""
         self._last = None
 
     def longest(self, now: float) -> float:

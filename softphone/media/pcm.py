@@ -1,4 +1,5 @@
-"""Between a sound device's samples and the telephone's 8,000 mono ones: rate, channels, sample type. Pure."""
+"""Between a sound device's samples and the telephone's 8,000 mono ones: rate, channels, sample
+type. Pure."""
 
 from __future__ import annotations
 
@@ -7,11 +8,13 @@ from dataclasses import dataclass
 
 from softphone.media.g711 import RATE
 
-STEPS = {"i": 65536.0, "f": 1 / 32767}  # by type code of an array: what one step of 16 bits is there
+# by type code of an array: what one step of 16 bits is there
+STEPS = {"i": 65536.0, "f": 1 / 32767}
 
 
 class Resampler:
-    """Downwards by averaging, upwards by straight lines: enough for speech in the telephone's 3.4 kHz."""
+    """Downwards by averaging, upwards by straight lines: enough for speech in the telephone's 3.4
+    kHz."""
 
     def __init__(self, rate_in: int, rate_out: int) -> None:
         self._in, self._out = rate_in, rate_out
@@ -23,7 +26,11 @@ class Resampler:
         """All the output these samples complete; what is left over counts for the next call."""
         if self._in == self._out:
             return samples
-        return self._downwards(self._rest + samples) if self._in > self._out else self._upwards(samples)
+        return (
+            self._downwards(self._rest + samples)
+            if self._in > self._out
+            else self._upwards(samples)
+        )
 
     def _downwards(self, samples: array[int]) -> array[int]:
         result: array[int] = array("h")
@@ -52,7 +59,8 @@ class Resampler:
 
 @dataclass(frozen=True)
 class PcmFormat:
-    """A device's samples: `kind` is the array type code h (16 bit), i (32 bit) or f (float), in native byte order."""
+    """A device's samples: `kind` is the array type code h (16 bit), i (32 bit) or f (float), in
+    native byte order."""
 
     rate: int
     channels: int

@@ -1,6 +1,8 @@
-"""RTCP reports: how each side hears the other, and goodbye (RFC 3550 6). Pure: numbers in, bytes out, and back.
+"""RTCP reports: how each side hears the other, and goodbye (RFC 3550 6). Pure: numbers in, bytes
+out, and back.
 
-Only compound packets are read and written (RFC 3550 6.1): a report first, then SDES with the CNAME, then maybe BYE.
+Only compound packets are read and written (RFC 3550 6.1): a report first, then SDES with the CNAME,
+then maybe BYE.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ class RtcpError(ValueError):
 
 @dataclass(frozen=True)
 class ReportBlock:
-    """How a report's author receives source `ssrc`; `lsr` and `dlsr` in 65536ths of a second, `jitter` in samples."""
+    """How a report's author receives source `ssrc`; `lsr` and `dlsr` in 65536ths of a second,
+    `jitter` in samples."""
 
     ssrc: int
     fraction_lost: int
@@ -52,7 +55,8 @@ class Compound:
 
     @classmethod
     def parse(cls, data: bytes) -> Compound:
-        """Read a datagram; packet types nobody here knows are passed over. RtcpError if it is none (RFC 3550 A.2)."""
+        """Read a datagram; packet types nobody here knows are passed over. RtcpError if it is none
+        (RFC 3550 A.2)."""
         if len(data) < 8 or data[1] not in (SR, RR):
             raise RtcpError("the first packet is not a report")
         compound = cls(int.from_bytes(data[4:8], "big"))
@@ -91,7 +95,9 @@ class Compound:
         ssrc = self.ssrc.to_bytes(4, "big")
         if self.sender:
             info = self.sender
-            sender = SENDER.pack(info.ntp, info.timestamp, info.packets & 0xFFFFFFFF, info.octets & 0xFFFFFFFF)
+            sender = SENDER.pack(
+                info.ntp, info.timestamp, info.packets & 0xFFFFFFFF, info.octets & 0xFFFFFFFF
+            )
             report = _packet(SR, len(self.blocks), ssrc + sender + blocks)
         else:
             report = _packet(RR, len(self.blocks), ssrc + blocks)
@@ -99,7 +105,11 @@ class Compound:
         item = ssrc + bytes([1, len(name)]) + name
         item += bytes(4 - len(item) % 4)  # at least one null ends the list of items (RFC 3550 6.5)
         goodbye = struct.pack(f">{len(self.byes)}I", *self.byes)
-        return report + _packet(SDES, 1, item) + (_packet(BYE, len(self.byes), goodbye) if self.byes else b"")
+        return (
+            report
+            + _packet(SDES, 1, item)
+            + (_packet(BYE, len(self.byes), goodbye) if self.byes else b"")
+        )
 
 
 def ntp_time(wall: float) -> int:
@@ -113,7 +123,8 @@ def middle(ntp: int) -> int:
 
 
 def round_trip(block: ReportBlock, ntp: int) -> float | None:
-    """Seconds there and back by a block about us that arrived at `ntp` (RFC 3550 6.4.1); None if it cannot say."""
+    """Seconds there and back by a block about us that arrived at `ntp` (RFC 3550 6.4.1); None if it
+    cannot say."""
     if block.lsr == 0:
         return None
     elapsed = (middle(ntp) - block.lsr - block.dlsr) & 0xFFFFFFFF
@@ -127,13 +138,17 @@ def _packet(kind: int, count: int, body: bytes) -> bytes:
 def _read_block(body: bytes, at: int) -> ReportBlock:
     ssrc, loss, highest, jitter, lsr, dlsr = BLOCK.unpack_from(body, at)
     lost = loss & 0xFFFFFF
-    return ReportBlock(ssrc, loss >> 24, lost - 0x1000000 if lost >= 0x800000 else lost, highest, jitter, lsr, dlsr)
+    return ReportBlock(
+        ssrc, loss >> 24, lost - 0x1000000 if lost >= 0x800000 else lost, highest, jitter, lsr, dlsr
+    )
 
 
 def _write_block(block: ReportBlock) -> bytes:
     lost = min(max(block.lost, -0x800000), 0x7FFFFF) & 0xFFFFFF
     loss = block.fraction_lost << 24 | lost
-    return BLOCK.pack(block.ssrc, loss, block.highest & 0xFFFFFFFF, block.jitter, block.lsr, block.dlsr)
+    return BLOCK.pack(
+        block.ssrc, loss, block.highest & 0xFFFFFFFF, block.jitter, block.lsr, block.dlsr
+    )
 
 
 def _without_padding(body: bytes, last: bool) -> bytes:

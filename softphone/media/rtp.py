@@ -1,4 +1,5 @@
-"""RTP packets and what a receiver learns from them (RFC 3550 5 and appendix A). Pure: bytes, numbers and `now`."""
+"""RTP packets and what a receiver learns from them (RFC 3550 5 and appendix A). Pure: bytes,
+numbers and `now`."""
 
 from __future__ import annotations
 
@@ -62,8 +63,11 @@ class Sender:
         self.timestamp = timestamp & 0xFFFFFFFF
         self._sequence = sequence & 0xFFFF
 
-    def packet(self, payload_type: int, payload: bytes, marker: bool, timestamp: int | None = None) -> bytes:
-        """The next packet; a telephone-event says the `timestamp` at which it began (RFC 4733 2.1)."""
+    def packet(
+        self, payload_type: int, payload: bytes, marker: bool, timestamp: int | None = None
+    ) -> bytes:
+        """The next packet; a telephone-event says the `timestamp` at which it began (RFC 4733
+        2.1)."""
         stamp = self.timestamp if timestamp is None else timestamp
         sequence, self._sequence = self._sequence, (self._sequence + 1) & 0xFFFF
         self.packets += 1
@@ -93,7 +97,8 @@ class Reception:
             self._highest += ahead
         elif ahead > 0x10000 - MAX_MISORDER:
             pass  # late or twice, but counted (A.3)
-        elif packet.sequence == self._suspect:  # two in a row: the other side started its numbers anew
+        # two in a row: the other side started its numbers anew
+        elif packet.sequence == self._suspect:
             self._restart(packet.sequence)
         else:
             self._suspect = (packet.sequence + 1) & 0xFFFF
@@ -135,14 +140,18 @@ class Reception:
 
     def fraction_lost(self) -> int:
         """Loss since the last time this was asked, in 256ths (RFC 3550 A.3)."""
-        expected, received = self.expected - self._expected_before, self.received - self._received_before
+        expected, received = (
+            self.expected - self._expected_before,
+            self.received - self._received_before,
+        )
         self._expected_before, self._received_before = self.expected, self.received
         lost = expected - received
         return min(lost * 256 // expected, 255) if expected > 0 and lost > 0 else 0
 
 
 class Pacer:
-    """Ticks of one absolute clock: tick n is due at start + n * interval, however late the ticks before it were."""
+    """Ticks of one absolute clock: tick n is due at start + n * interval, however late the ticks
+    before it were."""
 
     def __init__(self, start: float, interval: float = 0.02, burst: int = 3) -> None:
         self._start, self._interval, self._burst = start, interval, burst
@@ -153,7 +162,8 @@ class Pacer:
         return self._start + self._passed * self._interval
 
     def due(self, now: float) -> tuple[int, int]:
-        """(ticks to skip, ticks to do) by now. After a stall at most `burst` are made up for, the rest are skipped."""
+        """(ticks to skip, ticks to do) by now. After a stall at most `burst` are made up for, the
+        rest are skipped."""
         if now < self.deadline:
             return 0, 0
         ticks = int((now - self._start) / self._interval) + 1 - self._passed

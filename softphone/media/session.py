@@ -34,11 +34,13 @@ from softphone.media.tone import ToneSource
 
 LOG = logging.getLogger("media")
 
-PORTS = range(16384, 32768, 2)  # even for RTP, the next for RTCP (RFC 3550 11), below the usual ephemeral ports
+# even for RTP, the next for RTCP (RFC 3550 11), below the usual ephemeral ports
+PORTS = range(16384, 32768, 2)
 EXPEDITED = 46 << 2  # RFC 3246, as RFC 4594 4.1 advises for telephony
 DATAGRAM = 4096
-# Seconds a busy thread may keep Python to itself while another waits. A tick waits for its turn after each system call:
-# beside a window that draws without pause, 5 ms (the default) made gaps of 45 ms, this makes 27.
+# Seconds a busy thread may keep Python to itself while another waits. A tick waits for its turn
+# after each system call: beside a window that draws without pause, 5 ms (the default) made gaps of
+# 45 ms, this makes 27.
 TURN = 0.0005
 TAKEN = (errno.EADDRINUSE, errno.EACCES)  # faults of a port, not of the address
 
@@ -66,7 +68,8 @@ class MediaSession:
         self._sockets: tuple[socket.socket, ...] = ()
         self._thread: threading.Thread | None = None
         self._stream: Stream | None = None
-        self._agreed: tuple[MediaPlan, bool] | None = None  # swapped whole; the thread looks at each tick
+        # swapped whole; the thread looks at each tick
+        self._agreed: tuple[MediaPlan, bool] | None = None
         self._stats = MediaStats()
         self._muted = False
         self._answered = True
@@ -74,7 +77,8 @@ class MediaSession:
         self._complained_at = float("-inf")
 
     def open(self) -> int:
-        """Bind the pair of ports and return the even one; OSError says which address could not be had."""
+        """Bind the pair of ports and return the even one; OSError says which address could not be
+        had."""
         with self._lock:
             if not self._sockets:
                 self._sockets = bind_pair(self._local)
@@ -96,17 +100,23 @@ class MediaSession:
     update = start
 
     def apply(self, plan: MediaPlan, held: bool = False) -> None:
-        """Follow the plan of sip.sdp.plan(), first and after each re-INVITE. `held`: we hold, so nothing is sent or
-        played (RFC 3264 8.4; a direction alone cannot tell a hold from a listener that never speaks)."""
+        """Follow the plan of sip.sdp.plan(), first and after each re-INVITE. `held`: we hold, so
+        nothing is sent or played (RFC 3264 8.4; a direction alone cannot tell a hold from a
+        listener that never speaks)."""
         with self._lock:
             self._agreed = plan, held
             if self._thread is not None or self._stopping:
                 return
             if not self._sockets:
                 raise RuntimeError("open() comes before start()")
-            cname = secrets.token_urlsafe(12)  # RFC 7022 4.2: says nothing of the person or the computer
-            self._stream = Stream(plan, lambda: random.getrandbits(32), cname, time.monotonic(), time.time())
-            self._thread = threading.Thread(target=self._run, args=(self._stream,), name=f"media-{self.port}")
+            # RFC 7022 4.2: says nothing of the person or the computer
+            cname = secrets.token_urlsafe(12)
+            self._stream = Stream(
+                plan, lambda: random.getrandbits(32), cname, time.monotonic(), time.time()
+            )
+            self._thread = threading.Thread(
+                target=self._run, args=(self._stream,), name=f"media-{self.port}"
+            )
             self._thread.daemon = True  # a program that dies without stop() shall not hang here
             self._thread.start()
 
@@ -121,7 +131,8 @@ class MediaSession:
         self._answered = answered
 
     def dtmf(self, digit: str) -> None:
-        """Send a digit as telephone-event; ValueError if it is none or the other side takes none."""
+        """Send a digit as telephone-event; ValueError if it is none or the other side takes
+        none."""
         stream = self._stream
         if stream is None or stream.plan.telephone_event is None:
             raise ValueError("the other side takes no digits")
@@ -132,7 +143,8 @@ class MediaSession:
         return self._stats
 
     def stop(self, timeout: float = 1.0) -> None:
-        """Say goodbye and leave no thread and no socket; twice is fine. RuntimeError if the thread does not end."""
+        """Say goodbye and leave no thread and no socket; twice is fine. RuntimeError if the thread
+        does not end."""
         with self._lock:
             self._stopping = True
             thread = self._thread
@@ -150,7 +162,8 @@ class MediaSession:
         sys.setswitchinterval(min(TURN, sys.getswitchinterval()))
         try:
             self._forget_what_came_early()
-            agreed: tuple[MediaPlan, bool] | None = None  # the first turn agrees: the stream's plan may be old by now
+            # the first turn agrees: the stream's plan may be old by now
+            agreed: tuple[MediaPlan, bool] | None = None
             pacer = Pacer(time.monotonic())
             while not self._stopping:
                 if self._agreed is not agreed:
@@ -174,7 +187,9 @@ class MediaSession:
             stream.pass_time(missed)
         for _ in range(ticks):
             self._tick(stream, now)
-        ready, _, _ = select.select(self._sockets, (), (), max(pacer.deadline - time.monotonic(), 0.0))
+        ready, _, _ = select.select(
+            self._sockets, (), (), max(pacer.deadline - time.monotonic(), 0.0)
+        )
         for sock in ready:
             self._receive(stream, sock)
 
@@ -256,7 +271,9 @@ def bind_pair(local: Address) -> tuple[socket.socket, socket.socket]:
     """Sockets for RTP and, one port above, RTCP; OSError with the address in it."""
     host, port = local
     offset = random.randrange(len(PORTS))
-    ports = [port] if port else [PORTS[(offset + index) % len(PORTS)] for index in range(len(PORTS))]
+    ports = (
+        [port] if port else [PORTS[(offset + index) % len(PORTS)] for index in range(len(PORTS))]
+    )
     fault: OSError | None = None
     for candidate in ports:
         sockets: list[socket.socket] = []
@@ -271,7 +288,9 @@ def bind_pair(local: Address) -> tuple[socket.socket, socket.socket]:
                 break
         else:
             return sockets[0], sockets[1]
-    wanted = f"ports {port} and {port + 1}" if port else f"two ports from {PORTS[0]} to {PORTS[-1] + 1}"
+    wanted = (
+        f"ports {port} and {port + 1}" if port else f"two ports from {PORTS[0]} to {PORTS[-1] + 1}"
+    )
     raise OSError(fault.errno if fault else 0, f"no {wanted} free on {host} for sound: {fault}")
 
 

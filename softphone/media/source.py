@@ -1,4 +1,5 @@
-"""Whose packets are listened to, and where ours go: symmetric RTP (RFC 4961) that a stranger cannot take over.
+"""Whose packets are listened to, and where ours go: symmetric RTP (RFC 4961) that a stranger cannot
+take over.
 
 The rules, in order of their weight:
 
@@ -28,10 +29,20 @@ MOST_LEFT = 12  # addresses that are remembered
 # RFC 1918, 3927, 4193, 4291, 6598 and a phone that knew no better: addresses that mean nothing
 # beyond a NAT. (ipaddress.is_private counts the networks of documentation too and leaves out that
 # of RFC 6598.)
-PRIVATE = tuple(ipaddress.ip_network(text) for text in (
-    "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16", "100.64.0.0/10",
-    "127.0.0.0/8", "fc00::/7", "fe80::/10", "::1/128",
-))  # fmt: skip
+PRIVATE = tuple(
+    ipaddress.ip_network(text)
+    for text in (
+        "10.0.0.0/8",
+        "172.16.0.0/12",
+        "192.168.0.0/16",
+        "169.254.0.0/16",
+        "100.64.0.0/10",
+        "127.0.0.0/8",
+        "fc00::/7",
+        "fe80::/10",
+        "::1/128",
+    )
+)
 
 
 class SourceFilter:

@@ -1,6 +1,7 @@
 """One audio stream, both ways: what to send at each tick and what each arriving datagram means.
 
-Pure: the session (session.py) owns the sockets, the clock and the thread and tells the stream what happened and when.
+Pure: the session (session.py) owns the sockets, the clock and the thread and tells the stream what
+happened and when.
 """
 
 from __future__ import annotations
@@ -14,7 +15,15 @@ from softphone.media.dtmf import DigitReceiver, DigitSender
 from softphone.media.g711 import BLOCK, CODECS, RATE, Codec
 from softphone.media.jitter import SILENCE, JitterBuffer
 from softphone.media.meter import GapMeter, LevelMeter
-from softphone.media.rtcp import Compound, ReportBlock, RtcpError, SenderInfo, middle, ntp_time, round_trip
+from softphone.media.rtcp import (
+    Compound,
+    ReportBlock,
+    RtcpError,
+    SenderInfo,
+    middle,
+    ntp_time,
+    round_trip,
+)
 from softphone.media.rtp import Packet, Reception, RtpError, Sender
 from softphone.media.source import SourceFilter
 
@@ -28,7 +37,8 @@ COMFORT_NOISE = (13, 19)  # RFC 3389 5.3; 19 is what drafts of it used and some 
 
 @dataclass(frozen=True)
 class MediaStats:
-    """What a display shows of a stream. `in` is what comes from the other side, `out` what goes there.
+    """What a display shows of a stream. `in` is what comes from the other side, `out` what goes
+    there.
 
     Levels: 0..1, the peak of the last 20 ms, falling gently. longest_gap_ms: longest pause between
     two arrivals while both sides were talking (start-up and hold do not count; one that still lasts
@@ -56,7 +66,9 @@ class MediaStats:
 class Stream:
     """`new_number` gives random 32-bit numbers; `wall` is the time of day that belongs to `now`."""
 
-    def __init__(self, plan: MediaPlan, new_number: Callable[[], int], cname: str, now: float, wall: float) -> None:
+    def __init__(
+        self, plan: MediaPlan, new_number: Callable[[], int], cname: str, now: float, wall: float
+    ) -> None:
         self.digits = DigitSender()
         self.refused = 0
         self._new_number = new_number
@@ -85,7 +97,8 @@ class Stream:
         self.agree(plan)
 
     def agree(self, plan: MediaPlan, held: bool = False) -> None:
-        """Offer and answer have met (again). `held`: we put the other side on hold, so the microphone stays here."""
+        """Offer and answer have met (again). `held`: we put the other side on hold, so the
+        microphone stays here."""
         kept_talking = self._both and plan.remote == self.plan.remote
         before, reports = (
             self._rtcp_remote(),
@@ -93,7 +106,8 @@ class Stream:
         )
         self.plan = plan
         self._codec = CODECS[plan.codec]
-        # Numbers bind the sender of a description to nothing (RFC 3264 5.1): whatever we ever offered may come.
+        # Numbers bind the sender of a description to nothing (RFC 3264 5.1): whatever we ever
+        # offered may come.
         self._codecs: dict[int, Codec] = {codec.payload_type: codec for codec in CODECS.values()}
         self._codecs[plan.payload_type] = self._codec
         self._events = {TELEPHONE_EVENT, plan.telephone_event} - self._codecs.keys()
@@ -112,10 +126,15 @@ class Stream:
             self._buffer.clear()
 
     def send(self, samples: array[int], now: float) -> Datagram | None:
-        """20 ms have passed in which these samples were said: the packet for them, if any is to go out."""
+        """20 ms have passed in which these samples were said: the packet for them, if any is to go
+        out."""
         packet: bytes | None = None
         if self._sends:
-            event = self.digits.next(self._sender.timestamp) if self.plan.telephone_event is not None else None
+            event = (
+                self.digits.next(self._sender.timestamp)
+                if self.plan.telephone_event is not None
+                else None
+            )
             if event and self.plan.telephone_event is not None:
                 payload, began, marker = event
                 packet = self._sender.packet(self.plan.telephone_event, payload, marker, began)
@@ -162,7 +181,11 @@ class Stream:
                 self._gap.reset()
             return None
         if codec is None:
-            return self._digits_heard.receive(packet.payload, packet.timestamp) if self._hears else None
+            return (
+                self._digits_heard.receive(packet.payload, packet.timestamp)
+                if self._hears
+                else None
+            )
         if self._hears:
             self._buffer.put(packet.timestamp, codec.decode(packet.payload))
         return None
@@ -248,7 +271,8 @@ class Stream:
         return True
 
     def _collide(self, source: Address) -> None:
-        # RFC 3550 8.2: take another SSRC. Once for each source, for one that follows sends our own packets back.
+        # RFC 3550 8.2: take another SSRC. Once for each source, for one that follows sends our own
+        # packets back.
         if source != self._echo:
             self._echo = source
             self._sender.ssrc = self._new_number()
@@ -270,7 +294,9 @@ class Stream:
             self._packets_reported = self._sender.packets
             since = int((now - self._sent_at) * RATE)
             timestamp = (self._sender.timestamp + since) & 0xFFFFFFFF
-            compound.sender = SenderInfo(self._ntp(now), timestamp, self._sender.packets, self._sender.octets)
+            compound.sender = SenderInfo(
+                self._ntp(now), timestamp, self._sender.packets, self._sender.octets
+            )
         reception = self._reception
         if reception and reception.received != self._reception_reported:
             self._reception_reported = reception.received
@@ -279,6 +305,8 @@ class Stream:
             fraction = reception.fraction_lost()
             jitter = min(int(reception.jitter), 0xFFFFFFFF)
             compound.blocks.append(
-                ReportBlock(reception.ssrc, fraction, reception.lost, reception.highest, jitter, lsr, delay)
+                ReportBlock(
+                    reception.ssrc, fraction, reception.lost, reception.highest, jitter, lsr, delay
+                )
             )
         return compound

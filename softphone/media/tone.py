@@ -1,4 +1,5 @@
-"""The sound of a phone without a microphone: a gentle chime of two notes, so that one hears and sees who is sending."""
+"""The sound of a phone without a microphone: a gentle chime of two notes, so that one hears and
+sees who is sending."""
 
 from __future__ import annotations
 
@@ -7,14 +8,16 @@ from array import array
 
 from softphone.media.g711 import RATE
 
-NOTES = ((0.0, 1.0), (0.4, 1.25))  # (seconds after the start, frequency as a multiple): a major third upwards
+# (seconds after the start, frequency as a multiple): a major third upwards
+NOTES = ((0.0, 1.0), (0.4, 1.25))
 PERIOD = 1.6  # seconds
 LOUDNESS = 0.25  # of full scale
 ATTACK, FALL = 0.01, 0.2  # seconds
 
 
 class ToneSource:
-    """`frequency` of the lower note in Hz; give each phone its own. The whole chime is computed here, once."""
+    """`frequency` of the lower note in Hz; give each phone its own. The whole chime is computed
+    here, once."""
 
     def __init__(self, frequency: float = 440.0) -> None:
         self._chime = _chime(frequency)
@@ -29,7 +32,10 @@ class ToneSource:
 
 
 def _chime(frequency: float) -> array[int]:
-    return array("h", [int(32767 * _loudness(index / RATE, frequency)) for index in range(int(PERIOD * RATE))])
+    return array(
+        "h",
+        [int(32767 * _loudness(index / RATE, frequency)) for index in range(int(PERIOD * RATE))],
+    )
 
 
 def _loudness(time: float, frequency: float) -> float:

@@ -1,4 +1,5 @@
-"""From wishes to windows: makes the phones, their sound and their window, and runs until the window is closed."""
+"""From wishes to windows: makes the phones, their sound and their window, and runs until the window
+is closed."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ from softphone.qt.theme import install
 from softphone.qt.window import PairWindow, PhonesWindow, PhoneWindow, Seat
 
 LOG = logging.getLogger("qt")
-LOWEST_TONE = 440.0  # Hz; the next phone speaks a third higher, so that one hears and sees who is sending
+# Hz; the next phone speaks a third higher, so that one hears and sees who is sending
+LOWEST_TONE = 440.0
 
 
 class Remarks:
@@ -52,13 +54,20 @@ def phone_of(wish: Wish, bridge: Bridge, sound: tuple[AudioSource, AudioSink]) -
     """The phone that was wished for; what happens to it goes over the bridge."""
     account = Account(wish.user, wish.domain, wish.password, wish.label, wish.realms, wish.servers)
     return Phone(
-        account, wish.proxy, wish.listen, bridge.event.emit, sound,
-        session_expires=wish.session_expires, direct=wish.direct, keep_alive=wish.keep_alive,
-    )  # fmt: skip
+        account,
+        wish.proxy,
+        wish.listen,
+        bridge.event.emit,
+        sound,
+        session_expires=wish.session_expires,
+        direct=wish.direct,
+        keep_alive=wish.keep_alive,
+    )
 
 
 def run(wanted: Sequence[Wish]) -> int:
-    """Show one window with these phones; returns the exit status when it is closed or the program is interrupted."""
+    """Show one window with these phones; returns the exit status when it is closed or the program
+    is interrupted."""
     app = application(["softphone"])
     app.setApplicationDisplayName("Softphone")
     app.setQuitOnLastWindowClosed(False)  # the phones say goodbye after their window has gone
@@ -67,7 +76,12 @@ def run(wanted: Sequence[Wish]) -> int:
     sounds = [sound_of(wish, number, remarks[number].say) for number, wish in enumerate(wanted)]
     bridges = [Bridge() for _ in wanted]
     phones = [phone_of(*each) for each in zip(wanted, bridges, sounds, strict=True)]
-    window = _window([Seat(w.label, phone, b, w.target) for w, phone, b in zip(wanted, phones, bridges, strict=True)])
+    window = _window(
+        [
+            Seat(w.label, phone, b, w.target)
+            for w, phone, b in zip(wanted, phones, bridges, strict=True)
+        ]
+    )
     for remark, panel in zip(remarks, window.panels, strict=True):
         remark.show_on(panel)
     try:
@@ -84,7 +98,9 @@ def _window(seats: list[Seat]) -> PhonesWindow:
     return PhoneWindow(seats[0]) if len(seats) == 1 else PairWindow(seats[0], seats[1])
 
 
-def _show(app: QApplication, window: PhonesWindow, sounds: Sequence[tuple[AudioSource, AudioSink]]) -> int:
+def _show(
+    app: QApplication, window: PhonesWindow, sounds: Sequence[tuple[AudioSource, AudioSink]]
+) -> int:
     interrupt = Interrupt(window.close)
     window.gone.connect(app.quit)
     window.show()
@@ -100,7 +116,8 @@ def _show(app: QApplication, window: PhonesWindow, sounds: Sequence[tuple[AudioS
 
 
 def complain(sentence: str) -> int:
-    """Say why there will be no window: to the terminal, and to a person who started the phone with a double click."""
+    """Say why there will be no window: to the terminal, and to a person who started the phone with
+    a double click."""
     print(f"softphone: {sentence}", file=sys.stderr)
     started_by_click = sys.stderr is None or not sys.stderr.isatty()
     if started_by_click and QApplication.platformName() not in SCREENLESS:

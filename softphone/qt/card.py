@@ -1,4 +1,5 @@
-"""The card of the call: who, in which state, for how long, what is heard, and what came of the last call."""
+"""The card of the call: who, in which state, for how long, what is heard, and what came of the last
+call."""
 
 from __future__ import annotations
 
@@ -20,8 +21,10 @@ if TYPE_CHECKING:
 NO_CALL = "No call yet"
 HOW_TO_BEGIN = "Call, or wait to be called"
 RINGING_SECONDS = 60  # how long the card pulses at most: motion ends even if nobody answers
-GLOW_STEPS = 8  # shades of the pulse: as calm to see as sixty frames a second, and a quarter of the work
-REQUEST_TERMINATED = 487  # RFC 3261 21.4.25: the answer to an INVITE that was cancelled, which is no failure
+# shades of the pulse: as calm to see as sixty frames a second, and a quarter of the work
+GLOW_STEPS = 8
+# RFC 3261 21.4.25: the answer to an INVITE that was cancelled, which is no failure
+REQUEST_TERMINATED = 487
 
 # What stands beside the sentence: (icon, tone).
 MARKS = {
@@ -44,7 +47,8 @@ SENTENCES = {
 
 
 def peer_of(call: CallView) -> str:
-    """The name to show for the other side: the display name, else the address without its scheme."""
+    """The name to show for the other side: the display name, else the address without its
+    scheme."""
     address = call.peer_uri.removeprefix("sip:").removeprefix("sips:")
     return words.one_line(call.peer_name) or words.one_line(address) or "Unknown caller"
 
@@ -53,7 +57,9 @@ def mark_of(call: CallView) -> tuple[str, str]:
     """Icon and tone for the state of the call."""
     if call.state is CallState.TALKING and (call.held_here or call.held_there):
         return "pause", "warning"
-    failed = call.answered_at is None and (call.status or 0) >= 300 and call.status != REQUEST_TERMINATED
+    failed = (
+        call.answered_at is None and (call.status or 0) >= 300 and call.status != REQUEST_TERMINATED
+    )
     if call.state is CallState.ENDED and failed:
         return "warning", "warning"
     return MARKS[call.state]
@@ -69,7 +75,8 @@ def talked(call: CallView, now: float) -> float | None:
 
 
 class CallCard(QWidget):
-    """Shows the call given last, for as long as there is no other: the result of a call stays readable."""
+    """Shows the call given last, for as long as there is no other: the result of a call stays
+    readable."""
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -164,7 +171,9 @@ class CallCard(QWidget):
         if text != self.timer.text():
             self.timer.fix_width(text if len(text) > 5 else "00:00")
             self.timer.set_text(text)
-            self.timer.setAccessibleName(words.spoken_duration(seconds) if seconds is not None else "No time yet")
+            self.timer.setAccessibleName(
+                words.spoken_duration(seconds) if seconds is not None else "No time yet"
+            )
 
     def show_media(self, stats: MediaStats | None) -> None:
         """Numbers and levels of the stream; None: there is no stream yet."""
@@ -176,7 +185,8 @@ class CallCard(QWidget):
         self.level_out.push(stats.level_out)
         self.packets.set_text(
             f"RTP packets in {stats.packets_received}, out {stats.packets_sent}",
-            f"{words.plural(stats.packets_received, 'RTP packet')} received, {stats.lost} of them lost on the way, "
+            f"{words.plural(stats.packets_received, 'RTP packet')} received, {stats.lost} of them "
+            "lost on the way, "
             f"{words.plural(stats.packets_sent, 'packet')} sent",
         )
         gap = f"Longest gap {stats.longest_gap_ms:.0f} ms"

@@ -14,13 +14,15 @@ NAMES = {"*": "star", "#": "hash"}
 
 
 class DialPad(QWidget):
-    """Emits `pressed` with one of 0-9, * and #. Keys are called dial_0 .. dial_9, dial_star, dial_hash."""
+    """Emits `pressed` with one of 0-9, * and #. Keys are called dial_0 .. dial_9, dial_star,
+    dial_hash."""
 
     pressed = Signal(str)
 
     def __init__(self, font: QFont, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self.setLayoutDirection(Qt.LayoutDirection.LeftToRight)  # keys stand as on every telephone, in every language
+        # keys stand as on every telephone, in every language
+        self.setLayoutDirection(Qt.LayoutDirection.LeftToRight)
         grid = QGridLayout(self)
         grid.setContentsMargins(0, 0, 0, 0)
         grid.setSpacing(GRID // 2)

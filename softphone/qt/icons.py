@@ -1,4 +1,5 @@
-"""Icons as paths on a 24 x 24 field: sharp at every scale, in any colour, the same on every system."""
+"""Icons as paths on a 24 x 24 field: sharp at every scale, in any colour, the same on every
+system."""
 
 from __future__ import annotations
 
@@ -6,7 +7,15 @@ from collections.abc import Callable
 from functools import cache
 
 from PySide6.QtCore import QPointF, QRectF, Qt
-from PySide6.QtGui import QColor, QIcon, QPainter, QPainterPath, QPainterPathStroker, QPixmap, QTransform
+from PySide6.QtGui import (
+    QColor,
+    QIcon,
+    QPainter,
+    QPainterPath,
+    QPainterPathStroker,
+    QPixmap,
+    QTransform,
+)
 
 FIELD = 24.0
 
@@ -85,7 +94,11 @@ def _warning() -> QPainterPath:
 
 
 def _check() -> QPainterPath:
-    return _circle(9.5).subtracted(_lines(((7.6, 12.4), (10.8, 15.4), (16.4, 9.2)), width=2.4)).simplified()
+    return (
+        _circle(9.5)
+        .subtracted(_lines(((7.6, 12.4), (10.8, 15.4), (16.4, 9.2)), width=2.4))
+        .simplified()
+    )
 
 
 def _crossed() -> QPainterPath:
@@ -105,8 +118,12 @@ PATHS: dict[str, Callable[[], QPainterPath]] = {
     "crossed": _crossed,
     "ring": lambda: _stroked(_circle(8.0), 2.6),
     "dot": lambda: _circle(8.0),
-    "in": lambda: _lines(((17.5, 6.5), (6.5, 17.5)), ((6.5, 9.5), (6.5, 17.5), (14.5, 17.5)), width=2.4),
-    "out": lambda: _lines(((6.5, 17.5), (17.5, 6.5)), ((9.5, 6.5), (17.5, 6.5), (17.5, 14.5)), width=2.4),
+    "in": lambda: _lines(
+        ((17.5, 6.5), (6.5, 17.5)), ((6.5, 9.5), (6.5, 17.5), (14.5, 17.5)), width=2.4
+    ),
+    "out": lambda: _lines(
+        ((6.5, 17.5), (17.5, 6.5)), ((9.5, 6.5), (17.5, 6.5), (17.5, 14.5)), width=2.4
+    ),
 }
 
 

@@ -22,7 +22,8 @@ def application(arguments: Sequence[str]) -> QApplication:
     app = QApplication(list(arguments))
     if app.platformName() in SCREENLESS:
         qInstallMessageHandler(_say_the_rest)
-        atexit.register(qInstallMessageHandler, None)  # Qt outlives Python, and may still have something to say
+        # Qt outlives Python, and may still have something to say
+        atexit.register(qInstallMessageHandler, None)
     return app
 
 

@@ -1,4 +1,5 @@
-"""Ctrl-C and SIGTERM while Qt runs: Python's handlers wait for Python code, and Qt's loop may run none for minutes."""
+"""Ctrl-C and SIGTERM while Qt runs: Python's handlers wait for Python code, and Qt's loop may run
+none for minutes."""
 
 from __future__ import annotations
 
@@ -10,7 +11,8 @@ from PySide6.QtCore import QObject, QSocketNotifier
 
 
 class Interrupt(QObject):
-    """Calls `on_signal()` in the GUI thread after SIGINT or SIGTERM. Main thread; `close` restores what was before."""
+    """Calls `on_signal()` in the GUI thread after SIGINT or SIGTERM. Main thread; `close` restores
+    what was before."""
 
     def __init__(self, on_signal: Callable[[], object], parent: QObject | None = None) -> None:
         super().__init__(parent)
@@ -18,7 +20,9 @@ class Interrupt(QObject):
         self._reader, self._writer = socket.socketpair()
         self._reader.setblocking(False)
         self._writer.setblocking(False)
-        self._before = {number: signal.signal(number, _note) for number in (signal.SIGINT, signal.SIGTERM)}
+        self._before = {
+            number: signal.signal(number, _note) for number in (signal.SIGINT, signal.SIGTERM)
+        }
         self._wake_before = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
         self._notifier = QSocketNotifier(self._reader.fileno(), QSocketNotifier.Type.Read, self)
         self._notifier.activated.connect(self._awake)
@@ -37,4 +41,5 @@ class Interrupt(QObject):
 
 
 def _note(number: int, frame: object) -> None:
-    """The wake-up byte has been written by now; nothing else is to be done inside a signal handler."""
+    """The wake-up byte has been written by now; nothing else is to be done inside a signal
+    handler."""

@@ -1,4 +1,5 @@
-"""A level meter that remembers two seconds: sound runs from right to left, and a gap in it is seen as a gap."""
+"""A level meter that remembers two seconds: sound runs from right to left, and a gap in it is seen
+as a gap."""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ def loudness(level: float) -> float:
 
 
 class LevelMeter(QWidget):
-    """Call `push` 25 times a second while sound flows. With reduced motion it shows one bar, the present level."""
+    """Call `push` 25 times a second while sound flows. With reduced motion it shows one bar, the
+    present level."""
 
     def __init__(self, what: str, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -68,7 +70,9 @@ class LevelMeter(QWidget):
         for number, share in enumerate(shares):
             x, half = number * PITCH + BAR / 2, share * most
             # A line without length would not be drawn; with round ends it is the dot of silence.
-            (loud if share > 0.0 else silent).append(QLineF(x, middle - half, x, middle + half + 0.01))
+            (loud if share > 0.0 else silent).append(
+                QLineF(x, middle - half, x, middle + half + 0.01)
+            )
         painter = QPainter(self)
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
         palette = theme().palette

@@ -1,6 +1,8 @@
-"""One phone on the screen: who it is, whether it is registered, its call, and everything one can do with it.
+"""One phone on the screen: who it is, whether it is registered, its call, and everything one can do
+with it.
 
-A panel shows the events of its bridge and posts wishes to its phone; it keeps no opinion of its own about the call.
+A panel shows the events of its bridge and posts wishes to its phone; it keeps no opinion of its own
+about the call.
 """
 
 from __future__ import annotations
@@ -12,9 +14,22 @@ from typing import TYPE_CHECKING, Protocol
 
 from PySide6.QtCore import Qt, QTimer
 from PySide6.QtGui import QKeyEvent, QKeySequence, QShortcut
-from PySide6.QtWidgets import QApplication, QHBoxLayout, QLineEdit, QStackedLayout, QVBoxLayout, QWidget
+from PySide6.QtWidgets import (
+    QApplication,
+    QHBoxLayout,
+    QLineEdit,
+    QStackedLayout,
+    QVBoxLayout,
+    QWidget,
+)
 
-from softphone.agent.event import CallChanged, CallState, CallView, RegistrationChanged, RegistrationState
+from softphone.agent.event import (
+    CallChanged,
+    CallState,
+    CallView,
+    RegistrationChanged,
+    RegistrationState,
+)
 from softphone.qt import words
 from softphone.qt.bridge import Bridge
 from softphone.qt.card import CallCard, peer_of
@@ -50,7 +65,8 @@ REGISTRATION_MARKS = {
     RegistrationState.REFUSED: ("warning", "stop"),
     RegistrationState.UNREACHABLE: ("crossed", "warning"),
 }
-# The one primary button in every state of an active call: (words, icon, tone). None: the phone is free.
+# The one primary button in every state of an active call: (words, icon, tone). None: the phone is
+# free.
 PRIMARY: dict[CallState | None, tuple[str, str, str]] = {
     None: ("Call", "call", "alive"),
     CallState.CALLING: ("Hang up", "hang_up", "stop"),
@@ -61,7 +77,8 @@ PRIMARY: dict[CallState | None, tuple[str, str, str]] = {
 
 
 class PhonePanel(QWidget):
-    """A phone's panel, 264 px wide or wider. `target` is prefilled; `note` is a lasting remark, such as on sound."""
+    """A phone's panel, 264 px wide or wider. `target` is prefilled; `note` is a lasting remark,
+    such as on sound."""
 
     def __init__(
         self,
@@ -98,7 +115,7 @@ class PhonePanel(QWidget):
         self._show_controls()
         bridge.event.connect(self.show_event)
 
-    # -- construction ---------------------------------------------------------------------------------------------
+    # -- construction ------------------------------------------------------------------------------
 
     def _make_head(self) -> None:
         self.name = TextLabel(Size.TITLE, bold=True, names=True)
@@ -115,7 +132,9 @@ class PhonePanel(QWidget):
         self.target.setPlaceholderText("Name or SIP address")
         self.target.setMaxLength(255)
         self.target.setClearButtonEnabled(True)
-        self.target.setToolTip("Who to call: a name such as bob, or an address such as sip:bob@example.org")
+        self.target.setToolTip(
+            "Who to call: a name such as bob, or an address such as sip:bob@example.org"
+        )
         self.target.textChanged.connect(self._show_controls)
         self.digits = DigitsLine()
 
@@ -204,15 +223,19 @@ class PhonePanel(QWidget):
             (Qt.Key.Key_Enter, self.press_enter),
             (Qt.Key.Key_Escape, self.press_escape),
         ):
-            shortcut = QShortcut(QKeySequence(key), self, context=Qt.ShortcutContext.WidgetWithChildrenShortcut)
-            shortcut.setAutoRepeat(False)  # a key held down too long must not hang up what it has just begun
+            shortcut = QShortcut(
+                QKeySequence(key), self, context=Qt.ShortcutContext.WidgetWithChildrenShortcut
+            )
+            # a key held down too long must not hang up what it has just begun
+            shortcut.setAutoRepeat(False)
             shortcut.activated.connect(action)
 
-    # -- what happened --------------------------------------------------------------------------------------------
+    # -- what happened -----------------------------------------------------------------------------
 
     @property
     def call(self) -> CallView | None:
-        """The call that occupies the phone; None if it is free (what the last call came to stays on show)."""
+        """The call that occupies the phone; None if it is free (what the last call came to stays on
+        show)."""
         shown = self.card.call
         return shown if shown is not None and shown.active else None
 
@@ -234,7 +257,8 @@ class PhonePanel(QWidget):
         if call.state is CallState.ENDED:
             del self._going[call.id]
         if another and (before is not None or (known and not call.active)):
-            # A second caller waits or was turned away as busy, or the call before the last has ended at last.
+            # A second caller waits or was turned away as busy, or the call before the last has
+            # ended at last.
             return
         if before is None and call.active:
             self._begin_call(call)
@@ -267,12 +291,13 @@ class PhonePanel(QWidget):
         """25 times a second during a call: the clock, the levels, the counters."""
         self.card.tick(self._clock())
         call = self.call
-        if call is not None and call.state is CallState.TALKING:  # before, the numbers are still the last call's
+        # before, the numbers are still the last call's
+        if call is not None and call.state is CallState.TALKING:
             stats = self._phone.media_stats()
             if stats is not None:
                 self.card.show_media(stats)
 
-    # -- what can be done now -------------------------------------------------------------------------------------
+    # -- what can be done now ----------------------------------------------------------------------
 
     def _show_controls(self) -> None:
         call = self.call
@@ -293,7 +318,9 @@ class PhonePanel(QWidget):
         name = peer_of(self.card.call) if self.card.call is not None else ""
         if state is None:
             target = words.one_line(self.target.text())
-            return (True, f"Call {target} (Enter)") if target else (False, "Type whom to call first")
+            return (
+                (True, f"Call {target} (Enter)") if target else (False, "Type whom to call first")
+            )
         if state is CallState.INCOMING:
             return True, f"Answer {name} (Enter)"
         return True, "End this call (Esc)"
@@ -309,7 +336,12 @@ class PhonePanel(QWidget):
         if not talking:
             self.mute.allow(False, "Nobody hears you now: there is no answered call")
         else:
-            self.mute.allow(True, "Let the other side hear you again" if muted else "The other side will not hear you")
+            self.mute.allow(
+                True,
+                "Let the other side hear you again"
+                if muted
+                else "The other side will not hear you",
+            )
 
     def _show_row(self, state: CallState | None) -> None:
         if state is None:
@@ -321,11 +353,15 @@ class PhonePanel(QWidget):
         if had_focus:
             self.primary.setFocus(Qt.FocusReason.OtherFocusReason)
         talking = state is CallState.TALKING
-        self.pad.explain("Sends a tone to the other side" if talking else "Tones can be sent once the call is answered")
+        self.pad.explain(
+            "Sends a tone to the other side"
+            if talking
+            else "Tones can be sent once the call is answered"
+        )
         if talking:
             self.digits.hint()
 
-    # -- wishes ---------------------------------------------------------------------------------------------------
+    # -- wishes ------------------------------------------------------------------------------------
 
     def press_enter(self) -> None:
         """Press the button that has the keyboard, else the primary one. A key of the dial pad
@@ -359,12 +395,15 @@ class PhonePanel(QWidget):
 
     def focus_phone(self) -> None:
         """Bring the keyboard to this phone, to whatever is most wanted now."""
-        (self.target if self.call is None else self.primary).setFocus(Qt.FocusReason.ShortcutFocusReason)
+        (self.target if self.call is None else self.primary).setFocus(
+            Qt.FocusReason.ShortcutFocusReason
+        )
 
     def _press_hold(self) -> None:
         call = self.call
         if call is not None:
-            self.hold.setChecked(call.held_here)  # the button turns when the other side has agreed, not before
+            # the button turns when the other side has agreed, not before
+            self.hold.setChecked(call.held_here)
             (self._phone.resume if call.held_here else self._phone.hold)()
 
     def _press_mute(self) -> None:
@@ -377,7 +416,8 @@ class PhonePanel(QWidget):
             self._phone.dtmf(digit)  # shown once it has left
         elif state is None:
             if self.target.text() == self._prefilled and not self.target.isModified():
-                self.target.clear()  # dialling a number means somebody else than the partner offered
+                # dialling a number means somebody else than the partner offered
+                self.target.clear()
             self.target.insert(digit)
             self.target.setModified(True)
 

@@ -1,7 +1,9 @@
-"""The look that every window shares: colours that mean states, three text sizes, an 8 px grid, light and dark.
+"""The look that every window shares: colours that mean states, three text sizes, an 8 px grid,
+light and dark.
 
-`install(app)` once per program; `theme()` anywhere in the GUI thread afterwards. Widgets read `theme().palette`
-while they paint, so a switch of the system between light and dark reaches them with the next paint event.
+`install(app)` once per program; `theme()` anywhere in the GUI thread afterwards. Widgets read
+`theme().palette` while they paint, so a switch of the system between light and dark reaches them
+with the next paint event.
 """
 
 from __future__ import annotations
@@ -30,7 +32,8 @@ class Size(Enum):
 
 @dataclass(frozen=True)
 class Tone:
-    """One state's colour: `colour` for shapes and words, `ink` for words on `colour`, `wash` as a pale ground."""
+    """One state's colour: `colour` for shapes and words, `ink` for words on `colour`, `wash` as a
+    pale ground."""
 
     colour: QColor
     ink: QColor
@@ -39,7 +42,8 @@ class Tone:
 
 @dataclass(frozen=True)
 class Palette:
-    """All colours of one scheme. The six tones are the hues of Okabe and Ito, made light or dark enough to read."""
+    """All colours of one scheme. The six tones are the hues of Okabe and Ito, made light or dark
+    enough to read."""
 
     name: str
     window: QColor
@@ -62,7 +66,11 @@ class Palette:
 
     def tones(self) -> dict[str, Tone]:
         """The states by name, for a legend or a test."""
-        return {f.name: getattr(self, f.name) for f in fields(self) if isinstance(getattr(self, f.name), Tone)}
+        return {
+            f.name: getattr(self, f.name)
+            for f in fields(self)
+            if isinstance(getattr(self, f.name), Tone)
+        }
 
 
 def _tone(colour: str, ink: str, wash: str) -> Tone:
@@ -108,7 +116,9 @@ def contrast(one: QColor, other: QColor) -> float:
 
     def luminance(colour: QColor) -> float:
         parts = (colour.redF(), colour.greenF(), colour.blueF())
-        red, green, blue = (p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts)
+        red, green, blue = (
+            p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts
+        )
         return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
     low, high = sorted((luminance(one), luminance(other)))
@@ -116,7 +126,8 @@ def contrast(one: QColor, other: QColor) -> float:
 
 
 def qt_palette(colours: Palette) -> QPalette:
-    """The one QPalette from which the Fusion style draws line edits, tooltips, scroll bars and menus."""
+    """The one QPalette from which the Fusion style draws line edits, tooltips, scroll bars and
+    menus."""
     role = QPalette.ColorRole
     normal = {
         role.Window: colours.window,
@@ -151,7 +162,8 @@ def qt_palette(colours: Palette) -> QPalette:
 
 
 class Theme(QObject):
-    """The application's current look. `changed` is emitted after the palette or the wish for motion changed."""
+    """The application's current look. `changed` is emitted after the palette or the wish for motion
+    changed."""
 
     changed = Signal()
 
@@ -170,8 +182,9 @@ class Theme(QObject):
         self.palette = self._of(hints.colorScheme())
         app.setPalette(qt_palette(self.palette))
         hints.colorSchemeChanged.connect(self._follow)
-        # Qt 6.12 and later say what the system thinks of motion (6.10 and 6.11 know of contrast only). They are kept:
-        # their accessibility object dies with the Python object that gave it out.
+        # Qt 6.12 and later say what the system thinks of motion (6.10 and 6.11 know of contrast
+        # only). They are kept: their accessibility object dies with the Python object that gave it
+        # out.
         self._hints = hints
         self._accessibility: object = getattr(hints, "accessibility", lambda: None)()
         motion = getattr(self._accessibility, "motionPreferenceChanged", None)
@@ -199,7 +212,8 @@ class Theme(QObject):
         return said is not None and bool(said().name == "ReducedMotion")
 
     def font(self, size: Size = Size.TEXT, bold: bool = False, tabular: bool = False) -> QFont:
-        """A font of one of the three sizes; `tabular`: all digits equally wide, so that a counter does not jump."""
+        """A font of one of the three sizes; `tabular`: all digits equally wide, so that a counter
+        does not jump."""
         font = QFont(self._base)
         font.setPointSizeF(self._base.pointSizeF() * size.value)
         font.setWeight(QFont.Weight.DemiBold if bold else QFont.Weight.Normal)

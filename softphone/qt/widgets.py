@@ -1,4 +1,5 @@
-"""Small widgets that all windows share: text that elides, flat buttons in a state's colour, marks, round initials."""
+"""Small widgets that all windows share: text that elides, flat buttons in a state's colour, marks,
+round initials."""
 
 from __future__ import annotations
 
@@ -18,7 +19,15 @@ from PySide6.QtGui import (
     QTextLayout,
     QTextOption,
 )
-from PySide6.QtWidgets import QHBoxLayout, QLabel, QLineEdit, QPushButton, QSizePolicy, QStyle, QWidget
+from PySide6.QtWidgets import (
+    QHBoxLayout,
+    QLabel,
+    QLineEdit,
+    QPushButton,
+    QSizePolicy,
+    QStyle,
+    QWidget,
+)
 
 from softphone.qt import icons
 from softphone.qt.theme import GRID, RADIUS, Palette, Size, Tone, theme
@@ -26,7 +35,8 @@ from softphone.qt.words import initial
 
 
 def tone_of(palette: Palette, name: str) -> Tone:
-    """The tone called `name` in this palette: "alive", "hot", "ringing", "warning", "dead", "stop"."""
+    """The tone called `name` in this palette: "alive", "hot", "ringing", "warning", "dead",
+    "stop"."""
     return palette.tones()[name]
 
 
@@ -36,10 +46,11 @@ def plain_tooltip(text: str) -> str:
 
 
 class TextLabel(QLabel):
-    """Plain text of fixed height: `lines` lines, the last one elided, the whole text then in the tooltip.
+    """Plain text of fixed height: `lines` lines, the last one elided, the whole text then in the
+    tooltip.
 
-    Its height and least width do not depend on the text, so nothing around it moves when the text changes.
-    `names`: the text is a name and takes the direction of its own script.
+    Its height and least width do not depend on the text, so nothing around it moves when the text
+    changes. `names`: the text is a name and takes the direction of its own script.
     """
 
     def __init__(
@@ -69,7 +80,8 @@ class TextLabel(QLabel):
             self.update()
 
     def set_text(self, text: str, tip: str = "") -> None:
-        """Show `text`; `tip` explains it, and is replaced by the text itself while that does not fit."""
+        """Show `text`; `tip` explains it, and is replaced by the text itself while that does not
+        fit."""
         if text != self.text() or tip != self._tip:
             self._tip = tip
             self.setText(text)
@@ -122,9 +134,12 @@ class TextLabel(QLabel):
     def _option(self) -> QTextOption:
         option = QTextOption()
         option.setWrapMode(QTextOption.WrapMode.WrapAtWordBoundaryOrAnywhere)
-        # Our sentences are English, also in a window laid out from right to left; a name goes its own way.
+        # Our sentences are English, also in a window laid out from right to left; a name goes its
+        # own way.
         direction = Qt.LayoutDirection
-        option.setTextDirection(direction.LayoutDirectionAuto if self._names else direction.LeftToRight)
+        option.setTextDirection(
+            direction.LayoutDirectionAuto if self._names else direction.LeftToRight
+        )
         return option
 
     def paintEvent(self, event: QPaintEvent) -> None:
@@ -135,11 +150,16 @@ class TextLabel(QLabel):
         start = (self.height() - self._lines * metrics.lineSpacing()) / 2
         side = QStyle.visualAlignment(self.layoutDirection(), self.alignment())
         for number, text in enumerate(self._wrapped()):
-            # Twice as high as the line: letters of another script may come from a taller font, and drawText clips.
-            row = QRectF(0, start + number * metrics.lineSpacing(), self.width(), 2 * metrics.lineSpacing())
+            # Twice as high as the line: letters of another script may come from a taller font, and
+            # drawText clips.
+            row = QRectF(
+                0, start + number * metrics.lineSpacing(), self.width(), 2 * metrics.lineSpacing()
+            )
             option = self._option()
             option.setWrapMode(QTextOption.WrapMode.NoWrap)
-            option.setAlignment((side & Qt.AlignmentFlag.AlignHorizontal_Mask) | Qt.AlignmentFlag.AlignAbsolute)
+            option.setAlignment(
+                (side & Qt.AlignmentFlag.AlignHorizontal_Mask) | Qt.AlignmentFlag.AlignAbsolute
+            )
             painter.drawText(row, text, option)
 
     def _colour(self) -> QColor:
@@ -152,9 +172,12 @@ class TextLabel(QLabel):
 
 
 class FlatButton(QPushButton):
-    """A flat button; `tone` colours it as a state. Checked means switched on: its colours are inverted."""
+    """A flat button; `tone` colours it as a state. Checked means switched on: its colours are
+    inverted."""
 
-    def __init__(self, text: str = "", icon: str = "", tone: str = "", parent: QWidget | None = None) -> None:
+    def __init__(
+        self, text: str = "", icon: str = "", tone: str = "", parent: QWidget | None = None
+    ) -> None:
         super().__init__(text, parent)
         self.icon_name = icon
         self._tone = tone
@@ -192,7 +215,8 @@ class FlatButton(QPushButton):
         return self.sizeHint()
 
     def mouseDoubleClickEvent(self, event: QMouseEvent) -> None:
-        """The second click of a double click must not hit what the first one turned this button into."""
+        """The second click of a double click must not hit what the first one turned this button
+        into."""
         if self.repeats:
             self.mousePressEvent(event)
         else:
@@ -253,15 +277,20 @@ class FlatButton(QPushButton):
         text = metrics.elidedText(self.text(), Qt.TextElideMode.ElideRight, room + 1)
         left = box.center().x() - (side + gap + metrics.horizontalAdvance(text)) / 2
         if self.icon_name:
-            icons.draw(painter, self.icon_name, QRectF(left, box.center().y() - side / 2, side, side), ink)
+            icons.draw(
+                painter, self.icon_name, QRectF(left, box.center().y() - side / 2, side, side), ink
+            )
         painter.setPen(ink)
         painter.setFont(self.font())
-        where = QRectF(left + side + gap, box.top(), metrics.horizontalAdvance(text) + 2, box.height())
+        where = QRectF(
+            left + side + gap, box.top(), metrics.horizontalAdvance(text) + 2, box.height()
+        )
         painter.drawText(where, Qt.AlignmentFlag.AlignVCenter | Qt.AlignmentFlag.AlignLeft, text)
 
 
 class StateMark(QWidget):
-    """A shape in a state's colour, beside the sentence of this text size that says the same in words."""
+    """A shape in a state's colour, beside the sentence of this text size that says the same in
+    words."""
 
     def __init__(self, size: Size = Size.TEXT, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -275,7 +304,12 @@ class StateMark(QWidget):
             self.update()
 
     def paintEvent(self, event: QPaintEvent) -> None:
-        icons.draw(QPainter(self), self.shape, QRectF(self.rect()), tone_of(theme().palette, self.tone).colour)
+        icons.draw(
+            QPainter(self),
+            self.shape,
+            QRectF(self.rect()),
+            tone_of(theme().palette, self.tone).colour,
+        )
 
 
 class Avatar(QWidget):
@@ -302,7 +336,8 @@ class Avatar(QWidget):
 
 
 class Field(QWidget):
-    """A frame around a line edit, with what to write into it as a muted word in front. Its edge shows the focus."""
+    """A frame around a line edit, with what to write into it as a muted word in front. Its edge
+    shows the focus."""
 
     def __init__(self, word: str, edit: QLineEdit, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -331,4 +366,6 @@ class Field(QWidget):
         painter.setBrush(palette.surface)
         painter.setPen(QPen(palette.hot.colour, 2) if focus else QPen(palette.faint, 1))
         inset = 1.0 if focus else 0.5
-        painter.drawRoundedRect(QRectF(self.rect()).adjusted(inset, inset, -inset, -inset), RADIUS, RADIUS)
+        painter.drawRoundedRect(
+            QRectF(self.rect()).adjusted(inset, inset, -inset, -inset), RADIUS, RADIUS
+        )

@@ -1,4 +1,5 @@
-"""Windows of the softphone: one phone, or two side by side. Closing one stops its phones without freezing it."""
+"""Windows of the softphone: one phone, or two side by side. Closing one stops its phones without
+freezing it."""
 
 from __future__ import annotations
 
@@ -30,7 +31,8 @@ class StoppablePhone(PhoneLike, Protocol):
 
 @dataclass(frozen=True)
 class Seat:
-    """A phone with a place in a window. `target` is whom its line offers to call, `note` a lasting remark."""
+    """A phone with a place in a window. `target` is whom its line offers to call, `note` a lasting
+    remark."""
 
     label: str
     phone: StoppablePhone
@@ -40,7 +42,8 @@ class Seat:
 
 
 class PhonesWindow(QWidget):
-    """Panels side by side. `gone` is emitted once, after the window was closed and every phone has stopped."""
+    """Panels side by side. `gone` is emitted once, after the window was closed and every phone has
+    stopped."""
 
     gone = Signal()
     _stopped = Signal()
@@ -49,7 +52,10 @@ class PhonesWindow(QWidget):
         super().__init__()
         self.setWindowTitle(f"{' and '.join(seat.label for seat in seats)} - softphone")
         self.panels = [
-            PhonePanel(seat.label, seat.phone, seat.bridge, self, target=seat.target, note=seat.note) for seat in seats
+            PhonePanel(
+                seat.label, seat.phone, seat.bridge, self, target=seat.target, note=seat.note
+            )
+            for seat in seats
         ]
         self._phones = [seat.phone for seat in seats]
         self._stopping: list[threading.Thread] = []
@@ -86,7 +92,8 @@ class PhonesWindow(QWidget):
         self.setWindowIcon(icons.icon("call", alive.ink, alive.colour))
 
     def closeEvent(self, event: QCloseEvent) -> None:
-        """The window goes at once; each phone says goodbye in a thread of its own, and then `gone` is emitted."""
+        """The window goes at once; each phone says goodbye in a thread of its own, and then `gone`
+        is emitted."""
         if self._gone:
             event.accept()
             return
@@ -94,7 +101,9 @@ class PhonesWindow(QWidget):
         self.hide()
         if self._stopping:
             return
-        self._stopping = [threading.Thread(target=self._stop, args=(phone,)) for phone in self._phones]
+        self._stopping = [
+            threading.Thread(target=self._stop, args=(phone,)) for phone in self._phones
+        ]
         for number, thread in enumerate(self._stopping):
             thread.name = f"stop-{number + 1}"
             thread.start()
@@ -124,8 +133,10 @@ class PhoneWindow(PhonesWindow):
 
 
 class PairWindow(PhonesWindow):
-    """Two phones, to call each other. Ctrl+1 and Ctrl+2 bring the keyboard to the left and to the right one."""
+    """Two phones, to call each other. Ctrl+1 and Ctrl+2 bring the keyboard to the left and to the
+    right one."""
 
     def __init__(self, left: Seat, right: Seat) -> None:
         super().__init__([left, right])
-        self.setAttribute(Qt.WidgetAttribute.WA_AlwaysShowToolTips)  # also on the phone that is not being used
+        # also on the phone that is not being used
+        self.setAttribute(Qt.WidgetAttribute.WA_AlwaysShowToolTips)

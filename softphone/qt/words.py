@@ -1,10 +1,12 @@
-"""What the windows write: durations, names from strangers made safe for one line, initials. Pure functions, no Qt."""
+"""What the windows write: durations, names from strangers made safe for one line, initials. Pure
+functions, no Qt."""
 
 from __future__ import annotations
 
 import unicodedata
 
-FIRST_STRONG_ISOLATE, POP_ISOLATE = "\u2068", "\u2069"  # Unicode UAX 9: what stands between keeps its own direction
+# Unicode UAX 9: what stands between keeps its own direction
+FIRST_STRONG_ISOLATE, POP_ISOLATE = "\u2068", "\u2069"
 LONGEST_NAME = 200
 
 
@@ -25,14 +27,23 @@ def spoken_duration(seconds: float) -> str:
 
 
 def one_line(text: str) -> str:
-    """A stranger's text on one line: white space folded, control and direction-override characters gone."""
-    kept = (c if not c.isspace() else " " for c in text[:LONGEST_NAME] if c.isspace() or not _invisible(c))
+    """A stranger's text on one line: white space folded, control and direction-override characters
+    gone."""
+    kept = (
+        c if not c.isspace() else " "
+        for c in text[:LONGEST_NAME]
+        if c.isspace() or not _invisible(c)
+    )
     return " ".join("".join(kept).split())
 
 
 def _invisible(character: str) -> bool:
-    # Joiners shape letters in several scripts; all other format characters could reorder or hide what is written.
-    return unicodedata.category(character) in ("Cc", "Cf", "Co", "Cs") and character not in "\u200c\u200d"
+    # Joiners shape letters in several scripts; all other format characters could reorder or hide
+    # what is written.
+    return (
+        unicodedata.category(character) in ("Cc", "Cf", "Co", "Cs")
+        and character not in "\u200c\u200d"
+    )
 
 
 def right_to_left(text: str) -> bool:
@@ -41,7 +52,8 @@ def right_to_left(text: str) -> bool:
 
 
 def sentence_with(name: str, sentence: str) -> str:
-    """The sentence with a right-to-left name fenced in, so that the words around it keep their order."""
+    """The sentence with a right-to-left name fenced in, so that the words around it keep their
+    order."""
     sentence = one_line(sentence)
     if name and right_to_left(name):
         return sentence.replace(name, f"{FIRST_STRONG_ISOLATE}{name}{POP_ISOLATE}")

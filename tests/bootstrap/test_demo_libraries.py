@@ -1,4 +1,5 @@
-"""The system libraries Qt needs: found missing before a download, installed where that may be done, named where not."""
+"""The system libraries Qt needs: found missing before a download, installed where that may be done,
+named where not."""
 
 from __future__ import annotations
 
@@ -15,9 +16,12 @@ from bootstrap import desktop, libraries
 from bootstrap.fault import SetupFault
 from bootstrap.trouble import explain
 
-pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems bring what Qt needs")
+pytestmark = pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="other systems bring what Qt needs"
+)
 
-# A computer without libEGL until a file appears; of the distribution and for the user that are filled in.
+# A computer without libEGL until a file appears; of the distribution and for the user that are
+# filled in.
 LACKING = """
 import ctypes, os, platform
 real = ctypes.CDLL
@@ -52,7 +56,8 @@ def lacking(clone, release, user):
 def test_root_on_debian_gets_them_installed_and_the_example_starts(clone, release):
     found = lacking(clone, release, user=0)
     notes = clone.command(
-        "apt-get", f'[ "$1" = update ] || touch "{found}"; [ -z "$DEBIAN_FRONTEND" ] && exit 9; exit 0'
+        "apt-get",
+        f'[ "$1" = update ] || touch "{found}"; [ -z "$DEBIAN_FRONTEND" ] && exit 9; exit 0',
     )
     outcome = clone.run()
     assert outcome.status == 0, outcome.err
@@ -109,8 +114,14 @@ def test_ordinary_user_in_a_terminal_is_asked(clone, answer, status):
     ("release", "command"),
     [
         ({"ID": "fedora"}, "sudo dnf install 'libEGL.so.1()(64bit)'"),
-        ({"ID": "rocky", "ID_LIKE": "rhel centos fedora"}, "sudo dnf install 'libEGL.so.1()(64bit)'"),
-        ({"ID": "opensuse-tumbleweed", "ID_LIKE": "opensuse suse"}, "sudo zypper install 'libEGL.so.1()(64bit)'"),
+        (
+            {"ID": "rocky", "ID_LIKE": "rhel centos fedora"},
+            "sudo dnf install 'libEGL.so.1()(64bit)'",
+        ),
+        (
+            {"ID": "opensuse-tumbleweed", "ID_LIKE": "opensuse suse"},
+            "sudo zypper install 'libEGL.so.1()(64bit)'",
+        ),
         ({"ID": "arch"}, "pacman -Fy libEGL.so.1"),
         ({"ID": "gentoo"}, "Install the packages that have them"),
     ],
@@ -166,7 +177,9 @@ def test_what_the_linker_finds_is_not_missing():
         if "xcb-cursor" in name:
             raise OSError(name)
 
-    assert libraries.missing(("qt", "x11"), load) == [libraries.Library("libxcb-cursor.so.0", "libxcb-cursor0")]
+    assert libraries.missing(("qt", "x11"), load) == [
+        libraries.Library("libxcb-cursor.so.0", "libxcb-cursor0")
+    ]
 
 
 @pytest.mark.parametrize(
@@ -178,7 +191,9 @@ def test_what_the_linker_finds_is_not_missing():
         ("riscv64", ("glibc", "2.41"), "not made for this kind of Linux computer"),
     ],
 )
-def test_linux_that_no_wheel_is_made_for_is_told_before_the_download(machine, libc, words, monkeypatch):
+def test_linux_that_no_wheel_is_made_for_is_told_before_the_download(
+    machine, libc, words, monkeypatch
+):
     monkeypatch.setattr(libraries.platform, "machine", lambda: machine)
     monkeypatch.setattr(libraries.platform, "libc_ver", lambda: libc)
     with pytest.raises(SetupFault, match=words):
@@ -188,7 +203,11 @@ def test_linux_that_no_wheel_is_made_for_is_told_before_the_download(machine, li
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        ("ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device", "The disk is full"),
+        (
+            "ERROR: Could not install packages due to an OSError: [Errno 28] No space left on "
+            "device",
+            "The disk is full",
+        ),
         ("OSError: [Errno 122] Disk quota exceeded", "The disk is full"),
         (
             "ERROR: [Errno 30] Read-only file system: '/x'",
@@ -196,10 +215,14 @@ def test_linux_that_no_wheel_is_made_for_is_told_before_the_download(machine, li
         ),
         ("WARNING: Retrying (Retry(total=2)) ... CERTIFICATE_VERIFY_FAILED", "PIP_CERT"),
         (
-            "WARNING: Retrying after connection broken by 'NewConnectionError'\nERROR: No matching distribution found",
+            "WARNING: Retrying after connection broken by 'NewConnectionError'\nERROR: No matching "
+            "distribution found",
             "off-line",
         ),
-        ("ERROR: No matching distribution found for PySide6_Addons==6.11.3", "Not everything is to be had"),
+        (
+            "ERROR: No matching distribution found for PySide6_Addons==6.11.3",
+            "Not everything is to be had",
+        ),
         ("ERROR: something new", "stopped with exit status 2: something new."),
         ("", "stopped with exit status 2"),
     ],
@@ -209,9 +232,9 @@ def test_what_pip_says_becomes_one_sentence(words, sentence):
 
 
 def test_failure_with_no_room_left_is_a_full_disk_whatever_was_said():
-    assert explain("Error: Command '[...]' returned non-zero exit status 1.", 1, free_bytes=1000).startswith(
-        "The disk is full"
-    )
+    assert explain(
+        "Error: Command '[...]' returned non-zero exit status 1.", 1, free_bytes=1000
+    ).startswith("The disk is full")
 
 
 def test_desktop_entry_starts_the_phones_by_absolute_path(clone):

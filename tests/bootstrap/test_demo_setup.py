@@ -1,4 +1,5 @@
-"""demo.py on a bare computer: what it sets up, what it becomes, and what it says when something is missing."""
+"""demo.py on a bare computer: what it sets up, what it becomes, and what it says when something is
+missing."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="the faked computers are
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A clone that is set up, and what its first start said. Not to be changed by a test: copy it."""
+    """A clone that is set up, and what its first start said. Not to be changed by a test: copy
+    it."""
     clone = Clone.make(tmp_path_factory.mktemp("finished"))
     return clone, clone.run("play", "--json")
 
@@ -58,7 +60,13 @@ def test_second_start_goes_straight_to_the_example_and_passes_on_its_exit_status
 def test_picture_folder_is_meant_from_where_the_person_stands(finished, tmp_path):
     clone, _ = finished
     outcome = clone.run("play", "--screenshots", "shots", "--talk", "4.5", cwd=tmp_path)
-    assert outcome.started["arguments"] == ["play", "--screenshots", str(tmp_path / "shots"), "--talk", "4.5"]
+    assert outcome.started["arguments"] == [
+        "play",
+        "--screenshots",
+        str(tmp_path / "shots"),
+        "--talk",
+        "4.5",
+    ]
 
 
 def test_tests_run_without_a_display_and_get_their_arguments(finished):
@@ -112,7 +120,9 @@ def test_second_demo_waits_for_the_first_and_uses_what_that_made(finished, tmp_p
 
 
 def test_running_interpreter_that_has_everything_is_used(clone):
-    clone.require(f"iniconfig=={version('iniconfig')}", 'failover_probe==1.0; python_version < "3.0"')
+    clone.require(
+        f"iniconfig=={version('iniconfig')}", 'failover_probe==1.0; python_version < "3.0"'
+    )
     outcome = clone.run()
     assert outcome.started["prefix"] == sys.prefix
     assert not clone.venv.exists()
@@ -181,7 +191,8 @@ def test_termination_while_the_environment_is_made_leaves_nothing(clone, eventua
 def test_full_disk_is_noticed_before_anything_is_downloaded(clone):
     clone.patch(
         "import shutil\nfrom collections import namedtuple\n"
-        "shutil.disk_usage = lambda path: namedtuple('Usage', 'total used free')(10**9, 10**9 - 5 * 10**6, 5 * 10**6)\n"
+        "shutil.disk_usage = lambda path: namedtuple('Usage', 'total used free')(10**9, 10**9 - 5 "
+        "* 10**6, 5 * 10**6)\n"
     )
     outcome = clone.run()
     outcome.assert_fault("The disk is too full", "5 MB are free", "Make room")
@@ -208,7 +219,10 @@ def test_disk_that_fills_up_meanwhile_leaves_nothing(clone, tmp_path, monkeypatc
 
 @pytest.mark.parametrize(
     "error",
-    [PermissionError(13, "Permission denied", "/there/.venv"), OSError(30, "Read-only file system", "/there/.venv")],
+    [
+        PermissionError(13, "Permission denied", "/there/.venv"),
+        OSError(30, "Read-only file system", "/there/.venv"),
+    ],
 )
 def test_folder_that_must_not_be_written_is_named(error, monkeypatch, capsys):
     def refuse(root):
@@ -219,7 +233,8 @@ def test_folder_that_must_not_be_written_is_named(error, monkeypatch, capsys):
     monkeypatch.setattr(signal, "signal", lambda number, handler: None)
     assert command.main(["play"]) == 1
     assert capsys.readouterr().err == (
-        "Set-up may not write to /there/.venv. Copy this folder to a place of your own and start again there.\n"
+        "Set-up may not write to /there/.venv. Copy this folder to a place of your own and start "
+        "again there.\n"
     )
 
 
@@ -269,7 +284,9 @@ def test_what_is_passed_on_is_what_the_stage_takes(arguments):
     assert (options.what == "play") == ("play" in arguments)
     assert options.free_ports == ("--free-ports" in arguments)
     assert options.pair == ("--pair" in arguments)
-    assert options.deploy == [f"prepaid:{os.path.abspath('balances.txt')}"] * ("--deploy" in arguments)
+    assert options.deploy == [f"prepaid:{os.path.abspath('balances.txt')}"] * (
+        "--deploy" in arguments
+    )
     assert options.store == ("redis://127.0.0.1:6379/0" if "--store" in arguments else None)
 
 
@@ -281,7 +298,9 @@ def test_help_and_version_need_no_set_up(clone):
 
 def test_old_python_is_told_what_it_takes():
     program = "import runpy, sys; sys.version_info = (3, 6, 15); runpy.run_path('demo.py', run_name='__main__')"
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 1
     assert "needs Python 3.10 or newer" in done.stderr and "Traceback" not in done.stderr
 
@@ -289,7 +308,15 @@ def test_old_python_is_told_what_it_takes():
 def test_demo_py_itself_is_written_so_that_old_pythons_can_read_it():
     """Nothing that came after Python 2.7: it could not say its sentence."""
     tree = ast.parse((ROOT / "demo.py").read_text())
-    newer = (ast.JoinedStr, ast.NamedExpr, ast.AnnAssign, ast.Nonlocal, ast.Starred, ast.AsyncFunctionDef, ast.Match)
+    newer = (
+        ast.JoinedStr,
+        ast.NamedExpr,
+        ast.AnnAssign,
+        ast.Nonlocal,
+        ast.Starred,
+        ast.AsyncFunctionDef,
+        ast.Match,
+    )
     assert not [node for node in ast.walk(tree) if isinstance(node, newer)]
     for function in (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)):
         assert function.returns is None
@@ -299,11 +326,14 @@ def test_demo_py_itself_is_written_so_that_old_pythons_can_read_it():
 def test_every_requirement_is_pinned_and_understood():
     for name, wanted in environment.pins((ROOT / "requirements.txt").read_text()).items():
         assert name and wanted, "requirements.txt: name==version, please"
-    assert set(environment.MODULES) <= set(environment.pins((ROOT / "requirements.txt").read_text()))
+    assert set(environment.MODULES) <= set(
+        environment.pins((ROOT / "requirements.txt").read_text())
+    )
 
 
 @pytest.mark.parametrize(
-    ("python", "platform", "lines"), [((3, 10), "linux", "a=1 b=2 e=5"), ((3, 12), "win32", "a=1 b=3 d=4")]
+    ("python", "platform", "lines"),
+    [((3, 10), "linux", "a=1 b=2 e=5"), ((3, 12), "win32", "a=1 b=3 d=4")],
 )
 def test_pins_follow_the_python_and_the_system(python, platform, lines, monkeypatch):
     text = """\
@@ -314,7 +344,9 @@ b==3; python_version >= "3.12"
 d==4; sys_platform == "win32"
 e==5; python_version == "3.10"
 """
-    monkeypatch.setattr(environment, "sys", SimpleNamespace(version_info=(*python, 1), platform=platform))
+    monkeypatch.setattr(
+        environment, "sys", SimpleNamespace(version_info=(*python, 1), platform=platform)
+    )
     assert environment.pins(text) == dict(line.split("=") for line in lines.split())
 
 

@@ -1,4 +1,5 @@
-"""`demo.py pack`: the forwarder as one file, used as its user would on a computer without the project."""
+"""`demo.py pack`: the forwarder as one file, used as its user would on a computer without the
+project."""
 
 from __future__ import annotations
 
@@ -28,7 +29,9 @@ def archive(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("packed")
     said = pack(cwd=folder)
     assert (said.returncode, said.stderr) == (0, "")
-    assert [path.name for path in folder.iterdir()] == ["forwarder.pyz"], "and nothing is left beside it"
+    assert [path.name for path in folder.iterdir()] == ["forwarder.pyz"], (
+        "and nothing is left beside it"
+    )
     return folder / "forwarder.pyz"
 
 
@@ -54,14 +57,26 @@ def test_it_is_a_program_by_itself(archive):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="SIGKILL and SIGHUP are POSIX's")
-def test_it_forwards_fails_over_and_reloads_and_a_newer_one_may_take_its_place_meanwhile(archive, tmp_path, free_port):
+def test_it_forwards_fails_over_and_reloads_and_a_newer_one_may_take_its_place_meanwhile(
+    archive, tmp_path, free_port
+):
     own, file = Path(shutil.copy(archive, tmp_path)), tmp_path / "servers.properties"
     listen = ("127.0.0.1", free_port())
     with fake_servers(free_port) as (one, other), plain_phone() as phone:
-        lines = [f"{server.name}={server.address[0]}:{server.address[1]}" for server in (one, other)]
-        file.write_text("\n".join([*lines, f"forwarder.listen={listen[0]}:{listen[1]}", "admin.listen=127.0.0.1:0"]))
+        lines = [
+            f"{server.name}={server.address[0]}:{server.address[1]}" for server in (one, other)
+        ]
+        file.write_text(
+            "\n".join(
+                [*lines, f"forwarder.listen={listen[0]}:{listen[1]}", "admin.listen=127.0.0.1:0"]
+            )
+        )
         running = subprocess.Popen(
-            [sys.executable, "-I", "-S", str(own)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd="/"
+            [sys.executable, "-I", "-S", str(own)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd="/",
         )
         try:
             assert any(line.startswith("ready: ") for line in running.stdout), running.returncode
@@ -84,8 +99,13 @@ def test_it_forwards_fails_over_and_reloads_and_a_newer_one_may_take_its_place_m
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="systemd is Linux's")
 def test_it_tells_systemd_that_it_is_ready(archive, tmp_path, free_port):
     file = tmp_path / "servers.properties"
-    file.write_text(f"server1=127.0.0.1:{free_port()}\nforwarder.listen=127.0.0.1:{free_port()}\nadmin.listen=\n")
-    with tempfile.TemporaryDirectory() as short, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+    file.write_text(
+        f"server1=127.0.0.1:{free_port()}\nforwarder.listen=127.0.0.1:{free_port()}\nadmin.listen=\n"
+    )
+    with (
+        tempfile.TemporaryDirectory() as short,
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd,
+    ):
         systemd.bind(f"{short}/notify")
         systemd.settimeout(20)
         argv = [sys.executable, "-S", str(archive), str(file)]

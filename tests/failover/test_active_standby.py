@@ -43,13 +43,21 @@ def test_what_is_not_in_the_table_is_an_error(signs, sign):
 
 def test_one_that_finds_the_address_free_at_the_start_is_active():
     one = after(BOUND)
-    assert (one.role, one.since, one.why) == (ACTIVE, 101.0, "192.0.2.10:5060 was free at the start")
+    assert (one.role, one.since, one.why) == (
+        ACTIVE,
+        101.0,
+        "192.0.2.10:5060 was free at the start",
+    )
     assert after(HERE, HERE, standing=one) is one
 
 
 def test_one_that_finds_it_held_stands_by_until_it_is_free():
     one = after(HELD, HELD, HELD)
-    assert (one.role, one.since, one.why) == (STANDBY, 100.0, "192.0.2.10:5060 is held by another forwarder")
+    assert (one.role, one.since, one.why) == (
+        STANDBY,
+        100.0,
+        "192.0.2.10:5060 is held by another forwarder",
+    )
     assert one.after(HELD, 200.0) is one
     two = one.after(BOUND, 201.0)
     assert (two.role, two.since) == (ACTIVE, 201.0)
@@ -58,7 +66,10 @@ def test_one_that_finds_it_held_stands_by_until_it_is_free():
 
 def test_one_whose_address_is_elsewhere_stands_by_until_it_has_come_and_again_once_it_has_left():
     one = after(ELSEWHERE)
-    assert (one.role, one.why) == (STANDBY, "192.0.2.10:5060 is not an address of this computer now")
+    assert (one.role, one.why) == (
+        STANDBY,
+        "192.0.2.10:5060 is not an address of this computer now",
+    )
     two = after(ELSEWHERE, HELD, ELSEWHERE, BOUND)
     assert (two.role, two.why) == (ACTIVE, "192.0.2.10:5060 is an address of this computer now")
     three = two.after(ELSEWHERE, 200.0)

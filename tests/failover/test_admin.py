@@ -22,7 +22,9 @@ def scene(free_port, eventually):
     with fake_servers(free_port) as servers, plain_phone() as phone:
         port = free_port()
         named = [f"{server.name}=127.0.0.1:{server.address[1]}" for server in servers]
-        forwarder = Forwarder(read("\n".join([f"forwarder.listen=127.0.0.1:{port}", *named]), "test"))
+        forwarder = Forwarder(
+            read("\n".join([f"forwarder.listen=127.0.0.1:{port}", *named]), "test")
+        )
         forwarder.start()
         admin = Admin(("127.0.0.1", free_port()), forwarder)
         admin.start()
@@ -50,7 +52,9 @@ def post(url, **headers):
 
 
 def server(base, name):
-    return next(each for each in json.loads(get(f"{base}/status"))["servers"] if each["name"] == name)
+    return next(
+        each for each in json.loads(get(f"{base}/status"))["servers"] if each["name"] == name
+    )
 
 
 @contextmanager
@@ -80,7 +84,12 @@ def test_status_has_what_its_readers_rely_on(scene):
     first = status["servers"][0]
     told = {"name", "address", "state", "wish", "hot", "for", "why", "requests", "responses"}
     assert set(first) == told | {"misses", "falls", "ejections", "down", "heartbeat_ms"}
-    assert (first["name"], first["state"], first["wish"], first["hot"]) == ("server1", "UP", "ENABLED", True)
+    assert (first["name"], first["state"], first["wish"], first["hot"]) == (
+        "server1",
+        "UP",
+        "ENABLED",
+        True,
+    )
 
 
 def test_events_begin_with_the_status_and_tell_messages_states_and_failovers(scene):
@@ -91,14 +100,26 @@ def test_events_begin_with_the_status_and_tell_messages_states_and_failovers(sce
         ask(phone, address, "z9hG4bK1")
         name, asked = next(told)
         assert name == "message"
-        assert (asked["from"], asked["to"], asked["method"], asked["status"]) == ("phones", "server1", "OPTIONS", None)
-        assert asked["target"] == f"127.0.0.1:{servers[0].address[1]}" and asked["call_id"] == "call-1"
+        assert (asked["from"], asked["to"], asked["method"], asked["status"]) == (
+            "phones",
+            "server1",
+            "OPTIONS",
+            None,
+        )
+        assert (
+            asked["target"] == f"127.0.0.1:{servers[0].address[1]}" and asked["call_id"] == "call-1"
+        )
         name, answered = next(told)
         assert (answered["from"], answered["to"], answered["status"]) == ("server1", "phones", 200)
         assert answered["at"] >= asked["at"] and not answered["replayed"]
         servers[0].kill()
         name, state = next(told)
-        assert (name, state["server"], state["state"], state["hot"]) == ("state", "server1", "DOWN", "server2")
+        assert (name, state["server"], state["state"], state["hot"]) == (
+            "state",
+            "server1",
+            "DOWN",
+            "server2",
+        )
         name, failover = next(told)
         assert (name, failover["from"], failover["to"]) == ("failover", "server1", "server2")
 
@@ -114,7 +135,7 @@ def test_metrics_are_in_prometheus_form(scene):
     assert prometheus_kit.read(get(f"{base}/metrics"))
 
 
-# -- what an operator asks for ----------------------------------------------------------------------------------------
+# -- what an operator asks for ---------------------------------------------------------------------
 
 
 def test_a_drained_server_gets_no_new_calls_until_it_is_enabled(scene):
@@ -171,7 +192,9 @@ def test_nothing_changes_by_get_nor_for_the_page_of_another_site(scene):
         assert answer.code == 405
     assert post(f"{base}/servers/server1/drain", Origin="http://evil.example")[0] == 403
     assert post(f"{base}/servers/server1/drain", Origin="null")[0] == 403, "a sandboxed frame"
-    assert post(f"{base}/servers/server1/drain", Host="evil.example")[0] == 403, "a name that somebody points at us"
+    assert post(f"{base}/servers/server1/drain", Host="evil.example")[0] == 403, (
+        "a name that somebody points at us"
+    )
     assert server(base, "server1")["wish"] == "ENABLED"
     assert post(f"{base}/servers/server1/drain", Origin=base)[0] == 200, "its own page may"
 
@@ -186,13 +209,16 @@ def test_a_server_without_a_name_is_asked_for_by_its_address(free_port):
         try:
             base = f"http://127.0.0.1:{admin.address[1]}"
             for name in (where, where.replace(":", "%3A")):
-                assert post(f"{base}/servers/{name}/drain") == (200, {"server": where, "wish": "DRAINING"})
+                assert post(f"{base}/servers/{name}/drain") == (
+                    200,
+                    {"server": where, "wish": "DRAINING"},
+                )
         finally:
             admin.stop()
             forwarder.stop()
 
 
-# -- the flight recorder ----------------------------------------------------------------------------------------------
+# -- the flight recorder ---------------------------------------------------------------------------
 
 
 def test_failovers_tell_what_was_noticed_and_what_it_cost(scene, eventually):
@@ -204,10 +230,16 @@ def test_failovers_tell_what_was_noticed_and_what_it_cost(scene, eventually):
     phone.recv(65_535)
     eventually(lambda: json.loads(get(f"{base}/failovers"))[0]["first_answer"])
     (told,) = json.loads(get(f"{base}/failovers"))
-    assert (told["from"], told["to"], told["noticed"]) == ("server1", "server2", "no answer to heartbeats")
+    assert (told["from"], told["to"], told["noticed"]) == (
+        "server1",
+        "server2",
+        "no answer to heartbeats",
+    )
     assert (told["in_flight"], told["replayed"], told["lost"]) == (1, 1, 0)
     assert told["last_answer"] < told["at"] <= told["first_answer"]
-    assert told["silence_ms"] == pytest.approx((told["first_answer"] - told["last_answer"]) * 1000, abs=2)
+    assert told["silence_ms"] == pytest.approx(
+        (told["first_answer"] - told["last_answer"]) * 1000, abs=2
+    )
     assert 0 < told["gap_ms"] < 5_000
     assert json.loads(get(f"{base}/status"))["failovers"][0]["monotonic"] == told["monotonic"]
 
@@ -222,7 +254,7 @@ def test_the_first_answer_after_a_failover_is_an_event_too(scene):
         assert resumed["to"] == "server2" and resumed["gap_ms"] > 0
 
 
-# -- the page ---------------------------------------------------------------------------------------------------------
+# -- the page --------------------------------------------------------------------------------------
 
 
 def test_the_page_for_people_has_its_script_beside_it_as_the_content_policy_demands(scene):
@@ -231,7 +263,9 @@ def test_the_page_for_people_has_its_script_beside_it_as_the_content_policy_dema
     assert "/status" in get(f"{scene[0]}/page.js")
 
 
-def test_a_reader_that_leaves_or_lags_does_not_hold_the_forwarder_up(scene, eventually, monkeypatch):
+def test_a_reader_that_leaves_or_lags_does_not_hold_the_forwarder_up(
+    scene, eventually, monkeypatch
+):
     base, address, _servers, phone = scene
     monkeypatch.setattr("failover.admin.http_api.BACKLOG", 1)
     with events(base) as told:

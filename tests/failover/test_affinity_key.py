@@ -1,9 +1,22 @@
-"""Sticky sessions: what names one, who gets it, and that two forwarders with one secret decide alike."""
+"""Sticky sessions: what names one, who gets it, and that two forwarders with one secret decide
+alike."""
 
 from __future__ import annotations
 
 import pytest
-from forwarder_kit import ALICE, BOB, KEY, OWN, SERVERS, answer, field, lines, make_core, make_table, request
+from forwarder_kit import (
+    ALICE,
+    BOB,
+    KEY,
+    OWN,
+    SERVERS,
+    answer,
+    field,
+    lines,
+    make_core,
+    make_table,
+    request,
+)
 
 from failover.config.settings import CALL_ID, PHONES
 from failover.proxy.core import Core
@@ -16,7 +29,7 @@ EIGHT = {f"server{n}": (f"192.0.2.{100 + n}", 5060) for n in range(1, 9)}
 CALLS = [f"call-{n}" for n in range(160)]
 
 
-# -- what names a session ---------------------------------------------------------------------------------------------
+# -- what names a session --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -28,10 +41,18 @@ CALLS = [f"call-{n}" for n in range(160)]
         ("X-Session", "x-session :  blue ", "blue"),
         ("X-Session", "X-Other: blue", "c0"),
         ("X-Session", "X-Session:", "c0"),
-        ("To", 'To: "Bob" <sip:bob@FAILOVER.test:5060;transport=udp>;tag=7', "sip:bob@failover.test"),
+        (
+            "To",
+            'To: "Bob" <sip:bob@FAILOVER.test:5060;transport=udp>;tag=7',
+            "sip:bob@failover.test",
+        ),
         ("To", "t: sip:bob@failover.test;tag=8", "sip:bob@failover.test"),
         ("From", "f: <sip:alice@failover.test>;tag=9", "sip:alice@failover.test"),
-        ("P-Asserted-Identity", "P-Asserted-Identity: <sip:carol@failover.test>", "sip:carol@failover.test"),
+        (
+            "P-Asserted-Identity",
+            "P-Asserted-Identity: <sip:carol@failover.test>",
+            "sip:carol@failover.test",
+        ),
         ("P-Asserted-Identity", "P-Asserted-Identity: <<", "c0"),
     ],
 )
@@ -40,7 +61,7 @@ def test_the_value_of_the_header_names_it_and_else_the_call_id(header, line, nam
     assert session(parse(lines("OPTIONS sip:x SIP/2.0", line, *rest)), header) == name
 
 
-# -- who gets it ------------------------------------------------------------------------------------------------------
+# -- who gets it -----------------------------------------------------------------------------------
 
 
 def choosing(header="Call-ID", key=KEY, own=OWN, servers=EIGHT):
@@ -58,8 +79,14 @@ def invite(core, call, extra=(), now=100.0):
 
 
 def bye(core, call, route, source=ALICE):
-    data = request("BYE", branch=f"z9hG4bKbye{call}", call_id=call, to_tag="b", extra=(f"Route: {route}",),
-                   source=source)  # fmt: skip
+    data = request(
+        "BYE",
+        branch=f"z9hG4bKbye{call}",
+        call_id=call,
+        to_tag="b",
+        extra=(f"Route: {route}",),
+        source=source,
+    )
     (send,) = core.receive(data, PHONES, source, 150.0).sends
     core.receive(answer(send.data), send.to, EIGHT[send.to], 150.0)
     return send.to
@@ -82,7 +109,9 @@ def test_a_dead_server_s_calls_move_and_no_others():
     for call, (name, route) in began.items():
         moved_to = bye(core, call, route)
         assert (moved_to == name) == (name != "server3"), "inside the dialog"
-        assert (invite(core, call)[0] == name) == (name != "server3"), "and for a new one of that name"
+        assert (invite(core, call)[0] == name) == (name != "server3"), (
+            "and for a new one of that name"
+        )
     heirs = {bye(core, call, route) for call, (name, route) in began.items() if name == "server3"}
     assert len(heirs) > 2, "its work is spread over those who live"
 
@@ -125,11 +154,14 @@ def test_of_refused_calls_only_so_many_are_remembered(monkeypatch):
 def test_sessions_of_one_header_meet_on_one_server_whatever_their_call_ids():
     core = choosing("X-Session")
     where = {
-        name: {invite(core, call, extra=(f"X-Session: {name}",))[0] for call in CALLS[:20]} for name in "abcdefghij"
+        name: {invite(core, call, extra=(f"X-Session: {name}",))[0] for call in CALLS[:20]}
+        for name in "abcdefghij"
     }
     assert all(len(servers) == 1 for servers in where.values())
     assert len(set.union(*where.values())) > 2
-    assert len({invite(core, call)[0] for call in CALLS}) == 8, "those without the header go by their Call-ID"
+    assert len({invite(core, call)[0] for call in CALLS}) == 8, (
+        "those without the header go by their Call-ID"
+    )
 
 
 def test_a_forged_or_truncated_hint_is_ignored():
@@ -138,15 +170,27 @@ def test_a_forged_or_truncated_hint_is_ignored():
     hint = core.table.by_name[name].hint
     stranger = choosing(key=b"another secret altogether")
     other = next(server for server in core.table.servers if server.name != name)
-    forged = [hint[:-1], hint + "a", hint.upper(), "", other.name, "%00", f"{other.hint[:13]}{hint[13:]}"]
+    forged = [
+        hint[:-1],
+        hint + "a",
+        hint.upper(),
+        "",
+        other.name,
+        "%00",
+        f"{other.hint[:13]}{hint[13:]}",
+    ]
     forged += [server.hint + "x" for server in stranger.table.servers]
     for word in forged:
-        assert bye(core, "call-1", f"<sip:{OWN[0]}:{OWN[1]};lr;hint={word}>") == name, f"by the policy, not by {word!r}"
-    assert bye(core, "call-1", f"<sip:{OWN[0]};lr;hint={other.hint}>") == other.name, "what a good one does"
+        assert bye(core, "call-1", f"<sip:{OWN[0]}:{OWN[1]};lr;hint={word}>") == name, (
+            f"by the policy, not by {word!r}"
+        )
+    assert bye(core, "call-1", f"<sip:{OWN[0]};lr;hint={other.hint}>") == other.name, (
+        "what a good one does"
+    )
     assert bye(core, "call-1", route) == name
 
 
-# -- two forwarders ---------------------------------------------------------------------------------------------------
+# -- two forwarders --------------------------------------------------------------------------------
 
 
 def test_a_second_forwarder_with_the_same_secret_routes_alike():
@@ -156,8 +200,12 @@ def test_a_second_forwarder_with_the_same_secret_routes_alike():
         assert invite(theirs, call)[0] == name, "new calls"
         assert bye(theirs, call, route) == name, "dialogs of the other"
     kill(ours, "server3")
-    name, route = next(found for found in (invite(ours, f"x-{call}") for call in CALLS) if found[0] != "server3")
-    assert bye(theirs, "x", route) == name, "dialogs that began while one of them thought a server dead"
+    name, route = next(
+        found for found in (invite(ours, f"x-{call}") for call in CALLS) if found[0] != "server3"
+    )
+    assert bye(theirs, "x", route) == name, (
+        "dialogs that began while one of them thought a server dead"
+    )
 
 
 def test_an_answer_may_come_back_through_either_forwarder_of_one_secret_and_through_no_other():
@@ -172,7 +220,10 @@ def test_an_answer_may_come_back_through_either_forwarder_of_one_secret_and_thro
 def test_retransmission_and_cancel_through_the_other_forwarder_keep_server_and_branch():
     ours, theirs = choosing(), choosing()
     for call in CALLS[:20]:
-        data = [request(method, branch=f"z9hG4bK{call}", call_id=call) for method in ("INVITE", "CANCEL")]
+        data = [
+            request(method, branch=f"z9hG4bK{call}", call_id=call)
+            for method in ("INVITE", "CANCEL")
+        ]
         (first,) = ours.receive(data[0], PHONES, ALICE, 100.0).sends
         for again in data:
             (send,) = theirs.receive(again, PHONES, ALICE, 100.5).sends
@@ -181,6 +232,7 @@ def test_retransmission_and_cancel_through_the_other_forwarder_keep_server_and_b
 
 def test_the_first_live_policy_does_not_care_what_a_session_is_called():
     core = make_core()
-    assert {core.receive(request(branch=f"z9hG4bK{c}", call_id=c), PHONES, ALICE, 1.0).sends[0].to for c in CALLS} == {
-        "server1"
-    }
+    assert {
+        core.receive(request(branch=f"z9hG4bK{c}", call_id=c), PHONES, ALICE, 1.0).sends[0].to
+        for c in CALLS
+    } == {"server1"}

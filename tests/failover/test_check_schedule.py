@@ -1,4 +1,5 @@
-"""When a server is asked and what its silence means: literals, and hours on a clock that loses datagrams."""
+"""When a server is asked and what its silence means: literals, and hours on a clock that loses
+datagrams."""
 
 from __future__ import annotations
 
@@ -49,7 +50,9 @@ def test_an_answer_ends_the_wait_if_nothing_else_is_owed():
     assert pulse.deadline(True) == pytest.approx(100.05)
     pulse.sent(100.02)
     pulse.spoke(100.022, owing=True)
-    assert pulse.deadline(True) == pytest.approx(100.027), "what else waits may lie unread before a dead server"
+    assert pulse.deadline(True) == pytest.approx(100.027), (
+        "what else waits may lie unread before a dead server"
+    )
 
 
 def test_an_answered_heartbeat_proves_nothing_for_what_was_sent_after_it():
@@ -96,7 +99,9 @@ def test_what_a_server_says_counts_as_life_but_not_for_ever():
     pulse = quiet()
     for n in range(100):
         pulse.sent(100.1 + n * 0.01)
-        assert pulse.spoke(100.101 + n * 0.01, owing=False) == (n <= 90), "heartbeats unanswered for a second"
+        assert pulse.spoke(100.101 + n * 0.01, owing=False) == (n <= 90), (
+            "heartbeats unanswered for a second"
+        )
 
 
 def test_a_server_too_busy_for_its_heartbeats_lives_as_long_as_it_answers_what_it_was_sent():
@@ -139,11 +144,12 @@ def test_who_slept_holds_no_silence_against_anybody():
     assert not pulse.overdue(105.04) and pulse.overdue(105.046)
 
 
-# -- a network that loses datagrams -----------------------------------------------------------------------------------
+# -- a network that loses datagrams ----------------------------------------------------------------
 
 
 class Lossy:
-    """A server behind a network that loses datagrams, its pulse and its health, on a clock of their own."""
+    """A server behind a network that loses datagrams, its pulse and its health, on a clock of their
+    own."""
 
     def __init__(self, loss, seed, interval=INTERVAL, fall=FALL, way=0.0005):
         self.loss, self.dice, self.way = loss, random.Random(seed), way
@@ -232,4 +238,6 @@ def test_one_that_hung_and_is_back_under_loss_is_used_again_soon():
 def test_the_formula_of_the_docs():
     per_heartbeat = (1 - 0.7**2) ** 29
     assert per_heartbeat == pytest.approx(3.3e-9, rel=0.05)
-    assert 1 / (per_heartbeat * 20) / 86400 == pytest.approx(175, rel=0.05), "days between two false alarms"
+    assert 1 / (per_heartbeat * 20) / 86400 == pytest.approx(175, rel=0.05), (
+        "days between two false alarms"
+    )

@@ -1,5 +1,6 @@
-"""A defect of the forwarder's own, met once or again and again, costs only the server or datagram it befell: the checks
-go on, the others of the same turn are served, the address is let go, and monitoring sees it."""
+"""A defect of the forwarder's own, met once or again and again, costs only the server or datagram
+it befell: the checks go on, the others of the same turn are served, the address is let go, and
+monitoring sees it."""
 
 from __future__ import annotations
 
@@ -40,7 +41,8 @@ def state(forwarder, name):
 
 
 def fails(times, only=lambda *_: True, of=lambda *_, **__: None):
-    """A method that raises the first so many times that it is called so, and else does what it did."""
+    """A method that raises the first so many times that it is called so, and else does what it
+    did."""
     left = [times]
 
     def method(*arguments, **named):
@@ -52,15 +54,19 @@ def fails(times, only=lambda *_: True, of=lambda *_, **__: None):
     return method
 
 
-# -- the checks -------------------------------------------------------------------------------------------------------
+# -- the checks ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("where", ["_judge", "_catch_up", "_question"])
 @pytest.mark.parametrize("times", [1, 1_000_000])
-def test_one_server_s_defect_keeps_no_other_from_being_asked(free_port, eventually, monkeypatch, where, times):
+def test_one_server_s_defect_keeps_no_other_from_being_asked(
+    free_port, eventually, monkeypatch, where, times
+):
     with fake_servers(free_port) as servers, running(free_port(), servers) as forwarder:
         eventually(lambda: [state(forwarder, each.name) for each in servers] == ["UP", "UP"])
-        first = fails(times, lambda self, link, late: link.server.name == "server1", getattr(Vigil, where))
+        first = fails(
+            times, lambda self, link, late: link.server.name == "server1", getattr(Vigil, where)
+        )
         monkeypatch.setattr(Vigil, where, first)
         eventually(lambda: forwarder.status()["errors"])
         servers[1].freeze()
@@ -85,7 +91,9 @@ def test_an_exception_out_of_the_core_in_a_heartbeat_turn_is_counted_and_the_tur
         assert any("error 1, going on" in line for line in caplog.messages)
 
 
-def test_a_persistent_defect_in_the_checks_does_not_keep_the_processor_busy(free_port, eventually, monkeypatch):
+def test_a_persistent_defect_in_the_checks_does_not_keep_the_processor_busy(
+    free_port, eventually, monkeypatch
+):
     with fake_servers(free_port) as servers, running(free_port(), servers) as forwarder:
         eventually(lambda: [state(forwarder, each.name) for each in servers] == ["UP", "UP"])
         monkeypatch.setattr(Vigil, "_judge", fails(1_000_000))
@@ -96,7 +104,7 @@ def test_a_persistent_defect_in_the_checks_does_not_keep_the_processor_busy(free
         assert turns < 0.5 / 0.05 * 4, "about one an interval"
 
 
-# -- one turn of many datagrams ---------------------------------------------------------------------------------------
+# -- one turn of many datagrams --------------------------------------------------------------------
 
 
 def test_of_the_datagrams_of_one_turn_a_defect_costs_one(free_port, eventually, monkeypatch):
@@ -104,7 +112,11 @@ def test_of_the_datagrams_of_one_turn_a_defect_costs_one(free_port, eventually, 
         return b"poison" in data
 
     port = free_port()
-    with fake_servers(free_port) as servers, running(port, servers) as forwarder, plain_phone() as phone:
+    with (
+        fake_servers(free_port) as servers,
+        running(port, servers) as forwarder,
+        plain_phone() as phone,
+    ):
         eventually(lambda: state(forwarder, "server1") == "UP")
         monkeypatch.setattr(Core, "quick", fails(1_000_000, poisonous, Core.quick))
         monkeypatch.setattr(Core, "receive", fails(1_000_000, poisonous, Core.receive))
@@ -112,7 +124,9 @@ def test_of_the_datagrams_of_one_turn_a_defect_costs_one(free_port, eventually, 
         def twenty():  # on the forwarder's own thread, so that it finds them all in one turn
             for n in range(20):
                 call = "poison" if n == 3 else f"call-{n}"
-                data = request("OPTIONS", source=phone.getsockname(), branch=f"z9hG4bK{n}", call_id=call)
+                data = request(
+                    "OPTIONS", source=phone.getsockname(), branch=f"z9hG4bK{n}", call_id=call
+                )
                 phone.sendto(data, ("127.0.0.1", port))
             channel = forwarder._traffic.phones
             channel._many = True
@@ -124,18 +138,24 @@ def test_of_the_datagrams_of_one_turn_a_defect_costs_one(free_port, eventually, 
 
 
 @pytest.mark.parametrize("way", ["the system would not send", "the phone's computer refused"])
-def test_of_what_cannot_be_delivered_at_one_time_a_defect_costs_one(free_port, eventually, monkeypatch, way):
+def test_of_what_cannot_be_delivered_at_one_time_a_defect_costs_one(
+    free_port, eventually, monkeypatch, way
+):
     port, gone = free_port(), ("127.0.0.1", free_port())
     with fake_servers(free_port) as servers, running(port, servers) as forwarder:
         eventually(lambda: state(forwarder, "server1") == "UP")
         told = []
-        monkeypatch.setattr(Core, "undelivered", fails(1, of=lambda core, data, *_: told.append(data) or NOTHING))
+        monkeypatch.setattr(
+            Core, "undelivered", fails(1, of=lambda core, data, *_: told.append(data) or NOTHING)
+        )
         lot = [(b"first", gone), (b"second", gone), (b"third", gone)]
 
         def fail():
             traffic = forwarder._traffic
             if way == "the system would not send":
-                traffic._failed(PHONES, lot, [(n, OSError(errno.ENETUNREACH, "no way")) for n in range(3)])
+                traffic._failed(
+                    PHONES, lot, [(n, OSError(errno.ENETUNREACH, "no way")) for n in range(3)]
+                )
                 return
             monkeypatch.setattr("failover.net.relay.refusals", lambda sock: list(lot))
             traffic._sent.append(lot)
@@ -148,25 +168,41 @@ def test_of_what_cannot_be_delivered_at_one_time_a_defect_costs_one(free_port, e
 def test_of_what_a_dead_server_owed_a_defect_costs_one(monkeypatch):
     core = make_core()
     for n in range(40):
-        core.receive(request("OPTIONS", branch=f"z9hG4bK{n}", call_id=f"call-{n}x"), PHONES, ALICE, 100.0)
-    monkeypatch.setattr(Core, "_handle", fails(1_000, lambda core, row, now: b"call-5x" in row.data, Core._handle))
+        core.receive(
+            request("OPTIONS", branch=f"z9hG4bK{n}", call_id=f"call-{n}x"), PHONES, ALICE, 100.0
+        )
+    monkeypatch.setattr(
+        Core, "_handle", fails(1_000, lambda core, row, now: b"call-5x" in row.data, Core._handle)
+    )
     sent = len(core.signal("server1", REFUSED, 101.0, "refused").sends)
     while core.inflight.moving:
         sent += len(core.replay(101.0).sends)
     assert sent == 39 and core.counters["replayed"] == 39
-    assert [str(error) for error in core.unfit] == ["a defect"], "for the shell, which counts and tells it"
+    assert [str(error) for error in core.unfit] == ["a defect"], (
+        "for the shell, which counts and tells it"
+    )
 
 
-def test_a_defect_amid_a_failover_is_counted_and_the_rest_is_replayed(free_port, eventually, monkeypatch):
+def test_a_defect_amid_a_failover_is_counted_and_the_rest_is_replayed(
+    free_port, eventually, monkeypatch
+):
     port = free_port()
-    with fake_servers(free_port) as servers, running(port, servers) as forwarder, plain_phone() as phone:
+    with (
+        fake_servers(free_port) as servers,
+        running(port, servers) as forwarder,
+        plain_phone() as phone,
+    ):
         eventually(lambda: [state(forwarder, each.name) for each in servers] == ["UP", "UP"])
         servers[0].replies = False
         for n in range(60):
-            data = request("OPTIONS", source=phone.getsockname(), branch=f"z9hG4bK{n}", call_id=f"call-{n}x")
+            data = request(
+                "OPTIONS", source=phone.getsockname(), branch=f"z9hG4bK{n}", call_id=f"call-{n}x"
+            )
             phone.sendto(data, ("127.0.0.1", port))
         eventually(lambda: len(servers[0].heard) == 60)
-        poison = fails(1_000, lambda core, row, now: b"call-7x" in row.data and row.replayed, Core._handle)
+        poison = fails(
+            1_000, lambda core, row, now: b"call-7x" in row.data and row.replayed, Core._handle
+        )
         monkeypatch.setattr(Core, "_handle", poison)
         servers[0].kill()
         eventually(lambda: len(servers[1].heard) == 59)
@@ -175,7 +211,11 @@ def test_a_defect_amid_a_failover_is_counted_and_the_rest_is_replayed(free_port,
 
 def test_telling_that_fails_keeps_nothing_from_being_sent(free_port, eventually, monkeypatch):
     port = free_port()
-    with fake_servers(free_port) as servers, running(port, servers) as forwarder, plain_phone() as phone:
+    with (
+        fake_servers(free_port) as servers,
+        running(port, servers) as forwarder,
+        plain_phone() as phone,
+    ):
         eventually(lambda: state(forwarder, "server1") == "UP")
         monkeypatch.setattr("failover.admin.event_log.Chronicle.tell", fails(1_000_000))
         monkeypatch.setattr(Core, "quick", lambda *_: None)
@@ -185,9 +225,15 @@ def test_telling_that_fails_keeps_nothing_from_being_sent(free_port, eventually,
         assert forwarder.status()["errors"]
 
 
-def test_what_is_for_a_leg_that_is_not_open_is_counted_and_the_leg_is_opened_again(free_port, eventually):
+def test_what_is_for_a_leg_that_is_not_open_is_counted_and_the_leg_is_opened_again(
+    free_port, eventually
+):
     port = free_port()
-    with fake_servers(free_port) as servers, running(port, servers) as forwarder, plain_phone() as phone:
+    with (
+        fake_servers(free_port) as servers,
+        running(port, servers) as forwarder,
+        plain_phone() as phone,
+    ):
         eventually(lambda: state(forwarder, "server1") == "UP")
         data = request("OPTIONS", source=phone.getsockname(), branch="z9hG4bK1")
 
@@ -202,7 +248,10 @@ def test_what_is_for_a_leg_that_is_not_open_is_counted_and_the_leg_is_opened_aga
 
         def answered():
             try:
-                return field(ask(phone, ("127.0.0.1", port), f"z9hG4bK{next(numbers)}"), "X-Server") == "server1"
+                return (
+                    field(ask(phone, ("127.0.0.1", port), f"z9hG4bK{next(numbers)}"), "X-Server")
+                    == "server1"
+                )
             except TimeoutError:
                 return False
 
@@ -211,12 +260,18 @@ def test_what_is_for_a_leg_that_is_not_open_is_counted_and_the_leg_is_opened_aga
         assert counters["dropped.closed"] >= 1
 
 
-# -- the address ------------------------------------------------------------------------------------------------------
+# -- the address -----------------------------------------------------------------------------------
 
 
-def test_a_standby_that_fails_in_taking_the_address_does_not_hold_it_from_itself(free_port, eventually, monkeypatch):
+def test_a_standby_that_fails_in_taking_the_address_does_not_hold_it_from_itself(
+    free_port, eventually, monkeypatch
+):
     port = free_port()
-    with fake_servers(free_port) as servers, running(port, servers) as first, running(port, servers) as second:
+    with (
+        fake_servers(free_port) as servers,
+        running(port, servers) as first,
+        running(port, servers) as second,
+    ):
         assert second.status()["role"] == "standby"
         monkeypatch.setattr(Core, "serve", fails(1, of=Core.serve))
         first.stop()
@@ -241,16 +296,22 @@ def test_a_registered_server_whose_leave_could_not_be_carried_out_leaves_at_the_
         assert forwarder.status()["errors"] == 1
 
 
-def test_one_that_fails_in_letting_go_has_closed_every_socket_all_the_same(free_port, eventually, monkeypatch):
+def test_one_that_fails_in_letting_go_has_closed_every_socket_all_the_same(
+    free_port, eventually, monkeypatch
+):
     port = free_port()
-    with fake_servers(free_port) as servers, running(port, servers) as first, running(port, servers) as second:
+    with (
+        fake_servers(free_port) as servers,
+        running(port, servers) as first,
+        running(port, servers) as second,
+    ):
         monkeypatch.setattr(first._loop, "unwatch", fails(1_000_000))
         first._loop.ask(first.let_go)
         eventually(lambda: second.status()["role"] == "active", 2.0)
         monkeypatch.undo()
 
 
-# -- the loop ---------------------------------------------------------------------------------------------------------
+# -- the loop --------------------------------------------------------------------------------------
 
 
 def test_a_loop_outlives_sockets_that_cannot_be_waited_for_and_an_on_error_that_fails(caplog):
@@ -265,13 +326,15 @@ def test_a_loop_outlives_sockets_that_cannot_be_waited_for_and_an_on_error_that_
         loop.stop()
 
 
-# -- errors told as what they are -------------------------------------------------------------------------------------
+# -- errors told as what they are ------------------------------------------------------------------
 
 
 @pytest.fixture
 def file(tmp_path, free_port):
     path = tmp_path / "servers.properties"
-    path.write_text(f"server1=127.0.0.1:{free_port()}\nforwarder.listen=127.0.0.1:{free_port()}\nadmin.listen=\n")
+    path.write_text(
+        f"server1=127.0.0.1:{free_port()}\nforwarder.listen=127.0.0.1:{free_port()}\nadmin.listen=\n"
+    )
     return path
 
 
@@ -288,8 +351,14 @@ class Busy:
 @pytest.mark.parametrize(
     "error, told",
     [
-        (TimeoutError("loop sip did not answer within 5 s, and is still at it"), "and is still at it; look at /status"),
-        (OSError(errno.ENETUNREACH, "Network is unreachable"), "reload failed, though the file is good"),
+        (
+            TimeoutError("loop sip did not answer within 5 s, and is still at it"),
+            "and is still at it; look at /status",
+        ),
+        (
+            OSError(errno.ENETUNREACH, "Network is unreachable"),
+            "reload failed, though the file is good",
+        ),
         (ValueError("a defect"), "reload failed, though the file is good"),
     ],
 )
@@ -316,7 +385,9 @@ def test_who_waits_for_a_busy_thread_in_vain_is_told_whether_it_will_still_be_do
 def test_whatever_fails_at_the_end_all_are_stopped_and_the_sentence_is_about_the_end(
     file, free_port, monkeypatch, capsys
 ):
-    file.write_text(file.read_text().replace("admin.listen=", f"admin.listen=127.0.0.1:{free_port()}"))
+    file.write_text(
+        file.read_text().replace("admin.listen=", f"admin.listen=127.0.0.1:{free_port()}")
+    )
     closed, stop = [], Forwarder.stop
 
     def late(self):
@@ -331,7 +402,10 @@ def test_whatever_fails_at_the_end_all_are_stopped_and_the_sentence_is_about_the
     monkeypatch.setattr("gc.freeze", lambda: None)
     assert program.main([str(file)], file) == 1
     said = capsys.readouterr().err
-    assert "it has not ended as it should: thread sip is still busy after 2 s" in said and "look at" not in said
+    assert (
+        "it has not ended as it should: thread sip is still busy after 2 s" in said
+        and "look at" not in said
+    )
     assert closed, "the notifier"  # that the pages have ended, no_thread_stays checks
 
 
@@ -349,10 +423,15 @@ def test_a_computer_without_ipv6_is_not_told_that_its_file_is_at_fault(file, mon
     [
         (OSError(errno.EMFILE, "Too many open files"), "raise the limit"),
         (OSError(errno.EPIPE, "Broken pipe"), "the system refuses: Broken pipe"),
-        (OSError(errno.EAFNOSUPPORT, "Address family not supported ([::]:5060)"), "does not speak IPv6"),
+        (
+            OSError(errno.EAFNOSUPPORT, "Address family not supported ([::]:5060)"),
+            "does not speak IPv6",
+        ),
     ],
 )
-def test_what_is_not_the_addresses_fault_is_not_told_as_theirs(file, monkeypatch, capsys, error, told):
+def test_what_is_not_the_addresses_fault_is_not_told_as_theirs(
+    file, monkeypatch, capsys, error, told
+):
     def fail(*_):
         raise error
 
@@ -373,7 +452,9 @@ class Supervised:
         self.beats.append(status)
 
 
-def test_a_defect_in_the_status_line_is_no_silence_for_the_watchdog(free_port, monkeypatch, eventually):
+def test_a_defect_in_the_status_line_is_no_silence_for_the_watchdog(
+    free_port, monkeypatch, eventually
+):
     supervised = Supervised()
     with fake_servers(free_port) as servers, running(free_port(), servers) as forwarder:
         monkeypatch.setattr("failover.admin.status.summary", fails(1_000_000))

@@ -1,8 +1,9 @@
-"""INVARIANT: the fast path (failover/proxy/fast_path.py) and core.py beside it are one and the same forwarder.
+"""INVARIANT: the fast path (failover/proxy/fast_path.py) and core.py beside it are one and the same
+forwarder.
 
-Two cores are told the same things in the same order. One takes the short way wherever it can, the other never does.
-Whatever comes, both send the same octets to the same place and remember the same. `--fuzz-seconds 60` does it for so
-long, `--fuzz-seed` with other dice.
+Two cores are told the same things in the same order. One takes the short way wherever it can, the
+other never does. Whatever comes, both send the same octets to the same place and remember the same.
+`--fuzz-seconds 60` does it for so long, `--fuzz-seed` with other dice.
 """
 
 from __future__ import annotations
@@ -79,20 +80,40 @@ class Twins:
 
 def remembered(core):
     flight = core.inflight
-    servers = [(s.name, s.requests, s.responses, s.answered, s.handled, s.unhandled) for s in core.table.servers]
+    servers = [
+        (s.name, s.requests, s.responses, s.answered, s.handled, s.unhandled)
+        for s in core.table.servers
+    ]
     kept = (flight._waiting, flight._passed, flight._ended)
     rows = [{key: tuple(row) for key, row in rows.items()} for rows in kept]
     calls = core.orphans._ringing.items()
     ringing = {key: (c.server, c.data, c.target, c.since, c.rings) for key, c in calls}
-    return (dict(core.counters), servers, rows, ringing, flight._refused, list(flight.moving), flight._octets,
-            list(core.failovers), core.lines.own)  # fmt: skip
+    return (
+        dict(core.counters),
+        servers,
+        rows,
+        ringing,
+        flight._refused,
+        list(flight.moving),
+        flight._octets,
+        list(core.failovers),
+        core.lines.own,
+    )
 
 
-# -- what phones and servers say --------------------------------------------------------------------------------------
+# -- what phones and servers say -------------------------------------------------------------------
 
 
 def written(
-    method, names, n=1, source=ALICE, to_tag="", route="", uri="sip:bob@failover.test", body=b"", rport=";rport"
+    method,
+    names,
+    n=1,
+    source=ALICE,
+    to_tag="",
+    route="",
+    uri="sip:bob@failover.test",
+    body=b"",
+    rport=";rport",
 ):
     """A request with these header lines in this order, as somebody's phone would write it."""
     values = {
@@ -106,11 +127,15 @@ def written(
         "Route": route,
         "Content-Length": str(len(body)),
     }
-    return lines(f"{method} {uri} SIP/2.0", *(f"{name}: {values.get(name, 'x, y;z=1')}" for name in names
-                                              if values.get(name) != ""), body=body)  # fmt: skip
+    return lines(
+        f"{method} {uri} SIP/2.0",
+        *(f"{name}: {values.get(name, 'x, y;z=1')}" for name in names if values.get(name) != ""),
+        body=body,
+    )
 
 
-# Orders in which phones write their lines, after the phones named. What SIPp really writes is in test_real_parties.py.
+# Orders in which phones write their lines, after the phones named. What SIPp really writes is in
+# test_real_parties.py.
 ORDERS = {
     "loadgen": "Via Max-Forwards From To Call-ID CSeq Contact User-Agent Allow Supported Content-Type Content-Length",
     "sipp": "Via From To Call-ID CSeq Contact Max-Forwards Route Subject Content-Type Content-Length",
@@ -128,7 +153,9 @@ def onward(data, source, branch, uri=f"sip:bob@{BOB[0]}:{BOB[1]}"):
     rest = [line for line in rest if not line.startswith("Route:")]
     at = next(n for n, line in enumerate(rest) if line.startswith("Via:"))
     rest.insert(at, f"Via: SIP/2.0/UDP {source[0]}:{source[1]};branch={branch}")
-    return lines(first.replace(first.split(" ")[1], uri, 1), *rest, body=data.partition(b"\r\n\r\n")[2])
+    return lines(
+        first.replace(first.split(" ")[1], uri, 1), *rest, body=data.partition(b"\r\n\r\n")[2]
+    )
 
 
 def without_top_via(data):
@@ -149,7 +176,9 @@ def test_an_ordinary_message_of_that_phone_takes_the_short_way(who, method):
     for n in range(1, 4):
         route = hint(twins.cores[0]) if in_dialog else ""
         body = SDP if method == "INVITE" else b""
-        (send,) = twins(written(method, ORDERS[who].split(), n, to_tag="b" * in_dialog, route=route, body=body))
+        (send,) = twins(
+            written(method, ORDERS[who].split(), n, to_tag="b" * in_dialog, route=route, body=body)
+        )
         assert send.to == "server1"
         if method != "ACK":
             for status in ("180 Ringing", "200 OK"):
@@ -214,7 +243,9 @@ def test_a_call_through_a_proxying_server_takes_the_short_way_from_end_to_end(wh
         (to_alice,) = twins(without_top_via(to_server.data), "server1")
         assert to_alice.target == ALICE
     for n, method in ((2, "ACK"), (3, "BYE")):
-        (there,) = twins(written(method, order, n, to_tag="b", route=route, uri=f"sip:bob@{BOB[0]}:{BOB[1]}"))
+        (there,) = twins(
+            written(method, order, n, to_tag="b", route=route, uri=f"sip:bob@{BOB[0]}:{BOB[1]}")
+        )
         (on,) = twins(onward(there.data, S1, f"z9hG4bKs{n}"), "server1")
         assert on.target == BOB
     (back,) = twins(answer(on.data), PHONES, BOB)
@@ -244,7 +275,7 @@ def test_what_died_in_between_is_replayed_alike():
     assert resumed.target == ALICE and twins.cores[0].failovers[-1].gap
 
 
-# -- templates --------------------------------------------------------------------------------------------------------
+# -- templates -------------------------------------------------------------------------------------
 
 
 def caches_of(twins):
@@ -259,7 +290,8 @@ def reader_of(twins):
 
 
 def dialogue(twins, who, n):
-    """What comes in, and where from: an INVITE through a proxying server, its answers, and a BYE in its dialog."""
+    """What comes in, and where from: an INVITE through a proxying server, its answers, and a BYE in
+    its dialog."""
     order, route = ORDERS[who].split(), hint(twins.cores[0])
     heard = []
 
@@ -268,7 +300,9 @@ def dialogue(twins, who, n):
         (send,) = twins(data, leg, source)
         return send.data
 
-    at_bob = hear(onward(hear(written("INVITE", order, n, body=SDP)), S1, f"z9hG4bKs{n}"), "server1", S1)
+    at_bob = hear(
+        onward(hear(written("INVITE", order, n, body=SDP)), S1, f"z9hG4bKs{n}"), "server1", S1
+    )
     for status in ("180 Ringing", "200 OK"):
         hear(without_top_via(hear(answer(at_bob, status), PHONES, BOB)), "server1", S1)
     hear(written("BYE", order, n, to_tag="b", route=route, uri=f"sip:bob@{BOB[0]}:{BOB[1]}"))
@@ -304,7 +338,9 @@ def test_what_tells_the_way_is_no_word_that_may_change(who):
         data = written("INFO", order, n, to_tag="b", route=route, rport="")
         (send,) = twins(data)
         assert f"<sip:u{n}@192.0.2.33;lr>" in field(send.data, "Route")
-        data = written("INFO", order, n, rport="").replace(b"z9hG4bK-", b"z9hG4bK-%d;branch=z9hG4bK-" % n)
+        data = written("INFO", order, n, rport="").replace(
+            b"z9hG4bK-", b"z9hG4bK-%d;branch=z9hG4bK-" % n
+        )
         (send,) = twins(data)
         assert f"z9hG4bK-{n};branch=z9hG4bK-{n}" in send.data.decode()
     assert twins.quick == 12
@@ -332,9 +368,12 @@ def test_with_any_octet_changed_a_message_still_goes_the_same_way(who, request):
 
 @pytest.mark.parametrize("policy", [FIRST_LIVE, CALL_ID])
 def test_answers_take_the_short_way_again_after_an_idle_restart_of_server1(policy):
-    """Nothing was in flight, server1 is back before anybody calls, and server2 never has anything to answer."""
+    """Nothing was in flight, server1 is back before anybody calls, and server2 never has anything
+    to answer."""
     twins = Twins(policy)
-    twins.both(lambda core: core.signal("server1", REFUSED, twins.now, "its port refused a heartbeat"))
+    twins.both(
+        lambda core: core.signal("server1", REFUSED, twins.now, "its port refused a heartbeat")
+    )
     for _ in range(2):
         twins.now += 0.05
         twins.both(lambda core: core.signal("server1", ANSWER, twins.now, "answers heartbeats"))
@@ -346,7 +385,9 @@ def test_answers_take_the_short_way_again_after_an_idle_restart_of_server1(polic
             before = twins.quick
             assert twins(answer(sent.data), "server1")[0].target == ALICE
             answered.append(twins.quick - before)
-    assert len(answered) > 10 and sum(answered) >= len(answered) - 2, "the first ones of their kind may be read"
+    assert len(answered) > 10 and sum(answered) >= len(answered) - 2, (
+        "the first ones of their kind may be read"
+    )
     (failover,) = twins.cores[0].failovers
     assert failover.in_flight == 0 and failover.gap is None, "nobody waited for anything"
 
@@ -356,7 +397,9 @@ def test_nor_does_what_was_sent_on_and_is_never_answered_keep_answers_from_it_fo
     twins = Twins(policy)
     order = ORDERS["baresip"].split()
     owed = [twins(written("OPTIONS", order, n))[0] for n in range(8)]
-    twins.both(lambda core: core.signal("server1", REFUSED, twins.now, "its port refused a message"))
+    twins.both(
+        lambda core: core.signal("server1", REFUSED, twins.now, "its port refused a message")
+    )
     assert any(sent.to == "server1" for sent in owed) and twins.cores[0].failovers[-1].replayed
     for _ in range(2):
         twins.now += 0.05
@@ -372,33 +415,64 @@ def test_nor_does_what_was_sent_on_and_is_never_answered_keep_answers_from_it_fo
     assert sum(answered) >= len(answered) - 2 > 8
 
 
-# -- anything at all --------------------------------------------------------------------------------------------------
+# -- anything at all -------------------------------------------------------------------------------
 
 
 def bent(data, dice):
-    """A message with its lines changed so that it nearly is one still, or is one of another kind."""
+    """A message with its lines changed so that it nearly is one still, or is one of another
+    kind."""
     top, blank, body = data.partition(b"\r\n\r\n")
     rows = top.split(b"\r\n")
     at = dice.randrange(len(rows))
     row, kind = rows[at], dice.randrange(16)
     name, colon, value = row.partition(b":")
     changed = {
-        0: [row, row], 1: [], 2: [name.lower() + colon + value], 3: [name[:1] + colon + value],
-        4: [name + b" " + colon + value], 5: [name + colon + value[1:]], 6: [name + colon + b"  " + value + b" "],
-        7: [row, b" folded"], 8: [row + b"\rx"], 9: [row.replace(b"1", b"\n", 1)], 10: [row + b", " + value.strip()],
-        11: [row + b";tag=z;branch=z9hG4bKother;lr;loop=1;maddr=192.0.2.99"], 12: [re.sub(rb"\d+", dice.choice(
-            [b"0", b"007", b"70000", b"5060", b"4294967296"]), row, count=dice.randrange(1, 3))],
+        0: [row, row],
+        1: [],
+        2: [name.lower() + colon + value],
+        3: [name[:1] + colon + value],
+        4: [name + b" " + colon + value],
+        5: [name + colon + value[1:]],
+        6: [name + colon + b"  " + value + b" "],
+        7: [row, b" folded"],
+        8: [row + b"\rx"],
+        9: [row.replace(b"1", b"\n", 1)],
+        10: [row + b", " + value.strip()],
+        11: [row + b";tag=z;branch=z9hG4bKother;lr;loop=1;maddr=192.0.2.99"],
+        12: [
+            re.sub(
+                rb"\d+",
+                dice.choice([b"0", b"007", b"70000", b"5060", b"4294967296"]),
+                row,
+                count=dice.randrange(1, 3),
+            )
+        ],
         13: [row.replace(b"sip:", dice.choice([b"sips:", b"tel:", b"SIP:", b""]))],
-        14: [row.replace(b"192.0.2.7", dice.choice([b"192.0.2.11", b"192.0.2.1", b"alice.example", b"[::1]"]))],
-        15: [row.replace(b"<", b'"x\\" " <') if dice.random() < 0.5 else row.replace(b"<", b"").replace(b">", b"")],
-    }[kind]  # fmt: skip
+        14: [
+            row.replace(
+                b"192.0.2.7", dice.choice([b"192.0.2.11", b"192.0.2.1", b"alice.example", b"[::1]"])
+            )
+        ],
+        15: [
+            row.replace(b"<", b'"x\\" " <')
+            if dice.random() < 0.5
+            else row.replace(b"<", b"").replace(b">", b"")
+        ],
+    }[kind]
     rows[at : at + 1] = changed
     if dice.random() < 0.2:
         dice.shuffle(rows)
     if dice.random() < 0.1:
-        extra = [b"Proxy-Require: x", b"t: <sip:x>", b"l: 0", b"Path: <sip:x>",
-                 b"Record-Route: <sip:192.0.2.1;lr>", b"Route: <sip:192.0.2.11:5070;lr>", b"Max-Forwards: 3",
-                 b"Via: SIP/2.0/UDP x;branch=z9hG4bKx"]  # fmt: skip
+        extra = [
+            b"Proxy-Require: x",
+            b"t: <sip:x>",
+            b"l: 0",
+            b"Path: <sip:x>",
+            b"Record-Route: <sip:192.0.2.1;lr>",
+            b"Route: <sip:192.0.2.11:5070;lr>",
+            b"Max-Forwards: 3",
+            b"Via: SIP/2.0/UDP x;branch=z9hG4bKx",
+        ]
         rows.insert(dice.randrange(len(rows) + 1), dice.choice(extra))
     return b"\r\n".join(rows) + dice.choice([blank, blank, blank, b"\n\n", b"\r\n"]) + body
 
@@ -409,12 +483,33 @@ def good(dice, core):
     method, order = dice.choice(METHODS), dice.choice(list(ORDERS.values())).split()
     source = dice.choice([ALICE, ALICE, BOB, S1, ("192.0.2.9", 65_000)])
     server1, server2 = (f"sip:{host}:{port}" for host, port in SERVERS.values())
-    route = dice.choice(["", hint(core), f"{hint(core)}, <{server1};lr>", f"<{server2};lr>", "<sip:x>"])
-    uri = dice.choice(["sip:bob@failover.test", f"sip:bob@{BOB[0]}:{BOB[1]};ob", server2, "sip:192.0.2.1",
-                       "sip:bob@192.0.2.8:05060", "sip:bob@192.0.2.8:70000", "sip:bob@[2001:db8::8]:5062",
-                       "sip:[::1", "tel:+49301"])  # fmt: skip
-    return written(method, order, n, source, dice.choice(["", "", "b"]), route, uri, dice.choice([b"", SDP]),
-                   dice.choice(["", ";rport", ";rport=5", ";received=1.2.3.4;rport", ";maddr=192.0.2.9"]))  # fmt: skip
+    route = dice.choice(
+        ["", hint(core), f"{hint(core)}, <{server1};lr>", f"<{server2};lr>", "<sip:x>"]
+    )
+    uri = dice.choice(
+        [
+            "sip:bob@failover.test",
+            f"sip:bob@{BOB[0]}:{BOB[1]};ob",
+            server2,
+            "sip:192.0.2.1",
+            "sip:bob@192.0.2.8:05060",
+            "sip:bob@192.0.2.8:70000",
+            "sip:bob@[2001:db8::8]:5062",
+            "sip:[::1",
+            "tel:+49301",
+        ]
+    )
+    return written(
+        method,
+        order,
+        n,
+        source,
+        dice.choice(["", "", "b"]),
+        route,
+        uri,
+        dice.choice([b"", SDP]),
+        dice.choice(["", ";rport", ";rport=5", ";received=1.2.3.4;rport", ";maddr=192.0.2.9"]),
+    )
 
 
 def shake(twins, dice):
@@ -435,10 +530,18 @@ def shake(twins, dice):
 def answered(send, dice):
     """What comes of it: an answer, a server's passing on, or the same again."""
     if send.data.startswith(b"SIP/"):
-        return without_top_via(send.data) if send.to != PHONES and b"\r\nVia:" in send.data else send.data
+        return (
+            without_top_via(send.data)
+            if send.to != PHONES and b"\r\nVia:" in send.data
+            else send.data
+        )
     if send.to != PHONES and dice.random() < 0.4:
         return onward(send.data, SERVERS[send.to], f"z9hG4bKs{dice.randrange(9)}")
-    said = answer(send.data, dice.choice(["180 Ringing", "200 OK", "200 OK", "486 Busy Here"]), dice.choice("bc"))
+    said = answer(
+        send.data,
+        dice.choice(["180 Ringing", "200 OK", "200 OK", "486 Busy Here"]),
+        dice.choice("bc"),
+    )
     if dice.random() < 0.2:
         said = re.sub(rb"(;loop=[0-9a-f]{8})", rb"\1;received=192.0.2.1", said)
     return in_one_line(said) if dice.random() < 0.2 else said
@@ -454,7 +557,11 @@ def play(twins, dice, core, heard):
         leg = dice.choice([PHONES, PHONES, *SERVERS])
         source = LEGS[leg] if leg != PHONES else dice.choice([ALICE, BOB])
     if dice.random() < 0.3:
-        data = bent(data, dice) if dice.random() < 0.7 else next(broken([data], 1, dice.randrange(2**32)))
+        data = (
+            bent(data, dice)
+            if dice.random() < 0.7
+            else next(broken([data], 1, dice.randrange(2**32)))
+        )
     for send in twins(data, leg, source):
         if answerable(send.data):
             to = (send.to, SERVERS[send.to]) if send.to != PHONES else (PHONES, send.target)
@@ -467,8 +574,16 @@ OLD = list(messages().values())
 
 @pytest.mark.parametrize("policy", [FIRST_LIVE, CALL_ID])
 def test_both_ways_send_the_same_and_remember_the_same_whatever_comes(request, policy):
-    seconds, seed = request.config.getoption("--fuzz-seconds"), request.config.getoption("--fuzz-seed")
-    dice, until, rounds, quick = random.Random(f"{seed} {policy}"), time.monotonic() + seconds / 2, 0, 0
+    seconds, seed = (
+        request.config.getoption("--fuzz-seconds"),
+        request.config.getoption("--fuzz-seed"),
+    )
+    dice, until, rounds, quick = (
+        random.Random(f"{seed} {policy}"),
+        time.monotonic() + seconds / 2,
+        0,
+        0,
+    )
     while time.monotonic() < until or rounds < 4:
         rounds += 1
         twins, heard = Twins(policy, path=rounds % 2 == 0), []
@@ -499,19 +614,33 @@ def test_the_odd_messages_and_all_their_neighbours(request):
             twins(bent(data, dice), leg)
 
 
-# -- strangers --------------------------------------------------------------------------------------------------------
+# -- strangers -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("possessive", [False, POSSESSIVE])
 def test_no_datagram_takes_long_to_be_found_odd(possessive):
-    """It took minutes without possessive repeats, as long as a branch could be divided in many ways."""
-    core, names = make_core(), ["Via", "Max-Forwards", "From", "To", "Call-ID", "CSeq", "X-Other", "Content-Length"]
+    """It took minutes without possessive repeats, as long as a branch could be divided in many
+    ways."""
+    core, names = (
+        make_core(),
+        ["Via", "Max-Forwards", "From", "To", "Call-ID", "CSeq", "X-Other", "Content-Length"],
+    )
     core._fast_path._reader = Reader(possessive)
     assert core.quick(written("OPTIONS", names), PHONES, ALICE, 100.0)
     began = time.process_time()
     for filling in (b"a", b"a.", b";a", b";a=", b'"', b" ", b"<", b"@", b":1", b"/", b"\n", b"-%"):
-        for name in (b"OPTIONS sip:", b"branch=z9hG4bK", b"From: ", b"To: ", b"CSeq: ", b"Call-ID: ", b"X-Other: "):
-            data = written("OPTIONS", names).replace(name, name + filling * (30_000 // len(filling)), 1)
+        for name in (
+            b"OPTIONS sip:",
+            b"branch=z9hG4bK",
+            b"From: ",
+            b"To: ",
+            b"CSeq: ",
+            b"Call-ID: ",
+            b"X-Other: ",
+        ):
+            data = written("OPTIONS", names).replace(
+                name, name + filling * (30_000 // len(filling)), 1
+            )
             for place in (b"Max-", b"From: ", b"CSeq: ", b"1 OPTIONS\r\n", b"Content-Length: "):
                 assert not core.quick(data.replace(place, b"\r" + place), PHONES, ALICE, 101.0)
     assert time.process_time() - began < 1.0
@@ -530,7 +659,9 @@ def test_what_is_long_is_not_kept():
     ):
         before = twins.quick
         assert twins(data) and twins.quick == before
-    long = b"".join(b"Via: SIP/2.0/UDP 192.0.2.%d;branch=z9hG4bK%s\r\n" % (n, b"x" * 1_500) for n in range(1, 5))
+    long = b"".join(
+        b"Via: SIP/2.0/UDP 192.0.2.%d;branch=z9hG4bK%s\r\n" % (n, b"x" * 1_500) for n in range(1, 5)
+    )
     [sent] = twins(written("INVITE", names).replace(b"Max-", long + b"Max-"))
     assert twins(answer(sent.data), "server1")
     assert max(len(repr(key)) for cache in caches_of(twins) for key in cache) <= MAX_KEY
@@ -538,7 +669,10 @@ def test_what_is_long_is_not_kept():
 
 def test_an_address_that_becomes_the_forwarder_s_own_is_so_for_both_ways():
     own = set()
-    short, long = (Core(make_table(), KEY, lambda host: OWN, is_own=lambda address: address in own) for _ in range(2))
+    short, long = (
+        Core(make_table(), KEY, lambda host: OWN, is_own=lambda address: address in own)
+        for _ in range(2)
+    )
     route = "Route: <sip:192.0.2.99:5060;lr>"
 
     def both(now):

@@ -1,4 +1,5 @@
-"""Floods and other strangers on real sockets: who gets through, what is remembered, and that no name is looked up."""
+"""Floods and other strangers on real sockets: who gets through, what is remembered, and that no
+name is looked up."""
 
 from __future__ import annotations
 
@@ -54,7 +55,9 @@ while True:
 @contextmanager
 def flood(port, data, rate=10_000, host=MALLORY):
     """A process that sends this so many times a second for as long as the block lasts."""
-    flooder = subprocess.Popen([sys.executable, "-c", FLOODER, host, str(port), str(rate)], stdin=subprocess.PIPE)
+    flooder = subprocess.Popen(
+        [sys.executable, "-c", FLOODER, host, str(port), str(rate)], stdin=subprocess.PIPE
+    )
     try:
         flooder.stdin.write(data)
         flooder.stdin.close()
@@ -69,7 +72,11 @@ def program(folder, free_port, servers, *lines):
     """A forwarder process. Gives its port and a function that reads its /status."""
     port, page, file = free_port(), free_port(), folder / "servers.properties"
     named = [f"{server.name}={format_address(server.address)}" for server in servers]
-    listen = [f"forwarder.listen=127.0.0.1:{port}", f"admin.listen=127.0.0.1:{page}", "forwarder.secret.file="]
+    listen = [
+        f"forwarder.listen=127.0.0.1:{port}",
+        f"admin.listen=127.0.0.1:{page}",
+        "forwarder.secret.file=",
+    ]
     file.write_text("\n".join([*listen, *named, *lines]))
     argv = [sys.executable, "-S", str(ROOT / "forwarder.py"), str(file)]
     with (folder / "stderr").open("w") as stderr:
@@ -94,7 +101,9 @@ def answered(phone, port, count):
     phone.settimeout(1.0)
     for n in range(count):
         branch = f"z9hG4bKquiet{n}"
-        phone.sendto(request("OPTIONS", source=phone.getsockname(), branch=branch), ("127.0.0.1", port))
+        phone.sendto(
+            request("OPTIONS", source=phone.getsockname(), branch=branch), ("127.0.0.1", port)
+        )
         try:
             while branch.encode() not in phone.recv(65_535):
                 pass
@@ -111,11 +120,15 @@ def test_a_flood_from_one_source_starves_nobody_else(tmp_path, free_port, eventu
     with fake_servers(free_port) as servers, plain_phone() as phone:
         with program(tmp_path, free_port, servers, "limit.exempt=") as (port, status):
             with flood(port, request("OPTIONS", source=(MALLORY, 5060), branch="z9hG4bKflood")):
-                eventually(lambda: status()["counters"].get("dropped.limited", 0) > 5_000, timeout=20)
+                eventually(
+                    lambda: status()["counters"].get("dropped.limited", 0) > 5_000, timeout=20
+                )
                 assert answered(phone, port, 50) >= 45
             now = status()
         assert now["failovers"] == [] and now["hot"] == "server1"
-        assert now["counters"]["passed.requests"] < 1000 + 200 * now["uptime"] + 100, "the flooder's share, and 50"
+        assert now["counters"]["passed.requests"] < 1000 + 200 * now["uptime"] + 100, (
+            "the flooder's share, and 50"
+        )
     said = [line for line in (tmp_path / "stderr").read_text().splitlines() if "limit.rate" in line]
     assert 1 <= len(said) <= now["uptime"] + 1 and MALLORY in said[0]
 
@@ -124,14 +137,21 @@ def test_a_flood_from_one_source_starves_nobody_else(tmp_path, free_port, eventu
 def test_servers_have_their_turn_while_the_phones_side_is_flooded(tmp_path, free_port, eventually):
     """Even without a limit: of each socket only so many datagrams are taken in a turn."""
     with fake_servers(free_port) as servers, plain_phone() as phone:
-        with program(tmp_path, free_port, servers, "limit.rate=0", "heartbeat.interval=0.2") as (port, status):
+        with program(tmp_path, free_port, servers, "limit.rate=0", "heartbeat.interval=0.2") as (
+            port,
+            status,
+        ):
             eventually(lambda: status()["servers"][0]["state"] == "UP")
             host, own = phone.getsockname()
             with flood(port, b"garbage\r\n\r\n", rate=50_000):
-                eventually(lambda: status()["counters"].get("dropped.malformed", 0) > 20_000, timeout=20)
+                eventually(
+                    lambda: status()["counters"].get("dropped.malformed", 0) > 20_000, timeout=20
+                )
                 for n in range(50):
                     where = servers[0].address
-                    message = request("MESSAGE", f"sip:bob@{host}:{own}", source=where, branch=f"z9hG4bK{n}")
+                    message = request(
+                        "MESSAGE", f"sip:bob@{host}:{own}", source=where, branch=f"z9hG4bK{n}"
+                    )
                     servers[0].send(message, ("127.0.0.1", port))
                     assert phone.recv(65_535).startswith(b"MESSAGE")
                 states = {server["state"] for server in status()["servers"]}
@@ -143,9 +163,14 @@ def test_a_limited_source_may_still_end_its_calls(free_port):
         port = free_port()
         with running(port, servers, "limit.rate=1", "limit.burst=40", "limit.exempt=") as forwarder:
             for n in range(60):
-                phone.sendto(request("INVITE", source=phone.getsockname(), branch=f"z9hG4bK{n}"), ("127.0.0.1", port))
+                phone.sendto(
+                    request("INVITE", source=phone.getsockname(), branch=f"z9hG4bK{n}"),
+                    ("127.0.0.1", port),
+                )
             for n in range(5):
-                bye = request("BYE", source=phone.getsockname(), branch=f"z9hG4bKbye{n}", to_tag="b")
+                bye = request(
+                    "BYE", source=phone.getsockname(), branch=f"z9hG4bKbye{n}", to_tag="b"
+                )
                 phone.sendto(bye, ("127.0.0.1", port))
             answers = [head(phone.recv(65_535)) for _ in range(35)]
             byes = [lines for lines in answers if any(line.endswith("BYE") for line in lines)]
@@ -158,7 +183,12 @@ def test_servers_are_never_limited(free_port):
         with running(port, servers, "limit.rate=1", "limit.burst=4", "limit.exempt=") as forwarder:
             host, own = phone.getsockname()
             for n in range(100):
-                message = request("MESSAGE", f"sip:bob@{host}:{own}", source=servers[0].address, branch=f"z9hG4bK{n}")
+                message = request(
+                    "MESSAGE",
+                    f"sip:bob@{host}:{own}",
+                    source=servers[0].address,
+                    branch=f"z9hG4bK{n}",
+                )
                 servers[0].send(message, ("127.0.0.1", port))
                 assert phone.recv(65_535).startswith(b"MESSAGE")
             assert "dropped.limited" not in forwarder.status()["counters"]
@@ -169,7 +199,10 @@ def test_a_reload_changes_the_limit(free_port, eventually):
         port = free_port()
         with running(port, servers, "limit.rate=1", "limit.burst=4", "limit.exempt=") as forwarder:
             for n in range(10):
-                phone.sendto(request("OPTIONS", source=phone.getsockname(), branch=f"z9hG4bK{n}"), ("127.0.0.1", port))
+                phone.sendto(
+                    request("OPTIONS", source=phone.getsockname(), branch=f"z9hG4bK{n}"),
+                    ("127.0.0.1", port),
+                )
             eventually(lambda: forwarder.status()["counters"].get("dropped.limited"))
             changed = forwarder.reload(settings(port, servers, "limit.rate=0"))
             assert "limit.rate 1 -> 0" in changed
@@ -183,7 +216,7 @@ def test_a_reload_changes_the_limit(free_port, eventually):
             assert all(ask(phone, ("127.0.0.1", port), f"z9hG4bKn{n}") for n in range(20))
 
 
-# -- memory -----------------------------------------------------------------------------------------------------------
+# -- memory ----------------------------------------------------------------------------------------
 
 REMEMBERING = """
 import sys
@@ -211,8 +244,9 @@ print(*marks, len(core.inflight), core.counters["inflight.overflow"])
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="asks Linux for its peak memory")
 def test_a_hundred_thousand_calls_leave_no_more_in_memory_than_twelve_thousand(request):
-    """Each with a Call-ID, source, Request-URI, Route and header name of its own. A hundred thousand in the long run,
-    of which a fuzz of half a minute is the sign, a quarter of that in the short."""
+    """Each with a Call-ID, source, Request-URI, Route and header name of its own. A hundred
+    thousand in the long run, of which a fuzz of half a minute is the sign, a quarter of that in the
+    short."""
     calls = 100_000 if request.config.getoption("--fuzz-seconds") >= 30 else 24_000
     code = REMEMBERING.format(root=str(ROOT), tests=str(ROOT / "tests" / "kits"), calls=calls)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
@@ -222,7 +256,7 @@ def test_a_hundred_thousand_calls_leave_no_more_in_memory_than_twelve_thousand(r
     assert in_flight <= 20_000 and forgotten >= calls - 10_001
 
 
-# -- names ------------------------------------------------------------------------------------------------------------
+# -- names -----------------------------------------------------------------------------------------
 
 NO_NAMES = """
 import ipaddress, socket, sys
@@ -247,7 +281,12 @@ socket.getaddrinfo = socket.gethostbyname = socket.gethostbyaddr = socket.getfqd
 sys.addaudithook(watch)
 sys.exit(main([{file!r}], Path({file!r})))
 """
-NAMES = ("sip:bob@bob.example", "sip:bob@localhost", "sip:router.example:5060;maddr=other.example", "sips:a@b.example")
+NAMES = (
+    "sip:bob@bob.example",
+    "sip:bob@localhost",
+    "sip:router.example:5060;maddr=other.example",
+    "sips:a@b.example",
+)
 
 
 def test_no_name_is_looked_up_whatever_names_are_in_the_messages(tmp_path, free_port):
@@ -260,21 +299,34 @@ def test_no_name_is_looked_up_whatever_names_are_in_the_messages(tmp_path, free_
         )
         code = NO_NAMES.format(root=str(ROOT), file=str(file))
         with log.open("w") as stderr:
-            popen = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=stderr, text=True)
+            popen = subprocess.Popen(
+                [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=stderr, text=True
+            )
         try:
             assert any(line.startswith("ready: ") for line in popen.stdout)
             for n, uri in enumerate(NAMES):
                 via = f"Via: SIP/2.0/UDP phone.example;received=x.example;maddr=y.example;rport;branch=z9hG4bK{n}"
-                routed = request("INVITE", uri, via=via, extra=(f"Route: <{uri};lr>", f"Contact: <{uri}>"))
+                routed = request(
+                    "INVITE", uri, via=via, extra=(f"Route: <{uri};lr>", f"Contact: <{uri}>")
+                )
                 phone.sendto(routed, ("127.0.0.1", port))
                 assert phone.recv(65_535).startswith(b"SIP/2.0 200 OK")
-                server.send(request("INVITE", uri, via=via.replace("rport;", "")), ("127.0.0.1", port))
+                server.send(
+                    request("INVITE", uri, via=via.replace("rport;", "")), ("127.0.0.1", port)
+                )
                 phone.sendto(answer(routed), ("127.0.0.1", port))
-                assert field(ask(phone, ("127.0.0.1", port), f"z9hG4bKthen{n}"), "X-Server") == "server1"
+                assert (
+                    field(ask(phone, ("127.0.0.1", port), f"z9hG4bKthen{n}"), "X-Server")
+                    == "server1"
+                )
         finally:
             popen.terminate()
             popen.wait(5)
             popen.stdout.close()
         written = log.read_text()
-        assert "LOOKED UP" not in written and "NAME GIVEN" not in written and "Traceback" not in written, written
+        assert (
+            "LOOKED UP" not in written
+            and "NAME GIVEN" not in written
+            and "Traceback" not in written
+        ), written
         assert "is no address" in written, "a server that named a name was told"

@@ -1,11 +1,25 @@
-"""The forwarder's core, called with literals: what goes where, what changes in it, what happens when a server dies."""
+"""The forwarder's core, called with literals: what goes where, what changes in it, what happens
+when a server dies."""
 
 from __future__ import annotations
 
 import random
 
 import pytest
-from forwarder_kit import ALICE, BOB, OWN, SERVERS, answer, changes, field, head, lines, make_core, make_table, request
+from forwarder_kit import (
+    ALICE,
+    BOB,
+    OWN,
+    SERVERS,
+    answer,
+    changes,
+    field,
+    head,
+    lines,
+    make_core,
+    make_table,
+    request,
+)
 from fuzz_kit import noise
 
 from failover.config.settings import CALL_ID, PHONES
@@ -40,7 +54,7 @@ def revive(core, name="server1", now=110.0):
     return core.signal(name, ANSWER, now, "answers")
 
 
-# -- from a phone to a server -----------------------------------------------------------------------------------------
+# -- from a phone to a server ----------------------------------------------------------------------
 
 
 def test_an_invite_goes_to_the_first_server_and_differs_only_by_the_forwarder_s_lines():
@@ -52,27 +66,49 @@ def test_an_invite_goes_to_the_first_server_and_differs_only_by_the_forwarder_s_
     own_via = field(send.data, "Via")
     assert own_via.startswith("SIP/2.0/UDP 192.0.2.1:5060;branch=z9hG4bK")
     hint = core.table.by_name["server1"].hint
-    assert new == {"Max-Forwards: 69", f"Via: {own_via}", f"Record-Route: <sip:192.0.2.1:5060;lr;hint={hint}>"}
+    assert new == {
+        "Max-Forwards: 69",
+        f"Via: {own_via}",
+        f"Record-Route: <sip:192.0.2.1:5060;lr;hint={hint}>",
+    }
 
 
 def test_spacing_case_compact_names_and_folding_of_other_lines_stay():
     core = make_core()
-    odd = (b"OPTIONS sip:bob@failover.test SIP/2.0\r\nv : SIP/2.0/UDP 192.0.2.7:5060;branch=z9hG4bKx\r\n"
-           b"f:  <sip:a@b>;tag=1\r\nt:<sip:b@c>\r\ni: odd\r\nCSEQ:  7   OPTIONS\r\nmax-forwards: 70\r\n"
-           b"X-Folded: one\r\n  two\r\nX-Bytes: \xff\xfe\r\n\r\nbody")  # fmt: skip
+    odd = (
+        b"OPTIONS sip:bob@failover.test SIP/2.0\r\nv : SIP/2.0/UDP "
+        b"192.0.2.7:5060;branch=z9hG4bKx\r\n"
+        b"f:  <sip:a@b>;tag=1\r\nt:<sip:b@c>\r\ni: odd\r\nCSEQ:  7   OPTIONS\r\nmax-forwards: "
+        b"70\r\n"
+        b"X-Folded: one\r\n  two\r\nX-Bytes: \xff\xfe\r\n\r\nbody"
+    )
     data = sent(phone(core, odd)).data
-    for line in (b"v : SIP/2.0/UDP 192.0.2.7:5060;branch=z9hG4bKx", b"f:  <sip:a@b>;tag=1", b"CSEQ:  7   OPTIONS",
-                 b"X-Folded: one\r\n  two", b"X-Bytes: \xff\xfe"):  # fmt: skip
+    for line in (
+        b"v : SIP/2.0/UDP 192.0.2.7:5060;branch=z9hG4bKx",
+        b"f:  <sip:a@b>;tag=1",
+        b"CSEQ:  7   OPTIONS",
+        b"X-Folded: one\r\n  two",
+        b"X-Bytes: \xff\xfe",
+    ):
         assert b"\r\n" + line + b"\r\n" in data
     assert data.endswith(b"\r\n\r\nbody")
 
 
 @pytest.mark.parametrize(
     "method, recorded",
-    [("INVITE", True), ("SUBSCRIBE", True), ("REFER", True), ("REGISTER", False), ("MESSAGE", False), ("BYE", False)],
+    [
+        ("INVITE", True),
+        ("SUBSCRIBE", True),
+        ("REFER", True),
+        ("REGISTER", False),
+        ("MESSAGE", False),
+        ("BYE", False),
+    ],
 )
 def test_only_what_may_begin_a_dialog_is_record_routed(method, recorded):
-    assert (field(sent(phone(make_core(), request(method))).data, "Record-Route") is not None) == recorded
+    assert (
+        field(sent(phone(make_core(), request(method))).data, "Record-Route") is not None
+    ) == recorded
 
 
 def test_a_request_inside_a_dialog_is_not_record_routed_again():
@@ -96,7 +132,11 @@ def test_max_forwards_is_added_where_it_is_missing_and_refused_at_zero():
     core = make_core()
     assert field(sent(phone(core, request(hops=""))).data, "Max-Forwards") == "70"
     refused = sent(phone(core, request(hops="Max-Forwards: 0")))
-    assert (refused.to, refused.target, head(refused.data)[0]) == (PHONES, ALICE, "SIP/2.0 483 Too Many Hops")
+    assert (refused.to, refused.target, head(refused.data)[0]) == (
+        PHONES,
+        ALICE,
+        "SIP/2.0 483 Too Many Hops",
+    )
     assert core.counters["dropped.too-many-hops"] == 1
 
 
@@ -105,10 +145,15 @@ def test_rport_and_received_say_where_the_request_really_came_from():
     asked = request(via="Via: SIP/2.0/UDP 10.0.0.5:5060;rport;branch=z9hG4bKn")
     data = sent(phone(make_core(), asked, source=natted)).data
     vias = [line for line in head(data) if line.startswith("Via:")]
-    assert vias[1] == "Via: SIP/2.0/UDP 10.0.0.5:5060;rport=40001;branch=z9hG4bKn;received=198.51.100.9"
+    assert (
+        vias[1]
+        == "Via: SIP/2.0/UDP 10.0.0.5:5060;rport=40001;branch=z9hG4bKn;received=198.51.100.9"
+    )
     plain = request(via="Via: SIP/2.0/UDP 10.0.0.5:5062;branch=z9hG4bKn")
     core = make_core()
-    answered = core.receive(answer(sent(phone(core, plain, source=natted)).data), "server1", S1, 100.1)
+    answered = core.receive(
+        answer(sent(phone(core, plain, source=natted)).data), "server1", S1, 100.1
+    )
     assert sent(answered).target == ("198.51.100.9", 5062)
 
 
@@ -123,7 +168,9 @@ def test_what_a_phone_names_is_never_where_its_request_goes():
         request("MESSAGE", uri=f"sip:{victim}", to_tag="b"),
     ):
         assert sent(phone(core, data)).to == "server1"
-    asked = request(via=f"Via: SIP/2.0/UDP 192.0.2.7:5060;branch=z9hG4bKm;maddr={victim};received={victim}")
+    asked = request(
+        via=f"Via: SIP/2.0/UDP 192.0.2.7:5060;branch=z9hG4bKm;maddr={victim};received={victim}"
+    )
     back = core.receive(answer(sent(phone(core, asked)).data), "server1", S1, 100.0)
     assert sent(back).target == ALICE
 
@@ -132,7 +179,9 @@ def test_the_forwarder_s_own_route_is_taken_away_and_others_stay():
     core = make_core()
     data = sent(phone(core, request("BYE", to_tag="b", extra=("Route: <sip:192.0.2.1;lr>",)))).data
     assert field(data, "Route") is None
-    listed = request("BYE", to_tag="b", extra=("Route: <sip:192.0.2.1:5060;lr>, <sip:10.9.9.9;lr>",))
+    listed = request(
+        "BYE", to_tag="b", extra=("Route: <sip:192.0.2.1:5060;lr>, <sip:10.9.9.9;lr>",)
+    )
     assert field(sent(phone(core, listed)).data, "Route") == "<sip:10.9.9.9;lr>"
 
 
@@ -150,10 +199,12 @@ def test_retransmission_cancel_and_ack_leave_with_the_branch_of_their_invite_on_
 
 def test_the_event_of_a_message_names_the_decision():
     event = phone(make_core(), request()).events[0]
-    assert event == Passed(100.0, PHONES, "server1", ALICE, S1, "INVITE", None, "call-1", False, "first-live")
+    assert event == Passed(
+        100.0, PHONES, "server1", ALICE, S1, "INVITE", None, "call-1", False, "first-live"
+    )
 
 
-# -- answers ----------------------------------------------------------------------------------------------------------
+# -- answers ---------------------------------------------------------------------------------------
 
 
 def test_a_response_goes_back_with_the_phone_s_own_via_on_top():
@@ -186,7 +237,7 @@ def test_provisional_and_final_responses_pass_and_only_a_final_one_settles_the_r
     assert core.table.by_name["server1"].responses == 2
 
 
-# -- from a server ----------------------------------------------------------------------------------------------------
+# -- from a server ---------------------------------------------------------------------------------
 
 
 def server_request(core, method="INVITE", uri=CONTACT_OF_BOB, name="server1", **options):
@@ -207,12 +258,17 @@ def test_a_request_that_comes_back_from_the_server_is_record_routed_once():
     core = make_core()
     first = sent(phone(core, request())).data
     again = first.replace(b"sip:bob@failover.test SIP", CONTACT_OF_BOB.encode() + b" SIP")
-    again = again.replace(b"Via:", f"Via: SIP/2.0/UDP {S1[0]}:{S1[1]};branch=z9hG4bKserver\r\nVia:".encode(), 1)
+    again = again.replace(
+        b"Via:", f"Via: SIP/2.0/UDP {S1[0]}:{S1[1]};branch=z9hG4bKserver\r\nVia:".encode(), 1
+    )
     data = sent(core.receive(again, "server1", S1, 100.0)).data
     assert sum(line.startswith("Record-Route") for line in head(data)) == 1
     assert [line.split()[2].partition(";")[0] for line in head(data) if line.startswith("Via")] == [
-        "192.0.2.1:5060", "192.0.2.11:5070", "192.0.2.1:5060", "192.0.2.7:5060",
-    ]  # fmt: skip
+        "192.0.2.1:5060",
+        "192.0.2.11:5070",
+        "192.0.2.1:5060",
+        "192.0.2.7:5060",
+    ]
 
 
 def test_a_server_s_next_route_goes_before_the_request_uri():
@@ -240,16 +296,25 @@ def test_a_server_is_told_where_its_request_cannot_go(uri, status):
 
 def test_a_phone_s_answer_finds_the_server_that_asked():
     core = make_core()
-    ringing = answer(sent(core.receive(server_request(core), "server1", S1, 100.0)).data, "180 Ringing")
+    ringing = answer(
+        sent(core.receive(server_request(core), "server1", S1, 100.0)).data, "180 Ringing"
+    )
     back = sent(phone(core, ringing, source=BOB))
-    assert back.to == "server1" and field(back.data, "Via") == f"SIP/2.0/UDP {S1[0]}:{S1[1]};branch=z9hG4bKserver"
+    assert (
+        back.to == "server1"
+        and field(back.data, "Via") == f"SIP/2.0/UDP {S1[0]}:{S1[1]};branch=z9hG4bKserver"
+    )
 
 
-# -- choosing ---------------------------------------------------------------------------------------------------------
+# -- choosing --------------------------------------------------------------------------------------
 
 
 def hinted(core, name, method="BYE"):
-    return request(method, to_tag="b", extra=(f"Route: <sip:192.0.2.1:5060;lr;hint={core.table.by_name[name].hint}>",))
+    return request(
+        method,
+        to_tag="b",
+        extra=(f"Route: <sip:192.0.2.1:5060;lr;hint={core.table.by_name[name].hint}>",),
+    )
 
 
 def test_a_dialog_stays_with_the_server_that_its_hint_names():
@@ -261,7 +326,9 @@ def test_a_dialog_stays_with_the_server_that_its_hint_names():
 def test_a_hint_counts_on_a_forwarder_with_another_address_and_the_same_key():
     core = make_core()
     hint = core.table.by_name["server2"].hint
-    data = sent(phone(core, request("BYE", to_tag="b", extra=(f"Route: <sip:203.0.113.1;lr;hint={hint}>",))))
+    data = sent(
+        phone(core, request("BYE", to_tag="b", extra=(f"Route: <sip:203.0.113.1;lr;hint={hint}>",)))
+    )
     assert data.to == "server2" and field(data.data, "Route") is None
 
 
@@ -287,7 +354,9 @@ def test_a_call_that_began_on_the_second_server_stays_there_when_the_first_is_ba
     revive(core)
     route = field(invite.data, "Record-Route")
     assert sent(phone(core, request("BYE", to_tag="b", extra=(f"Route: {route}",)))).to == "server2"
-    assert sent(phone(core, request())).to == "server2", "its retransmission goes where the INVITE went"
+    assert sent(phone(core, request())).to == "server2", (
+        "its retransmission goes where the INVITE went"
+    )
     assert sent(phone(core, request("CANCEL"))).to == "server2", "and so does its CANCEL"
     assert sent(phone(core, request(branch="z9hG4bKnew", call_id="call-2"))).to == "server1"
 
@@ -300,7 +369,9 @@ def test_call_id_policy_spreads_the_calls_and_moves_only_those_of_the_dead_serve
     assert all(60 < list(before.values()).count(name) < 140 for name in servers)
     table.servers[1].health = table.servers[1].health.after(REFUSED, 1.0, "", 3, 2)
     after = {call: table.choose(call, new=True).name for call in calls}
-    assert {call for call in calls if before[call] != after[call]} == {c for c in calls if before[c] == "server2"}
+    assert {call for call in calls if before[call] != after[call]} == {
+        c for c in calls if before[c] == "server2"
+    }
 
 
 def test_a_draining_server_keeps_its_calls_and_gets_no_new_ones():
@@ -309,8 +380,13 @@ def test_a_draining_server_keeps_its_calls_and_gets_no_new_ones():
     assert sent(phone(core, request())).to == "server2"
     assert sent(phone(core, hinted(core, "server1"))).to == "server1"
     kill(core, "server2")
-    assert head(sent(phone(core, request(branch="z9hG4bKnew"))).data)[0] == "SIP/2.0 503 Service Unavailable"
-    assert sent(phone(core, request("BYE", to_tag="b", branch="z9hG4bKbye"))).to == "server1", "better than nobody"
+    assert (
+        head(sent(phone(core, request(branch="z9hG4bKnew"))).data)[0]
+        == "SIP/2.0 503 Service Unavailable"
+    )
+    assert sent(phone(core, request("BYE", to_tag="b", branch="z9hG4bKbye"))).to == "server1", (
+        "better than nobody"
+    )
 
 
 def test_a_disabled_server_gets_nothing_but_may_still_answer_what_it_has():
@@ -348,11 +424,13 @@ def test_a_server_that_answers_its_heartbeats_with_503_is_alive_and_gets_no_new_
     assert "503" in core.table.servers[0].why
     assert sent(phone(core, request())).to == "server2"
     assert sent(phone(core, hinted(core, "server1"))).to == "server1"
-    back = core.signal("server1", ANSWER, 102.0, "answers heartbeats (200)", leaving=False).events[0]
+    back = core.signal("server1", ANSWER, 102.0, "answers heartbeats (200)", leaving=False).events[
+        0
+    ]
     assert (back.hot, back.why) == ("server1", "answers heartbeats (200)")
 
 
-# -- nobody lives -----------------------------------------------------------------------------------------------------
+# -- nobody lives ----------------------------------------------------------------------------------
 
 
 def test_when_no_server_lives_a_phone_hears_503_at_once_and_its_ack_is_swallowed():
@@ -361,16 +439,21 @@ def test_when_no_server_lives_a_phone_hears_503_at_once_and_its_ack_is_swallowed
     kill(core, "server2")
     refused = sent(phone(core, request()))
     assert (refused.to, refused.target) == (PHONES, ALICE)
-    assert head(refused.data)[0] == "SIP/2.0 503 Service Unavailable" and field(refused.data, "Retry-After") == "2"
+    assert (
+        head(refused.data)[0] == "SIP/2.0 503 Service Unavailable"
+        and field(refused.data, "Retry-After") == "2"
+    )
     again = sent(phone(core, request()))
-    assert field(again.data, "To") == field(refused.data, "To"), "a retransmission gets the very same answer"
+    assert field(again.data, "To") == field(refused.data, "To"), (
+        "a retransmission gets the very same answer"
+    )
     own_tag = field(refused.data, "To").partition(";tag=")[2]
     assert reason(phone(core, request("ACK", to_tag=own_tag))) == "own-ack"
     revive(core)
     assert reason(phone(core, request("ACK", to_tag=own_tag))) == "own-ack", "no server's business"
 
 
-# -- failover ---------------------------------------------------------------------------------------------------------
+# -- failover --------------------------------------------------------------------------------------
 
 
 def test_a_refused_server_is_down_at_once_and_what_it_owes_goes_to_the_next():
@@ -390,7 +473,9 @@ def test_a_refused_server_is_down_at_once_and_what_it_owes_goes_to_the_next():
     assert all(event.replayed and event.why.startswith("replayed") for event in moved.events[2:])
     revive(core)
     again = kill(core, "server2", 120.0)
-    assert [send.to for send in again.sends] == ["server1", "server1"], "it is another one since it came back"
+    assert [send.to for send in again.sends] == ["server1", "server1"], (
+        "it is another one since it came back"
+    )
     revive(core, "server2", 130.0)
     ended = kill(core, "server1", 131.0)
     assert [(send.to, head(send.data)[0]) for send in ended.sends] == [
@@ -433,7 +518,9 @@ def test_an_answer_of_the_last_second_is_said_again_to_the_survivor_an_older_one
     phone(core, answer(asked, "180 Ringing"), source=BOB, now=100.0)
     phone(core, answer(asked), source=BOB, now=100.9)
     moved = kill(core, now=101.5)
-    assert [(send.to, head(send.data)[0]) for send in moved.sends] == [("server2", "SIP/2.0 200 OK")]
+    assert [(send.to, head(send.data)[0]) for send in moved.sends] == [
+        ("server2", "SIP/2.0 200 OK")
+    ]
 
 
 def test_an_ack_of_the_last_second_is_said_again_too():
@@ -447,7 +534,9 @@ def test_when_the_last_server_dies_what_waits_hears_503():
     kill(core, "server2")
     phone(core, request())
     dead = kill(core, "server1")
-    assert [(send.to, head(send.data)[0]) for send in dead.sends] == [(PHONES, "SIP/2.0 503 Service Unavailable")]
+    assert [(send.to, head(send.data)[0]) for send in dead.sends] == [
+        (PHONES, "SIP/2.0 503 Service Unavailable")
+    ]
     assert dead.events[1].taken_by is None
 
 
@@ -460,7 +549,9 @@ def test_a_failover_remembers_how_long_its_first_request_waited():
     failover = core.failovers[-1]
     assert failover.gap == pytest.approx(0.2)
     assert outcome.events[0] == Resumed(101.1, failover)
-    assert core.receive(answer(sent(phone(core, request("OPTIONS", branch="z9hG4bKo"))).data), "server2", S2, 101.2)
+    assert core.receive(
+        answer(sent(phone(core, request("OPTIONS", branch="z9hG4bKo"))).data), "server2", S2, 101.2
+    )
     assert core.failovers[-1] == failover, "the first answer only"
 
 
@@ -473,17 +564,26 @@ def test_a_failover_is_recorded_with_the_last_answer_before_it_and_what_nobody_c
     assert (first.last_answer, first.in_flight, first.replayed) == (100.4, 1, 1)
     phone(core, request("MESSAGE", branch="z9hG4bKm"), 101.5)
     last = kill(core, "server2", now=102.0).events[1]
-    assert (last.taken_by, last.in_flight, last.replayed) == (None, 2, 0), "one was moved before, one hears 503"
+    assert (last.taken_by, last.in_flight, last.replayed) == (None, 2, 0), (
+        "one was moved before, one hears 503"
+    )
     assert core.failovers[-1].silence is None
 
 
 def test_where_the_work_is_spread_the_first_answer_is_one_to_something_that_was_moved():
     core = make_core(CALL_ID)
-    calls = {f"c{n}": sent(phone(core, request(branch=f"z9hG4bK{n}", call_id=f"c{n}"), 100.9)) for n in range(8)}
+    calls = {
+        f"c{n}": sent(phone(core, request(branch=f"z9hG4bK{n}", call_id=f"c{n}"), 100.9))
+        for n in range(8)
+    }
     assert {send.to for send in calls.values()} == {"server1", "server2"}
     moved = kill(core, now=101.0).sends
     own = next(send for send in calls.values() if send.to == "server2")
-    assert not [e for e in core.receive(answer(own.data), "server2", S2, 101.1).events if isinstance(e, Resumed)]
+    assert not [
+        e
+        for e in core.receive(answer(own.data), "server2", S2, 101.1).events
+        if isinstance(e, Resumed)
+    ]
     assert isinstance(core.receive(answer(moved[0].data), "server2", S2, 101.2).events[0], Resumed)
 
 
@@ -510,12 +610,17 @@ def test_a_dead_server_s_address_in_request_uri_and_route_becomes_the_survivor_s
     core = make_core()
     kill(core)
     route = "Route: <sip:192.0.2.11:5070;lr;x=1>"
-    data = sent(phone(core, request("BYE", uri="sip:bob@192.0.2.11:5070;ob", to_tag="b", extra=(route,)))).data
+    data = sent(
+        phone(core, request("BYE", uri="sip:bob@192.0.2.11:5070;ob", to_tag="b", extra=(route,)))
+    ).data
     assert head(data)[0] == "BYE sip:bob@192.0.2.12:5080;ob SIP/2.0"
     assert field(data, "Route") == "<sip:192.0.2.12:5080;lr;x=1>"
     bye = server_request(core, "BYE", "sip:b2b@192.0.2.11:5070", "server2", to_tag="b")
     moved = core.receive(bye, "server2", S2, 102.0)
-    assert sent(moved).to == "server2" and head(sent(moved).data)[0] == "BYE sip:b2b@192.0.2.12:5080 SIP/2.0"
+    assert (
+        sent(moved).to == "server2"
+        and head(sent(moved).data)[0] == "BYE sip:b2b@192.0.2.12:5080 SIP/2.0"
+    )
 
 
 def test_in_flight_is_bounded_in_age():
@@ -538,7 +643,7 @@ def test_in_flight_is_bounded_in_number_and_octets(monkeypatch):
     assert len(core.inflight) <= 3
 
 
-# -- another table ----------------------------------------------------------------------------------------------------
+# -- another table ---------------------------------------------------------------------------------
 
 
 def test_a_reload_moves_what_a_removed_server_owes_and_drops_what_it_says():
@@ -563,7 +668,7 @@ def test_signals_of_a_server_that_is_no_longer_listed_do_nothing():
     assert make_core().signal("server9", MISS, 1.0, "") == Outcome()
 
 
-# -- strangers --------------------------------------------------------------------------------------------------------
+# -- strangers -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("data", [b"", b"\r\n\r\n", b"\0", b"\r\n", b" \r\n"])
@@ -591,21 +696,27 @@ def test_a_request_with_an_empty_call_id_is_refused_to_who_sent_it():
 
 
 SCRAPS = [b"", b"\r\n", b":", b";", b"<", b'"', b",", b"\xff", b"0", b"\0", b" "]
-INVARIANT = "any bytes from anywhere give an Outcome, and what they give goes to the sender or to a server"
+INVARIANT = (
+    "any bytes from anywhere give an Outcome, and what they give goes to the sender or to a server"
+)
 
 
 @pytest.mark.parametrize("leg", [PHONES, "server1", "server2", "nobody"])
 def test_any_bytes_give_an_outcome(leg):
     core = make_core()
     for data in noise(500, longest=300):
-        assert all(isinstance(send, Send) for send in core.receive(data, leg, ALICE, 100.0).sends), INVARIANT
+        assert all(
+            isinstance(send, Send) for send in core.receive(data, leg, ALICE, 100.0).sends
+        ), INVARIANT
 
 
 @pytest.mark.parametrize("seed", range(200))
 @pytest.mark.parametrize("state", ["alive", "one dead", "all dead"])
 def test_a_message_bent_anywhere_gives_an_outcome(seed, state):
     chance, core = random.Random(seed), make_core()
-    good = chance.choice([request(), request(to_tag="b", extra=("Route: <sip:192.0.2.1;lr>",)), server_request(core)])
+    good = chance.choice(
+        [request(), request(to_tag="b", extra=("Route: <sip:192.0.2.1;lr>",)), server_request(core)]
+    )
     if chance.random() < 0.3:
         good = answer(sent(phone(core, request())).data)
     for name in {"alive": [], "one dead": ["server1"], "all dead": ["server1", "server2"]}[state]:

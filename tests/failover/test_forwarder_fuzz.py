@@ -1,8 +1,9 @@
-"""INVARIANT: whatever bytes come, from whomever, in whatever order and state of the servers, the forwarder goes on; a
-phone's datagram leads to servers or back to that phone and nowhere else; what it remembers stays bounded.
+"""INVARIANT: whatever bytes come, from whomever, in whatever order and state of the servers, the
+forwarder goes on; a phone's datagram leads to servers or back to that phone and nowhere else; what
+it remembers stays bounded.
 
-`pytest tests/failover/test_forwarder_fuzz.py --fuzz-seconds 60` runs each test for so long; `--fuzz-seed` chooses other
-dice.
+`pytest tests/failover/test_forwarder_fuzz.py --fuzz-seconds 60` runs each test for so long;
+`--fuzz-seed` chooses other dice.
 """
 
 from __future__ import annotations
@@ -15,7 +16,18 @@ import time
 from pathlib import Path
 
 import pytest
-from forwarder_kit import ALICE, BOB, KEY, SERVERS, answer, answerable, make_core, make_table, plain_phone, request
+from forwarder_kit import (
+    ALICE,
+    BOB,
+    KEY,
+    SERVERS,
+    answer,
+    answerable,
+    make_core,
+    make_table,
+    plain_phone,
+    request,
+)
 from fuzz_kit import broken
 from message_kit import messages
 
@@ -43,15 +55,23 @@ def fuzz(request):
 
 
 def samples(hint):
-    """Good messages, for bending: the odd ones, a call's, and those that name what only the forwarder writes."""
+    """Good messages, for bending: the odd ones, a call's, and those that name what only the
+    forwarder writes."""
     route = f"Route: <sip:192.0.2.1:5060;lr;hint={hint}>"
     contact = f"sip:bob@{BOB[0]}:{BOB[1]}"
     return [
-        *messages().values(), request(), request("REGISTER"), request("CANCEL"), request("ACK", to_tag="b"),
-        request("BYE", to_tag="b", extra=(route,)), request("BYE", uri=f"sip:192.0.2.1;lr;hint={hint}", extra=(route,)),
-        request("INVITE", contact, source=S1), request("INVITE", "sip:192.0.2.1", source=S1), answer(request()),
+        *messages().values(),
+        request(),
+        request("REGISTER"),
+        request("CANCEL"),
+        request("ACK", to_tag="b"),
+        request("BYE", to_tag="b", extra=(route,)),
+        request("BYE", uri=f"sip:192.0.2.1;lr;hint={hint}", extra=(route,)),
+        request("INVITE", contact, source=S1),
+        request("INVITE", "sip:192.0.2.1", source=S1),
+        answer(request()),
         request("OPTIONS", f"sip:x@{S1[0]}:{S1[1]}", extra=(f"Route: <sip:{S1[0]}:{S1[1]}>",)),
-    ]  # fmt: skip
+    ]
 
 
 def check(outcome, leg, source, data):
@@ -62,7 +82,9 @@ def check(outcome, leg, source, data):
         if leg == PHONES and send.to == PHONES and not is_response:
             assert send.target[0] == source[0], "it would have gone to a third party"
         if send.target:
-            socket.inet_pton(socket.AF_INET6 if ":" in send.target[0] else socket.AF_INET, send.target[0])
+            socket.inet_pton(
+                socket.AF_INET6 if ":" in send.target[0] else socket.AF_INET, send.target[0]
+            )
             assert 0 < send.target[1] < 65536
 
 
@@ -71,7 +93,13 @@ def shake(core, dice, now):
     name = dice.choice([*SERVERS, "nobody"])
     kind = dice.randrange(12)
     if kind < 8:
-        core.signal(name, dice.choice([ANSWER, ANSWER, MISS, REFUSED]), now, "dice", dice.choice([None, True, False]))
+        core.signal(
+            name,
+            dice.choice([ANSWER, ANSWER, MISS, REFUSED]),
+            now,
+            "dice",
+            dice.choice([None, True, False]),
+        )
     elif kind < 10 and name in core.table.by_name:
         core.wish(name, dice.choice(list(Wish)), now)
     elif kind == 10:
@@ -79,7 +107,11 @@ def shake(core, dice, now):
     else:
         kept = [server for server in core.table.servers if dice.random() < 0.7]
         health = make_table().servers[0].health
-        kept += [Server(ServerLine(n, a), health, KEY) for n, a in SERVERS.items() if n not in {s.name for s in kept}]
+        kept += [
+            Server(ServerLine(n, a), health, KEY)
+            for n, a in SERVERS.items()
+            if n not in {s.name for s in kept}
+        ]
         core.adopt(ServerTable(kept[: dice.randrange(3)], FIRST_LIVE), 3, 2, now)
 
 
@@ -96,13 +128,21 @@ def test_the_core_with_all_its_legs(fuzz):
             now += dice.choice([0.0, 0.001, 0.3, 5.0]) * (dice.random() < 0.1)
             outcome = core.receive(data, leg, source, now)
             check(outcome, leg, source, data)
-            heard += [answer(send.data) if dice.random() < 0.3 and answerable(send.data) else send.data
-                      for send in outcome.sends]  # fmt: skip
+            heard += [
+                answer(send.data) if dice.random() < 0.3 and answerable(send.data) else send.data
+                for send in outcome.sends
+            ]
             if dice.random() < 0.02:
                 shake(core, dice, now)
         heard = [*good, *heard[-300:]]
-        assert len(core.inflight) <= 2 * inflight.MAX_ROWS and len(core.counters) < 60 and len(core.lines.own) < 5
-    assert core.counters["passed.requests"] > 20 and core.counters["dropped.malformed"] > 50, core.counters
+        assert (
+            len(core.inflight) <= 2 * inflight.MAX_ROWS
+            and len(core.counters) < 60
+            and len(core.lines.own) < 5
+        )
+    assert core.counters["passed.requests"] > 20 and core.counters["dropped.malformed"] > 50, (
+        core.counters
+    )
 
 
 class Answering:
@@ -133,7 +173,8 @@ class Answering:
 
 @pytest.fixture
 def process(tmp_path, free_port):
-    """A real forwarder under -W error before two servers: (popen, its address, servers, file with its stderr)."""
+    """A real forwarder under -W error before two servers: (popen, its address, servers, file with
+    its stderr)."""
     servers = [Answering(("127.0.0.1", free_port())) for _ in range(2)]
     port, file, log = free_port(), tmp_path / "servers.properties", tmp_path / "stderr"
     lines = [f"127.0.0.1:{server.address[1]}" for server in servers]
@@ -154,8 +195,8 @@ def process(tmp_path, free_port):
 
 
 def alive(phone, address, number):
-    """It still forwards. Answers to what was sent before are passed over, and on a busy computer a server may be down
-    for a moment."""
+    """It still forwards. Answers to what was sent before are passed over, and on a busy computer a
+    server may be down for a moment."""
     phone.settimeout(5.0)
     for attempt in range(100):
         branch = f"z9hG4bKalive{number}.{attempt}"
@@ -170,11 +211,14 @@ def alive(phone, address, number):
 
 
 def bombard(process, phone, count, seed, batch=100):
-    """Sends so many broken datagrams from a phone and from a server, as fast as the forwarder takes them."""
+    """Sends so many broken datagrams from a phone and from a server, as fast as the forwarder takes
+    them."""
     popen, address, servers, _ = process
     dice = random.Random(seed)
     good = samples("a" * 26)
-    for number, data in enumerate(broken([*good, *servers[0].heard, *servers[1].heard], count, seed=seed)):
+    for number, data in enumerate(
+        broken([*good, *servers[0].heard, *servers[1].heard], count, seed=seed)
+    ):
         if dice.random() < 0.2:
             dice.choice(servers).sock.sendto(data, address)
         else:
@@ -193,7 +237,9 @@ def test_a_real_forwarder_through_its_sockets(process, fuzz):
             bombard(process, phone, ROUND, seed * 1_000_003 + rounds)
     written = log.read_text()
     assert "Traceback" not in written and "error" not in written.lower(), written
-    assert len(written.splitlines()) < 30 + 15 * (time.monotonic() - began), "a line a second and reason"
+    assert len(written.splitlines()) < 30 + 15 * (time.monotonic() - began), (
+        "a line a second and reason"
+    )
 
 
 @pytest.mark.slow
@@ -203,4 +249,6 @@ def test_twenty_thousand_broken_datagrams_leave_a_few_lines(process):
         bombard(process, phone, 20_000, 42, batch=200)
     written = log.read_text()
     assert "Traceback" not in written and "Warning" not in written, written
-    assert len(written.splitlines()) < 12 * (time.monotonic() - began + 2) and len(written) < 100_000, written
+    assert (
+        len(written.splitlines()) < 12 * (time.monotonic() - began + 2) and len(written) < 100_000
+    ), written

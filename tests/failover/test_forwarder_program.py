@@ -19,11 +19,14 @@ COMMAND = [sys.executable, "-S", str(ROOT / "forwarder.py")]
 
 
 def run(*arguments, cwd=None):
-    return subprocess.run([*COMMAND, *map(str, arguments)], capture_output=True, text=True, timeout=10, cwd=cwd)
+    return subprocess.run(
+        [*COMMAND, *map(str, arguments)], capture_output=True, text=True, timeout=10, cwd=cwd
+    )
 
 
 class Running:
-    """The program, started and ready. `journal`: its log goes where systemd says that its journal is."""
+    """The program, started and ready. `journal`: its log goes where systemd says that its journal
+    is."""
 
     journal = False
 
@@ -33,9 +36,12 @@ class Running:
             status = os.fstat(log.fileno())
             journal = {"JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"} if self.journal else {}
             self.process = subprocess.Popen(
-                [*COMMAND, str(file), *options], stdout=subprocess.PIPE, stderr=log, text=True,
+                [*COMMAND, str(file), *options],
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
                 env={**os.environ, **journal},
-            )  # fmt: skip
+            )
         self.said = []
         for line in self.process.stdout:
             self.said.append(line.rstrip("\n"))
@@ -52,13 +58,16 @@ class Running:
 
 @pytest.fixture
 def program(tmp_path, free_port):
-    """program(servers, *lines) -> a Running forwarder on loopback, its SIP address, its file; stopped at the end."""
+    """program(servers, *lines) -> a Running forwarder on loopback, its SIP address, its file;
+    stopped at the end."""
     started = []
 
     def start(servers, *lines, options=()):
         file, port = tmp_path / "servers.properties", free_port()
         named = [f"{server.name}={server.address[0]}:{server.address[1]}" for server in servers]
-        file.write_text("\n".join([f"forwarder.listen=127.0.0.1:{port}", "admin.listen=", *named, *lines]))
+        file.write_text(
+            "\n".join([f"forwarder.listen=127.0.0.1:{port}", "admin.listen=", *named, *lines])
+        )
         started.append(Running(file, *options))
         return started[-1], ("127.0.0.1", port), file
 
@@ -68,7 +77,7 @@ def program(tmp_path, free_port):
             running.stop()
 
 
-# -- options and faults -----------------------------------------------------------------------------------------------
+# -- options and faults ----------------------------------------------------------------------------
 
 
 def test_check_says_what_it_read_and_what_it_promises():
@@ -84,8 +93,9 @@ def test_check_says_where_servers_may_register(tmp_path):
     said = run(file, "--check")
     assert (said.returncode, said.stderr) == (0, "")
     assert "servers, in order: none but those that come" in said.stdout
-    assert "register themselves at 10.0.0.1:5065 (UDP), their own address, from 10.0.0.0/8; forgotten after 10 s" in (
-        said.stdout
+    assert (
+        "register themselves at 10.0.0.1:5065 (UDP), their own address, from 10.0.0.0/8; forgotten "
+        "after 10 s" in (said.stdout)
     )
 
 
@@ -93,7 +103,10 @@ def test_check_names_the_secret_and_makes_none(tmp_path):
     file = tmp_path / "servers.properties"
     file.write_text("server1=127.0.0.1:5070\n")
     secret = tmp_path / "forwarder.secret"
-    assert f"secret: {secret}, to be made by the first start" in run(file, "--check").stdout.splitlines()
+    assert (
+        f"secret: {secret}, to be made by the first start"
+        in run(file, "--check").stdout.splitlines()
+    )
     assert not secret.exists()
     secret.write_text("x" * 40)
     secret.chmod(0o600)
@@ -101,7 +114,10 @@ def test_check_names_the_secret_and_makes_none(tmp_path):
     assert re.search(rf"^secret: [0-9a-f]{{8}}, from {re.escape(str(secret))}$", told, re.MULTILINE)
     assert "xxxx" not in told
     file.write_text("server1=127.0.0.1:5070\nforwarder.secret.file=\n")
-    assert "secret: for this run only (forwarder.secret.file is empty)" in run(file, "--check").stdout.splitlines()
+    assert (
+        "secret: for this run only (forwarder.secret.file is empty)"
+        in run(file, "--check").stdout.splitlines()
+    )
 
 
 @pytest.mark.skipif(os.name != "posix", reason="modes of files are POSIX's")
@@ -117,7 +133,8 @@ def test_a_secret_that_others_can_read_is_refused_with_the_remedy(tmp_path, opti
 
 
 @pytest.mark.parametrize(
-    "admin, warned", [("0.0.0.0:8060", True), ("127.0.0.1:8060", False), ("[::1]:8060", False), ("", False)]
+    "admin, warned",
+    [("0.0.0.0:8060", True), ("127.0.0.1:8060", False), ("[::1]:8060", False), ("", False)],
 )
 def test_check_warns_of_pages_that_other_computers_reach(tmp_path, admin, warned):
     file = tmp_path / "servers.properties"
@@ -129,11 +146,15 @@ def test_check_warns_of_pages_that_other_computers_reach(tmp_path, admin, warned
 
 def test_check_promises_by_what_the_file_says(tmp_path):
     file = tmp_path / "servers.properties"
-    file.write_text("server1=127.0.0.1:5070\nheartbeat.interval=0.5\nheartbeat.fall=5\nheartbeat.rise=4\n"
-                    "forwarder.policy=call-id\nforwarder.convergence=X-Session\n")  # fmt: skip
+    file.write_text(
+        "server1=127.0.0.1:5070\nheartbeat.interval=0.5\nheartbeat.fall=5\nheartbeat.rise=4\n"
+        "forwarder.policy=call-id\nforwarder.convergence=X-Session\n"
+    )
     told = run(file, "--check").stdout
     assert "new calls go by call-id (sessions named by X-Session)" in told
-    assert "heartbeats every 0.5 s: a killed server is noticed at once, a hung one within 3 s" in told
+    assert (
+        "heartbeats every 0.5 s: a killed server is noticed at once, a hung one within 3 s" in told
+    )
     assert "one that is back is used after 4 answers, 2 s" in told
 
 
@@ -150,11 +171,14 @@ def test_version_and_help():
 @pytest.mark.parametrize("options", [[], ["--check"]])
 def test_every_fault_is_shown_at_once_with_its_line(tmp_path, options):
     file = tmp_path / "servers.properties"
-    file.write_text("server1=127.0.0.1:5070\nhartbeat.interval=1\nheartbeat.fall=many\n127.0.0.1:5070\n")
+    file.write_text(
+        "server1=127.0.0.1:5070\nhartbeat.interval=1\nheartbeat.fall=many\n127.0.0.1:5070\n"
+    )
     said = run(file, *options)
     assert (said.returncode, said.stdout) == (1, "")
     assert said.stderr.splitlines() == [
-        "servers.properties:2: unknown key 'hartbeat.interval' (did you mean 'heartbeat.interval'?)",
+        "servers.properties:2: unknown key 'hartbeat.interval' (did you mean "
+        "'heartbeat.interval'?)",
         "servers.properties:3: heartbeat.fall: 'many' is not a whole number from 1 to 100",
         "servers.properties:4: 127.0.0.1:5070 is on line 1 already, as server1",
     ]
@@ -163,7 +187,9 @@ def test_every_fault_is_shown_at_once_with_its_line(tmp_path, options):
 def test_a_file_that_cannot_be_read_is_one_sentence(tmp_path):
     for file in (tmp_path / "nowhere.properties", tmp_path):
         said = run(file)
-        assert said.returncode == 1 and len(said.stderr.splitlines()) == 1 and str(file) in said.stderr
+        assert (
+            said.returncode == 1 and len(said.stderr.splitlines()) == 1 and str(file) in said.stderr
+        )
     huge = tmp_path / "huge"
     huge.write_bytes(b"#" * (1 << 21))
     assert "too large" in run(huge).stderr
@@ -177,7 +203,9 @@ def test_a_port_that_is_taken_is_one_sentence_with_the_remedy(program, free_port
         taken, remedy = said.stderr.split(" has this port; ")
         where = f"Address already in use (127.0.0.1:{address[1]}): "
         if sys.platform == "linux":
-            assert taken.startswith(f"{where}{sys.executable} -S ") and taken.endswith(f" (pid {running.process.pid})")
+            assert taken.startswith(f"{where}{sys.executable} -S ") and taken.endswith(
+                f" (pid {running.process.pid})"
+            )
         else:
             assert taken == f"{where}another program"
         waits = "or let this one wait for it (forwarder.standby=yes)"
@@ -187,19 +215,27 @@ def test_a_port_that_is_taken_is_one_sentence_with_the_remedy(program, free_port
 def test_a_taken_port_of_the_pages_stops_the_start_as_well(tmp_path, free_port):
     file, port = tmp_path / "servers.properties", free_port()
     with fake_servers(free_port, 1) as servers, socket.create_server(("127.0.0.1", port)):
-        lines = [f"forwarder.listen=127.0.0.1:{free_port()}", f"admin.listen=127.0.0.1:{port}", "forwarder.standby=no"]
+        lines = [
+            f"forwarder.listen=127.0.0.1:{free_port()}",
+            f"admin.listen=127.0.0.1:{port}",
+            "forwarder.standby=no",
+        ]
         file.write_text("\n".join([f"127.0.0.1:{servers[0].address[1]}", *lines]))
         said = run(file)
-    assert said.returncode == 1 and f"(127.0.0.1:{port}): another program has this port" in said.stderr
+    assert (
+        said.returncode == 1 and f"(127.0.0.1:{port}): another program has this port" in said.stderr
+    )
 
 
 def test_an_address_of_another_computer_is_one_sentence(tmp_path):
     file = tmp_path / "servers.properties"
-    file.write_text("127.0.0.1:5070\nforwarder.listen=192.0.2.1:5060\nforwarder.standby=no\nadmin.listen=")
+    file.write_text(
+        "127.0.0.1:5070\nforwarder.listen=192.0.2.1:5060\nforwarder.standby=no\nadmin.listen="
+    )
     assert "this computer has no such address" in run(file).stderr
 
 
-# -- running ----------------------------------------------------------------------------------------------------------
+# -- running ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
@@ -222,9 +258,13 @@ def test_sighup_reads_the_file_again_and_a_bad_one_changes_nothing(program, free
         running.process.send_signal(signal.SIGHUP)
         eventually(lambda: "unknown key 'hartbeat.fall'" in running.log.read_text())
         assert field(ask(phone, address, "z9hG4bK1"), "X-Server") == "server1"
-        file.write_text(good.replace("server1=", "old=") + f"\nserver2=127.0.0.1:{servers[1].address[1]}")
+        file.write_text(
+            good.replace("server1=", "old=") + f"\nserver2=127.0.0.1:{servers[1].address[1]}"
+        )
         running.process.send_signal(signal.SIGHUP)
-        eventually(lambda: f"+ server2 127.0.0.1:{servers[1].address[1]}" in running.log.read_text())
+        eventually(
+            lambda: f"+ server2 127.0.0.1:{servers[1].address[1]}" in running.log.read_text()
+        )
         assert running.stop() == 0
 
 
@@ -237,7 +277,9 @@ def test_verbose_tells_the_way_and_the_reason_of_every_message(program, free_por
         eventually(lambda: line in running.log.read_text())
 
 
-def test_a_stranger_writes_at_most_a_line_a_second_into_the_log_and_no_control_characters(program, free_port):
+def test_a_stranger_writes_at_most_a_line_a_second_into_the_log_and_no_control_characters(
+    program, free_port
+):
     with fake_servers(free_port) as servers, plain_phone() as phone:
         running, address, _ = program(servers)
         for n in range(200):
@@ -258,7 +300,9 @@ def test_the_secret_is_made_at_the_first_start_and_used_at_the_second(program, f
         second = Running(file)
         try:
             assert second.said[-2].endswith(f", from {secret}")
-            assert second.said[-2].partition(",")[0] == first.said[-2].partition(",")[0], "the same fingerprint"
+            assert second.said[-2].partition(",")[0] == first.said[-2].partition(",")[0], (
+                "the same fingerprint"
+            )
             assert field(sent_on(phone, address, servers[0]), "Via") == via
         finally:
             second.stop()
@@ -276,11 +320,15 @@ def test_a_secret_that_cannot_be_written_is_said_and_stops_nothing(program, free
         running, address, _ = program(servers, f"forwarder.secret.file={nowhere}")
         assert field(ask(phone, address, "z9hG4bK1"), "X-Server") == "server1"
         why = f"{nowhere} cannot be written: no such file or directory"
-        assert f"the secret is for this run only ({why}): after a restart" in running.log.read_text()
+        assert (
+            f"the secret is for this run only ({why}): after a restart" in running.log.read_text()
+        )
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="systemd is Linux's")
-def test_under_systemd_a_line_has_its_level_and_no_time(program, free_port, eventually, monkeypatch, tmp_path):
+def test_under_systemd_a_line_has_its_level_and_no_time(
+    program, free_port, eventually, monkeypatch, tmp_path
+):
     with fake_servers(free_port) as servers, plain_phone() as phone:
         monkeypatch.setattr(Running, "journal", True)
         running, address, file = program(servers, options=["-v"])
@@ -292,7 +340,9 @@ def test_under_systemd_a_line_has_its_level_and_no_time(program, free_port, even
         running.process.send_signal(signal.SIGHUP)
         eventually(lambda: "<3>reload refused, nothing changed: " in running.log.read_text())
         lines = running.log.read_text().splitlines()
-        assert all(re.match("<[2-7]>[^0-9]", line) for line in lines), "one line an event, each with its level"
+        assert all(re.match("<[2-7]>[^0-9]", line) for line in lines), (
+            "one line an event, each with its level"
+        )
 
 
 def test_a_failover_reads_well_at_three_in_the_morning(program, free_port, eventually):
@@ -326,7 +376,9 @@ threading.Event().wait()
 """
 
 
-def test_kill_9_of_the_hot_server_is_answered_by_the_other_in_under_a_tenth_of_a_second(program, free_port):
+def test_kill_9_of_the_hot_server_is_answered_by_the_other_in_under_a_tenth_of_a_second(
+    program, free_port
+):
     names = {"server1": free_port(), "server2": free_port()}
     code = RESPONDER.format(root=str(ROOT), tests=str(ROOT / "tests" / "kits"))
     processes = [

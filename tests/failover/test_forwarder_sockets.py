@@ -1,4 +1,5 @@
-"""The forwarder on real sockets of loopback: what the kernel tells it, and what it makes of that."""
+"""The forwarder on real sockets of loopback: what the kernel tells it, and what it makes of
+that."""
 
 from __future__ import annotations
 
@@ -23,7 +24,12 @@ from plumbing.udp_socket import RECEIVE_BUFFER
 
 def config(port, servers, *more, host="127.0.0.1"):
     named = [f"{server.name}={format_address(server.address)}" for server in servers]
-    return read("\n".join([f"forwarder.listen={format_address((host, port))}", "admin.listen=", *named, *more]), "test")
+    return read(
+        "\n".join(
+            [f"forwarder.listen={format_address((host, port))}", "admin.listen=", *named, *more]
+        ),
+        "test",
+    )
 
 
 @contextmanager
@@ -52,7 +58,9 @@ def scene(free_port):
 
 
 def state_of(forwarder, name):
-    return next(server["state"] for server in forwarder.status()["servers"] if server["name"] == name)
+    return next(
+        server["state"] for server in forwarder.status()["servers"] if server["name"] == name
+    )
 
 
 def is_state(forwarder, name, state):
@@ -83,17 +91,23 @@ def test_a_killed_server_s_refusal_moves_its_request_to_the_next_one_at_once(sce
 def answered_by(phone, address, count):
     """Which server answered each of so many requests that were sent at once."""
     for n in range(count):
-        phone.sendto(request("OPTIONS", source=phone.getsockname(), branch=f"z9hG4bKmany{n}"), address)
+        phone.sendto(
+            request("OPTIONS", source=phone.getsockname(), branch=f"z9hG4bKmany{n}"), address
+        )
     return [field(phone.recv(65_535), "X-Server") for _ in range(count)]
 
 
-def test_a_hundred_requests_at_once_are_all_answered_and_those_of_a_killed_server_by_the_next(scene, eventually):
+def test_a_hundred_requests_at_once_are_all_answered_and_those_of_a_killed_server_by_the_next(
+    scene, eventually
+):
     forwarder, address, servers, phone = scene
     eventually(is_state(forwarder, "server2", "UP"))
     assert answered_by(phone, address, 100) == ["server1"] * 100
     servers[0].freeze()
     for n in range(100):
-        phone.sendto(request("OPTIONS", source=phone.getsockname(), branch=f"z9hG4bKlost{n}"), address)
+        phone.sendto(
+            request("OPTIONS", source=phone.getsockname(), branch=f"z9hG4bKlost{n}"), address
+        )
     eventually(lambda: forwarder.status()["counters"]["passed.requests"] >= 200)
     servers[0].kill()
     assert {field(phone.recv(65_535), "X-Server") for _ in range(100)} == {"server2"}
@@ -127,7 +141,9 @@ def test_a_hung_server_is_left_within_the_promised_time_and_fenced_when_it_thaws
     assert field(ask(phone, address, "z9hG4bK2"), "X-Server") == "server1"
 
 
-def test_when_every_server_is_dead_the_phone_hears_503_and_service_again_when_one_is_back(scene, eventually, free_port):
+def test_when_every_server_is_dead_the_phone_hears_503_and_service_again_when_one_is_back(
+    scene, eventually, free_port
+):
     forwarder, address, servers, phone = scene
     for server in servers:
         server.freeze()
@@ -141,7 +157,12 @@ def test_when_every_server_is_dead_the_phone_hears_503_and_service_again_when_on
 def test_a_server_that_was_never_there_is_down_without_a_failover(free_port, eventually):
     with fake_servers(free_port, 1) as servers, plain_phone() as phone:
         port = free_port()
-        settings = config(port, [], f"server0=127.0.0.1:{free_port()}", f"server1=127.0.0.1:{servers[0].address[1]}")
+        settings = config(
+            port,
+            [],
+            f"server0=127.0.0.1:{free_port()}",
+            f"server1=127.0.0.1:{servers[0].address[1]}",
+        )
         with running(settings) as forwarder:
             eventually(is_state(forwarder, "server0", "DOWN"))
             assert forwarder.status()["failovers"] == []
@@ -185,10 +206,16 @@ def test_noise_from_strangers_is_counted_and_the_next_request_passes(scene):
         phone.sendto(noise, address)
     assert field(ask(phone, address, "z9hG4bK1"), "X-Server") == "server1"
     counters = forwarder.status()["counters"]
-    assert counters["dropped.malformed"] == 3 and counters["dropped.not-ours"] == 1 and counters["keepalives"] == 2
+    assert (
+        counters["dropped.malformed"] == 3
+        and counters["dropped.not-ours"] == 1
+        and counters["keepalives"] == 2
+    )
 
 
-def test_one_that_is_not_to_stand_by_cannot_start_on_a_taken_address_and_a_third_can_after_the_first(free_port):
+def test_one_that_is_not_to_stand_by_cannot_start_on_a_taken_address_and_a_third_can_after_the_first(
+    free_port,
+):
     with fake_servers(free_port) as servers:
         port = free_port()
         settings = config(port, servers, "forwarder.standby=no")
@@ -210,7 +237,9 @@ def test_stop_may_be_called_twice_and_before_start(free_port):
         forwarder.stop()
 
 
-def test_without_shared_ports_every_leg_has_its_own_and_all_works_the_same(free_port, eventually, monkeypatch):
+def test_without_shared_ports_every_leg_has_its_own_and_all_works_the_same(
+    free_port, eventually, monkeypatch
+):
     monkeypatch.setattr(legs, "SHARES_PORTS", False)
     with fake_servers(free_port) as servers, plain_phone() as phone:
         port = free_port()
@@ -218,14 +247,18 @@ def test_without_shared_ports_every_leg_has_its_own_and_all_works_the_same(free_
             address = ("127.0.0.1", port)
             assert field(ask(phone, address, "z9hG4bK1"), "X-Server") == "server1"
             host, own = phone.getsockname()
-            servers[0].send(request("INVITE", f"sip:bob@{host}:{own}", source=servers[0].address), address)
+            servers[0].send(
+                request("INVITE", f"sip:bob@{host}:{own}", source=servers[0].address), address
+            )
             assert phone.recv(65_535).startswith(b"INVITE"), "known by where it came from"
             servers[0].kill()
             assert field(ask(phone, address, "z9hG4bK2"), "X-Server") == "server2"
             assert forwarder.status()["failovers"]
 
 
-def test_a_phone_s_datagram_that_lands_on_a_leg_before_it_is_connected_is_not_lost(free_port, monkeypatch):
+def test_a_phone_s_datagram_that_lands_on_a_leg_before_it_is_connected_is_not_lost(
+    free_port, monkeypatch
+):
     listen, server = ("127.0.0.1", free_port()), ("127.0.0.1", free_port())
     with open_phones(listen), plain_phone() as phone:
         real = legs.bind_udp
@@ -244,7 +277,11 @@ def test_a_phone_s_datagram_that_lands_on_a_leg_before_it_is_connected_is_not_lo
 
 def test_the_phones_socket_hears_everybody_but_the_server_whose_leg_is_connected(free_port):
     listen, server = ("127.0.0.1", free_port()), ("127.0.0.1", free_port())
-    with open_phones(listen) as phones, plain_phone() as phone, socket.socket(type=socket.SOCK_DGRAM) as speaker:
+    with (
+        open_phones(listen) as phones,
+        plain_phone() as phone,
+        socket.socket(type=socket.SOCK_DGRAM) as speaker,
+    ):
         speaker.bind(server)
         leg, _ = open_leg(listen, server)
         with leg:
@@ -255,7 +292,10 @@ def test_the_phones_socket_hears_everybody_but_the_server_whose_leg_is_connected
 
 
 def test_own_address_is_what_the_operator_says_else_what_it_listens_on_else_the_system_s_choice():
-    assert OwnAddress(("0.0.0.0", 5060), ("sip.example", 5070)).towards("127.0.0.1") == ("sip.example", 5070)
+    assert OwnAddress(("0.0.0.0", 5060), ("sip.example", 5070)).towards("127.0.0.1") == (
+        "sip.example",
+        5070,
+    )
     assert OwnAddress(("127.0.0.2", 5060), None).towards("127.0.0.1") == ("127.0.0.2", 5060)
     wildcard = OwnAddress(("0.0.0.0", 5060), None)
     assert wildcard.towards("127.0.0.1") == ("127.0.0.1", 5060)
@@ -287,7 +327,7 @@ def test_over_ipv6_it_is_all_the_same(free_port, eventually):
             assert field(ask(phone, ("::1", port), "z9hG4bK2"), "X-Server") == "server2"
 
 
-# -- reload ------------------------------------------------------------------------------------------------------------
+# -- reload ----------------------------------------------------------------------------------------
 
 
 def test_a_reload_brings_a_server_in_once_it_answers_and_lets_one_go(free_port, eventually):
@@ -303,10 +343,15 @@ def test_a_reload_brings_a_server_in_once_it_answers_and_lets_one_go(free_port, 
                 f"+ server3 {where}",
                 "heartbeat.fall 3 -> 4",
             ]
-            assert field(ask(phone, address, "z9hG4bK2"), "X-Server") == "server2", "server3 has to answer first"
+            assert field(ask(phone, address, "z9hG4bK2"), "X-Server") == "server2", (
+                "server3 has to answer first"
+            )
             eventually(is_state(forwarder, "server3", "UP"))
             assert field(ask(phone, address, "z9hG4bK3"), "X-Server") == "server3"
-            assert [server["name"] for server in forwarder.status()["servers"]] == ["server3", "server2"]
+            assert [server["name"] for server in forwarder.status()["servers"]] == [
+                "server3",
+                "server2",
+            ]
 
 
 def test_a_reload_keeps_what_is_known_about_servers_that_stay(scene, eventually):
@@ -319,7 +364,9 @@ def test_a_reload_keeps_what_is_known_about_servers_that_stay(scene, eventually)
     eventually(is_state(forwarder, "server1", "UP"))
 
 
-def test_a_server_whose_leg_cannot_be_opened_is_down_and_the_others_serve(scene, monkeypatch, eventually):
+def test_a_server_whose_leg_cannot_be_opened_is_down_and_the_others_serve(
+    scene, monkeypatch, eventually
+):
     forwarder, address, servers, phone = scene
     eventually(is_state(forwarder, "server1", "UP"))
 
@@ -331,7 +378,10 @@ def test_a_server_whose_leg_cannot_be_opened_is_down_and_the_others_serve(scene,
         last = format_address(servers[1].address)
         forwarder.reload(config(address[1], servers[:1], f"moved={last}"))
         told = forwarder.status()["servers"][1]
-        assert (told["state"], told["why"]) == ("DOWN", f"{last} cannot be reached: network is unreachable")
+        assert (told["state"], told["why"]) == (
+            "DOWN",
+            f"{last} cannot be reached: network is unreachable",
+        )
         assert field(ask(phone, address, "z9hG4bK1"), "X-Server") == "server1"
     eventually(is_state(forwarder, "moved", "UP"))
 
@@ -346,7 +396,11 @@ def test_a_reload_says_what_has_to_wait_for_the_next_start(scene, free_port):
 @pytest.mark.skipif(sys.platform != "linux", reason="how the system counts a buffer is Linux's")
 def test_what_waits_for_the_forwarder_has_the_room_that_was_asked_for(free_port):
     with open_phones(("127.0.0.1", free_port())) as phones, legs.bind_udp(("127.0.0.1", 0)) as leg:
-        granted = [sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 2 for sock in (phones, leg)]
+        granted = [
+            sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 2 for sock in (phones, leg)
+        ]
     most = int(Path("/proc/sys/net/core/rmem_max").read_text())
     asked = [legs.PHONES_BUFFER, RECEIVE_BUFFER]
-    assert granted == asked or granted == [min(most, octets) for octets in asked], "the second: without root's rights"
+    assert granted == asked or granted == [min(most, octets) for octets in asked], (
+        "the second: without root's rights"
+    )

@@ -33,9 +33,16 @@ def test_every_state_knows_every_signal_and_leads_to_known_states_only():
 
 
 def test_every_state_can_be_reached_and_left():
-    reached = {following for state, row in HEALTH.items() for following in row.values() if following is not state}
+    reached = {
+        following
+        for state, row in HEALTH.items()
+        for following in row.values()
+        if following is not state
+    }
     assert reached == set(State)
-    assert all(any(following is not state for following in row.values()) for state, row in HEALTH.items())
+    assert all(
+        any(following is not state for following in row.values()) for state, row in HEALTH.items()
+    )
 
 
 def test_refused_is_certain_in_every_state():
@@ -78,13 +85,14 @@ def test_a_failing_server_is_still_used_and_a_recovering_one_not_yet():
     assert [state for state in State if Health(state, 0.0, "").alive] == [UP, FAILING]
 
 
-# -- damping ----------------------------------------------------------------------------------------------------------
+# -- damping ---------------------------------------------------------------------------------------
 
 BEAT = 0.05
 
 
 def flap(health, flaps, up, down, alone=False, signal=REFUSED):
-    """`flaps` times `up` seconds of answers, `down` seconds without. Returns the health and the states it came to."""
+    """`flaps` times `up` seconds of answers, `down` seconds without. Returns the health and the
+    states it came to."""
     states = [health.state]
     for beat in range(round(flaps * (up + down) / BEAT)):
         now = beat * BEAT
@@ -119,21 +127,35 @@ def test_a_second_crash_within_a_minute_asks_for_a_second_of_answers_a_third_for
             now += BEAT
             health = health.after(ANSWER, now, "answers", 3, 2)
         waited.append(round(now - back, 1))
-    assert waited == pytest.approx([0, 1, 2, 4, 8, 16, 32, 64, 0], abs=0.15), "after a minute without a break, afresh"
+    assert waited == pytest.approx([0, 1, 2, 4, 8, 16, 32, 64, 0], abs=0.15), (
+        "after a minute without a break, afresh"
+    )
 
 
 def test_a_held_server_says_why():
     health = walk(UP, ANSWER, REFUSED, ANSWER, ANSWER, REFUSED, ANSWER)
-    assert health.state is DOWN and health.why == "answers, but was gone 2 times lately: has to answer for 1 s"
+    assert (
+        health.state is DOWN
+        and health.why == "answers, but was gone 2 times lately: has to answer for 1 s"
+    )
     assert health.after(REFUSED, 7.0, "refused", 3, 2).why == "refused"
 
 
 @pytest.mark.parametrize("signal", [REFUSED, MISS])
 @pytest.mark.parametrize(
     "flaps, up, down",
-    [(100, 0.3, 0.3), (100, 0.05, 0.2), (100, 1.0, 1.0), (200, 5.0, 1.0), (500, 30.0, 5.0), (2000, 0.5, 3.0)],
+    [
+        (100, 0.3, 0.3),
+        (100, 0.05, 0.2),
+        (100, 1.0, 1.0),
+        (200, 5.0, 1.0),
+        (500, 30.0, 5.0),
+        (2000, 0.5, 3.0),
+    ],
 )
-def test_a_server_that_flaps_for_long_changes_state_at_most_a_tenth_as_often(signal, flaps, up, down):
+def test_a_server_that_flaps_for_long_changes_state_at_most_a_tenth_as_often(
+    signal, flaps, up, down
+):
     _health, states = flap(Health(UP, 0.0, ""), flaps, up, down, signal=signal)
     assert len(states) <= flaps / 10, states
 

@@ -1,4 +1,5 @@
-"""What is remembered of the addresses that peers use is bounded, and strangers push out no peer that needs it."""
+"""What is remembered of the addresses that peers use is bounded, and strangers push out no peer
+that needs it."""
 
 from __future__ import annotations
 
@@ -50,7 +51,9 @@ def test_strangers_who_use_the_usual_address_push_out_nobody_who_uses_another(ad
     assert told == [(PEER, "127.0.0.9", False)]
 
 
-def test_one_who_was_pushed_out_of_what_is_known_is_read_anew_and_nothing_has_changed(addresses, told):
+def test_one_who_was_pushed_out_of_what_is_known_is_read_anew_and_nothing_has_changed(
+    addresses, told
+):
     addresses.note(PEER, OTHER)
     flood(addresses, USUAL)
     addresses.note(PEER, OTHER)

@@ -1,12 +1,24 @@
-"""Loops and spirals (RFC 5393): a request that comes again asked for the same is refused with 482; one that passes
-twice or more because each time somebody changed it goes on."""
+"""Loops and spirals (RFC 5393): a request that comes again asked for the same is refused with 482;
+one that passes twice or more because each time somebody changed it goes on."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 import pytest
-from forwarder_kit import ALICE, BOB, KEY, SERVERS, answer, field, head, make_core, make_table, plain_phone, request
+from forwarder_kit import (
+    ALICE,
+    BOB,
+    KEY,
+    SERVERS,
+    answer,
+    field,
+    head,
+    make_core,
+    make_table,
+    plain_phone,
+    request,
+)
 
 from failover.config.settings import FIRST_LIVE, PHONES, ServerLine, read
 from failover.forwarder import Forwarder
@@ -46,7 +58,9 @@ def test_a_proxy_that_leaves_the_request_uri_alone_is_no_loop():
 def test_a_spiral_goes_on_while_each_round_asks_for_something_else():
     core = make_core()
     data = request(uri="sip:one@failover.test")
-    for n, uri in enumerate(["sip:two@failover.test", "sip:three@failover.test", "sip:four@failover.test"]):
+    for n, uri in enumerate(
+        ["sip:two@failover.test", "sip:three@failover.test", "sip:four@failover.test"]
+    ):
         data = sent(core.receive(data, PHONES, ALICE, 1.0)).data
         data = through_server(data, uri, f"z9hG4bKspiral{n}", where=("192.0.2.50", 5060))
     assert sent(core.receive(data, PHONES, ("192.0.2.50", 5060), 1.0)).to == "server1"
@@ -106,9 +120,12 @@ def test_the_answer_to_what_passed_twice_finds_its_way_back():
 
 
 @pytest.mark.parametrize("names", [("f",), ("f", "g"), ("f", "g", "h")])
-@pytest.mark.parametrize("uri", ["sip:bob@failover.test", CONTACT, "sip:192.0.2.101", "sip:192.0.2.102"])
+@pytest.mark.parametrize(
+    "uri", ["sip:bob@failover.test", CONTACT, "sip:192.0.2.101", "sip:192.0.2.102"]
+)
 def test_a_ring_of_forwarders_ends_within_two_rounds(names, uri):
-    """Each has the next as its only server; the last has the first. Each with a secret of its own."""
+    """Each has the next as its only server; the last has the first. Each with a secret of its
+    own."""
     cores = {}
     for n, name in enumerate(names):
         following = names[(n + 1) % len(names)]
@@ -131,13 +148,18 @@ def test_a_ring_of_forwarders_ends_within_two_rounds(names, uri):
 def test_a_server_line_that_points_at_the_forwarder_itself_melts_nothing(free_port, eventually):
     """The file refuses such a line; here it is smuggled in."""
     port = free_port()
-    settings = read(f"forwarder.listen=127.0.0.1:{port}\nadmin.listen=\nme=127.0.0.1:{free_port()}", "test")
+    settings = read(
+        f"forwarder.listen=127.0.0.1:{port}\nadmin.listen=\nme=127.0.0.1:{free_port()}", "test"
+    )
     forwarder = Forwarder(replace(settings, servers=(ServerLine("me", ("127.0.0.1", port)),)))
     forwarder.start()
     try:
         with plain_phone() as phone:
             for n in range(20):
-                phone.sendto(request("INVITE", source=phone.getsockname(), branch=f"z9hG4bK{n}"), ("127.0.0.1", port))
+                phone.sendto(
+                    request("INVITE", source=phone.getsockname(), branch=f"z9hG4bK{n}"),
+                    ("127.0.0.1", port),
+                )
             answers = [head(phone.recv(65_535))[0] for _ in range(20)]
         assert set(answers) <= {"SIP/2.0 482 Loop Detected", "SIP/2.0 503 Service Unavailable"}
         passed = forwarder.status()["counters"].get("passed.requests", 0)
@@ -148,20 +170,29 @@ def test_a_server_line_that_points_at_the_forwarder_itself_melts_nothing(free_po
 
 def test_two_forwarders_that_point_at_each_other_melt_nothing(free_port):
     ports = free_port(), free_port()
-    texts = [f"forwarder.listen=127.0.0.1:{one}\nadmin.listen=\nother=127.0.0.1:{two}"
-             for one, two in (ports, ports[::-1])]  # fmt: skip
+    texts = [
+        f"forwarder.listen=127.0.0.1:{one}\nadmin.listen=\nother=127.0.0.1:{two}"
+        for one, two in (ports, ports[::-1])
+    ]
     pair = [Forwarder(read(text, "test")) for text in texts]
     try:
         for forwarder in pair:
             forwarder.start()
         with plain_phone() as phone:
             for n in range(20):
-                phone.sendto(request("INVITE", source=phone.getsockname(), branch=f"z9hG4bK{n}"),
-                             ("127.0.0.1", ports[0]))  # fmt: skip
+                phone.sendto(
+                    request("INVITE", source=phone.getsockname(), branch=f"z9hG4bK{n}"),
+                    ("127.0.0.1", ports[0]),
+                )
             answers = {head(phone.recv(65_535))[0] for _ in range(20)}
-        assert answers <= {f"SIP/2.0 {answer}" for answer in ("482 Loop Detected", "502 Bad Gateway",
-                                                              "503 Service Unavailable")}  # fmt: skip
-        assert sum(forwarder.status()["counters"].get("passed.requests", 0) for forwarder in pair) < 2000
+        assert answers <= {
+            f"SIP/2.0 {answer}"
+            for answer in ("482 Loop Detected", "502 Bad Gateway", "503 Service Unavailable")
+        }
+        assert (
+            sum(forwarder.status()["counters"].get("passed.requests", 0) for forwarder in pair)
+            < 2000
+        )
     finally:
         for forwarder in pair:
             forwarder.stop()

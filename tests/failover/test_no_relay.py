@@ -1,4 +1,5 @@
-"""Nobody can have the forwarder send where he likes: not by Route, Request-URI, maddr, Via, received or a response."""
+"""Nobody can have the forwarder send where he likes: not by Route, Request-URI, maddr, Via,
+received or a response."""
 
 from __future__ import annotations
 
@@ -26,7 +27,9 @@ NAMING = {
     "strict route": request(extra=(f"Route: <sip:{VICTIM}>",)),
     "route behind ours": request(extra=(f"Route: <sip:192.0.2.1;lr>, <sip:{VICTIM};lr>",)),
     "route with maddr": request(extra=(f"Route: <sip:192.0.2.1;lr;maddr={VICTIM}>",)),
-    "our record-route as request-uri": request(uri="sip:192.0.2.1;lr;hint=HINT", extra=(f"Route: <sip:{VICTIM};lr>",)),
+    "our record-route as request-uri": request(
+        uri="sip:192.0.2.1;lr;hint=HINT", extra=(f"Route: <sip:{VICTIM};lr>",)
+    ),
     "record-route": request(extra=(f"Record-Route: <sip:{VICTIM};lr>",)),
     "contact": request(extra=(f"Contact: <sip:{VICTIM}>",)),
     "via host": request(via=via(VICTIM)),
@@ -69,7 +72,9 @@ def test_when_no_server_lives_they_stay_with_the_phone_too(name):
     core = make_core(servers={})
     data = named(make_core(), name)
     (refused,) = core.receive(data, PHONES, ALICE, 1.0).sends
-    assert refused.target[0] == ALICE[0] and head(refused.data)[0] == "SIP/2.0 503 Service Unavailable"
+    assert (
+        refused.target[0] == ALICE[0] and head(refused.data)[0] == "SIP/2.0 503 Service Unavailable"
+    )
 
 
 def forged_responses():
@@ -79,15 +84,24 @@ def forged_responses():
     good = answer(asked.data)
     beneath = f"Via: {field(request(), 'Via')}".encode()
     yield "no via of ours", answer(request())
-    yield "our address and a made up branch", good.replace(ours.encode(), f"{own}z9hG4bK{'a' * 26}".encode())
+    yield (
+        "our address and a made up branch",
+        good.replace(ours.encode(), f"{own}z9hG4bK{'a' * 26}".encode()),
+    )
     yield "our branch over the victim's via", good.replace(beneath, via(VICTIM).encode())
     yield "our branch over another port", good.replace(beneath, beneath.replace(b":5060", b":53"))
-    yield "our branch over a received", good.replace(beneath, beneath + f";received={VICTIM}".encode())
+    yield (
+        "our branch over a received",
+        good.replace(beneath, beneath + f";received={VICTIM}".encode()),
+    )
     yield "our branch over a maddr", good.replace(beneath, beneath + f";maddr={VICTIM}".encode())
     yield "our branch over a rport", good.replace(beneath, beneath + b";rport=53")
     yield "our via alone", good.replace(beneath + b"\r\n", b"")
     yield "our via twice", good.replace(beneath, f"Via: {ours}\r\nVia: {ours}".encode())
-    yield "another one's via on top", good.replace(b"Via:", via("192.0.2.99").encode() + b"\r\nVia:", 1)
+    yield (
+        "another one's via on top",
+        good.replace(b"Via:", via("192.0.2.99").encode() + b"\r\nVia:", 1),
+    )
 
 
 @pytest.mark.parametrize("data", [pytest.param(data, id=name) for name, data in forged_responses()])
@@ -107,21 +121,40 @@ def test_the_signature_of_another_secret_is_none():
 
 @pytest.mark.parametrize(
     "host",
-    ["bob.example", "localhost", "2130706433", "0x7f.1", "127.1", "224.0.0.1", "ff02::1", "0.0.0.0", "::", "",
-     "a" * 300, "255.255.255.255", "192.0.2.1%0", "192.0.2.1 ", "１９２.0.2.1"],
-)  # fmt: skip
+    [
+        "bob.example",
+        "localhost",
+        "2130706433",
+        "0x7f.1",
+        "127.1",
+        "224.0.0.1",
+        "ff02::1",
+        "0.0.0.0",
+        "::",
+        "",
+        "a" * 300,
+        "255.255.255.255",
+        "192.0.2.1%0",
+        "192.0.2.1 ",
+        "１９２.0.2.1",
+    ],
+)
 def test_only_one_computer_s_plain_address_is_an_address(host):
     assert not literal((host, 5060))
 
 
-@pytest.mark.parametrize("uri", [f"sip:x@{VICTIM};maddr=224.0.0.1", f"sip:x@{VICTIM};maddr=host.example"])
+@pytest.mark.parametrize(
+    "uri", [f"sip:x@{VICTIM};maddr=224.0.0.1", f"sip:x@{VICTIM};maddr=host.example"]
+)
 def test_a_server_may_name_an_address_but_not_by_maddr(uri):
     core = make_core()
     (sent,) = core.receive(request("MESSAGE", uri, source=S1), "server1", S1, 1.0).sends
     assert sent.target == (VICTIM, 5060)
 
 
-@pytest.mark.parametrize("host", ["host.example", "localhost", "224.0.0.5", "127.1", "[2001:db8::1]"])
+@pytest.mark.parametrize(
+    "host", ["host.example", "localhost", "224.0.0.5", "127.1", "[2001:db8::1]"]
+)
 def test_a_server_that_names_what_is_no_address_here_is_told_so(host):
     core = make_core()
     (sent,) = core.receive(request("MESSAGE", f"sip:x@{host}", source=S1), "server1", S1, 1.0).sends

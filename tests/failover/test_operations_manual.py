@@ -16,27 +16,43 @@ from failover.upstream.health import REFUSED
 
 ROOT = Path(__file__).resolve().parents[2]
 MANUAL = (ROOT / "docs" / "operations.txt").read_text(encoding="utf-8")
-REASONED = {"_drop": "dropped.", "_refuse": "dropped.", "trouble": "trouble."}  # these count by a reason they are given
+# these count by a reason they are given
+REASONED = {"_drop": "dropped.", "_refuse": "dropped.", "trouble": "trouble."}
 SECOND_BIND, SECOND_NAME = ("bind=10.0.0.11", "bind=10.0.0.12"), ("asterisk1", "asterisk2")
 NAME = re.compile(r"[a-z][a-z0-9-]*\Z")
 
 
 def counters():
-    """Every name the forwarder may count by: in counters["..."], and the reasons given to what counts by reason."""
+    """Every name the forwarder may count by: in counters["..."], and the reasons given to what
+    counts by reason."""
     for file in sorted((ROOT / "failover").rglob("*.py")):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Subscript) and _called(node.value).endswith("counters"):
                 yield from (name.rstrip(".") for name in _texts(ast.walk(node.slice)))
             elif isinstance(node, ast.Call) and _called(node.func) in REASONED:
-                yield from (REASONED[_called(node.func)] + reason for reason in _texts(node.args) if NAME.match(reason))
+                yield from (
+                    REASONED[_called(node.func)] + reason
+                    for reason in _texts(node.args)
+                    if NAME.match(reason)
+                )
 
 
 def _texts(nodes):
-    return (node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str))
+    return (
+        node.value
+        for node in nodes
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    )
 
 
 def _called(node):
-    return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
+    return (
+        node.attr
+        if isinstance(node, ast.Attribute)
+        else node.id
+        if isinstance(node, ast.Name)
+        else ""
+    )
 
 
 def explained(name):
@@ -46,7 +62,9 @@ def explained(name):
 
 @pytest.mark.parametrize("key", [setting.key for setting in SETTINGS])
 def test_every_setting_is_explained(key):
-    assert re.search(rf"^  {re.escape(key)}\b", MANUAL, re.MULTILINE), f"section 2 does not explain {key}"
+    assert re.search(rf"^  {re.escape(key)}\b", MANUAL, re.MULTILINE), (
+        f"section 2 does not explain {key}"
+    )
 
 
 @pytest.mark.parametrize("name", sorted(set(counters())))
@@ -61,12 +79,21 @@ def test_every_metric_is_explained():
     families = prometheus_kit.read(metrics(core, ACTIVE_ONE, 0.0, 1.0, 1.0))
     assert len(families) > 15
     for name in families:
-        assert re.search(rf"(^ |;|,) +{name}\b", MANUAL, re.MULTILINE), f"section 9 does not explain {name}"
+        assert re.search(rf"(^ |;|,) +{name}\b", MANUAL, re.MULTILINE), (
+            f"section 9 does not explain {name}"
+        )
 
 
 def test_the_search_for_counters_finds_what_is_known_to_be_counted():
     found = set(counters())
-    assert {"keepalives", "passed.requests", "dropped.fenced", "dropped.no-server", "trouble.send", "answered"} <= found
+    assert {
+        "keepalives",
+        "passed.requests",
+        "dropped.fenced",
+        "dropped.no-server",
+        "trouble.send",
+        "answered",
+    } <= found
 
 
 def test_section_1_names_every_file_of_the_asterisks_and_the_lines_in_which_the_two_differ():

@@ -26,12 +26,20 @@ def test_a_heartbeat_is_a_proper_options_request_to_the_server_itself():
 def test_every_heartbeat_is_a_transaction_of_its_own():
     beats = script()
     first, second = beats.ask(100.0, 0.2), beats.ask(100.05, 0.2)
-    assert field(first, "Via") != field(second, "Via") and field(first, "CSeq") != field(second, "CSeq")
+    assert field(first, "Via") != field(second, "Via") and field(first, "CSeq") != field(
+        second, "CSeq"
+    )
     assert field(first, "Call-ID") == field(second, "Call-ID")
 
 
 def test_any_final_or_provisional_response_is_an_answer_and_says_when_it_was_asked():
-    for status in ("200 OK", "404 Not Found", "483 Too Many Hops", "503 Service Unavailable", "100 Trying"):
+    for status in (
+        "200 OK",
+        "404 Not Found",
+        "483 Too Many Hops",
+        "503 Service Unavailable",
+        "100 Trying",
+    ):
         beats = script()
         asked = beats.ask(100.0, 0.2)
         assert beats.answer(answer(asked, status), 100.01, 0.2) == Answer(100.0, int(status[:3]))
@@ -70,5 +78,7 @@ def test_what_answers_nothing_of_ours_proves_nothing():
 
 def test_heartbeats_go_to_ipv6_addresses_in_brackets():
     asked = Script(("::1", 5070), ("::1", 40000), "0123456789abcdef").ask(1.0, 0.2)
-    assert head(asked)[0] == "OPTIONS sip:[::1]:5070 SIP/2.0" and "[::1]:40000" in field(asked, "Via")
+    assert head(asked)[0] == "OPTIONS sip:[::1]:5070 SIP/2.0" and "[::1]:40000" in field(
+        asked, "Via"
+    )
     parse(asked).check()

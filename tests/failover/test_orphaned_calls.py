@@ -289,7 +289,9 @@ def test_a_line_that_cannot_be_read_in_a_dead_one_s_invite_refuses_no_other_one(
 
 
 def test_nor_does_one_in_the_caller_s_keep_the_refusal_from_it(story):
-    [called] = story.take(request(branch="z9hG4bKcall", call_id="call", extra=UNREADABLE), PHONES, ALICE)
+    [called] = story.take(
+        request(branch="z9hG4bKcall", call_id="call", extra=UNREADABLE), PHONES, ALICE
+    )
     [ghost] = story.own_invite("server1", 1)
     story.take(answer(ghost.data, "180 Ringing"), PHONES, BOB)
     story.take(answer(called.data, "180 Ringing"), "server1", S1)
@@ -302,10 +304,14 @@ def test_a_remembered_invite_that_cannot_be_read_at_all_costs_no_other_call_anyt
     story.rings()
     ghost = story.rings(2)
     first = next(iter(story.core.orphans._ringing.values()))
-    first.data = first.data.replace(b"INVITE sip:bob", b"INVITE  sip:bob", 1).replace(b"\r\nCSeq", b"\r\nCSeq?")
+    first.data = first.data.replace(b"INVITE sip:bob", b"INVITE  sip:bob", 1).replace(
+        b"\r\nCSeq", b"\r\nCSeq?"
+    )
     story.kill()
     *cancels, invite = story.own_invite("server2", 3)
-    assert [is_cancel(send, ghost) for send in cancels] == [True] and invite.data.startswith(b"INVITE")
+    assert [is_cancel(send, ghost) for send in cancels] == [True] and invite.data.startswith(
+        b"INVITE"
+    )
 
 
 def test_who_picks_it_up_and_says_no_sip_address_is_hung_up_on_as_well(story):

@@ -72,7 +72,9 @@ def test_what_begins_something_new_hears_503_and_when_to_come_again_at_once(meth
     assert len(core.kept) == 0 and revive(core) == []
 
 
-@pytest.mark.parametrize("method", ["BYE", "INVITE", "UPDATE", "INFO", "PRACK", "NOTIFY", "REFER", "MESSAGE"])
+@pytest.mark.parametrize(
+    "method", ["BYE", "INVITE", "UPDATE", "INFO", "PRACK", "NOTIFY", "REFER", "MESSAGE"]
+)
 def test_a_request_of_a_call_hears_nothing_and_goes_to_the_first_server_that_lives(method):
     core = make_core()
     kill(core)
@@ -110,7 +112,9 @@ def test_an_answer_to_what_a_dead_server_had_asked_waits_too():
     invite = phone(core, request(), 100.0).sends[0].data
     onward = invite.replace(b"sip:bob@failover.test SIP", CONTACT.encode() + b" SIP", 1)
     via = b"\r\nVia: SIP/2.0/UDP 192.0.2.11:5070;branch=z9hG4bKs1\r\nVia: "
-    (ringing,) = core.receive(onward.replace(b"\r\nVia: ", via, 1), "server1", SERVERS["server1"], 100.1).sends
+    (ringing,) = core.receive(
+        onward.replace(b"\r\nVia: ", via, 1), "server1", SERVERS["server1"], 100.1
+    ).sends
     kill(core)
     ok = answer(ringing.data)
     assert core.receive(ok, PHONES, BOB, 102.0).sends == ()
@@ -202,7 +206,9 @@ def test_what_waits_is_bounded_and_strangers_push_no_real_call_out(monkeypatch):
     for n in range(10):
         phone(core, in_call(core, branch=f"z9hG4bK{n}", call_id=f"call-{n}"))
     for n in range(1000):
-        invented = request("BYE", branch=f"z9hG4bKs{n}", source=STRANGER, to_tag="x", call_id=f"s{n}")
+        invented = request(
+            "BYE", branch=f"z9hG4bKs{n}", source=STRANGER, to_tag="x", call_id=f"s{n}"
+        )
         phone(core, invented, source=STRANGER)
     assert len(core.kept) == 20 and core.counters["kept.overflow"] == 990
     passed = [field(send.data, "Call-ID") for send in revive(core)]
@@ -296,7 +302,9 @@ def test_the_other_forwarder_has_the_address_now_so_nothing_waits_here():
     assert revive(core) == []
 
 
-def test_both_servers_are_killed_a_phone_hangs_up_and_is_answered_when_one_is_back(free_port, eventually):
+def test_both_servers_are_killed_a_phone_hangs_up_and_is_answered_when_one_is_back(
+    free_port, eventually
+):
     with fake_servers(free_port) as servers, plain_phone() as alice:
         listen = ("127.0.0.1", free_port())
         with running(config(listen[1], servers)) as forwarder:
@@ -305,7 +313,9 @@ def test_both_servers_are_killed_a_phone_hangs_up_and_is_answered_when_one_is_ba
                 server.kill()
             eventually(lambda: forwarder.status()["hot"] is None)
             assert b" 503 " in ask(alice, listen, "z9hG4bK2")
-            alice.sendto(request("BYE", source=alice.getsockname(), branch="z9hG4bK3", to_tag="b"), listen)
+            alice.sendto(
+                request("BYE", source=alice.getsockname(), branch="z9hG4bK3", to_tag="b"), listen
+            )
             eventually(lambda: forwarder.status()["kept"] == 1)
             back = FakeServer("server2", servers[1].address)
             try:
@@ -326,7 +336,9 @@ def test_a_hang_up_older_than_any_sender_waits_outlives_the_server_that_it_was_r
     core.signal("server1", REFUSED, 163.0, "refused")
     assert len(core.kept) == 1
     (second,) = revive(core, "server2", now=170.0)
-    assert second.to == "server2" and field(second.data, "Failover-Kept") == "68.000", "since its first copy came"
+    assert second.to == "server2" and field(second.data, "Failover-Kept") == "68.000", (
+        "since its first copy came"
+    )
 
 
 @pytest.mark.parametrize("age", [20.0, 60.0])

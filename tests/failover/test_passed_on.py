@@ -1,7 +1,8 @@
-"""What a dying server has passed on already is not said again: phones hear every message once, in its order.
+"""What a dying server has passed on already is not said again: phones hear every message once, in
+its order.
 
-Found with a stateful server and a strict phone: a 180 of the last second, repeated through the survivor, reached the
-caller after the 200, and an INVITE reached a phone that had answered it.
+Found with a stateful server and a strict phone: a 180 of the last second, repeated through the
+survivor, reached the caller after the 200, and an INVITE reached a phone that had answered it.
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ class Call:
     def __init__(self):
         self.core = make_core()
         to_server = self.core.receive(request(), PHONES, ALICE, 100.0).sends[0].data
-        self.at_bob = self.from_server(onward(to_server, "server1", "z9hG4bKs1"), 100.0).sends[0].data
+        self.at_bob = (
+            self.from_server(onward(to_server, "server1", "z9hG4bKs1"), 100.0).sends[0].data
+        )
 
     def from_server(self, data, now):
         return self.core.receive(data, "server1", SERVERS["server1"], now)
@@ -57,13 +60,18 @@ class Call:
 def test_an_answer_that_the_dead_server_had_passed_on_is_not_said_again():
     call = Call()
     call.server_passes(call.bob_says("180 Ringing"))
-    assert call.replayed() == [("server2", "INVITE sip:bob@failover.test SIP/2.0")], "the INVITE waits for its 200"
+    assert call.replayed() == [("server2", "INVITE sip:bob@failover.test SIP/2.0")], (
+        "the INVITE waits for its 200"
+    )
 
 
 def test_an_answer_that_it_had_not_passed_on_is_said_to_the_survivor():
     call = Call()
     call.bob_says("180 Ringing")
-    assert [line for _, line in call.replayed()] == ["INVITE sip:bob@failover.test SIP/2.0", "SIP/2.0 180 Ringing"]
+    assert [line for _, line in call.replayed()] == [
+        "INVITE sip:bob@failover.test SIP/2.0",
+        "SIP/2.0 180 Ringing",
+    ]
 
 
 def test_an_answered_call_is_not_offered_again_only_its_200_is():
@@ -76,7 +84,10 @@ def test_an_answered_call_is_not_offered_again_only_its_200_is():
 def test_a_refusal_does_not_settle_an_invite_that_may_ring_elsewhere_too():
     call = Call()
     call.bob_says("486 Busy Here")
-    assert [line for _, line in call.replayed()] == ["INVITE sip:bob@failover.test SIP/2.0", "SIP/2.0 486 Busy Here"]
+    assert [line for _, line in call.replayed()] == [
+        "INVITE sip:bob@failover.test SIP/2.0",
+        "SIP/2.0 486 Busy Here",
+    ]
 
 
 def test_each_answer_counts_by_itself():

@@ -37,8 +37,8 @@ CONTACT = f"sip:bob@{BOB[0]}:{BOB[1]}"
 
 
 class Node:
-    """A server of the fake world. `late`: seconds until it handles a request; None: never, though it
-    answers heartbeats. `proxies`: it passes requests on to Bob instead of answering them."""
+    """A server of the fake world. `late`: seconds until it handles a request; None: never, though
+    it answers heartbeats. `proxies`: it passes requests on to Bob instead of answering them."""
 
     def __init__(self, name):
         self.name, self.address = name, SERVERS[name]
@@ -97,7 +97,11 @@ class World:
         return [self.answered.get(call, self.now) - at for call, at in self.asked.items()]
 
     def unanswered(self, older_than=0.0):
-        return [call for call, at in self.asked.items() if call not in self.answered and self.now - at > older_than]
+        return [
+            call
+            for call, at in self.asked.items()
+            if call not in self.answered and self.now - at > older_than
+        ]
 
     def ejections(self):
         return sum(server.ejections for server in self.core.table.servers)
@@ -156,7 +160,10 @@ class World:
         if data.startswith(b"SIP/"):
             onward = data.partition(b"\r\nVia: ")
             popped = onward[0] + b"\r\n" + onward[2].partition(b"\r\n")[2]
-            self._at(node.late or 0.0, lambda: node.late is not None and self._receive(popped, node.name, node.address))
+            self._at(
+                node.late or 0.0,
+                lambda: node.late is not None and self._receive(popped, node.name, node.address),
+            )
             return
         node.got.append(data)
         if node.late is None or node.deaf_to in data or data.startswith(b"ACK"):
@@ -166,7 +173,9 @@ class World:
             via = f"\r\nVia: SIP/2.0/UDP {format_address(node.address)};branch={_own_branch(data)}\r\nVia: "
             start = data.replace(b"sip:bob@failover.test SIP", CONTACT.encode() + b" SIP", 1)
             sends = start.replace(b"\r\nVia: ", via.encode(), 1)
-        self._at(node.late, lambda: not self._lost() and self._receive(sends, node.name, node.address))
+        self._at(
+            node.late, lambda: not self._lost() and self._receive(sends, node.name, node.address)
+        )
 
 
 def _own_branch(data):
@@ -221,7 +230,11 @@ def test_what_it_is_tried_with_becomes_rarer_and_costs_half_a_second_each():
         got.append(len(world.server1.got) - before)
     assert got[0] >= 1 and got[-1] <= 2 and sum(got) <= 12, got
     assert world.state() == EJECTED
-    settled = [wait for call, wait in zip(world.asked, world.waits(), strict=True) if world.asked[call] < world.now - 2]
+    settled = [
+        wait
+        for call, wait in zip(world.asked, world.waits(), strict=True)
+        if world.asked[call] < world.now - 2
+    ]
     assert max(settled[600:]) <= TRIAL_SECONDS + 2 * LOOK_INTERVAL + 0.05
 
 
@@ -252,7 +265,7 @@ def test_the_next_time_it_is_tried_later():
             world.run(0.1, rate=50)
 
 
-# -- and what is decided on a trial may be out of date ----------------------------------------------------------------
+# -- and what is decided on a trial may be out of date ---------------------------------------------
 
 
 def on_trial():
@@ -327,7 +340,7 @@ def test_nor_is_it_tried_later(change):
     assert world.state() == EJECTED and len(world.server1.got) == before
 
 
-# -- it must not misfire ----------------------------------------------------------------------------------------------
+# -- it must not misfire ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("rate", [1, 3, 20, 300])
@@ -344,7 +357,9 @@ def test_a_server_that_is_busy_for_three_seconds_stays_where_it_is():
     world.run(3.0, rate=100)
     world.server1.late = 0.001
     world.run(5.0, rate=100)
-    assert world.ejections() == 0 and world.state() == "UP" and world.core.table.hot.name == "server1"
+    assert (
+        world.ejections() == 0 and world.state() == "UP" and world.core.table.hot.name == "server1"
+    )
     assert not [event for event in world.events if isinstance(event, Failover)]
 
 
@@ -431,7 +446,9 @@ def test_a_server_whose_timers_repeat_old_messages_does_not_work():
     world.ask("MESSAGE")
     world.run(0.05)
     via = f"\r\nVia: SIP/2.0/UDP {format_address(world.server1.address)};branch=z9hG4bKold\r\nVia: "
-    world.server1.repeats = world.server1.got[0].replace(b"sip:bob@failover.test SIP", CONTACT.encode() + b" SIP", 1)
+    world.server1.repeats = world.server1.got[0].replace(
+        b"sip:bob@failover.test SIP", CONTACT.encode() + b" SIP", 1
+    )
     world.server1.repeats = world.server1.repeats.replace(b"\r\nVia: ", via.encode(), 1)
     world.bob_answers, world.server1.late = True, None
     world.run(10.0, rate=50, method="MESSAGE")
@@ -474,7 +491,10 @@ def test_a_real_server_that_answers_only_heartbeats_loses_no_request(free_port, 
                 nonlocal asked
                 asked += 1
                 own = phone.getsockname()
-                phone.sendto(request("OPTIONS", source=own, branch=f"z9hG4bK{asked}", call_id=f"c{asked}"), listen)
+                phone.sendto(
+                    request("OPTIONS", source=own, branch=f"z9hG4bK{asked}", call_id=f"c{asked}"),
+                    listen,
+                )
                 hear()
                 return forwarder.status()["servers"][0]["state"] == EJECTED
 

@@ -23,8 +23,16 @@ def bound(host):
     return sock
 
 
-@pytest.mark.parametrize("has, wanted", [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "127.0.0.1"), ("127.0.0.1", "0.0.0.0"),
-                                         ("::1", "::1"), ("::", "::1")])  # fmt: skip
+@pytest.mark.parametrize(
+    "has, wanted",
+    [
+        ("127.0.0.1", "127.0.0.1"),
+        ("0.0.0.0", "127.0.0.1"),
+        ("127.0.0.1", "0.0.0.0"),
+        ("::1", "::1"),
+        ("::", "::1"),
+    ],
+)
 def test_the_holder_is_named_with_its_command_and_pid(has, wanted):
     with bound(has) as sock:
         who = holder((wanted, sock.getsockname()[1]))

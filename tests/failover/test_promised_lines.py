@@ -16,7 +16,8 @@ INVARIANT = "forwarded bytes differ from the received ones by exactly the promis
 
 
 def conversation(core):
-    """(leg, source, datagram) of a call's messages and of the odd ones, each of which this core forwards as it is."""
+    """(leg, source, datagram) of a call's messages and of the odd ones, each of which this core
+    forwards as it is."""
     hint = core.table.servers[0].hint
     ours = f"<sip:192.0.2.1:5060;lr;hint={hint}>"
     yield from ((PHONES, ALICE, data) for data in messages().values())
@@ -24,10 +25,34 @@ def conversation(core):
     yield PHONES, ALICE, request("REGISTER", hops="")
     yield PHONES, ALICE, request("BYE", to_tag="b", extra=(f"Route: {ours}",))
     yield PHONES, ALICE, request("BYE", to_tag="b", extra=(f"Route: {ours}, <sip:10.9.9.9;lr>",))
-    yield PHONES, ALICE, request("BYE", to_tag="b", uri=f"sip:b2b@{S2[0]}:{S2[1]}", extra=(f"Route: <sip:{S2[0]};lr>",))
-    yield PHONES, ALICE, request("BYE", to_tag="b", uri=f"sip:192.0.2.1;lr;hint={hint}", extra=(f"Route: <{CONTACT}>",))
-    yield PHONES, ALICE, request(via="Via: SIP/2.0/UDP 10.0.0.5;rport;branch=z9hG4bKn, SIP/2.0/TCP a;branch=z9hG4bKm")
-    yield PHONES, ALICE, request().replace(b"Content-Length: 0\r\n\r\n", b"l: 4\r\n\r\nbody and what is no part of it")
+    yield (
+        PHONES,
+        ALICE,
+        request(
+            "BYE", to_tag="b", uri=f"sip:b2b@{S2[0]}:{S2[1]}", extra=(f"Route: <sip:{S2[0]};lr>",)
+        ),
+    )
+    yield (
+        PHONES,
+        ALICE,
+        request(
+            "BYE", to_tag="b", uri=f"sip:192.0.2.1;lr;hint={hint}", extra=(f"Route: <{CONTACT}>",)
+        ),
+    )
+    yield (
+        PHONES,
+        ALICE,
+        request(
+            via="Via: SIP/2.0/UDP 10.0.0.5;rport;branch=z9hG4bKn, SIP/2.0/TCP a;branch=z9hG4bKm"
+        ),
+    )
+    yield (
+        PHONES,
+        ALICE,
+        request().replace(
+            b"Content-Length: 0\r\n\r\n", b"l: 4\r\n\r\nbody and what is no part of it"
+        ),
+    )
     yield PHONES, ALICE, b"\r\n\r\n" + request()
     yield PHONES, ALICE, request().replace(b"\r\n", b"\n")
     yield "server1", S1, request("INVITE", CONTACT, source=S1)
@@ -49,14 +74,20 @@ def forwarded(core, leg, source, data):
     for send in sends:
         is_response = data.lstrip(b"\r\n")[:7].upper() == b"SIP/2.0"
         if send.data.startswith(b"SIP/2.0") and not is_response:
-            assert send.to == leg and (leg != PHONES or send.target[0] == source[0]), "an answer goes to who asked"
+            assert send.to == leg and (leg != PHONES or send.target[0] == source[0]), (
+                "an answer goes to who asked"
+            )
         else:
-            assert leg != PHONES or is_response or send.to != PHONES, "a phone's request goes to a server"
+            assert leg != PHONES or is_response or send.to != PHONES, (
+                "a phone's request goes to a server"
+            )
             return send.data
     return None
 
 
-@pytest.mark.parametrize("make", [make_core, lambda: dead_server(make_core())], ids=["all live", "one is dead"])
+@pytest.mark.parametrize(
+    "make", [make_core, lambda: dead_server(make_core())], ids=["all live", "one is dead"]
+)
 def test_messages_as_they_come(make):
     passed = 0
     for leg, source, data in conversation(make()):
@@ -67,7 +98,9 @@ def test_messages_as_they_come(make):
     assert passed >= 45
 
 
-@pytest.mark.parametrize("make", [make_core, lambda: dead_server(make_core())], ids=["all live", "one is dead"])
+@pytest.mark.parametrize(
+    "make", [make_core, lambda: dead_server(make_core())], ids=["all live", "one is dead"]
+)
 @pytest.mark.parametrize("kind", range(3))
 def test_messages_bent_anywhere(make, kind):
     sides = [(PHONES, ALICE), ("server1", S1), (PHONES, BOB)]
@@ -81,4 +114,3 @@ def test_messages_bent_anywhere(make, kind):
             assert unpromised(data, after) == "", (INVARIANT, data, after)
             passed += 1
     assert passed > 100, "the samples are broken too badly to say much"
-

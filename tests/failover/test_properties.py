@@ -1,4 +1,5 @@
-"""The properties parser against Java's rules (java.util.Properties.load), plus what it keeps that Java throws away."""
+"""The properties parser against Java's rules (java.util.Properties.load), plus what it keeps that
+Java throws away."""
 
 import pytest
 from fuzz_kit import words
@@ -56,7 +57,10 @@ def test_reads_as_java_does(text, expected):
 
 def test_line_numbers_are_those_of_the_first_natural_line():
     entries, _ = parse("# one\n\na=1\\\n  2\\\n  3\nb=4\n")
-    assert [(entry.line, entry.key, entry.value) for entry in entries] == [(3, "a", "123"), (6, "b", "4")]
+    assert [(entry.line, entry.key, entry.value) for entry in entries] == [
+        (3, "a", "123"),
+        (6, "b", "4"),
+    ]
 
 
 def test_separator_and_text_are_kept_for_those_who_read_more_than_java():
@@ -82,7 +86,10 @@ def test_files_are_utf8_or_else_latin1():
 
 
 def escaped(text):
-    return "".join(f"\\u{ord(c):04x}" if not 32 <= ord(c) <= 126 else f"\\{c}" if c in "\\=: #!" else c for c in text)
+    return "".join(
+        f"\\u{ord(c):04x}" if not 32 <= ord(c) <= 126 else f"\\{c}" if c in "\\=: #!" else c
+        for c in text
+    )
 
 
 def test_what_is_escaped_comes_back():
@@ -94,4 +101,6 @@ def test_what_is_escaped_comes_back():
 def test_any_text_gives_entries_or_faults_never_an_exception():
     for text in words(1500, seed=3):
         entries, faults = parse(text)
-        assert all(entry.line >= 1 for entry in entries) and all(fault.line >= 1 for fault in faults)
+        assert all(entry.line >= 1 for entry in entries) and all(
+            fault.line >= 1 for fault in faults
+        )

@@ -1,4 +1,5 @@
-"""The limit per source: who is dropped, what is kept for calls, and that strangers cannot fill its table."""
+"""The limit per source: who is dropped, what is kept for calls, and that strangers cannot fill its
+table."""
 
 from __future__ import annotations
 
@@ -40,7 +41,9 @@ def test_others_do_not_notice():
     assert admitted(one, 15, host=ALICE) == 15
 
 
-@pytest.mark.parametrize("data", [BYE, b"ACK sip:x SIP/2.0", b"CANCEL sip:x SIP/2.0", b"SIP/2.0 200 OK"])
+@pytest.mark.parametrize(
+    "data", [BYE, b"ACK sip:x SIP/2.0", b"CANCEL sip:x SIP/2.0", b"SIP/2.0 200 OK"]
+)
 def test_what_belongs_to_calls_still_passes_when_nothing_new_does(data):
     one = make()
     admitted(one, 1000)
@@ -86,12 +89,18 @@ def test_ten_thousand_forged_sources_give_one_that_floods_no_second_burst(later)
     one = make()
     admitted(one, 1000)
     for n in range(30_000):
-        assert one.admits(INVITE, f"198.{n >> 16}.{n >> 8 & 255}.{n & 255}", 100.0 + later), "each has its own"
-    assert admitted(one, 1000, now=100.0 + later) == int(10 * later), "and it has what a second gives, no more"
+        assert one.admits(INVITE, f"198.{n >> 16}.{n >> 8 & 255}.{n & 255}", 100.0 + later), (
+            "each has its own"
+        )
+    assert admitted(one, 1000, now=100.0 + later) == int(10 * later), (
+        "and it has what a second gives, no more"
+    )
 
 
 @pytest.mark.parametrize("of_calls", [False, True])
-def test_where_all_sources_of_the_table_are_limited_who_comes_back_is_limited_too(monkeypatch, of_calls):
+def test_where_all_sources_of_the_table_are_limited_who_comes_back_is_limited_too(
+    monkeypatch, of_calls
+):
     monkeypatch.setattr(limit, "MAX_SOURCES", 500)
     one = make()
     hosts = [f"198.51.{n // 250}.{n % 250}" for n in range(500)]
@@ -100,7 +109,9 @@ def test_where_all_sources_of_the_table_are_limited_who_comes_back_is_limited_to
     for host in (ALICE, *hosts, *(f"203.0.113.{n}" for n in range(250)), *hosts):
         assert admitted(one, 30, host=host) == 0, "to be forgotten is no way to a full bucket"
     assert len(one) == 500
-    assert admitted(one, 30, host=ALICE, now=101.0) > 0, "a second later there is room for somebody new"
+    assert admitted(one, 30, host=ALICE, now=101.0) > 0, (
+        "a second later there is room for somebody new"
+    )
 
 
 def test_forgetting_makes_no_tokens(monkeypatch):

@@ -1,4 +1,5 @@
-"""Servers that register themselves, on real sockets of loopback and as real processes with real phones."""
+"""Servers that register themselves, on real sockets of loopback and as real processes with real
+phones."""
 
 from __future__ import annotations
 
@@ -36,14 +37,19 @@ class Scene:
 
     def settings(self, *lines):
         here = f"[{self.host}]" if ":" in self.host else self.host
-        listen = [f"forwarder.listen={here}:{self.address[1]}", f"registration.listen={here}:{self.desk[1]}"]
+        listen = [
+            f"forwarder.listen={here}:{self.address[1]}",
+            f"registration.listen={here}:{self.desk[1]}",
+        ]
         return read("\n".join([*listen, "admin.listen=", *lines]), "test")
 
     def beat(self, server, number=1, *more, call_id="life-1", hostname=None):
         """As `server` does; returns the status of the answer."""
         text = body(self.host, server.address[1], hostname or server.name, *more)
         with plain_phone(self.host) as sock:
-            sock.sendto(beat(text, number, f"{server.name}-{call_id}", via="a.example;rport"), self.desk)
+            sock.sendto(
+                beat(text, number, f"{server.name}-{call_id}", via="a.example;rport"), self.desk
+            )
             return int(head(sock.recv(65_535))[0].split()[1])
 
     @property
@@ -84,12 +90,18 @@ def test_two_servers_that_nobody_configured_register_and_get_calls(scene, free_p
         assert field(ask(phone, desk.address, "z9hG4bK2"), "X-Server") == "server1"
         shown = desk.registration["servers"]
         assert [(each["name"], each["beats"], each["leaving"]) for each in shown] == [
-            ("server2", 1, False), ("server1", 1, False)]  # fmt: skip
+            ("server2", 1, False),
+            ("server1", 1, False),
+        ]
 
 
-def test_the_file_s_servers_come_first_and_one_that_also_registers_is_not_there_twice(scene, free_port, eventually):
+def test_the_file_s_servers_come_first_and_one_that_also_registers_is_not_there_twice(
+    scene, free_port, eventually
+):
     with fake_servers(free_port, 3) as servers, plain_phone() as phone:
-        desk = scene(f"server2={HOST}:{servers[1].address[1]}", f"server1={HOST}:{servers[0].address[1]}")
+        desk = scene(
+            f"server2={HOST}:{servers[1].address[1]}", f"server1={HOST}:{servers[0].address[1]}"
+        )
         assert [desk.beat(server) for server in (servers[2], servers[0])] == [200, 200]
         eventually(desk.is_up("server1", "server2", "server3"))
         assert list(desk.servers) == ["server2", "server1", "server3"]
@@ -97,7 +109,9 @@ def test_the_file_s_servers_come_first_and_one_that_also_registers_is_not_there_
         assert [each["name"] for each in desk.registration["servers"]] == ["server3"]
 
 
-def test_a_call_that_began_on_a_registered_server_stays_there_while_that_is_drained(scene, free_port, eventually):
+def test_a_call_that_began_on_a_registered_server_stays_there_while_that_is_drained(
+    scene, free_port, eventually
+):
     desk = scene()
     with fake_servers(free_port) as servers, plain_phone() as phone:
         desk.beat(servers[0])
@@ -109,13 +123,20 @@ def test_a_call_that_began_on_a_registered_server_stays_there_while_that_is_drai
         status = desk.forwarder.status()
         assert (status["hot"], status["servers"][0]["state"]) == ("server2", "UP")
         assert status["servers"][0]["why"].startswith("said GRACEFUL_SHUTDOWN")
-        assert field(ask(phone, desk.address, "z9hG4bK2", "INVITE", call_id="call-2"), "X-Server") == "server2"
-        in_dialog = ask(phone, desk.address, "z9hG4bK3", to_tag="b", cseq=2, extra=[f"Route: {route}"])
+        assert (
+            field(ask(phone, desk.address, "z9hG4bK2", "INVITE", call_id="call-2"), "X-Server")
+            == "server2"
+        )
+        in_dialog = ask(
+            phone, desk.address, "z9hG4bK3", to_tag="b", cseq=2, extra=[f"Route: {route}"]
+        )
         assert field(in_dialog, "X-Server") == "server1"
         servers[0].kill()
         eventually(lambda: list(desk.servers) == ["server2"])
         assert desk.forwarder.status()["failovers"] == []
-        in_dialog = ask(phone, desk.address, "z9hG4bK4", to_tag="b", cseq=3, extra=[f"Route: {route}"])
+        in_dialog = ask(
+            phone, desk.address, "z9hG4bK4", to_tag="b", cseq=3, extra=[f"Route: {route}"]
+        )
         assert field(in_dialog, "X-Server") == "server2"
 
 
@@ -144,7 +165,8 @@ def test_a_registered_server_that_dies_is_down_first_and_then_forgotten_and_come
 def test_an_address_that_does_not_answer_never_gets_a_call(scene, free_port, eventually):
     desk = scene("registration.timeout=0.5")
     with fake_servers(free_port, 1) as servers, plain_phone() as phone, plain_phone() as silent:
-        servers[0].address = silent.getsockname()  # somebody who may register names an address where nobody speaks SIP
+        # somebody who may register names an address where nobody speaks SIP
+        servers[0].address = silent.getsockname()
         assert desk.beat(servers[0]) == 200
         assert desk.servers == {"server1": "DOWN"}
         assert head(ask(phone, desk.address, "z9hG4bK1"))[0] == "SIP/2.0 503 Service Unavailable"
@@ -156,13 +178,22 @@ def test_refusals_change_nothing_and_are_shown_with_their_reasons(scene, free_po
     with fake_servers(free_port, 1) as servers, plain_phone() as phone:
         desk.beat(servers[0], 5)
         assert desk.beat(servers[0], 4, "GRACEFUL_SHUTDOWN=true") == 403
-        for text in (body("192.0.2.7"), body(port=desk.address[1]), body(port=desk.desk[1]), "nonsense"):
+        for text in (
+            body("192.0.2.7"),
+            body(port=desk.address[1]),
+            body(port=desk.desk[1]),
+            "nonsense",
+        ):
             phone.sendto(beat(text), desk.desk)
         phone.sendto(b"noise", desk.desk)
         assert desk.beat(servers[0], 6) == 200, "whoever asked first was answered first"
         shown = {each["reason"]: each for each in desk.registration["refused"]}
         assert {reason: each["times"] for reason, each in shown.items()} == {
-            "replayed": 1, "foreign": 1, "own": 2, "malformed": 2}  # fmt: skip
+            "replayed": 1,
+            "foreign": 1,
+            "own": 2,
+            "malformed": 2,
+        }
         assert shown["foreign"]["note"] == "ip=192.0.2.7 is not its own address"
         assert abs(shown["own"]["at"] - time.time()) < 5 and shown["own"]["source"].startswith(HOST)
         assert list(desk.servers) == ["server1"]
@@ -206,7 +237,9 @@ def test_a_reload_keeps_registered_servers_and_their_calls(scene, free_port, eve
         assert field(ask(phone, desk.address, "z9hG4bK1"), "X-Server") == "server3"
         assert desk.beat(servers[1], 2) == 200
         assert [each["name"] for each in desk.registration["servers"]] == [where[1]]
-        changed = desk.forwarder.reload(desk.settings("registration.allow=10.0.0.0/8", f"first={where[0]}"))
+        changed = desk.forwarder.reload(
+            desk.settings("registration.allow=10.0.0.0/8", f"first={where[0]}")
+        )
         assert "registration.allow 127.0.0.0/8, ::1/128 -> 10.0.0.0/8" in changed
         assert list(desk.servers) == ["first"], "the others may not register any more"
 
@@ -215,11 +248,14 @@ def test_another_registration_address_needs_a_restart(scene, free_port):
     desk = scene()
     before, desk.desk = desk.desk, (HOST, free_port())
     assert desk.forwarder.reload(desk.settings()) == [
-        f"registration.listen {HOST}:{before[1]} -> {HOST}:{desk.desk[1]} (at the next start)"]  # fmt: skip
+        f"registration.listen {HOST}:{before[1]} -> {HOST}:{desk.desk[1]} (at the next start)"
+    ]
     assert desk.registration["listen"] == f"{HOST}:{before[1]}"
 
 
-def test_what_cannot_be_reached_is_registered_and_down_until_it_can_be(scene, free_port, eventually, monkeypatch):
+def test_what_cannot_be_reached_is_registered_and_down_until_it_can_be(
+    scene, free_port, eventually, monkeypatch
+):
     desk = scene()
     with fake_servers(free_port) as servers, plain_phone() as sock:
         desk.beat(servers[0])
@@ -249,14 +285,20 @@ def test_a_server_of_the_other_address_family_is_refused(scene, free_port, event
 def test_without_a_registration_address_nobody_can_register_and_a_taken_one_is_named(free_port):
     with fake_servers(free_port, 1) as servers, socket.socket(type=socket.SOCK_DGRAM) as taken:
         taken.bind((HOST, 0))
-        lines = [f"server1={HOST}:{servers[0].address[1]}", f"forwarder.listen={HOST}:{free_port()}", "admin.listen="]
+        lines = [
+            f"server1={HOST}:{servers[0].address[1]}",
+            f"forwarder.listen={HOST}:{free_port()}",
+            "admin.listen=",
+        ]
         forwarder = Forwarder(read("\n".join(lines), "test"))
         forwarder.start()
         assert forwarder.status()["registration"] == {"listen": None, "servers": [], "refused": []}
         forwarder.stop()
         port = taken.getsockname()[1]
         alone = "forwarder.standby=no"
-        forwarder = Forwarder(read("\n".join([*lines, f"registration.listen={HOST}:{port}", alone]), "test"))
+        forwarder = Forwarder(
+            read("\n".join([*lines, f"registration.listen={HOST}:{port}", alone]), "test")
+        )
         with pytest.raises(OSError, match=f"{HOST}:{port}"):
             forwarder.start()
         forwarder.stop()
@@ -274,7 +316,7 @@ def test_servers_register_over_ipv6_too(scene, free_port, eventually):
         assert field(ask(phone, desk.address, "z9hG4bK1"), "X-Server") == "server1"
 
 
-# -- real processes, real phones ---------------------------------------------------------------------------------------
+# -- real processes, real phones -------------------------------------------------------------------
 
 
 class Program:
@@ -284,7 +326,11 @@ class Program:
         self.log = folder / f"{name}.log"
         with self.log.open("a") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-S", *map(str, argv)], stdout=subprocess.PIPE, stderr=log, text=True, cwd=ROOT
+                [sys.executable, "-S", *map(str, argv)],
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                cwd=ROOT,
             )
         for line in self.process.stdout:
             if line.startswith("ready: "):
@@ -317,10 +363,25 @@ class Cluster:
             return
         port, page = self.ports[name]
         self.programs[name] = Program(
-            name, self.folder, "-m", "slee_mock", "--name", name, "--listen", f"{HOST}:{port}",
-            "--forwarder", f"{HOST}:{self.sip[1]}", "--store", self.folder / "store.db",
-            "--management", f"{HOST}:{page}", "--register", f"{HOST}:{self.desk[1]}", "--beat", "0.5",
-        )  # fmt: skip
+            name,
+            self.folder,
+            "-m",
+            "slee_mock",
+            "--name",
+            name,
+            "--listen",
+            f"{HOST}:{port}",
+            "--forwarder",
+            f"{HOST}:{self.sip[1]}",
+            "--store",
+            self.folder / "store.db",
+            "--management",
+            f"{HOST}:{page}",
+            "--register",
+            f"{HOST}:{self.desk[1]}",
+            "--beat",
+            "0.5",
+        )
 
     def end(self, name, number=signal.SIGKILL):
         return self.programs.pop(name).end(number)
@@ -347,7 +408,12 @@ class Owner:
 
     def __init__(self, user, proxy):
         self.events = []
-        self.phone = Phone(Account(user, "failover.test", "", user.capitalize()), proxy, (HOST, 0), self.events.append)
+        self.phone = Phone(
+            Account(user, "failover.test", "", user.capitalize()),
+            proxy,
+            (HOST, 0),
+            self.events.append,
+        )
         self.phone.start()
 
     @property
@@ -403,7 +469,9 @@ def cluster(tmp_path, free_port, eventually):
 
 @pytest.mark.long
 @pytest.mark.slow
-def test_calls_over_servers_that_nobody_configured_survive_kill_9_and_the_table_forgets_the_dead(cluster, eventually):
+def test_calls_over_servers_that_nobody_configured_survive_kill_9_and_the_table_forgets_the_dead(
+    cluster, eventually
+):
     assert list(cluster.servers) == ["server1", "server2"] and cluster.status()["hot"] == "server1"
     with owners(cluster, eventually) as (alice, bob):
         talk(alice, bob, eventually)
@@ -427,8 +495,16 @@ def test_a_server_that_is_stopped_takes_leave_is_drained_and_nobody_notices(clus
         eventually(lambda: bob.state is CallState.INCOMING)
         leaving = cluster.programs["server1"].process
         leaving.send_signal(signal.SIGTERM)
-        drained = eventually(lambda: [s for s in cluster.status()["servers"] if s["why"].startswith(("said", "answers"))
-                                      and not s["hot"] and s["name"] == "server1" and s["state"] == "UP"])  # fmt: skip
+        drained = eventually(
+            lambda: [
+                s
+                for s in cluster.status()["servers"]
+                if s["why"].startswith(("said", "answers"))
+                and not s["hot"]
+                and s["name"] == "server1"
+                and s["state"] == "UP"
+            ]
+        )
         assert drained and cluster.status()["hot"] == "server2"
         assert leaving.poll() is None, "the ringing call is owed an answer"
         bob.phone.answer()
@@ -441,7 +517,9 @@ def test_a_server_that_is_stopped_takes_leave_is_drained_and_nobody_notices(clus
 
 
 @pytest.mark.slow
-def test_a_forwarder_that_starts_again_learns_both_servers_within_seconds_and_the_call_goes_on(cluster, eventually):
+def test_a_forwarder_that_starts_again_learns_both_servers_within_seconds_and_the_call_goes_on(
+    cluster, eventually
+):
     with owners(cluster, eventually) as (alice, bob):
         talk(alice, bob, eventually)
         cluster.end("forwarder")

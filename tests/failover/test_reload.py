@@ -1,4 +1,5 @@
-"""`kill -HUP` of a real forwarder while phones talk: settings change, what is known of servers and calls stays."""
+"""`kill -HUP` of a real forwarder while phones talk: settings change, what is known of servers and
+calls stays."""
 
 from __future__ import annotations
 
@@ -32,7 +33,10 @@ class Running:
         assert any(line.startswith("ready: ") for line in self.process.stdout), self.log.read_text()
 
     def write(self, servers, *lines):
-        own = [f"forwarder.listen=127.0.0.1:{self.address[1]}", f"admin.listen={self.base.removeprefix('http://')}"]
+        own = [
+            f"forwarder.listen=127.0.0.1:{self.address[1]}",
+            f"admin.listen={self.base.removeprefix('http://')}",
+        ]
         named = [f"{server.name}=127.0.0.1:{server.address[1]}" for server in servers]
         self.file.write_text("\n".join([*own, *named, *lines]))
 
@@ -77,10 +81,12 @@ def scene(tmp_path, free_port, eventually):
 
 @contextmanager
 def talking(address):
-    """A phone that asks and waits, again and again; on leaving, every question must have had its answer.
+    """A phone that asks and waits, again and again; on leaving, every question must have had its
+    answer.
 
-    A question may be answered twice where the server that was asked first is taken out of the list: what it has said
-    already and what its successor says are both true, and a phone knows a second copy by its branch (RFC 3261 17.1.3).
+    A question may be answered twice where the server that was asked first is taken out of the list:
+    what it has said already and what its successor says are both true, and a phone knows a second
+    copy by its branch (RFC 3261 17.1.3).
     """
     stop, answers = threading.Event(), []
 
@@ -88,7 +94,9 @@ def talking(address):
         with plain_phone() as phone:
             while not stop.is_set():
                 branch = f"z9hG4bKt{len(answers)}"
-                asked = request("OPTIONS", source=phone.getsockname(), branch=branch, call_id=branch)
+                asked = request(
+                    "OPTIONS", source=phone.getsockname(), branch=branch, call_id=branch
+                )
                 phone.sendto(asked, address)
                 try:
                     answer = phone.recv(65_535)
@@ -125,7 +133,12 @@ def test_no_question_is_lost_while_servers_come_and_go_and_bad_files_are_refused
             running.reload(eventually, "+ server3")
             eventually(lambda: running.server("server3")["state"] == "UP")
             running.file.write_text(running.file.read_text() + "\nhartbeat.fall=1\nserver4=nowhere")
-            running.reload(eventually, "reload refused, nothing changed: ", "servers.properties:7: unknown key", "; ")
+            running.reload(
+                eventually,
+                "reload refused, nothing changed: ",
+                "servers.properties:7: unknown key",
+                "; ",
+            )
             running.write(servers[1:])
             running.reload(eventually, "- server1", "heartbeat.interval 0.04 -> 0.05")
             eventually(lambda: running.status()["hot"] == "server2")
@@ -144,14 +157,26 @@ def test_a_reload_keeps_health_counts_and_the_operator_s_wishes(scene, eventuall
     servers[1].kill()
     eventually(lambda: running.server("server2")["state"] == "DOWN")
     before = [running.server(name) for name in ("server1", "server2")]
-    running.write([servers[2], servers[1], servers[0]], "heartbeat.rise=3", "forwarder.policy=call-id")
-    running.reload(eventually, "+ server3", "heartbeat.rise 2 -> 3", "forwarder.policy first-live -> call-id")
+    running.write(
+        [servers[2], servers[1], servers[0]], "heartbeat.rise=3", "forwarder.policy=call-id"
+    )
+    running.reload(
+        eventually, "+ server3", "heartbeat.rise 2 -> 3", "forwarder.policy first-live -> call-id"
+    )
     for was in before:
         now = running.server(was["name"])
-        assert (now["state"], now["wish"], now["falls"]) == (was["state"], was["wish"], was["falls"])
+        assert (now["state"], now["wish"], now["falls"]) == (
+            was["state"],
+            was["wish"],
+            was["falls"],
+        )
         assert now["for"] >= was["for"] and now["requests"] == was["requests"]
     assert before[0]["wish"] == "DRAINING"
-    assert [each["name"] for each in running.status()["servers"]] == ["server3", "server2", "server1"]
+    assert [each["name"] for each in running.status()["servers"]] == [
+        "server3",
+        "server2",
+        "server1",
+    ]
 
 
 def test_a_wish_is_for_a_name_and_goes_with_it_to_another_address(scene, eventually):
@@ -203,7 +228,9 @@ def test_a_file_that_is_not_one_any_more_changes_nothing(scene, eventually, faul
 def test_what_only_a_start_can_change_is_said_so(scene, eventually):
     running, servers = scene
     running.write(servers[:2], "forwarder.secret.file=other.secret")
-    running.reload(eventually, "forwarder.secret.file forwarder.secret -> other.secret (at the next start)")
+    running.reload(
+        eventually, "forwarder.secret.file forwarder.secret -> other.secret (at the next start)"
+    )
     assert not (running.file.parent / "other.secret").exists()
 
 

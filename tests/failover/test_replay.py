@@ -13,7 +13,9 @@ THREE = {f"server{n}": (f"192.0.2.{n + 10}", 5060) for n in range(1, 4)}
 
 
 def phone(core, n=1, method="OPTIONS", now=100.0):
-    return core.receive(request(method, branch=f"z9hG4bK{n}", call_id=f"call-{n}"), PHONES, ALICE, now)
+    return core.receive(
+        request(method, branch=f"z9hG4bK{n}", call_id=f"call-{n}"), PHONES, ALICE, now
+    )
 
 
 def to(outcome):
@@ -37,7 +39,9 @@ def test_what_a_server_answers_counts_as_handled_once():
     core.receive(answer(asked), "server1", SERVERS["server1"], 103.0)
     assert server1.handled == 1
     core.receive(answer(asked), "server1", SERVERS["server1"], 104.0)
-    assert (server1.handled, server2.handled) == (1, 0), "saying it again is no work, and none of somebody else's"
+    assert (server1.handled, server2.handled) == (1, 0), (
+        "saying it again is no work, and none of somebody else's"
+    )
 
 
 def test_the_last_living_server_is_given_up_later_for_nobody_else_would_answer_sooner():
@@ -100,7 +104,7 @@ def test_what_is_replayed_stays_bounded(monkeypatch):
     assert core.counters["inflight.overflow"] > 0 and core.inflight._octets <= 2000
 
 
-# -- damping ----------------------------------------------------------------------------------------------------------
+# -- damping ---------------------------------------------------------------------------------------
 
 
 def flapped(core, name="server1", times=3, now=200.0):
@@ -126,10 +130,15 @@ def test_when_the_other_one_dies_it_is_in_use_at_once_and_gets_what_that_one_owe
     phone(core, now=now)
     moved = core.signal("server2", REFUSED, now + 0.01, "refused")
     assert to(moved) == ["server1"] and core.table.servers[0].health.state is UP
-    assert [(event.server, event.state) for event in moved.events if isinstance(event, StateChanged)] == [
-        ("server2", DOWN), ("server1", UP),
-    ]  # fmt: skip
-    assert next(event for event in moved.events if isinstance(event, Failover)).taken_by == "server1"
+    assert [
+        (event.server, event.state) for event in moved.events if isinstance(event, StateChanged)
+    ] == [
+        ("server2", DOWN),
+        ("server1", UP),
+    ]
+    assert (
+        next(event for event in moved.events if isinstance(event, Failover)).taken_by == "server1"
+    )
 
 
 def test_with_both_gone_the_first_to_come_back_is_never_held_back():
@@ -160,6 +169,8 @@ def test_a_held_server_s_messages_stay_behind_the_fence():
 
 def test_misses_in_a_row_are_counted_afresh_after_any_sign_of_life():
     core = make_core()
-    for at, signal in enumerate([MISS, MISS, ANSWER, MISS, MISS, ANSWER, MISS, MISS, ANSWER, MISS, MISS, ANSWER, MISS]):
+    for at, signal in enumerate(
+        [MISS, MISS, ANSWER, MISS, MISS, ANSWER, MISS, MISS, ANSWER, MISS, MISS, ANSWER, MISS]
+    ):
         core.signal("server1", signal, 100.0 + at * 0.05, "")
     assert core.table.servers[0].health.alive

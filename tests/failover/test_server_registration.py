@@ -26,17 +26,33 @@ NET = Networks.parse("10.0.0.0/8")
 
 
 def body(ip="127.0.0.1", port=5080, hostname="server2", *more):
-    return "\n".join([f"hostname={hostname}", f"ip={ip}", f"udpPort={port}", f"tcpPort={port}", *more]) + "\n"
+    return (
+        "\n".join([f"hostname={hostname}", f"ip={ip}", f"udpPort={port}", f"tcpPort={port}", *more])
+        + "\n"
+    )
 
 
-def beat(text=None, number=1, call_id="life-1", method="OPTIONS", mark="Mobicents-Heartbeat: 1", via="127.0.0.1:5080"):
+def beat(
+    text=None,
+    number=1,
+    call_id="life-1",
+    method="OPTIONS",
+    mark="Mobicents-Heartbeat: 1",
+    via="127.0.0.1:5080",
+):
     """A heartbeat as Mobicents' servers write it."""
     text = (body() if text is None else text).encode()
     lines = [
-        f"{method} sip:127.0.0.1:5065 SIP/2.0", f"Via: SIP/2.0/UDP {via};branch=z9hG4bK{call_id}.{number}",
-        "Max-Forwards: 70", "From: <sip:server2@127.0.0.1>;tag=1", "To: <sip:127.0.0.1:5065>",
-        f"Call-ID: {call_id}", f"CSeq: {number} {method}", *([mark] if mark else []), f"Content-Length: {len(text)}",
-    ]  # fmt: skip
+        f"{method} sip:127.0.0.1:5065 SIP/2.0",
+        f"Via: SIP/2.0/UDP {via};branch=z9hG4bK{call_id}.{number}",
+        "Max-Forwards: 70",
+        "From: <sip:server2@127.0.0.1>;tag=1",
+        "To: <sip:127.0.0.1:5065>",
+        f"Call-ID: {call_id}",
+        f"CSeq: {number} {method}",
+        *([mark] if mark else []),
+        f"Content-Length: {len(text)}",
+    ]
     return "\r\n".join([*lines, "", ""]).encode() + text
 
 
@@ -65,10 +81,16 @@ def status(verdict):
 
 
 @pytest.mark.parametrize("method", ["OPTIONS", "INFO"])
-@pytest.mark.parametrize("mark", ["Mobicents-Heartbeat: 1", "Restcomm-Heartbeat: 1", "mobicents-heartbeat :  1 "])
+@pytest.mark.parametrize(
+    "mark", ["Mobicents-Heartbeat: 1", "Restcomm-Heartbeat: 1", "mobicents-heartbeat :  1 "]
+)
 def test_a_heartbeat_registers_its_server_and_is_answered_200(table, method, mark):
     verdict = table.receive(beat(method=method, mark=mark), SENDER, 100.0)
-    assert (verdict.what, verdict.name, verdict.target) == ("arrived", "server2", ("127.0.0.1", 5080))
+    assert (verdict.what, verdict.name, verdict.target) == (
+        "arrived",
+        "server2",
+        ("127.0.0.1", 5080),
+    )
     assert head(verdict.answer)[0] == "SIP/2.0 200 OK"
     assert field(verdict.answer, "CSeq") == f"1 {method}" and ";tag=" in field(verdict.answer, "To")
     assert shown(table) == [("server2", "127.0.0.1:5080")]
@@ -78,7 +100,9 @@ def test_a_heartbeat_registers_its_server_and_is_answered_200(table, method, mar
 
 def test_servers_stand_in_the_order_of_their_arrival_and_one_that_comes_again_is_the_last(table):
     for n in (3, 1, 2):
-        table.receive(beat(body(port=5070 + n, hostname=f"s{n}"), call_id=f"life-{n}"), SENDER, 100.0 + n)
+        table.receive(
+            beat(body(port=5070 + n, hostname=f"s{n}"), call_id=f"life-{n}"), SENDER, 100.0 + n
+        )
     assert [name for name, _ in shown(table)] == ["s3", "s1", "s2"]
     table.forget("s3")
     table.receive(beat(body(port=5073, hostname="s3"), 2, "life-3"), SENDER, 110.0)
@@ -96,7 +120,11 @@ def test_graceful_shutdown_is_a_leave_and_a_new_life_at_the_address_takes_it_bac
 
 
 def test_an_answer_goes_to_the_sender_s_own_address_and_to_the_port_that_rfc_3581_names(table):
-    for via, port in (("192.0.2.66:5099", 5099), ("192.0.2.66:5099;rport", 40_000), ("a.example", 5060)):
+    for via, port in (
+        ("192.0.2.66:5099", 5099),
+        ("192.0.2.66:5099;rport", 40_000),
+        ("a.example", 5060),
+    ):
         verdict = table.receive(beat(via=via, call_id=via), SENDER, 100.0)
         assert verdict.target == ("127.0.0.1", port)
         assert "received=127.0.0.1" in field(verdict.answer, "Via")
@@ -104,22 +132,34 @@ def test_an_answer_goes_to_the_sender_s_own_address_and_to_the_port_that_rfc_358
 
 def test_whoever_is_silent_for_the_timeout_is_out_and_whoever_answers_probes_is_not(table):
     for n in (1, 2, 3):
-        table.receive(beat(body(port=5080 + n, hostname=f"s{n}"), call_id=f"life-{n}"), SENDER, 100.0)
-    health = {"s1": Health(UP, 100.1, ""), "s2": Health(DOWN, 104.0, ""), "s3": Health(RECOVERING, 99.0, "")}
+        table.receive(
+            beat(body(port=5080 + n, hostname=f"s{n}"), call_id=f"life-{n}"), SENDER, 100.0
+        )
+    health = {
+        "s1": Health(UP, 100.1, ""),
+        "s2": Health(DOWN, 104.0, ""),
+        "s3": Health(RECOVERING, 99.0, ""),
+    }
     assert table.sweep(110.0, 10.0, health) == []
     gone = table.sweep(110.5, 10.0, health)
     assert [(each.line.name, why) for each, why in gone] == [
-        ("s3", "neither beat nor answered heartbeats for 10 s")]  # fmt: skip
-    assert [each.line.name for each, _ in table.sweep(114.5, 10.0, health)] == ["s2"], "last heard at 104"
+        ("s3", "neither beat nor answered heartbeats for 10 s")
+    ]
+    assert [each.line.name for each, _ in table.sweep(114.5, 10.0, health)] == ["s2"], (
+        "last heard at 104"
+    )
     assert shown(table) == [("s1", "127.0.0.1:5081")] and table.sweep(1000.0, 10.0, health) == []
 
 
 def test_whoever_took_leave_is_out_as_soon_as_it_has_gone(table):
     table.receive(beat(), SENDER, 100.0)
-    table.receive(beat(body("127.0.0.1", 5080, "server2", "GRACEFUL_SHUTDOWN=TRUE"), 2), SENDER, 101.0)
+    table.receive(
+        beat(body("127.0.0.1", 5080, "server2", "GRACEFUL_SHUTDOWN=TRUE"), 2), SENDER, 101.0
+    )
     assert table.sweep(101.1, 10.0, {"server2": Health(UP, 100.1, "")}) == []
     assert [why for _, why in table.sweep(101.2, 10.0, {"server2": Health(DOWN, 101.15, "")})] == [
-        "took leave and has gone"]  # fmt: skip
+        "took leave and has gone"
+    ]
 
 
 # -- names -----------------------------------------------------------------------------------------
@@ -138,7 +178,9 @@ def test_whoever_took_leave_is_out_as_soon_as_it_has_gone(table):
         ("\\u00fc\\u0000", "127.0.0.1:5080"),
     ],
 )
-def test_a_name_is_the_hostname_as_far_as_it_fits_and_is_free_else_the_address(table, hostname, name):
+def test_a_name_is_the_hostname_as_far_as_it_fits_and_is_free_else_the_address(
+    table, hostname, name
+):
     table.receive(beat(body(hostname=hostname)), SENDER, 100.0)
     assert shown(table) == [(name, "127.0.0.1:5080")]
 
@@ -157,11 +199,18 @@ def test_a_server_of_the_file_may_beat_and_makes_no_second_one(table):
     assert table.servers == [] and not table.refusals
 
 
-def test_after_a_reload_the_file_s_servers_have_their_addresses_and_names_and_the_others_stay(table):
+def test_after_a_reload_the_file_s_servers_have_their_addresses_and_names_and_the_others_stay(
+    table,
+):
     for n in (2, 3, 4):
-        table.receive(beat(body(port=5070 + n, hostname=f"server{n}"), call_id=f"life-{n}"), SENDER, 100.0)
+        table.receive(
+            beat(body(port=5070 + n, hostname=f"server{n}"), call_id=f"life-{n}"), SENDER, 100.0
+        )
     file = (ServerLine("server2", ("127.0.0.1", 9000)), ServerLine("other", ("127.0.0.1", 5073)))
-    expected = (ServerLine("127.0.0.1:5072", ("127.0.0.1", 5072)), ServerLine("server4", ("127.0.0.1", 5074)))
+    expected = (
+        ServerLine("127.0.0.1:5072", ("127.0.0.1", 5072)),
+        ServerLine("server4", ("127.0.0.1", 5074)),
+    )
     assert table.rebased(file, LOOPBACK) == expected
     assert len(table.servers) == 3, "that was a question only"
     table.rebase(file, LOOPBACK, False)
@@ -194,7 +243,9 @@ def test_a_server_may_register_its_own_address_only_unless_it_is_allowed():
     assert closed.receive(beat(text), ("10.1.2.3", 5060), 100.0).what == "foreign"
     assert open_.receive(beat(text), ("10.1.2.3", 5060), 100.0).what == "arrived"
     elsewhere = beat(body("192.0.2.7", 5060), call_id="life-2")
-    assert open_.receive(elsewhere, ("10.1.2.3", 5060), 100.0).what == "foreign", "allowed networks all the same"
+    assert open_.receive(elsewhere, ("10.1.2.3", 5060), 100.0).what == "foreign", (
+        "allowed networks all the same"
+    )
 
 
 def test_the_forwarder_s_own_address_is_no_server(table):
@@ -212,14 +263,17 @@ def test_the_forwarder_s_own_address_is_no_server(table):
         (beat("ip=127.0.0.1"), "udpPort= is not a UDP port, which a server here must have"),
         (beat(body(port=0)), "udpPort=0 is not a UDP port, which a server here must have"),
         (beat(body(port=65_536)), "udpPort=65536 is not a UDP port, which a server here must have"),
-        (beat(body(port="5080x")), "udpPort=5080x is not a UDP port, which a server here must have"),
+        (
+            beat(body(port="5080x")),
+            "udpPort=5080x is not a UDP port, which a server here must have",
+        ),
         (beat(body("server2.example")), "ip=server2.example is not an IP address"),
         (beat(body("0.0.0.0")), "ip=0.0.0.0 is not one computer's address"),
         (beat(body("224.0.0.1")), "ip=224.0.0.1 is not one computer's address"),
         (beat(body("fe80::1%eth0")), "ip=fe80::1%eth0 is not one computer's address"),
         (beat("ip=\\u12"), "body:1: '\\u12' is not a character: \\u takes four hexadecimal digits"),
     ],
-)  # fmt: skip
+)
 def test_a_malformed_heartbeat_is_answered_400_and_shown_with_what_is_wrong(table, data, note):
     verdict = table.receive(data, SENDER, 100.0)
     assert (verdict.what, table.servers) == ("malformed", [])
@@ -251,9 +305,16 @@ def test_what_cannot_be_answered_is_not(table, data):
 def test_there_is_room_for_so_many_and_the_next_hears_503():
     table = make()
     for n in range(MOST_SERVERS):
-        assert table.receive(beat(body(port=6000 + n), call_id=f"{n}"), SENDER, 100.0).what == "arrived"
+        assert (
+            table.receive(beat(body(port=6000 + n), call_id=f"{n}"), SENDER, 100.0).what
+            == "arrived"
+        )
     verdict = table.receive(beat(body(port=7000), call_id="one more"), SENDER, 100.0)
-    assert (verdict.what, status(verdict), field(verdict.answer, "Retry-After")) == ("full", 503, "5")
+    assert (verdict.what, status(verdict), field(verdict.answer, "Retry-After")) == (
+        "full",
+        503,
+        "5",
+    )
     assert table.receive(beat(body(port=6000), 2, "0"), SENDER, 101.0).what == "beat"
     assert len(table.servers) == MOST_SERVERS
 
@@ -287,7 +348,9 @@ def test_a_host_that_fills_every_place_keeps_no_other_host_s_servers_out():
     told = table.sweep(101.2, 15.0, answering(table))
     assert [each.line.name for each, _ in told] == [f"greedy{n}" for n in range(63, 53, -1)]
     assert told[0][1] == "gave way to genuine0: there are 64 registered servers at most"
-    assert arrive(table, "10.0.0.66", 102.0, "greedy63", 7000) == "full", "its places are taken by others now"
+    assert arrive(table, "10.0.0.66", 102.0, "greedy63", 7000) == "full", (
+        "its places are taken by others now"
+    )
     assert table.sweep(102.2, 15.0, answering(table)) == []
 
 
@@ -306,7 +369,9 @@ def test_many_hosts_of_one_network_of_ipv6_keep_no_other_network_out():
     table = make(allow=Networks.parse("2001:db8::/32"))
     fill(table, [f"2001:db8::{n:x}" for n in range(1, 65)])
     table.sweep(101.0, 15.0, answering(table))
-    assert [arrive(table, "2001:db8:1::1", 101.0, f"one{n}", 5080 + n) for n in range(5)] == ["arrived"] * 5
+    assert [arrive(table, "2001:db8:1::1", 101.0, f"one{n}", 5080 + n) for n in range(5)] == [
+        "arrived"
+    ] * 5
     assert arrive(table, "2001:db8::99", 101.0, "late") == "full"
 
 
@@ -339,7 +404,9 @@ def test_a_long_word_of_a_stranger_is_cut_where_a_word_ends_and_says_so(table):
 
 
 def test_a_leave_of_a_server_that_is_not_in_the_table_registers_nobody(table):
-    verdict = table.receive(beat(body("127.0.0.1", 5080, "x", "GRACEFUL_SHUTDOWN=true")), SENDER, 100.0)
+    verdict = table.receive(
+        beat(body("127.0.0.1", 5080, "x", "GRACEFUL_SHUTDOWN=true")), SENDER, 100.0
+    )
     assert (verdict.what, status(verdict), table.servers) == ("unlisted", 200, [])
 
 
@@ -368,7 +435,9 @@ def test_the_leave_of_a_former_life_drains_nobody(table):
     table.sweep(102.0, 10.0, {})
     table.receive(beat(call_id="life-2"), SENDER, 200.0)
     assert table.receive(leave, SENDER, 201.0).what == "replayed"
-    assert table.receive(beat(number=99), SENDER, 201.0).what == "replayed", "nor does any later number of that life"
+    assert table.receive(beat(number=99), SENDER, 201.0).what == "replayed", (
+        "nor does any later number of that life"
+    )
     assert not table.servers[0].leaving
 
 
@@ -376,14 +445,20 @@ def test_old_heartbeats_do_not_bring_back_a_server_that_left_and_a_partition_s_e
     for number in (1, 2, 3):
         table.receive(beat(number=number), SENDER, 100.0)
     table.sweep(200.0, 10.0, {})
-    assert [table.receive(beat(number=n), SENDER, 201.0).what for n in (1, 2, 3)] == ["replayed"] * 3
+    assert [table.receive(beat(number=n), SENDER, 201.0).what for n in (1, 2, 3)] == [
+        "replayed"
+    ] * 3
     assert table.servers == []
     assert table.receive(beat(number=4), SENDER, 202.0).what == "arrived"
 
 
-def test_servers_that_take_a_new_call_id_for_every_heartbeat_beat_too_and_memory_stays_bounded(table):
+def test_servers_that_take_a_new_call_id_for_every_heartbeat_beat_too_and_memory_stays_bounded(
+    table,
+):
     for n in range(1000):
-        assert table.receive(beat(call_id=f"c{n}"), SENDER, 100.0 + n).what == ("beat" if n else "arrived")
+        assert table.receive(beat(call_id=f"c{n}"), SENDER, 100.0 + n).what == (
+            "beat" if n else "arrived"
+        )
     assert table.receive(beat(call_id="c990"), SENDER, 2000.0).what == "replayed"
     assert {len(heard) for heard in table._heard.values()} == {REMEMBERED_CALL_IDS}
     for n in range(1000):
@@ -406,9 +481,14 @@ def test_refusals_are_counted_by_computer_and_reason_and_only_the_latest_are_kep
 
 
 def test_no_bytes_raise_and_none_of_them_change_a_server_but_a_heartbeat():
-    """Any datagram is either a heartbeat of an allowed sender's own address or changes nothing but counters."""
+    """Any datagram is either a heartbeat of an allowed sender's own address or changes nothing but
+    counters."""
     table = make()
-    samples = [beat(), beat(method="INFO", number=3), beat(body("127.0.0.1", 5080, "s", "GRACEFUL_SHUTDOWN=true"), 5)]
+    samples = [
+        beat(),
+        beat(method="INFO", number=3),
+        beat(body("127.0.0.1", 5080, "s", "GRACEFUL_SHUTDOWN=true"), 5),
+    ]
     for data in [*noise(2_000, 400), *broken(samples, 6_000)]:
         before = table.lines()
         verdict = table.receive(data, SENDER, 100.0)
@@ -427,7 +507,9 @@ def test_no_bytes_raise_and_none_of_them_change_a_server_but_a_heartbeat():
 def test_networks_as_an_operator_writes_them():
     networks = Networks.parse("10.0.0.0/8, 192.0.2.7,2001:db8::/32")
     inside = ["10.255.0.1", "192.0.2.7", "2001:db8::1"]
-    assert [host in networks for host in (*inside, "192.0.2.8", "::1", "nonsense")] == [True] * 3 + [False] * 3
+    assert [host in networks for host in (*inside, "192.0.2.8", "::1", "nonsense")] == [
+        True
+    ] * 3 + [False] * 3
     assert str(networks) == "10.0.0.0/8, 192.0.2.7/32, 2001:db8::/32"
     for text, fault in {
         "10.0.0.1/8": "'10.0.0.1/8' has bits beyond its length",

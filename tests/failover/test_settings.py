@@ -34,7 +34,10 @@ def test_servers_properties_shows_every_setting_at_its_default_with_its_sentence
 
 def test_the_sample_file_is_good_and_keeps_the_document_s_promise():
     settings = read(SAMPLE.read_text(encoding="utf-8"), "servers.properties")
-    assert settings.servers == (ServerLine("server1", ("127.0.0.1", 5070)), ServerLine("server2", ("127.0.0.1", 5080)))
+    assert settings.servers == (
+        ServerLine("server1", ("127.0.0.1", 5070)),
+        ServerLine("server2", ("127.0.0.1", 5080)),
+    )
     assert settings.listen == ("0.0.0.0", 5060)
     assert settings.promise == "a killed server is noticed at once, a hung one within 0.2 s"
 
@@ -51,12 +54,20 @@ def test_the_sample_file_is_good_and_keeps_the_document_s_promise():
         ("[::1]:5070", [("[::1]:5070", ("::1", 5070))]),
         ("[::1] : 5070", [("[::1]:5070", ("::1", 5070))]),
         ("server1=[2001:db8:0::1]:5070", [("server1", ("2001:db8::1", 5070))]),
-        ("b=10.0.0.2:5060\na=10.0.0.1:5060\n10.0.0.3:5060", [
-            ("b", ("10.0.0.2", 5060)), ("a", ("10.0.0.1", 5060)), ("10.0.0.3:5060", ("10.0.0.3", 5060))]),
-        ("127.0.0.1:5070\n127.0.0.1:5080", [
-            ("127.0.0.1:5070", ("127.0.0.1", 5070)), ("127.0.0.1:5080", ("127.0.0.1", 5080))]),
+        (
+            "b=10.0.0.2:5060\na=10.0.0.1:5060\n10.0.0.3:5060",
+            [
+                ("b", ("10.0.0.2", 5060)),
+                ("a", ("10.0.0.1", 5060)),
+                ("10.0.0.3:5060", ("10.0.0.3", 5060)),
+            ],
+        ),
+        (
+            "127.0.0.1:5070\n127.0.0.1:5080",
+            [("127.0.0.1:5070", ("127.0.0.1", 5070)), ("127.0.0.1:5080", ("127.0.0.1", 5080))],
+        ),
     ],
-)  # fmt: skip
+)
 def test_server_lines_in_every_form_of_the_document(text, expected):
     if expected is None:
         faults(text)
@@ -77,7 +88,9 @@ def test_names_of_computers_are_looked_up_when_the_file_is_read():
         ("alpha.example:5060", ("10.0.0.1", 5060)),
         ("server2", ("10.0.0.2", 5062)),
     ]
-    assert faults("gamma : 5060", resolve=resolve) == ["servers.properties:1: no address is known for 'gamma'"]
+    assert faults("gamma : 5060", resolve=resolve) == [
+        "servers.properties:1: no address is known for 'gamma'"
+    ]
 
 
 def test_a_name_is_looked_up_in_the_family_that_the_forwarder_listens_in():
@@ -87,7 +100,9 @@ def test_a_name_is_looked_up_in_the_family_that_the_forwarder_listens_in():
         asked.append((host, ipv6))
         return "2001:db8::1" if ipv6 else "10.0.0.1"
 
-    assert servers("alpha:5070\nforwarder.listen=[::]:5060", resolve=resolve) == [("alpha:5070", ("2001:db8::1", 5070))]
+    assert servers("alpha:5070\nforwarder.listen=[::]:5060", resolve=resolve) == [
+        ("alpha:5070", ("2001:db8::1", 5070))
+    ]
     assert servers("alpha:5070", resolve=resolve) == [("alpha:5070", ("10.0.0.1", 5070))]
     assert asked == [("alpha", True), ("alpha", False)]
 
@@ -97,74 +112,135 @@ def test_a_server_at_any_address_of_this_computer_is_the_forwarder_itself_if_tha
     said = ["servers.properties:1: me is the forwarder's own address 0.0.0.0:5060"]
     assert faults("me=192.0.2.1:5060", here=own) == said
     assert servers("other=192.0.2.1:5070", here=own) and servers("other=192.0.2.2:5060", here=own)
-    behind_nat = "me=203.0.113.9:5060\nforwarder.listen=10.0.0.1:5060\nforwarder.advertise=203.0.113.9"
-    assert faults(behind_nat) == ["servers.properties:1: me is the forwarder's own address 10.0.0.1:5060"]
+    behind_nat = (
+        "me=203.0.113.9:5060\nforwarder.listen=10.0.0.1:5060\nforwarder.advertise=203.0.113.9"
+    )
+    assert faults(behind_nat) == [
+        "servers.properties:1: me is the forwarder's own address 10.0.0.1:5060"
+    ]
 
 
 @pytest.mark.parametrize(
     "line, fault",
     [
-        ("hartbeat.interval=0.1", "unknown key 'hartbeat.interval' (did you mean 'heartbeat.interval'?)"),
+        (
+            "hartbeat.interval=0.1",
+            "unknown key 'hartbeat.interval' (did you mean 'heartbeat.interval'?)",
+        ),
         ("heartbeat.fal : 4", "unknown key 'heartbeat.fal' (did you mean 'heartbeat.fall'?)"),
         ("colour.scheme=dark", "unknown key 'colour.scheme'"),
         ("heartbeat.fall=three", "heartbeat.fall: 'three' is not a whole number from 1 to 100"),
         ("heartbeat.fall=0", "heartbeat.fall: '0' is not a whole number from 1 to 100"),
-        ("heartbeat.interval=1e-3", "heartbeat.interval: '1e-3' is not a time in seconds from 0.005 to 60"),
-        ("heartbeat.interval=0.001", "heartbeat.interval: '0.001' is not a time in seconds from 0.005 to 60"),
-        ("forwarder.policy=random", "forwarder.policy: 'random' is not a policy; it is either first-live or call-id"),
+        (
+            "heartbeat.interval=1e-3",
+            "heartbeat.interval: '1e-3' is not a time in seconds from 0.005 to 60",
+        ),
+        (
+            "heartbeat.interval=0.001",
+            "heartbeat.interval: '0.001' is not a time in seconds from 0.005 to 60",
+        ),
+        (
+            "forwarder.policy=random",
+            "forwarder.policy: 'random' is not a policy; it is either first-live or call-id",
+        ),
         ("forwarder.convergence=", "forwarder.convergence: '' is not the name of a header"),
-        ("forwarder.convergence=X Session", "forwarder.convergence: 'X Session' is not the name of a header"),
-        ("forwarder.convergence=v", "forwarder.convergence: Via names a message, not a session; Call-ID, From, To or "
-         "a header of your own may do"),
+        (
+            "forwarder.convergence=X Session",
+            "forwarder.convergence: 'X Session' is not the name of a header",
+        ),
+        (
+            "forwarder.convergence=v",
+            "forwarder.convergence: Via names a message, not a session; Call-ID, From, To or "
+            "a header of your own may do",
+        ),
         ("forwarder.secret.file=a\\u0000b", "forwarder.secret.file: not the name of a file"),
-        ("forwarder.listen=localhost:5060",
-         "forwarder.listen: 'localhost' is not an IP address in 'localhost:5060'"),
-        ("forwarder.listen=0.0.0.0:0",
-         "forwarder.listen: port 0 would be a different port at every start; phones need to know it"),
+        (
+            "forwarder.listen=localhost:5060",
+            "forwarder.listen: 'localhost' is not an IP address in 'localhost:5060'",
+        ),
+        (
+            "forwarder.listen=0.0.0.0:0",
+            "forwarder.listen: port 0 would be a different port at every start; phones need to "
+            "know it",
+        ),
         ("server2=10.0.0.2", "server2: '10.0.0.2' has no port (write 10.0.0.2:5060, for example)"),
-        ("server2=10.0.0.2:70000", "server2: '70000' is not a port in '10.0.0.2:70000' (0 to 65535)"),
+        (
+            "server2=10.0.0.2:70000",
+            "server2: '70000' is not a port in '10.0.0.2:70000' (0 to 65535)",
+        ),
         ("10.0.0.2:70000", "'70000' is not a port in '10.0.0.2:70000' (0 to 65535)"),
         ("server2=10.0.0.2:0", "server2: a server cannot have port 0"),
-        ("server2=::1:5060", "server2: '::1:5060' is not host:port; IPv6 goes in brackets, as in [::1]:5060"),
+        (
+            "server2=::1:5060",
+            "server2: '::1:5060' is not host:port; IPv6 goes in brackets, as in [::1]:5060",
+        ),
         ("server2=10.0.0.1:5060", "10.0.0.1:5060 is on line 1 already, as server1"),
         ("server1=10.0.0.9:5060", "'server1' is on line 1 already"),
-        ("phones=10.0.0.9:5060", "'phones' is the name of the phones' side; give the server another"),
+        (
+            "phones=10.0.0.9:5060",
+            "'phones' is the name of the phones' side; give the server another",
+        ),
         ("server2=127.0.0.1:5060", "server2 is the forwarder's own address 0.0.0.0:5060"),
         ("127.0.0.5:5060", "127.0.0.5:5060 is the forwarder's own address 0.0.0.0:5060"),
-        ("server2=[::1]:5070",
-         "server2 has an IPv6 address and forwarder.listen=0.0.0.0:5060 is IPv4: one forwarder speaks one of them; "
-         "listen on [::]:5060, or run a second forwarder"),
+        (
+            "server2=[::1]:5070",
+            "server2 has an IPv6 address and forwarder.listen=0.0.0.0:5060 is IPv4: one forwarder "
+            "speaks one of them; "
+            "listen on [::]:5060, or run a second forwarder",
+        ),
         ("limit.rate=many", "limit.rate: 'many' is not a whole number from 0 to 999999"),
-        ("limit.exempt=10.0.0.1/8",
-         "limit.exempt: '10.0.0.1/8' has bits beyond its length; write 10.0.0.0/8 or 192.0.2.7, for example"),
-        ("registration.listen=127.0.0.1:5060", "registration.listen needs a port other than forwarder.listen's"),
-        ("registration.listen=127.0.0.1:0",
-         "registration.listen: port 0 would be a different port at every start; servers need to know it"),
-        ("registration.allow=10.0.0.1/8",
-         "registration.allow: '10.0.0.1/8' has bits beyond its length; write 10.0.0.0/8 or 192.0.2.7, for example"),
+        (
+            "limit.exempt=10.0.0.1/8",
+            "limit.exempt: '10.0.0.1/8' has bits beyond its length; write 10.0.0.0/8 or 192.0.2.7, "
+            "for example",
+        ),
+        (
+            "registration.listen=127.0.0.1:5060",
+            "registration.listen needs a port other than forwarder.listen's",
+        ),
+        (
+            "registration.listen=127.0.0.1:0",
+            "registration.listen: port 0 would be a different port at every start; servers need to "
+            "know it",
+        ),
+        (
+            "registration.allow=10.0.0.1/8",
+            "registration.allow: '10.0.0.1/8' has bits beyond its length; write 10.0.0.0/8 or "
+            "192.0.2.7, for example",
+        ),
         ("registration.foreign=maybe", "registration.foreign: 'maybe' is neither yes nor no"),
-        ("registration.timeout=0", "registration.timeout: '0' is not a time in seconds from 0.5 to 3600"),
+        (
+            "registration.timeout=0",
+            "registration.timeout: '0' is not a time in seconds from 0.5 to 3600",
+        ),
         ("server2=\\u12", "'\\u12' is not a character: \\u takes four hexadecimal digits"),
     ],
-)  # fmt: skip
+)
 def test_a_fault_says_where_and_what(line, fault):
     assert faults(ONE + line) == [f"servers.properties:2: {fault}"]
 
 
 def test_all_faults_are_shown_at_once_in_the_order_of_the_lines():
-    said = faults("server1=10.0.0.1\nheartbeat.rise=x\n# fine\nhartbeat.interval=1\nheartbeat.rise=2\n\\u1")
+    said = faults(
+        "server1=10.0.0.1\nheartbeat.rise=x\n# fine\nhartbeat.interval=1\nheartbeat.rise=2\n\\u1"
+    )
     assert [line.split(":")[1] for line in said] == ["1", "2", "4", "5", "6"]
 
 
 def test_a_file_without_servers_is_told_how_to_name_one():
-    remedy = "add a line such as server1=127.0.0.1:5070, or registration.listen for servers to come to"
+    remedy = (
+        "add a line such as server1=127.0.0.1:5070, or registration.listen for servers to come to"
+    )
     assert faults("# nothing yet") == [f"servers.properties: no server; {remedy}"]
     assert servers("registration.listen=127.0.0.1:5065") == []
 
 
 def test_advertise_takes_the_listen_port_unless_it_names_one():
     assert read(ONE + "forwarder.advertise=203.0.113.5", "f").advertise == ("203.0.113.5", 5060)
-    assert read(ONE + "forwarder.advertise=sip.example:5080", "f").advertise == ("sip.example", 5080)
+    assert read(ONE + "forwarder.advertise=sip.example:5080", "f").advertise == (
+        "sip.example",
+        5080,
+    )
     assert read(ONE, "f").advertise is None
 
 

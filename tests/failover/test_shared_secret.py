@@ -1,4 +1,5 @@
-"""The secret file: made once, for its owner's eyes only, and the same for every forwarder that has it."""
+"""The secret file: made once, for its owner's eyes only, and the same for every forwarder that has
+it."""
 
 from __future__ import annotations
 
@@ -26,7 +27,11 @@ def test_the_first_start_makes_it_and_the_second_finds_it(tmp_path):
     first = open_secret(path)
     assert (first.kept, first.origin) == (True, f"{path}, made now")
     second = open_secret(path)
-    assert (second.key, second.origin, second.fingerprint) == (first.key, str(path), first.fingerprint)
+    assert (second.key, second.origin, second.fingerprint) == (
+        first.key,
+        str(path),
+        first.fingerprint,
+    )
     assert os.listdir(tmp_path) == ["forwarder.secret"], "no draft is left"
 
 
@@ -83,7 +88,10 @@ def test_where_it_cannot_be_written_there_is_one_for_this_run_and_a_sentence(tmp
     there_is_none = tmp_path / "no such folder" / "s"
     made = open_secret(there_is_none)
     assert not made.kept
-    assert made.origin == f"this run only ({there_is_none} cannot be written: no such file or directory)"
+    assert (
+        made.origin
+        == f"this run only ({there_is_none} cannot be written: no such file or directory)"
+    )
 
     def read_only(*_):
         raise OSError(30, "Read-only file system")
@@ -98,7 +106,9 @@ def test_without_a_name_it_ends_with_the_process(tmp_path):
     assert open_secret(None).origin == "this run only (forwarder.secret.file is empty)"
 
 
-def test_a_relative_name_is_beside_the_settings_or_where_systemd_keeps_the_state_of_a_service(tmp_path, monkeypatch):
+def test_a_relative_name_is_beside_the_settings_or_where_systemd_keeps_the_state_of_a_service(
+    tmp_path, monkeypatch
+):
     monkeypatch.delenv("STATE_DIRECTORY", raising=False)
     file = tmp_path / "servers.properties"
     assert place("forwarder.secret", file) == tmp_path.resolve() / "forwarder.secret"

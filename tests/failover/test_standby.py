@@ -1,4 +1,5 @@
-"""Two forwarders with one address, in one process: who has it, who gets it, and what the other does meanwhile."""
+"""Two forwarders with one address, in one process: who has it, who gets it, and what the other does
+meanwhile."""
 
 from __future__ import annotations
 
@@ -23,12 +24,16 @@ HOST = "127.0.0.1"
 
 
 class Pair:
-    """Two servers that answer, a phone, and as many forwarders as are started, all with one secret and one address."""
+    """Two servers that answer, a phone, and as many forwarders as are started, all with one secret
+    and one address."""
 
     def __init__(self, servers, phone, address, secret):
         self.servers, self.phone, self.address, self.secret = servers, phone, address, secret
-        self.lines = [f"forwarder.listen={format_address(address)}", "admin.listen=",
-                      *(f"{server.name}={format_address(server.address)}" for server in servers)]  # fmt: skip
+        self.lines = [
+            f"forwarder.listen={format_address(address)}",
+            "admin.listen=",
+            *(f"{server.name}={format_address(server.address)}" for server in servers),
+        ]
         self.started = []
 
     def start(self, *more):
@@ -51,7 +56,12 @@ def pair(free_port):
 def scene(free_port, host=HOST):
     with ExitStack() as stack:
         servers = stack.enter_context(fake_servers(free_port, host=host))
-        made = Pair(servers, stack.enter_context(plain_phone(host)), (host, free_port()), passing("for a test"))
+        made = Pair(
+            servers,
+            stack.enter_context(plain_phone(host)),
+            (host, free_port()),
+            passing("for a test"),
+        )
         stack.callback(lambda: [forwarder.stop() for forwarder in made.started])
         yield made
 
@@ -65,16 +75,22 @@ def is_active(forwarder):
 
 
 def knows(forwarder, name, state):
-    return lambda: next(s for s in forwarder.status()["servers"] if s["name"] == name)["state"] == state
+    return lambda: (
+        next(s for s in forwarder.status()["servers"] if s["name"] == name)["state"] == state
+    )
 
 
-def test_the_second_says_who_holds_the_address_and_serves_when_the_first_has_gone(pair, eventually, caplog):
+def test_the_second_says_who_holds_the_address_and_serves_when_the_first_has_gone(
+    pair, eventually, caplog
+):
     caplog.set_level("INFO", "forwarder")
     first, second = pair.start(), pair.start()
     assert (role(first), role(second)) == ("active", "standby")
     where = format_address(pair.address)
     assert f"standby: {where} is held by another forwarder" in caplog.messages
-    assert second.summary().startswith(f"standby: {where} is held by another forwarder; server1 is hot")
+    assert second.summary().startswith(
+        f"standby: {where} is held by another forwarder; server1 is hot"
+    )
     assert pair.served_by("z9hG4bK1") == "server1"
     first.stop()
     eventually(is_active(second), 1.0)
@@ -85,8 +101,14 @@ def test_the_second_says_who_holds_the_address_and_serves_when_the_first_has_gon
     assert (told["kind"], told["from"], told["to"]) == ("takeover", "standby", "active")
     assert told["noticed"] == status["role_why"]
     assert told["at"] == pytest.approx(status["role_since"], abs=0.01)
-    assert any(line.startswith(f"active: {status['role_why']}; it was on standby for ") for line in caplog.messages)
-    assert "forwarder_active 1" in second.metrics() and "forwarder_takeovers_total 1" in second.metrics()
+    assert any(
+        line.startswith(f"active: {status['role_why']}; it was on standby for ")
+        for line in caplog.messages
+    )
+    assert (
+        "forwarder_active 1" in second.metrics()
+        and "forwarder_takeovers_total 1" in second.metrics()
+    )
 
 
 def test_one_on_standby_watches_the_servers_and_tells_none_that_it_is_hot(pair, eventually):
@@ -98,15 +120,21 @@ def test_one_on_standby_watches_the_servers_and_tells_none_that_it_is_hot(pair, 
     eventually(knows(second, "server1", "DOWN"))
     first.stop()
     eventually(is_active(second))
-    pair.phone.sendto(request("INVITE", source=pair.phone.getsockname(), branch="z9hG4bK1"), pair.address)
+    pair.phone.sendto(
+        request("INVITE", source=pair.phone.getsockname(), branch="z9hG4bK1"), pair.address
+    )
     assert field(pair.phone.recv(65_535), "X-Server") == "server2"
-    assert [each["requests"] for each in second.status()["servers"]] == [0, 1], "none to the dead one"
+    assert [each["requests"] for each in second.status()["servers"]] == [0, 1], (
+        "none to the dead one"
+    )
 
 
 def test_an_answer_to_what_the_first_has_forwarded_passes_the_second(pair, eventually):
     first = pair.start()
     pair.servers[0].replies = False
-    pair.phone.sendto(request("INVITE", source=pair.phone.getsockname(), branch="z9hG4bK1"), pair.address)
+    pair.phone.sendto(
+        request("INVITE", source=pair.phone.getsockname(), branch="z9hG4bK1"), pair.address
+    )
     eventually(lambda: pair.servers[0].heard)
     second = pair.start()
     first.stop()
@@ -163,7 +191,9 @@ def test_those_who_read_events_hear_of_the_takeover(pair, eventually):
     second.subscribe(reader)
     assert reader.get(timeout=2.0)[1]["role"] == "standby"
     first.stop()
-    takeover = next(told for name, told in iter(lambda: reader.get(timeout=2.0), None) if name == "takeover")
+    takeover = next(
+        told for name, told in iter(lambda: reader.get(timeout=2.0), None) if name == "takeover"
+    )
     assert (takeover["to"], takeover["address"]) == ("active", format_address(pair.address))
 
 
@@ -187,7 +217,8 @@ def test_what_has_come_before_a_polite_stop_is_passed_on(pair, eventually):
     def stop_with_a_hundred_in_hand():
         for n in range(100):
             pair.phone.sendto(
-                request("OPTIONS", source=pair.phone.getsockname(), branch=f"z9hG4bK{n}"), pair.address
+                request("OPTIONS", source=pair.phone.getsockname(), branch=f"z9hG4bK{n}"),
+                pair.address,
             )
         first._loop.post(first._finish)
 
@@ -196,11 +227,18 @@ def test_what_has_come_before_a_polite_stop_is_passed_on(pair, eventually):
     eventually(lambda: len(pair.servers[0].heard) == 100)
 
 
-def test_ports_that_the_twin_has_are_not_the_second_one_s_which_takes_the_next(pair, free_port, caplog):
+def test_ports_that_the_twin_has_are_not_the_second_one_s_which_takes_the_next(
+    pair, free_port, caplog
+):
     caplog.set_level("INFO", "forwarder")
     port = free_port()
-    first, second = pair.start(f"registration.listen={HOST}:{port}"), pair.start(f"registration.listen={HOST}:{port}")
-    assert first.registration == (HOST, port) and second.registration[1] in range(port + 1, port + 10)
+    first, second = (
+        pair.start(f"registration.listen={HOST}:{port}"),
+        pair.start(f"registration.listen={HOST}:{port}"),
+    )
+    assert first.registration == (HOST, port) and second.registration[1] in range(
+        port + 1, port + 10
+    )
     taken = f"{HOST}:{port} is taken, perhaps by the other forwarder"
     assert f"servers register at {format_address(second.registration)}: {taken}" in caplog.messages
 
@@ -218,17 +256,24 @@ def virtual(monkeypatch, free_port):
         yield made, here
 
 
-def test_an_address_that_is_elsewhere_is_waited_for_and_let_go_when_it_has_left(virtual, eventually, caplog):
+def test_an_address_that_is_elsewhere_is_waited_for_and_let_go_when_it_has_left(
+    virtual, eventually, caplog
+):
     caplog.set_level("INFO", "forwarder")
     pair, here = virtual
     one = pair.start()
     where = format_address(pair.address)
-    assert role(one) == "standby" and f"standby: {where} is not an address of this computer now" in caplog.messages
+    assert (
+        role(one) == "standby"
+        and f"standby: {where} is not an address of this computer now" in caplog.messages
+    )
     here[0] = True
     eventually(is_active(one), 1.0)
     assert pair.served_by("z9hG4bK1") == "server1"
     pair.servers[0].replies = False
-    pair.phone.sendto(request("INVITE", source=pair.phone.getsockname(), branch="z9hG4bK2"), pair.address)
+    pair.phone.sendto(
+        request("INVITE", source=pair.phone.getsockname(), branch="z9hG4bK2"), pair.address
+    )
     eventually(lambda: len(pair.servers[0].heard) == 2)
     assert one.status()["in_flight"] == 1
     here[0] = False
@@ -251,8 +296,12 @@ def test_what_the_system_lets_us_bind_is_not_ours_unless_an_interface_has_it(vir
         other.bind(pair.address)  # it was not even tried
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="lowers the limit of this very process")
-def test_without_descriptors_it_says_so_once_a_second_and_serves_on(free_port, eventually, caplog, monkeypatch):
+@pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="lowers the limit of this very process"
+)
+def test_without_descriptors_it_says_so_once_a_second_and_serves_on(
+    free_port, eventually, caplog, monkeypatch
+):
     """The station looks with a socket whether its address is here; not to get one tells nothing of
     the address."""
     monkeypatch.setattr(station, "can_move", lambda listen: True)
@@ -274,18 +323,23 @@ def test_without_descriptors_it_says_so_once_a_second_and_serves_on(free_port, e
         assert pair.served_by("z9hG4bK2") == "server1"
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="lowers the limit of this very process")
+@pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="lowers the limit of this very process"
+)
 def test_without_descriptors_a_new_phone_is_still_served_where_we_listen_on_every_address(
     free_port, eventually, caplog
-):  # fmt: skip
-    """The system is asked with a socket which of our addresses a peer sees; else its last answer holds."""
+):
+    """The system is asked with a socket which of our addresses a peer sees; else its last answer
+    holds."""
     caplog.set_level("INFO", "forwarder")
     with scene(free_port) as pair:
         port = free_port()
         pair.lines[0] = f"forwarder.listen=0.0.0.0:{port}"
         pair.address = (HOST, port)
         registration = ("registration.foreign=yes", "registration.allow=0.0.0.0/0")
-        one = pair.start("heartbeat.fall=100", f"registration.listen={HOST}:{free_port()}", *registration)
+        one = pair.start(
+            "heartbeat.fall=100", f"registration.listen={HOST}:{free_port()}", *registration
+        )
         eventually(knows(one, "server1", "UP"))
         assert pair.served_by("z9hG4bK1") == "server1"
         with plain_phone("127.0.0.9") as stranger, no_descriptors():
@@ -314,8 +368,17 @@ def no_descriptors():
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
-@pytest.mark.parametrize("host, moves", [("127.0.0.1", False), ("0.0.0.0", False), ("::1", False), ("::", False),
-                                         ("192.0.2.10", True), ("2001:db8::1", True)])  # fmt: skip
+@pytest.mark.parametrize(
+    "host, moves",
+    [
+        ("127.0.0.1", False),
+        ("0.0.0.0", False),
+        ("::1", False),
+        ("::", False),
+        ("192.0.2.10", True),
+        ("2001:db8::1", True),
+    ],
+)
 def test_loopback_and_every_address_never_leave(host, moves):
     assert station.can_move((host, 5060)) is moves
 

@@ -1,4 +1,5 @@
-"""What systemd hears over a real datagram socket: ready, reloading, stopping, and alive for as long as that is true."""
+"""What systemd hears over a real datagram socket: ready, reloading, stopping, and alive for as long
+as that is true."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ from failover.forwarder import Forwarder
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.skipif(
-    not hasattr(socket, "AF_UNIX") or sys.platform == "win32", reason="systemd's protocol needs AF_UNIX datagrams"
+    not hasattr(socket, "AF_UNIX") or sys.platform == "win32",
+    reason="systemd's protocol needs AF_UNIX datagrams",
 )
 
 
@@ -77,7 +79,11 @@ def test_every_word_is_spelled_as_sd_notify_has_it(systemd):
     notifier.reloading()
     word, moment = systemd.next()
     assert word == "RELOADING=1"
-    assert before <= int(re.fullmatch(r"MONOTONIC_USEC=(\d+)", moment)[1]) <= time.monotonic_ns() // 1000
+    assert (
+        before
+        <= int(re.fullmatch(r"MONOTONIC_USEC=(\d+)", moment)[1])
+        <= time.monotonic_ns() // 1000
+    )
     notifier.stopping()
     assert systemd.next() == ["STOPPING=1", "STATUS=stopping"]
     notifier.close()
@@ -130,11 +136,14 @@ def test_where_nobody_listens_nothing_happens(environment):
 
 
 @pytest.mark.parametrize(
-    "microseconds, watchdog", [("", None), ("0", None), ("soon", None), ("-5", None), ("500000", 0.5)]
+    "microseconds, watchdog",
+    [("", None), ("0", None), ("soon", None), ("-5", None), ("500000", 0.5)],
 )
 def test_the_watchdog_s_time(microseconds, watchdog):
     assert Notifier({"WATCHDOG_USEC": microseconds}).watchdog == watchdog
-    assert Notifier({"WATCHDOG_USEC": microseconds, "WATCHDOG_PID": "1"}).watchdog is None, "another process is meant"
+    assert Notifier({"WATCHDOG_USEC": microseconds, "WATCHDOG_PID": "1"}).watchdog is None, (
+        "another process is meant"
+    )
 
 
 def test_a_full_socket_is_not_waited_for(systemd):
@@ -146,7 +155,9 @@ def test_a_full_socket_is_not_waited_for(systemd):
     notifier.close()
 
 
-def test_the_watchdog_stops_when_the_sip_thread_hangs_and_goes_on_when_it_gets_on(systemd, free_port, eventually):
+def test_the_watchdog_stops_when_the_sip_thread_hangs_and_goes_on_when_it_gets_on(
+    systemd, free_port, eventually
+):
     with fake_servers(free_port, 1) as servers:
         where = f"server1=127.0.0.1:{servers[0].address[1]}"
         forwarder = Forwarder(read(f"{where}\nforwarder.listen=127.0.0.1:{free_port()}", "test"))
@@ -174,13 +185,20 @@ def test_the_watchdog_stops_when_the_sip_thread_hangs_and_goes_on_when_it_gets_o
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="this system has no SIGHUP")
 def test_the_program_from_start_to_stop_as_systemd_sees_it(systemd, tmp_path, free_port):
     file = tmp_path / "servers.properties"
-    file.write_text(f"server1=127.0.0.1:{free_port()}\nforwarder.listen=127.0.0.1:{free_port()}\nadmin.listen=\n")
+    file.write_text(
+        f"server1=127.0.0.1:{free_port()}\nforwarder.listen=127.0.0.1:{free_port()}\nadmin.listen=\n"
+    )
     environment = {**os.environ, **systemd.environment(WATCHDOG_USEC="300000")}
     command = [sys.executable, "-S", str(ROOT / "forwarder.py"), str(file)]
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as process:
         try:
             told = set()
-            while not {"READY=1", "STATUS=NO SERVER TAKES NEW CALLS; 0 of 1 live", "WATCHDOG=1"} <= told:
+            while (
+                not {"READY=1", "STATUS=NO SERVER TAKES NEW CALLS; 0 of 1 live", "WATCHDOG=1"}
+                <= told
+            ):
                 told.update(systemd.next())
             file.write_text("nonsense.key=1")
             process.send_signal(signal.SIGHUP)

@@ -1,8 +1,9 @@
 """What the forwarder does with each torture message of RFC 4475 and RFC 5118: one table, walked.
 
-FORWARD: it leaves as it came but for the promised lines. A status: it is answered with that and goes no further.
-DROP: no answer, as every response to nothing that was asked. Where the RFC leaves a choice, the forwarder leaves to the
-server what it does not need itself: dates, contacts, bodies, URIs of schemes that it never looks into.
+FORWARD: it leaves as it came but for the promised lines. A status: it is answered with that and
+goes no further. DROP: no answer, as every response to nothing that was asked. Where the RFC leaves
+a choice, the forwarder leaves to the server what it does not need itself: dates, contacts, bodies,
+URIs of schemes that it never looks into.
 """
 
 from __future__ import annotations
@@ -29,14 +30,23 @@ TABLE = {
     "percent-that-is-no-escape": (FORWARD, "3.1.1.5 esc02"),
     "no-space-before-the-angle-bracket": (FORWARD, "3.1.1.6 lwsdisp"),
     "long-values": (FORWARD, "3.1.1.7 longreq"),
-    "second-request-after-the-first": (FORWARD, "3.1.1.8 dblreq: the first; what follows is cut off"),
+    "second-request-after-the-first": (
+        FORWARD,
+        "3.1.1.8 dblreq: the first; what follows is cut off",
+    ),
     "semicolon-in-the-user-part": (FORWARD, "3.1.1.9 semiuri"),
     "vias-of-many-transports": (FORWARD, "3.1.1.10 transports"),
-    "binary-body-in-parts": (FORWARD, "3.1.1.11 mpart01: its Route is left to the server, never followed"),
+    "binary-body-in-parts": (
+        FORWARD,
+        "3.1.1.11 mpart01: its Route is left to the server, never followed",
+    ),
     "reason-phrase-beyond-ascii": (DROP, "3.1.1.12 unreason: a response to nothing of ours"),
     "reason-phrase-empty": (DROP, "3.1.1.13 noreason: likewise"),
     # RFC 4475 3.1.2: wrong
-    "separators-without-values": (400, "3.1.2.1 badinv01: its answer could not find the way back by such Vias"),
+    "separators-without-values": (
+        400,
+        "3.1.2.1 badinv01: its answer could not find the way back by such Vias",
+    ),
     "content-length-beyond-the-datagram": (400, "3.1.2.2 clerr"),
     "content-length-negative": (400, "3.1.2.3 ncl"),
     "numbers-too-large-in-a-request": (400, "3.1.2.4 scalar02"),
@@ -46,9 +56,15 @@ TABLE = {
     "request-uri-with-a-space": (400, "3.1.2.8 lwsruri"),
     "start-line-with-double-spaces": (400, "3.1.2.9 lwsstart"),
     "start-line-with-trailing-spaces": (400, "3.1.2.10 trws"),
-    "request-uri-with-escaped-headers": (SHORTENED, "3.1.2.11 escruri: they neither go on nor are acted on"),
+    "request-uri-with-escaped-headers": (
+        SHORTENED,
+        "3.1.2.11 escruri: they neither go on nor are acted on",
+    ),
     "time-zone-that-is-not-gmt": (FORWARD, "3.1.2.12 baddate: not needed here"),
-    "contact-headers-without-angle-brackets": (FORWARD, "3.1.2.13 regbadct: the registrar's business"),
+    "contact-headers-without-angle-brackets": (
+        FORWARD,
+        "3.1.2.13 regbadct: the registrar's business",
+    ),
     "spaces-inside-angle-brackets": (FORWARD, "3.1.2.14 badaspec: can be read all the same"),
     "comma-in-an-unquoted-name": (FORWARD, "3.1.2.15 baddn: likewise"),
     "version-seven": (505, "3.1.2.16 badvers"),
@@ -56,9 +72,15 @@ TABLE = {
     "cseq-of-another-method-than-an-unknown-one": (400, "3.1.2.18 mismatch02"),
     "status-code-beyond-32-bits": (DROP, "3.1.2.19 bigcode"),
     # RFC 4475 3.2, 3.3, 3.4: right in itself
-    "branch-of-nothing-but-the-cookie": (FORWARD, "3.2.1 badbranch: taken for a client of before RFC 3261"),
+    "branch-of-nothing-but-the-cookie": (
+        FORWARD,
+        "3.2.1 badbranch: taken for a client of before RFC 3261",
+    ),
     "mandatory-fields-missing": (400, "3.3.1 insuf"),
-    "request-uri-of-an-unknown-scheme": (FORWARD, "3.3.2 unkscm: the server says 416 if it has no use for it"),
+    "request-uri-of-an-unknown-scheme": (
+        FORWARD,
+        "3.3.2 unkscm: the server says 416 if it has no use for it",
+    ),
     "request-uri-of-a-known-scheme-that-is-not-sip": (FORWARD, "3.3.3 novelsc: likewise"),
     "from-and-to-of-unknown-schemes": (FORWARD, "3.3.4 unksm2: tel: in a From is everyday"),
     "extensions-that-no-proxy-has": (420, "3.3.5 bext01"),
@@ -86,7 +108,7 @@ TABLE = {
     "ipv6-mapped-ipv4": (FORWARD, "4.9"),
     "ipv6-of-three-colons": (FORWARD, "4.10: to be tolerated, and passed on as it is"),
     "ipv6-of-two-colons": (FORWARD, "4.10"),
-}  # fmt: skip
+}
 FORWARDED = [name for name, row in TABLE.items() if row[0] == FORWARD]
 REFUSED = [name for name, row in TABLE.items() if isinstance(row[0], int)]
 DROPPED = [name for name, row in TABLE.items() if row[0] == DROP]
@@ -111,8 +133,14 @@ def test_forwarded_with_the_promised_lines_and_no_other_change(name):
 def test_its_answer_goes_to_where_it_really_came_from_with_the_sender_s_via_on_top(name):
     core = make_core()
     asked = parse(from_phone(core, name).sends[0].data)
-    copied = [(f.name, f.value) for f in asked.fields if f.name in ("Via", "From", "To", "Call-ID", "CSeq")]
-    (back,) = core.receive(Response(200, fields=copied).to_bytes(), "server1", SERVERS["server1"], 100.1).sends
+    copied = [
+        (f.name, f.value)
+        for f in asked.fields
+        if f.name in ("Via", "From", "To", "Call-ID", "CSeq")
+    ]
+    (back,) = core.receive(
+        Response(200, fields=copied).to_bytes(), "server1", SERVERS["server1"], 100.1
+    ).sends
     assert (back.to, back.target[0]) == (PHONES, ALICE[0])
     vias = parse(back.data).vias
     assert vias[0].received == ALICE[0]
@@ -162,7 +190,9 @@ def test_dropped_without_a_word(name, leg):
     core = make_core()
     source = ALICE if leg == PHONES else SERVERS[leg]
     assert core.receive(MESSAGES[name], leg, source, 100.0).sends == ()
-    assert sum(count for reason, count in core.counters.items() if reason.startswith("dropped.")) == 1
+    assert (
+        sum(count for reason, count in core.counters.items() if reason.startswith("dropped.")) == 1
+    )
 
 
 def test_what_is_not_supported_is_named_in_the_420():

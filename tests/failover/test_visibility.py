@@ -1,4 +1,5 @@
-"""Whether a forwarder sees a server, and what it tells keepalived of that: literals first, then a real file."""
+"""Whether a forwarder sees a server, and what it tells keepalived of that: literals first, then a
+real file."""
 
 from __future__ import annotations
 
@@ -40,7 +41,11 @@ def test_what_is_lost_is_told_at_once_and_what_is_back_after_a_moment_without_a_
     assert not sight.look(False, 5.0)
     assert [sight.look(True, at) for at in (5.1, 5.2)] == [False, False]
     assert not sight.look(False, 5.21), "and again from the beginning"
-    assert [sight.look(True, at) for at in (5.3, 5.3 + STEADY - 0.01, 5.31 + STEADY)] == [False, False, True]
+    assert [sight.look(True, at) for at in (5.3, 5.3 + STEADY - 0.01, 5.31 + STEADY)] == [
+        False,
+        False,
+        True,
+    ]
 
 
 def test_a_way_that_breaks_off_again_and_again_is_trusted_ever_later_until_it_has_held_for_a_minute():
@@ -64,7 +69,9 @@ def test_a_way_that_breaks_off_again_and_again_is_trusted_ever_later_until_it_ha
 
 def test_grace_is_for_the_first_second_of_requests_without_a_server_and_comes_back_after_a_while_without_any():
     grace = Grace()
-    assert [grace.covers(at) for at in (10.0, 10.5, 10.99, 11.0, 14.0, 18.9)] == [True] * 3 + [False] * 3
+    assert [grace.covers(at) for at in (10.0, 10.5, 10.99, 11.0, 14.0, 18.9)] == [True] * 3 + [
+        False
+    ] * 3
     assert GRACE == 1.0 and QUIET == 5.0
     assert grace.covers(24.0)
 
@@ -89,7 +96,11 @@ def follow(free_port, tmp_path):
 
         def start(file):
             address = ("127.0.0.1", free_port())
-            lines = [f"forwarder.listen={format_address(address)}", "admin.listen=", f"forwarder.track.file={file}"]
+            lines = [
+                f"forwarder.listen={format_address(address)}",
+                "admin.listen=",
+                f"forwarder.track.file={file}",
+            ]
             lines += [f"{server.name}={format_address(server.address)}" for server in servers]
             started.append(Forwarder(read("\n".join(lines), "test"), passing("a test")))
             started[-1].start()
@@ -120,7 +131,9 @@ def test_the_file_is_1_while_a_server_is_seen_and_never_empty(follow, tmp_path, 
     assert file.read_text() == "0\n", "one that has ended sees nothing"
 
 
-def test_the_file_is_touched_while_the_thread_lives_and_may_be_read_by_the_check(follow, tmp_path, eventually):
+def test_the_file_is_touched_while_the_thread_lives_and_may_be_read_by_the_check(
+    follow, tmp_path, eventually
+):
     file = tmp_path / "sees"
     forwarder, *_ = follow(file)
     eventually(lambda: file.exists() and file.read_text() == "1\n")
@@ -132,7 +145,9 @@ def test_the_file_is_touched_while_the_thread_lives_and_may_be_read_by_the_check
     assert forwarder.status()["counters"]["trouble.track"] == 1
 
 
-def test_a_file_that_cannot_be_written_is_counted_and_tried_again_and_calls_go_on(follow, tmp_path, eventually):
+def test_a_file_that_cannot_be_written_is_counted_and_tried_again_and_calls_go_on(
+    follow, tmp_path, eventually
+):
     file = tmp_path / "folder" / "sees"
     forwarder, _, phone, address = follow(file)
     eventually(lambda: forwarder.status()["counters"].get("trouble.track"))

@@ -1,4 +1,5 @@
-"""`forwarder.py --probe ADDRESS`: 0 only if a forwarder serves there, on real sockets, and what the core answers."""
+"""`forwarder.py --probe ADDRESS`: 0 only if a forwarder serves there, on real sockets, and what the
+core answers."""
 
 from __future__ import annotations
 
@@ -21,7 +22,9 @@ def test_the_forwarder_answers_itself_and_gives_no_server_work():
     outcome = core.receive(request(**ASKED), PHONES, ALICE, 1.0)
     (sent,) = outcome.sends
     assert (sent.to, sent.target, head(sent.data)[0]) == (PHONES, ALICE, "SIP/2.0 200 OK")
-    assert outcome.events == () and core.counters == {"answered.200": 1}, "no line in the log, ten times a second"
+    assert outcome.events == () and core.counters == {"answered.200": 1}, (
+        "no line in the log, ten times a second"
+    )
 
 
 def test_it_says_503_where_no_server_takes_new_calls():
@@ -29,7 +32,9 @@ def test_it_says_503_where_no_server_takes_new_calls():
     for name in ("server1", "server2"):
         core.signal(name, REFUSED, 1.0, "refused")
     (sent,) = core.receive(request(**ASKED), PHONES, ALICE, 2.0).sends
-    assert head(sent.data)[0] == "SIP/2.0 503 Service Unavailable" and field(sent.data, "Retry-After")
+    assert head(sent.data)[0] == "SIP/2.0 503 Service Unavailable" and field(
+        sent.data, "Retry-After"
+    )
 
 
 @pytest.mark.parametrize("other", [{"uri": "sip:bob@192.0.2.1"}, {"method": "INVITE"}])
@@ -48,7 +53,10 @@ def test_a_forwarder_that_serves_is_told_from_a_port_where_nobody_is(program, fr
         for server in servers:
             server.kill()
         said = run("--probe", where)
-        assert (said.returncode, said.stdout) == (3, f"{where} answers, but no server takes new calls\n"), "it lives"
+        assert (said.returncode, said.stdout) == (
+            3,
+            f"{where} answers, but no server takes new calls\n",
+        ), "it lives"
         assert running.stop() == 0
     said = run("--probe", where)
     assert (said.returncode, said.stdout, said.stderr) == (1, "", f"nobody listens at {where}\n")
@@ -77,4 +85,7 @@ def test_one_that_hangs_is_told_after_the_patience_and_a_lost_datagram_is_no_dea
 
 def test_what_is_no_address_is_a_sentence():
     said = run("--probe", "127.0.0.1:many")
-    assert said.returncode == 1 and said.stderr == "'many' is not a port in '127.0.0.1:many' (0 to 65535)\n"
+    assert (
+        said.returncode == 1
+        and said.stderr == "'many' is not a port in '127.0.0.1:many' (0 to 65535)\n"
+    )

@@ -1,4 +1,5 @@
-"""Agents joined in memory: a network with a fake clock, delay, loss and a record of all that passed."""
+"""Agents joined in memory: a network with a fake clock, delay, loss and a record of all that
+passed."""
 
 from __future__ import annotations
 
@@ -11,7 +12,14 @@ from typing import Any, Protocol
 from sip.message import Request, Response, parse
 from softphone.agent.account import Account
 from softphone.agent.agent import Agent
-from softphone.agent.event import CallChanged, CallState, CallView, MessagePassed, ProbeAnswered, RegistrationChanged
+from softphone.agent.event import (
+    CallChanged,
+    CallState,
+    CallView,
+    MessagePassed,
+    ProbeAnswered,
+    RegistrationChanged,
+)
 from softphone.agent.session_timer import DEFAULT_INTERVAL
 
 Address = tuple[str, int]
@@ -20,8 +28,8 @@ DELAY = 0.001
 
 
 class Party(Protocol):
-    """Whoever has an address on the network. Both calls answer with what is to be sent: (data, to) or
-    (data, to, from)."""
+    """Whoever has an address on the network. Both calls answer with what is to be sent: (data, to)
+    or (data, to, from)."""
 
     @property
     def deadline(self) -> float | None: ...
@@ -43,7 +51,11 @@ class Passage:
         if self.is_empty:
             return "empty"
         message = self.message
-        return message.method if isinstance(message, Request) else f"{message.status} {message.cseq.method}"
+        return (
+            message.method
+            if isinstance(message, Request)
+            else f"{message.status} {message.cseq.method}"
+        )
 
     def __repr__(self) -> str:
         lost = " LOST" if self.lost else ""
@@ -51,8 +63,9 @@ class Passage:
 
 
 class Network:
-    """Delivers datagrams in order of time. `lose` decides which vanish, `edit` what becomes of the others, `delays`
-    after how many seconds each arrives, more than once if it says so; `run` hops the clock from event to event."""
+    """Delivers datagrams in order of time. `lose` decides which vanish, `edit` what becomes of the
+    others, `delays` after how many seconds each arrives, more than once if it says so; `run` hops
+    the clock from event to event."""
 
     def __init__(self, now: float = 1000.0) -> None:
         self.now = now
@@ -80,7 +93,9 @@ class Network:
             passage.lost = self.lose(passage)
             self.passed.append(passage)
             for delay in () if passage.lost else self.delays(passage):
-                heapq.heappush(self._under_way, (self.now + delay, next(self._order), sender, to, data))
+                heapq.heappush(
+                    self._under_way, (self.now + delay, next(self._order), sender, to, data)
+                )
 
     def run(self, seconds: float = 1.0) -> None:
         end = self.now + seconds
@@ -93,7 +108,9 @@ class Network:
         end = self.now + within
         while not condition():
             due = self._next()
-            assert due is not None and due <= end, f"it did not come about within {within} s\n{self.ladder()}"
+            assert due is not None and due <= end, (
+                f"it did not come about within {within} s\n{self.ladder()}"
+            )
             self.now = max(self.now, due)
             self._step()
 
@@ -123,21 +140,38 @@ class Line:
     """One agent on the network, and the person using it."""
 
     def __init__(
-        self, network: Network, user: str, port: int, proxy: Address | None = None, password: str = "",
-        domain: str = "failover.test", host: str = "127.0.0.1", seed: int | None = None,
-        display_name: str = "", session_expires: int = DEFAULT_INTERVAL,
-        realms: tuple[str, ...] = (), direct: bool = False, keep_alive: float | None = 0.0,
+        self,
+        network: Network,
+        user: str,
+        port: int,
+        proxy: Address | None = None,
+        password: str = "",
+        domain: str = "failover.test",
+        host: str = "127.0.0.1",
+        seed: int | None = None,
+        display_name: str = "",
+        session_expires: int = DEFAULT_INTERVAL,
+        realms: tuple[str, ...] = (),
+        direct: bool = False,
+        keep_alive: float | None = 0.0,
         servers: tuple[Address, ...] = (),
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.network, self.user = network, user
         self.address = (host, port)
         self.events: list[Any] = []
-        account = Account(user, domain, password, display_name or user.capitalize(), realms, servers)
+        account = Account(
+            user, domain, password, display_name or user.capitalize(), realms, servers
+        )
         dice = random.Random(seed if seed is not None else port)
         self.agent = Agent(
-            account, self.address, proxy, dice, session_expires=session_expires, direct=direct,
+            account,
+            self.address,
+            proxy,
+            dice,
+            session_expires=session_expires,
+            direct=direct,
             keep_alive=keep_alive,
-        )  # fmt: skip
+        )
         network.join(self.address, self)
 
     # a Party
@@ -200,7 +234,9 @@ class Line:
 class Scripted:
     """A party that answers each request as a test says; nothing on its own."""
 
-    def __init__(self, network: Network, address: Address, react: Callable[[Request], list[Any]]) -> None:
+    def __init__(
+        self, network: Network, address: Address, react: Callable[[Request], list[Any]]
+    ) -> None:
         self.network, self.address, self._react = network, address, react
         self.seen: list[Request | Response] = []
         network.join(address, self)

@@ -72,7 +72,8 @@ def asterisk_root() -> Path | None:
 
 
 def installation(second: bool) -> list[str]:
-    """The manual's commands that put the files in their places; those for the second Asterisk too."""
+    """The manual's commands that put the files in their places; those for the second Asterisk
+    too."""
     manual = (ROOT / "docs" / "operations.txt").read_text()
     part = manual[manual.index("  Two Asterisks\n") : manual.index("  Two forwarders\n")]
     files = re.findall(r"^ +((?:cp|cat) .*/etc/.*)$", part, re.MULTILINE)
@@ -103,9 +104,13 @@ class Program:
         self.log = log
         with log.open("ab") as output:
             self.process = subprocess.Popen(
-                ["ip", "netns", "exec", _space(host), *argv], cwd=folder,
-                stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
-            )  # fmt: skip
+                ["ip", "netns", "exec", _space(host), *argv],
+                cwd=folder,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
 
     @property
     def said(self) -> str:
@@ -153,14 +158,16 @@ class Asterisk:
         installed = asterisk_root()
         root = self._folder / "root"
         layers = f"lowerdir={installed},upperdir={self._folder}/upper,workdir={self._folder}/work"
-        script = " && ".join([
-            f"hostname {self.name}",
-            f"mount -t overlay overlay -o {layers} {root}",
-            f"mount -t proc proc {root}/proc",
-            f"mount --rbind /dev {root}/dev",
-            f"mkdir -p {root}/run/asterisk",
-            f"exec chroot {root} /usr/sbin/asterisk -f -n",
-        ])  # fmt: skip
+        script = " && ".join(
+            [
+                f"hostname {self.name}",
+                f"mount -t overlay overlay -o {layers} {root}",
+                f"mount -t proc proc {root}/proc",
+                f"mount --rbind /dev {root}/dev",
+                f"mkdir -p {root}/run/asterisk",
+                f"exec chroot {root} /usr/sbin/asterisk -f -n",
+            ]
+        )
         log = self._folder / "log"
         self._program = Program(self.name, ["unshare", "--mount", "--uts", "sh", "-c", script], log)
         await_(

@@ -1,7 +1,9 @@
-"""Played inside a network namespace of its own by test_blackhole.py: cuts servers off, loses datagrams, prints JSON.
+"""Played inside a network namespace of its own by test_blackhole.py: cuts servers off, loses
+datagrams, prints JSON.
 
-The forwarder and the phone are at one end of two virtual cables, each server at the other of its own, in a namespace
-that ends with the process which holds it. Exit status 77 says that this computer cannot stage it, and stderr why.
+The forwarder and the phone are at one end of two virtual cables, each server at the other of its
+own, in a namespace that ends with the process which holds it. Exit status 77 says that this
+computer cannot stage it, and stderr why.
 """
 
 from __future__ import annotations
@@ -34,8 +36,8 @@ def run(*argv: str) -> str:
 
 
 class Cable:
-    """Leads to one server, in a namespace of its own. `cut` returns at once: whoever sends a thousand requests a second
-    has no time to wait for a firewall."""
+    """Leads to one server, in a namespace of its own. `cut` returns at once: whoever sends a
+    thousand requests a second has no time to wait for a firewall."""
 
     def __init__(self, number: int, name: str, address: str) -> None:
         self.address, self.near, self.far = address, f"near{number}", f"far{number}"
@@ -44,7 +46,19 @@ class Cable:
         while os.readlink(f"/proc/{self._holder.pid}/ns/net") == here:
             time.sleep(0.005)
         self.inside = ("nsenter", f"--net=/proc/{self._holder.pid}/ns/net")
-        run("ip", "link", "add", self.near, "type", "veth", "peer", "name", self.far, "netns", str(self._holder.pid))
+        run(
+            "ip",
+            "link",
+            "add",
+            self.near,
+            "type",
+            "veth",
+            "peer",
+            "name",
+            self.far,
+            "netns",
+            str(self._holder.pid),
+        )
         run("ip", "link", "set", self.near, "up")
         run("ip", "route", "add", address, "dev", self.near, "src", HERE)
         self.beyond("ip", "addr", "add", f"{address}/32", "dev", self.far)
@@ -62,7 +76,8 @@ class Cable:
         self._holder.wait()
 
     def cut(self, how: str) -> None:
-        """Nobody is told: what arrives is dropped here ("from"), there ("to"), or both; or the interface is down."""
+        """Nobody is told: what arrives is dropped here ("from"), there ("to"), or both; or the
+        interface is down."""
         if how == "link":
             start(*self.inside, "ip", "link", "set", self.far, "down")
         if how in ("from", "both"):
@@ -83,7 +98,18 @@ class Cable:
         """So many of a hundred, each way."""
         for argv, interface in (((), self.near), (self.inside, self.far)):
             try:
-                run(*argv, "tc", "qdisc", "add", "dev", interface, "root", "netem", "loss", f"{percent}%")
+                run(
+                    *argv,
+                    "tc",
+                    "qdisc",
+                    "add",
+                    "dev",
+                    interface,
+                    "root",
+                    "netem",
+                    "loss",
+                    f"{percent}%",
+                )
             except OSError:  # this kernel has no netem
                 run(*argv, *dropping(interface, percent))
 
@@ -99,7 +125,12 @@ class Cable:
                 total += sum(map(int, re.findall(rf'"{interface}".*packets (\d+)', said)))
             else:
                 said = run(*argv, "iptables", "-w", "-nvxL", "INPUT")
-                total += sum(map(int, re.findall(rf"^\s*(\d+)\s+\d+\s+DROP.* {interface} ", said, re.MULTILINE)))
+                total += sum(
+                    map(
+                        int,
+                        re.findall(rf"^\s*(\d+)\s+\d+\s+DROP.* {interface} ", said, re.MULTILINE),
+                    )
+                )
         return total
 
 
@@ -108,7 +139,8 @@ def start(*argv: str) -> None:
 
 
 def dropping(interface: str, percent: int) -> tuple[str, ...]:
-    """The command that drops what comes in there: silently, which a rule for what goes out would not be."""
+    """The command that drops what comes in there: silently, which a rule for what goes out would
+    not be."""
     if shutil.which("nft"):
         chance = f"numgen random mod 100 < {percent}" if percent < 100 else ""
         rule = f'add rule ip play input iifname "{interface}" ip protocol udp {chance} counter drop'
@@ -135,7 +167,9 @@ def stage():
             ending.callback(cables[-1].close)
             cables[-1].server.start()
         servers = [cable.server for cable in cables]
-        log = ending.enter_context(forwarder_started(servers, FORWARDER[1], "limit.rate=0", host=HERE))
+        log = ending.enter_context(
+            forwarder_started(servers, FORWARDER[1], "limit.rate=0", host=HERE)
+        )
         yield *cables, log
 
 
@@ -146,7 +180,8 @@ def states(log: list[str], name: str = "server") -> list[str]:
 def cut(how: str) -> dict[str, object]:
     with stage() as (first, _second, log):
         load = Load(FORWARDER, 1000, HERE)
-        seconds = 5.0 if how == "link" else 2.0  # neighbours look for one another again but once a second
+        # neighbours look for one another again but once a second
+        seconds = 5.0 if how == "link" else 2.0
         asked = load.run(seconds, [(0.5, lambda: first.cut(how)), (1.2, lambda: first.mend(how))])
     began = load.began
     return {
@@ -170,7 +205,12 @@ def loss(percent: int) -> dict[str, object]:
         asked = load.run(5.0, patience=0.0)
         dropped = first.dropped() + second.dropped()
     down = [line for line in states(log) if "is DOWN" in line]
-    return {"dropped": dropped, "down": down, "asked": len(asked), "answered": sum(bool(one.answers) for one in asked)}
+    return {
+        "dropped": dropped,
+        "down": down,
+        "asked": len(asked),
+        "answered": sum(bool(one.answers) for one in asked),
+    }
 
 
 def loss_and_freeze(percent: int) -> dict[str, object]:
@@ -184,14 +224,22 @@ def loss_and_freeze(percent: int) -> dict[str, object]:
     noticed = None
     if down:
         date, _, milliseconds = down[0][:23].partition(",")
-        noticed = time.mktime(time.strptime(date, "%Y-%m-%d %H:%M:%S")) + int(milliseconds) / 1000 - frozen
+        noticed = (
+            time.mktime(time.strptime(date, "%Y-%m-%d %H:%M:%S"))
+            + int(milliseconds) / 1000
+            - frozen
+        )
     return {"noticed": noticed, "log": log}
 
 
 def main() -> int:
     scenario, word = sys.argv[1:]
     try:
-        seen = cut(word) if scenario == "cut" else {"loss": loss, "freeze": loss_and_freeze}[scenario](int(word))
+        seen = (
+            cut(word)
+            if scenario == "cut"
+            else {"loss": loss, "freeze": loss_and_freeze}[scenario](int(word))
+        )
     except (OSError, FileNotFoundError) as error:
         print(f"this computer cannot stage it: {error}", file=sys.stderr)
         return 77

@@ -1,4 +1,5 @@
-"""Debian's chromium without a screen, driven through chromedriver's WebDriver protocol (W3C) with the standard library.
+"""Debian's chromium without a screen, driven through chromedriver's WebDriver protocol (W3C) with
+the standard library.
 
 Skips where there is none. Everything stays on 127.0.0.1, and no process outlives the fixture.
 """
@@ -25,33 +26,56 @@ KEYS = {"Tab": "\ue004", "Enter": "\ue007"}
 
 def arguments(profile):
     return [
-        "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars",
-        "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
-        "--disable-extensions", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-quic",
+        "--no-first-run",
+        "--hide-scrollbars",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        "--disable-dev-shm-usage",
+        "--disable-extensions",
+        "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
         f"--user-data-dir={profile}",
-    ]  # fmt: skip
+    ]
 
 
 class Browser:
-    """One window. `port`: a free one, for chromedriver; `folder`: for the profile and the drivers' words."""
+    """One window. `port`: a free one, for chromedriver; `folder`: for the profile and the drivers'
+    words."""
 
     def __init__(self, port, folder):
         driver, chromium = shutil.which("chromedriver"), shutil.which("chromium")
         if not driver or not chromium:
-            pytest.skip("there is no chromium here with its chromedriver (apt-get install chromium chromium-driver)")
+            pytest.skip(
+                "there is no chromium here with its chromedriver (apt-get install chromium "
+                "chromium-driver)"
+            )
         self._root = f"http://127.0.0.1:{port}"
         self._session = ""
-        # A session of its own: what chromedriver starts, and leaves if it is killed, is found by that.
+        # A session of its own: what chromedriver starts, and leaves if it is killed, is found by
+        # that.
         with (folder / "chromedriver.log").open("wb") as log:
             self._process = subprocess.Popen(
-                [driver, f"--port={port}", "--allowed-ips=127.0.0.1"], stdout=log, stderr=subprocess.STDOUT,
-                start_new_session=True, env={**os.environ, "HOME": str(folder), "TMPDIR": str(folder)},
-            )  # fmt: skip
+                [driver, f"--port={port}", "--allowed-ips=127.0.0.1"],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                env={**os.environ, "HOME": str(folder), "TMPDIR": str(folder)},
+            )
         try:
             self._wait_for_driver()
             options = {"args": arguments(folder / "profile"), "binary": chromium}
-            wishes = {"browserName": "chrome", "goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}}
-            self._session = self._call("POST", "/session", {"capabilities": {"alwaysMatch": wishes}})["sessionId"]
+            wishes = {
+                "browserName": "chrome",
+                "goog:chromeOptions": options,
+                "goog:loggingPrefs": {"browser": "ALL"},
+            }
+            self._session = self._call(
+                "POST", "/session", {"capabilities": {"alwaysMatch": wishes}}
+            )["sessionId"]
         except BaseException:
             self.close()
             raise
@@ -75,34 +99,55 @@ class Browser:
 
     def press(self, key):
         steps = [{"type": kind, "value": KEYS[key]} for kind in ("keyDown", "keyUp")]
-        self._do("POST", "/actions", {"actions": [{"type": "key", "id": "keyboard", "actions": steps}]})
+        self._do(
+            "POST", "/actions", {"actions": [{"type": "key", "id": "keyboard", "actions": steps}]}
+        )
 
     def screen(self, width, height, scale=1.0, mobile=False):
-        self._devtools("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=scale,
-                       mobile=mobile)  # fmt: skip
+        self._devtools(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=scale,
+            mobile=mobile,
+        )
 
     def phone(self):
         self.screen(360, 640, 2.0, mobile=True)
 
     def prefer(self, **media):
         """prefer(color_scheme="dark", reduced_motion="reduce"): what the system asks pages for."""
-        features = [{"name": f"prefers-{name.replace('_', '-')}", "value": value} for name, value in media.items()]
+        features = [
+            {"name": f"prefers-{name.replace('_', '-')}", "value": value}
+            for name, value in media.items()
+        ]
         self._devtools("Emulation.setEmulatedMedia", features=features)
 
     def picture(self, path, whole=False):
         """A PNG of what is seen, or of the page from top to bottom."""
         more = {}
         if whole:
-            more = {"captureBeyondViewport": True, "clip": {
-                "x": 0, "y": 0, "scale": 1, "width": self.run("return innerWidth"),
-                "height": self.run("return document.documentElement.scrollHeight"),
-            }}  # fmt: skip
+            more = {
+                "captureBeyondViewport": True,
+                "clip": {
+                    "x": 0,
+                    "y": 0,
+                    "scale": 1,
+                    "width": self.run("return innerWidth"),
+                    "height": self.run("return document.documentElement.scrollHeight"),
+                },
+            }
         shot = self._devtools("Page.captureScreenshot", format="png", **more)
         path.write_bytes(base64.b64decode(shot["data"]))
 
     def complaints(self):
-        """What the console was told since it was asked last: errors of scripts, what the policy forbade."""
-        return [each["message"] for each in self._do("POST", "/se/log", {"type": "browser"}) if each["level"] != "INFO"]
+        """What the console was told since it was asked last: errors of scripts, what the policy
+        forbade."""
+        return [
+            each["message"]
+            for each in self._do("POST", "/se/log", {"type": "browser"})
+            if each["level"] != "INFO"
+        ]
 
     def close(self):
         with contextlib.suppress(OSError, AssertionError):
@@ -121,7 +166,9 @@ class Browser:
             with contextlib.suppress(OSError):
                 if self._call("GET", "/status")["ready"]:
                     return
-            assert time.monotonic() < deadline and self._process.poll() is None, "chromedriver did not start"
+            assert time.monotonic() < deadline and self._process.poll() is None, (
+                "chromedriver did not start"
+            )
             time.sleep(0.01)
 
     def _do(self, method, path, body=None):

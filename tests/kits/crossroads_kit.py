@@ -1,7 +1,9 @@
-"""Several forwarders with one secret, between phones and servers that send each datagram through any of them.
+"""Several forwarders with one secret, between phones and servers that send each datagram through
+any of them.
 
-In memory, on one fake clock, as in wire.py. Two stories: all forwarders have one address (ECMP, anycast), and each has
-its own (DNS SRV). What a forwarder that has died gets is lost until the others have its share.
+In memory, on one fake clock, as in wire.py. Two stories: all forwarders have one address (ECMP,
+anycast), and each has its own (DNS SRV). What a forwarder that has died gets is lost until the
+others have its share.
 """
 
 from __future__ import annotations
@@ -21,11 +23,13 @@ from plumbing.address import Address
 from sip.message import Request, parse
 
 FOUR: list[Address] = [(f"127.0.0.{10 + n}", 5060) for n in range(1, 5)]
-NOTICED = 0.3  # seconds until nobody sends to a dead forwarder any more, or its standby has its address
+# seconds until nobody sends to a dead forwarder any more, or its standby has its address
+NOTICED = 0.3
 
 
 class Sibling(Forwarder):
-    """One of the four, in its place on the network; `known_as` is the address that it writes and sends from."""
+    """One of the four, in its place on the network; `known_as` is the address that it writes and
+    sends from."""
 
     def __init__(self, world: Crossroads, place: Address, known_as: Address) -> None:
         super().__init__(world, FIRST_LIVE, known_as)
@@ -47,8 +51,8 @@ class Sibling(Forwarder):
 
 
 class Roads(Network):
-    """What is sent to the forwarder goes where `choose(data)` says; so do requests to one of the four, where phones
-    look at no Route."""
+    """What is sent to the forwarder goes where `choose(data)` says; so do requests to one of the
+    four, where phones look at no Route."""
 
     choose: Callable[[bytes], Address]
     by_route = True
@@ -58,7 +62,9 @@ class Roads(Network):
 
     def _routed(self, packet: Any) -> Any:
         data, to, *rest = packet
-        chosen = to == FORWARDER or (to in FOUR and not self.by_route and not data.startswith(b"SIP/"))
+        chosen = to == FORWARDER or (
+            to in FOUR and not self.by_route and not data.startswith(b"SIP/")
+        )
         return (data, self.choose(data) if chosen else to, *rest)
 
 
@@ -88,7 +94,9 @@ class Crossroads(World):
     def kill_forwarder(self, place: Address) -> None:
         """What it had been sent is lost, and what it gets from now on, for a while."""
         self.network.leave(place)
-        self.network.join(("a watch", 0), _Alarm(self.network.now + NOTICED, lambda: self.noticed(place)))
+        self.network.join(
+            ("a watch", 0), _Alarm(self.network.now + NOTICED, lambda: self.noticed(place))
+        )
 
     def noticed(self, place: Address) -> None:
         raise NotImplementedError
@@ -111,7 +119,8 @@ class _Alarm:
 
 
 class OneAddress(Crossroads):
-    """ECMP in its worst form, datagram by datagram. One that is dead is left out once that was noticed."""
+    """ECMP in its worst form, datagram by datagram. One that is dead is left out once that was
+    noticed."""
 
     def _sibling(self, place: Address) -> Sibling:
         made = Sibling(self, place, FORWARDER)
@@ -123,12 +132,13 @@ class OneAddress(Crossroads):
 
 
 class FourAddresses(Crossroads):
-    """SRV: who begins a transaction draws a forwarder for it. What belongs to a transaction or a dialog goes where its
-    Via or Route says. A dead one's standby takes its address over."""
+    """SRV: who begins a transaction draws a forwarder for it. What belongs to a transaction or a
+    dialog goes where its Via or Route says. A dead one's standby takes its address over."""
 
     def __init__(self, users: dict[str, str] | None, dice: random.Random) -> None:
         super().__init__(users, dice)
-        self._drawn: dict[str, Address] = {}  # by branch: RFC 3263 4, a CANCEL goes where its INVITE went
+        # by branch: RFC 3263 4, a CANCEL goes where its INVITE went
+        self._drawn: dict[str, Address] = {}
 
     def _sibling(self, place: Address) -> Sibling:
         return Sibling(self, place, place)
@@ -147,8 +157,8 @@ class FourAddresses(Crossroads):
 
 
 class WithoutRoutes(FourAddresses):
-    """As before, but phones and servers look at no Route, and whole pairs die: nobody takes a dead one's address over,
-    those who send draw another."""
+    """As before, but phones and servers look at no Route, and whole pairs die: nobody takes a dead
+    one's address over, those who send draw another."""
 
     def make_network(self) -> Network:
         network = Roads()
@@ -172,12 +182,19 @@ class CrossroadsStage(MemoryStage):
     """`kill`: at which datagram one of the forwarders dies; 0: never."""
 
     def __init__(
-        self, flow: Flow, kind: type[Crossroads], seed: int, fault: Fault | None = None, kill: int = 0
+        self,
+        flow: Flow,
+        kind: type[Crossroads],
+        seed: int,
+        fault: Fault | None = None,
+        kill: int = 0,
     ) -> None:
         self._kind, self._dice = kind, random.Random(seed)
         super().__init__(flow, fault)
         if kill:
-            self.crossroads.at_datagram(kill, lambda: self.crossroads.kill_forwarder(self._dice.choice(FOUR)))
+            self.crossroads.at_datagram(
+                kill, lambda: self.crossroads.kill_forwarder(self._dice.choice(FOUR))
+            )
 
     def make_world(self, users: dict[str, str] | None) -> Crossroads:
         self.crossroads = self._kind(users, self._dice)

@@ -1,7 +1,9 @@
-"""A real server with a fault: `python -S tests/kits/faulty_server.py NUMBER POINT SLEE_MOCK'S ARGUMENTS...`
+"""A real server with a fault: `python -S tests/kits/faulty_server.py NUMBER POINT SLEE_MOCK'S
+ARGUMENTS...`
 
-At its NUMBERth message, heartbeats not counted, it ends as kill -9 would end it: when it has `received` the message, or
-when it has `saved` what comes of it and sent nothing yet. 0: never. It prints the messages it was given.
+At its NUMBERth message, heartbeats not counted, it ends as kill -9 would end it: when it has
+`received` the message, or when it has `saved` what comes of it and sent nothing yet. 0: never. It
+prints the messages it was given.
 """
 
 from __future__ import annotations

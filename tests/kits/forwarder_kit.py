@@ -1,4 +1,5 @@
-"""What the forwarder's tests share: a core with two servers, the messages of a small call, and servers that answer."""
+"""What the forwarder's tests share: a core with two servers, the messages of a small call, and
+servers that answer."""
 
 from __future__ import annotations
 
@@ -25,7 +26,9 @@ SERVERS = {"server1": ("192.0.2.11", 5070), "server2": ("192.0.2.12", 5080)}
 
 def make_table(policy=FIRST_LIVE, servers=SERVERS):
     """All servers up, as heartbeats have shown."""
-    table = ServerTable([Server(ServerLine(*line), Health(UP, 0.0, ""), KEY) for line in servers.items()], policy)
+    table = ServerTable(
+        [Server(ServerLine(*line), Health(UP, 0.0, ""), KEY) for line in servers.items()], policy
+    )
     for server in table.servers:
         server.seen = True
     return table
@@ -39,8 +42,18 @@ def lines(*text, body=b""):
     return "".join(line + "\r\n" for line in (*text, "")).encode() + body
 
 
-def request(method="INVITE", uri="sip:bob@failover.test", source=ALICE, branch="z9hG4bKa1", extra=(), to_tag="",
-            call_id="call-1", via="", hops="Max-Forwards: 70", cseq=1):  # fmt: skip
+def request(
+    method="INVITE",
+    uri="sip:bob@failover.test",
+    source=ALICE,
+    branch="z9hG4bKa1",
+    extra=(),
+    to_tag="",
+    call_id="call-1",
+    via="",
+    hops="Max-Forwards: 70",
+    cseq=1,
+):
     """A request as `source` would write it."""
     return lines(
         f"{method} {uri} SIP/2.0",
@@ -56,15 +69,22 @@ def request(method="INVITE", uri="sip:bob@failover.test", source=ALICE, branch="
 
 
 def answer(data, status="200 OK", to_tag="b"):
-    """The response that whoever got this request would send: the same Vias, From, To, Call-ID and CSeq."""
+    """The response that whoever got this request would send: the same Vias, From, To, Call-ID and
+    CSeq."""
     copied = ("Via", "Record-Route", "From", "Call-ID", "CSeq")
     kept = [line for line in head(data)[1:] if line.partition(":")[0] in copied]
     to = next(line for line in head(data) if line.startswith("To:"))
-    return lines(f"SIP/2.0 {status}", *kept, to if ";tag=" in to else f"{to};tag={to_tag}", "Content-Length: 0")
+    return lines(
+        f"SIP/2.0 {status}",
+        *kept,
+        to if ";tag=" in to else f"{to};tag={to_tag}",
+        "Content-Length: 0",
+    )
 
 
 def answerable(data):
-    """Whether `answer` can make one of it: what the dice broke may have lost its To, or have it in the body."""
+    """Whether `answer` can make one of it: what the dice broke may have lost its To, or have it in
+    the body."""
     return data.isascii() and any(line.startswith("To:") for line in head(data)[1:])
 
 
@@ -74,11 +94,14 @@ def head(data):
 
 def field(data, name):
     """The first value of that name, or None."""
-    return next((line.partition(": ")[2] for line in head(data) if line.startswith(f"{name}:")), None)
+    return next(
+        (line.partition(": ")[2] for line in head(data) if line.startswith(f"{name}:")), None
+    )
 
 
 def changes(before, after):
-    """What forwarding did to a message: ({lines that are gone}, {lines that are new}); checks that the order stayed."""
+    """What forwarding did to a message: ({lines that are gone}, {lines that are new}); checks that
+    the order stayed."""
     old, new = head(before), head(after)
     kept = [line for line in new if line in old]
     assert kept == [line for line in old if line in new], "the order of the lines changed"
@@ -87,7 +110,8 @@ def changes(before, after):
 
 
 class FakeServer:
-    """A server on loopback that answers whatever it is asked, heartbeats too, with its name in X-Server."""
+    """A server on loopback that answers whatever it is asked, heartbeats too, with its name in
+    X-Server."""
 
     def __init__(self, name, address):
         self.name, self.address = name, address
@@ -108,7 +132,9 @@ class FakeServer:
             return
         self.heard.append(data)
         if self.replies and not data.startswith((b"ACK", b"SIP/")):
-            told = answer(data).replace(b"\r\nCSeq", f"\r\nX-Server: {self.name}\r\nCSeq".encode(), 1)
+            told = answer(data).replace(
+                b"\r\nCSeq", f"\r\nX-Server: {self.name}\r\nCSeq".encode(), 1
+            )
             told = told.replace(b"\r\n", b"\r\n" + self.odd, 1)
             if self.late:
                 self._loop.at(time.monotonic() + self.late, lambda: self._sock.sendto(told, source))

@@ -1,4 +1,5 @@
-"""Broken input, seeded so that a failure can be repeated: noise, and real datagrams with a few bytes changed."""
+"""Broken input, seeded so that a failure can be repeated: noise, and real datagrams with a few
+bytes changed."""
 
 from __future__ import annotations
 
@@ -36,7 +37,8 @@ def noise(count: int, longest: int, seed: int = 1) -> Iterator[bytes]:
 
 
 def words(count: int, seed: int = 1) -> Iterator[str]:
-    """`count` short texts: what properties files are made of, control characters, letters of all scripts."""
+    """`count` short texts: what properties files are made of, control characters, letters of all
+    scripts."""
     dice = random.Random(seed)
     alphabet = "\\\\=: #!\t\n\r\f\0abu00e4" + "".join(map(chr, dice.sample(range(32, 0xD800), 60)))
     for _ in range(count):
@@ -44,7 +46,8 @@ def words(count: int, seed: int = 1) -> Iterator[str]:
 
 
 def broken(samples: Sequence[bytes], count: int, seed: int = 1) -> Iterator[bytes]:
-    """`count` datagrams: one in ten is noise, the others are samples cut, spliced, repeated or spiced."""
+    """`count` datagrams: one in ten is noise, the others are samples cut, spliced, repeated or
+    spiced."""
     dice = random.Random(seed)
     for _ in range(count):
         if dice.random() < 0.1:

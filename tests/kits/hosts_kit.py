@@ -1,9 +1,11 @@
-"""A network of the test's own: hosts on one switch, two of them forwarders that share an address by real keepalived.
+"""A network of the test's own: hosts on one switch, two of them forwarders that share an address by
+real keepalived.
 
-Every host is a network namespace, and so is the switch: nothing of this computer's own network is touched. The hosts
-have the addresses of examples/keepalived, whose files are run as they are but for the folders in them (`_installed`).
-A `Unit` does what systemd does with examples/systemd and the drop-ins. Namespaces are called failover-PID-HOST: what a
-killed test left behind goes when the next one starts.
+Every host is a network namespace, and so is the switch: nothing of this computer's own network is
+touched. The hosts have the addresses of examples/keepalived, whose files are run as they are but
+for the folders in them (`_installed`). A `Unit` does what systemd does with examples/systemd and
+the drop-ins. Namespaces are called failover-PID-HOST: what a killed test left behind goes when the
+next one starts.
 """
 
 from __future__ import annotations
@@ -27,7 +29,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples" / "keepalived"
 SHARED = ("192.0.2.10", 5060)
-HOSTS = {"forwarder1": "192.0.2.11", "forwarder2": "192.0.2.12", "servers": "192.0.2.21", "phones": "192.0.2.31"}
+HOSTS = {
+    "forwarder1": "192.0.2.11",
+    "forwarder2": "192.0.2.12",
+    "servers": "192.0.2.21",
+    "phones": "192.0.2.31",
+}
 SWITCH = "switch"
 NAMES = re.compile(r"failover-(\d+)-\w+")
 CLONE_NEWNET = 0x40000000
@@ -111,7 +118,18 @@ class Network:
             self._switch("link", "add", "bridge", "type", "bridge")
             self._switch("link", "set", "bridge", "up")
             for host, address in HOSTS.items():
-                self._switch("link", "add", host, "type", "veth", "peer", "name", "eth0", "netns", _space(host))
+                self._switch(
+                    "link",
+                    "add",
+                    host,
+                    "type",
+                    "veth",
+                    "peer",
+                    "name",
+                    "eth0",
+                    "netns",
+                    _space(host),
+                )
                 run("ip", "-n", _space(host), "addr", "add", f"{address}/24", "dev", "eth0")
                 run("ip", "-n", _space(host), "link", "set", "eth0", "up")
                 self.plug(host)
@@ -141,9 +159,9 @@ class Network:
     def mend(self, host: str) -> None:
         self._switch("link", "set", host, "master", "bridge")
 
-
     def cut(self, host: str) -> None:
-        """The switch passes nothing between it and the servers; all else it does, and nobody is told."""
+        """The switch passes nothing between it and the servers; all else it does, and nobody is
+        told."""
         rules = "".join(
             f"add rule bridge cut-{host} forward iifname {here} oifname {there} drop; "
             for here, there in ((host, "servers"), ("servers", host))
@@ -157,7 +175,9 @@ class Network:
 
 def forbid(host: str) -> None:
     """Its own firewall refuses what it sends to the servers, at once and aloud."""
-    chain = "add table ip forbid; add chain ip forbid output { type filter hook output priority 0; }"
+    chain = (
+        "add table ip forbid; add chain ip forbid output { type filter hook output priority 0; }"
+    )
     inside(host, "nft", f"{chain}; add rule ip forbid output ip daddr {HOSTS['servers']} reject")
 
 
@@ -185,11 +205,18 @@ def has_address(host: str) -> bool:
 
 
 class Unit:
-    """A service as systemd runs it, as far as that matters here: Type=notify, ExecStartPost=, ExecStop=, ExecStopPost=
-    of its drop-in, Restart=always after RestartSec=. Its output goes to `log`."""
+    """A service as systemd runs it, as far as that matters here: Type=notify, ExecStartPost=,
+    ExecStop=, ExecStopPost= of its drop-in, Restart=always after RestartSec=. Its output goes to
+    `log`."""
 
     def __init__(self, host: str, argv: list[str], dropin: str, restart: float, log: Path) -> None:
-        self.host, self._argv, self._dropin, self._restart, self._log = host, argv, dropin, restart, log
+        self.host, self._argv, self._dropin, self._restart, self._log = (
+            host,
+            argv,
+            dropin,
+            restart,
+            log,
+        )
         self._notify = log.with_suffix(".notify")
         self._stopping = threading.Event()
         self._ready = threading.Event()
@@ -251,8 +278,13 @@ class Unit:
     def _run_once(self, notified: socket.socket) -> None:
         environment = {**os.environ, "NOTIFY_SOCKET": str(self._notify)}
         with self._log.open("ab") as log:
-            self.process = subprocess.Popen(["ip", "netns", "exec", _space(self.host), *self._argv], env=environment,
-                                            stdin=subprocess.DEVNULL, stdout=log, stderr=log)  # fmt: skip
+            self.process = subprocess.Popen(
+                ["ip", "netns", "exec", _space(self.host), *self._argv],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
         while self.process.poll() is None:
             if select.select([notified], [], [], 0.002)[0] and b"READY=1" in notified.recv(4096):
                 self._exec("ExecStartPost")
@@ -263,14 +295,16 @@ class Unit:
 
 
 def _installed(text: str, folder: Path, host: str) -> str:
-    """A file of examples/keepalived for this host: the project is in another folder than /opt/call-failover, and as
-    hosts share their files here each has a /run of its own."""
-    return text.replace("/opt/call-failover", str(folder / "opt")).replace("/run/", f"{folder}/run-{host}/")
+    """A file of examples/keepalived for this host: the project is in another folder than
+    /opt/call-failover, and as hosts share their files here each has a /run of its own."""
+    return text.replace("/opt/call-failover", str(folder / "opt")).replace(
+        "/run/", f"{folder}/run-{host}/"
+    )
 
 
 class Pair:
-    """Entered, all of it runs: forwarder1 has the address, forwarder2 stands by, both servers answer. `unicast`: with
-    the lines for networks without multicast."""
+    """Entered, all of it runs: forwarder1 has the address, forwarder2 stands by, both servers
+    answer. `unicast`: with the lines for networks without multicast."""
 
     def __init__(self, unicast: bool = False) -> None:
         self._unicast = unicast
@@ -280,7 +314,9 @@ class Pair:
 
     def __enter__(self) -> Pair:
         with contextlib.ExitStack() as stack:
-            self.folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=f"failover-{os.getpid()}-")))
+            self.folder = Path(
+                stack.enter_context(tempfile.TemporaryDirectory(prefix=f"failover-{os.getpid()}-"))
+            )
             self.folder.chmod(0o755)  # the health check is not root's
             self.network = stack.enter_context(Network())
             self.store = self.folder / "cluster.db"
@@ -326,11 +362,32 @@ class Pair:
 
     def _server(self, stack: contextlib.ExitStack, number: int) -> None:
         host, port = HOSTS["servers"], 5060 + 10 * number
-        argv = [sys.executable, "-S", "-m", "slee_mock", "--name", f"server{number}", "--listen", f"{host}:{port}"]
-        argv += ["--forwarder", "{}:{}".format(*SHARED), "--store", str(self.store), "--management", ""]
+        argv = [
+            sys.executable,
+            "-S",
+            "-m",
+            "slee_mock",
+            "--name",
+            f"server{number}",
+            "--listen",
+            f"{host}:{port}",
+        ]
+        argv += [
+            "--forwarder",
+            "{}:{}".format(*SHARED),
+            "--store",
+            str(self.store),
+            "--management",
+            "",
+        ]
         log = stack.enter_context((self.folder / f"server{number}.log").open("wb"))
-        process = subprocess.Popen(["ip", "netns", "exec", _space("servers"), *argv], cwd=ROOT,
-                                   stdin=subprocess.DEVNULL, stdout=log, stderr=log)  # fmt: skip
+        process = subprocess.Popen(
+            ["ip", "netns", "exec", _space("servers"), *argv],
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+        )
         stack.callback(process.wait)
         stack.callback(process.terminate)
 
@@ -345,7 +402,9 @@ class Pair:
         lines += [_installed("forwarder.track.file=/run/call-failover/sees", self.folder, host)]
         file = self.folder / f"{host}.properties"
         file.write_text("\n".join(lines))
-        dropin = _installed((EXAMPLES / "call-failover.service.conf").read_text(), self.folder, host)
+        dropin = _installed(
+            (EXAMPLES / "call-failover.service.conf").read_text(), self.folder, host
+        )
         # One as the unit starts it, one that may find its addresses by netifaces.
         bare = ["-S"] if host == "forwarder1" else []
         argv = [sys.executable, *bare, str(self.folder / "opt" / "forwarder.py"), str(file)]
@@ -362,11 +421,20 @@ class Pair:
         restart = re.search(r"^RestartSec=([\d.]+)$", dropin, re.MULTILINE)
         assert restart, "seconds"
         pids = [f"--{name}={self.folder}/run-{host}/{name}" for name in ("pid", "vrrp_pid")]
-        argv = ["keepalived", "--dont-fork", "--vrrp", "--log-console", "--log-detail", "--no-syslog"]
+        argv = [
+            "keepalived",
+            "--dont-fork",
+            "--vrrp",
+            "--log-console",
+            "--log-detail",
+            "--no-syslog",
+        ]
         argv += [f"--use-file={file}", *pids]
         self.keepers[host] = self._unit(stack, host, argv, dropin, float(restart[1]), "keepalived")
 
-    def _unit(self, stack, host: str, argv: list[str], dropin: str, restart: float, name: str) -> Unit:
+    def _unit(
+        self, stack, host: str, argv: list[str], dropin: str, restart: float, name: str
+    ) -> Unit:
         unit = Unit(host, argv, dropin, restart, self.folder / f"{host}-{name}.log")
         stack.callback(unit.stop)
         unit.start(notifies=name == "forwarder")  # keepalived tells only a real systemd
@@ -374,8 +442,8 @@ class Pair:
 
 
 class Meter:
-    """Asks through the shared address, a new request every few milliseconds, and remembers which were answered. Nothing
-    is repeated: what is lost is lost."""
+    """Asks through the shared address, a new request every few milliseconds, and remembers which
+    were answered. Nothing is repeated: what is lost is lost."""
 
     INTERVAL = 0.004  # seconds
 
@@ -405,7 +473,11 @@ class Meter:
         while last >= 0 and last not in self.answered:
             last -= 1
         first = last - count + 1
-        return first >= 0 and self.sent[first] > since and all(n in self.answered for n in range(first, last))
+        return (
+            first >= 0
+            and self.sent[first] > since
+            and all(n in self.answered for n in range(first, last))
+        )
 
     def outage(self) -> float:
         """Seconds between the requests before and after the longest row of unanswered ones."""
@@ -428,7 +500,8 @@ class Meter:
         self.sent.append(now)
         text = (
             "OPTIONS sip:failover.test SIP/2.0\r\n"
-            f"Via: SIP/2.0/UDP {host}:{port};rport;branch=z9hG4bKmeter{number}x\r\nMax-Forwards: 70\r\n"
+            f"Via: SIP/2.0/UDP {host}:{port};rport;branch=z9hG4bKmeter{number}x\r\nMax-Forwards: "
+            "70\r\n"
             f"From: <sip:meter@failover.test>;tag=meter\r\nTo: <sip:failover.test>\r\n"
             f"Call-ID: {number}@{host}\r\nCSeq: 1 OPTIONS\r\nContent-Length: 0\r\n\r\n"
         )

@@ -115,6 +115,7 @@ class Ours:
 
     def comes(self, state: CallState, timeout: float = 10.0) -> None:
         """Returns once its call is in this state."""
+
         def is_there() -> bool:
             return any(isinstance(e, CallChanged) for e in self.events) and self.call.state is state
 

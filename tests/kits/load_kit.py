@@ -1,4 +1,5 @@
-"""The forwarder as a process between two answering servers, for tests that kill and freeze them under load."""
+"""The forwarder as a process between two answering servers, for tests that kill and freeze them
+under load."""
 
 from __future__ import annotations
 
@@ -32,11 +33,15 @@ def forwarder_started(servers, port, *settings, host="127.0.0.1"):
     lines = [f"{server.name}={server.address[0]}:{server.address[1]}" for server in servers]
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "servers.properties"
-        file.write_text("\n".join([*lines, f"forwarder.listen={host}:{port}", "admin.listen=", *settings]))
+        file.write_text(
+            "\n".join([*lines, f"forwarder.listen={host}:{port}", "admin.listen=", *settings])
+        )
         process = subprocess.Popen(
             [sys.executable, "-S", str(ROOT / "forwarder.py"), str(file)],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
         try:
             said = iter(process.stdout.readline, "")
             if not any(line.startswith("ready: ") for line in said):

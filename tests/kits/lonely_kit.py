@@ -1,4 +1,5 @@
-"""A computer with loopback and nothing else, on which routes may come and go: a network namespace of the test's own."""
+"""A computer with loopback and nothing else, on which routes may come and go: a network namespace
+of the test's own."""
 
 from __future__ import annotations
 
@@ -16,8 +17,8 @@ CLONE_NEWNET = 0x40000000
 
 @contextlib.contextmanager
 def lonely():
-    """The sockets of this thread, and of threads and processes that it starts meanwhile, are on that computer. Skips
-    the test where there can be no such namespace."""
+    """The sockets of this thread, and of threads and processes that it starts meanwhile, are on
+    that computer. Skips the test where there can be no such namespace."""
     if sys.platform != "linux" or os.geteuid() != 0 or not shutil.which("ip"):
         pytest.skip("needs Linux, root and iproute2, for a network namespace")
     libc = ctypes.CDLL(None, use_errno=True)

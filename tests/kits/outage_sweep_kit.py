@@ -7,9 +7,11 @@ cannot follow any more is left out; in the end whoever is still in the call hang
 calm course to compare with, so this is checked:
 
  1. The call ends on both phones, and no phone rang twice for it.
- 2. There is one bill, and it ends: within a second of the first hang-up that a phone could tell of at once.
- 3. It costs nothing unless Alice's phone heard of Bob's answer while she was on the line; if they talked for a
-    second, it costs something, and never more than from Bob's picking up to the hang-up.
+ 2. There is one bill, and it ends: within a second of the first hang-up that a phone could tell of
+   at once.
+ 3. It costs nothing unless Alice's phone heard of Bob's answer while she was on the line; if they
+    talked for a second, it costs something, and never more than from Bob's picking up to the
+    hang-up.
 """
 
 from __future__ import annotations
@@ -84,9 +86,12 @@ STEP = 0.02  # seconds between two looks at the phones
 PATIENCE = 15.0  # seconds after the outage, at whose end everybody hangs up
 GIVING_UP = 240.0  # seconds after that, in which every timer runs out
 ALLOWED = {
-    "calls": (None,), "answers": (INCOMING,), "hold": (TALKING,), "resume": (TALKING,),
+    "calls": (None,),
+    "answers": (INCOMING,),
+    "hold": (TALKING,),
+    "resume": (TALKING,),
     "hang_up": (CALLING, RINGING, INCOMING, TALKING),
-}  # fmt: skip
+}
 
 
 @dataclass
@@ -194,7 +199,7 @@ class Story:
         ended = all(handset.state in (None, ENDED) for handset in (self._alice, self._bob))
         return ended and all(summed(bill, self._stage.now).final for bill in self._stage.bills())
 
-    # -- what must have come of it ----------------------------------------------------------------------------------
+    # -- what must have come of it -----------------------------------------------------------------
 
     def check(self) -> float:
         """Returns how many seconds the bill's end is off the hang-up. Raises AssertionError."""
@@ -249,7 +254,7 @@ def _expect(condition: object, sentence: str) -> None:
         raise AssertionError(sentence)
 
 
-# -- in memory --------------------------------------------------------------------------------------------------------
+# -- in memory -------------------------------------------------------------------------------------
 
 
 class LastServer(DoomedServer):
@@ -290,7 +295,8 @@ Opening = Callable[
 
 
 def steps_of(name: str) -> list[str]:
-    """The first server's messages where nothing fails; the first two are the phones' registrations."""
+    """The first server's messages where nothing fails; the first two are the phones'
+    registrations."""
     with MemoryOutage(_flow(name)) as stage:
         story = Story(stage)
         story.register()
@@ -313,9 +319,11 @@ class Plan:
 
 
 def plans(
-    names: Iterable[str] = tuple(FLOWS), fates: Sequence[str] = tuple(OUTAGES), points: Sequence[str] = POINTS,
+    names: Iterable[str] = tuple(FLOWS),
+    fates: Sequence[str] = tuple(OUTAGES),
+    points: Sequence[str] = POINTS,
     deeds: Sequence[str] = tuple(DEEDS),
-) -> Iterator[Plan]:  # fmt: skip
+) -> Iterator[Plan]:
     """Every message of these flows, with these points, fates and deeds."""
     for name in names:
         steps = steps_of(name)

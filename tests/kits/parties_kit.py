@@ -1,4 +1,5 @@
-"""Real parties as processes: our forwarder and servers, SIPp phones, two Kamailios with the configuration of examples/.
+"""Real parties as processes: our forwarder and servers, SIPp phones, two Kamailios with the
+configuration of examples/.
 
 A `Scene` starts them on free ports of 127.0.0.1 and ends them, each by its own process group.
 """
@@ -26,7 +27,8 @@ ROOT = Path(__file__).resolve().parents[2]
 SCENARIOS = ROOT / "tests" / "parties"
 KAMAILIO = ROOT / "examples" / "kamailio"
 DOMAIN = "failover.test"  # as in examples/kamailio/this-server.cfg
-PASSWORDS = {"alice": "alice's password", "bob": "bob's password"}  # as in examples/kamailio/kamailio.cfg
+# as in examples/kamailio/kamailio.cfg
+PASSWORDS = {"alice": "alice's password", "bob": "bob's password"}
 BUILT_IN = ("uac", "uas")
 OWN_GROUP = os.name == "posix"
 PORTS = range(25_000, 25_400)
@@ -35,8 +37,9 @@ _order: dict[range, Iterator[int]] = {}  # in which they are given out, round af
 
 
 def free_port(among: range = PORTS) -> int:
-    """One of 127.0.0.1 that neither UDP nor TCP uses, the one that was given out longest ago. Not one that the system
-    would give to whoever asks for any: phones give theirs up and take them again."""
+    """One of 127.0.0.1 that neither UDP nor TCP uses, the one that was given out longest ago. Not
+    one that the system would give to whoever asks for any: phones give theirs up and take them
+    again."""
     order = _order.setdefault(among, itertools.cycle(random.sample(among, len(among))))
     for port in itertools.islice(order, len(among)):
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp, socket.socket() as tcp:
@@ -74,10 +77,14 @@ class Process:
         self.name, self.output = name, output
         with output.open("wb") as opened:
             self._process = subprocess.Popen(
-                arguments, cwd=folder, stdin=subprocess.PIPE if input else subprocess.DEVNULL,
-                stdout=opened, stderr=subprocess.STDOUT, start_new_session=OWN_GROUP,
+                arguments,
+                cwd=folder,
+                stdin=subprocess.PIPE if input else subprocess.DEVNULL,
+                stdout=opened,
+                stderr=subprocess.STDOUT,
+                start_new_session=OWN_GROUP,
                 env=os.environ | environment,
-            )  # fmt: skip
+            )
 
     @property
     def said(self) -> str:
@@ -100,7 +107,8 @@ class Process:
         self._process.wait(5)
 
     def stop(self) -> None:
-        """Politely, and then not. One that has ended is left alone: its number may be another's by now."""
+        """Politely, and then not. One that has ended is left alone: its number may be another's by
+        now."""
         if self._process.stdin:
             self._process.stdin.close()
         if self._process.poll() is None:
@@ -118,20 +126,70 @@ class Process:
 class Sipp:
     """One SIPp: a phone of `calls` calls, whose figures are read when it has ended."""
 
-    def __init__(self, scene, scenario, remote, port, calls, rate=0, pause=0, user="bob",
-                 caller="caller@elsewhere.test", more=()):  # fmt: skip
+    def __init__(
+        self,
+        scene,
+        scenario,
+        remote,
+        port,
+        calls,
+        rate=0,
+        pause=0,
+        user="bob",
+        caller="caller@elsewhere.test",
+        more=(),
+    ):
         self.scenario, self.calls = scenario, calls
         self._folder = scene.new_folder(scenario)
-        source = ["-sn", scenario] if scenario in BUILT_IN else ["-sf", str(SCENARIOS / f"{scenario}.xml")]
+        source = (
+            ["-sn", scenario]
+            if scenario in BUILT_IN
+            else ["-sf", str(SCENARIOS / f"{scenario}.xml")]
+        )
         arguments = [
-            "sipp", remote, *source, "-nostdin", "-i", "127.0.0.1", "-ci", "127.0.0.1", "-mi", "127.0.0.1",
-            "-p", str(port), "-cp", str(free_port()), "-mp", str(free_port(MEDIA)), "-s", user, "-d", str(pause),
-            "-key", "domain", DOMAIN, "-key", "caller", caller,
-            # An INVITE again is one with the branch of before, even if another server's Via stands in it.
-            "-rtcheck", "loose",
-            "-trace_err", "-error_file", "errors", "-trace_stat", "-stf", "figures", "-fd", "1", "-trace_counts",
-            *(["-m", str(calls)] if calls else []), *(["-r", str(rate)] if rate else []), *more,
-        ]  # fmt: skip
+            "sipp",
+            remote,
+            *source,
+            "-nostdin",
+            "-i",
+            "127.0.0.1",
+            "-ci",
+            "127.0.0.1",
+            "-mi",
+            "127.0.0.1",
+            "-p",
+            str(port),
+            "-cp",
+            str(free_port()),
+            "-mp",
+            str(free_port(MEDIA)),
+            "-s",
+            user,
+            "-d",
+            str(pause),
+            "-key",
+            "domain",
+            DOMAIN,
+            "-key",
+            "caller",
+            caller,
+            # An INVITE again is one with the branch of before, even if another server's Via stands
+            # in it.
+            "-rtcheck",
+            "loose",
+            "-trace_err",
+            "-error_file",
+            "errors",
+            "-trace_stat",
+            "-stf",
+            "figures",
+            "-fd",
+            "1",
+            "-trace_counts",
+            *(["-m", str(calls)] if calls else []),
+            *(["-r", str(rate)] if rate else []),
+            *more,
+        ]
         self.process = Process(scenario, arguments, self._folder, self._folder / "screen")
 
     def end(self, timeout=30.0):
@@ -139,7 +197,9 @@ class Sipp:
         try:
             status = self.process.wait(timeout)
         except subprocess.TimeoutExpired:
-            raise AssertionError(f"{self.scenario} has not ended: {self.figures} {self.said}") from None
+            raise AssertionError(
+                f"{self.scenario} has not ended: {self.figures} {self.said}"
+            ) from None
         assert status == 0, f"{self.scenario} ended with {status}: {self.figures} {self.said}"
         assert self["SuccessfulCall"] == self.calls and self["FailedCall"] == 0, self.figures
 
@@ -156,21 +216,35 @@ class Sipp:
         """Messages that came more than once, and how often."""
         counts = self._last(next(self._folder.glob("*_counts.csv")).name)
         heard = {name[: -len("_Recv")] for name in counts if name.endswith("_Recv")}
-        return {name: int(counts[f"{name}_Retrans"]) for name in heard if int(counts[f"{name}_Retrans"])}
+        return {
+            name: int(counts[f"{name}_Retrans"]) for name in heard if int(counts[f"{name}_Retrans"])
+        }
 
     @property
     def figures(self) -> dict[str, str]:
-        wanted = re.compile(r"(Outgoing|Incoming|Successful|Failed|Retrans|OutOfCall|DeadCall).*\(C\)")
-        return {name: value for name, value in self._last("figures").items() if wanted.match(name) and value != "0"}
+        wanted = re.compile(
+            r"(Outgoing|Incoming|Successful|Failed|Retrans|OutOfCall|DeadCall).*\(C\)"
+        )
+        return {
+            name: value
+            for name, value in self._last("figures").items()
+            if wanted.match(name) and value != "0"
+        }
 
     @property
     def said(self) -> str:
         errors = self._folder / "errors"
-        return errors.read_text(errors="replace")[:3000] if errors.exists() else self.process.said[-500:]
+        return (
+            errors.read_text(errors="replace")[:3000]
+            if errors.exists()
+            else self.process.said[-500:]
+        )
 
     def _last(self, name) -> dict[str, str]:
         file = self._folder / name
-        rows = list(csv.reader(file.read_text().splitlines(), delimiter=";")) if file.exists() else []
+        rows = (
+            list(csv.reader(file.read_text().splitlines(), delimiter=";")) if file.exists() else []
+        )
         return dict(zip(rows[0], rows[-1], strict=False)) if rows else {}
 
 
@@ -179,7 +253,9 @@ class Scene:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.ports: dict[str, int] = {name: free_port() for name in ("forwarder", "admin", "server1", "server2")}
+        self.ports: dict[str, int] = {
+            name: free_port() for name in ("forwarder", "admin", "server1", "server2")
+        }
         self.processes: dict[str, Process] = {}
         self.phones: set[str] = set()
 
@@ -205,7 +281,7 @@ class Scene:
         self.processes[name] = started
         return started
 
-    # -- the forwarder ----------------------------------------------------------------------------------------------
+    # -- the forwarder -----------------------------------------------------------------------------
 
     @property
     def address(self) -> str:
@@ -217,12 +293,16 @@ class Scene:
         servers = [f"{name}=127.0.0.1:{self.ports[name]}" for name in ("server1", "server2")]
         own = [f"forwarder.listen={self.address}", f"admin.listen=127.0.0.1:{self.ports['admin']}"]
         file.write_text("\n".join([*servers, *own, *lines]))
-        running = self.start("forwarder", [sys.executable, "-S", str(ROOT / "forwarder.py"), str(file), *options])
+        running = self.start(
+            "forwarder", [sys.executable, "-S", str(ROOT / "forwarder.py"), str(file), *options]
+        )
         wait_until(lambda: "ready: " in running.said, note=lambda: running.said)
 
     @property
     def status(self):
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.ports['admin']}/status", timeout=5) as answer:
+        with urllib.request.urlopen(
+            f"http://127.0.0.1:{self.ports['admin']}/status", timeout=5
+        ) as answer:
             return json.load(answer)
 
     def up(self, *names) -> None:
@@ -230,30 +310,55 @@ class Scene:
 
         def are_up():
             servers = [server for server in self.status["servers"] if server["name"] in names]
-            return all(server["state"] == "UP" and "with 503" not in server["why"] for server in servers)
+            return all(
+                server["state"] == "UP" and "with 503" not in server["why"] for server in servers
+            )
 
         wait_until(are_up, note=lambda: [self.processes[name].said[-2000:] for name in names])
 
-    # -- servers ----------------------------------------------------------------------------------------------------
+    # -- servers -----------------------------------------------------------------------------------
 
     def mock(self, name, *options, management="") -> None:
         """One of our servers; those of one scene share a store."""
-        self.start(name, [
-            sys.executable, "-S", "-m", "slee_mock", "--name", name, "--listen", f"127.0.0.1:{self.ports[name]}",
-            "--forwarder", self.address, "--store", str(self.folder / "cluster.db"), "--management", management,
-            *options,
-        ], ROOT)  # fmt: skip
+        self.start(
+            name,
+            [
+                sys.executable,
+                "-S",
+                "-m",
+                "slee_mock",
+                "--name",
+                name,
+                "--listen",
+                f"127.0.0.1:{self.ports[name]}",
+                "--forwarder",
+                self.address,
+                "--store",
+                str(self.folder / "cluster.db"),
+                "--management",
+                management,
+                *options,
+            ],
+            ROOT,
+        )
 
     def kamailio(self, name, **changed) -> None:
-        """The Kamailio of examples/, at the addresses of this scene; `changed`: other lines of this-server.cfg."""
+        """The Kamailio of examples/, at the addresses of this scene; `changed`: other lines of
+        this-server.cfg."""
         peer = "server2" if name == "server1" else "server1"
         for each in ("server1", "server2"):
             self.ports.setdefault(f"{each} dmq", free_port())
         values = {
-            "SELF_IP": "127.0.0.1", "SELF_PORT": self.ports[name], "SELF_DMQ_PORT": self.ports[f"{name} dmq"],
-            "PEER_IP": "127.0.0.1", "PEER_DMQ_PORT": self.ports[f"{peer} dmq"],
-            "FORWARDER_IP": "127.0.0.1", "FORWARDER_PORT": self.ports["forwarder"], "SECONDS_TO_SYNC": 2, **changed,
-        }  # fmt: skip
+            "SELF_IP": "127.0.0.1",
+            "SELF_PORT": self.ports[name],
+            "SELF_DMQ_PORT": self.ports[f"{name} dmq"],
+            "PEER_IP": "127.0.0.1",
+            "PEER_DMQ_PORT": self.ports[f"{peer} dmq"],
+            "FORWARDER_IP": "127.0.0.1",
+            "FORWARDER_PORT": self.ports["forwarder"],
+            "SECONDS_TO_SYNC": 2,
+            **changed,
+        }
         folder = self.folder / name
         folder.mkdir(exist_ok=True)
         (folder / "kamailio.cfg").write_bytes((KAMAILIO / "kamailio.cfg").read_bytes())
@@ -262,21 +367,43 @@ class Scene:
             text, count = re.subn(rf'(?m)^(#!substdef "!{key}!)[^!]*', rf"\g<1>{value}", text)
             assert count == 1, f"{key} does not stand in this-server.cfg once"
         (folder / "this-server.cfg").write_text(text)
-        self.start(name, ["kamailio", "-DD", "-E", "-f", str(folder / "kamailio.cfg"), "-w", str(folder),
-                          "-Y", str(folder), "-m", "64", "-M", "8"])  # fmt: skip
+        self.start(
+            name,
+            [
+                "kamailio",
+                "-DD",
+                "-E",
+                "-f",
+                str(folder / "kamailio.cfg"),
+                "-w",
+                str(folder),
+                "-Y",
+                str(folder),
+                "-m",
+                "64",
+                "-M",
+                "8",
+            ],
+        )
 
     def kamcmd(self, name, *command) -> str:
         return subprocess.run(
             ["kamcmd", "-s", f"unix:{self.folder / name / 'kamailio_ctl'}", *command],
-            capture_output=True, text=True, timeout=5,
-        ).stdout  # fmt: skip
+            capture_output=True,
+            text=True,
+            timeout=5,
+        ).stdout
 
     def know_each_other(self) -> None:
         """Returns once both Kamailios send each other what is registered."""
-        wait_until(lambda: all(self.kamcmd(name, "dmq.list_nodes").count("status: active") == 2
-                               for name in ("server1", "server2")))  # fmt: skip
+        wait_until(
+            lambda: all(
+                self.kamcmd(name, "dmq.list_nodes").count("status: active") == 2
+                for name in ("server1", "server2")
+            )
+        )
 
-    # -- phones -----------------------------------------------------------------------------------------------------
+    # -- phones ------------------------------------------------------------------------------------
 
     def no_phone_stays(self) -> None:
         for process in self.processes.values():
@@ -292,7 +419,8 @@ class Scene:
         return phone
 
     def callee(self, scenario, calls, **options) -> tuple[Sipp, int]:
-        """A SIPp that waits for calls, and its port: the same for all of a scene, so that its binding stays one."""
+        """A SIPp that waits for calls, and its port: the same for all of a scene, so that its
+        binding stays one."""
         port = self.ports.setdefault("callee", free_port())
         phone = self.sipp(scenario, calls, port=port, **options)
         wait_until(lambda: is_taken(port), note=lambda: phone.said)
@@ -304,9 +432,13 @@ class Scene:
         more = ["-key", "contact_port", str(port)]
         if digest:
             more += ["-au", user, "-ap", PASSWORDS[user], "-auth_uri", DOMAIN]
-        return self.sipp("digest_register" if digest else "register", user=user, pause=pause, more=more)
+        return self.sipp(
+            "digest_register" if digest else "register", user=user, pause=pause, more=more
+        )
 
-    def play(self, caller, callee, calls, *, rate=20, ring=0, talk=0, digest=False, more=()) -> tuple[Sipp, Sipp]:
+    def play(
+        self, caller, callee, calls, *, rate=20, ring=0, talk=0, digest=False, more=()
+    ) -> tuple[Sipp, Sipp]:
         """A registered callee, and a caller who has begun to call it."""
         called, port = self.callee(callee, calls, pause=ring)
         self.register(port, digest=digest).end()

@@ -12,8 +12,14 @@ from pathlib import Path
 
 from parties_kit import DOMAIN, MEDIA, PASSWORDS, absent, free_port, wait_until
 
-MODULES = next((path for path in map(Path, ("/usr/lib/baresip/modules", "/usr/local/lib/baresip/modules"))
-                if path.is_dir()), None)  # fmt: skip
+MODULES = next(
+    (
+        path
+        for path in map(Path, ("/usr/lib/baresip/modules", "/usr/local/lib/baresip/modules"))
+        if path.is_dir()
+    ),
+    None,
+)
 
 BARESIP = """module_path {modules}
 module g711.so
@@ -85,9 +91,13 @@ class PhoneProcess:
         places = dict.fromkeys(("HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME"), str(self.folder))
         with self.output.open("wb") as output:
             self.process = subprocess.Popen(
-                arguments, cwd=self.folder, env={**os.environ, **places},
-                stdin=stdin, stdout=output, stderr=subprocess.STDOUT,
-            )  # fmt: skip
+                arguments,
+                cwd=self.folder,
+                env={**os.environ, **places},
+                stdin=stdin,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
 
     @property
     def said(self) -> str:
@@ -156,9 +166,14 @@ class Linphone(PhoneProcess):
     def __init__(self, scene, user: str, friend: str) -> None:
         super().__init__(scene, user)
         config = LINPHONE.format(
-            port=self.port, user=user, media=free_port(MEDIA), forwarder=scene.address, domain=DOMAIN,
-            password=PASSWORDS[user], friend=friend,
-        )  # fmt: skip
+            port=self.port,
+            user=user,
+            media=free_port(MEDIA),
+            forwarder=scene.address,
+            domain=DOMAIN,
+            password=PASSWORDS[user],
+            friend=friend,
+        )
         (self.folder / "linphonerc").write_text(config)
         (self.folder / ".local" / "share" / "linphone").mkdir(parents=True)
         self._log = self.folder / "log"

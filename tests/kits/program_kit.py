@@ -1,4 +1,5 @@
-"""Real server processes, and the one socket that a test plays the forwarder and both phones with."""
+"""Real server processes, and the one socket that a test plays the forwarder and both phones
+with."""
 
 from __future__ import annotations
 
@@ -38,15 +39,31 @@ class Program:
     def __init__(self, name, store, forwarder, port, page, *options):
         self.name, self.port = name, port
         self.page = f"http://127.0.0.1:{page}"
-        bare = [] if "://" in str(store) else ["-S"]  # only a Redis needs more than the standard library
+        # only a Redis needs more than the standard library
+        bare = [] if "://" in str(store) else ["-S"]
         self.argv = [
-            sys.executable, *bare, "-m", "slee_mock", "--name", name, "--listen", f"127.0.0.1:{port}",
-            "--forwarder", forwarder, "--store", str(store), "--management", f"127.0.0.1:{page}", *options,
-        ]  # fmt: skip
+            sys.executable,
+            *bare,
+            "-m",
+            "slee_mock",
+            "--name",
+            name,
+            "--listen",
+            f"127.0.0.1:{port}",
+            "--forwarder",
+            forwarder,
+            "--store",
+            str(store),
+            "--management",
+            f"127.0.0.1:{page}",
+            *options,
+        ]
         self.process = None
 
     def start(self):
-        self.process = subprocess.Popen(self.argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(
+            self.argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
         lines = []
         for line in self.process.stdout:
             lines.append(line)

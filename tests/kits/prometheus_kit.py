@@ -1,4 +1,5 @@
-"""A small reader of Prometheus' text format 0.0.4, as strict as promtool: what it reads, others do."""
+"""A small reader of Prometheus' text format 0.0.4, as strict as promtool: what it reads, others
+do."""
 
 from __future__ import annotations
 
@@ -11,7 +12,8 @@ UNITS = ("milliseconds", "ms", "minutes", "hours", "days", "percent", "kilobytes
 
 
 def read(text):
-    """{name of a family: (its type, {labels as sorted pairs: value})}; AssertionError where the text is not valid."""
+    """{name of a family: (its type, {labels as sorted pairs: value})}; AssertionError where the
+    text is not valid."""
     assert text.endswith("\n") and "\r" not in text
     families, helped, current = {}, set(), None
     for line in text.splitlines():
@@ -30,8 +32,12 @@ def read(text):
             _sample(line, families, current)
     for name, (kind, samples) in families.items():
         assert samples, f"{name} has no sample"
-        assert (kind == "counter") == name.endswith("_total"), f"counters, and they only, end in _total: {name}"
-        assert not any(unit in name.split("_") for unit in UNITS), f"seconds and bytes are the units: {name}"
+        assert (kind == "counter") == name.endswith("_total"), (
+            f"counters, and they only, end in _total: {name}"
+        )
+        assert not any(unit in name.split("_") for unit in UNITS), (
+            f"seconds and bytes are the units: {name}"
+        )
     return families
 
 
@@ -39,12 +45,19 @@ def _sample(line, families, current):
     match = SAMPLE.match(line)
     assert match, f"not a sample: {line!r}"
     name, labels, value = match.groups()
-    assert name == current and name in families, f"samples of one family stay together, after its type: {line}"
+    assert name == current and name in families, (
+        f"samples of one family stay together, after its type: {line}"
+    )
     pairs, at = [], 0
     while labels and at < len(labels):
         label = LABEL.match(labels, at)
         assert label, f"not a label: {line!r}"
-        pairs.append((label[1], re.sub(r"\\(.)", lambda found: {"n": "\n"}.get(found[1], found[1]), label[2])))
+        pairs.append(
+            (
+                label[1],
+                re.sub(r"\\(.)", lambda found: {"n": "\n"}.get(found[1], found[1]), label[2]),
+            )
+        )
         at = label.end()
     assert len({key for key, _ in pairs}) == len(pairs), f"a label twice: {line}"
     key, samples = tuple(sorted(pairs)), families[name][1]

@@ -1,4 +1,5 @@
-"""A phone without SIP for tests of the windows: it writes down wishes and says what the test lets it say."""
+"""A phone without SIP for tests of the windows: it writes down wishes and says what the test lets
+it say."""
 
 from __future__ import annotations
 
@@ -95,7 +96,9 @@ class FakePhone:
         return self.now
 
     def register(
-        self, state: RegistrationState = RegistrationState.REGISTERED, sentence: str = "Registered through server1"
+        self,
+        state: RegistrationState = RegistrationState.REGISTERED,
+        sentence: str = "Registered through server1",
     ) -> None:
         self.bridge.event.emit(RegistrationChanged(self.now, state, sentence))
 

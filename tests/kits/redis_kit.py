@@ -1,4 +1,5 @@
-"""Redis servers and Sentinels of the tests' own: real processes on free ports, in a private folder, on loopback."""
+"""Redis servers and Sentinels of the tests' own: real processes on free ports, in a private folder,
+on loopback."""
 
 from __future__ import annotations
 
@@ -20,9 +21,15 @@ LACKING = next(
     (
         reason
         for is_there, reason in (
-            (importlib.util.find_spec("redis"), "Python's redis is not here (pip install -r requirements-redis.txt)"),
+            (
+                importlib.util.find_spec("redis"),
+                "Python's redis is not here (pip install -r requirements-redis.txt)",
+            ),
             (shutil.which("redis-server"), "redis-server is not here (apt install redis-server)"),
-            (shutil.which("redis-sentinel"), "redis-sentinel is not here (apt install redis-sentinel)"),
+            (
+                shutil.which("redis-sentinel"),
+                "redis-sentinel is not here (apt install redis-sentinel)",
+            ),
         )
         if not is_there
     ),
@@ -32,9 +39,12 @@ needs_redis = pytest.mark.skipif(bool(LACKING), reason=LACKING)
 
 
 class RedisProgram:
-    """One redis-server or, with `sentinel`, one Sentinel. `lines` are those of its configuration file."""
+    """One redis-server or, with `sentinel`, one Sentinel. `lines` are those of its configuration
+    file."""
 
-    def __init__(self, folder: Path, port: int, *lines: str, sentinel: bool = False, password: str = "") -> None:
+    def __init__(
+        self, folder: Path, port: int, *lines: str, sentinel: bool = False, password: str = ""
+    ) -> None:
         self.port, self.sentinel, self.password = port, sentinel, password
         secret = [f'requirepass "{password}"', f'masterauth "{password}"'] if password else []
         self.url = f"redis://127.0.0.1:{port}/0"
@@ -53,7 +63,9 @@ class RedisProgram:
             self.process = subprocess.Popen([program, str(self._file)], stdout=log, stderr=log)
         deadline = time.monotonic() + HELLO
         while not self.says("PING").startswith(("+PONG", "-NOAUTH")):
-            assert self.process.poll() is None and time.monotonic() < deadline, (self._folder / "log").read_text()
+            assert self.process.poll() is None and time.monotonic() < deadline, (
+                self._folder / "log"
+            ).read_text()
             time.sleep(0.01)
         return self
 
@@ -92,20 +104,26 @@ class RedisProgram:
 
 
 def _command(*words: str) -> bytes:
-    return b"".join([b"*%d\r\n" % len(words), *(b"$%d\r\n%s\r\n" % (len(w), w) for w in map(str.encode, words))])
+    return b"".join(
+        [b"*%d\r\n" % len(words), *(b"$%d\r\n%s\r\n" % (len(w), w) for w in map(str.encode, words))]
+    )
 
 
 class SentinelCluster:
-    """A master, two replicas, three Sentinels that agree by two within `down_after` milliseconds."""
+    """A master, two replicas, three Sentinels that agree by two within `down_after`
+    milliseconds."""
 
     NAME = "mymaster"
 
-    def __init__(self, folder: Path, ports: list[int], down_after: int = 500, password: str = "") -> None:
+    def __init__(
+        self, folder: Path, ports: list[int], down_after: int = 500, password: str = ""
+    ) -> None:
         strict = ["min-replicas-to-write 1", "repl-timeout 5"]
         master, *replicas = ports[:3]
         self.servers = [RedisProgram(folder, master, *strict, password=password)]
         self.servers += [
-            RedisProgram(folder, port, f"replicaof 127.0.0.1 {master}", *strict, password=password) for port in replicas
+            RedisProgram(folder, port, f"replicaof 127.0.0.1 {master}", *strict, password=password)
+            for port in replicas
         ]
         lines = [
             f"sentinel monitor {self.NAME} 127.0.0.1 {master} 2",
@@ -125,7 +143,9 @@ class SentinelCluster:
         while self.servers[0].replicas < 2 or not all(
             self._knows_all(each) for each in self.sentinels
         ):
-            assert time.monotonic() < deadline, [each.says("SENTINEL", "MASTERS") for each in self.sentinels]
+            assert time.monotonic() < deadline, [
+                each.says("SENTINEL", "MASTERS") for each in self.sentinels
+            ]
             time.sleep(0.05)
         return self
 

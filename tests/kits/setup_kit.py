@@ -1,4 +1,5 @@
-"""A clone in a temporary folder, with a stage that only says how it was started and one tiny requirement to install."""
+"""A clone in a temporary folder, with a stage that only says how it was started and one tiny
+requirement to install."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# Stands for stage, softphone and pytest: tells the interpreter, the arguments and the platform it was given.
+# Stands for stage, softphone and pytest: tells the interpreter, the arguments and the platform it
+# was given.
 PROGRAM = """\
 import json, os, sys
 platform = os.environ.get("QT_QPA_PLATFORM")
@@ -86,7 +88,8 @@ class Clone:
         self.environ["PYTHONPATH"] = str(site)
 
     def command(self, name: str, script: str) -> Path:
-        """Put a command before all others on the PATH; it first notes its arguments. The notes are returned."""
+        """Put a command before all others on the PATH; it first notes its arguments. The notes are
+        returned."""
         folder = self.root.parent / "bin"
         folder.mkdir(exist_ok=True)
         notes = folder / f"{name}.notes"
@@ -96,8 +99,13 @@ class Clone:
         return notes
 
     def start(self, *arguments: str, **options: object) -> subprocess.Popen[str]:
-        """Start demo.py without waiting for it; in a session of its own, like in a terminal of its own."""
-        pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
+        """Start demo.py without waiting for it; in a session of its own, like in a terminal of its
+        own."""
+        pipes = {
+            "stdin": subprocess.DEVNULL,
+            "stdout": subprocess.PIPE,
+            "stderr": subprocess.PIPE,
+        } | options
         return subprocess.Popen(
             [sys.executable, str(self.root / "demo.py"), *arguments],
             env=self.environ,
@@ -113,7 +121,8 @@ class Clone:
 
 
 class Outcome:
-    """How a demo.py ended: status, what the program it became printed, and the sentences on stderr."""
+    """How a demo.py ended: status, what the program it became printed, and the sentences on
+    stderr."""
 
     def __init__(self, status: int, out: str, err: str) -> None:
         self.status, self.out, self.err = status, out, err

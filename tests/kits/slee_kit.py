@@ -1,4 +1,5 @@
-"""Servers of one cluster joined in memory: their real cores, one dict as the store, one clock that tests set."""
+"""Servers of one cluster joined in memory: their real cores, one dict as the store, one clock that
+tests set."""
 
 from __future__ import annotations
 
@@ -24,7 +25,8 @@ ADDRESSES = {"server1": "127.0.0.1:5070", "server2": "127.0.0.1:5080"}
 
 
 class DictStore:
-    """The store contract in a dict. `down` makes it fail; `before_save` runs once, in the place of another process."""
+    """The store contract in a dict. `down` makes it fail; `before_save` runs once, in the place of
+    another process."""
 
     def __init__(self) -> None:
         self.rows: dict[tuple[str, str], Row] = {}
@@ -47,7 +49,9 @@ class DictStore:
             row = self.rows.get((change.kind, change.key))
             if change.only_if and row != Row(change.text, change.version):
                 raise Conflict(change.key)
-            if (row.version if row else 0) != change.version or (row is None and change.text is None):
+            if (row.version if row else 0) != change.version or (
+                row is None and change.text is None
+            ):
                 raise Conflict(change.key)
         for change in changes:
             place = change.kind, change.key
@@ -79,7 +83,6 @@ class DictStore:
         rows = [(place, row) for place, row in self.rows.items() if place[0] == kind]
         return [Marked(self._marks[place], place[1], row) for place, row in reversed(rows)]
 
-
     def count(self, kind: str) -> int:
         self._check()
         return sum(each == kind for each, _ in self.rows)
@@ -98,17 +101,25 @@ class DictStore:
 
 
 class Cluster:
-    """`receive` hands a message to one server and returns what it sends, parsed; `tick` lets its timers run out.
-    `context` says otherwise what every server is told, as deploy=("prepaid:balances.txt",)."""
+    """`receive` hands a message to one server and returns what it sends, parsed; `tick` lets its
+    timers run out. `context` says otherwise what every server is told, as
+    deploy=("prepaid:balances.txt",)."""
 
-    def __init__(self, users: dict[str, str] | None = None, store: Any = None, **context: Any) -> None:
+    def __init__(
+        self, users: dict[str, str] | None = None, store: Any = None, **context: Any
+    ) -> None:
         self.store = store or DictStore()
         self.wall = 1_800_000_000.0
         self.outcome: Any = None
         self.fired: list[Outcome] = []  # by the last tick
         self.failures: list[Exception] = []  # of services, and damaged rows
-        known: dict[str, Any] = {"tariff": "0.10+0.05/10s", "currency": "EUR", "users": users,
-                                 "realm": "failover.test", **context}  # fmt: skip
+        known: dict[str, Any] = {
+            "tariff": "0.10+0.05/10s",
+            "currency": "EUR",
+            "users": users,
+            "realm": "failover.test",
+            **context,
+        }
         self.routers: dict[str, Router] = {}
         self.timers: dict[str, Timers] = {}
         self.outages: dict[str, Outage] = {}
@@ -132,7 +143,9 @@ class Cluster:
 
     def receive_all(self, messages: Sequence[Request | Response], at: str = "server1") -> list[Any]:
         """What one server that was busy finds in its socket, and what it sends."""
-        events = [self.routers[at].event(message.to_bytes(), FORWARDER, self.wall) for message in messages]
+        events = [
+            self.routers[at].event(message.to_bytes(), FORWARDER, self.wall) for message in messages
+        ]
         try:
             outcomes = self.outages[at].process_all(events)
         except Exception:  # as Server has it
@@ -146,8 +159,8 @@ class Cluster:
             return self.outages[at].pass_on(event)
 
     def tick(self, at: str = "server1") -> list[Any]:
-        """One look at what waits and at the timers, as each server has every half second; what is sent on account of
-        the timers."""
+        """One look at what waits and at the timers, as each server has every half second; what is
+        sent on account of the timers."""
         self.outages[at].settle()
         self.fired = list(self.timers[at].fire(self.store, self.wall))
         return [parse(send.data) for outcome in self.fired for send in outcome.sends]
@@ -187,11 +200,26 @@ def cluster_with_bob(expires: str = "300", **context: Any) -> Cluster:
 
 
 def phone_request(
-    method: str, uri: str, user: str = "alice", *, to: str = "", to_tag: str = "", tag: str = "a1", call_id: str = "c1",
-    cseq: int = 1, branch: str = "", contact: str = "", fields: Sequence[tuple[str, str]] = (), hops: int = 69,
-) -> Request:  # fmt: skip
-    """A request as it leaves the forwarder: its Via above the phone's. The same arguments are a retransmission."""
-    branch = branch or f"z9hG4bK-{user}-{cseq}-{'INVITE' if method in ('ACK', 'CANCEL') else method}-{call_id}"
+    method: str,
+    uri: str,
+    user: str = "alice",
+    *,
+    to: str = "",
+    to_tag: str = "",
+    tag: str = "a1",
+    call_id: str = "c1",
+    cseq: int = 1,
+    branch: str = "",
+    contact: str = "",
+    fields: Sequence[tuple[str, str]] = (),
+    hops: int = 69,
+) -> Request:
+    """A request as it leaves the forwarder: its Via above the phone's. The same arguments are a
+    retransmission."""
+    branch = (
+        branch
+        or f"z9hG4bK-{user}-{cseq}-{'INVITE' if method in ('ACK', 'CANCEL') else method}-{call_id}"
+    )
     to = to or f"<{uri if method != 'REGISTER' else f'sip:{user}@failover.test'}>"
     lines = [
         ("Via", f"SIP/2.0/UDP 127.0.0.1:5060;branch=z9hG4bK{branch[7:]}fw"),
@@ -208,12 +236,23 @@ def phone_request(
 
 
 def register(
-    user: str = "bob", contact: str = "<sip:bob@127.0.0.1:4100>", cseq: int = 1, call_id: str = "r-bob",
-    expires: str = "300", fields: Sequence[tuple[str, str]] = (),
-) -> Request:  # fmt: skip
+    user: str = "bob",
+    contact: str = "<sip:bob@127.0.0.1:4100>",
+    cseq: int = 1,
+    call_id: str = "r-bob",
+    expires: str = "300",
+    fields: Sequence[tuple[str, str]] = (),
+) -> Request:
     expiry = [("Expires", expires)] if expires else []
-    return phone_request("REGISTER", "sip:failover.test", user, call_id=call_id, cseq=cseq, contact=contact,
-                         fields=[*expiry, *fields])  # fmt: skip
+    return phone_request(
+        "REGISTER",
+        "sip:failover.test",
+        user,
+        call_id=call_id,
+        cseq=cseq,
+        contact=contact,
+        fields=[*expiry, *fields],
+    )
 
 
 def invite(cseq: int = 1, **more: Any) -> Request:
@@ -224,24 +263,46 @@ def invite(cseq: int = 1, **more: Any) -> Request:
 def in_dialog(method: str, by: str = "alice", cseq: int = 2, **more: Any) -> Request:
     """A request of the dialog that `invite` and an answer with tag b1 made."""
     if by == "alice":
-        return phone_request(method, "sip:bob@127.0.0.1:4100", "alice", to="<sip:bob@failover.test>", to_tag="b1",
-                             cseq=cseq, **more)  # fmt: skip
-    return phone_request(method, "sip:alice@127.0.0.1:4000", "bob", to="<sip:alice@failover.test>", to_tag="a1",
-                         tag="b1", cseq=cseq, **more)  # fmt: skip
+        return phone_request(
+            method,
+            "sip:bob@127.0.0.1:4100",
+            "alice",
+            to="<sip:bob@failover.test>",
+            to_tag="b1",
+            cseq=cseq,
+            **more,
+        )
+    return phone_request(
+        method,
+        "sip:alice@127.0.0.1:4000",
+        "bob",
+        to="<sip:alice@failover.test>",
+        to_tag="a1",
+        tag="b1",
+        cseq=cseq,
+        **more,
+    )
 
 
 def kept(request: Request, seconds: object) -> Request:
     """The request as the forwarder passes it on that kept it so long, since no server lived."""
     late = request.copy()
-    late.add("Failover-Kept", f"{seconds:.3f}" if isinstance(seconds, float | int) else str(seconds))
+    late.add(
+        "Failover-Kept", f"{seconds:.3f}" if isinstance(seconds, float | int) else str(seconds)
+    )
     return late
 
 
-def answer(request: Request, status: int, contact: str = "<sip:bob@127.0.0.1:4100>", tag: str = "b1") -> Response:
+def answer(
+    request: Request, status: int, contact: str = "<sip:bob@127.0.0.1:4100>", tag: str = "b1"
+) -> Response:
     """The other phone's answer to what a server forwarded to it."""
     to = request.get("To") or ""
     lines = [("Via", value) for value in request.all("Via")]
-    lines += [("From", request.get("From") or ""), ("To", to if ";tag=" in to else f"{to};tag={tag}")]
+    lines += [
+        ("From", request.get("From") or ""),
+        ("To", to if ";tag=" in to else f"{to};tag={tag}"),
+    ]
     lines += [(name, request.get(name) or "") for name in ("Call-ID", "CSeq")]
     if contact and status < 300:
         lines.append(("Contact", contact))

@@ -1,4 +1,5 @@
-"""The demonstration for tests: real programs on free ports, real phones, real buttons; and what is left afterwards."""
+"""The demonstration for tests: real programs on free ports, real phones, real buttons; and what is
+left afterwards."""
 
 from __future__ import annotations
 
@@ -20,8 +21,13 @@ PATIENCE = 10_000  # ms
 class Demonstration:
     """A running show and the hands and eyes of a person before it."""
 
-    def __init__(self, qtbot: QtBot, users: Mapping[str, str] | None = None,
-                 passwords: Mapping[str, str] | None = None, pair: bool = False) -> None:
+    def __init__(
+        self,
+        qtbot: QtBot,
+        users: Mapping[str, str] | None = None,
+        passwords: Mapping[str, str] | None = None,
+        pair: bool = False,
+    ) -> None:
         self.qtbot = qtbot
         self.show = Show(Ports.free(), users, passwords, pair=pair)
         self.window = self.show.window
@@ -34,7 +40,10 @@ class Demonstration:
 
     def press(self, panel: PhonePanel, words: str) -> None:
         """The primary button, once it says `words`."""
-        self.until(lambda: panel.primary.text() == words and panel.primary.isEnabled(), f"{panel.label}: {words}")
+        self.until(
+            lambda: panel.primary.text() == words and panel.primary.isEnabled(),
+            f"{panel.label}: {words}",
+        )
         self.qtbot.mouseClick(panel.primary, Qt.MouseButton.LeftButton)
 
     def kill(self, name: str) -> None:
@@ -59,7 +68,9 @@ class Demonstration:
 
     def until(self, condition: Callable[[], object], what: str) -> None:
         def seen() -> None:
-            assert condition(), f"not seen: {what}; steps {self.steps}, headline {self.window.story!r}"
+            assert condition(), (
+                f"not seen: {what}; steps {self.steps}, headline {self.window.story!r}"
+            )
 
         self.qtbot.waitUntil(seen, timeout=PATIENCE)
 

@@ -1,4 +1,5 @@
-"""Two forwarders of one file as processes, before two servers: what of them a test kills, freezes and starts again."""
+"""Two forwarders of one file as processes, before two servers: what of them a test kills, freezes
+and starts again."""
 
 from __future__ import annotations
 
@@ -27,9 +28,12 @@ class Twin:
         self.name, self.log = name, file.with_name(f"{name}.{time.monotonic_ns()}.log")
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-S", str(ROOT / "forwarder.py"), str(file)], stdin=subprocess.DEVNULL, stdout=log,
-                stderr=subprocess.STDOUT, env={**os.environ, **(environment or {})},
-            )  # fmt: skip
+                [sys.executable, "-S", str(ROOT / "forwarder.py"), str(file)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **(environment or {})},
+            )
 
     @property
     def said(self):
@@ -62,7 +66,8 @@ class Twin:
 
 
 class Twins(Scene):
-    """`active` and `standby` are the two that run; `began`: when whom the test ends was told to, monotonic."""
+    """`active` and `standby` are the two that run; `began`: when whom the test ends was told to,
+    monotonic."""
 
     def __enter__(self):
         self.twins = []
@@ -76,7 +81,9 @@ class Twins(Scene):
     def write(self, *lines, servers=True):
         """The file of both. `servers`: it names them."""
         self.file = self.folder / "servers.properties"
-        servers = [f"{name}=127.0.0.1:{self.ports[name]}" for name in ("server1", "server2") if servers]
+        servers = [
+            f"{name}=127.0.0.1:{self.ports[name]}" for name in ("server1", "server2") if servers
+        ]
         own = [f"forwarder.listen={self.address}", f"admin.listen=127.0.0.1:{self.ports['admin']}"]
         self.file.write_text("\n".join([*servers, *own, *lines]))
 
@@ -108,8 +115,9 @@ class Twins(Scene):
 
 
 class Supervisor:
-    """What systemd does for a Type=notify service with WatchdogSec= and Restart=always: kills by SIGABRT (and SIGCONT,
-    for who is stopped hears nothing else) one that has been silent for too long, and starts another."""
+    """What systemd does for a Type=notify service with WatchdogSec= and Restart=always: kills by
+    SIGABRT (and SIGCONT, for who is stopped hears nothing else) one that has been silent for too
+    long, and starts another."""
 
     def __init__(self, twins, name, watchdog):
         self._twins, self._watchdog = twins, watchdog
@@ -125,7 +133,9 @@ class Supervisor:
 
     def _start(self):
         usec = str(int(self._watchdog * 1e6))
-        return self._twins.twin({"NOTIFY_SOCKET": self.path, "WATCHDOG_USEC": usec, "PYTHONFAULTHANDLER": "1"})
+        return self._twins.twin(
+            {"NOTIFY_SOCKET": self.path, "WATCHDOG_USEC": usec, "PYTHONFAULTHANDLER": "1"}
+        )
 
     def _watch(self):
         while not self._over:

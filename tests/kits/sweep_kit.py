@@ -1,12 +1,15 @@
-"""The crash sweep: call flows told as stories, a server that dies at any message of them, and what is checked then.
+"""The crash sweep: call flows told as stories, a server that dies at any message of them, and what
+is checked then.
 
-A flow knows only a `Stage`: phones, time, the cluster's bills. Here is the stage in memory, on one fake clock; the one
-of real processes is in sweep_process_kit.py. The fault switch is part of the stages, never of the product.
+A flow knows only a `Stage`: phones, time, the cluster's bills. Here is the stage in memory, on one
+fake clock; the one of real processes is in sweep_process_kit.py. The fault switch is part of the
+stages, never of the product.
 
-What a bill is held to needs no tolerance, for its times are saved before the message that they come from goes on: the
-answer is billed from a moment between the called person's picking up and the other phone's hearing of it, until one
-between somebody's hanging up and the other phone's hearing of that. Where nothing but the server fails, the bill's
-length is moreover the talk's within the time that the forwarder takes to notice (`BOUND`).
+What a bill is held to needs no tolerance, for its times are saved before the message that they come
+from goes on: the answer is billed from a moment between the called person's picking up and the
+other phone's hearing of it, until one between somebody's hanging up and the other phone's hearing
+of that. Where nothing but the server fails, the bill's length is moreover the talk's within the
+time that the forwarder takes to notice (`BOUND`).
 """
 
 from __future__ import annotations
@@ -37,7 +40,12 @@ from softphone.agent.event import (
     RegistrationState,
 )
 
-RINGING, INCOMING, TALKING, ENDED = CallState.RINGING, CallState.INCOMING, CallState.TALKING, CallState.ENDED
+RINGING, INCOMING, TALKING, ENDED = (
+    CallState.RINGING,
+    CallState.INCOMING,
+    CallState.TALKING,
+    CallState.ENDED,
+)
 
 RECEIVED = "on receiving it"  # nothing saved, nothing sent
 SAVED = "saved, not sent"
@@ -46,7 +54,8 @@ KILLED, BACK, FROZEN = "killed", "killed, back after 2 s", "frozen for 2 s"
 ZOMBIE = "answers heartbeats, drops everything else"
 FATES = (KILLED, BACK, FROZEN, ZOMBIE)
 PAUSE = 2.0  # seconds that BACK and FROZEN take
-# By the forwarder; and then the way once more. A zombie is found by what phones say again and again.
+# By the forwarder; and then the way once more. A zombie is found by what phones say again and
+# again.
 NOTICED = {KILLED: HEARTBEAT, BACK: HEARTBEAT, FROZEN: 4 * HEARTBEAT, ZOMBIE: 3.0}
 BOUND = {fate: seconds + 10 * DELAY for fate, seconds in NOTICED.items()}
 FELT = 0.02  # seconds; nobody notices less
@@ -63,7 +72,8 @@ class Fault:
 
 @dataclass(frozen=True)
 class Cell:
-    """One crash and what became of it. `bill_error`: seconds billed too much (or too few) of those talked."""
+    """One crash and what became of it. `bill_error`: seconds billed too much (or too few) of those
+    talked."""
 
     flow: str
     step: str
@@ -84,7 +94,7 @@ class Cell:
         return {**asdict(self), "verdict": self.verdict.partition(" ")[0].rstrip(":").lower()}
 
 
-# -- what a flow is told with -----------------------------------------------------------------------------------------
+# -- what a flow is told with ----------------------------------------------------------------------
 
 
 class Handset:
@@ -115,7 +125,11 @@ class Handset:
             elif isinstance(event, RegistrationChanged):
                 self._registration = event
             elif isinstance(event, MessagePassed):
-                self._registered += not event.sent and event.summary.startswith("200") and "REGISTER" in event.summary
+                self._registered += (
+                    not event.sent
+                    and event.summary.startswith("200")
+                    and "REGISTER" in event.summary
+                )
 
     @property
     def views(self) -> list[CallView]:
@@ -135,7 +149,9 @@ class Handset:
     def registered(self) -> int:
         """How many registrations were confirmed; 0 if the last one was not."""
         self._hear()
-        is_registered = self._registration and self._registration.state is RegistrationState.REGISTERED
+        is_registered = (
+            self._registration and self._registration.state is RegistrationState.REGISTERED
+        )
         return self._registered if is_registered else 0
 
     @property
@@ -163,14 +179,16 @@ class Stage(Protocol):
         """How many bindings a user has."""
 
     def handled(self) -> list[str]:
-        """What the first server was given, heartbeats left out. In the end: it may be stopped by this."""
+        """What the first server was given, heartbeats left out. In the end: it may be stopped by
+        this."""
 
     def demand(self, fault: Fault, bill_error: float) -> None:
         """What can be asked for on this stage alone; AssertionError if it is not so."""
 
 
 class Play:
-    """One telling of a flow: what its people do, how long they wait for each effect, and what must come of it."""
+    """One telling of a flow: what its people do, how long they wait for each effect, and what must
+    come of it."""
 
     def __init__(self, stage: Stage) -> None:
         self.stage = stage
@@ -186,13 +204,19 @@ class Play:
         self.waits.append(self.stage.now - began)
 
     def until_states(self, alice: CallState, bob: CallState) -> None:
-        self.until(lambda: (self.alice.state, self.bob.state) == (alice, bob), f"{alice.value} and {bob.value}")
+        self.until(
+            lambda: (self.alice.state, self.bob.state) == (alice, bob),
+            f"{alice.value} and {bob.value}",
+        )
 
     def register(self, *users: str) -> None:
         for handset in (self.stage.handsets[user] for user in users or self.stage.handsets):
             before = handset.registered
             handset.does("register")
-            self.until(lambda handset=handset, before=before: handset.registered > before, f"{handset.user} registers")
+            self.until(
+                lambda handset=handset, before=before: handset.registered > before,
+                f"{handset.user} registers",
+            )
 
     def ring(self) -> None:
         self.attempts += 1
@@ -216,9 +240,12 @@ class Play:
         self.stage.wait(self.stage.talk)
 
     def until_told(self, alice: str, bob: str) -> None:
-        self.until(lambda: (self.alice.view.sentence, self.bob.view.sentence) == (alice, bob), f"{alice} / {bob}")
+        self.until(
+            lambda: (self.alice.view.sentence, self.bob.view.sentence) == (alice, bob),
+            f"{alice} / {bob}",
+        )
 
-    # -- what must have come of it ----------------------------------------------------------------------------------
+    # -- what must have come of it -----------------------------------------------------------------
 
     def check(self, rings: int, *told: str) -> None:
         """`rings` calls reached phones in all; `told` are Alice's last sentence and Bob's."""
@@ -226,10 +253,16 @@ class Play:
         ringing = sum(handset.rings for handset in self.stage.handsets.values())
         _expect(ringing == rings, f"{ringing} calls rang instead of {rings}")
         for handset, sentence in zip((self.alice, self.bob), told, strict=False):
-            _expect(handset.view.sentence == sentence, f"{handset.user} was told '{handset.view.sentence}'")
+            _expect(
+                handset.view.sentence == sentence,
+                f"{handset.user} was told '{handset.view.sentence}'",
+            )
         for handset in self.stage.handsets.values():
             _expect(handset.registered, f"{handset.user} is not registered any more")
-            _expect(self.stage.live(handset.user) == 1, f"{handset.user} has {self.stage.live(handset.user)} bindings")
+            _expect(
+                self.stage.live(handset.user) == 1,
+                f"{handset.user} has {self.stage.live(handset.user)} bindings",
+            )
             states = {view.state for view in handset.views}
             _expect(states <= {ENDED}, f"{handset.user} ends with a call that is {states}")
         bills = self.stage.bills()
@@ -241,7 +274,10 @@ class Play:
         total = summed(bill, self.stage.now)
         _expect(total.final, f"a bill is left open: {total.why}")
         if not self.picked_up:
-            _expect(bill.answered is None and total.seconds == 0, "a call that nobody answered is billed")
+            _expect(
+                bill.answered is None and total.seconds == 0,
+                "a call that nobody answered is billed",
+            )
             return
         assert bill.answered is not None and bill.ended is not None and self.leaver is not None
         other = self.bob if self.leaver is self.alice else self.alice
@@ -249,12 +285,22 @@ class Play:
         assert heard_of_end is not None
         _between(self.picked_up, bill.answered, heard or heard_of_end, "the answer")
         _between(self.left, bill.ended, heard_of_end, "the end")
-        _expect(total.seconds == int(bill.ended - bill.answered), f"the bill says {total.seconds} s")
+        _expect(
+            total.seconds == int(bill.ended - bill.answered), f"the bill says {total.seconds} s"
+        )
 
     @property
     def bill_error(self) -> float:
-        answered = [bill for bill in self.stage.bills() if bill.answered is not None and bill.ended is not None]
-        return sum(bill.ended - bill.answered for bill in answered) - (self.left - self.picked_up) if answered else 0.0
+        answered = [
+            bill
+            for bill in self.stage.bills()
+            if bill.answered is not None and bill.ended is not None
+        ]
+        return (
+            sum(bill.ended - bill.answered for bill in answered) - (self.left - self.picked_up)
+            if answered
+            else 0.0
+        )
 
 
 def _expect(condition: object, sentence: str) -> None:
@@ -270,7 +316,7 @@ def _between(early: float, moment: float, late: float, what: str) -> None:
     _expect(early - ROUNDING <= moment <= late + ROUNDING, sentence)
 
 
-# -- the flows --------------------------------------------------------------------------------------------------------
+# -- the flows -------------------------------------------------------------------------------------
 
 
 def _register(play: Play) -> None:
@@ -315,10 +361,16 @@ def _hold(play: Play) -> None:
     play.converse()
     play.alice.does("hold")
     play.until_told("Bob is on hold", "Alice has put the call on hold")
-    _expect(play.alice.view.held_here and play.bob.view.held_there, "one of the phones does not know of the hold")
+    _expect(
+        play.alice.view.held_here and play.bob.view.held_there,
+        "one of the phones does not know of the hold",
+    )
     play.alice.does("resume")
     play.until_told("Talking with Bob", "Talking with Alice")
-    _expect(not play.alice.view.held_here and not play.bob.view.held_there, "one of the phones is still on hold")
+    _expect(
+        not play.alice.view.held_here and not play.bob.view.held_there,
+        "one of the phones is still on hold",
+    )
     play.hang_up(play.alice)
     play.check(1, "You hung up", "Alice hung up")
 
@@ -342,7 +394,8 @@ def _crossing(play: Play) -> None:
 
 
 def _glare(play: Play) -> None:
-    """Both hold at the same moment: 491, and each tries again after a while of its own (RFC 3261 14.1)."""
+    """Both hold at the same moment: 491, and each tries again after a while of its own (RFC 3261
+    14.1)."""
     play.converse()
     play.alice.does("hold")
     play.bob.does("hold")
@@ -357,8 +410,9 @@ def _glare(play: Play) -> None:
 
 @dataclass(frozen=True)
 class Flow:
-    """`begins`: how many messages of the server pass before that is swept; the registrations have a flow of their
-    own. `timed`: it is about moments that only one clock for all can meet, and is played in memory alone."""
+    """`begins`: how many messages of the server pass before that is swept; the registrations have a
+    flow of their own. `timed`: it is about moments that only one clock for all can meet, and is
+    played in memory alone."""
 
     name: str
     tell: Callable[[Play], None]
@@ -386,7 +440,7 @@ FLOWS = {
 PASSWORDS = {"alice": "secret", "bob": "hush"}
 
 
-# -- in memory --------------------------------------------------------------------------------------------------------
+# -- in memory -------------------------------------------------------------------------------------
 
 
 class DoomedServer(wire.Server):
@@ -428,7 +482,11 @@ class DoomedServer(wire.Server):
 
 def name_of(data: bytes) -> str:
     message = parse(data)
-    return message.method if isinstance(message, Request) else f"{message.status} {message.cseq.method}"
+    return (
+        message.method
+        if isinstance(message, Request)
+        else f"{message.status} {message.cseq.method}"
+    )
 
 
 class _MemoryHandset(Handset):
@@ -447,8 +505,8 @@ class _MemoryHandset(Handset):
 
 
 class MemoryStage:
-    """`seed`: throws the dice for a network that loses every twelfth datagram, holds up every fifth so that others
-    overtake it, and delivers every twentieth twice."""
+    """`seed`: throws the dice for a network that loses every twelfth datagram, holds up every fifth
+    so that others overtake it, and delivers every twentieth twice."""
 
     talk = 3.5
 
@@ -505,7 +563,9 @@ class MemoryStage:
     def demand(self, fault: Fault, bill_error: float) -> None:
         _expect(len(self.handled()) >= fault.number, "the server never got so far")
         if not self._lossy:
-            _expect(abs(bill_error) <= BOUND[fault.fate], f"the bill is wrong by {bill_error:.3f} s")
+            _expect(
+                abs(bill_error) <= BOUND[fault.fate], f"the bill is wrong by {bill_error:.3f} s"
+            )
             repeats = self.world.phones_retransmissions if fault.fate != ZOMBIE else 0
             _expect(not repeats, f"phones had to repeat themselves {repeats} times")
 
@@ -517,13 +577,15 @@ def _bad_delays(dice: random.Random) -> list[float]:
 
 def moved(bill: Bill, by: float) -> Bill:
     """The bill with its times on another clock."""
-    values = {name: getattr(bill, name) for name in ("offered", "rang", "answered", "given_up", "ended")}
+    values = {
+        name: getattr(bill, name) for name in ("offered", "rang", "answered", "given_up", "ended")
+    }
     carriers = tuple(type(each)(each.server, each.since - by) for each in bill.carriers)
     times = {name: None if value is None else value - by for name, value in values.items()}
     return type(bill)(**{**vars(bill), **times, "carriers": carriers})
 
 
-# -- the sweep --------------------------------------------------------------------------------------------------------
+# -- the sweep -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -545,8 +607,9 @@ def play_calmly(flow: Flow, seed: int | None = None, opening: Opening = MemorySt
 
 
 def faults(flow: Flow, calm: Calm, fates: Sequence[str] = FATES) -> Iterator[Fault]:
-    """Every message of the flow, every point, these fates. Of a zombie the flows alone that do not live by the moment:
-    it is found out in a second or two, and what was to cross does not cross then."""
+    """Every message of the flow, every point, these fates. Of a zombie the flows alone that do not
+    live by the moment: it is found out in a second or two, and what was to cross does not cross
+    then."""
     fates = [fate for fate in fates if fate != ZOMBIE or not flow.timed]
     for number in range(flow.begins + 1, len(calm.steps) + 1):
         for point in POINTS:
@@ -554,9 +617,13 @@ def faults(flow: Flow, calm: Calm, fates: Sequence[str] = FATES) -> Iterator[Fau
                 yield Fault(number, point, fate)
 
 
-def strike(flow: Flow, fault: Fault, calm: Calm, seed: int | None = None, opening: Opening = MemoryStage) -> Cell:
+def strike(
+    flow: Flow, fault: Fault, calm: Calm, seed: int | None = None, opening: Opening = MemoryStage
+) -> Cell:
     """One cell of the matrix."""
-    cell = Cell(flow.name, f"{fault.number} {calm.steps[fault.number - 1]}", fault.point, fault.fate, seed)
+    cell = Cell(
+        flow.name, f"{fault.number} {calm.steps[fault.number - 1]}", fault.point, fault.fate, seed
+    )
     try:
         with opening(flow, fault, seed) as stage:
             play = Play(stage)

@@ -1,7 +1,9 @@
-"""The crash sweep's stage of real processes: the forwarder, two servers with one store, phones on real sockets.
+"""The crash sweep's stage of real processes: the forwarder, two servers with one store, phones on
+real sockets.
 
-Every cell has a cluster and a loopback address of its own, so that several can be played at the same time. The first
-server is started with the fault (faulty_server.py) and dies by SIGKILL; all others are the programs as they are.
+Every cell has a cluster and a loopback address of its own, so that several can be played at the
+same time. The first server is started with the fault (faulty_server.py) and dies by SIGKILL; all
+others are the programs as they are.
 """
 
 from __future__ import annotations
@@ -19,7 +21,19 @@ from pathlib import Path
 from typing import Any
 
 from outage_sweep_kit import Plan, plans, strike_both
-from sweep_kit import KILLED, PASSWORDS, RECEIVED, Cell, Fault, Flow, Handset, faults, moved, play_calmly, strike
+from sweep_kit import (
+    KILLED,
+    PASSWORDS,
+    RECEIVED,
+    Cell,
+    Fault,
+    Flow,
+    Handset,
+    faults,
+    moved,
+    play_calmly,
+    strike,
+)
 
 from plumbing.address import format_address
 from slee_mock.cluster.cluster_clock import steady_clock
@@ -58,7 +72,9 @@ class ProcessStage:
     def __init__(self, flow: Flow, fault: Fault | None = None, _seed: int | None = None) -> None:
         self._flow, self._fault = flow, fault
         # Linux answers on all of 127/8.
-        self._host = f"127.{random.randrange(16, 250)}.{random.randrange(256)}.{random.randrange(1, 255)}"
+        self._host = (
+            f"127.{random.randrange(16, 250)}.{random.randrange(256)}.{random.randrange(1, 255)}"
+        )
         self._stack = ExitStack()
         self._given: list[str] = []
         self._told: list[list[Any]] = []
@@ -86,17 +102,32 @@ class ProcessStage:
     ) -> subprocess.Popen[str]:
         fault = fault if number == 1 else None
         point = "received" if fault and fault.point == RECEIVED else "saved"
-        arguments = [str(fault.number if fault else 0), point, "--name", f"server{number}", "--management", ""]
-        arguments += ["--listen", format_address((self._host, 5060 + 10 * number)), "--store", str(self._store)]
+        arguments = [
+            str(fault.number if fault else 0),
+            point,
+            "--name",
+            f"server{number}",
+            "--management",
+            "",
+        ]
+        arguments += [
+            "--listen",
+            format_address((self._host, 5060 + 10 * number)),
+            "--store",
+            str(self._store),
+        ]
         arguments += ["--forwarder", format_address((self._host, 5060))]
         if self._flow.users:
-            (folder / "users").write_text("".join(f"{user}:{word}\n" for user, word in PASSWORDS.items()))
+            (folder / "users").write_text(
+                "".join(f"{user}:{word}\n" for user, word in PASSWORDS.items())
+            )
             arguments += ["--users", str(folder / "users")]
         return _started(stack, [str(ROOT / "tests" / "kits" / "faulty_server.py"), *arguments])
 
     def _forwarder(self, stack: ExitStack, folder: Path) -> subprocess.Popen[str]:
         lines = [f"server{number}={self._host}:{5060 + 10 * number}" for number in (1, 2)]
-        # A killed server's port refuses; where many cells share a computer, the others may well answer late.
+        # A killed server's port refuses; where many cells share a computer, the others may well
+        # answer late.
         lines += [f"forwarder.listen={self._host}:5060", "admin.listen=", "heartbeat.fall=40"]
         (folder / "servers.properties").write_text("\n".join(lines))
         return _started(stack, [str(ROOT / "forwarder.py"), str(folder / "servers.properties")])
@@ -127,7 +158,8 @@ class ProcessStage:
         time.sleep(seconds)
 
     def settle(self) -> None:
-        """What the first server took with it has been sent on when it was noticed to be gone, within a heartbeat."""
+        """What the first server took with it has been sent on when it was noticed to be gone,
+        within a heartbeat."""
         told, since = -1, self.now
 
         def is_quiet() -> bool:
@@ -141,7 +173,8 @@ class ProcessStage:
 
     def bills(self) -> list[Bill]:
         bills, (anchor,) = self._ask(lambda view: (view.scan(Bill), view.scan(Anchor)))
-        # The least that passes between the two readings: this thread may be made to wait in between.
+        # The least that passes between the two readings: this thread may be made to wait in
+        # between.
         ahead = max(steady_clock() - self.now for _ in range(10))
         return [moved(bill, anchor.offset + ahead) for bill in bills]
 
@@ -160,18 +193,23 @@ class ProcessStage:
         self._first.terminate()
         if not self._given:
             lines = self._first.communicate()[0].splitlines()
-            self._given = [line.removeprefix("given ") for line in lines if line.startswith("given ")]
+            self._given = [
+                line.removeprefix("given ") for line in lines if line.startswith("given ")
+            ]
         return self._given
 
     def demand(self, fault: Fault, bill_error: float) -> None:
         given = self.handled()
         died = self._first.returncode == -signal.SIGKILL and len(given) == fault.number
         if not died:
-            raise AssertionError(f"the server was given {len(given)} messages and did not die of the last")
+            raise AssertionError(
+                f"the server was given {len(given)} messages and did not die of the last"
+            )
 
 
 class ProcessOutage(ProcessStage):
-    """The second server is killed when the first has died of the fault; both can be started anew."""
+    """The second server is killed when the first has died of the fault; both can be started
+    anew."""
 
     def __init__(self, flow: Flow, fault: Fault | None = None, _seed: int | None = None) -> None:
         super().__init__(flow, fault)
@@ -190,8 +228,12 @@ class ProcessOutage(ProcessStage):
 
 
 def _started(stack: ExitStack, arguments: Sequence[str]) -> subprocess.Popen[str]:
-    process = subprocess.Popen([sys.executable, "-S", *arguments], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-                               text=True)  # fmt: skip
+    process = subprocess.Popen(
+        [sys.executable, "-S", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
     stack.callback(_ended, process)
     return process
 
@@ -225,6 +267,9 @@ def sweep_processes(flows: Sequence[Flow]) -> Iterator[Cell]:
     """All cells of these flows, several at the same time."""
     with ThreadPoolExecutor(ABREAST) as pool:
         calms = list(pool.map(lambda flow: play_calmly(flow, None, ProcessStage), flows))
-        jobs = [(flow, calm, fault) for flow, calm in zip(flows, calms, strict=True)
-                for fault in faults(flow, calm, [KILLED])]  # fmt: skip
+        jobs = [
+            (flow, calm, fault)
+            for flow, calm in zip(flows, calms, strict=True)
+            for fault in faults(flow, calm, [KILLED])
+        ]
         yield from pool.map(lambda job: strike(job[0], job[2], job[1], None, ProcessStage), jobs)

@@ -1,7 +1,9 @@
-"""The whole system in memory on one fake clock: phones, the forwarder's core, two servers' cores, one store.
+"""The whole system in memory on one fake clock: phones, the forwarder's core, two servers' cores,
+one store.
 
-Only what threads, sockets and files would do is played here: a killed server's port refuses, a frozen one keeps what
-comes until it thaws, heartbeats are signals to the forwarder's core every 50 ms. All else is the real thing.
+Only what threads, sockets and files would do is played here: a killed server's port refuses, a
+frozen one keeps what comes until it thaws, heartbeats are signals to the forwarder's core every 50
+ms. All else is the real thing.
 """
 
 from __future__ import annotations
@@ -49,7 +51,9 @@ class Forwarder:
         packets: list[Packet] = []
         for name, server in self._world.servers.items():
             signal = REFUSED if server.killed else MISS if server.frozen else ANSWER
-            packets += self._carry_out(self.core.signal(name, signal, now, f"heartbeat: {signal.value}"), now)
+            packets += self._carry_out(
+                self.core.signal(name, signal, now, f"heartbeat: {signal.value}"), now
+            )
         if now >= self._look_due:
             self._look_due = now + LOOK_INTERVAL
             packets += self._carry_out(self.core.passive.look(now), now)
@@ -62,7 +66,9 @@ class Forwarder:
                 assert send.target is not None
                 packets.append((send.data, send.target))
             elif self._world.servers[send.to].killed:
-                packets += self._carry_out(self.core.signal(send.to, REFUSED, now, "its port refused a message"), now)
+                packets += self._carry_out(
+                    self.core.signal(send.to, REFUSED, now, "its port refused a message"), now
+                )
             else:
                 packets.append((send.data, SERVERS[send.to]))
         return packets
@@ -101,7 +107,9 @@ class Server:
         self._world.cluster.wall = DAY + now
         try:
             self._world.cluster.sign(self.name)
-            return [(message.to_bytes(), FORWARDER) for message in self._world.cluster.tick(self.name)]
+            return [
+                (message.to_bytes(), FORWARDER) for message in self._world.cluster.tick(self.name)
+            ]
         except StoreDown:
             return []
 
@@ -120,9 +128,12 @@ class World:
     others: tuple[Address, ...] = ()
 
     def __init__(
-        self, users: dict[str, str] | None = None, policy: str = FIRST_LIVE,
-        session_expires: int = DEFAULT_INTERVAL, **context: Any,
-    ) -> None:  # fmt: skip
+        self,
+        users: dict[str, str] | None = None,
+        policy: str = FIRST_LIVE,
+        session_expires: int = DEFAULT_INTERVAL,
+        **context: Any,
+    ) -> None:
         self.network = self.make_network()
         self.cluster = Cluster(users, server_header=True, **context)
         self.servers = {name: Server(self, name) for name in SERVERS}
@@ -136,9 +147,14 @@ class World:
 
     def phone(self, user: str, port: int, password: str = "") -> Line:
         return Line(
-            self.network, user, port, FORWARDER, password,
-            session_expires=self._session_expires, servers=self.others,
-        )  # fmt: skip
+            self.network,
+            user,
+            port,
+            FORWARDER,
+            password,
+            session_expires=self._session_expires,
+            servers=self.others,
+        )
 
     def run(self, seconds: float = 0.1) -> None:
         self.network.run(seconds)
@@ -179,7 +195,9 @@ class World:
     @property
     def bills(self) -> list[Sum]:
         """As any server's management page adds them up now, the newest first."""
-        return [summed(bill, DAY + self.network.now) for bill in View(self.cluster.store).scan(Bill)]
+        return [
+            summed(bill, DAY + self.network.now) for bill in View(self.cluster.store).scan(Bill)
+        ]
 
     @property
     def bill(self) -> Sum:

@@ -1,4 +1,5 @@
-"""plumbing.address and plumbing.udp_socket: addresses as people write them, sockets that say where they failed."""
+"""plumbing.address and plumbing.udp_socket: addresses as people write them, sockets that say where
+they failed."""
 
 import pytest
 

@@ -173,12 +173,14 @@ def test_a_request_that_is_none_is_refused_with_a_sentence_and_no_traceback(
         b"GET / HTTP/1.1\r\nHost: LOCALHOST:8060\r\n",
         b"GET / HTTP/1.1\r\nHost: [::1]:8060\r\n",
         b"GET / HTTP/1.1\r\nhOST:127.0.0.1\r\n",
-        b"GET http://localhost:8060/ HTTP/1.1\r\nHost: evil.test\r\n",  # RFC 9112 3.2.2: the URL's counts
+        # RFC 9112 3.2.2: the URL's counts
+        b"GET http://localhost:8060/ HTTP/1.1\r\nHost: evil.test\r\n",
         b"GET http://localhost HTTP/1.1\r\nHost: localhost\r\n",
         b"GET / HTTP/1.0\r\nHost: localhost\r\n",
         b"\r\nGET / HTTP/1.1\r\nHost: localhost\r\n",
         b"GET / HTTP/1.1\nHost: localhost\n",
-        b"GET /?q=%zz#part HTTP/1.1\r\nHost: localhost\r\nX-Odd: caf\xe9\t!\r\nContent-Length: 000\r\n",
+        b"GET /?q=%zz#part HTTP/1.1\r\nHost: localhost\r\nX-Odd: caf\xe9\t!\r\nContent-Length: "
+        b"000\r\n",
     ],
 )
 def test_what_is_only_unusual_is_served(site, octets):

@@ -20,11 +20,15 @@ def site():
     routes = {
         ("GET", "/"): lambda request: HttpResponse.html("<p>hello"),
         ("GET", "/echo"): lambda request: HttpResponse.json(request.query),
-        ("POST", "/servers/*"): lambda request: done.append(request.rest) or HttpResponse.json({"rest": request.rest}),
+        ("POST", "/servers/*"): lambda request: (
+            done.append(request.rest) or HttpResponse.json({"rest": request.rest})
+        ),
         ("GET", "/events"): lambda request: EventStream(events, lambda: closed.append(True)),
         ("GET", "/busy"): _busy,
         ("GET", "/broken"): _broken,
-        ("GET", "/pieces"): lambda request: HttpResponse(200, "text/plain", iter([b"one\n", b"", b"two\n"])),
+        ("GET", "/pieces"): lambda request: HttpResponse(
+            200, "text/plain", iter([b"one\n", b"", b"two\n"])
+        ),
         ("GET", "/half"): lambda request: HttpResponse(200, "text/plain", _half()),
     }
     server = HttpServer(("127.0.0.1", 0), routes, "pages")
@@ -81,7 +85,10 @@ def test_what_is_not_there_says_so(site, method, path, status):
 
 def test_a_page_with_a_defect_says_so_and_the_log_says_which(site, caplog):
     answer, body = ask(site, "GET", "/broken")
-    assert (answer.status, json.loads(body)) == (500, {"error": "GET /broken failed; the log says why"})
+    assert (answer.status, json.loads(body)) == (
+        500,
+        {"error": "GET /broken failed; the log says why"},
+    )
     assert "pages: GET '/broken' failed" in caplog.text and "KeyError: 'a defect'" in caplog.text
     assert ask(site, "GET", "/")[0].status == 200
 
@@ -114,7 +121,11 @@ def test_head_of_the_event_stream_has_no_body_and_reads_no_events(site, eventual
     connection = http.client.HTTPConnection(*site.address, timeout=2)
     connection.request("HEAD", "/events")
     answer = connection.getresponse()
-    assert (answer.status, answer.headers["Content-Type"], answer.read()) == (200, "text/event-stream", b"")
+    assert (answer.status, answer.headers["Content-Type"], answer.read()) == (
+        200,
+        "text/event-stream",
+        b"",
+    )
     eventually(lambda: site.closed)
     connection.request("GET", "/pieces")
     assert connection.getresponse().read() == b"one\ntwo\n", "nothing of the stream is before it"
@@ -132,7 +143,9 @@ def test_events_stream_until_their_end(site, eventually):
 
 def test_stop_ends_open_streams_and_idle_connections():
     events = queue.Queue()
-    server = HttpServer(("127.0.0.1", 0), {("GET", "/events"): lambda request: EventStream(events)}, "pages")
+    server = HttpServer(
+        ("127.0.0.1", 0), {("GET", "/events"): lambda request: EventStream(events)}, "pages"
+    )
     server.start()
     url = f"http://{format_address(server.address)}"
     idle = http.client.HTTPConnection(*server.address, timeout=5)

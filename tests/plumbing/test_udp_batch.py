@@ -1,4 +1,5 @@
-"""plumbing.udp_batch: many datagrams in one call, and the same one by one where the system has no such call."""
+"""plumbing.udp_batch: many datagrams in one call, and the same one by one where the system has no
+such call."""
 
 from __future__ import annotations
 
@@ -69,14 +70,21 @@ def test_more_datagrams_than_slots_need_more_than_one_batch_and_nobody_notices(m
 def test_a_slot_remembers_nothing_of_what_it_held_before(manner):
     with pair(manner) as (here, there), pair(manner) as (_, stranger):
         target = here.sock.getsockname()
-        for sender, letter in ((there, b"a" * 3000), (stranger, b"b"), (there, b"c" * 10), (stranger, b"")):
+        for sender, letter in (
+            (there, b"a" * 3000),
+            (stranger, b"b"),
+            (there, b"c" * 10),
+            (stranger, b""),
+        ):
             sender.send([(letter, target)] * 5)
             assert everything(here) == [(letter, sender.sock.getsockname())] * 5
 
 
 def test_each_datagram_says_where_it_is_from_and_goes_where_it_is_to(manner):
     with pair(manner) as (here, there), pair(manner) as (other, stranger):
-        here.send([(b"%d" % n, (there if n % 3 else stranger).sock.getsockname()) for n in range(12)])
+        here.send(
+            [(b"%d" % n, (there if n % 3 else stranger).sock.getsockname()) for n in range(12)]
+        )
         assert [int(data) for data, _ in everything(stranger)] == [0, 3, 6, 9]
         assert [int(data) for data, _ in everything(there)] == [1, 2, 4, 5, 7, 8, 10, 11]
         for n in range(6):
@@ -101,18 +109,30 @@ def test_what_cannot_be_sent_says_so_and_stops_no_other(manner):
             (b"the other family", ("::1", 5060)),
             (b"no port", ("127.0.0.1", 70_000)),
         ]
-        datagrams = [item for n, one in enumerate(refused) for item in ((b"%d" % n, good), one)] + [(b"last", good)]
+        datagrams = [item for n, one in enumerate(refused) for item in ((b"%d" % n, good), one)] + [
+            (b"last", good)
+        ]
         failures = here.send(datagrams)
         assert [index for index, _ in failures] == [1, 3, 5, 7, 9, 11]
         assert all(str(error) for _, error in failures)
-        assert [data for data, _ in everything(there)] == [b"0", b"1", b"2", b"3", b"4", b"5", b"last"]
+        assert [data for data, _ in everything(there)] == [
+            b"0",
+            b"1",
+            b"2",
+            b"3",
+            b"4",
+            b"5",
+            b"last",
+        ]
 
 
 def test_one_that_the_system_refuses_in_the_middle_of_a_batch_stops_no_other(manner):
     """Such as the kernel alone can tell: nothing is wrong with the address as such."""
     with pair(manner) as (here, there):
         good = there.sock.getsockname()
-        failures = here.send([(b"a", good), (b"b", ("255.255.255.255", 5060)), (b"c", good), (b"d", good)])
+        failures = here.send(
+            [(b"a", good), (b"b", ("255.255.255.255", 5060)), (b"c", good), (b"d", good)]
+        )
         assert [(index, type(error)) for index, error in failures] == [(1, PermissionError)]
         assert [data for data, _ in everything(there)] == [b"a", b"c", b"d"]
 
@@ -127,7 +147,9 @@ def test_a_peer_that_is_gone_refuses_the_next_send(manner, eventually):
 
 
 @pytest.mark.parametrize("connected", [True])
-def test_a_peer_that_is_gone_refuses_the_next_receive_and_what_it_had_said_still_comes(manner, connected):
+def test_a_peer_that_is_gone_refuses_the_next_receive_and_what_it_had_said_still_comes(
+    manner, connected
+):
     with pair(manner, connected=connected) as (here, there):
         there.send([(b"%d" % n, None) for n in range(5)])
         there.sock.close()
@@ -166,7 +188,12 @@ def test_a_channel_takes_many_at_a_time_while_there_are_many(manner):
 
 def test_more_strangers_than_are_remembered_are_still_told_apart(manner, monkeypatch):
     monkeypatch.setattr(batch, "MAX_KNOWN", 4)
-    with pair(manner) as (here, _), pair(manner) as (a, b), pair(manner) as (c, d), pair(manner) as (e, f):
+    with (
+        pair(manner) as (here, _),
+        pair(manner) as (a, b),
+        pair(manner) as (c, d),
+        pair(manner) as (e, f),
+    ):
         for n in range(30):
             (a, b, c, d, e, f)[n % 6].send([(b"%d" % n, here.sock.getsockname())])
         heard = everything(here)
@@ -200,4 +227,7 @@ def test_an_address_with_a_zone_reads_as_the_system_reads_it():
 def test_the_zone_of_an_interface_that_is_gone_is_its_number():
     packed = socket.inet_pton(socket.AF_INET6, "fe80::1")
     raw = socket.AF_INET6.to_bytes(2, sys.byteorder) + (5060).to_bytes(2, "big") + bytes(4) + packed
-    assert Batches()._host(raw + (1_000_000).to_bytes(4, sys.byteorder)) == ("fe80::1%1000000", 5060)
+    assert Batches()._host(raw + (1_000_000).to_bytes(4, sys.byteorder)) == (
+        "fe80::1%1000000",
+        5060,
+    )

@@ -21,7 +21,9 @@ def invite(*record_routes: str, cseq: int = 1, contact: str = ALICE, to_tag: str
     return Request("INVITE", "sip:bob@failover.test", fields)
 
 
-def answer(request: Request, status: int = 200, contact: str = "<sip:bob@192.0.2.2:5064>", tag: str = "b") -> Response:
+def answer(
+    request: Request, status: int = 200, contact: str = "<sip:bob@192.0.2.2:5064>", tag: str = "b"
+) -> Response:
     return reply(request, status, to_tag=tag, fields=[("Contact", contact)] if contact else [])
 
 
@@ -33,7 +35,10 @@ def both(*record_routes: str) -> tuple[Dialog, Dialog]:
 def test_both_sides_hold_the_same_dialog_from_their_own_end():
     caller, called = both()
     assert caller.id == ("c1", "a", "b") and called.id == ("c1", "b", "a")
-    assert str(caller.target) == "sip:bob@192.0.2.2:5064" and str(called.target) == "sip:alice@192.0.2.1:5062"
+    assert (
+        str(caller.target) == "sip:bob@192.0.2.2:5064"
+        and str(called.target) == "sip:alice@192.0.2.1:5062"
+    )
     bye = caller.request("BYE")
     assert bye.uri == "sip:bob@192.0.2.2:5064" and str(bye.cseq) == "2 BYE"
     assert (bye.from_.tag, bye.to.tag, bye.call_id) == ("a", "b", "c1")
@@ -49,7 +54,10 @@ def test_the_caller_reverses_the_route_set_and_the_called_side_does_not():
 
 def test_a_list_in_one_record_route_line_counts_as_several():
     caller, _ = both("<sip:p2.test;lr>, <sip:p1.test;lr;hint=server1>")
-    assert caller.request("BYE").values("Route") == ["<sip:p1.test;lr;hint=server1>", "<sip:p2.test;lr>"]
+    assert caller.request("BYE").values("Route") == [
+        "<sip:p1.test;lr;hint=server1>",
+        "<sip:p2.test;lr>",
+    ]
 
 
 def test_a_strict_router_gets_its_own_address_as_request_uri_and_the_target_comes_last():
@@ -86,7 +94,9 @@ def test_an_early_dialog_takes_its_route_set_anew_when_it_is_confirmed():
 
 def test_an_early_dialog_needs_no_contact_and_a_confirmed_one_does():
     request = invite()
-    assert str(Dialog.uac(request, answer(request, 180, contact="")).target) == "sip:bob@failover.test"
+    assert (
+        str(Dialog.uac(request, answer(request, 180, contact="")).target) == "sip:bob@failover.test"
+    )
     with pytest.raises(RemoteProtocolError):
         Dialog.uac(request, answer(request, contact=""))
     with pytest.raises(RemoteProtocolError):
@@ -122,7 +132,9 @@ def test_a_re_invite_moves_the_target_and_an_options_does_not():
     _, called = both()
     called.take(invite(cseq=2, contact="<sip:alice@192.0.2.9:7000>", to_tag="b"))
     assert called.request("BYE").uri == "sip:alice@192.0.2.9:7000"
-    options = Request("OPTIONS", "sip:bob@192.0.2.2", [*((f.name, f.value) for f in invite(cseq=3).fields)])
+    options = Request(
+        "OPTIONS", "sip:bob@192.0.2.2", [*((f.name, f.value) for f in invite(cseq=3).fields)]
+    )
     options.set("CSeq", "3 OPTIONS")
     options.set("Contact", "<sip:elsewhere@192.0.2.66>")
     called.take(options)

@@ -11,7 +11,9 @@ def test_the_example_of_rfc_2617():
         'Digest realm="testrealm@host.com", qop="auth,auth-int", '
         'nonce="dcd98b7102dd2f0e8b11d0f600bfb0c093", opaque="5ccc"'
     )
-    given = answer(challenge, "GET", "/dir/index.html", "Mufasa", "Circle Of Life", cnonce="0a4f113b")
+    given = answer(
+        challenge, "GET", "/dir/index.html", "Mufasa", "Circle Of Life", cnonce="0a4f113b"
+    )
     assert given.response == "6629fae49393a05397450978507c4ef1"
 
 
@@ -23,7 +25,9 @@ def test_the_example_of_rfc_2617():
     ],
 )
 def test_the_examples_of_rfc_7616(algorithm, response):
-    challenge = Challenge("http-auth@example.org", "7ypf/xlj9XXwfDPEoM4URrv/xwf94BcCAzFZH4GiTo0v", algorithm)
+    challenge = Challenge(
+        "http-auth@example.org", "7ypf/xlj9XXwfDPEoM4URrv/xwf94BcCAzFZH4GiTo0v", algorithm
+    )
     cnonce = "f2/wE4q74E6zIJEtWaHKaf5wv/H5QzzpXusqGemxURZJ"
     given = answer(challenge, "GET", "/dir/index.html", "Mufasa", "Circle of Life", cnonce)
     assert given.response == response
@@ -35,7 +39,9 @@ def test_the_examples_of_rfc_7616(algorithm, response):
 def test_a_server_accepts_its_user_and_nobody_else(qop):
     challenge = Challenge.parse(str(Challenge("failover.test", "n1", "SHA-256", qop, stale=True)))
     assert challenge.stale and challenge.qop == qop
-    given = Credentials.parse(str(answer(challenge, "REGISTER", "sip:failover.test", "alice", 'p"w', "c", nc=2)))
+    given = Credentials.parse(
+        str(answer(challenge, "REGISTER", "sip:failover.test", "alice", 'p"w', "c", nc=2))
+    )
     assert given.nc == ("00000002" if qop else "")
     assert check(given, "REGISTER", hash_password("alice", "failover.test", 'p"w', "SHA-256"))
     assert not check(given, "INVITE", hash_password("alice", "failover.test", 'p"w', "SHA-256"))
@@ -57,5 +63,8 @@ def test_a_nonce_is_known_by_all_who_share_the_key_and_tells_its_age():
     assert nonce_age(b"cluster", nonce, wall=1030.0, scope="r") == 30.0
     assert nonce_age(b"other", nonce, wall=1030.0, scope="r") is None
     assert nonce_age(b"cluster", nonce, wall=1030.0, scope="another") is None
-    assert nonce_age(b"cluster", "ffffffff" + nonce[nonce.index(".") :], wall=1030.0, scope="r") is None
+    assert (
+        nonce_age(b"cluster", "ffffffff" + nonce[nonce.index(".") :], wall=1030.0, scope="r")
+        is None
+    )
     assert nonce_age(b"cluster", "\udcff", wall=1030.0, scope="r") is None

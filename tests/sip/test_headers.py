@@ -63,7 +63,8 @@ def test_a_uri_tells_its_parts():
 
 
 @pytest.mark.parametrize(
-    "text, status", [("tel:+49301234", 416), ("sip:", 400), ("sip:a@h:99999", 400), ("sip:a b@h", 400)]
+    "text, status",
+    [("tel:+49301234", 416), ("sip:", 400), ("sip:a@h:99999", 400), ("sip:a b@h", 400)],
 )
 def test_what_is_no_sip_uri_has_its_status(text, status):
     with pytest.raises(RemoteProtocolError) as caught:
@@ -82,7 +83,11 @@ def test_addresses_of_record_are_canonical():
         ("sip:%61lice@atlanta.com;transport=TCP", "sip:alice@AtLanTa.CoM;Transport=tcp", True),
         ("sip:carol@chicago.com", "sip:carol@chicago.com;newparam=5", True),
         ("sip:carol@chicago.com;security=on", "sip:carol@chicago.com;newparam=5", True),
-        ("sip:alice@atlanta.com?subject=a&priority=urgent", "sip:alice@atlanta.com?priority=urgent&subject=a", True),
+        (
+            "sip:alice@atlanta.com?subject=a&priority=urgent",
+            "sip:alice@atlanta.com?priority=urgent&subject=a",
+            True,
+        ),
         ("SIP:ALICE@AtLanTa.CoM;Transport=udp", "sip:alice@AtLanTa.CoM;Transport=UDP", False),
         ("sip:bob@biloxi.com", "sip:bob@biloxi.com:5060", False),
         ("sip:bob@biloxi.com", "sip:bob@biloxi.com;transport=udp", False),
@@ -126,7 +131,10 @@ def test_a_via_answers_to_where_the_request_came_from():
     via = Via.parse("SIP / 2.0 / UDP  phone.example.test:5062 ;rport;branch=z9hG4bKx")
     assert via.reply_address() == ("phone.example.test", 5062)
     seen = via.with_source("198.51.100.7", 1024)
-    assert str(seen) == "SIP/2.0/UDP phone.example.test:5062;rport=1024;branch=z9hG4bKx;received=198.51.100.7"
+    assert (
+        str(seen)
+        == "SIP/2.0/UDP phone.example.test:5062;rport=1024;branch=z9hG4bKx;received=198.51.100.7"
+    )
     assert Via.parse(str(seen)).reply_address() == ("198.51.100.7", 1024)
 
 
@@ -155,7 +163,11 @@ def test_retransmission_cancel_and_ack_to_a_failure_share_their_invites_branch()
     for via in (NEW, OLD):
         invite = make_branch(b"key", request(via))
         assert invite.startswith("z9hG4bK") and invite == make_branch(b"key", request(via))
-        assert invite == make_branch(b"key", request(via, "CANCEL")) == make_branch(b"key", request(via, "ACK"))
+        assert (
+            invite
+            == make_branch(b"key", request(via, "CANCEL"))
+            == make_branch(b"key", request(via, "ACK"))
+        )
 
 
 def test_other_transactions_and_other_keys_have_other_branches():

@@ -83,7 +83,10 @@ BROKEN = {
     "two lengths": (INVITE.replace(b"l: 4", b"l: 4\r\nContent-Length: 3"), 400),
     "not sip": (b"GET / HTTP/1.1\r\n\r\n", 400),
     "version 3": (INVITE.replace(b"SIP/2.0\r\nv", b"SIP/3.0\r\nv"), 505),
-    "uri in brackets": (INVITE.replace(b"sip:bob@example.test SIP", b"<sip:bob@example.test> SIP"), 400),
+    "uri in brackets": (
+        INVITE.replace(b"sip:bob@example.test SIP", b"<sip:bob@example.test> SIP"),
+        400,
+    ),
     "line without colon": (INVITE.replace(b"Call-ID: one", b"Call-ID one"), 400),
     "first line folded": (b"OPTIONS sip:a SIP/2.0\r\n To: x\r\n\r\n", 400),
     "carriage return inside a line": (INVITE.replace(b"one", b"one\rVia: x"), 400),
@@ -120,10 +123,17 @@ def test_check_wants_the_mandatory_fields_once_and_readable(old, new):
 def test_a_reply_copies_what_the_rfc_says_and_counts_its_body():
     request = parse(INVITE)
     response = parse(
-        reply(request, 200, to_tag="t1", fields=[("Contact", "<sip:bob@192.0.2.4>")], body=b"x").to_bytes()
+        reply(
+            request, 200, to_tag="t1", fields=[("Contact", "<sip:bob@192.0.2.4>")], body=b"x"
+        ).to_bytes()
     )
     assert response.values("Via") == request.values("Via")
-    assert (response.to.tag, response.call_id, response.reason, response.body) == ("t1", "one", "OK", b"x")
+    assert (response.to.tag, response.call_id, response.reason, response.body) == (
+        "t1",
+        "one",
+        "OK",
+        b"x",
+    )
     assert response.get("Record-Route") == "<sip:192.0.2.9;lr>"
     assert reply(request, 404).get("Record-Route") is None
     assert reply(request, 100, to_tag="t1").to.tag == ""
@@ -160,9 +170,13 @@ def test_a_broken_request_keeps_what_its_answer_needs(old, new, status):
 
 
 def test_an_answer_repeats_what_it_cannot_read_and_leaves_out_what_is_not_there():
-    odd = parse(INVITE.replace(b"t:\t<sip:bob@example.test>", b't: "never closed <sip:bob@example.test>'))
+    odd = parse(
+        INVITE.replace(b"t:\t<sip:bob@example.test>", b't: "never closed <sip:bob@example.test>')
+    )
     assert reply(odd, 400, to_tag="t").get("To") == '"never closed <sip:bob@example.test>'
-    less = parse(INVITE.replace(b"Call-ID: one\r\n", b"").replace(b"t:\t<sip:bob@example.test>\r\n", b""))
+    less = parse(
+        INVITE.replace(b"Call-ID: one\r\n", b"").replace(b"t:\t<sip:bob@example.test>\r\n", b"")
+    )
     assert reply(less, 400, to_tag="t").get("To") is None
 
 
@@ -174,14 +188,21 @@ def test_a_header_far_beyond_what_anybody_sends_is_not_read():
 
 
 def test_any_bytes_either_parse_or_raise_remote_protocol_error():
-    """Invariant: any bytes either parse, and then leave as they came, or raise RemoteProtocolError."""
+    """Invariant: any bytes either parse, and then leave as they came, or raise
+    RemoteProtocolError."""
     parsed = 0
     for data in broken([INVITE], 4000):
         try:
             message = parse(data)
             assert data.lstrip(b"\r\n").startswith(message.to_bytes())
             message.check()
-            _ = message.contacts, message.routes, message.record_routes, message.expires, message.vias
+            _ = (
+                message.contacts,
+                message.routes,
+                message.record_routes,
+                message.expires,
+                message.vias,
+            )
             parsed += 1
         except RemoteProtocolError:
             continue

@@ -1,6 +1,7 @@
 """Offer and answer: what two phones agree to send each other, and what is refused with a reason.
 
-Invariant of the fuzz tests: any bytes either parse or raise RemoteProtocolError, and so does every use of the result.
+Invariant of the fuzz tests: any bytes either parse or raise RemoteProtocolError, and so does every
+use of the result.
 """
 
 import random
@@ -57,7 +58,9 @@ def test_bytes_that_are_not_utf8_survive():
 
 
 def test_the_answer_picks_one_codec_and_its_telephone_event_and_turns_the_rest_down_in_order():
-    answered = answer(SessionDescription.parse(LINPHONE), "192.0.2.9", 4000, session_id=5, version=1)
+    answered = answer(
+        SessionDescription.parse(LINPHONE), "192.0.2.9", 4000, session_id=5, version=1
+    )
     assert [(stream.kind, stream.port, stream.formats) for stream in answered.media] == [
         ("audio", 4000, ("8", "101")),
         ("video", 0, ("98",)),
@@ -89,9 +92,12 @@ def test_an_answer_with_two_codecs_means_its_first():
 
 def test_numbers_are_what_rtpmap_says_they_are():
     offered = described(
-        "c=IN IP4 192.0.2.7", "m=audio 4000 RTP/AVP 0 110 96", "a=rtpmap:0 L16/8000", "a=rtpmap:110 pcma/8000/1",
+        "c=IN IP4 192.0.2.7",
+        "m=audio 4000 RTP/AVP 0 110 96",
+        "a=rtpmap:0 L16/8000",
+        "a=rtpmap:110 pcma/8000/1",
         "a=rtpmap:96 Telephone-Event/8000",
-    )  # fmt: skip
+    )
     ours = answer(offered, "192.0.2.9", 5000)
     assert ours.media[0].formats == ("110", "96")
     agreed = plan(ours, offered)
@@ -120,7 +126,11 @@ def test_hold_and_resume_keep_the_session_and_count_its_versions():
     talking = offer("192.0.2.7", 4000, session_id=77, version=3)
     held = offer_again(talking, SENDONLY)
     resumed = offer_again(held, SENDRECV)
-    assert [(d.session_id, d.version) for d in (talking, held, resumed)] == [("77", 3), ("77", 4), ("77", 5)]
+    assert [(d.session_id, d.version) for d in (talking, held, resumed)] == [
+        ("77", 3),
+        ("77", 4),
+        ("77", 5),
+    ]
     assert str(held).count("a=sendonly") == 1 and "a=sendrecv" not in str(held)
     assert str(resumed) == str(talking).replace("77 3", "77 5")
 
@@ -139,7 +149,13 @@ def test_the_old_hold_with_no_address_is_a_hold(nowhere):
 
 
 def test_a_direction_of_the_session_holds_for_its_streams_until_they_say_otherwise():
-    both = described("c=IN IP4 192.0.2.7", "a=inactive", "m=audio 1 RTP/AVP 0", "m=audio 2 RTP/AVP 0", "a=sendonly")
+    both = described(
+        "c=IN IP4 192.0.2.7",
+        "a=inactive",
+        "m=audio 1 RTP/AVP 0",
+        "m=audio 2 RTP/AVP 0",
+        "a=sendonly",
+    )
     assert [both.direction(stream) for stream in both.media] == [INACTIVE, SENDONLY]
 
 
@@ -155,11 +171,16 @@ def test_reports_go_where_a_rtcp_says():
     stream = ("c=IN IP4 192.0.2.7", "m=audio 4000 RTP/AVP 0")
     assert plan(here, described(*stream)).remote_rtcp is None
     assert plan(here, described(*stream, "a=rtcp:4444")).remote_rtcp == ("192.0.2.7", 4444)
-    assert plan(here, described(*stream, "a=rtcp:4444 IN IP4 192.0.2.8")).remote_rtcp == ("192.0.2.8", 4444)
+    assert plan(here, described(*stream, "a=rtcp:4444 IN IP4 192.0.2.8")).remote_rtcp == (
+        "192.0.2.8",
+        4444,
+    )
 
 
 def test_times_of_the_offer_are_the_times_of_the_answer():
-    offered = described("c=IN IP4 192.0.2.7", "m=audio 1 RTP/AVP 0", head=HEAD.replace("t=0 0", "t=10 20"))
+    offered = described(
+        "c=IN IP4 192.0.2.7", "m=audio 1 RTP/AVP 0", head=HEAD.replace("t=0 0", "t=10 20")
+    )
     assert "t=10 20\r\n" in str(answer(offered, "192.0.2.9", 5000))
 
 
@@ -177,7 +198,9 @@ def test_an_offer_without_a_stream_for_us_is_not_acceptable_here(lines):
     assert refusal(lambda: answer(described(*lines), "192.0.2.9", 5000)).status == 488
 
 
-@pytest.mark.parametrize("host", ["phone.example.test", "239.1.2.3/127", "ff02::1", "255.255.255.255"])
+@pytest.mark.parametrize(
+    "host", ["phone.example.test", "239.1.2.3/127", "ff02::1", "255.255.255.255"]
+)
 def test_media_is_sent_only_to_the_literal_address_of_one_host(host):
     offered = described(f"c=IN {'IP6' if ':' in host else 'IP4'} {host}", "m=audio 4000 RTP/AVP 0")
     assert refusal(lambda: plan(answer(offered, "192.0.2.9", 5000), offered)).status == 488
@@ -207,7 +230,10 @@ def test_what_cannot_be_read_is_a_bad_request_that_names_the_line(text, fault):
 
 
 def test_a_stream_without_a_connection_is_a_bad_request():
-    assert refusal(lambda: answer(described("m=audio 4000 RTP/AVP 0"), "192.0.2.9", 5000)).status == 400
+    assert (
+        refusal(lambda: answer(described("m=audio 4000 RTP/AVP 0"), "192.0.2.9", 5000)).status
+        == 400
+    )
 
 
 PIECES = """v=0

@@ -1,4 +1,5 @@
-"""The four transaction tables, walked; and their timers with a clock that hops (RFC 3261 17, RFC 6026)."""
+"""The four transaction tables, walked; and their timers with a clock that hops (RFC 3261 17, RFC
+6026)."""
 
 from __future__ import annotations
 
@@ -29,13 +30,30 @@ from sip.transaction import (
 )
 
 TABLES = {
-    "INVITE client": (INVITE_CLIENT, {"1xx", "2xx", "300-699", "transport error", "A", "B", "D", "M"}),
+    "INVITE client": (
+        INVITE_CLIENT,
+        {"1xx", "2xx", "300-699", "transport error", "A", "B", "D", "M"},
+    ),
     "non-INVITE client": (NON_INVITE_CLIENT, {"1xx", "200-699", "transport error", "E", "F", "K"}),
     "INVITE server": (
         INVITE_SERVER,
-        {"the request, again", "ACK", "1xx", "2xx", "300-699", "transport error", "G", "H", "I", "L"},
+        {
+            "the request, again",
+            "ACK",
+            "1xx",
+            "2xx",
+            "300-699",
+            "transport error",
+            "G",
+            "H",
+            "I",
+            "L",
+        },
     ),
-    "non-INVITE server": (NON_INVITE_SERVER, {"the request, again", "1xx", "200-699", "transport error", "J"}),
+    "non-INVITE server": (
+        NON_INVITE_SERVER,
+        {"the request, again", "1xx", "200-699", "transport error", "J"},
+    ),
 }
 
 
@@ -49,7 +67,9 @@ def make_request(method: str = "INVITE", branch: str = "z9hG4bKa1") -> Request:
 def sent(outcomes: list) -> list[str]:
     """What went out, as 'INVITE' or '200', with a + where it went out again."""
     messages = [(o.message, o.repeated) for o in outcomes if isinstance(o, Transmit)]
-    names = [(m.method if isinstance(m, Request) else str(m.status), again) for m, again in messages]
+    names = [
+        (m.method if isinstance(m, Request) else str(m.status), again) for m, again in messages
+    ]
     return [name + "+" * again for name, again in names]
 
 
@@ -83,14 +103,18 @@ def test_every_state_can_be_reached_and_left(name):
         reached = further
     assert reached == set(table)
     for state in set(table) - {State.TERMINATED}:
-        assert any(target is not state for target, _ in table[state].values()), f"{name}: nothing leaves {state.value}"
+        assert any(target is not state for target, _ in table[state].values()), (
+            f"{name}: nothing leaves {state.value}"
+        )
 
 
 @pytest.mark.parametrize("name", TABLES)
 def test_no_state_waits_for_ever_but_for_a_final_response(name):
     table, _ = TABLES[name]
     for state, row in table.items():
-        ends = [e for e in row if e in TIMERS and state in TIMERS[e].states and row[e][0] is not state]
+        ends = [
+            e for e in row if e in TIMERS and state in TIMERS[e].states and row[e][0] is not state
+        ]
         # RFC 3261 bounds neither how long a phone rings nor how long a person takes to answer.
         ringing = state is State.PROCEEDING and name != "non-INVITE client"
         undecided = state is State.TRYING and name == "non-INVITE server"
@@ -109,7 +133,14 @@ def test_an_unanswered_invite_is_sent_seven_times_and_given_up_after_32_seconds(
     invite = ClientTransaction(make_request())
     assert sent(invite.start(100.0)) == ["INVITE"]
     seen = run_until(invite, 200.0)
-    assert [t - 100.0 for t, o in seen if isinstance(o, Transmit)] == [0.5, 1.5, 3.5, 7.5, 15.5, 31.5]
+    assert [t - 100.0 for t, o in seen if isinstance(o, Transmit)] == [
+        0.5,
+        1.5,
+        3.5,
+        7.5,
+        15.5,
+        31.5,
+    ]
     assert seen[-1] == (132.0, TimedOut())
     assert (invite.state, invite.retransmissions) == (State.TERMINATED, 6)
 
@@ -118,7 +149,18 @@ def test_an_unanswered_options_is_repeated_at_most_every_four_seconds():
     options = ClientTransaction(make_request("OPTIONS"))
     options.start(0.0)
     seen = run_until(options, 100.0)
-    assert [t for t, o in seen if isinstance(o, Transmit)] == [0.5, 1.5, 3.5, 7.5, 11.5, 15.5, 19.5, 23.5, 27.5, 31.5]
+    assert [t for t, o in seen if isinstance(o, Transmit)] == [
+        0.5,
+        1.5,
+        3.5,
+        7.5,
+        11.5,
+        15.5,
+        19.5,
+        23.5,
+        27.5,
+        31.5,
+    ]
     assert seen[-1] == (32.0, TimedOut())
 
 
@@ -149,7 +191,11 @@ def test_a_failure_is_acknowledged_each_time_it_comes_and_told_once():
     ack = again[0].message
     # RFC 3261 17.1.1.3
     assert ack.uri == "sip:bob@failover.test" and str(ack.cseq) == "7 ACK"
-    assert ack.via == invite.request.via and ack.to.tag == "b" and ack.get("Route") == "<sip:192.0.2.9;lr>"
+    assert (
+        ack.via == invite.request.via
+        and ack.to.tag == "b"
+        and ack.get("Route") == "<sip:192.0.2.9;lr>"
+    )
     assert run_until(invite, 40.0) == [] and invite.state is State.TERMINATED
 
 
@@ -170,7 +216,9 @@ def test_only_an_invite_that_is_proceeding_may_be_cancelled():
     invite.receive(reply(invite.request, 180, to_tag="b"), 0.1)
     assert invite.may_cancel
     cancel = make_cancel(invite.request)
-    assert cancel.via == invite.request.via and str(cancel.cseq) == "7 CANCEL" and cancel.to.tag == ""
+    assert (
+        cancel.via == invite.request.via and str(cancel.cseq) == "7 CANCEL" and cancel.to.tag == ""
+    )
     invite.receive(reply(invite.request, 200, to_tag="b"), 0.2)
     assert not invite.may_cancel
 
@@ -239,7 +287,9 @@ def test_keys_join_what_belongs_together():
     ringing = reply(invite, 180, to_tag="b")
     assert client_key(invite) == client_key(ringing)
     assert client_key(make_cancel(invite)) != client_key(invite)
-    assert server_key(invite) == server_key(make_request("ACK")) != server_key(make_request("OPTIONS"))
+    assert (
+        server_key(invite) == server_key(make_request("ACK")) != server_key(make_request("OPTIONS"))
+    )
     assert server_key(invite) != server_key(make_request(branch="z9hG4bKa2"))
     old, other = make_request(branch="1"), make_request(branch="1")
     other.set("Call-ID", "c2")
@@ -252,7 +302,9 @@ def test_the_tables_forbid_only_what_we_might_do_ourselves():
         for row in table.values():
             assert {event for event, (_, actions) in row.items() if Do.FORBID in actions} <= ours
     for table in (INVITE_CLIENT, NON_INVITE_CLIENT):
-        assert not any(Do.FORBID in actions for row in table.values() for _, actions in row.values())
+        assert not any(
+            Do.FORBID in actions for row in table.values() for _, actions in row.values()
+        )
 
 
 def test_responses_say_their_class():

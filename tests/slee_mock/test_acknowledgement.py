@@ -117,8 +117,21 @@ def test_a_2xx_said_again_changes_nothing(cluster):
 
 
 def test_a_bill_of_an_older_version_keeps_its_total():
-    old = to_json(Bill("c9", "alice", "sip:alice@x", "bob", "sip:bob@x", "0.10+0.05/10s", "EUR", 1.0, answered=2.0,
-                       ended=14.0, carriers=(Carrier("server1", 1.0),)))  # fmt: skip
+    old = to_json(
+        Bill(
+            "c9",
+            "alice",
+            "sip:alice@x",
+            "bob",
+            "sip:bob@x",
+            "0.10+0.05/10s",
+            "EUR",
+            1.0,
+            answered=2.0,
+            ended=14.0,
+            carriers=(Carrier("server1", 1.0),),
+        )
+    )
     old = old.replace(',"acknowledged":0.0,"presumed":false', "")
     assert "acknowledged" not in old
     assert summed(from_json(Bill, old), 20.0).total == "0.20"
@@ -136,14 +149,15 @@ def test_pages_and_tables_tell_which_bills_were_not_acknowledged(cluster):
     assert (cells["why"], cells["total"], cells["talk_seconds"]) == (UNHEARD, "0.00", "0")
 
 
-# -- CANCEL and the answer cross --------------------------------------------------------------------------------------
+# -- CANCEL and the answer cross -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("first", ["CANCEL", "200"])
 def test_an_answer_that_crosses_the_cancel_is_acknowledged_and_left_and_costs_nothing(
     cluster, first
 ):
-    """RFC 3261 9.1, 15: the caller's phone has to ACK and say BYE, though its person hung up before."""
+    """RFC 3261 9.1, 15: the caller's phone has to ACK and say BYE, though its person hung up
+    before."""
     offered = cluster.one(invite())
     cluster.wall += 5
     if first == "CANCEL":
@@ -173,7 +187,7 @@ def test_who_cancels_and_talks_all_the_same_pays(cluster):
     assert (cluster.bill().seconds, cluster.bill().total) == (25, "0.25")
 
 
-# -- both servers were away: every order in which one that is back can be told -----------------------------------------
+# -- both servers were away: every order in which one that is back can be told ---------------------
 
 
 def is_possible(order: tuple[str, ...]) -> bool:
@@ -263,7 +277,7 @@ def test_whoever_was_refused_is_not_billed_for_a_phone_that_answers(cluster):
     assert not cluster.get(Call, "c1").confirmed
 
 
-# -- prepaid ----------------------------------------------------------------------------------------------------------
+# -- prepaid ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("proof", ["", "ACK", "BYE"])

@@ -9,8 +9,17 @@ from slee_mock.container.events import CallAnswered, CallEnded, CallGivenUp, Cal
 from slee_mock.services.billing import Tariff, noted, summed
 from slee_mock.store.records import Bill, Carrier
 
-OFFERED = Bill("c1", "Alice", "sip:alice@x", "Bob", "sip:bob@x", "0.10+0.05/10s", "EUR", offered=100.0,
-               carriers=(Carrier("server1", 100.0),))  # fmt: skip
+OFFERED = Bill(
+    "c1",
+    "Alice",
+    "sip:alice@x",
+    "Bob",
+    "sip:bob@x",
+    "0.10+0.05/10s",
+    "EUR",
+    offered=100.0,
+    carriers=(Carrier("server1", 100.0),),
+)
 
 
 def after(*events, bill=OFFERED):
@@ -20,8 +29,20 @@ def after(*events, bill=OFFERED):
 
 
 def answered(at=110.0, ended=None, carriers=OFFERED.carriers, tariff=OFFERED.tariff):
-    return Bill("c1", "Alice", "sip:alice@x", "Bob", "sip:bob@x", tariff, "EUR", offered=100.0, answered=at,
-                ended=ended, why="Alice hung up", carriers=carriers)  # fmt: skip
+    return Bill(
+        "c1",
+        "Alice",
+        "sip:alice@x",
+        "Bob",
+        "sip:bob@x",
+        tariff,
+        "EUR",
+        offered=100.0,
+        answered=at,
+        ended=ended,
+        why="Alice hung up",
+        carriers=carriers,
+    )
 
 
 @pytest.mark.parametrize(
@@ -36,7 +57,9 @@ def test_tariffs_are_whole_minor_units(text, tariff):
     assert Tariff.parse(text) == tariff
 
 
-@pytest.mark.parametrize("text", ["", "free", "0.10", "0.10+0.05", "0.10+0.05/0s", "-1+1/1s", "1e3+1/1s", "0,1+1/1s"])
+@pytest.mark.parametrize(
+    "text", ["", "free", "0.10", "0.10+0.05", "0.10+0.05/0s", "-1+1/1s", "1e3+1/1s", "0,1+1/1s"]
+)
 def test_what_is_no_tariff_is_told_with_an_example(text):
     with pytest.raises(ValueError, match=r"as in 0\.10\+0\.05/10s"):
         Tariff.parse(text)
@@ -62,26 +85,44 @@ def test_every_started_unit_counts(length, seconds, units, total):
 def test_a_running_call_is_billed_until_now():
     assert summed(answered(), wall=121.5) == summed(answered(), wall=121.5)
     running = summed(answered(), wall=121.5)
-    assert (running.state, running.seconds, running.total, running.final) == ("answered", 11, "0.20", False)
+    assert (running.state, running.seconds, running.total, running.final) == (
+        "answered",
+        11,
+        "0.20",
+        False,
+    )
 
 
 def test_a_call_nobody_answered_costs_nothing():
     bill = summed(after(CallRang("c1", 101.0), CallEnded("c1", 105.0, "Bob is busy")), wall=200.0)
-    assert (bill.state, bill.seconds, bill.units, bill.total, bill.final) == ("ended", 0, 0, "0.00", True)
+    assert (bill.state, bill.seconds, bill.units, bill.total, bill.final) == (
+        "ended",
+        0,
+        0,
+        "0.00",
+        True,
+    )
     assert bill.why == "Bob is busy"
 
 
 def test_the_first_answer_and_the_first_hang_up_win():
     bill = after(
-        CallAnswered("c1", 110.0), CallAnswered("c1", 130.0), CallEnded("c1", 120.0, "Alice hung up"),
-        CallEnded("c1", 125.0, "Bob hung up"), CallRang("c1", 140.0),
-    )  # fmt: skip
+        CallAnswered("c1", 110.0),
+        CallAnswered("c1", 130.0),
+        CallEnded("c1", 120.0, "Alice hung up"),
+        CallEnded("c1", 125.0, "Bob hung up"),
+        CallRang("c1", 140.0),
+    )
     assert (bill.answered, bill.ended, bill.why) == (110.0, 120.0, "Alice hung up")
 
 
 def test_nothing_that_comes_late_changes_a_bill_whose_call_has_ended():
     busy = after(CallEnded("c1", 105.0, "Bob is busy"))
-    late = (CallRang("c1", 106.0), CallGivenUp("c1", 106.0, "Alice gave up"), CallAnswered("c1", 106.0))
+    late = (
+        CallRang("c1", 106.0),
+        CallGivenUp("c1", 106.0, "Alice gave up"),
+        CallAnswered("c1", 106.0),
+    )
     assert after(*late, bill=busy) == busy
 
 
@@ -100,7 +141,13 @@ def test_a_call_that_nobody_answered_and_nobody_ended_does_not_ring_for_ever():
 def test_a_call_whose_answer_came_after_its_end_costs_nothing():
     """Both were kept while no server lived, and answers have no time of their own."""
     bill = summed(answered(at=110.0, ended=50.0), wall=140.0)
-    assert (bill.state, bill.ended, bill.seconds, bill.units, bill.total) == ("ended", 50.0, 0, 0, "0.00")
+    assert (bill.state, bill.ended, bill.seconds, bill.units, bill.total) == (
+        "ended",
+        50.0,
+        0,
+        0,
+        "0.00",
+    )
     assert bill.carried == (("server1", 0),)
     assert bill.why == "Alice hung up; Alice's phone heard of the answer only after that"
 
@@ -117,7 +164,10 @@ def test_a_call_whose_answer_came_after_its_end_costs_nothing():
 )
 def test_the_servers_shares_add_up_to_the_calls_seconds(since, shares):
     names = ("server2", "server1")
-    carriers = (Carrier("server1", 100.0), *(Carrier(names[i % 2], each) for i, each in enumerate(since)))
+    carriers = (
+        Carrier("server1", 100.0),
+        *(Carrier(names[i % 2], each) for i, each in enumerate(since)),
+    )
     bill = summed(answered(ended=122.95, carriers=carriers), wall=1e6)
     assert bill.carried == shares
     assert sum(seconds for _, seconds in bill.carried) == bill.seconds == 12
@@ -127,7 +177,7 @@ def test_a_tariff_is_fixed_when_the_call_is_offered():
     assert summed(answered(ended=111.0, tariff="1+2/1s"), wall=1e6).total == "3.00"
 
 
-# -- in the cluster -----------------------------------------------------------------------------------------------
+# -- in the cluster --------------------------------------------------------------------------------
 
 
 def start_call():

@@ -1,4 +1,5 @@
-"""Stories of calls through two servers in memory: whichever of them sees a message, it goes the same way."""
+"""Stories of calls through two servers in memory: whichever of them sees a message, it goes the
+same way."""
 
 from __future__ import annotations
 
@@ -7,7 +8,16 @@ import time
 
 import pytest
 from fuzz_kit import broken
-from slee_kit import ADDRESSES, Cluster, answer, cluster_with_bob, in_dialog, invite, phone_request, register
+from slee_kit import (
+    ADDRESSES,
+    Cluster,
+    answer,
+    cluster_with_bob,
+    in_dialog,
+    invite,
+    phone_request,
+    register,
+)
 
 from plumbing.http_server import HttpResponse
 from sip.digest import Challenge
@@ -39,13 +49,17 @@ def talk(cluster, at="server1"):
     cluster.one(in_dialog("ACK", cseq=1), at)
 
 
-# -- set-up -------------------------------------------------------------------------------------------------------
+# -- set-up ----------------------------------------------------------------------------------------
 
 
 def test_an_invite_goes_to_the_phone_that_registered(cluster):
     sent = ring(cluster)
     assert (sent.method, sent.uri, sent.max_forwards) == ("INVITE", BOB_AT, 68)
-    assert [via.sent_by for via in sent.vias] == [ADDRESSES["server1"], "127.0.0.1:5060", "127.0.0.1:4000"]
+    assert [via.sent_by for via in sent.vias] == [
+        ADDRESSES["server1"],
+        "127.0.0.1:5060",
+        "127.0.0.1:4000",
+    ]
     assert sent.get("Record-Route") is None
     assert cluster.bill().state == "offered"
 
@@ -60,11 +74,14 @@ def test_only_the_proxys_own_lines_change(cluster):
 
 def test_no_phone_rings_twice_a_retransmission_leaves_alike_from_any_member(cluster):
     first = ring(cluster)
-    cluster.one(register(contact="<sip:bob@127.0.0.1:4200>", call_id="r2", cseq=1))  # a better phone, meanwhile
+    # a better phone, meanwhile
+    cluster.one(register(contact="<sip:bob@127.0.0.1:4200>", call_id="r2", cseq=1))
     again = cluster.one(invite(), at="server2")
     assert again.uri == first.uri
     assert again.via.branch == first.via.branch
-    assert [save.KIND for save in cluster.outcome.saves] == ["bill"], "who carries it now, and nothing else"
+    assert [save.KIND for save in cluster.outcome.saves] == ["bill"], (
+        "who carries it now, and nothing else"
+    )
 
 
 def test_two_members_that_get_the_same_invite_at_once_choose_the_same_phone(cluster):
@@ -89,7 +106,10 @@ def test_the_record_is_saved_before_the_invite_leaves(cluster):
 def test_answers_find_their_way_back_through_either_server(cluster):
     sent = ring(cluster, at="server1")
     ringing = cluster.one(answer(sent, 180), at="server2")
-    assert (ringing.status, [via.sent_by for via in ringing.vias]) == (180, ["127.0.0.1:5060", "127.0.0.1:4000"])
+    assert (ringing.status, [via.sent_by for via in ringing.vias]) == (
+        180,
+        ["127.0.0.1:5060", "127.0.0.1:4000"],
+    )
     assert cluster.bill().state == "ringing"
     cluster.wall += 3
     ok = cluster.one(answer(sent, 200), at="server2")
@@ -110,7 +130,8 @@ def test_an_answer_nobody_here_asked_for_is_dropped(cluster):
         ("sip:nobody@failover.test", 404),
         ("sip:failover.test", 404),
         ("sip:bob@elsewhere.test", 404),
-        ("sip:bob@127.0.0.1:4100", 404),  # a contact is no address-of-record: nothing is relayed to strangers
+        # a contact is no address-of-record: nothing is relayed to strangers
+        ("sip:bob@127.0.0.1:4100", 404),
         ("tel:+4912345", 416),
         ("sips:bob@failover.test", 416),
     ],
@@ -143,7 +164,9 @@ def test_requests_that_break_the_rules(cluster, more, status):
     assert cluster.one(invite(**more)).status == status
 
 
-@pytest.mark.parametrize("uri", ["sip:bob@failover.test", "sip:bob@FAILOVER.test;x=y", "sip:b%6fb@failover.test:5060"])
+@pytest.mark.parametrize(
+    "uri", ["sip:bob@failover.test", "sip:bob@FAILOVER.test;x=y", "sip:b%6fb@failover.test:5060"]
+)
 def test_an_invite_that_comes_back_to_us_for_the_same_user_is_a_loop(cluster, uri):
     sent = ring(cluster)
     sent.uri = uri
@@ -166,13 +189,16 @@ def test_busy_then_calling_again_with_the_same_call_id(cluster):
     busy = cluster.one(answer(ring(cluster), 486))
     assert busy.status == 486
     assert (cluster.bill().state, cluster.bill().why) == ("ended", "bob is busy")
-    assert cluster.receive(invite()) == [], "a late retransmission must not make the phone ring again"
+    assert cluster.receive(invite()) == [], (
+        "a late retransmission must not make the phone ring again"
+    )
     assert cluster.one(invite(cseq=2)).uri == BOB_AT
     assert cluster.bill().state == "offered"
 
 
 def test_a_phone_that_answers_after_it_was_busy_costs_nothing_and_can_still_part(cluster):
-    """The caller has been told that it is refused; RFC 3261 16.7 step 5 has the 2xx passed on all the same."""
+    """The caller has been told that it is refused; RFC 3261 16.7 step 5 has the 2xx passed on all
+    the same."""
     offered = ring(cluster)
     cluster.one(answer(offered, 486))
     cluster.wall += 1.0
@@ -180,7 +206,11 @@ def test_a_phone_that_answers_after_it_was_busy_costs_nothing_and_can_still_part
     assert cluster.one(answer(offered, 180), at="server2").status == 180
     assert cluster.one(answer(offered, 200), at="server2").status == 200
     assert cluster.get(Bill, "c1") == refused
-    assert (cluster.bill().state, cluster.bill().why, cluster.bill().total) == ("ended", "bob is busy", "0.00")
+    assert (cluster.bill().state, cluster.bill().why, cluster.bill().total) == (
+        "ended",
+        "bob is busy",
+        "0.00",
+    )
     assert cluster.one(in_dialog("ACK", cseq=1)).method == "ACK"
     cluster.wall += 32.0
     assert cluster.one(in_dialog("BYE", by="bob")).method == "BYE"
@@ -211,7 +241,7 @@ def test_the_ack_to_a_failure_follows_its_invite(cluster):
     assert (ack.uri, ack.via.branch) == (BOB_AT, sent.via.branch)
 
 
-# -- cancel -------------------------------------------------------------------------------------------------------
+# -- cancel ----------------------------------------------------------------------------------------
 
 
 def test_cancel_follows_its_invite_with_its_branch_from_any_member(cluster):
@@ -238,11 +268,14 @@ def test_cancel_of_nothing_is_481(cluster):
 
 def test_cancel_of_a_merged_invite_does_not_end_the_real_one(cluster):
     ring(cluster)
-    assert cluster.one(phone_request("CANCEL", "sip:bob@failover.test", branch="z9hG4bK-other")).status == 481
+    assert (
+        cluster.one(phone_request("CANCEL", "sip:bob@failover.test", branch="z9hG4bK-other")).status
+        == 481
+    )
     assert cluster.bill().state == "offered"
 
 
-# -- within the dialog --------------------------------------------------------------------------------------------
+# -- within the dialog -----------------------------------------------------------------------------
 
 
 def test_hanging_up_after_server_death_is_billed_by_the_survivor(cluster):
@@ -252,7 +285,13 @@ def test_hanging_up_after_server_death_is_billed_by_the_survivor(cluster):
     bye = cluster.one(in_dialog("BYE"), at="server2")
     assert (bye.method, bye.uri) == ("BYE", BOB_AT)
     bill = cluster.bill()
-    assert (bill.state, bill.why, bill.seconds, bill.units, bill.total) == ("ended", "alice hung up", 12, 2, "0.20")
+    assert (bill.state, bill.why, bill.seconds, bill.units, bill.total) == (
+        "ended",
+        "alice hung up",
+        12,
+        2,
+        "0.20",
+    )
 
 
 def test_bob_hangs_up(cluster):
@@ -318,7 +357,7 @@ def test_an_ack_to_a_stranger_is_dropped_not_answered(cluster):
     assert cluster.receive(in_dialog("ACK", call_id="c2")) == []
 
 
-# -- without a call -----------------------------------------------------------------------------------------------
+# -- without a call --------------------------------------------------------------------------------
 
 
 def test_a_heartbeat_is_answered_at_once_to_where_it_came_from(cluster):
@@ -329,7 +368,10 @@ def test_a_heartbeat_is_answered_at_once_to_where_it_came_from(cluster):
 
 @pytest.mark.parametrize("method", ["INVITE", "OPTIONS", "MESSAGE"])
 def test_no_way_that_a_stranger_wrote_is_taken(cluster, method):
-    elsewhere = [("Route", "<sip:192.0.2.66;lr>, <sip:192.0.2.67;lr>"), ("Contact", "<sip:alice@127.0.0.1:4000>")]
+    elsewhere = [
+        ("Route", "<sip:192.0.2.66;lr>, <sip:192.0.2.67;lr>"),
+        ("Contact", "<sip:alice@127.0.0.1:4000>"),
+    ]
     sent = cluster.one(phone_request(method, "sip:bob@failover.test", fields=elsewhere))
     assert (sent.method, sent.uri, sent.get("Route")) == (method, BOB_AT, None)
 
@@ -367,7 +409,9 @@ def test_a_call_to_bob_is_a_call_to_bob_whatever_its_to_says(cluster, scheme):
 
 
 def test_a_caller_whom_nobody_could_call_back_is_a_bad_request(cluster):
-    assert cluster.one(invite(contact="<tel:+4930123>")).status == 400, "RFC 3261 8.1.1.8: Contact is a SIP URI"
+    assert cluster.one(invite(contact="<tel:+4930123>")).status == 400, (
+        "RFC 3261 8.1.1.8: Contact is a SIP URI"
+    )
 
 
 def test_what_it_does_not_do_is_said(cluster):
@@ -375,10 +419,12 @@ def test_what_it_does_not_do_is_said(cluster):
     assert refused.status == 405
     assert "INVITE" in refused.get("Allow")
     early = cluster.one(phone_request("SUBSCRIBE", "sip:bob@failover.test", call_id="mwi"))
-    assert early.status == 405 and "SUBSCRIBE" not in early.get("Allow"), "what is refused is not allowed"
+    assert early.status == 405 and "SUBSCRIBE" not in early.get("Allow"), (
+        "what is refused is not allowed"
+    )
 
 
-# -- when things go wrong -----------------------------------------------------------------------------------------
+# -- when things go wrong --------------------------------------------------------------------------
 
 
 def test_without_the_store_requests_hear_503_and_final_answers_wait(cluster):
@@ -388,13 +434,19 @@ def test_without_the_store_requests_hear_503_and_final_answers_wait(cluster):
     assert cluster.receive(in_dialog("ACK")) == []
     assert cluster.receive(answer(sent, 200)) == []
     cluster.store.down = False
-    assert cluster.one(answer(sent, 200)).status == 200  # the phone repeats it until it is acknowledged
+    # the phone repeats it until it is acknowledged
+    assert cluster.one(answer(sent, 200)).status == 200
 
 
-def test_a_call_that_ends_while_the_store_is_down_at_a_server_new_to_it_is_billed_until_the_bye_is_said_again(cluster):
+def test_a_call_that_ends_while_the_store_is_down_at_a_server_new_to_it_is_billed_until_the_bye_is_said_again(
+    cluster,
+):
     talk(cluster)
     cluster.store.down = True
-    assert cluster.receive(in_dialog("BYE"), at="server2") == [] and cluster.outcome.dropped == "store_down"
+    assert (
+        cluster.receive(in_dialog("BYE"), at="server2") == []
+        and cluster.outcome.dropped == "store_down"
+    )
     cluster.store.down = False
     cluster.wall += 2
     assert cluster.one(in_dialog("BYE")).method == "BYE"
@@ -403,12 +455,23 @@ def test_a_call_that_ends_while_the_store_is_down_at_a_server_new_to_it_is_bille
 
 def test_a_datagram_full_of_vias_does_not_keep_the_others_waiting(cluster):
     vias = [("Via", ", ".join(f"SIP/2.0/UDP h{number}" for number in range(700)))]
-    crowded = Request("OPTIONS", "sip:bob@failover.test", [*vias, *(
-        (field.name, field.value) for field in phone_request("OPTIONS", "sip:bob@failover.test").fields
-        if field.name != "Via")]).to_bytes()  # fmt: skip
+    crowded = Request(
+        "OPTIONS",
+        "sip:bob@failover.test",
+        [
+            *vias,
+            *(
+                (field.name, field.value)
+                for field in phone_request("OPTIONS", "sip:bob@failover.test").fields
+                if field.name != "Via"
+            ),
+        ],
+    ).to_bytes()
     began = time.process_time()
     assert cluster.one(crowded).status == 483
-    assert time.process_time() - began < 0.5, "seconds in which it would miss its heartbeats, as the next one would"
+    assert time.process_time() - began < 0.5, (
+        "seconds in which it would miss its heartbeats, as the next one would"
+    )
 
 
 def test_a_member_that_decided_on_an_old_reading_decides_again(cluster):
@@ -428,7 +491,8 @@ def test_a_member_that_decided_on_an_old_reading_decides_again(cluster):
         b"INVITE sip:bob@failover.test SIP/2.0\r\nVia: SIP/2.0/UDP h\r\nFrom: x\r\nTo: y\r\n\r\n",
         b"SIP/2.0 200 OK\r\nVia: SIP/2.0/UDP h;branch=z9hG4bKx\r\n\r\n",
         b"OPTIONS sip:[ SIP/2.0\r\n\r\n",
-        b"REGISTER tel:1 SIP/2.0\r\nVia: SIP/2.0/UDP h\r\nFrom: <tel:1>\r\nTo: <tel:1>\r\nCall-ID: x\r\n"
+        b"REGISTER tel:1 SIP/2.0\r\nVia: SIP/2.0/UDP h\r\nFrom: <tel:1>\r\nTo: <tel:1>\r\nCall-ID: "
+        b"x\r\n"
         b"CSeq: 1 REGISTER\r\n\r\n",
     ],
 )
@@ -448,7 +512,7 @@ def test_bytes_that_are_no_text_do_not_reach_the_store(cluster):
     assert cluster.get(Call, "c2").caller == "Al?ice"
 
 
-# -- passwords ----------------------------------------------------------------------------------------------------
+# -- passwords -------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -456,7 +520,9 @@ def guarded():
     return Cluster(users={"alice": "wonderland", "bob": "builder"})
 
 
-def authorised(request: Request, challenged: Response, user: str, password: str, header: str) -> Request:
+def authorised(
+    request: Request, challenged: Response, user: str, password: str, header: str
+) -> Request:
     """The request again, with the answer to the first challenge."""
     name = "WWW-Authenticate" if header == "Authorization" else "Proxy-Authenticate"
     challenge = Challenge.parse(challenged.get(name) or "")
@@ -468,7 +534,9 @@ def authorised(request: Request, challenged: Response, user: str, password: str,
 def test_a_phone_with_its_password_registers_through_either_server(guarded):
     challenged = guarded.one(register(), at="server1")
     assert challenged.status == 401
-    assert [Challenge.parse(value).algorithm for value in challenged.all("WWW-Authenticate")] == ["MD5"]
+    assert [Challenge.parse(value).algorithm for value in challenged.all("WWW-Authenticate")] == [
+        "MD5"
+    ]
     again = authorised(register(cseq=2), challenged, "bob", "builder", "Authorization")
     assert guarded.one(again, at="server2").status == 200
 
@@ -477,10 +545,16 @@ def test_unknown_users_wrong_passwords_and_no_credentials_hear_the_same(guarded)
     plain = guarded.one(register())
     wrong = guarded.one(authorised(register(cseq=2), plain, "bob", "guess", "Authorization"))
     unknown = guarded.one(
-        authorised(register(user="eve", call_id="r-bob", cseq=2), plain, "eve", "guess", "Authorization")
+        authorised(
+            register(user="eve", call_id="r-bob", cseq=2), plain, "eve", "guess", "Authorization"
+        )
     )
     assert plain.status == wrong.status == unknown.status == 401
-    assert wrong.all("WWW-Authenticate") == unknown.all("WWW-Authenticate") == plain.all("WWW-Authenticate")
+    assert (
+        wrong.all("WWW-Authenticate")
+        == unknown.all("WWW-Authenticate")
+        == plain.all("WWW-Authenticate")
+    )
 
 
 def test_a_known_user_cannot_register_or_call_as_another(guarded):
@@ -501,7 +575,7 @@ def test_a_to_tag_does_not_open_the_gate(guarded, made):
     assert guarded.store.rows == {}
 
 
-# -- the digest's uri: for whom the password is given -----------------------------------------------------------------
+# -- the digest's uri: for whom the password is given ----------------------------------------------
 
 
 def with_digest(request, challenged, uri, user="alice", password="wonderland"):
@@ -513,34 +587,59 @@ def with_digest(request, challenged, uri, user="alice", password="wonderland"):
 
 
 @pytest.mark.parametrize(
-    "uri", ["sip:bob@failover.test:5060", "sip:bob@FAILOVER.test;transport=udp", "sip:failover.test", "failover.test",
-            "sip:b%6fb@failover.test", "sips:bob@failover.test", "sip:bob@127.0.0.1", "sip:127.0.0.1:5060"],
-)  # fmt: skip
+    "uri",
+    [
+        "sip:bob@failover.test:5060",
+        "sip:bob@FAILOVER.test;transport=udp",
+        "sip:failover.test",
+        "failover.test",
+        "sip:b%6fb@failover.test",
+        "sips:bob@failover.test",
+        "sip:bob@127.0.0.1",
+        "sip:127.0.0.1:5060",
+    ],
+)
 def test_a_phone_may_write_the_digests_uri_otherwise_than_the_request_line(guarded, uri):
     challenged = guarded.one(invite())
-    assert guarded.one(with_digest(invite(cseq=2), challenged, uri)).status == 480, "let in; bob has no phone"
+    assert guarded.one(with_digest(invite(cseq=2), challenged, uri)).status == 480, (
+        "let in; bob has no phone"
+    )
 
 
-@pytest.mark.parametrize("uri", ["sip:failover.test:5060", "sip:bob@failover.test", "sip:127.0.0.1", "failover.test"])
+@pytest.mark.parametrize(
+    "uri", ["sip:failover.test:5060", "sip:bob@failover.test", "sip:127.0.0.1", "failover.test"]
+)
 def test_so_it_may_when_it_registers(guarded, uri):
     challenged = guarded.one(register())
-    assert guarded.one(with_digest(register(cseq=2), challenged, uri, "bob", "builder")).status == 200
+    assert (
+        guarded.one(with_digest(register(cseq=2), challenged, uri, "bob", "builder")).status == 200
+    )
 
 
-@pytest.mark.parametrize("uri", ["sip:carol@failover.test", "sip:carol@failover.test:5060", "tel:+4930123", ":"])
+@pytest.mark.parametrize(
+    "uri", ["sip:carol@failover.test", "sip:carol@failover.test:5060", "tel:+4930123", ":"]
+)
 def test_a_password_given_for_another_user_opens_nothing(guarded, uri):
     challenged = guarded.one(invite())
     refused = guarded.one(with_digest(invite(cseq=2), challenged, uri))
     assert (refused.status, refused.reason) == (400, "Digest For Another URI")
 
 
-@pytest.mark.parametrize("uri", ["sip:failover.test", "sip:bob@failover.test", "failover.test", "sip:127.0.0.1"])
-@pytest.mark.parametrize(("method", "target"), [("INVITE", "carol"), ("MESSAGE", "bob"), ("OPTIONS", "bob")])
-def test_who_overhears_a_password_for_one_call_can_use_it_for_no_other(guarded, uri, method, target):
+@pytest.mark.parametrize(
+    "uri", ["sip:failover.test", "sip:bob@failover.test", "failover.test", "sip:127.0.0.1"]
+)
+@pytest.mark.parametrize(
+    ("method", "target"), [("INVITE", "carol"), ("MESSAGE", "bob"), ("OPTIONS", "bob")]
+)
+def test_who_overhears_a_password_for_one_call_can_use_it_for_no_other(
+    guarded, uri, method, target
+):
     call = with_digest(invite(cseq=2), guarded.one(invite()), uri)
     assert guarded.one(call).status == 480
     overheard = call.get("Proxy-Authorization")
-    other = phone_request(method, f"sip:{target}@failover.test", contact="<sip:alice@127.0.0.1:6666>", call_id="c9")
+    other = phone_request(
+        method, f"sip:{target}@failover.test", contact="<sip:alice@127.0.0.1:6666>", call_id="c9"
+    )
     other.add("Proxy-Authorization", overheard)
     assert guarded.one(other).status in (400, 407)
 
@@ -549,8 +648,12 @@ def test_a_phone_that_gives_the_domain_alone_is_asked_anew_for_its_next_call(gua
     challenged = guarded.one(invite())
     second = {"uri": "sip:eve@failover.test", "call_id": "c2"}
     asked = guarded.one(with_digest(invite(**second), challenged, "sip:failover.test"))
-    assert asked.status == 407 and Challenge.parse(asked.get("Proxy-Authenticate")).stale, "by itself, not its owner"
-    assert guarded.one(with_digest(invite(cseq=2, **second), asked, "sip:failover.test")).status == 404
+    assert asked.status == 407 and Challenge.parse(asked.get("Proxy-Authenticate")).stale, (
+        "by itself, not its owner"
+    )
+    assert (
+        guarded.one(with_digest(invite(cseq=2, **second), asked, "sip:failover.test")).status == 404
+    )
 
 
 def test_a_caller_with_a_telephone_number_is_no_user_with_a_password(guarded):
@@ -582,21 +685,35 @@ def test_with_a_password_file_known_means_listed(guarded):
     challenged = guarded.one(invite())
     call = authorised(invite(cseq=2), challenged, "alice", "wonderland", "Proxy-Authorization")
     assert guarded.one(call).status == 480
-    call = authorised(invite(uri="sip:eve@failover.test", cseq=2), challenged, "alice", "wonderland",
-                      "Proxy-Authorization")  # fmt: skip
+    call = authorised(
+        invite(uri="sip:eve@failover.test", cseq=2),
+        challenged,
+        "alice",
+        "wonderland",
+        "Proxy-Authorization",
+    )
     assert guarded.one(call).status == 404
 
 
 def test_any_bytes_are_answered_counted_or_refused_and_the_store_can_be_read_afterwards(cluster):
     sent = ring(cluster)
     samples = [
-        register(), register(contact="*", expires="0", cseq=9), invite(), invite(cseq=2), answer(sent, 200),
-        in_dialog("BYE"), in_dialog("INVITE", contact="<sip:a@b>"), phone_request("OPTIONS", "sip:x"),
-        phone_request("CANCEL", "sip:bob@failover.test"), in_dialog("ACK"),
-    ]  # fmt: skip
+        register(),
+        register(contact="*", expires="0", cseq=9),
+        invite(),
+        invite(cseq=2),
+        answer(sent, 200),
+        in_dialog("BYE"),
+        in_dialog("INVITE", contact="<sip:a@b>"),
+        phone_request("OPTIONS", "sip:x"),
+        phone_request("CANCEL", "sip:bob@failover.test"),
+        in_dialog("ACK"),
+    ]
     for number, data in enumerate(broken([each.to_bytes() for each in samples], 2000)):
         with contextlib.suppress(RemoteProtocolError):
             cluster.receive(data, at=("server1", "server2")[number % 2])
-    shown = board(View(cluster.store), Health(Member("server1", ""), 1.0, "", "", {}), cluster.wall, Running())
+    shown = board(
+        View(cluster.store), Health(Member("server1", ""), 1.0, "", "", {}), cluster.wall, Running()
+    )
     assert render(shown).encode()
     assert HttpResponse.json(shown.calls).status == HttpResponse.json(shown.bindings).status == 200

@@ -221,7 +221,9 @@ def test_a_bye_that_cannot_be_passed_on_or_read_in_full_ends_the_bill_too(cluste
 @pytest.mark.parametrize(
     ("more", "status"), [({"fields": [("Proxy-Require", "foo")]}, 420), ({"hops": 0}, 483)]
 )
-def test_the_other_phone_hears_a_bye_that_no_proxy_passes_on_since_the_bill_ends(cluster, more, status):
+def test_the_other_phone_hears_a_bye_that_no_proxy_passes_on_since_the_bill_ends(
+    cluster, more, status
+):
     talk(cluster)
     passed, refused = cluster.receive(in_dialog("BYE", **more))
     assert (passed.method, passed.uri, passed.get("Proxy-Require")) == ("BYE", BOB_AT, None)
@@ -365,7 +367,8 @@ def test_prack_passes_though_the_183_told_no_contact(cluster):
 
 
 def test_an_ack_to_the_answer_counts_though_its_phone_writes_it_like_one_to_a_refusal(cluster):
-    """With the INVITE's branch and Request-URI, as phones do that take RFC 3261 17.1.1.3 for all."""
+    """With the INVITE's branch and Request-URI, as phones do that take RFC 3261 17.1.1.3 for
+    all."""
     cluster.one(answer(cluster.one(invite()), 200))
     ack = in_dialog("ACK", cseq=1)
     ack.uri = "sip:bob@failover.test"

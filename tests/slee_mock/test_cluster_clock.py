@@ -1,4 +1,5 @@
-"""Cluster time: a clock that is set, by an hour or a day, makes no bill longer, shorter or absurd."""
+"""Cluster time: a clock that is set, by an hour or a day, makes no bill longer, shorter or
+absurd."""
 
 from __future__ import annotations
 
@@ -128,13 +129,21 @@ def test_what_a_server_that_starts_goes_by(known, signs, offset):
     assert anchored(known, members, "b", steady=100.0, system=1000.0) == Anchor("b", offset)
 
 
-@pytest.mark.parametrize(("before", "after", "told"), [
-    (50.0, 50.0, None),  # it gives no sign: it is dead
-    (50.0, 50.5, 50.5),
-    (999.0, 999.5, None),  # we agree
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        (50.0, 50.0, None),  # it gives no sign: it is dead
+        (50.0, 50.5, 50.5),
+        (999.0, 999.5, None),  # we agree
+    ],
+)
 def test_only_who_gives_a_sign_tells_the_time(before, after, told):
-    assert told_by_others([Member("s", "x", last_seen=before)], [Member("s", "x", last_seen=after)], 1000.0) == told
+    assert (
+        told_by_others(
+            [Member("s", "x", last_seen=before)], [Member("s", "x", last_seen=after)], 1000.0
+        )
+        == told
+    )
 
 
 def test_the_steady_clock_is_the_same_for_all_processes_and_runs():
@@ -142,12 +151,21 @@ def test_the_steady_clock_is_the_same_for_all_processes_and_runs():
     assert 0 <= steady_clock() - before < 5 and boot_id() == boot_id() != ""
 
 
-def test_a_running_server_tells_that_the_computers_clock_was_set(tmp_path, monkeypatch, caplog, eventually, free_port):
+def test_a_running_server_tells_that_the_computers_clock_was_set(
+    tmp_path, monkeypatch, caplog, eventually, free_port
+):
     jump = 0.0
     monkeypatch.setattr("slee_mock.server.Clock", lambda: Clock(system=lambda: time.time() + jump))
     page = free_port()
-    server = Server(Settings("server1", ("127.0.0.1", free_port()), ("127.0.0.1", 5060), str(tmp_path / "cluster.db"),
-                             ("127.0.0.1", page)))  # fmt: skip
+    server = Server(
+        Settings(
+            "server1",
+            ("127.0.0.1", free_port()),
+            ("127.0.0.1", 5060),
+            str(tmp_path / "cluster.db"),
+            ("127.0.0.1", page),
+        )
+    )
 
     def read(path: str):
         with urllib.request.urlopen(f"http://127.0.0.1:{page}{path}", timeout=10) as answer:
@@ -159,7 +177,10 @@ def test_a_running_server_tells_that_the_computers_clock_was_set(tmp_path, monke
         before = read("/calls")["now"]
         jump = 3600.0
         eventually(lambda: "cluster time is 3600.0 s behind this computer's clock" in caplog.text)
-        assert read("/status")["clock_offset"] == pytest.approx(-3600, abs=0.5) and read("/calls")["now"] - before < 60
+        assert (
+            read("/status")["clock_offset"] == pytest.approx(-3600, abs=0.5)
+            and read("/calls")["now"] - before < 60
+        )
         assert caplog.text.count("cluster time is") == 1
     finally:
         server.stop()

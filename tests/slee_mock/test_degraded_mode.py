@@ -1,5 +1,5 @@
-"""A store that does not answer: calls end when people hang up, whoever is passed on is billed later, nothing is billed
-twice or for too long."""
+"""A store that does not answer: calls end when people hang up, whoever is passed on is billed
+later, nothing is billed twice or for too long."""
 
 from __future__ import annotations
 
@@ -29,7 +29,9 @@ def talk(cluster):
     return offered
 
 
-def test_a_hang_up_reaches_the_other_phone_and_is_billed_at_its_own_time_once_the_store_is_back(cluster):
+def test_a_hang_up_reaches_the_other_phone_and_is_billed_at_its_own_time_once_the_store_is_back(
+    cluster,
+):
     talk(cluster)
     cluster.wall += 25.2
     cluster.store.down = True
@@ -55,7 +57,9 @@ def test_the_called_phone_may_hang_up_as_well(cluster):
     assert (cluster.bill().seconds, cluster.bill().why) == (5, "bob hung up")
 
 
-def test_a_bye_that_is_repeated_before_and_after_the_stores_return_ends_the_call_once_at_its_first_time(cluster):
+def test_a_bye_that_is_repeated_before_and_after_the_stores_return_ends_the_call_once_at_its_first_time(
+    cluster,
+):
     talk(cluster)
     cluster.wall += 10.0
     cluster.store.down = True
@@ -98,7 +102,11 @@ def test_a_caller_who_gives_up_stops_the_ringing_and_pays_nothing(cluster):
     cluster.store.down = False
     cluster.tick()
     bill = cluster.get(Bill, "c1")
-    assert (cluster.bill().state, cluster.bill().seconds, cluster.bill().total) == ("ended", 0, "0.00")
+    assert (cluster.bill().state, cluster.bill().seconds, cluster.bill().total) == (
+        "ended",
+        0,
+        "0.00",
+    )
     assert bill.ended - bill.offered == 3.0 and cluster.get(Call, "c1").over
 
 
@@ -124,17 +132,23 @@ def test_an_answer_waits_until_the_store_knows_of_it(cluster):
     cluster.store.down = True
     assert cluster.one(answer(offered, 200)).status == 200, "the second time it says nothing new"
     assert cluster.one(in_dialog("ACK", cseq=1)).method == "ACK"
-    assert cluster.outages["server1"].waiting == 1, "whether the caller has acknowledged it is for the bill"
+    assert cluster.outages["server1"].waiting == 1, (
+        "whether the caller has acknowledged it is for the bill"
+    )
 
 
-def test_what_begins_or_changes_something_is_refused_and_what_is_unknown_here_stays_unanswered(cluster):
+def test_what_begins_or_changes_something_is_refused_and_what_is_unknown_here_stays_unanswered(
+    cluster,
+):
     talk(cluster)
     cluster.store.down = True
     assert cluster.one(in_dialog("INVITE", contact="<sip:alice@127.0.0.1:4001>")).status == 503
     assert cluster.one(invite(call_id="c2")).status == 503
     assert cluster.one(register(cseq=2)).status == 503
     assert cluster.receive(in_dialog("BYE", call_id="c3")) == []
-    assert cluster.receive(in_dialog("BYE"), at="server2") == [], "this server has never seen the call"
+    assert cluster.receive(in_dialog("BYE"), at="server2") == [], (
+        "this server has never seen the call"
+    )
     assert cluster.outages["server2"].waiting == 0
 
 
@@ -159,13 +173,18 @@ def test_strangers_gain_nothing_by_an_outage(cluster):
     talk(cluster)
     cluster.store.down = True
     assert cluster.receive(in_dialog("BYE", tag="guessed")) == []
-    assert cluster.receive(phone_request("INFO", "sip:evil@192.0.2.66", to_tag="b1", cseq=2))[0].status == 503
+    assert (
+        cluster.receive(phone_request("INFO", "sip:evil@192.0.2.66", to_tag="b1", cseq=2))[0].status
+        == 503
+    )
     assert cluster.outages["server1"].waiting == 0
 
 
 def test_what_waits_is_bounded_and_what_has_no_room_has_to_be_said_again(cluster):
     talk(cluster)
-    outage = cluster.outages["server1"] = Outage(cluster.routers["server1"], RememberingStore(cluster.store), most=2)
+    outage = cluster.outages["server1"] = Outage(
+        cluster.routers["server1"], RememberingStore(cluster.store), most=2
+    )
     for number in range(4):
         offered = cluster.one(invite(call_id=f"x{number}"))
         cluster.receive(answer(offered, 200))
@@ -176,7 +195,12 @@ def test_what_waits_is_bounded_and_what_has_no_room_has_to_be_said_again(cluster
     cluster.store.down = False
     assert len(cluster.receive(in_dialog("BYE", call_id="x2"))) == 1
     cluster.tick()
-    assert [cluster.bill(f"x{number}").state for number in range(4)] == ["ended", "ended", "ended", "answered"]
+    assert [cluster.bill(f"x{number}").state for number in range(4)] == [
+        "ended",
+        "ended",
+        "ended",
+        "answered",
+    ]
 
 
 def test_what_is_lost_is_told_in_a_line_of_bounded_length(cluster):
@@ -212,7 +236,9 @@ def test_two_people_hang_up_while_the_store_is_down_and_nobody_has_to_wait():
     world.run(2.0)
     world.alice.does("hang_up")
     world.run(0.5)
-    assert (world.alice.state, world.bob.state) == (CallState.ENDED, CallState.ENDED), world.network.ladder()
+    assert (world.alice.state, world.bob.state) == (CallState.ENDED, CallState.ENDED), (
+        world.network.ladder()
+    )
     assert world.phones_retransmissions == 0
     world.run(100.0)
     world.cluster.store.down = False
@@ -221,7 +247,8 @@ def test_two_people_hang_up_while_the_store_is_down_and_nobody_has_to_wait():
 
 
 def test_a_server_that_dies_with_what_it_had_to_say_leaves_a_call_that_no_phone_is_in():
-    """The one thing that an outage and a crash together can take: then the session's timer ends the call."""
+    """The one thing that an outage and a crash together can take: then the session's timer ends the
+    call."""
     world = World(session_expires=90)
     world.talk()
     world.cluster.store.down = True
@@ -229,7 +256,9 @@ def test_a_server_that_dies_with_what_it_had_to_say_leaves_a_call_that_no_phone_
     world.run(0.5)
     assert world.bob.state == CallState.ENDED
     world.kill(world.hot)
-    world.cluster.outages["server1"] = Outage(world.cluster.routers["server1"], RememberingStore(world.cluster.store))
+    world.cluster.outages["server1"] = Outage(
+        world.cluster.routers["server1"], RememberingStore(world.cluster.store)
+    )
     world.cluster.store.down = False
     world.run(1.0)
     assert world.bill.state == "answered"

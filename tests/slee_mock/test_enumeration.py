@@ -1,4 +1,5 @@
-"""Where passwords are asked, a stranger learns neither which users there are nor what serves them."""
+"""Where passwords are asked, a stranger learns neither which users there are nor what serves
+them."""
 
 from __future__ import annotations
 
@@ -16,9 +17,25 @@ from slee_mock.store.interface import View
 from slee_mock.store.records import Binding, Bindings
 
 USERS = {"alice": "wonderland", "known": "builder", "away1": "builder"}
-ASKED = ["known", "away1", "wild1", "ghost"]  # with a phone; without; with a phone, not in the file; nobody
-METHODS = ["REGISTER", "INVITE", "MESSAGE", "OPTIONS", "SUBSCRIBE", "PUBLISH", "REFER", "NOTIFY",
-           "BYE", "CANCEL", "ACK", "UPDATE", "INFO", "PRACK", "FOO"]  # fmt: skip
+# with a phone; without; with a phone, not in the file; nobody
+ASKED = ["known", "away1", "wild1", "ghost"]
+METHODS = [
+    "REGISTER",
+    "INVITE",
+    "MESSAGE",
+    "OPTIONS",
+    "SUBSCRIBE",
+    "PUBLISH",
+    "REFER",
+    "NOTIFY",
+    "BYE",
+    "CANCEL",
+    "ACK",
+    "UPDATE",
+    "INFO",
+    "PRACK",
+    "FOO",
+]
 
 
 class CountingStore(DictStore):
@@ -48,7 +65,9 @@ def request(method, user, to_tag="", **more):
     if method == "REGISTER":
         made = register(user=user, contact="<sip:x@192.0.2.66>", **more)
     else:
-        made = phone_request(method, f"sip:{user}@failover.test", contact="<sip:x@192.0.2.66>", **more)
+        made = phone_request(
+            method, f"sip:{user}@failover.test", contact="<sip:x@192.0.2.66>", **more
+        )
     if to_tag:
         made.set("To", f"{made.get('To')};tag={to_tag}")
     return made
@@ -67,7 +86,9 @@ def heard(cluster, made: Message, user):
 def test_a_stranger_hears_the_same_of_every_user_there_is_and_is_not(cluster, method, to_tag):
     told = [heard(cluster, request(method, user, to_tag, call_id="c1"), user) for user in ASKED]
     assert all(each == told[0] for each in told)
-    assert not any(answer.startswith(("SIP/2.0 404", "SIP/2.0 480", "SIP/2.0 2")) for answer in told[0][0])
+    assert not any(
+        answer.startswith(("SIP/2.0 404", "SIP/2.0 480", "SIP/2.0 2")) for answer in told[0][0]
+    )
 
 
 @pytest.mark.parametrize("method", ["REGISTER", "INVITE", "MESSAGE", "OPTIONS", "SUBSCRIBE"])
@@ -94,7 +115,9 @@ def test_who_has_proven_who_he_is_hears_who_is_there(cluster):
     for user in ("known", "away1", "ghost"):
         made = request("OPTIONS", user)
         challenged = cluster.one(made).get("Proxy-Authenticate")
-        solved = solve(Challenge.parse(challenged), "OPTIONS", made.uri, "alice", "wonderland", "cn")
+        solved = solve(
+            Challenge.parse(challenged), "OPTIONS", made.uri, "alice", "wonderland", "cn"
+        )
         made.add("Proxy-Authorization", str(solved))
         sent = cluster.one(made)
         told[user] = getattr(sent, "status", None) or sent.method
@@ -110,11 +133,18 @@ def test_where_no_passwords_are_asked_nothing_is_secret():
     cluster.one(register())
     cluster.one(register(cseq=2, expires="0"))
     assert cluster.one(phone_request("OPTIONS", "sip:bob@failover.test")).status == 480
-    assert cluster.one(phone_request("OPTIONS", "sip:nobody@failover.test", call_id="c2")).status == 404
+    assert (
+        cluster.one(phone_request("OPTIONS", "sip:nobody@failover.test", call_id="c2")).status
+        == 404
+    )
 
 
 def test_no_answer_tells_what_serves_unless_the_operator_wants_it():
-    for asked in (register(), phone_request("OPTIONS", "sip:127.0.0.1"), phone_request("FOO", "sip:x@y")):
+    for asked in (
+        register(),
+        phone_request("OPTIONS", "sip:127.0.0.1"),
+        phone_request("FOO", "sip:x@y"),
+    ):
         quiet = Cluster().one(asked)
         assert quiet.get("Server") is None and VERSION.encode() not in quiet.to_bytes()
         told = Cluster(server_header=True).one(asked, at="server2")

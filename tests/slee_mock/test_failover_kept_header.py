@@ -6,7 +6,17 @@ from __future__ import annotations
 import socket
 
 import pytest
-from slee_kit import FORWARDER, Cluster, answer, cluster_with_bob, in_dialog, invite, kept, phone_request, register
+from slee_kit import (
+    FORWARDER,
+    Cluster,
+    answer,
+    cluster_with_bob,
+    in_dialog,
+    invite,
+    kept,
+    phone_request,
+    register,
+)
 
 from plumbing.address import Address
 from slee_mock.server import Server
@@ -181,12 +191,14 @@ def test_no_time_of_a_bill_is_before_its_call(cluster):
     assert cluster.bill().ended == cluster.wall and cluster.bill().total == "0.00"
 
 
-# -- a server as it runs ----------------------------------------------------------------------------------------------
+# -- a server as it runs ---------------------------------------------------------------------------
 
 
 def test_a_running_server_believes_its_forwarder_and_not_a_phone_beside_it(tmp_path):
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as forwarder, \
-            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as phone:  # fmt: skip
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as forwarder,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as phone,
+    ):
         for each in (forwarder, phone):
             each.bind(("127.0.0.1", 0))
             each.settimeout(5)

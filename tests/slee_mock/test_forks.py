@@ -125,7 +125,9 @@ def test_each_fork_has_the_routes_that_its_own_answer_recorded(cluster):
     for tag, contact, proxy in (("b1", DESK, "192.0.2.1"), ("b2", CELL, "192.0.2.2")):
         both = [("Route", "<sip:192.0.2.1;lr>, <sip:192.0.2.2;lr>")]
         branch = f"z9hG4bK{tag}"
-        bye = phone_request("BYE", contact.strip("<>"), to_tag=tag, cseq=2, branch=branch, fields=both)
+        bye = phone_request(
+            "BYE", contact.strip("<>"), to_tag=tag, cseq=2, branch=branch, fields=both
+        )
         assert cluster.one(bye).get("Route") == f"<sip:{proxy};lr>"
 
 
@@ -236,8 +238,14 @@ def test_a_pbx_that_stays_in_the_way_sees_every_request_of_the_call(cluster):
     once = cluster.one(ok)
     assert cluster.one(popped(once, 2)).status == 200
     for method, cseq in (("ACK", 1), ("INFO", 2), ("BYE", 3)):
-        asked = phone_request(method, CAROL_AT, to_tag="k1", cseq=cseq, branch=f"z9hG4bKx{cseq}",
-                              fields=[("Route", "<sip:127.0.0.1:4100;lr>")])  # fmt: skip
+        asked = phone_request(
+            method,
+            CAROL_AT,
+            to_tag="k1",
+            cseq=cseq,
+            branch=f"z9hG4bKx{cseq}",
+            fields=[("Route", "<sip:127.0.0.1:4100;lr>")],
+        )
         first = cluster.one(asked)
         assert first.get("Route") == "<sip:127.0.0.1:4100;lr>"
         first.remove("Route")
@@ -294,7 +302,8 @@ def proven(request, challenged, user, password):
 
 
 def test_nobody_talks_by_an_answer_that_the_one_who_sent_the_call_on_keeps_from_its_caller(cluster):
-    """Alice's second phone, as Bob, swallows Carol's 200: without a bill nobody is to be put through."""
+    """Alice's second phone, as Bob, swallows Carol's 200: without a bill nobody is to be put
+    through."""
     to_bob = cluster.one(invite())
     to_carol = cluster.one(pbx(to_bob))
     cluster.one(answer(to_carol, 200, f"<{CAROL_AT}>", "k1"))

@@ -15,7 +15,8 @@ RIGHT = {"alice": "wonderland", "bob": "builder"}
 
 
 class Guard:
-    """A cluster that asks for passwords. Every try has a Call-ID of its own, as a guesser's program would."""
+    """A cluster that asks for passwords. Every try has a Call-ID of its own, as a guesser's program
+    would."""
 
     def __init__(self):
         self.cluster = Cluster(users=RIGHT)
@@ -28,9 +29,15 @@ class Guard:
         self._tries += 1
         request = made(user=user, call_id=f"try{self._tries}", cseq=self._tries)
         request.set("Via", request.all("Via")[0])
-        request.add("Via", f"SIP/2.0/UDP 10.0.0.1;branch=z9hG4bK{self._tries};rport=9;received={address}")
-        credentials = answer(challenge or self.challenge(address), request.method, request.uri, user, password, "cn")
-        request.add("Authorization" if made is register else "Proxy-Authorization", str(credentials))
+        request.add(
+            "Via", f"SIP/2.0/UDP 10.0.0.1;branch=z9hG4bK{self._tries};rport=9;received={address}"
+        )
+        credentials = answer(
+            challenge or self.challenge(address), request.method, request.uri, user, password, "cn"
+        )
+        request.add(
+            "Authorization" if made is register else "Proxy-Authorization", str(credentials)
+        )
         return request
 
     def says(self, password, at="server1", **more):
@@ -48,9 +55,15 @@ def guard():
 def test_after_ten_wrong_passwords_each_further_one_has_to_wait_and_the_right_one_ends_it(guard):
     assert guard.guesses(10) == [401] * 10
     refused = guard.says("guess")
-    assert (refused.status, refused.reason, refused.get("Retry-After")) == (500, "Too Many Wrong Passwords", "1")
+    assert (refused.status, refused.reason, refused.get("Retry-After")) == (
+        500,
+        "Too Many Wrong Passwords",
+        "1",
+    )
     assert guard.cluster.outcome.dropped == "guessing_slowed", "counted, for the management page"
-    assert guard.says("builder").status == 500, "the right one is not looked at: else nobody would have to wait"
+    assert guard.says("builder").status == 500, (
+        "the right one is not looked at: else nobody would have to wait"
+    )
     guard.cluster.wall += 1
     assert guard.says("builder").status == 200
     assert guard.guesses(10) == [401] * 10, "forgotten"
@@ -88,9 +101,16 @@ def test_an_unknown_user_cannot_be_told_from_a_known_one(guard):
         found = []
         for _ in range(12):
             response = guard.says("guess", user=user)
-            found.append((response.status, response.reason, [field.name for field in response.fields],
-                          response.all("WWW-Authenticate"), response.get("Retry-After"),
-                          [type(each) for each in guard.cluster.outcome.saves]))  # fmt: skip
+            found.append(
+                (
+                    response.status,
+                    response.reason,
+                    [field.name for field in response.fields],
+                    response.all("WWW-Authenticate"),
+                    response.get("Retry-After"),
+                    [type(each) for each in guard.cluster.outcome.saves],
+                )
+            )
         return found
 
     assert heard("bob") == heard("eve")
@@ -105,7 +125,9 @@ def test_with_an_old_nonce_or_somebody_elses_no_password_is_looked_at(guard):
     old, others = guard.challenge(), guard.challenge("198.51.100.66")
     guard.cluster.wall += 301
     for challenge in (old, others, Challenge(REALM, "5f5e100.made-up")):
-        heard = [guard.says(password, challenge=challenge) for password in ["guess"] * 11 + ["builder"]]
+        heard = [
+            guard.says(password, challenge=challenge) for password in ["guess"] * 11 + ["builder"]
+        ]
         assert {each.status for each in heard} == {401}
         assert len({each.get("WWW-Authenticate") for each in heard}) == 1, "right or wrong"
         assert Challenge.parse(heard[0].get("WWW-Authenticate")).stale
@@ -140,7 +162,9 @@ def test_a_flood_of_names_fills_a_fixed_number_of_rows_of_a_fixed_length(guard):
     store = guard.cluster.store
     for number in range(18 * SLOTS):
         view = View(store)
-        view.commit([Tally.read(view, KEY, f"user{number}", "192.0.2.66").failed("x", guard.cluster.wall)])
+        view.commit(
+            [Tally.read(view, KEY, f"user{number}", "192.0.2.66").failed("x", guard.cluster.wall)]
+        )
     rows = store.scan(Guesses.KIND)
     assert len(rows) == SLOTS
     assert max(len(View(store).get(Guesses, key).guessers) for key, _ in rows) == MOST
@@ -157,9 +181,16 @@ def test_who_proves_nothing_is_asked_and_not_counted(guard):
     for _ in range(20):
         assert guard.cluster.one(register()).status == 401
     sess = "Digest " + ", ".join(f'{name}="x"' for name in ("username", "nonce", "uri", "response"))
-    for more in ('algorithm=MD5-sess, realm="failover.test"', 'qop=auth-int, realm="failover.test"', 'realm="else"'):
+    for more in (
+        'algorithm=MD5-sess, realm="failover.test"',
+        'qop=auth-int, realm="failover.test"',
+        'realm="else"',
+    ):
         for _ in range(11):
-            assert guard.cluster.one(register(fields=[("Authorization", f"{sess}, {more}")])).status == 401
+            assert (
+                guard.cluster.one(register(fields=[("Authorization", f"{sess}, {more}")])).status
+                == 401
+            )
     assert guard.cluster.store.rows == {}
 
 
@@ -174,12 +205,19 @@ def test_the_credentials_for_us_are_found_among_those_for_others(guard):
 
 @pytest.mark.parametrize("user", ['bob "the" builder', "b\\ob", "bøb", "b,ob=x"])
 def test_any_name_can_be_asked_for_its_password(user):
-    cluster = Cluster(users={user: "pass\"word\\,ü"}, digest=("SHA-256",))
-    escaped = "".join(each if each.isascii() and each.isalnum() else "".join(f"%{byte:02X}" for byte in each.encode())
-                      for each in user)  # fmt: skip
+    cluster = Cluster(users={user: 'pass"word\\,ü'}, digest=("SHA-256",))
+    escaped = "".join(
+        each
+        if each.isascii() and each.isalnum()
+        else "".join(f"%{byte:02X}" for byte in each.encode())
+        for each in user
+    )
     request = register(user=escaped)
     challenge = Challenge(REALM, make_nonce(KEY, cluster.wall, f"{REALM} 127.0.0.1"), "SHA-256")
-    request.add("Authorization", str(answer(challenge, "REGISTER", request.uri, user, "pass\"word\\,ü", "cn")))
+    request.add(
+        "Authorization",
+        str(answer(challenge, "REGISTER", request.uri, user, 'pass"word\\,ü', "cn")),
+    )
     assert cluster.one(request).status == 200
 
 
@@ -199,7 +237,12 @@ def test_algorithms_are_offered_as_the_operator_prefers_them_and_no_other_is_tak
     for digest in (both, *((each,) for each in both)):
         for algorithm in both:
             cluster = Cluster(users=RIGHT, digest=digest)
-            challenge = Challenge(REALM, make_nonce(KEY, cluster.wall, f"{REALM} 127.0.0.1"), algorithm)
+            challenge = Challenge(
+                REALM, make_nonce(KEY, cluster.wall, f"{REALM} 127.0.0.1"), algorithm
+            )
             request = register()
-            request.add("Authorization", str(answer(challenge, "REGISTER", request.uri, "bob", "builder", "cn")))
+            request.add(
+                "Authorization",
+                str(answer(challenge, "REGISTER", request.uri, "bob", "builder", "cn")),
+            )
             assert cluster.one(request).status == (200 if algorithm in digest else 401)

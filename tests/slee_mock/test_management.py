@@ -1,4 +1,5 @@
-"""The management pages of a server in this process: what an operator, a script and a scraper get to see."""
+"""The management pages of a server in this process: what an operator, a script and a scraper get to
+see."""
 
 from __future__ import annotations
 
@@ -26,7 +27,7 @@ from slee_mock.store.interface import StoreDown, View
 from slee_mock.store.records import Bill, Member
 from slee_mock.store.sqlite_store import SqliteStore
 
-EVIL = '<script>alert(1)</script>"&\''
+EVIL = "<script>alert(1)</script>\"&'"
 
 
 class Site:
@@ -40,7 +41,9 @@ class Site:
         self.management = ("127.0.0.1", free_port())
         self.root = f"http://{format_address(self.management)}"
         self.store = str(tmp_path / "cluster.db")
-        self.server = Server(Settings("server1", self.listen, self.sock.getsockname(), self.store, self.management))
+        self.server = Server(
+            Settings("server1", self.listen, self.sock.getsockname(), self.store, self.management)
+        )
 
     def ask(self, data):
         self.sock.sendto(data if isinstance(data, bytes) else data.to_bytes(), self.listen)
@@ -89,9 +92,15 @@ def test_a_running_calls_bill_as_data(site):
     assert found["server"] == "server1"
     names = ("call_id", "caller", "callee", "state", "ended", "why", "final", "currency")
     assert {name: call[name] for name in names} == {
-        "call_id": "c1", "caller": "alice", "callee": "bob", "state": "answered", "ended": None,
-        "why": "alice and bob are talking", "final": False, "currency": "EUR",
-    }  # fmt: skip
+        "call_id": "c1",
+        "caller": "alice",
+        "callee": "bob",
+        "state": "answered",
+        "ended": None,
+        "why": "alice and bob are talking",
+        "final": False,
+        "currency": "EUR",
+    }
     assert (call["seconds"], call["units"], call["total"]) == (0, 1, "0.15")
     assert call["carried"] == [{"server": "server1", "seconds": 0}]
     assert call["offered"] <= call["answered"] <= found["now"]
@@ -101,15 +110,24 @@ def test_bindings_members_and_status_as_data(site):
     site.ask(register())
     (binding,) = site.json("/bindings")["bindings"]
     assert (binding["aor"], binding["contact"], binding["server"]) == (
-        "sip:bob@failover.test", "sip:bob@127.0.0.1:4100", "server1",
-    )  # fmt: skip
+        "sip:bob@failover.test",
+        "sip:bob@127.0.0.1:4100",
+        "server1",
+    )
     assert 295 <= binding["expires"] <= 300
     (member,) = site.json("/members")["members"]
     assert (member["name"], member["address"], member["management"], member["alive"]) == (
-        "server1", format_address(site.listen), f"{site.root}/", True,
-    )  # fmt: skip
+        "server1",
+        format_address(site.listen),
+        f"{site.root}/",
+        True,
+    )
     status = site.json("/status")
-    assert (status["name"], status["store"], status["handled"]) == ("server1", "ok", {"REGISTER": 1})
+    assert (status["name"], status["store"], status["handled"]) == (
+        "server1",
+        "ok",
+        {"REGISTER": 1},
+    )
     assert status["uptime"] > 0
 
 
@@ -127,7 +145,10 @@ def test_the_end_of_a_call_is_counted_once(site):
     site.ask(answer(site.ask(invite()), 200))
     for _ in range(2):
         site.ask(in_dialog("BYE"))
-    assert prometheus_kit.read(site.get("/metrics")[1])["slee_bills_closed_total"] == ("counter", {(): 1})
+    assert prometheus_kit.read(site.get("/metrics")[1])["slee_bills_closed_total"] == (
+        "counter",
+        {(): 1},
+    )
 
 
 def test_every_bill_there_is_comes_as_a_file_for_spreadsheets(site):
@@ -139,7 +160,12 @@ def test_every_bill_there_is_comes_as_a_file_for_spreadsheets(site):
     assert headers["Content-Disposition"] == 'attachment; filename="calls.csv"'
     (row,) = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     (call,) = site.json("/calls")["calls"]
-    for column, name in (("call_id", "call_id"), ("why", "why"), ("total", "total"), ("talk_seconds", "seconds")):
+    for column, name in (
+        ("call_id", "call_id"),
+        ("why", "why"),
+        ("total", "total"),
+        ("talk_seconds", "seconds"),
+    ):
         assert row[column] == str(call[name])
     assert 'href="/calls.csv"' in site.get("/")[1]
 
@@ -148,7 +174,8 @@ def test_the_file_is_whole_though_it_is_long_and_its_reader_knows_no_chunks(site
     site.ask(register())
     store = SqliteStore(site.store)
     View(store).commit(
-        Bill(f"c{n}", "alice", "sip:a@x", "bob", "sip:b@x", "0.10+0.05/10s", "EUR", float(n)) for n in range(350)
+        Bill(f"c{n}", "alice", "sip:a@x", "bob", "sip:b@x", "0.10+0.05/10s", "EUR", float(n))
+        for n in range(350)
     )
     store.close()
     assert site.get("/calls.csv")[1].count("\r\n") == 351
@@ -220,7 +247,9 @@ def test_the_page_of_a_server_in_trouble_says_what_is_wrong(tmp_path):
     store = SqliteStore(str(tmp_path / "cluster.db"))
     member = Member("server1", "127.0.0.1:5070", last_seen=1.0)
     view = View(store)
-    shown = page.render(board(view, Health(member, 3725.0, "the disk is full", "a:1", {}), 9.0, Running()))
+    shown = page.render(
+        board(view, Health(member, 3725.0, "the disk is full", "a:1", {}), 9.0, Running())
+    )
     store.close()
     assert "The store does not work: the disk is full</bdi>" in shown
     assert re.search(r"up for <span class=.number.>1:02:05<", shown)
@@ -252,7 +281,9 @@ def test_a_page_that_takes_long_keeps_no_heartbeat_waiting(site):
     assert site.json("/status")["handled"] == {"REGISTER": 1, "heartbeats": 1}
 
 
-def test_a_server_whose_store_cannot_be_used_does_not_start_and_leaves_nothing_running(tmp_path, free_port):
+def test_a_server_whose_store_cannot_be_used_does_not_start_and_leaves_nothing_running(
+    tmp_path, free_port
+):
     site = Site(tmp_path / "nowhere", free_port)
     with pytest.raises(StoreDown, match="there is no folder"):
         site.server.start()

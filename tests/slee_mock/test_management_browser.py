@@ -1,4 +1,5 @@
-"""The management page in a real browser: it ticks, runs nothing that strangers wrote, and can be read everywhere."""
+"""The management page in a real browser: it ticks, runs nothing that strangers wrote, and can be
+read everywhere."""
 
 from __future__ import annotations
 
@@ -48,7 +49,8 @@ for (let node; (node = texts.nextNode());) {
 return found;
 """
 
-# Watches a running call's card: what it showed and when, in ms of the page; and where its neighbours stand.
+# Watches a running call's card: what it showed and when, in ms of the page; and where its
+# neighbours stand.
 WATCH = """
 window.seen = [];
 const look = () => {
@@ -89,7 +91,9 @@ class Site:
         self.listen, management = ("127.0.0.1", free_port()), ("127.0.0.1", free_port())
         self.store = str(tmp_path / "cluster.db")
         self.root = f"http://{format_address(management)}/"
-        self.server = Server(Settings("server1", self.listen, self.sock.getsockname(), self.store, management))
+        self.server = Server(
+            Settings("server1", self.listen, self.sock.getsockname(), self.store, management)
+        )
 
     def ask(self, message):
         self.sock.sendto(message.to_bytes(), self.listen)
@@ -113,16 +117,24 @@ def site(tmp_path, free_port):
 def bill(call_id, caller="Alice", callee="Bob", ago=60.0, ended=True, **more):
     wall = time.time()
     facts = {
-        "caller_uri": "sip:alice@failover.test", "callee_uri": "sip:bob@failover.test", "tariff": "0.10+0.05/10s",
-        "currency": "EUR", "offered": wall - ago, "answered": wall - ago + 2, "ended": wall - 5 if ended else None,
-        "why": f"{caller} hung up", "carriers": (Carrier("server1", wall - ago), Carrier("server2", wall - ago / 2)),
-    }  # fmt: skip
+        "caller_uri": "sip:alice@failover.test",
+        "callee_uri": "sip:bob@failover.test",
+        "tariff": "0.10+0.05/10s",
+        "currency": "EUR",
+        "offered": wall - ago,
+        "answered": wall - ago + 2,
+        "ended": wall - 5 if ended else None,
+        "why": f"{caller} hung up",
+        "carriers": (Carrier("server1", wall - ago), Carrier("server2", wall - ago / 2)),
+    }
     return Bill(call_id, caller=caller, callee=callee, **{**facts, **more})
 
 
 def bound(name, aor):
     wall = time.time()
-    return Bindings(aor, name, (Binding(f"{aor};x={'y' * 80}", "r", 1, wall + 9000, wall, 1.0, "server2"),))
+    return Bindings(
+        aor, name, (Binding(f"{aor};x={'y' * 80}", "r", 1, wall + 9000, wall, 1.0, "server2"),)
+    )
 
 
 def crowd(site):
@@ -130,19 +142,31 @@ def crowd(site):
     wall = time.time()
     site.ask(phone_request("OPTIONS", "sip:127.0.0.1:5070", fields=[("Failover-Role", "hot")]))
     site.keep(
-        bill("run", ended=False), bill("ring", LONG, LONG, answered=None, rang=wall - 1, ended=False, ago=9.0),
+        bill("run", ended=False),
+        bill("ring", LONG, LONG, answered=None, rang=wall - 1, ended=False, ago=9.0),
         bill("offer", EVIL, RIGHT_TO_LEFT, answered=None, ended=False, ago=5.0),
-        bill(EVIL, EVIL, EVIL), bill("rtl", RIGHT_TO_LEFT, "Y" * 120), *(bill(f"f{n}") for n in range(30)),
+        bill(EVIL, EVIL, EVIL),
+        bill("rtl", RIGHT_TO_LEFT, "Y" * 120),
+        *(bill(f"f{n}") for n in range(30)),
         bill("busy", answered=None, why="Bob is busy"),
-        bound(EVIL, "sip:evil@failover.test"), bound(RIGHT_TO_LEFT, f"sip:{'x' * 60}@failover.test"),
+        bound(EVIL, "sip:evil@failover.test"),
+        bound(RIGHT_TO_LEFT, f"sip:{'x' * 60}@failover.test"),
         *(bound("", f"sip:user{n}@failover.test") for n in range(25)),
-        Member("server2", "127.0.0.1:5080", "http://127.0.0.1:9/", last_seen=wall + 3600, role="replica"),
+        Member(
+            "server2",
+            "127.0.0.1:5080",
+            "http://127.0.0.1:9/",
+            last_seen=wall + 3600,
+            role="replica",
+        ),
         Member("server3", "127.0.0.1:5090", last_seen=wall - 75),
         Member(EVIL, EVIL, "javascript:alert(1)", last_seen=1),
-    )  # fmt: skip
+    )
 
 
-def test_a_running_bill_ticks_each_second_as_the_server_does_and_its_neighbours_stand_still(site, browser):
+def test_a_running_bill_ticks_each_second_as_the_server_does_and_its_neighbours_stand_still(
+    site, browser
+):
     site.ask(register())
     site.keep(bill("run", ago=8.5, ended=False))
     browser.open(site.root)
@@ -153,7 +177,9 @@ def test_a_running_bill_ticks_each_second_as_the_server_does_and_its_neighbours_
     seen = browser.run("return seen")[1:]
     assert len(seen) >= 6
     lengths = [int(text.split()[1].partition(":")[2]) for _, text, _ in seen]
-    assert lengths == list(range(lengths[0], lengths[0] + len(lengths))), "each second once, in its order"
+    assert lengths == list(range(lengths[0], lengths[0] + len(lengths))), (
+        "each second once, in its order"
+    )
     gaps = [later[0] - earlier[0] for earlier, later in itertools.pairwise(seen)]
     assert all(600 < gap < 1400 for gap in gaps), gaps
     assert len({places for _, _, places in seen}) == 1, "nothing jumped"
@@ -169,14 +195,27 @@ def test_a_running_bill_ticks_each_second_as_the_server_does_and_its_neighbours_
 def test_nothing_that_came_from_the_network_runs_or_breaks_out(site, browser):
     name = b'"' + EVIL.encode().replace(b'"', b'\\"') + b'" '
     site.ask(register())
-    request = invite().to_bytes().replace(b"From: ", b"From: " + name).replace(b"Call-ID: c1", b"Call-ID: <b>c1</b>")
-    site.sock.sendto(request.replace(b"CSeq:", b"User-Agent: " + EVIL.encode() + b"\r\nCSeq:"), site.listen)
+    request = (
+        invite()
+        .to_bytes()
+        .replace(b"From: ", b"From: " + name)
+        .replace(b"Call-ID: c1", b"Call-ID: <b>c1</b>")
+    )
+    site.sock.sendto(
+        request.replace(b"CSeq:", b"User-Agent: " + EVIL.encode() + b"\r\nCSeq:"), site.listen
+    )
     site.sock.recv(65_535)
     crowd(site)
     browser.open(site.root)
-    browser.run("return new Promise(done => setTimeout(done, 1500))")  # a refresh must not let it in either
+    # a refresh must not let it in either
+    browser.run("return new Promise(done => setTimeout(done, 1500))")
     assert browser.run("return window.hacked === undefined")
-    assert browser.run("return document.querySelectorAll('script, img, svg, b:not(.number), iframe').length") == 1
+    assert (
+        browser.run(
+            "return document.querySelectorAll('script, img, svg, b:not(.number), iframe').length"
+        )
+        == 1
+    )
     assert browser.run("return [...document.links].every(link => link.protocol === 'http:')")
     assert EVIL in browser.text("main")
     assert browser.complaints() == []
@@ -209,7 +248,9 @@ def test_every_word_can_be_read_in_light_and_dark_and_on_a_phone(site, browser, 
         assert len(found) > 12
         assert [each for each in found if each[1] < 4.5] == []
         assert browser.run("return document.documentElement.scrollWidth") <= width
-    paper = browser.run("return getComputedStyle(document.body).backgroundColor.match(/[0-9]+/g).map(Number)")
+    paper = browser.run(
+        "return getComputedStyle(document.body).backgroundColor.match(/[0-9]+/g).map(Number)"
+    )
     assert (sum(paper) < 150) == (scheme == "dark")
 
 
@@ -219,7 +260,9 @@ def test_the_focus_is_seen_and_stays_where_it_is_while_the_page_refreshes(site, 
     browser.press("Tab")
     assert browser.run("return document.activeElement.textContent") == "server2"
     browser.run("window.focused = document.activeElement")
-    style = "const s = getComputedStyle(focused); return [s.outlineStyle, parseFloat(s.outlineWidth)]"
+    style = (
+        "const s = getComputedStyle(focused); return [s.outlineStyle, parseFloat(s.outlineWidth)]"
+    )
     kind, width = browser.run(style)
     assert kind == "solid" and width >= 2
     before = browser.run("return document.querySelector('main').dataset.now")
@@ -235,10 +278,18 @@ def test_nothing_moves_for_those_who_asked_for_that(site, browser):
     crowd(site)
     browser.prefer(reduced_motion="reduce")
     browser.open(site.root)
-    assert browser.run("return new Promise(done => setTimeout(() => done(document.getAnimations().length), 1200))") == 0
+    assert (
+        browser.run(
+            "return new Promise(done => setTimeout(() => done(document.getAnimations().length), "
+            "1200))"
+        )
+        == 0
+    )
 
 
-def test_when_the_store_or_the_server_is_away_the_page_keeps_what_it_knows_and_says_why(site, browser):
+def test_when_the_store_or_the_server_is_away_the_page_keeps_what_it_knows_and_says_why(
+    site, browser
+):
     crowd(site)
     browser.open(site.root)
     news = "return document.getElementById('news').textContent"

@@ -1,4 +1,5 @@
-"""What the pages are made from: all the running calls; who is hot; bills as a table; how the store is read."""
+"""What the pages are made from: all the running calls; who is hot; bills as a table; how the store
+is read."""
 
 from __future__ import annotations
 
@@ -28,11 +29,19 @@ HEALTH = Health(Member("server1", "127.0.0.1:5070"), 1.0, "", "127.0.0.1:5060", 
 
 def bill(number, ended=True, **more):
     facts = {
-        "call_id": f"c{number}", "caller": "alice", "caller_uri": "sip:alice@x", "callee": "bob",
-        "callee_uri": "sip:bob@x", "tariff": "0.10+0.05/10s", "currency": "EUR", "offered": WALL + number,
-        "answered": WALL + number + 1, "ended": WALL + number + 13 if ended else None, "why": "alice hung up",
+        "call_id": f"c{number}",
+        "caller": "alice",
+        "caller_uri": "sip:alice@x",
+        "callee": "bob",
+        "callee_uri": "sip:bob@x",
+        "tariff": "0.10+0.05/10s",
+        "currency": "EUR",
+        "offered": WALL + number,
+        "answered": WALL + number + 1,
+        "ended": WALL + number + 13 if ended else None,
+        "why": "alice hung up",
         "carriers": (Carrier("server1", WALL + number), Carrier("server2", WALL + number + 6)),
-    }  # fmt: skip
+    }
     return Bill(**{**facts, **more})
 
 
@@ -53,7 +62,7 @@ class Counting(DictStore):
         return found
 
 
-# -- which server is hot ----------------------------------------------------------------------------------------------
+# -- which server is hot ---------------------------------------------------------------------------
 
 
 def test_the_forwarder_tells_the_first_live_server_that_it_is_hot_and_the_others_that_they_wait():
@@ -70,7 +79,9 @@ def beat(cluster, role, source=("127.0.0.1", 4999)):
     service = cluster.heartbeat
     fields = [("Failover-Role", role)] if role else []
     data = phone_request("OPTIONS", "sip:127.0.0.1:5070", fields=fields).to_bytes()
-    service.handle(cluster.routers["server1"].event(data, source, cluster.wall), "h", View(cluster.store))
+    service.handle(
+        cluster.routers["server1"].event(data, source, cluster.wall), "h", View(cluster.store)
+    )
     return service.role, service.role_since
 
 
@@ -80,7 +91,9 @@ def test_a_server_knows_its_role_from_its_forwarders_heartbeats_and_from_nobody_
     assert beat(cluster, "") == ("", 0.0)
     assert beat(cluster, "hot", source=("127.0.0.2", 4999)) == ("", 0.0), "a stranger"
     assert beat(cluster, "king") == ("", 0.0)
-    cluster.heartbeat = Heartbeat(cluster.routers["server1"]._answers, "192.0.2.10", "127.0.0.2", "127.0.0.1")
+    cluster.heartbeat = Heartbeat(
+        cluster.routers["server1"]._answers, "192.0.2.10", "127.0.0.2", "127.0.0.1"
+    )
     assert beat(cluster, "hot") == ("hot", cluster.wall)
     first, cluster.wall = cluster.wall, cluster.wall + 5
     assert beat(cluster, "hot") == ("hot", first), "nothing new"
@@ -96,15 +109,18 @@ def roles(*members):
 def test_of_two_that_were_told_so_the_last_is_hot_and_the_dead_are_nothing():
     one = Member("server1", "a", last_seen=WALL - 1, role="hot", role_since=WALL - 90)
     two = Member("server2", "b", last_seen=WALL, role="hot", role_since=WALL - 0.5)
-    assert roles(one, two) == ("server2", {"server1": "", "server2": "hot"}), "server1 died a second ago"
+    assert roles(one, two) == ("server2", {"server1": "", "server2": "hot"}), (
+        "server1 died a second ago"
+    )
     assert roles(replace(one, last_seen=WALL - 9), replace(two, role="replica")) == (
-        None, {"server1": "", "server2": "replica"},
-    )  # fmt: skip
+        None,
+        {"server1": "", "server2": "replica"},
+    )
     live = [replace(each, role="live") for each in (one, two)]
     assert roles(*live) == (None, {"server1": "live", "server2": "live"})
 
 
-# -- running calls ----------------------------------------------------------------------------------------------------
+# -- running calls ---------------------------------------------------------------------------------
 
 
 def test_a_call_that_runs_for_long_stays_on_the_page_though_many_have_begun_since():
@@ -140,31 +156,45 @@ def test_what_is_foretold_is_what_the_server_says_once_that_second_has_come():
             then = WALL + 1 + int(asked - WALL - 1) + second
             for wall in (then + 0.001, then + 0.4, then + 0.999):
                 (call,) = board(View(store), HEALTH, wall, Running()).calls["calls"]
-                assert (call["seconds"], call["total"], call["units"]) == (sum_.seconds, sum_.total, sum_.units)
+                assert (call["seconds"], call["total"], call["units"]) == (
+                    sum_.seconds,
+                    sum_.total,
+                    sum_.units,
+                )
                 assert [tuple(share.values()) for share in call["carried"]] == list(sum_.carried)
 
 
-# -- metrics ----------------------------------------------------------------------------------------------------------
+# -- metrics ---------------------------------------------------------------------------------------
 
 
 def test_metrics_are_valid_and_count_calls_by_state():
     hostile = Member('ser"ver\\2\n', "b", last_seen=WALL, role="replica")
-    store = stored(Member("server1", "a", last_seen=WALL, role="hot"), hostile, bill(0, ended=False),
-                   bill(1, False, answered=None), bill(2, False, answered=None, rang=WALL), bill(3))  # fmt: skip
+    store = stored(
+        Member("server1", "a", last_seen=WALL, role="hot"),
+        hostile,
+        bill(0, ended=False),
+        bill(1, False, answered=None),
+        bill(2, False, answered=None, rang=WALL),
+        bill(3),
+    )
     counted = {("handled", "INVITE"): 3, ("dropped", "stale"): 1, ("bills", "closed"): 1}
     shown = board(View(store), replace(HEALTH, counts=counted), WALL + 9, Running())
     families = prometheus_kit.read(report.metrics(shown.status, shown))
     assert families["slee_calls"] == (
-        "gauge", {(("state", "offered"),): 1, (("state", "ringing"),): 1, (("state", "answered"),): 1},
-    )  # fmt: skip
+        "gauge",
+        {(("state", "offered"),): 1, (("state", "ringing"),): 1, (("state", "answered"),): 1},
+    )
     assert families["slee_bills_closed_total"] == ("counter", {(): 1})
     alive = families["slee_member_alive"][1]
-    assert alive == {(("member", "server1"),): 0, (("member", 'ser"ver\\2\n'),): 0}, "nine seconds of silence"
+    assert alive == {(("member", "server1"),): 0, (("member", 'ser"ver\\2\n'),): 0}, (
+        "nine seconds of silence"
+    )
     now = board(View(store), HEALTH, WALL, Running())
     told = prometheus_kit.read(report.metrics(now.status, now))["slee_member_role"][1]
     assert {labels: value for labels, value in told.items() if value} == {
-        (("member", "server1"), ("role", "hot")): 1, (("member", 'ser"ver\\2\n'), ("role", "replica")): 1,
-    }  # fmt: skip
+        (("member", "server1"), ("role", "hot")): 1,
+        (("member", 'ser"ver\\2\n'), ("role", "replica")): 1,
+    }
 
 
 def test_a_server_whose_store_is_away_still_has_metrics_of_its_own():
@@ -173,7 +203,7 @@ def test_a_server_whose_store_is_away_still_has_metrics_of_its_own():
     assert "slee_calls" not in families and "slee_handled_total" not in families
 
 
-# -- the export -------------------------------------------------------------------------------------------------------
+# -- the export ------------------------------------------------------------------------------------
 
 
 def table(*bills, wall=WALL + 5000):
@@ -185,34 +215,59 @@ def table(*bills, wall=WALL + 5000):
 def test_a_bill_as_a_row_has_the_numbers_of_the_page_and_says_their_units():
     (row,) = table(bill(0))
     assert row == {
-        "call_id": "c0", "caller": "alice", "caller_uri": "sip:alice@x", "callee": "bob", "callee_uri": "sip:bob@x",
-        "state": "ended", "why": "alice hung up", "offered_utc": "2027-01-15T08:00:00.000Z",
-        "answered_utc": "2027-01-15T08:00:01.000Z", "ended_utc": "2027-01-15T08:00:13.000Z", "talk_seconds": "12",
-        "started_units": "2", "total": "0.20", "currency": "EUR", "tariff": "0.10+0.05/10s",
+        "call_id": "c0",
+        "caller": "alice",
+        "caller_uri": "sip:alice@x",
+        "callee": "bob",
+        "callee_uri": "sip:bob@x",
+        "state": "ended",
+        "why": "alice hung up",
+        "offered_utc": "2027-01-15T08:00:00.000Z",
+        "answered_utc": "2027-01-15T08:00:01.000Z",
+        "ended_utc": "2027-01-15T08:00:13.000Z",
+        "talk_seconds": "12",
+        "started_units": "2",
+        "total": "0.20",
+        "currency": "EUR",
+        "tariff": "0.10+0.05/10s",
         "carried_seconds_by_server": "server1: 5; server2: 7",
-        "final": "yes", "unpaid": "no",
-    }  # fmt: skip
+        "final": "yes",
+        "unpaid": "no",
+    }
 
 
 def test_an_unanswered_call_has_no_times_that_it_did_not_have():
     (row,) = table(bill(0, answered=None, ended=None), wall=WALL + 5)
-    assert (row["answered_utc"], row["ended_utc"], row["talk_seconds"], row["total"]) == ("", "", "0", "0.00")
+    assert (row["answered_utc"], row["ended_utc"], row["talk_seconds"], row["total"]) == (
+        "",
+        "",
+        "0",
+        "0.00",
+    )
     assert (row["state"], row["final"]) == ("offered", "no")
 
 
-@pytest.mark.parametrize("name", ["=1+1", "+49 30 1234", "-2", "@SUM(A1)", "\t=1+1", "\r=1", "  =HYPERLINK(1)"])
+@pytest.mark.parametrize(
+    "name", ["=1+1", "+49 30 1234", "-2", "@SUM(A1)", "\t=1+1", "\r=1", "  =HYPERLINK(1)"]
+)
 def test_a_name_that_is_a_formula_is_a_text_in_the_table(name):
     (row,) = table(bill(0, caller=name, why=f"{name} hung up", callee_uri=name))
-    assert (row["caller"], row["why"], row["callee_uri"]) == (f"'{name}", f"'{name} hung up", f"'{name}")
+    assert (row["caller"], row["why"], row["callee_uri"]) == (
+        f"'{name}",
+        f"'{name} hung up",
+        f"'{name}",
+    )
 
 
-@pytest.mark.parametrize("name", ['say "hi", Bob', "two\r\nlines", " spaces ", "משה", "a,b;c", "'already"])
+@pytest.mark.parametrize(
+    "name", ['say "hi", Bob', "two\r\nlines", " spaces ", "משה", "a,b;c", "'already"]
+)
 def test_any_other_name_comes_out_of_the_table_as_it_went_in(name):
     (row,) = table(bill(0, caller=name))
     assert row["caller"] == name
 
 
-# -- the reader -------------------------------------------------------------------------------------------------------
+# -- the reader ------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -242,7 +297,9 @@ def test_an_export_has_every_bill_once_though_calls_begin_while_it_is_read(readi
 
 
 @pytest.mark.parametrize("gone", [range(60), range(140, 155), range(40, 250), range(249, 0, -1)])
-def test_an_export_has_every_bill_that_stays_though_old_ones_are_removed_while_it_is_read(reading, gone):
+def test_an_export_has_every_bill_that_stays_though_old_ones_are_removed_while_it_is_read(
+    reading, gone
+):
     store = stored(*(bill(n) for n in range(350)))
     parts = reading(store).bills()
     read = [each["call_id"] for _ in range(2) for each in next(parts)]

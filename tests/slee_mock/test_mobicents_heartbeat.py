@@ -1,4 +1,5 @@
-"""A server registers itself: what it says to forwarders, and what it still does once it has taken leave."""
+"""A server registers itself: what it says to forwarders, and what it still does once it has taken
+leave."""
 
 from __future__ import annotations
 
@@ -31,10 +32,13 @@ def make():
 
 
 def said(data):
-    return {entry.key: entry.value for entry in parse_properties(decode(data.partition(b"\r\n\r\n")[2]))[0]}
+    return {
+        entry.key: entry.value
+        for entry in parse_properties(decode(data.partition(b"\r\n\r\n")[2]))[0]
+    }
 
 
-# -- what is said ------------------------------------------------------------------------------------------------------
+# -- what is said ----------------------------------------------------------------------------------
 
 
 def test_a_heartbeat_is_what_mobicents_forwarders_understand():
@@ -52,7 +56,13 @@ def test_the_forwarder_s_table_takes_it_and_its_leave_and_its_next_life_and_no_r
     second = Script("server1", SERVER, DESK, OWN, "fedcba9876543210").beat()
     story = [*beats, second, beats[2], beats[0]]
     assert [table.receive(data, OWN, 100.0 + n).what for n, data in enumerate(story)] == [
-        "arrived", "beat", "leaving", "back", "replayed", "replayed"]  # fmt: skip
+        "arrived",
+        "beat",
+        "leaving",
+        "back",
+        "replayed",
+        "replayed",
+    ]
 
 
 def test_a_leave_says_graceful_shutdown_and_the_cseq_grows():
@@ -84,7 +94,7 @@ def test_any_text_survives_escaping():
         assert parse_properties(f"k={_escaped(text)}")[0][0].value == text
 
 
-# -- what is owed ------------------------------------------------------------------------------------------------------
+# -- what is owed ----------------------------------------------------------------------------------
 
 
 def test_a_request_that_was_passed_on_is_owed_until_its_final_answer():
@@ -113,7 +123,7 @@ def test_what_is_owed_is_bounded():
     assert len(owed) == MOST_OWED
 
 
-# -- real processes ----------------------------------------------------------------------------------------------------
+# -- real processes --------------------------------------------------------------------------------
 
 
 class Desk:
@@ -194,7 +204,9 @@ def test_whoever_asks_twice_is_in_a_hurry_and_a_phone_that_never_answers_holds_n
     assert server.process.wait(1.5) == 0
 
 
-def test_a_forwarder_that_refuses_or_is_not_there_is_told_once_to_the_operator(program, desks, free_port):
+def test_a_forwarder_that_refuses_or_is_not_there_is_told_once_to_the_operator(
+    program, desks, free_port
+):
     (desk, address), nobody = desks(), f"127.0.0.1:{free_port()}"
     server = program("server1", "--register", f"{address},{nobody}", "--beat", "0.1").start()
     for _ in range(5):
@@ -204,7 +216,9 @@ def test_a_forwarder_that_refuses_or_is_not_there_is_told_once_to_the_operator(p
     server.process.send_signal(signal.SIGTERM)
     desk.hear_leave()
     assert server.process.wait(HELLO) == 0
-    lines = [line.partition("forwarder at ")[2] for line in server.process.stderr.read().splitlines()]
+    lines = [
+        line.partition("forwarder at ")[2] for line in server.process.stderr.read().splitlines()
+    ]
     assert lines.count(f"{nobody} does not answer registrations") == 1
     assert lines.count(f"{address} refuses registrations: 403 Forbidden") == 1
     assert f"{address} knows this server" in lines

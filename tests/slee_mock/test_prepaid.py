@@ -1,4 +1,5 @@
-"""Prepaid callers: refused when they cannot pay, billed no further than they have paid, and each unit once."""
+"""Prepaid callers: refused when they cannot pay, billed no further than they have paid, and each
+unit once."""
 
 from __future__ import annotations
 
@@ -40,12 +41,25 @@ def balance(cluster: Cluster, user: str = "alice", paid_in: int = 0) -> str:
 
 def of_alice(method: str, call_id: str = "c1", cseq: int = 2, **more) -> Request:
     """A request of hers within the dialog of `talk`."""
-    return phone_request(method, "sip:bob@127.0.0.1:4100", to="<sip:bob@failover.test>", to_tag=f"b-{call_id}",
-                         tag=f"a-{call_id}", cseq=cseq, call_id=call_id, **more)  # fmt: skip
+    return phone_request(
+        method,
+        "sip:bob@127.0.0.1:4100",
+        to="<sip:bob@failover.test>",
+        to_tag=f"b-{call_id}",
+        tag=f"a-{call_id}",
+        cseq=cseq,
+        call_id=call_id,
+        **more,
+    )
 
 
 def talk(cluster: Cluster, call_id: str = "c1", at: str = "server1") -> None:
-    cluster.one(answer(cluster.one(invite(call_id=call_id, tag=f"a-{call_id}"), at), 200, tag=f"b-{call_id}"), at)
+    cluster.one(
+        answer(
+            cluster.one(invite(call_id=call_id, tag=f"a-{call_id}"), at), 200, tag=f"b-{call_id}"
+        ),
+        at,
+    )
     cluster.one(of_alice("ACK", call_id, cseq=1), at)
 
 
@@ -78,13 +92,21 @@ def test_at_the_balances_end_the_bill_stops_growing_and_says_so(prepaid):
     assert (cluster.bill().units, cluster.bill().total, cluster.bill().unpaid) == (3, "0.25", False)
     cluster.wall += 0.5
     cluster.tick("server2")  # server1, which set the timer, is dead
-    assert (cluster.bill().total, cluster.bill().state, cluster.bill().unpaid) == ("0.25", "answered", True)
+    assert (cluster.bill().total, cluster.bill().state, cluster.bill().unpaid) == (
+        "0.25",
+        "answered",
+        True,
+    )
     assert cluster.bill().why == "alice and bob are talking; alice's balance ended before"
     assert cluster.bill().carried == (("server1", 30),), "a timer makes nobody a carrier"
     cluster.wall += 100
     hang_up(cluster, at="server2")
     bill = cluster.bill()
-    assert (bill.total, bill.seconds, bill.why) == ("0.25", 130, "alice hung up; alice's balance ended before")
+    assert (bill.total, bill.seconds, bill.why) == (
+        "0.25",
+        130,
+        "alice hung up; alice's balance ended before",
+    )
     assert balance(cluster, paid_in=250_000) == "0.00"
 
 
@@ -110,7 +132,8 @@ def test_two_calls_of_one_caller_share_the_balance(prepaid):
     cluster = prepaid("alice:0.55")
     talk(cluster, "c1")
     cluster.wall += 15  # 0.20
-    talk(cluster, "c2", at="server2")  # 0.35, then 0.40 at 20, 0.45 at 25, 0.50 at 30, 0.55 at 35, and 40 is too much
+    # 0.35, then 0.40 at 20, 0.45 at 25, 0.50 at 30, 0.55 at 35, and 40 is too much
+    talk(cluster, "c2", at="server2")
     cluster.wall += 25.1
     cluster.tick("server2")
     assert [cluster.bill(each).total for each in ("c1", "c2")] == ["0.30", "0.25"]
@@ -146,7 +169,9 @@ def test_no_more_calls_at_once_than_an_account_can_hold(prepaid):
     cluster = prepaid("alice:100")
     for number in range(8):
         assert cluster.one(invite(call_id=f"c{number}", tag=f"a{number}")).method == "INVITE"
-    assert (refused := cluster.one(invite(call_id="c8", tag="a8"))).status == 403 and "8 Calls" in refused.reason
+    assert (
+        refused := cluster.one(invite(call_id="c8", tag="a8"))
+    ).status == 403 and "8 Calls" in refused.reason
 
 
 @pytest.mark.parametrize("seed", range(60))
@@ -206,7 +231,8 @@ def test_the_accounts_equal_the_bills_whatever_is_repeated_lost_or_handled_twice
     assert account.calls == () and account.due is None
     totals = [summed(bill, cluster.wall).total for bill in View(cluster.store).scan(Bill)]
     assert account.spent == sum(millionths(each) for each in totals)
-    # Each call that seemed over and was not has its set-up fee and first unit, whatever the others used meanwhile.
+    # Each call that seemed over and was not has its set-up fee and first unit, whatever the others
+    # used meanwhile.
     assert account.spent <= millionths(paid_in) + 3 * 150_000
 
 
@@ -220,15 +246,17 @@ def millionths(text: str) -> int:
     [
         ([], 10, None),
         ([Charged("c1", "0+0.05/10s", 100.0)], 0.05, 110.0),
-        ([Charged("c1", "0+0.05/10s", 100.0)], 0.04, 110.0),  # the first unit began; too late to be sorry
+        # the first unit began; too late to be sorry
+        ([Charged("c1", "0+0.05/10s", 100.0)], 0.04, 110.0),
         ([Charged("c1", "0.10+0.05/10s", 100.0)], 1.00, 280.0),
         ([Charged("c1", "0.10+0/10s", 100.0)], 0.10, None),
         ([Charged("c1", "1+0.000001/1s", 100.5)], 9_999, 100.5 + 9_998_000_000),
-        ([Charged("c1", "0+1/10s", 100.0), Charged("c2", "0+1/10s")], 3, 120.0),  # one unit is kept for c2
+        # one unit is kept for c2
+        ([Charged("c1", "0+1/10s", 100.0), Charged("c2", "0+1/10s")], 3, 120.0),
         ([Charged("c1", "0+1/10s", 100.0), Charged("c2", "0+1/7s", 105.0)], 4, 119.0),
         ([Charged("c1", "0+1/10s", 100.0), Charged("c2", "0+1/10s", 50.0, 2)], 4, 120.0),
     ],
-)  # fmt: skip
+)
 def test_when_the_balance_ends(calls, paid_in, end):
     assert balance_end(Account("alice", 0, tuple(calls)), round(paid_in * 1_000_000)) == end
 
@@ -243,17 +271,27 @@ def test_alices_balance_ends_while_the_survivor_carries_her_call(tmp_path):
     assert (world.bill.state, world.bill.total, world.bill.unpaid) == ("answered", "0.30", True)
     world.alice.does("hang_up")
     world.run(1)
-    assert (world.bill.state, world.bill.total) == ("ended", "0.30") and world.bill.seconds == pytest.approx(75, abs=1)
+    assert (world.bill.state, world.bill.total) == (
+        "ended",
+        "0.30",
+    ) and world.bill.seconds == pytest.approx(75, abs=1)
     world.restart("server1")
     world.run(1)
     world.alice.calls("bob")
     world.run(10 * DELAY)
-    assert world.alice.sentence == "Your balance is too small for this call" and len(world.bills) == 1
+    assert (
+        world.alice.sentence == "Your balance is too small for this call" and len(world.bills) == 1
+    )
 
 
 def test_a_balance_is_written_with_as_many_digits_as_it_takes():
     assert [money(each) for each in (0, 50_000, 1_234_567, -250_000, 999_999_999_000_000)] == [
-        "0.00", "0.05", "1.234567", "-0.25", "999999999.00"]  # fmt: skip
+        "0.00",
+        "0.05",
+        "1.234567",
+        "-0.25",
+        "999999999.00",
+    ]
 
 
 def test_the_file_of_balances_may_have_blank_lines_and_remarks(tmp_path):
@@ -268,7 +306,10 @@ def test_the_file_of_balances_may_have_blank_lines_and_remarks(tmp_path):
         ("alice", "balances:1: a line is user:money, as in alice:5.00"),
         ("alice:-5", "balances:1: a line is user:money"),
         ("alice:1e3", "balances:1: a line is user:money"),
-        (None, "prepaid: cannot read .*balances: No such file or directory; write lines user:money"),
+        (
+            None,
+            "prepaid: cannot read .*balances: No such file or directory; write lines user:money",
+        ),
     ],
 )
 def test_a_fault_in_the_file_of_balances_is_named(tmp_path, lines, sentence):
@@ -309,4 +350,6 @@ def test_a_further_call_of_one_call_id_is_admitted_once_like_any_other(prepaid):
     cluster.one(register("carol", "<sip:carol@127.0.0.1:4300>", call_id="r-carol", expires="3600"))
     cluster.one(invite())
     beside = {"user": "pbx", "tag": "p1", "branch": "z9hG4bKb2b", "uri": "sip:carol@failover.test"}
-    assert [cluster.one(invite(**beside), at).method for at in ("server1", "server2")] == ["INVITE"] * 2
+    assert [cluster.one(invite(**beside), at).method for at in ("server1", "server2")] == [
+        "INVITE"
+    ] * 2

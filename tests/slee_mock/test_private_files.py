@@ -1,4 +1,5 @@
-"""Files with keys and passwords are their owner's alone: the store, its companions, and the list of users."""
+"""Files with keys and passwords are their owner's alone: the store, its companions, and the list of
+users."""
 
 from __future__ import annotations
 

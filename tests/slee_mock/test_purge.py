@@ -73,8 +73,11 @@ def test_a_call_that_nobody_ended_is_not_ended_by_its_age(store):
 
 def test_more_calls_than_one_sweep_looks_at_are_swept_past_those_that_stay(store):
     for number in range(2 * BATCH + 10):
-        stays = BATCH // 2 < number <= BATCH * 3 // 2  # in the middle, so that what is behind them must be reached
-        call(store, f"c{number}", answered=NOW - 3 * DAY, ended=NOW - (DAY - 9 if stays else DAY + 9))
+        # in the middle, so that what is behind them must be reached
+        stays = BATCH // 2 < number <= BATCH * 3 // 2
+        call(
+            store, f"c{number}", answered=NOW - 3 * DAY, ended=NOW - (DAY - 9 if stays else DAY + 9)
+        )
     swept(store, few(0))
     assert len(left(store)) == BATCH and left(store) == left(store, "call")
 
@@ -102,7 +105,9 @@ def test_users_and_members_long_gone_are_forgotten(store):
     gone = NOW - DAY - MEMORY
     for name, expires in (("gone", gone), ("back", NOW + 60), ("lately", NOW - 60)):
         binding = Binding("sip:x@y", "r1", 4, expires_at=expires, refreshed_at=expires - 60)
-        View(store).commit([Bindings(f"sip:{name}@x", name, (binding,)), Member(name, "y", last_seen=expires)])
+        View(store).commit(
+            [Bindings(f"sip:{name}@x", name, (binding,)), Member(name, "y", last_seen=expires)]
+        )
     swept(store, few(0))
     assert left(store, "bindings") == ["sip:back@x", "sip:lately@x"]
     assert left(store, "member") == ["back", "lately"]
@@ -121,9 +126,14 @@ def test_a_running_server_sweeps(tmp_path, monkeypatch, eventually, free_port):
     store.close()
 
 
-def test_a_server_whose_name_another_has_taken_says_so_and_leaves_it(tmp_path, caplog, eventually, free_port):
+def test_a_server_whose_name_another_has_taken_says_so_and_leaves_it(
+    tmp_path, caplog, eventually, free_port
+):
     path = str(tmp_path / "cluster.db")
-    both = [Server(Settings("twin", ("127.0.0.1", free_port()), ("127.0.0.1", 5060), path)) for _ in range(2)]
+    both = [
+        Server(Settings("twin", ("127.0.0.1", free_port()), ("127.0.0.1", 5060), path))
+        for _ in range(2)
+    ]
     for server in both:
         server.start()
     eventually(lambda: "another server signs as twin too; give each its own --name" in caplog.text)

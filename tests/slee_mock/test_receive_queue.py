@@ -15,7 +15,10 @@ from slee_mock.receive_queue import Inbox
 @pytest.fixture
 def pair():
     """(a socket that hears, one that is connected to it)"""
-    with bind_udp(("127.0.0.1", 0)) as ours, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as theirs:
+    with (
+        bind_udp(("127.0.0.1", 0)) as ours,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as theirs,
+    ):
         theirs.connect(ours.getsockname())
         yield ours, theirs
 
@@ -39,7 +42,9 @@ def test_a_server_that_was_frozen_takes_no_old_registrations_out_of_its_socket(p
     assert taken(waiting, 9) == [b"OPTIONS 3", b"BYE 2"]
     again = waiting.fill(Channel(pair[0], best()))
     pair[1].send(b"REGISTER 1")
-    assert again == 0 and waiting.fill(Channel(pair[0], best())) == 0, "no repetition of what is gone"
+    assert again == 0 and waiting.fill(Channel(pair[0], best())) == 0, (
+        "no repetition of what is gone"
+    )
     assert taken(waiting, 9) == [b"REGISTER 1"]
 
 

@@ -1,6 +1,8 @@
-"""The store in a real Redis: every trouble it can have is a sentence, passes by itself, and holds nobody up.
+"""The store in a real Redis: every trouble it can have is a sentence, passes by itself, and holds
+nobody up.
 
-What the contract says is tested in test_store.py, Sentinel and a master's death in test_sentinel.py.
+What the contract says is tested in test_store.py, Sentinel and a master's death in
+test_sentinel.py.
 """
 
 from __future__ import annotations
@@ -60,7 +62,9 @@ def works(store, key):
     return True
 
 
-def test_a_killed_redis_is_a_sentence_and_the_store_works_again_once_it_is_back(server, connect, eventually):
+def test_a_killed_redis_is_a_sentence_and_the_store_works_again_once_it_is_back(
+    server, connect, eventually
+):
     store = connect()
     store.save([Change("call", "c1", "x", 0)])
     server.kill()
@@ -95,14 +99,26 @@ def test_whoever_asks_again_and_again_does_not_knock_at_the_dead_each_time():
 @pytest.mark.parametrize(
     ("code", "sentence"),
     [
-        ("READONLY You can't write against a read only replica.", "is a replica, which cannot be written to; name"),
+        (
+            "READONLY You can't write against a read only replica.",
+            "is a replica, which cannot be written to; name",
+        ),
         ("LOADING Redis is loading the dataset in memory", "is still loading its data; wait"),
         ("MASTERDOWN Link with MASTER is down", "is a replica that has lost its master; wait"),
-        ("NOREPLICAS Not enough good replicas to write.", "has fewer replicas than its min-replicas-to-write"),
-        ("ERR Error running script (call to f_1): @user_script:9: -OOM command not allowed", "no memory left"),
+        (
+            "NOREPLICAS Not enough good replicas to write.",
+            "has fewer replicas than its min-replicas-to-write",
+        ),
+        (
+            "ERR Error running script (call to f_1): @user_script:9: -OOM command not allowed",
+            "no memory left",
+        ),
         ("MISCONF Errors writing to the AOF file: No space left", "cannot write to its disk"),
         ("BUSY Redis is busy running a script.", "is busy with somebody's script"),
-        ("ERR of a kind that nobody has thought of", r"does not work \(.*nobody has thought of.*\); mend that"),
+        (
+            "ERR of a kind that nobody has thought of",
+            r"does not work \(.*nobody has thought of.*\); mend that",
+        ),
     ],
 )
 def test_what_a_redis_refuses_with_is_told_in_words(connect, code, sentence):
@@ -127,13 +143,17 @@ def test_passwords_are_asked_for_checked_and_never_shown(server, connect):
     server.says("CONFIG", "SET", "requirepass", "s3cret/@: word")
     with pytest.raises(StoreDown, match="asks for a password; write it before the address"):
         connect()
-    with pytest.raises(StoreDown, match="refuses the password; correct the one before the @") as refused:
+    with pytest.raises(
+        StoreDown, match="refuses the password; correct the one before the @"
+    ) as refused:
         connect(f"redis://:wr0ng@127.0.0.1:{server.port}")
     assert "wr0ng" not in str(refused.value)
     url = f"redis://:s3cret%2F%40%3A%20word@127.0.0.1:{server.port}/3"
     store = connect(url)
     store.save([Change("call", "c1", "x", 0)])
-    assert "s3cret" not in store_name(url) + repr(RedisPlace.parse(url)) + str(RedisPlace.parse(url))
+    assert "s3cret" not in store_name(url) + repr(RedisPlace.parse(url)) + str(
+        RedisPlace.parse(url)
+    )
     server.kill()
     with pytest.raises(StoreDown) as told:
         store.get("call", "c1")
@@ -149,9 +169,13 @@ def test_a_password_where_none_is_needed_and_a_database_that_is_not_there_are_to
 
 def test_without_the_client_library_the_remedy_is_told(tmp_path):
     (tmp_path / "redis.py").write_text("raise ImportError('not here')")
-    script = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from slee_mock.__main__ import main\n"
+    script = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from slee_mock.__main__ import main\n"
+    )
     script += "sys.exit(main(['--store', 'redis://127.0.0.1:1/0', '--listen', '127.0.0.1:0', '--management', '']))"
-    done = subprocess.run([sys.executable, "-S", "-c", script], capture_output=True, text=True, timeout=HELLO)
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", script], capture_output=True, text=True, timeout=HELLO
+    )
     assert done.returncode == 1
     said = f"a store in Redis needs Python's client library for it: pip install redis (for {sys.executable})"
     assert done.stderr == f"slee_mock: {said}\n"
@@ -160,13 +184,17 @@ def test_without_the_client_library_the_remedy_is_told(tmp_path):
 def test_a_replica_is_not_taken_for_the_store(server, connect, tmp_path, free_port):
     replica = RedisProgram(tmp_path, free_port(), f"replicaof 127.0.0.1 {server.port}").start()
     try:
-        with pytest.raises(StoreDown, match="is a replica, which cannot be written to; name the master"):
+        with pytest.raises(
+            StoreDown, match="is a replica, which cannot be written to; name the master"
+        ):
             connect(replica.url)
     finally:
         replica.stop()
 
 
-def test_a_redis_that_forgot_our_scripts_or_takes_no_changes_now_is_no_harm(server, connect, eventually):
+def test_a_redis_that_forgot_our_scripts_or_takes_no_changes_now_is_no_harm(
+    server, connect, eventually
+):
     store = connect()
     store.save([Change("call", "c1", "x", 0)])
     server.says("SCRIPT", "FLUSH")
@@ -198,7 +226,8 @@ def test_saved_means_that_a_replica_has_it(server, connect, tmp_path, free_port,
     replica = RedisProgram(tmp_path, free_port(), f"replicaof 127.0.0.1 {server.port}").start()
     try:
         eventually(lambda: "state=online" in server.says("INFO", "replication"))
-        store.save([Change("call", "first", "x", 0)])  # there is nothing to confirm in a Redis that is quite new
+        # there is nothing to confirm in a Redis that is quite new
+        store.save([Change("call", "first", "x", 0)])
         eventually(lambda: server.replicas)
         store.save([Change("call", "c1", "x", 0)])
         assert ":1\r\n" in replica.says("EXISTS", "call-failover:row:call:c1")

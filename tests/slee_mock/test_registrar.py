@@ -1,4 +1,5 @@
-"""The registrar's stories: RFC 3261 10.3 with failover in mind. Real cores, a dict store, a clock set by hand."""
+"""The registrar's stories: RFC 3261 10.3 with failover in mind. Real cores, a dict store, a clock
+set by hand."""
 
 from __future__ import annotations
 
@@ -47,7 +48,10 @@ def test_several_phones_of_one_user_are_listed_best_first():
     cluster = Cluster()
     cluster.one(register(contact="<sip:bob@127.0.0.1:4100>;q=0.5"))
     ok = cluster.one(register(contact="<sip:bob@127.0.0.1:4200>;q=0.8;expires=60", call_id="r2"))
-    assert contacts(ok) == ["<sip:bob@127.0.0.1:4200>;expires=60;q=0.8", "<sip:bob@127.0.0.1:4100>;expires=300;q=0.5"]
+    assert contacts(ok) == [
+        "<sip:bob@127.0.0.1:4200>;expires=60;q=0.8",
+        "<sip:bob@127.0.0.1:4100>;expires=300;q=0.5",
+    ]
 
 
 def test_a_retransmission_is_answered_alike_by_any_member_and_saves_nothing():
@@ -56,7 +60,7 @@ def test_a_retransmission_is_answered_alike_by_any_member_and_saves_nothing():
     again = cluster.one(register(), at="server2")
     assert [each.get("Server") for each in (first, again)] == [
         f"call-failover-slee/{VERSION} ({name})" for name in ("server1", "server2")
-    ]  # fmt: skip
+    ]
     again.set("Server", first.get("Server"))
     assert again.to_bytes() == first.to_bytes(), "but for who says it"
     assert cluster.outcome.saves == ()
@@ -65,7 +69,9 @@ def test_a_retransmission_is_answered_alike_by_any_member_and_saves_nothing():
 def test_a_malformed_expiry_means_an_hour():
     # RFC 3261 10.2.1.1
     cluster = Cluster()
-    for cseq, more in enumerate(({"expires": "soon"}, {"contact": "<sip:bob@127.0.0.1:4100>;expires=soon"}), 1):
+    for cseq, more in enumerate(
+        ({"expires": "soon"}, {"contact": "<sip:bob@127.0.0.1:4100>;expires=soon"}), 1
+    ):
         assert "expires=3600" in contacts(cluster.one(register(cseq=cseq, **more)))[0]
     assert cluster.one(register(cseq=3, contact="*", expires="soon")).status == 400
 
@@ -93,7 +99,9 @@ def test_an_expired_binding_is_not_revived_by_its_own_retransmission():
     cluster.one(register(expires="20"))
     cluster.wall += 21
     assert contacts(cluster.one(register(expires="20"))) == []
-    assert contacts(cluster.one(register(expires="60", cseq=2))) == ["<sip:bob@127.0.0.1:4100>;expires=60;q=1"]
+    assert contacts(cluster.one(register(expires="60", cseq=2))) == [
+        "<sip:bob@127.0.0.1:4100>;expires=60;q=1"
+    ]
 
 
 def test_a_rebooted_phone_with_a_new_call_id_may_begin_with_a_low_cseq():
@@ -121,7 +129,9 @@ def test_the_wildcard_removes_all_and_its_retransmission_spares_what_came_later(
     assert cluster.bindings(BOB) == ["sip:bob@127.0.0.1:4300"]
 
 
-@pytest.mark.parametrize(("contact", "expires"), [("*", "300"), ("*", ""), ("*, <sip:bob@127.0.0.1:4100>", "0")])
+@pytest.mark.parametrize(
+    ("contact", "expires"), [("*", "300"), ("*", ""), ("*, <sip:bob@127.0.0.1:4100>", "0")]
+)
 def test_the_wildcard_needs_expires_zero_and_stands_alone(contact, expires):
     cluster = Cluster()
     cluster.one(register())
@@ -173,12 +183,19 @@ def test_unknown_extensions_are_named():
 def test_eleven_phones_are_too_many():
     cluster = Cluster()
     for number in range(10):
-        assert cluster.one(register(contact=f"<sip:bob@127.0.0.1:{4100 + number}>", call_id=f"r{number}")).status == 200
+        assert (
+            cluster.one(
+                register(contact=f"<sip:bob@127.0.0.1:{4100 + number}>", call_id=f"r{number}")
+            ).status
+            == 200
+        )
     assert cluster.one(register(contact="<sip:bob@127.0.0.1:4999>", call_id="r11")).status == 403
     assert len(cluster.bindings(BOB)) == 10
 
 
-@pytest.mark.parametrize("contact", ["<mailto:bob@x>", "<sip:bob@x>;q=7", '"Bob <sip:bob@x>', "<sip:bob@x:99999>"])
+@pytest.mark.parametrize(
+    "contact", ["<mailto:bob@x>", "<sip:bob@x>;q=7", '"Bob <sip:bob@x>', "<sip:bob@x:99999>"]
+)
 def test_broken_contacts_are_refused_and_nothing_is_saved(contact):
     cluster = Cluster()
     assert cluster.one(register(contact=contact)).status in (400, 416)
@@ -200,10 +217,11 @@ def test_without_the_store_a_phone_hears_503_and_when_to_try_again():
     assert (refused.status, refused.get("Retry-After")) == (503, "2")
 
 
-# -- what a thawed server still has in its queue --------------------------------------------------------------------
+# -- what a thawed server still has in its queue ---------------------------------------------------
 
 
-ANEW = {"call_id": "after-boot", "contact": "<sip:bob@127.0.0.1:4100>"}  # a phone that was started anew
+# a phone that was started anew
+ANEW = {"call_id": "after-boot", "contact": "<sip:bob@127.0.0.1:4100>"}
 
 
 def test_the_last_word_before_a_reboot_said_again_does_not_take_the_phone_away():
@@ -256,7 +274,9 @@ def test_of_two_refreshes_at_the_same_moment_the_newer_one_holds(first):
     older, newer = register(cseq=2, expires="60"), register(cseq=3, expires="600")
     cluster.store.before_save = lambda: cluster.receive(newer, at=second)
     assert cluster.one(older, at=first).status == 500
-    assert contacts(cluster.one(register(contact="", cseq=4))) == ["<sip:bob@127.0.0.1:4100>;expires=600;q=1"]
+    assert contacts(cluster.one(register(contact="", cseq=4))) == [
+        "<sip:bob@127.0.0.1:4100>;expires=600;q=1"
+    ]
 
 
 def test_the_same_refresh_on_two_servers_at_once_is_one():
@@ -267,7 +287,7 @@ def test_the_same_refresh_on_two_servers_at_once_is_one():
     heard.append(cluster.one(refresh, at="server1"))
     assert [(each.status, contacts(each)) for each in heard] == [
         (200, ["<sip:bob@127.0.0.1:4100>;expires=60;q=1"])
-    ] * 2  # fmt: skip
+    ] * 2
     assert cluster.outcome.saves == ()
 
 
@@ -296,16 +316,19 @@ def test_a_refresh_finds_its_contact_and_the_others_stay_as_they_were():
     cluster.one(register(expires="300"), at="server1")
     cluster.wall += 7
     assert sorted(contacts(cluster.one(register(cseq=2, expires="300"), at="server2"))) == [
-        "<sip:bob@127.0.0.1:4100>;expires=300;q=1", "<sip:bob@127.0.0.1:4200>;expires=70;q=1",
-    ]  # fmt: skip
+        "<sip:bob@127.0.0.1:4100>;expires=300;q=1",
+        "<sip:bob@127.0.0.1:4200>;expires=70;q=1",
+    ]
 
 
-# -- a phone that was started anew, and late words --------------------------------------------------------------------
+# -- a phone that was started anew, and late words -------------------------------------------------
 
 
 @pytest.mark.parametrize("over", ["removed", "expired"])
 @pytest.mark.parametrize("cseq", [1, 7])
-def test_a_phone_that_begins_anew_with_its_old_call_id_registers_once_its_binding_is_over(over, cseq):
+def test_a_phone_that_begins_anew_with_its_old_call_id_registers_once_its_binding_is_over(
+    over, cseq
+):
     # RFC 3261 10.3 step 7 compares with the bindings there are
     cluster = Cluster()
     cluster.one(register(cseq=7, expires="60"))
@@ -334,15 +357,25 @@ def test_what_a_server_says_late_is_kept_out_for_as_long_as_anybody_repeats_it()
     assert cluster.bindings(BOB) == []
 
 
-# -- contacts that no call could reach --------------------------------------------------------------------------------
+# -- contacts that no call could reach -------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     "contact",
-    ["<sip:bob@phone.local>", "sip:bob@localhost:4100", "<sip:bob@0.0.0.0>", "<sip:bob@224.0.0.1>", "<sip:bob@[::]>",
-     "<sip:bob@127.1>", "<tel:+4930123>", "<mailto:bob@x>", "<sips:bob@127.0.0.1>",
-     "<sip:bob@phone.local;maddr=127.0.0.1>", "<sip:bob@127.0.0.1:4100>, <sip:bob@phone.local>"],
-)  # fmt: skip
+    [
+        "<sip:bob@phone.local>",
+        "sip:bob@localhost:4100",
+        "<sip:bob@0.0.0.0>",
+        "<sip:bob@224.0.0.1>",
+        "<sip:bob@[::]>",
+        "<sip:bob@127.1>",
+        "<tel:+4930123>",
+        "<mailto:bob@x>",
+        "<sips:bob@127.0.0.1>",
+        "<sip:bob@phone.local;maddr=127.0.0.1>",
+        "<sip:bob@127.0.0.1:4100>, <sip:bob@phone.local>",
+    ],
+)
 def test_a_phone_whose_contact_could_not_be_called_is_told_so_when_it_registers(contact):
     cluster = Cluster()
     refused = cluster.one(register(contact=contact))
@@ -356,7 +389,9 @@ def test_a_name_that_an_earlier_version_took_can_still_be_removed():
     assert cluster.one(register(contact="<sip:bob@phone.local>", expires="0")).status == 200
 
 
-@pytest.mark.parametrize("scheme", ["tel:+4930123", "isbn:2983792873", "http://www.example.com", "urn:x:y"])
+@pytest.mark.parametrize(
+    "scheme", ["tel:+4930123", "isbn:2983792873", "http://www.example.com", "urn:x:y"]
+)
 def test_whoever_is_registered_has_a_sip_address_whatever_the_others_have(scheme):
     cluster = Cluster()
     foreign = register().to_bytes()

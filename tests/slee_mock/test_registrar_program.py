@@ -1,4 +1,5 @@
-"""Registrations and passwords across real servers that share a store: kill -9, SIGSTOP and ten thousand users."""
+"""Registrations and passwords across real servers that share a store: kill -9, SIGSTOP and ten
+thousand users."""
 
 from __future__ import annotations
 
@@ -34,7 +35,9 @@ def pair(free_port, tmp_path, forwarder):
     def start(*options):
         for name in ("server1", "server2"):
             store = tmp_path / "cluster.db"
-            made.append(Program(name, store, forwarder.address, free_port(), free_port(), *options).start())
+            made.append(
+                Program(name, store, forwarder.address, free_port(), free_port(), *options).start()
+            )
         return made
 
     yield start
@@ -48,10 +51,16 @@ def kill(server):
 
 
 def bound(server, user="bob"):
-    return [each["contact"] for each in server.read("/bindings")["bindings"] if each["aor"].startswith(f"sip:{user}@")]
+    return [
+        each["contact"]
+        for each in server.read("/bindings")["bindings"]
+        if each["aor"].startswith(f"sip:{user}@")
+    ]
 
 
-def test_registered_with_one_server_called_and_refreshed_through_the_other_and_gone_for_both(forwarder, pair):
+def test_registered_with_one_server_called_and_refreshed_through_the_other_and_gone_for_both(
+    forwarder, pair
+):
     server1, server2 = pair()
     assert forwarder.ask(register(expires="300"), server1).status == 200
     kill(server1)
@@ -73,7 +82,8 @@ def test_what_a_server_thaws_with_does_not_undo_what_the_other_did(forwarder, pa
     os.waitpid(server1.process.pid, os.WUNTRACED)  # until it has stopped
     goodbye = register(cseq=2, expires="0")
     forwarder.send(goodbye, server1)
-    assert forwarder.ask(goodbye, server2).status == 200  # as the forwarder does with what was not answered
+    # as the forwarder does with what was not answered
+    assert forwarder.ask(goodbye, server2).status == 200
     assert forwarder.ask(register(call_id="started-anew"), server2).status == 200
     server1.process.send_signal(signal.SIGCONT)
     late = parse(forwarder.sock.recv(65_535))
@@ -94,7 +104,8 @@ def test_an_expired_binding_is_over_for_the_survivor_too(forwarder, pair, eventu
 
 
 class Guesser:
-    """A phone of bob at some address, which answers one challenge of `server` with one password after another."""
+    """A phone of bob at some address, which answers one challenge of `server` with one password
+    after another."""
 
     def __init__(self, forwarder, server, address="127.0.0.1"):
         self._forwarder, self._address, self._cseq = forwarder, address, 1
@@ -103,16 +114,22 @@ class Guesser:
     def says(self, password, server):
         self._cseq += 1
         request = register(cseq=self._cseq)
-        credentials = solve(self._challenge, "REGISTER", request.uri, "bob", password, "cn", nc=self._cseq)
+        credentials = solve(
+            self._challenge, "REGISTER", request.uri, "bob", password, "cn", nc=self._cseq
+        )
         request.add("Authorization", str(credentials))
         return self._ask(request, server).status
 
     def _ask(self, request, server):
-        data = request.to_bytes().replace(b"received=127.0.0.1", f"received={self._address}".encode())
+        data = request.to_bytes().replace(
+            b"received=127.0.0.1", f"received={self._address}".encode()
+        )
         return self._forwarder.ask(parse(data), server)
 
 
-def test_a_server_killed_between_its_challenge_and_the_answer_and_guesses_stay_counted(forwarder, pair, tmp_path):
+def test_a_server_killed_between_its_challenge_and_the_answer_and_guesses_stay_counted(
+    forwarder, pair, tmp_path
+):
     (tmp_path / "users").write_text("bob:builder\n")
     server1, server2 = pair("--users", str(tmp_path / "users"))
     guesser = Guesser(forwarder, server1)
@@ -127,7 +144,13 @@ def test_a_server_killed_between_its_challenge_and_the_answer_and_guesses_stay_c
 def everybody(forwarder, server, count, cseq):
     """All users register, some at a time."""
     requests = [
-        register(user=f"user{n}", contact=f"<sip:user{n}@127.0.0.1:4100>", call_id=f"r{n}", cseq=cseq, expires="3600")
+        register(
+            user=f"user{n}",
+            contact=f"<sip:user{n}@127.0.0.1:4100>",
+            call_id=f"r{n}",
+            cseq=cseq,
+            expires="3600",
+        )
         for n in range(count)
     ]
     for request in requests[:UNANSWERED]:
@@ -141,21 +164,29 @@ def everybody(forwarder, server, count, cseq):
 @pytest.mark.parametrize("count", [MOST_USERS + 100, pytest.param(10_000, marks=pytest.mark.long)])
 def test_so_many_users_are_bound_called_and_counted_after_a_kill_and_refreshed_in_the_same_room(
     count, forwarder, pair, tmp_path
-):  # fmt: skip
+):
     server1, server2 = pair()
     everybody(forwarder, server1, count, 1)
     kill(server1)
     size = (tmp_path / "cluster.db").stat().st_size + (tmp_path / "cluster.db-wal").stat().st_size
     for user in (0, count // 2, count - 1):
-        called = forwarder.ask(invite(uri=f"sip:user{user}@failover.test", call_id=f"c{user}"), server2)
+        called = forwarder.ask(
+            invite(uri=f"sip:user{user}@failover.test", call_id=f"c{user}"), server2
+        )
         assert called.uri == f"sip:user{user}@127.0.0.1:4100"
     found = server2.read("/bindings")
-    assert (found["users"], found["shown"], len(found["bindings"])) == (count, MOST_USERS, MOST_USERS)
+    assert (found["users"], found["shown"], len(found["bindings"])) == (
+        count,
+        MOST_USERS,
+        MOST_USERS,
+    )
     with urllib.request.urlopen(f"{server2.page}/metrics", timeout=5) as answer:
         assert f"slee_users {count}\n" in answer.read().decode()
     with urllib.request.urlopen(server2.page, timeout=5) as answer:
         assert f"The newest {MOST_ROWS:,} of {count:,} users" in answer.read().decode()
     everybody(forwarder, server2, count, 2)
     grown = (tmp_path / "cluster.db").stat().st_size + (tmp_path / "cluster.db-wal").stat().st_size
-    assert grown < size * 1.1 + 4_200_000, "a log of a thousand pages at most, and no copy of anything"
+    assert grown < size * 1.1 + 4_200_000, (
+        "a log of a thousand pages at most, and no copy of anything"
+    )
     assert server2.read("/bindings")["users"] == count

@@ -1,4 +1,5 @@
-"""Redis with Sentinel, all of them real: a master, two replicas, three Sentinels. kill -9 and SIGSTOP are real."""
+"""Redis with Sentinel, all of them real: a master, two replicas, three Sentinels. kill -9 and
+SIGSTOP are real."""
 
 from __future__ import annotations
 
@@ -80,14 +81,24 @@ def test_what_was_acknowledged_outlives_the_master(sentinels, eventually, death)
         first.signal(death)
         eventually(lambda: sentinels.master is not first, WITHIN)
         counts = [len(writer.saved) for writer in writers]
-        eventually(lambda: all(len(w.saved) > count + 50 for w, count in zip(writers, counts, strict=True)), WITHIN)
+        eventually(
+            lambda: all(
+                len(w.saved) > count + 50 for w, count in zip(writers, counts, strict=True)
+            ),
+            WITHIN,
+        )
         if death == signal.SIGSTOP:
             first.signal(signal.SIGCONT)
         else:
             first.start()
         eventually(lambda: "role:slave" in first.says("INFO", "replication"), WITHIN)
         counts = [len(writer.saved) for writer in writers]
-        eventually(lambda: all(len(w.saved) > count + 50 for w, count in zip(writers, counts, strict=True)), WITHIN)
+        eventually(
+            lambda: all(
+                len(w.saved) > count + 50 for w, count in zip(writers, counts, strict=True)
+            ),
+            WITHIN,
+        )
     finally:
         for writer in writers:
             writer.end()
@@ -95,29 +106,50 @@ def test_what_was_acknowledged_outlives_the_master(sentinels, eventually, death)
         kept = {key for key, _ in store.scan("call")}
     for writer in writers:
         lost = [key for key in writer.saved if key not in kept]
-        assert not lost, f"acknowledged and lost: {len(lost)} of {len(writer.saved)}, {lost[0]} to {lost[-1]}"
+        assert not lost, (
+            f"acknowledged and lost: {len(lost)} of {len(writer.saved)}, {lost[0]} to {lost[-1]}"
+        )
         assert SECRET not in " ".join(writer.sentences)
-        assert all(sentence.startswith(("the store redis+sentinel://", "no ")) for sentence in writer.sentences)
+        assert all(
+            sentence.startswith(("the store redis+sentinel://", "no "))
+            for sentence in writer.sentences
+        )
 
 
 class Scene:
-    """Alice's and Bob's phones, the forwarder, two servers as processes, all their calls in the Redis at `url`."""
+    """Alice's and Bob's phones, the forwarder, two servers as processes, all their calls in the
+    Redis at `url`."""
 
     def __init__(self, stack, url, free_port, eventually):
         self._eventually = eventually
-        port, ports = free_port(), {name: (free_port(), free_port()) for name in ("server1", "server2")}
-        self.servers = {name: Program(name, url, f"127.0.0.1:{port}", *pair) for name, pair in ports.items()}
+        port, ports = (
+            free_port(),
+            {name: (free_port(), free_port()) for name in ("server1", "server2")},
+        )
+        self.servers = {
+            name: Program(name, url, f"127.0.0.1:{port}", *pair) for name, pair in ports.items()
+        }
         for server in self.servers.values():
             stack.callback(server.close)
             server.start()
-        addresses = [SimpleNamespace(name=name, address=("127.0.0.1", pair[0])) for name, pair in ports.items()]
+        addresses = [
+            SimpleNamespace(name=name, address=("127.0.0.1", pair[0]))
+            for name, pair in ports.items()
+        ]
         stack.enter_context(forwarder_started(addresses, port))
         self.alice, self.bob = (
-            Phone(Account(user, "failover.test"), ("127.0.0.1", port), ("127.0.0.1", 0)) for user in ("alice", "bob"))
+            Phone(Account(user, "failover.test"), ("127.0.0.1", port), ("127.0.0.1", 0))
+            for user in ("alice", "bob")
+        )
         for phone in (self.alice, self.bob):
             stack.callback(phone.stop)
             phone.start()
-        self.until(lambda: all(self.state(phone, "registration").state.name == "REGISTERED" for phone in self.phones))
+        self.until(
+            lambda: all(
+                self.state(phone, "registration").state.name == "REGISTERED"
+                for phone in self.phones
+            )
+        )
 
     @property
     def phones(self):
@@ -130,11 +162,15 @@ class Scene:
         return getattr(phone.snapshot(), of)
 
     def both(self, state):
-        return all((calls := self.state(phone)) and calls[-1].state == state for phone in self.phones)
+        return all(
+            (calls := self.state(phone)) and calls[-1].state == state for phone in self.phones
+        )
 
     def talk(self):
         self.alice.call("bob")
-        self.until(lambda: (calls := self.state(self.bob)) and calls[-1].state == CallState.INCOMING)
+        self.until(
+            lambda: (calls := self.state(self.bob)) and calls[-1].state == CallState.INCOMING
+        )
         self.bob.answer()
         self.until(lambda: self.both(CallState.TALKING))
 
@@ -154,7 +190,9 @@ def scene(sentinels, free_port, eventually):
         yield Scene(stack, sentinels.url, free_port, eventually)
 
 
-def test_a_call_outlives_the_masters_death_and_then_its_servers_and_is_billed_right(sentinels, scene):
+def test_a_call_outlives_the_masters_death_and_then_its_servers_and_is_billed_right(
+    sentinels, scene
+):
     scene.talk()
     began = time.monotonic()
     first = sentinels.master
@@ -173,7 +211,9 @@ def test_a_call_outlives_the_masters_death_and_then_its_servers_and_is_billed_ri
     assert len(scene.calls("server2")) == 2
 
 
-def test_who_hangs_up_while_no_master_is_there_is_heard_at_once_and_billed_to_that_moment(sentinels, scene):
+def test_who_hangs_up_while_no_master_is_there_is_heard_at_once_and_billed_to_that_moment(
+    sentinels, scene
+):
     scene.talk()
     began = time.monotonic()
     for sentinel in sentinels.sentinels[1:]:  # the one that is left may not make a new master
@@ -191,6 +231,8 @@ def test_who_hangs_up_while_no_master_is_there_is_heard_at_once_and_billed_to_th
         sentinel.start()
     (call,) = scene.until(lambda: [call for call in scene.calls("server1") if call["final"]])
     assert abs(call["seconds"] - talked) <= 1.5 and call["why"] == "bob hung up"
-    scene.until(lambda: not any(server.read("/status")["waiting"] for server in scene.servers.values()))
+    scene.until(
+        lambda: not any(server.read("/status")["waiting"] for server in scene.servers.values())
+    )
     status, said = scene.servers["server1"].end(signal.SIGTERM)
     assert status == 0 and SECRET not in said and "Traceback" not in said

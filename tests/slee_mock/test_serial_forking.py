@@ -198,7 +198,9 @@ def test_a_dead_last_phone_does_not_end_the_call_of_one_that_is_only_slow(cluste
     (acked,) = cluster.receive(answer(second, status, contact="", tag="fw"))
     assert (acked.method, acked.uri) == ("ACK", LIVING) and not cluster.bill().final
     again = cluster.one(invite(), at="server2")
-    assert (again.uri, again.via.branch) == (CRASHED, first.via.branch), "it may have missed the first one"
+    assert (again.uri, again.via.branch) == (CRASHED, first.via.branch), (
+        "it may have missed the first one"
+    )
     assert cluster.one(answer(first, 180, f"<{CRASHED}>")).status == 180
     assert cluster.one(answer(first, 200, f"<{CRASHED}>"), at="server2").status == 200
     assert cluster.one(in_dialog("ACK", cseq=1)).uri == CRASHED

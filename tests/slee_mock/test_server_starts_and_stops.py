@@ -108,9 +108,7 @@ def test_a_name_that_another_server_takes_at_the_same_moment_is_a_sentence(setti
 def test_a_key_that_cannot_be_read_is_a_sentence(settings, path):
     with contextlib.closing(SqliteStore(path)) as store:
         store.save([Change("secret", "cluster", "{", 0)])
-    with pytest.raises(
-        StoreDown, match="secret record 'cluster' is damaged: "
-    ):
+    with pytest.raises(StoreDown, match="secret record 'cluster' is damaged: "):
         Server(settings).start()
 
 
@@ -226,8 +224,14 @@ def test_accounts_whose_users_have_left_the_file_are_forgotten_and_no_others(tmp
     cluster = Cluster(deploy=(f"prepaid:{tmp_path / 'balances'}",))
     (service,) = [each for each in cluster.routers["server1"]._services if each.name == "prepaid"]
     busy = prepaid.Charged("c1", "0.10+0.05/10s")
-    View(cluster.store).commit([prepaid.Account("alice", 7), prepaid.Account("talks", 7, (busy,)),
-                                prepaid.Account("left", 7), prepaid.Account("newest", 7)])
+    View(cluster.store).commit(
+        [
+            prepaid.Account("alice", 7),
+            prepaid.Account("talks", 7, (busy,)),
+            prepaid.Account("left", 7),
+            prepaid.Account("newest", 7),
+        ]
+    )
     swept(cluster.store, Retention((*KEPT, *service.keeps)))
     assert sorted(key for key, _ in cluster.store.scan("account")) == ["alice", "newest", "talks"]
 

@@ -332,8 +332,12 @@ def test_damaged_bills_do_not_end_retention(damaged):
 
 
 def test_damaged_bills_do_not_end_pages_metrics_or_the_export(damaged):
-    reader = Reader(lambda: damaged.store, lambda: Health(Member("server1", "a"), 1.0, "", "f", {}),
-                    lambda view, wall: {}, lambda: WALL + 60)  # fmt: skip
+    reader = Reader(
+        lambda: damaged.store,
+        lambda: Health(Member("server1", "a"), 1.0, "", "f", {}),
+        lambda view, wall: {},
+        lambda: WALL + 60,
+    )
     reader.start()
     try:
         routes = management.routes(reader)

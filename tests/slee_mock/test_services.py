@@ -1,4 +1,5 @@
-"""The SLEE around the services: a service in one file, deployed by name; and timers that outlive who set them."""
+"""The SLEE around the services: a service in one file, deployed by name; and timers that outlive
+who set them."""
 
 from __future__ import annotations
 
@@ -14,8 +15,9 @@ from slee_mock.container.deployment import DeployError
 from slee_mock.container.timers import BATCH
 from slee_mock.store.interface import Change, StoreDown
 
-# Answers MESSAGEs to sip:alarm@... at once, and notes the time, as many seconds later as its argument says.
-ALARM = '''
+# Answers MESSAGEs to sip:alarm@... at once, and notes the time, as many seconds later as its
+# argument says.
+ALARM = """
 from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -55,7 +57,7 @@ class Service:
 
 def deploy(context, argument):
     return Service(context.answers, float(argument))
-'''
+"""
 
 
 @pytest.fixture
@@ -96,7 +98,8 @@ def test_a_timer_that_all_members_see_runs_out_once(alarm_file):
     cluster = Cluster(deploy=("test_alarm:30",))
     cluster.one(wish())
     cluster.wall += 31
-    cluster.store.before_save = lambda: cluster.tick("server2")  # between the reading and the saving of server1
+    # between the reading and the saving of server1
+    cluster.store.before_save = lambda: cluster.tick("server2")
     cluster.tick("server1")
     cluster.tick("server2")
     assert rung(cluster) == [cluster.wall]
@@ -104,7 +107,9 @@ def test_a_timer_that_all_members_see_runs_out_once(alarm_file):
 
 def test_timers_of_services_that_a_server_was_not_given_do_not_hide_the_others(alarm_file):
     cluster = Cluster(deploy=("test_alarm:30",))
-    cluster.store.save([Change("foreign", str(number), "{}", 0, 1.0) for number in range(2 * BATCH + 5)])
+    cluster.store.save(
+        [Change("foreign", str(number), "{}", 0, 1.0) for number in range(2 * BATCH + 5)]
+    )
     cluster.one(wish())
     cluster.wall += 31
     for _ in range(4):
@@ -130,11 +135,17 @@ def test_a_store_that_is_down_costs_no_timer(alarm_file):
         ("nowhere:x", "there is no service 'nowhere': neither slee_mock/services/nowhere.py nor"),
         ("no/where.py", "'no/where.py' is not NAME:ARGUMENT, as in prepaid:balances.txt"),
         ("", "is not NAME:ARGUMENT"),
-        ("billing", r"slee_mock\.services\.billing is not a service to deploy: it has no function deploy"
-            r"\(context, argument\)"),
+        (
+            "billing",
+            r"slee_mock\.services\.billing is not a service to deploy: it has no function deploy"
+            r"\(context, argument\)",
+        ),
         ("test_alarm:soon", "test_alarm: could not convert string to float: 'soon'"),
         ("test_broken", "test_broken cannot be read: SyntaxError"),
-        ("test_needy", "test_needy cannot be read: ModuleNotFoundError: No module named 'not_installed'"),
+        (
+            "test_needy",
+            "test_needy cannot be read: ModuleNotFoundError: No module named 'not_installed'",
+        ),
     ],
 )
 def test_what_cannot_be_deployed_is_a_sentence(alarm_file, tmp_path, deploy, sentence):
@@ -145,17 +156,35 @@ def test_what_cannot_be_deployed_is_a_sentence(alarm_file, tmp_path, deploy, sen
 
 
 def test_the_program_says_so_and_ends(tmp_path, free_port):
-    command = [sys.executable, "-m", "slee_mock", "--listen", f"127.0.0.1:{free_port()}", "--management", "",
-               "--store", str(tmp_path / "cluster.db"), "--deploy", "nowhere:x"]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "slee_mock",
+        "--listen",
+        f"127.0.0.1:{free_port()}",
+        "--management",
+        "",
+        "--store",
+        str(tmp_path / "cluster.db"),
+        "--deploy",
+        "nowhere:x",
+    ]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
-    assert ended.returncode == 1 and ended.stderr.startswith("slee_mock: --deploy: there is no service 'nowhere'")
+    assert ended.returncode == 1 and ended.stderr.startswith(
+        "slee_mock: --deploy: there is no service 'nowhere'"
+    )
 
 
 def test_the_service_that_the_manual_shows_works_as_it_stands_there(tmp_path, monkeypatch):
     manual = (Path(__file__).parents[2] / "docs" / "slee.txt").read_text(encoding="ascii")
-    begins, ends = "    from slee_mock.container.events import Outcome", "  `context` is the server's"
+    begins, ends = (
+        "    from slee_mock.container.events import Outcome",
+        "  `context` is the server's",
+    )
     code = manual[manual.index(begins) : manual.index(ends)]
     (tmp_path / "greeter.py").write_text(textwrap.dedent(code))
     monkeypatch.syspath_prepend(str(tmp_path))
-    said = Cluster(deploy=("greeter:Hello",)).one(phone_request("MESSAGE", "sip:greeter@failover.test"))
+    said = Cluster(deploy=("greeter:Hello",)).one(
+        phone_request("MESSAGE", "sip:greeter@failover.test")
+    )
     assert (said.status, said.reason) == (200, "Hello alice")

@@ -1,4 +1,5 @@
-"""Session timers, the proxy's part (RFC 4028): who is asked for what, and which calls end by themselves, and when."""
+"""Session timers, the proxy's part (RFC 4028): who is asked for what, and which calls end by
+themselves, and when."""
 
 from __future__ import annotations
 
@@ -31,7 +32,9 @@ def talk(*, alice: bool, bob: bool, **context) -> Cluster:
 
 def refresh(cluster: Cluster, at: str, cseq: int = 2, status: int = 200) -> None:
     fields = [KNOWS, ("Session-Expires", "1800;refresher=uac")]
-    accepted = answer(cluster.one(in_dialog("UPDATE", cseq=cseq, fields=fields), at), status, contact="")
+    accepted = answer(
+        cluster.one(in_dialog("UPDATE", cseq=cseq, fields=fields), at), status, contact=""
+    )
     accepted.add("Session-Expires", "1800;refresher=uac")
     cluster.one(accepted, at)
 
@@ -42,10 +45,17 @@ def refresh(cluster: Cluster, at: str, cseq: int = 2, status: int = 200) -> None
         ([], {"Session-Expires": "1800"}),
         ([KNOWS], {"Session-Expires": "1800", "Supported": "timer"}),
         ([KNOWS, ("x", "600;refresher=uac")], {"Session-Expires": "600;refresher=uac"}),
-        ([KNOWS, ("Session-Expires", "7200;refresher=uas")], {"Session-Expires": "1800;refresher=uas"}),
-        ([KNOWS, ("Session-Expires", "7200"), ("Min-SE", "3600")], {"Session-Expires": "3600", "Min-SE": "3600"}),
+        (
+            [KNOWS, ("Session-Expires", "7200;refresher=uas")],
+            {"Session-Expires": "1800;refresher=uas"},
+        ),
+        (
+            [KNOWS, ("Session-Expires", "7200"), ("Min-SE", "3600")],
+            {"Session-Expires": "3600", "Min-SE": "3600"},
+        ),
         ([KNOWS, ("Min-SE", "2000")], {"Session-Expires": "2000", "Min-SE": "2000"}),
-        ([("Session-Expires", "30")], {"Session-Expires": "90", "Min-SE": "90"}),  # would not understand 422
+        # would not understand 422
+        ([("Session-Expires", "30")], {"Session-Expires": "90", "Min-SE": "90"}),
     ],
 )
 def test_the_session_interval_that_an_invite_goes_on_with(fields, forwarded):
@@ -81,7 +91,10 @@ def test_the_caller_refreshes_for_a_callee_that_does_not_know_timers(at):
     offered = cluster.one(invite(fields=[KNOWS]))
     for _ in range(2):  # a retransmission too
         accepted = cluster.one(answer(offered, 200), at)
-        assert (accepted.get("Session-Expires"), accepted.get("Require")) == ("1800;refresher=uac", "timer")
+        assert (accepted.get("Session-Expires"), accepted.get("Require")) == (
+            "1800;refresher=uac",
+            "timer",
+        )
 
 
 def test_nothing_is_required_of_a_caller_that_does_not_know_timers():
@@ -139,7 +152,13 @@ def test_a_call_of_phones_that_know_no_timers_is_presumed_over_after_as_long_a_s
     cluster.wall += 2
     cluster.tick("server2")
     bill = cluster.bill()
-    assert (bill.state, bill.seconds, bill.units, bill.final, bill.presumed) == ("ended", 700, 70, True, True)
+    assert (bill.state, bill.seconds, bill.units, bill.final, bill.presumed) == (
+        "ended",
+        700,
+        70,
+        True,
+        True,
+    )
     assert bill.why == "the phones of alice and bob fell silent; counted to their last message"
     assert cluster.get(Call, "c1").due is None
 
@@ -153,7 +172,12 @@ def test_phones_that_talked_all_the_same_are_billed_to_their_hang_up(by):
     cluster.wall += 2000
     assert cluster.one(in_dialog("BYE", by=by), "server2").method == "BYE"
     bill = cluster.bill()
-    assert (bill.seconds, bill.units, bill.why, bill.presumed) == (7000, 700, f"{by} hung up", False)
+    assert (bill.seconds, bill.units, bill.why, bill.presumed) == (
+        7000,
+        700,
+        f"{by} hung up",
+        False,
+    )
     cluster.wall += 5
     cluster.one(in_dialog("BYE", by=by))
     assert cluster.bill().seconds == 7000, "a hang-up that was heard stands"
@@ -167,7 +191,11 @@ def test_a_message_of_phones_that_know_no_timers_proves_that_they_go_on_and_they
     assert (cluster.bill().state, cluster.bill().seconds) == ("answered", 5000)
     cluster.wall += 1801
     cluster.tick()
-    assert (cluster.bill().state, cluster.bill().seconds, cluster.bill().presumed) == ("ended", 5000, True)
+    assert (cluster.bill().state, cluster.bill().seconds, cluster.bill().presumed) == (
+        "ended",
+        5000,
+        True,
+    )
 
 
 def test_no_bound_of_any_kind_without_session_timers():
@@ -177,7 +205,9 @@ def test_no_bound_of_any_kind_without_session_timers():
     assert cluster.bill().state == "answered" and cluster.get(Call, "c1").due is None
 
 
-@pytest.mark.parametrize(("asked", "granted"), [("Min-SE", "999999999"), ("Subject", "999999999"), ("Subject", "soon")])
+@pytest.mark.parametrize(
+    ("asked", "granted"), [("Min-SE", "999999999"), ("Subject", "999999999"), ("Subject", "soon")]
+)
 def test_no_phone_can_ask_for_a_session_that_outlives_both_of_them_for_years(asked, granted):
     cluster = cluster_with_bob()
     offered = cluster.one(invite(fields=[KNOWS, (asked, "999999999")]))
@@ -253,7 +283,12 @@ def test_a_call_that_nobody_answers_ends_in_the_record_too():
     cluster.wall += 201
     cluster.tick("server2")
     bill = cluster.bill()
-    assert (bill.state, bill.why, bill.total, bill.final) == ("ended", "bob did not answer", "0.00", True)
+    assert (bill.state, bill.why, bill.total, bill.final) == (
+        "ended",
+        "bob did not answer",
+        "0.00",
+        True,
+    )
     assert cluster.get(Call, "c1").due is None
 
 
@@ -281,7 +316,9 @@ def test_a_prepaid_call_that_vanished_is_paid_to_its_last_message(tmp_path):
     assert cluster.bill().total == "0.20"
 
 
-def test_a_prepaid_call_that_only_seemed_over_is_paid_to_its_hang_up_and_no_further_than_the_balance(tmp_path):
+def test_a_prepaid_call_that_only_seemed_over_is_paid_to_its_hang_up_and_no_further_than_the_balance(
+    tmp_path,
+):
     (tmp_path / "balances").write_text("alice:100")
     cluster = talk(alice=False, bob=False, deploy=(f"prepaid:{tmp_path / 'balances'}",))
     cluster.wall += 2000
@@ -293,11 +330,17 @@ def test_a_prepaid_call_that_only_seemed_over_is_paid_to_its_hang_up_and_no_furt
     cluster.tick()  # both timers: the call's, and the balance's end
     cluster.one(in_dialog("BYE", cseq=3))
     account = cluster.get(Account, "alice")
-    assert (cluster.bill().total, cluster.bill().unpaid, account.spent) == ("100.00", True, 100_000_000)
+    assert (cluster.bill().total, cluster.bill().unpaid, account.spent) == (
+        "100.00",
+        True,
+        100_000_000,
+    )
     assert account.calls == () and account.due is None
 
 
-def test_what_was_kept_for_a_call_that_nobody_answered_is_given_back_and_charged_if_somebody_does(tmp_path):
+def test_what_was_kept_for_a_call_that_nobody_answered_is_given_back_and_charged_if_somebody_does(
+    tmp_path,
+):
     (tmp_path / "balances").write_text("alice:0.20")
     cluster = cluster_with_bob(deploy=(f"prepaid:{tmp_path / 'balances'}",))
     offered = cluster.one(invite())
@@ -312,12 +355,14 @@ def test_what_was_kept_for_a_call_that_nobody_answered_is_given_back_and_charged
 
 @pytest.mark.parametrize("text", ["89", "soon", "-1", "1.5"])
 def test_an_interval_shorter_than_the_rfc_allows_is_refused(text):
-    with pytest.raises(SettingsError, match=r"--session-expires: .* is not a whole number of seconds from 90 on"):
+    with pytest.raises(
+        SettingsError, match=r"--session-expires: .* is not a whole number of seconds from 90 on"
+    ):
         parse_arguments([f"--session-expires={text}"])
     assert parse_arguments(["--session-expires", "0"]).session_expires == 0
 
 
-# -- with the phones of softphone/agent on the fake clock -----------------------------------------------------------
+# -- with the phones of softphone/agent on the fake clock ------------------------------------------
 
 
 def test_phones_that_know_timers_keep_their_call_through_a_crash_as_long_as_they_like():
@@ -329,7 +374,10 @@ def test_phones_that_know_timers_keep_their_call_through_a_crash_as_long_as_they
     assert world.bill.state == "answered"
     world.alice.does("hang_up")
     world.run(1)
-    assert (world.bill.state, world.bill.why) == ("ended", "Alice hung up") and 449 <= world.bill.seconds <= 451
+    assert (world.bill.state, world.bill.why) == (
+        "ended",
+        "Alice hung up",
+    ) and 449 <= world.bill.seconds <= 451
 
 
 def test_a_call_whose_phones_are_cut_off_is_billed_to_its_last_message():

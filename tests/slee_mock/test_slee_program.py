@@ -1,4 +1,5 @@
-"""Real server processes that share a store; the test plays the forwarder and both phones. kill -9 is real."""
+"""Real server processes that share a store; the test plays the forwarder and both phones. kill -9
+is real."""
 
 from __future__ import annotations
 
@@ -60,17 +61,26 @@ def test_a_call_survives_kill_9_and_the_survivor_bills_it(forwarder, program, ev
     assert forwarder.ask(in_dialog("BYE", cseq=3), server2).method == "BYE"
 
     call = server2.read("/calls")["calls"][0]
-    assert (call["state"], call["final"], call["why"], call["currency"]) == ("ended", True, "alice hung up", "EUR")
+    assert (call["state"], call["final"], call["why"], call["currency"]) == (
+        "ended",
+        True,
+        "alice hung up",
+        "EUR",
+    )
     assert [share["server"] for share in call["carried"]] == ["server1", "server2"]
     assert sum(share["seconds"] for share in call["carried"]) == call["seconds"] >= 3
     assert (call["units"], call["total"]) == (1, "0.15")
     members = {each["name"]: each for each in server2.read("/members")["members"]}
     assert members["server2"]["alive"]
-    eventually(lambda: not {m["name"]: m for m in server2.read("/members")["members"]}["server1"]["alive"])
+    eventually(
+        lambda: not {m["name"]: m for m in server2.read("/members")["members"]}["server1"]["alive"]
+    )
 
     server1 = program("server1").start()  # comes back as it was
     assert server1.read("/calls")["calls"] == [call]
-    assert [each["contact"] for each in server1.read("/bindings")["bindings"]] == ["sip:bob@127.0.0.1:4100"]
+    assert [each["contact"] for each in server1.read("/bindings")["bindings"]] == [
+        "sip:bob@127.0.0.1:4100"
+    ]
 
 
 def test_sigterm_and_ctrl_c_stop_it_cleanly_and_leave_no_lock(forwarder, program, tmp_path):
@@ -85,7 +95,9 @@ def test_sigterm_and_ctrl_c_stop_it_cleanly_and_leave_no_lock(forwarder, program
     assert not members["server1"]["alive"]
 
 
-def test_a_heartbeat_hears_503_while_the_store_is_locked_and_200_again_after(forwarder, program, tmp_path, eventually):
+def test_a_heartbeat_hears_503_while_the_store_is_locked_and_200_again_after(
+    forwarder, program, tmp_path, eventually
+):
     server = program("server1").start()
     heartbeat = phone_request("OPTIONS", "sip:127.0.0.1:5070")
     assert forwarder.ask(heartbeat, server).status == 200
@@ -124,7 +136,9 @@ def test_who_hangs_up_while_the_store_is_locked_is_passed_on_at_once_and_billed_
         heartbeat = phone_request("OPTIONS", "sip:127.0.0.1:5070")
         eventually(lambda: forwarder.ask(heartbeat, server).status == 503)
         assert server.read("/calls")["calls"][0]["state"] == "answered"
-    call = eventually(lambda: next((call for call in server.read("/calls")["calls"] if call["final"]), None))
+    call = eventually(
+        lambda: next((call for call in server.read("/calls")["calls"] if call["final"]), None)
+    )
     assert before <= call["ended"] <= after and call["answered"] == answered
     status = server.read("/status")
     assert (status["waiting"], status["bills_closed"]) == (0, 1)
@@ -139,7 +153,10 @@ def test_a_server_that_is_stopped_while_the_store_is_locked_waits_a_moment_and_s
     with locked(tmp_path / "cluster.db"):
         assert forwarder.ask(in_dialog("BYE", cseq=3), server).method == "BYE"
         status, said = server.end(signal.SIGTERM)
-    assert status == 0 and "the store did not come back in time: bills will lack BYE of call c1" in said
+    assert (
+        status == 0
+        and "the store did not come back in time: bills will lack BYE of call c1" in said
+    )
 
 
 def test_passwords_are_asked_when_a_file_of_users_is_given(forwarder, program, tmp_path):
@@ -175,7 +192,9 @@ def test_noise_is_counted_and_nothing_falls_over(forwarder, program):
     ],
 )
 def test_what_is_wrong_at_the_start_is_one_sentence_with_the_remedy(program, options, sentence):
-    finished = subprocess.run([*program("server1").argv, *options], capture_output=True, text=True, timeout=HELLO)
+    finished = subprocess.run(
+        [*program("server1").argv, *options], capture_output=True, text=True, timeout=HELLO
+    )
     assert (finished.returncode, finished.stdout) == (1, "")
     assert sentence in finished.stderr
     assert len(finished.stderr.splitlines()) == 1
@@ -213,7 +232,10 @@ def test_a_balance_ends_at_the_survivor_of_kill_9(forwarder, program, eventually
     server1, server2 = program("server1", *options).start(), program("server2", *options).start()
     talk(forwarder, server1)
     server1.process.kill()
-    bill = eventually(lambda: next((call for call in server2.read("/calls")["calls"] if call["unpaid"]), None), HELLO)
+    bill = eventually(
+        lambda: next((call for call in server2.read("/calls")["calls"] if call["unpaid"]), None),
+        HELLO,
+    )
     assert (bill["total"], bill["units"], bill["state"]) == ("0.30", 2, "answered")
     assert "alice's balance ended before" in bill["why"]
     assert forwarder.ask(in_dialog("BYE"), server2).method == "BYE"

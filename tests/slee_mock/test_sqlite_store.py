@@ -1,4 +1,5 @@
-"""The store in an SQLite file, and what can happen to a file: killed writers, damage, a full disk. All is real."""
+"""The store in an SQLite file, and what can happen to a file: killed writers, damage, a full disk.
+All is real."""
 
 from __future__ import annotations
 
@@ -44,8 +45,12 @@ def test_every_acknowledged_save_survives_kill_9_at_any_instant_under_several_wr
         store.save([Change("shared", "all", "0", 0)])
     for round_ in range(12):
         names = [f"w{round_}.{number}" for number in range(3)]
-        writers = [subprocess.Popen([sys.executable, "-S", "-c", WRITER, path, name], stdout=subprocess.PIPE)
-                   for name in names]  # fmt: skip
+        writers = [
+            subprocess.Popen(
+                [sys.executable, "-S", "-c", WRITER, path, name], stdout=subprocess.PIPE
+            )
+            for name in names
+        ]
         for writer in writers:  # they die one after the other, while the rest go on
             for _ in range(dice.randint(1, 120)):
                 acknowledged.add(writer.stdout.readline().decode().strip())
@@ -53,7 +58,8 @@ def test_every_acknowledged_save_survives_kill_9_at_any_instant_under_several_wr
             acknowledged |= set(writer.stdout.read().decode().split())
             writer.wait(HELLO)
             writer.stdout.close()
-        with contextlib.closing(SqliteStore(path)) as survivor:  # no lock of a dead one stays, nothing is half saved
+        # no lock of a dead one stays, nothing is half saved
+        with contextlib.closing(SqliteStore(path)) as survivor:
             kept = {key for key, _ in survivor.scan("call")}
             assert acknowledged <= kept
             assert survivor.get("shared", "all").text == str(len(kept))
@@ -81,7 +87,9 @@ def test_a_damaged_file_is_refused_at_the_start(tmp_path):
     path = tmp_path / "cluster.db"
     filled(path).close()
     damage(path)
-    with pytest.raises(StoreDown, match=r"cluster.db is damaged \(.*malformed.*\): restore it from a backup"):
+    with pytest.raises(
+        StoreDown, match=r"cluster.db is damaged \(.*malformed.*\): restore it from a backup"
+    ):
         SqliteStore(str(path))
 
 
@@ -143,18 +151,36 @@ def test_a_full_disk_is_told_loses_nothing_and_is_no_trouble_any_more_once_there
         pytest.skip("unshare is not here (apt install util-linux)")
     mount = f'mount -t tmpfs -o size=1m tmpfs "{tmp_path}" || exit 77; exec "$@"'
     user = [] if os.geteuid() == 0 else ["--map-root-user"]
-    argv = ["unshare", "--mount", *user, "sh", "-c", mount, "sh", sys.executable, "-S", "-c", FULL, str(tmp_path)]
+    argv = [
+        "unshare",
+        "--mount",
+        *user,
+        "sh",
+        "-c",
+        mount,
+        "sh",
+        sys.executable,
+        "-S",
+        "-c",
+        FULL,
+        str(tmp_path),
+    ]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=HELLO, check=False)
     if done.returncode == 77 or "unshare failed" in done.stderr:
         pytest.skip(f"no disk can be mounted here: {done.stderr.strip()}")
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
-    assert told["full"] == f"cannot write to the store {tmp_path}/cluster.db: the disk is full; make room"
+    assert (
+        told["full"]
+        == f"cannot write to the store {tmp_path}/cluster.db: the disk is full; make room"
+    )
     assert told["new"].endswith("the disk is full; make room")
     assert told["lost"] == [] and told["check"] == "ok"
 
 
-def test_a_writer_that_is_frozen_with_the_lock_in_its_hand_holds_the_others_up_until_it_goes_on(tmp_path, eventually):
+def test_a_writer_that_is_frozen_with_the_lock_in_its_hand_holds_the_others_up_until_it_goes_on(
+    tmp_path, eventually
+):
     path = str(tmp_path / "cluster.db")
     script = (
         "import sqlite3, sys, os\n"
@@ -164,13 +190,18 @@ def test_a_writer_that_is_frozen_with_the_lock_in_its_hand_holds_the_others_up_u
     )
     with contextlib.closing(SqliteStore(path, 0.05)) as store:
         store.save([Change("call", "c1", "x", 0)])
-        holder = subprocess.Popen([sys.executable, "-S", "-c", script, path], stdin=subprocess.PIPE,
-                                  stdout=subprocess.PIPE)  # fmt: skip
+        holder = subprocess.Popen(
+            [sys.executable, "-S", "-c", script, path],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
         try:
             assert holder.stdout.readline() == b"locked\n"
             holder.send_signal(signal.SIGSTOP)
             for _ in range(50):
-                with pytest.raises(StoreDown, match="is locked by another program; end that one, or wait for it"):
+                with pytest.raises(
+                    StoreDown, match="is locked by another program; end that one, or wait for it"
+                ):
                     store.save([Change("call", "c1", "y", 1)])
             assert store.get("call", "c1") == Row("x", 1), "reading goes on"
             holder.send_signal(signal.SIGCONT)

@@ -43,7 +43,11 @@ def open_store(request, tmp_path):
         if request.param == "redis":
             made.append(RedisStore(place, patience=PATIENT))
         else:
-            made.append(shared if request.param == "dict" else SqliteStore(str(tmp_path / "cluster.db"), PATIENT))
+            made.append(
+                shared
+                if request.param == "dict"
+                else SqliteStore(str(tmp_path / "cluster.db"), PATIENT)
+            )
         return made[-1]
 
     yield connect
@@ -83,12 +87,19 @@ def test_a_walk_goes_on_behind_what_was_seen_whatever_comes_and_goes_meanwhile(s
     newest = store.walk("bill", 2)
     assert [(key, row) for _, key, row in newest] == [("c5", Row("5", 1)), ("c4", Row("4", 1))]
     assert newest[0].mark > newest[1].mark
-    store.save([Change("bill", "c6", "6", 0), Change("bill", "c4", None, 1), Change("bill", "c2", None, 1)])
+    store.save(
+        [Change("bill", "c6", "6", 0), Change("bill", "c4", None, 1), Change("bill", "c2", None, 1)]
+    )
     store.save([Change("bill", "c1", "changed", 1)])
     rest = store.walk("bill", 9, before=newest[1].mark)
     assert [each.key for each in rest] == ["c3", "c1", "c0"], "a change moves nothing"
     assert [each.key for each in store.walk("bill", 1, rest[0].mark)] == ["c1"]
-    assert store.walk("bill", 9, rest[-1].mark) == store.walk("bill", 0) == store.walk("member", 9) == []
+    assert (
+        store.walk("bill", 9, rest[-1].mark)
+        == store.walk("bill", 0)
+        == store.walk("member", 9)
+        == []
+    )
 
 
 def test_a_walk_may_begin_behind_the_newest(store):
@@ -138,7 +149,9 @@ def test_several_changes_are_saved_together_or_not_at_all(store):
 
 def test_scan_gives_one_kind_newest_first_and_no_more_than_asked(store):
     for number in range(5):
-        store.save([Change("bill", f"c{number}", str(number), 0), Change("call", f"c{number}", "x", 0)])
+        store.save(
+            [Change("bill", f"c{number}", str(number), 0), Change("call", f"c{number}", "x", 0)]
+        )
     store.save([Change("bill", "c0", "changed", 1)])
     assert [key for key, _ in store.scan("bill")] == ["c4", "c3", "c2", "c1", "c0"]
     assert store.scan("bill", 2) == [("c4", Row("4", 1)), ("c3", Row("3", 1))]
@@ -209,18 +222,30 @@ def test_a_damaged_record_is_the_stores_fault_not_a_traceback(store):
 def test_records_survive_the_way_through_json():
     binding = Binding("sip:bob@127.0.0.1", "r1", 4, 1e9 + 0.25, 1e9, q=0.5)
     bindings = Bindings("sip:bob@x", "Bob", (binding,))
-    bill = Bill("c1", "Alice", "sip:alice@x", "Bob", "sip:bob@x", "1+1/1s", "EUR", 5.5, carriers=(Carrier("s", 1.0),))
+    bill = Bill(
+        "c1",
+        "Alice",
+        "sip:alice@x",
+        "Bob",
+        "sip:bob@x",
+        "1+1/1s",
+        "EUR",
+        5.5,
+        carriers=(Carrier("s", 1.0),),
+    )
     assert from_json(Bindings, to_json(bindings)) == bindings
     assert from_json(Bill, to_json(bill)) == bill
 
 
 def test_a_record_of_another_version_is_read_as_far_as_it_is_known():
-    assert from_json(Bindings, '{"aor": "sip:bob@x", "invented_later": [1]}') == Bindings("sip:bob@x")
+    assert from_json(Bindings, '{"aor": "sip:bob@x", "invented_later": [1]}') == Bindings(
+        "sip:bob@x"
+    )
     with pytest.raises(ValueError, match="not a bill"):
         from_json(Bill, '{"call_id": "c1"}')
 
 
-# -- SQLite alone -------------------------------------------------------------------------------------------------
+# -- SQLite alone ----------------------------------------------------------------------------------
 
 
 def test_two_connections_see_each_others_saves(tmp_path):
@@ -230,7 +255,9 @@ def test_two_connections_see_each_others_saves(tmp_path):
     assert two.get("call", "c1") == Row("x", 1)
     one.close()
     two.close()
-    assert [each.name for each in tmp_path.iterdir()] == ["cluster.db"], "no lock or log stays behind"
+    assert [each.name for each in tmp_path.iterdir()] == ["cluster.db"], (
+        "no lock or log stays behind"
+    )
 
 
 def test_a_file_of_a_version_without_timers_is_taken_over(tmp_path):
@@ -238,8 +265,11 @@ def test_a_file_of_a_version_without_timers_is_taken_over(tmp_path):
     SqliteStore(path).close()
     with sqlite3.connect(path, isolation_level=None) as old:
         old.execute("DROP TABLE record")
-        old.execute("CREATE TABLE record (created INTEGER PRIMARY KEY, kind TEXT NOT NULL, key TEXT NOT NULL, "
-                    "version INTEGER NOT NULL, text TEXT NOT NULL, UNIQUE (kind, key))")  # fmt: skip
+        old.execute(
+            "CREATE TABLE record (created INTEGER PRIMARY KEY, kind TEXT NOT NULL, key TEXT NOT "
+            "NULL, "
+            "version INTEGER NOT NULL, text TEXT NOT NULL, UNIQUE (kind, key))"
+        )
         old.execute("INSERT INTO record (kind, key, version, text) VALUES ('call', 'c1', 3, 'x')")
     old.close()
     store = SqliteStore(path)
@@ -256,7 +286,8 @@ def test_what_was_acknowledged_survives_kill_9(tmp_path):
         "store = SqliteStore(sys.argv[1])\n"
         "for number in range(100): store.save([Change('call', str(number), 'x', 0)])\n"
         "store._connection.execute('BEGIN IMMEDIATE')\n"
-        "store._connection.execute(\"INSERT INTO record (kind, key, version, text) VALUES ('call', 'half', 1, 'x')\")\n"
+        "store._connection.execute(\"INSERT INTO record (kind, key, version, text) VALUES ('call', "
+        "'half', 1, 'x')\")\n"
         "os.kill(os.getpid(), signal.SIGKILL)"
     )
     subprocess.run([sys.executable, "-c", script, path], check=False, timeout=30)
@@ -280,7 +311,9 @@ def test_a_lock_held_by_another_program_is_a_sentence_and_passes(tmp_path):
 
 
 def test_files_that_cannot_be_the_store_are_refused_with_a_reason(tmp_path):
-    (tmp_path / "text.db").write_text("this is not a database, but it is long enough to look like one" * 100)
+    (tmp_path / "text.db").write_text(
+        "this is not a database, but it is long enough to look like one" * 100
+    )
     with pytest.raises(StoreDown, match="is damaged"):
         SqliteStore(str(tmp_path / "text.db"))
     with pytest.raises(StoreDown, match="there is no folder"):

@@ -221,8 +221,10 @@ def test_nor_in_a_folder_that_was_removed_and_made_anew(path, connect):
 
 
 def test_a_server_that_was_killed_is_in_nobodys_way_and_the_last_to_leave_tidies_up(path, connect):
-    script = ("import os, signal, sys; from slee_mock.store.sqlite_store import SqliteStore\n"
-              "store = SqliteStore(sys.argv[1]); os.kill(os.getpid(), signal.SIGKILL)")  # fmt: skip
+    script = (
+        "import os, signal, sys; from slee_mock.store.sqlite_store import SqliteStore\n"
+        "store = SqliteStore(sys.argv[1]); os.kill(os.getpid(), signal.SIGKILL)"
+    )
     subprocess.run([sys.executable, "-S", "-c", script, str(path)], check=False, timeout=HELLO)
     assert path.with_name(".cluster.db.lock").exists()
     remove(path)

@@ -1,4 +1,5 @@
-"""What a busy server has received in one turn is saved at once: each message is handled as if it had come alone."""
+"""What a busy server has received in one turn is saved at once: each message is handled as if it
+had come alone."""
 
 from __future__ import annotations
 
@@ -27,7 +28,10 @@ def cluster():
 
 
 def sent(messages):
-    return [(message.call_id, getattr(message, "method", None) or message.status) for message in messages]
+    return [
+        (message.call_id, getattr(message, "method", None) or message.status)
+        for message in messages
+    ]
 
 
 def test_messages_of_many_calls_are_saved_once_and_each_is_sent_on(cluster):
@@ -35,28 +39,51 @@ def test_messages_of_many_calls_are_saved_once_and_each_is_sent_on(cluster):
     offered = cluster.receive_all(invites)
     assert sent(offered) == [(f"c{n}", "INVITE") for n in range(8)] and cluster.store.saves == 1
     cluster.wall += 2.0
-    assert sent(cluster.receive_all([answer(each, 200) for each in offered])) == [(f"c{n}", 200) for n in range(8)]
+    assert sent(cluster.receive_all([answer(each, 200) for each in offered])) == [
+        (f"c{n}", 200) for n in range(8)
+    ]
     assert cluster.store.saves == 2
-    assert all(cluster.get(Call, f"c{n}").confirmed and cluster.bill(f"c{n}").state == "answered" for n in range(8))
+    assert all(
+        cluster.get(Call, f"c{n}").confirmed and cluster.bill(f"c{n}").state == "answered"
+        for n in range(8)
+    )
 
 
 def test_what_comes_later_in_the_same_turn_sees_what_came_before(cluster):
     offered = cluster.one(invite())
-    messages = [answer(offered, 180), answer(offered, 200), in_dialog("ACK", cseq=1), in_dialog("BYE"), invite()]
-    assert sent(cluster.receive_all(messages)) == [("c1", 180), ("c1", 200), ("c1", "ACK"), ("c1", "BYE")]
+    messages = [
+        answer(offered, 180),
+        answer(offered, 200),
+        in_dialog("ACK", cseq=1),
+        in_dialog("BYE"),
+        invite(),
+    ]
+    assert sent(cluster.receive_all(messages)) == [
+        ("c1", 180),
+        ("c1", 200),
+        ("c1", "ACK"),
+        ("c1", "BYE"),
+    ]
     assert cluster.store.saves == 2, "the INVITE's, and one for all"
     bill = cluster.get(Bill, "c1")
-    assert (cluster.bill().state, bill.rang, bill.answered, bill.ended) == ("ended", *[cluster.wall] * 3)
+    assert (cluster.bill().state, bill.rang, bill.answered, bill.ended) == (
+        "ended",
+        *[cluster.wall] * 3,
+    )
 
 
 def test_what_another_server_saves_meanwhile_is_not_overwritten(cluster):
-    """Nothing of it all is saved then, and each message is decided anew, by what the other has saved."""
+    """Nothing of it all is saved then, and each message is decided anew, by what the other has
+    saved."""
     first, second = (cluster.one(invite(call_id=f"c{n}")) for n in (1, 2))
     cluster.receive(answer(first, 200))
-    cluster.store.before_save = lambda: cluster.receive(in_dialog("BYE", by="bob", call_id="c1"), at="server2")
+    cluster.store.before_save = lambda: cluster.receive(
+        in_dialog("BYE", by="bob", call_id="c1"), at="server2"
+    )
     assert sent(cluster.receive_all([answer(second, 200), in_dialog("BYE", call_id="c1")])) == [
-        ("c2", 200), ("c1", "BYE"),
-    ]  # fmt: skip
+        ("c2", 200),
+        ("c1", "BYE"),
+    ]
     assert cluster.get(Bill, "c1").why == "bob hung up" and cluster.bill("c2").state == "answered"
 
 
@@ -65,7 +92,9 @@ def test_all_of_a_turn_is_refused_or_waits_while_the_store_is_down(cluster):
     cluster.receive(answer(offered, 200))
     cluster.wall += 7.0
     cluster.store.down = True
-    told = cluster.receive_all([invite(call_id="c2"), in_dialog("BYE"), phone_request("OPTIONS", "sip:bob@x")])
+    told = cluster.receive_all(
+        [invite(call_id="c2"), in_dialog("BYE"), phone_request("OPTIONS", "sip:bob@x")]
+    )
     assert sent(told) == [("c2", 503), ("c1", "BYE"), ("c1", 503)]
     cluster.store.down = False
     cluster.wall += 9.0
@@ -90,14 +119,29 @@ def test_rows_of_one_turn_are_changed_as_one_by_one():
     store = DictStore()
     store.save([Change("call", "old", "x", 0), Change("call", "gone", "x", 0)])
     together = Together(store)
-    together.save([Change("call", "old", "y", 1, 50.0), Change("call", "new", "a", 0), Change("call", "brief", "b", 0)])
-    together.save([Change("call", "old", "z", 2), Change("call", "brief", None, 1), Change("call", "gone", None, 1)])
+    together.save(
+        [
+            Change("call", "old", "y", 1, 50.0),
+            Change("call", "new", "a", 0),
+            Change("call", "brief", "b", 0),
+        ]
+    )
+    together.save(
+        [
+            Change("call", "old", "z", 2),
+            Change("call", "brief", None, 1),
+            Change("call", "gone", None, 1),
+        ]
+    )
     assert together.get("call", "old") == Row("z", 3) and together.get("call", "brief") is None
     with pytest.raises(Conflict):
         together.save([Change("call", "new", "mine", 0)])
     assert store.get("call", "old") == Row("x", 1) and store.get("call", "new") is None
     together.commit()
-    assert store.rows == {("call", "old"): Row("z", 2), ("call", "new"): Row("a", 1)} and store.due(99.0, 9) == []
+    assert (
+        store.rows == {("call", "old"): Row("z", 2), ("call", "new"): Row("a", 1)}
+        and store.due(99.0, 9) == []
+    )
 
 
 def test_a_turn_that_saves_nothing_asks_the_store_for_nothing():

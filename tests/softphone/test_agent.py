@@ -1,4 +1,5 @@
-"""Calls between two agents joined in memory: what each person sees, and what passes between them."""
+"""Calls between two agents joined in memory: what each person sees, and what passes between
+them."""
 
 from __future__ import annotations
 
@@ -33,12 +34,19 @@ def test_a_call_is_placed_answered_and_hung_up():
     assert (alice.state, alice.sentence) == (CALLING, "Calling bob ...")
     network.run(0.1)
     assert (alice.state, alice.sentence) == (RINGING, "Ringing at Bob ...")
-    assert (bob.state, bob.sentence, bob.call.direction) == (INCOMING, "Alice is calling", Direction.INCOMING)
+    assert (bob.state, bob.sentence, bob.call.direction) == (
+        INCOMING,
+        "Alice is calling",
+        Direction.INCOMING,
+    )
     bob.answers()
     network.run(0.1)
     assert (alice.state, alice.sentence) == (TALKING, "Talking with Bob")
     assert (bob.state, bob.sentence) == (TALKING, "Talking with Alice")
-    assert alice.call.media.remote == ("127.0.0.1", 6064) and bob.call.media.remote == ("127.0.0.1", 6062)
+    assert alice.call.media.remote == ("127.0.0.1", 6064) and bob.call.media.remote == (
+        "127.0.0.1",
+        6062,
+    )
     assert alice.call.media.codec == bob.call.media.codec == "PCMU"
     network.run(12.0)
     alice.does("hang_up")
@@ -58,7 +66,11 @@ def test_a_call_is_placed_answered_and_hung_up():
     ("fields", "to", "name"),
     [
         ((), "", "bob"),
-        ((("P-Asserted-Identity", '"Robert" <sip:bob@failover.test>, <tel:+49301>'),), '"Bobby"', "Robert"),
+        (
+            (("P-Asserted-Identity", '"Robert" <sip:bob@failover.test>, <tel:+49301>'),),
+            '"Bobby"',
+            "Robert",
+        ),
         ((("P-Asserted-Identity", "<tel:+49301>"),), '"Bobby"', "Bobby"),
         ((("P-Asserted-Identity", '"broken, <sip:bob@failover.test>'),), "", "bob"),
         ((), '" "', "bob"),
@@ -80,7 +92,11 @@ def test_whom_we_called_by_an_address_has_a_name(fields, to, name):
     Scripted(network, ("127.0.0.1", 5064), answers)
     alice.calls(BOB)
     network.run(0.1)
-    assert (alice.state, alice.sentence, alice.call.peer_name) == (TALKING, f"Talking with {name}", name)
+    assert (alice.state, alice.sentence, alice.call.peer_name) == (
+        TALKING,
+        f"Talking with {name}",
+        name,
+    )
 
 
 def test_bob_hangs_up():
@@ -137,7 +153,15 @@ def test_a_cancel_waits_for_a_provisional_answer():
     assert alice.state is ENDING and "CANCEL" not in network.names()
     slow.append("the next INVITE comes through")
     network.run(0.2)
-    assert network.names() == ["INVITE", "INVITE", "180 INVITE", "CANCEL", "200 CANCEL", "487 INVITE", "ACK"]
+    assert network.names() == [
+        "INVITE",
+        "INVITE",
+        "180 INVITE",
+        "CANCEL",
+        "200 CANCEL",
+        "487 INVITE",
+        "ACK",
+    ]
     assert alice.sentence == "You hung up" and bob.state is ENDED
 
 
@@ -177,15 +201,27 @@ def test_somebody_who_is_called_and_hangs_up_instead_declines():
 
 @pytest.mark.parametrize(
     ("status", "sentence"),
-    [(404, "No such user: bob"), (486, "Bob is busy"), (600, "Bob is busy"), (603, "Bob declined the call"),
-     (480, "Bob cannot be reached right now"), (503, "No server can take the call right now"),
-     (488, "Bob's phone and this one have no sound format in common"), (408, "No answer from bob"),
-     (302, "Bob is to be called elsewhere: Moved Temporarily"), (500, "The server could not place the call to bob: "
-     "Server Internal Error"), (499, "The call to bob was refused: Bad Request")],
-)  # fmt: skip
+    [
+        (404, "No such user: bob"),
+        (486, "Bob is busy"),
+        (600, "Bob is busy"),
+        (603, "Bob declined the call"),
+        (480, "Bob cannot be reached right now"),
+        (503, "No server can take the call right now"),
+        (488, "Bob's phone and this one have no sound format in common"),
+        (408, "No answer from bob"),
+        (302, "Bob is to be called elsewhere: Moved Temporarily"),
+        (500, "The server could not place the call to bob: Server Internal Error"),
+        (499, "The call to bob was refused: Bad Request"),
+    ],
+)
 def test_every_refusal_is_a_sentence(status, sentence):
     network, alice, _ = pair()
-    Scripted(network, ("127.0.0.1", 5064), lambda r: [reply(r, status, to_tag="b")] if r.method == "INVITE" else [])
+    Scripted(
+        network,
+        ("127.0.0.1", 5064),
+        lambda r: [reply(r, status, to_tag="b")] if r.method == "INVITE" else [],
+    )
     alice.calls(BOB)
     network.run(0.1)
     assert (alice.state, alice.sentence, alice.call.status) == (ENDED, sentence, status)
@@ -199,7 +235,10 @@ def test_a_call_into_silence_says_so_soon_and_ends_after_32_seconds():
     network.run(1.6)
     assert (alice.state, alice.sentence) == (CALLING, "Calling bob ... no answer yet")
     network.run(31.0)
-    assert (alice.state, alice.sentence) == (ENDED, "Nobody answers: neither a server nor bob's phone")
+    assert (alice.state, alice.sentence) == (
+        ENDED,
+        "Nobody answers: neither a server nor bob's phone",
+    )
     assert alice.agent.retransmissions == 6
 
 
@@ -209,7 +248,9 @@ def test_a_phone_that_rings_too_long_is_given_up():
     network.run(181.0)
     assert alice.state is ENDED and bob.state is ENDED
     assert bob.sentence == "Missed call from Alice"
-    assert network.names(bob.address).count("180 INVITE") >= 3, "a provisional answer every minute (13.3.1.1)"
+    assert network.names(bob.address).count("180 INVITE") >= 3, (
+        "a provisional answer every minute (13.3.1.1)"
+    )
 
 
 def test_an_invite_that_expires_is_missed():
@@ -249,10 +290,12 @@ def test_an_empty_target_is_asked_for():
 def test_a_name_needs_a_server():
     network, alice, _ = pair()
     alice.calls("bob")
-    assert alice.sentence == "Failover.test cannot be found without a server" and network.names() == []
+    assert (
+        alice.sentence == "Failover.test cannot be found without a server" and network.names() == []
+    )
 
 
-# -- losses ------------------------------------------------------------------------------------------------------------
+# -- losses ----------------------------------------------------------------------------------------
 
 
 def lose_first(*names: str):
@@ -338,14 +381,19 @@ def test_hanging_up_on_somebody_who_is_gone_ends_after_32_seconds():
     assert (alice.state, alice.sentence) == (ENDED, "You hung up")
 
 
-# -- forks, late answers, early media ----------------------------------------------------------------------------------
+# -- forks, late answers, early media --------------------------------------------------------------
 
 
 def test_of_two_phones_that_answer_one_is_talked_to_and_the_other_left():
     network, alice, _ = pair()
-    both = Scripted(network, ("127.0.0.1", 5064), lambda r: {
-        "INVITE": [reply(r, 180, to_tag="b1"), accepted(r, "b1"), accepted(r, "b2")],
-        "BYE": [reply(r, 200)]}.get(r.method, []))  # fmt: skip
+    both = Scripted(
+        network,
+        ("127.0.0.1", 5064),
+        lambda r: {
+            "INVITE": [reply(r, 180, to_tag="b1"), accepted(r, "b1"), accepted(r, "b2")],
+            "BYE": [reply(r, 200)],
+        }.get(r.method, []),
+    )
     alice.calls(BOB)
     network.run(0.1)
     assert alice.state is TALKING
@@ -356,7 +404,9 @@ def test_of_two_phones_that_answer_one_is_talked_to_and_the_other_left():
 def test_early_media_is_heard_before_the_answer():
     network, alice, _ = pair()
     fields = [("Contact", "<sip:bob@127.0.0.1:5064>"), ("Content-Type", "application/sdp")]
-    Scripted(network, ("127.0.0.1", 5064), lambda r: [reply(r, 183, to_tag="b", fields=fields, body=SDP)])
+    Scripted(
+        network, ("127.0.0.1", 5064), lambda r: [reply(r, 183, to_tag="b", fields=fields, body=SDP)]
+    )
     alice.calls(BOB)
     network.run(0.1)
     assert alice.state is CALLING and alice.call.media.remote == ("127.0.0.1", 7000)
@@ -365,9 +415,18 @@ def test_early_media_is_heard_before_the_answer():
 def test_an_answer_in_a_provisional_response_stands_if_the_200_has_none():
     network, alice, _ = pair()
     fields = [("Contact", "<sip:bob@127.0.0.1:5064>"), ("Content-Type", "application/sdp")]
-    Scripted(network, ("127.0.0.1", 5064), lambda r: [
-        reply(r, 183, to_tag="b", fields=fields, body=SDP), reply(r, 200, to_tag="b", fields=fields[:1]),
-    ] if r.method == "INVITE" else [])  # fmt: skip
+    Scripted(
+        network,
+        ("127.0.0.1", 5064),
+        lambda r: (
+            [
+                reply(r, 183, to_tag="b", fields=fields, body=SDP),
+                reply(r, 200, to_tag="b", fields=fields[:1]),
+            ]
+            if r.method == "INVITE"
+            else []
+        ),
+    )
     alice.calls(BOB)
     network.run(0.1)
     assert alice.state is TALKING and alice.call.media.remote == ("127.0.0.1", 7000)
@@ -376,11 +435,17 @@ def test_an_answer_in_a_provisional_response_stands_if_the_200_has_none():
 @pytest.mark.parametrize("body", [b"", b"nonsense", SDP.replace(b"AVP 0", b"AVP 18")])
 def test_an_answer_without_usable_media_is_acknowledged_and_left(body):
     network, alice, _ = pair()
-    bob = Scripted(network, ("127.0.0.1", 5064), lambda r: {
-        "INVITE": [accepted(r, "b", body)], "BYE": [reply(r, 200)]}.get(r.method, []))  # fmt: skip
+    bob = Scripted(
+        network,
+        ("127.0.0.1", 5064),
+        lambda r: {"INVITE": [accepted(r, "b", body)], "BYE": [reply(r, 200)]}.get(r.method, []),
+    )
     alice.calls(BOB)
     network.run(0.1)
-    assert (alice.state, alice.sentence) == (ENDED, "Bob's phone and this one have no sound format in common")
+    assert (alice.state, alice.sentence) == (
+        ENDED,
+        "Bob's phone and this one have no sound format in common",
+    )
     assert [m.method for m in bob.seen if isinstance(m, Request)] == ["INVITE", "ACK", "BYE"]
 
 
@@ -388,10 +453,15 @@ def test_an_answer_without_usable_media_is_acknowledged_and_left(body):
 def test_an_answer_without_a_usable_contact_ends_the_call(contact):
     network, alice, _ = pair()
     fields = [*contact, ("Content-Type", "application/sdp")]
-    Scripted(network, ("127.0.0.1", 5064), lambda r: [reply(r, 200, to_tag="b", fields=fields, body=SDP)])
+    Scripted(
+        network, ("127.0.0.1", 5064), lambda r: [reply(r, 200, to_tag="b", fields=fields, body=SDP)]
+    )
     alice.calls(BOB)
     network.run(0.1)
-    assert (alice.state, alice.sentence) == (ENDED, "Bob's phone gave an answer that makes no sense")
+    assert (alice.state, alice.sentence) == (
+        ENDED,
+        "Bob's phone gave an answer that makes no sense",
+    )
 
 
 def test_somebody_who_sends_no_offer_gets_one_with_the_answer():
@@ -407,7 +477,9 @@ def test_somebody_who_sends_no_offer_gets_one_with_the_answer():
     other.answers()
     ok = network.passed[-1].message
     assert b"m=audio 6070" in ok.body
-    ack = Request("ACK", "sip:bob@127.0.0.1:5070", [(f.name, f.value) for f in invite.fields], body=SDP)
+    ack = Request(
+        "ACK", "sip:bob@127.0.0.1:5070", [(f.name, f.value) for f in invite.fields], body=SDP
+    )
     ack.replace_top("Via", "SIP/2.0/UDP 127.0.0.1:5062;branch=z9hG4bKack")
     ack.set("CSeq", "1 ACK")
     ack.set("To", ok.get("To"))

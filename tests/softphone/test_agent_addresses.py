@@ -274,7 +274,11 @@ def test_after_a_redirection_sound_may_come_from_the_new_place():
     alice = Line(network, "alice", 5062, host="192.0.2.1")
     bob = Line(network, "bob", 5064, host="198.51.100.7")
     moved = [("Contact", "<sip:bob@198.51.100.7:5064>")]
-    Scripted(network, GATEWAY, lambda r: [reply(r, 301, to_tag="m", fields=moved)] if r.method == "INVITE" else [])
+    Scripted(
+        network,
+        GATEWAY,
+        lambda r: [reply(r, 301, to_tag="m", fields=moved)] if r.method == "INVITE" else [],
+    )
     alice.calls("sip:info@127.0.0.1:5090")
     network.run(0.1)
     bob.answers()
@@ -402,7 +406,11 @@ def test_every_contact_that_can_be_called_is(contacts, uri):
 def test_a_contact_that_cannot_be_found_is_passed_over(contacts, sentence):
     network, alice, _ = pair()
     moved = [("Contact", each) for each in contacts]
-    Scripted(network, GATEWAY, lambda r: [reply(r, 302, to_tag="m", fields=moved)] if r.method == "INVITE" else [])
+    Scripted(
+        network,
+        GATEWAY,
+        lambda r: [reply(r, 302, to_tag="m", fields=moved)] if r.method == "INVITE" else [],
+    )
     alice.calls("sip:info@127.0.0.1:5090")
     network.run(0.1)
     assert alice.sentence == sentence

@@ -1,4 +1,5 @@
-"""What two people do in the middle of a call, on a network that repeats and shuffles, and while the server dies."""
+"""What two people do in the middle of a call, on a network that repeats and shuffles, and while the
+server dies."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from softphone.agent.event import CallState
 TALKING, ENDED = CallState.TALKING, CallState.ENDED
 
 
-# -- the network alone -------------------------------------------------------------------------------------------------
+# -- the network alone -----------------------------------------------------------------------------
 
 
 def live_through_a_call(network: Network, alice: Line, bob: Line) -> None:
@@ -46,7 +47,10 @@ def test_a_network_that_delivers_everything_twice_changes_nothing():
     network.delays = lambda passage: (DELAY, 3 * DELAY)
     live_through_a_call(network, alice, bob)
     assert sum(event.call.state is TALKING for event in alice.events if hasattr(event, "call")) < 10
-    assert bob.sentences.count("Alice is calling") == 1 and len(bob.agent.calls) == len(alice.agent.calls) == 1
+    assert (
+        bob.sentences.count("Alice is calling") == 1
+        and len(bob.agent.calls) == len(alice.agent.calls) == 1
+    )
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -54,7 +58,9 @@ def test_a_network_that_loses_repeats_and_shuffles_costs_time_and_nothing_else(s
     network, alice, bob = pair()
     dice = random.Random(seed)
     network.lose = lambda passage: dice.random() < 0.15
-    network.delays = lambda passage: [dice.uniform(0.001, 0.7) for _ in range(dice.choice((1, 1, 1, 2)))]
+    network.delays = lambda passage: [
+        dice.uniform(0.001, 0.7) for _ in range(dice.choice((1, 1, 1, 2)))
+    ]
     live_through_a_call(network, alice, bob)
 
 
@@ -66,7 +72,7 @@ def test_a_bye_that_is_answered_twice_ends_the_call_once():
     assert alice.sentences[-2:] == ["Hanging up ...", "You hung up"] and alice.deadline is None
 
 
-# -- with the servers between, one of which dies ---------------------------------------------------------------------
+# -- with the servers between, one of which dies ---------------------------------------------------
 
 
 def talk(world: World) -> None:
@@ -84,7 +90,9 @@ def holds_and_resumes(world: World) -> None:
     talk(world)
     world.alice.does("hold")
     world.run(1)
-    assert (world.alice.call.held_here, world.bob.call.held_there) == (True, True), world.network.ladder()
+    assert (world.alice.call.held_here, world.bob.call.held_there) == (True, True), (
+        world.network.ladder()
+    )
     world.alice.does("resume")
     world.run(1)
     assert (world.alice.sentence, world.bob.sentence) == ("Talking with Bob", "Talking with Alice")
@@ -116,16 +124,23 @@ def both_hang_up_at_once(world: World) -> None:
     world.bob.does("hang_up")
 
 
-# The datagrams of each; those before, of registering and of a call that is answered, have their story in test_wire.
+# The datagrams of each; those before, of registering and of a call that is answered, have their
+# story in test_wire.
 FLOWS = {
-    holds_and_resumes: range(24, 56), both_hold_at_once: range(24, 80),
-    cancel_crosses_the_answer: range(8, 40), both_hang_up_at_once: range(24, 40),
-}  # fmt: skip
+    holds_and_resumes: range(24, 56),
+    both_hold_at_once: range(24, 80),
+    cancel_crosses_the_answer: range(8, 40),
+    both_hang_up_at_once: range(24, 40),
+}
 
 
 @pytest.mark.parametrize("fate", ["kill", pytest.param("freeze", marks=pytest.mark.long)])
-@pytest.mark.parametrize(("flow", "number"), [(flow, number) for flow, span in FLOWS.items() for number in span])
-def test_the_server_may_die_or_freeze_at_any_datagram_of_it(flow: Callable[[World], None], number: int, fate: str):
+@pytest.mark.parametrize(
+    ("flow", "number"), [(flow, number) for flow, span in FLOWS.items() for number in span]
+)
+def test_the_server_may_die_or_freeze_at_any_datagram_of_it(
+    flow: Callable[[World], None], number: int, fate: str
+):
     world = World()
     world.at_datagram(number, lambda: getattr(world, fate)("server1"))
     flow(world)

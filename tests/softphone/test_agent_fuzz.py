@@ -1,4 +1,5 @@
-"""Invariant: whatever bytes come, an agent raises nothing, and a call that the bytes did not belong to goes on."""
+"""Invariant: whatever bytes come, an agent raises nothing, and a call that the bytes did not belong
+to goes on."""
 
 from __future__ import annotations
 
@@ -10,8 +11,29 @@ from agent_kit import BOB, Line, Network, pair, talking
 from softphone.agent.event import CallState
 
 STRANGER = ("127.0.0.1", 5099)
-ODD = (b"\0", b"\xff", b"\r\n", b"\n", b" ", b";", b",", b":", b"<", b">", b'"', b"@", b"=", b"%", b"-1", b"4294967296",
-       b"\xe2\x80\xae", b";lr", b"sip:", b"[::1]", b"z9hG4bK")  # fmt: skip
+ODD = (
+    b"\0",
+    b"\xff",
+    b"\r\n",
+    b"\n",
+    b" ",
+    b";",
+    b",",
+    b":",
+    b"<",
+    b">",
+    b'"',
+    b"@",
+    b"=",
+    b"%",
+    b"-1",
+    b"4294967296",
+    b"\xe2\x80\xae",
+    b";lr",
+    b"sip:",
+    b"[::1]",
+    b"z9hG4bK",
+)
 
 
 def mutated(data: bytes, dice: random.Random) -> bytes:

@@ -1,4 +1,5 @@
-"""How an agent treats what happens within a call, and what strangers send it (RFC 3261 8.2, 12.2, 14)."""
+"""How an agent treats what happens within a call, and what strangers send it (RFC 3261 8.2, 12.2,
+14)."""
 
 from __future__ import annotations
 
@@ -15,15 +16,37 @@ SDP = b"v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\
 
 
 def ask(
-    network: Network, line: Line, method: str, *, uri: str = BOB, branch: str = "z9hG4bKs1", tag: str = "",
-    seq: int = 1, fields: tuple[tuple[str, str], ...] = (), body: bytes = b"", call_id: str = "s1",
-) -> list[str]:  # fmt: skip
+    network: Network,
+    line: Line,
+    method: str,
+    *,
+    uri: str = BOB,
+    branch: str = "z9hG4bKs1",
+    tag: str = "",
+    seq: int = 1,
+    fields: tuple[tuple[str, str], ...] = (),
+    body: bytes = b"",
+    call_id: str = "s1",
+) -> list[str]:
     """A stranger's request; what came back to the stranger."""
     before = len(network.passed)
     to = "<sip:bob@failover.test>" + (f";tag={tag}" if tag else "")
-    head = [("Via", f"SIP/2.0/UDP 127.0.0.1:5090;branch={branch}"), ("From", "<sip:x@failover.test>;tag=x"), ("To", to)]
-    head += [("Call-ID", call_id), ("CSeq", f"{seq} {method}"), ("Contact", "<sip:x@127.0.0.1:5090>"), *fields]
-    head += [("Content-Type", "application/sdp")] if body and not any(f[0] == "Content-Type" for f in fields) else []
+    head = [
+        ("Via", f"SIP/2.0/UDP 127.0.0.1:5090;branch={branch}"),
+        ("From", "<sip:x@failover.test>;tag=x"),
+        ("To", to),
+    ]
+    head += [
+        ("Call-ID", call_id),
+        ("CSeq", f"{seq} {method}"),
+        ("Contact", "<sip:x@127.0.0.1:5090>"),
+        *fields,
+    ]
+    head += (
+        [("Content-Type", "application/sdp")]
+        if body and not any(f[0] == "Content-Type" for f in fields)
+        else []
+    )
     network.send([(Request(method, uri, head, body).to_bytes(), line.address)], STRANGER)
     network.run(0.01)
     return [p.name for p in network.passed[before + 1 :] if p.to == STRANGER]
@@ -38,11 +61,13 @@ def test_an_invite_with_a_broken_expires_is_refused_before_the_phone_rings():
 def test_a_body_that_is_no_sdp_is_refused_with_what_would_do():
     # RFC 3261 21.4.13
     network, _, bob = pair()
-    assert ask(network, bob, "INVITE", fields=(("Content-Type", "text/plain"),), body=b"hi") == ["415 INVITE"]
+    assert ask(network, bob, "INVITE", fields=(("Content-Type", "text/plain"),), body=b"hi") == [
+        "415 INVITE"
+    ]
     assert network.passed[-1].message.get("Accept") == "application/sdp"
 
 
-# -- within a call -----------------------------------------------------------------------------------------------------
+# -- within a call ---------------------------------------------------------------------------------
 
 
 def test_hold_and_resume_are_told_to_both():
@@ -50,7 +75,12 @@ def test_hold_and_resume_are_told_to_both():
     alice.does("hold")
     network.run(0.1)
     assert (alice.sentence, bob.sentence) == ("Bob is on hold", "Alice has put the call on hold")
-    assert alice.call.held_here and bob.call.held_there and not bob.call.held_here and not alice.call.held_there
+    assert (
+        alice.call.held_here
+        and bob.call.held_there
+        and not bob.call.held_here
+        and not alice.call.held_there
+    )
     assert (alice.call.media.direction, bob.call.media.direction) == ("sendonly", "recvonly")
     bob.does("hold")
     network.run(0.1)
@@ -84,7 +114,8 @@ def test_a_late_ack_of_their_hold_is_not_taken_for_the_answer_to_ours():
     network.run(0.3)
     repeated = network.now + 0.4
     network.lose = lambda p: p.name == "INVITE" and p.at < repeated
-    alice.does("hold")  # her INVITE is lost; before it goes out again she repeats her 200, and he his ACK
+    # her INVITE is lost; before it goes out again she repeats her 200, and he his ACK
+    alice.does("hold")
     network.run(2.0)
     for line in (alice, bob):
         assert line.call.held_here and line.call.held_there, network.ladder()
@@ -95,14 +126,21 @@ def test_a_hold_that_is_refused_changes_nothing_and_says_so():
     Scripted(network, bob.address, lambda r: [reply(r, 488)] if r.method == "INVITE" else [])
     alice.does("hold")
     network.run(0.1)
-    assert (alice.state, alice.sentence) == (TALKING, "Talking with Bob; Bob's phone does not agree to hold")
+    assert (alice.state, alice.sentence) == (
+        TALKING,
+        "Talking with Bob; Bob's phone does not agree to hold",
+    )
     assert not alice.call.held_here and alice.call.media.direction == "sendrecv"
 
 
 def test_a_hold_agreed_to_under_an_unreadable_contact_is_a_hold():
     network, alice, bob = talking()
     fields = [("Contact", "<sip:bob@[half>"), ("Content-Type", "application/sdp")]
-    Scripted(network, bob.address, lambda r: [] if r.method == "ACK" else [reply(r, 200, fields=fields, body=SDP)])
+    Scripted(
+        network,
+        bob.address,
+        lambda r: [] if r.method == "ACK" else [reply(r, 200, fields=fields, body=SDP)],
+    )
     for wish, held in (("hold", True), ("resume", False)):
         alice.does(wish)
         network.run(0.1)
@@ -110,7 +148,8 @@ def test_a_hold_agreed_to_under_an_unreadable_contact_is_a_hold():
 
 
 def test_an_offer_that_was_refused_has_used_up_its_version():
-    # RFC 3264 8: two descriptions with one version must be the same, and phones look no further than that
+    # RFC 3264 8: two descriptions with one version must be the same, and phones look no further
+    # than that
     network, alice, bob = talking()
     peer = Scripted(network, bob.address, lambda r: [reply(r, 488)] if r.method == "INVITE" else [])
     for _ in range(2):
@@ -154,7 +193,11 @@ def test_a_lost_ack_of_a_hold_is_sent_again():
     alice.does("hold")
     network.run(5.0)
     assert alice.call.held_here and network.names(alice.address).count("ACK") == 3
-    assert [m.retransmission for m in alice.messages if m.sent and m.summary.startswith("ACK")] == [False, False, True]
+    assert [m.retransmission for m in alice.messages if m.sent and m.summary.startswith("ACK")] == [
+        False,
+        False,
+        True,
+    ]
 
 
 def test_a_re_invite_without_an_offer_is_answered_with_one():
@@ -209,22 +252,32 @@ def test_requests_within_a_call_follow_the_route_set():
     network.run(33.0)
     bye = network.passed[-1]
     assert bye.name == "BYE" and bye.to == ("127.0.0.1", 5060)
-    assert bye.message.get("Route") == "<sip:127.0.0.1:5060;lr;hint=server1>" and bye.message.uri == ALICE
+    assert (
+        bye.message.get("Route") == "<sip:127.0.0.1:5060;lr;hint=server1>"
+        and bye.message.uri == ALICE
+    )
 
 
-# -- strangers ---------------------------------------------------------------------------------------------------------
+# -- strangers -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("method", "options", "answer"),
-    [("OPTIONS", {}, "200 OPTIONS"), ("PUBLISH", {}, "405 PUBLISH"), ("BYE", {}, "481 BYE"),
-     ("BYE", {"tag": "b"}, "481 BYE"), ("INVITE", {"tag": "b"}, "481 INVITE"), ("CANCEL", {}, "481 CANCEL"),
-     ("INVITE", {"uri": "sip:carol@127.0.0.1:5064"}, "404 INVITE"), ("INVITE", {"uri": "tel:123"}, "416 INVITE"),
-     ("INVITE", {"fields": (("Require", "replaces"),)}, "420 INVITE"),
-     ("INVITE", {"body": b"x", "fields": (("Content-Type", "text/plain"),)}, "415 INVITE"),
-     ("INVITE", {"body": b"nonsense"}, "400 INVITE"),
-     ("INVITE", {"body": SDP.replace(b"AVP 0", b"AVP 18")}, "488 INVITE")],
-)  # fmt: skip
+    [
+        ("OPTIONS", {}, "200 OPTIONS"),
+        ("PUBLISH", {}, "405 PUBLISH"),
+        ("BYE", {}, "481 BYE"),
+        ("BYE", {"tag": "b"}, "481 BYE"),
+        ("INVITE", {"tag": "b"}, "481 INVITE"),
+        ("CANCEL", {}, "481 CANCEL"),
+        ("INVITE", {"uri": "sip:carol@127.0.0.1:5064"}, "404 INVITE"),
+        ("INVITE", {"uri": "tel:123"}, "416 INVITE"),
+        ("INVITE", {"fields": (("Require", "replaces"),)}, "420 INVITE"),
+        ("INVITE", {"body": b"x", "fields": (("Content-Type", "text/plain"),)}, "415 INVITE"),
+        ("INVITE", {"body": b"nonsense"}, "400 INVITE"),
+        ("INVITE", {"body": SDP.replace(b"AVP 0", b"AVP 18")}, "488 INVITE"),
+    ],
+)
 def test_a_stranger_gets_the_answer_the_rules_have(method, options, answer):
     network, _, bob = pair()
     assert ask(network, bob, method, **options)[:1] == [answer]
@@ -255,7 +308,11 @@ def test_an_invite_that_comes_by_two_paths_rings_once():
 def test_a_name_that_is_no_text_is_shown_as_far_as_it_is():
     network, _, bob = pair()
     ask(network, bob, "INVITE", body=SDP, fields=(("Subject", "x"),))
-    invite = network.passed[0].data.replace(b"From: <", b'From: "A\xff' + b"l" * 500 + b'" <').replace(b"s1", b"s2")
+    invite = (
+        network.passed[0]
+        .data.replace(b"From: <", b'From: "A\xff' + b"l" * 500 + b'" <')
+        .replace(b"s1", b"s2")
+    )
     bob.does("decline")
     bob.receive(invite, STRANGER, network.now)
     assert bob.call.peer_name.startswith("A?lll") and len(bob.call.peer_name) == 120
@@ -280,12 +337,19 @@ def test_the_phone_answers_by_the_way_the_request_came():
     network, _, bob = pair()
     ask(network, bob, "OPTIONS")
     assert network.passed[-1].to == STRANGER
-    head = [("Via", "SIP/2.0/UDP phone.invalid:9999;branch=z9hG4bKn;rport"), ("From", "<sip:x@y>;tag=x")]
+    head = [
+        ("Via", "SIP/2.0/UDP phone.invalid:9999;branch=z9hG4bKn;rport"),
+        ("From", "<sip:x@y>;tag=x"),
+    ]
     head += [("To", "<sip:bob@y>"), ("Call-ID", "n"), ("CSeq", "1 OPTIONS")]
     network.send([(Request("OPTIONS", BOB, head).to_bytes(), bob.address)], STRANGER)
     network.run(0.01)
     answer = network.passed[-1]
-    assert answer.to == STRANGER and answer.message.via.received == "127.0.0.1" and answer.message.via.rport == 5090
+    assert (
+        answer.to == STRANGER
+        and answer.message.via.received == "127.0.0.1"
+        and answer.message.via.rport == 5090
+    )
 
 
 @pytest.mark.parametrize("data", [b"", b"\r\n", b"\r\n\r\n", b"\0", b"\0\0\0\0"])
@@ -294,11 +358,18 @@ def test_keep_alives_are_passed_over(data):
     assert bob.receive(data, STRANGER, 1.0) == [] and bob.agent.dropped == {}
 
 
-@pytest.mark.parametrize("data", [
-    b"hello", b"\xff" * 100, b"SIP/2.0 200 OK\r\n\r\n", b"INVITE sip:bob@x SIP/2.0\r\n\r\n",
-    b"SIP/2.0 200 OK\r\nVia: SIP/2.0/UDP a;branch=z9hG4bK1\r\nVia: SIP/2.0/UDP b\r\nFrom: <sip:a@b>;tag=1\r\n"
-    b"To: <sip:a@b>\r\nCall-ID: 1\r\nCSeq: 1 INVITE\r\n\r\n",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"hello",
+        b"\xff" * 100,
+        b"SIP/2.0 200 OK\r\n\r\n",
+        b"INVITE sip:bob@x SIP/2.0\r\n\r\n",
+        b"SIP/2.0 200 OK\r\nVia: SIP/2.0/UDP a;branch=z9hG4bK1\r\nVia: SIP/2.0/UDP b\r\nFrom: "
+        b"<sip:a@b>;tag=1\r\n"
+        b"To: <sip:a@b>\r\nCall-ID: 1\r\nCSeq: 1 INVITE\r\n\r\n",
+    ],
+)
 def test_nonsense_is_counted_and_never_raised(data):
     _, _, bob = pair()
     assert bob.receive(data, STRANGER, 1.0) == []
@@ -334,10 +405,18 @@ def test_a_flood_of_strangers_requests_meets_a_bound_and_does_not_make_the_phone
     assert (alice.state, bob.state) == (CallState.RINGING, INCOMING)
 
 
-@pytest.mark.parametrize("connection", [
-    "IN IP6 2001:db8::9", "IN IP6 ::1", "IN IP4 phone.example.test", "IN IP4 239.1.2.3/127",
-    "IN IP6 ff02::1", "IN IP4 255.255.255.255", "IN IP4 ::1",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "connection",
+    [
+        "IN IP6 2001:db8::9",
+        "IN IP6 ::1",
+        "IN IP4 phone.example.test",
+        "IN IP4 239.1.2.3/127",
+        "IN IP6 ff02::1",
+        "IN IP4 255.255.255.255",
+        "IN IP4 ::1",
+    ],
+)
 @pytest.mark.parametrize("place", ["session", "stream"])
 def test_an_offer_whose_media_cannot_be_reached_is_refused_before_it_rings(connection, place):
     # RFC 3261 13.3.1.3: who rings, answers and is then heard by nobody has been lied to.

@@ -41,26 +41,41 @@ class Registrar:
             return [self._challenge(request)]
         contact = request.contacts[0]
         granted = self.expires if self.expires is not None else contact.params["expires"]
-        return [reply(request, 200, to_tag="r",
-                      fields=[*self.more, ("Contact", f"<{contact.uri}>;expires={granted}")])]  # fmt: skip
+        return [
+            reply(
+                request,
+                200,
+                to_tag="r",
+                fields=[*self.more, ("Contact", f"<{contact.uri}>;expires={granted}")],
+            )
+        ]
 
     def _challenge(self, request: Request) -> Response:
         given = request.get("Authorization")
-        stale = bool(given) and Credentials.parse(given).nonce in self.nonces[:-1] and self._right(given)
+        stale = (
+            bool(given)
+            and Credentials.parse(given).nonce in self.nonces[:-1]
+            and self._right(given)
+        )
         challenge = Challenge("failover.test", self.nonces[-1], self.algorithm, stale=stale)
         return reply(request, 401, to_tag="r", fields=[("WWW-Authenticate", str(challenge))])
 
     def _knows(self, request: Request) -> bool:
         given = request.get("Authorization")
-        return bool(given) and Credentials.parse(given).nonce == self.nonces[-1] and self._right(given)
+        return (
+            bool(given) and Credentials.parse(given).nonce == self.nonces[-1] and self._right(given)
+        )
 
     def _right(self, given: str) -> bool:
         ha1 = hash_password("alice", "failover.test", self.password, self.algorithm)
         return check(Credentials.parse(given), "REGISTER", ha1)
 
 
-def registering(password: str = "", truth: str = "", algorithm: str = "MD5") -> tuple[Network, Line, Registrar]:
-    """Alice with her idea of the password, and a registrar that knows the truth ("": it asks for none)."""
+def registering(
+    password: str = "", truth: str = "", algorithm: str = "MD5"
+) -> tuple[Network, Line, Registrar]:
+    """Alice with her idea of the password, and a registrar that knows the truth ("": it asks for
+    none)."""
     network = Network()
     registrar = Registrar(network, truth, algorithm)
     return network, Line(network, "alice", 5062, proxy=PROXY, password=password), registrar
@@ -71,9 +86,15 @@ def test_a_phone_registers_and_refreshes_well_before_the_end():
     alice.does("register")
     assert alice.agent.registration.sentence == "Registering as alice ..."
     network.run(0.1)
-    assert (alice.agent.registration.state, alice.agent.registration.sentence) == (REGISTERED, "Registered as alice")
+    assert (alice.agent.registration.state, alice.agent.registration.sentence) == (
+        REGISTERED,
+        "Registered as alice",
+    )
     first = registrar.asked[0]
-    assert first.uri == "sip:failover.test" and first.get("Contact") == "<sip:alice@127.0.0.1:5062>;expires=300"
+    assert (
+        first.uri == "sip:failover.test"
+        and first.get("Contact") == "<sip:alice@127.0.0.1:5062>;expires=300"
+    )
     network.run(140.0)
     assert len(registrar.asked) == 1
     network.run(700.0)
@@ -93,11 +114,17 @@ def test_the_registrar_may_grant_less():
 
 def test_other_phones_of_the_account_may_be_listed_in_ways_we_cannot_read():
     network, alice, registrar = registering()
-    registrar.more = [("Contact", "<tel:+4930123>;expires=7"), ("Contact", "<sip:alice@[half>"), ("Expires", "soon")]
+    registrar.more = [
+        ("Contact", "<tel:+4930123>;expires=7"),
+        ("Contact", "<sip:alice@[half>"),
+        ("Expires", "soon"),
+    ]
     registrar.expires = 20
     alice.does("register")
     network.run(29.0)
-    assert alice.agent.registration.state is REGISTERED and len(registrar.asked) == 3, "every 10 s, as ours says"
+    assert alice.agent.registration.state is REGISTERED and len(registrar.asked) == 3, (
+        "every 10 s, as ours says"
+    )
 
 
 def test_a_word_for_an_address_does_not_become_our_contact():
@@ -134,7 +161,10 @@ def test_after_a_failover_the_next_refresh_names_the_other_server():
         registrar.more = [("Server", f"call-failover-slee/0.1.0 ({name})")]
         alice.does("register")
         network.run(0.1)
-    assert alice.registration_sentences[-2:] == ["Registered through server1", "Registered through server2"]
+    assert alice.registration_sentences[-2:] == [
+        "Registered through server1",
+        "Registered through server2",
+    ]
     assert alice.agent.registration.state is REGISTERED
 
 
@@ -168,7 +198,10 @@ def test_a_wrong_password_is_refused_without_a_loop():
     alice.does("register")
     network.run(600.0)
     registration = alice.agent.registration
-    assert (registration.state, registration.sentence) == (REFUSED, "The password of alice is wrong")
+    assert (registration.state, registration.sentence) == (
+        REFUSED,
+        "The password of alice is wrong",
+    )
     assert len(registrar.asked) == 2
 
 
@@ -188,7 +221,11 @@ def test_a_stale_nonce_is_replaced_unnoticed(says_stale):
     registrar.nonces = ["n1", "n2"] if says_stale else ["n2"]
     network.run(160.0)
     assert alice.agent.registration.state is REGISTERED
-    assert [Credentials.parse(r.get("Authorization")).nonce for r in registrar.asked[1:]] == ["n1", "n1", "n2"]
+    assert [Credentials.parse(r.get("Authorization")).nonce for r in registrar.asked[1:]] == [
+        "n1",
+        "n1",
+        "n2",
+    ]
     assert len(alice.registration_sentences) == 2
 
 
@@ -203,9 +240,12 @@ def test_a_registrar_that_always_says_stale_is_not_asked_for_ever():
 
 def test_the_first_challenge_that_can_be_answered_is_answered():
     network, alice, registrar = registering("secret", "")
-    challenges = ['Basic realm="x"', 'Digest realm="r", nonce="a", algorithm=SHA-512-256, qop="auth"',
-                  'Digest realm="r", nonce="b", algorithm=SHA-256, qop="auth"',
-                  'Digest realm="r", nonce="c", algorithm=MD5, qop="auth"']  # fmt: skip
+    challenges = [
+        'Basic realm="x"',
+        'Digest realm="r", nonce="a", algorithm=SHA-512-256, qop="auth"',
+        'Digest realm="r", nonce="b", algorithm=SHA-256, qop="auth"',
+        'Digest realm="r", nonce="c", algorithm=MD5, qop="auth"',
+    ]
     registrar.script = [(401, [("WWW-Authenticate", value) for value in challenges])]
     alice.does("register")
     network.run(0.1)
@@ -236,7 +276,10 @@ def test_silence_is_told_soon_and_tried_again_until_the_server_is_back():
     alice.does("register")
     network.run(1.6)
     registration = alice.agent.registration
-    assert (registration.state, registration.sentence) == (UNREACHABLE, "No server answers; trying again in 2 s")
+    assert (registration.state, registration.sentence) == (
+        UNREACHABLE,
+        "No server answers; trying again in 2 s",
+    )
     network.run(50.0)
     assert alice.agent.registration.state is UNREACHABLE and alice.agent.retransmissions > 5
     network.join(PROXY, registrar.line)
@@ -270,15 +313,22 @@ def test_the_pauses_grow_to_half_a_minute_and_shrink_after_a_success():
 
 @pytest.mark.parametrize(
     ("status", "sentence"),
-    [(403, "The server does not let alice in"), (404, "The server does not know alice"),
-     (606, "The server refused alice: Not Acceptable"), (302, "The server refused alice: Moved Temporarily")],
-)  # fmt: skip
+    [
+        (403, "The server does not let alice in"),
+        (404, "The server does not know alice"),
+        (606, "The server refused alice: Not Acceptable"),
+        (302, "The server refused alice: Moved Temporarily"),
+    ],
+)
 def test_a_refusal_is_a_sentence_and_asked_about_again_after_minutes(status, sentence):
     network, alice, registrar = registering()
     registrar.script = [status] * 6
     alice.does("register")
     network.run(59.0)
-    assert (alice.agent.registration.state, alice.agent.registration.sentence) == (REFUSED, sentence)
+    assert (alice.agent.registration.state, alice.agent.registration.sentence) == (
+        REFUSED,
+        sentence,
+    )
     assert len(registrar.asked) == 1
     network.run(1700.0)
     assert len(registrar.asked) == 6, "after 60, 120, 240, 480 and 600 seconds"
@@ -304,8 +354,10 @@ def test_behind_a_nat_the_contact_is_the_address_others_see():
     alice.does("register")
     network.run(0.2)
     contacts = [[str(contact) for contact in request.contacts] for request in registrar.asked]
-    assert contacts == [["<sip:alice@127.0.0.1:5062>;expires=300"],
-                        ["<sip:alice@203.0.113.7:40001>;expires=300", "<sip:alice@127.0.0.1:5062>;expires=0"]]
+    assert contacts == [
+        ["<sip:alice@127.0.0.1:5062>;expires=300"],
+        ["<sip:alice@203.0.113.7:40001>;expires=300", "<sip:alice@127.0.0.1:5062>;expires=0"],
+    ]
     alice.calls("bob")
     assert network.passed[-1].message.get("Contact") == "<sip:alice@203.0.113.7:40001>"
     assert network.passed[-1].message.via.host == "127.0.0.1"
@@ -331,23 +383,43 @@ def test_wishing_twice_registers_once():
 def test_a_call_is_authenticated_too():
     network, alice, _ = registering("secret", "")
     challenge = str(Challenge("failover.test", "p1"))
-    proxy = Scripted(network, PROXY, lambda r: [reply(r, 407, to_tag="p", fields=[("Proxy-Authenticate", challenge)])]
-                     if r.method == "INVITE" and not r.get("Proxy-Authorization") else [])  # fmt: skip
+    proxy = Scripted(
+        network,
+        PROXY,
+        lambda r: (
+            [reply(r, 407, to_tag="p", fields=[("Proxy-Authenticate", challenge)])]
+            if r.method == "INVITE" and not r.get("Proxy-Authorization")
+            else []
+        ),
+    )
     alice.calls("bob")
     network.run(0.1)
     first, second = proxy.requests("INVITE")
     assert (first.cseq.number, second.cseq.number) == (1, 2)
-    assert (first.call_id, first.from_.tag) == (second.call_id, second.from_.tag) and first.via != second.via
-    assert check(Credentials.parse(second.get("Proxy-Authorization")), "INVITE",
-                 hash_password("alice", "failover.test", "secret"))  # fmt: skip
+    assert (first.call_id, first.from_.tag) == (
+        second.call_id,
+        second.from_.tag,
+    ) and first.via != second.via
+    assert check(
+        Credentials.parse(second.get("Proxy-Authorization")),
+        "INVITE",
+        hash_password("alice", "failover.test", "secret"),
+    )
     assert len(proxy.requests("ACK")) == 1 and alice.sentences == ["Calling bob ..."]
 
 
 def test_a_call_with_a_wrong_password_says_so():
     network, alice, _ = registering("wrong", "")
     challenge = str(Challenge("failover.test", "p1"))
-    Scripted(network, PROXY, lambda r: [reply(r, 407, to_tag="p", fields=[("Proxy-Authenticate", challenge)])]
-             if r.method == "INVITE" else [])  # fmt: skip
+    Scripted(
+        network,
+        PROXY,
+        lambda r: (
+            [reply(r, 407, to_tag="p", fields=[("Proxy-Authenticate", challenge)])]
+            if r.method == "INVITE"
+            else []
+        ),
+    )
     alice.calls("bob")
     network.run(1.0)
     assert alice.sentence == "The password of alice is wrong"

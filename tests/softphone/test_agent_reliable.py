@@ -163,7 +163,9 @@ def test_after_a_reliable_answer_the_200_may_repeat_it_or_say_nothing(body):
 
 def test_an_answer_that_is_corrected_keeps_the_hosts_that_sound_may_come_from():
     gateway = Gateway()
-    gateway.says(provisional(gateway.invite, 1, 183, body=SDP), accepted(gateway.invite, body=OTHER))
+    gateway.says(
+        provisional(gateway.invite, 1, 183, body=SDP), accepted(gateway.invite, body=OTHER)
+    )
     media = gateway.alice.call.media
     assert (media.remote[1], media.peers) == (7100, (GATEWAY[0],))
 

@@ -1,4 +1,5 @@
-"""Session timers (RFC 4028): two phones, an hour on the fake clock, and what may happen to a refresh."""
+"""Session timers (RFC 4028): two phones, an hour on the fake clock, and what may happen to a
+refresh."""
 
 from __future__ import annotations
 
@@ -41,14 +42,18 @@ def silence(line: Line) -> object:
     return lambda passage: passage.source == line.address
 
 
-# -- what is agreed --------------------------------------------------------------------------------------------------
+# -- what is agreed --------------------------------------------------------------------------------
 
 
 def test_the_caller_asks_for_half_an_hour_and_refreshes():
     network, _, _ = talking()
     invite = network.passed[0].message
     ok = next(p.message for p in network.passed if p.name == "200 INVITE")
-    assert (invite.get("Supported"), invite.get("Session-Expires"), invite.get("Min-SE")) == ("timer", "1800", None)
+    assert (invite.get("Supported"), invite.get("Session-Expires"), invite.get("Min-SE")) == (
+        "timer",
+        "1800",
+        None,
+    )
     assert (ok.get("Require"), ok.get("Session-Expires")) == ("timer", "1800;refresher=uac")
     assert "UPDATE" in invite.values("Allow") and "UPDATE" in ok.values("Allow")
 
@@ -77,13 +82,23 @@ def test_the_called_phone_chooses_who_refreshes(supported, asked, answered, requ
     bob.answers()
     network.run(0.1)
     ok = next(m for m in caller.seen if isinstance(m, Response) and m.status == 200)
-    assert (ok.get("Session-Expires"), ok.get("Require"), ok.get("Supported")) == (answered, required, "timer")
+    assert (ok.get("Session-Expires"), ok.get("Require"), ok.get("Supported")) == (
+        answered,
+        required,
+        "timer",
+    )
 
 
 def from_scratch(fields: list[tuple[str, str]]) -> bytes:
-    head = [("Via", "SIP/2.0/UDP 127.0.0.1:5062;branch=z9hG4bKx"), ("Max-Forwards", "70"), ("From", f"<{ALICE}>;tag=a")]
+    head = [
+        ("Via", "SIP/2.0/UDP 127.0.0.1:5062;branch=z9hG4bKx"),
+        ("Max-Forwards", "70"),
+        ("From", f"<{ALICE}>;tag=a"),
+    ]
     head += [("To", f"<{BOB}>"), ("Call-ID", "c1"), ("CSeq", "1 INVITE"), ("Contact", f"<{ALICE}>")]
-    return Request("INVITE", BOB, [*head, *fields, ("Content-Type", "application/sdp")], SDP).to_bytes()
+    return Request(
+        "INVITE", BOB, [*head, *fields, ("Content-Type", "application/sdp")], SDP
+    ).to_bytes()
 
 
 @pytest.mark.parametrize(
@@ -95,7 +110,9 @@ def from_scratch(fields: list[tuple[str, str]]) -> bytes:
         ([("Session-Expires", "1800"), ("Min-SE", "-1")], 400),
     ],
 )
-def test_a_session_that_is_too_brief_or_unreadable_is_refused_before_the_phone_rings(fields, status):
+def test_a_session_that_is_too_brief_or_unreadable_is_refused_before_the_phone_rings(
+    fields, status
+):
     network, _, bob = pair()
     network.send([(from_scratch(fields), bob.address)], ("127.0.0.1", 5062))
     network.run(0.1)
@@ -124,8 +141,11 @@ def refusing(network: Network, least: list[str]) -> Scripted:
         if request.method != "INVITE":
             return [] if request.method == "ACK" else [reply(request, 200)]
         minimum = next(wanted, None)
-        return [accepted(request, "b")] if minimum is None else [
-            reply(request, 422, to_tag="r", fields=[("Min-SE", minimum)])]  # fmt: skip
+        return (
+            [accepted(request, "b")]
+            if minimum is None
+            else [reply(request, 422, to_tag="r", fields=[("Min-SE", minimum)])]
+        )
 
     return Scripted(network, ("127.0.0.1", 5064), react)
 
@@ -139,7 +159,11 @@ def test_a_caller_who_asked_for_too_little_asks_again_for_what_is_wanted():
     first, second, third = peer.requests("INVITE")
     assert (second.get("Session-Expires"), second.get("Min-SE")) == ("120", "120")
     assert (third.get("Session-Expires"), third.get("Min-SE")) == ("3600", "3600")
-    assert first.call_id == third.call_id and first.from_.tag == third.from_.tag and first.body == third.body
+    assert (
+        first.call_id == third.call_id
+        and first.from_.tag == third.from_.tag
+        and first.body == third.body
+    )
     assert [r.cseq.number for r in (first, second, third)] == [1, 2, 3] and alice.state is TALKING
 
 
@@ -153,17 +177,27 @@ def test_a_422_that_leads_nowhere_ends_the_call(least):
     assert alice.state is ENDED and len(peer.requests("INVITE")) <= 6
 
 
-# -- refreshing ------------------------------------------------------------------------------------------------------
+# -- refreshing ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("edit", "refresher", "update"),
-    [(bytes, 5062, True), (without_update, 5062, False), (asking_bob, 5064, True),
-     (without_update_asking_bob, 5064, False)],
-)  # fmt: skip
-def test_whoever_is_to_refresh_does_so_at_half_time_and_the_call_goes_on_for_hours(edit, refresher, update):
+    [
+        (bytes, 5062, True),
+        (without_update, 5062, False),
+        (asking_bob, 5064, True),
+        (without_update_asking_bob, 5064, False),
+    ],
+)
+def test_whoever_is_to_refresh_does_so_at_half_time_and_the_call_goes_on_for_hours(
+    edit, refresher, update
+):
     network, alice, bob = talking(edit)
-    start, plans, versions = len(network.passed), (alice.call.media, bob.call.media), origins(network)
+    start, plans, versions = (
+        len(network.passed),
+        (alice.call.media, bob.call.media),
+        origins(network),
+    )
     told = len(alice.sentences), len(bob.sentences)
     network.run(4 * HALF + 10)
     other = 5062 + 5064 - refresher
@@ -172,27 +206,41 @@ def test_whoever_is_to_refresh_does_so_at_half_time_and_the_call_goes_on_for_hou
         one = [f"{refresher} INVITE", f"{other} 200 INVITE", f"{refresher} ACK"]
     assert since(network, start) == one * 4, network.ladder()
     assert (alice.state, bob.state) == (TALKING, TALKING)
-    assert (alice.call.media, bob.call.media) == plans and (len(alice.sentences), len(bob.sentences)) == told
+    assert (alice.call.media, bob.call.media) == plans and (
+        len(alice.sentences),
+        len(bob.sentences),
+    ) == told
     refresh = network.passed[start].message
-    assert refresh.get("Session-Expires") == "1800;refresher=uac", "who refreshes is the client of the refresh"
+    assert refresh.get("Session-Expires") == "1800;refresher=uac", (
+        "who refreshes is the client of the refresh"
+    )
     if not update:
         last = {who: origins(network)[who][-1] for who in versions}
-        assert {who: len({o for o in os if o}) for who, os in origins(network, start).items()} == {5062: 1, 5064: 1}
-        assert last[refresher] == versions[refresher][-1], "what does not change keeps its version (RFC 4028 7.4)"
+        assert {who: len({o for o in os if o}) for who, os in origins(network, start).items()} == {
+            5062: 1,
+            5064: 1,
+        }
+        assert last[refresher] == versions[refresher][-1], (
+            "what does not change keeps its version (RFC 4028 7.4)"
+        )
 
 
 def origins(network: Network, start: int = 0) -> dict[int, list[str]]:
     """The o= lines that each port said."""
     said: dict[int, list[str]] = {5062: [], 5064: []}
     for passage in network.passed[start:]:
-        said[passage.source[1]] += [line for line in passage.message.body.decode().split("\r\n") if line[:2] == "o="]
+        said[passage.source[1]] += [
+            line for line in passage.message.body.decode().split("\r\n") if line[:2] == "o="
+        ]
     return said
 
 
 def test_a_phone_without_session_timers_is_sent_nothing():
     network = Network()
     alice = Line(network, "alice", 5062)
-    peer = Scripted(network, ("127.0.0.1", 5064), lambda r: [accepted(r, "b")] if r.method == "INVITE" else [])
+    peer = Scripted(
+        network, ("127.0.0.1", 5064), lambda r: [accepted(r, "b")] if r.method == "INVITE" else []
+    )
     alice.calls(BOB)
     network.run(10 * HALF)
     assert [m.method for m in peer.seen] == ["INVITE", "ACK"] and alice.state is TALKING
@@ -238,7 +286,9 @@ def test_a_hold_is_a_refresh_too():
     bob.does("hold")
     network.run(HALF - 20)
     assert since(network, start) == ["5064 INVITE", "5062 200 INVITE", "5064 ACK"]
-    assert network.passed[start].message.get("Session-Expires") == "1800;refresher=uas", "Alice stays the one"
+    assert network.passed[start].message.get("Session-Expires") == "1800;refresher=uas", (
+        "Alice stays the one"
+    )
     network.run(40)
     assert since(network, start)[3:] == ["5062 UPDATE", "5064 200 UPDATE"]
 
@@ -254,7 +304,7 @@ def test_a_hold_wished_for_during_a_refresh_is_done_after_it():
     assert (alice.state, bob.state) == (TALKING, TALKING)
 
 
-# -- refreshes that fail ---------------------------------------------------------------------------------------------
+# -- refreshes that fail ---------------------------------------------------------------------------
 
 
 def test_a_refresh_that_crosses_a_hold_is_made_again():
@@ -276,7 +326,13 @@ def test_a_refresh_that_crosses_a_hold_is_made_again():
 
 @pytest.mark.parametrize(
     ("status", "fields", "seconds"),
-    [(500, [], 10), (503, [("Retry-After", "3")], 3), (422, [("Min-SE", "2400")], 0), (405, [], 0), (501, [], 0)],
+    [
+        (500, [], 10),
+        (503, [("Retry-After", "3")], 3),
+        (422, [("Min-SE", "2400")], 0),
+        (405, [], 0),
+        (501, [], 0),
+    ],
 )
 def test_a_refresh_that_is_refused_is_tried_again_while_there_is_time(status, fields, seconds):
     network, alice, bob = talking()
@@ -296,7 +352,10 @@ def test_a_refresh_that_is_refused_is_tried_again_while_there_is_time(status, fi
     assert names[:2] == ["5062 UPDATE", f"5064 {status} UPDATE"] and len(names) >= 4
     again = network.passed[start + 2]
     assert again.name == ("INVITE" if status in (405, 501) else "UPDATE")
-    assert again.message.get("Session-Expires") == ("2400" if status == 422 else "1800") + ";refresher=uac"
+    assert (
+        again.message.get("Session-Expires")
+        == ("2400" if status == 422 else "1800") + ";refresher=uac"
+    )
     assert again.message.cseq.number == refusals[0].cseq.number + 1
     network.run(2 * HALF)
     assert (alice.state, bob.state) == (TALKING, TALKING), network.ladder()
@@ -338,7 +397,9 @@ def test_who_refreshes_in_vain_hangs_up_at_that_time_too():
     network.run(1700)
     assert alice.state is TALKING
     network.run(70)
-    assert alice.state is ENDED and alice.sentence.startswith("The connection to Bob was lost: nothing was heard for")
+    assert alice.state is ENDED and alice.sentence.startswith(
+        "The connection to Bob was lost: nothing was heard for"
+    )
     assert "BYE" in network.names(alice.address)
 
 
@@ -351,17 +412,31 @@ def test_a_call_that_is_over_is_not_refreshed():
     assert len(network.passed) == start and alice.deadline is None and bob.deadline is None
 
 
-# -- UPDATE ----------------------------------------------------------------------------------------------------------
+# -- UPDATE ----------------------------------------------------------------------------------------
 
 
-def within_the_call(network: Network, line: Line, other: Line, method: str, seq: int, body: bytes = b"") -> Request:
+def within_the_call(
+    network: Network, line: Line, other: Line, method: str, seq: int, body: bytes = b""
+) -> Request:
     """What `other` could ask of `line` within their call."""
-    to, from_ = next((p.message.from_, p.message.to) for p in network.passed if p.name == "200 INVITE")
+    to, from_ = next(
+        (p.message.from_, p.message.to) for p in network.passed if p.name == "200 INVITE"
+    )
     if line.user == "bob":
         to, from_ = from_, to
-    fields = [("Via", f"SIP/2.0/UDP 127.0.0.1:{other.address[1]};branch=z9hG4bKu{seq}"), ("Max-Forwards", "70")]
-    fields += [("From", str(from_)), ("To", str(to)), ("Call-ID", network.passed[0].message.call_id)]
-    fields += [("CSeq", f"{seq} {method}"), ("Contact", f"<sip:{other.user}@127.0.0.1:{other.address[1]}>")]
+    fields = [
+        ("Via", f"SIP/2.0/UDP 127.0.0.1:{other.address[1]};branch=z9hG4bKu{seq}"),
+        ("Max-Forwards", "70"),
+    ]
+    fields += [
+        ("From", str(from_)),
+        ("To", str(to)),
+        ("Call-ID", network.passed[0].message.call_id),
+    ]
+    fields += [
+        ("CSeq", f"{seq} {method}"),
+        ("Contact", f"<sip:{other.user}@127.0.0.1:{other.address[1]}>"),
+    ]
     fields += [("Content-Type", "application/sdp")] if body else []
     return Request(method, f"sip:{line.user}@127.0.0.1:{line.address[1]}", fields, body)
 
@@ -370,11 +445,16 @@ def test_an_update_may_bring_an_offer():
     network, alice, bob = talking()
     offer = network.passed[0].message.body.replace(b"a=sendrecv", b"a=sendonly")
     assert b"a=sendonly" in offer
-    network.send([(within_the_call(network, bob, alice, "UPDATE", 50, offer).to_bytes(), bob.address)], alice.address)
+    network.send(
+        [(within_the_call(network, bob, alice, "UPDATE", 50, offer).to_bytes(), bob.address)],
+        alice.address,
+    )
     network.run(0.01)
     answer = network.passed[-1].message
     assert isinstance(answer, Response) and answer.status == 200 and b"a=recvonly" in answer.body
-    assert answer.contacts and bob.call.held_there and bob.sentence == "Alice has put the call on hold"
+    assert (
+        answer.contacts and bob.call.held_there and bob.sentence == "Alice has put the call on hold"
+    )
 
 
 def test_an_update_to_a_ringing_phone_changes_nothing():
@@ -387,7 +467,11 @@ def test_an_update_to_a_ringing_phone_changes_nothing():
         network.send([(request.to_bytes(), bob.address)], alice.address)
         network.run(0.01)
         answer = network.passed[-1].message
-        assert isinstance(answer, Response) and answer.status == status and answer.get("Session-Expires") is None
+        assert (
+            isinstance(answer, Response)
+            and answer.status == status
+            and answer.get("Session-Expires") is None
+        )
     bob.answers()
     network.run(0.1)
     assert (alice.state, bob.state) == (TALKING, TALKING)
@@ -396,12 +480,17 @@ def test_an_update_to_a_ringing_phone_changes_nothing():
 def within_ringing(ringing: Request | Response, seq: int, body: bytes) -> Request:
     fields = [("Via", f"SIP/2.0/UDP 127.0.0.1:5062;branch=z9hG4bKr{seq}"), ("Max-Forwards", "70")]
     fields += [("From", str(ringing.from_)), ("To", str(ringing.to)), ("Call-ID", ringing.call_id)]
-    fields += [("CSeq", f"{seq} UPDATE"), ("Contact", f"<{ALICE}>"), ("Supported", "timer"), ("Session-Expires", "90")]
+    fields += [
+        ("CSeq", f"{seq} UPDATE"),
+        ("Contact", f"<{ALICE}>"),
+        ("Supported", "timer"),
+        ("Session-Expires", "90"),
+    ]
     fields += [("Content-Type", "application/sdp")] if body else []
     return Request("UPDATE", BOB, fields, body)
 
 
-# -- with the servers between, one of which dies -----------------------------------------------------------------------
+# -- with the servers between, one of which dies ---------------------------------------------------
 
 
 def refreshing(update: bool, held: bool) -> World:
@@ -417,7 +506,8 @@ def refreshing(update: bool, held: bool) -> World:
     return world
 
 
-DATAGRAMS = {True: 8, False: 12}  # of a refresh by UPDATE, by re-INVITE: each passes the forwarder twice, a server once
+# of a refresh by UPDATE, by re-INVITE: each passes the forwarder twice, a server once
+DATAGRAMS = {True: 8, False: 12}
 
 
 @pytest.mark.parametrize("update", [True, False])
@@ -430,7 +520,8 @@ def test_the_story_below_tries_every_datagram(update):
 
 @pytest.mark.parametrize("fate", ["kill", pytest.param("freeze", marks=pytest.mark.long)])
 @pytest.mark.parametrize(
-    ("update", "number"), [(update, number) for update, many in DATAGRAMS.items() for number in range(many)]
+    ("update", "number"),
+    [(update, number) for update, many in DATAGRAMS.items() for number in range(many)],
 )
 def test_the_server_may_die_or_freeze_at_any_datagram_of_a_refresh(update, number, fate):
     world = refreshing(update, held=number % 2 == 1)
@@ -439,7 +530,11 @@ def test_the_server_may_die_or_freeze_at_any_datagram_of_a_refresh(update, numbe
     start = len(world.network.passed)
     world.run(5)
     method = "UPDATE" if update else "INVITE"
-    answers = [p for p in world.network.passed[start:] if p.to == world.alice.address and p.name == f"200 {method}"]
+    answers = [
+        p
+        for p in world.network.passed[start:]
+        if p.to == world.alice.address and p.name == f"200 {method}"
+    ]
     assert answers, world.network.ladder()
     world.run(50)
     assert (world.alice.state, world.bob.state) == (TALKING, TALKING)
@@ -472,34 +567,48 @@ def test_a_call_whose_phones_both_vanish_is_closed_and_billed_to_the_last_sign_o
     assert world.bill.state == "answered"
     world.run(5)
     assert (world.bill.state, world.bill.seconds, world.bill.final) == ("ended", 90, True)
-    assert world.bill.why == "the phones of Alice and Bob fell silent; counted to their last message"
+    assert (
+        world.bill.why == "the phones of Alice and Bob fell silent; counted to their last message"
+    )
 
 
 @pytest.mark.parametrize("asks", [0, 90])
 def test_of_two_phones_one_vanishes_and_the_other_ends_the_call_for_both(asks):
     world = World(session_expires=90)
-    world.bob = world.phone("bob", 5064) if asks else Line(world.network, "bob", 5064, FORWARDER, session_expires=0)
+    world.bob = (
+        world.phone("bob", 5064)
+        if asks
+        else Line(world.network, "bob", 5064, FORWARDER, session_expires=0)
+    )
     world.talk()
     world.network.leave(world.bob.address)
     world.run(80)
-    assert world.alice.state is ENDED and world.alice.sentence.startswith("The connection to Bob was lost")
+    assert world.alice.state is ENDED and world.alice.sentence.startswith(
+        "The connection to Bob was lost"
+    )
     assert world.bill.state == "ended" and 45 <= world.bill.seconds <= 78
 
 
 def test_what_was_agreed_is_one_line_on_the_wire():
     """The rules alone, without a call."""
     rows, fired = Rows(), []
-    timer = SessionTimer(0, rows, lambda now: fired.append("refresh"), lambda now: fired.append("leave"))
-    assert timer.request_fields() == [("Supported", "timer")] and str(SessionExpires(90, "uas")) == "90;refresher=uas"
+    timer = SessionTimer(
+        0, rows, lambda now: fired.append("refresh"), lambda now: fired.append("leave")
+    )
+    assert (
+        timer.request_fields() == [("Supported", "timer")]
+        and str(SessionExpires(90, "uas")) == "90;refresher=uas"
+    )
     timer.agreed(Response(200, "OK", [("Session-Expires", "90;refresher=uac")]), now=0.0)
     rows.fire(44.9)
     assert fired == []
     rows.fire(60.0)
-    assert fired == ["refresh", "leave"], "a third of the time before the end, where that is less than 32 s"
+    assert fired == ["refresh", "leave"], (
+        "a third of the time before the end, where that is less than 32 s"
+    )
 
 
-
-# -- with somebody else's phone ----------------------------------------------------------------------------------------
+# -- with somebody else's phone --------------------------------------------------------------------
 
 
 @pytest.mark.skipif(bool(absent("sipp")), reason=absent("sipp") or "-")
@@ -508,7 +617,12 @@ def test_session_timers_are_agreed_on_with_sipp(tmp_path, eventually):
     with Scene(tmp_path) as scene:
         sipp, port = scene.callee("timer_callee", 1)
         phone = Phone(
-            Account("alice", "failover.test"), None, ("127.0.0.1", 0), events.append, register=False, session_expires=90
+            Account("alice", "failover.test"),
+            None,
+            ("127.0.0.1", 0),
+            events.append,
+            register=False,
+            session_expires=90,
         )
         phone.start()
         try:
@@ -516,6 +630,8 @@ def test_session_timers_are_agreed_on_with_sipp(tmp_path, eventually):
             sipp.end()
             eventually(lambda: phone.snapshot().calls[-1].state is ENDED)
             (call,) = phone.snapshot().calls
-            assert call.sentence == "Bob hung up", "the call was refreshed, and ended as the other side wished"
+            assert call.sentence == "Bob hung up", (
+                "the call was refreshed, and ended as the other side wished"
+            )
         finally:
             phone.stop()

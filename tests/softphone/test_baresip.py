@@ -14,9 +14,17 @@ from plumbing.address import parse_address
 from softphone.agent.event import CallChanged, CallState, ProbeAnswered
 from softphone.phone import Account, Phone
 
-MODULES = next((path for path in map(Path, ("/usr/lib/baresip/modules", "/usr/local/lib/baresip/modules"))
-                if path.is_dir()), None)  # fmt: skip
-pytestmark = pytest.mark.skipif(not (shutil.which("baresip") and MODULES), reason="baresip is not installed")
+MODULES = next(
+    (
+        path
+        for path in map(Path, ("/usr/lib/baresip/modules", "/usr/local/lib/baresip/modules"))
+        if path.is_dir()
+    ),
+    None,
+)
+pytestmark = pytest.mark.skipif(
+    not (shutil.which("baresip") and MODULES), reason="baresip is not installed"
+)
 
 CONFIG = """module_path {modules}
 module g711.so
@@ -34,7 +42,8 @@ sip_listen 127.0.0.1:{port}
 
 
 class Baresip:
-    """A baresip process that answers by itself, told more by `commands`. `account`: a line for its file of accounts."""
+    """A baresip process that answers by itself, told more by `commands`. `account`: a line for its
+    file of accounts."""
 
     def __init__(self, folder: Path, port: int, *commands: str, account: str = "") -> None:
         folder.joinpath("config").write_text(CONFIG.format(modules=MODULES, port=port))
@@ -46,8 +55,10 @@ class Baresip:
         with self.output.open("wb") as output:
             self.process = subprocess.Popen(
                 ["baresip", "-4", "-f", str(folder), *arguments],
-                stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
-            )  # fmt: skip
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
 
     @property
     def ready(self) -> bool:
@@ -62,7 +73,13 @@ class Baresip:
 @pytest.fixture
 def phone() -> Iterator[tuple[Phone, list[object]]]:
     events: list[object] = []
-    alice = Phone(Account("alice", "failover.test", "", "Alice"), None, ("127.0.0.1", 0), events.append, register=False)
+    alice = Phone(
+        Account("alice", "failover.test", "", "Alice"),
+        None,
+        ("127.0.0.1", 0),
+        events.append,
+        register=False,
+    )
     alice.start()
     yield alice, events
     alice.stop()
@@ -107,7 +124,11 @@ def test_we_call_baresip_hold_resume_and_hang_up(phone, start_baresip, eventuall
     before = alice.media_stats().packets_received
     eventually(lambda: alice.media_stats().packets_received > before + 20)
     alice.probe()
-    eventually(lambda: [event for event in events if isinstance(event, ProbeAnswered) and event.status == 200])
+    eventually(
+        lambda: [
+            event for event in events if isinstance(event, ProbeAnswered) and event.status == 200
+        ]
+    )
     alice.hang_up()
     eventually(lambda: is_in(events, CallState.ENDED))
     assert alice.snapshot().retransmissions == 0
@@ -135,14 +156,15 @@ def test_baresip_is_told_that_we_decline(phone, start_baresip, eventually):
     eventually(lambda: is_in(events, CallState.INCOMING))
     alice.decline()
     eventually(lambda: b"603" in baresip.output.read_bytes())
-    # What is to be sent goes before what is to be told, and the other process may be faster than our next line.
+    # What is to be sent goes before what is to be told, and the other process may be faster than
+    # our next line.
     eventually(lambda: last_call(events).sentence == "You declined the call")
 
 
 @pytest.mark.long
 def test_baresip_registers_with_its_password_and_is_called_and_refreshed_after_the_servers_death(
     start_baresip, tmp_path, eventually
-):  # fmt: skip
+):
     folder = tmp_path / "servers"
     folder.mkdir()
     (folder / "users").write_text("alice:wonderland\nbob:builder\n")
@@ -171,4 +193,7 @@ def test_baresip_registers_with_its_password_and_is_called_and_refreshed_after_t
 
 
 def registered(scene: Scene, count: int) -> bool:
-    return f"<REGISTER sip:failover.test> sip:bob@failover.test {count} bound" in scene.processes["server2"].said
+    return (
+        f"<REGISTER sip:failover.test> sip:bob@failover.test {count} bound"
+        in scene.processes["server2"].said
+    )

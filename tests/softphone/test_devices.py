@@ -1,4 +1,5 @@
-"""Microphone and loudspeaker: what happens without them, and how sound crosses between Qt's thread and the media's."""
+"""Microphone and loudspeaker: what happens without them, and how sound crosses between Qt's thread
+and the media's."""
 
 import sys
 import threading
@@ -76,7 +77,9 @@ def fake(qtbot):
 
 def test_without_devices_there_is_a_sentence_and_no_sound(qapp, monkeypatch):
     multimedia = SimpleNamespace(
-        QAudioSink=None, QAudioSource=None, QMediaDevices=SimpleNamespace(audioInputs=list, audioOutputs=list)
+        QAudioSink=None,
+        QAudioSource=None,
+        QMediaDevices=SimpleNamespace(audioInputs=list, audioOutputs=list),
     )
     monkeypatch.setitem(sys.modules, "PySide6.QtMultimedia", multimedia)
     said = []
@@ -91,7 +94,8 @@ def test_without_the_library_there_is_a_sentence_and_no_sound(monkeypatch):
     assert "QtMultimedia cannot be loaded" in said[0] and "tone" in said[0]
 
 
-@pytest.mark.qt_log_ignore("pipewire", extend=True)  # QtMultimedia tries one sound system after another
+# QtMultimedia tries one sound system after another
+@pytest.mark.qt_log_ignore("pipewire", extend=True)
 def test_a_loudspeaker_alone_is_used_with_the_tone(qapp, monkeypatch):
     multimedia = pytest.importorskip("PySide6.QtMultimedia", exc_type=ImportError)
     form = multimedia.QAudioFormat()
@@ -99,7 +103,9 @@ def test_a_loudspeaker_alone_is_used_with_the_tone(qapp, monkeypatch):
     form.setChannelCount(2)
     form.setSampleFormat(multimedia.QAudioFormat.SampleFormat.Float)
     device = SimpleNamespace(preferredFormat=lambda: form, isFormatSupported=lambda wanted: False)
-    listed = SimpleNamespace(audioInputs=list, audioOutputs=lambda: [device], defaultAudioOutput=lambda: device)
+    listed = SimpleNamespace(
+        audioInputs=list, audioOutputs=lambda: [device], defaultAudioOutput=lambda: device
+    )
     monkeypatch.setattr(multimedia, "QMediaDevices", listed)
     said, tone = [], ToneSource()
     source, sink = open_devices(tone, said.append)

@@ -6,8 +6,20 @@ import pytest
 
 from softphone.media.g711 import BLOCK, CODECS, PCMA, PCMU
 
-# ITU-T G.711 table 2: decoder output (14-bit scale) of each segment's first code and of the extremes.
-U_LAW = {0x80: 8031, 0x8F: 4191, 0x9F: 2079, 0xAF: 1023, 0xBF: 495, 0xCF: 231, 0xDF: 99, 0xEF: 33, 0xFE: 2, 0xFF: 0}
+# ITU-T G.711 table 2: decoder output (14-bit scale) of each segment's first code and of the
+# extremes.
+U_LAW = {
+    0x80: 8031,
+    0x8F: 4191,
+    0x9F: 2079,
+    0xAF: 1023,
+    0xBF: 495,
+    0xCF: 231,
+    0xDF: 99,
+    0xEF: 33,
+    0xFE: 2,
+    0xFF: 0,
+}
 # ITU-T G.711 table 1: the same of A-law (13-bit scale), before every second bit is turned over.
 A_LAW = {0xFF: 4032, 0xF0: 2112, 0xE0: 1056, 0xD0: 528, 0xC0: 264, 0xB0: 132, 0xA0: 66, 0x80: 1}
 
@@ -24,7 +36,9 @@ def test_a_law_codes_have_the_itus_values(code, value):
 
 
 @pytest.mark.parametrize(
-    ("codec", "milliwatt"), [(PCMU, "1E0B0B1E9E8B8B9E"), (PCMA, "34212134B4A1A1B4")], ids=["PCMU", "PCMA"]
+    ("codec", "milliwatt"),
+    [(PCMU, "1E0B0B1E9E8B8B9E"), (PCMA, "34212134B4A1A1B4")],
+    ids=["PCMU", "PCMA"],
 )
 def test_the_digital_milliwatt_is_a_thousand_hertz_sine(codec, milliwatt):
     samples = codec.decode(bytes.fromhex(milliwatt))

@@ -1,4 +1,5 @@
-"""The application is made in one place, which takes one line of the screenless platform for said."""
+"""The application is made in one place, which takes one line of the screenless platform for
+said."""
 
 from __future__ import annotations
 
@@ -26,8 +27,14 @@ qWarning("something else")
 
 
 def test_offscreen_nothing_is_printed_but_what_is_news():
-    done = subprocess.run([sys.executable, "-c", PROGRAM, EXPECTED], env={**os.environ, "QT_QPA_PLATFORM": "offscreen"},
-                          capture_output=True, text=True, timeout=60, check=False)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, EXPECTED],
+        env={**os.environ, "QT_QPA_PLATFORM": "offscreen"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
     assert (done.returncode, done.stderr.splitlines()) == (0, ["something else"])
 
 

@@ -9,6 +9,7 @@ from softphone.media.jitter import SILENCE, JitterBuffer
 
 LOUD = 1000
 
+
 def block(number, size=160):
     return array("h", [LOUD + number] * size)
 
@@ -188,7 +189,9 @@ def test_whatever_comes_each_tick_gives_20_ms(seed):
         if dice.random() < 0.5:
             assert len(buffer.get()) == 160
         else:
-            buffer.put(dice.randrange(dice.choice((4000, 2**32))), array("h", [7] * dice.randrange(500)))
+            buffer.put(
+                dice.randrange(dice.choice((4000, 2**32))), array("h", [7] * dice.randrange(500))
+            )
         assert buffer.depth <= 50
     for _ in range(40):
         buffer.get()

@@ -1,4 +1,5 @@
-"""The sound of a call over real sockets and threads: two phones that talk, hold, and stop without a trace."""
+"""The sound of a call over real sockets and threads: two phones that talk, hold, and stop without a
+trace."""
 
 import socket
 import threading
@@ -68,7 +69,12 @@ def test_two_phones_hear_each_other(sessions, eventually):
     eventually(lambda: min(ears[0].peak, ears[1].peak) > 3000)
     eventually(lambda: bob.stats().packets_received >= 20)
     told = bob.stats()
-    assert told.lost == 0 and told.codec == "PCMU" and told.level_in > 0 and 15 < told.longest_gap_ms < 500
+    assert (
+        told.lost == 0
+        and told.codec == "PCMU"
+        and told.level_in > 0
+        and 15 < told.longest_gap_ms < 500
+    )
 
 
 def test_mute_goes_on_sending_but_silence(sessions, eventually):
@@ -156,7 +162,9 @@ def test_sound_that_came_before_the_answer_is_not_played_late(sessions, eventual
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as early:
         early.bind((LOOPBACK, 0))
         for sequence in range(200):
-            early.sendto(Packet(0, sequence, 160 * sequence, 7, bytes(160)).to_bytes(), (LOOPBACK, bob.port))
+            early.sendto(
+                Packet(0, sequence, 160 * sequence, 7, bytes(160)).to_bytes(), (LOOPBACK, bob.port)
+            )
         bob.start(early.getsockname(), 0, "PCMU")
         eventually(lambda: bob.stats().packets_sent >= 3)
     assert bob.stats().packets_received == 0

@@ -56,8 +56,9 @@ def test_a_registered_phone_that_gets_another_address_registers_it_and_takes_the
     network.run(0.1)
     request = server.requests("REGISTER")[-1]
     assert [(str(c.uri), c.params["expires"]) for c in request.contacts] == [
-        ("sip:alice@127.0.0.2:5062", "300"), ("sip:alice@127.0.0.1:5062", "0"),
-    ]  # fmt: skip
+        ("sip:alice@127.0.0.2:5062", "300"),
+        ("sip:alice@127.0.0.1:5062", "0"),
+    ]
     assert alice.agent.registration.state is REGISTERED
     moves(alice)
     assert len(server.requests("REGISTER")) == 2, "the same address is no news"

@@ -1,4 +1,5 @@
-"""Real phones over loopback sockets: threads, timers, sound. What is said in detail is tested in test_agent.py."""
+"""Real phones over loopback sockets: threads, timers, sound. What is said in detail is tested in
+test_agent.py."""
 
 from __future__ import annotations
 
@@ -89,11 +90,17 @@ def test_two_phones_call_talk_and_hang_up(talking, eventually):
     bob.phone.hang_up()
     eventually(lambda: alice.state is bob.state is CallState.ENDED)
     assert (alice.sentence, bob.sentence) == ("Bob hung up", "You hung up")
-    assert not [t.name for t in threading.enumerate() if t.name.startswith("media")], "sound ends with the call"
-    assert alice.phone.media_stats().packets_received > 10, "the last call's figures can still be read"
+    assert not [t.name for t in threading.enumerate() if t.name.startswith("media")], (
+        "sound ends with the call"
+    )
+    assert alice.phone.media_stats().packets_received > 10, (
+        "the last call's figures can still be read"
+    )
     for owner in talking:
         shown = owner.phone.snapshot()
-        assert shown.retransmissions == 0 and [call.state for call in shown.calls] == [CallState.ENDED]
+        assert shown.retransmissions == 0 and [call.state for call in shown.calls] == [
+            CallState.ENDED
+        ]
 
 
 def test_hold_stops_the_sound_and_resume_brings_it_back(talking, eventually):
@@ -143,7 +150,9 @@ def digits(owner: Owner, sent: bool) -> str:
     return "".join(e.digit for e in owner.events if isinstance(e, DigitPassed) and e.sent is sent)
 
 
-def test_a_sound_device_that_does_not_let_go_does_not_keep_the_call_from_ending(talking, eventually, monkeypatch):
+def test_a_sound_device_that_does_not_let_go_does_not_keep_the_call_from_ending(
+    talking, eventually, monkeypatch
+):
     alice, bob = talking
     stop = MediaSession.stop
 
@@ -192,7 +201,13 @@ def test_stop_with_nobody_answering_keeps_to_its_time(owners, eventually):
 
 def test_a_phone_may_be_stopped_from_its_own_event(eventually):
     phones: list[Phone] = []
-    phone = Phone(Account("alice", "failover.test"), None, LOCAL, lambda event: phones[0].stop(), register=False)
+    phone = Phone(
+        Account("alice", "failover.test"),
+        None,
+        LOCAL,
+        lambda event: phones[0].stop(),
+        register=False,
+    )
     phones.append(phone)
     phone.start()
     phone.call("not an address")
@@ -245,14 +260,15 @@ def test_a_phone_registers_and_takes_it_back(owners, eventually):
         server.start()
         # Bound to all addresses, the phone names the one towards its proxy.
         alice = owners("alice", proxy=registrar.getsockname(), register=True, listen=("0.0.0.0", 0))
-        eventually(lambda: alice.phone.snapshot().registration.state is RegistrationState.REGISTERED)
+        eventually(
+            lambda: alice.phone.snapshot().registration.state is RegistrationState.REGISTERED
+        )
         alice.phone.stop()
         registrar.sendto(b"", registrar.getsockname())
         server.join(2.0)
     port = alice.phone.address[1]
     assert asked[0] == ("REGISTER", f"<sip:alice@127.0.0.1:{port}>;expires=300")
     assert asked[1] == ("REGISTER", f"<sip:alice@127.0.0.1:{port}>;expires=0")
-
 
 
 def test_phones_talk_over_ipv6(owners, eventually):
@@ -299,7 +315,9 @@ def test_an_error_in_one_timer_does_not_end_the_phone_s_timers(owners):
 
         alice.phone._agent.on_deadline = fails_once
         said = [registrar.recv(65_535) for _ in range(3)]
-        assert failed and said[0].startswith(b"REGISTER") and len(set(said)) == 1, "it is said again, as ever"
+        assert failed and said[0].startswith(b"REGISTER") and len(set(said)) == 1, (
+            "it is said again, as ever"
+        )
 
 
 SCOPES = ["fe80::1%\udcff", "fe80::1%\0"]  # ipaddress reads them, no socket takes them
@@ -332,7 +350,9 @@ def test_what_cannot_be_sent_keeps_nothing_from_being_told(owners, monkeypatch, 
 
 
 @pytest.mark.parametrize("scope", [b"\xff", b"\0"])
-def test_a_caller_whose_contact_names_no_address_is_left_and_the_sound_ends(owners, eventually, scope):
+def test_a_caller_whose_contact_names_no_address_is_left_and_the_sound_ends(
+    owners, eventually, scope
+):
     bob = owners("bob")
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as eve:
         eve.bind(LOCAL)
@@ -341,8 +361,10 @@ def test_a_caller_whose_contact_names_no_address_is_left_and_the_sound_ends(owne
 
         def says(method: str, to_tag: str = "", body: bytes = b"") -> None:
             head = (
-                f"{method} {bob.uri} SIP/2.0\r\nVia: SIP/2.0/UDP 127.0.0.1:{port};branch=z9hG4bK{method}\r\n"
-                f"Max-Forwards: 70\r\nFrom: <sip:eve@127.0.0.1:{port}>;tag=e\r\nTo: <{bob.uri}>{to_tag}\r\n"
+                f"{method} {bob.uri} SIP/2.0\r\nVia: SIP/2.0/UDP "
+                f"127.0.0.1:{port};branch=z9hG4bK{method}\r\n"
+                f"Max-Forwards: 70\r\nFrom: <sip:eve@127.0.0.1:{port}>;tag=e\r\nTo: "
+                f"<{bob.uri}>{to_tag}\r\n"
                 f"Call-ID: scope\r\nCSeq: 1 {method}\r\nContent-Type: application/sdp\r\n"
                 f"Contact: <sip:eve@127.0.0.1:{port};maddr=fe80::1%"
             ).encode()

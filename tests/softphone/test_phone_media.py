@@ -15,8 +15,10 @@ from softphone.media.rtp import Packet
 
 LOCAL = ("127.0.0.1", 0)
 QUIET = b"\xff" * 160  # silence in PCMU
-SDP = ("v=0\r\no=- 1 {version} IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n"
-       "m=audio {port} RTP/AVP 0\r\n")  # fmt: skip
+SDP = (
+    "v=0\r\no=- 1 {version} IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n"
+    "m=audio {port} RTP/AVP 0\r\n"
+)
 
 
 class Scripted:
@@ -70,16 +72,24 @@ class Scripted:
         return found[-1] if found else None
 
     def answer(self, request: Request, status: int) -> None:
-        fields = [("Contact", f"<sip:bob@127.0.0.1:{self.port}>"), ("Content-Type", "application/sdp")]
+        fields = [
+            ("Contact", f"<sip:bob@127.0.0.1:{self.port}>"),
+            ("Content-Type", "application/sdp"),
+        ]
         response = reply(request, status, to_tag="b", fields=fields, body=self.sdp())
         self.sip.sendto(response.to_bytes(), self._source)
 
     def moves(self, invite: Request) -> None:
         """A re-INVITE that wants media at the second socket."""
-        fields = [("Via", f"SIP/2.0/UDP 127.0.0.1:{self.port};branch=z9hG4bKmove"),
-                  ("From", f"{invite.get('To')};tag=b"), ("To", invite.get("From")),
-                  ("Call-ID", invite.call_id), ("CSeq", "1 INVITE"),
-                  ("Contact", f"<sip:bob@127.0.0.1:{self.port}>"), ("Content-Type", "application/sdp")]  # fmt: skip
+        fields = [
+            ("Via", f"SIP/2.0/UDP 127.0.0.1:{self.port};branch=z9hG4bKmove"),
+            ("From", f"{invite.get('To')};tag=b"),
+            ("To", invite.get("From")),
+            ("Call-ID", invite.call_id),
+            ("CSeq", "1 INVITE"),
+            ("Contact", f"<sip:bob@127.0.0.1:{self.port}>"),
+            ("Content-Type", "application/sdp"),
+        ]
         uri = str(invite.contacts[0].uri)
         self.sip.sendto(Request("INVITE", uri, fields, self.sdp(1, 2)).to_bytes(), self._source)
 

@@ -1,4 +1,5 @@
-"""The phone's panel as a person meets it: what it says, what its one large button does, what the keyboard does."""
+"""The phone's panel as a person meets it: what it says, what its one large button does, what the
+keyboard does."""
 
 from __future__ import annotations
 
@@ -70,7 +71,7 @@ def click_again(button: QPushButton) -> None:
         )
 
 
-# -- the one large button ---------------------------------------------------------------------------------------------
+# -- the one large button --------------------------------------------------------------------------
 
 
 def test_call_calls_whom_the_line_names(screen: Screen, qtbot) -> None:
@@ -143,7 +144,7 @@ def test_the_second_half_of_a_double_click_does_not_hang_up(screen: Screen, qtbo
     assert screen.phone.wishes == [("call", "bob")]
 
 
-# -- the keyboard -----------------------------------------------------------------------------------------------------
+# -- the keyboard ----------------------------------------------------------------------------------
 
 
 def test_enter_does_what_the_large_button_says(screen: Screen, qtbot) -> None:
@@ -184,7 +185,7 @@ def test_the_keyboard_is_not_lost_when_the_line_gives_way_to_the_call(screen: Sc
     assert screen.panel.window().focusWidget() is screen.button("primary")
 
 
-# -- what it says -----------------------------------------------------------------------------------------------------
+# -- what it says ----------------------------------------------------------------------------------
 
 
 def test_registration_is_told_in_a_sentence(screen: Screen) -> None:
@@ -192,7 +193,9 @@ def test_registration_is_told_in_a_sentence(screen: Screen) -> None:
     assert screen.says("registration") == "No server answers; trying again in 2 s"
 
 
-def test_the_timer_counts_the_answered_time_and_keeps_it_when_the_call_is_over(screen: Screen, qtbot) -> None:
+def test_the_timer_counts_the_answered_time_and_keeps_it_when_the_call_is_over(
+    screen: Screen, qtbot
+) -> None:
     screen.phone.begin(CallState.RINGING)
     assert screen.says("timer") == ""
     screen.phone.become(CallState.TALKING)
@@ -277,7 +280,7 @@ def test_a_phone_without_sound_says_so(screen: Screen) -> None:
     assert "no microphone" in screen.says("note")
 
 
-# -- hold, mute, digits -----------------------------------------------------------------------------------------------
+# -- hold, mute, digits ----------------------------------------------------------------------------
 
 
 def test_buttons_that_cannot_be_used_say_why(screen: Screen) -> None:
@@ -398,10 +401,12 @@ def test_sound_that_goes_elsewhere_than_announced_is_shown(screen: Screen, qtbot
     qtbot.waitUntil(lambda: "Sound via 203.0.113.5" in screen.says("gap"))
 
 
-# -- names, widths, colours, motion -----------------------------------------------------------------------------------
+# -- names, widths, colours, motion ----------------------------------------------------------------
 
 
-def test_a_long_name_does_not_widen_the_panel_and_can_be_read_in_full(screen: Screen, qtbot) -> None:
+def test_a_long_name_does_not_widen_the_panel_and_can_be_read_in_full(
+    screen: Screen, qtbot
+) -> None:
     before = screen.panel.minimumSizeHint()
     screen.phone.begin(CallState.INCOMING, f"{LONG_NAME} is calling", name=LONG_NAME)
     qtbot.wait(1)
@@ -412,7 +417,9 @@ def test_a_long_name_does_not_widen_the_panel_and_can_be_read_in_full(screen: Sc
 
 
 def test_a_panel_fits_beside_another_on_a_small_screen(screen: Screen) -> None:
-    screen.panel.set_note("This computer has no microphone and no loudspeaker; a tone is sent instead.")
+    screen.panel.set_note(
+        "This computer has no microphone and no loudspeaker; a tone is sent instead."
+    )
     size = screen.panel.minimumSizeHint()
     assert size.width() <= 264
     assert size.height() <= 560
@@ -466,19 +473,28 @@ def test_everything_that_can_be_reached_has_a_name_for_a_screen_reader(screen: S
 
 
 def test_events_of_the_phones_thread_are_shown_by_the_gui_thread(screen: Screen, qtbot) -> None:
-    thread = threading.Thread(target=lambda: screen.phone.begin(CallState.INCOMING, "Bob is calling"))
+    thread = threading.Thread(
+        target=lambda: screen.phone.begin(CallState.INCOMING, "Bob is calling")
+    )
     thread.start()
     thread.join()
     assert screen.panel.call is None  # not yet: the event waits for the GUI thread
     qtbot.waitUntil(lambda: screen.says("call") == "Bob is calling")
 
 
-# -- words ------------------------------------------------------------------------------------------------------------
+# -- words -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0, "00:00"), (59.99, "00:59"), (61, "01:01"), (3599, "59:59"), (3600, "01:00:00"), (-1, "00:00")],
+    [
+        (0, "00:00"),
+        (59.99, "00:59"),
+        (61, "01:01"),
+        (3599, "59:59"),
+        (3600, "01:00:00"),
+        (-1, "00:00"),
+    ],
 )
 def test_durations(seconds: float, text: str) -> None:
     assert words.duration(seconds) == text
@@ -489,7 +505,9 @@ def test_durations_are_spoken_in_words() -> None:
     assert words.spoken_duration(0) == "0 seconds"
 
 
-@pytest.mark.parametrize(("name", "letter"), [("alice", "A"), ("", "?"), ("  *42", "4"), ("ליאור", "ל"), ("ß", "S")])
+@pytest.mark.parametrize(
+    ("name", "letter"), [("alice", "A"), ("", "?"), ("  *42", "4"), ("ליאור", "ל"), ("ß", "S")]
+)
 def test_initials(name: str, letter: str) -> None:
     assert words.initial(name) == letter
 

@@ -1,4 +1,5 @@
-"""The softphone's windows and its command line: what opens, what closes, and what is said when neither can be done."""
+"""The softphone's windows and its command line: what opens, what closes, and what is said when
+neither can be done."""
 
 from __future__ import annotations
 
@@ -43,7 +44,7 @@ def wanted(*arguments: str) -> list[Wish]:
     return wishes(parser().parse_args(arguments))
 
 
-# -- windows ----------------------------------------------------------------------------------------------------------
+# -- windows ---------------------------------------------------------------------------------------
 
 
 def test_two_phones_stand_side_by_side_and_offer_each_other(pair) -> None:
@@ -108,7 +109,7 @@ def test_a_signal_reaches_a_window_that_is_doing_nothing(qtbot) -> None:
         interrupt.close()
 
 
-# -- the command line -------------------------------------------------------------------------------------------------
+# -- the command line ------------------------------------------------------------------------------
 
 
 def test_without_a_user_there_are_alice_and_bob_behind_the_forwarder() -> None:
@@ -203,9 +204,15 @@ def test_a_password_that_others_can_see_is_warned_of(tmp_path) -> None:
 
 
 def run_softphone(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    kept = {k: v for k, v in os.environ.items() if k not in ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM")}
+    kept = {
+        k: v
+        for k, v in os.environ.items()
+        if k not in ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM")
+    }
     command = [sys.executable, "-m", "softphone", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=30, env=kept | environment)
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=30, env=kept | environment
+    )
 
 
 @pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="there is always a screen")

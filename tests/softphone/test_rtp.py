@@ -10,7 +10,15 @@ from fuzz_kit import noise
 
 from softphone.media.dtmf import DIGITS, DigitReceiver, DigitSender
 from softphone.media.meter import GapMeter
-from softphone.media.rtcp import Compound, ReportBlock, RtcpError, SenderInfo, middle, ntp_time, round_trip
+from softphone.media.rtcp import (
+    Compound,
+    ReportBlock,
+    RtcpError,
+    SenderInfo,
+    middle,
+    ntp_time,
+    round_trip,
+)
 from softphone.media.rtp import Pacer, Packet, Reception, RtpError, Sender
 from softphone.media.source import SourceFilter
 
@@ -26,7 +34,14 @@ def test_a_packet_comes_back_as_it_was():
 
 def test_csrcs_extension_and_padding_are_no_sound():
     plain = PACKET.to_bytes()
-    dressed = bytes([0x80 | 0x20 | 0x10 | 2]) + plain[1:12] + bytes(8) + b"\xbe\xde\0\x01abcd" + b"sound" + b"\0\0\x03"
+    dressed = (
+        bytes([0x80 | 0x20 | 0x10 | 2])
+        + plain[1:12]
+        + bytes(8)
+        + b"\xbe\xde\0\x01abcd"
+        + b"sound"
+        + b"\0\0\x03"
+    )
     assert Packet.parse(dressed) == PACKET
 
 
@@ -72,7 +87,9 @@ def test_sequence_and_timestamp_wrap():
 def heard(sequences, reception=None):
     reception = reception or Reception(0xCAFE, sequences[0])
     for index, sequence in enumerate(sequences):
-        reception.receive(replace(PACKET, sequence=sequence & 0xFFFF, timestamp=160 * index), now=0.02 * index)
+        reception.receive(
+            replace(PACKET, sequence=sequence & 0xFFFF, timestamp=160 * index), now=0.02 * index
+        )
     return reception
 
 
@@ -104,7 +121,9 @@ def test_one_wild_sequence_number_is_ignored_and_two_in_a_row_are_a_new_start():
 def test_jitter_follows_the_formula_of_the_rfc():
     reception = Reception(1, 0)
     for index, late in enumerate([0, 0.004, 0, 0.004]):
-        reception.receive(replace(PACKET, sequence=index, timestamp=160 * index), now=0.02 * index + late)
+        reception.receive(
+            replace(PACKET, sequence=index, timestamp=160 * index), now=0.02 * index + late
+        )
     expected = 0.0
     for _ in range(3):
         expected += (0.004 * 8000 - expected) / 16
@@ -113,7 +132,9 @@ def test_jitter_follows_the_formula_of_the_rfc():
 
 def test_a_wrapping_timestamp_and_a_long_pause_are_no_jitter():
     reception = Reception(1, 0)
-    for index, (timestamp, now) in enumerate([(2**32 - 160, 0.0), (0, 0.02), (160, 0.04), (160 + 8000 * 600, 0.06)]):
+    for index, (timestamp, now) in enumerate(
+        [(2**32 - 160, 0.0), (0, 0.02), (160, 0.04), (160 + 8000 * 600, 0.06)]
+    ):
         reception.receive(replace(PACKET, sequence=index, timestamp=timestamp), now)
     assert reception.jitter == pytest.approx(0.0, abs=1e-6)
 
@@ -140,7 +161,9 @@ def test_the_signalled_source_is_heard_at_once_and_a_stranger_is_not():
     source = SourceFilter(BOB)
     assert source.accepts(PACKET, BOB, now=1.0)
     for step in range(1, 20):
-        assert not source.accepts(replace(PACKET, ssrc=666, sequence=step), MALLORY, now=1.0 + step * 0.02)
+        assert not source.accepts(
+            replace(PACKET, ssrc=666, sequence=step), MALLORY, now=1.0 + step * 0.02
+        )
         assert source.accepts(replace(PACKET, sequence=7 + step), BOB, now=1.0 + step * 0.02)
     assert source.remote == BOB
 
@@ -154,10 +177,19 @@ def streaming(source, origin, start, packets=100, first=7, ssrc=0xCAFE):
     ]
 
 
-@pytest.mark.parametrize("named", [
-    "10.0.0.5", "172.17.0.2", "192.168.1.7", "100.64.3.4", "169.254.1.1", "127.0.0.1",
-    "fd00::5", "fe80::5",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "named",
+    [
+        "10.0.0.5",
+        "172.17.0.2",
+        "192.168.1.7",
+        "100.64.3.4",
+        "169.254.1.1",
+        "127.0.0.1",
+        "fd00::5",
+        "fe80::5",
+    ],
+)
 def test_behind_a_nat_media_goes_where_it_comes_from_once_two_packets_follow_each_other(named):
     source, seen = SourceFilter((named, 5000)), ("203.0.113.5", 1024)
     assert streaming(source, seen, 1.0, packets=2) == [False, True]
@@ -172,11 +204,18 @@ def test_a_nat_within_the_building_is_known_by_where_signalling_comes_from():
     assert streaming(source, seen, 1.0, packets=2) == [False, True] and source.remote == seen
 
 
-@pytest.mark.parametrize(("named", "stranger"), [
-    ("192.0.2.9", "198.51.100.6"), ("192.0.2.9", "10.0.0.6"), ("10.0.0.5", "10.0.0.66"),
-    ("127.0.0.1", "127.0.0.2"),
-    ("192.168.1.7", "172.16.0.9"), ("2001:db8::9", "2001:db8::66"), ("fd00::5", "fd00::66"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("named", "stranger"),
+    [
+        ("192.0.2.9", "198.51.100.6"),
+        ("192.0.2.9", "10.0.0.6"),
+        ("10.0.0.5", "10.0.0.66"),
+        ("127.0.0.1", "127.0.0.2"),
+        ("192.168.1.7", "172.16.0.9"),
+        ("2001:db8::9", "2001:db8::66"),
+        ("fd00::5", "fd00::66"),
+    ],
+)
 def test_strangers_do_not_get_the_microphone_of_a_call_whose_other_side_is_silent(named, stranger):
     # RFC 7362 4: latching is for NATs; here there is none.
     source = SourceFilter((named, 5000))
@@ -253,7 +292,10 @@ def test_an_address_that_was_left_may_be_named_again():
 def test_a_stream_may_move_once_its_old_address_is_silent():
     source, moved = SourceFilter(BOB), ("192.0.2.9", 7777)
     source.accepts(PACKET, BOB, now=1.0)
-    accepted = [source.accepts(replace(PACKET, sequence=8 + step), moved, now=1.0 + step * 0.02) for step in range(30)]
+    accepted = [
+        source.accepts(replace(PACKET, sequence=8 + step), moved, now=1.0 + step * 0.02)
+        for step in range(30)
+    ]
     assert accepted.index(True) == 25 and all(accepted[25:]) and source.remote == moved
 
 
@@ -277,12 +319,18 @@ def test_an_address_signalled_anew_is_believed_and_the_same_one_changes_nothing(
 REPORT = Compound(
     ssrc=1,
     sender=SenderInfo(ntp=ntp_time(1_000_000.5), timestamp=160, packets=50, octets=8000),
-    blocks=[ReportBlock(2, fraction_lost=10, lost=-3, highest=70000, jitter=12, lsr=0x10000, dlsr=0x8000)],
+    blocks=[
+        ReportBlock(
+            2, fraction_lost=10, lost=-3, highest=70000, jitter=12, lsr=0x10000, dlsr=0x8000
+        )
+    ],
     cname="a1b2c3",
 )
 
 
-@pytest.mark.parametrize("report", [REPORT, replace(REPORT, sender=None), replace(REPORT, byes=[1, 2])])
+@pytest.mark.parametrize(
+    "report", [REPORT, replace(REPORT, sender=None), replace(REPORT, byes=[1, 2])]
+)
 @pytest.mark.parametrize("cname", ["", "a", "ab", "abc", "abcd", "zoë"])
 def test_a_report_comes_back_as_it_was(report, cname):
     report = replace(report, cname=cname)
@@ -328,7 +376,9 @@ def test_the_round_trip_is_what_the_other_side_did_not_keep():
     block = ReportBlock(1, 0, 0, 0, 0, lsr=middle(sent), dlsr=int(0.5 * 65536))
     assert round_trip(block, came) == pytest.approx(0.25, abs=1e-4)
     assert round_trip(replace(block, lsr=0), came) is None
-    assert round_trip(replace(block, dlsr=5 << 16), came) is None, "a delay longer than the time that passed"
+    assert round_trip(replace(block, dlsr=5 << 16), came) is None, (
+        "a delay longer than the time that passed"
+    )
 
 
 def events(sender, ticks):
@@ -343,7 +393,16 @@ def test_a_digit_lasts_100_ms_and_ends_three_times_at_the_timestamp_it_began():
     assert sent[8:] == [None, None]
     assert {event[1] for event in sent if event} == {0}
     assert [event[2] for event in sent if event] == [True] + [False] * 7
-    assert [int.from_bytes(p[2:], "big") for p in payloads] == [160, 320, 480, 640, 800, 960, 960, 960]
+    assert [int.from_bytes(p[2:], "big") for p in payloads] == [
+        160,
+        320,
+        480,
+        640,
+        800,
+        960,
+        960,
+        960,
+    ]
     assert [p[1] & 0x80 for p in payloads] == [0] * 5 + [0x80] * 3
 
 
@@ -360,7 +419,11 @@ def test_every_digit_arrives_once_though_packets_are_lost_or_doubled():
 def test_an_old_event_that_comes_again_is_no_new_digit():
     receiver = DigitReceiver()
     first, second = b"\x01\x8a\x03\xc0", b"\x02\x0a\x00\xa0"
-    assert [receiver.receive(first, 0), receiver.receive(second, 1600), receiver.receive(first, 0)] == ["1", "2", None]
+    assert [
+        receiver.receive(first, 0),
+        receiver.receive(second, 1600),
+        receiver.receive(first, 0),
+    ] == ["1", "2", None]
     assert receiver.receive(b"\x01", 3200) is None and receiver.receive(b"\x40\0\0\0", 3200) is None
 
 

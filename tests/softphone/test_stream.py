@@ -1,4 +1,5 @@
-"""The sound of a call by literals and a clock of our own: what goes out at each tick, what each datagram means."""
+"""The sound of a call by literals and a clock of our own: what goes out at each tick, what each
+datagram means."""
 
 from array import array
 from dataclasses import replace
@@ -39,7 +40,8 @@ def sent(datagram):
 
 
 def talk(one, other, seconds, start=100.0, said=LOUD, lose=()):
-    """Two streams on one clock, every packet arriving 1 ms after it was sent. What `other` heard."""
+    """Two streams on one clock, every packet arriving 1 ms after it was sent. What `other`
+    heard."""
     heard = []
     for tick in range(int(seconds * 50)):
         now = start + tick * 0.02
@@ -77,7 +79,11 @@ def test_what_one_says_the_other_hears_and_both_meters_move():
     assert heard[-1] == PCMU.decode(PCMU.encode(LOUD))
     at_bob = bob.stats(101.0)
     assert (at_bob.packets_received, at_bob.octets_received, at_bob.lost) == (50, 8000, 0)
-    assert alice.stats(101.0).level_out == pytest.approx(at_bob.level_in, abs=0.02) == pytest.approx(0.366, abs=0.02)
+    assert (
+        alice.stats(101.0).level_out
+        == pytest.approx(at_bob.level_in, abs=0.02)
+        == pytest.approx(0.366, abs=0.02)
+    )
 
 
 def test_the_gap_and_the_loss_of_a_second_without_packets_are_told():
@@ -119,7 +125,11 @@ def test_sound_after_hold_carries_the_marker_and_the_time_that_passed():
     assert [alice.send(LOUD, 100.0 + tick * 0.02) for tick in range(1, 10)] == [None] * 9
     alice.agree(PLAN)
     again = sent(alice.send(LOUD, 100.2))
-    assert again.marker and again.sequence == first.sequence + 1 and again.timestamp == first.timestamp + 1600
+    assert (
+        again.marker
+        and again.sequence == first.sequence + 1
+        and again.timestamp == first.timestamp + 1600
+    )
 
 
 def test_someone_who_only_listens_still_hears_us():
@@ -129,7 +139,11 @@ def test_someone_who_only_listens_still_hears_us():
 
 def test_nothing_at_all_goes_to_the_address_of_an_old_hold():
     alice = stream(replace(PLAN, remote=("0.0.0.0", 5000), direction=MediaDirection.RECVONLY))
-    assert alice.send(LOUD, 100.0) is None and alice.report(200.0) is None and alice.goodbye(200.0) is None
+    assert (
+        alice.send(LOUD, 100.0) is None
+        and alice.report(200.0) is None
+        and alice.goodbye(200.0) is None
+    )
 
 
 def test_a_digit_is_sent_instead_of_sound_and_told_once():
@@ -149,7 +163,9 @@ def test_the_other_codec_and_its_own_numbers_are_understood():
     for index, (number, codec) in enumerate([(110, PCMA), (8, PCMA), (0, PCMU)] * 4):
         packet = Packet(number, index, 160 * index, 7, codec.encode(LOUD))
         assert bob.receive(packet.to_bytes(), HERE, 100.0 + index * 0.02) is None
-    assert bob.stats(101.0).packets_received == 12 and max(bob.play()) == pytest.approx(12000, rel=0.05)
+    assert bob.stats(101.0).packets_received == 12 and max(bob.play()) == pytest.approx(
+        12000, rel=0.05
+    )
 
 
 def test_strangers_noise_and_oversize_are_refused_and_counted():
@@ -240,7 +256,9 @@ def test_a_source_that_starts_anew_keeps_the_counts_of_the_one_before():
     again = stream(start=5000)
     talk(again, bob, 1.0, start=101.0)
     told = bob.stats(102.0)
-    assert (told.lost, told.packets_received) == (1, 49 + 49), "the first packet of a new SSRC only announces it"
+    assert (told.lost, told.packets_received) == (1, 49 + 49), (
+        "the first packet of a new SSRC only announces it"
+    )
 
 
 def test_an_ssrc_that_is_ours_makes_us_take_another_once():
@@ -251,7 +269,9 @@ def test_an_ssrc_that_is_ours_makes_us_take_another_once():
     assert changed != ours.ssrc
     for sequence in (8, 9, 10):
         alice.receive(replace(ours, ssrc=changed, sequence=sequence).to_bytes(), THERE, 100.04)
-    assert sent(alice.send(LOUD, 100.06)).ssrc == changed, "an echo of our own packets must not make us change for ever"
+    assert sent(alice.send(LOUD, 100.06)).ssrc == changed, (
+        "an echo of our own packets must not make us change for ever"
+    )
 
 
 def test_reports_tell_loss_jitter_and_the_round_trip():
@@ -264,7 +284,9 @@ def test_reports_tell_loss_jitter_and_the_round_trip():
 def test_a_report_comes_about_every_five_seconds_to_the_next_port():
     alice = stream()
     due = [
-        tick * 0.02 for tick in range(3000) if alice.send(QUIET, 100 + tick * 0.02) and alice.report(100 + tick * 0.02)
+        tick * 0.02
+        for tick in range(3000)
+        if alice.send(QUIET, 100 + tick * 0.02) and alice.report(100 + tick * 0.02)
     ]
     assert due[0] == pytest.approx(2.5, abs=0.03)
     assert all(2.4 < later - earlier < 7.6 for earlier, later in pairwise(due))
@@ -282,7 +304,9 @@ def test_who_only_listens_sends_a_receiver_report():
     parsed = Compound.parse(bob.report(103.0)[1])
     assert parsed.sender is None
     assert parsed.blocks == [
-        ReportBlock(7, fraction_lost=3 * 256 // 7, lost=3, highest=6, jitter=parsed.blocks[0].jitter)
+        ReportBlock(
+            7, fraction_lost=3 * 256 // 7, lost=3, highest=6, jitter=parsed.blocks[0].jitter
+        )
     ]
 
 

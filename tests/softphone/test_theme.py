@@ -22,11 +22,19 @@ def theme(qapp: QApplication):
 def test_every_word_can_be_read_on_every_ground(palette: Palette) -> None:
     tones = palette.tones().values()
     grounds = [palette.window, palette.surface]
-    pairs = [(word, ground) for word in (palette.text, palette.muted) for ground in [*grounds, palette.raised]]
+    pairs = [
+        (word, ground)
+        for word in (palette.text, palette.muted)
+        for ground in [*grounds, palette.raised]
+    ]
     pairs += [(tone.colour, ground) for tone in tones for ground in [*grounds, tone.wash]]
     pairs += [(tone.ink, tone.colour) for tone in tones]
     pairs += [(word, tone.wash) for word in (palette.text, palette.muted) for tone in tones]
-    poor = [(a.name(), b.name(), round(contrast(a, b), 2)) for a, b in pairs if contrast(a, b) < CONTRAST]
+    poor = [
+        (a.name(), b.name(), round(contrast(a, b), 2))
+        for a, b in pairs
+        if contrast(a, b) < CONTRAST
+    ]
     assert not poor
 
 

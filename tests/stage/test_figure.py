@@ -1,4 +1,5 @@
-"""The figure and the sheets below it: where things stand, what travels, what each state looks like and says."""
+"""The figure and the sheets below it: where things stand, what travels, what each state looks like
+and says."""
 
 from __future__ import annotations
 
@@ -24,7 +25,17 @@ from stage.geometry import LEAST, LEAST_PAIR, lay_out, lay_out_pair
 from stage.ladder import KEPT, ROW, Rung
 from stage.looks import ServerFacts, forwarder_look, phone_look, server_look, story
 from stage.script import Script, steps_of
-from stage.seen import AddressTaken, CallSeen, Killed, Knocked, Passed, ProbeAnswer, Registration, ServersUp, TakenOver
+from stage.seen import (
+    AddressTaken,
+    CallSeen,
+    Killed,
+    Knocked,
+    Passed,
+    ProbeAnswer,
+    Registration,
+    ServersUp,
+    TakenOver,
+)
 from stage.travel import LASTS, REASONS, WAITING, Traffic, Travel, kind_of, label_of
 from stage.window import Window
 
@@ -73,7 +84,10 @@ def pair(qtbot: QtBot, clock: Clock) -> Iterator[Figure]:
 @pytest.fixture(params=[(), PAIR], ids=["one forwarder", "two forwarders"])
 def window(qtbot: QtBot, request: pytest.FixtureRequest) -> Iterator[Window]:
     bridges = [Bridge(), Bridge()]
-    panels = [PhonePanel(name, FakePhone(bridge), bridge) for name, bridge in zip(PHONES, bridges, strict=True)]
+    panels = [
+        PhonePanel(name, FakePhone(bridge), bridge)
+        for name, bridge in zip(PHONES, bridges, strict=True)
+    ]
     steps = steps_of(Cast(forwarders=request.param))
     figure = Figure(PHONES, SERVERS, 5060, pair=request.param)
     made = Window(panels[0], panels[1], figure, ("Alice", "forwarder", *SERVERS, "Bob"), steps)
@@ -119,11 +133,19 @@ def test_nothing_lingers_however_rarely_one_looks() -> None:
     assert traffic.positions(1000.0) == [] and not traffic.busy
 
 
-@pytest.mark.parametrize(("status", "replayed", "label", "kind"), [
-    (None, False, "INVITE", "request"), (None, True, "INVITE", "replay"), (180, False, "180 Ringing", "answer"),
-    (486, False, "486 Busy", "refusal"), (299, False, "299", "answer"),
-])  # fmt: skip
-def test_a_message_is_called_what_it_is(status: int | None, replayed: bool, label: str, kind: str) -> None:
+@pytest.mark.parametrize(
+    ("status", "replayed", "label", "kind"),
+    [
+        (None, False, "INVITE", "request"),
+        (None, True, "INVITE", "replay"),
+        (180, False, "180 Ringing", "answer"),
+        (486, False, "486 Busy", "refusal"),
+        (299, False, "299", "answer"),
+    ],
+)
+def test_a_message_is_called_what_it_is(
+    status: int | None, replayed: bool, label: str, kind: str
+) -> None:
     assert (label_of("INVITE", status), kind_of(status, replayed)) == (label, kind)
     assert kind in TONES
 
@@ -135,25 +157,42 @@ def test_every_known_reason_is_short_enough_to_travel() -> None:
 # -- where things stand
 
 
-@pytest.mark.parametrize("size", [LEAST, QSizeF(432, 340), QSizeF(720, 480), QSizeF(1400, 900), QSizeF(432, 900)])
+@pytest.mark.parametrize(
+    "size", [LEAST, QSizeF(432, 340), QSizeF(720, 480), QSizeF(1400, 900), QSizeF(432, 900)]
+)
 def test_no_box_touches_another_or_leaves_the_figure(size: QSizeF) -> None:
     boxes = lay_out(size, PHONES, SERVERS).boxes
     for one, other in combinations(boxes.values(), 2):
         assert not one.adjusted(-4, -4, 4, 4).intersects(other)
     for box in boxes.values():
-        assert box.left() >= 0 and box.right() <= size.width() and box.top() >= 0 and box.bottom() <= size.height()
+        assert (
+            box.left() >= 0
+            and box.right() <= size.width()
+            and box.top() >= 0
+            and box.bottom() <= size.height()
+        )
 
 
-@pytest.mark.parametrize("size", [LEAST_PAIR, QSizeF(432, 373), QSizeF(680, 467), QSizeF(1400, 900)])
+@pytest.mark.parametrize(
+    "size", [LEAST_PAIR, QSizeF(432, 373), QSizeF(680, 467), QSizeF(1400, 900)]
+)
 def test_two_forwarders_have_room_too(size: QSizeF) -> None:
     boxes = lay_out_pair(size, PHONES, SERVERS, PAIR).boxes
     for one, other in combinations(boxes.values(), 2):
         assert not one.adjusted(-4, -4, 4, 4).intersects(other)
     for name, box in boxes.items():
         name_below = 22 if name in PHONES else 0
-        assert box.left() >= 0 and box.right() <= size.width() and box.top() >= 0 and box.bottom() <= size.height()
-        assert not any(box.adjusted(0, 0, 0, name_below).intersects(boxes[other]) for other in (*PAIR, *SERVERS) if
-                       other != name)
+        assert (
+            box.left() >= 0
+            and box.right() <= size.width()
+            and box.top() >= 0
+            and box.bottom() <= size.height()
+        )
+        assert not any(
+            box.adjusted(0, 0, 0, name_below).intersects(boxes[other])
+            for other in (*PAIR, *SERVERS)
+            if other != name
+        )
 
 
 def test_a_route_runs_from_edge_to_edge_through_the_forwarder() -> None:
@@ -161,13 +200,18 @@ def test_a_route_runs_from_edge_to_edge_through_the_forwarder() -> None:
     route = geometry.route(("Bob", "forwarder", "server2"))
     start, end = route.pointAtPercent(0), route.pointAtPercent(1)
     assert start.x() < geometry.boxes["Bob"].left() and end.y() < geometry.boxes["server2"].top()
-    assert any(geometry.boxes["forwarder"].contains(route.pointAtPercent(step / 100)) for step in range(101))
+    assert any(
+        geometry.boxes["forwarder"].contains(route.pointAtPercent(step / 100))
+        for step in range(101)
+    )
 
 
 # -- the figure
 
 
-def test_kill_and_restart_are_buttons_on_the_server_and_say_which(figure: Figure, qtbot: QtBot) -> None:
+def test_kill_and_restart_are_buttons_on_the_server_and_say_which(
+    figure: Figure, qtbot: QtBot
+) -> None:
     figure.show_server("server1", ServerLook("hot", "hot", ":5070", YES, NO))
     kill, restart = figure.buttons["server1", "kill"], figure.buttons["server1", "restart"]
     assert kill.accessibleName() == "Kill server1" and restart.accessibleName() == "Restart server1"
@@ -179,7 +223,9 @@ def test_kill_and_restart_are_buttons_on_the_server_and_say_which(figure: Figure
 
 @pytest.mark.parametrize("look", LOOKS)
 @pytest.mark.parametrize("palette", [LIGHT, DARK], ids=["light", "dark"])
-def test_every_state_of_a_server_looks_different(figure: Figure, look: str, palette: object) -> None:
+def test_every_state_of_a_server_looks_different(
+    figure: Figure, look: str, palette: object
+) -> None:
     theme().use(palette)  # type: ignore[arg-type]
     pictures = []
     for state in ("hot", look):
@@ -189,7 +235,9 @@ def test_every_state_of_a_server_looks_different(figure: Figure, look: str, pale
     assert (pictures[0] == pictures[1]) is (look == "hot")
 
 
-def test_the_lit_path_grows_to_the_new_hot_server_and_then_rests(figure: Figure, clock: Clock, qtbot: QtBot) -> None:
+def test_the_lit_path_grows_to_the_new_hot_server_and_then_rests(
+    figure: Figure, clock: Clock, qtbot: QtBot
+) -> None:
     theme().set_reduced_motion(False)
     figure.show_hot("server1")
     clock.now += 1
@@ -204,7 +252,9 @@ def test_the_lit_path_grows_to_the_new_hot_server_and_then_rests(figure: Figure,
     theme().set_reduced_motion(None)
 
 
-def test_each_of_two_forwarders_has_its_plug_in_the_order_of_reading(pair: Figure, qtbot: QtBot) -> None:
+def test_each_of_two_forwarders_has_its_plug_in_the_order_of_reading(
+    pair: Figure, qtbot: QtBot
+) -> None:
     pair.show_server("forwarder2", ServerLook("standby", "standby", "", YES, NO))
     assert [name for name, action in pair.buttons if action == "kill"] == [*PAIR, *SERVERS]
     with qtbot.waitSignal(pair.kill) as clicked:
@@ -215,7 +265,8 @@ def test_each_of_two_forwarders_has_its_plug_in_the_order_of_reading(pair: Figur
 
 
 def test_the_address_moves_first_to_its_new_holder_and_then_on_to_the_server(
-        pair: Figure, clock: Clock, qtbot: QtBot) -> None:
+    pair: Figure, clock: Clock, qtbot: QtBot
+) -> None:
     pictures = []
     pair.show_active("forwarder2")
     for _ in range(4):
@@ -224,7 +275,9 @@ def test_the_address_moves_first_to_its_new_holder_and_then_on_to_the_server(
     first, second, third, last = pictures
     assert first != second != third != last
     lower = pair._geometry.boxes["forwarder2"].toRect().bottom()
-    below = [picture.copy(0, lower, picture.width(), picture.height() - lower) for picture in pictures]
+    below = [
+        picture.copy(0, lower, picture.width(), picture.height() - lower) for picture in pictures
+    ]
     assert below[0] != below[3], "the line to the server came afterwards"
     assert pair.grab().toImage() == last
     qtbot.waitUntil(lambda: not pair._frames.isActive(), timeout=1000)
@@ -244,11 +297,18 @@ def test_an_address_that_nobody_has_looks_different(pair: Figure) -> None:
     assert pair.grab().toImage() != before
 
 
-def test_a_message_passes_over_the_buttons_of_a_forwarder(pair: Figure, clock: Clock, qtbot: QtBot) -> None:
+def test_a_message_passes_over_the_buttons_of_a_forwarder(
+    pair: Figure, clock: Clock, qtbot: QtBot
+) -> None:
     before = pair.grab().toImage()
-    pair.show_message("call", Travel(("Alice", "address", "forwarder1", "server1"), "INVITE", "request"))
+    pair.show_message(
+        "call", Travel(("Alice", "address", "forwarder1", "server1"), "INVITE", "request")
+    )
     changed = False
-    box = pair.buttons["forwarder1", "kill"].geometry() | pair.buttons["forwarder1", "restart"].geometry()
+    box = (
+        pair.buttons["forwarder1", "kill"].geometry()
+        | pair.buttons["forwarder1", "restart"].geometry()
+    )
     for _ in range(20):
         clock.now += LASTS / 20
         changed = changed or pair.grab().toImage().copy(box) != before.copy(box)
@@ -258,7 +318,9 @@ def test_a_message_passes_over_the_buttons_of_a_forwarder(pair: Figure, clock: C
         qtbot.mouseClick(pair.buttons["forwarder1", "kill"], Qt.MouseButton.LeftButton)
 
 
-def test_with_reduced_motion_a_message_is_shown_in_place_and_the_audio_stands(figure: Figure, clock: Clock) -> None:
+def test_with_reduced_motion_a_message_is_shown_in_place_and_the_audio_stands(
+    figure: Figure, clock: Clock
+) -> None:
     theme().set_reduced_motion(True)
     figure.show_talking(True)
     figure.show_message("call", INVITE)
@@ -278,46 +340,87 @@ def test_with_reduced_motion_a_message_is_shown_in_place_and_the_audio_stands(fi
 
 def facts(*seen: object) -> Facts:
     script = Script()
-    for one in (ServersUp(0, frozenset(SERVERS), "server1"), Registration(0, "Alice", True),
-                Registration(0, "Bob", True), *seen):
+    for one in (
+        ServersUp(0, frozenset(SERVERS), "server1"),
+        Registration(0, "Alice", True),
+        Registration(0, "Bob", True),
+        *seen,
+    ):
         script.observe(one)
     return script.facts
 
 
 def running(**changes: bool) -> dict[str, ServerFacts]:
-    return {name: ServerFacts(name, 5070, 4711, True, False, heard="UP", **changes) for name in SERVERS}
+    return {
+        name: ServerFacts(name, 5070, 4711, True, False, heard="UP", **changes) for name in SERVERS
+    }
 
 
 def test_the_headline_leads_through_a_call() -> None:
     calling = CallSeen(1, "Alice", "calling", "c")
     incoming = CallSeen(2, "Bob", "incoming", "c")
     talking = [CallSeen(3, name, "talking", "c", 3.0) for name in PHONES]
-    told = [story(facts(*seen), running(), {}).words for seen in (
-        [], [calling], [calling, incoming], [calling, incoming, *talking],
-        [calling, *talking, CallSeen(9, "Alice", "ended", "c", 3.0, 9.0)], [CallSeen(9, "Bob", "calling", "d")])]
-    assert told == ["Ready", "Alice calls", "Bob's phone rings", "The call runs through server1", "The call is over",
-                    "Bob calls"]
+    told = [
+        story(facts(*seen), running(), {}).words
+        for seen in (
+            [],
+            [calling],
+            [calling, incoming],
+            [calling, incoming, *talking],
+            [calling, *talking, CallSeen(9, "Alice", "ended", "c", 3.0, 9.0)],
+            [CallSeen(9, "Bob", "calling", "d")],
+        )
+    ]
+    assert told == [
+        "Ready",
+        "Alice calls",
+        "Bob's phone rings",
+        "The call runs through server1",
+        "The call is over",
+        "Bob calls",
+    ]
 
 
 def test_with_no_server_alive_the_headline_says_so_even_while_they_talk() -> None:
     dead = {name: ServerFacts(name, 5070, 4711, False, False, True, "DOWN") for name in SERVERS}
     talking = [CallSeen(3, name, "talking", "c", 3.0) for name in PHONES]
-    told = story(facts(CallSeen(1, "Alice", "calling", "c"), *talking, ServersUp(4, frozenset(), None)), dead, {})
+    told = story(
+        facts(CallSeen(1, "Alice", "calling", "c"), *talking, ServersUp(4, frozenset(), None)),
+        dead,
+        {},
+    )
     assert told.words == "No server is alive" and "audio goes on" in told.hint
 
 
-@pytest.mark.parametrize(("server", "look", "words"), [
-    (ServerFacts("server1", 5070), "waking", "starting ..."),
-    (ServerFacts("server1", 5070, 1, True, False, heard="UP"), "hot", "hot: carries the calls"),
-    (ServerFacts("server2", 5080, 1, True, False, heard="UP"), "ready", "replica: ready"),
-    (ServerFacts("server2", 5080, 1, True, False, heard="FAILING"), "failing", "misses heartbeats"),
-    (ServerFacts("server2", 5080, 1, True, False, heard="RECOVERING"), "waking", "not trusted yet"),
-    (ServerFacts("server2", 5080, 1, True, False, heard="EJECTED"), "failing", "answers heartbeats only"),
-    (ServerFacts("server1", 5070, 1, False, False, True), "dead", "crashed (SIGKILL)"),
-    (ServerFacts("server1", 5070, 1, False, False, False), "dead", "not running"),
-    (ServerFacts("server1", 5070, None, False, False, False), "dead", "not running"),
-])  # fmt: skip
-def test_a_server_says_its_state_and_why_a_button_is_off(server: ServerFacts, look: str, words: str) -> None:
+@pytest.mark.parametrize(
+    ("server", "look", "words"),
+    [
+        (ServerFacts("server1", 5070), "waking", "starting ..."),
+        (ServerFacts("server1", 5070, 1, True, False, heard="UP"), "hot", "hot: carries the calls"),
+        (ServerFacts("server2", 5080, 1, True, False, heard="UP"), "ready", "replica: ready"),
+        (
+            ServerFacts("server2", 5080, 1, True, False, heard="FAILING"),
+            "failing",
+            "misses heartbeats",
+        ),
+        (
+            ServerFacts("server2", 5080, 1, True, False, heard="RECOVERING"),
+            "waking",
+            "not trusted yet",
+        ),
+        (
+            ServerFacts("server2", 5080, 1, True, False, heard="EJECTED"),
+            "failing",
+            "answers heartbeats only",
+        ),
+        (ServerFacts("server1", 5070, 1, False, False, True), "dead", "crashed (SIGKILL)"),
+        (ServerFacts("server1", 5070, 1, False, False, False), "dead", "not running"),
+        (ServerFacts("server1", 5070, None, False, False, False), "dead", "not running"),
+    ],
+)
+def test_a_server_says_its_state_and_why_a_button_is_off(
+    server: ServerFacts, look: str, words: str
+) -> None:
     shown = server_look(server, "server1")
     assert (shown.look, shown.words) == (look, words)
     assert shown.kill[1] and shown.restart[1]
@@ -328,14 +431,17 @@ def test_a_server_says_its_state_and_why_a_button_is_off(server: ServerFacts, lo
 ON, OFF = {"alive": True, "starting": False}, {"alive": False, "starting": False}
 
 
-@pytest.mark.parametrize(("changes", "look", "words"), [
-    ({}, "waking", "starting ..."),
-    ({**ON, "heard": "active"}, "hot", "active"),
-    ({**ON, "heard": "standby"}, "standby", "standby"),
-    ({**ON, "heard": ""}, "waking", "not heard of yet"),
-    ({**OFF, "crashed": True}, "dead", "crashed (SIGKILL)"),
-    (OFF, "dead", "not running"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("changes", "look", "words"),
+    [
+        ({}, "waking", "starting ..."),
+        ({**ON, "heard": "active"}, "hot", "active"),
+        ({**ON, "heard": "standby"}, "standby", "standby"),
+        ({**ON, "heard": ""}, "waking", "not heard of yet"),
+        ({**OFF, "crashed": True}, "dead", "crashed (SIGKILL)"),
+        (OFF, "dead", "not running"),
+    ],
+)
 def test_a_forwarder_says_its_role(changes: dict[str, bool | str], look: str, words: str) -> None:
     shown = forwarder_look(ServerFacts("forwarder1", 5060, 4711, **changes))  # type: ignore[arg-type]
     assert (shown.look, shown.words) == (look, words)
@@ -343,22 +449,38 @@ def test_a_forwarder_says_its_role(changes: dict[str, bool | str], look: str, wo
 
 
 def forwarders(first: str, second: str) -> dict[str, ServerFacts]:
-    return {name: ServerFacts(name, 5060, 1, bool(role), False, not role, role)
-            for name, role in zip(PAIR, (first, second), strict=True)}
+    return {
+        name: ServerFacts(name, 5060, 1, bool(role), False, not role, role)
+        for name, role in zip(PAIR, (first, second), strict=True)
+    }
 
 
 def with_pair(*seen: object) -> Facts:
     script = Script(Cast(forwarders=PAIR))
     calling = CallSeen(1, "Alice", "calling", "c")
     talking = [CallSeen(3, name, "talking", "c", 3.0) for name in PHONES]
-    for one in (AddressTaken(0, "forwarder1"), ServersUp(0, frozenset(SERVERS), "server1"), calling, *talking, *seen):
+    for one in (
+        AddressTaken(0, "forwarder1"),
+        ServersUp(0, frozenset(SERVERS), "server1"),
+        calling,
+        *talking,
+        *seen,
+    ):
         script.observe(one)
     return script.facts
 
 
-TAKEN_OVER = (Killed(5, "server1", 1), TakenOver(5.01, "server1", "server2", 0),
-              Passed(5.02, "server2", "Alice", "OPTIONS", 200, "c"), ProbeAnswer(5.021, 5.0, 200))
-ADDRESS_TAKEN = (Killed(8, "forwarder1", 1), AddressTaken(8.02, "forwarder2"), Knocked(8.025, 8.001))
+TAKEN_OVER = (
+    Killed(5, "server1", 1),
+    TakenOver(5.01, "server1", "server2", 0),
+    Passed(5.02, "server2", "Alice", "OPTIONS", 200, "c"),
+    ProbeAnswer(5.021, 5.0, 200),
+)
+ADDRESS_TAKEN = (
+    Killed(8, "forwarder1", 1),
+    AddressTaken(8.02, "forwarder2"),
+    Knocked(8.025, 8.001),
+)
 
 
 def test_the_headline_leads_to_the_second_plug_and_tells_what_became_of_the_address() -> None:
@@ -369,21 +491,35 @@ def test_the_headline_leads_to_the_second_plug_and_tells_what_became_of_the_addr
     alone = story(with_pair(*TAKEN_OVER), running(), forwarders("active", ""))
     assert "so that forwarder1 has a standby again" in alone.hint
     told = story(with_pair(*TAKEN_OVER, *ADDRESS_TAKEN), running(), forwarders("", "active"))
-    assert told.words == "Forwarder2 took over the address after 25 ms" and "through forwarder2" in told.hint
+    assert (
+        told.words == "Forwarder2 took over the address after 25 ms"
+        and "through forwarder2" in told.hint
+    )
     told = story(with_pair(*ADDRESS_TAKEN), running(), forwarders("", "active"))
     assert told.words.startswith("Forwarder2 took over") and "crash server1 too" in told.hint
     later = (Killed(9, "server1", 1), TakenOver(9.01, "server1", "server2", 0))
-    assert story(with_pair(*ADDRESS_TAKEN, *later), running(), forwarders("", "active")).words == "Server2 takes over"
+    assert (
+        story(with_pair(*ADDRESS_TAKEN, *later), running(), forwarders("", "active")).words
+        == "Server2 takes over"
+    )
 
 
 def test_with_no_forwarder_alive_the_headline_says_what_still_goes_on_and_what_to_do() -> None:
     told = story(with_pair(), running(), forwarders("", ""))
-    assert told.words == "No forwarder is alive" and "audio goes on" in told.hint and "Restart either" in told.hint
+    assert (
+        told.words == "No forwarder is alive"
+        and "audio goes on" in told.hint
+        and "Restart either" in told.hint
+    )
     assert "Restart either" in story(facts(), running(), forwarders("", "")).hint
 
 
 def test_the_phones_of_the_figure_follow_the_call() -> None:
-    ringing = facts(CallSeen(1, "Alice", "calling", "c"), CallSeen(2, "Bob", "incoming", "c"), Killed(3, "server1", 1))
+    ringing = facts(
+        CallSeen(1, "Alice", "calling", "c"),
+        CallSeen(2, "Bob", "incoming", "c"),
+        Killed(3, "server1", 1),
+    )
     assert phone_look(ringing, "Alice") == PhoneLook("ringing", "out", True)
     assert phone_look(ringing, "Bob") == PhoneLook("ringing", "in", True)
 
@@ -391,9 +527,18 @@ def test_the_phones_of_the_figure_follow_the_call() -> None:
 # -- the bill and the ladder
 
 
-CALL = {"caller": "Alice", "callee": "bob", "seconds": 12, "carried": [{"server": "server1", "seconds": 7},
-        {"server": "server2", "seconds": 5}], "why": "Alice hung up", "total": "0.20", "currency": "EUR",
-        "final": True, "tariff": "0.10+0.05/10s", "units": 2}  # fmt: skip
+CALL = {
+    "caller": "Alice",
+    "callee": "bob",
+    "seconds": 12,
+    "carried": [{"server": "server1", "seconds": 7}, {"server": "server2", "seconds": 5}],
+    "why": "Alice hung up",
+    "total": "0.20",
+    "currency": "EUR",
+    "final": True,
+    "tariff": "0.10+0.05/10s",
+    "units": 2,
+}
 
 
 def test_the_bill_says_who_how_long_carried_by_whom_and_how_much(window: Window) -> None:
@@ -406,26 +551,36 @@ def test_the_bill_says_who_how_long_carried_by_whom_and_how_much(window: Window)
     assert (window.bill.look.caller, window.bill.look.callee) == ("Alice", "Bob")
 
 
-def test_a_running_call_has_a_sum_so_far_and_a_strange_tariff_is_not_guessed_at(window: Window) -> None:
-    window.bill.show_bill(look_of({**CALL, "final": False, "tariff": "free"}, "server2", "http://x/", "server1"))
+def test_a_running_call_has_a_sum_so_far_and_a_strange_tariff_is_not_guessed_at(
+    window: Window,
+) -> None:
+    window.bill.show_bill(
+        look_of({**CALL, "final": False, "tariff": "free"}, "server2", "http://x/", "server1")
+    )
     assert text_of(window.bill, "bill_total") == "0.20 EUR so far"
     assert window.bill.look is not None and window.bill.look.sum == ""
     assert isinstance(look_of({}, "server2", "http://x/", ""), BillLook)
 
 
-@pytest.mark.parametrize(("uri", "name"), [("sip:alice@failover.test", "Alice"), ("Bob", "Bob"), ("", "")])
+@pytest.mark.parametrize(
+    ("uri", "name"), [("sip:alice@failover.test", "Alice"), ("Bob", "Bob"), ("", "")]
+)
 def test_people_are_called_by_name(uri: str, name: str) -> None:
     assert person(uri) == name
 
 
-def test_the_ladder_keeps_a_bounded_number_of_messages_and_follows_the_newest(window: Window, qtbot: QtBot) -> None:
+def test_the_ladder_keeps_a_bounded_number_of_messages_and_follows_the_newest(
+    window: Window, qtbot: QtBot
+) -> None:
     window.show_page(1)
     for number in range(KEPT + 50):
         window.ladder.add(Rung(number, "Alice", "server1", "INVITE"))
     window.ladder.add(Rung(999.0, "", "", "server1 crashed"))
     window.ladder.add(Rung(1000.0, "Bob", "server2", "200 OK", "answer"))
     bar = window.ladder._area.verticalScrollBar()
-    qtbot.waitUntil(lambda: bar.maximum() > (KEPT - 20) * ROW and bar.value() == bar.maximum(), timeout=2000)
+    qtbot.waitUntil(
+        lambda: bar.maximum() > (KEPT - 20) * ROW and bar.value() == bar.maximum(), timeout=2000
+    )
     assert len(window.ladder.rungs) == KEPT
 
 
@@ -451,10 +606,14 @@ def test_nothing_overlaps_or_is_cut(window: Window, qtbot: QtBot, size: tuple[in
 
 def test_the_least_size_of_the_window_is_what_the_parts_need(window: Window) -> None:
     window.resize(1024, 700)
-    assert window.minimumSizeHint().width() <= 1024 and window.layout().minimumSize().height() <= 700
+    assert (
+        window.minimumSizeHint().width() <= 1024 and window.layout().minimumSize().height() <= 700
+    )
 
 
-def test_a_click_on_messages_shows_them_and_the_bill_comes_back(window: Window, qtbot: QtBot) -> None:
+def test_a_click_on_messages_shows_them_and_the_bill_comes_back(
+    window: Window, qtbot: QtBot
+) -> None:
     tabs = window._tabs.buttons()
     qtbot.mouseClick(tabs[1], Qt.MouseButton.LeftButton)
     assert window.ladder.isVisible() and not window.bill.isVisible()

@@ -24,15 +24,25 @@ Run = Callable[..., "subprocess.Popen[str]"]
 
 @pytest.fixture
 def run(tmp_path: Path) -> Iterator[Run]:
-    """run("play", ...) -> the program, its temporary folder in `tmp_path`; killed if the test leaves it running."""
+    """run("play", ...) -> the program, its temporary folder in `tmp_path`; killed if the test
+    leaves it running."""
     started: list[subprocess.Popen[str]] = []
-    environment = {key: value for key, value in os.environ.items() if key not in ("DISPLAY", "WAYLAND_DISPLAY")}
+    environment = {
+        key: value for key, value in os.environ.items() if key not in ("DISPLAY", "WAYLAND_DISPLAY")
+    }
     environment |= {"TMPDIR": str(tmp_path), "QT_QPA_PLATFORM": "offscreen"}
 
     def start(*arguments: str) -> subprocess.Popen[str]:
-        started.append(subprocess.Popen(
-            [sys.executable, "-m", "stage", *arguments, "--free-ports"], cwd=ROOT, env=environment, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE))
+        started.append(
+            subprocess.Popen(
+                [sys.executable, "-m", "stage", *arguments, "--free-ports"],
+                cwd=ROOT,
+                env=environment,
+                text=True,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+            )
+        )
         return started[-1]
 
     yield start
@@ -56,19 +66,38 @@ def test_the_play_observes_all_nine_steps_and_measures_them(run: Run, tmp_path: 
     out, errors = process.communicate(timeout=60)
     lines = out.splitlines()
     assert process.returncode == 0, out + errors
-    assert [line.partition(".")[0] for line in lines[:-1]] == [str(number) for number in range(1, 10)]
+    assert [line.partition(".")[0] for line in lines[:-1]] == [
+        str(number) for number in range(1, 10)
+    ]
     told = json.loads(lines[-1])
-    assert list(told) == ["steps", "talk_seconds", "bill", "takeover_ms", "rtp_longest_gap_ms", "rtp_lost",
-                          "retransmissions"]
-    assert [(step["number"], step["observed"]) for step in told["steps"]] == [(n, True) for n in range(1, 10)]
-    assert told["bill"]["server"] == "server2" and float(told["bill"]["total"]) > 0 and told["bill"]["currency"]
+    assert list(told) == [
+        "steps",
+        "talk_seconds",
+        "bill",
+        "takeover_ms",
+        "rtp_longest_gap_ms",
+        "rtp_lost",
+        "retransmissions",
+    ]
+    assert [(step["number"], step["observed"]) for step in told["steps"]] == [
+        (n, True) for n in range(1, 10)
+    ]
+    assert (
+        told["bill"]["server"] == "server2"
+        and float(told["bill"]["total"]) > 0
+        and told["bill"]["currency"]
+    )
     assert abs(told["bill"]["seconds"] - told["talk_seconds"]) <= 1
-    assert 0 < told["takeover_ms"] < 500, "slower than T1, after which a phone would have asked again"
+    assert 0 < told["takeover_ms"] < 500, (
+        "slower than T1, after which a phone would have asked again"
+    )
     assert told["rtp_lost"] == 0 and told["retransmissions"] == 0 and told["rtp_longest_gap_ms"] > 0
     for number in range(1, 10):
         picture = QImage(str(pictures / f"step-{number}.png"))
         assert (picture.width(), picture.height()) == (1280, 800)
-        assert len({picture.pixel(x, y) for x in range(0, 1280, 16) for y in range(0, 800, 16)}) > 10
+        assert (
+            len({picture.pixel(x, y) for x in range(0, 1280, 16) for y in range(0, 800, 16)}) > 10
+        )
     assert not processes_of(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["pictures"]
 
@@ -81,12 +110,23 @@ def test_the_play_with_two_forwarders_observes_one_step_more(run: Run, tmp_path:
     assert process.returncode == 0, out + errors
     told = json.loads(out.splitlines()[-1])
     numbers = [1, 2, 3, 4, 5, 6, 7, "7a", 8, 9]
-    assert [(step["number"], step["observed"]) for step in told["steps"]] == [(number, True) for number in numbers]
-    assert [line.partition(".")[0] for line in out.splitlines()[:-1]] == [str(number) for number in numbers]
-    assert 0 < told["forwarder_takeover_ms"] < 500 and 0 < told["takeover_ms"] < 500, "slower than T1"
+    assert [(step["number"], step["observed"]) for step in told["steps"]] == [
+        (number, True) for number in numbers
+    ]
+    assert [line.partition(".")[0] for line in out.splitlines()[:-1]] == [
+        str(number) for number in numbers
+    ]
+    assert 0 < told["forwarder_takeover_ms"] < 500 and 0 < told["takeover_ms"] < 500, (
+        "slower than T1"
+    )
     assert told["rtp_lost"] == 0 and told["retransmissions"] == 0
-    assert told["bill"]["server"] == "server2" and abs(told["bill"]["seconds"] - told["talk_seconds"]) <= 1
-    assert sorted(path.name for path in pictures.iterdir()) == sorted(f"step-{number}.png" for number in numbers)
+    assert (
+        told["bill"]["server"] == "server2"
+        and abs(told["bill"]["seconds"] - told["talk_seconds"]) <= 1
+    )
+    assert sorted(path.name for path in pictures.iterdir()) == sorted(
+        f"step-{number}.png" for number in numbers
+    )
     assert not processes_of(tmp_path)
 
 
@@ -95,12 +135,16 @@ def test_without_a_display_the_window_is_not_missed_and_the_play_begins(run: Run
     process = run("--talk", "3")
     out, errors = process.communicate(timeout=60)
     assert out.startswith("There is no display: ") and "plays by itself" in out.splitlines()[0]
-    assert "9. Server2's management page shows the total bill." in out and process.returncode == 0, errors
+    assert (
+        "9. Server2's management page shows the total bill." in out and process.returncode == 0
+    ), errors
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
-def test_a_play_ended_in_the_middle_has_not_observed_the_rest(run: Run, tmp_path: Path, ending: int) -> None:
+def test_a_play_ended_in_the_middle_has_not_observed_the_rest(
+    run: Run, tmp_path: Path, ending: int
+) -> None:
     process = run("play", "--json")
     until_line(process, "4.")
     process.send_signal(ending)
@@ -125,7 +169,8 @@ def test_ended_while_starting_it_leaves_nothing(run: Run, tmp_path: Path) -> Non
 
 @pytest.mark.long
 def test_everything_goes_with_a_stage_that_is_killed(
-        run: Run, tmp_path: Path, eventually: Callable[..., object]) -> None:
+    run: Run, tmp_path: Path, eventually: Callable[..., object]
+) -> None:
     process = run("play")
     until_line(process, "4.")
     assert len(processes_of(tmp_path)) == 3
@@ -135,22 +180,32 @@ def test_everything_goes_with_a_stage_that_is_killed(
     eventually(lambda: not list(tmp_path.iterdir()))
 
 
-@pytest.mark.parametrize(("environment", "platform", "reason"), [
-    ({}, "linux", "neither DISPLAY nor WAYLAND_DISPLAY is set"),
-    ({"DISPLAY": ":4711"}, "linux", "nobody answers at DISPLAY=:4711"),
-    ({"DISPLAY": ":4711", "QT_QPA_PLATFORM": "offscreen"}, "linux", "QT_QPA_PLATFORM is offscreen"),
-    ({"WAYLAND_DISPLAY": "wayland-0"}, "linux", ""),
-    ({"DISPLAY": "far.example:0"}, "linux", ""),
-    ({}, "darwin", ""),
-    ({}, "win32", ""),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("environment", "platform", "reason"),
+    [
+        ({}, "linux", "neither DISPLAY nor WAYLAND_DISPLAY is set"),
+        ({"DISPLAY": ":4711"}, "linux", "nobody answers at DISPLAY=:4711"),
+        (
+            {"DISPLAY": ":4711", "QT_QPA_PLATFORM": "offscreen"},
+            "linux",
+            "QT_QPA_PLATFORM is offscreen",
+        ),
+        ({"WAYLAND_DISPLAY": "wayland-0"}, "linux", ""),
+        ({"DISPLAY": "far.example:0"}, "linux", ""),
+        ({}, "darwin", ""),
+        ({}, "win32", ""),
+    ],
+)
 def test_a_missing_display_is_noticed_before_qt_would_abort(
-        environment: dict[str, str], platform: str, reason: str) -> None:
+    environment: dict[str, str], platform: str, reason: str
+) -> None:
     said = display.why_none(environment, platform)
     assert reason in said and bool(said) == bool(reason)
 
 
-def test_a_talk_too_short_to_crash_a_server_in_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_talk_too_short_to_crash_a_server_in_is_refused(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     with pytest.raises(SystemExit):
         parse(["play", "--talk", "1"])
     assert "between 3 and 3600 seconds" in capsys.readouterr().err

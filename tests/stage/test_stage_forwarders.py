@@ -88,7 +88,8 @@ def test_one_that_gives_the_address_up_has_it_no_more(make: Make) -> None:
 
 
 def test_the_first_answer_ends_the_silence_of_an_address(
-        free_port: Callable[[], int], eventually: Callable[..., object]) -> None:
+    free_port: Callable[[], int], eventually: Callable[..., object]
+) -> None:
     address, told = ("127.0.0.1", free_port()), []
     knocker = Knocker(address, "failover.test", lambda at, began: told.append((at, began)))
     knocker.knock()

@@ -1,4 +1,5 @@
-"""Programs of the stage: ready in time or a sentence why not, a real SIGKILL, nothing left behind whatever happens."""
+"""Programs of the stage: ready in time or a sentence why not, a real SIGKILL, nothing left behind
+whatever happens."""
 
 from __future__ import annotations
 
@@ -33,7 +34,8 @@ def script(text: str, name: str = "server1", **options: object) -> Program:
 
 
 def gone(pid: int) -> bool:
-    """True when no such process runs; an unreaped one (the container's first process may never reap) counts as gone."""
+    """True when no such process runs; an unreaped one (the container's first process may never
+    reap) counts as gone."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
     except OSError:
@@ -78,7 +80,9 @@ def test_a_killed_program_starts_again_as_it_was() -> None:
 
 
 def test_a_program_that_fails_is_quoted_in_its_own_words() -> None:
-    program = script("import sys; print('listening'); sys.exit('127.0.0.1:5060 is taken by another program.')")
+    program = script(
+        "import sys; print('listening'); sys.exit('127.0.0.1:5060 is taken by another program.')"
+    )
     with pytest.raises(StartError, match=r"^127\.0\.0\.1:5060 is taken by another program\.$"):
         program.start()
     assert not program.alive
@@ -92,7 +96,9 @@ def test_a_program_that_fails_without_a_word_is_named_with_its_status() -> None:
 
 
 def test_a_program_that_never_gets_ready_is_stopped_at_the_deadline() -> None:
-    program = script("import signal, sys; print('still busy', file=sys.stderr, flush=True); signal.pause()")
+    program = script(
+        "import signal, sys; print('still busy', file=sys.stderr, flush=True); signal.pause()"
+    )
     with pytest.raises(StartError, match=r"server1 was not ready after 0.5 s. It said: still busy"):
         program.start(timeout=0.5)
     assert not program.alive
@@ -119,10 +125,15 @@ def test_starting_twice_is_refused() -> None:
 
 
 def test_the_keeper_forgets_programs_that_ended() -> None:
-    assert read_wishes(["keep 7\n", "keep 8\n", "forget 7\n", "folder /tmp/a b\n"]) == ({8}, ["/tmp/a b"])
+    assert read_wishes(["keep 7\n", "keep 8\n", "forget 7\n", "folder /tmp/a b\n"]) == (
+        {8},
+        ["/tmp/a b"],
+    )
 
 
-def test_the_keeper_removes_what_is_left_when_it_is_closed(tmp_path: Path, eventually: Callable[..., None]) -> None:
+def test_the_keeper_removes_what_is_left_when_it_is_closed(
+    tmp_path: Path, eventually: Callable[..., None]
+) -> None:
     keeper = Keeper()
     left = subprocess.Popen([sys.executable, "-S", "-c", WAITS], stdout=subprocess.DEVNULL)
     folder = tmp_path / "store"
@@ -149,11 +160,16 @@ time.sleep(60)
 """
 
 
-def test_programs_and_folder_go_with_a_stage_that_is_killed(tmp_path: Path, eventually: Callable[..., None]) -> None:
+def test_programs_and_folder_go_with_a_stage_that_is_killed(
+    tmp_path: Path, eventually: Callable[..., None]
+) -> None:
     folder = tmp_path / "store"
     folder.mkdir()
-    stage = subprocess.Popen([sys.executable, "-c", STAGE.format(root=str(ROOT), folder=str(folder), waits=WAITS)],
-                             stdout=subprocess.PIPE, text=True)
+    stage = subprocess.Popen(
+        [sys.executable, "-c", STAGE.format(root=str(ROOT), folder=str(folder), waits=WAITS)],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     assert stage.stdout is not None
     with stage.stdout:
         pid = int(stage.stdout.readline())
@@ -174,7 +190,9 @@ def test_a_demonstration_ended_while_it_starts_gives_up_and_leaves_nothing() -> 
     assert not cluster.folder.exists()
 
 
-def test_the_cluster_runs_and_a_killed_server_comes_back_as_it_was(eventually: Callable[..., object]) -> None:
+def test_the_cluster_runs_and_a_killed_server_comes_back_as_it_was(
+    eventually: Callable[..., object],
+) -> None:
     ended: list[tuple[str, int]] = []
     cluster = Cluster(Ports.free(), on_end=lambda name, status: ended.append((name, status)))
     try:
@@ -192,7 +210,9 @@ def test_the_cluster_runs_and_a_killed_server_comes_back_as_it_was(eventually: C
 
 
 @pytest.mark.parametrize("pair", [False, True])
-def test_an_address_that_another_demonstration_has_is_refused_and_not_waited_for(pair: bool) -> None:
+def test_an_address_that_another_demonstration_has_is_refused_and_not_waited_for(
+    pair: bool,
+) -> None:
     first = Cluster(Ports.free())
     second = Cluster(replace(Ports.free(), forwarder=first.ports.forwarder), pair=pair)
     try:

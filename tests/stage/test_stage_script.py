@@ -1,4 +1,5 @@
-"""The nine steps of the document: each fulfilled by what is observed, in whatever order, and by nothing less."""
+"""The nine steps of the document: each fulfilled by what is observed, in whatever order, and by
+nothing less."""
 
 from __future__ import annotations
 
@@ -27,19 +28,32 @@ CALL = "call-1"
 
 
 def ready() -> list[object]:
-    return [ServersUp(0.0, BOTH, "server1"), MembersSeen(0.1, BOTH),
-            Registration(0.2, "Alice", True), Passed(0.2, "server1", "Alice", "REGISTER", 200, "r1"),
-            Registration(0.3, "Bob", True), Passed(0.3, "server1", "Bob", "REGISTER", 200, "r2")]
+    return [
+        ServersUp(0.0, BOTH, "server1"),
+        MembersSeen(0.1, BOTH),
+        Registration(0.2, "Alice", True),
+        Passed(0.2, "server1", "Alice", "REGISTER", 200, "r1"),
+        Registration(0.3, "Bob", True),
+        Passed(0.3, "server1", "Bob", "REGISTER", 200, "r2"),
+    ]
 
 
 def ringing(call: str = CALL) -> list[object]:
-    return [CallSeen(1.0, "Alice", "calling", call), CallSeen(1.012, "Bob", "incoming", call),
-            CallSeen(1.013, "Alice", "ringing", call)]
+    return [
+        CallSeen(1.0, "Alice", "calling", call),
+        CallSeen(1.012, "Bob", "incoming", call),
+        CallSeen(1.013, "Alice", "ringing", call),
+    ]
 
 
 def answer(call: str = CALL) -> list[object]:
-    return [CallSeen(2.0, "Bob", "talking", call, 2.0), Passed(2.0, "server1", "Alice", "INVITE", 200, call),
-            CallSeen(2.001, "Alice", "talking", call, 2.001), audio("Alice", 2.5, 20), audio("Bob", 2.5, 20)]
+    return [
+        CallSeen(2.0, "Bob", "talking", call, 2.0),
+        Passed(2.0, "server1", "Alice", "INVITE", 200, call),
+        CallSeen(2.001, "Alice", "talking", call, 2.001),
+        audio("Alice", 2.5, 20),
+        audio("Bob", 2.5, 20),
+    ]
 
 
 def crash() -> list[object]:
@@ -47,14 +61,20 @@ def crash() -> list[object]:
 
 
 def takeover() -> list[object]:
-    return [TakenOver(9.0012, "server1", "server2", 1), Passed(9.0018, "server2", "Alice", "OPTIONS", 200, CALL),
-            ProbeAnswer(9.0019, 9.0001, 200)]
+    return [
+        TakenOver(9.0012, "server1", "server2", 1),
+        Passed(9.0018, "server2", "Alice", "OPTIONS", 200, CALL),
+        ProbeAnswer(9.0019, 9.0001, 200),
+    ]
 
 
 def hang_up(who: str = "Alice") -> list[object]:
-    return [CallSeen(14.0, "Alice", "ending", CALL, 2.001), Passed(14.0, who, "server2", "BYE", None, CALL),
-            CallSeen(14.002, "Bob", "ended", CALL, 2.0, 14.002),
-            CallSeen(14.003, "Alice", "ended", CALL, 2.001, 14.001)]
+    return [
+        CallSeen(14.0, "Alice", "ending", CALL, 2.001),
+        Passed(14.0, who, "server2", "BYE", None, CALL),
+        CallSeen(14.002, "Bob", "ended", CALL, 2.0, 14.002),
+        CallSeen(14.003, "Alice", "ended", CALL, 2.001, 14.001),
+    ]
 
 
 def audio(phone: str, at: float, packets: int, gap: float = 21.0, lost: int = 0) -> Audio:
@@ -81,16 +101,32 @@ def words(script: Script, number: int) -> str:
     return script.rows[number - 1].words
 
 
-WHOLE = [ready(), ringing(), answer(), crash(), takeover(), [audio("Alice", 10, 99), audio("Bob", 10, 99)], hang_up(),
-         [bill()]]
+WHOLE = [
+    ready(),
+    ringing(),
+    answer(),
+    crash(),
+    takeover(),
+    [audio("Alice", 10, 99), audio("Bob", 10, 99)],
+    hang_up(),
+    [bill()],
+]
 
 
 def test_the_whole_use_case_fulfils_all_nine_steps_with_their_measures() -> None:
     script = play(*WHOLE)
     assert script.complete
     assert [row.words for row in script.rows] == [
-        "server1 is hot", "through server1", "Bob rings after 12 ms", "through server1", "SIGKILL to process 4711",
-        "1.9 ms", "gap 21 ms, none lost", "after 12.0 s", "0.20 EUR"]
+        "server1 is hot",
+        "through server1",
+        "Bob rings after 12 ms",
+        "through server1",
+        "SIGKILL to process 4711",
+        "1.9 ms",
+        "gap 21 ms, none lost",
+        "after 12.0 s",
+        "0.20 EUR",
+    ]
     assert script.facts.takeover_ms == pytest.approx(1.9)
     assert script.facts.talk_seconds == pytest.approx(12.0)
 
@@ -107,7 +143,10 @@ def test_no_scene_can_be_left_out(missing: int) -> None:
 
 
 def test_two_servers_up_are_not_a_cluster_until_each_sees_the_other() -> None:
-    assert observed(play([ServersUp(0, BOTH, "server1"), MembersSeen(0, frozenset({"server1"}))])) == []
+    assert (
+        observed(play([ServersUp(0, BOTH, "server1"), MembersSeen(0, frozenset({"server1"}))]))
+        == []
+    )
 
 
 def test_a_dead_server_is_named_in_step_one() -> None:
@@ -125,8 +164,11 @@ def test_registered_through_the_other_server_is_said_but_not_counted() -> None:
 def test_a_probe_answered_by_the_server_before_it_died_is_no_takeover() -> None:
     script = play(ready(), ringing(), answer(), crash(), [ProbeAnswer(9.0002, 9.0001, 200)])
     assert script.facts.takeover_ms is None
-    for seen in [TakenOver(9.06, "server1", "server2", 0), Passed(9.1, "server2", "Alice", "OPTIONS", 200, CALL),
-                 ProbeAnswer(9.1001, 9.09, 200)]:
+    for seen in [
+        TakenOver(9.06, "server1", "server2", 0),
+        Passed(9.1, "server2", "Alice", "OPTIONS", 200, CALL),
+        ProbeAnswer(9.1001, 9.09, 200),
+    ]:
         script.observe(seen)
     assert script.facts.takeover_ms == pytest.approx(100.1)
 
@@ -174,7 +216,9 @@ def test_only_the_final_bill_of_this_call_on_server2_counts(wrong: Bill) -> None
 
 
 def test_a_new_call_starts_the_list_anew_with_what_still_holds() -> None:
-    script = play(*WHOLE, [ServersUp(20, BOTH, "server1")], [CallSeen(21.0, "Alice", "calling", "call-2")])
+    script = play(
+        *WHOLE, [ServersUp(20, BOTH, "server1")], [CallSeen(21.0, "Alice", "calling", "call-2")]
+    )
     assert observed(script) == [1, 2]
     assert script.facts.bill is None and script.facts.killed is None
 
@@ -186,12 +230,18 @@ def test_a_call_turned_away_while_talking_leaves_the_list_alone() -> None:
 
 def test_bobs_phone_may_tell_of_the_call_before_alices_does() -> None:
     scene = ringing()
-    script = play(ready(), [scene[1], Killed(1.2, "server1", 4711), scene[0], scene[2], Ended(1.3, "server1", -9)])
+    script = play(
+        ready(),
+        [scene[1], Killed(1.2, "server1", 4711), scene[0], scene[2], Ended(1.3, "server1", -9)],
+    )
     assert observed(script) == [1, 2, 3, 5] and script.facts.placed_by == "Alice"
 
 
 def test_alice_may_call_again_while_her_last_call_is_still_ending() -> None:
-    hasty = [CallSeen(3.0, "Alice", "ending", CALL, 2.0), CallSeen(3.1, "Alice", "calling", "call-2")]
+    hasty = [
+        CallSeen(3.0, "Alice", "ending", CALL, 2.0),
+        CallSeen(3.1, "Alice", "calling", "call-2"),
+    ]
     script = play(*WHOLE[:3], hasty)
     assert observed(script) == [1, 2] and script.facts.call_id == "call-2"
 
@@ -203,7 +253,9 @@ def test_a_cast_of_other_names_plays_the_same_script() -> None:
     assert words(script, 1) == "server2 is hot"
 
 
-@pytest.mark.parametrize(("value", "text"), [(1.94, "1.9 ms"), (21.2, "21 ms"), (999.0, "999 ms"), (1234.0, "1.2 s")])
+@pytest.mark.parametrize(
+    ("value", "text"), [(1.94, "1.9 ms"), (21.2, "21 ms"), (999.0, "999 ms"), (1234.0, "1.2 s")]
+)
 def test_durations_are_as_precise_as_it_matters(value: float, text: str) -> None:
     assert milliseconds(value) == text
 
@@ -224,11 +276,18 @@ def audio_goes_on() -> list[object]:
 
 
 def forwarder_crash() -> list[object]:
-    return [Killed(12.0, "forwarder1", 4712), Ended(12.001, "forwarder1", -9), AddressTaken(12.02, "forwarder2")]
+    return [
+        Killed(12.0, "forwarder1", 4712),
+        Ended(12.001, "forwarder1", -9),
+        AddressTaken(12.02, "forwarder2"),
+    ]
 
 
 def through_the_other(at: float = 12.03) -> list[object]:
-    return [Knocked(12.024, 12.001), Passed(at, "server2", "Alice", "OPTIONS", 200, CALL, "forwarder2")]
+    return [
+        Knocked(12.024, 12.001),
+        Passed(at, "server2", "Alice", "OPTIONS", 200, CALL, "forwarder2"),
+    ]
 
 
 TALK = (ready(), ringing(), answer(), crash(), takeover(), audio_goes_on())
@@ -241,27 +300,42 @@ def pair_words(script: Script) -> str:
 def test_a_pair_plays_one_step_more_and_the_documents_keep_their_numbers() -> None:
     script = pair(*TALK, forwarder_crash(), through_the_other(), hang_up(), [bill()])
     assert observed(script) == [1, 2, 3, 4, 5, 6, 7, "7a", 8, 9] and script.complete
-    assert pair_words(script) == "24 ms" and script.facts.forwarder_takeover_ms == pytest.approx(24.0)
+    assert pair_words(script) == "24 ms" and script.facts.forwarder_takeover_ms == pytest.approx(
+        24.0
+    )
 
 
 def test_what_the_two_forwarders_tell_may_come_in_any_order() -> None:
-    script = pair(*TALK, forwarder_crash()[:1], list(reversed(through_the_other())), forwarder_crash()[1:])
+    script = pair(
+        *TALK, forwarder_crash()[:1], list(reversed(through_the_other())), forwarder_crash()[1:]
+    )
     assert "7a" in observed(script)
 
 
-@pytest.mark.parametrize("scene", [
-    [forwarder_crash()],
-    [forwarder_crash(), through_the_other()[:1]],
-    [forwarder_crash(), through_the_other()[1:]],
-    [forwarder_crash()[:2], through_the_other()],
-    [through_the_other()],
-])  # fmt: skip
-def test_the_address_is_not_taken_before_a_request_and_the_call_itself_passed(scene: list[list[object]]) -> None:
+@pytest.mark.parametrize(
+    "scene",
+    [
+        [forwarder_crash()],
+        [forwarder_crash(), through_the_other()[:1]],
+        [forwarder_crash(), through_the_other()[1:]],
+        [forwarder_crash()[:2], through_the_other()],
+        [through_the_other()],
+    ],
+)
+def test_the_address_is_not_taken_before_a_request_and_the_call_itself_passed(
+    scene: list[list[object]],
+) -> None:
     assert "7a" not in observed(pair(*TALK, *scene))
 
 
 def test_knocks_begun_before_the_crash_prove_nothing() -> None:
-    script = pair(*TALK, [Knocked(11.9, 11.8)], forwarder_crash(), through_the_other()[1:], [Knocked(12.5, 11.9)])
+    script = pair(
+        *TALK,
+        [Knocked(11.9, 11.8)],
+        forwarder_crash(),
+        through_the_other()[1:],
+        [Knocked(12.5, 11.9)],
+    )
     assert "7a" not in observed(script) and pair_words(script) == "forwarder2 is active"
 
 
@@ -271,14 +345,23 @@ def test_the_end_of_the_standby_is_no_takeover() -> None:
 
 
 def test_a_forwarder_that_comes_back_itself_took_nothing_over() -> None:
-    script = pair(*TALK, forwarder_crash()[:1], [AddressTaken(15.0, "forwarder1"), Knocked(15.1, 12.0)])
+    script = pair(
+        *TALK, forwarder_crash()[:1], [AddressTaken(15.0, "forwarder1"), Knocked(15.1, 12.0)]
+    )
     assert "7a" not in observed(script) and pair_words(script) == "no standby for forwarder1"
 
 
 def test_the_takeover_the_other_way_round_is_said_but_not_counted() -> None:
-    script = pair([AddressTaken(0.1, "forwarder2")], *TALK, [
-        Killed(12.0, "forwarder2", 4713), AddressTaken(12.02, "forwarder1"), Knocked(12.024, 12.001),
-        Passed(12.03, "server2", "Alice", "OPTIONS", 200, CALL, "forwarder1")])
+    script = pair(
+        [AddressTaken(0.1, "forwarder2")],
+        *TALK,
+        [
+            Killed(12.0, "forwarder2", 4713),
+            AddressTaken(12.02, "forwarder1"),
+            Knocked(12.024, 12.001),
+            Passed(12.03, "server2", "Alice", "OPTIONS", 200, CALL, "forwarder1"),
+        ],
+    )
     assert "7a" not in observed(script) and pair_words(script) == "forwarder1 took over after 24 ms"
 
 

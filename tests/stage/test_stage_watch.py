@@ -1,4 +1,5 @@
-"""Reading what the programs tell: streams with gaps and rubbish in them, pages nobody serves, readers that stop."""
+"""Reading what the programs tell: streams with gaps and rubbish in them, pages nobody serves,
+readers that stop."""
 
 from __future__ import annotations
 
@@ -35,13 +36,19 @@ def serve(port: int, **routes: Any) -> HttpServer:
 
 def test_only_whole_objects_come_out_of_a_stream() -> None:
     assert list(parse_events(STREAM.splitlines(keepends=True))) == [
-        ("state", {"server": "server1"}), ("message", {"plain": True})]
+        ("state", {"server": "server1"}),
+        ("message", {"plain": True}),
+    ]
 
 
 def test_a_page_is_its_object_or_nothing(free_port: Callable[[], int]) -> None:
     port = free_port()
     assert read_page(f"http://127.0.0.1:{port}/calls") is None
-    server = serve(port, calls=lambda _: HttpResponse.json({"calls": []}), list=lambda _: HttpResponse.json([1]))
+    server = serve(
+        port,
+        calls=lambda _: HttpResponse.json({"calls": []}),
+        list=lambda _: HttpResponse.json([1]),
+    )
     try:
         assert read_page(f"http://127.0.0.1:{port}/calls") == {"calls": []}
         assert read_page(f"http://127.0.0.1:{port}/list") is None
@@ -51,7 +58,8 @@ def test_a_page_is_its_object_or_nothing(free_port: Callable[[], int]) -> None:
 
 
 def test_events_are_read_as_they_come_and_again_after_the_forwarder_was_away(
-        free_port: Callable[[], int], eventually: Callable[..., object]) -> None:
+    free_port: Callable[[], int], eventually: Callable[..., object]
+) -> None:
     port, told = free_port(), []
     events = Events(f"http://127.0.0.1:{port}", lambda name, value: told.append((name, value["n"])))
     events.start()
@@ -69,7 +77,8 @@ def test_events_are_read_as_they_come_and_again_after_the_forwarder_was_away(
 
 
 def test_a_reader_of_a_silent_stream_stops_at_once(
-        free_port: Callable[[], int], eventually: Callable[..., object]) -> None:
+    free_port: Callable[[], int], eventually: Callable[..., object]
+) -> None:
     port, stream, told = free_port(), queue.Queue(10), []  # type: ignore[var-annotated]
     server = serve(port, events=lambda _: EventStream(stream))
     events = Events(f"http://127.0.0.1:{port}", lambda name, value: told.append(name))
@@ -82,10 +91,13 @@ def test_a_reader_of_a_silent_stream_stops_at_once(
 
 
 def test_pages_are_read_again_and_at_once_when_asked(
-        free_port: Callable[[], int], eventually: Callable[..., object]) -> None:
+    free_port: Callable[[], int], eventually: Callable[..., object]
+) -> None:
     port, read = free_port(), []  # type: ignore[var-annotated]
     server = serve(port, calls=lambda _: HttpResponse.json({"n": len(read)}))
-    pages = Pages([f"http://127.0.0.1:{port}/calls"], lambda url, page: read.append(page), interval=600)
+    pages = Pages(
+        [f"http://127.0.0.1:{port}/calls"], lambda url, page: read.append(page), interval=600
+    )
     pages.start()
     try:
         eventually(lambda: len(read) == 1)

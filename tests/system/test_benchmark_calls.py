@@ -1,4 +1,5 @@
-"""benchmarks/calls.py: what it takes for a wrong bill, and a small run of it with a real kill -9."""
+"""benchmarks/calls.py: what it takes for a wrong bill, and a small run of it with a real kill
+-9."""
 
 from __future__ import annotations
 
@@ -23,17 +24,32 @@ SERVER1 = (Carrier("server1", 99.0),)
 
 def bill(answered=100.0, ended=103.0, carriers=SERVER1):
     return Bill(
-        call_id="c", caller="a", caller_uri="sip:a@b", callee="b", callee_uri="sip:b@b", tariff="0.10+0.05/10s",
-        currency="EUR", offered=99.0, answered=answered, ended=ended, carriers=carriers,
-    )  # fmt: skip
+        call_id="c",
+        caller="a",
+        caller_uri="sip:a@b",
+        callee="b",
+        callee_uri="sip:b@b",
+        tariff="0.10+0.05/10s",
+        currency="EUR",
+        offered=99.0,
+        answered=answered,
+        ended=ended,
+        carriers=carriers,
+    )
 
 
 def test_a_bill_of_the_time_that_was_talked_is_right_whoever_carried_the_call():
     both = (Carrier("server1", 99.0), Carrier("server2", 101.5))
-    assert wrong(bill(), Talk("c", 100.01, 103.01)) == wrong(bill(carriers=both), Talk("c", 100.01, 102.7)) == ""
+    assert (
+        wrong(bill(), Talk("c", 100.01, 103.01))
+        == wrong(bill(carriers=both), Talk("c", 100.01, 102.7))
+        == ""
+    )
 
 
-@pytest.mark.parametrize("faulty", [bill(ended=104.0), bill(ended=102.0), bill(ended=None), bill(answered=None)])
+@pytest.mark.parametrize(
+    "faulty", [bill(ended=104.0), bill(ended=102.0), bill(ended=None), bill(answered=None)]
+)
 def test_a_bill_of_another_time_or_without_an_end_is_wrong(faulty):
     assert "talked 3.000 s" in wrong(faulty, Talk("c", 100.0, 103.0))
 
@@ -45,7 +61,9 @@ def test_the_price_is_worked_out_anew():
 
 
 def test_what_sipp_wrote_down_is_read_to_the_microsecond(tmp_path):
-    (tmp_path / "talks").write_text("1-2@127.0.0.1 1700000000.000000 250000.000000 1700000003.000000 500000.000000\n")
+    (tmp_path / "talks").write_text(
+        "1-2@127.0.0.1 1700000000.000000 250000.000000 1700000003.000000 500000.000000\n"
+    )
     (talk,) = read_talks(tmp_path / "talks")
     assert talk.call_id == "1-2@127.0.0.1" and talk.seconds == pytest.approx(3.25)
 
@@ -61,7 +79,10 @@ def first_of(count):
     for port in range(61_000, 65_000, count):
         try:
             for n in range(count):
-                with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp, socket.socket() as tcp:
+                with (
+                    socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp,
+                    socket.socket() as tcp,
+                ):
                     udp.bind(("127.0.0.1", port + n))
                     tcp.bind(("127.0.0.1", port + n))
         except OSError:
@@ -73,9 +94,24 @@ def first_of(count):
 @pytest.mark.long
 @pytest.mark.skipif(not shutil.which("sipp"), reason="sipp is not installed")
 def test_at_thirty_calls_a_second_a_killed_server_costs_no_call_and_no_bill():
-    argv = ["--rate", "30", "--seconds", "8", "--talk", "2", "--port", str(first_of(len(PORTS))), "--json"]
-    done = subprocess.run([sys.executable, "-S", "-m", "benchmarks.calls", *argv], cwd=ROOT, capture_output=True,
-                          text=True, timeout=120)  # fmt: skip
+    argv = [
+        "--rate",
+        "30",
+        "--seconds",
+        "8",
+        "--talk",
+        "2",
+        "--port",
+        str(first_of(len(PORTS))),
+        "--json",
+    ]
+    done = subprocess.run(
+        [sys.executable, "-S", "-m", "benchmarks.calls", *argv],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     told = json.loads(done.stdout)
     assert told["placed"] == told["completed"] == told["bills"] == 240

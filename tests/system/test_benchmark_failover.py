@@ -17,7 +17,16 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def bench(port, *more, timeout=60):
-    argv = [sys.executable, "-S", str(ROOT / "benchmarks" / "failover.py"), "--runs", "1", "--port", str(port), *more]
+    argv = [
+        sys.executable,
+        "-S",
+        str(ROOT / "benchmarks" / "failover.py"),
+        "--runs",
+        "1",
+        "--port",
+        str(port),
+        *more,
+    ]
     return subprocess.run(argv, capture_output=True, text=True, timeout=timeout)
 
 

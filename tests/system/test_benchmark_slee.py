@@ -20,7 +20,25 @@ def test_a_rate_beyond_reason_is_refused(capsys):
 def test_every_call_of_a_small_run_is_set_up_ended_and_billed(capsys, monkeypatch):
     monkeypatch.setattr(slee, "IN_MEMORY", 64)
     monkeypatch.setattr(slee, "_have_a_core_each", lambda pid: None)
-    assert slee.main(["--rate", "20", "--seconds", "1", "--at-once", "2", "--port", str(free_port()), "--json"]) == 0
+    assert (
+        slee.main(
+            [
+                "--rate",
+                "20",
+                "--seconds",
+                "1",
+                "--at-once",
+                "2",
+                "--port",
+                str(free_port()),
+                "--json",
+            ]
+        )
+        == 0
+    )
     told = json.loads(capsys.readouterr().out)
-    assert told["steady"]["completed"] == told["steady"]["placed"] and 15 <= told["steady"]["placed"] <= 20
+    assert (
+        told["steady"]["completed"] == told["steady"]["placed"]
+        and 15 <= told["steady"]["placed"] <= 20
+    )
     assert told["missing"] == 0 and set(told["batched"]) == {name for _, _, name in slee.STEPS}

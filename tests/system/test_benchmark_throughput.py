@@ -1,4 +1,5 @@
-"""benchmarks/throughput.py runs, says what it promises to say, and says when it was itself the limit."""
+"""benchmarks/throughput.py runs, says what it promises to say, and says when it was itself the
+limit."""
 
 from __future__ import annotations
 
@@ -37,17 +38,29 @@ def test_the_table_has_a_column_for_each_forwarder_and_one_for_the_ratios():
 def test_it_is_said_when_not_the_forwarder_but_the_load_could_do_no_more():
     busy = figures(busy=99.0)
     (told,) = limited({"a": [busy], "b": [{**busy, "busy": 70.0, "cpu": 20.0}]})
-    assert told.startswith("b: the load was the limit") and "70 %" in told and "50,000 requests/s" in told
+    assert (
+        told.startswith("b: the load was the limit")
+        and "70 %" in told
+        and "50,000 requests/s" in told
+    )
     (told,) = limited({"a": [{**busy, "phones_busy": 70.0, "phones_cpu": 20.0}]})
-    assert told.startswith("a: the load of many phones was the limit") and "50,000 requests/s" in told
+    assert (
+        told.startswith("a: the load of many phones was the limit") and "50,000 requests/s" in told
+    )
 
 
 def test_every_phone_says_all_that_a_parser_wants_in_its_own_way():
-    said = [text % (7, 7, 7) for number in range(40) for text in texts(number, f"127.0.0.1:{20_000 + number}", "w")]
+    said = [
+        text % (7, 7, 7)
+        for number in range(40)
+        for text in texts(number, f"127.0.0.1:{20_000 + number}", "w")
+    ]
     read = [parse_message(text) for text in said]
     assert {message.method for message in read} == set(METHODS)
     assert all(int(message.get("Content-Length")) == len(message.body) for message in read)
-    assert len({message.call_id for message in read}) == 40, "a phone is told from the others by its Call-ID"
+    assert len({message.call_id for message in read}) == 40, (
+        "a phone is told from the others by its Call-ID"
+    )
     assert len({tuple(field.name for field in message.fields) for message in read}) > 8
     assert len({len(text) for text in said}) > 60
 
@@ -70,7 +83,18 @@ def test_a_port_that_is_taken_is_an_exit_status_of_two(capsys):
 def test_a_short_run_gives_every_figure(name):
     if name.startswith("kamailio") and not shutil.which("kamailio"):
         pytest.skip("kamailio is not installed")
-    argv = [sys.executable, "-S", "-m", "benchmarks.throughput", "--rounds", "1", "--seconds", "0.3", "--rate", "200"]
+    argv = [
+        sys.executable,
+        "-S",
+        "-m",
+        "benchmarks.throughput",
+        "--rounds",
+        "1",
+        "--seconds",
+        "0.3",
+        "--rate",
+        "200",
+    ]
     argv += ["--phones", "50"]
     argv += ["--port", str(three_ports()), "--only", name, "--json"]
     done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=60)

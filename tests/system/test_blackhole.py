@@ -1,7 +1,9 @@
-"""Datagrams that vanish: a server cut off, a network that loses three in ten, in network namespaces of the test's own.
+"""Datagrams that vanish: a server cut off, a network that loses three in ten, in network namespaces
+of the test's own.
 
-All of it runs in tests/kits/blackhole_play.py, which enters a new namespace before anything else; whatever it changes
-there ends with it. Needs the right to make namespaces (root has it), iproute2, and tc with netem, nft or iptables.
+All of it runs in tests/kits/blackhole_play.py, which enters a new namespace before anything else;
+whatever it changes there ends with it. Needs the right to make namespaces (root has it), iproute2,
+and tc with netem, nft or iptables.
 """
 
 from __future__ import annotations
@@ -21,16 +23,29 @@ ROOT = Path(__file__).resolve().parents[2]
 pytestmark = [
     pytest.mark.long,
     pytest.mark.skipif(sys.platform != "linux", reason="network namespaces are Linux's"),
-    pytest.mark.skipif(not shutil.which("ip") or not shutil.which("unshare"), reason="iproute2 is not installed"),
+    pytest.mark.skipif(
+        not shutil.which("ip") or not shutil.which("unshare"), reason="iproute2 is not installed"
+    ),
 ]
 
 
 def play(scenario, *more):
-    """What the play saw, a dictionary; skips with its reason where this computer cannot stage it."""
-    argv = ["unshare", "--net", sys.executable, str(ROOT / "tests" / "kits" / "blackhole_play.py"), scenario, *more]
+    """What the play saw, a dictionary; skips with its reason where this computer cannot stage
+    it."""
+    argv = [
+        "unshare",
+        "--net",
+        sys.executable,
+        str(ROOT / "tests" / "kits" / "blackhole_play.py"),
+        scenario,
+        *more,
+    ]
     if os.geteuid() != 0:
         argv[1:1] = ["--map-root-user"]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests" / "kits")])}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests" / "kits")]),
+    }
     done = subprocess.run(argv, capture_output=True, text=True, timeout=120, env=environment)
     if done.returncode == 77 or "unshare failed" in done.stderr:
         pytest.skip(done.stderr.strip().splitlines()[-1])
@@ -52,11 +67,14 @@ def test_a_server_cut_off_costs_no_request_and_at_most_200_ms(how):
 
 
 def test_a_network_that_loses_three_in_ten_takes_no_server_down():
-    """Both ways, between the forwarder and its servers, idle but for heartbeats and then with traffic."""
+    """Both ways, between the forwarder and its servers, idle but for heartbeats and then with
+    traffic."""
     seen = play("loss", "30")
     assert seen["dropped"] > 300, "the loss was real"
     assert seen["down"] == [], seen
-    assert seen["answered"] > 0.3 * seen["asked"], "each request and each answer has seven chances in ten"
+    assert seen["answered"] > 0.3 * seen["asked"], (
+        "each request and each answer has seven chances in ten"
+    )
 
 
 def test_a_hung_server_is_noticed_in_time_however_lossy_the_network_is():

@@ -1,6 +1,8 @@
-"""Calls as a person makes them: a real forwarder, two real servers as processes, two real phones, clicks on buttons.
+"""Calls as a person makes them: a real forwarder, two real servers as processes, two real phones,
+clicks on buttons.
 
-Each story starts all programs anew on free ports and ends by closing the window, after which nothing may be left.
+Each story starts all programs anew on free ports and ends by closing the window, after which
+nothing may be left.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ Start = Callable[..., Demonstration]
 
 @pytest.fixture
 def start(qtbot: QtBot) -> Iterator[Start]:
-    """start(users=..., passwords=...) -> a demonstration; whatever happens, it is ended and has left nothing."""
+    """start(users=..., passwords=...) -> a demonstration; whatever happens, it is ended and has
+    left nothing."""
     running: list[Demonstration] = []
 
     def begin(**options: dict[str, str] | bool) -> Demonstration:
@@ -41,7 +44,9 @@ def test_the_whole_use_case_by_hand(start: Start) -> None:
     demo = start()
     demo.registered()
     demo.talk()
-    demo.until(lambda: demo.window.bill.look and demo.window.bill.look.seconds >= 2, "a bill that grows")
+    demo.until(
+        lambda: demo.window.bill.look and demo.window.bill.look.seconds >= 2, "a bill that grows"
+    )
     demo.kill("server1")
     demo.until(lambda: demo.steps == [1, 2, 3, 4, 5, 6, 7], "server2 took over, the call goes on")
     assert demo.server("server1") == "dead" and demo.server("server2") == "hot"
@@ -59,7 +64,9 @@ def test_the_whole_use_case_by_hand(start: Start) -> None:
     assert sum(phone.snapshot().retransmissions for phone in demo.show.phones.values()) == 0
 
 
-def test_a_ringing_call_survives_the_crash_and_is_answered_through_the_other_server(start: Start) -> None:
+def test_a_ringing_call_survives_the_crash_and_is_answered_through_the_other_server(
+    start: Start,
+) -> None:
     demo = start()
     demo.registered()
     demo.press(demo.alice, "Call")
@@ -92,7 +99,9 @@ def test_bob_may_hang_up_too_and_the_bill_is_the_same(start: Start) -> None:
     demo.press(demo.bob, "Hang up")
     demo.until(lambda: demo.total, "the bill")
     demo.until(lambda: "hung up" in demo.says(demo.alice), "Alice is told")
-    demo.until(lambda: demo.window.steps.rows[7].row.words == "Bob hung up", "the step says who it was")
+    demo.until(
+        lambda: demo.window.steps.rows[7].row.words == "Bob hung up", "the step says who it was"
+    )
     assert 8 not in demo.steps
 
 
@@ -103,7 +112,9 @@ def test_a_caller_who_gives_up_stops_the_ringing_and_pays_nothing(start: Start) 
     demo.until(lambda: demo.bob.primary.text() == "Answer", "Bob rings")
     demo.press(demo.alice, "Hang up")
     demo.until(lambda: demo.bob.primary.text() == "Call", "Bob's phone is free again")
-    demo.until(lambda: demo.bills("server2") and demo.bills("server2")[0]["final"], "the record is closed")
+    demo.until(
+        lambda: demo.bills("server2") and demo.bills("server2")[0]["final"], "the record is closed"
+    )
     (call,) = demo.bills("server2")
     assert call["seconds"] == 0 and call["answered"] is None
     assert not demo.total
@@ -114,8 +125,12 @@ def test_who_calls_a_busy_phone_is_told_so_and_disturbs_nobody(start: Start, qtb
     demo.registered()
     demo.talk()
     bridge = Bridge()
-    carol = Phone(Account("carol", DOMAIN, display_name="Carol"), demo.show.cluster.forwarder, (HOST, 0),
-                  bridge.event.emit)
+    carol = Phone(
+        Account("carol", DOMAIN, display_name="Carol"),
+        demo.show.cluster.forwarder,
+        (HOST, 0),
+        bridge.event.emit,
+    )
     panel = PhonePanel("Carol", carol, bridge, target="bob")
     qtbot.addWidget(panel)
     panel.show()
@@ -132,13 +147,21 @@ def test_who_calls_a_busy_phone_is_told_so_and_disturbs_nobody(start: Start, qtb
 
 
 def test_a_wrong_password_is_said_in_words_and_the_other_phone_works(start: Start) -> None:
-    demo = start(users={"alice": "right", "bob": "secret"}, passwords={"alice": "wrong", "bob": "secret"})
-    demo.until(lambda: "assword" in text_of(demo.alice, "registration"), "the wrong password is named")
-    demo.until(lambda: text_of(demo.bob, "registration").startswith("Registered"), "Bob is registered")
+    demo = start(
+        users={"alice": "right", "bob": "secret"}, passwords={"alice": "wrong", "bob": "secret"}
+    )
+    demo.until(
+        lambda: "assword" in text_of(demo.alice, "registration"), "the wrong password is named"
+    )
+    demo.until(
+        lambda: text_of(demo.bob, "registration").startswith("Registered"), "Bob is registered"
+    )
     assert demo.steps == [1]
 
 
-def test_with_the_right_passwords_a_nonce_of_the_dead_server_is_good_for_the_other(start: Start) -> None:
+def test_with_the_right_passwords_a_nonce_of_the_dead_server_is_good_for_the_other(
+    start: Start,
+) -> None:
     demo = start(users={"alice": "right", "bob": "secret"})
     demo.registered()
     demo.kill("server1")
@@ -166,14 +189,21 @@ def test_a_server_that_comes_back_in_mid_call_spoils_neither_call_nor_bill(start
     demo.until(lambda: demo.steps == [1, 2, 3, 4], "the next call starts the list anew")
 
 
-def test_with_both_servers_dead_the_caller_reads_a_sentence_and_after_a_restart_calls_again(start: Start) -> None:
+def test_with_both_servers_dead_the_caller_reads_a_sentence_and_after_a_restart_calls_again(
+    start: Start,
+) -> None:
     demo = start()
     demo.registered()
     demo.kill("server1")
     demo.kill("server2")
     demo.until(lambda: demo.window.story == "No server is alive", "the headline")
     demo.press(demo.alice, "Call")
-    demo.until(lambda: demo.alice.primary.text() == "Call" and "No call" not in text_of(demo.alice, "call"), "refused")
+    demo.until(
+        lambda: (
+            demo.alice.primary.text() == "Call" and "No call" not in text_of(demo.alice, "call")
+        ),
+        "refused",
+    )
     said = demo.says(demo.alice)
     assert "503" not in said.split()[0] and len(said.split()) >= 3, said
     demo.restart("server2")
@@ -238,10 +268,15 @@ def test_the_keyboard_is_enough(start: Start, qtbot: QtBot) -> None:
 
 
 @pytest.mark.long
-def test_the_active_forwarder_dies_in_a_call_and_restarted_becomes_the_standby(start: Start) -> None:
+def test_the_active_forwarder_dies_in_a_call_and_restarted_becomes_the_standby(
+    start: Start,
+) -> None:
     demo = start(pair=True)
     demo.registered()
-    demo.until(lambda: (demo.server("forwarder1"), demo.server("forwarder2")) == ("hot", "standby"), "their roles")
+    demo.until(
+        lambda: (demo.server("forwarder1"), demo.server("forwarder2")) == ("hot", "standby"),
+        "their roles",
+    )
     demo.talk()
     demo.kill("forwarder1")
     demo.until(lambda: "7a" in demo.steps, "forwarder2 took over")
@@ -253,14 +288,21 @@ def test_the_active_forwarder_dies_in_a_call_and_restarted_becomes_the_standby(s
     demo.press(demo.alice, "Hang up")
     demo.until(lambda: demo.total, "the bill")
     demo.until(lambda: len(demo.steps) == 10, "all steps")
-    assert {rung.label for rung in demo.window.ladder.rungs} >= {"forwarder1 killed", "forwarder2 has the address"}
+    assert {rung.label for rung in demo.window.ladder.rungs} >= {
+        "forwarder1 killed",
+        "forwarder2 has the address",
+    }
     facts = demo.show.script.facts
-    assert facts.forwarder_takeover_ms is not None and facts.forwarder_takeover_ms < 500, "slower than T1"
+    assert facts.forwarder_takeover_ms is not None and facts.forwarder_takeover_ms < 500, (
+        "slower than T1"
+    )
     assert sum(phone.snapshot().retransmissions for phone in demo.show.phones.values()) == 0
 
 
 @pytest.mark.long
-def test_with_both_forwarders_dead_the_audio_goes_on_and_either_one_brings_the_signalling_back(start: Start) -> None:
+def test_with_both_forwarders_dead_the_audio_goes_on_and_either_one_brings_the_signalling_back(
+    start: Start,
+) -> None:
     demo = start(pair=True)
     demo.registered()
     demo.talk()

@@ -1,8 +1,10 @@
-"""Wherever the crash falls, the call goes on and its bill is right: the crash sweep (sweep_kit.py), cell by cell.
+"""Wherever the crash falls, the call goes on and its bill is right: the crash sweep (sweep_kit.py),
+cell by cell.
 
-The default run kills the server for good at every message of every flow. The rest are long tests: a server that is
-back after two seconds or was only frozen, a network that loses and reorders, and real processes. In a total outage
-(outage_sweep_kit.py) both servers die at the same message, and people hang up and answer while none lives.
+The default run kills the server for good at every message of every flow. The rest are long tests: a
+server that is back after two seconds or was only frozen, a network that loses and reorders, and
+real processes. In a total outage (outage_sweep_kit.py) both servers die at the same message, and
+people hang up and answer while none lives.
 """
 
 from __future__ import annotations
@@ -38,7 +40,11 @@ def troubles(cells):
     """What went wrong, as a list to be read; a sweep that tried nothing is wrong too."""
     cells = list(cells)
     assert cells
-    return [f"{cell.flow}, {cell.step}, {cell.point}, {cell.fate}: {cell.verdict}" for cell in cells if cell.trouble]
+    return [
+        f"{cell.flow}, {cell.step}, {cell.point}, {cell.fate}: {cell.verdict}"
+        for cell in cells
+        if cell.trouble
+    ]
 
 
 @pytest.mark.parametrize("flow", FLOWS.values(), ids=lambda flow: flow.name)
@@ -46,8 +52,12 @@ def test_a_server_that_dies_at_any_message_costs_no_call_and_no_bill(flow):
     assert troubles(sweep(flow, fates=[KILLED])) == []
 
 
-@pytest.mark.parametrize("flow", [flow for flow in FLOWS.values() if not flow.timed], ids=lambda flow: flow.name)
-def test_a_server_that_answers_heartbeats_alone_from_any_message_on_costs_three_seconds_at_most(flow):
+@pytest.mark.parametrize(
+    "flow", [flow for flow in FLOWS.values() if not flow.timed], ids=lambda flow: flow.name
+)
+def test_a_server_that_answers_heartbeats_alone_from_any_message_on_costs_three_seconds_at_most(
+    flow,
+):
     cells = list(sweep(flow, fates=[ZOMBIE]))
     assert troubles(cells) == []
     assert max(cell.delay for cell in cells) < 3.0
@@ -68,17 +78,23 @@ def test_a_crash_in_a_network_that_loses_and_reorders_costs_no_call_and_no_bill(
 
 @pytest.mark.long
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs all of 127/8 to answer")
-@pytest.mark.parametrize("flow", [flow for flow in FLOWS.values() if not flow.timed], ids=lambda flow: flow.name)
+@pytest.mark.parametrize(
+    "flow", [flow for flow in FLOWS.values() if not flow.timed], ids=lambda flow: flow.name
+)
 def test_real_servers_that_die_at_any_message_cost_no_call_and_no_bill(flow):
     assert troubles(sweep_processes([flow])) == []
 
 
-# -- no server lives for a while ---------------------------------------------------------------------------------------
+# -- no server lives for a while -------------------------------------------------------------------
+
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", OUTAGE_FLOWS)
 def test_both_servers_die_at_any_message_and_no_hang_up_is_lost_and_no_bill_is_without_talk(name):
-    assert troubles(sweep_outages(names=[name], fates=[BOTH_LATE], points=[SAVED], deeds=MAIN_DEEDS)) == []
+    assert (
+        troubles(sweep_outages(names=[name], fates=[BOTH_LATE], points=[SAVED], deeds=MAIN_DEEDS))
+        == []
+    )
 
 
 @pytest.mark.long
@@ -115,13 +131,20 @@ def test_the_sweep_notices_a_hang_up_that_the_forwarder_refuses(monkeypatch):
     assert strike_both(plan).trouble
 
 
-# -- would the sweep notice? ------------------------------------------------------------------------------------------
+# -- would the sweep notice? -----------------------------------------------------------------------
 
 
 def test_a_flow_tells_the_messages_that_the_server_is_given():
     assert play_calmly(FLOWS["cancel"]).steps == [
-        "REGISTER", "REGISTER", "INVITE", "180 INVITE", "CANCEL", "200 CANCEL", "487 INVITE", "ACK",
-    ]  # fmt: skip
+        "REGISTER",
+        "REGISTER",
+        "INVITE",
+        "180 INVITE",
+        "CANCEL",
+        "200 CANCEL",
+        "487 INVITE",
+        "ACK",
+    ]
 
 
 @pytest.mark.parametrize("point", POINTS)

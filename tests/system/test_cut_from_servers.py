@@ -1,5 +1,6 @@
-"""Two forwarders on two hosts; the way of one to the servers is cut, or of both, or breaks off and comes back: the
-address goes to one that sees servers, stays where none does, and nobody is refused because it moved.
+"""Two forwarders on two hosts; the way of one to the servers is cut, or of both, or breaks off and
+comes back: the address goes to one that sees servers, stays where none does, and nobody is refused
+because it moved.
 
 Real keepalived, forwarders, servers and phones, as in test_takeover.py, from which the story is.
 """
@@ -26,7 +27,7 @@ def stays(told, host, seconds):
         time.sleep(0.05)
 
 
-def test_the_active_one_is_cut_from_its_servers_and_the_other_one_gets_the_address(story, outage):  # noqa: F811
+def test_the_active_one_is_cut_from_its_servers_and_the_other_one_gets_the_address(story, outage):
     told = story()
     told.pair.network.cut(FIRST)
     told.is_at(SECOND)
@@ -39,7 +40,7 @@ def test_the_active_one_is_cut_from_its_servers_and_the_other_one_gets_the_addre
     assert told.pair.moves() == 1
 
 
-def test_who_hangs_up_and_calls_in_the_moment_of_the_cut_is_heard_by_the_other_one(story):  # noqa: F811
+def test_who_hangs_up_and_calls_in_the_moment_of_the_cut_is_heard_by_the_other_one(story):
     told = story()
     told.pair.network.cut(FIRST)
     told.hangs_up()
@@ -52,7 +53,7 @@ def test_who_hangs_up_and_calls_in_the_moment_of_the_cut_is_heard_by_the_other_o
     assert told.meter.refused == []
 
 
-def test_what_its_own_firewall_forbids_is_no_different(story, outage):  # noqa: F811
+def test_what_its_own_firewall_forbids_is_no_different(story, outage):
     told = story(unicast=True)
     forbid(FIRST)
     told.is_at(SECOND)
@@ -63,7 +64,9 @@ def test_what_its_own_firewall_forbids_is_no_different(story, outage):  # noqa: 
     assert told.pair.moves() == 1
 
 
-def test_whose_way_is_mended_gets_it_back_when_the_other_one_is_cut_in_the_same_moment(story, outage):  # noqa: F811
+def test_whose_way_is_mended_gets_it_back_when_the_other_one_is_cut_in_the_same_moment(
+    story, outage
+):
     told = story()
     told.pair.network.cut(FIRST)
     told.is_at(SECOND)
@@ -77,13 +80,17 @@ def test_whose_way_is_mended_gets_it_back_when_the_other_one_is_cut_in_the_same_
     assert told.pair.moves() == 2
 
 
-def test_where_neither_sees_a_server_the_address_stays_and_all_works_when_they_are_back(story, eventually):  # noqa: F811
+def test_where_neither_sees_a_server_the_address_stays_and_all_works_when_they_are_back(
+    story, eventually
+):
     told = story()
     for host in (FIRST, SECOND):
         told.pair.network.cut(host)
     stays(told, FIRST, ALL_IS_LOST)
     eventually(lambda: told.meter.refused)
-    assert set(told.meter.refused) == {b"SIP/2.0 503 Service Unavailable"}, "no longer a matter of the address"
+    assert set(told.meter.refused) == {b"SIP/2.0 503 Service Unavailable"}, (
+        "no longer a matter of the address"
+    )
     for host in (SECOND, FIRST):
         told.pair.network.heal(host)
     told.serves()
@@ -91,7 +98,7 @@ def test_where_neither_sees_a_server_the_address_stays_and_all_works_when_they_a
     assert told.pair.moves() == 0
 
 
-def test_a_standby_that_sees_none_does_not_get_it_and_one_that_sees_them_again_does(story):  # noqa: F811
+def test_a_standby_that_sees_none_does_not_get_it_and_one_that_sees_them_again_does(story):
     told = story()
     told.pair.network.cut(SECOND)
     stays(told, FIRST, 1.0)
@@ -104,7 +111,7 @@ def test_a_standby_that_sees_none_does_not_get_it_and_one_that_sees_them_again_d
     assert told.pair.moves() == 1
 
 
-def test_one_whose_way_to_its_servers_flaps_loses_the_address_once(story, outage):  # noqa: F811
+def test_one_whose_way_to_its_servers_flaps_loses_the_address_once(story, outage):
     told = story()
     for _ in range(8):
         told.pair.network.cut(FIRST)
@@ -118,7 +125,7 @@ def test_one_whose_way_to_its_servers_flaps_loses_the_address_once(story, outage
     assert told.pair.moves() == 1
 
 
-def test_where_both_ways_flap_in_turn_the_address_moves_ever_more_rarely(story):  # noqa: F811
+def test_where_both_ways_flap_in_turn_the_address_moves_ever_more_rarely(story):
     told = story()
     began = time.monotonic()
     cut, whole = FIRST, SECOND
@@ -132,7 +139,7 @@ def test_where_both_ways_flap_in_turn_the_address_moves_ever_more_rarely(story):
     told.ends()
 
 
-def test_a_standby_that_hangs_does_not_get_it_though_it_saw_servers_when_it_was_heard_last(story):  # noqa: F811
+def test_a_standby_that_hangs_does_not_get_it_though_it_saw_servers_when_it_was_heard_last(story):
     told = story()
     told.pair.forwarders[SECOND].freeze()
     told.has_said(SECOND, "Entering FAULT STATE")
@@ -145,7 +152,7 @@ def test_a_standby_that_hangs_does_not_get_it_though_it_saw_servers_when_it_was_
     assert told.pair.moves() == 1
 
 
-def test_who_comes_back_from_a_black_hole_refuses_nobody(story, outage):  # noqa: F811
+def test_who_comes_back_from_a_black_hole_refuses_nobody(story, outage):
     told = story()
     for host, other in ((FIRST, SECOND), (SECOND, FIRST), (FIRST, SECOND)):
         told.pair.network.blackhole(host)

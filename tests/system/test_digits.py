@@ -52,17 +52,24 @@ NUMBERS = {
     "a status": (lambda text: parse(text.encode()), "SIP/2.0 ", "200", " OK\r\n\r\n"),
     "the port of a session description": (
         lambda text: SessionDescription.parse(text.encode()),
-        "v=0\r\no=- 1 1 IN IP4 192.0.2.1\r\ns=-\r\nc=IN IP4 192.0.2.1\r\nt=0 0\r\nm=audio ", "4000", " RTP/AVP 0\r\n",
+        "v=0\r\no=- 1 1 IN IP4 192.0.2.1\r\ns=-\r\nc=IN IP4 192.0.2.1\r\nt=0 0\r\nm=audio ",
+        "4000",
+        " RTP/AVP 0\r\n",
     ),
     "an address in a file": (parse_address, "192.0.2.1:", "5060", ""),
     "an address on the web": (lambda text: Authority.parse(text, "Host"), "localhost:", "8060", ""),
     "a server of the file": (lambda text: read(text, "test"), "server1=192.0.2.1:", "5060", ""),
     "a server without a name": (lambda text: read(text, "test"), "192.0.2.1:", "5060", ""),
-    "a setting": (lambda text: read(text, "test"), "server1=192.0.2.1:5060\nlimit.rate=", "200", ""),
+    "a setting": (
+        lambda text: read(text, "test"),
+        "server1=192.0.2.1:5060\nlimit.rate=",
+        "200",
+        "",
+    ),
     "a tariff's fee": (Tariff.parse, "", "0.10", "+0.05/10s"),
     "a tariff's unit": (Tariff.parse, "0.10+0.05/", "10", "s"),
     "a Redis' database": (RedisPlace.parse, "redis://127.0.0.1:6379/", "0", ""),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(

@@ -30,8 +30,10 @@ def needs(*programs):
 
 NETWORKS = [CHAIN, pytest.param(KAMAILIO, marks=needs("kamailio"))]
 NO_MODULES = pytest.mark.skipif(not MODULES, reason="baresip's modules are not installed")
-PHONES = [pytest.param(Baresip, marks=[needs("baresip"), NO_MODULES]),
-          pytest.param(Linphone, marks=needs("linphonec"))]  # fmt: skip
+PHONES = [
+    pytest.param(Baresip, marks=[needs("baresip"), NO_MODULES]),
+    pytest.param(Linphone, marks=needs("linphonec")),
+]
 
 
 def proxy_of(scene, network, challenged="REGISTER|INVITE") -> tuple[str, int]:

@@ -1,5 +1,5 @@
-"""Whole calls over IPv6: real phones, a real forwarder, real servers as processes, a real kill -9; and what a forwarder
-of one address family says to the other."""
+"""Whole calls over IPv6: real phones, a real forwarder, real servers as processes, a real kill -9;
+and what a forwarder of one address family says to the other."""
 
 from __future__ import annotations
 
@@ -41,17 +41,37 @@ class Scene:
         ports = {name: free_port() for name in self.pages}
         self.processes = {
             name: subprocess.Popen(
-                [sys.executable, "-S", "-m", "slee_mock", "--name", name, "--listen", f"[::1]:{ports[name]}",
-                 "--forwarder", format_address(self.address), "--store", str(folder / "store.sqlite"),
-                 "--management", f"127.0.0.1:{self.pages[name]}"],
-                stdout=subprocess.PIPE, text=True,
+                [
+                    sys.executable,
+                    "-S",
+                    "-m",
+                    "slee_mock",
+                    "--name",
+                    name,
+                    "--listen",
+                    f"[::1]:{ports[name]}",
+                    "--forwarder",
+                    format_address(self.address),
+                    "--store",
+                    str(folder / "store.sqlite"),
+                    "--management",
+                    f"127.0.0.1:{self.pages[name]}",
+                ],
+                stdout=subprocess.PIPE,
+                text=True,
             )
             for name in ports
-        }  # fmt: skip
+        }
         for process in self.processes.values():
             assert any(line.startswith("ready: ") for line in process.stdout)
         lines = [f"{name}=[::1]:{port}" for name, port in ports.items()]
-        text = "\n".join([f"forwarder.listen={format_address((listen, self.address[1]))}", "admin.listen=", *lines])
+        text = "\n".join(
+            [
+                f"forwarder.listen={format_address((listen, self.address[1]))}",
+                "admin.listen=",
+                *lines,
+            ]
+        )
         self.forwarder = Forwarder(read(text, "test"))
         self.forwarder.start()
         self.phones, self.seen = {}, {}
@@ -71,7 +91,9 @@ class Scene:
         return self.phones[user].snapshot().registration.state is RegistrationState.REGISTERED
 
     def bills(self, name):
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.pages[name]}/calls", timeout=10) as answer:
+        with urllib.request.urlopen(
+            f"http://127.0.0.1:{self.pages[name]}/calls", timeout=10
+        ) as answer:
             return json.load(answer)["calls"]
 
     def end(self):
@@ -86,7 +108,9 @@ class Scene:
 
 @needs_ipv6
 @pytest.mark.parametrize("listen", ["::1", "::"])
-def test_a_call_over_ipv6_survives_its_server_and_is_billed_by_the_other(tmp_path, free_port, eventually, listen):
+def test_a_call_over_ipv6_survives_its_server_and_is_billed_by_the_other(
+    tmp_path, free_port, eventually, listen
+):
     scene = Scene(tmp_path, free_port, listen)
     try:
         alice, bob = scene.phone("alice"), scene.phone("bob")
@@ -114,8 +138,10 @@ def test_a_leg_to_the_other_family_is_refused_with_both_addresses():
 def test_a_name_of_both_families_gives_the_one_that_is_wanted(monkeypatch):
     def both(host, port, type):
         assert host == "dual.example"
-        return [(socket.AF_INET, type, 17, "", ("192.0.2.1", 0)),
-                (socket.AF_INET6, type, 17, "", ("2001:db8::1", 0, 0, 0))]  # fmt: skip
+        return [
+            (socket.AF_INET, type, 17, "", ("192.0.2.1", 0)),
+            (socket.AF_INET6, type, 17, "", ("2001:db8::1", 0, 0, 0)),
+        ]
 
     monkeypatch.setattr(socket, "getaddrinfo", both)
     assert look_up("dual.example", ipv6=False) == "192.0.2.1"

@@ -1,4 +1,5 @@
-"""The shape of the project, checked from its imports: which package may use which, and where the world may come in."""
+"""The shape of the project, checked from its imports: which package may use which, and where the
+world may come in."""
 
 from __future__ import annotations
 
@@ -22,7 +23,18 @@ MAY_IMPORT = {
 }
 
 # A core is a function of bytes and times: it must not be able to reach the world.
-WORLD = {"socket", "select", "selectors", "threading", "time", "random", "secrets", "sqlite3", "logging", "subprocess"}
+WORLD = {
+    "socket",
+    "select",
+    "selectors",
+    "threading",
+    "time",
+    "random",
+    "secrets",
+    "sqlite3",
+    "logging",
+    "subprocess",
+}
 CORES = [
     "sip",
     *(f"plumbing/{name}.py" for name in ("address", "http_request_parser", "shorten_text")),
@@ -34,10 +46,16 @@ CORES = [
     "slee_mock/failover_kept_header.py",
     "slee_mock/start_errors.py",
     *(f"slee_mock/cluster/{name}.py" for name in ("clock_offset", "cluster_key", "membership")),
-    *(f"slee_mock/store/{name}.py" for name in ("degraded_mode", "interface", "purge", "records", "redis_url")),
+    *(
+        f"slee_mock/store/{name}.py"
+        for name in ("degraded_mode", "interface", "purge", "records", "redis_url")
+    ),
     "slee_mock/management/snapshot.py",
     "softphone/agent",
-    *(f"softphone/media/{name}.py" for name in ("audio", "dtmf", "g711", "jitter", "meter", "pcm", "rtcp", "rtp")),
+    *(
+        f"softphone/media/{name}.py"
+        for name in ("audio", "dtmf", "g711", "jitter", "meter", "pcm", "rtcp", "rtp")
+    ),
     *(f"softphone/media/{name}.py" for name in ("source", "stream", "tone")),
     *(f"stage/{name}.py" for name in ("facts", "script", "seen")),
 ]
@@ -49,7 +67,10 @@ INSIDE_FUNCTIONS_ONLY = {"netifaces", "redis"}
 
 
 def product_files() -> list[Path]:
-    return [ROOT / "forwarder.py", *(path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py")))]
+    return [
+        ROOT / "forwarder.py",
+        *(path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))),
+    ]
 
 
 def name_of(path: Path) -> str:

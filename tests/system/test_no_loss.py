@@ -1,6 +1,7 @@
 """No request is lost: real processes under load, killed and frozen at a thousand requests a second.
 
-The bounds are those of the project's promise, on medians of several runs: a busy computer may spoil one run.
+The bounds are those of the project's promise, on medians of several runs: a busy computer may spoil
+one run.
 """
 
 from __future__ import annotations
@@ -25,14 +26,17 @@ def told_twice(asked):
 
 
 def calm_runs(count, play):
-    """So many results of play(), which returns None where the computer was too busy even before anything happened."""
+    """So many results of play(), which returns None where the computer was too busy even before
+    anything happened."""
     results = []
     for _ in range(3 * count):
         result = play()
         results += [result] if result else []
         if len(results) == count:
             return results
-    return pytest.skip(f"this computer is too busy: {len(results)} of {count} runs were calm before the strike")
+    return pytest.skip(
+        f"this computer is too busy: {len(results)} of {count} runs were calm before the strike"
+    )
 
 
 def test_kill_9_of_the_hot_server_at_a_thousand_requests_a_second(free_port):
@@ -59,7 +63,11 @@ def test_a_server_frozen_at_a_thousand_requests_a_second_and_thawed_again(free_p
             if calm(asked, load.began + 0.25, load.began + 0.7):
                 assert lost(asked) == 0 and stale(asked, load.began + 1.5, "server1") == 0
                 assert asked[-1].answers[0][2] == "server1", "it is back"
-                return repeated(asked), gap(asked, load.began + 0.7, load.began + 1.5), told_twice(asked)
+                return (
+                    repeated(asked),
+                    gap(asked, load.began + 0.7, load.began + 1.5),
+                    told_twice(asked),
+                )
         return None
 
     again, gaps, twice = zip(*calm_runs(3, play), strict=True)
@@ -85,7 +93,9 @@ def server_of(phone, address, number):
     return field(phone.recv(65_535), "X-Server")
 
 
-def test_a_request_that_a_dying_server_had_in_its_queue_is_answered_within_milliseconds(free_port, phone):
+def test_a_request_that_a_dying_server_had_in_its_queue_is_answered_within_milliseconds(
+    free_port, phone
+):
     """No other traffic, so that nothing but the early question tells that the server is gone."""
     waits = []
     for run in range(5):
@@ -119,7 +129,9 @@ def test_with_both_dead_a_phone_hears_503_at_once_and_service_when_they_are_back
             ask(phone, address, f"{run}b")
             refused = phone.recv(65_535)
             heard.append(time.monotonic() - began)
-            assert head(refused)[0] == "SIP/2.0 503 Service Unavailable" and field(refused, "Retry-After")
+            assert head(refused)[0] == "SIP/2.0 503 Service Unavailable" and field(
+                refused, "Retry-After"
+            )
             for server in servers:
                 server.stop()
                 server.start()

@@ -83,8 +83,15 @@ def test_a_call_that_is_redirected_by_the_called_phone_finds_the_other_one_throu
     carol = world.phone("carol", 5066)
     world.register(carol)
     world.network.leave(world.bob.address)
-    Scripted(world.network, world.bob.address, lambda r: [] if r.method == "ACK" else [
-        reply(r, 302, to_tag="b", fields=[("Contact", "<sip:carol@failover.test>")])])  # fmt: skip
+    Scripted(
+        world.network,
+        world.bob.address,
+        lambda r: (
+            []
+            if r.method == "ACK"
+            else [reply(r, 302, to_tag="b", fields=[("Contact", "<sip:carol@failover.test>")])]
+        ),
+    )
     world.alice.calls("bob")
     world.run()
     assert carol.state is INCOMING, world.network.ladder()

@@ -60,7 +60,7 @@ def passed(scene, method):
 @pytest.mark.parametrize("caller_hangs_up", [True, False], ids=["and hangs up", "and is hung up"])
 def test_a_call_goes_on_when_the_kamailio_that_carries_it_is_killed(
     scene, phones, caller_is_linphone, caller_hangs_up
-):  # fmt: skip
+):
     caller, called = phones if caller_is_linphone else phones[::-1]
     alice, bob = phones
     caller.call(called.user)
@@ -97,8 +97,11 @@ def test_linphone_s_subscription_to_a_friend_reaches_the_friend_s_phone_and_nobo
     scene, phones
 ):
     alice, bob = phones
-    wait_until(lambda: any("SUBSCRIBE" in each for each in alice.messages("SIP/2.0 200")), 10.0,
-               lambda: alice.log[-3000:])  # fmt: skip
+    wait_until(
+        lambda: any("SUBSCRIBE" in each for each in alice.messages("SIP/2.0 200")),
+        10.0,
+        lambda: alice.log[-3000:],
+    )
     wait_until(lambda: alice.messages("NOTIFY "))
     asked = passed(scene, "SUBSCRIBE")
     assert len(asked) == 1 and f"127.0.0.1:{bob.port} " in asked[0]

@@ -1,4 +1,5 @@
-"""A server that comes back is told its role, and shows what the others show. Real programs, kill -9 is real."""
+"""A server that comes back is told its role, and shows what the others show. Real programs, kill -9
+is real."""
 
 from __future__ import annotations
 
@@ -54,7 +55,9 @@ def test_a_call_that_ended_elsewhere_stands_alike_on_the_pages_of_a_server_that_
     wait_until(lambda: pages.roles("server2") == {"server1": "hot", "server2": "replica"})
 
     caller, callee = scene.play("caller", "callee", 1, talk=4000)
-    wait_until(lambda: [c["state"] for c in pages.data("server1", "/calls")["calls"]] == ["answered"])
+    wait_until(
+        lambda: [c["state"] for c in pages.data("server1", "/calls")["calls"]] == ["answered"]
+    )
     wait_until(lambda: pages.data("server2", "/calls")["calls"][0]["seconds"] >= 2)
     scene.processes["server1"].kill()
     wait_until(lambda: pages.roles("server2") == {"server1": "", "server2": "hot"})
@@ -63,7 +66,13 @@ def test_a_call_that_ended_elsewhere_stands_alike_on_the_pages_of_a_server_that_
 
     pages.start("server1")
     scene.up("server1")
-    wait_until(lambda: pages.roles("server1") == pages.roles("server2") == {"server1": "hot", "server2": "replica"})
+    wait_until(
+        lambda: (
+            pages.roles("server1")
+            == pages.roles("server2")
+            == {"server1": "hot", "server2": "replica"}
+        )
+    )
     bills = {name: pages.data(name, "/calls")["calls"] for name in ("server1", "server2")}
     assert bills["server1"] == bills["server2"]
     (bill,) = bills["server1"]

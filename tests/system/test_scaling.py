@@ -1,4 +1,5 @@
-"""Several forwarders that share nothing but the secret: every message of a call may take another one of them."""
+"""Several forwarders that share nothing but the secret: every message of a call may take another
+one of them."""
 
 from __future__ import annotations
 
@@ -6,7 +7,14 @@ import random
 from contextlib import suppress
 
 import pytest
-from crossroads_kit import FOUR, Crossroads, CrossroadsStage, FourAddresses, OneAddress, WithoutRoutes
+from crossroads_kit import (
+    FOUR,
+    Crossroads,
+    CrossroadsStage,
+    FourAddresses,
+    OneAddress,
+    WithoutRoutes,
+)
 from forwarder_kit import make_table
 from parties_kit import Scene, absent, free_port, wait_until
 from slee_kit import FORWARDER
@@ -17,19 +25,27 @@ from benchmarks.calls import read_bills
 from failover.proxy.core import Core
 
 EVERY_FLOW = pytest.mark.parametrize("flow", FLOWS.values(), ids=lambda flow: flow.name)
-KINDS = pytest.mark.parametrize("kind", [OneAddress, FourAddresses, WithoutRoutes], ids=lambda kind: kind.__name__)
-SOME = pytest.mark.parametrize("calls", [range(2), pytest.param(range(2, 40), marks=pytest.mark.long)], ids=len)
+KINDS = pytest.mark.parametrize(
+    "kind", [OneAddress, FourAddresses, WithoutRoutes], ids=lambda kind: kind.__name__
+)
+SOME = pytest.mark.parametrize(
+    "calls", [range(2), pytest.param(range(2, 40), marks=pytest.mark.long)], ids=len
+)
 
 
-def play(flow: Flow, kind: type[Crossroads], seed: int, fault: Fault | None = None, kill: int = 0) -> CrossroadsStage:
-    """One telling of the flow. It checks that nobody rings twice, and that there is one bill for each call, right to
-    the moment."""
+def play(
+    flow: Flow, kind: type[Crossroads], seed: int, fault: Fault | None = None, kill: int = 0
+) -> CrossroadsStage:
+    """One telling of the flow. It checks that nobody rings twice, and that there is one bill for
+    each call, right to the moment."""
     with CrossroadsStage(flow, kind, seed, fault, kill) as stage:
         try:
             flow.tell(Play(stage))
         except AssertionError as error:
             ladder = stage.world.network.ladder()
-            raise AssertionError(f"seed {seed}, {fault}, a forwarder at {kill}: {error}\n{ladder}") from error
+            raise AssertionError(
+                f"seed {seed}, {fault}, a forwarder at {kill}: {error}\n{ladder}"
+            ) from error
         return stage
 
 
@@ -41,7 +57,9 @@ def test_calls_cross_four_forwarders_at_random(flow, kind, calls):
     for seed in calls:
         stage = play(flow, kind, seed)
         assert stage.world.phones_retransmissions == 0
-        carried |= {place for place, each in stage.crossroads.siblings.items() if each.core.counters}
+        carried |= {
+            place for place, each in stage.crossroads.siblings.items() if each.core.counters
+        }
     assert carried == set(FOUR)
 
 
@@ -52,7 +70,12 @@ def test_a_server_dies_at_a_random_moment_and_each_forwarder_notices_by_itself(f
     dice = random.Random(f"{flow.name} {kind.__name__} {calls}")
     steps = len(play(flow, kind, 0).handled())
     for seed in calls:
-        play(flow, kind, seed, Fault(dice.randint(flow.begins + 1, steps), dice.choice(POINTS), KILLED))
+        play(
+            flow,
+            kind,
+            seed,
+            Fault(dice.randint(flow.begins + 1, steps), dice.choice(POINTS), KILLED),
+        )
 
 
 @SOME
@@ -67,9 +90,12 @@ def test_a_forwarder_dies_at_a_random_moment_and_no_call_with_it(flow, kind, cal
 
 
 @SOME
-@pytest.mark.parametrize("flow", ["caller hangs up", "callee hangs up", "hold and resume", "register in mid-call"])
+@pytest.mark.parametrize(
+    "flow", ["caller hangs up", "callee hangs up", "hold and resume", "register in mid-call"]
+)
 def test_a_whole_pair_dies_and_the_calls_that_were_up_go_on_through_the_others(flow, calls):
-    """Phones with an outbound proxy that they look up again, which is where they send to whatever the Route says."""
+    """Phones with an outbound proxy that they look up again, which is where they send to whatever
+    the Route says."""
     for seed in calls:
         stage = CrossroadsStage(FLOWS[flow], WithoutRoutes, seed)
         wait = stage.wait
@@ -109,7 +135,7 @@ def test_a_forwarder_with_a_secret_of_its_own_shows_in_its_counters_and_makes_ph
     assert odd.core.counters["dropped.not-ours"] and stage.world.phones_retransmissions
 
 
-# -- real processes ---------------------------------------------------------------------------------------------------
+# -- real processes --------------------------------------------------------------------------------
 
 
 class Four(Scene):
@@ -141,12 +167,14 @@ def test_four_forwarder_processes_lose_no_call_when_a_server_and_one_of_them_are
             scene.through(name).mock(server)
         for name in scene.names:
             scene.through(name).up("server1", "server2")
-        # What is said twice, as it may be where a server's way on does not lead through the forwarder that asked it, is
-        # no reason to end the call.
+        # What is said twice, as it may be where a server's way on does not lead through the
+        # forwarder that asked it, is no reason to end the call.
         patient = ["-default_behaviors", "all,-abortunexp"]
         callee, port = scene.through("forwarder2").callee("callee", 0, pause=200, more=patient)
         scene.through("forwarder3").register(port).end()
-        callers = [scene.through(name).sipp("caller", 60, rate=15, pause=1500) for name in scene.names]
+        callers = [
+            scene.through(name).sipp("caller", 60, rate=15, pause=1500) for name in scene.names
+        ]
         wait_until(lambda: callee["IncomingCall"] >= 80, note=lambda: callee.said)
         scene.processes["server1"].kill()
         wait_until(lambda: callee["IncomingCall"] >= 140, note=lambda: callee.said)
@@ -154,7 +182,9 @@ def test_four_forwarder_processes_lose_no_call_when_a_server_and_one_of_them_are
         scene.forwarder_of("forwarder4")  # or its standby
         for caller in callers:
             caller.end()
-        talked = sorted(bill.ended - bill.answered for bill in read_bills(str(tmp_path / "cluster.db")).values())
+        talked = sorted(
+            bill.ended - bill.answered for bill in read_bills(str(tmp_path / "cluster.db")).values()
+        )
         assert len(talked) == 240 and callee["IncomingCall"] == 240
         # A BYE to the killed forwarder is said again, up to twice while the next one starts.
         assert talked[0] > 1.45 and talked[-61] < 2.0 and talked[-1] < 3.5, talked

@@ -1,4 +1,5 @@
-"""Two forwarders as processes: whatever the active one dies of, the other has its address, calls and servers."""
+"""Two forwarders as processes: whatever the active one dies of, the other has its address, calls
+and servers."""
 
 from __future__ import annotations
 
@@ -20,11 +21,17 @@ from softphone.agent.account import Account
 from softphone.agent.event import CallState
 from softphone.phone import Phone
 
-RATE, SECONDS, STRIKE = 400, 2.0, 1.0  # requests a second, for so many seconds; the death, so many after the first
-MOST = 0.25  # seconds without an answer that pass on a busy computer; the aim is 0.05, what is measured is printed
+# requests a second, for so many seconds; the death, so many after the first
+RATE, SECONDS, STRIKE = 400, 2.0, 1.0
+# seconds without an answer that pass on a busy computer; the aim is 0.05, what is measured is
+# printed
+MOST = 0.25
 WATCHDOG = 1.0
 
-pytestmark = [pytest.mark.long, pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's signals and sockets")]
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's signals and sockets"),
+]
 
 
 @pytest.fixture
@@ -54,11 +61,15 @@ def address(twins):
     return "127.0.0.1", twins.ports["forwarder"]
 
 
-# -- the outage of new requests ---------------------------------------------------------------------------------------
+# -- the outage of new requests --------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV], ids=["kill -9", "SIGTERM", "crash"])
-def test_requests_are_answered_again_within_a_moment_of_the_death_and_none_is_lost(twins, answering, how):
+@pytest.mark.parametrize(
+    "how", [signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV], ids=["kill -9", "SIGTERM", "crash"]
+)
+def test_requests_are_answered_again_within_a_moment_of_the_death_and_none_is_lost(
+    twins, answering, how
+):
     twins.pair()
     load, died = Load(address(twins), RATE), []
 
@@ -68,8 +79,10 @@ def test_requests_are_answered_again_within_a_moment_of_the_death_and_none_is_lo
 
     asked = load.run(SECONDS, [(STRIKE, strike)], patience=2.0)
     outage = gap(asked, load.began + 0.2, load.began + SECONDS)
-    print(f"{how.name}: {outage * 1000:.1f} ms without an answer, "
-          f"{sum(one.transmissions > 1 for one in asked)} of {len(asked)} requests were sent again")  # fmt: skip
+    print(
+        f"{how.name}: {outage * 1000:.1f} ms without an answer, "
+        f"{sum(one.transmissions > 1 for one in asked)} of {len(asked)} requests were sent again"
+    )
     assert outage < MOST, twins.standby.said
     assert lost(asked) == 0
     assert twins.standby.role == "active" and twins.active.process.wait(5) in (0, -how)
@@ -106,13 +119,18 @@ def test_a_frozen_one_is_ended_by_its_watchdog_and_its_successor_stands_by(twins
         assert (frozen.role, other.role) == ("active", "standby")
         assert any("READY=1" in lines for lines in guards[1].heard), "one on standby is ready"
         load = Load(address(twins), RATE)
-        asked = load.run(WATCHDOG + 2.0, [(STRIKE, lambda: frozen.send(signal.SIGSTOP))], patience=3.0)
+        asked = load.run(
+            WATCHDOG + 2.0, [(STRIKE, lambda: frozen.send(signal.SIGSTOP))], patience=3.0
+        )
         outage = gap(asked, load.began + 0.2, load.began + WATCHDOG + 2.0)
         print(f"frozen, watchdog {WATCHDOG:g} s: {outage * 1000:.0f} ms without an answer")
         assert outage < WATCHDOG + MOST + 0.5, frozen.said
         assert lost(asked) == 0 and other.role == "active"
         assert guards[1].aborted == [], "the one on standby fed its own watchdog all the time"
-        assert frozen.process.wait(5) == -signal.SIGABRT and "Fatal Python error: Aborted" in frozen.said
+        assert (
+            frozen.process.wait(5) == -signal.SIGABRT
+            and "Fatal Python error: Aborted" in frozen.said
+        )
         wait_until(lambda: guards[0].twin is not frozen)
         assert guards[0].twin.role == "standby"
     finally:
@@ -120,7 +138,7 @@ def test_a_frozen_one_is_ended_by_its_watchdog_and_its_successor_stands_by(twins
             guard.stop()
 
 
-# -- calls ------------------------------------------------------------------------------------------------------------
+# -- calls -----------------------------------------------------------------------------------------
 
 
 class Phones:
@@ -128,14 +146,17 @@ class Phones:
 
     def __init__(self, twins, *users):
         self._phones = {
-            user: Phone(Account(user, "failover.test"), address(twins), ("127.0.0.1", 0)) for user in users
+            user: Phone(Account(user, "failover.test"), address(twins), ("127.0.0.1", 0))
+            for user in users
         }
 
     def __enter__(self):
         for phone in self._phones.values():
             phone.start()
         for phone in self._phones.values():
-            wait_until(lambda phone=phone: phone.snapshot().registration.state.value == "registered")
+            wait_until(
+                lambda phone=phone: phone.snapshot().registration.state.value == "registered"
+            )
         return self
 
     def __exit__(self, *_):
@@ -186,7 +207,9 @@ def cluster(twins):
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM], ids=["kill -9", "SIGTERM"])
-def test_calls_that_go_on_and_calls_that_ring_do_not_notice_and_are_billed_right(twins, cluster, how):
+def test_calls_that_go_on_and_calls_that_ring_do_not_notice_and_are_billed_right(
+    twins, cluster, how
+):
     with Phones(twins, "alice", "bob", "carol", "dave") as phones:
         phones.talk("alice", "bob")
         answered = time.monotonic()
@@ -204,11 +227,14 @@ def test_calls_that_go_on_and_calls_that_ring_do_not_notice_and_are_billed_right
         wait_until(lambda: [bill["final"] for bill in cluster()] == [True, True], note=cluster)
         bills = {bill["caller"]: bill for bill in cluster()}
     billed = {user: bill["ended"] - bill["answered"] for user, bill in bills.items()}
-    assert billed == {"alice": pytest.approx(talked, abs=0.5), "carol": pytest.approx(short, abs=0.5)}
+    assert billed == {
+        "alice": pytest.approx(talked, abs=0.5),
+        "carol": pytest.approx(short, abs=0.5),
+    }
     assert [bills[user]["why"] for user in ("alice", "carol")] == ["alice hung up", "dave hung up"]
 
 
-# -- servers that register themselves ---------------------------------------------------------------------------------
+# -- servers that register themselves --------------------------------------------------------------
 
 
 def test_registered_servers_are_known_to_both_and_take_leave_of_both(twins):
@@ -219,7 +245,11 @@ def test_registered_servers_are_known_to_both_and_take_leave_of_both(twins):
     page = free_port()
     for name, more in (("server1", {}), ("server2", {"management": f"127.0.0.1:{page}"})):
         twins.mock(name, "--register", register, "--beat", "0.2", **more)
-        wait_until(lambda: all(twins.live(twin) == len(twins.processes) for twin in (twins.active, twins.standby)))
+        wait_until(
+            lambda: all(
+                twins.live(twin) == len(twins.processes) for twin in (twins.active, twins.standby)
+            )
+        )
     wait_until(lambda: told(page, "/members")["hot"] == "server1")
     with Phones(twins, "alice", "bob") as phones:
         phones.talk("alice", "bob")
@@ -236,7 +266,7 @@ def test_registered_servers_are_known_to_both_and_take_leave_of_both(twins):
         phones.hang_up("alice", "bob")
 
 
-# -- the page ---------------------------------------------------------------------------------------------------------
+# -- the page --------------------------------------------------------------------------------------
 
 
 def test_the_page_of_each_says_which_of_the_two_it_is_and_since_when_and_why(twins, answering):
@@ -249,7 +279,9 @@ def test_the_page_of_each_says_which_of_the_two_it_is_and_since_when_and_why(twi
         twins.end_active()
         wait_until(lambda: browser.text("#summary") == "server1 is hot")
         why = f"{twins.address} is free, the forwarder that held it is gone"
-        assert re.fullmatch(rf"Active since \d\d:\d\d:\d\d: {re.escape(why)}", browser.text("#role"))
+        assert re.fullmatch(
+            rf"Active since \d\d:\d\d:\d\d: {re.escape(why)}", browser.text("#role")
+        )
         takeover = browser.text("#failovers")
         assert "This forwarder: standby \u2192 active" in takeover and why in takeover
         assert browser.complaints() == []

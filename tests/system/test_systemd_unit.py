@@ -1,4 +1,5 @@
-"""examples/systemd/call-failover.service: what it says of the forwarder is true, and systemd understands all of it."""
+"""examples/systemd/call-failover.service: what it says of the forwarder is true, and systemd
+understands all of it."""
 
 from __future__ import annotations
 
@@ -11,7 +12,11 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 UNIT = ROOT / "examples" / "systemd" / "call-failover.service"
-LINES = [line for line in UNIT.read_text(encoding="utf-8").splitlines() if "=" in line and not line.startswith("#")]
+LINES = [
+    line
+    for line in UNIT.read_text(encoding="utf-8").splitlines()
+    if "=" in line and not line.startswith("#")
+]
 
 
 def values(key):
@@ -36,10 +41,18 @@ def test_the_files_it_names_are_where_the_project_has_them():
 
 
 def test_it_may_reach_only_what_it_needs():
-    for key, value in {"DynamicUser": "yes", "NoNewPrivileges": "yes", "ProtectSystem": "strict", "ProtectHome": "yes",
-                       "CapabilityBoundingSet": "", "SystemCallFilter": "@system-service"}.items():  # fmt: skip
+    for key, value in {
+        "DynamicUser": "yes",
+        "NoNewPrivileges": "yes",
+        "ProtectSystem": "strict",
+        "ProtectHome": "yes",
+        "CapabilityBoundingSet": "",
+        "SystemCallFilter": "@system-service",
+    }.items():
         assert values(key) == [value]
-    assert values("StateDirectory") == ["call-failover"], "where the secret goes (failover/config/shared_secret.py)"
+    assert values("StateDirectory") == ["call-failover"], (
+        "where the secret goes (failover/config/shared_secret.py)"
+    )
 
 
 def test_systemd_has_nothing_to_say_against_it(tmp_path):
@@ -47,7 +60,9 @@ def test_systemd_has_nothing_to_say_against_it(tmp_path):
     if not analyze:
         pytest.skip("systemd-analyze is not installed (Debian: systemd)")
     unit = shutil.copy(UNIT, tmp_path)
-    verdict = subprocess.run([analyze, "verify", "--man=no", unit], capture_output=True, text=True, timeout=30)
+    verdict = subprocess.run(
+        [analyze, "verify", "--man=no", unit], capture_output=True, text=True, timeout=30
+    )
     assert (verdict.returncode, verdict.stdout + verdict.stderr) == (0, "")
 
 
@@ -69,7 +84,11 @@ def test_systemd_has_nothing_to_say_against_what_keepalived_adds(tmp_path, name)
 def test_the_two_files_of_keepalived_differ_only_in_what_they_say_they_do():
     folder = ROOT / "examples" / "keepalived"
     first, second = (
-        [line.split() for line in re.sub(" *#.*", "", (folder / name).read_text()).splitlines() if line.strip()]
+        [
+            line.split()
+            for line in re.sub(" *#.*", "", (folder / name).read_text()).splitlines()
+            if line.strip()
+        ]
         for name in ("active.conf", "standby.conf")
     )
     differences = [(one, other) for one, other in zip(first, second, strict=True) if one != other]

@@ -1,9 +1,11 @@
-"""Two forwarders on two hosts share an address that keepalived moves: whatever befalls the one that has it, the call
-that is going on ends with a BYE that is answered and a bill that is right, and new requests are soon answered again.
+"""Two forwarders on two hosts share an address that keepalived moves: whatever befalls the one that
+has it, the call that is going on ends with a BYE that is answered and a bill that is right, and new
+requests are soon answered again.
 
-Real keepalived with exactly the files of examples/keepalived, real forwarders, servers and phones, on the network of
-hosts_kit.py. Each test prints its outage: the time between the last request that was answered before it and the first
-one after, of one every four milliseconds, none of which is ever repeated.
+Real keepalived with exactly the files of examples/keepalived, real forwarders, servers and phones,
+on the network of hosts_kit.py. Each test prints its outage: the time between the last request that
+was answered before it and the first one after, of one every four milliseconds, none of which is
+ever repeated.
 """
 
 from __future__ import annotations
@@ -18,7 +20,13 @@ from slee_mock.store.interface import View
 from slee_mock.store.records import Bill
 from slee_mock.store.sqlite_store import SqliteStore
 from softphone.agent.account import Account
-from softphone.agent.event import CallChanged, CallState, ProbeAnswered, RegistrationChanged, RegistrationState
+from softphone.agent.event import (
+    CallChanged,
+    CallState,
+    ProbeAnswered,
+    RegistrationChanged,
+    RegistrationState,
+)
 from softphone.phone import Phone
 
 pytestmark = pytest.mark.long
@@ -34,7 +42,9 @@ class Handset(Phone):
 
     def __init__(self, user):
         self.events = []
-        super().__init__(Account(user, "failover.test"), SHARED, (HOSTS["phones"], 0), self.events.append)
+        super().__init__(
+            Account(user, "failover.test"), SHARED, (HOSTS["phones"], 0), self.events.append
+        )
 
     def _last(self, kind):
         return next((event for event in reversed(self.events) if isinstance(event, kind)), None)
@@ -56,7 +66,13 @@ class Story:
     """Alice calls Bob and they talk while `fault` strikes the pair; then she hangs up."""
 
     def __init__(self, eventually, pair, meter, alice, bob):
-        self._eventually, self.pair, self.meter, self._alice, self._bob = eventually, pair, meter, alice, bob
+        self._eventually, self.pair, self.meter, self._alice, self._bob = (
+            eventually,
+            pair,
+            meter,
+            alice,
+            bob,
+        )
 
     def begins(self):
         self._eventually(lambda: self._alice.registered() and self._bob.registered())
@@ -77,7 +93,9 @@ class Story:
         self._eventually(lambda: self.meter.serves(now, count), 10.0)
 
     def is_at(self, *hosts):
-        self._eventually(lambda: [host for host in (FIRST, SECOND) if has_address(host)] == list(hosts), 10.0)
+        self._eventually(
+            lambda: [host for host in (FIRST, SECOND) if has_address(host)] == list(hosts), 10.0
+        )
 
     def has_said(self, host, words):
         """Its keepalived."""
@@ -85,7 +103,8 @@ class Story:
         self._eventually(lambda: words in log.read_text(), 10.0)
 
     def ends(self):
-        """The call is still one for both sides, its BYE is answered, and it is billed from the answer to its end."""
+        """The call is still one for both sides, its BYE is answered, and it is billed from the
+        answer to its end."""
         for phone in (self._alice, self._bob):
             phone.probe()
             self._eventually(phone.probed)
@@ -133,8 +152,8 @@ def story(eventually):
 
 @pytest.fixture
 def outage(capsys):
-    """outage(story, what, limit): seconds without an answer until now, printed and held to the limit. None was a
-    refusal."""
+    """outage(story, what, limit): seconds without an answer until now, printed and held to the
+    limit. None was a refusal."""
 
     def tell(story, what, limit):
         seconds = story.meter.outage()

@@ -1,4 +1,5 @@
-"""The document's story and its variations, told with all cores joined in memory on one fake clock."""
+"""The document's story and its variations, told with all cores joined in memory on one fake
+clock."""
 
 from __future__ import annotations
 
@@ -12,7 +13,12 @@ from wire import DAY, World
 from slee_mock.store.records import Bindings
 from softphone.agent.event import CallState, RegistrationState
 
-RINGING, INCOMING, TALKING, ENDED = CallState.RINGING, CallState.INCOMING, CallState.TALKING, CallState.ENDED
+RINGING, INCOMING, TALKING, ENDED = (
+    CallState.RINGING,
+    CallState.INCOMING,
+    CallState.TALKING,
+    CallState.ENDED,
+)
 REGISTERED, UNREACHABLE = RegistrationState.REGISTERED, RegistrationState.UNREACHABLE
 
 
@@ -39,7 +45,9 @@ def test_every_message_of_a_call_passes_forwarder_and_server():
     world.talk()
     phones = {world.alice.address, world.bob.address}
     assert not [p for p in world.network.passed if {p.source, p.to} == phones]
-    invite = next(p.message for p in world.network.passed if p.name == "INVITE" and p.to == world.bob.address)
+    invite = next(
+        p.message for p in world.network.passed if p.name == "INVITE" and p.to == world.bob.address
+    )
     assert [via.port for via in invite.vias] == [5060, 5070, 5060, 5062]
 
 
@@ -124,7 +132,10 @@ def test_the_server_may_die_or_freeze_at_any_datagram_of_a_call(number, fate):
     assert states(world) == (TALKING, TALKING), world.network.ladder()
     world.alice.does("hold")
     world.run(1.0)
-    assert (world.alice.sentence, world.bob.sentence) == ("Bob is on hold", "Alice has put the call on hold")
+    assert (world.alice.sentence, world.bob.sentence) == (
+        "Bob is on hold",
+        "Alice has put the call on hold",
+    )
     world.alice.does("resume")
     world.run(1.0)
     assert (world.alice.sentence, world.bob.sentence) == ("Talking with Bob", "Talking with Alice")
@@ -227,7 +238,10 @@ def test_with_both_servers_dead_the_person_is_told_and_the_phones_come_back_by_t
     assert world.alice.agent.registration.sentence == "No server answers; trying again in 2 s"
     world.alice.calls("bob")
     world.run()
-    assert (world.alice.state, world.alice.sentence) == (ENDED, "No server can take the call right now")
+    assert (world.alice.state, world.alice.sentence) == (
+        ENDED,
+        "No server can take the call right now",
+    )
     world.restart("server2")
     world.run(10.0)
     assert world.alice.agent.registration.state is world.bob.agent.registration.state is REGISTERED
@@ -259,7 +273,9 @@ def test_a_registration_made_with_one_server_is_known_to_the_other():
     assert states(world) == (RINGING, INCOMING)
     world.run(160.0)
     assert world.bob.agent.registration.state is REGISTERED
-    assert not [text for text in world.bob.registration_sentences if "answers" in text], "refreshed unnoticed"
+    assert not [text for text in world.bob.registration_sentences if "answers" in text], (
+        "refreshed unnoticed"
+    )
 
 
 @pytest.mark.parametrize("leaves", [True, False])
@@ -269,7 +285,8 @@ def test_a_registration_that_a_thawed_server_comes_to_late_changes_nothing(leave
     world.freeze("server1")
     world.bob.does("unregister")
     world.run(1.0)
-    anew = Line(world.network, "bob", 5064, FORWARDER, seed=1)  # started anew: the same contact, another Call-ID
+    # started anew: the same contact, another Call-ID
+    anew = Line(world.network, "bob", 5064, FORWARDER, seed=1)
     world.register(anew)
     if leaves:
         anew.does("unregister")
@@ -298,7 +315,10 @@ def test_a_binding_is_refreshed_through_whichever_server_lives_and_expires_once_
     world.run(bindings.bindings[0].expires_at - DAY - world.network.now + 1.0)
     world.alice.calls("bob")
     world.run()
-    assert (world.alice.sentence, world.alice.call.status) == ("Bob cannot be reached right now", 480)
+    assert (world.alice.sentence, world.alice.call.status) == (
+        "Bob cannot be reached right now",
+        480,
+    )
 
 
 def test_somebody_who_found_the_right_password_after_ten_wrong_ones_is_let_in_by_itself_a_little_later():
@@ -318,7 +338,11 @@ def test_somebody_who_found_the_right_password_after_ten_wrong_ones_is_let_in_by
 
 @pytest.mark.parametrize(
     ("story", "sentence", "status"),
-    [("busy", "Bob is busy", 486), ("declines", "Bob declined the call", 603), ("nobody", "No such user: carol", 404)],
+    [
+        ("busy", "Bob is busy", 486),
+        ("declines", "Bob declined the call", 603),
+        ("nobody", "No such user: carol", 404),
+    ],
 )
 def test_refusals_come_through_the_servers(story, sentence, status):
     world = World()

@@ -57,11 +57,20 @@ class Pbx(Ear):
 def register_raw(world, user, address):
     contact = f"<sip:{user}@{address[0]}:{address[1]}>"
     via = f"SIP/2.0/UDP {address[0]}:{address[1]};branch=z9hG4bKreg{user}"
-    request = Request("REGISTER", "sip:failover.test", [
-        ("Via", via), ("Max-Forwards", "70"), ("Contact", contact), ("Expires", "300"),
-        ("From", f"<sip:{user}@failover.test>;tag=r"), ("To", f"<sip:{user}@failover.test>"),
-        ("Call-ID", f"reg-{user}"), ("CSeq", "1 REGISTER"),
-    ])  # fmt: skip
+    request = Request(
+        "REGISTER",
+        "sip:failover.test",
+        [
+            ("Via", via),
+            ("Max-Forwards", "70"),
+            ("Contact", contact),
+            ("Expires", "300"),
+            ("From", f"<sip:{user}@failover.test>;tag=r"),
+            ("To", f"<sip:{user}@failover.test>"),
+            ("Call-ID", f"reg-{user}"),
+            ("CSeq", "1 REGISTER"),
+        ],
+    )
     world.network.send([(request.to_bytes(), FORWARDER)], address)
     world.run()
 
@@ -119,10 +128,13 @@ def test_a_stranger_whom_a_phone_names_in_its_dialog_hears_nothing():
     ear = Ear(world, STRANGER)
     world.talk()
     ack = next(p.message for p in world.network.passed if p.name == "ACK")
-    for number, (method, uri, route) in enumerate([
-        ("INFO", ack.uri, "<sip:127.0.0.77:9999;lr>"), ("INFO", "sip:bob@127.0.0.77:9999", ""),
-        ("BYE", "sip:bob@127.0.0.77:9999", "<sip:127.0.0.77:9999>"),
-    ]):  # fmt: skip
+    for number, (method, uri, route) in enumerate(
+        [
+            ("INFO", ack.uri, "<sip:127.0.0.77:9999;lr>"),
+            ("INFO", "sip:bob@127.0.0.77:9999", ""),
+            ("BYE", "sip:bob@127.0.0.77:9999", "<sip:127.0.0.77:9999>"),
+        ]
+    ):
         own = ack.get("Route")
         fields = [
             ("Via", f"SIP/2.0/UDP 127.0.0.1:5062;branch=z9hG4bKstrange{number}"),
