@@ -43,7 +43,7 @@ def test_anything_else_that_may_go_no_further_is_refused(other):
     assert head(sent.data)[0] == "SIP/2.0 483 Too Many Hops"
 
 
-def test_a_forwarder_that_serves_is_told_from_a_port_where_nobody_is(program, free_port):  # noqa: F811
+def test_a_forwarder_that_serves_is_told_from_a_port_where_nobody_is(program, free_port):
     with fake_servers(free_port) as servers:
         running, address, _ = program(servers)
         where = f"127.0.0.1:{address[1]}"
