@@ -23,7 +23,7 @@ from failover.upstream.passive_checks import LOOK_INTERVAL
 from plumbing.address import Address, parse_address
 from sip.errors import RemoteProtocolError
 from slee_mock.services.billing import Sum, summed
-from slee_mock.store.interface import StoreDown, View
+from slee_mock.store.interface import StoreDown, Transaction
 from slee_mock.store.records import SIGN_OF_LIFE, Bill
 from softphone.agent.session_timer import DEFAULT_INTERVAL
 
@@ -196,7 +196,8 @@ class World:
     def bills(self) -> list[Sum]:
         """As any server's management page adds them up now, the newest first."""
         return [
-            summed(bill, DAY + self.network.now) for bill in View(self.cluster.store).scan(Bill)
+            summed(bill, DAY + self.network.now)
+            for bill in Transaction(self.cluster.store).scan(Bill)
         ]
 
     @property
