@@ -33,7 +33,7 @@ SERVERS: dict[str, Address] = {name: parse_address(text) for name, text in ADDRE
 
 
 class Forwarder:
-    """The forwarder's core between its legs."""
+    """The forwarder's core between its sides."""
 
     def __init__(self, world: World, policy: str, address: Address = FORWARDER) -> None:
         self._world = world
@@ -43,8 +43,8 @@ class Forwarder:
         world.network.join(address, self)
 
     def receive(self, data: bytes, source: Address, now: float) -> list[Packet]:
-        leg = next((name for name, address in SERVERS.items() if address == source), PHONES)
-        return self._carry_out(self.core.receive(data, leg, source, now), now)
+        side = next((name for name, address in SERVERS.items() if address == source), PHONES)
+        return self._carry_out(self.core.receive(data, side, source, now), now)
 
     def on_deadline(self, now: float) -> list[Packet]:
         self.deadline = now + HEARTBEAT
