@@ -15,7 +15,7 @@ from load_kit import forwarder_started
 from program_kit import Program
 from redis_kit import SentinelCluster, needs_redis
 
-from slee_mock.store.interface import Change, Conflict, StoreDown
+from slee_mock.store.interface import ConditionalWrite, Conflict, StoreDown
 from slee_mock.store.redis_store import RedisStore
 from slee_mock.store.redis_url import RedisPlace
 from softphone.phone import Account, Phone
@@ -55,7 +55,7 @@ class Writer(threading.Thread):
         number = 0
         while not self._halt.wait(0.001):
             try:
-                store.save([Change("call", f"{self.name}-{number}", "x", 0)])
+                store.save([ConditionalWrite("call", f"{self.name}-{number}", "x", 0)])
             except StoreDown as error:
                 self.sentences.add(str(error))
                 continue

@@ -16,7 +16,7 @@ import time
 import pytest
 from hosts_kit import HOSTS, SHARED, Meter, Pair, deafen, entered, has_address, hear, unfit
 
-from slee_mock.store.interface import View
+from slee_mock.store.interface import Transaction
 from slee_mock.store.records import Bill
 from slee_mock.store.sqlite_store import SqliteStore
 from softphone.phone import Phone
@@ -118,7 +118,7 @@ class Story:
         over = time.monotonic()
         store = SqliteStore(str(self.pair.store))
         try:
-            (bill,) = View(store).scan(Bill)
+            (bill,) = Transaction(store).scan(Bill)
         finally:
             store.close()
         talked = (hung_up - self._heard - BOTH_CLOCKS, over - self._picked_up + BOTH_CLOCKS)
