@@ -11,9 +11,9 @@ from PySide6.QtCore import QRectF, QSize, Qt
 from PySide6.QtGui import QColor, QPainter, QPainterPath, QPaintEvent
 from PySide6.QtWidgets import QHBoxLayout, QLabel, QSizePolicy, QStackedLayout, QVBoxLayout, QWidget
 
-from softphone.qt import words
-from softphone.qt.theme import GRID, Size, theme
-from softphone.qt.widgets import TextLabel
+from softphone.gui import formatting as words
+from softphone.gui.theme import GRID, Size, theme
+from softphone.gui.widgets import TextLabel
 from stage import paint
 
 TARIFF = re.compile(r"([\d.]+)\s*\+\s*([\d.]+)\s*/\s*(\d+)\s*s", re.ASCII)

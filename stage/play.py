@@ -17,7 +17,7 @@ from typing import Any
 from PySide6.QtCore import QObject, Qt, QTimer, Signal
 from PySide6.QtGui import QImage
 
-from softphone.qt.widgets import FlatButton
+from softphone.gui.widgets import FlatButton
 from stage.script import PAIR, Number, Row, milliseconds
 from stage.show import PHONES, Show
 

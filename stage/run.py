@@ -18,8 +18,8 @@ from pathlib import Path
 from PySide6.QtCore import QSocketNotifier, QTimer
 from PySide6.QtWidgets import QApplication
 
-from softphone.qt import instance
-from softphone.qt.theme import install
+from softphone.gui import qapplication as instance
+from softphone.gui.theme import install
 from stage import play as player
 from stage.cluster import Ports
 from stage.show import Show

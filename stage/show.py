@@ -15,9 +15,9 @@ from typing import Any
 from PySide6.QtCore import QObject, QTimer, Signal
 
 from plumbing.event_loop import Loop
+from softphone.gui.event_bridge import Bridge
+from softphone.gui.phone_panel import PhonePanel
 from softphone.phone import Account, Phone
-from softphone.qt.bridge import Bridge
-from softphone.qt.panel import PhonePanel
 from stage.bill import look_of
 from stage.cluster import DOMAIN, HOST, SERVERS, Cluster, Ports
 from stage.facts import Cast

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from softphone.agent.event import CallChanged, ProbeAnswered, RegistrationChanged, RegistrationState
+from softphone.ua.events import CallChanged, ProbeAnswered, RegistrationChanged, RegistrationState
 from stage.ladder import Rung
 from stage.seen import CallSeen, Passed, ProbeAnswer, Registration
 from stage.travel import Travel, kind_of, label_of

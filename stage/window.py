@@ -29,10 +29,10 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from softphone.qt import icons
-from softphone.qt.panel import PhonePanel
-from softphone.qt.theme import GRID, LIGHT, Size, theme
-from softphone.qt.widgets import StateMark, TextLabel
+from softphone.gui import icons
+from softphone.gui.phone_panel import PhonePanel
+from softphone.gui.theme import GRID, LIGHT, Size, theme
+from softphone.gui.widgets import StateMark, TextLabel
 from stage.bill import BillView
 from stage.card import Card, Tab
 from stage.figure import Figure
