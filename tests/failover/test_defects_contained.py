@@ -306,7 +306,7 @@ def test_one_that_fails_in_letting_go_has_closed_every_socket_all_the_same(
         running(port, servers) as second,
     ):
         monkeypatch.setattr(first._loop, "unwatch", fails(1_000_000))
-        first._loop.ask(first.let_go)
+        first._loop.ask(first.release_address)
         eventually(lambda: second.status()["role"] == "active", 2.0)
         monkeypatch.undo()
 
