@@ -17,15 +17,15 @@ from softphone.qt.bridge import Bridge
 from softphone.qt.panel import PhonePanel
 from softphone.qt.theme import DARK, LIGHT, theme
 from softphone.qt.widgets import FlatButton
-from stage.bill import BillLook, look_of, person
-from stage.card import Tab
-from stage.facts import Cast, Facts
-from stage.figure import LOOKS, TONES, Figure, PhoneLook, ServerLook
-from stage.geometry import LEAST, LEAST_PAIR, lay_out, lay_out_pair
-from stage.ladder import KEPT, ROW, Rung
-from stage.looks import ServerFacts, forwarder_look, phone_look, server_look, story
-from stage.script import Script, steps_of
-from stage.seen import (
+from stage.gui.bill_view import BillLook, look_of, person
+from stage.gui.card import Tab
+from stage.gui.geometry import LEAST, LEAST_PAIR, lay_out, lay_out_pair
+from stage.gui.main_window import Window
+from stage.gui.message_animation import LASTS, REASONS, WAITING, Traffic, Travel, kind_of, label_of
+from stage.gui.message_ladder import KEPT, ROW, Rung
+from stage.gui.presenter import ServerFacts, forwarder_look, phone_look, server_look, story
+from stage.gui.topology_view import LOOKS, TONES, Figure, PhoneLook, ServerLook
+from stage.observation.observations import (
     AddressTaken,
     CallSeen,
     Killed,
@@ -36,8 +36,8 @@ from stage.seen import (
     ServersUp,
     TakenOver,
 )
-from stage.travel import LASTS, REASONS, WAITING, Traffic, Travel, kind_of, label_of
-from stage.window import Window
+from stage.scenes.state import Cast, Facts
+from stage.scenes.use_case import Script, steps_of
 
 PHONES, SERVERS, PAIR = ("Alice", "Bob"), ("server1", "server2"), ("forwarder1", "forwarder2")
 INVITE = Travel(("Alice", "forwarder", "server1"), "INVITE", "request")

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from sip.message import Request, parse, reply
-from stage.cluster import Cluster, Ports
-from stage.forwarders import Forwarders
-from stage.knock import Knocker
+from stage.observation.forwarder_roles import Forwarders
+from stage.observation.options_pinger import Knocker
+from stage.processes.cluster import Cluster, Ports
 
 Make = Callable[..., Forwarders]
 

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from stage.cluster import Cluster, Ports
-from stage.keeper import read_wishes
-from stage.process import Keeper, Program, StartError
+from stage.processes.cleanup_process import read_wishes
+from stage.processes.cluster import Cluster, Ports
+from stage.processes.program import Keeper, Program, StartError
 
 ROOT = Path(__file__).resolve().parents[2]
 WAITS = "import signal, sys; print('hello'); print('ready: yes', flush=True); signal.pause()"
@@ -150,7 +150,7 @@ def test_the_keeper_removes_what_is_left_when_it_is_closed(
 STAGE = """
 import sys, time
 sys.path.insert(0, {root!r})
-from stage.process import Keeper, Program
+from stage.processes.program import Keeper, Program
 keeper = Keeper()
 keeper.folder({folder!r})
 program = Program("server1", [sys.executable, "-S", "-c", {waits!r}], keeper=keeper)

@@ -5,9 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from stage.facts import Cast
-from stage.script import Script, milliseconds
-from stage.seen import (
+from stage.observation.observations import (
     AddressTaken,
     Audio,
     Bill,
@@ -22,6 +20,8 @@ from stage.seen import (
     ServersUp,
     TakenOver,
 )
+from stage.scenes.state import Cast
+from stage.scenes.use_case import Script, milliseconds
 
 BOTH = frozenset({"server1", "server2"})
 CALL = "call-1"

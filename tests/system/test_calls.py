@@ -17,8 +17,8 @@ from stage_kit import Demonstration, processes_of, text_of
 from softphone.phone import Account, Phone
 from softphone.qt.bridge import Bridge
 from softphone.qt.panel import PhonePanel
-from stage.cluster import DOMAIN, HOST, Cluster, Ports
-from stage.show import Show
+from stage.controller import Show
+from stage.processes.cluster import DOMAIN, HOST, Cluster, Ports
 
 Start = Callable[..., Demonstration]
 

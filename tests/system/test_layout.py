@@ -57,7 +57,10 @@ CORES = [
         for name in ("audio", "dtmf", "g711", "jitter", "meter", "pcm", "rtcp", "rtp")
     ),
     *(f"softphone/media/{name}.py" for name in ("source", "stream", "tone")),
-    *(f"stage/{name}.py" for name in ("facts", "script", "seen")),
+    *(
+        f"stage/{name}.py"
+        for name in ("scenes/state", "scenes/use_case", "observation/observations")
+    ),
 ]
 
 QT = {"PySide6", "shiboken6"}

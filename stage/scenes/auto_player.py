@@ -18,8 +18,8 @@ from PySide6.QtCore import QObject, Qt, QTimer, Signal
 from PySide6.QtGui import QImage
 
 from softphone.qt.widgets import FlatButton
-from stage.script import PAIR, Number, Row, milliseconds
-from stage.show import PHONES, Show
+from stage.controller import PHONES, Show
+from stage.scenes.use_case import PAIR, Number, Row, milliseconds
 
 TALK = 12.0  # s, from the answer to the hang-up
 BEFORE_KILL = 0.55  # of the talk

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from softphone.agent.event import CallChanged, ProbeAnswered, RegistrationChanged, RegistrationState
-from stage.ladder import Rung
-from stage.seen import CallSeen, Passed, ProbeAnswer, Registration
-from stage.travel import Travel, kind_of, label_of
+from stage.gui.message_animation import Travel, kind_of, label_of
+from stage.gui.message_ladder import Rung
+from stage.observation.observations import CallSeen, Passed, ProbeAnswer, Registration
 
 
 def heard(phone: str, event: object) -> Registration | CallSeen | ProbeAnswer | None:

@@ -15,8 +15,8 @@ from PySide6.QtGui import QColor, QPainter, QPainterPath, QPaintEvent, QPen, QSh
 from PySide6.QtWidgets import QFrame, QScrollArea, QSizePolicy, QVBoxLayout, QWidget
 
 from softphone.qt.theme import GRID, Palette, Size, theme
-from stage import paint
-from stage.figure import TONES
+from stage.gui import painting
+from stage.gui.topology_view import TONES
 
 KEPT = 400  # rows; older ones fall out at the top
 ROW = 24
@@ -117,8 +117,8 @@ class Head(QWidget):
         font = theme().font(Size.SMALL, bold=True)
         for name in self._ladder.columns:
             x = self._ladder.x_of(name)
-            paint.text(painter, QRectF(x - 48, 0, 96, self.height()), name, font, palette.text)
-        paint.text(
+            painting.text(painter, QRectF(x - 48, 0, 96, self.height()), name, font, palette.text)
+        painting.text(
             painter,
             QRectF(0, 0, TIMES - GRID, self.height()),
             "s",
@@ -151,7 +151,9 @@ class Rows(QWidget):
         rungs = self._ladder.rungs
         if not rungs:
             where = QRectF(0, 0, self.width(), max(self.height(), 6 * ROW))
-            paint.text(painter, where, "No messages yet", theme().font(Size.SMALL), palette.muted)
+            painting.text(
+                painter, where, "No messages yet", theme().font(Size.SMALL), palette.muted
+            )
         first = max(0, event.rect().top() // ROW)
         for index in range(first, min(len(rungs), event.rect().bottom() // ROW + 1)):
             self._draw(painter, palette, rungs[index], index * ROW, rungs[index].at - rungs[0].at)
@@ -159,7 +161,7 @@ class Rows(QWidget):
     def _draw(
         self, painter: QPainter, palette: Palette, rung: Rung, top: float, seconds: float
     ) -> None:
-        paint.text(
+        painting.text(
             painter,
             QRectF(0, top, TIMES - GRID, ROW),
             f"{seconds:.3f}",
@@ -171,7 +173,9 @@ class Rows(QWidget):
         if not rung.source:
             band = QRectF(TIMES, top + 3, self.width() - TIMES - GRID, ROW - 6)
             painter.fillRect(band, tone.wash)
-            paint.text(painter, band, rung.label, theme().font(Size.SMALL, bold=True), tone.colour)
+            painting.text(
+                painter, band, rung.label, theme().font(Size.SMALL, bold=True), tone.colour
+            )
             return
         line = self._line(rung, top)
         painter.setPen(QPen(tone.colour, 1.5))
@@ -179,7 +183,7 @@ class Rows(QWidget):
         painter.drawPath(line)
         end = line.pointAtPercent(1.0)
         away = 1.0 if end.x() >= line.pointAtPercent(0.97).x() else -1.0
-        paint.arrow(painter, QPointF(end.x() - away * 11, end.y()), end, tone.colour, 1.5)
+        painting.arrow(painter, QPointF(end.x() - away * 11, end.y()), end, tone.colour, 1.5)
         painter.setPen(Qt.PenStyle.NoPen)
         painter.setBrush(tone.colour)
         for y in self._crossings(rung, top):
@@ -224,7 +228,7 @@ class Rows(QWidget):
     ) -> None:
         font = theme().font(Size.SMALL, bold=True)
         box = line.boundingRect()
-        width = paint.width_of(rung.label, font) + GRID
+        width = painting.width_of(rung.label, font) + GRID
         middle = (self._ladder.x_of(rung.source) + self._ladder.x_of(rung.target)) / 2
         rightwards = self._ladder.x_of(rung.target) > self._ladder.x_of(rung.source)
         low, high = (
@@ -234,4 +238,4 @@ class Rows(QWidget):
         left = max(low, min(middle - width / 2, high))
         where = QRectF(left, top + 3, width, ROW - 6)
         painter.fillRect(where, ground)
-        paint.text(painter, where, rung.label, font, ink)
+        painting.text(painter, where, rung.label, font, ink)

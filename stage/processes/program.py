@@ -28,12 +28,12 @@ class StartError(Exception):
 
 
 class Keeper:
-    """Our end of `keeper.py`. Any thread may call it; `close()` twice is fine."""
+    """Our end of `cleanup_process.py`. Any thread may call it; `close()` twice is fine."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()  # guards the pipe: two programs may end at the same moment
         self._process = subprocess.Popen(
-            [sys.executable, "-S", str(Path(__file__).with_name("keeper.py"))],
+            [sys.executable, "-S", str(Path(__file__).with_name("cleanup_process.py"))],
             stdin=subprocess.PIPE,
             text=True,
             start_new_session=True,

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from stage.facts import Cast, Facts, note
-from stage.seen import Audio, CallSeen
+from stage.observation.observations import Audio, CallSeen
+from stage.scenes.state import Cast, Facts, note
 
 HEARD_GAP_MS = 400.0  # a pause of the audio that a listener would call an interruption
 AUDIO_PACKETS = 40  # 0.8 s of audio at 20 ms a packet, to say that audio goes on

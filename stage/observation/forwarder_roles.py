@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from stage.cluster import DOMAIN, Cluster
-from stage.knock import Knocker
-from stage.looks import ServerFacts
-from stage.watch import Events
+from stage.gui.presenter import ServerFacts
+from stage.observation.forwarder_client import Events
+from stage.observation.options_pinger import Knocker
+from stage.processes.cluster import DOMAIN, Cluster
 
 ALONE = "forwarder"
 

@@ -18,16 +18,15 @@ from plumbing.event_loop import Loop
 from softphone.phone import Account, Phone
 from softphone.qt.bridge import Bridge
 from softphone.qt.panel import PhonePanel
-from stage.bill import look_of
-from stage.cluster import DOMAIN, HOST, SERVERS, Cluster, Ports
-from stage.facts import Cast
-from stage.figure import Figure
-from stage.forwarders import Forwarders
-from stage.ladder import Rung
-from stage.looks import ServerFacts, forwarder_look, phone_look, server_look, story
-from stage.process import StartError
-from stage.script import Row, Script
-from stage.seen import (
+from stage.gui.bill_view import look_of
+from stage.gui.main_window import Window
+from stage.gui.message_ladder import Rung
+from stage.gui.presenter import ServerFacts, forwarder_look, phone_look, server_look, story
+from stage.gui.topology_view import Figure
+from stage.observation.forwarder_client import Pages
+from stage.observation.forwarder_roles import Forwarders
+from stage.observation.from_events import heard, passage
+from stage.observation.observations import (
     AddressTaken,
     Audio,
     Bill,
@@ -39,9 +38,10 @@ from stage.seen import (
     ServersUp,
     TakenOver,
 )
-from stage.telling import heard, passage
-from stage.watch import Pages
-from stage.window import Window
+from stage.processes.cluster import DOMAIN, HOST, SERVERS, Cluster, Ports
+from stage.processes.program import StartError
+from stage.scenes.state import Cast
+from stage.scenes.use_case import Row, Script
 
 PHONES = ("Alice", "Bob")
 TICK = 100  # ms between two looks at the audio
@@ -57,7 +57,8 @@ class Wire(QObject):
 
 class Show(QObject):
     """`users` is what the servers know, `passwords` what the phones say, `more` further arguments
-    of the servers. `pair`: two forwarders (stage/forwarders.py). `ready`: both servers are up."""
+    of the servers. `pair`: two forwarders (observation/forwarder_roles.py). `ready`: both servers
+    are up."""
 
     ready = Signal()
     failed = Signal(str)

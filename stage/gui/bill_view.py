@@ -14,7 +14,7 @@ from PySide6.QtWidgets import QHBoxLayout, QLabel, QSizePolicy, QStackedLayout, 
 from softphone.qt import words
 from softphone.qt.theme import GRID, Size, theme
 from softphone.qt.widgets import TextLabel
-from stage import paint
+from stage.gui import painting
 
 TARIFF = re.compile(r"([\d.]+)\s*\+\s*([\d.]+)\s*/\s*(\d+)\s*s", re.ASCII)
 EMPTY = "No bill yet. It appears here as soon as a call is answered."
@@ -125,8 +125,8 @@ class Bar(QWidget):
 
     def _label(self, painter: QPainter, room: QRectF, text: str, ink: QColor) -> None:
         font = theme().font(Size.SMALL, bold=True, tabular=True)
-        if room.width() >= paint.width_of(text, font):
-            paint.text(painter, room, text, font, ink, Qt.AlignmentFlag.AlignLeft)
+        if room.width() >= painting.width_of(text, font):
+            painting.text(painter, room, text, font, ink, Qt.AlignmentFlag.AlignLeft)
 
 
 class BillView(QWidget):

@@ -33,12 +33,12 @@ from softphone.qt import icons
 from softphone.qt.panel import PhonePanel
 from softphone.qt.theme import GRID, LIGHT, Size, theme
 from softphone.qt.widgets import StateMark, TextLabel
-from stage.bill import BillView
-from stage.card import Card, Tab
-from stage.figure import Figure
-from stage.ladder import Ladder
-from stage.script import STEPS, Step
-from stage.steps import StepsCard
+from stage.gui.bill_view import BillView
+from stage.gui.card import Card, Tab
+from stage.gui.message_ladder import Ladder
+from stage.gui.step_list import StepsCard
+from stage.gui.topology_view import Figure
+from stage.scenes.use_case import STEPS, Step
 
 SIZE = QSize(1280, 800)
 LEAST = QSize(1024, 700)

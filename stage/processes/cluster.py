@@ -18,9 +18,9 @@ from pathlib import Path
 
 from plumbing.address import Address, format_address
 from plumbing.private_files import OWNER_ONLY
-from stage.process import Keeper, Program, StartError
+from stage.processes.program import Keeper, Program, StartError
 
-ROOT = Path(__file__).resolve().parent.parent  # the programs are started from here
+ROOT = Path(__file__).resolve().parents[2]  # the programs are started from here
 HOST = "127.0.0.1"
 DOMAIN = "failover.test"  # RFC 6761: a name that nobody else can own
 SERVERS = ("server1", "server2")

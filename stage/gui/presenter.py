@@ -6,9 +6,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from stage.facts import Facts
-from stage.figure import PhoneLook, ServerLook
-from stage.script import milliseconds
+from stage.gui.topology_view import PhoneLook, ServerLook
+from stage.scenes.state import Facts
+from stage.scenes.use_case import milliseconds
 
 
 @dataclass

@@ -20,9 +20,9 @@ from PySide6.QtWidgets import QApplication
 
 from softphone.qt import instance
 from softphone.qt.theme import install
-from stage import play as player
-from stage.cluster import Ports
-from stage.show import Show
+from stage.controller import Show
+from stage.processes.cluster import Ports
+from stage.scenes import auto_player as player
 
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 # s: painting may keep the phones' threads waiting that long, instead of Python's usual 5 ms

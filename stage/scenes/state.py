@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import singledispatch
 
-from stage.seen import (
+from stage.observation.observations import (
     AddressTaken,
     Audio,
     Bill,
