@@ -21,7 +21,7 @@ EMPTY = "No bill yet. It appears here as soon as a call is answered."
 
 
 @dataclass(frozen=True)
-class BillLook:
+class BillSummary:
     """A bill made ready to show; `carried` are (server, seconds), `page` is the address of the
     server's page."""
 
@@ -39,14 +39,14 @@ class BillLook:
     started: str = ""
 
 
-def look_of(call: dict[str, Any], server: str, page: str, started: str) -> BillLook:
+def bill_from_json(call: dict[str, Any], server: str, page: str, started: str) -> BillSummary:
     """From one entry of the `/calls` of `server`, begun through `started`; what is absent is shown
     as nothing."""
     parts = call.get("carried") or ()
     carried = tuple(
         (str(part.get("server", "")), float(part.get("seconds") or 0)) for part in parts
     )
-    return BillLook(
+    return BillSummary(
         person(str(call.get("caller", ""))),
         person(str(call.get("callee", ""))),
         int(call.get("seconds") or 0),
@@ -135,7 +135,7 @@ class BillView(QWidget):
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.setAccessibleName("The bill")
-        self.look: BillLook | None = None
+        self.look: BillSummary | None = None
         self._stack = QStackedLayout(self)
         empty = TextLabel(Size.TEXT, lines=2, tone="muted")
         empty.set_text(EMPTY)
@@ -177,7 +177,7 @@ class BillView(QWidget):
         column.addLayout(beside(self.total, self.source))
         return body
 
-    def show_bill(self, look: BillLook | None) -> None:
+    def show_bill(self, look: BillSummary | None) -> None:
         if look == self.look:
             return
         self.look = look

@@ -36,8 +36,8 @@ from softphone.qt.widgets import StateMark, TextLabel
 from stage.gui.bill_view import BillView
 from stage.gui.card import Card, Tab
 from stage.gui.message_ladder import Ladder
-from stage.gui.step_list import StepsCard
-from stage.gui.topology_view import Figure
+from stage.gui.step_list import StepList
+from stage.gui.topology_view import TopologyView
 from stage.scenes.use_case import STEPS, Step
 
 SIZE = QSize(1280, 800)
@@ -57,7 +57,7 @@ class Window(QWidget):
         self,
         left: PhonePanel,
         right: PhonePanel,
-        figure: Figure,
+        figure: TopologyView,
         columns: tuple[str, ...],
         steps: Sequence[Step] = STEPS,
     ) -> None:
@@ -66,7 +66,7 @@ class Window(QWidget):
         self.setWindowIcon(icons.icon("call", LIGHT.hot.ink, LIGHT.hot.colour))
         self.panels = (left, right)
         self.figure = figure
-        self.steps = StepsCard(steps)
+        self.steps = StepList(steps)
         self.bill = BillView()
         self.ladder = Ladder(columns)
         self._closed = self._trouble = False

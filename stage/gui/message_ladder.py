@@ -26,7 +26,7 @@ TURN = 9.0  # px between the two halves of a line that turns at the forwarder
 
 
 @dataclass(frozen=True)
-class Rung:
+class LadderRow:
     """One message, or with empty `source` a remark across the whole width. `kind` is a key of the
     figure's TONES."""
 
@@ -44,7 +44,7 @@ class Ladder(QWidget):
         super().__init__(parent)
         self.setAccessibleName("The messages of the call")
         self._columns = columns
-        self._rungs: deque[Rung] = deque(maxlen=KEPT)
+        self._rungs: deque[LadderRow] = deque(maxlen=KEPT)
         self._head = Head(self)
         self._rows = Rows(self)
         self._area = QScrollArea()
@@ -66,10 +66,10 @@ class Ladder(QWidget):
         bar.actionTriggered.connect(self._scrolled)
 
     @property
-    def rungs(self) -> tuple[Rung, ...]:
+    def rungs(self) -> tuple[LadderRow, ...]:
         return tuple(self._rungs)
 
-    def add(self, rung: Rung) -> None:
+    def add(self, rung: LadderRow) -> None:
         self._rungs.append(rung)
         self._rows.updateGeometry()
         self._rows.update()
@@ -159,7 +159,7 @@ class Rows(QWidget):
             self._draw(painter, palette, rungs[index], index * ROW, rungs[index].at - rungs[0].at)
 
     def _draw(
-        self, painter: QPainter, palette: Palette, rung: Rung, top: float, seconds: float
+        self, painter: QPainter, palette: Palette, rung: LadderRow, top: float, seconds: float
     ) -> None:
         painting.text(
             painter,
@@ -190,7 +190,7 @@ class Rows(QWidget):
             painter.drawEllipse(QPointF(self._ladder.x_of("forwarder"), y), 2.5, 2.5)
         self._label(painter, rung, line, top, tone.colour, palette.surface)
 
-    def _turns(self, rung: Rung) -> bool:
+    def _turns(self, rung: LadderRow) -> bool:
         """The forwarder neither is one of the two ends nor stands between them."""
         if "forwarder" in (rung.source, rung.target):
             return False
@@ -198,10 +198,10 @@ class Rows(QWidget):
         ends = sorted((self._ladder.x_of(rung.source), self._ladder.x_of(rung.target)))
         return not ends[0] < middle < ends[1]
 
-    def _crossings(self, rung: Rung, top: float) -> list[float]:
+    def _crossings(self, rung: LadderRow, top: float) -> list[float]:
         return [] if self._turns(rung) or rung.source == "forwarder" else [top + ROW / 2 + 3]
 
-    def _line(self, rung: Rung, top: float) -> QPainterPath:
+    def _line(self, rung: LadderRow, top: float) -> QPainterPath:
         start, end = self._ladder.x_of(rung.source), self._ladder.x_of(rung.target)
         middle = self._ladder.x_of("forwarder")
         if not self._turns(rung):
@@ -220,7 +220,7 @@ class Rows(QWidget):
     def _label(
         self,
         painter: QPainter,
-        rung: Rung,
+        rung: LadderRow,
         line: QPainterPath,
         top: float,
         ink: QColor,

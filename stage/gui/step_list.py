@@ -22,7 +22,7 @@ ICON = 2.0 * GRID
 ROWS = {9: (20, 6.0 * GRID), 10: (18, 7.0 * GRID)}
 
 
-class StepsCard(Card):
+class StepList(Card):
     """Shows the script's rows. The first one not yet observed is the present one."""
 
     def __init__(self, steps: Sequence[Step] = STEPS, parent: QWidget | None = None) -> None:

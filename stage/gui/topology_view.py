@@ -22,7 +22,7 @@ from softphone.qt.theme import GRID, Palette, Size, theme
 from softphone.qt.widgets import FlatButton
 from stage.gui import painting
 from stage.gui.geometry import LEAST, LEAST_PAIR, Geometry, lay_out, lay_out_pair
-from stage.gui.message_animation import LASTS, Traffic, Travel
+from stage.gui.message_animation import LASTS, AnimationQueue, MessageAnimation
 
 MOVING = 33  # ms between frames while a message moves
 FLOWING = 80  # ms between frames while only the audio flows
@@ -44,7 +44,7 @@ TONES = {"request": "hot", "answer": "alive", "refusal": "stop", "replay": "warn
 
 
 @dataclass(frozen=True)
-class ServerLook:
+class ServerAppearance:
     """`look` is a key of LOOKS, `words` say it; `kill` and `restart`: may it be done, and the
     tooltip."""
 
@@ -56,7 +56,7 @@ class ServerLook:
 
 
 @dataclass(frozen=True)
-class PhoneLook:
+class PhoneAppearance:
     """`tone` and `icon` of the theme; `linked`: registered, so that its line to the forwarder is
     lit."""
 
@@ -65,12 +65,12 @@ class PhoneLook:
     linked: bool
 
 
-ABSENT = ServerLook(
+ABSENT = ServerAppearance(
     "waking", "starting ...", "", (False, "It is still starting"), (False, "It is still starting")
 )
 
 
-class Figure(QWidget):
+class TopologyView(QWidget):
     """`phones`, `servers` and `pair` are the names, left and right; `pair` is empty if there is but
     one forwarder."""
 
@@ -98,7 +98,7 @@ class Figure(QWidget):
             clock,
         )
         self._plugged = (*pair, *servers)  # programs with a plug to pull
-        self.phones = dict.fromkeys(phones, PhoneLook("dead", "call", False))
+        self.phones = dict.fromkeys(phones, PhoneAppearance("dead", "call", False))
         self.servers = dict.fromkeys(servers, ABSENT)
         self.forwarders = dict.fromkeys(pair, ABSENT)
         self.active: str | None = None  # of the pair
@@ -107,7 +107,7 @@ class Figure(QWidget):
         self.hot: str | None = None
         self._deserted = False  # not before somebody says so
         self.talking = False
-        self.traffic = Traffic()
+        self.traffic = AnimationQueue()
         self._moved_at = -10.0  # when the hot server changed last
         self._geometry = self._lay_out()
         self.buttons: dict[tuple[str, str], FlatButton] = {}
@@ -121,7 +121,7 @@ class Figure(QWidget):
 
     # -- what there is to show ---------------------------------------------------------------------
 
-    def show_server(self, name: str, look: ServerLook) -> None:
+    def show_server(self, name: str, look: ServerAppearance) -> None:
         """Or one of two forwarders."""
         looks = self.forwarders if name in self._pair else self.servers
         if look == looks[name]:
@@ -149,7 +149,7 @@ class Figure(QWidget):
             self._moved_at = self._taken_at + LASTS
             self._animate()
 
-    def show_phone(self, name: str, look: PhoneLook) -> None:
+    def show_phone(self, name: str, look: PhoneAppearance) -> None:
         if look != self.phones[name]:
             self.phones[name] = look
             self.update()
@@ -159,7 +159,7 @@ class Figure(QWidget):
             self.talking = talking
             self._animate()
 
-    def show_message(self, call: str, travel: Travel) -> None:
+    def show_message(self, call: str, travel: MessageAnimation) -> None:
         self.traffic.add(call, travel, self._clock())
         self._animate()
 
@@ -338,7 +338,7 @@ class Figure(QWidget):
         painting.forwarder(painter, self._geometry.boxes["forwarder"], words, tone, palette)
 
     def _draw_program(
-        self, painter: QPainter, name: str, look: ServerLook, palette: Palette
+        self, painter: QPainter, name: str, look: ServerAppearance, palette: Palette
     ) -> None:
         box = self._geometry.boxes[name]
         icon, tone_name, width = LOOKS[look.look]

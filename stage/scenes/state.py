@@ -1,5 +1,5 @@
-"""What the observations add up to, for the judges of `script.py`: who plays, and the facts so far.
-Pure."""
+"""What the observations add up to, for the checks of `use_case.py`:
+who plays, and the state so far. Pure."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from dataclasses import dataclass, field
 from functools import singledispatch
 
 from stage.observation.observations import (
-    AddressTaken,
+    AddressAnswered,
     Audio,
     Bill,
-    CallSeen,
-    Ended,
-    Killed,
-    Knocked,
+    CallStateChanged,
+    ForwarderActivated,
     MembersSeen,
-    Passed,
+    MessageForwarded,
     ProbeAnswer,
+    ProcessExited,
+    ProcessKilled,
     Registration,
+    ServerFailover,
     ServersUp,
-    TakenOver,
 )
 
 CLOCK_SLACK = 0.02  # s, between two processes' notes of one message
 
 
 @dataclass(frozen=True)
-class Cast:
+class Roles:
     """Who plays: the caller, the callee, the server that crashes and the one that takes over; with
     two `forwarders` the one that has the address at first and its standby."""
 
@@ -38,11 +38,11 @@ class Cast:
 
 
 @dataclass
-class Facts:
+class DemoState:
     """What the observations add up to. The upper half outlives a call, the lower belongs to the
     present one."""
 
-    cast: Cast = field(default_factory=Cast)
+    cast: Roles = field(default_factory=Roles)
     up: frozenset[str] = frozenset()
     hot: str | None = None
     active: str | None = None  # the forwarder that has the address, of two
@@ -55,34 +55,37 @@ class Facts:
     placed_at: float = 0.0
     rang_at: float | None = None
     call_id: str | None = None
-    calls: dict[str, CallSeen] = field(default_factory=dict)
+    calls: dict[str, CallStateChanged] = field(default_factory=dict)
     answered_through: str | None = None
     hung_up_by: str | None = None
-    killed: Killed | None = None
+    killed: ProcessKilled | None = None
     died: bool = False
-    taken_over: TakenOver | None = None
+    taken_over: ServerFailover | None = None
     served_at: float | None = None  # first message of this call that came through the second server
     probed_through_second_at: float | None = None
     probes: list[ProbeAnswer] = field(default_factory=list)
-    forwarder_killed: Killed | None = None  # the active one, of two
-    heir: str | None = None  # the forwarder that had the address next
-    knocked: Knocked | None = None
-    passed_heir: bool = False  # a message of this call did
+    forwarder_killed: ProcessKilled | None = None  # the active one, of two
+    successor: str | None = None  # the forwarder that had the address next
+    knocked: AddressAnswered | None = None
+    passed_successor: bool = False  # a message of this call did
     audio: dict[str, Audio] = field(default_factory=dict)
     audio_at_kill: dict[str, Audio] = field(default_factory=dict)
     bill: Bill | None = None
 
-    def next_call(self) -> Facts:
-        """The facts that hold at the start of another call."""
-        return Facts(
+    def next_call(self) -> DemoState:
+        """The state that holds at the start of another call."""
+        return DemoState(
             self.cast, self.up, self.hot, self.active, self.members, self.registered, self.registrar
         )
 
-    def state(self, phone: str) -> str:
+    def call_state(self, phone: str) -> str:
         return self.calls[phone].state if phone in self.calls else ""
 
     def both(self, *states: str) -> bool:
-        return self.state(self.cast.caller) in states and self.state(self.cast.callee) in states
+        return (
+            self.call_state(self.cast.caller) in states
+            and self.call_state(self.cast.callee) in states
+        )
 
     @property
     def takeover_ms(self) -> float | None:
@@ -101,7 +104,7 @@ class Facts:
         """From just before the SIGKILL of the active forwarder to the first request answered
         through its standby."""
         killed, knocked = self.forwarder_killed, self.knocked
-        if killed is None or knocked is None or self.heir in (None, killed.program):
+        if killed is None or knocked is None or self.successor in (None, killed.program):
             return None
         return (knocked.at - killed.at) * 1000
 
@@ -123,111 +126,113 @@ class Facts:
 
 
 @singledispatch
-def note(seen: object, facts: Facts) -> None:
-    """Write an observation into the facts; what is no observation of ours changes nothing."""
+def apply(seen: object, state: DemoState) -> None:
+    """Write an observation into the state; what is no observation of ours changes nothing."""
 
 
-@note.register
-def _(seen: ServersUp, facts: Facts) -> None:
-    facts.up, facts.hot = seen.up, seen.hot
+@apply.register
+def _(seen: ServersUp, state: DemoState) -> None:
+    state.up, state.hot = seen.up, seen.hot
 
 
-@note.register
-def _(seen: MembersSeen, facts: Facts) -> None:
-    facts.members = seen.members
+@apply.register
+def _(seen: MembersSeen, state: DemoState) -> None:
+    state.members = seen.members
 
 
-@note.register
-def _(seen: Registration, facts: Facts) -> None:
-    facts.registered[seen.phone] = seen.registered
+@apply.register
+def _(seen: Registration, state: DemoState) -> None:
+    state.registered[seen.phone] = seen.registered
 
 
-@note.register
-def _(seen: Passed, facts: Facts) -> None:
-    cast = facts.cast
+@apply.register
+def _(seen: MessageForwarded, state: DemoState) -> None:
+    cast = state.cast
     if seen.method == "REGISTER":
         if seen.status is not None and 200 <= seen.status < 300:
-            facts.registrar[seen.target] = seen.source
+            state.registrar[seen.target] = seen.source
         return
-    if not facts.call_id or seen.call_id != facts.call_id:
+    if not state.call_id or seen.call_id != state.call_id:
         return
-    if facts.forwarder_killed and seen.at >= facts.forwarder_killed.at:
-        facts.passed_heir = facts.passed_heir or seen.through != facts.forwarder_killed.program
+    if state.forwarder_killed and seen.at >= state.forwarder_killed.at:
+        state.passed_successor = (
+            state.passed_successor or seen.through != state.forwarder_killed.program
+        )
     if (
         seen.method == "INVITE"
         and seen.status == 200
-        and facts.answered_through is None
+        and state.answered_through is None
         and seen.target == cast.caller
     ):
-        facts.answered_through = seen.source
+        state.answered_through = seen.source
     if seen.method == "BYE" and seen.status is None and seen.source in (cast.caller, cast.callee):
-        facts.hung_up_by = facts.hung_up_by or seen.source
-    if facts.killed and seen.source == cast.second and seen.at >= facts.killed.at:
-        facts.served_at = facts.served_at or seen.at
+        state.hung_up_by = state.hung_up_by or seen.source
+    if state.killed and seen.source == cast.second and seen.at >= state.killed.at:
+        state.served_at = state.served_at or seen.at
         if seen.method == "OPTIONS" and seen.status == 200 and seen.target == cast.caller:
-            facts.probed_through_second_at = facts.probed_through_second_at or seen.at
+            state.probed_through_second_at = state.probed_through_second_at or seen.at
 
 
-@note.register
-def _(seen: CallSeen, facts: Facts) -> None:
-    facts.call_id = facts.call_id or seen.call_id
-    if seen.call_id != facts.call_id:
+@apply.register
+def _(seen: CallStateChanged, state: DemoState) -> None:
+    state.call_id = state.call_id or seen.call_id
+    if seen.call_id != state.call_id:
         return  # a call that was turned away while this one goes on
-    facts.calls[seen.phone] = seen
-    if seen.state == "calling" and facts.placed_by is None:
-        facts.placed_by, facts.placed_at = seen.phone, seen.at
-    if seen.state == "incoming" and facts.rang_at is None:
-        facts.rang_at = seen.at
+    state.calls[seen.phone] = seen
+    if seen.state == "calling" and state.placed_by is None:
+        state.placed_by, state.placed_at = seen.phone, seen.at
+    if seen.state == "incoming" and state.rang_at is None:
+        state.rang_at = seen.at
 
 
-@note.register
-def _(seen: Killed, facts: Facts) -> None:
-    if seen.program == facts.active:
-        facts.active = None
-        if facts.forwarder_killed is None and not facts.both("ended"):
-            facts.forwarder_killed = seen
-    if seen.program == facts.cast.first and facts.killed is None and not facts.both("ended"):
-        facts.killed = seen
-        facts.audio_at_kill = dict(facts.audio)
+@apply.register
+def _(seen: ProcessKilled, state: DemoState) -> None:
+    if seen.program == state.active:
+        state.active = None
+        if state.forwarder_killed is None and not state.both("ended"):
+            state.forwarder_killed = seen
+    if seen.program == state.cast.first and state.killed is None and not state.both("ended"):
+        state.killed = seen
+        state.audio_at_kill = dict(state.audio)
 
 
-@note.register
-def _(seen: Ended, facts: Facts) -> None:
-    if facts.killed and seen.program == facts.killed.program and seen.status < 0:
-        facts.died = True
+@apply.register
+def _(seen: ProcessExited, state: DemoState) -> None:
+    if state.killed and seen.program == state.killed.program and seen.status < 0:
+        state.died = True
 
 
-@note.register
-def _(seen: TakenOver, facts: Facts) -> None:
-    if facts.killed and seen.target == facts.cast.second and facts.taken_over is None:
-        facts.taken_over = seen
+@apply.register
+def _(seen: ServerFailover, state: DemoState) -> None:
+    if state.killed and seen.target == state.cast.second and state.taken_over is None:
+        state.taken_over = seen
 
 
-@note.register
-def _(seen: ProbeAnswer, facts: Facts) -> None:
-    if facts.killed and len(facts.probes) < 100:
-        facts.probes.append(seen)
+@apply.register
+def _(seen: ProbeAnswer, state: DemoState) -> None:
+    if state.killed and len(state.probes) < 100:
+        state.probes.append(seen)
 
 
-@note.register
-def _(seen: AddressTaken, facts: Facts) -> None:
-    facts.active = seen.forwarder
-    if facts.forwarder_killed:
-        facts.heir = facts.heir or seen.forwarder
+@apply.register
+def _(seen: ForwarderActivated, state: DemoState) -> None:
+    state.active = seen.forwarder
+    if state.forwarder_killed:
+        state.successor = state.successor or seen.forwarder
 
 
-@note.register
-def _(seen: Knocked, facts: Facts) -> None:
-    if facts.forwarder_killed and facts.knocked is None and seen.began >= facts.forwarder_killed.at:
-        facts.knocked = seen
+@apply.register
+def _(seen: AddressAnswered, state: DemoState) -> None:
+    if state.forwarder_killed and state.knocked is None and seen.began >= state.forwarder_killed.at:
+        state.knocked = seen
 
 
-@note.register
-def _(seen: Audio, facts: Facts) -> None:
-    facts.audio[seen.phone] = seen
+@apply.register
+def _(seen: Audio, state: DemoState) -> None:
+    state.audio[seen.phone] = seen
 
 
-@note.register
-def _(seen: Bill, facts: Facts) -> None:
-    if facts.call_id and seen.call_id == facts.call_id:
-        facts.bill = seen
+@apply.register
+def _(seen: Bill, state: DemoState) -> None:
+    if state.call_id and seen.call_id == state.call_id:
+        state.bill = seen

@@ -1,7 +1,7 @@
 """The use case of the document as nine steps, and what must be observed for each. Pure:
 observations in, rows out.
 
-`STEPS` is the table; each step's judge reads the `Facts` and answers with words for the row and
+`STEPS` is the table; each step's check reads the `DemoState` and answers with words for the row and
 whether they fulfil it. A step once fulfilled stays so until the next call begins. With two
 forwarders there is one step more, PAIR.
 """
@@ -12,131 +12,135 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from stage.observation.observations import Audio, CallSeen
-from stage.scenes.state import Cast, Facts, note
+from stage.observation.observations import Audio, CallStateChanged
+from stage.scenes.state import DemoState, Roles, apply
 
 HEARD_GAP_MS = 400.0  # a pause of the audio that a listener would call an interruption
 AUDIO_PACKETS = 40  # 0.8 s of audio at 20 ms a packet, to say that audio goes on
 ACTIVE = ("calling", "ringing", "incoming", "talking")  # a phone in one of these states is in use
 
 
-class Verdict(NamedTuple):
-    """A judge's answer: fulfilled or not, and the words beside the step."""
+class CheckResult(NamedTuple):
+    """A check's answer: fulfilled or not, and the words beside the step."""
 
     observed: bool
     words: str = ""
 
 
-NOT_YET = Verdict(False)
+NOT_YET = CheckResult(False)
 
 
-def two_servers(facts: Facts) -> Verdict:
-    servers = {facts.cast.first, facts.cast.second}
-    if servers <= facts.up and servers <= facts.members:
-        return Verdict(True, f"{facts.hot} is hot")
-    missing = sorted(servers - facts.up)
-    return Verdict(
-        False, f"{' and '.join(missing)} down" if missing and (facts.up or facts.members) else ""
+def two_servers(state: DemoState) -> CheckResult:
+    servers = {state.cast.first, state.cast.second}
+    if servers <= state.up and servers <= state.members:
+        return CheckResult(True, f"{state.hot} is hot")
+    missing = sorted(servers - state.up)
+    return CheckResult(
+        False, f"{' and '.join(missing)} down" if missing and (state.up or state.members) else ""
     )
 
 
-def registered(facts: Facts) -> Verdict:
-    phones = (facts.cast.caller, facts.cast.callee)
-    if not all(facts.registered.get(phone) for phone in phones):
+def registered(state: DemoState) -> CheckResult:
+    phones = (state.cast.caller, state.cast.callee)
+    if not all(state.registered.get(phone) for phone in phones):
         return NOT_YET
     elsewhere = [
-        f"{phone} through {facts.registrar[phone]}"
+        f"{phone} through {state.registrar[phone]}"
         for phone in phones
-        if facts.registrar.get(phone, facts.cast.first) != facts.cast.first
+        if state.registrar.get(phone, state.cast.first) != state.cast.first
     ]
     if elsewhere:
-        return Verdict(False, ", ".join(elsewhere))
-    return Verdict(all(phone in facts.registrar for phone in phones), f"through {facts.cast.first}")
-
-
-def called(facts: Facts) -> Verdict:
-    if facts.placed_by is None:
-        return NOT_YET
-    if facts.placed_by != facts.cast.caller:
-        return Verdict(False, f"{facts.placed_by} called, not {facts.cast.caller}")
-    if facts.rang_at is None:
-        return NOT_YET
-    return Verdict(
-        True,
-        f"{facts.cast.callee} rings after {milliseconds((facts.rang_at - facts.placed_at) * 1000)}",
+        return CheckResult(False, ", ".join(elsewhere))
+    return CheckResult(
+        all(phone in state.registrar for phone in phones), f"through {state.cast.first}"
     )
 
 
-def answered(facts: Facts) -> Verdict:
-    if facts.placed_by != facts.cast.caller or not facts.both("talking"):
+def called(state: DemoState) -> CheckResult:
+    if state.placed_by is None:
         return NOT_YET
-    return Verdict(True, f"through {facts.answered_through}" if facts.answered_through else "")
-
-
-def crashed(facts: Facts) -> Verdict:
-    if facts.killed is None or not facts.died:
+    if state.placed_by != state.cast.caller:
+        return CheckResult(False, f"{state.placed_by} called, not {state.cast.caller}")
+    if state.rang_at is None:
         return NOT_YET
-    return Verdict(True, f"SIGKILL to process {facts.killed.pid}")
+    return CheckResult(
+        True,
+        f"{state.cast.callee} rings after {milliseconds((state.rang_at - state.placed_at) * 1000)}",
+    )
 
 
-def taken_over(facts: Facts) -> Verdict:
-    if facts.killed is None or facts.taken_over is None:
+def answered(state: DemoState) -> CheckResult:
+    if state.placed_by != state.cast.caller or not state.both("talking"):
         return NOT_YET
-    if facts.takeover_ms is not None:  # in the dialog, hence the call lives at both ends
-        return Verdict(True, milliseconds(facts.takeover_ms))
+    return CheckResult(True, f"through {state.answered_through}" if state.answered_through else "")
+
+
+def crashed(state: DemoState) -> CheckResult:
+    if state.killed is None or not state.died:
+        return NOT_YET
+    return CheckResult(True, f"SIGKILL to process {state.killed.pid}")
+
+
+def taken_over(state: DemoState) -> CheckResult:
+    if state.killed is None or state.taken_over is None:
+        return NOT_YET
+    if state.takeover_ms is not None:  # in the dialog, hence the call lives at both ends
+        return CheckResult(True, milliseconds(state.takeover_ms))
     # killed before the answer: nothing to probe yet
-    if facts.served_at is not None and not facts.both("talking"):
-        return Verdict(True, milliseconds((facts.served_at - facts.killed.at) * 1000))
-    moved = milliseconds((facts.taken_over.at - facts.killed.at) * 1000)
-    return Verdict(False, f"{facts.taken_over.target} hot after {moved}")
+    if state.served_at is not None and not state.both("talking"):
+        return CheckResult(True, milliseconds((state.served_at - state.killed.at) * 1000))
+    moved = milliseconds((state.taken_over.at - state.killed.at) * 1000)
+    return CheckResult(False, f"{state.taken_over.target} hot after {moved}")
 
 
-def uninterrupted(facts: Facts) -> Verdict:
-    if facts.killed is None or facts.taken_over is None or not facts.both("talking"):
+def uninterrupted(state: DemoState) -> CheckResult:
+    if state.killed is None or state.taken_over is None or not state.both("talking"):
         return NOT_YET
     silence = Audio(0.0, "", 0, 0.0, 0)
     fresh = [
-        audio.packets - facts.audio_at_kill.get(phone, silence).packets
-        for phone, audio in facts.audio.items()
+        audio.packets - state.audio_at_kill.get(phone, silence).packets
+        for phone, audio in state.audio.items()
     ]
-    gap, lost = facts.longest_gap_ms, facts.lost
+    gap, lost = state.longest_gap_ms, state.lost
     if len(fresh) < 2 or gap is None or lost is None:
         return NOT_YET
     words = f"gap {milliseconds(gap)}, {lost or 'none'} lost"
-    return Verdict(min(fresh) >= AUDIO_PACKETS and gap <= HEARD_GAP_MS, words)
+    return CheckResult(min(fresh) >= AUDIO_PACKETS and gap <= HEARD_GAP_MS, words)
 
 
-def hung_up(facts: Facts) -> Verdict:
-    if facts.hung_up_by is None or not facts.both("ended"):
+def hung_up(state: DemoState) -> CheckResult:
+    if state.hung_up_by is None or not state.both("ended"):
         return NOT_YET
-    if facts.hung_up_by != facts.cast.caller:
-        return Verdict(False, f"{facts.hung_up_by} hung up")
-    talk = facts.talk_seconds
-    return Verdict(True, f"after {talk:.1f} s" if talk is not None else "")
+    if state.hung_up_by != state.cast.caller:
+        return CheckResult(False, f"{state.hung_up_by} hung up")
+    talk = state.talk_seconds
+    return CheckResult(True, f"after {talk:.1f} s" if talk is not None else "")
 
 
-def billed(facts: Facts) -> Verdict:
-    bill = facts.bill
-    if bill is None or not bill.final or bill.server != facts.cast.second:
+def billed(state: DemoState) -> CheckResult:
+    bill = state.bill
+    if bill is None or not bill.final or bill.server != state.cast.second:
         return NOT_YET
-    return Verdict(True, f"{bill.total} {bill.currency}")
+    return CheckResult(True, f"{bill.total} {bill.currency}")
 
 
-def address_taken(facts: Facts) -> Verdict:
-    killed = facts.forwarder_killed
+def address_taken(state: DemoState) -> CheckResult:
+    killed = state.forwarder_killed
     if killed is None:
         return NOT_YET
-    if facts.heir in (None, killed.program):
-        return Verdict(
+    if state.successor in (None, killed.program):
+        return CheckResult(
             False,
-            f"{killed.program} dead" if facts.heir is None else f"no standby for {killed.program}",
+            f"{killed.program} dead"
+            if state.successor is None
+            else f"no standby for {killed.program}",
         )
-    if facts.forwarder_takeover_ms is None or not facts.passed_heir:
-        return Verdict(False, f"{facts.heir} is active")
-    after = milliseconds(facts.forwarder_takeover_ms)
-    if killed.program != facts.cast.forwarders[0]:
-        return Verdict(False, f"{facts.heir} took over after {after}")
-    return Verdict(True, after)
+    if state.forwarder_takeover_ms is None or not state.passed_successor:
+        return CheckResult(False, f"{state.successor} is active")
+    after = milliseconds(state.forwarder_takeover_ms)
+    if killed.program != state.cast.forwarders[0]:
+        return CheckResult(False, f"{state.successor} took over after {after}")
+    return CheckResult(True, after)
 
 
 Number = int | str  # of a step: the document's nine are counted
@@ -146,7 +150,7 @@ Number = int | str  # of a step: the document's nine are counted
 class Step:
     number: Number
     text: str
-    judge: Callable[[Facts], Verdict]
+    check: Callable[[DemoState], CheckResult]
 
 
 STEPS = (
@@ -164,7 +168,7 @@ STEPS = (
 PAIR = Step("7a", "Forwarder1 crashes, forwarder2 takes over the address.", address_taken)
 
 
-def steps_of(cast: Cast) -> tuple[Step, ...]:
+def steps_of(cast: Roles) -> tuple[Step, ...]:
     """In the order in which they are played; the document's keep their numbers."""
     return (*STEPS[:7], PAIR, *STEPS[7:]) if cast.forwarders else STEPS
 
@@ -179,12 +183,12 @@ class Row:
     words: str = ""
 
 
-class Script:
-    """Keeps the facts and the rows. One thread."""
+class UseCase:
+    """Keeps the state and the rows. One thread."""
 
-    def __init__(self, cast: Cast | None = None) -> None:
-        self.facts = Facts(cast or Cast())
-        self.steps = steps_of(self.facts.cast)
+    def __init__(self, cast: Roles | None = None) -> None:
+        self.state = DemoState(cast or Roles())
+        self.steps = steps_of(self.state.cast)
         self.rows = [Row(step.number, step.text) for step in self.steps]
 
     @property
@@ -193,25 +197,25 @@ class Script:
 
     def observe(self, seen: object) -> list[Row]:
         """Take one observation in; returns the steps it fulfilled, in order."""
-        if isinstance(seen, CallSeen) and self._begins(seen):
-            self.facts = self.facts.next_call()
+        if isinstance(seen, CallStateChanged) and self._begins(seen):
+            self.state = self.state.next_call()
             self.rows = [Row(step.number, step.text) for step in self.steps]
-            self._judge()  # what still holds is not told again
-        note(seen, self.facts)
-        return self._judge()
+            self._check()  # what still holds is not told again
+        apply(seen, self.state)
+        return self._check()
 
-    def _begins(self, seen: CallSeen) -> bool:
+    def _begins(self, seen: CallStateChanged) -> bool:
         """A call not seen before, at a phone that is free. Either phone may be the first to tell of
         it."""
-        if seen.state not in ("calling", "incoming") or seen.call_id == self.facts.call_id:
+        if seen.state not in ("calling", "incoming") or seen.call_id == self.state.call_id:
             return False
-        busy = [phone for phone in self.facts.calls if self.facts.state(phone) in ACTIVE]
+        busy = [phone for phone in self.state.calls if self.state.call_state(phone) in ACTIVE]
         return seen.phone not in busy if seen.state == "calling" else not busy
 
-    def _judge(self) -> list[Row]:
+    def _check(self) -> list[Row]:
         fulfilled = []
         for index, step in enumerate(self.steps):
-            row, (observed, words) = self.rows[index], step.judge(self.facts)
+            row, (observed, words) = self.rows[index], step.check(self.state)
             if observed or not row.observed:
                 self.rows[index] = replace(row, observed=observed, words=words)
             if observed and not row.observed:

@@ -12,7 +12,7 @@ from PySide6.QtWidgets import QLabel, QPushButton, QWidget
 from pytestqt.qtbot import QtBot
 
 from softphone.qt.panel import PhonePanel
-from stage.controller import Show
+from stage.controller import DemoController
 from stage.processes.cluster import Ports
 
 PATIENCE = 10_000  # ms
@@ -29,7 +29,7 @@ class Demonstration:
         pair: bool = False,
     ) -> None:
         self.qtbot = qtbot
-        self.show = Show(Ports.free(), users, passwords, pair=pair)
+        self.show = DemoController(Ports.free(), users, passwords, pair=pair)
         self.window = self.show.window
         qtbot.addWidget(self.window)
         self.alice, self.bob = self.window.panels
