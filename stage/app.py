@@ -18,8 +18,8 @@ from pathlib import Path
 from PySide6.QtCore import QSocketNotifier, QTimer
 from PySide6.QtWidgets import QApplication
 
-from softphone.qt import instance
-from softphone.qt.theme import install
+from softphone.gui import qapplication
+from softphone.gui.theme import install
 from stage.controller import DemoController
 from stage.processes.cluster import Ports
 from stage.scenes import auto_player as player
@@ -89,7 +89,7 @@ def play(
 
 
 def application() -> QApplication:
-    app = instance.application(sys.argv[:1])
+    app = qapplication.application(sys.argv[:1])
     sys.setswitchinterval(SWITCH)
     app.setApplicationName("Call Failover")
     app.setQuitOnLastWindowClosed(False)

@@ -15,9 +15,9 @@ from typing import Any
 from PySide6.QtCore import QObject, QTimer, Signal
 
 from plumbing.event_loop import Loop
+from softphone.gui.event_bridge import Bridge
+from softphone.gui.phone_panel import PhonePanel
 from softphone.phone import Account, Phone
-from softphone.qt.bridge import Bridge
-from softphone.qt.panel import PhonePanel
 from stage.gui.bill_view import bill_from_json
 from stage.gui.main_window import Window
 from stage.gui.message_ladder import LadderRow

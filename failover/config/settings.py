@@ -23,7 +23,7 @@ from sip.grammar import canonical_host
 from sip.header import canonical
 
 FIRST_LIVE, CALL_ID = "first-live", "call-id"
-PHONES = "phones"  # the name of the phones' leg, hence no server's
+PHONES = "phones"  # the name of the phones' side, hence no server's
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}\Z")
 _HEADER = re.compile(r"[A-Za-z0-9.!%*_+`'~-]{1,64}\Z")  # RFC 3261 25.1: a token
 # a host, whether its IPv6 address is wanted -> an IP address, or ValueError

@@ -11,9 +11,9 @@ from PySide6.QtCore import QRectF, QSize, Qt
 from PySide6.QtGui import QColor, QPainter, QPainterPath, QPaintEvent
 from PySide6.QtWidgets import QHBoxLayout, QLabel, QSizePolicy, QStackedLayout, QVBoxLayout, QWidget
 
-from softphone.qt import words
-from softphone.qt.theme import GRID, Size, theme
-from softphone.qt.widgets import TextLabel
+from softphone.gui import formatting
+from softphone.gui.theme import GRID, Size, theme
+from softphone.gui.widgets import TextLabel
 from stage.gui import painting
 
 TARIFF = re.compile(r"([\d.]+)\s*\+\s*([\d.]+)\s*/\s*(\d+)\s*s", re.ASCII)
@@ -74,7 +74,7 @@ def sum_of(tariff: str, units: object) -> str:
 
 def person(uri: str) -> str:
     """The name in an address-of-record: "sip:alice@failover.test" is Alice to everybody here."""
-    user = words.one_line(uri.removeprefix("sip:").partition("@")[0])
+    user = formatting.one_line(uri.removeprefix("sip:").partition("@")[0])
     return user[:1].upper() + user[1:]
 
 
@@ -185,7 +185,7 @@ class BillView(QWidget):
         if look is None:
             return
         self._who.set_text(f"{look.caller} \u2192 {look.callee}")
-        self._time.set_text(words.duration(look.seconds))
+        self._time.set_text(formatting.duration(look.seconds))
         self._why.set_text(f"{f'Started via {look.started}. ' if look.started else ''}{look.why}")
         self._bar.show_parts(look.carried)
         self.parts.set_text(" + ".join(f"{name} {seconds:.0f} s" for name, seconds in look.carried))

@@ -7,7 +7,7 @@ from PySide6.QtCore import QRectF, QSize, Qt
 from PySide6.QtGui import QFontMetricsF, QPainter, QPaintEvent, QPen
 from PySide6.QtWidgets import QAbstractButton, QSizePolicy, QWidget
 
-from softphone.qt.theme import GRID, RADIUS, Size, theme
+from softphone.gui.theme import GRID, RADIUS, Size, theme
 
 
 class Card(QWidget):

@@ -18,7 +18,7 @@ from itertools import pairwise
 from PySide6.QtCore import QPointF, QRectF, QSizeF
 from PySide6.QtGui import QPainterPath
 
-from softphone.qt.theme import GRID
+from softphone.gui.theme import GRID
 
 PHONE = QSizeF(56, 56)
 FORWARDER = QSizeF(160, 56)

@@ -29,10 +29,10 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from softphone.qt import icons
-from softphone.qt.panel import PhonePanel
-from softphone.qt.theme import GRID, LIGHT, Size, theme
-from softphone.qt.widgets import StateMark, TextLabel
+from softphone.gui import icons
+from softphone.gui.phone_panel import PhonePanel
+from softphone.gui.theme import GRID, LIGHT, Size, theme
+from softphone.gui.widgets import StateMark, TextLabel
 from stage.gui.bill_view import BillView
 from stage.gui.card import Card, Tab
 from stage.gui.message_ladder import Ladder

@@ -14,7 +14,7 @@ from PySide6.QtCore import QPointF, QRectF, QSize, Qt
 from PySide6.QtGui import QColor, QPainter, QPainterPath, QPaintEvent, QPen, QShowEvent
 from PySide6.QtWidgets import QFrame, QScrollArea, QSizePolicy, QVBoxLayout, QWidget
 
-from softphone.qt.theme import GRID, Palette, Size, theme
+from softphone.gui.theme import GRID, Palette, Size, theme
 from stage.gui import painting
 from stage.gui.topology_view import TONES
 

@@ -8,8 +8,8 @@ import math
 from PySide6.QtCore import QPointF, QRectF, Qt
 from PySide6.QtGui import QColor, QFont, QFontMetricsF, QPainter, QPainterPath, QPen, QPolygonF
 
-from softphone.qt import icons
-from softphone.qt.theme import GRID, RADIUS, Palette, Size, Tone, theme
+from softphone.gui import icons
+from softphone.gui.theme import GRID, RADIUS, Palette, Size, Tone, theme
 
 HEAD = 10.0  # px, length of an arrow's head
 

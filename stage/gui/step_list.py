@@ -9,9 +9,9 @@ from PySide6.QtCore import QRectF, QSize, Qt
 from PySide6.QtGui import QPainter, QPaintEvent
 from PySide6.QtWidgets import QSizePolicy, QVBoxLayout, QWidget
 
-from softphone.qt import icons
-from softphone.qt.theme import GRID, Size, theme
-from softphone.qt.widgets import TextLabel
+from softphone.gui import icons
+from softphone.gui.theme import GRID, Size, theme
+from softphone.gui.widgets import TextLabel
 from stage.gui import painting
 from stage.gui.card import Card
 from stage.scenes.use_case import PAIR, STEPS, Row, Step

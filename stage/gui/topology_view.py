@@ -17,9 +17,9 @@ from PySide6.QtCore import QPointF, QRectF, QSize, QSizeF, Qt, QTimer, Signal
 from PySide6.QtGui import QColor, QPainter, QPainterPath, QPaintEvent, QPen, QResizeEvent
 from PySide6.QtWidgets import QSizePolicy, QWidget
 
-from softphone.qt import icons
-from softphone.qt.theme import GRID, Palette, Size, theme
-from softphone.qt.widgets import FlatButton
+from softphone.gui import icons
+from softphone.gui.theme import GRID, Palette, Size, theme
+from softphone.gui.widgets import FlatButton
 from stage.gui import painting
 from stage.gui.geometry import LEAST, LEAST_PAIR, Geometry, lay_out, lay_out_pair
 from stage.gui.message_animation import LASTS, AnimationQueue, MessageAnimation

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from softphone.agent.event import CallChanged, ProbeAnswered, RegistrationChanged, RegistrationState
+from softphone.ua.events import CallChanged, ProbeAnswered, RegistrationChanged, RegistrationState
 from stage.gui.message_animation import MessageAnimation, kind_of, label_of
 from stage.gui.message_ladder import LadderRow
 from stage.observation.observations import (

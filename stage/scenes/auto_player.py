@@ -17,7 +17,7 @@ from typing import Any
 from PySide6.QtCore import QObject, Qt, QTimer, Signal
 from PySide6.QtGui import QImage
 
-from softphone.qt.widgets import FlatButton
+from softphone.gui.widgets import FlatButton
 from stage.controller import PHONES, DemoController
 from stage.scenes.use_case import PAIR, Number, Row, milliseconds
 

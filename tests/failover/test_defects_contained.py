@@ -225,7 +225,7 @@ def test_telling_that_fails_keeps_nothing_from_being_sent(free_port, eventually,
         assert forwarder.status()["errors"]
 
 
-def test_what_is_for_a_leg_that_is_not_open_is_counted_and_the_leg_is_opened_again(
+def test_what_is_for_a_side_that_is_not_open_is_counted_and_the_side_is_opened_again(
     free_port, eventually
 ):
     port = free_port()
@@ -238,7 +238,7 @@ def test_what_is_for_a_leg_that_is_not_open_is_counted_and_the_leg_is_opened_aga
         data = request("OPTIONS", source=phone.getsockname(), branch="z9hG4bK1")
 
         def closed_and_wanted():  # on the forwarder's own thread, so that nothing comes in between
-            forwarder._close_leg(forwarder._traffic.links["server1"])
+            forwarder._close_side(forwarder._traffic.links["server1"])
             phone.sendto(data, ("127.0.0.1", port))
             forwarder._traffic.receive(forwarder._traffic.phones, PHONES)
 

@@ -87,9 +87,9 @@ def test_and_nobody_can_send_it_elsewhere():
         answer(asked).replace(b";rport=6001", b""),
     ):
         assert forged != answer(asked)
-        for leg, source in (("server1", S1), (PHONES, BOB)):
-            assert core.quick(forged, leg, source, 2.0) is None
-            assert core.receive(forged, leg, source, 2.0).sends == ()
+        for side, source in (("server1", S1), (PHONES, BOB)):
+            assert core.quick(forged, side, source, 2.0) is None
+            assert core.receive(forged, side, source, 2.0).sends == ()
     assert core.receive(answer(asked), "server1", S1, 2.0).sends
 
 

@@ -11,7 +11,7 @@ from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QLabel, QPushButton, QWidget
 from pytestqt.qtbot import QtBot
 
-from softphone.qt.panel import PhonePanel
+from softphone.gui.phone_panel import PhonePanel
 from stage.controller import DemoController
 from stage.processes.cluster import Ports
 

@@ -13,10 +13,10 @@ from pytestqt.qtbot import QtBot
 from qt_kit import FakePhone
 from stage_kit import text_of
 
-from softphone.qt.bridge import Bridge
-from softphone.qt.panel import PhonePanel
-from softphone.qt.theme import DARK, LIGHT, theme
-from softphone.qt.widgets import FlatButton
+from softphone.gui.event_bridge import Bridge
+from softphone.gui.phone_panel import PhonePanel
+from softphone.gui.theme import DARK, LIGHT, theme
+from softphone.gui.widgets import FlatButton
 from stage.gui.bill_view import BillSummary, bill_from_json, person
 from stage.gui.card import Tab
 from stage.gui.geometry import LEAST, LEAST_PAIR, lay_out, lay_out_pair

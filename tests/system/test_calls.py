@@ -14,9 +14,9 @@ from PySide6.QtCore import Qt
 from pytestqt.qtbot import QtBot
 from stage_kit import Demonstration, processes_of, text_of
 
+from softphone.gui.event_bridge import Bridge
+from softphone.gui.phone_panel import PhonePanel
 from softphone.phone import Account, Phone
-from softphone.qt.bridge import Bridge
-from softphone.qt.panel import PhonePanel
 from stage.controller import DemoController
 from stage.processes.cluster import DOMAIN, HOST, Cluster, Ports
 

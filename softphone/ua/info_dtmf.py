@@ -9,12 +9,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from sip.message import Response
-from softphone.agent.event import DigitPassed, DigitRefused
-from softphone.agent.exchange import Exchange
-from softphone.agent.states import GONE, TALKING
+from softphone.ua.call_states import GONE, TALKING
+from softphone.ua.client_request import Exchange
+from softphone.ua.events import DigitPassed, DigitRefused
 
 if TYPE_CHECKING:
-    from softphone.agent.call import Call
+    from softphone.ua.call import Call
 
 DTMF_RELAY = ("Content-Type", "application/dtmf-relay")
 DURATION = 160  # milliseconds

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from softphone.agent.event import DigitPassed, DigitRefused
-from softphone.qt import words
-from softphone.qt.theme import Size
-from softphone.qt.widgets import TextLabel
+from softphone.gui import formatting as words
+from softphone.gui.theme import Size
+from softphone.gui.widgets import TextLabel
+from softphone.ua.events import DigitPassed, DigitRefused
 
 HINT = "The keys send tones"
 SHOWN = 12  # digits of either kind; of more, the last ones

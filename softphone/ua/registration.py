@@ -17,13 +17,13 @@ from sip.grammar import is_number
 from sip.header import NameAddr
 from sip.message import Request, Response
 from sip.uri import Uri
-from softphone.agent.account import ALLOW, Address
-from softphone.agent.endpoint import Endpoint
-from softphone.agent.event import RegistrationChanged, RegistrationState
-from softphone.agent.exchange import Exchange
-from softphone.agent.places import is_literal
-from softphone.agent.rows import Action, Rows
-from softphone.agent.sentence import (
+from softphone.ua.account import ALLOW, Address
+from softphone.ua.address_comparison import is_literal
+from softphone.ua.client_request import Exchange
+from softphone.ua.events import RegistrationChanged, RegistrationState
+from softphone.ua.timers import Action, Rows
+from softphone.ua.transaction_layer import Endpoint
+from softphone.ua.user_messages import (
     registered,
     trying_again,
     why_no_credentials,

@@ -15,18 +15,18 @@ from sip.errors import RemoteProtocolError
 from sip.header import NameAddr
 from sip.message import Request, Response, reply
 from sip.timing import PATIENCE, T1, T2
-from softphone.agent.account import ALLOW, Address
-from softphone.agent.endpoint import Endpoint, Incoming
-from softphone.agent.event import CallState, Direction, ProbeAnswered
-from softphone.agent.exchange import Exchange
-from softphone.agent.info import InfoDigits
-from softphone.agent.negotiation import CONTENT_TYPE, offers
-from softphone.agent.registration import retry_after
-from softphone.agent.reliable import RELIABLE
-from softphone.agent.sentence import heard_nothing
-from softphone.agent.session_timer import SUPPORTED, SessionTimer
-from softphone.agent.shown import ShownCall
-from softphone.agent.states import ENDED, ENDING, GONE, LEAVE, TALKING
+from softphone.ua.account import ALLOW, Address
+from softphone.ua.call_states import ENDED, ENDING, GONE, LEAVE, TALKING
+from softphone.ua.call_view import ShownCall
+from softphone.ua.client_request import Exchange
+from softphone.ua.events import CallState, Direction, ProbeAnswered
+from softphone.ua.info_dtmf import InfoDigits
+from softphone.ua.offer_answer import CONTENT_TYPE, offers
+from softphone.ua.registration import retry_after
+from softphone.ua.reliable_provisional import RELIABLE
+from softphone.ua.session_timer import SUPPORTED, SessionTimer
+from softphone.ua.transaction_layer import Endpoint, Incoming
+from softphone.ua.user_messages import heard_nothing
 
 REMEMBERED_ACKS = 8  # a call that is refreshed by re-INVITE may go on for days
 BYE_AGAIN = 2.0  # seconds after a BYE that a server could not handle, if it does not say how many

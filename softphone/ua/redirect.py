@@ -11,8 +11,8 @@ from sip.errors import RemoteProtocolError
 from sip.header import NameAddr
 from sip.message import Response
 from sip.uri import Uri
-from softphone.agent.account import Account
-from softphone.agent.target import CannotBeCalled, redirected
+from softphone.ua.account import Account
+from softphone.ua.dial_target import CannotBeCalled, redirected
 
 MOST_TRIED = 5
 FOLLOWED = (300, 301, 302)  # 305 names a proxy, 380 another service (21.3)

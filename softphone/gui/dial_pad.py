@@ -6,8 +6,8 @@ from PySide6.QtCore import Qt, Signal
 from PySide6.QtGui import QFont
 from PySide6.QtWidgets import QGridLayout, QSizePolicy, QWidget
 
-from softphone.qt.theme import GRID
-from softphone.qt.widgets import FlatButton
+from softphone.gui.theme import GRID
+from softphone.gui.widgets import FlatButton
 
 KEYS = "123456789*0#"
 NAMES = {"*": "star", "#": "hash"}

@@ -9,11 +9,11 @@ from PySide6.QtCore import QEasingCurve, QRectF, Qt, QVariantAnimation
 from PySide6.QtGui import QColor, QPainter, QPaintEvent, QPen
 from PySide6.QtWidgets import QGridLayout, QHBoxLayout, QLabel, QVBoxLayout, QWidget
 
-from softphone.agent.event import CallState, CallView
-from softphone.qt import words
-from softphone.qt.meter import LevelMeter
-from softphone.qt.theme import GRID, RADIUS, Size, theme
-from softphone.qt.widgets import StateMark, TextLabel
+from softphone.gui import formatting as words
+from softphone.gui.level_meter import LevelMeter
+from softphone.gui.theme import GRID, RADIUS, Size, theme
+from softphone.gui.widgets import StateMark, TextLabel
+from softphone.ua.events import CallState, CallView
 
 if TYPE_CHECKING:
     from softphone.media.session import MediaStats

@@ -34,7 +34,7 @@ class Randomness(Protocol):
 class Account:
     """`user` is as a person writes it. `domain` is the host part of the address-of-record;
     `display_name` is what the other side reads; `realms` are more realms whose servers may have the
-    password's proof (credentials.py), `servers` more addresses that its server speaks from."""
+    password's proof (digest_auth.py), `servers` more addresses that its server speaks from."""
 
     user: str
     domain: str

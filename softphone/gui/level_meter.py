@@ -10,7 +10,7 @@ from PySide6.QtCore import QLineF, QSize, Qt
 from PySide6.QtGui import QPainter, QPaintEvent, QPen
 from PySide6.QtWidgets import QSizePolicy, QWidget
 
-from softphone.qt.theme import GRID, theme
+from softphone.gui.theme import GRID, theme
 
 FRAMES_PER_SECOND = 25
 QUIETEST_DB = -48.0  # what the shortest bar means

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from sip.errors import RemoteProtocolError
 from sip.grammar import is_number
 from sip.message import Message, Request, Response
-from softphone.agent.registration import retry_after
-from softphone.agent.rows import Action, Rows
+from softphone.ua.registration import retry_after
+from softphone.ua.timers import Action, Rows
 
 DEFAULT_INTERVAL = 1800  # seconds; what RFC 4028 4.2 recommends
 SHORTEST = 90  # seconds; RFC 4028 5: no Min-SE and no session is below

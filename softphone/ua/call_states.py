@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 
-from softphone.agent.event import CallState
+from softphone.ua.events import CallState
 
 CALLING, RINGING, INCOMING = CallState.CALLING, CallState.RINGING, CallState.INCOMING
 TALKING, ENDING, ENDED = CallState.TALKING, CallState.ENDING, CallState.ENDED

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 from sip.message import Request, Response
 from sip.transaction import ClientTransaction
-from softphone.agent.account import Address
-from softphone.agent.credentials import Proofs
-from softphone.agent.event import AgentEvent
+from softphone.ua.account import Address
+from softphone.ua.digest_auth import Proofs
+from softphone.ua.events import AgentEvent
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,12 @@ from urllib.parse import unquote
 
 from sip.dialog import Dialog
 from sip.header import NameAddr
-from softphone.agent.endpoint import Endpoint
-from softphone.agent.event import CallChanged, CallState, CallView, Direction
-from softphone.agent.negotiation import Negotiation
-from softphone.agent.rows import Rows
-from softphone.agent.sentence import begin, legible, no_sound_for
-from softphone.agent.states import ACCEPT, CALL, ENDED, ENDING, TALKING, CallEvent
+from softphone.ua.call_states import ACCEPT, CALL, ENDED, ENDING, TALKING, CallEvent
+from softphone.ua.events import CallChanged, CallState, CallView, Direction
+from softphone.ua.offer_answer import Negotiation
+from softphone.ua.timers import Rows
+from softphone.ua.transaction_layer import Endpoint
+from softphone.ua.user_messages import begin, legible, no_sound_for
 
 
 class ShownCall:

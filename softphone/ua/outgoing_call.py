@@ -9,15 +9,16 @@ from sip.header import NameAddr
 from sip.message import Request, Response
 from sip.timing import PATIENCE
 from sip.uri import Uri
-from softphone.agent.account import ALLOW
-from softphone.agent.call import Call, pause_before_again
-from softphone.agent.endpoint import Endpoint, Incoming
-from softphone.agent.event import Direction
-from softphone.agent.exchange import Exchange
-from softphone.agent.negotiation import CONTENT_TYPE, Negotiation, offers
-from softphone.agent.redirect import Redirection
-from softphone.agent.reliable import RELIABLE, EarlyDialog, rseq_of
-from softphone.agent.sentence import (
+from softphone.ua.account import ALLOW
+from softphone.ua.call import Call, pause_before_again
+from softphone.ua.call_states import CALLING, ENDED, ENDING, GONE, LEAVE, REFUSE, RING, RINGING
+from softphone.ua.client_request import Exchange
+from softphone.ua.events import Direction
+from softphone.ua.offer_answer import CONTENT_TYPE, Negotiation, offers
+from softphone.ua.redirect import Redirection
+from softphone.ua.reliable_provisional import RELIABLE, EarlyDialog, rseq_of
+from softphone.ua.transaction_layer import Endpoint, Incoming
+from softphone.ua.user_messages import (
     NO_ANSWER,
     name_of_callee,
     not_found,
@@ -25,7 +26,6 @@ from softphone.agent.sentence import (
     why_no_credentials,
     why_not_called,
 )
-from softphone.agent.states import CALLING, ENDED, ENDING, GONE, LEAVE, REFUSE, RING, RINGING
 
 LONGEST_RINGING = 180.0  # seconds until an unanswered call is given up
 MOST_FORKS = 16  # phones that ring or answer for one call; real proxies stop sooner

@@ -19,8 +19,8 @@ from dataclasses import dataclass, field
 from sip.digest import Challenge, answer
 from sip.header import CSeq
 from sip.message import Request, Response
-from softphone.agent.account import Account
-from softphone.agent.sentence import asked_in_another_way, asked_in_strange_realm
+from softphone.ua.account import Account
+from softphone.ua.user_messages import asked_in_another_way, asked_in_strange_realm
 
 MAX_ROUNDS = 8  # of one request: two proxies and a server, each stale once, and two more
 MAX_TRIES = 4  # of one request in one realm

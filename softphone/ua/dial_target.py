@@ -10,7 +10,7 @@ from urllib.parse import unquote
 from sip.dialog import as_request_uri
 from sip.errors import RemoteProtocolError
 from sip.uri import Uri
-from softphone.agent.account import Account, ascii_host, bracketed, escaped
+from softphone.ua.account import Account, ascii_host, bracketed, escaped
 
 _AS_TYPED = re.compile(r"""[^\s:@"<>\\\[\]{}|^`\x00-\x1f\x7f]*""")
 _SEPARATORS = re.compile(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 
-from softphone.agent.account import Address
+from softphone.ua.account import Address
 
 
 def is_literal(host: str) -> bool:

@@ -14,9 +14,9 @@ from sip.errors import RemoteProtocolError
 from sip.grammar import is_number
 from sip.message import Message, Request, Response
 from sip.timing import PATIENCE, T1
-from softphone.agent.endpoint import Endpoint, Incoming
-from softphone.agent.negotiation import Negotiation
-from softphone.agent.rows import Action, Rows
+from softphone.ua.offer_answer import Negotiation
+from softphone.ua.timers import Action, Rows
+from softphone.ua.transaction_layer import Endpoint, Incoming
 
 OPTION = "100rel"
 RELIABLE = (

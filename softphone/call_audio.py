@@ -9,11 +9,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from softphone.agent.event import CallView
-from softphone.media.audio import AudioSink, AudioSource
+from softphone.media.audio_interfaces import AudioSink, AudioSource
 from softphone.media.dtmf import DIGITS
 from softphone.media.session import MediaSession
 from softphone.media.stream import MediaStats
+from softphone.ua.events import CallView
 
 log = logging.getLogger(__name__)
 

@@ -30,12 +30,12 @@ from sip.transaction import (
 )
 from sip.uri import Uri
 from sip.via import MAGIC_COOKIE, Via
-from softphone.agent.account import USER_AGENT, Account, Address, Randomness
-from softphone.agent.credentials import Keyring
-from softphone.agent.event import AgentEvent, MessagePassed
-from softphone.agent.exchange import AgentOutcome, Exchange, Send
-from softphone.agent.places import is_literal, same_address
-from softphone.agent.sentence import asked_by_stranger, summary
+from softphone.ua.account import USER_AGENT, Account, Address, Randomness
+from softphone.ua.address_comparison import is_literal, same_address
+from softphone.ua.client_request import AgentOutcome, Exchange, Send
+from softphone.ua.digest_auth import Keyring
+from softphone.ua.events import AgentEvent, MessagePassed
+from softphone.ua.user_messages import asked_by_stranger, summary
 
 MAX_TRANSACTIONS = 512  # of either kind: a phone has a handful; more come only from a flood
 

@@ -9,17 +9,17 @@ from collections.abc import Callable, Sequence
 
 from PySide6.QtWidgets import QApplication, QMessageBox
 
-from softphone.media.audio import AudioSink, AudioSource, NullSink
-from softphone.media.devices import open_devices
-from softphone.media.tone import ToneSource
+from softphone.gui.event_bridge import Bridge
+from softphone.gui.phone_panel import PhonePanel
+from softphone.gui.qapplication import SCREENLESS, application
+from softphone.gui.theme import install
+from softphone.gui.unix_signals import Interrupt
+from softphone.gui.windows import PairWindow, PhonesWindow, PhoneWindow, Seat
+from softphone.media.audio_devices import open_devices
+from softphone.media.audio_interfaces import AudioSink, AudioSource, NullSink
+from softphone.media.tone_generator import ToneSource
 from softphone.options import Wish
 from softphone.phone import Account, Phone
-from softphone.qt.bridge import Bridge
-from softphone.qt.instance import SCREENLESS, application
-from softphone.qt.interrupt import Interrupt
-from softphone.qt.panel import PhonePanel
-from softphone.qt.theme import install
-from softphone.qt.window import PairWindow, PhonesWindow, PhoneWindow, Seat
 
 LOG = logging.getLogger("qt")
 # Hz; the next phone speaks a third higher, so that one hears and sees who is sending

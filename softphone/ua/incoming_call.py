@@ -7,13 +7,13 @@ from sip.dialog import Dialog
 from sip.errors import RemoteProtocolError
 from sip.message import Request, reply
 from sip.via import Via
-from softphone.agent.call import Call
-from softphone.agent.endpoint import Endpoint, Incoming
-from softphone.agent.event import Direction
-from softphone.agent.negotiation import CONTENT_TYPE, check_offer, offers
-from softphone.agent.reliable import ReliableProvisionals, requires
-from softphone.agent.sentence import begin
-from softphone.agent.states import ACCEPT, GONE, INCOMING, LEAVE, REFUSE, CallEvent
+from softphone.ua.call import Call
+from softphone.ua.call_states import ACCEPT, GONE, INCOMING, LEAVE, REFUSE, CallEvent
+from softphone.ua.events import Direction
+from softphone.ua.offer_answer import CONTENT_TYPE, check_offer, offers
+from softphone.ua.reliable_provisional import ReliableProvisionals, requires
+from softphone.ua.transaction_layer import Endpoint, Incoming
+from softphone.ua.user_messages import begin
 
 LONGEST_RINGING = 180.0  # seconds
 # RFC 3261 13.3.1.1: a provisional response every minute keeps proxies from giving up

@@ -19,20 +19,20 @@ from sip.errors import LocalProtocolError, RemoteProtocolError
 from sip.header import NameAddr
 from sip.message import Request, Response
 from sip.uri import Uri
-from softphone.agent.account import ALLOW, METHODS, Account, Address, Randomness
-from softphone.agent.call import Call
-from softphone.agent.endpoint import Endpoint, Incoming
-from softphone.agent.event import CallState, CallView, RegistrationChanged
-from softphone.agent.exchange import AgentOutcome
-from softphone.agent.incoming import IncomingCall
-from softphone.agent.keep_alive import KeepAlive
-from softphone.agent.outgoing import OutgoingCall
-from softphone.agent.registration import Registration
-from softphone.agent.reliable import OPTION, RELIABLE
-from softphone.agent.rows import Rows
-from softphone.agent.session_timer import DEFAULT_INTERVAL, SHORTEST, SUPPORTED, too_brief
-from softphone.agent.states import GONE, INCOMING
-from softphone.agent.target import CannotBeCalled, target_of_text
+from softphone.ua.account import ALLOW, METHODS, Account, Address, Randomness
+from softphone.ua.call import Call
+from softphone.ua.call_states import GONE, INCOMING
+from softphone.ua.client_request import AgentOutcome
+from softphone.ua.dial_target import CannotBeCalled, target_of_text
+from softphone.ua.events import CallState, CallView, RegistrationChanged
+from softphone.ua.incoming_call import IncomingCall
+from softphone.ua.keep_alive import KeepAlive
+from softphone.ua.outgoing_call import OutgoingCall
+from softphone.ua.registration import Registration
+from softphone.ua.reliable_provisional import OPTION, RELIABLE
+from softphone.ua.session_timer import DEFAULT_INTERVAL, SHORTEST, SUPPORTED, too_brief
+from softphone.ua.timers import Rows
+from softphone.ua.transaction_layer import Endpoint, Incoming
 
 REMEMBERED_CALLS = 20
 UNDERSTOOD = ("timer", OPTION)  # what a request may require of us

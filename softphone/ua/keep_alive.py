@@ -12,11 +12,11 @@ from __future__ import annotations
 
 from sip.message import Request, Response
 from sip.uri import Uri
-from softphone.agent.endpoint import Endpoint
-from softphone.agent.event import RegistrationState
-from softphone.agent.exchange import Exchange, Send
-from softphone.agent.registration import Registration
-from softphone.agent.rows import Rows
+from softphone.ua.client_request import Exchange, Send
+from softphone.ua.events import RegistrationState
+from softphone.ua.registration import Registration
+from softphone.ua.timers import Rows
+from softphone.ua.transaction_layer import Endpoint
 
 PERIOD = 15.0  # seconds; RFC 4787 4.3 has NATs remember for 120, and many forget after 30
 TELL_AFTER = 2  # repeats without any answer, 1.5 s

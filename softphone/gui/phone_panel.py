@@ -23,21 +23,21 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from softphone.agent.event import (
+from softphone.gui import formatting as words
+from softphone.gui.call_card import CallCard, peer_of
+from softphone.gui.dial_pad import KEYS, DialPad
+from softphone.gui.digits_line import DigitsLine
+from softphone.gui.event_bridge import Bridge
+from softphone.gui.level_meter import FRAMES_PER_SECOND
+from softphone.gui.theme import GRID, Size, theme
+from softphone.gui.widgets import Avatar, Field, FlatButton, StateMark, TextLabel
+from softphone.ua.events import (
     CallChanged,
     CallState,
     CallView,
     RegistrationChanged,
     RegistrationState,
 )
-from softphone.qt import words
-from softphone.qt.bridge import Bridge
-from softphone.qt.card import CallCard, peer_of
-from softphone.qt.dialpad import KEYS, DialPad
-from softphone.qt.digits import DigitsLine
-from softphone.qt.meter import FRAMES_PER_SECOND
-from softphone.qt.theme import GRID, Size, theme
-from softphone.qt.widgets import Avatar, Field, FlatButton, StateMark, TextLabel
 
 if TYPE_CHECKING:
     from softphone.media.session import MediaStats

@@ -13,10 +13,10 @@ from PySide6.QtCore import Qt, Signal
 from PySide6.QtGui import QCloseEvent, QKeySequence, QShortcut
 from PySide6.QtWidgets import QFrame, QHBoxLayout, QWidget
 
-from softphone.qt import icons
-from softphone.qt.bridge import Bridge
-from softphone.qt.panel import PhoneLike, PhonePanel
-from softphone.qt.theme import GRID, theme
+from softphone.gui import icons
+from softphone.gui.event_bridge import Bridge
+from softphone.gui.phone_panel import PhoneLike, PhonePanel
+from softphone.gui.theme import GRID, theme
 
 LOG = logging.getLogger("qt")
 GOODBYE = 1.0  # s: how long a phone may take to hang up and unregister after its window has gone

@@ -16,10 +16,10 @@ from typing import Any
 
 from PySide6.QtCore import QLoggingCategory, QObject, QTimer, Signal, Slot
 
-from softphone.media.audio import AudioSink, AudioSource, NullSink
+from softphone.media.audio_interfaces import AudioSink, AudioSource, NullSink
 from softphone.media.g711 import BLOCK, RATE
-from softphone.media.pcm import FromDevice, PcmFormat, ToDevice
-from softphone.media.tone import ToneSource
+from softphone.media.resample import FromDevice, PcmFormat, ToDevice
+from softphone.media.tone_generator import ToneSource
 
 LOG = logging.getLogger("media")
 

@@ -29,9 +29,9 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from softphone.qt import icons
-from softphone.qt.theme import GRID, RADIUS, Palette, Size, Tone, theme
-from softphone.qt.words import initial
+from softphone.gui import icons
+from softphone.gui.formatting import initial
+from softphone.gui.theme import GRID, RADIUS, Palette, Size, Tone, theme
 
 
 def tone_of(palette: Palette, name: str) -> Tone:
