@@ -32,7 +32,7 @@ from failover.upstream.server_table import Server, ServerTable, Wish
 from failover.upstream.visibility import Grace, Sight, heard
 from plumbing.address import Address, format_address
 from plumbing.event_loop import Loop
-from plumbing.udp_batch import Channel, best
+from plumbing.udp_batch import Channel, fastest_io
 
 POLITE = 0.02  # seconds that what has come may take before the sockets close: a twin waits for them
 LOOK_OUT = 0.05  # seconds between two looks at whether a server is seen
@@ -85,7 +85,7 @@ class Forwarder:
         self._core.passive.configure(settings.passive_requests, settings.passive_seconds)
         self._sight, self._track = Sight(), Track("")
         self._station = Station(self._loop, settings.listen, self)
-        self._manner = best()
+        self._manner = fastest_io()
         self._next_change = 0.0
 
     # -- any thread --------------------------------------------------------------------------------
