@@ -66,7 +66,10 @@ CORES = [
     ),
     *(f"softphone/media/{name}.py" for name in ("rtp", "silence_alarm", "source_filter", "stream")),
     "softphone/media/tone_generator.py",
-    *(f"stage/{name}.py" for name in ("facts", "script", "seen")),
+    *(
+        f"stage/{name}.py"
+        for name in ("scenes/state", "scenes/use_case", "observation/observations")
+    ),
 ]
 
 QT = {"PySide6", "shiboken6"}

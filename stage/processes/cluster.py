@@ -18,9 +18,9 @@ from pathlib import Path
 
 from plumbing.address import Address, format_address
 from plumbing.private_files import OWNER_ONLY
-from stage.process import Keeper, Program, StartError
+from stage.processes.program import CleanupProcess, Program, StartError
 
-ROOT = Path(__file__).resolve().parent.parent  # the programs are started from here
+ROOT = Path(__file__).resolve().parents[2]  # the programs are started from here
 HOST = "127.0.0.1"
 DOMAIN = "failover.test"  # RFC 6761: a name that nobody else can own
 SERVERS = ("server1", "server2")
@@ -108,7 +108,7 @@ class Cluster:
             name: (HOST, port) for name, port in zip(SERVERS, self.ports.servers, strict=True)
         }
         self.folder = Path(tempfile.mkdtemp(prefix="call-failover-"))
-        self._keeper = Keeper()
+        self._keeper = CleanupProcess()
         self._keeper.folder(self.folder)
         self.programs = {
             name: self._program(name, ["forwarder.py", str(self._write_settings(name))])
