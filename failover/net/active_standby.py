@@ -78,7 +78,7 @@ class Takeover(NamedTuple):
 
 @dataclass(frozen=True)
 class HaState:
-    """This forwarder's role. `since` is monotonic; `event` is the last one that changed anything."""
+    """This forwarder's role. `since`: monotonic; `event`: the last one that changed anything."""
 
     address: str
     role: Role

@@ -1,4 +1,4 @@
-"""Who of two forwarders is active: the table of roles and events, and what is said about it."""
+"""Which of two forwarders is active: the table of roles and events, and the reasons given."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def after(*events, state=FRESH):
     return state
 
 
-def test_every_role_says_what_follows_from_each_sign_it_can_meet():
+def test_every_role_says_what_follows_from_each_event_it_can_meet():
     assert set(TRANSITIONS) == set(CHECK_INTERVAL) == set(Role)
     assert {event for events in TRANSITIONS.values() for event in events} == set(AddressEvent)
     for role, events in TRANSITIONS.items():
