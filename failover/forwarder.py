@@ -412,8 +412,9 @@ class Forwarder:
 
     def _status(self) -> dict[str, object]:
         now, wall, errors = time.monotonic(), time.time(), self._loop.errors
+        listen, links = self.settings.listen, self.settings.links
         told = status.status(
-            self._core, self.settings.listen, self.standing, self._started, now, wall, errors
+            self._core, listen, self.standing, self._started, now, wall, errors, links
         )
         takeovers = [status.takeover(each, wall - now) for each in self._station.takeovers]
         registration = self._reception.status(now, wall)
