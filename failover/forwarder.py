@@ -32,7 +32,7 @@ from failover.upstream.server_table import Server, ServerTable, Wish
 from failover.upstream.visibility import Grace, Sight, heard
 from plumbing.address import Address, format_address
 from plumbing.event_loop import Loop
-from plumbing.udp_batch import Channel, best
+from plumbing.udp_batch import Channel, fastest_io
 
 POLITE = 0.02  # seconds that what has come may take before the sockets close: a twin waits for them
 LOOK_OUT = 0.05  # seconds between two looks at whether a server is seen
@@ -85,7 +85,7 @@ class Forwarder:
         self._core.passive.configure(settings.passive_requests, settings.passive_seconds)
         self._sight, self._track = Sight(), Track("")
         self._station = Station(self._loop, settings.listen, self)
-        self._manner = best()
+        self._manner = fastest_io()
         self._next_change = 0.0
 
     # -- any thread --------------------------------------------------------------------------------
@@ -189,7 +189,7 @@ class Forwarder:
     def let_go(self) -> None:
         phones, self._traffic.phones = self._traffic.phones, None
         for link in self._traffic.links.values():
-            self._close_leg(link)
+            self._close_side(link)
         if phones:
             self._drop(phones.sock)
         self._core.stand_by()
@@ -229,7 +229,7 @@ class Forwarder:
             if not link.heartbeat or link.stale:
                 self._open_heartbeat(link)
             if self._traffic.phones and not link.channel:
-                self._open_leg(link)
+                self._open_side(link)
         except OSError as error:
             if link.heartbeat and (link.channel or not self._traffic.phones):
                 # heartbeats have another chance on the socket that they had: the old route may come
@@ -238,8 +238,8 @@ class Forwarder:
             self._close_link(link)
             self._unreachable(link, error)
 
-    def _open_leg(self, link: Link) -> None:
-        channel = link.open_leg(self.settings.listen, self._manner)
+    def _open_side(self, link: Link) -> None:
+        channel = link.open_side(self.settings.listen, self._manner)
         self._loop.watch(channel.sock, partial(self._traffic.receive, channel, link.server.name))
         self._loop.post(lambda: self._traffic.take_landed(link))
 
@@ -249,9 +249,9 @@ class Forwarder:
         if former:
             moved = former.host != heartbeat.host
             self._drop_heartbeat(former)
-            if moved and link.channel:  # the leg, too, may be bound to an address that is no more
-                self._close_leg(link)
-                self._open_leg(link)
+            if moved and link.channel:  # the side, too, may be bound to an address that is no more
+                self._close_side(link)
+                self._open_side(link)
         for sock in heartbeat.socks:
             self._loop.watch(sock, partial(self._traffic.vigil.hear, link))
 
@@ -268,7 +268,7 @@ class Forwarder:
         server.health = replace(server.health, why=why)
 
     def _close_link(self, link: Link) -> None:
-        self._close_leg(link)
+        self._close_side(link)
         if link.heartbeat:
             self._drop_heartbeat(link.heartbeat)
             link.heartbeat = None
@@ -277,7 +277,7 @@ class Forwarder:
         for sock in heartbeat.socks:
             self._drop(sock)
 
-    def _close_leg(self, link: Link) -> None:
+    def _close_side(self, link: Link) -> None:
         if link.channel:
             self._drop(link.channel.sock)
             link.channel = None

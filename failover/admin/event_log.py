@@ -152,7 +152,7 @@ def _queued(event: Queued) -> str:
 def _drop(event: Dropped) -> str:
     what = f" {plain(event.call)}" if event.call else ""
     return (
-        f"dropped ({event.reason}) from {event.leg} {format_address(event.source)}{what}: "
+        f"dropped ({event.reason}) from {event.side} {format_address(event.source)}{what}: "
         f"{plain(event.note)}"
     )
 

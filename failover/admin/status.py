@@ -94,7 +94,7 @@ def event(told: Event, offset: float) -> tuple[str, dict[str, object]] | None:
         return "kept", {
             "at": told.at,
             "wall": told.at + offset,
-            "from": told.leg,
+            "from": told.side,
             "source": format_address(told.source),
             "method": told.method,
             "status": told.status,

@@ -37,9 +37,9 @@ def core(request):
     """Takes messages by either way; the short one where it can."""
     core = make_core()
 
-    def pass_on(data, leg, source, now):
-        send = core.quick(data, leg, source, now) if request.param == "the short way" else None
-        return send or core.receive(data, leg, source, now).sends[0]
+    def pass_on(data, side, source, now):
+        send = core.quick(data, side, source, now) if request.param == "the short way" else None
+        return send or core.receive(data, side, source, now).sends[0]
 
     core.pass_on = pass_on
     return core

@@ -16,7 +16,7 @@ from failover.config.settings import read
 from failover.config.shared_secret import passing
 from failover.forwarder import Forwarder
 from failover.net import address_takeover as station
-from failover.net.sockets import open_leg, open_phones
+from failover.net.sockets import open_phones, open_side
 from plumbing.address import format_address
 from plumbing.udp_socket import bind_udp
 
@@ -155,16 +155,16 @@ def test_of_two_on_standby_exactly_one_gets_the_address(pair, eventually):
         others = [next(each for each in others if each is not first), pair.start()]
 
 
-def test_nobody_gets_in_between_the_winner_s_bind_and_its_legs(free_port):
+def test_nobody_gets_in_between_the_winner_s_bind_and_its_sides(free_port):
     listen = (HOST, free_port())
     with bind_udp(listen) as winner:
         with pytest.raises(OSError, match="already in use"):
             open_phones(listen)
-        winner.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # so that its legs can join
+        winner.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # so that its sides can join
         with pytest.raises(OSError, match="already in use"):
             open_phones(listen)
-        leg, _ = open_leg(listen, (HOST, free_port()))
-    with leg, pytest.raises(OSError, match="already in use"):
+        side, _ = open_side(listen, (HOST, free_port()))
+    with side, pytest.raises(OSError, match="already in use"):
         open_phones(listen)
     open_phones(listen).close()
 
