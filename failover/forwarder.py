@@ -307,7 +307,7 @@ class Forwarder:
             )
 
     def _finish(self) -> None:
-        """Nothing more is taken after what is here."""
+        """Handles what has been received, and closes the sockets."""
         tell = partial(self._tell_sight, False)
         for step in (
             self._watcher.stop,
@@ -416,8 +416,9 @@ class Forwarder:
 
     def _status(self) -> dict[str, object]:
         now, wall, errors = time.monotonic(), time.time(), self._loop.errors
+        listen, links = self.settings.listen, self.settings.links
         told = status.status(
-            self._core, self.settings.listen, self.ha_state, self._started, now, wall, errors
+            self._core, listen, self.ha_state, self._started, now, wall, errors, links
         )
         takeovers = [status.takeover(each, wall - now) for each in self._watcher.takeovers]
         registration = self._reception.status(now, wall)

@@ -3,7 +3,8 @@ data."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
 from failover.net.active_standby import ACTIVE, STANDBY, HaState, Takeover
 from failover.proxy.core import Core
@@ -21,9 +22,13 @@ def status(
     now: float,
     wall: float,
     errors: int = 0,
+    links: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, object]:
-    """The /status object. `started` and `now` are monotonic, `wall` is the time of day at `now`;
-    `errors`: defects of ours that were met since the start."""
+    """The /status object.
+
+    `started` and `now` are monotonic seconds, `wall` is the time of day at `now`; `errors` is the
+    number of exceptions caught since the start; `links` has the URLs of servers' own pages.
+    """
     hot = core.table.hot
     return {
         "version": VERSION,
@@ -35,7 +40,10 @@ def status(
         "convergence": core.table.convergence,
         "hot": hot.name if hot else None,
         "uptime": round(now - started, 3),
-        "servers": [_server(server, server is hot, now) for server in core.table.servers],
+        "servers": [
+            {**_server(server, server is hot, now), "page": links.get(server.name)}
+            for server in core.table.servers
+        ],
         "counters": dict(sorted(core.counters.items())),
         "in_flight": len(core.inflight),
         "kept": len(core.kept),

@@ -73,6 +73,7 @@ server2={server2}
 forwarder.listen={forwarder}
 forwarder.standby={standby}
 admin.listen={admin}
+admin.links={links}
 """
 
 
@@ -197,6 +198,7 @@ class Cluster:
                 forwarder=format_address(self.forwarder),
                 admin=self.admins[name].removeprefix("http://"),
                 standby="yes" if len(self.admins) > 1 else "no",
+                links=", ".join(f"{each} {page}" for each, page in self.management.items()),
                 **{server: format_address(address) for server, address in self.addresses.items()},
             ),
             encoding="utf-8",
