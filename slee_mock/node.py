@@ -47,9 +47,9 @@ from slee_mock.sip_adaptor import (
     message_of,
     read_event,
 )
-from slee_mock.store.degraded_mode import Outage, RememberingStore
-from slee_mock.store.interface import BadRecord, Conflict, Contended, StoreDown, View
-from slee_mock.store.purge import KEPT, Retention
+from slee_mock.store.degraded_mode import CachingStore, DegradedMode
+from slee_mock.store.interface import BadRecord, Conflict, Contended, StoreDown, Transaction
+from slee_mock.store.purge import RETENTION_RULES, Purge
 from slee_mock.store.records import SIGN_OF_LIFE, Bill, Member, replace
 
 REPLAY_BATCH = 16  # calls whose deferred events are replayed in one go
@@ -92,16 +92,16 @@ class Node:
     ) -> None:
         self._observer = observer
         self._keyed = store
-        self.store = RememberingStore(store)
+        self.store = CachingStore(store)
         self._forwarders = Forwarders(forwarder, hosts)
         self._answers = context.answers
         self.options = OptionsResponder(context.answers, forwarder[0], *hosts)
         self.services = assemble(context)
         self.router = Router(self.services, context.answers, self._event_failed)
-        self.outage = Outage(self.router, self.store, self._count_bills)
+        self.degraded = DegradedMode(self.router, self.store, self._count_bills)
         self._timers = Timers(self.router)
         rules = (line for each in self.services for line in getattr(each, "keeps", ()))
-        self._retention = Retention((*KEPT, *rules))
+        self._retention = Purge((*RETENTION_RULES, *rules))
         self._membership = Membership(member)
         self._pending = PendingTransactions()
         self.counts: collections.Counter[tuple[str, str]] = collections.Counter()
@@ -132,13 +132,13 @@ class Node:
         self._stopped = True
         self._sign_at = self._replay_at = self._fire_at = self._purge_at = math.inf
         try:
-            self.outage.settle(10 * REPLAY_BATCH)
+            self.degraded.settle(10 * REPLAY_BATCH)
             self.sign(now, stopped=True)
         except (StoreDown, Conflict) as error:
             self._observer.warn(f"the others were not told that this server stops: {error}")
-        if self.outage.waiting:
+        if self.degraded.waiting:
             self._observer.lost(
-                f"the store did not come back in time: bills will lack {self.outage.told()}"
+                f"the store did not come back in time: bills will lack {self.degraded.told()}"
             )
 
     @property
@@ -193,7 +193,7 @@ class Node:
         """Saved in one transaction if that can be, else one by one."""
         if len(events) > 1 and not self.trouble and not self._stopped:
             try:
-                return self.outage.process_all(events)
+                return self.degraded.process_all(events)
             except Exception:
                 pass  # a conflict with another server; all else is told below
         return [self._decide(event) for event in events]
@@ -202,10 +202,10 @@ class Node:
         try:
             if self._stopped:
                 return self.router.unable(event)
-            return self.outage.process(event)
+            return self.degraded.process(event)
         except StoreDown as error:
             self._store_failed(error)
-            return self.outage.pass_on(event)
+            return self.degraded.pass_on(event)
         except FAILURES as error:
             return self.router.give_up(event, error)
 
@@ -267,7 +267,7 @@ class Node:
         """A slice of what was deferred while the store was down; after the last one timers fire."""
         self._replay_at = math.inf
         try:
-            more = self.outage.settle(REPLAY_BATCH)
+            more = self.degraded.settle(REPLAY_BATCH)
         except StoreDown as error:
             self._store_failed(error)
             return
@@ -297,7 +297,7 @@ class Node:
     def _purge(self, now: float) -> None:
         self._purge_at = now + PURGED
         try:
-            more = self._retention.sweep(View(self.store), now)
+            more = self._retention.sweep(Transaction(self.store), now)
         except Conflict:
             more = True  # another server purges at the same time
         except StoreDown as error:

@@ -19,7 +19,7 @@ from typing import Any
 from plumbing.address import format_address
 from plumbing.event_loop import Loop, LoopStopped
 from plumbing.http_server import HttpServer
-from plumbing.udp_batch import Channel, best
+from plumbing.udp_batch import Channel, fastest_io
 from plumbing.udp_socket import bind_udp
 from sip.message import Request, Response
 from slee_mock.cluster.cluster_clock import Clock
@@ -29,13 +29,13 @@ from slee_mock.container.events import Outcome
 from slee_mock.container.sbb import Telling, told
 from slee_mock.management import routes as management
 from slee_mock.management import snapshot as report
-from slee_mock.management.queries import Reader
+from slee_mock.management.queries import Queries
 from slee_mock.mobicents_heartbeat import HeartbeatClient
 from slee_mock.node import Node
 from slee_mock.receive_queue import STALE_SECONDS, ReceiveQueue
 from slee_mock.settings import Settings
 from slee_mock.start_errors import cannot_listen, cannot_register, name_is_taken, slow_store
-from slee_mock.store.interface import BadRecord, Conflict, StoreDown, View
+from slee_mock.store.interface import BadRecord, Conflict, StoreDown, Transaction
 from slee_mock.store.open_store import open_store, store_name
 from slee_mock.store.records import Member
 
@@ -60,7 +60,7 @@ class Server:
         self._http: HttpServer | None = None
         self._sock: socket.socket | None = None
         self._clock = Clock()  # any thread may read it
-        self._reader = Reader(
+        self._reader = Queries(
             lambda: open_store(settings.store, reading=True),
             lambda: self._loop.ask(self._health),
             self._tell,
@@ -135,18 +135,22 @@ class Server:
             if self._http:
                 stack.callback(self._http.stop)
 
-    def _tell(self, view: View, wall: float) -> dict[str, Any]:
+    def _tell(self, transaction: Transaction, wall: float) -> dict[str, Any]:
         """What the services show in /status: made of their records, on the thread that has
-        `view`."""
+        `transaction`."""
         services = node.services if (node := self._node) else []
-        return {each.name: told(each, view, wall) for each in services if isinstance(each, Telling)}
+        return {
+            each.name: told(each, transaction, wall)
+            for each in services
+            if isinstance(each, Telling)
+        }
 
     # -- the sip thread ----------------------------------------------------------------------------
 
     def _open(self) -> None:
         assert self._sock is not None
         settings, listen = self._settings, self._sock.getsockname()[:2]
-        self._channel = Channel(self._sock, best())
+        self._channel = Channel(self._sock, fastest_io())
         try:
             self._join_cluster(format_address(listen))
         except BadRecord as error:
@@ -247,7 +251,7 @@ class Server:
             self._counts["dropped", "unsendable"] += failed
 
     def _deferred(self) -> int:
-        return self._node.outage.waiting if self._node else 0
+        return self._node.degraded.waiting if self._node else 0
 
     def _take_leave(self) -> None:
         self._left = time.monotonic()
@@ -272,9 +276,9 @@ class Server:
             finally:
                 node.store.close()
 
-    def _health(self) -> report.Health:
+    def _health(self) -> report.ServerStatus:
         node, settings = self._node, self._settings
-        return report.Health(
+        return report.ServerStatus(
             node.member if node else Member(settings.name, format_address(settings.listen)),
             time.monotonic() - self._started,
             node.trouble if node else "it was not opened yet",

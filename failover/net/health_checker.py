@@ -14,7 +14,7 @@ from functools import partial
 
 from failover.admin.event_log import Chronicle
 from failover.net.options_ping import NOT_NOW, Answer, Heartbeat
-from failover.net.sockets import open_leg
+from failover.net.sockets import open_side
 from failover.proxy.core import Core
 from failover.proxy.events import Outcome
 from failover.upstream.check_schedule import MOMENT, Pulse
@@ -22,14 +22,14 @@ from failover.upstream.health import ANSWER, FAILING, MISS
 from failover.upstream.server_table import Server
 from plumbing.address import Address
 from plumbing.event_loop import Loop, Timer
-from plumbing.udp_batch import Channel, Datagram, Manner
+from plumbing.udp_batch import Channel, Datagram, DatagramIO
 
 
 class Link:
     """The sockets that lead to one server: `heartbeat`'s, and while the forwarder is active
-    `channel`, its leg. Either is None while it cannot be opened, as where no route leads to the
+    `channel`, its side. Either is None while it cannot be opened, as where no route leads to the
     server; it is then tried again and again, and the server is not asked and is DOWN. `landed`:
-    datagrams of others that came in on the leg before it was connected. `trouble`: the system's
+    datagrams of others that came in on the side before it was connected. `trouble`: the system's
     last refusal to open or use the sockets, "" once a heartbeat is answered. `stale`: it would not
     send a heartbeat, so the socket may be bound to an address that this computer has no more; or
     the forwarder's own address has come or left."""
@@ -44,10 +44,10 @@ class Link:
         self.trouble = ""
         self.stale = False
 
-    def open_leg(self, listen: Address, manner: Manner) -> Channel:
+    def open_side(self, listen: Address, manner: DatagramIO) -> Channel:
         """Raises OSError where the server's address cannot be reached."""
-        leg, self.landed = open_leg(listen, self.server.address)
-        self.channel = Channel(leg, manner)
+        side, self.landed = open_side(listen, self.server.address)
+        self.channel = Channel(side, manner)
         return self.channel
 
     def open_heartbeat(self, host: str) -> Heartbeat:
@@ -67,7 +67,7 @@ class Link:
 
 class Vigil:
     """One timer for all servers. `carry_out` does what the core says; `listen(link)` reads all that
-    its leg holds; `refused(name, why)`: the system says that nobody is there."""
+    its side holds; `refused(name, why)`: the system says that nobody is there."""
 
     def __init__(
         self,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from slee_mock.store.interface import BadName, Change, Conflict, Marked, Row
+from slee_mock.store.interface import BadName, ConditionalWrite, Conflict, Marked, Row
 from slee_mock.store.redis_connection import LONG_PAUSE, PATIENCE, RedisLink, Script
 from slee_mock.store.redis_url import RedisPlace
 
@@ -90,10 +90,10 @@ class RedisStore:
         )
         return _row(version, text) if version else None
 
-    def save(self, changes: Sequence[Change]) -> None:
+    def save(self, changes: Sequence[ConditionalWrite]) -> None:
         words: list[bytes] = []
         for change in changes:
-            action = "=" if change.only_if else "-" if change.text is None else "+"
+            action = "=" if change.check_only else "-" if change.text is None else "+"
             due = "" if change.due is None else repr(change.due)
             fields = (change.kind, change.key, str(change.version), action, change.text or "", due)
             words += [_bytes(field) for field in fields]

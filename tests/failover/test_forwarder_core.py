@@ -701,12 +701,12 @@ INVARIANT = (
 )
 
 
-@pytest.mark.parametrize("leg", [PHONES, "server1", "server2", "nobody"])
-def test_any_bytes_give_an_outcome(leg):
+@pytest.mark.parametrize("side", [PHONES, "server1", "server2", "nobody"])
+def test_any_bytes_give_an_outcome(side):
     core = make_core()
     for data in noise(500, longest=300):
         assert all(
-            isinstance(send, Send) for send in core.receive(data, leg, ALICE, 100.0).sends
+            isinstance(send, Send) for send in core.receive(data, side, ALICE, 100.0).sends
         ), INVARIANT
 
 
@@ -725,7 +725,7 @@ def test_a_message_bent_anywhere_gives_an_outcome(seed, state):
     for _ in range(chance.randrange(1, 6)):
         at = chance.randrange(len(bent))
         bent[at : at + chance.randrange(4)] = chance.choice(SCRAPS)
-    leg, source = chance.choice([(PHONES, ALICE), ("server1", S1), ("server2", S2)])
-    for send in core.receive(bytes(bent), leg, source, 200.0).sends:
-        if leg == PHONES and send.to == PHONES and not bytes(bent).startswith(b"SIP"):
+    side, source = chance.choice([(PHONES, ALICE), ("server1", S1), ("server2", S2)])
+    for send in core.receive(bytes(bent), side, source, 200.0).sends:
+        if side == PHONES and send.to == PHONES and not bytes(bent).startswith(b"SIP"):
             assert send.target[0] == ALICE[0], INVARIANT

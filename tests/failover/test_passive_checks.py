@@ -128,12 +128,12 @@ class World:
         if call_id not in self.answered:
             self._receive(data, PHONES, source)
 
-    def _receive(self, data, leg, source):
-        send = self.core.quick(data, leg, source, self.now)
+    def _receive(self, data, side, source):
+        send = self.core.quick(data, side, source, self.now)
         if send:
             self._send(send)
         else:
-            self._do(self.core.receive(data, leg, source, self.now))
+            self._do(self.core.receive(data, side, source, self.now))
 
     def _do(self, outcome):
         self.events += outcome.events

@@ -41,7 +41,7 @@ from wire import World
 from plumbing.address import Address
 from slee_mock.services.billing import UNANSWERED, summed
 from slee_mock.store.records import Bill
-from softphone.agent.event import CallState, MessagePassed
+from softphone.ua.events import CallState, MessagePassed
 
 CALLING = CallState.CALLING
 BOTH, BOTH_LATE, ONE = (

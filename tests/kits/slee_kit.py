@@ -14,7 +14,14 @@ from slee_mock.container.events import Address, Outcome
 from slee_mock.node import Node
 from slee_mock.receive_queue import Datagram
 from slee_mock.services.billing import Sum, summed
-from slee_mock.store.interface import Change, Conflict, Marked, Row, StoreDown, View
+from slee_mock.store.interface import (
+    ConditionalWrite,
+    Conflict,
+    Marked,
+    Row,
+    StoreDown,
+    Transaction,
+)
 from slee_mock.store.records import Bill, Bindings, Member, R
 
 KEY = b"the cluster's key"
@@ -38,14 +45,14 @@ class DictStore:
         self._check()
         return self.rows.get((kind, key))
 
-    def save(self, changes: Sequence[Change]) -> None:
+    def save(self, changes: Sequence[ConditionalWrite]) -> None:
         self._check()
         intruder, self.before_save = self.before_save, None
         if intruder:
             intruder()
         for change in changes:
             row = self.rows.get((change.kind, change.key))
-            if change.only_if and row != Row(change.text, change.version):
+            if change.check_only and row != Row(change.text, change.version):
                 raise Conflict(change.key)
             if (row.version if row else 0) != change.version or (
                 row is None and change.text is None
@@ -53,7 +60,7 @@ class DictStore:
                 raise Conflict(change.key)
         for change in changes:
             place = change.kind, change.key
-            if change.only_if:
+            if change.check_only:
                 continue
             self.timers.pop(place, None)
             if change.text is None:
@@ -190,7 +197,7 @@ class Cluster:
         return sent[0]
 
     def get(self, kind: type[R], key: str) -> R | None:
-        return View(self.store).get(kind, key)
+        return Transaction(self.store).read(kind, key)
 
     def bill(self, call_id: str = "c1") -> Sum:
         bill = self.get(Bill, call_id)
@@ -304,7 +311,8 @@ def kept(request: Request, seconds: object) -> Request:
     """The request as the forwarder passes it on that kept it so long, since no server lived."""
     late = request.copy()
     late.add(
-        "Failover-Kept", f"{seconds:.3f}" if isinstance(seconds, float | int) else str(seconds)
+        "Failover-Kept",
+        f"{seconds:.3f}" if isinstance(seconds, float | int) else str(seconds),
     )
     return late
 

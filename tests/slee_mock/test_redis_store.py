@@ -20,7 +20,7 @@ from program_kit import HELLO, Forwarder, Program
 from redis_kit import RedisProgram, needs_redis
 from slee_kit import phone_request, register
 
-from slee_mock.store.interface import Change, Conflict, Row, StoreDown
+from slee_mock.store.interface import ConditionalWrite, Conflict, Row, StoreDown
 from slee_mock.store.open_store import store_name
 from slee_mock.store.redis_connection import PATIENCE, RedisLink
 from slee_mock.store.redis_store import RedisStore
@@ -54,7 +54,7 @@ def connect(server):
 def works(store, key):
     """A condition to wait for: something can be saved."""
     try:
-        store.save([Change("call", key, "x", 0)])
+        store.save([ConditionalWrite("call", key, "x", 0)])
     except StoreDown:
         return False
     except Conflict:  # an attempt that was given up had been carried out
@@ -66,7 +66,7 @@ def test_a_killed_redis_is_a_sentence_and_the_store_works_again_once_it_is_back(
     server, connect, eventually
 ):
     store = connect()
-    store.save([Change("call", "c1", "x", 0)])
+    store.save([ConditionalWrite("call", "c1", "x", 0)])
     server.kill()
     with pytest.raises(StoreDown, match=f"the store {server.url} cannot be reached .*; start it"):
         store.get("call", "c1")
@@ -150,7 +150,7 @@ def test_passwords_are_asked_for_checked_and_never_shown(server, connect):
     assert "wr0ng" not in str(refused.value)
     url = f"redis://:s3cret%2F%40%3A%20word@127.0.0.1:{server.port}/3"
     store = connect(url)
-    store.save([Change("call", "c1", "x", 0)])
+    store.save([ConditionalWrite("call", "c1", "x", 0)])
     assert "s3cret" not in store_name(url) + repr(RedisPlace.parse(url)) + str(
         RedisPlace.parse(url)
     )
@@ -196,13 +196,13 @@ def test_a_redis_that_forgot_our_scripts_or_takes_no_changes_now_is_no_harm(
     server, connect, eventually
 ):
     store = connect()
-    store.save([Change("call", "c1", "x", 0)])
+    store.save([ConditionalWrite("call", "c1", "x", 0)])
     server.says("SCRIPT", "FLUSH")
-    store.save([Change("call", "c1", "y", 1)])
+    store.save([ConditionalWrite("call", "c1", "y", 1)])
     assert store.scan("call") == [("c1", Row("y", 2))]
     server.says("CONFIG", "SET", "maxmemory", "1")
     with pytest.raises(StoreDown, match="no memory left"):
-        store.save([Change("call", "c2", "x", 0)])
+        store.save([ConditionalWrite("call", "c2", "x", 0)])
     server.says("CONFIG", "SET", "maxmemory", "0")
     server.says("CONFIG", "SET", "min-replicas-to-write", "1")
     eventually(lambda: fails(store, "c2", "has fewer replicas than its min-replicas-to-write"))
@@ -213,7 +213,7 @@ def test_a_redis_that_forgot_our_scripts_or_takes_no_changes_now_is_no_harm(
 
 def fails(store, key, sentence):
     try:
-        store.save([Change("call", key, "x", 0)])
+        store.save([ConditionalWrite("call", key, "x", 0)])
     except StoreDown as error:
         return sentence in str(error)
     return False
@@ -222,18 +222,18 @@ def fails(store, key, sentence):
 @pytest.mark.long
 def test_saved_means_that_a_replica_has_it(server, connect, tmp_path, free_port, eventually):
     store = connect()
-    store.save([Change("call", "alone", "x", 0)])
+    store.save([ConditionalWrite("call", "alone", "x", 0)])
     replica = RedisProgram(tmp_path, free_port(), f"replicaof 127.0.0.1 {server.port}").start()
     try:
         eventually(lambda: "state=online" in server.says("INFO", "replication"))
         # there is nothing to confirm in a Redis that is quite new
-        store.save([Change("call", "first", "x", 0)])
+        store.save([ConditionalWrite("call", "first", "x", 0)])
         eventually(lambda: server.replicas)
-        store.save([Change("call", "c1", "x", 0)])
+        store.save([ConditionalWrite("call", "c1", "x", 0)])
         assert ":1\r\n" in replica.says("EXISTS", "call-failover:row:call:c1")
         replica.signal(signal.SIGSTOP)
         with pytest.raises(StoreDown, match=r"no replica of the store .* confirms what is saved"):
-            store.save([Change("call", "c2", "mine", 0)])
+            store.save([ConditionalWrite("call", "c2", "mine", 0)])
         replica.signal(signal.SIGCONT)
         # It was done nevertheless: whoever repeats it is told so, and finds it.
         eventually(lambda: conflicts(store, "c2"))
@@ -247,7 +247,7 @@ def test_saved_means_that_a_replica_has_it(server, connect, tmp_path, free_port,
 
 def conflicts(store, key):
     try:
-        store.save([Change("call", key, "mine", 0)])
+        store.save([ConditionalWrite("call", key, "mine", 0)])
     except Conflict:
         return True
     except StoreDown:
@@ -316,7 +316,7 @@ def test_a_redis_whose_data_are_restored_is_served_from_again(pair, server, even
 
 def test_a_row_that_makes_no_sense_is_damaged_and_hides_no_other(server, connect):
     store = connect()
-    store.save([Change("call", f"c{number}", "x", 0, 1.0) for number in range(3)])
+    store.save([ConditionalWrite("call", f"c{number}", "x", 0, 1.0) for number in range(3)])
     server.says("HSET", "call-failover:row:call:c1", "version", "many")
     server.says("HDEL", "call-failover:row:call:c2", "text")
     assert store.get("call", "c1") == Row("x", 0) and store.get("call", "c2") == Row("", 1)
