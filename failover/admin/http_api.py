@@ -9,13 +9,17 @@ import queue
 from failover.admin.event_log import Reader
 from failover.admin.page import PAGE, SCRIPT
 from failover.forwarder import Forwarder
-from failover.upstream.server_table import Wish
+from failover.upstream.server_table import AdminState
 from plumbing.address import Address
 from plumbing.http_server import EventStream, HttpRequest, HttpResponse, HttpServer, Routes
 
 log = logging.getLogger("forwarder")
 BACKLOG = 5_000  # events a slow reader may be behind before it loses some
-WISHES = {"enable": Wish.ENABLED, "drain": Wish.DRAINING, "disable": Wish.DISABLED}
+WISHES = {
+    "enable": AdminState.ENABLED,
+    "drain": AdminState.DRAINING,
+    "disable": AdminState.DISABLED,
+}
 
 
 class Admin:
