@@ -84,9 +84,7 @@ def test_a_silent_server_is_asked_every_moment_until_it_is_given_up_then_once_an
 def test_a_server_without_hope_is_asked_once_an_interval():
     schedule = quiet()
     schedule.check_sent(100.05)
-    assert not schedule.check_due(100.09, fast=False) and schedule.check_due(
-        100.1001, fast=False
-    )
+    assert not schedule.check_due(100.09, fast=False) and schedule.check_due(100.1001, fast=False)
 
 
 def test_each_interval_of_silence_is_a_miss_and_leaves_a_tenth_for_what_is_to_be_done():

@@ -40,7 +40,6 @@ CORES = [
     *(f"plumbing/{name}.py" for name in ("address", "http_request_parser", "shorten_text")),
     "failover/proxy",
     "failover/upstream",
-    "failover/net/active_standby.py",
     "slee_mock/container",
     "slee_mock/services",
     "slee_mock/failover_kept_header.py",
@@ -66,7 +65,10 @@ CORES = [
     ),
     *(f"softphone/media/{name}.py" for name in ("rtp", "silence_alarm", "source_filter", "stream")),
     "softphone/media/tone_generator.py",
-    *(f"stage/{name}.py" for name in ("facts", "script", "seen")),
+    *(
+        f"stage/{name}.py"
+        for name in ("scenes/state", "scenes/use_case", "observation/observations")
+    ),
 ]
 
 QT = {"PySide6", "shiboken6"}

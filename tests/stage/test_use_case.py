@@ -5,23 +5,23 @@ from __future__ import annotations
 
 import pytest
 
-from stage.facts import Cast
-from stage.script import Script, milliseconds
-from stage.seen import (
-    AddressTaken,
+from stage.observation.observations import (
+    AddressAnswered,
     Audio,
     Bill,
-    CallSeen,
-    Ended,
-    Killed,
-    Knocked,
+    CallStateChanged,
+    ForwarderActivated,
     MembersSeen,
-    Passed,
+    MessageForwarded,
     ProbeAnswer,
+    ProcessExited,
+    ProcessKilled,
     Registration,
+    ServerFailover,
     ServersUp,
-    TakenOver,
 )
+from stage.scenes.state import Roles
+from stage.scenes.use_case import UseCase, milliseconds
 
 BOTH = frozenset({"server1", "server2"})
 CALL = "call-1"
@@ -32,48 +32,48 @@ def ready() -> list[object]:
         ServersUp(0.0, BOTH, "server1"),
         MembersSeen(0.1, BOTH),
         Registration(0.2, "Alice", True),
-        Passed(0.2, "server1", "Alice", "REGISTER", 200, "r1"),
+        MessageForwarded(0.2, "server1", "Alice", "REGISTER", 200, "r1"),
         Registration(0.3, "Bob", True),
-        Passed(0.3, "server1", "Bob", "REGISTER", 200, "r2"),
+        MessageForwarded(0.3, "server1", "Bob", "REGISTER", 200, "r2"),
     ]
 
 
 def ringing(call: str = CALL) -> list[object]:
     return [
-        CallSeen(1.0, "Alice", "calling", call),
-        CallSeen(1.012, "Bob", "incoming", call),
-        CallSeen(1.013, "Alice", "ringing", call),
+        CallStateChanged(1.0, "Alice", "calling", call),
+        CallStateChanged(1.012, "Bob", "incoming", call),
+        CallStateChanged(1.013, "Alice", "ringing", call),
     ]
 
 
 def answer(call: str = CALL) -> list[object]:
     return [
-        CallSeen(2.0, "Bob", "talking", call, 2.0),
-        Passed(2.0, "server1", "Alice", "INVITE", 200, call),
-        CallSeen(2.001, "Alice", "talking", call, 2.001),
+        CallStateChanged(2.0, "Bob", "talking", call, 2.0),
+        MessageForwarded(2.0, "server1", "Alice", "INVITE", 200, call),
+        CallStateChanged(2.001, "Alice", "talking", call, 2.001),
         audio("Alice", 2.5, 20),
         audio("Bob", 2.5, 20),
     ]
 
 
 def crash() -> list[object]:
-    return [Killed(9.0, "server1", 4711), Ended(9.001, "server1", -9)]
+    return [ProcessKilled(9.0, "server1", 4711), ProcessExited(9.001, "server1", -9)]
 
 
 def takeover() -> list[object]:
     return [
-        TakenOver(9.0012, "server1", "server2", 1),
-        Passed(9.0018, "server2", "Alice", "OPTIONS", 200, CALL),
+        ServerFailover(9.0012, "server1", "server2", 1),
+        MessageForwarded(9.0018, "server2", "Alice", "OPTIONS", 200, CALL),
         ProbeAnswer(9.0019, 9.0001, 200),
     ]
 
 
 def hang_up(who: str = "Alice") -> list[object]:
     return [
-        CallSeen(14.0, "Alice", "ending", CALL, 2.001),
-        Passed(14.0, who, "server2", "BYE", None, CALL),
-        CallSeen(14.002, "Bob", "ended", CALL, 2.0, 14.002),
-        CallSeen(14.003, "Alice", "ended", CALL, 2.001, 14.001),
+        CallStateChanged(14.0, "Alice", "ending", CALL, 2.001),
+        MessageForwarded(14.0, who, "server2", "BYE", None, CALL),
+        CallStateChanged(14.002, "Bob", "ended", CALL, 2.0, 14.002),
+        CallStateChanged(14.003, "Alice", "ended", CALL, 2.001, 14.001),
     ]
 
 
@@ -85,19 +85,19 @@ def bill(server: str = "server2", call: str = CALL, final: bool = True) -> Bill:
     return Bill(14.5, server, call, 12, "0.20", "EUR", final)
 
 
-def play(*scenes: list[object]) -> Script:
-    script = Script()
+def play(*scenes: list[object]) -> UseCase:
+    script = UseCase()
     for scene in scenes:
         for seen in scene:
             script.observe(seen)
     return script
 
 
-def observed(script: Script) -> list[int | str]:
+def observed(script: UseCase) -> list[int | str]:
     return [row.number for row in script.rows if row.observed]
 
 
-def words(script: Script, number: int) -> str:
+def words(script: UseCase, number: int) -> str:
     return script.rows[number - 1].words
 
 
@@ -127,12 +127,12 @@ def test_the_whole_use_case_fulfils_all_nine_steps_with_their_measures() -> None
         "after 12.0 s",
         "0.20 EUR",
     ]
-    assert script.facts.takeover_ms == pytest.approx(1.9)
-    assert script.facts.talk_seconds == pytest.approx(12.0)
+    assert script.state.takeover_ms == pytest.approx(1.9)
+    assert script.state.talk_seconds == pytest.approx(12.0)
 
 
 def test_steps_are_told_once_and_in_order_as_they_are_fulfilled() -> None:
-    script = Script()
+    script = UseCase()
     told = [row.number for scene in WHOLE for seen in scene for row in script.observe(seen)]
     assert told == [1, 2, 3, 4, 5, 6, 7, 8, 9]
 
@@ -155,22 +155,24 @@ def test_a_dead_server_is_named_in_step_one() -> None:
 
 
 def test_registered_through_the_other_server_is_said_but_not_counted() -> None:
-    script = play(ready(), [Passed(0.4, "server2", "Bob", "REGISTER", 200, "r2")])
-    fresh = play(ready(), [Passed(0.4, "server2", "Bob", "REGISTER", 200, "r2")], ringing())
+    script = play(ready(), [MessageForwarded(0.4, "server2", "Bob", "REGISTER", 200, "r2")])
+    fresh = play(
+        ready(), [MessageForwarded(0.4, "server2", "Bob", "REGISTER", 200, "r2")], ringing()
+    )
     assert 2 in observed(script), "once seen, a step stays"
     assert 2 not in observed(fresh) and words(fresh, 2) == "Bob through server2"
 
 
 def test_a_probe_answered_by_the_server_before_it_died_is_no_takeover() -> None:
     script = play(ready(), ringing(), answer(), crash(), [ProbeAnswer(9.0002, 9.0001, 200)])
-    assert script.facts.takeover_ms is None
+    assert script.state.takeover_ms is None
     for seen in [
-        TakenOver(9.06, "server1", "server2", 0),
-        Passed(9.1, "server2", "Alice", "OPTIONS", 200, CALL),
+        ServerFailover(9.06, "server1", "server2", 0),
+        MessageForwarded(9.1, "server2", "Alice", "OPTIONS", 200, CALL),
         ProbeAnswer(9.1001, 9.09, 200),
     ]:
         script.observe(seen)
-    assert script.facts.takeover_ms == pytest.approx(100.1)
+    assert script.state.takeover_ms == pytest.approx(100.1)
 
 
 def test_the_order_in_which_two_programs_tell_of_one_message_does_not_matter() -> None:
@@ -179,14 +181,14 @@ def test_the_order_in_which_two_programs_tell_of_one_message_does_not_matter() -
 
 
 def test_killed_before_the_answer_the_ringing_call_survives() -> None:
-    script = play(ready(), ringing(), crash(), [TakenOver(9.001, "server1", "server2", 1)])
+    script = play(ready(), ringing(), crash(), [ServerFailover(9.001, "server1", "server2", 1)])
     assert 6 not in observed(script) and words(script, 6) == "server2 hot after 1.0 ms"
-    script.observe(Passed(9.5, "server2", "Alice", "INVITE", 200, CALL))
+    script.observe(MessageForwarded(9.5, "server2", "Alice", "INVITE", 200, CALL))
     assert 6 in observed(script) and 5 in observed(script)
 
 
 def test_a_server_that_ends_by_itself_did_not_crash() -> None:
-    stopped = [Killed(9.0, "server1", 4711), Ended(9.1, "server1", 0)]
+    stopped = [ProcessKilled(9.0, "server1", 4711), ProcessExited(9.1, "server1", 0)]
     assert 5 not in observed(play(ready(), ringing(), answer(), stopped))
 
 
@@ -206,7 +208,7 @@ def test_bob_hanging_up_is_said_and_billed_but_is_not_the_step_of_the_document()
 
 
 def test_bob_calling_alice_is_another_use_case() -> None:
-    script = play(ready(), [CallSeen(1.0, "Bob", "calling", CALL)])
+    script = play(ready(), [CallStateChanged(1.0, "Bob", "calling", CALL)])
     assert words(script, 3) == "Bob called, not Alice"
 
 
@@ -217,37 +219,45 @@ def test_only_the_final_bill_of_this_call_on_server2_counts(wrong: Bill) -> None
 
 def test_a_new_call_starts_the_list_anew_with_what_still_holds() -> None:
     script = play(
-        *WHOLE, [ServersUp(20, BOTH, "server1")], [CallSeen(21.0, "Alice", "calling", "call-2")]
+        *WHOLE,
+        [ServersUp(20, BOTH, "server1")],
+        [CallStateChanged(21.0, "Alice", "calling", "call-2")],
     )
     assert observed(script) == [1, 2]
-    assert script.facts.bill is None and script.facts.killed is None
+    assert script.state.bill is None and script.state.killed is None
 
 
 def test_a_call_turned_away_while_talking_leaves_the_list_alone() -> None:
-    script = play(*WHOLE[:3], [CallSeen(3.0, "Bob", "ended", "stranger")])
-    assert observed(script) == [1, 2, 3, 4] and script.facts.state("Bob") == "talking"
+    script = play(*WHOLE[:3], [CallStateChanged(3.0, "Bob", "ended", "stranger")])
+    assert observed(script) == [1, 2, 3, 4] and script.state.call_state("Bob") == "talking"
 
 
 def test_bobs_phone_may_tell_of_the_call_before_alices_does() -> None:
     scene = ringing()
     script = play(
         ready(),
-        [scene[1], Killed(1.2, "server1", 4711), scene[0], scene[2], Ended(1.3, "server1", -9)],
+        [
+            scene[1],
+            ProcessKilled(1.2, "server1", 4711),
+            scene[0],
+            scene[2],
+            ProcessExited(1.3, "server1", -9),
+        ],
     )
-    assert observed(script) == [1, 2, 3, 5] and script.facts.placed_by == "Alice"
+    assert observed(script) == [1, 2, 3, 5] and script.state.placed_by == "Alice"
 
 
 def test_alice_may_call_again_while_her_last_call_is_still_ending() -> None:
     hasty = [
-        CallSeen(3.0, "Alice", "ending", CALL, 2.0),
-        CallSeen(3.1, "Alice", "calling", "call-2"),
+        CallStateChanged(3.0, "Alice", "ending", CALL, 2.0),
+        CallStateChanged(3.1, "Alice", "calling", "call-2"),
     ]
     script = play(*WHOLE[:3], hasty)
-    assert observed(script) == [1, 2] and script.facts.call_id == "call-2"
+    assert observed(script) == [1, 2] and script.state.call_id == "call-2"
 
 
 def test_a_cast_of_other_names_plays_the_same_script() -> None:
-    script = Script(Cast("Alice", "Bob", "server2", "server1"))
+    script = UseCase(Roles("Alice", "Bob", "server2", "server1"))
     script.observe(ServersUp(0, BOTH, "server2"))
     script.observe(MembersSeen(0, BOTH))
     assert words(script, 1) == "server2 is hot"
@@ -263,9 +273,9 @@ def test_durations_are_as_precise_as_it_matters(value: float, text: str) -> None
 # -- two forwarders
 
 
-def pair(*scenes: list[object]) -> Script:
-    script = Script(Cast(forwarders=("forwarder1", "forwarder2")))
-    for scene in ([AddressTaken(0.0, "forwarder1")], *scenes):
+def pair(*scenes: list[object]) -> UseCase:
+    script = UseCase(Roles(forwarders=("forwarder1", "forwarder2")))
+    for scene in ([ForwarderActivated(0.0, "forwarder1")], *scenes):
         for seen in scene:
             script.observe(seen)
     return script
@@ -277,30 +287,30 @@ def audio_goes_on() -> list[object]:
 
 def forwarder_crash() -> list[object]:
     return [
-        Killed(12.0, "forwarder1", 4712),
-        Ended(12.001, "forwarder1", -9),
-        AddressTaken(12.02, "forwarder2"),
+        ProcessKilled(12.0, "forwarder1", 4712),
+        ProcessExited(12.001, "forwarder1", -9),
+        ForwarderActivated(12.02, "forwarder2"),
     ]
 
 
 def through_the_other(at: float = 12.03) -> list[object]:
     return [
-        Knocked(12.024, 12.001),
-        Passed(at, "server2", "Alice", "OPTIONS", 200, CALL, "forwarder2"),
+        AddressAnswered(12.024, 12.001),
+        MessageForwarded(at, "server2", "Alice", "OPTIONS", 200, CALL, "forwarder2"),
     ]
 
 
 TALK = (ready(), ringing(), answer(), crash(), takeover(), audio_goes_on())
 
 
-def pair_words(script: Script) -> str:
+def pair_words(script: UseCase) -> str:
     return next(row.words for row in script.rows if row.number == "7a")
 
 
 def test_a_pair_plays_one_step_more_and_the_documents_keep_their_numbers() -> None:
     script = pair(*TALK, forwarder_crash(), through_the_other(), hang_up(), [bill()])
     assert observed(script) == [1, 2, 3, 4, 5, 6, 7, "7a", 8, 9] and script.complete
-    assert pair_words(script) == "24 ms" and script.facts.forwarder_takeover_ms == pytest.approx(
+    assert pair_words(script) == "24 ms" and script.state.forwarder_takeover_ms == pytest.approx(
         24.0
     )
 
@@ -331,35 +341,37 @@ def test_the_address_is_not_taken_before_a_request_and_the_call_itself_passed(
 def test_knocks_begun_before_the_crash_prove_nothing() -> None:
     script = pair(
         *TALK,
-        [Knocked(11.9, 11.8)],
+        [AddressAnswered(11.9, 11.8)],
         forwarder_crash(),
         through_the_other()[1:],
-        [Knocked(12.5, 11.9)],
+        [AddressAnswered(12.5, 11.9)],
     )
     assert "7a" not in observed(script) and pair_words(script) == "forwarder2 is active"
 
 
 def test_the_end_of_the_standby_is_no_takeover() -> None:
-    script = pair(*TALK, [Killed(12.0, "forwarder2", 4713)], through_the_other())
-    assert script.facts.forwarder_killed is None and pair_words(script) == ""
+    script = pair(*TALK, [ProcessKilled(12.0, "forwarder2", 4713)], through_the_other())
+    assert script.state.forwarder_killed is None and pair_words(script) == ""
 
 
 def test_a_forwarder_that_comes_back_itself_took_nothing_over() -> None:
     script = pair(
-        *TALK, forwarder_crash()[:1], [AddressTaken(15.0, "forwarder1"), Knocked(15.1, 12.0)]
+        *TALK,
+        forwarder_crash()[:1],
+        [ForwarderActivated(15.0, "forwarder1"), AddressAnswered(15.1, 12.0)],
     )
     assert "7a" not in observed(script) and pair_words(script) == "no standby for forwarder1"
 
 
 def test_the_takeover_the_other_way_round_is_said_but_not_counted() -> None:
     script = pair(
-        [AddressTaken(0.1, "forwarder2")],
+        [ForwarderActivated(0.1, "forwarder2")],
         *TALK,
         [
-            Killed(12.0, "forwarder2", 4713),
-            AddressTaken(12.02, "forwarder1"),
-            Knocked(12.024, 12.001),
-            Passed(12.03, "server2", "Alice", "OPTIONS", 200, CALL, "forwarder1"),
+            ProcessKilled(12.0, "forwarder2", 4713),
+            ForwarderActivated(12.02, "forwarder1"),
+            AddressAnswered(12.024, 12.001),
+            MessageForwarded(12.03, "server2", "Alice", "OPTIONS", 200, CALL, "forwarder1"),
         ],
     )
     assert "7a" not in observed(script) and pair_words(script) == "forwarder1 took over after 24 ms"
@@ -367,5 +379,5 @@ def test_the_takeover_the_other_way_round_is_said_but_not_counted() -> None:
 
 def test_who_has_the_address_outlives_a_call() -> None:
     script = pair(*TALK, forwarder_crash(), through_the_other(), hang_up(), [bill()])
-    script.observe(CallSeen(21.0, "Alice", "calling", "call-2"))
-    assert script.facts.active == "forwarder2" and script.facts.forwarder_killed is None
+    script.observe(CallStateChanged(21.0, "Alice", "calling", "call-2"))
+    assert script.state.active == "forwarder2" and script.state.forwarder_killed is None

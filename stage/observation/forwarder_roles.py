@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from stage.cluster import DOMAIN, Cluster
-from stage.knock import Knocker
-from stage.looks import ServerFacts
-from stage.watch import Events
+from stage.gui.presenter import ProgramState
+from stage.observation.forwarder_client import Events
+from stage.observation.options_pinger import OptionsPinger
+from stage.processes.cluster import DOMAIN, Cluster
 
 ALONE = "forwarder"
 
@@ -36,11 +36,11 @@ class Forwarders:
     def __init__(self, cluster: Cluster, tell: Callable[[str, Any], None]) -> None:
         names = list(cluster.admins)
         self.pair = {
-            name: ServerFacts(name, cluster.ports.forwarder) for name in names if name != ALONE
+            name: ProgramState(name, cluster.ports.forwarder) for name in names if name != ALONE
         }
         self.active = None if self.pair else ALONE
         self._views = {name: View() for name in names}
-        self._knocker = Knocker(
+        self._knocker = OptionsPinger(
             cluster.forwarder, DOMAIN, lambda at, began: tell("knocked", (at, began))
         )
         self._events = [
@@ -92,14 +92,14 @@ class Forwarders:
     def settle(self, name: str) -> bool:
         """Believe what one of two said, if it is known to run. True if it has just become the
         active one."""
-        facts = self.pair.get(name)
-        if facts is None or facts.crashed or not facts.alive:
+        state = self.pair.get(name)
+        if state is None or state.crashed or not state.alive:
             return False
-        facts.heard = self._views[name].role
-        if facts.heard == "active" and self.active != name:
+        state.heard = self._views[name].role
+        if state.heard == "active" and self.active != name:
             self.active = name
             return True
-        if facts.heard != "active" and self.active == name:
+        if state.heard != "active" and self.active == name:
             self.active = None
         return False
 

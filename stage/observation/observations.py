@@ -35,7 +35,7 @@ class Registration:
 
 
 @dataclass(frozen=True)
-class Passed:
+class MessageForwarded:
     """A message that crossed the forwarder; `source` and `target` are names of phones or
     servers."""
 
@@ -49,7 +49,7 @@ class Passed:
 
 
 @dataclass(frozen=True)
-class CallSeen:
+class CallStateChanged:
     """A phone's call, named by its Call-ID, moved to `state`."""
 
     at: float
@@ -61,14 +61,14 @@ class CallSeen:
 
 
 @dataclass(frozen=True)
-class Killed:
+class ProcessKilled:
     at: float
     program: str
     pid: int
 
 
 @dataclass(frozen=True)
-class Ended:
+class ProcessExited:
     """A process is gone; `status` as of subprocess, -9 for SIGKILL."""
 
     at: float
@@ -77,7 +77,7 @@ class Ended:
 
 
 @dataclass(frozen=True)
-class TakenOver:
+class ServerFailover:
     at: float
     source: str
     target: str
@@ -85,7 +85,7 @@ class TakenOver:
 
 
 @dataclass(frozen=True)
-class AddressTaken:
+class ForwarderActivated:
     """A forwarder's own word: it has the address that two of them share."""
 
     at: float
@@ -93,7 +93,7 @@ class AddressTaken:
 
 
 @dataclass(frozen=True)
-class Knocked:
+class AddressAnswered:
     """The first answer to requests that were sent to the address every few milliseconds from
     `began` on."""
 

@@ -20,9 +20,9 @@ from PySide6.QtWidgets import QSizePolicy, QWidget
 from softphone.gui import icons
 from softphone.gui.theme import GRID, Palette, Size, theme
 from softphone.gui.widgets import FlatButton
-from stage import paint
-from stage.geometry import LEAST, LEAST_PAIR, Geometry, lay_out, lay_out_pair
-from stage.travel import LASTS, Traffic, Travel
+from stage.gui import painting
+from stage.gui.geometry import LEAST, LEAST_PAIR, Geometry, lay_out, lay_out_pair
+from stage.gui.message_animation import LASTS, AnimationQueue, MessageAnimation
 
 MOVING = 33  # ms between frames while a message moves
 FLOWING = 80  # ms between frames while only the audio flows
@@ -44,7 +44,7 @@ TONES = {"request": "hot", "answer": "alive", "refusal": "stop", "replay": "warn
 
 
 @dataclass(frozen=True)
-class ServerLook:
+class ServerAppearance:
     """`look` is a key of LOOKS, `words` say it; `kill` and `restart`: may it be done, and the
     tooltip."""
 
@@ -56,7 +56,7 @@ class ServerLook:
 
 
 @dataclass(frozen=True)
-class PhoneLook:
+class PhoneAppearance:
     """`tone` and `icon` of the theme; `linked`: registered, so that its line to the forwarder is
     lit."""
 
@@ -65,12 +65,12 @@ class PhoneLook:
     linked: bool
 
 
-ABSENT = ServerLook(
+ABSENT = ServerAppearance(
     "waking", "starting ...", "", (False, "It is still starting"), (False, "It is still starting")
 )
 
 
-class Figure(QWidget):
+class TopologyView(QWidget):
     """`phones`, `servers` and `pair` are the names, left and right; `pair` is empty if there is but
     one forwarder."""
 
@@ -98,7 +98,7 @@ class Figure(QWidget):
             clock,
         )
         self._plugged = (*pair, *servers)  # programs with a plug to pull
-        self.phones = dict.fromkeys(phones, PhoneLook("dead", "call", False))
+        self.phones = dict.fromkeys(phones, PhoneAppearance("dead", "call", False))
         self.servers = dict.fromkeys(servers, ABSENT)
         self.forwarders = dict.fromkeys(pair, ABSENT)
         self.active: str | None = None  # of the pair
@@ -107,7 +107,7 @@ class Figure(QWidget):
         self.hot: str | None = None
         self._deserted = False  # not before somebody says so
         self.talking = False
-        self.traffic = Traffic()
+        self.traffic = AnimationQueue()
         self._moved_at = -10.0  # when the hot server changed last
         self._geometry = self._lay_out()
         self.buttons: dict[tuple[str, str], FlatButton] = {}
@@ -121,7 +121,7 @@ class Figure(QWidget):
 
     # -- what there is to show ---------------------------------------------------------------------
 
-    def show_server(self, name: str, look: ServerLook) -> None:
+    def show_server(self, name: str, look: ServerAppearance) -> None:
         """Or one of two forwarders."""
         looks = self.forwarders if name in self._pair else self.servers
         if look == looks[name]:
@@ -149,7 +149,7 @@ class Figure(QWidget):
             self._moved_at = self._taken_at + LASTS
             self._animate()
 
-    def show_phone(self, name: str, look: PhoneLook) -> None:
+    def show_phone(self, name: str, look: PhoneAppearance) -> None:
         if look != self.phones[name]:
             self.phones[name] = look
             self.update()
@@ -159,7 +159,7 @@ class Figure(QWidget):
             self.talking = talking
             self._animate()
 
-    def show_message(self, call: str, travel: Travel) -> None:
+    def show_message(self, call: str, travel: MessageAnimation) -> None:
         self.traffic.add(call, travel, self._clock())
         self._animate()
 
@@ -240,7 +240,7 @@ class Figure(QWidget):
         self._draw_links(painter, palette, now)
         self._draw_audio(painter, palette, now)
         for name, phone in self.phones.items():
-            paint.phone(
+            painting.phone(
                 painter,
                 self._geometry.boxes[name],
                 name,
@@ -251,17 +251,17 @@ class Figure(QWidget):
         self._draw_forwarder(painter, palette)
         for name, look in (self.forwarders | self.servers).items():
             self._draw_program(painter, name, look, palette)
-        paint.store(painter, self._geometry.boxes["store"], palette)
+        painting.store(painter, self._geometry.boxes["store"], palette)
 
     def _draw_links(self, painter: QPainter, palette: Palette, now: float) -> None:
         for name, phone in self.phones.items():
             colour = palette.hot.colour if phone.linked else palette.line
             entrance = "address" if self._pair else "forwarder"
-            paint.arrow(
+            painting.arrow(
                 painter, *self._geometry.arrow(name, entrance), colour, 2, dotted=not phone.linked
             )
         for forwarder in self._pair:
-            paint.arrow(
+            painting.arrow(
                 painter,
                 *self._geometry.arrow("address", forwarder),
                 palette.faint,
@@ -272,10 +272,10 @@ class Figure(QWidget):
         for name in self._servers:
             for forwarder in self._pair or ("forwarder",):
                 start, end = self._geometry.arrow(forwarder, name)
-                paint.arrow(painter, start, end, palette.faint, 2, dotted=True, head=False)
+                painting.arrow(painter, start, end, palette.faint, 2, dotted=True, head=False)
             dead = self.servers[name].look == "dead"
             to_store = self._geometry.arrow(name, "store")
-            paint.arrow(
+            painting.arrow(
                 painter,
                 *to_store,
                 palette.faint if dead else palette.muted,
@@ -296,8 +296,11 @@ class Figure(QWidget):
         """A line that grew from its beginning on `since` seconds ago."""
         moved = 1.0 if theme().reduced_motion else min(1.0, since / LASTS)
         if moved > 0:
-            paint.arrow(
-                painter, *paint.part_of(self._geometry.route(route), moved), palette.hot.colour, 3.5
+            painting.arrow(
+                painter,
+                *painting.part_of(self._geometry.route(route), moved),
+                palette.hot.colour,
+                3.5,
             )
 
     def _draw_audio(self, painter: QPainter, palette: Palette, now: float) -> None:
@@ -316,7 +319,7 @@ class Figure(QWidget):
         painter.setBrush(Qt.BrushStyle.NoBrush)
         painter.drawPath(path)
         words = "audio (RTP), from phone to phone" if self.talking else "no audio"
-        paint.tag(
+        painting.tag(
             painter,
             path.pointAtPercent(0.5),
             words,
@@ -330,42 +333,42 @@ class Figure(QWidget):
         if self._pair:
             if self._vacant:
                 words, tone = "nobody has it", palette.warning
-            paint.address(painter, self._geometry.boxes["address"], words, tone, palette)
+            painting.address(painter, self._geometry.boxes["address"], words, tone, palette)
             return
-        paint.forwarder(painter, self._geometry.boxes["forwarder"], words, tone, palette)
+        painting.forwarder(painter, self._geometry.boxes["forwarder"], words, tone, palette)
 
     def _draw_program(
-        self, painter: QPainter, name: str, look: ServerLook, palette: Palette
+        self, painter: QPainter, name: str, look: ServerAppearance, palette: Palette
     ) -> None:
         box = self._geometry.boxes[name]
         icon, tone_name, width = LOOKS[look.look]
         tone = palette.tones()[tone_name]
         dead = look.look == "dead"
         fill = tone.wash if look.look in ("hot", "dead") else palette.surface
-        paint.card(painter, box, fill, tone.colour, width, dashed=look.look in DASHED)
+        painting.card(painter, box, fill, tone.colour, width, dashed=look.look in DASHED)
         edge = GRID / 2 if self._pair else GRID
         head = QRectF(
             box.left() + 1.5 * GRID, box.top() + edge, box.width() - 3 * GRID, 2.75 * GRID
         )
         if dead:
-            paint.cross(painter, box.adjusted(3, 3, -3, -3), tone.colour)
+            painting.cross(painter, box.adjusted(3, 3, -3, -3), tone.colour)
         icons.draw(
             painter, icon, QRectF(head.left(), head.top() + 3, 2 * GRID, 2 * GRID), tone.colour
         )
         title = head.adjusted(3 * GRID, 0, 0, 0)
         left, right = Qt.AlignmentFlag.AlignLeft, Qt.AlignmentFlag.AlignRight
         ink = tone.colour if dead else palette.text
-        paint.text(painter, title, name, theme().font(Size.TEXT, bold=True), ink, left)
-        paint.text(painter, title, look.address, theme().font(Size.SMALL), palette.muted, right)
+        painting.text(painter, title, name, theme().font(Size.TEXT, bold=True), ink, left)
+        painting.text(painter, title, look.address, theme().font(Size.SMALL), palette.muted, right)
         below = title.translated(0, (2.5 if self._pair else 2.75) * GRID)
-        paint.text(painter, below, look.words, theme().font(Size.SMALL), tone.colour, left)
+        painting.text(painter, below, look.words, theme().font(Size.SMALL), tone.colour, left)
 
     def _draw_messages(self, painter: QPainter) -> None:
         palette = theme().palette
         for position in self.traffic.positions(self._clock()):
             route = self._geometry.route(position.travel.route)
             fraction = 0.5 if theme().reduced_motion else eased(position.fraction)
-            paint.pill(
+            painting.pill(
                 painter,
                 along(route, fraction),
                 position.travel.label,

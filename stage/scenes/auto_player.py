@@ -18,8 +18,8 @@ from PySide6.QtCore import QObject, Qt, QTimer, Signal
 from PySide6.QtGui import QImage
 
 from softphone.gui.widgets import FlatButton
-from stage.script import PAIR, Number, Row, milliseconds
-from stage.show import PHONES, Show
+from stage.controller import PHONES, DemoController
+from stage.scenes.use_case import PAIR, Number, Row, milliseconds
 
 TALK = 12.0  # s, from the answer to the hang-up
 BEFORE_KILL = 0.55  # of the talk
@@ -33,7 +33,7 @@ DEVELOP = {5: 150, 6: 700, PAIR.number: 1100}  # ms from a step to its picture; 
 PICTURE = 400
 
 
-class Player(QObject):
+class AutoPlayer(QObject):
     """`finished(complete)` is emitted once. `say` gets each line for the person; `folder` gets the
     pictures."""
 
@@ -41,7 +41,7 @@ class Player(QObject):
 
     def __init__(
         self,
-        show: Show,
+        show: DemoController,
         talk: float = TALK,
         folder: Path | None = None,
         say: Callable[[str], None] = print,
@@ -54,13 +54,13 @@ class Player(QObject):
         self._deadline.timeout.connect(self._give_up)
         self._waiting: dict[Number, Row] = {}
         self._pictures: dict[Number, QImage] = {}
-        self._untold = [step.number for step in show.script.steps]
+        self._untold = [step.number for step in show.use_case.steps]
         show.fulfilled.connect(self._on_step)
         show.failed.connect(self._on_failure)
 
     @property
     def complete(self) -> bool:
-        return self._show.script.complete
+        return self._show.use_case.complete
 
     def start(self) -> None:
         self._deadline.start(int(PATIENCE * 1000))
@@ -95,14 +95,14 @@ class Player(QObject):
 
     def _acts(self) -> dict[Number, list[tuple[float, Callable[[], None]]]]:
         """What is done once a step is observed, and how many seconds after it."""
-        acts = {
+        acts: dict[Number, list[tuple[float, Callable[[], None]]]] = {
             2: [(0.8, self._call)],
             3: [(RING, self._answer)],
             4: [(self._talk * BEFORE_KILL, self._kill), (self._talk, self._hang_up)],
         }
         if not self._show.forwarders.pair:
             return acts
-        call = self._show.script.facts.calls.get(PHONES[0])
+        call = self._show.use_case.state.calls.get(PHONES[0])
         spent = time.monotonic() - (call.answered_at or 0.0) if call else 0.0
         return {
             **acts,
@@ -121,10 +121,10 @@ class Player(QObject):
         self._press(0, "Hang up")
 
     def _kill(self) -> None:
-        self._pull_plug(self._show.script.facts.cast.first)
+        self._pull_plug(self._show.use_case.state.cast.first)
 
     def _kill_forwarder(self) -> None:
-        self._pull_plug(self._show.script.facts.cast.forwarders[0])
+        self._pull_plug(self._show.use_case.state.cast.forwarders[0])
 
     def _pull_plug(self, name: str) -> None:
         button = self._show.window.figure.buttons[name, "kill"]
@@ -147,20 +147,20 @@ class Player(QObject):
     # -- what is told ------------------------------------------------------------------------------
 
     def _measured(self, row: Row) -> str:
-        facts = self._show.script.facts
-        if row.number == 6 and facts.takeover_ms is not None:
+        state = self._show.use_case.state
+        if row.number == 6 and state.takeover_ms is not None:
             return (
-                f"({milliseconds(facts.takeover_ms)} from the kill to the first answer through "
-                f"{facts.cast.second})"
+                f"({milliseconds(state.takeover_ms)} from the kill to the first answer through "
+                f"{state.cast.second})"
             )
-        if row.number == PAIR.number and facts.forwarder_takeover_ms is not None:
+        if row.number == PAIR.number and state.forwarder_takeover_ms is not None:
             return (
-                f"({milliseconds(facts.forwarder_takeover_ms)} from the kill to the first answer "
+                f"({milliseconds(state.forwarder_takeover_ms)} from the kill to the first answer "
                 "through "
-                f"{facts.heir})"
+                f"{state.successor})"
             )
-        if row.number == 9 and facts.bill is not None:
-            return f"({facts.bill.total} {facts.bill.currency} for {facts.bill.seconds} s)"
+        if row.number == 9 and state.bill is not None:
+            return f"({state.bill.total} {state.bill.currency} for {state.bill.seconds} s)"
         return f"({row.words})" if row.words else ""
 
     def _picture(self, number: Number) -> None:
@@ -195,21 +195,21 @@ class Player(QObject):
             self.finished.emit(self.complete)
 
 
-def report(show: Show) -> dict[str, Any]:
+def report(show: DemoController) -> dict[str, Any]:
     """Everything measured in this run, for `--json`; what was not measured is null. Call it before
     the phones stop."""
-    facts = show.script.facts
-    bill = facts.bill
+    state = show.use_case.state
+    bill = state.bill
     pair = (
-        {"forwarder_takeover_ms": rounded(facts.forwarder_takeover_ms, 2)}
-        if facts.cast.forwarders
+        {"forwarder_takeover_ms": rounded(state.forwarder_takeover_ms, 2)}
+        if state.cast.forwarders
         else {}
     )
     return {
         "steps": [
             {"number": row.number, "text": row.text, "observed": row.observed} for row in show.rows
         ],
-        "talk_seconds": rounded(facts.talk_seconds, 2),
+        "talk_seconds": rounded(state.talk_seconds, 2),
         "bill": None
         if bill is None
         else {
@@ -218,15 +218,15 @@ def report(show: Show) -> dict[str, Any]:
             "total": bill.total,
             "currency": bill.currency,
         },
-        "takeover_ms": rounded(facts.takeover_ms, 2),
+        "takeover_ms": rounded(state.takeover_ms, 2),
         **pair,
-        "rtp_longest_gap_ms": rounded(facts.longest_gap_ms, 1),
-        "rtp_lost": facts.lost,
+        "rtp_longest_gap_ms": rounded(state.longest_gap_ms, 1),
+        "rtp_lost": state.lost,
         "retransmissions": retransmissions(show),
     }
 
 
-def retransmissions(show: Show) -> int | None:
+def retransmissions(show: DemoController) -> int | None:
     try:
         return sum(show.phones[name].snapshot().retransmissions for name in PHONES)
     except (RuntimeError, TimeoutError):

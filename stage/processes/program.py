@@ -3,8 +3,8 @@ never left behind.
 
 Two threads per running program read its output; the one on standard output also reaps it, so that
 neither a kill nor an end blocks anybody. Each program lives in a session of its own: Ctrl-C reaches
-the stage alone, which then ends them in order. `Keeper` covers the one case in which the stage
-cannot do that itself, its own SIGKILL.
+the stage alone, which then ends them in order. `CleanupProcess` covers the one case in which the
+stage cannot do that itself, its own SIGKILL.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ class StartError(Exception):
     said one."""
 
 
-class Keeper:
-    """Our end of `keeper.py`. Any thread may call it; `close()` twice is fine."""
+class CleanupProcess:
+    """Our end of `cleanup_process.py`. Any thread may call it; `close()` twice is fine."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()  # guards the pipe: two programs may end at the same moment
         self._process = subprocess.Popen(
-            [sys.executable, "-S", str(Path(__file__).with_name("keeper.py"))],
+            [sys.executable, "-S", str(Path(__file__).with_name("cleanup_process.py"))],
             stdin=subprocess.PIPE,
             text=True,
             start_new_session=True,
@@ -85,7 +85,7 @@ class Program:
         ready: str = "ready: ",
         *,
         folder: str | Path | None = None,
-        keeper: Keeper | None = None,
+        keeper: CleanupProcess | None = None,
         on_end: Callable[[Program, int], None] | None = None,
     ) -> None:
         self.name = name

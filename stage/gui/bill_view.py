@@ -11,17 +11,17 @@ from PySide6.QtCore import QRectF, QSize, Qt
 from PySide6.QtGui import QColor, QPainter, QPainterPath, QPaintEvent
 from PySide6.QtWidgets import QHBoxLayout, QLabel, QSizePolicy, QStackedLayout, QVBoxLayout, QWidget
 
-from softphone.gui import formatting as words
+from softphone.gui import formatting
 from softphone.gui.theme import GRID, Size, theme
 from softphone.gui.widgets import TextLabel
-from stage import paint
+from stage.gui import painting
 
 TARIFF = re.compile(r"([\d.]+)\s*\+\s*([\d.]+)\s*/\s*(\d+)\s*s", re.ASCII)
 EMPTY = "No bill yet. It appears here as soon as a call is answered."
 
 
 @dataclass(frozen=True)
-class BillLook:
+class BillSummary:
     """A bill made ready to show; `carried` are (server, seconds), `page` is the address of the
     server's page."""
 
@@ -39,14 +39,14 @@ class BillLook:
     started: str = ""
 
 
-def look_of(call: dict[str, Any], server: str, page: str, started: str) -> BillLook:
+def bill_from_json(call: dict[str, Any], server: str, page: str, started: str) -> BillSummary:
     """From one entry of the `/calls` of `server`, begun through `started`; what is absent is shown
     as nothing."""
     parts = call.get("carried") or ()
     carried = tuple(
         (str(part.get("server", "")), float(part.get("seconds") or 0)) for part in parts
     )
-    return BillLook(
+    return BillSummary(
         person(str(call.get("caller", ""))),
         person(str(call.get("callee", ""))),
         int(call.get("seconds") or 0),
@@ -74,7 +74,7 @@ def sum_of(tariff: str, units: object) -> str:
 
 def person(uri: str) -> str:
     """The name in an address-of-record: "sip:alice@failover.test" is Alice to everybody here."""
-    user = words.one_line(uri.removeprefix("sip:").partition("@")[0])
+    user = formatting.one_line(uri.removeprefix("sip:").partition("@")[0])
     return user[:1].upper() + user[1:]
 
 
@@ -125,8 +125,8 @@ class Bar(QWidget):
 
     def _label(self, painter: QPainter, room: QRectF, text: str, ink: QColor) -> None:
         font = theme().font(Size.SMALL, bold=True, tabular=True)
-        if room.width() >= paint.width_of(text, font):
-            paint.text(painter, room, text, font, ink, Qt.AlignmentFlag.AlignLeft)
+        if room.width() >= painting.width_of(text, font):
+            painting.text(painter, room, text, font, ink, Qt.AlignmentFlag.AlignLeft)
 
 
 class BillView(QWidget):
@@ -135,7 +135,7 @@ class BillView(QWidget):
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.setAccessibleName("The bill")
-        self.look: BillLook | None = None
+        self.look: BillSummary | None = None
         self._stack = QStackedLayout(self)
         empty = TextLabel(Size.TEXT, lines=2, tone="muted")
         empty.set_text(EMPTY)
@@ -177,7 +177,7 @@ class BillView(QWidget):
         column.addLayout(beside(self.total, self.source))
         return body
 
-    def show_bill(self, look: BillLook | None) -> None:
+    def show_bill(self, look: BillSummary | None) -> None:
         if look == self.look:
             return
         self.look = look
@@ -185,7 +185,7 @@ class BillView(QWidget):
         if look is None:
             return
         self._who.set_text(f"{look.caller} \u2192 {look.callee}")
-        self._time.set_text(words.duration(look.seconds))
+        self._time.set_text(formatting.duration(look.seconds))
         self._why.set_text(f"{f'Started via {look.started}. ' if look.started else ''}{look.why}")
         self._bar.show_parts(look.carried)
         self.parts.set_text(" + ".join(f"{name} {seconds:.0f} s" for name, seconds in look.carried))

@@ -18,30 +18,30 @@ from plumbing.event_loop import Loop
 from softphone.gui.event_bridge import Bridge
 from softphone.gui.phone_panel import PhonePanel
 from softphone.phone import Account, Phone
-from stage.bill import look_of
-from stage.cluster import DOMAIN, HOST, SERVERS, Cluster, Ports
-from stage.facts import Cast
-from stage.figure import Figure
-from stage.forwarders import Forwarders
-from stage.ladder import Rung
-from stage.looks import ServerFacts, forwarder_look, phone_look, server_look, story
-from stage.process import StartError
-from stage.script import Row, Script
-from stage.seen import (
-    AddressTaken,
+from stage.gui.bill_view import bill_from_json
+from stage.gui.main_window import Window
+from stage.gui.message_ladder import LadderRow
+from stage.gui.presenter import ProgramState, forwarder_look, phone_look, server_look, story
+from stage.gui.topology_view import TopologyView
+from stage.observation.forwarder_client import Pages
+from stage.observation.forwarder_roles import Forwarders
+from stage.observation.from_events import from_forwarder_message, heard
+from stage.observation.observations import (
+    AddressAnswered,
     Audio,
     Bill,
-    CallSeen,
-    Ended,
-    Killed,
-    Knocked,
+    CallStateChanged,
+    ForwarderActivated,
     MembersSeen,
+    ProcessExited,
+    ProcessKilled,
+    ServerFailover,
     ServersUp,
-    TakenOver,
 )
-from stage.telling import heard, passage
-from stage.watch import Pages
-from stage.window import Window
+from stage.processes.cluster import DOMAIN, HOST, SERVERS, Cluster, Ports
+from stage.processes.program import StartError
+from stage.scenes.state import Roles
+from stage.scenes.use_case import Row, UseCase
 
 PHONES = ("Alice", "Bob")
 TICK = 100  # ms between two looks at the audio
@@ -55,9 +55,10 @@ class Wire(QObject):
     told = Signal(str, object)
 
 
-class Show(QObject):
+class DemoController(QObject):
     """`users` is what the servers know, `passwords` what the phones say, `more` further arguments
-    of the servers. `pair`: two forwarders (stage/forwarders.py). `ready`: both servers are up."""
+    of the servers. `pair`: two forwarders (observation/forwarder_roles.py). `ready`: both servers
+    are up."""
 
     ready = Signal()
     failed = Signal(str)
@@ -76,9 +77,9 @@ class Show(QObject):
         self._wire.told.connect(self._hear)
         self.cluster = Cluster(ports, users, self._program_ended, more, pair)
         self.forwarders = Forwarders(self.cluster, self._wire.told.emit)
-        self.script = Script(Cast(*PHONES, *SERVERS, tuple(self.forwarders.pair)))
+        self.use_case = UseCase(Roles(*PHONES, *SERVERS, tuple(self.forwarders.pair)))
         self.servers = {
-            name: ServerFacts(name, self.cluster.addresses[name][1]) for name in SERVERS
+            name: ProgramState(name, self.cluster.addresses[name][1]) for name in SERVERS
         }
         self.bridges = {name: Bridge() for name in PHONES}
         said = passwords or users or {}
@@ -107,7 +108,7 @@ class Show(QObject):
     def _make_window(self) -> Window:
         alice, bob = PHONES
         pair = tuple(self.forwarders.pair)
-        figure = Figure(
+        figure = TopologyView(
             (alice, bob), (SERVERS[0], SERVERS[1]), self.cluster.ports.forwarder, pair=pair
         )
         figure.kill.connect(self.kill)
@@ -117,14 +118,14 @@ class Show(QObject):
             for name, other in ((alice, bob), (bob, alice))
         ]
         window = Window(
-            panels[0], panels[1], figure, (alice, "forwarder", *SERVERS, bob), self.script.steps
+            panels[0], panels[1], figure, (alice, "forwarder", *SERVERS, bob), self.use_case.steps
         )
         window.allow_phones(False)
         self._refresh(window)
         return window
 
     @property
-    def _programs(self) -> dict[str, ServerFacts]:
+    def _programs(self) -> dict[str, ProgramState]:
         """Those that may be killed and restarted."""
         return self.forwarders.pair | self.servers
 
@@ -196,8 +197,8 @@ class Show(QObject):
         at = self.cluster.kill(name)
         program.crashed = True
         self._probes_left = PROBES
-        self.window.ladder.add(Rung(at, "", "", f"{name} killed", "refusal"))
-        self.observe(Killed(at, name, program.pid or 0))
+        self.window.ladder.add(LadderRow(at, "", "", f"{name} killed", "refusal"))
+        self.observe(ProcessKilled(at, name, program.pid or 0))
 
     def _program_ended(self, name: str, status: int) -> None:
         """On the program's own thread, the moment its process is gone.
@@ -232,9 +233,9 @@ class Show(QObject):
 
     def observe(self, seen: object) -> None:
         """Take an observation into the script and show what it changes."""
-        call = self.script.facts.call_id
-        fulfilled = self.script.observe(seen)
-        if self.script.facts.call_id != call:
+        call = self.use_case.state.call_id
+        fulfilled = self.use_case.observe(seen)
+        if self.use_case.state.call_id != call:
             self.window.bill.show_bill(None)
         self._refresh()
         for row in fulfilled:
@@ -287,7 +288,7 @@ class Show(QObject):
         if name in self.forwarders.pair:
             self.forwarders.gone(name)
             self.window.figure.show_active(self.forwarders.active)
-        self.observe(Ended(time.monotonic(), name, status))
+        self.observe(ProcessExited(time.monotonic(), name, status))
 
     def _on_restarted(self, told: tuple[str, str]) -> None:
         name, trouble = told
@@ -320,12 +321,12 @@ class Show(QObject):
         name = self.forwarders.active or ""
         self.window.figure.show_active(name)
         if self.window.ladder.rungs:  # not the first time
-            self.window.ladder.add(Rung(at, "", "", f"{name} has the address", "answer"))
-        self.observe(AddressTaken(at, name))
+            self.window.ladder.add(LadderRow(at, "", "", f"{name} has the address", "answer"))
+        self.observe(ForwarderActivated(at, name))
 
     def _on_knocked(self, told: tuple[float, float]) -> None:
-        self.observe(Knocked(*told))
-        if self.script.facts.both("talking"):
+        self.observe(AddressAnswered(*told))
+        if self.use_case.state.both("talking"):
             self.phones[PHONES[0]].probe()  # does the call itself pass through the other one too?
 
     def _servers_up(self, at: float) -> None:
@@ -344,7 +345,7 @@ class Show(QObject):
     def _on_failover(self, told: dict[str, Any]) -> None:
         if told.get("to"):
             self.observe(
-                TakenOver(
+                ServerFailover(
                     float(told["monotonic"]),
                     str(told["from"]),
                     str(told["to"]),
@@ -353,7 +354,7 @@ class Show(QObject):
             )
 
     def _on_message(self, told: dict[str, Any]) -> None:
-        crossing = passage(told, self._name, self.forwarders.path(told["forwarder"]))
+        crossing = from_forwarder_message(told, self._name, self.forwarders.path(told["forwarder"]))
         if crossing is None:
             return
         self.window.figure.show_message(crossing.lane, crossing.travel)
@@ -363,7 +364,7 @@ class Show(QObject):
             self._pages.look()
 
     def _name(self, leg: str, address: str) -> str | None:
-        """The figure's name for one end of a passage; None for a phone that is not one of ours."""
+        """The figure's name for one end of a message; None for a phone not ours."""
         if leg in self.servers:
             return leg
         port = address.rpartition(":")[2]
@@ -377,18 +378,18 @@ class Show(QObject):
             return
         if url.endswith("/members"):
             alive = frozenset(str(m["name"]) for m in page.get("members", ()) if m.get("alive"))
-            if alive != self.script.facts.members:
+            if alive != self.use_case.state.members:
                 self.observe(MembersSeen(time.monotonic(), alive))
             return
         server = str(page.get("server"))
-        heir = self.script.facts.cast.second
-        if server == heir or not self.servers[heir].alive:
+        successor = self.use_case.state.cast.second
+        if server == successor or not self.servers[successor].alive:
             self._on_calls(server, page)
 
     def _on_calls(self, server: str, page: dict[str, Any]) -> None:
         """The bill as the second server tells it; by the first only while the second is dead."""
         call = next(
-            (c for c in page.get("calls", ()) if c.get("call_id") == self.script.facts.call_id),
+            (c for c in page.get("calls", ()) if c.get("call_id") == self.use_case.state.call_id),
             None,
         )
         if call is None or call.get("answered") is None:
@@ -396,9 +397,9 @@ class Show(QObject):
             return
         page_address, started = (
             f"{self.cluster.management[server]}/",
-            self.script.facts.answered_through or "",
+            self.use_case.state.answered_through or "",
         )
-        self.window.bill.show_bill(look_of(call, server, page_address, started))
+        self.window.bill.show_bill(bill_from_json(call, server, page_address, started))
         self.observe(
             Bill(
                 time.monotonic(),
@@ -415,29 +416,29 @@ class Show(QObject):
         if self._stage == "stopped":
             return
         seen = heard(name, event)
-        if isinstance(seen, CallSeen):
+        if isinstance(seen, CallStateChanged):
             self._look_at_audio(name)
         if seen is not None:
             self.observe(seen)
-        if isinstance(seen, CallSeen) and seen.state == "ended":
+        if isinstance(seen, CallStateChanged) and seen.state == "ended":
             self._pages.look()
 
     # -- from time to time -------------------------------------------------------------------------
 
     def _tick(self) -> None:
-        facts = self.script.facts
-        if facts.both("talking"):
+        state = self.use_case.state
+        if state.both("talking"):
             for name in PHONES:
                 self._look_at_audio(name)
-            if facts.killed and facts.takeover_ms is None and self._probes_left and facts.hot:
+            if state.killed and state.takeover_ms is None and self._probes_left and state.hot:
                 self._probes_left -= 1
                 # before that, `_program_ended` has asked
-                if time.monotonic() > facts.killed.at + TICK / 1000:
+                if time.monotonic() > state.killed.at + TICK / 1000:
                     self.phones[PHONES[0]].probe()
 
     def _look_at_audio(self, name: str) -> None:
         stats = self.phones[name].media_stats()
-        if stats is not None and self.script.facts.state(name) == "talking":
+        if stats is not None and self.use_case.state.call_state(name) == "talking":
             self.observe(
                 Audio(
                     time.monotonic(), name, stats.packets_received, stats.longest_gap_ms, stats.lost
@@ -448,17 +449,17 @@ class Show(QObject):
 
     def _refresh(self, window: Window | None = None) -> None:
         window = window or self.window
-        facts = self.script.facts
+        state = self.use_case.state
         for name, server in self.servers.items():
-            window.figure.show_server(name, server_look(server, facts.hot))
+            window.figure.show_server(name, server_look(server, state.hot))
         for name, forwarder in self.forwarders.pair.items():
             window.figure.show_server(name, forwarder_look(forwarder))
         for name in PHONES:
-            window.figure.show_phone(name, phone_look(facts, name))
-        window.figure.show_talking(facts.both("talking"))
-        window.steps.show_rows(self.script.rows)
-        window.tell(*story(facts, self.servers, self.forwarders.pair))
+            window.figure.show_phone(name, phone_look(state, name))
+        window.figure.show_talking(state.both("talking"))
+        window.steps.show_rows(self.use_case.rows)
+        window.tell(*story(state, self.servers, self.forwarders.pair))
 
     @property
     def rows(self) -> list[Row]:
-        return self.script.rows
+        return self.use_case.rows

@@ -33,12 +33,12 @@ from softphone.gui import icons
 from softphone.gui.phone_panel import PhonePanel
 from softphone.gui.theme import GRID, LIGHT, Size, theme
 from softphone.gui.widgets import StateMark, TextLabel
-from stage.bill import BillView
-from stage.card import Card, Tab
-from stage.figure import Figure
-from stage.ladder import Ladder
-from stage.script import STEPS, Step
-from stage.steps import StepsCard
+from stage.gui.bill_view import BillView
+from stage.gui.card import Card, Tab
+from stage.gui.message_ladder import Ladder
+from stage.gui.step_list import StepList
+from stage.gui.topology_view import TopologyView
+from stage.scenes.use_case import STEPS, Step
 
 SIZE = QSize(1280, 800)
 LEAST = QSize(1024, 700)
@@ -57,7 +57,7 @@ class Window(QWidget):
         self,
         left: PhonePanel,
         right: PhonePanel,
-        figure: Figure,
+        figure: TopologyView,
         columns: tuple[str, ...],
         steps: Sequence[Step] = STEPS,
     ) -> None:
@@ -66,7 +66,7 @@ class Window(QWidget):
         self.setWindowIcon(icons.icon("call", LIGHT.hot.ink, LIGHT.hot.colour))
         self.panels = (left, right)
         self.figure = figure
-        self.steps = StepsCard(steps)
+        self.steps = StepList(steps)
         self.bill = BillView()
         self.ladder = Ladder(columns)
         self._closed = self._trouble = False

@@ -16,7 +16,7 @@ WAITING = 24  # per call; more than this are not shown
 
 
 @dataclass(frozen=True)
-class Travel:
+class MessageAnimation:
     """A message drawn as `label` along the nodes of `route`; `kind`: "request", "answer", "refusal"
     or "replay"."""
 
@@ -29,7 +29,7 @@ class Travel:
 class Position:
     """`fraction` of the whole route is behind it."""
 
-    travel: Travel
+    travel: MessageAnimation
     fraction: float
 
 
@@ -37,13 +37,13 @@ class Position:
 class Lane:
     """The messages of one call, in order."""
 
-    waiting: deque[Travel]
-    moving: Travel | None = None
+    waiting: deque[MessageAnimation]
+    moving: MessageAnimation | None = None
     started: float = 0.0
     lasts: float = LASTS
 
 
-class Traffic:
+class AnimationQueue:
     """`now` is monotonic seconds throughout."""
 
     def __init__(self) -> None:
@@ -54,7 +54,7 @@ class Traffic:
     def busy(self) -> bool:
         return bool(self._lanes)
 
-    def add(self, call: str, travel: Travel, now: float) -> None:
+    def add(self, call: str, travel: MessageAnimation, now: float) -> None:
         lane = self._lanes.setdefault(call, Lane(deque()))
         if len(lane.waiting) >= WAITING:
             self.left_out += 1

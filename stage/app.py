@@ -18,11 +18,11 @@ from pathlib import Path
 from PySide6.QtCore import QSocketNotifier, QTimer
 from PySide6.QtWidgets import QApplication
 
-from softphone.gui import qapplication as instance
+from softphone.gui import qapplication
 from softphone.gui.theme import install
-from stage import play as player
-from stage.cluster import Ports
-from stage.show import Show
+from stage.controller import DemoController
+from stage.processes.cluster import Ports
+from stage.scenes import auto_player as player
 
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 # s: painting may keep the phones' threads waiting that long, instead of Python's usual 5 ms
@@ -33,7 +33,7 @@ def show(free_ports: bool, more: Sequence[str], pair: bool) -> int:
     """The window for a person; 1 if the programs could not be started, and the reason is then shown
     in it."""
     app = application()
-    stage = Show(Ports.free() if free_ports else None, more=more, pair=pair)
+    stage = DemoController(Ports.free() if free_ports else None, more=more, pair=pair)
     trouble: list[str] = []
 
     def fail(sentence: str) -> None:
@@ -64,8 +64,8 @@ def play(
 ) -> int:
     """The example by itself; 0 only if every step was observed."""
     app = application()
-    stage = Show(Ports.free() if free_ports else None, more=more, pair=pair)
-    actor = player.Player(stage, talk, folder, lambda line: print(line, flush=True))
+    stage = DemoController(Ports.free() if free_ports else None, more=more, pair=pair)
+    actor = player.AutoPlayer(stage, talk, folder, lambda line: print(line, flush=True))
     outcome: list[bool] = []
 
     def end(complete: bool) -> None:
@@ -89,7 +89,7 @@ def play(
 
 
 def application() -> QApplication:
-    app = instance.application(sys.argv[:1])
+    app = qapplication.application(sys.argv[:1])
     sys.setswitchinterval(SWITCH)
     app.setApplicationName("Call Failover")
     app.setQuitOnLastWindowClosed(False)

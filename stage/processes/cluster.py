@@ -18,9 +18,9 @@ from pathlib import Path
 
 from plumbing.address import Address, format_address
 from plumbing.private_files import OWNER_ONLY
-from stage.process import Keeper, Program, StartError
+from stage.processes.program import CleanupProcess, Program, StartError
 
-ROOT = Path(__file__).resolve().parent.parent  # the programs are started from here
+ROOT = Path(__file__).resolve().parents[2]  # the programs are started from here
 HOST = "127.0.0.1"
 DOMAIN = "failover.test"  # RFC 6761: a name that nobody else can own
 SERVERS = ("server1", "server2")
@@ -73,6 +73,7 @@ server2={server2}
 forwarder.listen={forwarder}
 forwarder.standby={standby}
 admin.listen={admin}
+admin.links={links}
 """
 
 
@@ -108,7 +109,7 @@ class Cluster:
             name: (HOST, port) for name, port in zip(SERVERS, self.ports.servers, strict=True)
         }
         self.folder = Path(tempfile.mkdtemp(prefix="call-failover-"))
-        self._keeper = Keeper()
+        self._keeper = CleanupProcess()
         self._keeper.folder(self.folder)
         self.programs = {
             name: self._program(name, ["forwarder.py", str(self._write_settings(name))])
@@ -197,6 +198,7 @@ class Cluster:
                 forwarder=format_address(self.forwarder),
                 admin=self.admins[name].removeprefix("http://"),
                 standby="yes" if len(self.admins) > 1 else "no",
+                links=", ".join(f"{each} {page}" for each, page in self.management.items()),
                 **{server: format_address(address) for server, address in self.addresses.items()},
             ),
             encoding="utf-8",

@@ -17,7 +17,7 @@ BETWEEN = 0.005  # s
 PATIENCE = 15.0  # s: then nobody is coming
 
 
-class Knocker:
+class OptionsPinger:
     """Threads `knock`, one for each `knock()`. `on_answer(at, began)`, in monotonic seconds, is
     called on them."""
 

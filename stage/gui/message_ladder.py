@@ -15,8 +15,8 @@ from PySide6.QtGui import QColor, QPainter, QPainterPath, QPaintEvent, QPen, QSh
 from PySide6.QtWidgets import QFrame, QScrollArea, QSizePolicy, QVBoxLayout, QWidget
 
 from softphone.gui.theme import GRID, Palette, Size, theme
-from stage import paint
-from stage.figure import TONES
+from stage.gui import painting
+from stage.gui.topology_view import TONES
 
 KEPT = 400  # rows; older ones fall out at the top
 ROW = 24
@@ -26,7 +26,7 @@ TURN = 9.0  # px between the two halves of a line that turns at the forwarder
 
 
 @dataclass(frozen=True)
-class Rung:
+class LadderRow:
     """One message, or with empty `source` a remark across the whole width. `kind` is a key of the
     figure's TONES."""
 
@@ -44,7 +44,7 @@ class Ladder(QWidget):
         super().__init__(parent)
         self.setAccessibleName("The messages of the call")
         self._columns = columns
-        self._rungs: deque[Rung] = deque(maxlen=KEPT)
+        self._rungs: deque[LadderRow] = deque(maxlen=KEPT)
         self._head = Head(self)
         self._rows = Rows(self)
         self._area = QScrollArea()
@@ -66,10 +66,10 @@ class Ladder(QWidget):
         bar.actionTriggered.connect(self._scrolled)
 
     @property
-    def rungs(self) -> tuple[Rung, ...]:
+    def rungs(self) -> tuple[LadderRow, ...]:
         return tuple(self._rungs)
 
-    def add(self, rung: Rung) -> None:
+    def add(self, rung: LadderRow) -> None:
         self._rungs.append(rung)
         self._rows.updateGeometry()
         self._rows.update()
@@ -117,8 +117,8 @@ class Head(QWidget):
         font = theme().font(Size.SMALL, bold=True)
         for name in self._ladder.columns:
             x = self._ladder.x_of(name)
-            paint.text(painter, QRectF(x - 48, 0, 96, self.height()), name, font, palette.text)
-        paint.text(
+            painting.text(painter, QRectF(x - 48, 0, 96, self.height()), name, font, palette.text)
+        painting.text(
             painter,
             QRectF(0, 0, TIMES - GRID, self.height()),
             "s",
@@ -151,15 +151,17 @@ class Rows(QWidget):
         rungs = self._ladder.rungs
         if not rungs:
             where = QRectF(0, 0, self.width(), max(self.height(), 6 * ROW))
-            paint.text(painter, where, "No messages yet", theme().font(Size.SMALL), palette.muted)
+            painting.text(
+                painter, where, "No messages yet", theme().font(Size.SMALL), palette.muted
+            )
         first = max(0, event.rect().top() // ROW)
         for index in range(first, min(len(rungs), event.rect().bottom() // ROW + 1)):
             self._draw(painter, palette, rungs[index], index * ROW, rungs[index].at - rungs[0].at)
 
     def _draw(
-        self, painter: QPainter, palette: Palette, rung: Rung, top: float, seconds: float
+        self, painter: QPainter, palette: Palette, rung: LadderRow, top: float, seconds: float
     ) -> None:
-        paint.text(
+        painting.text(
             painter,
             QRectF(0, top, TIMES - GRID, ROW),
             f"{seconds:.3f}",
@@ -171,7 +173,9 @@ class Rows(QWidget):
         if not rung.source:
             band = QRectF(TIMES, top + 3, self.width() - TIMES - GRID, ROW - 6)
             painter.fillRect(band, tone.wash)
-            paint.text(painter, band, rung.label, theme().font(Size.SMALL, bold=True), tone.colour)
+            painting.text(
+                painter, band, rung.label, theme().font(Size.SMALL, bold=True), tone.colour
+            )
             return
         line = self._line(rung, top)
         painter.setPen(QPen(tone.colour, 1.5))
@@ -179,14 +183,14 @@ class Rows(QWidget):
         painter.drawPath(line)
         end = line.pointAtPercent(1.0)
         away = 1.0 if end.x() >= line.pointAtPercent(0.97).x() else -1.0
-        paint.arrow(painter, QPointF(end.x() - away * 11, end.y()), end, tone.colour, 1.5)
+        painting.arrow(painter, QPointF(end.x() - away * 11, end.y()), end, tone.colour, 1.5)
         painter.setPen(Qt.PenStyle.NoPen)
         painter.setBrush(tone.colour)
         for y in self._crossings(rung, top):
             painter.drawEllipse(QPointF(self._ladder.x_of("forwarder"), y), 2.5, 2.5)
         self._label(painter, rung, line, top, tone.colour, palette.surface)
 
-    def _turns(self, rung: Rung) -> bool:
+    def _turns(self, rung: LadderRow) -> bool:
         """The forwarder neither is one of the two ends nor stands between them."""
         if "forwarder" in (rung.source, rung.target):
             return False
@@ -194,10 +198,10 @@ class Rows(QWidget):
         ends = sorted((self._ladder.x_of(rung.source), self._ladder.x_of(rung.target)))
         return not ends[0] < middle < ends[1]
 
-    def _crossings(self, rung: Rung, top: float) -> list[float]:
+    def _crossings(self, rung: LadderRow, top: float) -> list[float]:
         return [] if self._turns(rung) or rung.source == "forwarder" else [top + ROW / 2 + 3]
 
-    def _line(self, rung: Rung, top: float) -> QPainterPath:
+    def _line(self, rung: LadderRow, top: float) -> QPainterPath:
         start, end = self._ladder.x_of(rung.source), self._ladder.x_of(rung.target)
         middle = self._ladder.x_of("forwarder")
         if not self._turns(rung):
@@ -216,7 +220,7 @@ class Rows(QWidget):
     def _label(
         self,
         painter: QPainter,
-        rung: Rung,
+        rung: LadderRow,
         line: QPainterPath,
         top: float,
         ink: QColor,
@@ -224,7 +228,7 @@ class Rows(QWidget):
     ) -> None:
         font = theme().font(Size.SMALL, bold=True)
         box = line.boundingRect()
-        width = paint.width_of(rung.label, font) + GRID
+        width = painting.width_of(rung.label, font) + GRID
         middle = (self._ladder.x_of(rung.source) + self._ladder.x_of(rung.target)) / 2
         rightwards = self._ladder.x_of(rung.target) > self._ladder.x_of(rung.source)
         low, high = (
@@ -234,4 +238,4 @@ class Rows(QWidget):
         left = max(low, min(middle - width / 2, high))
         where = QRectF(left, top + 3, width, ROW - 6)
         painter.fillRect(where, ground)
-        paint.text(painter, where, rung.label, font, ink)
+        painting.text(painter, where, rung.label, font, ink)

@@ -12,9 +12,9 @@ from PySide6.QtWidgets import QSizePolicy, QVBoxLayout, QWidget
 from softphone.gui import icons
 from softphone.gui.theme import GRID, Size, theme
 from softphone.gui.widgets import TextLabel
-from stage import paint
-from stage.card import Card
-from stage.script import PAIR, STEPS, Row, Step
+from stage.gui import painting
+from stage.gui.card import Card
+from stage.scenes.use_case import PAIR, STEPS, Row, Step
 
 ICON = 2.0 * GRID
 # px, by the number of rows: the height of one, so that all and a heading fit beneath the figure at
@@ -22,7 +22,7 @@ ICON = 2.0 * GRID
 ROWS = {9: (20, 6.0 * GRID), 10: (18, 7.0 * GRID)}
 
 
-class StepsCard(Card):
+class StepList(Card):
     """Shows the script's rows. The first one not yet observed is the present one."""
 
     def __init__(self, steps: Sequence[Step] = STEPS, parent: QWidget | None = None) -> None:
@@ -81,7 +81,7 @@ class StepRow(QWidget):
         )
         left, right = Qt.AlignmentFlag.AlignLeft, Qt.AlignmentFlag.AlignRight
         number = QRectF(ICON, 0, self._text_at - ICON - 1.5 * GRID, self.height())
-        paint.text(
+        painting.text(
             painter,
             number,
             str(row.number),
@@ -91,14 +91,14 @@ class StepRow(QWidget):
         )
         font = theme().font(Size.TEXT, bold=self.present)
         measure = theme().font(Size.TEXT, bold=row.observed and row.number in MEASURED)
-        wide = min(paint.width_of(row.words, measure) + 1, self.width() * 0.5)
+        wide = min(painting.width_of(row.words, measure) + 1, self.width() * 0.5)
         room = QRectF(
             self._text_at, 0, self.width() - self._text_at - wide - 2 * GRID, self.height()
         )
         ink = palette.text if row.observed or self.present else palette.muted
-        paint.text(painter, room, row.text, font, ink, left)
+        painting.text(painter, room, row.text, font, ink, left)
         words = QRectF(self.width() - wide, 0, wide, self.height())
-        paint.text(
+        painting.text(
             painter,
             words,
             row.words,
