@@ -18,7 +18,7 @@ from typing import Any
 from plumbing.address import format_address
 from plumbing.event_loop import Loop, LoopStopped
 from plumbing.http_server import HttpServer
-from plumbing.udp_batch import Channel, best
+from plumbing.udp_batch import Channel, fastest_io
 from plumbing.udp_socket import bind_udp
 from sip.errors import RemoteProtocolError
 from sip.keep_alive import is_keep_alive
@@ -187,7 +187,7 @@ class Server:
             self._open_cluster()
         except BadRecord as error:
             raise StoreDown(f"{error}; restore the store from a backup") from error
-        self._channel = Channel(self._bound(), best())
+        self._channel = Channel(self._bound(), fastest_io())
         self._loop.watch(self._bound(), self._readable)
         settings = self._settings
         if settings.register:

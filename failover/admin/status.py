@@ -3,9 +3,10 @@ data."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
-from failover.net.active_standby import ACTIVE, STANDBY, Standing, Takeover
+from failover.net.active_standby import ACTIVE, STANDBY, HaState, Takeover
 from failover.proxy.core import Core
 from failover.proxy.events import Event, Failover, Passed, Queued, Released, Resumed, StateChanged
 from failover.upstream.server_table import Server
@@ -16,14 +17,18 @@ from sip import VERSION
 def status(
     core: Core,
     listen: Address,
-    standing: Standing,
+    standing: HaState,
     started: float,
     now: float,
     wall: float,
     errors: int = 0,
+    links: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, object]:
-    """The /status object. `started` and `now` are monotonic, `wall` is the time of day at `now`;
-    `errors`: defects of ours that were met since the start."""
+    """The /status object.
+
+    `started` and `now` are monotonic seconds, `wall` is the time of day at `now`; `errors` is the
+    number of exceptions caught since the start; `links` has the URLs of servers' own pages.
+    """
     hot = core.table.hot
     return {
         "version": VERSION,
@@ -35,7 +40,10 @@ def status(
         "convergence": core.table.convergence,
         "hot": hot.name if hot else None,
         "uptime": round(now - started, 3),
-        "servers": [_server(server, server is hot, now) for server in core.table.servers],
+        "servers": [
+            {**_server(server, server is hot, now), "page": links.get(server.name)}
+            for server in core.table.servers
+        ],
         "counters": dict(sorted(core.counters.items())),
         "in_flight": len(core.inflight),
         "kept": len(core.kept),
@@ -44,7 +52,7 @@ def status(
     }
 
 
-def summary(core: Core, standing: Standing) -> str:
+def summary(core: Core, standing: HaState) -> str:
     """The state of things in one line."""
     live = sum(server.health.alive for server in core.table.servers)
     hot = core.table.hot

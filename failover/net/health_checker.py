@@ -22,7 +22,7 @@ from failover.upstream.health import ANSWER, FAILING, MISS
 from failover.upstream.server_table import Server
 from plumbing.address import Address
 from plumbing.event_loop import Loop, Timer
-from plumbing.udp_batch import Channel, Datagram, Manner
+from plumbing.udp_batch import Channel, Datagram, DatagramIO
 
 
 class Link:
@@ -44,7 +44,7 @@ class Link:
         self.trouble = ""
         self.stale = False
 
-    def open_side(self, listen: Address, manner: Manner) -> Channel:
+    def open_side(self, listen: Address, manner: DatagramIO) -> Channel:
         """Raises OSError where the server's address cannot be reached."""
         side, self.landed = open_side(listen, self.server.address)
         self.channel = Channel(side, manner)

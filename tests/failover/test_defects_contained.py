@@ -306,7 +306,7 @@ def test_one_that_fails_in_letting_go_has_closed_every_socket_all_the_same(
         running(port, servers) as second,
     ):
         monkeypatch.setattr(first._loop, "unwatch", fails(1_000_000))
-        first._loop.ask(first.let_go)
+        first._loop.ask(first.release_address)
         eventually(lambda: second.status()["role"] == "active", 2.0)
         monkeypatch.undo()
 
@@ -316,13 +316,13 @@ def test_one_that_fails_in_letting_go_has_closed_every_socket_all_the_same(
 
 def test_a_loop_outlives_sockets_that_cannot_be_waited_for_and_an_on_error_that_fails(caplog):
     loop = Loop("unlucky", on_error=fails(1_000))
-    loop._ready.wait, waits = fails(2, of=loop._ready.wait), loop._ready.wait
+    loop._poll, poll = fails(2, of=loop._poll), loop._poll
     loop.start()
     try:
         assert loop.ask(lambda: "lives") == "lives"
         assert loop.errors == 2
     finally:
-        loop._ready.wait = waits
+        loop._poll = poll
         loop.stop()
 
 

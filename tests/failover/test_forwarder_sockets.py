@@ -18,7 +18,7 @@ from failover.forwarder import Forwarder
 from failover.net import sockets
 from failover.net.sockets import OwnAddress, open_phones, open_side
 from plumbing.address import format_address
-from plumbing.udp_batch import Singly
+from plumbing.udp_batch import SingleIO
 from plumbing.udp_socket import RECEIVE_BUFFER
 
 
@@ -45,7 +45,7 @@ def running(settings):
 @pytest.fixture
 def one_by_one(monkeypatch):
     """As on a system that cannot move many datagrams in one call."""
-    monkeypatch.setattr(service, "best", Singly)
+    monkeypatch.setattr(service, "fastest_io", SingleIO)
 
 
 @pytest.fixture

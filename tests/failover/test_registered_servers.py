@@ -19,8 +19,8 @@ from test_server_registration import beat, body
 
 from failover.config.settings import read
 from failover.forwarder import Forwarder
-from softphone.agent.event import CallChanged, CallState, RegistrationChanged, RegistrationState
 from softphone.phone import Account, Phone
+from softphone.ua.events import CallChanged, CallState, RegistrationChanged, RegistrationState
 
 ROOT = Path(__file__).resolve().parents[2]
 HOST = "127.0.0.1"

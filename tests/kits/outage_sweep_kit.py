@@ -42,7 +42,7 @@ from plumbing.address import Address
 from slee_mock.services.billing import UNANSWERED, summed
 from slee_mock.store.degraded_mode import CachingStore, DegradedMode
 from slee_mock.store.records import Bill
-from softphone.agent.event import CallState, MessagePassed
+from softphone.ua.events import CallState, MessagePassed
 
 CALLING = CallState.CALLING
 BOTH, BOTH_LATE, ONE = (

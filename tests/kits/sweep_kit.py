@@ -30,7 +30,7 @@ from sip.timing import T2
 from slee_mock.services.billing import summed
 from slee_mock.store.interface import Transaction
 from slee_mock.store.records import Bill, Bindings
-from softphone.agent.event import (
+from softphone.ua.events import (
     CallChanged,
     CallState,
     CallView,

@@ -40,8 +40,8 @@ from slee_mock.cluster.cluster_clock import steady_clock
 from slee_mock.store.interface import Transaction
 from slee_mock.store.records import Bill, Bindings, ClockOffset
 from slee_mock.store.sqlite_store import SqliteStore
-from softphone.agent.account import Account
 from softphone.phone import Phone
+from softphone.ua.account import Account
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 20.0  # seconds until something counts as lost

@@ -25,7 +25,7 @@ from sip.errors import RemoteProtocolError
 from slee_mock.services.billing import Sum, summed
 from slee_mock.store.interface import StoreDown, Transaction
 from slee_mock.store.records import SIGN_OF_LIFE, Bill
-from softphone.agent.session_timer import DEFAULT_INTERVAL
+from softphone.ua.session_timer import DEFAULT_INTERVAL
 
 HEARTBEAT = 0.05  # seconds
 DAY = 1_800_000_000.0  # the wall clock's distance from the network's

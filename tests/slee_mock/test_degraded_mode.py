@@ -10,7 +10,7 @@ from wire import World
 from slee_mock.store.degraded_mode import MOST_TOLD, CachingStore, CallCache, DegradedMode
 from slee_mock.store.interface import ConditionalWrite, Row, StoreDown
 from slee_mock.store.records import Bill, Call
-from softphone.agent.event import CallState
+from softphone.ua.events import CallState
 
 
 @pytest.fixture

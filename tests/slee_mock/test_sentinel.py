@@ -18,8 +18,8 @@ from redis_kit import SentinelCluster, needs_redis
 from slee_mock.store.interface import ConditionalWrite, Conflict, StoreDown
 from slee_mock.store.redis_store import RedisStore
 from slee_mock.store.redis_url import RedisPlace
-from softphone.agent.event import CallState
 from softphone.phone import Account, Phone
+from softphone.ua.events import CallState
 
 pytestmark = [needs_redis, pytest.mark.long]
 SECRET = "between-us@home"

@@ -533,7 +533,7 @@ def test_a_store_that_fails_in_the_middle_costs_no_timer_what_came_of_it(cluster
 
 
 def test_an_inbox_is_bounded_in_octets_too(monkeypatch):
-    from plumbing.udp_batch import Channel, best
+    from plumbing.udp_batch import Channel, fastest_io
     from slee_mock import receive_queue as inbox
 
     monkeypatch.setattr(inbox, "MOST_OCTETS", 100_000)
@@ -542,7 +542,7 @@ def test_an_inbox_is_bounded_in_octets_too(monkeypatch):
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as theirs,
     ):
         theirs.connect(ours.getsockname())
-        waiting, channel = inbox.Inbox(lambda: 1.0), Channel(ours, best())
+        waiting, channel = inbox.Inbox(lambda: 1.0), Channel(ours, fastest_io())
         handled = 0
         for number in range(10):
             theirs.send(f"BYE {number} ".encode() + b"x" * 40_000)

@@ -17,8 +17,8 @@ from failover.config.settings import read
 from failover.forwarder import Forwarder
 from failover.net.sockets import open_side
 from plumbing.address import format_address
-from softphone.agent.event import CallChanged, CallState, RegistrationState
 from softphone.phone import Account, Phone
+from softphone.ua.events import CallChanged, CallState, RegistrationState
 
 
 def has_ipv6():

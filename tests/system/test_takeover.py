@@ -19,15 +19,15 @@ from hosts_kit import HOSTS, SHARED, Meter, Pair, deafen, entered, has_address, 
 from slee_mock.store.interface import Transaction
 from slee_mock.store.records import Bill
 from slee_mock.store.sqlite_store import SqliteStore
-from softphone.agent.account import Account
-from softphone.agent.event import (
+from softphone.phone import Phone
+from softphone.ua.account import Account
+from softphone.ua.events import (
     CallChanged,
     CallState,
     ProbeAnswered,
     RegistrationChanged,
     RegistrationState,
 )
-from softphone.phone import Phone
 
 pytestmark = pytest.mark.long
 
