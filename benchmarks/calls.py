@@ -38,7 +38,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from slee_mock.services.billing import summed  # noqa: E402  # as a script, from anywhere
-from slee_mock.store.interface import View  # noqa: E402
+from slee_mock.store.interface import Transaction  # noqa: E402
 from slee_mock.store.records import Bill  # noqa: E402
 from slee_mock.store.sqlite_store import SqliteStore  # noqa: E402
 
@@ -369,7 +369,7 @@ def read_talks(file: Path) -> list[Talk]:
 def read_bills(path: str) -> dict[str, Bill]:
     store = SqliteStore(path)
     try:
-        return {bill.call_id: bill for bill in View(store).scan(Bill)}
+        return {bill.call_id: bill for bill in Transaction(store).scan(Bill)}
     finally:
         store.close()
 

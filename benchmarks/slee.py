@@ -44,7 +44,7 @@ from slee_mock.container.deployment import Context, assemble  # noqa: E402
 from slee_mock.container.event_router import Router  # noqa: E402
 from slee_mock.container.events import Arrival  # noqa: E402
 from slee_mock.services.options_responder import Heartbeat  # noqa: E402
-from slee_mock.store.degraded_mode import Outage, RememberingStore  # noqa: E402
+from slee_mock.store.degraded_mode import CachingStore, DegradedMode  # noqa: E402
 from slee_mock.store.sqlite_store import SqliteStore  # noqa: E402
 
 IN_MEMORY = 1600  # calls
@@ -151,8 +151,8 @@ class Memory:
     def __init__(self, folder: str) -> None:
         context = Context("server1", "127.0.0.1:5070", os.urandom(32), "0.10+0.05/10s", "EUR")
         self._router = Router([Heartbeat(context.answers), *assemble(context)], context.answers)
-        self._store = RememberingStore(SqliteStore(f"{folder}/memory.db"))
-        self._outage = Outage(self._router, self._store)
+        self._store = CachingStore(SqliteStore(f"{folder}/memory.db"))
+        self._degraded = DegradedMode(self._router, self._store)
         self.process([register("127.0.0.1:5060", "m")])
 
     def process(self, datagrams: list[bytes]) -> list[bytes]:
@@ -160,7 +160,7 @@ class Memory:
         events: list[Arrival] = [
             self._router.event(data, self.forwarder, time.time()) for data in datagrams
         ]
-        return [outcome.sends[0].data for outcome in self._outage.process_all(events)]
+        return [outcome.sends[0].data for outcome in self._degraded.process_all(events)]
 
     def close(self) -> None:
         self._store.close()

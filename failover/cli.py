@@ -26,7 +26,7 @@ from failover.config.settings import FIRST_LIVE, Settings, SettingsError, litera
 from failover.config.shared_secret import Secret, SecretError, look, open_secret, place
 from failover.forwarder import Forwarder
 from failover.net.active_standby import ACTIVE
-from failover.net.port_owner import holder
+from failover.net.port_owner import port_owner
 from failover.net.sockets import FURTHER, first_free, is_here
 from failover.net.vrrp_probe import DEAD, probe
 from plumbing.address import Address, format_address, parse_address
@@ -208,11 +208,11 @@ def _run(file: Path, settings: Settings, secret: Secret) -> int:
         print(f"forwarder {VERSION}", *describe(settings), f"secret: {secret}", sep="\n")
         for text in (*warnings(settings), *_worries(secret)):
             log.warning("%s", text)
-        active = forwarder.standing.role is ACTIVE
+        active = forwarder.ha_state.role is ACTIVE
         print(
             f"ready: {format_address(settings.listen)}{'' if active else ' (standby)'}", flush=True
         )
-        if not active and (who := holder(settings.listen)):
+        if not active and (who := port_owner(settings.listen)):
             log.info("%s is held by %s", format_address(settings.listen), who)
         if notifier.listened_to:
             forwarder.every(notifier.rhythm, partial(_beat, notifier, forwarder))
@@ -321,7 +321,7 @@ def _remedy(file: Path, error: OSError, settings: Settings) -> str:
     text = error.strerror or str(error)
     if error.errno == errno.EADDRINUSE:
         ours = text.endswith(f"({format_address(settings.listen)})")
-        who = (holder(settings.listen) if ours else "") or "another program"
+        who = (port_owner(settings.listen) if ours else "") or "another program"
         wait = ", or let this one wait for it (forwarder.standby=yes)" if ours else ""
         return f"{text}: {who} has this port; stop it, or choose another in {file.name}{wait}"
     if error.errno == errno.EADDRNOTAVAIL:

@@ -16,10 +16,9 @@ from failover.admin.event_log import Chronicle, Reader, plain
 from failover.admin.metrics import metrics
 from failover.config.settings import PHONES, ServerLine, Settings, differences
 from failover.config.shared_secret import Secret, passing
-from failover.net.active_standby import ACTIVE, Standing, Takeover
-from failover.net.address_takeover import Station, can_move
+from failover.net.active_standby import ACTIVE, AddressWatcher, HaState, Takeover, can_move
 from failover.net.health_checker import Link
-from failover.net.keepalived_track_file import Track
+from failover.net.keepalived_track_file import TrackFile
 from failover.net.options_ping import Heartbeat
 from failover.net.registration_listener import Reception
 from failover.net.relay import Traffic
@@ -28,11 +27,11 @@ from failover.proxy.core import Core
 from failover.proxy.rate_limit import Limit
 from failover.upstream.health import DOWN, FAILING, Health
 from failover.upstream.passive_checks import LOOK_INTERVAL
-from failover.upstream.server_table import Server, ServerTable, Wish
-from failover.upstream.visibility import Grace, Sight, heard
+from failover.upstream.server_table import AdminState, Server, ServerTable
+from failover.upstream.visibility import GracePeriod, ServerVisibility, any_answers
 from plumbing.address import Address, format_address
 from plumbing.event_loop import Loop
-from plumbing.udp_batch import Channel, best
+from plumbing.udp_batch import Channel, fastest_io
 
 POLITE = 0.02  # seconds that what has come may take before the sockets close: a twin waits for them
 LOOK_OUT = 0.05  # seconds between two looks at whether a server is seen
@@ -83,9 +82,9 @@ class Forwarder:
         self._traffic = Traffic(self._loop, self._core, self._chronicle, self._new_limit(settings))
         self._core.stand_by()
         self._core.passive.configure(settings.passive_requests, settings.passive_seconds)
-        self._sight, self._track = Sight(), Track("")
-        self._station = Station(self._loop, settings.listen, self)
-        self._manner = best()
+        self._sight, self._track_file = ServerVisibility(), TrackFile("")
+        self._watcher = AddressWatcher(self._loop, settings.listen, self)
+        self._manner = fastest_io()
         self._next_change = 0.0
 
     # -- any thread --------------------------------------------------------------------------------
@@ -95,7 +94,7 @@ class Forwarder:
         links = self._traffic.links
         links.update((server.name, Link(server)) for server in self._core.table.servers)
         try:
-            self._station.begin(self.settings.standby)
+            self._watcher.start(self.settings.standby)
             self._reception.open(self._loop)
         except BaseException:
             self._close()
@@ -115,9 +114,9 @@ class Forwarder:
         self._close()
 
     @property
-    def standing(self) -> Standing:
+    def ha_state(self) -> HaState:
         """Active or standby, since when and why."""
-        return self._station.standing
+        return self._watcher.state
 
     @property
     def registration(self) -> Address | None:
@@ -137,9 +136,9 @@ class Forwarder:
     def failovers(self) -> list[dict[str, object]]:
         """The /failovers list."""
         offset = time.time() - time.monotonic()
-        return self._loop.ask(lambda: status.recorded(self._core, self._station.takeovers, offset))
+        return self._loop.ask(lambda: status.recorded(self._core, self._watcher.takeovers, offset))
 
-    def wish(self, name: str, wish: Wish) -> None:
+    def wish(self, name: str, wish: AdminState) -> None:
         """What the operator wants of a server, until told otherwise or started again. KeyError:
         there is none of that name."""
         self._loop.ask(
@@ -152,7 +151,7 @@ class Forwarder:
 
     def summary(self) -> str:
         """One line for systemctl status."""
-        return self._loop.ask(lambda: status.summary(self._core, self.standing))
+        return self._loop.ask(lambda: status.summary(self._core, self.ha_state))
 
     def every(self, seconds: float, function: Callable[[], object]) -> None:
         """Calls the function again and again on the `sip` thread, for as long as that thread lives
@@ -179,17 +178,17 @@ class Forwarder:
 
     # -- sip thread: the address -------------------------------------------------------------------
 
-    def take(self, sock: socket.socket) -> None:
+    def serve_on(self, sock: socket.socket) -> None:
         phones = self._traffic.phones = Channel(sock, self._manner, self._uses)
         self._loop.watch(sock, partial(self._traffic.receive, phones, PHONES))
         self._move_heartbeats()
         self._open_links()
         self._core.serve(time.monotonic())
 
-    def let_go(self) -> None:
+    def release_address(self) -> None:
         phones, self._traffic.phones = self._traffic.phones, None
         for link in self._traffic.links.values():
-            self._close_leg(link)
+            self._close_side(link)
         if phones:
             self._drop(phones.sock)
         self._core.stand_by()
@@ -201,9 +200,9 @@ class Forwarder:
         for link in self._traffic.links.values():
             link.stale = can_move(self.settings.listen)
 
-    def stands(self, standing: Standing, takeover: Takeover | None) -> None:
-        self._chronicle.stands(self._core, standing, takeover)
-        if takeover and standing.role is ACTIVE:
+    def role_changed(self, state: HaState, takeover: Takeover | None) -> None:
+        self._chronicle.stands(self._core, state, takeover)
+        if takeover and state.role is ACTIVE:
             self._open_all()  # the registration address may have come with ours
 
     def trouble(self, operation: str, text: str) -> None:
@@ -229,7 +228,7 @@ class Forwarder:
             if not link.heartbeat or link.stale:
                 self._open_heartbeat(link)
             if self._traffic.phones and not link.channel:
-                self._open_leg(link)
+                self._open_side(link)
         except OSError as error:
             if link.heartbeat and (link.channel or not self._traffic.phones):
                 # heartbeats have another chance on the socket that they had: the old route may come
@@ -238,8 +237,8 @@ class Forwarder:
             self._close_link(link)
             self._unreachable(link, error)
 
-    def _open_leg(self, link: Link) -> None:
-        channel = link.open_leg(self.settings.listen, self._manner)
+    def _open_side(self, link: Link) -> None:
+        channel = link.open_side(self.settings.listen, self._manner)
         self._loop.watch(channel.sock, partial(self._traffic.receive, channel, link.server.name))
         self._loop.post(lambda: self._traffic.take_landed(link))
 
@@ -249,9 +248,9 @@ class Forwarder:
         if former:
             moved = former.host != heartbeat.host
             self._drop_heartbeat(former)
-            if moved and link.channel:  # the leg, too, may be bound to an address that is no more
-                self._close_leg(link)
-                self._open_leg(link)
+            if moved and link.channel:  # the side, too, may be bound to an address that is no more
+                self._close_side(link)
+                self._open_side(link)
         for sock in heartbeat.socks:
             self._loop.watch(sock, partial(self._traffic.vigil.hear, link))
 
@@ -268,7 +267,7 @@ class Forwarder:
         server.health = replace(server.health, why=why)
 
     def _close_link(self, link: Link) -> None:
-        self._close_leg(link)
+        self._close_side(link)
         if link.heartbeat:
             self._drop_heartbeat(link.heartbeat)
             link.heartbeat = None
@@ -277,7 +276,7 @@ class Forwarder:
         for sock in heartbeat.socks:
             self._drop(sock)
 
-    def _close_leg(self, link: Link) -> None:
+    def _close_side(self, link: Link) -> None:
         if link.channel:
             self._drop(link.channel.sock)
             link.channel = None
@@ -292,25 +291,32 @@ class Forwarder:
 
     def _look_out(self) -> None:
         core, name = self._core, self.settings.track_file
-        if self._track.name != name:
-            self._track, core.grace = Track(name), Grace() if name else None
-        self._tell_sight(self._sight.look(heard(core.table.servers, core.fall), time.monotonic()))
+        if self._track_file.name != name:
+            self._track_file, core.grace = TrackFile(name), GracePeriod() if name else None
+        self._tell_sight(
+            self._sight.update(any_answers(core.table.servers, core.fall), time.monotonic())
+        )
 
     def _tell_sight(self, sees: bool) -> None:
         try:
-            if self._track.tell(sees, time.monotonic()):
+            if self._track_file.update(sees, time.monotonic()):
                 self._chronicle.note(
                     f"sees {'a server' if sees else 'NO SERVER'}: keepalived is told"
                 )
         except OSError as error:
             self._chronicle.trouble(
-                self._core, "track", f"{self._track.name}: {error.strerror or error}"
+                self._core, "track", f"{self._track_file.name}: {error.strerror or error}"
             )
 
     def _finish(self) -> None:
-        """Nothing more is taken after what is here."""
+        """Handles what has been received, and closes the sockets."""
         tell = partial(self._tell_sight, False)
-        for step in (self._station.end, tell, partial(self._traffic.finish, POLITE), self.let_go):
+        for step in (
+            self._watcher.stop,
+            tell,
+            partial(self._traffic.finish, POLITE),
+            self.release_address,
+        ):
             self._loop.call(step)
 
     # -- sip thread: members -----------------------------------------------------------------------
@@ -331,7 +337,7 @@ class Forwarder:
         self._traffic.limit = self._new_limit(new)
         for line in new.servers:
             # it may have come by itself before
-            self._traffic.links[line.name].server.farewell = False
+            self._traffic.links[line.name].server.shutting_down = False
         return [
             f"{said} (at the next start)" if said.split()[0] in NEXT_START else said
             for said in changed
@@ -351,7 +357,7 @@ class Forwarder:
                 server = self._server(line, Health(DOWN, now, "new in the list, not heard yet"))
                 if line.name in links:
                     # it has moved, the wish is for its name
-                    server.wish = links[line.name].server.wish
+                    server.admin_state = links[line.name].server.admin_state
                 fresh[line.name] = Link(server)
         gone = [link for name, link in links.items() if name not in kept]
         links = self._traffic.links = {
@@ -412,10 +418,11 @@ class Forwarder:
 
     def _status(self) -> dict[str, object]:
         now, wall, errors = time.monotonic(), time.time(), self._loop.errors
+        listen, links = self.settings.listen, self.settings.links
         told = status.status(
-            self._core, self.settings.listen, self.standing, self._started, now, wall, errors
+            self._core, listen, self.ha_state, self._started, now, wall, errors, links
         )
-        takeovers = [status.takeover(each, wall - now) for each in self._station.takeovers]
+        takeovers = [status.takeover(each, wall - now) for each in self._watcher.takeovers]
         registration = self._reception.status(now, wall)
         told["sees_server"] = self._sight.clear
         return {
@@ -427,7 +434,7 @@ class Forwarder:
 
     def _metrics(self) -> str:
         now, wall = time.monotonic(), time.time()
-        return metrics(self._core, self.standing, self._started, now, wall, self._loop.errors)
+        return metrics(self._core, self.ha_state, self._started, now, wall, self._loop.errors)
 
     def _close(self) -> None:
         for link in self._traffic.links.values():

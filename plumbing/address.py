@@ -10,7 +10,7 @@ from plumbing.shorten_text import shortened
 
 Address = tuple[str, int]
 
-LONGEST = 64  # characters of an IP address, its scope included
+MAX_LENGTH = 64  # characters of an IP address with its IPv6 zone
 
 _HOST_PORT = re.compile(r"(?:\[(?P<v6>[^\]]+)\]|(?P<host>[^:\[\]\s]+))(?:\s*:\s*(?P<port>\S+))?\Z")
 
@@ -40,9 +40,9 @@ def parse_address(text: str, default_port: int | None = None, literal: bool = Fa
 
 
 def literal(address: Address) -> bool:
-    """Is this one computer's IP address? Names would be looked up in the middle of the message
-    path, and a broadcast would be answered by a whole network."""
-    return len(address[0]) <= LONGEST and _literal(address)
+    """Is this a unicast IP address with a port? (The message path must not look up names in DNS,
+    and a whole network would answer a broadcast.)"""
+    return len(address[0]) <= MAX_LENGTH and _literal(address)
 
 
 @lru_cache(maxsize=4096)
@@ -56,5 +56,6 @@ def _literal(address: Address) -> bool:
 
 
 def format_address(address: Address) -> str:
+    """("::1", 5060) -> "[::1]:5060"."""
     host, port = address[0], address[1]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,7 +1,29 @@
-"""One thread with its sockets and its timers; everybody else hands it a function.
+"""An event loop: one thread that waits for its sockets and timers, and runs what others post to it.
 
-The thread owns whatever its callbacks touch, so nothing there needs a lock. A timer is a row in a
-heap, not a thread.
+Rules
+
+  1. State that callbacks touch belongs to the loop's thread and needs no lock. Other threads use
+     `post` (run this soon) or `ask` (run this and give me the result); `start`, `stop`, `running`
+     and `on_thread` may be called from any thread, everything else from the loop's alone, or
+     before it starts.
+  2. A callback must not block. An exception that leaves one is counted (`errors`), told to
+     `on_error`, and costs that callback only. A callback with several steps that must not suffer
+     from each other runs each through `call`.
+  3. A periodic callback arms its next timer first, so that an exception cannot end the series.
+
+How a turn goes
+
+  Callbacks of the sockets that are ready, at most MAX_READY; then the functions posted until now;
+  then the timers that are due. What one of these posts runs in the next turn. A timer is a row in
+  a heap, a cancelled one stays there without a function until its time has come.
+
+Closing a watched socket
+
+  A callback may `unwatch` and close any socket, also one that is ready in the same turn, as when a
+  reload removes a server whose answer has just arrived: the system tells file numbers, and the
+  callback is looked up when that number's turn comes. If a socket opened meanwhile has been given
+  the number, its callback runs and finds nothing to read, which a non-blocking socket allows.
+  `unwatch` must come before `close`, for a closed socket no longer knows its number.
 """
 
 from __future__ import annotations
@@ -20,14 +42,16 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from typing import TypeVar
 
-MOST_READY = 64  # sockets in a turn; the others are the first of the next
-BREATH = 0.05  # seconds before the sockets are waited for again, if the system would not
+READABLE = getattr(select, "EPOLLIN", 0)
+MAX_READY = 64  # sockets in a turn; the others are the first of the next
+RETRY_SECONDS = 0.05  # until the sockets are waited for again, after the system has refused to
+LOG_INTERVAL = 1.0  # seconds between two logged exceptions; all are counted
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
 class LoopStopped(RuntimeError):
-    """The loop is not running, so nobody will answer."""
+    """The loop does not run, so there will be no result."""
 
 
 class Timer:
@@ -43,73 +67,46 @@ class Timer:
         self.function = None
 
 
-class Epoll:
-    """Waits for sockets on Linux, at about half the cost of a selector, which makes objects of what
-    is ready."""
-
-    def __init__(self) -> None:
-        self._epoll = select.epoll()
-        self._callbacks: dict[int, Callable[[], object]] = {}
-
-    def watch(self, sock: socket.socket, ready: Callable[[], object]) -> None:
-        self._epoll.register(sock, select.EPOLLIN)
-        self._callbacks[sock.fileno()] = ready
-
-    def unwatch(self, sock: socket.socket) -> None:
-        self._epoll.unregister(sock)
-        del self._callbacks[sock.fileno()]
-
-    def wait(self, seconds: float | None) -> list[Callable[[], object]]:
-        """Of the sockets that can be read or have an error to tell; None: for as long as it
-        takes."""
-        ready = self._epoll.poll(seconds, MOST_READY)
-        if len(ready) == 1:
-            return [self._callbacks[ready[0][0]]]
-        return [self._callbacks[number] for number, _ in ready]
-
-    def close(self) -> None:
-        self._epoll.close()
-
-
-class Selector:
-    """The same on other systems."""
+class _Selector:
+    """The part of select.epoll that the loop uses, for systems other than Linux. epoll itself costs
+    half as much as a selector, which makes an object for each ready socket."""
 
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
 
-    def watch(self, sock: socket.socket, ready: Callable[[], object]) -> None:
-        self._selector.register(sock, selectors.EVENT_READ, ready)
+    def register(self, number: int, _events: int) -> None:
+        self._selector.register(number, selectors.EVENT_READ)
 
-    def unwatch(self, sock: socket.socket) -> None:
-        self._selector.unregister(sock)
+    def unregister(self, number: int) -> None:
+        self._selector.unregister(number)
 
-    def wait(self, seconds: float | None) -> list[Callable[[], object]]:
-        return [key.data for key, _ in self._selector.select(seconds)]
+    def poll(self, seconds: float | None, _most: int) -> list[tuple[int, int]]:
+        return [(key.fd, events) for key, events in self._selector.select(seconds)]
 
     def close(self) -> None:
         self._selector.close()
 
 
 class Loop:
-    """`name` becomes the thread's. An exception that leaves a callback goes to `on_error`; the loop
-    lives on."""
+    """`name` is the thread's. `on_error` is called with each exception that leaves a callback;
+    without it they are logged."""
 
     def __init__(self, name: str, on_error: Callable[[Exception], object] | None = None) -> None:
         self.name = name
         self._on_error = on_error or self._log_error
-        self.errors = 0  # exceptions that have left callbacks since the start; for reading
+        self.errors = 0  # exceptions that have left callbacks since the start; any thread may read
         self._next_log = 0.0
-        self._ready = Epoll() if hasattr(select, "epoll") else Selector()
+        self._selector = select.epoll() if hasattr(select, "epoll") else _Selector()
+        self._poll = self._selector.poll
+        self._ready: dict[int, Callable[[], object]] = {}  # callbacks by file number
         self._timers: list[tuple[float, int, Timer]] = []
         self._order = itertools.count()
         self._wake_in, self._wake_out = socket.socketpair()
         for sock in (self._wake_in, self._wake_out):
             sock.setblocking(False)
-        self._ready.watch(self._wake_out, self._drain_wake)
-        # When the timers had their last two turns.
-        self._turned = self._turned_before = time.monotonic()
-        # append and popleft are atomic
-        self._posted: collections.deque[Callable[[], object]] = collections.deque()
+        self.watch(self._wake_out, self._drain_wake)
+        self._turn_ended = self._turn_before_ended = time.monotonic()
+        self._posted: collections.deque[Callable[[], object]] = collections.deque()  # atomic
         self._state = threading.Lock()  # guards _thread, _stopping, _closed
         self._thread: threading.Thread | None = None
         self._stopping = False
@@ -125,8 +122,8 @@ class Loop:
             self._thread.start()
 
     def stop(self, timeout: float = 2.0) -> None:
-        """What was posted before still runs. Raises TimeoutError if a callback does not end in
-        time."""
+        """Runs what was posted before, then ends the thread. May be called twice, and on the loop's
+        own thread, where it does not wait. Raises TimeoutError if a callback takes too long."""
         with self._state:
             thread, self._stopping = self._thread, True
             if thread is None:
@@ -140,7 +137,7 @@ class Loop:
             raise TimeoutError(f"thread {self.name} is still busy after {timeout:g} s")
 
     def post(self, function: Callable[[], object]) -> None:
-        """Runs `function` on the loop's thread soon. After the loop's end it is dropped."""
+        """Runs `function` on the loop's thread soon; drops it after the loop's end."""
         if self._closed:
             return
         self._posted.append(function)
@@ -148,11 +145,10 @@ class Loop:
             self._wake()
 
     def ask(self, function: Callable[[], T], timeout: float = 1.0) -> T:
-        """Runs `function` on the loop's thread and returns its result, or raises what it raised.
+        """Runs `function` on the loop's thread; returns its result or raises its exception.
 
-        Raises LoopStopped if the loop does not run, TimeoutError if there is no answer within
-        `timeout` seconds: its text says whether the function has not begun, and never will, or is
-        still running.
+        Raises LoopStopped if the loop does not run. Raises TimeoutError after `timeout` seconds;
+        its text says whether the function is still running, or had not begun and never will.
         """
         if self.on_thread():
             return function()
@@ -173,13 +169,13 @@ class Loop:
             try:
                 return answer.result(timeout=min(0.2, max(0.0, deadline - time.monotonic())))
             except FutureTimeout:
-                if answer.done():  # just now, or the function itself raised a TimeoutError
+                if answer.done():  # just now; or the function itself has raised a TimeoutError
                     return answer.result()
                 if not self.running:
                     raise LoopStopped(f"loop {self.name} stopped before it answered") from None
                 if time.monotonic() >= deadline:
                     undone = answer.cancel()
-                    if answer.done() and not undone:  # in this very moment
+                    if answer.done() and not undone:  # it ended between the two lines above
                         return answer.result()
                     follows = "and it will not be done" if undone else "and is still at it"
                     raise TimeoutError(
@@ -196,11 +192,14 @@ class Loop:
     # -- the loop's thread, or before start --------------------------------------------------------
 
     def watch(self, sock: socket.socket, ready: Callable[[], object]) -> None:
-        """Calls `ready()` whenever `sock` can be read, or has an error to tell."""
-        self._ready.watch(sock, ready)
+        """Calls `ready()` whenever `sock`, which does not block, can be read or has an error."""
+        self._selector.register(sock.fileno(), READABLE)
+        self._ready[sock.fileno()] = ready
 
     def unwatch(self, sock: socket.socket) -> None:
-        self._ready.unwatch(sock)
+        """To be called before `sock` is closed. Raises KeyError if it is not watched."""
+        del self._ready[sock.fileno()]
+        self._selector.unregister(sock.fileno())
 
     def at(self, deadline: float, function: Callable[[], object]) -> Timer:
         """Calls `function()` once time.monotonic() has reached `deadline`."""
@@ -209,9 +208,8 @@ class Loop:
         return timer
 
     def call(self, function: Callable[[], object]) -> bool:
-        """Calls `function()` now, for a callback whose other steps must not suffer from this one's
-        exception: that is counted and told like one that leaves a callback. Returns False if there
-        was one."""
+        """Calls `function()` now. An exception is handled like one that leaves a callback; returns
+        False then."""
         try:
             function()
         except Exception as error:
@@ -220,7 +218,7 @@ class Loop:
         return True
 
     def failed(self, error: Exception) -> None:
-        """Counts and tells an exception that was caught in a callback."""
+        """Counts an exception that a callback has caught itself, and tells it to `on_error`."""
         self.errors += 1
         try:
             self._on_error(error)
@@ -228,9 +226,9 @@ class Loop:
             log.exception("thread %s: telling an error failed", self.name)
 
     def held_up(self) -> float:
-        """Seconds that this turn and the one before have taken, waiting included. Much longer than
-        it is to the next timer: the process was frozen, or a callback was."""
-        return time.monotonic() - self._turned_before
+        """Seconds that this turn and the one before have taken, waiting included. If that is much
+        longer than the shortest timer, the process or a callback was frozen."""
+        return time.monotonic() - self._turn_before_ended
 
     # -- inside ------------------------------------------------------------------------------------
 
@@ -238,11 +236,13 @@ class Loop:
         patience: float | None = 0.0
         try:
             while not (self._stopping and not self._posted):
-                for ready in self._wait(patience):
-                    try:
-                        ready()
-                    except Exception as error:
-                        self.failed(error)
+                for number, _ in self._wait(patience):
+                    ready = self._ready.get(number)
+                    if ready:  # else a callback of this turn has unwatched it
+                        try:
+                            ready()
+                        except Exception as error:
+                            self.failed(error)
                 if self._posted:
                     self._run_posted()
                 patience = self._run_timers()
@@ -250,23 +250,23 @@ class Loop:
             with self._state:
                 self._close()
 
-    def _wait(self, seconds: float | None) -> list[Callable[[], object]]:
+    def _wait(self, seconds: float | None) -> list[tuple[int, int]]:
+        """The file numbers of ready sockets, within `seconds` (None: no limit)."""
         try:
-            return self._ready.wait(seconds)
+            return self._poll(seconds, MAX_READY)
         except Exception as error:
             self.failed(error)
-            time.sleep(BREATH)
+            time.sleep(RETRY_SECONDS)
             return []
 
     def _run_posted(self) -> None:
-        for _ in range(len(self._posted)):  # what these post themselves waits for the next turn
+        for _ in range(len(self._posted)):  # what these post waits for the next turn
             self.call(self._posted.popleft())
 
     def _run_timers(self) -> float | None:
-        """Calls those that are due; returns how many seconds there are until the next one or the
-        next thing to do."""
+        """Calls the timers that are due; returns the seconds to wait for sockets after that."""
         now = time.monotonic()
-        self._turned_before, self._turned = self._turned, now
+        self._turn_before_ended, self._turn_ended = self._turn_ended, now
         while self._timers and (self._timers[0][0] <= now or self._timers[0][2].function is None):
             timer = heapq.heappop(self._timers)[2]
             function, timer.function = timer.function, None
@@ -278,14 +278,14 @@ class Loop:
 
     def _log_error(self, error: Exception) -> None:
         if time.monotonic() >= self._next_log:
-            self._next_log = time.monotonic() + 1.0
+            self._next_log = time.monotonic() + LOG_INTERVAL
             log.error("thread %s: error %d, going on", self.name, self.errors, exc_info=error)
 
     def _wake(self) -> None:
         try:
             self._wake_in.send(b"\0")
         except OSError:
-            return  # full: it will wake anyway; closed: nobody is left to wake
+            return  # the pipe is full, so the loop wakes anyway; or closed, so it has ended
 
     def _drain_wake(self) -> None:
         self._wake_out.recv(4096)
@@ -293,6 +293,6 @@ class Loop:
     def _close(self) -> None:
         if not self._closed:
             self._closed = True
-            self._ready.close()
+            self._selector.close()
             self._wake_in.close()
             self._wake_out.close()

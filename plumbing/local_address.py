@@ -1,8 +1,9 @@
-"""Which of this computer's addresses a peer uses, on a socket that is bound to all of them.
+"""Which of this computer's addresses a peer sends to, on a socket that is bound to all of them.
 
-The system sends from the address it likes best, which is not always the one that the peer has sent
-to; an answer must come from there (RFC 3581 4), and NATs and firewalls drop any other. Linux tells
-the address with each datagram, and takes one for each that is sent (ip(7) IP_PKTINFO, RFC 3542 6).
+The system sends from the address that its routing table prefers, which may be another one than the
+peer has sent to. But an answer must leave from that one (RFC 3581 4), else NATs and firewalls drop
+it. Linux reports the address with each datagram received, and accepts one with each datagram sent
+(ip(7) IP_PKTINFO, RFC 3542 6).
 """
 
 from __future__ import annotations
@@ -19,15 +20,15 @@ from plumbing.udp_socket import family_of
 Ancillary = tuple[int, int, bytes]
 Noticed = Callable[[Address, str, bool], object]
 
-IP_PKTINFO = 8  # of Linux: struct in_pktinfo; Python names it since 3.14 only
-IPV6_RECVPKTINFO, IPV6_PKTINFO = 49, 50  # struct in6_pktinfo
+IP_PKTINFO = 8  # Linux: struct in_pktinfo; in Python's socket module only since 3.14
+IPV6_RECVPKTINFO, IPV6_PKTINFO = 49, 50  # Linux: struct in6_pktinfo
 OPTION = {
     socket.AF_INET: (socket.IPPROTO_IP, IP_PKTINFO),
     socket.AF_INET6: (socket.IPPROTO_IPV6, IPV6_RECVPKTINFO),
 }
-CONTROL = 64  # octets for one of either kind with its header
+CONTROL = 64  # octets of ancillary data: room for either struct with its header
 HEADER = struct.calcsize("@Nii")  # struct cmsghdr
-# Where the local address stands behind that header: spec_dst, and addr.
+# The local address in the ancillary data: ipi_spec_dst, and ipi6_addr.
 FIELD = {
     socket.AF_INET: slice(HEADER + 4, HEADER + 8),
     socket.AF_INET6: slice(HEADER, HEADER + 16),
@@ -36,34 +37,33 @@ MAX_PEERS = 65_536
 
 
 def can_tell(sock: socket.socket) -> bool:
-    """Is the socket bound to every address, on a system that tells which one was meant?"""
+    """Is the socket bound to all addresses, on a system that reports which one was used?"""
     host = sock.getsockname()[0]
     return sys.platform == "linux" and host in ("0.0.0.0", "::")
 
 
 class LocalAddresses:
-    """Of one socket's peers. `noticed(peer, local, again)` hears of a peer that uses another
-    address of ours than the system would, or "" once it uses the system's again; `again`: it has
-    used another one before.
+    """The local addresses that one socket's peers send to. `noticed(peer, local, again)` is called
+    when a peer uses another address of ours than the system would send from, with "" once it uses
+    the system's choice again; `again`: the peer had used another one before.
 
-    Of each thing the oldest is forgotten where there are too many, so that strangers, who may have
-    any number of ports, do not make it forget all peers at once. Those that need the address are
-    apart from the others, and are forgotten only for more of their kind."""
+    Each table drops its oldest entry when it is full, so that strangers, who may have any number of
+    ports, cannot empty it at once. The peers in `unlike` are dropped only for others like them."""
 
     def __init__(self, sock: socket.socket, noticed: Noticed) -> None:
         self.family = sock.family
         self.field = FIELD[self.family]
         self._noticed = noticed
-        # By peer: the local address, packed. An OrderedDict finds its oldest at once, however many
-        # are gone.
+        # The packed local address by peer. (A dict would search for its oldest entry, past all
+        # that were deleted; an OrderedDict does not.)
         self.known: OrderedDict[Address, bytes] = OrderedDict()
-        # Those the system would send from elsewhere.
+        # Peers to which the system would send from another address: ancillary data for sendmsg.
         self.unlike: OrderedDict[Address, list[Ancillary]] = OrderedDict()
-        self._usual: OrderedDict[str, str] = OrderedDict()
+        self._usual: OrderedDict[str, str] = OrderedDict()  # the system's choice by peer's host
         sock.setsockopt(*OPTION[self.family], 1)
 
     def note(self, source: Address, packed: bytes) -> None:
-        """A peer has sent to this address of ours, which it did not the last time."""
+        """Notes that a peer has sent to this address of ours, and not to the one it used before."""
         if len(packed) != self.field.stop - self.field.start:
             return
         again = source in self.known
@@ -87,23 +87,23 @@ class LocalAddresses:
         self._noticed(source, local, again or before not in (None, told))
 
     def note_ancillary(self, source: Address, told: list[Ancillary]) -> None:
-        """The same out of recvmsg's second value."""
+        """Notes the address in the ancillary data that recvmsg returned."""
         for _, _, data in told:
             packed = data[self.field.start - HEADER : self.field.stop - HEADER]
             if self.known.get(source) != packed:
                 self.note(source, packed)
 
     def _ancillary(self, packed: bytes) -> Ancillary:
-        """For sendmsg: have it leave from there."""
+        """The ancillary data that makes sendmsg send from this address."""
         if self.family == socket.AF_INET:
             return socket.IPPROTO_IP, IP_PKTINFO, bytes(4) + packed + bytes(4)
         return socket.IPPROTO_IPV6, IPV6_PKTINFO, packed + bytes(4)
 
 
 def usual_towards(host: str) -> str:
-    """The address that the system uses towards a peer, that of loopback if no route leads there;
-    "" if it has no descriptor to be asked with. Connecting a UDP socket sends nothing; it makes the
-    system choose."""
+    """The address that the system sends from to a peer; loopback's if no route leads there; "" if
+    there is no file descriptor left to ask with. Connecting a UDP socket makes the system choose,
+    and sends nothing."""
     try:
         sock = socket.socket(family_of(host), socket.SOCK_DGRAM)
     except OSError:

@@ -1,7 +1,7 @@
-"""Files that only their owner may read: they hold keys or passwords.
+"""Files with keys or passwords, which only their owner may read.
 
-One policy for all of them: the programs make such a file for its owner alone (mode 0600), and
-refuse one that others may read with the sentence of `exposed`, which names the remedy.
+All programs create such a file with mode OWNER_ONLY, and refuse one that others may read, with the
+message of `exposed`.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
 def exposed(path: object, status: os.stat_result) -> str:
-    """Why the file is refused, as a sentence with its remedy; "" if nobody else may read or write
-    it. A pipe is no file. Windows has no such modes."""
+    """The message with which a file is refused that others may read or write, else "". Pipes, and
+    files on Windows, which has no such modes, are never refused."""
     if os.name != "posix" or not stat.S_ISREG(status.st_mode) or not status.st_mode & OTHERS:
         return ""
     mode = stat.S_IMODE(status.st_mode)

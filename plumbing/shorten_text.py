@@ -1,18 +1,18 @@
-"""Sentences for a log or an answer, cut at a word."""
+"""Cutting a text at a word, for a log line or an error message."""
 
 from __future__ import annotations
 
-ELLIPSIS = "..."  # three full stops: logs are read on terminals that know ASCII only
+ELLIPSIS = "..."  # ASCII, since some terminals show nothing else
 
 
 def shortened(text: str, most: int) -> str:
-    """At most so many characters. One that is too long ends after a word, with an ellipsis; after a
-    part of a word only where the last word alone is longer than half of the room."""
+    """The text in at most `most` characters. A longer one is cut after a word, and ends with an
+    ellipsis; it is cut within a word only if that word takes more than half of the room."""
     if len(text) <= most:
         return text
     room = max(most - len(ELLIPSIS), 0)
     cut = text[:room]
     if not text[room].isspace():
-        at = max(cut.rfind(" "), cut.rfind("\t"), cut.rfind("\n"))
-        cut = cut[:at] if at > room // 2 else cut
+        last_space = max(cut.rfind(" "), cut.rfind("\t"), cut.rfind("\n"))
+        cut = cut[:last_space] if last_space > room // 2 else cut
     return cut.rstrip() + ELLIPSIS

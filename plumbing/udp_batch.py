@@ -1,14 +1,33 @@
-"""Many datagrams in one call of the system: recvmmsg(2) and sendmmsg(2), where there are such; else
-one by one.
+"""Many datagrams with one system call: recvmmsg(2) and sendmmsg(2) on Linux, else one by one.
 
-One call for many costs less than as many calls, and more than one or two. So a channel takes one
-datagram at a time, looks now and then whether there are more, and as long as there are takes them
-in batches. Measured: a request of a backlog costs 3 us less; where there is none, batches would
-cost a sixth to a third more.
+When it pays
+
+  One call for 32 datagrams costs less than 32 calls, but more than one or two: a request of a
+  backlog costs 3 us less, a single one a sixth to a third more. So a Channel receives one datagram
+  at a time, looks at every LOOK_EVERY-th call whether more wait, and takes batches for as long as a
+  batch brings at least BATCH_PAYS. It sends in batches from BATCH_PAYS datagrams on.
+
+How MmsgIO works
+
+  It prepares its memory once, since to fill in the headers for each call would cost as much as ten
+  datagrams. One anonymous mapping has SLOTS slots, each with room for a socket address and the
+  largest datagram; the kernel provides a page only when something touches it. Arrays of `iovec` and
+  `mmsghdr` point into it, a set of headers for each kind of socket. Memoryviews over these arrays
+  read all lengths, and write all lengths, with one operation. The bytes of a socket address are
+  translated to (host, port), and back, once per peer and kept, up to MAX_KNOWN.
+
+Traps
+
+  The kernel overwrites `msg_controllen` at each call, so it is set again before the next one.
+  sendmmsg stops before the first datagram that fails and reports its error only when that one is
+  the first: the rest is sent by further calls. A target that cannot be packed (a name, an IPv6
+  zone, a port out of range) sends that batch one by one, which reports the right one as failed. One
+  MmsgIO belongs to one thread, since its memory is shared by all sockets.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import mmap
@@ -22,58 +41,58 @@ from typing import Protocol
 from plumbing.address import Address
 from plumbing.local_address import CONTROL, Ancillary, LocalAddresses, Noticed, can_tell
 
-Datagram = tuple[bytes, Address]  # and where it came from
-Outgoing = tuple[bytes, Address | None]  # and where it is to go; None on a connected socket
-Failure = tuple[int, OSError]  # which one was not sent, and why
+Datagram = tuple[bytes, Address]  # and its source
+Outgoing = tuple[bytes, Address | None]  # and its target; None on a connected socket
+Failure = tuple[int, OSError]  # the index of a datagram that was not sent, and why
 
 SLOTS = 32  # datagrams in a batch
-LARGEST = 65_535  # octets, of IP itself: no datagram is cut
-FEW = 3  # from so many on a batch costs less
-NOW_AND_THEN = 8
-MAX_KNOWN = 4_096  # addresses remembered in the system's form
+MAX_DATAGRAM = 65_535  # octets, the limit of IP itself: no datagram is cut
+BATCH_PAYS = 3  # datagrams from which on a batch costs less than single calls
+LOOK_EVERY = 8  # calls of Channel.receive
+MAX_KNOWN = 4_096  # addresses kept in the kernel's form
 
 
-class Manner(Protocol):
-    """A way to move many datagrams."""
+class DatagramIO(Protocol):
+    """A way to receive and send many datagrams on a non-blocking UDP socket."""
 
     def receive(
         self, sock: socket.socket, peer: Address | None, local: LocalAddresses | None = None
     ) -> tuple[list[Datagram], OSError | None]:
-        """What is there, up to SLOTS; and the error that was met after it. `peer`: whom it is
-        connected to; `local` notes which of our addresses each was sent to."""
+        """Up to SLOTS datagrams, and the error met after them. `peer`: the address that the socket
+        is connected to; `local` is told to which of our addresses each datagram came."""
 
     def send(
         self, sock: socket.socket, datagrams: Sequence[Outgoing], connected: bool
     ) -> list[Failure]:
-        """Sends all it can, up to SLOTS."""
+        """Sends all it can of at most SLOTS datagrams."""
 
 
 class Channel:
-    """A non-blocking UDP socket, bound or connected, which uses batches only while they pay. Close
-    the socket. With `noticed` one that is bound to every address answers each peer from the address
-    that this one has sent to, and says which that is (LocalAddresses)."""
+    """A non-blocking UDP socket, bound or connected, which uses batches only while they pay. The
+    owner closes `sock`. With `noticed`, a socket that is bound to all addresses answers each peer
+    from the address that the peer has sent to, and reports that address (LocalAddresses)."""
 
-    def __init__(self, sock: socket.socket, manner: Manner, noticed: Noticed | None = None) -> None:
-        self.sock, self._manner = sock, manner
+    def __init__(self, sock: socket.socket, io: DatagramIO, noticed: Noticed | None = None) -> None:
+        self.sock, self._io = sock, io
         self.peer = _peer(sock)
         self._local = LocalAddresses(sock, noticed) if noticed and can_tell(sock) else None
-        self._turn = 0
-        self._many = False  # it paid the last time
+        self._calls = 0
+        self._backlog = False  # the last batch paid
 
     def receive(self) -> tuple[list[Datagram], OSError | None]:
-        """One datagram, or many; and the error that was met after them. To be called again when the
-        socket is ready."""
-        if self._many:
+        """One datagram or a batch, and the error met after them; neither if the queue is empty.
+        Others may wait: the loop calls again while the socket is ready."""
+        if self._backlog:
             return self.drain()
-        self._turn += 1
-        if not self._turn % NOW_AND_THEN:
-            return self._take(SINGLY)
+        self._calls += 1
+        if not self._calls % LOOK_EVERY:
+            return self._take(SINGLE_IO)
         try:
             if self.peer:
-                return [(self.sock.recv(LARGEST), self.peer)], None
+                return [(self.sock.recv(MAX_DATAGRAM), self.peer)], None
             if self._local:
                 return [_receive_one(self.sock, self._local)], None
-            data, source = self.sock.recvfrom(LARGEST)
+            data, source = self.sock.recvfrom(MAX_DATAGRAM)
             return [(data, source[:2])], None
         except BlockingIOError:
             return [], None
@@ -81,23 +100,23 @@ class Channel:
             return [], error
 
     def drain(self) -> tuple[list[Datagram], OSError | None]:
-        """As many as a batch holds. Nothing and no error: the queue is empty."""
-        return self._take(self._manner)
+        """A batch, and the error met after it; neither if the queue is empty."""
+        return self._take(self._io)
 
-    def _take(self, manner: Manner) -> tuple[list[Datagram], OSError | None]:
-        datagrams, error = manner.receive(self.sock, self.peer, self._local)
-        self._many = len(datagrams) >= FEW
+    def _take(self, io: DatagramIO) -> tuple[list[Datagram], OSError | None]:
+        datagrams, error = io.receive(self.sock, self.peer, self._local)
+        self._backlog = len(datagrams) >= BATCH_PAYS
         return datagrams, error
 
     def send(self, datagrams: Sequence[Outgoing]) -> list[Failure]:
-        """All of them, in order; those that fail stop no other."""
+        """Sends all of them, in order; a failure stops no other."""
         if self._local and self._local.unlike:
             return self._send_from(self._local.unlike, datagrams)
-        if len(datagrams) < FEW:
+        if len(datagrams) < BATCH_PAYS:
             return _send_each(self.sock, datagrams)
         failures: list[Failure] = []
         for first in range(0, len(datagrams), SLOTS):
-            failed = self._manner.send(
+            failed = self._io.send(
                 self.sock, datagrams[first : first + SLOTS], self.peer is not None
             )
             failures += [(first + index, error) for index, error in failed]
@@ -106,7 +125,7 @@ class Channel:
     def _send_from(
         self, unlike: dict[Address, list[Ancillary]], datagrams: Sequence[Outgoing]
     ) -> list[Failure]:
-        """Each from the address that its peer uses, where the system would use another."""
+        """Sends each from the address that its peer uses, if the system would use another."""
         failures: list[Failure] = []
         for index, datagram in enumerate(datagrams):
             told = unlike.get(datagram[1]) if datagram[1] else None
@@ -121,8 +140,8 @@ class Channel:
         return failures
 
 
-class Singly:
-    """What every system can."""
+class SingleIO:
+    """One system call per datagram (recvfrom, sendto): works everywhere."""
 
     def receive(
         self, sock: socket.socket, peer: Address | None, local: LocalAddresses | None = None
@@ -133,7 +152,7 @@ class Singly:
                 if local:
                     found.append(_receive_one(sock, local))
                     continue
-                data, source = sock.recvfrom(LARGEST)
+                data, source = sock.recvfrom(MAX_DATAGRAM)
                 found.append((data, peer or source[:2]))
         except BlockingIOError:
             pass
@@ -147,7 +166,7 @@ class Singly:
         return _send_each(sock, datagrams)
 
 
-SINGLY = Singly()
+SINGLE_IO = SingleIO()
 
 
 class _IoVec(ctypes.Structure):
@@ -167,14 +186,15 @@ class _MsgHdr(ctypes.Structure):
 
 
 class _MmsgHdr(ctypes.Structure):
-    """`length`: of the datagram that came."""
+    """`length`: octets of the datagram received."""
 
     _fields_ = [("message", _MsgHdr), ("length", ctypes.c_uint)]
 
 
-NAME = 32  # octets before each datagram, for its address (struct sockaddr_in6 has 28)
-# a little askew, so that not all slots share the same lines of the cache
-STRIDE = NAME + LARGEST + 1 + 4096 + 64
+# A slot: NAME octets for a socket address (struct sockaddr_in6 has 28), then the datagram.
+# STRIDE is no power of two, so that the beginnings of all slots do not share CPU cache lines.
+NAME = 32
+STRIDE = NAME + MAX_DATAGRAM + 1 + 4096 + 64
 STARTS = [slot * STRIDE + NAME for slot in range(SLOTS)]
 NAME_LENGTH = {socket.AF_INET: 16, socket.AF_INET6: 28}
 NAMES = {
@@ -183,9 +203,8 @@ NAMES = {
 HEADER = ctypes.sizeof(_MmsgHdr)
 
 
-class Batches:
-    """Linux. Every slot has room for the largest datagram; of the memory only what was ever touched
-    counts. Belongs to one thread. Raises OSError where the C library has no such calls."""
+class MmsgIO:
+    """recvmmsg and sendmmsg, for one thread. Raises OSError if the C library has neither."""
 
     def __init__(self) -> None:
         libc = ctypes.CDLL(None, use_errno=True)
@@ -241,10 +260,10 @@ class Batches:
                     if target:
                         area[named] = names.get(target) or self._name(family, target)
         except (OSError, ValueError, IndexError, OverflowError, struct.error):
-            return _send_each(sock, datagrams)  # which says whose fault it is
+            return _send_each(sock, datagrams)  # which reports the one at fault
         box.rooms[:count] = memoryview(struct.pack(f"@{count}P", *sizes)).cast("P")
         headers, failures, done = box.headers(size).address, [], 0
-        # it stops before the first that fails, and says why when that is the first
+        # sendmmsg stops before the first that fails, and reports the error once that is the first
         while done < count:
             sent = self._sendmmsg(
                 sock.fileno(), headers + done * HEADER, count - done, socket.MSG_DONTWAIT
@@ -257,7 +276,7 @@ class Batches:
         return failures
 
     def _host(self, name: bytes) -> Address:
-        """The address in a struct sockaddr_in or sockaddr_in6, as Python's sockets would say it."""
+        """The address in a struct sockaddr_in or sockaddr_in6, as Python's sockets return it."""
         (port,) = struct.unpack_from("!H", name, 2)
         if len(name) == NAME_LENGTH[socket.AF_INET]:
             address = socket.inet_ntop(socket.AF_INET, name[4:8]), port
@@ -270,8 +289,8 @@ class Batches:
         return address
 
     def _name(self, family: int, address: Address) -> bytes:
-        """The other way round; addresses with a zone are left to those who know its number. Raises
-        OSError and more."""
+        """The struct sockaddr_in or sockaddr_in6 for an address. Raises OSError, ValueError or
+        struct.error where it cannot be packed, as with an IPv6 zone."""
         host, port = address
         packed = socket.inet_pton(family, host)
         head = struct.pack("@H", family) + struct.pack("!H", port)
@@ -288,9 +307,8 @@ class Batches:
 
 
 class _Headers:
-    """One for each slot, for sockets whose addresses have `size` octets; 0: they are connected.
-    `lengths`: a view of all that came. With `controls` there is room for what the system tells of
-    each datagram."""
+    """The mmsghdr array for sockets whose addresses have `size` octets; 0: connected sockets.
+    `lengths`: a view of the received lengths. `controls`: with room for ancillary data."""
 
     def __init__(self, area: int, vectors: int, size: int, controls: bool) -> None:
         self._controls = ctypes.create_string_buffer(SLOTS * CONTROL if controls else 1)
@@ -320,7 +338,7 @@ class _Headers:
         self._full = memoryview(struct.pack(f"@{SLOTS}P", *[CONTROL] * SLOTS)).cast("P")
 
     def room_for_controls(self) -> None:
-        """Before each call, for the system writes there how much it has told."""
+        """Sets msg_controllen to the room there is, before each call."""
         self._rooms[:] = self._full
 
     def control(self, slot: int, field: slice) -> bytes:
@@ -329,14 +347,13 @@ class _Headers:
 
 
 class _Slots:
-    """Memory for SLOTS datagrams with their addresses, and headers that point there, for each kind
-    of socket some: to write them anew for the next socket would cost as much as ten datagrams."""
+    """Memory for SLOTS datagrams with their addresses, and the headers that point there."""
 
     def __init__(self) -> None:
         self.area = mmap.mmap(-1, SLOTS * STRIDE)
         self._base = ctypes.addressof(ctypes.c_char.from_buffer(self.area))
-        self._vectors = (_IoVec * SLOTS)(*(_IoVec(self._base + at, LARGEST) for at in STARTS))
-        # A view of the rooms for all datagrams at once (P: as wide as size_t).
+        self._vectors = (_IoVec * SLOTS)(*(_IoVec(self._base + at, MAX_DATAGRAM) for at in STARTS))
+        # All iov_len of the vectors in one view ("P" is as wide as size_t).
         self.rooms = memoryview(self._vectors).cast("B").cast("P")[1::2]
         self._headers: dict[tuple[int, bool], _Headers] = {}
 
@@ -348,18 +365,16 @@ class _Slots:
         return known
 
 
-def best() -> Manner:
-    """The one that costs least on this system. A new one for each thread."""
+def fastest_io() -> DatagramIO:
+    """The cheapest DatagramIO of this system, for one thread."""
     if sys.platform == "linux":
-        try:
-            return Batches()
-        except OSError:
-            pass
-    return Singly()
+        with contextlib.suppress(OSError):
+            return MmsgIO()
+    return SingleIO()
 
 
 def _receive_one(sock: socket.socket, local: LocalAddresses) -> Datagram:
-    data, told, _, source = sock.recvmsg(LARGEST, CONTROL)
+    data, told, _, source = sock.recvmsg(MAX_DATAGRAM, CONTROL)
     local.note_ancillary(source[:2], told)
     return data, source[:2]
 
@@ -388,7 +403,7 @@ def _peer(sock: socket.socket) -> Address | None:
 
 
 def _zone(scope: int) -> str:
-    """By the interface's name, as getnameinfo(3) writes it; by its number once it is gone."""
+    """ "%eth0", as getnameinfo(3) writes it; "%2" once that interface is gone."""
     try:
         return f"%{socket.if_indextoname(scope)}" if scope else ""
     except OSError:

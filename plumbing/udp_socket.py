@@ -1,4 +1,4 @@
-"""UDP sockets with the settings all our programs want."""
+"""UDP sockets with the options that all our programs use."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ import sys
 
 from plumbing.address import Address, format_address
 
-# Measured: the default buffer loses 2-3 % of a burst, 4 MB lose none.
-RECEIVE_BUFFER = 4 << 20
-SO_RCVBUFFORCE = 33  # of Linux's socket(7): beyond net.core.rmem_max, for root
+RECEIVE_BUFFER = 4 << 20  # octets; the default buffer lost 2-3 % of a burst, this one none
+SO_RCVBUFFORCE = 33  # Linux, socket(7): exceeds net.core.rmem_max, for root
 
 
 def family_of(host: str) -> socket.AddressFamily:
@@ -45,8 +44,8 @@ def bind_udp(
 
 
 def connect_udp(sock: socket.socket, peer: Address) -> socket.socket:
-    """The socket, which hears `peer` alone from now on. Raises OSError, and closes it, where no
-    route leads there."""
+    """Connects the socket, so that it receives from `peer` only, and returns it. Where no route
+    leads there, closes it and raises OSError."""
     try:
         sock.connect(peer)
     except OSError:
@@ -56,7 +55,7 @@ def connect_udp(sock: socket.socket, peer: Address) -> socket.socket:
 
 
 def _set_receive_buffer(sock: socket.socket, octets: int) -> None:
-    """As much of it as the system grants."""
+    """Sets the receive buffer to `octets`, or to as many as the system allows."""
     for option in (
         (SO_RCVBUFFORCE, socket.SO_RCVBUF) if sys.platform == "linux" else (socket.SO_RCVBUF,)
     ):

@@ -22,9 +22,9 @@ from slee_mock.container.sbb import Service
 from slee_mock.container.timers import BATCH as TIMERS
 from slee_mock.container.timers import Timers
 from slee_mock.services.options_responder import Heartbeat
-from slee_mock.store.degraded_mode import Outage
-from slee_mock.store.interface import BadRecord, Conflict, Store, StoreDown, View
-from slee_mock.store.purge import KEPT, Retention
+from slee_mock.store.degraded_mode import DegradedMode
+from slee_mock.store.interface import BadRecord, Conflict, Store, StoreDown, Transaction
+from slee_mock.store.purge import RETENTION_RULES, Purge
 from slee_mock.store.records import SIGN_OF_LIFE, Member, replace
 
 log = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ class Upkeep:
         heartbeat: Heartbeat,
         router: Router,
         services: Sequence[Service],
-        outage: Outage,
+        outage: DegradedMode,
     ) -> None:
         self._host, self._loop, self._clock, self._keyed, self._store = (
             host,
@@ -70,10 +70,10 @@ class Upkeep:
             keyed,
             store,
         )
-        self._heartbeat, self._outage = heartbeat, outage
+        self._heartbeat, self._degraded = heartbeat, outage
         self._timers = Timers(router)
-        self._retention = Retention(
-            (*KEPT, *(line for each in services for line in getattr(each, "keeps", ())))
+        self._retention = Purge(
+            (*RETENTION_RULES, *(line for each in services for line in getattr(each, "keeps", ())))
         )
         self._membership = Membership(member)
         self._closed = False
@@ -97,13 +97,13 @@ class Upkeep:
         stops."""
         self._closed = True
         try:
-            self._outage.settle(10 * FACTS)
+            self._degraded.settle(10 * FACTS)
             self._sign(stopped=True)
         except (StoreDown, Conflict) as error:
             log.warning("the others were not told that this server stops: %s", error)
-        if self._outage.waiting:
+        if self._degraded.waiting:
             log.error(
-                "the store did not come back in time: bills will lack %s", self._outage.told()
+                "the store did not come back in time: bills will lack %s", self._degraded.told()
             )
 
     def _sign(self, stopped: bool = False) -> None:
@@ -125,7 +125,7 @@ class Upkeep:
         else:
             self._host.store_works()
             self._settle()
-            if not self._outage.waiting:
+            if not self._degraded.waiting:
                 self._fire()
         jumped = self._clock.jumped()
         if jumped:
@@ -142,7 +142,7 @@ class Upkeep:
         if self._closed:
             return
         try:
-            more = self._outage.settle(FACTS)
+            more = self._degraded.settle(FACTS)
         except StoreDown as error:
             self._host.store_failed(error)
         else:
@@ -170,7 +170,7 @@ class Upkeep:
             return
         again = self._loop.at(time.monotonic() + SWEPT, self._sweep)
         try:
-            more = self._retention.sweep(View(self._store), self._clock.now())
+            more = self._retention.sweep(Transaction(self._store), self._clock.now())
         except Conflict:
             more = True  # another member swept at the same time
         except StoreDown as error:

@@ -18,7 +18,7 @@ from typing import Any
 from plumbing.address import format_address
 from plumbing.event_loop import Loop, LoopStopped
 from plumbing.http_server import HttpServer
-from plumbing.udp_batch import Channel, best
+from plumbing.udp_batch import Channel, fastest_io
 from plumbing.udp_socket import bind_udp
 from sip.errors import RemoteProtocolError
 from sip.keep_alive import is_keep_alive
@@ -38,15 +38,15 @@ from slee_mock.container.sbb import Telling, told
 from slee_mock.failover_kept_header import Forwarders
 from slee_mock.management import routes as management
 from slee_mock.management import snapshot as report
-from slee_mock.management.queries import Reader
+from slee_mock.management.queries import Queries
 from slee_mock.mobicents_heartbeat import Enrolment, Owed
 from slee_mock.periodic_work import Upkeep
 from slee_mock.receive_queue import STALE, Datagram, Inbox
 from slee_mock.services.options_responder import Heartbeat, is_heartbeat
 from slee_mock.settings import Settings
 from slee_mock.start_errors import cannot_listen, cannot_register, name_is_taken, slow_store
-from slee_mock.store.degraded_mode import Outage, RememberingStore
-from slee_mock.store.interface import BadRecord, Conflict, Contended, StoreDown, View
+from slee_mock.store.degraded_mode import CachingStore, DegradedMode
+from slee_mock.store.interface import BadRecord, Conflict, Contended, StoreDown, Transaction
 from slee_mock.store.open_store import open_store, store_name
 from slee_mock.store.records import Bill, Member
 
@@ -85,15 +85,15 @@ class Server:
         self._http: HttpServer | None = None
         self._sock: socket.socket | None = None
         self._clock = Clock()  # any thread may read it
-        self._reader = Reader(
+        self._reader = Queries(
             lambda: open_store(settings.store, reading=True),
             lambda: self._loop.ask(self._health),
             self._tell,
             self._clock.now,
         )
         # Below: the sip thread's.
-        self._store: RememberingStore | None = None
-        self._outage: Outage | None = None
+        self._store: CachingStore | None = None
+        self._degraded: DegradedMode | None = None
         self._trouble = "it was not opened yet"
         self._upkeep: Upkeep | None = None
         self._inbox, self._working = Inbox(self._clock.now), False
@@ -171,11 +171,11 @@ class Server:
             if self._http:
                 stack.callback(self._http.stop)
 
-    def _tell(self, view: View, wall: float) -> dict[str, Any]:
+    def _tell(self, transaction: Transaction, wall: float) -> dict[str, Any]:
         """What the services tell of themselves: out of their records, so on whichever thread has
-        the view."""
+        the transaction."""
         return {
-            each.name: told(each, view, wall)
+            each.name: told(each, transaction, wall)
             for each in self._services
             if isinstance(each, Telling)
         }
@@ -187,7 +187,7 @@ class Server:
             self._open_cluster()
         except BadRecord as error:
             raise StoreDown(f"{error}; restore the store from a backup") from error
-        self._channel = Channel(self._bound(), best())
+        self._channel = Channel(self._bound(), fastest_io())
         self._loop.watch(self._bound(), self._readable)
         settings = self._settings
         if settings.register:
@@ -207,7 +207,7 @@ class Server:
     def _open_cluster(self) -> None:
         settings = self._settings
         keyed = KeyedStore(open_store(settings.store), store_name(settings.store))
-        self._store = store = RememberingStore(keyed)
+        self._store = store = CachingStore(keyed)
         key = join_cluster(keyed, lambda: secrets.token_hex(32), time.sleep)
         self._clock.join(store)
         address = format_address(self._bound().getsockname()[:2])
@@ -235,7 +235,7 @@ class Server:
             self._handling_failed,
             forwarders=Forwarders(settings.forwarder, hosts),
         )
-        self._outage = Outage(self._router, store, self._count_bills)
+        self._degraded = DegradedMode(self._router, store, self._count_bills)
         page = f"http://{format_address(self._http.address)}/" if self._http else ""
         member = Member(settings.name, address, page, started=self._clock.now())
         self._upkeep = Upkeep(
@@ -248,7 +248,7 @@ class Server:
             self._heartbeat,
             self._router,
             self._services,
-            self._outage,
+            self._degraded,
         )
         try:
             self._upkeep.start()
@@ -263,7 +263,7 @@ class Server:
             self._enrolment.leave()
 
     def _waiting(self) -> int:
-        return self._outage.waiting if self._outage else 0
+        return self._degraded.waiting if self._degraded else 0
 
     def _may_go(self) -> bool:
         """Nobody sends new calls here any more, and nobody waits for an answer from here."""
@@ -339,9 +339,9 @@ class Server:
 
     def _decide_all(self, events: Sequence[Arrival]) -> list[Outcome]:
         """Saved together if that can be, else one by one."""
-        if len(events) > 1 and self._outage and not self._trouble:
+        if len(events) > 1 and self._degraded and not self._trouble:
             try:
-                return self._outage.process_all(events)
+                return self._degraded.process_all(events)
             except Exception:
                 pass  # another server changed one of their calls meanwhile; all else is told below
         return [self._decide(event) for event in events]
@@ -375,14 +375,14 @@ class Server:
 
     def _decide(self, event: Arrival) -> Outcome:
         try:
-            if not self._store or not self._outage:
+            if not self._store or not self._degraded:
                 raise StoreDown("the server is stopping")
-            return self._outage.process(event)
+            return self._degraded.process(event)
         except StoreDown as error:
             self.store_failed(error)
             return (
-                self._outage.pass_on(event)
-                if self._store and self._outage
+                self._degraded.pass_on(event)
+                if self._store and self._degraded
                 else self._router.unable(event)
             )
         except FAILURES as error:
@@ -441,10 +441,10 @@ class Server:
             self._next_log = now + 1.0
             log.warning("%s", sentence)
 
-    def _health(self) -> report.Health:
+    def _health(self) -> report.ServerStatus:
         upkeep, settings = self._upkeep, self._settings
         member = upkeep.member if upkeep else Member(settings.name, format_address(settings.listen))
-        return report.Health(
+        return report.ServerStatus(
             member,
             time.monotonic() - self._started,
             self._trouble,

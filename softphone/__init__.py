@@ -1,2 +1,1 @@
-"""The softphone: `agent` speaks SIP, `media` carries RTP, `qt` shows both, `phone.py` joins
-them."""
+"""The softphone: `ua` speaks SIP, `media` carries RTP, `gui` shows both, `phone.py` joins them."""

@@ -39,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"softphone: {reason}", file=sys.stderr)
         return 1
     try:
-        from softphone.qt.application import run
+        from softphone.gui.app import run
     except ImportError as fault:
         print(
             f"softphone: Qt cannot be loaded ({fault}); install it with: python -m pip install -r "

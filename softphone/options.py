@@ -9,10 +9,10 @@ from dataclasses import dataclass, field, replace
 from plumbing.address import Address, format_address, parse_address
 from sip import VERSION
 from sip.errors import RemoteProtocolError
-from softphone.agent.account import Account, normal
-from softphone.agent.keep_alive import PERIOD
-from softphone.agent.session_timer import DEFAULT_INTERVAL, SHORTEST
 from softphone.password import add_options, password_of
+from softphone.ua.account import Account, normal
+from softphone.ua.keep_alive import PERIOD
+from softphone.ua.session_timer import DEFAULT_INTERVAL, SHORTEST
 
 FORWARDER: Address = ("127.0.0.1", 5060)
 DOMAIN = "failover.test"  # RFC 6761: names that never leave the test bench

@@ -6,7 +6,7 @@
     phone.stop()
 
 Wishes return at once and may come from any thread; what becomes of them arrives as events
-(softphone.agent.event), told in the phone's own `sip` thread, which alone owns the agent, the
+(softphone.ua.events), told in the phone's own `sip` thread, which alone owns the agent, the
 socket and the media sessions' list.
 """
 
@@ -23,9 +23,16 @@ from dataclasses import dataclass, field
 from plumbing.address import Address
 from plumbing.event_loop import Loop, LoopStopped, Timer
 from plumbing.udp_socket import bind_udp, family_of
-from softphone.agent.account import Account as Account
-from softphone.agent.agent import Agent
-from softphone.agent.event import (
+from softphone.call_audio import Sound, is_digit
+from softphone.local_host import Clocks, nowhere, own_host, resolved
+from softphone.media.audio_interfaces import AudioSink, AudioSource, NullSink
+from softphone.media.session import MediaSession
+from softphone.media.silence_alarm import LOOK, SilenceWatch
+from softphone.media.stream import MediaStats
+from softphone.media.tone_generator import ToneSource
+from softphone.ua.account import Account as Account
+from softphone.ua.client_request import AgentOutcome, Send
+from softphone.ua.events import (
     CallChanged,
     CallState,
     CallView,
@@ -34,16 +41,9 @@ from softphone.agent.event import (
     RegistrationChanged,
     RegistrationState,
 )
-from softphone.agent.exchange import AgentOutcome, Send
-from softphone.agent.keep_alive import PERIOD
-from softphone.agent.session_timer import DEFAULT_INTERVAL
-from softphone.host import Clocks, nowhere, own_host, resolved
-from softphone.media.audio import AudioSink, AudioSource, NullSink
-from softphone.media.session import MediaSession
-from softphone.media.stream import MediaStats
-from softphone.media.tone import ToneSource
-from softphone.silence import LOOK, SilenceWatch
-from softphone.sound import Sound, is_digit
+from softphone.ua.keep_alive import PERIOD
+from softphone.ua.session_timer import DEFAULT_INTERVAL
+from softphone.ua.user_agent import Agent
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ import queue
 import time
 
 from failover.admin import status
-from failover.net.active_standby import ACTIVE, Standing, Takeover
+from failover.net.active_standby import ACTIVE, HaState, Takeover
 from failover.proxy.core import Core
 from failover.proxy.events import (
     Dropped,
@@ -70,7 +70,7 @@ class Chronicle:
             if told:
                 self._pass_on(core, told)
 
-    def stands(self, core: Core, standing: Standing, takeover: Takeover | None) -> None:
+    def stands(self, core: Core, standing: HaState, takeover: Takeover | None) -> None:
         """The forwarder's own part is another now, or known for the first time."""
         was = "on standby" if standing.role is ACTIVE else "active"
         after = f"; it was {was} for {takeover.waited:.3f} s" if takeover else ""
@@ -152,7 +152,7 @@ def _queued(event: Queued) -> str:
 def _drop(event: Dropped) -> str:
     what = f" {plain(event.call)}" if event.call else ""
     return (
-        f"dropped ({event.reason}) from {event.leg} {format_address(event.source)}{what}: "
+        f"dropped ({event.reason}) from {event.side} {format_address(event.source)}{what}: "
         f"{plain(event.note)}"
     )
 

@@ -3,9 +3,10 @@ data."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
-from failover.net.active_standby import ACTIVE, STANDBY, Standing, Takeover
+from failover.net.active_standby import ACTIVE, STANDBY, HaState, Takeover
 from failover.proxy.core import Core
 from failover.proxy.events import Event, Failover, Passed, Queued, Released, Resumed, StateChanged
 from failover.upstream.server_table import Server
@@ -16,14 +17,18 @@ from sip import VERSION
 def status(
     core: Core,
     listen: Address,
-    standing: Standing,
+    standing: HaState,
     started: float,
     now: float,
     wall: float,
     errors: int = 0,
+    links: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, object]:
-    """The /status object. `started` and `now` are monotonic, `wall` is the time of day at `now`;
-    `errors`: defects of ours that were met since the start."""
+    """The /status object.
+
+    `started` and `now` are monotonic seconds, `wall` is the time of day at `now`; `errors` is the
+    number of exceptions caught since the start; `links` has the URLs of servers' own pages.
+    """
     hot = core.table.hot
     return {
         "version": VERSION,
@@ -35,7 +40,10 @@ def status(
         "convergence": core.table.convergence,
         "hot": hot.name if hot else None,
         "uptime": round(now - started, 3),
-        "servers": [_server(server, server is hot, now) for server in core.table.servers],
+        "servers": [
+            {**_server(server, server is hot, now), "page": links.get(server.name)}
+            for server in core.table.servers
+        ],
         "counters": dict(sorted(core.counters.items())),
         "in_flight": len(core.inflight),
         "kept": len(core.kept),
@@ -44,9 +52,9 @@ def status(
     }
 
 
-def summary(core: Core, standing: Standing) -> str:
+def summary(core: Core, standing: HaState) -> str:
     """The state of things in one line."""
-    live = sum(server.health.alive for server in core.table.servers)
+    live = sum(server.up for server in core.table.servers)
     hot = core.table.hot
     said = [
         f"{hot.name} is hot" if hot else "NO SERVER TAKES NEW CALLS",
@@ -86,7 +94,7 @@ def event(told: Event, offset: float) -> tuple[str, dict[str, object]] | None:
         return "kept", {
             "at": told.at,
             "wall": told.at + offset,
-            "from": told.leg,
+            "from": told.side,
             "source": format_address(told.source),
             "method": told.method,
             "status": told.status,
@@ -111,17 +119,17 @@ def _server(server: Server, hot: bool, now: float) -> dict[str, object]:
         "name": server.name,
         "address": format_address(server.address),
         "state": server.state,
-        "wish": server.wish.value,
+        "wish": server.admin_state.value,
         "hot": hot,
         "for": round(now - server.health.since, 3),
         "why": server.why,
         "requests": server.requests,
         "responses": server.responses,
-        "misses": server.misses,
-        "falls": server.falls,
+        "misses": server.missed_checks,
+        "falls": server.times_down,
         "ejections": server.ejections,
-        "down": round(server.down_for(now), 3),
-        "heartbeat_ms": _milliseconds(server.took),
+        "down": round(server.downtime(now), 3),
+        "heartbeat_ms": _milliseconds(server.check_duration),
     }
 
 

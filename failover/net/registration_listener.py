@@ -1,8 +1,8 @@
 """The registration address: its socket, and what is done about what comes there.
 
-Works on the `sip` thread, as its socket does: a registration opens legs, swaps the server table and
-moves what is in flight, all of which that thread owns. A thread of its own could only ask it for
-every datagram. A flood cannot starve the phones, for of each socket only so many datagrams are
+Works on the `sip` thread, as its socket does: a registration opens sides, swaps the server table
+and moves what is in flight, all of which that thread owns. A thread of its own could only ask it
+for every datagram. A flood cannot starve the phones, for of each socket only so many datagrams are
 taken in a turn.
 """
 

@@ -42,7 +42,7 @@ class Traffic:
         self.limit = limit
         self.vigil = Vigil(loop, core, chronicle, self.carry_out, self.listen, self.refused)
         self._loop, self._core, self._chronicle = loop, core, chronicle
-        self._leaving: dict[str, list[Outgoing]] = {}  # by leg
+        self._leaving: dict[str, list[Outgoing]] = {}  # by side
         # Addresses from which everything is taken for what it is: no server's, and not limited; and
         # as long as which table and which limit hold.
         self._plain: set[Address] = set()
@@ -53,13 +53,13 @@ class Traffic:
 
     # -- in ----------------------------------------------------------------------------------------
 
-    def receive(self, channel: Channel, leg: str) -> None:
+    def receive(self, channel: Channel, side: str) -> None:
         """Takes some of what is there: others wait too."""
         datagrams, error = channel.receive()
-        if not datagrams and leg == PHONES:
+        if not datagrams and side == PHONES:
             self._hear_refusals(channel)
-        if datagrams or leg != PHONES or not isinstance(error, ConnectionError):
-            self._take(datagrams, error, leg)
+        if datagrams or side != PHONES or not isinstance(error, ConnectionError):
+            self._take(datagrams, error, side)
 
     def listen(self, link: Link) -> None:
         """Takes all that a server has sent until now, wherever it came in."""
@@ -67,7 +67,7 @@ class Traffic:
             return
         self._drain(link.channel, link.server.name)
         if link.channel.sock.getsockname()[1] != self.phones.sock.getsockname()[1]:
-            # a leg of its own port hears only what answers to that
+            # a side of its own port hears only what answers to that
             self._drain(self.phones, PHONES)
 
     def take_landed(self, link: Link) -> None:
@@ -82,34 +82,38 @@ class Traffic:
         if self.phones:
             self._drain(self.phones, PHONES, until)
 
-    def _drain(self, channel: Channel, leg: str, until: float = float("inf")) -> None:
+    def _drain(self, channel: Channel, side: str, until: float = float("inf")) -> None:
         taken = 0
         while taken < BACKLOG and time.monotonic() < until:
             datagrams, error = channel.drain()
             if not datagrams and not error:
                 return
-            self._take(datagrams, error, leg)
+            self._take(datagrams, error, side)
             taken += max(1, len(datagrams))
 
-    def _take(self, datagrams: Sequence[Datagram], error: OSError | None, leg: str) -> None:
-        """What came in on a leg, and the error that was met after it."""
+    def _take(self, datagrams: Sequence[Datagram], error: OSError | None, side: str) -> None:
+        """What came in on a side, and the error that was met after it."""
         now = time.monotonic()
-        link, leaving, plain = self.links.get(leg), self._leaving, self._plain_sources()
+        link, leaving, plain = self.links.get(side), self._leaving, self._plain_sources()
         quick = None if self._chronicle.listened_to else self._core.quick
         to_last, queue = "", NO_QUEUE
         for data, source in datagrams:
             try:
-                if leg == PHONES and source not in plain and not self._is_phones(data, source, now):
+                if (
+                    side == PHONES
+                    and source not in plain
+                    and not self._is_phones(data, source, now)
+                ):
                     to_last = ""  # all may have left meanwhile
                     continue
-                send = quick(data, leg, source, now) if quick else None
+                send = quick(data, side, source, now) if quick else None
                 if send:
                     to, onward, target = send
                     if to != to_last:
                         to_last, queue = to, leaving.setdefault(to, [])
                     queue.append((onward, target))
                 else:
-                    self._note(self._core.receive(data, leg, source, now))
+                    self._note(self._core.receive(data, side, source, now))
             # a defect of ours, which costs this datagram and none of those behind it
             except Exception as failure:
                 self._loop.failed(failure)
@@ -118,9 +122,9 @@ class Traffic:
             self.vigil.spoke(link, now)
         self._flush()
         if isinstance(error, ConnectionError):
-            self.refused(leg, "its port refused a message")
+            self.refused(side, "its port refused a message")
         elif error:
-            self._chronicle.trouble(self._core, "receive", f"{leg}: {error}")
+            self._chronicle.trouble(self._core, "receive", f"{side}: {error}")
 
     def _plain_sources(self) -> set[Address]:
         table, limit = self._plain_while
@@ -138,7 +142,7 @@ class Traffic:
         too much."""
         server = self._core.table.by_address.get(source)
         if server:
-            # One that sends to another of our addresses than its leg has, or whose leg has a port
+            # One that sends to another of our addresses than its side has, or whose side has a port
             # of its own.
             self._take([(data, source)], None, server.name)
             return False
@@ -184,9 +188,9 @@ class Traffic:
 
     def _flush(self) -> None:
         while self._leaving:
-            leg, datagrams = self._leaving.popitem()
+            side, datagrams = self._leaving.popitem()
             try:
-                self._send(leg, datagrams)
+                self._send(side, datagrams)
             except Exception as failure:  # others leave all the same
                 self._loop.failed(failure)
         while self._core.unfit:
@@ -195,9 +199,9 @@ class Traffic:
             self._replaying = True
             self._loop.post(self._replay)
 
-    def _send(self, leg: str, datagrams: list[Outgoing]) -> None:
-        link = self.links.get(leg)
-        channel = link.channel if link else self.phones if leg == PHONES else None
+    def _send(self, side: str, datagrams: list[Outgoing]) -> None:
+        link = self.links.get(side)
+        channel = link.channel if link else self.phones if side == PHONES else None
         # a server that was in the list, or could be reached, a moment ago; or we are on standby now
         if not channel:
             self._core.counters["dropped.closed"] += len(datagrams)
@@ -209,7 +213,7 @@ class Traffic:
         elif not failures:
             self.vigil.sent(link)
         if failures:
-            self._failed(leg, datagrams, failures)
+            self._failed(side, datagrams, failures)
 
     def _send_again(
         self, channel: Channel, datagrams: list[Outgoing], failures: list[Failure]
@@ -224,7 +228,7 @@ class Traffic:
             failures += [(refused[at], error) for at, error in again]
         return failures
 
-    def _failed(self, leg: str, datagrams: list[Outgoing], failures: list[Failure]) -> None:
+    def _failed(self, side: str, datagrams: list[Outgoing], failures: list[Failure]) -> None:
         """The peer's computer refused, or the system would not send: then its sender hears so (RFC
         3261 16.9, 18.4)."""
         now = time.monotonic()
@@ -232,13 +236,13 @@ class Traffic:
             data, target = datagrams[index]
             if isinstance(error, ConnectionError):
                 continue
-            self._chronicle.trouble(self._core, "send", f"to {leg} {target or ''}: {error}")
+            self._chronicle.trouble(self._core, "send", f"to {side} {target or ''}: {error}")
             # a server that cannot be reached is soon found DOWN
-            if leg == PHONES or error.errno == errno.EMSGSIZE:
+            if side == PHONES or error.errno == errno.EMSGSIZE:
                 status = TOO_LARGE if error.errno == errno.EMSGSIZE else UNAVAILABLE
-                self._loop.call(partial(self._undelivered, data, leg, status, now))
-        if leg != PHONES and any(isinstance(error, ConnectionError) for _, error in failures):
-            self._gone(leg, "its port refused a message")
+                self._loop.call(partial(self._undelivered, data, side, status, now))
+        if side != PHONES and any(isinstance(error, ConnectionError) for _, error in failures):
+            self._gone(side, "its port refused a message")
 
     def _hear_refusals(self, channel: Channel) -> None:
         """A phone's computer refused: its server need not wait for it. What the refusal quotes is
@@ -252,8 +256,8 @@ class Traffic:
                     break
         self._flush()
 
-    def _undelivered(self, data: bytes, leg: str, status: int, now: float) -> None:
-        self._note(self._core.undelivered(data, leg, status, now))
+    def _undelivered(self, data: bytes, side: str, status: int, now: float) -> None:
+        self._note(self._core.undelivered(data, side, status, now))
 
     def _replay(self) -> None:
         self._replaying = False
@@ -262,8 +266,8 @@ class Traffic:
         finally:
             self._flush()  # which sees to what is still to be replayed
 
-    def _hear(self, data: bytes, leg: str, source: Address, now: float) -> None:
-        self._note(self._core.receive(data, leg, source, now))
+    def _hear(self, data: bytes, side: str, source: Address, now: float) -> None:
+        self._note(self._core.receive(data, side, source, now))
 
     def _gone(self, name: str, why: str) -> None:
         """Its port refused. What it had said before that still counts: the system tells the refusal

@@ -3,8 +3,8 @@ address.
 
 The phones' is bound alone, so that a second forwarder fails to bind; then it lets the servers'
 join. The kernel gives a connected socket what its server sends and the phones' all the rest. So the
-socket tells a message's direction, and a killed server's refusal arrives on its own leg. Where the
-system cannot share a port like this, a leg has a port of its own, and what its server sends to the
+socket tells a message's direction, and a killed server's refusal arrives on its own side. Where the
+system cannot share a port like this, a side has a port of its own, and what its server sends to the
 forwarder's address is told by where it comes from.
 """
 
@@ -88,7 +88,7 @@ def refusals(sock: socket.socket) -> list[Datagram]:
     return found
 
 
-def open_leg(listen: Address, server: Address) -> tuple[socket.socket, list[Datagram]]:
+def open_side(listen: Address, server: Address) -> tuple[socket.socket, list[Datagram]]:
     """A socket connected to the server, and what others sent that landed on it before it was
     connected.
 

@@ -1,6 +1,6 @@
 """What to do with one datagram: the forwarder as a function.
 
-`Core.receive(data, leg, source, now)` gives the datagrams to send. It is a stateless proxy (RFC
+`Core.receive(data, side, source, now)` gives the datagrams to send. It is a stateless proxy (RFC
 3261 16.11) which remembers only what servers live and what they still owe; whatever else it must
 know later it writes into the message: a signed branch in its Via, a signed hint in its
 Record-Route. A message leaves as it came but for those lines, Max-Forwards, the sender's Via
@@ -21,7 +21,7 @@ from failover.proxy.pending_messages import EchoKey, Key, Row, echo_key, key_of
 from failover.proxy.request_validation import Fields, Refused, been_here, is_probe, validate
 from failover.upstream.failover import Members
 from failover.upstream.server_table import Server, ServerTable
-from failover.upstream.visibility import Grace
+from failover.upstream.visibility import GracePeriod
 from plumbing.address import Address
 from sip.errors import RemoteProtocolError
 from sip.keep_alive import is_keep_alive
@@ -54,27 +54,27 @@ class Core(Members):
         self.lines = lines
         self._fast_path = FastPath(self)
         # of a forwarder whose address may move to another one that sees servers
-        self.grace: Grace | None = None
+        self.grace: GracePeriod | None = None
 
     # -- messages ----------------------------------------------------------------------------------
 
-    def quick(self, data: bytes, leg: str, source: Address, now: float) -> Send | None:
+    def quick(self, data: bytes, side: str, source: Address, now: float) -> Send | None:
         """The datagram to send for an ordinary message, of which no event tells. None: `receive`
         has to handle it."""
-        return self._fast_path.forward(data, leg, source, now)
+        return self._fast_path.forward(data, side, source, now)
 
-    def receive(self, data: bytes, leg: str, source: Address, now: float) -> Outcome:
-        """One datagram that came in on a leg (PHONES or a server's name). For an ordinary one
+    def receive(self, data: bytes, side: str, source: Address, now: float) -> Outcome:
+        """One datagram that came in on a side (PHONES or a server's name). For an ordinary one
         `quick` does the same where nobody wants to hear of it (fast_path.py)."""
-        return self._handle(Row("", data, leg, source, now), now)
+        return self._handle(Row("", data, side, source, now), now)
 
     def _handle(self, row: Row, now: float) -> Outcome:
-        if row.leg != PHONES:
-            sender = self.table.by_name.get(row.leg)
+        if row.side != PHONES:
+            sender = self.table.by_name.get(row.side)
             # What a server that is down says is stale, until its heartbeats are back.
-            if not sender or not sender.health.alive:
+            if not sender or not sender.up:
                 return self._drop(
-                    row, now, "fenced", f"{row.leg} is {'down' if sender else 'not in the list'}"
+                    row, now, "fenced", f"{row.side} is {'down' if sender else 'not in the list'}"
                 )
         if is_keep_alive(row.data):
             self.counters["keepalives"] += 1
@@ -94,7 +94,7 @@ class Core(Members):
     def _request(self, request: Request, row: Row, now: float) -> Outcome:
         self.lines.complete_via(request, row.source)
         try:
-            if row.leg == PHONES and is_probe(request):
+            if row.side == PHONES and is_probe(request):
                 return Outcome(self._answer(request, row, 200 if self.table.hot else 503))
             validate(request)
             return self._forward(request, row, now)
@@ -126,17 +126,17 @@ class Core(Members):
         self.lines.drop_uri_headers(request)
         hint = self.lines.restore_target(request)
         hint = self.lines.pop_routes(request) or hint
-        if been_here(self.lines.key, request, row.leg, self.lines.signed):
+        if been_here(self.lines.key, request, row.side, self.lines.signed):
             return self._refuse(
                 request, row, now, 482, "loop", "it has been here before, asked for the same"
             )
-        if row.leg == PHONES:
+        if row.side == PHONES:
             return self._to_server(request, row, now, branch, hint, own)
         return self._from_server(request, row, now, branch)
 
     def _own_address(self, row: Row) -> Address:
         """As the sender knows it."""
-        if row.leg == PHONES:
+        if row.side == PHONES:
             return self.lines.towards(row.source)
         return self.lines.towards_server(row.source[0])
 
@@ -161,9 +161,9 @@ class Core(Members):
             through = self.inflight.came_through(
                 echo_key(request.vias[:2][-1].branch, "ACK", 0, request.to_tag)
             )
-            self.table.by_name[row.leg].has_handled(through)
+            self.table.by_name[row.side].has_handled(through)
         else:
-            self._has_begun(row.leg, request.vias[:2][-1].branch, request.method)
+            self._has_begun(row.side, request.vias[:2][-1].branch, request.method)
         try:
             routes = request.routes
             target = (routes[0].uri if routes else Uri.parse(request.uri)).address()
@@ -172,7 +172,7 @@ class Core(Members):
         server = self.table.by_address.get(target)
         if server:
             why = "the next hop"
-            if not server.usable:
+            if not server.accepts_dialogs:
                 lost, server = server, self.table.choose_for(request, new=False)
                 why = f"{lost.name} is down"
             if not server:
@@ -192,20 +192,20 @@ class Core(Members):
         own = self.lines.towards(target)
         self.lines.hide_age(request)
         self.lines.suit_strict_router(request)
-        self.lines.record_route(request, own, self.table.by_name[row.leg])
+        self.lines.record_route(request, own, self.table.by_name[row.side])
         begins = request.method == "INVITE" and not request.to_tag and len(request.vias) == 1
-        self.lines.push_via(request, own, branch, row.leg)
+        self.lines.push_via(request, own, branch, row.side)
         send = Send(PHONES, request.to_bytes(), target)
         outcome = self._passed(request, row, now, send, "its Request-URI")
         if not begins:
             return outcome
-        self.orphans.sent(branch.encode(), row.leg, send, now)
+        self.orphans.sent(branch.encode(), row.side, send, now)
         return self._ending(self.orphans.replaced(request, target, now), now, outcome)
 
     def _pass_to_server(
         self, request: Request, row: Row, now: float, branch: str, server: Server, why: str
     ) -> Outcome:
-        self.lines.push_via(request, self.lines.towards_server(server.address[0]), branch, row.leg)
+        self.lines.push_via(request, self.lines.towards_server(server.address[0]), branch, row.side)
         since, waiting = row.since, row._replace(server=server.name)
         if self.kept.released:
             key = key_of(branch, request.method)
@@ -242,13 +242,13 @@ class Core(Members):
     ) -> tuple[Server | None, str]:
         """Which server gets a phone's request, and why."""
         hinted = self.table.by_hint.get(hint)
-        if hinted and hinted.usable:
+        if hinted and hinted.accepts_dialogs:
             return hinted, "its call began there"
         # A retransmission goes where the request went, and so does the CANCEL of an INVITE.
         holder = self.table.by_name.get(
             self.inflight.server_of(branch.encode(), request.method.encode()) or ""
         )
-        if holder and holder.usable:
+        if holder and holder.accepts_dialogs:
             return holder, "it has the transaction"
         new = not request.to_tag and request.method not in ("ACK", "CANCEL")
         trial = self.passive.due_trial() if new else None
@@ -267,7 +267,7 @@ class Core(Members):
         method, key = request.method, key_of(branch, request.method)
         begun = bool(request.to_tag) or method in ("ACK", "CANCEL") or row.begun
         if not begun and key not in self.kept and not self.inflight.is_moving(row.data):
-            if self.grace and row.leg == PHONES and self.grace.covers(now):
+            if self.grace and row.side == PHONES and self.grace.covers(now):
                 note = "no server is seen; another forwarder may have the address soon"
                 return self._drop(row, now, "grace", note, request)
             return self._refuse(request, row, now, 503, "no-server", "no server lives")
@@ -290,7 +290,7 @@ class Core(Members):
         if not self.kept.keep(key, row, hang_up, proven, now):
             return NOTHING
         status = message.status if isinstance(message, Response) else None
-        told = Queued(now, row.leg, row.source, message.cseq.method, status, message.call_id)
+        told = Queued(now, row.side, row.source, message.cseq.method, status, message.call_id)
         return Outcome((), (told,))
 
     def _end_of_moves(self, request: Request, row: Row, now: float) -> Outcome:
@@ -326,15 +326,15 @@ class Core(Members):
         data = reply(request, status, "", self.lines.answer_tag(request), fields).to_bytes()
         self.counters[f"answered.{status}"] += 1
         back = way_back(request.via)
-        send = Send(row.leg, data) if row.leg != PHONES else Send(PHONES, data, back)
-        return (send,) if row.leg != PHONES or literal(back) else ()
+        send = Send(row.side, data) if row.side != PHONES else Send(PHONES, data, back)
+        return (send,) if row.side != PHONES or literal(back) else ()
 
     # -- responses ---------------------------------------------------------------------------------
 
     def _response(self, response: Response, row: Row, now: float) -> Outcome:
         """The way back is in the message, and signed: nobody can have a response sent where no
         request came from."""
-        if row.leg == PHONES and self.orphans.watchful:
+        if row.side == PHONES and self.orphans.watchful:
             ended = self.orphans.answered(response, now)
             if ended:
                 return self._ending([(ended[0], send) for send in ended[1]], now)
@@ -344,8 +344,8 @@ class Core(Members):
         branch = response.via.branch
         response.pop("Via")
         ahead = NOTHING
-        if row.leg != PHONES:
-            ahead = self._heard(response, method, branch, row.leg, now)
+        if row.side != PHONES:
+            ahead = self._heard(response, method, branch, row.side, now)
         elif method == "INVITE":
             self.orphans.heard(branch.encode(), response.status >= 200)
         return joined((ahead, self._return(response, row, now)))
@@ -359,7 +359,7 @@ class Core(Members):
         key = echo_key(branch, method, response.status, response.to_tag)
         through = self.inflight.came_through(key)
         sender.has_handled(through)
-        sender.answered = now
+        sender.last_heard_at = now
         if response.status < 200:
             self._has_begun(server, branch, method)
             return NOTHING
@@ -384,7 +384,7 @@ class Core(Members):
                 return self._drop(row, now, "no-target", f"{target[0]} is not an address")
             self.lines.hide_age(response)
             return self._passed(response, row, now, Send(PHONES, response.to_bytes(), target), why)
-        if not server.usable:
+        if not server.accepts_dialogs:
             why = f"{server.name} is down"
             server = self.table.choose_for(response, new=False)
         vias = response.vias[:2]  # the second is ours in the request, if that did not begin there
@@ -392,11 +392,11 @@ class Core(Members):
         if not server:
             return self._keep(key, response, row, now, hang_up=False, proven=True)
         ends = len(vias) == 1
-        server.echoes += not ends
+        server.relayed += not ends
         self.inflight.echo(key, row._replace(server=server.name), ends)
         return self._passed(response, row, now, Send(server.name, response.to_bytes()), why)
 
-    def undelivered(self, data: bytes, leg: str, status: int, now: float) -> Outcome:
+    def undelivered(self, data: bytes, side: str, status: int, now: float) -> Outcome:
         """The system would not send this message of ours, or its receiver's computer refused it:
         the sender hears what it would hear if the receiver had answered with `status` (RFC 3261
         16.9). Not for an ACK or an answer, nor for a request of a dialog but a re-INVITE: its
@@ -422,7 +422,7 @@ class Core(Members):
         response = reply(request, status, "", self.lines.own_tag(branch))
         response.pop("Via")
         return self._return(
-            response, Row("", response.to_bytes(), leg, way_back(response.via), now), now
+            response, Row("", response.to_bytes(), side, way_back(response.via), now), now
         )
 
     def adopt(self, table: ServerTable, fall: int, rise: int, now: float) -> Outcome:
@@ -444,10 +444,10 @@ class Core(Members):
         elif now > row.since:
             why = f"kept for {now - row.since:.1f} s, {why}"
         call_id = message.call_id
-        session = self.table.session(message)
+        session = self.table.affinity_key(message)
         passed = Passed(
             now,
-            row.leg,
+            row.side,
             send.to,
             row.source,
             target,
@@ -465,4 +465,4 @@ class Core(Members):
     ) -> Outcome:
         self.counters[f"dropped.{reason}"] += 1
         call = f"{request.method} call={request.get('Call-ID') or '?'}" if request else ""
-        return Outcome((), (Dropped(now, reason, row.leg, row.source, note, call),))
+        return Outcome((), (Dropped(now, reason, row.side, row.source, note, call),))

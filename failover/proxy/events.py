@@ -9,8 +9,8 @@ from plumbing.address import Address
 
 
 class Send(NamedTuple):
-    """`to` is a leg: PHONES or a server's name. `target` is None on a server's leg, whose socket is
-    connected."""
+    """`to` is a side: PHONES or a server's name. `target` is None on a server's side, whose socket
+    is connected."""
 
     to: str
     data: bytes
@@ -18,7 +18,7 @@ class Send(NamedTuple):
 
 
 class Passed(NamedTuple):
-    """A message went through. `came` and `went` are legs; `status` is None for a request; `why` is
+    """A message went through. `came` and `went` are sides; `status` is None for a request; `why` is
     the decision. `session`: what names its session, where that is not the Call-ID."""
 
     at: float
@@ -40,7 +40,7 @@ class Dropped(NamedTuple):
 
     at: float
     reason: str
-    leg: str
+    side: str
     source: Address
     note: str
     call: str = ""
@@ -50,7 +50,7 @@ class Queued(NamedTuple):
     """A message is kept until a server lives. `status` is None for a request."""
 
     at: float
-    leg: str
+    side: str
     source: Address
     method: str
     status: int | None

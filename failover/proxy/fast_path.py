@@ -58,10 +58,10 @@ V = TypeVar("V")
 
 
 class Came(NamedTuple):
-    """A datagram, on which leg, from where, when."""
+    """A datagram, on which side, from where, when."""
 
     data: bytes
-    leg: str
+    side: str
     source: Address
     now: float
 
@@ -141,13 +141,13 @@ class FastPath:
             lambda host: self._goal(Uri.parse("sip:" + host.decode()))
         )
 
-    def forward(self, data: bytes, leg: str, source: Address, now: float) -> Send | None:
+    def forward(self, data: bytes, side: str, source: Address, now: float) -> Send | None:
         """What is to be sent for an ordinary message; None: `Core.receive` is to have it. It tells
         of no events, so it is for when nobody listens."""
         peer = None
-        if leg != PHONES:
-            peer = self._core.table.by_name.get(leg)
-            if not peer or not peer.alive:
+        if side != PHONES:
+            peer = self._core.table.by_name.get(side)
+            if not peer or not peer.up:
                 return None
         if now > self._fresh_until:
             self._own.clear()
@@ -157,7 +157,7 @@ class FastPath:
         try:
             facts, words = self._reader.read(data, now)
             forward = self._answer if data.startswith(b"SIP/") else self._request
-            return forward(new(Came, (data, leg, source, now)), peer, facts, words)
+            return forward(new(Came, (data, side, source, now)), peer, facts, words)
         except (NotOrdinary, RemoteProtocolError):
             return None
 
@@ -224,8 +224,8 @@ class FastPath:
         # First: a Route may name it.
         own = self._own_to_server[source[0]] if asker else self._own[source]
         route = self._routes[routes] if routes else NO_ROUTES
-        side = FROM_SERVERS if asker else FROM_PHONES
-        loop = b";loop=%08x" % crc32(route.asked, crc32(uri, side))
+        seed = FROM_SERVERS if asker else FROM_PHONES
+        loop = b";loop=%08x" % crc32(route.asked, crc32(uri, seed))
         if (others and loop[6:] in others) or self._is_special(method, signed, tag):
             raise NotOrdinary
         pointed = self._targets[host]
@@ -265,7 +265,7 @@ class FastPath:
         )
         send = new(Send, (to, b"".join(pieces), target))
         if asker and method == b"INVITE" and not (tag or others):
-            self._core.orphans.sent(signed, came.leg, send, came.now)
+            self._core.orphans.sent(signed, came.side, send, came.now)
         return send
 
     def _written_above(
@@ -320,13 +320,17 @@ class FastPath:
         """Which server gets a phone's request. None that it names may be down, for that is written
         over. Raises NotOrdinary."""
         core, table = self._core, self._core.table
-        if core.passive.trial or (pointed and not pointed.usable) or (named and not named.usable):
+        if (
+            core.passive.trial
+            or (pointed and not pointed.accepts_dialogs)
+            or (named and not named.accepts_dialogs)
+        ):
             raise NotOrdinary
         server = table.by_hint.get(hint)
-        if server and server.usable:
+        if server and server.accepts_dialogs:
             return server
         server = table.by_name.get(core.inflight.server_of(signed, method) or "")
-        if server and server.usable:
+        if server and server.accepts_dialogs:
             return server
         if table.policy != CALL_ID:
             server = table.hot
@@ -372,16 +376,16 @@ class FastPath:
     # -- answers ----------------------------------------------------------------------------------
 
     def _answer(self, came: Came, sender: Server | None, facts: Any, words: Any) -> Send:
-        data, leg, source, now = came
+        data, side, source, now = came
         method, status, start, end = facts
         signed, back, left, branch, right, others, tag = words
         core, via = self._core, self._vias[left, right, None]
         if back != via.back or signed != self._sign(via.signed_before, branch, via.signed_after):
             raise NotOrdinary
         server = via.server
-        if server and not server.usable:
+        if server and not server.accepts_dialogs:
             raise NotOrdinary
-        if core.failovers and sender and core.unsettled(leg, now):
+        if core.failovers and sender and core.unsettled(side, now):
             raise NotOrdinary
         if core.orphans.watchful and method == b"INVITE":
             raise NotOrdinary
@@ -393,9 +397,9 @@ class FastPath:
         onward = data[:start] + data[end:]
         if not server:
             return new(Send, (PHONES, onward, via.back_address))
-        server.echoes += bool(others)
+        server.relayed += bool(others)
         key = beneath(branch, others), method, status, tag
-        core.inflight.echo(key, (server.name, data, leg, source, now, 0, False), not others)
+        core.inflight.echo(key, (server.name, data, side, source, now, 0, False), not others)
         return new(Send, (server.name, onward, None))
 
     def _heard(
@@ -404,7 +408,7 @@ class FastPath:
         """A server has answered."""
         inflight = self._core.inflight
         sender.responses += 1
-        sender.answered = now
+        sender.last_heard_at = now
         key = signed, method, status, tag
         through = inflight.came_through(key) if inflight.passing else None
         sender.has_handled(through)

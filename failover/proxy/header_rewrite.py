@@ -74,10 +74,10 @@ class Lines:
         if complete != via:
             request.replace_top("Via", str(complete))
 
-    def push_via(self, request: Request, own: Address, branch: str, leg: str) -> None:
+    def push_via(self, request: Request, own: Address, branch: str, side: str) -> None:
         """`rport` (RFC 3581 3) has the peer answer to the port that this leaves from, should `own`
         name another one. It stands last, where a peer's answer to it grows."""
-        loop, back = loop_word(request, leg), self.back_word(request.via)
+        loop, back = loop_word(request, side), self.back_word(request.via)
         words = f"branch={branch};{LOOP}={loop};{BACK}={back};rport"
         request.push("Via", f"SIP/2.0/UDP {format_address(own)};{words}")
 
@@ -182,7 +182,7 @@ class Lines:
 
     def _is_dead(self, address: Address) -> bool:
         server = self.table.by_address.get(address)
-        return server is not None and not server.usable
+        return server is not None and not server.accepts_dialogs
 
     # -- Failover-Kept -----------------------------------------------------------------------------
 

@@ -40,7 +40,7 @@ class Row(NamedTuple):
 
     server: str
     data: bytes
-    leg: str
+    side: str
     source: Address
     since: float
     moves: int = 0

@@ -1,8 +1,8 @@
 """What a proxy looks at before it passes a request on (RFC 3261 16.3 and 16.4), and whether that
 request has been here before (RFC 5393).
 
-Each Via of the forwarder carries `loop`, a word for how it was asked: from which side, for which
-Request-URI and Route. A request passes the forwarder twice per call and more often where it
+Each Via of the forwarder carries `loop`, a word for how it was asked: by a phone or a server, for
+which Request-URI and Route. A request passes the forwarder twice per call and more often where it
 spirals, but each time asked for something else; one that comes again asked for the same would come
 for ever. The word needs no signature, for the branch beside it has one, and it stays out of the
 branch, so that a CANCEL which spells its Request-URI otherwise still meets its INVITE.
@@ -65,22 +65,22 @@ def is_probe(request: Request) -> bool:
     )
 
 
-def loop_word(request: Request, leg: str) -> str:
+def loop_word(request: Request, side: str) -> str:
     """How the forwarder is asked: by whom and for what. Equal for a request that comes again as it
     left."""
-    side = "phones" if leg == PHONES else "servers"
+    asker = "phones" if side == PHONES else "servers"
     # fast_path.py makes the same of octets
-    asked = "\0".join((side, request.uri, *request.all("Route")))
+    asked = "\0".join((asker, request.uri, *request.all("Route")))
     return f"{crc32(asked.encode('utf-8', 'surrogateescape')):08x}"
 
 
-def been_here(key: bytes, request: Request, leg: str, view: Callable[[Via], Via]) -> bool:
+def been_here(key: bytes, request: Request, side: str, view: Callable[[Via], Via]) -> bool:
     """Is a Via of ours among the request's, on top (so nobody has handled it since) or with the
     word of now?"""
     vias = request.vias
     if len(vias) < 2:
         return False
-    word = loop_word(request, leg)
+    word = loop_word(request, side)
     return any(
         (LOOP in via.params if at == 0 else via.params.get(LOOP) == word)
         and is_branch_of(key, via, view(beneath), request)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from slee_mock.store.records import PRESUMED_DEAD, Anchor, Member
+from slee_mock.store.records import PRESUMED_DEAD, ClockOffset, Member
 
 # seconds without a sign of any member, after which the time of day is believed again
 UNUSED = 600.0
@@ -18,15 +18,15 @@ BACKWARDS = 10.0  # a sign so far ahead is from before the computer was started 
 
 
 def anchored(
-    known: Anchor | None, members: Sequence[Member], boot: str, steady: float, system: float
-) -> Anchor:
+    known: ClockOffset | None, members: Sequence[Member], boot: str, steady: float, system: float
+) -> ClockOffset:
     """What a server that starts goes by. `system` is the time of day, `steady` counts since the
     computer's start. The time of day is believed where the cluster is new, was stopped on purpose,
     or has been dead for long."""
     signs = [member.last_seen for member in members if not member.stopped]
     if known and signs and -BACKWARDS <= known.offset + steady - max(signs) <= UNUSED:
         return known
-    return Anchor(boot, system - steady)
+    return ClockOffset(boot, system - steady)
 
 
 def told_by_others(before: Sequence[Member], after: Sequence[Member], wall: float) -> float | None:

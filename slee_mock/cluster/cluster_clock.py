@@ -9,8 +9,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from slee_mock.cluster.clock_offset import anchored, told_by_others
-from slee_mock.store.interface import Conflict, Store, View
-from slee_mock.store.records import SIGN_OF_LIFE, Anchor, Member
+from slee_mock.store.interface import Conflict, Store, Transaction
+from slee_mock.store.records import SIGN_OF_LIFE, ClockOffset, Member
 
 LISTENED = 2.5 * SIGN_OF_LIFE  # seconds in which a living member gives a sign
 NOTICEABLE = 1.0  # seconds
@@ -43,7 +43,7 @@ class Clock:
         wait: Callable[[float], object] = time.sleep,
     ) -> None:
         self._system, self._steady, self._wait = system, steady, wait
-        self._anchor = Anchor(boot or boot_id(), system() - steady())
+        self._anchor = ClockOffset(boot or boot_id(), system() - steady())
         self._said = 0.0
 
     def now(self) -> float:
@@ -58,9 +58,9 @@ class Clock:
         """Agrees with the servers of this computer, or else with those of others. May raise
         StoreDown."""
         while True:
-            view = View(store)
-            known = view.mended(Anchor, self._anchor.boot)
-            members = view.scan(Member)
+            transaction = Transaction(store)
+            known = transaction.read_if_intact(ClockOffset, self._anchor.boot)
+            members = transaction.scan(Member)
             self._anchor = anchored(
                 known, members, self._anchor.boot, self._steady(), self._system()
             )
@@ -68,7 +68,7 @@ class Clock:
                 return
             self._listen(store, [member for member in members if not member.stopped])
             try:
-                view.commit([self._anchor])
+                transaction.commit([self._anchor])
                 return
             except Conflict:
                 continue  # another server of this computer was faster
@@ -78,7 +78,7 @@ class Clock:
         if not before or any(member.alive(self.now()) for member in before):
             return
         self._wait(LISTENED)
-        told = told_by_others(before, View(store).scan(Member), self.now())
+        told = told_by_others(before, Transaction(store).scan(Member), self.now())
         if told is not None:
             self._anchor = replace(self._anchor, offset=told - self._steady())
 

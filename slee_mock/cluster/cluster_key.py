@@ -18,15 +18,24 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from slee_mock.store.interface import Above, Change, Conflict, Marked, Row, Store, StoreDown, View
-from slee_mock.store.records import SIGN_OF_LIFE, Member, Secret, to_json
+from slee_mock.store.interface import (
+    ConditionalWrite,
+    Conflict,
+    Marked,
+    Row,
+    Store,
+    StoreDown,
+    StoreWrapper,
+    Transaction,
+)
+from slee_mock.store.records import SIGN_OF_LIFE, ClusterKey, Member, to_json
 
 NAME = "cluster"
 WATCH_SECONDS = 1.5 * SIGN_OF_LIFE  # every living server gives a sign in that time
 POLL_SECONDS = 0.05
 
 
-class KeyedStore(Above):
+class KeyedStore(StoreWrapper):
     """A store that counts as down while the key `adopt`ed is not in it. `name`: for sentences."""
 
     def __init__(self, store: Store, name: str) -> None:
@@ -51,10 +60,10 @@ class KeyedStore(Above):
         with self._sure():
             return self._store.get(kind, key)
 
-    def save(self, changes: Sequence[Change]) -> None:
+    def save(self, changes: Sequence[ConditionalWrite]) -> None:
         with self._sure():
             if self._key and self._fresh is None:
-                mine = Change(Secret.KIND, NAME, *self._key, only_if=True)
+                mine = ConditionalWrite(ClusterKey.KIND, NAME, *self._key, check_only=True)
                 changes = [mine, *changes]
             try:
                 self._store.save(changes)
@@ -87,8 +96,8 @@ class KeyedStore(Above):
     def leave_a_sign(self, member: Member) -> None:
         """In a store that has lost the key: tells who starts that this server lives. May raise
         StoreDown, Conflict."""
-        if self._doubtful and self._store.get(Secret.KIND, NAME) != self._key:
-            View(self._store).commit([member])
+        if self._doubtful and self._store.get(ClusterKey.KIND, NAME) != self._key:
+            Transaction(self._store).commit([member])
 
     @contextmanager
     def _sure(self) -> Iterator[None]:
@@ -103,7 +112,7 @@ class KeyedStore(Above):
 
     def _look(self) -> None:
         if self._doubtful and self._key is not None:
-            found = self._store.get(Secret.KIND, NAME)
+            found = self._store.get(ClusterKey.KIND, NAME)
             if found != self._key:
                 how = "was emptied" if found is None else "belongs to another cluster"
                 raise StoreDown(
@@ -119,7 +128,7 @@ def join_cluster(
     """The cluster's key, made by the server that comes first. Raises StoreDown if there is none and
     others live."""
     while True:
-        row = store.get(Secret.KIND, NAME)
+        row = store.get(ClusterKey.KIND, NAME)
         if row:
             return _adopted(store, row)
         if not store.fresh:
@@ -127,13 +136,15 @@ def join_cluster(
         if row:
             return _adopted(store, row)
         try:
-            store.save([Change(Secret.KIND, NAME, to_json(Secret(NAME, make())), 0)])
+            store.save(
+                [ConditionalWrite(ClusterKey.KIND, NAME, to_json(ClusterKey(NAME, make())), 0)]
+            )
         except Conflict:
             continue  # another server was faster
 
 
 def _adopted(store: KeyedStore, row: Row) -> bytes:
-    secret = View(store).get(Secret, NAME)
+    secret = Transaction(store).read(ClusterKey, NAME)
     assert secret is not None
     key = bytes.fromhex(secret.value)
     store.adopt(row)
@@ -142,14 +153,16 @@ def _adopted(store: KeyedStore, row: Row) -> bytes:
 
 def _watched(store: KeyedStore, wait: Callable[[float], object]) -> Row | None:
     """The key, if another server makes it meanwhile."""
-    before = {member.name: member for member in View(store).scan(Member)}
+    before = {member.name: member for member in Transaction(store).scan(Member)}
     for _ in range(round(WATCH_SECONDS / POLL_SECONDS)):
         wait(POLL_SECONDS)
-        row = store.get(Secret.KIND, NAME)
+        row = store.get(ClusterKey.KIND, NAME)
         if row:
             return row
     living = [
-        member.name for member in View(store).scan(Member) if member != before.get(member.name)
+        member.name
+        for member in Transaction(store).scan(Member)
+        if member != before.get(member.name)
     ]
     if living:
         raise StoreDown(

@@ -9,7 +9,7 @@ is gone, it has its row again.
 from __future__ import annotations
 
 from slee_mock.services.options_responder import Heartbeat
-from slee_mock.store.interface import Store, View
+from slee_mock.store.interface import Store, Transaction
 from slee_mock.store.records import Member, replace
 
 
@@ -25,9 +25,9 @@ class Membership:
 
     def sign(self, store: Store, wall: float, role: Heartbeat, stopped: bool = False) -> None:
         """May raise StoreDown, or Conflict if a server of this name signs at the same moment."""
-        view = View(store)
+        transaction = Transaction(store)
         mine, is_first = self.member, not self.member.last_seen
-        known = view.mended(Member, mine.name)
+        known = transaction.read_if_intact(Member, mine.name)
         has_my_name = known is not None and known.started != mine.started and known.alive(wall)
         signed = replace(
             mine, last_seen=wall, stopped=stopped, role=role.role, role_since=role.role_since
@@ -35,15 +35,15 @@ class Membership:
         if has_my_name and known and not is_first:
             self.warning = _clash(known)
             self._is_aside = True
-            view.commit([replace(_aside(mine), last_seen=wall, stopped=stopped)])
+            transaction.commit([replace(_aside(mine), last_seen=wall, stopped=stopped)])
             return
         if has_my_name and known and known.address != mine.address:
             self._other = known.address
         gone = [replace(_aside(mine), last_seen=wall, stopped=True)] if self._is_aside else []
-        view.commit([signed, *gone])
+        transaction.commit([signed, *gone])
         self.member, self._is_aside = signed, False
         other = (
-            view.mended(Member, _aside(replace(mine, address=self._other)).name)
+            transaction.read_if_intact(Member, _aside(replace(mine, address=self._other)).name)
             if self._other
             else None
         )

@@ -35,7 +35,7 @@ from slee_mock.store.interface import (
     Contended,
     Store,
     StoreDown,
-    View,
+    Transaction,
 )
 from slee_mock.store.records import Record
 
@@ -80,13 +80,13 @@ class Router:
         assert isinstance(message, Response)
         return ResponseEvent(message, source, wall)
 
-    def handle(self, event: Arrival | TimerEvent, view: View) -> Outcome:
+    def handle(self, event: Arrival | TimerEvent, transaction: Transaction) -> Outcome:
         """All that the services want saved and sent on account of `event`. May raise StoreDown and
         Conflict."""
         try:
             if not isinstance(event, TimerEvent):
                 _check(event)
-            return self._route(event, view)
+            return self._route(event, transaction)
         except RemoteProtocolError as error:
             return self._refuse(event, error.status)
         except (StoreDown, Conflict):
@@ -97,11 +97,11 @@ class Router:
     def process(self, event: Arrival | TimerEvent, store: Store) -> Outcome:
         """`handle`, and the saves done; the sends are the caller's. May raise StoreDown."""
         for _ in range(MOST_CONFLICTS):
-            view = View(store)
+            transaction = Transaction(store)
             try:
-                outcome = self.handle(event, view)
+                outcome = self.handle(event, transaction)
                 _check_sends(outcome.sends)
-                view.commit(outcome.saves)
+                transaction.commit(outcome.saves)
                 return outcome
             except Conflict:
                 continue  # another member handled a message of this call meanwhile: look again
@@ -143,7 +143,7 @@ class Router:
         except RemoteProtocolError:
             return drop("unanswerable")  # not even what an answer needs could be read
 
-    def _route(self, event: Arrival | TimerEvent, view: View) -> Outcome:
+    def _route(self, event: Arrival | TimerEvent, transaction: Transaction) -> Outcome:
         outcomes: list[Outcome] = []
         queue: collections.deque[Event] = collections.deque([event])
         while queue:
@@ -152,7 +152,7 @@ class Router:
                     f"services raise events for each other in a circle: {type(queue[0]).__name__} "
                     "is one"
                 )
-            for outcome in self._offer(queue.popleft(), view):
+            for outcome in self._offer(queue.popleft(), transaction):
                 outcomes.append(outcome)
                 queue += outcome.raised
         if not outcomes:
@@ -163,7 +163,7 @@ class Router:
             return outcomes[0]
         return _as_one(outcomes)
 
-    def _offer(self, event: Event, view: View) -> list[Outcome]:
+    def _offer(self, event: Event, transaction: Transaction) -> list[Outcome]:
         kind = type(event)
         if kind not in self._takers:
             self._takers[kind] = takers(self._services, kind)
@@ -173,8 +173,8 @@ class Router:
             if service is asked or not on.when(event):
                 continue
             asked = service
-            outcome = service.handle(event, on.name(event), view)
-            view.stage(outcome.saves)
+            outcome = service.handle(event, on.name(event), transaction)
+            transaction.put(outcome.saves)
             outcomes.append(outcome)
             if outcome.done:
                 break

@@ -1,8 +1,8 @@
 """What comes into the services and what comes out of them: events, Outcome, and the answers a
 server gives itself.
 
-Pure. A service reads through a View and returns an Outcome; what it must keep is saved before
-anything it says is sent.
+Pure. A service reads through a Transaction and returns an Outcome; what it must keep is saved
+before anything it says is sent.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from slee_mock.container.events import (
     ResponseEvent,
     TimerEvent,
 )
-from slee_mock.store.interface import StoreDown, View
+from slee_mock.store.interface import StoreDown, Transaction
 from slee_mock.store.records import Record
 
 
@@ -48,7 +48,7 @@ class Service(Protocol):
     @property
     def takes(self) -> tuple[On, ...]: ...
 
-    def handle(self, event: Event, entity: str, view: View) -> Outcome:
+    def handle(self, event: Event, entity: str, transaction: Transaction) -> Outcome:
         """`entity` is the convergence name. May be asked twice about one event, so it must change
         nothing itself."""
 
@@ -57,15 +57,15 @@ class Service(Protocol):
 class Telling(Protocol):
     """A service that has something to tell in /status."""
 
-    def tells(self, view: View, wall: float) -> Any:
+    def tells(self, transaction: Transaction, wall: float) -> Any:
         """JSON-able. Called on another thread than `handle`: of the service itself only what never
         changes."""
 
 
-def told(service: Telling, view: View, wall: float) -> Any:
+def told(service: Telling, transaction: Transaction, wall: float) -> Any:
     """What it tells, or why it cannot: /status is there for everybody."""
     try:
-        tells = service.tells(view, wall)
+        tells = service.tells(transaction, wall)
         json.dumps(tells)
         return tells
     except StoreDown:

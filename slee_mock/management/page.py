@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from slee_mock.management.page_style import SCRIPT, STYLE
-from slee_mock.management.snapshot import TICKING, Board
+from slee_mock.management.snapshot import TICKING, Snapshot
 from slee_mock.services.billing import Sum
 
 MOST_ROWS = 20  # finished bills and bindings here; the files behind the links have them all
@@ -27,7 +27,7 @@ ROLES = {
 __all__ = ["SCRIPT", "render", "trouble"]
 
 
-def render(board: Board) -> str:
+def render(board: Snapshot) -> str:
     status = board.status
     main = "".join(
         [
@@ -91,10 +91,10 @@ def _section(title: str, note: str, inside: str) -> str:
     return f'<section><h2>{title} <span class="note">{note}</span></h2>{inside}</section>'
 
 
-def _running(board: Board) -> str:
+def _running(board: Snapshot) -> str:
     calls = [call for call in board.calls["calls"] if not call["final"]][:TICKING]
     colours = {member["name"]: index % 3 for index, member in enumerate(board.members["members"])}
-    cards = "".join(_call(call, colours, board.foretold.get(call["call_id"], ())) for call in calls)
+    cards = "".join(_call(call, colours, board.forecast.get(call["call_id"], ())) for call in calls)
     count = board.running.total()
     note = "" if count == len(calls) else f"{len(calls)} of {count}"
     return _section(
@@ -102,7 +102,7 @@ def _running(board: Board) -> str:
     )
 
 
-def _call(call: Mapping[str, Any], colours: Mapping[str, int], foretold: Iterable[Sum]) -> str:
+def _call(call: Mapping[str, Any], colours: Mapping[str, int], forecast: Iterable[Sum]) -> str:
     """What changes while the call runs has the class `tick`; `data-ticks` has its texts for the
     next seconds."""
     length = bill = shares = ticks = ""
@@ -112,7 +112,7 @@ def _call(call: Mapping[str, Any], colours: Mapping[str, int], foretold: Iterabl
         length = _tick(_duration(call["seconds"]))
         bill = f"{_tick(_units(call['units']))}, tariff {_text(call['tariff'])}"
         shares = _shares(call["carried"], colours, running=True)
-        texts = json.dumps([_texts(each) for each in foretold])
+        texts = json.dumps([_texts(each) for each in forecast])
         ticks = f' data-answered="{call["answered"]:.3f}" data-ticks="{html.escape(texts)}"'
     return f"""<article class="card call"{ticks}>
 <p class="who">{_text(call["caller"])} <span class="to">to</span> {_text(call["callee"])}</p>

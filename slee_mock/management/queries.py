@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from plumbing.event_loop import Loop
 from slee_mock.management import snapshot as report
-from slee_mock.store.interface import Store, StoreDown, View
+from slee_mock.store.interface import Store, StoreDown, Transaction
 
 T = TypeVar("T")
 PATIENCE = 10.0  # seconds in which a page has to be made
@@ -28,7 +28,7 @@ class Unreadable(RuntimeError):
     """The store cannot be read; the text is a sentence for the operator."""
 
 
-class Reader:
+class Queries:
     """`open_store` is called on the reader's thread, once somebody wants to see something. `health`
     is what the server says of itself, `tell` what its services do, `now` cluster time. Whatever is
     asked may raise LoopStopped, which is a RuntimeError, or TimeoutError."""
@@ -36,15 +36,15 @@ class Reader:
     def __init__(
         self,
         open_store: Callable[[], Store],
-        health: Callable[[], report.Health],
-        tell: Callable[[View, float], Mapping[str, Any]],
+        health: Callable[[], report.ServerStatus],
+        tell: Callable[[Transaction, float], Mapping[str, Any]],
         now: Callable[[], float],
     ) -> None:
         self._open_store, self._health, self._tell, self._now = open_store, health, tell, now
         self._loop = Loop("reader")
         # Below: the reader thread's.
         self._store: Store | None = None
-        self._running = report.Running()
+        self._running = report.OpenCalls()
 
     # -- any thread --------------------------------------------------------------------------------
 
@@ -65,13 +65,13 @@ class Reader:
         """Without what the services tell if the store cannot be read."""
         health = self._health()
         with contextlib.suppress(Unreadable):
-            health = self._ask(lambda view: self._complete(health, view, self._now()))
+            health = self._ask(lambda transaction: self._complete(health, transaction, self._now()))
         return report.status(health)
 
-    def board(self) -> report.Board:
+    def board(self) -> report.Snapshot:
         """Raises Unreadable."""
         health = self._health()
-        return self._ask(lambda view: self._board(health, view, self._now()))
+        return self._ask(lambda transaction: self._board(health, transaction, self._now()))
 
     def bills(self) -> Iterator[list[dict[str, Any]]]:
         """Every bill, the newest first, in slices. Raises Unreadable, also on the way."""
@@ -86,19 +86,25 @@ class Reader:
 
     # -- the reader thread -------------------------------------------------------------------------
 
-    def _board(self, health: report.Health, view: View, wall: float) -> report.Board:
-        return report.board(view, self._complete(health, view, wall), wall, self._running)
+    def _board(
+        self, health: report.ServerStatus, transaction: Transaction, wall: float
+    ) -> report.Snapshot:
+        return report.board(
+            transaction, self._complete(health, transaction, wall), wall, self._running
+        )
 
-    def _complete(self, health: report.Health, view: View, wall: float) -> report.Health:
-        return replace(health, services=self._tell(view, wall))
+    def _complete(
+        self, health: report.ServerStatus, transaction: Transaction, wall: float
+    ) -> report.ServerStatus:
+        return replace(health, services=self._tell(transaction, wall))
 
-    def _ask(self, read: Callable[[View], T]) -> T:
+    def _ask(self, read: Callable[[Transaction], T]) -> T:
         return self._loop.ask(lambda: self._read(read), PATIENCE)
 
-    def _read(self, read: Callable[[View], T]) -> T:
+    def _read(self, read: Callable[[Transaction], T]) -> T:
         try:
             self._store = self._store or self._open_store()
-            return read(View(self._store))
+            return read(Transaction(self._store))
         except StoreDown as error:
             raise Unreadable(str(error)) from error
 

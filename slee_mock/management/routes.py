@@ -11,13 +11,13 @@ from plumbing.http_server import Handler, HttpRequest, HttpResponse
 from slee_mock.management import csv_export as export
 from slee_mock.management import page
 from slee_mock.management import snapshot as report
-from slee_mock.management.queries import Reader, Unreadable
+from slee_mock.management.queries import Queries, Unreadable
 
 
-def routes(reader: Reader) -> dict[tuple[str, str], Handler]:
+def routes(reader: Queries) -> dict[tuple[str, str], Handler]:
     """RuntimeError and TimeoutError out of a handler become a 503."""
 
-    def show(part: Callable[[report.Board], object]) -> Handler:
+    def show(part: Callable[[report.Snapshot], object]) -> Handler:
         return lambda request: HttpResponse.json(part(reader.board()))
 
     return {
@@ -32,7 +32,7 @@ def routes(reader: Reader) -> dict[tuple[str, str], Handler]:
     }
 
 
-def _front(reader: Reader, request: HttpRequest) -> HttpResponse:
+def _front(reader: Queries, request: HttpRequest) -> HttpResponse:
     status = None
     try:
         status = reader.status()
@@ -45,7 +45,7 @@ def _script(request: HttpRequest) -> HttpResponse:
     return HttpResponse.text(page.SCRIPT, "text/javascript; charset=utf-8")
 
 
-def _table(reader: Reader, request: HttpRequest) -> HttpResponse:
+def _table(reader: Queries, request: HttpRequest) -> HttpResponse:
     slices = reader.bills()
     first = next(slices)  # before anything is said, so that a store that is down becomes a 503
     name = {"Content-Disposition": 'attachment; filename="calls.csv"'}
@@ -58,7 +58,7 @@ def _lines(first: list[dict[str, Any]], slices: Iterator[list[dict[str, Any]]]) 
         yield export.lines(calls).encode("utf-8", "replace")
 
 
-def _metrics(reader: Reader, request: HttpRequest) -> HttpResponse:
+def _metrics(reader: Queries, request: HttpRequest) -> HttpResponse:
     status = reader.status()
     try:
         text = report.metrics(status, reader.board())

@@ -11,7 +11,7 @@ from typing import Any
 
 from sip import VERSION
 from slee_mock.services.billing import Sum, is_final, summed
-from slee_mock.store.interface import Damaged, View
+from slee_mock.store.interface import Damaged, Transaction
 from slee_mock.store.records import Bill, Bindings, Member
 
 # on the page: so many of the newest, and so many of those that have been running for longer
@@ -23,7 +23,7 @@ FORETOLD = 5  # seconds
 
 
 @dataclass(frozen=True)
-class Health:
+class ServerStatus:
     """What a server knows of itself. `trouble` is a sentence, empty while the store works."""
 
     member: Member
@@ -38,7 +38,7 @@ class Health:
 
 
 @dataclass(frozen=True)
-class Board:
+class Snapshot:
     """JSON-able values, each as the page of its name shows it; and for the page alone, by Call-ID,
     what the bills of running calls will say in the next seconds: so they tick there without doing
     sums of their own. `running` counts the calls that have not ended by their states, `bills` all
@@ -48,12 +48,12 @@ class Board:
     bindings: dict[str, Any]
     members: dict[str, Any]
     status: dict[str, Any]
-    foretold: dict[str, list[Sum]]
+    forecast: dict[str, list[Sum]]
     running: Counter[str]
     bills: int
 
 
-class Running:
+class OpenCalls:
     """The calls that have not ended: all of them, though a page reads the newest bills only. Those
     that began earlier are known by their keys, so that nobody has to read the whole store for them
     again and again."""
@@ -62,15 +62,15 @@ class Running:
         self._open: set[str] = set()
         self._newest: int | None = None  # its mark, when somebody looked last
 
-    def look(self, view: View, wall: float) -> tuple[list[Bill], list[Bill]]:
+    def look(self, transaction: Transaction, wall: float) -> tuple[list[Bill], list[Bill]]:
         """The newest bills, and of the calls that run those which are not among them."""
-        mark = view.mark(Bill, 0)
-        page, before = view.walk(Bill, MOST_CALLS)
+        mark = transaction.mark(Bill, 0)
+        page, before = transaction.walk(Bill, MOST_CALLS)
         newest = _sound(page, wall)
-        older = {bill.call_id: bill for bill in _sound(self._missed(view, before), wall)}
+        older = {bill.call_id: bill for bill in _sound(self._missed(transaction, before), wall)}
         fresh = {bill.call_id for bill in newest}
         for key in self._open - fresh - older.keys():
-            bill = view.mended(Bill, key)
+            bill = transaction.read_if_intact(Bill, key)
             if bill:
                 older[key] = bill
         running = [
@@ -82,44 +82,51 @@ class Running:
         self._newest = mark
         return newest, running
 
-    def _missed(self, view: View, before: int | None) -> list[Bill | Damaged]:
+    def _missed(self, transaction: Transaction, before: int | None) -> list[Bill | Damaged]:
         """Those between the newest, which end before that mark, and what was the newest before."""
         missed: list[Bill | Damaged] = []
         while before is not None and before > (self._newest or 0) and len(missed) < MOST_MISSED:
-            found, before = view.walk(Bill, MOST_CALLS, before)
+            found, before = transaction.walk(Bill, MOST_CALLS, before)
             missed += found
         return missed
 
 
-def board(view: View, health: Health, wall: float, running: Running) -> Board:
-    newest, older = running.look(view, wall)
+def board(
+    transaction: Transaction, health: ServerStatus, wall: float, running: OpenCalls
+) -> Snapshot:
+    newest, older = running.look(transaction, wall)
     shown = sorted([*newest, *sorted(older, key=_latest)[:MOST_CALLS]], key=_latest)
-    users = view.scan(Bindings, MOST_USERS)
+    users = transaction.scan(Bindings, MOST_USERS)
     contacts = [each for user in users for each in _bindings(user, wall)]
-    members = sorted(view.scan(Member), key=lambda member: member.name)
+    members = sorted(transaction.scan(Member), key=lambda member: member.name)
     head = {"server": health.member.name, "now": wall}
     calls = [_call(bill, wall) for bill in shown]
     states = Counter(call["state"] for call in calls if not call["final"])
     states.update(summed(bill, wall).state for bill in sorted(older, key=_latest)[MOST_CALLS:])
     ticking = [bill for bill in shown if not is_final(bill, wall)][:TICKING]
     hot = _hot(members, wall)
-    return Board(
+    return Snapshot(
         calls={**head, "calls": calls},
-        bindings={**head, "users": view.count(Bindings), "shown": len(users), "bindings": contacts},
+        bindings={
+            **head,
+            "users": transaction.count(Bindings),
+            "shown": len(users),
+            "bindings": contacts,
+        },
         members={**head, "hot": hot, "members": [_member(member, wall, hot) for member in members]},
         status=status(health),
-        bills=view.count(Bill),
-        foretold={bill.call_id: _foretold(bill, wall) for bill in ticking if bill.answered},
+        bills=transaction.count(Bill),
+        forecast={bill.call_id: _forecast(bill, wall) for bill in ticking if bill.answered},
         running=states,
     )
 
 
 def bills(
-    view: View, most: int, before: int | None, wall: float
+    transaction: Transaction, most: int, before: int | None, wall: float
 ) -> tuple[list[dict[str, Any]], int | None]:
     """The next of a walk through all bills, and the mark to go on before; None at its end. A bill
     that is damaged is among them, and says so."""
-    found, mark = view.walk(Bill, most, before)
+    found, mark = transaction.walk(Bill, most, before)
     return [_call(bill, wall) for bill in found], mark
 
 
@@ -143,7 +150,7 @@ def _latest(bill: Bill) -> float:
     return -bill.offered
 
 
-def _foretold(bill: Bill, wall: float) -> list[Sum]:
+def _forecast(bill: Bill, wall: float) -> list[Sum]:
     """The sums of this second of the call and of the next ones: each taken in its middle, since a
     unit that was started counts from the second's very beginning."""
     assert bill.answered is not None
@@ -235,7 +242,7 @@ def _member(member: Member, wall: float, hot: str | None) -> dict[str, Any]:
     }
 
 
-def status(health: Health) -> dict[str, Any]:
+def status(health: ServerStatus) -> dict[str, Any]:
     groups: dict[str, dict[str, int]] = {"handled": {}, "dropped": {}, "sent": {}, "bills": {}}
     for (group, name), count in sorted(health.counts.items()):
         groups[group][name] = count
@@ -257,7 +264,7 @@ def status(health: Health) -> dict[str, Any]:
     }
 
 
-def metrics(status: Mapping[str, Any], board: Board | None) -> str:
+def metrics(status: Mapping[str, Any], board: Snapshot | None) -> str:
     """Prometheus text. Label values come from fixed sets and from server names. Without a board,
     because the store cannot be read, only what the server itself knows."""
     families = [
@@ -302,7 +309,7 @@ def metrics(status: Mapping[str, Any], board: Board | None) -> str:
     return "".join(families + (_stored(board) if board else []))
 
 
-def _stored(board: Board) -> list[str]:
+def _stored(board: Snapshot) -> list[str]:
     members = board.members["members"]
     return [
         _family(

@@ -45,7 +45,7 @@ from slee_mock.container.events import NOTHING, Answers, Event, Outcome, Request
 from slee_mock.container.sbb import On, the_call
 from slee_mock.services.call_dialogs import is_again
 from slee_mock.services.login_throttle import Tally
-from slee_mock.store.interface import View
+from slee_mock.store.interface import Transaction
 
 NONCE_LIFE = 300.0  # seconds
 # Phones that know MD5 alone (baresip 1.0, SIPp 3.6) give up where SHA-256 is offered beside it, in
@@ -81,18 +81,18 @@ class Gate:
         self._answers, self._key, self._users, self._realm = answers, key, users, realm
         self._algorithms = algorithms  # what is preferred first
 
-    def handle(self, event: Event, entity: str, view: View) -> Outcome:
+    def handle(self, event: Event, entity: str, transaction: Transaction) -> Outcome:
         assert isinstance(event, RequestEvent)
         request = event.request
         # it was let in, and its nonce may have grown old in the meantime
-        if is_again(view, request):
+        if is_again(transaction, request):
             return NOTHING
         credentials = self._credentials(request)
         if credentials is None:
             return self._challenge(event)
         if not self._is_good(credentials, event):
             return self._challenge(event, stale=True)
-        tally = Tally.read(view, self._key, credentials.username, came_from(event))
+        tally = Tally.read(transaction, self._key, credentials.username, came_from(event))
         if tally.was_told(credentials.response):
             return self._challenge(event)
         wait = tally.wait(event.wall)

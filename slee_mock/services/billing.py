@@ -34,7 +34,7 @@ from slee_mock.container.events import (
     TimerEvent,
 )
 from slee_mock.container.sbb import On, the_call, timer_of
-from slee_mock.store.interface import View
+from slee_mock.store.interface import Transaction
 from slee_mock.store.records import Bill, Carrier, Member, replace
 
 # seconds after which nobody will answer any more; RFC 3261 16.6's Timer C is just above 180
@@ -105,8 +105,8 @@ class Billing:
     def __init__(self, server: str, tariff: str, currency: str) -> None:
         self._server, self._tariff, self._currency = server, tariff, currency
 
-    def handle(self, event: Event, entity: str, view: View) -> Outcome:
-        known = view.get(Bill, entity)
+    def handle(self, event: Event, entity: str, transaction: Transaction) -> Outcome:
+        known = transaction.read(Bill, entity)
         if isinstance(event, TimerEvent):
             return _unacknowledged(known, event.wall)
         if isinstance(event, CallOffered):
@@ -114,7 +114,7 @@ class Billing:
         elif known is not None and isinstance(event, CallEvent):
             bill = noted(known, event)
             if event.passed and (known.ended is None or bill.ended is None):
-                bill = self._carried(bill, event.wall, view)
+                bill = self._carried(bill, event.wall, transaction)
         else:
             return NOTHING
         return NOTHING if bill == known else Outcome(saves=(bill,))
@@ -132,13 +132,13 @@ class Billing:
             carriers=(Carrier(self._server, event.wall),),
         )
 
-    def _carried(self, bill: Bill, wall: float, view: View) -> Bill:
+    def _carried(self, bill: Bill, wall: float, transaction: Transaction) -> Bill:
         """A dead carrier's share ends at its last sign of life: from then on the call was in the
         survivor's care."""
         last = bill.carriers[-1]
         if last.server == self._server or len(bill.carriers) >= MOST_CARRIERS:
             return bill
-        member = view.mended(Member, last.server)
+        member = transaction.read_if_intact(Member, last.server)
         since = wall if member is None or member.alive(wall) else min(wall, member.last_seen)
         since = max(last.since, since)  # what waited for the store is told late
         return replace(bill, carriers=(*bill.carriers, Carrier(self._server, since)))

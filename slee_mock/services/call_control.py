@@ -61,8 +61,8 @@ from slee_mock.services.options_responder import is_heartbeat
 from slee_mock.services.registrar import address_of_record
 from slee_mock.services.serial_forking import Searches, attempt_of, is_old, numbered
 from slee_mock.services.session_timer import REFRESHING, SessionTimers, knows_timers
-from slee_mock.store.interface import View
-from slee_mock.store.purge import Kept
+from slee_mock.store.interface import Transaction
+from slee_mock.store.purge import RetentionRule
 from slee_mock.store.records import Binding, Bindings, Call, Dialog, Leg, Record, Search, replace
 
 MOST_HOPS = 255  # RFC 3261 20.22: as many as Max-Forwards can count
@@ -87,7 +87,7 @@ class Proxy:
         timer_of(Call),
         timer_of(Search),
     )
-    keeps = (Kept(Search, MOST_SEARCHES, is_old),)
+    keeps = (RetentionRule(Search, MOST_SEARCHES, is_old),)
 
     def __init__(
         self,
@@ -108,32 +108,36 @@ class Proxy:
         self._timers, self._progress = timers, Progress(timers)
         self._searches = Searches(self._try, via)
 
-    def handle(self, event: Event, entity: str, view: View) -> Outcome:
+    def handle(self, event: Event, entity: str, transaction: Transaction) -> Outcome:
         if isinstance(event, ResponseEvent):
-            return self._response(event, view)
+            return self._response(event, transaction)
         if isinstance(event, TimerEvent):
-            return self._timer(event, entity, view)
+            return self._timer(event, entity, transaction)
         assert isinstance(event, RequestEvent)
         request = event.request
         if request.method == "ACK" and self._answers.given_to(request):
             return drop("ack_absorbed")  # RFC 3261 17.1.1.3: it ends with its transaction
         refusal = self._refused(event)
         if refusal is None:
-            return self._request(event, view)
+            return self._request(event, transaction)
         if request.method == "BYE" and not own_vias(self._key, request, request.vias):
             # Its phone has hung up, whatever it hears: so the bill ends, and the other phone is
             # told.
-            outcome = self._request(replace(event, request=_deliverable(request)), view)
+            outcome = self._request(replace(event, request=_deliverable(request)), transaction)
             if outcome.raised:
                 return outcome._replace(sends=(*outcome.sends, *refusal.sends), note=refusal.note)
         return refusal
 
-    def _timer(self, event: TimerEvent, entity: str, view: View) -> Outcome:
+    def _timer(self, event: TimerEvent, entity: str, transaction: Transaction) -> Outcome:
         if event.kind == Search.KIND:
-            search = view.get(Search, entity)
+            search = transaction.read(Search, entity)
             is_due = search is not None and search.is_due(event.wall)
-            return self._searches.timer(search, view, event.wall) if search and is_due else NOTHING
-        call = view.get(Call, entity)
+            return (
+                self._searches.timer(search, transaction, event.wall)
+                if search and is_due
+                else NOTHING
+            )
+        call = transaction.read(Call, entity)
         return expired(call) if call and call.is_due(event.wall) else NOTHING
 
     def _refused(self, event: RequestEvent) -> Outcome | None:
@@ -153,24 +157,24 @@ class Proxy:
 
     # -- requests ----------------------------------------------------------------------------------
 
-    def _request(self, event: RequestEvent, view: View) -> Outcome:
+    def _request(self, event: RequestEvent, transaction: Transaction) -> Outcome:
         request = event.request
-        call = find_call(view, request)
+        call = find_call(transaction, request)
         spoken = find_dialog(call, request)
         # an ACK's 2xx, however it is sent
         is_of_answer = spoken is not None and spoken[0].confirmed
         if call and (request.method == "CANCEL" or (request.method == "ACK" and not is_of_answer)):
             leg = followed_leg(call, request, make_branch(self._key, request))
             if leg:
-                return self._follow_invite(event, call, leg, view)
+                return self._follow_invite(event, call, leg, transaction)
         if request.to_tag or (spoken and request.method != "CANCEL"):  # RFC 2543 had no tags
             if call is None or spoken is None:
                 return self._answers.refuse(event, 481)
             return self._in_dialog(event, call, *spoken)
         if request.method == "INVITE":
-            return self._invite(event, call, view)
+            return self._invite(event, call, transaction)
         if request.method in ("OPTIONS", "MESSAGE"):
-            bindings = self._bindings(event, view)
+            bindings = self._bindings(event, transaction)
             if isinstance(bindings, Outcome):
                 return bindings
             contact = bindings[0].contact
@@ -181,23 +185,23 @@ class Proxy:
             return self._answers.refuse(event, 481)
         return self._answers.refuse(event, 405, fields=[("Allow", ALLOW)])
 
-    def _invite(self, event: RequestEvent, known: Call | None, view: View) -> Outcome:
+    def _invite(self, event: RequestEvent, known: Call | None, transaction: Transaction) -> Outcome:
         request = event.request
         identity = (request.from_.tag, request.cseq.number)
         if known and known.began_with(*identity):
-            return self._invite_again(event, known, view)
+            return self._invite_again(event, known, transaction)
         key = request.call_id
         if known and known.caller_tag != identity[0] and self._is_to_another(request, known):
             key, known = key_of(key, identity[0]), None  # a B2BUA that kept the Call-ID
         if known and not may_try_again(known, identity):
             return self._answers.refuse(event, 482)
-        bindings = self._bindings(event, view)
+        bindings = self._bindings(event, transaction)
         if isinstance(bindings, Outcome):
             return bindings
         leg = self._leg(request, bindings)
         caller = Party(_name(request.from_), legible(request.from_.uri.aor()))
         callee_aor = address_of_record(Uri.parse(request.uri))
-        callee = Party(_callee_name(request, view, callee_aor), callee_aor)
+        callee = Party(_callee_name(request, transaction, callee_aor), callee_aor)
         call = Call(
             call_id=key,
             caller_tag=identity[0],
@@ -238,7 +242,7 @@ class Proxy:
     def _is_to_another(self, request: Request, call: Call) -> bool:
         return all(asked_user(leg.request_uri) != asked_user(request.uri) for leg in legs_of(call))
 
-    def _invite_again(self, event: RequestEvent, call: Call, view: View) -> Outcome:
+    def _invite_again(self, event: RequestEvent, call: Call, transaction: Transaction) -> Outcome:
         request = event.request
         way, written = make_branch(self._key, request), (request.uri, request.vias[-1].branch)
         known = (
@@ -248,14 +252,14 @@ class Proxy:
         )
         leg = next(known, None)
         if leg is None:
-            return self._spiral(event, call, view)
+            return self._spiral(event, call, transaction)
         if call.over or event.wall + event.kept - call.offered > PATIENCE:
             return drop("invite_too_late")  # its phone has forgotten it and would ring again
         raised = (CallEvent(call.call_id, event.wall),)
         send = self._forward(request, leg.target, attempt=leg.attempt)
         return Outcome(sends=(send,), raised=raised, done=True, note="again")
 
-    def _spiral(self, event: RequestEvent, call: Call, view: View) -> Outcome:
+    def _spiral(self, event: RequestEvent, call: Call, transaction: Transaction) -> Outcome:
         """A phone or PBX sends a call's INVITE on to another user of ours. It is the same call, and
         has one bill."""
         request = event.request
@@ -264,7 +268,7 @@ class Proxy:
             return self._answers.refuse(event, 482)  # RFC 3261 8.2.2.2: it came here on two ways
         if call.over or call.given_up:
             return self._answers.refuse(event, 487)
-        bindings = self._bindings(event, view)
+        bindings = self._bindings(event, transaction)
         if isinstance(bindings, Outcome):
             return bindings
         leg = self._leg(request, bindings)
@@ -272,12 +276,14 @@ class Proxy:
         updated = with_leg(replace(call, caller_contacts=contacts), leg)
         return self._sent_on(event, updated, leg, (CallEvent(call.call_id, event.wall),))
 
-    def _follow_invite(self, event: RequestEvent, call: Call, leg: Leg, view: View) -> Outcome:
+    def _follow_invite(
+        self, event: RequestEvent, call: Call, leg: Leg, transaction: Transaction
+    ) -> Outcome:
         """CANCEL, and the ACK to a failure: the way of their INVITE, with its branch (16.11)."""
         sends = (self._forward(event.request, leg.target, attempt=leg.attempt),)
         if event.request.method == "ACK":
             return Outcome(sends=sends, done=True, note=f"-> {leg.target}")
-        saves = self._searches.stopped(view.get(Search, leg.way)) if leg.searched else ()
+        saves = self._searches.stopped(transaction.read(Search, leg.way)) if leg.searched else ()
         if not is_first(call, leg):
             return Outcome(saves=saves, sends=sends, done=True, note=f"-> {leg.target}")
         if not (call.given_up or call.over):
@@ -306,12 +312,12 @@ class Proxy:
         sends = (self._forward(request, target, known_routes(call, dialog, request, by_caller)),)
         return Outcome(saves=saves, sends=sends, raised=raised, done=True, note=f"-> {target}")
 
-    def _bindings(self, event: RequestEvent, view: View) -> list[Binding] | Outcome:
+    def _bindings(self, event: RequestEvent, transaction: Transaction) -> list[Binding] | Outcome:
         """The bindings that may ring, the best first, or the refusal."""
         uri = Uri.parse(event.request.uri)
         if uri.scheme != "sip":
             return self._answers.refuse(event, 416)
-        bindings = view.get(Bindings, address_of_record(uri))
+        bindings = transaction.read(Bindings, address_of_record(uri))
         live = bindings.live(event.wall) if bindings else []
         if live:
             return live
@@ -345,7 +351,7 @@ class Proxy:
 
     # -- responses ---------------------------------------------------------------------------------
 
-    def _response(self, event: ResponseEvent, view: View) -> Outcome:
+    def _response(self, event: ResponseEvent, transaction: Transaction) -> Outcome:
         """Any member pops any member's Via: the signed branch says that one of us forwarded the
         request. What cannot be read in an answer is no reason not to pass it on (RFC 3261 16.7)."""
         vias = event.response.values("Via")[:2]
@@ -357,15 +363,20 @@ class Proxy:
         onward = event.response.copy()
         onward.pop("Via")
         try:
-            return self._tracked(event, onward, way, attempt, view)
+            return self._tracked(event, onward, way, attempt, transaction)
         except RemoteProtocolError:
             return Outcome(sends=(Send(onward.to_bytes()),), done=True, note="unread")
 
     def _tracked(
-        self, event: ResponseEvent, onward: Response, way: str, attempt: int, view: View
+        self,
+        event: ResponseEvent,
+        onward: Response,
+        way: str,
+        attempt: int,
+        transaction: Transaction,
     ) -> Outcome:
         """What the answer means for its call, if it has one; the answer itself may be changed."""
-        call = find_call(view, onward) if onward.cseq.method in REFRESHING else None
+        call = find_call(transaction, onward) if onward.cseq.method in REFRESHING else None
         if call is None:
             return Outcome(sends=(Send(onward.to_bytes()),), done=True)
         leg = leg_of(call, way)
@@ -375,10 +386,14 @@ class Proxy:
             onward.from_tag, onward.cseq.number
         )
         known = call
-        search = view.get(Search, way) if is_initial and leg.searched and leg.way == way else None
+        search = (
+            transaction.read(Search, way)
+            if is_initial and leg.searched and leg.way == way
+            else None
+        )
         if search:
             passes, changed, saves, sends = self._searches.response(
-                call, search, attempt, onward, view, event.wall
+                call, search, attempt, onward, transaction, event.wall
             )
             if not passes:
                 return Outcome(saves=saves, sends=sends, done=True, note="answered for its caller")
@@ -413,8 +428,8 @@ def _name(who: NameAddr) -> str:
     return legible(who.display or who.uri.user or who.uri.host)
 
 
-def _callee_name(request: Request, view: View, aor: str) -> str:
-    bindings = view.get(Bindings, aor)
+def _callee_name(request: Request, transaction: Transaction, aor: str) -> str:
+    bindings = transaction.read(Bindings, aor)
     return legible(
         request.to.display or (bindings.display if bindings else "") or Uri.parse(request.uri).user
     )

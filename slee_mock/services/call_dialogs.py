@@ -21,7 +21,7 @@ from sip.grammar import canonical_host
 from sip.header import NameAddr
 from sip.message import Message, Request, Response
 from sip.uri import Uri
-from slee_mock.store.interface import View
+from slee_mock.store.interface import Transaction
 from slee_mock.store.records import Call, Dialog, Leg, replace
 
 MOST_CONTACTS = 4  # remembered per side and dialog: phones change theirs by re-INVITE
@@ -35,22 +35,24 @@ ALWAYS_DELIVERED = ("ACK", "BYE")
 # -- which call -------------------------------------------------------------------------------
 
 
-def find_call(view: View, message: Message) -> Call | None:
+def find_call(transaction: Transaction, message: Message) -> Call | None:
     """The call that a message belongs to, or else the one that has its Call-ID. A B2BUA may keep
     the Call-ID where it calls another user, with a tag of its own: that call has another key."""
-    first = view.get(Call, message.call_id)
+    first = transaction.read(Call, message.call_id)
     if first is None or first.caller_tag == message.from_tag:
         return first
     tags = message.from_tag, _tag(message)
     if first.caller_tag in tags:
         return first
-    others = (view.get(Call, key_of(message.call_id, tag)) for tag in tags if tag.isprintable())
+    others = (
+        transaction.read(Call, key_of(message.call_id, tag)) for tag in tags if tag.isprintable()
+    )
     return next((call for call in others if call), first)
 
 
-def is_again(view: View, request: Request) -> bool:
+def is_again(transaction: Transaction, request: Request) -> bool:
     """Is it an INVITE that has begun a call already, said again, or sent on in a spiral?"""
-    call = find_call(view, request) if request.method == "INVITE" else None
+    call = find_call(transaction, request) if request.method == "INVITE" else None
     return call is not None and call.began_with(request.from_.tag, request.cseq.number)
 
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from zlib import crc32
 
 from sip.branch import keyed_hash
-from slee_mock.store.interface import View
+from slee_mock.store.interface import Transaction
 from slee_mock.store.records import Guesser, Guesses
 
 FREE = 10  # failures without a wait
@@ -39,10 +39,10 @@ class Tally:
     slot: str
 
     @staticmethod
-    def read(view: View, key: bytes, user: str, address: str) -> Tally:
+    def read(transaction: Transaction, key: bytes, user: str, address: str) -> Tally:
         who = keyed_hash(key, "guesser", user, address)
         slot = str(crc32(who.encode()) % SLOTS)
-        row = view.get(Guesses, slot) or Guesses(slot)
+        row = transaction.read(Guesses, slot) or Guesses(slot)
         mine = next((each for each in row.guessers if each.who == who), Guesser(who))
         return Tally(key, mine, tuple(each for each in row.guessers if each is not mine), slot)
 

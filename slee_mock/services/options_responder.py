@@ -11,7 +11,7 @@ from sip.message import Request
 from sip.uri import Uri
 from slee_mock.container.events import Answers, Event, Outcome, RequestEvent
 from slee_mock.container.sbb import On, the_call
-from slee_mock.store.interface import View
+from slee_mock.store.interface import Transaction
 
 
 def is_heartbeat(request: Request) -> bool:
@@ -36,7 +36,7 @@ class Heartbeat:
         self.healthy = True
         self.leaving = False
 
-    def handle(self, event: Event, entity: str, view: View) -> Outcome:
+    def handle(self, event: Event, entity: str, transaction: Transaction) -> Outcome:
         assert isinstance(event, RequestEvent)
         role = event.request.get("Failover-Role")
         if role in ROLES and role != self.role and event.source[0] in self._forwarders:

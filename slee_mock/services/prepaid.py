@@ -41,8 +41,8 @@ from slee_mock.container.events import (
 from slee_mock.container.sbb import On, the_call, timer_of
 from slee_mock.services.billing import MILLISECOND, Tariff, is_billed, noted
 from slee_mock.services.call_dialogs import is_again
-from slee_mock.store.interface import View
-from slee_mock.store.purge import Kept
+from slee_mock.store.interface import Transaction
+from slee_mock.store.purge import RetentionRule
 from slee_mock.store.records import Bill, Record
 from slee_mock.user_files import read_user_lines
 
@@ -159,27 +159,27 @@ class Prepaid:
             tariff,
             currency,
         )
-        self.keeps = (Kept(Account, MOST_GONE, self._is_gone),)
+        self.keeps = (RetentionRule(Account, MOST_GONE, self._is_gone),)
 
-    def handle(self, event: Event, entity: str, view: View) -> Outcome:
+    def handle(self, event: Event, entity: str, transaction: Transaction) -> Outcome:
         if isinstance(event, RequestEvent):
-            return self._admit(event, entity, view)
+            return self._admit(event, entity, transaction)
         if isinstance(event, TimerEvent):
-            account = view.get(Account, entity)
+            account = transaction.read(Account, entity)
             return (
                 self._advanced(account, event)
                 if account and account.is_due(event.wall)
                 else NOTHING
             )
         assert isinstance(event, CallEvent)
-        bill = view.get(Bill, event.call_id)
+        bill = transaction.read(Bill, event.call_id)
         tariff = bill.tariff if bill else self._tariff
         if isinstance(event, CallOffered):
             user, tariff = _user(event.caller.uri), self._tariff
         else:
             # the call's entity leads to the account's
             user = _user(bill.caller_uri) if bill else ""
-        account = view.get(Account, user)
+        account = transaction.read(Account, user)
         if account is None and user not in self._paid_in:
             return NOTHING
         return self._advanced(account or Account(user), event, tariff, bill)
@@ -187,11 +187,11 @@ class Prepaid:
     def _is_gone(self, account: Account, wall: float) -> bool:
         return account.user not in self._paid_in and not account.calls
 
-    def tells(self, view: View, wall: float) -> dict[str, Any]:
+    def tells(self, transaction: Transaction, wall: float) -> dict[str, Any]:
         """The balances of the first in FILE, for page and /status."""
         told = {}
         for user, paid_in in islice(self._paid_in.items(), MOST_TOLD):
-            used = (view.get(Account, user) or Account(user)).used(wall)
+            used = (transaction.read(Account, user) or Account(user)).used(wall)
             told[user] = {
                 "paid_in": money(paid_in),
                 "used": money(used),
@@ -200,13 +200,13 @@ class Prepaid:
             }
         return told
 
-    def _admit(self, event: RequestEvent, user: str, view: View) -> Outcome:
+    def _admit(self, event: RequestEvent, user: str, transaction: Transaction) -> Outcome:
         request = event.request
         # a retransmission was admitted the first time
-        if is_again(view, request) or user not in self._paid_in:
+        if is_again(transaction, request) or user not in self._paid_in:
             return NOTHING
-        known = view.get(Account, user) or Account(user)
-        account = _without_forgotten(known, view, event.wall)
+        known = transaction.read(Account, user) or Account(user)
+        account = _without_forgotten(known, transaction, event.wall)
         if len(account.calls) >= MOST_CALLS:
             return self._answers.refuse(event, 403, f"More Than {MOST_CALLS} Calls")
         if self._paid_in[user] - account.used(event.wall) < Charged(
@@ -290,10 +290,10 @@ def _cost(bill: Bill) -> int:
     return _charged(bill).cost(bill.ended) if bill.ended is not None and is_billed(bill) else 0
 
 
-def _without_forgotten(account: Account, view: View, wall: float) -> Account:
+def _without_forgotten(account: Account, transaction: Transaction, wall: float) -> Account:
     """Settled without calls whose bills the cluster has forgotten: nobody will end them any
     more."""
-    kept = tuple(call for call in account.calls if view.get(Bill, call.call_id))
+    kept = tuple(call for call in account.calls if transaction.read(Bill, call.call_id))
     gone = sum(
         call.cost(wall) for call in account.calls if call not in kept and call.answered is not None
     )

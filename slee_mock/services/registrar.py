@@ -31,7 +31,7 @@ from sip.timing import PATIENCE
 from sip.uri import Uri
 from slee_mock.container.events import Answers, Event, Outcome, RequestEvent, legible
 from slee_mock.container.sbb import On
-from slee_mock.store.interface import View
+from slee_mock.store.interface import Transaction
 from slee_mock.store.records import Binding, Bindings, Heard
 
 DEFAULT_EXPIRES = 3600  # seconds; also what a malformed wish means (RFC 3261 10.2.1.1)
@@ -72,13 +72,13 @@ class Registrar:
         self._answers = answers
         self._server = server
 
-    def handle(self, event: Event, entity: str, view: View) -> Outcome:
+    def handle(self, event: Event, entity: str, transaction: Transaction) -> Outcome:
         assert isinstance(event, RequestEvent)
         Uri.parse(event.request.uri)  # RFC 3261 8.2.2.1: 416 for another scheme
         required = event.request.values("Require")
         if required:
             return self._answers.refuse(event, 420, fields=[("Unsupported", ", ".join(required))])
-        known = view.get(Bindings, entity) or Bindings(entity)
+        known = transaction.read(Bindings, entity) or Bindings(entity)
         updated = self._updated(known, event)
         if isinstance(updated, Outcome):
             return updated

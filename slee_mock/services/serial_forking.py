@@ -21,7 +21,7 @@ from sip.uri import Uri
 from slee_mock.container.events import Outcome, RequestEvent, Send
 from slee_mock.services.call_dialogs import leg_of, with_leg
 from slee_mock.services.registrar import address_of_record
-from slee_mock.store.interface import View
+from slee_mock.store.interface import Transaction
 from slee_mock.store.records import Bindings, Call, Leg, Record, Search, replace
 
 SILENCE = 2.0  # seconds
@@ -71,23 +71,29 @@ class Searches:
             next_at=event.wall + SILENCE,
         )
 
-    def timer(self, search: Search, view: View, wall: float) -> Outcome:
+    def timer(self, search: Search, transaction: Transaction, wall: float) -> Outcome:
         """Nobody has answered for so long."""
-        call = view.get(Call, search.call_id)
+        call = transaction.read(Call, search.call_id)
         ended = Outcome(saves=(replace(search, next_at=None),), done=True, note="timer")
         if call is None or call.over or call.given_up or call.confirmed or search.heard >= 0:
             return ended
-        return self._next(search, call, view, wall) or ended
+        return self._next(search, call, transaction, wall) or ended
 
     def response(
-        self, call: Call, search: Search, attempt: int, response: Response, view: View, wall: float
+        self,
+        call: Call,
+        search: Search,
+        attempt: int,
+        response: Response,
+        transaction: Transaction,
+        wall: float,
     ) -> Verdict:
         """`response` is to the attempt of this number."""
         attempt = min(attempt, len(search.tried) - 1)
         is_heard, is_final = search.heard in (-1, attempt), response.status >= 300
         is_open = not (call.over or call.confirmed or call.given_up)
         if is_heard and response.status in NOBODY_THERE and is_open:
-            follow = self._failed(call, search, attempt, view, wall)
+            follow = self._failed(call, search, attempt, transaction, wall)
             if follow:
                 sends = (self._ask(search, attempt, "ACK", response), *follow.sends)
                 return Verdict(False, None, follow.saves, sends)
@@ -119,13 +125,13 @@ class Searches:
         return Verdict(True, None if updated == call else updated, saves)
 
     def _failed(
-        self, call: Call, search: Search, attempt: int, view: View, wall: float
+        self, call: Call, search: Search, attempt: int, transaction: Transaction, wall: float
     ) -> Outcome | None:
         """Nobody is at this binding. The next one is tried; where there is none, a phone that has
         not said anything yet may still answer (RFC 3261 16.7 step 5). None: nobody is left."""
         failed = (*(each for each in search.failed if each != attempt), attempt)
         known = replace(search, heard=-1, failed=failed)
-        follow = self._next(known, call, view, wall)
+        follow = self._next(known, call, transaction, wall)
         silent = [each for each in range(len(search.tried)) if each not in failed]
         if follow or search.heard >= 0 or not silent:
             return follow
@@ -133,9 +139,11 @@ class Searches:
         saves = (replace(known, next_at=None), _aimed(call, known, silent[-1]))
         return Outcome(saves=saves, done=True)
 
-    def _next(self, search: Search, call: Call, view: View, wall: float) -> Outcome | None:
+    def _next(
+        self, search: Search, call: Call, transaction: Transaction, wall: float
+    ) -> Outcome | None:
         request = _restored(search)
-        bindings = view.get(Bindings, address_of_record(Uri.parse(request.uri)))
+        bindings = transaction.read(Bindings, address_of_record(Uri.parse(request.uri)))
         live = bindings.live(wall) if bindings else []
         target = next((each.contact for each in live if each.contact not in search.tried), "")
         if not target:

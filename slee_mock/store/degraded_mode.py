@@ -17,9 +17,17 @@ from sip.message import Request, Response
 from slee_mock.container.event_router import Router
 from slee_mock.container.events import Arrival, CallEvent, Outcome, RequestEvent, drop
 from slee_mock.services.call_dialogs import is_again
-from slee_mock.store.interface import Above, Change, Marked, Row, Store, StoreDown, View
+from slee_mock.store.interface import (
+    ConditionalWrite,
+    Marked,
+    Row,
+    Store,
+    StoreDown,
+    StoreWrapper,
+    Transaction,
+)
 from slee_mock.store.records import Call, Record, to_json
-from slee_mock.store.write_batch import Together
+from slee_mock.store.write_batch import WriteBatch
 
 MOST_COPIES = 10_000  # calls, the longest untouched goes first
 MOST_WAITING = 10_000  # facts; beyond them the phones have to repeat what they say
@@ -29,9 +37,9 @@ MOST_TOLD = 5
 Fact = tuple[str, int, str]  # what makes a retransmission: method or status, CSeq number, From tag
 
 
-class Copies:
-    """The calls' records as this server last read or saved them. To a View it is a store in which
-    nothing else is."""
+class CallCache:
+    """The calls' records as this server last read or saved them. To a Transaction it is a store
+    that holds nothing else."""
 
     def __init__(self, most: int = MOST_COPIES) -> None:
         self._most = most
@@ -57,7 +65,7 @@ class Copies:
             raise StoreDown("there is no copy of this call")
         return self._rows[key]
 
-    def save(self, changes: Sequence[Change]) -> None:
+    def save(self, changes: Sequence[ConditionalWrite]) -> None:
         raise StoreDown("a copy is not a store")
 
     def scan(self, kind: str, limit: int | None = None) -> list[tuple[str, Row]]:
@@ -79,12 +87,12 @@ class Copies:
         self._rows.clear()
 
 
-class RememberingStore(Above):
+class CachingStore(StoreWrapper):
     """A store that remembers the calls which pass through it."""
 
-    def __init__(self, store: Store, copies: Copies | None = None) -> None:
+    def __init__(self, store: Store, copies: CallCache | None = None) -> None:
         super().__init__(store)
-        self.copies = copies or Copies()
+        self.copies = copies or CallCache()
 
     def get(self, kind: str, key: str) -> Row | None:
         row = self._store.get(kind, key)
@@ -92,7 +100,7 @@ class RememberingStore(Above):
             self.copies.keep(key, row)
         return row
 
-    def save(self, changes: Sequence[Change]) -> None:
+    def save(self, changes: Sequence[ConditionalWrite]) -> None:
         self._store.save(changes)
         for change in changes:
             if change.kind == Call.KIND:
@@ -102,14 +110,14 @@ class RememberingStore(Above):
                 )
 
 
-class Outage:
+class DegradedMode:
     """`process` is the router's; if it raises StoreDown, `pass_on` does what can be done without a
     store. `settled` hears what came of each fact that was saved late."""
 
     def __init__(
         self,
         router: Router,
-        store: RememberingStore,
+        store: CachingStore,
         settled: Callable[[Outcome], object] = lambda outcome: None,
         most: int = MOST_WAITING,
     ) -> None:
@@ -129,7 +137,7 @@ class Outage:
             return [self.process(events[0])]
         for event in events:
             self._settle_call(_message(event).get("Call-ID") or "")
-        together = Together(self._store)
+        together = WriteBatch(self._store)
         outcomes = [self._router.process(event, together) for event in events]
         together.commit()
         return outcomes
@@ -142,7 +150,7 @@ class Outage:
                 else self._router.unable(event)
             )
         try:
-            outcome = self._router.handle(event, View(self._store.copies))
+            outcome = self._router.handle(event, Transaction(self._store.copies))
         except StoreDown:
             return self._router.unable(event)
         if not _may_pass(event, outcome) or not self._note(event, outcome):
@@ -169,7 +177,7 @@ class Outage:
         """Is it an INVITE that was sent on, once more? After a refusal its caller would be gone,
         while the other phone rings on and is billed for answering."""
         try:
-            return is_again(View(self._store.copies), request)
+            return is_again(Transaction(self._store.copies), request)
         except (StoreDown, RemoteProtocolError):
             return False
 

@@ -1,5 +1,5 @@
 """The contract of the cluster's store: get, save if version, remove if version, scan, count, what
-is due; and the view through which one event uses it.
+is due; and the transaction through which one event uses it.
 
 Pure. An implementation keeps rows of text under (kind, key), each with a version that grows by one
 at every save. Nothing is ever half saved, and what `save` has returned from survives the death of
@@ -42,17 +42,17 @@ class Row(NamedTuple):
     version: int
 
 
-class Change(NamedTuple):
+class ConditionalWrite(NamedTuple):
     """Save `text` if the row still has `version`; 0 means that it must not exist yet. Without text
     the row goes. `due` is the row's timer, in wall seconds: each save sets it anew, None stops it.
-    `only_if`: save nothing here; the row must still have this version and this text."""
+    `check_only`: save nothing here; the row must still have this version and this text."""
 
     kind: str
     key: str
     text: str | None
     version: int
     due: float | None = None
-    only_if: bool = False
+    check_only: bool = False
 
 
 class Marked(NamedTuple):
@@ -68,7 +68,7 @@ class Store(Protocol):
 
     def get(self, kind: str, key: str) -> Row | None: ...
 
-    def save(self, changes: Sequence[Change]) -> None:
+    def save(self, changes: Sequence[ConditionalWrite]) -> None:
         """All or none. Raises Conflict if one of the versions is not the row's any more."""
 
     def scan(self, kind: str, limit: int | None = None) -> list[tuple[str, Row]]:
@@ -94,7 +94,7 @@ class Store(Protocol):
     def close(self) -> None: ...
 
 
-class Above:
+class StoreWrapper:
     """A store that stands above another one and sees what passes; here everything passes."""
 
     def __init__(self, store: Store) -> None:
@@ -103,7 +103,7 @@ class Above:
     def get(self, kind: str, key: str) -> Row | None:
         return self._store.get(kind, key)
 
-    def save(self, changes: Sequence[Change]) -> None:
+    def save(self, changes: Sequence[ConditionalWrite]) -> None:
         self._store.save(changes)
 
     def scan(self, kind: str, limit: int | None = None) -> list[tuple[str, Row]]:
@@ -134,7 +134,7 @@ class Damaged:
     why: str
 
 
-class View:
+class Transaction:
     """The store as one event sees it. It remembers the version of all that was read, so that what
     was decided is saved only if it is still true; records staged by one service are seen by the
     next."""
@@ -144,7 +144,7 @@ class View:
         self._versions: dict[tuple[str, str], int] = {}
         self._records: dict[tuple[str, str], Record | None] = {}
 
-    def get(self, kind: type[R], key: str) -> R | None:
+    def read(self, kind: type[R], key: str) -> R | None:
         """Raises BadName for a key that is not text, BadRecord for a row that cannot be read,
         StoreDown."""
         place = (kind.KIND, key)
@@ -160,10 +160,10 @@ class View:
             )
         return record
 
-    def mended(self, kind: type[R], key: str) -> R | None:
+    def read_if_intact(self, kind: type[R], key: str) -> R | None:
         """None also for a row that cannot be read: what is saved there next replaces it."""
         try:
-            return self.get(kind, key)
+            return self.read(kind, key)
         except BadName:
             raise
         except BadRecord:
@@ -200,20 +200,20 @@ class View:
     def count(self, kind: type[Record]) -> int:
         return self._store.count(kind.KIND)
 
-    def stage(self, records: Iterable[Record]) -> None:
+    def put(self, records: Iterable[Record]) -> None:
         for record in records:
             self._records[self._place(record)] = record
 
-    def commit(self, records: Iterable[Record], forgotten: Iterable[Record] = ()) -> None:
+    def commit(self, records: Iterable[Record], deleted: Iterable[Record] = ()) -> None:
         """Saves the last of each key and removes what is to be forgotten, all or none. Raises
         Conflict or StoreDown, or BadRecord for what no store could keep."""
         last = {self._place(record): record for record in records}
         changes = {
-            place: Change(*place, to_json(record), self._versions[place], _due(record))
+            place: ConditionalWrite(*place, to_json(record), self._versions[place], _due(record))
             for place, record in last.items()
         }
-        for place in map(self._place, forgotten):
-            changes[place] = Change(*place, None, self._versions[place])
+        for place in map(self._place, deleted):
+            changes[place] = ConditionalWrite(*place, None, self._versions[place])
         if changes:
             self._store.save(list(changes.values()))
 
@@ -221,7 +221,7 @@ class View:
         """Where it is kept; the version there is known from then on."""
         place = record.KIND, record.key
         if place not in self._versions:
-            self.get(type(record), record.key)
+            self.read(type(record), record.key)
         return place
 
 

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from slee_mock.services.billing import ended_at
-from slee_mock.store.interface import BadRecord, Damaged, View
-from slee_mock.store.records import Anchor, Bill, Bindings, Call, Member, Record
+from slee_mock.store.interface import BadRecord, Damaged, Transaction
+from slee_mock.store.records import Bill, Bindings, Call, ClockOffset, Member, Record
 
 DAY = 86_400.0
 # after which an answered call that nobody hung up is taken for one whose phones have vanished
@@ -38,12 +38,12 @@ def member_is_old(member: Member, wall: float) -> bool:
     return wall - member.last_seen > DAY
 
 
-def anchor_is_old(anchor: Anchor, wall: float) -> bool:
+def anchor_is_old(anchor: ClockOffset, wall: float) -> bool:
     """Of a start of a computer before the newest ones."""
     return True
 
 
-class Kept(NamedTuple):
+class RetentionRule(NamedTuple):
     """`newest` rows of this kind are never forgotten; the others if they are `old`. A service that
     saves records of its own has a line for them in its attribute `keeps`."""
 
@@ -52,31 +52,31 @@ class Kept(NamedTuple):
     old: Callable[[Any, float], bool]
 
 
-KEPT = (
-    Kept(Bill, 10_000, bill_is_old),
-    Kept(Bindings, 1_000, bindings_are_old),
-    Kept(Member, 100, member_is_old),
-    Kept(Anchor, 100, anchor_is_old),
+RETENTION_RULES = (
+    RetentionRule(Bill, 10_000, bill_is_old),
+    RetentionRule(Bindings, 1_000, bindings_are_old),
+    RetentionRule(Member, 100, member_is_old),
+    RetentionRule(ClockOffset, 100, anchor_is_old),
 )
 
 
-class Retention:
+class Purge:
     """`sweep` looks at the next few rows beyond the newest; call it from time to time. One per
     member: two that sweep at once do not harm each other."""
 
-    def __init__(self, kept: tuple[Kept, ...] = KEPT) -> None:
+    def __init__(self, kept: tuple[RetentionRule, ...] = RETENTION_RULES) -> None:
         self._kept = kept
         # Of each kind that is not looked through yet: the mark that its walk has come to.
-        self._walks: dict[Kept, int] = {}
+        self._walks: dict[RetentionRule, int] = {}
 
-    def sweep(self, view: View, wall: float) -> bool:
+    def sweep(self, transaction: Transaction, wall: float) -> bool:
         """True if there is more to look at now. May raise Conflict or StoreDown; then nothing was
         forgotten."""
-        walks = self._walks or self._begun(view)
-        going_on: dict[Kept, int] = {}
+        walks = self._walks or self._begun(transaction)
+        going_on: dict[RetentionRule, int] = {}
         forgotten: list[Record] = []
         for line, before in walks.items():
-            rows, mark = view.walk(line.kind, BATCH, before)
+            rows, mark = transaction.walk(line.kind, BATCH, before)
             forgotten += [
                 each
                 for each in rows
@@ -84,14 +84,14 @@ class Retention:
             ]
             if mark is not None:
                 going_on[line] = mark
-        calls = (_call_of(view, bill) for bill in forgotten if isinstance(bill, Bill))
-        view.commit((), [*forgotten, *(call for call in calls if call)])
+        calls = (_call_of(transaction, bill) for bill in forgotten if isinstance(bill, Bill))
+        transaction.commit((), [*forgotten, *(call for call in calls if call)])
         self._walks = going_on
         return bool(going_on)
 
-    def _begun(self, view: View) -> dict[Kept, int]:
+    def _begun(self, transaction: Transaction) -> dict[RetentionRule, int]:
         """Walks from the first row behind the newest, of each kind that has so many."""
-        first = {line: view.mark(line.kind, line.newest) for line in self._kept}
+        first = {line: transaction.mark(line.kind, line.newest) for line in self._kept}
         return {line: mark + 1 for line, mark in first.items() if mark is not None}
 
 
@@ -103,8 +103,8 @@ def _is_old(old: Callable[[Any, float], bool], record: Record, wall: float) -> b
         return False
 
 
-def _call_of(view: View, bill: Bill) -> Call | None:
+def _call_of(transaction: Transaction, bill: Bill) -> Call | None:
     try:
-        return view.get(Call, bill.key)
+        return transaction.read(Call, bill.key)
     except BadRecord:
         return None

@@ -239,7 +239,7 @@ class Member(Record):
 
 
 @dataclass(frozen=True)
-class Anchor(Record):
+class ClockOffset(Record):
     """What makes cluster time of a computer's steady clock: `offset` seconds more. Of one start of
     that computer."""
 
@@ -249,7 +249,7 @@ class Anchor(Record):
 
 
 @dataclass(frozen=True)
-class Secret(Record):
+class ClusterKey(Record):
     """The cluster's key, made once by whichever server came first."""
 
     KIND: ClassVar[str] = "secret"

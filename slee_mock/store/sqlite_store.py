@@ -20,7 +20,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from slee_mock.store.interface import BadName, BadRecord, Change, Conflict, Marked, Row, StoreDown
+from slee_mock.store.interface import (
+    BadName,
+    BadRecord,
+    ConditionalWrite,
+    Conflict,
+    Marked,
+    Row,
+    StoreDown,
+)
 from slee_mock.store.sqlite_files import Fault, StoreFiles
 
 BUSY_TIMEOUT = 0.25  # seconds to wait for another process's commit, which takes microseconds
@@ -77,7 +85,7 @@ class SqliteStore:
         found = self._rows(GET, (kind, key), self._reading)
         return Row(*found[0]) if found else None
 
-    def save(self, changes: Sequence[Change]) -> None:
+    def save(self, changes: Sequence[ConditionalWrite]) -> None:
         with self._errors:
             with self._transaction(self._sound()) as connection:
                 for change in changes:
@@ -278,10 +286,10 @@ def _check(connection: sqlite3.Connection) -> None:
         raise sqlite3.DatabaseError(f"malformed: {' '.join(found.split())}")
 
 
-def _save_one(connection: sqlite3.Connection, change: Change) -> bool:
+def _save_one(connection: sqlite3.Connection, change: ConditionalWrite) -> bool:
     """False: the row is not as the change was decided on."""
-    kind, key, text, version, due, only_if = change
-    if only_if:
+    kind, key, text, version, due, check_only = change
+    if check_only:
         found = connection.execute(GET, (kind, key)).fetchone()
         return bool(found == (text, version))
     if text is None:

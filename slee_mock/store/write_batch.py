@@ -10,19 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from slee_mock.store.interface import Above, Change, Conflict, Row, Store
+from slee_mock.store.interface import ConditionalWrite, Conflict, Row, Store, StoreWrapper
 
 Place = tuple[str, str]
 
 
-class Together(Above):
+class WriteBatch(StoreWrapper):
     """A store above another, in which what is saved is read again, and is below it only once
     `commit` has returned."""
 
     def __init__(self, store: Store) -> None:
         super().__init__(store)
         self._rows: dict[Place, Row | None] = {}
-        self._changes: dict[Place, Change] = {}
+        self._changes: dict[Place, ConditionalWrite] = {}
 
     def get(self, kind: str, key: str) -> Row | None:
         place = kind, key
@@ -30,7 +30,7 @@ class Together(Above):
             self._rows[place] = self._store.get(kind, key)
         return self._rows[place]
 
-    def save(self, changes: Sequence[Change]) -> None:
+    def save(self, changes: Sequence[ConditionalWrite]) -> None:
         for change in changes:
             row = self.get(change.kind, change.key)
             if change.version != (row.version if row else 0):

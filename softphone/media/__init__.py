@@ -1,6 +1,5 @@
-"""What a phone says and hears: G.711 over RTP, its reports, and the tone it sends where there is no
-microphone.
+"""The sound of a call: G.711 over RTP, RTCP reports, DTMF, and a a test tone where there
+is no microphone.
 
-session.py is where to start: the sound of one call. devices.py (microphone and loudspeaker) is the
-only Qt here.
+Start at session.py, the sound of one call. Only audio_devices.py (microphone, loudspeaker) uses Qt.
 """

@@ -24,13 +24,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from sip.sdp import Address, MediaDirection, MediaPlan
-from softphone.media.audio import AudioSink, AudioSource, NullSink
+from softphone.media.audio_interfaces import AudioSink, AudioSource, NullSink
 from softphone.media.g711 import BLOCK
-from softphone.media.jitter import SILENCE
+from softphone.media.jitter_buffer import SILENCE
 from softphone.media.rtp import Pacer
 from softphone.media.stream import Datagram, Stream
 from softphone.media.stream import MediaStats as MediaStats
-from softphone.media.tone import ToneSource
+from softphone.media.tone_generator import ToneSource
 
 LOG = logging.getLogger("media")
 

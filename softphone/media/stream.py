@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from sip.sdp import TELEPHONE_EVENT, Address, MediaDirection, MediaPlan
 from softphone.media.dtmf import DigitReceiver, DigitSender
 from softphone.media.g711 import BLOCK, CODECS, RATE, Codec
-from softphone.media.jitter import SILENCE, JitterBuffer
-from softphone.media.meter import GapMeter, LevelMeter
+from softphone.media.jitter_buffer import SILENCE, JitterBuffer
+from softphone.media.levels import GapMeter, LevelMeter
 from softphone.media.rtcp import (
     Compound,
     ReportBlock,
@@ -25,7 +25,7 @@ from softphone.media.rtcp import (
     round_trip,
 )
 from softphone.media.rtp import Packet, Reception, RtpError, Sender
-from softphone.media.source import SourceFilter
+from softphone.media.source_filter import SourceFilter
 
 Datagram = tuple[Address, bytes]
 

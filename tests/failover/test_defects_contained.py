@@ -225,7 +225,7 @@ def test_telling_that_fails_keeps_nothing_from_being_sent(free_port, eventually,
         assert forwarder.status()["errors"]
 
 
-def test_what_is_for_a_leg_that_is_not_open_is_counted_and_the_leg_is_opened_again(
+def test_what_is_for_a_side_that_is_not_open_is_counted_and_the_side_is_opened_again(
     free_port, eventually
 ):
     port = free_port()
@@ -238,7 +238,7 @@ def test_what_is_for_a_leg_that_is_not_open_is_counted_and_the_leg_is_opened_aga
         data = request("OPTIONS", source=phone.getsockname(), branch="z9hG4bK1")
 
         def closed_and_wanted():  # on the forwarder's own thread, so that nothing comes in between
-            forwarder._close_leg(forwarder._traffic.links["server1"])
+            forwarder._close_side(forwarder._traffic.links["server1"])
             phone.sendto(data, ("127.0.0.1", port))
             forwarder._traffic.receive(forwarder._traffic.phones, PHONES)
 
@@ -306,7 +306,7 @@ def test_one_that_fails_in_letting_go_has_closed_every_socket_all_the_same(
         running(port, servers) as second,
     ):
         monkeypatch.setattr(first._loop, "unwatch", fails(1_000_000))
-        first._loop.ask(first.let_go)
+        first._loop.ask(first.release_address)
         eventually(lambda: second.status()["role"] == "active", 2.0)
         monkeypatch.undo()
 
@@ -316,13 +316,13 @@ def test_one_that_fails_in_letting_go_has_closed_every_socket_all_the_same(
 
 def test_a_loop_outlives_sockets_that_cannot_be_waited_for_and_an_on_error_that_fails(caplog):
     loop = Loop("unlucky", on_error=fails(1_000))
-    loop._ready.wait, waits = fails(2, of=loop._ready.wait), loop._ready.wait
+    loop._poll, poll = fails(2, of=loop._poll), loop._poll
     loop.start()
     try:
         assert loop.ask(lambda: "lives") == "lives"
         assert loop.errors == 2
     finally:
-        loop._ready.wait = waits
+        loop._poll = poll
         loop.stop()
 
 

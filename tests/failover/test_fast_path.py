@@ -37,10 +37,10 @@ from failover.proxy.core import Core
 from failover.proxy.fast_path import FRESH_SECONDS, MAX_KEY
 from failover.proxy.fast_path_patterns import POSSESSIVE, Reader
 from failover.upstream.health import ANSWER, MISS, REFUSED
-from failover.upstream.server_table import Wish
+from failover.upstream.server_table import AdminState
 
 S1, S2 = SERVERS.values()
-LEGS = {PHONES: ALICE, **SERVERS}
+SIDES = {PHONES: ALICE, **SERVERS}
 ROUND = 300
 SDP = b"v=0\r\no=- 1 1 IN IP4 192.0.2.7\r\ns=-\r\nc=IN IP4 192.0.2.7\r\nt=0 0\r\nm=audio 40000 RTP/AVP 8\r\n"
 
@@ -54,15 +54,15 @@ class Twins:
         for core in self.cores:
             core.table.path = path
 
-    def __call__(self, data, leg=PHONES, source=None):
+    def __call__(self, data, side=PHONES, source=None):
         """What both send."""
-        source = source or LEGS[leg]
+        source = source or SIDES[side]
         self.now += self.step
         short, long = self.cores
-        send = short.quick(data, leg, source, self.now)
+        send = short.quick(data, side, source, self.now)
         self.quick += send is not None
-        sends = (send,) if send else short.receive(data, leg, source, self.now).sends
-        assert sends == long.receive(data, leg, source, self.now).sends, data
+        sends = (send,) if send else short.receive(data, side, source, self.now).sends
+        assert sends == long.receive(data, side, source, self.now).sends, data
         self.same(data)
         return sends
 
@@ -81,7 +81,7 @@ class Twins:
 def remembered(core):
     flight = core.inflight
     servers = [
-        (s.name, s.requests, s.responses, s.answered, s.handled, s.unhandled)
+        (s.name, s.requests, s.responses, s.last_heard_at, s.handled, s.unhandled)
         for s in core.table.servers
     ]
     kept = (flight._waiting, flight._passed, flight._ended)
@@ -295,9 +295,9 @@ def dialogue(twins, who, n):
     order, route = ORDERS[who].split(), hint(twins.cores[0])
     heard = []
 
-    def hear(data, leg=PHONES, source=ALICE):
-        heard.append((data, leg, source))
-        (send,) = twins(data, leg, source)
+    def hear(data, side=PHONES, source=ALICE):
+        heard.append((data, side, source))
+        (send,) = twins(data, side, source)
         return send.data
 
     at_bob = hear(
@@ -359,10 +359,10 @@ def test_with_any_octet_changed_a_message_still_goes_the_same_way(who, request):
     reader._next = float("inf")  # nothing more is learned
     templates = dict(reader._templates)
     assert len(templates) == 7
-    for data, leg, source in heard:
+    for data, side, source in heard:
         for at in range(data.index(b"\r\n\r\n") + 5):
             for octet in dice.sample(ODD, 2):
-                twins(data[:at] + bytes([octet]) + data[at + 1 :], leg, source)
+                twins(data[:at] + bytes([octet]) + data[at + 1 :], side, source)
     assert reader._templates == templates
 
 
@@ -516,7 +516,7 @@ def shake(twins, dice):
     """Something happens to a server, or to the list of them."""
     name, kind = dice.choice(list(SERVERS)), dice.randrange(10)
     signal, leaving = dice.choice([ANSWER, ANSWER, MISS, REFUSED]), dice.choice([None, True, False])
-    wish, policy = dice.choice(list(Wish)), dice.choice([CALL_ID, FIRST_LIVE])
+    wish, policy = dice.choice(list(AdminState)), dice.choice([CALL_ID, FIRST_LIVE])
     if kind < 7:
         twins.both(lambda core: core.signal(name, signal, twins.now, "dice", leaving).sends)
     elif kind < 9:
@@ -551,22 +551,22 @@ def play(twins, dice, core, heard):
     """One more datagram; what comes of it is heard later."""
     choice = dice.random()
     if heard and choice < 0.6:
-        data, leg, source = dice.choice(heard)
+        data, side, source = dice.choice(heard)
     else:
         data = good(dice, core) if choice < 0.9 else dice.choice(OLD)
-        leg = dice.choice([PHONES, PHONES, *SERVERS])
-        source = LEGS[leg] if leg != PHONES else dice.choice([ALICE, BOB])
+        side = dice.choice([PHONES, PHONES, *SERVERS])
+        source = SIDES[side] if side != PHONES else dice.choice([ALICE, BOB])
     if dice.random() < 0.3:
         data = (
             bent(data, dice)
             if dice.random() < 0.7
             else next(broken([data], 1, dice.randrange(2**32)))
         )
-    for send in twins(data, leg, source):
+    for send in twins(data, side, source):
         if answerable(send.data):
             to = (send.to, SERVERS[send.to]) if send.to != PHONES else (PHONES, send.target)
             heard.append((answered(send, dice), *to))
-    heard.append((data, leg, source))
+    heard.append((data, side, source))
 
 
 OLD = list(messages().values())
@@ -609,9 +609,9 @@ def test_the_odd_messages_and_all_their_neighbours(request):
     seed, twins = request.config.getoption("--fuzz-seed"), Twins()
     dice = random.Random(seed)
     for data in OLD:
-        for leg in LEGS:
-            twins(data, leg)
-            twins(bent(data, dice), leg)
+        for side in SIDES:
+            twins(data, side)
+            twins(bent(data, dice), side)
 
 
 # -- strangers -------------------------------------------------------------------------------------

@@ -35,7 +35,7 @@ from failover.config.settings import CALL_ID, FIRST_LIVE, PHONES, ServerLine
 from failover.proxy import pending_messages as inflight
 from failover.proxy.events import Outcome, Send
 from failover.upstream.health import ANSWER, MISS, REFUSED
-from failover.upstream.server_table import Server, ServerTable, Wish
+from failover.upstream.server_table import AdminState, Server, ServerTable
 from plumbing.event_loop import Loop
 from plumbing.udp_socket import bind_udp
 from sip.errors import RemoteProtocolError
@@ -44,7 +44,7 @@ from sip.message import Request, parse, reply
 ROOT = Path(__file__).resolve().parents[2]
 S1 = SERVERS["server1"]
 STRANGER = ("198.51.100.77", 1)
-LEGS = [(PHONES, ALICE), (PHONES, BOB), (PHONES, STRANGER), *SERVERS.items(), ("nobody", STRANGER)]
+SIDES = [(PHONES, ALICE), (PHONES, BOB), (PHONES, STRANGER), *SERVERS.items(), ("nobody", STRANGER)]
 ROUND = 500  # datagrams between two looks at the clock
 
 
@@ -74,12 +74,12 @@ def samples(hint):
     ]
 
 
-def check(outcome, leg, source, data):
+def check(outcome, side, source, data):
     assert isinstance(outcome, Outcome)
     is_response = data.lstrip(b"\r\n")[:8].upper() == b"SIP/2.0 "
     for send in outcome.sends:
         assert isinstance(send, Send) and (send.to in SERVERS or send.target is not None)
-        if leg == PHONES and send.to == PHONES and not is_response:
+        if side == PHONES and send.to == PHONES and not is_response:
             assert send.target[0] == source[0], "it would have gone to a third party"
         if send.target:
             socket.inet_pton(
@@ -101,7 +101,7 @@ def shake(core, dice, now):
             dice.choice([None, True, False]),
         )
     elif kind < 10 and name in core.table.by_name:
-        core.wish(name, dice.choice(list(Wish)), now)
+        core.wish(name, dice.choice(list(AdminState)), now)
     elif kind == 10:
         core.adopt(make_table(dice.choice([CALL_ID, FIRST_LIVE])), 3, 2, now)
     else:
@@ -115,7 +115,7 @@ def shake(core, dice, now):
         core.adopt(ServerTable(kept[: dice.randrange(3)], FIRST_LIVE), 3, 2, now)
 
 
-def test_the_core_with_all_its_legs(fuzz):
+def test_the_core_with_all_its_sides(fuzz):
     seconds, seed = fuzz
     dice, core, now = random.Random(seed), make_core(), 100.0
     good = samples(core.table.servers[0].hint)
@@ -123,11 +123,11 @@ def test_the_core_with_all_its_legs(fuzz):
     while time.monotonic() < until or not rounds:
         rounds += 1
         for data in broken([*good, *heard[-150:]], ROUND, seed=dice.randrange(2**32)):
-            leg, source = dice.choice(LEGS)
+            side, source = dice.choice(SIDES)
             data = dice.choice([data, data, data, dice.choice(heard)])
             now += dice.choice([0.0, 0.001, 0.3, 5.0]) * (dice.random() < 0.1)
-            outcome = core.receive(data, leg, source, now)
-            check(outcome, leg, source, data)
+            outcome = core.receive(data, side, source, now)
+            check(outcome, side, source, data)
             heard += [
                 answer(send.data) if dice.random() < 0.3 and answerable(send.data) else send.data
                 for send in outcome.sends

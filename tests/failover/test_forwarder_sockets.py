@@ -15,10 +15,10 @@ from forwarder_kit import ask, fake_servers, field, head, plain_phone, request
 from failover import forwarder as service
 from failover.config.settings import read
 from failover.forwarder import Forwarder
-from failover.net import sockets as legs
-from failover.net.sockets import OwnAddress, open_leg, open_phones
+from failover.net import sockets
+from failover.net.sockets import OwnAddress, open_phones, open_side
 from plumbing.address import format_address
-from plumbing.udp_batch import Singly
+from plumbing.udp_batch import SingleIO
 from plumbing.udp_socket import RECEIVE_BUFFER
 
 
@@ -45,7 +45,7 @@ def running(settings):
 @pytest.fixture
 def one_by_one(monkeypatch):
     """As on a system that cannot move many datagrams in one call."""
-    monkeypatch.setattr(service, "best", Singly)
+    monkeypatch.setattr(service, "fastest_io", SingleIO)
 
 
 @pytest.fixture
@@ -237,10 +237,10 @@ def test_stop_may_be_called_twice_and_before_start(free_port):
         forwarder.stop()
 
 
-def test_without_shared_ports_every_leg_has_its_own_and_all_works_the_same(
+def test_without_shared_ports_every_side_has_its_own_and_all_works_the_same(
     free_port, eventually, monkeypatch
 ):
-    monkeypatch.setattr(legs, "SHARES_PORTS", False)
+    monkeypatch.setattr(sockets, "SHARES_PORTS", False)
     with fake_servers(free_port) as servers, plain_phone() as phone:
         port = free_port()
         with running(config(port, servers)) as forwarder:
@@ -256,12 +256,12 @@ def test_without_shared_ports_every_leg_has_its_own_and_all_works_the_same(
             assert forwarder.status()["failovers"]
 
 
-def test_a_phone_s_datagram_that_lands_on_a_leg_before_it_is_connected_is_not_lost(
+def test_a_phone_s_datagram_that_lands_on_a_side_before_it_is_connected_is_not_lost(
     free_port, monkeypatch
 ):
     listen, server = ("127.0.0.1", free_port()), ("127.0.0.1", free_port())
     with open_phones(listen), plain_phone() as phone:
-        real = legs.bind_udp
+        real = sockets.bind_udp
 
         def bind_and_receive(address, share=False):
             sock = real(address, share=share)
@@ -269,13 +269,13 @@ def test_a_phone_s_datagram_that_lands_on_a_leg_before_it_is_connected_is_not_lo
             select.select([sock], [], [], 2.0)
             return sock
 
-        monkeypatch.setattr(legs, "bind_udp", bind_and_receive)
-        leg, landed = open_leg(listen, server)
-        leg.close()
+        monkeypatch.setattr(sockets, "bind_udp", bind_and_receive)
+        side, landed = open_side(listen, server)
+        side.close()
         assert landed == [(b"too early", phone.getsockname())]
 
 
-def test_the_phones_socket_hears_everybody_but_the_server_whose_leg_is_connected(free_port):
+def test_the_phones_socket_hears_everybody_but_the_server_whose_side_is_connected(free_port):
     listen, server = ("127.0.0.1", free_port()), ("127.0.0.1", free_port())
     with (
         open_phones(listen) as phones,
@@ -283,11 +283,11 @@ def test_the_phones_socket_hears_everybody_but_the_server_whose_leg_is_connected
         socket.socket(type=socket.SOCK_DGRAM) as speaker,
     ):
         speaker.bind(server)
-        leg, _ = open_leg(listen, server)
-        with leg:
+        side, _ = open_side(listen, server)
+        with side:
             phone.sendto(b"phone", listen)
             speaker.sendto(b"server", listen)
-            assert select.select([leg], [], [], 2.0)[0] and leg.recv(100) == b"server"
+            assert select.select([side], [], [], 2.0)[0] and side.recv(100) == b"server"
             assert select.select([phones], [], [], 2.0)[0] and phones.recv(100) == b"phone"
 
 
@@ -301,10 +301,10 @@ def test_own_address_is_what_the_operator_says_else_what_it_listens_on_else_the_
     assert wildcard.towards("127.0.0.1") == ("127.0.0.1", 5060)
     for n in range(3000):
         wildcard.towards(f"127.0.{n // 250}.{n % 250 + 1}")
-    assert len(wildcard._routes) <= legs.MAX_ROUTES
+    assert len(wildcard._routes) <= sockets.MAX_ROUTES
 
 
-def test_listening_on_every_address_still_gives_the_servers_their_legs(free_port):
+def test_listening_on_every_address_still_gives_the_servers_their_sides(free_port):
     with fake_servers(free_port) as servers, plain_phone() as phone:
         port = free_port()
         with running(config(port, servers, host="0.0.0.0")):
@@ -364,7 +364,7 @@ def test_a_reload_keeps_what_is_known_about_servers_that_stay(scene, eventually)
     eventually(is_state(forwarder, "server1", "UP"))
 
 
-def test_a_server_whose_leg_cannot_be_opened_is_down_and_the_others_serve(
+def test_a_server_whose_side_cannot_be_opened_is_down_and_the_others_serve(
     scene, monkeypatch, eventually
 ):
     forwarder, address, servers, phone = scene
@@ -374,7 +374,7 @@ def test_a_server_whose_leg_cannot_be_opened_is_down_and_the_others_serve(
         raise OSError(101, "Network is unreachable")
 
     with monkeypatch.context() as broken:
-        broken.setattr("failover.net.health_checker.open_leg", refuse)
+        broken.setattr("failover.net.health_checker.open_side", refuse)
         last = format_address(servers[1].address)
         forwarder.reload(config(address[1], servers[:1], f"moved={last}"))
         told = forwarder.status()["servers"][1]
@@ -395,12 +395,15 @@ def test_a_reload_says_what_has_to_wait_for_the_next_start(scene, free_port):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="how the system counts a buffer is Linux's")
 def test_what_waits_for_the_forwarder_has_the_room_that_was_asked_for(free_port):
-    with open_phones(("127.0.0.1", free_port())) as phones, legs.bind_udp(("127.0.0.1", 0)) as leg:
+    with (
+        open_phones(("127.0.0.1", free_port())) as phones,
+        sockets.bind_udp(("127.0.0.1", 0)) as side,
+    ):
         granted = [
-            sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 2 for sock in (phones, leg)
+            sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 2 for sock in (phones, side)
         ]
     most = int(Path("/proc/sys/net/core/rmem_max").read_text())
-    asked = [legs.PHONES_BUFFER, RECEIVE_BUFFER]
+    asked = [sockets.PHONES_BUFFER, RECEIVE_BUFFER]
     assert granted == asked or granted == [min(most, octets) for octets in asked], (
         "the second: without root's rights"
     )

@@ -123,7 +123,7 @@ def test_a_reload_keeps_watching_at_the_new_pace(free_port, eventually):
             eventually(is_state(forwarder, "server1", "UP"))
 
 
-def test_with_legs_of_their_own_ports_a_thawed_server_s_stale_answers_fall_too(
+def test_with_sides_of_their_own_ports_a_thawed_server_s_stale_answers_fall_too(
     free_port, eventually, monkeypatch
 ):
     monkeypatch.setattr("failover.net.sockets.SHARES_PORTS", False)

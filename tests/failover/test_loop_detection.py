@@ -73,11 +73,11 @@ def test_a_retransmission_is_no_loop():
     assert len(vias) == 1
 
 
-@pytest.mark.parametrize("leg, source", [("server1", S1), (PHONES, ("192.0.2.50", 5060))])
-def test_what_comes_straight_back_is_a_loop_whoever_sends_it(leg, source):
+@pytest.mark.parametrize("side, source", [("server1", S1), (PHONES, ("192.0.2.50", 5060))])
+def test_what_comes_straight_back_is_a_loop_whoever_sends_it(side, source):
     core = make_core()
     first = sent(core.receive(request(uri=CONTACT), PHONES, ALICE, 1.0)).data
-    refused = sent(core.receive(first, leg, source, 1.0))
+    refused = sent(core.receive(first, side, source, 1.0))
     assert head(refused.data)[0] == "SIP/2.0 482 Loop Detected"
     assert core.counters["dropped.loop"] == core.counters["answered.482"] == 1
 
@@ -140,8 +140,8 @@ def test_a_ring_of_forwarders_ends_within_two_rounds(names, uri):
         hops += 1
         assert hops < 20, "it goes round and round"
         core = cores[name]
-        leg = next((line.name for line in core.table.servers if line.address == source), PHONES)
-        for send in core.receive(data, leg, source, 1.0).sends:
+        side = next((line.name for line in core.table.servers if line.address == source), PHONES)
+        for send in core.receive(data, side, source, 1.0).sends:
             flying.append((send.data, target, send.target or FORWARDERS[send.to]))
 
 

@@ -29,7 +29,7 @@ from failover.net.sockets import OwnAddress
 from failover.proxy.core import Core
 from failover.upstream.health import REFUSED
 from plumbing.address import format_address
-from plumbing.udp_batch import Singly
+from plumbing.udp_batch import SingleIO
 from sip.uri import Uri
 
 S1 = SERVERS["server1"]
@@ -87,9 +87,9 @@ def test_and_nobody_can_send_it_elsewhere():
         answer(asked).replace(b";rport=6001", b""),
     ):
         assert forged != answer(asked)
-        for leg, source in (("server1", S1), (PHONES, BOB)):
-            assert core.quick(forged, leg, source, 2.0) is None
-            assert core.receive(forged, leg, source, 2.0).sends == ()
+        for side, source in (("server1", S1), (PHONES, BOB)):
+            assert core.quick(forged, side, source, 2.0) is None
+            assert core.receive(forged, side, source, 2.0).sends == ()
     assert core.receive(answer(asked), "server1", S1, 2.0).sends
 
 
@@ -476,7 +476,7 @@ def test_what_has_grown_too_large_for_a_datagram_is_told_so_and_owed_by_nobody(s
 def everywhere(request, free_port, monkeypatch):
     """(its port, its server) of a forwarder that listens on every address."""
     if request.param == "one by one":
-        monkeypatch.setattr("failover.forwarder.best", Singly)
+        monkeypatch.setattr("failover.forwarder.fastest_io", SingleIO)
     with fake_servers(free_port) as servers:
         port = free_port()
         listed = [f"{each.name}={format_address(each.address)}" for each in servers]

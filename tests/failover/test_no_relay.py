@@ -105,10 +105,10 @@ def forged_responses():
 
 
 @pytest.mark.parametrize("data", [pytest.param(data, id=name) for name, data in forged_responses()])
-@pytest.mark.parametrize("leg", [PHONES, "server1"])
-def test_a_response_without_our_signature_over_its_way_back_goes_nowhere(data, leg):
+@pytest.mark.parametrize("side", [PHONES, "server1"])
+def test_a_response_without_our_signature_over_its_way_back_goes_nowhere(data, side):
     core = make_core()
-    assert core.receive(data, leg, S1 if leg == "server1" else BOB, 1.0).sends == ()
+    assert core.receive(data, side, S1 if side == "server1" else BOB, 1.0).sends == ()
     assert core.counters["dropped.not-ours"] + core.counters["dropped.malformed"] == 1
 
 

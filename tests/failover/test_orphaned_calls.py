@@ -25,13 +25,13 @@ class Story:
         self.now = 100.0
         self.told = []
 
-    def take(self, data, leg, source):
+    def take(self, data, side, source):
         """The datagrams that leave for it."""
         self.now += 0.001
-        send = self.core.quick(data, leg, source, self.now) if self._short else None
+        send = self.core.quick(data, side, source, self.now) if self._short else None
         if send:
             return [send]
-        outcome = self.core.receive(data, leg, source, self.now)
+        outcome = self.core.receive(data, side, source, self.now)
         self.told += outcome.events
         return outcome.sends
 

@@ -25,11 +25,11 @@ from failover.admin.event_log import Chronicle
 from failover.admin.status import status
 from failover.config.settings import PHONES, read
 from failover.forwarder import Forwarder
-from failover.net.active_standby import ACTIVE, BOUND, Standing
+from failover.net.active_standby import ACTIVE, BOUND, HaState
 from failover.upstream.health import REFUSED
 
 S1, S2 = SERVERS["server1"], SERVERS["server2"]
-STANDING = Standing("192.0.2.1:5060", ACTIVE, 0.0, "was free at the start", BOUND)
+STANDING = HaState("192.0.2.1:5060", ACTIVE, 0.0, "was free at the start", BOUND)
 
 
 @pytest.fixture(params=["as it is read", "the short way"])
@@ -37,9 +37,9 @@ def core(request):
     """Takes messages by either way; the short one where it can."""
     core = make_core()
 
-    def pass_on(data, leg, source, now):
-        send = core.quick(data, leg, source, now) if request.param == "the short way" else None
-        return send or core.receive(data, leg, source, now).sends[0]
+    def pass_on(data, side, source, now):
+        send = core.quick(data, side, source, now) if request.param == "the short way" else None
+        return send or core.receive(data, side, source, now).sends[0]
 
     core.pass_on = pass_on
     return core

@@ -16,7 +16,7 @@ INVARIANT = "forwarded bytes differ from the received ones by exactly the promis
 
 
 def conversation(core):
-    """(leg, source, datagram) of a call's messages and of the odd ones, each of which this core
+    """(side, source, datagram) of a call's messages and of the odd ones, each of which this core
     forwards as it is."""
     hint = core.table.servers[0].hint
     ours = f"<sip:192.0.2.1:5060;lr;hint={hint}>"
@@ -67,18 +67,18 @@ def dead_server(core):
     return core
 
 
-def forwarded(core, leg, source, data):
+def forwarded(core, side, source, data):
     """What was forwarded of it, its own answer to it aside; checks that it went to whom it may."""
-    sends = core.receive(data, leg, source, 1.0).sends
+    sends = core.receive(data, side, source, 1.0).sends
     assert len(sends) <= 1
     for send in sends:
         is_response = data.lstrip(b"\r\n")[:7].upper() == b"SIP/2.0"
         if send.data.startswith(b"SIP/2.0") and not is_response:
-            assert send.to == leg and (leg != PHONES or send.target[0] == source[0]), (
+            assert send.to == side and (side != PHONES or send.target[0] == source[0]), (
                 "an answer goes to who asked"
             )
         else:
-            assert leg != PHONES or is_response or send.to != PHONES, (
+            assert side != PHONES or is_response or send.to != PHONES, (
                 "a phone's request goes to a server"
             )
             return send.data
@@ -90,8 +90,8 @@ def forwarded(core, leg, source, data):
 )
 def test_messages_as_they_come(make):
     passed = 0
-    for leg, source, data in conversation(make()):
-        after = forwarded(make(), leg, source, data)
+    for side, source, data in conversation(make()):
+        after = forwarded(make(), side, source, data)
         if after is not None:
             assert unpromised(data, after) == "", (data, after)
             passed += 1
@@ -104,12 +104,12 @@ def test_messages_as_they_come(make):
 @pytest.mark.parametrize("kind", range(3))
 def test_messages_bent_anywhere(make, kind):
     sides = [(PHONES, ALICE), ("server1", S1), (PHONES, BOB)]
-    leg, source = sides[kind]
+    side, source = sides[kind]
     core = make()
-    samples = [data for one, where, data in conversation(core) if (one, where) == (leg, source)]
+    samples = [data for one, where, data in conversation(core) if (one, where) == (side, source)]
     passed = 0
     for data in broken(samples, 4000 if kind == 0 else 1500, seed=kind + 7):
-        after = forwarded(core, leg, source, data)
+        after = forwarded(core, side, source, data)
         if after is not None:
             assert unpromised(data, after) == "", (INVARIANT, data, after)
             passed += 1

@@ -155,12 +155,12 @@ def test_a_retransmission_leaves_with_the_same_branch(name):
 
 
 @pytest.mark.parametrize("name", [name for name, row in TABLE.items() if row[0] == SHORTENED])
-@pytest.mark.parametrize("leg", [PHONES, "server1"])
-def test_escaped_headers_of_a_request_uri_go_no_further(name, leg):
+@pytest.mark.parametrize("side", [PHONES, "server1"])
+def test_escaped_headers_of_a_request_uri_go_no_further(name, side):
     core, received = make_core(), MESSAGES[name]
-    if leg == "server1":
+    if side == "server1":
         received = received.replace(b"user@example.com", b"user@192.0.2.8", 1)
-    (send,) = core.receive(received, leg, ALICE if leg == PHONES else SERVERS[leg], 100.0).sends
+    (send,) = core.receive(received, side, ALICE if side == PHONES else SERVERS[side], 100.0).sends
     start, _, rest = received.partition(b"\r\n")
     assert unpromised(start.partition(b"?")[0] + b" SIP/2.0\r\n" + rest, send.data) == ""
     assert b"Route: <sip:example.com>" not in send.data
@@ -185,11 +185,11 @@ def test_an_ack_that_is_as_broken_gets_no_answer(name):
 
 
 @pytest.mark.parametrize("name", DROPPED)
-@pytest.mark.parametrize("leg", [PHONES, "server1"])
-def test_dropped_without_a_word(name, leg):
+@pytest.mark.parametrize("side", [PHONES, "server1"])
+def test_dropped_without_a_word(name, side):
     core = make_core()
-    source = ALICE if leg == PHONES else SERVERS[leg]
-    assert core.receive(MESSAGES[name], leg, source, 100.0).sends == ()
+    source = ALICE if side == PHONES else SERVERS[side]
+    assert core.receive(MESSAGES[name], side, source, 100.0).sends == ()
     assert (
         sum(count for reason, count in core.counters.items() if reason.startswith("dropped.")) == 1
     )

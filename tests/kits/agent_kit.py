@@ -10,9 +10,8 @@ from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from sip.message import Request, Response, parse
-from softphone.agent.account import Account
-from softphone.agent.agent import Agent
-from softphone.agent.event import (
+from softphone.ua.account import Account
+from softphone.ua.events import (
     CallChanged,
     CallState,
     CallView,
@@ -20,7 +19,8 @@ from softphone.agent.event import (
     ProbeAnswered,
     RegistrationChanged,
 )
-from softphone.agent.session_timer import DEFAULT_INTERVAL
+from softphone.ua.session_timer import DEFAULT_INTERVAL
+from softphone.ua.user_agent import Agent
 
 Address = tuple[str, int]
 Packet = tuple[bytes, Address]

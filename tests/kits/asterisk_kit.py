@@ -25,8 +25,8 @@ from pathlib import Path
 from hosts_kit import SWITCH, _space, entered, run, sweep
 from hosts_kit import unfit as no_namespaces
 
-from softphone.agent.event import CallChanged, CallState, CallView, RegistrationState
 from softphone.phone import Account, Phone
+from softphone.ua.events import CallChanged, CallState, CallView, RegistrationState
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "examples" / "asterisk"

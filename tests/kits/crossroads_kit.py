@@ -37,8 +37,8 @@ class Sibling(Forwarder):
         world.network.join(place, self)
 
     def receive(self, data: bytes, source: Address, now: float) -> list[Any]:
-        leg = next((name for name, address in SERVERS.items() if address == source), PHONES)
-        ordinary = self.core.quick(data, leg, source, now)
+        side = next((name for name, address in SERVERS.items() if address == source), PHONES)
+        ordinary = self.core.quick(data, side, source, now)
         if not ordinary:
             return self._from_here(super().receive(data, source, now))
         return self._from_here(self._carry_out(Outcome((ordinary,)), now))

@@ -14,7 +14,9 @@ from pathlib import Path
 from parties_kit import DOMAIN, Scene, free_port, wait_until
 
 from plumbing.address import format_address
-from softphone.agent.event import (
+from softphone.media.tone_generator import ToneSource
+from softphone.phone import Account, Phone
+from softphone.ua.events import (
     CallChanged,
     CallState,
     CallView,
@@ -22,8 +24,6 @@ from softphone.agent.event import (
     MessagePassed,
     RegistrationState,
 )
-from softphone.media.tone import ToneSource
-from softphone.phone import Account, Phone
 
 PASSWORDS = {"alice": "wonderland", "bob": "builder", "carol": "christmas"}
 LOUD = 1000  # of 32,767: a tone, and no noise of a codec

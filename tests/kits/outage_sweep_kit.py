@@ -40,9 +40,9 @@ from wire import World
 
 from plumbing.address import Address
 from slee_mock.services.billing import UNANSWERED, summed
-from slee_mock.store.degraded_mode import Outage, RememberingStore
+from slee_mock.store.degraded_mode import CachingStore, DegradedMode
 from slee_mock.store.records import Bill
-from softphone.agent.event import CallState, MessagePassed
+from softphone.ua.events import CallState, MessagePassed
 
 CALLING = CallState.CALLING
 BOTH, BOTH_LATE, ONE = (
@@ -285,7 +285,7 @@ class MemoryOutage(MemoryStage):
         cluster = self.world.cluster
         for name in ("server1", "server2") if both else ("server2",):
             # A process that was started anew: it knows nothing but the store.
-            cluster.outages[name] = Outage(cluster.routers[name], RememberingStore(cluster.store))
+            cluster.outages[name] = DegradedMode(cluster.routers[name], CachingStore(cluster.store))
             self.world.restart(name)
 
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 
 from PySide6.QtWidgets import QWidget
 
-from softphone.agent.event import (
+from softphone.gui.event_bridge import Bridge
+from softphone.ua.events import (
     CallChanged,
     CallState,
     CallView,
@@ -18,7 +19,6 @@ from softphone.agent.event import (
     RegistrationChanged,
     RegistrationState,
 )
-from softphone.qt.bridge import Bridge
 
 
 @dataclass(frozen=True)

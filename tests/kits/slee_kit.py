@@ -15,8 +15,15 @@ from slee_mock.container.timers import Timers
 from slee_mock.failover_kept_header import Forwarders
 from slee_mock.services.billing import Sum, summed
 from slee_mock.services.options_responder import Heartbeat
-from slee_mock.store.degraded_mode import Outage, RememberingStore
-from slee_mock.store.interface import Change, Conflict, Marked, Row, StoreDown, View
+from slee_mock.store.degraded_mode import CachingStore, DegradedMode
+from slee_mock.store.interface import (
+    ConditionalWrite,
+    Conflict,
+    Marked,
+    Row,
+    StoreDown,
+    Transaction,
+)
 from slee_mock.store.records import Bill, Bindings, Member, R
 
 KEY = b"the cluster's key"
@@ -40,14 +47,14 @@ class DictStore:
         self._check()
         return self.rows.get((kind, key))
 
-    def save(self, changes: Sequence[Change]) -> None:
+    def save(self, changes: Sequence[ConditionalWrite]) -> None:
         self._check()
         intruder, self.before_save = self.before_save, None
         if intruder:
             intruder()
         for change in changes:
             row = self.rows.get((change.kind, change.key))
-            if change.only_if and row != Row(change.text, change.version):
+            if change.check_only and row != Row(change.text, change.version):
                 raise Conflict(change.key)
             if (row.version if row else 0) != change.version or (
                 row is None and change.text is None
@@ -55,7 +62,7 @@ class DictStore:
                 raise Conflict(change.key)
         for change in changes:
             place = change.kind, change.key
-            if change.only_if:
+            if change.check_only:
                 continue
             self.timers.pop(place, None)
             if change.text is None:
@@ -122,7 +129,7 @@ class Cluster:
         }
         self.routers: dict[str, Router] = {}
         self.timers: dict[str, Timers] = {}
-        self.outages: dict[str, Outage] = {}
+        self.outages: dict[str, DegradedMode] = {}
         for name, address in ADDRESSES.items():
             made = Context(server=name, address=address, key=KEY, **known)
             self.routers[name] = Router(
@@ -132,7 +139,7 @@ class Cluster:
                 forwarders=Forwarders(FORWARDER),
             )
             self.timers[name] = Timers(self.routers[name])
-            self.outages[name] = Outage(self.routers[name], RememberingStore(self.store))
+            self.outages[name] = DegradedMode(self.routers[name], CachingStore(self.store))
 
     def receive(
         self, message: Request | Response | bytes, at: str = "server1", source: Address = FORWARDER
@@ -173,7 +180,7 @@ class Cluster:
         return sent[0]
 
     def get(self, kind: type[R], key: str) -> R | None:
-        return View(self.store).get(kind, key)
+        return Transaction(self.store).read(kind, key)
 
     def bill(self, call_id: str = "c1") -> Sum:
         bill = self.get(Bill, call_id)
@@ -183,8 +190,8 @@ class Cluster:
     def sign(self, *names: str) -> None:
         """A sign of life of each named server, now."""
         for name in names:
-            view = View(self.store)
-            view.commit([Member(name, ADDRESSES[name], last_seen=self.wall)])
+            transaction = Transaction(self.store)
+            transaction.commit([Member(name, ADDRESSES[name], last_seen=self.wall)])
 
     def bindings(self, aor: str) -> list[str]:
         found = self.get(Bindings, aor)

@@ -28,9 +28,9 @@ from plumbing.address import Address
 from sip.message import Request, parse
 from sip.timing import T2
 from slee_mock.services.billing import summed
-from slee_mock.store.interface import View
+from slee_mock.store.interface import Transaction
 from slee_mock.store.records import Bill, Bindings
-from softphone.agent.event import (
+from softphone.ua.events import (
     CallChanged,
     CallState,
     CallView,
@@ -551,10 +551,10 @@ class MemoryStage:
             self.world.run(T2 + 0.5)  # nobody repeats anything at longer intervals
 
     def bills(self) -> list[Bill]:
-        return [moved(bill, DAY) for bill in View(self.world.cluster.store).scan(Bill)]
+        return [moved(bill, DAY) for bill in Transaction(self.world.cluster.store).scan(Bill)]
 
     def live(self, user: str) -> int:
-        known = View(self.world.cluster.store).get(Bindings, f"sip:{user}@failover.test")
+        known = Transaction(self.world.cluster.store).read(Bindings, f"sip:{user}@failover.test")
         return len(known.live(DAY + self.now)) if known else 0
 
     def handled(self) -> list[str]:

@@ -37,11 +37,11 @@ from sweep_kit import (
 
 from plumbing.address import format_address
 from slee_mock.cluster.cluster_clock import steady_clock
-from slee_mock.store.interface import View
-from slee_mock.store.records import Anchor, Bill, Bindings
+from slee_mock.store.interface import Transaction
+from slee_mock.store.records import Bill, Bindings, ClockOffset
 from slee_mock.store.sqlite_store import SqliteStore
-from softphone.agent.account import Account
 from softphone.phone import Phone
+from softphone.ua.account import Account
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 20.0  # seconds until something counts as lost
@@ -172,20 +172,22 @@ class ProcessStage:
         self.until(is_quiet, "silence")
 
     def bills(self) -> list[Bill]:
-        bills, (anchor,) = self._ask(lambda view: (view.scan(Bill), view.scan(Anchor)))
+        bills, (anchor,) = self._ask(lambda each: (each.scan(Bill), each.scan(ClockOffset)))
         # The least that passes between the two readings: this thread may be made to wait in
         # between.
         ahead = max(steady_clock() - self.now for _ in range(10))
         return [moved(bill, anchor.offset + ahead) for bill in bills]
 
     def live(self, user: str) -> int:
-        known = self._ask(lambda view: view.get(Bindings, f"sip:{user}@failover.test"))
+        known = self._ask(
+            lambda transaction: transaction.read(Bindings, f"sip:{user}@failover.test")
+        )
         return len(known.live(time.time())) if known else 0
 
-    def _ask(self, question: Callable[[View], Any]) -> Any:
+    def _ask(self, question: Callable[[Transaction], Any]) -> Any:
         store = SqliteStore(str(self._store))
         try:
-            return question(View(store))
+            return question(Transaction(store))
         finally:
             store.close()
 

@@ -23,9 +23,9 @@ from failover.upstream.passive_checks import LOOK_INTERVAL
 from plumbing.address import Address, parse_address
 from sip.errors import RemoteProtocolError
 from slee_mock.services.billing import Sum, summed
-from slee_mock.store.interface import StoreDown, View
+from slee_mock.store.interface import StoreDown, Transaction
 from slee_mock.store.records import SIGN_OF_LIFE, Bill
-from softphone.agent.session_timer import DEFAULT_INTERVAL
+from softphone.ua.session_timer import DEFAULT_INTERVAL
 
 HEARTBEAT = 0.05  # seconds
 DAY = 1_800_000_000.0  # the wall clock's distance from the network's
@@ -33,7 +33,7 @@ SERVERS: dict[str, Address] = {name: parse_address(text) for name, text in ADDRE
 
 
 class Forwarder:
-    """The forwarder's core between its legs."""
+    """The forwarder's core between its sides."""
 
     def __init__(self, world: World, policy: str, address: Address = FORWARDER) -> None:
         self._world = world
@@ -43,8 +43,8 @@ class Forwarder:
         world.network.join(address, self)
 
     def receive(self, data: bytes, source: Address, now: float) -> list[Packet]:
-        leg = next((name for name, address in SERVERS.items() if address == source), PHONES)
-        return self._carry_out(self.core.receive(data, leg, source, now), now)
+        side = next((name for name, address in SERVERS.items() if address == source), PHONES)
+        return self._carry_out(self.core.receive(data, side, source, now), now)
 
     def on_deadline(self, now: float) -> list[Packet]:
         self.deadline = now + HEARTBEAT
@@ -196,7 +196,8 @@ class World:
     def bills(self) -> list[Sum]:
         """As any server's management page adds them up now, the newest first."""
         return [
-            summed(bill, DAY + self.network.now) for bill in View(self.cluster.store).scan(Bill)
+            summed(bill, DAY + self.network.now)
+            for bill in Transaction(self.cluster.store).scan(Bill)
         ]
 
     @property

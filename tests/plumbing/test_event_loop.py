@@ -4,6 +4,7 @@ import select
 import socket
 import threading
 import time
+from contextlib import suppress
 
 import pytest
 
@@ -137,3 +138,40 @@ def test_a_socket_that_is_no_longer_watched_is_not_served(loop, eventually):
         eventually(lambda: got)
         loop.ask(lambda: None)
         assert got == [b"heard"]
+
+
+def test_a_callback_may_close_a_socket_that_is_ready_in_the_same_turn(loop, eventually):
+    """Whichever of the two is served closes the other one and opens a third in its place."""
+    served, third = [], []
+    pairs = [socket.socketpair() for _ in range(2)]
+
+    def ready(mine, other):
+        served.append(mine.recv(10))
+        loop.unwatch(mine)
+        loop.unwatch(other)
+        other.close()
+        third.extend(socket.socketpair())
+        third[0].setblocking(False)
+        loop.watch(third[0], ready_third)
+
+    def ready_third():
+        with suppress(BlockingIOError):  # it may have the number of the one that was closed
+            served.append(third[0].recv(10))
+
+    (one, to_one), (two, to_two) = pairs
+
+    def both_at_once():
+        loop.watch(one, lambda: ready(one, two))
+        loop.watch(two, lambda: ready(two, one))
+        to_one.send(b"first")
+        to_two.send(b"second")
+
+    loop.ask(both_at_once)
+    eventually(lambda: served)
+    loop.ask(lambda: None)
+    assert len(served) == 1
+    third[1].send(b"third")
+    eventually(lambda: b"third" in served)
+    assert len(served) == 2 and loop.errors == 0
+    for sock in (one, to_one, two, to_two, *third):
+        sock.close()

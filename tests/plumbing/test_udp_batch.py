@@ -11,26 +11,26 @@ from contextlib import contextmanager
 import pytest
 
 from plumbing import udp_batch as batch
-from plumbing.udp_batch import LARGEST, NOW_AND_THEN, SLOTS, Batches, Channel, Singly
+from plumbing.udp_batch import LOOK_EVERY, MAX_DATAGRAM, SLOTS, Channel, MmsgIO, SingleIO
 from plumbing.udp_socket import bind_udp
 
 MOST = 65_507  # what UDP over IPv4 carries
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="recvmmsg and sendmmsg are Linux's")
-MANNERS = [pytest.param(Singly, id="singly"), pytest.param(Batches, id="batches", marks=LINUX)]
+IOS = [pytest.param(SingleIO, id="singly"), pytest.param(MmsgIO, id="batches", marks=LINUX)]
 
 
-@pytest.fixture(params=MANNERS)
-def manner(request):
+@pytest.fixture(params=IOS)
+def io(request):
     return request.param()
 
 
 @contextmanager
-def pair(manner, host="127.0.0.1", connected=False):
+def pair(io, host="127.0.0.1", connected=False):
     with bind_udp((host, 0)) as one, bind_udp((host, 0)) as other:
         if connected:
             one.connect(other.getsockname())
             other.connect(one.getsockname())
-        yield Channel(one, manner), Channel(other, manner)
+        yield Channel(one, io), Channel(other, io)
 
 
 def target_of(channel, other):
@@ -49,17 +49,17 @@ def everything(channel):
 
 @pytest.mark.parametrize("connected", [False, True])
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
-def test_all_come_whole_and_in_order_whatever_their_size(manner, host, connected):
+def test_all_come_whole_and_in_order_whatever_their_size(io, host, connected):
     sizes = [0, 1, 500, 1472, 4096, 9000, MOST, 3, 0, MOST, 700]
-    with pair(manner, host, connected) as (here, there):
+    with pair(io, host, connected) as (here, there):
         texts = [random.Random(n).randbytes(size) for n, size in enumerate(sizes)]
         assert there.send([(text, target_of(there, here)) for text in texts]) == []
         assert everything(here) == [(text, there.sock.getsockname()[:2]) for text in texts]
 
 
 @pytest.mark.parametrize("connected", [False, True])
-def test_more_datagrams_than_slots_need_more_than_one_batch_and_nobody_notices(manner, connected):
-    with pair(manner, connected=connected) as (here, there):
+def test_more_datagrams_than_slots_need_more_than_one_batch_and_nobody_notices(io, connected):
+    with pair(io, connected=connected) as (here, there):
         texts = [b"%d" % n for n in range(2 * SLOTS + 5)]
         assert there.send([(text, target_of(there, here)) for text in texts]) == []
         first, error = here.drain()
@@ -67,8 +67,8 @@ def test_more_datagrams_than_slots_need_more_than_one_batch_and_nobody_notices(m
         assert [data for data, _ in first + everything(here)] == texts
 
 
-def test_a_slot_remembers_nothing_of_what_it_held_before(manner):
-    with pair(manner) as (here, there), pair(manner) as (_, stranger):
+def test_a_slot_remembers_nothing_of_what_it_held_before(io):
+    with pair(io) as (here, there), pair(io) as (_, stranger):
         target = here.sock.getsockname()
         for sender, letter in (
             (there, b"a" * 3000),
@@ -80,8 +80,8 @@ def test_a_slot_remembers_nothing_of_what_it_held_before(manner):
             assert everything(here) == [(letter, sender.sock.getsockname())] * 5
 
 
-def test_each_datagram_says_where_it_is_from_and_goes_where_it_is_to(manner):
-    with pair(manner) as (here, there), pair(manner) as (other, stranger):
+def test_each_datagram_says_where_it_is_from_and_goes_where_it_is_to(io):
+    with pair(io) as (here, there), pair(io) as (other, stranger):
         here.send(
             [(b"%d" % n, (there if n % 3 else stranger).sock.getsockname()) for n in range(12)]
         )
@@ -93,19 +93,19 @@ def test_each_datagram_says_where_it_is_from_and_goes_where_it_is_to(manner):
         assert everything(here) == [(b"%d" % n, origins[n]) for n in range(6)]
 
 
-def test_an_empty_socket_is_no_error(manner):
-    with pair(manner) as (here, _):
-        assert [here.receive() for _ in range(3 * NOW_AND_THEN)] == [([], None)] * 3 * NOW_AND_THEN
+def test_an_empty_socket_is_no_error(io):
+    with pair(io) as (here, _):
+        assert [here.receive() for _ in range(3 * LOOK_EVERY)] == [([], None)] * 3 * LOOK_EVERY
 
 
-def test_what_cannot_be_sent_says_so_and_stops_no_other(manner):
-    with pair(manner) as (here, there):
+def test_what_cannot_be_sent_says_so_and_stops_no_other(io):
+    with pair(io) as (here, there):
         good = there.sock.getsockname()
         refused = [
             (b"x", ("127.0.0.1", 0)),
             (b"broadcast", ("255.255.255.255", 5060)),
             (b"x" * (MOST + 1), good),
-            (b"x" * (LARGEST + 10_000), good),
+            (b"x" * (MAX_DATAGRAM + 10_000), good),
             (b"the other family", ("::1", 5060)),
             (b"no port", ("127.0.0.1", 70_000)),
         ]
@@ -126,9 +126,9 @@ def test_what_cannot_be_sent_says_so_and_stops_no_other(manner):
         ]
 
 
-def test_one_that_the_system_refuses_in_the_middle_of_a_batch_stops_no_other(manner):
+def test_one_that_the_system_refuses_in_the_middle_of_a_batch_stops_no_other(io):
     """Such as the kernel alone can tell: nothing is wrong with the address as such."""
-    with pair(manner) as (here, there):
+    with pair(io) as (here, there):
         good = there.sock.getsockname()
         failures = here.send(
             [(b"a", good), (b"b", ("255.255.255.255", 5060)), (b"c", good), (b"d", good)]
@@ -137,8 +137,8 @@ def test_one_that_the_system_refuses_in_the_middle_of_a_batch_stops_no_other(man
         assert [data for data, _ in everything(there)] == [b"a", b"c", b"d"]
 
 
-def test_a_peer_that_is_gone_refuses_the_next_send(manner, eventually):
-    with pair(manner, connected=True) as (here, there):
+def test_a_peer_that_is_gone_refuses_the_next_send(io, eventually):
+    with pair(io, connected=True) as (here, there):
         there.sock.close()
         assert here.send([(b"lost", None)]) == []
         failures = []
@@ -148,9 +148,9 @@ def test_a_peer_that_is_gone_refuses_the_next_send(manner, eventually):
 
 @pytest.mark.parametrize("connected", [True])
 def test_a_peer_that_is_gone_refuses_the_next_receive_and_what_it_had_said_still_comes(
-    manner, connected
+    io, connected
 ):
-    with pair(manner, connected=connected) as (here, there):
+    with pair(io, connected=connected) as (here, there):
         there.send([(b"%d" % n, None) for n in range(5)])
         there.sock.close()
         here.send([(b"anybody?", None)])
@@ -164,35 +164,35 @@ def test_a_peer_that_is_gone_refuses_the_next_receive_and_what_it_had_said_still
         assert [type(error) for error in errors] == [ConnectionRefusedError]
 
 
-def test_a_closed_socket_is_an_error(manner):
-    with pair(manner) as (here, there):
+def test_a_closed_socket_is_an_error(io):
+    with pair(io) as (here, there):
         here.sock.close()
-        assert all(isinstance(here.receive()[1], OSError) for _ in range(NOW_AND_THEN + 1))
+        assert all(isinstance(here.receive()[1], OSError) for _ in range(LOOK_EVERY + 1))
         failures = here.send([(b"x", there.sock.getsockname())] * 5)
         assert [index for index, _ in failures] == [0, 1, 2, 3, 4]
 
 
-def test_a_channel_takes_many_at_a_time_while_there_are_many(manner):
-    with pair(manner) as (here, there):
+def test_a_channel_takes_many_at_a_time_while_there_are_many(io):
+    with pair(io) as (here, there):
         there.send([(b"%d" % n, here.sock.getsockname()) for n in range(200)])
         taken, turns = 0, 0
         while taken < 200:
             datagrams, error = here.receive()
             assert error is None
             taken, turns = taken + len(datagrams), turns + 1
-        assert turns < NOW_AND_THEN + 200 / SLOTS + 2
-        for _ in range(NOW_AND_THEN + 1):  # and one at a time when there is one at a time
+        assert turns < LOOK_EVERY + 200 / SLOTS + 2
+        for _ in range(LOOK_EVERY + 1):  # and one at a time when there is one at a time
             there.send([(b"x", here.sock.getsockname())])
             assert here.receive() == ([(b"x", there.sock.getsockname())], None)
 
 
-def test_more_strangers_than_are_remembered_are_still_told_apart(manner, monkeypatch):
+def test_more_strangers_than_are_remembered_are_still_told_apart(io, monkeypatch):
     monkeypatch.setattr(batch, "MAX_KNOWN", 4)
     with (
-        pair(manner) as (here, _),
-        pair(manner) as (a, b),
-        pair(manner) as (c, d),
-        pair(manner) as (e, f),
+        pair(io) as (here, _),
+        pair(io) as (a, b),
+        pair(io) as (c, d),
+        pair(io) as (e, f),
     ):
         for n in range(30):
             (a, b, c, d, e, f)[n % 6].send([(b"%d" % n, here.sock.getsockname())])
@@ -205,14 +205,14 @@ def test_more_strangers_than_are_remembered_are_still_told_apart(manner, monkeyp
 
 @LINUX
 def test_linux_gets_batches_and_a_c_library_without_them_gets_none(monkeypatch):
-    assert isinstance(batch.best(), Batches)
+    assert isinstance(batch.fastest_io(), MmsgIO)
     monkeypatch.setattr(batch.ctypes, "CDLL", lambda *_, **__: object())
-    assert isinstance(batch.best(), Singly)
+    assert isinstance(batch.fastest_io(), SingleIO)
 
 
 def test_other_systems_get_one_by_one(monkeypatch):
     monkeypatch.setattr(batch.sys, "platform", "darwin")
-    assert isinstance(batch.best(), Singly)
+    assert isinstance(batch.fastest_io(), SingleIO)
 
 
 @LINUX
@@ -220,14 +220,14 @@ def test_an_address_with_a_zone_reads_as_the_system_reads_it():
     index, name = socket.if_nameindex()[0]
     packed = socket.inet_pton(socket.AF_INET6, "fe80::1")
     raw = socket.AF_INET6.to_bytes(2, sys.byteorder) + (5060).to_bytes(2, "big") + bytes(4) + packed
-    assert Batches()._host(raw + index.to_bytes(4, sys.byteorder)) == (f"fe80::1%{name}", 5060)
+    assert MmsgIO()._host(raw + index.to_bytes(4, sys.byteorder)) == (f"fe80::1%{name}", 5060)
 
 
 @LINUX
 def test_the_zone_of_an_interface_that_is_gone_is_its_number():
     packed = socket.inet_pton(socket.AF_INET6, "fe80::1")
     raw = socket.AF_INET6.to_bytes(2, sys.byteorder) + (5060).to_bytes(2, "big") + bytes(4) + packed
-    assert Batches()._host(raw + (1_000_000).to_bytes(4, sys.byteorder)) == (
+    assert MmsgIO()._host(raw + (1_000_000).to_bytes(4, sys.byteorder)) == (
         "fe80::1%1000000",
         5060,
     )

@@ -12,7 +12,7 @@ from slee_mock.management import csv_export as export
 from slee_mock.management import snapshot as report
 from slee_mock.services.billing import summed
 from slee_mock.services.prepaid import Account
-from slee_mock.store.interface import View
+from slee_mock.store.interface import Transaction
 from slee_mock.store.records import Bill, Call, Carrier, from_json, to_json
 
 CANCEL = phone_request("CANCEL", "sip:bob@failover.test")
@@ -139,11 +139,11 @@ def test_a_bill_of_an_older_version_keeps_its_total():
 
 def test_pages_and_tables_tell_which_bills_were_not_acknowledged(cluster):
     cluster.one(answer(cluster.one(invite()), 200))
-    (told,), _ = report.bills(View(cluster.store), 1, None, cluster.wall)
+    (told,), _ = report.bills(Transaction(cluster.store), 1, None, cluster.wall)
     assert (told["acknowledged"], told["presumed"], told["units"]) == (False, False, 0)
     cluster.wall += 33
     cluster.tick()
-    (told,), _ = report.bills(View(cluster.store), 1, None, cluster.wall)
+    (told,), _ = report.bills(Transaction(cluster.store), 1, None, cluster.wall)
     assert (told["acknowledged"], told["presumed"], told["total"]) == (False, True, "0.00")
     cells = dict(zip(export.HEADER, export.lines([told]).strip().split(","), strict=True))
     assert (cells["why"], cells["total"], cells["talk_seconds"]) == (UNHEARD, "0.00", "0")

@@ -25,9 +25,9 @@ from sip.digest import answer as solve
 from sip.errors import RemoteProtocolError
 from sip.message import Request, Response
 from slee_mock.management.page import render
-from slee_mock.management.snapshot import Health, Running, board
+from slee_mock.management.snapshot import OpenCalls, ServerStatus, board
 from slee_mock.services.billing import UNANSWERED
-from slee_mock.store.interface import View
+from slee_mock.store.interface import Transaction
 from slee_mock.store.records import Bill, Call, Member
 
 BOB_AT = "sip:bob@127.0.0.1:4100"
@@ -713,7 +713,10 @@ def test_any_bytes_are_answered_counted_or_refused_and_the_store_can_be_read_aft
         with contextlib.suppress(RemoteProtocolError):
             cluster.receive(data, at=("server1", "server2")[number % 2])
     shown = board(
-        View(cluster.store), Health(Member("server1", ""), 1.0, "", "", {}), cluster.wall, Running()
+        Transaction(cluster.store),
+        ServerStatus(Member("server1", ""), 1.0, "", "", {}),
+        cluster.wall,
+        OpenCalls(),
     )
     assert render(shown).encode()
     assert HttpResponse.json(shown.calls).status == HttpResponse.json(shown.bindings).status == 200

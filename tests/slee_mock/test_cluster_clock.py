@@ -14,8 +14,8 @@ from slee_mock.cluster.clock_offset import anchored, told_by_others
 from slee_mock.cluster.cluster_clock import LISTENED, Clock, boot_id, steady_clock
 from slee_mock.server import Server
 from slee_mock.settings import Settings
-from slee_mock.store.interface import View
-from slee_mock.store.records import Anchor, Member
+from slee_mock.store.interface import Transaction
+from slee_mock.store.records import ClockOffset, Member
 
 DAY = 86_400.0
 
@@ -37,7 +37,9 @@ class Computer:
 
 
 def sign(store: DictStore, clock: Clock, name: str = "server1", stopped: bool = False) -> None:
-    View(store).commit([Member(name, "127.0.0.1:5070", last_seen=clock.now(), stopped=stopped)])
+    Transaction(store).commit(
+        [Member(name, "127.0.0.1:5070", last_seen=clock.now(), stopped=stopped)]
+    )
 
 
 @pytest.mark.parametrize("jump", [3600.0, -3600.0, DAY, -DAY])
@@ -97,7 +99,7 @@ def test_a_computer_whose_clock_is_wrong_goes_by_the_living_servers_of_the_other
 
 def test_a_computer_started_anew_goes_by_its_clock_if_the_others_signs_are_old():
     store = DictStore()
-    View(store).commit([Member("server1", "127.0.0.1:5070", last_seen=1_700_000_000.0)])
+    Transaction(store).commit([Member("server1", "127.0.0.1:5070", last_seen=1_700_000_000.0)])
     assert Computer("boot-2").clock(store).offset == 0
 
 
@@ -118,15 +120,19 @@ def test_servers_that_start_together_agree():
     ("known", "signs", "offset"),
     [
         (None, (), 900.0),
-        (Anchor("b", 700.0), (795.0,), 700.0),
-        (Anchor("b", 700.0), (100.0,), 900.0),  # long dead
-        (Anchor("b", 700.0), (), 900.0),
-        (Anchor("b", 700.0), (5000.0,), 900.0),  # this computer was started anew and cannot tell
+        (ClockOffset("b", 700.0), (795.0,), 700.0),
+        (ClockOffset("b", 700.0), (100.0,), 900.0),  # long dead
+        (ClockOffset("b", 700.0), (), 900.0),
+        (
+            ClockOffset("b", 700.0),
+            (5000.0,),
+            900.0,
+        ),  # this computer was started anew and cannot tell
     ],
 )
 def test_what_a_server_that_starts_goes_by(known, signs, offset):
     members = [Member(str(number), "x", last_seen=sign) for number, sign in enumerate(signs)]
-    assert anchored(known, members, "b", steady=100.0, system=1000.0) == Anchor("b", offset)
+    assert anchored(known, members, "b", steady=100.0, system=1000.0) == ClockOffset("b", offset)
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,10 @@ import pytest
 from slee_kit import Cluster, answer, in_dialog, invite, phone_request, register
 from wire import World
 
-from slee_mock.store.degraded_mode import MOST_TOLD, Copies, Outage, RememberingStore
-from slee_mock.store.interface import Change, Row, StoreDown
+from slee_mock.store.degraded_mode import MOST_TOLD, CachingStore, CallCache, DegradedMode
+from slee_mock.store.interface import ConditionalWrite, Row, StoreDown
 from slee_mock.store.records import Bill, Call
-from softphone.agent.event import CallState
+from softphone.ua.events import CallState
 
 
 @pytest.fixture
@@ -182,8 +182,8 @@ def test_strangers_gain_nothing_by_an_outage(cluster):
 
 def test_what_waits_is_bounded_and_what_has_no_room_has_to_be_said_again(cluster):
     talk(cluster)
-    outage = cluster.outages["server1"] = Outage(
-        cluster.routers["server1"], RememberingStore(cluster.store), most=2
+    outage = cluster.outages["server1"] = DegradedMode(
+        cluster.routers["server1"], CachingStore(cluster.store), most=2
     )
     for number in range(4):
         offered = cluster.one(invite(call_id=f"x{number}"))
@@ -214,16 +214,16 @@ def test_what_is_lost_is_told_in_a_line_of_bounded_length(cluster):
 
 
 def test_copies_are_bounded_and_the_longest_untouched_goes_first():
-    copies = Copies(most=2)
-    store = RememberingStore(Cluster().store, copies)
-    store.save([Change("call", "c1", "one", 0), Change("bill", "c1", "x", 0)])
-    store.save([Change("call", "c2", "two", 0)])
+    copies = CallCache(most=2)
+    store = CachingStore(Cluster().store, copies)
+    store.save([ConditionalWrite("call", "c1", "one", 0), ConditionalWrite("bill", "c1", "x", 0)])
+    store.save([ConditionalWrite("call", "c2", "two", 0)])
     store.get("call", "c1")
-    store.save([Change("call", "c3", "three", 0)])
+    store.save([ConditionalWrite("call", "c3", "three", 0)])
     assert copies.get("call", "c1") == Row("one", 1) and copies.get("bill", "c1") is None
     with pytest.raises(StoreDown):
         copies.get("call", "c2")
-    store.save([Change("call", "c1", None, 1)])
+    store.save([ConditionalWrite("call", "c1", None, 1)])
     with pytest.raises(StoreDown):
         copies.get("call", "c1")
 
@@ -256,8 +256,8 @@ def test_a_server_that_dies_with_what_it_had_to_say_leaves_a_call_that_no_phone_
     world.run(0.5)
     assert world.bob.state == CallState.ENDED
     world.kill(world.hot)
-    world.cluster.outages["server1"] = Outage(
-        world.cluster.routers["server1"], RememberingStore(world.cluster.store)
+    world.cluster.outages["server1"] = DegradedMode(
+        world.cluster.routers["server1"], CachingStore(world.cluster.store)
     )
     world.cluster.store.down = False
     world.run(1.0)

@@ -13,7 +13,7 @@ from sip.digest import Challenge, make_nonce
 from sip.digest import answer as solve
 from sip.message import Message
 from slee_mock.services import authentication as gate
-from slee_mock.store.interface import View
+from slee_mock.store.interface import Transaction
 from slee_mock.store.records import Binding, Bindings
 
 USERS = {"alice": "wonderland", "known": "builder", "away1": "builder"}
@@ -57,7 +57,7 @@ def cluster():
     made = Cluster(users=USERS, store=CountingStore())
     for user in ("known", "wild1"):
         phone = Binding(f"sip:{user}@127.0.0.1:4100", "r1", 1, made.wall + 300, made.wall)
-        View(made.store).commit([Bindings(f"sip:{user}@failover.test", "", (phone,))])
+        Transaction(made.store).commit([Bindings(f"sip:{user}@failover.test", "", (phone,))])
     return made
 
 

@@ -21,7 +21,7 @@ from slee_kit import (
 from plumbing.address import Address
 from slee_mock.server import Server
 from slee_mock.settings import Settings
-from slee_mock.store.interface import View
+from slee_mock.store.interface import Transaction
 from slee_mock.store.records import Bill, Call
 from slee_mock.store.sqlite_store import SqliteStore
 
@@ -220,6 +220,6 @@ def test_a_running_server_believes_its_forwarder_and_not_a_phone_beside_it(tmp_p
                 )
         finally:
             server.stop()
-    bills = {bill.call_id: bill for bill in View(SqliteStore(store)).scan(Bill)}
+    bills = {bill.call_id: bill for bill in Transaction(SqliteStore(store)).scan(Bill)}
     assert bills["c1"].given_up - bills["c1"].offered == pytest.approx(3, abs=1)
     assert bills["c2"].given_up - bills["c2"].offered == pytest.approx(8, abs=1)

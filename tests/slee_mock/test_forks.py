@@ -9,7 +9,7 @@ from slee_kit import Cluster, answer, cluster_with_bob, in_dialog, invite, phone
 from sip.digest import Challenge
 from sip.digest import answer as solve
 from sip.message import Request
-from slee_mock.store.interface import View
+from slee_mock.store.interface import Transaction
 from slee_mock.store.records import Bill, Call, from_json, to_json
 
 BOB_AT, CAROL_AT, ALICE_AT = (
@@ -74,7 +74,7 @@ def test_a_caller_with_two_dialogs_hangs_one_up_and_talks_on_with_the_other(clus
         == ALICE_AT
     )
     assert (cluster.bill().seconds, cluster.bill().why) == (12, "bob hung up")
-    assert [bill.call_id for bill in View(cluster.store).scan(Bill)] == ["c1"]
+    assert [bill.call_id for bill in Transaction(cluster.store).scan(Bill)] == ["c1"]
     speak(cluster, "BYE", first, phones[first])
     assert cluster.bill().seconds == 12, "a BYE said again changes nothing"
 
@@ -145,9 +145,9 @@ def test_a_call_of_an_older_version_goes_on(cluster):
     cluster.one(answer(cluster.one(invite()), 200))
     call = cluster.get(Call, "c1")
     old = to_json(call).partition(',"way"')[0] + "}"
-    view = View(cluster.store)
-    view.get(Call, "c1")
-    view.commit([from_json(Call, old)])
+    transaction = Transaction(cluster.store)
+    transaction.read(Call, "c1")
+    transaction.commit([from_json(Call, old)])
     assert cluster.get(Call, "c1").dialogs == ()
     assert cluster.one(in_dialog("ACK", cseq=1)).uri == BOB_AT
     assert cluster.one(in_dialog("BYE", by="bob")).uri == ALICE_AT
@@ -192,7 +192,7 @@ def test_bob_s_pbx_sends_the_call_on_to_carol_and_there_is_one_bill(cluster):
     assert speak(cluster, "ACK", "k1", CAROL_AT, cseq=1).uri == CAROL_AT
     cluster.wall += 12
     assert speak(cluster, "BYE", "k1", CAROL_AT, by="bob", at="server2").uri == ALICE_AT
-    bills = View(cluster.store).scan(Bill)
+    bills = Transaction(cluster.store).scan(Bill)
     assert [(bill.call_id, bill.caller, bill.callee) for bill in bills] == [("c1", "alice", "bob")]
     assert (cluster.bill().seconds, cluster.bill().total, cluster.bill().final) == (
         12,
@@ -337,7 +337,9 @@ def test_a_b2bua_that_keeps_the_call_id_makes_a_call_of_its_own(cluster):
     assert cluster.one(in_dialog("ACK", cseq=1)).uri == BOB_AT
     cluster.wall += 12
     assert cluster.one(in_dialog("BYE")).uri == BOB_AT
-    bills = {bill.callee: cluster.bill(bill.call_id) for bill in View(cluster.store).scan(Bill)}
+    bills = {
+        bill.callee: cluster.bill(bill.call_id) for bill in Transaction(cluster.store).scan(Bill)
+    }
     assert (bills["bob"].final, bills["carol"].final) == (True, False)
     cluster.wall += 1
     bye = phone_request(
@@ -345,7 +347,8 @@ def test_a_b2bua_that_keeps_the_call_id_makes_a_call_of_its_own(cluster):
     )
     assert cluster.one(bye).uri == BOB_AT
     bills = {
-        bill.callee: cluster.bill(bill.call_id).seconds for bill in View(cluster.store).scan(Bill)
+        bill.callee: cluster.bill(bill.call_id).seconds
+        for bill in Transaction(cluster.store).scan(Bill)
     }
     assert bills == {"bob": 12, "carol": 13}
 

@@ -7,7 +7,7 @@ from slee_kit import KEY, Cluster, invite, register
 
 from sip.digest import Challenge, answer, make_nonce
 from slee_mock.services.login_throttle import MEMORY, MOST, SLOTS, Tally
-from slee_mock.store.interface import View
+from slee_mock.store.interface import Transaction
 from slee_mock.store.records import Guesses
 
 REALM = "failover.test"
@@ -161,13 +161,17 @@ def test_a_flood_of_guesses_that_are_not_looked_at_writes_nothing(guard):
 def test_a_flood_of_names_fills_a_fixed_number_of_rows_of_a_fixed_length(guard):
     store = guard.cluster.store
     for number in range(18 * SLOTS):
-        view = View(store)
-        view.commit(
-            [Tally.read(view, KEY, f"user{number}", "192.0.2.66").failed("x", guard.cluster.wall)]
+        transaction = Transaction(store)
+        transaction.commit(
+            [
+                Tally.read(transaction, KEY, f"user{number}", "192.0.2.66").failed(
+                    "x", guard.cluster.wall
+                )
+            ]
         )
     rows = store.scan(Guesses.KIND)
     assert len(rows) == SLOTS
-    assert max(len(View(store).get(Guesses, key).guessers) for key, _ in rows) == MOST
+    assert max(len(Transaction(store).read(Guesses, key).guessers) for key, _ in rows) == MOST
     assert max(len(row.text) for _, row in rows) < 3000
 
 

@@ -20,10 +20,10 @@ from slee_kit import answer, in_dialog, invite, phone_request, register
 from plumbing.address import format_address
 from sip.message import parse
 from slee_mock.management import page
-from slee_mock.management.snapshot import Health, Running, board
+from slee_mock.management.snapshot import OpenCalls, ServerStatus, board
 from slee_mock.server import Server
 from slee_mock.settings import Settings
-from slee_mock.store.interface import StoreDown, View
+from slee_mock.store.interface import StoreDown, Transaction
 from slee_mock.store.records import Bill, Member
 from slee_mock.store.sqlite_store import SqliteStore
 
@@ -173,7 +173,7 @@ def test_every_bill_there_is_comes_as_a_file_for_spreadsheets(site):
 def test_the_file_is_whole_though_it_is_long_and_its_reader_knows_no_chunks(site):
     site.ask(register())
     store = SqliteStore(site.store)
-    View(store).commit(
+    Transaction(store).commit(
         Bill(f"c{n}", "alice", "sip:a@x", "bob", "sip:b@x", "0.10+0.05/10s", "EUR", float(n))
         for n in range(350)
     )
@@ -246,9 +246,14 @@ def test_the_page_refreshes_itself_with_a_script_of_its_own_address(site):
 def test_the_page_of_a_server_in_trouble_says_what_is_wrong(tmp_path):
     store = SqliteStore(str(tmp_path / "cluster.db"))
     member = Member("server1", "127.0.0.1:5070", last_seen=1.0)
-    view = View(store)
+    transaction = Transaction(store)
     shown = page.render(
-        board(view, Health(member, 3725.0, "the disk is full", "a:1", {}), 9.0, Running())
+        board(
+            transaction,
+            ServerStatus(member, 3725.0, "the disk is full", "a:1", {}),
+            9.0,
+            OpenCalls(),
+        )
     )
     store.close()
     assert "The store does not work: the disk is full</bdi>" in shown

@@ -16,7 +16,7 @@ from sip.message import parse
 from slee_mock.management.queries import Unreadable
 from slee_mock.server import Server
 from slee_mock.settings import Settings
-from slee_mock.store.interface import View
+from slee_mock.store.interface import Transaction
 from slee_mock.store.records import Bill, Binding, Bindings, Carrier, Member
 from slee_mock.store.sqlite_store import SqliteStore
 
@@ -101,7 +101,7 @@ class Site:
 
     def keep(self, *records):
         store = SqliteStore(self.store)
-        View(store).commit(records)
+        Transaction(store).commit(records)
         store.close()
 
 

@@ -14,17 +14,17 @@ from forwarder_kit import make_table
 from slee_kit import Cluster, DictStore, phone_request
 
 from failover.config.settings import CALL_ID
-from failover.upstream.server_table import Wish
+from failover.upstream.server_table import AdminState
 from slee_mock.management import csv_export as export
 from slee_mock.management import snapshot as report
-from slee_mock.management.queries import Reader, Unreadable
-from slee_mock.management.snapshot import MOST_CALLS, Health, Running, board
+from slee_mock.management.queries import Queries, Unreadable
+from slee_mock.management.snapshot import MOST_CALLS, OpenCalls, ServerStatus, board
 from slee_mock.services.options_responder import Heartbeat
-from slee_mock.store.interface import View
+from slee_mock.store.interface import Transaction
 from slee_mock.store.records import Bill, Carrier, Member
 
 WALL = 1_800_000_000.0
-HEALTH = Health(Member("server1", "127.0.0.1:5070"), 1.0, "", "127.0.0.1:5060", {})
+HEALTH = ServerStatus(Member("server1", "127.0.0.1:5070"), 1.0, "", "127.0.0.1:5060", {})
 
 
 def bill(number, ended=True, **more):
@@ -47,7 +47,7 @@ def bill(number, ended=True, **more):
 
 def stored(*records):
     store = DictStore()
-    View(store).commit(records)
+    Transaction(store).commit(records)
     return store
 
 
@@ -68,10 +68,10 @@ class Counting(DictStore):
 def test_the_forwarder_tells_the_first_live_server_that_it_is_hot_and_the_others_that_they_wait():
     table = make_table()
     assert [table.role(server) for server in table.servers] == ["hot", "replica"]
-    table.servers[0].wish = Wish.DRAINING
+    table.servers[0].admin_state = AdminState.DRAINING
     assert [table.role(server) for server in table.servers] == ["replica", "hot"]
     shared = make_table(CALL_ID)
-    shared.servers[0].leaving = True
+    shared.servers[0].answers_503 = True
     assert [shared.role(server) for server in shared.servers] == ["replica", "live"]
 
 
@@ -80,7 +80,9 @@ def beat(cluster, role, source=("127.0.0.1", 4999)):
     fields = [("Failover-Role", role)] if role else []
     data = phone_request("OPTIONS", "sip:127.0.0.1:5070", fields=fields).to_bytes()
     service.handle(
-        cluster.routers["server1"].event(data, source, cluster.wall), "h", View(cluster.store)
+        cluster.routers["server1"].event(data, source, cluster.wall),
+        "h",
+        Transaction(cluster.store),
     )
     return service.role, service.role_since
 
@@ -102,7 +104,7 @@ def test_a_server_knows_its_role_from_its_forwarders_heartbeats_and_from_nobody_
 
 
 def roles(*members):
-    shown = board(View(stored(*members)), HEALTH, WALL, Running()).members
+    shown = board(Transaction(stored(*members)), HEALTH, WALL, OpenCalls()).members
     return shown["hot"], {member["name"]: member["role"] for member in shown["members"]}
 
 
@@ -125,37 +127,37 @@ def test_of_two_that_were_told_so_the_last_is_hot_and_the_dead_are_nothing():
 
 def test_a_call_that_runs_for_long_stays_on_the_page_though_many_have_begun_since():
     store = stored(bill(0, ended=False), *(bill(n) for n in range(1, 1000)))
-    running = Running()
+    running = OpenCalls()
     for _ in range(2):
-        shown = board(View(store), HEALTH, WALL + 2000, running)
+        shown = board(Transaction(store), HEALTH, WALL + 2000, running)
         assert [call["call_id"] for call in shown.calls["calls"] if not call["final"]] == ["c0"]
         assert len(shown.calls["calls"]) == MOST_CALLS + 1
         assert shown.running == Counter(answered=1)
-    View(store).commit([bill(0)])
-    assert not board(View(store), HEALTH, WALL + 2000, running).running
+    Transaction(store).commit([bill(0)])
+    assert not board(Transaction(store), HEALTH, WALL + 2000, running).running
 
 
 def test_who_looks_again_reads_the_newest_bills_only_and_misses_none_that_began_meanwhile():
     store = Counting()
-    View(store).commit([bill(n) for n in range(1000)])
-    running = Running()
-    board(View(store), HEALTH, WALL + 2000, running)
+    Transaction(store).commit([bill(n) for n in range(1000)])
+    running = OpenCalls()
+    board(Transaction(store), HEALTH, WALL + 2000, running)
     assert store.read >= 1000
     store.read = 0
-    board(View(store), HEALTH, WALL + 2000, running)
+    board(Transaction(store), HEALTH, WALL + 2000, running)
     assert store.read == MOST_CALLS
-    View(store).commit([bill(n, ended=n != 1001) for n in range(1000, 1500)])
-    assert board(View(store), HEALTH, WALL + 2000, running).running == Counter(answered=1)
+    Transaction(store).commit([bill(n, ended=n != 1001) for n in range(1000, 1500)])
+    assert board(Transaction(store), HEALTH, WALL + 2000, running).running == Counter(answered=1)
 
 
 def test_what_is_foretold_is_what_the_server_says_once_that_second_has_come():
     store = stored(bill(0, ended=False))
     for asked in (WALL + 1.0, WALL + 1.7, WALL + 10.9, WALL + 11.0, WALL + 3608.2):
-        shown = board(View(store), HEALTH, asked, Running())
-        for second, sum_ in enumerate(shown.foretold["c0"]):
+        shown = board(Transaction(store), HEALTH, asked, OpenCalls())
+        for second, sum_ in enumerate(shown.forecast["c0"]):
             then = WALL + 1 + int(asked - WALL - 1) + second
             for wall in (then + 0.001, then + 0.4, then + 0.999):
-                (call,) = board(View(store), HEALTH, wall, Running()).calls["calls"]
+                (call,) = board(Transaction(store), HEALTH, wall, OpenCalls()).calls["calls"]
                 assert (call["seconds"], call["total"], call["units"]) == (
                     sum_.seconds,
                     sum_.total,
@@ -178,7 +180,7 @@ def test_metrics_are_valid_and_count_calls_by_state():
         bill(3),
     )
     counted = {("handled", "INVITE"): 3, ("dropped", "stale"): 1, ("bills", "closed"): 1}
-    shown = board(View(store), replace(HEALTH, counts=counted), WALL + 9, Running())
+    shown = board(Transaction(store), replace(HEALTH, counts=counted), WALL + 9, OpenCalls())
     families = prometheus_kit.read(report.metrics(shown.status, shown))
     assert families["slee_calls"] == (
         "gauge",
@@ -189,7 +191,7 @@ def test_metrics_are_valid_and_count_calls_by_state():
     assert alive == {(("member", "server1"),): 0, (("member", 'ser"ver\\2\n'),): 0}, (
         "nine seconds of silence"
     )
-    now = board(View(store), HEALTH, WALL, Running())
+    now = board(Transaction(store), HEALTH, WALL, OpenCalls())
     told = prometheus_kit.read(report.metrics(now.status, now))["slee_member_role"][1]
     assert {labels: value for labels, value in told.items() if value} == {
         (("member", "server1"), ("role", "hot")): 1,
@@ -207,7 +209,9 @@ def test_a_server_whose_store_is_away_still_has_metrics_of_its_own():
 
 
 def table(*bills, wall=WALL + 5000):
-    text = export.heading() + export.lines(report.bills(View(stored(*bills)), 100, None, wall)[0])
+    text = export.heading() + export.lines(
+        report.bills(Transaction(stored(*bills)), 100, None, wall)[0]
+    )
     assert text.endswith("\r\n")
     return list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
 
@@ -272,11 +276,11 @@ def test_any_other_name_comes_out_of_the_table_as_it_went_in(name):
 
 @pytest.fixture
 def reading():
-    """reading(store) -> a Reader of it, that runs."""
+    """reading(store) -> a Queries of it, that runs."""
     made = []
 
     def start(store):
-        reader = Reader(lambda: store, lambda: HEALTH, lambda view, wall: {}, lambda: WALL)
+        reader = Queries(lambda: store, lambda: HEALTH, lambda transaction, wall: {}, lambda: WALL)
         reader.start()
         made.append(reader)
         return reader
@@ -292,7 +296,7 @@ def test_an_export_has_every_bill_once_though_calls_begin_while_it_is_read(readi
     read = []
     for number, part in enumerate(reading(store).bills()):
         read += [each["call_id"] for each in part]
-        View(store).commit([bill(1000 + 2 * number), bill(1001 + 2 * number)])
+        Transaction(store).commit([bill(1000 + 2 * number), bill(1001 + 2 * number)])
     assert read == [f"c{n}" for n in reversed(range(250))]
 
 
@@ -303,7 +307,7 @@ def test_an_export_has_every_bill_that_stays_though_old_ones_are_removed_while_i
     store = stored(*(bill(n) for n in range(350)))
     parts = reading(store).bills()
     read = [each["call_id"] for _ in range(2) for each in next(parts)]
-    View(store).commit((), [bill(n) for n in gone])
+    Transaction(store).commit((), [bill(n) for n in gone])
     read += [each["call_id"] for part in parts for each in part]
     assert len(read) == len(set(read))
     assert {f"c{n}" for n in range(350) if n not in gone} <= set(read)

@@ -14,7 +14,7 @@ from sip.message import Request, Response
 from slee_mock.container.deployment import DeployError
 from slee_mock.services.billing import summed
 from slee_mock.services.prepaid import Account, Charged, balance_end, money, read_balances
-from slee_mock.store.interface import View
+from slee_mock.store.interface import Transaction
 from slee_mock.store.records import Bill
 
 TARIFF = "0.10+0.05/10s"
@@ -229,7 +229,7 @@ def test_the_accounts_equal_the_bills_whatever_is_repeated_lost_or_handled_twice
     cluster.tick()
     account = cluster.get(Account, "alice") or Account("alice")
     assert account.calls == () and account.due is None
-    totals = [summed(bill, cluster.wall).total for bill in View(cluster.store).scan(Bill)]
+    totals = [summed(bill, cluster.wall).total for bill in Transaction(cluster.store).scan(Bill)]
     assert account.spent == sum(millionths(each) for each in totals)
     # Each call that seemed over and was not has its set-up fee and first unit, whatever the others
     # used meanwhile.
@@ -339,7 +339,7 @@ def test_wherever_in_the_call_the_server_dies_alice_pays_once(tmp_path, number):
     world.run(12)
     world.alice.does("hang_up")
     world.run(5)
-    account = View(world.cluster.store).get(Account, "alice")
+    account = Transaction(world.cluster.store).read(Account, "alice")
     assert (world.bill.state, world.bill.total) == ("ended", "0.20")
     assert account.spent == 200_000 and account.calls == () and account.due is None
 

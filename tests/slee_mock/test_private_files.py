@@ -11,9 +11,9 @@ import stat
 import pytest
 
 from slee_mock.settings import SettingsError, parse_arguments
-from slee_mock.store.interface import Change, StoreDown
+from slee_mock.store.interface import ConditionalWrite, StoreDown
 from slee_mock.store.sqlite_store import SqliteStore
-from stage.cluster import Cluster, Ports
+from stage.processes.cluster import Cluster, Ports
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="Windows has no such modes")
 OPEN = [0o604, 0o640, 0o644, 0o620, 0o666]
@@ -33,7 +33,7 @@ def modes(folder):
 
 def test_a_store_and_all_that_stands_beside_it_is_made_for_its_owner_alone(tmp_path, careless):
     store = SqliteStore(str(tmp_path / "cluster.db"))
-    store.save([Change("secret", "cluster", "the cluster's key", 0)])
+    store.save([ConditionalWrite("secret", "cluster", "the cluster's key", 0)])
     reader = SqliteStore(str(tmp_path / "cluster.db"), reading=True)
     assert modes(tmp_path) == dict.fromkeys(
         ["cluster.db", "cluster.db-wal", "cluster.db-shm", ".cluster.db.lock"], 0o600
@@ -89,7 +89,7 @@ def test_another_programs_database_is_told_as_that(tmp_path):
 def test_a_backup_that_everybody_may_read_is_used_as_soon_as_it_is_its_owners(tmp_path):
     path, copy = tmp_path / "cluster.db", tmp_path / "copy.db"
     store = SqliteStore(str(path))
-    store.save([Change("bill", "c1", "one", 0)])
+    store.save([ConditionalWrite("bill", "c1", "one", 0)])
     with sqlite3.connect(copy) as backup, sqlite3.connect(path) as running:
         running.backup(backup)
     copy.chmod(0o644)

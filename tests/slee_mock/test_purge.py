@@ -8,17 +8,17 @@ from slee_kit import Cluster, DictStore, answer, in_dialog, invite, register
 from slee_mock.server import Server
 from slee_mock.services.registrar import MEMORY
 from slee_mock.settings import Settings
-from slee_mock.store.interface import Change, Conflict, Row, View
-from slee_mock.store.purge import BATCH, DAY, ENDLESS, KEPT, Retention
+from slee_mock.store.interface import ConditionalWrite, Conflict, Row, Transaction
+from slee_mock.store.purge import BATCH, DAY, ENDLESS, RETENTION_RULES, Purge
 from slee_mock.store.records import Bill, Binding, Bindings, Call, Carrier, Member
 from slee_mock.store.sqlite_store import SqliteStore
 
 NOW = 1_800_000_000.0
 
 
-def few(newest: int) -> Retention:
+def few(newest: int) -> Purge:
     """With as few rows kept as a test can fill in."""
-    return Retention(tuple(each._replace(newest=newest) for each in KEPT))
+    return Purge(tuple(each._replace(newest=newest) for each in RETENTION_RULES))
 
 
 @pytest.fixture(params=["dict", "sqlite"])
@@ -31,28 +31,30 @@ def store(request, tmp_path):
 def call(store, name: str, **facts) -> None:
     facts = {"offered": NOW, "carriers": (Carrier("server1", facts.get("offered", NOW)),), **facts}
     bill = Bill(name, "Alice", "sip:alice@x", "Bob", "sip:bob@x", "0.10+0.05/10s", "EUR", **facts)
-    View(store).commit([bill, Call(name, "a1", 1, "b", "sip:bob@x", "sip:bob@y", bill.offered)])
+    Transaction(store).commit(
+        [bill, Call(name, "a1", 1, "b", "sip:bob@x", "sip:bob@y", bill.offered)]
+    )
 
 
 def left(store, kind: str = "bill") -> list[str]:
     return sorted(key for key, _ in store.scan(kind))
 
 
-def swept(store, retention: Retention, wall: float = NOW) -> None:
-    while retention.sweep(View(store), wall):
+def swept(store, retention: Purge, wall: float = NOW) -> None:
+    while retention.sweep(Transaction(store), wall):
         continue
 
 
 def test_a_row_is_removed_only_as_it_was_read(store):
-    store.save([Change("bill", "c1", "one", 0)])
-    store.save([Change("bill", "c1", "two", 1)])
+    store.save([ConditionalWrite("bill", "c1", "one", 0)])
+    store.save([ConditionalWrite("bill", "c1", "two", 1)])
     with pytest.raises(Conflict):
-        store.save([Change("bill", "c1", None, 1)])
+        store.save([ConditionalWrite("bill", "c1", None, 1)])
     assert store.get("bill", "c1") == Row("two", 2)
-    store.save([Change("bill", "c1", None, 2)])
+    store.save([ConditionalWrite("bill", "c1", None, 2)])
     assert store.get("bill", "c1") is None
     with pytest.raises(Conflict):
-        store.save([Change("bill", "c1", None, 2)])
+        store.save([ConditionalWrite("bill", "c1", None, 2)])
 
 
 def test_ended_calls_go_after_a_day_and_only_beyond_the_newest(store):
@@ -96,7 +98,7 @@ def test_a_sweep_reads_no_row_twice_however_many_it_has_passed(store, monkeypatc
     for number in range(4 * BATCH):
         call(store, f"c{number}", answered=NOW - 60, ended=NOW - 50)
     retention, wall = few(10), NOW
-    while retention.sweep(View(store), wall):
+    while retention.sweep(Transaction(store), wall):
         call(store, f"new{len(asked)}", answered=NOW - 60, ended=NOW - 50)
     assert asked == [f"c{number}" for number in reversed(range(4 * BATCH - 10))]
 
@@ -105,7 +107,7 @@ def test_users_and_members_long_gone_are_forgotten(store):
     gone = NOW - DAY - MEMORY
     for name, expires in (("gone", gone), ("back", NOW + 60), ("lately", NOW - 60)):
         binding = Binding("sip:x@y", "r1", 4, expires_at=expires, refreshed_at=expires - 60)
-        View(store).commit(
+        Transaction(store).commit(
             [Bindings(f"sip:{name}@x", name, (binding,)), Member(name, "y", last_seen=expires)]
         )
     swept(store, few(0))
@@ -115,7 +117,7 @@ def test_users_and_members_long_gone_are_forgotten(store):
 
 def test_a_running_server_sweeps(tmp_path, monkeypatch, eventually, free_port):
     monkeypatch.setattr("slee_mock.periodic_work.SWEEPING", 0.01)
-    monkeypatch.setattr("slee_mock.periodic_work.Retention", lambda kept: few(0))
+    monkeypatch.setattr("slee_mock.periodic_work.Purge", lambda kept: few(0))
     path = str(tmp_path / "cluster.db")
     store = SqliteStore(path)
     call(store, "old", answered=1.0, ended=2.0)
@@ -139,7 +141,7 @@ def test_a_server_whose_name_another_has_taken_says_so_and_leaves_it(
     eventually(lambda: "another server signs as twin too; give each its own --name" in caplog.text)
     both[0].stop()
     store = SqliteStore(path)
-    member = View(store).get(Member, "twin")
+    member = Transaction(store).read(Member, "twin")
     assert member.address == both[1]._reader.status()["address"] and not member.stopped
     store.close()
     both[1].stop()
@@ -152,10 +154,10 @@ def test_what_changes_while_it_is_swept_stays():
     cluster.one(in_dialog("BYE"))
     cluster.wall += DAY + 1
     another = Call("c1", "again", 1, "b", "u", "t", cluster.wall)
-    cluster.store.before_save = lambda: View(cluster.store).commit([another])
+    cluster.store.before_save = lambda: Transaction(cluster.store).commit([another])
     retention = few(0)
     with pytest.raises(Conflict):
-        retention.sweep(View(cluster.store), cluster.wall)
+        retention.sweep(Transaction(cluster.store), cluster.wall)
     assert cluster.get(Bill, "c1") is not None
     swept(cluster.store, retention, cluster.wall)
     assert cluster.get(Bill, "c1") is None and cluster.get(Call, "c1") is None

@@ -8,11 +8,13 @@ test_sentinel.py.
 from __future__ import annotations
 
 import contextlib
+import re
 import signal
 import socket
 import subprocess
 import sys
 import threading
+import time
 
 import parties_kit
 import pytest
@@ -20,9 +22,9 @@ from program_kit import HELLO, Forwarder, Program
 from redis_kit import RedisProgram, needs_redis
 from slee_kit import phone_request, register
 
-from slee_mock.store.interface import Change, Conflict, Row, StoreDown
+from slee_mock.store import redis_store
+from slee_mock.store.interface import ConditionalWrite, Conflict, Row, StoreDown
 from slee_mock.store.open_store import store_name
-from slee_mock.store.redis_connection import PATIENCE, RedisLink
 from slee_mock.store.redis_store import RedisStore
 from slee_mock.store.redis_url import RedisPlace
 
@@ -54,7 +56,7 @@ def connect(server):
 def works(store, key):
     """A condition to wait for: something can be saved."""
     try:
-        store.save([Change("call", key, "x", 0)])
+        store.save([ConditionalWrite("call", key, "x", 0)])
     except StoreDown:
         return False
     except Conflict:  # an attempt that was given up had been carried out
@@ -66,7 +68,7 @@ def test_a_killed_redis_is_a_sentence_and_the_store_works_again_once_it_is_back(
     server, connect, eventually
 ):
     store = connect()
-    store.save([Change("call", "c1", "x", 0)])
+    store.save([ConditionalWrite("call", "c1", "x", 0)])
     server.kill()
     with pytest.raises(StoreDown, match=f"the store {server.url} cannot be reached .*; start it"):
         store.get("call", "c1")
@@ -84,16 +86,17 @@ def test_a_frozen_redis_costs_one_short_wait_and_then_nobody_waits(server, conne
     eventually(lambda: works(store, "c1"))
 
 
-def test_whoever_asks_again_and_again_does_not_knock_at_the_dead_each_time():
-    with socket.create_server(("127.0.0.1", 0)) as silent, contextlib.ExitStack() as stack:
-        silent.setblocking(False)
-        link = RedisLink(RedisPlace.parse(f"redis://127.0.0.1:{silent.getsockname()[1]}"), PATIENCE)
-        for _ in range(500):
-            with pytest.raises(StoreDown, match="does not answer"):
-                link.command("PING")
-        stack.enter_context(silent.accept()[0])
-        with pytest.raises(BlockingIOError):
-            silent.accept()
+def test_a_store_that_does_not_answer_is_not_asked_at_every_call(server, connect):
+    """The kernel goes on accepting connections for a frozen program: each attempt would be one."""
+    store = connect(patience=0.2)
+    server.signal(signal.SIGSTOP)
+    began = time.monotonic()
+    while time.monotonic() < began + 2.0:
+        with pytest.raises(StoreDown, match="does not answer"):
+            store.get("call", "c1")
+    server.signal(signal.SIGCONT)
+    attempts = int(re.search(r"total_connections_received:(\d+)", server.says("INFO", "stats"))[1])
+    assert attempts < 12, "the first, one each half second, and this question"
 
 
 @pytest.mark.parametrize(
@@ -150,7 +153,7 @@ def test_passwords_are_asked_for_checked_and_never_shown(server, connect):
     assert "wr0ng" not in str(refused.value)
     url = f"redis://:s3cret%2F%40%3A%20word@127.0.0.1:{server.port}/3"
     store = connect(url)
-    store.save([Change("call", "c1", "x", 0)])
+    store.save([ConditionalWrite("call", "c1", "x", 0)])
     assert "s3cret" not in store_name(url) + repr(RedisPlace.parse(url)) + str(
         RedisPlace.parse(url)
     )
@@ -196,13 +199,13 @@ def test_a_redis_that_forgot_our_scripts_or_takes_no_changes_now_is_no_harm(
     server, connect, eventually
 ):
     store = connect()
-    store.save([Change("call", "c1", "x", 0)])
+    store.save([ConditionalWrite("call", "c1", "x", 0)])
     server.says("SCRIPT", "FLUSH")
-    store.save([Change("call", "c1", "y", 1)])
+    store.save([ConditionalWrite("call", "c1", "y", 1)])
     assert store.scan("call") == [("c1", Row("y", 2))]
     server.says("CONFIG", "SET", "maxmemory", "1")
     with pytest.raises(StoreDown, match="no memory left"):
-        store.save([Change("call", "c2", "x", 0)])
+        store.save([ConditionalWrite("call", "c2", "x", 0)])
     server.says("CONFIG", "SET", "maxmemory", "0")
     server.says("CONFIG", "SET", "min-replicas-to-write", "1")
     eventually(lambda: fails(store, "c2", "has fewer replicas than its min-replicas-to-write"))
@@ -213,7 +216,7 @@ def test_a_redis_that_forgot_our_scripts_or_takes_no_changes_now_is_no_harm(
 
 def fails(store, key, sentence):
     try:
-        store.save([Change("call", key, "x", 0)])
+        store.save([ConditionalWrite("call", key, "x", 0)])
     except StoreDown as error:
         return sentence in str(error)
     return False
@@ -222,18 +225,18 @@ def fails(store, key, sentence):
 @pytest.mark.long
 def test_saved_means_that_a_replica_has_it(server, connect, tmp_path, free_port, eventually):
     store = connect()
-    store.save([Change("call", "alone", "x", 0)])
+    store.save([ConditionalWrite("call", "alone", "x", 0)])
     replica = RedisProgram(tmp_path, free_port(), f"replicaof 127.0.0.1 {server.port}").start()
     try:
         eventually(lambda: "state=online" in server.says("INFO", "replication"))
         # there is nothing to confirm in a Redis that is quite new
-        store.save([Change("call", "first", "x", 0)])
+        store.save([ConditionalWrite("call", "first", "x", 0)])
         eventually(lambda: server.replicas)
-        store.save([Change("call", "c1", "x", 0)])
+        store.save([ConditionalWrite("call", "c1", "x", 0)])
         assert ":1\r\n" in replica.says("EXISTS", "call-failover:row:call:c1")
         replica.signal(signal.SIGSTOP)
         with pytest.raises(StoreDown, match=r"no replica of the store .* confirms what is saved"):
-            store.save([Change("call", "c2", "mine", 0)])
+            store.save([ConditionalWrite("call", "c2", "mine", 0)])
         replica.signal(signal.SIGCONT)
         # It was done nevertheless: whoever repeats it is told so, and finds it.
         eventually(lambda: conflicts(store, "c2"))
@@ -247,7 +250,7 @@ def test_saved_means_that_a_replica_has_it(server, connect, tmp_path, free_port,
 
 def conflicts(store, key):
     try:
-        store.save([Change("call", key, "mine", 0)])
+        store.save([ConditionalWrite("call", key, "mine", 0)])
     except Conflict:
         return True
     except StoreDown:
@@ -316,7 +319,7 @@ def test_a_redis_whose_data_are_restored_is_served_from_again(pair, server, even
 
 def test_a_row_that_makes_no_sense_is_damaged_and_hides_no_other(server, connect):
     store = connect()
-    store.save([Change("call", f"c{number}", "x", 0, 1.0) for number in range(3)])
+    store.save([ConditionalWrite("call", f"c{number}", "x", 0, 1.0) for number in range(3)])
     server.says("HSET", "call-failover:row:call:c1", "version", "many")
     server.says("HDEL", "call-failover:row:call:c2", "text")
     assert store.get("call", "c1") == Row("x", 0) and store.get("call", "c2") == Row("", 1)
@@ -324,28 +327,30 @@ def test_a_row_that_makes_no_sense_is_damaged_and_hides_no_other(server, connect
     assert len(store.due(2.0, 9)) == 3
 
 
-def test_a_sentinel_that_asks_for_a_password_costs_no_connection():
-    """Each attempt to reach the master asks the Sentinels first, twice where they want a
-    password."""
-    made = []
-
-    class Connection:
-        def __init__(self, link, password):
-            self.password, self.is_open, self.link = password, True, link
-            made.append(self)
-
-        def disconnect(self):
-            self.is_open = False
-
-    place = RedisPlace.parse("redis+sentinel://:secret@127.0.0.1:1/mymaster")
-    link = RedisLink(place, PATIENCE)
-
-    def ask(connection, *words):
-        if not connection.password:
-            raise link._redis.exceptions.AuthenticationError("NOAUTH Authentication required.")
-        return [b"127.0.0.1", b"6379"]
-
-    link._open = lambda address, limit, password="", db=0: Connection(link, password)
-    link._ask = ask
-    assert link._find_master(0.2) == (("127.0.0.1", 6379), "")
-    assert len(made) == 2 and not any(each.is_open for each in made)
+def test_a_sentinel_that_asks_for_a_password_hears_it_and_keeps_few_connections(
+    server, tmp_path, free_port, monkeypatch
+):
+    lines = (f"sentinel monitor mymaster 127.0.0.1 {server.port} 1",)
+    server.says("CONFIG", "SET", "requirepass", "secret")
+    sentinel = RedisProgram(
+        tmp_path,
+        free_port(),
+        *lines,
+        "sentinel auth-pass mymaster secret",
+        "requirepass secret",
+        sentinel=True,
+    ).start()
+    sentinel.password = "secret"
+    monkeypatch.setattr(redis_store, "FOLLOW_SECONDS", 0.0)
+    url = f"redis+sentinel://:secret@127.0.0.1:{sentinel.port}/mymaster"
+    try:
+        with contextlib.closing(RedisStore(RedisPlace.parse(url), 5.0)) as store:
+            for _ in range(50):
+                assert store.get("call", "c1") is None
+            assert sentinel.says("CLIENT", "LIST").count("addr=127.0.0.1") < 6
+        wrong = RedisPlace.parse(url.replace("secret", "wr0ng"))
+        with pytest.raises(StoreDown, match=r"no Sentinel .*; they refuse the password; ") as told:
+            RedisStore(wrong)
+        assert "wr0ng" not in str(told.value)
+    finally:
+        sentinel.stop()

@@ -8,8 +8,8 @@ from message_kit import messages
 from slee_kit import Cluster, invite, register
 
 from sip import VERSION
-from slee_mock.management.snapshot import Health, Running, board
-from slee_mock.store.interface import View
+from slee_mock.management.snapshot import OpenCalls, ServerStatus, board
+from slee_mock.store.interface import Transaction
 from slee_mock.store.records import Member
 
 BOB = "sip:bob@failover.test"
@@ -296,8 +296,11 @@ def test_an_expired_binding_is_neither_called_nor_shown_by_any_server():
     cluster.one(register(expires="60"), at="server1")
     cluster.wall += 60
     assert cluster.one(invite(), at="server2").status == 480
-    health = Health(Member("server2", ""), 1.0, "", "", {})
-    assert board(View(cluster.store), health, cluster.wall, Running()).bindings["bindings"] == []
+    health = ServerStatus(Member("server2", ""), 1.0, "", "", {})
+    assert (
+        board(Transaction(cluster.store), health, cluster.wall, OpenCalls()).bindings["bindings"]
+        == []
+    )
 
 
 def test_a_phone_with_a_new_call_id_each_time_does_not_grow_the_record_for_ever():

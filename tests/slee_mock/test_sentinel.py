@@ -15,11 +15,11 @@ from load_kit import forwarder_started
 from program_kit import Program
 from redis_kit import SentinelCluster, needs_redis
 
-from slee_mock.store.interface import Change, Conflict, StoreDown
+from slee_mock.store.interface import ConditionalWrite, Conflict, StoreDown
 from slee_mock.store.redis_store import RedisStore
 from slee_mock.store.redis_url import RedisPlace
-from softphone.agent.event import CallState
 from softphone.phone import Account, Phone
+from softphone.ua.events import CallState
 
 pytestmark = [needs_redis, pytest.mark.long]
 SECRET = "between-us@home"
@@ -55,7 +55,7 @@ class Writer(threading.Thread):
         number = 0
         while not self._halt.wait(0.001):
             try:
-                store.save([Change("call", f"{self.name}-{number}", "x", 0)])
+                store.save([ConditionalWrite("call", f"{self.name}-{number}", "x", 0)])
             except StoreDown as error:
                 self.sentences.add(str(error))
                 continue

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from slee_kit import Cluster, answer, in_dialog, invite, phone_request, register
 
-from slee_mock.store.interface import View
+from slee_mock.store.interface import Transaction
 from slee_mock.store.records import Bill, Call, Search
 
 LIVING, CRASHED, THIRD = (f"sip:bob@127.0.0.1:{port}" for port in (4100, 4200, 4300))
@@ -49,7 +49,7 @@ def test_a_crashed_phone_that_registered_last_does_not_hide_the_one_that_lives(c
     cluster.wall += 12
     assert cluster.one(in_dialog("BYE")).uri == LIVING
     assert (cluster.bill().seconds, cluster.bill().total) == (12, "0.20")
-    assert [bill.call_id for bill in View(cluster.store).scan(Bill)] == ["c1"]
+    assert [bill.call_id for bill in Transaction(cluster.store).scan(Bill)] == ["c1"]
 
 
 @pytest.mark.parametrize("status", [100, 180, 183])
@@ -172,14 +172,14 @@ def test_a_binding_that_was_removed_meanwhile_is_not_tried(cluster):
 
 def test_a_search_is_forgotten_one_day(cluster):
     from slee_mock.services.call_control import Proxy
-    from slee_mock.store.purge import Retention
+    from slee_mock.store.purge import Purge
 
     assert all(line.kind is Search for line in Proxy.keeps)
     for number in range(103):
         cluster.one(invite(call_id=f"x{number}"))
     assert cluster.store.count("search") == 103
     cluster.wall += 7200
-    Retention(Proxy.keeps).sweep(View(cluster.store), cluster.wall)
+    Purge(Proxy.keeps).sweep(Transaction(cluster.store), cluster.wall)
     assert cluster.store.count("search") == 100
 
 

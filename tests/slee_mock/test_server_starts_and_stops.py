@@ -21,9 +21,9 @@ from slee_mock.container.deployment import DeployError
 from slee_mock.server import Server
 from slee_mock.settings import Settings
 from slee_mock.start_errors import StartError
-from slee_mock.store.interface import Change, Conflict, StoreDown, View
-from slee_mock.store.purge import DAY, KEPT, Retention
-from slee_mock.store.records import Anchor
+from slee_mock.store.interface import ConditionalWrite, Conflict, StoreDown, Transaction
+from slee_mock.store.purge import DAY, RETENTION_RULES, Purge
+from slee_mock.store.records import ClockOffset
 from slee_mock.store.sqlite_store import SqliteStore
 
 
@@ -92,13 +92,13 @@ def test_a_forwarder_that_cannot_be_reached_is_not_told_as_a_port_that_is_taken(
 
 
 def test_a_name_that_another_server_takes_at_the_same_moment_is_a_sentence(settings, monkeypatch):
-    def commit(self, records, forgotten=()):
+    def commit(self, records, deleted=()):
         if any(record.KIND == "member" for record in records):
             raise Conflict("member server1")
-        whole(self, records, forgotten)
+        whole(self, records, deleted)
 
-    whole = View.commit
-    monkeypatch.setattr(View, "commit", commit)
+    whole = Transaction.commit
+    monkeypatch.setattr(Transaction, "commit", commit)
     with pytest.raises(
         StartError, match="another server that is named server1 starts at this moment; give each"
     ):
@@ -107,7 +107,7 @@ def test_a_name_that_another_server_takes_at_the_same_moment_is_a_sentence(setti
 
 def test_a_key_that_cannot_be_read_is_a_sentence(settings, path):
     with contextlib.closing(SqliteStore(path)) as store:
-        store.save([Change("secret", "cluster", "{", 0)])
+        store.save([ConditionalWrite("secret", "cluster", "{", 0)])
     with pytest.raises(StoreDown, match="secret record 'cluster' is damaged: "):
         Server(settings).start()
 
@@ -165,7 +165,7 @@ def _quietly(ask):
 SERVICE = """
     class Mine:
         name, takes = "mine", ()
-        def handle(self, event, entity, view): ...
+        def handle(self, event, entity, transaction): ...
     def deploy(context, argument):
         {}
 """
@@ -202,15 +202,15 @@ def test_a_deploy_that_goes_wrong_is_a_sentence(tmp_path, monkeypatch, body, sen
 
 
 def swept(store, retention, wall=DAY):
-    while retention.sweep(View(store), wall):
+    while retention.sweep(Transaction(store), wall):
         continue
 
 
 def test_starts_of_the_computer_long_ago_are_forgotten():
     store = DictStore()
     for number in range(150):
-        View(store).commit([Anchor(f"boot{number}", 1.0)])
-    swept(store, Retention())
+        Transaction(store).commit([ClockOffset(f"boot{number}", 1.0)])
+    swept(store, Purge())
     assert sorted(key for key, _ in store.scan("anchor")) == sorted(
         f"boot{number}" for number in range(50, 150)
     )
@@ -224,7 +224,7 @@ def test_accounts_whose_users_have_left_the_file_are_forgotten_and_no_others(tmp
     cluster = Cluster(deploy=(f"prepaid:{tmp_path / 'balances'}",))
     (service,) = [each for each in cluster.routers["server1"]._services if each.name == "prepaid"]
     busy = prepaid.Charged("c1", "0.10+0.05/10s")
-    View(cluster.store).commit(
+    Transaction(cluster.store).commit(
         [
             prepaid.Account("alice", 7),
             prepaid.Account("talks", 7, (busy,)),
@@ -232,7 +232,7 @@ def test_accounts_whose_users_have_left_the_file_are_forgotten_and_no_others(tmp
             prepaid.Account("newest", 7),
         ]
     )
-    swept(cluster.store, Retention((*KEPT, *service.keeps)))
+    swept(cluster.store, Purge((*RETENTION_RULES, *service.keeps)))
     assert sorted(key for key, _ in cluster.store.scan("account")) == ["alice", "newest", "talks"]
 
 
@@ -270,11 +270,11 @@ def test_too_few_file_descriptors_are_told_as_such(path, free_port):
 def test_a_sweep_that_goes_wrong_is_not_the_last_one(settings, monkeypatch, eventually):
     sweeps = []
 
-    def sweep(self, view, wall):
+    def sweep(self, transaction, wall):
         sweeps.append(wall)
         raise KeyError("of a kind that nobody has thought of")
 
-    monkeypatch.setattr("slee_mock.periodic_work.Retention.sweep", sweep)
+    monkeypatch.setattr("slee_mock.periodic_work.Purge.sweep", sweep)
     monkeypatch.setattr("slee_mock.periodic_work.SWEEPING", 0.01)
     monkeypatch.setattr("slee_mock.periodic_work.SWEPT", 0.01)
     server = Server(settings)

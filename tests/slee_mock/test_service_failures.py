@@ -18,12 +18,12 @@ from slee_mock.container.event_router import MOST_CONFLICTS
 from slee_mock.management import page
 from slee_mock.management import routes as management
 from slee_mock.management import snapshot as report
-from slee_mock.management.queries import Reader
-from slee_mock.management.snapshot import Health, Running, board
+from slee_mock.management.queries import Queries
+from slee_mock.management.snapshot import OpenCalls, ServerStatus, board
 from slee_mock.server import Server
 from slee_mock.settings import Settings
-from slee_mock.store.interface import Change, Conflict, StoreDown, View
-from slee_mock.store.purge import DAY, KEPT, Retention
+from slee_mock.store.interface import ConditionalWrite, Conflict, StoreDown, Transaction
+from slee_mock.store.purge import DAY, RETENTION_RULES, Purge
 from slee_mock.store.records import Bill, Call, Carrier, Member, to_json
 from slee_mock.store.sqlite_store import SqliteStore
 
@@ -64,7 +64,7 @@ class Stumbler:
     def __init__(self, answers):
         self.answers, self.timers = answers, 0
 
-    def handle(self, event, entity, view):
+    def handle(self, event, entity, transaction):
         if isinstance(event, Circular):
             return Outcome(saves=(Note("circle"),), raised=(event,))
         if isinstance(event, TimerEvent):
@@ -86,12 +86,12 @@ class Stumbler:
             "undue": (Note("never", "soon"),),
             "set": (Note("x", {1, 2}),),
             "wake": (Note(entity, event.wall + 10.0),),
-            "ok": (view.get(Note, entity) or Note(entity),),
+            "ok": (transaction.read(Note, entity) or Note(entity),),
         }.get(how, ())
         sends = (Send("not bytes"),) if how == "text" else (self.answers.answer(event, 202),)
         return Outcome(saves=saves, sends=sends, done=True)
 
-    def tells(self, view, wall):
+    def tells(self, transaction, wall):
         raise KeyError("asked") if self.timers == 0 else None
 
 def deploy(context, argument):
@@ -185,10 +185,10 @@ def test_what_waits_for_the_store_is_saved_though_a_service_goes_wrong_in_one_of
 
     whole = Billing.handle
 
-    def handle(self, event, entity, view):
+    def handle(self, event, entity, transaction):
         if entity == "w0":
             raise KeyError(entity)
-        return whole(self, event, entity, view)
+        return whole(self, event, entity, transaction)
 
     monkeypatch.setattr(Billing, "handle", handle)
     cluster.tick()
@@ -208,7 +208,7 @@ def test_others_that_are_faster_twenty_times_are_no_fault_of_the_store(cluster):
     def contended(changes):
         if any(change.kind == "bindings" for change in changes) and next(turns) < MOST_CONFLICTS:
             cluster.store.before_save = lambda: save(
-                [Change("bindings", "sip:bob@failover.test", *_next(cluster))]
+                [ConditionalWrite("bindings", "sip:bob@failover.test", *_next(cluster))]
             )
         save(changes)
 
@@ -261,7 +261,9 @@ def test_a_row_that_cannot_be_read_is_the_trouble_of_its_user_alone(cluster):
     "text", ["{}", "[]", "nonsense", '{"call_id": "due0", "expires": "late"}', "[" * 100_000]
 )
 def test_rows_that_cannot_be_read_hide_no_timer_that_is_due_after_them(cluster, text):
-    cluster.store.save([Change("call", f"due{number}", text, 0, 1.0) for number in range(40)])
+    cluster.store.save(
+        [ConditionalWrite("call", f"due{number}", text, 0, 1.0) for number in range(40)]
+    )
     cluster.receive(register())
     cluster.receive(invite())
     cluster.wall += 210.0
@@ -276,7 +278,7 @@ def test_a_name_that_is_not_text_is_a_bad_request(cluster):
 
 
 def test_a_members_row_that_cannot_be_read_is_written_anew(cluster):
-    cluster.store.save([Change("member", "server1", "{", 0)])
+    cluster.store.save([ConditionalWrite("member", "server1", "{", 0)])
     from slee_mock.cluster.membership import Membership
     from slee_mock.services.options_responder import Heartbeat
 
@@ -312,7 +314,7 @@ def bill(number, **more):
 @pytest.fixture
 def damaged(cluster):
     """A store with five bills, of which three are damaged, each in its own way."""
-    View(cluster.store).commit(
+    Transaction(cluster.store).commit(
         [bill(0), bill(1, tariff="a pound of flesh"), bill(2, carriers=()), bill(3), bill(4)]
     )
     row = cluster.store.rows["bill", "c3"]
@@ -323,19 +325,19 @@ def damaged(cluster):
 
 
 def test_damaged_bills_do_not_end_retention(damaged):
-    retention = Retention(tuple(each._replace(newest=0) for each in KEPT))
+    retention = Purge(tuple(each._replace(newest=0) for each in RETENTION_RULES))
     for _ in range(3):
-        retention.sweep(View(damaged.store), WALL + 2 * DAY)
+        retention.sweep(Transaction(damaged.store), WALL + 2 * DAY)
     assert [key for key, _ in damaged.store.scan("bill")] == ["c3"], (
         "which nobody can tell the age of"
     )
 
 
 def test_damaged_bills_do_not_end_pages_metrics_or_the_export(damaged):
-    reader = Reader(
+    reader = Queries(
         lambda: damaged.store,
-        lambda: Health(Member("server1", "a"), 1.0, "", "f", {}),
-        lambda view, wall: {},
+        lambda: ServerStatus(Member("server1", "a"), 1.0, "", "f", {}),
+        lambda transaction, wall: {},
         lambda: WALL + 60,
     )
     reader.start()
@@ -354,10 +356,13 @@ def test_damaged_bills_do_not_end_pages_metrics_or_the_export(damaged):
 
 def test_a_running_call_with_a_damaged_bill_can_be_hung_up(damaged):
     running = board(
-        View(damaged.store), Health(Member("server1", "a"), 1.0, "", "f", {}), WALL + 60, Running()
+        Transaction(damaged.store),
+        ServerStatus(Member("server1", "a"), 1.0, "", "f", {}),
+        WALL + 60,
+        OpenCalls(),
     )
     assert [call["call_id"] for call in running.calls["calls"]] == ["c4", "c0"]
-    assert report.bills(View(damaged.store), 2, None, WALL)[0][1]["why"].startswith(
+    assert report.bills(Transaction(damaged.store), 2, None, WALL)[0][1]["why"].startswith(
         "the store's bill record 'c3' is damaged"
     )
 
@@ -420,7 +425,9 @@ def test_damaged_rows_and_names_never_make_a_heartbeat_hear_503(
 ):
     to = ("127.0.0.1", server._settings.listen[1])
     store = SqliteStore(str(tmp_path / "cluster.db"))
-    store.save([Change("call", "due", "{}", 0, 1.0), Change("bill", "due", "{", 0)])
+    store.save(
+        [ConditionalWrite("call", "due", "{}", 0, 1.0), ConditionalWrite("bill", "due", "{", 0)]
+    )
     store.close()
     with sqlite3.connect(tmp_path / "cluster.db", isolation_level=None) as raw:
         raw.execute(
@@ -444,7 +451,7 @@ def test_damaged_rows_and_names_never_make_a_heartbeat_hear_503(
 
 def test_a_row_that_is_not_text_hides_no_other(tmp_path):
     store = SqliteStore(str(tmp_path / "own.db"))
-    store.save([Change("call", "c0", to_json(Call("c0", "t", 1, "b", "u", "t", 1.0)), 0)])
+    store.save([ConditionalWrite("call", "c0", to_json(Call("c0", "t", 1, "b", "u", "t", 1.0)), 0)])
     with sqlite3.connect(tmp_path / "own.db", isolation_level=None) as raw:
         for number, value in enumerate(("CAST(x'ff' AS TEXT)", "x'ff'", "7")):
             raw.execute(
@@ -452,8 +459,10 @@ def test_a_row_that_is_not_text_hides_no_other(tmp_path):
                 f"{value})"
             )
     raw.close()
-    view = View(store)
-    assert [each.call_id for each in view.scan(Call)] == ["c0"] and len(view.walk(Call, 9)[0]) == 4
+    transaction = Transaction(store)
+    assert [each.call_id for each in transaction.scan(Call)] == ["c0"] and len(
+        transaction.walk(Call, 9)[0]
+    ) == 4
     store.close()
 
 
@@ -483,7 +492,7 @@ def test_two_servers_of_one_name_say_so_and_the_older_goes_on_when_the_newer_is_
         store = SqliteStore(path)
         store.save(
             [
-                Change(
+                ConditionalWrite(
                     "call",
                     "c1",
                     to_json(Call("c1", "t", 1, "b", "u", "t", 1.0, expires=2.0)),
@@ -495,7 +504,7 @@ def test_two_servers_of_one_name_say_so_and_the_older_goes_on_when_the_newer_is_
         newer.stop()
         eventually(lambda: not store.due(1e12, 9), 3.0)
         eventually(lambda: older._reader.status()["warning"] == "", 3.0)
-        member = View(store).get(Member, "twin")
+        member = Transaction(store).read(Member, "twin")
         assert member.address == older._reader.status()["address"] and not member.stopped
         store.close()
     finally:
@@ -524,7 +533,7 @@ def test_a_store_that_fails_in_the_middle_costs_no_timer_what_came_of_it(cluster
 
 
 def test_an_inbox_is_bounded_in_octets_too(monkeypatch):
-    from plumbing.udp_batch import Channel, best
+    from plumbing.udp_batch import Channel, fastest_io
     from slee_mock import receive_queue as inbox
 
     monkeypatch.setattr(inbox, "MOST_OCTETS", 100_000)
@@ -533,7 +542,7 @@ def test_an_inbox_is_bounded_in_octets_too(monkeypatch):
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as theirs,
     ):
         theirs.connect(ours.getsockname())
-        waiting, channel = inbox.Inbox(lambda: 1.0), Channel(ours, best())
+        waiting, channel = inbox.Inbox(lambda: 1.0), Channel(ours, fastest_io())
         handled = 0
         for number in range(10):
             theirs.send(f"BYE {number} ".encode() + b"x" * 40_000)

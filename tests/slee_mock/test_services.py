@@ -13,7 +13,7 @@ from slee_kit import Cluster, DictStore, phone_request
 
 from slee_mock.container.deployment import DeployError
 from slee_mock.container.timers import BATCH
-from slee_mock.store.interface import Change, StoreDown
+from slee_mock.store.interface import ConditionalWrite, StoreDown
 
 # Answers MESSAGEs to sip:alarm@... at once, and notes the time, as many seconds later as its
 # argument says.
@@ -46,8 +46,8 @@ class Service:
     def __init__(self, answers, seconds):
         self.answers, self.seconds = answers, seconds
 
-    def handle(self, event, entity, view):
-        alarm = view.get(Alarm, entity) or Alarm(entity)
+    def handle(self, event, entity, transaction):
+        alarm = transaction.read(Alarm, entity) or Alarm(entity)
         if isinstance(event, TimerEvent):
             if not alarm.is_due(event.wall):
                 return NOTHING
@@ -108,7 +108,7 @@ def test_a_timer_that_all_members_see_runs_out_once(alarm_file):
 def test_timers_of_services_that_a_server_was_not_given_do_not_hide_the_others(alarm_file):
     cluster = Cluster(deploy=("test_alarm:30",))
     cluster.store.save(
-        [Change("foreign", str(number), "{}", 0, 1.0) for number in range(2 * BATCH + 5)]
+        [ConditionalWrite("foreign", str(number), "{}", 0, 1.0) for number in range(2 * BATCH + 5)]
     )
     cluster.one(wish())
     cluster.wall += 31

@@ -362,7 +362,7 @@ def test_an_interval_shorter_than_the_rfc_allows_is_refused(text):
     assert parse_arguments(["--session-expires", "0"]).session_expires == 0
 
 
-# -- with the phones of softphone/agent on the fake clock ------------------------------------------
+# -- with the phones of softphone/ua on the fake clock ------------------------------------------
 
 
 def test_phones_that_know_timers_keep_their_call_through_a_crash_as_long_as_they_like():

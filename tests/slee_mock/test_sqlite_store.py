@@ -15,7 +15,7 @@ import sys
 
 import pytest
 
-from slee_mock.store.interface import Change, Row, StoreDown
+from slee_mock.store.interface import ConditionalWrite, Row, StoreDown
 from slee_mock.store.sqlite_store import SqliteStore
 
 HELLO = 60.0  # seconds a process may take on a busy computer
@@ -23,14 +23,14 @@ HELLO = 60.0  # seconds a process may take on a busy computer
 WRITER = """
 import os, sys
 from slee_mock.store.sqlite_store import SqliteStore
-from slee_mock.store.interface import Change, Conflict
+from slee_mock.store.interface import ConditionalWrite, Conflict
 store, name = SqliteStore(sys.argv[1], 10.0), sys.argv[2]
 for number in range(1_000_000):
     while True:
         seen = store.get("shared", "all")
         try:
-            store.save([Change("call", f"{name}-{number}", "x" * 900, 0),
-                        Change("shared", "all", str(int(seen.text) + 1), seen.version)])
+            store.save([ConditionalWrite("call", f"{name}-{number}", "x" * 900, 0),
+                        ConditionalWrite("shared", "all", str(int(seen.text) + 1), seen.version)])
             break
         except Conflict:
             continue
@@ -42,7 +42,7 @@ for number in range(1_000_000):
 def test_every_acknowledged_save_survives_kill_9_at_any_instant_under_several_writers(tmp_path):
     path, dice, acknowledged = str(tmp_path / "cluster.db"), random.Random(1), set()
     with contextlib.closing(SqliteStore(path)) as store:
-        store.save([Change("shared", "all", "0", 0)])
+        store.save([ConditionalWrite("shared", "all", "0", 0)])
     for round_ in range(12):
         names = [f"w{round_}.{number}" for number in range(3)]
         writers = [
@@ -71,7 +71,7 @@ def test_every_acknowledged_save_survives_kill_9_at_any_instant_under_several_wr
 def filled(path, rows=200):
     store = SqliteStore(str(path))
     for number in range(rows):
-        store.save([Change("call", f"c{number}", "x" * 900, 0)])
+        store.save([ConditionalWrite("call", f"c{number}", "x" * 900, 0)])
     return store
 
 
@@ -107,11 +107,11 @@ def test_damage_that_happens_in_operation_is_a_sentence_at_the_first_row_it_hits
 FULL = """
 import json, os, sys
 from slee_mock.store.sqlite_store import SqliteStore
-from slee_mock.store.interface import Change, StoreDown
+from slee_mock.store.interface import ConditionalWrite, StoreDown
 folder = sys.argv[1]
 path = os.path.join(folder, "cluster.db")
 store, told = SqliteStore(path), {}
-store.save([Change("call", "before", "x", 0)])
+store.save([ConditionalWrite("call", "before", "x", 0)])
 saved = ["before"]
 with open(os.path.join(folder, "ballast"), "wb") as ballast:
     try:
@@ -122,7 +122,7 @@ with open(os.path.join(folder, "ballast"), "wb") as ballast:
         pass
 while "full" not in told:
     try:
-        store.save([Change("call", f"c{len(saved)}", "x" * 900, 0)])
+        store.save([ConditionalWrite("call", f"c{len(saved)}", "x" * 900, 0)])
         saved.append(f"c{len(saved)}")
     except StoreDown as error:
         told["full"] = str(error)
@@ -134,7 +134,7 @@ other = SqliteStore(path)
 told["lost"] = [key for key in saved if not store.get("call", key) or not other.get("call", key)]
 os.remove(os.path.join(folder, "ballast"))
 for each in (store, other):
-    each.save([Change("call", f"after{len(saved)}", "x" * 900, 0)])
+    each.save([ConditionalWrite("call", f"after{len(saved)}", "x" * 900, 0)])
     saved.append(f"after{len(saved)}")
 told["lost"] += [key for key in saved if not store.get("call", key)]
 store.close()
@@ -189,7 +189,7 @@ def test_a_writer_that_is_frozen_with_the_lock_in_its_hand_holds_the_others_up_u
         "connection.execute('ROLLBACK'); os.write(1, b'free\\n')"
     )
     with contextlib.closing(SqliteStore(path, 0.05)) as store:
-        store.save([Change("call", "c1", "x", 0)])
+        store.save([ConditionalWrite("call", "c1", "x", 0)])
         holder = subprocess.Popen(
             [sys.executable, "-S", "-c", script, path],
             stdin=subprocess.PIPE,
@@ -202,12 +202,12 @@ def test_a_writer_that_is_frozen_with_the_lock_in_its_hand_holds_the_others_up_u
                 with pytest.raises(
                     StoreDown, match="is locked by another program; end that one, or wait for it"
                 ):
-                    store.save([Change("call", "c1", "y", 1)])
+                    store.save([ConditionalWrite("call", "c1", "y", 1)])
             assert store.get("call", "c1") == Row("x", 1), "reading goes on"
             holder.send_signal(signal.SIGCONT)
             holder.stdin.close()
             assert holder.stdout.readline() == b"free\n"
-            store.save([Change("call", "c1", "y", 1)])
+            store.save([ConditionalWrite("call", "c1", "y", 1)])
         finally:
             holder.kill()
             holder.wait(HELLO)

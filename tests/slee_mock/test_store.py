@@ -13,7 +13,15 @@ from parties_kit import free_port
 from redis_kit import RedisProgram, needs_redis
 from slee_kit import DictStore
 
-from slee_mock.store.interface import BadName, BadRecord, Change, Conflict, Row, StoreDown, View
+from slee_mock.store.interface import (
+    BadName,
+    BadRecord,
+    ConditionalWrite,
+    Conflict,
+    Row,
+    StoreDown,
+    Transaction,
+)
 from slee_mock.store.records import Bill, Binding, Bindings, Carrier, Record, from_json, to_json
 from slee_mock.store.redis_store import RedisStore
 from slee_mock.store.redis_url import RedisPlace
@@ -62,35 +70,41 @@ def store(open_store):
 
 def test_who_comes_second_sees_what_the_first_saved_and_conflicts_with_it(open_store):
     one, two = open_store(), open_store()
-    one.save([Change("call", "c1", "x", 0)])
+    one.save([ConditionalWrite("call", "c1", "x", 0)])
     assert two.get("call", "c1") == Row("x", 1)
-    two.save([Change("call", "c1", "y", 1)])
+    two.save([ConditionalWrite("call", "c1", "y", 1)])
     with pytest.raises(Conflict):
-        one.save([Change("call", "c1", "z", 1)])
+        one.save([ConditionalWrite("call", "c1", "z", 1)])
     assert one.get("call", "c1") == Row("y", 2)
 
 
 def test_a_row_that_was_removed_is_gone_and_may_come_anew(store):
-    store.save([Change("call", "c1", "x", 0, 110.0), Change("call", "c2", "x", 0)])
-    store.save([Change("call", "c1", None, 1)])
+    store.save(
+        [ConditionalWrite("call", "c1", "x", 0, 110.0), ConditionalWrite("call", "c2", "x", 0)]
+    )
+    store.save([ConditionalWrite("call", "c1", None, 1)])
     assert store.get("call", "c1") is None and [key for key, _ in store.scan("call")] == ["c2"]
     with pytest.raises(Conflict):
-        store.save([Change("call", "c1", None, 0)])
-    store.save([Change("call", "c1", "new", 0)])
+        store.save([ConditionalWrite("call", "c1", None, 0)])
+    store.save([ConditionalWrite("call", "c1", "new", 0)])
     assert store.scan("call") == [("c1", Row("new", 1)), ("c2", Row("x", 1))]
 
 
 def test_a_walk_goes_on_behind_what_was_seen_whatever_comes_and_goes_meanwhile(store):
     for number in range(6):
-        store.save([Change("bill", f"c{number}", str(number), 0)])
-        store.save([Change("call", f"c{number}", "x", 0)])
+        store.save([ConditionalWrite("bill", f"c{number}", str(number), 0)])
+        store.save([ConditionalWrite("call", f"c{number}", "x", 0)])
     newest = store.walk("bill", 2)
     assert [(key, row) for _, key, row in newest] == [("c5", Row("5", 1)), ("c4", Row("4", 1))]
     assert newest[0].mark > newest[1].mark
     store.save(
-        [Change("bill", "c6", "6", 0), Change("bill", "c4", None, 1), Change("bill", "c2", None, 1)]
+        [
+            ConditionalWrite("bill", "c6", "6", 0),
+            ConditionalWrite("bill", "c4", None, 1),
+            ConditionalWrite("bill", "c2", None, 1),
+        ]
     )
-    store.save([Change("bill", "c1", "changed", 1)])
+    store.save([ConditionalWrite("bill", "c1", "changed", 1)])
     rest = store.walk("bill", 9, before=newest[1].mark)
     assert [each.key for each in rest] == ["c3", "c1", "c0"], "a change moves nothing"
     assert [each.key for each in store.walk("bill", 1, rest[0].mark)] == ["c1"]
@@ -104,7 +118,7 @@ def test_a_walk_goes_on_behind_what_was_seen_whatever_comes_and_goes_meanwhile(s
 
 def test_a_walk_may_begin_behind_the_newest(store):
     for number in range(4):
-        store.save([Change("bill", f"c{number}", "x", 0)])
+        store.save([ConditionalWrite("bill", f"c{number}", "x", 0)])
     assert [each.key for each in store.walk("bill", 9, store.mark("bill", 1))] == ["c1", "c0"]
     assert store.mark("bill", 0) == store.walk("bill", 1)[0].mark
     assert store.mark("bill", 4) is None and store.mark("call", 0) is None
@@ -115,44 +129,49 @@ def test_text_that_is_none_is_the_stores_sentence(store):
         pytest.skip("a dict keeps anything")
     with pytest.raises(BadName):
         store.get("call", "half a character: \udce9")
-    store.save([Change("call", "c1", "x", 0)])
+    store.save([ConditionalWrite("call", "c1", "x", 0)])
 
 
 def test_what_is_saved_can_be_read_with_its_version(store):
     assert store.get("call", "c1") is None
-    store.save([Change("call", "c1", "one", 0)])
+    store.save([ConditionalWrite("call", "c1", "one", 0)])
     assert store.get("call", "c1") == Row("one", 1)
-    store.save([Change("call", "c1", "two", 1)])
+    store.save([ConditionalWrite("call", "c1", "two", 1)])
     assert store.get("call", "c1") == Row("two", 2)
     assert store.get("bill", "c1") is None
 
 
 @pytest.mark.parametrize("version", [0, 2, 7])
 def test_who_saves_on_an_old_reading_is_told(store, version):
-    store.save([Change("call", "c1", "one", 0)])
+    store.save([ConditionalWrite("call", "c1", "one", 0)])
     with pytest.raises(Conflict):
-        store.save([Change("call", "c1", "mine", version)])
+        store.save([ConditionalWrite("call", "c1", "mine", version)])
     assert store.get("call", "c1") == Row("one", 1)
 
 
 def test_a_row_that_should_be_there_and_is_not_is_a_conflict(store):
     with pytest.raises(Conflict):
-        store.save([Change("call", "gone", "x", 1)])
+        store.save([ConditionalWrite("call", "gone", "x", 1)])
 
 
 def test_several_changes_are_saved_together_or_not_at_all(store):
-    store.save([Change("call", "c1", "one", 0)])
+    store.save([ConditionalWrite("call", "c1", "one", 0)])
     with pytest.raises(Conflict):
-        store.save([Change("bill", "c1", "new", 0), Change("call", "c1", "late", 0)])
+        store.save(
+            [ConditionalWrite("bill", "c1", "new", 0), ConditionalWrite("call", "c1", "late", 0)]
+        )
     assert store.get("bill", "c1") is None
 
 
 def test_scan_gives_one_kind_newest_first_and_no_more_than_asked(store):
     for number in range(5):
         store.save(
-            [Change("bill", f"c{number}", str(number), 0), Change("call", f"c{number}", "x", 0)]
+            [
+                ConditionalWrite("bill", f"c{number}", str(number), 0),
+                ConditionalWrite("call", f"c{number}", "x", 0),
+            ]
         )
-    store.save([Change("bill", "c0", "changed", 1)])
+    store.save([ConditionalWrite("bill", "c0", "changed", 1)])
     assert [key for key, _ in store.scan("bill")] == ["c4", "c3", "c2", "c1", "c0"]
     assert store.scan("bill", 2) == [("c4", Row("4", 1)), ("c3", Row("3", 1))]
     assert [store.count(kind) for kind in ("bill", "call", "member")] == [5, 5, 0]
@@ -160,8 +179,8 @@ def test_scan_gives_one_kind_newest_first_and_no_more_than_asked(store):
 
 def test_rows_are_due_when_their_time_has_come_the_earliest_first_and_no_more_than_asked(store):
     for key, due in (("c1", 130.0), ("c2", 110.5), ("c3", None), ("c4", 120.0)):
-        store.save([Change("call", key, "x", 0, due)])
-    store.save([Change("bill", "c1", "x", 0, 115.0)])
+        store.save([ConditionalWrite("call", key, "x", 0, due)])
+    store.save([ConditionalWrite("bill", "c1", "x", 0, 115.0)])
     assert store.due(110.0, 9) == []
     assert store.due(110.5, 9) == [("call", "c2")]
     assert store.due(125.0, 9) == [("call", "c2"), ("bill", "c1"), ("call", "c4")]
@@ -170,14 +189,21 @@ def test_rows_are_due_when_their_time_has_come_the_earliest_first_and_no_more_th
 
 
 def test_every_save_sets_a_rows_timer_anew(store):
-    store.save([Change("call", "c1", "x", 0, 110.0), Change("call", "c2", "x", 0, 110.0)])
-    store.save([Change("call", "c1", "x", 1, 120.0), Change("call", "c2", "x", 1)])
+    store.save(
+        [
+            ConditionalWrite("call", "c1", "x", 0, 110.0),
+            ConditionalWrite("call", "c2", "x", 0, 110.0),
+        ]
+    )
+    store.save(
+        [ConditionalWrite("call", "c1", "x", 1, 120.0), ConditionalWrite("call", "c2", "x", 1)]
+    )
     assert store.due(115.0, 9) == []
     assert store.due(120.0, 9) == [("call", "c1")]
     with pytest.raises(Conflict):
-        store.save([Change("call", "c1", "x", 1, 90.0)])
+        store.save([ConditionalWrite("call", "c1", "x", 1, 90.0)])
     assert store.due(115.0, 9) == [], "who came too late has set no timer either"
-    store.save([Change("call", "c1", None, 2)])
+    store.save([ConditionalWrite("call", "c1", None, 2)])
     assert store.due(999.0, 9) == [], "a row that is gone is never due"
 
 
@@ -192,31 +218,31 @@ def test_a_record_says_when_it_is_due(store):
         def due(self) -> float | None:
             return self.at
 
-    View(store).commit([Alarm("a1", 110.0), Bindings("sip:bob@x")])
+    Transaction(store).commit([Alarm("a1", 110.0), Bindings("sip:bob@x")])
     assert store.due(110.0, 9) == [("alarm", "a1")]
-    View(store).commit([Alarm("a1")])
+    Transaction(store).commit([Alarm("a1")])
     assert store.due(999.0, 9) == []
 
 
 def test_any_text_may_be_kept(store):
     text = "Zoë \u202e<script>'\";DROP TABLE record;\x00\n"
-    store.save([Change("call", text, text, 0)])
+    store.save([ConditionalWrite("call", text, text, 0)])
     assert store.get("call", text) == Row(text, 1)
 
 
 def test_a_view_saves_only_what_is_still_true(store):
-    first, second = View(store), View(store)
-    assert first.get(Bindings, "sip:bob@x") is second.get(Bindings, "sip:bob@x") is None
+    first, second = Transaction(store), Transaction(store)
+    assert first.read(Bindings, "sip:bob@x") is second.read(Bindings, "sip:bob@x") is None
     first.commit([Bindings("sip:bob@x", "first")])
     with pytest.raises(Conflict):
         second.commit([Bindings("sip:bob@x", "second")])
-    assert View(store).get(Bindings, "sip:bob@x") == Bindings("sip:bob@x", "first")
+    assert Transaction(store).read(Bindings, "sip:bob@x") == Bindings("sip:bob@x", "first")
 
 
 def test_a_damaged_record_is_the_stores_fault_not_a_traceback(store):
-    store.save([Change("bindings", "sip:bob@x", '{"aor": "sip:b', 0)])
+    store.save([ConditionalWrite("bindings", "sip:bob@x", '{"aor": "sip:b', 0)])
     with pytest.raises(BadRecord, match="damaged"):
-        View(store).get(Bindings, "sip:bob@x")
+        Transaction(store).read(Bindings, "sip:bob@x")
 
 
 def test_records_survive_the_way_through_json():
@@ -251,7 +277,7 @@ def test_a_record_of_another_version_is_read_as_far_as_it_is_known():
 def test_two_connections_see_each_others_saves(tmp_path):
     path = str(tmp_path / "cluster.db")
     one, two = SqliteStore(path), SqliteStore(path)
-    one.save([Change("call", "c1", "x", 0)])
+    one.save([ConditionalWrite("call", "c1", "x", 0)])
     assert two.get("call", "c1") == Row("x", 1)
     one.close()
     two.close()
@@ -273,7 +299,7 @@ def test_a_file_of_a_version_without_timers_is_taken_over(tmp_path):
         old.execute("INSERT INTO record (kind, key, version, text) VALUES ('call', 'c1', 3, 'x')")
     old.close()
     store = SqliteStore(path)
-    store.save([Change("call", "c1", "y", 3, 110.0)])
+    store.save([ConditionalWrite("call", "c1", "y", 3, 110.0)])
     assert store.get("call", "c1") == Row("y", 4) and store.due(110.0, 9) == [("call", "c1")]
     store.close()
 
@@ -282,9 +308,9 @@ def test_what_was_acknowledged_survives_kill_9(tmp_path):
     path = str(tmp_path / "cluster.db")
     script = (
         "import os, signal, sys; from slee_mock.store.sqlite_store import SqliteStore\n"
-        "from slee_mock.store.interface import Change\n"
+        "from slee_mock.store.interface import ConditionalWrite\n"
         "store = SqliteStore(sys.argv[1])\n"
-        "for number in range(100): store.save([Change('call', str(number), 'x', 0)])\n"
+        "for number in range(100): store.save([ConditionalWrite('call', str(number), 'x', 0)])\n"
         "store._connection.execute('BEGIN IMMEDIATE')\n"
         "store._connection.execute(\"INSERT INTO record (kind, key, version, text) VALUES ('call', "
         "'half', 1, 'x')\")\n"
@@ -293,7 +319,7 @@ def test_what_was_acknowledged_survives_kill_9(tmp_path):
     subprocess.run([sys.executable, "-c", script, path], check=False, timeout=30)
     survivor = SqliteStore(path)
     assert len(survivor.scan("call")) == 100
-    survivor.save([Change("call", "after", "x", 0)])  # and the dead one's lock is gone
+    survivor.save([ConditionalWrite("call", "after", "x", 0)])  # and the dead one's lock is gone
     survivor.close()
 
 
@@ -303,10 +329,10 @@ def test_a_lock_held_by_another_program_is_a_sentence_and_passes(tmp_path):
     with sqlite3.connect(path, isolation_level=None) as other:
         other.execute("BEGIN EXCLUSIVE")
         with pytest.raises(StoreDown, match="is locked by another program"):
-            store.save([Change("call", "c1", "x", 0)])
+            store.save([ConditionalWrite("call", "c1", "x", 0)])
         other.execute("ROLLBACK")
     other.close()
-    store.save([Change("call", "c1", "x", 0)])
+    store.save([ConditionalWrite("call", "c1", "x", 0)])
     store.close()
 
 

@@ -22,8 +22,8 @@ from slee_kit import DictStore, answer, in_dialog, invite, phone_request, regist
 
 from sip.message import Request, parse
 from slee_mock.cluster.cluster_key import KeyedStore, join_cluster
-from slee_mock.store.interface import Change, Conflict, Row, StoreDown, View
-from slee_mock.store.records import Member, Secret
+from slee_mock.store.interface import ConditionalWrite, Conflict, Row, StoreDown, Transaction
+from slee_mock.store.records import ClusterKey, Member
 from slee_mock.store.sqlite_files import StoreFiles
 from slee_mock.store.sqlite_store import SqliteStore
 
@@ -61,7 +61,7 @@ def remove(path):
 def saves(store, key):
     """A condition to wait for."""
     try:
-        store.save([Change("call", key, "x", 0)])
+        store.save([ConditionalWrite("call", key, "x", 0)])
     except StoreDown:
         return False
     return True
@@ -76,13 +76,13 @@ def keys(store, kind="call"):
 
 def test_nothing_is_acknowledged_once_the_store_was_removed(path, connect):
     store = connect()
-    store.save([Change("call", "c1", "x", 0)])
+    store.save([ConditionalWrite("call", "c1", "x", 0)])
     remove(path)
     for key in ("c2", "c3"):
         with pytest.raises(
             StoreDown, match=r"cluster\.db is gone: put the same file back, or end all servers"
         ):
-            store.save([Change("call", key, "x", 0)])
+            store.save([ConditionalWrite("call", key, "x", 0)])
     with pytest.raises(StoreDown, match="is gone"):
         store.get("call", "c1")
     assert not path.exists(), "nobody makes another one"
@@ -91,7 +91,7 @@ def test_nothing_is_acknowledged_once_the_store_was_removed(path, connect):
 @pytest.mark.parametrize("what", ["the files", "the folder"])
 def test_who_moves_it_away_and_back_finds_it_as_it_was(path, connect, what):
     store, other = connect(), connect()
-    store.save([Change("call", "c1", "x", 0)])
+    store.save([ConditionalWrite("call", "c1", "x", 0)])
     away = path.parent.with_name("away")
     if what == "the folder":
         path.parent.rename(away)
@@ -135,13 +135,13 @@ def test_a_backup_that_is_moved_over_it_is_opened_once_no_server_has_the_other_o
     path, connect, tmp_path
 ):
     one, two = connect(), connect()
-    one.save([Change("call", "old", "x", 0)])
+    one.save([ConditionalWrite("call", "old", "x", 0)])
     with (
         contextlib.closing(sqlite3.connect(path)) as source,
         contextlib.closing(sqlite3.connect(tmp_path / "b")) as to,
     ):
         source.backup(to)
-    two.save([Change("call", "new", "x", 0)])
+    two.save([ConditionalWrite("call", "new", "x", 0)])
     (tmp_path / "b").rename(path)
     assert not saves(one, "c1")
     with pytest.raises(
@@ -156,10 +156,10 @@ def test_a_backup_that_is_moved_over_it_is_opened_once_no_server_has_the_other_o
 def test_a_file_that_was_cut_short_is_told_and_not_written_to_any_more(path, connect):
     store = connect()
     for number in range(300):
-        store.save([Change("call", f"c{number}", "x" * 900, 0)])
+        store.save([ConditionalWrite("call", f"c{number}", "x" * 900, 0)])
     with contextlib.closing(sqlite3.connect(path)) as other:
         other.execute("PRAGMA wal_checkpoint")
-    store.save([Change("call", "seen", "x", 0)])
+    store.save([ConditionalWrite("call", "seen", "x", 0)])
     os.truncate(path, path.stat().st_size // 2)
     with pytest.raises(StoreDown, match=r"malformed|cut short"):
         connect()
@@ -170,15 +170,15 @@ def test_a_file_that_was_cut_short_is_told_and_not_written_to_any_more(path, con
         with pytest.raises(
             StoreDown, match="was cut short by another program: end all servers, restore it"
         ):
-            store.save([Change("call", key, "x", 0)])
+            store.save([ConditionalWrite("call", key, "x", 0)])
 
 
 def test_a_vacuum_makes_it_shorter_and_is_no_harm(path, connect):
     store = connect()
     for number in range(300):
-        store.save([Change("call", f"c{number}", "x" * 900, 0)])
+        store.save([ConditionalWrite("call", f"c{number}", "x" * 900, 0)])
     for number in range(300):
-        store.save([Change("call", f"c{number}", None, 1)])
+        store.save([ConditionalWrite("call", f"c{number}", None, 1)])
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("PRAGMA wal_checkpoint")
         assert saves(store, "before")
@@ -191,7 +191,7 @@ def test_a_vacuum_makes_it_shorter_and_is_no_harm(path, connect):
 
 def test_no_server_begins_an_empty_store_beside_one_that_has_the_removed_one_open(path, connect):
     living = connect()
-    living.save([Change("call", "c1", "x", 0)])
+    living.save([ConditionalWrite("call", "c1", "x", 0)])
     remove(path)
     with pytest.raises(
         StoreDown, match=r"cluster\.db is gone, and other servers have the one before open"
@@ -206,7 +206,7 @@ def test_no_server_begins_an_empty_store_beside_one_that_has_the_removed_one_ope
 
 def test_nor_in_a_folder_that_was_removed_and_made_anew(path, connect):
     living, other = connect(), connect()
-    living.save([Change("call", "c1", "x", 0)])
+    living.save([ConditionalWrite("call", "c1", "x", 0)])
     shutil.rmtree(path.parent)
     path.parent.mkdir()
     for number, store in enumerate((living, other, living, other)):  # at their signs of life
@@ -256,7 +256,7 @@ def test_a_server_that_starts_while_the_last_one_leaves_waits_for_that(path, con
             assert opening.is_alive(), "it sees that -wal is not there, and waits"
         leave(self)
 
-    last.save([Change("call", "c1", "x", 0)])
+    last.save([ConditionalWrite("call", "c1", "x", 0)])
     monkeypatch.setattr(StoreFiles, "leave", slowly)
     last.close()
     opening.join(HELLO)
@@ -266,10 +266,10 @@ def test_a_server_that_starts_while_the_last_one_leaves_waits_for_that(path, con
 def test_servers_that_start_and_stop_at_the_same_time_all_find_the_same_store(path):
     script = (
         "import sys; from slee_mock.store.sqlite_store import SqliteStore\n"
-        "from slee_mock.store.interface import Change\n"
+        "from slee_mock.store.interface import ConditionalWrite\n"
         "for number in range(30):\n"
         "    store = SqliteStore(sys.argv[1], 5.0)\n"
-        "    store.save([Change('call', f'{sys.argv[2]}.{number}', 'x', 0)])\n"
+        "    store.save([ConditionalWrite('call', f'{sys.argv[2]}.{number}', 'x', 0)])\n"
         "    store.close()"
     )
     made = [
@@ -297,7 +297,7 @@ def test_who_only_reads_needs_no_lock_and_makes_no_file(path, connect):
     with pytest.raises(StoreDown, match="is gone"):
         connect(reading=True)
     assert not path.exists()
-    connect().save([Change("call", "c1", "x", 0)])
+    connect().save([ConditionalWrite("call", "c1", "x", 0)])
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as lock:
         lock.execute("BEGIN IMMEDIATE")
         assert keys(connect(reading=True)) == ["c1"]
@@ -316,30 +316,30 @@ def joined(store):
 def test_a_store_that_was_emptied_takes_nothing_until_its_key_is_back():
     store = DictStore()
     keyed = joined(store)
-    keyed.save([Change("call", "c1", "x", 0)])
+    keyed.save([ConditionalWrite("call", "c1", "x", 0)])
     backup = dict(store.rows)
     store.rows.clear()
     with pytest.raises(
         StoreDown, match="redis://x was emptied since this server started: restore it from a backup"
     ):
-        keyed.save([Change("call", "c2", "x", 0)])
+        keyed.save([ConditionalWrite("call", "c2", "x", 0)])
     with pytest.raises(StoreDown, match="was emptied"):
         keyed.get("call", "c1")
     assert store.rows == {}
     store.rows.update(backup)
     assert keyed.get("call", "c1") == Row("x", 1)
-    keyed.save([Change("call", "c2", "x", 0)])
+    keyed.save([ConditionalWrite("call", "c2", "x", 0)])
     with pytest.raises(Conflict):
-        keyed.save([Change("call", "c2", "x", 0)])
+        keyed.save([ConditionalWrite("call", "c2", "x", 0)])
 
 
 def test_a_store_with_another_clusters_key_is_not_ours():
     store = DictStore()
     keyed = joined(store)
     store.rows.clear()
-    View(store).commit([Secret("cluster", "cd" * 32)])
+    Transaction(store).commit([ClusterKey("cluster", "cd" * 32)])
     with pytest.raises(StoreDown, match="belongs to another cluster since this server started"):
-        keyed.save([Change("call", "c1", "x", 0)])
+        keyed.save([ConditionalWrite("call", "c1", "x", 0)])
 
 
 def test_a_store_that_comes_back_empty_is_not_believed_when_it_is_only_read():
@@ -359,7 +359,7 @@ def test_no_server_begins_a_cluster_in_a_store_that_was_emptied_under_a_living_o
     living = joined(store)
     store.rows.clear()
     with pytest.raises(StoreDown):
-        living.save([Change("call", "c1", "x", 0)])
+        living.save([ConditionalWrite("call", "c1", "x", 0)])
     signs = iter(range(1000))
 
     def wait(seconds):

@@ -6,9 +6,9 @@ from __future__ import annotations
 import pytest
 from slee_kit import Cluster, DictStore, answer, in_dialog, invite, phone_request, register
 
-from slee_mock.store.interface import Change, Conflict, Row
+from slee_mock.store.interface import ConditionalWrite, Conflict, Row
 from slee_mock.store.records import Bill, Call
-from slee_mock.store.write_batch import Together
+from slee_mock.store.write_batch import WriteBatch
 
 
 class CountingStore(DictStore):
@@ -117,25 +117,25 @@ def test_a_hang_up_that_waited_for_the_store_counts_before_what_comes_with_many_
 
 def test_rows_of_one_turn_are_changed_as_one_by_one():
     store = DictStore()
-    store.save([Change("call", "old", "x", 0), Change("call", "gone", "x", 0)])
-    together = Together(store)
+    store.save([ConditionalWrite("call", "old", "x", 0), ConditionalWrite("call", "gone", "x", 0)])
+    together = WriteBatch(store)
     together.save(
         [
-            Change("call", "old", "y", 1, 50.0),
-            Change("call", "new", "a", 0),
-            Change("call", "brief", "b", 0),
+            ConditionalWrite("call", "old", "y", 1, 50.0),
+            ConditionalWrite("call", "new", "a", 0),
+            ConditionalWrite("call", "brief", "b", 0),
         ]
     )
     together.save(
         [
-            Change("call", "old", "z", 2),
-            Change("call", "brief", None, 1),
-            Change("call", "gone", None, 1),
+            ConditionalWrite("call", "old", "z", 2),
+            ConditionalWrite("call", "brief", None, 1),
+            ConditionalWrite("call", "gone", None, 1),
         ]
     )
     assert together.get("call", "old") == Row("z", 3) and together.get("call", "brief") is None
     with pytest.raises(Conflict):
-        together.save([Change("call", "new", "mine", 0)])
+        together.save([ConditionalWrite("call", "new", "mine", 0)])
     assert store.get("call", "old") == Row("x", 1) and store.get("call", "new") is None
     together.commit()
     assert (
@@ -146,7 +146,7 @@ def test_rows_of_one_turn_are_changed_as_one_by_one():
 
 def test_a_turn_that_saves_nothing_asks_the_store_for_nothing():
     store = CountingStore()
-    together = Together(store)
+    together = WriteBatch(store)
     assert together.get("call", "c1") is None
     together.commit()
     assert store.saves == 0

@@ -7,8 +7,8 @@ import pytest
 from agent_kit import BOB, Line, Network, Passage, Scripted, pair, talking
 
 from sip.message import Request, Response, reply
-from softphone.agent.event import CallState, Direction
-from softphone.agent.states import CALL, CallEvent
+from softphone.ua.call_states import CALL, CallEvent
+from softphone.ua.events import CallState, Direction
 
 CALLING, RINGING, INCOMING = CallState.CALLING, CallState.RINGING, CallState.INCOMING
 TALKING, ENDING, ENDED = CallState.TALKING, CallState.ENDING, CallState.ENDED

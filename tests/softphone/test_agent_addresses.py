@@ -8,7 +8,7 @@ from agent_kit import BOB, Line, Network, Scripted, pair
 
 from sip.digest import Credentials
 from sip.message import Request, Response, reply
-from softphone.agent.event import CallState, RegistrationState
+from softphone.ua.events import CallState, RegistrationState
 
 PROXY, GATEWAY = ("127.0.0.1", 5060), ("127.0.0.1", 5090)
 TALKING, ENDED, INCOMING, CALLING = (

@@ -8,7 +8,7 @@ from agent_kit import BOB, Line, Network, Scripted
 
 from sip.digest import Credentials, check, hash_password
 from sip.message import Request, Response, parse, reply
-from softphone.agent.event import CallState, RegistrationState
+from softphone.ua.events import CallState, RegistrationState
 
 PROXY, STRANGER = ("127.0.0.1", 5060), ("127.0.0.1", 5090)
 SDP = (

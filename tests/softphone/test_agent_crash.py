@@ -10,7 +10,7 @@ import pytest
 from agent_kit import BOB, DELAY, Line, Network, pair, talking
 from wire import World
 
-from softphone.agent.event import CallState
+from softphone.ua.events import CallState
 
 TALKING, ENDED = CallState.TALKING, CallState.ENDED
 

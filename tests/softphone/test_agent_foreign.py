@@ -8,7 +8,7 @@ from agent_kit import BOB, Line, Network, Scripted, pair, talking
 from message_kit import messages
 
 from sip.message import Request, Response, parse, reply
-from softphone.agent.event import CallState, RegistrationState
+from softphone.ua.events import CallState, RegistrationState
 
 PROXY, STRANGER, ALICE = ("127.0.0.1", 5060), ("127.0.0.1", 5090), ("127.0.0.1", 5062)
 TALKING, ENDED, INCOMING = CallState.TALKING, CallState.ENDED, CallState.INCOMING

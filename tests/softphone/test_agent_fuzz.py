@@ -8,7 +8,7 @@ import random
 import pytest
 from agent_kit import BOB, Line, Network, pair, talking
 
-from softphone.agent.event import CallState
+from softphone.ua.events import CallState
 
 STRANGER = ("127.0.0.1", 5099)
 ODD = (

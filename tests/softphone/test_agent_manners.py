@@ -8,7 +8,7 @@ from agent_kit import ALICE, BOB, Line, Network, Passage, Scripted, pair, talkin
 
 from sip.message import Request, parse, reply
 from sip.sdp import SessionDescription
-from softphone.agent.event import CallState, DigitPassed, DigitRefused
+from softphone.ua.events import CallState, DigitPassed, DigitRefused
 
 TALKING, ENDED, INCOMING = CallState.TALKING, CallState.ENDED, CallState.INCOMING
 STRANGER = ("127.0.0.1", 5090)

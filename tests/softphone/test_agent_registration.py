@@ -7,7 +7,7 @@ from agent_kit import Line, Network, Scripted
 
 from sip.digest import Challenge, Credentials, check, hash_password
 from sip.message import Request, Response, reply
-from softphone.agent.event import RegistrationState
+from softphone.ua.events import RegistrationState
 
 PROXY = ("127.0.0.1", 5060)
 REGISTERED, REFUSED = RegistrationState.REGISTERED, RegistrationState.REFUSED

@@ -7,7 +7,7 @@ import pytest
 from agent_kit import BOB, Line, Network, Scripted, pair
 
 from sip.message import Request, Response, parse, reply
-from softphone.agent.event import CallState
+from softphone.ua.events import CallState
 
 TALKING, ENDED, INCOMING, RINGING = (
     CallState.TALKING,

@@ -10,10 +10,10 @@ from test_agent import SDP, accepted
 from wire import FORWARDER, World
 
 from sip.message import Request, Response, reply
-from softphone.agent.event import CallState
-from softphone.agent.rows import Rows
-from softphone.agent.session_timer import SessionExpires, SessionTimer
 from softphone.phone import Account, Phone
+from softphone.ua.events import CallState
+from softphone.ua.session_timer import SessionExpires, SessionTimer
+from softphone.ua.timers import Rows
 
 TALKING, ENDED = CallState.TALKING, CallState.ENDED
 HALF = 900.0

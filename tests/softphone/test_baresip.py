@@ -11,8 +11,8 @@ import pytest
 from parties_kit import Scene
 
 from plumbing.address import parse_address
-from softphone.agent.event import CallChanged, CallState, ProbeAnswered
 from softphone.phone import Account, Phone
+from softphone.ua.events import CallChanged, CallState, ProbeAnswered
 
 MODULES = next(
     (

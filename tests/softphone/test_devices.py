@@ -9,9 +9,9 @@ from types import SimpleNamespace
 import pytest
 from PySide6.QtCore import QObject, Signal
 
-from softphone.media.devices import RING, Loudspeaker, Microphone, open_devices
-from softphone.media.pcm import FromDevice, PcmFormat, Resampler, ToDevice
-from softphone.media.tone import ToneSource
+from softphone.media.audio_devices import RING, Loudspeaker, Microphone, open_devices
+from softphone.media.resample import FromDevice, PcmFormat, Resampler, ToDevice
+from softphone.media.tone_generator import ToneSource
 
 TELEPHONE = PcmFormat(8000, 1)
 

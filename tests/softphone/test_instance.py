@@ -9,13 +9,13 @@ import sys
 
 from PySide6.QtWidgets import QApplication
 
-from softphone.qt.instance import EXPECTED, application
+from softphone.gui.qapplication import EXPECTED, application
 
 PROGRAM = """
 import sys
 from PySide6.QtCore import qWarning
 from PySide6.QtWidgets import QWidget
-from softphone.qt.instance import application
+from softphone.gui.qapplication import application
 app = application(["test"])
 window = QWidget()
 window.setMinimumSize(100, 100)

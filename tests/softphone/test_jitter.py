@@ -5,7 +5,7 @@ from array import array
 
 import pytest
 
-from softphone.media.jitter import SILENCE, JitterBuffer
+from softphone.media.jitter_buffer import SILENCE, JitterBuffer
 
 LOUD = 1000
 

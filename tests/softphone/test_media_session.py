@@ -10,7 +10,7 @@ import pytest
 from sip.sdp import MediaDirection, MediaPlan, answer, offer, offer_again, plan
 from softphone.media.rtp import Packet
 from softphone.media.session import MediaSession, bind_pair
-from softphone.media.tone import ToneSource
+from softphone.media.tone_generator import ToneSource
 
 LOOPBACK = "127.0.0.1"
 

@@ -13,8 +13,8 @@ from agent_kit import BOB, Line, Network, Scripted, pair, talking
 from sip.message import reply
 from sip.sdp import SessionDescription
 from softphone import phone as phone_module
-from softphone.agent.event import CallChanged, CallState, RegistrationState
 from softphone.media.session import MediaSession
+from softphone.ua.events import CallChanged, CallState, RegistrationState
 
 NEW = "127.0.0.2"
 PROXY = ("127.0.0.1", 5060)

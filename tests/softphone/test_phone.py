@@ -12,18 +12,18 @@ import pytest
 
 from plumbing.event_loop import LoopStopped
 from sip.message import parse, reply
-from softphone.agent.event import (
+from softphone.local_host import own_host
+from softphone.media.session import MediaSession
+from softphone.phone import Account, Phone
+from softphone.ua.address_comparison import is_literal
+from softphone.ua.client_request import AgentOutcome, Send
+from softphone.ua.events import (
     CallChanged,
     CallState,
     DigitPassed,
     ProbeAnswered,
     RegistrationState,
 )
-from softphone.agent.exchange import AgentOutcome, Send
-from softphone.agent.places import is_literal
-from softphone.host import own_host
-from softphone.media.session import MediaSession
-from softphone.phone import Account, Phone
 
 LOCAL = ("127.0.0.1", 0)
 SDP = (

@@ -9,11 +9,11 @@ import pytest
 
 from sip.message import Message, Request, Response, parse, reply
 from softphone import phone as phone_module
-from softphone import silence
-from softphone.agent.event import CallChanged, CallState
+from softphone.media import silence_alarm as silence
+from softphone.media.silence_alarm import SilenceWatch
 from softphone.options import parser, wishes
 from softphone.phone import Account, Phone
-from softphone.silence import SilenceWatch
+from softphone.ua.events import CallChanged, CallState
 
 LOCAL = ("127.0.0.1", 0)
 

@@ -10,8 +10,8 @@ import pytest
 from test_phone import Owner
 
 from sip.message import Request, Response, parse, reply
-from softphone.agent.event import CallState
 from softphone.media.rtp import Packet
+from softphone.ua.events import CallState
 
 LOCAL = ("127.0.0.1", 0)
 QUIET = b"\xff" * 160  # silence in PCMU

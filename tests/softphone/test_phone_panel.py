@@ -11,12 +11,12 @@ from PySide6.QtGui import QMouseEvent
 from PySide6.QtWidgets import QApplication, QLabel, QLineEdit, QPushButton, QWidget
 from qt_kit import FakePhone, FakeStats, find
 
-from softphone.agent.event import CallState, DigitPassed, RegistrationState
-from softphone.qt import words
-from softphone.qt.bridge import Bridge
-from softphone.qt.meter import FRAMES_PER_SECOND, loudness
-from softphone.qt.panel import PRIMARY, REGISTRATION_MARKS, PhonePanel
-from softphone.qt.theme import DARK, LIGHT, theme
+from softphone.gui import formatting as words
+from softphone.gui.event_bridge import Bridge
+from softphone.gui.level_meter import FRAMES_PER_SECOND, loudness
+from softphone.gui.phone_panel import PRIMARY, REGISTRATION_MARKS, PhonePanel
+from softphone.gui.theme import DARK, LIGHT, theme
+from softphone.ua.events import CallState, DigitPassed, RegistrationState
 
 LONG_NAME = "Alexandrina Wilhelmine von und zu Hohenlohe-Schillingsfürst I"
 NARROW = 280

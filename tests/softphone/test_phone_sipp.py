@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from parties_kit import Scene, absent
 
-from softphone.agent.event import CallChanged, CallState
 from softphone.phone import Account, Phone
+from softphone.ua.events import CallChanged, CallState
 
 pytestmark = [
     pytest.mark.slow,

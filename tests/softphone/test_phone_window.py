@@ -14,13 +14,13 @@ import pytest
 from PySide6.QtCore import Qt
 from qt_kit import FakePhone, find
 
-from softphone.agent.account import Account
-from softphone.agent.event import CallState
+from softphone.gui.event_bridge import Bridge
+from softphone.gui.unix_signals import Interrupt
+from softphone.gui.windows import PairWindow, PhoneWindow, Seat
 from softphone.options import Wish, parser, wishes
 from softphone.password import password_of
-from softphone.qt.bridge import Bridge
-from softphone.qt.interrupt import Interrupt
-from softphone.qt.window import PairWindow, PhoneWindow, Seat
+from softphone.ua.account import Account
+from softphone.ua.events import CallState
 
 
 def seat(label: str, target: str = "") -> Seat:

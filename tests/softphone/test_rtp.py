@@ -9,7 +9,7 @@ import pytest
 from fuzz_kit import noise
 
 from softphone.media.dtmf import DIGITS, DigitReceiver, DigitSender
-from softphone.media.meter import GapMeter
+from softphone.media.levels import GapMeter
 from softphone.media.rtcp import (
     Compound,
     ReportBlock,
@@ -20,7 +20,7 @@ from softphone.media.rtcp import (
     round_trip,
 )
 from softphone.media.rtp import Pacer, Packet, Reception, RtpError, Sender
-from softphone.media.source import SourceFilter
+from softphone.media.source_filter import SourceFilter
 
 PACKET = Packet(0, 7, 160, 0xCAFE, b"sound")
 BOB, MALLORY = ("192.0.2.9", 5000), ("198.51.100.6", 6000)

@@ -12,7 +12,7 @@ from softphone.media.g711 import PCMA, PCMU
 from softphone.media.rtcp import Compound, ReportBlock
 from softphone.media.rtp import Packet
 from softphone.media.stream import Stream
-from softphone.media.tone import ToneSource
+from softphone.media.tone_generator import ToneSource
 
 HERE, THERE = ("192.0.2.7", 4000), ("192.0.2.9", 5000)
 PLAN = MediaPlan(THERE, 0, "PCMU", 101, MediaDirection.SENDRECV)

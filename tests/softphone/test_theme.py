@@ -7,7 +7,7 @@ from PySide6.QtCore import Qt
 from PySide6.QtGui import QFontMetricsF, QGuiApplication, QPalette
 from PySide6.QtWidgets import QApplication, QLabel
 
-from softphone.qt.theme import CONTRAST, DARK, LIGHT, Palette, Size, Theme, contrast, install
+from softphone.gui.theme import CONTRAST, DARK, LIGHT, Palette, Size, Theme, contrast, install
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from interop_kit import MODULES, PASSWORDS, Baresip, Linphone, Ours
 from parties_kit import DOMAIN, SCENARIOS, Scene, Sipp, absent, free_port, is_taken, wait_until
 
 from plumbing.address import format_address, parse_address
-from softphone.agent.event import CallState
+from softphone.ua.events import CallState
 
 CHAIN, KAMAILIO = "our chain", "Kamailio"
 TALKING, RINGING, INCOMING, ENDED = (

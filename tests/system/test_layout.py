@@ -40,7 +40,6 @@ CORES = [
     *(f"plumbing/{name}.py" for name in ("address", "http_request_parser", "shorten_text")),
     "failover/proxy",
     "failover/upstream",
-    "failover/net/active_standby.py",
     "slee_mock/container",
     "slee_mock/services",
     "slee_mock/failover_kept_header.py",
@@ -51,17 +50,34 @@ CORES = [
         for name in ("degraded_mode", "interface", "purge", "records", "redis_url")
     ),
     "slee_mock/management/snapshot.py",
-    "softphone/agent",
+    "softphone/ua",
     *(
         f"softphone/media/{name}.py"
-        for name in ("audio", "dtmf", "g711", "jitter", "meter", "pcm", "rtcp", "rtp")
+        for name in (
+            "audio_interfaces",
+            "dtmf",
+            "g711",
+            "jitter_buffer",
+            "levels",
+            "resample",
+            "rtcp",
+        )
     ),
-    *(f"softphone/media/{name}.py" for name in ("source", "stream", "tone")),
-    *(f"stage/{name}.py" for name in ("facts", "script", "seen")),
+    *(f"softphone/media/{name}.py" for name in ("rtp", "silence_alarm", "source_filter", "stream")),
+    "softphone/media/tone_generator.py",
+    *(
+        f"stage/{name}.py"
+        for name in ("scenes/state", "scenes/use_case", "observation/observations")
+    ),
 ]
 
 QT = {"PySide6", "shiboken6"}
-QT_LIVES_IN = ("softphone/qt/", "softphone/media/devices.py", "softphone/__main__.py", "stage/")
+QT_LIVES_IN = (
+    "softphone/gui/",
+    "softphone/media/audio_devices.py",
+    "softphone/__main__.py",
+    "stage/",
+)
 BARE = ("forwarder.py", "plumbing/", "sip/", "failover/", "slee_mock/")
 INSIDE_FUNCTIONS_ONLY = {"netifaces", "redis"}
 

@@ -9,7 +9,7 @@ from slee_kit import FORWARDER
 from wire import SERVERS, World
 
 from sip.message import reply
-from softphone.agent.event import CallState, RegistrationState
+from softphone.ua.events import CallState, RegistrationState
 
 TALKING, ENDED, INCOMING = CallState.TALKING, CallState.ENDED, CallState.INCOMING
 

@@ -18,7 +18,7 @@ import re
 import pytest
 from asterisk_kit import DOMAIN, Caller, Office, await_, unfit
 
-from softphone.agent.event import CallState
+from softphone.ua.events import CallState
 
 pytestmark = [
     pytest.mark.long,

@@ -111,8 +111,8 @@ def test_all_that_sipp_says_in_a_call_but_the_first_of_a_kind_takes_the_short_wa
     """The forwarder runs in here, where it can be seen which way its core takes."""
     quick, taken = Core.quick, {True: [], False: []}
 
-    def watched(core, data, leg, source, now):
-        send = quick(core, data, leg, source, now)
+    def watched(core, data, side, source, now):
+        send = quick(core, data, side, source, now)
         taken[send is not None].append(data)
         return send
 

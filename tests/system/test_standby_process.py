@@ -17,9 +17,9 @@ from parties_kit import free_port, is_taken, wait_until
 from standby_kit import Supervisor, Twins
 
 from benchmarks.load import Load, gap, lost
-from softphone.agent.account import Account
-from softphone.agent.event import CallState
 from softphone.phone import Phone
+from softphone.ua.account import Account
+from softphone.ua.events import CallState
 
 # requests a second, for so many seconds; the death, so many after the first
 RATE, SECONDS, STRIKE = 400, 2.0, 1.0

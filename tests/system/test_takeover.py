@@ -16,18 +16,18 @@ import time
 import pytest
 from hosts_kit import HOSTS, SHARED, Meter, Pair, deafen, entered, has_address, hear, unfit
 
-from slee_mock.store.interface import View
+from slee_mock.store.interface import Transaction
 from slee_mock.store.records import Bill
 from slee_mock.store.sqlite_store import SqliteStore
-from softphone.agent.account import Account
-from softphone.agent.event import (
+from softphone.phone import Phone
+from softphone.ua.account import Account
+from softphone.ua.events import (
     CallChanged,
     CallState,
     ProbeAnswered,
     RegistrationChanged,
     RegistrationState,
 )
-from softphone.phone import Phone
 
 pytestmark = pytest.mark.long
 
@@ -118,7 +118,7 @@ class Story:
         over = time.monotonic()
         store = SqliteStore(str(self.pair.store))
         try:
-            (bill,) = View(store).scan(Bill)
+            (bill,) = Transaction(store).scan(Bill)
         finally:
             store.close()
         talked = (hung_up - self._heard - BOTH_CLOCKS, over - self._picked_up + BOTH_CLOCKS)

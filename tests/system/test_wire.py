@@ -11,7 +11,7 @@ from slee_kit import FORWARDER
 from wire import DAY, World
 
 from slee_mock.store.records import Bindings
-from softphone.agent.event import CallState, RegistrationState
+from softphone.ua.events import CallState, RegistrationState
 
 RINGING, INCOMING, TALKING, ENDED = (
     CallState.RINGING,

@@ -8,7 +8,7 @@ from slee_kit import FORWARDER
 from wire import World
 
 from sip.message import Request, parse
-from slee_mock.store.interface import View
+from slee_mock.store.interface import Transaction
 from slee_mock.store.records import Call
 
 PBX = ("127.0.0.1", 5090)
@@ -98,7 +98,7 @@ def test_a_pbx_sends_the_call_on_to_another_user_and_all_of_it_goes_on_through_a
     world.run()
     assert (world.bill.final, world.bill.seconds, world.bill.why) == (True, 12, "Alice hung up")
     assert len(pbx.heard) > 2
-    (call,) = View(world.cluster.store).scan(Call)
+    (call,) = Transaction(world.cluster.store).scan(Call)
     assert len(call.legs) == 1
 
 

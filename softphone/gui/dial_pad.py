@@ -1,0 +1,46 @@
+"""Twelve keys. They say which one was pressed and know nothing of calls."""
+
+from __future__ import annotations
+
+from PySide6.QtCore import Qt, Signal
+from PySide6.QtGui import QFont
+from PySide6.QtWidgets import QGridLayout, QSizePolicy, QWidget
+
+from softphone.gui.theme import GRID
+from softphone.gui.widgets import FlatButton
+
+KEYS = "123456789*0#"
+NAMES = {"*": "star", "#": "hash"}
+
+
+class DialPad(QWidget):
+    """Emits `pressed` with one of 0-9, * and #. Keys are called dial_0 .. dial_9, dial_star,
+    dial_hash."""
+
+    pressed = Signal(str)
+
+    def __init__(self, font: QFont, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        # keys stand as on every telephone, in every language
+        self.setLayoutDirection(Qt.LayoutDirection.LeftToRight)
+        grid = QGridLayout(self)
+        grid.setContentsMargins(0, 0, 0, 0)
+        grid.setSpacing(GRID // 2)
+        self.setMaximumHeight(4 * 6 * GRID + 3 * GRID // 2)
+        self.keys: list[FlatButton] = []
+        for number, digit in enumerate(KEYS):
+            key = FlatButton(digit)
+            key.setObjectName(f"dial_{NAMES.get(digit, digit)}")
+            key.setAccessibleName(f"Key {NAMES.get(digit, digit)}")
+            key.setFont(font)
+            key.set_height(3 * GRID)
+            key.repeats = True  # 11 is two quick clicks
+            key.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Expanding)
+            key.clicked.connect(lambda _=False, digit=digit: self.pressed.emit(digit))
+            grid.addWidget(key, number // 3, number % 3)
+            self.keys.append(key)
+
+    def explain(self, tip: str) -> None:
+        """What pressing a key does at present."""
+        for key in self.keys:
+            key.setToolTip(tip)

@@ -1,0 +1,49 @@
+"""The line of digits of a call: those that have left, those that came, or why there are none."""
+
+from __future__ import annotations
+
+from softphone.gui import formatting as words
+from softphone.gui.theme import Size
+from softphone.gui.widgets import TextLabel
+from softphone.ua.events import DigitPassed, DigitRefused
+
+HINT = "The keys send tones"
+SHOWN = 12  # digits of either kind; of more, the last ones
+
+
+class DigitsLine(TextLabel):
+    """Shows what is known to have been sent, which a pressed key alone is not."""
+
+    def __init__(self) -> None:
+        super().__init__(Size.TEXT, tone="muted", tabular=True)
+        self.setObjectName("digits")
+        self._sent = self._received = ""
+
+    def begin(self) -> None:
+        """Another call."""
+        self._sent = self._received = ""
+        self.set_text("")
+
+    def hint(self) -> None:
+        """Keys can be used from now on."""
+        if not self.text():
+            self.set_text(HINT)
+
+    def show_event(self, event: object, call_id: str) -> None:
+        """Show a digit that has left or come in this call, or that the other side takes none."""
+        if isinstance(event, DigitPassed) and event.call_id == call_id:
+            self._add(event.digit, event.sent)
+        elif isinstance(event, DigitRefused) and event.call_id == call_id:
+            self.set_text(words.one_line(event.sentence))
+
+    def _add(self, digit: str, sent: bool) -> None:
+        if sent:
+            self._sent += digit
+        else:
+            self._received += digit
+        both = (("Sent", self._sent), ("Received", self._received))
+        self.set_text("   ".join(f"{word}: {_end_of(digits)}" for word, digits in both if digits))
+
+
+def _end_of(digits: str) -> str:
+    return digits if len(digits) <= SHOWN else f"\u2026{digits[-SHOWN:]}"

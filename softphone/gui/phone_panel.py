@@ -1,0 +1,428 @@
+"""One phone on the screen: who it is, whether it is registered, its call, and everything one can do
+with it.
+
+A panel shows the events of its bridge and posts wishes to its phone; it keeps no opinion of its own
+about the call.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from itertools import pairwise
+from typing import TYPE_CHECKING, Protocol
+
+from PySide6.QtCore import Qt, QTimer
+from PySide6.QtGui import QKeyEvent, QKeySequence, QShortcut
+from PySide6.QtWidgets import (
+    QApplication,
+    QHBoxLayout,
+    QLineEdit,
+    QStackedLayout,
+    QVBoxLayout,
+    QWidget,
+)
+
+from softphone.gui import formatting as words
+from softphone.gui.call_card import CallCard, peer_of
+from softphone.gui.dial_pad import KEYS, DialPad
+from softphone.gui.digits_line import DigitsLine
+from softphone.gui.event_bridge import Bridge
+from softphone.gui.level_meter import FRAMES_PER_SECOND
+from softphone.gui.theme import GRID, Size, theme
+from softphone.gui.widgets import Avatar, Field, FlatButton, StateMark, TextLabel
+from softphone.ua.events import (
+    CallChanged,
+    CallState,
+    CallView,
+    RegistrationChanged,
+    RegistrationState,
+)
+
+if TYPE_CHECKING:
+    from softphone.media.session import MediaStats
+
+
+class PhoneLike(Protocol):
+    """What a panel asks of a phone. Every method returns at once; results come back as events."""
+
+    def call(self, target: str) -> None: ...
+    def answer(self) -> None: ...
+    def decline(self) -> None: ...
+    def hang_up(self) -> None: ...
+    def hold(self) -> None: ...
+    def resume(self) -> None: ...
+    def dtmf(self, digit: str) -> None: ...
+    def mute(self, muted: bool) -> None: ...
+    def media_stats(self) -> MediaStats | None: ...
+
+
+# What stands beside the registration sentence: (icon, tone).
+REGISTRATION_MARKS = {
+    RegistrationState.UNREGISTERED: ("ring", "dead"),
+    RegistrationState.REGISTERING: ("ring", "hot"),
+    RegistrationState.REGISTERED: ("check", "alive"),
+    RegistrationState.REFUSED: ("warning", "stop"),
+    RegistrationState.UNREACHABLE: ("crossed", "warning"),
+}
+# The one primary button in every state of an active call: (words, icon, tone). None: the phone is
+# free.
+PRIMARY: dict[CallState | None, tuple[str, str, str]] = {
+    None: ("Call", "call", "alive"),
+    CallState.CALLING: ("Hang up", "hang_up", "stop"),
+    CallState.RINGING: ("Hang up", "hang_up", "stop"),
+    CallState.INCOMING: ("Answer", "call", "alive"),
+    CallState.TALKING: ("Hang up", "hang_up", "stop"),
+}
+
+
+class PhonePanel(QWidget):
+    """A phone's panel, 264 px wide or wider. `target` is prefilled; `note` is a lasting remark,
+    such as on sound."""
+
+    def __init__(
+        self,
+        phone_label: str,
+        phone: PhoneLike,
+        bridge: Bridge,
+        parent: QWidget | None = None,
+        *,
+        target: str = "",
+        note: str = "",
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__(parent)
+        self.label = words.one_line(phone_label)
+        self.setAccessibleName(f"Phone of {self.label}")
+        self._phone = phone
+        self._clock = clock
+        self._prefilled = target
+        self._going: dict[str, CallView] = {}  # calls that have not ended; one phone, so a handful
+        self._frames = QTimer(self)
+        self._frames.setInterval(1000 // FRAMES_PER_SECOND)
+        self._frames.setTimerType(Qt.TimerType.PreciseTimer)
+        self._frames.timeout.connect(self._show_frame)
+        self._make_head()
+        self.card = CallCard()
+        self._make_target(target)
+        self._make_buttons()
+        self.pad = DialPad(theme().font(Size.TEXT))
+        self.pad.pressed.connect(self._press_digit)
+        self._make_note()
+        self._lay_out()
+        self._make_keys()
+        self.set_note(note)
+        self._show_controls()
+        bridge.event.connect(self.show_event)
+
+    # -- construction ------------------------------------------------------------------------------
+
+    def _make_head(self) -> None:
+        self.name = TextLabel(Size.TITLE, bold=True, names=True)
+        self.name.set_text(self.label)
+        self.registration_mark = StateMark(Size.SMALL)
+        self.registration = TextLabel(Size.SMALL, lines=2)
+        self.registration.setObjectName("registration")
+        self.registration.set_text("Not registered")
+
+    def _make_target(self, target: str) -> None:
+        self.target = QLineEdit(target)
+        self.target.setObjectName("target")
+        self.target.setAccessibleName("Who to call")
+        self.target.setPlaceholderText("Name or SIP address")
+        self.target.setMaxLength(255)
+        self.target.setClearButtonEnabled(True)
+        self.target.setToolTip(
+            "Who to call: a name such as bob, or an address such as sip:bob@example.org"
+        )
+        self.target.textChanged.connect(self._show_controls)
+        self.digits = DigitsLine()
+
+    def _make_buttons(self) -> None:
+        self.primary = FlatButton()
+        self.primary.setObjectName("primary")
+        self.primary.set_height(6 * GRID)
+        self.primary.setFont(theme().font(Size.TEXT, bold=True))
+        self.primary.clicked.connect(self.press_primary)
+        self.secondary = FlatButton("Decline", "decline", "stop")
+        self.secondary.setObjectName("secondary")
+        self.secondary.set_height(6 * GRID)
+        self.secondary.allow(True, "Refuse this call (Esc)")
+        self.secondary.clicked.connect(lambda: self._phone.decline())
+        self.hold = FlatButton("Hold", "pause")
+        self.hold.setObjectName("hold")
+        self.hold.setCheckable(True)
+        self.hold.clicked.connect(self._press_hold)
+        self.mute = FlatButton("Mute", "microphone")
+        self.mute.setObjectName("mute")
+        self.mute.setCheckable(True)
+        self.mute.clicked.connect(self._press_mute)
+
+    def _make_note(self) -> None:
+        mark = StateMark(Size.SMALL)
+        mark.show_state("warning", "warning")
+        self.note = TextLabel(Size.SMALL, lines=2)
+        self.note.setObjectName("note")
+        self._note_row = QWidget()
+        row = QHBoxLayout(self._note_row)
+        row.setContentsMargins(0, 0, 0, 0)
+        row.setSpacing(GRID // 2)
+        row.addWidget(mark, 0, Qt.AlignmentFlag.AlignTop)
+        row.addWidget(self.note, 1)
+
+    def set_note(self, note: str) -> None:
+        """A lasting remark below the call, such as on sound; "" takes it away."""
+        self.note.set_text(words.one_line(note))
+        self._note_row.setVisible(bool(note))
+
+    def _lay_out(self) -> None:
+        status = QHBoxLayout()
+        status.setSpacing(GRID // 2)
+        status.addWidget(self.registration_mark, 0, Qt.AlignmentFlag.AlignTop)
+        status.addWidget(self.registration, 1)
+        named = QVBoxLayout()
+        named.setSpacing(0)
+        named.addWidget(self.name)
+        named.addLayout(status)
+        head = QHBoxLayout()
+        head.setSpacing(GRID + GRID // 2)
+        head.addWidget(Avatar(self.label), 0, Qt.AlignmentFlag.AlignTop)
+        head.addLayout(named, 1)
+        line = QWidget()
+        self._row = QStackedLayout(line)
+        field = Field("To", self.target)
+        line.setFixedHeight(field.height())
+        self._row.addWidget(field)
+        self._row.addWidget(self.digits)
+        main = QHBoxLayout()
+        main.setSpacing(GRID)
+        main.addWidget(self.primary, 5)
+        main.addWidget(self.secondary, 4)
+        extra = QHBoxLayout()
+        extra.setSpacing(GRID)
+        extra.addWidget(self.hold)
+        extra.addWidget(self.mute)
+        column = QVBoxLayout(self)
+        column.setContentsMargins(2 * GRID, GRID + GRID // 2, 2 * GRID, GRID + GRID // 2)
+        column.setSpacing(GRID)
+        column.addLayout(head)
+        column.addWidget(self.card)
+        column.addWidget(self._note_row)
+        column.addWidget(line)
+        column.addLayout(main)
+        column.addLayout(extra)
+        column.addWidget(self.pad, 1)
+        column.addStretch(0)
+
+    def _make_keys(self) -> None:
+        order = [self.target, self.primary, self.secondary, self.hold, self.mute, *self.pad.keys]
+        for one, following in pairwise(order):
+            QWidget.setTabOrder(one, following)
+        for key, action in (
+            (Qt.Key.Key_Return, self.press_enter),
+            (Qt.Key.Key_Enter, self.press_enter),
+            (Qt.Key.Key_Escape, self.press_escape),
+        ):
+            shortcut = QShortcut(
+                QKeySequence(key), self, context=Qt.ShortcutContext.WidgetWithChildrenShortcut
+            )
+            # a key held down too long must not hang up what it has just begun
+            shortcut.setAutoRepeat(False)
+            shortcut.activated.connect(action)
+
+    # -- what happened -----------------------------------------------------------------------------
+
+    @property
+    def call(self) -> CallView | None:
+        """The call that occupies the phone; None if it is free (what the last call came to stays on
+        show)."""
+        shown = self.card.call
+        return shown if shown is not None and shown.active else None
+
+    def show_event(self, event: object) -> None:
+        """Show what the phone says; GUI thread (the bridge's signal brings it here)."""
+        if isinstance(event, RegistrationChanged):
+            self.registration_mark.show_state(*REGISTRATION_MARKS[event.state])
+            self.registration.set_text(words.one_line(event.sentence))
+        elif isinstance(event, CallChanged):
+            self._show_call(event.call)
+        elif self.call is not None:
+            self.digits.show_event(event, self.call.id)
+
+    def _show_call(self, call: CallView) -> None:
+        before, shown = self.call, self.card.call
+        another = shown is not None and shown.id != call.id
+        known = call.id in self._going
+        self._going[call.id] = call
+        if call.state is CallState.ENDED:
+            del self._going[call.id]
+        if another and (before is not None or (known and not call.active)):
+            # A second caller waits or was turned away as busy, or the call before the last has
+            # ended at last.
+            return
+        if before is None and call.active:
+            self._begin_call(call)
+        elif before is not None and not call.active:
+            self._end_call()
+        self.card.show_call(call, self._clock())
+        self._show_waiting()
+        self._show_controls()
+
+    def _begin_call(self, call: CallView) -> None:
+        self.digits.begin()
+        self._frames.start()
+        if call.state is CallState.INCOMING:
+            QApplication.alert(self.window())
+
+    def _end_call(self) -> None:
+        self._show_frame()
+        self._frames.stop()
+        if self.mute.isChecked():
+            self.mute.setChecked(False)
+            self._phone.mute(False)
+
+    def _show_waiting(self) -> None:
+        waiting = next((call for call in self._going.values() if call.active), None)
+        if self.call is None and waiting is not None:
+            self._begin_call(waiting)
+            self.card.show_call(waiting, self._clock())
+
+    def _show_frame(self) -> None:
+        """25 times a second during a call: the clock, the levels, the counters."""
+        self.card.tick(self._clock())
+        call = self.call
+        # before, the numbers are still the last call's
+        if call is not None and call.state is CallState.TALKING:
+            stats = self._phone.media_stats()
+            if stats is not None:
+                self.card.show_media(stats)
+
+    # -- what can be done now ----------------------------------------------------------------------
+
+    def _show_controls(self) -> None:
+        call = self.call
+        state = call.state if call is not None else None
+        self.primary.dress(*PRIMARY[state])
+        self.primary.setAccessibleName(self.primary.text())
+        self.primary.allow(*self._primary_reason(state))
+        self.secondary.setVisible(state is CallState.INCOMING)
+        self._show_row(state)
+        talking = state is CallState.TALKING
+        held = call is not None and call.held_here
+        self.hold.setChecked(held)
+        self.hold.dress("Resume" if held else "Hold", "play" if held else "pause")
+        self.hold.allow(talking, self._hold_reason(talking, held))
+        self._show_mute(talking)
+
+    def _primary_reason(self, state: CallState | None) -> tuple[bool, str]:
+        name = peer_of(self.card.call) if self.card.call is not None else ""
+        if state is None:
+            target = words.one_line(self.target.text())
+            return (
+                (True, f"Call {target} (Enter)") if target else (False, "Type whom to call first")
+            )
+        if state is CallState.INCOMING:
+            return True, f"Answer {name} (Enter)"
+        return True, "End this call (Esc)"
+
+    def _hold_reason(self, talking: bool, held: bool) -> str:
+        if not talking:
+            return "Nobody to put on hold: there is no answered call"
+        return "Talk again" if held else "Let the other side wait"
+
+    def _show_mute(self, talking: bool) -> None:
+        muted = self.mute.isChecked()
+        self.mute.dress("Unmute" if muted else "Mute", "microphone_off" if muted else "microphone")
+        if not talking:
+            self.mute.allow(False, "Nobody hears you now: there is no answered call")
+        else:
+            self.mute.allow(
+                True,
+                "Let the other side hear you again"
+                if muted
+                else "The other side will not hear you",
+            )
+
+    def _show_row(self, state: CallState | None) -> None:
+        if state is None:
+            self._row.setCurrentIndex(0)
+            self.pad.explain("Types into the line above")
+            return
+        had_focus = self.target.hasFocus()
+        self._row.setCurrentIndex(1)
+        if had_focus:
+            self.primary.setFocus(Qt.FocusReason.OtherFocusReason)
+        talking = state is CallState.TALKING
+        self.pad.explain(
+            "Sends a tone to the other side"
+            if talking
+            else "Tones can be sent once the call is answered"
+        )
+        if talking:
+            self.digits.hint()
+
+    # -- wishes ------------------------------------------------------------------------------------
+
+    def press_enter(self) -> None:
+        """Press the button that has the keyboard, else the primary one. A key of the dial pad
+        that a mouse clicked has it too, but whoever dials with the mouse and then presses Enter
+        wants to call."""
+        focused = self.focusWidget()
+        if isinstance(focused, FlatButton) and not (focused in self.pad.keys and focused.by_mouse):
+            focused.click()
+        else:
+            self.press_primary()
+
+    def press_primary(self) -> None:
+        """Call, answer or hang up: whatever the primary button says."""
+        state = self.call.state if self.call is not None else None
+        if not self.primary.isEnabled():
+            return
+        if state is None:
+            self._phone.call(words.one_line(self.target.text()))
+        elif state is CallState.INCOMING:
+            self._phone.answer()
+        else:
+            self._phone.hang_up()
+
+    def press_escape(self) -> None:
+        """Decline or hang up, asking nothing."""
+        state = self.call.state if self.call is not None else None
+        if state is CallState.INCOMING:
+            self._phone.decline()
+        elif state is not None:
+            self._phone.hang_up()
+
+    def focus_phone(self) -> None:
+        """Bring the keyboard to this phone, to whatever is most wanted now."""
+        (self.target if self.call is None else self.primary).setFocus(
+            Qt.FocusReason.ShortcutFocusReason
+        )
+
+    def _press_hold(self) -> None:
+        call = self.call
+        if call is not None:
+            # the button turns when the other side has agreed, not before
+            self.hold.setChecked(call.held_here)
+            (self._phone.resume if call.held_here else self._phone.hold)()
+
+    def _press_mute(self) -> None:
+        self._phone.mute(self.mute.isChecked())
+        self._show_controls()
+
+    def _press_digit(self, digit: str) -> None:
+        state = self.call.state if self.call is not None else None
+        if state is CallState.TALKING:
+            self._phone.dtmf(digit)  # shown once it has left
+        elif state is None:
+            if self.target.text() == self._prefilled and not self.target.isModified():
+                # dialling a number means somebody else than the partner offered
+                self.target.clear()
+            self.target.insert(digit)
+            self.target.setModified(True)
+
+    def keyPressEvent(self, event: QKeyEvent) -> None:
+        if event.text() and event.text() in KEYS and not event.isAutoRepeat():
+            self._press_digit(event.text())
+        else:
+            super().keyPressEvent(event)

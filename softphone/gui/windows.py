@@ -1,0 +1,142 @@
+"""Windows of the softphone: one phone, or two side by side. Closing one stops its phones without
+freezing it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from PySide6.QtCore import Qt, Signal
+from PySide6.QtGui import QCloseEvent, QKeySequence, QShortcut
+from PySide6.QtWidgets import QFrame, QHBoxLayout, QWidget
+
+from softphone.gui import icons
+from softphone.gui.event_bridge import Bridge
+from softphone.gui.phone_panel import PhoneLike, PhonePanel
+from softphone.gui.theme import GRID, theme
+
+LOG = logging.getLogger("qt")
+GOODBYE = 1.0  # s: how long a phone may take to hang up and unregister after its window has gone
+WIDEST = 55 * GRID  # px: a wider panel would pull apart what belongs together
+
+
+class StoppablePhone(PhoneLike, Protocol):
+    """What a window asks beyond what its panel asks."""
+
+    def stop(self, timeout: float = 3.0) -> None: ...
+
+
+@dataclass(frozen=True)
+class Seat:
+    """A phone with a place in a window. `target` is whom its line offers to call, `note` a lasting
+    remark."""
+
+    label: str
+    phone: StoppablePhone
+    bridge: Bridge
+    target: str = ""
+    note: str = ""
+
+
+class PhonesWindow(QWidget):
+    """Panels side by side. `gone` is emitted once, after the window was closed and every phone has
+    stopped."""
+
+    gone = Signal()
+    _stopped = Signal()
+
+    def __init__(self, seats: Sequence[Seat]) -> None:
+        super().__init__()
+        self.setWindowTitle(f"{' and '.join(seat.label for seat in seats)} - softphone")
+        self.panels = [
+            PhonePanel(
+                seat.label, seat.phone, seat.bridge, self, target=seat.target, note=seat.note
+            )
+            for seat in seats
+        ]
+        self._phones = [seat.phone for seat in seats]
+        self._stopping: list[threading.Thread] = []
+        self._stopped_phones = 0
+        self._gone = False
+        self._stopped.connect(self._count_stopped)
+        row = QHBoxLayout(self)
+        row.setContentsMargins(0, 0, 0, 0)
+        row.setSpacing(0)
+        row.addStretch(1)
+        for number, panel in enumerate(self.panels):
+            if number:
+                row.addWidget(self._divider())
+            panel.setMaximumWidth(WIDEST)
+            row.addWidget(panel, 1000)
+            keys = QShortcut(QKeySequence(f"Ctrl+{number + 1}"), self)
+            keys.activated.connect(panel.focus_phone)
+        row.addStretch(1)
+        self.resize(42 * GRID * len(seats), 80 * GRID)
+        theme().changed.connect(self._set_icon)
+        self._set_icon()
+        self.panels[0].focus_phone()
+
+    @staticmethod
+    def _divider() -> QFrame:
+        line = QFrame()
+        line.setFrameShape(QFrame.Shape.VLine)
+        line.setFrameShadow(QFrame.Shadow.Plain)
+        line.setForegroundRole(line.palette().ColorRole.Mid)
+        return line
+
+    def _set_icon(self) -> None:
+        alive = theme().palette.alive
+        self.setWindowIcon(icons.icon("call", alive.ink, alive.colour))
+
+    def closeEvent(self, event: QCloseEvent) -> None:
+        """The window goes at once; each phone says goodbye in a thread of its own, and then `gone`
+        is emitted."""
+        if self._gone:
+            event.accept()
+            return
+        event.ignore()
+        self.hide()
+        if self._stopping:
+            return
+        self._stopping = [
+            threading.Thread(target=self._stop, args=(phone,)) for phone in self._phones
+        ]
+        for number, thread in enumerate(self._stopping):
+            thread.name = f"stop-{number + 1}"
+            thread.start()
+
+    def _stop(self, phone: StoppablePhone) -> None:
+        try:
+            phone.stop(GOODBYE)
+        except Exception:
+            LOG.exception("a phone did not stop cleanly")
+        self._stopped.emit()
+
+    def _count_stopped(self) -> None:
+        self._stopped_phones += 1
+        if self._stopped_phones == len(self._stopping):
+            for thread in self._stopping:
+                thread.join()  # this was its last word
+            self._gone = True
+            self.close()
+            self.gone.emit()
+
+
+class PhoneWindow(PhonesWindow):
+    """One phone."""
+
+    def __init__(self, seat: Seat) -> None:
+        super().__init__([seat])
+
+
+class PairWindow(PhonesWindow):
+    """Two phones, to call each other. Ctrl+1 and Ctrl+2 bring the keyboard to the left and to the
+    right one."""
+
+    def __init__(self, left: Seat, right: Seat) -> None:
+        super().__init__([left, right])
+        # also on the phone that is not being used
+        self.setAttribute(Qt.WidgetAttribute.WA_AlwaysShowToolTips)

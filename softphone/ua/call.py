@@ -1,0 +1,468 @@
+"""A call: what happens within its dialog whichever side began it, and the walk through its states.
+
+`outgoing` and `incoming` add how the two kinds begin. Who repeats what is the transactions'
+business, except for the 2xx to an INVITE and its ACK, which RFC 3261 13.2.2.4 and 13.3.1.4 leave to
+this level.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from sip import sdp
+from sip.dialog import TARGET_REFRESHING, Dialog, next_hop
+from sip.errors import RemoteProtocolError
+from sip.header import NameAddr
+from sip.message import Request, Response, reply
+from sip.timing import PATIENCE, T1, T2
+from softphone.ua.account import ALLOW, Address
+from softphone.ua.call_states import ENDED, ENDING, GONE, LEAVE, TALKING
+from softphone.ua.call_view import ShownCall
+from softphone.ua.client_request import Exchange
+from softphone.ua.events import CallState, Direction, ProbeAnswered
+from softphone.ua.info_dtmf import InfoDigits
+from softphone.ua.offer_answer import CONTENT_TYPE, offers
+from softphone.ua.registration import retry_after
+from softphone.ua.reliable_provisional import RELIABLE
+from softphone.ua.session_timer import SUPPORTED, SessionTimer
+from softphone.ua.transaction_layer import Endpoint, Incoming
+from softphone.ua.user_messages import heard_nothing
+
+REMEMBERED_ACKS = 8  # a call that is refreshed by re-INVITE may go on for days
+BYE_AGAIN = 2.0  # seconds after a BYE that a server could not handle, if it does not say how many
+
+
+class Call(ShownCall):
+    """What both kinds have in common."""
+
+    def __init__(
+        self, endpoint: Endpoint, state: CallState, call_id: str, peer: NameAddr, now: float
+    ) -> None:
+        super().__init__(endpoint, state, call_id, peer, now)
+        self.timer = SessionTimer(
+            endpoint.session_expires, self.rows, self.refresh, self._on_silence
+        )
+        # our re-INVITE, or the UPDATE that refreshes, while under way
+        self._modification: Exchange | None = None
+        self._acks: dict[tuple[str, int], tuple[Request, Address]] = {}
+        self._unacked: int | None = None  # CSeq of their INVITE whose 2xx waits for an ACK
+        self._bye_waits = False
+        self.digits = InfoDigits(self, self._ask)
+
+    def stop_timers(self) -> None:
+        self.timer.stop()
+
+    # -- wishes of the person ----------------------------------------------------------------------
+
+    def hang_up(self, now: float) -> None:
+        if self.state is TALKING:
+            self.change(LEAVE, now, "Hanging up ...")
+            self.leave(now)
+
+    def fail(self, sentence: str, now: float) -> None:
+        """It cannot be had here: end it as if the person did, with this sentence."""
+        self._reason_to_leave = sentence
+        self.hang_up(now)
+
+    def move(self, host: str, now: float) -> None:
+        """Our media is wanted at this host: a call that is up says so once with a re-INVITE."""
+        if self.negotiation is not None:
+            self.negotiation.move(host)
+            self._say_where(now)
+
+    def _say_where(self, now: float) -> None:
+        """An offer that waits for its turn will say it; after one under way it is known whether
+        that has put the call on hold."""
+        talk = self.negotiation
+        if self.state is not TALKING or talk is None or not talk.has_moved:
+            return
+        if self.rows.due("glare") is not None:
+            return
+        if self._modification or self._awaits_late_answer:
+            self.rows.set("glare", now + T1, self._say_where)
+        else:
+            self.hold(talk.held_here, now, anew=True)
+
+    def hold(self, on: bool, now: float, anew: bool = False) -> None:
+        """Put the other side on hold, or take it back; after the request of that kind which is
+        under way. `anew`: make the offer even if that is so already, as it is if we have moved."""
+        talk = self.negotiation
+        if self.state is not TALKING or talk is None:
+            return
+        if talk.held_here is on and not anew and not talk.has_moved:
+            return
+        self.rows.cancel("glare")
+        if self._modification or self._awaits_late_answer:
+            self.rows.set("glare", now + T1, lambda later: self.hold(on, later, anew))
+            return
+        fields, body = (ALLOW, *self.timer.request_fields(), CONTENT_TYPE), talk.offer(on)
+
+        def answered(exchange: Exchange, response: Response | None, later: float) -> None:
+            self._on_held(exchange, response, on, later, anew)
+
+        self._modification = self._ask("INVITE", answered, now, fields, body)
+
+    def probe(self, now: float) -> None:
+        """OPTIONS within the dialog: is the path alive? Its answer comes as ProbeAnswered."""
+        if self.state is not TALKING or self.dialog is None:
+            return
+
+        def answered(exchange: Exchange, response: Response | None, later: float) -> None:
+            status = 408 if response is None else response.status
+            if status >= 200:
+                self.endpoint.emit(ProbeAnswered(later, self.call_id, now, status))
+            # RFC 3261 12.2.1.2; silence ends no call here, for its sound may well go on
+            if status == 481:
+                self.change(GONE, later, f"The call with {self.name} was lost", status)
+
+        self._ask("OPTIONS", answered, now)
+
+    # -- requests of ours within the dialog --------------------------------------------------------
+
+    def _ask(
+        self,
+        method: str,
+        handler: Callable[[Exchange, Response | None, float], None],
+        now: float,
+        fields: tuple[tuple[str, str], ...] = (),
+        body: bytes = b"",
+    ) -> Exchange:
+        assert self.dialog is not None
+        contact = (("Contact", self.endpoint.contact),) if method in TARGET_REFRESHING else ()
+        request = self.dialog.request(method, [*contact, *fields], body)
+        exchange = Exchange(request, self.reached_at, handler, self.dialog.next_seq)
+        return self.endpoint.ask_within(exchange, now)
+
+    def leave(self, now: float) -> None:
+        """BYE; the called side waits with it until its 2xx is acknowledged (RFC 3261 15)."""
+        self._bye_waits = self._unacked is not None
+        if not self._bye_waits and self.dialog is not None:
+            until = now + PATIENCE
+            self.part(
+                self.dialog, now, until, lambda at: self.change(GONE, at, self._reason_to_leave)
+            )
+
+    def part(self, dialog: Dialog, now: float, until: float, done: Callable[[float], None]) -> None:
+        """BYE; again after Retry-After while a server on the way cannot handle it, until the time
+        `until`. Whatever else is answered, 481 and silence too: it is over (RFC 3261 15.1.1)."""
+
+        def answered(exchange: Exchange, response: Response | None, later: float) -> None:
+            if response is not None and response.status < 200:
+                return
+            pause = pause_before_again(response)
+            if pause is None or until - later < 1.0:
+                done(later)
+            else:
+                again = min(later + pause, until)
+                self.rows.set(
+                    f"bye {dialog.remote.tag}", again, lambda at: self.part(dialog, at, until, done)
+                )
+
+        bye = Exchange(dialog.request("BYE"), self.reached_at, answered, dialog.next_seq)
+        self.endpoint.ask_within(bye, now)
+
+    def _on_held(
+        self, exchange: Exchange, response: Response | None, hold: bool, now: float, anew: bool
+    ) -> None:
+        status = self._modified(exchange, response, now)
+        if status == 491:
+            due = now + self._glare_pause()
+            self.rows.set("glare", due, lambda later: self.hold(hold, later, anew))
+        elif status == 422 and response is not None and self.timer.lengthen(response):
+            self.hold(hold, now, anew)
+        elif status in (408, 481):
+            self._lost(now, status)
+        elif status >= 300:
+            self.tell_talk(
+                now, f"{self.name}'s phone does not agree to {'hold' if hold else 'go on'}"
+            )
+
+    def refresh(self, now: float) -> None:
+        """Tell everybody on the way that this call lives on: an UPDATE that offers nothing, or to a
+        phone without UPDATE a re-INVITE that changes nothing (RFC 4028 7.4)."""
+        talk = self.negotiation
+        if self.state is not TALKING or talk is None:
+            return
+        if self._modification or self._unacked is not None:
+            self.timer.again(None, now)
+        elif self.timer.takes_update:
+            self._modification = self._ask(
+                "UPDATE", self._on_refreshed, now, (ALLOW, *self.timer.request_fields())
+            )
+        else:
+            fields = (ALLOW, *self.timer.request_fields(), CONTENT_TYPE)
+            self._modification = self._ask("INVITE", self._on_refreshed, now, fields, talk.repeat())
+
+    def _on_refreshed(self, exchange: Exchange, response: Response | None, now: float) -> None:
+        status = self._modified(exchange, response, now)
+        if status == 491:
+            self.rows.set("refresh", now + self._glare_pause(), self.refresh)
+        elif status == 422 and response is not None and self.timer.lengthen(response):
+            self.refresh(now)
+        elif status in (405, 501) and self.timer.takes_update:
+            self.timer.takes_update = False
+            self.refresh(now)
+        elif status in (408, 481):
+            self._lost(now, status)
+        elif status >= 300:
+            self.timer.again(response, now)
+
+    def _modified(self, exchange: Exchange, response: Response | None, now: float) -> int:
+        """What an answer to our re-INVITE or UPDATE means in any case; the status if it is final
+        and news, else 0."""
+        status = 408 if response is None else response.status
+        invited = exchange.request.method == "INVITE"
+        if status < 200:
+            return 0
+        if (
+            invited
+            and response
+            and status < 300
+            and not self.acknowledge(exchange.request, response, now)
+        ):
+            return 0  # a repeated 2xx
+        self._modification = None
+        if self.state is not TALKING or self.negotiation is None:
+            return 0
+        if response is not None and status < 300:
+            self.timer.agreed(response, now)
+            self._agree_anew(response, invited, now)
+        elif invited:
+            self.negotiation.withdraw()
+        return status
+
+    def _glare_pause(self) -> float:
+        """RFC 3261 14.1: who made the Call-ID waits longer, so that the two do not collide
+        again."""
+        longer = self.direction is Direction.OUTGOING
+        return (
+            self.endpoint.random.uniform(2.1, 4.0)
+            if longer
+            else self.endpoint.random.uniform(0.0, 2.0)
+        )
+
+    def _on_silence(self, now: float) -> None:
+        """RFC 4028 10: nobody refreshed the session, so it is over, on both sides."""
+        sentence = heard_nothing(self.name, self.timer.silence(now))
+        self.leave(now)
+        self.change(GONE, now, sentence, 408)
+
+    def _agree_anew(self, response: Response, invited: bool, now: float) -> None:
+        assert self.negotiation is not None and self.dialog is not None
+        try:
+            if invited:
+                self.negotiation.take_answer(response)
+            # a Contact that cannot be read leaves the one we know
+            self.dialog.refresh_target(response)
+        except RemoteProtocolError:
+            if invited:
+                self.negotiation.withdraw()
+        if invited:
+            self.tell_talk(now)
+
+    def _lost(self, now: float, status: int) -> None:
+        """RFC 3261 12.2.1.2: a dialog that answers 481, or not at all, is over. The BYE is for a
+        peer gone deaf."""
+        if status != 481:
+            self.leave(now)
+        self.change(GONE, now, f"The call with {self.name} was lost", status)
+
+    def acknowledge(
+        self, request: Request, response: Response, now: float, body: bytes = b""
+    ) -> bool:
+        """ACK a 2xx to an INVITE of ours; False if this one only repeats a 2xx that was
+        acknowledged before."""
+        key = (response.to.tag, request.cseq.number)
+        known = self._acks.get(key)
+        if known is None:
+            assert self.dialog is not None
+            self._acks[key] = self.ack_for(self.dialog, request, now, body)
+            for old in list(self._acks)[:-REMEMBERED_ACKS]:
+                del self._acks[old]
+            return True
+        self.endpoint.send(*known, now, repeated=True)
+        return False
+
+    def ack_for(
+        self,
+        dialog: Dialog,
+        request: Request,
+        now: float,
+        body: bytes = b"",
+        seq: int | None = None,
+    ) -> tuple[Request, Address]:
+        """Send the ACK. RFC 3261 13.2.2.4 has it carry the INVITE's credentials, which nobody gets
+        but our server."""
+        fields = [CONTENT_TYPE] if body else []
+        ack = dialog.request("ACK", fields, body, seq=request.cseq.number if seq is None else seq)
+        destination = self.endpoint.address_of(next_hop(ack), self.reached_at)
+        if self.endpoint.is_server(destination):
+            for name in ("Authorization", "Proxy-Authorization"):
+                for value in request.all(name):
+                    ack.add(name, value)
+        self.endpoint.send(ack, destination, now)
+        return ack, destination
+
+    # -- requests of theirs within the dialog ------------------------------------------------------
+
+    def owns(self, request: Request) -> bool:
+        return self.dialog is not None and self.dialog.id == (
+            request.call_id,
+            request.to.tag,
+            request.from_.tag,
+        )
+
+    def take(self, incoming: Incoming, now: float) -> None:
+        """A request within our dialog, neither ACK nor CANCEL."""
+        assert self.dialog is not None
+        request = incoming.request
+        self.dialog.take(request)
+        if request.method == "BYE":
+            incoming.answer(200, now)
+            self.gone(now, f"{self.name} hung up")
+        elif request.method in TARGET_REFRESHING:
+            self._take_offer(incoming, now)
+        else:
+            self.take_other(incoming, now)
+
+    def take_other(self, incoming: Incoming, now: float) -> None:
+        """What changes neither the call nor its media."""
+        if incoming.request.method == "OPTIONS":
+            incoming.answer(200, now, ALLOW, SUPPORTED, RELIABLE, ("Accept", sdp.CONTENT_TYPE))
+        elif incoming.request.method == "PRACK":
+            self.take_prack(incoming, now)
+        else:
+            incoming.answer(405, now, ALLOW)
+
+    def take_prack(self, incoming: Incoming, now: float) -> None:
+        """RFC 3262 3: it acknowledges nothing of ours."""
+        incoming.answer(481, now)
+
+    def gone(self, now: float, sentence: str) -> None:
+        """They ended it."""
+        self.rows.clear()
+        self._bye_waits, self._unacked = False, None
+        self.change(GONE, now, self._reason_to_leave if self.state is ENDING else sentence)
+
+    def _take_offer(self, incoming: Incoming, now: float) -> None:
+        """A re-INVITE, or an UPDATE, which may come without offer and then changes nothing (RFC
+        3311 5.2)."""
+        talk, request = self.negotiation, incoming.request
+        updates, has_offer = request.method == "UPDATE", offers(request)
+        if self.state in (ENDING, ENDED):
+            incoming.answer(481, now)
+        elif updates and not has_offer:
+            self.accept_update(incoming, b"", now)
+        elif self.state is not TALKING or talk is None:
+            self.take_early_offer(incoming, now)
+        elif self._invites:
+            incoming.answer(491, now)  # RFC 3261 14.2: ours is under way
+        elif self._awaits_late_answer:
+            self.not_now(incoming, now)
+        else:
+            try:
+                body = talk.answer(request) if has_offer else talk.offer_all()
+            except RemoteProtocolError as error:
+                incoming.answer(error.status, now)
+                return
+            (self.accept_update if updates else self.accept)(incoming, body, now)
+            self.tell_talk(now)
+
+    def take_early_offer(self, incoming: Incoming, now: float) -> None:
+        """RFC 3261 14.2, RFC 3311 5.2: their first offer is not answered yet."""
+        self.not_now(incoming, now)
+
+    def not_now(self, incoming: Incoming, now: float) -> None:
+        """500 with Retry-After: one thing after the other (RFC 3261 14.2)."""
+        incoming.answer(500, now, ("Retry-After", str(round(self.endpoint.random.uniform(0, 10)))))
+
+    def accept_update(self, incoming: Incoming, body: bytes, now: float) -> None:
+        # Before the call is answered there is no session yet that could expire.
+        timer = (
+            self.timer.answer_fields(incoming.request, now)
+            if self.state is TALKING
+            else [SUPPORTED]
+        )
+        fields = [
+            ("Contact", self.endpoint.contact),
+            ALLOW,
+            *timer,
+            *([CONTENT_TYPE] if body else []),
+        ]
+        incoming.respond(reply(incoming.request, 200, fields=fields, body=body), now)
+
+    def accept(self, incoming: Incoming, body: bytes, now: float) -> None:
+        """200 to their INVITE, repeated until the ACK comes (RFC 3261 13.3.1.4)."""
+        assert self.dialog is not None
+        timer = self.timer.answer_fields(incoming.request, now)
+        fields = [("Contact", self.endpoint.contact), ALLOW, *self.endpoint.who_answers, *timer]
+        fields += [CONTENT_TYPE] if body else []
+        response = reply(
+            incoming.request, 200, to_tag=self.dialog.local.tag, fields=fields, body=body
+        )
+        incoming.respond(response, now)
+        self._unacked = incoming.request.cseq.number
+        self._await_ack(incoming, response, T1, now)
+        self.rows.set("no ACK", now + PATIENCE, self._on_no_ack)
+
+    def _await_ack(
+        self, incoming: Incoming, response: Response, interval: float, now: float
+    ) -> None:
+        def repeat(later: float) -> None:
+            self.endpoint.repeat(response, incoming.destination, later)
+            self._await_ack(incoming, response, min(2 * interval, T2), later)
+
+        self.rows.set("repeat 2xx", now + interval, repeat)
+
+    def _on_no_ack(self, now: float) -> None:
+        self.rows.cancel("repeat 2xx")
+        self._unacked = None
+        self.leave(now)
+        self.change(GONE, now, f"The call with {self.name} was never confirmed", 408)
+
+    @property
+    def _invites(self) -> bool:
+        """Is a re-INVITE of ours under way?"""
+        return self._modification is not None and self._modification.request.method == "INVITE"
+
+    @property
+    def _awaits_late_answer(self) -> bool:
+        """Our 2xx made the offer, so the ACK brings the answer. What an INVITE of ours offers is
+        another matter."""
+        talk = self.negotiation
+        is_ours = self._unacked is not None and not self._invites
+        return is_ours and talk is not None and talk.awaits_answer
+
+    def take_ack(self, request: Request, now: float) -> None:
+        """The ACK to a 2xx of ours; with a late offer it brings their answer."""
+        if request.cseq.number != self._unacked:
+            return
+        brings_answer = self._awaits_late_answer
+        self._unacked = None
+        self.rows.cancel("repeat 2xx", "no ACK")
+        if self.negotiation is not None and brings_answer:
+            try:
+                self.negotiation.take_answer(request)
+            except RemoteProtocolError:
+                self.negotiation.withdraw()
+                if self.negotiation.plan is None and self.state is TALKING:
+                    self.leave(now)
+                    self.change(
+                        GONE,
+                        now,
+                        f"{self.name}'s phone and this one have no sound format in common",
+                        488,
+                    )
+                    return
+            if self.state is TALKING:
+                self.tell_talk(now)
+        if self._bye_waits:
+            self.leave(now)
+
+
+def pause_before_again(response: Response | None) -> float | None:
+    """Seconds until a BYE or CANCEL is worth sending again: a server on the way was overloaded or
+    had nobody to send it to (RFC 3261 21.5). None: it need not be."""
+    if response is None or response.status not in (500, 502, 503, 504):
+        return None
+    return retry_after(response) or BYE_AGAIN

@@ -1,0 +1,112 @@
+"""What a person sees of a call: its state, its sentence, and the walk from one to the next."""
+
+from __future__ import annotations
+
+from urllib.parse import unquote
+
+from sip.dialog import Dialog
+from sip.header import NameAddr
+from softphone.ua.call_states import ACCEPT, CALL, ENDED, ENDING, TALKING, CallEvent
+from softphone.ua.events import CallChanged, CallState, CallView, Direction
+from softphone.ua.offer_answer import Negotiation
+from softphone.ua.timers import Rows
+from softphone.ua.transaction_layer import Endpoint
+from softphone.ua.user_messages import begin, legible, no_sound_for
+
+
+class ShownCall:
+    """The part of every call that is shown. What happens in its dialog stands in `call`."""
+
+    direction = Direction.OUTGOING
+    _reason_to_leave = "You hung up"
+
+    def __init__(
+        self, endpoint: Endpoint, state: CallState, call_id: str, peer: NameAddr, now: float
+    ) -> None:
+        self.endpoint = endpoint
+        self.reached_at = endpoint.local  # where the peer was reached, for a Contact that is a name
+        self.seen_at: tuple[str, ...] = ()  # hosts where a proxy saw the peer
+        self.state = state
+        self.call_id = call_id
+        self.name = legible(peer.display or unquote(peer.uri.user).lstrip("/") or peer.uri.host)
+        self.peer_uri = legible(str(peer.uri))
+        self.sentence = ""
+        self.since = now
+        self.answered_at: float | None = None
+        self.ended_at: float | None = None
+        self.status: int | None = None
+        self.silent_for = 0  # seconds without any sound from there, as the shell has told
+        self.wants_port = False
+        self.rows = Rows()
+        self.dialog: Dialog | None = None
+        self.negotiation: Negotiation | None = None
+
+    @property
+    def view(self) -> CallView:
+        talk = self.negotiation
+        media = talk.plan if talk and self.state is not CallState.INCOMING else None
+        return CallView(
+            self.call_id,
+            self.direction,
+            self.name,
+            self.peer_uri,
+            self.state,
+            self.sentence,
+            self.since,
+            self.answered_at,
+            self.ended_at,
+            talk is not None and talk.held_here,
+            talk is not None and talk.held_there,
+            self.status,
+            media,
+            self.wants_port,
+        )
+
+    def change(
+        self, event: CallEvent, now: float, sentence: str, status: int | None = None
+    ) -> None:
+        """Walk the table and tell. What is over stays as it ended."""
+        if self.state is ENDED:
+            return
+        state = CALL[self.state][event]
+        if state is not self.state:
+            self.state, self.since, self.wants_port = state, now, False
+            if state is TALKING:
+                self.answered_at = now
+            elif state in (ENDING, ENDED) and self.ended_at is None:
+                self.ended_at = now
+                self.stop_timers()
+        self.sentence, self.status = begin(sentence), status or self.status
+        if state is ENDED:
+            self.rows.cancel("glare", "ring", "no answer", "cancel")
+        self.tell(now)
+
+    def stop_timers(self) -> None:
+        """The call is over: nothing keeps it alive any more."""
+
+    def tell(self, now: float) -> None:
+        self.endpoint.emit(CallChanged(now, self.view))
+
+    def tell_talk(self, now: float, remark: str = "") -> None:
+        """The sentence of a call in progress."""
+        view = self.view
+        if view.held_here:
+            text = f"{self.name} is on hold"
+        elif view.held_there:
+            text = f"{self.name} has put the call on hold"
+        else:
+            text = f"Talking with {self.name}"
+            remark = remark or (no_sound_for(self.silent_for) if self.silent_for else "")
+        self.change(ACCEPT, now, f"{text}; {remark}" if remark else text)
+
+    def nothing_heard(self, seconds: int, now: float) -> None:
+        """No sound has come for so long, 0: it comes."""
+        if self.state is TALKING and seconds != self.silent_for:
+            self.silent_for = seconds
+            self.tell_talk(now)
+
+    def negotiate(self, port: int) -> Negotiation:
+        if self.negotiation is None:
+            host, number = self.endpoint.local[0], self.endpoint.random.getrandbits(31)
+            self.negotiation = Negotiation(host, port, number, (self.reached_at[0], *self.seen_at))
+        return self.negotiation

@@ -1,0 +1,52 @@
+"""A request of ours with its repeats, and what one step of the agent leaves for its shell to do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from sip.message import Request, Response
+from sip.transaction import ClientTransaction
+from softphone.ua.account import Address
+from softphone.ua.digest_auth import Proofs
+from softphone.ua.events import AgentEvent
+
+
+@dataclass(frozen=True)
+class Send:
+    data: bytes
+    to: Address
+
+
+@dataclass
+class AgentOutcome:
+    """What one step of the agent asks its shell to do: send these, tell those."""
+
+    sends: list[Send] = field(default_factory=list)
+    events: list[AgentEvent] = field(default_factory=list)
+
+
+@dataclass
+class Exchange:
+    """A request of ours with all its repeats for authentication, up to its final response.
+
+    `handler` gets every response, and None once when nobody answered; `next_seq` numbers a repeat.
+    `given_up`: the person wants it no more, so no challenge to it is answered. `came_from`: the
+    sender of the response at hand.
+    """
+
+    request: Request
+    destination: Address
+    handler: Callable[[Exchange, Response | None, float], None]
+    next_seq: Callable[[], int]
+    on_repeat: Callable[[Exchange, float], None] | None = None
+    transaction: ClientTransaction | None = None
+    proofs: Proofs = field(default_factory=Proofs)
+    given_up: bool = False
+    closed: bool = False
+    came_from: Address = ("", 0)
+
+    @property
+    def unanswered(self) -> int:
+        """How often the request went out again without any answer."""
+        return self.transaction.retransmissions if self.transaction else 0

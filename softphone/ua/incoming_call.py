@@ -1,0 +1,208 @@
+"""A call that comes to us: 180 while it rings, 200, 486 or 603 as the person decides, 487 if they
+give up first."""
+
+from __future__ import annotations
+
+from sip.dialog import Dialog
+from sip.errors import RemoteProtocolError
+from sip.message import Request, reply
+from sip.via import Via
+from softphone.ua.call import Call
+from softphone.ua.call_states import ACCEPT, GONE, INCOMING, LEAVE, REFUSE, CallEvent
+from softphone.ua.events import Direction
+from softphone.ua.offer_answer import CONTENT_TYPE, check_offer, offers
+from softphone.ua.reliable_provisional import ReliableProvisionals, requires
+from softphone.ua.transaction_layer import Endpoint, Incoming
+from softphone.ua.user_messages import begin
+
+LONGEST_RINGING = 180.0  # seconds
+# RFC 3261 13.3.1.1: a provisional response every minute keeps proxies from giving up
+RING_AGAIN = 60.0
+
+
+class IncomingCall(Call):
+    direction = Direction.INCOMING
+
+    def __init__(self, endpoint: Endpoint, incoming: Incoming, now: float) -> None:
+        """RemoteProtocolError if this INVITE cannot become a call: no Contact, a body or codecs we
+        do not have."""
+        request = incoming.request
+        super().__init__(endpoint, INCOMING, request.call_id, request.from_, now)
+        check_offer(request, endpoint.local[0])
+        self._expires = request.expires  # a broken one is refused before the phone rings
+        self.dialog = Dialog.uas(request, endpoint.new_token())
+        self.reached_at = incoming.source
+        self.invite = incoming
+        self.seen_at = _seen_at(request)
+        self._reliable: ReliableProvisionals | None = None
+        if requires(request):
+            self._reliable = ReliableProvisionals(endpoint, self.rows, incoming, self._on_no_prack)
+            # Our 180 is then the first reliable response, which makes the offer (RFC 3261 13.2.1).
+            self.wants_port = not offers(request)
+        self._picked_up_at: int | None = None  # the port, while the answer waits for a PRACK
+
+    def ring(self, now: float) -> None:
+        self.sentence = begin(f"{self.name} is calling")
+        self.tell(now)
+        self._say_ringing(now)
+        self.rows.set("no answer", now + LONGEST_RINGING, self._on_nobody_here)
+        if self._expires:
+            self.rows.set("expired", now + min(self._expires, 3600), self.cancelled)
+
+    def prepare(self, port: int, now: float) -> None:
+        """Our media will be wanted at `port`: the caller, who made no offer, gets ours while it
+        rings."""
+        if self.wants_port and self.state is INCOMING and self._reliable is not None:
+            self.wants_port = False
+            self.negotiate(port)
+            self._say_ringing(now)
+
+    def _say_ringing(self, now: float) -> None:
+        assert self.dialog is not None
+        self.rows.set("ring", now + RING_AGAIN, self._say_ringing)
+        if self.wants_port:  # nothing but 100 may be said without an offer (RFC 3262 5)
+            self.invite.respond(reply(self.invite.request, 100), now)
+            return
+        fields, body = [("Contact", self.endpoint.contact), *self.endpoint.who_answers], b""
+        talk = self.negotiation
+        if talk is not None and self._reliable and not self._reliable.told_session:
+            fields, body = [*fields, CONTENT_TYPE], talk.offer()
+        response = reply(
+            self.invite.request, 180, to_tag=self.dialog.local.tag, fields=fields, body=body
+        )
+        if self._reliable:
+            self._reliable.send(response, now)
+        else:
+            self.invite.respond(response, now)
+
+    def take_prack(self, incoming: Incoming, now: float) -> None:
+        """RFC 3262 3 and 5: the answer to the offer in our 180, or once there is one, a new
+        offer."""
+        request, talk = incoming.request, self.negotiation
+        # Asked first: one that is refused with 415 acknowledges nothing, and the wait for another
+        # goes on.
+        has_offer = offers(request)
+        if self._reliable is None or not self._reliable.is_acknowledged(request):
+            incoming.answer(481, now)
+            return
+        body = b""
+        if has_offer:
+            if self.state is not INCOMING or talk is None:
+                self.not_now(
+                    incoming, now
+                )  # an offer, and theirs in the INVITE is not answered yet
+                return
+            try:
+                if talk.awaits_answer:
+                    talk.take_answer(request)
+                else:
+                    body = talk.answer(request)
+            except RemoteProtocolError as error:
+                incoming.answer(200, now)
+                self._refuse(error.status, now, self._nothing_in_common)
+                return
+        incoming.respond(reply(request, 200, fields=[CONTENT_TYPE] if body else [], body=body), now)
+        if self._picked_up_at is not None:
+            self.pick_up(self._picked_up_at, now)
+
+    def take_early_offer(self, incoming: Incoming, now: float) -> None:
+        """An UPDATE may, once our offer in the 180 has its answer (RFC 3311 5.2)."""
+        request, talk = incoming.request, self.negotiation
+        is_agreed = talk is not None and talk.plan is not None and not talk.awaits_answer
+        if talk is None or request.method != "UPDATE" or not is_agreed:
+            self.not_now(incoming, now)
+        else:
+            self.accept_update(incoming, talk.answer(request), now)
+
+    @property
+    def _nothing_in_common(self) -> str:
+        return f"{self.name}'s phone and this one have no sound format in common"
+
+    def _on_no_prack(self, now: float) -> None:
+        """RFC 3262 3: 64*T1 without PRACK."""
+        self._refuse(
+            504,
+            now,
+            f"The call of {self.name} was lost: their phone did not hear that this one rings",
+            GONE,
+        )
+
+    def pick_up(self, port: int, now: float) -> None:
+        """The person answers; `port` is where our media is wanted."""
+        if self.state is not INCOMING or self.dialog is None:
+            return
+        self.rows.cancel("ring", "no answer", "expired")
+        if self._reliable and self._reliable.waits and self._reliable.told_session:
+            self._picked_up_at = (
+                port  # RFC 3262 3: no 2xx before that offer is known to have arrived
+            )
+            return
+        talk = self.negotiate(port)
+        try:
+            body = self._session(talk.plan is not None)
+        except RemoteProtocolError as error:
+            self._refuse(error.status, now, self._nothing_in_common)
+            return
+        self.dialog.confirm()
+        if self._reliable:
+            self._reliable.stop_repeating()
+        self.accept(self.invite, body, now)
+        self.change(ACCEPT, now, f"Talking with {self.name}", 200)
+
+    def _session(self, is_agreed: bool) -> bytes:
+        """What our 2xx says of the session: nothing, if offer and answer have passed with the 180
+        and its PRACK."""
+        talk, request = self.negotiation, self.invite.request
+        assert talk is not None
+        if offers(request):
+            return talk.answer(request)
+        if is_agreed:
+            return b""
+        return talk.repeat() if talk.awaits_answer else talk.offer()
+
+    def decline(self, now: float) -> None:
+        if self.state is INCOMING:
+            self._refuse(603, now, "You declined the call", LEAVE)
+
+    def hang_up(self, now: float) -> None:
+        if self.state is INCOMING:
+            self.decline(now)
+        else:
+            super().hang_up(now)
+
+    def fail(self, sentence: str, now: float) -> None:
+        if self.state is INCOMING:
+            self._refuse(480, now, sentence, GONE)
+        else:
+            super().fail(sentence, now)
+
+    def cancelled(self, now: float) -> None:
+        """They gave up, or the time they set is over (RFC 3261 9.2, 13.3.1)."""
+        if self.state is INCOMING:
+            self._refuse(487, now, f"Missed call from {self.name}", GONE)
+
+    def _on_nobody_here(self, now: float) -> None:
+        self._refuse(480, now, f"Missed call from {self.name}", GONE)
+
+    def gone(self, now: float, sentence: str) -> None:
+        if self.state is INCOMING:
+            # a BYE before the answer: RFC 3261 15.1.2 wants the INVITE answered with 487
+            self.cancelled(now)
+        else:
+            super().gone(now, sentence)
+
+    def _refuse(self, status: int, now: float, sentence: str, event: CallEvent = REFUSE) -> None:
+        assert self.dialog is not None
+        self.rows.clear()
+        self.invite.answer(status, now, to_tag=self.dialog.local.tag)
+        self.change(event, now, sentence, status)
+
+
+def _seen_at(request: Request) -> tuple[str, ...]:
+    """Through proxies, the lowest Via tells where the first of them saw the caller (RFC 3261
+    18.2.1)."""
+    try:
+        host = Via.parse(request.values("Via")[-1]).received
+    except RemoteProtocolError:  # not the Via that our answer goes by
+        host = ""
+    return (host,) if host else ()

@@ -1,0 +1,75 @@
+"""Digits by INFO (application/dtmf-relay, as Cisco's phones and most servers have it), for a
+phone that takes no telephone-events. RFC 6086 warns of such INFO, so it is only sent to who
+lists INFO in Allow."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from sip.message import Response
+from softphone.ua.call_states import GONE, TALKING
+from softphone.ua.client_request import Exchange
+from softphone.ua.events import DigitPassed, DigitRefused
+
+if TYPE_CHECKING:
+    from softphone.ua.call import Call
+
+DTMF_RELAY = ("Content-Type", "application/dtmf-relay")
+DURATION = 160  # milliseconds
+MOST_WAITING = 32
+
+
+class InfoDigits:
+    """The digits of one call, sent one after the other: a lost INFO must not let the next one
+    overtake it."""
+
+    def __init__(self, call: Call, ask: Callable[..., Exchange]) -> None:
+        """`ask` sends a request within the call's dialog."""
+        self._call, self._ask = call, ask
+        self._waiting: deque[str] = deque()
+        self._under_way = False
+
+    def press(self, digit: str, now: float) -> None:
+        """Send the digit; DigitPassed tells that the other side has taken it, DigitRefused that
+        it does not."""
+        if self._call.state is not TALKING or len(self._waiting) >= MOST_WAITING:
+            return
+        if not self._call.timer.takes_info:
+            self._refuse(digit, now)
+            return
+        self._waiting.append(digit)
+        self._next(now)
+
+    def _next(self, now: float) -> None:
+        if self._under_way or not self._waiting or self._call.state is not TALKING:
+            return
+        self._under_way = True
+        digit = self._waiting.popleft()
+
+        def answered(exchange: Exchange, response: Response | None, later: float) -> None:
+            self._on_answered(digit, response, later)
+
+        body = f"Signal={digit}\r\nDuration={DURATION}\r\n".encode()
+        self._ask("INFO", answered, now, (DTMF_RELAY,), body)
+
+    def _on_answered(self, digit: str, response: Response | None, now: float) -> None:
+        status = 408 if response is None else response.status
+        if status < 200:
+            return
+        self._under_way = False
+        if status < 300:
+            self._call.endpoint.emit(DigitPassed(now, self._call.call_id, digit, True))
+        elif status == 481:  # RFC 3261 12.2.1.2
+            self._call.change(GONE, now, f"The call with {self._call.name} was lost", status)
+        else:
+            self._waiting.clear()
+            self._refuse(digit, now)
+        self._next(now)
+
+    def _refuse(self, digit: str, now: float) -> None:
+        call = self._call
+        call.endpoint.emit(
+            DigitRefused(now, call.call_id, digit, f"{call.name}'s phone takes no digits")
+        )

@@ -1,0 +1,291 @@
+"""Being reachable: REGISTER, refreshed well before it expires, and tried again for ever when no
+server answers.
+
+What trying again may soon change is listed in TRANSIENT; every other failure is REFUSED, with a
+sentence. A server may come to other terms, so a refused phone asks again after minutes; but a
+password that is wrong or missing stays so, and asking again would only lock the account. Silence
+ends nothing: the person is told, and the phone goes on trying.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from sip.dialog import MAX_FORWARDS
+from sip.errors import RemoteProtocolError
+from sip.grammar import is_number
+from sip.header import NameAddr
+from sip.message import Request, Response
+from sip.uri import Uri
+from softphone.ua.account import ALLOW, Address
+from softphone.ua.address_comparison import is_literal
+from softphone.ua.client_request import Exchange
+from softphone.ua.events import RegistrationChanged, RegistrationState
+from softphone.ua.timers import Action, Rows
+from softphone.ua.transaction_layer import Endpoint
+from softphone.ua.user_messages import (
+    registered,
+    trying_again,
+    why_no_credentials,
+    why_not_registered,
+)
+
+FIRST_PAUSE, LONGEST_PAUSE = 2.0, 32.0  # seconds between attempts, doubling
+REFUSED_PAUSE, LONGEST_REFUSED_PAUSE = 60.0, 600.0  # seconds, doubling
+TELL_AFTER = 2  # repeats without an answer, 1.5 s, before the person is told
+# Not the account's fault, so worth another try: silence, overload, a server in trouble (RFC 3261
+# 21.4.9, 21.5).
+TRANSIENT = (408, 480, 500, 502, 503, 504)
+
+
+class Registration:
+    """One binding of the account to this phone's contact."""
+
+    def __init__(self, endpoint: Endpoint, expires: int) -> None:
+        self._endpoint = endpoint
+        self._account = endpoint.account
+        self._wanted_expires = expires
+        self._asked_expires = expires
+        self._call_id, self._tag = endpoint.new_token(), endpoint.new_token()
+        self._seq = 0
+        self._pause = FIRST_PAUSE
+        self._refused_pause = REFUSED_PAUSE
+        self._too_brief = 0
+        self._registered_as: Address | None = None
+        self._exchange: Exchange | None = None
+        self.rows = Rows()
+        self.on_accepted: Action = lambda now: None
+        self.event = RegistrationChanged(0.0, RegistrationState.UNREGISTERED, "Not registered")
+
+    @property
+    def state(self) -> RegistrationState:
+        return self.event.state
+
+    @property
+    def at_rest(self) -> bool:
+        return self._exchange is None
+
+    # -- wishes ------------------------------------------------------------------------------------
+
+    def register(self, now: float) -> None:
+        """Register, or refresh now. While an attempt is under way nothing new is begun (RFC 3261
+        10.2)."""
+        self.rows.clear()
+        if self._exchange is not None:
+            return
+        if self.state is not RegistrationState.REGISTERED:
+            self._become(
+                RegistrationState.REGISTERING, f"Registering as {self._account.username} ...", now
+            )
+        self._ask(self._asked_expires, now)
+
+    def anew(self, now: float) -> None:
+        """This computer's address or the time is another than it was: whatever is under way no
+        longer counts."""
+        if self.state is RegistrationState.UNREGISTERED:
+            return
+        self._abandon()
+        self.register(now)
+
+    def unregister(self, now: float) -> None:
+        """Take the binding back; without one there is nothing to say."""
+        self.rows.clear()
+        had = self._registered_as is not None or self.state is RegistrationState.REGISTERING
+        self._abandon()
+        self._registered_as = None
+        self._become(RegistrationState.UNREGISTERED, "Not registered", now)
+        if had:
+            self._ask(0, now)
+
+    def _abandon(self) -> None:
+        """Nobody waits for what is under way any more."""
+        if self._exchange is not None:
+            self._endpoint.abandon(self._exchange)
+            self._exchange = None
+
+    # -- asking ------------------------------------------------------------------------------------
+
+    def _next_seq(self) -> int:
+        self._seq += 1
+        return self._seq
+
+    def _ask(self, expires: int, now: float) -> None:
+        account, endpoint = self._account, self._endpoint
+        registrar = Uri("sip", "", account.uri.host, account.uri.port)
+        fields = [
+            MAX_FORWARDS,
+            ("From", str(account.name_addr.with_tag(self._tag))),
+            ("To", str(account.name_addr)),
+        ]
+        fields += [("Call-ID", self._call_id), ("CSeq", f"{self._next_seq()} REGISTER")]
+        contact = f"{account.contact(endpoint.public)};expires={expires}"
+        fields += [("Contact", contact), ("Expires", str(expires)), ALLOW]
+        if expires and self._registered_as not in (None, endpoint.public):
+            assert self._registered_as is not None
+            fields.append(("Contact", f"{account.contact(self._registered_as)};expires=0"))
+        request = Request("REGISTER", str(registrar), fields)
+        proofs = endpoint.keyring.sign(request)
+        destination = endpoint.proxy or endpoint.address_of(registrar)
+        exchange = Exchange(
+            request, destination, self._on_response, self._next_seq, self._on_repeat, proofs=proofs
+        )
+        self._exchange = exchange
+        endpoint.ask(exchange, now)
+
+    def _on_repeat(self, exchange: Exchange, now: float) -> None:
+        """The request keeps going out as timer E has it; from the second repeat on the person knows
+        why it is quiet."""
+        transaction = exchange.transaction
+        if exchange is self._exchange and transaction and transaction.retransmissions >= TELL_AFTER:
+            due = transaction.deadline or now
+            if self.state is not RegistrationState.UNREGISTERED:
+                self._become(RegistrationState.UNREACHABLE, trying_again(due - now), now)
+
+    # -- answers -----------------------------------------------------------------------------------
+
+    def _on_response(self, exchange: Exchange, response: Response | None, now: float) -> None:
+        if exchange is not self._exchange or (response is not None and response.status < 200):
+            return
+        self._exchange = None
+        if self.state is RegistrationState.UNREGISTERED:
+            return  # the answer to taking the binding back
+        status = 408 if response is None else response.status
+        if response is not None and status < 300:
+            self._endpoint.answers_from = exchange.came_from
+            self._accepted(response, now)
+        elif status in (401, 407):
+            wrong = why_no_credentials(self._account.username, self._account.password)
+            self._refused(exchange.proofs.why_not or wrong, now)
+        elif response is not None and status == 423 and self._lengthen(response):
+            self._ask(self._asked_expires, now)
+        elif status in TRANSIENT:
+            self._try_again(response, now)
+        else:
+            self._refused(
+                why_not_registered(
+                    status, self._account.username, response.reason if response else ""
+                ),
+                now,
+            )
+            self.rows.set("refresh", now + self._refused_pause, self._refresh)
+            self._refused_pause = min(2 * self._refused_pause, LONGEST_REFUSED_PAUSE)
+
+    def _accepted(self, response: Response, now: float) -> None:
+        used = self._endpoint.public
+        self._pause, self._refused_pause, self._too_brief = FIRST_PAUSE, REFUSED_PAUSE, 0
+        self._registered_as = used
+        granted = self._granted(response)
+        if granted <= 0:
+            self._refused("The server took the registration back at once", now)
+            return
+        # Half of the time leaves room for a whole transaction that fails (32 s) and another one.
+        self.rows.set("refresh", now + max(1.0, granted / 2), self._refresh)
+        sentence = registered(self._account.username, response.get("Server") or "")
+        if (self.state, self.event.sentence) != (RegistrationState.REGISTERED, sentence):
+            self._become(RegistrationState.REGISTERED, sentence, now)
+        seen = _seen_address(response)
+        if seen is not None and seen != used:
+            # Behind a NAT only the address that the other side sees reaches this phone (RFC 3581
+            # 4).
+            self._endpoint.public = seen
+            self.rows.set(
+                "refresh",
+                now + (0.0 if used == self._endpoint.local else granted / 2),
+                self._refresh,
+            )
+        self.on_accepted(now)
+
+    def _granted(self, response: Response) -> int:
+        """Seconds until our binding ends: its own expires, else the header's, else what was asked
+        (RFC 3261 10.2.4).
+
+        A registrar, or something before it, may write our Contact anew. Then ours is the one at our
+        address or with our name, and if none is it may be any of them: the one that ends first is
+        soon enough for all.
+        """
+        try:
+            whole = response.expires
+        except RemoteProtocolError:
+            whole = None
+        asked = self._asked_expires if whole is None else whole
+        bindings = [
+            binding for value in _contacts(response) if (binding := _binding(value)) is not None
+        ]
+        mine = self._account.contact(self._endpoint.public).uri
+        for is_mine in _ways_to_recognize(mine):
+            granted = [expires for uri, expires in bindings if is_mine(uri)]
+            if granted:
+                return min((each for each in granted if each is not None), default=asked)
+        return min((each for _, each in bindings if each), default=asked)
+
+    def _lengthen(self, response: Response) -> bool:
+        """423: ask for as long as the server wants at least; once or twice, not for ever (RFC 3261
+        10.2.8)."""
+        text = (response.get("Min-Expires") or "").strip()
+        self._too_brief += 1
+        if not is_number(text, 7) or self._too_brief > 2:
+            return False
+        self._asked_expires = max(int(text), self._wanted_expires)
+        return True
+
+    def _try_again(self, response: Response | None, now: float) -> None:
+        pause = retry_after(response) or self._pause
+        self._pause = min(2 * self._pause, LONGEST_PAUSE)
+        self._become(RegistrationState.UNREACHABLE, trying_again(pause), now)
+        self.rows.set("refresh", now + pause, self._refresh)
+
+    def _refresh(self, now: float) -> None:
+        if self._exchange is None:
+            self._ask(self._asked_expires, now)
+
+    def _refused(self, sentence: str, now: float) -> None:
+        self.rows.clear()
+        self._become(RegistrationState.REFUSED, sentence, now)
+
+    def _become(self, state: RegistrationState, sentence: str, now: float) -> None:
+        self.event = RegistrationChanged(now, state, sentence)
+        self._endpoint.emit(self.event)
+
+
+def retry_after(response: Response | None) -> float | None:
+    """Seconds of Retry-After (RFC 3261 20.33), kept within what a person would wait; None without a
+    usable one."""
+    text = (response.get("Retry-After") or "") if response is not None else ""
+    digits = text.split("(")[0].split(";")[0].strip()
+    return min(max(float(digits), 1.0), 60.0) if is_number(digits, 8) else None
+
+
+def _contacts(response: Response) -> list[str]:
+    try:
+        return response.values("Contact")
+    except RemoteProtocolError:
+        return []
+
+
+def _binding(value: str) -> tuple[Uri, int | None] | None:
+    """URI and expires of a Contact. The other phones of the account may be listed by what we cannot
+    read."""
+    try:
+        contact = NameAddr.parse_any(value)
+    except RemoteProtocolError:
+        return None
+    text = contact.params.get("expires") or ""
+    return contact.uri, int(text) if is_number(text, 9) else None
+
+
+def _ways_to_recognize(mine: Uri) -> list[Callable[[Uri], bool]]:
+    """The surest first: the very URI, then our address under any name and with any parameters, then
+    our name."""
+    return [
+        mine.same_as,
+        lambda uri: uri.is_sip and (uri.host.lower(), uri.port) == (mine.host.lower(), mine.port),
+        lambda uri: uri.is_sip and uri.username == mine.username,
+    ]
+
+
+def _seen_address(response: Response) -> Address | None:
+    try:
+        via = response.via
+    except RemoteProtocolError:
+        return None
+    return (via.received, via.rport) if via.rport and is_literal(via.received) else None

@@ -1,0 +1,350 @@
+"""The user agent: takes datagrams, wishes and the time; answers with what to send and what to tell.
+
+    agent = Agent(account, local=("192.0.2.1", 5062), proxy=("192.0.2.9", 5060),
+    random=random.SystemRandom()) outcome = agent.call("bob", port=4000, now=100.0)       #
+    AgentOutcome(sends=[Send(data, to)], events=[...]) outcome = agent.receive(data, source,
+    now=100.1) outcome = agent.on_deadline(now=agent.deadline)
+
+It owns no socket, thread or clock, and everything it knows it knows from its arguments. One call at
+a time occupies the phone; another that comes is told 486.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from sip import sdp
+from sip.dialog import TARGET_REFRESHING
+from sip.errors import LocalProtocolError, RemoteProtocolError
+from sip.header import NameAddr
+from sip.message import Request, Response
+from sip.uri import Uri
+from softphone.ua.account import ALLOW, METHODS, Account, Address, Randomness
+from softphone.ua.call import Call
+from softphone.ua.call_states import GONE, INCOMING
+from softphone.ua.client_request import AgentOutcome
+from softphone.ua.dial_target import CannotBeCalled, target_of_text
+from softphone.ua.events import CallState, CallView, RegistrationChanged
+from softphone.ua.incoming_call import IncomingCall
+from softphone.ua.keep_alive import KeepAlive
+from softphone.ua.outgoing_call import OutgoingCall
+from softphone.ua.registration import Registration
+from softphone.ua.reliable_provisional import OPTION, RELIABLE
+from softphone.ua.session_timer import DEFAULT_INTERVAL, SHORTEST, SUPPORTED, too_brief
+from softphone.ua.timers import Rows
+from softphone.ua.transaction_layer import Endpoint, Incoming
+
+REMEMBERED_CALLS = 20
+UNDERSTOOD = ("timer", OPTION)  # what a request may require of us
+
+
+class Agent:
+    """One account on one address. Every public method returns what is to be done now.
+
+    `direct`: a call rings that does not come from the proxy, too. `keep_alive`: seconds between two
+    signs of life to the server while registered; None: only behind a NAT; 0: none.
+    """
+
+    def __init__(
+        self,
+        account: Account,
+        local: Address,
+        proxy: Address | None,
+        random: Randomness,
+        expires: int = 300,
+        session_expires: int = DEFAULT_INTERVAL,
+        direct: bool = False,
+        keep_alive: float | None = 0.0,
+    ) -> None:
+        self.account = account
+        self._direct = direct
+        self._endpoint = Endpoint(account, local, proxy, random, session_expires)
+        self._endpoint.on_request = self._on_request
+        self._endpoint.on_ack = self._on_ack
+        self._endpoint.on_late_success = self._on_late_success
+        self._registration = Registration(self._endpoint, expires)
+        self._keep_alive = KeepAlive(self._endpoint, self._registration, keep_alive)
+        self._calls: list[Call] = []  # the newest last
+
+    # -- what it is like now -----------------------------------------------------------------------
+
+    @property
+    def registration(self) -> RegistrationChanged:
+        return self._registration.event
+
+    @property
+    def calls(self) -> tuple[CallView, ...]:
+        """The newest last; ended ones are remembered for a while."""
+        return tuple(call.view for call in self._calls)
+
+    @property
+    def active_call(self) -> CallView | None:
+        call = self._active()
+        return call.view if call else None
+
+    @property
+    def retransmissions(self) -> int:
+        """How many messages went out again because no answer came in time."""
+        return self._endpoint.retransmissions
+
+    @property
+    def dropped(self) -> dict[str, int]:
+        """What came and was no use, by reason."""
+        return dict(self._endpoint.dropped)
+
+    @property
+    def peer(self) -> Address | None:
+        """Where the call going on was reached: a proxy, or the other phone itself."""
+        call = self._active()
+        return call.reached_at if call else None
+
+    def destination(self, target: str) -> Address | None:
+        """Where a call to this target would be sent; None if that is not known."""
+        try:
+            return self._endpoint.proxy or self._endpoint.address_of(
+                target_of_text(target, self.account)
+            )
+        except (RemoteProtocolError, LocalProtocolError):
+            return None
+
+    @property
+    def at_rest(self) -> bool:
+        """Nothing is left to be confirmed by the other side: no call and no registering under
+        way."""
+        return self._registration.at_rest and all(
+            call.state is CallState.ENDED for call in self._calls
+        )
+
+    @property
+    def deadline(self) -> float | None:
+        """When `on_deadline` is to be called next."""
+        dues = [self._endpoint.deadline, *(rows.deadline for rows in self._all_rows())]
+        return min((due for due in dues if due is not None), default=None)
+
+    # -- what happens ------------------------------------------------------------------------------
+
+    def receive(self, data: bytes, source: Address, now: float) -> AgentOutcome:
+        self._endpoint.receive(data, source, now)
+        return self._done()
+
+    def on_deadline(self, now: float) -> AgentOutcome:
+        self._endpoint.on_deadline(now)
+        for rows in self._all_rows():
+            rows.fire(now)
+        return self._done()
+
+    def on_unreachable(self, destination: Address, now: float) -> AgentOutcome:
+        """The system could not send there."""
+        self._endpoint.on_unreachable(destination, now)
+        return self._done()
+
+    def move(self, host: str, now: float, register: bool = True) -> AgentOutcome:
+        """This computer's address is `host`, perhaps the one it was: Contact and SDP name it,
+        the registration and a call that is up follow it."""
+        endpoint = self._endpoint
+        if host != endpoint.local[0]:
+            endpoint.local = endpoint.public = (host, endpoint.local[1])
+            if register:
+                self._registration.anew(now)
+        return self._with_active(lambda call: call.move(host, now))
+
+    def woke(self, now: float) -> AgentOutcome:
+        """This computer has slept: what it had promised to refresh may have run out."""
+        self._registration.anew(now)
+        return self._with_active(lambda call: call.refresh(now))
+
+    def fail(self, sentence: str, now: float) -> AgentOutcome:
+        """The call cannot be had here: it ends, on both sides, and this sentence says why."""
+        return self._with_active(lambda call: call.fail(sentence, now))
+
+    # -- wishes ------------------------------------------------------------------------------------
+
+    def register(self, now: float) -> AgentOutcome:
+        return self._do(lambda: self._registration.register(now))
+
+    def unregister(self, now: float) -> AgentOutcome:
+        return self._do(lambda: self._registration.unregister(now))
+
+    def call(self, target: str, port: int, now: float) -> AgentOutcome:
+        """Call "bob", "bob@host" or a SIP URI; media is wanted at `port`. With a call going on
+        nothing happens."""
+        return self._do(lambda: self._place(target, port, now))
+
+    def prepare(self, port: int, now: float) -> AgentOutcome:
+        """A call that rings `wants_port`: our media will be wanted at this one."""
+        call = self._active()
+        return self._do(lambda: call.prepare(port, now) if isinstance(call, IncomingCall) else None)
+
+    def answer(self, port: int, now: float) -> AgentOutcome:
+        call = self._active()
+        return self._do(lambda: call.pick_up(port, now) if isinstance(call, IncomingCall) else None)
+
+    def decline(self, now: float) -> AgentOutcome:
+        call = self._active()
+        return self._do(lambda: call.decline(now) if isinstance(call, IncomingCall) else None)
+
+    def hang_up(self, now: float) -> AgentOutcome:
+        return self._with_active(lambda call: call.hang_up(now))
+
+    def hold(self, now: float) -> AgentOutcome:
+        return self._with_active(lambda call: call.hold(True, now))
+
+    def resume(self, now: float) -> AgentOutcome:
+        return self._with_active(lambda call: call.hold(False, now))
+
+    def probe(self, now: float) -> AgentOutcome:
+        return self._with_active(lambda call: call.probe(now))
+
+    def digit(self, digit: str, now: float) -> AgentOutcome:
+        """Send a digit by INFO, for a call whose media takes none."""
+        return self._with_active(lambda call: call.digits.press(digit, now))
+
+    def nothing_heard(self, seconds: int, now: float) -> AgentOutcome:
+        """No sound has come for so long in the call going on; 0: it comes again."""
+        return self._with_active(lambda call: call.nothing_heard(seconds, now))
+
+    # -- inside ------------------------------------------------------------------------------------
+
+    def _all_rows(self) -> list[Rows]:
+        return [
+            self._registration.rows,
+            self._keep_alive.rows,
+            *(call.rows for call in self._calls),
+        ]
+
+    def _active(self) -> Call | None:
+        return next((call for call in reversed(self._calls) if call.view.active), None)
+
+    def _do(self, wish: Callable[[], object]) -> AgentOutcome:
+        wish()
+        return self._done()
+
+    def _with_active(self, wish: Callable[[Call], object]) -> AgentOutcome:
+        call = self._active()
+        return self._do(lambda: wish(call) if call else None)
+
+    def _done(self) -> AgentOutcome:
+        outcome, self._endpoint.outcome = self._endpoint.outcome, AgentOutcome()
+        return outcome
+
+    def _remember(self, call: Call) -> None:
+        self._calls.append(call)
+        over = [
+            old for old in self._calls if old.state is CallState.ENDED and old.rows.deadline is None
+        ]
+        for old in over[: max(0, len(self._calls) - REMEMBERED_CALLS)]:
+            self._calls.remove(old)
+
+    def _place(self, target: str, port: int, now: float) -> None:
+        if self._active() is not None:
+            return
+        try:
+            uri = target_of_text(target, self.account)
+        except RemoteProtocolError as fault:
+            shown = "".join(c for c in target.strip()[:40] if c.isprintable())
+            nobody = NameAddr(Uri("sip", "", "invalid"), shown or "?")
+            call = Call(self._endpoint, CallState.CALLING, self._endpoint.new_token(), nobody, now)
+            self._remember(call)
+            sentence = f"\u201c{shown}\u201d is not an address that can be called"
+            if isinstance(fault, CannotBeCalled):
+                sentence = str(fault)
+            call.change(GONE, now, sentence if shown else "Whom do you want to call?")
+            return
+        outgoing = OutgoingCall(self._endpoint, uri, now)
+        self._remember(outgoing)
+        outgoing.place(port, now)
+
+    # -- their requests ----------------------------------------------------------------------------
+
+    def _on_request(self, incoming: Incoming, now: float) -> None:
+        """RFC 3261 8.2 and 12.2.2, in their order. RemoteProtocolErrors become their response in
+        the endpoint."""
+        request = incoming.request
+        if request.method == "CANCEL":
+            self._on_cancel(incoming, now)
+        elif request.method not in METHODS:
+            incoming.answer(405, now, ALLOW)
+        elif request.to.tag:
+            call = next((call for call in reversed(self._calls) if call.owns(request)), None)
+            if call is None or call.state is CallState.ENDED:
+                incoming.answer(481, now)
+            elif not _refused_unheard(incoming, now):
+                call.take(incoming, now)
+        elif self._endpoint.merged(request):
+            incoming.answer(482, now)
+        elif request.method == "INVITE" and not self._may_ring(incoming):
+            self._endpoint.dropped["a call that did not come from the server"] += 1
+            incoming.answer(403, now, reason="Calls Come Through The Server")
+        elif not _refused_unheard(incoming, now):
+            self._on_first_request(incoming, now)
+
+    def _may_ring(self, incoming: Incoming) -> bool:
+        """With a proxy calls come through it, and what comes from elsewhere was checked by
+        nobody."""
+        return (
+            self._direct
+            or self._endpoint.proxy is None
+            or self._endpoint.is_server(incoming.source)
+        )
+
+    def _on_first_request(self, incoming: Incoming, now: float) -> None:
+        request = incoming.request
+        user = Uri.parse(request.uri).user
+        if user and not self.account.is_called(user):
+            incoming.answer(404, now)
+        elif request.method in ("BYE", "UPDATE", "PRACK"):
+            incoming.answer(481, now)
+        elif self._active() is not None:
+            incoming.answer(486, now)  # OPTIONS too: RFC 3261 11.2
+        elif request.method == "OPTIONS":
+            fields = (
+                ALLOW,
+                SUPPORTED,
+                RELIABLE,
+                ("Accept", sdp.CONTENT_TYPE),
+                ("Contact", self._endpoint.contact),
+            )
+            incoming.answer(200, now, *fields)
+        else:
+            call = IncomingCall(self._endpoint, incoming, now)
+            self._remember(call)
+            call.ring(now)
+
+    def _on_cancel(self, incoming: Incoming, now: float) -> None:
+        """RFC 3261 9.2: a CANCEL is answered for itself; it ends an INVITE only if that is still
+        unanswered."""
+        invite = self._endpoint.cancelled(incoming.request)
+        if invite is None:
+            incoming.answer(481, now)
+            return
+        call = next(
+            (c for c in self._calls if isinstance(c, IncomingCall) and c.invite is invite), None
+        )
+        tag = call.dialog.local.tag if call and call.dialog else ""
+        incoming.answer(200, now, to_tag=tag)
+        if call is not None and call.state is INCOMING:
+            call.cancelled(now)
+
+    def _on_late_success(self, response: Response, now: float) -> bool:
+        placed = [call for call in self._calls if isinstance(call, OutgoingCall)]
+        ours = [call for call in placed if call.call_id == response.call_id]
+        return any(call.take_late_success(response, now) for call in ours)
+
+    def _on_ack(self, request: Request, now: float) -> None:
+        for call in self._calls:
+            if call.owns(request):
+                call.take_ack(request, now)
+
+
+def _refused_unheard(incoming: Incoming, now: float) -> bool:
+    """RFC 3261 8.2.2.3: 420 where an extension is required that we lack; RFC 4028 9: 422 to a
+    session too brief."""
+    request = incoming.request
+    lacking = [option for option in request.values("Require") if option.lower() not in UNDERSTOOD]
+    if lacking:
+        incoming.answer(420, now, ("Unsupported", ", ".join(lacking)))
+        return True
+    if request.method in TARGET_REFRESHING and too_brief(request):
+        incoming.answer(422, now, ("Min-SE", str(SHORTEST)))
+        return True
+    return False

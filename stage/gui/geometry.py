@@ -1,0 +1,153 @@
+"""Where everything stands in the figure, worked out from its size alone.
+
+    Alice ----------> forwarder <---------- Bob      with the audio in an arc above
+                     /         \\
+                server1       server2                with Kill and Restart on them
+                     \\         /
+                    shared store
+
+With two forwarders the address that they share stands between the phones, and the two beneath it,
+over the servers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+from PySide6.QtCore import QPointF, QRectF, QSizeF
+from PySide6.QtGui import QPainterPath
+
+from softphone.gui.theme import GRID
+
+PHONE = QSizeF(56, 56)
+FORWARDER = QSizeF(160, 56)
+SERVER = QSizeF(184, 96)
+STORE = QSizeF(168, 52)
+AUDIO = 36.0  # px above the forwarder, for the arc of the audio and its words
+TALL = AUDIO + FORWARDER.height() + SERVER.height() + STORE.height()
+LEAST = QSizeF(2 * SERVER.width() + 6 * GRID, TALL + 8 * GRID)
+
+# With two forwarders there is one row more, and so each is lower.
+ADDRESS = QSizeF(160, 40)
+PROGRAM = QSizeF(184, 82)  # forwarder or server
+LOW_STORE = QSizeF(168, 44)
+LOW_AUDIO = 28.0
+PAIR_GAP = 22.0  # px between two rows, at least: the names of the phones fit
+PAIR_TALL = LOW_AUDIO + PHONE.height() + 2 * PROGRAM.height() + LOW_STORE.height()
+LEAST_PAIR = QSizeF(LEAST.width(), PAIR_TALL + 3 * PAIR_GAP + GRID / 2)
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Boxes and arrows by the names of the nodes."""
+
+    boxes: dict[str, QRectF]
+    audio: QPainterPath
+
+    def arrow(self, start: str, end: str) -> tuple[QPointF, QPointF]:
+        """The straight line from edge to edge, with a small gap at both ends."""
+        one, other = self.boxes[start], self.boxes[end]
+        return leave(one, anchor(one, other)), leave(other, anchor(other, one))
+
+    def route(self, names: tuple[str, ...]) -> QPainterPath:
+        """One path along the arrows between `names`, straight through the boxes between."""
+        path = QPainterPath()
+        for index, (start, end) in enumerate(pairwise(names)):
+            begin, finish = self.arrow(start, end)
+            if index == 0:
+                path.moveTo(begin)
+            else:
+                path.lineTo(self.boxes[start].center())
+                path.lineTo(begin)
+            path.lineTo(finish)
+        return path
+
+
+def anchor(box: QRectF, towards: QRectF) -> QPointF:
+    """Where a line from `box` to `towards` begins: level boxes meet at their sides, others at top
+    and bottom."""
+    here, there = box.center(), towards.center()
+    if abs(there.y() - here.y()) < (box.height() + towards.height()) / 2:
+        return QPointF(box.right() if there.x() > here.x() else box.left(), here.y())
+    # A quarter of the way out, so that the two lines of a box do not start from one point.
+    reach = box.width() / 4
+    x = here.x() + max(-reach, min(reach, (there.x() - here.x()) / 2))
+    return QPointF(x, box.bottom() if there.y() > here.y() else box.top())
+
+
+def leave(box: QRectF, point: QPointF, gap: float = 6.0) -> QPointF:
+    """`point` of the edge moved outwards."""
+    if point.x() <= box.left() or point.x() >= box.right():
+        return QPointF(point.x() + (gap if point.x() >= box.right() else -gap), point.y())
+    return QPointF(point.x(), point.y() + (gap if point.y() >= box.bottom() else -gap))
+
+
+def lay_out(size: QSizeF, phones: tuple[str, str], servers: tuple[str, str]) -> Geometry:
+    """Everything for a figure of `size`; boxes keep their sizes, the space between them grows up to
+    a point."""
+    middle = size.width() / 2
+    spread = max(SERVER.width() / 2 + 2 * GRID, min(size.width() * 0.22, 280.0))
+    edge = max(PHONE.width() / 2 + 2 * GRID, middle - 480)
+    above = AUDIO + max(0.0, min(4.0 * GRID, (size.height() - LEAST.height()) / 4))
+    tall = TALL - AUDIO + above
+    gap = max(3.0 * GRID, min(20.0 * GRID, (size.height() - tall - GRID) / 2))
+    top = (size.height() - tall - 2 * gap) / 2
+    forwarder_y = top + above + FORWARDER.height() / 2
+    server_y = forwarder_y + FORWARDER.height() / 2 + gap + SERVER.height() / 2
+    store_y = server_y + SERVER.height() / 2 + gap + STORE.height() / 2
+    boxes = {
+        phones[0]: around(QPointF(edge, forwarder_y), PHONE),
+        phones[1]: around(QPointF(size.width() - edge, forwarder_y), PHONE),
+        "forwarder": around(QPointF(middle, forwarder_y), FORWARDER),
+        servers[0]: around(QPointF(middle - spread, server_y), SERVER),
+        servers[1]: around(QPointF(middle + spread, server_y), SERVER),
+        "store": around(QPointF(middle, store_y), STORE),
+    }
+    return Geometry(boxes, arc(boxes[phones[0]], boxes[phones[1]], top + 1.5 * GRID))
+
+
+def lay_out_pair(
+    size: QSizeF, phones: tuple[str, str], servers: tuple[str, str], forwarders: tuple[str, str]
+) -> Geometry:
+    """The same with two forwarders."""
+    middle = size.width() / 2
+    spread = max(PROGRAM.width() / 2 + 2 * GRID, min(size.width() * 0.22, 280.0))
+    edge = max(PHONE.width() / 2 + 2 * GRID, middle - 480)
+    gap = max(PAIR_GAP, min(12.0 * GRID, (size.height() - PAIR_TALL - GRID) / 3))
+    top = (size.height() - PAIR_TALL - 3 * gap) / 2
+    rows = [top + LOW_AUDIO + PHONE.height() / 2]
+    for upper, lower in pairwise((PHONE, PROGRAM, PROGRAM, LOW_STORE)):
+        rows.append(rows[-1] + upper.height() / 2 + gap + lower.height() / 2)
+    boxes = {
+        phones[0]: around(QPointF(edge, rows[0]), PHONE),
+        phones[1]: around(QPointF(size.width() - edge, rows[0]), PHONE),
+        "address": around(QPointF(middle, rows[0]), ADDRESS),
+        forwarders[0]: around(QPointF(middle - spread, rows[1]), PROGRAM),
+        forwarders[1]: around(QPointF(middle + spread, rows[1]), PROGRAM),
+        servers[0]: around(QPointF(middle - spread, rows[2]), PROGRAM),
+        servers[1]: around(QPointF(middle + spread, rows[2]), PROGRAM),
+        "store": around(QPointF(middle, rows[3]), LOW_STORE),
+    }
+    return Geometry(boxes, arc(boxes[phones[0]], boxes[phones[1]], top + 1.25 * GRID))
+
+
+def around(centre: QPointF, size: QSizeF) -> QRectF:
+    """A box on whole pixels, so that its lines are sharp."""
+    corner = QPointF(round(centre.x() - size.width() / 2), round(centre.y() - size.height() / 2))
+    return QRectF(corner, size)
+
+
+def arc(left: QRectF, right: QRectF, height: float) -> QPainterPath:
+    """From the top of the left phone over the forwarder to the top of the right one, flat at
+    `height`."""
+    start, end = (
+        QPointF(left.center().x(), left.top() - 6),
+        QPointF(right.center().x(), right.top() - 6),
+    )
+    bend = min(6.0 * GRID, max(GRID, start.y() - height))
+    path = QPainterPath(start)
+    path.quadTo(QPointF(start.x(), height), QPointF(start.x() + bend, height))
+    path.lineTo(QPointF(end.x() - bend, height))
+    path.quadTo(QPointF(end.x(), height), end)
+    return path

@@ -1,0 +1,189 @@
+"""How the figure's parts are drawn: boxes, arrows, the store, messages. Functions of painter, place
+and state."""
+
+from __future__ import annotations
+
+import math
+
+from PySide6.QtCore import QPointF, QRectF, Qt
+from PySide6.QtGui import QColor, QFont, QFontMetricsF, QPainter, QPainterPath, QPen, QPolygonF
+
+from softphone.gui import icons
+from softphone.gui.theme import GRID, RADIUS, Palette, Size, Tone, theme
+
+HEAD = 10.0  # px, length of an arrow's head
+
+
+def text(
+    painter: QPainter,
+    where: QRectF,
+    words: str,
+    font: QFont,
+    colour: QColor,
+    align: Qt.AlignmentFlag = Qt.AlignmentFlag.AlignCenter,
+) -> None:
+    """One line, elided to the room it has."""
+    painter.setFont(font)
+    painter.setPen(colour)
+    shown = QFontMetricsF(font).elidedText(words, Qt.TextElideMode.ElideRight, where.width() + 1)
+    painter.drawText(where, align | Qt.AlignmentFlag.AlignVCenter, shown)
+
+
+def card(
+    painter: QPainter,
+    box: QRectF,
+    fill: QColor,
+    edge: QColor,
+    width: float = 1.0,
+    dashed: bool = False,
+) -> None:
+    pen = QPen(edge, width)
+    if dashed:
+        pen.setDashPattern([4, 3])
+    painter.setPen(pen)
+    painter.setBrush(fill)
+    inset = width / 2
+    painter.drawRoundedRect(box.adjusted(inset, inset, -inset, -inset), RADIUS, RADIUS)
+
+
+def arrow(
+    painter: QPainter,
+    start: QPointF,
+    end: QPointF,
+    colour: QColor,
+    width: float = 2.0,
+    *,
+    head: bool = True,
+    dotted: bool = False,
+) -> None:
+    """A straight line, with a filled head at `end` if wished."""
+    length = math.hypot(end.x() - start.x(), end.y() - start.y())
+    if length < 1:
+        return
+    along = QPointF((end.x() - start.x()) / length, (end.y() - start.y()) / length)
+    neck = end - along * HEAD if head and length > HEAD else end
+    pen = QPen(colour, width, Qt.PenStyle.SolidLine, Qt.PenCapStyle.RoundCap)
+    if dotted:
+        pen.setDashPattern([0.1, 3.5])
+    painter.setPen(pen)
+    painter.drawLine(start, neck)
+    if head and length > HEAD:
+        across = QPointF(-along.y(), along.x()) * (HEAD * 0.5 + width * 0.5)
+        painter.setPen(Qt.PenStyle.NoPen)
+        painter.setBrush(colour)
+        painter.drawPolygon(QPolygonF([end, neck + across, neck - across]))
+
+
+def part_of(path: QPainterPath, fraction: float) -> tuple[QPointF, QPointF]:
+    """Start and end of the first `fraction` of a straight path."""
+    return path.pointAtPercent(0.0), path.pointAtPercent(max(0.0, min(1.0, fraction)))
+
+
+def cross(painter: QPainter, box: QRectF, colour: QColor, width: float = 2.0) -> None:
+    """From corner to corner: dead is not only grey."""
+    faint = QColor(colour)
+    faint.setAlphaF(0.28)
+    painter.setPen(QPen(faint, width, Qt.PenStyle.SolidLine, Qt.PenCapStyle.RoundCap))
+    painter.drawLine(box.topLeft(), box.bottomRight())
+    painter.drawLine(box.topRight(), box.bottomLeft())
+
+
+def phone(
+    painter: QPainter, box: QRectF, name: str, tone: Tone, icon: str, palette: Palette
+) -> None:
+    """A round picture of a phone in its state's colour, the person's name beneath."""
+    painter.setPen(QPen(tone.colour, 2))
+    painter.setBrush(tone.wash)
+    painter.drawEllipse(box.adjusted(1, 1, -1, -1))
+    side = box.width() * 0.46
+    icons.draw(
+        painter,
+        icon,
+        QRectF(box.center().x() - side / 2, box.center().y() - side / 2, side, side),
+        tone.colour,
+    )
+    below = QRectF(box.center().x() - 48, box.bottom() + 2, 96, 2.5 * GRID)
+    text(painter, below, name, theme().font(Size.SMALL, bold=True), palette.text)
+
+
+def forwarder(
+    painter: QPainter, box: QRectF, words: str, tone: Tone | None, palette: Palette
+) -> None:
+    card(
+        painter,
+        box,
+        tone.wash if tone else palette.surface,
+        tone.colour if tone else palette.muted,
+        2,
+    )
+    upper = QRectF(box.left() + GRID, box.top() + GRID / 2 + 1, box.width() - 2 * GRID, 3 * GRID)
+    text(painter, upper, "forwarder", theme().font(Size.TEXT, bold=True), palette.text)
+    lower = QRectF(upper.left(), upper.bottom(), upper.width(), 3 * GRID - GRID / 2)
+    text(painter, lower, words, theme().font(Size.SMALL), tone.colour if tone else palette.muted)
+
+
+def address(
+    painter: QPainter, box: QRectF, words: str, tone: Tone | None, palette: Palette
+) -> None:
+    """What the phones know, whoever has it: not a program, hence a pill and no box."""
+    painter.setPen(QPen(tone.colour if tone else palette.muted, 2))
+    painter.setBrush(tone.wash if tone else palette.surface)
+    painter.drawRoundedRect(box.adjusted(1, 1, -1, -1), box.height() / 2, box.height() / 2)
+    upper = QRectF(
+        box.left() + 2 * GRID, box.top() + 3, box.width() - 4 * GRID, (box.height() - 6) / 2
+    )
+    text(painter, upper, "one address", theme().font(Size.SMALL, bold=True), palette.text)
+    lower = upper.translated(0, upper.height())
+    text(painter, lower, words, theme().font(Size.SMALL), tone.colour if tone else palette.muted)
+
+
+def store(painter: QPainter, box: QRectF, palette: Palette) -> None:
+    """A cylinder, as everybody draws a data base."""
+    lid = 14.0
+    body = QPainterPath(QPointF(box.left(), box.top() + lid / 2))
+    body.lineTo(box.left(), box.bottom() - lid / 2)
+    body.arcTo(QRectF(box.left(), box.bottom() - lid, box.width(), lid), 180, 180)
+    body.lineTo(box.right(), box.top() + lid / 2)
+    body.arcTo(QRectF(box.left(), box.top(), box.width(), lid), 0, 180)
+    painter.setPen(QPen(palette.muted, 1.5))
+    painter.setBrush(palette.surface)
+    painter.drawPath(body)
+    painter.setBrush(Qt.BrushStyle.NoBrush)
+    painter.drawArc(QRectF(box.left(), box.top(), box.width(), lid), 180 * 16, 180 * 16)
+    room = QRectF(
+        box.left() + GRID, box.top() + lid, box.width() - 2 * GRID, (box.height() - lid) / 2
+    )
+    text(painter, room, "shared store", theme().font(Size.TEXT, bold=True), palette.text)
+    text(
+        painter,
+        room.translated(0, room.height() - 2),
+        "calls, bindings, bills",
+        theme().font(Size.SMALL),
+        palette.muted,
+    )
+
+
+def pill(painter: QPainter, centre: QPointF, words: str, tone: Tone, ground: QColor) -> None:
+    """A message: its name in a lozenge, set off from the lines it travels on."""
+    font = theme().font(Size.SMALL, bold=True)
+    metrics = QFontMetricsF(font)
+    width, height = metrics.horizontalAdvance(words) + 2 * GRID, metrics.height() + 4
+    box = QRectF(centre.x() - width / 2, centre.y() - height / 2, width, height)
+    painter.setPen(QPen(ground, 2))
+    painter.setBrush(tone.colour)
+    painter.drawRoundedRect(box.adjusted(-1, -1, 1, 1), height / 2 + 1, height / 2 + 1)
+    text(painter, box, words, font, tone.ink)
+
+
+def tag(painter: QPainter, centre: QPointF, words: str, colour: QColor, ground: QColor) -> None:
+    """Words on a line, with the line hidden behind them."""
+    font = theme().font(Size.SMALL)
+    metrics = QFontMetricsF(font)
+    width, height = metrics.horizontalAdvance(words) + 2 * GRID, metrics.height()
+    box = QRectF(centre.x() - width / 2, centre.y() - height / 2, width, height)
+    painter.fillRect(box, ground)
+    text(painter, box, words, font, colour)
+
+
+def width_of(words: str, font: QFont) -> float:
+    return QFontMetricsF(font).horizontalAdvance(words)
