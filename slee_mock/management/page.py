@@ -14,7 +14,7 @@ from typing import Any
 
 from slee_mock.management.page_style import SCRIPT, STYLE
 from slee_mock.management.snapshot import TICKING, Snapshot
-from slee_mock.services.billing import Sum
+from slee_mock.services.bill_record import BillTotal
 
 MOST_ROWS = 20  # finished bills and bindings here; the files behind the links have them all
 NOBODY = "No forwarder has been heard"
@@ -102,7 +102,9 @@ def _running(board: Snapshot) -> str:
     )
 
 
-def _call(call: Mapping[str, Any], colours: Mapping[str, int], forecast: Iterable[Sum]) -> str:
+def _call(
+    call: Mapping[str, Any], colours: Mapping[str, int], forecast: Iterable[BillTotal]
+) -> str:
     """What changes while the call runs has the class `tick`; `data-ticks` has its texts for the
     next seconds."""
     length = bill = shares = ticks = ""
@@ -123,7 +125,7 @@ def _call(call: Mapping[str, Any], colours: Mapping[str, int], forecast: Iterabl
 """
 
 
-def _texts(total: Sum) -> list[Any]:
+def _texts(total: BillTotal) -> list[Any]:
     """The second of the call, then a text for each `tick` in the order of the page."""
     return [
         total.seconds,

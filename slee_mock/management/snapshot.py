@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sip import VERSION
-from slee_mock.services.billing import Sum, is_final, summed
+from slee_mock.services.bill_record import Bill, BillTotal, is_final, total_at
+from slee_mock.services.bindings_record import Bindings
 from slee_mock.store.interface import Damaged, Transaction
-from slee_mock.store.records import Bill, Bindings, Member
+from slee_mock.store.records import Member
 
 # on the page: so many of the newest, and so many of those that have been running for longer
 MOST_CALLS = 200
@@ -48,7 +49,7 @@ class Snapshot:
     bindings: dict[str, Any]
     members: dict[str, Any]
     status: dict[str, Any]
-    forecast: dict[str, list[Sum]]
+    forecast: dict[str, list[BillTotal]]
     running: Counter[str]
     bills: int
 
@@ -102,7 +103,7 @@ def board(
     head = {"server": health.member.name, "now": wall}
     calls = [_call(bill, wall) for bill in shown]
     states = Counter(call["state"] for call in calls if not call["final"])
-    states.update(summed(bill, wall).state for bill in sorted(older, key=_latest)[MOST_CALLS:])
+    states.update(total_at(bill, wall).state for bill in sorted(older, key=_latest)[MOST_CALLS:])
     ticking = [bill for bill in shown if not is_final(bill, wall)][:TICKING]
     hot = _hot(members, wall)
     return Snapshot(
@@ -140,7 +141,7 @@ def _fault(bill: Bill | Damaged, wall: float) -> str:
     if isinstance(bill, Damaged):
         return bill.why
     try:
-        summed(bill, wall)
+        total_at(bill, wall)
     except Exception as error:
         return f"the store's bill {bill.call_id!r} is damaged: {error}"
     return ""
@@ -150,12 +151,12 @@ def _latest(bill: Bill) -> float:
     return -bill.offered
 
 
-def _forecast(bill: Bill, wall: float) -> list[Sum]:
+def _forecast(bill: Bill, wall: float) -> list[BillTotal]:
     """The sums of this second of the call and of the next ones: each taken in its middle, since a
     unit that was started counts from the second's very beginning."""
     assert bill.answered is not None
-    begun = bill.answered + summed(bill, wall).seconds
-    return [summed(bill, begun + second + 0.5) for second in range(FORETOLD)]
+    begun = bill.answered + total_at(bill, wall).seconds
+    return [total_at(bill, begun + second + 0.5) for second in range(FORETOLD)]
 
 
 def _hot(members: Iterable[Member], wall: float) -> str | None:
@@ -169,7 +170,7 @@ def _call(bill: Bill | Damaged, wall: float) -> dict[str, Any]:
     if fault:
         return _damaged(bill, fault)
     assert isinstance(bill, Bill)
-    total = summed(bill, wall)
+    total = total_at(bill, wall)
     return {
         "call_id": bill.call_id,
         "caller": bill.caller,

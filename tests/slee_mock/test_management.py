@@ -22,9 +22,10 @@ from sip.message import parse
 from slee_mock.management import page
 from slee_mock.management.snapshot import OpenCalls, ServerStatus, board
 from slee_mock.server import Server
+from slee_mock.services.bill_record import Bill
 from slee_mock.settings import Settings
 from slee_mock.store.interface import StoreDown, Transaction
-from slee_mock.store.records import Bill, Member
+from slee_mock.store.records import Member
 from slee_mock.store.sqlite_store import SqliteStore
 
 EVIL = "<script>alert(1)</script>\"&'"

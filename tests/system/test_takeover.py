@@ -16,8 +16,8 @@ import time
 import pytest
 from hosts_kit import HOSTS, SHARED, Meter, Pair, deafen, entered, has_address, hear, unfit
 
+from slee_mock.services.bill_record import Bill
 from slee_mock.store.interface import Transaction
-from slee_mock.store.records import Bill
 from slee_mock.store.sqlite_store import SqliteStore
 from softphone.phone import Phone
 from softphone.ua.account import Account
