@@ -217,7 +217,7 @@ def test_telling_that_fails_keeps_nothing_from_being_sent(free_port, eventually,
         plain_phone() as phone,
     ):
         eventually(lambda: state(forwarder, "server1") == "UP")
-        monkeypatch.setattr("failover.admin.event_log.Chronicle.tell", fails(1_000_000))
+        monkeypatch.setattr("failover.admin.event_log.EventLog.record", fails(1_000_000))
         monkeypatch.setattr(Core, "quick", lambda *_: None)
         assert field(ask(phone, ("127.0.0.1", port), "z9hG4bK1"), "X-Server") == "server1"
         servers[0].kill()
