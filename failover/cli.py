@@ -23,10 +23,11 @@ from failover.admin import logging_setup as journal
 from failover.admin.systemd_notify import Notifier
 from failover.config.properties import Fault, decode
 from failover.config.settings import FIRST_LIVE, Settings, SettingsError, literal, read
-from failover.config.shared_secret import Secret, SecretError, look, open_secret, place
+from failover.config.shared_secret import Secret, SecretError, open_secret, secret_path
+from failover.config.shared_secret import describe as describe_secret
 from failover.forwarder import Forwarder
 from failover.net.active_standby import ACTIVE
-from failover.net.port_owner import holder
+from failover.net.port_owner import port_owner
 from failover.net.sockets import FURTHER, first_free, is_here
 from failover.net.vrrp_probe import DEAD, probe
 from plumbing.address import Address, format_address, parse_address
@@ -49,13 +50,13 @@ def main(arguments: Sequence[str], default_file: Path) -> int:
     journal.set_up(options.verbose)
     try:
         settings = load(file)
-        path = place(settings.secret_file, file)
+        path = secret_path(settings.secret_file, file)
         if options.check:
             doubts = [f"warning: {text}" for text in warnings(settings)]
             print(
                 f"{file.name} is good.",
                 *describe(settings),
-                f"secret: {look(path)}",
+                f"secret: {describe_secret(path)}",
                 *doubts,
                 sep="\n",
             )
@@ -208,11 +209,11 @@ def _run(file: Path, settings: Settings, secret: Secret) -> int:
         print(f"forwarder {VERSION}", *describe(settings), f"secret: {secret}", sep="\n")
         for text in (*warnings(settings), *_worries(secret)):
             log.warning("%s", text)
-        active = forwarder.standing.role is ACTIVE
+        active = forwarder.ha_state.role is ACTIVE
         print(
             f"ready: {format_address(settings.listen)}{'' if active else ' (standby)'}", flush=True
         )
-        if not active and (who := holder(settings.listen)):
+        if not active and (who := port_owner(settings.listen)):
             log.info("%s is held by %s", format_address(settings.listen), who)
         if notifier.listened_to:
             forwarder.every(notifier.rhythm, partial(_beat, notifier, forwarder))
@@ -321,7 +322,7 @@ def _remedy(file: Path, error: OSError, settings: Settings) -> str:
     text = error.strerror or str(error)
     if error.errno == errno.EADDRINUSE:
         ours = text.endswith(f"({format_address(settings.listen)})")
-        who = (holder(settings.listen) if ours else "") or "another program"
+        who = (port_owner(settings.listen) if ours else "") or "another program"
         wait = ", or let this one wait for it (forwarder.standby=yes)" if ours else ""
         return f"{text}: {who} has this port; stop it, or choose another in {file.name}{wait}"
     if error.errno == errno.EADDRNOTAVAIL:

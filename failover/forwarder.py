@@ -15,11 +15,10 @@ from failover.admin import status
 from failover.admin.event_log import EventLog, Subscriber, plain
 from failover.admin.metrics import metrics
 from failover.config.settings import PHONES, ServerLine, Settings, differences
-from failover.config.shared_secret import Secret, passing
-from failover.net.active_standby import ACTIVE, Standing, Takeover
-from failover.net.address_takeover import Station, can_move
+from failover.config.shared_secret import Secret, ephemeral
+from failover.net.active_standby import ACTIVE, AddressWatcher, HaState, Takeover, can_move
 from failover.net.health_checker import Link
-from failover.net.keepalived_track_file import Track
+from failover.net.keepalived_track_file import TrackFile
 from failover.net.options_ping import Heartbeat
 from failover.net.registration_listener import Reception
 from failover.net.relay import Traffic
@@ -56,7 +55,7 @@ class Forwarder:
 
     def __init__(self, settings: Settings, secret: Secret | None = None) -> None:
         self.settings = settings
-        self.secret = secret or passing("none was given")
+        self.secret = secret or ephemeral("none was given")
         self._own = OwnAddress(settings.listen, settings.advertise, settings.names)
         self._loop = Loop("sip")
         self._event_log = EventLog()
@@ -83,8 +82,8 @@ class Forwarder:
         self._traffic = Traffic(self._loop, self._core, self._event_log, self._new_limit(settings))
         self._core.stand_by()
         self._core.passive.configure(settings.passive_requests, settings.passive_seconds)
-        self._sight, self._track = Sight(), Track("")
-        self._station = Station(self._loop, settings.listen, self)
+        self._sight, self._track_file = Sight(), TrackFile("")
+        self._watcher = AddressWatcher(self._loop, settings.listen, self)
         self._manner = fastest_io()
         self._next_change = 0.0
 
@@ -95,7 +94,7 @@ class Forwarder:
         links = self._traffic.links
         links.update((server.name, Link(server)) for server in self._core.table.servers)
         try:
-            self._station.begin(self.settings.standby)
+            self._watcher.start(self.settings.standby)
             self._reception.open(self._loop)
         except BaseException:
             self._close()
@@ -115,9 +114,9 @@ class Forwarder:
         self._close()
 
     @property
-    def standing(self) -> Standing:
+    def ha_state(self) -> HaState:
         """Active or standby, since when and why."""
-        return self._station.standing
+        return self._watcher.state
 
     @property
     def registration(self) -> Address | None:
@@ -137,7 +136,7 @@ class Forwarder:
     def failovers(self) -> list[dict[str, object]]:
         """The /failovers list."""
         offset = time.time() - time.monotonic()
-        return self._loop.ask(lambda: status.recorded(self._core, self._station.takeovers, offset))
+        return self._loop.ask(lambda: status.recorded(self._core, self._watcher.takeovers, offset))
 
     def wish(self, name: str, wish: Wish) -> None:
         """What the operator wants of a server, until told otherwise or started again. KeyError:
@@ -152,7 +151,7 @@ class Forwarder:
 
     def summary(self) -> str:
         """One line for systemctl status."""
-        return self._loop.ask(lambda: status.summary(self._core, self.standing))
+        return self._loop.ask(lambda: status.summary(self._core, self.ha_state))
 
     def every(self, seconds: float, function: Callable[[], object]) -> None:
         """Calls the function again and again on the `sip` thread, for as long as that thread lives
@@ -179,14 +178,14 @@ class Forwarder:
 
     # -- sip thread: the address -------------------------------------------------------------------
 
-    def take(self, sock: socket.socket) -> None:
+    def serve_on(self, sock: socket.socket) -> None:
         phones = self._traffic.phones = Channel(sock, self._manner, self._uses)
         self._loop.watch(sock, partial(self._traffic.receive, phones, PHONES))
         self._move_heartbeats()
         self._open_links()
         self._core.serve(time.monotonic())
 
-    def let_go(self) -> None:
+    def release_address(self) -> None:
         phones, self._traffic.phones = self._traffic.phones, None
         for link in self._traffic.links.values():
             self._close_side(link)
@@ -201,9 +200,9 @@ class Forwarder:
         for link in self._traffic.links.values():
             link.stale = can_move(self.settings.listen)
 
-    def stands(self, standing: Standing, takeover: Takeover | None) -> None:
-        self._event_log.role_changed(self._core, standing, takeover)
-        if takeover and standing.role is ACTIVE:
+    def role_changed(self, state: HaState, takeover: Takeover | None) -> None:
+        self._event_log.role_changed(self._core, state, takeover)
+        if takeover and state.role is ACTIVE:
             self._open_all()  # the registration address may have come with ours
 
     def trouble(self, operation: str, text: str) -> None:
@@ -292,25 +291,30 @@ class Forwarder:
 
     def _look_out(self) -> None:
         core, name = self._core, self.settings.track_file
-        if self._track.name != name:
-            self._track, core.grace = Track(name), Grace() if name else None
+        if self._track_file.name != name:
+            self._track_file, core.grace = TrackFile(name), Grace() if name else None
         self._tell_sight(self._sight.look(heard(core.table.servers, core.fall), time.monotonic()))
 
     def _tell_sight(self, sees: bool) -> None:
         try:
-            if self._track.tell(sees, time.monotonic()):
+            if self._track_file.update(sees, time.monotonic()):
                 self._event_log.warn(
                     f"sees {'a server' if sees else 'NO SERVER'}: keepalived is told"
                 )
         except OSError as error:
             self._event_log.trouble(
-                self._core, "track", f"{self._track.name}: {error.strerror or error}"
+                self._core, "track", f"{self._track_file.name}: {error.strerror or error}"
             )
 
     def _finish(self) -> None:
-        """Nothing more is taken after what is here."""
+        """Handles what has been received, and closes the sockets."""
         tell = partial(self._tell_sight, False)
-        for step in (self._station.end, tell, partial(self._traffic.finish, POLITE), self.let_go):
+        for step in (
+            self._watcher.stop,
+            tell,
+            partial(self._traffic.finish, POLITE),
+            self.release_address,
+        ):
             self._loop.call(step)
 
     # -- sip thread: members -----------------------------------------------------------------------
@@ -414,9 +418,9 @@ class Forwarder:
         now, wall, errors = time.monotonic(), time.time(), self._loop.errors
         listen, links = self.settings.listen, self.settings.links
         told = status.status(
-            self._core, listen, self.standing, self._started, now, wall, errors, links
+            self._core, listen, self.ha_state, self._started, now, wall, errors, links
         )
-        takeovers = [status.takeover(each, wall - now) for each in self._station.takeovers]
+        takeovers = [status.takeover(each, wall - now) for each in self._watcher.takeovers]
         registration = self._reception.status(now, wall)
         told["sees_server"] = self._sight.clear
         return {
@@ -428,7 +432,7 @@ class Forwarder:
 
     def _metrics(self) -> str:
         now, wall = time.monotonic(), time.time()
-        return metrics(self._core, self.standing, self._started, now, wall, self._loop.errors)
+        return metrics(self._core, self.ha_state, self._started, now, wall, self._loop.errors)
 
     def _close(self) -> None:
         for link in self._traffic.links.values():

@@ -15,7 +15,7 @@ import queue
 import time
 
 from failover.admin import status
-from failover.net.active_standby import ACTIVE, Standing, Takeover
+from failover.net.active_standby import ACTIVE, HaState, Takeover
 from failover.proxy.core import Core
 from failover.proxy.events import (
     Dropped,
@@ -89,12 +89,12 @@ class EventLog:
             if published:
                 self._publish(core, published)
 
-    def role_changed(self, core: Core, standing: Standing, takeover: Takeover | None) -> None:
+    def role_changed(self, core: Core, state: HaState, takeover: Takeover | None) -> None:
         """Logs that the forwarder is active or on standby. `takeover` None: since the start."""
-        before = "on standby" if standing.role is ACTIVE else "active"
+        before = "on standby" if state.role is ACTIVE else "active"
         after = f"; it was {before} for {takeover.waited:.3f} s" if takeover else ""
         level = logging.WARNING if takeover else logging.INFO
-        log.log(level, "%s: %s%s", standing.role.value, standing.why, after)
+        log.log(level, "%s: %s%s", state.role.value, state.why, after)
         if takeover:
             core.counters["takeovers"] += takeover.role is ACTIVE
             offset = time.time() - time.monotonic()

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from failover.net.active_standby import ACTIVE, Standing
+from failover.net.active_standby import ACTIVE, HaState
 from failover.proxy.core import Core
 from failover.upstream.health import State
 from failover.upstream.server_table import EJECTED, Server, Wish
@@ -18,7 +18,7 @@ WISHES = [wish.value for wish in Wish]
 
 
 def metrics(
-    core: Core, standing: Standing, started: float, now: float, wall: float, errors: int = 0
+    core: Core, standing: HaState, started: float, now: float, wall: float, errors: int = 0
 ) -> str:
     """`started` and `now` are monotonic, `wall` is the time of day at `now`; `errors`: defects of
     ours since then."""
@@ -65,7 +65,7 @@ def _process(core: Core, started: float, now: float, wall: float) -> list[str]:
     ]
 
 
-def _standing(core: Core, standing: Standing, offset: float) -> list[str]:
+def _standing(core: Core, standing: HaState, offset: float) -> list[str]:
     return [
         *_single(
             "forwarder_active",

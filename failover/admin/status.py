@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
-from failover.net.active_standby import ACTIVE, STANDBY, Standing, Takeover
+from failover.net.active_standby import ACTIVE, STANDBY, HaState, Takeover
 from failover.proxy.core import Core
 from failover.proxy.events import Event, Failover, Passed, Queued, Released, Resumed, StateChanged
 from failover.upstream.server_table import Server
@@ -17,7 +17,7 @@ from sip import VERSION
 def status(
     core: Core,
     listen: Address,
-    standing: Standing,
+    standing: HaState,
     started: float,
     now: float,
     wall: float,
@@ -52,7 +52,7 @@ def status(
     }
 
 
-def summary(core: Core, standing: Standing) -> str:
+def summary(core: Core, standing: HaState) -> str:
     """The state of things in one line."""
     live = sum(server.health.alive for server in core.table.servers)
     hot = core.table.hot

@@ -14,7 +14,7 @@ from test_server_registration import beat, body
 
 from failover import cli as program
 from failover.config.settings import PHONES, read
-from failover.config.shared_secret import passing
+from failover.config.shared_secret import ephemeral
 from failover.forwarder import Forwarder
 from failover.net.health_checker import Vigil
 from failover.proxy.core import Core
@@ -28,7 +28,7 @@ from plumbing.event_loop import Loop
 def running(port, servers, *more):
     named = [f"{server.name}={format_address(server.address)}" for server in servers]
     lines = [f"forwarder.listen=127.0.0.1:{port}", "admin.listen=", *named, *more]
-    forwarder = Forwarder(read("\n".join(lines), "test"), passing("a test"))
+    forwarder = Forwarder(read("\n".join(lines), "test"), ephemeral("a test"))
     forwarder.start()
     try:
         yield forwarder
@@ -306,7 +306,7 @@ def test_one_that_fails_in_letting_go_has_closed_every_socket_all_the_same(
         running(port, servers) as second,
     ):
         monkeypatch.setattr(first._loop, "unwatch", fails(1_000_000))
-        first._loop.ask(first.let_go)
+        first._loop.ask(first.release_address)
         eventually(lambda: second.status()["role"] == "active", 2.0)
         monkeypatch.undo()
 

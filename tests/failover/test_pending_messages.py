@@ -25,11 +25,11 @@ from failover.admin.event_log import EventLog
 from failover.admin.status import status
 from failover.config.settings import PHONES, read
 from failover.forwarder import Forwarder
-from failover.net.active_standby import ACTIVE, BOUND, Standing
+from failover.net.active_standby import ACTIVE, BOUND, HaState
 from failover.upstream.health import REFUSED
 
 S1, S2 = SERVERS["server1"], SERVERS["server2"]
-STANDING = Standing("192.0.2.1:5060", ACTIVE, 0.0, "was free at the start", BOUND)
+STANDING = HaState("192.0.2.1:5060", ACTIVE, 0.0, "was free at the start", BOUND)
 
 
 @pytest.fixture(params=["as it is read", "the short way"])

@@ -8,7 +8,7 @@ import time
 from contextlib import contextmanager
 
 from failover.config.settings import FIRST_LIVE, ServerLine
-from failover.net.active_standby import ACTIVE, BOUND, Standing
+from failover.net.active_standby import ACTIVE, BOUND, HaState
 from failover.proxy.core import Core
 from failover.upstream.health import UP, Health
 from failover.upstream.server_table import Server, ServerTable
@@ -20,7 +20,7 @@ KEY = b"a key for the tests only"
 OWN = ("192.0.2.1", 5060)
 ALICE = ("192.0.2.7", 5060)
 BOB = ("192.0.2.8", 5060)
-ACTIVE_ONE = Standing(format_address(OWN), ACTIVE, 0.0, "was free at the start", BOUND)
+ACTIVE_ONE = HaState(format_address(OWN), ACTIVE, 0.0, "was free at the start", BOUND)
 SERVERS = {"server1": ("192.0.2.11", 5070), "server2": ("192.0.2.12", 5080)}
 
 

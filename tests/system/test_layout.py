@@ -40,7 +40,6 @@ CORES = [
     *(f"plumbing/{name}.py" for name in ("address", "http_request_parser", "shorten_text")),
     "failover/proxy",
     "failover/upstream",
-    "failover/net/active_standby.py",
     "slee_mock/container",
     "slee_mock/services",
     "slee_mock/failover_kept_header.py",
