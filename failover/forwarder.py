@@ -12,10 +12,10 @@ from dataclasses import replace
 from functools import partial
 
 from failover.admin import status
-from failover.admin.event_log import Chronicle, Reader, plain
+from failover.admin.event_log import EventLog, Subscriber, plain
 from failover.admin.metrics import metrics
 from failover.config.settings import PHONES, ServerLine, Settings, differences
-from failover.config.shared_secret import Secret, passing
+from failover.config.shared_secret import Secret, ephemeral
 from failover.net.active_standby import ACTIVE, AddressWatcher, HaState, Takeover, can_move
 from failover.net.health_checker import Link
 from failover.net.keepalived_track_file import TrackFile
@@ -55,10 +55,10 @@ class Forwarder:
 
     def __init__(self, settings: Settings, secret: Secret | None = None) -> None:
         self.settings = settings
-        self.secret = secret or passing("none was given")
+        self.secret = secret or ephemeral("none was given")
         self._own = OwnAddress(settings.listen, settings.advertise, settings.names)
         self._loop = Loop("sip")
-        self._chronicle = Chronicle()
+        self._event_log = EventLog()
         self._started = time.monotonic()
         # In use at once, for a forwarder that starts again must not refuse the calls of servers
         # that live.
@@ -79,7 +79,7 @@ class Forwarder:
         self._reception = Reception(
             settings, self.secret.key, self._core.counters, self._own.is_own, self
         )
-        self._traffic = Traffic(self._loop, self._core, self._chronicle, self._new_limit(settings))
+        self._traffic = Traffic(self._loop, self._core, self._event_log, self._new_limit(settings))
         self._core.stand_by()
         self._core.passive.configure(settings.passive_requests, settings.passive_seconds)
         self._sight, self._track_file = ServerVisibility(), TrackFile("")
@@ -163,18 +163,18 @@ class Forwarder:
 
         self._loop.post(again)
 
-    def subscribe(self, reader: Reader) -> None:
+    def subscribe(self, subscriber: Subscriber) -> None:
         """Puts ("hello", status) and then every event into the queue; what finds it full is lost to
         that reader."""
 
         def join() -> None:
-            reader.put_nowait(("hello", self._status()))
-            self._chronicle.readers.append(reader)
+            subscriber.put_nowait(("hello", self._status()))
+            self._event_log.subscribe(subscriber)
 
         self._loop.ask(join)
 
-    def unsubscribe(self, reader: Reader) -> None:
-        self._loop.post(lambda: self._chronicle.leave(reader))
+    def unsubscribe(self, subscriber: Subscriber) -> None:
+        self._loop.post(lambda: self._event_log.unsubscribe(subscriber))
 
     # -- sip thread: the address -------------------------------------------------------------------
 
@@ -201,12 +201,12 @@ class Forwarder:
             link.stale = can_move(self.settings.listen)
 
     def role_changed(self, state: HaState, takeover: Takeover | None) -> None:
-        self._chronicle.stands(self._core, state, takeover)
+        self._event_log.role_changed(self._core, state, takeover)
         if takeover and state.role is ACTIVE:
             self._open_all()  # the registration address may have come with ours
 
     def trouble(self, operation: str, text: str) -> None:
-        self._chronicle.trouble(self._core, operation, text)
+        self._event_log.trouble(self._core, operation, text)
 
     # -- sip thread: what is opened, and again and again where it cannot be ------------------------
 
@@ -215,7 +215,7 @@ class Forwarder:
         try:
             self._reception.open(self._loop)
         except OSError as error:
-            self._chronicle.trouble(self._core, "open", f"registration.listen: {error}")
+            self._event_log.trouble(self._core, "open", f"registration.listen: {error}")
 
     def _open_links(self) -> None:
         """What of them is not open. A server that cannot be reached now keeps nobody from the
@@ -260,7 +260,7 @@ class Forwarder:
         server, trouble = link.server, (error.strerror or str(error)).lower()
         if trouble != link.trouble:
             link.trouble = trouble
-            self._chronicle.trouble(self._core, "open", f"a socket to {server.name}: {error}")
+            self._event_log.trouble(self._core, "open", f"a socket to {server.name}: {error}")
         why = f"{format_address(server.address)} cannot be reached: {trouble}"
         self._traffic.refused(server.name, why)
         # that of before may be about something else
@@ -300,11 +300,11 @@ class Forwarder:
     def _tell_sight(self, sees: bool) -> None:
         try:
             if self._track_file.update(sees, time.monotonic()):
-                self._chronicle.note(
+                self._event_log.warn(
                     f"sees {'a server' if sees else 'NO SERVER'}: keepalived is told"
                 )
         except OSError as error:
-            self._chronicle.trouble(
+            self._event_log.trouble(
                 self._core, "track", f"{self._track_file.name}: {error.strerror or error}"
             )
 
@@ -408,7 +408,7 @@ class Forwarder:
         return {name: link.server.health for name, link in self._traffic.links.items()}
 
     def say(self, reason: str, text: str) -> None:
-        self._chronicle.rarely(time.monotonic(), reason, plain(text, 300))
+        self._event_log.throttled(time.monotonic(), reason, plain(text, 300))
 
     def _new_limit(self, settings: Settings) -> Limit:
         return Limit(settings.rate, settings.burst, settings.exempt, self._core.counters)
@@ -443,4 +443,4 @@ class Forwarder:
         if self._traffic.phones:
             self._traffic.phones.sock.close()
         self._traffic.links, self._traffic.phones = {}, None
-        self._chronicle.end()
+        self._event_log.close()

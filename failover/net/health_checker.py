@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from failover.admin.event_log import Chronicle
+from failover.admin.event_log import EventLog
 from failover.net.options_ping import NOT_NOW, Answer, Heartbeat
 from failover.net.sockets import open_side
 from failover.proxy.core import Core
@@ -73,12 +73,12 @@ class Vigil:
         self,
         loop: Loop,
         core: Core,
-        chronicle: Chronicle,
+        event_log: EventLog,
         carry_out: Callable[[Outcome], None],
         listen: Callable[[Link], None],
         refused: Callable[[str, str], None],
     ) -> None:
-        self._loop, self._core, self._chronicle = loop, core, chronicle
+        self._loop, self._core, self._event_log = loop, core, event_log
         self._carry_out, self._listen, self._refused = carry_out, listen, refused
         self._links: dict[str, Link] = {}
         self._interval = self._patience = 0.0
@@ -133,7 +133,7 @@ class Vigil:
             self._refused(link.server.name, "its port refused a heartbeat")
             return
         link.trouble, link.stale = (error.strerror or str(error)).lower(), True
-        self._chronicle.trouble(self._core, "heartbeat", f"{link.server.name}: {error}")
+        self._event_log.trouble(self._core, "heartbeat", f"{link.server.name}: {error}")
 
     def _answered(self, link: Link, answer: Answer, now: float) -> None:
         link.trouble, link.stale = "", False

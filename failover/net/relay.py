@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from functools import partial
 from itertools import chain
 
-from failover.admin.event_log import QUIET, Chronicle
+from failover.admin.event_log import EventLog
 from failover.config.settings import PHONES
 from failover.net.health_checker import Link, Vigil
 from failover.net.sockets import queued, refusals
@@ -23,6 +23,7 @@ from failover.proxy.rate_limit import Limit
 from failover.upstream.health import REFUSED
 from plumbing.address import Address, format_address
 from plumbing.event_loop import Loop
+from plumbing.throttled_log import LOG_INTERVAL_SECONDS
 from plumbing.udp_batch import Channel, Datagram, Failure, Outgoing
 
 NO_QUEUE: list[Outgoing] = []
@@ -36,12 +37,12 @@ class Traffic:
     """`phones` and `links` have the sockets, which are open while the forwarder is the active one;
     `limit` holds for the phones'."""
 
-    def __init__(self, loop: Loop, core: Core, chronicle: Chronicle, limit: Limit) -> None:
+    def __init__(self, loop: Loop, core: Core, event_log: EventLog, limit: Limit) -> None:
         self.phones: Channel | None = None
         self.links: dict[str, Link] = {}
         self.limit = limit
-        self.vigil = Vigil(loop, core, chronicle, self.carry_out, self.listen, self.refused)
-        self._loop, self._core, self._chronicle = loop, core, chronicle
+        self.vigil = Vigil(loop, core, event_log, self.carry_out, self.listen, self.refused)
+        self._loop, self._core, self._event_log = loop, core, event_log
         self._leaving: dict[str, list[Outgoing]] = {}  # by side
         # Addresses from which everything is taken for what it is: no server's, and not limited; and
         # as long as which table and which limit hold.
@@ -95,7 +96,7 @@ class Traffic:
         """What came in on a side, and the error that was met after it."""
         now = time.monotonic()
         link, leaving, plain = self.links.get(side), self._leaving, self._plain_sources()
-        quick = None if self._chronicle.listened_to else self._core.quick
+        quick = None if self._event_log.wants_messages else self._core.quick
         to_last, queue = "", NO_QUEUE
         for data, source in datagrams:
             try:
@@ -124,7 +125,7 @@ class Traffic:
         if isinstance(error, ConnectionError):
             self.refused(side, "its port refused a message")
         elif error:
-            self._chronicle.trouble(self._core, "receive", f"{side}: {error}")
+            self._event_log.trouble(self._core, "receive", f"{side}: {error}")
 
     def _plain_sources(self) -> set[Address]:
         table, limit = self._plain_while
@@ -157,10 +158,10 @@ class Traffic:
         """Costs as little as can be: of this there may be more than of all else."""
         self._core.counters["dropped.limited"] += 1
         if now >= self._quiet_until:
-            self._quiet_until = now + QUIET
+            self._quiet_until = now + LOG_INTERVAL_SECONDS
             so_far = f"{self._core.counters['dropped.limited']} datagrams of all sources so far"
             why = f"more than limit.rate and limit.burst; {so_far}"
-            self._chronicle.rarely(
+            self._event_log.throttled(
                 now, "limited", f"dropped (limited) from {format_address(source)}: {why}"
             )
 
@@ -184,7 +185,7 @@ class Traffic:
         for send in outcome.sends:
             self._leaving.setdefault(send.to, []).append((send.data, send.target))
         for event in outcome.events:
-            self._loop.call(partial(self._chronicle.tell, self._core, event))
+            self._loop.call(partial(self._event_log.record, self._core, event))
 
     def _flush(self) -> None:
         while self._leaving:
@@ -236,7 +237,7 @@ class Traffic:
             data, target = datagrams[index]
             if isinstance(error, ConnectionError):
                 continue
-            self._chronicle.trouble(self._core, "send", f"to {side} {target or ''}: {error}")
+            self._event_log.trouble(self._core, "send", f"to {side} {target or ''}: {error}")
             # a server that cannot be reached is soon found DOWN
             if side == PHONES or error.errno == errno.EMSGSIZE:
                 status = TOO_LARGE if error.errno == errno.EMSGSIZE else UNAVAILABLE

@@ -14,7 +14,7 @@ from test_server_registration import beat, body
 
 from failover import cli as program
 from failover.config.settings import PHONES, read
-from failover.config.shared_secret import passing
+from failover.config.shared_secret import ephemeral
 from failover.forwarder import Forwarder
 from failover.net.health_checker import Vigil
 from failover.proxy.core import Core
@@ -28,7 +28,7 @@ from plumbing.event_loop import Loop
 def running(port, servers, *more):
     named = [f"{server.name}={format_address(server.address)}" for server in servers]
     lines = [f"forwarder.listen=127.0.0.1:{port}", "admin.listen=", *named, *more]
-    forwarder = Forwarder(read("\n".join(lines), "test"), passing("a test"))
+    forwarder = Forwarder(read("\n".join(lines), "test"), ephemeral("a test"))
     forwarder.start()
     try:
         yield forwarder
@@ -217,7 +217,7 @@ def test_telling_that_fails_keeps_nothing_from_being_sent(free_port, eventually,
         plain_phone() as phone,
     ):
         eventually(lambda: state(forwarder, "server1") == "UP")
-        monkeypatch.setattr("failover.admin.event_log.Chronicle.tell", fails(1_000_000))
+        monkeypatch.setattr("failover.admin.event_log.EventLog.record", fails(1_000_000))
         monkeypatch.setattr(Core, "quick", lambda *_: None)
         assert field(ask(phone, ("127.0.0.1", port), "z9hG4bK1"), "X-Server") == "server1"
         servers[0].kill()
