@@ -14,7 +14,7 @@ const ROLES = {
 
 let latest = null; // the last snapshot
 let ahead = -Infinity; // how far the server's clock is ahead of ours, ms
-let shown = ''; // the seconds of the running calls, as they are shown
+let shown = null; // the seconds of the running calls, as they are shown
 
 const find = selector => document.querySelector(selector);
 const selecting = () => String(getSelection()) !== '';
@@ -218,7 +218,7 @@ const show = () => {
   const done = calls.calls.filter(call => call.final);
   const own = members.members.find(each => each.name === status.name);
   showStatus(status, own?.role ?? '');
-  shown = '';
+  shown = null;
   showRunning();
   section('members', rows(
     members.members, each => member(each, members.now, status.name), 'members'), '');

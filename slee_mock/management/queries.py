@@ -89,9 +89,7 @@ class Queries:
         server = self._complete(server, transaction, now)
         return take_snapshot(transaction, server, now, self._open_calls)
 
-    def _complete(
-        self, server: ServerStatus, transaction: Transaction, now: float
-    ) -> ServerStatus:
+    def _complete(self, server: ServerStatus, transaction: Transaction, now: float) -> ServerStatus:
         return replace(server, services=self._services_status(transaction, now))
 
     def _ask(self, read: Callable[[Transaction], T]) -> T:

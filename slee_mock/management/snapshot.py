@@ -85,9 +85,7 @@ class OpenCalls:
             if bill:
                 older[key] = bill
         running = [
-            bill
-            for bill in older.values()
-            if bill.call_id not in fresh and not is_final(bill, now)
+            bill for bill in older.values() if bill.call_id not in fresh and not is_final(bill, now)
         ]
         self._open = {bill.call_id for bill in [*newest, *running] if not is_final(bill, now)}
         self._newest = mark
@@ -246,9 +244,7 @@ def _bindings(user: Bindings, now: float) -> list[dict[str, Any]]:
 
 
 def _member(member: Member, now: float, hot: str | None) -> dict[str, Any]:
-    role = (
-        member.role if member.alive(now) and (member.role != "hot" or member.name == hot) else ""
-    )
+    role = member.role if member.alive(now) and (member.role != "hot" or member.name == hot) else ""
     return {
         "name": member.name,
         "address": member.address,
