@@ -27,8 +27,8 @@ from failover.proxy.core import Core
 from failover.proxy.rate_limit import Limit
 from failover.upstream.health import DOWN, FAILING, Health
 from failover.upstream.passive_checks import LOOK_INTERVAL
-from failover.upstream.server_table import Server, ServerTable, Wish
-from failover.upstream.visibility import Grace, Sight, heard
+from failover.upstream.server_table import AdminState, Server, ServerTable
+from failover.upstream.visibility import GracePeriod, ServerVisibility, any_answers
 from plumbing.address import Address, format_address
 from plumbing.event_loop import Loop
 from plumbing.udp_batch import Channel, fastest_io
@@ -82,7 +82,7 @@ class Forwarder:
         self._traffic = Traffic(self._loop, self._core, self._chronicle, self._new_limit(settings))
         self._core.stand_by()
         self._core.passive.configure(settings.passive_requests, settings.passive_seconds)
-        self._sight, self._track_file = Sight(), TrackFile("")
+        self._sight, self._track_file = ServerVisibility(), TrackFile("")
         self._watcher = AddressWatcher(self._loop, settings.listen, self)
         self._manner = fastest_io()
         self._next_change = 0.0
@@ -138,7 +138,7 @@ class Forwarder:
         offset = time.time() - time.monotonic()
         return self._loop.ask(lambda: status.recorded(self._core, self._watcher.takeovers, offset))
 
-    def wish(self, name: str, wish: Wish) -> None:
+    def wish(self, name: str, wish: AdminState) -> None:
         """What the operator wants of a server, until told otherwise or started again. KeyError:
         there is none of that name."""
         self._loop.ask(
@@ -292,8 +292,10 @@ class Forwarder:
     def _look_out(self) -> None:
         core, name = self._core, self.settings.track_file
         if self._track_file.name != name:
-            self._track_file, core.grace = TrackFile(name), Grace() if name else None
-        self._tell_sight(self._sight.look(heard(core.table.servers, core.fall), time.monotonic()))
+            self._track_file, core.grace = TrackFile(name), GracePeriod() if name else None
+        self._tell_sight(
+            self._sight.update(any_answers(core.table.servers, core.fall), time.monotonic())
+        )
 
     def _tell_sight(self, sees: bool) -> None:
         try:
@@ -335,7 +337,7 @@ class Forwarder:
         self._traffic.limit = self._new_limit(new)
         for line in new.servers:
             # it may have come by itself before
-            self._traffic.links[line.name].server.farewell = False
+            self._traffic.links[line.name].server.shutting_down = False
         return [
             f"{said} (at the next start)" if said.split()[0] in NEXT_START else said
             for said in changed
@@ -355,7 +357,7 @@ class Forwarder:
                 server = self._server(line, Health(DOWN, now, "new in the list, not heard yet"))
                 if line.name in links:
                     # it has moved, the wish is for its name
-                    server.wish = links[line.name].server.wish
+                    server.admin_state = links[line.name].server.admin_state
                 fresh[line.name] = Link(server)
         gone = [link for name, link in links.items() if name not in kept]
         links = self._traffic.links = {

@@ -9,13 +9,17 @@ import queue
 
 from failover.admin.event_log import Reader
 from failover.forwarder import Forwarder
-from failover.upstream.server_table import Wish
+from failover.upstream.server_table import AdminState
 from plumbing.address import Address
 from plumbing.http_server import EventStream, HttpRequest, HttpResponse, HttpServer, Routes
 
 log = logging.getLogger("forwarder")
 MAX_EVENTS_BEHIND = 5_000  # a reader of /events that is slower loses some
-COMMANDS = {"enable": Wish.ENABLED, "drain": Wish.DRAINING, "disable": Wish.DISABLED}
+COMMANDS = {
+    "enable": AdminState.ENABLED,
+    "drain": AdminState.DRAINING,
+    "disable": AdminState.DISABLED,
+}
 PROMETHEUS_TEXT = "text/plain; version=0.0.4"
 
 

@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterable
 from failover.net.active_standby import ACTIVE, HaState
 from failover.proxy.core import Core
 from failover.upstream.health import State
-from failover.upstream.server_table import EJECTED, Server, Wish
+from failover.upstream.server_table import EJECTED, AdminState, Server
 from sip import VERSION
 
 Sample = tuple[dict[str, str], float]
 Facts = Callable[[Server], object]
 STATES = [state.value for state in State]
-WISHES = [wish.value for wish in Wish]
+WISHES = [wish.value for wish in AdminState]
 
 
 def metrics(
@@ -60,7 +60,7 @@ def _process(core: Core, started: float, now: float, wall: float) -> list[str]:
             "forwarder_servers_live",
             "gauge",
             "Servers that answer heartbeats.",
-            sum(server.health.alive for server in core.table.servers),
+            sum(server.up for server in core.table.servers),
         ),
     ]
 
@@ -114,10 +114,14 @@ def _servers(core: Core, now: float) -> list[str]:
             lambda s: s.state,
         ),
         *states(
-            "wish", "1 for what the operator wants of it.", "wish", WISHES, lambda s: s.wish.value
+            "wish",
+            "1 for what the operator wants of it.",
+            "wish",
+            WISHES,
+            lambda s: s.admin_state.value,
         ),
         *each("hot", "gauge", "1 for the server that new calls go to first.", lambda s: s is hot),
-        *each("open", "gauge", "1 for a server that may get new calls.", lambda s: s.open),
+        *each("open", "gauge", "1 for a server that may get new calls.", lambda s: s.accepts_new),
         *each(
             "requests_total", "counter", "Requests passed on to the server.", lambda s: s.requests
         ),
@@ -128,9 +132,11 @@ def _servers(core: Core, now: float) -> list[str]:
             "check_failures_total",
             "counter",
             "Heartbeat intervals without an answer.",
-            lambda s: s.misses,
+            lambda s: s.missed_checks,
         ),
-        *each("check_up_down_total", "counter", "Times the server went down.", lambda s: s.falls),
+        *each(
+            "check_up_down_total", "counter", "Times the server went down.", lambda s: s.times_down
+        ),
         *each(
             "ejections_total",
             "counter",
@@ -141,13 +147,13 @@ def _servers(core: Core, now: float) -> list[str]:
             "check_duration_seconds",
             "gauge",
             "What the last answered heartbeat took.",
-            lambda s: s.took,
+            lambda s: s.check_duration,
         ),
         *each(
             "downtime_seconds_total",
             "counter",
             "Seconds the server was down.",
-            lambda s: s.down_for(now),
+            lambda s: s.downtime(now),
         ),
     ]
 

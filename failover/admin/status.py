@@ -54,7 +54,7 @@ def status(
 
 def summary(core: Core, standing: HaState) -> str:
     """The state of things in one line."""
-    live = sum(server.health.alive for server in core.table.servers)
+    live = sum(server.up for server in core.table.servers)
     hot = core.table.hot
     said = [
         f"{hot.name} is hot" if hot else "NO SERVER TAKES NEW CALLS",
@@ -119,17 +119,17 @@ def _server(server: Server, hot: bool, now: float) -> dict[str, object]:
         "name": server.name,
         "address": format_address(server.address),
         "state": server.state,
-        "wish": server.wish.value,
+        "wish": server.admin_state.value,
         "hot": hot,
         "for": round(now - server.health.since, 3),
         "why": server.why,
         "requests": server.requests,
         "responses": server.responses,
-        "misses": server.misses,
-        "falls": server.falls,
+        "misses": server.missed_checks,
+        "falls": server.times_down,
         "ejections": server.ejections,
-        "down": round(server.down_for(now), 3),
-        "heartbeat_ms": _milliseconds(server.took),
+        "down": round(server.downtime(now), 3),
+        "heartbeat_ms": _milliseconds(server.check_duration),
     }
 
 

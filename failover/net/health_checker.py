@@ -17,7 +17,7 @@ from failover.net.options_ping import NOT_NOW, Answer, Heartbeat
 from failover.net.sockets import open_side
 from failover.proxy.core import Core
 from failover.proxy.events import Outcome
-from failover.upstream.check_schedule import MOMENT, Pulse
+from failover.upstream.check_schedule import FAST_SHARE, CheckSchedule
 from failover.upstream.health import ANSWER, FAILING, MISS
 from failover.upstream.server_table import Server
 from plumbing.address import Address
@@ -36,7 +36,7 @@ class Link:
 
     def __init__(self, server: Server) -> None:
         self.server = server
-        self.pulse = Pulse(time.monotonic())
+        self.schedule = CheckSchedule(time.monotonic())
         self.heartbeat: Heartbeat | None = None
         self.channel: Channel | None = None
         self.handled = 0  # of the server's, when it spoke last
@@ -90,7 +90,7 @@ class Vigil:
         self._links = links
         self._interval, self._patience = interval, interval * (fall + 1)
         for link in links.values():
-            link.pulse.interval, link.pulse.fall = interval, fall
+            link.schedule.interval, link.schedule.fall = interval, fall
         self._look_at(time.monotonic())
 
     # -- what happens ------------------------------------------------------------------------------
@@ -99,17 +99,17 @@ class Vigil:
         """A message was passed on to it."""
         now = time.monotonic()
         # the least that a moment is
-        if link.pulse.sent(now) and self._due > now + self._interval * MOMENT:
-            self._look_at(min(self._due, now + link.pulse.moment))
+        if link.schedule.message_sent(now) and self._due > now + self._interval * FAST_SHARE:
+            self._look_at(min(self._due, now + link.schedule.fast_interval))
 
     def spoke(self, link: Link, now: float) -> None:
         """It sent a message. What a server behind the fence says is no sign of life."""
-        server, pulse, owing = link.server, link.pulse, self._core.inflight.owing
-        if not server.health.alive:
+        server, schedule, owing = link.server, link.schedule, self._core.inflight.owing
+        if not server.up:
             return
         works, link.handled = server.handled != link.handled, server.handled
-        lives = pulse.spoke(now, owing, works) or (
-            self._core.is_last(server) and pulse.spoke(now, owing, last=True)
+        lives = schedule.message_received(now, owing, works) or (
+            self._core.is_last(server) and schedule.message_received(now, owing, last=True)
         )
         if lives and server.health.state is FAILING:
             self._carry_out(self._core.signal(server.name, ANSWER, now, "sends messages"))
@@ -137,8 +137,8 @@ class Vigil:
 
     def _answered(self, link: Link, answer: Answer, now: float) -> None:
         link.trouble, link.stale = "", False
-        link.pulse.answered(answer.asked, now)
-        link.server.took = now - answer.asked
+        link.schedule.check_answered(answer.asked, now)
+        link.server.check_duration = now - answer.asked
         health = link.server.health
         if not health.alive:
             # Each step back to life needs an answer to a question asked after the one before: of
@@ -160,13 +160,13 @@ class Vigil:
         self._look_at(time.monotonic() + self._interval)  # should all else fail
         sound = [link for link in links if self._look_after(link, due)]
         now = time.monotonic()
-        hopeful = [link.pulse.deadline(self._hopeful(link)) for link in sound]
+        hopeful = [link.schedule.next_due(self._hopeful(link)) for link in sound]
         self._look_at(
             min(now + self._interval, max(now, min(hopeful, default=now + self._interval)))
         )
 
     def _look_after(self, link: Link, due: float) -> bool:
-        """False if it is to be looked at an interval later, whatever its pulse says: it has no
+        """False if it is to be looked at an interval later, whatever its schedule says: it has no
         sockets, or something raised, which is counted and told. Each step is taken whether or not
         the one before raised."""
         if not link.heartbeat:
@@ -179,25 +179,25 @@ class Vigil:
 
     def _catch_up(self, link: Link, late: bool) -> None:
         """What has come counts before silence does."""
-        if late or link.pulse.overdue(time.monotonic()):
+        if late or link.schedule.miss_due(time.monotonic()):
             self.hear(link)
-            if link.server.health.alive:
+            if link.server.up:
                 self._listen(link)
 
     def _judge(self, link: Link, late: bool) -> None:
         now = time.monotonic()
         if late:
-            link.pulse.forgive(now)
-        if link.pulse.overdue(now):
-            link.pulse.missed()
+            link.schedule.restart_silence(now)
+        if link.schedule.miss_due(now):
+            link.schedule.count_miss()
             why = "no answer to heartbeats" + (f": {link.trouble}" if link.trouble else "")
             self._carry_out(self._core.signal(link.server.name, MISS, now, why))
 
     def _question(self, link: Link, late: bool) -> None:
         now = time.monotonic()
-        if not link.heartbeat or not link.pulse.due(now, self._hopeful(link)):
+        if not link.heartbeat or not link.schedule.check_due(now, self._hopeful(link)):
             return
-        link.pulse.asked(now)
+        link.schedule.check_sent(now)
         # One on standby gives no server work, so it calls none hot.
         role = self._core.table.role(link.server) if self._core.serving is not None else ""
         try:
@@ -213,4 +213,4 @@ class Vigil:
 
     @staticmethod
     def _hopeful(link: Link) -> bool:
-        return link.server.health.alive or link.server.health.steady is not None
+        return link.server.up or link.server.health.steady_since is not None

@@ -35,7 +35,7 @@ from failover.config.settings import CALL_ID, FIRST_LIVE, PHONES, ServerLine
 from failover.proxy import pending_messages as inflight
 from failover.proxy.events import Outcome, Send
 from failover.upstream.health import ANSWER, MISS, REFUSED
-from failover.upstream.server_table import Server, ServerTable, Wish
+from failover.upstream.server_table import AdminState, Server, ServerTable
 from plumbing.event_loop import Loop
 from plumbing.udp_socket import bind_udp
 from sip.errors import RemoteProtocolError
@@ -101,7 +101,7 @@ def shake(core, dice, now):
             dice.choice([None, True, False]),
         )
     elif kind < 10 and name in core.table.by_name:
-        core.wish(name, dice.choice(list(Wish)), now)
+        core.wish(name, dice.choice(list(AdminState)), now)
     elif kind == 10:
         core.adopt(make_table(dice.choice([CALL_ID, FIRST_LIVE])), 3, 2, now)
     else:

@@ -30,7 +30,7 @@ def make_table(policy=FIRST_LIVE, servers=SERVERS):
         [Server(ServerLine(*line), Health(UP, 0.0, ""), KEY) for line in servers.items()], policy
     )
     for server in table.servers:
-        server.seen = True
+        server.ever_answered = True
     return table
 
 

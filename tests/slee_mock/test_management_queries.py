@@ -14,7 +14,7 @@ from forwarder_kit import make_table
 from slee_kit import Cluster, DictStore, phone_request
 
 from failover.config.settings import CALL_ID
-from failover.upstream.server_table import Wish
+from failover.upstream.server_table import AdminState
 from slee_mock.management import csv_export as export
 from slee_mock.management import snapshot as report
 from slee_mock.management.queries import Queries, Unreadable
@@ -68,10 +68,10 @@ class Counting(DictStore):
 def test_the_forwarder_tells_the_first_live_server_that_it_is_hot_and_the_others_that_they_wait():
     table = make_table()
     assert [table.role(server) for server in table.servers] == ["hot", "replica"]
-    table.servers[0].wish = Wish.DRAINING
+    table.servers[0].admin_state = AdminState.DRAINING
     assert [table.role(server) for server in table.servers] == ["replica", "hot"]
     shared = make_table(CALL_ID)
-    shared.servers[0].leaving = True
+    shared.servers[0].answers_503 = True
     assert [shared.role(server) for server in shared.servers] == ["replica", "live"]
 
 
