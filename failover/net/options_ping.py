@@ -13,7 +13,7 @@ from contextlib import suppress
 from ipaddress import ip_address
 from typing import NamedTuple
 
-from failover.net.sockets import is_here
+from failover.net.own_address import is_here
 from plumbing.address import Address, format_address
 from plumbing.udp_socket import bind_udp, connect_udp
 from sip import VERSION
