@@ -29,7 +29,7 @@ from plumbing.http_messages import HttpRequest as HttpRequest
 from plumbing.http_messages import HttpResponse as HttpResponse
 from plumbing.http_messages import Routes as Routes
 from plumbing.http_request_parser import MOST_FIELDS, MOST_OCTETS, BadRequest, Head, parse_head
-from plumbing.throttled_log import RareLog
+from plumbing.throttled_log import ThrottledLog
 from plumbing.udp_socket import family_of
 
 log = logging.getLogger(__name__)
@@ -119,7 +119,7 @@ class _Server(ThreadingHTTPServer):
         self.streams: set[EventStream] = set()
         self.connections = Connections()
         self.lock = threading.Lock()  # guards streams
-        self.rare = RareLog(log)
+        self.rare = ThrottledLog(log)
         super().__init__(address, _Handler)
         self.local_only = ip_address(str(self.server_address[0]).partition("%")[0]).is_loopback
 

@@ -133,7 +133,8 @@ class HealthChecker:
             return False
         late = time.monotonic() - due > self._interval  # rule 2
         steps = (self._catch_up, self._count_miss, self._send_ping)
-        return all([self._loop.call(partial(step, link, late)) for step in steps])
+        succeeded = [self._loop.call(partial(step, link, late)) for step in steps]  # rule 5
+        return all(succeeded)
 
     def _catch_up(self, link: ServerLink, late: bool) -> None:
         if late or link.schedule.miss_due(time.monotonic()):  # rule 1

@@ -1,9 +1,8 @@
-"""The registration address: its socket, and what is done about what comes there.
+"""The registration address: receives the registrations of servers and has the forwarder use them.
 
-Works on the `sip` thread, as its socket does: a registration opens sides, swaps the server table
-and moves what is in flight, all of which that thread owns. A thread of its own could only ask it
-for every datagram. A flood cannot starve the phones, for of each socket only so many datagrams are
-taken in a turn.
+Used on the `sip` thread only, which owns what a registration changes: sockets, server table,
+pending messages. A flood of registrations cannot starve the phones, since only MAX_PER_TURN
+datagrams are read in a turn of the loop. What a registration means is in server_registration.py.
 """
 
 from __future__ import annotations
@@ -160,7 +159,9 @@ class RegistrationListener:
             self._handler.log("registration.unreachable", f"{name} cannot be registered: {error}")
             return False
         address = next(line.address for line in self._registration.lines() if line.name == name)
-        self._handler.log(f"{name} arrived", f"{name} {format_address(address)} has registered itself")
+        self._handler.log(
+            f"{name} arrived", f"{name} {format_address(address)} has registered itself"
+        )
         return True
 
     # -- time --------------------------------------------------------------------------------------

@@ -265,14 +265,14 @@ class Relay:
     def _handle_icmp_errors(self, channel: Channel) -> None:
         """Answers requests that a phone's computer has refused. An ICMP error counts only if it
         quotes a message sent lately to that address, for anybody can invent one."""
+        if channel is not self.phones:  # closed since this was posted
+            return
         now = time.monotonic()
         for quoted, target in icmp_errors(channel.sock):
             self._core.counters["refused"] += 1
             for data, sent_to in chain.from_iterable(reversed(self._sent)):
                 if sent_to == target and data.startswith(quoted):
-                    undelivered = partial(
-                        self._undelivered, data, PHONES, SERVICE_UNAVAILABLE, now
-                    )
+                    undelivered = partial(self._undelivered, data, PHONES, SERVICE_UNAVAILABLE, now)
                     self._loop.call(undelivered)
                     break
         self._flush()

@@ -120,7 +120,9 @@ def icmp_errors(sock: socket.socket) -> list[Datagram]:
     """The beginnings of sent datagrams that a peer's computer refused, or a router could not
     deliver, each with its target. From Linux's error queue (ip(7), IP_RECVERR); empty elsewhere."""
     found: list[Datagram] = []
-    while SHARES_PORTS and len(found) < MAX_ICMP_ERRORS:
+    # Two calls for each entry, since the system may raise the error before it returns the entry.
+    # The number is bounded, too, because a closed socket raises for ever.
+    for _ in range(2 * MAX_ICMP_ERRORS if SHARES_PORTS else 0):
         try:
             data, _, _, target = sock.recvmsg(
                 MAX_QUOTED, MAX_QUOTED, socket.MSG_ERRQUEUE | socket.MSG_DONTWAIT
@@ -128,7 +130,7 @@ def icmp_errors(sock: socket.socket) -> list[Datagram]:
         except BlockingIOError:
             break
         except OSError:
-            continue  # the same error as an exception; the queue's entry comes next
+            continue
         if len(data) >= MIN_QUOTED:
             found.append((data, target[:2]))
     return found

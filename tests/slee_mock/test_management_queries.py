@@ -19,7 +19,7 @@ from slee_mock.management import csv_export as export
 from slee_mock.management import snapshot as report
 from slee_mock.management.queries import Queries, Unreadable
 from slee_mock.management.snapshot import MOST_CALLS, OpenCalls, ServerStatus, board
-from slee_mock.services.options_responder import Heartbeat
+from slee_mock.sip_adaptor import Answers, OptionsResponder
 from slee_mock.store.interface import Transaction
 from slee_mock.store.records import Bill, Carrier, Member
 
@@ -76,25 +76,20 @@ def test_the_forwarder_tells_the_first_live_server_that_it_is_hot_and_the_others
 
 
 def beat(cluster, role, source=("127.0.0.1", 4999)):
-    service = cluster.heartbeat
+    node = cluster.nodes["server1"]
     fields = [("Failover-Role", role)] if role else []
     data = phone_request("OPTIONS", "sip:127.0.0.1:5070", fields=fields).to_bytes()
-    service.handle(
-        cluster.routers["server1"].event(data, source, cluster.wall),
-        "h",
-        Transaction(cluster.store),
-    )
-    return service.role, service.role_since
+    cluster.receive(data, source=source)
+    return node.options.role, node.options.role_since
 
 
 def test_a_server_knows_its_role_from_its_forwarders_heartbeats_and_from_nobody_else():
     cluster = Cluster()
-    cluster.heartbeat = Heartbeat(cluster.routers["server1"]._answers, "127.0.0.1")
     assert beat(cluster, "") == ("", 0.0)
     assert beat(cluster, "hot", source=("127.0.0.2", 4999)) == ("", 0.0), "a stranger"
     assert beat(cluster, "king") == ("", 0.0)
-    cluster.heartbeat = Heartbeat(
-        cluster.routers["server1"]._answers, "192.0.2.10", "127.0.0.2", "127.0.0.1"
+    cluster.nodes["server1"].options = OptionsResponder(
+        Answers(b"key"), "192.0.2.10", "127.0.0.2", "127.0.0.1"
     )
     assert beat(cluster, "hot") == ("hot", cluster.wall)
     first, cluster.wall = cluster.wall, cluster.wall + 5
