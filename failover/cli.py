@@ -216,8 +216,8 @@ def _run(file: Path, settings: Settings, secret: Secret) -> int:
         )
         if not active and (who := port_owner(settings.listen)):
             log.info("%s is held by %s", format_address(settings.listen), who)
-        if notifier.listened_to:
-            forwarder.every(notifier.rhythm, partial(_beat, notifier, forwarder))
+        if notifier.enabled:
+            forwarder.every(notifier.interval, partial(_beat, notifier, forwarder))
         notifier.ready()
         gc.collect()
         # what is here stays: with 10,000 in flight a full collection takes 5 ms instead of 9

@@ -28,8 +28,8 @@ from slee_mock.container.deployment import Context
 from slee_mock.container.events import Outcome
 from slee_mock.container.sbb import Telling, told
 from slee_mock.management import routes as management
-from slee_mock.management import snapshot as report
 from slee_mock.management.queries import Queries
+from slee_mock.management.snapshot import ServerStatus
 from slee_mock.mobicents_heartbeat import HeartbeatClient
 from slee_mock.node import Node
 from slee_mock.receive_queue import STALE_SECONDS, ReceiveQueue
@@ -190,7 +190,7 @@ class Server:
             # Of a pair whose address moves, each asks from its own computer's, where it hears
             # registrations.
             hosts = [host for host, _ in settings.register]
-            log_observer = LogObserver(self._reader.let_go)
+            log_observer = LogObserver(self._reader.close_store)
             node = Node(context, member, store, settings.forwarder, hosts, log_observer)
             node.start(self._clock.now())
         except Conflict:
@@ -276,9 +276,9 @@ class Server:
             finally:
                 node.store.close()
 
-    def _health(self) -> report.ServerStatus:
+    def _health(self) -> ServerStatus:
         node, settings = self._node, self._settings
-        return report.ServerStatus(
+        return ServerStatus(
             node.member if node else Member(settings.name, format_address(settings.listen)),
             time.monotonic() - self._started,
             node.trouble if node else "it was not opened yet",

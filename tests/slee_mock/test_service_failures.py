@@ -15,11 +15,10 @@ from slee_kit import Cluster, answer, in_dialog, invite, phone_request, register
 from plumbing.udp_socket import bind_udp
 from sip.message import parse
 from slee_mock.container.event_router import MOST_CONFLICTS
-from slee_mock.management import page
 from slee_mock.management import routes as management
 from slee_mock.management import snapshot as report
 from slee_mock.management.queries import Queries
-from slee_mock.management.snapshot import OpenCalls, ServerStatus, board
+from slee_mock.management.snapshot import OpenCalls, ServerStatus, take_snapshot
 from slee_mock.server import Server
 from slee_mock.settings import Settings
 from slee_mock.store.interface import ConditionalWrite, Conflict, StoreDown, Transaction
@@ -343,7 +342,8 @@ def test_damaged_bills_do_not_end_pages_metrics_or_the_export(damaged):
     reader.start()
     try:
         routes = management.routes(reader)
-        assert page.render(reader.board()).count("bob hung up") == 2
+        shown = json.loads(routes["GET", "/snapshot"](None).body)
+        assert [call["why"] for call in shown["calls"]["calls"]].count("bob hung up") == 2
         assert json.loads(routes["GET", "/calls"](None).body)["calls"]
         table = b"".join(routes["GET", "/calls.csv"](None).body).decode()
         assert routes["GET", "/metrics"](None).status == 200
@@ -355,7 +355,7 @@ def test_damaged_bills_do_not_end_pages_metrics_or_the_export(damaged):
 
 
 def test_a_running_call_with_a_damaged_bill_can_be_hung_up(damaged):
-    running = board(
+    running = take_snapshot(
         Transaction(damaged.store),
         ServerStatus(Member("server1", "a"), 1.0, "", "f", {}),
         WALL + 60,
