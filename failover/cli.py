@@ -23,11 +23,13 @@ from failover.admin import logging_setup as journal
 from failover.admin.systemd_notify import Notifier
 from failover.config.properties import Fault, decode
 from failover.config.settings import FIRST_LIVE, Settings, SettingsError, literal, read
-from failover.config.shared_secret import Secret, SecretError, look, open_secret, place
+from failover.config.shared_secret import Secret, SecretError, open_secret, secret_path
+from failover.config.shared_secret import describe as describe_secret
 from failover.forwarder import Forwarder
 from failover.net.active_standby import ACTIVE
+from failover.net.own_address import is_here
 from failover.net.port_owner import port_owner
-from failover.net.sockets import FURTHER, first_free, is_here
+from failover.net.sockets import EXTRA_PORTS, first_free
 from failover.net.vrrp_probe import DEAD, probe
 from plumbing.address import Address, format_address, parse_address
 from sip import VERSION
@@ -49,13 +51,13 @@ def main(arguments: Sequence[str], default_file: Path) -> int:
     journal.set_up(options.verbose)
     try:
         settings = load(file)
-        path = place(settings.secret_file, file)
+        path = secret_path(settings.secret_file, file)
         if options.check:
             doubts = [f"warning: {text}" for text in warnings(settings)]
             print(
                 f"{file.name} is good.",
                 *describe(settings),
-                f"secret: {look(path)}",
+                f"secret: {describe_secret(path)}",
                 *doubts,
                 sep="\n",
             )
@@ -200,7 +202,7 @@ def _run(file: Path, settings: Settings, secret: Secret) -> int:
         ending.callback(forwarder.stop)
         if settings.admin:
             admin = first_free(
-                settings.admin, FURTHER if settings.standby else 0, partial(_admin, forwarder)
+                settings.admin, EXTRA_PORTS if settings.standby else 0, partial(_admin, forwarder)
             )
             pages.callback(admin.stop)
             settings = replace(settings, admin=_told(settings.admin, admin.address))
@@ -214,8 +216,8 @@ def _run(file: Path, settings: Settings, secret: Secret) -> int:
         )
         if not active and (who := port_owner(settings.listen)):
             log.info("%s is held by %s", format_address(settings.listen), who)
-        if notifier.listened_to:
-            forwarder.every(notifier.rhythm, partial(_beat, notifier, forwarder))
+        if notifier.enabled:
+            forwarder.every(notifier.interval, partial(_beat, notifier, forwarder))
         notifier.ready()
         gc.collect()
         # what is here stays: with 10,000 in flight a full collection takes 5 ms instead of 9

@@ -7,7 +7,7 @@ import logging
 import pkgutil
 import queue
 
-from failover.admin.event_log import Reader
+from failover.admin.event_log import Subscriber
 from failover.forwarder import Forwarder
 from failover.upstream.server_table import AdminState
 from plumbing.address import Address
@@ -54,9 +54,9 @@ class Admin:
         return self._server.address
 
     def _events(self, request: HttpRequest) -> EventStream:
-        reader: Reader = queue.Queue(MAX_EVENTS_BEHIND)
-        self._forwarder.subscribe(reader)
-        return EventStream(reader, on_close=lambda: self._forwarder.unsubscribe(reader))
+        subscriber: Subscriber = queue.Queue(MAX_EVENTS_BEHIND)
+        self._forwarder.subscribe(subscriber)
+        return EventStream(subscriber, on_close=lambda: self._forwarder.unsubscribe(subscriber))
 
     def _command(self, request: HttpRequest) -> HttpResponse:
         """POST /servers/NAME/COMMAND. plumbing.http_server has refused the pages of other sites."""

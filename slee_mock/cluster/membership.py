@@ -8,7 +8,7 @@ is gone, it has its row again.
 
 from __future__ import annotations
 
-from slee_mock.services.options_responder import Heartbeat
+from slee_mock.sip_adaptor import OptionsResponder
 from slee_mock.store.interface import Store, Transaction
 from slee_mock.store.records import Member, replace
 
@@ -23,7 +23,9 @@ class Membership:
         self._is_aside = False  # the row of this name is another server's
         self._other = ""  # the address of a server of this name that lived when this one started
 
-    def sign(self, store: Store, wall: float, role: Heartbeat, stopped: bool = False) -> None:
+    def sign(
+        self, store: Store, wall: float, role: OptionsResponder, stopped: bool = False
+    ) -> None:
         """May raise StoreDown, or Conflict if a server of this name signs at the same moment."""
         transaction = Transaction(store)
         mine, is_first = self.member, not self.member.last_seen

@@ -119,9 +119,8 @@ class DegradedMode:
         router: Router,
         store: CachingStore,
         settled: Callable[[Outcome], object] = lambda outcome: None,
-        most: int = MOST_WAITING,
     ) -> None:
-        self._router, self._store, self._settled, self._most = router, store, settled, most
+        self._router, self._store, self._settled = router, store, settled
         self._facts: dict[str, dict[Fact, Arrival]] = {}  # by Call-ID; what came first is first
         self.waiting = 0  # facts in all
 
@@ -201,7 +200,7 @@ class DegradedMode:
         fact = (what, message.cseq.number, message.from_tag)
         if fact in known or all(type(each) is CallEvent for each in outcome.raised):
             return True
-        if self.waiting >= self._most:
+        if self.waiting >= MOST_WAITING:
             return False
         self._facts.setdefault(message.call_id, {})[fact] = event
         self.waiting += 1

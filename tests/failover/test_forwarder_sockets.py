@@ -24,8 +24,9 @@ from forwarder_kit import (
 
 from failover import forwarder as service
 from failover.forwarder import Forwarder
-from failover.net import sockets
-from failover.net.sockets import OwnAddress, open_phones, open_side
+from failover.net import own_address, sockets
+from failover.net.own_address import OwnAddress
+from failover.net.sockets import open_phones, open_side
 from plumbing.address import format_address
 from plumbing.udp_batch import SingleIO
 from plumbing.udp_socket import RECEIVE_BUFFER
@@ -280,7 +281,7 @@ def test_own_address_is_what_the_operator_says_else_what_it_listens_on_else_the_
     assert wildcard.towards("127.0.0.1") == ("127.0.0.1", 5060)
     for n in range(3000):
         wildcard.towards(f"127.0.{n // 250}.{n % 250 + 1}")
-    assert len(wildcard._routes) <= sockets.MAX_ROUTES
+    assert len(wildcard._routes) <= own_address.MAX_CACHED
 
 
 def test_listening_on_every_address_still_gives_the_servers_their_sides(free_port):
@@ -353,7 +354,7 @@ def test_a_server_whose_side_cannot_be_opened_is_down_and_the_others_serve(
         raise OSError(101, "Network is unreachable")
 
     with monkeypatch.context() as broken:
-        broken.setattr("failover.net.health_checker.open_side", refuse)
+        broken.setattr("failover.net.sockets.open_side", refuse)
         last = format_address(servers[1].address)
         forwarder.reload(config(address[1], servers[:1], f"moved={last}"))
         told = forwarder.status()["servers"][1]

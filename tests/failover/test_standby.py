@@ -13,7 +13,7 @@ import pytest
 from forwarder_kit import answer, ask, fake_servers, field, plain_phone, request
 
 from failover.config.settings import read
-from failover.config.shared_secret import passing
+from failover.config.shared_secret import ephemeral
 from failover.forwarder import Forwarder
 from failover.net import active_standby
 from failover.net.sockets import open_phones, open_side
@@ -60,7 +60,7 @@ def scene(free_port, host=HOST):
             servers,
             stack.enter_context(plain_phone(host)),
             (host, free_port()),
-            passing("for a test"),
+            ephemeral("for a test"),
         )
         stack.callback(lambda: [forwarder.stop() for forwarder in made.started])
         yield made

@@ -10,7 +10,7 @@ import pytest
 from forwarder_kit import ALICE, fake_servers, field, head, make_core, plain_phone, request
 
 from failover.config.settings import PHONES, SettingsError, read
-from failover.config.shared_secret import passing
+from failover.config.shared_secret import ephemeral
 from failover.forwarder import Forwarder
 from failover.upstream.health import ANSWER, MISS, REFUSED
 from failover.upstream.visibility import (
@@ -120,7 +120,7 @@ def follow(free_port, tmp_path):
                 f"forwarder.track.file={file}",
             ]
             lines += [f"{server.name}={format_address(server.address)}" for server in servers]
-            started.append(Forwarder(read("\n".join(lines), "test"), passing("a test")))
+            started.append(Forwarder(read("\n".join(lines), "test"), ephemeral("a test")))
             started[-1].start()
             return started[-1], servers, phone, address
 

@@ -42,7 +42,8 @@ CORES = [
     "failover/upstream",
     "slee_mock/container",
     "slee_mock/services",
-    "slee_mock/failover_kept_header.py",
+    "slee_mock/node.py",
+    "slee_mock/sip_adaptor.py",
     "slee_mock/start_errors.py",
     *(f"slee_mock/cluster/{name}.py" for name in ("clock_offset", "cluster_key", "membership")),
     *(
