@@ -27,8 +27,9 @@ from failover.config.shared_secret import Secret, SecretError, open_secret, secr
 from failover.config.shared_secret import describe as describe_secret
 from failover.forwarder import Forwarder
 from failover.net.active_standby import ACTIVE
+from failover.net.own_address import is_here
 from failover.net.port_owner import port_owner
-from failover.net.sockets import FURTHER, first_free, is_here
+from failover.net.sockets import EXTRA_PORTS, first_free
 from failover.net.vrrp_probe import DEAD, probe
 from plumbing.address import Address, format_address, parse_address
 from sip import VERSION
@@ -201,7 +202,7 @@ def _run(file: Path, settings: Settings, secret: Secret) -> int:
         ending.callback(forwarder.stop)
         if settings.admin:
             admin = first_free(
-                settings.admin, FURTHER if settings.standby else 0, partial(_admin, forwarder)
+                settings.admin, EXTRA_PORTS if settings.standby else 0, partial(_admin, forwarder)
             )
             pages.callback(admin.stop)
             settings = replace(settings, admin=_told(settings.admin, admin.address))
