@@ -88,15 +88,6 @@ class Forwarder:
             self._is_own,
             self._own.towards,
         )
-<<<<<<< HEAD
-        self._reception = Reception(
-            settings, self.secret.key, self._core.counters, self._own.is_own, self
-        )
-        self._traffic = Traffic(self._loop, self._core, self._event_log, self._new_limit(settings))
-        self._core.failover.become_standby()
-        self._core.failover.passive.configure(settings.passive_requests, settings.passive_seconds)
-        self._sight, self._track_file = ServerVisibility(), TrackFile("")
-=======
         self._core.failover.become_standby()
         self._core.failover.passive.configure(settings.passive_requests, settings.passive_seconds)
         self._relay = Relay(self._loop, self._core, self._event_log, self._new_limit(settings))
@@ -107,7 +98,6 @@ class Forwarder:
         self._registrations = RegistrationListener(
             settings, self.secret.key, self._core.counters, self._own.is_own, self
         )
->>>>>>> main
         self._watcher = AddressWatcher(self._loop, settings.listen, self)
         self._visibility, self._track_file = ServerVisibility(), TrackFile("")
         self._next_clear = 0.0
@@ -163,18 +153,12 @@ class Forwarder:
         return self._loop.ask(lambda: status.recorded(self._core, self._watcher.takeovers, offset))
 
     def wish(self, name: str, wish: AdminState) -> None:
-<<<<<<< HEAD
-        """What the operator wants of a server, until told otherwise or started again. KeyError:
-        there is none of that name."""
+        """Sets the operator's state of a server, until the next start. KeyError: no such server."""
         self._loop.ask(
-            lambda: self._traffic.carry_out(
+            lambda: self._relay.carry_out(
                 self._core.failover.set_admin_state(name, wish, time.monotonic())
             )
         )
-=======
-        """Sets the operator's state of a server, until the next start. KeyError: no such server."""
-        self._loop.ask(lambda: self._relay.carry_out(self._core.failover.set_admin_state(name, wish, time.monotonic())))
->>>>>>> main
 
     def metrics(self) -> str:
         """The /metrics text."""
@@ -208,38 +192,18 @@ class Forwarder:
     # -- sip thread: the shared address (active_standby.RoleHandler) -------------------------------
 
     def serve_on(self, sock: socket.socket) -> None:
-<<<<<<< HEAD
-        phones = self._traffic.phones = Channel(sock, self._manner, self._uses)
-        self._loop.watch(sock, partial(self._traffic.receive, phones, PHONES))
-        self._move_heartbeats()
-        self._open_links()
-        self._core.failover.become_active(time.monotonic())
-=======
         phones = self._relay.phones = Channel(sock, self._io, self._local_address_used)
         self._loop.watch(sock, partial(self._relay.receive, phones, PHONES))
         self._links.rebind_pings()
         self._core.failover.become_active(time.monotonic())
->>>>>>> main
 
     def release_address(self) -> None:
         phones, self._relay.phones = self._relay.phones, None
         self._links.close_sides()
         if phones:
-<<<<<<< HEAD
-            self._drop(phones.sock)
-        self._core.failover.become_standby()
-        self._move_heartbeats()
-        self._open_links()
-
-    def _move_heartbeats(self) -> None:
-        """They are to leave from the address that the forwarder listens on, while that is here."""
-        for link in self._traffic.links.values():
-            link.stale = can_move(self.settings.listen)
-=======
             self._links.drop(phones.sock)
         self._core.failover.become_standby()
         self._links.rebind_pings()
->>>>>>> main
 
     def role_changed(self, state: HaState, takeover: Takeover | None) -> None:
         self._event_log.role_changed(self._core, state, takeover)
@@ -267,16 +231,8 @@ class Forwarder:
         core, name = self._core, self.settings.track_file
         if self._track_file.name != name:
             self._track_file, core.grace = TrackFile(name), GracePeriod() if name else None
-<<<<<<< HEAD
-        self._tell_sight(
-            self._sight.update(
-                any_answers(core.table.servers, core.failover.fall), time.monotonic()
-            )
-        )
-=======
         answers = any_answers(core.table.servers, core.failover.fall)
         self._write_track_file(self._visibility.update(answers, time.monotonic()))
->>>>>>> main
 
     def _write_track_file(self, sees: bool) -> None:
         try:
@@ -344,13 +300,8 @@ class Forwarder:
         table = ServerTable(servers, settings.policy, settings.convergence, settings.path)
         self._core.failover.passive.configure(settings.passive_requests, settings.passive_seconds)
         self._loop.call(
-<<<<<<< HEAD
-            lambda: self._traffic.carry_out(
-                self._core.replace_table(table, settings.fall, settings.rise, now)
-=======
             lambda: self._relay.carry_out(
                 self._core.replace_table(table, settings.fall, settings.rise, now)
->>>>>>> main
             )
         )
         self._links.open_all()
@@ -367,7 +318,9 @@ class Forwarder:
         self._use_servers((*self.settings.servers, *registered), self.settings)
 
     def shutting_down(self, name: str, leaving: bool) -> None:
-        self._relay.carry_out(self._core.failover.set_shutting_down(name, leaving, time.monotonic()))
+        self._relay.carry_out(
+            self._core.failover.set_shutting_down(name, leaving, time.monotonic())
+        )
 
     def health(self) -> Mapping[str, Health]:
         return {name: link.server.health for name, link in self._links.by_name.items()}
@@ -383,15 +336,9 @@ class Forwarder:
         at most once a second, since strangers can cause that."""
         self._own.uses(phone, local)
         now = time.monotonic()
-<<<<<<< HEAD
-        if again and now >= self._next_change:
-            self._next_change = now + CHANGES_APART
-            self._core.lines.generation += 1
-=======
         if again and now >= self._next_clear:
             self._next_clear = now + CACHE_CLEAR_INTERVAL
             self._core.lines.generation += 1
->>>>>>> main
 
     def _is_own(self, address: Address) -> bool:
         """False also if the system cannot be asked."""
@@ -400,32 +347,7 @@ class Forwarder:
         except OSError:
             return False
 
-<<<<<<< HEAD
-    def _look_at_work(self) -> None:
-        self._traffic.carry_out(self._core.failover.on_timer(time.monotonic()))
-
-    def take_in(self, registered: Sequence[ServerLine]) -> None:
-        self._serve((*self.settings.servers, *registered), self.settings)
-
-    def farewell(self, name: str, leaving: bool) -> None:
-        self._traffic.carry_out(
-            self._core.failover.set_shutting_down(name, leaving, time.monotonic())
-        )
-
-    def health(self) -> Mapping[str, Health]:
-        return {name: link.server.health for name, link in self._traffic.links.items()}
-
-    def say(self, reason: str, text: str) -> None:
-        self._event_log.throttled(time.monotonic(), reason, plain(text, 300))
-
-    def _new_limit(self, settings: Settings) -> Limit:
-        return Limit(settings.rate, settings.burst, settings.exempt, self._core.counters)
-
-    def _server(self, line: ServerLine, health: Health) -> Server:
-        return Server(line, health, self.secret.key)
-=======
     # -- sip thread: status ------------------------------------------------------------------------
->>>>>>> main
 
     def _status(self) -> dict[str, object]:
         now, wall, errors = time.monotonic(), time.time(), self._loop.errors

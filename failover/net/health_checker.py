@@ -71,15 +71,9 @@ class HealthChecker:
         if link.schedule.message_sent(now) and self._due > now + self._interval * FAST_SHARE:
             self._arm(min(self._due, now + link.schedule.fast_interval))
 
-<<<<<<< HEAD
-    def spoke(self, link: Link, now: float) -> None:
-        """It sent a message. What a server behind the fence says is no sign of life."""
-        server, schedule, owing = link.server, link.schedule, self._core.pending.has_requests
-=======
     def message_received(self, link: ServerLink, now: float) -> None:
         """The server has sent a message, other than an answer to a ping."""
         server, schedule, owing = link.server, link.schedule, self._core.pending.has_requests
->>>>>>> main
         if not server.up:
             return
         works, link.handled = server.handled != link.handled, server.handled
@@ -118,14 +112,10 @@ class HealthChecker:
                 return
             self._drain(link)  # rule 4
         why = f"answers heartbeats ({answer.status})"
-<<<<<<< HEAD
-        self._carry_out(
-            self._core.failover.signal(link.server.name, ANSWER, now, why, answer.status == NOT_NOW)
-        )
-=======
         no_new_calls = answer.status == SERVICE_UNAVAILABLE
-        self._carry_out(self._core.failover.signal(link.server.name, ANSWER, now, why, no_new_calls))
->>>>>>> main
+        self._carry_out(
+            self._core.failover.signal(link.server.name, ANSWER, now, why, no_new_calls)
+        )
 
     # -- the timer ---------------------------------------------------------------------------------
 
@@ -160,30 +150,16 @@ class HealthChecker:
             link.schedule.restart_silence(now)
         if link.schedule.miss_due(now):
             link.schedule.count_miss()
-<<<<<<< HEAD
-            why = "no answer to heartbeats" + (f": {link.trouble}" if link.trouble else "")
-            self._carry_out(self._core.failover.signal(link.server.name, MISS, now, why))
-=======
             why = "no answer to heartbeats" + (f": {link.error}" if link.error else "")
             self._carry_out(self._core.failover.signal(link.server.name, MISS, now, why))
->>>>>>> main
 
     def _send_ping(self, link: ServerLink, _late: bool) -> None:
         now = time.monotonic()
         if not link.ping or not link.schedule.check_due(now, self._fast(link)):
             return
         link.schedule.check_sent(now)
-<<<<<<< HEAD
-        # One on standby gives no server work, so it calls none hot.
-        role = (
-            self._core.table.role(link.server)
-            if self._core.failover.active_since is not None
-            else ""
-        )
-=======
         active = self._core.failover.active_since is not None
         role = self._core.table.role(link.server) if active else ""
->>>>>>> main
         try:
             link.ping.send(now, self._patience, role)
         except OSError as error:

@@ -209,17 +209,10 @@ class Relay:
                 self._send(side, datagrams)
             except Exception as failure:  # the other sides' leave all the same
                 self._loop.failed(failure)
-<<<<<<< HEAD
-        while self._core.failover.replay_errors:
-            self._loop.failed(self._core.failover.replay_errors.pop())
-        if self._core.pending.moved and not self._replaying:
-            self._replaying = True
-=======
         while self._core.failover.replay_errors:
             self._loop.failed(self._core.failover.replay_errors.pop())
         if self._core.pending.moved and not self._replay_posted:
             self._replay_posted = True
->>>>>>> main
             self._loop.post(self._replay)
 
     def _send(self, side: str, datagrams: list[Outgoing]) -> None:
@@ -305,10 +298,5 @@ class Relay:
         if link:
             now = time.monotonic()
             for data, source in queued(link.channel.sock, BACKLOG) if link.channel else ():
-<<<<<<< HEAD
-                self._loop.call(partial(self._hear, data, name, source, now))
-            self._note(self._core.failover.signal(name, REFUSED, now, why))
-=======
                 self._loop.call(partial(self._receive_one, data, name, source, now))
             self._note(self._core.failover.signal(name, REFUSED, now, why))
->>>>>>> main

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import pytest
 from forwarder_kit import ALICE, ask, fake_servers, field, make_core, plain_phone, request
-from test_server_registration import beat, body
+from heartbeat_kit import beat, body
 
 from failover import cli as program
 from failover.config.settings import PHONES, read

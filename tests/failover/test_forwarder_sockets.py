@@ -6,14 +6,23 @@ from __future__ import annotations
 import select
 import socket
 import sys
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from forwarder_kit import ask, fake_servers, field, head, plain_phone, request
+from forwarder_kit import (
+    ask,
+    config,
+    fake_servers,
+    field,
+    head,
+    is_state,
+    plain_phone,
+    request,
+    running,
+    state_of,
+)
 
 from failover import forwarder as service
-from failover.config.settings import read
 from failover.forwarder import Forwarder
 from failover.net import own_address, sockets
 from failover.net.own_address import OwnAddress
@@ -21,26 +30,6 @@ from failover.net.sockets import open_phones, open_side
 from plumbing.address import format_address
 from plumbing.udp_batch import SingleIO
 from plumbing.udp_socket import RECEIVE_BUFFER
-
-
-def config(port, servers, *more, host="127.0.0.1"):
-    named = [f"{server.name}={format_address(server.address)}" for server in servers]
-    return read(
-        "\n".join(
-            [f"forwarder.listen={format_address((host, port))}", "admin.listen=", *named, *more]
-        ),
-        "test",
-    )
-
-
-@contextmanager
-def running(settings):
-    forwarder = Forwarder(settings)
-    forwarder.start()
-    try:
-        yield forwarder
-    finally:
-        forwarder.stop()
 
 
 @pytest.fixture
@@ -56,16 +45,6 @@ def scene(free_port):
         port = free_port()
         with running(config(port, servers)) as forwarder:
             yield forwarder, ("127.0.0.1", port), servers, phone
-
-
-def state_of(forwarder, name):
-    return next(
-        server["state"] for server in forwarder.status()["servers"] if server["name"] == name
-    )
-
-
-def is_state(forwarder, name, state):
-    return lambda: state_of(forwarder, name) == state
 
 
 def test_a_request_is_answered_by_the_first_server_with_the_phone_s_own_via_only(scene):

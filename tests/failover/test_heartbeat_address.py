@@ -7,9 +7,8 @@ import os
 import sys
 
 import pytest
-from forwarder_kit import answer, field
+from forwarder_kit import answer, field, running
 from hosts_kit import _space, entered, run, sweep
-from test_forwarder_sockets import running
 
 from failover.config.settings import read
 from failover.net.options_ping import PingSockets

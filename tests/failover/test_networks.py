@@ -13,6 +13,7 @@ from forwarder_kit import (
     KEY,
     SERVERS,
     answer,
+    config,
     fake_servers,
     field,
     head,
@@ -20,8 +21,8 @@ from forwarder_kit import (
     make_table,
     plain_phone,
     request,
+    running,
 )
-from test_forwarder_sockets import config, running
 
 from failover.config.settings import PHONES, read
 from failover.forwarder import Forwarder

@@ -16,13 +16,14 @@ from forwarder_kit import (
     SERVERS,
     answer,
     answerable,
+    config,
     fake_servers,
     field,
     make_table,
     plain_phone,
     request,
+    running,
 )
-from test_forwarder_sockets import config, running
 
 from failover.config.settings import CALL_ID, FIRST_LIVE, PHONES
 from failover.proxy.core import Core

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import pytest
-from parties_kit import free_port
+from process_kit import free_port
 from redis_kit import RedisProgram, needs_redis
 from slee_kit import DictStore
 
