@@ -165,7 +165,7 @@ class DegradedMode:
             return self._router.unable(event)
         if not _may_pass(event, outcome) or not self._defer(event, outcome):
             return self._router.unable(event)
-        self._store.cache.keep_all(outcome.saves)
+        self._store.cache.keep_all(outcome.writes)
         return outcome
 
     def replay(self, most: int = MOST_DEFERRED) -> bool:
@@ -209,7 +209,7 @@ class DegradedMode:
             event.request.method if isinstance(event, RequestEvent) else str(event.response.status)
         )
         identity = (what, message.cseq.number, message.from_tag)
-        if identity in known or all(type(each) is CallEvent for each in outcome.raised):
+        if identity in known or all(type(each) is CallEvent for each in outcome.fires):
             return True
         if self.deferred >= MOST_DEFERRED:
             return False
