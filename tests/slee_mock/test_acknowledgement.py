@@ -6,13 +6,13 @@ from __future__ import annotations
 from itertools import permutations
 
 import pytest
+from prepaid import Account
 from slee_kit import Cluster, answer, in_dialog, invite, kept, phone_request, register
 
 from slee_mock.management import csv_export as export
 from slee_mock.management import snapshot as report
 from slee_mock.services.bill_record import Bill, ServedBy, total_at
 from slee_mock.services.call_record import Call
-from slee_mock.services.prepaid import Account
 from slee_mock.store.interface import Transaction
 from slee_mock.store.records import from_json, to_json
 

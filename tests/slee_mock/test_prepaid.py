@@ -7,13 +7,13 @@ import random
 import re
 
 import pytest
+from prepaid import Account, Charged, balance_end, money, read_balances
 from slee_kit import ADDRESSES, Cluster, answer, invite, kept, phone_request, register
 from wire import DELAY, World
 
 from sip.message import Request, Response
 from slee_mock.container.deployment import DeployError
 from slee_mock.services.bill_record import Bill, total_at
-from slee_mock.services.prepaid import Account, Charged, balance_end, money, read_balances
 from slee_mock.store.interface import Transaction
 
 TARIFF = "0.10+0.05/10s"

@@ -217,7 +217,7 @@ def test_starts_of_the_computer_long_ago_are_forgotten():
 
 
 def test_accounts_whose_users_have_left_the_file_are_forgotten_and_no_others(tmp_path, monkeypatch):
-    from slee_mock.services import prepaid
+    import prepaid
 
     monkeypatch.setattr(prepaid, "MOST_GONE", 1)
     (tmp_path / "balances").write_text("alice:5.00\n")

@@ -132,13 +132,12 @@ def test_a_store_that_is_down_costs_no_timer(alarm_file):
 @pytest.mark.parametrize(
     ("deploy", "sentence"),
     [
-        ("nowhere:x", "there is no service 'nowhere': neither slee_mock/services/nowhere.py nor"),
+        ("nowhere:x", "there is no service 'nowhere': no file nowhere.py in this folder, where"),
         ("no/where.py", "'no/where.py' is not NAME:ARGUMENT, as in prepaid:balances.txt"),
         ("", "is not NAME:ARGUMENT"),
         (
-            "billing",
-            r"slee_mock\.services\.billing is not a service to deploy: it has no function deploy"
-            r"\(context, argument\)",
+            "textwrap",
+            r"textwrap is not a service to deploy: it has no function deploy\(context, argument\)",
         ),
         ("test_alarm:soon", "test_alarm: could not convert string to float: 'soon'"),
         ("test_broken", "test_broken cannot be read: SyntaxError"),
@@ -153,6 +152,17 @@ def test_what_cannot_be_deployed_is_a_sentence(alarm_file, tmp_path, deploy, sen
     (tmp_path / "test_needy.py").write_text("import not_installed")
     with pytest.raises(DeployError, match=sentence):
         Cluster(store=DictStore(), deploy=(deploy,))
+
+
+def test_a_service_of_the_user_s_comes_before_an_example_of_its_name(tmp_path, monkeypatch):
+    (tmp_path / "prepaid.py").write_text(
+        "def deploy(context, argument):\n    raise ValueError('mine')"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "prepaid", raising=False)
+    with pytest.raises(DeployError, match="prepaid: mine"):
+        Cluster(deploy=("prepaid:x",))
+    sys.modules.pop("prepaid")
 
 
 def test_the_program_says_so_and_ends(tmp_path, free_port):

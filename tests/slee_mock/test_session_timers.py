@@ -7,11 +7,11 @@ from functools import partial
 
 import pytest
 import slee_kit
+from prepaid import Account
 from slee_kit import Cluster, answer, in_dialog, invite, kept
 from wire import World
 
 from slee_mock.services.call_record import Call
-from slee_mock.services.prepaid import Account
 from slee_mock.settings import SettingsError, parse_arguments
 
 KNOWS = ("Supported", "timer")
