@@ -99,8 +99,8 @@ class Account(Record):
     def due(self) -> float | None:
         return self.ends
 
-    def used(self, wall: float) -> int:
-        return self.spent + sum(call.cost(wall) for call in self.calls)
+    def used(self, now: float) -> int:
+        return self.spent + sum(call.cost(now) for call in self.calls)
 
 
 def balance_end(account: Account, paid_in: int) -> float | None:
@@ -170,7 +170,7 @@ class Prepaid:
             account = entity.get(Account)
             return (
                 self._advanced(account, event)
-                if account and account.is_due(event.wall)
+                if account and account.is_due(event.time)
                 else NOTHING
             )
         assert isinstance(event, CallEvent)
@@ -186,14 +186,14 @@ class Prepaid:
             return NOTHING
         return self._advanced(account or Account(user), event, tariff, bill)
 
-    def _is_gone(self, account: Account, wall: float) -> bool:
+    def _is_gone(self, account: Account, now: float) -> bool:
         return account.user not in self._paid_in and not account.calls
 
-    def status(self, transaction: Transaction, wall: float) -> dict[str, Any]:
+    def status(self, transaction: Transaction, now: float) -> dict[str, Any]:
         """The balances of the first in FILE, for page and /status."""
         told = {}
         for user, paid_in in islice(self._paid_in.items(), MOST_TOLD):
-            used = (transaction.read(Account, user) or Account(user)).used(wall)
+            used = (transaction.read(Account, user) or Account(user)).used(now)
             told[user] = {
                 "paid_in": money(paid_in),
                 "used": money(used),
@@ -208,12 +208,12 @@ class Prepaid:
         if is_again(transaction, request) or user not in self._paid_in:
             return NOTHING
         known = entity.get(Account) or Account(user)
-        account = _without_forgotten(known, transaction, event.wall)
+        account = _without_forgotten(known, transaction, event.time)
         if len(account.calls) >= MOST_CALLS:
             return self._answers.refuse(event, 403, f"More Than {MOST_CALLS} Calls")
-        if self._paid_in[user] - account.used(event.wall) < Charged(
+        if self._paid_in[user] - account.used(event.time) < Charged(
             request.call_id, self._tariff
-        ).cost(event.wall):
+        ).cost(event.time):
             return self._answers.refuse(event, 402)
         return NOTHING if account == known else Outcome(writes=(account,))
 
@@ -227,7 +227,7 @@ class Prepaid:
         """What the event makes of the account, after what the time until then has made of it."""
         account, fires = known, []
         end = self._end(account)
-        if end is not None and end <= event.wall:
+        if end is not None and end <= event.time:
             account = replace(account, calls=tuple(_marked(call, end) for call in account.calls))
             fires = [
                 CreditExhausted(call.call_id, end, call.paid_units)
@@ -259,7 +259,7 @@ def _after(account: Account, event: CallEvent, tariff: str, bill: Bill | None) -
         return (
             account
             if is_known
-            else replace(account, calls=(*others, Charged(event.call_id, tariff, event.wall)))
+            else replace(account, calls=(*others, Charged(event.call_id, tariff, event.time)))
         )
     if isinstance(event, CallUnanswered):
         return replace(account, calls=others)
@@ -292,12 +292,12 @@ def _cost(bill: Bill) -> int:
     return _charged(bill).cost(bill.ended) if bill.ended is not None and is_billed(bill) else 0
 
 
-def _without_forgotten(account: Account, transaction: Transaction, wall: float) -> Account:
+def _without_forgotten(account: Account, transaction: Transaction, now: float) -> Account:
     """Settled without calls whose bills the cluster has forgotten: nobody will end them any
     more."""
     kept = tuple(call for call in account.calls if transaction.read(Bill, call.call_id))
     gone = sum(
-        call.cost(wall) for call in account.calls if call not in kept and call.answered is not None
+        call.cost(now) for call in account.calls if call not in kept and call.answered is not None
     )
     return replace(account, spent=account.spent + gone, calls=kept)
 

@@ -18,11 +18,11 @@ Address = tuple[str, int]
 @dataclass(frozen=True)
 class RequestEvent:
     """A request, where its datagram came from, and when. Services copy the message before they edit
-    it. `kept`: seconds for which a forwarder kept it as no server lived; `wall` is before them."""
+    it. `kept`: seconds for which a forwarder kept it as no server lived; `time` is before them."""
 
     request: Request
     source: Address
-    wall: float
+    time: float
     kept: float = 0.0
 
 
@@ -30,7 +30,7 @@ class RequestEvent:
 class ResponseEvent:
     response: Response
     source: Address
-    wall: float
+    time: float
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class TimerEvent:
 
     kind: str
     key: str
-    wall: float
+    time: float
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class CallEvent:
 
     passed: ClassVar[bool] = True
     call_id: str
-    wall: float
+    time: float
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ class CallEnded(CallEvent):
 @dataclass(frozen=True)
 class CallExpired(CallEnded):
     """Nobody refreshed its session: it ended with the last message that passed, which is its
-    `wall`."""
+    `time`."""
 
     passed: ClassVar[bool] = False
 

@@ -97,11 +97,11 @@ class DigestAuthentication:
         tally = FailedLogins.read(entity.transaction, self._key, name, address)
         if tally.was_told(credentials.response):
             return self._challenge(event)
-        wait = tally.wait(event.wall)
+        wait = tally.wait(event.time)
         if wait > 0:
             return self._slow_down(event, wait)
         if not self._proves(credentials, request):
-            writes = (tally.failed(credentials.response, event.wall),)
+            writes = (tally.failed(credentials.response, event.time),)
             return self._challenge(event)._replace(writes=writes, drop_reason="wrong_password")
         return self._proven(event, credentials)._replace(writes=tally.forgotten())
 
@@ -117,7 +117,7 @@ class DigestAuthentication:
     def _is_good(self, credentials: Credentials, event: RequestEvent) -> bool:
         """Is the nonce young and this address's? Another request's will do only if the digest's uri
         names this one."""
-        age = nonce_age(self._key, credentials.nonce, event.wall, self._scope(event))
+        age = nonce_age(self._key, credentials.nonce, event.time, self._scope(event))
         if age is None or not -NONCE_LIFE <= age <= NONCE_LIFE:
             return False
         return not is_bound(credentials.nonce) or self._is_for(credentials, event)
@@ -167,7 +167,7 @@ class DigestAuthentication:
         return refusal._replace(drop_reason="guessing_slowed")
 
     def _challenge(self, event: RequestEvent, stale: bool = False) -> Outcome:
-        nonce = make_nonce(self._key, event.wall, self._scope(event), _target(event.request))
+        nonce = make_nonce(self._key, event.time, self._scope(event), _target(event.request))
         # RFC 8760 2.3: the preferred algorithm first; a phone takes the first it knows.
         challenges = [
             Challenge(self._realm, nonce, algorithm, stale=stale) for algorithm in self._algorithms

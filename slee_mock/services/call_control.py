@@ -140,14 +140,14 @@ class CallControl:
     def _timer(self, event: TimerEvent, entity: Entity) -> Outcome:
         if event.kind == Search.KIND:
             search = entity.get(Search)
-            is_due = search is not None and search.is_due(event.wall)
+            is_due = search is not None and search.is_due(event.time)
             return (
-                self._searches.timer(search, entity.transaction, event.wall)
+                self._searches.timer(search, entity.transaction, event.time)
                 if search and is_due
                 else NOTHING
             )
         call = entity.get(Call)
-        return expired(call) if call and call.is_due(event.wall) else NOTHING
+        return expired(call) if call and call.is_due(event.time) else NOTHING
 
     def _refused(self, event: RequestEvent) -> Outcome | None:
         """RFC 3261 16.3: what no proxy passes on."""
@@ -221,17 +221,17 @@ class CallControl:
             searched=leg.searched,
             request_uri=request.uri,
             target=leg.target,
-            offered=event.wall,
+            offered=event.time,
             caller=caller.name,
             callee=callee.name,
-            seen=event.wall,
+            seen=event.time,
             caller_contacts=(_contact(request),),
             callee_contacts=(leg.target,),
-            expires=event.wall + TIMER_C_SECONDS,
+            expires=event.time + TIMER_C_SECONDS,
             interval=self._timers.asked(request),
             caller_timed=knows_timers(request),
         )
-        return self._sent_on(event, call, leg, (CallOffered(key, event.wall, caller, callee),))
+        return self._sent_on(event, call, leg, (CallOffered(key, event.time, caller, callee),))
 
     def _leg(self, request: Request, bindings: list[Binding]) -> Leg:
         way, branch = make_branch(self._key, request), request.vias[-1].branch
@@ -264,9 +264,9 @@ class CallControl:
         leg = next(known, None)
         if leg is None:
             return self._spiral(event, call, transaction)
-        if call.over or event.wall + event.kept - call.offered > PATIENCE:
+        if call.over or event.time + event.kept - call.offered > PATIENCE:
             return drop("invite_too_late")  # its phone has forgotten it and would ring again
-        fires = (CallEvent(call.call_id, event.wall),)
+        fires = (CallEvent(call.call_id, event.time),)
         send = self._forward(request, leg.target, attempt=leg.attempt)
         return Outcome(sends=(send,), fires=fires, consumed=True, log_text="again")
 
@@ -285,7 +285,7 @@ class CallControl:
         leg = self._leg(request, bindings)
         contacts = added_contact(call.caller_contacts, contact_of(request))
         updated = with_leg(replace(call, caller_contacts=contacts), leg)
-        return self._sent_on(event, updated, leg, (CallEvent(call.call_id, event.wall),))
+        return self._sent_on(event, updated, leg, (CallEvent(call.call_id, event.time),))
 
     def _follow_invite(
         self, event: RequestEvent, call: Call, leg: Leg, transaction: Transaction
@@ -300,7 +300,7 @@ class CallControl:
         if not (call.given_up or call.over):
             writes = (*writes, replace(call, given_up=True))
         why = f"{call.caller} gave up before an answer"
-        fires = (CallCancelled(call.call_id, event.wall, why),)
+        fires = (CallCancelled(call.call_id, event.time, why),)
         return Outcome(
             writes=writes, sends=sends, fires=fires, consumed=True, log_text=f"-> {leg.target}"
         )
@@ -319,7 +319,7 @@ class CallControl:
         if target is None:
             return self._answers.refuse(event, 404)
         known = self._progress.continued(call, event)
-        updated = self._progress.requested(known, dialog, by_caller, request, event.wall)
+        updated = self._progress.requested(known, dialog, by_caller, request, event.time)
         fires = told(call, known, updated, event, (dialog, by_caller))
         writes: tuple[Record, ...] = () if updated is call or updated == call else (updated,)
         sends = (self._forward(request, target, known_routes(call, dialog, request, by_caller)),)
@@ -333,7 +333,7 @@ class CallControl:
         if uri.scheme != "sip":
             return self._answers.refuse(event, 416)
         bindings = transaction.read(Bindings, address_of_record(uri))
-        live = bindings.live(event.wall) if bindings else []
+        live = bindings.live(event.time) if bindings else []
         if live:
             return live
         is_known = bindings is not None if self._users is None else uri.username in self._users
@@ -408,7 +408,7 @@ class CallControl:
         )
         if search:
             passes, changed, writes, sends = self._searches.response(
-                call, search, attempt, onward, transaction, event.wall
+                call, search, attempt, onward, transaction, event.time
             )
             if not passes:
                 return Outcome(
@@ -418,7 +418,7 @@ class CallControl:
         fires: tuple[CallEvent, ...] = ()
         updated = known
         if onward.status > 100:
-            updated, fires = self._progress.followed(known, leg_of(known, way), onward, event.wall)
+            updated, fires = self._progress.followed(known, leg_of(known, way), onward, event.time)
         if updated is not call and updated != call:
             writes = (*writes, updated)
         return Outcome(

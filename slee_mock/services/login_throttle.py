@@ -74,31 +74,31 @@ class FailedLogins:
         over."""
         return self.guesser.failures > 0 and self._hashed(response) == self.guesser.response
 
-    def wait(self, wall: float) -> float:
+    def wait(self, now: float) -> float:
         """Seconds until the next password will be looked at. A clock that was set is no reason to
         wait longer."""
-        over = self._failures(wall) - FREE
+        over = self._failures(now) - FREE
         return (
-            2.0 ** min(over, LONGEST_DOUBLING) - abs(wall - self.guesser.last) if over >= 0 else 0.0
+            2.0 ** min(over, LONGEST_DOUBLING) - abs(now - self.guesser.last) if over >= 0 else 0.0
         )
 
-    def failed(self, response: str, wall: float) -> FailedLoginSlot:
+    def failed(self, response: str, now: float) -> FailedLoginSlot:
         """The row to save."""
         mine = replace(
             self.guesser,
-            failures=self._failures(wall) + 1,
-            last=wall,
+            failures=self._failures(now) + 1,
+            last=now,
             response=self._hashed(response),
         )
-        others = [each for each in self.others if abs(wall - each.last) <= MEMORY]
+        others = [each for each in self.others if abs(now - each.last) <= MEMORY]
         return FailedLoginSlot(self.slot, (mine, *others)[:MOST])
 
     def forgotten(self) -> tuple[FailedLoginSlot, ...]:
         """The row to save, if there was anything to forget."""
         return (FailedLoginSlot(self.slot, self.others),) if self.guesser.failures else ()
 
-    def _failures(self, wall: float) -> int:
-        return self.guesser.failures if abs(wall - self.guesser.last) <= MEMORY else 0
+    def _failures(self, now: float) -> int:
+        return self.guesser.failures if abs(now - self.guesser.last) <= MEMORY else 0
 
     def _hashed(self, response: str) -> str:
         return keyed_hash(self.key, "response", response)

@@ -83,13 +83,13 @@ class Registrar:
         updated = self._updated(known, event)
         if isinstance(updated, Outcome):
             return updated
-        answer = self._answers.answer(event, 200, fields=_listing(updated, event.wall))
+        answer = self._answers.answer(event, 200, fields=_listing(updated, event.time))
         writes = () if updated == known else (updated,)
         return Outcome(
             writes=writes,
             sends=(answer,),
             consumed=True,
-            log_text=f"{entity.name} {len(updated.live(event.wall))} bound",
+            log_text=f"{entity.name} {len(updated.live(event.time))} bound",
         )
 
     def _updated(self, known: Bindings, event: RequestEvent) -> Bindings | Outcome:
@@ -102,7 +102,7 @@ class Registrar:
         wishes = self._wishes(known, values, event)
         if isinstance(wishes, Outcome):
             return wishes
-        bindings = known.live(event.wall)
+        bindings = known.live(event.time)
         last = _last_cseq(known.heard, bindings, wishes, event)
         if request.cseq.number < last:
             return self._answers.refuse(event, 500, "CSeq Out Of Order")
@@ -123,7 +123,7 @@ class Registrar:
                 return self._answers.refuse(
                     event, 400, "Wildcard Needs Expires Zero And No Other Contact"
                 )
-            return [Wish(Uri.parse(each.contact), 0, each.q) for each in known.live(event.wall)]
+            return [Wish(Uri.parse(each.contact), 0, each.q) for each in known.live(event.time)]
         contacts = [NameAddr.parse_any(value) for value in values]
         wishes = [_wish(contact, _expires_of(event.request)) for contact in contacts]
         for wish in wishes:
@@ -143,8 +143,8 @@ class Registrar:
             contact=str(wish.uri),
             call_id=event.request.call_id,
             cseq=event.request.cseq.number,
-            expires_at=event.wall + wish.expires,
-            refreshed_at=event.wall,
+            expires_at=event.time + wish.expires,
+            refreshed_at=event.time,
             q=wish.q,
             server=self._server,
         )
@@ -194,7 +194,7 @@ def _last_cseq(
 ) -> int:
     """The highest CSeq that the request has to exceed; -1 if there is none."""
     call_id = event.request.call_id
-    lately = [each for each in heard if event.wall - each.wall < MEMORY]
+    lately = [each for each in heard if event.time - each.wall < MEMORY]
     named = [
         each
         for each in bindings
@@ -205,18 +205,18 @@ def _last_cseq(
 
 
 def _heard(known: Bindings, event: RequestEvent) -> tuple[LastRegister, ...]:
-    now = LastRegister(event.request.call_id, event.request.cseq.number, event.wall)
+    last = LastRegister(event.request.call_id, event.request.cseq.number, event.time)
     before = (
         each
         for each in known.heard
-        if each.call_id != now.call_id and event.wall - each.wall < MEMORY
+        if each.call_id != last.call_id and event.time - each.wall < MEMORY
     )
-    return (now, *before)[:MOST_REMEMBERED]
+    return (last, *before)[:MOST_REMEMBERED]
 
 
-def _listing(bindings: Bindings, wall: float) -> list[tuple[str, str]]:
+def _listing(bindings: Bindings, now: float) -> list[tuple[str, str]]:
     contacts = [
-        ("Contact", f"<{each.contact}>;expires={math.ceil(each.expires_at - wall)};q={each.q:g}")
-        for each in bindings.live(wall)
+        ("Contact", f"<{each.contact}>;expires={math.ceil(each.expires_at - now)};q={each.q:g}")
+        for each in bindings.live(now)
     ]
-    return [*contacts, ("Date", formatdate(wall, usegmt=True))]
+    return [*contacts, ("Date", formatdate(now, usegmt=True))]

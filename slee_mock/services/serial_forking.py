@@ -51,8 +51,8 @@ def attempt_of(branch: str) -> tuple[str, int]:
     return way, int(number) if is_number(number, 2) else 0
 
 
-def is_old(search: Search, wall: float) -> bool:
-    return wall - search.began > KEPT_FOR
+def is_old(search: Search, now: float) -> bool:
+    return now - search.began > KEPT_FOR
 
 
 class Searches:
@@ -65,20 +65,20 @@ class Searches:
         return Search(
             leg.way,
             call_id,
-            event.wall,
+            event.time,
             event.request.to_bytes().decode("latin-1"),
             (leg.target,),
             (self._via,),
-            next_at=event.wall + SILENCE,
+            next_at=event.time + SILENCE,
         )
 
-    def timer(self, search: Search, transaction: Transaction, wall: float) -> Outcome:
+    def timer(self, search: Search, transaction: Transaction, now: float) -> Outcome:
         """Nobody has answered for so long."""
         call = transaction.read(Call, search.call_id)
         ended = Outcome(writes=(replace(search, next_at=None),), consumed=True, log_text="timer")
         if call is None or call.over or call.given_up or call.confirmed or search.heard >= 0:
             return ended
-        return self._next(search, call, transaction, wall) or ended
+        return self._next(search, call, transaction, now) or ended
 
     def response(
         self,
@@ -87,14 +87,14 @@ class Searches:
         attempt: int,
         response: Response,
         transaction: Transaction,
-        wall: float,
+        now: float,
     ) -> Verdict:
         """`response` is to the attempt of this number."""
         attempt = min(attempt, len(search.tried) - 1)
         is_heard, is_final = search.heard in (-1, attempt), response.status >= 300
         is_open = not (call.over or call.confirmed or call.given_up)
         if is_heard and response.status in NOBODY_THERE and is_open:
-            follow = self._failed(call, search, attempt, transaction, wall)
+            follow = self._failed(call, search, attempt, transaction, now)
             if follow:
                 sends = (self._ask(search, attempt, "ACK", response), *follow.sends)
                 return Verdict(False, None, follow.writes, sends)
@@ -126,13 +126,13 @@ class Searches:
         return Verdict(True, None if updated == call else updated, writes)
 
     def _failed(
-        self, call: Call, search: Search, attempt: int, transaction: Transaction, wall: float
+        self, call: Call, search: Search, attempt: int, transaction: Transaction, now: float
     ) -> Outcome | None:
         """Nobody is at this binding. The next one is tried; where there is none, a phone that has
         not said anything yet may still answer (RFC 3261 16.7 step 5). None: nobody is left."""
         failed = (*(each for each in search.failed if each != attempt), attempt)
         known = replace(search, heard=-1, failed=failed)
-        follow = self._next(known, call, transaction, wall)
+        follow = self._next(known, call, transaction, now)
         silent = [each for each in range(len(search.tried)) if each not in failed]
         if follow or search.heard >= 0 or not silent:
             return follow
@@ -141,17 +141,17 @@ class Searches:
         return Outcome(writes=writes, consumed=True)
 
     def _next(
-        self, search: Search, call: Call, transaction: Transaction, wall: float
+        self, search: Search, call: Call, transaction: Transaction, now: float
     ) -> Outcome | None:
         request = _restored(search)
         bindings = transaction.read(Bindings, address_of_record(Uri.parse(request.uri)))
-        live = bindings.live(wall) if bindings else []
+        live = bindings.live(now) if bindings else []
         target = next((each.contact for each in live if each.contact not in search.tried), "")
         if not target:
             return None
         attempt = len(search.tried)
         tried, by = (*search.tried, target), (*search.by, self._via)
-        known = replace(search, tried=tried, by=by, next_at=wall + SILENCE)
+        known = replace(search, tried=tried, by=by, next_at=now + SILENCE)
         writes = (known, _aimed(call, known, attempt))
         send = self._forward(request, target, attempt)
         return Outcome(

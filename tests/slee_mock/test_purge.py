@@ -155,14 +155,14 @@ def test_what_changes_while_it_is_swept_stays():
     cluster.one(register())
     cluster.one(answer(cluster.one(invite()), 200))
     cluster.one(in_dialog("BYE"))
-    cluster.wall += DAY + 1
-    another = Call("c1", "again", 1, "b", "u", "t", cluster.wall)
+    cluster.now += DAY + 1
+    another = Call("c1", "again", 1, "b", "u", "t", cluster.now)
     cluster.store.before_save = lambda: Transaction(cluster.store).commit([another])
     retention = few(0)
     with pytest.raises(Conflict):
-        retention.sweep(Transaction(cluster.store), cluster.wall)
+        retention.sweep(Transaction(cluster.store), cluster.now)
     assert cluster.get(Bill, "c1") is not None
-    swept(cluster.store, retention, cluster.wall)
+    swept(cluster.store, retention, cluster.now)
     assert cluster.get(Bill, "c1") is None and cluster.get(Call, "c1") is None
 
 
