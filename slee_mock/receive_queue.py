@@ -68,7 +68,7 @@ class ReceiveQueue:
     def drop_registrations(self) -> int:
         """Drops queued REGISTERs after a freeze; returns how many. Their phones have given up or
         registered at another server, and the registrar may have forgotten the newer CSeq
-        (registrar.MEMORY). A phone that still waits repeats its REGISTER."""
+        (registrar.MEMORY_SECONDS). A phone that still waits repeats its REGISTER."""
         kept = [each for each in self._rest if not each.data.startswith(REGISTRATION)]
         dropped = len(self._rest) - len(kept)
         self._rest = deque(kept)

@@ -1,10 +1,9 @@
-"""Timers of records: whose have run out is asked of the store, so a timer outlives the server that
-set it.
+"""Timers of records. The store is asked which have run out, so a timer outlives the server that set
+it.
 
-Pure. Every living member asks; the first whose save is accepted has handled the event, for all
-others the record is not due any more. A row that stays due all the same, because its service raised
-an exception, it cannot be read, or this server was not given its service, is tried again ever more
-rarely, and does not hide the others.
+Every server asks; the first whose save is accepted has handled the timer, and for the others the
+record is not due any more. A row that stays due (its SBB raised an exception, it cannot be read,
+this server does not run its SBB) is tried again ever more rarely, and does not hide the others.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ from slee_mock.store.records import Record, replace
 UNACKNOWLEDGED = PATIENCE  # seconds that a callee waits for the ACK to its 2xx (RFC 3261 13.3.1.4)
 MILLISECOND = 0.001  # the finest that bills tell times apart
 # Seconds within which a phone says BYE to an answer that its CANCEL crossed, though two are lost.
-CROSSING = 2.0
+CROSSING_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -126,18 +126,20 @@ def _given_up(bill: Bill, event: CallCancelled) -> Bill:
     given_up = replace(bill, given_up=now, why=event.why)
     if bill.ended is None:
         return given_up
-    is_crossing = event.passed and bill.answered is not None and _is_crossing(given_up, bill.ended)
+    is_crossing = (
+        event.by_message and bill.answered is not None and _is_crossing(given_up, bill.ended)
+    )
     return replace(given_up, ended=now, presumed=False) if is_crossing else bill
 
 
 def _ended(bill: Bill, event: CallEnded) -> Bill:
     """The earliest hang-up wins, over other hang-ups and over every end that was presumed."""
-    if bill.ended is not None and not event.passed:
+    if bill.ended is not None and not event.by_message:
         return bill
     if bill.ended is not None and not bill.presumed and event.time >= bill.ended:
         return bill
     ended, why = max(event.time, bill.offered), event.why
-    if not event.passed:
+    if not event.by_message:
         ended = max(ended, bill.answered or 0.0)
         if bill.given_up is not None and bill.answered is not None and _is_crossing(bill, ended):
             ended, why = bill.given_up, bill.why
@@ -145,7 +147,7 @@ def _ended(bill: Bill, event: CallEnded) -> Bill:
         ended = min(ended, bill.given_up)  # a CANCEL may have been kept, its 487 comes after that
     elif bill.given_up is not None and _is_crossing(bill, ended):
         ended, why = bill.given_up, bill.why
-    return replace(bill, ended=ended, why=why, presumed=not event.passed)
+    return replace(bill, ended=ended, why=why, presumed=not event.by_message)
 
 
 def _is_crossing(bill: Bill, ended: float) -> bool:
@@ -154,7 +156,7 @@ def _is_crossing(bill: Bill, ended: float) -> bool:
     if bill.given_up == bill.offered + TIMER_C_SECONDS:  # nobody gave up: it was presumed
         return False
     heard = _heard(bill)
-    return ended - (bill.answered if heard is None else heard) < CROSSING
+    return ended - (bill.answered if heard is None else heard) < CROSSING_SECONDS
 
 
 def _heard(bill: Bill) -> float | None:
@@ -213,7 +215,7 @@ def total_at(bill: Bill, now: float) -> BillTotal:
             presumed=bill.presumed,
         )
     until = now if ended is None else ended
-    units = begun = tariff.begun(bill.answered, until)
+    units = begun = tariff.started_units(bill.answered, until)
     if bill.paid_units is not None and begun > bill.paid_units:
         units, why = bill.paid_units, f"{why}; {bill.caller}'s balance ended before"
     total = tariff.money(tariff.setup + units * tariff.price)

@@ -43,7 +43,7 @@ class Billing:
             bill = self._opened(event) if known is None or known.answered is None else known
         elif known is not None and isinstance(event, CallEvent):
             bill = with_event(known, event)
-            if event.passed and (known.ended is None or bill.ended is None):
+            if event.by_message and (known.ended is None or bill.ended is None):
                 bill = self._carried(bill, event.time, entity.transaction)
         else:
             return NOTHING

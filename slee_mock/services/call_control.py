@@ -1,12 +1,25 @@
-"""The proxy service: call control. Transaction-stateless, call-stateful.
+"""Call control: the SBB that is the cluster's proxy, stateless per transaction, stateful per call.
 
-Pure. Where an INVITE goes is saved before it is forwarded, so whoever sees a retransmission, a
-CANCEL, an ACK or an answer of it does the same as the first server would have: no phone rings
-twice. Everything is sent through the forwarder; requests go only to contacts that a call or a
-registration recorded, by Record-Routes that a call recorded (never relay to strangers).
+Rules
+- Where an INVITE goes is saved before it is forwarded. So any server that sees its retransmission,
+  CANCEL, ACK or response does what the first would have done, and no phone rings twice.
+- All requests go through the forwarder, outside of dialogs to a registered contact, within them to
+  a contact that the call recorded, by Record-Routes that it recorded. Never to a stranger.
+- Branches are made from the request and the cluster's key (RFC 3261 16.11), so any server can
+  verify the Via of another and pop it.
+- A BYE ends the bill even if it must be refused: its phone has hung up (`handle`).
+- What cannot be read in a response is no reason not to pass it on (16.7).
 
-Which call, leg and dialog a message belongs to: call_dialogs.py. What it means for the call:
-call_progress.py. The bindings that are tried one after the other: serial_forking.py.
+Theory of operation
+- A request finds its call (call_record.py), then its leg or dialog (call_dialogs.py). What it means
+  for the call: call_progress.py. Several bindings: serial_forking.py. Loops: loop_detection.py.
+- The call's timer is Timer C until it is answered, afterwards its session timer
+  (session_timer.py). An expired call may turn out to go on: `Progress.continued`.
+
+Traps
+- A spiral (a phone sends the INVITE on to another user of ours) is a further leg of the same call;
+  a B2BUA that keeps the Call-ID has a call of its own, under Call-ID and tag.
+- Messages are shared between SBBs: copy before editing.
 """
 
 from __future__ import annotations
@@ -52,7 +65,7 @@ from slee_mock.services.call_dialogs import (
     target_of,
     with_leg,
 )
-from slee_mock.services.call_progress import Progress, expired, may_try_again, told
+from slee_mock.services.call_progress import Progress, events_of_request, expired, may_try_again
 from slee_mock.services.call_record import (
     TIMER_C_SECONDS,
     Call,
@@ -228,7 +241,7 @@ class CallControl:
             caller_contacts=(_contact(request),),
             callee_contacts=(leg.target,),
             expires=event.time + TIMER_C_SECONDS,
-            interval=self._timers.asked(request),
+            interval=self._timers.request_interval(request),
             caller_timed=knows_timers(request),
         )
         return self._sent_on(event, call, leg, (CallOffered(key, event.time, caller, callee),))
@@ -320,7 +333,7 @@ class CallControl:
             return self._answers.refuse(event, 404)
         known = self._progress.continued(call, event)
         updated = self._progress.requested(known, dialog, by_caller, request, event.time)
-        fires = told(call, known, updated, event, (dialog, by_caller))
+        fires = events_of_request(call, known, updated, event, (dialog, by_caller))
         writes: tuple[Record, ...] = () if updated is call or updated == call else (updated,)
         sends = (self._forward(request, target, known_routes(call, dialog, request, by_caller)),)
         return Outcome(
@@ -359,7 +372,7 @@ class CallControl:
         if self._realm:
             _strip_credentials(onward, self._realm)
         if request.method in REFRESHING:
-            self._timers.ask(onward)
+            self._timers.write_request(onward)
         branch = numbered(make_branch(self._key, request), attempt)
         onward.push("Via", f"SIP/2.0/UDP {self._via};branch={branch};{ASKED}={asked(request)}")
         return Send(onward.to_bytes())

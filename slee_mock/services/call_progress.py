@@ -1,6 +1,5 @@
-"""How a call goes on: what a message or a timer means for its record, and what services hear of it.
-
-Pure. No message is made or sent here.
+"""What a message or a timer means for a call's record, and which events it fires. Nothing is sent
+from here.
 """
 
 from __future__ import annotations
@@ -22,11 +21,11 @@ from slee_mock.container.events import (
 from slee_mock.services.call_dialogs import (
     acknowledged,
     contact_of,
+    dialog_after,
     dialogs_of,
     find_dialog,
     hung_up,
     is_first,
-    met,
     with_contact,
     with_dialog,
 )
@@ -36,7 +35,7 @@ from slee_mock.store.records import replace
 
 # A caller's request with one of these proves that it has the 2xx: an early dialog may have others.
 PROOFS = ("ACK", "BYE", "INVITE")
-NOTICEABLE = 1.0  # seconds; a later message of a call is worth a save
+SEEN_RESOLUTION_SECONDS = 1.0  # of Call.seen, which is saved no more often
 
 
 class Progress:
@@ -68,14 +67,14 @@ class Progress:
             onward.from_tag, onward.cseq.number
         )
         updated, fires = (
-            progressed(call, leg, onward, now) if is_initial else retargeted(call, onward)
+            after_response(call, leg, onward, now) if is_initial else after_refresh(call, onward)
         )
         if not 200 <= onward.status < 300:
             return updated, fires
         by_caller = onward.from_tag == call.caller_tag
         is_timed = onward.get("Session-Expires") is not None or knows_timers(onward)
         timed = {"callee_timed" if by_caller else "caller_timed": is_timed}
-        interval = self._timers.grant(
+        interval = self._timers.accept(
             onward, call.interval, call.caller_timed if by_caller else call.callee_timed
         )
         is_again = is_initial and call.confirmed
@@ -106,7 +105,7 @@ class Progress:
         is_unbound = call.confirmed and not call.over and call.expires is None
         if is_unbound and bound:  # it began before there was a bound
             call = replace(call, untimed=True, expires=bound)
-        if call.expires is None or now - call.seen < NOTICEABLE:
+        if call.expires is None or now - call.seen < SEEN_RESOLUTION_SECONDS:
             return call
         return replace(call, seen=now, expires=bound if call.untimed else call.expires)
 
@@ -119,7 +118,7 @@ class Progress:
             return call
         is_timed = knows_timers(request)
         timed = {"caller_timed" if by_caller else "callee_timed": is_timed}
-        call = replace(call, interval=self._timers.asked(request), **timed)
+        call = replace(call, interval=self._timers.request_interval(request), **timed)
         contact = contact_of(request)
         return with_contact(call, dialog, by_caller, contact) if contact else call
 
@@ -131,7 +130,7 @@ class Progress:
         return replace(call, seen=max(call.seen, now), expires=now + PATIENCE, untimed=True)
 
 
-def told(
+def events_of_request(
     call: Call, known: Call, updated: Call, event: RequestEvent, spoken: tuple[Dialog, bool]
 ) -> tuple[CallEvent, ...]:
     """What a request within a dialog tells of the call: `call` before it, `known` once its presumed
@@ -151,7 +150,7 @@ def told(
     return tuple(fires) or (CallEvent(call.call_id, now),)
 
 
-def progressed(
+def after_response(
     call: Call, leg: Leg, response: Response, now: float
 ) -> tuple[Call, tuple[CallEvent, ...]]:
     """What a response to the first INVITE means for the call. Of a further leg it tells the dialog
@@ -167,7 +166,7 @@ def progressed(
     if not is_answer and not response.to_tag:
         is_news = is_callers and not (call.over or call.confirmed)
         return call, (CallRang(call.call_id, now),) if is_news else ()
-    dialog = met(call, leg, response)
+    dialog = dialog_after(call, leg, response)
     if is_callers and is_answer and not call.over and not dialog.confirmed:
         dialog = replace(dialog, confirmed=True, heard=not call.confirmed)
     updated = with_dialog(call, dialog)
@@ -197,7 +196,7 @@ def expired(call: Call) -> Outcome:
     )
 
 
-def retargeted(call: Call, response: Response) -> tuple[Call, tuple[CallEvent, ...]]:
+def after_refresh(call: Call, response: Response) -> tuple[Call, tuple[CallEvent, ...]]:
     """A 2xx to a re-INVITE or UPDATE may bring a new contact of the one who was asked."""
     spoken = find_dialog(call, response)
     contact = contact_of(response)

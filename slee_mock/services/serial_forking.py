@@ -1,13 +1,20 @@
-"""Serial forking: the bindings of a user, tried one after the other (RFC 3261 16.6 and 16.7).
+"""Serial forking: the bindings of a user are tried one after the other (RFC 3261 16.6, 16.7).
 
-Pure. The best binding rings. If nothing at all is heard of it for `SILENCE` seconds, not even 100,
-or if the forwarder says that nobody listens there, the INVITE goes to the next one too. The first
-that answers anything is the one that rings; what others say later is answered here: one that rings
-is cancelled, a refusal is acknowledged. The caller hears that nobody is there once this holds of
-all of them. Every 2xx is passed on (16.7 step 5).
+Rules
+- The best binding is tried first. The INVITE goes to the next one as well if the first gives no
+  response at all, not even 100, for SILENCE_SECONDS, or if the forwarder says that nobody listens
+  there (503; 408 of a proxy).
+- The binding that responds first is the one that rings. What the others say later is answered
+  here: a ringing one is cancelled, a refusal is acknowledged.
+- The caller hears the failure once no binding is left. Every 2xx is passed on (16.7 step 5).
 
-The record is a timer, so that the next binding is tried also where a server dies. All attempts
-share the branch that names the leg (`way`); a number behind a full stop tells them apart.
+Theory of operation
+- A Search record keeps the INVITE and the bindings that were tried. It is a timer, so the next
+  binding is tried although the server that began has died.
+- All attempts of a leg share its branch (`way`); a number behind a full stop tells them apart.
+
+Trap: CANCEL and the ACK to a failure follow `Leg.target` and `Leg.attempt`, so whenever the ringing
+binding changes, the call's leg is saved with the search (`_aimed`).
 """
 
 from __future__ import annotations
@@ -25,10 +32,10 @@ from slee_mock.services.call_record import Call, Leg, Search
 from slee_mock.store.interface import Transaction
 from slee_mock.store.records import Record, replace
 
-SILENCE = 2.0  # seconds
+SILENCE_SECONDS = 2.0  # seconds
 # Nobody was there: a proxy gave up, or, as the forwarder says, the address refuses (18.4).
 NOBODY_THERE = (408, 503)
-KEPT_FOR = 3600.0  # seconds; a search is over long before
+KEPT_SECONDS = 3600.0  # seconds; a search is over long before
 
 
 class Verdict(NamedTuple):
@@ -52,7 +59,7 @@ def attempt_of(branch: str) -> tuple[str, int]:
 
 
 def is_old(search: Search, now: float) -> bool:
-    return now - search.began > KEPT_FOR
+    return now - search.began > KEPT_SECONDS
 
 
 class Searches:
@@ -69,7 +76,7 @@ class Searches:
             event.request.to_bytes().decode("latin-1"),
             (leg.target,),
             (self._via,),
-            next_at=event.time + SILENCE,
+            next_at=event.time + SILENCE_SECONDS,
         )
 
     def timer(self, search: Search, transaction: Transaction, now: float) -> Outcome:
@@ -151,7 +158,7 @@ class Searches:
             return None
         attempt = len(search.tried)
         tried, by = (*search.tried, target), (*search.by, self._via)
-        known = replace(search, tried=tried, by=by, next_at=now + SILENCE)
+        known = replace(search, tried=tried, by=by, next_at=now + SILENCE_SECONDS)
         writes = (known, _aimed(call, known, attempt))
         send = self._forward(request, target, attempt)
         return Outcome(

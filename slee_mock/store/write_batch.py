@@ -1,7 +1,7 @@
 """Several messages, one save: what a server with much to do has received in one turn is saved in
 one transaction.
 
-Pure. A save costs more than anything else that is done for a message, and hardly more for sixteen
+A save costs more than anything else that is done for a message, and hardly more for sixteen
 of them. Each message is handled as if those before it had been saved; nothing is sent before all of
 it is.
 """

@@ -6,7 +6,13 @@ import pytest
 from slee_kit import KEY, Cluster, invite, register
 
 from sip.digest import Challenge, answer, make_nonce
-from slee_mock.services.login_throttle import MEMORY, MOST, SLOTS, FailedLogins, FailedLoginSlot
+from slee_mock.services.login_throttle import (
+    MEMORY_SECONDS,
+    MOST_PER_SLOT,
+    SLOTS,
+    FailedLogins,
+    FailedLoginSlot,
+)
 from slee_mock.store.interface import Transaction
 
 REALM = "failover.test"
@@ -80,7 +86,7 @@ def test_waits_double_up_to_a_minute_and_all_is_forgotten_after_an_hour(guard):
         guard.cluster.now += 0.5
         assert guard.guesses(1) == [401]
     assert waits == [1, 2, 4, 8, 16, 32, 64, 64]
-    guard.cluster.now += MEMORY + 1
+    guard.cluster.now += MEMORY_SECONDS + 1
     assert guard.guesses(11) == [401] * 10 + [500]
 
 
@@ -173,7 +179,8 @@ def test_a_flood_of_names_fills_a_fixed_number_of_rows_of_a_fixed_length(guard):
     rows = store.scan(FailedLoginSlot.KIND)
     assert len(rows) == SLOTS
     assert (
-        max(len(Transaction(store).read(FailedLoginSlot, key).guessers) for key, _ in rows) == MOST
+        max(len(Transaction(store).read(FailedLoginSlot, key).guessers) for key, _ in rows)
+        == MOST_PER_SLOT
     )
     assert max(len(row.text) for _, row in rows) < 3000
 

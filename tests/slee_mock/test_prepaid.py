@@ -7,7 +7,7 @@ import random
 import re
 
 import pytest
-from prepaid import Account, Charged, balance_end, money, read_balances
+from prepaid import Account, Reservation, balance_end, money, read_balances
 from slee_kit import ADDRESSES, Cluster, answer, invite, kept, phone_request, register
 from wire import DELAY, World
 
@@ -244,16 +244,16 @@ def millionths(text: str) -> int:
     ("calls", "paid_in", "end"),
     [
         ([], 10, None),
-        ([Charged("c1", "0+0.05/10s", 100.0)], 0.05, 110.0),
+        ([Reservation("c1", "0+0.05/10s", 100.0)], 0.05, 110.0),
         # the first unit began; too late to be sorry
-        ([Charged("c1", "0+0.05/10s", 100.0)], 0.04, 110.0),
-        ([Charged("c1", "0.10+0.05/10s", 100.0)], 1.00, 280.0),
-        ([Charged("c1", "0.10+0/10s", 100.0)], 0.10, None),
-        ([Charged("c1", "1+0.000001/1s", 100.5)], 9_999, 100.5 + 9_998_000_000),
+        ([Reservation("c1", "0+0.05/10s", 100.0)], 0.04, 110.0),
+        ([Reservation("c1", "0.10+0.05/10s", 100.0)], 1.00, 280.0),
+        ([Reservation("c1", "0.10+0/10s", 100.0)], 0.10, None),
+        ([Reservation("c1", "1+0.000001/1s", 100.5)], 9_999, 100.5 + 9_998_000_000),
         # one unit is kept for c2
-        ([Charged("c1", "0+1/10s", 100.0), Charged("c2", "0+1/10s")], 3, 120.0),
-        ([Charged("c1", "0+1/10s", 100.0), Charged("c2", "0+1/7s", 105.0)], 4, 119.0),
-        ([Charged("c1", "0+1/10s", 100.0), Charged("c2", "0+1/10s", 50.0, 2)], 4, 120.0),
+        ([Reservation("c1", "0+1/10s", 100.0), Reservation("c2", "0+1/10s")], 3, 120.0),
+        ([Reservation("c1", "0+1/10s", 100.0), Reservation("c2", "0+1/7s", 105.0)], 4, 119.0),
+        ([Reservation("c1", "0+1/10s", 100.0), Reservation("c2", "0+1/10s", 50.0, 2)], 4, 120.0),
     ],
 )
 def test_when_the_balance_ends(calls, paid_in, end):

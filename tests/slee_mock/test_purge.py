@@ -9,7 +9,7 @@ from slee_mock.server import Server
 from slee_mock.services.bill_record import Bill, ServedBy
 from slee_mock.services.bindings_record import Binding, Bindings
 from slee_mock.services.call_record import Call
-from slee_mock.services.registrar import MEMORY
+from slee_mock.services.registrar import MEMORY_SECONDS
 from slee_mock.settings import Settings
 from slee_mock.store.interface import ConditionalWrite, Conflict, Row, Transaction
 from slee_mock.store.purge import BATCH, DAY, ENDLESS, RETENTION_RULES, Purge
@@ -107,7 +107,7 @@ def test_a_sweep_reads_no_row_twice_however_many_it_has_passed(store, monkeypatc
 
 
 def test_users_and_members_long_gone_are_forgotten(store):
-    gone = NOW - DAY - MEMORY
+    gone = NOW - DAY - MEMORY_SECONDS
     for name, expires in (("gone", gone), ("back", NOW + 60), ("lately", NOW - 60)):
         binding = Binding("sip:x@y", "r1", 4, expires_at=expires, refreshed_at=expires - 60)
         Transaction(store).commit(
