@@ -34,14 +34,14 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from slee_mock.services.billing import summed
+from slee_mock.store.interface import Transaction
+from slee_mock.store.records import Bill
+from slee_mock.store.sqlite_store import SqliteStore
+
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from slee_mock.services.billing import summed  # noqa: E402  # as a script, from anywhere
-from slee_mock.store.interface import Transaction  # noqa: E402
-from slee_mock.store.records import Bill  # noqa: E402
-from slee_mock.store.sqlite_store import SqliteStore  # noqa: E402
-
 PHONES = Path(__file__).resolve().parent / "phones"
 DOMAIN = "failover.test"
 SETUP, PRICE, UNIT = Decimal("0.10"), Decimal("0.05"), 10  # what a call costs, recomputed here

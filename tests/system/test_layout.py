@@ -156,3 +156,9 @@ def test_every_file_says_what_it_is_for(path):
 def test_nothing_shadows_the_forwarder_and_tests_are_no_packages():
     assert not (ROOT / "forwarder").exists()
     assert not list((ROOT / "tests").rglob("__init__.py"))
+
+
+def test_no_test_file_imports_another():
+    """What several share is in tests/kits or in a conftest.py of their folder."""
+    for path in (ROOT / "tests").rglob("*.py"):
+        assert not [name for name in imports(path) if name.startswith("test_")], name_of(path)
