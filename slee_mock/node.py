@@ -8,7 +8,7 @@ Rules
   Every 0.5 s a sign of life. If that could be saved, the store works: what was deferred while it
   was down is replayed, all of it, and only then do timers fire, for a call that somebody has hung
   up ends at that time and not at its timer's. Old rows are purged once a minute.
-- All times are cluster time (cluster/clock_offset.py), which never jumps.
+- All times are cluster time (cluster/cluster_clock.py), which never jumps.
 - An exception ends the handling of one event; the rest of the turn goes on.
 
 Traps
@@ -132,13 +132,13 @@ class Node:
         self._stopped = True
         self._sign_at = self._replay_at = self._fire_at = self._purge_at = math.inf
         try:
-            self.degraded.settle(10 * REPLAY_BATCH)
+            self.degraded.replay(10 * REPLAY_BATCH)
             self.sign(now, stopped=True)
         except (StoreDown, Conflict) as error:
             self._observer.warn(f"the others were not told that this server stops: {error}")
-        if self.degraded.waiting:
+        if self.degraded.deferred:
             self._observer.lost(
-                f"the store did not come back in time: bills will lack {self.degraded.told()}"
+                f"the store did not come back in time: bills will lack {self.degraded.describe()}"
             )
 
     @property
@@ -205,7 +205,7 @@ class Node:
             return self.degraded.process(event)
         except StoreDown as error:
             self._store_failed(error)
-            return self.degraded.pass_on(event)
+            return self.degraded.process_offline(event)
         except FAILURES as error:
             return self.router.give_up(event, error)
 
@@ -267,7 +267,7 @@ class Node:
         """A slice of what was deferred while the store was down; after the last one timers fire."""
         self._replay_at = math.inf
         try:
-            more = self.degraded.settle(REPLAY_BATCH)
+            more = self.degraded.replay(REPLAY_BATCH)
         except StoreDown as error:
             self._store_failed(error)
             return

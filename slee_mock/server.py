@@ -251,7 +251,7 @@ class Server:
             self._counts["dropped", "unsendable"] += failed
 
     def _deferred(self) -> int:
-        return self._node.degraded.waiting if self._node else 0
+        return self._node.degraded.deferred if self._node else 0
 
     def _take_leave(self) -> None:
         self._left = time.monotonic()

@@ -398,9 +398,9 @@ def test_whatever_fails_at_the_end_all_are_stopped_and_the_sentence_is_about_the
 
     monkeypatch.setattr(Forwarder, "stop", late)
     monkeypatch.setattr(program.Notifier, "close", lambda self: closed.append(self))
-    monkeypatch.setattr(program, "_next", lambda wishes: "SIGTERM")
-    monkeypatch.setattr(program, "_wishes", lambda: None)
-    monkeypatch.setattr(program.journal, "set_up", lambda verbose: None)
+    monkeypatch.setattr(program, "_next_signal", lambda signals: "SIGTERM")
+    monkeypatch.setattr(program, "_handle_signals", lambda: None)
+    monkeypatch.setattr(program.logging_setup, "set_up", lambda verbose: None)
     monkeypatch.setattr("gc.freeze", lambda: None)
     assert program.main([str(file)], file) == 1
     said = capsys.readouterr().err
@@ -438,7 +438,7 @@ def test_what_is_not_the_addresses_fault_is_not_told_as_theirs(
         raise error
 
     monkeypatch.setattr(program, "_run", fail)
-    monkeypatch.setattr(program.journal, "set_up", lambda verbose: None)
+    monkeypatch.setattr(program.logging_setup, "set_up", lambda verbose: None)
     assert program.main([str(file)], file) == 1
     said = capsys.readouterr().err
     assert told in said and "look at the addresses" not in said

@@ -196,7 +196,7 @@ def test_what_waits_for_the_store_is_saved_though_a_service_goes_wrong_in_one_of
         "ended",
         "ended",
     ]
-    assert cluster.nodes["server1"].degraded.waiting == 0
+    assert cluster.nodes["server1"].degraded.deferred == 0
 
 
 def test_others_that_are_faster_twenty_times_are_no_fault_of_the_store(cluster):

@@ -45,7 +45,7 @@ CORES = [
     "slee_mock/node.py",
     "slee_mock/sip_adaptor.py",
     "slee_mock/start_errors.py",
-    *(f"slee_mock/cluster/{name}.py" for name in ("clock_offset", "cluster_key", "membership")),
+    *(f"slee_mock/cluster/{name}.py" for name in ("cluster_key", "membership")),
     *(
         f"slee_mock/store/{name}.py"
         for name in ("degraded_mode", "interface", "purge", "records", "redis_url")
