@@ -36,9 +36,8 @@ from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from slee_mock.services.billing import summed
+from slee_mock.services.bill_record import Bill, total_at
 from slee_mock.store.interface import Transaction
-from slee_mock.store.records import Bill
 from slee_mock.store.sqlite_store import SqliteStore
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -385,7 +384,7 @@ def _billed(bill: Bill) -> float:
 
 def wrong(bill: Bill, talk: Talk) -> str:
     """What is wrong with the bill; "" if nothing is."""
-    told = summed(bill, time.time())
+    told = total_at(bill, time.time())
     if not told.final or abs(_billed(bill) - talk.seconds) > SLACK:
         return (
             f"{bill.call_id}: billed {_billed(bill):.3f} s ({told.state}), talked "

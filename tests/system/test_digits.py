@@ -21,8 +21,8 @@ from sip.message import parse
 from sip.sdp import SessionDescription
 from sip.uri import Uri
 from sip.via import Via
-from slee_mock.services.billing import Tariff
 from slee_mock.services.prepaid import read_balances
+from slee_mock.services.tariff import Tariff
 from slee_mock.store.redis_url import RedisPlace
 from stage.gui.bill_view import TARIFF
 

@@ -10,7 +10,7 @@ from agent_kit import Line
 from slee_kit import FORWARDER
 from wire import DAY, World
 
-from slee_mock.store.records import Bindings
+from slee_mock.services.bindings_record import Bindings
 from softphone.ua.events import CallState, RegistrationState
 
 RINGING, INCOMING, TALKING, ENDED = (
