@@ -72,7 +72,7 @@ def open_secret(path: Path | None) -> Secret:
 def describe(path: Path | None) -> str:
     """A line about what `open_secret` would find; makes nothing. Raises SecretError as it does."""
     if path is None:
-        return ephemeral(NO_FILE).origin
+        return f"for {ephemeral(NO_FILE).origin}"
     if not os.path.lexists(path):
         return f"{path}, to be made by the first start"
     return str(_read_when_written(path))

@@ -28,7 +28,8 @@ from enum import Enum
 from ipaddress import ip_address
 from typing import NamedTuple, Protocol
 
-from failover.net.sockets import is_here, open_phones
+from failover.net.own_address import is_here
+from failover.net.sockets import open_phones
 from plumbing.address import Address, format_address
 from plumbing.event_loop import Loop, Timer
 

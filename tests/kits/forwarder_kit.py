@@ -7,7 +7,8 @@ import socket
 import time
 from contextlib import contextmanager
 
-from failover.config.settings import FIRST_LIVE, ServerLine
+from failover.config.settings import FIRST_LIVE, ServerLine, read
+from failover.forwarder import Forwarder
 from failover.net.active_standby import ACTIVE, BOUND, HaState
 from failover.proxy.core import Core
 from failover.upstream.health import UP, Health
@@ -180,3 +181,33 @@ def ask(phone, forwarder, branch, method="OPTIONS", **options):
     """Sends a request from a phone and returns the response."""
     phone.sendto(request(method, source=phone.getsockname(), branch=branch, **options), forwarder)
     return phone.recv(65_535)
+
+
+def config(port, servers, *more, host="127.0.0.1"):
+    named = [f"{server.name}={format_address(server.address)}" for server in servers]
+    return read(
+        "\n".join(
+            [f"forwarder.listen={format_address((host, port))}", "admin.listen=", *named, *more]
+        ),
+        "test",
+    )
+
+
+@contextmanager
+def running(settings):
+    forwarder = Forwarder(settings)
+    forwarder.start()
+    try:
+        yield forwarder
+    finally:
+        forwarder.stop()
+
+
+def state_of(forwarder, name):
+    return next(
+        server["state"] for server in forwarder.status()["servers"] if server["name"] == name
+    )
+
+
+def is_state(forwarder, name, state):
+    return lambda: state_of(forwarder, name) == state

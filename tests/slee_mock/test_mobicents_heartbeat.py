@@ -10,9 +10,9 @@ from collections import Counter
 
 import pytest
 from forwarder_kit import KEY, answer, field, head
+from program_kit import HELLO
 from slee_kit import answer as phone_answer
 from slee_kit import invite, register
-from test_slee_program import HELLO, forwarder, program
 
 from failover.config.networks import LOOPBACK
 from failover.config.properties import decode
@@ -25,7 +25,6 @@ from slee_mock.mobicents_heartbeat import Heartbeats, _escaped
 from slee_mock.node import MOST_PENDING, PendingTransactions
 from slee_mock.settings import SettingsError, parse_arguments
 
-__all__ = ["forwarder", "program"]  # fixtures
 SERVER, OWN, DESK = ("127.0.0.1", 5070), ("127.0.0.1", 40_000), ("127.0.0.1", 5065)
 
 
@@ -218,9 +217,7 @@ def test_a_forwarder_that_refuses_or_is_not_there_is_told_once_to_the_operator(
     server.process.send_signal(signal.SIGTERM)
     desk.hear_leave()
     assert server.process.wait(HELLO) == 0
-    lines = [
-        line.partition("forwarder at ")[2] for line in server.process.stderr.read().splitlines()
-    ]
+    lines = [line.partition("forwarder at ")[2] for line in server.log.read_text().splitlines()]
     assert lines.count(f"{nobody} does not answer registrations") == 1
     assert lines.count(f"{address} refuses registrations: 403 Forbidden") == 1
     assert f"{address} knows this server" in lines

@@ -16,7 +16,6 @@ import sys
 import threading
 import time
 
-import parties_kit
 import pytest
 from program_kit import HELLO, Forwarder, Program
 from redis_kit import RedisProgram, needs_redis
@@ -29,12 +28,6 @@ from slee_mock.store.redis_store import RedisStore
 from slee_mock.store.redis_url import RedisPlace
 
 pytestmark = needs_redis
-
-
-@pytest.fixture
-def free_port():
-    """Ports that nobody is given by the system while a killed program is down."""
-    return parties_kit.free_port
 
 
 @pytest.fixture

@@ -119,7 +119,7 @@ def test_a_page_is_read_and_the_server_stops_while_another_program_has_the_store
     server.start()
     lock = sqlite3.connect(path, isolation_level=None)
     lock.execute("BEGIN IMMEDIATE")
-    assert server._reader.board().members["members"][0]["name"] == "server1", (
+    assert server._reader.snapshot().members["members"][0]["name"] == "server1", (
         "the first page of this server"
     )
     server.stop()
@@ -141,7 +141,7 @@ def test_a_reader_that_does_not_end_keeps_nothing_else_open(settings, path, monk
     monkeypatch.setattr(server_module, "open_store", slow)
     server = Server(settings)
     server.start()
-    asking = threading.Thread(target=lambda: _quietly(server._reader.board))
+    asking = threading.Thread(target=lambda: _quietly(server._reader.snapshot))
     asking.start()
     assert entered.wait(HELLO)
     with pytest.raises(TimeoutError, match="thread reader is still busy"):
@@ -164,8 +164,8 @@ def _quietly(ask):
 
 SERVICE = """
     class Mine:
-        name, takes = "mine", ()
-        def handle(self, event, entity, transaction): ...
+        name, events = "mine", ()
+        def handle(self, event, entity): ...
     def deploy(context, argument):
         {}
 """
@@ -187,7 +187,7 @@ def test_a_users_file_is_not_hidden_by_a_file_of_ours_that_is_no_service(
     ("body", "sentence"),
     [
         ("return {}['x']", r"its deploy\(\) raises KeyError: 'x'; mend it"),
-        ("return 7", "has no name and no takes and"),
+        ("return 7", "has no name and no events and"),
     ],
 )
 def test_a_deploy_that_goes_wrong_is_a_sentence(tmp_path, monkeypatch, body, sentence):
