@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from plumbing.address import Address, literal
 from sip.grammar import canonical_host
 from sip.uri import DEFAULT_PORT, Uri
@@ -20,4 +18,4 @@ def way_back(via: Via) -> Address:
 
 def names(uri: Uri, address: Address) -> Uri:
     """The same URI at another address."""
-    return replace(uri, host=address[0], port=address[1])
+    return uri._replace(host=address[0], port=address[1])
