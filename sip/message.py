@@ -113,6 +113,12 @@ class Message:
         at, _, rest = self._topmost(name)
         self.fields[at] = make_field(self._spelling(at), ", ".join([value, *rest]))
 
+    def replace_via(self, via: Via) -> None:
+        """Puts `via` in the place of the topmost one."""
+        text = str(via)
+        self.replace_top("Via", text)
+        self._known[Via.parse, text] = via
+
     def remove(self, name: str, start: int = 0) -> None:
         """Takes away all lines of that name, from the one at `start` on."""
         name = canonical(name)
