@@ -86,12 +86,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if os.environ["QT_QPA_PLATFORM"].partition(":")[0] not in display.SCREENLESS:
             os.environ["QT_QPA_PLATFORM"] = "offscreen"
     # after the platform is chosen: importing Qt's widgets needs nothing else from us
-    from stage import run
+    from stage import app
 
     more = [argument for wish in options.deploy for argument in ("--deploy", wish)]
     more += ["--store", options.store] if options.store else []
     if playing:
-        return run.play(
+        return app.play(
             options.free_ports,
             more,
             options.pair,
@@ -100,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.screenshots,
             bool(screenless),
         )
-    return run.show(options.free_ports, more, options.pair)
+    return app.show(options.free_ports, more, options.pair)
 
 
 if __name__ == "__main__":

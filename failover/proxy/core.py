@@ -21,7 +21,7 @@ from failover.proxy.pending_messages import EchoKey, Key, Row, echo_key, key_of
 from failover.proxy.request_validation import Fields, Refused, been_here, is_probe, validate
 from failover.upstream.failover import Members
 from failover.upstream.server_table import Server, ServerTable
-from failover.upstream.visibility import Grace
+from failover.upstream.visibility import GracePeriod
 from plumbing.address import Address
 from sip.errors import RemoteProtocolError
 from sip.keep_alive import is_keep_alive
@@ -54,7 +54,7 @@ class Core(Members):
         self.lines = lines
         self._fast_path = FastPath(self)
         # of a forwarder whose address may move to another one that sees servers
-        self.grace: Grace | None = None
+        self.grace: GracePeriod | None = None
 
     # -- messages ----------------------------------------------------------------------------------
 
@@ -72,7 +72,7 @@ class Core(Members):
         if row.side != PHONES:
             sender = self.table.by_name.get(row.side)
             # What a server that is down says is stale, until its heartbeats are back.
-            if not sender or not sender.health.alive:
+            if not sender or not sender.up:
                 return self._drop(
                     row, now, "fenced", f"{row.side} is {'down' if sender else 'not in the list'}"
                 )
@@ -172,7 +172,7 @@ class Core(Members):
         server = self.table.by_address.get(target)
         if server:
             why = "the next hop"
-            if not server.usable:
+            if not server.accepts_dialogs:
                 lost, server = server, self.table.choose_for(request, new=False)
                 why = f"{lost.name} is down"
             if not server:
@@ -242,13 +242,13 @@ class Core(Members):
     ) -> tuple[Server | None, str]:
         """Which server gets a phone's request, and why."""
         hinted = self.table.by_hint.get(hint)
-        if hinted and hinted.usable:
+        if hinted and hinted.accepts_dialogs:
             return hinted, "its call began there"
         # A retransmission goes where the request went, and so does the CANCEL of an INVITE.
         holder = self.table.by_name.get(
             self.inflight.server_of(branch.encode(), request.method.encode()) or ""
         )
-        if holder and holder.usable:
+        if holder and holder.accepts_dialogs:
             return holder, "it has the transaction"
         new = not request.to_tag and request.method not in ("ACK", "CANCEL")
         trial = self.passive.due_trial() if new else None
@@ -359,7 +359,7 @@ class Core(Members):
         key = echo_key(branch, method, response.status, response.to_tag)
         through = self.inflight.came_through(key)
         sender.has_handled(through)
-        sender.answered = now
+        sender.last_heard_at = now
         if response.status < 200:
             self._has_begun(server, branch, method)
             return NOTHING
@@ -384,7 +384,7 @@ class Core(Members):
                 return self._drop(row, now, "no-target", f"{target[0]} is not an address")
             self.lines.hide_age(response)
             return self._passed(response, row, now, Send(PHONES, response.to_bytes(), target), why)
-        if not server.usable:
+        if not server.accepts_dialogs:
             why = f"{server.name} is down"
             server = self.table.choose_for(response, new=False)
         vias = response.vias[:2]  # the second is ours in the request, if that did not begin there
@@ -392,7 +392,7 @@ class Core(Members):
         if not server:
             return self._keep(key, response, row, now, hang_up=False, proven=True)
         ends = len(vias) == 1
-        server.echoes += not ends
+        server.relayed += not ends
         self.inflight.echo(key, row._replace(server=server.name), ends)
         return self._passed(response, row, now, Send(server.name, response.to_bytes()), why)
 
@@ -444,7 +444,7 @@ class Core(Members):
         elif now > row.since:
             why = f"kept for {now - row.since:.1f} s, {why}"
         call_id = message.call_id
-        session = self.table.session(message)
+        session = self.table.affinity_key(message)
         passed = Passed(
             now,
             row.side,

@@ -175,7 +175,7 @@ class FastPath:
         peer = None
         if side != PHONES:
             peer = self._table.by_name.get(side)
-            if not peer or not peer.alive:
+            if not peer or not peer.up:
                 return None
         if now > self._fresh_until:
             self._own.clear()
@@ -365,14 +365,18 @@ class FastPath:
         """Which server gets a phone's request. None that it names may be down, for that is written
         over. Raises NotOrdinary."""
         core, table = self._core, self._table
-        if core.passive.trial or (pointed and not pointed.usable) or (named and not named.usable):
+        if (
+            core.passive.trial
+            or (pointed and not pointed.accepts_dialogs)
+            or (named and not named.accepts_dialogs)
+        ):
             raise NotOrdinary
         server = table.by_hint.get(hint) if hint else None
-        if server and server.usable:
+        if server and server.accepts_dialogs:
             return server
         holder = core.inflight.server_of(signed, method)
         server = table.by_name.get(holder) if holder else None
-        if server and server.usable:
+        if server and server.accepts_dialogs:
             return server
         if table.policy != CALL_ID:
             server = table.hot
@@ -435,7 +439,7 @@ class FastPath:
             if self._sign(via, branch) != signed:
                 raise NotOrdinary
         server = via.server
-        if back != via.back or (server and not server.usable):
+        if back != via.back or (server and not server.accepts_dialogs):
             raise NotOrdinary
         if core.failovers and sender and core.unsettled(side, now):
             raise NotOrdinary
@@ -448,7 +452,7 @@ class FastPath:
         core.counters["passed.responses"] += 1
         if not server:
             return new(Send, (PHONES, start + rest, via.back_address))
-        server.echoes += bool(others)
+        server.relayed += bool(others)
         key = beneath(branch, others), method, status, tag
         core.inflight.echo(key, (server.name, data, side, source, now, 0, False), not others)
         return new(Send, (server.name, start + rest, None))
@@ -459,7 +463,7 @@ class FastPath:
         """A server has answered."""
         inflight = self._core.inflight
         sender.responses += 1
-        sender.answered = now
+        sender.last_heard_at = now
         key = signed, method, status, tag
         through = inflight.came_through(key) if inflight.passing else None
         sender.has_handled(through)

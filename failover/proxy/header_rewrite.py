@@ -187,7 +187,7 @@ class Lines:
 
     def _is_dead(self, address: Address) -> bool:
         server = self.table.by_address.get(address)
-        return server is not None and not server.usable
+        return server is not None and not server.accepts_dialogs
 
     # -- Failover-Kept -----------------------------------------------------------------------------
 

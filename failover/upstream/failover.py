@@ -28,7 +28,7 @@ from failover.proxy.outage_queue import KeptMessages
 from failover.proxy.pending_messages import WAITING, InFlight, Kept, Row
 from failover.upstream.health import ANSWER, MISS, Signal
 from failover.upstream.passive_checks import PassiveCheck
-from failover.upstream.server_table import Server, ServerTable, Wish
+from failover.upstream.server_table import AdminState, Server, ServerTable
 from sip.message import Request
 from sip.uri import Uri
 
@@ -66,21 +66,21 @@ class Members:
         server = self.table.by_name.get(name)
         if not server:
             return NOTHING
-        hot, was, left = self.table.hot, server.health, server.leaving
+        hot, was, left = self.table.hot, server.health, server.answers_503
         fall = self.fall * LAST if self.is_last(server) else self.fall
-        server.turn(was.after(signal, now, why, fall, self.rise, alone=hot is None))
+        server.set_health(was.after(signal, now, why, fall, self.rise, alone=hot is None))
         if signal is ANSWER:
-            server.seen, server.answered = True, now
+            server.ever_answered, server.last_heard_at = True, now
         elif signal is MISS:
-            server.misses += 1
-        server.leaving = left if leaving is None else leaving
+            server.missed_checks += 1
+        server.answers_503 = left if leaving is None else leaving
         if server.health.state is was.state:
-            if server.leaving == left:
+            if server.answers_503 == left:
                 return NOTHING
             # the one of before spoke of the other status
             server.health = replace(server.health, why=why)
         outcome = self._state(server, now)
-        if was.alive and not server.health.alive:
+        if was.alive and not server.up:
             server.ejected = ""
             outcome = joined((outcome, *self._welcomed(now)))
             return self._move(server, now, server is hot, outcome, server.health.why)
@@ -89,9 +89,9 @@ class Members:
     def _welcomed(self, now: float) -> list[Outcome]:
         """Where no server is left, those come back that were held back for their flapping, or
         ejected."""
-        outcomes = [self._state(heir, now) for heir in self.table.welcome(now, self.rise)]
+        outcomes = [self._state(heir, now) for heir in self.table.end_damping(now, self.rise)]
         if not self.table.usable:
-            living = [server for server in self.table.servers if server.alive]
+            living = [server for server in self.table.servers if server.up]
             outcomes += [
                 self.passive.readmit(server, now, "nobody else is left") for server in living
             ]
@@ -111,18 +111,18 @@ class Members:
     def is_last(self, server: Server) -> bool:
         """Does no other one live, and work?"""
         return not any(
-            other.alive and not other.ejected for other in self.table.servers if other is not server
+            other.up and not other.ejected for other in self.table.servers if other is not server
         )
 
     def farewell(self, name: str, leaving: bool, now: float) -> Outcome:
         """A server that registered itself wants no new calls from now on, or wants them again."""
         server = self.table.by_name.get(name)
-        if not server or server.farewell == leaving:
+        if not server or server.shutting_down == leaving:
             return NOTHING
-        server.farewell = leaving
+        server.shutting_down = leaving
         return self._released(self._state(server, now), now)
 
-    def wish(self, name: str, wish: Wish, now: float) -> Outcome:
+    def wish(self, name: str, wish: AdminState, now: float) -> Outcome:
         """What the operator wants of a server from now on. Raises KeyError for one that is not in
         the list.
 
@@ -130,12 +130,12 @@ class Members:
         server = self.table.by_name[name]
         back = (
             self.passive.readmit(server, now, "enabled by the operator")
-            if wish is Wish.ENABLED
+            if wish is AdminState.ENABLED
             else NOTHING
         )
-        if server.wish is wish:
+        if server.admin_state is wish:
             return back
-        server.wish = wish
+        server.admin_state = wish
         return self._released(joined((back, self._state(server, now))), now)
 
     def adopt(self, table: ServerTable, fall: int, rise: int, now: float) -> Outcome:
@@ -207,7 +207,7 @@ class Members:
         self.orphans.abandon(lost.name)
         heir = self.table.hot
         # one that was never there has left nothing behind
-        felt = was_hot and lost.seen and self.serving is not None
+        felt = was_hot and lost.ever_answered and self.serving is not None
         if owed or felt:
             replayed = owed if self.table.usable else 0
             failover = Failover(
@@ -217,7 +217,7 @@ class Members:
                 why,
                 replayed,
                 in_flight=owed,
-                last_answer=lost.answered,
+                last_answer=lost.last_heard_at,
             )
             self.failovers.append(failover)
             self.counters["failovers"] += 1

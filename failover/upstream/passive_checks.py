@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING
 
 from failover.proxy.events import NOTHING, Outcome, joined
 from failover.proxy.pending_messages import Key
-from failover.upstream.server_table import Server, Wish
+from failover.upstream.server_table import AdminState, Server
 
 if TYPE_CHECKING:
     from failover.upstream.failover import Members
@@ -65,7 +65,7 @@ class Run:
     @property
     def recent(self) -> int:
         """Messages since the last look."""
-        return self.server.requests + self.server.echoes - self.total
+        return self.server.requests + self.server.relayed - self.total
 
     def begin(self, rescued: int, now: float, keys: set[Key] | None, echoes: int = 0) -> None:
         """Starts anew, with the unhandled requests of `keys` (None: they are not noted) and so many
@@ -144,9 +144,14 @@ class PassiveCheck:
         server = run.server
         if server.ejected:
             return self._look_at_ejected(run, now)
-        if server.handled != run.handled or late or not server.usable or not self._requests:
+        if (
+            server.handled != run.handled
+            or late
+            or not server.accepts_dialogs
+            or not self._requests
+        ):
             few = run.recent < FEW or now < self._hedging_until
-            self._begin(run, now, noted=few and server.usable and self._requests > 0)
+            self._begin(run, now, noted=few and server.accepts_dialogs and self._requests > 0)
             return NOTHING
         if server.unhandled is None:
             self._begin(run, now, noted=True)
@@ -207,11 +212,13 @@ class PassiveCheck:
         """A trial is a new call, so it is for none that would take no new ones, were it not
         ejected."""
         listed = self._members.table.by_name.get(server.name) is server
-        wanted = server.wish is Wish.ENABLED and not (server.leaving or server.farewell)
-        return listed and server.alive and bool(server.ejected) and wanted
+        wanted = server.admin_state is AdminState.ENABLED and not server.draining_itself
+        return listed and server.up and bool(server.ejected) and wanted
 
     def _has_substitute(self, server: Server) -> bool:
-        return any(other.usable for other in self._members.table.servers if other is not server)
+        return any(
+            other.accepts_dialogs for other in self._members.table.servers if other is not server
+        )
 
     def _begin(self, run: Run, now: float, noted: bool) -> None:
         """Starts a run with what came about since the last look and is not handled. Where requests
@@ -227,4 +234,6 @@ class PassiveCheck:
 
     def _rescued(self, server: Server) -> int:
         """How many requests taken from a server the others have handled."""
-        return sum(other.rescued for other in self._members.table.servers if other is not server)
+        return sum(
+            other.handled_for_others for other in self._members.table.servers if other is not server
+        )

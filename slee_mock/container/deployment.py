@@ -12,13 +12,13 @@ import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from slee_mock.container.events import Answers
 from slee_mock.container.sbb import Service
 from slee_mock.services.authentication import DIGEST, Gate
 from slee_mock.services.billing import Billing
 from slee_mock.services.call_control import Proxy
 from slee_mock.services.registrar import Registrar
 from slee_mock.services.session_timer import SessionTimers
+from slee_mock.sip_adaptor import Answers
 
 Deploy = Callable[["Context", str], Service]
 NO_DEPLOY = "{} is not a service to deploy: it has no function deploy(context, argument)"

@@ -13,21 +13,18 @@ import collections
 from collections.abc import Callable, Iterable, Sequence
 
 from sip.errors import RemoteProtocolError
-from sip.message import Request, Response, parse
 from slee_mock.container.events import (
-    Answers,
     Arrival,
     CallEvent,
     Event,
     Outcome,
     RequestEvent,
-    ResponseEvent,
     Send,
     TimerEvent,
     drop,
 )
 from slee_mock.container.sbb import On, Service, takers
-from slee_mock.failover_kept_header import NOBODY, Forwarders
+from slee_mock.sip_adaptor import Answers
 from slee_mock.store.interface import (
     BadName,
     BadRecord,
@@ -55,40 +52,26 @@ class Circle(RuntimeError):
 class Router:
     """`services`: the first has the highest priority. `answers` speaks where no service does.
     `failed` hears of every event that was refused because of a service's exception or a damaged
-    row, for the log. `forwarders` are believed how long they kept a request."""
+    row, for the log."""
 
     def __init__(
         self,
         services: Sequence[Service],
         answers: Answers,
         failed: Callable[[Arrival | TimerEvent, BaseException], object] = lambda event, error: None,
-        *,
-        forwarders: Forwarders = NOBODY,
     ) -> None:
         self._services = services
         self._answers = answers
         self._failed = failed
-        self._forwarders = forwarders
         self._takers: dict[type, list[tuple[Service, On]]] = {}  # by the events' types
-
-    def event(self, data: bytes, source: tuple[str, int], wall: float) -> Arrival:
-        """Raises RemoteProtocolError if `data` is not a SIP message."""
-        message = parse(data, in_passing=True)
-        if isinstance(message, Request):
-            kept = self._forwarders.seconds_kept(message, source)
-            return RequestEvent(message, source, wall - kept, kept)
-        assert isinstance(message, Response)
-        return ResponseEvent(message, source, wall)
 
     def handle(self, event: Arrival | TimerEvent, transaction: Transaction) -> Outcome:
         """All that the services want saved and sent on account of `event`. May raise StoreDown and
         Conflict."""
         try:
-            if not isinstance(event, TimerEvent):
-                _check(event)
             return self._route(event, transaction)
         except RemoteProtocolError as error:
-            return self._refuse(event, error.status)
+            return self._answers.reject(event, error.status)
         except (StoreDown, Conflict):
             raise
         except FAILURES as error:  # a stranger's service: whatever is wrong with it
@@ -122,7 +105,7 @@ class Router:
             if isinstance(error, BadRecord)
             else ""
         )
-        refused = self._refuse(event, 400 if reason == BAD_NAME else 500)
+        refused = self._answers.reject(event, 400 if reason == BAD_NAME else 500)
         return refused._replace(dropped=reason or SERVICE_FAILED, saves=(), raised=())
 
     def unable(self, event: Arrival) -> Outcome:
@@ -131,17 +114,8 @@ class Router:
         Nor is BYE or CANCEL refused, which no phone would say again after that (15.1.1): unanswered
         it comes again for 32 s, and ends call and bill."""
         if isinstance(event, RequestEvent) and event.request.method not in ENDING:
-            return self._refuse(event, 503)
+            return self._answers.reject(event, 503)
         return drop("store_down")
-
-    def _refuse(self, event: Arrival | TimerEvent, status: int) -> Outcome:
-        if not isinstance(event, RequestEvent):
-            return drop("bad_response")
-        try:
-            fields = [("Retry-After", "2")] if status == 503 else []
-            return self._answers.refuse(event, status, fields=fields)
-        except RemoteProtocolError:
-            return drop("unanswerable")  # not even what an answer needs could be read
 
     def _route(self, event: Arrival | TimerEvent, transaction: Transaction) -> Outcome:
         outcomes: list[Outcome] = []
@@ -196,24 +170,6 @@ def _as_one(outcomes: Sequence[Outcome]) -> Outcome:
     return Outcome(
         tuple(saves), tuple(sends), tuple(raised), dropped=dropped, note=", ".join(notes)
     )
-
-
-def _check(event: Arrival) -> None:
-    """Of a request all that the answer to it needs can be read; within a dialog, its tags. Of an
-    answer only the Call-ID has to be: it goes back by its Vias (RFC 3261 16.7)."""
-    message: Request | Response
-    if isinstance(event, RequestEvent):
-        message = event.request
-        message.check(in_passing=message.method != "REGISTER" and _has_to_tag(message))
-    else:
-        message = event.response
-    # it becomes a key of the store; surrogates are not printable either
-    if not message.call_id.isprintable():
-        raise RemoteProtocolError("Call-ID has bytes that cannot stand in one")
-
-
-def _has_to_tag(request: Request) -> bool:
-    return len(request.all("To")) == 1 and bool(request.to_tag)
 
 
 def _check_sends(sends: Iterable[Send]) -> None:

@@ -41,10 +41,11 @@ from sip.digest import (
 from sip.errors import RemoteProtocolError
 from sip.message import Request
 from sip.uri import Uri
-from slee_mock.container.events import NOTHING, Answers, Event, Outcome, RequestEvent
+from slee_mock.container.events import NOTHING, Event, Outcome, RequestEvent
 from slee_mock.container.sbb import On, the_call
 from slee_mock.services.call_dialogs import is_again
 from slee_mock.services.login_throttle import Tally
+from slee_mock.sip_adaptor import Answers
 from slee_mock.store.interface import Transaction
 
 NONCE_LIFE = 300.0  # seconds

@@ -22,7 +22,6 @@ from sip.uri import Uri
 from sip.via import Via
 from slee_mock.container.events import (
     NOTHING,
-    Answers,
     CallEvent,
     CallGivenUp,
     CallOffered,
@@ -57,10 +56,10 @@ from slee_mock.services.call_dialogs import (
 )
 from slee_mock.services.call_progress import Progress, expired, may_try_again, told
 from slee_mock.services.loop_detection import ASKED, asked, asked_user, is_loop, own_vias
-from slee_mock.services.options_responder import is_heartbeat
 from slee_mock.services.registrar import address_of_record
 from slee_mock.services.serial_forking import Searches, attempt_of, is_old, numbered
 from slee_mock.services.session_timer import REFRESHING, SessionTimers, knows_timers
+from slee_mock.sip_adaptor import Answers, is_heartbeat
 from slee_mock.store.interface import Transaction
 from slee_mock.store.purge import RetentionRule
 from slee_mock.store.records import Binding, Bindings, Call, Dialog, Leg, Record, Search, replace

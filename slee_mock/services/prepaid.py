@@ -22,7 +22,6 @@ from typing import Any, ClassVar
 from slee_mock.container.deployment import Context
 from slee_mock.container.events import (
     NOTHING,
-    Answers,
     CallAcknowledged,
     CallAnswered,
     CallContinued,
@@ -41,6 +40,7 @@ from slee_mock.container.events import (
 from slee_mock.container.sbb import On, the_call, timer_of
 from slee_mock.services.billing import MILLISECOND, Tariff, is_billed, noted
 from slee_mock.services.call_dialogs import is_again
+from slee_mock.sip_adaptor import Answers
 from slee_mock.store.interface import Transaction
 from slee_mock.store.purge import RetentionRule
 from slee_mock.store.records import Bill, Record

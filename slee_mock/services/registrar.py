@@ -29,8 +29,9 @@ from sip.header import NameAddr
 from sip.message import Request
 from sip.timing import PATIENCE
 from sip.uri import Uri
-from slee_mock.container.events import Answers, Event, Outcome, RequestEvent, legible
+from slee_mock.container.events import Event, Outcome, RequestEvent, legible
 from slee_mock.container.sbb import On
+from slee_mock.sip_adaptor import Answers
 from slee_mock.store.interface import Transaction
 from slee_mock.store.records import Binding, Bindings, Heard
 

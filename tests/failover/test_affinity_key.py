@@ -20,7 +20,7 @@ from forwarder_kit import (
 
 from failover.config.settings import CALL_ID, PHONES
 from failover.proxy.core import Core
-from failover.upstream.affinity_key import session
+from failover.upstream.affinity_key import affinity_key
 from failover.upstream.health import ANSWER, REFUSED
 from failover.upstream.server_table import ServerTable
 from sip.message import parse
@@ -58,7 +58,7 @@ CALLS = [f"call-{n}" for n in range(160)]
 )
 def test_the_value_of_the_header_names_it_and_else_the_call_id(header, line, name):
     rest = [] if line.lower().startswith(("call-id", "i:")) else ["Call-ID: c0"]
-    assert session(parse(lines("OPTIONS sip:x SIP/2.0", line, *rest)), header) == name
+    assert affinity_key(parse(lines("OPTIONS sip:x SIP/2.0", line, *rest)), header) == name
 
 
 # -- who gets it -----------------------------------------------------------------------------------

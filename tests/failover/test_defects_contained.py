@@ -10,13 +10,13 @@ from contextlib import contextmanager
 
 import pytest
 from forwarder_kit import ALICE, ask, fake_servers, field, make_core, plain_phone, request
-from test_server_registration import beat, body
+from heartbeat_kit import beat, body
 
 from failover import cli as program
 from failover.config.settings import PHONES, read
-from failover.config.shared_secret import passing
+from failover.config.shared_secret import ephemeral
 from failover.forwarder import Forwarder
-from failover.net.health_checker import Vigil
+from failover.net.health_checker import HealthChecker
 from failover.proxy.core import Core
 from failover.proxy.events import NOTHING
 from failover.upstream.health import REFUSED
@@ -28,7 +28,7 @@ from plumbing.event_loop import Loop
 def running(port, servers, *more):
     named = [f"{server.name}={format_address(server.address)}" for server in servers]
     lines = [f"forwarder.listen=127.0.0.1:{port}", "admin.listen=", *named, *more]
-    forwarder = Forwarder(read("\n".join(lines), "test"), passing("a test"))
+    forwarder = Forwarder(read("\n".join(lines), "test"), ephemeral("a test"))
     forwarder.start()
     try:
         yield forwarder
@@ -57,7 +57,7 @@ def fails(times, only=lambda *_: True, of=lambda *_, **__: None):
 # -- the checks ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("where", ["_judge", "_catch_up", "_question"])
+@pytest.mark.parametrize("where", ["_count_miss", "_catch_up", "_send_ping"])
 @pytest.mark.parametrize("times", [1, 1_000_000])
 def test_one_server_s_defect_keeps_no_other_from_being_asked(
     free_port, eventually, monkeypatch, where, times
@@ -65,15 +65,17 @@ def test_one_server_s_defect_keeps_no_other_from_being_asked(
     with fake_servers(free_port) as servers, running(free_port(), servers) as forwarder:
         eventually(lambda: [state(forwarder, each.name) for each in servers] == ["UP", "UP"])
         first = fails(
-            times, lambda self, link, late: link.server.name == "server1", getattr(Vigil, where)
+            times,
+            lambda self, link, late: link.server.name == "server1",
+            getattr(HealthChecker, where),
         )
-        monkeypatch.setattr(Vigil, where, first)
+        monkeypatch.setattr(HealthChecker, where, first)
         eventually(lambda: forwarder.status()["errors"])
         servers[1].freeze()
         eventually(lambda: state(forwarder, "server2") == "DOWN", 2.0)
         servers[1].thaw()
         eventually(lambda: state(forwarder, "server2") == "UP", 2.0)
-        assert state(forwarder, "server1") == "UP" or where == "_question"
+        assert state(forwarder, "server1") == "UP" or where == "_send_ping"
 
 
 def test_an_exception_out_of_the_core_in_a_heartbeat_turn_is_counted_and_the_turns_go_on(
@@ -96,7 +98,7 @@ def test_a_persistent_defect_in_the_checks_does_not_keep_the_processor_busy(
 ):
     with fake_servers(free_port) as servers, running(free_port(), servers) as forwarder:
         eventually(lambda: [state(forwarder, each.name) for each in servers] == ["UP", "UP"])
-        monkeypatch.setattr(Vigil, "_judge", fails(1_000_000))
+        monkeypatch.setattr(HealthChecker, "_count_miss", fails(1_000_000))
         eventually(lambda: forwarder.status()["errors"])
         before, began = forwarder.status()["errors"], time.monotonic()
         eventually(lambda: time.monotonic() > began + 0.5)
@@ -128,9 +130,9 @@ def test_of_the_datagrams_of_one_turn_a_defect_costs_one(free_port, eventually, 
                     "OPTIONS", source=phone.getsockname(), branch=f"z9hG4bK{n}", call_id=call
                 )
                 phone.sendto(data, ("127.0.0.1", port))
-            channel = forwarder._traffic.phones
-            channel._many = True
-            forwarder._traffic.receive(channel, PHONES)
+            channel = forwarder._relay.phones
+            channel._backlog = True
+            forwarder._relay.receive(channel, PHONES)
 
         forwarder._loop.ask(twenty)
         eventually(lambda: len(servers[0].heard) == 19)
@@ -151,15 +153,15 @@ def test_of_what_cannot_be_delivered_at_one_time_a_defect_costs_one(
         lot = [(b"first", gone), (b"second", gone), (b"third", gone)]
 
         def fail():
-            traffic = forwarder._traffic
+            relay = forwarder._relay
             if way == "the system would not send":
-                traffic._failed(
+                relay._handle_failures(
                     PHONES, lot, [(n, OSError(errno.ENETUNREACH, "no way")) for n in range(3)]
                 )
                 return
-            monkeypatch.setattr("failover.net.relay.refusals", lambda sock: list(lot))
-            traffic._sent.append(lot)
-            traffic._hear_refusals(traffic.phones)
+            monkeypatch.setattr("failover.net.relay.icmp_errors", lambda sock: list(lot))
+            relay._sent.append(lot)
+            relay._handle_icmp_errors(relay.phones)
 
         forwarder._loop.ask(fail)
         assert told == [b"second", b"third"] and forwarder.status()["errors"] == 1
@@ -217,7 +219,7 @@ def test_telling_that_fails_keeps_nothing_from_being_sent(free_port, eventually,
         plain_phone() as phone,
     ):
         eventually(lambda: state(forwarder, "server1") == "UP")
-        monkeypatch.setattr("failover.admin.event_log.Chronicle.tell", fails(1_000_000))
+        monkeypatch.setattr("failover.admin.event_log.EventLog.record", fails(1_000_000))
         monkeypatch.setattr(Core, "quick", lambda *_: None)
         assert field(ask(phone, ("127.0.0.1", port), "z9hG4bK1"), "X-Server") == "server1"
         servers[0].kill()
@@ -238,9 +240,9 @@ def test_what_is_for_a_side_that_is_not_open_is_counted_and_the_side_is_opened_a
         data = request("OPTIONS", source=phone.getsockname(), branch="z9hG4bK1")
 
         def closed_and_wanted():  # on the forwarder's own thread, so that nothing comes in between
-            forwarder._close_side(forwarder._traffic.links["server1"])
+            forwarder._links.close_side(forwarder._links.by_name["server1"])
             phone.sendto(data, ("127.0.0.1", port))
-            forwarder._traffic.receive(forwarder._traffic.phones, PHONES)
+            forwarder._relay.receive(forwarder._relay.phones, PHONES)
 
         forwarder._loop.ask(closed_and_wanted)
         numbers = iter(range(2, 1_000))
@@ -290,7 +292,7 @@ def test_a_registered_server_whose_leave_could_not_be_carried_out_leaves_at_the_
         with plain_phone() as phone:
             phone.sendto(beat(body(*servers[1].address)), desk)
         eventually(lambda: len(forwarder.status()["servers"]) == 2)
-        monkeypatch.setattr(Forwarder, "take_in", fails(1, of=Forwarder.take_in))
+        monkeypatch.setattr(Forwarder, "use_registered", fails(1, of=Forwarder.use_registered))
         servers[1].kill()
         eventually(lambda: len(forwarder.status()["servers"]) == 1)
         assert forwarder.status()["errors"] == 1
@@ -306,7 +308,7 @@ def test_one_that_fails_in_letting_go_has_closed_every_socket_all_the_same(
         running(port, servers) as second,
     ):
         monkeypatch.setattr(first._loop, "unwatch", fails(1_000_000))
-        first._loop.ask(first.let_go)
+        first._loop.ask(first.release_address)
         eventually(lambda: second.status()["role"] == "active", 2.0)
         monkeypatch.undo()
 
@@ -396,9 +398,9 @@ def test_whatever_fails_at_the_end_all_are_stopped_and_the_sentence_is_about_the
 
     monkeypatch.setattr(Forwarder, "stop", late)
     monkeypatch.setattr(program.Notifier, "close", lambda self: closed.append(self))
-    monkeypatch.setattr(program, "_next", lambda wishes: "SIGTERM")
-    monkeypatch.setattr(program, "_wishes", lambda: None)
-    monkeypatch.setattr(program.journal, "set_up", lambda verbose: None)
+    monkeypatch.setattr(program, "_next_signal", lambda signals: "SIGTERM")
+    monkeypatch.setattr(program, "_handle_signals", lambda: None)
+    monkeypatch.setattr(program.logging_setup, "set_up", lambda verbose: None)
     monkeypatch.setattr("gc.freeze", lambda: None)
     assert program.main([str(file)], file) == 1
     said = capsys.readouterr().err
@@ -413,7 +415,7 @@ def test_a_computer_without_ipv6_is_not_told_that_its_file_is_at_fault(file, mon
     def no_ipv6(family, kind):
         raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
 
-    monkeypatch.setattr("failover.net.sockets.socket.socket", no_ipv6)
+    monkeypatch.setattr("failover.net.own_address.socket.socket", no_ipv6)
     file.write_text("server1=[2001:db8::1]:5060\nforwarder.listen=[::]:5060\n")
     assert program.load(file).servers[0].name == "server1"
 
@@ -436,7 +438,7 @@ def test_what_is_not_the_addresses_fault_is_not_told_as_theirs(
         raise error
 
     monkeypatch.setattr(program, "_run", fail)
-    monkeypatch.setattr(program.journal, "set_up", lambda verbose: None)
+    monkeypatch.setattr(program.logging_setup, "set_up", lambda verbose: None)
     assert program.main([str(file)], file) == 1
     said = capsys.readouterr().err
     assert told in said and "look at the addresses" not in said

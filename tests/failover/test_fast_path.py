@@ -37,7 +37,7 @@ from failover.proxy.core import Core
 from failover.proxy.fast_path import FRESH_SECONDS, MAX_KEY
 from failover.proxy.fast_path_patterns import POSSESSIVE, Reader
 from failover.upstream.health import ANSWER, MISS, REFUSED
-from failover.upstream.server_table import Wish
+from failover.upstream.server_table import AdminState
 
 S1, S2 = SERVERS.values()
 SIDES = {PHONES: ALICE, **SERVERS}
@@ -81,7 +81,7 @@ class Twins:
 def remembered(core):
     flight = core.inflight
     servers = [
-        (s.name, s.requests, s.responses, s.answered, s.handled, s.unhandled)
+        (s.name, s.requests, s.responses, s.last_heard_at, s.handled, s.unhandled)
         for s in core.table.servers
     ]
     kept = (flight._waiting, flight._passed, flight._ended)
@@ -516,7 +516,7 @@ def shake(twins, dice):
     """Something happens to a server, or to the list of them."""
     name, kind = dice.choice(list(SERVERS)), dice.randrange(10)
     signal, leaving = dice.choice([ANSWER, ANSWER, MISS, REFUSED]), dice.choice([None, True, False])
-    wish, policy = dice.choice(list(Wish)), dice.choice([CALL_ID, FIRST_LIVE])
+    wish, policy = dice.choice(list(AdminState)), dice.choice([CALL_ID, FIRST_LIVE])
     if kind < 7:
         twins.both(lambda core: core.signal(name, signal, twins.now, "dice", leaving).sends)
     elif kind < 9:

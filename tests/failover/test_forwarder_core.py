@@ -25,7 +25,7 @@ from fuzz_kit import noise
 from failover.config.settings import CALL_ID, PHONES
 from failover.proxy.events import Dropped, Failover, Outcome, Passed, Resumed, Send, StateChanged
 from failover.upstream.health import ANSWER, DOWN, MISS, RECOVERING, REFUSED, UP
-from failover.upstream.server_table import Wish
+from failover.upstream.server_table import AdminState
 
 S1, S2 = SERVERS["server1"], SERVERS["server2"]
 CONTACT_OF_BOB = f"sip:bob@{BOB[0]}:{BOB[1]}"
@@ -376,7 +376,7 @@ def test_call_id_policy_spreads_the_calls_and_moves_only_those_of_the_dead_serve
 
 def test_a_draining_server_keeps_its_calls_and_gets_no_new_ones():
     core = make_core()
-    core.table.servers[0].wish = Wish.DRAINING
+    core.table.servers[0].admin_state = AdminState.DRAINING
     assert sent(phone(core, request())).to == "server2"
     assert sent(phone(core, hinted(core, "server1"))).to == "server1"
     kill(core, "server2")
@@ -392,29 +392,29 @@ def test_a_draining_server_keeps_its_calls_and_gets_no_new_ones():
 def test_a_disabled_server_gets_nothing_but_may_still_answer_what_it_has():
     core = make_core()
     asked = sent(phone(core, request("OPTIONS", branch="z9hG4bKo"))).data
-    changed = core.wish("server1", Wish.DISABLED, 101.0)
+    changed = core.wish("server1", AdminState.DISABLED, 101.0)
     assert changed.sends == () and changed.events[0].hot == "server2"
     assert changed.events[0].why == "disabled by the operator: gets nothing"
     assert sent(phone(core, hinted(core, "server1"))).to == "server2"
     assert sent(core.receive(answer(asked), "server1", S1, 101.1)).to == PHONES
     assert not core.failovers, "as wished, so no failover"
-    assert core.wish("server1", Wish.DISABLED, 102.0) == Outcome(), "it is already"
-    assert core.wish("server1", Wish.ENABLED, 103.0).events[0].hot == "server1"
+    assert core.wish("server1", AdminState.DISABLED, 102.0) == Outcome(), "it is already"
+    assert core.wish("server1", AdminState.ENABLED, 103.0).events[0].hot == "server1"
     with pytest.raises(KeyError):
-        core.wish("server9", Wish.DRAINING, 104.0)
+        core.wish("server9", AdminState.DRAINING, 104.0)
 
 
 def test_how_often_and_how_long_a_server_was_down_is_kept():
     core = make_core()
     server = core.table.servers[0]
-    assert (server.falls, server.down_for(100.0)) == (0, 0.0)
+    assert (server.times_down, server.downtime(100.0)) == (0, 0.0)
     kill(core, now=101.0)
-    assert (server.falls, server.down_for(105.0)) == (1, 4.0)
+    assert (server.times_down, server.downtime(105.0)) == (1, 4.0)
     core.signal("server1", ANSWER, 106.0, "answers")
     core.signal("server1", MISS, 107.0, "no answer")
     core.signal("server1", ANSWER, 110.0, "answers")
     revive(core, now=111.0)
-    assert (server.falls, server.down_for(200.0), server.misses) == (1, 10.0, 1)
+    assert (server.times_down, server.downtime(200.0), server.missed_checks) == (1, 10.0, 1)
 
 
 def test_a_server_that_answers_its_heartbeats_with_503_is_alive_and_gets_no_new_calls():

@@ -13,6 +13,7 @@ from forwarder_kit import (
     KEY,
     SERVERS,
     answer,
+    config,
     fake_servers,
     field,
     head,
@@ -20,12 +21,13 @@ from forwarder_kit import (
     make_table,
     plain_phone,
     request,
+    running,
 )
-from test_forwarder_sockets import config, running
 
 from failover.config.settings import PHONES, read
 from failover.forwarder import Forwarder
-from failover.net.sockets import OwnAddress
+from failover.net.own_address import OwnAddress
+from failover.net.sockets import icmp_errors
 from failover.proxy.core import Core
 from failover.upstream.health import REFUSED
 from plumbing.address import format_address
@@ -429,6 +431,23 @@ def test_its_refusals_cost_no_other_phone_a_datagram(scene, free_port, eventuall
         got += phone.recv(65_535).startswith(b"MESSAGE")
     assert got == 100
     eventually(lambda: all(answers(servers[0], f"call-{2 * n}") for n in range(1, 101)))
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="other systems have no queue of refusals to be read"
+)
+def test_a_refusal_that_comes_while_the_address_is_given_up_holds_nobody_up(scene):
+    """The look at what was refused waits in the loop's queue while the socket is closed."""
+    forwarder, _, _, _ = scene
+
+    def give_up():
+        phones = forwarder._relay.phones
+        forwarder._loop.post(lambda: forwarder._relay._handle_icmp_errors(phones))
+        forwarder.release_address()
+        assert icmp_errors(phones.sock) == []
+
+    forwarder._loop.ask(give_up)
+    assert forwarder.status()["errors"] == 0
 
 
 def test_a_bye_to_a_phone_that_is_gone_is_not_refused(scene, free_port, eventually):

@@ -11,14 +11,15 @@ from forwarder_kit import (
     FakeServer,
     answer,
     ask,
+    config,
     fake_servers,
     field,
     head,
     make_core,
     plain_phone,
     request,
+    running,
 )
-from test_forwarder_sockets import config, running
 
 from failover.config.settings import PHONES
 from failover.proxy import outage_queue as kept

@@ -16,20 +16,21 @@ from forwarder_kit import (
     SERVERS,
     answer,
     answerable,
+    config,
     fake_servers,
     field,
     make_table,
     plain_phone,
     request,
+    running,
 )
-from test_forwarder_sockets import config, running
 
 from failover.config.settings import CALL_ID, FIRST_LIVE, PHONES
 from failover.proxy.core import Core
 from failover.proxy.events import Failover
 from failover.upstream.health import ANSWER, REFUSED
 from failover.upstream.passive_checks import LOOK_INTERVAL, TRIAL_SECONDS
-from failover.upstream.server_table import EJECTED, ServerTable, Wish
+from failover.upstream.server_table import EJECTED, AdminState, ServerTable
 from plumbing.address import format_address
 
 HEARTBEAT = 0.05
@@ -295,11 +296,11 @@ def is_removed(core, now):
 
 
 def is_disabled(core, now):
-    core.wish("server1", Wish.DISABLED, now)
+    core.wish("server1", AdminState.DISABLED, now)
 
 
 def is_drained(core, now):
-    core.wish("server1", Wish.DRAINING, now)
+    core.wish("server1", AdminState.DRAINING, now)
 
 
 def says_503(core, now):
@@ -467,7 +468,7 @@ def test_an_operator_puts_it_back_by_enabling_it():
     world = World()
     world.server1.late = None
     world.run(6.0, rate=50)
-    world.core.wish("server1", Wish.ENABLED, world.now)
+    world.core.wish("server1", AdminState.ENABLED, world.now)
     assert world.state() == "UP"
 
 

@@ -21,15 +21,15 @@ from forwarder_kit import (
     request,
 )
 
-from failover.admin.event_log import Chronicle
+from failover.admin.event_log import EventLog
 from failover.admin.status import status
 from failover.config.settings import PHONES, read
 from failover.forwarder import Forwarder
-from failover.net.active_standby import ACTIVE, BOUND, Standing
+from failover.net.active_standby import ACTIVE, BOUND, HaState
 from failover.upstream.health import REFUSED
 
 S1, S2 = SERVERS["server1"], SERVERS["server2"]
-STANDING = Standing("192.0.2.1:5060", ACTIVE, 0.0, "was free at the start", BOUND)
+STANDING = HaState("192.0.2.1:5060", ACTIVE, 0.0, "was free at the start", BOUND)
 
 
 @pytest.fixture(params=["as it is read", "the short way"])
@@ -197,10 +197,10 @@ def test_the_log_says_how_long_the_request_had_waited_and_not_that_the_server_to
     core.signal("server1", REFUSED, 111.999, "refused")
     asked = core.receive(request("OPTIONS"), PHONES, ALICE, 112.0).sends[0].data
     outcome = core.receive(answer(asked), "server2", S2, 112.001)
-    chronicle = Chronicle()
+    event_log = EventLog()
     with caplog.at_level(logging.WARNING, logger="forwarder"):
         for event in outcome.events:
-            chronicle.tell(core, event)
+            event_log.record(core, event)
     assert (
         "failover over: first answer of server2, to a request that had waited 12 s" in caplog.text
     )

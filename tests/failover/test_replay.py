@@ -50,7 +50,7 @@ def test_the_last_living_server_is_given_up_later_for_nobody_else_would_answer_s
         core.signal("server1", MISS, 100.1, "silent")
     for _ in range(14):
         core.signal("server2", MISS, 100.7, "silent")
-    assert [server.health.alive for server in core.table.servers] == [False, True]
+    assert [server.up for server in core.table.servers] == [False, True]
     core.signal("server2", MISS, 100.75, "silent")
     assert core.table.hot is None
     core = make_core()

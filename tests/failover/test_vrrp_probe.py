@@ -8,7 +8,7 @@ import threading
 
 import pytest
 from forwarder_kit import ALICE, fake_servers, field, head, make_core, request
-from test_forwarder_program import program, run  # noqa: F401  program is a fixture
+from forwarder_program_kit import run
 
 from failover.config.settings import PHONES
 from failover.net.vrrp_probe import DEAD, SERVES, probe

@@ -40,7 +40,6 @@ from wire import World
 
 from plumbing.address import Address
 from slee_mock.services.billing import UNANSWERED, summed
-from slee_mock.store.degraded_mode import CachingStore, DegradedMode
 from slee_mock.store.records import Bill
 from softphone.ua.events import CallState, MessagePassed
 
@@ -282,10 +281,7 @@ class MemoryOutage(MemoryStage):
         return self._last.struck_at
 
     def revive(self, both: bool) -> None:
-        cluster = self.world.cluster
         for name in ("server1", "server2") if both else ("server2",):
-            # A process that was started anew: it knows nothing but the store.
-            cluster.outages[name] = DegradedMode(cluster.routers[name], CachingStore(cluster.store))
             self.world.restart(name)
 
 

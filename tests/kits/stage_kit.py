@@ -12,8 +12,8 @@ from PySide6.QtWidgets import QLabel, QPushButton, QWidget
 from pytestqt.qtbot import QtBot
 
 from softphone.gui.phone_panel import PhonePanel
-from stage.cluster import Ports
-from stage.show import Show
+from stage.controller import DemoController
+from stage.processes.cluster import Ports
 
 PATIENCE = 10_000  # ms
 
@@ -29,7 +29,7 @@ class Demonstration:
         pair: bool = False,
     ) -> None:
         self.qtbot = qtbot
-        self.show = Show(Ports.free(), users, passwords, pair=pair)
+        self.show = DemoController(Ports.free(), users, passwords, pair=pair)
         self.window = self.show.window
         qtbot.addWidget(self.window)
         self.alice, self.bob = self.window.panels
@@ -102,7 +102,7 @@ class Demonstration:
 
     def bills(self, server: str) -> list[dict[str, object]]:
         """All calls on the management page of `server`."""
-        from stage.watch import read_page
+        from stage.observation.forwarder_client import read_page
 
         page = read_page(f"{self.show.cluster.management[server]}/calls")
         return list(page["calls"]) if page else []

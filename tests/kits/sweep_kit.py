@@ -473,7 +473,8 @@ class DoomedServer(wire.Server):
 
     def on_deadline(self, now: float) -> list[Any]:
         if self._due is not None and now >= self._due and (self.killed or self.frozen):
-            self.killed = False
+            if self.killed:
+                self.restart(now)
             if self.frozen:
                 self._world.network.send(self._unsent, SERVERS[self.name])
                 self.thaw()

@@ -273,7 +273,7 @@ def test_when_every_connection_is_busy_one_more_hears_503_at_once(
 
 
 def test_a_request_an_octet_at_a_time_is_not_waited_for_without_end(site, monkeypatch):
-    monkeypatch.setattr(pages, "SILENCE", 0.5)
+    monkeypatch.setattr(pages, "CLIENT_SECONDS", 0.5)
     began = time.monotonic()
     with socket.create_connection(site.address, timeout=0.05) as sock:
         for octet in b"GET / HTTP/1.1\r\nX: " + b"x" * 1000:

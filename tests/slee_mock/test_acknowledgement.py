@@ -145,7 +145,7 @@ def test_pages_and_tables_tell_which_bills_were_not_acknowledged(cluster):
     cluster.tick()
     (told,), _ = report.bills(Transaction(cluster.store), 1, None, cluster.wall)
     assert (told["acknowledged"], told["presumed"], told["total"]) == (False, True, "0.00")
-    cells = dict(zip(export.HEADER, export.lines([told]).strip().split(","), strict=True))
+    cells = dict(zip(export.HEADER, export.table([told]).strip().split(","), strict=True))
     assert (cells["why"], cells["total"], cells["talk_seconds"]) == (UNHEARD, "0.00", "0")
 
 

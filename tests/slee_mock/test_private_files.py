@@ -13,7 +13,7 @@ import pytest
 from slee_mock.settings import SettingsError, parse_arguments
 from slee_mock.store.interface import ConditionalWrite, StoreDown
 from slee_mock.store.sqlite_store import SqliteStore
-from stage.cluster import Cluster, Ports
+from stage.processes.cluster import Cluster, Ports
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="Windows has no such modes")
 OPEN = [0o604, 0o640, 0o644, 0o620, 0o666]

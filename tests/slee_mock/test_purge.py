@@ -116,8 +116,8 @@ def test_users_and_members_long_gone_are_forgotten(store):
 
 
 def test_a_running_server_sweeps(tmp_path, monkeypatch, eventually, free_port):
-    monkeypatch.setattr("slee_mock.periodic_work.SWEEPING", 0.01)
-    monkeypatch.setattr("slee_mock.periodic_work.Purge", lambda kept: few(0))
+    monkeypatch.setattr("slee_mock.node.PURGING", 0.01)
+    monkeypatch.setattr("slee_mock.node.Purge", lambda kept: few(0))
     path = str(tmp_path / "cluster.db")
     store = SqliteStore(path)
     call(store, "old", answered=1.0, ended=2.0)

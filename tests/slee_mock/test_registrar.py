@@ -8,7 +8,7 @@ from message_kit import messages
 from slee_kit import Cluster, invite, register
 
 from sip import VERSION
-from slee_mock.management.snapshot import OpenCalls, ServerStatus, board
+from slee_mock.management.snapshot import OpenCalls, ServerStatus, take_snapshot
 from slee_mock.store.interface import Transaction
 from slee_mock.store.records import Member
 
@@ -298,7 +298,9 @@ def test_an_expired_binding_is_neither_called_nor_shown_by_any_server():
     assert cluster.one(invite(), at="server2").status == 480
     health = ServerStatus(Member("server2", ""), 1.0, "", "", {})
     assert (
-        board(Transaction(cluster.store), health, cluster.wall, OpenCalls()).bindings["bindings"]
+        take_snapshot(Transaction(cluster.store), health, cluster.wall, OpenCalls()).bindings[
+            "bindings"
+        ]
         == []
     )
 

@@ -15,11 +15,10 @@ from slee_kit import Cluster, answer, in_dialog, invite, phone_request, register
 from plumbing.udp_socket import bind_udp
 from sip.message import parse
 from slee_mock.container.event_router import MOST_CONFLICTS
-from slee_mock.management import page
 from slee_mock.management import routes as management
 from slee_mock.management import snapshot as report
 from slee_mock.management.queries import Queries
-from slee_mock.management.snapshot import OpenCalls, ServerStatus, board
+from slee_mock.management.snapshot import OpenCalls, ServerStatus, take_snapshot
 from slee_mock.server import Server
 from slee_mock.settings import Settings
 from slee_mock.store.interface import ConditionalWrite, Conflict, StoreDown, Transaction
@@ -197,7 +196,7 @@ def test_what_waits_for_the_store_is_saved_though_a_service_goes_wrong_in_one_of
         "ended",
         "ended",
     ]
-    assert cluster.outages["server1"].waiting == 0
+    assert cluster.nodes["server1"].degraded.deferred == 0
 
 
 def test_others_that_are_faster_twenty_times_are_no_fault_of_the_store(cluster):
@@ -280,10 +279,10 @@ def test_a_name_that_is_not_text_is_a_bad_request(cluster):
 def test_a_members_row_that_cannot_be_read_is_written_anew(cluster):
     cluster.store.save([ConditionalWrite("member", "server1", "{", 0)])
     from slee_mock.cluster.membership import Membership
-    from slee_mock.services.options_responder import Heartbeat
+    from slee_mock.sip_adaptor import OptionsResponder
 
     member = Membership(Member("server1", "127.0.0.1:5070", started=5.0))
-    member.sign(cluster.store, cluster.wall, Heartbeat(None))
+    member.sign(cluster.store, cluster.wall, OptionsResponder(None))
     assert cluster.get(Member, "server1").alive(cluster.wall)
 
 
@@ -343,7 +342,8 @@ def test_damaged_bills_do_not_end_pages_metrics_or_the_export(damaged):
     reader.start()
     try:
         routes = management.routes(reader)
-        assert page.render(reader.board()).count("bob hung up") == 2
+        shown = json.loads(routes["GET", "/snapshot"](None).body)
+        assert [call["why"] for call in shown["calls"]["calls"]].count("bob hung up") == 2
         assert json.loads(routes["GET", "/calls"](None).body)["calls"]
         table = b"".join(routes["GET", "/calls.csv"](None).body).decode()
         assert routes["GET", "/metrics"](None).status == 200
@@ -355,7 +355,7 @@ def test_damaged_bills_do_not_end_pages_metrics_or_the_export(damaged):
 
 
 def test_a_running_call_with_a_damaged_bill_can_be_hung_up(damaged):
-    running = board(
+    running = take_snapshot(
         Transaction(damaged.store),
         ServerStatus(Member("server1", "a"), 1.0, "", "f", {}),
         WALL + 60,
@@ -488,7 +488,7 @@ def test_two_servers_of_one_name_say_so_and_the_older_goes_on_when_the_newer_is_
         lock.execute("ROLLBACK")
         lock.close()
         eventually(lambda: older._reader.status()["store"] == "ok", 3.0)
-        assert older._heartbeat.healthy, "though the newer one has the name still"
+        assert older._node.options.healthy, "though the newer one has the name still"
         store = SqliteStore(path)
         store.save(
             [
@@ -520,16 +520,14 @@ def test_a_store_that_fails_in_the_middle_costs_no_timer_what_came_of_it(cluster
     save, left = cluster.store.save, iter([True])
 
     def fail(changes):
-        if not next(left, False):
+        if changes[0].kind == "call" and not next(left, False):
             raise StoreDown("just now")
         save(changes)
 
     cluster.store.save = fail
-    came = []
-    with pytest.raises(StoreDown):
-        for outcome in cluster.timers["server1"].fire(cluster.store, cluster.wall):
-            came.append(outcome)
-    assert len(came) == 1 and came[0].saves
+    cluster.tick()
+    assert len(cluster.fired) == 1 and cluster.fired[0].saves
+    assert cluster.nodes["server1"].trouble == "just now"
 
 
 def test_an_inbox_is_bounded_in_octets_too(monkeypatch):
@@ -542,7 +540,7 @@ def test_an_inbox_is_bounded_in_octets_too(monkeypatch):
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as theirs,
     ):
         theirs.connect(ours.getsockname())
-        waiting, channel = inbox.Inbox(lambda: 1.0), Channel(ours, fastest_io())
+        waiting, channel = inbox.ReceiveQueue(lambda: 1.0), Channel(ours, fastest_io())
         handled = 0
         for number in range(10):
             theirs.send(f"BYE {number} ".encode() + b"x" * 40_000)

@@ -13,7 +13,7 @@ from slee_kit import Cluster, DictStore, phone_request
 
 from slee_mock.container.deployment import DeployError
 from slee_mock.container.timers import BATCH
-from slee_mock.store.interface import ConditionalWrite, StoreDown
+from slee_mock.store.interface import ConditionalWrite
 
 # Answers MESSAGEs to sip:alarm@... at once, and notes the time, as many seconds later as its
 # argument says.
@@ -122,8 +122,7 @@ def test_a_store_that_is_down_costs_no_timer(alarm_file):
     cluster.one(wish())
     cluster.wall += 31
     cluster.store.down = True
-    with pytest.raises(StoreDown):
-        cluster.tick()
+    assert cluster.tick() == [] and cluster.nodes["server1"].trouble
     cluster.store.down = False
     cluster.tick()
     assert rung(cluster) == [cluster.wall]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import pytest
-from parties_kit import free_port
+from process_kit import free_port
 from redis_kit import RedisProgram, needs_redis
 from slee_kit import DictStore
 
@@ -232,7 +232,7 @@ def test_any_text_may_be_kept(store):
 
 def test_a_view_saves_only_what_is_still_true(store):
     first, second = Transaction(store), Transaction(store)
-    assert first.get(Bindings, "sip:bob@x") is second.get(Bindings, "sip:bob@x") is None
+    assert first.read(Bindings, "sip:bob@x") is second.read(Bindings, "sip:bob@x") is None
     first.commit([Bindings("sip:bob@x", "first")])
     with pytest.raises(Conflict):
         second.commit([Bindings("sip:bob@x", "second")])

@@ -14,9 +14,9 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import pytest
+from process_kit import FORWARDER, RunningProgram
 from program_kit import HELLO, Forwarder, Program
 from slee_kit import DictStore, answer, in_dialog, invite, phone_request, register
 
@@ -30,7 +30,6 @@ from slee_mock.store.sqlite_store import SqliteStore
 pytestmark = pytest.mark.skipif(
     sys.platform == "win32", reason="Windows lets nobody remove an open file"
 )
-FORWARDER = Path(__file__).resolve().parents[2] / "forwarder.py"
 SUFFIXES = ("", "-wal", "-shm")
 
 
@@ -447,16 +446,8 @@ def real_forwarder(free_port, tmp_path):
             file.write_text(
                 "\n".join([*lines, f"forwarder.listen=127.0.0.1:{port}", "admin.listen="])
             )
-            process = stack.enter_context(
-                subprocess.Popen(
-                    [sys.executable, "-S", str(FORWARDER), str(file)],
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.DEVNULL,
-                    text=True,
-                )
-            )
-            stack.callback(process.kill)
-            assert any(line.startswith("ready: ") for line in process.stdout)
+            running = RunningProgram([*FORWARDER, str(file)], tmp_path / "forwarder.log")
+            stack.callback(running.stop)
             return port
 
         yield start

@@ -6,6 +6,7 @@ import socket
 from collections.abc import Iterator
 
 import pytest
+from phone_kit import LOCAL
 
 from sip.message import Message, Request, Response, parse, reply
 from softphone import phone as phone_module
@@ -14,8 +15,6 @@ from softphone.media.silence_alarm import SilenceWatch
 from softphone.options import parser, wishes
 from softphone.phone import Account, Phone
 from softphone.ua.events import CallChanged, CallState
-
-LOCAL = ("127.0.0.1", 0)
 
 
 class Peer:

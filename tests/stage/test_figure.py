@@ -17,31 +17,39 @@ from softphone.gui.event_bridge import Bridge
 from softphone.gui.phone_panel import PhonePanel
 from softphone.gui.theme import DARK, LIGHT, theme
 from softphone.gui.widgets import FlatButton
-from stage.bill import BillLook, look_of, person
-from stage.card import Tab
-from stage.facts import Cast, Facts
-from stage.figure import LOOKS, TONES, Figure, PhoneLook, ServerLook
-from stage.geometry import LEAST, LEAST_PAIR, lay_out, lay_out_pair
-from stage.ladder import KEPT, ROW, Rung
-from stage.looks import ServerFacts, forwarder_look, phone_look, server_look, story
-from stage.script import Script, steps_of
-from stage.seen import (
-    AddressTaken,
-    CallSeen,
-    Killed,
-    Knocked,
-    Passed,
-    ProbeAnswer,
-    Registration,
-    ServersUp,
-    TakenOver,
+from stage.gui.bill_view import BillSummary, bill_from_json, person
+from stage.gui.card import Tab
+from stage.gui.geometry import LEAST, LEAST_PAIR, lay_out, lay_out_pair
+from stage.gui.main_window import Window
+from stage.gui.message_animation import (
+    LASTS,
+    REASONS,
+    WAITING,
+    AnimationQueue,
+    MessageAnimation,
+    kind_of,
+    label_of,
 )
-from stage.travel import LASTS, REASONS, WAITING, Traffic, Travel, kind_of, label_of
-from stage.window import Window
+from stage.gui.message_ladder import KEPT, ROW, LadderRow
+from stage.gui.presenter import ProgramState, forwarder_look, phone_look, server_look, story
+from stage.gui.topology_view import LOOKS, TONES, PhoneAppearance, ServerAppearance, TopologyView
+from stage.observation.observations import (
+    AddressAnswered,
+    CallStateChanged,
+    ForwarderActivated,
+    MessageForwarded,
+    ProbeAnswer,
+    ProcessKilled,
+    Registration,
+    ServerFailover,
+    ServersUp,
+)
+from stage.scenes.state import DemoState, Roles
+from stage.scenes.use_case import UseCase, steps_of
 
 PHONES, SERVERS, PAIR = ("Alice", "Bob"), ("server1", "server2"), ("forwarder1", "forwarder2")
-INVITE = Travel(("Alice", "forwarder", "server1"), "INVITE", "request")
-RINGING = Travel(("server1", "forwarder", "Alice"), "180 Ringing", "answer")
+INVITE = MessageAnimation(("Alice", "forwarder", "server1"), "INVITE", "request")
+RINGING = MessageAnimation(("server1", "forwarder", "Alice"), "180 Ringing", "answer")
 YES, NO = (True, "it can be done"), (False, "it cannot be done")
 
 
@@ -58,8 +66,8 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def figure(qtbot: QtBot, clock: Clock) -> Figure:
-    made = Figure(PHONES, SERVERS, 5060, clock=clock)
+def figure(qtbot: QtBot, clock: Clock) -> TopologyView:
+    made = TopologyView(PHONES, SERVERS, 5060, clock=clock)
     qtbot.addWidget(made)
     made.resize(720, 480)
     made.show()
@@ -67,9 +75,9 @@ def figure(qtbot: QtBot, clock: Clock) -> Figure:
 
 
 @pytest.fixture
-def pair(qtbot: QtBot, clock: Clock) -> Iterator[Figure]:
+def pair(qtbot: QtBot, clock: Clock) -> Iterator[TopologyView]:
     """A figure with two forwarders, at rest."""
-    made = Figure(PHONES, SERVERS, 5060, clock=clock, pair=PAIR)
+    made = TopologyView(PHONES, SERVERS, 5060, clock=clock, pair=PAIR)
     qtbot.addWidget(made)
     made.resize(680, 467)
     made.show()
@@ -88,8 +96,8 @@ def window(qtbot: QtBot, request: pytest.FixtureRequest) -> Iterator[Window]:
         PhonePanel(name, FakePhone(bridge), bridge)
         for name, bridge in zip(PHONES, bridges, strict=True)
     ]
-    steps = steps_of(Cast(forwarders=request.param))
-    figure = Figure(PHONES, SERVERS, 5060, pair=request.param)
+    steps = steps_of(Roles(forwarders=request.param))
+    figure = TopologyView(PHONES, SERVERS, 5060, pair=request.param)
     made = Window(panels[0], panels[1], figure, ("Alice", "forwarder", *SERVERS, "Bob"), steps)
     qtbot.addWidget(made)
     made.show()
@@ -102,7 +110,7 @@ def window(qtbot: QtBot, request: pytest.FixtureRequest) -> Iterator[Window]:
 
 
 def test_a_message_takes_its_time_from_one_end_to_the_other() -> None:
-    traffic = Traffic()
+    traffic = AnimationQueue()
     traffic.add("call", INVITE, 10.0)
     (half,) = traffic.positions(10.0 + LASTS / 2)
     assert half.travel is INVITE and half.fraction == pytest.approx(0.5)
@@ -110,7 +118,7 @@ def test_a_message_takes_its_time_from_one_end_to_the_other() -> None:
 
 
 def test_messages_of_one_call_follow_each_other_and_two_calls_do_not_wait() -> None:
-    traffic = Traffic()
+    traffic = AnimationQueue()
     for call in ("one", "one", "two"):
         traffic.add(call, INVITE if call == "one" else RINGING, 10.0)
     assert [position.travel for position in traffic.positions(10.1)] == [INVITE, RINGING]
@@ -119,7 +127,7 @@ def test_messages_of_one_call_follow_each_other_and_two_calls_do_not_wait() -> N
 
 
 def test_a_crowd_hurries_and_is_bounded() -> None:
-    traffic = Traffic()
+    traffic = AnimationQueue()
     for _ in range(WAITING * 3):
         traffic.add("call", INVITE, 10.0)
     assert traffic.left_out == WAITING * 2 - 1
@@ -127,7 +135,7 @@ def test_a_crowd_hurries_and_is_bounded() -> None:
 
 
 def test_nothing_lingers_however_rarely_one_looks() -> None:
-    traffic = Traffic()
+    traffic = AnimationQueue()
     traffic.add("call", INVITE, 10.0)
     traffic.add("call", RINGING, 10.0)
     assert traffic.positions(1000.0) == [] and not traffic.busy
@@ -210,9 +218,9 @@ def test_a_route_runs_from_edge_to_edge_through_the_forwarder() -> None:
 
 
 def test_kill_and_restart_are_buttons_on_the_server_and_say_which(
-    figure: Figure, qtbot: QtBot
+    figure: TopologyView, qtbot: QtBot
 ) -> None:
-    figure.show_server("server1", ServerLook("hot", "hot", ":5070", YES, NO))
+    figure.show_server("server1", ServerAppearance("hot", "hot", ":5070", YES, NO))
     kill, restart = figure.buttons["server1", "kill"], figure.buttons["server1", "restart"]
     assert kill.accessibleName() == "Kill server1" and restart.accessibleName() == "Restart server1"
     assert not restart.isEnabled() and restart.toolTip() == "it cannot be done"
@@ -224,19 +232,19 @@ def test_kill_and_restart_are_buttons_on_the_server_and_say_which(
 @pytest.mark.parametrize("look", LOOKS)
 @pytest.mark.parametrize("palette", [LIGHT, DARK], ids=["light", "dark"])
 def test_every_state_of_a_server_looks_different(
-    figure: Figure, look: str, palette: object
+    figure: TopologyView, look: str, palette: object
 ) -> None:
     theme().use(palette)  # type: ignore[arg-type]
     pictures = []
     for state in ("hot", look):
-        figure.show_server("server1", ServerLook(state, state, ":5070", YES, YES))
+        figure.show_server("server1", ServerAppearance(state, state, ":5070", YES, YES))
         pictures.append(figure.grab().toImage())
     theme().use(None)
     assert (pictures[0] == pictures[1]) is (look == "hot")
 
 
 def test_the_lit_path_grows_to_the_new_hot_server_and_then_rests(
-    figure: Figure, clock: Clock, qtbot: QtBot
+    figure: TopologyView, clock: Clock, qtbot: QtBot
 ) -> None:
     theme().set_reduced_motion(False)
     figure.show_hot("server1")
@@ -253,9 +261,9 @@ def test_the_lit_path_grows_to_the_new_hot_server_and_then_rests(
 
 
 def test_each_of_two_forwarders_has_its_plug_in_the_order_of_reading(
-    pair: Figure, qtbot: QtBot
+    pair: TopologyView, qtbot: QtBot
 ) -> None:
-    pair.show_server("forwarder2", ServerLook("standby", "standby", "", YES, NO))
+    pair.show_server("forwarder2", ServerAppearance("standby", "standby", "", YES, NO))
     assert [name for name, action in pair.buttons if action == "kill"] == [*PAIR, *SERVERS]
     with qtbot.waitSignal(pair.kill) as clicked:
         qtbot.mouseClick(pair.buttons["forwarder2", "kill"], Qt.MouseButton.LeftButton)
@@ -265,7 +273,7 @@ def test_each_of_two_forwarders_has_its_plug_in_the_order_of_reading(
 
 
 def test_the_address_moves_first_to_its_new_holder_and_then_on_to_the_server(
-    pair: Figure, clock: Clock, qtbot: QtBot
+    pair: TopologyView, clock: Clock, qtbot: QtBot
 ) -> None:
     pictures = []
     pair.show_active("forwarder2")
@@ -283,7 +291,9 @@ def test_the_address_moves_first_to_its_new_holder_and_then_on_to_the_server(
     qtbot.waitUntil(lambda: not pair._frames.isActive(), timeout=1000)
 
 
-def test_with_reduced_motion_the_address_has_moved_at_once(pair: Figure, clock: Clock) -> None:
+def test_with_reduced_motion_the_address_has_moved_at_once(
+    pair: TopologyView, clock: Clock
+) -> None:
     theme().set_reduced_motion(True)
     pair.show_active("forwarder2")
     at_once = pair.grab().toImage()
@@ -291,18 +301,18 @@ def test_with_reduced_motion_the_address_has_moved_at_once(pair: Figure, clock: 
     assert pair.grab().toImage() == at_once
 
 
-def test_an_address_that_nobody_has_looks_different(pair: Figure) -> None:
+def test_an_address_that_nobody_has_looks_different(pair: TopologyView) -> None:
     before = pair.grab().toImage()
     pair.show_active(None)
     assert pair.grab().toImage() != before
 
 
 def test_a_message_passes_over_the_buttons_of_a_forwarder(
-    pair: Figure, clock: Clock, qtbot: QtBot
+    pair: TopologyView, clock: Clock, qtbot: QtBot
 ) -> None:
     before = pair.grab().toImage()
     pair.show_message(
-        "call", Travel(("Alice", "address", "forwarder1", "server1"), "INVITE", "request")
+        "call", MessageAnimation(("Alice", "address", "forwarder1", "server1"), "INVITE", "request")
     )
     changed = False
     box = (
@@ -313,13 +323,13 @@ def test_a_message_passes_over_the_buttons_of_a_forwarder(
         clock.now += LASTS / 20
         changed = changed or pair.grab().toImage().copy(box) != before.copy(box)
     assert changed
-    pair.show_server("forwarder1", ServerLook("hot", "active", "", YES, NO))
+    pair.show_server("forwarder1", ServerAppearance("hot", "active", "", YES, NO))
     with qtbot.waitSignal(pair.kill):
         qtbot.mouseClick(pair.buttons["forwarder1", "kill"], Qt.MouseButton.LeftButton)
 
 
 def test_with_reduced_motion_a_message_is_shown_in_place_and_the_audio_stands(
-    figure: Figure, clock: Clock
+    figure: TopologyView, clock: Clock
 ) -> None:
     theme().set_reduced_motion(True)
     figure.show_talking(True)
@@ -338,8 +348,8 @@ def test_with_reduced_motion_a_message_is_shown_in_place_and_the_audio_stands(
 # -- what is said
 
 
-def facts(*seen: object) -> Facts:
-    script = Script()
+def state(*seen: object) -> DemoState:
+    script = UseCase()
     for one in (
         ServersUp(0, frozenset(SERVERS), "server1"),
         Registration(0, "Alice", True),
@@ -347,28 +357,28 @@ def facts(*seen: object) -> Facts:
         *seen,
     ):
         script.observe(one)
-    return script.facts
+    return script.state
 
 
-def running(**changes: bool) -> dict[str, ServerFacts]:
+def running(**changes: bool) -> dict[str, ProgramState]:
     return {
-        name: ServerFacts(name, 5070, 4711, True, False, heard="UP", **changes) for name in SERVERS
+        name: ProgramState(name, 5070, 4711, True, False, heard="UP", **changes) for name in SERVERS
     }
 
 
 def test_the_headline_leads_through_a_call() -> None:
-    calling = CallSeen(1, "Alice", "calling", "c")
-    incoming = CallSeen(2, "Bob", "incoming", "c")
-    talking = [CallSeen(3, name, "talking", "c", 3.0) for name in PHONES]
+    calling = CallStateChanged(1, "Alice", "calling", "c")
+    incoming = CallStateChanged(2, "Bob", "incoming", "c")
+    talking = [CallStateChanged(3, name, "talking", "c", 3.0) for name in PHONES]
     told = [
-        story(facts(*seen), running(), {}).words
+        story(state(*seen), running(), {}).words
         for seen in (
             [],
             [calling],
             [calling, incoming],
             [calling, incoming, *talking],
-            [calling, *talking, CallSeen(9, "Alice", "ended", "c", 3.0, 9.0)],
-            [CallSeen(9, "Bob", "calling", "d")],
+            [calling, *talking, CallStateChanged(9, "Alice", "ended", "c", 3.0, 9.0)],
+            [CallStateChanged(9, "Bob", "calling", "d")],
         )
     ]
     assert told == [
@@ -382,10 +392,12 @@ def test_the_headline_leads_through_a_call() -> None:
 
 
 def test_with_no_server_alive_the_headline_says_so_even_while_they_talk() -> None:
-    dead = {name: ServerFacts(name, 5070, 4711, False, False, True, "DOWN") for name in SERVERS}
-    talking = [CallSeen(3, name, "talking", "c", 3.0) for name in PHONES]
+    dead = {name: ProgramState(name, 5070, 4711, False, False, True, "DOWN") for name in SERVERS}
+    talking = [CallStateChanged(3, name, "talking", "c", 3.0) for name in PHONES]
     told = story(
-        facts(CallSeen(1, "Alice", "calling", "c"), *talking, ServersUp(4, frozenset(), None)),
+        state(
+            CallStateChanged(1, "Alice", "calling", "c"), *talking, ServersUp(4, frozenset(), None)
+        ),
         dead,
         {},
     )
@@ -395,31 +407,35 @@ def test_with_no_server_alive_the_headline_says_so_even_while_they_talk() -> Non
 @pytest.mark.parametrize(
     ("server", "look", "words"),
     [
-        (ServerFacts("server1", 5070), "waking", "starting ..."),
-        (ServerFacts("server1", 5070, 1, True, False, heard="UP"), "hot", "hot: carries the calls"),
-        (ServerFacts("server2", 5080, 1, True, False, heard="UP"), "ready", "replica: ready"),
+        (ProgramState("server1", 5070), "waking", "starting ..."),
         (
-            ServerFacts("server2", 5080, 1, True, False, heard="FAILING"),
+            ProgramState("server1", 5070, 1, True, False, heard="UP"),
+            "hot",
+            "hot: carries the calls",
+        ),
+        (ProgramState("server2", 5080, 1, True, False, heard="UP"), "ready", "replica: ready"),
+        (
+            ProgramState("server2", 5080, 1, True, False, heard="FAILING"),
             "failing",
             "misses heartbeats",
         ),
         (
-            ServerFacts("server2", 5080, 1, True, False, heard="RECOVERING"),
+            ProgramState("server2", 5080, 1, True, False, heard="RECOVERING"),
             "waking",
             "not trusted yet",
         ),
         (
-            ServerFacts("server2", 5080, 1, True, False, heard="EJECTED"),
+            ProgramState("server2", 5080, 1, True, False, heard="EJECTED"),
             "failing",
             "answers heartbeats only",
         ),
-        (ServerFacts("server1", 5070, 1, False, False, True), "dead", "crashed (SIGKILL)"),
-        (ServerFacts("server1", 5070, 1, False, False, False), "dead", "not running"),
-        (ServerFacts("server1", 5070, None, False, False, False), "dead", "not running"),
+        (ProgramState("server1", 5070, 1, False, False, True), "dead", "crashed (SIGKILL)"),
+        (ProgramState("server1", 5070, 1, False, False, False), "dead", "not running"),
+        (ProgramState("server1", 5070, None, False, False, False), "dead", "not running"),
     ],
 )
 def test_a_server_says_its_state_and_why_a_button_is_off(
-    server: ServerFacts, look: str, words: str
+    server: ProgramState, look: str, words: str
 ) -> None:
     shown = server_look(server, "server1")
     assert (shown.look, shown.words) == (look, words)
@@ -443,43 +459,43 @@ ON, OFF = {"alive": True, "starting": False}, {"alive": False, "starting": False
     ],
 )
 def test_a_forwarder_says_its_role(changes: dict[str, bool | str], look: str, words: str) -> None:
-    shown = forwarder_look(ServerFacts("forwarder1", 5060, 4711, **changes))  # type: ignore[arg-type]
+    shown = forwarder_look(ProgramState("forwarder1", 5060, 4711, **changes))  # type: ignore[arg-type]
     assert (shown.look, shown.words) == (look, words)
     assert shown.kill[1] and shown.restart[1]
 
 
-def forwarders(first: str, second: str) -> dict[str, ServerFacts]:
+def forwarders(first: str, second: str) -> dict[str, ProgramState]:
     return {
-        name: ServerFacts(name, 5060, 1, bool(role), False, not role, role)
+        name: ProgramState(name, 5060, 1, bool(role), False, not role, role)
         for name, role in zip(PAIR, (first, second), strict=True)
     }
 
 
-def with_pair(*seen: object) -> Facts:
-    script = Script(Cast(forwarders=PAIR))
-    calling = CallSeen(1, "Alice", "calling", "c")
-    talking = [CallSeen(3, name, "talking", "c", 3.0) for name in PHONES]
+def with_pair(*seen: object) -> DemoState:
+    script = UseCase(Roles(forwarders=PAIR))
+    calling = CallStateChanged(1, "Alice", "calling", "c")
+    talking = [CallStateChanged(3, name, "talking", "c", 3.0) for name in PHONES]
     for one in (
-        AddressTaken(0, "forwarder1"),
+        ForwarderActivated(0, "forwarder1"),
         ServersUp(0, frozenset(SERVERS), "server1"),
         calling,
         *talking,
         *seen,
     ):
         script.observe(one)
-    return script.facts
+    return script.state
 
 
 TAKEN_OVER = (
-    Killed(5, "server1", 1),
-    TakenOver(5.01, "server1", "server2", 0),
-    Passed(5.02, "server2", "Alice", "OPTIONS", 200, "c"),
+    ProcessKilled(5, "server1", 1),
+    ServerFailover(5.01, "server1", "server2", 0),
+    MessageForwarded(5.02, "server2", "Alice", "OPTIONS", 200, "c"),
     ProbeAnswer(5.021, 5.0, 200),
 )
 ADDRESS_TAKEN = (
-    Killed(8, "forwarder1", 1),
-    AddressTaken(8.02, "forwarder2"),
-    Knocked(8.025, 8.001),
+    ProcessKilled(8, "forwarder1", 1),
+    ForwarderActivated(8.02, "forwarder2"),
+    AddressAnswered(8.025, 8.001),
 )
 
 
@@ -497,7 +513,7 @@ def test_the_headline_leads_to_the_second_plug_and_tells_what_became_of_the_addr
     )
     told = story(with_pair(*ADDRESS_TAKEN), running(), forwarders("", "active"))
     assert told.words.startswith("Forwarder2 took over") and "crash server1 too" in told.hint
-    later = (Killed(9, "server1", 1), TakenOver(9.01, "server1", "server2", 0))
+    later = (ProcessKilled(9, "server1", 1), ServerFailover(9.01, "server1", "server2", 0))
     assert (
         story(with_pair(*ADDRESS_TAKEN, *later), running(), forwarders("", "active")).words
         == "Server2 takes over"
@@ -511,17 +527,17 @@ def test_with_no_forwarder_alive_the_headline_says_what_still_goes_on_and_what_t
         and "audio goes on" in told.hint
         and "Restart either" in told.hint
     )
-    assert "Restart either" in story(facts(), running(), forwarders("", "")).hint
+    assert "Restart either" in story(state(), running(), forwarders("", "")).hint
 
 
 def test_the_phones_of_the_figure_follow_the_call() -> None:
-    ringing = facts(
-        CallSeen(1, "Alice", "calling", "c"),
-        CallSeen(2, "Bob", "incoming", "c"),
-        Killed(3, "server1", 1),
+    ringing = state(
+        CallStateChanged(1, "Alice", "calling", "c"),
+        CallStateChanged(2, "Bob", "incoming", "c"),
+        ProcessKilled(3, "server1", 1),
     )
-    assert phone_look(ringing, "Alice") == PhoneLook("ringing", "out", True)
-    assert phone_look(ringing, "Bob") == PhoneLook("ringing", "in", True)
+    assert phone_look(ringing, "Alice") == PhoneAppearance("ringing", "out", True)
+    assert phone_look(ringing, "Bob") == PhoneAppearance("ringing", "in", True)
 
 
 # -- the bill and the ladder
@@ -542,7 +558,7 @@ CALL = {
 
 
 def test_the_bill_says_who_how_long_carried_by_whom_and_how_much(window: Window) -> None:
-    window.bill.show_bill(look_of(CALL, "server2", "http://127.0.0.1:8072/", "server1"))
+    window.bill.show_bill(bill_from_json(CALL, "server2", "http://127.0.0.1:8072/", "server1"))
     assert text_of(window.bill, "bill_total") == "Total 0.20 EUR"
     assert text_of(window.bill, "bill_parts") == "server1 7 s + server2 5 s"
     assert 'href="http://127.0.0.1:8072/"' in text_of(window.bill, "bill_source")
@@ -555,11 +571,13 @@ def test_a_running_call_has_a_sum_so_far_and_a_strange_tariff_is_not_guessed_at(
     window: Window,
 ) -> None:
     window.bill.show_bill(
-        look_of({**CALL, "final": False, "tariff": "free"}, "server2", "http://x/", "server1")
+        bill_from_json(
+            {**CALL, "final": False, "tariff": "free"}, "server2", "http://x/", "server1"
+        )
     )
     assert text_of(window.bill, "bill_total") == "0.20 EUR so far"
     assert window.bill.look is not None and window.bill.look.sum == ""
-    assert isinstance(look_of({}, "server2", "http://x/", ""), BillLook)
+    assert isinstance(bill_from_json({}, "server2", "http://x/", ""), BillSummary)
 
 
 @pytest.mark.parametrize(
@@ -574,9 +592,9 @@ def test_the_ladder_keeps_a_bounded_number_of_messages_and_follows_the_newest(
 ) -> None:
     window.show_page(1)
     for number in range(KEPT + 50):
-        window.ladder.add(Rung(number, "Alice", "server1", "INVITE"))
-    window.ladder.add(Rung(999.0, "", "", "server1 crashed"))
-    window.ladder.add(Rung(1000.0, "Bob", "server2", "200 OK", "answer"))
+        window.ladder.add(LadderRow(number, "Alice", "server1", "INVITE"))
+    window.ladder.add(LadderRow(999.0, "", "", "server1 crashed"))
+    window.ladder.add(LadderRow(1000.0, "Bob", "server2", "200 OK", "answer"))
     bar = window.ladder._area.verticalScrollBar()
     qtbot.waitUntil(
         lambda: bar.maximum() > (KEPT - 20) * ROW and bar.value() == bar.maximum(), timeout=2000

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from sip.message import Request, parse, reply
-from stage.cluster import Cluster, Ports
-from stage.forwarders import Forwarders
-from stage.knock import Knocker
+from stage.observation.forwarder_roles import Forwarders
+from stage.observation.options_pinger import OptionsPinger
+from stage.processes.cluster import Cluster, Ports
 
 Make = Callable[..., Forwarders]
 
@@ -25,8 +25,8 @@ def make() -> Iterator[Make]:
     def begin(pair: bool) -> Forwarders:
         clusters.append(Cluster(Ports.free(), pair=pair))
         made = Forwarders(clusters[-1], lambda kind, told: None)
-        for facts in made.pair.values():
-            facts.alive, facts.starting = True, False
+        for state in made.pair.values():
+            state.alive, state.starting = True, False
         return made
 
     yield begin
@@ -91,7 +91,7 @@ def test_the_first_answer_ends_the_silence_of_an_address(
     free_port: Callable[[], int], eventually: Callable[..., object]
 ) -> None:
     address, told = ("127.0.0.1", free_port()), []
-    knocker = Knocker(address, "failover.test", lambda at, began: told.append((at, began)))
+    knocker = OptionsPinger(address, "failover.test", lambda at, began: told.append((at, began)))
     knocker.knock()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.settimeout(5)
@@ -110,7 +110,7 @@ def test_the_first_answer_ends_the_silence_of_an_address(
 
 
 def test_nobody_is_asked_after_the_end(free_port: Callable[[], int]) -> None:
-    knocker = Knocker(("127.0.0.1", free_port()), "failover.test", lambda at, began: None)
+    knocker = OptionsPinger(("127.0.0.1", free_port()), "failover.test", lambda at, began: None)
     knocker.knock()
     knocker.stop()
     knocker.knock()

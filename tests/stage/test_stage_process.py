@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from stage.cluster import Cluster, Ports
-from stage.keeper import read_wishes
-from stage.process import Keeper, Program, StartError
+from stage.processes.cleanup_process import read_wishes
+from stage.processes.cluster import Cluster, Ports
+from stage.processes.program import CleanupProcess, Program, StartError
 
 ROOT = Path(__file__).resolve().parents[2]
 WAITS = "import signal, sys; print('hello'); print('ready: yes', flush=True); signal.pause()"
@@ -134,7 +134,7 @@ def test_the_keeper_forgets_programs_that_ended() -> None:
 def test_the_keeper_removes_what_is_left_when_it_is_closed(
     tmp_path: Path, eventually: Callable[..., None]
 ) -> None:
-    keeper = Keeper()
+    keeper = CleanupProcess()
     left = subprocess.Popen([sys.executable, "-S", "-c", WAITS], stdout=subprocess.DEVNULL)
     folder = tmp_path / "store"
     folder.mkdir()
@@ -150,8 +150,8 @@ def test_the_keeper_removes_what_is_left_when_it_is_closed(
 STAGE = """
 import sys, time
 sys.path.insert(0, {root!r})
-from stage.process import Keeper, Program
-keeper = Keeper()
+from stage.processes.program import CleanupProcess, Program
+keeper = CleanupProcess()
 keeper.folder({folder!r})
 program = Program("server1", [sys.executable, "-S", "-c", {waits!r}], keeper=keeper)
 program.start()

@@ -17,8 +17,8 @@ from stage_kit import Demonstration, processes_of, text_of
 from softphone.gui.event_bridge import Bridge
 from softphone.gui.phone_panel import PhonePanel
 from softphone.phone import Account, Phone
-from stage.cluster import DOMAIN, HOST, Cluster, Ports
-from stage.show import Show
+from stage.controller import DemoController
+from stage.processes.cluster import DOMAIN, HOST, Cluster, Ports
 
 Start = Callable[..., Demonstration]
 
@@ -54,11 +54,11 @@ def test_the_whole_use_case_by_hand(start: Start) -> None:
     demo.press(demo.alice, "Hang up")
     demo.until(lambda: demo.total, "the bill")
     demo.until(lambda: demo.steps == [1, 2, 3, 4, 5, 6, 7, 8, 9], "all steps")
-    facts = demo.show.script.facts
+    state = demo.show.use_case.state
     assert "server2" in text_of(demo.window.bill, "bill_source")
-    assert facts.bill is not None and facts.talk_seconds is not None
-    assert abs(facts.bill.seconds - facts.talk_seconds) <= 1
-    assert facts.lost == 0
+    assert state.bill is not None and state.talk_seconds is not None
+    assert abs(state.bill.seconds - state.talk_seconds) <= 1
+    assert state.lost == 0
     look = demo.window.bill.look
     assert look is not None and look.started == "server1" and look.carried[0][0] == "server1"
     assert sum(phone.snapshot().retransmissions for phone in demo.show.phones.values()) == 0
@@ -181,7 +181,7 @@ def test_a_server_that_comes_back_in_mid_call_spoils_neither_call_nor_bill(start
     demo.until(lambda: demo.server("server1") == "hot", "new calls go to server1 again")
     demo.press(demo.alice, "Hang up")
     demo.until(lambda: demo.total, "the bill")
-    talk = demo.show.script.facts.talk_seconds
+    talk = demo.show.use_case.state.talk_seconds
     for server in ("server1", "server2"):
         (call,) = demo.bills(server)
         assert call["final"] and talk is not None and abs(int(str(call["seconds"])) - talk) <= 1
@@ -232,7 +232,7 @@ def test_audio_needs_no_server_and_a_call_outlives_both_of_them(start: Start) ->
 def test_a_taken_port_is_told_in_the_forwarders_own_words(qtbot: QtBot) -> None:
     first = Cluster(Ports.free())
     first.programs["forwarder"].start()
-    show = Show(first.ports)
+    show = DemoController(first.ports)
     qtbot.addWidget(show.window)
     try:
         with qtbot.waitSignal(show.failed, timeout=10_000) as failed:
@@ -292,8 +292,8 @@ def test_the_active_forwarder_dies_in_a_call_and_restarted_becomes_the_standby(
         "forwarder1 killed",
         "forwarder2 has the address",
     }
-    facts = demo.show.script.facts
-    assert facts.forwarder_takeover_ms is not None and facts.forwarder_takeover_ms < 500, (
+    state = demo.show.use_case.state
+    assert state.forwarder_takeover_ms is not None and state.forwarder_takeover_ms < 500, (
         "slower than T1"
     )
     assert sum(phone.snapshot().retransmissions for phone in demo.show.phones.values()) == 0

@@ -32,8 +32,8 @@ from sweep_kit import (
 )
 from sweep_process_kit import sweep_process_outages, sweep_processes
 
-from slee_mock.failover_kept_header import Forwarders
 from slee_mock.services import billing
+from slee_mock.sip_adaptor import Forwarders
 
 
 def troubles(cells):

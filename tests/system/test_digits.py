@@ -24,7 +24,7 @@ from sip.via import Via
 from slee_mock.services.billing import Tariff
 from slee_mock.services.prepaid import read_balances
 from slee_mock.store.redis_url import RedisPlace
-from stage.bill import TARIFF
+from stage.gui.bill_view import TARIFF
 
 ROOT = Path(__file__).resolve().parents[2]
 PRODUCT = (

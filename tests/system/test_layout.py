@@ -40,12 +40,12 @@ CORES = [
     *(f"plumbing/{name}.py" for name in ("address", "http_request_parser", "shorten_text")),
     "failover/proxy",
     "failover/upstream",
-    "failover/net/active_standby.py",
     "slee_mock/container",
     "slee_mock/services",
-    "slee_mock/failover_kept_header.py",
+    "slee_mock/node.py",
+    "slee_mock/sip_adaptor.py",
     "slee_mock/start_errors.py",
-    *(f"slee_mock/cluster/{name}.py" for name in ("clock_offset", "cluster_key", "membership")),
+    *(f"slee_mock/cluster/{name}.py" for name in ("cluster_key", "membership")),
     *(
         f"slee_mock/store/{name}.py"
         for name in ("degraded_mode", "interface", "purge", "records", "redis_url")
@@ -66,7 +66,10 @@ CORES = [
     ),
     *(f"softphone/media/{name}.py" for name in ("rtp", "silence_alarm", "source_filter", "stream")),
     "softphone/media/tone_generator.py",
-    *(f"stage/{name}.py" for name in ("facts", "script", "seen")),
+    *(
+        f"stage/{name}.py"
+        for name in ("scenes/state", "scenes/use_case", "observation/observations")
+    ),
 ]
 
 QT = {"PySide6", "shiboken6"}

@@ -16,7 +16,8 @@ from crossroads_kit import (
     WithoutRoutes,
 )
 from forwarder_kit import make_table
-from parties_kit import Scene, absent, free_port, wait_until
+from parties_kit import Scene, absent
+from process_kit import free_port, wait_until
 from slee_kit import FORWARDER
 from sweep_kit import FLOWS, KILLED, POINTS, Fault, Flow, Play
 from wire import SERVERS

@@ -1,0 +1,465 @@
+"""The show: starts the programs and the two phones, gathers what is observed, and lets the window
+show it.
+
+GUI thread, but for what waits: programs are started on a loop's thread (`cluster`), pages and
+events are read by threads of their own (`watch.py`), the phones have theirs. All of them reach this
+object through `Wire`'s signal.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from PySide6.QtCore import QObject, QTimer, Signal
+
+from plumbing.event_loop import Loop
+from softphone.gui.event_bridge import Bridge
+from softphone.gui.phone_panel import PhonePanel
+from softphone.phone import Account, Phone
+from stage.gui.bill_view import bill_from_json
+from stage.gui.main_window import Window
+from stage.gui.message_ladder import LadderRow
+from stage.gui.presenter import ProgramState, forwarder_look, phone_look, server_look, story
+from stage.gui.topology_view import TopologyView
+from stage.observation.forwarder_client import Pages
+from stage.observation.forwarder_roles import Forwarders
+from stage.observation.from_events import from_forwarder_message, heard
+from stage.observation.observations import (
+    AddressAnswered,
+    Audio,
+    Bill,
+    CallStateChanged,
+    ForwarderActivated,
+    MembersSeen,
+    ProcessExited,
+    ProcessKilled,
+    ServerFailover,
+    ServersUp,
+)
+from stage.processes.cluster import DOMAIN, HOST, SERVERS, Cluster, Ports
+from stage.processes.program import StartError
+from stage.scenes.state import Roles
+from stage.scenes.use_case import Row, UseCase
+
+PHONES = ("Alice", "Bob")
+TICK = 100  # ms between two looks at the audio
+# asked again that often, a tick apart, until one has come through the server that took over
+PROBES = 20
+
+
+class Wire(QObject):
+    """Carries what other threads have to say into the GUI thread."""
+
+    told = Signal(str, object)
+
+
+class DemoController(QObject):
+    """`users` is what the servers know, `passwords` what the phones say, `more` further arguments
+    of the servers. `pair`: two forwarders (observation/forwarder_roles.py). `ready`: both servers
+    are up."""
+
+    ready = Signal()
+    failed = Signal(str)
+    fulfilled = Signal(object)  # a Row, each once per call
+
+    def __init__(
+        self,
+        ports: Ports | None = None,
+        users: Mapping[str, str] | None = None,
+        passwords: Mapping[str, str] | None = None,
+        more: Sequence[str] = (),
+        pair: bool = False,
+    ) -> None:
+        super().__init__()
+        self._wire = Wire()
+        self._wire.told.connect(self._hear)
+        self.cluster = Cluster(ports, users, self._program_ended, more, pair)
+        self.forwarders = Forwarders(self.cluster, self._wire.told.emit)
+        self.use_case = UseCase(Roles(*PHONES, *SERVERS, tuple(self.forwarders.pair)))
+        self.servers = {
+            name: ProgramState(name, self.cluster.addresses[name][1]) for name in SERVERS
+        }
+        self.bridges = {name: Bridge() for name in PHONES}
+        said = passwords or users or {}
+        self.phones = {name: self._make_phone(name, said.get(name.lower(), "")) for name in PHONES}
+        self.window = self._make_window()
+        self._worker = Loop("cluster", on_error=lambda error: self._wire.told.emit("error", error))
+        pages = [
+            f"{url}/{page}"
+            for url in self.cluster.management.values()
+            for page in ("calls", "members")
+        ]
+        self._pages = Pages(pages, lambda url, page: self._wire.told.emit("page", (url, page)))
+        self._ticks = QTimer(self)
+        self._ticks.timeout.connect(self._tick)
+        self._probes_left = 0
+        self._stage = "new"  # then starting, running or failed, stopped
+
+    # -- construction ------------------------------------------------------------------------------
+
+    def _make_phone(self, name: str, password: str) -> Phone:
+        bridge = self.bridges[name]
+        bridge.event.connect(lambda event: self._hear_phone(name, event))
+        account = Account(name.lower(), DOMAIN, password, name)
+        return Phone(account, self.cluster.forwarder, (HOST, 0), bridge.event.emit)
+
+    def _make_window(self) -> Window:
+        alice, bob = PHONES
+        pair = tuple(self.forwarders.pair)
+        figure = TopologyView(
+            (alice, bob), (SERVERS[0], SERVERS[1]), self.cluster.ports.forwarder, pair=pair
+        )
+        figure.kill.connect(self.kill)
+        figure.restart.connect(self.restart)
+        panels = [
+            PhonePanel(name, self.phones[name], self.bridges[name], target=other.lower())
+            for name, other in ((alice, bob), (bob, alice))
+        ]
+        window = Window(
+            panels[0], panels[1], figure, (alice, "forwarder", *SERVERS, bob), self.use_case.steps
+        )
+        window.allow_phones(False)
+        self._refresh(window)
+        return window
+
+    @property
+    def _programs(self) -> dict[str, ProgramState]:
+        """Those that may be killed and restarted."""
+        return self.forwarders.pair | self.servers
+
+    # -- start and end -----------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Returns at once; `ready` or `failed` tells how it went."""
+        self._stage = "starting"
+        self._worker.start()
+        self._worker.post(self._start_programs)
+
+    def stop(self) -> None:
+        """End the call, the phones, every program. Waits; twice is fine."""
+        if self._stage == "stopped":
+            return
+        self._stage = "stopped"
+        self._ticks.stop()
+        self.cluster.hurry()
+        try:
+            for phone in self.phones.values():
+                phone.stop(1.5)
+            self.forwarders.stop()
+            self._pages.stop()
+            self._worker.stop(20.0)
+        finally:
+            self.cluster.stop()
+
+    def _start_programs(self) -> None:
+        """Worker thread."""
+        try:
+            self.cluster.start()
+        except StartError as error:
+            self.cluster.stop()
+            self._wire.told.emit("failed", str(error))
+            return
+        self._wire.told.emit("started", None)
+
+    def _run(self) -> None:
+        """The programs are ready: listen to them, and let the phones register once both servers are
+        up."""
+        self._stage = "running"
+        for name, program in self._programs.items():
+            program.alive, program.starting, program.pid = (
+                True,
+                False,
+                self.cluster.programs[name].pid,
+            )
+        self.forwarders.start()
+        self._pages.start()
+        self._ticks.start(TICK)
+
+    def _start_phones(self) -> None:
+        for name, phone in self.phones.items():
+            try:
+                phone.start()
+            except OSError as error:
+                self.failed.emit(f"{name}'s phone cannot start: {error}.")
+                return
+        self.window.allow_phones(True)
+        self.ready.emit()
+
+    # -- what a person wishes ----------------------------------------------------------------------
+
+    def kill(self, name: str) -> None:
+        """The crash, at any moment a person chooses."""
+        program = self._programs[name]
+        if not program.alive:
+            return
+        at = self.cluster.kill(name)
+        program.crashed = True
+        self._probes_left = PROBES
+        self.window.ladder.add(LadderRow(at, "", "", f"{name} killed", "refusal"))
+        self.observe(ProcessKilled(at, name, program.pid or 0))
+
+    def _program_ended(self, name: str, status: int) -> None:
+        """On the program's own thread, the moment its process is gone.
+
+        Alice's phone asks at once whether her call still answers, which is what `takeover_ms`
+        times. Asked any earlier, the question could be swallowed by the dying process's socket and
+        would time the next heartbeat instead.
+        """
+        if name in SERVERS and status < 0:
+            self.phones[PHONES[0]].probe()
+        elif status < 0:
+            self.forwarders.ended(name)
+        self._wire.told.emit("ended", (name, status))
+
+    def restart(self, name: str) -> None:
+        program = self._programs[name]
+        if program.alive or program.starting or self._stage != "running":
+            return
+        program.starting = True
+        self._worker.post(lambda: self._restart(name))
+        self._refresh()
+
+    def _restart(self, name: str) -> None:
+        """Worker thread."""
+        try:
+            self.cluster.restart(name)
+            self._wire.told.emit("restarted", (name, ""))
+        except StartError as error:
+            self._wire.told.emit("restarted", (name, str(error)))
+
+    # -- what is told ------------------------------------------------------------------------------
+
+    def observe(self, seen: object) -> None:
+        """Take an observation into the script and show what it changes."""
+        call = self.use_case.state.call_id
+        fulfilled = self.use_case.observe(seen)
+        if self.use_case.state.call_id != call:
+            self.window.bill.show_bill(None)
+        self._refresh()
+        for row in fulfilled:
+            self.fulfilled.emit(row)
+
+    def _hear(self, kind: str, told: Any) -> None:
+        if self._stage == "stopped":
+            return
+        handlers: dict[str, Callable[[Any], None]] = {
+            "started": lambda _: self._run(),
+            "failed": self._on_failed,
+            "ended": self._on_ended,
+            "restarted": self._on_restarted,
+            "page": self._on_page,
+            "hello": self._on_hello,
+            "state": self._on_state,
+            "message": self._on_message,
+            "failover": self._on_failover,
+            "takeover": self._on_takeover,
+            "knocked": self._on_knocked,
+            "error": lambda error: self._on_failed(f"The programs cannot be started: {error}."),
+        }
+        if kind in handlers:
+            handlers[kind](told)
+
+    def _on_failed(self, sentence: str) -> None:
+        self._stage = "failed"
+        if "in use" in sentence and self.cluster.ports == Ports():
+            sentence = (
+                f"{sentence.rstrip('.')}. The option --free-ports takes ports that nobody uses."
+            )
+        for program in self._programs.values():
+            program.starting = False
+        self._refresh()
+        self.failed.emit(sentence)
+
+    def _on_ended(self, told: tuple[str, int]) -> None:
+        name, status = told
+        if self._stage != "running":
+            return
+        if name not in self._programs:
+            self.failed.emit(
+                f"The forwarder ended by itself: {self.cluster.programs[name].last_words()}"
+            )
+            return
+        program = self._programs[name]
+        if program.starting:
+            return
+        program.alive, program.crashed = False, status < 0
+        if name in self.forwarders.pair:
+            self.forwarders.gone(name)
+            self.window.figure.show_active(self.forwarders.active)
+        self.observe(ProcessExited(time.monotonic(), name, status))
+
+    def _on_restarted(self, told: tuple[str, str]) -> None:
+        name, trouble = told
+        program = self._programs[name]
+        program.starting, program.alive, program.crashed = False, not trouble, False
+        program.pid = self.cluster.programs[name].pid
+        if self.forwarders.settle(name):
+            self._taken(time.monotonic())
+        self._refresh()
+        if trouble:
+            self.window.tell("warning", "stop", f"{name} does not start", trouble)
+
+    def _on_hello(self, told: dict[str, Any]) -> None:
+        if self.forwarders.hello(told):
+            self._taken(time.monotonic())
+        self._servers_up(time.monotonic())
+
+    def _on_state(self, told: dict[str, Any]) -> None:
+        self.forwarders.state(told)
+        self._servers_up(float(told["at"]))
+
+    def _on_takeover(self, told: dict[str, Any]) -> None:
+        if self.forwarders.takeover(told):
+            self._taken(float(told["monotonic"]))
+            self._servers_up(float(told["monotonic"]))
+        self._refresh()
+
+    def _taken(self, at: float) -> None:
+        """The active one of two forwarders is another than it was."""
+        name = self.forwarders.active or ""
+        self.window.figure.show_active(name)
+        if self.window.ladder.rungs:  # not the first time
+            self.window.ladder.add(LadderRow(at, "", "", f"{name} has the address", "answer"))
+        self.observe(ForwarderActivated(at, name))
+
+    def _on_knocked(self, told: tuple[float, float]) -> None:
+        self.observe(AddressAnswered(*told))
+        if self.use_case.state.both("talking"):
+            self.phones[PHONES[0]].probe()  # does the call itself pass through the other one too?
+
+    def _servers_up(self, at: float) -> None:
+        """As the active forwarder sees them; while there is none, as the last one saw them."""
+        if not self.forwarders.active:
+            return
+        hot, states = self.forwarders.view.hot, self.forwarders.view.states
+        for name, server in self.servers.items():
+            server.heard = states.get(name, "DOWN")
+        up = frozenset(name for name, server in self.servers.items() if server.heard == "UP")
+        self.observe(ServersUp(at, up, hot))
+        self.window.figure.show_hot(hot)
+        if len(up) == len(SERVERS) and not any(phone.address[1] for phone in self.phones.values()):
+            self._start_phones()
+
+    def _on_failover(self, told: dict[str, Any]) -> None:
+        if told.get("to"):
+            self.observe(
+                ServerFailover(
+                    float(told["monotonic"]),
+                    str(told["from"]),
+                    str(told["to"]),
+                    int(told.get("replayed") or 0),
+                )
+            )
+
+    def _on_message(self, told: dict[str, Any]) -> None:
+        crossing = from_forwarder_message(told, self._name, self.forwarders.path(told["forwarder"]))
+        if crossing is None:
+            return
+        self.window.figure.show_message(crossing.lane, crossing.travel)
+        self.window.ladder.add(crossing.rung)
+        self.observe(crossing.seen)
+        if crossing.seen.method == "BYE":
+            self._pages.look()
+
+    def _name(self, leg: str, address: str) -> str | None:
+        """The figure's name for one end of a message; None for a phone not ours."""
+        if leg in self.servers:
+            return leg
+        port = address.rpartition(":")[2]
+        return next(
+            (name for name, phone in self.phones.items() if str(phone.address[1]) == port), None
+        )
+
+    def _on_page(self, told: tuple[str, dict[str, Any] | None]) -> None:
+        url, page = told
+        if page is None:
+            return
+        if url.endswith("/members"):
+            alive = frozenset(str(m["name"]) for m in page.get("members", ()) if m.get("alive"))
+            if alive != self.use_case.state.members:
+                self.observe(MembersSeen(time.monotonic(), alive))
+            return
+        server = str(page.get("server"))
+        successor = self.use_case.state.cast.second
+        if server == successor or not self.servers[successor].alive:
+            self._on_calls(server, page)
+
+    def _on_calls(self, server: str, page: dict[str, Any]) -> None:
+        """The bill as the second server tells it; by the first only while the second is dead."""
+        call = next(
+            (c for c in page.get("calls", ()) if c.get("call_id") == self.use_case.state.call_id),
+            None,
+        )
+        if call is None or call.get("answered") is None:
+            self.window.bill.show_bill(None)
+            return
+        page_address, started = (
+            f"{self.cluster.management[server]}/",
+            self.use_case.state.answered_through or "",
+        )
+        self.window.bill.show_bill(bill_from_json(call, server, page_address, started))
+        self.observe(
+            Bill(
+                time.monotonic(),
+                server,
+                str(call["call_id"]),
+                int(call["seconds"]),
+                str(call["total"]),
+                str(call["currency"]),
+                bool(call["final"]),
+            )
+        )
+
+    def _hear_phone(self, name: str, event: object) -> None:
+        if self._stage == "stopped":
+            return
+        seen = heard(name, event)
+        if isinstance(seen, CallStateChanged):
+            self._look_at_audio(name)
+        if seen is not None:
+            self.observe(seen)
+        if isinstance(seen, CallStateChanged) and seen.state == "ended":
+            self._pages.look()
+
+    # -- from time to time -------------------------------------------------------------------------
+
+    def _tick(self) -> None:
+        state = self.use_case.state
+        if state.both("talking"):
+            for name in PHONES:
+                self._look_at_audio(name)
+            if state.killed and state.takeover_ms is None and self._probes_left and state.hot:
+                self._probes_left -= 1
+                # before that, `_program_ended` has asked
+                if time.monotonic() > state.killed.at + TICK / 1000:
+                    self.phones[PHONES[0]].probe()
+
+    def _look_at_audio(self, name: str) -> None:
+        stats = self.phones[name].media_stats()
+        if stats is not None and self.use_case.state.call_state(name) == "talking":
+            self.observe(
+                Audio(
+                    time.monotonic(), name, stats.packets_received, stats.longest_gap_ms, stats.lost
+                )
+            )
+
+    # -- what is shown -----------------------------------------------------------------------------
+
+    def _refresh(self, window: Window | None = None) -> None:
+        window = window or self.window
+        state = self.use_case.state
+        for name, server in self.servers.items():
+            window.figure.show_server(name, server_look(server, state.hot))
+        for name, forwarder in self.forwarders.pair.items():
+            window.figure.show_server(name, forwarder_look(forwarder))
+        for name in PHONES:
+            window.figure.show_phone(name, phone_look(state, name))
+        window.figure.show_talking(state.both("talking"))
+        window.steps.show_rows(self.use_case.rows)
+        window.tell(*story(state, self.servers, self.forwarders.pair))
+
+    @property
+    def rows(self) -> list[Row]:
+        return self.use_case.rows

@@ -1,0 +1,401 @@
+"""The figure: phones, forwarder, servers and store, with real messages travelling and the plug to
+pull on each server.
+
+With two forwarders (Figure 3 of the document) the address that they share is drawn apart, and each
+has a plug too.
+
+It shows what it is told and asks for nothing but `kill` and `restart`. GUI thread.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from PySide6.QtCore import QPointF, QRectF, QSize, QSizeF, Qt, QTimer, Signal
+from PySide6.QtGui import QColor, QPainter, QPainterPath, QPaintEvent, QPen, QResizeEvent
+from PySide6.QtWidgets import QSizePolicy, QWidget
+
+from softphone.gui import icons
+from softphone.gui.theme import GRID, Palette, Size, theme
+from softphone.gui.widgets import FlatButton
+from stage.gui import painting
+from stage.gui.geometry import LEAST, LEAST_PAIR, Geometry, lay_out, lay_out_pair
+from stage.gui.message_animation import LASTS, AnimationQueue, MessageAnimation
+
+MOVING = 33  # ms between frames while a message moves
+FLOWING = 80  # ms between frames while only the audio flows
+DASH = (5.0, 4.0)  # of the audio's line, in widths of the pen
+
+# What a server, or one of two forwarders, looks like: (icon, tone of icon and edge, width of the
+# edge).
+LOOKS = {
+    "hot": ("dot", "hot", 3.0),
+    "ready": ("ring", "alive", 1.5),
+    "failing": ("warning", "warning", 2.0),
+    "waking": ("ring", "warning", 1.5),
+    "standby": ("ring", "alive", 1.5),
+    "dead": ("crossed", "dead", 1.5),
+}
+DASHED = ("standby", "dead")
+# What a message looks like: the tone of its lozenge.
+TONES = {"request": "hot", "answer": "alive", "refusal": "stop", "replay": "warning"}
+
+
+@dataclass(frozen=True)
+class ServerAppearance:
+    """`look` is a key of LOOKS, `words` say it; `kill` and `restart`: may it be done, and the
+    tooltip."""
+
+    look: str
+    words: str
+    address: str
+    kill: tuple[bool, str]
+    restart: tuple[bool, str]
+
+
+@dataclass(frozen=True)
+class PhoneAppearance:
+    """`tone` and `icon` of the theme; `linked`: registered, so that its line to the forwarder is
+    lit."""
+
+    tone: str
+    icon: str
+    linked: bool
+
+
+ABSENT = ServerAppearance(
+    "waking", "starting ...", "", (False, "It is still starting"), (False, "It is still starting")
+)
+
+
+class TopologyView(QWidget):
+    """`phones`, `servers` and `pair` are the names, left and right; `pair` is empty if there is but
+    one forwarder."""
+
+    kill = Signal(str)
+    restart = Signal(str)
+
+    def __init__(
+        self,
+        phones: tuple[str, str],
+        servers: tuple[str, str],
+        port: int,
+        parent: QWidget | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        pair: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__(parent)
+        who = "two forwarders" if pair else "the forwarder"
+        self.setAccessibleName(f"The figure: two phones, {who}, two servers and their store")
+        self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Expanding)
+        self._phones, self._servers, self._pair, self._port, self._clock = (
+            phones,
+            servers,
+            pair,
+            port,
+            clock,
+        )
+        self._plugged = (*pair, *servers)  # programs with a plug to pull
+        self.phones = dict.fromkeys(phones, PhoneAppearance("dead", "call", False))
+        self.servers = dict.fromkeys(servers, ABSENT)
+        self.forwarders = dict.fromkeys(pair, ABSENT)
+        self.active: str | None = None  # of the pair
+        self._vacant = False  # not before somebody says so
+        self._taken_at = -10.0  # when the active forwarder changed last
+        self.hot: str | None = None
+        self._deserted = False  # not before somebody says so
+        self.talking = False
+        self.traffic = AnimationQueue()
+        self._moved_at = -10.0  # when the hot server changed last
+        self._geometry = self._lay_out()
+        self.buttons: dict[tuple[str, str], FlatButton] = {}
+        for name in self._plugged:
+            self._make_buttons(name)
+        self._above = Above(self, self._draw_messages)
+        self._frames = QTimer(self)
+        self._frames.timeout.connect(self._frame)
+        theme().changed.connect(self._animate)
+        self._place_buttons()
+
+    # -- what there is to show ---------------------------------------------------------------------
+
+    def show_server(self, name: str, look: ServerAppearance) -> None:
+        """Or one of two forwarders."""
+        looks = self.forwarders if name in self._pair else self.servers
+        if look == looks[name]:
+            return
+        looks[name] = look
+        # Only the hot server's plug is worth pulling at first sight.
+        self.buttons[name, "kill"].dress("Kill", "decline", "stop" if look.look == "hot" else "")
+        self.buttons[name, "kill"].allow(*look.kill)
+        self.buttons[name, "restart"].allow(*look.restart)
+        self.update()
+
+    def show_hot(self, name: str | None) -> None:
+        """The path moves: the line to the new hot server lights up from the forwarder on. None:
+        nobody serves."""
+        if name != self.hot or self._deserted is not (name is None):
+            self.hot, self._deserted = name, name is None
+            self._moved_at = max(self._clock(), self._taken_at + LASTS)
+            self._animate()
+
+    def show_active(self, name: str | None) -> None:
+        """The address moves: first the line to its new holder lights up, then the one from there to
+        the hot server."""
+        if name != self.active:
+            self.active, self._taken_at, self._vacant = name, self._clock(), name is None
+            self._moved_at = self._taken_at + LASTS
+            self._animate()
+
+    def show_phone(self, name: str, look: PhoneAppearance) -> None:
+        if look != self.phones[name]:
+            self.phones[name] = look
+            self.update()
+
+    def show_talking(self, talking: bool) -> None:
+        if talking != self.talking:
+            self.talking = talking
+            self._animate()
+
+    def show_message(self, call: str, travel: MessageAnimation) -> None:
+        self.traffic.add(call, travel, self._clock())
+        self._animate()
+
+    # -- construction and size ---------------------------------------------------------------------
+
+    def _make_buttons(self, name: str) -> None:
+        for action, label, icon, tone in (
+            ("kill", "Kill", "decline", "stop"),
+            ("restart", "Restart", "play", ""),
+        ):
+            button = FlatButton(label, icon, tone, self)
+            button.setObjectName(f"{action}_{name}")
+            button.setAccessibleName(f"{label} {name}")
+            button.setFont(theme().font(Size.SMALL, bold=True))
+            button.clicked.connect(
+                lambda _=False, action=action, name=name: getattr(self, action).emit(name)
+            )
+            button.allow(False, "It is still starting")
+            self.buttons[name, action] = button
+
+    def _lay_out(self) -> Geometry:
+        if len(self._pair) == 2:
+            return lay_out_pair(QSizeF(self.size()), self._phones, self._servers, self._pair)
+        return lay_out(QSizeF(self.size()), self._phones, self._servers)
+
+    def _place_buttons(self) -> None:
+        height, edge = (3.5 * GRID, GRID // 2 + 2) if self._pair else (4 * GRID - 2, GRID)
+        for name in self._plugged:
+            box = self._geometry.boxes[name].toRect()
+            row = box.adjusted(GRID, box.height() - int(height) - edge, -GRID, -edge)
+            kill = (row.width() - GRID) * 42 // 100
+            rest = row.width() - GRID - kill
+            self.buttons[name, "kill"].setGeometry(row.left(), row.top(), kill, row.height())
+            self.buttons[name, "restart"].setGeometry(
+                row.left() + kill + GRID, row.top(), rest, row.height()
+            )
+
+    def minimumSizeHint(self) -> QSize:
+        return (LEAST_PAIR if self._pair else LEAST).toSize()
+
+    def sizeHint(self) -> QSize:
+        return QSize(720, 480)
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        super().resizeEvent(event)
+        self._geometry = self._lay_out()
+        self._place_buttons()
+        self._above.setGeometry(self.rect())
+
+    # -- motion ------------------------------------------------------------------------------------
+
+    def _animate(self) -> None:
+        """Draw anew, and go on drawing for as long as something moves."""
+        now = self._clock()
+        if self.traffic.busy or now < max(self._moved_at, self._taken_at) + LASTS:
+            self._frames.start(MOVING)
+        elif self.talking and not theme().reduced_motion:
+            self._frames.start(FLOWING)
+        else:
+            self._frames.stop()
+        self.update()
+
+    def _frame(self) -> None:
+        if self._frames.interval() == FLOWING and not self.traffic.busy:
+            self.update(
+                self._geometry.audio.boundingRect().adjusted(-8, -16, 8, 16).toAlignedRect()
+            )
+        else:
+            self.traffic.positions(self._clock())
+            self._animate()
+
+    # -- drawing -----------------------------------------------------------------------------------
+
+    def paintEvent(self, event: QPaintEvent) -> None:
+        painter = QPainter(self)
+        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+        palette, now = theme().palette, self._clock()
+        self._draw_links(painter, palette, now)
+        self._draw_audio(painter, palette, now)
+        for name, phone in self.phones.items():
+            painting.phone(
+                painter,
+                self._geometry.boxes[name],
+                name,
+                palette.tones()[phone.tone],
+                phone.icon,
+                palette,
+            )
+        self._draw_forwarder(painter, palette)
+        for name, look in (self.forwarders | self.servers).items():
+            self._draw_program(painter, name, look, palette)
+        painting.store(painter, self._geometry.boxes["store"], palette)
+
+    def _draw_links(self, painter: QPainter, palette: Palette, now: float) -> None:
+        for name, phone in self.phones.items():
+            colour = palette.hot.colour if phone.linked else palette.line
+            entrance = "address" if self._pair else "forwarder"
+            painting.arrow(
+                painter, *self._geometry.arrow(name, entrance), colour, 2, dotted=not phone.linked
+            )
+        for forwarder in self._pair:
+            painting.arrow(
+                painter,
+                *self._geometry.arrow("address", forwarder),
+                palette.faint,
+                2,
+                dotted=True,
+                head=False,
+            )
+        for name in self._servers:
+            for forwarder in self._pair or ("forwarder",):
+                start, end = self._geometry.arrow(forwarder, name)
+                painting.arrow(painter, start, end, palette.faint, 2, dotted=True, head=False)
+            dead = self.servers[name].look == "dead"
+            to_store = self._geometry.arrow(name, "store")
+            painting.arrow(
+                painter,
+                *to_store,
+                palette.faint if dead else palette.muted,
+                1.5,
+                dotted=dead,
+                head=False,
+            )
+        if self.active:
+            self._draw_lit(painter, palette, ("address", self.active), now - self._taken_at)
+        if self.hot and (self.active or not self._pair):
+            self._draw_lit(
+                painter, palette, (self.active or "forwarder", self.hot), now - self._moved_at
+            )
+
+    def _draw_lit(
+        self, painter: QPainter, palette: Palette, route: tuple[str, str], since: float
+    ) -> None:
+        """A line that grew from its beginning on `since` seconds ago."""
+        moved = 1.0 if theme().reduced_motion else min(1.0, since / LASTS)
+        if moved > 0:
+            painting.arrow(
+                painter,
+                *painting.part_of(self._geometry.route(route), moved),
+                palette.hot.colour,
+                3.5,
+            )
+
+    def _draw_audio(self, painter: QPainter, palette: Palette, now: float) -> None:
+        path = self._geometry.audio
+        pen = QPen(
+            palette.alive.colour if self.talking else palette.line, 2.5 if self.talking else 1.5
+        )
+        if self.talking:
+            pen.setDashPattern(DASH)
+            if not theme().reduced_motion:
+                pen.setDashOffset(-(now * 12) % sum(DASH))
+        else:
+            pen.setDashPattern([0.1, 4])
+            pen.setCapStyle(Qt.PenCapStyle.RoundCap)
+        painter.setPen(pen)
+        painter.setBrush(Qt.BrushStyle.NoBrush)
+        painter.drawPath(path)
+        words = "audio (RTP), from phone to phone" if self.talking else "no audio"
+        painting.tag(
+            painter,
+            path.pointAtPercent(0.5),
+            words,
+            palette.alive.colour if self.talking else palette.muted,
+            palette.surface,
+        )
+
+    def _draw_forwarder(self, painter: QPainter, palette: Palette) -> None:
+        words = "no live server: 503" if self._deserted else f"UDP {self._port}"
+        tone = palette.warning if self._deserted else None
+        if self._pair:
+            if self._vacant:
+                words, tone = "nobody has it", palette.warning
+            painting.address(painter, self._geometry.boxes["address"], words, tone, palette)
+            return
+        painting.forwarder(painter, self._geometry.boxes["forwarder"], words, tone, palette)
+
+    def _draw_program(
+        self, painter: QPainter, name: str, look: ServerAppearance, palette: Palette
+    ) -> None:
+        box = self._geometry.boxes[name]
+        icon, tone_name, width = LOOKS[look.look]
+        tone = palette.tones()[tone_name]
+        dead = look.look == "dead"
+        fill = tone.wash if look.look in ("hot", "dead") else palette.surface
+        painting.card(painter, box, fill, tone.colour, width, dashed=look.look in DASHED)
+        edge = GRID / 2 if self._pair else GRID
+        head = QRectF(
+            box.left() + 1.5 * GRID, box.top() + edge, box.width() - 3 * GRID, 2.75 * GRID
+        )
+        if dead:
+            painting.cross(painter, box.adjusted(3, 3, -3, -3), tone.colour)
+        icons.draw(
+            painter, icon, QRectF(head.left(), head.top() + 3, 2 * GRID, 2 * GRID), tone.colour
+        )
+        title = head.adjusted(3 * GRID, 0, 0, 0)
+        left, right = Qt.AlignmentFlag.AlignLeft, Qt.AlignmentFlag.AlignRight
+        ink = tone.colour if dead else palette.text
+        painting.text(painter, title, name, theme().font(Size.TEXT, bold=True), ink, left)
+        painting.text(painter, title, look.address, theme().font(Size.SMALL), palette.muted, right)
+        below = title.translated(0, (2.5 if self._pair else 2.75) * GRID)
+        painting.text(painter, below, look.words, theme().font(Size.SMALL), tone.colour, left)
+
+    def _draw_messages(self, painter: QPainter) -> None:
+        palette = theme().palette
+        for position in self.traffic.positions(self._clock()):
+            route = self._geometry.route(position.travel.route)
+            fraction = 0.5 if theme().reduced_motion else eased(position.fraction)
+            painting.pill(
+                painter,
+                along(route, fraction),
+                position.travel.label,
+                palette.tones()[TONES[position.travel.kind]],
+                QColor(palette.surface),
+            )
+
+
+class Above(QWidget):
+    """What is drawn over the buttons, without being in their way: messages that pass a forwarder
+    that has some."""
+
+    def __init__(self, parent: QWidget, draw: Callable[[QPainter], None]) -> None:
+        super().__init__(parent)
+        self._draw = draw
+        self.setAttribute(Qt.WidgetAttribute.WA_TransparentForMouseEvents)
+
+    def paintEvent(self, event: QPaintEvent) -> None:
+        painter = QPainter(self)
+        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+        self._draw(painter)
+
+
+def eased(fraction: float) -> float:
+    """Slow at both ends, so that one sees where a message comes from and where it goes."""
+    return fraction * fraction * (3 - 2 * fraction)
+
+
+def along(path: QPainterPath, fraction: float) -> QPointF:
+    return path.pointAtPercent(max(0.0, min(1.0, fraction)))

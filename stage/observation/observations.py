@@ -1,0 +1,134 @@
+"""What the stage can observe: frozen facts with a time, told by a phone, the forwarder, a server's
+page or a process.
+
+`phone`, `server`, `forwarder` and `program` are names ("Alice", "server1"); all times are monotonic
+seconds of this computer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ServersUp:
+    """The forwarder's word: who answers its heartbeats, and who gets new calls."""
+
+    at: float
+    up: frozenset[str]
+    hot: str | None
+
+
+@dataclass(frozen=True)
+class MembersSeen:
+    """A server's word: who shares its store and lives."""
+
+    at: float
+    members: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Registration:
+    at: float
+    phone: str
+    registered: bool
+
+
+@dataclass(frozen=True)
+class MessageForwarded:
+    """A message that crossed the forwarder; `source` and `target` are names of phones or
+    servers."""
+
+    at: float
+    source: str
+    target: str
+    method: str
+    status: int | None
+    call_id: str
+    through: str = "forwarder"
+
+
+@dataclass(frozen=True)
+class CallStateChanged:
+    """A phone's call, named by its Call-ID, moved to `state`."""
+
+    at: float
+    phone: str
+    state: str
+    call_id: str
+    answered_at: float | None = None
+    ended_at: float | None = None
+
+
+@dataclass(frozen=True)
+class ProcessKilled:
+    at: float
+    program: str
+    pid: int
+
+
+@dataclass(frozen=True)
+class ProcessExited:
+    """A process is gone; `status` as of subprocess, -9 for SIGKILL."""
+
+    at: float
+    program: str
+    status: int
+
+
+@dataclass(frozen=True)
+class ServerFailover:
+    at: float
+    source: str
+    target: str
+    replayed: int
+
+
+@dataclass(frozen=True)
+class ForwarderActivated:
+    """A forwarder's own word: it has the address that two of them share."""
+
+    at: float
+    forwarder: str
+
+
+@dataclass(frozen=True)
+class AddressAnswered:
+    """The first answer to requests that were sent to the address every few milliseconds from
+    `began` on."""
+
+    at: float
+    began: float
+
+
+@dataclass(frozen=True)
+class ProbeAnswer:
+    """Alice's in-dialog OPTIONS was answered at `at`."""
+
+    at: float
+    sent_at: float
+    status: int
+
+
+@dataclass(frozen=True)
+class Audio:
+    """One phone's count of received RTP packets, its longest pause and its losses so far."""
+
+    at: float
+    phone: str
+    packets: int
+    longest_gap_ms: float
+    lost: int
+
+
+@dataclass(frozen=True)
+class Bill:
+    """One call as a server's management page shows it."""
+
+    at: float
+    server: str
+    call_id: str
+    seconds: int
+    total: str
+    currency: str
+    final: bool

@@ -1,0 +1,215 @@
+"""The programs of the example: a forwarder or two, and two servers; their store and settings in a
+folder of their own.
+
+Everything is on loopback. `start`, `restart` and `stop` wait and so belong on a worker thread;
+`kill` may be called from any thread and returns at once.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from plumbing.address import Address, format_address
+from plumbing.private_files import OWNER_ONLY
+from stage.processes.program import CleanupProcess, Program, StartError
+
+ROOT = Path(__file__).resolve().parents[2]  # the programs are started from here
+HOST = "127.0.0.1"
+DOMAIN = "failover.test"  # RFC 6761: a name that nobody else can own
+SERVERS = ("server1", "server2")
+PAIR = ("forwarder1", "forwarder2")
+
+
+@dataclass(frozen=True)
+class Ports:
+    """Of 127.0.0.1. The defaults are the document's 5060 and its neighbours."""
+
+    forwarder: int = 5060
+    servers: tuple[int, int] = (5070, 5080)
+    management: tuple[int, int] = (8071, 8072)
+    admin: int = 8060
+    twin_admin: int = 8061  # of the second forwarder, if there is one
+
+    @classmethod
+    def free(cls) -> Ports:
+        """Ports that nobody uses at this moment, for several demos on one computer."""
+        held: list[socket.socket] = []
+        try:
+            numbers = [_hold(held) for _ in range(7)]
+        finally:
+            for sock in held:
+                sock.close()
+        return cls(
+            numbers[0], (numbers[1], numbers[2]), (numbers[3], numbers[4]), numbers[5], numbers[6]
+        )
+
+
+def _hold(held: list[socket.socket]) -> int:
+    """A port that is free for UDP and TCP; the sockets that hold it are added to `held`."""
+    while True:
+        udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        tcp = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        held += [udp, tcp]
+        udp.bind((HOST, 0))
+        port: int = udp.getsockname()[1]
+        try:
+            tcp.bind((HOST, port))
+        except OSError:
+            continue
+        return port
+
+
+SETTINGS = """\
+# Written by the demo. Every setting is explained in servers.properties beside forwarder.py.
+server1={server1}
+server2={server2}
+forwarder.listen={forwarder}
+forwarder.standby={standby}
+admin.listen={admin}
+admin.links={links}
+"""
+
+
+class Cluster:
+    """`users` maps names to passwords; empty: the servers ask nobody. `on_end(name, status)`: a
+    program is gone. `more`: further arguments of both servers; where one is said twice the last
+    counts. `pair`: two forwarders on one address instead of one."""
+
+    def __init__(
+        self,
+        ports: Ports | None = None,
+        users: Mapping[str, str] | None = None,
+        on_end: Callable[[str, int], None] | None = None,
+        more: Sequence[str] = (),
+        pair: bool = False,
+    ) -> None:
+        self._more = more
+        self.ports = ports or Ports()
+        self._on_end = on_end
+        self._hurried = False
+        self.forwarder: Address = (HOST, self.ports.forwarder)
+        admins = zip(
+            PAIR if pair else ("forwarder",),
+            (self.ports.admin, self.ports.twin_admin),
+            strict=False,
+        )
+        self.admins = {name: f"http://{HOST}:{port}" for name, port in admins}
+        self.management = {
+            name: f"http://{HOST}:{port}"
+            for name, port in zip(SERVERS, self.ports.management, strict=True)
+        }
+        self.addresses: dict[str, Address] = {
+            name: (HOST, port) for name, port in zip(SERVERS, self.ports.servers, strict=True)
+        }
+        self.folder = Path(tempfile.mkdtemp(prefix="call-failover-"))
+        self._keeper = CleanupProcess()
+        self._keeper.folder(self.folder)
+        self.programs = {
+            name: self._program(name, ["forwarder.py", str(self._write_settings(name))])
+            for name in self.admins
+        }
+        users_file = self._write_users(users or {})
+        for name in SERVERS:
+            self.programs[name] = self._program(name, self._server_arguments(name, users_file))
+
+    def start(self, timeout: float = 15.0) -> None:
+        """Start all of them; StartError with a sentence if one does not get ready within `timeout`
+        seconds."""
+        for name in self.admins:  # first and one by one: theirs is the port that people have in use
+            self.programs[name].start(timeout)
+            if name == PAIR[0] and self.programs[name].ready_line.endswith("(standby)"):
+                address = format_address(self.forwarder)
+                raise StartError(
+                    f"{address} is in use by another forwarder, for which {name} would only stand "
+                    "by."
+                )
+        for name in SERVERS:
+            if self._hurried:
+                raise StartError("The demonstration was ended while it started.")
+            self.programs[name].launch()
+        for name in SERVERS:
+            self.programs[name].wait_ready(timeout)
+
+    def hurry(self) -> None:
+        """Any thread: the end is near, a `start` that is under way should give up."""
+        self._hurried = True
+        if not all(program.ready for program in self.programs.values()):
+            for program in self.programs.values():
+                program.ask_to_stop()
+
+    def kill(self, name: str) -> float:
+        """The crash: SIGKILL. Returns the monotonic time just before it."""
+        return self.programs[name].kill()
+
+    def restart(self, name: str, timeout: float = 15.0) -> None:
+        """Start a program that is gone again as it was; does nothing if it lives."""
+        if not self.programs[name].alive:
+            self.programs[name].start(timeout)
+
+    def stop(self) -> None:
+        """End every program and remove the folder. Twice is fine."""
+        for program in self.programs.values():
+            program.ask_to_stop()
+        for program in self.programs.values():
+            program.stop()
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self._keeper.close()
+
+    def _program(self, name: str, arguments: list[str]) -> Program:
+        def ended(program: Program, status: int) -> None:
+            if self._on_end:
+                self._on_end(program.name, status)
+
+        return Program(
+            name, [sys.executable, *arguments], folder=ROOT, keeper=self._keeper, on_end=ended
+        )
+
+    def _server_arguments(self, name: str, users_file: Path | None) -> list[str]:
+        arguments = [
+            "-m",
+            "slee_mock",
+            "--name",
+            name,
+            "--listen",
+            format_address(self.addresses[name]),
+            "--forwarder",
+            format_address(self.forwarder),
+            "--store",
+            str(self.folder / "store.db"),
+            "--management",
+            self.management[name].removeprefix("http://"),
+            "--server-header",
+        ]
+        return [*arguments, *self._more, *(["--users", str(users_file)] if users_file else [])]
+
+    def _write_settings(self, name: str) -> Path:
+        """A pair has two files for the sake of its pages alone, each at a known port; the secret
+        beside them is one."""
+        path = self.folder / f"{name}.properties"
+        path.write_text(
+            SETTINGS.format(
+                forwarder=format_address(self.forwarder),
+                admin=self.admins[name].removeprefix("http://"),
+                standby="yes" if len(self.admins) > 1 else "no",
+                links=", ".join(f"{each} {page}" for each, page in self.management.items()),
+                **{server: format_address(address) for server, address in self.addresses.items()},
+            ),
+            encoding="utf-8",
+        )
+        return path
+
+    def _write_users(self, users: Mapping[str, str]) -> Path | None:
+        if not users:
+            return None
+        path = self.folder / "users"
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, OWNER_ONLY)
+        with open(handle, "w", encoding="utf-8") as file:
+            file.write("".join(f"{name}:{password}\n" for name, password in users.items()))
+        return path

@@ -1,0 +1,1 @@
+"""What is played and what has to be observed for it."""

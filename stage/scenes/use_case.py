@@ -1,0 +1,230 @@
+"""The use case of the document as nine steps, and what must be observed for each. Pure:
+observations in, rows out.
+
+`STEPS` is the table; each step's check reads the `DemoState` and answers with words for the row and
+whether they fulfil it. A step once fulfilled stays so until the next call begins. With two
+forwarders there is one step more, PAIR.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from stage.observation.observations import Audio, CallStateChanged
+from stage.scenes.state import DemoState, Roles, apply
+
+HEARD_GAP_MS = 400.0  # a pause of the audio that a listener would call an interruption
+AUDIO_PACKETS = 40  # 0.8 s of audio at 20 ms a packet, to say that audio goes on
+ACTIVE = ("calling", "ringing", "incoming", "talking")  # a phone in one of these states is in use
+
+
+class CheckResult(NamedTuple):
+    """A check's answer: fulfilled or not, and the words beside the step."""
+
+    observed: bool
+    words: str = ""
+
+
+NOT_YET = CheckResult(False)
+
+
+def two_servers(state: DemoState) -> CheckResult:
+    servers = {state.cast.first, state.cast.second}
+    if servers <= state.up and servers <= state.members:
+        return CheckResult(True, f"{state.hot} is hot")
+    missing = sorted(servers - state.up)
+    return CheckResult(
+        False, f"{' and '.join(missing)} down" if missing and (state.up or state.members) else ""
+    )
+
+
+def registered(state: DemoState) -> CheckResult:
+    phones = (state.cast.caller, state.cast.callee)
+    if not all(state.registered.get(phone) for phone in phones):
+        return NOT_YET
+    elsewhere = [
+        f"{phone} through {state.registrar[phone]}"
+        for phone in phones
+        if state.registrar.get(phone, state.cast.first) != state.cast.first
+    ]
+    if elsewhere:
+        return CheckResult(False, ", ".join(elsewhere))
+    return CheckResult(
+        all(phone in state.registrar for phone in phones), f"through {state.cast.first}"
+    )
+
+
+def called(state: DemoState) -> CheckResult:
+    if state.placed_by is None:
+        return NOT_YET
+    if state.placed_by != state.cast.caller:
+        return CheckResult(False, f"{state.placed_by} called, not {state.cast.caller}")
+    if state.rang_at is None:
+        return NOT_YET
+    return CheckResult(
+        True,
+        f"{state.cast.callee} rings after {milliseconds((state.rang_at - state.placed_at) * 1000)}",
+    )
+
+
+def answered(state: DemoState) -> CheckResult:
+    if state.placed_by != state.cast.caller or not state.both("talking"):
+        return NOT_YET
+    return CheckResult(True, f"through {state.answered_through}" if state.answered_through else "")
+
+
+def crashed(state: DemoState) -> CheckResult:
+    if state.killed is None or not state.died:
+        return NOT_YET
+    return CheckResult(True, f"SIGKILL to process {state.killed.pid}")
+
+
+def taken_over(state: DemoState) -> CheckResult:
+    if state.killed is None or state.taken_over is None:
+        return NOT_YET
+    if state.takeover_ms is not None:  # in the dialog, hence the call lives at both ends
+        return CheckResult(True, milliseconds(state.takeover_ms))
+    # killed before the answer: nothing to probe yet
+    if state.served_at is not None and not state.both("talking"):
+        return CheckResult(True, milliseconds((state.served_at - state.killed.at) * 1000))
+    moved = milliseconds((state.taken_over.at - state.killed.at) * 1000)
+    return CheckResult(False, f"{state.taken_over.target} hot after {moved}")
+
+
+def uninterrupted(state: DemoState) -> CheckResult:
+    if state.killed is None or state.taken_over is None or not state.both("talking"):
+        return NOT_YET
+    silence = Audio(0.0, "", 0, 0.0, 0)
+    fresh = [
+        audio.packets - state.audio_at_kill.get(phone, silence).packets
+        for phone, audio in state.audio.items()
+    ]
+    gap, lost = state.longest_gap_ms, state.lost
+    if len(fresh) < 2 or gap is None or lost is None:
+        return NOT_YET
+    words = f"gap {milliseconds(gap)}, {lost or 'none'} lost"
+    return CheckResult(min(fresh) >= AUDIO_PACKETS and gap <= HEARD_GAP_MS, words)
+
+
+def hung_up(state: DemoState) -> CheckResult:
+    if state.hung_up_by is None or not state.both("ended"):
+        return NOT_YET
+    if state.hung_up_by != state.cast.caller:
+        return CheckResult(False, f"{state.hung_up_by} hung up")
+    talk = state.talk_seconds
+    return CheckResult(True, f"after {talk:.1f} s" if talk is not None else "")
+
+
+def billed(state: DemoState) -> CheckResult:
+    bill = state.bill
+    if bill is None or not bill.final or bill.server != state.cast.second:
+        return NOT_YET
+    return CheckResult(True, f"{bill.total} {bill.currency}")
+
+
+def address_taken(state: DemoState) -> CheckResult:
+    killed = state.forwarder_killed
+    if killed is None:
+        return NOT_YET
+    if state.successor in (None, killed.program):
+        return CheckResult(
+            False,
+            f"{killed.program} dead"
+            if state.successor is None
+            else f"no standby for {killed.program}",
+        )
+    if state.forwarder_takeover_ms is None or not state.passed_successor:
+        return CheckResult(False, f"{state.successor} is active")
+    after = milliseconds(state.forwarder_takeover_ms)
+    if killed.program != state.cast.forwarders[0]:
+        return CheckResult(False, f"{state.successor} took over after {after}")
+    return CheckResult(True, after)
+
+
+Number = int | str  # of a step: the document's nine are counted
+
+
+@dataclass(frozen=True)
+class Step:
+    number: Number
+    text: str
+    check: Callable[[DemoState], CheckResult]
+
+
+STEPS = (
+    Step(1, "Two servers run and share one cluster.", two_servers),
+    Step(2, "Both phones register with server1.", registered),
+    Step(3, "Alice calls Bob.", called),
+    Step(4, "Bob answers.", answered),
+    Step(5, "Server1 crashes.", crashed),
+    Step(6, "Server2 takes over, unnoticed by both phones.", taken_over),
+    Step(7, "The call continues uninterrupted.", uninterrupted),
+    Step(8, "Alice hangs up.", hung_up),
+    Step(9, "Server2's management page shows the total bill.", billed),
+)
+
+PAIR = Step("7a", "Forwarder1 crashes, forwarder2 takes over the address.", address_taken)
+
+
+def steps_of(cast: Roles) -> tuple[Step, ...]:
+    """In the order in which they are played; the document's keep their numbers."""
+    return (*STEPS[:7], PAIR, *STEPS[7:]) if cast.forwarders else STEPS
+
+
+@dataclass(frozen=True)
+class Row:
+    """One step as shown: `words` is what was measured, or why it is not (yet) fulfilled."""
+
+    number: Number
+    text: str
+    observed: bool = False
+    words: str = ""
+
+
+class UseCase:
+    """Keeps the state and the rows. One thread."""
+
+    def __init__(self, cast: Roles | None = None) -> None:
+        self.state = DemoState(cast or Roles())
+        self.steps = steps_of(self.state.cast)
+        self.rows = [Row(step.number, step.text) for step in self.steps]
+
+    @property
+    def complete(self) -> bool:
+        return all(row.observed for row in self.rows)
+
+    def observe(self, seen: object) -> list[Row]:
+        """Take one observation in; returns the steps it fulfilled, in order."""
+        if isinstance(seen, CallStateChanged) and self._begins(seen):
+            self.state = self.state.next_call()
+            self.rows = [Row(step.number, step.text) for step in self.steps]
+            self._check()  # what still holds is not told again
+        apply(seen, self.state)
+        return self._check()
+
+    def _begins(self, seen: CallStateChanged) -> bool:
+        """A call not seen before, at a phone that is free. Either phone may be the first to tell of
+        it."""
+        if seen.state not in ("calling", "incoming") or seen.call_id == self.state.call_id:
+            return False
+        busy = [phone for phone in self.state.calls if self.state.call_state(phone) in ACTIVE]
+        return seen.phone not in busy if seen.state == "calling" else not busy
+
+    def _check(self) -> list[Row]:
+        fulfilled = []
+        for index, step in enumerate(self.steps):
+            row, (observed, words) = self.rows[index], step.check(self.state)
+            if observed or not row.observed:
+                self.rows[index] = replace(row, observed=observed, words=words)
+            if observed and not row.observed:
+                fulfilled.append(self.rows[index])
+        return fulfilled
+
+
+def milliseconds(value: float) -> str:
+    """1.9 ms, 21 ms, 1.2 s: as precise as it matters."""
+    if value < 10:
+        return f"{value:.1f} ms"
+    return f"{value:.0f} ms" if value < 1000 else f"{value / 1000:.1f} s"
