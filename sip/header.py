@@ -182,6 +182,10 @@ def name_addr_parts(value: str) -> tuple[str, str, dict[str, str | None]]:
 
 def tag_of(value: str) -> str:
     """The tag of a From or To; "" if there is none."""
+    return _cached_tag(value) if len(value) <= LONG else _parse_tag(value)
+
+
+def _parse_tag(value: str) -> str:
     usual = _TAGGED.match(value)
     if usual:
         return usual[1] or ""
@@ -197,19 +201,25 @@ class CSeq(NamedTuple):
     @staticmethod
     def parse(value: str) -> CSeq:
         """Raises RemoteProtocolError (400)."""
-        match = _CSEQ.match(value)  # LWS is any white space (RFC 3261 25.1)
-        number = int(match[1]) if match else 2**32
-        if not match or number >= 2**32:
-            raise RemoteProtocolError(f"not a CSeq: {value[:40]!r}")
-        return CSeq(number, match[2])
+        return _cached_cseq(value) if len(value) <= LONG else _parse_cseq(value)
 
     def __str__(self) -> str:
         return f"{self.number} {self.method}"
 
 
+def _parse_cseq(value: str) -> CSeq:
+    match = _CSEQ.match(value)  # LWS is any white space (RFC 3261 25.1)
+    number = int(match[1]) if match else 2**32
+    if not match or number >= 2**32:
+        raise RemoteProtocolError(f"not a CSeq: {value[:40]!r}")
+    return CSeq(number, match[2])
+
+
 # What stands in one message of a call stands in the next ones too.
 _cached_field = lru_cache(maxsize=2048)(_read_field)
 _cached_name = lru_cache(maxsize=512)(_name)
+_cached_tag = lru_cache(maxsize=1024)(_parse_tag)
+_cached_cseq = lru_cache(maxsize=1024)(_parse_cseq)
 _cached_name_addr = lru_cache(maxsize=1024)(_parse_name_addr)
 
 __all__ = [

@@ -7,8 +7,8 @@ is UTF-8; bytes that are not survive as surrogate escapes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any, TypeVar, cast
+from collections.abc import Iterable
+from typing import TypeVar
 
 from sip.errors import LocalProtocolError, RemoteProtocolError
 from sip.grammar import is_number, is_token, split_list
@@ -32,7 +32,6 @@ MAX_FIELDS = 256
 SINGLE = ("From", "To", "Call-ID", "CSeq")
 DIALOG_CREATING = ("INVITE", "SUBSCRIBE", "REFER", "NOTIFY")
 M = TypeVar("M", bound="Message")
-T = TypeVar("T")
 
 
 class Message:
@@ -44,7 +43,7 @@ class Message:
         self.fields = fields
         self.body = body
         self._made_here = made_here
-        self._known: dict[tuple[Callable[[str], Any], str], Any] = {}
+        self._vias: dict[str, Via] = {}  # those read, by value
 
     def to_bytes(self) -> bytes:
         """Messages made here get their Content-Length now; received ones keep theirs, or the lack
@@ -117,7 +116,7 @@ class Message:
         """Puts `via` in the place of the topmost one."""
         text = str(via)
         self.replace_top("Via", text)
-        self._known[Via.parse, text] = via
+        self._vias[text] = via
 
     def remove(self, name: str, start: int = 0) -> None:
         """Takes away all lines of that name, from the one at `start` on."""
@@ -152,13 +151,11 @@ class Message:
             raise RemoteProtocolError(f"{name} is missing")
         return value
 
-    def _once(self, read: Callable[[str], T], value: str) -> T:
-        """`read(value)`, remembered for as long as there is the message."""
-        key = read, value
-        known = self._known.get(key)
-        if known is None:
-            known = self._known[key] = read(value)
-        return cast(T, known)
+    def _via(self, value: str) -> Via:
+        via = self._vias.get(value)
+        if via is None:
+            via = self._vias[value] = Via.parse(value)
+        return via
 
     def _number(self, name: str) -> int | None:
         value = self.get(name)
@@ -170,11 +167,11 @@ class Message:
 
     @property
     def via(self) -> Via:
-        return self._once(Via.parse, self._topmost("Via")[1])
+        return self._via(self._topmost("Via")[1])
 
     @property
     def vias(self) -> list[Via]:
-        return [self._once(Via.parse, value) for value in self.values("Via")]
+        return [self._via(value) for value in self.values("Via")]
 
     @property
     def from_(self) -> NameAddr:
@@ -191,7 +188,7 @@ class Message:
 
     @property
     def to_tag(self) -> str:
-        return self._once(tag_of, self._need("To"))
+        return tag_of(self._need("To"))
 
     @property
     def call_id(self) -> str:
@@ -199,7 +196,7 @@ class Message:
 
     @property
     def cseq(self) -> CSeq:
-        return self._once(CSeq.parse, self._need("CSeq"))
+        return CSeq.parse(self._need("CSeq"))
 
     @property
     def contacts(self) -> list[NameAddr]:
@@ -236,10 +233,9 @@ class Message:
         """
         names = [name for name, _, _ in self.fields]
         for name in SINGLE:
-            if names.count(name) != 1:
-                raise RemoteProtocolError(
-                    f"{name} must be there once, and is there {names.count(name)} times"
-                )
+            times = names.count(name)
+            if times != 1:
+                raise RemoteProtocolError(f"{name} must be there once, and is there {times} times")
         _ = self.call_id, self.cseq, self.max_forwards
         if in_passing:
             _ = self.vias, self.to_tag

@@ -87,9 +87,9 @@ class RegistrationListener:
             if self._standby and error.errno == errno.EADDRNOTAVAIL:
                 return
             raise
-        wished, self.address = self.address, sock.getsockname()[:2]
-        if self.address != wished:
-            taken = f"{format_address(wished)} is taken, perhaps by the other forwarder"
+        configured, self.address = self.address, sock.getsockname()[:2]
+        if self.address != configured:
+            taken = f"{format_address(configured)} is taken, perhaps by the other forwarder"
             self._handler.log(
                 "registration", f"servers register at {format_address(self.address)}: {taken}"
             )

@@ -25,12 +25,12 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from zlib import crc32
 
-from failover.config.settings import CALL_ID, PHONES
+from failover.config.settings import PHONES
 from failover.proxy.destination import literal, way_back
 from failover.proxy.events import Send
 from failover.proxy.fast_path_patterns import COOKIE, NotOrdinary, Reader, beneath, topmost
 from failover.proxy.header_rewrite import BACK
-from failover.proxy.pending_messages import NO_STATUS, Kept, Key
+from failover.proxy.pending_messages import PendingDatagram
 from failover.proxy.request_validation import LOOP
 from failover.upstream.affinity_key import CALL_ID as CALL_ID_HEADER
 from failover.upstream.server_table import Server
@@ -151,18 +151,18 @@ class FastPath:
         # of lately: our branch -> the Via and the branch that it is above
         self._signed: dict[bytes, tuple[TopVia, bytes]] = {}
         self._turn = 0  # for so many times the own addresses were asked for anew
-        core.lines.changed = self.forget
         self.forget()
 
     def forget(self) -> None:
         """Empties the caches: there is another server table, or another own address."""
         lines = self._core.lines
-        self._table = lines.table
+        self._table, self._generation = lines.table, lines.generation
         self._fresh_until = float("-inf")
         self._signed.clear()
-        own = Cache(_own)
-        self._own: Cache[Address, Own] = Cache(lambda phone: own[lines.towards(phone)])
-        self._own_to_server: Cache[str, Own] = Cache(lambda host: own[lines.towards_server(host)])
+        self._own: Cache[Address, Own] = Cache(lambda phone: self._read_own(lines.towards(phone)))
+        self._own_to_server: Cache[str, Own] = Cache(
+            lambda host: self._read_own(lines.towards_server(host))
+        )
         self._vias: Cache[tuple[bytes, bytes, Address | None], TopVia] = Cache(self._read_via)
         self._routes: Cache[bytes, Routes] = Cache(self._read_routes)
         self._records: Cache[bytes, bytes] = Cache(_topmost_record)
@@ -172,6 +172,8 @@ class FastPath:
     def forward(self, data: bytes, side: str, source: Address, now: float) -> Send | None:
         """What is to be sent for an ordinary message; None: `Core.receive` is to have it. It tells
         of no events, so it is for when nobody listens."""
+        if self._generation != self._core.lines.generation:
+            self.forget()
         peer = None
         if side != PHONES:
             peer = self._table.by_name.get(side)
@@ -189,6 +191,11 @@ class FastPath:
             return forward(data, side, source, now, peer, words)
         except (NotOrdinary, RemoteProtocolError):
             return None
+
+    def _read_own(self, address: Address) -> Own:
+        if self._generation != self._core.lines.generation:  # it is a new one
+            self.forget()
+        return _own(address)
 
     # -- look up ----------------------------------------------------------------------------------
 
@@ -281,7 +288,7 @@ class FastPath:
             raise NotOrdinary
         if method == b"ACK" and tag and tag.decode() == core.lines.own_tag(signed.decode()):
             raise NotOrdinary
-        if core.kept.released and signed + method in core.kept.released:
+        if core.outage_queue.released and signed + method in core.outage_queue.released:
             raise NotOrdinary
         pointed = self._targets[host]
         goal = route.next_hop or pointed
@@ -294,7 +301,10 @@ class FastPath:
             server, to, own = asker, PHONES, self._own[target]
             here = own
         else:
-            server = self._choose(signed, method, call_id, route.hint, pointed.server, goal.server)
+            begins = not tag and method not in (b"ACK", b"CANCEL")
+            server = self._choose(
+                signed, method, begins, call_id, route.hint, pointed.server, goal.server, now
+            )
             to, here = server.name, self._own_to_server[server.address[0]]
             if method == b"REGISTER" and self._table.path:
                 if above or records or b"\npath" in data.lower():
@@ -306,16 +316,12 @@ class FastPath:
             elif not asker or self._records[above or b"Record-Route: " + records] != own.address:
                 raise NotOrdinary
         if asker:
-            self._passed_on(asker, method, tag, beneath(branch, others))
+            core.failover.request_passed_on(asker, beneath(branch, others), method, tag)
         else:
-            self._wait(
-                server,
-                signed,
-                method,
-                tag,
-                (to, data, side, source, now, 0, False),
-                pointed.server is not None and not route.next_hop,
-            )
+            named = pointed.server is not None and not route.next_hop
+            ends = method == b"ACK" and (named or core.pending.refused_by_server(signed))
+            pending = new(PendingDatagram, (to, data, side, source, now, 0, False))
+            core.failover.request_sent(signed, method, tag, pending, ends)
         core.counters["passed.requests"] += 1
         hops = ONE_HOP_LESS[hops]
         if routes:
@@ -341,7 +347,7 @@ class FastPath:
         )
         send: Send = new(Send, (to, onward, target))
         if asker and method == b"INVITE" and not (tag or others):
-            core.orphans.sent(signed, side, send, now)
+            core.orphans.invite_sent(signed, side, send, now)
         return send
 
     def _reachable(self, goal: Goal, source: Address) -> Address:
@@ -357,68 +363,32 @@ class FastPath:
         self,
         signed: bytes,
         method: bytes,
+        new: bool,
         call_id: bytes,
         hint: str,
         pointed: Server | None,
         named: Server | None,
+        now: float,
     ) -> Server:
         """Which server gets a phone's request. None that it names may be down, for that is written
         over. Raises NotOrdinary."""
-        core, table = self._core, self._table
+        failover = self._core.failover
         if (
-            core.passive.trial
+            failover.passive.trial
             or (pointed and not pointed.accepts_dialogs)
             or (named and not named.accepts_dialogs)
         ):
             raise NotOrdinary
-        server = table.by_hint.get(hint) if hint else None
-        if server and server.accepts_dialogs:
-            return server
-        holder = core.inflight.server_of(signed, method)
-        server = table.by_name.get(holder) if holder else None
-        if server and server.accepts_dialogs:
-            return server
-        if table.policy != CALL_ID:
-            server = table.hot
-        elif table.convergence == CALL_ID_HEADER:
-            session = call_id.decode("utf-8", "surrogateescape").strip()
-            server = table.choose(session, new=True)
+        server, _ = failover.choose(hint, signed, method, new, lambda: self._key(call_id), now)
         if not server:
             raise NotOrdinary
         return server
 
-    def _wait(
-        self, server: Server, signed: bytes, method: bytes, tag: bytes, row: Kept, named: bool
-    ) -> None:
-        """A phone's request goes to a server, which owes its answer from now on. `named`: it is the
-        party that is meant."""
-        inflight = self._core.inflight
-        server.requests += 1
-        if method == b"ACK":
-            ends = named or inflight.refused_itself(signed)
-            inflight.echo((signed, method, NO_STATUS, tag), row, ends)
-            return
-        key = signed + method
-        inflight.wait(key, row)
-        if server.unhandled is not None:
-            server.unhandled.add(key)
-
-    def _passed_on(self, server: Server, method: bytes, tag: bytes, beneath: bytes) -> None:
-        """A server has passed a request on: an ACK is settled with that."""
-        inflight = self._core.inflight
-        if method == b"ACK":
-            server.has_handled(inflight.came_through((beneath, method, NO_STATUS, tag)))
-            return
-        if method == b"INVITE":
-            inflight.begun(beneath)
-        self._has_begun(server, beneath + method)
-
-    def _has_begun(self, server: Server, key: Key) -> None:
-        inflight = self._core.inflight
-        if server.unhandled:
-            server.has_begun(key, inflight.waiting(key))
-        if inflight.hedged:
-            server.is_late(key, inflight.hedged)
+    def _key(self, call_id: bytes) -> str:
+        """The affinity key. Raises NotOrdinary unless it is the Call-ID."""
+        if self._table.convergence != CALL_ID_HEADER:
+            raise NotOrdinary
+        return call_id.decode("utf-8", "surrogateescape").strip()
 
     # -- answers ----------------------------------------------------------------------------------
 
@@ -441,42 +411,22 @@ class FastPath:
         server = via.server
         if back != via.back or (server and not server.accepts_dialogs):
             raise NotOrdinary
-        if core.failovers and sender and core.unsettled(side, now):
+        failover = core.failover
+        if failover.records and sender and failover.awaits_first_answer(side, now):
             raise NotOrdinary
         if method == b"INVITE" and core.orphans.watchful:
             raise NotOrdinary
         if sender:
-            self._heard(sender, signed, method, status, tag, now)
+            failover.response_received(sender, (signed, method, status, tag), now)
         elif method == b"INVITE":
-            core.orphans.heard(signed, status >= b"200")
+            core.orphans.invite_answered(signed, status >= b"200")
         core.counters["passed.responses"] += 1
         if not server:
             return new(Send, (PHONES, start + rest, via.back_address))
-        server.relayed += bool(others)
+        pending = new(PendingDatagram, (server.name, data, side, source, now, 0, False))
         key = beneath(branch, others), method, status, tag
-        core.inflight.echo(key, (server.name, data, side, source, now, 0, False), not others)
+        failover.response_sent(key, pending, not others)
         return new(Send, (server.name, start + rest, None))
-
-    def _heard(
-        self, sender: Server, signed: bytes, method: bytes, status: bytes, tag: bytes, now: float
-    ) -> None:
-        """A server has answered."""
-        inflight = self._core.inflight
-        sender.responses += 1
-        sender.last_heard_at = now
-        key = signed, method, status, tag
-        through = inflight.came_through(key) if inflight.passing else None
-        sender.has_handled(through)
-        if status < b"200":
-            if method == b"INVITE":
-                inflight.begun(signed)
-            self._has_begun(sender, signed + method)
-            return
-        sender.has_handled(inflight.answered(signed + method))
-        if inflight.hedged:
-            sender.is_late(signed + method, inflight.hedged)
-        if status >= b"300" and method == b"INVITE":
-            inflight.refused(signed, sender.name, not through)
 
 
 def _own(address: Address) -> Own:

@@ -53,11 +53,11 @@ class Forwarder:
         for name, server in self._world.servers.items():
             signal = REFUSED if server.killed else MISS if server.frozen else ANSWER
             packets += self._carry_out(
-                self.core.signal(name, signal, now, f"heartbeat: {signal.value}"), now
+                self.core.failover.signal(name, signal, now, f"heartbeat: {signal.value}"), now
             )
         if now >= self._look_due:
             self._look_due = now + LOOK_INTERVAL
-            packets += self._carry_out(self.core.passive.look(now), now)
+            packets += self._carry_out(self.core.failover.passive.look(now), now)
         return packets
 
     def _carry_out(self, outcome: Outcome, now: float) -> list[Packet]:
@@ -68,7 +68,8 @@ class Forwarder:
                 packets.append((send.data, send.target))
             elif self._world.servers[send.to].killed:
                 packets += self._carry_out(
-                    self.core.signal(send.to, REFUSED, now, "its port refused a message"), now
+                    self.core.failover.signal(send.to, REFUSED, now, "its port refused a message"),
+                    now,
                 )
             else:
                 packets.append((send.data, SERVERS[send.to]))
