@@ -34,13 +34,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from slee_mock.services.bill_record import Bill, total_at
+from slee_mock.store.interface import Transaction
+from slee_mock.store.sqlite_store import SqliteStore
+
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from slee_mock.services.bill_record import Bill, total_at  # noqa: E402  # as a script, from anywhere
-from slee_mock.store.interface import Transaction  # noqa: E402
-from slee_mock.store.sqlite_store import SqliteStore  # noqa: E402
-
 PHONES = Path(__file__).resolve().parent / "phones"
 DOMAIN = "failover.test"
 SETUP, PRICE, UNIT = Decimal("0.10"), Decimal("0.05"), 10  # what a call costs, recomputed here
