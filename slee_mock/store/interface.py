@@ -17,8 +17,8 @@ StoreDown makes a server answer 503 to all, a BadRecord concerns one event.
 Traps
 - A save that raised StoreDown may have been done. The next attempt then gets Conflict, reads, and
   finds it.
-- A version belongs to one life of a row. Rows that are deleted and made again begin at 1 again, so
-  a key must not be reused for something else.
+- A row that is deleted and made again begins at version 1 again. A transaction kept for long could
+  take it for the old one; so a transaction lives for one event.
 - Transaction.scan and walk read the store, not what was put into the transaction.
 
 No I/O.

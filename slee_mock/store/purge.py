@@ -23,7 +23,7 @@ from slee_mock.store.interface import Damaged, Transaction
 from slee_mock.store.records import Bill, Bindings, Call, ClockOffset, Member, Record
 
 DAY = 86_400.0
-ENDLESS = 30 * DAY  # an answered call that nobody has hung up for so long: the phones are gone
+ENDLESS = 30 * DAY  # after so long an answered call has been abandoned by both phones
 BATCH = 50  # rows read at once, in a few milliseconds
 
 
@@ -50,7 +50,7 @@ def offset_is_old(offset: ClockOffset, now: float) -> bool:
 
 
 class RetentionRule(NamedTuple):
-    """`newest` rows of this kind are never deleted; the others if `old(record, now)`. A service that
+    """`newest` rows of this kind are never deleted; others if `old(record, now)`. A service that
     saves records of its own has rules for them in its attribute `keeps`."""
 
     kind: type[Record]
