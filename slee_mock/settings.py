@@ -12,8 +12,8 @@ from plumbing.address import Address, parse_address
 from sip import VERSION
 from sip.digest import ALGORITHMS
 from slee_mock.services.authentication import DIGEST
-from slee_mock.services.billing import Tariff
 from slee_mock.services.session_timer import LEAST
+from slee_mock.services.tariff import Tariff
 from slee_mock.store.open_store import store_name
 from slee_mock.user_files import read_user_lines
 

@@ -209,9 +209,9 @@ class Relay:
                 self._send(side, datagrams)
             except Exception as failure:  # the other sides' leave all the same
                 self._loop.failed(failure)
-        while self._core.unfit:
-            self._loop.failed(self._core.unfit.pop())
-        if self._core.inflight.moving and not self._replay_posted:
+        while self._core.failover.replay_errors:
+            self._loop.failed(self._core.failover.replay_errors.pop())
+        if self._core.pending.moved and not self._replay_posted:
             self._replay_posted = True
             self._loop.post(self._replay)
 
@@ -285,7 +285,7 @@ class Relay:
         next part."""
         self._replay_posted = False
         try:
-            self.carry_out(self._core.replay(time.monotonic()))
+            self.carry_out(self._core.failover.replay(time.monotonic()))
         finally:
             self._flush()
 
@@ -299,4 +299,4 @@ class Relay:
             now = time.monotonic()
             for data, source in queued(link.channel.sock, BACKLOG) if link.channel else ():
                 self._loop.call(partial(self._receive_one, data, name, source, now))
-            self._note(self._core.signal(name, REFUSED, now, why))
+            self._note(self._core.failover.signal(name, REFUSED, now, why))

@@ -45,7 +45,8 @@ class Lines:
         self._advertised_to_server = advertised_to_server
         # those written already: as many as this computer has addresses
         self.own: set[Address] = set()
-        self.changed: Callable[[], None] = lambda: None  # called when there is one more
+        # Grows when the table or the own addresses change: what was cached of them is void then.
+        self.generation = 0
 
     def towards(self, phone: Address) -> Address:
         """The own address to write for that phone, known as own from now on."""
@@ -58,7 +59,7 @@ class Lines:
     def _known(self, own: Address) -> Address:
         if own not in self.own:
             self.own.add(own)
-            self.changed()
+            self.generation += 1
         return own
 
     def is_own(self, address: Address) -> bool:

@@ -29,11 +29,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from failover.proxy.events import NOTHING, Outcome, joined
-from failover.proxy.pending_messages import Key
+from failover.proxy.pending_messages import RequestKey
 from failover.upstream.server_table import AdminState, Server
 
 if TYPE_CHECKING:
-    from failover.upstream.failover import Members
+    from failover.upstream.failover import Failover
 
 LOOK_INTERVAL = 0.1  # seconds between two looks at all servers
 HEDGE_REQUESTS, HEDGE_SECONDS = 3, 1.0
@@ -67,7 +67,9 @@ class Run:
         """Messages since the last look."""
         return self.server.requests + self.server.relayed - self.total
 
-    def begin(self, rescued: int, now: float, keys: set[Key] | None, echoes: int = 0) -> None:
+    def begin(
+        self, rescued: int, now: float, keys: set[RequestKey] | None, echoes: int = 0
+    ) -> None:
         """Starts anew, with the unhandled requests of `keys` (None: they are not noted) and so many
         responses. `rescued`: of hedged requests, how many other servers have handled."""
         server, pending = self.server, len(keys or ()) + echoes
@@ -89,10 +91,10 @@ class Run:
 
 
 class PassiveCheck:
-    """Looks at the servers of `members`."""
+    """Watches the servers of `failover`, and has it act."""
 
-    def __init__(self, members: Members) -> None:
-        self._members = members
+    def __init__(self, failover: Failover) -> None:
+        self._failover = failover
         self.configure(20, 3.0)
         self._runs: dict[Server, Run] = {}
         self._looked = float("-inf")
@@ -108,7 +110,7 @@ class PassiveCheck:
         late = now - self._looked > 3 * LOOK_INTERVAL  # nobody listened, so silence means nothing
         self._looked = now
         self.due_trial()
-        servers = self._members.table.servers
+        servers = self._failover.table.servers
         self._runs = {each: self._runs.get(each) or Run(each) for each in servers}
         return joined(self._look_at(self._runs[server], late, now) for server in servers)
 
@@ -119,7 +121,7 @@ class PassiveCheck:
             self.trial = None
         return self.trial
 
-    def is_trial(self, server: Server, now: float) -> None:
+    def start_trial(self, server: Server, now: float) -> None:
         """The next new request has gone to the server that is on trial."""
         self.trial = None
         run = self._runs[server]
@@ -136,7 +138,7 @@ class PassiveCheck:
         run = self._runs.setdefault(server, Run(server))
         run.readmitted, run.trial_sent = now, None
         run.begin(self._rescued(server), now, set())
-        return self._members.readmitted(server, now, why)
+        return self._failover.readmitted(server, now, why)
 
     # -- one server -------------------------------------------------------------------------------
 
@@ -167,18 +169,18 @@ class PassiveCheck:
 
     def _hedge(self, server: Server, now: float) -> Outcome:
         """Sends to the next server too what it has not handled for a while."""
-        unhandled, inflight = server.unhandled or set(), self._members.inflight
-        rows = inflight.take(unhandled, now - HEDGE_SECONDS, HEDGED_AT_ONCE)
-        rows += inflight.take_passed(server.name)
+        unhandled, pending = server.unhandled or set(), self._failover.pending
+        rows = pending.take_requests(unhandled, now - HEDGE_SECONDS, HEDGED_AT_ONCE)
+        rows += pending.take_one_way(server.name)
         if not rows:
             return NOTHING
         self._hedging_until = now + 3 * LOOK_INTERVAL
-        for other in self._members.table.servers:
+        for other in self._failover.table.servers:
             if other.unhandled is None:
                 other.unhandled = set()
         server.ejected = "hedged"  # for as long as these are sent: no hint leads back to it
         try:
-            return self._members.hedge(rows, now)
+            return self._failover.hedge(rows, now)
         finally:
             server.ejected = ""
 
@@ -190,7 +192,7 @@ class PassiveCheck:
         run.trial_due, run.trial_sent = now + run.delay, None
         run.handled = server.handled
         server.unhandled = set()
-        return self._members.eject(server, now, why)
+        return self._failover.eject(server, now, why)
 
     def _look_at_ejected(self, run: Run, now: float) -> Outcome:
         server = run.server
@@ -203,7 +205,7 @@ class PassiveCheck:
                 return NOTHING
             run.delay, run.trial_sent = min(2 * run.delay, LONGEST_DELAY), None
             run.trial_due = now + run.delay
-            return self._members.hand_over(server, now)
+            return self._failover.hand_over(server, now)
         if now >= run.trial_due and not self.trial and self._may_be_tried(server):
             self.trial = server
         return NOTHING
@@ -211,29 +213,31 @@ class PassiveCheck:
     def _may_be_tried(self, server: Server) -> bool:
         """A trial is a new call, so it is for none that would take no new ones, were it not
         ejected."""
-        listed = self._members.table.by_name.get(server.name) is server
+        listed = self._failover.table.by_name.get(server.name) is server
         wanted = server.admin_state is AdminState.ENABLED and not server.draining_itself
         return listed and server.up and bool(server.ejected) and wanted
 
     def _has_substitute(self, server: Server) -> bool:
         return any(
-            other.accepts_dialogs for other in self._members.table.servers if other is not server
+            other.accepts_dialogs for other in self._failover.table.servers if other is not server
         )
 
     def _begin(self, run: Run, now: float, noted: bool) -> None:
         """Starts a run with what came about since the last look and is not handled. Where requests
         were not noted until now some of them were passed on; hedging those does no harm."""
-        server, inflight = run.server, self._members.inflight
+        server, pending = run.server, self._failover.pending
         if not noted:
             run.begin(self._rescued(server), now, None)
             return
-        keys = inflight.sent_since(server.name, now - 2 * LOOK_INTERVAL)
+        keys = pending.requests_since(server.name, now - 2 * LOOK_INTERVAL)
         if server.unhandled is not None:
             keys &= server.unhandled
-        run.begin(self._rescued(server), now, keys, inflight.passing_to(server.name))
+        run.begin(self._rescued(server), now, keys, pending.count_one_way(server.name))
 
     def _rescued(self, server: Server) -> int:
         """How many requests taken from a server the others have handled."""
         return sum(
-            other.handled_for_others for other in self._members.table.servers if other is not server
+            other.handled_for_others
+            for other in self._failover.table.servers
+            if other is not server
         )

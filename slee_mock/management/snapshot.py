@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sip import VERSION
-from slee_mock.services.billing import Sum, is_final, summed
+from slee_mock.services.bill_record import Bill, BillTotal, is_final, total_at
+from slee_mock.services.bindings_record import Bindings
 from slee_mock.store.interface import Damaged, Transaction
-from slee_mock.store.records import Bill, Bindings, Member
+from slee_mock.store.records import Member
 
 # in a snapshot: so many of the newest bills, and so many of the calls that have run for longer
 MOST_CALLS = 200
@@ -113,7 +114,7 @@ def take_snapshot(
     head = {"server": server.member.name, "now": now}
     calls = [_call(bill, now) for bill in shown]
     states = Counter(call["state"] for call in calls if not call["final"])
-    states.update(summed(bill, now).state for bill in sorted(older, key=_latest)[MOST_CALLS:])
+    states.update(total_at(bill, now).state for bill in sorted(older, key=_latest)[MOST_CALLS:])
     open_bills = [bill for bill in shown if not is_final(bill, now)][:MOST_FORECASTS]
     hot = _hot(members, now)
     return Snapshot(
@@ -151,7 +152,7 @@ def _fault(bill: Bill | Damaged, now: float) -> str:
     if isinstance(bill, Damaged):
         return bill.why
     try:
-        summed(bill, now)
+        total_at(bill, now)
     except Exception as error:
         return f"the store's bill {bill.call_id!r} is damaged: {error}"
     return ""
@@ -165,11 +166,11 @@ def _forecast(bill: Bill, now: float) -> list[dict[str, Any]]:
     """The sums of this second of the call and of the next ones. Each is taken in the middle of its
     second, since a unit counts from the very beginning of the second in which it starts."""
     assert bill.answered is not None
-    begun = bill.answered + summed(bill, now).seconds
-    return [_sums(summed(bill, begun + second + 0.5)) for second in range(FORECAST_SECONDS)]
+    begun = bill.answered + total_at(bill, now).seconds
+    return [_sums(total_at(bill, begun + second + 0.5)) for second in range(FORECAST_SECONDS)]
 
 
-def _sums(total: Sum) -> dict[str, Any]:
+def _sums(total: BillTotal) -> dict[str, Any]:
     """The part of a call that changes while it runs."""
     return {
         "seconds": total.seconds,
@@ -190,7 +191,7 @@ def _call(bill: Bill | Damaged, now: float) -> dict[str, Any]:
     if fault:
         return _damaged(bill, fault)
     assert isinstance(bill, Bill)
-    total = summed(bill, now)
+    total = total_at(bill, now)
     return {
         "call_id": bill.call_id,
         "caller": bill.caller,

@@ -18,9 +18,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from slee_mock.services.billing import ended_at
+from slee_mock.services.bill_record import Bill, ended_at
+from slee_mock.services.bindings_record import Bindings
+from slee_mock.services.call_record import Call
 from slee_mock.store.interface import Damaged, Transaction
-from slee_mock.store.records import Bill, Bindings, Call, ClockOffset, Member, Record
+from slee_mock.store.records import ClockOffset, Member, Record
 
 DAY = 86_400.0
 ENDLESS = 30 * DAY  # after so long an answered call has been abandoned by both phones

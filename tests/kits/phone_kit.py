@@ -6,6 +6,7 @@ from softphone.phone import Account, Phone
 from softphone.ua.events import CallChanged, CallState
 
 LOCAL = ("127.0.0.1", 0)
+QUICKLY = 0.5  # seconds for a phone to end when nobody may answer its BYE
 
 
 class Owner:

@@ -164,8 +164,8 @@ def _quietly(ask):
 
 SERVICE = """
     class Mine:
-        name, takes = "mine", ()
-        def handle(self, event, entity, transaction): ...
+        name, events = "mine", ()
+        def handle(self, event, entity): ...
     def deploy(context, argument):
         {}
 """
@@ -187,7 +187,7 @@ def test_a_users_file_is_not_hidden_by_a_file_of_ours_that_is_no_service(
     ("body", "sentence"),
     [
         ("return {}['x']", r"its deploy\(\) raises KeyError: 'x'; mend it"),
-        ("return 7", "has no name and no takes and"),
+        ("return 7", "has no name and no events and"),
     ],
 )
 def test_a_deploy_that_goes_wrong_is_a_sentence(tmp_path, monkeypatch, body, sentence):
