@@ -76,7 +76,7 @@ class Forwarder:
         self._own = OwnAddress(settings.listen, settings.advertise, settings.names)
         self._loop = Loop("sip")
         self._event_log = EventLog()
-        # In use at once: a forwarder that restarts must not refuse the calls of running servers.
+        # FAILING, so in use at once: a restarted forwarder must not refuse running servers' calls.
         health = Health(FAILING, self._started, "not asked yet")
         servers = [self._server(line, health) for line in settings.servers]
         self._core = Core(
@@ -152,12 +152,11 @@ class Forwarder:
         offset = time.time() - time.monotonic()
         return self._loop.ask(lambda: status.recorded(self._core, self._watcher.takeovers, offset))
 
-    def wish(self, name: str, wish: AdminState) -> None:
-        """Sets the operator's state of a server, until the next start. KeyError: no such server."""
+    def set_admin_state(self, name: str, state: AdminState) -> None:
+        """Holds until the next start. KeyError: no such server."""
+        failover = self._core.failover
         self._loop.ask(
-            lambda: self._relay.carry_out(
-                self._core.failover.set_admin_state(name, wish, time.monotonic())
-            )
+            lambda: self._relay.carry_out(failover.set_admin_state(name, state, time.monotonic()))
         )
 
     def metrics(self) -> str:
@@ -317,7 +316,7 @@ class Forwarder:
     def use_registered(self, registered: Sequence[ServerLine]) -> None:
         self._use_servers((*self.settings.servers, *registered), self.settings)
 
-    def shutting_down(self, name: str, leaving: bool) -> None:
+    def set_shutting_down(self, name: str, leaving: bool) -> None:
         self._relay.carry_out(
             self._core.failover.set_shutting_down(name, leaving, time.monotonic())
         )

@@ -76,6 +76,8 @@ class HealthChecker:
         server, schedule, owing = link.server, link.schedule, self._core.pending.has_requests
         if not server.up:
             return
+        # A hung server's timers repeat messages, too. So a message counts if the server has handled
+        # something since the last one, or lately, or if there is no other server to move to.
         works, link.handled = server.handled != link.handled, server.handled
         lives = schedule.message_received(now, owing, works) or (
             self._core.table.is_last(server) and schedule.message_received(now, owing, last=True)

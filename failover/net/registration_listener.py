@@ -41,7 +41,7 @@ class RegistrationHandler(Protocol):
         """Use the file's servers and then these. Raises OSError, and changes nothing, if one has an
         address of another family than the forwarder's."""
 
-    def shutting_down(self, name: str, leaving: bool) -> None:
+    def set_shutting_down(self, name: str, leaving: bool) -> None:
         """A server has announced that it shuts down, or has taken that back."""
 
     def health(self) -> Mapping[str, Health]:
@@ -144,7 +144,7 @@ class RegistrationListener:
         if verdict.what == ARRIVED:
             return self._arrived(verdict.name, source)
         if verdict.what in (LEAVING, BACK):
-            self._handler.shutting_down(verdict.name, verdict.what == LEAVING)
+            self._handler.set_shutting_down(verdict.name, verdict.what == LEAVING)
         elif verdict.what in REFUSALS:
             who = format_address(source)
             told = f"registration refused ({verdict.what}) from {who}: {verdict.note}"
