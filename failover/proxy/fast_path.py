@@ -63,35 +63,48 @@ class Own(NamedTuple):
     via: bytes
 
 
+NOWHERE = Own(b"", b"")
+
+
 class TopVia:
-    """A topmost Via but for its branch, in two parts: `before` and `after` as it is passed on, our
-    own Via's end before it, and `signed_before` and `signed_after` as our branch is made from it;
-    where answers go (`back_address`), the `server` there, if one is, and the signature of that way
-    back."""
+    """A topmost Via but for its branch.
+
+    `left` and `right` stand beside the branch in the message that is passed on, and come back in
+    its answers; `before` is `left` behind the end of our own Via. `signed_left` and `signed_right`
+    are what our branch is made from besides. Answers go to `back_address`, which is that of
+    `server`, if it is one's; `back` signs it. `own` is our address towards its sender, as long as
+    `turn` is the fast path's."""
 
     __slots__ = (
-        "after",
         "back",
         "back_address",
         "before",
+        "left",
+        "own",
+        "right",
         "server",
-        "signed_after",
-        "signed_before",
+        "signed_left",
+        "signed_right",
+        "turn",
     )
 
     def __init__(
         self,
-        before: bytes,
-        after: bytes,
-        signed_before: bytes,
-        signed_after: bytes,
+        sides: tuple[bytes, bytes],
+        signed: tuple[bytes, bytes],
         back_address: Address,
         server: Server | None,
         back: bytes,
     ) -> None:
-        self.before, self.after = before, after
-        self.signed_before, self.signed_after = signed_before, signed_after
+        self.left, self.right = sides
+        self.signed_left, self.signed_right = signed[0] + COOKIE, signed[1]
         self.back_address, self.server, self.back = back_address, server, back
+        ours = b";" + BACK.encode() + b"=" + back + b";rport\r\nVia: "
+        self.before = ours + self.left + b";branch=" + COOKIE
+        self.own, self.turn = NOWHERE, -1
+
+
+NEITHER = TopVia((b"", b""), (b"", b""), ("", 0), None, b""), b""
 
 
 class Goal(NamedTuple):
@@ -122,8 +135,6 @@ class Cache(dict[K, V]):
         self._read = read
 
     def __missing__(self, key: K) -> V:
-        if len(repr(key)) > MAX_KEY:
-            raise NotOrdinary
         value = self._read(key)
         if len(self) >= MAX_ENTRIES:
             self.clear()
@@ -137,7 +148,9 @@ class FastPath:
     def __init__(self, core: Core) -> None:
         self._core, self._reader = core, Reader()
         self._keyed = blake2b(key=core.lines.key, digest_size=16)
-        self._signed: dict[bytes, bytes] = {}  # our branch -> what it was made from
+        # of lately: our branch -> the Via and the branch that it is above
+        self._signed: dict[bytes, tuple[TopVia, bytes]] = {}
+        self._turn = 0  # for so many times the own addresses were asked for anew
         self.forget()
 
     def forget(self) -> None:
@@ -145,17 +158,16 @@ class FastPath:
         lines = self._core.lines
         self._table, self._generation = lines.table, lines.generation
         self._fresh_until = float("-inf")
+        self._signed.clear()
         self._own: Cache[Address, Own] = Cache(lambda phone: self._read_own(lines.towards(phone)))
         self._own_to_server: Cache[str, Own] = Cache(
             lambda host: self._read_own(lines.towards_server(host))
         )
         self._vias: Cache[tuple[bytes, bytes, Address | None], TopVia] = Cache(self._read_via)
         self._routes: Cache[bytes, Routes] = Cache(self._read_routes)
-        self._records: Cache[bytes, bytes] = Cache(topmost)
+        self._records: Cache[bytes, bytes] = Cache(_topmost_record)
         self._record_routes: Cache[tuple[bytes, str], bytes] = Cache(_record_route)
-        self._targets: Cache[bytes, Goal] = Cache(
-            lambda host: self._goal(Uri.parse("sip:" + host.decode()))
-        )
+        self._targets: Cache[bytes, Goal] = Cache(self._read_target)
 
     def forward(self, data: bytes, side: str, source: Address, now: float) -> Send | None:
         """What is to be sent for an ordinary message; None: `Core.receive` is to have it. It tells
@@ -171,11 +183,12 @@ class FastPath:
             self._own.clear()
             self._own_to_server.clear()
             self._routes.clear()
+            self._turn += 1
             self._fresh_until = now + FRESH_SECONDS
         try:
-            facts, words = self._reader.read(data, now)
+            words = self._reader.read(data, now)
             forward = self._answer if data.startswith(b"SIP/") else self._request
-            return forward(data, side, source, now, peer, facts, words)
+            return forward(data, side, source, now, peer, words)
         except (NotOrdinary, RemoteProtocolError):
             return None
 
@@ -190,6 +203,8 @@ class FastPath:
         """A topmost Via, left and right of its branch, as `source` sent it or (None) as it came
         back in an answer. Raises NotOrdinary."""
         left, right, source = key
+        if len(left) + len(right) > MAX_KEY:
+            raise NotOrdinary
         value = f"{left.decode()};branch={STAND_IN}{right.decode()}"
         via = Via.parse(value)
         complete = via.with_source(*source) if source else via
@@ -203,13 +218,10 @@ class FastPath:
         if not server and not literal(address):
             raise NotOrdinary
         before, after = text.encode().split(b";branch=" + STAND_IN.encode())
-        words = "\0".join(words_of(lines.signed(complete))).encode()
+        words = "\0".join(words_of(lines.signed(complete, address))).encode()
         first, last = words.split(STAND_IN.encode())
-        back = lines.back_word(complete).encode()
-        ours = b";" + BACK.encode() + b"=" + back + b";rport\r\nVia: "
-        known = TopVia(
-            ours + before + b";branch=" + COOKIE, after, first + COOKIE, last, address, server, back
-        )
+        back = lines.back_word(address).encode()
+        known = TopVia((before, after), (first, last), address, server, back)
         self._vias[before, after, None] = known  # as the answer will have it
         return known
 
@@ -217,8 +229,15 @@ class FastPath:
         address = uri.address()
         return Goal(address, self._core.lines.table.by_address.get(address))
 
+    def _read_target(self, host: bytes) -> Goal:
+        if len(host) > MAX_KEY:
+            raise NotOrdinary
+        return self._goal(Uri.parse("sip:" + host.decode()))
+
     def _read_routes(self, octets: bytes) -> Routes:
         """The values of Route lines. Raises NotOrdinary for a strict router."""
+        if len(octets) > MAX_KEY:
+            raise NotOrdinary
         request = parse(b"OPTIONS sip:nobody SIP/2.0\r\nRoute: " + octets + b"\r\n")
         assert isinstance(request, Request)
         hint = self._core.lines.pop_routes(request)
@@ -230,14 +249,14 @@ class FastPath:
         next_hop = self._goal(left[0].uri) if left else None
         return Routes(kept, asked.encode("utf-8", "surrogateescape"), hint, next_hop)
 
-    def _sign(self, text: bytes) -> bytes:
-        """Our branch above a Via."""
+    def _sign(self, via: TopVia, branch: bytes) -> bytes:
+        """Our branch above a Via with this one, whose cookie is left out."""
         keyed = self._keyed.copy()
-        keyed.update(text)
+        keyed.update(via.signed_left + branch + via.signed_right)
         signed = COOKIE + hexlify(keyed.digest())
         if len(self._signed) >= MAX_SIGNED:
             self._signed.clear()
-        self._signed[signed] = text
+        self._signed[signed] = via, branch
         return signed
 
     # -- requests ---------------------------------------------------------------------------------
@@ -249,16 +268,19 @@ class FastPath:
         source: Address,
         now: float,
         asker: Server | None,
-        facts: Any,
         words: Any,
     ) -> Send:
         core = self._core
-        method, above, routes, records, hops = facts
-        line, uri, host, left, branch, right, others, tag, call_id, middle, rest = words
+        (
+            method, above, routes, records, hops, line, uri, host,
+            left, branch, right, others, tag, call_id, middle, rest,
+        ) = words  # fmt: skip
         via = self._vias[left, right, source]
-        signed = self._sign(via.signed_before + branch + via.signed_after)
-        # First: a Route may name it.
-        own = self._own_to_server[source[0]] if asker else self._own[source]
+        signed = self._sign(via, branch)
+        if via.turn != self._turn:  # now, for a Route may name the address
+            via.own = self._own_to_server[source[0]] if asker else self._own[source]
+            via.turn = self._turn
+        own = via.own
         route = self._routes[routes] if routes else NO_ROUTES
         asked = crc32(route.asked, crc32(uri, FROM_SERVERS if asker else FROM_PHONES))
         loop = b";loop=%08x" % asked
@@ -316,7 +338,7 @@ class FastPath:
                 loop,
                 via.before,
                 branch,
-                via.after,
+                via.right,
                 others,
                 middle,
                 hops,
@@ -377,16 +399,15 @@ class FastPath:
         source: Address,
         now: float,
         sender: Server | None,
-        facts: Any,
         words: Any,
     ) -> Send:
         core = self._core
-        method, status = facts
-        signed, back, left, branch, right, others, tag, start, rest = words
-        via = self._vias[left, right, None]
-        made_from = via.signed_before + branch + via.signed_after
-        if self._signed.get(signed) != made_from and self._sign(made_from) != signed:
-            raise NotOrdinary
+        method, status, signed, back, left, branch, right, others, tag, start, rest = words
+        via, above = self._signed.get(signed, NEITHER)
+        if branch != above or left != via.left or right != via.right:
+            via = self._vias[left, right, None]
+            if self._sign(via, branch) != signed:
+                raise NotOrdinary
         server = via.server
         if back != via.back or (server and not server.accepts_dialogs):
             raise NotOrdinary
@@ -411,6 +432,12 @@ class FastPath:
 def _own(address: Address) -> Own:
     octets = format_address(address).encode("utf-8", "surrogateescape")
     return Own(octets, b"Via: SIP/2.0/UDP " + octets + b";branch=")
+
+
+def _topmost_record(lines: bytes) -> bytes:
+    if len(lines) > MAX_KEY:
+        raise NotOrdinary
+    return topmost(lines)
 
 
 def _record_route(key: tuple[bytes, str]) -> bytes:

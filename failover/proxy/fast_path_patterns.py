@@ -120,14 +120,18 @@ class Form:
         self, pattern: re.Pattern[bytes], facts: str, words: str, start: str, gap: str
     ) -> None:
         self.match, index = pattern.match, pattern.groupindex
-        self.facts, self.words = (
-            tuple(index[name] for name in names.split()) for names in (facts, words)
-        )
+        self.facts, self.words = facts.split(), words.split()
+        self._groups = [index[name] for name in self.facts + self.words]
         self._start, self._gap = index.get(start, 0), index[gap]
 
-    def slices(self, match: re.Match[bytes]) -> tuple[slice, slice]:
-        start = match.end(self._start) if self._start else 0
-        return slice(start, match.start(self._gap)), slice(match.end(self._gap), None)
+    def edges(self, match: re.Match[bytes]) -> tuple[int, int, int]:
+        """Where the first slice begins and ends, and where the second begins."""
+        return match.end(self._start) if self._start else 0, *match.span(self._gap)
+
+    def cut(self, match: re.Match[bytes]) -> tuple[Any, ...]:
+        start, end, rest = self.edges(match)
+        data = match.string
+        return (*match.group(*self._groups), data[start:end], data[rest:])
 
 
 def forms(possessive: bool = POSSESSIVE) -> tuple[Form, Form]:
@@ -183,7 +187,6 @@ class Template:
         sample: bytes,
         holes: Collection[tuple[int, int]],
         form: Form,
-        facts: Any,
     ) -> None:
         data, groups, head = match.string, match.re.groupindex, match.end()
         free = [match.span(name) for name in FREE if name in groups]
@@ -206,10 +209,10 @@ class Template:
         self._head, self._number = slice(0, head), slice(*number)
         self._shape, self._fixed = data[:head].translate(SHAPE), Struct(fields).unpack
         self._equal = self._fixed(data[:head])
-        self.facts = facts
-        self.words = itemgetter(
-            *(slice(*match.span(name)) for name in form.words), *form.slices(match)
-        )
+        self.facts = match.group(*form.facts)
+        start, end, rest = form.edges(match)
+        words = (slice(*match.span(name)) for name in form.words)
+        self.words = itemgetter(*words, slice(start, end), slice(rest, None))
 
     def fits(self, data: bytes) -> bool:
         head = data[self._head]
@@ -231,12 +234,11 @@ class Reader:
         self._samples: dict[tuple[int, bytes], bytes] = {}
         self._next = float("-inf")  # when the next one may be made
 
-    def read(self, data: bytes, now: float) -> tuple[Any, Any]:
-        """The facts of a message, which those that fit one template share, and its words. Raises
-        NotOrdinary."""
+    def read(self, data: bytes, now: float) -> Any:
+        """The facts of a message, its words and the two slices. Raises NotOrdinary."""
         template = self._templates.get((len(data), data[:4]))
         if template and template.fits(data):
-            return template.facts, template.words(data)
+            return template.facts + template.words(data)
         form = self._answer if data.startswith(b"SIP/") else self._request
         match = form.match(data)
         if not match:
@@ -244,12 +246,11 @@ class Reader:
         head, length = match.end(), match["length"]
         if head > MAX_HEAD or len(data) > MAX_SIZE or (length and int(length) != len(data) - head):
             raise NotOrdinary
-        facts, (first, second) = match.group(*form.facts), form.slices(match)
         if now >= self._next and head < LONGEST:
-            self._learn(match, now, form, facts)
-        return facts, (*match.group(*form.words), data[first], data[second])
+            self._learn(match, now, form)
+        return form.cut(match)
 
-    def _learn(self, match: re.Match[bytes], now: float, form: Form, facts: Any) -> None:
+    def _learn(self, match: re.Match[bytes], now: float, form: Form) -> None:
         kind = len(match.string), match.string[:4]
         sample, known = self._samples.get(kind), self._templates.get(kind)
         if len(self._samples) >= MOST:
@@ -258,9 +259,7 @@ class Reader:
         if sample:
             if len(self._templates) >= MOST:
                 self._templates.clear()
-            self._templates[kind] = Template(
-                match, sample, known.holes if known else (), form, facts
-            )
+            self._templates[kind] = Template(match, sample, known.holes if known else (), form)
             self._next = now + BETWEEN
 
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from email.utils import formatdate
 
 from plumbing.address import literal
@@ -168,7 +168,7 @@ def _wish(contact: NameAddr, expires: int) -> Wish:
     if not _Q.match(q):
         raise RemoteProtocolError(f"not a q value: {q[:20]!r}")
     # RFC 3261 19.1.1: a Request-URI, which this will become, has no headers.
-    uri = replace(contact.uri, headers="")
+    uri = contact.uri._replace(headers="")
     if not str(uri).isprintable():
         raise RemoteProtocolError("a contact has bytes that cannot stand in one")
     return Wish(uri, min(expires, MOST_EXPIRES), float(q))
