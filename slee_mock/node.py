@@ -298,7 +298,7 @@ class Node:
     def _purge(self, now: float) -> None:
         self._purge_at = now + PURGED
         try:
-            more = self._retention.sweep(Transaction(self.store), now)
+            more = self._retention.delete_old(Transaction(self.store), now)
         except Conflict:
             more = True  # another server purges at the same time
         except StoreDown as error:

@@ -1,9 +1,8 @@
-"""What the cluster keeps: bindings, calls, bills, members, its key. Frozen dataclasses, stored as
-JSON.
+"""The cluster's records, frozen dataclasses, and their JSON.
 
-Pure. A reader ignores fields it does not know and takes defaults for those that are missing, so
-servers of two versions can share one store. All times are wall seconds (a record outlives the
-process that wrote it).
+Servers of two versions can share one store: a reader ignores fields that it does not know, and
+takes the default for a field that is missing. So a new field needs a default, and KIND and the
+names of fields never change. All times are cluster time in seconds. No I/O.
 """
 
 from __future__ import annotations
@@ -34,12 +33,11 @@ class Record:
 
     @property
     def due(self) -> float | None:
-        """The record's timer: when a TimerEvent is to say that it has run out, whichever server
-        lives then."""
+        """The record's timer: a TimerEvent comes at that time, to any living server."""
         return None
 
-    def is_due(self, wall: float) -> bool:
-        return self.due is not None and self.due <= wall
+    def is_due(self, now: float) -> bool:
+        return self.due is not None and self.due <= now
 
 
 @dataclass(frozen=True)
@@ -56,14 +54,13 @@ class Member(Record):
     role: str = ""  # hot, live or replica, as a forwarder told it at `role_since`
     role_since: float = 0.0
 
-    def alive(self, wall: float) -> bool:
-        return not self.stopped and wall - self.last_seen <= PRESUMED_DEAD
+    def alive(self, now: float) -> bool:
+        return not self.stopped and now - self.last_seen <= PRESUMED_DEAD
 
 
 @dataclass(frozen=True)
 class ClockOffset(Record):
-    """What makes cluster time of a computer's steady clock: `offset` seconds more. Of one start of
-    that computer."""
+    """Cluster time is the steady clock of a computer plus `offset`, for one boot of it."""
 
     KIND: ClassVar[str] = "anchor"
     boot: str
@@ -72,7 +69,7 @@ class ClockOffset(Record):
 
 @dataclass(frozen=True)
 class ClusterKey(Record):
-    """The cluster's key, made once by whichever server came first."""
+    """The cluster's key, made once by its first server; hexadecimal."""
 
     KIND: ClassVar[str] = "secret"
     name: str
@@ -84,8 +81,7 @@ D = TypeVar("D")
 
 
 def replace(record: D, **changes: Any) -> D:
-    """dataclasses.replace at a fifth of its cost, for records and what is in them: nothing there is
-    computed when they are made."""
+    """dataclasses.replace at a fifth of its cost, for dataclasses without __post_init__."""
     made = object.__new__(type(record))
     values = vars(made)
     values.update(vars(record), **changes)
@@ -96,8 +92,8 @@ def replace(record: D, **changes: Any) -> D:
 
 
 _ENCODER = json.JSONEncoder(default=vars, separators=(",", ":"), check_circular=False)
-MOST_KEPT, LONGEST_KEPT = 1024, 4096  # records; characters
-LONGEST_TOLD = 80  # characters of a fault
+MOST_CACHED, LONGEST_CACHED = 1024, 4096  # records; characters of their JSON
+LONGEST_FAULT = 80  # characters
 JSON_TYPES: dict[Any, tuple[type, ...]] = {
     str: (str,),
     int: (int,),
@@ -106,7 +102,8 @@ JSON_TYPES: dict[Any, tuple[type, ...]] = {
     type(None): (type(None),),
     tuple: (list,),
 }
-# What was written or read last is what will be read next: by its text, the oldest first.
+# The records that were written or read last, by their JSON: they are read again soon. The oldest is
+# first. Shared by all threads: an entry never changes, and a lost one is only read anew.
 _recent: dict[str, Record] = {}
 
 
@@ -117,10 +114,10 @@ def to_json(record: Record) -> str:
 
 
 def _remember(text: str, record: Record) -> None:
-    if len(text) <= LONGEST_KEPT:
+    if len(text) <= LONGEST_CACHED:
         _recent[text] = record
-        if len(_recent) > MOST_KEPT:
-            with contextlib.suppress(KeyError, RuntimeError):  # another thread was quicker
+        if len(_recent) > MOST_CACHED:
+            with contextlib.suppress(KeyError, RuntimeError):  # another thread was faster
                 del _recent[next(iter(_recent))]
 
 
@@ -143,7 +140,7 @@ def _build(kind: Any, values: Mapping[str, Any]) -> Any:
     kept = {name: value for name, value in values.items() if name in allowed}
     for name, value in kept.items():
         if not isinstance(value, allowed[name]):
-            raise TypeError(f"{name} cannot be {value!r}"[:LONGEST_TOLD])
+            raise TypeError(f"{name} cannot be {value!r}"[:LONGEST_FAULT])
     for name, restore in restorers:
         if name in kept:
             kept[name] = restore(kept[name])
@@ -152,8 +149,8 @@ def _build(kind: Any, values: Mapping[str, Any]) -> Any:
 
 @lru_cache(maxsize=32)
 def _shape(kind: Any) -> tuple[dict[str, tuple[type, ...]], list[tuple[str, Callable[[Any], Any]]]]:
-    """The fields with the types that their values may have in JSON, and what makes a value of its
-    JSON where that is something else: tuples come back from lists, records in them from objects."""
+    """The fields with the types of their values in JSON, and functions that restore tuples from
+    lists, with the records in them."""
     hints = typing.get_type_hints(kind)
     names = [field.name for field in dataclasses.fields(kind)]
     tuples = [name for name in names if typing.get_origin(hints[name]) is tuple]
@@ -163,7 +160,7 @@ def _shape(kind: Any) -> tuple[dict[str, tuple[type, ...]], list[tuple[str, Call
 
 
 def _types(hint: Any) -> tuple[type, ...]:
-    """object for what is not known here, as a deployed service may have it."""
+    """`object` for a type that is not known here; a deployed service may have one."""
     origin = typing.get_origin(hint)
     if origin in (typing.Union, types.UnionType):
         return tuple(each for part in typing.get_args(hint) for each in _types(part))

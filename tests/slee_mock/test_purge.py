@@ -44,7 +44,7 @@ def left(store, kind: str = "bill") -> list[str]:
 
 
 def swept(store, retention: Purge, wall: float = NOW) -> None:
-    while retention.sweep(Transaction(store), wall):
+    while retention.delete_old(Transaction(store), wall):
         continue
 
 
@@ -101,7 +101,7 @@ def test_a_sweep_reads_no_row_twice_however_many_it_has_passed(store, monkeypatc
     for number in range(4 * BATCH):
         call(store, f"c{number}", answered=NOW - 60, ended=NOW - 50)
     retention, wall = few(10), NOW
-    while retention.sweep(Transaction(store), wall):
+    while retention.delete_old(Transaction(store), wall):
         call(store, f"new{len(asked)}", answered=NOW - 60, ended=NOW - 50)
     assert asked == [f"c{number}" for number in reversed(range(4 * BATCH - 10))]
 
@@ -160,7 +160,7 @@ def test_what_changes_while_it_is_swept_stays():
     cluster.store.before_save = lambda: Transaction(cluster.store).commit([another])
     retention = few(0)
     with pytest.raises(Conflict):
-        retention.sweep(Transaction(cluster.store), cluster.wall)
+        retention.delete_old(Transaction(cluster.store), cluster.wall)
     assert cluster.get(Bill, "c1") is not None
     swept(cluster.store, retention, cluster.wall)
     assert cluster.get(Bill, "c1") is None and cluster.get(Call, "c1") is None

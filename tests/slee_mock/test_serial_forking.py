@@ -180,7 +180,7 @@ def test_a_search_is_forgotten_one_day(cluster):
         cluster.one(invite(call_id=f"x{number}"))
     assert cluster.store.count("search") == 103
     cluster.wall += 7200
-    Purge(CallControl.keeps).sweep(Transaction(cluster.store), cluster.wall)
+    Purge(CallControl.keeps).delete_old(Transaction(cluster.store), cluster.wall)
     assert cluster.store.count("search") == 100
 
 

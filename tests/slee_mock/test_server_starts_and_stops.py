@@ -202,7 +202,7 @@ def test_a_deploy_that_goes_wrong_is_a_sentence(tmp_path, monkeypatch, body, sen
 
 
 def swept(store, retention, wall=DAY):
-    while retention.sweep(Transaction(store), wall):
+    while retention.delete_old(Transaction(store), wall):
         continue
 
 
@@ -274,7 +274,7 @@ def test_a_sweep_that_goes_wrong_is_not_the_last_one(settings, monkeypatch, even
         sweeps.append(wall)
         raise KeyError("of a kind that nobody has thought of")
 
-    monkeypatch.setattr("slee_mock.node.Purge.sweep", sweep)
+    monkeypatch.setattr("slee_mock.node.Purge.delete_old", sweep)
     monkeypatch.setattr("slee_mock.node.PURGING", 0.01)
     monkeypatch.setattr("slee_mock.node.PURGED", 0.01)
     server = Server(settings)

@@ -333,7 +333,7 @@ def damaged(cluster):
 def test_damaged_bills_do_not_end_retention(damaged):
     retention = Purge(tuple(each._replace(newest=0) for each in RETENTION_RULES))
     for _ in range(3):
-        retention.sweep(Transaction(damaged.store), WALL + 2 * DAY)
+        retention.delete_old(Transaction(damaged.store), WALL + 2 * DAY)
     assert [key for key, _ in damaged.store.scan("bill")] == ["c3"], (
         "which nobody can tell the age of"
     )
