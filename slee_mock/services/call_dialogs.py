@@ -14,8 +14,8 @@ of its own is reached through it, and nobody can name a stranger.
 Traps
 - A dialog is `aside` if it was made on a further leg alone: the caller does not have it (yet), so a
   BYE in it ends no bill.
-- Records of older versions have one dialog in `callee_tag` and no leg with a `way`: `dialogs_of` and
-  `legs_of` read both.
+- Records of older versions have one dialog in `callee_tag` and no leg with a `way`: `dialogs_of`
+  and `legs_of` read both.
 - 5060 and no port are the same address here, though RFC 3261 19.1.4 tells them apart.
 """
 

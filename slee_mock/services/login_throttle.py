@@ -1,8 +1,8 @@
 """Failed logins are counted; after ten for one user name from one address each further one costs
 a wait.
 
-- The wait doubles from 1 s to 64 s, and ends an hour after the last failure. A right password clears
-  the count.
+- The wait doubles from 1 s to 64 s, and ends an hour after the last failure. A right password
+  clears the count.
 - It is counted per name and address, so nobody can lock a user out from another address (phones
   behind one NAT share a count), and for unknown names as for known ones.
 - The counts are in the store, so the next server goes on counting. They are hashed into a fixed
