@@ -8,7 +8,7 @@ import signal
 import urllib.request
 
 import pytest
-from program_kit import HELLO, Forwarder, Program
+from program_kit import HELLO, Program
 from slee_kit import invite, register
 
 from sip.digest import Challenge
@@ -17,13 +17,6 @@ from sip.message import parse
 from slee_mock.management.snapshot import MOST_USERS
 
 UNANSWERED = 50  # requests at once on their way to a server
-
-
-@pytest.fixture
-def forwarder(free_port):
-    made = Forwarder(free_port())
-    yield made
-    made.sock.close()
 
 
 @pytest.fixture
