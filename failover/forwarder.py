@@ -41,7 +41,7 @@ from failover.net.relay import Relay
 from failover.net.server_links import ServerLinks
 from failover.net.sockets import ServerLink, check_family
 from failover.proxy.core import Core
-from failover.proxy.rate_limit import Limit
+from failover.proxy.rate_limit import RateLimit
 from failover.upstream.health import DOWN, FAILING, Health
 from failover.upstream.passive_checks import LOOK_INTERVAL
 from failover.upstream.server_table import AdminState, Server, ServerTable
@@ -308,8 +308,8 @@ class Forwarder:
     def _server(self, line: ServerLine, health: Health) -> Server:
         return Server(line, health, self.secret.key)
 
-    def _new_limit(self, settings: Settings) -> Limit:
-        return Limit(settings.rate, settings.burst, settings.exempt, self._core.counters)
+    def _new_limit(self, settings: Settings) -> RateLimit:
+        return RateLimit(settings.rate, settings.burst, settings.exempt, self._core.counters)
 
     # -- sip thread: registrations (registration_listener.RegistrationHandler) ---------------------
 

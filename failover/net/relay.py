@@ -41,7 +41,7 @@ from failover.net.health_checker import HealthChecker
 from failover.net.sockets import ServerLink, icmp_errors, queued
 from failover.proxy.core import Core
 from failover.proxy.events import Outcome
-from failover.proxy.rate_limit import Limit
+from failover.proxy.rate_limit import RateLimit
 from failover.upstream.health import REFUSED
 from plumbing.address import Address, format_address
 from plumbing.event_loop import Loop
@@ -59,7 +59,7 @@ class Relay:
     """`phones` is the phones' socket, None on standby; `links` are the servers', which
     server_links.py opens; `limit` applies to phones."""
 
-    def __init__(self, loop: Loop, core: Core, event_log: EventLog, limit: Limit) -> None:
+    def __init__(self, loop: Loop, core: Core, event_log: EventLog, limit: RateLimit) -> None:
         self.phones: Channel | None = None
         self.links: dict[str, ServerLink] = {}
         self.limit = limit
@@ -164,7 +164,7 @@ class Relay:
             self._handle([(data, source)], None, server.name)
             return False
         if self.limit.admits(data, source[0], now):
-            if self.limit.spares(source[0]):
+            if self.limit.is_exempt(source[0]):
                 self._plain.add(source)
             return True
         self._drop_limited(source, now)

@@ -124,7 +124,8 @@ class PendingMessages:
 
     def add_request(self, key: RequestKey, datagram: PendingDatagram) -> None:
         """A request was sent to a server. A retransmission keeps the time of the first copy."""
-        earlier = self._requests.get(key)
+        requests = self._requests
+        earlier = requests.get(key)
         if earlier:
             self._octets -= len(earlier.data)
             datagram = datagram._replace(
@@ -132,9 +133,10 @@ class PendingMessages:
                 moves=max(earlier.moves, datagram.moves),
                 begun=earlier.begun or datagram.begun,
             )
-        self._requests[key] = datagram
-        self._octets += len(datagram.data)
-        if datagram.received_at > self._expiry_due or self._is_full():
+        requests[key] = datagram
+        self._octets = total = self._octets + len(datagram.data)
+        count = len(requests) + len(self._one_way) + len(self._ended)
+        if datagram.received_at > self._expiry_due or total > MAX_OCTETS or count > MAX_DATAGRAMS:
             self.expire(datagram.received_at)
 
     def add_one_way(self, key: OneWayKey, datagram: PendingDatagram, ends: bool) -> None:
@@ -144,8 +146,9 @@ class PendingMessages:
         if earlier:
             self._octets -= len(earlier.data)
         datagrams[key] = datagram
-        self._octets += len(datagram.data)
-        if datagram.received_at > self._expiry_due or self._is_full():
+        self._octets = total = self._octets + len(datagram.data)
+        count = len(self._requests) + len(self._one_way) + len(self._ended)
+        if datagram.received_at > self._expiry_due or total > MAX_OCTETS or count > MAX_DATAGRAMS:
             self.expire(datagram.received_at)
 
     def _is_full(self) -> bool:
