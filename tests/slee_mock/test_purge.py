@@ -160,7 +160,7 @@ def test_what_changes_while_it_is_swept_stays():
     cluster.store.before_save = lambda: Transaction(cluster.store).commit([another])
     retention = few(0)
     with pytest.raises(Conflict):
-        retention.delete_old(Transaction(cluster.store), cluster.wall)
+        retention.delete_old(Transaction(cluster.store), cluster.now)
     assert cluster.get(Bill, "c1") is not None
     swept(cluster.store, retention, cluster.now)
     assert cluster.get(Bill, "c1") is None and cluster.get(Call, "c1") is None

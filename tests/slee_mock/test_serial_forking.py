@@ -179,8 +179,8 @@ def test_a_search_is_forgotten_one_day(cluster):
     for number in range(103):
         cluster.one(invite(call_id=f"x{number}"))
     assert cluster.store.count("search") == 103
-    cluster.wall += 7200
-    Purge(CallControl.keeps).delete_old(Transaction(cluster.store), cluster.wall)
+    cluster.now += 7200
+    Purge(CallControl.keeps).delete_old(Transaction(cluster.store), cluster.now)
     assert cluster.store.count("search") == 100
 
 
