@@ -5,7 +5,7 @@ Rules
      right after loses nothing.
   2. A line that cannot be read, the half of one that a full disk left behind, say, is skipped; the
      others stay.
-  3. The file is rewritten (to a new file, then renamed) when it has twice as many lines as are kept.
+  3. The file is rewritten (a new file, then renamed) once it has twice as many lines as are kept.
   4. Without a file, or with one that cannot be written, the calls are kept in memory; `fault` says
      why.
 """
@@ -83,6 +83,7 @@ class CallHistory:
         self._path = path
         self._calls: deque[PastCall] = deque(maxlen=MAX_CALLS)
         self._lines = 0  # in the file
+        self._torn = False  # the file ends within a line
         self._read()
 
     def __iter__(self) -> Iterator[PastCall]:
@@ -120,28 +121,25 @@ class CallHistory:
         if self._path is None:
             return
         try:
-            lines = self._path.read_text(encoding="utf-8", errors="replace").splitlines()
+            text = self._path.read_text(encoding="utf-8", errors="replace")
         except FileNotFoundError:
             return
         except OSError as error:
             self.fault = self._sentence(error)
             return
-        self._lines = len(lines)
+        lines = text.splitlines()
+        self._lines, self._torn = len(lines), bool(text) and not text.endswith("\n")
         self._calls.extend(call for line in lines if (call := _read_line(line)) is not None)
 
     def _append(self, path: Path, call: PastCall) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, OWNER_ONLY)
+        file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, OWNER_ONLY)
         try:
-            size = os.fstat(file).st_size
-            broken = (
-                size > 0 and os.pread(file, 1, size - 1) != b"\n"
-            )  # half a line, of a full disk
-            os.write(file, b"\n" * broken + _line(call))
+            os.write(file, b"\n" * self._torn + _line(call))
             os.fsync(file)
         finally:
             os.close(file)
-        self._lines += 1
+        self._lines, self._torn = self._lines + 1, False
 
     def _rewrite(self, path: Path) -> None:
         new = path.with_suffix(".new")

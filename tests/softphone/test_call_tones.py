@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from softphone.media.call_tones import CallTone, CallToneSource
@@ -38,6 +40,6 @@ def test_it_sounds_and_pauses_in_its_rhythm_for_a_minute(tone, on, off):
 
 def test_ringback_is_a_tone_of_425_hertz_that_begins_softly():
     wave = [sample for block in seconds_of(CallTone.RINGBACK, 1) for sample in block]
-    crossings = sum(one < 0 <= two for one, two in zip(wave, wave[1:], strict=False))
+    crossings = sum(one < 0 <= two for one, two in pairwise(wave))
     assert crossings == pytest.approx(425, abs=2)
     assert max(map(abs, wave[:8])) < 1000 < max(map(abs, wave)) < 32767
