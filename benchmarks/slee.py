@@ -35,19 +35,19 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks.calls import Program, read_bills, wait_until
+from benchmarks.load import T1, Address, open_socket
+from slee_mock.cluster.cluster_key import KeyedStore
+from slee_mock.container.deployment import Context
+from slee_mock.node import Node
+from slee_mock.receive_queue import Datagram
+from slee_mock.server import LogObserver
+from slee_mock.store.records import Member
+from slee_mock.store.sqlite_store import SqliteStore
+
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from benchmarks.calls import Program, read_bills, wait_until  # noqa: E402  # as a script, from anywhere
-from benchmarks.load import T1, Address, open_socket  # noqa: E402
-from slee_mock.cluster.cluster_key import KeyedStore  # noqa: E402
-from slee_mock.container.deployment import Context  # noqa: E402
-from slee_mock.node import Node  # noqa: E402
-from slee_mock.receive_queue import Datagram  # noqa: E402
-from slee_mock.server import LogObserver  # noqa: E402
-from slee_mock.store.records import Member  # noqa: E402
-from slee_mock.store.sqlite_store import SqliteStore  # noqa: E402
-
 IN_MEMORY = 1600  # calls
 BATCH = 16  # as many messages as the server handles in one turn
 WARM = 2.0  # seconds at full speed before it counts

@@ -41,7 +41,7 @@ from failover.net.relay import Relay
 from failover.net.server_links import ServerLinks
 from failover.net.sockets import ServerLink, check_family
 from failover.proxy.core import Core
-from failover.proxy.rate_limit import Limit
+from failover.proxy.rate_limit import RateLimit
 from failover.upstream.health import DOWN, FAILING, Health
 from failover.upstream.passive_checks import LOOK_INTERVAL
 from failover.upstream.server_table import AdminState, Server, ServerTable
@@ -76,7 +76,7 @@ class Forwarder:
         self._own = OwnAddress(settings.listen, settings.advertise, settings.names)
         self._loop = Loop("sip")
         self._event_log = EventLog()
-        # In use at once: a forwarder that restarts must not refuse the calls of running servers.
+        # FAILING, so in use at once: a restarted forwarder must not refuse running servers' calls.
         health = Health(FAILING, self._started, "not asked yet")
         servers = [self._server(line, health) for line in settings.servers]
         self._core = Core(
@@ -88,8 +88,8 @@ class Forwarder:
             self._is_own,
             self._own.towards,
         )
-        self._core.stand_by()
-        self._core.passive.configure(settings.passive_requests, settings.passive_seconds)
+        self._core.failover.become_standby()
+        self._core.failover.passive.configure(settings.passive_requests, settings.passive_seconds)
         self._relay = Relay(self._loop, self._core, self._event_log, self._new_limit(settings))
         self._io = fastest_io()
         self._links = ServerLinks(
@@ -152,9 +152,12 @@ class Forwarder:
         offset = time.time() - time.monotonic()
         return self._loop.ask(lambda: status.recorded(self._core, self._watcher.takeovers, offset))
 
-    def wish(self, name: str, wish: AdminState) -> None:
-        """Sets the operator's state of a server, until the next start. KeyError: no such server."""
-        self._loop.ask(lambda: self._relay.carry_out(self._core.wish(name, wish, time.monotonic())))
+    def set_admin_state(self, name: str, state: AdminState) -> None:
+        """Holds until the next start. KeyError: no such server."""
+        failover = self._core.failover
+        self._loop.ask(
+            lambda: self._relay.carry_out(failover.set_admin_state(name, state, time.monotonic()))
+        )
 
     def metrics(self) -> str:
         """The /metrics text."""
@@ -191,14 +194,14 @@ class Forwarder:
         phones = self._relay.phones = Channel(sock, self._io, self._local_address_used)
         self._loop.watch(sock, partial(self._relay.receive, phones, PHONES))
         self._links.rebind_pings()
-        self._core.serve(time.monotonic())
+        self._core.failover.become_active(time.monotonic())
 
     def release_address(self) -> None:
         phones, self._relay.phones = self._relay.phones, None
         self._links.close_sides()
         if phones:
             self._links.drop(phones.sock)
-        self._core.stand_by()
+        self._core.failover.become_standby()
         self._links.rebind_pings()
 
     def role_changed(self, state: HaState, takeover: Takeover | None) -> None:
@@ -212,7 +215,7 @@ class Forwarder:
     # -- sip thread: periodic tasks ----------------------------------------------------------------
 
     def _check_passively(self) -> None:
-        self._relay.carry_out(self._core.look(time.monotonic()))
+        self._relay.carry_out(self._core.failover.on_timer(time.monotonic()))
 
     def _open_all(self) -> None:
         """Opens the sockets that could not be opened before."""
@@ -227,7 +230,7 @@ class Forwarder:
         core, name = self._core, self.settings.track_file
         if self._track_file.name != name:
             self._track_file, core.grace = TrackFile(name), GracePeriod() if name else None
-        answers = any_answers(core.table.servers, core.fall)
+        answers = any_answers(core.table.servers, core.failover.fall)
         self._write_track_file(self._visibility.update(answers, time.monotonic()))
 
     def _write_track_file(self, sees: bool) -> None:
@@ -294,10 +297,10 @@ class Forwarder:
             self._links.close(link)
         servers = [link.server for link in links.values()]
         table = ServerTable(servers, settings.policy, settings.convergence, settings.path)
-        self._core.passive.configure(settings.passive_requests, settings.passive_seconds)
+        self._core.failover.passive.configure(settings.passive_requests, settings.passive_seconds)
         self._loop.call(
             lambda: self._relay.carry_out(
-                self._core.adopt(table, settings.fall, settings.rise, now)
+                self._core.replace_table(table, settings.fall, settings.rise, now)
             )
         )
         self._links.open_all()
@@ -305,16 +308,18 @@ class Forwarder:
     def _server(self, line: ServerLine, health: Health) -> Server:
         return Server(line, health, self.secret.key)
 
-    def _new_limit(self, settings: Settings) -> Limit:
-        return Limit(settings.rate, settings.burst, settings.exempt, self._core.counters)
+    def _new_limit(self, settings: Settings) -> RateLimit:
+        return RateLimit(settings.rate, settings.burst, settings.exempt, self._core.counters)
 
     # -- sip thread: registrations (registration_listener.RegistrationHandler) ---------------------
 
     def use_registered(self, registered: Sequence[ServerLine]) -> None:
         self._use_servers((*self.settings.servers, *registered), self.settings)
 
-    def shutting_down(self, name: str, leaving: bool) -> None:
-        self._relay.carry_out(self._core.farewell(name, leaving, time.monotonic()))
+    def set_shutting_down(self, name: str, leaving: bool) -> None:
+        self._relay.carry_out(
+            self._core.failover.set_shutting_down(name, leaving, time.monotonic())
+        )
 
     def health(self) -> Mapping[str, Health]:
         return {name: link.server.health for name, link in self._links.by_name.items()}
@@ -332,7 +337,7 @@ class Forwarder:
         now = time.monotonic()
         if again and now >= self._next_clear:
             self._next_clear = now + CACHE_CLEAR_INTERVAL
-            self._core.lines.changed()
+            self._core.lines.generation += 1
 
     def _is_own(self, address: Address) -> bool:
         """False also if the system cannot be asked."""

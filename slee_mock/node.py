@@ -32,12 +32,13 @@ from sip.keep_alive import is_keep_alive
 from sip.message import Request, Response
 from slee_mock.cluster.cluster_key import KeyedStore
 from slee_mock.cluster.membership import Membership
-from slee_mock.container.deployment import Context, assemble
+from slee_mock.container.deployment import Context, install
 from slee_mock.container.event_router import FAILURES, Router
 from slee_mock.container.events import Arrival, CallEnded, Outcome, RequestEvent, TimerEvent
 from slee_mock.container.timers import BATCH as TIMERS
 from slee_mock.container.timers import Timers
 from slee_mock.receive_queue import Datagram
+from slee_mock.services.bill_record import Bill
 from slee_mock.sip_adaptor import (
     HEARTBEATS,
     Forwarders,
@@ -50,7 +51,7 @@ from slee_mock.sip_adaptor import (
 from slee_mock.store.degraded_mode import CachingStore, DegradedMode
 from slee_mock.store.interface import BadRecord, Conflict, Contended, StoreDown, Transaction
 from slee_mock.store.purge import RETENTION_RULES, Purge
-from slee_mock.store.records import SIGN_OF_LIFE, Bill, Member, replace
+from slee_mock.store.records import SIGN_OF_LIFE, Member, replace
 
 REPLAY_BATCH = 16  # calls whose deferred events are replayed in one go
 PURGING, PURGED = 0.25, 60.0  # seconds between two purges, while there is more and otherwise
@@ -96,7 +97,7 @@ class Node:
         self._forwarders = Forwarders(forwarder, hosts)
         self._answers = context.answers
         self.options = OptionsResponder(context.answers, forwarder[0], *hosts)
-        self.services = assemble(context)
+        self.services = install(context)
         self.router = Router(self.services, context.answers, self._event_failed)
         self.degraded = DegradedMode(self.router, self.store, self._count_bills)
         self._timers = Timers(self.router)
@@ -211,17 +212,17 @@ class Node:
 
     def _tell_of(self, event: Arrival, outcome: Outcome, now: float) -> None:
         self._count_bills(outcome)
-        if outcome.dropped:
-            self.counts["dropped", outcome.dropped] += 1
+        if outcome.drop_reason:
+            self.counts["dropped", outcome.drop_reason] += 1
         message = message_of(event)
-        self._observer.handled(message, outcome.note or outcome.dropped)
+        self._observer.handled(message, outcome.log_text or outcome.drop_reason)
         self._last_message = now
         self._pending.note(message, outcome)
 
     def _count_bills(self, outcome: Outcome) -> None:
         """Counts the ends that were written down; one that was known is not written again."""
-        if any(isinstance(raised, CallEnded) for raised in outcome.raised):
-            self.counts["bills", "closed"] += any(isinstance(each, Bill) for each in outcome.saves)
+        if any(isinstance(fires, CallEnded) for fires in outcome.fires):
+            self.counts["bills", "closed"] += any(isinstance(each, Bill) for each in outcome.writes)
 
     # -- the clock ---------------------------------------------------------------------------------
 
@@ -282,10 +283,10 @@ class Node:
         saved = 0
         try:
             for outcome in self._timers.fire(self.store, now):
-                saved += bool(outcome.saves)
-                self.counts["handled", "timers"] += not outcome.dropped
-                if outcome.dropped:
-                    self.counts["dropped", outcome.dropped] += 1
+                saved += bool(outcome.writes)
+                self.counts["handled", "timers"] += not outcome.drop_reason
+                if outcome.drop_reason:
+                    self.counts["dropped", outcome.drop_reason] += 1
                 self._count_bills(outcome)
                 yield outcome
         except StoreDown as error:
@@ -297,7 +298,7 @@ class Node:
     def _purge(self, now: float) -> None:
         self._purge_at = now + PURGED
         try:
-            more = self._retention.sweep(Transaction(self.store), now)
+            more = self._retention.delete_old(Transaction(self.store), now)
         except Conflict:
             more = True  # another server purges at the same time
         except StoreDown as error:

@@ -26,7 +26,7 @@ from slee_mock.cluster.cluster_clock import Clock
 from slee_mock.cluster.cluster_key import KeyedStore, join_cluster
 from slee_mock.container.deployment import Context
 from slee_mock.container.events import Outcome
-from slee_mock.container.sbb import Telling, told
+from slee_mock.container.sbb import HasStatus, status_of
 from slee_mock.management import routes as management
 from slee_mock.management.queries import Queries
 from slee_mock.management.snapshot import ServerStatus
@@ -140,9 +140,9 @@ class Server:
         `transaction`."""
         services = node.services if (node := self._node) else []
         return {
-            each.name: told(each, transaction, wall)
+            each.name: status_of(each, transaction, wall)
             for each in services
-            if isinstance(each, Telling)
+            if isinstance(each, HasStatus)
         }
 
     # -- the sip thread ----------------------------------------------------------------------------

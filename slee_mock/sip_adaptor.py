@@ -114,7 +114,7 @@ def counter_name(event: Arrival) -> str:
 # -- responses of our own --------------------------------------------------------------------------
 
 
-class Answers:
+class LocalResponses:
     """Responses this cluster gives itself. To-tags are made from the request, so any server answers
     a retransmission alike (RFC 3261 8.2.7), and knows the ACK to such a response when it sees one.
     `name`: of the server that answers, told with the version in a Server header; without it there
@@ -130,7 +130,7 @@ class Answers:
             self._key, "tag", request.call_id, request.from_tag, str(request.cseq.number)
         )
 
-    def given_to(self, request: Request) -> bool:
+    def answered_by_us(self, request: Request) -> bool:
         """Does the To-tag say that we answered this INVITE ourselves?"""
         return request.to_tag == self.tag(request)
 
@@ -158,7 +158,7 @@ class Answers:
         if event.request.method == "ACK":
             return drop("ack_refused")
         send = self.answer(event, status, reason, fields)
-        return Outcome(sends=(send,), done=True, note=f"answered {status}")
+        return Outcome(sends=(send,), consumed=True, log_text=f"answered {status}")
 
     def reject(self, event: Arrival | TimerEvent, status: int) -> Outcome:
         """`refuse`, also where the message is a response or cannot be answered: it is dropped."""
@@ -179,7 +179,7 @@ class OptionsResponder:
     `role_since` (cluster time). A standby's heartbeats have no such field and change nothing.
     """
 
-    def __init__(self, answers: Answers, *hosts: str) -> None:
+    def __init__(self, answers: LocalResponses, *hosts: str) -> None:
         self._answers, self._hosts = answers, frozenset(hosts)
         self.role, self.role_since = "", 0.0
         self.healthy = True
@@ -191,4 +191,4 @@ class OptionsResponder:
         if role in ROLES and role != self.role and event.source[0] in self._hosts:
             self.role, self.role_since = role, event.wall
         status = 200 if self.healthy and not self.leaving else 503
-        return Outcome(sends=(self._answers.answer(event, status, to=event.source),), done=True)
+        return Outcome(sends=(self._answers.answer(event, status, to=event.source),), consumed=True)

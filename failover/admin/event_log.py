@@ -20,7 +20,7 @@ from failover.proxy.core import Core
 from failover.proxy.events import (
     Dropped,
     Event,
-    Failover,
+    FailoverRecord,
     Passed,
     Queued,
     Released,
@@ -79,8 +79,8 @@ class EventLog:
             case StateChanged():  # throttled, for a server may flap
                 kind = f"{event.server} {event.state}"
                 self.throttled(event.at, kind, _state_changed(event), _level(event))
-            case Failover():
-                level = logging.WARNING if event.taken_by else logging.ERROR
+            case FailoverRecord():
+                level = logging.WARNING if event.successor else logging.ERROR
                 log.log(level, "%s", _failover(event))
             case Resumed():
                 log.warning("%s", _resumed(event.failover))
@@ -130,8 +130,8 @@ def _message(event: Passed | Queued) -> str:
 
 
 def _passed(event: Passed) -> str:
-    session = f" session={plain(event.session)}" if event.session else ""
-    way = f"{event.came} -> {event.went} {format_address(event.target)} ({event.why})"
+    session = f" session={plain(event.affinity_key)}" if event.affinity_key else ""
+    way = f"{event.from_side} -> {event.to_side} {format_address(event.target)} ({event.why})"
     return f"call={plain(event.call_id)}{session} {_message(event)} {way}"
 
 
@@ -161,24 +161,24 @@ def _level(event: StateChanged) -> int:
     return logging.INFO if event.state in (state.value for state in ALIVE) else logging.WARNING
 
 
-def _failover(event: Failover) -> str:
+def _failover(event: FailoverRecord) -> str:
     heard = "never heard"
     if event.last_answer is not None:
         heard = f"last heard {_duration(event.at - event.last_answer)} before"
-    next_one = f"{event.taken_by} takes over" if event.taken_by else "NOBODY IS LEFT TO TAKE OVER"
+    next_one = f"{event.successor} takes over" if event.successor else "NOBODY IS LEFT TO TAKE OVER"
     return (
         f"failover: {event.lost} is gone ({event.noticed}), {heard}; {next_one}; "
         f"{event.replayed} of {event.in_flight} in flight sent on"
     )
 
 
-def _resumed(event: Failover) -> str:
+def _resumed(event: FailoverRecord) -> str:
     """A failover whose `gap` and `first_answer` are known by now."""
     since = ""
     if event.silence is not None:
         since = f", {_duration(event.silence)} after the last of {event.lost}"
     waited = f"to a request that had waited {_duration(event.gap or 0.0)}"
-    return f"failover over: first answer of {event.taken_by}, {waited}{since}"
+    return f"failover over: first answer of {event.successor}, {waited}{since}"
 
 
 def _duration(seconds: float) -> str:

@@ -65,7 +65,7 @@ class Admin:
             error = f"'{command}' is none of {', '.join(sorted(COMMANDS))}"
             return HttpResponse.json({"error": error}, 404)
         try:
-            self._forwarder.wish(name, COMMANDS[command])
+            self._forwarder.set_admin_state(name, COMMANDS[command])
         except KeyError:
             return HttpResponse.json({"error": f"there is no server '{name}'"}, 404)
         log.warning("asked to %s %s, over HTTP", command, name)

@@ -60,8 +60,8 @@ def metrics(
         "active": state.role is ACTIVE,
         "role_since_seconds": round(wall - now + state.since, 3),
         "takeovers_total": counters["takeovers"],
-        "in_flight": len(core.inflight),
-        "kept": len(core.kept),
+        "in_flight": len(core.pending),
+        "kept": len(core.outage_queue),
         "failovers_total": counters["failovers"],
         "replayed_total": counters["replayed"],
     }

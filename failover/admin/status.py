@@ -11,7 +11,15 @@ from types import MappingProxyType
 
 from failover.net.active_standby import ACTIVE, STANDBY, HaState, Takeover
 from failover.proxy.core import Core
-from failover.proxy.events import Event, Failover, Passed, Queued, Released, Resumed, StateChanged
+from failover.proxy.events import (
+    Event,
+    FailoverRecord,
+    Passed,
+    Queued,
+    Released,
+    Resumed,
+    StateChanged,
+)
 from failover.upstream.server_table import Server
 from plumbing.address import Address, format_address
 from sip import VERSION
@@ -48,8 +56,8 @@ def status(
             for server in core.table.servers
         ],
         "counters": dict(sorted(core.counters.items())),
-        "in_flight": len(core.inflight),
-        "kept": len(core.kept),
+        "in_flight": len(core.pending),
+        "kept": len(core.outage_queue),
         "errors": errors,
         "failovers": failovers(core, wall - now),
     }
@@ -63,7 +71,7 @@ def summary(core: Core, state: HaState) -> str:
         f"{hot.name} is hot" if hot else "NO SERVER TAKES NEW CALLS",
         f"{live} of {len(core.table.servers)} live",
     ]
-    if core.failovers:
+    if core.failover.records:
         parts.append(f"failovers: {core.counters['failovers']}")
     return "; ".join([f"standby: {state.why}", *parts] if state.role is STANDBY else parts)
 
@@ -74,14 +82,14 @@ def event(event: Event, offset: float) -> tuple[str, dict[str, object]] | None:
         return "message", {
             "at": event.at,
             "wall": event.at + offset,
-            "from": event.came,
-            "to": event.went,
+            "from": event.from_side,
+            "to": event.to_side,
             "source": format_address(event.source),
             "target": format_address(event.target),
             "method": event.method,
             "status": event.status,
             "call_id": event.call_id,
-            "session": event.session or event.call_id,
+            "session": event.affinity_key or event.call_id,
             "replayed": event.replayed,
         }
     if isinstance(event, StateChanged):
@@ -109,7 +117,7 @@ def event(event: Event, offset: float) -> tuple[str, dict[str, object]] | None:
             "messages": event.messages,
             "oldest": event.oldest,
         }
-    if isinstance(event, Failover):
+    if isinstance(event, FailoverRecord):
         return "failover", failover(event, offset)
     if isinstance(event, Resumed):
         return "resumed", failover(event.failover, offset)
@@ -137,12 +145,12 @@ def _server(server: Server, hot: bool, now: float) -> dict[str, object]:
 
 def failovers(core: Core, offset: float) -> list[dict[str, object]]:
     """The failovers that the core remembers, the oldest first."""
-    return [failover(each, offset) for each in core.failovers]
+    return [failover(each, offset) for each in core.failover.records]
 
 
 def recorded(core: Core, takeovers: Iterable[Takeover], offset: float) -> list[dict[str, object]]:
     """The /failovers list: failovers and takeovers, the oldest first."""
-    entries = [(each.at, failover(each, offset)) for each in core.failovers]
+    entries = [(each.at, failover(each, offset)) for each in core.failover.records]
     entries += [(each.at, takeover(each, offset)) for each in takeovers]
     return [each for _, each in sorted(entries, key=lambda pair: pair[0])]
 
@@ -163,12 +171,12 @@ def takeover(takeover: Takeover, offset: float) -> dict[str, object]:
     }
 
 
-def failover(failover: Failover, offset: float) -> dict[str, object]:
+def failover(failover: FailoverRecord, offset: float) -> dict[str, object]:
     """A failover from one server to another."""
     return {
         "kind": "failover",
         "from": failover.lost,
-        "to": failover.taken_by,
+        "to": failover.successor,
         "noticed": failover.noticed,
         "at": round(failover.at + offset, 3),
         "monotonic": failover.at,

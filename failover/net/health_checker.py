@@ -73,15 +73,17 @@ class HealthChecker:
 
     def message_received(self, link: ServerLink, now: float) -> None:
         """The server has sent a message, other than an answer to a ping."""
-        server, schedule, owing = link.server, link.schedule, self._core.inflight.owing
+        server, schedule, owing = link.server, link.schedule, self._core.pending.has_requests
         if not server.up:
             return
+        # A hung server's timers repeat messages, too. So a message counts if the server has handled
+        # something since the last one, or lately, or if there is no other server to move to.
         works, link.handled = server.handled != link.handled, server.handled
         lives = schedule.message_received(now, owing, works) or (
-            self._core.is_last(server) and schedule.message_received(now, owing, last=True)
+            self._core.table.is_last(server) and schedule.message_received(now, owing, last=True)
         )
         if lives and server.health.state is FAILING:
-            self._carry_out(self._core.signal(server.name, ANSWER, now, "sends messages"))
+            self._carry_out(self._core.failover.signal(server.name, ANSWER, now, "sends messages"))
 
     def receive(self, link: ServerLink) -> None:
         """Reads the answers to pings."""
@@ -113,7 +115,9 @@ class HealthChecker:
             self._drain(link)  # rule 4
         why = f"answers heartbeats ({answer.status})"
         no_new_calls = answer.status == SERVICE_UNAVAILABLE
-        self._carry_out(self._core.signal(link.server.name, ANSWER, now, why, no_new_calls))
+        self._carry_out(
+            self._core.failover.signal(link.server.name, ANSWER, now, why, no_new_calls)
+        )
 
     # -- the timer ---------------------------------------------------------------------------------
 
@@ -149,14 +153,14 @@ class HealthChecker:
         if link.schedule.miss_due(now):
             link.schedule.count_miss()
             why = "no answer to heartbeats" + (f": {link.error}" if link.error else "")
-            self._carry_out(self._core.signal(link.server.name, MISS, now, why))
+            self._carry_out(self._core.failover.signal(link.server.name, MISS, now, why))
 
     def _send_ping(self, link: ServerLink, _late: bool) -> None:
         now = time.monotonic()
         if not link.ping or not link.schedule.check_due(now, self._fast(link)):
             return
         link.schedule.check_sent(now)
-        active = self._core.serving is not None
+        active = self._core.failover.active_since is not None
         role = self._core.table.role(link.server) if active else ""
         try:
             link.ping.send(now, self._patience, role)

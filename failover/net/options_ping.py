@@ -1,4 +1,5 @@
-"""OPTIONS pings: a SIP request that asks a server whether it lives, many times a second.
+"""OPTIONS pings: a SIP request that asks a server whether it lives, many times a second. (Settings
+and log lines call them heartbeats.)
 
 Any response proves life; 503 means alive, but no new calls. A response counts only for `patience`
 seconds after its request, so that the answers which a frozen server sends when it continues prove

@@ -24,7 +24,7 @@ from failover.upstream.server_registration import (
     LEAVING,
     REFUSALS,
     Registration,
-    Verdict,
+    Result,
 )
 from plumbing.address import Address, format_address
 from plumbing.event_loop import Loop
@@ -41,7 +41,7 @@ class RegistrationHandler(Protocol):
         """Use the file's servers and then these. Raises OSError, and changes nothing, if one has an
         address of another family than the forwarder's."""
 
-    def shutting_down(self, name: str, leaving: bool) -> None:
+    def set_shutting_down(self, name: str, leaving: bool) -> None:
         """A server has announced that it shuts down, or has taken that back."""
 
     def health(self) -> Mapping[str, Health]:
@@ -87,9 +87,9 @@ class RegistrationListener:
             if self._standby and error.errno == errno.EADDRNOTAVAIL:
                 return
             raise
-        wished, self.address = self.address, sock.getsockname()[:2]
-        if self.address != wished:
-            taken = f"{format_address(wished)} is taken, perhaps by the other forwarder"
+        configured, self.address = self.address, sock.getsockname()[:2]
+        if self.address != configured:
+            taken = f"{format_address(configured)} is taken, perhaps by the other forwarder"
             self._handler.log(
                 "registration", f"servers register at {format_address(self.address)}: {taken}"
             )
@@ -106,11 +106,11 @@ class RegistrationListener:
     def beside(self, new: Settings) -> tuple[ServerLine, ...]:
         """The registered servers that stay beside the new settings' own, for which `rebase` follows
         with the same settings."""
-        return self._registration.rebased(new.servers, new.allow)
+        return self._registration.lines_beside(new.servers, new.allow)
 
     def rebase(self, new: Settings) -> None:
         self._timeout = new.timeout
-        self._registration.rebase(new.servers, new.allow, new.foreign)
+        self._registration.reconfigure(new.servers, new.allow, new.foreign)
         self._in_use = self._registration.lines()
 
     # -- datagrams ---------------------------------------------------------------------------------
@@ -124,14 +124,14 @@ class RegistrationListener:
             except OSError:  # an earlier answer was refused
                 continue
             try:
-                verdict = self._registration.receive(data, source[:2], time.monotonic())
+                result = self._registration.receive(data, source[:2], time.monotonic())
             except OSError as error:  # no file descriptor to find out whose address it names
                 self._counters["trouble.look"] += 1
                 self._handler.log("look", f"cannot look at a registration of {source[0]}: {error}")
                 continue
-            if self._act(verdict, source[:2]) and verdict.answer and verdict.target:
+            if self._act(result, source[:2]) and result.answer and result.target:
                 try:
-                    sock.sendto(verdict.answer, verdict.target)
+                    sock.sendto(result.answer, result.target)
                 except (OSError, OverflowError) as error:
                     self._counters["trouble.send"] += 1
                     self._handler.log(
@@ -139,16 +139,16 @@ class RegistrationListener:
                         f"cannot answer a registration from {format_address(source)}: {error}",
                     )
 
-    def _act(self, verdict: Verdict, source: Address) -> bool:
+    def _act(self, result: Result, source: Address) -> bool:
         """Returns False if it could not be done: without an answer, the server repeats it."""
-        if verdict.what == ARRIVED:
-            return self._arrived(verdict.name, source)
-        if verdict.what in (LEAVING, BACK):
-            self._handler.shutting_down(verdict.name, verdict.what == LEAVING)
-        elif verdict.what in REFUSALS:
+        if result.kind == ARRIVED:
+            return self._arrived(result.name, source)
+        if result.kind in (LEAVING, BACK):
+            self._handler.set_shutting_down(result.name, result.kind == LEAVING)
+        elif result.kind in REFUSALS:
             who = format_address(source)
-            told = f"registration refused ({verdict.what}) from {who}: {verdict.note}"
-            self._handler.log(f"registration.{verdict.what}", told)
+            told = f"registration refused ({result.kind}) from {who}: {result.note}"
+            self._handler.log(f"registration.{result.kind}", told)
         return True
 
     def _arrived(self, name: str, source: Address) -> bool:
@@ -195,8 +195,8 @@ class RegistrationListener:
                 {
                     "name": each.line.name,
                     "address": format_address(each.line.address),
-                    "for": round(now - each.since, 3),
-                    "silent": round(now - each.beaten, 3),
+                    "for": round(now - each.registered_at, 3),
+                    "silent": round(now - each.last_beat_at, 3),
                     "beats": each.beats,
                     "leaving": each.leaving,
                 }

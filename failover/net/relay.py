@@ -41,7 +41,7 @@ from failover.net.health_checker import HealthChecker
 from failover.net.sockets import ServerLink, icmp_errors, queued
 from failover.proxy.core import Core
 from failover.proxy.events import Outcome
-from failover.proxy.rate_limit import Limit
+from failover.proxy.rate_limit import RateLimit
 from failover.upstream.health import REFUSED
 from plumbing.address import Address, format_address
 from plumbing.event_loop import Loop
@@ -59,14 +59,15 @@ class Relay:
     """`phones` is the phones' socket, None on standby; `links` are the servers', which
     server_links.py opens; `limit` applies to phones."""
 
-    def __init__(self, loop: Loop, core: Core, event_log: EventLog, limit: Limit) -> None:
+    def __init__(self, loop: Loop, core: Core, event_log: EventLog, limit: RateLimit) -> None:
         self.phones: Channel | None = None
         self.links: dict[str, ServerLink] = {}
         self.limit = limit
         self.checker = HealthChecker(
             loop, core, event_log, self.links, self.carry_out, self.drain, self.server_refused
         )
-        self._loop, self._core, self._event_log = loop, core, event_log
+        self._loop, self._event_log = loop, event_log
+        self._core, self._failover = core, core.failover
         self._outgoing: dict[str, list[Outgoing]] = {}  # by side
         self._plain: set[Address] = set()
         self._plain_for: tuple[object, object] = (None, None)  # the server table and the limit
@@ -149,21 +150,21 @@ class Relay:
 
     def _plain_sources(self) -> set[Address]:
         table, limit = self._plain_for
-        changed = table is not self._core.table or limit is not self.limit
+        changed = table is not self._failover.table or limit is not self.limit
         if changed or len(self._plain) > MAX_PLAIN:
-            self._plain_for = self._core.table, self.limit
+            self._plain_for = self._failover.table, self.limit
             self._plain.clear()
         return self._plain
 
     def _is_phones(self, data: bytes, source: Address, now: float) -> bool:
         """Is this datagram on the phones' socket a phone's, and within the limit? If it is a
         server's, it is handled here."""
-        server = self._core.table.by_address.get(source)
+        server = self._failover.table.by_address.get(source)
         if server:
             self._handle([(data, source)], None, server.name)
             return False
         if self.limit.admits(data, source[0], now):
-            if self.limit.spares(source[0]):
+            if self.limit.is_exempt(source[0]):
                 self._plain.add(source)
             return True
         self._drop_limited(source, now)
@@ -209,9 +210,9 @@ class Relay:
                 self._send(side, datagrams)
             except Exception as failure:  # the other sides' leave all the same
                 self._loop.failed(failure)
-        while self._core.unfit:
-            self._loop.failed(self._core.unfit.pop())
-        if self._core.inflight.moving and not self._replay_posted:
+        while self._failover.replay_errors:
+            self._loop.failed(self._failover.replay_errors.pop())
+        if self._core.pending.moved and not self._replay_posted:
             self._replay_posted = True
             self._loop.post(self._replay)
 
@@ -285,7 +286,7 @@ class Relay:
         next part."""
         self._replay_posted = False
         try:
-            self.carry_out(self._core.replay(time.monotonic()))
+            self.carry_out(self._failover.replay(time.monotonic()))
         finally:
             self._flush()
 
@@ -299,4 +300,4 @@ class Relay:
             now = time.monotonic()
             for data, source in queued(link.channel.sock, BACKLOG) if link.channel else ():
                 self._loop.call(partial(self._receive_one, data, name, source, now))
-            self._note(self._core.signal(name, REFUSED, now, why))
+            self._note(self._failover.signal(name, REFUSED, now, why))

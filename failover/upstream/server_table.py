@@ -20,7 +20,7 @@ from hashlib import blake2b
 from typing import Generic, TypeVar
 
 from failover.config.settings import CALL_ID, ServerLine
-from failover.proxy.pending_messages import Kept, Key
+from failover.proxy.pending_messages import RequestKey
 from failover.upstream.affinity_key import affinity_key
 from failover.upstream.health import Health
 from plumbing.address import Address
@@ -89,7 +89,7 @@ class Server:
         self.handled_for_others = 0  # of these, the ones that another server had before
         # Keys of the requests that it was sent and has not handled; None while passive_checks.py
         # does not want to know.
-        self.unhandled: set[Key] | None = None
+        self.unhandled: set[RequestKey] | None = None
         self.ejections = 0
         self.check_duration: float | None = None  # seconds its last answered heartbeat took
         self.missed_checks = 0
@@ -123,25 +123,6 @@ class Server:
         """Seconds that it has been down in all."""
         current = now - self.down_since if self.down_since is not None else 0.0
         return self._earlier_downtime + current
-
-    def has_handled(self, row: Kept | None) -> None:
-        """A datagram that was in flight to it has come back from it, answered or passed on."""
-        if row and row[0] == self.name:
-            self.handled += 1
-            self.handled_for_others += row[5] > 0
-
-    def is_late(self, key: Key, hedged: dict[Key, str]) -> None:
-        """It has handled a request that was sent to another server too meanwhile, if this is one of
-        `hedged`."""
-        if hedged.get(key) == self.name:
-            del hedged[key]
-            self.handled += 1
-
-    def has_begun(self, key: Key, row: Kept | None) -> None:
-        """It works on a request of `unhandled`: has passed it on, or answered it provisionally."""
-        if self.unhandled and key in self.unhandled:
-            self.unhandled.discard(key)
-            self.has_handled(row)
 
     @property
     def draining_itself(self) -> bool:

@@ -61,9 +61,7 @@ def boot_id() -> str:
     try:
         with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
             return file.read().strip()
-    except (
-        OSError
-    ):  # not Linux: choose_offset() sees by the signs of life that the computer was restarted
+    except OSError:  # not Linux: choose_offset() sees a restart by the signs of life
         return platform.node() or "this computer"
 
 

@@ -92,14 +92,14 @@ class CallContinued(CallEvent):
 
 
 @dataclass(frozen=True)
-class CallGivenUp(CallEvent):
+class CallCancelled(CallEvent):
     """CANCEL passed. An answer may still cross it."""
 
     why: str
 
 
 @dataclass(frozen=True)
-class CallUnanswered(CallGivenUp):
+class CallUnanswered(CallCancelled):
     """Nobody has answered for so long that nobody will. Should an answer come all the same, it
     counts."""
 
@@ -112,7 +112,7 @@ class CallEnded(CallEvent):
 
 
 @dataclass(frozen=True)
-class CallVanished(CallEnded):
+class CallExpired(CallEnded):
     """Nobody refreshed its session: it ended with the last message that passed, which is its
     `wall`."""
 
@@ -127,7 +127,7 @@ class CallUnacknowledged(CallEnded):
 
 
 @dataclass(frozen=True)
-class CallUnpaid(CallEvent):
+class CreditExhausted(CallEvent):
     """The caller's balance pays no more than these units of it."""
 
     passed: ClassVar[bool] = False
@@ -150,12 +150,12 @@ class Outcome(NamedTuple):
     them, in the same transaction; `done` keeps the event from services of lower priority; `note` is
     the decision, for the log."""
 
-    saves: tuple[Record, ...] = ()
+    writes: tuple[Record, ...] = ()
     sends: tuple[Send, ...] = ()
-    raised: tuple[CallEvent, ...] = ()
-    done: bool = False
-    dropped: str = ""
-    note: str = ""
+    fires: tuple[CallEvent, ...] = ()
+    consumed: bool = False
+    drop_reason: str = ""
+    log_text: str = ""
 
 
 NOTHING = Outcome()
@@ -170,4 +170,4 @@ def legible(text: str) -> str:
 
 def drop(reason: str) -> Outcome:
     """`reason` becomes the name of a counter: a few fixed words, nothing from the network."""
-    return Outcome(done=True, dropped=reason)
+    return Outcome(consumed=True, drop_reason=reason)

@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sip import VERSION
-from slee_mock.services.billing import Sum, is_final, summed
+from slee_mock.services.bill_record import Bill, BillTotal, is_final, total_at
+from slee_mock.services.bindings_record import Bindings
 from slee_mock.store.interface import Damaged, Transaction
-from slee_mock.store.records import Bill, Bindings, Member
+from slee_mock.store.records import Member
 
 # in a snapshot: so many of the newest bills, and so many of the calls that have run for longer
 MOST_CALLS = 200
@@ -20,6 +21,8 @@ MOST_USERS = 500
 MOST_MISSED = 10_000  # bills read at once after a long time without a question
 MOST_FORECASTS = 50  # running calls, the newest
 FORECAST_SECONDS = 5
+
+Samples = float | Mapping[str, float]  # of one metric, by labels
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,7 @@ def take_snapshot(
     head = {"server": server.member.name, "now": now}
     calls = [_call(bill, now) for bill in shown]
     states = Counter(call["state"] for call in calls if not call["final"])
-    states.update(summed(bill, now).state for bill in sorted(older, key=_latest)[MOST_CALLS:])
+    states.update(total_at(bill, now).state for bill in sorted(older, key=_latest)[MOST_CALLS:])
     open_bills = [bill for bill in shown if not is_final(bill, now)][:MOST_FORECASTS]
     hot = _hot(members, now)
     return Snapshot(
@@ -149,7 +152,7 @@ def _fault(bill: Bill | Damaged, now: float) -> str:
     if isinstance(bill, Damaged):
         return bill.why
     try:
-        summed(bill, now)
+        total_at(bill, now)
     except Exception as error:
         return f"the store's bill {bill.call_id!r} is damaged: {error}"
     return ""
@@ -163,11 +166,11 @@ def _forecast(bill: Bill, now: float) -> list[dict[str, Any]]:
     """The sums of this second of the call and of the next ones. Each is taken in the middle of its
     second, since a unit counts from the very beginning of the second in which it starts."""
     assert bill.answered is not None
-    begun = bill.answered + summed(bill, now).seconds
-    return [_sums(summed(bill, begun + second + 0.5)) for second in range(FORECAST_SECONDS)]
+    begun = bill.answered + total_at(bill, now).seconds
+    return [_sums(total_at(bill, begun + second + 0.5)) for second in range(FORECAST_SECONDS)]
 
 
-def _sums(total: Sum) -> dict[str, Any]:
+def _sums(total: BillTotal) -> dict[str, Any]:
     """The part of a call that changes while it runs."""
     return {
         "seconds": total.seconds,
@@ -188,7 +191,7 @@ def _call(bill: Bill | Damaged, now: float) -> dict[str, Any]:
     if fault:
         return _damaged(bill, fault)
     assert isinstance(bill, Bill)
-    total = summed(bill, now)
+    total = total_at(bill, now)
     return {
         "call_id": bill.call_id,
         "caller": bill.caller,
@@ -281,105 +284,63 @@ def status(server: ServerStatus) -> dict[str, Any]:
 def metrics(status: Mapping[str, Any], snapshot: Snapshot | None) -> str:
     """Prometheus text. Label values come from fixed sets and from server names. Without a
     snapshot, because the store cannot be read, it has only the server's own numbers."""
-    families = [
-        _family(
-            "slee_up",
-            "gauge",
-            "Whether the store works for this server.",
-            {"": int(snapshot is not None and status["store"] == "ok")},
-        ),
-        _family(
-            "slee_uptime_seconds",
-            "gauge",
-            "Time since this server started.",
-            {"": status["uptime"]},
-        ),
-        _family(
-            "slee_handled_total",
-            "counter",
-            "Messages handled, by what they were.",
-            {_labels(message=name): count for name, count in status["handled"].items()},
-        ),
-        _family(
-            "slee_dropped_total",
-            "counter",
-            "Messages not passed on, by reason.",
-            {_labels(reason=name): count for name, count in status["dropped"].items()},
-        ),
-        _family("slee_sent_total", "counter", "Datagrams sent.", {"": status["sent"]}),
-        _family(
+    up = int(snapshot is not None and status["store"] == "ok")
+    handled = {_labels(message=name): count for name, count in status["handled"].items()}
+    dropped = {_labels(reason=name): count for name, count in status["dropped"].items()}
+    text = (
+        _gauge("slee_up", "Whether the store works for this server.", up)
+        + _gauge("slee_uptime_seconds", "Time since this server started.", status["uptime"])
+        + _counter("slee_handled_total", "Messages handled, by what they were.", handled)
+        + _counter("slee_dropped_total", "Messages not passed on, by reason.", dropped)
+        + _counter("slee_sent_total", "Datagrams sent.", status["sent"])
+        + _counter(
             "slee_bills_closed_total",
-            "counter",
             "Calls whose end this server wrote down.",
-            {"": status["bills_closed"]},
-        ),
-        _family(
-            "slee_waiting_facts",
-            "gauge",
-            "What is known of calls and not saved yet.",
-            {"": status["waiting"]},
-        ),
-    ]
-    return "".join(families + (_stored(snapshot) if snapshot else []))
+            status["bills_closed"],
+        )
+        + _gauge(
+            "slee_waiting_facts", "What is known of calls and not saved yet.", status["waiting"]
+        )
+    )
+    return text + (_store_metrics(snapshot) if snapshot else "")
 
 
-def _stored(snapshot: Snapshot) -> list[str]:
-    members = snapshot.members["members"]
-    return [
-        _family(
-            "slee_calls",
-            "gauge",
-            "Calls of the cluster that have not ended, by state.",
-            {
-                _labels(state=state): snapshot.running[state]
-                for state in ("offered", "ringing", "answered")
-            },
-        ),
-        _family(
-            "slee_bills",
-            "gauge",
-            "Bills that the store keeps, of running calls too.",
-            {"": snapshot.bills},
-        ),
-        _family(
-            "slee_users",
-            "gauge",
-            "Users who are registered, or lately were.",
-            {"": snapshot.bindings["users"]},
-        ),
-        _family(
-            "slee_bindings",
-            "gauge",
-            f"Contacts of the newest {MOST_USERS} users that can be reached now.",
-            {"": len(snapshot.bindings["bindings"])},
-        ),
-        _family(
-            "slee_member_alive",
-            "gauge",
-            "Whether a member of the cluster shows signs of life.",
-            {_labels(member=each["name"]): int(each["alive"]) for each in members},
-        ),
-        _family(
-            "slee_member_role",
-            "gauge",
-            "Which role the forwarder gave a member that is alive.",
-            {
-                _labels(member=each["name"], role=role): int(each["role"] == role)
-                for each in members
-                for role in ("hot", "live", "replica")
-            },
-        ),
-    ]
+def _store_metrics(snapshot: Snapshot) -> str:
+    members, bindings = snapshot.members["members"], snapshot.bindings
+    states = {
+        _labels(state=state): snapshot.running[state]
+        for state in ("offered", "ringing", "answered")
+    }
+    alive = {_labels(member=each["name"]): int(each["alive"]) for each in members}
+    roles = {
+        _labels(member=each["name"], role=role): int(each["role"] == role)
+        for each in members
+        for role in ("hot", "live", "replica")
+    }
+    newest = f"Contacts of the newest {MOST_USERS} users that can be reached now."
+    return (
+        _gauge("slee_calls", "Calls of the cluster that have not ended, by state.", states)
+        + _gauge("slee_bills", "Bills that the store keeps, of running calls too.", snapshot.bills)
+        + _gauge("slee_users", "Users who are registered, or lately were.", bindings["users"])
+        + _gauge("slee_bindings", newest, len(bindings["bindings"]))
+        + _gauge("slee_member_alive", "Whether a member of the cluster shows signs of life.", alive)
+        + _gauge("slee_member_role", "Which role the forwarder gave a member that is alive.", roles)
+    )
 
 
-def _family(name: str, kind: str, words: str, samples: Mapping[str, float]) -> str:
-    """One metric; nothing if there is no sample of it yet."""
-    lines = [
-        f"# HELP {name} {words}",
-        f"# TYPE {name} {kind}",
-        *(f"{name}{key} {n}" for key, n in samples.items()),
-    ]
-    return "".join(f"{line}\n" for line in lines) if samples else ""
+def _gauge(name: str, words: str, samples: Samples) -> str:
+    return _family(name, "gauge", words, samples)
+
+
+def _counter(name: str, words: str, samples: Samples) -> str:
+    return _family(name, "counter", words, samples)
+
+
+def _family(name: str, kind: str, words: str, samples: Samples) -> str:
+    """One metric; nothing if it has no sample yet."""
+    found = samples if isinstance(samples, Mapping) else {"": samples}
+    head = f"# HELP {name} {words}\n# TYPE {name} {kind}\n"
+    return head + "".join(f"{name}{labels} {n}\n" for labels, n in found.items()) if found else ""
 
 
 def _labels(**pairs: str) -> str:

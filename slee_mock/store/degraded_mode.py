@@ -27,7 +27,7 @@ from sip.errors import RemoteProtocolError
 from sip.message import Request, Response
 from slee_mock.container.event_router import Router
 from slee_mock.container.events import Arrival, CallEvent, Outcome, RequestEvent, drop
-from slee_mock.services.call_dialogs import is_again
+from slee_mock.services.call_record import Call, is_again
 from slee_mock.store.interface import (
     ConditionalWrite,
     Marked,
@@ -37,7 +37,7 @@ from slee_mock.store.interface import (
     StoreWrapper,
     Transaction,
 )
-from slee_mock.store.records import Call, Record, to_json
+from slee_mock.store.records import Record, to_json
 from slee_mock.store.write_batch import WriteBatch
 
 MOST_COPIES = 10_000  # calls; the longest untouched goes first
@@ -165,7 +165,7 @@ class DegradedMode:
             return self._router.unable(event)
         if not _may_pass(event, outcome) or not self._defer(event, outcome):
             return self._router.unable(event)
-        self._store.cache.keep_all(outcome.saves)
+        self._store.cache.keep_all(outcome.writes)
         return outcome
 
     def replay(self, most: int = MOST_DEFERRED) -> bool:
@@ -209,7 +209,7 @@ class DegradedMode:
             event.request.method if isinstance(event, RequestEvent) else str(event.response.status)
         )
         identity = (what, message.cseq.number, message.from_tag)
-        if identity in known or all(type(each) is CallEvent for each in outcome.raised):
+        if identity in known or all(type(each) is CallEvent for each in outcome.fires):
             return True
         if self.deferred >= MOST_DEFERRED:
             return False
@@ -226,4 +226,4 @@ def _may_pass(event: Arrival, outcome: Outcome) -> bool:
     """False for a refusal, and for a 2xx that begins or changes a call (see the traps)."""
     if isinstance(event, RequestEvent):
         return all(not send.data.startswith(b"SIP/2.0 ") for send in outcome.sends)
-    return event.response.status not in range(200, 300) or not outcome.saves
+    return event.response.status not in range(200, 300) or not outcome.writes

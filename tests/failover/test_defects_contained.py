@@ -19,6 +19,7 @@ from failover.forwarder import Forwarder
 from failover.net.health_checker import HealthChecker
 from failover.proxy.core import Core
 from failover.proxy.events import NOTHING
+from failover.upstream.failover import Failover
 from failover.upstream.health import REFUSED
 from plumbing.address import format_address
 from plumbing.event_loop import Loop
@@ -83,7 +84,7 @@ def test_an_exception_out_of_the_core_in_a_heartbeat_turn_is_counted_and_the_tur
 ):
     with fake_servers(free_port) as servers, running(free_port(), servers) as forwarder:
         eventually(lambda: [state(forwarder, each.name) for each in servers] == ["UP", "UP"])
-        monkeypatch.setattr(Core, "signal", fails(1, of=Core.signal))
+        monkeypatch.setattr(Failover, "signal", fails(1, of=Failover.signal))
         servers[0].freeze()
         eventually(lambda: state(forwarder, "server1") == "DOWN", 2.0)
         servers[0].thaw()
@@ -168,19 +169,20 @@ def test_of_what_cannot_be_delivered_at_one_time_a_defect_costs_one(
 
 
 def test_of_what_a_dead_server_owed_a_defect_costs_one(monkeypatch):
+    poison = fails(
+        1_000, lambda core, row, now: b"call-5x" in row.data and row.replayed, Core._handle
+    )
+    monkeypatch.setattr(Core, "_handle", poison)
     core = make_core()
     for n in range(40):
         core.receive(
             request("OPTIONS", branch=f"z9hG4bK{n}", call_id=f"call-{n}x"), PHONES, ALICE, 100.0
         )
-    monkeypatch.setattr(
-        Core, "_handle", fails(1_000, lambda core, row, now: b"call-5x" in row.data, Core._handle)
-    )
-    sent = len(core.signal("server1", REFUSED, 101.0, "refused").sends)
-    while core.inflight.moving:
-        sent += len(core.replay(101.0).sends)
+    sent = len(core.failover.signal("server1", REFUSED, 101.0, "refused").sends)
+    while core.pending.moved:
+        sent += len(core.failover.replay(101.0).sends)
     assert sent == 39 and core.counters["replayed"] == 39
-    assert [str(error) for error in core.unfit] == ["a defect"], (
+    assert [str(error) for error in core.failover.replay_errors] == ["a defect"], (
         "for the shell, which counts and tells it"
     )
 
@@ -188,6 +190,10 @@ def test_of_what_a_dead_server_owed_a_defect_costs_one(monkeypatch):
 def test_a_defect_amid_a_failover_is_counted_and_the_rest_is_replayed(
     free_port, eventually, monkeypatch
 ):
+    poison = fails(
+        1_000, lambda core, row, now: b"call-7x" in row.data and row.replayed, Core._handle
+    )
+    monkeypatch.setattr(Core, "_handle", poison)
     port = free_port()
     with (
         fake_servers(free_port) as servers,
@@ -202,10 +208,6 @@ def test_a_defect_amid_a_failover_is_counted_and_the_rest_is_replayed(
             )
             phone.sendto(data, ("127.0.0.1", port))
         eventually(lambda: len(servers[0].heard) == 60)
-        poison = fails(
-            1_000, lambda core, row, now: b"call-7x" in row.data and row.replayed, Core._handle
-        )
-        monkeypatch.setattr(Core, "_handle", poison)
         servers[0].kill()
         eventually(lambda: len(servers[1].heard) == 59)
         assert forwarder.status()["errors"] == 1
@@ -275,7 +277,7 @@ def test_a_standby_that_fails_in_taking_the_address_does_not_hold_it_from_itself
         running(port, servers) as second,
     ):
         assert second.status()["role"] == "standby"
-        monkeypatch.setattr(Core, "serve", fails(1, of=Core.serve))
+        monkeypatch.setattr(Failover, "become_active", fails(1, of=Failover.become_active))
         first.stop()
         eventually(lambda: second.status()["role"] == "active", 2.0)
         assert second.status()["errors"] == 1

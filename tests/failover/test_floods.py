@@ -230,7 +230,7 @@ for n in range({calls} + 1):
     extra = (f"X-Header-{{n}}: {{n}}", f"Route: <sip:{{n}}.example;lr>", "X-Long: " + "x" * 1000)
     data = request("INVITE", f"sip:{{n}}@host{{n}}.example", (host, 5060), f"z9hG4bK{{n}}", extra, "", f"call-{{n}}@h")
     core.receive(data, PHONES, (host, 5060), n / 10_000)
-print(*marks, len(core.inflight), core.counters["inflight.overflow"])
+print(*marks, len(core.pending), core.counters["inflight.overflow"])
 """
 
 

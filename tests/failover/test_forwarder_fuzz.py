@@ -90,7 +90,7 @@ def shake(core, dice, now):
     name = dice.choice([*SERVERS, "nobody"])
     kind = dice.randrange(12)
     if kind < 8:
-        core.signal(
+        core.failover.signal(
             name,
             dice.choice([ANSWER, ANSWER, MISS, REFUSED]),
             now,
@@ -98,9 +98,9 @@ def shake(core, dice, now):
             dice.choice([None, True, False]),
         )
     elif kind < 10 and name in core.table.by_name:
-        core.wish(name, dice.choice(list(AdminState)), now)
+        core.failover.set_admin_state(name, dice.choice(list(AdminState)), now)
     elif kind == 10:
-        core.adopt(make_table(dice.choice([CALL_ID, FIRST_LIVE])), 3, 2, now)
+        core.replace_table(make_table(dice.choice([CALL_ID, FIRST_LIVE])), 3, 2, now)
     else:
         kept = [server for server in core.table.servers if dice.random() < 0.7]
         health = make_table().servers[0].health
@@ -109,7 +109,7 @@ def shake(core, dice, now):
             for n, a in SERVERS.items()
             if n not in {s.name for s in kept}
         ]
-        core.adopt(ServerTable(kept[: dice.randrange(3)], FIRST_LIVE), 3, 2, now)
+        core.replace_table(ServerTable(kept[: dice.randrange(3)], FIRST_LIVE), 3, 2, now)
 
 
 def test_the_core_with_all_its_sides(fuzz):
@@ -133,7 +133,7 @@ def test_the_core_with_all_its_sides(fuzz):
                 shake(core, dice, now)
         heard = [*good, *heard[-300:]]
         assert (
-            len(core.inflight) <= 2 * inflight.MAX_ROWS
+            len(core.pending) <= 2 * inflight.MAX_DATAGRAMS
             and len(core.counters) < 60
             and len(core.lines.own) < 5
         )

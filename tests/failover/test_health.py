@@ -149,8 +149,10 @@ def test_a_held_server_says_why():
         (100, 0.05, 0.2),
         (100, 1.0, 1.0),
         (200, 5.0, 1.0),
-        (500, 30.0, 5.0),
-        (2000, 0.5, 3.0),
+        (300, 30.0, 5.0),
+        (500, 0.5, 3.0),
+        pytest.param(500, 30.0, 5.0, marks=pytest.mark.long),
+        pytest.param(2000, 0.5, 3.0, marks=pytest.mark.long),
     ],
 )
 def test_a_server_that_flaps_for_long_changes_state_at_most_a_tenth_as_often(

@@ -100,7 +100,7 @@ def test_a_retransmission_by_another_port_is_known_where_the_calls_are_spread():
     first = core.receive(request(via=BEHIND_NAT), PHONES, ("198.51.100.9", 6001), 1.0).sends[0]
     other = next(server for server in core.table.servers if server.name != first.to)
     assert (
-        core.inflight.server_of(branch_of(first.data).encode(), b"INVITE") == first.to != other.name
+        core.pending.server_of(branch_of(first.data).encode(), b"INVITE") == first.to != other.name
     )
 
 
@@ -234,14 +234,14 @@ def test_ipv6_addresses_are_compared_as_addresses(written):
     to_server = request("MESSAGE", "sip:bob@[2001:db8:0:0:0:0:0:A]:5070", source=bob)
     (passed,) = core.receive(to_server, PHONES, bob, 1.0).sends
     assert passed.to == "server1"
-    core.signal("server1", REFUSED, 2.0, "refused")
+    core.failover.signal("server1", REFUSED, 2.0, "refused")
     assert core.table.by_address[server].name == "server1"
 
 
 def test_a_dead_server_s_address_is_written_over_however_it_is_spelled():
     servers = {"server1": ("2001:db8::a", 5070), "server2": ("2001:db8::c", 5070)}
     core = Core(make_table(servers=servers), KEY, lambda host: ("2001:db8::1", 5060))
-    core.signal("server1", REFUSED, 2.0, "refused")
+    core.failover.signal("server1", REFUSED, 2.0, "refused")
     bye = request(
         "BYE", "sip:bob@[2001:DB8:0:0:0:0:0:a]:5070", source=("2001:db8::b", 5060), to_tag="b"
     )

@@ -81,7 +81,7 @@ def test_the_page_has_words_for_every_counter():
 
 def test_every_metric_is_explained():
     core = make_core()
-    core.signal("server1", REFUSED, 1.0, "refused")
+    core.failover.signal("server1", REFUSED, 1.0, "refused")
     core.table.servers[1].check_duration = 0.001
     families = prometheus_kit.read(metrics(core, ACTIVE_ONE, 0.0, 1.0, 1.0))
     assert len(families) > 15

@@ -13,12 +13,12 @@ from contextlib import contextmanager
 import pytest
 from forwarder_kit import FakeServer, ask, fake_servers, field, head, plain_phone
 from heartbeat_kit import beat, body
+from phone_kit import Owner
 from process_kit import FORWARDER, RunningProgram, server_argv
 
 from failover.config.settings import read
 from failover.forwarder import Forwarder
-from softphone.phone import Account, Phone
-from softphone.ua.events import CallChanged, CallState, RegistrationChanged, RegistrationState
+from softphone.ua.events import CallState
 
 HOST = "127.0.0.1"
 
@@ -359,36 +359,12 @@ def read_json(port, path):
         return json.load(answer)
 
 
-class Owner:
-    """A phone, and what its person sees."""
-
-    def __init__(self, user, proxy):
-        self.events = []
-        self.phone = Phone(
-            Account(user, "failover.test", "", user.capitalize()),
-            proxy,
-            (HOST, 0),
-            self.events.append,
-        )
-        self.phone.start()
-
-    @property
-    def registered(self):
-        states = [event.state for event in self.events if isinstance(event, RegistrationChanged)]
-        return states and states[-1] is RegistrationState.REGISTERED
-
-    @property
-    def state(self):
-        states = [event.call.state for event in self.events if isinstance(event, CallChanged)]
-        return states[-1] if states else None
-
-
 @contextmanager
 def owners(cluster, eventually):
     """Alice and Bob, registered."""
     both = []
     try:
-        both += [Owner(user, cluster.sip) for user in ("alice", "bob")]
+        both += [Owner(user, cluster.sip, register=True) for user in ("alice", "bob")]
         eventually(lambda: all(owner.registered for owner in both), 10.0)
         yield both
     finally:

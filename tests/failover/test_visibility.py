@@ -28,21 +28,21 @@ from plumbing.address import format_address
 def test_a_server_that_is_new_or_silent_for_fall_intervals_is_not_heard_though_it_may_be_in_use():
     core = make_core()
     servers = core.table.servers
-    assert any_answers(servers, core.fall)
-    core.signal("server1", REFUSED, 1.0, "refused")
-    assert any_answers(servers, core.fall), "the other one is"
-    for n in range(core.fall):
-        assert any_answers(servers, core.fall)
-        core.signal("server2", MISS, 1.0 + n, "no answer")
-    assert not any_answers(servers, core.fall)
+    assert any_answers(servers, core.failover.fall)
+    core.failover.signal("server1", REFUSED, 1.0, "refused")
+    assert any_answers(servers, core.failover.fall), "the other one is"
+    for n in range(core.failover.fall):
+        assert any_answers(servers, core.failover.fall)
+        core.failover.signal("server2", MISS, 1.0 + n, "no answer")
+    assert not any_answers(servers, core.failover.fall)
     assert servers[1].accepts_dialogs, (
         "the last one is given up later, for nobody else would answer sooner"
     )
-    core.signal("server2", ANSWER, 9.0, "answers")
-    assert any_answers(servers, core.fall)
+    core.failover.signal("server2", ANSWER, 9.0, "answers")
+    assert any_answers(servers, core.failover.fall)
     for server in servers:
         server.ever_answered = False
-    assert not any_answers(servers, core.fall), "none has answered this forwarder yet"
+    assert not any_answers(servers, core.failover.fall), "none has answered this forwarder yet"
 
 
 def test_what_is_lost_is_told_at_once_and_what_is_back_after_a_moment_without_a_break():
@@ -98,7 +98,7 @@ def test_a_request_that_finds_no_server_has_no_answer_while_the_address_may_move
     core = make_core()
     core.grace = GracePeriod()
     for name in ("server1", "server2"):
-        core.signal(name, REFUSED, 1.0, "refused")
+        core.failover.signal(name, REFUSED, 1.0, "refused")
     assert core.receive(request(), PHONES, ALICE, 2.0).sends == ()
     assert core.receive(request(), PHONES, ALICE, 2.5).sends == (), "said again"
     assert core.counters["dropped.grace"] == 2

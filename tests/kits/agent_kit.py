@@ -28,9 +28,15 @@ DELAY = 0.001
 SDP = b"v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\nm=audio 7000 RTP/AVP 0\r\n"
 
 
-def accepted(request: Request, tag: str, body: bytes = SDP) -> Response:
-    fields = [("Contact", "<sip:bob@127.0.0.1:5064>"), ("Content-Type", "application/sdp")]
-    return reply(request, 200, to_tag=tag, fields=fields, body=body)
+def accepted(
+    invite: Request,
+    tag: str = "b",
+    body: bytes = SDP,
+    contact: str = "<sip:bob@127.0.0.1:5064>",
+) -> Response:
+    """The 200 of Bob, or of whatever stands at the other end."""
+    fields = [("Contact", contact)] + ([("Content-Type", "application/sdp")] if body else [])
+    return reply(invite, 200, to_tag=tag, fields=fields, body=body)
 
 
 class Party(Protocol):

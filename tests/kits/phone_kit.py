@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from softphone.phone import Account, Phone
-from softphone.ua.events import CallChanged, CallState
+from softphone.ua.events import CallChanged, CallState, RegistrationChanged, RegistrationState
 
 LOCAL = ("127.0.0.1", 0)
+QUICKLY = 0.5  # seconds for a phone to end when nobody may answer its BYE
 
 
 class Owner:
@@ -16,6 +17,11 @@ class Owner:
         account = Account(user, "failover.test", password, user.capitalize())
         self.phone = Phone(account, proxy, listen, self.events.append, register=register)
         self.phone.start()
+
+    @property
+    def registered(self) -> bool:
+        states = [event.state for event in self.events if isinstance(event, RegistrationChanged)]
+        return bool(states) and states[-1] is RegistrationState.REGISTERED
 
     @property
     def states(self) -> list[CallState]:

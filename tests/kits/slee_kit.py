@@ -13,7 +13,8 @@ from slee_mock.container.deployment import Context
 from slee_mock.container.events import Address, Outcome
 from slee_mock.node import Node
 from slee_mock.receive_queue import Datagram
-from slee_mock.services.billing import Sum, summed
+from slee_mock.services.bill_record import Bill, BillTotal, total_at
+from slee_mock.services.bindings_record import Bindings
 from slee_mock.store.interface import (
     ConditionalWrite,
     Conflict,
@@ -22,7 +23,7 @@ from slee_mock.store.interface import (
     StoreDown,
     Transaction,
 )
-from slee_mock.store.records import Bill, Bindings, Member, R
+from slee_mock.store.records import Member, R
 
 KEY = b"the cluster's key"
 FORWARDER = ("127.0.0.1", 5060)
@@ -199,10 +200,10 @@ class Cluster:
     def get(self, kind: type[R], key: str) -> R | None:
         return Transaction(self.store).read(kind, key)
 
-    def bill(self, call_id: str = "c1") -> Sum:
+    def bill(self, call_id: str = "c1") -> BillTotal:
         bill = self.get(Bill, call_id)
         assert bill is not None
-        return summed(bill, self.wall)
+        return total_at(bill, self.wall)
 
     def sign(self, *names: str) -> None:
         """A sign of life of each named server, now."""

@@ -6,8 +6,8 @@ import time
 
 from hosts_kit import HOSTS, SHARED, has_address
 
+from slee_mock.services.bill_record import Bill
 from slee_mock.store.interface import Transaction
-from slee_mock.store.records import Bill
 from slee_mock.store.sqlite_store import SqliteStore
 from softphone.phone import Phone
 from softphone.ua.account import Account

@@ -22,9 +22,9 @@ from failover.upstream.health import ANSWER, MISS, REFUSED
 from failover.upstream.passive_checks import LOOK_INTERVAL
 from plumbing.address import Address, parse_address
 from slee_mock.receive_queue import Datagram
-from slee_mock.services.billing import Sum, summed
+from slee_mock.services.bill_record import Bill, BillTotal, total_at
 from slee_mock.store.interface import Transaction
-from slee_mock.store.records import SIGN_OF_LIFE, Bill
+from slee_mock.store.records import SIGN_OF_LIFE
 from softphone.ua.session_timer import DEFAULT_INTERVAL
 
 HEARTBEAT = 0.05  # seconds
@@ -53,11 +53,11 @@ class Forwarder:
         for name, server in self._world.servers.items():
             signal = REFUSED if server.killed else MISS if server.frozen else ANSWER
             packets += self._carry_out(
-                self.core.signal(name, signal, now, f"heartbeat: {signal.value}"), now
+                self.core.failover.signal(name, signal, now, f"heartbeat: {signal.value}"), now
             )
         if now >= self._look_due:
             self._look_due = now + LOOK_INTERVAL
-            packets += self._carry_out(self.core.passive.look(now), now)
+            packets += self._carry_out(self.core.failover.passive.look(now), now)
         return packets
 
     def _carry_out(self, outcome: Outcome, now: float) -> list[Packet]:
@@ -68,7 +68,8 @@ class Forwarder:
                 packets.append((send.data, send.target))
             elif self._world.servers[send.to].killed:
                 packets += self._carry_out(
-                    self.core.signal(send.to, REFUSED, now, "its port refused a message"), now
+                    self.core.failover.signal(send.to, REFUSED, now, "its port refused a message"),
+                    now,
                 )
             else:
                 packets.append((send.data, SERVERS[send.to]))
@@ -202,15 +203,15 @@ class World:
         self.network.lose = lose
 
     @property
-    def bills(self) -> list[Sum]:
+    def bills(self) -> list[BillTotal]:
         """As any server's management page adds them up now, the newest first."""
         return [
-            summed(bill, DAY + self.network.now)
+            total_at(bill, DAY + self.network.now)
             for bill in Transaction(self.cluster.store).scan(Bill)
         ]
 
     @property
-    def bill(self) -> Sum:
+    def bill(self) -> BillTotal:
         (bill,) = self.bills
         return bill
 

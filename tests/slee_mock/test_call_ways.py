@@ -6,7 +6,8 @@ from __future__ import annotations
 import pytest
 from slee_kit import Cluster, answer, cluster_with_bob, in_dialog, invite, phone_request, register
 
-from slee_mock.store.records import Bill, Call
+from slee_mock.services.bill_record import Bill
+from slee_mock.services.call_record import Call
 
 BOB_AT = "sip:bob@127.0.0.1:4100"
 ALICE_AT = "sip:alice@127.0.0.1:4000"

@@ -7,9 +7,10 @@ import pytest
 from slee_kit import Cluster, answer, in_dialog, invite, phone_request, register
 from wire import World
 
+from slee_mock.services.bill_record import Bill
+from slee_mock.services.call_record import Call
 from slee_mock.store.degraded_mode import MOST_NAMED, CachingStore
 from slee_mock.store.interface import ConditionalWrite, Row, StoreDown
-from slee_mock.store.records import Bill, Call
 from softphone.ua.events import CallState
 
 
@@ -125,7 +126,9 @@ def test_an_answer_waits_until_the_store_knows_of_it(cluster):
     """Passed on unrecorded it would make a call that no server knows, if this one died."""
     offered = cluster.one(invite())
     cluster.store.down = True
-    assert cluster.receive(answer(offered, 200)) == [] and cluster.outcome.dropped == "store_down"
+    assert (
+        cluster.receive(answer(offered, 200)) == [] and cluster.outcome.drop_reason == "store_down"
+    )
     cluster.wall += 4.0
     cluster.store.down = False
     assert cluster.one(answer(offered, 200)).status == 200  # the phone repeats it for 32 s
@@ -156,7 +159,7 @@ def test_an_invite_that_rings_already_is_not_refused_when_it_is_said_again(clust
     """After 503 its caller would be gone, and the other phone's answer would be billed to him."""
     offered = cluster.one(invite())
     cluster.store.down = True
-    assert cluster.receive(invite()) == [] and cluster.outcome.dropped == "store_down"
+    assert cluster.receive(invite()) == [] and cluster.outcome.drop_reason == "store_down"
     cluster.store.down = False
     assert cluster.one(answer(offered, 200)).status == 200
 
@@ -165,7 +168,7 @@ def test_a_copy_that_has_grown_old_leads_to_silence_and_never_to_a_wrong_refusal
     offered = cluster.one(invite())
     cluster.receive(answer(offered, 200), at="server2")  # server1 has not heard that Bob answered
     cluster.store.down = True
-    assert cluster.receive(in_dialog("BYE")) == [] and cluster.outcome.dropped == "store_down"
+    assert cluster.receive(in_dialog("BYE")) == [] and cluster.outcome.drop_reason == "store_down"
     assert cluster.one(in_dialog("BYE"), at="server2").method == "BYE"
 
 
@@ -270,4 +273,4 @@ def test_a_further_call_of_one_call_id_that_rings_is_not_refused_either(cluster)
     beside = {"user": "bob", "tag": "p1", "branch": "z9hG4bKb2b", "uri": "sip:carol@failover.test"}
     assert cluster.one(invite(**beside)).method == "INVITE"
     cluster.store.down = True
-    assert cluster.receive(invite(**beside)) == [] and cluster.outcome.dropped == "store_down"
+    assert cluster.receive(invite(**beside)) == [] and cluster.outcome.drop_reason == "store_down"

@@ -18,9 +18,9 @@ from slee_kit import answer, in_dialog, invite, phone_request, register
 from plumbing.address import format_address
 from sip.message import parse
 from slee_mock.server import Server
+from slee_mock.services.bill_record import Bill
 from slee_mock.settings import Settings
 from slee_mock.store.interface import StoreDown, Transaction
-from slee_mock.store.records import Bill
 from slee_mock.store.sqlite_store import SqliteStore
 
 EVIL = "<script>alert(1)</script>\"&'"

@@ -16,9 +16,11 @@ from plumbing.address import format_address
 from sip.message import parse
 from slee_mock.management.queries import Unreadable
 from slee_mock.server import Server
+from slee_mock.services.bill_record import Bill, ServedBy
+from slee_mock.services.bindings_record import Binding, Bindings
 from slee_mock.settings import Settings
 from slee_mock.store.interface import Transaction
-from slee_mock.store.records import Bill, Binding, Bindings, Carrier, Member
+from slee_mock.store.records import Member
 from slee_mock.store.sqlite_store import SqliteStore
 
 pytestmark = pytest.mark.long
@@ -144,7 +146,7 @@ def bill(call_id, caller="Alice", callee="Bob", ago=60.0, ended=True, **more):
         "answered": wall - ago + 2,
         "ended": wall - 5 if ended else None,
         "why": f"{caller} hung up",
-        "carriers": (Carrier("server1", wall - ago), Carrier("server2", wall - ago / 2)),
+        "carriers": (ServedBy("server1", wall - ago), ServedBy("server2", wall - ago / 2)),
     }
     return Bill(call_id, caller=caller, callee=callee, **{**facts, **more})
 

@@ -19,9 +19,10 @@ from slee_mock.management import csv_export as export
 from slee_mock.management import snapshot as report
 from slee_mock.management.queries import Queries, Unreadable
 from slee_mock.management.snapshot import MOST_CALLS, OpenCalls, ServerStatus, take_snapshot
-from slee_mock.sip_adaptor import Answers, OptionsResponder
+from slee_mock.services.bill_record import Bill, ServedBy
+from slee_mock.sip_adaptor import LocalResponses, OptionsResponder
 from slee_mock.store.interface import Transaction
-from slee_mock.store.records import Bill, Carrier, Member
+from slee_mock.store.records import Member
 
 WALL = 1_800_000_000.0
 HEALTH = ServerStatus(Member("server1", "127.0.0.1:5070"), 1.0, "", "127.0.0.1:5060", {})
@@ -40,7 +41,7 @@ def bill(number, ended=True, **more):
         "answered": WALL + number + 1,
         "ended": WALL + number + 13 if ended else None,
         "why": "alice hung up",
-        "carriers": (Carrier("server1", WALL + number), Carrier("server2", WALL + number + 6)),
+        "carriers": (ServedBy("server1", WALL + number), ServedBy("server2", WALL + number + 6)),
     }
     return Bill(**{**facts, **more})
 
@@ -89,7 +90,7 @@ def test_a_server_knows_its_role_from_its_forwarders_heartbeats_and_from_nobody_
     assert beat(cluster, "hot", source=("127.0.0.2", 4999)) == ("", 0.0), "a stranger"
     assert beat(cluster, "king") == ("", 0.0)
     cluster.nodes["server1"].options = OptionsResponder(
-        Answers(b"key"), "192.0.2.10", "127.0.0.2", "127.0.0.1"
+        LocalResponses(b"key"), "192.0.2.10", "127.0.0.2", "127.0.0.1"
     )
     assert beat(cluster, "hot") == ("hot", cluster.wall)
     first, cluster.wall = cluster.wall, cluster.wall + 5

@@ -56,7 +56,7 @@ def test_the_forwarder_s_table_takes_it_and_its_leave_and_its_next_life_and_no_r
     beats = [first.next(), first.next(), first.next(leaving=True)]
     second = Heartbeats("server1", SERVER, DESK, OWN, "fedcba9876543210").next()
     story = [*beats, second, beats[2], beats[0]]
-    assert [table.receive(data, OWN, 100.0 + n).what for n, data in enumerate(story)] == [
+    assert [table.receive(data, OWN, 100.0 + n).kind for n, data in enumerate(story)] == [
         "arrived",
         "beat",
         "leaving",

@@ -164,8 +164,8 @@ def _quietly(ask):
 
 SERVICE = """
     class Mine:
-        name, takes = "mine", ()
-        def handle(self, event, entity, transaction): ...
+        name, events = "mine", ()
+        def handle(self, event, entity): ...
     def deploy(context, argument):
         {}
 """
@@ -187,7 +187,7 @@ def test_a_users_file_is_not_hidden_by_a_file_of_ours_that_is_no_service(
     ("body", "sentence"),
     [
         ("return {}['x']", r"its deploy\(\) raises KeyError: 'x'; mend it"),
-        ("return 7", "has no name and no takes and"),
+        ("return 7", "has no name and no events and"),
     ],
 )
 def test_a_deploy_that_goes_wrong_is_a_sentence(tmp_path, monkeypatch, body, sentence):
@@ -202,7 +202,7 @@ def test_a_deploy_that_goes_wrong_is_a_sentence(tmp_path, monkeypatch, body, sen
 
 
 def swept(store, retention, wall=DAY):
-    while retention.sweep(Transaction(store), wall):
+    while retention.delete_old(Transaction(store), wall):
         continue
 
 
@@ -274,7 +274,7 @@ def test_a_sweep_that_goes_wrong_is_not_the_last_one(settings, monkeypatch, even
         sweeps.append(wall)
         raise KeyError("of a kind that nobody has thought of")
 
-    monkeypatch.setattr("slee_mock.node.Purge.sweep", sweep)
+    monkeypatch.setattr("slee_mock.node.Purge.delete_old", sweep)
     monkeypatch.setattr("slee_mock.node.PURGING", 0.01)
     monkeypatch.setattr("slee_mock.node.PURGED", 0.01)
     server = Server(settings)

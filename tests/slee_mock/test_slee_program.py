@@ -166,7 +166,7 @@ def test_noise_is_counted_and_nothing_falls_over(forwarder, program):
         (["--forwarder", "forwarder:5060"], "--forwarder: 'forwarder' is not an IP address"),
         (["--users", "nowhere"], "--users: cannot read nowhere"),
         (["--store", "nowhere/cluster.db"], "there is no folder"),
-        (["--name", ""], "--name must be"),
+        (["--name", ""], "--name: it must be"),
     ],
 )
 def test_what_is_wrong_at_the_start_is_one_sentence_with_the_remedy(program, options, sentence):

@@ -6,8 +6,9 @@ from __future__ import annotations
 import pytest
 from slee_kit import Cluster, DictStore, answer, in_dialog, invite, phone_request, register
 
+from slee_mock.services.bill_record import Bill
+from slee_mock.services.call_record import Call
 from slee_mock.store.interface import ConditionalWrite, Conflict, Row
-from slee_mock.store.records import Bill, Call
 from slee_mock.store.write_batch import WriteBatch
 
 

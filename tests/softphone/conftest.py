@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from phone_kit import Owner
+from phone_kit import QUICKLY, Owner
 
 
 @pytest.fixture
@@ -16,4 +16,4 @@ def owners():
 
     yield make
     for owner in made:
-        owner.phone.stop()
+        owner.phone.stop(QUICKLY)

@@ -6,7 +6,7 @@ import socket
 from collections.abc import Iterator
 
 import pytest
-from phone_kit import LOCAL
+from phone_kit import LOCAL, QUICKLY
 
 from sip.message import Message, Request, Response, parse, reply
 from softphone import phone as phone_module
@@ -89,7 +89,7 @@ def alice() -> Iterator[tuple[Phone, list[object]]]:
     )
     phone.start()
     yield phone, events
-    phone.stop()
+    phone.stop(QUICKLY)
 
 
 def calls(events: list[object]):
@@ -176,7 +176,7 @@ def test_a_stranger_does_not_ring_a_phone_that_has_a_server(peer, eventually):
             )
             eventually(lambda: calls(events) and calls(events)[-1].state is CallState.INCOMING)
         finally:
-            phone.stop()
+            phone.stop(QUICKLY)
 
 
 @pytest.mark.parametrize(

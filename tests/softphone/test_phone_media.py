@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 
 import pytest
-from phone_kit import LOCAL, Owner
+from phone_kit import LOCAL, QUICKLY, Owner
 
 from sip.message import Request, Response, parse, reply
 from softphone.media.rtp import Packet
@@ -101,7 +101,7 @@ class Scripted:
 def pair() -> Iterator[tuple[Owner, Scripted]]:
     alice, bob = Owner("alice"), Scripted()
     yield alice, bob
-    alice.phone.stop()
+    alice.phone.stop(QUICKLY)
     bob.stop()
 
 
