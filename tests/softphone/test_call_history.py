@@ -14,7 +14,7 @@ import pytest
 from softphone.call_history import MAX_CALLS, CallHistory, Outcome, PastCall, past_call
 from softphone.ua.events import CallState, CallView, Direction
 
-CALL = PastCall(
+CALL_TRANSITIONS = PastCall(
     "sip:bob@failover.test", "Bob", Outcome.PLACED, 1_700_000_000.0, 12.5, "Bob hung up"
 )
 
@@ -56,7 +56,7 @@ def test_what_a_call_came_to(direction, status, answered_at, outcome):
 def test_the_newest_stands_first_and_a_hundred_are_kept(tmp_path):
     history = CallHistory(tmp_path / "calls.jsonl")
     for number in range(2 * MAX_CALLS + 20):
-        history.add(replace(CALL, name=str(number)))
+        history.add(replace(CALL_TRANSITIONS, name=str(number)))
     names = [call.name for call in history]
     assert names == [str(number) for number in range(2 * MAX_CALLS + 19, MAX_CALLS + 19, -1)]
     again = CallHistory(tmp_path / "calls.jsonl")
@@ -82,30 +82,30 @@ def test_a_call_that_has_ended_survives_kill_9(tmp_path):
 def test_half_a_line_costs_that_entry_alone(tmp_path):
     path = tmp_path / "calls.jsonl"
     history = CallHistory(path)
-    history.add(CALL)
-    history.add(replace(CALL, name="Carol"))
+    history.add(CALL_TRANSITIONS)
+    history.add(replace(CALL_TRANSITIONS, name="Carol"))
     path.write_bytes(path.read_bytes()[:-30])
     history = CallHistory(path)
     assert [call.name for call in history] == ["Bob"]
-    history.add(replace(CALL, name="Dave"))
+    history.add(replace(CALL_TRANSITIONS, name="Dave"))
     assert [call.name for call in CallHistory(path)] == ["Dave", "Bob"]
 
 
 def test_a_file_that_cannot_be_written_is_a_sentence_and_the_calls_are_remembered(tmp_path):
     (tmp_path / "file").write_text("")
     history = CallHistory(tmp_path / "file" / "calls.jsonl")
-    history.add(CALL)
+    history.add(CALL_TRANSITIONS)
     assert "cannot be kept in" in history.fault and len(history) == 1
 
 
 def test_all_can_be_forgotten(tmp_path):
     history = CallHistory(tmp_path / "calls.jsonl")
-    history.add(CALL)
+    history.add(CALL_TRANSITIONS)
     history.clear()
     assert not len(history) and not list(CallHistory(tmp_path / "calls.jsonl"))
 
 
 def test_letters_of_every_script_come_back(tmp_path):
     history = CallHistory(tmp_path / "calls.jsonl")
-    history.add(replace(CALL, name="Jörg 李 \ud800"))
+    history.add(replace(CALL_TRANSITIONS, name="Jörg 李 \ud800"))
     assert next(iter(CallHistory(tmp_path / "calls.jsonl"))).name == "Jörg 李 ?"
