@@ -5,7 +5,7 @@ cluster share.
     node            one server without a socket: datagrams and times in, outcomes out
     sip_adaptor     datagrams -> events, and the responses that a server gives itself
     container/      the SLEE: events, SBBs and their entities, the event router, timers, deployment
-    services/       registrar, authentication, call control, billing; *_record.py is what others read
+    services/       registrar, authentication, call control, billing; *_record.py is read by others
     store/          what the servers of a cluster share: SQLite or Redis
     cluster/        its members, its key, its time
     management/     the page, JSON, CSV and metrics
