@@ -19,7 +19,9 @@ ROOT = Path(__file__).resolve().parent.parent
 
 HELP = """\
 usage: python3 demo.py [--pair] [--deploy NAME:FILE] [--store URL] [--free-ports]
-       python3 demo.py play [--json] [--screenshots DIR] [--talk SECONDS] [and the above]
+       python3 demo.py play [--scene NAME] [--report FILE] [--json] [--screenshots DIR]
+                            [--talk SECONDS] [and the above]
+       python3 demo.py --scenes
        python3 demo.py test [pytest's arguments]
        python3 demo.py softphone [the phone's arguments]
        python3 demo.py pack [FILE]
@@ -30,9 +32,12 @@ Whatever is needed is set up first, in .venv beside this file.
 
   (nothing)            the example in a window, for you to play
   play                 the example plays by itself and says each step; unseen without a display
+    --scene NAME       another crash: while ringing, at the BYE, frozen, a hundred calls ...
+    --report FILE      save the story as one HTML file, to take away
     --json             its last line is one JSON object with everything that was measured
     --screenshots DIR  save a picture of each step
     --talk SECONDS     how long the two talk, 3 to 3600 seconds (12 if you do not say)
+  --scenes             list the scenes, one name a line
   --pair               two forwarders, one on standby for the other's address, which crashes too
   --deploy NAME:FILE   a further service on both servers, as in prepaid:balances.txt (docs/slee.txt)
   --store URL          the servers keep their calls in a Redis: redis://HOST:6379/0 (docs/store.txt)
@@ -84,6 +89,9 @@ def parse(argv: Sequence[str]) -> Job | str:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--screenshots", metavar="DIR")
     parser.add_argument("--talk", metavar="SECONDS", type=_seconds)
+    parser.add_argument("--scene", metavar="NAME")
+    parser.add_argument("--report", metavar="FILE")
+    parser.add_argument("--scenes", action="store_true")
     parser.add_argument("--deploy", action="append", default=[])
     parser.add_argument("--store", metavar="URL")
     parser.add_argument("--pair", action="store_true")
@@ -105,8 +113,11 @@ def parse(argv: Sequence[str]) -> Job | str:
         ["--screenshots", os.path.abspath(options.screenshots)] if options.screenshots else []
     )
     arguments += ["--talk", options.talk] if options.talk else []
+    arguments += ["--scene", options.scene] if options.scene else []
+    arguments += ["--report", os.path.abspath(options.report)] if options.report else []
     if options.what not in (None, "play") or (arguments and not options.what):
         parser.error("these options belong to play: python3 demo.py play " + " ".join(argv))
+    arguments += ["--scenes"] if options.scenes else []
     for wish in options.deploy:
         name, colon, file = wish.partition(":")
         arguments += ["--deploy", f"{name}{colon}{os.path.abspath(file) if file else ''}"]

@@ -34,6 +34,7 @@ STYLE = """
 body { font: 16px/1.45 system-ui, sans-serif; max-width: 860px; margin: 0 auto; padding: 16px;
        color: #14171c; background: #fff; }
 h1 { font-size: 1.6em; margin: .2em 0; } h2 { font-size: 1.15em; margin: 1.6em 0 .4em; }
+figure { margin: 8px 0; display: inline-block; width: 49%; vertical-align: top; }
 svg { max-width: 100%; height: auto; display: block; }
 table { border-collapse: collapse; width: 100%; } .wide { overflow-x: auto; }
 td, th { text-align: left; padding: 3px 10px 3px 0; vertical-align: top;
@@ -42,6 +43,7 @@ td, th { text-align: left; padding: 3px 10px 3px 0; vertical-align: top;
 summary { cursor: pointer; font-variant-numeric: tabular-nums; }
 pre { background: #f1f3f5; padding: 8px; overflow-x: auto; font-size: 12px; }
 .mark { background: #fceadf; font-weight: 600; padding: 2px 6px; }
+@media (max-width: 600px) { figure { width: 100%; } }
 @media print { body { max-width: none; font-size: 11pt; } figure, tr { break-inside: avoid; }
                @page { size: A4; margin: 15mm; } }
 """

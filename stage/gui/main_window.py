@@ -28,6 +28,7 @@ from PySide6.QtWidgets import (
 
 from softphone.gui import icons
 from softphone.gui.phone_panel import PhonePanel
+from softphone.gui.qapplication import SCREENLESS
 from softphone.gui.theme import GRID, LIGHT, Size, theme
 from softphone.gui.widgets import StateMark, TextLabel
 from stage.gui import zoom
@@ -101,7 +102,7 @@ class Window(QWidget):
         self._make_headline()
         self._make_parts()
         self._make_keys()
-        self.setMinimumSize(LEAST)
+        self.setMinimumSize(LEAST.boundedTo(self._room()))
         self.resize(SIZE.boundedTo(self._room()))
         self._arrange()
 
@@ -278,13 +279,19 @@ class Window(QWidget):
 
     def _room(self) -> QSize:
         """What the screen has for a window without its frame."""
+        if QApplication.platformName() in SCREENLESS:
+            return QSize(SIZE)
         screen = self.screen() or QApplication.primaryScreen()
         frame = self.frameGeometry().size() - self.size() if self._fitted else QSize(0, 0)
         return screen.availableGeometry().size() - (frame if frame.height() > 0 else FRAME)
 
     def _arrange(self) -> None:
         """After a change of the window's size or of the text's."""
-        factor = zoom.by_size(self.size()) * self._chosen * (1.5 if self.presented else 1.0)
+        size = self.size()
+        # as large as everything has room: at LEAST that is the system's size
+        most = min(size.width() / LEAST.width(), size.height() / LEAST.height())
+        factor = min(zoom.by_size(size) * self._chosen, max(most, 0.7))
+        factor = zoom.by_size(size) * 1.5 if self.presented else factor
         if zoom.set_factor(factor) or not self._fitted:
             zoom.apply(self)
             self.ladder.fit_rows()
@@ -295,9 +302,9 @@ class Window(QWidget):
             self._wide = wide
             self._place(wide)
         width = self.width() * 21 // 100
-        least, most = (round(each * max(1.0, zoom.factor())) for each in PANEL)
+        narrow, broad = (round(each * zoom.factor()) for each in PANEL)
         for side in self._sides:
-            side.setFixedWidth(max(least, min(most, width)))
+            side.setFixedWidth(max(narrow, min(broad, width)))
         self._fit_pads()
 
     def _place(self, wide: bool) -> None:

@@ -146,7 +146,8 @@ class LadderModel(QAbstractTableModel):
             wall = time.time() - time.monotonic() + row.at
             return time.strftime("%H:%M:%S", time.localtime(wall)) + f".{int(wall % 1 * 1000):03d}"
         before = self.rows[number - 1].at if number else row.at
-        seconds = row.at - (before if self.times == DELTA else self.zero or row.at)
+        zero = row.at if self.zero is None else self.zero
+        seconds = row.at - (before if self.times == DELTA else zero)
         return f"{seconds:+.3f}"
 
 

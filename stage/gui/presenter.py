@@ -260,9 +260,13 @@ def _at_rest(state: DemoState, programs: list[ProgramState]) -> Headline:
             return Headline("hang_up", "dead", f"{state.hung_up_by or 'A phone'} hangs up", hint)
         hint = f"Its bill is being read. {again}"
         return Headline("hang_up", "dead", "The call is over", hint)
+    if _call_states(state) & {"ended", "ending"}:
+        late = next(name for name, call in state.calls.items() if call.state == "talking")
+        hint = f"{late}'s phone has not heard of it yet."
+        return Headline("hang_up", "dead", "The call is over", hint)
     if state.calls:
-        words = f"{' and '.join(sorted(state.calls))} in a call"
-        return Headline("call", "alive", words, "One side has ended it, or has not answered yet.")
+        hint = "One side has answered; the other has not heard of it yet."
+        return Headline("call", "alive", f"{state.callee} answers", hint)
     if all(state.registered.get(phone) for phone in (state.cast.caller, state.cast.callee)):
         hint = f"Click Call at {state.cast.caller}'s phone."
         if gone:

@@ -105,7 +105,7 @@ SHORT_REASONS = {
     407: "Who?",
     408: "Timeout",
     480: "Absent",
-    481: "No such call",
+    481: "No call",
     486: "Busy",
     487: "Cancelled",
     503: "No server",

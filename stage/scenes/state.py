@@ -166,15 +166,16 @@ class DemoState:
     @property
     def carrier(self) -> str | None:
         """The server to which the next message of the call goes: the one on which it began while
-        that lives, else the hot one."""
-        if self.answered_through in self.up and not self.over:
-            return self.answered_through
-        return self.hot
+        that lives, else the hot one; of servers killed here nobody needs to tell."""
+        began = None if self.over else self.answered_through
+        successor = self.failovers[-1].target if self.failovers else None
+        alive = self.up - set(self.down)
+        return next((each for each in (began, self.hot, successor) if each in alive), self.hot)
 
     @property
     def spare(self) -> tuple[str, ...]:
         """Servers that would take over from the carrier."""
-        return tuple(sorted(self.up - {self.carrier}))
+        return tuple(sorted(self.up - set(self.down) - {self.carrier}))
 
     @property
     def taken_over(self) -> ServerFailover | None:
@@ -326,6 +327,8 @@ class DemoState:
         self.calls[seen.phone] = seen
         if seen.state == "calling" and self.placed_by is None:
             self.placed_by, self.placed_at = seen.phone, seen.at
+        if seen.state == "ending":
+            self.hung_up_by = self.hung_up_by or seen.phone
         if seen.state == "incoming" and self.rang_at is None:
             self.rang_at = seen.at
 
