@@ -34,14 +34,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from slee_mock.services.bill_record import Bill, total_at
+from slee_mock.store.interface import Transaction
+from slee_mock.store.sqlite_store import SqliteStore
+
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from slee_mock.services.billing import summed  # noqa: E402  # as a script, from anywhere
-from slee_mock.store.interface import Transaction  # noqa: E402
-from slee_mock.store.records import Bill  # noqa: E402
-from slee_mock.store.sqlite_store import SqliteStore  # noqa: E402
-
 PHONES = Path(__file__).resolve().parent / "phones"
 DOMAIN = "failover.test"
 SETUP, PRICE, UNIT = Decimal("0.10"), Decimal("0.05"), 10  # what a call costs, recomputed here
@@ -385,7 +384,7 @@ def _billed(bill: Bill) -> float:
 
 def wrong(bill: Bill, talk: Talk) -> str:
     """What is wrong with the bill; "" if nothing is."""
-    told = summed(bill, time.time())
+    told = total_at(bill, time.time())
     if not told.final or abs(_billed(bill) - talk.seconds) > SLACK:
         return (
             f"{bill.call_id}: billed {_billed(bill):.3f} s ({told.state}), talked "

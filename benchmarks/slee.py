@@ -35,18 +35,19 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks.calls import Program, read_bills, wait_until
+from benchmarks.load import T1, Address, open_socket
+from slee_mock.cluster.cluster_key import KeyedStore
+from slee_mock.container.deployment import Context
+from slee_mock.node import Node
+from slee_mock.receive_queue import Datagram
+from slee_mock.server import LogObserver
+from slee_mock.store.records import Member
+from slee_mock.store.sqlite_store import SqliteStore
+
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from benchmarks.calls import Program, read_bills, wait_until  # noqa: E402  # as a script, from anywhere
-from benchmarks.load import T1, Address, open_socket  # noqa: E402
-from slee_mock.container.deployment import Context, assemble  # noqa: E402
-from slee_mock.container.event_router import Router  # noqa: E402
-from slee_mock.container.events import Arrival  # noqa: E402
-from slee_mock.services.options_responder import Heartbeat  # noqa: E402
-from slee_mock.store.degraded_mode import CachingStore, DegradedMode  # noqa: E402
-from slee_mock.store.sqlite_store import SqliteStore  # noqa: E402
-
 IN_MEMORY = 1600  # calls
 BATCH = 16  # as many messages as the server handles in one turn
 WARM = 2.0  # seconds at full speed before it counts
@@ -150,17 +151,16 @@ class Memory:
 
     def __init__(self, folder: str) -> None:
         context = Context("server1", "127.0.0.1:5070", os.urandom(32), "0.10+0.05/10s", "EUR")
-        self._router = Router([Heartbeat(context.answers), *assemble(context)], context.answers)
-        self._store = CachingStore(SqliteStore(f"{folder}/memory.db"))
-        self._degraded = DegradedMode(self._router, self._store)
+        member, observer = Member("server1", "127.0.0.1:5070"), LogObserver(lambda: None)
+        self._store = KeyedStore(SqliteStore(f"{folder}/memory.db"), "memory.db")
+        self._node = Node(context, member, self._store, self.forwarder, (), observer)
         self.process([register("127.0.0.1:5060", "m")])
 
     def process(self, datagrams: list[bytes]) -> list[bytes]:
         """What is sent on account of each, one for one."""
-        events: list[Arrival] = [
-            self._router.event(data, self.forwarder, time.time()) for data in datagrams
-        ]
-        return [outcome.sends[0].data for outcome in self._degraded.process_all(events)]
+        now = time.time()
+        turn = self._node.receive([Datagram(data, self.forwarder, now) for data in datagrams], now)
+        return [outcome.sends[0].data for outcomes in turn for outcome in outcomes]
 
     def close(self) -> None:
         self._store.close()

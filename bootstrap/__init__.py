@@ -1,6 +1,6 @@
-"""How demo.py gets from a bare Python to the running example.
+"""Set-up: how demo.py gets from a bare Python to the running example.
 
-`command` reads the arguments and starts the right program, `environment` makes `.venv`, `libraries`
-sees to the system libraries that Qt needs, `desktop` writes the entry to double-click on Linux.
-Standard library only, and nothing of the other packages: it runs before they can.
+`cli` reads the arguments and starts the program, `environment` makes `.venv`, `qt_libraries` looks
+for the system libraries that Qt needs, `desktop` writes an entry to double-click on Linux, `pack`
+makes forwarder.pyz. Standard library only: it runs before anything is installed.
 """

@@ -1,11 +1,14 @@
 """What forwarder.py does: choose a server for every message, watch the servers, move on when one
 dies.
 
-    config/     servers.properties and the secret upstream/   the servers: their health, who gets
-    the next request, what moves when one dies   (a core) proxy/      one message: where it goes and
-    what changes in it                                (a core) net/        sockets, health checks,
-    registration, the shared address admin/      pages, counters, events, log, systemd forwarder
-    all of it as a running thing; cli: the command line
+    cli         the command line, signals, reload
+    forwarder   wires the parts together and runs the `sip` thread
+    net/        sockets, relay, health checker, registration listener, the shared address
+    proxy/      one message: where it goes and what changes in it (pure)
+    upstream/   the servers: health, who gets the next request, failover (pure)
+    config/     servers.properties and the secret
+    admin/      pages, metrics, log, systemd
 
-A core takes bytes and the time, and returns what to do; it has no socket, clock, thread or log.
+The pure packages take bytes and the time, and return what to do; they have no socket, clock, thread
+or log.
 """

@@ -1,5 +1,9 @@
-"""The command line: reads servers.properties, runs a forwarder until it is told to stop, reloads on
-SIGHUP."""
+"""The command line of forwarder.py: reads servers.properties, runs a forwarder until a signal stops
+it, reloads on SIGHUP.
+
+The main thread only starts, waits for signals, and stops. A signal handler does no more than put
+the signal's name into a queue.
+"""
 
 from __future__ import annotations
 
@@ -19,15 +23,17 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from failover.admin import logging_setup as journal
+from failover.admin import logging_setup
 from failover.admin.systemd_notify import Notifier
 from failover.config.properties import Fault, decode
 from failover.config.settings import FIRST_LIVE, Settings, SettingsError, literal, read
-from failover.config.shared_secret import Secret, SecretError, look, open_secret, place
+from failover.config.shared_secret import Secret, SecretError, open_secret, secret_path
+from failover.config.shared_secret import describe as describe_secret
 from failover.forwarder import Forwarder
 from failover.net.active_standby import ACTIVE
-from failover.net.port_owner import holder
-from failover.net.sockets import FURTHER, first_free, is_here
+from failover.net.own_address import is_here
+from failover.net.port_owner import port_owner
+from failover.net.sockets import EXTRA_PORTS, first_free
 from failover.net.vrrp_probe import DEAD, probe
 from plumbing.address import Address, format_address, parse_address
 from sip import VERSION
@@ -36,7 +42,7 @@ if TYPE_CHECKING:
     from failover.admin.http_api import Admin
 
 log = logging.getLogger("forwarder")
-MAX_FILE = 1 << 20
+MAX_FILE = 1 << 20  # octets of servers.properties
 RELOAD = "SIGHUP"
 
 
@@ -46,23 +52,22 @@ def main(arguments: Sequence[str], default_file: Path) -> int:
     if options.probe:
         return _probe(options.probe)
     file = Path(options.file)
-    journal.set_up(options.verbose)
+    logging_setup.set_up(options.verbose)
     try:
         settings = load(file)
-        path = place(settings.secret_file, file)
+        path = secret_path(settings.secret_file, file)
         if options.check:
-            doubts = [f"warning: {text}" for text in warnings(settings)]
             print(
                 f"{file.name} is good.",
                 *describe(settings),
-                f"secret: {look(path)}",
-                *doubts,
+                f"secret: {describe_secret(path)}",
+                *(f"warning: {text}" for text in warnings(settings)),
                 sep="\n",
             )
             return 0
         secret = open_secret(path)
     except (OSError, SettingsError, SecretError) as error:
-        print(_sentence(error), file=sys.stderr)
+        print(_message(error), file=sys.stderr)
         return 1
     try:
         return _run(file, settings, secret)
@@ -72,28 +77,28 @@ def main(arguments: Sequence[str], default_file: Path) -> int:
         )
         return 1
     except OSError as error:
-        print(_remedy(file, error, settings), file=sys.stderr)
+        print(_advice(file, error, settings), file=sys.stderr)
         return 1
 
 
 def load(file: Path) -> Settings:
-    """The settings of a file, names of computers looked up. Raises SettingsError."""
-    remedy = "name another file, or write one (see servers.properties)"
+    """Reads the settings file and looks up the host names in it. Raises SettingsError."""
+    advice = "name another file, or write one (see servers.properties)"
     try:
         with file.open("rb") as opened:
             data = opened.read(MAX_FILE + 1)
     except OSError as error:
         raise SettingsError(
-            str(file), [Fault(0, f"{(error.strerror or str(error)).lower()}; {remedy}")]
+            str(file), [Fault(0, f"{(error.strerror or str(error)).lower()}; {advice}")]
         ) from error
     if len(data) > MAX_FILE:
-        raise SettingsError(str(file), [Fault(0, f"too large to be a list of servers; {remedy}")])
+        raise SettingsError(str(file), [Fault(0, f"too large to be a list of servers; {advice}")])
     return read(decode(data), file.name, look_up, is_here)
 
 
 def look_up(host: str, ipv6: bool) -> str:
-    """The IP address of a computer's name, of the wanted family if it has one. Raises ValueError
-    with a sentence."""
+    """The IP address of a host, of the wanted family if it has one. Raises ValueError with a
+    message for the operator."""
     try:
         return literal(host)
     except ValueError:
@@ -106,35 +111,33 @@ def look_up(host: str, ipv6: bool) -> str:
 
 
 def describe(settings: Settings) -> list[str]:
-    """What was read, in sentences."""
+    """What the settings mean, a line each, for --check and the start."""
     servers = [f"{line.name} {format_address(line.address)}" for line in settings.servers]
-    by = f"{settings.policy} (sessions named by {settings.convergence})"
-    back = (
-        f"{settings.rise} answers, {settings.rise * settings.interval:g} s "
-        "(longer for one that flaps)"
-    )
-    return [
-        f"servers, in order: {', '.join(servers) or 'none but those that come'}",
-        *(
-            [f"servers register themselves at {_reception(settings)}"]
-            if settings.registration
-            else []
-        ),
-        f"new calls go by {settings.policy if settings.policy == FIRST_LIVE else by}",
+    policy = settings.policy
+    if policy != FIRST_LIVE:
+        policy += f" (sessions named by {settings.convergence})"
+    rise = f"{settings.rise} answers, {settings.rise * settings.interval:g} s"
+    taken = "waits for it" if settings.standby else "refuses to start"
+    limit = f"{settings.rate or 'no'} datagrams a second, {settings.burst} at once"
+    lines = [f"servers, in order: {', '.join(servers) or 'none but those that come'}"]
+    if settings.registration:
+        lines.append(f"servers register themselves at {_registration(settings)}")
+    lines += [
+        f"new calls go by {policy}",
         f"heartbeats every {settings.interval:g} s: {settings.promise}; one that is back is used "
-        f"after {back}",
+        f"after {rise} (longer for one that flaps)",
         f"phones and servers send to {format_address(settings.listen)} (UDP)",
-        "where that is another forwarder's: "
-        f"{'waits for it' if settings.standby else 'refuses to start'}",
-        f"limit of one source: {settings.rate or 'no'} datagrams a second, {settings.burst} at "
-        "once",
-        f"status page at http://{format_address(settings.admin)}/"
-        if settings.admin
-        else "no status page",
+        f"where that is another forwarder's: {taken}",
+        f"limit of one source: {limit}",
     ]
+    if settings.admin:
+        lines.append(f"status page at http://{format_address(settings.admin)}/")
+    else:
+        lines.append("no status page")
+    return lines
 
 
-def _reception(settings: Settings) -> str:
+def _registration(settings: Settings) -> str:
     assert settings.registration
     whose = "their own address" if not settings.foreign else "any address there"
     where = f"{format_address(settings.registration)} (UDP), {whose}, from {settings.allow}"
@@ -142,7 +145,7 @@ def _reception(settings: Settings) -> str:
 
 
 def warnings(settings: Settings) -> list[str]:
-    """What may be meant, and may be a mistake that somebody else finds first."""
+    """Settings that are allowed but dangerous."""
     if settings.admin and not ip_address(settings.admin[0].partition("%")[0]).is_loopback:
         where = format_address(settings.admin)
         return [
@@ -190,48 +193,47 @@ def _probe(text: str) -> int:
 
 
 def _run(file: Path, settings: Settings, secret: Secret) -> int:
-    wishes, notifier = _wishes(), Notifier()
+    signals, notifier = _handle_signals(), Notifier()
     forwarder = Forwarder(settings, secret)
     forwarder.start()
-    with ExitStack() as ending:  # each of them, the last first, whatever one raises
-        ending.callback(notifier.close)
-        pages = ending.enter_context(ExitStack())
-        # before the pages, which take their time: a standby waits for the address
-        ending.callback(forwarder.stop)
+    with ExitStack() as cleanup:  # calls all of them, the last one first, whatever one raises
+        cleanup.callback(notifier.close)
+        pages = cleanup.enter_context(ExitStack())
+        # The forwarder stops before the pages, which take longer: a standby waits for the address.
+        cleanup.callback(forwarder.stop)
         if settings.admin:
             admin = first_free(
-                settings.admin, FURTHER if settings.standby else 0, partial(_admin, forwarder)
+                settings.admin, EXTRA_PORTS if settings.standby else 0, partial(_admin, forwarder)
             )
             pages.callback(admin.stop)
-            settings = replace(settings, admin=_told(settings.admin, admin.address))
+            settings = replace(settings, admin=_used_address(settings.admin, admin.address))
         settings = replace(settings, registration=forwarder.registration)
         print(f"forwarder {VERSION}", *describe(settings), f"secret: {secret}", sep="\n")
-        for text in (*warnings(settings), *_worries(secret)):
+        for text in (*warnings(settings), *_secret_warnings(secret)):
             log.warning("%s", text)
-        active = forwarder.standing.role is ACTIVE
+        active = forwarder.ha_state.role is ACTIVE
         print(
             f"ready: {format_address(settings.listen)}{'' if active else ' (standby)'}", flush=True
         )
-        if not active and (who := holder(settings.listen)):
+        if not active and (who := port_owner(settings.listen)):
             log.info("%s is held by %s", format_address(settings.listen), who)
-        if notifier.listened_to:
-            forwarder.every(notifier.rhythm, partial(_beat, notifier, forwarder))
+        if notifier.enabled:
+            forwarder.every(notifier.interval, partial(_beat, notifier, forwarder))
         notifier.ready()
         gc.collect()
-        # what is here stays: with 10,000 in flight a full collection takes 5 ms instead of 9
+        # What exists now stays. With 10,000 pending messages a full collection takes 5 ms, not 9.
         gc.freeze()
-        while (wish := _next(wishes)) == RELOAD:
+        while (name := _next_signal(signals)) == RELOAD:
             notifier.reloading()
             _reload(file, forwarder)
             notifier.ready()
-        log.info("stopping, as %s asked", wish)
+        log.info("stopping, as %s asked", name)
         notifier.stopping()
     return 0
 
 
 def _beat(notifier: Notifier, forwarder: Forwarder) -> None:
-    """The watchdog is fed also where the status line cannot be had: a defect in that is no reason
-    for a restart."""
+    """Feeds the watchdog even if the status line fails, since that is no reason for a restart."""
     status: str | None = None
     try:
         status = forwarder.summary()
@@ -240,7 +242,8 @@ def _beat(notifier: Notifier, forwarder: Forwarder) -> None:
 
 
 def _admin(forwarder: Forwarder, address: Address) -> Admin:
-    """Imports its module only now: http.server and what that needs are a sixth of the memory."""
+    """Starts the admin pages. Imports them only now, since http.server and what it imports are a
+    sixth of the memory."""
     from failover.admin.http_api import Admin
 
     admin = Admin(address, forwarder)
@@ -248,16 +251,15 @@ def _admin(forwarder: Forwarder, address: Address) -> Admin:
     return admin
 
 
-def _told(wished: Address, found: Address) -> Address:
-    """Where the pages are, in the log too if that is not where they are expected."""
-    if found != wished and wished[1]:
-        taken = f"{format_address(wished)} is taken, perhaps by the other forwarder"
-        log.warning("the status page is at http://%s/: %s", format_address(found), taken)
-    return found
+def _used_address(configured: Address, used: Address) -> Address:
+    """`used`, with a warning if it is not the configured one."""
+    if used != configured and configured[1]:
+        taken = f"{format_address(configured)} is taken, perhaps by the other forwarder"
+        log.warning("the status page is at http://%s/: %s", format_address(used), taken)
+    return used
 
 
-def _worries(secret: Secret) -> list[str]:
-    """What a secret that ends with the process costs."""
+def _secret_warnings(secret: Secret) -> list[str]:
     if secret.kept:
         return []
     return [
@@ -267,30 +269,29 @@ def _worries(secret: Secret) -> list[str]:
     ]
 
 
-def _wishes() -> queue.SimpleQueue[str]:
-    """What signals ask for. A SimpleQueue may be put into from within a signal handler."""
-    wishes: queue.SimpleQueue[str] = queue.SimpleQueue()
+def _handle_signals() -> queue.SimpleQueue[str]:
+    """The names of the signals that arrive. (A signal handler may put into a SimpleQueue.)"""
+    signals: queue.SimpleQueue[str] = queue.SimpleQueue()
     for name in ("SIGTERM", "SIGINT", RELOAD):
         if hasattr(signal, name):
-            signal.signal(getattr(signal, name), lambda *_, name=name: wishes.put(name))
-    return wishes
+            signal.signal(getattr(signal, name), lambda *_, name=name: signals.put(name))
+    return signals
 
 
-def _next(wishes: queue.SimpleQueue[str]) -> str:
+def _next_signal(signals: queue.SimpleQueue[str]) -> str:
     while True:
         try:
-            return wishes.get(timeout=1.0)  # Windows looks at signals only between two waits
+            return signals.get(timeout=1.0)  # Windows handles signals only between two waits
         except queue.Empty:
             continue
 
 
 def _reload(file: Path, forwarder: Forwarder) -> None:
-    """Whatever is wrong with the new file, or happens to be with us, the old table goes on
-    serving."""
+    """Reads the file again. Whatever fails, the forwarder goes on with the settings it has."""
     try:
         settings = load(file)
     except (OSError, SettingsError) as error:
-        log.error("reload refused, nothing changed: %s", "; ".join(_sentence(error).split("\n")))
+        log.error("reload refused, nothing changed: %s", "; ".join(_message(error).split("\n")))
         return
     try:
         changed = forwarder.reload(settings)
@@ -306,22 +307,19 @@ def _reload(file: Path, forwarder: Forwarder) -> None:
         log.warning("reload: %s", "; ".join(changed) or "nothing changed")
 
 
-def _sentence(error: OSError | SettingsError | SecretError) -> str:
-    """An OSError here is not the file's: the system would not let us look something up, or
-    write."""
-    return (
-        f"the system refuses: {(error.strerror or str(error)).lower()}"
-        if isinstance(error, OSError)
-        else str(error)
-    )
+def _message(error: OSError | SettingsError | SecretError) -> str:
+    """An OSError here is the system's refusal to look up an address, or to write the secret."""
+    if isinstance(error, OSError):
+        return f"the system refuses: {(error.strerror or str(error)).lower()}"
+    return str(error)
 
 
-def _remedy(file: Path, error: OSError, settings: Settings) -> str:
-    """Who has a problem and what to do about it, for what can go wrong with an address."""
+def _advice(file: Path, error: OSError, settings: Settings) -> str:
+    """What is wrong with an address at the start, and what to do about it."""
     text = error.strerror or str(error)
     if error.errno == errno.EADDRINUSE:
         ours = text.endswith(f"({format_address(settings.listen)})")
-        who = (holder(settings.listen) if ours else "") or "another program"
+        who = (port_owner(settings.listen) if ours else "") or "another program"
         wait = ", or let this one wait for it (forwarder.standby=yes)" if ours else ""
         return f"{text}: {who} has this port; stop it, or choose another in {file.name}{wait}"
     if error.errno == errno.EADDRNOTAVAIL:
@@ -338,6 +336,6 @@ def _remedy(file: Path, error: OSError, settings: Settings) -> str:
         )
     if error.errno == errno.EAFNOSUPPORT:
         return f"{text}: this computer does not speak IPv6; choose an IPv4 address in {file.name}"
-    if text.endswith(")"):  # an address, as bind_udp and the pages name it
+    if text.endswith(")"):  # it names an address, as the errors of bind_udp and the pages do
         return f"{text}: cannot be used; look at the addresses in {file.name}"
     return f"the system refuses: {text}"

@@ -1,6 +1,23 @@
-"""The forwarder as a running thing: the `sip` thread, its sockets and heartbeats around the core.
+"""The forwarder: wires the parts together, runs the `sip` thread, reloads, and starts and stops.
 
-Everything the core owns is touched on the `sip` thread only; other threads `ask` it.
+The parts
+
+  Core (proxy/, upstream/)   decides; pure. It owns the server table and everything in flight.
+  Relay, HealthChecker       move datagrams between sockets and core; ping the servers
+  ServerLinks                opens, reopens and closes the servers' sockets
+  AddressWatcher             calls serve_on() and release_address() when the shared address comes
+                             and goes, so one forwarder is active and the other on standby
+  RegistrationListener       calls use_registered() when servers come and go by themselves
+
+Rules
+
+  1. All of this belongs to the `sip` thread. Other threads (the admin pages, the signal handler's)
+     call the methods of the first group, which post to it or ask it.
+  2. A change of the server list goes through _use_servers() only, which checks everything that can
+     be refused before it changes anything.
+  3. A periodic task arms its timer before it works, and a step that must not keep others from
+     theirs runs in Loop.call: a defect costs one turn of one task.
+  4. A socket is closed whatever else fails: an open one keeps the address from the other forwarder.
 """
 
 from __future__ import annotations
@@ -12,33 +29,33 @@ from dataclasses import replace
 from functools import partial
 
 from failover.admin import status
-from failover.admin.event_log import Chronicle, Reader, plain
+from failover.admin.event_log import EventLog, Subscriber, plain
 from failover.admin.metrics import metrics
 from failover.config.settings import PHONES, ServerLine, Settings, differences
-from failover.config.shared_secret import Secret, passing
-from failover.net.active_standby import ACTIVE, Standing, Takeover
-from failover.net.address_takeover import Station, can_move
-from failover.net.health_checker import Link
-from failover.net.keepalived_track_file import Track
-from failover.net.options_ping import Heartbeat
-from failover.net.registration_listener import Reception
-from failover.net.relay import Traffic
-from failover.net.sockets import OwnAddress, check_family
+from failover.config.shared_secret import Secret, ephemeral
+from failover.net.active_standby import ACTIVE, AddressWatcher, HaState, Takeover
+from failover.net.keepalived_track_file import TrackFile
+from failover.net.own_address import OwnAddress
+from failover.net.registration_listener import RegistrationListener
+from failover.net.relay import Relay
+from failover.net.server_links import ServerLinks
+from failover.net.sockets import ServerLink, check_family
 from failover.proxy.core import Core
-from failover.proxy.rate_limit import Limit
+from failover.proxy.rate_limit import RateLimit
 from failover.upstream.health import DOWN, FAILING, Health
 from failover.upstream.passive_checks import LOOK_INTERVAL
-from failover.upstream.server_table import Server, ServerTable, Wish
-from failover.upstream.visibility import Grace, Sight, heard
-from plumbing.address import Address, format_address
+from failover.upstream.server_table import AdminState, Server, ServerTable
+from failover.upstream.visibility import GracePeriod, ServerVisibility, any_answers
+from plumbing.address import Address
 from plumbing.event_loop import Loop
 from plumbing.udp_batch import Channel, fastest_io
 
-POLITE = 0.02  # seconds that what has come may take before the sockets close: a twin waits for them
-LOOK_OUT = 0.05  # seconds between two looks at whether a server is seen
-OPEN_AGAIN = 0.25  # seconds between two attempts to open what could not be opened
-RELOAD_PATIENCE = 5.0  # seconds
-CHANGES_APART = 1.0  # seconds
+DRAIN_SECONDS = 0.02  # for what has been received, at the end; a standby waits for the address
+VISIBILITY_INTERVAL = 0.05  # seconds
+REOPEN_INTERVAL = 0.25  # seconds
+RELOAD_TIMEOUT = 5.0  # seconds
+CACHE_CLEAR_INTERVAL = 1.0  # seconds between two times that phones make us clear a cache
+MAX_LOG_TEXT = 300  # characters
 # settings a reload cannot change
 NEXT_START = {
     "forwarder.listen",
@@ -50,26 +67,20 @@ NEXT_START = {
 
 
 class Forwarder:
-    """`start()` returns once it serves, or stands by for another one that has its address, or
-    raises OSError; `stop()` may be called twice. Without a secret it makes one that ends with
-    it."""
+    """`settings` are those in force. Without a secret it makes one that ends with it."""
 
     def __init__(self, settings: Settings, secret: Secret | None = None) -> None:
         self.settings = settings
-        self.secret = secret or passing("none was given")
+        self.secret = secret or ephemeral("none was given")
+        self._started = time.monotonic()
         self._own = OwnAddress(settings.listen, settings.advertise, settings.names)
         self._loop = Loop("sip")
-        self._chronicle = Chronicle()
-        self._started = time.monotonic()
-        # In use at once, for a forwarder that starts again must not refuse the calls of servers
-        # that live.
-        servers = [
-            self._server(line, Health(FAILING, self._started, "not asked yet"))
-            for line in settings.servers
-        ]
-        table = ServerTable(servers, settings.policy, settings.convergence, settings.path)
+        self._event_log = EventLog()
+        # FAILING, so in use at once: a restarted forwarder must not refuse running servers' calls.
+        health = Health(FAILING, self._started, "not asked yet")
+        servers = [self._server(line, health) for line in settings.servers]
         self._core = Core(
-            table,
+            ServerTable(servers, settings.policy, settings.convergence, settings.path),
             self.secret.key,
             self._own.towards_phone,
             settings.fall,
@@ -77,58 +88,60 @@ class Forwarder:
             self._is_own,
             self._own.towards,
         )
-        self._reception = Reception(
+        self._core.failover.become_standby()
+        self._core.failover.passive.configure(settings.passive_requests, settings.passive_seconds)
+        self._relay = Relay(self._loop, self._core, self._event_log, self._new_limit(settings))
+        self._io = fastest_io()
+        self._links = ServerLinks(
+            self._loop, self._core, self._event_log, self._relay, settings.listen, self._io
+        )
+        self._registrations = RegistrationListener(
             settings, self.secret.key, self._core.counters, self._own.is_own, self
         )
-        self._traffic = Traffic(self._loop, self._core, self._chronicle, self._new_limit(settings))
-        self._core.stand_by()
-        self._core.passive.configure(settings.passive_requests, settings.passive_seconds)
-        self._sight, self._track = Sight(), Track("")
-        self._station = Station(self._loop, settings.listen, self)
-        self._manner = fastest_io()
-        self._next_change = 0.0
+        self._watcher = AddressWatcher(self._loop, settings.listen, self)
+        self._visibility, self._track_file = ServerVisibility(), TrackFile("")
+        self._next_clear = 0.0
 
     # -- any thread --------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Watches the servers, and serves if the address can be had."""
-        links = self._traffic.links
-        links.update((server.name, Link(server)) for server in self._core.table.servers)
+        """Returns once it serves, or stands by for another forwarder that has the address. Raises
+        OSError."""
+        servers = self._core.table.servers
+        self._links.replace({server.name: ServerLink(server) for server in servers})
         try:
-            self._station.begin(self.settings.standby)
-            self._reception.open(self._loop)
+            self._watcher.start(self.settings.standby)
+            self._registrations.open(self._loop)
         except BaseException:
             self._close()
             raise
-        self._traffic.vigil.watch(links, self.settings.interval, self.settings.fall)
-        self.every(LOOK_INTERVAL, self._look_at_work)
-        self.every(OPEN_AGAIN, self._open_all)
-        self.every(LOOK_OUT, self._look_out)
+        self._relay.checker.configure(self.settings.interval, self.settings.fall)
+        self.every(LOOK_INTERVAL, self._check_passively)
+        self.every(REOPEN_INTERVAL, self._open_all)
+        self.every(VISIBILITY_INTERVAL, self._update_visibility)
         self._loop.start()
 
     def stop(self) -> None:
-        """What has come is still passed on; a forwarder on standby has the address a moment later.
-        Raises TimeoutError, and leaves the sockets open, while the `sip` thread is busy with
-        something else."""
+        """Forwards what has been received, closes the sockets, and ends the `sip` thread. May be
+        called twice. Raises TimeoutError, with the sockets still open, if that thread is busy."""
         self._loop.post(self._finish)
         self._loop.stop()
         self._close()
 
     @property
-    def standing(self) -> Standing:
+    def ha_state(self) -> HaState:
         """Active or standby, since when and why."""
-        return self._station.standing
+        return self._watcher.state
 
     @property
     def registration(self) -> Address | None:
-        """Where servers register themselves; the port may be another than the wished one."""
-        return self._reception.address
+        """The registration address, with the port in use."""
+        return self._registrations.address
 
     def reload(self, settings: Settings) -> list[str]:
-        """Serves by other settings from now on; returns what changed. A server that cannot be
-        reached is DOWN. Raises TimeoutError if the `sip` thread is busy; its text says whether the
-        change is still under way."""
-        return self._loop.ask(lambda: self._adopt(settings), RELOAD_PATIENCE)
+        """Uses other settings from now on; returns what has changed. Raises TimeoutError if the
+        `sip` thread is busy; its text says whether the change is still under way."""
+        return self._loop.ask(lambda: self._adopt(settings), RELOAD_TIMEOUT)
 
     def status(self) -> dict[str, object]:
         """The /status object."""
@@ -137,13 +150,13 @@ class Forwarder:
     def failovers(self) -> list[dict[str, object]]:
         """The /failovers list."""
         offset = time.time() - time.monotonic()
-        return self._loop.ask(lambda: status.recorded(self._core, self._station.takeovers, offset))
+        return self._loop.ask(lambda: status.recorded(self._core, self._watcher.takeovers, offset))
 
-    def wish(self, name: str, wish: Wish) -> None:
-        """What the operator wants of a server, until told otherwise or started again. KeyError:
-        there is none of that name."""
+    def set_admin_state(self, name: str, state: AdminState) -> None:
+        """Holds until the next start. KeyError: no such server."""
+        failover = self._core.failover
         self._loop.ask(
-            lambda: self._traffic.carry_out(self._core.wish(name, wish, time.monotonic()))
+            lambda: self._relay.carry_out(failover.set_admin_state(name, state, time.monotonic()))
         )
 
     def metrics(self) -> str:
@@ -152,11 +165,10 @@ class Forwarder:
 
     def summary(self) -> str:
         """One line for systemctl status."""
-        return self._loop.ask(lambda: status.summary(self._core, self.standing))
+        return self._loop.ask(lambda: status.summary(self._core, self.ha_state))
 
     def every(self, seconds: float, function: Callable[[], object]) -> None:
-        """Calls the function again and again on the `sip` thread, for as long as that thread lives
-        and gets on."""
+        """Calls the function periodically on the `sip` thread."""
 
         def again() -> None:
             self._loop.at(time.monotonic() + seconds, again)
@@ -164,159 +176,85 @@ class Forwarder:
 
         self._loop.post(again)
 
-    def subscribe(self, reader: Reader) -> None:
-        """Puts ("hello", status) and then every event into the queue; what finds it full is lost to
-        that reader."""
+    def subscribe(self, subscriber: Subscriber) -> None:
+        """Puts ("hello", status) and then every event into the queue, except while it is full."""
 
         def join() -> None:
-            reader.put_nowait(("hello", self._status()))
-            self._chronicle.readers.append(reader)
+            subscriber.put_nowait(("hello", self._status()))
+            self._event_log.subscribe(subscriber)
 
         self._loop.ask(join)
 
-    def unsubscribe(self, reader: Reader) -> None:
-        self._loop.post(lambda: self._chronicle.leave(reader))
+    def unsubscribe(self, subscriber: Subscriber) -> None:
+        self._loop.post(lambda: self._event_log.unsubscribe(subscriber))
 
-    # -- sip thread: the address -------------------------------------------------------------------
+    # -- sip thread: the shared address (active_standby.RoleHandler) -------------------------------
 
-    def take(self, sock: socket.socket) -> None:
-        phones = self._traffic.phones = Channel(sock, self._manner, self._uses)
-        self._loop.watch(sock, partial(self._traffic.receive, phones, PHONES))
-        self._move_heartbeats()
-        self._open_links()
-        self._core.serve(time.monotonic())
+    def serve_on(self, sock: socket.socket) -> None:
+        phones = self._relay.phones = Channel(sock, self._io, self._local_address_used)
+        self._loop.watch(sock, partial(self._relay.receive, phones, PHONES))
+        self._links.rebind_pings()
+        self._core.failover.become_active(time.monotonic())
 
-    def let_go(self) -> None:
-        phones, self._traffic.phones = self._traffic.phones, None
-        for link in self._traffic.links.values():
-            self._close_side(link)
+    def release_address(self) -> None:
+        phones, self._relay.phones = self._relay.phones, None
+        self._links.close_sides()
         if phones:
-            self._drop(phones.sock)
-        self._core.stand_by()
-        self._move_heartbeats()
-        self._open_links()
+            self._links.drop(phones.sock)
+        self._core.failover.become_standby()
+        self._links.rebind_pings()
 
-    def _move_heartbeats(self) -> None:
-        """They are to leave from the address that the forwarder listens on, while that is here."""
-        for link in self._traffic.links.values():
-            link.stale = can_move(self.settings.listen)
-
-    def stands(self, standing: Standing, takeover: Takeover | None) -> None:
-        self._chronicle.stands(self._core, standing, takeover)
-        if takeover and standing.role is ACTIVE:
+    def role_changed(self, state: HaState, takeover: Takeover | None) -> None:
+        self._event_log.role_changed(self._core, state, takeover)
+        if takeover and state.role is ACTIVE:
             self._open_all()  # the registration address may have come with ours
 
     def trouble(self, operation: str, text: str) -> None:
-        self._chronicle.trouble(self._core, operation, text)
+        self._event_log.trouble(self._core, operation, text)
 
-    # -- sip thread: what is opened, and again and again where it cannot be ------------------------
+    # -- sip thread: periodic tasks ----------------------------------------------------------------
+
+    def _check_passively(self) -> None:
+        self._relay.carry_out(self._core.failover.on_timer(time.monotonic()))
 
     def _open_all(self) -> None:
-        self._open_links()
+        """Opens the sockets that could not be opened before."""
+        self._links.open_all()
         try:
-            self._reception.open(self._loop)
+            self._registrations.open(self._loop)
         except OSError as error:
-            self._chronicle.trouble(self._core, "open", f"registration.listen: {error}")
+            self._event_log.trouble(self._core, "open", f"registration.listen: {error}")
 
-    def _open_links(self) -> None:
-        """What of them is not open. A server that cannot be reached now keeps nobody from the
-        others."""
-        for link in list(self._traffic.links.values()):
-            self._loop.call(partial(self._open_link, link))
-
-    def _open_link(self, link: Link) -> None:
-        try:
-            if not link.heartbeat or link.stale:
-                self._open_heartbeat(link)
-            if self._traffic.phones and not link.channel:
-                self._open_side(link)
-        except OSError as error:
-            if link.heartbeat and (link.channel or not self._traffic.phones):
-                # heartbeats have another chance on the socket that they had: the old route may come
-                # back
-                return
-            self._close_link(link)
-            self._unreachable(link, error)
-
-    def _open_side(self, link: Link) -> None:
-        channel = link.open_side(self.settings.listen, self._manner)
-        self._loop.watch(channel.sock, partial(self._traffic.receive, channel, link.server.name))
-        self._loop.post(lambda: self._traffic.take_landed(link))
-
-    def _open_heartbeat(self, link: Link) -> None:
-        former = link.heartbeat
-        heartbeat = link.open_heartbeat(self.settings.listen[0])
-        if former:
-            moved = former.host != heartbeat.host
-            self._drop_heartbeat(former)
-            if moved and link.channel:  # the side, too, may be bound to an address that is no more
-                self._close_side(link)
-                self._open_side(link)
-        for sock in heartbeat.socks:
-            self._loop.watch(sock, partial(self._traffic.vigil.hear, link))
-
-    def _unreachable(self, link: Link, error: OSError) -> None:
-        """It is DOWN for as long as its sockets cannot be opened, so nobody sends it anything
-        meanwhile."""
-        server, trouble = link.server, (error.strerror or str(error)).lower()
-        if trouble != link.trouble:
-            link.trouble = trouble
-            self._chronicle.trouble(self._core, "open", f"a socket to {server.name}: {error}")
-        why = f"{format_address(server.address)} cannot be reached: {trouble}"
-        self._traffic.refused(server.name, why)
-        # that of before may be about something else
-        server.health = replace(server.health, why=why)
-
-    def _close_link(self, link: Link) -> None:
-        self._close_side(link)
-        if link.heartbeat:
-            self._drop_heartbeat(link.heartbeat)
-            link.heartbeat = None
-
-    def _drop_heartbeat(self, heartbeat: Heartbeat) -> None:
-        for sock in heartbeat.socks:
-            self._drop(sock)
-
-    def _close_side(self, link: Link) -> None:
-        if link.channel:
-            self._drop(link.channel.sock)
-            link.channel = None
-
-    def _drop(self, sock: socket.socket) -> None:
-        """Closes it, whatever its state: one that stayed open would keep the address from its next
-        owner, us too."""
-        self._loop.call(partial(self._loop.unwatch, sock))
-        sock.close()
-
-    # -- sip thread: do we see a server? -----------------------------------------------------------
-
-    def _look_out(self) -> None:
+    def _update_visibility(self) -> None:
+        """Tells keepalived whether this forwarder sees a server."""
         core, name = self._core, self.settings.track_file
-        if self._track.name != name:
-            self._track, core.grace = Track(name), Grace() if name else None
-        self._tell_sight(self._sight.look(heard(core.table.servers, core.fall), time.monotonic()))
+        if self._track_file.name != name:
+            self._track_file, core.grace = TrackFile(name), GracePeriod() if name else None
+        answers = any_answers(core.table.servers, core.failover.fall)
+        self._write_track_file(self._visibility.update(answers, time.monotonic()))
 
-    def _tell_sight(self, sees: bool) -> None:
+    def _write_track_file(self, sees: bool) -> None:
         try:
-            if self._track.tell(sees, time.monotonic()):
-                self._chronicle.note(
-                    f"sees {'a server' if sees else 'NO SERVER'}: keepalived is told"
-                )
+            if self._track_file.update(sees, time.monotonic()):
+                seen = "a server" if sees else "NO SERVER"
+                self._event_log.warn(f"sees {seen}: keepalived is told")
         except OSError as error:
-            self._chronicle.trouble(
-                self._core, "track", f"{self._track.name}: {error.strerror or error}"
-            )
+            text = f"{self._track_file.name}: {error.strerror or error}"
+            self._event_log.trouble(self._core, "track", text)
 
     def _finish(self) -> None:
-        """Nothing more is taken after what is here."""
-        tell = partial(self._tell_sight, False)
-        for step in (self._station.end, tell, partial(self._traffic.finish, POLITE), self.let_go):
+        for step in (
+            self._watcher.stop,
+            partial(self._write_track_file, False),
+            partial(self._relay.finish, DRAIN_SECONDS),
+            self.release_address,
+        ):
             self._loop.call(step)
 
-    # -- sip thread: members -----------------------------------------------------------------------
+    # -- sip thread: the list of servers -----------------------------------------------------------
 
     def _adopt(self, new: Settings) -> list[str]:
-        """Serves by what a reload has read; the servers that have registered themselves stay."""
+        """Uses the settings of a reload; the servers that have registered themselves stay."""
         old = self.settings
         changed = differences(old, new)
         new = replace(
@@ -326,98 +264,99 @@ class Forwarder:
             secret_file=old.secret_file,
             registration=old.registration,
         )
-        self._serve((*new.servers, *self._reception.beside(new)), new)
-        self._reception.rebase(new)
-        self._traffic.limit = self._new_limit(new)
-        for line in new.servers:
-            # it may have come by itself before
-            self._traffic.links[line.name].server.farewell = False
+        self._use_servers((*new.servers, *self._registrations.beside(new)), new)
+        self._registrations.rebase(new)
+        self._relay.limit = self._new_limit(new)
+        for line in new.servers:  # one of them may have registered itself before, and left
+            self._links.by_name[line.name].server.shutting_down = False
         return [
-            f"{said} (at the next start)" if said.split()[0] in NEXT_START else said
-            for said in changed
+            f"{change} (at the next start)" if change.split()[0] in NEXT_START else change
+            for change in changed
         ]
 
-    def _serve(self, lines: Sequence[ServerLine], settings: Settings) -> None:
-        """Swaps the table, closes what is gone, opens what is new. Raises OSError, and changes
-        nothing, for a server whose address is of another family than the forwarder's."""
-        now = time.monotonic()
-        links = self._traffic.links
-        known = {name: link.server.address for name, link in links.items()}
-        kept = {line.name for line in lines if known.get(line.name) == line.address}
-        fresh: dict[str, Link] = {}
+    def _use_servers(self, lines: Sequence[ServerLine], settings: Settings) -> None:
+        """Uses these servers, and settings, from now on. A server whose name and address stay the
+        same keeps its health and its sockets. Raises OSError, and changes nothing, for a server
+        whose address is of another family than the forwarder's."""
+        now, former = time.monotonic(), self._links.by_name
+        links: dict[str, ServerLink] = {}
         for line in lines:
             check_family(settings.listen, line.address)
-            if line.name not in kept:
+            link = former.get(line.name)
+            if not link or link.server.address != line.address:
                 server = self._server(line, Health(DOWN, now, "new in the list, not heard yet"))
-                if line.name in links:
-                    # it has moved, the wish is for its name
-                    server.wish = links[line.name].server.wish
-                fresh[line.name] = Link(server)
-        gone = [link for name, link in links.items() if name not in kept]
-        links = self._traffic.links = {
-            line.name: fresh.get(line.name) or links[line.name] for line in lines
-        }
+                if link:  # it has moved; the operator's state belongs to the name
+                    server.admin_state = link.server.admin_state
+                link = ServerLink(server)
+            links[line.name] = link
+        gone = self._links.replace(links)
         self._own.advertise, self._own.names = settings.advertise, settings.names
         self.settings = settings
-        self._traffic.vigil.watch(links, settings.interval, settings.fall)
+        self._relay.checker.configure(settings.interval, settings.fall)
         for link in gone:
-            self._close_link(link)
+            self._links.close(link)
         servers = [link.server for link in links.values()]
         table = ServerTable(servers, settings.policy, settings.convergence, settings.path)
-        self._core.passive.configure(settings.passive_requests, settings.passive_seconds)
+        self._core.failover.passive.configure(settings.passive_requests, settings.passive_seconds)
         self._loop.call(
-            lambda: self._traffic.carry_out(
-                self._core.adopt(table, settings.fall, settings.rise, now)
+            lambda: self._relay.carry_out(
+                self._core.replace_table(table, settings.fall, settings.rise, now)
             )
         )
-        self._open_links()
+        self._links.open_all()
 
-    def _uses(self, phone: Address, local: str, again: bool) -> None:
-        """A phone sends to another of our addresses than the system would send from. What was read
-        of one that did otherwise before is forgotten, but not more than once a second, lest a
-        stranger make that its pastime."""
+    def _server(self, line: ServerLine, health: Health) -> Server:
+        return Server(line, health, self.secret.key)
+
+    def _new_limit(self, settings: Settings) -> RateLimit:
+        return RateLimit(settings.rate, settings.burst, settings.exempt, self._core.counters)
+
+    # -- sip thread: registrations (registration_listener.RegistrationHandler) ---------------------
+
+    def use_registered(self, registered: Sequence[ServerLine]) -> None:
+        self._use_servers((*self.settings.servers, *registered), self.settings)
+
+    def set_shutting_down(self, name: str, leaving: bool) -> None:
+        self._relay.carry_out(
+            self._core.failover.set_shutting_down(name, leaving, time.monotonic())
+        )
+
+    def health(self) -> Mapping[str, Health]:
+        return {name: link.server.health for name, link in self._links.by_name.items()}
+
+    def log(self, kind: str, text: str) -> None:
+        self._event_log.throttled(time.monotonic(), kind, plain(text, MAX_LOG_TEXT))
+
+    # -- sip thread: own addresses -----------------------------------------------------------------
+
+    def _local_address_used(self, phone: Address, local: str, again: bool) -> None:
+        """A phone sends to another address of ours than the system would send from (see
+        LocalAddresses). If it has used another one before, the fast path's caches are cleared, but
+        at most once a second, since strangers can cause that."""
         self._own.uses(phone, local)
         now = time.monotonic()
-        if again and now >= self._next_change:
-            self._next_change = now + CHANGES_APART
-            self._core.lines.changed()
+        if again and now >= self._next_clear:
+            self._next_clear = now + CACHE_CLEAR_INTERVAL
+            self._core.lines.generation += 1
 
     def _is_own(self, address: Address) -> bool:
-        """Where the system cannot be asked a message is somebody else's."""
+        """False also if the system cannot be asked."""
         try:
             return self._own.is_own(address)
         except OSError:
             return False
 
-    def _look_at_work(self) -> None:
-        self._traffic.carry_out(self._core.look(time.monotonic()))
-
-    def take_in(self, registered: Sequence[ServerLine]) -> None:
-        self._serve((*self.settings.servers, *registered), self.settings)
-
-    def farewell(self, name: str, leaving: bool) -> None:
-        self._traffic.carry_out(self._core.farewell(name, leaving, time.monotonic()))
-
-    def health(self) -> Mapping[str, Health]:
-        return {name: link.server.health for name, link in self._traffic.links.items()}
-
-    def say(self, reason: str, text: str) -> None:
-        self._chronicle.rarely(time.monotonic(), reason, plain(text, 300))
-
-    def _new_limit(self, settings: Settings) -> Limit:
-        return Limit(settings.rate, settings.burst, settings.exempt, self._core.counters)
-
-    def _server(self, line: ServerLine, health: Health) -> Server:
-        return Server(line, health, self.secret.key)
+    # -- sip thread: status ------------------------------------------------------------------------
 
     def _status(self) -> dict[str, object]:
         now, wall, errors = time.monotonic(), time.time(), self._loop.errors
+        listen, links = self.settings.listen, self.settings.links
         told = status.status(
-            self._core, self.settings.listen, self.standing, self._started, now, wall, errors
+            self._core, listen, self.ha_state, self._started, now, wall, errors, links
         )
-        takeovers = [status.takeover(each, wall - now) for each in self._station.takeovers]
-        registration = self._reception.status(now, wall)
-        told["sees_server"] = self._sight.clear
+        takeovers = [status.takeover(each, wall - now) for each in self._watcher.takeovers]
+        registration = self._registrations.status(now, wall)
+        told["sees_server"] = self._visibility.clear
         return {
             **told,
             "takeovers": takeovers,
@@ -427,13 +366,14 @@ class Forwarder:
 
     def _metrics(self) -> str:
         now, wall = time.monotonic(), time.time()
-        return metrics(self._core, self.standing, self._started, now, wall, self._loop.errors)
+        return metrics(self._core, self.ha_state, self._started, now, wall, self._loop.errors)
 
     def _close(self) -> None:
-        for link in self._traffic.links.values():
+        for link in self._links.by_name.values():
             link.close()
-        self._reception.close()
-        if self._traffic.phones:
-            self._traffic.phones.sock.close()
-        self._traffic.links, self._traffic.phones = {}, None
-        self._chronicle.end()
+        self._links.by_name.clear()
+        self._registrations.close()
+        if self._relay.phones:
+            self._relay.phones.sock.close()
+            self._relay.phones = None
+        self._event_log.close()

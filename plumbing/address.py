@@ -42,17 +42,16 @@ def parse_address(text: str, default_port: int | None = None, literal: bool = Fa
 def literal(address: Address) -> bool:
     """Is this a unicast IP address with a port? (The message path must not look up names in DNS,
     and a whole network would answer a broadcast.)"""
-    return len(address[0]) <= MAX_LENGTH and _literal(address)
+    return address[1] > 0 and len(address[0]) <= MAX_LENGTH and _unicast(address[0])
 
 
 @lru_cache(maxsize=4096)
-def _literal(address: Address) -> bool:
+def _unicast(host: str) -> bool:
     try:
-        host = ipaddress.ip_address(address[0])
+        address = ipaddress.ip_address(host)
     except ValueError:
         return False
-    is_many = host.is_multicast or host.is_unspecified or address[0] == "255.255.255.255"
-    return not is_many and address[1] > 0
+    return not (address.is_multicast or address.is_unspecified or host == "255.255.255.255")
 
 
 def format_address(address: Address) -> str:

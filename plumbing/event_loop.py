@@ -3,9 +3,9 @@
 Rules
 
   1. State that callbacks touch belongs to the loop's thread and needs no lock. Other threads use
-     `post` (run this soon) or `ask` (run this and give me the result); `start`, `stop`, `running`
-     and `on_thread` may be called from any thread, everything else from the loop's alone, or
-     before it starts.
+     `post` (run this soon; asyncio's call_soon_threadsafe) or `ask` (run this and give me the
+     result). `start`, `stop`, `running` and `on_thread` may be called from any thread, everything
+     else from the loop's alone, or before it starts.
   2. A callback must not block. An exception that leaves one is counted (`errors`), told to
      `on_error`, and costs that callback only. A callback with several steps that must not suffer
      from each other runs each through `call`.

@@ -1,13 +1,14 @@
-"""The head of an HTTP request, read strictly: octets in, `Head` or `BadRequest` out (RFC 9110, RFC
-9112).
+"""A strict parser of the head of an HTTP request (RFC 9110, RFC 9112).
 
 Rules
-  1. Any octets give a Head or a BadRequest; no other exception leaves `parse_head`.
-  2. Refused is all that two programs could read in two ways (RFC 9112 11.2): two lengths, a length
-     beside a transfer coding, blanks before a colon, a bare carriage return, a folded line.
-  3. Numbers have ASCII digits, and few of them before `int` sees them: it raises ValueError for
-     5,000.
-  4. Addresses are matched by one pattern, never by urllib, which raises ValueError for `http://[`.
+  1. Any octets give a Head or a BadRequest; `parse_head` raises nothing else.
+  2. Whatever two programs could read in two ways is refused (RFC 9112 11.2): two lengths, a length
+     and a transfer coding, blanks before a colon, a bare carriage return, a folded line.
+
+Traps
+  * `str.isdigit` and `\\d` take digits of other scripts: patterns here name [0-9].
+  * `int` raises ValueError for 5,000 digits: their number is bounded before it.
+  * urllib.parse raises ValueError for `http://[`: addresses are matched by a pattern of our own.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from urllib.parse import parse_qsl, unquote_to_bytes
 
 from plumbing.shorten_text import shortened
 
-MOST_FIELDS = 100  # header fields, and pairs of a query
-MOST_OCTETS = 65_536  # of a request line and all header lines together
+MAX_FIELDS = 100  # header fields; pairs of a query
+MAX_HEAD = 65_536  # octets of the request line and all header lines
 MAX_BODY = 65_536  # octets
 
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
@@ -33,7 +34,7 @@ _LENGTH = re.compile(r"[0-9]{1,18}")
 
 
 class BadRequest(ValueError):
-    """The client broke the protocol; `status` is the answer."""
+    """The client broke the protocol. `status` is that of the answer."""
 
     def __init__(self, sentence: str, status: int = 400) -> None:
         super().__init__(sentence)
@@ -42,16 +43,18 @@ class BadRequest(ValueError):
 
 @dataclass(frozen=True)
 class Authority:
-    """Host in lower case without brackets, and port, None where it is left out: of a Host header,
-    an Origin or an absolute URL. Browsers leave out the scheme's own port in Host and Origin
-    alike."""
+    """The host and port of a Host header, an Origin or an absolute URL.
+
+    The host is in lower case, without brackets. The port is None where it is left out: browsers
+    leave out the scheme's default port, in Host and Origin alike.
+    """
 
     host: str
     port: int | None
 
     @staticmethod
     def parse(text: str, place: str) -> Authority:
-        """RFC 3986 3.2 without user information. Raises BadRequest that names the `place`."""
+        """RFC 3986 3.2, without user information. `place` is for the sentence of BadRequest."""
         match = _AUTHORITY.fullmatch(text)
         port = int(match["port"]) if match and match["port"] else None
         if not match or port == 0 or (port or 0) > 65_535:
@@ -61,28 +64,27 @@ class Authority:
 
 @dataclass(frozen=True)
 class Head:
-    """`headers` by lower-case name; `host` is None where an HTTP/1.0 client names none, or an empty
-    one. `origin` is None without Origin, and for "null". `length` is the body's, in octets."""
+    """A request without its body."""
 
     method: str
     path: str
     query: Mapping[str, str]
-    minor: int  # of HTTP/1.x
-    headers: Mapping[str, str]
-    host: Authority | None
-    origin: Authority | None
-    length: int
+    minor: int  # the x of HTTP/1.x
+    headers: Mapping[str, str]  # by lower-case name; values of several lines joined by ", "
+    host: Authority | None  # None: an HTTP/1.0 client names none; or it is empty
+    origin: Authority | None  # None: there is none, or it is "null"
+    length: int  # of the body, in octets
 
     @property
-    def stays(self) -> bool:
-        """Is the connection kept for the next request (RFC 9112 9.3)? Never for HTTP/1.0."""
+    def keeps_connection(self) -> bool:
+        """Does the connection stay open (RFC 9112 9.3)? Never for HTTP/1.0."""
         options = {each.strip().lower() for each in self.headers.get("connection", "").split(",")}
         return self.minor > 0 and "close" not in options
 
 
 def parse_head(lines: Sequence[bytes]) -> Head:
-    """The request line and the header lines, each with its end of line, without the empty line.
-    Raises BadRequest."""
+    """Parses the request line and the header lines, each with its end of line, without the empty
+    line. Raises BadRequest."""
     first, *others = [_text(line) for line in lines] or [""]
     method, target, minor = _request_line(first)
     fields = _fields(others)
@@ -96,8 +98,8 @@ def parse_head(lines: Sequence[bytes]) -> Head:
 
 
 def _text(line: bytes) -> str:
-    """Without its end. Octets beyond ASCII stand for themselves: they are allowed in values, and
-    mean nothing here."""
+    """The text of a line without its end. Octets beyond ASCII are taken for ISO 8859-1: they are
+    allowed in values, and have no meaning here."""
     text = line.decode("latin-1")
     text = text[:-2] if text.endswith("\r\n") else text[:-1] if text.endswith("\n") else text
     if _NO_TEXT.search(text):
@@ -115,8 +117,8 @@ def _request_line(line: str) -> tuple[str, str, int]:
 
 
 def _fields(lines: Sequence[str]) -> dict[str, list[str]]:
-    if len(lines) > MOST_FIELDS:
-        raise BadRequest(f"more than {MOST_FIELDS} header fields", 431)
+    if len(lines) > MAX_FIELDS:
+        raise BadRequest(f"more than {MAX_FIELDS} header fields", 431)
     fields: dict[str, list[str]] = {}
     for line in lines:
         name, colon, value = line.partition(":")
@@ -127,8 +129,7 @@ def _fields(lines: Sequence[str]) -> dict[str, list[str]]:
 
 
 def _target(target: str) -> tuple[str, Mapping[str, str], Authority | None]:
-    """Path, query and, of an absolute URL, its host, which counts instead of Host (RFC 9112
-    3.2.2)."""
+    """(path, query, host of an absolute URL, which replaces that of Host: RFC 9112 3.2.2)."""
     named = None
     absolute = _ABSOLUTE.fullmatch(target)
     if absolute:
@@ -157,13 +158,13 @@ def _path(path: str) -> str:
 
 def _query(query: str) -> Mapping[str, str]:
     try:
-        return dict(parse_qsl(query, max_num_fields=MOST_FIELDS))
+        return dict(parse_qsl(query, max_num_fields=MAX_FIELDS))
     except ValueError:
-        raise BadRequest(f"the query has more than {MOST_FIELDS} parts") from None
+        raise BadRequest(f"the query has more than {MAX_FIELDS} parts") from None
 
 
 def _host(values: Sequence[str], minor: int) -> Authority | None:
-    """RFC 9112 3.2: exactly one in HTTP/1.1, and one that can be read."""
+    """The value of Host: exactly one in HTTP/1.1 (RFC 9112 3.2)."""
     if len(values) > 1 or (not values and minor > 0):
         raise BadRequest(
             "one Host header is needed" if not values else "there is more than one Host header"
@@ -172,7 +173,7 @@ def _host(values: Sequence[str], minor: int) -> Authority | None:
 
 
 def _origin(text: str) -> Authority | None:
-    """RFC 6454 7: "null", or scheme, host and port."""
+    """The host and port of an Origin; None for "null" (RFC 6454 7)."""
     if text == "null":
         return None
     match = _ABSOLUTE.fullmatch(text)
@@ -182,7 +183,8 @@ def _origin(text: str) -> Authority | None:
 
 
 def _length(fields: Mapping[str, Sequence[str]]) -> int:
-    """RFC 9112 6.1 and 6.3. Nobody has reason to send us a body in pieces."""
+    """The length of the body (RFC 9112 6.1, 6.3). Bodies in chunks are refused: no client of ours
+    sends any."""
     lengths, codings = fields.get("content-length", ()), fields.get("transfer-encoding", ())
     if codings and lengths:
         raise BadRequest("Transfer-Encoding and Content-Length exclude each other")

@@ -1,9 +1,21 @@
-"""Small web pages: status, metrics, bills. A thin layer over http.server with the guards a local
-page needs.
+"""A small HTTP/1.1 server for status pages, on threads, over the standard library's http.server.
 
-A page on loopback is still reachable from the browser of whoever sits there, so a request that
-changes something must be a POST of the same origin, and the Host header must name us (DNS
-rebinding).
+Rules
+  1. One thread accepts. Each connection has a thread of its own, at most MAX_CONNECTIONS of them.
+  2. A connection either waits for its client (to send a request, or to leave) or is busy with an
+     answer. At the limit the one that has waited longest is closed for a new one; if all are busy,
+     the new one hears 503.
+  3. A client has CLIENT_SECONDS for its whole request, be it silent or an octet at a time, and for
+     each piece of the answer.
+  4. A handler runs on the connection's thread and must ask the thread that owns the data.
+     TimeoutError and RuntimeError are answered 503; any other exception is a defect: 500, and a
+     traceback in the log.
+  5. A browser on this computer lends its hands to every web site that it has open. So a page on
+     loopback answers to local names only (else DNS rebinding would read it), and a POST must come
+     from the page's own origin.
+  6. Strangers cause one log line a second at most.
+
+http_request_parser.py reads requests; the base class only reads the first line and calls us.
 """
 
 from __future__ import annotations
@@ -16,52 +28,109 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address
 from typing import Any
 
 from plumbing.address import Address, format_address
-from plumbing.http_connections import Connections
-from plumbing.http_messages import EventStream as EventStream
-from plumbing.http_messages import Handler as Handler
-from plumbing.http_messages import HttpRequest as HttpRequest
-from plumbing.http_messages import HttpResponse as HttpResponse
-from plumbing.http_messages import Routes as Routes
-from plumbing.http_request_parser import MOST_FIELDS, MOST_OCTETS, BadRequest, Head, parse_head
-from plumbing.throttled_log import RareLog
+from plumbing.http_request_parser import MAX_FIELDS, MAX_HEAD, BadRequest, Head, parse_head
+from plumbing.throttled_log import ThrottledLog
 from plumbing.udp_socket import family_of
 
 log = logging.getLogger(__name__)
 
 MAX_STREAMS = 16
-STREAM = "text/event-stream"
-MAX_CONNECTIONS = 64  # the threads of a page; a silent one gives way to the next that comes
-KEEP_ALIVE = 5.0  # seconds between comments on a silent event stream
-SILENCE = 10.0  # seconds a client may take for its whole request, or a piece of the answer
-LINGER = 1.0  # seconds for which a refused client is read on, and not heard
-NO_DESCRIPTORS = 0.2  # seconds until a connection is tried again that the system did not give us
-EMPTY = (b"\r\n", b"\n")
-CROWDED = (
+MAX_CONNECTIONS = 64
+KEEP_ALIVE_SECONDS = 5.0  # between comments on a silent event stream
+CLIENT_SECONDS = 10.0  # see rule 3
+LINGER_SECONDS = 1.0  # for which a refused client's octets are read and dropped
+ACCEPT_RETRY_SECONDS = 0.2  # after the system had no descriptor for a connection
+EVENT_STREAM = "text/event-stream"
+EMPTY_LINES = (b"\r\n", b"\n")
+TOO_MANY_CONNECTIONS = (
     b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\n"
     b"Retry-After: 1\r\nContent-Length: 0\r\n\r\n"
 )
-
 SECURITY_HEADERS = {
     "Cache-Control": "no-store",
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
     "Referrer-Policy": "no-referrer",
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; script-src 'self'; "
-    "connect-src 'self'; img-src 'self' data:; form-action 'self'; base-uri 'none'",
+    "Content-Security-Policy": "default-src 'none'; style-src 'self' 'unsafe-inline'; "
+    "script-src 'self'; connect-src 'self'; img-src 'self' data:; form-action 'self'; "
+    "base-uri 'none'",
 }
 
 
-class HttpServer:
-    """`routes` maps (method, path) to a handler; a path that ends in `/*` matches all below it.
+# -- what handlers take and give -------------------------------------------------------------------
 
-    Handlers run on threads of their own (`NAME-…`) and must `ask` whoever owns what they read.
-    `start()` returns when the port is bound and raises OSError naming the address.
+
+@dataclass(frozen=True)
+class HttpRequest:
+    """`rest` is the part of the path that the route's `*` stands for; `headers` has lower-case
+    names."""
+
+    method: str
+    path: str
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+    body: bytes
+    rest: str = ""
+
+
+@dataclass(frozen=True)
+class HttpResponse:
+    """An answer. A body that is an iterable is sent piece by piece; if it raises TimeoutError or
+    RuntimeError the connection is closed before the end of the body, so that no client takes the
+    part for the whole."""
+
+    status: int
+    content_type: str
+    body: bytes | Iterable[bytes]
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    @staticmethod
+    def json(value: object, status: int = 200) -> HttpResponse:
+        text = json.dumps(value, ensure_ascii=False) + "\n"
+        return HttpResponse(status, "application/json", _utf8(text))
+
+    @staticmethod
+    def html(text: str, status: int = 200) -> HttpResponse:
+        return HttpResponse(status, "text/html; charset=utf-8", _utf8(text))
+
+    @staticmethod
+    def text(text: str, content_type: str = "text/plain; charset=utf-8") -> HttpResponse:
+        return HttpResponse(200, content_type, _utf8(text))
+
+
+@dataclass(frozen=True)
+class EventStream:
+    """An answer of server-sent events: put `(name, value)` pairs into the queue; None ends it.
+    `on_close` is called when the client has left."""
+
+    queue: queue.Queue[tuple[str, object] | None]
+    on_close: Callable[[], object] = lambda: None
+
+
+def _utf8(text: str) -> bytes:
+    """Surrogates, which stand for octets of the network that are no text, become "?"."""
+    return text.encode("utf-8", "replace")
+
+
+Handler = Callable[[HttpRequest], HttpResponse | EventStream]
+Routes = Mapping[tuple[str, str], Handler]
+
+
+# -- the server ------------------------------------------------------------------------------------
+
+
+class HttpServer:
+    """Serves `routes`: (method, path) to handler. A path that ends in `/*` matches all below it.
+
+    `start()` returns when the port is bound, or raises OSError naming the address; `stop()` may be
+    called twice. The accepting thread is called `name`, the connections' threads `name`-client.
     """
 
     def __init__(self, address: Address, routes: Routes, name: str) -> None:
@@ -73,30 +142,26 @@ class HttpServer:
         try:
             self._server = _Server(self._wanted, self._routes, self._name)
         except OSError as error:
-            raise OSError(
-                error.errno, f"{error.strerror or error} ({format_address(self._wanted)})"
-            ) from error
+            text = f"{error.strerror or error} ({format_address(self._wanted)})"
+            raise OSError(error.errno, text) from error
         self._thread = threading.Thread(
-            target=self._server.serve_forever,
-            kwargs={"poll_interval": 0.1},
-            name=self._name,
-            daemon=True,
+            target=self._server.serve_forever, args=(0.1,), name=self._name, daemon=True
         )
         self._thread.start()
 
     def stop(self) -> None:
-        """Ends open streams too; twice is fine."""
+        """Closes the open connections too."""
         if self._server and self._thread:
-            self._server.end_streams()
+            self._server.close_connections()
             self._server.shutdown()
             self._thread.join()
-            self._server.end_streams()  # of those who came meanwhile
+            self._server.close_connections()  # those accepted meanwhile
             self._server.server_close()
             self._server = self._thread = None
 
     @property
     def address(self) -> Address:
-        """Where it listens, with the port that a wish for port 0 was given."""
+        """The address that it listens on, with the port that the system chose for port 0."""
         if not self._server:
             return self._wanted
         host, port = self._server.server_address[:2]
@@ -104,21 +169,19 @@ class HttpServer:
 
 
 class _Server(ThreadingHTTPServer):
-    """One thread accepts; each connection has one of its own, of which there are MAX_CONNECTIONS at
-    most."""
-
     daemon_threads = True
-    block_on_close = False  # it has no effect on daemon threads
+    block_on_close = False  # has no effect on daemon threads
     allow_reuse_address = True
     request_queue_size = 64
 
     def __init__(self, address: Address, routes: Routes, name: str) -> None:
         self.routes, self.name = routes, name
         self.address_family = family_of(address[0])
+        self.lock = threading.Lock()  # guards the two below
         self.streams: set[EventStream] = set()
-        self.connections = Connections()
-        self.lock = threading.Lock()  # guards streams
-        self.rare = RareLog(log)
+        # open connections; since when one waits for its client (monotonic), None: it is busy
+        self.waiting_since: dict[socket.socket, float | None] = {}
+        self.log = ThrottledLog(log)
         super().__init__(address, _Handler)
         self.local_only = ip_address(str(self.server_address[0]).partition("%")[0]).is_loopback
 
@@ -127,71 +190,100 @@ class _Server(ThreadingHTTPServer):
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.socket.bind(self.server_address)
         self.server_address = self.socket.getsockname()
-        self.server_name, self.server_port = (
-            str(self.server_address[0]),
-            int(self.server_address[1]),
-        )
+        host, port = self.server_address[:2]
+        self.server_name, self.server_port = str(host), int(port)
 
     # -- the accepting thread ----------------------------------------------------------------------
 
     def get_request(self) -> tuple[socket.socket, Any]:
         try:
             return super().get_request()
-        except OSError as error:  # no descriptors, above all: the client waits in the queue
-            cannot = f"{self.name}: cannot take a connection: {error.strerror}"
-            self.rare.say("accept", logging.WARNING, cannot)
-            time.sleep(NO_DESCRIPTORS)
+        except OSError as error:  # mostly no descriptors: the client waits in the system's queue
+            text = f"{self.name}: cannot take a connection: {error.strerror}"
+            self.log.say("accept", logging.WARNING, text)
+            time.sleep(ACCEPT_RETRY_SECONDS)
             raise
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        if not self.connections.admit(request, MAX_CONNECTIONS, time.monotonic()):
-            busy = f"{self.name}: {MAX_CONNECTIONS} connections are busy, one more is refused"
-            self.rare.say("full", logging.WARNING, busy)
+        if not self._admit(request):
+            text = f"{self.name}: {MAX_CONNECTIONS} connections are busy, one more is refused"
+            self.log.say("full", logging.WARNING, text)
             with contextlib.suppress(OSError):
                 request.setblocking(False)
-                request.send(CROWDED)
+                request.send(TOO_MANY_CONNECTIONS)
             self.shutdown_request(request)
             return
         try:
             super().process_request(request, client_address)
         except RuntimeError as error:  # the system has no more threads
-            self.connections.leave(request)
-            cannot = f"{self.name}: cannot serve a connection: {error}"
-            self.rare.say("thread", logging.WARNING, cannot)
+            self.forget(request)
+            text = f"{self.name}: cannot serve a connection: {error}"
+            self.log.say("thread", logging.WARNING, text)
             self.shutdown_request(request)
 
+    def _admit(self, connection: socket.socket) -> bool:
+        """Adds a connection, at the limit in place of the one that has waited longest."""
+        with self.lock:
+            if len(self.waiting_since) >= MAX_CONNECTIONS:
+                waiting = [(at, each) for each, at in self.waiting_since.items() if at is not None]
+                if not waiting:
+                    return False
+                self._close(min(waiting, key=lambda pair: pair[0])[1])
+            self.waiting_since[connection] = time.monotonic()
+            return True
+
     def service_actions(self) -> None:
-        """Ends, ten times a second, connections whose request is not here after SILENCE seconds, be
-        it that they say nothing or an octet at a time."""
-        self.connections.end_overdue(time.monotonic() - SILENCE)
+        """Called ten times a second: closes the connections that wait for too long (rule 3)."""
+        before = time.monotonic() - CLIENT_SECONDS
+        with self.lock:
+            for each, since in list(self.waiting_since.items()):
+                if since is not None and since < before:
+                    self._close(each)
 
     # -- any thread --------------------------------------------------------------------------------
 
-    def end_streams(self) -> None:
+    def set_busy(self, connection: socket.socket, busy: bool) -> None:
+        with self.lock:
+            if connection in self.waiting_since:
+                self.waiting_since[connection] = None if busy else time.monotonic()
+
+    def forget(self, connection: socket.socket) -> None:
+        """To be called before the socket is closed."""
+        with self.lock:
+            self.waiting_since.pop(connection, None)
+
+    def close_connections(self) -> None:
         with self.lock:
             for stream in self.streams:
                 with contextlib.suppress(queue.Full):
                     stream.queue.put_nowait(None)
-        self.connections.end_all()
+            for each in list(self.waiting_since):
+                self._close(each)
+
+    def _close(self, connection: socket.socket) -> None:
+        """Shuts it down: its own thread then reads the end of the stream, and closes it."""
+        del self.waiting_since[connection]
+        with contextlib.suppress(OSError):
+            connection.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A reader who hangs up is no news; anything else is a defect of ours."""
+        """Called for what a handler thread raises. OSError: the client hung up."""
         error = sys.exc_info()[1]
         if not isinstance(error, OSError):
-            self.rare.say("defect", logging.ERROR, f"{self.name}: a page failed", error)
+            self.log.say("defect", logging.ERROR, f"{self.name}: a page failed", error)
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """The base class reads the request line, calls `parse_request` and then the method's `do_`
-    function."""
+    """One connection. The base class reads the request line, calls `parse_request` and then the
+    method's `do_` function, and so on until `close_connection`."""
 
     server: _Server
     protocol_version = "HTTP/1.1"
     server_version = "call-failover"
     sys_version = ""
-    timeout = SILENCE
+    timeout = CLIENT_SECONDS  # of each read and write
     head: Head
-    raw_requestline: bytes  # the base class': what it has read
+    raw_requestline: bytes  # of the base class: the first line
 
     def setup(self) -> None:
         threading.current_thread().name = f"{self.server.name}-client"
@@ -201,17 +293,17 @@ class _Handler(BaseHTTPRequestHandler):
     def finish(self) -> None:
         with contextlib.suppress(OSError):
             if self._refused:
-                self.server.connections.waits(self.request, time.monotonic())
+                self.server.set_busy(self.request, False)
                 self._read_on()
-        self.server.connections.leave(self.request)
+        self.server.forget(self.request)
         with contextlib.suppress(OSError):
             super().finish()
 
     def _read_on(self) -> None:
-        """A socket closed with octets unread resets the connection, and the client may lose the
-        answer (RFC 9112 9.6). For a second at most."""
+        """Reads and drops the rest of a refused request: closing a socket with unread octets resets
+        the connection, and the client may lose the answer (RFC 9112 9.6)."""
         self.request.shutdown(socket.SHUT_WR)
-        until = time.monotonic() + LINGER
+        until = time.monotonic() + LINGER_SECONDS
         while (left := until - time.monotonic()) > 0:
             self.request.settimeout(left)
             if not self.request.recv(65_536):
@@ -220,8 +312,8 @@ class _Handler(BaseHTTPRequestHandler):
     # -- the request -------------------------------------------------------------------------------
 
     def parse_request(self) -> bool:
-        """The head that begins with `raw_requestline`, with our own parser: the base class' takes
-        an e-mail's, which stops without a word at a line that is no header."""
+        """Reads the head with our own parser; the base class uses an e-mail's, which ends silently
+        at a line that is no header."""
         self.command, self.requestline, self.request_version = "", "", "HTTP/1.1"
         self.close_connection = True
         try:
@@ -233,38 +325,37 @@ class _Handler(BaseHTTPRequestHandler):
             self._refuse(error)
             return False
         self.command, self.request_version = self.head.method, f"HTTP/1.{min(self.head.minor, 1)}"
-        self.close_connection = not self.head.stays
+        self.close_connection = not self.head.keeps_connection
         return True
 
     def _head_lines(self) -> list[bytes] | None:
-        """None if the client left before the empty line. Before the request line some send one (RFC
-        9112 2.2)."""
+        """The lines of the head; None if the client left before the empty line that ends it. Some
+        send an empty line before the request line (RFC 9112 2.2)."""
         line, octets = self.raw_requestline, 0
         lines: list[bytes] = []
-        while line.endswith(b"\n") and (line not in EMPTY or not lines):
+        while line.endswith(b"\n") and (line not in EMPTY_LINES or not lines):
             octets += len(line)
-            if line not in EMPTY:
+            if line not in EMPTY_LINES:
                 lines.append(line)
-            if octets > MOST_OCTETS or len(lines) > MOST_FIELDS + 1:
+            if octets > MAX_HEAD or len(lines) > MAX_FIELDS + 1:
                 break
-            line = self.rfile.readline(MOST_OCTETS + 1)
-        if line in EMPTY and lines:
+            line = self.rfile.readline(MAX_HEAD + 1)
+        if line in EMPTY_LINES and lines:
             return lines
-        if octets + len(line) > MOST_OCTETS or len(lines) > MOST_FIELDS:
-            raise BadRequest(f"more than {MOST_OCTETS} octets or {MOST_FIELDS} header fields", 431)
+        if octets + len(line) > MAX_HEAD or len(lines) > MAX_FIELDS:
+            raise BadRequest(f"more than {MAX_HEAD} octets or {MAX_FIELDS} header fields", 431)
         return None
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        """What the base class refuses: a request line beyond its bound, a method that is not
-        known."""
+        """Called by the base class for a request line that is too long and an unknown method."""
         self.request_version = self.request_version or "HTTP/1.1"
         self._refuse(BadRequest(message or "the request line is too long", code))
 
     def _refuse(self, error: BadRequest) -> None:
-        self.server.connections.waits(self.request, None)
+        self.server.set_busy(self.request, True)
         self._refused = self.close_connection = True
         refused = f"refused a request of {format_address(self.client_address[:2])}: {error}"
-        self.server.rare.say("refused", logging.WARNING, f"{self.server.name}: {refused}")
+        self.server.log.say("refused", logging.WARNING, f"{self.server.name}: {refused}")
         self._send(HttpResponse.json({"error": str(error)}, error.status))
 
     def do_GET(self) -> None:
@@ -284,16 +375,16 @@ class _Handler(BaseHTTPRequestHandler):
         if len(body) < self.head.length:
             self.close_connection = True  # the client left in the middle of it
             return
-        self.server.connections.waits(self.request, None)
+        self.server.set_busy(self.request, True)
         answer = self._answer(method, body)
         if isinstance(answer, HttpResponse):
             self._send(answer)
         elif self.command == "HEAD":
             answer.on_close()
-            self._send(HttpResponse(200, STREAM, b""), length=False)
+            self._send(HttpResponse(200, EVENT_STREAM, b""), length=False)
         else:
             self._stream(answer)
-        self.server.connections.waits(self.request, time.monotonic())
+        self.server.set_busy(self.request, False)
 
     def _answer(self, method: str, body: bytes) -> HttpResponse | EventStream:
         head = self.head
@@ -308,16 +399,16 @@ class _Handler(BaseHTTPRequestHandler):
         request = HttpRequest(method, head.path, head.query, head.headers, body, rest)
         try:
             return handler(request)
-        # the owner of the data is busy, or has stopped
-        except (TimeoutError, RuntimeError) as error:
+        except (TimeoutError, RuntimeError) as error:  # the data's owner is busy, or has stopped
             return HttpResponse.json({"error": str(error)}, 503)
-        except Exception as error:  # a defect of ours, and no broken network
+        except Exception as error:  # a defect
             failed = f"{self.server.name}: {method} {head.path!a} failed"
-            self.server.rare.say("defect", logging.ERROR, failed, error)
-            told = f"{method} {head.path} failed; the log says why"
-            return HttpResponse.json({"error": told}, 500)
+            self.server.log.say("defect", logging.ERROR, failed, error)
+            text = f"{method} {head.path} failed; the log says why"
+            return HttpResponse.json({"error": text}, 500)
 
     def _refusal(self, method: str) -> str:
+        """The reason why a request is not answered (rule 5); "" if it is."""
         head = self.head
         named = head.host.host if head.host else ""
         if self.server.local_only and not _is_local(named):
@@ -356,7 +447,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._send_pieces(answer.body)
 
     def _send_pieces(self, pieces: Iterable[bytes]) -> None:
-        """In chunks (RFC 9112 7.1), for whoever knows them."""
+        """Sends a body in chunks (RFC 9112 7.1); to HTTP/1.0, which has none, until the end."""
         whole = self.request_version == "HTTP/1.0"
         with contextlib.suppress(TimeoutError, RuntimeError):
             for piece in filter(None, pieces):
@@ -376,8 +467,8 @@ class _Handler(BaseHTTPRequestHandler):
             return
         self.close_connection = True
         try:
-            self._send(HttpResponse(200, STREAM, b"", {"Connection": "close"}), length=False)
-            self._pass_on(stream)
+            self._send(HttpResponse(200, EVENT_STREAM, b"", {"Connection": "close"}), length=False)
+            self._send_events(stream)
         except OSError:
             return
         finally:
@@ -385,12 +476,12 @@ class _Handler(BaseHTTPRequestHandler):
                 self.server.streams.discard(stream)
             stream.on_close()
 
-    def _pass_on(self, stream: EventStream) -> None:
+    def _send_events(self, stream: EventStream) -> None:
         while True:
             try:
-                item = stream.queue.get(timeout=KEEP_ALIVE)
+                item = stream.queue.get(timeout=KEEP_ALIVE_SECONDS)
             except queue.Empty:
-                self.wfile.write(b":\n\n")  # finds out whether somebody still reads
+                self.wfile.write(b":\n\n")  # fails if the client has left
                 continue
             if item is None:
                 return
@@ -398,7 +489,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(f"event: {name}\ndata: {json.dumps(value)}\n\n".encode())
 
     def log_message(self, format: str, *args: object) -> None:
-        """Who reads a page is not worth a line."""
+        """Of the base class: a line for each request. Logs nothing."""
 
 
 def _is_local(name: str) -> bool:

@@ -35,7 +35,7 @@ import os
 import socket
 import struct
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from plumbing.address import Address
@@ -111,7 +111,7 @@ class Channel:
     def send(self, datagrams: Sequence[Outgoing]) -> list[Failure]:
         """Sends all of them, in order; a failure stops no other."""
         if self._local and self._local.unlike:
-            return self._send_from(self._local.unlike, datagrams)
+            return _send_each(self.sock, datagrams, self._local.unlike)
         if len(datagrams) < BATCH_PAYS:
             return _send_each(self.sock, datagrams)
         failures: list[Failure] = []
@@ -120,23 +120,6 @@ class Channel:
                 self.sock, datagrams[first : first + SLOTS], self.peer is not None
             )
             failures += [(first + index, error) for index, error in failed]
-        return failures
-
-    def _send_from(
-        self, unlike: dict[Address, list[Ancillary]], datagrams: Sequence[Outgoing]
-    ) -> list[Failure]:
-        """Sends each from the address that its peer uses, if the system would use another."""
-        failures: list[Failure] = []
-        for index, datagram in enumerate(datagrams):
-            told = unlike.get(datagram[1]) if datagram[1] else None
-            try:
-                if told and datagram[1]:
-                    self.sock.sendmsg([datagram[0]], told, 0, datagram[1])
-                    continue
-            except OSError as error:
-                failures.append((index, error))
-                continue
-            failures += [(index, error) for _, error in _send_each(self.sock, [datagram])]
         return failures
 
 
@@ -324,17 +307,9 @@ class _Headers:
             if controls:
                 message.control, message.control_length = control + slot * CONTROL, CONTROL
         self.address = ctypes.addressof(self._headers)
-        self.lengths = (
-            memoryview(self._headers)
-            .cast("B")
-            .cast("I")[_MmsgHdr.length.offset // 4 :: HEADER // 4]
-        )
-        at = _MsgHdr.control_length.offset // ctypes.sizeof(ctypes.c_size_t)
-        self._rooms = (
-            memoryview(self._headers)
-            .cast("B")
-            .cast("P")[at :: HEADER // ctypes.sizeof(ctypes.c_size_t)]
-        )
+        view, word = memoryview(self._headers).cast("B"), ctypes.sizeof(ctypes.c_size_t)
+        self.lengths = view.cast("I")[_MmsgHdr.length.offset // 4 :: HEADER // 4]
+        self._rooms = view.cast("P")[_MsgHdr.control_length.offset // word :: HEADER // word]
         self._full = memoryview(struct.pack(f"@{SLOTS}P", *[CONTROL] * SLOTS)).cast("P")
 
     def room_for_controls(self) -> None:
@@ -379,14 +354,21 @@ def _receive_one(sock: socket.socket, local: LocalAddresses) -> Datagram:
     return data, source[:2]
 
 
-def _send_each(sock: socket.socket, datagrams: Sequence[Outgoing]) -> list[Failure]:
+def _send_each(
+    sock: socket.socket,
+    datagrams: Sequence[Outgoing],
+    unlike: Mapping[Address, list[Ancillary]] | None = None,
+) -> list[Failure]:
+    """Sends them one by one, to each target in `unlike` from the address that it uses."""
     failures: list[Failure] = []
     for index, (data, target) in enumerate(datagrams):
         try:
-            if target:
-                sock.sendto(data, target)
-            else:
+            if not target:
                 sock.send(data)
+            elif unlike and (told := unlike.get(target)):
+                sock.sendmsg([data], told, 0, target)
+            else:
+                sock.sendto(data, target)
         except OSError as error:
             failures.append((index, error))
         except (OverflowError, ValueError, TypeError) as error:

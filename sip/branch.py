@@ -8,6 +8,7 @@ tell from the two topmost Vias alone that the request was once forwarded.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from hashlib import blake2b
 
 from sip.errors import RemoteProtocolError
@@ -24,8 +25,14 @@ def keyed_hash(key: bytes, *parts: str) -> str:
 
     `key` holds at most 64 bytes (BLAKE2's limit, RFC 7693 2.1).
     """
-    text = _SEPARATOR.join(parts).encode("utf-8", "surrogateescape")
-    return blake2b(text, key=key, digest_size=16).hexdigest()
+    keyed = _keyed(key).copy()
+    keyed.update(_SEPARATOR.join(parts).encode("utf-8", "surrogateescape"))
+    return keyed.hexdigest()
+
+
+@lru_cache(maxsize=16)
+def _keyed(key: bytes) -> blake2b:
+    return blake2b(key=key, digest_size=16)
 
 
 def make_branch(key: bytes, message: Message, beneath: Via | None = None) -> str:

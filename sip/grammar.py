@@ -15,9 +15,11 @@ from sip.errors import RemoteProtocolError
 LONG = 512
 _TOKEN = re.compile(r"[A-Za-z0-9\-.!%*_+`'~]+\Z")
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
-_HOST_PORT = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[^\[\]:\s;,]+)\s*(?::\s*([0-9]{1,5}))?\Z")
+HOST_PORT = r"(\[[0-9A-Fa-f:.%]+\]|[^\[\]:\s;,]+)\s*(?::\s*([0-9]{1,5}))?"  # sent-by
+_HOST_PORT = re.compile(HOST_PORT + r"\Z")
 # without these, parameters are what stands between the semicolons
 _UNUSUAL = re.compile(r'[\s"<>,]')
+_TO_QUOTE = re.compile(r'[\s",;<>=?@\\]')
 _HIDING = re.compile(r'["<]')  # what a separator may stand behind without being one
 # In a name these would hide the parameters behind it from the next reader, such as a `received` put
 # there by us.
@@ -85,7 +87,7 @@ def format_params(params: Mapping[str, str | None]) -> str:
 
 
 def _param_value(value: str) -> str:
-    return value if not re.search(r'[\s",;<>=?@\\]', value) and value else quoted(value)
+    return value if value and not _TO_QUOTE.search(value) else quoted(value)
 
 
 def quoted(text: str) -> str:
@@ -133,7 +135,14 @@ def split_host_port(text: str) -> tuple[str, int | None]:
     match = _HOST_PORT.match(text.strip())
     if not match:
         raise RemoteProtocolError(f"not a host and port: {text[:60]!r}")
-    port = int(match[2]) if match[2] else None
-    if port is not None and not 0 < port < 65536:
-        raise RemoteProtocolError(f"no such port: {text[:60]!r}")
-    return match[1].strip("[]"), port
+    return match[1].strip("[]"), port_number(match[2])
+
+
+def port_number(digits: str | None) -> int | None:
+    """None where none was written. Raises RemoteProtocolError."""
+    if not digits:
+        return None
+    port = int(digits)
+    if not 0 < port < 65536:
+        raise RemoteProtocolError(f"no such port: {digits}")
+    return port

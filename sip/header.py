@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from functools import lru_cache
+from types import MappingProxyType
 from typing import NamedTuple
 
 from sip.errors import LocalProtocolError, RemoteProtocolError
 from sip.grammar import (
     LONG,
     format_params,
-    is_number,
     is_token,
     parse_params,
     quoted,
@@ -19,6 +19,11 @@ from sip.grammar import (
     split_list,
 )
 from sip.uri import Uri
+
+_CSEQ = re.compile(r"\s*([0-9]{1,10})\s+([A-Za-z0-9\-.!%*_+`'~]+)\s*\Z")
+# A From or To as nearly all are written, with no parameter but the tag.
+_TAGGED = re.compile(r"""(?:"[^"\\]*"\s*|[^"<>,;]*)<[^<>]*>(?:;tag=([^\s"<>,;=]+))?\Z""")
+_NO_PARAMS: Mapping[str, str | None] = MappingProxyType({})
 
 # RFC 3261 7.3.3 and the compact forms that later RFCs registered.
 COMPACT = {
@@ -76,9 +81,10 @@ class Field(NamedTuple):
 
 def make_field(name: str, value: str) -> Field:
     """Raises LocalProtocolError where a line break would smuggle in another header."""
-    if "\r" in value or "\n" in value or not is_token(name):
+    known = _cached_name(name)
+    if "\r" in value or "\n" in value or not known or name[-1] in " \t":
         raise LocalProtocolError(f"not a header field: {name}: {value[:60]!r}")
-    return Field(canonical(name), value, f"{name}: {value}\r\n".encode("utf-8", "surrogateescape"))
+    return Field(known, value, f"{name}: {value}\r\n".encode("utf-8", "surrogateescape"))
 
 
 def read_field(line: bytes) -> Field:
@@ -86,33 +92,40 @@ def read_field(line: bytes) -> Field:
     return _cached_field(line) if len(line) <= LONG else _read_field(line)
 
 
+def _read_field(line: bytes) -> Field:
+    name, colon, value = _text(line).partition(":")
+    known = _cached_name(name) if len(name) <= LONG else _name(name)
+    if not colon or not known:
+        raise RemoteProtocolError(f"not a header line: {line[:60]!r}")
+    return Field(known, value.strip(), line + b"\n")
+
+
+def _name(text: str) -> str:
+    """The canonical name for what stands before the colon; "" if that is none."""
+    name = text.rstrip(" \t")
+    if not is_token(name):
+        return ""
+    return canonical(name) if len(name) <= LONG else name
+
+
 def unread_field(line: bytes) -> Field:
     """A line that is no header field, under the name "": one that is only passed on."""
     return Field("", _text(line).strip(), line + b"\n")
 
 
-def _read_field(line: bytes) -> Field:
-    name, colon, value = _text(line).partition(":")
-    name = name.rstrip(" \t")
-    if not colon or not is_token(name):
-        raise RemoteProtocolError(f"not a header line: {line[:60]!r}")
-    return Field(canonical(name) if len(name) <= LONG else name, value.strip(), line + b"\n")
-
-
 def _text(line: bytes) -> str:
-    if b"\r" in line[:-1]:
+    if line.find(b"\r", 0, -1) >= 0:
         raise RemoteProtocolError("a carriage return inside a header line")
     return line.decode("utf-8", "surrogateescape")
 
 
-@dataclass(frozen=True)
-class NameAddr:
+class NameAddr(NamedTuple):
     """From, To, Contact, Route: an optional display name, a URI, header parameters (RFC 3261
     20.10)."""
 
     uri: Uri
     display: str = ""
-    params: Mapping[str, str | None] = field(default_factory=dict)
+    params: Mapping[str, str | None] = _NO_PARAMS
 
     @staticmethod
     def parse(value: str) -> NameAddr:
@@ -173,11 +186,13 @@ def tag_of(value: str) -> str:
 
 
 def _parse_tag(value: str) -> str:
+    usual = _TAGGED.match(value)
+    if usual:
+        return usual[1] or ""
     return name_addr_parts(value)[2].get("tag") or ""
 
 
-@dataclass(frozen=True)
-class CSeq:
+class CSeq(NamedTuple):
     """RFC 3261 20.16: a number of 32 bits and the method."""
 
     number: int
@@ -193,19 +208,19 @@ class CSeq:
 
 
 def _parse_cseq(value: str) -> CSeq:
-    number, method = (*value.split(None, 1), "", "")[:2]  # LWS is any white space (RFC 3261 25.1)
-    method = method.strip()
-    if not is_number(number, 10) or int(number) >= 2**32 or not is_token(method):
+    match = _CSEQ.match(value)  # LWS is any white space (RFC 3261 25.1)
+    number = int(match[1]) if match else 2**32
+    if not match or number >= 2**32:
         raise RemoteProtocolError(f"not a CSeq: {value[:40]!r}")
-    return CSeq(int(number), method)
+    return CSeq(number, match[2])
 
 
-# What stands in one message of a call stands in the next ones too. Measured: 0.2 us instead of 2
-# for a line.
+# What stands in one message of a call stands in the next ones too.
 _cached_field = lru_cache(maxsize=2048)(_read_field)
-_cached_name_addr = lru_cache(maxsize=1024)(_parse_name_addr)
+_cached_name = lru_cache(maxsize=512)(_name)
 _cached_tag = lru_cache(maxsize=1024)(_parse_tag)
 _cached_cseq = lru_cache(maxsize=1024)(_parse_cseq)
+_cached_name_addr = lru_cache(maxsize=1024)(_parse_name_addr)
 
 __all__ = [
     "COMPACT",

@@ -43,6 +43,7 @@ class Message:
         self.fields = fields
         self.body = body
         self._made_here = made_here
+        self._vias: dict[str, Via] = {}  # those read, by value
 
     def to_bytes(self) -> bytes:
         """Messages made here get their Content-Length now; received ones keep theirs, or the lack
@@ -64,26 +65,20 @@ class Message:
     def get(self, name: str) -> str | None:
         """The value of the first line of that name."""
         name = canonical(name)
-        for field in self.fields:
-            if field.name == name:
-                return field.value
+        for known, value, _ in self.fields:
+            if known == name:
+                return value
         return None
 
     def all(self, name: str) -> list[str]:
         """The values of all lines of that name, one a line."""
         name = canonical(name)
-        return [field.value for field in self.fields if field.name == name]
+        return [value for known, value, _ in self.fields if known == name]
 
     def values(self, name: str) -> list[str]:
         """The values over all lines of that name, comma-separated lists taken apart (RFC 3261
         7.3.1)."""
-        name = canonical(name)
-        return [
-            value
-            for field in self.fields
-            if field.name == name
-            for value in split_list(field.value)
-        ]
+        return [value for line in self.all(name) for value in split_list(line)]
 
     def add(self, name: str, value: str) -> None:
         """As the last field."""
@@ -95,9 +90,8 @@ class Message:
         if at is None:
             self.add(name, value)
             return
+        self.remove(name, at + 1)
         self.fields[at] = make_field(name, value)
-        name = canonical(name)
-        self.fields[at + 1 :] = [field for field in self.fields[at + 1 :] if field.name != name]
 
     def push(self, name: str, value: str) -> None:
         """As the new topmost value: a line of its own above the first of that name, else above all
@@ -118,14 +112,23 @@ class Message:
         at, _, rest = self._topmost(name)
         self.fields[at] = make_field(self._spelling(at), ", ".join([value, *rest]))
 
-    def remove(self, name: str) -> None:
+    def replace_via(self, via: Via) -> None:
+        """Puts `via` in the place of the topmost one."""
+        text = str(via)
+        self.replace_top("Via", text)
+        self._vias[text] = via
+
+    def remove(self, name: str, start: int = 0) -> None:
+        """Takes away all lines of that name, from the one at `start` on."""
         name = canonical(name)
-        self.fields = [field for field in self.fields if field.name != name]
+        for at in range(len(self.fields) - 1, start - 1, -1):
+            if self.fields[at].name == name:
+                del self.fields[at]
 
     def _index(self, name: str) -> int | None:
         name = canonical(name)
-        for at, field in enumerate(self.fields):
-            if field.name == name:
+        for at, (known, _, _) in enumerate(self.fields):
+            if known == name:
                 return at
         return None
 
@@ -148,6 +151,12 @@ class Message:
             raise RemoteProtocolError(f"{name} is missing")
         return value
 
+    def _via(self, value: str) -> Via:
+        via = self._vias.get(value)
+        if via is None:
+            via = self._vias[value] = Via.parse(value)
+        return via
+
     def _number(self, name: str) -> int | None:
         value = self.get(name)
         if value is None:
@@ -158,11 +167,11 @@ class Message:
 
     @property
     def via(self) -> Via:
-        return Via.parse(self._topmost("Via")[1])
+        return self._via(self._topmost("Via")[1])
 
     @property
     def vias(self) -> list[Via]:
-        return [Via.parse(value) for value in self.values("Via")]
+        return [self._via(value) for value in self.values("Via")]
 
     @property
     def from_(self) -> NameAddr:
@@ -222,12 +231,11 @@ class Message:
         `in_passing`: for one that is only forwarded: its answer has to go back by its Vias, To
         tells a dialog, the rest of From and To is nobody's business (RFC 3261 16.3).
         """
-        names = [field.name for field in self.fields]
+        names = [name for name, _, _ in self.fields]
         for name in SINGLE:
-            if names.count(name) != 1:
-                raise RemoteProtocolError(
-                    f"{name} must be there once, and is there {names.count(name)} times"
-                )
+            times = names.count(name)
+            if times != 1:
+                raise RemoteProtocolError(f"{name} must be there once, and is there {times} times")
         _ = self.call_id, self.cseq, self.max_forwards
         if in_passing:
             _ = self.vias, self.to_tag
@@ -262,10 +270,9 @@ class Request(Message):
 
     def check(self, in_passing: bool = False) -> None:
         super().check(in_passing)
-        if self.cseq.method != self.method:
-            raise RemoteProtocolError(
-                f"CSeq says {self.cseq.method}, the request line {self.method}"
-            )
+        method = self.cseq.method
+        if method != self.method:
+            raise RemoteProtocolError(f"CSeq says {method}, the request line {self.method}")
 
     def __repr__(self) -> str:
         return f"<{self.method} {self.uri}>"

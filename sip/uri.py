@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from functools import lru_cache
+from types import MappingProxyType
+from typing import NamedTuple
 from urllib.parse import unquote
 
 from sip.errors import RemoteProtocolError
-from sip.grammar import LONG, canonical_host, format_params, parse_params
+from sip.grammar import LONG, canonical_host, format_params, parse_params, port_number
 
 DEFAULT_PORT = 5060
 
@@ -32,8 +33,10 @@ _OPAQUE = re.compile(
 _TELLING = ("user", "ttl", "method", "maddr", "transport")
 
 
-@dataclass(frozen=True)
-class Uri:
+_NO_PARAMS: Mapping[str, str | None] = MappingProxyType({})
+
+
+class Uri(NamedTuple):
     """One SIP URI. `host` has no brackets, `port` is None where none was written, `params` keys are
     lower case.
 
@@ -46,7 +49,7 @@ class Uri:
     host: str
     port: int | None = None
     password: str = ""
-    params: Mapping[str, str | None] = field(default_factory=dict)
+    params: Mapping[str, str | None] = _NO_PARAMS
     headers: str = ""
 
     @staticmethod
@@ -148,17 +151,15 @@ def _parse(text: str) -> Uri:
         if scheme and scheme[1].lower() not in ("sip", "sips"):
             raise RemoteProtocolError(f"unsupported URI scheme: {scheme[1][:20]}", status=416)
         raise RemoteProtocolError(f"not a SIP URI: {text[:80]!r}")
-    host, port = match["host"].strip("[]"), int(match["port"]) if match["port"] else None
-    if port is not None and not 0 < port < 65536:
-        raise RemoteProtocolError(f"no such port: {text[:80]!r}")
+    name, user, password, host, port, params, headers = match.groups()
     return Uri(
-        match["scheme"].lower(),
-        match["user"] or "",
-        host,
-        port,
-        match["password"] or "",
-        parse_params(match["params"]),
-        match["headers"] or "",
+        name.lower(),
+        user or "",
+        host.strip("[]"),
+        port_number(port),
+        password or "",
+        parse_params(params),
+        headers or "",
     )
 
 

@@ -5,28 +5,33 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from functools import lru_cache
+from types import MappingProxyType
+from typing import NamedTuple
 
 from sip.errors import RemoteProtocolError
 from sip.grammar import (
-    LONG,
+    HOST_PORT,
     canonical_host,
     format_params,
     is_number,
-    is_token,
     parse_params,
-    split_host_port,
+    port_number,
 )
 from sip.uri import DEFAULT_PORT
 
 MAGIC_COOKIE = "z9hG4bK"
 
-_PROTOCOL = re.compile(r"SIP\s*/\s*([0-9]\.[0-9])\s*/\s*([^\s/]+)\s+", re.IGNORECASE | re.ASCII)
+# sent-protocol, sent-by, and the parameters (RFC 3261 25.1)
+_VIA = re.compile(
+    r"(?ai:SIP)\s*/\s*([0-9]\.[0-9])\s*/\s*([A-Za-z0-9\-.!%*_+`'~]+)\s+"
+    + HOST_PORT
+    + r"\s*(;.*)?\Z",
+    re.DOTALL,
+)
+_NO_PARAMS: Mapping[str, str | None] = MappingProxyType({})
 
 
-@dataclass(frozen=True)
-class Via:
+class Via(NamedTuple):
     """One Via value. `port` is None where none was written; `params` keys are lower case, in their
     order. A `version` other than 2.0 is kept, for the 505 that answers it has to come back with
     it."""
@@ -34,13 +39,23 @@ class Via:
     transport: str
     host: str
     port: int | None = None
-    params: Mapping[str, str | None] = field(default_factory=dict)
+    params: Mapping[str, str | None] = _NO_PARAMS
     version: str = "2.0"
 
     @staticmethod
     def parse(value: str) -> Via:
         """Raises RemoteProtocolError (400)."""
-        return _cached(value) if len(value) <= LONG else _parse(value)
+        match = _VIA.match(value)
+        if not match:
+            raise RemoteProtocolError(f"not a Via: {value[:60]!r}")
+        version, transport, host, port, params = match.groups()
+        return Via(
+            transport.upper(),
+            host.strip("[]"),
+            port_number(port),
+            parse_params(params or ""),
+            version,
+        )
 
     def __hash__(self) -> int:
         return hash((self.host, self.port, self.branch))
@@ -85,15 +100,3 @@ class Via:
         if maddr:
             return maddr.strip("[]"), self.port or DEFAULT_PORT
         return canonical_host(self.received or self.host), self.rport or self.port or DEFAULT_PORT
-
-
-def _parse(value: str) -> Via:
-    match = _PROTOCOL.match(value)
-    if not match or not is_token(match[2]):
-        raise RemoteProtocolError(f"not a Via: {value[:60]!r}")
-    sent_by, semicolon, tail = value[match.end() :].partition(";")
-    host, port = split_host_port(sent_by)
-    return Via(match[2].upper(), host, port, parse_params(semicolon + tail), match[1])
-
-
-_cached = lru_cache(maxsize=1024)(_parse)

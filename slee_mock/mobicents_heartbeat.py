@@ -1,5 +1,5 @@
-"""Tells forwarders that this server is there, and when it leaves: Mobicents' SIP heartbeat, from
-the server's side.
+"""The client of Mobicents' SIP heartbeat: registers this server at forwarders, and tells them when
+it leaves.
 
 OPTIONS with `Mobicents-Heartbeat: 1` and a Java properties text, every few seconds, to each
 registration address; with GRACEFUL_SHUTDOWN=true once the server leaves. Works on the `sip` thread,
@@ -22,13 +22,12 @@ from sip.message import Request, Response, parse
 
 log = logging.getLogger(__name__)
 
-LEAVING_AGAIN = 0.25  # seconds after which a leave that was not answered is said again
-MOST_OWED = 10_000
+REPEAT_LEAVE_SECONDS = 0.25  # seconds after which a leave that was not answered is said again
 
 
-class Script:
-    """What is said to one forwarder; no socket. One Call-ID for a server's life, in which the CSeq
-    grows: so an old datagram of ours that comes again is known as one."""
+class Heartbeats:
+    """The heartbeats for one forwarder; no socket. They share a Call-ID and their CSeq grows, so
+    the forwarder recognises one that the network delivers late."""
 
     def __init__(
         self, name: str, server: Address, forwarder: Address, own: Address, token: str
@@ -42,7 +41,7 @@ class Script:
         )
         self._number = 0
 
-    def beat(self, leaving: bool = False) -> bytes:
+    def next(self, leaving: bool = False) -> bytes:
         """The next heartbeat."""
         self._number += 1
         there, own = format_address(self._forwarder), format_address(self._own)
@@ -80,9 +79,8 @@ class Script:
         return None
 
 
-class _Line:
-    """The way to one forwarder. `answered`: its last heartbeat was; `state`: what was logged
-    last."""
+class _Link:
+    """The socket to one forwarder. `answered`: its last heartbeat was; `state`: as logged last."""
 
     def __init__(self, name: str, server: Address, forwarder: Address) -> None:
         self.forwarder = forwarder
@@ -90,7 +88,7 @@ class _Line:
         own = self.sock.getsockname()[:2]
         # A server that listens on every address names the one from which the forwarder hears it.
         host = own[0] if server[0] in ("0.0.0.0", "::") else server[0]
-        self.script = Script(name, (host, server[1]), forwarder, own, secrets.token_hex(16))
+        self.heartbeats = Heartbeats(name, (host, server[1]), forwarder, own, secrets.token_hex(16))
         self.answered = True
         self.state = ""
 
@@ -99,13 +97,13 @@ class _Line:
             self._note(logging.WARNING, "does not answer registrations")
         self.answered = False
         try:
-            self.sock.send(self.script.beat(leaving))
+            self.sock.send(self.heartbeats.next(leaving))
         except OSError:  # nobody listens there yet, or the network is away: the next one tells
             return
 
     def hear(self) -> None:
         try:
-            answer = self.script.answer(self.sock.recv(65_535))
+            answer = self.heartbeats.answer(self.sock.recv(65_535))
         except OSError:
             return
         if answer:
@@ -124,7 +122,7 @@ class _Line:
             log.log(level, "the forwarder at %s %s", format_address(self.forwarder), state)
 
 
-class Enrolment:
+class HeartbeatClient:
     """Owned by the loop's thread. `server` is where the forwarders are to send to."""
 
     def __init__(
@@ -132,70 +130,47 @@ class Enrolment:
     ) -> None:
         self._loop, self._interval = loop, interval
         self._leaving = False
-        self._lines: list[_Line] = []
+        self._links: list[_Link] = []
         try:
             for forwarder in forwarders:
-                self._lines.append(_Line(name, server, forwarder))
+                self._links.append(_Link(name, server, forwarder))
         except OSError:
             self.close()
             raise
 
     def start(self) -> None:
-        for line in self._lines:
-            self._loop.watch(line.sock, line.hear)
+        for link in self._links:
+            self._loop.watch(link.sock, link.hear)
         self._beat()
 
     def leave(self) -> None:
-        """Says so at once, and again until it is answered."""
+        """Sends GRACEFUL_SHUTDOWN now, and again until it is answered."""
         if not self._leaving:
             self._leaving = True
-            for line in self._lines:
-                line.beat(leaving=True)
-            self._loop.at(time.monotonic() + LEAVING_AGAIN, self._leave_again)
+            for link in self._links:
+                link.beat(leaving=True)
+            self._loop.at(time.monotonic() + REPEAT_LEAVE_SECONDS, self._leave_again)
 
     @property
     def heard(self) -> bool:
         """Every forwarder has answered the last heartbeat."""
-        return all(line.answered for line in self._lines)
+        return all(link.answered for link in self._links)
 
     def close(self) -> None:
-        for line in self._lines:
-            line.sock.close()
+        for link in self._links:
+            link.sock.close()
 
     def _beat(self) -> None:
         if not self._leaving:
             self._loop.at(time.monotonic() + self._interval, self._beat)
-            for line in self._lines:
-                line.beat(leaving=False)
+            for link in self._links:
+                link.beat(leaving=False)
 
     def _leave_again(self) -> None:
-        self._loop.at(time.monotonic() + LEAVING_AGAIN, self._leave_again)
-        for line in self._lines:
-            if not line.answered:
-                line.beat(leaving=True)
-
-
-class Owed:
-    """Requests that were passed on and have no final answer yet: what a server that leaves waits
-    for. Pure."""
-
-    def __init__(self) -> None:
-        self._waiting: dict[tuple[str, int, str], None] = {}
-
-    def __len__(self) -> int:
-        return len(self._waiting)
-
-    def note(self, message: Request | Response, sends: Sequence[bytes]) -> None:
-        """`sends` is what the message caused. A request that was answered here, or not at all, is
-        not owed."""
-        key = (message.call_id, message.cseq.number, message.cseq.method)
-        if isinstance(message, Response):
-            if message.status >= 200:
-                self._waiting.pop(key, None)
-        elif message.method != "ACK" and any(not data.startswith(b"SIP/2.0") for data in sends):
-            self._waiting[key] = None
-            if len(self._waiting) > MOST_OWED:
-                del self._waiting[next(iter(self._waiting))]
+        self._loop.at(time.monotonic() + REPEAT_LEAVE_SECONDS, self._leave_again)
+        for link in self._links:
+            if not link.answered:
+                link.beat(leaving=True)
 
 
 def _escaped(text: str) -> str:

@@ -1,9 +1,8 @@
-"""What has come and was not handled yet: heartbeats first, the rest in its order, nothing twice.
+"""The queue between socket and node: heartbeats first, all else in its order, no datagram twice.
 
-A server with much to do is not a dead one, so the forwarder's question whether it lives does not
-wait behind the work. Emptying the socket at once also keeps the system from dropping what its
-buffer cannot hold. And whoever asks again what still waits makes no more work: without that, a
-server that is late is sent more than one that is not, and stays late.
+A busy server is not a dead one, so heartbeats do not wait behind the work. The socket is emptied at
+once, for the system drops what its buffer cannot hold. A retransmission of a message that is still
+queued is dropped; otherwise an overloaded server would never catch up.
 """
 
 from __future__ import annotations
@@ -19,23 +18,21 @@ MOST_WAITING = 10_000  # datagrams; seconds of work, what comes then waits in th
 # of all that waits: 10,000 datagrams may be 650 MB, and ordinary ones are 10
 MOST_OCTETS = 16_000_000
 FIRST = b"OPTIONS "
-
-
-# Seconds. A server that was frozen for longer takes no registrations out of its socket.
-STALE = 16.0
 REGISTRATION = b"REGISTER "
+# A server that was frozen for longer takes no registrations out of its socket.
+STALE_SECONDS = 16.0
 
 
 class Datagram(NamedTuple):
-    """`wall`: when it was read, which under load is long before it is handled."""
+    """`wall`: cluster time at which it was read; under load that is long before it is handled."""
 
     data: bytes
     source: Address
     wall: float
 
 
-class Inbox:
-    """`clock` tells the time that datagrams are stamped with."""
+class ReceiveQueue:
+    """`clock` gives the cluster time at which a datagram was read."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -48,8 +45,8 @@ class Inbox:
         return len(self._first) + len(self._rest)
 
     def fill(self, channel: Channel) -> int:
-        """Takes all that the socket holds, as long as there is room; returns how many came while
-        their like was waiting."""
+        """Takes all that the socket holds, as long as there is room; returns how many were
+        retransmissions of queued ones."""
         repeated = 0
         for _ in range(MOST_WAITING):
             if len(self) >= MOST_WAITING or self._octets >= MOST_OCTETS:
@@ -69,9 +66,9 @@ class Inbox:
         return repeated
 
     def drop_registrations(self) -> int:
-        """After a freeze; returns how many there were. Their phones have given up, or said them
-        again to another server, and what they have said since then may be forgotten
-        (registrar.MEMORY). A phone that still waits repeats it."""
+        """Drops queued REGISTERs after a freeze; returns how many. Their phones have given up or
+        registered at another server, and the registrar may have forgotten the newer CSeq
+        (registrar.MEMORY). A phone that still waits repeats its REGISTER."""
         kept = [each for each in self._rest if not each.data.startswith(REGISTRATION)]
         dropped = len(self._rest) - len(kept)
         self._rest = deque(kept)
@@ -81,8 +78,8 @@ class Inbox:
         return dropped
 
     def take(self, most: int) -> Iterator[Datagram]:
-        """The next ones. Of more questions than that, every other one lets the rest have its
-        turn."""
+        """The next ones. If more heartbeats than `most` are queued, every second one taken is
+        another message."""
         for n in range(min(most, len(self))):
             queue = self._first if self._first and (n % 2 == 0 or not self._rest) else self._rest
             datagram = queue.popleft()

@@ -1,7 +1,8 @@
-"""The thread, the socket and the clock around the services: a running server.
+"""A running server: threads, sockets, clock and life cycle around a node, which makes all decisions
+(node.py).
 
-The `sip` thread owns the socket, the router and its connection to the store; the pages are made on
-a thread that reads through another one.
+The `sip` thread owns the socket, the node and its connection to the store. Pages are made on a
+thread that reads the store through a connection of its own (management/queries.py).
 """
 
 from __future__ import annotations
@@ -20,59 +21,33 @@ from plumbing.event_loop import Loop, LoopStopped
 from plumbing.http_server import HttpServer
 from plumbing.udp_batch import Channel, fastest_io
 from plumbing.udp_socket import bind_udp
-from sip.errors import RemoteProtocolError
-from sip.keep_alive import is_keep_alive
+from sip.message import Request, Response
 from slee_mock.cluster.cluster_clock import Clock
 from slee_mock.cluster.cluster_key import KeyedStore, join_cluster
-from slee_mock.container.deployment import Context, assemble
-from slee_mock.container.event_router import FAILURES, Router
-from slee_mock.container.events import (
-    Arrival,
-    CallEnded,
-    Outcome,
-    RequestEvent,
-    ResponseEvent,
-    TimerEvent,
-)
-from slee_mock.container.sbb import Telling, told
-from slee_mock.failover_kept_header import Forwarders
+from slee_mock.container.deployment import Context
+from slee_mock.container.events import Outcome
+from slee_mock.container.sbb import HasStatus, status_of
 from slee_mock.management import routes as management
-from slee_mock.management import snapshot as report
 from slee_mock.management.queries import Queries
-from slee_mock.mobicents_heartbeat import Enrolment, Owed
-from slee_mock.periodic_work import Upkeep
-from slee_mock.receive_queue import STALE, Datagram, Inbox
-from slee_mock.services.options_responder import Heartbeat, is_heartbeat
+from slee_mock.management.snapshot import ServerStatus
+from slee_mock.mobicents_heartbeat import HeartbeatClient
+from slee_mock.node import Node
+from slee_mock.receive_queue import STALE_SECONDS, ReceiveQueue
 from slee_mock.settings import Settings
 from slee_mock.start_errors import cannot_listen, cannot_register, name_is_taken, slow_store
-from slee_mock.store.degraded_mode import CachingStore, DegradedMode
-from slee_mock.store.interface import BadRecord, Conflict, Contended, StoreDown, Transaction
+from slee_mock.store.interface import BadRecord, Conflict, StoreDown, Transaction
 from slee_mock.store.open_store import open_store, store_name
-from slee_mock.store.records import Bill, Member
+from slee_mock.store.records import Member
 
 log = logging.getLogger(__name__)
 
-HEARTBEATS = "heartbeats"  # counted, not logged: twenty of them a second would bury everything else
-
 BATCH = 16  # datagrams per turn, so that timers and questions get theirs
-OPENING = 15.0  # seconds to open a store that others are opening too
-SETTLING = 2.0  # seconds for the store to come back to a server that stops and has something for it
-LEAVING = 5.0  # seconds at most in which a server that has taken leave serves what it still has
-QUIET = 0.5  # seconds without a message of a call, after which nothing can be on its way to it
-UNHEARD = 1.5  # seconds after which a forwarder that does not answer a leave is taken for gone
-METHODS = {
-    "REGISTER",
-    "INVITE",
-    "ACK",
-    "CANCEL",
-    "BYE",
-    "OPTIONS",
-    "MESSAGE",
-    "UPDATE",
-    "INFO",
-    "PRACK",
-    "REFER",
-}
+OPEN_SECONDS = 15.0  # to open a store that others are opening too
+SETTLE_SECONDS = 2.0  # for the store to come back to a server that stops with deferred events
+LEAVE_SECONDS = 5.0  # at most; in these a server that leaves serves what it still has
+# after which a forwarder that does not answer GRACEFUL_SHUTDOWN is taken for gone
+UNANSWERED_LEAVE_SECONDS = 1.5
+LOG_INTERVAL_SECONDS = 1.0  # between two lines, or two tracebacks, that strangers can cause
 
 
 class Server:
@@ -92,18 +67,11 @@ class Server:
             self._clock.now,
         )
         # Below: the sip thread's.
-        self._store: CachingStore | None = None
-        self._degraded: DegradedMode | None = None
-        self._trouble = "it was not opened yet"
-        self._upkeep: Upkeep | None = None
-        self._inbox, self._working = Inbox(self._clock.now), False
-        self._started = time.monotonic()
+        self._node: Node | None = None
+        self._queue, self._working = ReceiveQueue(self._clock.now), False
+        self._client: HeartbeatClient | None = None
         self._counts: collections.Counter[tuple[str, str]] = collections.Counter()
-        self._next_log = self._next_traceback = 0.0
-        self._enrolment: Enrolment | None = None
-        self._owed = Owed()
-        # when a message of a call came last; when this server took leave
-        self._busy = self._left = 0.0
+        self._started, self._left = time.monotonic(), 0.0
 
     # -- any thread --------------------------------------------------------------------------------
 
@@ -112,10 +80,10 @@ class Server:
             self._listen()
             self._loop.start()
             try:
-                self._loop.ask(self._open, timeout=OPENING)
+                self._loop.ask(self._open, timeout=OPEN_SECONDS)
             except TimeoutError:
                 name = store_name(self._settings.store)
-                raise StoreDown(slow_store(name, OPENING)) from None
+                raise StoreDown(slow_store(name, OPEN_SECONDS)) from None
             self._reader.start()
         except BaseException:
             with contextlib.suppress(TimeoutError):  # why it does not start matters more
@@ -134,34 +102,30 @@ class Server:
             raise cannot_listen(error) from error
 
     def leave(self, hurried: Callable[[float], bool]) -> None:
-        """Before `stop`: a server that registered itself takes leave and serves on until it owes no
-        answer any more, at most `LEAVING` seconds; one whose store is down gives it `SETTLING`
-        seconds to come back and take what waits. `hurried(seconds)` waits that long at most, and is
-        true if there is no time for it."""
+        """Call it before `stop`. A server whose store is down gives it SETTLE_SECONDS to come back
+        and take what was deferred. One that registered itself tells the forwarders that it leaves,
+        and serves on until no response is due any more, at most LEAVE_SECONDS. `hurried(seconds)`
+        waits that long at most, and is true if there is no time for it."""
         try:
-            deadline = time.monotonic() + SETTLING
-            while (
-                self._loop.ask(self._waiting) and time.monotonic() < deadline and not hurried(0.05)
-            ):
-                continue
-            if not self._settings.register:
-                return
-            self._loop.ask(self._take_leave)
-            deadline = time.monotonic() + LEAVING
-            while (
-                not self._loop.ask(self._may_go)
-                and time.monotonic() < deadline
-                and not hurried(0.05)
-            ):
-                continue
+            self._wait_until(lambda: not self._deferred(), SETTLE_SECONDS, hurried)
+            if self._settings.register:
+                self._loop.ask(self._take_leave)
+                self._wait_until(self._may_stop, LEAVE_SECONDS, hurried)
         except (LoopStopped, TimeoutError):
             return
 
+    def _wait_until(
+        self, condition: Callable[[], bool], seconds: float, hurried: Callable[[float], bool]
+    ) -> None:
+        deadline = time.monotonic() + seconds
+        while not self._loop.ask(condition) and time.monotonic() < deadline and not hurried(0.05):
+            continue
+
     def stop(self, timeout: float = 2.0) -> None:
-        """Leaves the cluster with a last word, so that nobody has to wait for its silence. Twice is
-        fine. Whatever does not end in time, the rest does; then this raises TimeoutError, which
-        names it."""
-        with contextlib.ExitStack() as stack:  # from below, each whatever became of those before
+        """Tells the cluster that this server stops, so that nobody has to wait for its silence. May
+        be called twice. Stops all that can be stopped; then raises TimeoutError with the names of
+        what still runs."""
+        with contextlib.ExitStack() as stack:  # runs from the last to the first, each in any case
             if self._sock:
                 stack.callback(self._sock.close)
             stack.callback(self._loop.stop, timeout)
@@ -172,143 +136,87 @@ class Server:
                 stack.callback(self._http.stop)
 
     def _tell(self, transaction: Transaction, wall: float) -> dict[str, Any]:
-        """What the services tell of themselves: out of their records, so on whichever thread has
-        the transaction."""
+        """What the services show in /status: made of their records, on the thread that has
+        `transaction`."""
+        services = node.services if (node := self._node) else []
         return {
-            each.name: told(each, transaction, wall)
-            for each in self._services
-            if isinstance(each, Telling)
+            each.name: status_of(each, transaction, wall)
+            for each in services
+            if isinstance(each, HasStatus)
         }
 
     # -- the sip thread ----------------------------------------------------------------------------
 
     def _open(self) -> None:
+        assert self._sock is not None
+        settings, listen = self._settings, self._sock.getsockname()[:2]
+        self._channel = Channel(self._sock, fastest_io())
         try:
-            self._open_cluster()
+            self._join_cluster(format_address(listen))
         except BadRecord as error:
             raise StoreDown(f"{error}; restore the store from a backup") from error
-        self._channel = Channel(self._bound(), fastest_io())
-        self._loop.watch(self._bound(), self._readable)
-        settings = self._settings
+        self._loop.watch(self._sock, self._readable)
+        self._on_deadline()
         if settings.register:
-            listen = self._bound().getsockname()[:2]
             try:
-                self._enrolment = Enrolment(
+                self._client = HeartbeatClient(
                     self._loop, settings.name, listen, settings.register, settings.beat
                 )
             except OSError as error:
                 raise cannot_register(error) from error
-            self._enrolment.start()
+            self._client.start()
 
-    def _bound(self) -> socket.socket:
-        assert self._sock is not None
-        return self._sock
-
-    def _open_cluster(self) -> None:
+    def _join_cluster(self, address: str) -> None:
         settings = self._settings
-        keyed = KeyedStore(open_store(settings.store), store_name(settings.store))
-        self._store = store = CachingStore(keyed)
-        key = join_cluster(keyed, lambda: secrets.token_hex(32), time.sleep)
-        self._clock.join(store)
-        address = format_address(self._bound().getsockname()[:2])
-        context = Context(
-            settings.name,
-            address,
-            key,
-            settings.tariff,
-            settings.currency,
-            settings.users,
-            settings.realm,
-            settings.digest,
-            settings.session_expires,
-            settings.deploy,
-            settings.server_header,
-        )
-        # Of a pair whose address moves, each asks from its own computer's, where it hears
-        # registrations.
-        hosts = [host for host, _ in (settings.forwarder, *settings.register)]
-        self._heartbeat = Heartbeat(context.answers, *hosts)
-        self._services = assemble(context)
-        self._router = Router(
-            [self._heartbeat, *self._services],
-            context.answers,
-            self._handling_failed,
-            forwarders=Forwarders(settings.forwarder, hosts),
-        )
-        self._degraded = DegradedMode(self._router, store, self._count_bills)
-        page = f"http://{format_address(self._http.address)}/" if self._http else ""
-        member = Member(settings.name, address, page, started=self._clock.now())
-        self._upkeep = Upkeep(
-            self,
-            self._loop,
-            self._clock,
-            keyed,
-            store,
-            member,
-            self._heartbeat,
-            self._router,
-            self._services,
-            self._degraded,
-        )
+        store = KeyedStore(open_store(settings.store), store_name(settings.store))
         try:
-            self._upkeep.start()
+            key = join_cluster(store, lambda: secrets.token_hex(32), time.sleep)
+            self._clock.join(store)
+            context = Context(
+                settings.name,
+                address,
+                key,
+                settings.tariff,
+                settings.currency,
+                settings.users,
+                settings.realm,
+                settings.digest,
+                settings.session_expires,
+                settings.deploy,
+                settings.server_header,
+            )
+            page = f"http://{format_address(self._http.address)}/" if self._http else ""
+            member = Member(settings.name, address, page, started=self._clock.now())
+            # Of a pair whose address moves, each asks from its own computer's, where it hears
+            # registrations.
+            hosts = [host for host, _ in settings.register]
+            log_observer = LogObserver(self._reader.close_store)
+            node = Node(context, member, store, settings.forwarder, hosts, log_observer)
+            node.start(self._clock.now())
         except Conflict:
-            raise name_is_taken(settings.name) from None
-        self._trouble = ""
-
-    def _take_leave(self) -> None:
-        self._left = time.monotonic()
-        self._heartbeat.leaving = True
-        if self._enrolment:
-            self._enrolment.leave()
-
-    def _waiting(self) -> int:
-        return self._degraded.waiting if self._degraded else 0
-
-    def _may_go(self) -> bool:
-        """Nobody sends new calls here any more, and nobody waits for an answer from here."""
-        now = time.monotonic()
-        known = not self._enrolment or self._enrolment.heard or now - self._left > UNHEARD
-        return known and not self._owed and now - max(self._busy, self._left) > QUIET
-
-    def _close(self) -> None:
-        if self._enrolment:
-            self._enrolment.close()
-        store, self._store = self._store, None
-        if not store:
-            return
-        try:
-            if self._upkeep:
-                self._upkeep.say_goodbye()
-        finally:
             store.close()
-
-    def carry_out(self, outcome: Outcome) -> None:
-        self._counts["handled", "timers"] += not outcome.dropped
-        if outcome.dropped:
-            self._counts["dropped", outcome.dropped] += 1
-        self._count_bills(outcome)
-        self._send([outcome])
+            raise name_is_taken(settings.name) from None
+        except BaseException:
+            store.close()
+            raise
+        self._node = node
 
     def _readable(self) -> None:
-        self._counts["dropped", "repeated"] += self._inbox.fill(self._channel)
-        if self._loop.held_up() > STALE:
-            self._counts["dropped", "stale"] += self._inbox.drop_registrations()
+        self._counts["dropped", "repeated"] += self._queue.fill(self._channel)
+        if self._loop.held_up() > STALE_SECONDS:
+            self._counts["dropped", "stale"] += self._queue.drop_registrations()
         self._work_on()
 
     def _work_on(self) -> None:
-        """A little of what waits, then timers, questions and what has come meanwhile have their
-        turn."""
+        """Handles a few of the queued datagrams; then timers, questions and what has come meanwhile
+        have their turn."""
         try:
-            events = [
-                event for datagram in self._inbox.take(BATCH) if (event := self._read(datagram))
-            ]
-            outcomes = self._decide_all(events)
-            self._send(outcomes)
-            for event, outcome in zip(events, outcomes, strict=True):
-                self._tell_of(event, outcome)
-        finally:  # what still waits is handled even so
-            if self._inbox and not self._working:
+            if self._node:
+                turn = self._node.receive(self._queue.take(BATCH), self._clock.now())
+                for outcomes in turn:
+                    self._send(outcomes)
+        finally:  # what is still queued is handled even so
+            if self._queue and self._node and not self._working:
                 self._working = True
                 self._loop.post(self._work_again)
 
@@ -316,114 +224,22 @@ class Server:
         self._working = False
         self._work_on()
 
-    def _read(self, datagram: Datagram) -> Arrival | None:
-        """What is still to be done: heartbeats are answered at once, for they wait for no store."""
-        if is_keep_alive(datagram.data):
-            self._counts["dropped", "keepalive"] += 1
-            return None
-        try:
-            event = self._router.event(*datagram)
-        except RemoteProtocolError:
-            self._counts["dropped", "unreadable"] += 1
-            return None
-        except Exception as error:  # ours: it must not take what came with it
-            self._counts["dropped", "unreadable"] += 1
-            self._log_failure("a datagram", error)
-            return None
-        label = _label(event)
-        self._counts["handled", label] += 1
-        if label != HEARTBEATS:
-            return event
-        self._send([self._decide(event)])
-        return None
-
-    def _decide_all(self, events: Sequence[Arrival]) -> list[Outcome]:
-        """Saved together if that can be, else one by one."""
-        if len(events) > 1 and self._degraded and not self._trouble:
-            try:
-                return self._degraded.process_all(events)
-            except Exception:
-                pass  # another server changed one of their calls meanwhile; all else is told below
-        return [self._decide(event) for event in events]
-
-    def _tell_of(self, event: Arrival, outcome: Outcome) -> None:
-        self._count_bills(outcome)
-        if outcome.dropped:
-            self._counts["dropped", outcome.dropped] += 1
-        if log.isEnabledFor(logging.DEBUG):
-            message = event.request if isinstance(event, RequestEvent) else event.response
-            log.debug(
-                "call=%s %r %s", message.get("Call-ID"), message, outcome.note or outcome.dropped
-            )
-        if self._enrolment:
-            self._note_owed(event, outcome)
-
-    def _count_bills(self, outcome: Outcome) -> None:
-        """Ends that were written down; one that was known is not written again."""
-        if any(isinstance(raised, CallEnded) for raised in outcome.raised):
-            self._counts["bills", "closed"] += any(
-                isinstance(saved, Bill) for saved in outcome.saves
-            )
-
-    def _note_owed(self, event: Arrival, outcome: Outcome) -> None:
-        self._busy = time.monotonic()
-        message = event.request if isinstance(event, RequestEvent) else event.response
-        try:
-            self._owed.note(message, [send.data for send in outcome.sends])
-        except RemoteProtocolError:
-            return  # without Call-ID or CSeq nobody can answer it
-
-    def _decide(self, event: Arrival) -> Outcome:
-        try:
-            if not self._store or not self._degraded:
-                raise StoreDown("the server is stopping")
-            return self._degraded.process(event)
-        except StoreDown as error:
-            self.store_failed(error)
-            return (
-                self._degraded.pass_on(event)
-                if self._store and self._degraded
-                else self._router.unable(event)
-            )
-        except FAILURES as error:
-            return self._router.give_up(event, error)
-
-    def _handling_failed(self, event: Arrival | TimerEvent, error: BaseException) -> None:
-        """A service's exception, with one traceback a second at most; a damaged row or name is a
-        sentence."""
-        if isinstance(error, BadRecord):
-            self.complain(f"{error}; refused is only who needs it")
+    def _on_deadline(self) -> None:
+        node = self._node
+        if not node:
             return
-        if isinstance(event, TimerEvent):
-            self._log_failure(f"timer of {event.kind} {event.key!r}", error)
-        else:
-            self._log_failure(_label(event), error)
-
-    def _log_failure(self, what: str, error: BaseException) -> None:
-        now = time.monotonic()
-        if now >= self._next_traceback:
-            self._next_traceback = now + 1.0
-            log.error("a service failed; nothing of this event is saved: %s", what, exc_info=error)
-
-    def store_failed(self, error: StoreDown) -> None:
-        if isinstance(error, Contended):
-            self._counts["dropped", "contended"] += 1
-            self.complain(str(error))
-            return
-        if not self._trouble:
-            self._reader.let_go()
-        self._trouble, self._heartbeat.healthy = str(error), False
-        self._counts["dropped", "store_failures"] += 1
-        self.complain(f"{error}; requests that need it are answered 503")
-
-    def store_works(self) -> None:
-        if self._trouble:
-            log.warning("the store works again")
-        self._trouble, self._heartbeat.healthy = "", True
+        try:
+            for outcome in node.on_deadline(self._clock.now()):
+                self._send([outcome])
+            if jumped := self._clock.jumped():
+                log.warning("%s", jumped)
+        finally:
+            seconds = max(0.0, node.deadline - self._clock.now())
+            self._loop.at(time.monotonic() + seconds, self._on_deadline)
 
     def _send(self, outcomes: Sequence[Outcome]) -> None:
-        """What cannot be sent (no room, no route, port 0) is counted: UDP, and whoever misses it
-        asks again."""
+        """Counts what cannot be sent (no room, no route, port 0): this is UDP, and its receiver
+        repeats the request."""
         sends = [
             (send.data, send.to or self._settings.forwarder)
             for outcome in outcomes
@@ -434,36 +250,74 @@ class Server:
         if failed:
             self._counts["dropped", "unsendable"] += failed
 
-    def complain(self, sentence: str) -> None:
-        """At most one line a second, whoever causes it."""
-        now = time.monotonic()
-        if now >= self._next_log:
-            self._next_log = now + 1.0
-            log.warning("%s", sentence)
+    def _deferred(self) -> int:
+        return self._node.degraded.deferred if self._node else 0
 
-    def _health(self) -> report.ServerStatus:
-        upkeep, settings = self._upkeep, self._settings
-        member = upkeep.member if upkeep else Member(settings.name, format_address(settings.listen))
-        return report.ServerStatus(
-            member,
+    def _take_leave(self) -> None:
+        self._left = time.monotonic()
+        if self._node:
+            self._node.leave(self._clock.now())
+        if self._client:
+            self._client.leave()
+
+    def _may_stop(self) -> bool:
+        """The forwarders have answered or are gone, and nobody waits for a response from here."""
+        is_told = not self._client or self._client.heard
+        is_told = is_told or time.monotonic() - self._left > UNANSWERED_LEAVE_SECONDS
+        return is_told and (not self._node or self._node.is_idle(self._clock.now()))
+
+    def _close(self) -> None:
+        if self._client:
+            self._client.close()
+        node, self._node = self._node, None
+        if node:
+            try:
+                node.stop(self._clock.now())
+            finally:
+                node.store.close()
+
+    def _health(self) -> ServerStatus:
+        node, settings = self._node, self._settings
+        return ServerStatus(
+            node.member if node else Member(settings.name, format_address(settings.listen)),
             time.monotonic() - self._started,
-            self._trouble,
+            node.trouble if node else "it was not opened yet",
             format_address(settings.forwarder),
-            dict(self._counts),
+            {**self._counts, **node.counts} if node else dict(self._counts),
             clock_offset=self._clock.offset,
-            waiting=self._waiting(),
-            warning=upkeep.warning if upkeep else "",
+            waiting=self._deferred(),
+            warning=node.warning if node else "",
         )
 
 
-def _label(event: Arrival) -> str:
-    """A counter's name, from a fixed set: strangers cannot make new ones."""
-    if isinstance(event, ResponseEvent):
-        return "responses"
-    method = event.request.method
-    try:
-        if is_heartbeat(event.request):
-            return HEARTBEATS
-    except RemoteProtocolError:
-        return "other"
-    return method if method in METHODS else "other"
+class LogObserver:
+    """Logs what a node says, with limits for lines that strangers can cause."""
+
+    def __init__(self, store_lost: Callable[[], object]) -> None:
+        self._store_lost = store_lost
+        self._next_line = self._next_traceback = 0.0
+
+    def warn(self, sentence: str) -> None:
+        now = time.monotonic()
+        if now >= self._next_line:
+            self._next_line = now + LOG_INTERVAL_SECONDS
+            log.warning("%s", sentence)
+
+    def failed(self, what: str, error: BaseException) -> None:
+        now = time.monotonic()
+        if now >= self._next_traceback:
+            self._next_traceback = now + LOG_INTERVAL_SECONDS
+            log.error("a service failed; nothing of this event is saved: %s", what, exc_info=error)
+
+    def lost(self, sentence: str) -> None:
+        log.error("%s", sentence)
+
+    def handled(self, message: Request | Response, note: str) -> None:
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug("call=%s %r %s", message.get("Call-ID"), message, note)
+
+    def store_lost(self) -> None:
+        self._store_lost()
+
+    def store_found(self) -> None:
+        log.warning("the store works again")

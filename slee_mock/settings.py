@@ -1,24 +1,27 @@
-"""The command line of a server, checked. Every fault is one sentence with its remedy."""
+"""The command line of a server. Every fault is one sentence with its remedy."""
 
 from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from plumbing.address import Address, parse_address
 from sip import VERSION
 from sip.digest import ALGORITHMS
 from slee_mock.services.authentication import DIGEST
-from slee_mock.services.billing import Tariff
 from slee_mock.services.session_timer import LEAST
+from slee_mock.services.tariff import Tariff
 from slee_mock.store.open_store import store_name
 from slee_mock.user_files import read_user_lines
 
+T = TypeVar("T")
+
 
 class SettingsError(ValueError):
-    """Something on the command line, or in a file it names, is wrong. The text says what to do."""
+    """A fault of the command line, or of a file that it names: a sentence with the remedy."""
 
 
 @dataclass(frozen=True)
@@ -37,48 +40,80 @@ class Settings:
     beat: float = 2.0  # seconds between two registrations
     deploy: tuple[str, ...] = ()  # services, NAME:ARGUMENT each
     session_expires: int = 1800  # seconds; 0: sessions do not expire
-    server_header: bool = False  # answers tell version and server to whoever asks
+    server_header: bool = False  # responses name this server and its version
     verbose: bool = False
 
 
 def parse_arguments(arguments: Sequence[str]) -> Settings:
     """Raises SettingsError; argparse itself ends the program for --help, --version and unknown
     options."""
-    options = _parser().parse_args(arguments)
-    if not options.name.isprintable() or not options.name.strip():
-        raise SettingsError("--name must be a printable name, as in --name server1")
     try:
-        Tariff.parse(options.tariff)
-    except ValueError as error:
-        raise SettingsError(f"--tariff: {error}") from None
-    return Settings(
-        name=options.name,
-        listen=_reachable("--listen", _address("--listen", options.listen)),
-        forwarder=_reachable("--forwarder", _address("--forwarder", options.forwarder, port=True)),
-        store=_store("--store", options.store),
-        management=_address("--management", options.management) if options.management else None,
-        users=read_users(options.users) if options.users else None,
-        realm=options.realm,
-        digest=_algorithms(options.digest),
-        tariff=options.tariff,
-        currency=options.currency,
-        register=tuple(
-            _address("--register", each) for each in options.register.split(",") if options.register
-        ),
-        beat=_seconds("--beat", options.beat),
-        deploy=tuple(options.deploy),
-        session_expires=_session("--session-expires", options.session_expires),
-        server_header=options.server_header,
-        verbose=options.verbose,
-    )
+        options = _parser().parse_args(arguments)
+    except argparse.ArgumentError as error:
+        raise SettingsError(f"{error.argument_name}: {error.message}") from None
+    return Settings(**{**vars(options), "deploy": tuple(options.deploy)})
 
 
-def read_users(path: str) -> dict[str, str]:
-    """Lines `user:password`. Raises SettingsError."""
-    try:
-        return read_user_lines(path, "user:password, as in alice:secret", _password, secret=True)
-    except ValueError as error:
-        raise SettingsError(f"--users: {error}") from None
+def _type(read: Callable[[str], T]) -> Callable[[str], T]:
+    """For argparse, which shows only the sentences of its own error class."""
+
+    def typed(text: str) -> T:
+        try:
+            return read(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return typed
+
+
+def _name(text: str) -> str:
+    if not text.isprintable() or not text.strip():
+        raise ValueError("it must be a printable name, as in --name server1")
+    return text
+
+
+def _address(text: str) -> Address:
+    return parse_address(text, literal=True)
+
+
+def _own_address(text: str) -> Address:
+    """Not all addresses of the computer: our Via says where the responses go."""
+    address = _address(text)
+    if address[0] in ("0.0.0.0", "::"):
+        raise ValueError(
+            f"nothing can be sent to {address[0]}; name one address, as in 127.0.0.1:5070"
+        )
+    return address
+
+
+def _forwarder(text: str) -> Address:
+    address = _own_address(text)
+    if not address[1]:
+        raise ValueError("nobody can be reached at port 0; name the one that it listens on")
+    return address
+
+
+def _management(text: str) -> Address | None:
+    return _address(text) if text else None
+
+
+def _addresses(text: str) -> tuple[Address, ...]:
+    return tuple(_address(each) for each in text.split(",") if text)
+
+
+def _store(where: str) -> str:
+    store_name(where)  # raises ValueError
+    return where
+
+
+def _tariff(text: str) -> str:
+    Tariff.parse(text)  # raises ValueError
+    return text
+
+
+def _users(path: str) -> dict[str, str] | None:
+    form = "user:password, as in alice:secret"
+    return read_user_lines(path, form, _password, secret=True) if path else None
 
 
 def _password(line: str) -> tuple[str, str] | None:
@@ -90,52 +125,21 @@ def _algorithms(text: str) -> tuple[str, ...]:
     found = tuple(each.strip().upper() for each in text.split(","))
     for each in found:
         if each not in ALGORITHMS:
-            raise SettingsError(
-                f"--digest: '{each}' is not one of {', '.join(ALGORITHMS)}, as in --digest "
-                "SHA-256,MD5"
-            )
+            known = ", ".join(ALGORITHMS)
+            raise ValueError(f"'{each}' is not one of {known}, as in --digest SHA-256,MD5")
     return found
 
 
-def _address(option: str, text: str, port: bool = False) -> Address:
-    try:
-        address = parse_address(text, literal=True)
-    except ValueError as error:
-        raise SettingsError(f"{option}: {error}") from None
-    if port and not address[1]:
-        raise SettingsError(
-            f"{option}: nobody can be reached at port 0; name the one that it listens on"
-        )
-    return address
-
-
-def _reachable(option: str, address: Address) -> Address:
-    """Our Via says where the answers go, so that all addresses of a computer will not do."""
-    if address[0] in ("0.0.0.0", "::"):
-        raise SettingsError(
-            f"{option}: nothing can be sent to {address[0]}; name one address, as in 127.0.0.1:5070"
-        )
-    return address
-
-
-def _store(option: str, where: str) -> str:
-    try:
-        store_name(where)
-    except ValueError as error:
-        raise SettingsError(f"{option}: {error}") from None
-    return where
-
-
-def _seconds(option: str, text: str) -> float:
+def _beat(text: str) -> float:
     if not re.fullmatch(r"\d{1,4}(\.\d{1,3})?", text, re.ASCII) or not 0.05 <= float(text) <= 3600:
-        raise SettingsError(f"{option}: '{text}' is not a time in seconds from 0.05 to 3600")
+        raise ValueError(f"'{text}' is not a time in seconds from 0.05 to 3600")
     return float(text)
 
 
-def _session(option: str, text: str) -> int:
+def _session(text: str) -> int:
     if not re.fullmatch(r"\d{1,6}", text, re.ASCII) or 0 < int(text) < LEAST:
-        raise SettingsError(
-            f"{option}: '{text}' is not a whole number of seconds from {LEAST} on, or 0 for never"
+        raise ValueError(
+            f"'{text}' is not a whole number of seconds from {LEAST} on, or 0 for never"
         )
     return int(text)
 
@@ -143,26 +147,35 @@ def _session(option: str, text: str) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m slee_mock",
+        exit_on_error=False,
         description="A mock SLEE server behind the forwarder: registrar, call control, bills, "
         "a management page. "
         "Servers that are given the same store are one cluster: each can go on where another died.",
     )
     add = parser.add_argument
-    add("--name", default="server1", help="this server's name in the cluster (server1)")
+    add(
+        "--name",
+        type=_type(_name),
+        default="server1",
+        help="this server's name in the cluster (server1)",
+    )
     add(
         "--listen",
+        type=_type(_own_address),
         default="127.0.0.1:5070",
         metavar="HOST:PORT",
         help="UDP address for SIP (127.0.0.1:5070)",
     )
     add(
         "--forwarder",
+        type=_type(_forwarder),
         default="127.0.0.1:5060",
         metavar="HOST:PORT",
         help="where everything is sent to (127.0.0.1:5060)",
     )
     add(
         "--store",
+        type=_type(_store),
         default="cluster.db",
         metavar="FILE|URL",
         help="the cluster's SQLite file (cluster.db), or redis://[:PASSWORD@]HOST:PORT[/DB], or "
@@ -170,18 +183,21 @@ def _parser() -> argparse.ArgumentParser:
     )
     add(
         "--management",
+        type=_type(_management),
         default="127.0.0.1:8071",
         metavar="HOST:PORT",
         help="address of the management page; empty: none (127.0.0.1:8071)",
     )
     add(
         "--users",
+        type=_type(_users),
         default="",
         metavar="FILE",
         help="lines user:password; then phones must know theirs",
     )
     add(
         "--digest",
+        type=_type(_algorithms),
         default=",".join(DIGEST),
         metavar="ALGORITHM[,ALGORITHM]",
         help=f"of {' and '.join(ALGORITHMS)}, how passwords may be proven, the preferred first "
@@ -190,6 +206,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--realm", default="failover.test", help="realm of the passwords (failover.test)")
     add(
         "--tariff",
+        type=_type(_tariff),
         default="0.10+0.05/10s",
         metavar="FEE+PRICE/SECONDS",
         help="set-up fee and price per started unit of time (0.10+0.05/10s)",
@@ -197,13 +214,21 @@ def _parser() -> argparse.ArgumentParser:
     add("--currency", default="EUR", help="printed behind the totals (EUR)")
     add(
         "--register",
+        type=_type(_addresses),
         default="",
         metavar="HOST:PORT[,HOST:PORT]",
         help="registration addresses of the forwarders that have no line for this server",
     )
-    add("--beat", default="2", metavar="SECONDS", help="seconds between two registrations (2)")
+    add(
+        "--beat",
+        type=_type(_beat),
+        default="2",
+        metavar="SECONDS",
+        help="seconds between two registrations (2)",
+    )
     add(
         "--session-expires",
+        type=_type(_session),
         default="1800",
         metavar="SECONDS",
         help="close calls that no phone refreshes for so long; where none knows how, those of "

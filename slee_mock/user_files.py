@@ -1,5 +1,5 @@
-"""Files with a line for each user, `user:password` or `user:money`; blank lines and remarks (# ...)
-are skipped."""
+"""Files with a line for each user, `user:password` or `user:money`; blank lines and comments
+(# ...) are skipped."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ T = TypeVar("T")
 def read_user_lines(
     path: str, form: str, read: Callable[[str], tuple[str, T] | None], secret: bool = False
 ) -> dict[str, T]:
-    """`read` makes user and value of a line, or None if it is none; `form` tells people what a line
-    is. `secret`: nobody else may be allowed to read the file. Raises ValueError with a sentence."""
+    """{user: value}. `read` returns user and value of a line, or None for a bad one; `form` says
+    what a line is. `secret`: the file must be its owner's alone. Raises ValueError with a
+    sentence."""
     try:
         # some editors put a byte order mark in front
         with open(path, encoding="utf-8-sig") as file:

@@ -114,7 +114,12 @@ def play_scene(options: Options) -> int:
     scene = SCENES[options.scene]
     controller = _controller(options, scene)
     story = Story(controller)
-    director = Director(controller, scene.play, _say)
+
+    def say(line: str) -> None:
+        _say(line)
+        _announce(controller, scene, line)
+
+    director = Director(controller, scene.play, say)
     outcome: list[str] = []
 
     def end(sentence: str) -> None:
@@ -123,12 +128,12 @@ def play_scene(options: Options) -> int:
         QTimer.singleShot(linger, app.quit)
 
     director.finished.connect(end)
+    director.finished.connect(partial(_ended, controller, scene))
     controller.window.closing.connect(director.close)
     controller.window.closing.connect(app.quit)
     with ended_by_signals(controller.window.close):
         try:
             controller.window.show()
-            controller.window.setWindowTitle(f"Call Failover - {scene.title}")
             controller.start()
             director.start()
             app.exec()
@@ -151,6 +156,17 @@ def _controller(options: Options, scene: Scene | None = None) -> DemoController:
         pair=options.pair or bool(scene and scene.pair),
         servers=scene.servers if scene else 2,
     )
+
+
+def _announce(controller: DemoController, scene: Scene, line: str) -> None:
+    controller.window.setWindowTitle(f"Call Failover - {scene.title}: {line}")
+    controller.announce(scene.title, line)
+
+
+def _ended(controller: DemoController, scene: Scene, trouble: str) -> None:
+    words = trouble or "everything was as expected."
+    controller.window.setWindowTitle(f"Call Failover - {scene.title}: {words}")
+    controller.announce(scene.title, "" if not trouble else words)
 
 
 def _say(line: str) -> None:
@@ -181,14 +197,10 @@ class SceneMenu:
 
     def _play(self, scene: Scene) -> None:
         self.close()
-        window = self._controller.window
-        title = f"Call Failover - {scene.title}"
-
-        def say(line: str) -> None:
-            window.setWindowTitle(f"{title}: {line}")
-
-        self._director = Director(self._controller, scene.play, say)
-        self._director.finished.connect(lambda sentence: say(sentence or "as expected"))
+        self._director = Director(
+            self._controller, scene.play, partial(_announce, self._controller, scene)
+        )
+        self._director.finished.connect(partial(_ended, self._controller, scene))
         self._director.start()
 
 

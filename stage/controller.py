@@ -92,6 +92,7 @@ class DemoController(QObject):
         self._ticks = QTimer(self)
         self._ticks.timeout.connect(self._tick)
         self._probes_left = 0
+        self.announced: tuple[str, str] | None = None  # what a scene says while nobody calls
         self._stage = "new"  # then starting, running or failed, stopped
 
     # -- construction ------------------------------------------------------------------------------
@@ -526,20 +527,31 @@ class DemoController(QObject):
         window.figure.show_talking(state.talking, state.held)
         window.steps.show_rows(self.use_case.rows)
         window.failover.show_state(state)
-        window.tell(*presenter.headline(state, self.servers, self.forwarders.pair))
+        said = presenter.headline(state, self.servers, self.forwarders.pair)
+        if self.announced and not state.calls:
+            said = presenter.Headline("call", "hot", *self.announced)
+        window.tell(*said)
         window.tell_numbers(*presenter.large_numbers(state))
+
+    def announce(self, title: str, line: str) -> None:
+        """A scene's words: in the headline while neither Alice nor Bob has a call."""
+        self.announced = (title, line) if line else None
+        self._refresh()
 
     @property
     def running(self) -> bool:
         return self._stage == "running"
 
-    def bills(self) -> dict[str, int]:
+    def bills(self) -> dict[str, float]:
         """Seconds billed by Call-ID, of final bills, as a server that lives has them."""
         for name, url in self.cluster.management.items():
             page = read_page(f"{url}/calls") if self.servers[name].alive else None
             if page is not None:
-                calls = page.get("calls", ())
-                return {str(c["call_id"]): int(c["seconds"]) for c in calls if c.get("final")}
+                calls = [call for call in page.get("calls", ()) if call.get("final")]
+                return {
+                    str(call["call_id"]): sum(float(part["seconds"]) for part in call["carried"])
+                    for call in calls
+                }
         return {}
 
     @property

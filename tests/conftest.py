@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
+import process_kit
 import pytest
 
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
@@ -27,44 +28,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture
 def free_port() -> Callable[[], int]:
-    """free_port() -> a port of 127.0.0.1 that neither UDP nor TCP uses, never the same twice in a
-    test."""
-    given: set[int] = set()
-
-    def find() -> int:
-        while True:
-            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp, socket.socket() as tcp:
-                udp.bind(("127.0.0.1", 0))
-                port: int = udp.getsockname()[1]
-                try:
-                    tcp.bind(("127.0.0.1", port))
-                except OSError:
-                    continue
-            if port not in given:
-                given.add(port)
-                return port
-
-    return find
+    """free_port() -> a port of 127.0.0.1 that neither UDP nor TCP uses."""
+    return process_kit.free_port
 
 
 @pytest.fixture
-def eventually() -> Callable[..., object]:
-    """eventually(condition, timeout=5.0) -> the first true value of condition(); fails the test
+def eventually() -> Callable[..., Any]:
+    """eventually(condition, timeout=10.0) -> the first true value of condition(); fails the test
     after the timeout."""
-
-    def wait(condition: Callable[[], object], timeout: float = 5.0) -> object:
-        deadline = time.monotonic() + timeout
-        while True:
-            value = condition()
-            if value:
-                return value
-            if time.monotonic() > deadline:
-                pytest.fail(
-                    f"not within {timeout:g} s: {getattr(condition, '__name__', condition)}"
-                )
-            time.sleep(0.005)
-
-    return wait
+    return process_kit.wait_until
 
 
 @pytest.fixture(autouse=True)

@@ -1,21 +1,26 @@
-"""The forwarder's pages: `/` for people, /status, /failovers, /events and /metrics for programs,
-and three requests."""
+"""The forwarder's HTTP server: a page for people at `/`, its data at /status, /failovers, /events
+and /metrics, and three commands: POST /servers/NAME/drain, disable and enable."""
 
 from __future__ import annotations
 
 import logging
+import pkgutil
 import queue
 
-from failover.admin.event_log import Reader
-from failover.admin.page import PAGE, SCRIPT
+from failover.admin.event_log import Subscriber
 from failover.forwarder import Forwarder
-from failover.upstream.server_table import Wish
+from failover.upstream.server_table import AdminState
 from plumbing.address import Address
 from plumbing.http_server import EventStream, HttpRequest, HttpResponse, HttpServer, Routes
 
 log = logging.getLogger("forwarder")
-BACKLOG = 5_000  # events a slow reader may be behind before it loses some
-WISHES = {"enable": Wish.ENABLED, "drain": Wish.DRAINING, "disable": Wish.DISABLED}
+MAX_EVENTS_BEHIND = 5_000  # a reader of /events that is slower loses some
+COMMANDS = {
+    "enable": AdminState.ENABLED,
+    "drain": AdminState.DRAINING,
+    "disable": AdminState.DISABLED,
+}
+PROMETHEUS_TEXT = "text/plain; version=0.0.4"
 
 
 class Admin:
@@ -23,18 +28,17 @@ class Admin:
 
     def __init__(self, address: Address, forwarder: Forwarder) -> None:
         self._forwarder = forwarder
+        page = _file("page.html", "text/html")
+        style, script = _file("page.css", "text/css"), _file("page.js", "text/javascript")
         routes: Routes = {
-            ("GET", "/"): lambda _: HttpResponse.html(PAGE),
-            ("GET", "/page.js"): lambda _: HttpResponse.text(
-                SCRIPT, "text/javascript; charset=utf-8"
-            ),
+            ("GET", "/"): lambda _: page,
+            ("GET", "/page.css"): lambda _: style,
+            ("GET", "/page.js"): lambda _: script,
             ("GET", "/status"): lambda _: HttpResponse.json(forwarder.status()),
             ("GET", "/failovers"): lambda _: HttpResponse.json(forwarder.failovers()),
-            ("GET", "/metrics"): lambda _: HttpResponse.text(
-                forwarder.metrics(), "text/plain; version=0.0.4"
-            ),
+            ("GET", "/metrics"): lambda _: HttpResponse.text(forwarder.metrics(), PROMETHEUS_TEXT),
             ("GET", "/events"): self._events,
-            ("POST", "/servers/*"): self._wish,
+            ("POST", "/servers/*"): self._command,
         }
         self._server = HttpServer(address, routes, "admin")
 
@@ -50,21 +54,26 @@ class Admin:
         return self._server.address
 
     def _events(self, request: HttpRequest) -> EventStream:
-        reader: Reader = queue.Queue(BACKLOG)
-        self._forwarder.subscribe(reader)
-        return EventStream(reader, on_close=lambda: self._forwarder.unsubscribe(reader))
+        subscriber: Subscriber = queue.Queue(MAX_EVENTS_BEHIND)
+        self._forwarder.subscribe(subscriber)
+        return EventStream(subscriber, on_close=lambda: self._forwarder.unsubscribe(subscriber))
 
-    def _wish(self, request: HttpRequest) -> HttpResponse:
-        """POST /servers/NAME/drain, enable or disable. (plumbing.http_server has refused other
-        sites' pages.)"""
-        name, _, verb = request.rest.rpartition("/")
-        if verb not in WISHES:
-            return HttpResponse.json(
-                {"error": f"'{verb}' is none of {', '.join(sorted(WISHES))}"}, 404
-            )
+    def _command(self, request: HttpRequest) -> HttpResponse:
+        """POST /servers/NAME/COMMAND. plumbing.http_server has refused the pages of other sites."""
+        name, _, command = request.rest.rpartition("/")
+        if command not in COMMANDS:
+            error = f"'{command}' is none of {', '.join(sorted(COMMANDS))}"
+            return HttpResponse.json({"error": error}, 404)
         try:
-            self._forwarder.wish(name, WISHES[verb])
+            self._forwarder.set_admin_state(name, COMMANDS[command])
         except KeyError:
             return HttpResponse.json({"error": f"there is no server '{name}'"}, 404)
-        log.warning("asked to %s %s, over HTTP", verb, name)
-        return HttpResponse.json({"server": name, "wish": WISHES[verb].value})
+        log.warning("asked to %s %s, over HTTP", command, name)
+        return HttpResponse.json({"server": name, "wish": COMMANDS[command].value})
+
+
+def _file(name: str, content_type: str) -> HttpResponse:
+    """A file beside this one, which may be inside a zip archive (forwarder.pyz)."""
+    data = pkgutil.get_data(__package__, name)
+    assert data is not None
+    return HttpResponse(200, f"{content_type}; charset=utf-8", data)

@@ -1,8 +1,7 @@
-"""Where the log goes and how a line looks: with the time for people, with its level for systemd's
-journal.
+"""The format of the log's lines: with the time on a terminal, with the level in systemd's journal.
 
-The journal notes the time itself, and takes a line's level from `<N>` before it (sd-daemon(3)):
-journalctl -p warning then shows what was worth being woken for.
+The journal notes the time itself, and takes a line's level from `<N>` before it (sd-daemon(3)), so
+that `journalctl -p warning` works.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import os
 import sys
 from typing import TextIO
 
-# syslog(3)'s numbers
+# the numbers of syslog(3)
 LEVELS = {
     logging.DEBUG: 7,
     logging.INFO: 6,
@@ -23,7 +22,7 @@ LEVELS = {
 
 
 class JournalFormatter(logging.Formatter):
-    """Every line of a record with its level, those of a traceback too."""
+    """Puts the level before every line of a record, those of a traceback too."""
 
     def format(self, record: logging.LogRecord) -> str:
         level = f"<{LEVELS.get(record.levelno, 6)}>"
@@ -31,8 +30,8 @@ class JournalFormatter(logging.Formatter):
 
 
 def is_journal(stream: TextIO) -> bool:
-    """Is this what systemd connected to its journal? JOURNAL_STREAM has the device and inode
-    (systemd.exec(5)); a program started in between may have sent its output elsewhere."""
+    """Is the stream connected to the journal? JOURNAL_STREAM has the device and inode of the stream
+    that is (systemd.exec(5)); a shell may have redirected ours to a file."""
     try:
         status = os.fstat(stream.fileno())
     except (OSError, ValueError):
@@ -41,7 +40,7 @@ def is_journal(stream: TextIO) -> bool:
 
 
 def set_up(verbose: bool, stream: TextIO | None = None) -> None:
-    """Once, at the program's start."""
+    """Configures `logging`; called once, when the program starts."""
     stream = stream or sys.stderr
     handler = logging.StreamHandler(stream)
     handler.setFormatter(

@@ -1,13 +1,25 @@
-"""What the forwarder tells about itself: /status, /failovers and /events, made from the core's own
-data."""
+"""The JSON objects of /status, /failovers and /events, made from the core's data.
+
+Times of the core are monotonic seconds. Those for people ("at", "wall", "since") are seconds since
+the epoch: monotonic time plus `offset`, which is the difference of the two clocks now.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
-from failover.net.active_standby import ACTIVE, STANDBY, Standing, Takeover
+from failover.net.active_standby import ACTIVE, STANDBY, HaState, Takeover
 from failover.proxy.core import Core
-from failover.proxy.events import Event, Failover, Passed, Queued, Released, Resumed, StateChanged
+from failover.proxy.events import (
+    Event,
+    FailoverRecord,
+    Passed,
+    Queued,
+    Released,
+    Resumed,
+    StateChanged,
+)
 from failover.upstream.server_table import Server
 from plumbing.address import Address, format_address
 from sip import VERSION
@@ -16,93 +28,99 @@ from sip import VERSION
 def status(
     core: Core,
     listen: Address,
-    standing: Standing,
+    state: HaState,
     started: float,
     now: float,
     wall: float,
     errors: int = 0,
+    links: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, object]:
-    """The /status object. `started` and `now` are monotonic, `wall` is the time of day at `now`;
-    `errors`: defects of ours that were met since the start."""
+    """The /status object.
+
+    `started` and `now` are monotonic seconds, `wall` is the time of day at `now`; `errors` is the
+    number of exceptions caught since the start; `links` has the URLs of servers' own pages.
+    """
     hot = core.table.hot
     return {
         "version": VERSION,
-        "role": standing.role.value,
-        "role_since": round(wall - now + standing.since, 3),
-        "role_why": standing.why,
+        "role": state.role.value,
+        "role_since": round(wall - now + state.since, 3),
+        "role_why": state.why,
         "listen": format_address(listen),
         "policy": core.table.policy,
         "convergence": core.table.convergence,
         "hot": hot.name if hot else None,
         "uptime": round(now - started, 3),
-        "servers": [_server(server, server is hot, now) for server in core.table.servers],
+        "servers": [
+            {**_server(server, server is hot, now), "page": links.get(server.name)}
+            for server in core.table.servers
+        ],
         "counters": dict(sorted(core.counters.items())),
-        "in_flight": len(core.inflight),
-        "kept": len(core.kept),
+        "in_flight": len(core.pending),
+        "kept": len(core.outage_queue),
         "errors": errors,
         "failovers": failovers(core, wall - now),
     }
 
 
-def summary(core: Core, standing: Standing) -> str:
-    """The state of things in one line."""
-    live = sum(server.health.alive for server in core.table.servers)
+def summary(core: Core, state: HaState) -> str:
+    """One line about the forwarder: its role, the hot server, how many are up."""
+    live = sum(server.up for server in core.table.servers)
     hot = core.table.hot
-    said = [
+    parts = [
         f"{hot.name} is hot" if hot else "NO SERVER TAKES NEW CALLS",
         f"{live} of {len(core.table.servers)} live",
     ]
-    if core.failovers:
-        said.append(f"failovers: {core.counters['failovers']}")
-    return "; ".join([f"standby: {standing.why}", *said] if standing.role is STANDBY else said)
+    if core.failover.records:
+        parts.append(f"failovers: {core.counters['failovers']}")
+    return "; ".join([f"standby: {state.why}", *parts] if state.role is STANDBY else parts)
 
 
-def event(told: Event, offset: float) -> tuple[str, dict[str, object]] | None:
-    """An event's name and object for /events; None for those only counted. `offset` is wall minus
-    monotonic time."""
-    if isinstance(told, Passed):
+def event(event: Event, offset: float) -> tuple[str, dict[str, object]] | None:
+    """The name and the object of an event in /events; None for one that is counted only."""
+    if isinstance(event, Passed):
         return "message", {
-            "at": told.at,
-            "wall": told.at + offset,
-            "from": told.came,
-            "to": told.went,
-            "source": format_address(told.source),
-            "target": format_address(told.target),
-            "method": told.method,
-            "status": told.status,
-            "call_id": told.call_id,
-            "session": told.session or told.call_id,
-            "replayed": told.replayed,
+            "at": event.at,
+            "wall": event.at + offset,
+            "from": event.from_side,
+            "to": event.to_side,
+            "source": format_address(event.source),
+            "target": format_address(event.target),
+            "method": event.method,
+            "status": event.status,
+            "call_id": event.call_id,
+            "session": event.affinity_key or event.call_id,
+            "replayed": event.replayed,
         }
-    if isinstance(told, StateChanged):
+    if isinstance(event, StateChanged):
         return "state", {
-            "at": told.at,
-            "server": told.server,
-            "state": told.state,
-            "why": told.why,
-            "hot": told.hot,
+            "at": event.at,
+            "server": event.server,
+            "state": event.state,
+            "why": event.why,
+            "hot": event.hot,
         }
-    if isinstance(told, Queued):
+    if isinstance(event, Queued):
         return "kept", {
-            "at": told.at,
-            "wall": told.at + offset,
-            "from": told.side,
-            "source": format_address(told.source),
-            "method": told.method,
-            "status": told.status,
-            "call_id": told.call_id,
+            "at": event.at,
+            "wall": event.at + offset,
+            "from": event.side,
+            "source": format_address(event.source),
+            "method": event.method,
+            "status": event.status,
+            "call_id": event.call_id,
         }
-    if isinstance(told, Released):
+    if isinstance(event, Released):
         return "released", {
-            "at": told.at,
-            "wall": told.at + offset,
-            "messages": told.messages,
-            "oldest": told.oldest,
+            "at": event.at,
+            "wall": event.at + offset,
+            "messages": event.messages,
+            "oldest": event.oldest,
         }
-    if isinstance(told, Failover):
-        return "failover", failover(told, offset)
-    if isinstance(told, Resumed):
-        return "resumed", failover(told.failover, offset)
+    if isinstance(event, FailoverRecord):
+        return "failover", failover(event, offset)
+    if isinstance(event, Resumed):
+        return "resumed", failover(event.failover, offset)
     return None
 
 
@@ -111,34 +129,34 @@ def _server(server: Server, hot: bool, now: float) -> dict[str, object]:
         "name": server.name,
         "address": format_address(server.address),
         "state": server.state,
-        "wish": server.wish.value,
+        "wish": server.admin_state.value,
         "hot": hot,
         "for": round(now - server.health.since, 3),
         "why": server.why,
         "requests": server.requests,
         "responses": server.responses,
-        "misses": server.misses,
-        "falls": server.falls,
+        "misses": server.missed_checks,
+        "falls": server.times_down,
         "ejections": server.ejections,
-        "down": round(server.down_for(now), 3),
-        "heartbeat_ms": _milliseconds(server.took),
+        "down": round(server.downtime(now), 3),
+        "heartbeat_ms": _milliseconds(server.check_duration),
     }
 
 
 def failovers(core: Core, offset: float) -> list[dict[str, object]]:
-    """The flight recorder, oldest first."""
-    return [failover(each, offset) for each in core.failovers]
+    """The failovers that the core remembers, the oldest first."""
+    return [failover(each, offset) for each in core.failover.records]
 
 
 def recorded(core: Core, takeovers: Iterable[Takeover], offset: float) -> list[dict[str, object]]:
-    """The same with the takeovers of the address: the /failovers list."""
-    told = [(each.at, failover(each, offset)) for each in core.failovers]
-    told += [(each.at, takeover(each, offset)) for each in takeovers]
-    return [each for _, each in sorted(told, key=lambda pair: pair[0])]
+    """The /failovers list: failovers and takeovers, the oldest first."""
+    entries = [(each.at, failover(each, offset)) for each in core.failover.records]
+    entries += [(each.at, takeover(each, offset)) for each in takeovers]
+    return [each for _, each in sorted(entries, key=lambda pair: pair[0])]
 
 
 def takeover(takeover: Takeover, offset: float) -> dict[str, object]:
-    """Of the forwarders' address; has the fields of a failover that say who, when and why."""
+    """A takeover of the forwarders' address. Its fields are named as those of a failover."""
     roles = [role.value for role in (STANDBY, ACTIVE)]
     before, after = roles if takeover.role is ACTIVE else reversed(roles)
     return {
@@ -153,12 +171,12 @@ def takeover(takeover: Takeover, offset: float) -> dict[str, object]:
     }
 
 
-def failover(failover: Failover, offset: float) -> dict[str, object]:
-    """`offset` is wall minus monotonic time."""
+def failover(failover: FailoverRecord, offset: float) -> dict[str, object]:
+    """A failover from one server to another."""
     return {
         "kind": "failover",
         "from": failover.lost,
-        "to": failover.taken_by,
+        "to": failover.successor,
         "noticed": failover.noticed,
         "at": round(failover.at + offset, 3),
         "monotonic": failover.at,

@@ -1,8 +1,6 @@
-"""What systemd wants to hear from a service of Type=notify (sd_notify(3)): ready, reloading,
-stopping, alive.
+"""systemd's protocol for a service of Type=notify, sd_notify(3): ready, reloading, stopping, alive.
 
-Datagrams to the socket that NOTIFY_SOCKET names; where it names none, nothing is said. No library
-is needed.
+Each message is a datagram to the socket that NOTIFY_SOCKET names; without one nothing is sent.
 """
 
 from __future__ import annotations
@@ -13,13 +11,13 @@ import socket
 import time
 from collections.abc import Mapping
 
-SLOWEST = 1.0  # seconds between two looks at what the status line should say
-BEATS = 3  # within the time that the watchdog allows: one may be late, and one may be lost
+STATUS_SECONDS = 1.0  # between two updates of the status line
+BEATS = 3  # in the time that the watchdog allows: one may be late, and one may be lost
 
 
 class Notifier:
-    """May be called from any thread. `watchdog`: seconds after which systemd restarts a silent
-    service, if it does."""
+    """Sends messages to systemd, from any thread. `watchdog` is the number of seconds after which
+    systemd restarts a silent service; None: it does not."""
 
     def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
         self.watchdog = _watchdog(environment)
@@ -32,54 +30,49 @@ class Notifier:
             self._address = "\0" + address[1:] if address[0] == "@" else address
 
     @property
-    def listened_to(self) -> bool:
+    def enabled(self) -> bool:
         return self._sock is not None
 
     @property
-    def rhythm(self) -> float:
+    def interval(self) -> float:
         """Seconds between two calls of `beat`."""
-        return min(SLOWEST, self.watchdog / BEATS) if self.watchdog else SLOWEST
+        return min(STATUS_SECONDS, self.watchdog / BEATS) if self.watchdog else STATUS_SECONDS
 
     def ready(self) -> None:
         """At the start, and after every reload."""
-        self._say("READY=1")
+        self._send("READY=1")
 
     def reloading(self) -> None:
-        self._say("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        self._send("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def stopping(self) -> None:
-        self._say("STOPPING=1", "STATUS=stopping")
+        self._send("STOPPING=1", "STATUS=stopping")
 
     def beat(self, status: str | None) -> None:
-        """To be called by the thread whose life the watchdog is to watch. `status` is what
-        `systemctl status` shows; None: what it has shown."""
-        said = []
-        if self.watchdog:
-            said.append("WATCHDOG=1")
+        """Feeds the watchdog; called by the thread that it watches. `status` is a line for
+        `systemctl status`; None: unchanged."""
+        lines = ["WATCHDOG=1"] if self.watchdog else []
         if status is not None and status != self._status:
             self._status = status
-            said.append(f"STATUS={status}")
-        self._say(*said)
+            lines.append(f"STATUS={status}")
+        self._send(*lines)
 
     def close(self) -> None:
         if self._sock:
             self._sock.close()
             self._sock = None
 
-    def _say(self, *lines: str) -> None:
+    def _send(self, *lines: str) -> None:
         if self._sock and lines:
-            with contextlib.suppress(OSError):  # nobody listens any more: not our service's fault
+            with contextlib.suppress(OSError):  # systemd does not listen any more
                 self._sock.sendto("\n".join(lines).encode(), self._address)
 
 
 def _watchdog(environment: Mapping[str, str]) -> float | None:
-    """Seconds; None where systemd does not watch, or watches another process
-    (sd_watchdog_enabled(3))."""
+    """The watchdog's seconds; None if there is none, or it watches another process. See
+    sd_watchdog_enabled(3)."""
     microseconds = environment.get("WATCHDOG_USEC", "")
     if environment.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
         return None
-    return (
-        int(microseconds) / 1e6
-        if microseconds.isascii() and microseconds.isdigit() and int(microseconds)
-        else None
-    )
+    digits = microseconds.isascii() and microseconds.isdigit()
+    return int(microseconds) / 1e6 if digits and int(microseconds) else None

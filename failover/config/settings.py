@@ -1,9 +1,15 @@
-"""servers.properties as the forwarder understands it: one table of settings, and the list of
-servers.
+"""The settings and servers that servers.properties lists.
 
-`read(text, name)` gives Settings, or raises SettingsError with every fault of the file at once,
-each with its line. The table SETTINGS is the only place where a key, its default and its meaning
-stand; servers.properties repeats it for the operator, and a test holds the two equal.
+Rules
+  1. A line is a setting (its key is in SETTINGS), or a server: `name=host:port`, or `host:port`
+     alone, whose name is then the address as written. Anything else is a fault.
+  2. A key, a name or an address stands in the file once. What is left out has its default.
+  3. All faults are found in one reading, each with its line: `read` raises one SettingsError.
+  4. SETTINGS is the only place where a key, its default and its meaning stand. servers.properties
+     repeats it for the operator, and a test holds the two equal.
+
+Two steps: each line is parsed by itself; then the whole is checked, for a server's address can be
+judged only when forwarder.listen is known.
 """
 
 from __future__ import annotations
@@ -16,24 +22,33 @@ from difflib import get_close_matches
 
 from failover.config.networks import LOOPBACK, Networks
 from failover.config.properties import Entry, Fault, parse
-from failover.config.value_parsers import seconds, whole, yes_or_no
+from failover.config.value_parsers import (
+    NAME,
+    absolute_file_name,
+    file_name,
+    host_port,
+    network_list,
+    number,
+    one_of,
+    page_links,
+    yes_or_no,
+)
 from failover.upstream.affinity_key import OF_ONE_MESSAGE
 from plumbing.address import Address, format_address, parse_address
 from sip.grammar import canonical_host
 from sip.header import canonical
 
-FIRST_LIVE, CALL_ID = "first-live", "call-id"
+POLICIES = FIRST_LIVE, CALL_ID = "first-live", "call-id"
 PHONES = "phones"  # the name of the phones' side, hence no server's
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}\Z")
 _HEADER = re.compile(r"[A-Za-z0-9.!%*_+`'~-]{1,64}\Z")  # RFC 3261 25.1: a token
-# a host, whether its IPv6 address is wanted -> an IP address, or ValueError
+# (host, is an IPv6 address wanted?) -> its IP address; raises ValueError with a sentence
 Resolve = Callable[[str, bool], str]
-Here = Callable[[str], bool]  # is this IP address one of this computer's?
+IsLocal = Callable[[str], bool]  # is this IP address one of this computer's?
 
 
 @dataclass(frozen=True)
 class ServerLine:
-    """One server of the file: its name (a bare `host:port` is its own name) and where it is."""
+    """A server of the file. Without a name of its own it has its address's text as name."""
 
     name: str
     address: Address
@@ -41,36 +56,33 @@ class ServerLine:
 
 @dataclass(frozen=True)
 class Settings:
-    """What the file says. `advertise` None: the listen address (where that is a wildcard, what the
-    system uses towards the peer). `names`: hosts in lower case, port 0 where none is written.
-    `interval` is in seconds. `standby`: wait for the listen address. `passive_requests` 0: no
-    passive check; `passive_seconds` is in seconds. `admin` None: no pages. `secret_file` "": a
-    secret for one run only. `registration` None: servers cannot register themselves; `foreign`:
-    they may register other addresses too. `rate` 0: no source is limited."""
+    """The values of a file; the table SETTINGS explains them. Times are in seconds."""
 
     servers: tuple[ServerLine, ...]
     listen: Address
-    standby: bool
+    standby: bool  # wait for the listen address if another forwarder has it
+    # None: the listen address, or, where that is a wildcard, the one the system sends from
     advertise: Address | None
-    names: tuple[Address, ...]
+    names: tuple[Address, ...]  # hosts in lower case, port 0 where none is written
     policy: str
     convergence: str
     path: bool
-    secret_file: str
-    track_file: str
+    secret_file: str  # "": a secret for one run only
+    track_file: str  # "": none
     interval: float
     fall: int
     rise: int
-    passive_requests: int
+    passive_requests: int  # 0: no passive check
     passive_seconds: float
-    admin: Address | None
-    registration: Address | None
+    registration: Address | None  # None: servers cannot register themselves
     allow: Networks
-    foreign: bool
+    foreign: bool  # servers may register addresses other than their own
     timeout: float
-    rate: int
+    rate: int  # datagrams a second; 0: no source is limited
     burst: int
     exempt: Networks
+    admin: Address | None  # None: no page
+    links: Mapping[str, str]  # URLs of the servers' own pages, by server
 
     @property
     def patience(self) -> float:
@@ -92,52 +104,13 @@ class SettingsError(Exception):
         super().__init__("\n".join(fault.located(name) for fault in self.faults))
 
 
-# -- one parser per kind of value: text in, value out, ValueError with a sentence ------------------
-
-
-def _listen(text: str) -> Address:
-    address = parse_address(text, literal=True)
-    if not address[1]:
-        raise ValueError("port 0 would be a different port at every start; phones need to know it")
-    return address
-
-
-def _advertise(text: str) -> Address | None:
-    return parse_address(text, default_port=0) if text else None
-
-
-def _admin(text: str) -> Address | None:
-    return parse_address(text, literal=True) if text else None
+# -- parsers of single settings: text in, value out, ValueError with a sentence --------------------
 
 
 def _names(text: str) -> tuple[Address, ...]:
-    return tuple(_name(part.strip()) for part in text.split(",") if part.strip())
-
-
-def _name(text: str) -> Address:
-    host, port = parse_address(text, default_port=0)
-    return canonical_host(host), port
-
-
-def _registration(text: str) -> Address | None:
-    address = parse_address(text, literal=True) if text else None
-    if address and not address[1]:
-        raise ValueError("port 0 would be a different port at every start; servers need to know it")
-    return address
-
-
-def _networks(text: str) -> Networks:
-    return Networks.parse(text) if text else LOOPBACK
-
-
-def _exempt(text: str) -> Networks:
-    return Networks.parse(text) if text else Networks(())
-
-
-def _policy(text: str) -> str:
-    if text not in (FIRST_LIVE, CALL_ID):
-        raise ValueError(f"'{text}' is not a policy; it is either {FIRST_LIVE} or {CALL_ID}")
-    return text
+    """Names and addresses that mean this forwarder; port 0 where none is written."""
+    parsed = (parse_address(part, default_port=0) for part in text.split(",") if part.strip())
+    return tuple((canonical_host(host), port) for host, port in parsed)
 
 
 def _convergence(text: str) -> str:
@@ -150,20 +123,6 @@ def _convergence(text: str) -> str:
             "may do"
         )
     return header
-
-
-def _file(text: str) -> str:
-    if "\0" in text:
-        raise ValueError("not the name of a file")
-    return text
-
-
-def _track(text: str) -> str:
-    if text and not text.startswith("/"):
-        raise ValueError(
-            f"'{text}' is not absolute; keepalived follows it, as /run/call-failover/sees"
-        )
-    return _file(text)
 
 
 @dataclass(frozen=True)
@@ -182,7 +141,7 @@ SETTINGS = (
         "forwarder.listen",
         "listen",
         "0.0.0.0:5060",
-        _listen,
+        host_port(fixed_for="phones"),
         "Where phones and servers send to (UDP); 0.0.0.0 means every IPv4 address of this "
         "computer.",
     ),
@@ -197,7 +156,7 @@ SETTINGS = (
         "forwarder.advertise",
         "advertise",
         "",
-        _advertise,
+        host_port(optional=True, names=True, default_port=0),
         "The address to write into messages, if it is not the one above; host or host:port.",
     ),
     Setting(
@@ -212,7 +171,7 @@ SETTINGS = (
         "forwarder.policy",
         "policy",
         FIRST_LIVE,
-        _policy,
+        one_of(POLICIES, f"not a policy; it is either {FIRST_LIVE} or {CALL_ID}"),
         "Where new calls go: first-live (the first living server in the list) or call-id (spread "
         "over all).",
     ),
@@ -236,7 +195,7 @@ SETTINGS = (
         "forwarder.secret.file",
         "secret_file",
         "forwarder.secret",
-        _file,
+        file_name,
         "The secret that signs what passes; made at the first start beside this file, a pair needs "
         "the same.",
     ),
@@ -244,7 +203,7 @@ SETTINGS = (
         "forwarder.track.file",
         "track_file",
         "",
-        _track,
+        absolute_file_name,
         "A file that tells keepalived whether a server is seen, as /run/call-failover/sees; empty: "
         "none.",
     ),
@@ -252,7 +211,7 @@ SETTINGS = (
         "heartbeat.interval",
         "interval",
         "0.05",
-        seconds(0.005, 60),
+        number(0.005, 60, decimals=6),
         "Seconds between two heartbeats (OPTIONS) to each server; longer than the way there and "
         "back.",
     ),
@@ -260,17 +219,17 @@ SETTINGS = (
         "heartbeat.fall",
         "fall",
         "3",
-        whole(1, 100),
+        number(1, 100),
         "So many intervals in a row without an answer and a server is down.",
     ),
     Setting(
-        "heartbeat.rise", "rise", "2", whole(1, 100), "So many answers in a row and it is back."
+        "heartbeat.rise", "rise", "2", number(1, 100), "So many answers in a row and it is back."
     ),
     Setting(
         "passive.requests",
         "passive_requests",
         "20",
-        whole(0, 9999),
+        number(0, 9999),
         "So many requests in a row that a server with good heartbeats has not handled and it is "
         "out; 0: no check.",
     ),
@@ -278,7 +237,7 @@ SETTINGS = (
         "passive.seconds",
         "passive_seconds",
         "3",
-        seconds(1, 60),
+        number(1, 60, decimals=6),
         "Seconds for which it must have handled none; after one of them they are sent to the next "
         "server too.",
     ),
@@ -286,7 +245,7 @@ SETTINGS = (
         "registration.listen",
         "registration",
         "",
-        _registration,
+        host_port(optional=True, fixed_for="servers"),
         "Where servers register themselves by Mobicents' SIP heartbeat (UDP), as 127.0.0.1:5065; "
         "empty: nowhere.",
     ),
@@ -294,7 +253,7 @@ SETTINGS = (
         "registration.allow",
         "allow",
         "",
-        _networks,
+        network_list(if_empty=LOOPBACK),
         "Networks whose servers may register, such as 10.0.0.0/8, 192.0.2.7; empty: this "
         "computer's only.",
     ),
@@ -310,7 +269,7 @@ SETTINGS = (
         "registration.timeout",
         "timeout",
         "10",
-        seconds(0.5, 3600),
+        number(0.5, 3600, decimals=6),
         "Seconds after which a registered server is forgotten if it neither beats nor answers "
         "heartbeats.",
     ),
@@ -318,7 +277,7 @@ SETTINGS = (
         "limit.rate",
         "rate",
         "200",
-        whole(0, 999_999),
+        number(0, 999_999),
         "Datagrams a second that one source may go on sending (an IPv6 /64 is one source); 0 "
         "limits nobody.",
     ),
@@ -326,7 +285,7 @@ SETTINGS = (
         "limit.burst",
         "burst",
         "1000",
-        whole(0, 999_999),
+        number(0, 999_999),
         "Datagrams that it may send at once beyond that; the last quarter is for calls that it has "
         "already.",
     ),
@@ -334,7 +293,7 @@ SETTINGS = (
         "limit.exempt",
         "exempt",
         "127.0.0.0/8, ::1/128",
-        _exempt,
+        network_list(if_empty=Networks(())),
         "Networks that are never limited, such as a carrier's or a big office's; servers never "
         "are.",
     ),
@@ -342,8 +301,16 @@ SETTINGS = (
         "admin.listen",
         "admin",
         "127.0.0.1:8060",
-        _admin,
+        host_port(optional=True),
         "Where the status page is served (HTTP); empty turns it off.",
+    ),
+    Setting(
+        "admin.links",
+        "links",
+        "",
+        page_links,
+        "The servers' own pages, for links to them: server1 http://10.0.0.1:8071/, server2 ...; "
+        "empty: none.",
     ),
 )
 KEYS = {setting.key: setting for setting in SETTINGS}
@@ -353,7 +320,7 @@ KEYS = {setting.key: setting for setting in SETTINGS}
 
 
 def literal(host: str, ipv6: bool = False) -> str:
-    """The resolver that looks nothing up."""
+    """The canonical text of an IP address. A Resolve that looks no names up."""
     try:
         return str(ipaddress.ip_address(host))
     except ValueError:
@@ -361,13 +328,9 @@ def literal(host: str, ipv6: bool = False) -> str:
 
 
 def read(
-    text: str, name: str, resolve: Resolve = literal, here: Here = lambda host: False
+    text: str, name: str, resolve: Resolve = literal, here: IsLocal = lambda host: False
 ) -> Settings:
-    """The settings of a file's text. `resolve` turns a server's host into an IP address or raises
-    ValueError.
-
-    Raises SettingsError, which names the file as `name`.
-    """
+    """The settings in a file's text. Raises SettingsError, which calls the file `name`."""
     entries, faults = parse(text)
     reading = _Reading(faults, resolve, here)
     for entry in entries:
@@ -379,24 +342,25 @@ def read(
 
 
 def differences(old: Settings, new: Settings) -> list[str]:
-    """What changed, as an operator would say it: "+ server3 10.0.0.3:5060", "heartbeat.fall 3 ->
-    4"."""
+    """The changes as lines for the log: "+ server3 10.0.0.3:5060", "heartbeat.fall 3 -> 4"."""
     before = {line.name: format_address(line.address) for line in old.servers}
     after = {line.name: format_address(line.address) for line in new.servers}
-    said = [f"- {name} {where}" for name, where in before.items() if after.get(name) != where]
-    said += [f"+ {name} {where}" for name, where in after.items() if before.get(name) != where]
-    if not said and list(before) != list(after):
-        said.append(f"order {', '.join(after)}")
+    lines = [f"- {name} {where}" for name, where in before.items() if after.get(name) != where]
+    lines += [f"+ {name} {where}" for name, where in after.items() if before.get(name) != where]
+    if not lines and list(before) != list(after):
+        lines.append(f"order {', '.join(after)}")
     for setting in SETTINGS:
         was, now = getattr(old, setting.field), getattr(new, setting.field)
         if was != now:
-            said.append(f"{setting.key} {_shown(was)} -> {_shown(now)}")
-    return said
+            lines.append(f"{setting.key} {_shown(was)} -> {_shown(now)}")
+    return lines
 
 
 def _shown(value: object) -> str:
-    if value in (None, "", ()):
+    if value in (None, "", (), {}):
         return "nothing"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {link}" for name, link in value.items())
     if isinstance(value, tuple):
         return (
             ", ".join(map(_shown, value)) if isinstance(value[0], tuple) else format_address(value)
@@ -405,33 +369,33 @@ def _shown(value: object) -> str:
 
 
 class _Reading:
-    """What has been read so far."""
+    """The values, servers and faults found so far in a file."""
 
-    def __init__(self, faults: list[Fault], resolve: Resolve, here: Here) -> None:
+    def __init__(self, faults: list[Fault], resolve: Resolve, here: IsLocal) -> None:
         self.faults = faults
         self._resolve, self._here = resolve, here
-        # servers, looked up once the listen address is known
+        # entry, address as written, name ("": none); hosts are resolved in `settings`
         self._written: list[tuple[Entry, Address, str]] = []
         self._values: dict[str, object] = {}
-        self._lines: dict[str, int] = {}  # key or server name -> where it stands
+        self._lines: dict[str, int] = {}  # key or server name -> its line
         self._servers: dict[Address, tuple[str, int]] = {}  # address -> name and line
 
     def take(self, entry: Entry) -> None:
-        """One line: a setting, a server, or a fault."""
+        """Reads one line: a setting, a server, or a fault."""
         try:
             if entry.key in KEYS:
                 self._set(entry)
             elif _is_bare(entry):
                 self._written.append((entry, _bare_address(entry), ""))
-            elif _NAME.match(entry.key):
+            elif NAME.match(entry.key):
                 self._written.append((entry, parse_address(entry.value.strip()), entry.key))
             else:
                 self._fault(entry, f"unknown key '{entry.key}'{_suggestion(entry.key)}")
         except ValueError as error:
-            self._blame(entry, error)
+            self._invalid(entry, error)
 
     def settings(self) -> Settings:
-        """With the defaults for what the file leaves out, after a look at the whole."""
+        """The file's values and the defaults of the others. Finds the faults of the whole file."""
         values: dict[str, object] = {
             s.field: self._values.get(s.key, s.parse(s.default)) for s in SETTINGS
         }
@@ -440,15 +404,15 @@ class _Reading:
             try:
                 self._add(entry, written, name, ipv6=":" in settings.listen[0])
             except ValueError as error:
-                self._blame(entry, error)
+                self._invalid(entry, error)
         servers = tuple(ServerLine(name, address) for address, (name, _) in self._servers.items())
         settings = replace(settings, servers=servers)
         if not servers and not settings.registration and not self.faults:
-            remedy = (
+            advice = (
                 "add a line such as server1=127.0.0.1:5070, "
                 "or registration.listen for servers to come to"
             )
-            self.faults.append(Fault(0, f"no server; {remedy}"))
+            self.faults.append(Fault(0, f"no server; {advice}"))
         if settings.registration and settings.registration[1] == settings.listen[1]:
             line = self._lines["registration.listen"]
             self.faults.append(
@@ -461,25 +425,26 @@ class _Reading:
         return settings
 
     def _unfit(self, server: Address, settings: Settings) -> str:
-        """Why the forwarder cannot have a server at this address; "" if it can."""
+        """The reason why the forwarder cannot have a server at this address; "" if it can."""
         listen, own = settings.listen, format_address(settings.listen)
-        wildcard = ipaddress.ip_address(listen[0]).is_unspecified
-        here = wildcard and (ipaddress.ip_address(server[0]).is_loopback or self._here(server[0]))
+        here = ipaddress.ip_address(listen[0]).is_unspecified and (
+            ipaddress.ip_address(server[0]).is_loopback or self._here(server[0])
+        )
         if server in (listen, settings.advertise) or (here and server[1] == listen[1]):
             return f"is the forwarder's own address {own}"
         if (":" in server[0]) != (":" in listen[0]):
-            theirs, ours, remedy = (
+            theirs, ours, wildcard = (
                 ("IPv6", "IPv4", "[::]") if ":" in server[0] else ("IPv4", "IPv6", "0.0.0.0")
             )
             return (
                 f"has an {theirs} address and forwarder.listen={own} is {ours}: one forwarder "
                 "speaks one of them; "
-                f"listen on {remedy}:{listen[1]}, or run a second forwarder"
+                f"listen on {wildcard}:{listen[1]}, or run a second forwarder"
             )
         return ""
 
     def _set(self, entry: Entry) -> None:
-        if self._once(entry, entry.key):
+        if self._is_first(entry, entry.key):
             self._values[entry.key] = KEYS[entry.key].parse(entry.value.strip())
 
     def _add(self, entry: Entry, written: Address, name: str, ipv6: bool) -> None:
@@ -495,16 +460,16 @@ class _Reading:
         elif address in self._servers:
             other, line = self._servers[address]
             self._fault(entry, f"{format_address(address)} is on line {line} already, as {other}")
-        elif self._once(entry, name):
+        elif self._is_first(entry, name):
             self._servers[address] = (name, entry.line)
 
-    def _once(self, entry: Entry, name: str) -> bool:
+    def _is_first(self, entry: Entry, name: str) -> bool:
         first = self._lines.setdefault(name, entry.line)
         if first != entry.line:
             self._fault(entry, f"'{name}' is on line {first} already")
         return first == entry.line
 
-    def _blame(self, entry: Entry, error: ValueError) -> None:
+    def _invalid(self, entry: Entry, error: ValueError) -> None:
         self._fault(entry, f"{entry.key}: {error}" if not _is_bare(entry) else str(error))
 
     def _fault(self, entry: Entry, text: str) -> None:
@@ -519,8 +484,8 @@ def _built(servers: tuple[ServerLine, ...], values: Mapping[str, object]) -> Set
 
 
 def _is_bare(entry: Entry) -> bool:
-    """The document's own form: `host:port` or `host : port`, which Java would read as a key and its
-    value."""
+    """Is it a server without a name, `host:port` or `host : port`? As a properties file's line that
+    is a key and its value."""
     if entry.text.startswith("["):
         return True
     return entry.separator == ":" and entry.value.strip().isdigit() and not _suggestion(entry.key)

@@ -1,8 +1,7 @@
-"""The secret that signs what passes: read from a file, which the first start makes.
+"""The key that signs branches and route tokens: derived from a file, which the first start makes.
 
-Two forwarders with the same secret (and the same names of servers) route alike, and one that starts
-again still knows what it signed before. The file is one line of text, so that it can be copied to
-another computer by hand.
+Forwarders with the same file and the same names of servers route alike, and one that starts again
+recognises what it signed before. The file is one line of text, so that a person can copy it.
 """
 
 from __future__ import annotations
@@ -11,36 +10,32 @@ import hashlib
 import os
 import secrets
 import stat
+import time
 from pathlib import Path
 from typing import NamedTuple
 
 from plumbing.private_files import OWNER_ONLY, exposed
 from sip.branch import keyed_hash
 
-EMPTY = "forwarder.secret.file is empty"
-LEAST = 32  # characters
-MOST = 4096
+NO_FILE = "forwarder.secret.file is empty"
+MIN_CHARACTERS = 32
+MAX_CHARACTERS = 4096
+WRITING_SECONDS = 1.0  # that another forwarder may take to write the file that it has just made
 
 
 class Secret(NamedTuple):
-    """`key` signs. `origin` says where it is from, for people. `kept`: a forwarder that starts
-    again has it too."""
+    """`key` signs. `origin` says in words where it is from. `kept`: the next start has it too."""
 
     key: bytes
     origin: str
     kept: bool
 
     def __str__(self) -> str:
-        return (
-            f"{self.fingerprint}, from {self.origin}"
-            if self.kept
-            else f"{self.fingerprint}, for {self.origin}"
-        )
+        return f"{self.fingerprint}, {'from' if self.kept else 'for'} {self.origin}"
 
     @property
     def fingerprint(self) -> str:
-        """Forwarders that show the same one have the same secret; nothing of it can be told from
-        this."""
+        """Eight digits that are equal where the secret is, and tell nothing of it."""
         return keyed_hash(self.key, "fingerprint")[:8]
 
 
@@ -48,9 +43,12 @@ class SecretError(Exception):
     """The file cannot be used as it is; the text says why and what to do."""
 
 
-def place(name: str, settings_file: Path) -> Path | None:
-    """Where the secret file is that the settings name; None if they name none. A relative name is
-    beside the settings, or in the folder that systemd made for the service (StateDirectory=)."""
+def secret_path(name: str, settings_file: Path) -> Path | None:
+    """The path of the secret file that the settings name; None for an empty name.
+
+    A relative name is beside the settings, or in the folder that systemd made for the service
+    (StateDirectory=).
+    """
     if not name:
         return None
     state = os.environ.get("STATE_DIRECTORY", "").partition(":")[0]
@@ -58,88 +56,79 @@ def place(name: str, settings_file: Path) -> Path | None:
 
 
 def open_secret(path: Path | None) -> Secret:
-    """The secret of the file, which is made if it is not there. Where it can be neither, one for
-    this run only.
-
-    Raises SecretError for a file that is there and cannot or should not be used.
-    """
+    """The secret in the file, which is made if there is none. Where no file can be made, a secret
+    for this run. Raises SecretError for a file that cannot or should not be used."""
     if path is None:
-        return passing(EMPTY)
-    try:
-        return read(path)
-    except FileNotFoundError:
-        pass
+        return ephemeral(NO_FILE)
     try:
         _make(path)
     except FileExistsError:
-        pass  # another forwarder was faster
+        return _read_when_written(path)
     except OSError as error:
-        return passing(f"{path} cannot be written: {(error.strerror or str(error)).lower()}")
-    else:
-        return read(path)._replace(origin=f"{path}, made now")
+        return ephemeral(f"{path} cannot be written: {(error.strerror or str(error)).lower()}")
+    return _read(path)._replace(origin=f"{path}, made now")
+
+
+def describe(path: Path | None) -> str:
+    """A line about what `open_secret` would find; makes nothing. Raises SecretError as it does."""
+    if path is None:
+        return f"for {ephemeral(NO_FILE).origin}"
+    if not os.path.lexists(path):
+        return f"{path}, to be made by the first start"
+    return str(_read_when_written(path))
+
+
+def ephemeral(why: str) -> Secret:
+    """A new secret that ends with the process."""
+    return Secret(secrets.token_bytes(32), f"this run only ({why})", False)
+
+
+def _make(path: Path) -> None:
+    """Makes the file. Raises FileExistsError if it is there, OSError if it cannot be made."""
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, OWNER_ONLY)
     try:
-        return read(path)
+        with open(handle, "w", encoding="ascii") as file:
+            file.write(secrets.token_hex(32) + "\n")
+            file.flush()
+            os.fsync(handle)
+    except OSError:  # the disk is full: the next start must not find half a secret
+        os.unlink(path)
+        raise
+
+
+def _read_when_written(path: Path) -> Secret:
+    """Reads the file. One that is empty may be just being written by another forwarder, which
+    started at the same moment: waits a second for it."""
+    until = time.monotonic() + WRITING_SECONDS
+    try:
+        while path.stat().st_size == 0 and path.is_file() and time.monotonic() < until:
+            time.sleep(0.01)
+        return _read(path)
     except FileNotFoundError:
         raise SecretError(
             f"{path} is a link to nothing: delete it, and the next start makes the file"
         ) from None
-
-
-def look(path: Path | None) -> str:
-    """What `open_secret` would give, without making anything. Raises SecretError as it does."""
-    if path is None:
-        return str(passing(EMPTY)).partition(", ")[2]
-    try:
-        return str(read(path))
-    except FileNotFoundError:
-        return f"{path}, to be made by the first start"
-
-
-def passing(why: str) -> Secret:
-    """One that nobody else has and that ends with the process."""
-    return Secret(secrets.token_bytes(32), f"this run only ({why})", False)
-
-
-def read(path: Path) -> Secret:
-    """Raises FileNotFoundError if there is no such file, SecretError if there is one that will not
-    do."""
-    try:
-        # Not blocking: a named pipe would be waited for.
-        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-    except FileNotFoundError:
-        raise
     except OSError as error:
         raise SecretError(
             f"{path}: {(error.strerror or str(error)).lower()}; let this user read it"
         ) from None
-    try:
+
+
+def _read(path: Path) -> Secret:
+    """Reads the file. Raises OSError, or SecretError for a file that will not do."""
+    # Not blocking: opening a named pipe would wait for its other end.
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    with open(handle, "rb") as file:
         status = os.fstat(handle)
         if not stat.S_ISREG(status.st_mode):
             raise SecretError(f"{path} is not a file; name one in forwarder.secret.file")
         fault = exposed(path, status)
         if fault:
             raise SecretError(fault)
-        text = os.read(handle, MOST).strip()
-    finally:
-        os.close(handle)
-    if len(text) < LEAST:
+        text = file.read(MAX_CHARACTERS).strip()
+    if len(text) < MIN_CHARACTERS:
         raise SecretError(
-            f"{path} holds less than {LEAST} characters: delete it, and the next start makes a "
-            "good one"
+            f"{path} holds less than {MIN_CHARACTERS} characters: delete it, and the next start "
+            "makes a good one"
         )
     return Secret(hashlib.sha256(text).digest(), str(path), True)
-
-
-def _make(path: Path) -> None:
-    """All of it or nothing, and never over one that is there: two forwarders may start at the same
-    moment."""
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, OWNER_ONLY)
-    try:
-        with open(handle, "w", encoding="ascii") as opened:
-            opened.write(secrets.token_hex(32) + "\n")
-            opened.flush()
-            os.fsync(handle)
-        os.link(draft, path)
-    finally:
-        os.unlink(draft)

@@ -1,14 +1,37 @@
-"""Which of two forwarders has the address: two roles, four signs, one table.
+"""Which of two forwarders has the shared address, and how each finds out.
 
-There is no election. Whoever can bind the address is the active one; the system lets one socket
-have it, or a VRRP daemon lets one computer. The other one stands by and tries again.
+Rules
+
+  1. There is no election and no protocol between the two. The operating system lets one socket bind
+     an address exclusively; a VRRP daemon (keepalived) lets one computer have it. The forwarder
+     that can bind the address is active, the other one is on standby and tries again.
+  2. TRANSITIONS has two roles and four events. What is not in it is an error.
+  3. A standby forwarder tries to bind every CHECK_INTERVAL. An active one looks whether the address
+     is still on an interface, if it is one that can move to another computer at all.
+
+The upper half is pure: HaState.after() in, HaState out. AddressWatcher looks for the events, on the
+`sip` thread, or before that one starts.
+
+Trap: where net.ipv4.ip_nonlocal_bind is set, binding succeeds for an address that this computer
+does not have, so the interfaces are looked at first.
 """
 
 from __future__ import annotations
 
+import errno
+import os
+import socket
+import time
+from collections import deque
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import NamedTuple
+from ipaddress import ip_address
+from typing import NamedTuple, Protocol
+
+from failover.net.own_address import is_here
+from failover.net.sockets import open_phones
+from plumbing.address import Address, format_address
+from plumbing.event_loop import Loop, Timer
 
 
 class Role(str, Enum):
@@ -16,66 +39,180 @@ class Role(str, Enum):
     ACTIVE = "active"  # has the address, and forwards
 
 
-class Sign(str, Enum):
-    BOUND = "bound"  # the address was free, and is ours now
+class AddressEvent(str, Enum):
+    BOUND = "bound"  # it was free and is ours now
     HELD = "held"  # another program on this computer has it
-    ELSEWHERE = "elsewhere"  # this computer does not have it, or has it no more
-    HERE = "here"  # what we have bound is still this computer's
+    ELSEWHERE = "elsewhere"  # this computer does not have it
+    HERE = "here"  # we have bound it and this computer still has it
 
 
 STANDBY, ACTIVE = Role
-BOUND, HELD, ELSEWHERE, HERE = Sign
+BOUND, HELD, ELSEWHERE, HERE = AddressEvent
 
-STANDING = {
+TRANSITIONS = {
     STANDBY: {BOUND: ACTIVE, HELD: STANDBY, ELSEWHERE: STANDBY},
     ACTIVE: {HERE: ACTIVE, ELSEWHERE: STANDBY},
 }
-LOOK = {STANDBY: 0.02, ACTIVE: 0.05}  # seconds until the next sign is looked for
-STANDS_BY = {
+CHECK_INTERVAL = {STANDBY: 0.02, ACTIVE: 0.05}  # seconds between two looks
+WHY_STANDBY = {
     HELD: "{} is held by another forwarder",
     ELSEWHERE: "{} is not an address of this computer now",
 }
-TAKES = {
+WHY_ACTIVE = {
     None: "{} was free at the start",
     HELD: "{} is free, the forwarder that held it is gone",
     ELSEWHERE: "{} is an address of this computer now",
-}  # by the sign before
+}  # by the event before
+BIND_ERRORS = {errno.EADDRINUSE: HELD, errno.EADDRNOTAVAIL: ELSEWHERE}
+MAX_TAKEOVERS = 100  # remembered for /failovers
 
 
 class Takeover(NamedTuple):
-    """The role is another than it was for `waited` seconds; `address` is what the two forwarders
-    share."""
+    """A change of role at `at`, after `waited` seconds in the other role."""
 
     at: float
     role: Role
-    address: str
+    address: str  # the shared one
     why: str
     waited: float
 
 
 @dataclass(frozen=True)
-class Standing:
-    """`since` is monotonic; `sign` is the last one that told anything."""
+class HaState:
+    """This forwarder's role. `since`: monotonic; `event`: the last one that changed anything."""
 
     address: str
     role: Role
     since: float
     why: str
-    sign: Sign | None = None
+    event: AddressEvent | None = None
 
-    def after(self, sign: Sign, now: float) -> Standing:
-        """Where we stand once the sign was seen; the same object if it told nothing new."""
-        role = STANDING[self.role][sign]
-        if role is ACTIVE:
-            return (
-                self
-                if self.role is ACTIVE
-                else Standing(self.address, role, now, self._say(TAKES[self.sign]), sign)
-            )
-        if self.role is STANDBY and self.sign is sign:
+    def after(self, event: AddressEvent, now: float) -> HaState:
+        """The state after an event; the same object if it changes nothing. KeyError: the role
+        cannot meet this event."""
+        role = TRANSITIONS[self.role][event]
+        if role is self.role and (role is ACTIVE or event is self.event):
             return self
-        since = self.since if self.role is STANDBY else now
-        return replace(self, role=role, since=since, why=self._say(STANDS_BY[sign]), sign=sign)
+        since = self.since if role is self.role else now
+        why = WHY_ACTIVE[self.event] if role is ACTIVE else WHY_STANDBY[event]
+        return replace(self, role=role, since=since, why=why.format(self.address), event=event)
 
-    def _say(self, sentence: str) -> str:
-        return sentence.format(self.address)
+
+class RoleHandler(Protocol):
+    """The forwarder, as AddressWatcher calls it."""
+
+    def serve_on(self, sock: socket.socket) -> None:
+        """We have the address, on this socket."""
+
+    def release_address(self) -> None:
+        """We have lost the address: close every socket on it."""
+
+    def role_changed(self, state: HaState, takeover: Takeover | None) -> None:
+        """The state is new; `takeover`: the role too, and this is not the start."""
+
+    def trouble(self, operation: str, text: str) -> None:
+        """The operating system has refused an operation."""
+
+
+class AddressWatcher:
+    """Binds and watches the shared address. `state` and `takeovers` are for reading."""
+
+    def __init__(self, loop: Loop, listen: Address, handler: RoleHandler) -> None:
+        self._loop, self._listen, self._handler = loop, listen, handler
+        self._can_move = can_move(listen)
+        self._timer: Timer | None = None
+        self.state = HaState(format_address(listen), STANDBY, time.monotonic(), "has just started")
+        self.takeovers: deque[Takeover] = deque(maxlen=MAX_TAKEOVERS)
+
+    def start(self, wait: bool) -> None:
+        """Tries to bind for the first time. Raises OSError if that fails and we are not to `wait`
+        for the address, or waiting would not help."""
+        try:
+            self._handle(self._bind())
+        except OSError as error:
+            if not wait or error.errno not in BIND_ERRORS:
+                raise
+            self._handle(BIND_ERRORS[error.errno])
+        if wait:
+            self._schedule_check()
+
+    def stop(self) -> None:
+        if self._timer:
+            self._timer.cancel()
+
+    def _bind(self) -> AddressEvent:
+        """BOUND, and the handler serves; or raises OSError."""
+        if self._can_move and not has_address(self._listen[0]):
+            text = f"{os.strerror(errno.EADDRNOTAVAIL)} ({format_address(self._listen)})"
+            raise OSError(errno.EADDRNOTAVAIL, text)
+        sock = open_phones(self._listen)
+        try:
+            self._handler.serve_on(sock)
+        except BaseException:  # or our own socket would hold the address at the next attempt
+            self._handler.release_address()
+            sock.close()
+            raise
+        return BOUND
+
+    def _check(self) -> None:
+        try:
+            self._handle(self._event())
+        except OSError as error:  # such as no file descriptor left: the state stays
+            where = format_address(self._listen)
+            text = f"whether {where} is here or free: {error}; nothing changes"
+            self._handler.trouble("look", text)
+        finally:
+            self._schedule_check()
+
+    def _event(self) -> AddressEvent:
+        if self.state.role is ACTIVE:
+            return HERE if has_address(self._listen[0]) else ELSEWHERE
+        try:
+            return self._bind()
+        except OSError as error:
+            if error.errno not in BIND_ERRORS:
+                raise
+            return BIND_ERRORS[error.errno]
+
+    def _schedule_check(self) -> None:
+        if self.state.role is STANDBY or self._can_move:
+            due = time.monotonic() + CHECK_INTERVAL[self.state.role]
+            self._timer = self._loop.at(due, self._check)
+
+    def _handle(self, event: AddressEvent) -> None:
+        before, now = self.state, time.monotonic()
+        self.state = before.after(event, now)
+        if self.state is before:
+            return
+        takeover = None
+        if self.state.role is not before.role and before.event:
+            new = self.state
+            takeover = Takeover(now, new.role, new.address, new.why, now - before.since)
+            self.takeovers.append(takeover)
+        if before.role is ACTIVE:
+            self._handler.release_address()
+        self._handler.role_changed(self.state, takeover)
+
+
+def can_move(listen: Address) -> bool:
+    """Can another computer take over this address? Not loopback, not the wildcard."""
+    host = ip_address(listen[0])
+    return not (host.is_loopback or host.is_unspecified)
+
+
+def has_address(host: str) -> bool:
+    """Is this IP address on one of this computer's interfaces? Without netifaces: would the system
+    use it as its own (is_here)?"""
+    try:
+        import netifaces
+    except ImportError:
+        return is_here(host)
+    family = netifaces.AF_INET6 if ":" in host else netifaces.AF_INET
+    for name in netifaces.interfaces():
+        try:
+            entries = netifaces.ifaddresses(name).get(family, ())
+        except ValueError:  # the interface is gone since the line above
+            continue
+        if any(entry.get("addr") == host for entry in entries):
+            return True
+    return False

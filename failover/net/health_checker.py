@@ -1,216 +1,179 @@
-"""Watching the servers: asks them, hears them, and tells the core what their answers and their
-silence mean.
+"""The health checker: pings the servers, and tells the core what their answers and silence mean.
 
-Used on the `sip` thread only. When to ask and what silence means is in check_schedule.py,
-what follows from it in health.py.
+Used on the `sip` thread only. When to ping and when silence is a miss is in check_schedule.py; what
+follows for the server is in health.py. Here are the sockets, the clock and one timer for all
+servers.
+
+Rules
+
+  1. What has arrived counts before silence does: before it counts a miss, the checker reads the
+     server's sockets, for the forwarder itself may have been busy.
+  2. If the timer fires more than an interval late, the process was asleep or busy, and the servers'
+     silence of that time means nothing.
+  3. While a server is up, any message that it sends is a sign of life. While it is DOWN, only
+     answers to pings count, each to a ping sent after the last change of its state: a frozen server
+     that continues answers what it finds in its queue.
+  4. When it is about to come up, its side is read while it is still DOWN, so that the core drops
+     the messages which it sent before.
+  5. The checks never end: the timer is armed before anything can fail, and each step for each
+     server is a Loop.call of its own.
 """
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import Callable
 from functools import partial
 
-from failover.admin.event_log import Chronicle
-from failover.net.options_ping import NOT_NOW, Answer, Heartbeat
-from failover.net.sockets import open_side
+from failover.admin.event_log import EventLog
+from failover.net.options_ping import SERVICE_UNAVAILABLE, Answer
+from failover.net.sockets import ServerLink
 from failover.proxy.core import Core
 from failover.proxy.events import Outcome
-from failover.upstream.check_schedule import MOMENT, Pulse
+from failover.upstream.check_schedule import FAST_SHARE
 from failover.upstream.health import ANSWER, FAILING, MISS
-from failover.upstream.server_table import Server
-from plumbing.address import Address
 from plumbing.event_loop import Loop, Timer
-from plumbing.udp_batch import Channel, Datagram, DatagramIO
 
 
-class Link:
-    """The sockets that lead to one server: `heartbeat`'s, and while the forwarder is active
-    `channel`, its side. Either is None while it cannot be opened, as where no route leads to the
-    server; it is then tried again and again, and the server is not asked and is DOWN. `landed`:
-    datagrams of others that came in on the side before it was connected. `trouble`: the system's
-    last refusal to open or use the sockets, "" once a heartbeat is answered. `stale`: it would not
-    send a heartbeat, so the socket may be bound to an address that this computer has no more; or
-    the forwarder's own address has come or left."""
-
-    def __init__(self, server: Server) -> None:
-        self.server = server
-        self.pulse = Pulse(time.monotonic())
-        self.heartbeat: Heartbeat | None = None
-        self.channel: Channel | None = None
-        self.handled = 0  # of the server's, when it spoke last
-        self.landed: list[Datagram] = []
-        self.trouble = ""
-        self.stale = False
-
-    def open_side(self, listen: Address, manner: DatagramIO) -> Channel:
-        """Raises OSError where the server's address cannot be reached."""
-        side, self.landed = open_side(listen, self.server.address)
-        self.channel = Channel(side, manner)
-        return self.channel
-
-    def open_heartbeat(self, host: str) -> Heartbeat:
-        """`host`: what the forwarder listens on. Raises OSError where the server's address cannot
-        be reached."""
-        self.heartbeat = Heartbeat(self.server.address, secrets.token_hex(8), host)
-        self.stale = False
-        return self.heartbeat
-
-    def close(self) -> None:
-        if self.channel:
-            self.channel.sock.close()
-        if self.heartbeat:
-            self.heartbeat.close()
-        self.channel = self.heartbeat = None
-
-
-class Vigil:
-    """One timer for all servers. `carry_out` does what the core says; `listen(link)` reads all that
-    its side holds; `refused(name, why)`: the system says that nobody is there."""
+class HealthChecker:
+    """`carry_out` executes what the core returns; `drain(link)` reads all that the server has sent;
+    `refused(name, why)` handles a server whose computer has refused a datagram."""
 
     def __init__(
         self,
         loop: Loop,
         core: Core,
-        chronicle: Chronicle,
+        event_log: EventLog,
+        links: dict[str, ServerLink],
         carry_out: Callable[[Outcome], None],
-        listen: Callable[[Link], None],
+        drain: Callable[[ServerLink], None],
         refused: Callable[[str, str], None],
     ) -> None:
-        self._loop, self._core, self._chronicle = loop, core, chronicle
-        self._carry_out, self._listen, self._refused = carry_out, listen, refused
-        self._links: dict[str, Link] = {}
+        self._loop, self._core, self._event_log, self._links = loop, core, event_log, links
+        self._carry_out, self._drain, self._refused = carry_out, drain, refused
         self._interval = self._patience = 0.0
         self._timer: Timer | None = None
         self._due = 0.0
 
-    def watch(self, links: dict[str, Link], interval: float, fall: int) -> None:
-        """These servers and at this pace, from now on."""
-        self._links = links
+    def configure(self, interval: float, fall: int) -> None:
+        """Checks all links at once, and at this pace from now on."""
         self._interval, self._patience = interval, interval * (fall + 1)
-        for link in links.values():
-            link.pulse.interval, link.pulse.fall = interval, fall
-        self._look_at(time.monotonic())
+        for link in self._links.values():
+            link.schedule.interval, link.schedule.fall = interval, fall
+        self._arm(time.monotonic())
 
     # -- what happens ------------------------------------------------------------------------------
 
-    def sent(self, link: Link) -> None:
-        """A message was passed on to it."""
+    def message_sent(self, link: ServerLink) -> None:
+        """A message was sent to the server: it is pinged soon if it stays silent."""
         now = time.monotonic()
-        # the least that a moment is
-        if link.pulse.sent(now) and self._due > now + self._interval * MOMENT:
-            self._look_at(min(self._due, now + link.pulse.moment))
+        # only if that can be earlier than the timer, for this runs for every message
+        if link.schedule.message_sent(now) and self._due > now + self._interval * FAST_SHARE:
+            self._arm(min(self._due, now + link.schedule.fast_interval))
 
-    def spoke(self, link: Link, now: float) -> None:
-        """It sent a message. What a server behind the fence says is no sign of life."""
-        server, pulse, owing = link.server, link.pulse, self._core.inflight.owing
-        if not server.health.alive:
+    def message_received(self, link: ServerLink, now: float) -> None:
+        """The server has sent a message, other than an answer to a ping."""
+        server, schedule, owing = link.server, link.schedule, self._core.pending.has_requests
+        if not server.up:
             return
+        # A hung server's timers repeat messages, too. So a message counts if the server has handled
+        # something since the last one, or lately, or if there is no other server to move to.
         works, link.handled = server.handled != link.handled, server.handled
-        lives = pulse.spoke(now, owing, works) or (
-            self._core.is_last(server) and pulse.spoke(now, owing, last=True)
+        lives = schedule.message_received(now, owing, works) or (
+            self._core.table.is_last(server) and schedule.message_received(now, owing, last=True)
         )
         if lives and server.health.state is FAILING:
-            self._carry_out(self._core.signal(server.name, ANSWER, now, "sends messages"))
+            self._carry_out(self._core.failover.signal(server.name, ANSWER, now, "sends messages"))
 
-    def hear(self, link: Link) -> None:
-        """Takes the answers to heartbeats that have come."""
+    def receive(self, link: ServerLink) -> None:
+        """Reads the answers to pings."""
         now = time.monotonic()
-        if not link.heartbeat:
+        if not link.ping:
             return
         try:
-            answers = link.heartbeat.hear(now, self._patience)
+            answers = link.ping.receive(now, self._patience)
         except OSError as error:
-            self._failed(link, error)
+            self._ping_failed(link, error)
             return
         for answer in answers:
             self._answered(link, answer, now)
 
-    def _failed(self, link: Link, error: OSError) -> None:
-        """The system would not send a heartbeat, or has told what became of one."""
+    def _ping_failed(self, link: ServerLink, error: OSError) -> None:
         if isinstance(error, ConnectionError):
             self._refused(link.server.name, "its port refused a heartbeat")
             return
-        link.trouble, link.stale = (error.strerror or str(error)).lower(), True
-        self._chronicle.trouble(self._core, "heartbeat", f"{link.server.name}: {error}")
+        link.error, link.rebind = (error.strerror or str(error)).lower(), True
+        self._event_log.trouble(self._core, "heartbeat", f"{link.server.name}: {error}")
 
-    def _answered(self, link: Link, answer: Answer, now: float) -> None:
-        link.trouble, link.stale = "", False
-        link.pulse.answered(answer.asked, now)
-        link.server.took = now - answer.asked
-        health = link.server.health
-        if not health.alive:
-            # Each step back to life needs an answer to a question asked after the one before: of
-            # what a thawed server finds in its queue, nothing proves that it is back.
-            if answer.asked < health.since:
+    def _answered(self, link: ServerLink, answer: Answer, now: float) -> None:
+        link.error, link.rebind = "", False
+        link.schedule.check_answered(answer.asked, now)
+        link.server.check_duration = now - answer.asked
+        if not link.server.up:
+            if answer.asked < link.server.health.since:  # rule 3
                 return
-            self._listen(link)  # what is stale falls while the fence still stands
+            self._drain(link)  # rule 4
         why = f"answers heartbeats ({answer.status})"
+        no_new_calls = answer.status == SERVICE_UNAVAILABLE
         self._carry_out(
-            self._core.signal(link.server.name, ANSWER, now, why, answer.status == NOT_NOW)
+            self._core.failover.signal(link.server.name, ANSWER, now, why, no_new_calls)
         )
 
     # -- the timer ---------------------------------------------------------------------------------
 
-    def _look(self) -> None:
-        """Whatever fails for one server, the others are asked, and all of them again: the checks
-        never end."""
-        due, links = self._due, list(self._links.values())
-        self._look_at(time.monotonic() + self._interval)  # should all else fail
-        sound = [link for link in links if self._look_after(link, due)]
+    def _check_all(self) -> None:
+        due = self._due
+        self._arm(time.monotonic() + self._interval)  # rule 5
+        checked = [link for link in list(self._links.values()) if self._check(link, due)]
         now = time.monotonic()
-        hopeful = [link.pulse.deadline(self._hopeful(link)) for link in sound]
-        self._look_at(
-            min(now + self._interval, max(now, min(hopeful, default=now + self._interval)))
-        )
+        latest = now + self._interval
+        next_due = [link.schedule.next_due(self._fast(link)) for link in checked]
+        self._arm(min(latest, max(now, min(next_due, default=latest))))
 
-    def _look_after(self, link: Link, due: float) -> bool:
-        """False if it is to be looked at an interval later, whatever its pulse says: it has no
-        sockets, or something raised, which is counted and told. Each step is taken whether or not
-        the one before raised."""
-        if not link.heartbeat:
+    def _check(self, link: ServerLink, due: float) -> bool:
+        """Returns False if the link has no sockets or a step has failed; then its schedule is not
+        asked when it is due, and it is checked an interval later."""
+        if not link.ping:
             return False
-        # We slept, or were busy with the one before, so its silence means nothing.
-        late = time.monotonic() - due > self._interval
-        steps = (self._catch_up, self._judge, self._question)
-        went = [self._loop.call(partial(step, link, late)) for step in steps]
-        return all(went)
+        late = time.monotonic() - due > self._interval  # rule 2
+        steps = (self._catch_up, self._count_miss, self._send_ping)
+        succeeded = [self._loop.call(partial(step, link, late)) for step in steps]  # rule 5
+        return all(succeeded)
 
-    def _catch_up(self, link: Link, late: bool) -> None:
-        """What has come counts before silence does."""
-        if late or link.pulse.overdue(time.monotonic()):
-            self.hear(link)
-            if link.server.health.alive:
-                self._listen(link)
+    def _catch_up(self, link: ServerLink, late: bool) -> None:
+        if late or link.schedule.miss_due(time.monotonic()):  # rule 1
+            self.receive(link)
+            if link.server.up:
+                self._drain(link)
 
-    def _judge(self, link: Link, late: bool) -> None:
+    def _count_miss(self, link: ServerLink, late: bool) -> None:
         now = time.monotonic()
         if late:
-            link.pulse.forgive(now)
-        if link.pulse.overdue(now):
-            link.pulse.missed()
-            why = "no answer to heartbeats" + (f": {link.trouble}" if link.trouble else "")
-            self._carry_out(self._core.signal(link.server.name, MISS, now, why))
+            link.schedule.restart_silence(now)
+        if link.schedule.miss_due(now):
+            link.schedule.count_miss()
+            why = "no answer to heartbeats" + (f": {link.error}" if link.error else "")
+            self._carry_out(self._core.failover.signal(link.server.name, MISS, now, why))
 
-    def _question(self, link: Link, late: bool) -> None:
+    def _send_ping(self, link: ServerLink, _late: bool) -> None:
         now = time.monotonic()
-        if not link.heartbeat or not link.pulse.due(now, self._hopeful(link)):
+        if not link.ping or not link.schedule.check_due(now, self._fast(link)):
             return
-        link.pulse.asked(now)
-        # One on standby gives no server work, so it calls none hot.
-        role = self._core.table.role(link.server) if self._core.serving is not None else ""
+        link.schedule.check_sent(now)
+        active = self._core.failover.active_since is not None
+        role = self._core.table.role(link.server) if active else ""
         try:
-            link.heartbeat.ask(now, self._patience, role)
+            link.ping.send(now, self._patience, role)
         except OSError as error:
-            self._failed(link, error)
+            self._ping_failed(link, error)
 
-    def _look_at(self, due: float) -> None:
+    def _arm(self, due: float) -> None:
         if self._timer:
             self._timer.cancel()
         self._due = due
-        self._timer = self._loop.at(due, self._look)
+        self._timer = self._loop.at(due, self._check_all)
 
     @staticmethod
-    def _hopeful(link: Link) -> bool:
-        return link.server.health.alive or link.server.health.steady is not None
+    def _fast(link: ServerLink) -> bool:
+        """Is it worth more than one ping an interval: in use, or on its way back?"""
+        return link.server.up or link.server.health.steady_since is not None

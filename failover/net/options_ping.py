@@ -1,8 +1,9 @@
-"""Heartbeats: SIP OPTIONS to a server on a connected socket of its own, many times a second.
+"""OPTIONS pings: a SIP request that asks a server whether it lives, many times a second. (Settings
+and log lines call them heartbeats.)
 
-Any SIP response to one is life; 503 is life that wants no new calls. A response counts while its
-heartbeat is young, so that what a frozen server says about old ones when it thaws proves nothing. A
-header field of its own, Failover-Role, tells a server that wants to know whether new calls go to
+Any response proves life; 503 means alive, but no new calls. A response counts only for `patience`
+seconds after its request, so that the answers which a frozen server sends when it continues prove
+nothing. The header field Failover-Role tells a server that wants to know it whether new calls go to
 it; all others ignore it (RFC 3261 8.2.2).
 """
 
@@ -13,65 +14,62 @@ from contextlib import suppress
 from ipaddress import ip_address
 from typing import NamedTuple
 
-from failover.net.sockets import is_here
+from failover.net.own_address import is_here
 from plumbing.address import Address, format_address
 from plumbing.udp_socket import bind_udp, connect_udp
 from sip import VERSION
 from sip.errors import RemoteProtocolError
 from sip.message import Response, parse
 
-MAX_DATAGRAM = 65_535
-DOUBT = 0.3  # of the patience, which is a little more than until a silent server is down
-BURST = 64  # datagrams taken at once before others have their turn
-NOT_NOW = 503  # RFC 3261 21.5.4: the server is up and wants no more work
+MAX_DATAGRAM = 65_535  # octets
+MAX_PER_TURN = 64  # datagrams read before other sockets have their turn
+SILENCE_SHARE = 0.3  # of `patience`, which is a little more than the time until a server is DOWN
+SERVICE_UNAVAILABLE = 503  # RFC 3261 21.5.4: the server is up and accepts no new calls
 
 
 class Answer(NamedTuple):
-    """`asked` is when the heartbeat that this answers was sent."""
-
-    asked: float
+    asked: float  # when the request was sent
     status: int
 
 
-class Script:
-    """What is said and what counts as an answer; no socket. `token` makes the Call-ID one that
-    cannot be guessed; `hops`: how far it may be passed on."""
+class OptionsPing:
+    """Writes the requests and recognises the responses; no socket. `token` makes the Call-ID
+    unguessable; `max_forwards`: how many proxies may pass the request on."""
 
-    def __init__(self, server: Address, own: Address, token: str, hops: int = 70) -> None:
+    def __init__(self, server: Address, own: Address, token: str, max_forwards: int = 70) -> None:
         self._call_id = f"{token}@{own[0]}"
         self._head = (
             f"OPTIONS sip:{format_address(server)} SIP/2.0\r\n"
             f"Via: SIP/2.0/UDP {format_address(own)};rport;branch=z9hG4bK{token}"
         )
         self._tail = (
-            f"Max-Forwards: {hops}\r\n"
+            f"Max-Forwards: {max_forwards}\r\n"
             f"From: <sip:forwarder@{format_address(own)}>;tag={token[:8]}\r\n"
             f"To: <sip:{format_address(server)}>\r\n"
             f"Call-ID: {self._call_id}\r\n"
             f"User-Agent: call-failover/{VERSION}\r\n"
         )
-        self._number = 0
-        self._asked: dict[int, float] = {}
+        self._cseq = 0
+        self._pending: dict[int, float] = {}  # CSeq -> when sent
 
-    def ask(self, now: float, patience: float, role: str = "") -> bytes:
-        """The next heartbeat, which tells the server its role. Those asked more than `patience`
-        seconds ago no longer count."""
-        self._asked = {number: at for number, at in self._asked.items() if now - at <= patience}
-        self._number += 1
-        self._asked[self._number] = now
-        told = f"Failover-Role: {role}\r\n" if role else ""
-        cseq = f"CSeq: {self._number} OPTIONS\r\n"
-        said = f"{self._head}.{self._number}\r\n{self._tail}{cseq}{told}Content-Length: 0\r\n\r\n"
-        return said.encode("ascii")
+    def request(self, now: float, patience: float, role: str = "") -> bytes:
+        """The next request. Requests older than `patience` seconds are forgotten."""
+        self._pending = {cseq: at for cseq, at in self._pending.items() if now - at <= patience}
+        self._cseq += 1
+        self._pending[self._cseq] = now
+        role_line = f"Failover-Role: {role}\r\n" if role else ""
+        return (
+            f"{self._head}.{self._cseq}\r\n{self._tail}CSeq: {self._cseq} OPTIONS\r\n"
+            f"{role_line}Content-Length: 0\r\n\r\n"
+        ).encode("ascii")
 
-    def answer(self, data: bytes, now: float, patience: float) -> Answer | None:
-        """What a datagram answers; None for anything but the first answer to a heartbeat that still
-        counts."""
+    def response(self, data: bytes, now: float, patience: float) -> Answer | None:
+        """The first response to a pending request; None for any other datagram."""
         try:
             message = parse(data)
             if not isinstance(message, Response) or message.call_id != self._call_id:
                 return None
-            asked = self._asked.pop(message.cseq.number, None)
+            asked = self._pending.pop(message.cseq.number, None)
         except RemoteProtocolError:
             return None
         if asked is None or now - asked > patience:
@@ -79,53 +77,50 @@ class Script:
         return Answer(asked, message.status)
 
 
-class Heartbeat:
-    """The script on its sockets, `socks`. A computer that refuses shows as ConnectionError, out of
-    either method.
+class PingSockets:
+    """The one or two sockets over which one server is pinged.
 
-    They leave from the address that the forwarder listens on, as all else does, for a server's
-    firewall may let in nothing else. An address that may be another computer's as well (a virtual
-    one, of which both hosts are sure while they do not hear each other) may be heard from and get
-    no answer: then every second one leaves from the system's choice, until the first is answered
-    again.
+    A server's firewall may admit only the address that the forwarder listens on, so pings leave
+    from there. But a virtual address may be on two computers while they do not hear each other, and
+    then the answers may go to the other one. So, while the first socket gets no answer, every
+    second ping leaves from the second one, which is bound to the address that the system prefers.
     """
 
-    def __init__(self, server: Address, token: str, host: str) -> None:
-        """`host`: what the forwarder listens on. Where that is every address, or cannot reach the
-        server, or is another computer's now, the system chooses. Raises OSError where the server's
-        address cannot be reached."""
-        self.socks = _connected(host, server)
-        self._script = Script(server, self.socks[0].getsockname()[:2], token)
-        self._silent: float | None = None  # since when the first has no answer
+    def __init__(self, server: Address, token: str, listen_host: str) -> None:
+        """Raises OSError where the server's address cannot be reached."""
+        self.socks = _connected(listen_host, server)
+        self._ping = OptionsPing(server, self.socks[0].getsockname()[:2], token)
+        self._silent_since: float | None = None  # of the first socket
         self._turn = 0
 
     @property
     def host(self) -> str:
-        """Where they leave from."""
+        """The source address of the first socket."""
         return str(self.socks[0].getsockname()[0])
 
-    def ask(self, now: float, patience: float, role: str) -> None:
-        """Sends the next one. Raises OSError (ConnectionError where the server's computer
-        refuses)."""
-        silent = self._silent is not None and now - self._silent > patience * DOUBT
+    def send(self, now: float, patience: float, role: str) -> None:
+        """Raises OSError (ConnectionError: the server's computer has refused an earlier one)."""
+        since = self._silent_since
+        silent = since is not None and now - since > patience * SILENCE_SHARE
         self._turn = (self._turn + 1) % len(self.socks) if silent else 0
-        if self._silent is None:
-            self._silent = now
-        self.socks[self._turn].send(self._script.ask(now, patience, role))
+        if since is None:
+            self._silent_since = now
+        self.socks[self._turn].send(self._ping.request(now, patience, role))
 
-    def hear(self, now: float, patience: float) -> list[Answer]:
-        """What has come. Raises OSError as `ask` does."""
+    def receive(self, now: float, patience: float) -> list[Answer]:
+        """The answers that have come. Raises OSError as `send` does."""
         answers = []
         for sock in self.socks:
-            for _ in range(BURST):
+            for _ in range(MAX_PER_TURN):
                 try:
                     data = sock.recv(MAX_DATAGRAM)
                 except BlockingIOError:
                     break
-                answer = self._script.answer(data, now, patience)
+                answer = self._ping.response(data, now, patience)
                 if answer:
                     answers.append(answer)
-                    self._silent = None if sock is self.socks[0] else self._silent
+                    if sock is self.socks[0]:
+                        self._silent_since = None
         return answers
 
     def close(self) -> None:
@@ -133,19 +128,18 @@ class Heartbeat:
             sock.close()
 
 
-def _connected(host: str, server: Address) -> list[socket.socket]:
-    """One at any port of `host`, if that can be, and one of the system's choice, if that may be
-    needed."""
-    anywhere = "::" if ":" in server[0] else "0.0.0.0"
+def _connected(listen_host: str, server: Address) -> list[socket.socket]:
+    """A socket bound to `listen_host`, if that is this computer's and reaches the server; and one
+    bound to the address that the system prefers, if that is another and may be needed."""
+    wildcard = "::" if ":" in server[0] else "0.0.0.0"
     first = None
-    # where addresses that are not may be bound, answers would go to another computer
-    if is_here(host):
+    if is_here(listen_host):  # binding alone proves nothing (net.ipv4.ip_nonlocal_bind)
         with suppress(OSError):
-            first = connect_udp(bind_udp((host, 0)), server)
-    if first and ip_address(host).is_loopback:
+            first = connect_udp(bind_udp((listen_host, 0)), server)
+    if first and ip_address(listen_host).is_loopback:
         return [first]
     try:
-        second = connect_udp(bind_udp((anywhere, 0)), server)
+        second = connect_udp(bind_udp((wildcard, 0)), server)
     except OSError:
         if not first:
             raise

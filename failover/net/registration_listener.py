@@ -1,9 +1,8 @@
-"""The registration address: its socket, and what is done about what comes there.
+"""The registration address: receives the registrations of servers and has the forwarder use them.
 
-Works on the `sip` thread, as its socket does: a registration opens sides, swaps the server table
-and moves what is in flight, all of which that thread owns. A thread of its own could only ask it
-for every datagram. A flood cannot starve the phones, for of each socket only so many datagrams are
-taken in a turn.
+Used on the `sip` thread only, which owns what a registration changes: sockets, server table,
+pending messages. A flood of registrations cannot starve the phones, since only MAX_PER_TURN
+datagrams are read in a turn of the loop. What a registration means is in server_registration.py.
 """
 
 from __future__ import annotations
@@ -16,8 +15,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from failover.config.settings import ServerLine, Settings
-from failover.net.options_ping import MAX_DATAGRAM
-from failover.net.sockets import FURTHER, OwnAddress, first_free
+from failover.net.own_address import OwnAddress
+from failover.net.sockets import EXTRA_PORTS, MAX_DATAGRAM, first_free
 from failover.upstream.health import Health
 from failover.upstream.server_registration import (
     ARRIVED,
@@ -25,36 +24,35 @@ from failover.upstream.server_registration import (
     LEAVING,
     REFUSALS,
     Registration,
-    Verdict,
+    Result,
 )
 from plumbing.address import Address, format_address
 from plumbing.event_loop import Loop
 from plumbing.udp_socket import bind_udp
 
-BURST = 8  # datagrams in a turn; one costs up to 0.2 ms
-SWEEP = 0.2  # seconds between two looks at who has gone
+MAX_PER_TURN = 8  # datagrams; one costs up to 0.2 ms
+SWEEP_INTERVAL = 0.2  # seconds between two searches for servers that have gone
 
 
-class Host(Protocol):
-    """What the forwarder does for its reception."""
+class RegistrationHandler(Protocol):
+    """The forwarder, as RegistrationListener calls it."""
 
-    def take_in(self, registered: Sequence[ServerLine]) -> None:
-        """Serve by the file's servers and then these. Raises OSError, and changes nothing, for one
-        whose address is of another family than the forwarder's."""
+    def use_registered(self, registered: Sequence[ServerLine]) -> None:
+        """Use the file's servers and then these. Raises OSError, and changes nothing, if one has an
+        address of another family than the forwarder's."""
 
-    def farewell(self, name: str, leaving: bool) -> None:
-        """A server takes leave, or takes it back."""
+    def set_shutting_down(self, name: str, leaving: bool) -> None:
+        """A server has announced that it shuts down, or has taken that back."""
 
     def health(self) -> Mapping[str, Health]:
-        """Of every server, by name."""
+        """The health of every server, by name."""
 
-    def say(self, reason: str, text: str) -> None:
-        """Into the log, at most a line a second and reason."""
+    def log(self, kind: str, text: str) -> None:
+        """Logs a line, at most one of a kind a second."""
 
 
-class Reception:
-    """Without registration.listen it does nothing. `address`: with the port that it has been
-    given."""
+class RegistrationListener:
+    """Without registration.listen it does nothing. `address`: with the port in use."""
 
     def __init__(
         self,
@@ -62,15 +60,11 @@ class Reception:
         key: bytes,
         counters: Counter[str],
         is_own: Callable[[Address], bool],
-        host: Host,
+        handler: RegistrationHandler,
     ) -> None:
-        self.address, self._timeout, self._counters, self._host = (
-            settings.registration,
-            settings.timeout,
-            counters,
-            host,
-        )
-        self._shared = settings.standby  # with a twin, perhaps
+        self.address, self._timeout = settings.registration, settings.timeout
+        self._counters, self._handler = counters, handler
+        self._standby = settings.standby  # a second forwarder may have the address
         self._registration = Registration(
             key,
             settings.allow,
@@ -80,29 +74,28 @@ class Reception:
             lambda address: is_own(address) or self._is_here(address),
         )
         self._sock: socket.socket | None = None
-        # those that the host serves by, as far as we know
-        self._served: tuple[ServerLine, ...] = ()
+        self._in_use: tuple[ServerLine, ...] = ()  # the registered servers that the handler uses
 
     def open(self, loop: Loop) -> None:
-        """If it is not open yet. Raises OSError naming the address, unless it may come to this
-        computer later."""
+        """Opens the socket unless it is open. Raises OSError naming the address, except where that
+        may come to this computer later."""
         if not self.address or self._sock:
             return
         try:
-            sock = first_free(self.address, FURTHER if self._shared else 0, bind_udp)
+            sock = first_free(self.address, EXTRA_PORTS if self._standby else 0, bind_udp)
         except OSError as error:
-            if self._shared and error.errno == errno.EADDRNOTAVAIL:
+            if self._standby and error.errno == errno.EADDRNOTAVAIL:
                 return
             raise
-        wished, self.address = self.address, sock.getsockname()[:2]
-        if self.address != wished:
-            taken = f"{format_address(wished)} is taken, perhaps by the other forwarder"
-            self._host.say(
+        configured, self.address = self.address, sock.getsockname()[:2]
+        if self.address != configured:
+            taken = f"{format_address(configured)} is taken, perhaps by the other forwarder"
+            self._handler.log(
                 "registration", f"servers register at {format_address(self.address)}: {taken}"
             )
         loop.watch(sock, lambda: self._receive(sock))
         self._sock = sock
-        self._sweep_again(loop)
+        self._sweep(loop)
 
     def close(self) -> None:
         if self._sock:
@@ -111,96 +104,99 @@ class Reception:
     # -- reload ------------------------------------------------------------------------------------
 
     def beside(self, new: Settings) -> tuple[ServerLine, ...]:
-        """The registered servers that stay, once `rebase` is called with the same settings."""
-        return self._registration.rebased(new.servers, new.allow)
+        """The registered servers that stay beside the new settings' own, for which `rebase` follows
+        with the same settings."""
+        return self._registration.lines_beside(new.servers, new.allow)
 
     def rebase(self, new: Settings) -> None:
         self._timeout = new.timeout
-        self._registration.rebase(new.servers, new.allow, new.foreign)
-        self._served = self._registration.lines()
+        self._registration.reconfigure(new.servers, new.allow, new.foreign)
+        self._in_use = self._registration.lines()
 
     # -- datagrams ---------------------------------------------------------------------------------
 
     def _receive(self, sock: socket.socket) -> None:
-        for _ in range(BURST):
+        for _ in range(MAX_PER_TURN):
             try:
                 data, source = sock.recvfrom(MAX_DATAGRAM)
             except BlockingIOError:
                 return
-            except OSError:  # what became of an earlier answer
+            except OSError:  # an earlier answer was refused
                 continue
             try:
-                verdict = self._registration.receive(data, source[:2], time.monotonic())
-            except OSError as error:  # no descriptors to find out with whose address it names
+                result = self._registration.receive(data, source[:2], time.monotonic())
+            except OSError as error:  # no file descriptor to find out whose address it names
                 self._counters["trouble.look"] += 1
-                self._host.say("look", f"cannot look at a registration of {source[0]}: {error}")
+                self._handler.log("look", f"cannot look at a registration of {source[0]}: {error}")
                 continue
-            if self._act(verdict, source[:2]) and verdict.answer and verdict.target:
+            if self._act(result, source[:2]) and result.answer and result.target:
                 try:
-                    sock.sendto(verdict.answer, verdict.target)
+                    sock.sendto(result.answer, result.target)
                 except (OSError, OverflowError) as error:
                     self._counters["trouble.send"] += 1
-                    self._host.say(
+                    self._handler.log(
                         "send",
                         f"cannot answer a registration from {format_address(source)}: {error}",
                     )
 
-    def _act(self, verdict: Verdict, source: Address) -> bool:
-        """False if it could not be done, so that it is not answered and comes again."""
-        if verdict.what == ARRIVED:
-            return self._bring_in(verdict.name, source)
-        if verdict.what in (LEAVING, BACK):
-            self._host.farewell(verdict.name, verdict.what == LEAVING)
-        elif verdict.what in REFUSALS:
+    def _act(self, result: Result, source: Address) -> bool:
+        """Returns False if it could not be done: without an answer, the server repeats it."""
+        if result.kind == ARRIVED:
+            return self._arrived(result.name, source)
+        if result.kind in (LEAVING, BACK):
+            self._handler.set_shutting_down(result.name, result.kind == LEAVING)
+        elif result.kind in REFUSALS:
             who = format_address(source)
-            told = f"registration refused ({verdict.what}) from {who}: {verdict.note}"
-            self._host.say(f"registration.{verdict.what}", told)
+            told = f"registration refused ({result.kind}) from {who}: {result.note}"
+            self._handler.log(f"registration.{result.kind}", told)
         return True
 
-    def _bring_in(self, name: str, source: Address) -> bool:
+    def _arrived(self, name: str, source: Address) -> bool:
         try:
-            self._take_in()
+            self._use_registered()
         except OSError as error:
             self._registration.undo(name, source, str(error), time.monotonic())
-            self._host.say("registration.unreachable", f"{name} cannot be registered: {error}")
+            self._handler.log("registration.unreachable", f"{name} cannot be registered: {error}")
             return False
         address = next(line.address for line in self._registration.lines() if line.name == name)
-        self._host.say(f"{name} arrived", f"{name} {format_address(address)} has registered itself")
+        self._handler.log(
+            f"{name} arrived", f"{name} {format_address(address)} has registered itself"
+        )
         return True
 
     # -- time --------------------------------------------------------------------------------------
 
-    def _sweep_again(self, loop: Loop) -> None:
-        loop.at(time.monotonic() + SWEEP, lambda: self._sweep_again(loop))
-        gone = self._registration.sweep(time.monotonic(), self._timeout, self._host.health())
-        # some are gone, or it could not be done the last time
-        if self._registration.lines() != self._served:
-            self._take_in()
+    def _sweep(self, loop: Loop) -> None:
+        loop.at(time.monotonic() + SWEEP_INTERVAL, lambda: self._sweep(loop))
+        gone = self._registration.sweep(time.monotonic(), self._timeout, self._handler.health())
+        # some are gone, or the last change has failed
+        if self._registration.lines() != self._in_use:
+            self._use_registered()
         for each, why in gone:
-            self._host.say(
+            self._handler.log(
                 f"{each.line.name} left", f"{each.line.name} is no longer registered: it {why}"
             )
 
-    def _take_in(self) -> None:
+    def _use_registered(self) -> None:
         lines = self._registration.lines()
-        self._host.take_in(lines)
-        self._served = lines
+        self._handler.use_registered(lines)
+        self._in_use = lines
 
     def _is_here(self, address: Address) -> bool:
         return bool(self.address and OwnAddress(self.address, None).is_own(address))
 
-    # -- what is told ------------------------------------------------------------------------------
+    # -- status ------------------------------------------------------------------------------
 
     def status(self, now: float, wall: float) -> dict[str, object]:
-        """The "registration" of /status."""
+        """The "registration" object of /status."""
         return {
             "listen": format_address(self.address) if self.address else None,
             "servers": [
                 {
                     "name": each.line.name,
                     "address": format_address(each.line.address),
-                    "for": round(now - each.since, 3),
-                    "silent": round(now - each.beaten, 3),
+                    "for": round(now - each.registered_at, 3),
+                    "silent": round(now - each.last_beat_at, 3),
                     "beats": each.beats,
                     "leaving": each.leaving,
                 }

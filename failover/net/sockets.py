@@ -1,56 +1,103 @@
-"""The forwarder's SIP sockets: one for the phones, one connected to each server, all on the same
-address.
+"""The forwarder's SIP sockets: one for the phones, and one connected to each server.
 
-The phones' is bound alone, so that a second forwarder fails to bind; then it lets the servers'
-join. The kernel gives a connected socket what its server sends and the phones' all the rest. So the
-socket tells a message's direction, and a killed server's refusal arrives on its own side. Where the
-system cannot share a port like this, a side has a port of its own, and what its server sends to the
-forwarder's address is told by where it comes from.
+All of them are bound to the same address (on Linux):
+
+  1. The phones' socket is bound exclusively, so that a second forwarder fails to bind, and gets
+     SO_REUSEADDR after that.
+  2. A server's socket is bound with SO_REUSEADDR and connected to its server. The kernel delivers
+     to a connected socket what its peer sends, and to the phones' socket everything else.
+
+So the socket tells the direction of a message, nobody can send from another address in a server's
+name, and the ICMP error of a killed server arrives on its own socket as ConnectionRefusedError.
+
+Traps
+
+  Between its bind and its connect, a server's socket may receive a phone's datagram: open_side
+  returns what has come until then. If the listen address cannot reach the server (loopback, for a
+  server elsewhere), or on other systems, a server's socket has a port of its own; then the server's
+  requests arrive on the phones' socket and are recognised by their source address (relay.py).
 """
 
 from __future__ import annotations
 
 import errno
+import secrets
 import socket
 import sys
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from ipaddress import ip_address
+from collections.abc import Callable
 from typing import TypeVar
 
-from failover.proxy.destination import literal
+from failover.net.options_ping import PingSockets
+from failover.upstream.check_schedule import CheckSchedule
+from failover.upstream.server_table import Server
 from plumbing.address import Address, format_address
-from plumbing.local_address import usual_towards
+from plumbing.udp_batch import Channel, Datagram, DatagramIO
 from plumbing.udp_socket import bind_udp, connect_udp, family_of
-from sip.uri import DEFAULT_PORT
 
 SHARES_PORTS = sys.platform == "linux"
-# Octets. Of more messages than can be served some are lost; those that are served should not have
-# waited till their sender says them again (T1, 0.5 s). Two runs each at twice the load that can be
-# served, on a busy computer: the median answer took 0.05 s with 1 MB, 0.2 to 0.33 s with 4 MB; how
-# many were answered did not tell the two apart.
+# Octets. A larger buffer loses as many messages under overload, and delays the others until their
+# senders repeat them (T1, 0.5 s). Measured at twice the load that can be served: the median answer
+# took 0.05 s with 1 MB, 0.2 to 0.33 s with 4 MB.
 PHONES_BUFFER = 1 << 20
-ROUTE_LIFE = 10.0  # seconds for which the system's choice of an own address is trusted
-MAX_ROUTES = 1024
-MAX_USED = 65_536
+MAX_DATAGRAM = 65_535  # octets
+# Linux: IP_RECVERR and IPV6_RECVERR
 RECEIVE_ERRORS = {
     socket.AF_INET: (socket.IPPROTO_IP, 11),
     socket.AF_INET6: (socket.IPPROTO_IPV6, 25),
-}  # Linux's
-MAX_REFUSALS = 256  # read at once
-LEAST_QUOTED = 8  # octets (RFC 792)
-QUOTED = 2048  # octets; ICMP quotes fewer (RFC 1812 4.3.2.3)
-FURTHER = 9  # ports above the wished one that a twin on the same computer may take
+}
+MAX_ICMP_ERRORS = 256  # read at once
+MIN_QUOTED = 8  # octets of the datagram in an ICMP error (RFC 792)
+MAX_QUOTED = 2048  # more than any ICMP error quotes (RFC 1812 4.3.2.3)
+EXTRA_PORTS = 9  # above the configured one, tried by a second forwarder on the same computer
 T = TypeVar("T")
-Datagram = tuple[bytes, Address]
 
 
-def first_free(wanted: Address, further: int, open_at: Callable[[Address], T]) -> T:
-    """What `open_at` returns for the first address whose port nobody has: this one, or one of so
-    many above it. Raises OSError, as `open_at` does."""
+class ServerLink:
+    """The sockets of one server, and when to ping it (health_checker.py).
+
+    `ping` and `channel` are None while they cannot be opened; server_links.py tries again, and the
+    server is DOWN meanwhile. `channel`, the server's side, is open only while the forwarder is
+    active.
+    """
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.schedule = CheckSchedule(time.monotonic())
+        self.ping: PingSockets | None = None
+        self.channel: Channel | None = None
+        self.handled = 0  # server.handled when it last sent something
+        self.landed: list[Datagram] = []  # from others, received before the side was connected
+        self.error = ""  # the last one of opening or using the sockets; "" after an answered ping
+        # A ping could not be sent, or the shared address has come or gone: the sockets may be bound
+        # to an address that this computer no longer has.
+        self.rebind = False
+
+    def open_side(self, listen: Address, io: DatagramIO) -> Channel:
+        """Raises OSError where the server's address cannot be reached."""
+        side, self.landed = open_side(listen, self.server.address)
+        self.channel = Channel(side, io)
+        return self.channel
+
+    def open_ping(self, listen_host: str) -> PingSockets:
+        """Raises OSError where the server's address cannot be reached."""
+        self.ping = PingSockets(self.server.address, secrets.token_hex(8), listen_host)
+        self.rebind = False
+        return self.ping
+
+    def close(self) -> None:
+        if self.channel:
+            self.channel.sock.close()
+        if self.ping:
+            self.ping.close()
+        self.channel = self.ping = None
+
+
+def first_free(wanted: Address, extra: int, open_at: Callable[[Address], T]) -> T:
+    """What `open_at` returns for the first free port: the wanted one, or one of `extra` above it.
+    Raises OSError, as `open_at` does."""
     host, port = wanted
-    last = min(port + further, 65_535)
+    last = min(port + extra, 65_535)
     while True:
         try:
             return open_at((host, port))
@@ -61,7 +108,7 @@ def first_free(wanted: Address, further: int, open_at: Callable[[Address], T]) -
 
 
 def open_phones(listen: Address) -> socket.socket:
-    """Raises OSError naming the address, as when another program has it."""
+    """The phones' socket. Raises OSError naming the address, as when another program has it."""
     sock = bind_udp(listen, receive_buffer=PHONES_BUFFER)
     if SHARES_PORTS:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -69,49 +116,44 @@ def open_phones(listen: Address) -> socket.socket:
     return sock
 
 
-def refusals(sock: socket.socket) -> list[Datagram]:
-    """The datagrams that a peer's computer has refused by ICMP, or a router could not deliver: how
-    each began, and where it was to go. From Linux's error queue (ip(7), IP_RECVERR); empty
-    elsewhere."""
+def icmp_errors(sock: socket.socket) -> list[Datagram]:
+    """The beginnings of sent datagrams that a peer's computer refused, or a router could not
+    deliver, each with its target. From Linux's error queue (ip(7), IP_RECVERR); empty elsewhere."""
     found: list[Datagram] = []
-    while SHARES_PORTS and len(found) < MAX_REFUSALS:
+    # Two calls for each entry, since the system may raise the error before it returns the entry.
+    # The number is bounded, too, because a closed socket raises for ever.
+    for _ in range(2 * MAX_ICMP_ERRORS if SHARES_PORTS else 0):
         try:
             data, _, _, target = sock.recvmsg(
-                QUOTED, QUOTED, socket.MSG_ERRQUEUE | socket.MSG_DONTWAIT
+                MAX_QUOTED, MAX_QUOTED, socket.MSG_ERRQUEUE | socket.MSG_DONTWAIT
             )
         except BlockingIOError:
             break
         except OSError:
-            continue  # the error itself, told once more
-        if len(data) >= LEAST_QUOTED:
+            continue
+        if len(data) >= MIN_QUOTED:
             found.append((data, target[:2]))
     return found
 
 
 def open_side(listen: Address, server: Address) -> tuple[socket.socket, list[Datagram]]:
-    """A socket connected to the server, and what others sent that landed on it before it was
-    connected.
-
-    Raises OSError where the server's address cannot be reached at all.
-    """
+    """A socket connected to the server, and the datagrams from others that it received before it
+    was connected. Raises OSError where the server's address cannot be reached."""
     check_family(listen, server)
     if SHARES_PORTS:
         try:
             return _connected(bind_udp(listen, share=True), server)
         except OSError:
-            # a listen address that cannot reach the server, such as loopback for a server elsewhere
-            pass
+            pass  # the listen address cannot reach the server
     return _connected(bind_udp(("::" if ":" in server[0] else "0.0.0.0", 0)), server)
 
 
 def check_family(listen: Address, server: Address) -> None:
-    """Raises OSError if they differ: the server's answers would go to an address where nobody
-    listens."""
+    """Raises OSError unless both are IPv4 or both IPv6: the server's answers would go to an address
+    where nobody listens."""
     if family_of(listen[0]) != family_of(server[0]):
-        raise OSError(
-            errno.EAFNOSUPPORT,
-            f"not of the family of {format_address(listen)} ({format_address(server)})",
-        )
+        text = f"not of the family of {format_address(listen)} ({format_address(server)})"
+        raise OSError(errno.EAFNOSUPPORT, text)
 
 
 def _connected(sock: socket.socket, server: Address) -> tuple[socket.socket, list[Datagram]]:
@@ -119,119 +161,21 @@ def _connected(sock: socket.socket, server: Address) -> tuple[socket.socket, lis
     landed: list[Datagram] = []
     while True:
         try:
-            data, source = sock.recvfrom(65_535)
+            data, source = sock.recvfrom(MAX_DATAGRAM)
         except (BlockingIOError, ConnectionError):
             return sock, landed
         landed.append((data, source[:2]))
 
 
 def queued(sock: socket.socket, most: int) -> list[Datagram]:
-    """What is left in a socket's queue, whatever errors it has to tell in between."""
+    """The datagrams that a socket has received, without the errors between them."""
     found: list[Datagram] = []
     for _ in range(most):
         try:
-            data, source = sock.recvfrom(65_535)
+            data, source = sock.recvfrom(MAX_DATAGRAM)
         except BlockingIOError:
             break
         except OSError:
             continue
         found.append((data, source[:2]))
     return found
-
-
-class OwnAddress:
-    """The forwarder's address as its peers know it: what the operator says, else what it listens
-    on, else (listening on every address) the one that the system uses towards the peer. `names`:
-    hosts that stand for it too; port 0: any that may be meant."""
-
-    def __init__(
-        self, listen: Address, advertise: Address | None, names: Sequence[Address] = ()
-    ) -> None:
-        self.listen, self.advertise, self.names = listen, advertise, names
-        self._wildcard = listen[0] in ("0.0.0.0", "::")
-        self._routes: dict[str, tuple[Address, float]] = {}
-        self._here: dict[str, tuple[bool, float]] = {}
-        # by peer: another address than the system would use
-        self._used: OrderedDict[Address, Address] = OrderedDict()
-
-    def uses(self, peer: Address, local: str) -> None:
-        """A peer sends to this address of ours; "": to the one that the system uses too."""
-        self._used.pop(peer, None)
-        if local:
-            self._used[peer] = (local, self.listen[1])  # the newest
-            if len(self._used) > MAX_USED:
-                self._used.popitem(last=False)
-
-    def towards_phone(self, phone: Address) -> Address:
-        """The address that it uses, if that is known to be another than the system's choice."""
-        used = self._used.get(phone) if self._used and not self.advertise else None
-        return used or self.towards(phone[0])
-
-    def towards(self, host: str) -> Address:
-        """`host` is an IP address."""
-        if self.advertise:
-            return self.advertise
-        if not self._wildcard:
-            return self.listen
-        now = time.monotonic()
-        known = self._routes.get(host)
-        if known and now - known[1] < ROUTE_LIFE:
-            return known[0]
-        if len(self._routes) >= MAX_ROUTES:
-            self._routes.clear()
-        usual = usual_towards(host)
-        if not usual:  # no descriptors to ask the system with: the last that it said
-            last = known or next(reversed(self._routes.values()), None)
-            return last[0] if last else self.listen
-        own = (usual, self.listen[1])
-        self._routes[host] = (own, now)
-        return own
-
-    def is_own(self, address: Address) -> bool:
-        """Is this one of the forwarder's addresses, so that a message sent there would come back
-        here? Raises OSError, as is_here does."""
-        host, port = address
-        if address in (self.advertise, self.listen):
-            return True
-        if any(
-            host == name and port in ((wanted,) if wanted else self._ports)
-            for name, wanted in self.names
-        ):
-            return True
-        return (
-            self._wildcard and port == self.listen[1] and literal(address) and self._is_here(host)
-        )
-
-    @property
-    def _ports(self) -> tuple[int, ...]:
-        """The ports that a name without one may mean."""
-        return DEFAULT_PORT, self.listen[1], *([self.advertise[1]] if self.advertise else [])
-
-    def _is_here(self, host: str) -> bool:
-        now = time.monotonic()
-        known = self._here.get(host)
-        if known and now - known[1] < ROUTE_LIFE:
-            return known[0]
-        if len(self._here) >= MAX_ROUTES:
-            self._here.clear()
-        here = ip_address(host).is_loopback or is_here(host)
-        self._here[host] = here, now
-        return here
-
-
-def is_here(host: str) -> bool:
-    """Is this IP address one of this computer's? The system connects an IPv4 socket that is bound
-    to it, even where net.ipv4.ip_nonlocal_bind lets it be bound to any. What it chooses towards it
-    tells for IPv6 alone: for IPv4 that is the interface's first address where this is a further
-    one, as virtual ones are. Raises OSError where there is no descriptor to ask the system with,
-    which tells nothing of the address."""
-    try:
-        with socket.socket(family_of(host), socket.SOCK_DGRAM) as sock:
-            if sock.family == socket.AF_INET:
-                sock.bind((host, 0))
-            sock.connect((host, 9))
-            return str(sock.getsockname()[0]) == host
-    except OSError as error:  # this computer may not even speak IPv6
-        if error.errno in (errno.EMFILE, errno.ENFILE):
-            raise
-        return False

@@ -1,4 +1,4 @@
-"""What the core hands back: what to send, and what to tell whoever watches."""
+"""What the core hands back: datagrams to send, and events for the log and for /events."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from plumbing.address import Address
 
 
 class Send(NamedTuple):
-    """`to` is a side: PHONES or a server's name. `target` is None on a server's side, whose socket
-    is connected."""
+    """A datagram to send. `to` is a side: PHONES or a server's name. `target` is None on a server's
+    side, whose socket is connected."""
 
     to: str
     data: bytes
@@ -18,12 +18,12 @@ class Send(NamedTuple):
 
 
 class Passed(NamedTuple):
-    """A message went through. `came` and `went` are sides; `status` is None for a request; `why` is
-    the decision. `session`: what names its session, where that is not the Call-ID."""
+    """A message was passed on. `status` is None for a request; `why` is the decision;
+    `affinity_key` is "" where it is the Call-ID."""
 
     at: float
-    came: str
-    went: str
+    from_side: str
+    to_side: str
     source: Address
     target: Address
     method: str
@@ -31,12 +31,12 @@ class Passed(NamedTuple):
     call_id: str
     replayed: bool
     why: str
-    session: str = ""
+    affinity_key: str = ""
 
 
 class Dropped(NamedTuple):
-    """A datagram went no further. `reason` is also the counter's name; `note` and `call` (the
-    method and the Call-ID of what could be read as a message) may hold a stranger's words."""
+    """A datagram was not passed on. `reason` is also the counter's name. `note` and `call` (the
+    method and the Call-ID, if it could be read) may hold a stranger's words."""
 
     at: float
     reason: str
@@ -47,7 +47,7 @@ class Dropped(NamedTuple):
 
 
 class Queued(NamedTuple):
-    """A message is kept until a server lives. `status` is None for a request."""
+    """A message is kept until a server is up. `status` is None for a request."""
 
     at: float
     side: str
@@ -58,7 +58,7 @@ class Queued(NamedTuple):
 
 
 class Released(NamedTuple):
-    """A server lives again: so many kept `messages` go on. `oldest`: seconds since the first
+    """A server is up again, so the kept `messages` go on. `oldest`: seconds since the first
     came."""
 
     at: float
@@ -67,8 +67,8 @@ class Released(NamedTuple):
 
 
 class StateChanged(NamedTuple):
-    """A server's health, or whether it takes new calls, is not what it was. `state`: its health's
-    name, or EJECTED; `hot` is the hot server's name now."""
+    """A server's health has changed, or whether it takes new calls. `state`: its health's name, or
+    EJECTED; `hot`: the name of the server that new calls go to now."""
 
     at: float
     server: str
@@ -77,16 +77,18 @@ class StateChanged(NamedTuple):
     hot: str | None
 
 
-class Failover(NamedTuple):
-    """`lost` went down and `taken_by` (None: nobody) has its work now. Of `in_flight` datagrams
-    that it owed, `replayed` were sent on at once, or `kept` are kept until a server lives. `gap`:
-    how long the first request that the successor answered had waited, in seconds; `first_answer`:
-    when that was; None until there is one. `last_answer`: when the lost server was heard last, if
-    ever."""
+class FailoverRecord(NamedTuple):
+    """Server `lost` went down, and `successor` (None: no server is left) has its work now.
+
+    Of `in_flight` datagrams that it owed, `replayed` were sent on at once, or `kept` are kept until
+    a server is up. `gap`: how long the first request that the successor answered had waited,
+    seconds; `first_answer`: when that was; both None until then. `last_answer`: when the lost
+    server was heard last, if ever.
+    """
 
     at: float
     lost: str
-    taken_by: str | None
+    successor: str | None
     noticed: str
     replayed: int
     gap: float | None = None
@@ -107,10 +109,10 @@ class Resumed(NamedTuple):
     """The successor has answered for the first time."""
 
     at: float
-    failover: Failover
+    failover: FailoverRecord
 
 
-Event = Passed | Dropped | Queued | Released | StateChanged | Failover | Resumed
+Event = Passed | Dropped | Queued | Released | StateChanged | FailoverRecord | Resumed
 
 
 class Outcome(NamedTuple):
@@ -122,7 +124,7 @@ NOTHING = Outcome()
 
 
 def joined(outcomes: Iterable[Outcome]) -> Outcome:
-    """One after the other."""
+    """One outcome of several, in their order."""
     some = [outcome for outcome in outcomes if outcome is not NOTHING]
     if len(some) < 2:
         return some[0] if some else NOTHING

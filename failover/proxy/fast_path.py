@@ -19,17 +19,18 @@ remember the same, whatever comes.
 
 from __future__ import annotations
 
+from binascii import hexlify
 from collections.abc import Callable
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from zlib import crc32
 
-from failover.config.settings import CALL_ID, PHONES
+from failover.config.settings import PHONES
 from failover.proxy.destination import literal, way_back
 from failover.proxy.events import Send
 from failover.proxy.fast_path_patterns import COOKIE, NotOrdinary, Reader, beneath, topmost
 from failover.proxy.header_rewrite import BACK
-from failover.proxy.pending_messages import NO_STATUS, Key
+from failover.proxy.pending_messages import PendingDatagram
 from failover.proxy.request_validation import LOOP
 from failover.upstream.affinity_key import CALL_ID as CALL_ID_HEADER
 from failover.upstream.server_table import Server
@@ -44,40 +45,66 @@ if TYPE_CHECKING:
     from failover.proxy.core import Core
 
 MAX_ENTRIES, MAX_KEY = 16_384, 2_048  # of a cache; octets of what is read for one
+MAX_SIGNED = 4_096  # branches remembered
 FRESH_SECONDS = 5.0  # for which an own address, towards a peer or in a Route, is taken for known
 STAND_IN = MAGIC_COOKIE + "-stands-in-"  # for the branch, which is another in every message
 FROM_PHONES, FROM_SERVERS = crc32(b"phones\0"), crc32(b"servers\0")  # how the loop word begins
 CREATING = frozenset(method.encode() for method in DIALOG_CREATING)
-# By the value of Max-Forwards: its line, and the one to write.
-HOPS = [b"\r\nMax-Forwards: %d\r\n" % hops for hops in range(256)]
-ONE_HOP_LESS = {b"%d" % hops: (HOPS[hops], HOPS[hops - 1]) for hops in range(1, 256)}
-NO_LINE: tuple[bytes, ...] = ()
+ONE_HOP_LESS = {b"%d" % hops: b"%d" % (hops - 1) for hops in range(1, 256)}
 new = tuple.__new__  # of a NamedTuple, in half the time
 K = TypeVar("K")
 V = TypeVar("V")
 
 
-class Came(NamedTuple):
-    """A datagram, on which side, from where, when."""
+class Own(NamedTuple):
+    """An address of the forwarder's, and how its Via there begins."""
 
-    data: bytes
-    side: str
-    source: Address
-    now: float
+    address: bytes
+    via: bytes
 
 
-class TopVia(NamedTuple):
-    """A topmost Via but for its branch, in two parts: as it is passed on, our own Via's end before
-    it, and as our branch is made from it; where answers go, and the server there, if one is; and
-    the signature of that way back."""
+NOWHERE = Own(b"", b"")
 
-    before: bytes
-    after: bytes
-    signed_before: bytes
-    signed_after: bytes
-    back_address: Address
-    server: Server | None
-    back: bytes
+
+class TopVia:
+    """A topmost Via but for its branch.
+
+    `left` and `right` stand beside the branch in the message that is passed on, and come back in
+    its answers; `before` is `left` behind the end of our own Via. `signed_left` and `signed_right`
+    are what our branch is made from besides. Answers go to `back_address`, which is that of
+    `server`, if it is one's; `back` signs it. `own` is our address towards its sender, as long as
+    `turn` is the fast path's."""
+
+    __slots__ = (
+        "back",
+        "back_address",
+        "before",
+        "left",
+        "own",
+        "right",
+        "server",
+        "signed_left",
+        "signed_right",
+        "turn",
+    )
+
+    def __init__(
+        self,
+        sides: tuple[bytes, bytes],
+        signed: tuple[bytes, bytes],
+        back_address: Address,
+        server: Server | None,
+        back: bytes,
+    ) -> None:
+        self.left, self.right = sides
+        self.signed_left, self.signed_right = signed[0] + COOKIE, signed[1]
+        self.back_address, self.server, self.back = back_address, server, back
+        ours = b";" + BACK.encode() + b"=" + back + b";rport\r\nVia: "
+        self.before = ours + self.left + b";branch=" + COOKIE
+        self.own, self.turn = NOWHERE, -1
+
+
+NEITHER = TopVia((b"", b""), (b"", b""), ("", 0), None, b""), b""
 
 
 class Goal(NamedTuple):
@@ -108,8 +135,6 @@ class Cache(dict[K, V]):
         self._read = read
 
     def __missing__(self, key: K) -> V:
-        if len(repr(key)) > MAX_KEY:
-            raise NotOrdinary
         value = self._read(key)
         if len(self) >= MAX_ENTRIES:
             self.clear()
@@ -123,43 +148,54 @@ class FastPath:
     def __init__(self, core: Core) -> None:
         self._core, self._reader = core, Reader()
         self._keyed = blake2b(key=core.lines.key, digest_size=16)
-        core.lines.changed = self.forget
+        # of lately: our branch -> the Via and the branch that it is above
+        self._signed: dict[bytes, tuple[TopVia, bytes]] = {}
+        self._turn = 0  # for so many times the own addresses were asked for anew
         self.forget()
 
     def forget(self) -> None:
         """Empties the caches: there is another server table, or another own address."""
         lines = self._core.lines
+        self._table, self._generation = lines.table, lines.generation
         self._fresh_until = float("-inf")
-        self._own: Cache[Address, bytes] = Cache(lambda phone: _octets(lines.towards(phone)))
-        self._own_to_server: Cache[str, bytes] = Cache(
-            lambda host: _octets(lines.towards_server(host))
+        self._signed.clear()
+        self._own: Cache[Address, Own] = Cache(lambda phone: self._read_own(lines.towards(phone)))
+        self._own_to_server: Cache[str, Own] = Cache(
+            lambda host: self._read_own(lines.towards_server(host))
         )
         self._vias: Cache[tuple[bytes, bytes, Address | None], TopVia] = Cache(self._read_via)
         self._routes: Cache[bytes, Routes] = Cache(self._read_routes)
-        self._records: Cache[bytes, bytes] = Cache(topmost)
-        self._targets: Cache[bytes, Goal] = Cache(
-            lambda host: self._goal(Uri.parse("sip:" + host.decode()))
-        )
+        self._records: Cache[bytes, bytes] = Cache(_topmost_record)
+        self._record_routes: Cache[tuple[bytes, str], bytes] = Cache(_record_route)
+        self._targets: Cache[bytes, Goal] = Cache(self._read_target)
 
     def forward(self, data: bytes, side: str, source: Address, now: float) -> Send | None:
         """What is to be sent for an ordinary message; None: `Core.receive` is to have it. It tells
         of no events, so it is for when nobody listens."""
+        if self._generation != self._core.lines.generation:
+            self.forget()
         peer = None
         if side != PHONES:
-            peer = self._core.table.by_name.get(side)
-            if not peer or not peer.alive:
+            peer = self._table.by_name.get(side)
+            if not peer or not peer.up:
                 return None
         if now > self._fresh_until:
             self._own.clear()
             self._own_to_server.clear()
             self._routes.clear()
+            self._turn += 1
             self._fresh_until = now + FRESH_SECONDS
         try:
-            facts, words = self._reader.read(data, now)
+            words = self._reader.read(data, now)
             forward = self._answer if data.startswith(b"SIP/") else self._request
-            return forward(new(Came, (data, side, source, now)), peer, facts, words)
+            return forward(data, side, source, now, peer, words)
         except (NotOrdinary, RemoteProtocolError):
             return None
+
+    def _read_own(self, address: Address) -> Own:
+        if self._generation != self._core.lines.generation:  # it is a new one
+            self.forget()
+        return _own(address)
 
     # -- look up ----------------------------------------------------------------------------------
 
@@ -167,6 +203,8 @@ class FastPath:
         """A topmost Via, left and right of its branch, as `source` sent it or (None) as it came
         back in an answer. Raises NotOrdinary."""
         left, right, source = key
+        if len(left) + len(right) > MAX_KEY:
+            raise NotOrdinary
         value = f"{left.decode()};branch={STAND_IN}{right.decode()}"
         via = Via.parse(value)
         complete = via.with_source(*source) if source else via
@@ -180,13 +218,10 @@ class FastPath:
         if not server and not literal(address):
             raise NotOrdinary
         before, after = text.encode().split(b";branch=" + STAND_IN.encode())
-        words = "\0".join(words_of(lines.signed(complete))).encode()
+        words = "\0".join(words_of(lines.signed(complete, address))).encode()
         first, last = words.split(STAND_IN.encode())
-        back = lines.back_word(complete).encode()
-        ours = b";" + BACK.encode() + b"=" + back + b";rport\r\nVia: "
-        known = TopVia(
-            ours + before + b";branch=" + COOKIE, after, first + COOKIE, last, address, server, back
-        )
+        back = lines.back_word(address).encode()
+        known = TopVia((before, after), (first, last), address, server, back)
         self._vias[before, after, None] = known  # as the answer will have it
         return known
 
@@ -194,8 +229,15 @@ class FastPath:
         address = uri.address()
         return Goal(address, self._core.lines.table.by_address.get(address))
 
+    def _read_target(self, host: bytes) -> Goal:
+        if len(host) > MAX_KEY:
+            raise NotOrdinary
+        return self._goal(Uri.parse("sip:" + host.decode()))
+
     def _read_routes(self, octets: bytes) -> Routes:
         """The values of Route lines. Raises NotOrdinary for a strict router."""
+        if len(octets) > MAX_KEY:
+            raise NotOrdinary
         request = parse(b"OPTIONS sip:nobody SIP/2.0\r\nRoute: " + octets + b"\r\n")
         assert isinstance(request, Request)
         hint = self._core.lines.pop_routes(request)
@@ -207,97 +249,106 @@ class FastPath:
         next_hop = self._goal(left[0].uri) if left else None
         return Routes(kept, asked.encode("utf-8", "surrogateescape"), hint, next_hop)
 
-    def _sign(self, first: bytes, branch: bytes, last: bytes) -> bytes:
-        """Our branch above a Via with this one, of which the cookie is left out."""
+    def _sign(self, via: TopVia, branch: bytes) -> bytes:
+        """Our branch above a Via with this one, whose cookie is left out."""
         keyed = self._keyed.copy()
-        keyed.update(first + branch + last)
-        return COOKIE + keyed.hexdigest().encode()
+        keyed.update(via.signed_left + branch + via.signed_right)
+        signed = COOKIE + hexlify(keyed.digest())
+        if len(self._signed) >= MAX_SIGNED:
+            self._signed.clear()
+        self._signed[signed] = via, branch
+        return signed
 
     # -- requests ---------------------------------------------------------------------------------
 
-    def _request(self, came: Came, asker: Server | None, facts: Any, words: Any) -> Send:
-        data, _, source, _ = came
-        method, above, routes, records, hops, _, end = facts
-        line, uri, host, left, branch, right, others, tag, call_id = words
-        before, after, first, last, _, _, _ = self._vias[left, right, source]
-        signed = self._sign(first, branch, last)
-        # First: a Route may name it.
-        own = self._own_to_server[source[0]] if asker else self._own[source]
+    def _request(
+        self,
+        data: bytes,
+        side: str,
+        source: Address,
+        now: float,
+        asker: Server | None,
+        words: Any,
+    ) -> Send:
+        core = self._core
+        (
+            method, above, routes, records, hops, line, uri, host,
+            left, branch, right, others, tag, call_id, middle, rest,
+        ) = words  # fmt: skip
+        via = self._vias[left, right, source]
+        signed = self._sign(via, branch)
+        if via.turn != self._turn:  # now, for a Route may name the address
+            via.own = self._own_to_server[source[0]] if asker else self._own[source]
+            via.turn = self._turn
+        own = via.own
         route = self._routes[routes] if routes else NO_ROUTES
-        seed = FROM_SERVERS if asker else FROM_PHONES
-        loop = b";loop=%08x" % crc32(route.asked, crc32(uri, seed))
-        if (others and loop[6:] in others) or self._is_special(method, signed, tag):
+        asked = crc32(route.asked, crc32(uri, FROM_SERVERS if asker else FROM_PHONES))
+        loop = b";loop=%08x" % asked
+        if others and loop[6:] in others:
+            raise NotOrdinary
+        if method == b"ACK" and tag and tag.decode() == core.lines.own_tag(signed.decode()):
+            raise NotOrdinary
+        if core.outage_queue.released and signed + method in core.outage_queue.released:
             raise NotOrdinary
         pointed = self._targets[host]
         goal = route.next_hop or pointed
+        creates = method in CREATING and not tag
+        top, target = b"", None
         if asker:
-            if self._core.orphans.watchful and method in CREATING and not tag:
+            if creates and core.orphans.watchful:
                 raise NotOrdinary
-            server, to, target = asker, PHONES, self._reachable(goal, source)
-            own = here = self._own[target]
+            target = self._reachable(goal, source)
+            server, to, own = asker, PHONES, self._own[target]
+            here = own
         else:
-            server = self._choose(signed, method, call_id, route.hint, pointed.server, goal.server)
-            to, target, here = server.name, None, self._own_to_server[server.address[0]]
-        top = self._written_above(data, asker, method, tag, above, records, own, server)
+            begins = not tag and method not in (b"ACK", b"CANCEL")
+            server = self._choose(
+                signed, method, begins, call_id, route.hint, pointed.server, goal.server, now
+            )
+            to, here = server.name, self._own_to_server[server.address[0]]
+            if method == b"REGISTER" and self._table.path:
+                if above or records or b"\npath" in data.lower():
+                    raise NotOrdinary
+                top = b"Path: <sip:%b;lr>\r\n" % own.address
+        if creates:
+            if not (above or records):
+                top = self._record_routes[own.address, server.hint]
+            elif not asker or self._records[above or b"Record-Route: " + records] != own.address:
+                raise NotOrdinary
         if asker:
-            self._passed_on(asker, method, tag, beneath(branch, others))
+            core.failover.request_passed_on(asker, beneath(branch, others), method, tag)
         else:
-            named = bool(pointed.server and not route.next_hop)
-            self._wait(server, signed, method, tag, came, named)
-        self._core.counters["passed.requests"] += 1
-        rest = data[end:].replace(*ONE_HOP_LESS[hops], 1)
+            named = pointed.server is not None and not route.next_hop
+            ends = method == b"ACK" and (named or core.pending.refused_by_server(signed))
+            pending = new(PendingDatagram, (to, data, side, source, now, 0, False))
+            core.failover.request_sent(signed, method, tag, pending, ends)
+        core.counters["passed.requests"] += 1
+        hops = ONE_HOP_LESS[hops]
         if routes:
-            rest = rest.replace(b"\r\nRoute: " + routes, b"\r\n" + route.kept, 1)
-        pieces = (
-            line,
-            *top,
-            above,
-            b"Via: SIP/2.0/UDP ",
-            here,
-            b";branch=",
-            signed,
-            loop,
-            before,
-            branch,
-            after,
-            others,
-            rest,
+            kept = b"\r\n" + route.kept
+            rest = (middle + hops + rest).replace(b"\r\nRoute: " + routes, kept, 1)
+            middle = hops = b""
+        onward = b"".join(
+            (
+                line,
+                top,
+                above,
+                here.via,
+                signed,
+                loop,
+                via.before,
+                branch,
+                via.right,
+                others,
+                middle,
+                hops,
+                rest,
+            )
         )
-        send = new(Send, (to, b"".join(pieces), target))
+        send: Send = new(Send, (to, onward, target))
         if asker and method == b"INVITE" and not (tag or others):
-            self._core.orphans.sent(signed, came.side, send, came.now)
+            core.orphans.invite_sent(signed, side, send, now)
         return send
-
-    def _written_above(
-        self,
-        data: bytes,
-        asker: Server | None,
-        method: bytes,
-        tag: bytes,
-        above: bytes,
-        records: bytes,
-        own: bytes,
-        server: Server,
-    ) -> tuple[bytes, ...]:
-        """The line above our Via, in pieces: Record-Route, Path, or none. Raises NotOrdinary."""
-        if method == b"REGISTER" and self._core.table.path and not asker:
-            if above or records or b"\npath" in data.lower():
-                raise NotOrdinary
-            return b"Path: <sip:", own, b";lr>\r\n"
-        if method not in CREATING or tag:
-            return NO_LINE
-        if not (above or records):
-            return b"Record-Route: <sip:", own, b";lr;hint=", server.hint.encode(), b">\r\n"
-        if not asker or self._records[above or b"Record-Route: " + records] != own:
-            raise NotOrdinary
-        return NO_LINE
-
-    def _is_special(self, method: bytes, signed: bytes, tag: bytes) -> bool:
-        """Is it an ACK to the forwarder's own answer, or the copy of a request kept lately?"""
-        core = self._core
-        if method == b"ACK" and tag and tag.decode() == core.lines.own_tag(signed.decode()):
-            return True
-        return bool(core.kept.released) and signed + method in core.kept.released
 
     def _reachable(self, goal: Goal, source: Address) -> Address:
         """Where a server at `source` sends to, if that may be a phone. Raises NotOrdinary."""
@@ -312,113 +363,82 @@ class FastPath:
         self,
         signed: bytes,
         method: bytes,
+        new: bool,
         call_id: bytes,
         hint: str,
         pointed: Server | None,
         named: Server | None,
+        now: float,
     ) -> Server:
         """Which server gets a phone's request. None that it names may be down, for that is written
         over. Raises NotOrdinary."""
-        core, table = self._core, self._core.table
-        if core.passive.trial or (pointed and not pointed.usable) or (named and not named.usable):
+        failover = self._core.failover
+        if (
+            failover.passive.trial
+            or (pointed and not pointed.accepts_dialogs)
+            or (named and not named.accepts_dialogs)
+        ):
             raise NotOrdinary
-        server = table.by_hint.get(hint)
-        if server and server.usable:
-            return server
-        server = table.by_name.get(core.inflight.server_of(signed, method) or "")
-        if server and server.usable:
-            return server
-        if table.policy != CALL_ID:
-            server = table.hot
-        elif table.convergence == CALL_ID_HEADER:
-            session = call_id.decode("utf-8", "surrogateescape").strip()
-            server = table.choose(session, new=True)
+        server, _ = failover.choose(hint, signed, method, new, lambda: self._key(call_id), now)
         if not server:
             raise NotOrdinary
         return server
 
-    def _wait(
-        self, server: Server, signed: bytes, method: bytes, tag: bytes, came: Came, named: bool
-    ) -> None:
-        """A phone's request goes to a server, which owes its answer from now on. `named`: it is the
-        party that is meant."""
-        inflight, row = self._core.inflight, (server.name, *came, 0, False)
-        server.requests += 1
-        if method == b"ACK":
-            ends = named or inflight.refused_itself(signed)
-            inflight.echo((signed, method, NO_STATUS, tag), row, ends)
-            return
-        inflight.wait(signed + method, row)
-        if server.unhandled is not None:
-            server.unhandled.add(signed + method)
-
-    def _passed_on(self, server: Server, method: bytes, tag: bytes, beneath: bytes) -> None:
-        """A server has passed a request on: an ACK is settled with that."""
-        inflight = self._core.inflight
-        if method == b"ACK":
-            server.has_handled(inflight.came_through((beneath, method, NO_STATUS, tag)))
-            return
-        if method == b"INVITE":
-            inflight.begun(beneath)
-        self._has_begun(server, beneath + method)
-
-    def _has_begun(self, server: Server, key: Key) -> None:
-        inflight = self._core.inflight
-        if server.unhandled:
-            server.has_begun(key, inflight.waiting(key))
-        if inflight.hedged:
-            server.is_late(key, inflight.hedged)
+    def _key(self, call_id: bytes) -> str:
+        """The affinity key. Raises NotOrdinary unless it is the Call-ID."""
+        if self._table.convergence != CALL_ID_HEADER:
+            raise NotOrdinary
+        return call_id.decode("utf-8", "surrogateescape").strip()
 
     # -- answers ----------------------------------------------------------------------------------
 
-    def _answer(self, came: Came, sender: Server | None, facts: Any, words: Any) -> Send:
-        data, side, source, now = came
-        method, status, start, end = facts
-        signed, back, left, branch, right, others, tag = words
-        core, via = self._core, self._vias[left, right, None]
-        if back != via.back or signed != self._sign(via.signed_before, branch, via.signed_after):
-            raise NotOrdinary
+    def _answer(
+        self,
+        data: bytes,
+        side: str,
+        source: Address,
+        now: float,
+        sender: Server | None,
+        words: Any,
+    ) -> Send:
+        core = self._core
+        method, status, signed, back, left, branch, right, others, tag, start, rest = words
+        via, above = self._signed.get(signed, NEITHER)
+        if branch != above or left != via.left or right != via.right:
+            via = self._vias[left, right, None]
+            if self._sign(via, branch) != signed:
+                raise NotOrdinary
         server = via.server
-        if server and not server.usable:
+        if back != via.back or (server and not server.accepts_dialogs):
             raise NotOrdinary
-        if core.failovers and sender and core.unsettled(side, now):
+        failover = core.failover
+        if failover.records and sender and failover.awaits_first_answer(side, now):
             raise NotOrdinary
-        if core.orphans.watchful and method == b"INVITE":
+        if method == b"INVITE" and core.orphans.watchful:
             raise NotOrdinary
         if sender:
-            self._heard(sender, signed, method, status, tag, now)
+            failover.response_received(sender, (signed, method, status, tag), now)
         elif method == b"INVITE":
-            core.orphans.heard(signed, status >= b"200")
+            core.orphans.invite_answered(signed, status >= b"200")
         core.counters["passed.responses"] += 1
-        onward = data[:start] + data[end:]
         if not server:
-            return new(Send, (PHONES, onward, via.back_address))
-        server.echoes += bool(others)
+            return new(Send, (PHONES, start + rest, via.back_address))
+        pending = new(PendingDatagram, (server.name, data, side, source, now, 0, False))
         key = beneath(branch, others), method, status, tag
-        core.inflight.echo(key, (server.name, data, side, source, now, 0, False), not others)
-        return new(Send, (server.name, onward, None))
-
-    def _heard(
-        self, sender: Server, signed: bytes, method: bytes, status: bytes, tag: bytes, now: float
-    ) -> None:
-        """A server has answered."""
-        inflight = self._core.inflight
-        sender.responses += 1
-        sender.answered = now
-        key = signed, method, status, tag
-        through = inflight.came_through(key) if inflight.passing else None
-        sender.has_handled(through)
-        if status < b"200":
-            if method == b"INVITE":
-                inflight.begun(signed)
-            self._has_begun(sender, signed + method)
-            return
-        sender.has_handled(inflight.answered(signed + method))
-        if inflight.hedged:
-            sender.is_late(signed + method, inflight.hedged)
-        if status >= b"300" and method == b"INVITE":
-            inflight.refused(signed, sender.name, not through)
+        failover.response_sent(key, pending, not others)
+        return new(Send, (server.name, start + rest, None))
 
 
-def _octets(address: Address) -> bytes:
-    return format_address(address).encode("utf-8", "surrogateescape")
+def _own(address: Address) -> Own:
+    octets = format_address(address).encode("utf-8", "surrogateescape")
+    return Own(octets, b"Via: SIP/2.0/UDP " + octets + b";branch=")
+
+
+def _topmost_record(lines: bytes) -> bytes:
+    if len(lines) > MAX_KEY:
+        raise NotOrdinary
+    return topmost(lines)
+
+
+def _record_route(key: tuple[bytes, str]) -> bytes:
+    return b"Record-Route: <sip:%b;lr;hint=%b>\r\n" % (key[0], key[1].encode())

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Collection
 from itertools import chain, pairwise
 from operator import itemgetter
 from struct import Struct
@@ -26,6 +27,8 @@ COOKIE = MAGIC_COOKIE.encode()
 PLAIN = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.!%+*'~-"
 MOST = 512  # templates
 LONGEST = 4_096  # octets of a head that a template is made of
+# by octet: "a" for those of a word, itself for any other
+SHAPE = bytes(ord("a") if octet in PLAIN else octet for octet in range(256))
 BETWEEN = 0.04  # seconds between two templates made; one takes 0.1 ms
 
 # the repeats that give nothing back are right (gh-106052)
@@ -106,13 +109,29 @@ FIRST_BRANCH = compiled(
 
 
 class Form:
-    """A pattern, and which of its groups are facts (and where `edge` begins and ends), which are
-    words."""
+    """A pattern of one kind of message, and what is taken out of a message that it matches.
 
-    def __init__(self, pattern: re.Pattern[bytes], edge: str, facts: str, words: str) -> None:
+    `facts` are equal in all messages of a template. `words` differ from message to message; to them
+    two slices are added: from the end of group `start` (none: from the first octet) to the
+    beginning of group `gap`, and from the end of `gap` to the message's end.
+    """
+
+    def __init__(
+        self, pattern: re.Pattern[bytes], facts: str, words: str, start: str, gap: str
+    ) -> None:
         self.match, index = pattern.match, pattern.groupindex
-        self.edge, self.facts = index[edge], tuple(index[name] for name in facts.split())
-        self.words = tuple(index[name] for name in words.split())
+        self.facts, self.words = facts.split(), words.split()
+        self._groups = [index[name] for name in self.facts + self.words]
+        self._start, self._gap = index.get(start, 0), index[gap]
+
+    def edges(self, match: re.Match[bytes]) -> tuple[int, int, int]:
+        """Where the first slice begins and ends, and where the second begins."""
+        return match.end(self._start) if self._start else 0, *match.span(self._gap)
+
+    def cut(self, match: re.Match[bytes]) -> tuple[Any, ...]:
+        start, end, rest = self.edges(match)
+        data = match.string
+        return (*match.group(*self._groups), data[start:end], data[rest:])
 
 
 def forms(possessive: bool = POSSESSIVE) -> tuple[Form, Form]:
@@ -120,15 +139,17 @@ def forms(possessive: bool = POSSESSIVE) -> tuple[Form, Form]:
     return (
         Form(
             compiled(REQUEST_TEXT, possessive),
-            "others",
             "method above routes records hops",
             "line uri host left branch right others tag call_id",
+            start="others",
+            gap="hops",
         ),
         Form(
             compiled(ANSWER_TEXT, possessive),
-            "ours",
             "cseq status",
             "signed back left branch right others tag",
+            start="",
+            gap="ours",
         ),
     )
 
@@ -152,20 +173,20 @@ class Template:
     """What messages of one kind and length have in common, learned from two that a pattern has
     matched.
 
-    Free words in which the two differ are holes, and the body is one. A message that is as long,
-    equal outside the holes, and in the holes has word characters only (in CSeq digits) is what the
-    second one was, but for these words.
+    Words in which the two differ are holes, and the body is one. A message of that length is as
+    ordinary as the second one was, and has the same facts, if its head has the same shape (word
+    characters and others in the same places), is equal outside the holes, and has digits for its
+    CSeq number.
     """
 
-    __slots__ = ("_cut", "_equal", "_number", "facts", "holes", "words")
+    __slots__ = ("_equal", "_fixed", "_head", "_number", "_shape", "facts", "holes", "words")
 
     def __init__(
         self,
         match: re.Match[bytes],
         sample: bytes,
-        holes: list[tuple[int, int]],
-        facts: Any,
-        words: Any,
+        holes: Collection[tuple[int, int]],
+        form: Form,
     ) -> None:
         data, groups, head = match.string, match.re.groupindex, match.end()
         free = [match.span(name) for name in FREE if name in groups]
@@ -181,20 +202,25 @@ class Template:
         number = match.span("number")
         differ = (at for at in spans if at in holes or data[slice(*at)] != sample[slice(*at)])
         self.holes = sorted({number, *differ})
-        edges = [0, *chain(*self.holes), head, len(data)]
-        self._cut = Struct("".join(f"{stop - start}s" for start, stop in pairwise(edges))).unpack
-        self._equal = tuple(
-            data[start:stop] for start, stop in zip(edges[:-1:2], edges[1::2], strict=True)
+        edges = [0, *chain(*self.holes), head]
+        fields = "".join(
+            f"{stop - start}{'sx'[at % 2]}" for at, (start, stop) in enumerate(pairwise(edges))
         )
-        self._number = 2 * self.holes.index(number) + 1
-        self.facts, self.words = facts, itemgetter(*(slice(*match.span(name)) for name in words))
+        self._head, self._number = slice(0, head), slice(*number)
+        self._shape, self._fixed = data[:head].translate(SHAPE), Struct(fields).unpack
+        self._equal = self._fixed(data[:head])
+        self.facts = match.group(*form.facts)
+        start, end, rest = form.edges(match)
+        words = (slice(*match.span(name)) for name in form.words)
+        self.words = itemgetter(*words, slice(start, end), slice(rest, None))
 
     def fits(self, data: bytes) -> bool:
-        parts = self._cut(data)
-        if parts[::2] != self._equal or not parts[self._number].isdigit():
-            return False
-        holes = b"".join(parts[1:-1:2])
-        return holes.isalnum() or not holes.translate(None, PLAIN)  # the former is faster
+        head = data[self._head]
+        return (
+            head.translate(SHAPE) == self._shape
+            and self._fixed(head) == self._equal
+            and data[self._number].isdigit()
+        )
 
 
 class Reader:
@@ -208,12 +234,11 @@ class Reader:
         self._samples: dict[tuple[int, bytes], bytes] = {}
         self._next = float("-inf")  # when the next one may be made
 
-    def read(self, data: bytes, now: float) -> tuple[Any, Any]:
-        """The facts of a message, which those that fit one template share, and its words. Raises
-        NotOrdinary."""
+    def read(self, data: bytes, now: float) -> Any:
+        """The facts of a message, its words and the two slices. Raises NotOrdinary."""
         template = self._templates.get((len(data), data[:4]))
         if template and template.fits(data):
-            return template.facts, template.words(data)
+            return template.facts + template.words(data)
         form = self._answer if data.startswith(b"SIP/") else self._request
         match = form.match(data)
         if not match:
@@ -221,12 +246,11 @@ class Reader:
         head, length = match.end(), match["length"]
         if head > MAX_HEAD or len(data) > MAX_SIZE or (length and int(length) != len(data) - head):
             raise NotOrdinary
-        facts = match.group(*form.facts) + match.span(form.edge)
         if now >= self._next and head < LONGEST:
-            self._learn(match, now, facts, form.words)
-        return facts, match.group(*form.words)
+            self._learn(match, now, form)
+        return form.cut(match)
 
-    def _learn(self, match: re.Match[bytes], now: float, facts: Any, words: Any) -> None:
+    def _learn(self, match: re.Match[bytes], now: float, form: Form) -> None:
         kind = len(match.string), match.string[:4]
         sample, known = self._samples.get(kind), self._templates.get(kind)
         if len(self._samples) >= MOST:
@@ -235,9 +259,7 @@ class Reader:
         if sample:
             if len(self._templates) >= MOST:
                 self._templates.clear()
-            self._templates[kind] = Template(
-                match, sample, known.holes if known else [], facts, words
-            )
+            self._templates[kind] = Template(match, sample, known.holes if known else (), form)
             self._next = now + BETWEEN
 
 

@@ -45,7 +45,8 @@ class Lines:
         self._advertised_to_server = advertised_to_server
         # those written already: as many as this computer has addresses
         self.own: set[Address] = set()
-        self.changed: Callable[[], None] = lambda: None  # called when there is one more
+        # Grows when the table or the own addresses change: what was cached of them is void then.
+        self.generation = 0
 
     def towards(self, phone: Address) -> Address:
         """The own address to write for that phone, known as own from now on."""
@@ -58,7 +59,7 @@ class Lines:
     def _known(self, own: Address) -> Address:
         if own not in self.own:
             self.own.add(own)
-            self.changed()
+            self.generation += 1
         return own
 
     def is_own(self, address: Address) -> bool:
@@ -72,38 +73,43 @@ class Lines:
         via = request.via
         complete = via.with_source(*source)
         if complete != via:
-            request.replace_top("Via", str(complete))
+            request.replace_via(complete)
 
     def push_via(self, request: Request, own: Address, branch: str, side: str) -> None:
         """`rport` (RFC 3581 3) has the peer answer to the port that this leaves from, should `own`
         name another one. It stands last, where a peer's answer to it grows."""
-        loop, back = loop_word(request, side), self.back_word(request.via)
+        loop, back = loop_word(request, side), self.back_word(way_back(request.via))
         words = f"branch={branch};{LOOP}={loop};{BACK}={back};rport"
         request.push("Via", f"SIP/2.0/UDP {format_address(own)};{words}")
 
     def branch(self, request: Request) -> str:
         return make_branch(self.key, request, self.signed(request.via))
 
-    def back_word(self, via: Via) -> str:
-        """Signs the address to which a response with this Via beneath ours goes. It is no part of
-        the branch, which names the transaction alone."""
-        host, port = way_back(via)
-        words = ("server",) if (host, port) in self.table.by_address else (host, str(port))
+    def back_word(self, address: Address) -> str:
+        """Signs the address to which a response goes that has our Via on top. It is no part of the
+        branch, which names the transaction alone."""
+        host, port = address
+        words = ("server",) if address in self.table.by_address else (host, str(port))
         return keyed_hash(self.key, BACK, *words)[:BACK_DIGITS]
 
     def is_ours(self, response: Response) -> bool:
         """Is the topmost Via one that a forwarder with our secret made, over the Via beneath it as
         it is?"""
         vias = response.vias[:2]
-        if len(vias) < 2 or not is_branch_of(self.key, vias[0], self.signed(vias[1]), response):
+        if len(vias) < 2:
             return False
-        return vias[0].params.get(BACK) == self.back_word(vias[1])
+        ours, beneath = vias
+        back = way_back(beneath)
+        signed = self.signed(beneath, back)
+        return is_branch_of(self.key, ours, signed, response) and (
+            ours.params.get(BACK) == self.back_word(back)
+        )
 
-    def signed(self, via: Via) -> Via:
+    def signed(self, via: Via, back: Address | None = None) -> Via:
         """What our branch says of the Via beneath it. Servers stand in for one another, so that one
         which repeats what a dead one had sent already makes a retransmission of it, which no phone
-        takes for a second call."""
-        if way_back(via) in self.table.by_address:
+        takes for a second call. `back` is its way back, where that is known."""
+        if (back or way_back(via)) in self.table.by_address:
             return Via(via.transport, "server", params={"branch": via.branch})
         return via
 
@@ -182,7 +188,7 @@ class Lines:
 
     def _is_dead(self, address: Address) -> bool:
         server = self.table.by_address.get(address)
-        return server is not None and not server.usable
+        return server is not None and not server.accepts_dialogs
 
     # -- Failover-Kept -----------------------------------------------------------------------------
 

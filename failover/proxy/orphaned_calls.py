@@ -17,7 +17,9 @@ user who picks up the old one hears nobody.
     acknowledges the final answer (17.1.1.3); to a 2xx that crosses the CANCEL it says ACK and BYE
     (15). None of these answers goes on to a server.
 
-All of it is bounded. A forwarder that takes over from another one knows nothing of it.
+All of it is bounded. A standby that takes over knows nothing of it. A call's key is our branch of
+its INVITE, which the answers have too; in what the forwarder itself tells the phone about a call
+(ACK, BYE) that branch has a suffix.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable
+from typing import NamedTuple
 
 from failover.config.settings import PHONES
 from failover.proxy.events import Send
@@ -39,34 +42,21 @@ from sip.via import Via
 MAX_CALLS = 2_048  # ringing, and as many orphans
 MAX_OCTETS = 8 << 20  # of ringing calls
 RINGING_SECONDS = 300.0  # proxies give up after 3 minutes (RFC 3261 16.6 step 11)
-# The user in From, read quickly: many calls may ring when a server dies.
+# The user in From. No full parse, because many calls may ring when a server dies.
 _CALLER = re.compile(rb"(?im)^(?:From|f)[ \t]*:[^\r\n]*?sips?:([^@;>\s]*)@")
 
 
 class Call:
     """An INVITE that a server began and sent to a phone. `data`: as it was sent; `rings`: the phone
-    has answered provisionally; `ended`: since when it is to end, if it is; `over`: its final answer
-    has come."""
-
-    __slots__ = (
-        "caller",
-        "cancel_due",
-        "data",
-        "ended",
-        "interval",
-        "over",
-        "rings",
-        "server",
-        "since",
-        "target",
-    )
+    has answered provisionally; `ended_at`: when the forwarder began to end it, if it did; `over`:
+    its final answer has come."""
 
     def __init__(self, server: str, data: bytes, target: Address, since: float) -> None:
         self.server, self.data, self.target, self.since = server, data, target, since
         self.rings = self.over = False
-        self.caller = b""  # the user in its From; known once it is an orphan
-        self.ended: float | None = None
-        self.cancel_due, self.interval = 0.0, T1
+        self.caller = b""  # the user in its From; read once it is an orphan
+        self.ended_at: float | None = None
+        self.cancel_due, self._interval = 0.0, T1
 
     @property
     def invite(self) -> Request:
@@ -93,32 +83,48 @@ class Call:
         return Send(PHONES, Request(method, uri or invite.uri, fields).to_bytes(), self.target)
 
     def cancel(self, now: float) -> Send:
-        self.cancel_due, self.interval = now + self.interval, min(2 * self.interval, T2)
+        self.cancel_due, self._interval = now + self._interval, min(2 * self._interval, T2)
         invite = self.invite
         return self.request("CANCEL", invite.cseq.number, invite.get("To") or "")
 
+    @property
+    def is_to_be_cancelled(self) -> bool:
+        return self.ended_at is not None and self.rings and not self.over
 
-class Orphans:
-    """`watchful`: there are orphans, so answers and INVITEs are to be shown to this."""
+    def is_too_old(self, now: float) -> bool:
+        if self.ended_at is not None:
+            return now - self.ended_at > PATIENCE
+        return now - self.since > RINGING_SECONDS
+
+
+class Ending(NamedTuple):
+    """A request that ends a call, or acknowledges its end."""
+
+    call: Call
+    send: Send
+
+
+class OrphanedCalls:
+    """`watchful`: there are orphans, so answers and INVITEs must be shown to this object. Counts in
+    `counters`: `orphans.ended`."""
 
     def __init__(self, counters: Counter[str]) -> None:
         self._counters = counters
         self._ringing: dict[bytes, Call] = {}  # by our branch, oldest first
         self._orphans: dict[bytes, Call] = {}  # likewise
-        self._octets = 0  # of those that ring
+        self._octets = 0  # of the ringing ones
         self.watchful = False
 
-    def forget(self) -> None:
-        """Everything."""
+    def clear(self) -> None:
         self._ringing.clear()
         self._orphans.clear()
         self._octets, self.watchful = 0, False
 
-    # -- what rings -------------------------------------------------------------------------------
+    # -- what rings --------------------------------------------------------------------------------
 
-    def sent(self, branch: bytes, server: str, send: Send, now: float) -> None:
-        """A server began this INVITE, or repeats it; with the branch of a dead one's it takes that
-        over."""
+    def invite_sent(self, branch: bytes, server: str, send: Send, now: float) -> None:
+        """A server began this INVITE, or repeats it. With the branch of a lost server's call it
+        takes that over."""
         if self._orphans.pop(branch, None):
             self.watchful = bool(self._orphans)
         assert send.target is not None
@@ -131,16 +137,16 @@ class Orphans:
         while len(self._ringing) > MAX_CALLS or self._octets > MAX_OCTETS:
             self._remove(next(iter(self._ringing)))
 
-    def heard(self, branch: bytes, final: bool) -> None:
-        """The phone has answered one whose server lives."""
+    def invite_answered(self, branch: bytes, final: bool) -> None:
+        """The phone has answered the INVITE of a server that is up."""
         call = self._ringing.get(branch)
         if call:
             call.rings = True
             if final:
                 self._remove(branch)
 
-    def abandon(self, server: str) -> None:
-        """It has gone: what it had ringing are orphans."""
+    def server_lost(self, server: str) -> None:
+        """The calls that it had ringing are orphans now."""
         gone = [branch for branch, call in self._ringing.items() if call.server == server]
         for branch in gone:
             call = self._orphans[branch] = self._remove(branch)
@@ -157,7 +163,7 @@ class Orphans:
 
     # -- what is to end ---------------------------------------------------------------------------
 
-    def refused(self, invite: bytes, now: float) -> list[tuple[Call, Send]]:
+    def caller_refused(self, invite: bytes, now: float) -> list[Ending]:
         """A server has refused this INVITE of a caller, which rang before its server died."""
         if not self.watchful:
             return []
@@ -168,7 +174,7 @@ class Orphans:
         caller, called = _user(wanted.get("From")), _user(wanted.get("To"))
         return self._end(caller, lambda call: called in _called(call.invite), now)
 
-    def replaced(self, invite: Request, target: Address, now: float) -> list[tuple[Call, Send]]:
+    def called_anew(self, invite: Request, target: Address, now: float) -> list[Ending]:
         """A server sends a phone this INVITE, which began there."""
         if not self.watchful:
             return []
@@ -184,56 +190,54 @@ class Orphans:
 
         return self._end(_user(invite.get("From")), is_same, now)
 
-    def _end(
-        self, caller: str, condition: Callable[[Call], bool], now: float
-    ) -> list[tuple[Call, Send]]:
-        """Ends those of the caller that fulfil the condition. One that cannot be read costs nobody
-        else anything."""
+    def _end(self, caller: str, condition: Callable[[Call], bool], now: float) -> list[Ending]:
+        """Ends the caller's orphans that fulfil the condition. One that cannot be parsed is
+        skipped."""
         octets = caller.encode("utf-8", "surrogateescape")
-        sends: list[tuple[Call, Send]] = []
+        endings: list[Ending] = []
         for call in self._orphans.values():
-            if not octets or call.caller != octets or call.ended is not None:
+            if not octets or call.caller != octets or call.ended_at is not None:
                 continue
             try:
                 if not condition(call):
                     continue
-                cancels = [(call, call.cancel(now))] if call.rings else []
+                cancels = [Ending(call, call.cancel(now))] if call.rings else []
             except RemoteProtocolError:
                 continue
-            call.ended = now
+            call.ended_at = now
             self._counters["orphans.ended"] += 1
-            sends += cancels
-        return sends
+            endings += cancels
+        return endings
 
     # -- what phones answer -----------------------------------------------------------------------
 
-    def answered(self, response: Response, now: float) -> tuple[Call, list[Send]] | None:
-        """What is to be sent where an orphan is answered that is being ended; the answer goes no
-        further. None: it is none of these."""
+    def answered(self, response: Response, now: float) -> list[Ending] | None:
+        """A phone's answer. If it is to an orphan that is being ended, returns what to send, and
+        the answer goes no further. None: it is another one."""
         branch = _key(response.via.branch)
         call = self._orphans.get(branch)
         if not call:
             return None
         cseq = response.cseq
         invited = cseq.method == "INVITE"
-        if call.ended is None:
+        if call.ended_at is None:
             call.rings = True
             if invited and response.status >= 200:
                 del self._orphans[branch]
                 self.watchful = bool(self._orphans)
             return None
         if not invited:
-            return call, []
+            return []
         if response.status < 200:
             begins, call.rings = not call.rings, True
-            return call, [call.cancel(now)] if begins else []
+            return [Ending(call, call.cancel(now))] if begins else []
         call.over = True
-        return call, self._acknowledged(call, response)
+        return [Ending(call, send) for send in self._acknowledged(call, response)]
 
     def undelivered(self, branch: str) -> None:
-        """The phone cannot be told any more that this one is to end, so it is not told again."""
+        """The phone cannot be reached, so it is not told again that this call is to end."""
         call = self._orphans.get(_key(branch))
-        if call and call.ended is not None:
+        if call and call.ended_at is not None:
             call.over = True
 
     @staticmethod
@@ -251,37 +255,39 @@ class Orphans:
             call.request("BYE", number + 1, to, uri, ".bye"),
         ]
 
-    # -- time -------------------------------------------------------------------------------------
+    # -- time --------------------------------------------------------------------------------------
 
-    def look(self, now: float) -> list[tuple[Call, Send]]:
+    def on_timer(self, now: float) -> list[Ending]:
         """Forgets what is too old; returns the CANCELs that are to be repeated."""
         while self._ringing:
             branch = next(iter(self._ringing))
-            if now - self._ringing[branch].since <= RINGING_SECONDS:
+            if not self._ringing[branch].is_too_old(now):
                 break
             self._remove(branch)
         if not self.watchful:
             return []
         repeated = []
         for branch, call in list(self._orphans.items()):
-            if (now - call.since > RINGING_SECONDS and call.ended is None) or (
-                call.ended is not None and now - call.ended > PATIENCE
-            ):
+            if call.is_too_old(now):
                 del self._orphans[branch]
-            elif call.ended is not None and call.rings and not call.over and now >= call.cancel_due:
-                repeated.append((call, call.cancel(now)))
+            elif (
+                call.ended_at is not None
+                and call.rings
+                and not call.over
+                and now >= call.cancel_due
+            ):
+                repeated.append(Ending(call, call.cancel(now)))
         self.watchful = bool(self._orphans)
         return repeated
 
 
 def _key(branch: str) -> bytes:
-    """Of a call, by the branch of its INVITE or of what is said to the phone about it
-    (`suffix`)."""
+    """A call's key, from the branch of its INVITE or of a request about it (with a suffix)."""
     return branch.partition(".")[0].encode("utf-8", "surrogateescape")
 
 
 def _user(value: str | None) -> str:
-    """Of the URI in a From or To; "" where there is none."""
+    """The user of the URI in a From or To; "" if there is none."""
     try:
         return NameAddr.parse(value or "").uri.user
     except RemoteProtocolError:

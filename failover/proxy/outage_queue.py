@@ -1,12 +1,12 @@
-"""Messages kept while no server lives, and passed on in the moment one does.
+"""Messages kept while no server is up, and passed on in the moment one is.
 
 Without a server the forwarder refuses what begins something new (503). A message of a dialog or
-transaction under way is not refused: a phone that hears 503 to its BYE gives up, and the bill of
+transaction under way is not refused: a phone that gets 503 to its BYE gives up, and the bill of
 the call it has ended runs on. Such a message gets no answer at all, so its sender repeats it by
 its own timers (RFC 3261 17.1.1.2, 17.1.2.2, 13.3.1.4).
 
  1. Of each message the newest copy is kept, with the time at which the first one came.
- 2. BYE and CANCEL are kept until a server lives, however long that takes: nobody waits for their
+ 2. BYE and CANCEL are kept until a server is up, however long that takes: nobody waits for their
     answers any more, but they end a call and its bill. Everything else is kept for 64*T1, after
     which no sender waits for it.
  3. A released message may be lost on its way to the server. So for REMEMBERED_SECONDS the next
@@ -20,95 +20,104 @@ its own timers (RFC 3261 17.1.1.2, 17.1.2.2, 13.3.1.4).
 from __future__ import annotations
 
 from collections import Counter
+from typing import NamedTuple
 
-from failover.proxy.pending_messages import EchoKey, Key, Row
+from failover.proxy.pending_messages import OneWayKey, PendingDatagram, RequestKey
 from sip.timing import PATIENCE
 
-MAX_KEPT = 10_000  # messages
-MAX_KEPT_OCTETS = 16 << 20
+MAX_MESSAGES = 10_000
+MAX_OCTETS = 16 << 20
 KEPT_SECONDS = PATIENCE
 REMEMBERED_SECONDS = 40.0  # after the release; no sender repeats a message for longer
 EXPIRY_INTERVAL = 1.0  # seconds between two searches for messages that are too old
 HANG_UPS = ("BYE", "CANCEL")
 
 
-class KeptMessages:
+class KeptMessage(NamedTuple):
+    datagram: PendingDatagram
+    hang_up: bool  # it ends a call
+
+
+class OutageQueue:
     """Counts in `counters`: `kept` (messages, not copies), `kept.expired`, `kept.overflow`."""
 
     def __init__(self, counters: Counter[str]) -> None:
         self._counters = counters
-        # Oldest first. A value is the row and whether it ends a call.
-        self._proven: dict[Key | EchoKey, tuple[Row, bool]] = {}
-        self._unproven: dict[Key | EchoKey, tuple[Row, bool]] = {}
+        # Both are oldest first.
+        self._proven: dict[RequestKey | OneWayKey, KeptMessage] = {}
+        self._unproven: dict[RequestKey | OneWayKey, KeptMessage] = {}
         self._octets = 0
-        self._next_expiry = 0.0
-        # requests that went on: when the first copy of each came
-        self.released: dict[Key | EchoKey, float] = {}
+        self._expiry_due = 0.0
+        # messages that went on: when the first copy of each came
+        self.released: dict[RequestKey | OneWayKey, float] = {}
         self._released_at = 0.0
 
     def __len__(self) -> int:
         return len(self._proven) + len(self._unproven)
 
-    def __contains__(self, key: Key | EchoKey) -> bool:
+    def __contains__(self, key: RequestKey | OneWayKey) -> bool:
         return key in self._proven or key in self._unproven
 
-    def keep(self, key: Key | EchoKey, row: Row, hang_up: bool, proven: bool, now: float) -> bool:
+    def add(
+        self, key: RequestKey | OneWayKey, message: KeptMessage, proven: bool, now: float
+    ) -> bool:
         """Keeps a message, or the newer copy of one. False for a copy."""
-        if now >= self._next_expiry:
+        if now >= self._expiry_due:
             self.expire(now)
-        rows = self._proven if key in self._proven or proven else self._unproven
-        earlier = self._unproven.pop(key, None) or rows.get(key)
+        kept = self._proven if key in self._proven or proven else self._unproven
+        datagram, earlier = message.datagram, self._unproven.pop(key, None) or kept.get(key)
         if earlier:
-            self._octets -= len(earlier[0].data)
-            since, moves = earlier[0].since, max(earlier[0].moves, row.moves)
-            row = row._replace(since=min(since, row.since), moves=moves)
+            self._octets -= len(earlier.datagram.data)
+            datagram = datagram._replace(
+                received_at=min(earlier.datagram.received_at, datagram.received_at),
+                moves=max(earlier.datagram.moves, datagram.moves),
+            )
         else:
             self._counters["kept"] += 1
-        rows[key] = row, hang_up
-        self._octets += len(row.data)
-        while len(self) > MAX_KEPT or self._octets > MAX_KEPT_OCTETS:
+        kept[key] = KeptMessage(datagram, message.hang_up)
+        self._octets += len(datagram.data)
+        while len(self) > MAX_MESSAGES or self._octets > MAX_OCTETS:
             self._remove_oldest()
         return earlier is None
 
-    def release(self, now: float) -> list[Row]:
-        """All that is kept and not too old, in the order in which it first came; then nothing is
-        kept any more."""
+    def release(self, now: float) -> list[PendingDatagram]:
+        """Empties the queue. Returns what is not too old, in the order in which it first came."""
         self.expire(now)
         kept = {**self._proven, **self._unproven}
-        self.forget()
-        self.released = {key: row.since for key, (row, _) in kept.items()}
+        self.clear()
+        self.released = {key: message.datagram.received_at for key, message in kept.items()}
         self._released_at = now
-        return sorted((row for row, _ in kept.values()), key=lambda row: row.since)
+        return sorted(
+            (message.datagram for message in kept.values()), key=lambda each: each.received_at
+        )
 
-    def since(self, key: Key | EchoKey, now: float) -> float:
-        """When the first copy of a request came: `now`, if it is none of those released lately."""
+    def first_received(self, key: RequestKey | OneWayKey, now: float) -> float:
+        """When the first copy of a message came: `now`, if it was not released lately."""
         if self.released and now - self._released_at > REMEMBERED_SECONDS:
             self.released = {}
         return self.released.get(key, now)
 
-    def forget(self) -> None:
-        """Removes everything."""
+    def clear(self) -> None:
         self.released = {}
         self._proven.clear()
         self._unproven.clear()
         self._octets = 0
 
     def _remove_oldest(self) -> None:
-        rows = self._unproven or self._proven
-        row, _ = rows.pop(next(iter(rows)))
-        self._octets -= len(row.data)
+        kept = self._unproven or self._proven
+        self._octets -= len(kept.pop(next(iter(kept))).datagram.data)
         self._counters["kept.overflow"] += 1
 
     def expire(self, now: float) -> None:
-        """Forgets what is too old."""
-        self._next_expiry = now + EXPIRY_INTERVAL
-        for rows in (self._proven, self._unproven):
+        """Removes what is too old."""
+        self._expiry_due = now + EXPIRY_INTERVAL
+        for kept in (self._proven, self._unproven):
             old = [
                 key
-                for key, (row, hang_up) in rows.items()
-                if not hang_up and now - row.since > KEPT_SECONDS
+                for key, (datagram, hang_up) in kept.items()
+                if not hang_up and now - datagram.received_at > KEPT_SECONDS
             ]
             for key in old:
-                self._octets -= len(rows.pop(key)[0].data)
+                self._octets -= len(kept.pop(key).datagram.data)
             if old:
                 self._counters["kept.expired"] += len(old)

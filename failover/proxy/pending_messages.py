@@ -1,48 +1,58 @@
-"""What the servers were sent and still owe: when one goes down, this is what the next one is sent
-at once.
+"""The messages that servers were sent and have not handled. When a server goes down, these are what
+its successor is sent at once.
 
-A request waits until it is answered. What is never answered, a response or an ACK, counts as in
-flight until the server has passed it on, or for a second. Where it ends at the server, as a
-response to a request that began there does, or an ACK to the server's own answer (all of them at a
-B2BUA), it is sent to the next one likewise, for that may have use for it, but nobody is owed
-anything and it does not count. Rows hold the datagrams as they were received, so that a replay
-takes the same way through the core as the first time. Bounded in number, octets and age: a row that
-falls out costs one replay, and a phone's retransmission makes up for it.
+ 1. A request is pending until it has its final answer, at most REQUEST_SECONDS.
+ 2. A response or an ACK is never answered (it is "one-way" here). It is pending until the server
+    has passed it on, at most ONE_WAY_SECONDS.
+ 3. A one-way message that ends at the server is kept too: a response to a request that began
+    there, or an ACK to the server's own answer. At a B2BUA all of them end. The successor may have
+    use for it, so it is moved, but nobody is owed anything for it and it does not count.
+ 4. A datagram is kept as it was received, so that a replay takes the same way through the core as
+    the first time.
+ 5. Datagrams and octets are bounded. One that falls out costs one replay, and the phone's
+    retransmission makes up for it.
+
+Keys are octets, because the fast path never decodes a message. Our branch stands for the request's
+transaction (RFC 3261 16.11): a retransmission has the same key, its CANCEL and its ACK have the
+same branch.
+
+Traps. Dicts keep the order of insertion, so the first entry is the oldest; but finding the first
+entry of a dict from whose front many were deleted takes long, so `expire` is not called for every
+message. Every message comes by here: measure before adding to add_request and add_one_way.
 """
 
 from __future__ import annotations
 
 from collections import Counter, deque
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from plumbing.address import Address
 from sip.timing import PATIENCE
 
-MAX_ROWS = 10_000
+MAX_DATAGRAMS = 10_000
 MAX_OCTETS = 32 << 20
-WAITING = PATIENCE  # seconds; after that no client waits for an answer any more (RFC 3261 17.1.1.2)
-MAX_REFUSED = 4_096
+REQUEST_SECONDS = PATIENCE  # then no client waits for an answer any more (RFC 3261 17.1.1.2)
+ONE_WAY_SECONDS = 1.0
+MAX_REFUSALS = 4_096
 MAX_HEDGED = 4_096
-ECHO = 1.0  # seconds that a response or an ACK counts as in flight
-Key = bytes  # our branch, all of which are of one length, and the CSeq's method
+RequestKey = bytes  # our branch (all are of one length), then the CSeq's method
 # our branch in the request, the CSeq's method, the status, the To tag
-EchoKey = tuple[bytes, bytes, bytes, bytes]
-NO_STATUS = b"0"  # what an ACK has for one
-# A Row that is kept is a bare tuple: it is made in a tenth of the time, and the garbage collector
-# need not look at it.
-Kept = tuple[str, bytes, str, Address, float, int, bool]
+OneWayKey = tuple[bytes, bytes, bytes, bytes]
+NO_STATUS = b"0"  # an ACK's
+K = TypeVar("K")
 
 
-class Row(NamedTuple):
-    """One datagram on its way through a server. `moves`: how often the server that had it went
-    down; `begun`: a server has passed this INVITE on, or answered it provisionally, so a phone may
-    ring."""
+class PendingDatagram(NamedTuple):
+    """A datagram as it was received. `server`: the one it was passed on to, "" before that;
+    `received_at`: when its first copy came; `moves`: how often the server that had it went down;
+    `begun`: a server has passed this INVITE on, or answered it provisionally, so a phone may ring.
+    """
 
     server: str
     data: bytes
     side: str
     source: Address
-    since: float
+    received_at: float
     moves: int = 0
     begun: bool = False
 
@@ -51,239 +61,259 @@ class Row(NamedTuple):
         return self.moves > 0
 
 
-def key_of(branch: str, method: str) -> Key:
-    """`branch` is one of ours."""
-    return (branch + method).encode("ascii")
+make = tuple.__new__  # of a NamedTuple: make(PendingDatagram, (...)), in a third of the time
 
 
-def echo_key(branch: str, method: str, status: int, to_tag: str) -> EchoKey:
-    """An ACK's status is 0."""
-    return (
-        branch.encode("utf-8", "surrogateescape"),
-        method.encode("ascii"),
-        str(status).encode("ascii"),
-        to_tag.encode("utf-8", "surrogateescape"),
-    )
+class Refusal(NamedTuple):
+    """A final answer of 300 or more to an INVITE. `own`: the server's own, not a phone's that it
+    passed on."""
+
+    server: str
+    own: bool
 
 
-class InFlight:
+def octets(text: str) -> bytes:
+    """What a decoded part of a message was encoded in."""
+    return text.encode("utf-8", "surrogateescape")
+
+
+def request_key(branch: str, method: str) -> RequestKey:
+    return octets(branch + method)
+
+
+def one_way_key(branch: str, method: str, status: int, to_tag: str) -> OneWayKey:
+    return octets(branch), octets(method), b"%d" % status, octets(to_tag)
+
+
+class PendingMessages:
+    """Counts in `counters`: `inflight.expired`, `inflight.overflow`."""
+
     def __init__(self, counters: Counter[str]) -> None:
         self._counters = counters
-        self._waiting: dict[Key, Kept] = {}  # oldest first, as Python's dicts keep their order
-        self._passed: dict[EchoKey, Kept] = {}  # likewise; to be passed on by the server
-        self._ended: dict[EchoKey, Kept] = {}  # likewise; the server is the last to get it
-        # Our branch of a refused INVITE -> the server that waits for its ACK; was the refusal its
-        # own?
-        self._refused: dict[bytes, tuple[str, bool]] = {}
-        # requests that another server was sent too -> the one that had them first
-        self.hedged: dict[Key, str] = {}
-        self.moving: deque[Row] = deque()  # taken from servers that went down, not yet sent on
+        # All are in the order of insertion, nearly that of age.
+        self._requests: dict[RequestKey, PendingDatagram] = {}
+        self._one_way: dict[OneWayKey, PendingDatagram] = {}  # to be passed on by the server
+        self._ended: dict[OneWayKey, PendingDatagram] = {}  # one-way, and end at the server
+        self._refusals: dict[bytes, Refusal] = {}  # by our branch of the INVITE
+        # Requests that were sent to another server too -> the one that had them first.
+        self.hedged: dict[RequestKey, str] = {}
+        self.moved: deque[PendingDatagram] = deque()  # from servers that went down; to be sent on
         self._octets = 0
-        self._due = 0.0  # before that nothing is too old
+        self._expiry_due = 0.0  # before that nothing is too old
 
     def __len__(self) -> int:
         """How many datagrams servers owe somebody something for."""
-        return len(self._waiting) + len(self._passed)
+        return len(self._requests) + len(self._one_way)
 
     @property
-    def _rows(self) -> int:
-        return len(self._waiting) + len(self._passed) + len(self._ended)
+    def has_requests(self) -> bool:
+        return bool(self._requests)
 
     @property
-    def owing(self) -> bool:
-        """Some request waits for its answer."""
-        return bool(self._waiting)
+    def has_one_way(self) -> bool:
+        """Is there a response or an ACK to be passed on?"""
+        return bool(self._one_way)
 
-    @property
-    def passing(self) -> bool:
-        """Some response or ACK is to be passed on."""
-        return bool(self._passed)
-
-    def forget(self) -> None:
-        """All of it."""
-        for rows in (self._waiting, self._passed, self._ended, self._refused, self.hedged):
-            rows.clear()
-        self.moving.clear()
+    def clear(self) -> None:
+        for each in (self._requests, self._one_way, self._ended, self._refusals, self.hedged):
+            each.clear()
+        self.moved.clear()
         self._octets = 0
 
-    def wait(self, key: Key, row: Kept) -> None:
-        """A request was sent. Its retransmission moves the row to where it went now, and makes it
-        no younger."""
-        earlier = self._waiting.get(key)
+    # -- one message -------------------------------------------------------------------------------
+
+    def add_request(self, key: RequestKey, datagram: PendingDatagram) -> None:
+        """A request was sent to a server. A retransmission keeps the time of the first copy."""
+        requests = self._requests
+        earlier = requests.get(key)
         if earlier:
-            self._octets -= len(earlier[1])
-            row = (
-                row[0],
-                row[1],
-                row[2],
-                row[3],
-                earlier[4],
-                max(earlier[5], row[5]),
-                earlier[6] or row[6],
+            self._octets -= len(earlier.data)
+            datagram = datagram._replace(
+                received_at=earlier.received_at,
+                moves=max(earlier.moves, datagram.moves),
+                begun=earlier.begun or datagram.begun,
             )
-        self._waiting[key] = row
-        self._octets += len(row[1])
-        if row[4] > self._due or self._octets > MAX_OCTETS or self._rows > MAX_ROWS:
-            self.expire(row[4])
+        requests[key] = datagram
+        self._octets = total = self._octets + len(datagram.data)
+        count = len(requests) + len(self._one_way) + len(self._ended)
+        if datagram.received_at > self._expiry_due or total > MAX_OCTETS or count > MAX_DATAGRAMS:
+            self.expire(datagram.received_at)
 
-    def echo(self, key: EchoKey, row: Kept, ends: bool) -> None:
-        """Something was sent that gets no answer. `ends`: it ends at that server."""
-        rows = self._ended if ends else self._passed
-        self._remove(rows, key)
-        rows[key] = row
-        self._octets += len(row[1])
-        if row[4] > self._due or self._octets > MAX_OCTETS or self._rows > MAX_ROWS:
-            self.expire(row[4])
+    def add_one_way(self, key: OneWayKey, datagram: PendingDatagram, ends: bool) -> None:
+        """A response or an ACK was sent to a server. `ends`: at that server."""
+        datagrams = self._ended if ends else self._one_way
+        earlier = datagrams.pop(key, None)  # popped, so that the new one is the youngest
+        if earlier:
+            self._octets -= len(earlier.data)
+        datagrams[key] = datagram
+        self._octets = total = self._octets + len(datagram.data)
+        count = len(self._requests) + len(self._one_way) + len(self._ended)
+        if datagram.received_at > self._expiry_due or total > MAX_OCTETS or count > MAX_DATAGRAMS:
+            self.expire(datagram.received_at)
 
-    def came_through(self, key: EchoKey) -> Kept | None:
-        """The server has passed it on, so nobody needs to do it again. A phone that is told twice
-        that another one rings may be told so after the answer."""
-        return self._remove(self._passed, key)
+    def _is_full(self) -> bool:
+        return self._octets > MAX_OCTETS or (
+            len(self._requests) + len(self._one_way) + len(self._ended) > MAX_DATAGRAMS
+        )
 
-    def _remove(self, rows: dict[EchoKey, Kept], key: EchoKey) -> Kept | None:
-        row = rows.pop(key, None)
-        if row:
-            self._octets -= len(row[1])
-        return row
+    def remove_request(self, key: RequestKey) -> PendingDatagram | None:
+        """It has its final answer."""
+        datagram = self._requests.pop(key, None)
+        if datagram:
+            self._octets -= len(datagram.data)
+        return datagram
 
-    def server_of(self, branch: bytes, method: bytes) -> str | None:
-        """Who has this request, or the INVITE that it belongs to."""
-        waiting = self._waiting
-        row = waiting.get(branch + method)
-        if not row and method != b"INVITE":
-            row = waiting.get(branch + b"INVITE")
-        return row[0] if row else self._refused.get(branch, (None, False))[0]
+    def remove_one_way(self, key: OneWayKey) -> PendingDatagram | None:
+        """The server has passed it on, so no other one needs to. A phone that is told twice that
+        another one rings may be told so after the answer."""
+        datagram = self._one_way.pop(key, None)
+        if datagram:
+            self._octets -= len(datagram.data)
+        return datagram
 
-    def refused(self, branch: bytes, server: str, own: bool) -> None:
-        """A server has answered an INVITE with 300 or more, and repeats that until the ACK comes.
-        It has the INVITE's branch but no Route of its dialog (RFC 3261 17.1.1.3): nothing else says
-        where it belongs. `own`: it has not passed on a phone's answer, so the ACK ends there; but
-        what it passed on once it may repeat by itself."""
-        self._refused[branch] = server, own and self._refused.get(branch, ("", True))[1]
-        if len(self._refused) > MAX_REFUSED:
-            del self._refused[next(iter(self._refused))]
+    def request(self, key: RequestKey) -> PendingDatagram | None:
+        return self._requests.get(key)
 
-    def refused_itself(self, branch: bytes) -> bool:
-        """Was this INVITE refused by a server, and by no phone behind it?"""
-        return self._refused.get(branch, ("", False))[1]
-
-    def begun(self, branch: bytes) -> None:
+    def mark_begun(self, branch: bytes) -> None:
         """A server has passed the INVITE with this branch of ours on, or answered it
         provisionally."""
         key = branch + b"INVITE"
-        row = self._waiting.get(key)
-        if row and not row[6]:
-            self._waiting[key] = (*row[:6], True)
+        datagram = self._requests.get(key)
+        if datagram and not datagram.begun:
+            self._requests[key] = make(PendingDatagram, (*datagram[:6], True))
 
-    def waiting(self, key: Key) -> Kept | None:
-        """The request, if its answer is still waited for."""
-        return self._waiting.get(key)
+    def server_of(self, branch: bytes, method: bytes) -> str | None:
+        """Which server has this request, or the INVITE that it belongs to."""
+        datagram = self._requests.get(branch + method)
+        if not datagram and method != b"INVITE":
+            datagram = self._requests.get(branch + b"INVITE")
+        if datagram:
+            return datagram.server
+        refusal = self._refusals.get(branch)
+        return refusal.server if refusal else None
 
-    def sent_since(self, server: str, since: float) -> set[Key]:
-        """Those of a server's that came at `since` or later."""
+    def add_refusal(self, branch: bytes, server: str, own: bool) -> None:
+        """A server has refused an INVITE, and repeats that until the ACK comes. The ACK has the
+        INVITE's branch and no Route of its dialog (RFC 3261 17.1.1.3), so nothing else says where
+        it belongs. `own`: the server's own refusal, so the ACK ends there. What it has passed on
+        once it may repeat by itself: that is a phone's refusal still."""
+        earlier = self._refusals.get(branch)
+        self._refusals[branch] = Refusal(server, own and (earlier is None or earlier.own))
+        if len(self._refusals) > MAX_REFUSALS:
+            del self._refusals[next(iter(self._refusals))]
+
+    def refused_by_server(self, branch: bytes) -> bool:
+        """Was this INVITE refused by a server itself, and by no phone behind it?"""
+        refusal = self._refusals.get(branch)
+        return refusal is not None and refusal.own
+
+    # -- all of a server's -------------------------------------------------------------------------
+
+    def requests_since(self, server: str, since: float) -> set[RequestKey]:
+        """The server's requests that came at `since` or later."""
         keys = set()
-        for key in reversed(self._waiting):
-            row = self._waiting[key]
-            if row[4] < since:
+        for key in reversed(self._requests):
+            datagram = self._requests[key]
+            if datagram.received_at < since:
                 break
-            if row[0] == server:
+            if datagram.server == server:
                 keys.add(key)
         return keys
 
-    def take(self, keys: set[Key], before: float, most: int) -> list[Row]:
-        """Takes those that came at `before` or earlier away from their server, oldest first; from
-        `keys` too. They are in `hedged` then."""
-        rows = {key: self._waiting[key] for key in keys if key in self._waiting}
-        oldest = sorted((row[4], key) for key, row in rows.items() if row[4] <= before)[:most]
+    def take_requests(
+        self, keys: set[RequestKey], before: float, most: int
+    ) -> list[PendingDatagram]:
+        """Takes requests away from their server, to be sent to another one: the oldest of `keys`
+        that came at `before` or earlier. They are in `hedged` then, and in `keys` no more."""
+        pending = [(key, self._requests[key]) for key in keys if key in self._requests]
+        old = [(each.received_at, key) for key, each in pending if each.received_at <= before]
         taken = []
-        for _, key in oldest:
+        for _, key in sorted(old)[:most]:
             keys.discard(key)
-            row = self.answered(key)
-            assert row is not None
-            self.hedged[key] = row[0]
-            taken.append(Row(*row[:5], moves=row[5] + 1, begun=row[6]))
+            datagram = self.remove_request(key)
+            assert datagram is not None
+            self.hedged[key] = datagram.server
+            taken.append(datagram._replace(moves=datagram.moves + 1))
         while len(self.hedged) > MAX_HEDGED:
             del self.hedged[next(iter(self.hedged))]
         return taken
 
-    def passing_to(self, server: str) -> int:
+    def count_one_way(self, server: str) -> int:
         """How many responses and ACKs a server has not passed on."""
-        return sum(row[0] == server for row in self._passed.values())
+        return sum(datagram.server == server for datagram in self._one_way.values())
 
-    def take_passed(self, server: str) -> list[Row]:
-        """Takes the responses and ACKs that a server has not passed on away from it, oldest
-        first."""
-        keys = [key for key, row in self._passed.items() if row[0] == server]
-        taken = [row for key in keys if (row := self.came_through(key))]
-        return [Row(*row[:5], moves=row[5] + 1) for row in taken]
+    def take_one_way(self, server: str) -> list[PendingDatagram]:
+        """Takes the responses and ACKs that a server has not passed on away from it."""
+        keys = [key for key, datagram in self._one_way.items() if datagram.server == server]
+        taken = [self._one_way.pop(key) for key in keys]
+        self._octets -= sum(len(datagram.data) for datagram in taken)
+        return [datagram._replace(moves=datagram.moves + 1) for datagram in taken]
 
-    def answered(self, key: Key) -> Kept | None:
-        row = self._waiting.pop(key, None)
-        if row:
-            self._octets -= len(row[1])
-        return row
+    def move_all(self, server: str, now: float) -> int:
+        """Puts all that a lost server had into `moved`, oldest first. Returns how many datagrams it
+        owed.
 
-    def move(self, server: str, now: float) -> int:
-        """All that this server owes, and what ended there, is to be sent on, oldest first; returns
-        how many it owes.
-
-        Those too old to matter are left out, and so are requests whose 2xx it was about to pass on:
-        that settles them, whereas a phone that answered has forgotten its INVITE."""
+        Not a request whose 2xx the server was about to pass on: that answer settles it, whereas a
+        phone that has answered has forgotten its INVITE.
+        """
         self.expire(now)
-        waiting = {key: row for key, row in self._waiting.items() if row[0] == server}
-        passed = {key: row for key, row in self._passed.items() if row[0] == server}
-        self._waiting = {key: row for key, row in self._waiting.items() if row[0] != server}
-        self._passed = {key: row for key, row in self._passed.items() if row[0] != server}
-        ended = [row for row in self._ended.values() if row[0] == server]
-        self._ended = {key: row for key, row in self._ended.items() if row[0] != server}
-        settled = {
-            branch + method for branch, method, status, _ in passed if status.startswith(b"2")
-        }
-        self._octets -= sum(len(waiting[key][1]) for key in settled & waiting.keys())
-        owed = [*(row for key, row in waiting.items() if key not in settled), *passed.values()]
-        rows = [Row(*row[:5], moves=row[5] + 1, begun=row[6]) for row in (*owed, *ended)]
-        self.moving.extend(sorted(rows, key=lambda row: row.since))
+        requests, self._requests = _split(self._requests, server)
+        one_way, self._one_way = _split(self._one_way, server)
+        ended, self._ended = _split(self._ended, server)
+        for branch, method, status, _ in one_way:
+            settled = requests.pop(branch + method, None) if status.startswith(b"2") else None
+            self._octets -= len(settled.data) if settled else 0
+        owed = [*requests.values(), *one_way.values()]
+        moved = [each._replace(moves=each.moves + 1) for each in (*owed, *ended.values())]
+        self.moved.extend(sorted(moved, key=lambda each: each.received_at))
         return len(owed)
 
-    def is_moving(self, data: bytes) -> bool:
-        """Is this very INVITE, which a server had begun, among those taken from a server that went
-        down?"""
-        return any(row.begun and row.data == data for row in self.moving)
+    # -- moved, and not yet sent on ----------------------------------------------------------------
 
-    def resume(self, rows: list[Row]) -> None:
-        """These, kept while no server lived, are to be sent on now."""
-        self.moving.extend(rows)
-        self._octets += sum(len(row.data) for row in rows)
+    def is_moved(self, data: bytes) -> bool:
+        """Is this very INVITE, which a server had begun, in `moved`?"""
+        return any(datagram.begun and datagram.data == data for datagram in self.moved)
 
-    def moved(self, most: int) -> list[Row]:
-        """The next of what is to be sent on."""
-        rows = [self.moving.popleft() for _ in range(min(most, len(self.moving)))]
-        self._octets -= sum(len(row.data) for row in rows)
-        return rows
+    def add_moved(self, datagrams: list[PendingDatagram]) -> None:
+        """These were kept while no server was up, and are to be sent on now."""
+        self.moved.extend(datagrams)
+        self._octets += sum(len(datagram.data) for datagram in datagrams)
+
+    def take_moved(self, most: int) -> list[PendingDatagram]:
+        taken = [self.moved.popleft() for _ in range(min(most, len(self.moved)))]
+        self._octets -= sum(len(datagram.data) for datagram in taken)
+        return taken
+
+    # -- bounds ------------------------------------------------------------------------------------
 
     def expire(self, now: float) -> None:
-        """Forgets what is too old, and the oldest of too much; to be called also while nothing is
-        added.
-
-        Looking for the oldest takes long in a dict from whose front many are gone, so it is not
-        done each time."""
-        self._due = now + ECHO
-        for rows in (self._passed, self._ended):
-            while rows:
-                oldest = next(iter(rows))
-                since = rows[oldest][4]
-                if now - since <= ECHO:
-                    self._due = min(self._due, since + ECHO)
+        """Removes what is too old, and the oldest of too much. To be called now and then, also
+        while nothing is added."""
+        self._expiry_due = now + ONE_WAY_SECONDS
+        for datagrams in (self._one_way, self._ended):
+            while datagrams:
+                oldest = next(iter(datagrams))
+                received_at = datagrams[oldest].received_at
+                if now - received_at <= ONE_WAY_SECONDS:
+                    self._expiry_due = min(self._expiry_due, received_at + ONE_WAY_SECONDS)
                     break
-                self._remove(rows, oldest)
-        while self._waiting:
-            key = next(iter(self._waiting))
-            old = now - self._waiting[key][4] > WAITING
-            if not old and self._rows <= MAX_ROWS and self._octets <= MAX_OCTETS:
+                self._octets -= len(datagrams.pop(oldest).data)
+        while self._requests:
+            key = next(iter(self._requests))
+            old = now - self._requests[key].received_at > REQUEST_SECONDS
+            if not old and not self._is_full():
                 return
             self._counters["inflight.expired" if old else "inflight.overflow"] += 1
-            self.answered(key)
-        for rows in (self._ended, self._passed):
-            while rows and (self._rows > MAX_ROWS or self._octets > MAX_OCTETS):
+            self.remove_request(key)
+        for datagrams in (self._ended, self._one_way):
+            while datagrams and self._is_full():
                 self._counters["inflight.overflow"] += 1
-                self._remove(rows, next(iter(rows)))
+                self._octets -= len(datagrams.pop(next(iter(datagrams))).data)
+
+
+def _split(
+    datagrams: dict[K, PendingDatagram], server: str
+) -> tuple[dict[K, PendingDatagram], dict[K, PendingDatagram]]:
+    """The server's, and everybody else's."""
+    own = {key: each for key, each in datagrams.items() if each.server == server}
+    return own, {key: each for key, each in datagrams.items() if each.server != server}

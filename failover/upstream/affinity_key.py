@@ -1,8 +1,7 @@
-"""What names a message's session: the value of one header, Call-ID unless the operator says
-otherwise.
+"""The affinity key: messages with the same key go to the same server (policy call-id).
 
-Messages of one name go to one server (policy call-id), and the log shows it. Of From, To and other
-headers that hold an address the name is the address alone, without what differs from message to
+It is the value of one header field, Call-ID unless route.convergence names another. Of From, To and
+other fields that hold an address only the address counts, without what differs from message to
 message (display name, tag, parameters).
 """
 
@@ -14,7 +13,7 @@ from sip.message import Message
 
 CALL_ID = "Call-ID"
 ADDRESSES = frozenset(
-    {
+    [
         "From",
         "To",
         "Contact",
@@ -23,18 +22,17 @@ ADDRESSES = frozenset(
         "P-Asserted-Identity",
         "P-Preferred-Identity",
         "P-Called-Party-Id",
-    }
+    ]
 )
+# fields that differ within a call, so no key can be made of them
 OF_ONE_MESSAGE = frozenset(
-    {"Via", "Cseq", "CSeq", "Max-Forwards", "Route", "Record-Route", "Content-Length"}
+    ["Via", "Cseq", "CSeq", "Max-Forwards", "Route", "Record-Route", "Content-Length"]
 )
 
 
-def session(message: Message, header: str = CALL_ID) -> str:
-    """The name of a message's session. `header` is spelled as `sip.header.canonical` spells it.
-
-    A message without the header, or with a broken one, is named by its Call-ID.
-    """
+def affinity_key(message: Message, header: str = CALL_ID) -> str:
+    """The key of a message. `header` is spelled as `sip.header.canonical` spells it. A message
+    without that field, or with a broken one, has its Call-ID for a key."""
     if header != CALL_ID:
         value = _value(message, header)
         if value:

@@ -1,120 +1,121 @@
-"""When to ask a server whether it lives, and what its silence means: times in, times out.
+"""When to send a server a heartbeat, and when its silence counts as a miss. Times in, times out.
 
-A server is asked once an interval. Whatever it was sent is a question too: if nothing comes back
-within a moment (a tenth of an interval, or twice the way there and back), it is asked once more at
-once, so that a killed one refuses that question instead of waiting for the next heartbeat; and
-again every moment for `fall` intervals, so that a network which loses every third datagram does not
-look like death. Each interval of silence is a miss.
+ 1. A server is asked once an interval. Each interval of silence is a miss.
+ 2. A message that was passed on to it is a question too. If nothing comes back within
+    `fast_interval` (HAProxy's fastinter: a tenth of an interval, or twice the round trip), a
+    heartbeat is sent at once, so that a killed server refuses that one and need not wait for the
+    next; and again every `fast_interval` for `fall` intervals, so that a network which loses every
+    third datagram does not look like a dead server.
+ 3. Overload is not death. A server that is too busy for its heartbeats lives as long as it answers
+    or passes on what it was sent, however late.
+ 4. Mere repetitions prove little, because a hung server's timers make them too. They count for
+    TRUSTED_INTERVALS after the last answer, and longer only if no other server is left.
 
-Overload is not death: a server that is too busy for its heartbeats lives as long as it answers or
-passes on what it was sent, however late. One that merely repeats itself proves little, for a hung
-server's timers do that too.
-
-How often luck alone looks like death: a question and its answer both arrive with (1 - loss)^2, so
-at 30 % loss each way 51 % fail. A heartbeat that fails is followed by 28 more questions before its
-server is given up (fall 3, 0.145 s, one every 0.005 s): 0.51^29 = 3e-9 for each of 20 heartbeats a
-second, once in six months. At 20 % loss 0.36^29: never.
+How often loss alone looks like death: a question and its answer both arrive with (1 - loss)^2, so
+at 30 % loss each way 51 % fail. A heartbeat that fails is followed by 28 more before the server is
+given up (fall 3, 0.145 s, one every 0.005 s): 0.51^29 = 3e-9 for each of 20 heartbeats a second,
+once in six months. At 20 % loss 0.36^29: never.
 """
 
 from __future__ import annotations
 
 from collections import deque
 
-MOMENT = 0.1  # of an interval
-# intervals without an answer to anything, after which nothing else a server says is taken for life
-TRUST = 20
-REMEMBERED_TRIPS = 8
+FAST_SHARE = 0.1  # of an interval: the shortest `fast_interval`
+TRUSTED_INTERVALS = 20
+REMEMBERED_ROUND_TRIPS = 8
 
 
-class Pulse:
-    """One server's. All times are monotonic seconds; `interval` and `fall` are the settings."""
+class CheckSchedule:
+    """The schedule of one server's checks. All times are monotonic seconds. `fast` in the methods:
+    it is in use, or answered lately, so it is worth more than one heartbeat an interval."""
 
     def __init__(self, now: float, interval: float = 0.05, fall: int = 3) -> None:
         self.interval, self.fall = interval, fall
-        # since when something waits for an answer and nothing was heard
-        self._silent: float | None = None
-        self._misses = 0  # told, of this silence
-        self._sent = now  # the last message passed on to it
-        self._answered = now  # when it last answered a heartbeat, or handled a message
-        # the last heartbeat; the first is due at once, whatever the interval
-        self._asked = float("-inf")
-        self._trips: deque[float] = deque(maxlen=REMEMBERED_TRIPS)  # there and back, seconds
+        # Since when something waits for an answer and nothing was received; None: nothing waits.
+        self._silent_since: float | None = None
+        self._misses = 0  # counted, of this silence
+        self._message_sent_at = now
+        self._answered_at = now  # a heartbeat, or another message
+        self._check_sent_at = float("-inf")  # so the first is due at once
+        self._round_trips: deque[float] = deque(maxlen=REMEMBERED_ROUND_TRIPS)  # seconds
 
     @property
-    def moment(self) -> float:
-        """Seconds of silence that are worth a question. The shortest of the last ways there and
-        back counts: one pause of the server makes many of them long."""
-        return min(max(self.interval * MOMENT, 2 * min(self._trips, default=0.0)), self.interval)
+    def fast_interval(self) -> float:
+        """Seconds of silence after which a heartbeat is sent early. It follows the shortest of the
+        last round trips, because one pause of the server makes many of them long."""
+        round_trip = min(self._round_trips, default=0.0)
+        return min(max(self.interval * FAST_SHARE, 2 * round_trip), self.interval)
 
     # -- what happens ------------------------------------------------------------------------------
 
-    def sent(self, now: float) -> bool:
-        """A message was passed on to it. True if nothing else was waiting: it is to be looked at a
-        moment from now."""
-        self._sent = now
-        if self._silent is not None:
+    def message_sent(self, now: float) -> bool:
+        """A message was passed on to the server. True if nothing else was waiting, so that `fast`
+        checks begin a `fast_interval` from now."""
+        self._message_sent_at = now
+        if self._silent_since is not None:
             return False
-        self._silent, self._misses = now, 0
+        self._silent_since, self._misses = now, 0
         return True
 
-    def asked(self, now: float) -> None:
+    def check_sent(self, now: float) -> None:
         """A heartbeat was sent."""
-        self._asked = now
-        if self._silent is None:
-            self._silent, self._misses = now, 0
+        self._check_sent_at = now
+        if self._silent_since is None:
+            self._silent_since, self._misses = now, 0
 
-    def answered(self, asked: float, now: float) -> None:
-        """The heartbeat of `asked` was answered. What was sent since then may still lie unread
+    def check_answered(self, sent_at: float, now: float) -> None:
+        """The heartbeat of `sent_at` was answered. A message sent after it may still lie unread
         before a dead server."""
-        self._answered = now
-        self._trips.append(now - asked)
-        self._silent, self._misses = (None if self._sent <= asked else now), 0
+        self._answered_at = now
+        self._round_trips.append(now - sent_at)
+        self._silent_since = None if self._message_sent_at <= sent_at else now
+        self._misses = 0
 
-    def spoke(self, now: float, owing: bool, works: bool = False, last: bool = False) -> bool:
-        """It sent something else; `owing`: requests still wait for answers; `works`: it has
-        answered or passed on a message that it was sent. True if that is a sign of life, which
-        repetitions are not for ever: a hung server's timers make them too, unless it is the `last`
-        one and there is nobody better."""
+    def message_received(
+        self, now: float, pending: bool, works: bool = False, last: bool = False
+    ) -> bool:
+        """The server sent a message. `pending`: requests still wait for answers; `works`: it has
+        answered or passed on a message that it was sent; `last`: no other server is left. True if
+        that is a sign of life (rule 4)."""
         if works:
-            self._answered = now
-        if not last and now - self._answered > TRUST * self.interval:
+            self._answered_at = now
+        if not last and now - self._answered_at > TRUSTED_INTERVALS * self.interval:
             return False
-        self._silent, self._misses = (now if owing else None), 0
+        self._silent_since, self._misses = (now if pending else None), 0
         return True
 
-    def forgive(self, now: float) -> None:
-        """Nobody listened, so its silence means nothing."""
-        if self._silent is not None:
-            self._silent, self._misses = now, 0
+    def restart_silence(self, now: float) -> None:
+        """Nobody listened until now, so the silence until now means nothing."""
+        if self._silent_since is not None:
+            self._silent_since, self._misses = now, 0
 
     # -- what follows ------------------------------------------------------------------------------
 
-    def due(self, now: float, hopeful: bool) -> bool:
-        """Is it to be asked? `hopeful`: it is in use, or answered lately: worth more than a
-        question an interval."""
-        return now >= self._next_question(hopeful)
+    def check_due(self, now: float, fast: bool) -> bool:
+        return now >= self._next_check(fast)
 
-    def overdue(self, now: float) -> bool:
-        """Has another interval gone by in silence? A tenth of one is left over for what is to be
-        done about it."""
+    def miss_due(self, now: float) -> bool:
+        """Has another interval gone by in silence?"""
         return now >= self._next_miss()
 
-    def missed(self) -> None:
-        """The miss has been told."""
+    def count_miss(self) -> None:
         self._misses += 1
 
-    def deadline(self, hopeful: bool) -> float:
-        """When to look again."""
-        return min(self._next_question(hopeful), self._next_miss())
+    def next_due(self, fast: bool) -> float:
+        """When a check or a miss is due next."""
+        return min(self._next_check(fast), self._next_miss())
 
-    def _next_question(self, hopeful: bool) -> float:
-        regular = self._asked + self.interval
-        if self._silent is None or not hopeful:
+    def _next_check(self, fast: bool) -> float:
+        regular = self._check_sent_at + self.interval
+        if self._silent_since is None or not fast:
             return regular
-        early = max(self._silent, self._asked) + self.moment
-        return min(early, regular) if early - self._silent < self.fall * self.interval else regular
+        early = max(self._silent_since, self._check_sent_at) + self.fast_interval
+        is_early = early - self._silent_since < self.fall * self.interval
+        return min(early, regular) if is_early else regular
 
     def _next_miss(self) -> float:
-        if self._silent is None:
+        if self._silent_since is None:
             return float("inf")
-        return self._silent + (self._misses + 1 - MOMENT) * self.interval
+        # A tenth of the last interval is left for the failover itself.
+        return self._silent_since + (self._misses + 1 - FAST_SHARE) * self.interval

@@ -1,180 +1,286 @@
-"""The servers as the core sees them: signals change their health, and when one goes down its work
-moves to the others.
+"""What the core knows of the servers: which one gets a message, what each was sent and has handled,
+and who takes over when one goes down.
 
-The half of the core that has to do with servers; core.py has the one that has to do with messages.
+ 1. The shell tells what it learns: a check's result or a refusal (`signal`), the operator's wish, a
+    server that shuts down, another server table, the time (`on_timer`). Each returns an Outcome.
+ 2. The core tells what it passes on (`request_sent`, `response_sent`) and what comes from servers
+    (`request_passed_on`, `response_received`). So the pending messages are at any time what each
+    server still owes.
+ 3. When a server goes down, its pending messages are moved: `handle`, which is the core's own
+    handling of a received datagram, takes each once more, and finds another server for it. No more
+    than REPLAYED_AT_ONCE at a time, so that others have their turn; the shell calls `replay` until
+    `pending.moved` is empty.
+ 4. Where no server is left, handling a moved message puts it into the outage queue, and the first
+    server that accepts messages gets what is in there.
+ 5. Where one server is left, it is given up only after LAST_SERVER_FACTOR times as many misses.
+ 6. Each failover that somebody could have felt is recorded, with the first answer after it.
+
+Trap: outcomes are carried out after all of this has run. Between a server's change of state and the
+Send of what it owed nothing may be sent to it, so the state changes first.
 """
 
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from failover.config.settings import CALL_ID, PHONES
 from failover.proxy.events import (
     NOTHING,
     Event,
-    Failover,
+    FailoverRecord,
     Outcome,
     Passed,
     Released,
     Resumed,
-    Send,
     StateChanged,
     joined,
 )
-from failover.proxy.orphaned_calls import Call, Orphans
-from failover.proxy.outage_queue import KeptMessages
-from failover.proxy.pending_messages import WAITING, InFlight, Kept, Row
+from failover.proxy.orphaned_calls import Ending, OrphanedCalls
+from failover.proxy.outage_queue import OutageQueue
+from failover.proxy.pending_messages import (
+    NO_STATUS,
+    REQUEST_SECONDS,
+    OneWayKey,
+    PendingDatagram,
+    PendingMessages,
+    RequestKey,
+)
 from failover.upstream.health import ANSWER, MISS, Signal
 from failover.upstream.passive_checks import PassiveCheck
-from failover.upstream.server_table import Server, ServerTable, Wish
-from sip.message import Request
-from sip.uri import Uri
+from failover.upstream.server_table import AdminState, Server, ServerTable
 
 REMEMBERED_FAILOVERS = 100
-# times as many misses until the last living server is given up: nobody else would answer sooner
-LAST = 5
-REPLAYED_AT_ONCE = 16  # a millisecond or two of work, then others have their turn
+# A busy last server is better than none, and nobody else would answer sooner.
+LAST_SERVER_FACTOR = 5
+REPLAYED_AT_ONCE = 16  # a millisecond or two of work
+Handle = Callable[[PendingDatagram, float], Outcome]
 
 
-class Members:
-    """`counters`, `failovers`, `inflight` and `kept` are for reading."""
+class Failover:
+    """`table`, `counters`, `records`, `pending`, `outage_queue` and `orphans` are for reading."""
 
-    def __init__(self, table: ServerTable, fall: int, rise: int) -> None:
+    def __init__(self, table: ServerTable, fall: int, rise: int, handle: Handle) -> None:
         self.table = table
         self.fall, self.rise = fall, rise
+        self._handle = handle
         self.counters: Counter[str] = Counter()  # of everything, by what it was
-        self.inflight = InFlight(self.counters)
-        self.kept = KeptMessages(self.counters)
-        self.orphans = Orphans(self.counters)
+        self.pending = PendingMessages(self.counters)
+        self.outage_queue = OutageQueue(self.counters)
+        self.orphans = OrphanedCalls(self.counters)
         self.passive = PassiveCheck(self)
-        # since when; None: on standby, so what servers do costs nobody
-        self.serving: float | None = float("-inf")
-        self.failovers: deque[Failover] = deque(maxlen=REMEMBERED_FAILOVERS)
-        # raised by rows that were to be replayed; for the shell to take out and tell
-        self.unfit: list[Exception] = []
+        # None: on standby, so what servers do costs nobody anything.
+        self.active_since: float | None = float("-inf")
+        self.records: deque[FailoverRecord] = deque(maxlen=REMEMBERED_FAILOVERS)
+        # Defects met while moved messages were handled; the shell takes and logs them.
+        self.replay_errors: list[Exception] = []
 
-    def _handle(self, row: Row, now: float) -> Outcome:
-        raise NotImplementedError  # core.py
+    # -- what the shell tells ----------------------------------------------------------------------
 
     def signal(
-        self, name: str, signal: Signal, now: float, why: str, leaving: bool | None = None
+        self, name: str, signal: Signal, now: float, why: str, answered_503: bool | None = None
     ) -> Outcome:
-        """A heartbeat's result, or a refusal. `leaving`: the answer was 503, or not; None: there
-        was none."""
+        """The result of a check, or a refusal. `answered_503`: None where there was no answer."""
         server = self.table.by_name.get(name)
         if not server:
             return NOTHING
-        hot, was, left = self.table.hot, server.health, server.leaving
-        fall = self.fall * LAST if self.is_last(server) else self.fall
-        server.turn(was.after(signal, now, why, fall, self.rise, alone=hot is None))
+        hot, health, said_503 = self.table.hot, server.health, server.answers_503
+        fall = self.fall * LAST_SERVER_FACTOR if self.table.is_last(server) else self.fall
+        server.set_health(health.after(signal, now, why, fall, self.rise, alone=hot is None))
         if signal is ANSWER:
-            server.seen, server.answered = True, now
+            server.ever_answered, server.last_heard_at = True, now
         elif signal is MISS:
-            server.misses += 1
-        server.leaving = left if leaving is None else leaving
-        if server.health.state is was.state:
-            if server.leaving == left:
+            server.missed_checks += 1
+        if answered_503 is not None:
+            server.answers_503 = answered_503
+        if server.health.state is health.state:
+            if server.answers_503 == said_503:
                 return NOTHING
-            # the one of before spoke of the other status
-            server.health = replace(server.health, why=why)
-        outcome = self._state(server, now)
-        if was.alive and not server.health.alive:
+            server.health = replace(server.health, why=why)  # the earlier `why` names a status
+        outcome = self._state_changed(server, now)
+        if health.alive and not server.up:
             server.ejected = ""
-            outcome = joined((outcome, *self._welcomed(now)))
+            outcome = joined((outcome, *self._panic(now)))
             return self._move(server, now, server is hot, outcome, server.health.why)
         return self._released(outcome, now)
 
-    def _welcomed(self, now: float) -> list[Outcome]:
-        """Where no server is left, those come back that were held back for their flapping, or
-        ejected."""
-        outcomes = [self._state(heir, now) for heir in self.table.welcome(now, self.rise)]
-        if not self.table.usable:
-            living = [server for server in self.table.servers if server.alive]
-            outcomes += [
-                self.passive.readmit(server, now, "nobody else is left") for server in living
-            ]
-        return outcomes
-
-    def serve(self, now: float) -> None:
-        """Messages come here from now on."""
-        self.serving = now
-
-    def stand_by(self) -> None:
-        """They go to another forwarder, which sees to what is in flight."""
-        self.serving = None
-        self.inflight.forget()
-        self.kept.forget()
-        self.orphans.forget()
-
-    def is_last(self, server: Server) -> bool:
-        """Does no other one live, and work?"""
-        return not any(
-            other.alive and not other.ejected for other in self.table.servers if other is not server
-        )
-
-    def farewell(self, name: str, leaving: bool, now: float) -> Outcome:
-        """A server that registered itself wants no new calls from now on, or wants them again."""
-        server = self.table.by_name.get(name)
-        if not server or server.farewell == leaving:
-            return NOTHING
-        server.farewell = leaving
-        return self._released(self._state(server, now), now)
-
-    def wish(self, name: str, wish: Wish, now: float) -> Outcome:
-        """What the operator wants of a server from now on. Raises KeyError for one that is not in
-        the list.
-
-        What it has been sent it may still answer, whatever the wish."""
+    def set_admin_state(self, name: str, state: AdminState, now: float) -> Outcome:
+        """Does what the operator wants of a server. What it has been sent it may still answer.
+        Raises KeyError for a server that is not in the table."""
         server = self.table.by_name[name]
-        back = (
-            self.passive.readmit(server, now, "enabled by the operator")
-            if wish is Wish.ENABLED
-            else NOTHING
-        )
-        if server.wish is wish:
+        back = NOTHING
+        if state is AdminState.ENABLED:
+            back = self.passive.readmit(server, now, "enabled by the operator")
+        if server.admin_state is state:
             return back
-        server.wish = wish
-        return self._released(joined((back, self._state(server, now))), now)
+        server.admin_state = state
+        return self._released(joined((back, self._state_changed(server, now))), now)
 
-    def adopt(self, table: ServerTable, fall: int, rise: int, now: float) -> Outcome:
-        """Serves from another table from now on. What those owe who are not in it goes to the
-        others."""
-        gone = [
-            server for server in self.table.servers if table.by_name.get(server.name) is not server
-        ]
+    def set_shutting_down(self, name: str, shutting_down: bool, now: float) -> Outcome:
+        """A server that registered itself wants no new calls, or wants them again."""
+        server = self.table.by_name.get(name)
+        if not server or server.shutting_down == shutting_down:
+            return NOTHING
+        server.shutting_down = shutting_down
+        return self._released(self._state_changed(server, now), now)
+
+    def replace_table(self, table: ServerTable, fall: int, rise: int, now: float) -> Outcome:
+        """Serves by another table. What the servers that are not in it owe goes to the others."""
+        gone = [each for each in self.table.servers if table.by_name.get(each.name) is not each]
         hot, self.table, self.fall, self.rise = self.table.hot, table, fall, rise
         outcome = NOTHING
         for server in gone:
             outcome = self._move(server, now, server is hot, outcome, "taken out of the list")
         if table.hot and table.hot is not hot:
-            outcome = joined((outcome, self._state(table.hot, now)))
+            outcome = joined((outcome, self._state_changed(table.hot, now)))
         return self._released(outcome, now)
 
-    def look(self, now: float) -> Outcome:
+    def become_active(self, now: float) -> None:
+        """Messages come here from now on."""
+        self.active_since = now
+
+    def become_standby(self) -> None:
+        """Messages go to another forwarder, which sees to what is pending."""
+        self.active_since = None
+        self.pending.clear()
+        self.outage_queue.clear()
+        self.orphans.clear()
+
+    def on_timer(self, now: float) -> Outcome:
         """Does what time alone asks for; to be called every LOOK_INTERVAL (passive_checks.py)."""
-        self.inflight.expire(now)
-        self.kept.expire(now)
-        return self._ending(self.orphans.look(now), now, self.passive.look(now))
+        self.pending.expire(now)
+        self.outage_queue.expire(now)
+        return self.end_calls(self.orphans.on_timer(now), now, self.passive.look(now))
 
-    def _ending(
-        self, sends: Sequence[tuple[Call, Send]], now: float, outcome: Outcome = NOTHING
+    def replay(self, now: float) -> Outcome:
+        """Sends on the next of what lost servers owed."""
+        outcome = self._handle_all(self.pending.take_moved(REPLAYED_AT_ONCE), now)
+        self.counters["replayed"] += sum(
+            isinstance(event, Passed) and event.replayed for event in outcome.events
+        )
+        return outcome
+
+    # -- what the core tells and asks --------------------------------------------------------------
+
+    def choose(
+        self, hint: str, branch: bytes, method: bytes, new: bool, key: Callable[[], str], now: float
+    ) -> tuple[Server | None, str]:
+        """The server for a phone's request, and why. `hint`: of its Route, or ""; `branch`: ours;
+        `new`: it begins something; `key()`: its affinity key."""
+        table = self.table
+        hinted = table.by_hint.get(hint)
+        if hinted and hinted.accepts_dialogs:
+            return hinted, "its call began there"
+        # A retransmission goes where the request went, and so does the CANCEL of an INVITE.
+        owner = table.by_name.get(self.pending.server_of(branch, method) or "")
+        if owner and owner.accepts_dialogs:
+            return owner, "it has the transaction"
+        trial = self.passive.due_trial() if new else None
+        if trial:
+            self.passive.start_trial(trial, now)
+            return trial, "to see whether it handles requests again"
+        chosen = table.choose(key() if table.policy == CALL_ID else "", new)
+        return chosen, f"{hinted.name} is down" if hinted else table.policy
+
+    def request_sent(
+        self, branch: bytes, method: bytes, to_tag: bytes, datagram: PendingDatagram, ends: bool
+    ) -> None:
+        """A request was passed on to `datagram.server`. `branch`: ours; `ends`: at that server, of
+        an ACK."""
+        server = self.table.by_name[datagram.server]
+        server.requests += 1
+        if method == b"ACK":
+            self.pending.add_one_way((branch, method, NO_STATUS, to_tag), datagram, ends)
+            return
+        self.pending.add_request(branch + method, datagram)
+        if server.unhandled is not None:
+            server.unhandled.add(branch + method)
+
+    def request_passed_on(
+        self, server: Server, branch: bytes, method: bytes, to_tag: bytes
+    ) -> None:
+        """A request came from a server. `branch`: of the Via beneath the server's own. If it is
+        ours, the server has passed on what it was sent."""
+        if method == b"ACK":
+            key = branch, method, NO_STATUS, to_tag
+            _count_handled(server, self.pending.remove_one_way(key))
+        else:
+            self._begun(server, branch, method)
+
+    def response_received(
+        self, server: Server, key: OneWayKey, now: float
+    ) -> PendingDatagram | None:
+        """A server has sent a response; `key` has our branch. Returns the request, if this is its
+        final answer."""
+        branch, method, status, _ = key
+        server.responses += 1
+        server.last_heard_at = now
+        relayed = self.pending.remove_one_way(key) if self.pending.has_one_way else None
+        _count_handled(server, relayed)
+        if status < b"200":
+            self._begun(server, branch, method)
+            return None
+        request = self.pending.remove_request(branch + method)
+        _count_handled(server, request)
+        self._count_hedged(server, branch + method)
+        if status >= b"300" and method == b"INVITE":
+            self.pending.add_refusal(branch, server.name, own=relayed is None)
+        return request
+
+    def response_sent(self, key: OneWayKey, datagram: PendingDatagram, ends: bool) -> None:
+        """A response was passed on to `datagram.server`; `key` has the branch of the Via beneath
+        the server's own. `ends`: there is none, so the request began there."""
+        self.table.by_name[datagram.server].relayed += not ends
+        self.pending.add_one_way(key, datagram, ends)
+
+    def end_calls(
+        self, endings: Sequence[Ending], now: float, outcome: Outcome = NOTHING
     ) -> Outcome:
-        """These first, which end what a dead server had ringing, then the outcome."""
-        if not sends:
+        """The endings of what a lost server had ringing, then the outcome."""
+        if not endings:
             return outcome
-        events = tuple(self._ended(call, send, now) for call, send in sends)
-        return joined((Outcome(tuple(send for _, send in sends), events), outcome))
+        sends = tuple(ending.send for ending in endings)
+        return joined((Outcome(sends, tuple(self._ended(each, now) for each in endings)), outcome))
 
-    def _ended(self, call: Call, send: Send, now: float) -> Passed:
-        server, method = self.table.by_name.get(call.server), send.data.split(b" ", 1)[0].decode()
-        source, call_id = server.address if server else call.target, call.invite.call_id
-        why = f"{call.server} had it ringing when it went"
-        way = call.server, PHONES, source, call.target
-        return Passed(now, *way, method, None, call_id, False, why)
+    def count_kept(self) -> None:
+        """A datagram that the last lost server owed was put into the outage queue."""
+        last = self.records[-1] if self.records else None
+        # What ended at the server is kept too, and nobody was owed anything for it.
+        if last and not last.successor and last.kept < last.in_flight:
+            self.records[-1] = last._replace(kept=last.kept + 1)
 
-    # -- what the passive check asks for -----------------------------------------------------------
+    def awaits_first_answer(self, sender: str, now: float) -> FailoverRecord | None:
+        """The failover whose first answer is waited for, if one of this server may be it.
+
+        It may while something that was replayed can be answered. After that, where one server has
+        all the work, for as long as it is this one: another server's answer tells nothing; nor,
+        where many share the work, does an answer to what was not the lost server's.
+        """
+        last = self.records[-1] if self.records else None
+        if not last or last.gap is not None:
+            return None
+        if self.active_since is None or last.at < self.active_since:
+            return None
+        shared, hot = self.table.policy == CALL_ID, self.table.hot
+        if not shared and last.successor != sender:
+            return None
+        waits = last.replayed > 0 and now - last.at <= REQUEST_SECONDS
+        return last if waits or (not shared and hot and hot.name == sender) else None
+
+    def first_answer(
+        self, request: PendingDatagram | None, server: str, now: float
+    ) -> tuple[Event, ...]:
+        """Records the first answer after a failover, if this request's is that."""
+        last = self.awaits_first_answer(server, now)
+        if not request or not last:
+            return ()
+        if self.table.policy == CALL_ID and not request.replayed:
+            return ()
+        self.records[-1] = last._replace(gap=now - request.received_at, first_answer=now)
+        return (Resumed(now, self.records[-1]),)
+
+    # -- what the passive check decides ------------------------------------------------------------
 
     def eject(self, server: Server, now: float, why: str) -> Outcome:
         """Takes a server out of use that answers heartbeats and nothing else."""
@@ -182,123 +288,118 @@ class Members:
         server.ejected = why
         server.ejections += 1
         self.counters["ejections"] += 1
-        return self._move(server, now, was_hot, self._state(server, now), why)
+        return self._move(server, now, was_hot, self._state_changed(server, now), why)
 
     def readmitted(self, server: Server, now: float, why: str) -> Outcome:
-        """It is in use again."""
+        """A server that was ejected is in use again."""
         server.health = replace(server.health, why=why)
-        return self._released(self._state(server, now), now)
+        return self._released(self._state_changed(server, now), now)
 
-    def hedge(self, rows: Sequence[Row], now: float) -> Outcome:
-        """Sends requests to the next server that theirs has not handled."""
-        self.counters["hedged"] += len(rows)
-        return self._handle_all(rows, now)
+    def hedge(self, datagrams: Sequence[PendingDatagram], now: float) -> Outcome:
+        """Sends what a server has not handled to the next one too."""
+        self.counters["hedged"] += len(datagrams)
+        return self._handle_all(datagrams, now)
 
     def hand_over(self, server: Server, now: float) -> Outcome:
-        """Sends to the next server what an ejected one was sent on trial."""
-        self.counters["hedged"] += self.inflight.move(server.name, now)
+        """Sends what an ejected server was sent on trial to the next one."""
+        self.counters["hedged"] += self.pending.move_all(server.name, now)
         return self.replay(now)
 
-    # -- failover ----------------------------------------------------------------------------------
+    # -- inside ------------------------------------------------------------------------------------
 
     def _move(self, lost: Server, now: float, was_hot: bool, outcome: Outcome, why: str) -> Outcome:
-        """What a server that is gone still owed goes to those who live."""
-        owed = self.inflight.move(lost.name, now)
-        self.orphans.abandon(lost.name)
-        heir = self.table.hot
-        # one that was never there has left nothing behind
-        felt = was_hot and lost.seen and self.serving is not None
+        """What a lost server owed goes to the others."""
+        owed = self.pending.move_all(lost.name, now)
+        self.orphans.server_lost(lost.name)
+        successor = self.table.hot
+        # Nobody misses one that never answered.
+        felt = was_hot and lost.ever_answered and self.active_since is not None
         if owed or felt:
-            replayed = owed if self.table.usable else 0
-            failover = Failover(
+            record = FailoverRecord(
                 now,
                 lost.name,
-                heir.name if heir else None,
+                successor.name if successor else None,
                 why,
-                replayed,
+                replayed=owed if self.table.usable else 0,
                 in_flight=owed,
-                last_answer=lost.answered,
+                last_answer=lost.last_heard_at,
             )
-            self.failovers.append(failover)
+            self.records.append(record)
             self.counters["failovers"] += 1
-            outcome = joined((outcome, Outcome((), (failover,))))
+            outcome = joined((outcome, Outcome((), (record,))))
         return joined((outcome, self.replay(now)))
 
-    def replay(self, now: float) -> Outcome:
-        """Sends on the next of what servers that are gone still owed; to be called until
-        `inflight.moving` is empty."""
-        outcome = self._handle_all(self.inflight.moved(REPLAYED_AT_ONCE), now)
-        self.counters["replayed"] += sum(
-            isinstance(each, Passed) and each.replayed for each in outcome.events
-        )
-        return outcome
-
-    def _handle_all(self, rows: Sequence[Row], now: float) -> Outcome:
+    def _handle_all(self, datagrams: Iterable[PendingDatagram], now: float) -> Outcome:
         outcomes = []
-        for row in rows:
+        for datagram in datagrams:
             try:
-                outcomes.append(self._handle(row, now))
-            # a defect of ours, which costs this row and none of those behind it
+                outcomes.append(self._handle(datagram, now))
+            # A defect of ours costs this datagram and none of those behind it.
             except Exception as error:
-                self.unfit.append(error)
+                self.replay_errors.append(error)
         return joined(outcomes)
 
-    def kept_of_failover(self) -> None:
-        """One more of those that the last server owed is kept."""
-        last = self.failovers[-1] if self.failovers else None
-        # What ended at the server is kept too, and nobody was owed anything for it.
-        if last and not last.taken_by and last.kept < last.in_flight:
-            self.failovers[-1] = last._replace(kept=last.kept + 1)
-
-    def _ends_at_server(self, ack: Request, branch: str) -> bool:
-        """Is the server that gets this ACK the party that is meant? The ACK names it, or confirms a
-        refusal of its own."""
-        if self.inflight.refused_itself(branch.encode()):
-            return True
-        named = ack.uri[:4].lower() in ("sip:", "sips") and not ack.routes
-        return named and Uri.parse(ack.uri).address() in self.table.by_address
-
     def _released(self, outcome: Outcome, now: float) -> Outcome:
-        """With what was kept on its way, if there is a server to take it now."""
-        if not self.kept or not self.table.usable:
+        """The outcome, and what was kept during an outage, if a server takes it now."""
+        if not self.outage_queue or not self.table.usable:
             return outcome
-        rows = self.kept.release(now)
-        if not rows:
+        kept = self.outage_queue.release(now)
+        if not kept:
             return outcome
-        self.inflight.resume(rows)
-        told = Released(now, len(rows), now - rows[0].since)
-        return joined((outcome, Outcome((), (told,)), self.replay(now)))
+        self.pending.add_moved(kept)
+        released = Released(now, len(kept), now - kept[0].received_at)
+        return joined((outcome, Outcome((), (released,)), self.replay(now)))
 
-    def _state(self, server: Server, now: float) -> Outcome:
+    def _panic(self, now: float) -> list[Outcome]:
+        """Where no server is left, those are used that were held back for flapping, or ejected."""
+        outcomes = [
+            self._state_changed(server, now) for server in self.table.end_damping(now, self.rise)
+        ]
+        if not self.table.usable:
+            up = [server for server in self.table.servers if server.up]
+            outcomes += [self.passive.readmit(server, now, "nobody else is left") for server in up]
+        return outcomes
+
+    def _state_changed(self, server: Server, now: float) -> Outcome:
         hot = self.table.hot
-        changed = StateChanged(
-            now, server.name, server.state, server.why, hot.name if hot else None
+        name = hot.name if hot else None
+        return Outcome((), (StateChanged(now, server.name, server.state, server.why, name),))
+
+    def _ended(self, ending: Ending, now: float) -> Passed:
+        call, send = ending
+        server, method = self.table.by_name.get(call.server), send.data.split(b" ", 1)[0].decode()
+        return Passed(
+            now,
+            call.server,
+            PHONES,
+            server.address if server else call.target,
+            call.target,
+            method,
+            None,
+            call.invite.call_id,
+            False,
+            f"{call.server} had it ringing when it went",
         )
-        return Outcome((), (changed,))
 
-    def unsettled(self, sender: str, now: float) -> Failover | None:
-        """The failover whose first answer is waited for, if that may be one of `sender`, a server.
+    def _begun(self, server: Server, branch: bytes, method: bytes) -> None:
+        """The server has passed a request on, or answered it provisionally."""
+        if method == b"INVITE":
+            self.pending.mark_begun(branch)
+        key = branch + method
+        if server.unhandled and key in server.unhandled:
+            server.unhandled.discard(key)
+            _count_handled(server, self.pending.request(key))
+        self._count_hedged(server, key)
 
-        It may while something that was replayed can be answered. After that, where one server has
-        all the work, for as long as that server has it: an answer of another one tells nothing,
-        nor, where many share the work, does one to what was no dead server's."""
-        last = self.failovers[-1] if self.failovers else None
-        if not last or last.gap is not None or self.serving is None or last.at < self.serving:
-            return None
-        shared, hot = self.table.policy == CALL_ID, self.table.hot
-        if not shared and last.taken_by != sender:
-            return None
-        waits = last.replayed > 0 and now - last.at <= WAITING
-        return last if waits or (not shared and hot and hot.name == sender) else None
+    def _count_hedged(self, server: Server, key: RequestKey) -> None:
+        """It has handled a request that another server was sent too meanwhile."""
+        hedged = self.pending.hedged
+        if hedged and hedged.get(key) == server.name:
+            del hedged[key]
+            server.handled += 1
 
-    def _settle(self, kept: Kept | None, server: str, now: float) -> tuple[Event, ...]:
-        """The first answer after a failover tells how long it was felt."""
-        last = self.unsettled(server, now)
-        if not kept or not last:
-            return ()
-        answered = Row(*kept)
-        # Where many share a dead server's work, only what was its own tells anything.
-        if answered.replayed if self.table.policy == CALL_ID else last.taken_by == server:
-            self.failovers[-1] = last._replace(gap=now - answered.since, first_answer=now)
-            return (Resumed(now, self.failovers[-1]),)
-        return ()
+
+def _count_handled(server: Server, datagram: PendingDatagram | None) -> None:
+    if datagram and datagram.server == server.name:
+        server.handled += 1
+        server.handled_for_others += datagram.moves > 0

@@ -1,15 +1,15 @@
-"""Whether a server lives: four states, three signals, one table (rise and fall as HAProxy has
-them).
+"""The health of a server: four states, three signals, one table. `rise` and `fall` are HAProxy's.
 
-A server in use that misses a heartbeat is FAILING and still used; after `fall` misses in a row it
-is DOWN. One that is DOWN and answers is RECOVERING and not yet used; after `rise` answers in a row
-it is UP. Refused (the operating system says that nobody listens there) is certain, so it counts at
-once.
-
-One that comes and goes is damped: the first time it is welcomed back at once, after that only once
-it has answered without a break for 1 s, 2 s, 4 s ... 64 s. Each break counts, also one in a DOWN
-that looks like any other, until there was none for a minute. Where nobody else takes new calls it
-is not damped: better a server that flaps than none.
+1. A server in use that misses a check is FAILING and still used. After `fall` misses in a row it
+   is DOWN.
+2. A server that is DOWN and answers is RECOVERING and not yet used. After `rise` answers in a row
+   it is UP.
+3. A refusal (ICMP port unreachable) is certain: it counts at once.
+4. Flap damping: the first time that a server comes back it is used at once. After that it must
+   answer without a break for 1 s, 2 s, 4 s ... 64 s before it leaves DOWN. Every break counts,
+   also one while it is DOWN, until there was none for a minute.
+5. Where no other server takes new calls, damping does not apply: a server that flaps is better
+   than none.
 """
 
 from __future__ import annotations
@@ -17,10 +17,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
-FORGET = 60.0  # seconds without a break after which all is forgotten
-# seconds of answers without a break that suffice however often it went away; halved
-LONGEST, LONGEST_AFTER = 64.0, 7
-# for each break less than so many
+FLAP_MEMORY_SECONDS = 60.0  # without a break, after which all breaks are forgotten
+MAX_HOLD_SECONDS = 64.0  # asked for after MAX_HOLD_BREAKS; half as much for one break less
+MAX_HOLD_BREAKS = 7
 
 
 class State(str, Enum):
@@ -41,19 +40,17 @@ ANSWER, MISS, REFUSED = Signal
 
 HEALTH = {
     UP: {ANSWER: UP, MISS: FAILING, REFUSED: DOWN},
-    # the miss after `fall` of them, until then it stays
-    FAILING: {ANSWER: UP, MISS: DOWN, REFUSED: DOWN},
+    FAILING: {ANSWER: UP, MISS: DOWN, REFUSED: DOWN},  # MISS: the one after `fall` of them
     DOWN: {ANSWER: RECOVERING, MISS: DOWN, REFUSED: DOWN},
-    # the answer after `rise` of them, until then it stays
-    RECOVERING: {ANSWER: UP, MISS: DOWN, REFUSED: DOWN},
+    RECOVERING: {ANSWER: UP, MISS: DOWN, REFUSED: DOWN},  # ANSWER: the one after `rise` of them
 }
-# What a state on trial waits for; it is left by that signal only once there were enough in a row.
-TRIAL = {FAILING: MISS, RECOVERING: ANSWER}
+# The signal that these states count: only enough of it in a row changes the state.
+COUNTED = {FAILING: MISS, RECOVERING: ANSWER}
 ALIVE = frozenset({UP, FAILING})
-# A state that is left by an answer only once they came without a break for long enough: breaks that
-# cost nothing. In DOWN one, the crash itself; in FAILING, where it is used all the same, three in a
-# minute are a busy computer.
-DAMPED = {DOWN: 1, FAILING: 3}
+# The states whose end by an ANSWER is damped, and how many breaks cost nothing. In DOWN one, the
+# crash itself. In FAILING, where the server is used all the same, three in a minute are a busy
+# computer.
+FREE_BREAKS = {DOWN: 1, FAILING: 3}
 
 
 @dataclass(frozen=True)
@@ -61,61 +58,69 @@ class Breaks:
     """How often answers have ceased lately, and when the last time."""
 
     count: int = 0
-    last: float = 0.0
+    last_at: float = 0.0
 
-    def another(self, now: float) -> Breaks:
-        return Breaks(self.count + 1 if self.count and now - self.last < FORGET else 1, now)
+    def plus_one(self, now: float) -> Breaks:
+        recent = self.count and now - self.last_at < FLAP_MEMORY_SECONDS
+        return Breaks(self.count + 1 if recent else 1, now)
 
-    def hold(self, free: int) -> float:
-        """Seconds of answers without a break that are asked for now."""
-        return (
-            0.0
-            if self.count <= free
-            else LONGEST / 2 ** max(0, LONGEST_AFTER - (self.count - free))
-        )
+    def hold_seconds(self, free: int) -> float:
+        """How long answers must come without a break; `free` breaks cost nothing."""
+        if self.count <= free:
+            return 0.0
+        return MAX_HOLD_SECONDS / 2.0 ** max(0, MAX_HOLD_BREAKS - (self.count - free))
 
 
 @dataclass(frozen=True)
 class Health:
-    """One server's. `count`: how many of the signal that its state is on trial for came in a row;
-    `since`, `why`: when (monotonic seconds) and for what reason it came into this state. `steady`:
-    since when it answers without a break; None: it does not. `breaks`: what has to be forgotten
-    before it leaves DOWN, or FAILING, at once."""
+    """One server's health.
+
+    `since`, `why`: when (monotonic seconds) and why it came into this state. `count`: how many of
+    the state's COUNTED signal came in a row. `steady_since`: since when it answers without a break;
+    None: it does not. `breaks`: by the damped state in which they happened.
+    """
 
     state: State
     since: float
     why: str
     count: int = 0
-    steady: float | None = None
-    breaks: dict[State, Breaks] = field(default_factory=lambda: dict.fromkeys(DAMPED, Breaks()))
+    steady_since: float | None = None
+    breaks: dict[State, Breaks] = field(
+        default_factory=lambda: dict.fromkeys(FREE_BREAKS, Breaks())
+    )
 
     @property
     def alive(self) -> bool:
         return self.state in ALIVE
 
     @property
-    def hold(self) -> float:
-        """Seconds of answers without a break that this state is left after."""
-        return self.breaks[self.state].hold(DAMPED[self.state]) if self.state in DAMPED else 0.0
+    def hold_seconds(self) -> float:
+        """How long it must answer without a break before it leaves this state."""
+        if self.state not in FREE_BREAKS:
+            return 0.0
+        return self.breaks[self.state].hold_seconds(FREE_BREAKS[self.state])
 
     def after(
         self, signal: Signal, now: float, why: str, fall: int, rise: int, alone: bool = False
     ) -> Health:
-        """The health once `signal` has come. `alone`: nobody else takes new calls."""
+        """The health once `signal` has come. `alone`: no other server takes new calls."""
         if signal is not ANSWER:
             following = self._step(signal, now, why, fall, rise)
-            return following._broken(now, why) if self._breaks(following) else following
-        steady = now if self.steady is None else self.steady
-        if now - steady >= self.hold or (alone and self.state is DOWN):
-            return replace(self, steady=steady)._step(signal, now, why, fall, rise)
+            return following._broken(now, why) if self._is_break(following) else following
+        steady_since = now if self.steady_since is None else self.steady_since
+        steady = replace(self, steady_since=steady_since)
+        if now - steady_since >= self.hold_seconds or (alone and self.state is DOWN):
+            return steady._step(signal, now, why, fall, rise)
         if self.state is FAILING:
-            return replace(self, steady=steady, count=0)
+            return replace(steady, count=0)
         times = self.breaks[DOWN].count
-        held = f"answers, but was gone {times} times lately: has to answer for {self.hold:g} s"
-        return replace(self, steady=steady, why=held, count=self.count + 1)
+        held = (
+            f"answers, but was gone {times} times lately: has to answer for {self.hold_seconds:g} s"
+        )
+        return replace(steady, why=held, count=self.count + 1)
 
-    def welcome(self, now: float, rise: int) -> Health:
-        """The health once nobody else is left: one that is held back and answers is in use."""
+    def undamped(self, now: float, rise: int) -> Health:
+        """The health where no other server is left: UP if only damping keeps it DOWN."""
         if self.state is DOWN and self.count >= rise:
             return replace(
                 self, state=UP, since=now, why="answers, and nobody else is left", count=0
@@ -124,9 +129,10 @@ class Health:
 
     def _step(self, signal: Signal, now: float, why: str, fall: int, rise: int) -> Health:
         state, count = self.state, self.count
-        if TRIAL.get(state) is not signal:
+        if COUNTED.get(state) is not signal:
             state, count = HEALTH[state][signal], 0
-        if TRIAL.get(state) is signal:
+        # not else: the signal that leads into a state is the first that it counts
+        if COUNTED.get(state) is signal:
             count += 1
             if count >= (fall if signal is MISS else rise):
                 state, count = HEALTH[state][signal], 0
@@ -134,12 +140,13 @@ class Health:
             return replace(self, count=count)
         return replace(self, state=state, since=now, why=why, count=count)
 
-    def _breaks(self, following: Health) -> bool:
-        """It answered, or was in use, and now it does not. One that was never there has broken
-        nothing off."""
+    def _is_break(self, following: Health) -> bool:
+        """It answered, or was in use, and now it does not. A server that never answered does not
+        break anything off."""
         used = self.state is UP or (self.state is FAILING and self.breaks[FAILING].count > 0)
-        return self.steady is not None or (used and following.state is not self.state)
+        return self.steady_since is not None or (used and following.state is not self.state)
 
     def _broken(self, now: float, why: str) -> Health:
-        breaks = {**self.breaks, self.state: self.breaks[self.state].another(now)}
-        return replace(self, steady=None, breaks=breaks, why=why)
+        # Health.after() calls this on the state that follows: the break is counted in that one.
+        breaks = {**self.breaks, self.state: self.breaks[self.state].plus_one(now)}
+        return replace(self, steady_since=None, breaks=breaks, why=why)

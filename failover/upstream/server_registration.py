@@ -7,15 +7,14 @@ facts are those of the Mobicents, later Restcomm, SIP load balancer
 (github.com/RestComm/load-balancer, its issue 78 for GRACEFUL_SHUTDOWN) and of the servers which
 beat every five seconds (github.com/RestComm/jain-sip.ha); everything below is this project's own.
 
-The table is bounded. While there is room, a host may register as many servers as it likes. Once it
-is full, a server that does not answer heartbeats gives way to a new one; and if there is none, one
-of the host that has most gives way to a host that has fewer. So whoever fills the table keeps
-nobody else out.
+The table is bounded. While there is room, a host may register as many servers as it likes. In a
+full table a server that does not answer heartbeats gives way to a new one; if all answer, one of
+the host that has most gives way to a host that has fewer. So nobody can fill the table and keep
+others out.
 
-`Registration.receive(data, source, now)` says what one datagram means. The protocol has neither
-password nor clock, so what it proves is bounded: see `_in_order` for what of a replay can be told.
-What no datagram can do, however made: give calls to a server that does not answer the forwarder's
-own heartbeats at the address it names, for it comes in as DOWN.
+Trap: the protocol has neither password nor clock, so a heartbeat proves little; `_is_newer` says
+which replayed datagrams can be told. No datagram can give calls to a server that does not answer
+the forwarder's own heartbeats at the address it names, because it comes in as DOWN.
 """
 
 from __future__ import annotations
@@ -40,20 +39,20 @@ from sip.branch import keyed_hash
 from sip.errors import RemoteProtocolError
 from sip.message import Request, parse, reply
 
-MOST_SERVERS = 64
-GRACE = 2.0  # seconds in which a new server has to answer a heartbeat, or it may give way
-MOST_OCTETS = 8_192  # of a heartbeat; real ones have a tenth
-LONGEST_CALL_ID = 256
-LONGEST_NOTE = 200  # characters
+MAX_SERVERS = 64
+GRACE_SECONDS = 2.0  # seconds in which a new server has to answer a heartbeat, or it may give way
+MAX_OCTETS = 8_192  # of a heartbeat; real ones have a tenth
+MAX_CALL_ID = 256
+MAX_NOTE = 200  # characters
 # 64 Call-IDs for each of 256 addresses: what a replay is known by
-REMEMBERED_SERVERS, REMEMBERED_CALL_IDS = 256, 64
-REMEMBERED_REFUSALS = 20
+MAX_REPLAY_SERVERS, MAX_REPLAY_CALL_IDS = 256, 64
+MAX_REFUSALS = 20
 METHODS = ("OPTIONS", "INFO")
-MARKS = ("Mobicents-Heartbeat", "Restcomm-Heartbeat")
+MARKER_FIELDS = ("Mobicents-Heartbeat", "Restcomm-Heartbeat")
 RETRY_AFTER = "5"  # seconds, where the table is full
 
-# Why a heartbeat changes nothing -> the status that answers it. None: no answer, for who knows
-# whose address that is.
+# Why a heartbeat is refused -> the status that answers it. None: no answer, because the address may
+# be forged.
 REFUSALS = {
     "outside": None,  # the sender's address is in none of the networks that may register
     "malformed": 400,
@@ -61,38 +60,34 @@ REFUSALS = {
     "own": 403,  # it names the forwarder itself
     "replayed": 403,  # it was heard before, and others after it
     "full": 503,
-    "unlisted": 200,  # it takes leave and was not in the table
+    "unlisted": 200,  # it shuts down and was not in the table
 }
-ARRIVED, BEAT, LEAVING, BACK, STATIC, REPEATED = (
-    "arrived",
-    "beat",
-    "leaving",
-    "back",
-    "static",
-    "repeated",
-)
+ARRIVED = "arrived"  # it is in the table now
+BEAT = "beat"
+LEAVING = "leaving"  # it has said GRACEFUL_SHUTDOWN
+BACK = "back"  # it has taken that back
+STATIC = "static"  # a server of the file
+REPEATED = "repeated"  # a retransmission of its last heartbeat
 _UNFIT = re.compile(r"[^A-Za-z0-9._-]+")
 
 
 @dataclass
 class Registered:
-    """One server of the table. `since`: when it came; `beaten`: when it beat last. Both monotonic
-    seconds. `sender`: the IP address that registered it."""
+    """A registered server. Times are monotonic seconds. `sender`: the IP address that registered
+    it; `beats`: its heartbeats."""
 
     line: ServerLine
-    since: float
-    beaten: float
+    registered_at: float
+    last_beat_at: float
     sender: str
     beats: int = 1
     leaving: bool = False
 
 
-class Verdict(NamedTuple):
-    """What one datagram was: ARRIVED (it is in the table now), BEAT, LEAVING, BACK (it takes its
-    leave back), STATIC (a server of the file), REPEATED (the very last one again), or a reason of
-    REFUSALS, which changes nothing."""
+class Result(NamedTuple):
+    """What came of one datagram. `kind`: one of the words above, or a reason of REFUSALS."""
 
-    what: str
+    kind: str
     note: str = ""
     name: str = ""
     answer: bytes = b""
@@ -100,8 +95,8 @@ class Verdict(NamedTuple):
 
 
 class Refusal(NamedTuple):
-    """`times` heartbeats from this computer were refused for this reason, the last one `at`,
-    monotonic seconds."""
+    """Heartbeats of one computer that were refused for one reason: `times` of them, the last one
+    `at`, monotonic seconds."""
 
     at: float
     source: Address
@@ -116,7 +111,7 @@ class _Refused(Exception):
         self.reason = reason
 
 
-class _Beat(NamedTuple):
+class _Heartbeat(NamedTuple):
     address: Address
     hostname: str
     leaving: bool
@@ -153,7 +148,7 @@ class Registration:
 
     # -- a datagram --------------------------------------------------------------------------------
 
-    def receive(self, data: bytes, source: Address, now: float) -> Verdict:
+    def receive(self, data: bytes, source: Address, now: float) -> Result:
         """One datagram that came in at the registration address."""
         request: Request | None = None
         try:
@@ -162,16 +157,16 @@ class Registration:
                     "outside", f"{source[0]} is not in registration.allow ({self._allow})"
                 )
             request = _request(data)
-            verdict = self._judge(_beat(request), source[0], now)
+            result = self._register(_heartbeat(request), source[0], now)
         except _Refused as refused:
-            verdict = self._noted(refused.reason, str(refused), source, now)
+            result = self._refused(refused.reason, str(refused), source, now)
         except RemoteProtocolError as error:
-            verdict = self._noted("malformed", str(error), source, now)
-        self._counters[f"registration.{verdict.what}"] += 1
-        status = REFUSALS.get(verdict.what, 200)
-        return self._answered(verdict, request, source, status) if request and status else verdict
+            result = self._refused("malformed", str(error), source, now)
+        self._counters[f"registration.{result.kind}"] += 1
+        status = REFUSALS.get(result.kind, 200)
+        return self._with_answer(result, request, source, status) if request and status else result
 
-    def _judge(self, beat: _Beat, sender: str, now: float) -> Verdict:
+    def _register(self, beat: _Heartbeat, sender: str, now: float) -> Result:
         host, address = beat.address[0], beat.address
         if host != str(ip_address(sender)) and not (self._foreign and host in self._allow):
             raise _Refused("foreign", f"ip={host} is not its own address")
@@ -179,29 +174,29 @@ class Registration:
             raise _Refused("own", f"{format_address(address)} is the forwarder's own address")
         static = next((line for line in self._static if line.address == address), None)
         if static:
-            return Verdict(STATIC, name=static.name)
-        known, new = self._table.get(address), self._in_order(beat)
+            return Result(STATIC, name=static.name)
+        known, new = self._table.get(address), self._is_newer(beat)
         if not known and not new:
             raise _Refused("replayed", f"CSeq {beat.number} again, after its server left")
         if not known:
-            return self._arrive(beat, sender, now)
+            return self._add(beat, sender, now)
         if not new:
-            return Verdict(REPEATED, name=known.line.name)
+            return Result(REPEATED, name=known.line.name)
         self._remember(beat)
-        what = BEAT if beat.leaving == known.leaving else LEAVING if beat.leaving else BACK
-        known.beaten, known.beats, known.leaving = now, known.beats + 1, beat.leaving
-        return Verdict(what, name=known.line.name)
+        kind = BEAT if beat.leaving == known.leaving else LEAVING if beat.leaving else BACK
+        known.last_beat_at, known.beats, known.leaving = now, known.beats + 1, beat.leaving
+        return Result(kind, name=known.line.name)
 
-    def _arrive(self, beat: _Beat, sender: str, now: float) -> Verdict:
+    def _add(self, beat: _Heartbeat, sender: str, now: float) -> Result:
         if beat.leaving:
             raise _Refused(
                 "unlisted", f"{format_address(beat.address)} takes leave and was not in the table"
             )
-        full = len(self._table) >= MOST_SERVERS
-        displaced = self._gives_way(sender, now) if full else None
+        full = len(self._table) >= MAX_SERVERS
+        displaced = self._displaceable(sender, now) if full else None
         if full and not displaced:
             raise _Refused(
-                "full", f"there are {MOST_SERVERS} registered servers, and no more may be"
+                "full", f"there are {MAX_SERVERS} registered servers, and no more may be"
             )
         taken = [
             line.name for line in (*self._static, *(each.line for each in self._table.values()))
@@ -212,38 +207,42 @@ class Registration:
             self._displaced[name] = displaced
         self._table[beat.address] = Registered(ServerLine(name, beat.address), now, now, sender)
         self._remember(beat)
-        return Verdict(ARRIVED, name=name)
+        return Result(ARRIVED, name=name)
 
-    def _gives_way(self, sender: str, now: float) -> Registered | None:
-        """Who of a full table does, to a new server of this sender: one that has not answered for
-        longest; else the newest of the IPv6 network, or of the host in the sender's own, that has
-        two more than the sender's."""
+    def _displaceable(self, sender: str, now: float) -> Registered | None:
+        """Which server of a full table gives way to a new one of this sender: the one that has not
+        answered for longest; else the newest of the network (IPv6) or host that has two more than
+        the sender's."""
         everybody = list(self._table.values())
         silent = [
-            each for each in everybody if now - each.since > GRACE and not self._is_alive(each)
+            each
+            for each in everybody
+            if now - each.registered_at > GRACE_SECONDS and not self._is_alive(each)
         ]
         if silent:
-            return min(silent, key=lambda each: each.beaten)
+            return min(silent, key=lambda each: each.last_beat_at)
         network = [each for each in everybody if source_of(each.sender) == source_of(sender)]
         for servers, group_of in ((everybody, source_of), (network, str)):
             groups = Counter(group_of(each.sender) for each in servers)
             for greediest, most in groups.most_common(1):
                 if most > groups[group_of(sender)] + 1:
                     greedy = [each for each in servers if group_of(each.sender) == greediest]
-                    return max(greedy, key=lambda each: (not self._is_alive(each), each.since))
+                    return max(
+                        greedy, key=lambda each: (not self._is_alive(each), each.registered_at)
+                    )
         return None
 
     def _is_alive(self, server: Registered) -> bool:
-        """As the last sweep had it."""
+        """It was at the last sweep."""
         return server.line.name in self._alive
 
-    def _in_order(self, beat: _Beat) -> bool:
+    def _is_newer(self, beat: _Heartbeat) -> bool:
         """False for a retransmission of the last heartbeat. Refuses an older one.
 
-        Within a Call-ID the CSeq grows (RFC 3261 8.1.1.5, 12.2.1.1); a server that takes a new
+        Within a Call-ID the CSeq grows (RFC 3261 8.1.1.5, 12.2.1.1), and a server that takes a new
         Call-ID, as after a restart, does not go back to an old one. So an old datagram that comes
-        again, a leave of a former life above all, is known by its Call-ID: for as long as this
-        process has not forgotten it, and the server has left too.
+        again (a GRACEFUL_SHUTDOWN from before the restart, say) is known by its Call-ID, also when
+        the server has left; for as long as the Call-ID is remembered here.
         """
         heard = self._heard.get(beat.address)
         if not heard or beat.call_id not in heard:
@@ -255,49 +254,49 @@ class Registration:
             raise _Refused("replayed", f"CSeq {beat.number} after {last}")
         return beat.number > last
 
-    def _remember(self, beat: _Beat) -> None:
+    def _remember(self, beat: _Heartbeat) -> None:
         heard = self._heard.setdefault(beat.address, OrderedDict())
         self._heard.move_to_end(beat.address)
         heard[beat.call_id] = beat.number
         heard.move_to_end(beat.call_id)
-        if len(heard) > REMEMBERED_CALL_IDS:
+        if len(heard) > MAX_REPLAY_CALL_IDS:
             heard.popitem(last=False)
-        if len(self._heard) > REMEMBERED_SERVERS:
+        if len(self._heard) > MAX_REPLAY_SERVERS:
             del self._heard[next(address for address in self._heard if address not in self._table)]
 
-    def _noted(self, reason: str, note: str, source: Address, now: float) -> Verdict:
+    def _refused(self, reason: str, note: str, source: Address, now: float) -> Result:
         earlier = self.refusals.pop((source[0], reason), None)
         times = earlier.times + 1 if earlier else 1
-        note = shortened(note, LONGEST_NOTE)
+        note = shortened(note, MAX_NOTE)
         self.refusals[source[0], reason] = Refusal(now, source, reason, note, times)
-        if len(self.refusals) > REMEMBERED_REFUSALS:
+        if len(self.refusals) > MAX_REFUSALS:
             self.refusals.popitem(last=False)
-        return Verdict(reason, note)
+        return Result(reason, note)
 
-    def _answered(
-        self, verdict: Verdict, request: Request, source: Address, status: int
-    ) -> Verdict:
-        """With the answer, to where the datagram came from: its host for certain, the port as RFC
-        3581 has it."""
+    def _with_answer(
+        self, result: Result, request: Request, source: Address, status: int
+    ) -> Result:
+        """The result with the answer, which goes to the host that the datagram came from, and the
+        port that RFC 3581 asks for."""
         via = request.via.with_source(*source)
         request.replace_top("Via", str(via))
         tag = keyed_hash(self._key, "registration", request.call_id)
         fields = [("Retry-After", RETRY_AFTER)] if status == 503 else []
         target = source[0], way_back(via)[1]
-        return verdict._replace(
+        return result._replace(
             answer=reply(request, status, "", tag, fields).to_bytes(), target=target
         )
 
     # -- the table ---------------------------------------------------------------------------------
 
     def undo(self, name: str, source: Address, note: str, now: float) -> None:
-        """It has arrived, and its sockets could not be opened."""
+        """Takes a server out again that has arrived and whose sockets could not be opened."""
         self.forget(name)
         displaced = self._displaced.pop(name, None)
         if displaced:
             self._table[displaced.line.address] = displaced
         self._counters["registration.unreachable"] += 1
-        self._noted("unreachable", note, source, now)
+        self._refused("unreachable", note, source, now)
 
     def forget(self, name: str) -> None:
         self._table = {
@@ -307,15 +306,15 @@ class Registration:
     def sweep(
         self, now: float, timeout: float, health: Mapping[str, Health]
     ) -> list[tuple[Registered, str]]:
-        """Takes out, with the reason, who took leave and has gone, and who has neither beaten nor
-        answered the forwarder's heartbeats for `timeout` seconds. Tells also who gave way. `health`
-        is by name."""
+        """Takes out the servers that shut down and have gone, and those that have neither beaten
+        nor answered the forwarder's heartbeats for `timeout` seconds. Returns them with the reason,
+        and those that gave way since the last sweep. `health` is by name."""
         self._alive = frozenset(name for name, known in health.items() if known.alive)
         gone: list[tuple[Registered, str]] = []
         for each in self._table.values():
             known = health.get(each.line.name)
             alive = known is not None and known.alive
-            lived = now if alive else max(each.beaten, known.since if known else 0.0)
+            lived = now if alive else max(each.last_beat_at, known.since if known else 0.0)
             if each.leaving and not alive:
                 gone.append((each, "took leave and has gone"))
                 self._counters["registration.left"] += 1
@@ -327,24 +326,26 @@ class Registration:
         displaced, self._displaced = self._displaced, {}
         if displaced:
             self._counters["registration.displaced"] += len(displaced)
-        full = f"there are {MOST_SERVERS} registered servers at most"
+        full = f"there are {MAX_SERVERS} registered servers at most"
         return gone + [(each, f"gave way to {name}: {full}") for name, each in displaced.items()]
 
     def lines(self) -> tuple[ServerLine, ...]:
         """In order of arrival."""
         return tuple(each.line for each in self._table.values())
 
-    def rebased(self, static: Iterable[ServerLine], allow: Networks) -> tuple[ServerLine, ...]:
-        """The registered servers beside other servers of the file: `rebase` would leave these."""
-        return tuple(each.line for each in self._beside(tuple(static), allow).values())
+    def lines_beside(self, static: Iterable[ServerLine], allow: Networks) -> tuple[ServerLine, ...]:
+        """The registered servers that `reconfigure` with other servers of the file would leave."""
+        return tuple(each.line for each in self._table_beside(tuple(static), allow).values())
 
-    def rebase(self, static: Iterable[ServerLine], allow: Networks, foreign: bool) -> None:
-        """After a reload: who is in the file now, or may not register any more, is out; whose name
-        the file has given to another has a new one."""
+    def reconfigure(self, static: Iterable[ServerLine], allow: Networks, foreign: bool) -> None:
+        """After a reload: a server that is in the file now, or may not register any more, is taken
+        out; one whose name the file gives to another server gets a new name."""
         self._static, self._foreign, self._allow = tuple(static), foreign, allow
-        self._table = self._beside(self._static, allow)
+        self._table = self._table_beside(self._static, allow)
 
-    def _beside(self, static: tuple[ServerLine, ...], allow: Networks) -> dict[Address, Registered]:
+    def _table_beside(
+        self, static: tuple[ServerLine, ...], allow: Networks
+    ) -> dict[Address, Registered]:
         named = {line.name for line in static}
         addressed = {line.address for line in static}
         table = {}
@@ -360,30 +361,30 @@ class Registration:
 
 
 def _request(data: bytes) -> Request:
-    """What may be answered: a whole request and no ACK. Raises RemoteProtocolError or refuses."""
-    if len(data) > MOST_OCTETS:
+    """The request in a datagram, if it may be answered. Raises RemoteProtocolError."""
+    if len(data) > MAX_OCTETS:
         raise RemoteProtocolError(f"{len(data)} octets are no heartbeat")
     message = parse(data)
     if not isinstance(message, Request) or message.method == "ACK":
         raise RemoteProtocolError("only requests are heartbeats")
     message.check()
-    if len(message.call_id) > LONGEST_CALL_ID:
-        raise RemoteProtocolError(f"a Call-ID of more than {LONGEST_CALL_ID} characters")
+    if len(message.call_id) > MAX_CALL_ID:
+        raise RemoteProtocolError(f"a Call-ID of more than {MAX_CALL_ID} characters")
     return message
 
 
-def _beat(request: Request) -> _Beat:
+def _heartbeat(request: Request) -> _Heartbeat:
     if request.method not in METHODS:
         method = shortened(request.method, 20)
         raise RemoteProtocolError(f"{method} is no heartbeat; OPTIONS or INFO is")
-    if not any((request.get(mark) or "").strip() == "1" for mark in MARKS):
-        raise RemoteProtocolError(f"no {MARKS[0]}: 1")
+    if not any((request.get(mark) or "").strip() == "1" for mark in MARKER_FIELDS):
+        raise RemoteProtocolError(f"no {MARKER_FIELDS[0]}: 1")
     entries, faults = parse_properties(decode(request.body))
     if faults:
         raise RemoteProtocolError(faults[0].located("body"))
     said = {entry.key: entry.value.strip() for entry in entries}
     leaving = said.get("GRACEFUL_SHUTDOWN", "").lower() == "true"
-    return _Beat(
+    return _Heartbeat(
         _address(said), said.get("hostname", ""), leaving, request.call_id, request.cseq.number
     )
 
@@ -403,7 +404,7 @@ def _address(said: Mapping[str, str]) -> Address:
 
 
 def _name(hostname: str, address: Address, taken: Iterable[str]) -> str:
-    """The host's name as far as it fits into logs, labels and paths, if it is free; else the
-    address, which is."""
+    """The host's name, in characters that suit logs, labels and paths, if it is free; else the
+    address."""
     name = _UNFIT.sub("-", hostname)[:40].strip("-._")
     return name if name and name != PHONES and name not in taken else format_address(address)

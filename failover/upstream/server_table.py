@@ -1,21 +1,37 @@
-"""The server table: who there is, hot one first, and who gets the next call."""
+"""The servers, in the order of the file, and the choice of one for a message that no rule binds to
+a server already (failover.py applies those rules first).
+
+A server's fitness for messages follows from four things, each with a source of its own:
+
+    health       the checks (health.py)                            UP, FAILING, DOWN, RECOVERING
+    admin_state  the operator                                      ENABLED, DRAINING, DISABLED
+    ejected      the passive check (passive_checks.py)             the reason, or ""
+    draining     the server itself: 503 to a check, or GRACEFUL_SHUTDOWN in its registration
+
+`up`, `accepts_dialogs` and `accepts_new` are kept up to date whenever one of these is set, because
+every message asks for them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from enum import Enum
 from hashlib import blake2b
+from typing import Generic, TypeVar
 
 from failover.config.settings import CALL_ID, ServerLine
-from failover.proxy.pending_messages import Kept, Key
-from failover.upstream.affinity_key import session
+from failover.proxy.pending_messages import RequestKey
+from failover.upstream.affinity_key import affinity_key
 from failover.upstream.health import Health
 from plumbing.address import Address
 from sip.branch import keyed_hash
 from sip.message import Message
 
+T = TypeVar("T")
+EJECTED = "EJECTED"  # shown as the state of a server that answers heartbeats and nothing else
 
-class Wish(str, Enum):
+
+class AdminState(str, Enum):
     """What the operator wants of a server, whatever its health."""
 
     ENABLED = "ENABLED"
@@ -23,184 +39,120 @@ class Wish(str, Enum):
     DISABLED = "DISABLED"  # gets nothing
 
 
-WISHED = {
-    Wish.DRAINING: "drained by the operator: keeps its calls, gets no new ones",
-    Wish.DISABLED: "disabled by the operator: gets nothing",
+ADMIN_WHY = {
+    AdminState.DRAINING: "drained by the operator: keeps its calls, gets no new ones",
+    AdminState.DISABLED: "disabled by the operator: gets nothing",
 }
 
 
-# stands where a health state's name does, for a server that only answers heartbeats
-EJECTED = "EJECTED"
+class Condition(Generic[T]):
+    """A Server's attribute that decides what it is fit for: setting it updates `up`,
+    `accepts_dialogs` and `accepts_new`."""
+
+    def __set_name__(self, owner: type[Server], name: str) -> None:
+        self._name = f"_{name}"
+
+    def __get__(self, server: Server, owner: type[Server]) -> T:
+        return getattr(server, self._name)  # type: ignore[no-any-return]
+
+    def __set__(self, server: Server, value: T) -> None:
+        setattr(server, self._name, value)
+        server.update()
 
 
 class Server:
-    """One server. `seen`: it has answered a heartbeat. `leaving`: it answers them with 503, so it
-    lives and wants no new calls; `farewell`: it has registered itself and said GRACEFUL_SHUTDOWN,
-    which means the same. `hint` is the word that names it in a Record-Route: keyed, so that nobody
-    can make one up."""
+    """One server: its conditions and its counters.
 
-    # `alive`: what it says counts; `usable`: it may be sent messages of the calls it has; `open`:
-    # it may be given new calls. Kept up whenever one of what they follow from is set, for every
-    # message asks.
-    __slots__ = (
-        "_ejected",
-        "_farewell",
-        "_health",
-        "_leaving",
-        "_wish",
-        "address",
-        "alive",
-        "answered",
-        "downtime",
-        "echoes",
-        "ejections",
-        "falls",
-        "fell",
-        "handled",
-        "hint",
-        "misses",
-        "name",
-        "open",
-        "requests",
-        "rescued",
-        "responses",
-        "seen",
-        "took",
-        "unhandled",
-        "usable",
-    )
+    `up`: its messages count; `accepts_dialogs`: it may be sent messages of calls it has;
+    `accepts_new`: it may be given new calls. `hint` names it in a Record-Route, as a cookie names
+    one in HTTP; it is a keyed hash, so that nobody can make one up.
+    """
+
+    health = Condition[Health]()
+    admin_state = Condition[AdminState]()
+    ejected = Condition[str]()  # why the passive check took it out of use; "" if it did not
+    answers_503 = Condition[bool]()  # to heartbeats: it is up and wants no new calls
+    shutting_down = Condition[bool]()  # it has registered itself, and said GRACEFUL_SHUTDOWN
 
     def __init__(self, line: ServerLine, health: Health, key: bytes) -> None:
         self.name, self.address = line.name, line.address
-        self._health, self._wish = health, Wish.ENABLED
-        self._leaving = self._farewell = False
-        self._ejected = ""
-        self._stand()
-        self.seen = False
+        self._health, self._admin_state, self._ejected = health, AdminState.ENABLED, ""
+        self._answers_503 = self._shutting_down = False
+        self.update()
         self.hint = keyed_hash(key, "hint", line.name)
+        self.ever_answered = False  # a heartbeat
         self.requests = 0  # passed on to it
-        self.responses = 0  # heard from it
-        self.echoes = 0  # responses passed on to it that it is to pass on in its turn
-        self.answered: float | None = None  # when it was heard last, heartbeats too
+        self.responses = 0  # received from it
+        self.relayed = 0  # responses passed on to it that it is to pass on in its turn
+        self.last_heard_at: float | None = None  # heartbeats count too
         self.handled = 0  # datagrams sent to it that it has answered or passed on
-        self.rescued = 0  # of these, the ones that another server had before
-        # Keys of the requests that it was sent and has not handled, while passive_checks.py wants
-        # to know.
-        self.unhandled: set[Key] | None = None
-        self.ejections = 0  # times that the passive check took it out of use
-        self.took: float | None = None  # seconds its last answer to a heartbeat took
-        self.misses = 0  # intervals without an answer to a heartbeat
-        self.falls = 0  # times it went down
-        self.fell: float | None = None  # since when it is not alive
-        self.downtime = 0.0  # seconds before that
+        self.handled_for_others = 0  # of these, the ones that another server had before
+        # Keys of the requests that it was sent and has not handled; None while passive_checks.py
+        # does not want to know.
+        self.unhandled: set[RequestKey] | None = None
+        self.ejections = 0
+        self.check_duration: float | None = None  # seconds its last answered heartbeat took
+        self.missed_checks = 0
+        self.times_down = 0
+        self.down_since: float | None = None
+        self._earlier_downtime = 0.0  # seconds
 
-    def has_handled(self, row: Kept | None) -> None:
-        """A datagram that was in flight to it has come back from it, answered or passed on."""
-        if row and row[0] == self.name:
-            self.handled += 1
-            self.rescued += row[5] > 0
-
-    def is_late(self, key: Key, hedged: dict[Key, str]) -> None:
-        """It has handled a request that was sent to another server too meanwhile, if this is one of
-        `hedged`."""
-        if hedged.get(key) == self.name:
-            del hedged[key]
-            self.handled += 1
-
-    def has_begun(self, key: Key, row: Kept | None) -> None:
-        """It works on a request of `unhandled`: has passed it on, or answered it provisionally."""
-        if self.unhandled and key in self.unhandled:
-            self.unhandled.discard(key)
-            self.has_handled(row)
-
-    def turn(self, health: Health) -> None:
-        """Its health is another now."""
-        if self.health.alive and not health.alive:
-            self.falls += 1
-            self.fell = health.since
-        elif self.fell is not None and health.alive:
-            self.downtime += health.since - self.fell
-            self.fell = None
-        self.health = health
-
-    def down_for(self, now: float) -> float:
-        """Seconds that it has been down in all."""
-        return self.downtime + (now - self.fell if self.fell is not None else 0.0)
-
-    def _stand(self) -> None:
-        self.alive = self._health.alive
-        self.usable = self.alive and self._wish is not Wish.DISABLED and not self._ejected
-        self.open = (
-            self.usable and self._wish is Wish.ENABLED and not (self._leaving or self._farewell)
+    def update(self) -> None:
+        """Recomputes what it is fit for."""
+        self.up = self._health.alive
+        self.accepts_dialogs = (
+            self.up and self._admin_state is not AdminState.DISABLED and not self._ejected
+        )
+        self.accepts_new = (
+            self.accepts_dialogs
+            and self._admin_state is AdminState.ENABLED
+            and not self.draining_itself
         )
 
-    @property
-    def health(self) -> Health:
-        return self._health
+    def set_health(self, health: Health) -> None:
+        """Sets its health and counts down times."""
+        if self.up and not health.alive:
+            self.times_down += 1
+            self.down_since = health.since
+        elif self.down_since is not None and health.alive:
+            self._earlier_downtime += health.since - self.down_since
+            self.down_since = None
+        self.health = health
 
-    @health.setter
-    def health(self, health: Health) -> None:
-        self._health = health
-        self._stand()
-
-    @property
-    def wish(self) -> Wish:
-        return self._wish
-
-    @wish.setter
-    def wish(self, wish: Wish) -> None:
-        self._wish = wish
-        self._stand()
+    def downtime(self, now: float) -> float:
+        """Seconds that it has been down in all."""
+        current = now - self.down_since if self.down_since is not None else 0.0
+        return self._earlier_downtime + current
 
     @property
-    def leaving(self) -> bool:
-        return self._leaving
-
-    @leaving.setter
-    def leaving(self, leaving: bool) -> None:
-        self._leaving = leaving
-        self._stand()
-
-    @property
-    def farewell(self) -> bool:
-        return self._farewell
-
-    @farewell.setter
-    def farewell(self, farewell: bool) -> None:
-        self._farewell = farewell
-        self._stand()
-
-    @property
-    def ejected(self) -> str:
-        """Why the passive check has taken it out of use; "" if it has not."""
-        return self._ejected
-
-    @ejected.setter
-    def ejected(self, why: str) -> None:
-        self._ejected = why
-        self._stand()
+    def draining_itself(self) -> bool:
+        """It has asked for no new calls."""
+        return self._answers_503 or self._shutting_down
 
     @property
     def state(self) -> str:
         """Its health state's name, or EJECTED."""
-        return EJECTED if self._ejected and self.alive else self._health.state.value
+        return EJECTED if self._ejected and self.up else self._health.state.value
 
     @property
     def why(self) -> str:
         """The sentence behind its state."""
-        if self.wish is not Wish.ENABLED:
-            return WISHED[self.wish] + (f"; {self.health.why}" if self.health.why else "")
-        if self.ejected and self.health.alive:
-            return self.ejected
-        if self.leaving and self.health.alive:
+        if self._admin_state is not AdminState.ENABLED:
+            why = ADMIN_WHY[self._admin_state]
+            return f"{why}; {self._health.why}" if self._health.why else why
+        if not self.up:
+            return self._health.why
+        if self._ejected:
+            return self._ejected
+        if self._answers_503:
             return "answers heartbeats with 503: keeps its calls, wants no new ones"
-        if self.farewell and self.health.alive:
+        if self._shutting_down:
             return "said GRACEFUL_SHUTDOWN: keeps its calls, wants no new ones"
-        return self.health.why
+        return self._health.why
 
 
 class ServerTable:
-    """Built whole and never changed in its members: a reload makes another one and swaps it in."""
+    """The list of servers. It never changes: a reload makes another table and swaps it in."""
 
     def __init__(
         self,
@@ -220,66 +172,69 @@ class ServerTable:
 
     @property
     def hot(self) -> Server | None:
-        """The first one that takes new calls."""
+        """The first server that takes new calls."""
         for server in self.servers:
-            if server.open:
+            if server.accepts_new:
                 return server
         return None
 
     @property
     def usable(self) -> bool:
-        """Is there a server that takes messages of the calls it has?"""
-        return any(server.usable for server in self.servers)
+        """Does a server take messages of the calls it has?"""
+        return any(server.accepts_dialogs for server in self.servers)
+
+    def is_last(self, server: Server) -> bool:
+        """Is no other server up and working?"""
+        return not any(
+            other.up and not other.ejected for other in self.servers if other is not server
+        )
 
     def role(self, server: Server) -> str:
-        """What a server is told of itself: "hot" is the one that new calls go to, "live" one of
-        several that they are shared among, "replica" one that waits, or only keeps the calls it
-        has."""
+        """What a heartbeat tells a server about itself: "hot" gets the new calls, "live" shares
+        them with others, "replica" waits, or only keeps the calls it has."""
         if self.policy == CALL_ID:
-            return "live" if server.open else "replica"
+            return "live" if server.accepts_new else "replica"
         return "hot" if server is self.hot else "replica"
 
-    def welcome(self, now: float, rise: int) -> list[Server]:
-        """Where nobody takes new calls any more, those that were held back for their flapping do;
-        returns them."""
-        welcome = (
-            []
-            if self.hot
-            else [s for s in self.servers if s.health.welcome(now, rise) is not s.health]
-        )
-        for server in welcome:
-            server.turn(server.health.welcome(now, rise))
-        return welcome
+    def end_damping(self, now: float, rise: int) -> list[Server]:
+        """Panic mode: when no server takes new calls, those that are held back only because they
+        flapped are used. Returns them."""
+        if self.hot:
+            return []
+        ended = []
+        for server in self.servers:
+            health = server.health.undamped(now, rise)
+            if health is not server.health:
+                server.set_health(health)
+                ended.append(server)
+        return ended
 
     def choose_for(self, message: Message, new: bool) -> Server | None:
-        """`choose` for the session that the message belongs to."""
-        return self.choose(self.session(message), new)
+        """`choose`, for this message."""
+        return self.choose(self.affinity_key(message), new)
 
-    def session(self, message: Message) -> str:
-        """What names it."""
-        return session(message, self.convergence)
+    def affinity_key(self, message: Message) -> str:
+        """The key by which `choose` sends equal messages to one server."""
+        return affinity_key(message, self.convergence)
 
-    def choose(self, session: str, new: bool) -> Server | None:
-        """Who gets a message that no hint sends anywhere. A call that is not `new` may also go to
-        one that only keeps the calls it has, before it goes nowhere."""
-        if self.policy != CALL_ID:
-            chosen = self.hot
-        else:
-            chosen = self._highest(session)
+    def choose(self, key: str, new: bool) -> Server | None:
+        """Chooses by the policy. If no server takes new calls, a message of a call that exists
+        (`new` is False) may go to one that only keeps the calls it has."""
+        chosen = self._highest(key) if self.policy == CALL_ID else self.hot
         if chosen or new:
             return chosen
-        return next((server for server in self.servers if server.usable), None)
+        return next((server for server in self.servers if server.accepts_dialogs), None)
 
-    def _highest(self, session: str) -> Server | None:
-        """Rendezvous hashing: every server draws a number for the session and the highest of those
-        that take new calls has it, so that when one dies only its own calls move."""
+    def _highest(self, key: str) -> Server | None:
+        """Rendezvous hashing: every server gets a number for the key, and the highest of those that
+        take new calls wins. So when a server goes down, only its own calls move."""
         highest, best = b"", None
-        octets = _octets(session)
+        octets = _octets(key)
         for server, seed in self._seeds:
-            draw = seed.copy()
-            draw.update(octets)
-            number = draw.digest()
-            if number > highest and server.open:
+            hashed = seed.copy()
+            hashed.update(octets)
+            number = hashed.digest()
+            if number > highest and server.accepts_new:
                 highest, best = number, server
         return best
 

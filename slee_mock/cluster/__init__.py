@@ -1,1 +1,1 @@
-"""What makes servers a cluster: who is in it, one key, one time."""
+"""What makes servers a cluster: members, one key, one time."""

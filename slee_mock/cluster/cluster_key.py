@@ -1,16 +1,19 @@
-"""The cluster's key record, by which a server knows the store that it started with.
+"""The cluster's key, and the store that counts as down while the key is missing.
 
-Pure. Whoever empties a store, or puts another one in its place (FLUSHALL, a Redis started anew
-without its data, an older backup of another cluster), takes the key with it. So every save in a
-Redis is accepted only if the key is there, unchanged: nothing is acknowledged that was saved into
-the wrong store. An SQLite store, which sees at every save whether its file is the right one, is
-asked for the key at every sign of life. A server that misses its key answers as it does while the
-store is down (degraded_mode.py), and goes on by itself once the key is back.
+Rules
+1. The first server of a cluster makes the key. A server remembers the key's row as it found it at
+   its start. If the row is missing or differs, somebody has emptied the store or put another one in
+   its place (FLUSHALL, a Redis restarted without its data, another cluster's backup): StoreDown,
+   until the same key is back.
+2. A Redis store: each save carries the condition that the key's row is unchanged, so that nothing
+   is acknowledged that went into the wrong store. An SQLite store checks its file at each save, so
+   there the key is read at every sign of life only.
+3. A server that misses its key still writes its signs of life into that store.
+4. A server that starts and finds no key watches WATCH_SECONDS for such signs, and gives up if there
+   are any. So it begins no second cluster beside running servers, which it can reach through the
+   store alone. It need not watch where no other server can have the store open (sqlite_files.py).
 
-A server that starts must not begin a new cluster in a store that was emptied under living servers.
-Those cannot talk to it but by that store: each that misses the key goes on leaving its signs of
-life there. So who finds no key watches for signs first, except where no other server can have the
-store open (sqlite_files.py).
+Trap: after any StoreDown or Conflict the key is in doubt, and is read before anything else.
 """
 
 from __future__ import annotations
@@ -36,16 +39,15 @@ POLL_SECONDS = 0.05
 
 
 class KeyedStore(StoreWrapper):
-    """A store that counts as down while the key `adopt`ed is not in it. `name`: for sentences."""
+    """A store that is down while the key given to `adopt` is not in it. `name`: for sentences."""
 
     def __init__(self, store: Store, name: str) -> None:
         super().__init__(store)
         self._name = name
         self._key: Row | None = None
-        # the store has failed or the key was missing: look before anything is believed
-        self._doubtful = False
-        # None: a store that does not know who has it open. It also cannot see that it was emptied,
-        # so that each save says which key it means.
+        self._doubtful = False  # read the key before anything else
+        # None: the store cannot tell whether others have it open, nor see that it was emptied; so
+        # each save carries the key (rule 2).
         self._fresh: bool | None = getattr(store, "fresh", None)
 
     @property
@@ -88,21 +90,20 @@ class KeyedStore(StoreWrapper):
         with self._sure():
             return self._store.count(kind)
 
-    def due(self, wall: float, limit: int) -> list[tuple[str, str]]:
-        self._doubtful = True  # a look at every sign of life
+    def due(self, now: float, limit: int) -> list[tuple[str, str]]:
+        self._doubtful = True  # `due` is asked at every sign of life
         with self._sure():
-            return self._store.due(wall, limit)
+            return self._store.due(now, limit)
 
     def leave_a_sign(self, member: Member) -> None:
-        """In a store that has lost the key: tells who starts that this server lives. May raise
-        StoreDown, Conflict."""
+        """Writes a sign of life even into a store without the key (rule 3). May raise StoreDown,
+        Conflict."""
         if self._doubtful and self._store.get(ClusterKey.KIND, NAME) != self._key:
             Transaction(self._store).commit([member])
 
     @contextmanager
     def _sure(self) -> Iterator[None]:
-        """Around all that is asked of the store: nothing is believed while the key is in doubt, and
-        a store that fails puts it in doubt."""
+        """Around each access to the store."""
         self._look()
         try:
             yield
@@ -125,8 +126,8 @@ class KeyedStore(StoreWrapper):
 def join_cluster(
     store: KeyedStore, make: Callable[[], str], wait: Callable[[float], object]
 ) -> bytes:
-    """The cluster's key, made by the server that comes first. Raises StoreDown if there is none and
-    others live."""
+    """The cluster's key; `make` makes it if this is the first server. Raises StoreDown if there is
+    none although other servers run."""
     while True:
         row = store.get(ClusterKey.KIND, NAME)
         if row:
@@ -152,7 +153,7 @@ def _adopted(store: KeyedStore, row: Row) -> bytes:
 
 
 def _watched(store: KeyedStore, wait: Callable[[float], object]) -> Row | None:
-    """The key, if another server makes it meanwhile."""
+    """The key's row, if another server makes it meanwhile (rule 4)."""
     before = {member.name: member for member in Transaction(store).scan(Member)}
     for _ in range(round(WATCH_SECONDS / POLL_SECONDS)):
         wait(POLL_SECONDS)

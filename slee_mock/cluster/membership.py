@@ -1,21 +1,20 @@
-"""A server's row among the members of its cluster: its signs of life, and what to do if two servers
+"""A server's row among the members of its cluster: its signs of life, and the case that two servers
 have one name.
 
-Pure. The row belongs to the server that started last. The one before goes on serving, says what is
-wrong, and signs in a row "NAME at ADDRESS", by which the newer one knows of it. When the newer one
-is gone, it has its row again.
+The row belongs to the server that started last. The older one goes on serving, warns, and signs in
+a row "NAME at ADDRESS", by which the newer one learns of it. When the newer one has stopped, the
+older one takes the row again. No I/O.
 """
 
 from __future__ import annotations
 
-from slee_mock.services.options_responder import Heartbeat
+from slee_mock.sip_adaptor import OptionsResponder
 from slee_mock.store.interface import Store, Transaction
 from slee_mock.store.records import Member, replace
 
 
 class Membership:
-    """`member` as it was signed last; `warning` is a sentence while something is wrong with the
-    name."""
+    """`member` is the row as signed last; `warning` a sentence while two servers have the name."""
 
     def __init__(self, member: Member) -> None:
         self.member = member
@@ -23,23 +22,23 @@ class Membership:
         self._is_aside = False  # the row of this name is another server's
         self._other = ""  # the address of a server of this name that lived when this one started
 
-    def sign(self, store: Store, wall: float, role: Heartbeat, stopped: bool = False) -> None:
+    def sign(self, store: Store, now: float, role: OptionsResponder, stopped: bool = False) -> None:
         """May raise StoreDown, or Conflict if a server of this name signs at the same moment."""
         transaction = Transaction(store)
         mine, is_first = self.member, not self.member.last_seen
         known = transaction.read_if_intact(Member, mine.name)
-        has_my_name = known is not None and known.started != mine.started and known.alive(wall)
+        has_my_name = known is not None and known.started != mine.started and known.alive(now)
         signed = replace(
-            mine, last_seen=wall, stopped=stopped, role=role.role, role_since=role.role_since
+            mine, last_seen=now, stopped=stopped, role=role.role, role_since=role.role_since
         )
         if has_my_name and known and not is_first:
             self.warning = _clash(known)
             self._is_aside = True
-            transaction.commit([replace(_aside(mine), last_seen=wall, stopped=stopped)])
+            transaction.commit([replace(_aside(mine), last_seen=now, stopped=stopped)])
             return
         if has_my_name and known and known.address != mine.address:
             self._other = known.address
-        gone = [replace(_aside(mine), last_seen=wall, stopped=True)] if self._is_aside else []
+        gone = [replace(_aside(mine), last_seen=now, stopped=True)] if self._is_aside else []
         transaction.commit([signed, *gone])
         self.member, self._is_aside = signed, False
         other = (
@@ -47,7 +46,7 @@ class Membership:
             if self._other
             else None
         )
-        self.warning = _clash(other) if other and other.alive(wall) else ""
+        self.warning = _clash(other) if other and other.alive(now) else ""
 
 
 def _aside(member: Member) -> Member:

@@ -12,15 +12,15 @@ import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from slee_mock.container.events import Answers
-from slee_mock.container.sbb import Service
-from slee_mock.services.authentication import DIGEST, Gate
+from slee_mock.container.sbb import Sbb
+from slee_mock.services.authentication import DIGEST, DigestAuthentication
 from slee_mock.services.billing import Billing
-from slee_mock.services.call_control import Proxy
+from slee_mock.services.call_control import CallControl
 from slee_mock.services.registrar import Registrar
 from slee_mock.services.session_timer import SessionTimers
+from slee_mock.sip_adaptor import LocalResponses
 
-Deploy = Callable[["Context", str], Service]
+Deploy = Callable[["Context", str], Sbb]
 NO_DEPLOY = "{} is not a service to deploy: it has no function deploy(context, argument)"
 
 
@@ -43,27 +43,31 @@ class Context:
     session_expires: int = 1800  # seconds; 0: sessions do not expire
     deploy: tuple[str, ...] = ()  # NAME:ARGUMENT each
     server_header: bool = False  # answers tell version and server to whoever asks
-    answers: Answers = field(init=False)
+    answers: LocalResponses = field(init=False)
 
     def __post_init__(self) -> None:
         name = self.server if self.server_header else ""
-        object.__setattr__(self, "answers", Answers(self.key, name))
+        object.__setattr__(self, "answers", LocalResponses(self.key, name))
 
 
-def assemble(context: Context) -> list[Service]:
+def install(context: Context) -> list[Sbb]:
     """Deployed services see requests after gate and registrar and before the proxy, and what the
     proxy tells of its calls before billing does. Raises DeployError."""
     users = None if context.users is None else frozenset(context.users)
-    services: list[Service] = (
+    services: list[Sbb] = (
         []
         if context.users is None
-        else [Gate(context.answers, context.key, context.users, context.realm, context.digest)]
+        else [
+            DigestAuthentication(
+                context.answers, context.key, context.users, context.realm, context.digest
+            )
+        ]
     )
     return [
         *services,
         Registrar(context.answers, context.server),
         *(_deployed(each, context) for each in context.deploy),
-        Proxy(
+        CallControl(
             context.answers,
             context.key,
             context.address,
@@ -111,7 +115,7 @@ def find(wish: str) -> Deploy:
     return deploy
 
 
-def _deployed(wish: str, context: Context) -> Service:
+def _deployed(wish: str, context: Context) -> Sbb:
     deploy = find(wish)
     name, _, argument = wish.partition(":")
     try:
@@ -122,7 +126,7 @@ def _deployed(wish: str, context: Context) -> Service:
         raise DeployError(
             f"{name}: its deploy() raises {type(error).__name__}: {error}; mend it"
         ) from error
-    lacking = [each for each in ("name", "takes", "handle") if not hasattr(service, each)]
+    lacking = [each for each in ("name", "events", "handle") if not hasattr(service, each)]
     if lacking:
         raise DeployError(
             f"{name}: what its deploy() returns is no service: it has no {' and no '.join(lacking)}"

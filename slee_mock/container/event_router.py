@@ -1,10 +1,20 @@
-"""The event router: an event -> its convergence name -> the services that want it, in their order
-of priority.
+"""The event router: an event -> convergence name -> the SBBs that select it, in their priority.
 
-Pure. What a service raises (a call was answered, say) is routed within the same transaction, so the
-facts of the call and of its bill are saved together or not at all. A peer's fault becomes a
-response here, in one place, and so does a service's: its exception ends the handling of this one
-event, of which nothing is saved or sent but a 500.
+Rules
+- One transaction for an event of the network or a timer, for all SBBs that handle it, and for all
+  events that these fire. So the facts of a call and of its bill are saved together or not at all.
+- SBBs are asked in their order. The first whose outcome is `consumed` ends the delivery of this
+  event. Fired events are delivered after it, first come, first served.
+- What one SBB wants written the next one reads, although nothing is saved yet.
+- A conflict with another server rolls everything back, and the event is handled again from what
+  that server has saved; twenty times, then it is refused.
+- An exception rolls back this one event. A request hears 500, 400 if the sender is at fault, or the
+  status of a RemoteProtocolError; a response is dropped. The caller goes on with the next event.
+
+Traps
+- `process` has saved when it returns, and sent nothing: the caller sends.
+- SystemExit of an SBB is caught too: it would end the thread, and the program would go on.
+- More than MOST_DELIVERIES for one event is a circle of SBBs that fire events for each other.
 """
 
 from __future__ import annotations
@@ -13,21 +23,18 @@ import collections
 from collections.abc import Callable, Iterable, Sequence
 
 from sip.errors import RemoteProtocolError
-from sip.message import Request, Response, parse
 from slee_mock.container.events import (
-    Answers,
     Arrival,
     CallEvent,
     Event,
     Outcome,
     RequestEvent,
-    ResponseEvent,
     Send,
     TimerEvent,
     drop,
 )
-from slee_mock.container.sbb import On, Service, takers
-from slee_mock.failover_kept_header import NOBODY, Forwarders
+from slee_mock.container.sbb import Entity, InitialEvent, Sbb, subscribers
+from slee_mock.sip_adaptor import LocalResponses
 from slee_mock.store.interface import (
     BadName,
     BadRecord,
@@ -41,73 +48,58 @@ from slee_mock.store.records import Record
 
 MOST_CONFLICTS = 20
 ENDING = ("BYE", "CANCEL")
-NOBODYS_TIMER = "timer_for_nobody"
 SERVICE_FAILED, BAD_RECORD, BAD_NAME = "service_failed", "bad_record", "bad_name"  # counters
-# What a service may raise. sys.exit() would end the thread, and the program would go on without it.
+# of an SBB
 FAILURES = (Exception, SystemExit)
-MOST_RAISED = 64  # times that one datagram may concern a service; more is a circle between services
+MOST_DELIVERIES = 64  # to SBBs, for one event of the network or timer
 
 
 class Circle(RuntimeError):
-    """Services raise events for each other without end."""
+    """SBBs fire events for each other without end."""
 
 
 class Router:
-    """`services`: the first has the highest priority. `answers` speaks where no service does.
-    `failed` hears of every event that was refused because of a service's exception or a damaged
-    row, for the log. `forwarders` are believed how long they kept a request."""
+    """`sbbs`: the first has the highest priority. `answers` makes the responses where no SBB does.
+    `failed` is told of every event that an exception or a damaged row has ended, for the log."""
 
     def __init__(
         self,
-        services: Sequence[Service],
-        answers: Answers,
+        sbbs: Sequence[Sbb],
+        answers: LocalResponses,
         failed: Callable[[Arrival | TimerEvent, BaseException], object] = lambda event, error: None,
-        *,
-        forwarders: Forwarders = NOBODY,
     ) -> None:
-        self._services = services
+        self._sbbs = sbbs
         self._answers = answers
         self._failed = failed
-        self._forwarders = forwarders
-        self._takers: dict[type, list[tuple[Service, On]]] = {}  # by the events' types
-
-    def event(self, data: bytes, source: tuple[str, int], wall: float) -> Arrival:
-        """Raises RemoteProtocolError if `data` is not a SIP message."""
-        message = parse(data, in_passing=True)
-        if isinstance(message, Request):
-            kept = self._forwarders.seconds_kept(message, source)
-            return RequestEvent(message, source, wall - kept, kept)
-        assert isinstance(message, Response)
-        return ResponseEvent(message, source, wall)
+        # by the events' types
+        self._subscribers: dict[type, list[tuple[Sbb, InitialEvent]]] = {}
 
     def handle(self, event: Arrival | TimerEvent, transaction: Transaction) -> Outcome:
-        """All that the services want saved and sent on account of `event`. May raise StoreDown and
-        Conflict."""
+        """What all SBBs want written and sent for `event`; nothing is saved yet. May raise
+        StoreDown and Conflict."""
         try:
-            if not isinstance(event, TimerEvent):
-                _check(event)
             return self._route(event, transaction)
         except RemoteProtocolError as error:
-            return self._refuse(event, error.status)
+            return self._answers.reject(event, error.status)
         except (StoreDown, Conflict):
             raise
-        except FAILURES as error:  # a stranger's service: whatever is wrong with it
+        except FAILURES as error:  # of a deployed SBB: whatever is wrong with it
             return self.give_up(event, error)
 
     def process(self, event: Arrival | TimerEvent, store: Store) -> Outcome:
-        """`handle`, and the saves done; the sends are the caller's. May raise StoreDown."""
+        """Handles `event` and saves what is to be written. May raise StoreDown."""
         for _ in range(MOST_CONFLICTS):
             transaction = Transaction(store)
             try:
                 outcome = self.handle(event, transaction)
                 _check_sends(outcome.sends)
-                transaction.commit(outcome.saves)
+                transaction.commit(outcome.writes)
                 return outcome
             except Conflict:
-                continue  # another member handled a message of this call meanwhile: look again
+                continue  # rolled back: another server handled a message of this call meanwhile
             except StoreDown:
                 raise
-            except FAILURES as error:  # what a service wants saved cannot be
+            except FAILURES as error:  # what an SBB wants saved cannot be
                 return self.give_up(event, error)
         raise Contended(f"other servers changed what this one read {MOST_CONFLICTS} times in a row")
 
@@ -122,8 +114,8 @@ class Router:
             if isinstance(error, BadRecord)
             else ""
         )
-        refused = self._refuse(event, 400 if reason == BAD_NAME else 500)
-        return refused._replace(dropped=reason or SERVICE_FAILED, saves=(), raised=())
+        refused = self._answers.reject(event, 400 if reason == BAD_NAME else 500)
+        return refused._replace(drop_reason=reason or SERVICE_FAILED, writes=(), fires=())
 
     def unable(self, event: Arrival) -> Outcome:
         """The store does not answer. A request hears 503; a final response is not passed on
@@ -131,89 +123,71 @@ class Router:
         Nor is BYE or CANCEL refused, which no phone would say again after that (15.1.1): unanswered
         it comes again for 32 s, and ends call and bill."""
         if isinstance(event, RequestEvent) and event.request.method not in ENDING:
-            return self._refuse(event, 503)
+            return self._answers.reject(event, 503)
         return drop("store_down")
-
-    def _refuse(self, event: Arrival | TimerEvent, status: int) -> Outcome:
-        if not isinstance(event, RequestEvent):
-            return drop("bad_response")
-        try:
-            fields = [("Retry-After", "2")] if status == 503 else []
-            return self._answers.refuse(event, status, fields=fields)
-        except RemoteProtocolError:
-            return drop("unanswerable")  # not even what an answer needs could be read
 
     def _route(self, event: Arrival | TimerEvent, transaction: Transaction) -> Outcome:
         outcomes: list[Outcome] = []
         queue: collections.deque[Event] = collections.deque([event])
         while queue:
-            if len(outcomes) > MOST_RAISED:
+            if len(outcomes) > MOST_DELIVERIES:
                 raise Circle(
-                    f"services raise events for each other in a circle: {type(queue[0]).__name__} "
+                    f"services fire events for each other in a circle: {type(queue[0]).__name__} "
                     "is one"
                 )
-            for outcome in self._offer(queue.popleft(), transaction):
+            for outcome in self._deliver(queue.popleft(), transaction):
                 outcomes.append(outcome)
-                queue += outcome.raised
+                queue += outcome.fires
         if not outcomes:
             if isinstance(event, RequestEvent):
                 return self._answers.refuse(event, 405)
-            return drop(NOBODYS_TIMER if isinstance(event, TimerEvent) else "response_for_nobody")
+            return drop(
+                "timer_for_nobody" if isinstance(event, TimerEvent) else "response_for_nobody"
+            )
         if len(outcomes) == 1:
             return outcomes[0]
         return _as_one(outcomes)
 
-    def _offer(self, event: Event, transaction: Transaction) -> list[Outcome]:
+    def _deliver(self, event: Event, transaction: Transaction) -> list[Outcome]:
         kind = type(event)
-        if kind not in self._takers:
-            self._takers[kind] = takers(self._services, kind)
+        if kind not in self._subscribers:
+            self._subscribers[kind] = subscribers(self._sbbs, kind)
         outcomes: list[Outcome] = []
         asked = None
-        for service, on in self._takers[kind]:
-            if service is asked or not on.when(event):
+        for sbb, initial in self._subscribers[kind]:
+            if sbb is asked or not initial.when(event):
                 continue
-            asked = service
-            outcome = service.handle(event, on.name(event), transaction)
-            transaction.put(outcome.saves)
+            asked = sbb
+            entity = Entity(initial.name(event), transaction, getattr(sbb, "records", ()))
+            outcome = sbb.handle(event, entity)
+            if outcome.writes:
+                entity.check(outcome.writes)
+                transaction.put(outcome.writes)
             outcomes.append(outcome)
-            if outcome.done:
+            if outcome.consumed:
                 break
         return outcomes
 
 
 def _as_one(outcomes: Sequence[Outcome]) -> Outcome:
-    saves: list[Record] = []
+    writes: list[Record] = []
     sends: list[Send] = []
-    raised: list[CallEvent] = []
-    dropped, notes = "", []
+    fires: list[CallEvent] = []
+    drop_reason, notes = "", []
     for outcome in outcomes:
-        saves += outcome.saves
+        writes += outcome.writes
         sends += outcome.sends
-        raised += outcome.raised
-        dropped = dropped or outcome.dropped
-        if outcome.note:
-            notes.append(outcome.note)
+        fires += outcome.fires
+        drop_reason = drop_reason or outcome.drop_reason
+        if outcome.log_text:
+            notes.append(outcome.log_text)
     return Outcome(
-        tuple(saves), tuple(sends), tuple(raised), dropped=dropped, note=", ".join(notes)
+        tuple(writes),
+        tuple(sends),
+        tuple(fires),
+        drop_reason=drop_reason,
+        log_text=", ".join(notes),
     )
-
-
-def _check(event: Arrival) -> None:
-    """Of a request all that the answer to it needs can be read; within a dialog, its tags. Of an
-    answer only the Call-ID has to be: it goes back by its Vias (RFC 3261 16.7)."""
-    message: Request | Response
-    if isinstance(event, RequestEvent):
-        message = event.request
-        message.check(in_passing=message.method != "REGISTER" and _has_to_tag(message))
-    else:
-        message = event.response
-    # it becomes a key of the store; surrogates are not printable either
-    if not message.call_id.isprintable():
-        raise RemoteProtocolError("Call-ID has bytes that cannot stand in one")
-
-
-def _has_to_tag(request: Request) -> bool:
-    return len(request.all("To")) == 1 and bool(request.to_tag)
 
 
 def _check_sends(sends: Iterable[Send]) -> None:

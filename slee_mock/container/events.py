@@ -1,5 +1,4 @@
-"""What comes into the services and what comes out of them: events, Outcome, and the answers a
-server gives itself.
+"""What comes into the services and what comes out of them: events and Outcome.
 
 Pure. A service reads through a Transaction and returns an Outcome; what it must keep is saved
 before anything it says is sent.
@@ -7,14 +6,10 @@ before anything it says is sent.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
-from sip import VERSION
-from sip.branch import keyed_hash
-from sip.message import Request, Response, reply
+from sip.message import Request, Response
 from slee_mock.store.records import Record
 
 Address = tuple[str, int]
@@ -97,14 +92,14 @@ class CallContinued(CallEvent):
 
 
 @dataclass(frozen=True)
-class CallGivenUp(CallEvent):
+class CallCancelled(CallEvent):
     """CANCEL passed. An answer may still cross it."""
 
     why: str
 
 
 @dataclass(frozen=True)
-class CallUnanswered(CallGivenUp):
+class CallUnanswered(CallCancelled):
     """Nobody has answered for so long that nobody will. Should an answer come all the same, it
     counts."""
 
@@ -117,7 +112,7 @@ class CallEnded(CallEvent):
 
 
 @dataclass(frozen=True)
-class CallVanished(CallEnded):
+class CallExpired(CallEnded):
     """Nobody refreshed its session: it ended with the last message that passed, which is its
     `wall`."""
 
@@ -132,7 +127,7 @@ class CallUnacknowledged(CallEnded):
 
 
 @dataclass(frozen=True)
-class CallUnpaid(CallEvent):
+class CreditExhausted(CallEvent):
     """The caller's balance pays no more than these units of it."""
 
     passed: ClassVar[bool] = False
@@ -155,12 +150,12 @@ class Outcome(NamedTuple):
     them, in the same transaction; `done` keeps the event from services of lower priority; `note` is
     the decision, for the log."""
 
-    saves: tuple[Record, ...] = ()
+    writes: tuple[Record, ...] = ()
     sends: tuple[Send, ...] = ()
-    raised: tuple[CallEvent, ...] = ()
-    done: bool = False
-    dropped: str = ""
-    note: str = ""
+    fires: tuple[CallEvent, ...] = ()
+    consumed: bool = False
+    drop_reason: str = ""
+    log_text: str = ""
 
 
 NOTHING = Outcome()
@@ -175,51 +170,4 @@ def legible(text: str) -> str:
 
 def drop(reason: str) -> Outcome:
     """`reason` becomes the name of a counter: a few fixed words, nothing from the network."""
-    return Outcome(done=True, dropped=reason)
-
-
-class Answers:
-    """Responses this cluster gives itself. To-tags are made from the request, so any member answers
-    a retransmission alike (RFC 3261 8.2.7), and knows the ACK to such an answer when it sees one.
-    `name`: of the member that speaks, told with the version in a Server header; without it there is
-    none, for it tells strangers what to attack (RFC 3261 20.35)."""
-
-    def __init__(self, key: bytes, name: str = "") -> None:
-        self._key = key
-        escaped = re.sub(r"([()\\])", r"\\\1", name)  # RFC 3261 25.1: comment
-        self._server = [("Server", f"call-failover-slee/{VERSION} ({escaped})")] if name else []
-
-    def tag(self, request: Request) -> str:
-        return keyed_hash(
-            self._key, "tag", request.call_id, request.from_tag, str(request.cseq.number)
-        )
-
-    def given_to(self, request: Request) -> bool:
-        """Does the To-tag say that we answered this INVITE ourselves?"""
-        return request.to_tag == self.tag(request)
-
-    def answer(
-        self,
-        event: RequestEvent,
-        status: int,
-        reason: str = "",
-        fields: Iterable[tuple[str, str]] = (),
-        to: Address | None = None,
-    ) -> Send:
-        tag = self.tag(event.request)
-        response = reply(event.request, status, reason, tag, [*fields, *self._server])
-        return Send(response.to_bytes(), to)
-
-    def refuse(
-        self,
-        event: RequestEvent,
-        status: int,
-        reason: str = "",
-        fields: Iterable[tuple[str, str]] = (),
-    ) -> Outcome:
-        """The outcome of saying no: a response, or silence where the request was an ACK (RFC 3261
-        17.1.1.3)."""
-        if event.request.method == "ACK":
-            return drop("ack_refused")
-        send = self.answer(event, status, reason, fields)
-        return Outcome(sends=(send,), done=True, note=f"answered {status}")
+    return Outcome(consumed=True, drop_reason=reason)

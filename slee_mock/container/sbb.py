@@ -1,9 +1,10 @@
-"""What a service is: the events it takes, what names the entity that handles them, and what it does
-with them.
+"""Service building blocks (SBBs): the events one handles, the entity that handles them, and its
+records.
 
-Pure. A SLEE calls the first two initial-event selection: of each event that a service takes it
-computes the convergence name, and the entity of that name handles the event. Here an entity is
-nothing but its records in the store, so it lives on whichever server the event reaches.
+For each event that an SBB declares, the container computes the convergence name and hands the event
+to the entity of that name (JAIN SLEE: initial event selection). An entity is its records in the
+store, under that name: a server makes it for one event and forgets it afterwards, so the next event
+finds it on whichever server it reaches.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from slee_mock.container.events import (
     CallEvent,
@@ -22,7 +23,32 @@ from slee_mock.container.events import (
     TimerEvent,
 )
 from slee_mock.store.interface import StoreDown, Transaction
-from slee_mock.store.records import Record
+from slee_mock.store.records import R, Record
+
+
+class ForeignRecord(TypeError):
+    """An SBB treats another one's record as its own."""
+
+
+class Entity(NamedTuple):
+    """An SBB entity while it handles one event. `name` is the convergence name."""
+
+    name: str
+    transaction: Transaction
+    records: tuple[type[Record], ...]  # the SBB's own kinds
+
+    def get(self, kind: type[R]) -> R | None:
+        """Its own record of this kind, which has its name as the key; None: there is none yet.
+        Another SBB's is read by `transaction.read(kind, key)`."""
+        if kind not in self.records:
+            raise ForeignRecord(f"{kind.__name__} is not among the SBB's records")
+        return self.transaction.read(kind, self.name)
+
+    def check(self, writes: Sequence[Record]) -> None:
+        """Raises ForeignRecord for a record that is not the SBB's."""
+        for record in writes:
+            if type(record) not in self.records:
+                raise ForeignRecord(f"{type(record).__name__} is not among the SBB's records")
 
 
 def always(event: Any) -> bool:
@@ -30,74 +56,70 @@ def always(event: Any) -> bool:
 
 
 @dataclass(frozen=True)
-class On:
-    """Takes events of type `event`, its subtypes too, `when` that is true of them; `name` makes the
-    convergence name. Both may raise RemoteProtocolError."""
+class InitialEvent:
+    """Selects events of type `event`, its subtypes too, `when` that is true of them; `name`
+    computes the convergence name. Both may raise RemoteProtocolError."""
 
     event: type
     name: Callable[[Any], str]
     when: Callable[[Any], bool] = always
 
 
-class Service(Protocol):
-    """A service of the SLEE. What it must keep from one event to the next it saves as records."""
+class Sbb(Protocol):
+    """One that keeps something between events declares its records' kinds as `records`. One that
+    has them purged declares retention rules as `keeps` (store/purge.py)."""
 
     @property
     def name(self) -> str: ...
 
     @property
-    def takes(self) -> tuple[On, ...]: ...
+    def events(self) -> tuple[InitialEvent, ...]: ...
 
-    def handle(self, event: Event, entity: str, transaction: Transaction) -> Outcome:
-        """`entity` is the convergence name. May be asked twice about one event, so it must change
-        nothing itself."""
+    def handle(self, event: Event, entity: Entity) -> Outcome:
+        """May be called again for the same event, after a conflict with another server. So it must
+        have no effect but its outcome."""
 
 
 @runtime_checkable
-class Telling(Protocol):
-    """A service that has something to tell in /status."""
+class HasStatus(Protocol):
+    """An SBB that shows something in /status."""
 
-    def tells(self, transaction: Transaction, wall: float) -> Any:
-        """JSON-able. Called on another thread than `handle`: of the service itself only what never
-        changes."""
+    def status(self, transaction: Transaction, now: float) -> Any:
+        """JSON-able. Called on another thread than `handle`: it may use what never changes in the
+        SBB, and its records."""
 
 
-def told(service: Telling, transaction: Transaction, wall: float) -> Any:
-    """What it tells, or why it cannot: /status is there for everybody."""
+def status_of(sbb: HasStatus, transaction: Transaction, now: float) -> Any:
+    """Its status, or why there is none: one SBB's fault must not hide the rest of /status."""
     try:
-        tells = service.tells(transaction, wall)
-        json.dumps(tells)
-        return tells
+        status = sbb.status(transaction, now)
+        json.dumps(status)
+        return status
     except StoreDown:
         raise
     except (Exception, SystemExit) as error:
         return {"error": f"{type(error).__name__}: {error}"}
 
 
-def takers(services: Sequence[Service], event: type) -> list[tuple[Service, On]]:
-    """Who takes events of this type, in the services' order, by which of their lines."""
-    return [
-        (service, each)
-        for service in services
-        for each in service.takes
-        if issubclass(event, each.event)
-    ]
+def subscribers(sbbs: Sequence[Sbb], event: type) -> list[tuple[Sbb, InitialEvent]]:
+    """The SBBs that select events of this type, in their order of priority."""
+    return [(sbb, each) for sbb in sbbs for each in sbb.events if issubclass(event, each.event)]
 
 
-# -- words for `takes` -----------------------------------------------------------------------------
+# -- for `events` ----------------------------------------------------------------------------------
 
 
 def the_call(event: RequestEvent | ResponseEvent | CallEvent) -> str:
-    """A call's entity has the name of its Call-ID."""
+    """The Call-ID as the convergence name."""
     if isinstance(event, RequestEvent):
         return event.request.call_id
     return event.response.call_id if isinstance(event, ResponseEvent) else event.call_id
 
 
-def timer_of(kind: type[Record]) -> On:
-    """The timers of this kind of record; the record's key is the convergence name."""
+def timer_of(kind: type[Record]) -> InitialEvent:
+    """Selects the timers of this kind of record; its key is the convergence name."""
 
     def is_of_kind(event: TimerEvent) -> bool:
         return event.kind == kind.KIND
 
-    return On(TimerEvent, name=lambda event: str(event.key), when=is_of_kind)
+    return InitialEvent(TimerEvent, name=lambda event: str(event.key), when=is_of_kind)

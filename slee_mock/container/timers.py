@@ -41,7 +41,7 @@ class Timers:
         ]
         for place in awake[:BATCH]:
             outcome = self._router.process(TimerEvent(*place, wall), store)
-            if not outcome.saves:
+            if not outcome.writes:
                 self._rest(place, wall)
             yield outcome
 

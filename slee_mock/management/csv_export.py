@@ -1,13 +1,14 @@
 """Bills as a table for spreadsheets: CSV (RFC 4180), UTF-8, times in UTC (ISO 8601), units in the
-columns' names. Pure.
+names of the columns. No I/O.
 
-What came from the network and begins like a formula gets an apostrophe in front, which spreadsheets
-take as the sign of a text: else a caller's name could compute, or fetch, something on the desk of
-whoever opens the file.
+A text that begins like a formula gets an apostrophe in front, which makes it a text for
+spreadsheets. Otherwise a caller's name could compute or fetch something where the file is opened.
 """
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
 from typing import Any
@@ -30,13 +31,14 @@ HEADER = (
 FORMULA = tuple("=+-@\t\r\n")
 
 
-def heading() -> str:
-    return _line(HEADER)
-
-
-def lines(calls: Iterable[Mapping[str, Any]]) -> str:
-    """`calls` as /calls has them."""
-    return "".join(_line(_cells(call)) for call in calls)
+def table(calls: Iterable[Mapping[str, Any]], heading: bool = False) -> str:
+    """The lines of `calls`, which are as in /calls."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    if heading:
+        writer.writerow(HEADER)
+    writer.writerows(_cells(call) for call in calls)
+    return text.getvalue()
 
 
 def _cells(call: Mapping[str, Any]) -> list[str]:
@@ -50,26 +52,12 @@ def _cells(call: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _utc(wall: float | None) -> str:
-    if wall is None:
+def _utc(time: float | None) -> str:
+    if time is None:
         return ""
-    return (
-        datetime.fromtimestamp(wall, timezone.utc)
-        .isoformat(timespec="milliseconds")
-        .replace("+00:00", "Z")
-    )
+    utc = datetime.fromtimestamp(time, timezone.utc).isoformat(timespec="milliseconds")
+    return utc.replace("+00:00", "Z")
 
 
 def _harmless(text: str) -> str:
     return f"'{text}" if text.lstrip(" ").startswith(FORMULA) else text
-
-
-def _line(cells: Iterable[str]) -> str:
-    return ",".join(_quoted(cell) for cell in cells) + "\r\n"
-
-
-def _quoted(cell: str) -> str:
-    """RFC 4180 2, rules 5 to 7."""
-    if any(mark in cell for mark in ',"\r\n') or cell != cell.strip():
-        return '"' + cell.replace('"', '""') + '"'
-    return cell

@@ -1,9 +1,7 @@
-"""What the management pages are made from, read on a thread of its own through a connection of its
-own.
+"""Reads the data of the management pages, on a thread and through a store connection of its own.
 
-So a page, a scrape or an export of every bill there is takes nothing of the time in which the `sip`
-thread has to answer heartbeats. What the server itself knows, a copy of a few counters, comes from
-that thread.
+So a page, a scrape or an export of all bills takes no time from the `sip` thread, which has to
+answer heartbeats. The server's own facts, a copy of a few counters, come from that thread.
 """
 
 from __future__ import annotations
@@ -15,13 +13,13 @@ from functools import partial
 from typing import Any, TypeVar
 
 from plumbing.event_loop import Loop
-from slee_mock.management import snapshot as report
+from slee_mock.management import snapshot
+from slee_mock.management.snapshot import OpenCalls, ServerStatus, Snapshot, take_snapshot
 from slee_mock.store.interface import Store, StoreDown, Transaction
 
 T = TypeVar("T")
-PATIENCE = 10.0  # seconds in which a page has to be made
-# bills read at once for an export: a few milliseconds of work, then others have their turn
-SLICE = 100
+ANSWER_SECONDS = 10.0  # in which a page must be read
+BILLS_AT_ONCE = 100  # of an export; a few milliseconds of work, then other questions have a turn
 
 
 class Unreadable(RuntimeError):
@@ -29,22 +27,23 @@ class Unreadable(RuntimeError):
 
 
 class Queries:
-    """`open_store` is called on the reader's thread, once somebody wants to see something. `health`
-    is what the server says of itself, `tell` what its services do, `now` cluster time. Whatever is
-    asked may raise LoopStopped, which is a RuntimeError, or TimeoutError."""
+    """`open_store` is called on the reader's thread, at the first question. `server_status` returns
+    the server's own facts, `services_status` those of its services, `now` cluster time. Every
+    question may raise LoopStopped, which is a RuntimeError, or TimeoutError."""
 
     def __init__(
         self,
         open_store: Callable[[], Store],
-        health: Callable[[], report.ServerStatus],
-        tell: Callable[[Transaction, float], Mapping[str, Any]],
+        server_status: Callable[[], ServerStatus],
+        services_status: Callable[[Transaction, float], Mapping[str, Any]],
         now: Callable[[], float],
     ) -> None:
-        self._open_store, self._health, self._tell, self._now = open_store, health, tell, now
+        self._open_store, self._now = open_store, now
+        self._server_status, self._services_status = server_status, services_status
         self._loop = Loop("reader")
         # Below: the reader thread's.
         self._store: Store | None = None
-        self._running = report.OpenCalls()
+        self._open_calls = OpenCalls()
 
     # -- any thread --------------------------------------------------------------------------------
 
@@ -53,32 +52,32 @@ class Queries:
 
     def stop(self, timeout: float) -> None:
         """Raises TimeoutError if what is being read does not come to an end."""
-        self.let_go()
+        self.close_store()
         self._loop.stop(timeout)
 
-    def let_go(self) -> None:
+    def close_store(self) -> None:
         """Closes the store soon; the next question opens it again."""
         if self._loop.running:
             self._loop.post(self._close)
 
     def status(self) -> dict[str, Any]:
-        """Without what the services tell if the store cannot be read."""
-        health = self._health()
+        """Without the services' status if the store cannot be read."""
+        server = self._server_status()
         with contextlib.suppress(Unreadable):
-            health = self._ask(lambda transaction: self._complete(health, transaction, self._now()))
-        return report.status(health)
+            server = self._ask(lambda transaction: self._complete(server, transaction, self._now()))
+        return snapshot.status(server)
 
-    def board(self) -> report.Snapshot:
+    def snapshot(self) -> Snapshot:
         """Raises Unreadable."""
-        health = self._health()
-        return self._ask(lambda transaction: self._board(health, transaction, self._now()))
+        server = self._server_status()
+        return self._ask(lambda transaction: self._snapshot(server, transaction, self._now()))
 
     def bills(self) -> Iterator[list[dict[str, Any]]]:
         """Every bill, the newest first, in slices. Raises Unreadable, also on the way."""
         before: int | None = None
         while True:
             found, before = self._ask(
-                partial(report.bills, most=SLICE, before=before, wall=self._now())
+                partial(snapshot.bills, most=BILLS_AT_ONCE, before=before, now=self._now())
             )
             yield found
             if before is None:
@@ -86,20 +85,15 @@ class Queries:
 
     # -- the reader thread -------------------------------------------------------------------------
 
-    def _board(
-        self, health: report.ServerStatus, transaction: Transaction, wall: float
-    ) -> report.Snapshot:
-        return report.board(
-            transaction, self._complete(health, transaction, wall), wall, self._running
-        )
+    def _snapshot(self, server: ServerStatus, transaction: Transaction, now: float) -> Snapshot:
+        server = self._complete(server, transaction, now)
+        return take_snapshot(transaction, server, now, self._open_calls)
 
-    def _complete(
-        self, health: report.ServerStatus, transaction: Transaction, wall: float
-    ) -> report.ServerStatus:
-        return replace(health, services=self._tell(transaction, wall))
+    def _complete(self, server: ServerStatus, transaction: Transaction, now: float) -> ServerStatus:
+        return replace(server, services=self._services_status(transaction, now))
 
     def _ask(self, read: Callable[[Transaction], T]) -> T:
-        return self._loop.ask(lambda: self._read(read), PATIENCE)
+        return self._loop.ask(lambda: self._read(read), ANSWER_SECONDS)
 
     def _read(self, read: Callable[[Transaction], T]) -> T:
         try:

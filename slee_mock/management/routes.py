@@ -1,67 +1,73 @@
-"""The management pages of a server: which path shows what. Handlers run on `management` threads and
-own nothing."""
+"""The HTTP routes of a server's management pages.
+
+The front page is three static files beside this one; its script asks for /snapshot once a second.
+Handlers run on `management` threads and own nothing.
+"""
 
 from __future__ import annotations
 
+import importlib.resources
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
 from plumbing.http_server import Handler, HttpRequest, HttpResponse
-from slee_mock.management import csv_export as export
-from slee_mock.management import page
-from slee_mock.management import snapshot as report
+from slee_mock.management import csv_export
 from slee_mock.management.queries import Queries, Unreadable
+from slee_mock.management.snapshot import Snapshot, metrics
 
 
-def routes(reader: Queries) -> dict[tuple[str, str], Handler]:
-    """RuntimeError and TimeoutError out of a handler become a 503."""
+def routes(queries: Queries) -> dict[tuple[str, str], Handler]:
+    """A RuntimeError or TimeoutError of a handler becomes a 503."""
 
-    def show(part: Callable[[report.Snapshot], object]) -> Handler:
-        return lambda request: HttpResponse.json(part(reader.board()))
+    def show(part: Callable[[Snapshot], object]) -> Handler:
+        return lambda request: HttpResponse.json(part(queries.snapshot()))
 
     return {
-        ("GET", "/"): partial(_front, reader),
-        ("GET", "/page.js"): _script,
-        ("GET", "/calls"): show(lambda board: board.calls),
-        ("GET", "/calls.csv"): partial(_table, reader),
-        ("GET", "/bindings"): show(lambda board: board.bindings),
-        ("GET", "/members"): show(lambda board: board.members),
-        ("GET", "/status"): lambda request: HttpResponse.json(reader.status()),
-        ("GET", "/metrics"): partial(_metrics, reader),
+        ("GET", "/"): _file("page.html", "text/html"),
+        ("GET", "/page.css"): _file("page.css", "text/css"),
+        ("GET", "/page.js"): _file("page.js", "text/javascript"),
+        ("GET", "/snapshot"): partial(_snapshot, queries),
+        ("GET", "/calls"): show(lambda snapshot: snapshot.calls),
+        ("GET", "/calls.csv"): partial(_table, queries),
+        ("GET", "/bindings"): show(lambda snapshot: snapshot.bindings),
+        ("GET", "/members"): show(lambda snapshot: snapshot.members),
+        ("GET", "/status"): lambda request: HttpResponse.json(queries.status()),
+        ("GET", "/metrics"): partial(_metrics, queries),
     }
 
 
-def _front(reader: Queries, request: HttpRequest) -> HttpResponse:
-    status = None
+def _file(name: str, content_type: str) -> Handler:
+    data = importlib.resources.files(__package__).joinpath(name).read_bytes()
+    response = HttpResponse(200, f"{content_type}; charset=utf-8", data)
+    return lambda request: response
+
+
+def _snapshot(queries: Queries, request: HttpRequest) -> HttpResponse:
+    """While the store cannot be read: why, and the server's own facts."""
     try:
-        status = reader.status()
-        return HttpResponse.html(page.render(reader.board()))
-    except (RuntimeError, TimeoutError) as error:
-        return HttpResponse.html(page.trouble(str(error), status), status=503)
+        return HttpResponse.json(queries.snapshot().as_json())
+    except Unreadable as error:
+        return HttpResponse.json({"error": str(error), "status": queries.status()}, 503)
 
 
-def _script(request: HttpRequest) -> HttpResponse:
-    return HttpResponse.text(page.SCRIPT, "text/javascript; charset=utf-8")
-
-
-def _table(reader: Queries, request: HttpRequest) -> HttpResponse:
-    slices = reader.bills()
-    first = next(slices)  # before anything is said, so that a store that is down becomes a 503
+def _table(queries: Queries, request: HttpRequest) -> HttpResponse:
+    bills = queries.bills()
+    first = next(bills)  # before the answer begins, so that a store that is down becomes a 503
     name = {"Content-Disposition": 'attachment; filename="calls.csv"'}
-    return HttpResponse(200, "text/csv; charset=utf-8; header=present", _lines(first, slices), name)
+    return HttpResponse(200, "text/csv; charset=utf-8; header=present", _lines(first, bills), name)
 
 
-def _lines(first: list[dict[str, Any]], slices: Iterator[list[dict[str, Any]]]) -> Iterator[bytes]:
-    yield (export.heading() + export.lines(first)).encode("utf-8", "replace")
-    for calls in slices:
-        yield export.lines(calls).encode("utf-8", "replace")
+def _lines(first: list[dict[str, Any]], bills: Iterator[list[dict[str, Any]]]) -> Iterator[bytes]:
+    yield csv_export.table(first, heading=True).encode("utf-8", "replace")
+    for calls in bills:
+        yield csv_export.table(calls).encode("utf-8", "replace")
 
 
-def _metrics(reader: Queries, request: HttpRequest) -> HttpResponse:
-    status = reader.status()
+def _metrics(queries: Queries, request: HttpRequest) -> HttpResponse:
     try:
-        text = report.metrics(status, reader.board())
+        snapshot = queries.snapshot()
+        text = metrics(snapshot.status, snapshot)
     except Unreadable:
-        text = report.metrics(status, None)
+        text = metrics(queries.status(), None)
     return HttpResponse.text(text, "text/plain; version=0.0.4")

@@ -1,5 +1,5 @@
-"""What the management page tells, as plain values: calls with their bills, bindings, members,
-counters. Pure."""
+"""The data of the management pages, as plain values: calls with their bills, bindings, members,
+counters. No I/O but reads of the store."""
 
 from __future__ import annotations
 
@@ -10,16 +10,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sip import VERSION
-from slee_mock.services.billing import Sum, is_final, summed
+from slee_mock.services.bill_record import Bill, BillTotal, is_final, total_at
+from slee_mock.services.bindings_record import Bindings
 from slee_mock.store.interface import Damaged, Transaction
-from slee_mock.store.records import Bill, Bindings, Member
+from slee_mock.store.records import Member
 
-# on the page: so many of the newest, and so many of those that have been running for longer
+# in a snapshot: so many of the newest bills, and so many of the calls that have run for longer
 MOST_CALLS = 200
 MOST_USERS = 500
-MOST_MISSED = 10_000  # bills read in one go by who has not looked for long
-TICKING = 50  # running calls, the newest, of which the page has a card that ticks
-FORETOLD = 5  # seconds
+MOST_MISSED = 10_000  # bills read at once after a long time without a question
+MOST_FORECASTS = 50  # running calls, the newest
+FORECAST_SECONDS = 5
+
+Samples = float | Mapping[str, float]  # of one metric, by labels
 
 
 @dataclass(frozen=True)
@@ -39,46 +42,55 @@ class ServerStatus:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """JSON-able values, each as the page of its name shows it; and for the page alone, by Call-ID,
-    what the bills of running calls will say in the next seconds: so they tick there without doing
-    sums of their own. `running` counts the calls that have not ended by their states, `bills` all
-    that are kept."""
+    """The state of the cluster at one moment, as JSON-able values. `calls`, `bindings`, `members`
+    and `status` are the pages of these names. `forecast`: by Call-ID, the sums of a running bill in
+    the next seconds, so that the page ticks without doing sums of its own. `running`: calls that
+    have not ended, by their states. `bills`: the number of all that are kept."""
 
     calls: dict[str, Any]
     bindings: dict[str, Any]
     members: dict[str, Any]
     status: dict[str, Any]
-    forecast: dict[str, list[Sum]]
+    forecast: dict[str, list[dict[str, Any]]]
     running: Counter[str]
     bills: int
 
+    def as_json(self) -> dict[str, Any]:
+        """The page /snapshot, from which page.js makes the front page."""
+        return {
+            "calls": self.calls,
+            "bindings": self.bindings,
+            "members": self.members,
+            "status": self.status,
+            "forecast": self.forecast,
+            "running": self.running.total(),
+        }
+
 
 class OpenCalls:
-    """The calls that have not ended: all of them, though a page reads the newest bills only. Those
-    that began earlier are known by their keys, so that nobody has to read the whole store for them
-    again and again."""
+    """All calls that have not ended, although a snapshot reads only the newest bills. Those that
+    began earlier are remembered by their keys, so that the store is not read as a whole each
+    time."""
 
     def __init__(self) -> None:
         self._open: set[str] = set()
-        self._newest: int | None = None  # its mark, when somebody looked last
+        self._newest: int | None = None  # its mark, at the last look
 
-    def look(self, transaction: Transaction, wall: float) -> tuple[list[Bill], list[Bill]]:
+    def look(self, transaction: Transaction, now: float) -> tuple[list[Bill], list[Bill]]:
         """The newest bills, and of the calls that run those which are not among them."""
         mark = transaction.mark(Bill, 0)
         page, before = transaction.walk(Bill, MOST_CALLS)
-        newest = _sound(page, wall)
-        older = {bill.call_id: bill for bill in _sound(self._missed(transaction, before), wall)}
+        newest = _sound(page, now)
+        older = {bill.call_id: bill for bill in _sound(self._missed(transaction, before), now)}
         fresh = {bill.call_id for bill in newest}
         for key in self._open - fresh - older.keys():
             bill = transaction.read_if_intact(Bill, key)
             if bill:
                 older[key] = bill
         running = [
-            bill
-            for bill in older.values()
-            if bill.call_id not in fresh and not is_final(bill, wall)
+            bill for bill in older.values() if bill.call_id not in fresh and not is_final(bill, now)
         ]
-        self._open = {bill.call_id for bill in [*newest, *running] if not is_final(bill, wall)}
+        self._open = {bill.call_id for bill in [*newest, *running] if not is_final(bill, now)}
         self._newest = mark
         return newest, running
 
@@ -91,20 +103,20 @@ class OpenCalls:
         return missed
 
 
-def board(
-    transaction: Transaction, health: ServerStatus, wall: float, running: OpenCalls
+def take_snapshot(
+    transaction: Transaction, server: ServerStatus, now: float, open_calls: OpenCalls
 ) -> Snapshot:
-    newest, older = running.look(transaction, wall)
+    newest, older = open_calls.look(transaction, now)
     shown = sorted([*newest, *sorted(older, key=_latest)[:MOST_CALLS]], key=_latest)
     users = transaction.scan(Bindings, MOST_USERS)
-    contacts = [each for user in users for each in _bindings(user, wall)]
+    contacts = [each for user in users for each in _bindings(user, now)]
     members = sorted(transaction.scan(Member), key=lambda member: member.name)
-    head = {"server": health.member.name, "now": wall}
-    calls = [_call(bill, wall) for bill in shown]
+    head = {"server": server.member.name, "now": now}
+    calls = [_call(bill, now) for bill in shown]
     states = Counter(call["state"] for call in calls if not call["final"])
-    states.update(summed(bill, wall).state for bill in sorted(older, key=_latest)[MOST_CALLS:])
-    ticking = [bill for bill in shown if not is_final(bill, wall)][:TICKING]
-    hot = _hot(members, wall)
+    states.update(total_at(bill, now).state for bill in sorted(older, key=_latest)[MOST_CALLS:])
+    open_bills = [bill for bill in shown if not is_final(bill, now)][:MOST_FORECASTS]
+    hot = _hot(members, now)
     return Snapshot(
         calls={**head, "calls": calls},
         bindings={
@@ -113,34 +125,34 @@ def board(
             "shown": len(users),
             "bindings": contacts,
         },
-        members={**head, "hot": hot, "members": [_member(member, wall, hot) for member in members]},
-        status=status(health),
+        members={**head, "hot": hot, "members": [_member(member, now, hot) for member in members]},
+        status=status(server),
         bills=transaction.count(Bill),
-        forecast={bill.call_id: _forecast(bill, wall) for bill in ticking if bill.answered},
+        forecast={bill.call_id: _forecast(bill, now) for bill in open_bills if bill.answered},
         running=states,
     )
 
 
 def bills(
-    transaction: Transaction, most: int, before: int | None, wall: float
+    transaction: Transaction, most: int, before: int | None, now: float
 ) -> tuple[list[dict[str, Any]], int | None]:
     """The next of a walk through all bills, and the mark to go on before; None at its end. A bill
     that is damaged is among them, and says so."""
     found, mark = transaction.walk(Bill, most, before)
-    return [_call(bill, wall) for bill in found], mark
+    return [_call(bill, now) for bill in found], mark
 
 
-def _sound(bills: Iterable[Bill | Damaged], wall: float) -> list[Bill]:
+def _sound(bills: Iterable[Bill | Damaged], now: float) -> list[Bill]:
     """Those that can be read and added up."""
-    return [bill for bill in bills if isinstance(bill, Bill) and not _fault(bill, wall)]
+    return [bill for bill in bills if isinstance(bill, Bill) and not _fault(bill, now)]
 
 
-def _fault(bill: Bill | Damaged, wall: float) -> str:
+def _fault(bill: Bill | Damaged, now: float) -> str:
     """Why it cannot be added up: a row of nonsense, a tariff that is none."""
     if isinstance(bill, Damaged):
         return bill.why
     try:
-        summed(bill, wall)
+        total_at(bill, now)
     except Exception as error:
         return f"the store's bill {bill.call_id!r} is damaged: {error}"
     return ""
@@ -150,26 +162,36 @@ def _latest(bill: Bill) -> float:
     return -bill.offered
 
 
-def _forecast(bill: Bill, wall: float) -> list[Sum]:
-    """The sums of this second of the call and of the next ones: each taken in its middle, since a
-    unit that was started counts from the second's very beginning."""
+def _forecast(bill: Bill, now: float) -> list[dict[str, Any]]:
+    """The sums of this second of the call and of the next ones. Each is taken in the middle of its
+    second, since a unit counts from the very beginning of the second in which it starts."""
     assert bill.answered is not None
-    begun = bill.answered + summed(bill, wall).seconds
-    return [summed(bill, begun + second + 0.5) for second in range(FORETOLD)]
+    begun = bill.answered + total_at(bill, now).seconds
+    return [_sums(total_at(bill, begun + second + 0.5)) for second in range(FORECAST_SECONDS)]
 
 
-def _hot(members: Iterable[Member], wall: float) -> str | None:
-    """The one that was told so last: one that has just died cannot take its own word back."""
-    told = [member for member in members if member.role == "hot" and member.alive(wall)]
+def _sums(total: BillTotal) -> dict[str, Any]:
+    """The part of a call that changes while it runs."""
+    return {
+        "seconds": total.seconds,
+        "carried": [{"server": server, "seconds": seconds} for server, seconds in total.carried],
+        "units": total.units,
+        "total": total.total,
+    }
+
+
+def _hot(members: Iterable[Member], now: float) -> str | None:
+    """The one that was told so last: a member that has just died still says that it is hot."""
+    told = [member for member in members if member.role == "hot" and member.alive(now)]
     return max(told, key=lambda member: member.role_since).name if told else None
 
 
-def _call(bill: Bill | Damaged, wall: float) -> dict[str, Any]:
-    fault = _fault(bill, wall)
+def _call(bill: Bill | Damaged, now: float) -> dict[str, Any]:
+    fault = _fault(bill, now)
     if fault:
         return _damaged(bill, fault)
     assert isinstance(bill, Bill)
-    total = summed(bill, wall)
+    total = total_at(bill, now)
     return {
         "call_id": bill.call_id,
         "caller": bill.caller,
@@ -181,10 +203,7 @@ def _call(bill: Bill | Damaged, wall: float) -> dict[str, Any]:
         "answered": bill.answered,
         "ended": total.ended,
         "why": total.why,
-        "seconds": total.seconds,
-        "carried": [{"server": server, "seconds": seconds} for server, seconds in total.carried],
-        "units": total.units,
-        "total": total.total,
+        **_sums(total),
         "currency": bill.currency,
         "tariff": bill.tariff,
         "final": total.final,
@@ -213,159 +232,115 @@ def _damaged(bill: Bill | Damaged, fault: str) -> dict[str, Any]:
     }
 
 
-def _bindings(user: Bindings, wall: float) -> list[dict[str, Any]]:
+def _bindings(user: Bindings, now: float) -> list[dict[str, Any]]:
     return [
         {
             "aor": user.aor,
             "name": user.display,
             "contact": binding.contact,
             "q": binding.q,
-            "expires": math.ceil(binding.expires_at - wall),
+            "expires": math.ceil(binding.expires_at - now),
             "server": binding.server,
         }
-        for binding in user.live(wall)
+        for binding in user.live(now)
     ]
 
 
-def _member(member: Member, wall: float, hot: str | None) -> dict[str, Any]:
-    role = (
-        member.role if member.alive(wall) and (member.role != "hot" or member.name == hot) else ""
-    )
+def _member(member: Member, now: float, hot: str | None) -> dict[str, Any]:
+    role = member.role if member.alive(now) and (member.role != "hot" or member.name == hot) else ""
     return {
         "name": member.name,
         "address": member.address,
         "management": member.management,
-        "alive": member.alive(wall),
+        "alive": member.alive(now),
         "last_seen": member.last_seen,
         "stopped": member.stopped,
         "role": role,
     }
 
 
-def status(health: ServerStatus) -> dict[str, Any]:
+def status(server: ServerStatus) -> dict[str, Any]:
     groups: dict[str, dict[str, int]] = {"handled": {}, "dropped": {}, "sent": {}, "bills": {}}
-    for (group, name), count in sorted(health.counts.items()):
+    for (group, name), count in sorted(server.counts.items()):
         groups[group][name] = count
     return {
-        "name": health.member.name,
+        "name": server.member.name,
         "version": VERSION,
-        "address": health.member.address,
-        "forwarder": health.forwarder,
-        "uptime": round(health.uptime, 3),
-        "store": health.trouble or "ok",
-        "warning": health.warning,
+        "address": server.member.address,
+        "forwarder": server.forwarder,
+        "uptime": round(server.uptime, 3),
+        "store": server.trouble or "ok",
+        "warning": server.warning,
         "handled": groups["handled"],
         "dropped": groups["dropped"],
         "sent": groups["sent"].get("datagrams", 0),
-        "services": health.services,
+        "services": server.services,
         "bills_closed": groups["bills"].get("closed", 0),
-        "waiting": health.waiting,
-        "clock_offset": round(health.clock_offset, 3),
+        "waiting": server.waiting,
+        "clock_offset": round(server.clock_offset, 3),
     }
 
 
-def metrics(status: Mapping[str, Any], board: Snapshot | None) -> str:
-    """Prometheus text. Label values come from fixed sets and from server names. Without a board,
-    because the store cannot be read, only what the server itself knows."""
-    families = [
-        _family(
-            "slee_up",
-            "gauge",
-            "Whether the store works for this server.",
-            {"": int(board is not None and status["store"] == "ok")},
-        ),
-        _family(
-            "slee_uptime_seconds",
-            "gauge",
-            "Time since this server started.",
-            {"": status["uptime"]},
-        ),
-        _family(
-            "slee_handled_total",
-            "counter",
-            "Messages handled, by what they were.",
-            {_labels(message=name): count for name, count in status["handled"].items()},
-        ),
-        _family(
-            "slee_dropped_total",
-            "counter",
-            "Messages not passed on, by reason.",
-            {_labels(reason=name): count for name, count in status["dropped"].items()},
-        ),
-        _family("slee_sent_total", "counter", "Datagrams sent.", {"": status["sent"]}),
-        _family(
+def metrics(status: Mapping[str, Any], snapshot: Snapshot | None) -> str:
+    """Prometheus text. Label values come from fixed sets and from server names. Without a
+    snapshot, because the store cannot be read, it has only the server's own numbers."""
+    up = int(snapshot is not None and status["store"] == "ok")
+    handled = {_labels(message=name): count for name, count in status["handled"].items()}
+    dropped = {_labels(reason=name): count for name, count in status["dropped"].items()}
+    text = (
+        _gauge("slee_up", "Whether the store works for this server.", up)
+        + _gauge("slee_uptime_seconds", "Time since this server started.", status["uptime"])
+        + _counter("slee_handled_total", "Messages handled, by what they were.", handled)
+        + _counter("slee_dropped_total", "Messages not passed on, by reason.", dropped)
+        + _counter("slee_sent_total", "Datagrams sent.", status["sent"])
+        + _counter(
             "slee_bills_closed_total",
-            "counter",
             "Calls whose end this server wrote down.",
-            {"": status["bills_closed"]},
-        ),
-        _family(
-            "slee_waiting_facts",
-            "gauge",
-            "What is known of calls and not saved yet.",
-            {"": status["waiting"]},
-        ),
-    ]
-    return "".join(families + (_stored(board) if board else []))
+            status["bills_closed"],
+        )
+        + _gauge(
+            "slee_waiting_facts", "What is known of calls and not saved yet.", status["waiting"]
+        )
+    )
+    return text + (_store_metrics(snapshot) if snapshot else "")
 
 
-def _stored(board: Snapshot) -> list[str]:
-    members = board.members["members"]
-    return [
-        _family(
-            "slee_calls",
-            "gauge",
-            "Calls of the cluster that have not ended, by state.",
-            {
-                _labels(state=state): board.running[state]
-                for state in ("offered", "ringing", "answered")
-            },
-        ),
-        _family(
-            "slee_bills",
-            "gauge",
-            "Bills that the store keeps, of running calls too.",
-            {"": board.bills},
-        ),
-        _family(
-            "slee_users",
-            "gauge",
-            "Users who are registered, or lately were.",
-            {"": board.bindings["users"]},
-        ),
-        _family(
-            "slee_bindings",
-            "gauge",
-            f"Contacts of the newest {MOST_USERS} users that can be reached now.",
-            {"": len(board.bindings["bindings"])},
-        ),
-        _family(
-            "slee_member_alive",
-            "gauge",
-            "Whether a member of the cluster shows signs of life.",
-            {_labels(member=each["name"]): int(each["alive"]) for each in members},
-        ),
-        _family(
-            "slee_member_role",
-            "gauge",
-            "Which role the forwarder gave a member that is alive.",
-            {
-                _labels(member=each["name"], role=role): int(each["role"] == role)
-                for each in members
-                for role in ("hot", "live", "replica")
-            },
-        ),
-    ]
+def _store_metrics(snapshot: Snapshot) -> str:
+    members, bindings = snapshot.members["members"], snapshot.bindings
+    states = {
+        _labels(state=state): snapshot.running[state]
+        for state in ("offered", "ringing", "answered")
+    }
+    alive = {_labels(member=each["name"]): int(each["alive"]) for each in members}
+    roles = {
+        _labels(member=each["name"], role=role): int(each["role"] == role)
+        for each in members
+        for role in ("hot", "live", "replica")
+    }
+    newest = f"Contacts of the newest {MOST_USERS} users that can be reached now."
+    return (
+        _gauge("slee_calls", "Calls of the cluster that have not ended, by state.", states)
+        + _gauge("slee_bills", "Bills that the store keeps, of running calls too.", snapshot.bills)
+        + _gauge("slee_users", "Users who are registered, or lately were.", bindings["users"])
+        + _gauge("slee_bindings", newest, len(bindings["bindings"]))
+        + _gauge("slee_member_alive", "Whether a member of the cluster shows signs of life.", alive)
+        + _gauge("slee_member_role", "Which role the forwarder gave a member that is alive.", roles)
+    )
 
 
-def _family(name: str, kind: str, words: str, samples: Mapping[str, float]) -> str:
-    """One metric; nothing if there is no sample of it yet."""
-    lines = [
-        f"# HELP {name} {words}",
-        f"# TYPE {name} {kind}",
-        *(f"{name}{key} {n}" for key, n in samples.items()),
-    ]
-    return "".join(f"{line}\n" for line in lines) if samples else ""
+def _gauge(name: str, words: str, samples: Samples) -> str:
+    return _family(name, "gauge", words, samples)
+
+
+def _counter(name: str, words: str, samples: Samples) -> str:
+    return _family(name, "counter", words, samples)
+
+
+def _family(name: str, kind: str, words: str, samples: Samples) -> str:
+    """One metric; nothing if it has no sample yet."""
+    found = samples if isinstance(samples, Mapping) else {"": samples}
+    head = f"# HELP {name} {words}\n# TYPE {name} {kind}\n"
+    return head + "".join(f"{name}{labels} {n}\n" for labels, n in found.items()) if found else ""
 
 
 def _labels(**pairs: str) -> str:

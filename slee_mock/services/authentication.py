@@ -41,11 +41,11 @@ from sip.digest import (
 from sip.errors import RemoteProtocolError
 from sip.message import Request
 from sip.uri import Uri
-from slee_mock.container.events import NOTHING, Answers, Event, Outcome, RequestEvent
-from slee_mock.container.sbb import On, the_call
-from slee_mock.services.call_dialogs import is_again
-from slee_mock.services.login_throttle import Tally
-from slee_mock.store.interface import Transaction
+from slee_mock.container.events import NOTHING, Event, Outcome, RequestEvent
+from slee_mock.container.sbb import Entity, InitialEvent, the_call
+from slee_mock.services.call_record import is_again
+from slee_mock.services.login_throttle import FailedLogins, FailedLoginSlot
+from slee_mock.sip_adaptor import LocalResponses
 
 NONCE_LIFE = 300.0  # seconds
 # Phones that know MD5 alone (baresip 1.0, SIPp 3.6) give up where SHA-256 is offered beside it, in
@@ -63,16 +63,17 @@ def _is_challenged(event: RequestEvent) -> bool:
     return event.request.method not in UNCHALLENGED and not in_dialog
 
 
-class Gate:
+class DigestAuthentication:
     """Lets pass who proves to know a password of `users`. A registrar asks with 401, a proxy with
     407."""
 
-    name = "gate"
-    takes = (On(RequestEvent, name=the_call, when=_is_challenged),)
+    name = "authentication"
+    records = (FailedLoginSlot,)
+    events = (InitialEvent(RequestEvent, name=the_call, when=_is_challenged),)
 
     def __init__(
         self,
-        answers: Answers,
+        answers: LocalResponses,
         key: bytes,
         users: Mapping[str, str],
         realm: str,
@@ -81,27 +82,28 @@ class Gate:
         self._answers, self._key, self._users, self._realm = answers, key, users, realm
         self._algorithms = algorithms  # what is preferred first
 
-    def handle(self, event: Event, entity: str, transaction: Transaction) -> Outcome:
+    def handle(self, event: Event, entity: Entity) -> Outcome:
         assert isinstance(event, RequestEvent)
         request = event.request
         # it was let in, and its nonce may have grown old in the meantime
-        if is_again(transaction, request):
+        if is_again(entity.transaction, request):
             return NOTHING
         credentials = self._credentials(request)
         if credentials is None:
             return self._challenge(event)
         if not self._is_good(credentials, event):
             return self._challenge(event, stale=True)
-        tally = Tally.read(transaction, self._key, credentials.username, came_from(event))
+        name, address = credentials.username, came_from(event)
+        tally = FailedLogins.read(entity.transaction, self._key, name, address)
         if tally.was_told(credentials.response):
             return self._challenge(event)
         wait = tally.wait(event.wall)
         if wait > 0:
             return self._slow_down(event, wait)
         if not self._proves(credentials, request):
-            saves = (tally.failed(credentials.response, event.wall),)
-            return self._challenge(event)._replace(saves=saves, dropped="wrong_password")
-        return self._proven(event, credentials)._replace(saves=tally.forgotten())
+            writes = (tally.failed(credentials.response, event.wall),)
+            return self._challenge(event)._replace(writes=writes, drop_reason="wrong_password")
+        return self._proven(event, credentials)._replace(writes=tally.forgotten())
 
     def _proven(self, event: RequestEvent, credentials: Credentials) -> Outcome:
         request = event.request
@@ -162,7 +164,7 @@ class Gate:
         refusal = self._answers.refuse(
             event, 500, "Too Many Wrong Passwords", [("Retry-After", str(math.ceil(wait)))]
         )
-        return refusal._replace(dropped="guessing_slowed")
+        return refusal._replace(drop_reason="guessing_slowed")
 
     def _challenge(self, event: RequestEvent, stale: bool = False) -> Outcome:
         nonce = make_nonce(self._key, event.wall, self._scope(event), _target(event.request))
@@ -219,17 +221,3 @@ def _header(request: Request, kind: str) -> str:
     if request.method == "REGISTER":
         return "WWW-Authenticate" if kind == "Authenticate" else "Authorization"
     return f"Proxy-{kind}"
-
-
-def strip_credentials(request: Request, realm: str) -> None:
-    """What was meant for us does not travel on (RFC 3261 22.3)."""
-    kept = []
-    for field in request.fields:
-        if field.name == "Proxy-Authorization":
-            try:
-                if Credentials.parse(field.value).realm == realm:
-                    continue
-            except RemoteProtocolError:
-                pass
-        kept.append(field)
-    request.fields = kept

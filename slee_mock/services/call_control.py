@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sip.branch import make_branch
+from sip.digest import Credentials
 from sip.errors import RemoteProtocolError
 from sip.header import NameAddr
 from sip.message import Request, Response
@@ -22,9 +23,8 @@ from sip.uri import Uri
 from sip.via import Via
 from slee_mock.container.events import (
     NOTHING,
-    Answers,
+    CallCancelled,
     CallEvent,
-    CallGivenUp,
     CallOffered,
     Event,
     Outcome,
@@ -36,18 +36,15 @@ from slee_mock.container.events import (
     drop,
     legible,
 )
-from slee_mock.container.sbb import On, the_call, timer_of
-from slee_mock.services.authentication import strip_credentials
-from slee_mock.services.billing import UNANSWERED
+from slee_mock.container.sbb import Entity, InitialEvent, the_call, timer_of
+from slee_mock.services.bindings_record import Binding, Bindings, address_of_record
 from slee_mock.services.call_dialogs import (
     MOST_LEGS,
     added_contact,
     contact_of,
-    find_call,
     find_dialog,
     followed_leg,
     is_first,
-    key_of,
     known_routes,
     leg_of,
     legs_of,
@@ -56,14 +53,22 @@ from slee_mock.services.call_dialogs import (
     with_leg,
 )
 from slee_mock.services.call_progress import Progress, expired, may_try_again, told
+from slee_mock.services.call_record import (
+    TIMER_C_SECONDS,
+    Call,
+    Dialog,
+    Leg,
+    Search,
+    find_call,
+    key_of,
+)
 from slee_mock.services.loop_detection import ASKED, asked, asked_user, is_loop, own_vias
-from slee_mock.services.options_responder import is_heartbeat
-from slee_mock.services.registrar import address_of_record
 from slee_mock.services.serial_forking import Searches, attempt_of, is_old, numbered
 from slee_mock.services.session_timer import REFRESHING, SessionTimers, knows_timers
+from slee_mock.sip_adaptor import LocalResponses, is_heartbeat
 from slee_mock.store.interface import Transaction
 from slee_mock.store.purge import RetentionRule
-from slee_mock.store.records import Binding, Bindings, Call, Dialog, Leg, Record, Search, replace
+from slee_mock.store.records import Record, replace
 
 MOST_HOPS = 255  # RFC 3261 20.22: as many as Max-Forwards can count
 MOST_SEARCHES = 100  # the newest, which are kept in any case
@@ -76,14 +81,15 @@ def _is_a_calls(event: RequestEvent) -> bool:
     return event.request.method != "REGISTER" and not is_heartbeat(event.request)
 
 
-class Proxy:
+class CallControl:
     """`via` is the address other servers and the forwarder know this one by; `users`, if given,
     tells 404 from 480."""
 
-    name = "proxy"
-    takes = (
-        On(ResponseEvent, name=the_call),
-        On(RequestEvent, name=the_call, when=_is_a_calls),
+    name = "call-control"
+    records = (Call, Search)
+    events = (
+        InitialEvent(ResponseEvent, name=the_call),
+        InitialEvent(RequestEvent, name=the_call, when=_is_a_calls),
         timer_of(Call),
         timer_of(Search),
     )
@@ -91,7 +97,7 @@ class Proxy:
 
     def __init__(
         self,
-        answers: Answers,
+        answers: LocalResponses,
         key: bytes,
         via: str,
         users: frozenset[str] | None,
@@ -108,14 +114,15 @@ class Proxy:
         self._timers, self._progress = timers, Progress(timers)
         self._searches = Searches(self._try, via)
 
-    def handle(self, event: Event, entity: str, transaction: Transaction) -> Outcome:
+    def handle(self, event: Event, entity: Entity) -> Outcome:
+        transaction = entity.transaction
         if isinstance(event, ResponseEvent):
             return self._response(event, transaction)
         if isinstance(event, TimerEvent):
-            return self._timer(event, entity, transaction)
+            return self._timer(event, entity)
         assert isinstance(event, RequestEvent)
         request = event.request
-        if request.method == "ACK" and self._answers.given_to(request):
+        if request.method == "ACK" and self._answers.answered_by_us(request):
             return drop("ack_absorbed")  # RFC 3261 17.1.1.3: it ends with its transaction
         refusal = self._refused(event)
         if refusal is None:
@@ -124,20 +131,22 @@ class Proxy:
             # Its phone has hung up, whatever it hears: so the bill ends, and the other phone is
             # told.
             outcome = self._request(replace(event, request=_deliverable(request)), transaction)
-            if outcome.raised:
-                return outcome._replace(sends=(*outcome.sends, *refusal.sends), note=refusal.note)
+            if outcome.fires:
+                return outcome._replace(
+                    sends=(*outcome.sends, *refusal.sends), log_text=refusal.log_text
+                )
         return refusal
 
-    def _timer(self, event: TimerEvent, entity: str, transaction: Transaction) -> Outcome:
+    def _timer(self, event: TimerEvent, entity: Entity) -> Outcome:
         if event.kind == Search.KIND:
-            search = transaction.read(Search, entity)
+            search = entity.get(Search)
             is_due = search is not None and search.is_due(event.wall)
             return (
-                self._searches.timer(search, transaction, event.wall)
+                self._searches.timer(search, entity.transaction, event.wall)
                 if search and is_due
                 else NOTHING
             )
-        call = transaction.read(Call, entity)
+        call = entity.get(Call)
         return expired(call) if call and call.is_due(event.wall) else NOTHING
 
     def _refused(self, event: RequestEvent) -> Outcome | None:
@@ -179,7 +188,7 @@ class Proxy:
                 return bindings
             contact = bindings[0].contact
             return Outcome(
-                sends=(self._forward(request, contact),), done=True, note=f"-> {contact}"
+                sends=(self._forward(request, contact),), consumed=True, log_text=f"-> {contact}"
             )
         if request.method in ("ACK", "CANCEL", "BYE", "UPDATE", "INFO", "PRACK", "NOTIFY"):
             return self._answers.refuse(event, 481)
@@ -218,7 +227,7 @@ class Proxy:
             seen=event.wall,
             caller_contacts=(_contact(request),),
             callee_contacts=(leg.target,),
-            expires=event.wall + UNANSWERED,
+            expires=event.wall + TIMER_C_SECONDS,
             interval=self._timers.asked(request),
             caller_timed=knows_timers(request),
         )
@@ -230,14 +239,16 @@ class Proxy:
         return Leg(request.uri, target, branch, way, routes, searched=len(bindings) > 1)
 
     def _sent_on(
-        self, event: RequestEvent, call: Call, leg: Leg, raised: tuple[CallEvent, ...]
+        self, event: RequestEvent, call: Call, leg: Leg, fires: tuple[CallEvent, ...]
     ) -> Outcome:
         """To the best binding of this leg; the others have their turn where it does not answer."""
-        saves: tuple[Record, ...] = (call,)
+        writes: tuple[Record, ...] = (call,)
         if leg.searched:
-            saves = (call, self._searches.begun(event, call.call_id, leg))
+            writes = (call, self._searches.begun(event, call.call_id, leg))
         sends = (self._forward(event.request, leg.target),)
-        return Outcome(saves=saves, sends=sends, raised=raised, done=True, note=f"-> {leg.target}")
+        return Outcome(
+            writes=writes, sends=sends, fires=fires, consumed=True, log_text=f"-> {leg.target}"
+        )
 
     def _is_to_another(self, request: Request, call: Call) -> bool:
         return all(asked_user(leg.request_uri) != asked_user(request.uri) for leg in legs_of(call))
@@ -255,9 +266,9 @@ class Proxy:
             return self._spiral(event, call, transaction)
         if call.over or event.wall + event.kept - call.offered > PATIENCE:
             return drop("invite_too_late")  # its phone has forgotten it and would ring again
-        raised = (CallEvent(call.call_id, event.wall),)
+        fires = (CallEvent(call.call_id, event.wall),)
         send = self._forward(request, leg.target, attempt=leg.attempt)
-        return Outcome(sends=(send,), raised=raised, done=True, note="again")
+        return Outcome(sends=(send,), fires=fires, consumed=True, log_text="again")
 
     def _spiral(self, event: RequestEvent, call: Call, transaction: Transaction) -> Outcome:
         """A phone or PBX sends a call's INVITE on to another user of ours. It is the same call, and
@@ -282,15 +293,17 @@ class Proxy:
         """CANCEL, and the ACK to a failure: the way of their INVITE, with its branch (16.11)."""
         sends = (self._forward(event.request, leg.target, attempt=leg.attempt),)
         if event.request.method == "ACK":
-            return Outcome(sends=sends, done=True, note=f"-> {leg.target}")
-        saves = self._searches.stopped(transaction.read(Search, leg.way)) if leg.searched else ()
+            return Outcome(sends=sends, consumed=True, log_text=f"-> {leg.target}")
+        writes = self._searches.stopped(transaction.read(Search, leg.way)) if leg.searched else ()
         if not is_first(call, leg):
-            return Outcome(saves=saves, sends=sends, done=True, note=f"-> {leg.target}")
+            return Outcome(writes=writes, sends=sends, consumed=True, log_text=f"-> {leg.target}")
         if not (call.given_up or call.over):
-            saves = (*saves, replace(call, given_up=True))
+            writes = (*writes, replace(call, given_up=True))
         why = f"{call.caller} gave up before an answer"
-        raised = (CallGivenUp(call.call_id, event.wall, why),)
-        return Outcome(saves=saves, sends=sends, raised=raised, done=True, note=f"-> {leg.target}")
+        fires = (CallCancelled(call.call_id, event.wall, why),)
+        return Outcome(
+            writes=writes, sends=sends, fires=fires, consumed=True, log_text=f"-> {leg.target}"
+        )
 
     def _in_dialog(
         self, event: RequestEvent, call: Call, dialog: Dialog, by_caller: bool
@@ -307,10 +320,12 @@ class Proxy:
             return self._answers.refuse(event, 404)
         known = self._progress.continued(call, event)
         updated = self._progress.requested(known, dialog, by_caller, request, event.wall)
-        raised = told(call, known, updated, event, (dialog, by_caller))
-        saves: tuple[Record, ...] = () if updated is call or updated == call else (updated,)
+        fires = told(call, known, updated, event, (dialog, by_caller))
+        writes: tuple[Record, ...] = () if updated is call or updated == call else (updated,)
         sends = (self._forward(request, target, known_routes(call, dialog, request, by_caller)),)
-        return Outcome(saves=saves, sends=sends, raised=raised, done=True, note=f"-> {target}")
+        return Outcome(
+            writes=writes, sends=sends, fires=fires, consumed=True, log_text=f"-> {target}"
+        )
 
     def _bindings(self, event: RequestEvent, transaction: Transaction) -> list[Binding] | Outcome:
         """The bindings that may ring, the best first, or the refusal."""
@@ -342,7 +357,7 @@ class Proxy:
         hops = request.max_forwards
         onward.set("Max-Forwards", str(70 if hops is None else hops - 1))
         if self._realm:
-            strip_credentials(onward, self._realm)
+            _strip_credentials(onward, self._realm)
         if request.method in REFRESHING:
             self._timers.ask(onward)
         branch = numbered(make_branch(self._key, request), attempt)
@@ -365,7 +380,7 @@ class Proxy:
         try:
             return self._tracked(event, onward, way, attempt, transaction)
         except RemoteProtocolError:
-            return Outcome(sends=(Send(onward.to_bytes()),), done=True, note="unread")
+            return Outcome(sends=(Send(onward.to_bytes()),), consumed=True, log_text="unread")
 
     def _tracked(
         self,
@@ -378,9 +393,9 @@ class Proxy:
         """What the answer means for its call, if it has one; the answer itself may be changed."""
         call = find_call(transaction, onward) if onward.cseq.method in REFRESHING else None
         if call is None:
-            return Outcome(sends=(Send(onward.to_bytes()),), done=True)
+            return Outcome(sends=(Send(onward.to_bytes()),), consumed=True)
         leg = leg_of(call, way)
-        saves: tuple[Record, ...] = ()
+        writes: tuple[Record, ...] = ()
         sends: tuple[Send, ...] = ()
         is_initial = onward.cseq.method == "INVITE" and call.began_with(
             onward.from_tag, onward.cseq.number
@@ -392,20 +407,22 @@ class Proxy:
             else None
         )
         if search:
-            passes, changed, saves, sends = self._searches.response(
+            passes, changed, writes, sends = self._searches.response(
                 call, search, attempt, onward, transaction, event.wall
             )
             if not passes:
-                return Outcome(saves=saves, sends=sends, done=True, note="answered for its caller")
+                return Outcome(
+                    writes=writes, sends=sends, consumed=True, log_text="answered for its caller"
+                )
             known = changed or call
-        raised: tuple[CallEvent, ...] = ()
+        fires: tuple[CallEvent, ...] = ()
         updated = known
         if onward.status > 100:
-            updated, raised = self._progress.followed(known, leg_of(known, way), onward, event.wall)
+            updated, fires = self._progress.followed(known, leg_of(known, way), onward, event.wall)
         if updated is not call and updated != call:
-            saves = (*saves, updated)
+            writes = (*writes, updated)
         return Outcome(
-            saves=saves, sends=(Send(onward.to_bytes()), *sends), raised=raised, done=True
+            writes=writes, sends=(Send(onward.to_bytes()), *sends), fires=fires, consumed=True
         )
 
 
@@ -433,3 +450,17 @@ def _callee_name(request: Request, transaction: Transaction, aor: str) -> str:
     return legible(
         request.to.display or (bindings.display if bindings else "") or Uri.parse(request.uri).user
     )
+
+
+def _strip_credentials(request: Request, realm: str) -> None:
+    """What was meant for us does not travel on (RFC 3261 22.3)."""
+    kept = []
+    for field in request.fields:
+        if field.name == "Proxy-Authorization":
+            try:
+                if Credentials.parse(field.value).realm == realm:
+                    continue
+            except RemoteProtocolError:
+                pass
+        kept.append(field)
+    request.fields = kept

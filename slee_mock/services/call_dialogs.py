@@ -21,8 +21,8 @@ from sip.grammar import canonical_host
 from sip.header import NameAddr
 from sip.message import Message, Request, Response
 from sip.uri import Uri
-from slee_mock.store.interface import Transaction
-from slee_mock.store.records import Call, Dialog, Leg, replace
+from slee_mock.services.call_record import Call, Dialog, Leg
+from slee_mock.store.records import replace
 
 MOST_CONTACTS = 4  # remembered per side and dialog: phones change theirs by re-INVITE
 MOST_DIALOGS = 16  # remembered per call; of more, those that are over or ring go first
@@ -30,42 +30,6 @@ MOST_LEGS = 8  # ways of one INVITE to users of ours
 MOST_ROUTES = 16  # Record-Routes remembered per side
 # To go where the dialog is, whatever they name: a call ends, and is billed, all the same.
 ALWAYS_DELIVERED = ("ACK", "BYE")
-
-
-# -- which call -------------------------------------------------------------------------------
-
-
-def find_call(transaction: Transaction, message: Message) -> Call | None:
-    """The call that a message belongs to, or else the one that has its Call-ID. A B2BUA may keep
-    the Call-ID where it calls another user, with a tag of its own: that call has another key."""
-    first = transaction.read(Call, message.call_id)
-    if first is None or first.caller_tag == message.from_tag:
-        return first
-    tags = message.from_tag, _tag(message)
-    if first.caller_tag in tags:
-        return first
-    others = (
-        transaction.read(Call, key_of(message.call_id, tag)) for tag in tags if tag.isprintable()
-    )
-    return next((call for call in others if call), first)
-
-
-def is_again(transaction: Transaction, request: Request) -> bool:
-    """Is it an INVITE that has begun a call already, said again, or sent on in a spiral?"""
-    call = find_call(transaction, request) if request.method == "INVITE" else None
-    return call is not None and call.began_with(request.from_.tag, request.cseq.number)
-
-
-def key_of(call_id: str, tag: str) -> str:
-    """The key of a further call with this Call-ID, whose caller has this tag."""
-    return f"{call_id} {tag}"
-
-
-def _tag(message: Message) -> str:
-    try:
-        return message.to_tag
-    except RemoteProtocolError:
-        return ""  # of an answer, whose unreadable parts are the caller's business
 
 
 # -- legs -------------------------------------------------------------------------------------

@@ -13,13 +13,12 @@ from slee_mock.container.events import (
     CallContinued,
     CallEnded,
     CallEvent,
+    CallExpired,
     CallRang,
     CallUnanswered,
-    CallVanished,
     Outcome,
     RequestEvent,
 )
-from slee_mock.services.billing import UNANSWERED
 from slee_mock.services.call_dialogs import (
     acknowledged,
     contact_of,
@@ -31,8 +30,9 @@ from slee_mock.services.call_dialogs import (
     with_contact,
     with_dialog,
 )
+from slee_mock.services.call_record import TIMER_C_SECONDS, Call, Dialog, Leg
 from slee_mock.services.session_timer import REFRESHING, SessionTimers, knows_timers
-from slee_mock.store.records import Call, Dialog, Leg, replace
+from slee_mock.store.records import replace
 
 # A caller's request with one of these proves that it has the 2xx: an early dialog may have others.
 PROOFS = ("ACK", "BYE", "INVITE")
@@ -67,11 +67,11 @@ class Progress:
         is_initial = onward.cseq.method == "INVITE" and call.began_with(
             onward.from_tag, onward.cseq.number
         )
-        updated, raised = (
+        updated, fires = (
             progressed(call, leg, onward, wall) if is_initial else retargeted(call, onward)
         )
         if not 200 <= onward.status < 300:
-            return updated, raised
+            return updated, fires
         by_caller = onward.from_tag == call.caller_tag
         is_timed = onward.get("Session-Expires") is not None or knows_timers(onward)
         timed = {"callee_timed" if by_caller else "caller_timed": is_timed}
@@ -83,7 +83,7 @@ class Progress:
             expires = self._silent_from(wall) if interval is None else wall + interval
             untimed = interval is None
             updated = replace(updated, seen=wall, expires=expires, untimed=untimed, **timed)
-        return updated, raised
+        return updated, fires
 
     def continued(self, call: Call, event: RequestEvent) -> Call:
         """The call, going on again if its end was presumed and this message proves that wrong. Of
@@ -140,15 +140,15 @@ def told(
     dialog, by_caller = spoken
     if known.lapsed is not None:  # too late to prove anything: the bill stays as it is
         return (CallEvent(call.call_id, wall),)
-    raised: list[CallEvent] = []
+    fires: list[CallEvent] = []
     if by_caller and call.confirmed and method in PROOFS and not dialog.aside:
-        raised.append(CallAcknowledged(call.call_id, wall, method == "BYE"))
+        fires.append(CallAcknowledged(call.call_id, wall, method == "BYE"))
     if known is not call:
-        raised.append(CallContinued(call.call_id, wall))
+        fires.append(CallContinued(call.call_id, wall))
     if method == "BYE" and updated.over and not dialog.aside:
         who = call.caller if by_caller else call.callee
-        raised.append(CallEnded(call.call_id, wall, f"{who} hung up"))
-    return tuple(raised) or (CallEvent(call.call_id, wall),)
+        fires.append(CallEnded(call.call_id, wall, f"{who} hung up"))
+    return tuple(fires) or (CallEvent(call.call_id, wall),)
 
 
 def progressed(
@@ -187,12 +187,14 @@ def expired(call: Call) -> Outcome:
         phones = f"the phones of {call.caller} and {call.callee}"
         why = f"{phones} fell silent; counted to their last message"
         call = replace(call, over=True, lapsed=call.expires)
-        event = CallVanished(call.call_id, call.seen, why)
+        event = CallExpired(call.call_id, call.seen, why)
     else:
         event = CallUnanswered(
-            call.call_id, call.offered + UNANSWERED, f"{call.callee} did not answer"
+            call.call_id, call.offered + TIMER_C_SECONDS, f"{call.callee} did not answer"
         )
-    return Outcome(saves=(replace(call, expires=None),), raised=(event,), done=True, note="timer")
+    return Outcome(
+        writes=(replace(call, expires=None),), fires=(event,), consumed=True, log_text="timer"
+    )
 
 
 def retargeted(call: Call, response: Response) -> tuple[Call, tuple[CallEvent, ...]]:

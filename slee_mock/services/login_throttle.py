@@ -16,11 +16,12 @@ retransmitted one.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 from zlib import crc32
 
 from sip.branch import keyed_hash
 from slee_mock.store.interface import Transaction
-from slee_mock.store.records import Guesser, Guesses
+from slee_mock.store.records import Record
 
 FREE = 10  # failures without a wait
 LONGEST_DOUBLING = 6  # 64 seconds
@@ -30,21 +31,43 @@ MOST = 16  # guessers remembered in each
 
 
 @dataclass(frozen=True)
-class Tally:
+class FailedLogin:
+    """Somebody at one address who gave wrong passwords for one user's name. Hashes, for the store
+    is no list of typing errors."""
+
+    who: str  # of name and address
+    failures: int = 0
+    last: float = 0.0  # when
+    response: str = ""  # of the last wrong one: a retransmission is no guess
+
+
+@dataclass(frozen=True)
+class FailedLoginSlot(Record):
+    """The guessers whose hashes fall into this slot, the latest first."""
+
+    KIND: ClassVar[str] = "guesses"
+    slot: str
+    guessers: tuple[FailedLogin, ...] = ()
+
+
+@dataclass(frozen=True)
+class FailedLogins:
     """What is known of one guesser, and of those in the same row."""
 
     key: bytes
-    guesser: Guesser
-    others: tuple[Guesser, ...]
+    guesser: FailedLogin
+    others: tuple[FailedLogin, ...]
     slot: str
 
     @staticmethod
-    def read(transaction: Transaction, key: bytes, user: str, address: str) -> Tally:
+    def read(transaction: Transaction, key: bytes, user: str, address: str) -> FailedLogins:
         who = keyed_hash(key, "guesser", user, address)
         slot = str(crc32(who.encode()) % SLOTS)
-        row = transaction.read(Guesses, slot) or Guesses(slot)
-        mine = next((each for each in row.guessers if each.who == who), Guesser(who))
-        return Tally(key, mine, tuple(each for each in row.guessers if each is not mine), slot)
+        row = transaction.read(FailedLoginSlot, slot) or FailedLoginSlot(slot)
+        mine = next((each for each in row.guessers if each.who == who), FailedLogin(who))
+        return FailedLogins(
+            key, mine, tuple(each for each in row.guessers if each is not mine), slot
+        )
 
     def was_told(self, response: str) -> bool:
         """Is this the last wrong one again? Then the network repeats it, or a server that takes
@@ -59,7 +82,7 @@ class Tally:
             2.0 ** min(over, LONGEST_DOUBLING) - abs(wall - self.guesser.last) if over >= 0 else 0.0
         )
 
-    def failed(self, response: str, wall: float) -> Guesses:
+    def failed(self, response: str, wall: float) -> FailedLoginSlot:
         """The row to save."""
         mine = replace(
             self.guesser,
@@ -68,11 +91,11 @@ class Tally:
             response=self._hashed(response),
         )
         others = [each for each in self.others if abs(wall - each.last) <= MEMORY]
-        return Guesses(self.slot, (mine, *others)[:MOST])
+        return FailedLoginSlot(self.slot, (mine, *others)[:MOST])
 
-    def forgotten(self) -> tuple[Guesses, ...]:
+    def forgotten(self) -> tuple[FailedLoginSlot, ...]:
         """The row to save, if there was anything to forget."""
-        return (Guesses(self.slot, self.others),) if self.guesser.failures else ()
+        return (FailedLoginSlot(self.slot, self.others),) if self.guesser.failures else ()
 
     def _failures(self, wall: float) -> int:
         return self.guesser.failures if abs(wall - self.guesser.last) <= MEMORY else 0

@@ -22,28 +22,29 @@ from typing import Any, ClassVar
 from slee_mock.container.deployment import Context
 from slee_mock.container.events import (
     NOTHING,
-    Answers,
     CallAcknowledged,
     CallAnswered,
+    CallCancelled,
     CallContinued,
     CallEnded,
     CallEvent,
-    CallGivenUp,
     CallOffered,
     CallUnanswered,
-    CallUnpaid,
+    CreditExhausted,
     Event,
     Outcome,
     RequestEvent,
     TimerEvent,
     legible,
 )
-from slee_mock.container.sbb import On, the_call, timer_of
-from slee_mock.services.billing import MILLISECOND, Tariff, is_billed, noted
-from slee_mock.services.call_dialogs import is_again
+from slee_mock.container.sbb import Entity, InitialEvent, the_call, timer_of
+from slee_mock.services.bill_record import MILLISECOND, Bill, is_billed, with_event
+from slee_mock.services.call_record import is_again
+from slee_mock.services.tariff import Tariff
+from slee_mock.sip_adaptor import LocalResponses
 from slee_mock.store.interface import Transaction
 from slee_mock.store.purge import RetentionRule
-from slee_mock.store.records import Bill, Record
+from slee_mock.store.records import Record
 from slee_mock.user_files import read_user_lines
 
 DIGITS = 6  # accounts count in millionths, the finest that a tariff may have
@@ -139,19 +140,20 @@ class Prepaid:
     `currency`."""
 
     name = "prepaid"
-    takes = (
-        On(RequestEvent, name=_caller, when=_is_first_invite),
-        On(CallOffered, name=the_call),
-        On(CallAnswered, name=the_call),
-        On(CallAcknowledged, name=the_call),
-        On(CallContinued, name=the_call),
-        On(CallGivenUp, name=the_call),
-        On(CallEnded, name=the_call),
+    records = (Account,)
+    events = (
+        InitialEvent(RequestEvent, name=_caller, when=_is_first_invite),
+        InitialEvent(CallOffered, name=the_call),
+        InitialEvent(CallAnswered, name=the_call),
+        InitialEvent(CallAcknowledged, name=the_call),
+        InitialEvent(CallContinued, name=the_call),
+        InitialEvent(CallCancelled, name=the_call),
+        InitialEvent(CallEnded, name=the_call),
         timer_of(Account),
     )
 
     def __init__(
-        self, answers: Answers, paid_in: Mapping[str, int], tariff: str, currency: str
+        self, answers: LocalResponses, paid_in: Mapping[str, int], tariff: str, currency: str
     ) -> None:
         self._answers, self._paid_in, self._tariff, self._currency = (
             answers,
@@ -161,25 +163,25 @@ class Prepaid:
         )
         self.keeps = (RetentionRule(Account, MOST_GONE, self._is_gone),)
 
-    def handle(self, event: Event, entity: str, transaction: Transaction) -> Outcome:
+    def handle(self, event: Event, entity: Entity) -> Outcome:
         if isinstance(event, RequestEvent):
-            return self._admit(event, entity, transaction)
+            return self._admit(event, entity)
         if isinstance(event, TimerEvent):
-            account = transaction.read(Account, entity)
+            account = entity.get(Account)
             return (
                 self._advanced(account, event)
                 if account and account.is_due(event.wall)
                 else NOTHING
             )
         assert isinstance(event, CallEvent)
-        bill = transaction.read(Bill, event.call_id)
+        bill = entity.transaction.read(Bill, event.call_id)
         tariff = bill.tariff if bill else self._tariff
         if isinstance(event, CallOffered):
             user, tariff = _user(event.caller.uri), self._tariff
         else:
             # the call's entity leads to the account's
             user = _user(bill.caller_uri) if bill else ""
-        account = transaction.read(Account, user)
+        account = entity.transaction.read(Account, user)
         if account is None and user not in self._paid_in:
             return NOTHING
         return self._advanced(account or Account(user), event, tariff, bill)
@@ -187,7 +189,7 @@ class Prepaid:
     def _is_gone(self, account: Account, wall: float) -> bool:
         return account.user not in self._paid_in and not account.calls
 
-    def tells(self, transaction: Transaction, wall: float) -> dict[str, Any]:
+    def status(self, transaction: Transaction, wall: float) -> dict[str, Any]:
         """The balances of the first in FILE, for page and /status."""
         told = {}
         for user, paid_in in islice(self._paid_in.items(), MOST_TOLD):
@@ -200,12 +202,12 @@ class Prepaid:
             }
         return told
 
-    def _admit(self, event: RequestEvent, user: str, transaction: Transaction) -> Outcome:
-        request = event.request
+    def _admit(self, event: RequestEvent, entity: Entity) -> Outcome:
+        request, user, transaction = event.request, entity.name, entity.transaction
         # a retransmission was admitted the first time
         if is_again(transaction, request) or user not in self._paid_in:
             return NOTHING
-        known = transaction.read(Account, user) or Account(user)
+        known = entity.get(Account) or Account(user)
         account = _without_forgotten(known, transaction, event.wall)
         if len(account.calls) >= MOST_CALLS:
             return self._answers.refuse(event, 403, f"More Than {MOST_CALLS} Calls")
@@ -213,7 +215,7 @@ class Prepaid:
             request.call_id, self._tariff
         ).cost(event.wall):
             return self._answers.refuse(event, 402)
-        return NOTHING if account == known else Outcome(saves=(account,))
+        return NOTHING if account == known else Outcome(writes=(account,))
 
     def _advanced(
         self,
@@ -223,19 +225,19 @@ class Prepaid:
         bill: Bill | None = None,
     ) -> Outcome:
         """What the event makes of the account, after what the time until then has made of it."""
-        account, raised = known, []
+        account, fires = known, []
         end = self._end(account)
         if end is not None and end <= event.wall:
             account = replace(account, calls=tuple(_marked(call, end) for call in account.calls))
-            raised = [
-                CallUnpaid(call.call_id, end, call.paid_units)
+            fires = [
+                CreditExhausted(call.call_id, end, call.paid_units)
                 for call, before in zip(account.calls, known.calls, strict=True)
                 if call != before and call.paid_units
             ]
         if isinstance(event, CallEvent):
             account = _after(account, event, tariff, bill)
         account = replace(account, ends=self._end(account))
-        return NOTHING if account == known else Outcome(saves=(account,), raised=tuple(raised))
+        return NOTHING if account == known else Outcome(writes=(account,), fires=tuple(fires))
 
     def _end(self, account: Account) -> float | None:
         paid_in = self._paid_in.get(account.user)  # whom FILE names no more calls without limit
@@ -263,7 +265,7 @@ def _after(account: Account, event: CallEvent, tariff: str, bill: Bill | None) -
         return replace(account, calls=others)
     if bill is None or (call is None and bill.ended is None):  # it began before there were accounts
         return account
-    after = noted(bill, event)
+    after = with_event(bill, event)
     if call is None:
         return _settled_anew(account, bill, after)
     if after.ended is None:

@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from email.utils import formatdate
 
 from plumbing.address import literal
@@ -29,10 +29,10 @@ from sip.header import NameAddr
 from sip.message import Request
 from sip.timing import PATIENCE
 from sip.uri import Uri
-from slee_mock.container.events import Answers, Event, Outcome, RequestEvent, legible
-from slee_mock.container.sbb import On
-from slee_mock.store.interface import Transaction
-from slee_mock.store.records import Binding, Bindings, Heard
+from slee_mock.container.events import Event, Outcome, RequestEvent, legible
+from slee_mock.container.sbb import Entity, InitialEvent
+from slee_mock.services.bindings_record import Binding, Bindings, LastRegister, address_of_record
+from slee_mock.sip_adaptor import LocalResponses
 
 DEFAULT_EXPIRES = 3600  # seconds; also what a malformed wish means (RFC 3261 10.2.1.1)
 MOST_EXPIRES = 3600
@@ -66,29 +66,30 @@ class Registrar:
     """`server` is written into the bindings it takes, for people to see."""
 
     name = "registrar"
-    takes = (On(RequestEvent, name=_whose, when=_is_register),)
+    records = (Bindings,)
+    events = (InitialEvent(RequestEvent, name=_whose, when=_is_register),)
 
-    def __init__(self, answers: Answers, server: str = "") -> None:
+    def __init__(self, answers: LocalResponses, server: str = "") -> None:
         self._answers = answers
         self._server = server
 
-    def handle(self, event: Event, entity: str, transaction: Transaction) -> Outcome:
+    def handle(self, event: Event, entity: Entity) -> Outcome:
         assert isinstance(event, RequestEvent)
         Uri.parse(event.request.uri)  # RFC 3261 8.2.2.1: 416 for another scheme
         required = event.request.values("Require")
         if required:
             return self._answers.refuse(event, 420, fields=[("Unsupported", ", ".join(required))])
-        known = transaction.read(Bindings, entity) or Bindings(entity)
+        known = entity.get(Bindings) or Bindings(entity.name)
         updated = self._updated(known, event)
         if isinstance(updated, Outcome):
             return updated
         answer = self._answers.answer(event, 200, fields=_listing(updated, event.wall))
-        saves = () if updated == known else (updated,)
+        writes = () if updated == known else (updated,)
         return Outcome(
-            saves=saves,
+            writes=writes,
             sends=(answer,),
-            done=True,
-            note=f"{entity} {len(updated.live(event.wall))} bound",
+            consumed=True,
+            log_text=f"{entity.name} {len(updated.live(event.wall))} bound",
         )
 
     def _updated(self, known: Bindings, event: RequestEvent) -> Bindings | Outcome:
@@ -150,19 +151,6 @@ class Registrar:
         return [made, *others]
 
 
-def address_of_record(uri: Uri) -> str:
-    """The key of a user's bindings. Raises RemoteProtocolError for another scheme (RFC 3261 10.2:
-    To must be a SIP URI), or if the URI names no user."""
-    if not uri.is_sip:
-        raise RemoteProtocolError("an address-of-record is a SIP URI")
-    if not uri.user:
-        raise RemoteProtocolError("an address-of-record needs a user", status=404)
-    aor = uri.aor()
-    if not aor.isprintable():
-        raise RemoteProtocolError("an address-of-record has bytes that cannot stand in one")
-    return aor
-
-
 def _expires_of(request: Request) -> int:
     """The header's; RFC 3261 10.2.1.1: a malformed one is as good as none."""
     try:
@@ -180,7 +168,7 @@ def _wish(contact: NameAddr, expires: int) -> Wish:
     if not _Q.match(q):
         raise RemoteProtocolError(f"not a q value: {q[:20]!r}")
     # RFC 3261 19.1.1: a Request-URI, which this will become, has no headers.
-    uri = replace(contact.uri, headers="")
+    uri = contact.uri._replace(headers="")
     if not str(uri).isprintable():
         raise RemoteProtocolError("a contact has bytes that cannot stand in one")
     return Wish(uri, min(expires, MOST_EXPIRES), float(q))
@@ -199,7 +187,10 @@ def _unreachable(uri: Uri) -> str:
 
 
 def _last_cseq(
-    heard: Sequence[Heard], bindings: Sequence[Binding], wishes: Sequence[Wish], event: RequestEvent
+    heard: Sequence[LastRegister],
+    bindings: Sequence[Binding],
+    wishes: Sequence[Wish],
+    event: RequestEvent,
 ) -> int:
     """The highest CSeq that the request has to exceed; -1 if there is none."""
     call_id = event.request.call_id
@@ -209,12 +200,12 @@ def _last_cseq(
         for each in bindings
         if any(wish.uri.same_as(Uri.parse(each.contact)) for wish in wishes)
     ]
-    known: list[Heard | Binding] = [*lately, *named]
+    known: list[LastRegister | Binding] = [*lately, *named]
     return max((each.cseq for each in known if each.call_id == call_id), default=-1)
 
 
-def _heard(known: Bindings, event: RequestEvent) -> tuple[Heard, ...]:
-    now = Heard(event.request.call_id, event.request.cseq.number, event.wall)
+def _heard(known: Bindings, event: RequestEvent) -> tuple[LastRegister, ...]:
+    now = LastRegister(event.request.call_id, event.request.cseq.number, event.wall)
     before = (
         each
         for each in known.heard

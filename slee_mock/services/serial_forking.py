@@ -19,10 +19,11 @@ from sip.grammar import is_number
 from sip.message import Request, Response, parse
 from sip.uri import Uri
 from slee_mock.container.events import Outcome, RequestEvent, Send
+from slee_mock.services.bindings_record import Bindings, address_of_record
 from slee_mock.services.call_dialogs import leg_of, with_leg
-from slee_mock.services.registrar import address_of_record
+from slee_mock.services.call_record import Call, Leg, Search
 from slee_mock.store.interface import Transaction
-from slee_mock.store.records import Bindings, Call, Leg, Record, Search, replace
+from slee_mock.store.records import Record, replace
 
 SILENCE = 2.0  # seconds
 # Nobody was there: a proxy gave up, or, as the forwarder says, the address refuses (18.4).
@@ -35,7 +36,7 @@ class Verdict(NamedTuple):
 
     passes: bool = True
     call: Call | None = None  # as it is afterwards, if that differs
-    saves: tuple[Record, ...] = ()
+    writes: tuple[Record, ...] = ()
     sends: tuple[Send, ...] = ()
 
 
@@ -74,7 +75,7 @@ class Searches:
     def timer(self, search: Search, transaction: Transaction, wall: float) -> Outcome:
         """Nobody has answered for so long."""
         call = transaction.read(Call, search.call_id)
-        ended = Outcome(saves=(replace(search, next_at=None),), done=True, note="timer")
+        ended = Outcome(writes=(replace(search, next_at=None),), consumed=True, log_text="timer")
         if call is None or call.over or call.given_up or call.confirmed or search.heard >= 0:
             return ended
         return self._next(search, call, transaction, wall) or ended
@@ -96,7 +97,7 @@ class Searches:
             follow = self._failed(call, search, attempt, transaction, wall)
             if follow:
                 sends = (self._ask(search, attempt, "ACK", response), *follow.sends)
-                return Verdict(False, None, follow.saves, sends)
+                return Verdict(False, None, follow.writes, sends)
         if is_heard:
             verdict = self._heard(call, search, attempt)
             if search.heard < 0 and call.given_up and response.status < 200:
@@ -121,8 +122,8 @@ class Searches:
         """This one rings from now on: CANCEL and ACK go there."""
         known = replace(search, heard=attempt, next_at=None)
         updated = _aimed(call, search, attempt)
-        saves: tuple[Record, ...] = () if known == search else (known,)
-        return Verdict(True, None if updated == call else updated, saves)
+        writes: tuple[Record, ...] = () if known == search else (known,)
+        return Verdict(True, None if updated == call else updated, writes)
 
     def _failed(
         self, call: Call, search: Search, attempt: int, transaction: Transaction, wall: float
@@ -136,8 +137,8 @@ class Searches:
         if follow or search.heard >= 0 or not silent:
             return follow
         # CANCEL, and the INVITE once more, are for the newest of them.
-        saves = (replace(known, next_at=None), _aimed(call, known, silent[-1]))
-        return Outcome(saves=saves, done=True)
+        writes = (replace(known, next_at=None), _aimed(call, known, silent[-1]))
+        return Outcome(writes=writes, consumed=True)
 
     def _next(
         self, search: Search, call: Call, transaction: Transaction, wall: float
@@ -151,9 +152,11 @@ class Searches:
         attempt = len(search.tried)
         tried, by = (*search.tried, target), (*search.by, self._via)
         known = replace(search, tried=tried, by=by, next_at=wall + SILENCE)
-        saves = (known, _aimed(call, known, attempt))
+        writes = (known, _aimed(call, known, attempt))
         send = self._forward(request, target, attempt)
-        return Outcome(saves=saves, sends=(send,), done=True, note=f"nobody answers, -> {target}")
+        return Outcome(
+            writes=writes, sends=(send,), consumed=True, log_text=f"nobody answers, -> {target}"
+        )
 
     def _ask(
         self, search: Search, attempt: int, method: str, response: Response | None = None

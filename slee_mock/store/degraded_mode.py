@@ -1,10 +1,21 @@
-"""What a server still does while its store does not answer: people's calls end when they hang up,
-and are billed later.
+"""Degraded mode: calls can still end while the store does not answer, and are billed later.
 
-Pure. BYE, CANCEL, ACK and what phones answer to them need no more than the call's record, of which
-a copy is here if this server has handled the call. What they mean for call and bill waits, with its
-own time, for the store's return. Whatever is not in the copies, or begins or changes a call, stays
-unanswered or is refused: see Router.unable.
+Rules
+1. BYE, CANCEL, ACK and the phones' responses to them need only the call's record. CallCache has a
+   copy of each call that this server has read or saved, so they pass. All else is refused or stays
+   unanswered (Router.unable): what begins or changes a call, and calls without a copy here.
+2. What a passed message means for call and bill is deferred: the event waits in memory with its own
+   time. When the store works again it is routed once more, with the store, and what it would send
+   is not sent: that has been sent.
+3. Order per call: `process` first replays what is deferred of the same Call-ID, so the first
+   hang-up wins. A node replays everything before it fires timers.
+
+Traps
+- A copy may be old, for another server may have changed the call since. So a copy's word is taken
+  for passing a message on, never for refusing it.
+- A 2xx that begins or changes a call waits for the store: if it passed and this server died, no
+  other server could follow the call. The phone repeats it for 32 s (RFC 3261 13.3.1.4).
+- A retransmission must not be deferred twice: see Identity.
 """
 
 from __future__ import annotations
@@ -16,7 +27,7 @@ from sip.errors import RemoteProtocolError
 from sip.message import Request, Response
 from slee_mock.container.event_router import Router
 from slee_mock.container.events import Arrival, CallEvent, Outcome, RequestEvent, drop
-from slee_mock.services.call_dialogs import is_again
+from slee_mock.services.call_record import Call, is_again
 from slee_mock.store.interface import (
     ConditionalWrite,
     Marked,
@@ -26,30 +37,30 @@ from slee_mock.store.interface import (
     StoreWrapper,
     Transaction,
 )
-from slee_mock.store.records import Call, Record, to_json
+from slee_mock.store.records import Record, to_json
 from slee_mock.store.write_batch import WriteBatch
 
-MOST_COPIES = 10_000  # calls, the longest untouched goes first
-MOST_WAITING = 10_000  # facts; beyond them the phones have to repeat what they say
-PASSED_ON = ("ACK", "BYE", "CANCEL")
-MOST_TOLD = 5
+MOST_COPIES = 10_000  # calls; the longest untouched goes first
+MOST_DEFERRED = 10_000  # events; beyond them the phones have to repeat their requests
+PASSED_METHODS = ("ACK", "BYE", "CANCEL")
+NO_STORE = "the cache of calls has no other rows"
+MOST_NAMED = 5  # deferred events in a sentence for the log
 
-Fact = tuple[str, int, str]  # what makes a retransmission: method or status, CSeq number, From tag
+Identity = tuple[str, int, str]  # of a message, within a call: method or status, CSeq, From tag
 
 
 class CallCache:
-    """The calls' records as this server last read or saved them. To a Transaction it is a store
-    that holds nothing else."""
+    """The calls' records as this server last read or saved them: for a Transaction, a store that
+    holds nothing else and cannot be written to."""
 
-    def __init__(self, most: int = MOST_COPIES) -> None:
-        self._most = most
+    def __init__(self) -> None:
         self._rows: collections.OrderedDict[str, Row] = collections.OrderedDict()
 
     def keep(self, key: str, row: Row | None) -> None:
         self._rows.pop(key, None)
         if row:
             self._rows[key] = row
-            if len(self._rows) > self._most:
+            if len(self._rows) > MOST_COPIES:
                 self._rows.popitem(last=False)
 
     def keep_all(self, records: Iterable[Record]) -> None:
@@ -66,21 +77,21 @@ class CallCache:
         return self._rows[key]
 
     def save(self, changes: Sequence[ConditionalWrite]) -> None:
-        raise StoreDown("a copy is not a store")
+        raise StoreDown(NO_STORE)
 
     def scan(self, kind: str, limit: int | None = None) -> list[tuple[str, Row]]:
-        raise StoreDown("a copy is not a store")
+        raise StoreDown(NO_STORE)
 
     def walk(self, kind: str, limit: int, before: int | None = None) -> list[Marked]:
-        raise StoreDown("a copy is not a store")
+        raise StoreDown(NO_STORE)
 
     def mark(self, kind: str, newer: int) -> int | None:
-        raise StoreDown("a copy is not a store")
+        raise StoreDown(NO_STORE)
 
     def count(self, kind: str) -> int:
-        raise StoreDown("a copy is not a store")
+        raise StoreDown(NO_STORE)
 
-    def due(self, wall: float, limit: int) -> list[tuple[str, str]]:
+    def due(self, now: float, limit: int) -> list[tuple[str, str]]:
         return []
 
     def close(self) -> None:
@@ -88,16 +99,16 @@ class CallCache:
 
 
 class CachingStore(StoreWrapper):
-    """A store that remembers the calls which pass through it."""
+    """A store wrapper that copies the calls which pass through it into a CallCache."""
 
-    def __init__(self, store: Store, copies: CallCache | None = None) -> None:
+    def __init__(self, store: Store) -> None:
         super().__init__(store)
-        self.copies = copies or CallCache()
+        self.cache = CallCache()
 
     def get(self, kind: str, key: str) -> Row | None:
         row = self._store.get(kind, key)
         if kind == Call.KIND:
-            self.copies.keep(key, row)
+            self.cache.keep(key, row)
         return row
 
     def save(self, changes: Sequence[ConditionalWrite]) -> None:
@@ -105,106 +116,105 @@ class CachingStore(StoreWrapper):
         for change in changes:
             if change.kind == Call.KIND:
                 text = change.text
-                self.copies.keep(
-                    change.key, None if text is None else Row(text, change.version + 1)
-                )
+                self.cache.keep(change.key, None if text is None else Row(text, change.version + 1))
 
 
 class DegradedMode:
-    """`process` is the router's; if it raises StoreDown, `pass_on` does what can be done without a
-    store. `settled` hears what came of each fact that was saved late."""
+    """`process` is the router's, with the store; if it raises StoreDown, `process_offline` does
+    what can be done without one. `replayed` is called with the outcome of each deferred event."""
 
     def __init__(
         self,
         router: Router,
         store: CachingStore,
-        settled: Callable[[Outcome], object] = lambda outcome: None,
-        most: int = MOST_WAITING,
+        replayed: Callable[[Outcome], object] = lambda outcome: None,
     ) -> None:
-        self._router, self._store, self._settled, self._most = router, store, settled, most
-        self._facts: dict[str, dict[Fact, Arrival]] = {}  # by Call-ID; what came first is first
-        self.waiting = 0  # facts in all
+        self._router, self._store, self._replayed = router, store, replayed
+        # By Call-ID, in the order in which they came.
+        self._deferred: dict[str, dict[Identity, Arrival]] = {}
+        self.deferred = 0  # events in all
 
     def process(self, event: Arrival) -> Outcome:
-        """First what waits of the same call: the hang-up that came first is the one that counts."""
-        self._settle_call(_message(event).get("Call-ID") or "")
+        """Replays what is deferred of the same call first (rule 3)."""
+        self._replay_call(_message(event).get("Call-ID") or "")
         return self._router.process(event, self._store)
 
     def process_all(self, events: Sequence[Arrival]) -> list[Outcome]:
-        """`process` of each in its turn, saved at once, all or none. Raises Conflict or StoreDown:
-        then nothing was done, and it may still be possible one by one."""
+        """`process` of each in its turn, saved together, all or none. Raises Conflict or StoreDown:
+        then nothing was done, and one by one it may still be possible."""
         if len(events) == 1:
             return [self.process(events[0])]
         for event in events:
-            self._settle_call(_message(event).get("Call-ID") or "")
-        together = WriteBatch(self._store)
-        outcomes = [self._router.process(event, together) for event in events]
-        together.commit()
+            self._replay_call(_message(event).get("Call-ID") or "")
+        batch = WriteBatch(self._store)
+        outcomes = [self._router.process(event, batch) for event in events]
+        batch.commit()
         return outcomes
 
-    def pass_on(self, event: Arrival) -> Outcome:
-        if isinstance(event, RequestEvent) and event.request.method not in PASSED_ON:
+    def process_offline(self, event: Arrival) -> Outcome:
+        """Without the store: passes the message on and defers the event, or refuses it."""
+        if isinstance(event, RequestEvent) and event.request.method not in PASSED_METHODS:
             return (
                 drop("store_down")
                 if self._is_ringing(event.request)
                 else self._router.unable(event)
             )
         try:
-            outcome = self._router.handle(event, Transaction(self._store.copies))
+            outcome = self._router.handle(event, Transaction(self._store.cache))
         except StoreDown:
             return self._router.unable(event)
-        if not _may_pass(event, outcome) or not self._note(event, outcome):
+        if not _may_pass(event, outcome) or not self._defer(event, outcome):
             return self._router.unable(event)
-        self._store.copies.keep_all(outcome.saves)
+        self._store.cache.keep_all(outcome.writes)
         return outcome
 
-    def settle(self, most: int = MOST_WAITING) -> bool:
-        """Saves what waits, of at most so many calls. True if there is more. May raise StoreDown:
-        then it waits on."""
-        for call_id in list(self._facts)[:most]:
-            self._settle_call(call_id)
-        return bool(self._facts)
+    def replay(self, most: int = MOST_DEFERRED) -> bool:
+        """Saves what is deferred, of at most so many calls. True if there is more. May raise
+        StoreDown: then the rest stays deferred."""
+        for call_id in list(self._deferred)[:most]:
+            self._replay_call(call_id)
+        return bool(self._deferred)
 
-    def told(self) -> str:
-        """What waits, in words for the log."""
-        facts = [(call_id, fact) for call_id, facts in self._facts.items() for fact in facts]
+    def describe(self) -> str:
+        """What is deferred, in words for the log."""
+        found = [(call_id, each) for call_id, events in self._deferred.items() for each in events]
         named = ", ".join(
-            f"{what} of call {call_id}" for call_id, (what, _, _) in facts[:MOST_TOLD]
+            f"{what} of call {call_id}" for call_id, (what, _, _) in found[:MOST_NAMED]
         )
-        return f"{named} and {len(facts) - MOST_TOLD} more" if len(facts) > MOST_TOLD else named
+        return f"{named} and {len(found) - MOST_NAMED} more" if len(found) > MOST_NAMED else named
 
     def _is_ringing(self, request: Request) -> bool:
-        """Is it an INVITE that was sent on, once more? After a refusal its caller would be gone,
-        while the other phone rings on and is billed for answering."""
+        """Is it a retransmission of an INVITE that was sent on? If that were refused, the caller
+        would give up while the other phone rings on and is billed for answering."""
         try:
-            return is_again(Transaction(self._store.copies), request)
+            return is_again(Transaction(self._store.cache), request)
         except (StoreDown, RemoteProtocolError):
             return False
 
-    def _settle_call(self, call_id: str) -> None:
-        facts = self._facts.get(call_id, {})
-        for fact in list(facts):
-            # what it would send was sent when it came
-            outcome = self._router.process(facts[fact], self._store)
-            del facts[fact]
-            self.waiting -= 1
-            self._settled(outcome)
-        self._facts.pop(call_id, None)
+    def _replay_call(self, call_id: str) -> None:
+        events = self._deferred.get(call_id, {})
+        for identity in list(events):
+            outcome = self._router.process(events[identity], self._store)
+            del events[identity]
+            self.deferred -= 1
+            self._replayed(outcome)
+        self._deferred.pop(call_id, None)
 
-    def _note(self, event: Arrival, outcome: Outcome) -> bool:
-        """False if there is no room for the fact. What only says that a message passed is none."""
+    def _defer(self, event: Arrival, outcome: Outcome) -> bool:
+        """False if there is no room. An event that says only that a message has passed is not
+        worth it."""
         message = _message(event)
-        known = self._facts.get(message.call_id, {})
+        known = self._deferred.get(message.call_id, {})
         what = (
             event.request.method if isinstance(event, RequestEvent) else str(event.response.status)
         )
-        fact = (what, message.cseq.number, message.from_tag)
-        if fact in known or all(type(each) is CallEvent for each in outcome.raised):
+        identity = (what, message.cseq.number, message.from_tag)
+        if identity in known or all(type(each) is CallEvent for each in outcome.fires):
             return True
-        if self.waiting >= self._most:
+        if self.deferred >= MOST_DEFERRED:
             return False
-        self._facts.setdefault(message.call_id, {})[fact] = event
-        self.waiting += 1
+        self._deferred.setdefault(message.call_id, {})[identity] = event
+        self.deferred += 1
         return True
 
 
@@ -213,9 +223,7 @@ def _message(event: Arrival) -> Request | Response:
 
 
 def _may_pass(event: Arrival, outcome: Outcome) -> bool:
-    """A refusal may be wrong, for a copy may be old. An answer that begins or changes a call is
-    passed on when that is saved, as otherwise nobody could follow it: the phone repeats it (RFC
-    3261 13.3.1.4)."""
+    """False for a refusal, and for a 2xx that begins or changes a call (see the traps)."""
     if isinstance(event, RequestEvent):
         return all(not send.data.startswith(b"SIP/2.0 ") for send in outcome.sends)
-    return event.response.status not in range(200, 300) or not outcome.saves
+    return event.response.status not in range(200, 300) or not outcome.writes

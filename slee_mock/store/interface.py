@@ -1,9 +1,27 @@
-"""The contract of the cluster's store: get, save if version, remove if version, scan, count, what
-is due; and the transaction through which one event uses it.
+"""The cluster's store: what an implementation must do, and the transaction that an event uses.
 
-Pure. An implementation keeps rows of text under (kind, key), each with a version that grows by one
-at every save. Nothing is ever half saved, and what `save` has returned from survives the death of
-the process.
+Rules
+1. Rows of text stand under (kind, key). A row's version begins at 1 and grows by one at every save.
+2. A save is a set of conditional writes, done all or none. Each names the version that it rests on;
+   if another server has saved the row since, Conflict, and the event is handled again from the
+   start (optimistic concurrency). Version 0: the row must not exist.
+3. What `save` has returned from survives the death of the process (a Redis: of its computer).
+4. A row may have a timer, `due`. It stays due until the row is saved or deleted, so another server
+   can finish what a crashed one started. Hence several servers may see the same row due at once:
+   rule 2 lets one of them win.
+5. A row never moves in the walk: its mark is set at its creation.
+
+Errors: StoreDown is about the store, BadRecord about one row or record. They must not be mixed up:
+StoreDown makes a server answer 503 to all, a BadRecord concerns one event.
+
+Traps
+- A save that raised StoreDown may have been done. The next attempt then gets Conflict, reads, and
+  finds it.
+- A row that is deleted and made again begins at version 1 again. A transaction kept for long could
+  take it for the old one; so a transaction lives for one event.
+- Transaction.scan and walk read the store, not what was put into the transaction.
+
+No I/O.
 """
 
 from __future__ import annotations
@@ -21,20 +39,19 @@ class StoreDown(Exception):
 
 
 class Contended(StoreDown):
-    """The store works, but other servers change what this event reads again and again."""
+    """The store works, but other servers changed what this event reads at each attempt."""
 
 
 class Conflict(Exception):
-    """Somebody saved one of these rows first: read again and decide again."""
+    """Another server saved one of these rows first: read again and decide again."""
 
 
 class BadRecord(ValueError):
-    """One row cannot be read, or one record cannot be kept as it is. The store works: only who
-    needs it is refused."""
+    """One row cannot be read, or one record cannot be saved. The store works."""
 
 
 class BadName(BadRecord):
-    """A row cannot have such a name: it is not text."""
+    """Not text, which a row's key must be."""
 
 
 class Row(NamedTuple):
@@ -43,9 +60,9 @@ class Row(NamedTuple):
 
 
 class ConditionalWrite(NamedTuple):
-    """Save `text` if the row still has `version`; 0 means that it must not exist yet. Without text
-    the row goes. `due` is the row's timer, in wall seconds: each save sets it anew, None stops it.
-    `check_only`: save nothing here; the row must still have this version and this text."""
+    """Save `text` if the row still has `version` (0: does not exist); without text, delete the row.
+    `due` is the row's timer, in cluster time: each save sets it anew, None stops it. `check_only`:
+    write nothing; the row must still have this version and this text."""
 
     kind: str
     key: str
@@ -56,7 +73,7 @@ class ConditionalWrite(NamedTuple):
 
 
 class Marked(NamedTuple):
-    """A row with its mark: a later row of its kind has a higher one, and a row keeps its own."""
+    """A row with its mark, which orders the rows of a kind by their creation."""
 
     mark: int
     key: str
@@ -64,38 +81,36 @@ class Marked(NamedTuple):
 
 
 class Store(Protocol):
-    """Every method may raise StoreDown, and BadRecord for what it cannot keep or look for."""
+    """Every method may raise StoreDown, and BadRecord for a row or key that it cannot keep."""
 
     def get(self, kind: str, key: str) -> Row | None: ...
 
     def save(self, changes: Sequence[ConditionalWrite]) -> None:
-        """All or none. Raises Conflict if one of the versions is not the row's any more."""
+        """All or none. Raises Conflict if a row has another version now."""
 
     def scan(self, kind: str, limit: int | None = None) -> list[tuple[str, Row]]:
-        """Rows with their keys, the one created last first, at most `limit`."""
+        """(key, row), the newest first, at most `limit`."""
 
     def walk(self, kind: str, limit: int, before: int | None = None) -> list[Marked]:
-        """The next rows of a walk from the newest to the oldest: those with marks below `before`,
-        the one created last first, at most `limit`. Costs the same however far the walk has come,
-        and rows that are made or removed meanwhile move no others."""
+        """The rows with marks below `before`, the newest first, at most `limit`: a page of a walk
+        by key. Costs the same anywhere in the walk, and no row is missed or seen twice because
+        others are made or deleted meanwhile."""
 
     def mark(self, kind: str, newer: int) -> int | None:
-        """The mark of the row that has so many newer ones; None if there is none. Costs more the
-        more these are."""
+        """The mark of the row that has `newer` newer ones; None if there is none. Costs time in
+        proportion to `newer`."""
 
     def count(self, kind: str) -> int:
-        """How many rows of this kind there are, without reading them."""
+        """The number of rows of this kind, without reading them."""
 
-    def due(self, wall: float, limit: int) -> list[tuple[str, str]]:
-        """(kind, key) of the rows whose timers have run out by `wall`, the earliest first, at most
-        `limit`. A row stays due until a save or its removal stops the timer: so what a dead server
-        began to handle another ends."""
+    def due(self, now: float, limit: int) -> list[tuple[str, str]]:
+        """(kind, key) of the rows that are due at `now`, the earliest first, at most `limit`."""
 
     def close(self) -> None: ...
 
 
 class StoreWrapper:
-    """A store that stands above another one and sees what passes; here everything passes."""
+    """Base class of store wrappers: delegates every method."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -118,8 +133,8 @@ class StoreWrapper:
     def count(self, kind: str) -> int:
         return self._store.count(kind)
 
-    def due(self, wall: float, limit: int) -> list[tuple[str, str]]:
-        return self._store.due(wall, limit)
+    def due(self, now: float, limit: int) -> list[tuple[str, str]]:
+        return self._store.due(now, limit)
 
     def close(self) -> None:
         self._store.close()
@@ -127,7 +142,7 @@ class StoreWrapper:
 
 @dataclass(frozen=True)
 class Damaged:
-    """A row that cannot be read, in the place of its record. `why` is for the operator."""
+    """Stands for the record of a row that cannot be read. `why` is for the operator."""
 
     kind: str
     key: str
@@ -135,9 +150,8 @@ class Damaged:
 
 
 class Transaction:
-    """The store as one event sees it. It remembers the version of all that was read, so that what
-    was decided is saved only if it is still true; records staged by one service are seen by the
-    next."""
+    """The reads and writes of one event. It remembers the version of each row that was read, on
+    which the commit rests. What one service has put is read by the next, before it is committed."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -161,7 +175,7 @@ class Transaction:
         return record
 
     def read_if_intact(self, kind: type[R], key: str) -> R | None:
-        """None also for a row that cannot be read: what is saved there next replaces it."""
+        """None also for a row that cannot be read; the next save replaces it."""
         try:
             return self.read(kind, key)
         except BadName:
@@ -170,17 +184,15 @@ class Transaction:
             return None
 
     def scan(self, kind: type[R], limit: int | None = None) -> list[R]:
-        """Straight from the store, without what is staged and what cannot be read. To save or
-        remove one of these it need not be read once more, which in a Redis would be a journey
-        each."""
+        """From the store, without rows that cannot be read. The versions are remembered, so that
+        these records can be saved or deleted without another read of each."""
         found = [self._found(kind, key, row) for key, row in self._store.scan(kind.KIND, limit)]
         return [each for each in found if not isinstance(each, Damaged)]
 
     def walk(
         self, kind: type[R], limit: int, before: int | None = None
     ) -> tuple[list[R | Damaged], int | None]:
-        """The next records of a walk, the damaged rows in their places, and the mark to go on
-        before; None at the walk's end."""
+        """The next records of a walk, and the mark to go on from; None at the walk's end."""
         found = self._store.walk(kind.KIND, limit, before)
         mark = found[-1].mark if len(found) == limit else None
         return [self._found(kind, each.key, each.row) for each in found], mark
@@ -201,12 +213,13 @@ class Transaction:
         return self._store.count(kind.KIND)
 
     def put(self, records: Iterable[Record]) -> None:
+        """Shows these to later reads of this transaction; `commit` saves them."""
         for record in records:
             self._records[self._place(record)] = record
 
     def commit(self, records: Iterable[Record], deleted: Iterable[Record] = ()) -> None:
-        """Saves the last of each key and removes what is to be forgotten, all or none. Raises
-        Conflict or StoreDown, or BadRecord for what no store could keep."""
+        """Saves the last record of each key and deletes others, all or none. Raises Conflict,
+        StoreDown, or BadRecord for a record that no store could keep."""
         last = {self._place(record): record for record in records}
         changes = {
             place: ConditionalWrite(*place, to_json(record), self._versions[place], _due(record))
@@ -218,7 +231,7 @@ class Transaction:
             self._store.save(list(changes.values()))
 
     def _place(self, record: Record) -> tuple[str, str]:
-        """Where it is kept; the version there is known from then on."""
+        """Its (kind, key), whose version is known afterwards."""
         place = record.KIND, record.key
         if place not in self._versions:
             self.read(type(record), record.key)

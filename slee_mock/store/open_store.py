@@ -1,4 +1,4 @@
-"""Which store a word after --store means: a URL is a Redis, all else the name of an SQLite file."""
+"""Opens the store that --store names: a URL is a Redis, anything else an SQLite file."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from slee_mock.store.sqlite_store import SqliteStore
 
 
 def redis_place(where: str) -> RedisPlace | None:
-    """None for a file. Raises ValueError with a sentence for a URL that is none."""
+    """None for a file. Raises ValueError with a sentence for a bad URL."""
     return RedisPlace.parse(where) if "://" in where else None
 
 
 def open_store(where: str, reading: bool = False) -> Store:
     """Raises StoreDown with a sentence and its remedy. The store belongs to the thread that opened
-    it. `reading`: for who saves nothing."""
+    it. `reading`: for a reader only."""
     place = redis_place(where)
     return RedisStore(place) if place else SqliteStore(where, reading=reading)
 
 
 def store_name(where: str) -> str:
-    """What may be shown: without a password."""
+    """The name to show, without a password."""
     return str(redis_place(where) or where)

@@ -1,9 +1,16 @@
-"""What the cluster forgets, so that its store does not grow for ever: long-ended calls and users
-long gone. Pure.
+"""Purge: old rows are deleted, so that the store does not grow for ever.
 
-The newest rows of each kind stay in any case, and nothing goes that is younger than a day: no bill
-is lost before somebody could have read it, and a record is gone only when no phone can still send a
-message that needs it. A row that cannot be read stays, for nobody knows how old it is.
+Rules
+1. Per kind the newest rows stay in any case (RetentionRule.newest). Older ones are deleted if the
+   rule calls them old, which none does before a day has passed: no bill is lost before somebody
+   could have read it, and no record while a phone may still send a message that needs it.
+2. A row that cannot be read stays, for its age is unknown. A rule that raises an exception over a
+   record keeps it: one row must not end the purge.
+3. A bill takes its call with it, in one transaction.
+
+One walk goes from the newest rows that may be deleted to the oldest, BATCH rows of each kind at a
+time, so that a call of `delete_old` takes milliseconds; the marks are kept in between. Every server
+purges; two at once cost one of them a Conflict.
 """
 
 from __future__ import annotations
@@ -11,41 +18,42 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from slee_mock.services.billing import ended_at
-from slee_mock.store.interface import BadRecord, Damaged, Transaction
-from slee_mock.store.records import Bill, Bindings, Call, ClockOffset, Member, Record
+from slee_mock.services.bill_record import Bill, ended_at
+from slee_mock.services.bindings_record import Bindings
+from slee_mock.services.call_record import Call
+from slee_mock.store.interface import Damaged, Transaction
+from slee_mock.store.records import ClockOffset, Member, Record
 
 DAY = 86_400.0
-# after which an answered call that nobody hung up is taken for one whose phones have vanished
-ENDLESS = 30 * DAY
-BATCH = 50  # rows looked at in one go, which takes a few milliseconds
+ENDLESS = 30 * DAY  # after so long an answered call has been abandoned by both phones
+BATCH = 50  # rows read at once, in a few milliseconds
 
 
-def bill_is_old(bill: Bill, wall: float) -> bool:
-    ended = ended_at(bill, wall)
+def bill_is_old(bill: Bill, now: float) -> bool:
+    ended = ended_at(bill, now)
     if ended is None:
-        return wall - (bill.answered or bill.offered) > ENDLESS
-    return wall - ended > DAY
+        return now - (bill.answered or bill.offered) > ENDLESS
+    return now - ended > DAY
 
 
-def bindings_are_old(bindings: Bindings, wall: float) -> bool:
-    """None is alive, and no stale REGISTER can be on its way any more."""
+def bindings_are_old(bindings: Bindings, now: float) -> bool:
+    """All have expired, and no old REGISTER can be on its way any more."""
     ends = (each.expires_at for each in bindings.bindings)
-    return wall - max((*ends, *(each.wall for each in bindings.heard)), default=0.0) > DAY
+    return now - max((*ends, *(each.wall for each in bindings.heard)), default=0.0) > DAY
 
 
-def member_is_old(member: Member, wall: float) -> bool:
-    return wall - member.last_seen > DAY
+def member_is_old(member: Member, now: float) -> bool:
+    return now - member.last_seen > DAY
 
 
-def anchor_is_old(anchor: ClockOffset, wall: float) -> bool:
-    """Of a start of a computer before the newest ones."""
+def offset_is_old(offset: ClockOffset, now: float) -> bool:
+    """Always: only the newest boots matter."""
     return True
 
 
 class RetentionRule(NamedTuple):
-    """`newest` rows of this kind are never forgotten; the others if they are `old`. A service that
-    saves records of its own has a line for them in its attribute `keeps`."""
+    """`newest` rows of this kind are never deleted; others if `old(record, now)`. A service that
+    saves records of its own has rules for them in its attribute `keeps`."""
 
     kind: type[Record]
     newest: int
@@ -56,55 +64,47 @@ RETENTION_RULES = (
     RetentionRule(Bill, 10_000, bill_is_old),
     RetentionRule(Bindings, 1_000, bindings_are_old),
     RetentionRule(Member, 100, member_is_old),
-    RetentionRule(ClockOffset, 100, anchor_is_old),
+    RetentionRule(ClockOffset, 100, offset_is_old),
 )
 
 
 class Purge:
-    """`sweep` looks at the next few rows beyond the newest; call it from time to time. One per
-    member: two that sweep at once do not harm each other."""
+    """`delete_old` reads the next few rows; call it from time to time."""
 
-    def __init__(self, kept: tuple[RetentionRule, ...] = RETENTION_RULES) -> None:
-        self._kept = kept
-        # Of each kind that is not looked through yet: the mark that its walk has come to.
-        self._walks: dict[RetentionRule, int] = {}
+    def __init__(self, rules: tuple[RetentionRule, ...] = RETENTION_RULES) -> None:
+        self._rules = rules
+        self._walks: dict[RetentionRule, int] = {}  # the mark to go on from, of unfinished walks
 
-    def sweep(self, transaction: Transaction, wall: float) -> bool:
-        """True if there is more to look at now. May raise Conflict or StoreDown; then nothing was
-        forgotten."""
+    def delete_old(self, transaction: Transaction, now: float) -> bool:
+        """True if there is more to read now. May raise Conflict or StoreDown; then nothing was
+        deleted."""
         walks = self._walks or self._begun(transaction)
-        going_on: dict[RetentionRule, int] = {}
-        forgotten: list[Record] = []
-        for line, before in walks.items():
-            rows, mark = transaction.walk(line.kind, BATCH, before)
-            forgotten += [
+        unfinished: dict[RetentionRule, int] = {}
+        deleted: list[Record] = []
+        for rule, before in walks.items():
+            rows, mark = transaction.walk(rule.kind, BATCH, before)
+            deleted += [
                 each
                 for each in rows
-                if not isinstance(each, Damaged) and _is_old(line.old, each, wall)
+                if not isinstance(each, Damaged) and _is_old(rule.old, each, now)
             ]
             if mark is not None:
-                going_on[line] = mark
-        calls = (_call_of(transaction, bill) for bill in forgotten if isinstance(bill, Bill))
-        transaction.commit((), [*forgotten, *(call for call in calls if call)])
-        self._walks = going_on
-        return bool(going_on)
+                unfinished[rule] = mark
+        calls = [
+            transaction.read_if_intact(Call, bill.key) for bill in deleted if isinstance(bill, Bill)
+        ]
+        transaction.commit((), [*deleted, *(call for call in calls if call)])
+        self._walks = unfinished
+        return bool(unfinished)
 
     def _begun(self, transaction: Transaction) -> dict[RetentionRule, int]:
         """Walks from the first row behind the newest, of each kind that has so many."""
-        first = {line: transaction.mark(line.kind, line.newest) for line in self._kept}
-        return {line: mark + 1 for line, mark in first.items() if mark is not None}
+        first = {rule: transaction.mark(rule.kind, rule.newest) for rule in self._rules}
+        return {rule: mark + 1 for rule, mark in first.items() if mark is not None}
 
 
-def _is_old(old: Callable[[Any, float], bool], record: Record, wall: float) -> bool:
-    """False for what a rule stumbles over: one row must not keep the others for ever."""
+def _is_old(old: Callable[[Any, float], bool], record: Record, now: float) -> bool:
     try:
-        return old(record, wall)
-    except Exception:
+        return old(record, now)
+    except Exception:  # rule 2
         return False
-
-
-def _call_of(transaction: Transaction, bill: Bill) -> Call | None:
-    try:
-        return transaction.read(Call, bill.key)
-    except BadRecord:
-        return None

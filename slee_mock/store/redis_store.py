@@ -1,27 +1,66 @@
 """The store in a Redis, alone or watched by Sentinels, for servers of several computers.
 
-Per record one hash with its version and text; per kind one sorted set in the order of creation; one
-sorted set of what is due. Reads and writes go to the master alone: a replica may not have heard
-yet. What `save` has returned from is on one replica too, if the master has any, and outlives the
-master's computer.
+Rules:
+
+1. Per record one hash with its version and text; per kind one sorted set in the order of creation;
+   one sorted set of what is due. A save is one script: all rows or none.
+2. Reads and writes go to the master alone: a replica may lag behind.
+3. `save` returns once one replica has confirmed it (WAIT), if the master has replicas. If none
+   confirms, the store counts as down, and nothing is read until an empty save is confirmed:
+   replicas apply writes in their order, so that this one covers all before it.
+4. The thread that owns the store also answers heartbeats, so it must never wait long: each answer
+   has a time limit; after a failure every call fails at once until the next attempt is due, and
+   that attempt waits only PROBE_SECONDS.
+
+Traps: WAIT tells about the writes of its own connection, so script and WAIT must use one connection
+and no retry may replace it in between. A script whose answer did not come may have been executed.
+A deposed master that cannot reach the others learns of it late, so the Sentinels are asked again
+every second.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
 
-from slee_mock.store.interface import BadName, ConditionalWrite, Conflict, Marked, Row
-from slee_mock.store.redis_connection import LONG_PAUSE, PATIENCE, RedisLink, Script
+from slee_mock.store.interface import BadName, ConditionalWrite, Conflict, Marked, Row, StoreDown
 from slee_mock.store.redis_url import RedisPlace
 
 PREFIX = "call-failover:"  # tells our keys from other programs' in the same database
-REPLICATION = 0.15  # seconds in which a replica must have confirmed a change
+REPLICATION_SECONDS = 0.15  # in which a replica must have confirmed a change
+ANSWER_SECONDS = 0.2  # to wait for an answer
+PROBE_SECONDS = 0.05  # the same for the first answer after a failure, and for a Sentinel's
+PAUSE_SECONDS = 0.2  # between two attempts that are refused at once
+LONG_PAUSE_SECONDS = 0.5  # between two attempts that have to wait
+FOLLOW_SECONDS = 1.0  # between two questions to the Sentinels which Redis is the master
+
+# Part of an error's text or code: what it means to the operator, and the remedy.
+_MEANINGS = {
+    "READONLY": "is a replica, which cannot be written to; name the master, "
+    "or the Sentinels that know it",
+    "LOADING": "is still loading its data; wait for it",
+    "MASTERDOWN": "is a replica that has lost its master; wait, or name the master",
+    "NOREPLICAS": "has fewer replicas than its min-replicas-to-write; start one, or wait for it",
+    "OOM": "has no memory left below its maxmemory; raise that, "
+    "and set maxmemory-policy noeviction",
+    "MISCONF": "cannot write to its disk and so takes no changes; make room there",
+    "NOAUTH": "asks for a password; write it before the address, as in "
+    "redis://:PASSWORD@127.0.0.1:6379/0",
+    "WRONGPASS": "refuses the password; correct the one before the @",
+    "without any password": "has no password; leave away what stands before the @",
+    "DB index": "does not have a database of that number; name one that it has, as in /0",
+    "NOPERM": "does not permit what a store needs to the default user; permit it (ACL SETUSER)",
+    "BUSY": "is busy with somebody's script; end that (SCRIPT KILL), or wait for it",
+}
 
 # First all versions, then all changes: no other command of anybody runs between the two. The first
 # change of all is one that takes room, for a Redis whose memory is full refuses a script at its
 # first change or not at all. Returns the number of the change that is out of date, or 0, and how
 # many replicas are connected and have confirmed anything yet.
-_SAVE = Script("""
+_SAVE = """
 local prefix = ARGV[1]
 for at = 2, #ARGV, 6 do
   local row, action = prefix .. 'row:' .. ARGV[at] .. ':' .. ARGV[at + 1], ARGV[at + 3]
@@ -52,10 +91,10 @@ for at = 2, #ARGV, 6 do
 end
 local _, replicas = string.gsub(redis.call('INFO', 'replication'), 'state=online,offset=[1-9]', '')
 return {0, replicas}
-""")
+"""
 
 # Scores are what `created` was: whole numbers, of which tostring() would make 1e+15.
-_WALK = Script("""
+_WALK = """
 local found, scan = {}, ARGV[1] .. 'scan:' .. ARGV[2]
 local keys = redis.call('ZREVRANGEBYSCORE', scan, ARGV[3], '-inf', 'WITHSCORES',
     'LIMIT', 0, ARGV[4])
@@ -65,29 +104,47 @@ for at = 1, #keys, 2 do
   found[#found + 1] = {keys[at], string.format('%d', keys[at + 1]), row[1] or '', row[2] or ''}
 end
 return found
-""")
+"""
 
-_MARK = Script("""
+_MARK = """
 local found = redis.call('ZREVRANGE', ARGV[1] .. 'scan:' .. ARGV[2], ARGV[3], ARGV[3], 'WITHSCORES')
 return found[2] and {string.format('%d', found[2])} or {}
-""")
+"""
+
+
+def _redis_library() -> Any:
+    """The client library, which only this store needs. Raises StoreDown if it is not installed."""
+    try:
+        import redis
+    except ImportError:
+        raise StoreDown(
+            "a store in Redis needs Python's client library for it: pip install redis "
+            f"(for {sys.executable})"
+        ) from None
+    return redis
 
 
 class RedisStore:
     """Raises StoreDown with a sentence and its remedy if the Redis at `place` cannot be used.
     `patience`: the seconds to wait for one answer."""
 
-    def __init__(self, place: RedisPlace, patience: float = PATIENCE) -> None:
-        self._name = str(place)
-        self._link = RedisLink(place, patience)
-        self._unconfirmed = False  # may the last save be on the master alone?
-        self._link.command("PING")
+    def __init__(self, place: RedisPlace, patience: float = ANSWER_SECONDS) -> None:
+        self._redis = _redis_library()
+        self._place, self._patience = place, patience
+        self._unconfirmed = False  # the last save may be on the master alone
+        self._trouble = ""  # a sentence while the Redis cannot be used
+        self._retry_at = 0.0  # monotonic; when the next attempt may be made
+        self._follow_at = time.monotonic() + FOLLOW_SECONDS
+        try:
+            self._client = self._make_client()
+        except self._redis.RedisError as error:
+            raise StoreDown(self._sentence(error)) from None
+        self._scripts = {each: self._client.register_script(each) for each in (_SAVE, _WALK, _MARK)}
 
     def get(self, kind: str, key: str) -> Row | None:
         self._catch_up()
-        version, text = self._link.command(
-            "HMGET", _bytes(f"{PREFIX}row:{kind}:{key}"), "version", "text"
-        )
+        row = _bytes(f"{PREFIX}row:{kind}:{key}")
+        version, text = self._ask(self._client.hmget, row, "version", "text")
         return _row(version, text) if version else None
 
     def save(self, changes: Sequence[ConditionalWrite]) -> None:
@@ -109,52 +166,147 @@ class RedisStore:
     def walk(self, kind: str, limit: int, before: int | None = None) -> list[Marked]:
         self._catch_up()
         highest = "+inf" if before is None else f"({before}"  # below it, not at it
-        found = self._link.run(_WALK, PREFIX, kind, highest, limit)
         return [
             Marked(int(mark), key.decode(errors="replace"), _row(*rest))
-            for key, mark, *rest in found
+            for key, mark, *rest in self._run(_WALK, kind, highest, limit)
         ]
 
     def mark(self, kind: str, newer: int) -> int | None:
         self._catch_up()
-        found = self._link.run(_MARK, PREFIX, kind, newer)
+        found = self._run(_MARK, kind, newer)
         return int(found[0]) if found else None
 
     def count(self, kind: str) -> int:
         self._catch_up()
-        return int(self._link.command("ZCARD", f"{PREFIX}scan:{kind}"))
+        return int(self._ask(self._client.zcard, f"{PREFIX}scan:{kind}"))
 
-    def due(self, wall: float, limit: int) -> list[tuple[str, str]]:
+    def due(self, now: float, limit: int) -> list[tuple[str, str]]:
         self._catch_up()
-        found = self._link.command("ZRANGEBYSCORE", f"{PREFIX}due", "-inf", wall, "LIMIT", 0, limit)
+        found = self._ask(self._client.zrangebyscore, f"{PREFIX}due", "-inf", now, 0, limit)
         places = [place.decode(errors="replace").partition(":") for place in found]
         return [(kind, key) for kind, _, key in places]
 
     def close(self) -> None:
-        self._link.close()
+        self._client.close()
+        self._client.connection_pool.disconnect()
+
+    def _make_client(self) -> Any:
+        """Connects. The client has one connection and never retries: see the traps above."""
+        place = self._place
+        common = {
+            "retry": self._redis.retry.Retry(self._redis.backoff.NoBackoff(), 0),
+            "protocol": 2,
+            "driver_info": None,
+        }
+        options = {
+            **common,
+            "db": place.db,
+            "password": place.password or None,
+            "socket_timeout": self._patience,
+            "redis_connect_func": self._greet,
+        }
+        if not place.master:
+            host, port = place.addresses[0]
+            return self._redis.Redis(host, port, **options, single_connection_client=True)
+        quick = {**common, "socket_timeout": PROBE_SECONDS}
+        sentinel = self._redis.Sentinel(place.addresses, sentinel_kwargs=quick)
+        if place.password:  # a Sentinel has the same password or, as a rule, none
+            locked = {**quick, "password": place.password}
+            others = self._redis.Sentinel(place.addresses, sentinel_kwargs=locked)
+            sentinel.sentinels += others.sentinels
+        return sentinel.master_for(place.master, **options).client()
+
+    def _greet(self, connection: Any) -> None:
+        """After each connect: only a master may answer."""
+        connection.on_connect()
+        connection.send_command("ROLE")
+        if connection.read_response()[0] != b"master":
+            raise self._redis.ReadOnlyError("READONLY")
+
+    def _run(self, script: str, *words: bytes | str | int) -> Any:
+        return self._ask(self._scripts[script], (), (PREFIX, *words))
+
+    def _ask(self, command: Callable[..., Any], *words: Any) -> Any:
+        """Calls a method of the client. Raises StoreDown; the command may have been executed."""
+        began = time.monotonic()
+        if self._trouble and began < self._retry_at:
+            raise StoreDown(self._trouble)
+        try:
+            if self._trouble:
+                self._probe()
+            return command(*words)
+        except self._redis.RedisError as error:
+            took = time.monotonic() - began
+            pause = PAUSE_SECONDS if took < PROBE_SECONDS else LONG_PAUSE_SECONDS
+            self._fail(self._sentence(error), pause)
+
+    def _probe(self) -> None:
+        """Connects with little patience, and once more with the usual one."""
+        connection = self._client.connection
+        connection.socket_timeout = connection.socket_connect_timeout = PROBE_SECONDS
+        try:
+            connection.connect()
+        finally:
+            connection.disconnect()
+            connection.socket_timeout = connection.socket_connect_timeout = self._patience
+        self._trouble = ""
+
+    def _fail(self, sentence: str, pause: float) -> NoReturn:
+        self._client.connection.disconnect()
+        self._trouble, self._retry_at = sentence, time.monotonic() + pause
+        raise StoreDown(sentence)
+
+    def _follow(self) -> None:
+        """Leaves a Redis that the Sentinels do not call the master any more."""
+        now, connection = time.monotonic(), self._client.connection
+        if not self._place.master or not connection.is_connected or now < self._follow_at:
+            return
+        self._follow_at = now + FOLLOW_SECONDS
+        with contextlib.suppress(self._redis.RedisError):
+            address = self._client.connection_pool.get_master_address()
+            if address != (connection.host, connection.port):
+                connection.disconnect()
 
     def _replicate(self, words: Sequence[bytes]) -> int:
         """Runs the script and waits for a replica. Returns the number of the change that is out of
         date, or 0."""
         self._unconfirmed = True
-        late, replicas = self._link.run(_SAVE, PREFIX, *words)
-        if replicas and not late and not self._link.command("WAIT", 1, int(REPLICATION * 1000)):
-            self._link.fail(
-                f"no replica of the store {self._name} confirms what is saved within "
-                f"{REPLICATION:g} s; "
-                "see why, or end those that hang",
-                LONG_PAUSE,
+        late, replicas = self._run(_SAVE, *words)
+        timeout = int(REPLICATION_SECONDS * 1000)
+        if replicas and not late and not self._ask(self._client.wait, 1, timeout):
+            self._fail(
+                f"no replica of the store {self._place} confirms what is saved within "
+                f"{REPLICATION_SECONDS:g} s; see why, or end those that hang",
+                LONG_PAUSE_SECONDS,
             )
         self._unconfirmed = False
         return int(late)
 
     def _catch_up(self) -> None:
-        """A save that failed may have been done. Nobody is to read it and act on it before a
-        replica has it too: replicas take changes in their order, so that one more, of nothing,
-        confirms all before."""
-        self._link.follow()
+        """After a failed save, confirms it by an empty one (rule 3)."""
+        self._follow()
         if self._unconfirmed:
             self._replicate(())
+
+    def _sentence(self, error: Exception) -> str:
+        text = f"{getattr(error, 'status_code', None) or ''} {error}"
+        meaning = next((meaning for code, meaning in _MEANINGS.items() if code in text), "")
+        if isinstance(error, self._redis.sentinel.MasterNotFoundError):
+            why = "; they refuse the password" if "uthentication" in text else ""
+            return (
+                f"no Sentinel of {self._place} tells where the master is{why}; start them, or "
+                "correct addresses and name"
+            )
+        if meaning:
+            return f"the store {self._place} {meaning}"
+        if isinstance(error, self._redis.TimeoutError):
+            return f"the store {self._place} does not answer; see why, or start another one"
+        if isinstance(error, self._redis.ConnectionError):
+            return (
+                f"the store {self._place} cannot be reached ({error}); start it, or name another "
+                "one"
+            )
+        return f"the store {self._place} does not work ({error}); mend that, or name another one"
 
 
 def _row(version: bytes, text: bytes | None) -> Row:

@@ -1,4 +1,4 @@
-"""Where a Redis is, as people write it after --store. Pure.
+"""The address of a Redis, as it stands after --store. No I/O, and no need of the client library.
 
 redis://[:password@]host:port[/db]
 redis+sentinel://[:password@]host:port,host:port,.../MASTERNAME[/db]
@@ -22,8 +22,8 @@ MOST_DB = 9999
 
 @dataclass(frozen=True)
 class RedisPlace:
-    """`addresses` are those of the Sentinels that know `master`, or the one of the Redis itself if
-    there is no such name. As text it is the URL without the password."""
+    """`addresses`: of the Sentinels that know `master`, or of the one Redis if `master` is empty.
+    As text it is the URL without the password."""
 
     addresses: tuple[Address, ...]
     master: str = ""

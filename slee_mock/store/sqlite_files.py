@@ -1,24 +1,28 @@
 """The files of an SQLite store: are those under their names still the ones that this server has
 open?
 
-Rules. Unix lets anybody remove, replace or cut a file that is open. SQLite goes on with what it has
-open, and what it saves then is gone with its last user. Therefore:
+Anybody may remove, replace or cut an open file on Unix. SQLite goes on with its open files, and
+what it saves then is lost with the last process that has them open. Therefore:
 
+Rules
 1. A save is acknowledged only after a look at the names: database and -wal must still be the files
    that were opened.
 2. Every server holds a shared flock on a hidden file beside the store, ".NAME.lock", in which the
-   three files stand by device and inode. "rm NAME*" leaves it alone. A server that starts tries for
-   the exclusive lock. If it gets it, no other server lives, and it may make a new store. If not, it
-   opens the files that stand there, or none.
+   three open files stand by device and inode. "rm NAME*" leaves it alone. A server that starts
+   tries to lock it exclusively. If that succeeds, no other server has the store open, and this one
+   may make a new store. If not, it opens exactly the files named there, or none.
 3. The last server to close the store removes the lock file. If it is removed before, a living
    server makes it again within half a second.
 4. The store holds the cluster's key, so that its files are their owner's alone. A new database is
    made with mode 0600, which SQLite gives to -wal and -shm as well; one that others may read is
    not opened.
 
-Trap: a file that somebody opens and closes loses all POSIX locks that this process has on it,
-SQLite's among them. So nothing here opens a file of the store; it looks at names alone. Windows
-refuses to remove open files and has no flock.
+Traps
+- POSIX locks: a process that closes any descriptor of a file loses all its locks on that file,
+  SQLite's among them. So nothing here opens a file of the store; it looks at names alone.
+- The lock file may be removed by its last user between our open and our flock: look at its name
+  after each lock (_is_there).
+- Windows refuses to remove open files and has no flock, and needs none of this.
 """
 
 from __future__ import annotations
@@ -34,16 +38,16 @@ from slee_mock.store.interface import StoreDown
 
 SUFFIXES = ("", "-wal", "-shm")  # SQLite's own, in the order in which they are looked at
 POLL_SECONDS = 0.01
-CLOSING_SECONDS = 1.0  # SQLite removes -wal and -shm a moment before the last server leaves
-NO_LOG = "lacks its -wal or -shm"
+CLOSE_SECONDS = 1.0  # between SQLite's removal of -wal and -shm and the last server's unlock
+NO_WAL = "lacks its -wal or -shm"
 HAS_FLOCK = sys.platform != "win32"
 
 Identity = tuple[int, int]  # device and inode
 
 
 class Fault(NamedTuple):
-    """What is wrong with the files. `mendable`: once all servers have closed them they can be
-    opened again. `cut`: the database has become shorter, which SQLite itself may have done."""
+    """A fault of the files, in a sentence. `mendable`: they can be opened again once all servers
+    have closed them. `cut`: the database has become shorter, which SQLite itself may have done."""
 
     sentence: str
     mendable: bool = False
@@ -51,8 +55,8 @@ class Fault(NamedTuple):
 
 
 class StoreFiles:
-    """`enter`, open the database, `opened`; `fault` as often as needed; close the database,
-    `leave`."""
+    """Order of calls: `enter`, open the database, `opened`; `fault` as often as needed; close the
+    database, `leave`."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -69,14 +73,14 @@ class StoreFiles:
         """Waits until `deadline` (monotonic) for a server that opens or closes the store at this
         moment. Raises StoreDown if living servers use other files than those which stand there."""
         self.leave()
-        closed = min(deadline, time.monotonic() + CLOSING_SECONDS)
+        closed = min(deadline, time.monotonic() + CLOSE_SECONDS)
         while True:
             if self._try_lock():
                 what = self._difference()
                 if not what:
                     return
                 self.leave()
-                if what != NO_LOG or time.monotonic() > closed:
+                if what != NO_WAL or time.monotonic() > closed:
                     raise StoreDown(
                         f"the store {self._path} {what}, and other servers have the one before "
                         "open: put that back, or end them all first"
@@ -90,22 +94,23 @@ class StoreFiles:
 
     def make_private(self) -> None:
         """Makes the database, empty and for its owner alone, if it is not there."""
-        with contextlib.suppress(OSError):  # it is there; or SQLite tells why it cannot be made
-            # A new file: nobody has a lock on it that closing it could lose.
+        with contextlib.suppress(OSError):  # it exists; or SQLite will say why it cannot be made
+            # a new file, on which nobody has a lock that closing it could lose
             real = os.path.realpath(self._path)
             os.close(os.open(real, os.O_WRONLY | os.O_CREAT | os.O_EXCL, OWNER_ONLY))
 
     def check_private(self) -> None:
         """Raises StoreDown if others may read one of the three files."""
         for name in self._names:
-            with contextlib.suppress(OSError):  # it is gone, of which `opened` tells
+            with contextlib.suppress(OSError):  # it is gone, which `opened` finds
                 fault = exposed(name, os.stat(name))
                 if fault:
                     raise StoreDown(f"the store {fault}")
 
     def opened(self) -> bool:
-        """The database was opened in WAL mode, so that all three files exist. False if they are not
-        those of the others, because the last of these closed the store meanwhile: try again."""
+        """Call it once the database is open in WAL mode, so that all three files exist. False if
+        they are not the other servers' files, because the last of those closed the store meanwhile:
+        try again."""
         found = self._found()
         if None in found or self._difference():
             return False
@@ -117,7 +122,7 @@ class StoreFiles:
         return True
 
     def fault(self, most: int = len(SUFFIXES)) -> Fault | None:
-        """Looks at the first `most` names, at a microsecond or two each; at all, the lock too."""
+        """Checks the first `most` names, a microsecond or two each; with all, the lock file too."""
         if most == len(SUFFIXES):
             self._lock_again()
         for name, known in zip(self._names[:most], self._known, strict=False):
@@ -138,8 +143,8 @@ class StoreFiles:
         return None
 
     def may_be(self, octets: int) -> bool:
-        """SQLite says that the database has `octets` now, after a VACUUM. False if the file has not
-        even these."""
+        """By SQLite's word the database has `octets` now, after a VACUUM. False if the file has
+        fewer."""
         with contextlib.suppress(OSError):
             if 0 < octets <= os.stat(self._path).st_size:
                 self._size = octets
@@ -147,7 +152,7 @@ class StoreFiles:
         return False
 
     def leave(self) -> None:
-        """After the database was closed, for SQLite then removes -wal and -shm by their names."""
+        """Call it after the database was closed, for that removes -wal and -shm by their names."""
         if self._lock is None:
             return
         lock, self._lock, self._known = self._lock, None, ()
@@ -179,23 +184,23 @@ class StoreFiles:
         return False
 
     def _lock_again(self) -> None:
-        """If somebody has removed the lock file: a server that starts must find one."""
+        """Makes the lock file again if somebody has removed it (rule 3)."""
         if self._lock is None or _is_there(self._lock, self._lock_name):
             return
         try:
             lock = os.open(self._lock_name, os.O_RDWR | os.O_CREAT, OWNER_ONLY)
         except OSError:
-            return  # the folder is away
+            return  # the folder is gone
         published = os.pread(lock, 1024, 0)
         if _flock(lock, exclusive=False, wait=False) and published in (b"", self._text()):
             os.close(self._lock)
             self._lock = lock
             self._publish()
         else:
-            os.close(lock)  # another server was quicker, and has begun another store there
+            os.close(lock)  # another server was faster, and has begun another store there
 
     def _difference(self) -> str:
-        """Between the files that stand there and those which the other servers have open."""
+        """How the files found there differ from those which other servers have open; or ""."""
         wanted = None if self.alone or self._lock is None else self._published()
         found = self._found()
         if wanted is None:
@@ -206,7 +211,7 @@ class StoreFiles:
         if wanted == found:
             return ""
         if found[0] == wanted[0]:
-            return NO_LOG
+            return NO_WAL
         return "is gone" if found[0] is None else "is another file"
 
     def _publish(self) -> None:
@@ -261,8 +266,7 @@ def _identity(path: str) -> Identity | None:
 
 
 def _is_there(lock: int, name: str) -> bool:
-    """Somebody who closed the store may have removed the lock file just before it was locked
-    here."""
+    """Is it still the file of this name? Its last user may have removed it before it was locked."""
     found = os.fstat(lock)
     return _identity(name) == (found.st_dev, found.st_ino)
 

@@ -1,13 +1,29 @@
 """The store as one SQLite file that the servers of one computer share.
 
-WAL mode lets readers go on while one process writes; synchronous=NORMAL makes a commit cost
-microseconds and survives the death of any process (not of the computer). A connection belongs to
-the thread that opened it.
+Rules
+1. WAL mode: readers go on while one process writes. synchronous=NORMAL: a commit costs
+   microseconds and survives the death of any process, not of the computer.
+2. A connection belongs to the thread that opened it.
+3. A write waits BUSY_SECONDS for another process's commit. If that was not enough, some program
+   holds the lock, and until it lets go each attempt waits only LOCKED_SECONDS: the thread has
+   heartbeats to answer.
+4. After each save, and before reads that would not notice, the files are checked
+   (sqlite_files.py). If they were removed, replaced or cut short, every call raises StoreDown until
+   they are back.
+5. If -wal or -shm alone is gone, or another database stands under the name, each server copies the
+   content of -wal into the database, closes it, and opens it again as soon as no other server has
+   the old files open.
 
-A store whose files were removed, replaced or cut short (sqlite_files.py) raises StoreDown until
-they are back. If -wal or -shm alone is gone, or another database stands under the name, each server
-copies all it can from -wal into the database, closes it, and opens it again as soon as no other
-server has the old files open.
+Traps
+- BEGIN IMMEDIATE: a transaction that begins with a read cannot wait for a writer that it meets
+  later; SQLite fails it at once.
+- SQLite does not wait for a lock while it changes to WAL mode, so servers that start together take
+  turns here (_prepare).
+- A page with the newest rows of one kind must not scan the others: the index by (kind, created).
+  All rows of one call are next to each other in the index by (key, kind), for Call-IDs come in no
+  order.
+- Text of a row that is not UTF-8 makes SQLite fail the whole query: it is run again with a lenient
+  decoder, and the row is damaged where it is used.
 """
 
 from __future__ import annotations
@@ -31,54 +47,60 @@ from slee_mock.store.interface import (
 )
 from slee_mock.store.sqlite_files import Fault, StoreFiles
 
-BUSY_TIMEOUT = 0.25  # seconds to wait for another process's commit, which takes microseconds
-# once that was not enough: whoever waits cannot even tell that the store is locked
-IMPATIENT = 0.01
-OPENING = 5.0  # seconds in which servers that start together must have taken their turns
-READING = 1.0  # the same for who only reads, and waits for nobody but who just makes the store
-CHEAP = 2  # files looked at after each save: the database and its -wal
-# What SQLite and Python raise for a value that no row can hold: the fault of who wants it saved,
-# not the store's.
-UNKEEPABLE = (sqlite3.ProgrammingError, sqlite3.InterfaceError, sqlite3.DataError, OverflowError)
+BUSY_SECONDS = 0.25  # to wait for another process's commit, which takes microseconds
+LOCKED_SECONDS = 0.01  # the same while a program is known to hold the lock
+OPEN_SECONDS = 5.0  # in which servers that start together must have taken their turns
+READER_OPEN_SECONDS = 1.0  # the same for a reader, which waits only for a store being made
+FILES_AFTER_SAVE = 2  # files checked after each save: the database and its -wal
+# SQLite's and Python's errors for a value that no row can hold.
+BAD_VALUES = (sqlite3.ProgrammingError, sqlite3.InterfaceError, sqlite3.DataError, OverflowError)
 APPLICATION_ID = 0x43464F56  # "CFOV": tells our file from another program's database
 
-# The key first: all rows of a call stand on the same page of that index, and Call-IDs come in no
-# order.
-_SCHEMA = """CREATE TABLE IF NOT EXISTS record (
+_TABLE = """CREATE TABLE IF NOT EXISTS record (
     created INTEGER PRIMARY KEY, kind TEXT NOT NULL, key TEXT NOT NULL, version INTEGER NOT NULL,
     text TEXT NOT NULL,
     due REAL, UNIQUE (key, kind))"""
-# Without it a page with the newest of one kind reads through all others, while the server misses
-# its heartbeats.
+_INDEXES = (
+    "CREATE INDEX IF NOT EXISTS record_by_kind ON record (kind, created)",
+    "CREATE INDEX IF NOT EXISTS record_by_due ON record (due) WHERE due IS NOT NULL",
+)
 GET = "SELECT text, version FROM record WHERE kind = ? AND key = ?"
-HIGHEST = 2**63 - 1  # above the number of every row
+HIGHEST = 2**63 - 1  # above every row's `created`
+# By key, for an OFFSET reads all rows before it again: 37 ms at a million bills.
 WALK = """SELECT created, key, text, version FROM record WHERE kind = ? AND created < ?
     ORDER BY created DESC LIMIT ?"""
 MARK = "SELECT created FROM record WHERE kind = ? ORDER BY created DESC LIMIT 1 OFFSET ?"
-_INDEX = "CREATE INDEX IF NOT EXISTS record_by_kind ON record (kind, created)"
-_TIMERS = "CREATE INDEX IF NOT EXISTS record_by_due ON record (due) WHERE due IS NOT NULL"
+COUNT = "SELECT count(*) FROM record WHERE kind = ?"
+DUE = "SELECT kind, key FROM record WHERE due <= ? ORDER BY due LIMIT ?"
+INSERT = """INSERT INTO record (kind, key, version, text, due) VALUES (?, ?, 1, ?, ?)
+    ON CONFLICT DO NOTHING"""
+UPDATE = """UPDATE record SET text = ?, due = ?, version = version + 1
+    WHERE kind = ? AND key = ? AND version = ?"""
+DELETE = "DELETE FROM record WHERE kind = ? AND key = ? AND version = ?"
 
 
 class SqliteStore:
     """`path` is made if it does not exist. Raises StoreDown with a sentence and its remedy if it
-    cannot be used. `reading`: for who only reads; it is not made then, and a lock in another
-    program's hand does not matter."""
+    cannot be used. `reading`: for a reader only; then it is not made, and another program's lock
+    does not matter."""
 
     def __init__(
-        self, path: str, busy_timeout: float = BUSY_TIMEOUT, reading: bool = False
+        self, path: str, busy_timeout: float = BUSY_SECONDS, reading: bool = False
     ) -> None:
         self.path = path
         self._busy_timeout = busy_timeout
         self._reading = reading
         self._errors = _Sentences(path)
         self._files = StoreFiles(path)
-        self._lost: Fault | None = None  # looked at before everything else until it is over
+        self._lost: Fault | None = None  # of the files; recovered from before all else
         self._connection: sqlite3.Connection | None = None
-        self._open(time.monotonic() + (READING if reading else OPENING), make=not reading)
+        self._open(
+            time.monotonic() + (READER_OPEN_SECONDS if reading else OPEN_SECONDS), make=not reading
+        )
 
     @property
     def fresh(self) -> bool:
-        """No other server had it open, so that this one may begin a cluster in it."""
+        """No other server had it open: this one may begin a cluster in it."""
         return self._files.alone
 
     def get(self, kind: str, key: str) -> Row | None:
@@ -93,15 +115,14 @@ class SqliteStore:
                         raise Conflict(
                             f"{change.kind} {change.key} is no longer at version {change.version}"
                         )
-            # nothing is acknowledged that went into files which nobody can open any more
-            self._look(CHEAP)
+            # not acknowledged if it went into files that nobody can open any more
+            self._look(FILES_AFTER_SAVE)
 
     def scan(self, kind: str, limit: int | None = None) -> list[tuple[str, Row]]:
         found = self.walk(kind, -1 if limit is None else limit)
         return [(key, row) for _, key, row in found]
 
     def walk(self, kind: str, limit: int, before: int | None = None) -> list[Marked]:
-        # An OFFSET would read again all that the walk has passed: 37 ms at a million bills.
         values = (kind, HIGHEST if before is None else before, limit)
         found = self._rows(WALK, values, self._reading)
         return [Marked(created, key, Row(text, version)) for created, key, text, version in found]
@@ -111,14 +132,10 @@ class SqliteStore:
         return int(found[0][0]) if found else None
 
     def count(self, kind: str) -> int:
-        return int(
-            self._rows("SELECT count(*) FROM record WHERE kind = ?", (kind,), self._reading)[0][0]
-        )
+        return int(self._rows(COUNT, (kind,), self._reading)[0][0])
 
-    def due(self, wall: float, limit: int) -> list[tuple[str, str]]:
-        return self._rows(
-            "SELECT kind, key FROM record WHERE due <= ? ORDER BY due LIMIT ?", (wall, limit), True
-        )
+    def due(self, now: float, limit: int) -> list[tuple[str, str]]:
+        return self._rows(DUE, (now, limit), True)
 
     def close(self) -> None:
         """The last one to close folds the WAL back into the file."""
@@ -128,8 +145,7 @@ class SqliteStore:
         self._files.leave()
 
     def _rows(self, question: str, values: tuple[Any, ...], look: bool) -> list[Any]:
-        """`look` at the files first, as those do who save nothing by which a loss would be
-        noticed."""
+        """`look`: check the files first, for a caller that saves nothing."""
         with self._errors:
             connection = (
                 self._sound() if self._lost or self._connection is None else self._connection
@@ -141,18 +157,17 @@ class SqliteStore:
             except sqlite3.OperationalError as error:
                 if "decode" not in str(error):
                     raise
-            # One row is not text. It is told as damaged where it is used, and does not hide the
-            # others.
+            # One row is not text: see the traps.
             connection.text_factory = _lenient
             try:
                 return connection.execute(question, values).fetchall()
             finally:
                 connection.text_factory = str
 
-    # -- what may have happened to the files -------------------------------------------------------
+    # -- lost files --------------------------------------------------------------------------------
 
     def _sound(self) -> sqlite3.Connection:
-        """The connection, if the files are in their places as far as is known."""
+        """The connection, once known faults of the files are over."""
         if self._lost:
             self._recover(self._lost)
         if self._connection is None:
@@ -171,7 +186,7 @@ class SqliteStore:
             raise StoreDown(fault.sentence)
 
     def _recover(self, lost: Fault) -> None:
-        """Raises StoreDown as long as it is not over."""
+        """Opens the store again if it can (rule 5). Raises StoreDown otherwise."""
         if lost.cut:
             raise StoreDown(lost.sentence)
         if self._connection is not None:
@@ -189,8 +204,8 @@ class SqliteStore:
         self._lost = None
 
     def _emptied_wal(self) -> bool:
-        """Copies what was saved from -wal into the database, which a new -wal would not know of. If
-        the database itself was replaced this goes into the one before."""
+        """Copies the content of -wal into the database; if that was replaced, into the old file.
+        False if a reader is in the way."""
         assert self._connection is not None
         self._wait_for_locks(self._connection, False)
         busy, _, _ = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
@@ -221,7 +236,6 @@ class SqliteStore:
 
     @contextmanager
     def _transaction(self, connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
-        # IMMEDIATE: a transaction that begins by reading cannot wait for the writer it meets later.
         try:
             connection.execute("BEGIN IMMEDIATE")
         except sqlite3.OperationalError as error:
@@ -239,12 +253,11 @@ class SqliteStore:
     def _wait_for_locks(self, connection: sqlite3.Connection, patiently: bool) -> None:
         if self._impatient == patiently:
             self._impatient = not patiently
-            timeout = self._busy_timeout if patiently else IMPATIENT
+            timeout = self._busy_timeout if patiently else LOCKED_SECONDS
             connection.execute(f"PRAGMA busy_timeout={int(timeout * 1000)}")
 
     def _prepare(self, connection: sqlite3.Connection, deadline: float) -> None:
-        """Several servers may start at once, and SQLite does not wait for its lock while it changes
-        to WAL mode."""
+        """WAL mode, table and indexes. Tries again while another server does the same."""
         while True:
             try:
                 connection.execute("PRAGMA synchronous=NORMAL")
@@ -271,54 +284,33 @@ class SqliteStore:
                     f"{self.path} is another program's database; name a file of our own"
                 )
             connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
-        connection.execute(_SCHEMA)
+        connection.execute(_TABLE)
         columns = connection.execute("PRAGMA table_info(record)").fetchall()
         if "due" not in [column[1] for column in columns]:  # a file from before there were timers
             connection.execute("ALTER TABLE record ADD COLUMN due REAL")
-        connection.execute(_INDEX)
-        connection.execute(_TIMERS)
+        for index in _INDEXES:
+            connection.execute(index)
 
 
 def _check(connection: sqlite3.Connection) -> None:
-    """Better at the start than in the middle of a call: a page of the file that makes no sense."""
+    """Finds a damaged page of the file at the start, not in the middle of a call."""
     (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
     if found != "ok":
         raise sqlite3.DatabaseError(f"malformed: {' '.join(found.split())}")
 
 
-def _save_one(connection: sqlite3.Connection, change: ConditionalWrite) -> bool:
-    """False: the row is not as the change was decided on."""
-    kind, key, text, version, due, check_only = change
+def _save_one(connection: sqlite3.Connection, write: ConditionalWrite) -> bool:
+    """False if the row is not as the write demands."""
+    kind, key, text, version, due, check_only = write
     if check_only:
-        found = connection.execute(GET, (kind, key)).fetchone()
-        return bool(found == (text, version))
+        return bool(connection.execute(GET, (kind, key)).fetchone() == (text, version))
     if text is None:
-        return (
-            connection.execute(
-                "DELETE FROM record WHERE kind = ? AND key = ? AND version = ?",
-                (kind, key, version),
-            ).rowcount
-            == 1
-        )
-    if version:
-        return (
-            connection.execute(
-                "UPDATE record SET text = ?, due = ?, version = version + 1 WHERE kind = ? AND key "
-                "= ? "
-                "AND version = ?",
-                (text, due, kind, key, version),
-            ).rowcount
-            == 1
-        )
-    return (
-        connection.execute(
-            "INSERT INTO record (kind, key, version, text, due) VALUES (?, ?, 1, ?, ?) ON CONFLICT "
-            "DO "
-            "NOTHING",
-            (kind, key, text, due),
-        ).rowcount
-        == 1
-    )
+        cursor = connection.execute(DELETE, (kind, key, version))
+    elif version:
+        cursor = connection.execute(UPDATE, (text, due, kind, key, version))
+    else:
+        cursor = connection.execute(INSERT, (kind, key, text, due))
+    return cursor.rowcount == 1
 
 
 def _lenient(text: bytes) -> str:
@@ -326,8 +318,8 @@ def _lenient(text: bytes) -> str:
 
 
 class _Sentences:
-    """Around whatever SQLite does for us: its errors become StoreDown with a sentence for the
-    operator."""
+    """A context in which SQLite's errors become StoreDown, with a sentence for the operator, or
+    BadRecord."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -338,7 +330,7 @@ class _Sentences:
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         if isinstance(error, UnicodeEncodeError):
             raise BadName(f"the store {self._path} keeps text alone: {error}") from error
-        if isinstance(error, UNKEEPABLE):
+        if isinstance(error, BAD_VALUES):
             raise BadRecord(f"the store {self._path} cannot keep this: {error}") from error
         if isinstance(error, sqlite3.Error):
             raise StoreDown(_sentence(self._path, error)) from error

@@ -1,9 +1,8 @@
-"""Several messages, one save: what a server with much to do has received in one turn is saved in
-one transaction.
+"""Group commit: the messages of one turn are saved in one transaction of the store.
 
-Pure. A save costs more than anything else that is done for a message, and hardly more for sixteen
-of them. Each message is handled as if those before it had been saved; nothing is sent before all of
-it is.
+A commit costs more than all else that is done for a message, and for sixteen messages hardly more
+than for one. Each message reads the writes of those before it. Nothing is sent before `commit` has
+returned. No I/O.
 """
 
 from __future__ import annotations
@@ -16,8 +15,7 @@ Place = tuple[str, str]
 
 
 class WriteBatch(StoreWrapper):
-    """A store above another, in which what is saved is read again, and is below it only once
-    `commit` has returned."""
+    """Buffers writes: `get` sees them at once, `commit` saves them all in the store below."""
 
     def __init__(self, store: Store) -> None:
         super().__init__(store)
@@ -46,7 +44,7 @@ class WriteBatch(StoreWrapper):
             self._changes[place] = change._replace(version=before.version) if before else change
 
     def commit(self) -> None:
-        """All or none. Raises Conflict if somebody else has saved one of these rows meanwhile, or
+        """All or none. Raises Conflict if another server has saved one of these rows meanwhile, or
         StoreDown."""
         changes = [
             change for change in self._changes.values() if change.version or change.text is not None

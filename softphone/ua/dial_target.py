@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from unicodedata import normalize
 from urllib.parse import unquote
 
@@ -83,7 +82,7 @@ def _of_telephone(text: str, account: Account) -> Uri:
     uri = Uri.parse(f"sip:{escaped(user)}@{bracketed(ascii_host(account.domain))}")
     if not _AS_TYPED.fullmatch(unquote(uri.user)):
         raise RemoteProtocolError(f"not a user: {uri.user[:40]!r}")
-    return replace(uri, params={"user": "phone"})
+    return uri._replace(params={"user": "phone"})
 
 
 def _plain_number(user: str) -> str:

@@ -170,8 +170,8 @@ class BillView(QWidget):
         column.addWidget(self._bar)
         column.addWidget(self.parts)
         column.addWidget(self._sum)
-        column.addStretch(1)
         column.addLayout(beside(self.total, self.source))
+        column.addStretch(1)
         return body
 
     def show_bill(self, look: BillSummary | None) -> None:

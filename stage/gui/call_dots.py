@@ -1,4 +1,4 @@
-"""A dot for each of many calls, over the figure: none goes out when a server dies."""
+"""A dot for each of many calls: none goes out when a server dies."""
 
 from __future__ import annotations
 
@@ -9,37 +9,47 @@ from PySide6.QtCore import QPointF, QRectF, Qt, QTimer
 from PySide6.QtGui import QPainter, QPaintEvent
 from PySide6.QtWidgets import QWidget
 
-from softphone.gui.theme import GRID, RADIUS, Size, theme
+from softphone.gui.theme import GRID, Size, theme
 from stage.gui import painting
 from stage.gui.zoom import zoomed
 
 LOOK_MS = 50
 TONES = {"talking": "alive", "calling": "ringing", "ringing": "ringing", "ended": "dead"}
+WORDED = {
+    "kept": "kept:",
+    "lost": "lost:",
+    "gap_p50_ms": "answered again, half of them within ms:",
+    "gap_p99_ms": "all but one within ms:",
+    "billed_seconds": "seconds billed:",
+    "talked_seconds": "seconds talked:",
+}
 WORDS = {"talking": "talk", "ringing": "ring", "calling": "are placed", "ended": "have ended"}
 
 
 class CallDots(QWidget):
-    """Lies in the upper left corner of its parent while calls are shown."""
+    """What the calls are like now, and what was measured of them."""
 
-    def __init__(self, parent: QWidget) -> None:
-        super().__init__(parent)
-        self._over = parent
+    def __init__(self) -> None:
+        super().__init__()
         self.words = ""
-        self.setAttribute(Qt.WidgetAttribute.WA_TransparentForMouseEvents)
         self._states: Callable[[], list[str]] = list
+        self._measured: dict[str, object] = {}
         self._timer = QTimer(self)
         self._timer.setInterval(LOOK_MS)
         self._timer.timeout.connect(self._look)
-        self.hide()
 
-    def show_calls(self, states: Callable[[], list[str]] | None) -> None:
-        self._states = states or list
-        self.setVisible(states is not None)
-        if states is None:
-            self._timer.stop()
-        else:
-            self._timer.start()
-            self._look()
+    def show_calls(self, states: Callable[[], list[str]]) -> None:
+        self._states = states
+        self._measured = {}
+        self._timer.start()
+
+    def show_result(self, measured: dict[str, object]) -> None:
+        """The calls stay as they are now."""
+        states = self._states()
+        self._states = lambda: states
+        self._measured = dict(measured)
+        self._timer.stop()
+        self._look()
 
     def _look(self) -> None:
         states = self._states()
@@ -48,32 +58,25 @@ class CallDots(QWidget):
         ]
         self.words = f"{len(states)} calls: " + ", ".join(words)
         self.setAccessibleName(self.words)
-        room = self._over.size()
-        side = min(room.width() // 3, room.height() // 2)
-        self.setGeometry(GRID, room.height() - side - GRID, side, side)
-        self.raise_()
         self.update()
 
     def paintEvent(self, event: QPaintEvent) -> None:
         painter, palette, states = QPainter(self), theme().palette, self._states()
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
-        box = QRectF(self.rect()).adjusted(1, 1, -1, -1)
-        painter.setPen(palette.line)
-        painter.setBrush(palette.surface)
-        painter.drawRoundedRect(box, RADIUS, RADIUS)
-        font = zoomed(Size.SMALL, bold=True)
-        line = painting.height_of(font) * 1.4
-        head = QRectF(box.left() + GRID, box.top(), box.width() - 2 * GRID, line)
-        painting.text(painter, head, self.words, font, palette.text)
+        box = QRectF(self.rect())
+        bold, small = zoomed(Size.TEXT, bold=True), zoomed(Size.TEXT)
+        line = painting.height_of(bold) * 1.3
+        side = max(40.0, min(box.height(), box.width() * 0.5))
         columns = max(1, math.ceil(math.sqrt(len(states))))
-        step = min(box.width() - GRID, box.height() - line - GRID) / columns
+        step = side / columns
         painter.setPen(Qt.PenStyle.NoPen)
-        left = box.center().x() - step * columns / 2
         for number, state in enumerate(states):
             tone = TONES.get(state)
             painter.setBrush(palette.tones()[tone].colour if tone else palette.line)
-            place = QPointF(
-                left + step * (number % columns + 0.5),
-                box.top() + line + step * (number // columns + 0.5),
-            )
+            place = QPointF(step * (number % columns + 0.5), step * (number // columns + 0.5))
             painter.drawEllipse(place, step * 0.36, step * 0.36)
+        lines = [(self.words, bold)]
+        lines += [(f"{WORDED.get(k, k)} {v}", small) for k, v in self._measured.items()]
+        for number, (words, font) in enumerate(lines):
+            where = QRectF(side + 2 * GRID, number * line, box.width() - side - 2 * GRID, line)
+            painting.text(painter, where, words, font, palette.text, Qt.AlignmentFlag.AlignLeft)

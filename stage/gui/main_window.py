@@ -9,7 +9,7 @@ numbers alone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from PySide6.QtCore import QEvent, QSize, Qt, Signal
 from PySide6.QtGui import QCloseEvent, QKeySequence, QResizeEvent, QShortcut, QShowEvent
@@ -47,12 +47,8 @@ WIDE = QSize(
     1200, 780
 )  # from this size on, in text of natural size, steps and pages are neighbours
 PANEL = (240, 336)  # px, a phone's width in the smallest and in a large window, at natural size
-STEPS_PAGE, BILL_PAGE, FAILOVER_PAGE, MESSAGES_PAGE = (
-    "Steps",
-    "Bill",
-    "Failover",
-    "Messages",
-)
+STEPS_PAGE, BILL_PAGE = "Steps", "Bill"
+FAILOVER_PAGE, MESSAGES_PAGE, CALLS_PAGE = "Failover", "Messages", "Calls"
 
 
 class Card(QFrame):
@@ -95,7 +91,7 @@ class Window(QWidget):
         self.bill = BillView()
         self.failover = FailoverView()
         self.ladder = Ladder(columns)
-        self.dots = CallDots(figure)
+        self.dots = CallDots()
         self._closed = self._trouble = self._fitted = self.presented = False
         self._wide: bool | None = None
         self._chosen = zoom.chosen()
@@ -242,6 +238,13 @@ class Window(QWidget):
         if allowed:
             self.panels[0].focus_phone()
 
+    def show_calls(self, states: Callable[[], list[str]]) -> None:
+        """A page with a dot for each of many calls."""
+        if self.tabs.indexOf(self.dots) < 0:
+            self.tabs.addTab(self.dots, CALLS_PAGE)
+        self.dots.show_calls(states)
+        self.show_page(CALLS_PAGE)
+
     @property
     def headline(self) -> str:
         return self._headline.text()
@@ -268,6 +271,7 @@ class Window(QWidget):
             label.setVisible(presented)
         self._wide = None
         self._grid.setRowStretch(1, 0)
+        self.figure.setFocus()  # not on a button that kills
         self.figure.present(presented)
         self._arrange()
 

@@ -204,6 +204,8 @@ class RowPainter:
         step = (box.width() - self.times) / len(self.columns)
         for name in self.columns:
             where = QRectF(self.x_of(name, box) - step / 2, box.top(), step, box.height())
+            if painting.width_of(name, zoomed(Size.SMALL, bold=True)) > step:
+                name = name.replace("forwarder", "fwd").replace("server", "srv")
             painting.text(painter, where, name, zoomed(Size.SMALL, bold=True), theme().palette.text)
 
     def row(self, painter: QPainter, box: QRectF, row: LadderRow, when: str) -> None:

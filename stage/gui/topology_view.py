@@ -94,6 +94,7 @@ class TopologyView(QWidget):
         who = "two forwarders" if pair else "the forwarder"
         self.setAccessibleName(f"The figure: two phones, {who}, two servers and their store")
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Expanding)
+        self.setFocusPolicy(Qt.FocusPolicy.ClickFocus)
         self._phones, self._servers, self._pair, self._port, self._clock = (
             phones,
             servers,

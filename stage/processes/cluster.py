@@ -72,6 +72,7 @@ SETTINGS = """\
 forwarder.listen={forwarder}
 forwarder.standby={standby}
 admin.listen={admin}
+admin.links={links}
 """
 
 
@@ -215,6 +216,7 @@ class Cluster:
                 forwarder=format_address(self.forwarder),
                 admin=self.admins[name].removeprefix("http://"),
                 standby="yes" if len(self.admins) > 1 else "no",
+                links=", ".join(f"{each} {page}" for each, page in self.management.items()),
                 servers="\n".join(
                     f"{server}={format_address(address)}"
                     for server, address in self.addresses.items()

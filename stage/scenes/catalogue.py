@@ -185,7 +185,7 @@ def hundred(d: Director) -> Play:
     """A hundred calls without audio, of which none may go out."""
     yield from d.ready()
     calls = CallGenerator(d.controller.cluster.forwarder, CALLS)
-    d.controller.window.dots.show_calls(calls.states)
+    d.controller.window.show_calls(calls.states)
     calls.start()
     try:
         yield d.seen(f"{CALLS} calls are answered.", lambda: calls.talking == CALLS, 60)
@@ -204,14 +204,14 @@ def hundred(d: Director) -> Play:
         d.note("lost", CALLS - calls.kept)
         d.note("gap_p50_ms", calls.gap(0.50))
         d.note("gap_p99_ms", calls.gap(0.99))
-        d.note("billed_seconds", sum(billed))
+        d.note("billed_seconds", float(sum(billed)))
         d.note("talked_seconds", sum(calls.talked.values()))
         d.expect(len(billed) == CALLS, "every call has a bill")
         difference = abs(sum(billed) - sum(calls.talked.values()))
-        d.expect(difference <= CALLS, "as many seconds billed as talked, to a second a call")
+        d.expect(difference <= CALLS * 0.5, "as many seconds billed as talked")
     finally:
+        d.controller.window.dots.show_result(d.measured)
         calls.stop()
-        d.controller.window.dots.show_calls(None)
 
 
 def without_failover(d: Director) -> Play:
@@ -227,8 +227,6 @@ def without_failover(d: Director) -> Play:
     yield 3.0
     d.expect(not (d.state.bill and d.state.bill.final), "the minutes are not billed")
     d.expect(d.state.call_state("Bob") == "talking", "Bob's phone has not heard of the hang-up")
-    d.press("Alice", "Call")
-    yield d.seen("Nobody can call.", lambda: d.state.call_state("Alice") == "ended")
     d.note("billed_seconds", None)
     d.note("dropped", 1)
 

@@ -333,6 +333,7 @@ class DemoState:
             self.rang_at = seen.at
 
     def _killed(self, seen: ProcessKilled) -> None:
+        before = self.carrier
         self.down = {**self.down, seen.program: seen}
         if seen.program == self.active:
             self.active = None
@@ -341,7 +342,8 @@ class DemoState:
         if seen.program not in (self.cast.first, self.cast.second):
             return
         self.kills.append(seen)
-        if seen.program == self.carrier and self.killed is None and not self.over:
+        carried = seen.program == before and bool(self.calls) and not self.over
+        if carried and self.killed is None:
             self.killed, self.died = seen, seen.frozen
             self.audio_at_kill = dict(self.audio)
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from stage.observation.observations import Audio, CallStateChanged
+from stage.observation.observations import Audio, CallStateChanged, ProcessKilled, ServerFailover
 from stage.scenes.state import DemoState, Roles
 
 HEARD_GAP_MS = 400.0  # a pause of the audio that a listener would call an interruption
@@ -217,17 +217,18 @@ class UseCase:
 
     def observe(self, seen: object) -> list[Row]:
         """Take one observation in; returns the steps it fulfilled, in order."""
+        early: list[ProcessKilled | ServerFailover] = []
         if isinstance(seen, CallStateChanged):
             if self._begins(seen):
                 # a phone tells of its INVITE after it has sent it: something may have died of that
-                early = [*self.state.kills, *self.state.failovers]
+                news: list[ProcessKilled | ServerFailover] = [*self.state.kills]
+                news += self.state.failovers
+                early = [each for each in news if each.at >= seen.at]
                 self.start_again()
-                for each in early:
-                    if each.at >= seen.at:
-                        self.state.apply(each)
             elif self.state.call_id is None and seen.state in ("ending", "ended"):
                 return []  # the end of a call whose steps somebody has put away
-        self.state.apply(seen)
+        for each in (seen, *early):
+            self.state.apply(each)
         return self._check()
 
     def _begins(self, seen: CallStateChanged) -> bool:

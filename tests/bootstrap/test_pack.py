@@ -4,6 +4,7 @@ project."""
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -12,6 +13,7 @@ import sys
 import tempfile
 from contextlib import suppress
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 from forwarder_kit import ask, fake_servers, field, plain_phone
@@ -79,7 +81,11 @@ def test_it_forwards_fails_over_and_reloads_and_a_newer_one_may_take_its_place_m
             cwd="/",
         )
         try:
-            assert any(line.startswith("ready: ") for line in running.stdout), running.returncode
+            told = "".join(iter(running.stdout.readline, f"ready: {listen[0]}:{listen[1]}\n"))
+            page = re.search(r"http://127\.0\.0\.1:\d+/", told)[0]
+            for name, part in (("", "<h1>"), ("page.css", ":root"), ("page.js", "fetch(")):
+                with urlopen(page + name, timeout=5) as answer:
+                    assert part in answer.read().decode()
             assert field(ask(phone, listen, "z9hG4bK1"), "X-Server") == "server1"
             assert pack(own, cwd=tmp_path).returncode == 0
             one.kill()

@@ -1,4 +1,4 @@
-"""Who of two forwarders is active: the table of roles and signs, and what is said about it."""
+"""Which of two forwarders is active: the table of roles and events, and the reasons given."""
 
 from __future__ import annotations
 
@@ -7,38 +7,38 @@ import pytest
 from failover.net.active_standby import (
     ACTIVE,
     BOUND,
+    CHECK_INTERVAL,
     ELSEWHERE,
     HELD,
     HERE,
-    LOOK,
     STANDBY,
-    STANDING,
+    TRANSITIONS,
+    AddressEvent,
+    HaState,
     Role,
-    Sign,
-    Standing,
 )
 
-FRESH = Standing("192.0.2.10:5060", STANDBY, 100.0, "has just started")
+FRESH = HaState("192.0.2.10:5060", STANDBY, 100.0, "has just started")
 
 
-def after(*signs, standing=FRESH):
-    for second, sign in enumerate(signs, 101):
-        standing = standing.after(sign, float(second))
-    return standing
+def after(*events, state=FRESH):
+    for second, event in enumerate(events, 101):
+        state = state.after(event, float(second))
+    return state
 
 
-def test_every_role_says_what_follows_from_each_sign_it_can_meet():
-    assert set(STANDING) == set(LOOK) == set(Role)
-    assert {sign for signs in STANDING.values() for sign in signs} == set(Sign)
-    for role, signs in STANDING.items():
-        for sign, following in signs.items():
-            assert after(sign, standing=Standing("a:1", role, 0.0, "", HELD)).role is following
+def test_every_role_says_what_follows_from_each_event_it_can_meet():
+    assert set(TRANSITIONS) == set(CHECK_INTERVAL) == set(Role)
+    assert {event for events in TRANSITIONS.values() for event in events} == set(AddressEvent)
+    for role, events in TRANSITIONS.items():
+        for event, following in events.items():
+            assert after(event, state=HaState("a:1", role, 0.0, "", HELD)).role is following
 
 
-@pytest.mark.parametrize("signs, sign", [((), HERE), ((BOUND,), BOUND), ((BOUND,), HELD)])
-def test_what_is_not_in_the_table_is_an_error(signs, sign):
+@pytest.mark.parametrize("events, event", [((), HERE), ((BOUND,), BOUND), ((BOUND,), HELD)])
+def test_what_is_not_in_the_table_is_an_error(events, event):
     with pytest.raises(KeyError):
-        after(*signs, sign)
+        after(*events, event)
 
 
 def test_one_that_finds_the_address_free_at_the_start_is_active():
@@ -48,7 +48,7 @@ def test_one_that_finds_the_address_free_at_the_start_is_active():
         101.0,
         "192.0.2.10:5060 was free at the start",
     )
-    assert after(HERE, HERE, standing=one) is one
+    assert after(HERE, HERE, state=one) is one
 
 
 def test_one_that_finds_it_held_stands_by_until_it_is_free():

@@ -15,6 +15,8 @@ from failover.admin.http_api import Admin
 from failover.config.settings import read
 from failover.forwarder import Forwarder
 
+LINK = "admin.links=server1 http://127.0.0.1:8071/"
+
 
 @pytest.fixture
 def scene(free_port, eventually):
@@ -23,7 +25,7 @@ def scene(free_port, eventually):
         port = free_port()
         named = [f"{server.name}=127.0.0.1:{server.address[1]}" for server in servers]
         forwarder = Forwarder(
-            read("\n".join([f"forwarder.listen=127.0.0.1:{port}", *named]), "test")
+            read("\n".join([f"forwarder.listen=127.0.0.1:{port}", LINK, *named]), "test")
         )
         forwarder.start()
         admin = Admin(("127.0.0.1", free_port()), forwarder)
@@ -83,7 +85,8 @@ def test_status_has_what_its_readers_rely_on(scene):
     assert status["uptime"] > 0 and status["counters"]["passed.requests"] == 1
     first = status["servers"][0]
     told = {"name", "address", "state", "wish", "hot", "for", "why", "requests", "responses"}
-    assert set(first) == told | {"misses", "falls", "ejections", "down", "heartbeat_ms"}
+    assert set(first) == told | {"misses", "falls", "ejections", "down", "heartbeat_ms", "page"}
+    assert [each["page"] for each in status["servers"]] == ["http://127.0.0.1:8071/", None]
     assert (first["name"], first["state"], first["wish"], first["hot"]) == (
         "server1",
         "UP",
@@ -259,15 +262,17 @@ def test_the_first_answer_after_a_failover_is_an_event_too(scene):
 
 def test_the_page_for_people_has_its_script_beside_it_as_the_content_policy_demands(scene):
     page = get(scene[0])
-    assert "<h2>Servers</h2>" in page and '<script src="/page.js"></script>' in page
-    assert "/status" in get(f"{scene[0]}/page.js")
+    assert "<h2>Servers</h2>" in page
+    assert 'src="/page.js"' in page and 'href="/page.css"' in page
+    assert "fetch('/status'" in get(f"{scene[0]}/page.js")
+    assert "prefers-color-scheme" in get(f"{scene[0]}/page.css")
 
 
 def test_a_reader_that_leaves_or_lags_does_not_hold_the_forwarder_up(
     scene, eventually, monkeypatch
 ):
     base, address, _servers, phone = scene
-    monkeypatch.setattr("failover.admin.http_api.BACKLOG", 1)
+    monkeypatch.setattr("failover.admin.http_api.MAX_EVENTS_BEHIND", 1)
     with events(base) as told:
         next(told)
         for n in range(50):

@@ -20,7 +20,7 @@ from forwarder_kit import (
 
 from failover.config.settings import CALL_ID, PHONES
 from failover.proxy.core import Core
-from failover.upstream.affinity_key import session
+from failover.upstream.affinity_key import affinity_key
 from failover.upstream.health import ANSWER, REFUSED
 from failover.upstream.server_table import ServerTable
 from sip.message import parse
@@ -58,7 +58,7 @@ CALLS = [f"call-{n}" for n in range(160)]
 )
 def test_the_value_of_the_header_names_it_and_else_the_call_id(header, line, name):
     rest = [] if line.lower().startswith(("call-id", "i:")) else ["Call-ID: c0"]
-    assert session(parse(lines("OPTIONS sip:x SIP/2.0", line, *rest)), header) == name
+    assert affinity_key(parse(lines("OPTIONS sip:x SIP/2.0", line, *rest)), header) == name
 
 
 # -- who gets it -----------------------------------------------------------------------------------
@@ -93,12 +93,12 @@ def bye(core, call, route, source=ALICE):
 
 
 def kill(core, name):
-    core.signal(name, REFUSED, 101.0, "refused")
+    core.failover.signal(name, REFUSED, 101.0, "refused")
 
 
 def revive(core, name):
     for now in (120.0, 121.0):
-        core.signal(name, ANSWER, now, "answers")
+        core.failover.signal(name, ANSWER, now, "answers")
 
 
 def test_a_dead_server_s_calls_move_and_no_others():
@@ -143,12 +143,12 @@ def test_the_ack_of_a_refused_call_finds_the_server_that_refused_it_when_another
 
 
 def test_of_refused_calls_only_so_many_are_remembered(monkeypatch):
-    monkeypatch.setattr("failover.proxy.pending_messages.MAX_REFUSED", 3)
+    monkeypatch.setattr("failover.proxy.pending_messages.MAX_REFUSALS", 3)
     core = make_core()
     for n in range(9):
         (asked,) = core.receive(request(branch=f"z9hG4bK{n}"), PHONES, ALICE, 100.0).sends
         core.receive(answer(asked.data, "404 Not Found"), asked.to, SERVERS[asked.to], 100.1)
-    assert len(core.inflight._refused) == 3
+    assert len(core.pending._refusals) == 3
 
 
 def test_sessions_of_one_header_meet_on_one_server_whatever_their_call_ids():

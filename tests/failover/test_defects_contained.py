@@ -10,15 +10,16 @@ from contextlib import contextmanager
 
 import pytest
 from forwarder_kit import ALICE, ask, fake_servers, field, make_core, plain_phone, request
-from test_server_registration import beat, body
+from heartbeat_kit import beat, body
 
 from failover import cli as program
 from failover.config.settings import PHONES, read
-from failover.config.shared_secret import passing
+from failover.config.shared_secret import ephemeral
 from failover.forwarder import Forwarder
-from failover.net.health_checker import Vigil
+from failover.net.health_checker import HealthChecker
 from failover.proxy.core import Core
 from failover.proxy.events import NOTHING
+from failover.upstream.failover import Failover
 from failover.upstream.health import REFUSED
 from plumbing.address import format_address
 from plumbing.event_loop import Loop
@@ -28,7 +29,7 @@ from plumbing.event_loop import Loop
 def running(port, servers, *more):
     named = [f"{server.name}={format_address(server.address)}" for server in servers]
     lines = [f"forwarder.listen=127.0.0.1:{port}", "admin.listen=", *named, *more]
-    forwarder = Forwarder(read("\n".join(lines), "test"), passing("a test"))
+    forwarder = Forwarder(read("\n".join(lines), "test"), ephemeral("a test"))
     forwarder.start()
     try:
         yield forwarder
@@ -57,7 +58,7 @@ def fails(times, only=lambda *_: True, of=lambda *_, **__: None):
 # -- the checks ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("where", ["_judge", "_catch_up", "_question"])
+@pytest.mark.parametrize("where", ["_count_miss", "_catch_up", "_send_ping"])
 @pytest.mark.parametrize("times", [1, 1_000_000])
 def test_one_server_s_defect_keeps_no_other_from_being_asked(
     free_port, eventually, monkeypatch, where, times
@@ -65,15 +66,17 @@ def test_one_server_s_defect_keeps_no_other_from_being_asked(
     with fake_servers(free_port) as servers, running(free_port(), servers) as forwarder:
         eventually(lambda: [state(forwarder, each.name) for each in servers] == ["UP", "UP"])
         first = fails(
-            times, lambda self, link, late: link.server.name == "server1", getattr(Vigil, where)
+            times,
+            lambda self, link, late: link.server.name == "server1",
+            getattr(HealthChecker, where),
         )
-        monkeypatch.setattr(Vigil, where, first)
+        monkeypatch.setattr(HealthChecker, where, first)
         eventually(lambda: forwarder.status()["errors"])
         servers[1].freeze()
         eventually(lambda: state(forwarder, "server2") == "DOWN", 2.0)
         servers[1].thaw()
         eventually(lambda: state(forwarder, "server2") == "UP", 2.0)
-        assert state(forwarder, "server1") == "UP" or where == "_question"
+        assert state(forwarder, "server1") == "UP" or where == "_send_ping"
 
 
 def test_an_exception_out_of_the_core_in_a_heartbeat_turn_is_counted_and_the_turns_go_on(
@@ -81,7 +84,7 @@ def test_an_exception_out_of_the_core_in_a_heartbeat_turn_is_counted_and_the_tur
 ):
     with fake_servers(free_port) as servers, running(free_port(), servers) as forwarder:
         eventually(lambda: [state(forwarder, each.name) for each in servers] == ["UP", "UP"])
-        monkeypatch.setattr(Core, "signal", fails(1, of=Core.signal))
+        monkeypatch.setattr(Failover, "signal", fails(1, of=Failover.signal))
         servers[0].freeze()
         eventually(lambda: state(forwarder, "server1") == "DOWN", 2.0)
         servers[0].thaw()
@@ -96,7 +99,7 @@ def test_a_persistent_defect_in_the_checks_does_not_keep_the_processor_busy(
 ):
     with fake_servers(free_port) as servers, running(free_port(), servers) as forwarder:
         eventually(lambda: [state(forwarder, each.name) for each in servers] == ["UP", "UP"])
-        monkeypatch.setattr(Vigil, "_judge", fails(1_000_000))
+        monkeypatch.setattr(HealthChecker, "_count_miss", fails(1_000_000))
         eventually(lambda: forwarder.status()["errors"])
         before, began = forwarder.status()["errors"], time.monotonic()
         eventually(lambda: time.monotonic() > began + 0.5)
@@ -128,9 +131,9 @@ def test_of_the_datagrams_of_one_turn_a_defect_costs_one(free_port, eventually, 
                     "OPTIONS", source=phone.getsockname(), branch=f"z9hG4bK{n}", call_id=call
                 )
                 phone.sendto(data, ("127.0.0.1", port))
-            channel = forwarder._traffic.phones
-            channel._many = True
-            forwarder._traffic.receive(channel, PHONES)
+            channel = forwarder._relay.phones
+            channel._backlog = True
+            forwarder._relay.receive(channel, PHONES)
 
         forwarder._loop.ask(twenty)
         eventually(lambda: len(servers[0].heard) == 19)
@@ -151,34 +154,35 @@ def test_of_what_cannot_be_delivered_at_one_time_a_defect_costs_one(
         lot = [(b"first", gone), (b"second", gone), (b"third", gone)]
 
         def fail():
-            traffic = forwarder._traffic
+            relay = forwarder._relay
             if way == "the system would not send":
-                traffic._failed(
+                relay._handle_failures(
                     PHONES, lot, [(n, OSError(errno.ENETUNREACH, "no way")) for n in range(3)]
                 )
                 return
-            monkeypatch.setattr("failover.net.relay.refusals", lambda sock: list(lot))
-            traffic._sent.append(lot)
-            traffic._hear_refusals(traffic.phones)
+            monkeypatch.setattr("failover.net.relay.icmp_errors", lambda sock: list(lot))
+            relay._sent.append(lot)
+            relay._handle_icmp_errors(relay.phones)
 
         forwarder._loop.ask(fail)
         assert told == [b"second", b"third"] and forwarder.status()["errors"] == 1
 
 
 def test_of_what_a_dead_server_owed_a_defect_costs_one(monkeypatch):
+    poison = fails(
+        1_000, lambda core, row, now: b"call-5x" in row.data and row.replayed, Core._handle
+    )
+    monkeypatch.setattr(Core, "_handle", poison)
     core = make_core()
     for n in range(40):
         core.receive(
             request("OPTIONS", branch=f"z9hG4bK{n}", call_id=f"call-{n}x"), PHONES, ALICE, 100.0
         )
-    monkeypatch.setattr(
-        Core, "_handle", fails(1_000, lambda core, row, now: b"call-5x" in row.data, Core._handle)
-    )
-    sent = len(core.signal("server1", REFUSED, 101.0, "refused").sends)
-    while core.inflight.moving:
-        sent += len(core.replay(101.0).sends)
+    sent = len(core.failover.signal("server1", REFUSED, 101.0, "refused").sends)
+    while core.pending.moved:
+        sent += len(core.failover.replay(101.0).sends)
     assert sent == 39 and core.counters["replayed"] == 39
-    assert [str(error) for error in core.unfit] == ["a defect"], (
+    assert [str(error) for error in core.failover.replay_errors] == ["a defect"], (
         "for the shell, which counts and tells it"
     )
 
@@ -186,6 +190,10 @@ def test_of_what_a_dead_server_owed_a_defect_costs_one(monkeypatch):
 def test_a_defect_amid_a_failover_is_counted_and_the_rest_is_replayed(
     free_port, eventually, monkeypatch
 ):
+    poison = fails(
+        1_000, lambda core, row, now: b"call-7x" in row.data and row.replayed, Core._handle
+    )
+    monkeypatch.setattr(Core, "_handle", poison)
     port = free_port()
     with (
         fake_servers(free_port) as servers,
@@ -200,10 +208,6 @@ def test_a_defect_amid_a_failover_is_counted_and_the_rest_is_replayed(
             )
             phone.sendto(data, ("127.0.0.1", port))
         eventually(lambda: len(servers[0].heard) == 60)
-        poison = fails(
-            1_000, lambda core, row, now: b"call-7x" in row.data and row.replayed, Core._handle
-        )
-        monkeypatch.setattr(Core, "_handle", poison)
         servers[0].kill()
         eventually(lambda: len(servers[1].heard) == 59)
         assert forwarder.status()["errors"] == 1
@@ -217,7 +221,7 @@ def test_telling_that_fails_keeps_nothing_from_being_sent(free_port, eventually,
         plain_phone() as phone,
     ):
         eventually(lambda: state(forwarder, "server1") == "UP")
-        monkeypatch.setattr("failover.admin.event_log.Chronicle.tell", fails(1_000_000))
+        monkeypatch.setattr("failover.admin.event_log.EventLog.record", fails(1_000_000))
         monkeypatch.setattr(Core, "quick", lambda *_: None)
         assert field(ask(phone, ("127.0.0.1", port), "z9hG4bK1"), "X-Server") == "server1"
         servers[0].kill()
@@ -238,9 +242,9 @@ def test_what_is_for_a_side_that_is_not_open_is_counted_and_the_side_is_opened_a
         data = request("OPTIONS", source=phone.getsockname(), branch="z9hG4bK1")
 
         def closed_and_wanted():  # on the forwarder's own thread, so that nothing comes in between
-            forwarder._close_side(forwarder._traffic.links["server1"])
+            forwarder._links.close_side(forwarder._links.by_name["server1"])
             phone.sendto(data, ("127.0.0.1", port))
-            forwarder._traffic.receive(forwarder._traffic.phones, PHONES)
+            forwarder._relay.receive(forwarder._relay.phones, PHONES)
 
         forwarder._loop.ask(closed_and_wanted)
         numbers = iter(range(2, 1_000))
@@ -273,7 +277,7 @@ def test_a_standby_that_fails_in_taking_the_address_does_not_hold_it_from_itself
         running(port, servers) as second,
     ):
         assert second.status()["role"] == "standby"
-        monkeypatch.setattr(Core, "serve", fails(1, of=Core.serve))
+        monkeypatch.setattr(Failover, "become_active", fails(1, of=Failover.become_active))
         first.stop()
         eventually(lambda: second.status()["role"] == "active", 2.0)
         assert second.status()["errors"] == 1
@@ -290,7 +294,7 @@ def test_a_registered_server_whose_leave_could_not_be_carried_out_leaves_at_the_
         with plain_phone() as phone:
             phone.sendto(beat(body(*servers[1].address)), desk)
         eventually(lambda: len(forwarder.status()["servers"]) == 2)
-        monkeypatch.setattr(Forwarder, "take_in", fails(1, of=Forwarder.take_in))
+        monkeypatch.setattr(Forwarder, "use_registered", fails(1, of=Forwarder.use_registered))
         servers[1].kill()
         eventually(lambda: len(forwarder.status()["servers"]) == 1)
         assert forwarder.status()["errors"] == 1
@@ -306,7 +310,7 @@ def test_one_that_fails_in_letting_go_has_closed_every_socket_all_the_same(
         running(port, servers) as second,
     ):
         monkeypatch.setattr(first._loop, "unwatch", fails(1_000_000))
-        first._loop.ask(first.let_go)
+        first._loop.ask(first.release_address)
         eventually(lambda: second.status()["role"] == "active", 2.0)
         monkeypatch.undo()
 
@@ -396,9 +400,9 @@ def test_whatever_fails_at_the_end_all_are_stopped_and_the_sentence_is_about_the
 
     monkeypatch.setattr(Forwarder, "stop", late)
     monkeypatch.setattr(program.Notifier, "close", lambda self: closed.append(self))
-    monkeypatch.setattr(program, "_next", lambda wishes: "SIGTERM")
-    monkeypatch.setattr(program, "_wishes", lambda: None)
-    monkeypatch.setattr(program.journal, "set_up", lambda verbose: None)
+    monkeypatch.setattr(program, "_next_signal", lambda signals: "SIGTERM")
+    monkeypatch.setattr(program, "_handle_signals", lambda: None)
+    monkeypatch.setattr(program.logging_setup, "set_up", lambda verbose: None)
     monkeypatch.setattr("gc.freeze", lambda: None)
     assert program.main([str(file)], file) == 1
     said = capsys.readouterr().err
@@ -413,7 +417,7 @@ def test_a_computer_without_ipv6_is_not_told_that_its_file_is_at_fault(file, mon
     def no_ipv6(family, kind):
         raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
 
-    monkeypatch.setattr("failover.net.sockets.socket.socket", no_ipv6)
+    monkeypatch.setattr("failover.net.own_address.socket.socket", no_ipv6)
     file.write_text("server1=[2001:db8::1]:5060\nforwarder.listen=[::]:5060\n")
     assert program.load(file).servers[0].name == "server1"
 
@@ -436,7 +440,7 @@ def test_what_is_not_the_addresses_fault_is_not_told_as_theirs(
         raise error
 
     monkeypatch.setattr(program, "_run", fail)
-    monkeypatch.setattr(program.journal, "set_up", lambda verbose: None)
+    monkeypatch.setattr(program.logging_setup, "set_up", lambda verbose: None)
     assert program.main([str(file)], file) == 1
     said = capsys.readouterr().err
     assert told in said and "look at the addresses" not in said

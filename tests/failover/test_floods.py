@@ -8,16 +8,15 @@ import subprocess
 import sys
 import urllib.request
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 from forwarder_kit import answer, ask, fake_servers, field, head, plain_phone, request
+from process_kit import FORWARDER, ROOT, RunningProgram
 
 from failover.config.settings import read
 from failover.forwarder import Forwarder
 from plumbing.address import format_address
 
-ROOT = Path(__file__).resolve().parents[2]
 MALLORY = "127.0.0.66"
 
 
@@ -78,21 +77,16 @@ def program(folder, free_port, servers, *lines):
         "forwarder.secret.file=",
     ]
     file.write_text("\n".join([*listen, *named, *lines]))
-    argv = [sys.executable, "-S", str(ROOT / "forwarder.py"), str(file)]
-    with (folder / "stderr").open("w") as stderr:
-        popen = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=stderr, text=True)
+    running = RunningProgram([*FORWARDER, str(file)], folder / "stderr")
 
     def status():
         with urllib.request.urlopen(f"http://127.0.0.1:{page}/status", timeout=10) as answer:
             return json.load(answer)
 
     try:
-        assert any(line.startswith("ready: ") for line in popen.stdout)
         yield port, status
     finally:
-        popen.terminate()
-        popen.wait(5)
-        popen.stdout.close()
+        running.stop()
 
 
 def answered(phone, port, count):
@@ -236,7 +230,7 @@ for n in range({calls} + 1):
     extra = (f"X-Header-{{n}}: {{n}}", f"Route: <sip:{{n}}.example;lr>", "X-Long: " + "x" * 1000)
     data = request("INVITE", f"sip:{{n}}@host{{n}}.example", (host, 5060), f"z9hG4bK{{n}}", extra, "", f"call-{{n}}@h")
     core.receive(data, PHONES, (host, 5060), n / 10_000)
-print(*marks, len(core.inflight), core.counters["inflight.overflow"])
+print(*marks, len(core.pending), core.counters["inflight.overflow"])
 """
 
 
@@ -298,12 +292,8 @@ def test_no_name_is_looked_up_whatever_names_are_in_the_messages(tmp_path, free_
             "forwarder.advertise=sip.example:5060\nforwarder.secret.file="
         )
         code = NO_NAMES.format(root=str(ROOT), file=str(file))
-        with log.open("w") as stderr:
-            popen = subprocess.Popen(
-                [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=stderr, text=True
-            )
+        running = RunningProgram([sys.executable, "-c", code], log)
         try:
-            assert any(line.startswith("ready: ") for line in popen.stdout)
             for n, uri in enumerate(NAMES):
                 via = f"Via: SIP/2.0/UDP phone.example;received=x.example;maddr=y.example;rport;branch=z9hG4bK{n}"
                 routed = request(
@@ -320,9 +310,7 @@ def test_no_name_is_looked_up_whatever_names_are_in_the_messages(tmp_path, free_
                     == "server1"
                 )
         finally:
-            popen.terminate()
-            popen.wait(5)
-            popen.stdout.close()
+            running.stop()
         written = log.read_text()
         assert (
             "LOOKED UP" not in written

@@ -23,9 +23,17 @@ from forwarder_kit import (
 from fuzz_kit import noise
 
 from failover.config.settings import CALL_ID, PHONES
-from failover.proxy.events import Dropped, Failover, Outcome, Passed, Resumed, Send, StateChanged
+from failover.proxy.events import (
+    Dropped,
+    FailoverRecord,
+    Outcome,
+    Passed,
+    Resumed,
+    Send,
+    StateChanged,
+)
 from failover.upstream.health import ANSWER, DOWN, MISS, RECOVERING, REFUSED, UP
-from failover.upstream.server_table import Wish
+from failover.upstream.server_table import AdminState
 
 S1, S2 = SERVERS["server1"], SERVERS["server2"]
 CONTACT_OF_BOB = f"sip:bob@{BOB[0]}:{BOB[1]}"
@@ -46,12 +54,12 @@ def reason(outcome):
 
 
 def kill(core, name="server1", now=101.0):
-    return core.signal(name, REFUSED, now, "refused")
+    return core.failover.signal(name, REFUSED, now, "refused")
 
 
 def revive(core, name="server1", now=110.0):
-    core.signal(name, ANSWER, now, "answers")
-    return core.signal(name, ANSWER, now, "answers")
+    core.failover.signal(name, ANSWER, now, "answers")
+    return core.failover.signal(name, ANSWER, now, "answers")
 
 
 # -- from a phone to a server ----------------------------------------------------------------------
@@ -231,9 +239,9 @@ def test_provisional_and_final_responses_pass_and_only_a_final_one_settles_the_r
     core = make_core()
     asked = sent(phone(core, request())).data
     core.receive(answer(asked, "180 Ringing"), "server1", S1, 100.1)
-    assert len(core.inflight) == 1
+    assert len(core.pending) == 1
     core.receive(answer(asked), "server1", S1, 100.2)
-    assert len(core.inflight) == 0
+    assert len(core.pending) == 0
     assert core.table.by_name["server1"].responses == 2
 
 
@@ -376,7 +384,7 @@ def test_call_id_policy_spreads_the_calls_and_moves_only_those_of_the_dead_serve
 
 def test_a_draining_server_keeps_its_calls_and_gets_no_new_ones():
     core = make_core()
-    core.table.servers[0].wish = Wish.DRAINING
+    core.table.servers[0].admin_state = AdminState.DRAINING
     assert sent(phone(core, request())).to == "server2"
     assert sent(phone(core, hinted(core, "server1"))).to == "server1"
     kill(core, "server2")
@@ -392,41 +400,46 @@ def test_a_draining_server_keeps_its_calls_and_gets_no_new_ones():
 def test_a_disabled_server_gets_nothing_but_may_still_answer_what_it_has():
     core = make_core()
     asked = sent(phone(core, request("OPTIONS", branch="z9hG4bKo"))).data
-    changed = core.wish("server1", Wish.DISABLED, 101.0)
+    changed = core.failover.set_admin_state("server1", AdminState.DISABLED, 101.0)
     assert changed.sends == () and changed.events[0].hot == "server2"
     assert changed.events[0].why == "disabled by the operator: gets nothing"
     assert sent(phone(core, hinted(core, "server1"))).to == "server2"
     assert sent(core.receive(answer(asked), "server1", S1, 101.1)).to == PHONES
-    assert not core.failovers, "as wished, so no failover"
-    assert core.wish("server1", Wish.DISABLED, 102.0) == Outcome(), "it is already"
-    assert core.wish("server1", Wish.ENABLED, 103.0).events[0].hot == "server1"
+    assert not core.failover.records, "as wished, so no failover"
+    assert core.failover.set_admin_state("server1", AdminState.DISABLED, 102.0) == Outcome(), (
+        "it is already"
+    )
+    assert (
+        core.failover.set_admin_state("server1", AdminState.ENABLED, 103.0).events[0].hot
+        == "server1"
+    )
     with pytest.raises(KeyError):
-        core.wish("server9", Wish.DRAINING, 104.0)
+        core.failover.set_admin_state("server9", AdminState.DRAINING, 104.0)
 
 
 def test_how_often_and_how_long_a_server_was_down_is_kept():
     core = make_core()
     server = core.table.servers[0]
-    assert (server.falls, server.down_for(100.0)) == (0, 0.0)
+    assert (server.times_down, server.downtime(100.0)) == (0, 0.0)
     kill(core, now=101.0)
-    assert (server.falls, server.down_for(105.0)) == (1, 4.0)
-    core.signal("server1", ANSWER, 106.0, "answers")
-    core.signal("server1", MISS, 107.0, "no answer")
-    core.signal("server1", ANSWER, 110.0, "answers")
+    assert (server.times_down, server.downtime(105.0)) == (1, 4.0)
+    core.failover.signal("server1", ANSWER, 106.0, "answers")
+    core.failover.signal("server1", MISS, 107.0, "no answer")
+    core.failover.signal("server1", ANSWER, 110.0, "answers")
     revive(core, now=111.0)
-    assert (server.falls, server.down_for(200.0), server.misses) == (1, 10.0, 1)
+    assert (server.times_down, server.downtime(200.0), server.missed_checks) == (1, 10.0, 1)
 
 
 def test_a_server_that_answers_its_heartbeats_with_503_is_alive_and_gets_no_new_calls():
     core = make_core()
-    changed = core.signal("server1", ANSWER, 101.0, "answers", leaving=True).events
+    changed = core.failover.signal("server1", ANSWER, 101.0, "answers", answered_503=True).events
     assert changed == (StateChanged(101.0, "server1", UP, core.table.servers[0].why, "server2"),)
     assert "503" in core.table.servers[0].why
     assert sent(phone(core, request())).to == "server2"
     assert sent(phone(core, hinted(core, "server1"))).to == "server1"
-    back = core.signal("server1", ANSWER, 102.0, "answers heartbeats (200)", leaving=False).events[
-        0
-    ]
+    back = core.failover.signal(
+        "server1", ANSWER, 102.0, "answers heartbeats (200)", answered_503=False
+    ).events[0]
     assert (back.hot, back.why) == ("server1", "answers heartbeats (200)")
 
 
@@ -468,7 +481,9 @@ def test_a_refused_server_is_down_at_once_and_what_it_owes_goes_to_the_next():
     assert [head(send.data)[0].split()[0] for send in moved.sends] == ["INVITE", "MESSAGE"]
     assert core.table.by_name["server2"].hint in field(moved.sends[0].data, "Record-Route")
     assert moved.events[0] == StateChanged(101.0, "server1", DOWN, "refused", "server2")
-    expected = Failover(101.0, "server1", "server2", "refused", 2, in_flight=2, last_answer=100.7)
+    expected = FailoverRecord(
+        101.0, "server1", "server2", "refused", 2, in_flight=2, last_answer=100.7
+    )
     assert moved.events[1] == expected
     assert all(event.replayed and event.why.startswith("replayed") for event in moved.events[2:])
     revive(core)
@@ -499,7 +514,7 @@ def test_a_survivor_that_repeats_what_a_dead_server_had_sent_makes_a_retransmiss
 
     first, again = sent_to_bob("server1"), sent_to_bob("server2")
     assert field(first, "Via") == field(again, "Via")
-    core.signal("server1", REFUSED, 2.0, "refused")
+    core.failover.signal("server1", REFUSED, 2.0, "refused")
     late = core.receive(answer(first, "180 Ringing"), PHONES, BOB, 2.1)
     assert [send.to for send in late.sends] == ["server2"]
 
@@ -537,22 +552,22 @@ def test_when_the_last_server_dies_what_waits_hears_503():
     assert [(send.to, head(send.data)[0]) for send in dead.sends] == [
         (PHONES, "SIP/2.0 503 Service Unavailable")
     ]
-    assert dead.events[1].taken_by is None
+    assert dead.events[1].successor is None
 
 
 def test_a_failover_remembers_how_long_its_first_request_waited():
     core = make_core()
     phone(core, request(), 100.9)
     moved = kill(core, now=101.0)
-    assert core.failovers[-1].gap is None
+    assert core.failover.records[-1].gap is None
     outcome = core.receive(answer(moved.sends[0].data), "server2", S2, 101.1)
-    failover = core.failovers[-1]
+    failover = core.failover.records[-1]
     assert failover.gap == pytest.approx(0.2)
     assert outcome.events[0] == Resumed(101.1, failover)
     assert core.receive(
         answer(sent(phone(core, request("OPTIONS", branch="z9hG4bKo"))).data), "server2", S2, 101.2
     )
-    assert core.failovers[-1] == failover, "the first answer only"
+    assert core.failover.records[-1] == failover, "the first answer only"
 
 
 def test_a_failover_is_recorded_with_the_last_answer_before_it_and_what_nobody_could_be_sent():
@@ -564,10 +579,10 @@ def test_a_failover_is_recorded_with_the_last_answer_before_it_and_what_nobody_c
     assert (first.last_answer, first.in_flight, first.replayed) == (100.4, 1, 1)
     phone(core, request("MESSAGE", branch="z9hG4bKm"), 101.5)
     last = kill(core, "server2", now=102.0).events[1]
-    assert (last.taken_by, last.in_flight, last.replayed) == (None, 2, 0), (
+    assert (last.successor, last.in_flight, last.replayed) == (None, 2, 0), (
         "one was moved before, one hears 503"
     )
-    assert core.failovers[-1].silence is None
+    assert core.failover.records[-1].silence is None
 
 
 def test_where_the_work_is_spread_the_first_answer_is_one_to_something_that_was_moved():
@@ -590,7 +605,7 @@ def test_where_the_work_is_spread_the_first_answer_is_one_to_something_that_was_
 def test_the_death_of_a_replica_that_owes_nothing_is_no_failover():
     core = make_core()
     assert [type(event) for event in kill(core, "server2").events] == [StateChanged]
-    assert not core.failovers
+    assert not core.failover.records
 
 
 def test_what_a_server_that_is_down_says_is_dropped_until_its_heartbeats_are_back():
@@ -599,10 +614,10 @@ def test_what_a_server_that_is_down_says_is_dropped_until_its_heartbeats_are_bac
     kill(core)
     assert reason(core.receive(answer(asked), "server1", S1, 102.0)) == "fenced"
     assert reason(core.receive(server_request(core), "server1", S1, 102.0)) == "fenced"
-    core.signal("server1", ANSWER, 103.0, "answers")
+    core.failover.signal("server1", ANSWER, 103.0, "answers")
     assert core.table.servers[0].health.state is RECOVERING
     assert reason(core.receive(answer(asked), "server1", S1, 103.0)) == "fenced"
-    core.signal("server1", ANSWER, 103.1, "answers")
+    core.failover.signal("server1", ANSWER, 103.1, "answers")
     assert sent(core.receive(answer(asked), "server1", S1, 103.2)).to == PHONES
 
 
@@ -633,14 +648,14 @@ def test_in_flight_is_bounded_in_age():
 
 def test_in_flight_is_bounded_in_number_and_octets(monkeypatch):
     core = make_core()
-    monkeypatch.setattr("failover.proxy.pending_messages.MAX_ROWS", 20)
+    monkeypatch.setattr("failover.proxy.pending_messages.MAX_DATAGRAMS", 20)
     for n in range(30):
         phone(core, request(branch=f"z9hG4bK{n}"))
         phone(core, request("ACK", branch=f"z9hG4bK{n}", to_tag="b"))
-    assert len(core.inflight) <= 20 and core.counters["inflight.overflow"] >= 10
+    assert len(core.pending) <= 20 and core.counters["inflight.overflow"] >= 10
     monkeypatch.setattr("failover.proxy.pending_messages.MAX_OCTETS", 800)
     phone(core, request(branch="z9hG4bKlast"))
-    assert len(core.inflight) <= 3
+    assert len(core.pending) <= 3
 
 
 # -- another table ---------------------------------------------------------------------------------
@@ -652,20 +667,20 @@ def test_a_reload_moves_what_a_removed_server_owes_and_drops_what_it_says():
     kept = core.table.servers[1]
     table = make_table()
     table = type(table)([kept], table.policy)
-    moved = core.adopt(table, 3, 2, 101.0)
+    moved = core.replace_table(table, 3, 2, 101.0)
     assert [send.to for send in moved.sends] == ["server2"]
-    assert core.failovers[-1].noticed == "taken out of the list"
+    assert core.failover.records[-1].noticed == "taken out of the list"
     assert reason(core.receive(answer(asked), "server1", S1, 102.0)) == "fenced"
 
 
 def test_a_reload_that_puts_another_server_first_tells_who_is_hot():
     core = make_core()
     table = type(core.table)(reversed(core.table.servers), core.table.policy)
-    assert [event.hot for event in core.adopt(table, 3, 2, 101.0).events] == ["server2"]
+    assert [event.hot for event in core.replace_table(table, 3, 2, 101.0).events] == ["server2"]
 
 
 def test_signals_of_a_server_that_is_no_longer_listed_do_nothing():
-    assert make_core().signal("server9", MISS, 1.0, "") == Outcome()
+    assert make_core().failover.signal("server9", MISS, 1.0, "") == Outcome()
 
 
 # -- strangers -------------------------------------------------------------------------------------

@@ -10,10 +10,7 @@ from __future__ import annotations
 
 import random
 import socket
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 from forwarder_kit import (
@@ -30,18 +27,18 @@ from forwarder_kit import (
 )
 from fuzz_kit import broken
 from message_kit import messages
+from process_kit import PYTHON, ROOT, RunningProgram
 
 from failover.config.settings import CALL_ID, FIRST_LIVE, PHONES, ServerLine
 from failover.proxy import pending_messages as inflight
 from failover.proxy.events import Outcome, Send
 from failover.upstream.health import ANSWER, MISS, REFUSED
-from failover.upstream.server_table import Server, ServerTable, Wish
+from failover.upstream.server_table import AdminState, Server, ServerTable
 from plumbing.event_loop import Loop
 from plumbing.udp_socket import bind_udp
 from sip.errors import RemoteProtocolError
 from sip.message import Request, parse, reply
 
-ROOT = Path(__file__).resolve().parents[2]
 S1 = SERVERS["server1"]
 STRANGER = ("198.51.100.77", 1)
 SIDES = [(PHONES, ALICE), (PHONES, BOB), (PHONES, STRANGER), *SERVERS.items(), ("nobody", STRANGER)]
@@ -93,7 +90,7 @@ def shake(core, dice, now):
     name = dice.choice([*SERVERS, "nobody"])
     kind = dice.randrange(12)
     if kind < 8:
-        core.signal(
+        core.failover.signal(
             name,
             dice.choice([ANSWER, ANSWER, MISS, REFUSED]),
             now,
@@ -101,9 +98,9 @@ def shake(core, dice, now):
             dice.choice([None, True, False]),
         )
     elif kind < 10 and name in core.table.by_name:
-        core.wish(name, dice.choice(list(Wish)), now)
+        core.failover.set_admin_state(name, dice.choice(list(AdminState)), now)
     elif kind == 10:
-        core.adopt(make_table(dice.choice([CALL_ID, FIRST_LIVE])), 3, 2, now)
+        core.replace_table(make_table(dice.choice([CALL_ID, FIRST_LIVE])), 3, 2, now)
     else:
         kept = [server for server in core.table.servers if dice.random() < 0.7]
         health = make_table().servers[0].health
@@ -112,7 +109,7 @@ def shake(core, dice, now):
             for n, a in SERVERS.items()
             if n not in {s.name for s in kept}
         ]
-        core.adopt(ServerTable(kept[: dice.randrange(3)], FIRST_LIVE), 3, 2, now)
+        core.replace_table(ServerTable(kept[: dice.randrange(3)], FIRST_LIVE), 3, 2, now)
 
 
 def test_the_core_with_all_its_sides(fuzz):
@@ -136,7 +133,7 @@ def test_the_core_with_all_its_sides(fuzz):
                 shake(core, dice, now)
         heard = [*good, *heard[-300:]]
         assert (
-            len(core.inflight) <= 2 * inflight.MAX_ROWS
+            len(core.pending) <= 2 * inflight.MAX_DATAGRAMS
             and len(core.counters) < 60
             and len(core.lines.own) < 5
         )
@@ -180,16 +177,12 @@ def process(tmp_path, free_port):
     lines = [f"127.0.0.1:{server.address[1]}" for server in servers]
     lines += [f"forwarder.listen=127.0.0.1:{port}", "admin.listen=", "forwarder.secret.file="]
     file.write_text("\n".join(lines))
-    with log.open("w") as stderr:
-        argv = [sys.executable, "-S", "-W", "error", str(ROOT / "forwarder.py"), str(file)]
-        popen = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=stderr, text=True)
-    assert any(line.startswith("ready: ") for line in popen.stdout)
+    argv = [*PYTHON, "-W", "error", str(ROOT / "forwarder.py"), str(file)]
+    running = RunningProgram(argv, log)
     try:
-        yield popen, ("127.0.0.1", port), servers, log
+        yield running.process, ("127.0.0.1", port), servers, log
     finally:
-        popen.terminate()
-        popen.wait(5)
-        popen.stdout.close()
+        running.stop()
         for server in servers:
             server.close()
 

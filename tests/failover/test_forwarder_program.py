@@ -9,73 +9,11 @@ import socket
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 from forwarder_kit import ask, fake_servers, field, head, plain_phone
-
-ROOT = Path(__file__).resolve().parents[2]
-COMMAND = [sys.executable, "-S", str(ROOT / "forwarder.py")]
-
-
-def run(*arguments, cwd=None):
-    return subprocess.run(
-        [*COMMAND, *map(str, arguments)], capture_output=True, text=True, timeout=10, cwd=cwd
-    )
-
-
-class Running:
-    """The program, started and ready. `journal`: its log goes where systemd says that its journal
-    is."""
-
-    journal = False
-
-    def __init__(self, file, *options):
-        self.log = file.with_suffix(".log")
-        with self.log.open("w") as log:
-            status = os.fstat(log.fileno())
-            journal = {"JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"} if self.journal else {}
-            self.process = subprocess.Popen(
-                [*COMMAND, str(file), *options],
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-                env={**os.environ, **journal},
-            )
-        self.said = []
-        for line in self.process.stdout:
-            self.said.append(line.rstrip("\n"))
-            if line.startswith("ready: "):
-                return
-        raise AssertionError(f"never ready: {self.said} {self.log.read_text()}")
-
-    def stop(self, how=signal.SIGTERM):
-        self.process.send_signal(how)
-        status = self.process.wait(5)
-        self.process.stdout.close()
-        return status
-
-
-@pytest.fixture
-def program(tmp_path, free_port):
-    """program(servers, *lines) -> a Running forwarder on loopback, its SIP address, its file;
-    stopped at the end."""
-    started = []
-
-    def start(servers, *lines, options=()):
-        file, port = tmp_path / "servers.properties", free_port()
-        named = [f"{server.name}={server.address[0]}:{server.address[1]}" for server in servers]
-        file.write_text(
-            "\n".join([f"forwarder.listen=127.0.0.1:{port}", "admin.listen=", *named, *lines])
-        )
-        started.append(Running(file, *options))
-        return started[-1], ("127.0.0.1", port), file
-
-    yield start
-    for running in started:
-        if running.process.poll() is None:
-            running.stop()
-
+from forwarder_program_kit import Running, run
+from process_kit import ROOT
 
 # -- options and faults ----------------------------------------------------------------------------
 

@@ -6,40 +6,30 @@ from __future__ import annotations
 import select
 import socket
 import sys
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from forwarder_kit import ask, fake_servers, field, head, plain_phone, request
+from forwarder_kit import (
+    ask,
+    config,
+    fake_servers,
+    field,
+    head,
+    is_state,
+    plain_phone,
+    request,
+    running,
+    state_of,
+)
 
 from failover import forwarder as service
-from failover.config.settings import read
 from failover.forwarder import Forwarder
-from failover.net import sockets
-from failover.net.sockets import OwnAddress, open_phones, open_side
+from failover.net import own_address, sockets
+from failover.net.own_address import OwnAddress
+from failover.net.sockets import open_phones, open_side
 from plumbing.address import format_address
 from plumbing.udp_batch import SingleIO
 from plumbing.udp_socket import RECEIVE_BUFFER
-
-
-def config(port, servers, *more, host="127.0.0.1"):
-    named = [f"{server.name}={format_address(server.address)}" for server in servers]
-    return read(
-        "\n".join(
-            [f"forwarder.listen={format_address((host, port))}", "admin.listen=", *named, *more]
-        ),
-        "test",
-    )
-
-
-@contextmanager
-def running(settings):
-    forwarder = Forwarder(settings)
-    forwarder.start()
-    try:
-        yield forwarder
-    finally:
-        forwarder.stop()
 
 
 @pytest.fixture
@@ -55,16 +45,6 @@ def scene(free_port):
         port = free_port()
         with running(config(port, servers)) as forwarder:
             yield forwarder, ("127.0.0.1", port), servers, phone
-
-
-def state_of(forwarder, name):
-    return next(
-        server["state"] for server in forwarder.status()["servers"] if server["name"] == name
-    )
-
-
-def is_state(forwarder, name, state):
-    return lambda: state_of(forwarder, name) == state
 
 
 def test_a_request_is_answered_by_the_first_server_with_the_phone_s_own_via_only(scene):
@@ -301,7 +281,7 @@ def test_own_address_is_what_the_operator_says_else_what_it_listens_on_else_the_
     assert wildcard.towards("127.0.0.1") == ("127.0.0.1", 5060)
     for n in range(3000):
         wildcard.towards(f"127.0.{n // 250}.{n % 250 + 1}")
-    assert len(wildcard._routes) <= sockets.MAX_ROUTES
+    assert len(wildcard._routes) <= own_address.MAX_CACHED
 
 
 def test_listening_on_every_address_still_gives_the_servers_their_sides(free_port):
@@ -374,7 +354,7 @@ def test_a_server_whose_side_cannot_be_opened_is_down_and_the_others_serve(
         raise OSError(101, "Network is unreachable")
 
     with monkeypatch.context() as broken:
-        broken.setattr("failover.net.health_checker.open_side", refuse)
+        broken.setattr("failover.net.sockets.open_side", refuse)
         last = format_address(servers[1].address)
         forwarder.reload(config(address[1], servers[:1], f"moved={last}"))
         told = forwarder.status()["servers"][1]

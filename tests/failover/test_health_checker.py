@@ -6,8 +6,17 @@ import contextlib
 import time
 
 import pytest
-from forwarder_kit import ask, fake_servers, field, plain_phone, request
-from test_forwarder_sockets import config, is_state, running, state_of
+from forwarder_kit import (
+    ask,
+    config,
+    fake_servers,
+    field,
+    is_state,
+    plain_phone,
+    request,
+    running,
+    state_of,
+)
 
 BROKEN = "nonsense"  # a heartbeat's answer with this for a status is none
 

@@ -7,12 +7,11 @@ import os
 import sys
 
 import pytest
-from forwarder_kit import answer, field
+from forwarder_kit import answer, field, running
 from hosts_kit import _space, entered, run, sweep
-from test_forwarder_sockets import running
 
 from failover.config.settings import read
-from failover.net.options_ping import Heartbeat
+from failover.net.options_ping import PingSockets
 from plumbing.event_loop import Loop
 from plumbing.udp_socket import bind_udp
 
@@ -63,7 +62,7 @@ def test_a_server_that_the_listen_address_cannot_reach_is_asked_from_another_one
     """Loopback reaches nothing beyond this computer, so the system refuses 127.0.0.1 as a source
     for 192.0.2.1."""
     try:
-        heartbeat = Heartbeat(("192.0.2.1", 5060), "token", "127.0.0.1")
+        heartbeat = PingSockets(("192.0.2.1", 5060), "token", "127.0.0.1")
     except OSError as error:
         pytest.skip(f"this computer has no route: {error}")
     host = heartbeat.host

@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from failover.net import sockets
-from failover.net.sockets import OwnAddress
+from failover.net import own_address
+from failover.net.own_address import OwnAddress
 from plumbing import local_address
 from plumbing.local_address import LocalAddresses
 
@@ -78,7 +78,7 @@ def test_of_many_who_use_another_the_oldest_goes_and_is_noted_at_its_next_datagr
 
 
 def test_the_own_address_is_forgotten_of_the_oldest_peer_only(monkeypatch):
-    monkeypatch.setattr(sockets, "MAX_USED", MOST)
+    monkeypatch.setattr(own_address, "MAX_USED", MOST)
     own = OwnAddress(("0.0.0.0", 5060), None)
     for port in range(MOST):
         own.uses(("127.0.0.1", port), "127.0.0.9")

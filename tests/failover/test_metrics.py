@@ -10,7 +10,7 @@ from prometheus_kit import read
 from failover.admin.metrics import metrics
 from failover.config.settings import FIRST_LIVE, PHONES
 from failover.upstream.health import ANSWER, MISS, REFUSED
-from failover.upstream.server_table import Wish
+from failover.upstream.server_table import AdminState
 
 
 def told(core, now=110.0):
@@ -46,10 +46,10 @@ def test_a_failover_shows_in_all_that_it_changes():
         answer(core.receive(request(), PHONES, ALICE, 100.0).sends[0].data), "server1", ALICE, 100.1
     )
     core.receive(request(branch="z9hG4bK2"), PHONES, ALICE, 100.2)
-    core.signal("server2", MISS, 100.5, "")
-    core.signal("server1", REFUSED, 101.0, "refused")
-    core.signal("server1", ANSWER, 103.0, "answers")
-    core.wish("server2", Wish.DRAINING, 104.0)
+    core.failover.signal("server2", MISS, 100.5, "")
+    core.failover.signal("server1", REFUSED, 101.0, "refused")
+    core.failover.signal("server1", ANSWER, 103.0, "answers")
+    core.failover.set_admin_state("server2", AdminState.DRAINING, 104.0)
     families = told(core, 105.0)
     assert of(families, "server_status", server="server1", state="RECOVERING") == 1
     assert of(families, "server_check_up_down_total", server="server1") == 1

@@ -13,6 +13,7 @@ from forwarder_kit import (
     KEY,
     SERVERS,
     answer,
+    config,
     fake_servers,
     field,
     head,
@@ -20,12 +21,13 @@ from forwarder_kit import (
     make_table,
     plain_phone,
     request,
+    running,
 )
-from test_forwarder_sockets import config, running
 
 from failover.config.settings import PHONES, read
 from failover.forwarder import Forwarder
-from failover.net.sockets import OwnAddress
+from failover.net.own_address import OwnAddress
+from failover.net.sockets import icmp_errors
 from failover.proxy.core import Core
 from failover.upstream.health import REFUSED
 from plumbing.address import format_address
@@ -98,7 +100,7 @@ def test_a_retransmission_by_another_port_is_known_where_the_calls_are_spread():
     first = core.receive(request(via=BEHIND_NAT), PHONES, ("198.51.100.9", 6001), 1.0).sends[0]
     other = next(server for server in core.table.servers if server.name != first.to)
     assert (
-        core.inflight.server_of(branch_of(first.data).encode(), b"INVITE") == first.to != other.name
+        core.pending.server_of(branch_of(first.data).encode(), b"INVITE") == first.to != other.name
     )
 
 
@@ -232,14 +234,14 @@ def test_ipv6_addresses_are_compared_as_addresses(written):
     to_server = request("MESSAGE", "sip:bob@[2001:db8:0:0:0:0:0:A]:5070", source=bob)
     (passed,) = core.receive(to_server, PHONES, bob, 1.0).sends
     assert passed.to == "server1"
-    core.signal("server1", REFUSED, 2.0, "refused")
+    core.failover.signal("server1", REFUSED, 2.0, "refused")
     assert core.table.by_address[server].name == "server1"
 
 
 def test_a_dead_server_s_address_is_written_over_however_it_is_spelled():
     servers = {"server1": ("2001:db8::a", 5070), "server2": ("2001:db8::c", 5070)}
     core = Core(make_table(servers=servers), KEY, lambda host: ("2001:db8::1", 5060))
-    core.signal("server1", REFUSED, 2.0, "refused")
+    core.failover.signal("server1", REFUSED, 2.0, "refused")
     bye = request(
         "BYE", "sip:bob@[2001:DB8:0:0:0:0:0:a]:5070", source=("2001:db8::b", 5060), to_tag="b"
     )
@@ -429,6 +431,23 @@ def test_its_refusals_cost_no_other_phone_a_datagram(scene, free_port, eventuall
         got += phone.recv(65_535).startswith(b"MESSAGE")
     assert got == 100
     eventually(lambda: all(answers(servers[0], f"call-{2 * n}") for n in range(1, 101)))
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="other systems have no queue of refusals to be read"
+)
+def test_a_refusal_that_comes_while_the_address_is_given_up_holds_nobody_up(scene):
+    """The look at what was refused waits in the loop's queue while the socket is closed."""
+    forwarder, _, _, _ = scene
+
+    def give_up():
+        phones = forwarder._relay.phones
+        forwarder._loop.post(lambda: forwarder._relay._handle_icmp_errors(phones))
+        forwarder.release_address()
+        assert icmp_errors(phones.sock) == []
+
+    forwarder._loop.ask(give_up)
+    assert forwarder.status()["errors"] == 0
 
 
 def test_a_bye_to_a_phone_that_is_gone_is_not_refused(scene, free_port, eventually):

@@ -72,10 +72,17 @@ def test_every_counter_is_explained(name):
     assert explained(name), f"section 5 does not explain {name}"
 
 
+def test_the_page_has_words_for_every_counter():
+    script = (ROOT / "failover" / "admin" / "page.js").read_text(encoding="utf-8")
+    words = set(re.findall(r"^  '([a-z.-]+)': '", script, re.MULTILINE))
+    groups = {"answered", "dropped", "registration", "trouble"}
+    assert set(counters()) - groups <= words
+
+
 def test_every_metric_is_explained():
     core = make_core()
-    core.signal("server1", REFUSED, 1.0, "refused")
-    core.table.servers[1].took = 0.001
+    core.failover.signal("server1", REFUSED, 1.0, "refused")
+    core.table.servers[1].check_duration = 0.001
     families = prometheus_kit.read(metrics(core, ACTIVE_ONE, 0.0, 1.0, 1.0))
     assert len(families) > 15
     for name in families:

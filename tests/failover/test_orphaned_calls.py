@@ -65,9 +65,11 @@ class Story:
     def kill(self, name="server1"):
         """Returns what of it was replayed."""
         self.now += 0.01
-        sends = list(self.core.signal(name, REFUSED, self.now, "its port refused a message").sends)
-        while self.core.inflight.moving:
-            sends += self.core.replay(self.now).sends
+        sends = list(
+            self.core.failover.signal(name, REFUSED, self.now, "its port refused a message").sends
+        )
+        while self.core.pending.moved:
+            sends += self.core.failover.replay(self.now).sends
         return sends
 
     def replayed_invite(self):
@@ -75,7 +77,7 @@ class Story:
 
     def wait(self, seconds):
         self.now += seconds
-        return list(self.core.look(self.now).sends)
+        return list(self.core.failover.on_timer(self.now).sends)
 
 
 @pytest.fixture(params=["as it is read", "the short way"])

@@ -11,14 +11,15 @@ from forwarder_kit import (
     FakeServer,
     answer,
     ask,
+    config,
     fake_servers,
     field,
     head,
     make_core,
     plain_phone,
     request,
+    running,
 )
-from test_forwarder_sockets import config, running
 
 from failover.config.settings import PHONES
 from failover.proxy import outage_queue as kept
@@ -32,17 +33,17 @@ STRANGER = ("192.0.2.66", 5060)
 
 def kill(core, now=101.0):
     """Both servers."""
-    outcomes = [core.signal(name, REFUSED, now, "refused") for name in SERVERS]
+    outcomes = [core.failover.signal(name, REFUSED, now, "refused") for name in SERVERS]
     assert core.table.hot is None
     return outcomes
 
 
 def revive(core, name="server1", now=110.0):
     """All that it is sent in the moment it lives again, as (receiver, first line)."""
-    core.signal(name, ANSWER, now - 0.05, "answers")
-    sends = list(core.signal(name, ANSWER, now, "answers").sends)
-    while core.inflight.moving:
-        sends += core.replay(now).sends
+    core.failover.signal(name, ANSWER, now - 0.05, "answers")
+    sends = list(core.failover.signal(name, ANSWER, now, "answers").sends)
+    while core.pending.moved:
+        sends += core.failover.replay(now).sends
     return sends
 
 
@@ -69,7 +70,7 @@ def test_what_begins_something_new_hears_503_and_when_to_come_again_at_once(meth
     (refused,) = phone(core, request(method)).sends
     assert head(refused.data)[0] == "SIP/2.0 503 Service Unavailable"
     assert field(refused.data, "Retry-After") == "2"
-    assert len(core.kept) == 0 and revive(core) == []
+    assert len(core.outage_queue) == 0 and revive(core) == []
 
 
 @pytest.mark.parametrize(
@@ -128,7 +129,7 @@ def test_a_call_that_rings_when_the_last_server_dies_comes_up_after_all():
     core = make_core()
     ring(core)
     assert [outcome.sends for outcome in kill(core)][1] == (), "its caller is not refused"
-    assert core.failovers[-1].kept == 1
+    assert core.failover.records[-1].kept == 1
     assert phone(core, request(), 101.5).sends == (), "nor when it asks again"
     (passed,) = revive(core, now=103.0)
     assert head(passed.data)[0] == "INVITE sip:bob@failover.test SIP/2.0"
@@ -167,10 +168,10 @@ def test_it_is_not_refused_either_while_much_else_is_still_moved():
     core = make_core()
     invites = [ring(core, n) for n in range(100)]
     kill(core)
-    assert core.inflight.moving, "so much that others have their turn in between"
+    assert core.pending.moved, "so much that others have their turn in between"
     assert phone(core, invites[-1], 101.0).sends == ()
-    while core.inflight.moving:
-        assert core.replay(101.0).sends == ()
+    while core.pending.moved:
+        assert core.failover.replay(101.0).sends == ()
     assert len(revive(core)) == 100
 
 
@@ -200,7 +201,7 @@ def test_a_hang_up_waits_for_as_long_as_no_server_lives_and_everything_else_for_
 
 
 def test_what_waits_is_bounded_and_strangers_push_no_real_call_out(monkeypatch):
-    monkeypatch.setattr(kept, "MAX_KEPT", 20)
+    monkeypatch.setattr(kept, "MAX_MESSAGES", 20)
     core = make_core()
     kill(core)
     for n in range(10):
@@ -210,13 +211,13 @@ def test_what_waits_is_bounded_and_strangers_push_no_real_call_out(monkeypatch):
             "BYE", branch=f"z9hG4bKs{n}", source=STRANGER, to_tag="x", call_id=f"s{n}"
         )
         phone(core, invented, source=STRANGER)
-    assert len(core.kept) == 20 and core.counters["kept.overflow"] == 990
+    assert len(core.outage_queue) == 20 and core.counters["kept.overflow"] == 990
     passed = [field(send.data, "Call-ID") for send in revive(core)]
     assert set(passed) >= {f"call-{n}" for n in range(10)}
 
 
 def test_what_waits_is_bounded_in_octets(monkeypatch):
-    monkeypatch.setattr(kept, "MAX_KEPT_OCTETS", 10_000)
+    monkeypatch.setattr(kept, "MAX_OCTETS", 10_000)
     core = make_core()
     kill(core)
     for n in range(100):
@@ -229,8 +230,8 @@ def test_a_server_that_only_keeps_its_calls_is_one():
     core = make_core()
     kill(core)
     phone(core, in_call(core))
-    core.signal("server1", ANSWER, 109.9, "answers", leaving=True)
-    (passed,) = core.signal("server1", ANSWER, 110.0, "answers", leaving=True).sends
+    core.failover.signal("server1", ANSWER, 109.9, "answers", answered_503=True)
+    (passed,) = core.failover.signal("server1", ANSWER, 110.0, "answers", answered_503=True).sends
     assert passed.to == "server1" and core.table.hot is None
 
 
@@ -239,7 +240,7 @@ def test_a_server_that_the_operator_enables_again_or_lists_is_one():
     fresh = make_core().table
     kill(core)
     phone(core, in_call(core))
-    (passed,) = core.adopt(fresh, 3, 2, 110.0).sends
+    (passed,) = core.replace_table(fresh, 3, 2, 110.0).sends
     assert passed.to == "server1"
 
 
@@ -277,7 +278,7 @@ def test_the_copy_of_one_that_was_lost_on_its_way_still_tells_when_the_first_cam
     (later,) = phone(core, in_call(core, "INFO", "z9hG4bKinfo"), 116.0).sends
     assert field(later.data, "Failover-Kept") is None
     (later,) = phone(core, in_call(core), 151.0).sends
-    assert field(later.data, "Failover-Kept") is None and not core.kept.released
+    assert field(later.data, "Failover-Kept") is None and not core.outage_queue.released
 
 
 def test_watchers_hear_what_waits_and_when_it_goes_on():
@@ -286,8 +287,8 @@ def test_watchers_hear_what_waits_and_when_it_goes_on():
     told = phone(core, in_call(core), 102.0).events
     assert told == (Queued(102.0, PHONES, ALICE, "BYE", None, "call-1"),)
     assert phone(core, in_call(core), 102.5).events == (), "of each message once"
-    core.signal("server1", ANSWER, 109.9, "answers")
-    events = core.signal("server1", ANSWER, 110.0, "answers").events
+    core.failover.signal("server1", ANSWER, 109.9, "answers")
+    events = core.failover.signal("server1", ANSWER, 110.0, "answers").events
     assert Released(110.0, 1, 8.0) in events
     (passed,) = [event for event in events if isinstance(event, Passed)]
     assert passed.why.startswith("kept for 8.0 s, ")
@@ -298,7 +299,7 @@ def test_the_other_forwarder_has_the_address_now_so_nothing_waits_here():
     core = make_core()
     kill(core)
     phone(core, in_call(core))
-    core.stand_by()
+    core.failover.become_standby()
     assert revive(core) == []
 
 
@@ -333,8 +334,8 @@ def test_a_hang_up_older_than_any_sender_waits_outlives_the_server_that_it_was_r
     phone(core, in_call(core), 102.0)
     (first,) = revive(core, "server1", now=162.0)
     assert first.to == "server1" and field(first.data, "Failover-Kept") == "60.000"
-    core.signal("server1", REFUSED, 163.0, "refused")
-    assert len(core.kept) == 1
+    core.failover.signal("server1", REFUSED, 163.0, "refused")
+    assert len(core.outage_queue) == 1
     (second,) = revive(core, "server2", now=170.0)
     assert second.to == "server2" and field(second.data, "Failover-Kept") == "68.000", (
         "since its first copy came"
@@ -347,7 +348,7 @@ def test_so_it_does_where_another_server_lives_by_then(age):
     kill(core)
     phone(core, in_call(core), 102.0)
     revive(core, "server1", now=102.0 + age)
-    core.signal("server2", ANSWER, 120.0 + age, "answers")
-    core.signal("server2", ANSWER, 120.1 + age, "answers")
-    (again,) = core.signal("server1", REFUSED, 121.0 + age, "refused").sends
+    core.failover.signal("server2", ANSWER, 120.0 + age, "answers")
+    core.failover.signal("server2", ANSWER, 120.1 + age, "answers")
+    (again,) = core.failover.signal("server1", REFUSED, 121.0 + age, "refused").sends
     assert again.to == "server2" and field(again.data, "Failover-Kept") == f"{19 + age:.3f}"

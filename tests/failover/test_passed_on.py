@@ -53,7 +53,7 @@ class Call:
         assert [send.target for send in passed.sends] == [ALICE]
 
     def replayed(self, now=101.0):
-        killed = self.core.signal("server1", REFUSED, now, "gone")
+        killed = self.core.failover.signal("server1", REFUSED, now, "gone")
         return [(send.to, head(send.data)[0]) for send in killed.sends]
 
 
@@ -111,10 +111,10 @@ def test_an_ack_is_said_again_only_if_it_was_not_passed_on(passed_on):
 
 def test_what_was_passed_on_is_forgotten_at_once():
     call = Call()
-    assert len(call.core.inflight) == 1
+    assert len(call.core.pending) == 1
     ringing = call.bob_says("180 Ringing")
-    assert len(call.core.inflight) == 2
+    assert len(call.core.pending) == 2
     call.bob_says("180 Ringing")
-    assert len(call.core.inflight) == 2, "a retransmission takes no more room"
+    assert len(call.core.pending) == 2, "a retransmission takes no more room"
     call.server_passes(ringing)
-    assert len(call.core.inflight) == 1
+    assert len(call.core.pending) == 1

@@ -16,20 +16,21 @@ from forwarder_kit import (
     SERVERS,
     answer,
     answerable,
+    config,
     fake_servers,
     field,
     make_table,
     plain_phone,
     request,
+    running,
 )
-from test_forwarder_sockets import config, running
 
 from failover.config.settings import CALL_ID, FIRST_LIVE, PHONES
 from failover.proxy.core import Core
-from failover.proxy.events import Failover
+from failover.proxy.events import FailoverRecord
 from failover.upstream.health import ANSWER, REFUSED
 from failover.upstream.passive_checks import LOOK_INTERVAL, TRIAL_SECONDS
-from failover.upstream.server_table import EJECTED, ServerTable, Wish
+from failover.upstream.server_table import EJECTED, AdminState, ServerTable
 from plumbing.address import format_address
 
 HEARTBEAT = 0.05
@@ -110,13 +111,17 @@ class World:
         self._at(HEARTBEAT, self._beat)
         for node in self.nodes.values():
             if node.hears:
-                self._do(self.core.signal(node.name, ANSWER, self.now, "answers heartbeats (200)"))
+                self._do(
+                    self.core.failover.signal(
+                        node.name, ANSWER, self.now, "answers heartbeats (200)"
+                    )
+                )
             if node.repeats:
                 self._do(self.core.receive(node.repeats, node.name, node.address, self.now))
 
     def _look(self):
         self._at(LOOK_INTERVAL, self._look)
-        self._do(self.core.look(self.now))
+        self._do(self.core.failover.on_timer(self.now))
 
     def _at(self, seconds, what):
         heapq.heappush(self._due, (self.now + seconds, next(self._order), what))
@@ -139,8 +144,8 @@ class World:
         self.events += outcome.events
         for send in outcome.sends:
             self._send(send)
-        while self.core.inflight.moving:
-            again = self.core.replay(self.now)
+        while self.core.pending.moved:
+            again = self.core.failover.replay(self.now)
             self.events += again.events
             for send in again.sends:
                 self._send(send)
@@ -190,8 +195,8 @@ def test_a_server_that_swallows_everything_costs_its_callers_less_than_three_sec
     assert world.state() == EJECTED and world.core.table.hot.name == "server2"
     assert world.unanswered(older_than=1.5) == [] and max(world.waits()) < 3.0
     assert "handled none of" in world.core.table.by_name["server1"].why
-    (failover,) = [event for event in world.events if isinstance(event, Failover)]
-    assert (failover.lost, failover.taken_by) == ("server1", "server2")
+    (failover,) = [event for event in world.events if isinstance(event, FailoverRecord)]
+    assert (failover.lost, failover.successor) == ("server1", "server2")
     before = len(world.asked)
     world.run(5.0, rate=100)
     late = list(world.waits())[before:]
@@ -273,9 +278,9 @@ def on_trial():
     world = World()
     world.server1.late = None
     world.run(6.0, rate=50)
-    while not world.core.passive.trial:
+    while not world.core.failover.passive.trial:
         world.run(0.1)
-    assert world.state() == EJECTED and world.core.passive.trial.name == "server1"
+    assert world.state() == EJECTED and world.core.failover.passive.trial.name == "server1"
     return world
 
 
@@ -287,27 +292,27 @@ def went_to(world):
 
 
 def dies(core, now):
-    core.signal("server1", REFUSED, now, "refused")
+    core.failover.signal("server1", REFUSED, now, "refused")
 
 
 def is_removed(core, now):
-    core.adopt(ServerTable([core.table.by_name["server2"]], FIRST_LIVE), 3, 2, now)
+    core.replace_table(ServerTable([core.table.by_name["server2"]], FIRST_LIVE), 3, 2, now)
 
 
 def is_disabled(core, now):
-    core.wish("server1", Wish.DISABLED, now)
+    core.failover.set_admin_state("server1", AdminState.DISABLED, now)
 
 
 def is_drained(core, now):
-    core.wish("server1", Wish.DRAINING, now)
+    core.failover.set_admin_state("server1", AdminState.DRAINING, now)
 
 
 def says_503(core, now):
-    core.signal("server1", ANSWER, now, "answers heartbeats (503)", leaving=True)
+    core.failover.signal("server1", ANSWER, now, "answers heartbeats (503)", answered_503=True)
 
 
 def says_farewell(core, now):
-    core.farewell("server1", True, now)
+    core.failover.set_shutting_down("server1", True, now)
 
 
 CHANGES = [dies, is_removed, is_disabled, is_drained, says_503, says_farewell]
@@ -324,8 +329,8 @@ def test_a_server_that_is_to_be_tried_no_more_costs_no_call(change):
 def test_nor_does_it_keep_the_others_from_the_fast_path(change):
     world = on_trial()
     change(world.core, world.now)
-    world.core.look(world.now + LOOK_INTERVAL)
-    assert world.core.passive.trial is None
+    world.core.failover.on_timer(world.now + LOOK_INTERVAL)
+    assert world.core.failover.passive.trial is None
 
 
 @pytest.mark.parametrize("change", [is_disabled, is_drained, says_farewell])
@@ -360,7 +365,7 @@ def test_a_server_that_is_busy_for_three_seconds_stays_where_it_is():
     assert (
         world.ejections() == 0 and world.state() == "UP" and world.core.table.hot.name == "server1"
     )
-    assert not [event for event in world.events if isinstance(event, Failover)]
+    assert not [event for event in world.events if isinstance(event, FailoverRecord)]
 
 
 def test_a_server_that_is_three_seconds_late_all_the_time_stays_too():
@@ -417,7 +422,7 @@ def test_nor_are_single_lost_datagrams():
 
 def test_the_last_server_stays_however_little_it_does():
     world = World()
-    world.core.signal("server2", REFUSED, world.now, "refused")
+    world.core.failover.signal("server2", REFUSED, world.now, "refused")
     world.nodes["server2"].hears = False
     world.server1.late = None
     world.run(20.0, rate=50)
@@ -431,7 +436,7 @@ def test_an_ejected_server_is_used_again_when_no_other_is_left():
     assert world.state() == EJECTED
     world.server1.late = 0.001
     world.nodes["server2"].hears = False
-    world._do(world.core.signal("server2", REFUSED, world.now, "refused"))
+    world._do(world.core.failover.signal("server2", REFUSED, world.now, "refused"))
     assert world.core.table.hot.name == "server1"
     before = len(world.asked)
     world.run(1.0, rate=50)
@@ -457,7 +462,7 @@ def test_a_server_whose_timers_repeat_old_messages_does_not_work():
 
 def test_it_may_be_turned_off():
     world = World()
-    world.core.passive.configure(0, 3.0)
+    world.core.failover.passive.configure(0, 3.0)
     world.server1.late = None
     world.run(10.0, rate=50)
     assert world.state() == "UP" and world.core.counters["hedged"] == 0
@@ -467,7 +472,7 @@ def test_an_operator_puts_it_back_by_enabling_it():
     world = World()
     world.server1.late = None
     world.run(6.0, rate=50)
-    world.core.wish("server1", Wish.ENABLED, world.now)
+    world.core.failover.set_admin_state("server1", AdminState.ENABLED, world.now)
     assert world.state() == "UP"
 
 

@@ -21,15 +21,15 @@ from forwarder_kit import (
     request,
 )
 
-from failover.admin.event_log import Chronicle
+from failover.admin.event_log import EventLog
 from failover.admin.status import status
 from failover.config.settings import PHONES, read
 from failover.forwarder import Forwarder
-from failover.net.active_standby import ACTIVE, BOUND, Standing
+from failover.net.active_standby import ACTIVE, BOUND, HaState
 from failover.upstream.health import REFUSED
 
 S1, S2 = SERVERS["server1"], SERVERS["server2"]
-STANDING = Standing("192.0.2.1:5060", ACTIVE, 0.0, "was free at the start", BOUND)
+STANDING = HaState("192.0.2.1:5060", ACTIVE, 0.0, "was free at the start", BOUND)
 
 
 @pytest.fixture(params=["as it is read", "the short way"])
@@ -65,10 +65,10 @@ def ack(n, uri):
 
 
 def kill(core, now):
-    core.signal("server1", REFUSED, now, "its port refused a message")
-    while core.inflight.moving:
-        core.replay(now)
-    return core.failovers[-1]
+    core.failover.signal("server1", REFUSED, now, "its port refused a message")
+    while core.pending.moved:
+        core.failover.replay(now)
+    return core.failover.records[-1]
 
 
 # -- age -------------------------------------------------------------------------------------------
@@ -95,20 +95,20 @@ def test_what_was_sent_is_no_longer_in_flight_after_a_second_in_which_nothing_co
 
 def test_a_request_that_nobody_answers_is_over_after_32_seconds_though_none_comes_after_it(core):
     core.pass_on(request(), PHONES, ALICE, 100.0)
-    core.look(131.9)
+    core.failover.on_timer(131.9)
     assert in_flight(core, 131.9) == 1
-    core.look(132.1)
+    core.failover.on_timer(132.1)
     assert in_flight(core, 132.1) == 0 and core.counters["inflight.expired"] == 1
 
 
 def test_what_is_kept_while_no_server_lives_grows_old_by_itself_too():
     core = make_core()
     for name in SERVERS:
-        core.signal(name, REFUSED, 100.0, "refused")
+        core.failover.signal(name, REFUSED, 100.0, "refused")
     core.receive(request("INFO", to_tag="b"), PHONES, ALICE, 100.0)
     core.receive(request("BYE", to_tag="b", call_id="call-2"), PHONES, ALICE, 100.0)
     assert status(core, OWN, STANDING, 0.0, 101.0, 101.0)["kept"] == 2
-    core.look(132.1)
+    core.failover.on_timer(132.1)
     assert status(core, OWN, STANDING, 0.0, 132.1, 132.1)["kept"] == 1, (
         "a hang-up is kept until a server lives"
     )
@@ -166,7 +166,7 @@ def test_a_proxy_owes_what_it_is_to_pass_on(core):
 
 def test_what_ended_at_the_last_server_is_not_missed(core):
     """Nothing that it owed is lost, and no more is kept than it owed."""
-    core.signal("server2", REFUSED, 99.0, "refused")
+    core.failover.signal("server2", REFUSED, 99.0, "refused")
     asked = core.pass_on(b2bua_invite(1), "server1", S1, 100.0).data
     core.pass_on(answer(asked), PHONES, BOB, 100.1)
     failover = kill(core, 100.2)
@@ -175,14 +175,14 @@ def test_what_ended_at_the_last_server_is_not_missed(core):
 
 def test_a_b2bua_that_hears_only_answers_is_not_suspected_of_swallowing_them(core):
     """It asks a phone twice a second; what comes back ends there, as it must."""
-    core.passive.configure(3, 1.0)
+    core.failover.passive.configure(3, 1.0)
     for tick in range(100):
         now = 100.0 + tick / 10
         if not tick % 5:
             uri, branch = f"sip:bob@{BOB[0]}:{BOB[1]}", f"z9hG4bKown{tick}"
             asked = request("OPTIONS", uri=uri, source=S1, branch=branch, call_id=f"own-{tick}")
             core.pass_on(answer(core.pass_on(asked, "server1", S1, now).data), PHONES, BOB, now)
-        assert core.look(now).sends == ()
+        assert core.failover.on_timer(now).sends == ()
     assert not core.counters["hedged"] and not core.counters["ejections"]
 
 
@@ -194,13 +194,13 @@ def test_the_log_says_how_long_the_request_had_waited_and_not_that_the_server_to
     millisecond."""
     core = make_core()
     core.receive(request("OPTIONS"), PHONES, ALICE, 100.0)
-    core.signal("server1", REFUSED, 111.999, "refused")
+    core.failover.signal("server1", REFUSED, 111.999, "refused")
     asked = core.receive(request("OPTIONS"), PHONES, ALICE, 112.0).sends[0].data
     outcome = core.receive(answer(asked), "server2", S2, 112.001)
-    chronicle = Chronicle()
+    event_log = EventLog()
     with caplog.at_level(logging.WARNING, logger="forwarder"):
         for event in outcome.events:
-            chronicle.tell(core, event)
+            event_log.record(core, event)
     assert (
         "failover over: first answer of server2, to a request that had waited 12 s" in caplog.text
     )

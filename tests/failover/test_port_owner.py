@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from failover.net.port_owner import holder
+from failover.net.port_owner import port_owner
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells")
 
@@ -35,15 +35,15 @@ def bound(host):
 )
 def test_the_holder_is_named_with_its_command_and_pid(has, wanted):
     with bound(has) as sock:
-        who = holder((wanted, sock.getsockname()[1]))
+        who = port_owner((wanted, sock.getsockname()[1]))
     assert who.endswith(f" (pid {os.getpid()})") and "pytest" in who
 
 
 def test_nobody_is_named_where_nobody_is_or_only_at_another_address(free_port):
     with bound("127.0.0.2") as sock:
-        assert holder(("127.0.0.1", sock.getsockname()[1])) == ""
-    assert holder(("127.0.0.1", free_port())) == ""
+        assert port_owner(("127.0.0.1", sock.getsockname()[1])) == ""
+    assert port_owner(("127.0.0.1", free_port())) == ""
 
 
 def test_a_system_that_tells_nothing_names_nobody(tmp_path):
-    assert holder(("127.0.0.1", 5060), tmp_path) == ""
+    assert port_owner(("127.0.0.1", 5060), tmp_path) == ""

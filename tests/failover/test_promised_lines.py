@@ -63,7 +63,7 @@ def conversation(core):
 
 
 def dead_server(core):
-    core.signal("server2", REFUSED, 0.5, "refused")
+    core.failover.signal("server2", REFUSED, 0.5, "refused")
     return core
 
 

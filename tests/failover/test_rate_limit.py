@@ -9,14 +9,14 @@ import pytest
 
 from failover.config.networks import LOOPBACK, Networks
 from failover.proxy import rate_limit as limit
-from failover.proxy.rate_limit import Limit
+from failover.proxy.rate_limit import RateLimit
 
 INVITE, BYE = b"INVITE sip:bob@failover.test SIP/2.0\r\n", b"BYE sip:bob@failover.test SIP/2.0\r\n"
 ALICE, MALLORY = "192.0.2.7", "203.0.113.66"
 
 
 def make(rate=10, burst=20, exempt=LOOPBACK):
-    return Limit(rate, burst, exempt, Counter())
+    return RateLimit(rate, burst, exempt, Counter())
 
 
 def admitted(limit, count, host=MALLORY, data=INVITE, now=100.0):
@@ -78,7 +78,7 @@ def test_a_burst_of_one_lets_calls_begin():
 def test_forged_sources_cannot_fill_the_table(monkeypatch):
     monkeypatch.setattr(limit, "MAX_SOURCES", 100)
     counters = Counter()
-    one = Limit(10, 20, LOOPBACK, counters)
+    one = RateLimit(10, 20, LOOPBACK, counters)
     for n in range(1000):
         assert one.admits(INVITE, f"198.51.{n // 250}.{n % 250}", 100.0)
     assert len(one) == 100 and counters["limit.forgotten"] == 900
@@ -130,5 +130,7 @@ def test_an_exempt_host_stays_exempt_whoever_else_sends(monkeypatch):
     for n in range(5_000):
         one.admits(INVITE, f"198.51.{n // 250}.{n % 250}", 100.0)
         assert one.admits(INVITE, ALICE, 100.0) and one.admits(INVITE, "2001:db8::7", 100.0)
-    assert one.spares(ALICE) and one.spares("2001:db8::7") and not one.spares("2001:db8::8")
+    assert (
+        one.is_exempt(ALICE) and one.is_exempt("2001:db8::7") and not one.is_exempt("2001:db8::8")
+    )
     assert len(one) == 50

@@ -6,23 +6,20 @@ from __future__ import annotations
 import json
 import signal
 import socket
-import subprocess
-import sys
 import time
 import urllib.request
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 from forwarder_kit import FakeServer, ask, fake_servers, field, head, plain_phone
-from test_server_registration import beat, body
+from heartbeat_kit import beat, body
+from phone_kit import Owner
+from process_kit import FORWARDER, RunningProgram, server_argv
 
 from failover.config.settings import read
 from failover.forwarder import Forwarder
-from softphone.phone import Account, Phone
-from softphone.ua.events import CallChanged, CallState, RegistrationChanged, RegistrationState
+from softphone.ua.events import CallState
 
-ROOT = Path(__file__).resolve().parents[2]
 HOST = "127.0.0.1"
 
 
@@ -265,7 +262,7 @@ def test_what_cannot_be_reached_is_registered_and_down_until_it_can_be(
             raise OSError(101, "Network is unreachable")
 
         with monkeypatch.context() as broken:
-            broken.setattr("failover.net.health_checker.open_side", refuse)
+            broken.setattr("failover.net.sockets.open_side", refuse)
             sock.sendto(beat(body(HOST, servers[1].address[1]), call_id="x"), desk.desk)
             eventually(lambda: list(desk.servers) == ["server1", "server2"])
             assert desk.servers == {"server1": "UP", "server2": "DOWN"}
@@ -319,31 +316,6 @@ def test_servers_register_over_ipv6_too(scene, free_port, eventually):
 # -- real processes, real phones -------------------------------------------------------------------
 
 
-class Program:
-    """One of our programs, ready; its log in `log`."""
-
-    def __init__(self, name, folder, *argv):
-        self.log = folder / f"{name}.log"
-        with self.log.open("a") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-S", *map(str, argv)],
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-                cwd=ROOT,
-            )
-        for line in self.process.stdout:
-            if line.startswith("ready: "):
-                return
-        raise AssertionError(f"{name} never got ready: {self.log.read_text()}")
-
-    def end(self, number):
-        self.process.send_signal(number)
-        status = self.process.wait(15)
-        self.process.stdout.close()
-        return status
-
-
 class Cluster:
     """A forwarder that no file tells about servers, and servers that register themselves."""
 
@@ -358,33 +330,17 @@ class Cluster:
         self.programs = {}
 
     def start(self, name):
-        if name == "forwarder":
-            self.programs[name] = Program(name, self.folder, "forwarder.py", self.file)
-            return
-        port, page = self.ports[name]
-        self.programs[name] = Program(
-            name,
-            self.folder,
-            "-m",
-            "slee_mock",
-            "--name",
-            name,
-            "--listen",
-            f"{HOST}:{port}",
-            "--forwarder",
-            f"{HOST}:{self.sip[1]}",
-            "--store",
-            self.folder / "store.db",
-            "--management",
-            f"{HOST}:{page}",
-            "--register",
-            f"{HOST}:{self.desk[1]}",
-            "--beat",
-            "0.5",
-        )
+        argv = [*FORWARDER, str(self.file)]
+        if name != "forwarder":
+            port, page = self.ports[name]
+            argv = server_argv(
+                *(name, f"{HOST}:{port}", f"{HOST}:{self.sip[1]}", self.folder / "store.db"),
+                *(f"{HOST}:{page}", "--register", f"{HOST}:{self.desk[1]}", "--beat", "0.5"),
+            )
+        self.programs[name] = RunningProgram(argv, self.folder / f"{name}.log")
 
     def end(self, name, number=signal.SIGKILL):
-        return self.programs.pop(name).end(number)
+        return self.programs.pop(name).stop(number)
 
     def status(self):
         return read_json(self.admin[1], "/status")
@@ -403,36 +359,12 @@ def read_json(port, path):
         return json.load(answer)
 
 
-class Owner:
-    """A phone, and what its person sees."""
-
-    def __init__(self, user, proxy):
-        self.events = []
-        self.phone = Phone(
-            Account(user, "failover.test", "", user.capitalize()),
-            proxy,
-            (HOST, 0),
-            self.events.append,
-        )
-        self.phone.start()
-
-    @property
-    def registered(self):
-        states = [event.state for event in self.events if isinstance(event, RegistrationChanged)]
-        return states and states[-1] is RegistrationState.REGISTERED
-
-    @property
-    def state(self):
-        states = [event.call.state for event in self.events if isinstance(event, CallChanged)]
-        return states[-1] if states else None
-
-
 @contextmanager
 def owners(cluster, eventually):
     """Alice and Bob, registered."""
     both = []
     try:
-        both += [Owner(user, cluster.sip) for user in ("alice", "bob")]
+        both += [Owner(user, cluster.sip, register=True) for user in ("alice", "bob")]
         eventually(lambda: all(owner.registered for owner in both), 10.0)
         yield both
     finally:

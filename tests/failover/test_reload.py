@@ -5,32 +5,26 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
-import sys
 import threading
 from contextlib import contextmanager
-from pathlib import Path
 from urllib.request import Request, urlopen
 
 import pytest
 from forwarder_kit import fake_servers, field, head, plain_phone, request
+from process_kit import FORWARDER, RunningProgram
 
-ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="this system has no SIGHUP")
 
 
-class Running:
+class Reloading(RunningProgram):
     """A forwarder in a process of its own, with its file, pages and log."""
 
     def __init__(self, folder, free_port, servers, *lines):
-        self.file, self.log = folder / "servers.properties", folder / "log"
+        self.file = folder / "servers.properties"
         self.address = ("127.0.0.1", free_port())
         self.base = f"http://127.0.0.1:{free_port()}"
         self.write(servers, *lines)
-        command = [sys.executable, "-S", str(ROOT / "forwarder.py"), str(self.file)]
-        with self.log.open("w") as log:
-            self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
-        assert any(line.startswith("ready: ") for line in self.process.stdout), self.log.read_text()
+        super().__init__([*FORWARDER, str(self.file)], folder / "log")
 
     def write(self, servers, *lines):
         own = [
@@ -68,15 +62,13 @@ class Running:
 def scene(tmp_path, free_port, eventually):
     """(a running forwarder that knows server1 and server2, [server1, server2, server3])."""
     with fake_servers(free_port, 3) as servers:
-        running = Running(tmp_path, free_port, servers[:2])
+        running = Reloading(tmp_path, free_port, servers[:2])
         try:
             eventually(lambda: {each["state"] for each in running.status()["servers"]} == {"UP"})
             yield running, servers
             assert "Traceback" not in running.log.read_text()
         finally:
-            running.process.terminate()
-            running.process.wait(5)
-            running.process.stdout.close()
+            running.stop()
 
 
 @contextmanager

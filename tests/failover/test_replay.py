@@ -5,7 +5,7 @@ from __future__ import annotations
 from forwarder_kit import ALICE, SERVERS, answer, head, make_core, request
 
 from failover.config.settings import PHONES
-from failover.proxy.events import Failover, StateChanged
+from failover.proxy.events import FailoverRecord, StateChanged
 from failover.upstream.failover import REPLAYED_AT_ONCE
 from failover.upstream.health import ANSWER, DOWN, MISS, REFUSED, UP
 
@@ -25,11 +25,11 @@ def to(outcome):
 def test_a_replay_goes_on_from_server_to_server_until_nobody_is_left():
     core = make_core(servers=THREE)
     phone(core)
-    assert to(core.signal("server1", REFUSED, 101.0, "refused")) == ["server2"]
-    assert to(core.signal("server2", REFUSED, 101.001, "refused")) == ["server3"]
-    refused = core.signal("server3", REFUSED, 101.002, "refused")
+    assert to(core.failover.signal("server1", REFUSED, 101.0, "refused")) == ["server2"]
+    assert to(core.failover.signal("server2", REFUSED, 101.001, "refused")) == ["server3"]
+    refused = core.failover.signal("server3", REFUSED, 101.002, "refused")
     assert to(refused) == [PHONES] and head(refused.sends[0].data)[0].startswith("SIP/2.0 503")
-    assert len(core.inflight) == 0 and core.counters["replayed"] == 2, "the third was refused"
+    assert len(core.pending) == 0 and core.counters["replayed"] == 2, "the third was refused"
 
 
 def test_what_a_server_answers_counts_as_handled_once():
@@ -47,16 +47,16 @@ def test_what_a_server_answers_counts_as_handled_once():
 def test_the_last_living_server_is_given_up_later_for_nobody_else_would_answer_sooner():
     core = make_core()
     for _ in range(3):
-        core.signal("server1", MISS, 100.1, "silent")
+        core.failover.signal("server1", MISS, 100.1, "silent")
     for _ in range(14):
-        core.signal("server2", MISS, 100.7, "silent")
-    assert [server.health.alive for server in core.table.servers] == [False, True]
-    core.signal("server2", MISS, 100.75, "silent")
+        core.failover.signal("server2", MISS, 100.7, "silent")
+    assert [server.up for server in core.table.servers] == [False, True]
+    core.failover.signal("server2", MISS, 100.75, "silent")
     assert core.table.hot is None
     core = make_core()
     for _ in range(3):
-        core.signal("server1", MISS, 100.1, "silent")
-    core.signal("server2", REFUSED, 100.2, "refused")
+        core.failover.signal("server1", MISS, 100.1, "silent")
+    core.failover.signal("server2", REFUSED, 100.2, "refused")
     assert core.table.hot is None, "what is certain counts at once"
 
 
@@ -64,12 +64,14 @@ def test_much_is_replayed_in_pieces_the_oldest_first_so_that_others_have_their_t
     core = make_core()
     for n in range(100):
         phone(core, n, now=100.0 + n * 0.001)
-    first = core.signal("server1", REFUSED, 101.0, "refused")
-    assert first.events[1] == Failover(101.0, "server1", "server2", "refused", 100, in_flight=100)
+    first = core.failover.signal("server1", REFUSED, 101.0, "refused")
+    assert first.events[1] == FailoverRecord(
+        101.0, "server1", "server2", "refused", 100, in_flight=100
+    )
     assert len(first.sends) == REPLAYED_AT_ONCE and b"z9hG4bK0\r\n" in first.sends[0].data
     sends = list(first.sends)
-    while core.inflight.moving:
-        sends += core.replay(101.0).sends
+    while core.pending.moved:
+        sends += core.failover.replay(101.0).sends
     assert len(sends) == 100 and {send.to for send in sends} == {"server2"}
     assert all(f"Call-ID: call-{n}\r\n".encode() in send.data for n, send in enumerate(sends))
     assert core.counters["replayed"] == 100
@@ -79,10 +81,10 @@ def test_what_the_heir_owed_when_it_died_in_the_middle_of_the_replay_is_not_lost
     core = make_core(servers=THREE)
     for n in range(100):
         phone(core, n)
-    core.signal("server1", REFUSED, 101.0, "refused")
-    sends = list(core.signal("server2", REFUSED, 101.001, "refused").sends)
-    while core.inflight.moving:
-        sends += core.replay(101.002).sends
+    core.failover.signal("server1", REFUSED, 101.0, "refused")
+    sends = list(core.failover.signal("server2", REFUSED, 101.001, "refused").sends)
+    while core.pending.moved:
+        sends += core.failover.replay(101.002).sends
     assert {send.to for send in sends} == {"server3"}
     assert {send.data.partition(b"Call-ID: ")[2].partition(b"\r")[0] for send in sends} == {
         f"call-{n}".encode() for n in range(100)
@@ -95,13 +97,13 @@ def test_what_is_replayed_stays_bounded(monkeypatch):
     for round_ in range(5):
         for n in range(50):
             phone(core, f"{round_}x{n}")
-        assert core.inflight._octets <= 2000
-        core.signal("server1", REFUSED, 101.0, "refused")
-        core.signal("server1", ANSWER, 102.0, "answers")
-        core.signal("server1", ANSWER, 102.0, "answers")
-    while core.inflight.moving:
-        core.replay(103.0)
-    assert core.counters["inflight.overflow"] > 0 and core.inflight._octets <= 2000
+        assert core.pending._octets <= 2000
+        core.failover.signal("server1", REFUSED, 101.0, "refused")
+        core.failover.signal("server1", ANSWER, 102.0, "answers")
+        core.failover.signal("server1", ANSWER, 102.0, "answers")
+    while core.pending.moved:
+        core.failover.replay(103.0)
+    assert core.counters["inflight.overflow"] > 0 and core.pending._octets <= 2000
 
 
 # -- damping ---------------------------------------------------------------------------------------
@@ -109,10 +111,10 @@ def test_what_is_replayed_stays_bounded(monkeypatch):
 
 def flapped(core, name="server1", times=3, now=200.0):
     for _ in range(times):
-        core.signal(name, REFUSED, now, "refused")
+        core.failover.signal(name, REFUSED, now, "refused")
         for _ in range(3):
             now += 0.05
-            core.signal(name, ANSWER, now, "answers")
+            core.failover.signal(name, ANSWER, now, "answers")
     return now
 
 
@@ -128,7 +130,7 @@ def test_when_the_other_one_dies_it_is_in_use_at_once_and_gets_what_that_one_owe
     core = make_core()
     now = flapped(core)
     phone(core, now=now)
-    moved = core.signal("server2", REFUSED, now + 0.01, "refused")
+    moved = core.failover.signal("server2", REFUSED, now + 0.01, "refused")
     assert to(moved) == ["server1"] and core.table.servers[0].health.state is UP
     assert [
         (event.server, event.state) for event in moved.events if isinstance(event, StateChanged)
@@ -137,7 +139,8 @@ def test_when_the_other_one_dies_it_is_in_use_at_once_and_gets_what_that_one_owe
         ("server1", UP),
     ]
     assert (
-        next(event for event in moved.events if isinstance(event, Failover)).taken_by == "server1"
+        next(event for event in moved.events if isinstance(event, FailoverRecord)).successor
+        == "server1"
     )
 
 
@@ -145,18 +148,18 @@ def test_with_both_gone_the_first_to_come_back_is_never_held_back():
     core = make_core()
     now = flapped(core)
     for name in SERVERS:
-        core.signal(name, REFUSED, now, "refused")
-    core.signal("server1", ANSWER, now + 0.05, "answers")
-    core.signal("server1", ANSWER, now + 0.1, "answers")
+        core.failover.signal(name, REFUSED, now, "refused")
+    core.failover.signal("server1", ANSWER, now + 0.05, "answers")
+    core.failover.signal("server1", ANSWER, now + 0.1, "answers")
     assert core.table.hot is core.table.servers[0]
 
 
 def test_a_second_without_new_calls_frees_the_held_one_too():
     core = make_core()
     now = flapped(core)
-    core.signal("server2", ANSWER, now, "answers", leaving=True)
-    core.signal("server1", ANSWER, now + 0.05, "answers")
-    core.signal("server1", ANSWER, now + 0.1, "answers")
+    core.failover.signal("server2", ANSWER, now, "answers", answered_503=True)
+    core.failover.signal("server1", ANSWER, now + 0.05, "answers")
+    core.failover.signal("server1", ANSWER, now + 0.1, "answers")
     assert core.table.hot is core.table.servers[0]
 
 
@@ -172,5 +175,5 @@ def test_misses_in_a_row_are_counted_afresh_after_any_sign_of_life():
     for at, signal in enumerate(
         [MISS, MISS, ANSWER, MISS, MISS, ANSWER, MISS, MISS, ANSWER, MISS, MISS, ANSWER, MISS]
     ):
-        core.signal("server1", signal, 100.0 + at * 0.05, "")
+        core.failover.signal("server1", signal, 100.0 + at * 0.05, "")
     assert core.table.servers[0].health.alive

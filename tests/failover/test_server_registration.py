@@ -7,15 +7,16 @@ from collections import Counter
 import pytest
 from forwarder_kit import KEY, field, head
 from fuzz_kit import broken, noise
+from heartbeat_kit import beat, body
 
 from failover.config.networks import LOOPBACK, Networks
 from failover.config.settings import ServerLine
 from failover.upstream.health import DOWN, RECOVERING, UP, Health
 from failover.upstream.server_registration import (
-    MOST_SERVERS,
-    REMEMBERED_CALL_IDS,
-    REMEMBERED_REFUSALS,
-    REMEMBERED_SERVERS,
+    MAX_REFUSALS,
+    MAX_REPLAY_CALL_IDS,
+    MAX_REPLAY_SERVERS,
+    MAX_SERVERS,
     Registration,
 )
 from plumbing.address import format_address
@@ -23,37 +24,6 @@ from plumbing.address import format_address
 SENDER = ("127.0.0.1", 40_000)
 FILE = (ServerLine("server1", ("127.0.0.1", 5070)),)
 NET = Networks.parse("10.0.0.0/8")
-
-
-def body(ip="127.0.0.1", port=5080, hostname="server2", *more):
-    return (
-        "\n".join([f"hostname={hostname}", f"ip={ip}", f"udpPort={port}", f"tcpPort={port}", *more])
-        + "\n"
-    )
-
-
-def beat(
-    text=None,
-    number=1,
-    call_id="life-1",
-    method="OPTIONS",
-    mark="Mobicents-Heartbeat: 1",
-    via="127.0.0.1:5080",
-):
-    """A heartbeat as Mobicents' servers write it."""
-    text = (body() if text is None else text).encode()
-    lines = [
-        f"{method} sip:127.0.0.1:5065 SIP/2.0",
-        f"Via: SIP/2.0/UDP {via};branch=z9hG4bK{call_id}.{number}",
-        "Max-Forwards: 70",
-        "From: <sip:server2@127.0.0.1>;tag=1",
-        "To: <sip:127.0.0.1:5065>",
-        f"Call-ID: {call_id}",
-        f"CSeq: {number} {method}",
-        *([mark] if mark else []),
-        f"Content-Length: {len(text)}",
-    ]
-    return "\r\n".join([*lines, "", ""]).encode() + text
 
 
 @pytest.fixture
@@ -86,7 +56,7 @@ def status(verdict):
 )
 def test_a_heartbeat_registers_its_server_and_is_answered_200(table, method, mark):
     verdict = table.receive(beat(method=method, mark=mark), SENDER, 100.0)
-    assert (verdict.what, verdict.name, verdict.target) == (
+    assert (verdict.kind, verdict.name, verdict.target) == (
         "arrived",
         "server2",
         ("127.0.0.1", 5080),
@@ -94,7 +64,7 @@ def test_a_heartbeat_registers_its_server_and_is_answered_200(table, method, mar
     assert head(verdict.answer)[0] == "SIP/2.0 200 OK"
     assert field(verdict.answer, "CSeq") == f"1 {method}" and ";tag=" in field(verdict.answer, "To")
     assert shown(table) == [("server2", "127.0.0.1:5080")]
-    assert table.receive(beat(number=2, method=method, mark=mark), SENDER, 105.0).what == "beat"
+    assert table.receive(beat(number=2, method=method, mark=mark), SENDER, 105.0).kind == "beat"
     assert len(table.servers) == 1
 
 
@@ -112,10 +82,10 @@ def test_servers_stand_in_the_order_of_their_arrival_and_one_that_comes_again_is
 def test_graceful_shutdown_is_a_leave_and_a_new_life_at_the_address_takes_it_back(table):
     table.receive(beat(), SENDER, 100.0)
     leave = body("127.0.0.1", 5080, "server2", "GRACEFUL_SHUTDOWN=true")
-    assert table.receive(beat(leave, 2), SENDER, 101.0).what == "leaving"
-    assert table.receive(beat(leave, 3), SENDER, 102.0).what == "beat", "it has said so before"
+    assert table.receive(beat(leave, 2), SENDER, 101.0).kind == "leaving"
+    assert table.receive(beat(leave, 3), SENDER, 102.0).kind == "beat", "it has said so before"
     assert table.servers[0].leaving
-    assert table.receive(beat(call_id="life-2"), SENDER, 103.0).what == "back"
+    assert table.receive(beat(call_id="life-2"), SENDER, 103.0).kind == "back"
     assert not table.servers[0].leaving
 
 
@@ -195,7 +165,7 @@ def test_a_server_of_the_file_may_beat_and_makes_no_second_one(table):
     leave = body("127.0.0.1", 5070, "server2", "GRACEFUL_SHUTDOWN=true")
     for text in (body(port=5070), leave):
         verdict = table.receive(beat(text), SENDER, 100.0)
-        assert (verdict.what, verdict.name, status(verdict)) == ("static", "server1", 200)
+        assert (verdict.kind, verdict.name, status(verdict)) == ("static", "server1", 200)
     assert table.servers == [] and not table.refusals
 
 
@@ -211,13 +181,13 @@ def test_after_a_reload_the_file_s_servers_have_their_addresses_and_names_and_th
         ServerLine("127.0.0.1:5072", ("127.0.0.1", 5072)),
         ServerLine("server4", ("127.0.0.1", 5074)),
     )
-    assert table.rebased(file, LOOPBACK) == expected
+    assert table.lines_beside(file, LOOPBACK) == expected
     assert len(table.servers) == 3, "that was a question only"
-    table.rebase(file, LOOPBACK, False)
+    table.reconfigure(file, LOOPBACK, False)
     assert table.lines() == expected
-    table.rebase(file, LOOPBACK, False)
+    table.reconfigure(file, LOOPBACK, False)
     assert table.lines() == expected, "a name once taken from the address stays"
-    table.rebase(file, NET, False)
+    table.reconfigure(file, NET, False)
     assert table.lines() == (), "none of them may register any more"
 
 
@@ -226,31 +196,31 @@ def test_after_a_reload_the_file_s_servers_have_their_addresses_and_names_and_th
 
 def test_a_stranger_s_heartbeat_is_not_even_answered_and_is_shown_with_its_reason(table):
     verdict = table.receive(beat(body("192.0.2.7")), ("192.0.2.7", 5060), 100.0)
-    assert (verdict.what, verdict.answer, table.servers) == ("outside", b"", [])
+    assert (verdict.kind, verdict.answer, table.servers) == ("outside", b"", [])
     (shown,) = table.refusals.values()
     assert shown.note == "192.0.2.7 is not in registration.allow (127.0.0.0/8, ::1/128)"
 
 
 def test_who_may_register_is_what_the_networks_say_and_then_loopback_may_not():
     table = make(NET)
-    assert table.receive(beat(), SENDER, 100.0).what == "outside"
-    assert table.receive(beat(body("10.1.2.3", 5060)), ("10.1.2.3", 5060), 100.0).what == "arrived"
+    assert table.receive(beat(), SENDER, 100.0).kind == "outside"
+    assert table.receive(beat(body("10.1.2.3", 5060)), ("10.1.2.3", 5060), 100.0).kind == "arrived"
 
 
 def test_a_server_may_register_its_own_address_only_unless_it_is_allowed():
     text = body("10.1.2.4", 5060)
     closed, open_ = make(NET), make(NET, foreign=True)
-    assert closed.receive(beat(text), ("10.1.2.3", 5060), 100.0).what == "foreign"
-    assert open_.receive(beat(text), ("10.1.2.3", 5060), 100.0).what == "arrived"
+    assert closed.receive(beat(text), ("10.1.2.3", 5060), 100.0).kind == "foreign"
+    assert open_.receive(beat(text), ("10.1.2.3", 5060), 100.0).kind == "arrived"
     elsewhere = beat(body("192.0.2.7", 5060), call_id="life-2")
-    assert open_.receive(elsewhere, ("10.1.2.3", 5060), 100.0).what == "foreign", (
+    assert open_.receive(elsewhere, ("10.1.2.3", 5060), 100.0).kind == "foreign", (
         "allowed networks all the same"
     )
 
 
 def test_the_forwarder_s_own_address_is_no_server(table):
     verdict = table.receive(beat(body(port=5060)), SENDER, 100.0)
-    assert (verdict.what, status(verdict), table.servers) == ("own", 403, [])
+    assert (verdict.kind, status(verdict), table.servers) == ("own", 403, [])
 
 
 @pytest.mark.parametrize(
@@ -276,7 +246,7 @@ def test_the_forwarder_s_own_address_is_no_server(table):
 )
 def test_a_malformed_heartbeat_is_answered_400_and_shown_with_what_is_wrong(table, data, note):
     verdict = table.receive(data, SENDER, 100.0)
-    assert (verdict.what, table.servers) == ("malformed", [])
+    assert (verdict.kind, table.servers) == ("malformed", [])
     assert (status(verdict), verdict.note) == (400, note)
     assert refused(table) == [("malformed", 1)]
 
@@ -299,38 +269,38 @@ def test_a_malformed_heartbeat_is_answered_400_and_shown_with_what_is_wrong(tabl
 )
 def test_what_cannot_be_answered_is_not(table, data):
     verdict = table.receive(data, SENDER, 100.0)
-    assert (verdict.what, verdict.answer, table.servers) == ("malformed", b"", [])
+    assert (verdict.kind, verdict.answer, table.servers) == ("malformed", b"", [])
 
 
 def test_there_is_room_for_so_many_and_the_next_hears_503():
     table = make()
-    for n in range(MOST_SERVERS):
+    for n in range(MAX_SERVERS):
         assert (
-            table.receive(beat(body(port=6000 + n), call_id=f"{n}"), SENDER, 100.0).what
+            table.receive(beat(body(port=6000 + n), call_id=f"{n}"), SENDER, 100.0).kind
             == "arrived"
         )
     verdict = table.receive(beat(body(port=7000), call_id="one more"), SENDER, 100.0)
-    assert (verdict.what, status(verdict), field(verdict.answer, "Retry-After")) == (
+    assert (verdict.kind, status(verdict), field(verdict.answer, "Retry-After")) == (
         "full",
         503,
         "5",
     )
-    assert table.receive(beat(body(port=6000), 2, "0"), SENDER, 101.0).what == "beat"
-    assert len(table.servers) == MOST_SERVERS
+    assert table.receive(beat(body(port=6000), 2, "0"), SENDER, 101.0).kind == "beat"
+    assert len(table.servers) == MAX_SERVERS
 
 
 def fill(table, hosts, now=100.0):
-    for n in range(MOST_SERVERS):
+    for n in range(MAX_SERVERS):
         host = hosts[n % len(hosts)]
         at_host = body(host, 6000 + n, f"greedy{n}")
         verdict = table.receive(beat(at_host, call_id=f"greedy{n}"), (host, 40_000), now + n / 1000)
-        assert verdict.what == "arrived"
+        assert verdict.kind == "arrived"
 
 
 def arrive(table, host, now, hostname="genuine", port=5080):
     """What becomes of a server of this host that registers itself."""
     one = beat(body(host, port, hostname), call_id=f"{hostname}-{now}")
-    return table.receive(one, (host, 40_000), now).what
+    return table.receive(one, (host, 40_000), now).kind
 
 
 def answering(table):
@@ -344,7 +314,7 @@ def test_a_host_that_fills_every_place_keeps_no_other_host_s_servers_out():
     for n in range(10):
         assert arrive(table, f"10.0.1.{n}", 101.0, f"genuine{n}") == "arrived"
     names = [name for name, _ in shown(table)]
-    assert len(names) == MOST_SERVERS and names[-1] == "genuine9" and "greedy53" in names
+    assert len(names) == MAX_SERVERS and names[-1] == "genuine9" and "greedy53" in names
     told = table.sweep(101.2, 15.0, answering(table))
     assert [each.line.name for each, _ in told] == [f"greedy{n}" for n in range(63, 53, -1)]
     assert told[0][1] == "gave way to genuine0: there are 64 registered servers at most"
@@ -359,7 +329,7 @@ def test_two_hosts_end_with_half_the_places_each():
     fill(table, ["10.0.0.66"])
     table.sweep(101.0, 15.0, answering(table))
     came = []
-    for n in range(MOST_SERVERS):
+    for n in range(MAX_SERVERS):
         came.append(arrive(table, "10.0.0.7", 101.0 + n, f"genuine{n}", 5000 + n))
         table.sweep(101.1 + n, 1e6, answering(table))
     assert came == ["arrived"] * 32 + ["full"] * 32
@@ -393,13 +363,13 @@ def test_one_that_gave_way_for_nothing_is_in_its_place_again():
     assert arrive(table, "10.0.1.1", 101.0) == "arrived"
     table.undo("genuine", ("10.0.1.1", 40_000), "Network is unreachable", 101.0)
     names = [name for name, _ in shown(table)]
-    assert len(names) == MOST_SERVERS and "genuine" not in names and "greedy63" in names
+    assert len(names) == MAX_SERVERS and "genuine" not in names and "greedy63" in names
     assert table.sweep(101.2, 15.0, answering(table)) == []
 
 
 def test_a_long_word_of_a_stranger_is_cut_where_a_word_ends_and_says_so(table):
     verdict = table.receive(beat(body(ip="192.0.2.1 " * 40)), SENDER, 100.0)
-    assert verdict.what == "malformed"
+    assert verdict.kind == "malformed"
     assert "192.0.2.1... is not an IP address" in verdict.note
 
 
@@ -407,7 +377,7 @@ def test_a_leave_of_a_server_that_is_not_in_the_table_registers_nobody(table):
     verdict = table.receive(
         beat(body("127.0.0.1", 5080, "x", "GRACEFUL_SHUTDOWN=true")), SENDER, 100.0
     )
-    assert (verdict.what, status(verdict), table.servers) == ("unlisted", 200, [])
+    assert (verdict.kind, status(verdict), table.servers) == ("unlisted", 200, [])
 
 
 # -- replays ---------------------------------------------------------------------------------------
@@ -416,15 +386,15 @@ def test_a_leave_of_a_server_that_is_not_in_the_table_registers_nobody(table):
 def test_the_last_heartbeat_again_is_a_retransmission_that_is_answered_and_proves_no_life(table):
     table.receive(beat(), SENDER, 100.0)
     verdict = table.receive(beat(), SENDER, 109.0)
-    assert (verdict.what, status(verdict)) == ("repeated", 200)
-    assert (table.servers[0].beaten, table.servers[0].beats) == (100.0, 1)
+    assert (verdict.kind, status(verdict)) == ("repeated", 200)
+    assert (table.servers[0].last_beat_at, table.servers[0].beats) == (100.0, 1)
 
 
 def test_a_cseq_that_does_not_grow_is_refused(table):
     leave = body("127.0.0.1", 5080, "server2", "GRACEFUL_SHUTDOWN=true")
     table.receive(beat(number=7), SENDER, 100.0)
     verdict = table.receive(beat(leave, 6), SENDER, 101.0)
-    assert (verdict.what, status(verdict), verdict.note) == ("replayed", 403, "CSeq 6 after 7")
+    assert (verdict.kind, status(verdict), verdict.note) == ("replayed", 403, "CSeq 6 after 7")
     assert not table.servers[0].leaving
 
 
@@ -434,8 +404,8 @@ def test_the_leave_of_a_former_life_drains_nobody(table):
     table.receive(leave, SENDER, 101.0)
     table.sweep(102.0, 10.0, {})
     table.receive(beat(call_id="life-2"), SENDER, 200.0)
-    assert table.receive(leave, SENDER, 201.0).what == "replayed"
-    assert table.receive(beat(number=99), SENDER, 201.0).what == "replayed", (
+    assert table.receive(leave, SENDER, 201.0).kind == "replayed"
+    assert table.receive(beat(number=99), SENDER, 201.0).kind == "replayed", (
         "nor does any later number of that life"
     )
     assert not table.servers[0].leaving
@@ -445,28 +415,28 @@ def test_old_heartbeats_do_not_bring_back_a_server_that_left_and_a_partition_s_e
     for number in (1, 2, 3):
         table.receive(beat(number=number), SENDER, 100.0)
     table.sweep(200.0, 10.0, {})
-    assert [table.receive(beat(number=n), SENDER, 201.0).what for n in (1, 2, 3)] == [
+    assert [table.receive(beat(number=n), SENDER, 201.0).kind for n in (1, 2, 3)] == [
         "replayed"
     ] * 3
     assert table.servers == []
-    assert table.receive(beat(number=4), SENDER, 202.0).what == "arrived"
+    assert table.receive(beat(number=4), SENDER, 202.0).kind == "arrived"
 
 
 def test_servers_that_take_a_new_call_id_for_every_heartbeat_beat_too_and_memory_stays_bounded(
     table,
 ):
     for n in range(1000):
-        assert table.receive(beat(call_id=f"c{n}"), SENDER, 100.0 + n).what == (
+        assert table.receive(beat(call_id=f"c{n}"), SENDER, 100.0 + n).kind == (
             "beat" if n else "arrived"
         )
-    assert table.receive(beat(call_id="c990"), SENDER, 2000.0).what == "replayed"
-    assert {len(heard) for heard in table._heard.values()} == {REMEMBERED_CALL_IDS}
+    assert table.receive(beat(call_id="c990"), SENDER, 2000.0).kind == "replayed"
+    assert {len(heard) for heard in table._heard.values()} == {MAX_REPLAY_CALL_IDS}
     for n in range(1000):
         table.receive(beat(body(port=6000 + n), call_id="x"), SENDER, 3000.0)
         if n % 2:
             table.forget(table.servers[-1].line.name)
             table.forget(table.servers[-1].line.name)
-    assert len(table._heard) <= REMEMBERED_SERVERS
+    assert len(table._heard) <= MAX_REPLAY_SERVERS
 
 
 def test_refusals_are_counted_by_computer_and_reason_and_only_the_latest_are_kept(table):
@@ -474,7 +444,7 @@ def test_refusals_are_counted_by_computer_and_reason_and_only_the_latest_are_kep
         table.receive(b"noise", SENDER, 100.0)
     for n in range(100):
         table.receive(b"noise", (f"192.0.2.{n}", 1), 101.0)
-    assert len(table.refusals) == REMEMBERED_REFUSALS and refused(table)[-1] == ("outside", 1)
+    assert len(table.refusals) == MAX_REFUSALS and refused(table)[-1] == ("outside", 1)
     table.receive(b"noise", SENDER, 102.0)
     table.receive(b"noise", SENDER, 103.0)
     assert refused(table)[-1] == ("malformed", 2)
@@ -492,8 +462,8 @@ def test_no_bytes_raise_and_none_of_them_change_a_server_but_a_heartbeat():
     for data in [*noise(2_000, 400), *broken(samples, 6_000)]:
         before = table.lines()
         verdict = table.receive(data, SENDER, 100.0)
-        assert len(table.servers) <= MOST_SERVERS and len(table.refusals) <= REMEMBERED_REFUSALS
-        if verdict.what != "arrived":
+        assert len(table.servers) <= MAX_SERVERS and len(table.refusals) <= MAX_REFUSALS
+        if verdict.kind != "arrived":
             assert table.lines() == before
         assert not verdict.answer or verdict.target[0] == SENDER[0]
         assert all(line.address[0] == "127.0.0.1" for line in table.lines())

@@ -42,6 +42,20 @@ def test_the_sample_file_is_good_and_keeps_the_document_s_promise():
     assert settings.promise == "a killed server is noticed at once, a hung one within 0.2 s"
 
 
+def test_the_pages_of_servers_are_urls_by_name_and_nothing_that_could_run_in_a_browser():
+    links = "server1 http://10.0.0.1:8071/, 10-0-0-2  https://[::1]/x?y=1"
+    assert read(f"{ONE}admin.links={links}", "f").links == {
+        "server1": "http://10.0.0.1:8071/",
+        "10-0-0-2": "https://[::1]/x?y=1",
+    }
+    for wrong in ("server1", "http://10.0.0.1/", "server1 javascript:alert(1)", "a b http://c/"):
+        assert faults(f"{ONE}admin.links={wrong}")[0].startswith(
+            f"servers.properties:2: admin.links: '{wrong}' is not a server and its page; write"
+        )
+    old, new = read(ONE, "f"), read(f"{ONE}admin.links=a http://b/", "f")
+    assert differences(old, new) == ["admin.links nothing -> a http://b/"]
+
+
 @pytest.mark.parametrize(
     "text, expected",
     [

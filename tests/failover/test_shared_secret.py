@@ -10,7 +10,7 @@ import threading
 import pytest
 
 from failover.config import shared_secret as secret
-from failover.config.shared_secret import SecretError, open_secret, place
+from failover.config.shared_secret import SecretError, open_secret, secret_path
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="modes of files are POSIX's")
 GOOD = "0123456789abcdef0123456789abcdef"
@@ -102,7 +102,7 @@ def test_where_it_cannot_be_written_there_is_one_for_this_run_and_a_sentence(tmp
 
 
 def test_without_a_name_it_ends_with_the_process(tmp_path):
-    assert place("", tmp_path / "f") is None
+    assert secret_path("", tmp_path / "f") is None
     assert open_secret(None).origin == "this run only (forwarder.secret.file is empty)"
 
 
@@ -111,12 +111,12 @@ def test_a_relative_name_is_beside_the_settings_or_where_systemd_keeps_the_state
 ):
     monkeypatch.delenv("STATE_DIRECTORY", raising=False)
     file = tmp_path / "servers.properties"
-    assert place("forwarder.secret", file) == tmp_path.resolve() / "forwarder.secret"
+    assert secret_path("forwarder.secret", file) == tmp_path.resolve() / "forwarder.secret"
     absolute = tmp_path / "elsewhere" / "s"
-    assert place(str(absolute), file) == absolute
+    assert secret_path(str(absolute), file) == absolute
     monkeypatch.setenv("STATE_DIRECTORY", f"{tmp_path}/state:/other")
-    assert place("forwarder.secret", file) == tmp_path / "state" / "forwarder.secret"
-    assert place(str(absolute), file) == absolute
+    assert secret_path("forwarder.secret", file) == tmp_path / "state" / "forwarder.secret"
+    assert secret_path(str(absolute), file) == absolute
 
 
 def test_forwarders_that_start_at_the_same_moment_agree(tmp_path):

@@ -13,9 +13,9 @@ import pytest
 from forwarder_kit import answer, ask, fake_servers, field, plain_phone, request
 
 from failover.config.settings import read
-from failover.config.shared_secret import passing
+from failover.config.shared_secret import ephemeral
 from failover.forwarder import Forwarder
-from failover.net import address_takeover as station
+from failover.net import active_standby
 from failover.net.sockets import open_phones, open_side
 from plumbing.address import format_address
 from plumbing.udp_socket import bind_udp
@@ -60,7 +60,7 @@ def scene(free_port, host=HOST):
             servers,
             stack.enter_context(plain_phone(host)),
             (host, free_port()),
-            passing("for a test"),
+            ephemeral("for a test"),
         )
         stack.callback(lambda: [forwarder.stop() for forwarder in made.started])
         yield made
@@ -250,8 +250,8 @@ def test_ports_that_the_twin_has_are_not_the_second_one_s_which_takes_the_next(
 def virtual(monkeypatch, free_port):
     """(a pair on an address that may move, a switch: is it here?)."""
     here = [False]
-    monkeypatch.setattr(station, "can_move", lambda listen: True)
-    monkeypatch.setattr(station, "present", lambda host: here[0])
+    monkeypatch.setattr(active_standby, "can_move", lambda listen: True)
+    monkeypatch.setattr(active_standby, "has_address", lambda host: here[0])
     with scene(free_port) as made:
         yield made, here
 
@@ -302,9 +302,9 @@ def test_what_the_system_lets_us_bind_is_not_ours_unless_an_interface_has_it(vir
 def test_without_descriptors_it_says_so_once_a_second_and_serves_on(
     free_port, eventually, caplog, monkeypatch
 ):
-    """The station looks with a socket whether its address is here; not to get one tells nothing of
+    """The forwarder looks with a socket whether its address is here; not to get one tells nothing of
     the address."""
-    monkeypatch.setattr(station, "can_move", lambda listen: True)
+    monkeypatch.setattr(active_standby, "can_move", lambda listen: True)
     monkeypatch.setitem(sys.modules, "netifaces", None)
     with scene(free_port) as pair:
         one, two = pair.start("heartbeat.fall=100"), pair.start("heartbeat.fall=100")
@@ -380,7 +380,7 @@ def no_descriptors():
     ],
 )
 def test_loopback_and_every_address_never_leave(host, moves):
-    assert station.can_move((host, 5060)) is moves
+    assert active_standby.can_move((host, 5060)) is moves
 
 
 @pytest.mark.parametrize("installed", [True, False])
@@ -389,5 +389,7 @@ def test_this_computer_s_addresses_are_known_with_and_without_netifaces(installe
         pytest.importorskip("netifaces")
     else:
         monkeypatch.setitem(sys.modules, "netifaces", None)
-    assert station.present("127.0.0.1")
-    assert not station.present("192.0.2.10") and not station.present("2001:db8::1")
+    assert active_standby.has_address("127.0.0.1")
+    assert not active_standby.has_address("192.0.2.10") and not active_standby.has_address(
+        "2001:db8::1"
+    )

@@ -97,7 +97,7 @@ def test_a_status_is_told_when_it_is_new_and_the_watchdog_every_time(systemd):
     quiet.beat("server1 is hot")
     assert systemd.drain() == ["STATUS=server1 is hot"], "no watchdog was asked for"
     watched = Notifier(systemd.environment(WATCHDOG_USEC="3000000", WATCHDOG_PID=str(os.getpid())))
-    assert (watched.watchdog, watched.rhythm) == (3.0, 1.0)
+    assert (watched.watchdog, watched.interval) == (3.0, 1.0)
     watched.beat("a")
     watched.beat("a")
     watched.beat("b")
@@ -163,14 +163,14 @@ def test_the_watchdog_stops_when_the_sip_thread_hangs_and_goes_on_when_it_gets_o
         forwarder = Forwarder(read(f"{where}\nforwarder.listen=127.0.0.1:{free_port()}", "test"))
         notifier = Notifier(systemd.environment(WATCHDOG_USEC="90000"))
         forwarder.start()
-        forwarder.every(notifier.rhythm, lambda: notifier.beat(forwarder.summary()))
+        forwarder.every(notifier.interval, lambda: notifier.beat(forwarder.summary()))
         hang, hung = threading.Event(), threading.Event()
         try:
             eventually(lambda: "STATUS=server1 is hot; 1 of 1 live" in systemd.next())
             forwarder._loop.post(lambda: (hung.set(), hang.wait(10.0)))
             hung.wait()
             systemd.drain()
-            systemd.sock.settimeout(5 * notifier.rhythm)
+            systemd.sock.settimeout(5 * notifier.interval)
             with pytest.raises(TimeoutError):
                 systemd.next()
             hang.set()

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 
 import pytest
 from forwarder_kit import FakeServer, ask, fake_servers, field, plain_phone
+from heartbeat_kit import beat, body
 from lonely_kit import ip, lonely
-from test_server_registration import beat, body
 
 from failover.config.settings import read
 from failover.forwarder import Forwarder

@@ -10,38 +10,54 @@ import pytest
 from forwarder_kit import ALICE, fake_servers, field, head, make_core, plain_phone, request
 
 from failover.config.settings import PHONES, SettingsError, read
-from failover.config.shared_secret import passing
+from failover.config.shared_secret import ephemeral
 from failover.forwarder import Forwarder
 from failover.upstream.health import ANSWER, MISS, REFUSED
-from failover.upstream.visibility import GRACE, LONGEST, QUIET, STEADY, Grace, Sight, heard
+from failover.upstream.visibility import (
+    GRACE_SECONDS,
+    MAX_HOLD_SECONDS,
+    RENEWAL_SECONDS,
+    STEADY_SECONDS,
+    GracePeriod,
+    ServerVisibility,
+    any_answers,
+)
 from plumbing.address import format_address
 
 
 def test_a_server_that_is_new_or_silent_for_fall_intervals_is_not_heard_though_it_may_be_in_use():
     core = make_core()
     servers = core.table.servers
-    assert heard(servers, core.fall)
-    core.signal("server1", REFUSED, 1.0, "refused")
-    assert heard(servers, core.fall), "the other one is"
-    for n in range(core.fall):
-        assert heard(servers, core.fall)
-        core.signal("server2", MISS, 1.0 + n, "no answer")
-    assert not heard(servers, core.fall)
-    assert servers[1].usable, "the last one is given up later, for nobody else would answer sooner"
-    core.signal("server2", ANSWER, 9.0, "answers")
-    assert heard(servers, core.fall)
+    assert any_answers(servers, core.failover.fall)
+    core.failover.signal("server1", REFUSED, 1.0, "refused")
+    assert any_answers(servers, core.failover.fall), "the other one is"
+    for n in range(core.failover.fall):
+        assert any_answers(servers, core.failover.fall)
+        core.failover.signal("server2", MISS, 1.0 + n, "no answer")
+    assert not any_answers(servers, core.failover.fall)
+    assert servers[1].accepts_dialogs, (
+        "the last one is given up later, for nobody else would answer sooner"
+    )
+    core.failover.signal("server2", ANSWER, 9.0, "answers")
+    assert any_answers(servers, core.failover.fall)
     for server in servers:
-        server.seen = False
-    assert not heard(servers, core.fall), "none has answered this forwarder yet"
+        server.ever_answered = False
+    assert not any_answers(servers, core.failover.fall), "none has answered this forwarder yet"
 
 
 def test_what_is_lost_is_told_at_once_and_what_is_back_after_a_moment_without_a_break():
-    sight = Sight()
-    assert [sight.look(True, at) for at in (0.0, STEADY - 0.01, STEADY)] == [False, False, True]
-    assert not sight.look(False, 5.0)
-    assert [sight.look(True, at) for at in (5.1, 5.2)] == [False, False]
-    assert not sight.look(False, 5.21), "and again from the beginning"
-    assert [sight.look(True, at) for at in (5.3, 5.3 + STEADY - 0.01, 5.31 + STEADY)] == [
+    sight = ServerVisibility()
+    assert [sight.update(True, at) for at in (0.0, STEADY_SECONDS - 0.01, STEADY_SECONDS)] == [
+        False,
+        False,
+        True,
+    ]
+    assert not sight.update(False, 5.0)
+    assert [sight.update(True, at) for at in (5.1, 5.2)] == [False, False]
+    assert not sight.update(False, 5.21), "and again from the beginning"
+    assert [
+        sight.update(True, at) for at in (5.3, 5.3 + STEADY_SECONDS - 0.01, 5.31 + STEADY_SECONDS)
+    ] == [
         False,
         False,
         True,
@@ -49,38 +65,40 @@ def test_what_is_lost_is_told_at_once_and_what_is_back_after_a_moment_without_a_
 
 
 def test_a_way_that_breaks_off_again_and_again_is_trusted_ever_later_until_it_has_held_for_a_minute():
-    sight, now, waited = Sight(), 0.0, []
+    sight, now, waited = ServerVisibility(), 0.0, []
     for _ in range(9):
         began = now
-        while not sight.look(True, now):
+        while not sight.update(True, now):
             now += 0.05
         waited.append(round(now - began, 2))
         now += 0.5
-        sight.look(False, now)
-    assert waited[:3] == pytest.approx([STEADY] * 3, abs=0.06)
-    assert waited[3:] == pytest.approx([1.0, 2.0, 4.0, LONGEST, LONGEST, LONGEST], abs=0.06)
+        sight.update(False, now)
+    assert waited[:3] == pytest.approx([STEADY_SECONDS] * 3, abs=0.06)
+    assert waited[3:] == pytest.approx(
+        [1.0, 2.0, 4.0, MAX_HOLD_SECONDS, MAX_HOLD_SECONDS, MAX_HOLD_SECONDS], abs=0.06
+    )
     now += 0.1
-    while not sight.look(True, now):
+    while not sight.update(True, now):
         now += 0.05
     now += 61.0
-    sight.look(False, now)
-    assert not sight.look(True, now) and sight.look(True, now + STEADY + 0.01)
+    sight.update(False, now)
+    assert not sight.update(True, now) and sight.update(True, now + STEADY_SECONDS + 0.01)
 
 
 def test_grace_is_for_the_first_second_of_requests_without_a_server_and_comes_back_after_a_while_without_any():
-    grace = Grace()
+    grace = GracePeriod()
     assert [grace.covers(at) for at in (10.0, 10.5, 10.99, 11.0, 14.0, 18.9)] == [True] * 3 + [
         False
     ] * 3
-    assert GRACE == 1.0 and QUIET == 5.0
+    assert GRACE_SECONDS == 1.0 and RENEWAL_SECONDS == 5.0
     assert grace.covers(24.0)
 
 
 def test_a_request_that_finds_no_server_has_no_answer_while_the_address_may_move_and_503_after_that():
     core = make_core()
-    core.grace = Grace()
+    core.grace = GracePeriod()
     for name in ("server1", "server2"):
-        core.signal(name, REFUSED, 1.0, "refused")
+        core.failover.signal(name, REFUSED, 1.0, "refused")
     assert core.receive(request(), PHONES, ALICE, 2.0).sends == ()
     assert core.receive(request(), PHONES, ALICE, 2.5).sends == (), "said again"
     assert core.counters["dropped.grace"] == 2
@@ -102,7 +120,7 @@ def follow(free_port, tmp_path):
                 f"forwarder.track.file={file}",
             ]
             lines += [f"{server.name}={format_address(server.address)}" for server in servers]
-            started.append(Forwarder(read("\n".join(lines), "test"), passing("a test")))
+            started.append(Forwarder(read("\n".join(lines), "test"), ephemeral("a test")))
             started[-1].start()
             return started[-1], servers, phone, address
 

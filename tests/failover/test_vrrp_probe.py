@@ -8,7 +8,7 @@ import threading
 
 import pytest
 from forwarder_kit import ALICE, fake_servers, field, head, make_core, request
-from test_forwarder_program import program, run  # noqa: F401  program is a fixture
+from forwarder_program_kit import run
 
 from failover.config.settings import PHONES
 from failover.net.vrrp_probe import DEAD, SERVES, probe
@@ -30,7 +30,7 @@ def test_the_forwarder_answers_itself_and_gives_no_server_work():
 def test_it_says_503_where_no_server_takes_new_calls():
     core = make_core()
     for name in ("server1", "server2"):
-        core.signal(name, REFUSED, 1.0, "refused")
+        core.failover.signal(name, REFUSED, 1.0, "refused")
     (sent,) = core.receive(request(**ASKED), PHONES, ALICE, 2.0).sends
     assert head(sent.data)[0] == "SIP/2.0 503 Service Unavailable" and field(
         sent.data, "Retry-After"

@@ -9,7 +9,7 @@ import random
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
-from sip.message import Request, Response, parse
+from sip.message import Request, Response, parse, reply
 from softphone.ua.account import Account
 from softphone.ua.events import (
     CallChanged,
@@ -25,6 +25,18 @@ from softphone.ua.user_agent import Agent
 Address = tuple[str, int]
 Packet = tuple[bytes, Address]
 DELAY = 0.001
+SDP = b"v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\nm=audio 7000 RTP/AVP 0\r\n"
+
+
+def accepted(
+    invite: Request,
+    tag: str = "b",
+    body: bytes = SDP,
+    contact: str = "<sip:bob@127.0.0.1:5064>",
+) -> Response:
+    """The 200 of Bob, or of whatever stands at the other end."""
+    fields = [("Contact", contact)] + ([("Content-Type", "application/sdp")] if body else [])
+    return reply(invite, 200, to_tag=tag, fields=fields, body=body)
 
 
 class Party(Protocol):

@@ -17,13 +17,13 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 from hosts_kit import SWITCH, _space, entered, run, sweep
 from hosts_kit import unfit as no_namespaces
+from process_kit import wait_until, wait_until_ready
 
 from softphone.phone import Account, Phone
 from softphone.ua.events import CallChanged, CallState, CallView, RegistrationState
@@ -90,11 +90,7 @@ def _postgres(program: str) -> str:
 
 def await_(condition, note=lambda: "", within: float = SOON):
     """The condition's value as soon as that is true."""
-    deadline = time.monotonic() + within
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"not within {within:g} s: {note()}"
-        time.sleep(0.01)
-    return value
+    return wait_until(condition, within, note)
 
 
 class Program:
@@ -313,7 +309,7 @@ class Office:
         argv = [sys.executable, "-S", str(ROOT / "forwarder.py"), str(file), "-v"]
         self.forwarder = Program("forwarder", argv, self.folder / "forwarder.log")
         stack.callback(self.forwarder.stop)
-        await_(lambda: "ready: " in self.forwarder.said, lambda: self.forwarder.said)
+        wait_until_ready(self.forwarder)
 
     def ask(self, path: str):
         """What the forwarder's page says."""

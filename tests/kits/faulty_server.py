@@ -19,7 +19,7 @@ from sip.errors import RemoteProtocolError
 from slee_mock.__main__ import main
 from slee_mock.container.event_router import Router
 from slee_mock.container.events import Arrival, Outcome, ResponseEvent, TimerEvent
-from slee_mock.services.options_responder import is_heartbeat
+from slee_mock.sip_adaptor import is_heartbeat
 from slee_mock.store.interface import Store
 
 

@@ -7,8 +7,9 @@ import socket
 import time
 from contextlib import contextmanager
 
-from failover.config.settings import FIRST_LIVE, ServerLine
-from failover.net.active_standby import ACTIVE, BOUND, Standing
+from failover.config.settings import FIRST_LIVE, ServerLine, read
+from failover.forwarder import Forwarder
+from failover.net.active_standby import ACTIVE, BOUND, HaState
 from failover.proxy.core import Core
 from failover.upstream.health import UP, Health
 from failover.upstream.server_table import Server, ServerTable
@@ -20,7 +21,7 @@ KEY = b"a key for the tests only"
 OWN = ("192.0.2.1", 5060)
 ALICE = ("192.0.2.7", 5060)
 BOB = ("192.0.2.8", 5060)
-ACTIVE_ONE = Standing(format_address(OWN), ACTIVE, 0.0, "was free at the start", BOUND)
+ACTIVE_ONE = HaState(format_address(OWN), ACTIVE, 0.0, "was free at the start", BOUND)
 SERVERS = {"server1": ("192.0.2.11", 5070), "server2": ("192.0.2.12", 5080)}
 
 
@@ -30,7 +31,7 @@ def make_table(policy=FIRST_LIVE, servers=SERVERS):
         [Server(ServerLine(*line), Health(UP, 0.0, ""), KEY) for line in servers.items()], policy
     )
     for server in table.servers:
-        server.seen = True
+        server.ever_answered = True
     return table
 
 
@@ -180,3 +181,33 @@ def ask(phone, forwarder, branch, method="OPTIONS", **options):
     """Sends a request from a phone and returns the response."""
     phone.sendto(request(method, source=phone.getsockname(), branch=branch, **options), forwarder)
     return phone.recv(65_535)
+
+
+def config(port, servers, *more, host="127.0.0.1"):
+    named = [f"{server.name}={format_address(server.address)}" for server in servers]
+    return read(
+        "\n".join(
+            [f"forwarder.listen={format_address((host, port))}", "admin.listen=", *named, *more]
+        ),
+        "test",
+    )
+
+
+@contextmanager
+def running(settings):
+    forwarder = Forwarder(settings)
+    forwarder.start()
+    try:
+        yield forwarder
+    finally:
+        forwarder.stop()
+
+
+def state_of(forwarder, name):
+    return next(
+        server["state"] for server in forwarder.status()["servers"] if server["name"] == name
+    )
+
+
+def is_state(forwarder, name, state):
+    return lambda: state_of(forwarder, name) == state

@@ -11,7 +11,8 @@ import wave
 from array import array
 from pathlib import Path
 
-from parties_kit import DOMAIN, Scene, free_port, wait_until
+from parties_kit import DOMAIN, Scene
+from process_kit import free_port, wait_until
 
 from plumbing.address import format_address
 from softphone.media.tone_generator import ToneSource

@@ -3,15 +3,13 @@ under load."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
-from benchmarks.load import Server
+from process_kit import FORWARDER, RunningProgram
 
-ROOT = Path(__file__).resolve().parents[2]
+from benchmarks.load import Server
 
 
 @contextmanager
@@ -36,20 +34,12 @@ def forwarder_started(servers, port, *settings, host="127.0.0.1"):
         file.write_text(
             "\n".join([*lines, f"forwarder.listen={host}:{port}", "admin.listen=", *settings])
         )
-        process = subprocess.Popen(
-            [sys.executable, "-S", str(ROOT / "forwarder.py"), str(file)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        running = RunningProgram([*FORWARDER, str(file)], Path(folder) / "log")
         try:
-            said = iter(process.stdout.readline, "")
-            if not any(line.startswith("ready: ") for line in said):
-                raise RuntimeError(process.stderr.read())
             yield log
         finally:
-            process.terminate()
-            log += process.communicate(timeout=10)[1].splitlines()
+            running.stop()
+            log += running.log.read_text().splitlines()
 
 
 @contextmanager

@@ -39,9 +39,8 @@ from sweep_kit import (
 from wire import World
 
 from plumbing.address import Address
-from slee_mock.services.billing import UNANSWERED, summed
-from slee_mock.store.degraded_mode import CachingStore, DegradedMode
-from slee_mock.store.records import Bill
+from slee_mock.services.bill_record import Bill, total_at
+from slee_mock.services.call_record import TIMER_C_SECONDS
 from softphone.ua.events import CallState, MessagePassed
 
 CALLING = CallState.CALLING
@@ -197,7 +196,7 @@ class Story:
 
     def _is_over(self) -> bool:
         ended = all(handset.state in (None, ENDED) for handset in (self._alice, self._bob))
-        return ended and all(summed(bill, self._stage.now).final for bill in self._stage.bills())
+        return ended and all(total_at(bill, self._stage.now).final for bill in self._stage.bills())
 
     # -- what must have come of it -----------------------------------------------------------------
 
@@ -212,9 +211,9 @@ class Story:
         return self._check_bill(bills[0]) if bills else 0.0
 
     def _check_bill(self, bill: Bill) -> float:
-        total, seen = summed(bill, self._stage.now), self.seen
+        total, seen = total_at(bill, self._stage.now), self.seen
         told = f"{total.total} for {seen.talked:.1f} s of talk ({total.why})"
-        if self._is_refused and bill.answered is None and self._giving_up < UNANSWERED:
+        if self._is_refused and bill.answered is None and self._giving_up < TIMER_C_SECONDS:
             return 0.0  # its timer ends it
         _expect(total.final and total.ended is not None, f"a bill is left open: {total.why}")
         assert total.ended is not None
@@ -282,10 +281,7 @@ class MemoryOutage(MemoryStage):
         return self._last.struck_at
 
     def revive(self, both: bool) -> None:
-        cluster = self.world.cluster
         for name in ("server1", "server2") if both else ("server2",):
-            # A process that was started anew: it knows nothing but the store.
-            cluster.outages[name] = DegradedMode(cluster.routers[name], CachingStore(cluster.store))
             self.world.restart(name)
 
 

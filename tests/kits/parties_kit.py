@@ -8,22 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import itertools
 import json
 import os
-import random
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import time
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from process_kit import ROOT, free_port, is_taken, wait_until, wait_until_ready
+
 SCENARIOS = ROOT / "tests" / "parties"
 KAMAILIO = ROOT / "examples" / "kamailio"
 DOMAIN = "failover.test"  # as in examples/kamailio/this-server.cfg
@@ -31,42 +27,7 @@ DOMAIN = "failover.test"  # as in examples/kamailio/this-server.cfg
 PASSWORDS = {"alice": "alice's password", "bob": "bob's password"}
 BUILT_IN = ("uac", "uas")
 OWN_GROUP = os.name == "posix"
-PORTS = range(25_000, 25_400)
 MEDIA = range(25_400, 26_000, 4)  # a SIPp takes the first and the third of such four
-_order: dict[range, Iterator[int]] = {}  # in which they are given out, round after round
-
-
-def free_port(among: range = PORTS) -> int:
-    """One of 127.0.0.1 that neither UDP nor TCP uses, the one that was given out longest ago. Not
-    one that the system would give to whoever asks for any: phones give theirs up and take them
-    again."""
-    order = _order.setdefault(among, itertools.cycle(random.sample(among, len(among))))
-    for port in itertools.islice(order, len(among)):
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp, socket.socket() as tcp:
-            try:
-                udp.bind(("127.0.0.1", port))
-                tcp.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        return port
-    raise AssertionError("no port is left")
-
-
-def is_taken(port: int) -> bool:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
-        try:
-            udp.bind(("127.0.0.1", port))
-        except OSError:
-            return True
-    return False
-
-
-def wait_until(condition, timeout=10.0, note=lambda: ""):
-    deadline = time.monotonic() + timeout
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"not within {timeout:g} s: {note()}"
-        time.sleep(0.02)
-    return value
 
 
 class Process:
@@ -296,7 +257,7 @@ class Scene:
         running = self.start(
             "forwarder", [sys.executable, "-S", str(ROOT / "forwarder.py"), str(file), *options]
         )
-        wait_until(lambda: "ready: " in running.said, note=lambda: running.said)
+        wait_until_ready(running)
 
     @property
     def status(self):

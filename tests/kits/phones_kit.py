@@ -10,7 +10,8 @@ import subprocess
 import wave
 from pathlib import Path
 
-from parties_kit import DOMAIN, MEDIA, PASSWORDS, absent, free_port, wait_until
+from parties_kit import DOMAIN, MEDIA, PASSWORDS, absent
+from process_kit import free_port, wait_until
 
 MODULES = next(
     (

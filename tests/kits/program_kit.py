@@ -3,14 +3,14 @@ with."""
 
 from __future__ import annotations
 
-import contextlib
 import json
+import signal
 import socket
-import subprocess
-import sys
+import tempfile
 import urllib.request
+from pathlib import Path
 
-import pytest
+from process_kit import RunningProgram, server_argv
 
 from sip.message import parse
 
@@ -39,37 +39,16 @@ class Program:
     def __init__(self, name, store, forwarder, port, page, *options):
         self.name, self.port = name, port
         self.page = f"http://127.0.0.1:{page}"
-        # only a Redis needs more than the standard library
-        bare = [] if "://" in str(store) else ["-S"]
-        self.argv = [
-            sys.executable,
-            *bare,
-            "-m",
-            "slee_mock",
-            "--name",
-            name,
-            "--listen",
-            f"127.0.0.1:{port}",
-            "--forwarder",
-            forwarder,
-            "--store",
-            str(store),
-            "--management",
-            f"127.0.0.1:{page}",
-            *options,
-        ]
+        listen, management = f"127.0.0.1:{port}", f"127.0.0.1:{page}"
+        self.argv = server_argv(name, listen, forwarder, store, management, *options)
         self.process = None
 
     def start(self):
-        self.process = subprocess.Popen(
-            self.argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        lines = []
-        for line in self.process.stdout:
-            lines.append(line)
-            if line.startswith("ready: "):
-                return self
-        pytest.fail(f"{self.name} did not start: {lines} {self.process.communicate()[1]}")
+        self.close()
+        self.log = Path(tempfile.mkstemp(".log", self.name)[1])
+        self._running = RunningProgram(self.argv, self.log)
+        self.process = self._running.process
+        return self
 
     def read(self, path):
         with urllib.request.urlopen(self.page + path, timeout=HELLO) as answer:
@@ -77,13 +56,9 @@ class Program:
 
     def end(self, number):
         """Sends the signal and returns the exit status and what went to stderr."""
-        self.process.send_signal(number)
-        return self.process.wait(HELLO), self.process.stderr.read()
+        return self._running.stop(number), self.log.read_text()
 
     def close(self):
         if self.process:
-            with contextlib.suppress(ProcessLookupError):
-                self.process.kill()
-            self.process.wait(HELLO)
-            self.process.stdout.close()
-            self.process.stderr.close()
+            self._running.stop(signal.SIGKILL)
+            self.log.unlink(missing_ok=True)

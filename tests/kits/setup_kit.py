@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import textwrap
 import zipfile
 from pathlib import Path
 
@@ -61,7 +62,15 @@ class Clone:
         for name in ("bootstrap", "sip"):
             shutil.copytree(ROOT / name, clone.root / name, ignore=ignore)
         shutil.copy(ROOT / "demo.py", clone.root)
-        for module in ("stage.py", "softphone.py", "pytest.py"):
+        (clone.root / "stage").mkdir()
+        for name in ("__init__", "display"):
+            shutil.copy(ROOT / "stage" / f"{name}.py", clone.root / "stage")
+        main = (ROOT / "stage" / "__main__.py").read_text(encoding="utf-8")
+        options, _, _ = main.partition("def main(")  # those of the example itself
+        (clone.root / "stage" / "__main__.py").write_text(
+            options + 'if __name__ == "__main__":\n' + textwrap.indent(PROGRAM, "    ")
+        )
+        for module in ("softphone.py", "pytest.py"):
             (clone.root / module).write_text(PROGRAM)
         clone.require("failover_probe==1.0")
         for version in ("1.0", "2.0"):

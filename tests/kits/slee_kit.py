@@ -1,5 +1,5 @@
-"""Servers of one cluster joined in memory: their real cores, one dict as the store, one clock that
-tests set."""
+"""Servers of one cluster joined in memory: real nodes, one dict as the store, one clock that tests
+set."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from sip.message import Request, Response, parse
-from slee_mock.container.deployment import Context, assemble
-from slee_mock.container.event_router import Router
-from slee_mock.container.events import Address, Arrival, Outcome
-from slee_mock.container.timers import Timers
-from slee_mock.failover_kept_header import Forwarders
-from slee_mock.services.billing import Sum, summed
-from slee_mock.services.options_responder import Heartbeat
-from slee_mock.store.degraded_mode import CachingStore, DegradedMode
+from slee_mock.cluster.cluster_key import KeyedStore
+from slee_mock.container.deployment import Context
+from slee_mock.container.events import Address, Outcome
+from slee_mock.node import Node
+from slee_mock.receive_queue import Datagram
+from slee_mock.services.bill_record import Bill, BillTotal, total_at
+from slee_mock.services.bindings_record import Bindings
 from slee_mock.store.interface import (
     ConditionalWrite,
     Conflict,
@@ -24,7 +23,7 @@ from slee_mock.store.interface import (
     StoreDown,
     Transaction,
 )
-from slee_mock.store.records import Bill, Bindings, Member, R
+from slee_mock.store.records import Member, R
 
 KEY = b"the cluster's key"
 FORWARDER = ("127.0.0.1", 5060)
@@ -108,8 +107,8 @@ class DictStore:
 
 
 class Cluster:
-    """`receive` hands a message to one server and returns what it sends, parsed; `tick` lets its
-    timers run out. `context` says otherwise what every server is told, as
+    """`receive` hands a message to one server and returns what it sends, parsed; `tick` does what
+    each server does every half second. `context` says otherwise what every server is told, as
     deploy=("prepaid:balances.txt",)."""
 
     def __init__(
@@ -119,57 +118,76 @@ class Cluster:
         self.wall = 1_800_000_000.0
         self.outcome: Any = None
         self.fired: list[Outcome] = []  # by the last tick
-        self.failures: list[Exception] = []  # of services, and damaged rows
-        known: dict[str, Any] = {
+        self.failures: list[Any] = []  # services' exceptions, and sentences for the operator
+        self._context: dict[str, Any] = {
             "tariff": "0.10+0.05/10s",
             "currency": "EUR",
             "users": users,
             "realm": "failover.test",
             **context,
         }
-        self.routers: dict[str, Router] = {}
-        self.timers: dict[str, Timers] = {}
-        self.outages: dict[str, DegradedMode] = {}
-        for name, address in ADDRESSES.items():
-            made = Context(server=name, address=address, key=KEY, **known)
-            self.routers[name] = Router(
-                [Heartbeat(made.answers), *assemble(made)],
-                made.answers,
-                lambda event, error: self.failures.append(error),
-                forwarders=Forwarders(FORWARDER),
-            )
-            self.timers[name] = Timers(self.routers[name])
-            self.outages[name] = DegradedMode(self.routers[name], CachingStore(self.store))
+        self.nodes: dict[str, Node] = {}
+        for name in ADDRESSES:
+            self.restart(name)
+
+    def restart(self, name: str) -> Node:
+        """A new process, which knows nothing but the store."""
+        made = Context(server=name, address=ADDRESSES[name], key=KEY, **self._context)
+        member = Member(name, ADDRESSES[name], started=self.wall)
+        store = KeyedStore(self.store, "in memory")
+        self.nodes[name] = Node(made, member, store, FORWARDER, (), self)
+        return self.nodes[name]
+
+    # What a node tells.
+
+    def warn(self, sentence: str) -> None:
+        self.failures.append(sentence)
+
+    lost = warn
+
+    def failed(self, what: str, error: BaseException) -> None:
+        self.failures.append(error)
+
+    def handled(self, message: Request | Response, note: str) -> None:
+        pass
+
+    def store_lost(self) -> None:
+        pass
+
+    store_found = store_lost
 
     def receive(
         self, message: Request | Response | bytes, at: str = "server1", source: Address = FORWARDER
     ) -> list[Any]:
-        data = message if isinstance(message, bytes) else message.to_bytes()
-        self.outcome = self.decide(at, self.routers[at].event(data, source, self.wall))
-        return [parse(send.data) for send in self.outcome.sends]
+        outcomes = self.turn([message], at, source)
+        self.outcome = outcomes[0] if outcomes else None  # None: it is no SIP message
+        return [parse(send.data) for outcome in outcomes for send in outcome.sends]
 
     def receive_all(self, messages: Sequence[Request | Response], at: str = "server1") -> list[Any]:
         """What one server that was busy finds in its socket, and what it sends."""
-        events = [
-            self.routers[at].event(message.to_bytes(), FORWARDER, self.wall) for message in messages
-        ]
-        try:
-            outcomes = self.outages[at].process_all(events)
-        except Exception:  # as Server has it
-            outcomes = [self.decide(at, event) for event in events]
+        outcomes = self.turn(messages, at)
         return [parse(send.data) for outcome in outcomes for send in outcome.sends]
 
-    def decide(self, at: str, event: Arrival) -> Outcome:
-        try:
-            return self.outages[at].process(event)
-        except StoreDown:
-            return self.outages[at].pass_on(event)
+    def turn(
+        self,
+        messages: Sequence[Request | Response | bytes],
+        at: str = "server1",
+        source: Address = FORWARDER,
+    ) -> list[Outcome]:
+        datagrams = [
+            Datagram(each if isinstance(each, bytes) else each.to_bytes(), source, self.wall)
+            for each in messages
+        ]
+        turn = self.nodes[at].receive(datagrams, self.wall)
+        return [outcome for outcomes in turn for outcome in outcomes]
 
     def tick(self, at: str = "server1") -> list[Any]:
-        """One look at what waits and at the timers, as each server has every half second; what is
-        sent on account of the timers."""
-        self.outages[at].settle()
-        self.fired = list(self.timers[at].fire(self.store, self.wall))
+        """A server's sign of life, what it deferred while the store was down, and its timers; what
+        is sent on account of the timers."""
+        node, self.fired = self.nodes[at], []
+        node.sign_of_life(self.wall)
+        while node.deadline <= self.wall:
+            self.fired += node.on_deadline(self.wall)
         return [parse(send.data) for outcome in self.fired for send in outcome.sends]
 
     def one(
@@ -182,16 +200,15 @@ class Cluster:
     def get(self, kind: type[R], key: str) -> R | None:
         return Transaction(self.store).read(kind, key)
 
-    def bill(self, call_id: str = "c1") -> Sum:
+    def bill(self, call_id: str = "c1") -> BillTotal:
         bill = self.get(Bill, call_id)
         assert bill is not None
-        return summed(bill, self.wall)
+        return total_at(bill, self.wall)
 
     def sign(self, *names: str) -> None:
         """A sign of life of each named server, now."""
         for name in names:
-            transaction = Transaction(self.store)
-            transaction.commit([Member(name, ADDRESSES[name], last_seen=self.wall)])
+            self.nodes[name].sign(self.wall)
 
     def bindings(self, aor: str) -> list[str]:
         found = self.get(Bindings, aor)
@@ -295,7 +312,8 @@ def kept(request: Request, seconds: object) -> Request:
     """The request as the forwarder passes it on that kept it so long, since no server lived."""
     late = request.copy()
     late.add(
-        "Failover-Kept", f"{seconds:.3f}" if isinstance(seconds, float | int) else str(seconds)
+        "Failover-Kept",
+        f"{seconds:.3f}" if isinstance(seconds, float | int) else str(seconds),
     )
     return late
 

@@ -9,13 +9,13 @@ import re
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 import urllib.request
 from contextlib import suppress
 
-from parties_kit import ROOT, Scene, wait_until
+from parties_kit import Scene
+from process_kit import FORWARDER, wait_until, wait_until_ready
 
 PAGES = re.compile(r"^status page at (http://\S+)/$", re.MULTILINE)
 SLOWLY = 5.0  # seconds after which a process that was asked to end is ended
@@ -28,7 +28,7 @@ class Twin:
         self.name, self.log = name, file.with_name(f"{name}.{time.monotonic_ns()}.log")
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-S", str(ROOT / "forwarder.py"), str(file)],
+                [*FORWARDER, str(file)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -40,7 +40,7 @@ class Twin:
         return self.log.read_text()
 
     def ready(self):
-        wait_until(lambda: "\nready: " in self.said, note=lambda: self.said)
+        wait_until_ready(self)
         return self
 
     @property

@@ -27,9 +27,9 @@ from wire import DAY, HEARTBEAT, SERVERS, World
 from plumbing.address import Address
 from sip.message import Request, parse
 from sip.timing import T2
-from slee_mock.services.billing import summed
+from slee_mock.services.bill_record import Bill, total_at
+from slee_mock.services.bindings_record import Bindings
 from slee_mock.store.interface import Transaction
-from slee_mock.store.records import Bill, Bindings
 from softphone.ua.events import (
     CallChanged,
     CallState,
@@ -271,7 +271,7 @@ class Play:
             self._check_bill(bill)
 
     def _check_bill(self, bill: Bill) -> None:
-        total = summed(bill, self.stage.now)
+        total = total_at(bill, self.stage.now)
         _expect(total.final, f"a bill is left open: {total.why}")
         if not self.picked_up:
             _expect(
@@ -473,7 +473,8 @@ class DoomedServer(wire.Server):
 
     def on_deadline(self, now: float) -> list[Any]:
         if self._due is not None and now >= self._due and (self.killed or self.frozen):
-            self.killed = False
+            if self.killed:
+                self.restart(now)
             if self.frozen:
                 self._world.network.send(self._unsent, SERVERS[self.name])
                 self.thaw()

@@ -37,8 +37,10 @@ from sweep_kit import (
 
 from plumbing.address import format_address
 from slee_mock.cluster.cluster_clock import steady_clock
+from slee_mock.services.bill_record import Bill
+from slee_mock.services.bindings_record import Bindings
 from slee_mock.store.interface import Transaction
-from slee_mock.store.records import Bill, Bindings, ClockOffset
+from slee_mock.store.records import ClockOffset
 from slee_mock.store.sqlite_store import SqliteStore
 from softphone.phone import Phone
 from softphone.ua.account import Account

@@ -8,7 +8,7 @@ ms. All else is the real thing.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from agent_kit import DELAY, Line, Network, Packet
@@ -21,13 +21,14 @@ from failover.proxy.events import Outcome
 from failover.upstream.health import ANSWER, MISS, REFUSED
 from failover.upstream.passive_checks import LOOK_INTERVAL
 from plumbing.address import Address, parse_address
-from sip.errors import RemoteProtocolError
-from slee_mock.services.billing import Sum, summed
-from slee_mock.store.interface import StoreDown, Transaction
-from slee_mock.store.records import SIGN_OF_LIFE, Bill
+from slee_mock.receive_queue import Datagram
+from slee_mock.services.bill_record import Bill, BillTotal, total_at
+from slee_mock.store.interface import Transaction
+from slee_mock.store.records import SIGN_OF_LIFE
 from softphone.ua.session_timer import DEFAULT_INTERVAL
 
 HEARTBEAT = 0.05  # seconds
+TICK = 1e-5  # seconds; times of day are not told apart much finer
 DAY = 1_800_000_000.0  # the wall clock's distance from the network's
 SERVERS: dict[str, Address] = {name: parse_address(text) for name, text in ADDRESSES.items()}
 
@@ -52,11 +53,11 @@ class Forwarder:
         for name, server in self._world.servers.items():
             signal = REFUSED if server.killed else MISS if server.frozen else ANSWER
             packets += self._carry_out(
-                self.core.signal(name, signal, now, f"heartbeat: {signal.value}"), now
+                self.core.failover.signal(name, signal, now, f"heartbeat: {signal.value}"), now
             )
         if now >= self._look_due:
             self._look_due = now + LOOK_INTERVAL
-            packets += self._carry_out(self.core.passive.look(now), now)
+            packets += self._carry_out(self.core.failover.passive.look(now), now)
         return packets
 
     def _carry_out(self, outcome: Outcome, now: float) -> list[Packet]:
@@ -67,7 +68,8 @@ class Forwarder:
                 packets.append((send.data, send.target))
             elif self._world.servers[send.to].killed:
                 packets += self._carry_out(
-                    self.core.signal(send.to, REFUSED, now, "its port refused a message"), now
+                    self.core.failover.signal(send.to, REFUSED, now, "its port refused a message"),
+                    now,
                 )
             else:
                 packets.append((send.data, SERVERS[send.to]))
@@ -75,7 +77,7 @@ class Forwarder:
 
 
 class Server:
-    """One server's services over the cluster's store."""
+    """One server's node, and what happens to its process."""
 
     def __init__(self, world: World, name: str) -> None:
         self._world, self.name = world, name
@@ -83,43 +85,51 @@ class Server:
         self.zombie = False  # it answers heartbeats and drops everything else
         self.handled = 0
         self._queue: list[tuple[bytes, Address]] = []
-        self.deadline: float | None = world.network.now
+        self.restart(world.network.now)
         world.network.join(SERVERS[name], self)
+
+    def restart(self, now: float) -> None:
+        """A new process of this server."""
+        self._world.cluster.wall = DAY + now
+        node = self._world.cluster.restart(self.name)
+        node.start(DAY + now)
+        self.killed, self.deadline = False, now
+        self._queue.clear()
 
     def receive(self, data: bytes, source: Address, now: float) -> list[Packet]:
         if self.frozen:
             self._queue.append((data, source))
         if self.frozen or self.killed or self.zombie:
             return []
-        self.handled += 1
-        cluster = self._world.cluster
-        try:
-            event = cluster.routers[self.name].event(data, source, DAY + now)
-        except RemoteProtocolError:
-            return []
-        outcome = cluster.decide(self.name, event)
-        return [(send.data, send.to or FORWARDER) for send in outcome.sends]
+        return self._handle([(data, source)], now)
+
+    def _handle(self, packets: Sequence[tuple[bytes, Address]], now: float) -> list[Packet]:
+        self.handled += len(packets)
+        self._world.cluster.wall = DAY + now
+        datagrams = [Datagram(data, source, DAY + now) for data, source in packets]
+        turn = self._world.cluster.nodes[self.name].receive(datagrams, DAY + now)
+        return [packet for outcomes in turn for packet in _packets(outcomes)]
 
     def on_deadline(self, now: float) -> list[Packet]:
-        self.deadline = now + SIGN_OF_LIFE
         if self.killed or self.frozen:
+            self.deadline = now + SIGN_OF_LIFE
             return []
         self._world.cluster.wall = DAY + now
-        try:
-            self._world.cluster.sign(self.name)
-            return [
-                (message.to_bytes(), FORWARDER) for message in self._world.cluster.tick(self.name)
-            ]
-        except StoreDown:
-            return []
+        node = self._world.cluster.nodes[self.name]
+        packets = _packets(node.on_deadline(DAY + now))
+        self.deadline = max(node.deadline - DAY, now + TICK)
+        return packets
 
     def thaw(self) -> None:
         """SIGCONT: it handles what has waited, as if nothing had happened."""
         self.frozen = False
         network = self._world.network
         queue, self._queue = self._queue, []
-        for data, source in queue:
-            network.send(self.receive(data, source, network.now), SERVERS[self.name])
+        network.send(self._handle(queue, network.now), SERVERS[self.name])
+
+
+def _packets(outcomes: Iterable[Any]) -> list[Packet]:
+    return [(send.data, send.to or FORWARDER) for each in outcomes for send in each.sends]
 
 
 class World:
@@ -176,7 +186,7 @@ class World:
         self.servers[name].killed = True
 
     def restart(self, name: str) -> None:
-        self.servers[name].killed = False
+        self.servers[name].restart(self.network.now)
 
     def freeze(self, name: str) -> None:
         self.servers[name].frozen = True
@@ -193,15 +203,15 @@ class World:
         self.network.lose = lose
 
     @property
-    def bills(self) -> list[Sum]:
+    def bills(self) -> list[BillTotal]:
         """As any server's management page adds them up now, the newest first."""
         return [
-            summed(bill, DAY + self.network.now)
+            total_at(bill, DAY + self.network.now)
             for bill in Transaction(self.cluster.store).scan(Bill)
         ]
 
     @property
-    def bill(self) -> Sum:
+    def bill(self) -> BillTotal:
         (bill,) = self.bills
         return bill
 

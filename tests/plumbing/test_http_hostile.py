@@ -27,6 +27,16 @@ LOCAL = b"Host: localhost\r\n"
 @pytest.fixture
 def site(caplog):
     caplog.set_level(logging.INFO)
+    yield from served()
+
+
+@pytest.fixture(scope="module")
+def standing_site():
+    """For tests by the dozen: to end a server takes a tenth of a second."""
+    yield from served()
+
+
+def served():
     events = queue.Queue()
     closed = []
     routes = {
@@ -158,8 +168,10 @@ BAD = {
 
 @pytest.mark.parametrize("octets, expected", BAD.values(), ids=list(BAD))
 def test_a_request_that_is_none_is_refused_with_a_sentence_and_no_traceback(
-    site, caplog, octets, expected
+    standing_site, caplog, octets, expected
 ):
+    caplog.set_level(logging.INFO)
+    site = standing_site
     said = say(site, octets + b"\r\n")
     assert status(said) == expected
     assert json.loads(said.partition(b"\r\n\r\n")[2])["error"], "it says why"
@@ -183,8 +195,8 @@ def test_a_request_that_is_none_is_refused_with_a_sentence_and_no_traceback(
         b"000\r\n",
     ],
 )
-def test_what_is_only_unusual_is_served(site, octets):
-    assert status(say(site, octets + b"Connection: close\r\n\r\n")) == 200
+def test_what_is_only_unusual_is_served(standing_site, octets):
+    assert status(say(standing_site, octets + b"Connection: close\r\n\r\n")) == 200
 
 
 def test_a_thousand_bad_requests_make_a_line_a_second_which_says_how_many_there_were(site, caplog):
@@ -273,7 +285,7 @@ def test_when_every_connection_is_busy_one_more_hears_503_at_once(
 
 
 def test_a_request_an_octet_at_a_time_is_not_waited_for_without_end(site, monkeypatch):
-    monkeypatch.setattr(pages, "SILENCE", 0.5)
+    monkeypatch.setattr(pages, "CLIENT_SECONDS", 0.5)
     began = time.monotonic()
     with socket.create_connection(site.address, timeout=0.05) as sock:
         for octet in b"GET / HTTP/1.1\r\nX: " + b"x" * 1000:

@@ -9,7 +9,7 @@ import pytest
 from failover.admin.event_log import plain
 from plumbing import throttled_log
 from plumbing.shorten_text import shortened
-from plumbing.throttled_log import RareLog
+from plumbing.throttled_log import ThrottledLog
 
 SENTENCE = "there are sixty-four registered servers and no more may be"
 
@@ -38,7 +38,7 @@ def test_what_a_stranger_said_is_printable_and_shows_that_there_was_more():
 def test_a_rare_log_says_a_line_a_second_and_how_many_it_left_out(caplog, monkeypatch):
     now = [100.0]
     monkeypatch.setattr(throttled_log.time, "monotonic", lambda: now[0])
-    rare = RareLog(logging.getLogger("test"))
+    rare = ThrottledLog(logging.getLogger("test"))
     for _ in range(5):
         rare.say("one", logging.WARNING, "no descriptors")
     rare.say("two", logging.WARNING, "no threads")

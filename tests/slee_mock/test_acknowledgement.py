@@ -10,10 +10,11 @@ from slee_kit import Cluster, answer, in_dialog, invite, kept, phone_request, re
 
 from slee_mock.management import csv_export as export
 from slee_mock.management import snapshot as report
-from slee_mock.services.billing import summed
+from slee_mock.services.bill_record import Bill, ServedBy, total_at
+from slee_mock.services.call_record import Call
 from slee_mock.services.prepaid import Account
 from slee_mock.store.interface import Transaction
-from slee_mock.store.records import Bill, Call, Carrier, from_json, to_json
+from slee_mock.store.records import from_json, to_json
 
 CANCEL = phone_request("CANCEL", "sip:bob@failover.test")
 ACK = in_dialog("ACK", cseq=1)
@@ -97,9 +98,9 @@ def test_a_hang_up_is_the_end_though_the_timer_was_first(cluster):
 def test_an_acknowledgement_saves_the_bill_alone_and_only_the_first(cluster):
     cluster.one(answer(cluster.one(invite()), 200))
     cluster.one(ACK)
-    assert [save.KIND for save in cluster.outcome.saves] == ["bill"]
+    assert [save.KIND for save in cluster.outcome.writes] == ["bill"]
     cluster.one(ACK)
-    assert cluster.outcome.saves == ()
+    assert cluster.outcome.writes == ()
 
 
 def test_a_2xx_said_again_changes_nothing(cluster):
@@ -108,7 +109,7 @@ def test_a_2xx_said_again_changes_nothing(cluster):
     before = cluster.get(Bill, "c1")
     cluster.wall += 0.5
     cluster.one(answer(offered, 200))
-    assert cluster.outcome.saves == () and cluster.get(Bill, "c1") == before
+    assert cluster.outcome.writes == () and cluster.get(Bill, "c1") == before
     cluster.one(ACK)
     acknowledged = cluster.get(Bill, "c1")
     cluster.wall += 0.5
@@ -129,12 +130,12 @@ def test_a_bill_of_an_older_version_keeps_its_total():
             1.0,
             answered=2.0,
             ended=14.0,
-            carriers=(Carrier("server1", 1.0),),
+            carriers=(ServedBy("server1", 1.0),),
         )
     )
     old = old.replace(',"acknowledged":0.0,"presumed":false', "")
     assert "acknowledged" not in old
-    assert summed(from_json(Bill, old), 20.0).total == "0.20"
+    assert total_at(from_json(Bill, old), 20.0).total == "0.20"
 
 
 def test_pages_and_tables_tell_which_bills_were_not_acknowledged(cluster):
@@ -145,7 +146,7 @@ def test_pages_and_tables_tell_which_bills_were_not_acknowledged(cluster):
     cluster.tick()
     (told,), _ = report.bills(Transaction(cluster.store), 1, None, cluster.wall)
     assert (told["acknowledged"], told["presumed"], told["total"]) == (False, True, "0.00")
-    cells = dict(zip(export.HEADER, export.lines([told]).strip().split(","), strict=True))
+    cells = dict(zip(export.HEADER, export.table([told]).strip().split(","), strict=True))
     assert (cells["why"], cells["total"], cells["talk_seconds"]) == (UNHEARD, "0.00", "0")
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from slee_kit import Cluster, answer, in_dialog, invite, phone_request, register
 
-from slee_mock.container.events import CallAnswered, CallEnded, CallGivenUp, CallRang
-from slee_mock.services.billing import Tariff, noted, summed
-from slee_mock.store.records import Bill, Carrier
+from slee_mock.container.events import CallAnswered, CallCancelled, CallEnded, CallRang
+from slee_mock.services.bill_record import Bill, ServedBy, total_at, with_event
+from slee_mock.services.tariff import Tariff
 
 OFFERED = Bill(
     "c1",
@@ -18,13 +18,13 @@ OFFERED = Bill(
     "0.10+0.05/10s",
     "EUR",
     offered=100.0,
-    carriers=(Carrier("server1", 100.0),),
+    carriers=(ServedBy("server1", 100.0),),
 )
 
 
 def after(*events, bill=OFFERED):
     for event in events:
-        bill = noted(bill, event)
+        bill = with_event(bill, event)
     return bill
 
 
@@ -78,13 +78,13 @@ def test_what_is_no_tariff_is_told_with_an_example(text):
     ],
 )
 def test_every_started_unit_counts(length, seconds, units, total):
-    bill = summed(answered(ended=110.0 + length), wall=1e6)
+    bill = total_at(answered(ended=110.0 + length), wall=1e6)
     assert (bill.seconds, bill.units, bill.total, bill.final) == (seconds, units, total, True)
 
 
 def test_a_running_call_is_billed_until_now():
-    assert summed(answered(), wall=121.5) == summed(answered(), wall=121.5)
-    running = summed(answered(), wall=121.5)
+    assert total_at(answered(), wall=121.5) == total_at(answered(), wall=121.5)
+    running = total_at(answered(), wall=121.5)
     assert (running.state, running.seconds, running.total, running.final) == (
         "answered",
         11,
@@ -94,7 +94,7 @@ def test_a_running_call_is_billed_until_now():
 
 
 def test_a_call_nobody_answered_costs_nothing():
-    bill = summed(after(CallRang("c1", 101.0), CallEnded("c1", 105.0, "Bob is busy")), wall=200.0)
+    bill = total_at(after(CallRang("c1", 101.0), CallEnded("c1", 105.0, "Bob is busy")), wall=200.0)
     assert (bill.state, bill.seconds, bill.units, bill.total, bill.final) == (
         "ended",
         0,
@@ -120,27 +120,29 @@ def test_nothing_that_comes_late_changes_a_bill_whose_call_has_ended():
     busy = after(CallEnded("c1", 105.0, "Bob is busy"))
     late = (
         CallRang("c1", 106.0),
-        CallGivenUp("c1", 106.0, "Alice gave up"),
+        CallCancelled("c1", 106.0, "Alice gave up"),
         CallAnswered("c1", 106.0),
     )
     assert after(*late, bill=busy) == busy
 
 
 def test_every_state_has_a_sentence():
-    assert summed(OFFERED, 101.0).why == "Calling Bob"
-    assert summed(after(CallRang("c1", 101.0)), 102.0).why == "Bob's phone is ringing"
-    assert summed(answered(), 120.0).why == "Alice and Bob are talking"
-    assert summed(after(CallGivenUp("c1", 103.0, "Alice gave up")), 104.0).why == "Alice gave up"
+    assert total_at(OFFERED, 101.0).why == "Calling Bob"
+    assert total_at(after(CallRang("c1", 101.0)), 102.0).why == "Bob's phone is ringing"
+    assert total_at(answered(), 120.0).why == "Alice and Bob are talking"
+    assert (
+        total_at(after(CallCancelled("c1", 103.0, "Alice gave up")), 104.0).why == "Alice gave up"
+    )
 
 
 def test_a_call_that_nobody_answered_and_nobody_ended_does_not_ring_for_ever():
-    bill = summed(after(CallRang("c1", 101.0)), wall=100.0 + 201)
+    bill = total_at(after(CallRang("c1", 101.0)), wall=100.0 + 201)
     assert (bill.state, bill.why, bill.final) == ("ended", "Bob did not answer", True)
 
 
 def test_a_call_whose_answer_came_after_its_end_costs_nothing():
     """Both were kept while no server lived, and answers have no time of their own."""
-    bill = summed(answered(at=110.0, ended=50.0), wall=140.0)
+    bill = total_at(answered(at=110.0, ended=50.0), wall=140.0)
     assert (bill.state, bill.ended, bill.seconds, bill.units, bill.total) == (
         "ended",
         50.0,
@@ -165,16 +167,16 @@ def test_a_call_whose_answer_came_after_its_end_costs_nothing():
 def test_the_servers_shares_add_up_to_the_calls_seconds(since, shares):
     names = ("server2", "server1")
     carriers = (
-        Carrier("server1", 100.0),
-        *(Carrier(names[i % 2], each) for i, each in enumerate(since)),
+        ServedBy("server1", 100.0),
+        *(ServedBy(names[i % 2], each) for i, each in enumerate(since)),
     )
-    bill = summed(answered(ended=122.95, carriers=carriers), wall=1e6)
+    bill = total_at(answered(ended=122.95, carriers=carriers), wall=1e6)
     assert bill.carried == shares
     assert sum(seconds for _, seconds in bill.carried) == bill.seconds == 12
 
 
 def test_a_tariff_is_fixed_when_the_call_is_offered():
-    assert summed(answered(ended=111.0, tariff="1+2/1s"), wall=1e6).total == "3.00"
+    assert total_at(answered(ended=111.0, tariff="1+2/1s"), wall=1e6).total == "3.00"
 
 
 # -- in the cluster --------------------------------------------------------------------------------

@@ -6,7 +6,8 @@ from __future__ import annotations
 import pytest
 from slee_kit import Cluster, answer, cluster_with_bob, in_dialog, invite, phone_request, register
 
-from slee_mock.store.records import Bill, Call
+from slee_mock.services.bill_record import Bill
+from slee_mock.services.call_record import Call
 
 BOB_AT = "sip:bob@127.0.0.1:4100"
 ALICE_AT = "sip:alice@127.0.0.1:4000"
@@ -310,8 +311,7 @@ def test_what_cannot_be_read_in_an_answer_is_passed_on_untouched(cluster, status
 def test_lines_that_are_no_header_fields_pass_too(cluster):
     plain = answer(cluster.one(invite()), 200).to_bytes()
     odd = plain.replace(b"Contact:", b"an odd line\r\nContact:")
-    event = cluster.routers["server1"].event(odd, ("127.0.0.1", 5060), cluster.wall)
-    (send,) = cluster.decide("server1", event).sends
+    ((send,),) = [outcome.sends for outcome in cluster.turn([odd])]
     assert b"an odd line\r\n" in send.data and cluster.bill().state == "answered"
 
 

@@ -10,8 +10,14 @@ import urllib.request
 import pytest
 from slee_kit import Cluster, DictStore, answer, in_dialog, invite, register
 
-from slee_mock.cluster.clock_offset import anchored, told_by_others
-from slee_mock.cluster.cluster_clock import LISTENED, Clock, boot_id, steady_clock
+from slee_mock.cluster.cluster_clock import (
+    LISTEN_SECONDS,
+    Clock,
+    boot_id,
+    choose_offset,
+    running_servers_time,
+    steady_clock,
+)
 from slee_mock.server import Server
 from slee_mock.settings import Settings
 from slee_mock.store.interface import Transaction
@@ -89,7 +95,7 @@ def test_a_computer_whose_clock_is_wrong_goes_by_the_living_servers_of_the_other
     sign(store, living)
 
     def pass_and_sign(seconds: float) -> None:
-        assert seconds == LISTENED
+        assert seconds == LISTEN_SECONDS
         right.passes(seconds)
         wrong.passes(seconds)
         sign(store, living)
@@ -132,7 +138,9 @@ def test_servers_that_start_together_agree():
 )
 def test_what_a_server_that_starts_goes_by(known, signs, offset):
     members = [Member(str(number), "x", last_seen=sign) for number, sign in enumerate(signs)]
-    assert anchored(known, members, "b", steady=100.0, system=1000.0) == ClockOffset("b", offset)
+    assert choose_offset(known, members, "b", steady=100.0, system=1000.0) == ClockOffset(
+        "b", offset
+    )
 
 
 @pytest.mark.parametrize(
@@ -145,7 +153,7 @@ def test_what_a_server_that_starts_goes_by(known, signs, offset):
 )
 def test_only_who_gives_a_sign_tells_the_time(before, after, told):
     assert (
-        told_by_others(
+        running_servers_time(
             [Member("s", "x", last_seen=before)], [Member("s", "x", last_seen=after)], 1000.0
         )
         == told

@@ -7,9 +7,10 @@ import pytest
 from slee_kit import Cluster, answer, in_dialog, invite, phone_request, register
 from wire import World
 
-from slee_mock.store.degraded_mode import MOST_TOLD, CachingStore, CallCache, DegradedMode
+from slee_mock.services.bill_record import Bill
+from slee_mock.services.call_record import Call
+from slee_mock.store.degraded_mode import MOST_NAMED, CachingStore
 from slee_mock.store.interface import ConditionalWrite, Row, StoreDown
-from slee_mock.store.records import Bill, Call
 from softphone.ua.events import CallState
 
 
@@ -40,11 +41,11 @@ def test_a_hang_up_reaches_the_other_phone_and_is_billed_at_its_own_time_once_th
     assert cluster.one(answer(bye, 200)).status == 200
     cluster.wall += 600.0
     cluster.store.down = False
-    assert cluster.bill().state == "answered" and cluster.outages["server1"].waiting == 1
+    assert cluster.bill().state == "answered" and cluster.nodes["server1"].degraded.deferred == 1
     assert cluster.tick() == [], "nobody hears of it twice"
     bill = cluster.bill()
     assert (bill.state, bill.seconds, bill.units, bill.why) == ("ended", 25, 3, "alice hung up")
-    assert cluster.get(Call, "c1").over and cluster.outages["server1"].waiting == 0
+    assert cluster.get(Call, "c1").over and cluster.nodes["server1"].degraded.deferred == 0
 
 
 def test_the_called_phone_may_hang_up_as_well(cluster):
@@ -66,10 +67,10 @@ def test_a_bye_that_is_repeated_before_and_after_the_stores_return_ends_the_call
     for _ in range(3):
         assert cluster.one(in_dialog("BYE")).method == "BYE"
         cluster.wall += 4.0
-    assert cluster.outages["server1"].waiting == 1
+    assert cluster.nodes["server1"].degraded.deferred == 1
     cluster.store.down = False
     assert cluster.one(in_dialog("BYE")).method == "BYE"
-    assert cluster.bill().seconds == 10 and cluster.outages["server1"].waiting == 0
+    assert cluster.bill().seconds == 10 and cluster.nodes["server1"].degraded.deferred == 0
 
 
 def test_a_bye_that_another_server_could_save_first_stays_the_one_that_counts(cluster):
@@ -125,14 +126,16 @@ def test_an_answer_waits_until_the_store_knows_of_it(cluster):
     """Passed on unrecorded it would make a call that no server knows, if this one died."""
     offered = cluster.one(invite())
     cluster.store.down = True
-    assert cluster.receive(answer(offered, 200)) == [] and cluster.outcome.dropped == "store_down"
+    assert (
+        cluster.receive(answer(offered, 200)) == [] and cluster.outcome.drop_reason == "store_down"
+    )
     cluster.wall += 4.0
     cluster.store.down = False
     assert cluster.one(answer(offered, 200)).status == 200  # the phone repeats it for 32 s
     cluster.store.down = True
     assert cluster.one(answer(offered, 200)).status == 200, "the second time it says nothing new"
     assert cluster.one(in_dialog("ACK", cseq=1)).method == "ACK"
-    assert cluster.outages["server1"].waiting == 1, (
+    assert cluster.nodes["server1"].degraded.deferred == 1, (
         "whether the caller has acknowledged it is for the bill"
     )
 
@@ -149,14 +152,14 @@ def test_what_begins_or_changes_something_is_refused_and_what_is_unknown_here_st
     assert cluster.receive(in_dialog("BYE"), at="server2") == [], (
         "this server has never seen the call"
     )
-    assert cluster.outages["server2"].waiting == 0
+    assert cluster.nodes["server2"].degraded.deferred == 0
 
 
 def test_an_invite_that_rings_already_is_not_refused_when_it_is_said_again(cluster):
     """After 503 its caller would be gone, and the other phone's answer would be billed to him."""
     offered = cluster.one(invite())
     cluster.store.down = True
-    assert cluster.receive(invite()) == [] and cluster.outcome.dropped == "store_down"
+    assert cluster.receive(invite()) == [] and cluster.outcome.drop_reason == "store_down"
     cluster.store.down = False
     assert cluster.one(answer(offered, 200)).status == 200
 
@@ -165,7 +168,7 @@ def test_a_copy_that_has_grown_old_leads_to_silence_and_never_to_a_wrong_refusal
     offered = cluster.one(invite())
     cluster.receive(answer(offered, 200), at="server2")  # server1 has not heard that Bob answered
     cluster.store.down = True
-    assert cluster.receive(in_dialog("BYE")) == [] and cluster.outcome.dropped == "store_down"
+    assert cluster.receive(in_dialog("BYE")) == [] and cluster.outcome.drop_reason == "store_down"
     assert cluster.one(in_dialog("BYE"), at="server2").method == "BYE"
 
 
@@ -177,21 +180,20 @@ def test_strangers_gain_nothing_by_an_outage(cluster):
         cluster.receive(phone_request("INFO", "sip:evil@192.0.2.66", to_tag="b1", cseq=2))[0].status
         == 503
     )
-    assert cluster.outages["server1"].waiting == 0
+    assert cluster.nodes["server1"].degraded.deferred == 0
 
 
-def test_what_waits_is_bounded_and_what_has_no_room_has_to_be_said_again(cluster):
+def test_what_waits_is_bounded_and_what_has_no_room_has_to_be_said_again(cluster, monkeypatch):
     talk(cluster)
-    outage = cluster.outages["server1"] = DegradedMode(
-        cluster.routers["server1"], CachingStore(cluster.store), most=2
-    )
+    monkeypatch.setattr("slee_mock.store.degraded_mode.MOST_DEFERRED", 2)
+    outage = cluster.nodes["server1"].degraded
     for number in range(4):
         offered = cluster.one(invite(call_id=f"x{number}"))
         cluster.receive(answer(offered, 200))
     cluster.store.down = True
     sent = [cluster.receive(in_dialog("BYE", call_id=f"x{number}")) for number in range(4)]
-    assert [len(each) for each in sent] == [1, 1, 0, 0] and outage.waiting == 2
-    assert outage.told() == "BYE of call x0, BYE of call x1"
+    assert [len(each) for each in sent] == [1, 1, 0, 0] and outage.deferred == 2
+    assert outage.describe() == "BYE of call x0, BYE of call x1"
     cluster.store.down = False
     assert len(cluster.receive(in_dialog("BYE", call_id="x2"))) == 1
     cluster.tick()
@@ -204,18 +206,19 @@ def test_what_waits_is_bounded_and_what_has_no_room_has_to_be_said_again(cluster
 
 
 def test_what_is_lost_is_told_in_a_line_of_bounded_length(cluster):
-    outage = cluster.outages["server1"]
+    outage = cluster.nodes["server1"].degraded
     for number in range(9):
         cluster.receive(answer(cluster.one(invite(call_id=f"x{number}")), 200))
     cluster.store.down = True
     for number in range(9):
         cluster.receive(in_dialog("BYE", call_id=f"x{number}"))
-    assert outage.told().endswith(f"BYE of call x{MOST_TOLD - 1} and 4 more")
+    assert outage.describe().endswith(f"BYE of call x{MOST_NAMED - 1} and 4 more")
 
 
-def test_copies_are_bounded_and_the_longest_untouched_goes_first():
-    copies = CallCache(most=2)
-    store = CachingStore(Cluster().store, copies)
+def test_copies_are_bounded_and_the_longest_untouched_goes_first(monkeypatch):
+    monkeypatch.setattr("slee_mock.store.degraded_mode.MOST_COPIES", 2)
+    store = CachingStore(Cluster().store)
+    copies = store.cache
     store.save([ConditionalWrite("call", "c1", "one", 0), ConditionalWrite("bill", "c1", "x", 0)])
     store.save([ConditionalWrite("call", "c2", "two", 0)])
     store.get("call", "c1")
@@ -256,10 +259,8 @@ def test_a_server_that_dies_with_what_it_had_to_say_leaves_a_call_that_no_phone_
     world.run(0.5)
     assert world.bob.state == CallState.ENDED
     world.kill(world.hot)
-    world.cluster.outages["server1"] = DegradedMode(
-        world.cluster.routers["server1"], CachingStore(world.cluster.store)
-    )
     world.cluster.store.down = False
+    world.restart("server1")
     world.run(1.0)
     assert world.bill.state == "answered"
     world.run(100.0)
@@ -272,4 +273,4 @@ def test_a_further_call_of_one_call_id_that_rings_is_not_refused_either(cluster)
     beside = {"user": "bob", "tag": "p1", "branch": "z9hG4bKb2b", "uri": "sip:carol@failover.test"}
     assert cluster.one(invite(**beside)).method == "INVITE"
     cluster.store.down = True
-    assert cluster.receive(invite(**beside)) == [] and cluster.outcome.dropped == "store_down"
+    assert cluster.receive(invite(**beside)) == [] and cluster.outcome.drop_reason == "store_down"

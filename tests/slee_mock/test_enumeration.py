@@ -13,8 +13,8 @@ from sip.digest import Challenge, make_nonce
 from sip.digest import answer as solve
 from sip.message import Message
 from slee_mock.services import authentication as gate
+from slee_mock.services.bindings_record import Binding, Bindings
 from slee_mock.store.interface import Transaction
-from slee_mock.store.records import Binding, Bindings
 
 USERS = {"alice": "wonderland", "known": "builder", "away1": "builder"}
 # with a phone; without; with a phone, not in the file; nobody

@@ -20,9 +20,10 @@ from slee_kit import (
 
 from plumbing.address import Address
 from slee_mock.server import Server
+from slee_mock.services.bill_record import Bill
+from slee_mock.services.call_record import Call
 from slee_mock.settings import Settings
 from slee_mock.store.interface import Transaction
-from slee_mock.store.records import Bill, Call
 from slee_mock.store.sqlite_store import SqliteStore
 
 CANCEL = phone_request("CANCEL", "sip:bob@failover.test")

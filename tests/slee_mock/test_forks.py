@@ -9,8 +9,10 @@ from slee_kit import Cluster, answer, cluster_with_bob, in_dialog, invite, phone
 from sip.digest import Challenge
 from sip.digest import answer as solve
 from sip.message import Request
+from slee_mock.services.bill_record import Bill
+from slee_mock.services.call_record import Call
 from slee_mock.store.interface import Transaction
-from slee_mock.store.records import Bill, Call, from_json, to_json
+from slee_mock.store.records import from_json, to_json
 
 BOB_AT, CAROL_AT, ALICE_AT = (
     "sip:bob@127.0.0.1:4100",

@@ -6,9 +6,8 @@ import pytest
 from slee_kit import KEY, Cluster, invite, register
 
 from sip.digest import Challenge, answer, make_nonce
-from slee_mock.services.login_throttle import MEMORY, MOST, SLOTS, Tally
+from slee_mock.services.login_throttle import MEMORY, MOST, SLOTS, FailedLogins, FailedLoginSlot
 from slee_mock.store.interface import Transaction
-from slee_mock.store.records import Guesses
 
 REALM = "failover.test"
 RIGHT = {"alice": "wonderland", "bob": "builder"}
@@ -60,7 +59,9 @@ def test_after_ten_wrong_passwords_each_further_one_has_to_wait_and_the_right_on
         "Too Many Wrong Passwords",
         "1",
     )
-    assert guard.cluster.outcome.dropped == "guessing_slowed", "counted, for the management page"
+    assert guard.cluster.outcome.drop_reason == "guessing_slowed", (
+        "counted, for the management page"
+    )
     assert guard.says("builder").status == 500, (
         "the right one is not looked at: else nobody would have to wait"
     )
@@ -108,7 +109,7 @@ def test_an_unknown_user_cannot_be_told_from_a_known_one(guard):
                     [field.name for field in response.fields],
                     response.all("WWW-Authenticate"),
                     response.get("Retry-After"),
-                    [type(each) for each in guard.cluster.outcome.saves],
+                    [type(each) for each in guard.cluster.outcome.writes],
                 )
             )
         return found
@@ -145,7 +146,7 @@ def test_a_retransmission_is_no_guess_and_hears_what_it_heard(guard):
     tenth = guard.request("guess")
     heard = [guard.cluster.one(tenth, at).to_bytes() for at in ("server1", "server1", "server1")]
     assert heard == heard[:1] * 3
-    assert guard.cluster.outcome.saves == ()
+    assert guard.cluster.outcome.writes == ()
     assert guard.cluster.one(tenth, "server2").status == 401
     guard.cluster.wall += 1
     assert guard.says("builder").status == 200
@@ -164,14 +165,16 @@ def test_a_flood_of_names_fills_a_fixed_number_of_rows_of_a_fixed_length(guard):
         transaction = Transaction(store)
         transaction.commit(
             [
-                Tally.read(transaction, KEY, f"user{number}", "192.0.2.66").failed(
+                FailedLogins.read(transaction, KEY, f"user{number}", "192.0.2.66").failed(
                     "x", guard.cluster.wall
                 )
             ]
         )
-    rows = store.scan(Guesses.KIND)
+    rows = store.scan(FailedLoginSlot.KIND)
     assert len(rows) == SLOTS
-    assert max(len(Transaction(store).read(Guesses, key).guessers) for key, _ in rows) == MOST
+    assert (
+        max(len(Transaction(store).read(FailedLoginSlot, key).guessers) for key, _ in rows) == MOST
+    )
     assert max(len(row.text) for _, row in rows) < 3000
 
 

@@ -6,12 +6,10 @@ from __future__ import annotations
 import csv
 import io
 import json
-import re
 import socket
 import threading
 import urllib.error
 import urllib.request
-from html.parser import HTMLParser
 
 import prometheus_kit
 import pytest
@@ -19,12 +17,10 @@ from slee_kit import answer, in_dialog, invite, phone_request, register
 
 from plumbing.address import format_address
 from sip.message import parse
-from slee_mock.management import page
-from slee_mock.management.snapshot import OpenCalls, ServerStatus, board
 from slee_mock.server import Server
+from slee_mock.services.bill_record import Bill
 from slee_mock.settings import Settings
 from slee_mock.store.interface import StoreDown, Transaction
-from slee_mock.store.records import Bill, Member
 from slee_mock.store.sqlite_store import SqliteStore
 
 EVIL = "<script>alert(1)</script>\"&'"
@@ -74,12 +70,7 @@ def site(tmp_path, free_port):
     made.sock.close()
 
 
-def test_before_anything_happened_the_page_says_so(site):
-    text = site.get("/")[1]
-    assert "Nobody is talking now" in text
-    assert "No bills yet" in text
-    assert "No forwarder has been heard" in text
-    assert "Nobody is registered now" in text
+def test_before_anything_happened_there_are_no_calls(site):
     assert site.json("/calls")["calls"] == []
 
 
@@ -190,7 +181,6 @@ def test_the_file_is_whole_though_it_is_long_and_its_reader_knows_no_chunks(site
 def test_the_forwarders_word_makes_this_server_the_hot_one(site, eventually):
     site.ask(phone_request("OPTIONS", "sip:127.0.0.1:5070", fields=[("Failover-Role", "hot")]))
     eventually(lambda: site.json("/members")["hot"] == "server1")
-    assert "hot: new calls come here" in site.get("/")[1]
     assert 'slee_member_role{member="server1",role="hot"} 1' in site.get("/metrics")[1]
 
 
@@ -200,65 +190,33 @@ def test_of_many_users_the_newest_are_shown_and_all_are_counted(site, monkeypatc
         site.ask(register(user=f"user{number}"))
     found = site.json("/bindings")
     assert (found["users"], found["shown"], len(found["bindings"])) == (5, 3, 3)
-    assert "The newest 3 of 5 users" in site.get("/")[1]
     assert "slee_users 5\n" in site.get("/metrics")[1]
 
 
-class Elements(HTMLParser):
-    """Which elements and attributes a browser would make of a page."""
-
-    def __init__(self):
-        super().__init__()
-        self.tags, self.attributes, self.text = [], [], []
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        self.attributes += [name for name, _ in attrs]
-
-    def handle_data(self, data):
-        self.text.append(data)
+def test_the_front_page_is_static_and_its_policy_allows_no_other_script(site):
+    headers, text = site.get("/")
+    assert '<script src="/page.js" defer></script>' in text
+    assert "script-src 'self'" in headers["Content-Security-Policy"]
+    for path, kind, part in (
+        ("/page.js", "text/javascript", "fetch('/snapshot'"),
+        ("/page.css", "text/css", ":root"),
+    ):
+        headers, text = site.get(path)
+        assert headers["Content-Type"] == f"{kind}; charset=utf-8" and part in text
 
 
-def test_a_script_in_a_name_is_shown_and_not_run(site):
+def test_one_answer_has_all_that_the_page_shows(site):
     evil = b'"' + EVIL.replace('"', '\\"').encode() + b'" '
     site.ask(register().to_bytes().replace(b"To: ", b"To: " + evil))
     call = invite().to_bytes().replace(b"From: ", b"From: " + evil)
     site.ask(answer(site.ask(call), 200))
-    site.ask(in_dialog("BYE"))
-    headers, text = site.get("/")
-    seen = Elements()
-    seen.feed(text)
-    assert seen.tags.count("script") == 1, "the page's own"
-    assert not [name for name in seen.attributes if name.startswith("on")]
-    assert f"{EVIL} hung up" in seen.text
-    assert "script-src 'self'" in headers["Content-Security-Policy"]
-    assert site.json("/calls")["calls"][0]["caller"] == EVIL
-
-
-def test_the_page_refreshes_itself_with_a_script_of_its_own_address(site):
-    text = site.get("/")[1]
-    assert '<script src="/page.js" defer></script>' in text
-    headers, script = site.get("/page.js")
-    assert headers["Content-Type"].startswith("text/javascript")
-    assert "data-now" in text and "dataset.now" in script
-
-
-def test_the_page_of_a_server_in_trouble_says_what_is_wrong(tmp_path):
-    store = SqliteStore(str(tmp_path / "cluster.db"))
-    member = Member("server1", "127.0.0.1:5070", last_seen=1.0)
-    transaction = Transaction(store)
-    shown = page.render(
-        board(
-            transaction,
-            ServerStatus(member, 3725.0, "the disk is full", "a:1", {}),
-            9.0,
-            OpenCalls(),
-        )
-    )
-    store.close()
-    assert "The store does not work: the disk is full</bdi>" in shown
-    assert re.search(r"up for <span class=.number.>1:02:05<", shown)
-    assert "no answer" in page.trouble("the loop is busy", None)
+    site.ask(in_dialog("ACK", cseq=1))
+    shown = site.json("/snapshot")
+    for name in ("calls", "bindings", "members"):
+        assert shown[name][name] and shown[name].keys() == site.json(f"/{name}").keys()
+    assert shown["status"]["name"] == "server1" and shown["running"] == 1
+    assert [each["seconds"] for each in shown["forecast"]["c1"]] == [0, 1, 2, 3, 4]
+    assert shown["calls"]["calls"][0]["caller"] == EVIL
 
 
 def test_a_server_whose_store_cannot_be_read_says_why_and_what_it_did_itself(site):
@@ -266,12 +224,11 @@ def test_a_server_whose_store_cannot_be_read_says_why_and_what_it_did_itself(sit
     with open(site.store, "r+b") as file, open(f"{site.store}-wal", "r+b") as log:
         file.write(b"spoiled")
         log.truncate(0)
-    text = site.refused("/")
-    assert "The store cannot be read: the store " in text and "restore it from a backup" in text
-    assert "REGISTER" in text, "what this server handled"
+    told = json.loads(site.refused("/snapshot"))
+    assert told["status"]["handled"] == {"REGISTER": 1}, "what this server did itself"
     assert site.json("/status")["handled"] == {"REGISTER": 1}
     assert prometheus_kit.read(site.get("/metrics")[1])["slee_up"] == ("gauge", {(): 0})
-    for path in ("/calls", "/calls.csv", "/bindings", "/members"):
+    for path in ("/snapshot", "/calls", "/calls.csv", "/bindings", "/members"):
         assert "restore it from a backup" in site.refused(path)
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import itertools
 import socket
 import time
+from dataclasses import replace
 
 import pytest
 from browser_kit import Browser
@@ -15,9 +16,11 @@ from plumbing.address import format_address
 from sip.message import parse
 from slee_mock.management.queries import Unreadable
 from slee_mock.server import Server
+from slee_mock.services.bill_record import Bill, ServedBy
+from slee_mock.services.bindings_record import Binding, Bindings
 from slee_mock.settings import Settings
 from slee_mock.store.interface import Transaction
-from slee_mock.store.records import Bill, Binding, Bindings, Carrier, Member
+from slee_mock.store.records import Member
 from slee_mock.store.sqlite_store import SqliteStore
 
 pytestmark = pytest.mark.long
@@ -54,14 +57,32 @@ return found;
 WATCH = """
 window.seen = [];
 const look = () => {
-  const card = document.querySelector('[data-ticks]');
-  const text = [...card.querySelectorAll('.tick')].map(node => node.textContent).join(' ');
+  const card = document.querySelector('#running .call');
+  const parts = ['.total', '.length', '.units > span', '.shares > span:last-child > .number'];
+  const text = parts.map(name => card.querySelector(name).textContent).join(' ');
   const places = ['.who', '.state', '.bar'].map(name => card.querySelector(name).getBoundingClientRect().left);
   if (!seen.length || seen.at(-1)[1] !== text) seen.push([performance.now(), text, places.join()]);
 };
 new MutationObserver(look).observe(document.body, {subtree: true, childList: true, characterData: true});
 look();
 """
+
+
+# Whether the page has shown an answer of the server.
+FILLED = "return document.querySelector('main').dataset.now !== undefined"
+
+
+def wait_until(browser, script, *given):
+    deadline = time.monotonic() + 10
+    while not browser.run(script, *given):
+        assert time.monotonic() < deadline, script
+        browser.run("return new Promise(done => setTimeout(done, 50))")
+
+
+def show(browser, site):
+    """Opens the page and waits until it is filled."""
+    browser.open(site.root)
+    wait_until(browser, FILLED)
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +146,7 @@ def bill(call_id, caller="Alice", callee="Bob", ago=60.0, ended=True, **more):
         "answered": wall - ago + 2,
         "ended": wall - 5 if ended else None,
         "why": f"{caller} hung up",
-        "carriers": (Carrier("server1", wall - ago), Carrier("server2", wall - ago / 2)),
+        "carriers": (ServedBy("server1", wall - ago), ServedBy("server2", wall - ago / 2)),
     }
     return Bill(call_id, caller=caller, callee=callee, **{**facts, **more})
 
@@ -164,19 +185,92 @@ def crowd(site):
     )
 
 
+def test_before_anything_happened_the_page_says_so(site, browser):
+    show(browser, site)
+    text = browser.text()
+    for words in (
+        "server1",
+        "No forwarder has been heard",
+        "Nobody is talking now",
+        "No bills yet",
+        "Nobody is registered now",
+        "Nothing yet",
+    ):
+        assert words in text
+    assert "undefined" not in text and "NaN" not in text
+
+
+def test_the_page_tells_of_roles_users_counters_and_services(site, browser):
+    for number in range(25):
+        site.ask(register(user=f"user{number}"))
+    crowd(site)
+    site.server._reader._services_status = lambda transaction, now: {
+        "prepaid": {"alice": {"paid_in": "1.00", "balance": "0.70", "currency": "EUR"}},
+        "greeter": {"error": "KeyError: 'x'"},
+    }
+    show(browser, site)
+    wait_until(browser, "return document.getElementById('role').textContent.startsWith('hot')")
+    text = browser.text()
+    for words in (
+        "hot: new calls come here",
+        "The newest 20 of 27 users",
+        "and 13 more, as calls",
+        "silent for 01:1",
+        "Service prepaid",
+        "paid in 1.00, balance 0.70, currency EUR",
+        "KeyError: 'x'",
+        "REGISTER",
+    ):
+        assert words in text
+    assert "undefined" not in text and "NaN" not in text
+
+
+def test_a_server_in_trouble_says_what_is_wrong(site, browser, monkeypatch):
+    told = site.server._health
+    monkeypatch.setattr(
+        site.server._reader,
+        "_server_status",
+        lambda: replace(told(), trouble="the disk is full", uptime=3725.0),
+    )
+    show(browser, site)
+    assert "The store does not work: the disk is full" in browser.text("header")
+    assert "up for 1:02:05" in browser.text("header")
+
+
+def test_a_page_opened_while_the_store_is_away_says_why_and_what_the_server_did(
+    site, browser, monkeypatch
+):
+    site.ask(register())
+
+    def unreadable(read):
+        raise Unreadable("the store is on fire: put it out")
+
+    monkeypatch.setattr(site.server._reader, "_read", unreadable)
+    browser.open(site.root)
+    wait_until(browser, "return document.getElementById('news').textContent !== ''")
+    assert (
+        "The store cannot be read: the store is on fire: put it out. Trying again."
+        in browser.text()
+    )
+    assert "server1" in browser.text("header") and "REGISTER" in browser.text("#handled")
+    monkeypatch.undo()
+    wait_until(browser, FILLED)
+    assert browser.run("return document.getElementById('news').textContent") == ""
+
+
 def test_a_running_bill_ticks_each_second_as_the_server_does_and_its_neighbours_stand_still(
     site, browser
 ):
     site.ask(register())
     site.keep(bill("run", ago=8.5, ended=False))
-    browser.open(site.root)
+    show(browser, site)
     browser.run(WATCH)
     deadline = time.monotonic() + 20
     while len(browser.run("return seen")) < 7 and time.monotonic() < deadline:
         browser.run("return new Promise(done => setTimeout(done, 200))")
     seen = browser.run("return seen")[1:]
     assert len(seen) >= 6
-    lengths = [int(text.split()[1].partition(":")[2]) for _, text, _ in seen]
+    lengths = [int(text.split()[2].partition(":")[2]) for _, text, _ in seen]
     assert lengths == list(range(lengths[0], lengths[0] + len(lengths))), (
         "each second once, in its order"
     )
@@ -184,7 +278,7 @@ def test_a_running_bill_ticks_each_second_as_the_server_does_and_its_neighbours_
     assert all(600 < gap < 1400 for gap in gaps), gaps
     assert len({places for _, _, places in seen}) == 1, "nothing jumped"
     for _, text, _ in seen:
-        total, length, units, _, share, _ = text.split()
+        total, _, length, units, _, share, _ = text.split()
         seconds = int(length.partition(":")[2])
         right = seconds // 10 + 1
         assert (int(units), total) == (right, f"{(10 + 5 * right) / 100:.2f}"), text
@@ -206,7 +300,7 @@ def test_nothing_that_came_from_the_network_runs_or_breaks_out(site, browser):
     )
     site.sock.recv(65_535)
     crowd(site)
-    browser.open(site.root)
+    show(browser, site)
     # a refresh must not let it in either
     browser.run("return new Promise(done => setTimeout(done, 1500))")
     assert browser.run("return window.hacked === undefined")
@@ -222,7 +316,7 @@ def test_nothing_that_came_from_the_network_runs_or_breaks_out(site, browser):
 
 
 def test_the_policy_would_stop_what_escaping_let_through(site, browser):
-    browser.open(site.root)
+    show(browser, site)
     browser.run("""
         document.body.insertAdjacentHTML('beforeend', '<img src=data:, onerror="window.hacked=1">');
         const script = document.createElement('script');
@@ -243,7 +337,7 @@ def test_every_word_can_be_read_in_light_and_dark_and_on_a_phone(site, browser, 
     for width in (1280, 360):
         if width == 360:
             browser.phone()
-        browser.open(site.root)
+        show(browser, site)
         found = browser.run(CONTRASTS)
         assert len(found) > 12
         assert [each for each in found if each[1] < 4.5] == []
@@ -256,7 +350,7 @@ def test_every_word_can_be_read_in_light_and_dark_and_on_a_phone(site, browser, 
 
 def test_the_focus_is_seen_and_stays_where_it_is_while_the_page_refreshes(site, browser):
     crowd(site)
-    browser.open(site.root)
+    show(browser, site)
     browser.press("Tab")
     assert browser.run("return document.activeElement.textContent") == "server2"
     browser.run("window.focused = document.activeElement")
@@ -267,17 +361,14 @@ def test_the_focus_is_seen_and_stays_where_it_is_while_the_page_refreshes(site, 
     assert kind == "solid" and width >= 2
     before = browser.run("return document.querySelector('main').dataset.now")
     changed = "return document.querySelector('main').dataset.now !== arguments[0]"
-    deadline = time.monotonic() + 10
-    while not browser.run(changed, before) and time.monotonic() < deadline:
-        browser.run("return new Promise(done => setTimeout(done, 100))")
-    assert browser.run(changed, before), "a refresh"
+    wait_until(browser, changed, before)  # a refresh
     assert browser.run("return document.activeElement === focused")
 
 
 def test_nothing_moves_for_those_who_asked_for_that(site, browser):
     crowd(site)
     browser.prefer(reduced_motion="reduce")
-    browser.open(site.root)
+    show(browser, site)
     assert (
         browser.run(
             "return new Promise(done => setTimeout(() => done(document.getAnimations().length), "
@@ -291,7 +382,7 @@ def test_when_the_store_or_the_server_is_away_the_page_keeps_what_it_knows_and_s
     site, browser
 ):
     crowd(site)
-    browser.open(site.root)
+    show(browser, site)
     news = "return document.getElementById('news').textContent"
 
     def says(words):
@@ -320,7 +411,7 @@ def test_a_call_moves_from_running_to_finished_and_its_bill_stays_the_same(site,
     site.sock.sendto(invite().to_bytes(), site.listen)
     site.ask(answer(parse(site.sock.recv(65_535)), 200))
     site.ask(in_dialog("ACK", cseq=1))
-    browser.open(site.root)
+    show(browser, site)
     assert "alice and bob are talking" in browser.text("main")
     site.ask(in_dialog("BYE"))
     deadline = time.monotonic() + 10

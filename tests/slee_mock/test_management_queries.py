@@ -14,14 +14,15 @@ from forwarder_kit import make_table
 from slee_kit import Cluster, DictStore, phone_request
 
 from failover.config.settings import CALL_ID
-from failover.upstream.server_table import Wish
+from failover.upstream.server_table import AdminState
 from slee_mock.management import csv_export as export
 from slee_mock.management import snapshot as report
 from slee_mock.management.queries import Queries, Unreadable
-from slee_mock.management.snapshot import MOST_CALLS, OpenCalls, ServerStatus, board
-from slee_mock.services.options_responder import Heartbeat
+from slee_mock.management.snapshot import MOST_CALLS, OpenCalls, ServerStatus, take_snapshot
+from slee_mock.services.bill_record import Bill, ServedBy
+from slee_mock.sip_adaptor import LocalResponses, OptionsResponder
 from slee_mock.store.interface import Transaction
-from slee_mock.store.records import Bill, Carrier, Member
+from slee_mock.store.records import Member
 
 WALL = 1_800_000_000.0
 HEALTH = ServerStatus(Member("server1", "127.0.0.1:5070"), 1.0, "", "127.0.0.1:5060", {})
@@ -40,7 +41,7 @@ def bill(number, ended=True, **more):
         "answered": WALL + number + 1,
         "ended": WALL + number + 13 if ended else None,
         "why": "alice hung up",
-        "carriers": (Carrier("server1", WALL + number), Carrier("server2", WALL + number + 6)),
+        "carriers": (ServedBy("server1", WALL + number), ServedBy("server2", WALL + number + 6)),
     }
     return Bill(**{**facts, **more})
 
@@ -68,33 +69,28 @@ class Counting(DictStore):
 def test_the_forwarder_tells_the_first_live_server_that_it_is_hot_and_the_others_that_they_wait():
     table = make_table()
     assert [table.role(server) for server in table.servers] == ["hot", "replica"]
-    table.servers[0].wish = Wish.DRAINING
+    table.servers[0].admin_state = AdminState.DRAINING
     assert [table.role(server) for server in table.servers] == ["replica", "hot"]
     shared = make_table(CALL_ID)
-    shared.servers[0].leaving = True
+    shared.servers[0].answers_503 = True
     assert [shared.role(server) for server in shared.servers] == ["replica", "live"]
 
 
 def beat(cluster, role, source=("127.0.0.1", 4999)):
-    service = cluster.heartbeat
+    node = cluster.nodes["server1"]
     fields = [("Failover-Role", role)] if role else []
     data = phone_request("OPTIONS", "sip:127.0.0.1:5070", fields=fields).to_bytes()
-    service.handle(
-        cluster.routers["server1"].event(data, source, cluster.wall),
-        "h",
-        Transaction(cluster.store),
-    )
-    return service.role, service.role_since
+    cluster.receive(data, source=source)
+    return node.options.role, node.options.role_since
 
 
 def test_a_server_knows_its_role_from_its_forwarders_heartbeats_and_from_nobody_else():
     cluster = Cluster()
-    cluster.heartbeat = Heartbeat(cluster.routers["server1"]._answers, "127.0.0.1")
     assert beat(cluster, "") == ("", 0.0)
     assert beat(cluster, "hot", source=("127.0.0.2", 4999)) == ("", 0.0), "a stranger"
     assert beat(cluster, "king") == ("", 0.0)
-    cluster.heartbeat = Heartbeat(
-        cluster.routers["server1"]._answers, "192.0.2.10", "127.0.0.2", "127.0.0.1"
+    cluster.nodes["server1"].options = OptionsResponder(
+        LocalResponses(b"key"), "192.0.2.10", "127.0.0.2", "127.0.0.1"
     )
     assert beat(cluster, "hot") == ("hot", cluster.wall)
     first, cluster.wall = cluster.wall, cluster.wall + 5
@@ -104,7 +100,7 @@ def test_a_server_knows_its_role_from_its_forwarders_heartbeats_and_from_nobody_
 
 
 def roles(*members):
-    shown = board(Transaction(stored(*members)), HEALTH, WALL, OpenCalls()).members
+    shown = take_snapshot(Transaction(stored(*members)), HEALTH, WALL, OpenCalls()).members
     return shown["hot"], {member["name"]: member["role"] for member in shown["members"]}
 
 
@@ -129,41 +125,40 @@ def test_a_call_that_runs_for_long_stays_on_the_page_though_many_have_begun_sinc
     store = stored(bill(0, ended=False), *(bill(n) for n in range(1, 1000)))
     running = OpenCalls()
     for _ in range(2):
-        shown = board(Transaction(store), HEALTH, WALL + 2000, running)
+        shown = take_snapshot(Transaction(store), HEALTH, WALL + 2000, running)
         assert [call["call_id"] for call in shown.calls["calls"] if not call["final"]] == ["c0"]
         assert len(shown.calls["calls"]) == MOST_CALLS + 1
         assert shown.running == Counter(answered=1)
     Transaction(store).commit([bill(0)])
-    assert not board(Transaction(store), HEALTH, WALL + 2000, running).running
+    assert not take_snapshot(Transaction(store), HEALTH, WALL + 2000, running).running
 
 
 def test_who_looks_again_reads_the_newest_bills_only_and_misses_none_that_began_meanwhile():
     store = Counting()
     Transaction(store).commit([bill(n) for n in range(1000)])
     running = OpenCalls()
-    board(Transaction(store), HEALTH, WALL + 2000, running)
+    take_snapshot(Transaction(store), HEALTH, WALL + 2000, running)
     assert store.read >= 1000
     store.read = 0
-    board(Transaction(store), HEALTH, WALL + 2000, running)
+    take_snapshot(Transaction(store), HEALTH, WALL + 2000, running)
     assert store.read == MOST_CALLS
     Transaction(store).commit([bill(n, ended=n != 1001) for n in range(1000, 1500)])
-    assert board(Transaction(store), HEALTH, WALL + 2000, running).running == Counter(answered=1)
+    assert take_snapshot(Transaction(store), HEALTH, WALL + 2000, running).running == Counter(
+        answered=1
+    )
 
 
 def test_what_is_foretold_is_what_the_server_says_once_that_second_has_come():
     store = stored(bill(0, ended=False))
     for asked in (WALL + 1.0, WALL + 1.7, WALL + 10.9, WALL + 11.0, WALL + 3608.2):
-        shown = board(Transaction(store), HEALTH, asked, OpenCalls())
-        for second, sum_ in enumerate(shown.forecast["c0"]):
+        shown = take_snapshot(Transaction(store), HEALTH, asked, OpenCalls())
+        for second, sums in enumerate(shown.forecast["c0"]):
             then = WALL + 1 + int(asked - WALL - 1) + second
             for wall in (then + 0.001, then + 0.4, then + 0.999):
-                (call,) = board(Transaction(store), HEALTH, wall, OpenCalls()).calls["calls"]
-                assert (call["seconds"], call["total"], call["units"]) == (
-                    sum_.seconds,
-                    sum_.total,
-                    sum_.units,
-                )
-                assert [tuple(share.values()) for share in call["carried"]] == list(sum_.carried)
+                (call,) = take_snapshot(Transaction(store), HEALTH, wall, OpenCalls()).calls[
+                    "calls"
+                ]
+                assert {name: call[name] for name in sums} == sums
 
 
 # -- metrics ---------------------------------------------------------------------------------------
@@ -180,7 +175,9 @@ def test_metrics_are_valid_and_count_calls_by_state():
         bill(3),
     )
     counted = {("handled", "INVITE"): 3, ("dropped", "stale"): 1, ("bills", "closed"): 1}
-    shown = board(Transaction(store), replace(HEALTH, counts=counted), WALL + 9, OpenCalls())
+    shown = take_snapshot(
+        Transaction(store), replace(HEALTH, counts=counted), WALL + 9, OpenCalls()
+    )
     families = prometheus_kit.read(report.metrics(shown.status, shown))
     assert families["slee_calls"] == (
         "gauge",
@@ -191,7 +188,7 @@ def test_metrics_are_valid_and_count_calls_by_state():
     assert alive == {(("member", "server1"),): 0, (("member", 'ser"ver\\2\n'),): 0}, (
         "nine seconds of silence"
     )
-    now = board(Transaction(store), HEALTH, WALL, OpenCalls())
+    now = take_snapshot(Transaction(store), HEALTH, WALL, OpenCalls())
     told = prometheus_kit.read(report.metrics(now.status, now))["slee_member_role"][1]
     assert {labels: value for labels, value in told.items() if value} == {
         (("member", "server1"), ("role", "hot")): 1,
@@ -209,9 +206,8 @@ def test_a_server_whose_store_is_away_still_has_metrics_of_its_own():
 
 
 def table(*bills, wall=WALL + 5000):
-    text = export.heading() + export.lines(
-        report.bills(Transaction(stored(*bills)), 100, None, wall)[0]
-    )
+    calls, _ = report.bills(Transaction(stored(*bills)), 100, None, wall)
+    text = export.table(calls, heading=True)
     assert text.endswith("\r\n")
     return list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
 
@@ -318,7 +314,7 @@ def test_a_store_that_goes_away_and_returns_is_a_sentence_and_then_no_more(readi
     reader = reading(store)
     store.down = True
     with pytest.raises(Unreadable, match="the store is down"):
-        reader.board()
+        reader.snapshot()
     assert reader.status()["name"] == "server1"
     store.down = False
-    assert len(reader.board().calls["calls"]) == 1
+    assert len(reader.snapshot().calls["calls"]) == 1

@@ -10,9 +10,9 @@ from collections import Counter
 
 import pytest
 from forwarder_kit import KEY, answer, field, head
+from program_kit import HELLO
 from slee_kit import answer as phone_answer
 from slee_kit import invite, register
-from test_slee_program import HELLO, forwarder, program
 
 from failover.config.networks import LOOPBACK
 from failover.config.properties import decode
@@ -20,15 +20,16 @@ from failover.config.properties import parse as parse_properties
 from failover.upstream.server_registration import Registration
 from plumbing.udp_socket import bind_udp
 from sip.message import parse, reply
-from slee_mock.mobicents_heartbeat import MOST_OWED, Owed, Script, _escaped
+from slee_mock.container.events import Outcome, Send
+from slee_mock.mobicents_heartbeat import Heartbeats, _escaped
+from slee_mock.node import MOST_PENDING, PendingTransactions
 from slee_mock.settings import SettingsError, parse_arguments
 
-__all__ = ["forwarder", "program"]  # fixtures
 SERVER, OWN, DESK = ("127.0.0.1", 5070), ("127.0.0.1", 40_000), ("127.0.0.1", 5065)
 
 
 def make():
-    return Script("server1", SERVER, DESK, OWN, "0123456789abcdef")
+    return Heartbeats("server1", SERVER, DESK, OWN, "0123456789abcdef")
 
 
 def said(data):
@@ -42,7 +43,7 @@ def said(data):
 
 
 def test_a_heartbeat_is_what_mobicents_forwarders_understand():
-    data = make().beat()
+    data = make().next()
     assert head(data)[0] == "OPTIONS sip:127.0.0.1:5065 SIP/2.0"
     assert field(data, "Mobicents-Heartbeat") == "1" and field(data, "CSeq") == "1 OPTIONS"
     assert said(data) == {"hostname": "server1", "ip": "127.0.0.1", "udpPort": "5070"}
@@ -52,10 +53,10 @@ def test_a_heartbeat_is_what_mobicents_forwarders_understand():
 def test_the_forwarder_s_table_takes_it_and_its_leave_and_its_next_life_and_no_replay():
     table = Registration(KEY, LOOPBACK, False, (), Counter())
     first = make()
-    beats = [first.beat(), first.beat(), first.beat(leaving=True)]
-    second = Script("server1", SERVER, DESK, OWN, "fedcba9876543210").beat()
+    beats = [first.next(), first.next(), first.next(leaving=True)]
+    second = Heartbeats("server1", SERVER, DESK, OWN, "fedcba9876543210").next()
     story = [*beats, second, beats[2], beats[0]]
-    assert [table.receive(data, OWN, 100.0 + n).what for n, data in enumerate(story)] == [
+    assert [table.receive(data, OWN, 100.0 + n).kind for n, data in enumerate(story)] == [
         "arrived",
         "beat",
         "leaving",
@@ -67,14 +68,14 @@ def test_the_forwarder_s_table_takes_it_and_its_leave_and_its_next_life_and_no_r
 
 def test_a_leave_says_graceful_shutdown_and_the_cseq_grows():
     script = make()
-    script.beat()
-    data = script.beat(leaving=True)
+    script.next()
+    data = script.next(leaving=True)
     assert said(data)["GRACEFUL_SHUTDOWN"] == "true" and field(data, "CSeq") == "2 OPTIONS"
 
 
 def test_only_the_answer_to_the_last_heartbeat_counts():
     script = make()
-    first, last = script.beat(), script.beat()
+    first, last = script.next(), script.next()
     assert script.answer(answer(first)) is None
     assert script.answer(answer(last, "100 Trying")) is None
     assert script.answer(answer(last).replace(b"0123456789abcdef@", b"somebody.else@")) is None
@@ -84,7 +85,7 @@ def test_only_the_answer_to_the_last_heartbeat_counts():
 
 @pytest.mark.parametrize("name", ["server1", "a b = c: d", "\\u0041", "Grüße 🚀", "#!", " x "])
 def test_any_name_survives_the_properties_text(name):
-    assert said(Script(name, SERVER, DESK, OWN, "token").beat())["hostname"] == name
+    assert said(Heartbeats(name, SERVER, DESK, OWN, "token").next())["hostname"] == name
 
 
 def test_any_text_survives_escaping():
@@ -98,29 +99,29 @@ def test_any_text_survives_escaping():
 
 
 def test_a_request_that_was_passed_on_is_owed_until_its_final_answer():
-    owed, request = Owed(), invite()
-    owed.note(request, [request.to_bytes()])
+    pending, request = PendingTransactions(), invite()
+    pending.note(request, Outcome(sends=(Send(request.to_bytes()),)))
     for status, left in ((100, 1), (180, 1), (200, 0)):
         response = reply(request, status)
-        owed.note(response, [response.to_bytes()])
-        assert len(owed) == left
+        pending.note(response, Outcome(sends=(Send(response.to_bytes()),)))
+        assert len(pending) == left
 
 
 def test_what_was_answered_here_or_needs_no_answer_is_not_owed():
-    owed, request = Owed(), invite()
-    owed.note(request, [reply(request, 401).to_bytes()])
-    owed.note(request, [])
+    pending, request = PendingTransactions(), invite()
+    pending.note(request, Outcome(sends=(Send(reply(request, 401).to_bytes()),)))
+    pending.note(request, Outcome(sends=()))
     ack = parse(request.to_bytes().replace(b"INVITE", b"ACK"))
-    owed.note(ack, [ack.to_bytes()])
-    assert len(owed) == 0
+    pending.note(ack, Outcome(sends=(Send(ack.to_bytes()),)))
+    assert len(pending) == 0
 
 
 def test_what_is_owed_is_bounded():
-    owed, data = Owed(), invite().to_bytes()
-    for n in range(MOST_OWED + 50):
+    pending, data = PendingTransactions(), invite().to_bytes()
+    for n in range(MOST_PENDING + 50):
         request = parse(data.replace(b"Call-ID: c1", b"Call-ID: c%d" % n))
-        owed.note(request, [data])
-    assert len(owed) == MOST_OWED
+        pending.note(request, Outcome(sends=(Send(data),)))
+    assert len(pending) == MOST_PENDING
 
 
 # -- real processes --------------------------------------------------------------------------------
@@ -216,9 +217,7 @@ def test_a_forwarder_that_refuses_or_is_not_there_is_told_once_to_the_operator(
     server.process.send_signal(signal.SIGTERM)
     desk.hear_leave()
     assert server.process.wait(HELLO) == 0
-    lines = [
-        line.partition("forwarder at ")[2] for line in server.process.stderr.read().splitlines()
-    ]
+    lines = [line.partition("forwarder at ")[2] for line in server.log.read_text().splitlines()]
     assert lines.count(f"{nobody} does not answer registrations") == 1
     assert lines.count(f"{address} refuses registrations: 403 Forbidden") == 1
     assert f"{address} knows this server" in lines

@@ -12,10 +12,9 @@ from wire import DELAY, World
 
 from sip.message import Request, Response
 from slee_mock.container.deployment import DeployError
-from slee_mock.services.billing import summed
+from slee_mock.services.bill_record import Bill, total_at
 from slee_mock.services.prepaid import Account, Charged, balance_end, money, read_balances
 from slee_mock.store.interface import Transaction
-from slee_mock.store.records import Bill
 
 TARIFF = "0.10+0.05/10s"
 BOB = "<sip:bob@127.0.0.1:4100>"
@@ -229,7 +228,7 @@ def test_the_accounts_equal_the_bills_whatever_is_repeated_lost_or_handled_twice
     cluster.tick()
     account = cluster.get(Account, "alice") or Account("alice")
     assert account.calls == () and account.due is None
-    totals = [summed(bill, cluster.wall).total for bill in Transaction(cluster.store).scan(Bill)]
+    totals = [total_at(bill, cluster.wall).total for bill in Transaction(cluster.store).scan(Bill)]
     assert account.spent == sum(millionths(each) for each in totals)
     # Each call that seemed over and was not has its set-up fee and first unit, whatever the others
     # used meanwhile.

@@ -6,11 +6,14 @@ import pytest
 from slee_kit import Cluster, DictStore, answer, in_dialog, invite, register
 
 from slee_mock.server import Server
+from slee_mock.services.bill_record import Bill, ServedBy
+from slee_mock.services.bindings_record import Binding, Bindings
+from slee_mock.services.call_record import Call
 from slee_mock.services.registrar import MEMORY
 from slee_mock.settings import Settings
 from slee_mock.store.interface import ConditionalWrite, Conflict, Row, Transaction
 from slee_mock.store.purge import BATCH, DAY, ENDLESS, RETENTION_RULES, Purge
-from slee_mock.store.records import Bill, Binding, Bindings, Call, Carrier, Member
+from slee_mock.store.records import Member
 from slee_mock.store.sqlite_store import SqliteStore
 
 NOW = 1_800_000_000.0
@@ -29,7 +32,7 @@ def store(request, tmp_path):
 
 
 def call(store, name: str, **facts) -> None:
-    facts = {"offered": NOW, "carriers": (Carrier("server1", facts.get("offered", NOW)),), **facts}
+    facts = {"offered": NOW, "carriers": (ServedBy("server1", facts.get("offered", NOW)),), **facts}
     bill = Bill(name, "Alice", "sip:alice@x", "Bob", "sip:bob@x", "0.10+0.05/10s", "EUR", **facts)
     Transaction(store).commit(
         [bill, Call(name, "a1", 1, "b", "sip:bob@x", "sip:bob@y", bill.offered)]
@@ -41,7 +44,7 @@ def left(store, kind: str = "bill") -> list[str]:
 
 
 def swept(store, retention: Purge, wall: float = NOW) -> None:
-    while retention.sweep(Transaction(store), wall):
+    while retention.delete_old(Transaction(store), wall):
         continue
 
 
@@ -89,16 +92,16 @@ def test_a_sweep_reads_no_row_twice_however_many_it_has_passed(store, monkeypatc
     asked = []
     walk = type(store).walk
 
-    def noted(self, kind, limit, before=None):
+    def with_event(self, kind, limit, before=None):
         found = walk(self, kind, limit, before)
         asked.extend(each.key for each in found)
         return found
 
-    monkeypatch.setattr(type(store), "walk", noted)
+    monkeypatch.setattr(type(store), "walk", with_event)
     for number in range(4 * BATCH):
         call(store, f"c{number}", answered=NOW - 60, ended=NOW - 50)
     retention, wall = few(10), NOW
-    while retention.sweep(Transaction(store), wall):
+    while retention.delete_old(Transaction(store), wall):
         call(store, f"new{len(asked)}", answered=NOW - 60, ended=NOW - 50)
     assert asked == [f"c{number}" for number in reversed(range(4 * BATCH - 10))]
 
@@ -116,8 +119,8 @@ def test_users_and_members_long_gone_are_forgotten(store):
 
 
 def test_a_running_server_sweeps(tmp_path, monkeypatch, eventually, free_port):
-    monkeypatch.setattr("slee_mock.periodic_work.SWEEPING", 0.01)
-    monkeypatch.setattr("slee_mock.periodic_work.Purge", lambda kept: few(0))
+    monkeypatch.setattr("slee_mock.node.PURGING", 0.01)
+    monkeypatch.setattr("slee_mock.node.Purge", lambda kept: few(0))
     path = str(tmp_path / "cluster.db")
     store = SqliteStore(path)
     call(store, "old", answered=1.0, ended=2.0)
@@ -157,7 +160,7 @@ def test_what_changes_while_it_is_swept_stays():
     cluster.store.before_save = lambda: Transaction(cluster.store).commit([another])
     retention = few(0)
     with pytest.raises(Conflict):
-        retention.sweep(Transaction(cluster.store), cluster.wall)
+        retention.delete_old(Transaction(cluster.store), cluster.wall)
     assert cluster.get(Bill, "c1") is not None
     swept(cluster.store, retention, cluster.wall)
     assert cluster.get(Bill, "c1") is None and cluster.get(Call, "c1") is None

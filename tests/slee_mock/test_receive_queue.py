@@ -9,7 +9,7 @@ import pytest
 from plumbing.udp_batch import Channel, fastest_io
 from plumbing.udp_socket import bind_udp
 from slee_mock import receive_queue as inbox
-from slee_mock.receive_queue import Inbox
+from slee_mock.receive_queue import ReceiveQueue
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def filled(pair, *sent):
     ours, theirs = pair
     for data in sent:
         theirs.send(data)
-    waiting = Inbox(lambda: 100.0)
+    waiting = ReceiveQueue(lambda: 100.0)
     waiting.fill(Channel(ours, fastest_io()))
     return waiting
 

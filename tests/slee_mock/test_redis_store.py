@@ -8,31 +8,26 @@ test_sentinel.py.
 from __future__ import annotations
 
 import contextlib
+import re
 import signal
 import socket
 import subprocess
 import sys
 import threading
+import time
 
-import parties_kit
 import pytest
 from program_kit import HELLO, Forwarder, Program
 from redis_kit import RedisProgram, needs_redis
 from slee_kit import phone_request, register
 
+from slee_mock.store import redis_store
 from slee_mock.store.interface import ConditionalWrite, Conflict, Row, StoreDown
 from slee_mock.store.open_store import store_name
-from slee_mock.store.redis_connection import PATIENCE, RedisLink
 from slee_mock.store.redis_store import RedisStore
 from slee_mock.store.redis_url import RedisPlace
 
 pytestmark = needs_redis
-
-
-@pytest.fixture
-def free_port():
-    """Ports that nobody is given by the system while a killed program is down."""
-    return parties_kit.free_port
 
 
 @pytest.fixture
@@ -84,16 +79,17 @@ def test_a_frozen_redis_costs_one_short_wait_and_then_nobody_waits(server, conne
     eventually(lambda: works(store, "c1"))
 
 
-def test_whoever_asks_again_and_again_does_not_knock_at_the_dead_each_time():
-    with socket.create_server(("127.0.0.1", 0)) as silent, contextlib.ExitStack() as stack:
-        silent.setblocking(False)
-        link = RedisLink(RedisPlace.parse(f"redis://127.0.0.1:{silent.getsockname()[1]}"), PATIENCE)
-        for _ in range(500):
-            with pytest.raises(StoreDown, match="does not answer"):
-                link.command("PING")
-        stack.enter_context(silent.accept()[0])
-        with pytest.raises(BlockingIOError):
-            silent.accept()
+def test_a_store_that_does_not_answer_is_not_asked_at_every_call(server, connect):
+    """The kernel goes on accepting connections for a frozen program: each attempt would be one."""
+    store = connect(patience=0.2)
+    server.signal(signal.SIGSTOP)
+    began = time.monotonic()
+    while time.monotonic() < began + 2.0:
+        with pytest.raises(StoreDown, match="does not answer"):
+            store.get("call", "c1")
+    server.signal(signal.SIGCONT)
+    attempts = int(re.search(r"total_connections_received:(\d+)", server.says("INFO", "stats"))[1])
+    assert attempts < 12, "the first, one each half second, and this question"
 
 
 @pytest.mark.parametrize(
@@ -324,28 +320,30 @@ def test_a_row_that_makes_no_sense_is_damaged_and_hides_no_other(server, connect
     assert len(store.due(2.0, 9)) == 3
 
 
-def test_a_sentinel_that_asks_for_a_password_costs_no_connection():
-    """Each attempt to reach the master asks the Sentinels first, twice where they want a
-    password."""
-    made = []
-
-    class Connection:
-        def __init__(self, link, password):
-            self.password, self.is_open, self.link = password, True, link
-            made.append(self)
-
-        def disconnect(self):
-            self.is_open = False
-
-    place = RedisPlace.parse("redis+sentinel://:secret@127.0.0.1:1/mymaster")
-    link = RedisLink(place, PATIENCE)
-
-    def ask(connection, *words):
-        if not connection.password:
-            raise link._redis.exceptions.AuthenticationError("NOAUTH Authentication required.")
-        return [b"127.0.0.1", b"6379"]
-
-    link._open = lambda address, limit, password="", db=0: Connection(link, password)
-    link._ask = ask
-    assert link._find_master(0.2) == (("127.0.0.1", 6379), "")
-    assert len(made) == 2 and not any(each.is_open for each in made)
+def test_a_sentinel_that_asks_for_a_password_hears_it_and_keeps_few_connections(
+    server, tmp_path, free_port, monkeypatch
+):
+    lines = (f"sentinel monitor mymaster 127.0.0.1 {server.port} 1",)
+    server.says("CONFIG", "SET", "requirepass", "secret")
+    sentinel = RedisProgram(
+        tmp_path,
+        free_port(),
+        *lines,
+        "sentinel auth-pass mymaster secret",
+        "requirepass secret",
+        sentinel=True,
+    ).start()
+    sentinel.password = "secret"
+    monkeypatch.setattr(redis_store, "FOLLOW_SECONDS", 0.0)
+    url = f"redis+sentinel://:secret@127.0.0.1:{sentinel.port}/mymaster"
+    try:
+        with contextlib.closing(RedisStore(RedisPlace.parse(url), 5.0)) as store:
+            for _ in range(50):
+                assert store.get("call", "c1") is None
+            assert sentinel.says("CLIENT", "LIST").count("addr=127.0.0.1") < 6
+        wrong = RedisPlace.parse(url.replace("secret", "wr0ng"))
+        with pytest.raises(StoreDown, match=r"no Sentinel .*; they refuse the password; ") as told:
+            RedisStore(wrong)
+        assert "wr0ng" not in str(told.value)
+    finally:
+        sentinel.stop()

@@ -8,7 +8,7 @@ from message_kit import messages
 from slee_kit import Cluster, invite, register
 
 from sip import VERSION
-from slee_mock.management.snapshot import OpenCalls, ServerStatus, board
+from slee_mock.management.snapshot import OpenCalls, ServerStatus, take_snapshot
 from slee_mock.store.interface import Transaction
 from slee_mock.store.records import Member
 
@@ -63,7 +63,7 @@ def test_a_retransmission_is_answered_alike_by_any_member_and_saves_nothing():
     ]
     again.set("Server", first.get("Server"))
     assert again.to_bytes() == first.to_bytes(), "but for who says it"
-    assert cluster.outcome.saves == ()
+    assert cluster.outcome.writes == ()
 
 
 def test_a_malformed_expiry_means_an_hour():
@@ -233,7 +233,7 @@ def test_the_last_word_before_a_reboot_said_again_does_not_take_the_phone_away()
     for stale in (goodbye, register(cseq=1)):
         cluster.one(stale, at="server1")
         assert cluster.bindings(BOB) == ["sip:bob@127.0.0.1:4100"]
-        assert cluster.outcome.saves == ()
+        assert cluster.outcome.writes == ()
     assert cluster.one(register(cseq=2, expires="0", **ANEW)).all("Contact") == []
 
 
@@ -288,7 +288,7 @@ def test_the_same_refresh_on_two_servers_at_once_is_one():
     assert [(each.status, contacts(each)) for each in heard] == [
         (200, ["<sip:bob@127.0.0.1:4100>;expires=60;q=1"])
     ] * 2
-    assert cluster.outcome.saves == ()
+    assert cluster.outcome.writes == ()
 
 
 def test_an_expired_binding_is_neither_called_nor_shown_by_any_server():
@@ -298,7 +298,9 @@ def test_an_expired_binding_is_neither_called_nor_shown_by_any_server():
     assert cluster.one(invite(), at="server2").status == 480
     health = ServerStatus(Member("server2", ""), 1.0, "", "", {})
     assert (
-        board(Transaction(cluster.store), health, cluster.wall, OpenCalls()).bindings["bindings"]
+        take_snapshot(Transaction(cluster.store), health, cluster.wall, OpenCalls()).bindings[
+            "bindings"
+        ]
         == []
     )
 

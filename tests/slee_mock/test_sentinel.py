@@ -9,7 +9,6 @@ import threading
 import time
 from types import SimpleNamespace
 
-import parties_kit
 import pytest
 from load_kit import forwarder_started
 from program_kit import Program
@@ -24,12 +23,6 @@ from softphone.ua.events import CallState
 pytestmark = [needs_redis, pytest.mark.long]
 SECRET = "between-us@home"
 WITHIN = 20.0  # seconds, on a busy computer; Sentinel has promised one or two
-
-
-@pytest.fixture
-def free_port():
-    """Ports that nobody is given by the system while a killed program is down."""
-    return parties_kit.free_port
 
 
 @pytest.fixture

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 from slee_kit import Cluster, answer, in_dialog, invite, phone_request, register
 
+from slee_mock.services.bill_record import Bill
+from slee_mock.services.call_record import Call, Search
 from slee_mock.store.interface import Transaction
-from slee_mock.store.records import Bill, Call, Search
 
 LIVING, CRASHED, THIRD = (f"sip:bob@127.0.0.1:{port}" for port in (4100, 4200, 4300))
 
@@ -85,7 +86,7 @@ def test_all_phones_have_their_turn_and_then_nobody_has(cluster):
 def test_a_user_with_one_phone_costs_nothing_more_than_before():
     cluster = cluster_with(LIVING)
     cluster.one(invite())
-    assert [save.KIND for save in cluster.outcome.saves] == ["call", "bill"]
+    assert [save.KIND for save in cluster.outcome.writes] == ["call", "bill"]
     assert tick(cluster, 30) == []
 
 
@@ -171,15 +172,15 @@ def test_a_binding_that_was_removed_meanwhile_is_not_tried(cluster):
 
 
 def test_a_search_is_forgotten_one_day(cluster):
-    from slee_mock.services.call_control import Proxy
+    from slee_mock.services.call_control import CallControl
     from slee_mock.store.purge import Purge
 
-    assert all(line.kind is Search for line in Proxy.keeps)
+    assert all(line.kind is Search for line in CallControl.keeps)
     for number in range(103):
         cluster.one(invite(call_id=f"x{number}"))
     assert cluster.store.count("search") == 103
     cluster.wall += 7200
-    Purge(Proxy.keeps).sweep(Transaction(cluster.store), cluster.wall)
+    Purge(CallControl.keeps).delete_old(Transaction(cluster.store), cluster.wall)
     assert cluster.store.count("search") == 100
 
 

@@ -51,7 +51,7 @@ def run(*options, before=""):
 
 
 def test_a_slow_store_is_told_as_a_slow_store(path, free_port):
-    slow = "import time\nfrom slee_mock import server\nserver.OPENING = 0.2\n"
+    slow = "import time\nfrom slee_mock import server\nserver.OPEN_SECONDS = 0.2\n"
     slow += "whole = server.open_store\n"
     slow += "server.open_store = lambda *how, **more: time.sleep(0.6) or whole(*how, **more)"
     done = run("--listen", f"127.0.0.1:{free_port()}", "--store", path, before=slow)
@@ -119,7 +119,7 @@ def test_a_page_is_read_and_the_server_stops_while_another_program_has_the_store
     server.start()
     lock = sqlite3.connect(path, isolation_level=None)
     lock.execute("BEGIN IMMEDIATE")
-    assert server._reader.board().members["members"][0]["name"] == "server1", (
+    assert server._reader.snapshot().members["members"][0]["name"] == "server1", (
         "the first page of this server"
     )
     server.stop()
@@ -141,7 +141,7 @@ def test_a_reader_that_does_not_end_keeps_nothing_else_open(settings, path, monk
     monkeypatch.setattr(server_module, "open_store", slow)
     server = Server(settings)
     server.start()
-    asking = threading.Thread(target=lambda: _quietly(server._reader.board))
+    asking = threading.Thread(target=lambda: _quietly(server._reader.snapshot))
     asking.start()
     assert entered.wait(HELLO)
     with pytest.raises(TimeoutError, match="thread reader is still busy"):
@@ -164,8 +164,8 @@ def _quietly(ask):
 
 SERVICE = """
     class Mine:
-        name, takes = "mine", ()
-        def handle(self, event, entity, transaction): ...
+        name, events = "mine", ()
+        def handle(self, event, entity): ...
     def deploy(context, argument):
         {}
 """
@@ -179,7 +179,7 @@ def test_a_users_file_is_not_hidden_by_a_file_of_ours_that_is_no_service(
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, name, raising=False)
     cluster = Cluster(deploy=(f"{name}:x",))
-    assert "mine" in [service.name for service in cluster.routers["server1"]._services]
+    assert "mine" in [service.name for service in cluster.nodes["server1"].services]
     monkeypatch.delitem(sys.modules, name, raising=False)
 
 
@@ -187,7 +187,7 @@ def test_a_users_file_is_not_hidden_by_a_file_of_ours_that_is_no_service(
     ("body", "sentence"),
     [
         ("return {}['x']", r"its deploy\(\) raises KeyError: 'x'; mend it"),
-        ("return 7", "has no name and no takes and"),
+        ("return 7", "has no name and no events and"),
     ],
 )
 def test_a_deploy_that_goes_wrong_is_a_sentence(tmp_path, monkeypatch, body, sentence):
@@ -202,7 +202,7 @@ def test_a_deploy_that_goes_wrong_is_a_sentence(tmp_path, monkeypatch, body, sen
 
 
 def swept(store, retention, wall=DAY):
-    while retention.sweep(Transaction(store), wall):
+    while retention.delete_old(Transaction(store), wall):
         continue
 
 
@@ -222,7 +222,7 @@ def test_accounts_whose_users_have_left_the_file_are_forgotten_and_no_others(tmp
     monkeypatch.setattr(prepaid, "MOST_GONE", 1)
     (tmp_path / "balances").write_text("alice:5.00\n")
     cluster = Cluster(deploy=(f"prepaid:{tmp_path / 'balances'}",))
-    (service,) = [each for each in cluster.routers["server1"]._services if each.name == "prepaid"]
+    (service,) = [each for each in cluster.nodes["server1"].services if each.name == "prepaid"]
     busy = prepaid.Charged("c1", "0.10+0.05/10s")
     Transaction(cluster.store).commit(
         [
@@ -237,16 +237,16 @@ def test_accounts_whose_users_have_left_the_file_are_forgotten_and_no_others(tmp
 
 
 def test_a_registration_that_goes_wrong_is_not_the_last_one(settings, monkeypatch):
-    from slee_mock.mobicents_heartbeat import Script
+    from slee_mock.mobicents_heartbeat import Heartbeats
 
-    whole, first = Script.beat, iter([True])
+    whole, first = Heartbeats.next, iter([True])
 
     def beat(self, leaving=False):
         if self._number and next(first, False):
             raise KeyError("of a kind that nobody has thought of")
         return whole(self, leaving)
 
-    monkeypatch.setattr(Script, "beat", beat)
+    monkeypatch.setattr(Heartbeats, "next", beat)
     with bind_udp(("127.0.0.1", 0)) as forwarder:
         forwarder.setblocking(True)
         forwarder.settimeout(HELLO)
@@ -274,9 +274,9 @@ def test_a_sweep_that_goes_wrong_is_not_the_last_one(settings, monkeypatch, even
         sweeps.append(wall)
         raise KeyError("of a kind that nobody has thought of")
 
-    monkeypatch.setattr("slee_mock.periodic_work.Purge.sweep", sweep)
-    monkeypatch.setattr("slee_mock.periodic_work.SWEEPING", 0.01)
-    monkeypatch.setattr("slee_mock.periodic_work.SWEPT", 0.01)
+    monkeypatch.setattr("slee_mock.node.Purge.delete_old", sweep)
+    monkeypatch.setattr("slee_mock.node.PURGING", 0.01)
+    monkeypatch.setattr("slee_mock.node.PURGED", 0.01)
     server = Server(settings)
     server.start()
     eventually(lambda: len(sweeps) >= 3)

@@ -10,9 +10,9 @@ import slee_kit
 from slee_kit import Cluster, answer, in_dialog, invite, kept
 from wire import World
 
+from slee_mock.services.call_record import Call
 from slee_mock.services.prepaid import Account
 from slee_mock.settings import SettingsError, parse_arguments
-from slee_mock.store.records import Call
 
 KNOWS = ("Supported", "timer")
 cluster_with_bob = partial(slee_kit.cluster_with_bob, "3600")

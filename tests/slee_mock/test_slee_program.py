@@ -12,32 +12,10 @@ import time
 import urllib.request
 
 import pytest
-from program_kit import HELLO, Forwarder, Program
+from program_kit import HELLO
 from slee_kit import answer, in_dialog, invite, phone_request, register
 
 from sip.message import Response
-
-
-@pytest.fixture
-def forwarder(free_port):
-    made = Forwarder(free_port())
-    yield made
-    made.sock.close()
-
-
-@pytest.fixture
-def program(free_port, tmp_path, forwarder):
-    """program(name, *options) -> a server, not started; the same name gets the same ports again."""
-    made, ports = [], {}
-
-    def make(name, *options, store=tmp_path / "cluster.db"):
-        port, page = ports.setdefault(name, (free_port(), free_port()))
-        made.append(Program(name, store, forwarder.address, port, page, *options))
-        return made[-1]
-
-    yield make
-    for each in made:
-        each.close()
 
 
 def talk(forwarder, server):
@@ -188,7 +166,7 @@ def test_noise_is_counted_and_nothing_falls_over(forwarder, program):
         (["--forwarder", "forwarder:5060"], "--forwarder: 'forwarder' is not an IP address"),
         (["--users", "nowhere"], "--users: cannot read nowhere"),
         (["--store", "nowhere/cluster.db"], "there is no folder"),
-        (["--name", ""], "--name must be"),
+        (["--name", ""], "--name: it must be"),
     ],
 )
 def test_what_is_wrong_at_the_start_is_one_sentence_with_the_remedy(program, options, sentence):

@@ -35,7 +35,7 @@ def test_without_arguments_it_is_the_readmes_server():
         (["--forwarder", "127.0.0.1"], "--forwarder: '127.0.0.1' has no port"),
         (["--listen", "localhost:5070"], "--listen: 'localhost' is not an IP address"),
         (["--tariff", "free"], "--tariff: 'free' is not a tariff; write set-up fee"),
-        (["--name", " "], "--name must be a printable name"),
+        (["--name", " "], "--name: it must be a printable name"),
         (["--users", "/nowhere/users"], "--users: cannot read /nowhere/users: No such file"),
         (["--digest", "MD4"], "--digest: 'MD4' is not one of MD5, SHA-256, as in"),
         (["--beat", "soon"], "--beat: 'soon' is not a time"),

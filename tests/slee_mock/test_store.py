@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import pytest
-from parties_kit import free_port
+from process_kit import free_port
 from redis_kit import RedisProgram, needs_redis
 from slee_kit import DictStore
 
+from slee_mock.services.bill_record import Bill, ServedBy
+from slee_mock.services.bindings_record import Binding, Bindings
 from slee_mock.store.interface import (
     BadName,
     BadRecord,
@@ -22,7 +24,7 @@ from slee_mock.store.interface import (
     StoreDown,
     Transaction,
 )
-from slee_mock.store.records import Bill, Binding, Bindings, Carrier, Record, from_json, to_json
+from slee_mock.store.records import Record, from_json, to_json
 from slee_mock.store.redis_store import RedisStore
 from slee_mock.store.redis_url import RedisPlace
 from slee_mock.store.sqlite_store import SqliteStore
@@ -232,7 +234,7 @@ def test_any_text_may_be_kept(store):
 
 def test_a_view_saves_only_what_is_still_true(store):
     first, second = Transaction(store), Transaction(store)
-    assert first.get(Bindings, "sip:bob@x") is second.get(Bindings, "sip:bob@x") is None
+    assert first.read(Bindings, "sip:bob@x") is second.read(Bindings, "sip:bob@x") is None
     first.commit([Bindings("sip:bob@x", "first")])
     with pytest.raises(Conflict):
         second.commit([Bindings("sip:bob@x", "second")])
@@ -257,7 +259,7 @@ def test_records_survive_the_way_through_json():
         "1+1/1s",
         "EUR",
         5.5,
-        carriers=(Carrier("s", 1.0),),
+        carriers=(ServedBy("s", 1.0),),
     )
     assert from_json(Bindings, to_json(bindings)) == bindings
     assert from_json(Bill, to_json(bill)) == bill

@@ -14,10 +14,10 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import pytest
-from program_kit import HELLO, Forwarder, Program
+from process_kit import FORWARDER, RunningProgram
+from program_kit import HELLO
 from slee_kit import DictStore, answer, in_dialog, invite, phone_request, register
 
 from sip.message import Request, parse
@@ -30,7 +30,6 @@ from slee_mock.store.sqlite_store import SqliteStore
 pytestmark = pytest.mark.skipif(
     sys.platform == "win32", reason="Windows lets nobody remove an open file"
 )
-FORWARDER = Path(__file__).resolve().parents[2] / "forwarder.py"
 SUFFIXES = ("", "-wal", "-shm")
 
 
@@ -379,27 +378,6 @@ def test_no_server_begins_a_cluster_in_a_store_that_was_emptied_under_a_living_o
 # -- real servers ----------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def forwarder(free_port):
-    made = Forwarder(free_port())
-    yield made
-    made.sock.close()
-
-
-@pytest.fixture
-def program(free_port, forwarder):
-    made, ports = [], {}
-
-    def make(name, store):
-        port, page = ports.setdefault(name, (free_port(), free_port()))
-        made.append(Program(name, store, forwarder.address, port, page))
-        return made[-1]
-
-    yield make
-    for each in made:
-        each.close()
-
-
 def health(forwarder, server):
     return forwarder.ask(phone_request("OPTIONS", "sip:127.0.0.1:5070"), server).status
 
@@ -414,7 +392,10 @@ def refused(server):
 def test_rm_of_the_store_makes_both_servers_step_back_and_none_comes_back_empty(
     path, forwarder, program, eventually
 ):
-    server1, server2 = program("server1", path).start(), program("server2", path).start()
+    server1, server2 = (
+        program("server1", store=path).start(),
+        program("server2", store=path).start(),
+    )
     assert forwarder.ask(register(), server1).status == 200
     offered = forwarder.ask(invite(), server1)
     assert forwarder.ask(answer(offered, 200), server1).status == 200
@@ -429,11 +410,11 @@ def test_rm_of_the_store_makes_both_servers_step_back_and_none_comes_back_empty(
     server1.process.kill()
     server1.process.wait(HELLO)
     assert "is gone, and other servers have the one before open" in refused(
-        program("server1", path)
+        program("server1", store=path)
     )
     assert not path.exists() and health(forwarder, server2) == 503
     server2.end(signal.SIGTERM)
-    assert health(forwarder, program("server1", path).start()) == 200
+    assert health(forwarder, program("server1", store=path).start()) == 200
 
 
 @pytest.fixture
@@ -447,16 +428,8 @@ def real_forwarder(free_port, tmp_path):
             file.write_text(
                 "\n".join([*lines, f"forwarder.listen=127.0.0.1:{port}", "admin.listen="])
             )
-            process = stack.enter_context(
-                subprocess.Popen(
-                    [sys.executable, "-S", str(FORWARDER), str(file)],
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.DEVNULL,
-                    text=True,
-                )
-            )
-            stack.callback(process.kill)
-            assert any(line.startswith("ready: ") for line in process.stdout)
+            running = RunningProgram([*FORWARDER, str(file)], tmp_path / "forwarder.log")
+            stack.callback(running.stop)
             return port
 
         yield start
@@ -489,7 +462,7 @@ def test_no_caller_is_told_that_nobody_is_there_because_a_store_was_removed(
     """Two servers and the forwarder, all real; the store is removed and server1 is started
     again."""
     port = free_port()
-    servers = [program(name, path) for name in ("server1", "server2")]
+    servers = [program(name, store=path) for name in ("server1", "server2")]
     for each in servers:
         each.argv[each.argv.index("--forwarder") + 1] = f"127.0.0.1:{port}"
         each.start()
@@ -512,7 +485,10 @@ def test_no_caller_is_told_that_nobody_is_there_because_a_store_was_removed(
 
 
 def test_a_store_that_is_moved_back_is_served_from_again(path, forwarder, program, eventually):
-    server1, server2 = program("server1", path).start(), program("server2", path).start()
+    server1, server2 = (
+        program("server1", store=path).start(),
+        program("server2", store=path).start(),
+    )
     assert forwarder.ask(register(), server1).status == 200
     path.parent.rename(path.parent.with_name("away"))
     eventually(lambda: health(forwarder, server1) == health(forwarder, server2) == 503, 1.0)
@@ -529,7 +505,10 @@ def test_a_store_that_is_moved_back_is_served_from_again(path, forwarder, progra
 def test_a_lost_log_or_a_restored_backup_is_over_within_seconds_by_itself(
     path, forwarder, program, eventually, damage
 ):
-    server1, server2 = program("server1", path).start(), program("server2", path).start()
+    server1, server2 = (
+        program("server1", store=path).start(),
+        program("server2", store=path).start(),
+    )
     assert forwarder.ask(register(), server1).status == 200
     assert server1.read("/calls")["calls"] == []  # so that its reader has the store open too
     if damage == "backup":

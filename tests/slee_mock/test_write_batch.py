@@ -6,8 +6,9 @@ from __future__ import annotations
 import pytest
 from slee_kit import Cluster, DictStore, answer, in_dialog, invite, phone_request, register
 
+from slee_mock.services.bill_record import Bill
+from slee_mock.services.call_record import Call
 from slee_mock.store.interface import ConditionalWrite, Conflict, Row
-from slee_mock.store.records import Bill, Call
 from slee_mock.store.write_batch import WriteBatch
 
 
@@ -112,7 +113,7 @@ def test_a_hang_up_that_waited_for_the_store_counts_before_what_comes_with_many_
     cluster.store.down = False
     cluster.wall += 30.0
     cluster.receive_all([in_dialog("BYE", by="bob", cseq=5), invite(call_id="c2")])
-    assert cluster.bill().why == "alice hung up" and cluster.outages["server1"].waiting == 0
+    assert cluster.bill().why == "alice hung up" and cluster.nodes["server1"].degraded.deferred == 0
 
 
 def test_rows_of_one_turn_are_changed_as_one_by_one():

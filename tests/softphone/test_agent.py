@@ -4,7 +4,7 @@ them."""
 from __future__ import annotations
 
 import pytest
-from agent_kit import BOB, Line, Network, Passage, Scripted, pair, talking
+from agent_kit import BOB, SDP, Line, Network, Passage, Scripted, accepted, pair, talking
 
 from sip.message import Request, Response, reply
 from softphone.ua.call_states import CALL, CallEvent
@@ -12,12 +12,6 @@ from softphone.ua.events import CallState, Direction
 
 CALLING, RINGING, INCOMING = CallState.CALLING, CallState.RINGING, CallState.INCOMING
 TALKING, ENDING, ENDED = CallState.TALKING, CallState.ENDING, CallState.ENDED
-SDP = b"v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\nm=audio 7000 RTP/AVP 0\r\n"
-
-
-def accepted(request: Request, tag: str, body: bytes = SDP) -> Response:
-    fields = [("Contact", "<sip:bob@127.0.0.1:5064>"), ("Content-Type", "application/sdp")]
-    return reply(request, 200, to_tag=tag, fields=fields, body=body)
 
 
 def test_the_table_of_call_states_has_an_entry_for_every_event():

@@ -4,7 +4,7 @@ sips, redirections."""
 from __future__ import annotations
 
 import pytest
-from agent_kit import BOB, Line, Network, Scripted, pair
+from agent_kit import BOB, SDP, Line, Network, Scripted, accepted, pair
 
 from sip.digest import Credentials
 from sip.message import Request, Response, reply
@@ -16,10 +16,6 @@ TALKING, ENDED, INCOMING, CALLING = (
     CallState.ENDED,
     CallState.INCOMING,
     CallState.CALLING,
-)
-SDP = (
-    b"v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n"
-    b"m=audio 7000 RTP/AVP 0\r\n"
 )
 
 
@@ -35,11 +31,6 @@ def invite(
         f"Call-ID: g\r\nCSeq: 1 INVITE\r\nContact: {contact}\r\n"
         f"Content-Type: application/sdp\r\n\r\n"
     ).encode() + SDP
-
-
-def accepted(request: Request, contact: str = "<sip:bob@127.0.0.1:5064>") -> Response:
-    fields = [("Contact", contact), ("Content-Type", "application/sdp")]
-    return reply(request, 200, to_tag="b", fields=fields, body=SDP)
 
 
 # -- telephone numbers (RFC 3966, RFC 4475 3.3.4) --------------------------------------------------
@@ -103,7 +94,7 @@ def test_an_answer_whose_contact_is_a_telephone_number_is_acknowledged_where_it_
     gateway = Scripted(
         network,
         ("127.0.0.1", 5064),
-        lambda r: {"INVITE": [accepted(r, "<tel:+4930123>")], "BYE": [reply(r, 200)]}.get(
+        lambda r: {"INVITE": [accepted(r, contact="<tel:+4930123>")], "BYE": [reply(r, 200)]}.get(
             r.method, []
         ),
     )
@@ -302,7 +293,7 @@ class Redirector(Scripted):
         user = request.uri.partition(":")[2].partition("@")[0]
         step = self.where.get(user, 404)
         if step == 200:
-            return [accepted(request, f"<sip:{user}@127.0.0.1:5060>")]
+            return [accepted(request, contact=f"<sip:{user}@127.0.0.1:5060>")]
         if isinstance(step, int):
             return [reply(request, step, to_tag=user)]
         return [reply(request, 302, to_tag=user, fields=[("Contact", each) for each in step])]

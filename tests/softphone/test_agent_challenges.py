@@ -4,18 +4,15 @@ RFC 7616)."""
 from __future__ import annotations
 
 import pytest
-from agent_kit import BOB, Line, Network, Scripted
+from agent_kit import BOB, SDP, Line, Network, Scripted, accepted
 
 from sip.digest import Credentials, check, hash_password
 from sip.message import Request, Response, parse, reply
 from softphone.ua.events import CallState, RegistrationState
 
 PROXY, STRANGER = ("127.0.0.1", 5060), ("127.0.0.1", 5090)
-SDP = (
-    b"v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n"
-    b"m=audio 7000 RTP/AVP 0\r\n"
-)
 SECRET = "secret"
+PROXY_CONTACT = "<sip:bob@127.0.0.1:5060>"
 
 
 def challenge(request: Request, status: int, *values: str) -> Response:
@@ -25,11 +22,6 @@ def challenge(request: Request, status: int, *values: str) -> Response:
 
 def digest(realm: str, nonce: str, more: str = "") -> str:
     return f'Digest realm="{realm}", nonce="{nonce}", algorithm=MD5, qop="auth"{more}'
-
-
-def accepted(request: Request, contact: str = "<sip:bob@127.0.0.1:5060>") -> Response:
-    fields = [("Contact", contact), ("Content-Type", "application/sdp")]
-    return reply(request, 200, to_tag="b", fields=fields, body=SDP)
 
 
 def proofs(request: Request) -> dict[str, Credentials]:
@@ -85,7 +77,7 @@ def test_a_2xx_after_the_challenge_that_ended_the_call_is_acknowledged_and_left(
         [(challenge(invite, 407, digest("failover.test", "n1")).to_bytes(), alice.address)], PROXY
     )
     network.run(seconds)
-    late = accepted(invite).to_bytes()
+    late = accepted(invite, contact=PROXY_CONTACT).to_bytes()
     for _ in range(2):
         network.send([(late, alice.address)], PROXY)
         network.run(0.6)
@@ -108,7 +100,7 @@ def in_turn(*challengers):
             given = proofs(request).get(realm)
             if given is None or given.nonce != nonce:
                 return [challenge(request, status, digest(realm.replace('"', '\\"'), nonce))]
-        return [accepted(request)]
+        return [accepted(request, contact=PROXY_CONTACT)]
 
     return react
 
@@ -155,7 +147,11 @@ def test_challenges_joined_in_one_line_are_all_read():
     joined = f'Basic realm="x", {digest("one.test", "n1")}, {digest("two.test", "n2")}'
     network, alice, proxy = alice_and_proxy(
         lambda r: (
-            [accepted(r) if len(proofs(r)) == 2 else challenge(r, 407, joined)]
+            [
+                accepted(r, contact=PROXY_CONTACT)
+                if len(proofs(r)) == 2
+                else challenge(r, 407, joined)
+            ]
             if r.method == "INVITE"
             else []
         )
@@ -177,7 +173,7 @@ def test_a_proxy_that_takes_no_nonce_twice_does_not_make_the_password_wrong():
             return [challenge(request, 407, digest("one.test", next(nonces)))]
         spent.append(first.nonce)
         return [
-            accepted(request)
+            accepted(request, contact=PROXY_CONTACT)
             if "two.test" in proofs(request)
             else challenge(request, 407, digest("two.test", "b"))
         ]
@@ -345,7 +341,7 @@ def test_a_callee_behind_our_own_server_gets_no_proof_within_the_call(method):
         if request.method == "ACK":
             return []
         if request.method == "INVITE" and not request.to.tag:
-            return [accepted(request)]
+            return [accepted(request, contact=PROXY_CONTACT)]
         return [challenge(request, 407, digest("attacker.test", "evil"))]
 
     network, alice, _ = alice_and_proxy(react)
@@ -387,7 +383,7 @@ def test_the_ack_that_goes_straight_to_the_callee_does_not_carry_the_proof_meant
             []
             if r.method == "ACK"
             else [
-                accepted(r, "<sip:mallory@127.0.0.1:5090>")
+                accepted(r, contact="<sip:mallory@127.0.0.1:5090>")
                 if proofs(r)
                 else challenge(r, 407, digest("failover.test", "n1"))
             ]

@@ -4,7 +4,6 @@ server dies."""
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 
 import pytest
 from agent_kit import BOB, DELAY, Line, Network, pair, talking
@@ -86,72 +85,21 @@ def talk(world: World) -> None:
     assert (world.alice.state, world.bob.state) == (TALKING, TALKING), world.network.ladder()
 
 
-def holds_and_resumes(world: World) -> None:
-    talk(world)
-    world.alice.does("hold")
-    world.run(1)
-    assert (world.alice.call.held_here, world.bob.call.held_there) == (True, True), (
-        world.network.ladder()
-    )
-    world.alice.does("resume")
-    world.run(1)
-    assert (world.alice.sentence, world.bob.sentence) == ("Talking with Bob", "Talking with Alice")
-    world.bob.does("hang_up")
-
-
-def both_hold_at_once(world: World) -> None:
-    talk(world)
-    world.alice.does("hold")
-    world.bob.does("hold")
-    world.run(8)
-    for line in (world.alice, world.bob):
-        assert line.call.held_here and line.call.held_there, world.network.ladder()
-    world.alice.does("hang_up")
-
-
-def cancel_crosses_the_answer(world: World) -> None:
-    world.register()
-    world.run(0.4)
-    world.alice.calls("bob")
-    world.run(0.5)
-    world.bob.answers()
-    world.alice.does("hang_up")
-
-
 def both_hang_up_at_once(world: World) -> None:
     talk(world)
     world.alice.does("hang_up")
     world.bob.does("hang_up")
 
 
-# The datagrams of each; those before, of registering and of a call that is answered, have their
-# story in test_wire.
-FLOWS = {
-    holds_and_resumes: range(24, 56),
-    both_hold_at_once: range(24, 80),
-    cancel_crosses_the_answer: range(8, 40),
-    both_hang_up_at_once: range(24, 40),
-}
-
-
 @pytest.mark.parametrize("fate", ["kill", pytest.param("freeze", marks=pytest.mark.long)])
-@pytest.mark.parametrize(
-    ("flow", "number"), [(flow, number) for flow, span in FLOWS.items() for number in span]
-)
-def test_the_server_may_die_or_freeze_at_any_datagram_of_it(
-    flow: Callable[[World], None], number: int, fate: str
+@pytest.mark.parametrize("number", range(24, 40))
+def test_the_server_may_die_or_freeze_at_any_datagram_of_two_that_hang_up_at_once(
+    number: int, fate: str
 ):
+    """All other flows are in the crash sweep (tests/system/test_crash_sweep.py)."""
     world = World()
     world.at_datagram(number, lambda: getattr(world, fate)("server1"))
-    flow(world)
+    both_hang_up_at_once(world)
     world.run(2)
     assert (world.alice.state, world.bob.state) == (ENDED, ENDED), world.network.ladder()
     assert world.bill.final and world.bill.seconds <= 10
-
-
-@pytest.mark.parametrize("flow", FLOWS)
-def test_the_story_above_tries_every_datagram(flow: Callable[[World], None]):
-    world = World()
-    flow(world)
-    world.run(2)
-    assert len(world.network.passed) == FLOWS[flow].stop, world.network.ladder()

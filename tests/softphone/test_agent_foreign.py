@@ -4,7 +4,7 @@ session descriptions, second offers, refused hang-ups, silence."""
 from __future__ import annotations
 
 import pytest
-from agent_kit import BOB, Line, Network, Scripted, pair, talking
+from agent_kit import BOB, SDP, Line, Network, Scripted, pair, talking
 from message_kit import messages
 
 from sip.message import Request, Response, parse, reply
@@ -12,10 +12,6 @@ from softphone.ua.events import CallState, RegistrationState
 
 PROXY, STRANGER, ALICE = ("127.0.0.1", 5060), ("127.0.0.1", 5090), ("127.0.0.1", 5062)
 TALKING, ENDED, INCOMING = CallState.TALKING, CallState.ENDED, CallState.INCOMING
-SDP = (
-    b"v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n"
-    b"m=audio 7000 RTP/AVP 0\r\n"
-)
 HEAD = (
     b"INVITE sip:bob@127.0.0.1:5064 SIP/2.0\r\nVia: SIP/2.0/UDP 127.0.0.1:5090;branch=z9hG4bKf\r\n"
     b"From: <sip:x@failover.test>;tag=x\r\nTo: <sip:bob@failover.test>\r\n"

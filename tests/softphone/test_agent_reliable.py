@@ -4,7 +4,7 @@ bytes."""
 from __future__ import annotations
 
 import pytest
-from agent_kit import BOB, Line, Network, Scripted, pair
+from agent_kit import BOB, SDP, Line, Network, Scripted, accepted, pair
 
 from sip.message import Request, Response, parse, reply
 from softphone.ua.events import CallState
@@ -16,10 +16,6 @@ TALKING, ENDED, INCOMING, RINGING = (
     CallState.RINGING,
 )
 GATEWAY = ("127.0.0.1", 5064)
-SDP = (
-    b"v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n"
-    b"m=audio 7000 RTP/AVP 0\r\n"
-)
 OTHER = SDP.replace(b"7000", b"7100")
 
 
@@ -29,12 +25,6 @@ def provisional(
     fields = [("Contact", "<sip:bob@127.0.0.1:5064>"), ("Require", "100rel"), ("RSeq", str(rseq))]
     fields += [("Content-Type", "application/sdp")] if body else []
     return reply(invite, status, to_tag=tag, fields=fields, body=body)
-
-
-def accepted(invite: Request, tag: str = "b", body: bytes = SDP) -> Response:
-    fields = [("Contact", "<sip:bob@127.0.0.1:5064>")]
-    fields += [("Content-Type", "application/sdp")] if body else []
-    return reply(invite, 200, to_tag=tag, fields=fields, body=body)
 
 
 class Gateway(Scripted):

@@ -4,9 +4,8 @@ refresh."""
 from __future__ import annotations
 
 import pytest
-from agent_kit import ALICE, BOB, Line, Network, Scripted, pair, talking
+from agent_kit import ALICE, BOB, SDP, Line, Network, Scripted, accepted, pair, talking
 from parties_kit import Scene, absent
-from test_agent import SDP, accepted
 from wire import FORWARDER, World
 
 from sip.message import Request, Response, reply

@@ -7,7 +7,6 @@ import errno
 import time
 
 import pytest
-import test_phone
 from agent_kit import BOB, Line, Network, Scripted, pair, talking
 
 from sip.message import reply
@@ -202,9 +201,6 @@ def test_a_phone_nobody_wants_registered_stays_so():
 
 
 # -- the phone -------------------------------------------------------------------------------------
-
-
-owners = test_phone.owners  # the fixture
 
 
 @pytest.fixture

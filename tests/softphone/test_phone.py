@@ -9,6 +9,7 @@ import threading
 import time
 
 import pytest
+from phone_kit import LOCAL, Owner
 
 from plumbing.event_loop import LoopStopped
 from sip.message import parse, reply
@@ -18,58 +19,16 @@ from softphone.phone import Account, Phone
 from softphone.ua.address_comparison import is_literal
 from softphone.ua.client_request import AgentOutcome, Send
 from softphone.ua.events import (
-    CallChanged,
     CallState,
     DigitPassed,
     ProbeAnswered,
     RegistrationState,
 )
 
-LOCAL = ("127.0.0.1", 0)
 SDP = (
     b"v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n"
     b"m=audio 40010 RTP/AVP 0\r\n"
 )
-
-
-class Owner:
-    """A phone, and what its person has seen."""
-
-    def __init__(self, user: str, proxy=None, register=False, password="", listen=LOCAL) -> None:
-        self.events: list[object] = []
-        account = Account(user, "failover.test", password, user.capitalize())
-        self.phone = Phone(account, proxy, listen, self.events.append, register=register)
-        self.phone.start()
-
-    @property
-    def states(self) -> list[CallState]:
-        return [event.call.state for event in self.events if isinstance(event, CallChanged)]
-
-    @property
-    def state(self) -> CallState | None:
-        return self.states[-1] if self.states else None
-
-    @property
-    def sentence(self) -> str:
-        return [event.call.sentence for event in self.events if isinstance(event, CallChanged)][-1]
-
-    @property
-    def uri(self) -> str:
-        host, port = self.phone.address
-        return f"sip:{self.phone.account.user}@{host}:{port}"
-
-
-@pytest.fixture
-def owners():
-    made: list[Owner] = []
-
-    def make(user: str, **options) -> Owner:
-        made.append(Owner(user, **options))
-        return made[-1]
-
-    yield make
-    for owner in made:
-        owner.phone.stop()
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import socket
 from collections.abc import Iterator
 
 import pytest
+from phone_kit import LOCAL, QUICKLY
 
 from sip.message import Message, Request, Response, parse, reply
 from softphone import phone as phone_module
@@ -14,8 +15,6 @@ from softphone.media.silence_alarm import SilenceWatch
 from softphone.options import parser, wishes
 from softphone.phone import Account, Phone
 from softphone.ua.events import CallChanged, CallState
-
-LOCAL = ("127.0.0.1", 0)
 
 
 class Peer:
@@ -90,7 +89,7 @@ def alice() -> Iterator[tuple[Phone, list[object]]]:
     )
     phone.start()
     yield phone, events
-    phone.stop()
+    phone.stop(QUICKLY)
 
 
 def calls(events: list[object]):
@@ -177,7 +176,7 @@ def test_a_stranger_does_not_ring_a_phone_that_has_a_server(peer, eventually):
             )
             eventually(lambda: calls(events) and calls(events)[-1].state is CallState.INCOMING)
         finally:
-            phone.stop()
+            phone.stop(QUICKLY)
 
 
 @pytest.mark.parametrize(

@@ -7,13 +7,12 @@ import threading
 from collections.abc import Callable, Iterator
 
 import pytest
-from test_phone import Owner
+from phone_kit import LOCAL, QUICKLY, Owner
 
 from sip.message import Request, Response, parse, reply
 from softphone.media.rtp import Packet
 from softphone.ua.events import CallState
 
-LOCAL = ("127.0.0.1", 0)
 QUIET = b"\xff" * 160  # silence in PCMU
 SDP = (
     "v=0\r\no=- 1 {version} IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n"
@@ -102,7 +101,7 @@ class Scripted:
 def pair() -> Iterator[tuple[Owner, Scripted]]:
     alice, bob = Owner("alice"), Scripted()
     yield alice, bob
-    alice.phone.stop()
+    alice.phone.stop(QUICKLY)
     bob.stop()
 
 

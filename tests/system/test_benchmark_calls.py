@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 
 from benchmarks.calls import PORTS, Talk, cost, parse, read_talks, wrong
-from slee_mock.store.records import Bill, Carrier
+from slee_mock.services.bill_record import Bill, ServedBy
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-SERVER1 = (Carrier("server1", 99.0),)
+SERVER1 = (ServedBy("server1", 99.0),)
 
 
 def bill(answered=100.0, ended=103.0, carriers=SERVER1):
@@ -39,7 +39,7 @@ def bill(answered=100.0, ended=103.0, carriers=SERVER1):
 
 
 def test_a_bill_of_the_time_that_was_talked_is_right_whoever_carried_the_call():
-    both = (Carrier("server1", 99.0), Carrier("server2", 101.5))
+    both = (ServedBy("server1", 99.0), ServedBy("server2", 101.5))
     assert (
         wrong(bill(), Talk("c", 100.01, 103.01))
         == wrong(bill(carriers=both), Talk("c", 100.01, 102.7))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from process_kit import three_ports
 
 from benchmarks.failover import ROWS, cell, table
 
@@ -28,19 +28,6 @@ def bench(port, *more, timeout=60):
         *more,
     ]
     return subprocess.run(argv, capture_output=True, text=True, timeout=timeout)
-
-
-def three_ports():
-    """The first of three that nobody uses; above what the system gives to others."""
-    for port in range(61_000, 65_000, 3):
-        try:
-            for n in range(3):
-                with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-                    sock.bind(("127.0.0.1", port + n))
-        except OSError:
-            continue
-        return port
-    pytest.skip("no three free ports in a row")
 
 
 def test_medians_least_and_most_and_what_never_happened_share_a_cell():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from parties_kit import free_port
+from process_kit import free_port
 
 from benchmarks import slee
 

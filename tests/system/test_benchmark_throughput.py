@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_benchmark_failover import three_ports
+from process_kit import three_ports
 
 from benchmarks.load import METHODS
 from benchmarks.many_phones import texts

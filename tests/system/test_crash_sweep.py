@@ -32,8 +32,8 @@ from sweep_kit import (
 )
 from sweep_process_kit import sweep_process_outages, sweep_processes
 
-from slee_mock.failover_kept_header import Forwarders
 from slee_mock.services import billing
+from slee_mock.sip_adaptor import Forwarders
 
 
 def troubles(cells):
@@ -127,7 +127,7 @@ def test_the_sweep_notices_a_bill_without_talk(monkeypatch):
 
 def test_the_sweep_notices_a_hang_up_that_the_forwarder_refuses(monkeypatch):
     plan = Plan("caller hangs up", "nobody does anything", "BYE", Fault(7, RECEIVED, BOTH_LATE))
-    monkeypatch.setattr("failover.proxy.outage_queue.KeptMessages.release", lambda self, now: [])
+    monkeypatch.setattr("failover.proxy.outage_queue.OutageQueue.release", lambda self, now: [])
     assert strike_both(plan).trouble
 
 
@@ -152,7 +152,7 @@ def test_the_sweep_notices_a_call_that_nobody_takes_over(point, monkeypatch):
     flow = FLOWS["caller hangs up"]
     calm = play_calmly(flow)
     # The forwarder forgets what was in flight.
-    monkeypatch.setattr("failover.proxy.pending_messages.InFlight.move", lambda *_: 0)
+    monkeypatch.setattr("failover.proxy.pending_messages.PendingMessages.move_all", lambda *_: 0)
     for number in (calm.steps.index("INVITE") + 1, calm.steps.index("BYE") + 1):
         assert strike(flow, Fault(number, point), calm).trouble
 

@@ -11,7 +11,7 @@ import time
 
 import pytest
 from hosts_kit import allow, forbid
-from test_takeover import FIRST, SECOND, outage, story  # noqa: F401  (fixtures)
+from takeover_kit import FIRST, SECOND
 
 pytestmark = pytest.mark.long
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import pytest
 from interop_kit import MODULES, PASSWORDS, Baresip, Linphone, Ours
-from parties_kit import DOMAIN, SCENARIOS, Scene, Sipp, absent, free_port, is_taken, wait_until
+from parties_kit import DOMAIN, SCENARIOS, Scene, Sipp, absent
+from process_kit import free_port, is_taken, wait_until
 
 from plumbing.address import format_address, parse_address
 from softphone.ua.events import CallState

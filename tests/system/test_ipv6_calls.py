@@ -6,11 +6,10 @@ from __future__ import annotations
 import json
 import signal
 import socket
-import subprocess
-import sys
 import urllib.request
 
 import pytest
+from process_kit import RunningProgram, server_argv
 
 from failover.cli import look_up
 from failover.config.settings import read
@@ -39,31 +38,16 @@ class Scene:
         self.address = ("::1", free_port())
         self.pages = {name: free_port() for name in ("server1", "server2")}
         ports = {name: free_port() for name in self.pages}
-        self.processes = {
-            name: subprocess.Popen(
-                [
-                    sys.executable,
-                    "-S",
-                    "-m",
-                    "slee_mock",
-                    "--name",
-                    name,
-                    "--listen",
-                    f"[::1]:{ports[name]}",
-                    "--forwarder",
-                    format_address(self.address),
-                    "--store",
-                    str(folder / "store.sqlite"),
-                    "--management",
-                    f"127.0.0.1:{self.pages[name]}",
-                ],
-                stdout=subprocess.PIPE,
-                text=True,
+        self.programs = [
+            RunningProgram(
+                server_argv(
+                    *(name, f"[::1]:{port}", format_address(self.address)),
+                    *(folder / "store.sqlite", f"127.0.0.1:{self.pages[name]}"),
+                ),
+                folder / f"{name}.log",
             )
-            for name in ports
-        }
-        for process in self.processes.values():
-            assert any(line.startswith("ready: ") for line in process.stdout)
+            for name, port in ports.items()
+        ]
         lines = [f"{name}=[::1]:{port}" for name, port in ports.items()]
         text = "\n".join(
             [
@@ -100,10 +84,8 @@ class Scene:
         for phone in self.phones.values():
             phone.stop()
         self.forwarder.stop()
-        for process in self.processes.values():
-            process.kill()
-            process.wait()
-            process.stdout.close()
+        for program in self.programs:
+            program.stop()
 
 
 @needs_ipv6
@@ -119,7 +101,7 @@ def test_a_call_over_ipv6_survives_its_server_and_is_billed_by_the_other(
         eventually(lambda: scene.state("bob") is CallState.INCOMING)
         bob.answer()
         eventually(lambda: scene.state("alice") is scene.state("bob") is CallState.TALKING)
-        scene.processes["server1"].send_signal(signal.SIGKILL)
+        scene.programs[0].stop(signal.SIGKILL)
         eventually(lambda: scene.forwarder.status()["hot"] == "server2")
         bob.hang_up()
         eventually(lambda: scene.state("alice") is scene.state("bob") is CallState.ENDED)

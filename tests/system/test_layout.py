@@ -4,7 +4,9 @@ world may come in."""
 from __future__ import annotations
 
 import ast
+import re
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -40,12 +42,12 @@ CORES = [
     *(f"plumbing/{name}.py" for name in ("address", "http_request_parser", "shorten_text")),
     "failover/proxy",
     "failover/upstream",
-    "failover/net/active_standby.py",
     "slee_mock/container",
     "slee_mock/services",
-    "slee_mock/failover_kept_header.py",
+    "slee_mock/node.py",
+    "slee_mock/sip_adaptor.py",
     "slee_mock/start_errors.py",
-    *(f"slee_mock/cluster/{name}.py" for name in ("clock_offset", "cluster_key", "membership")),
+    *(f"slee_mock/cluster/{name}.py" for name in ("cluster_key", "membership")),
     *(
         f"slee_mock/store/{name}.py"
         for name in ("degraded_mode", "interface", "purge", "records", "redis_url")
@@ -97,9 +99,15 @@ def name_of(path: Path) -> str:
 FILES = [pytest.param(path, id=name_of(path)) for path in product_files()]
 
 
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@cache
 def imports(path: Path) -> dict[str, bool]:
     """Top-level name of every imported module -> is it imported at the file's top level?"""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = parsed(path)
     outer = {id(node) for node in ast.walk(tree)}
     for function in ast.walk(tree):
         if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
@@ -150,9 +158,15 @@ def test_cores_cannot_reach_the_world(core):
 
 @pytest.mark.parametrize("path", FILES)
 def test_every_file_says_what_it_is_for(path):
-    assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+    assert ast.get_docstring(parsed(path))
 
 
 def test_nothing_shadows_the_forwarder_and_tests_are_no_packages():
     assert not (ROOT / "forwarder").exists()
     assert not list((ROOT / "tests").rglob("__init__.py"))
+
+
+def test_no_test_file_imports_another():
+    """What several share is in tests/kits or in a conftest.py of their folder."""
+    for path in (ROOT / "tests").rglob("*.py"):
+        assert not re.search(r"^(from|import) test_", path.read_text(), re.MULTILINE), name_of(path)

@@ -11,7 +11,8 @@ from collections import Counter
 
 import pytest
 from forwarder_kit import ask, head, plain_phone, request
-from parties_kit import DOMAIN, PASSWORDS, Scene, absent, free_port, wait_until
+from parties_kit import DOMAIN, PASSWORDS, Scene, absent
+from process_kit import free_port, wait_until
 
 from failover.cli import load
 from failover.forwarder import Forwarder

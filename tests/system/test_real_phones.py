@@ -7,8 +7,9 @@ from __future__ import annotations
 import re
 
 import pytest
-from parties_kit import Scene, absent, wait_until
+from parties_kit import Scene, absent
 from phones_kit import Baresip, Linphone, missing
+from process_kit import wait_until
 
 WHY_NOT = missing() or absent("kamailio", "kamcmd")
 pytestmark = [

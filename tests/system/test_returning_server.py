@@ -10,7 +10,8 @@ import urllib.error
 import urllib.request
 
 import pytest
-from parties_kit import Scene, absent, free_port, wait_until
+from parties_kit import Scene, absent
+from process_kit import free_port, wait_until
 
 pytestmark = [pytest.mark.long, pytest.mark.skipif(bool(absent("sipp")), reason=absent("sipp"))]
 

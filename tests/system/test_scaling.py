@@ -16,7 +16,8 @@ from crossroads_kit import (
     WithoutRoutes,
 )
 from forwarder_kit import make_table
-from parties_kit import Scene, absent, free_port, wait_until
+from parties_kit import Scene, absent
+from process_kit import free_port, wait_until
 from slee_kit import FORWARDER
 from sweep_kit import FLOWS, KILLED, POINTS, Fault, Flow, Play
 from wire import SERVERS
@@ -123,7 +124,10 @@ def test_what_is_in_flight_is_known_where_the_answers_come_back():
     """With one address they come back anywhere; a request counts as unanswered for 32 s then."""
     for kind, owing in ((FourAddresses, False), (OneAddress, True)):
         stage = play(FLOWS["caller hangs up"], kind, seed=0)
-        assert any(each.core.inflight.owing for each in stage.crossroads.siblings.values()) is owing
+        assert (
+            any(each.core.pending.has_requests for each in stage.crossroads.siblings.values())
+            is owing
+        )
 
 
 def test_a_forwarder_with_a_secret_of_its_own_shows_in_its_counters_and_makes_phones_repeat_themselves():

@@ -13,7 +13,7 @@ import urllib.request
 import pytest
 from browser_kit import Browser
 from load_kit import servers_started
-from parties_kit import free_port, is_taken, wait_until
+from process_kit import free_port, is_taken, wait_until
 from standby_kit import Supervisor, Twins
 
 from benchmarks.load import Load, gap, lost

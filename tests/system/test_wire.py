@@ -10,7 +10,7 @@ from agent_kit import Line
 from slee_kit import FORWARDER
 from wire import DAY, World
 
-from slee_mock.store.records import Bindings
+from slee_mock.services.bindings_record import Bindings
 from softphone.ua.events import CallState, RegistrationState
 
 RINGING, INCOMING, TALKING, ENDED = (
@@ -114,51 +114,6 @@ def test_a_ringing_call_is_cancelled_after_the_crash():
     world.run()
     assert (world.alice.sentence, world.bob.sentence) == ("You hung up", "Missed call from Alice")
     assert world.phones_retransmissions == 0
-
-
-DATAGRAMS_OF_A_CALL = 60
-
-
-@pytest.mark.parametrize("fate", ["kill", "freeze"])
-@pytest.mark.parametrize("number", range(DATAGRAMS_OF_A_CALL))
-def test_the_server_may_die_or_freeze_at_any_datagram_of_a_call(number, fate):
-    world = World()
-    world.register()
-    world.at_datagram(number, lambda: getattr(world, fate)("server1"))
-    world.alice.calls("bob")
-    world.run(1.0)
-    world.bob.answers()
-    world.run(5.5)
-    assert states(world) == (TALKING, TALKING), world.network.ladder()
-    world.alice.does("hold")
-    world.run(1.0)
-    assert (world.alice.sentence, world.bob.sentence) == (
-        "Bob is on hold",
-        "Alice has put the call on hold",
-    )
-    world.alice.does("resume")
-    world.run(1.0)
-    assert (world.alice.sentence, world.bob.sentence) == ("Talking with Bob", "Talking with Alice")
-    world.alice.does("hang_up")
-    world.run(1.0)
-    assert states(world) == (ENDED, ENDED), world.network.ladder()
-    assert len(world.bob.agent.calls) == 1, "nobody rings twice"
-    assert (world.bill.seconds, world.bill.final) == (7, True)
-    assert world.phones_retransmissions == 0, world.network.ladder()
-
-
-def test_the_story_above_tries_every_datagram():
-    world = World()
-    world.register()
-    before = len(world.network.passed)
-    world.alice.calls("bob")
-    world.run()
-    world.bob.answers()
-    world.run()
-    for wish in ("hold", "resume", "hang_up"):
-        world.alice.does(wish)
-        world.run()
-    assert len(world.network.passed) - before <= DATAGRAMS_OF_A_CALL
 
 
 @pytest.mark.parametrize("number", range(8))

@@ -8,8 +8,8 @@ from slee_kit import FORWARDER
 from wire import World
 
 from sip.message import Request, parse
+from slee_mock.services.call_record import Call
 from slee_mock.store.interface import Transaction
-from slee_mock.store.records import Call
 
 PBX = ("127.0.0.1", 5090)
 STRANGER = ("127.0.0.77", 9999)

@@ -1,7 +1,7 @@
 """Where the crash may fall: every message that a server handles in every flow of calls, and what
 became of the call.
 
-    python -m benchmarks.crash_sweep [--processes] [--seeds N] [--flow NAME ...] [--json]
+    python3 tests/crash_sweep.py [--processes] [--seeds N] [--flow NAME ...] [--json]
 
 One server dies when it has received the message, or when it has saved what comes of it and sent
 nothing. In memory, on one fake clock, it is killed for good, killed and back after two seconds,
@@ -22,12 +22,12 @@ from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "kits")]
+sys.path.insert(0, str(Path(__file__).resolve().parent / "kits"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from outage_sweep_kit import BOTH, MAIN_DEEDS, OUTAGES, sweep_outages  # noqa: E402  # from anywhere
-from sweep_kit import BACK, FATES, FLOWS, FROZEN, KILLED, POINTS, ZOMBIE, Cell, Flow, sweep  # noqa: E402  # from anywhere
-from sweep_process_kit import sweep_process_outages, sweep_processes  # noqa: E402
+from outage_sweep_kit import BOTH, MAIN_DEEDS, OUTAGES, sweep_outages
+from sweep_kit import BACK, FATES, FLOWS, FROZEN, KILLED, POINTS, ZOMBIE, Cell, Flow, sweep
+from sweep_process_kit import sweep_process_outages, sweep_processes
 
 COLUMNS = [(point, fate) for point in POINTS for fate in (*FATES, *OUTAGES)]
 SHORT = {KILLED: "killed", BACK: "back", FROZEN: "frozen", ZOMBIE: "zombie"}

@@ -1,0 +1,133 @@
+"""Our programs as processes, the ports they get, and waiting for what they do."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PYTHON = (sys.executable, "-S")  # the forwarder and the servers need the standard library only
+FORWARDER = (*PYTHON, str(ROOT / "forwarder.py"))
+START_SECONDS = 20.0  # that a process may take to start or to end on a busy computer
+# Below the ports that Linux gives to those who ask for any: while a killed program is down, nobody
+# is given its port.
+PORTS = range(20_000, 25_400)
+_rounds: dict[range, Iterator[int]] = {}  # the order in which ports are given out, again and again
+
+
+def free_port(among: range = PORTS) -> int:
+    """A port of 127.0.0.1 that neither UDP nor TCP uses, the one that was given out longest ago."""
+    order = _rounds.setdefault(among, itertools.cycle(random.sample(among, len(among))))
+    for port in itertools.islice(order, len(among)):
+        if not is_taken(port):
+            return port
+    raise AssertionError("no port is free")
+
+
+def three_ports() -> int:
+    """The first of three free ports in a row."""
+    for first in range(61_000, 65_000, 3):
+        if not any(is_taken(first + n) for n in range(3)):
+            return first
+    raise AssertionError("no three free ports in a row")
+
+
+def is_taken(port: int) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp, socket.socket() as tcp:
+        try:
+            udp.bind(("127.0.0.1", port))
+            tcp.bind(("127.0.0.1", port))
+        except OSError:
+            return True
+    return False
+
+
+def wait_until(
+    condition: Callable[[], Any], timeout: float = 10.0, note: Callable[[], object] | None = None
+) -> Any:
+    """The first true value of the condition; fails the test after the timeout, with the note."""
+    deadline = time.monotonic() + timeout
+    while not (value := condition()):
+        if time.monotonic() > deadline:
+            what = note() if note else getattr(condition, "__name__", condition)
+            pytest.fail(f"not within {timeout:g} s: {what}")
+        time.sleep(0.005)
+    return value
+
+
+def server_argv(
+    name: str, listen: object, forwarder: object, store: object, management: object, *more: object
+) -> list[str]:
+    """The command that starts a server."""
+    python = PYTHON[:1] if "://" in str(store) else PYTHON  # a Redis needs its client library
+    options = ("--name", name, "--listen", listen, "--forwarder", forwarder, "--store", store)
+    words = [*python, "-m", "slee_mock", *options, "--management", management, *more]
+    return list(map(str, words))
+
+
+class Talking(Protocol):
+    @property
+    def said(self) -> str: ...
+
+
+def wait_until_ready(program: Talking) -> None:
+    """Of a program whose output goes to a file."""
+    wait_until(lambda: "ready: " in program.said, START_SECONDS, lambda: program.said)
+
+
+class RunningProgram:
+    """One of our programs, started and ready. `said`: the lines that it printed until then; `log`:
+    the file with its stderr."""
+
+    def __init__(
+        self,
+        argv: list[str] | tuple[str, ...],
+        log: Path,
+        environ: Mapping[str, str] | None = None,
+        journal: bool = False,
+    ) -> None:
+        self.log, self.said = log, []
+        with log.open("a") as stderr:
+            # As systemd tells a service that its stderr is the journal.
+            file = os.fstat(stderr.fileno())
+            told = {"JOURNAL_STREAM": f"{file.st_dev}:{file.st_ino}"} if journal else {}
+            self.process = subprocess.Popen(
+                argv,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                text=True,
+                cwd=ROOT,
+                env={**os.environ, **(environ or {}), **told},
+            )
+        assert self.process.stdout
+        for line in self.process.stdout:
+            self.said.append(line.rstrip("\n"))
+            if line.startswith("ready: "):
+                return
+        self.stop()
+        pytest.fail(f"never ready: {argv} {self.said} {log.read_text()}")
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Send the signal, wait for the end, and return the exit status. One that has ended already
+        is left as it is."""
+        with suppress(ProcessLookupError):
+            self.process.send_signal(number)
+        try:
+            return self.process.wait(START_SECONDS)
+        finally:
+            self.process.kill()
+            self.process.wait()
+            assert self.process.stdout
+            self.process.stdout.close()
