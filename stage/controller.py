@@ -64,6 +64,7 @@ class DemoController(QObject):
         servers: int = len(SERVERS),
     ) -> None:
         super().__init__()
+        self.announced: tuple[str, str] | None = None  # what a scene says while nobody calls
         self._wire = Wire()
         self._wire.told.connect(self._hear)
         self.cluster = Cluster(ports, users, self._program_ended, more, pair, servers)
@@ -92,7 +93,6 @@ class DemoController(QObject):
         self._ticks = QTimer(self)
         self._ticks.timeout.connect(self._tick)
         self._probes_left = 0
-        self.announced: tuple[str, str] | None = None  # what a scene says while nobody calls
         self._stage = "new"  # then starting, running or failed, stopped
 
     # -- construction ------------------------------------------------------------------------------

@@ -18,9 +18,9 @@ TONES = {"talking": "alive", "calling": "ringing", "ringing": "ringing", "ended"
 WORDED = {
     "kept": "kept:",
     "lost": "lost:",
-    "gap_p50_ms": "answered again, half of them within ms:",
+    "gap_p50_ms": "half of them answered again within ms:",
     "gap_p99_ms": "all but one within ms:",
-    "billed_seconds": "seconds billed:",
+    "billed_seconds": "whole seconds billed:",
     "talked_seconds": "seconds talked:",
 }
 WORDS = {"talking": "talk", "ringing": "ring", "calling": "are placed", "ended": "have ended"}
