@@ -1,6 +1,6 @@
 """Forwards SIP over UDP to the first living server of a list, and moves on when that one dies.
 
-    python forwarder.py [servers.properties] [--check] [--version] [--help] [-v]
+    python forwarder.py [servers.properties] [--check] [--probe HOST:PORT] [--version] [--help] [-v]
 
 Needs nothing but Python's standard library. What it does is in failover/; servers.properties
 explains the settings. `python3 demo.py pack` makes one file of it, forwarder.pyz, which reads the

@@ -1,4 +1,4 @@
-"""Networks as the operator writes them: `10.0.0.0/8, 192.0.2.7, 2001:db8::/32`."""
+"""Lists of IP networks in settings: `10.0.0.0/8, 192.0.2.7, 2001:db8::/32`."""
 
 from __future__ import annotations
 
@@ -8,25 +8,22 @@ from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 
 @dataclass(frozen=True)
 class Networks:
-    """`"10.1.2.3" in networks` asks for an address."""
+    """A set of IP addresses: `"10.1.2.3" in networks`. A text that is no address is in none."""
 
     members: tuple[IPv4Network | IPv6Network, ...]
 
     @staticmethod
     def parse(text: str) -> Networks:
-        """Raises ValueError with a sentence."""
+        """Networks and single addresses, separated by commas. Raises ValueError with a sentence."""
         members = []
         for word in (part.strip() for part in text.split(",")):
             try:
                 members.append(ip_network(word))
             except ValueError as error:
-                remedy = (
-                    "has bits beyond its length"
-                    if "host bits" in str(error)
-                    else "is not a network"
-                )
+                beyond = "host bits" in str(error)
+                fault = "has bits beyond its length" if beyond else "is not a network"
                 raise ValueError(
-                    f"'{word}' {remedy}; write 10.0.0.0/8 or 192.0.2.7, for example"
+                    f"'{word}' {fault}; write 10.0.0.0/8 or 192.0.2.7, for example"
                 ) from None
         return Networks(tuple(members))
 

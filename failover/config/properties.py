@@ -1,11 +1,12 @@
-"""The file format of servers.properties: Java's properties, with line numbers kept and every fault
-found at once.
+"""A parser of Java's properties files, which keeps line numbers and finds every fault at once.
 
-The rules are those documented for java.util.Properties.load: `#` and `!` begin comments, a line
-that ends in an odd number of backslashes goes on in the next one, the key ends at the first `=`,
-`:` or blank, and escapes may be used anywhere. What Java would silently overwrite (the same key
-twice) is kept: the caller decides what a repetition means.
+The rules are those of java.util.Properties.load: `#` and `!` begin comments, a line that ends in an
+odd number of backslashes goes on in the next one, the key ends at the first `=`, `:` or blank, and
+escapes may be used anywhere. One difference: an entry that repeats a key is kept, where Java
+overwrites the first; the caller decides.
 """
+
+from __future__ import annotations
 
 import re
 from dataclasses import dataclass
@@ -18,20 +19,20 @@ _NAMED_ESCAPES = {"t": "\t", "n": "\n", "r": "\r", "f": "\f"}
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing wrong with the file. `line` counts from 1; 0 means the file as a whole."""
+    """A fault of the file. `line` counts from 1; 0: the file as a whole."""
 
     line: int
     text: str
 
     def located(self, name: str) -> str:
-        """The sentence for the operator, as `servers.properties:7: ...`."""
+        """The fault as a line for the operator, `servers.properties:7: ...`."""
         return f"{name}:{self.line}: {self.text}" if self.line else f"{name}: {self.text}"
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One logical line. `separator` is "=", ":", " " or "" (no value); `text` is the line with its
-    escapes."""
+    """A logical line. `separator` is "=", ":", " " or, without a value, ""; `text` is the line as
+    written, with its escapes."""
 
     line: int
     key: str
@@ -41,7 +42,7 @@ class Entry:
 
 
 def parse(text: str) -> tuple[list[Entry], list[Fault]]:
-    """Every entry of a properties file in order, and every fault found in its syntax."""
+    """The entries of a file, in order, and the faults of its syntax."""
     entries: list[Entry] = []
     faults: list[Fault] = []
     for number, line in _logical_lines(text):
@@ -54,8 +55,7 @@ def parse(text: str) -> tuple[list[Entry], list[Fault]]:
 
 
 def decode(data: bytes) -> str:
-    """The file's text: UTF-8, else ISO 8859-1 (Java's older default), which every sequence of bytes
-    is."""
+    """The text of a file in UTF-8, or else in ISO 8859-1, Java's older default."""
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:
@@ -63,14 +63,14 @@ def decode(data: bytes) -> str:
 
 
 def _logical_lines(text: str) -> list[tuple[int, str]]:
-    """(number of its first natural line, joined text) of all that is neither blank nor a
-    comment."""
+    """(number of the first natural line, joined text) of each logical line that is neither blank
+    nor a comment."""
     result: list[tuple[int, str]] = []
     first, joined, continued = 0, "", False
     for number, natural in enumerate(_NATURAL_LINE.split(text), start=1):
         line = natural.lstrip(BLANK)
         if not continued:
-            # A comment never continues, and what looks like one inside a continued line is none.
+            # A comment is never continued; inside a continued line "#" begins none.
             if not line or line[0] in "#!":
                 continue
             first, joined = number, ""
@@ -108,7 +108,7 @@ def _unescape(text: str) -> str:
     return units.decode("utf-16-le", "replace")
 
 
-def _character(match: "re.Match[str]") -> str:
+def _character(match: re.Match[str]) -> str:
     escape = match[1]
     if escape[0] != "u":
         return _NAMED_ESCAPES.get(escape, escape)

@@ -127,7 +127,7 @@ def _convergence(text: str) -> str:
 
 @dataclass(frozen=True)
 class Setting:
-    """One row: `field` is its name in Settings, `sentence` what the operator reads above it."""
+    """A row of the table: `field` is its name in Settings, `sentence` its comment in the file."""
 
     key: str
     field: str

@@ -13,11 +13,11 @@ import os
 import shutil
 import signal
 import subprocess
-import time
 import urllib.error
 import urllib.request
 
 import pytest
+from process_kit import wait_until
 
 PATIENCE = 30.0  # seconds a browser may take for one thing on a busy computer
 ELEMENT = "element-6066-11e4-a52e-4f735466cecf"  # the key under which WebDriver names an element
@@ -161,15 +161,11 @@ class Browser:
         return self._do("POST", "/goog/cdp/execute", {"cmd": command, "params": params})
 
     def _wait_for_driver(self):
-        deadline = time.monotonic() + PATIENCE
-        while True:
+        def is_ready():
             with contextlib.suppress(OSError):
-                if self._call("GET", "/status")["ready"]:
-                    return
-            assert time.monotonic() < deadline and self._process.poll() is None, (
-                "chromedriver did not start"
-            )
-            time.sleep(0.01)
+                return self._call("GET", "/status")["ready"]
+
+        wait_until(is_ready, PATIENCE, lambda: "chromedriver did not start")
 
     def _do(self, method, path, body=None):
         return self._call(method, f"/session/{self._session}{path}", body)

@@ -26,6 +26,8 @@ import time
 from itertools import pairwise
 from pathlib import Path
 
+from process_kit import wait_until
+
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples" / "keepalived"
 SHARED = ("192.0.2.10", 5060)
@@ -342,11 +344,7 @@ class Pair:
         return sum(len(re.findall(r" active: ", log.read_text())) for log in logs) - 1
 
     def _await(self, condition, what: str) -> None:
-        deadline = time.monotonic() + HELLO
-        while not condition():
-            if time.monotonic() > deadline:
-                raise RuntimeError(f"never came about: {what}")
-            time.sleep(0.005)
+        wait_until(condition, HELLO, lambda: what)
 
     def _install(self) -> None:
         opt = self.folder / "opt"

@@ -10,11 +10,11 @@ import shutil
 import signal
 import socket
 import subprocess
-import time
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
+from process_kit import wait_until
 
 HELLO = 20.0  # seconds a process may take to start on a busy computer
 LACKING = next(
@@ -61,12 +61,8 @@ class RedisProgram:
         program = "redis-sentinel" if self.sentinel else "redis-server"
         with open(self._folder / "log", "ab") as log:
             self.process = subprocess.Popen([program, str(self._file)], stdout=log, stderr=log)
-        deadline = time.monotonic() + HELLO
-        while not self.says("PING").startswith(("+PONG", "-NOAUTH")):
-            assert self.process.poll() is None and time.monotonic() < deadline, (
-                self._folder / "log"
-            ).read_text()
-            time.sleep(0.01)
+        log = self._folder / "log"
+        wait_until(lambda: self.says("PING").startswith(("+PONG", "-NOAUTH")), HELLO, log.read_text)
         return self
 
     def says(self, *words: str) -> str:
@@ -139,14 +135,11 @@ class SentinelCluster:
     def start(self) -> SentinelCluster:
         for each in (*self.servers, *self.sentinels):
             each.start()
-        deadline = time.monotonic() + HELLO
-        while self.servers[0].replicas < 2 or not all(
-            self._knows_all(each) for each in self.sentinels
-        ):
-            assert time.monotonic() < deadline, [
-                each.says("SENTINEL", "MASTERS") for each in self.sentinels
-            ]
-            time.sleep(0.05)
+        wait_until(
+            lambda: self.servers[0].replicas >= 2 and all(map(self._knows_all, self.sentinels)),
+            HELLO,
+            lambda: [each.says("SENTINEL", "MASTERS") for each in self.sentinels],
+        )
         return self
 
     @property
