@@ -526,7 +526,7 @@ class DemoController(QObject):
             panel.set_note(presenter.phone_note(state, name))
         window.figure.show_talking(state.talking, state.held)
         window.steps.show_rows(self.use_case.rows)
-        window.failover.show_state(state)
+        window.failover.show_state(state, window.ladder.rows)
         said = presenter.headline(state, self.servers, self.forwarders.pair)
         if self.announced and not state.calls:
             said = presenter.Headline("call", "hot", *self.announced)

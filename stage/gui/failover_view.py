@@ -7,6 +7,7 @@ kill, which is the demo's.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import pairwise
 
 from PySide6.QtCore import QPointF, QRectF, QSize, Qt
@@ -16,7 +17,9 @@ from PySide6.QtWidgets import QSizePolicy, QVBoxLayout, QWidget
 from softphone.gui.theme import GRID, Size, theme
 from softphone.gui.widgets import TextLabel
 from stage.gui import painting
+from stage.gui.slow_replay import SlowReplay, moments_of
 from stage.gui.zoom import zoomed
+from stage.observation.observations import LadderRow
 from stage.scenes.state import DemoState
 from stage.scenes.use_case import milliseconds
 
@@ -85,6 +88,7 @@ class FailoverView(QWidget):
         self.words = TextLabel(Size.TEXT, bold=True, lines=2)
         self.words.setObjectName("failover_words")
         self.axis = TimeAxis()
+        self.replay = SlowReplay()
         self.detail = TextLabel(Size.SMALL, tone="muted", lines=3)
         self.detail.setObjectName("failover_detail")
         column = QVBoxLayout(self)
@@ -92,12 +96,16 @@ class FailoverView(QWidget):
         column.setSpacing(GRID // 2)
         column.addWidget(self.words)
         column.addWidget(self.axis)
+        column.addWidget(self.replay)
         column.addWidget(self.detail)
         column.addStretch(1)
         self.words.set_text(EMPTY)
 
-    def show_state(self, state: DemoState) -> None:
+    def show_state(self, state: DemoState, rows: Iterable[LadderRow] = ()) -> None:
+        """`rows`: the messages of the ladder."""
         latest = state.failovers[-1] if state.failovers else None
+        if not self.replay.playing:
+            self.replay.show_moments(moments_of(state, rows))
         if latest is None:
             self.words.set_text(EMPTY)
             self.detail.set_text("")

@@ -31,13 +31,15 @@ from softphone.gui.phone_panel import PhonePanel
 from softphone.gui.qapplication import SCREENLESS
 from softphone.gui.theme import GRID, LIGHT, Size, theme
 from softphone.gui.widgets import StateMark, TextLabel
-from stage.gui import zoom
+from stage.gui import wording, zoom
 from stage.gui.bill_view import BillView
 from stage.gui.call_dots import CallDots
 from stage.gui.failover_view import FailoverView
+from stage.gui.message_animation import Frame
 from stage.gui.message_ladder import Ladder
 from stage.gui.step_list import StepList
 from stage.gui.topology_view import TopologyView
+from stage.gui.wording import said
 from stage.scenes.use_case import STEPS, Step
 
 SIZE = QSize(1280, 800)
@@ -91,6 +93,8 @@ class Window(QWidget):
         self.bill = BillView()
         self.failover = FailoverView()
         self.ladder = Ladder(columns)
+        self._replayed: Frame | None = None
+        self.failover.replay.frame.connect(self._show_frame)
         self.dots = CallDots()
         self._closed = self._trouble = self._fitted = self.presented = False
         self._wide: bool | None = None
@@ -122,6 +126,10 @@ class Window(QWidget):
         self.menu = QMenu(self.scenes)
         self.menu.addAction("Start again", self.again.click)
         self.menu.addAction("Presenter's view (F11)", lambda: self.present(not self.presented))
+        technical = self.menu.addAction("Technical words")
+        technical.setCheckable(True)
+        technical.setChecked(wording.technical())
+        technical.toggled.connect(self._choose_words)
         self.menu.addSeparator()
         self.scenes.setMenu(self.menu)
 
@@ -213,10 +221,20 @@ class Window(QWidget):
 
     def tell(self, shape: str, tone: str, headline: str, hint: str) -> None:
         """The headline: what is happening, and what one could do now."""
-        if not self._trouble:
+        if not self._trouble and self._replayed is None:
             self._mark.show_state(shape, tone)
-            self._headline.set_text(headline)
-            self._hint.set_text(hint)
+            self._headline.set_text(said(headline))
+            self._hint.set_text(said(hint))
+
+    def _show_frame(self, frame: Frame | None) -> None:
+        """A moment of the slow replay is said where the headline is."""
+        self._replayed = frame
+        self.figure.show_replay(frame)
+        if frame is not None and not self._trouble:
+            when, _, words = frame.words.partition(": ")
+            self._mark.show_state("play", "warning")
+            self._headline.set_text(f"Slowly: {when}")
+            self._hint.set_text(words)
 
     def tell_numbers(self, *words: str) -> None:
         """The two large numbers of the presenter's mode."""
@@ -280,6 +298,10 @@ class Window(QWidget):
         self._chosen = max(0.7, min(2.0, self._chosen * change)) if change else 1.0
         zoom.choose(self._chosen)
         self._arrange()
+
+    def _choose_words(self, technical: bool) -> None:
+        wording.choose(technical)
+        self.figure.update()
 
     def _room(self) -> QSize:
         """What the screen has for a window without its frame."""

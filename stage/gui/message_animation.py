@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
+from typing import NamedTuple
 
 LASTS = 0.4  # s, from one end of the route to the other
 HURRY = 4  # that many waiting behind it: twice as fast
@@ -23,6 +24,14 @@ class MessageAnimation:
     route: tuple[str, ...]
     label: str
     kind: str
+
+
+class Frame(NamedTuple):
+    """A moment of the slow replay: what is said, and the message at `fraction` of its way."""
+
+    words: str
+    travel: MessageAnimation | None
+    fraction: float
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ measured."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from PySide6.QtCore import QRectF, QSize, Qt
 from PySide6.QtGui import QPainter, QPaintEvent
@@ -12,11 +13,11 @@ from PySide6.QtWidgets import QSizePolicy, QVBoxLayout, QWidget
 from softphone.gui import icons
 from softphone.gui.theme import GRID, Size, theme
 from stage.gui import painting
+from stage.gui.wording import said
 from stage.gui.zoom import zoomed
 from stage.scenes.use_case import PAIR, STEPS, Row, Step
 
-ICON = 2.0 * GRID
-NUMBERS_WIDTH = 7.0 * GRID  # px, icon and number, before the words
+NUMBERS_WIDTH = 3.5  # heights of the text: icon and number, before the words
 
 
 class StepList(QWidget):
@@ -55,23 +56,28 @@ class StepRow(QWidget):
         return QSize(30 * GRID, round(painting.height_of(zoomed(Size.TEXT))))
 
     def show_row(self, row: Row, present: bool) -> None:
+        row = replace(row, words=said(row.words))
         if (row, present) == (self.row, self.present) and self.accessibleName():
             return
         self.row, self.present = row, present
-        said = "observed" if row.observed else "now" if present else "not yet"
-        self.setAccessibleName(f"Step {row.number}, {said}: {row.text} {row.words}".strip())
+        status = "observed" if row.observed else "now" if present else "not yet"
+        self.setAccessibleName(f"Step {row.number}, {status}: {row.text} {row.words}".strip())
         self.setToolTip(f"{row.text} {row.words}".strip())
         self.update()
 
     def paintEvent(self, event: QPaintEvent) -> None:
         painter, palette, row = QPainter(self), theme().palette, self.row
-        middle = self.height() / 2
+        middle, icon_side = self.height() / 2, painting.height_of(zoomed(Size.TEXT))
+        words_at = NUMBERS_WIDTH * icon_side
         icon, tone = mark_of(row, self.present)
         icons.draw(
-            painter, icon, QRectF(0, middle - ICON / 2, ICON, ICON), palette.tones()[tone].colour
+            painter,
+            icon,
+            QRectF(0, middle - icon_side / 2, icon_side, icon_side),
+            palette.tones()[tone].colour,
         )
         left, right = Qt.AlignmentFlag.AlignLeft, Qt.AlignmentFlag.AlignRight
-        number = QRectF(ICON, 0, NUMBERS_WIDTH - ICON - 1.5 * GRID, self.height())
+        number = QRectF(icon_side, 0, words_at - icon_side - 1.5 * GRID, self.height())
         painting.text(
             painter,
             number,
@@ -83,9 +89,7 @@ class StepRow(QWidget):
         font = zoomed(Size.TEXT, bold=self.present)
         measure = zoomed(Size.TEXT, bold=row.observed and row.number in MEASURED)
         wide = min(painting.width_of(row.words, measure) + 1, self.width() * 0.5)
-        room = QRectF(
-            NUMBERS_WIDTH, 0, self.width() - NUMBERS_WIDTH - wide - 2 * GRID, self.height()
-        )
+        room = QRectF(words_at, 0, self.width() - words_at - wide - 2 * GRID, self.height())
         ink = palette.text if row.observed or self.present else palette.muted
         painting.text(painter, room, row.text, font, ink, left)
         words = QRectF(self.width() - wide, 0, wide, self.height())

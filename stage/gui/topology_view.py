@@ -22,7 +22,8 @@ from softphone.gui.theme import GRID, Palette, Size, theme
 from softphone.gui.widgets import FlatButton
 from stage.gui import painting
 from stage.gui.geometry import LEAST, LEAST_PAIR, Geometry, lay_out, lay_out_pair
-from stage.gui.message_animation import LASTS, AnimationQueue, MessageAnimation
+from stage.gui.message_animation import LASTS, AnimationQueue, Frame, MessageAnimation
+from stage.gui.wording import LEGEND, said
 from stage.gui.zoom import zoomed
 
 MOVING = 16  # ms between frames while a message moves
@@ -95,6 +96,7 @@ class TopologyView(QWidget):
         self.setAccessibleName(f"The figure: two phones, {who}, two servers and their store")
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Expanding)
         self.setFocusPolicy(Qt.FocusPolicy.ClickFocus)
+        self.setToolTip(LEGEND)
         self._phones, self._servers, self._pair, self._port, self._clock = (
             phones,
             servers,
@@ -113,6 +115,7 @@ class TopologyView(QWidget):
         self._deserted = False  # not before somebody says so
         self.talking = self.held = self.presented = False
         self.traffic = AnimationQueue()
+        self._replayed: Frame | None = None
         self._moved_at = -10.0  # when the hot server changed last
         self._geometry = self._lay_out()
         self.buttons: dict[tuple[str, str], FlatButton] = {}
@@ -167,6 +170,11 @@ class TopologyView(QWidget):
         if (talking, held) != (self.talking, self.held):
             self.talking, self.held = talking, held
             self._animate()
+
+    def show_replay(self, frame: Frame | None) -> None:
+        """A moment of the slow replay instead of the messages of now; None: now again."""
+        self._replayed = frame
+        self._animate()
 
     def present(self, presented: bool) -> None:
         """As large as there is room, or in proportion to the window's text."""
@@ -358,10 +366,10 @@ class TopologyView(QWidget):
         words = "audio (RTP), from phone to phone" if flows else "no audio"
         words = "on hold" if self.held and self.talking else words
         ink = palette.alive.colour if flows else palette.muted
-        painting.tag(painter, path.pointAtPercent(0.5), words, ink, palette.surface)
+        painting.tag(painter, path.pointAtPercent(0.5), said(words), ink, palette.surface)
 
     def _draw_forwarder(self, painter: QPainter, palette: Palette) -> None:
-        words = "no live server: 503" if self._deserted else f"UDP {self._port}"
+        words = said("no live server: 503") if self._deserted else f"UDP {self._port}"
         tone = palette.warning if self._deserted else None
         if self._pair:
             if self._vacant:
@@ -397,21 +405,25 @@ class TopologyView(QWidget):
         )
         below = title.translated(0, (2.5 if self._pair else 2.75) * GRID)
         painting.text(
-            painter, below, look.words, painting.figure_font(Size.SMALL), tone.colour, left
+            painter, below, said(look.words), painting.figure_font(Size.SMALL), tone.colour, left
         )
 
     def _draw_messages(self, painter: QPainter) -> None:
         """Each beside its line; behind a box nothing is to be seen of it."""
         palette = theme().palette
-        for position in self.traffic.positions(self._clock()):
-            route = self._geometry.route(position.travel.route)
-            fraction = 0.5 if theme().reduced_motion else eased(position.fraction)
+        moving = [(each.travel, each.fraction) for each in self.traffic.positions(self._clock())]
+        if self._replayed is not None:
+            travel = self._replayed.travel
+            moving = [(travel, self._replayed.fraction)] if travel else []
+        for travel, passed in moving:
+            route = self._geometry.route(travel.route)
+            fraction = 0.5 if theme().reduced_motion else eased(passed)
             place = along(route, fraction)
-            tone = palette.tones()[TONES[position.travel.kind]]
-            pill = painting.pill_box(place, position.travel.label)
+            tone = palette.tones()[TONES[travel.kind]]
+            pill = painting.pill_box(place, travel.label)
             hidden = any(box.intersects(pill) for box in self._geometry.boxes.values())
             if not hidden or theme().reduced_motion:
-                painting.pill(painter, pill, position.travel.label, tone, palette.surface)
+                painting.pill(painter, pill, travel.label, tone, palette.surface)
 
 
 def eased(fraction: float) -> float:

@@ -232,7 +232,8 @@ class DemoState:
             ("noticed by the forwarder", failover.at),
             (f"first answer from {failover.target}", failover.first_answer_at),
         ]
-        return [(name, (at - zero) * 1000) for name, at in moments if at is not None]
+        known = [(name, (at - zero) * 1000) for name, at in moments if at is not None]
+        return sorted(known, key=lambda moment: moment[1])
 
     def _frozen(self, failover: ServerFailover) -> bool:
         return any(kill.frozen for kill in self.kills if kill.program == failover.source)

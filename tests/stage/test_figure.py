@@ -17,6 +17,7 @@ from softphone.gui.event_bridge import Bridge
 from softphone.gui.phone_panel import PhonePanel
 from softphone.gui.theme import DARK, LIGHT, theme
 from softphone.gui.widgets import FlatButton
+from stage.gui import wording
 from stage.gui.bill_view import BillSummary, bill_from_json
 from stage.gui.geometry import LEAST, LEAST_PAIR, lay_out, lay_out_pair
 from stage.gui.main_window import BILL_PAGE, MESSAGES_PAGE, Window
@@ -39,7 +40,7 @@ from stage.observation.observations import (
     ServersUp,
 )
 from stage.scenes.state import DemoState, ProgramState, Roles
-from stage.scenes.use_case import UseCase, steps_of
+from stage.scenes.use_case import Row, UseCase, steps_of
 
 PHONES, SERVERS, PAIR = ("Alice", "Bob"), ("server1", "server2"), ("forwarder1", "forwarder2")
 INVITE = MessageAnimation(("Alice", "forwarder", "server1"), "INVITE", "request")
@@ -661,3 +662,15 @@ def test_every_control_has_a_name_for_those_who_cannot_see_it(window: Window) ->
             if isinstance(control.parent(), QTabBar | QLineEdit):  # their own
                 continue
             assert control.accessibleName() or control.text(), control.objectName()
+
+
+def test_plain_words_come_first_and_the_technical_ones_on_request(window: Window) -> None:
+    row = Row(5, "Server1 crashes.", True, "SIGKILL to process 7")
+    rows = [shown.row for shown in window.steps.rows]
+    rows[4] = row
+    window.steps.show_rows(rows)
+    assert window.steps.rows[4].row.words == "killed process 7"
+    wording.choose(True)
+    window.steps.show_rows(rows)
+    assert window.steps.rows[4].row.words == "SIGKILL to process 7"
+    wording.choose(False)
