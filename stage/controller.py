@@ -25,7 +25,12 @@ from stage.gui.topology_view import TopologyView
 from stage.observation import observations as seen
 from stage.observation.forwarder_client import Pages, read_page
 from stage.observation.forwarder_roles import ForwarderRoles
-from stage.observation.from_events import from_forwarder_message, from_phone_event
+from stage.observation.from_events import (
+    bill_seen,
+    failover_from_json,
+    from_forwarder_message,
+    from_phone_event,
+)
 from stage.observation.message_log import PacketCapture
 from stage.processes.cluster import DOMAIN, HOST, SERVERS, Cluster, Ports
 from stage.processes.program import StartError
@@ -400,23 +405,9 @@ class DemoController(QObject):
 
     def _on_failover(self, told: dict[str, Any]) -> None:
         """When it is noticed, and once more when the first answer came through the other server."""
-        if told.get("to"):
-            at, gap = float(told["monotonic"]), told.get("gap_ms")
-            first = None if gap is None else at + float(gap) / 1000
-            silence = told.get("silence_ms")
-            last = first - float(silence) / 1000 if first and silence is not None else None
-            self.observe(
-                seen.ServerFailover(
-                    at,
-                    str(told["from"]),
-                    str(told["to"]),
-                    int(told.get("replayed") or 0),
-                    int(told.get("in_flight") or 0),
-                    str(told.get("noticed") or ""),
-                    last,
-                    first,
-                )
-            )
+        failover = failover_from_json(told)
+        if failover is not None:
+            self.observe(failover)
 
     def _on_kept(self, told: dict[str, Any]) -> None:
         words = f"the forwarder keeps {told.get('method')} until a server lives"
@@ -465,20 +456,9 @@ class DemoController(QObject):
             self.window.bill.show_bill(None)
             return
         address = f"{self.cluster.management[server]}/"
-        bill = bill_from_json(call, server, address, state.answered_through or "")
-        self.window.bill.show_bill(bill)
-        self.observe(
-            seen.Bill(
-                time.monotonic(),
-                server,
-                str(call["call_id"]),
-                int(call["seconds"]),
-                str(call["total"]),
-                str(call["currency"]),
-                bool(call["final"]),
-                tuple(name for name, seconds in bill.carried if seconds > 0),
-            )
-        )
+        started = state.answered_through or ""
+        self.window.bill.show_bill(bill_from_json(call, server, address, started))
+        self.observe(bill_seen(call, server))
 
     def _hear_phone(self, name: str, event: object) -> None:
         if self._stage == "stopped":
@@ -515,23 +495,14 @@ class DemoController(QObject):
     # -- what is shown -----------------------------------------------------------------------------
 
     def _refresh(self, window: Window | None = None) -> None:
-        window = window or self.window
-        state = self.use_case.state
-        for name, server in self.servers.items():
-            window.figure.show_server(name, presenter.server_look(server, state.hot))
-        for name, forwarder in self.forwarders.pair.items():
-            window.figure.show_server(name, presenter.forwarder_look(forwarder))
-        for name, panel in zip(PHONES, window.panels, strict=True):
-            window.figure.show_phone(name, presenter.phone_look(state, name))
-            panel.set_note(presenter.phone_note(state, name))
-        window.figure.show_talking(state.talking, state.held)
-        window.steps.show_rows(self.use_case.rows)
-        window.failover.show_state(state, window.ladder.rows)
-        said = presenter.headline(state, self.servers, self.forwarders.pair)
-        if self.announced and not state.calls:
-            said = presenter.Headline("call", "hot", *self.announced)
-        window.tell(*said)
-        window.tell_numbers(*presenter.large_numbers(state))
+        presenter.show(
+            window or self.window,
+            self.use_case.state,
+            self.servers,
+            self.forwarders.pair,
+            self.use_case.rows,
+            self.announced,
+        )
 
     def announce(self, title: str, line: str) -> None:
         """A scene's words: in the headline while neither Alice nor Bob has a call."""

@@ -1,13 +1,15 @@
 """What the window says about what is known: the headline, and how servers and phones look. Pure
-functions."""
+functions, but for `show`, which has the window say it."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
+from stage.gui.main_window import Window
 from stage.gui.topology_view import PhoneAppearance, ServerAppearance
 from stage.scenes.state import DemoState, ProgramState
-from stage.scenes.use_case import milliseconds
+from stage.scenes.use_case import Row, milliseconds
 
 
 class Headline(NamedTuple):
@@ -285,3 +287,29 @@ def large_numbers(state: DemoState) -> tuple[str, str]:
         return first, f"{state.bill.total} {state.bill.currency} for {state.bill.seconds} s"
     gap = state.longest_gap_ms
     return first, "" if gap is None else f"longest pause {milliseconds(gap)}"
+
+
+def show(
+    window: Window,
+    state: DemoState,
+    servers: dict[str, ProgramState],
+    forwarders: dict[str, ProgramState],
+    rows: Sequence[Row],
+    announced: tuple[str, str] | None,
+) -> None:
+    """`announced`: a scene's words, in the headline while neither phone has a call."""
+    for name, server in servers.items():
+        window.figure.show_server(name, server_look(server, state.hot))
+    for name, forwarder in forwarders.items():
+        window.figure.show_server(name, forwarder_look(forwarder))
+    for panel in window.panels:
+        window.figure.show_phone(panel.label, phone_look(state, panel.label))
+        panel.set_note(phone_note(state, panel.label))
+    window.figure.show_talking(state.talking, state.held)
+    window.steps.show_rows(rows)
+    window.failover.show_state(state, window.ladder.rows)
+    said = headline(state, servers, forwarders)
+    if announced and not state.calls:
+        said = Headline("call", "hot", *announced)
+    window.tell(*said)
+    window.tell_numbers(*large_numbers(state))

@@ -1,8 +1,8 @@
-"""What a phone tells and what a forwarder's event stream tells, made into what the stage has seen.
-Pure."""
+"""What a phone tells and what a forwarder's event stream tells, made into what the stage has seen."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -11,11 +11,13 @@ from softphone.gui import formatting
 from softphone.ua.events import CallChanged, ProbeAnswered, RegistrationChanged, RegistrationState
 from stage.gui.message_animation import MessageAnimation
 from stage.observation.observations import (
+    Bill,
     CallStateChanged,
     LadderRow,
     MessageForwarded,
     ProbeAnswer,
     Registration,
+    ServerFailover,
 )
 
 
@@ -73,6 +75,40 @@ def from_forwarder_message(
         MessageAnimation(route, label, kind),
         LadderRow(at, begin, target, label, kind, method, call, *addresses, inwards[-1], text),
         MessageForwarded(at, source, target, method, status, call, told["forwarder"]),
+    )
+
+
+def failover_from_json(told: dict[str, Any]) -> ServerFailover | None:
+    """A record of /failovers or of the event stream; None if nobody was left to take over."""
+    if not told.get("to"):
+        return None
+    at, gap, silence = float(told["monotonic"]), told.get("gap_ms"), told.get("silence_ms")
+    first = None if gap is None else at + float(gap) / 1000
+    last = None if first is None or silence is None else first - float(silence) / 1000
+    return ServerFailover(
+        at,
+        str(told["from"]),
+        str(told["to"]),
+        int(told.get("replayed") or 0),
+        int(told.get("in_flight") or 0),
+        str(told.get("noticed") or ""),
+        last,
+        first,
+    )
+
+
+def bill_seen(call: dict[str, Any], server: str) -> Bill:
+    """One entry of the `/calls` of `server`."""
+    carried = [part for part in call.get("carried") or () if part.get("seconds")]
+    return Bill(
+        time.monotonic(),
+        server,
+        str(call["call_id"]),
+        int(call["seconds"]),
+        str(call["total"]),
+        str(call["currency"]),
+        bool(call["final"]),
+        tuple(str(part.get("server")) for part in carried),
     )
 
 

@@ -16,7 +16,7 @@ from plumbing.address import Address
 from plumbing.event_loop import Loop, Timer
 from plumbing.udp_socket import bind_udp
 from softphone.ua.account import Account
-from softphone.ua.client_request import AgentOutcome
+from softphone.ua.client_request import Actions
 from softphone.ua.events import (
     CallChanged,
     CallState,
@@ -24,7 +24,7 @@ from softphone.ua.events import (
     RegistrationChanged,
     RegistrationState,
 )
-from softphone.ua.user_agent import Agent
+from softphone.ua.user_agent import UserAgent
 from stage.processes.cluster import DOMAIN, HOST
 
 CALLS = 100
@@ -54,11 +54,11 @@ class Party:
         self._loop, self._told = loop, told
         self._socket = bind_udp((HOST, 0))
         local = self._socket.getsockname()[:2]
-        self.agent = Agent(Account(user, DOMAIN), local, proxy, random.SystemRandom())
+        self.agent = UserAgent(Account(user, DOMAIN), local, proxy, random.SystemRandom())
         self._timer: Timer | None = None
         loop.watch(self._socket, self._read)
 
-    def do(self, outcome: AgentOutcome) -> None:
+    def do(self, outcome: Actions) -> None:
         for send in outcome.sends:
             self._socket.sendto(send.data, send.to)
         for event in outcome.events:
@@ -163,7 +163,7 @@ class CallGenerator:
         self._loop.post(lambda: self._loop.at(due, act))
 
     @staticmethod
-    def _wish(party: Party, wish: Callable[[float], AgentOutcome]) -> None:
+    def _wish(party: Party, wish: Callable[[float], Actions]) -> None:
         party.do(wish(_now()))
 
     def _callee_told(self, party: Party, event: object) -> None:
