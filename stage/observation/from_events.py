@@ -1,4 +1,4 @@
-"""What a phone tells and what a forwarder's event stream tells, made into what the stage has seen."""
+"""What phones and the forwarders' event streams tell, made into what the stage has seen."""
 
 from __future__ import annotations
 
