@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from types import MappingProxyType
 from typing import NamedTuple
 
 from sip.errors import RemoteProtocolError
 from sip.grammar import (
     HOST_PORT,
+    LONG,
     canonical_host,
     format_params,
     is_number,
@@ -45,17 +47,7 @@ class Via(NamedTuple):
     @staticmethod
     def parse(value: str) -> Via:
         """Raises RemoteProtocolError (400)."""
-        match = _VIA.match(value)
-        if not match:
-            raise RemoteProtocolError(f"not a Via: {value[:60]!r}")
-        version, transport, host, port, params = match.groups()
-        return Via(
-            transport.upper(),
-            host.strip("[]"),
-            port_number(port),
-            parse_params(params or ""),
-            version,
-        )
+        return _cached(value) if len(value) <= LONG else _parse(value)
 
     def __hash__(self) -> int:
         return hash((self.host, self.port, self.branch))
@@ -100,3 +92,20 @@ class Via(NamedTuple):
         if maddr:
             return maddr.strip("[]"), self.port or DEFAULT_PORT
         return canonical_host(self.received or self.host), self.rport or self.port or DEFAULT_PORT
+
+
+def _parse(value: str) -> Via:
+    match = _VIA.match(value)
+    if not match:
+        raise RemoteProtocolError(f"not a Via: {value[:60]!r}")
+    version, transport, host, port, params = match.groups()
+    return Via(
+        transport.upper(),
+        host.strip("[]"),
+        port_number(port),
+        parse_params(params or ""),
+        version,
+    )
+
+
+_cached = lru_cache(maxsize=1024)(_parse)

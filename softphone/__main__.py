@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 
-from softphone.options import parser, wishes
+from softphone.options import parse_phones, parser
 from softphone.password import warning
 
 
@@ -27,7 +27,7 @@ def main(argv: list[str] | None = None) -> int:
         format="%(asctime)s %(name)s %(levelname)s %(message)s",
     )
     try:
-        wanted = wishes(arguments)
+        wanted = parse_phones(arguments)
     except ValueError as fault:
         print(f"softphone: {fault}", file=sys.stderr)
         return 2

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 OnDigit = Callable[[MediaSession, str, bool], None]
 
 
-class Sound:
+class CallAudio:
     """`devices`: a source and a sink for all calls. `on_digit(session, digit, sent)` is called in a
     session's own thread for each digit that has come or, `sent`, left."""
 

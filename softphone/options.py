@@ -19,7 +19,7 @@ DOMAIN = "failover.test"  # RFC 6761: names that never leave the test bench
 
 
 @dataclass(frozen=True)
-class Wish:
+class PhoneOptions:
     """One phone as asked for on the command line."""
 
     user: str
@@ -109,7 +109,7 @@ def _add_server_options(options: argparse.ArgumentParser) -> None:
     )
 
 
-def wishes(arguments: argparse.Namespace) -> list[Wish]:
+def parse_phones(arguments: argparse.Namespace) -> list[PhoneOptions]:
     """The phones that were asked for. ValueError with a sentence if the options make no sense."""
     user, user_domain = _user_and_domain(arguments.user or "")
     domain = arguments.domain or user_domain or DOMAIN
@@ -145,14 +145,14 @@ def wishes(arguments: argparse.Namespace) -> list[Wish]:
                 raise ValueError(
                     f"--{option.replace('_', '-')} is for one phone; say which with --user"
                 )
-        first = Wish(
+        first = PhoneOptions(
             "alice", domain, proxy, anywhere, "", "", "bob", True, arguments.session_expires
         )
         first = replace(first, direct=arguments.direct, keep_alive=arguments.keep_alive)
         return [first, replace(first, user="bob", target="alice")]
     if not user:
         raise ValueError("--user needs a name, such as alice")
-    one = Wish(
+    one = PhoneOptions(
         user, domain, proxy, listen or anywhere, password_of(arguments), arguments.display_name
     )
     partner = {"alice": "bob", "bob": "alice"}.get(user, "") if domain == DOMAIN else ""

@@ -5,7 +5,7 @@
     phone.call("bob")
     phone.stop()
 
-Wishes return at once and may come from any thread; what becomes of them arrives as events
+Commands return at once and may come from any thread; what becomes of them arrives as events
 (softphone.ua.events), told in the phone's own `sip` thread, which alone owns the agent, the
 socket and the media sessions' list.
 """
@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from plumbing.address import Address
 from plumbing.event_loop import Loop, LoopStopped, Timer
 from plumbing.udp_socket import bind_udp, family_of
-from softphone.call_audio import Sound, is_digit
+from softphone.call_audio import CallAudio, is_digit
 from softphone.local_host import Clocks, nowhere, own_host, resolved
 from softphone.media.audio_interfaces import AudioSink, AudioSource, NullSink
 from softphone.media.session import MediaSession
@@ -31,7 +31,7 @@ from softphone.media.silence_alarm import LOOK, SilenceWatch
 from softphone.media.stream import MediaStats
 from softphone.media.tone_generator import ToneSource
 from softphone.ua.account import Account as Account
-from softphone.ua.client_request import AgentOutcome, Send
+from softphone.ua.client_request import Actions, Send
 from softphone.ua.events import (
     CallChanged,
     CallState,
@@ -43,12 +43,12 @@ from softphone.ua.events import (
 )
 from softphone.ua.keep_alive import PERIOD
 from softphone.ua.session_timer import DEFAULT_INTERVAL
-from softphone.ua.user_agent import Agent
+from softphone.ua.user_agent import UserAgent
 
 log = logging.getLogger(__name__)
 
 DATAGRAM = 65_535
-BURST = 64  # datagrams read before timers and wishes get their turn
+BURST = 64  # datagrams read before timers and commands get their turn
 LARGEST_SENT = 65_507
 LOOK_AGAIN = 1.0  # seconds between two looks at this computer's own address and at the clocks
 DEADLINE_AGAIN = 1.0  # seconds until timers are looked at again after an error in that
@@ -92,7 +92,7 @@ class Phone:
         self.address: Address = listen
         self._proxy, self._listen, self._on_event = proxy, listen, on_event
         # Computed now, not when the first call is under way: a tone takes 20 ms.
-        self._sound = Sound(sound or (ToneSource(), NullSink()), self._digit_passed)
+        self._sound = CallAudio(sound or (ToneSource(), NullSink()), self._digit_passed)
         self._register, self._expires, self._session_expires = register, expires, session_expires
         self._direct, self._keep_alive = direct, keep_alive
         self._loop = Loop(f"sip-{account.user}")
@@ -100,7 +100,7 @@ class Phone:
         self._started = self._stopped = False
         self._at_rest = threading.Event()  # set while leaving, once the others have confirmed
         # From here on: the sip thread's, or before start.
-        self._agent: Agent
+        self._agent: UserAgent
         self._socket: socket.socket
         self._timer: Timer | None = None
         self._look_timer: Timer | None = None
@@ -126,7 +126,7 @@ class Phone:
             host = own_host(self.address[0], proxy) or nowhere(self.address[0])
             local = (host, self.address[1])
             wanted = self._expires, self._session_expires, self._direct, self._keep_alive
-            self._agent = Agent(self.account, local, proxy, random.SystemRandom(), *wanted)
+            self._agent = UserAgent(self.account, local, proxy, random.SystemRandom(), *wanted)
             self._loop.watch(self._socket, self._on_readable)
             self._loop.post(self._look_again)
             self._loop.start()
@@ -158,11 +158,11 @@ class Phone:
         self._loop.post(self._close)
         self._loop.stop(max(0.1, end - time.monotonic()))
 
-    # -- any thread: wishes ------------------------------------------------------------------------
+    # -- any thread: commands ----------------------------------------------------------------------
 
     def register(self) -> None:
         """Register, or refresh the registration, now."""
-        self._wish(lambda now: self._agent.register(now))
+        self._run_in_sip_thread(lambda now: self._agent.register(now))
 
     def call(self, target: str) -> None:
         """Call "bob", "bob@host" or "sip:bob@host:port"."""
@@ -172,22 +172,22 @@ class Phone:
         self._loop.post(self._answer)
 
     def decline(self) -> None:
-        self._wish(lambda now: self._agent.decline(now))
+        self._run_in_sip_thread(lambda now: self._agent.decline(now))
 
     def hang_up(self) -> None:
         """End the call, or give it up before it was answered."""
-        self._wish(lambda now: self._agent.hang_up(now))
+        self._run_in_sip_thread(lambda now: self._agent.hang_up(now))
 
     def hold(self) -> None:
-        self._wish(lambda now: self._agent.hold(now))
+        self._run_in_sip_thread(lambda now: self._agent.hold(now))
 
     def resume(self) -> None:
-        self._wish(lambda now: self._agent.resume(now))
+        self._run_in_sip_thread(lambda now: self._agent.resume(now))
 
     def probe(self) -> None:
         """Ask the other side within the call (OPTIONS); ProbeAnswered tells when its answer
         came."""
-        self._wish(lambda now: self._agent.probe(now))
+        self._run_in_sip_thread(lambda now: self._agent.probe(now))
 
     def mute(self, muted: bool) -> None:
         """Say nothing for the rest of the call, or speak again."""
@@ -216,8 +216,8 @@ class Phone:
 
     # -- sip thread --------------------------------------------------------------------------------
 
-    def _wish(self, function: Callable[[float], AgentOutcome]) -> None:
-        self._loop.post(lambda: self._do(function(time.monotonic())))
+    def _run_in_sip_thread(self, function: Callable[[float], Actions]) -> None:
+        self._loop.post(lambda: self._perform(function(time.monotonic())))
 
     def _on_readable(self) -> None:
         for _ in range(BURST):
@@ -225,27 +225,27 @@ class Phone:
                 data, source = self._socket.recvfrom(DATAGRAM)
             except OSError:  # nothing more, or (Windows) the refusal of something sent earlier
                 return
-            self._do(self._agent.receive(data, source[:2], time.monotonic()))
+            self._perform(self._agent.receive(data, source[:2], time.monotonic()))
 
     def _on_deadline(self) -> None:
         # should what follows fail
         self._timer = self._loop.at(time.monotonic() + DEADLINE_AGAIN, self._on_deadline)
-        self._do(self._agent.on_deadline(time.monotonic()))
+        self._perform(self._agent.on_deadline(time.monotonic()))
 
-    def _do(self, outcome: AgentOutcome) -> None:
+    def _perform(self, outcome: Actions) -> None:
         try:
             self._carry_out(outcome)
         finally:
             self._set_timer()
 
-    def _carry_out(self, outcome: AgentOutcome) -> None:
+    def _carry_out(self, outcome: Actions) -> None:
         try:
             for send in outcome.sends:
                 self._send(send)
         finally:  # whatever becomes of that: a call that is over must not leave the microphone on
             for event in outcome.events:
                 if isinstance(event, CallChanged):
-                    self._follow(event.call)
+                    self._update_media(event.call)
                 self._tell(event)
         if self._leaving and self._agent.at_rest:
             self._at_rest.set()
@@ -266,7 +266,9 @@ class Phone:
         # the latter two: no address that could be written
         except (OSError, TypeError, ValueError) as error:
             log.debug("not sent to %s port %d: %s", send.to[0], send.to[1], error)
-            self._loop.post(lambda: self._do(self._agent.on_unreachable(send.to, time.monotonic())))
+            self._loop.post(
+                lambda: self._perform(self._agent.on_unreachable(send.to, time.monotonic()))
+            )
 
     def _set_timer(self) -> None:
         due = self._agent.deadline
@@ -283,14 +285,16 @@ class Phone:
         self._look(self._agent.peer)
         if self._clocks.slept():
             log.info("this computer has slept")
-            self._do(self._agent.woke(time.monotonic()))
+            self._perform(self._agent.woke(time.monotonic()))
 
     def _look(self, towards: Address | None) -> None:
         """Use the address that this computer has now towards the proxy, or without one `towards`
         the other phone."""
         own = own_host(self.address[0], self._proxy or towards)
         if own is not None and not self._leaving:
-            self._do(self._agent.move(own, time.monotonic(), bool(self._proxy) or towards is None))
+            self._perform(
+                self._agent.move(own, time.monotonic(), bool(self._proxy) or towards is None)
+            )
 
     def _call(self, target: str) -> None:
         if self._agent.active_call is not None:
@@ -308,7 +312,7 @@ class Phone:
             return
         outcome = self._agent.call(target, session.port, now)
         self._sound.keep(session, self._agent.active_call)
-        self._do(outcome)
+        self._perform(outcome)
 
     def _answer(self) -> None:
         call = self._agent.active_call
@@ -316,7 +320,7 @@ class Phone:
             self._look(self._agent.peer)
             self._with_sound(call, self._agent.answer)
 
-    def _follow(self, call: CallView) -> None:
+    def _update_media(self, call: CallView) -> None:
         """The sound does what the call says. If it cannot, the call ends with a sentence;
         telling goes on."""
         if call.wants_port and self._sound.of(call) is None:
@@ -328,7 +332,7 @@ class Phone:
         except Exception as error:
             log.exception("the sound of a call cannot follow it")
             sentence = f"No sound: {error}"
-            self._loop.post(lambda: self._do(self._agent.fail(sentence, time.monotonic())))
+            self._loop.post(lambda: self._perform(self._agent.fail(sentence, time.monotonic())))
 
     def _prepare(self, call_id: str) -> None:
         """It rings, and the caller is to be told now where our sound will be (RFC 3262 5)."""
@@ -336,18 +340,18 @@ class Phone:
         if call is not None and call.id == call_id and call.wants_port:
             self._with_sound(call, self._agent.prepare)
 
-    def _with_sound(self, call: CallView, wish: Callable[[int, float], AgentOutcome]) -> None:
+    def _with_sound(self, call: CallView, wish: Callable[[int, float], Actions]) -> None:
         """Do what needs a port for sound; without one the caller is told too, and rings nobody for
         minutes."""
         now = time.monotonic()
         try:
             session = self._sound.of(call) or self._sound.open(self.address[0])
         except OSError as error:
-            self._do(self._agent.fail(f"No sound: {error}", now))
+            self._perform(self._agent.fail(f"No sound: {error}", now))
             return
         outcome = wish(session.port, now)
         self._sound.keep(session, self._agent.active_call)
-        self._do(outcome)
+        self._perform(outcome)
 
     def _hear(self, watch: SilenceWatch) -> None:
         """Look once a second whether the call brings sound, and tell if it does not."""
@@ -359,7 +363,7 @@ class Phone:
         self._hearing = self._loop.at(now + LOOK, lambda: self._hear(watch))
         is_due = call.media is not None and call.media.direction.receives and not call.held_there
         seconds = watch.look(session.stats().packets_received, is_due, now)
-        self._do(self._agent.nothing_heard(seconds, now))
+        self._perform(self._agent.nothing_heard(seconds, now))
 
     def _dtmf(self, digit: str) -> None:
         call = self._agent.active_call
@@ -367,7 +371,7 @@ class Phone:
         if call is None or session is None or not is_digit(digit):
             log.info("digit %r not sent", digit)
         elif call.media is not None and call.media.telephone_event is None:
-            self._do(self._agent.digit(digit.upper(), time.monotonic()))
+            self._perform(self._agent.digit(digit.upper(), time.monotonic()))
         else:
             try:
                 session.dtmf(digit)
@@ -390,10 +394,10 @@ class Phone:
 
     def _say_goodbye(self) -> None:
         now = time.monotonic()
-        self._do(self._agent.hang_up(now))
+        self._perform(self._agent.hang_up(now))
         outcome = self._agent.unregister(now)
         self._leaving = True
-        self._do(outcome)
+        self._perform(outcome)
 
     def _close(self) -> None:
         self._loop.unwatch(self._socket)

@@ -1,20 +1,22 @@
-"""The fast path: what core.py does with a message, done to the octets of an ordinary one.
+"""The fast path: does to the octets of an ordinary message what core.py does to a parsed one.
 
-`FastPath.forward` returns the datagram to send, and has kept all accounts; or None, and then
-nothing was touched and core.py is to handle the message.
+`FastPath.forward` returns the datagram to send, with all counters and pending messages up to date;
+or None: then nothing was changed, and core.py must handle the message.
 
- 1. Read (fast_path_patterns.py): the words of the message that a proxy looks at, or it is not
-   ordinary.
- 2. Look up what they mean. A topmost Via, a Route or a host is interpreted by the core's own
-    functions, once, and cached under its octets. Every cache is a pure function of octets, the
-    server table and the forwarder's own addresses, and is emptied only when those change. Nothing
-    is remembered of a request: an answer proves by its signed branch and way back where it belongs.
- 3. Decide as core.py does, in its order. Whatever would be refused, dropped, kept or written over
-    is left to core.py.
- 4. Keep accounts, and join the pieces.
+ 1. Read. fast_path_patterns.py cuts out the words that a proxy looks at, or says that the message
+    is not ordinary.
+ 2. Look up. A topmost Via, a Route or a host is parsed once, by the core's own functions, and
+    cached under its octets. Every cache is a pure function of octets, the server table and the
+    forwarder's own addresses, and is emptied when those change. A branch that was signed lately is
+    cached with the Via that it stands above, so its answer needs no second hash; an answer whose
+    branch is not cached proves by its signature where it belongs.
+ 3. Decide as core.py does, in its order. A message that would be refused, dropped, queued or have
+    an address replaced is left to core.py.
+ 4. Count, and join the pieces.
 
-tests/failover/test_fast_path.py holds the two equal: told the same, they send the same octets and
-remember the same, whatever comes.
+Trap: a phone's first message costs some ten times as much as its next ones, for its Via is parsed.
+tests/failover/test_fast_path.py: two cores get the same messages, one of them without the fast
+path. They must send the same octets and remember the same.
 """
 
 from __future__ import annotations
@@ -57,7 +59,7 @@ V = TypeVar("V")
 
 
 class Own(NamedTuple):
-    """An address of the forwarder's, and how its Via there begins."""
+    """One of the forwarder's addresses, and the beginning of a Via line with it."""
 
     address: bytes
     via: bytes
@@ -67,13 +69,13 @@ NOWHERE = Own(b"", b"")
 
 
 class TopVia:
-    """A topmost Via but for its branch.
+    """A topmost Via without its branch.
 
-    `left` and `right` stand beside the branch in the message that is passed on, and come back in
-    its answers; `before` is `left` behind the end of our own Via. `signed_left` and `signed_right`
-    are what our branch is made from besides. Answers go to `back_address`, which is that of
-    `server`, if it is one's; `back` signs it. `own` is our address towards its sender, as long as
-    `turn` is the fast path's."""
+    `left` and `right`: the octets before and after the branch in the forwarded message and in its
+    answers; `before`: the end of our own Via, then `left`. `signed_left` and `signed_right`: the
+    octets that our branch is made from, before and after this Via's branch. `back_address`: where
+    answers go, to `server` if it is a server's; `back` signs it. `own`: our address towards the
+    sender, valid while `turn` equals the fast path's."""
 
     __slots__ = (
         "back",
@@ -108,15 +110,15 @@ NEITHER = TopVia((b"", b""), (b"", b""), ("", 0), None, b""), b""
 
 
 class Goal(NamedTuple):
-    """Where a URI points, and the server there, if one is."""
+    """The address that a URI names, and the server at it, if any."""
 
     address: Address
     server: Server | None
 
 
 class Routes(NamedTuple):
-    """Route lines: `kept` once the forwarder's own are gone, the same as the loop word has it, the
-    own ones' hint, and the next hop that is left."""
+    """Route lines. `kept`: without the forwarder's own; `asked`: the same as the loop word wants
+    it; `hint`: from the forwarder's own; `next_hop`: the first that is left."""
 
     kept: bytes
     asked: bytes
@@ -128,7 +130,7 @@ NO_ROUTES = Routes(b"", b"", "", None)
 
 
 class Cache(dict[K, V]):
-    """`read(key)`, remembered. Emptied when full."""
+    """`read(key)` by key; emptied when full."""
 
     def __init__(self, read: Callable[[K], V]) -> None:
         super().__init__()
@@ -148,17 +150,18 @@ class FastPath:
     def __init__(self, core: Core) -> None:
         self._core, self._reader = core, Reader()
         self._keyed = blake2b(key=core.lines.key, digest_size=16)
-        # of lately: our branch -> the Via and the branch that it is above
+        # our branch, if signed lately -> the Via below ours, and that one's branch
         self._signed: dict[bytes, tuple[TopVia, bytes]] = {}
-        self._turn = 0  # for so many times the own addresses were asked for anew
+        self._turn = 0  # how often FRESH_SECONDS were over
         self.forget()
 
     def forget(self) -> None:
-        """Empties the caches: there is another server table, or another own address."""
+        """Empties the caches. For when the server table or an own address has changed."""
         lines = self._core.lines
         self._table, self._generation = lines.table, lines.generation
         self._fresh_until = float("-inf")
         self._signed.clear()
+        self._owned: Cache[Address, Own] = Cache(_own)
         self._own: Cache[Address, Own] = Cache(lambda phone: self._read_own(lines.towards(phone)))
         self._own_to_server: Cache[str, Own] = Cache(
             lambda host: self._read_own(lines.towards_server(host))
@@ -170,8 +173,8 @@ class FastPath:
         self._targets: Cache[bytes, Goal] = Cache(self._read_target)
 
     def forward(self, data: bytes, side: str, source: Address, now: float) -> Send | None:
-        """What is to be sent for an ordinary message; None: `Core.receive` is to have it. It tells
-        of no events, so it is for when nobody listens."""
+        """Returns the datagram to send for an ordinary message; None: `Core.receive` must handle
+        it. Makes no events, so use it only while nobody listens to them."""
         if self._generation != self._core.lines.generation:
             self.forget()
         peer = None
@@ -195,7 +198,7 @@ class FastPath:
     def _read_own(self, address: Address) -> Own:
         if self._generation != self._core.lines.generation:  # it is a new one
             self.forget()
-        return _own(address)
+        return self._owned[address]
 
     # -- look up ----------------------------------------------------------------------------------
 
@@ -250,7 +253,7 @@ class FastPath:
         return Routes(kept, asked.encode("utf-8", "surrogateescape"), hint, next_hop)
 
     def _sign(self, via: TopVia, branch: bytes) -> bytes:
-        """Our branch above a Via with this one, whose cookie is left out."""
+        """Makes the branch of our Via above this one; `branch` is without its magic cookie."""
         keyed = self._keyed.copy()
         keyed.update(via.signed_left + branch + via.signed_right)
         signed = COOKIE + hexlify(keyed.digest())
@@ -278,7 +281,8 @@ class FastPath:
         via = self._vias[left, right, source]
         signed = self._sign(via, branch)
         if via.turn != self._turn:  # now, for a Route may name the address
-            via.own = self._own_to_server[source[0]] if asker else self._own[source]
+            towards = core.lines.towards
+            via.own = self._own_to_server[source[0]] if asker else self._read_own(towards(source))
             via.turn = self._turn
         own = via.own
         route = self._routes[routes] if routes else NO_ROUTES

@@ -1,5 +1,5 @@
-"""Ordinary messages, and how the fast path takes them apart: by a pattern, or by a template made
-from what it matched.
+"""How the fast path takes an ordinary message apart: by a pattern, or by a template made from two
+messages that the pattern matched.
 
 A pattern proves that the parser would accept the message and read it alike. Header lines may come
 in any order. What a proxy reads (From, To, Call-ID, CSeq, Max-Forwards, Route, Record-Route,
@@ -42,7 +42,9 @@ ANY = r"[\x00-\t\x0b\x0c\x0e-\xff]"  # but a line's end
 NAME = r"[A-Za-z0-9_.!%+*`'~-]"
 TOKEN = NAME + "++"
 TAG = r"(?:;tag=|(?=\r))"
-HOST = r"(?:[A-Za-z0-9_.-]++|\[[0-9A-Fa-f:.]++\])(?::(?:[1-9]\d{0,3}|[1-5]\d{4})(?!\d))?+"
+HOST = (
+    r"(?:[A-Za-z0-9_.-]++|\[[0-9A-Fa-f:.]++\])(?::(?:[1-9]\d{0,3}|[1-5]\d{4}|6[0-4]\d{3})(?!\d))?+"
+)
 URI = (
     rf"sip:(?:(?P<user>[A-Za-z0-9_.!~*'()&=+$,%#/-]++)@)?+"
     rf"(?P<host>{HOST})(?:;(?!lr)[A-Za-z0-9_.=~%+-]*+)*+"
@@ -109,10 +111,10 @@ FIRST_BRANCH = compiled(
 
 
 class Form:
-    """A pattern of one kind of message, and what is taken out of a message that it matches.
+    """The pattern of requests or of answers, and the parts that it cuts out of a message.
 
-    `facts` are equal in all messages of a template. `words` differ from message to message; to them
-    two slices are added: from the end of group `start` (none: from the first octet) to the
+    `facts`: groups that are equal in all messages of a template; `words`: groups that may differ.
+    Two slices follow them: from the end of group `start` ("": from the first octet) to the
     beginning of group `gap`, and from the end of `gap` to the message's end.
     """
 
@@ -125,10 +127,11 @@ class Form:
         self._start, self._gap = index.get(start, 0), index[gap]
 
     def edges(self, match: re.Match[bytes]) -> tuple[int, int, int]:
-        """Where the first slice begins and ends, and where the second begins."""
+        """Offsets: beginning and end of the first slice, beginning of the second."""
         return match.end(self._start) if self._start else 0, *match.span(self._gap)
 
     def cut(self, match: re.Match[bytes]) -> tuple[Any, ...]:
+        """Returns the facts, the words and the two slices."""
         start, end, rest = self.edges(match)
         data = match.string
         return (*match.group(*self._groups), data[start:end], data[rest:])

@@ -109,11 +109,6 @@ class PendingMessages:
     def has_requests(self) -> bool:
         return bool(self._requests)
 
-    @property
-    def has_one_way(self) -> bool:
-        """Is there a response or an ACK to be passed on?"""
-        return bool(self._one_way)
-
     def clear(self) -> None:
         for each in (self._requests, self._one_way, self._ended, self._refusals, self.hedged):
             each.clear()
@@ -128,11 +123,9 @@ class PendingMessages:
         earlier = requests.get(key)
         if earlier:
             self._octets -= len(earlier.data)
-            datagram = datagram._replace(
-                received_at=earlier.received_at,
-                moves=max(earlier.moves, datagram.moves),
-                begun=earlier.begun or datagram.begun,
-            )
+            moves = max(earlier.moves, datagram.moves)
+            begun = earlier.begun or datagram.begun
+            datagram = make(PendingDatagram, (*datagram[:4], earlier.received_at, moves, begun))
         requests[key] = datagram
         self._octets = total = self._octets + len(datagram.data)
         count = len(requests) + len(self._one_way) + len(self._ended)

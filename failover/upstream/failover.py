@@ -169,14 +169,15 @@ class Failover:
         """The server for a phone's request, and why. `hint`: of its Route, or ""; `branch`: ours;
         `new`: it begins something; `key()`: its affinity key."""
         table = self.table
-        hinted = table.by_hint.get(hint)
+        hinted = table.by_hint.get(hint) if hint else None
         if hinted and hinted.accepts_dialogs:
             return hinted, "its call began there"
         # A retransmission goes where the request went, and so does the CANCEL of an INVITE.
-        owner = table.by_name.get(self.pending.server_of(branch, method) or "")
+        name = self.pending.server_of(branch, method)
+        owner = table.by_name.get(name) if name else None
         if owner and owner.accepts_dialogs:
             return owner, "it has the transaction"
-        trial = self.passive.due_trial() if new else None
+        trial = self.passive.due_trial() if new and self.passive.trial else None
         if trial:
             self.passive.start_trial(trial, now)
             return trial, "to see whether it handles requests again"
@@ -204,7 +205,9 @@ class Failover:
         ours, the server has passed on what it was sent."""
         if method == b"ACK":
             key = branch, method, NO_STATUS, to_tag
-            _count_handled(server, self.pending.remove_one_way(key))
+            relayed = self.pending.remove_one_way(key)
+            if relayed:
+                _count_handled(server, relayed)
         else:
             self._begun(server, branch, method)
 
@@ -214,18 +217,22 @@ class Failover:
         """A server has sent a response; `key` has our branch. Returns the request, if this is its
         final answer."""
         branch, method, status, _ = key
+        pending = self.pending
         server.responses += 1
         server.last_heard_at = now
-        relayed = self.pending.remove_one_way(key) if self.pending.has_one_way else None
-        _count_handled(server, relayed)
+        relayed = pending.remove_one_way(key)
+        if relayed:
+            _count_handled(server, relayed)
         if status < b"200":
             self._begun(server, branch, method)
             return None
-        request = self.pending.remove_request(branch + method)
-        _count_handled(server, request)
-        self._count_hedged(server, branch + method)
+        request = pending.remove_request(branch + method)
+        if request:
+            _count_handled(server, request)
+        if pending.hedged:
+            self._count_hedged(server, branch + method)
         if status >= b"300" and method == b"INVITE":
-            self.pending.add_refusal(branch, server.name, own=relayed is None)
+            pending.add_refusal(branch, server.name, own=relayed is None)
         return request
 
     def response_sent(self, key: OneWayKey, datagram: PendingDatagram, ends: bool) -> None:
@@ -388,18 +395,21 @@ class Failover:
         key = branch + method
         if server.unhandled and key in server.unhandled:
             server.unhandled.discard(key)
-            _count_handled(server, self.pending.request(key))
-        self._count_hedged(server, key)
+            request = self.pending.request(key)
+            if request:
+                _count_handled(server, request)
+        if self.pending.hedged:
+            self._count_hedged(server, key)
 
     def _count_hedged(self, server: Server, key: RequestKey) -> None:
         """It has handled a request that another server was sent too meanwhile."""
         hedged = self.pending.hedged
-        if hedged and hedged.get(key) == server.name:
+        if hedged.get(key) == server.name:
             del hedged[key]
             server.handled += 1
 
 
-def _count_handled(server: Server, datagram: PendingDatagram | None) -> None:
-    if datagram and datagram.server == server.name:
+def _count_handled(server: Server, datagram: PendingDatagram) -> None:
+    if datagram.server == server.name:
         server.handled += 1
         server.handled_for_others += datagram.moves > 0

@@ -18,13 +18,12 @@ Trap: after any StoreDown or Conflict the key is in doubt, and is read before an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from typing import ParamSpec, TypeVar
 
 from slee_mock.store.interface import (
     ConditionalWrite,
     Conflict,
-    Marked,
     Row,
     Store,
     StoreDown,
@@ -36,6 +35,9 @@ from slee_mock.store.records import SIGN_OF_LIFE, ClusterKey, Member, to_json
 NAME = "cluster"
 WATCH_SECONDS = 1.5 * SIGN_OF_LIFE  # every living server gives a sign in that time
 POLL_SECONDS = 0.05
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class KeyedStore(StoreWrapper):
@@ -58,42 +60,20 @@ class KeyedStore(StoreWrapper):
     def adopt(self, key: Row) -> None:
         self._key = key
 
-    def get(self, kind: str, key: str) -> Row | None:
-        with self._sure():
-            return self._store.get(kind, key)
-
     def save(self, changes: Sequence[ConditionalWrite]) -> None:
-        with self._sure():
-            if self._key and self._fresh is None:
-                mine = ConditionalWrite(ClusterKey.KIND, NAME, *self._key, check_only=True)
-                changes = [mine, *changes]
-            try:
-                self._store.save(changes)
-            except Conflict:
-                self._doubtful = True
-                self._look()  # was it the key, or another row?
-                raise
-
-    def scan(self, kind: str, limit: int | None = None) -> list[tuple[str, Row]]:
-        with self._sure():
-            return self._store.scan(kind, limit)
-
-    def walk(self, kind: str, limit: int, before: int | None = None) -> list[Marked]:
-        with self._sure():
-            return self._store.walk(kind, limit, before)
-
-    def mark(self, kind: str, newer: int) -> int | None:
-        with self._sure():
-            return self._store.mark(kind, newer)
-
-    def count(self, kind: str) -> int:
-        with self._sure():
-            return self._store.count(kind)
+        if self._key and self._fresh is None:
+            mine = ConditionalWrite(ClusterKey.KIND, NAME, *self._key, check_only=True)
+            changes = [mine, *changes]
+        try:
+            super().save(changes)
+        except Conflict:
+            self._doubtful = True
+            self._look()  # was it the key, or another row?
+            raise
 
     def due(self, now: float, limit: int) -> list[tuple[str, str]]:
         self._doubtful = True  # `due` is asked at every sign of life
-        with self._sure():
-            return self._store.due(now, limit)
+        return super().due(now, limit)
 
     def leave_a_sign(self, member: Member) -> None:
         """Writes a sign of life even into a store without the key (rule 3). May raise StoreDown,
@@ -101,12 +81,10 @@ class KeyedStore(StoreWrapper):
         if self._doubtful and self._store.get(ClusterKey.KIND, NAME) != self._key:
             Transaction(self._store).commit([member])
 
-    @contextmanager
-    def _sure(self) -> Iterator[None]:
-        """Around each access to the store."""
+    def _ask(self, method: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         self._look()
         try:
-            yield
+            return method(*args, **kwargs)
         except StoreDown:
             self._doubtful = True
             raise

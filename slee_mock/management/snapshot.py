@@ -34,7 +34,7 @@ class ServerStatus:
     trouble: str
     forwarder: str
     counts: Mapping[tuple[str, str], int]  # (group, name): handled, dropped, sent
-    services: Mapping[str, Any] = field(default_factory=dict)  # what each tells of itself
+    services: Mapping[str, Any] = field(default_factory=dict)  # by name
     clock_offset: float = 0.0  # seconds by which cluster time is ahead of the computer's clock
     waiting: int = 0  # facts of calls that the store has yet to take
     warning: str = ""  # a sentence for the operator, while this server works all the same
@@ -77,16 +77,15 @@ class OpenCalls:
         self._newest: int | None = None  # its mark, at the last look
 
     def look(self, transaction: Transaction, now: float) -> tuple[list[Bill], list[Bill]]:
-        """The newest bills, and of the calls that run those which are not among them."""
+        """The newest bills; and the bills of open calls that are not among them."""
         mark = transaction.mark(Bill, 0)
         page, before = transaction.walk(Bill, MOST_CALLS)
         newest = _sound(page, now)
         older = {bill.call_id: bill for bill in _sound(self._missed(transaction, before), now)}
         fresh = {bill.call_id for bill in newest}
-        for key in self._open - fresh - older.keys():
-            bill = transaction.read_if_intact(Bill, key)
-            if bill:
-                older[key] = bill
+        known = self._open - fresh - older.keys()
+        read = [transaction.read_if_intact(Bill, key) for key in known]
+        older |= {bill.call_id: bill for bill in _sound((each for each in read if each), now)}
         running = [
             bill for bill in older.values() if bill.call_id not in fresh and not is_final(bill, now)
         ]
@@ -95,7 +94,7 @@ class OpenCalls:
         return newest, running
 
     def _missed(self, transaction: Transaction, before: int | None) -> list[Bill | Damaged]:
-        """Those between the newest, which end before that mark, and what was the newest before."""
+        """The bills below the mark `before` that were made since the last look."""
         missed: list[Bill | Damaged] = []
         while before is not None and before > (self._newest or 0) and len(missed) < MOST_MISSED:
             found, before = transaction.walk(Bill, MOST_CALLS, before)
@@ -136,26 +135,25 @@ def take_snapshot(
 def bills(
     transaction: Transaction, most: int, before: int | None, now: float
 ) -> tuple[list[dict[str, Any]], int | None]:
-    """The next of a walk through all bills, and the mark to go on before; None at its end. A bill
-    that is damaged is among them, and says so."""
+    """The next of a walk through all bills, and the mark to go on from; None at its end. A damaged
+    bill is among them, with the state "damaged"."""
     found, mark = transaction.walk(Bill, most, before)
     return [_call(bill, now) for bill in found], mark
 
 
 def _sound(bills: Iterable[Bill | Damaged], now: float) -> list[Bill]:
     """Those that can be read and added up."""
-    return [bill for bill in bills if isinstance(bill, Bill) and not _fault(bill, now)]
+    return [
+        bill for bill in bills if isinstance(bill, Bill) and not isinstance(_total(bill, now), str)
+    ]
 
 
-def _fault(bill: Bill | Damaged, now: float) -> str:
-    """Why it cannot be added up: a row of nonsense, a tariff that is none."""
-    if isinstance(bill, Damaged):
-        return bill.why
+def _total(bill: Bill, now: float) -> BillTotal | str:
+    """Or why it cannot be added up: a tariff that is none."""
     try:
-        total_at(bill, now)
+        return total_at(bill, now)
     except Exception as error:
         return f"the store's bill {bill.call_id!r} is damaged: {error}"
-    return ""
 
 
 def _latest(bill: Bill) -> float:
@@ -181,17 +179,18 @@ def _sums(total: BillTotal) -> dict[str, Any]:
 
 
 def _hot(members: Iterable[Member], now: float) -> str | None:
-    """The one that was told so last: a member that has just died still says that it is hot."""
-    told = [member for member in members if member.role == "hot" and member.alive(now)]
-    return max(told, key=lambda member: member.role_since).name if told else None
+    """Of several that say they are hot, the last to become it: a member that has just died still
+    says so."""
+    hot = [member for member in members if member.role == "hot" and member.alive(now)]
+    return max(hot, key=lambda member: member.role_since).name if hot else None
 
 
 def _call(bill: Bill | Damaged, now: float) -> dict[str, Any]:
-    fault = _fault(bill, now)
-    if fault:
-        return _damaged(bill, fault)
-    assert isinstance(bill, Bill)
-    total = total_at(bill, now)
+    if isinstance(bill, Damaged):
+        return _damaged(bill, bill.why)
+    total = _total(bill, now)
+    if isinstance(total, str):
+        return _damaged(bill, total)
     return {
         "call_id": bill.call_id,
         "caller": bill.caller,

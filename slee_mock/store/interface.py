@@ -27,11 +27,14 @@ No I/O.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, ParamSpec, Protocol, TypeVar
 
 from slee_mock.store.records import R, Record, from_json, to_json
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class StoreDown(Exception):
@@ -110,31 +113,34 @@ class Store(Protocol):
 
 
 class StoreWrapper:
-    """Base class of store wrappers: delegates every method."""
+    """Base class of store wrappers: delegates every method, through `_ask`."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
+    def _ask(self, method: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return method(*args, **kwargs)
+
     def get(self, kind: str, key: str) -> Row | None:
-        return self._store.get(kind, key)
+        return self._ask(self._store.get, kind, key)
 
     def save(self, changes: Sequence[ConditionalWrite]) -> None:
-        self._store.save(changes)
+        self._ask(self._store.save, changes)
 
     def scan(self, kind: str, limit: int | None = None) -> list[tuple[str, Row]]:
-        return self._store.scan(kind, limit)
+        return self._ask(self._store.scan, kind, limit)
 
     def walk(self, kind: str, limit: int, before: int | None = None) -> list[Marked]:
-        return self._store.walk(kind, limit, before)
+        return self._ask(self._store.walk, kind, limit, before)
 
     def mark(self, kind: str, newer: int) -> int | None:
-        return self._store.mark(kind, newer)
+        return self._ask(self._store.mark, kind, newer)
 
     def count(self, kind: str) -> int:
-        return self._store.count(kind)
+        return self._ask(self._store.count, kind)
 
     def due(self, now: float, limit: int) -> list[tuple[str, str]]:
-        return self._store.due(now, limit)
+        return self._ask(self._store.due, now, limit)
 
     def close(self) -> None:
         self._store.close()

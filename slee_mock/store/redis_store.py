@@ -35,7 +35,8 @@ ANSWER_SECONDS = 0.2  # to wait for an answer
 PROBE_SECONDS = 0.05  # the same for the first answer after a failure, and for a Sentinel's
 PAUSE_SECONDS = 0.2  # between two attempts that are refused at once
 LONG_PAUSE_SECONDS = 0.5  # between two attempts that have to wait
-FOLLOW_SECONDS = 1.0  # between two questions to the Sentinels which Redis is the master
+FOLLOW_SECONDS = 1.0  # at least, between two questions to the Sentinels which Redis is the master
+FOLLOW_PAUSE = 30  # times as long as such a question took
 
 # Part of an error's text or code: what it means to the operator, and the remedy.
 _MEANINGS = {
@@ -258,14 +259,15 @@ class RedisStore:
 
     def _follow(self) -> None:
         """Leaves a Redis that the Sentinels do not call the master any more."""
-        now, connection = time.monotonic(), self._client.connection
-        if not self._place.master or not connection.is_connected or now < self._follow_at:
+        began, connection = time.monotonic(), self._client.connection
+        if not self._place.master or not connection.is_connected or began < self._follow_at:
             return
-        self._follow_at = now + FOLLOW_SECONDS
         with contextlib.suppress(self._redis.RedisError):
             address = self._client.connection_pool.get_master_address()
             if address != (connection.host, connection.port):
                 connection.disconnect()
+        now = time.monotonic()  # Sentinels that do not answer must not take much of the time
+        self._follow_at = now + max(FOLLOW_SECONDS, FOLLOW_PAUSE * (now - began))
 
     def _replicate(self, words: Sequence[bytes]) -> int:
         """Runs the script and waits for a replica. Returns the number of the change that is out of

@@ -1,2 +1,2 @@
-"""The windows of the phone. They show events and post wishes; no other part of the softphone
+"""The windows of the phone. They show events and post commands; no other part of the softphone
 imports Qt widgets."""

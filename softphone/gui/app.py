@@ -1,4 +1,4 @@
-"""From wishes to windows: makes the phones, their sound and their window, and runs until the window
+"""Makes the phones, their sound and their window, and runs until the window
 is closed."""
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from softphone.gui.phone_panel import PhonePanel
 from softphone.gui.qapplication import SCREENLESS, application
 from softphone.gui.theme import install
 from softphone.gui.unix_signals import Interrupt
-from softphone.gui.windows import PairWindow, PhonesWindow, PhoneWindow, Seat
+from softphone.gui.windows import PairWindow, PhoneSlot, PhonesWindow, PhoneWindow
 from softphone.media.audio_devices import open_devices
 from softphone.media.audio_interfaces import AudioSink, AudioSource, NullSink
 from softphone.media.tone_generator import ToneSource
-from softphone.options import Wish
+from softphone.options import PhoneOptions
 from softphone.phone import Account, Phone
 
 LOG = logging.getLogger("qt")
@@ -26,7 +26,7 @@ LOG = logging.getLogger("qt")
 LOWEST_TONE = 440.0
 
 
-class Remarks:
+class NoticeBuffer:
     """Takes what the sound devices say, also before there is a panel to show it."""
 
     def __init__(self) -> None:
@@ -43,14 +43,16 @@ class Remarks:
         panel.set_note(self._last)
 
 
-def sound_of(wish: Wish, number: int, say: Callable[[str], None]) -> tuple[AudioSource, AudioSink]:
+def sound_of(
+    wish: PhoneOptions, number: int, say: Callable[[str], None]
+) -> tuple[AudioSource, AudioSink]:
     """Microphone and loudspeaker, or a tone where they are missing or not wanted. GUI thread."""
     tone = ToneSource(LOWEST_TONE * 1.25**number)
     devices = None if wish.tone else open_devices(tone, say)
     return devices or (tone, NullSink())
 
 
-def phone_of(wish: Wish, bridge: Bridge, sound: tuple[AudioSource, AudioSink]) -> Phone:
+def phone_of(wish: PhoneOptions, bridge: Bridge, sound: tuple[AudioSource, AudioSink]) -> Phone:
     """The phone that was wished for; what happens to it goes over the bridge."""
     account = Account(wish.user, wish.domain, wish.password, wish.label, wish.realms, wish.servers)
     return Phone(
@@ -65,20 +67,20 @@ def phone_of(wish: Wish, bridge: Bridge, sound: tuple[AudioSource, AudioSink]) -
     )
 
 
-def run(wanted: Sequence[Wish]) -> int:
+def run(wanted: Sequence[PhoneOptions]) -> int:
     """Show one window with these phones; returns the exit status when it is closed or the program
     is interrupted."""
     app = application(["softphone"])
     app.setApplicationDisplayName("Softphone")
     app.setQuitOnLastWindowClosed(False)  # the phones say goodbye after their window has gone
     install(app)
-    remarks = [Remarks() for _ in wanted]
+    remarks = [NoticeBuffer() for _ in wanted]
     sounds = [sound_of(wish, number, remarks[number].say) for number, wish in enumerate(wanted)]
     bridges = [Bridge() for _ in wanted]
     phones = [phone_of(*each) for each in zip(wanted, bridges, sounds, strict=True)]
     window = _window(
         [
-            Seat(w.label, phone, b, w.target)
+            PhoneSlot(w.label, phone, b, w.target)
             for w, phone, b in zip(wanted, phones, bridges, strict=True)
         ]
     )
@@ -94,7 +96,7 @@ def run(wanted: Sequence[Wish]) -> int:
     return _show(app, window, sounds)
 
 
-def _window(seats: list[Seat]) -> PhonesWindow:
+def _window(seats: list[PhoneSlot]) -> PhonesWindow:
     return PhoneWindow(seats[0]) if len(seats) == 1 else PairWindow(seats[0], seats[1])
 
 

@@ -1,8 +1,8 @@
 """One phone on the screen: who it is, whether it is registered, its call, and everything one can do
 with it.
 
-A panel shows the events of its bridge and posts wishes to its phone; it keeps no opinion of its own
-about the call.
+A panel shows the events of its bridge and posts commands to its phone; it keeps no opinion of its
+own about the call.
 """
 
 from __future__ import annotations
@@ -361,7 +361,7 @@ class PhonePanel(QWidget):
         if talking:
             self.digits.hint()
 
-    # -- wishes ------------------------------------------------------------------------------------
+    # -- commands ----------------------------------------------------------------------------------
 
     def press_enter(self) -> None:
         """Press the button that has the keyboard, else the primary one. A key of the dial pad

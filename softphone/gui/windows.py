@@ -30,7 +30,7 @@ class StoppablePhone(PhoneLike, Protocol):
 
 
 @dataclass(frozen=True)
-class Seat:
+class PhoneSlot:
     """A phone with a place in a window. `target` is whom its line offers to call, `note` a lasting
     remark."""
 
@@ -48,7 +48,7 @@ class PhonesWindow(QWidget):
     gone = Signal()
     _stopped = Signal()
 
-    def __init__(self, seats: Sequence[Seat]) -> None:
+    def __init__(self, seats: Sequence[PhoneSlot]) -> None:
         super().__init__()
         self.setWindowTitle(f"{' and '.join(seat.label for seat in seats)} - softphone")
         self.panels = [
@@ -128,7 +128,7 @@ class PhonesWindow(QWidget):
 class PhoneWindow(PhonesWindow):
     """One phone."""
 
-    def __init__(self, seat: Seat) -> None:
+    def __init__(self, seat: PhoneSlot) -> None:
         super().__init__([seat])
 
 
@@ -136,7 +136,7 @@ class PairWindow(PhonesWindow):
     """Two phones, to call each other. Ctrl+1 and Ctrl+2 bring the keyboard to the left and to the
     right one."""
 
-    def __init__(self, left: Seat, right: Seat) -> None:
+    def __init__(self, left: PhoneSlot, right: PhoneSlot) -> None:
         super().__init__([left, right])
         # also on the phone that is not being used
         self.setAttribute(Qt.WidgetAttribute.WA_AlwaysShowToolTips)

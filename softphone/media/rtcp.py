@@ -44,7 +44,7 @@ class SenderInfo:
 
 
 @dataclass
-class Compound:
+class RtcpPacket:
     """What one compound packet says."""
 
     ssrc: int
@@ -54,7 +54,7 @@ class Compound:
     byes: list[int] = field(default_factory=list)
 
     @classmethod
-    def parse(cls, data: bytes) -> Compound:
+    def parse(cls, data: bytes) -> RtcpPacket:
         """Read a datagram; packet types nobody here knows are passed over. RtcpError if it is none
         (RFC 3550 A.2)."""
         if len(data) < 8 or data[1] not in (SR, RR):

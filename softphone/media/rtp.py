@@ -78,7 +78,7 @@ class Sender:
         self.timestamp = (self.timestamp + samples) & 0xFFFFFFFF
 
 
-class Reception:
+class ReceiverStats:
     """What has arrived from one source: order, loss (RFC 3550 A.1, A.3) and jitter (A.8)."""
 
     def __init__(self, ssrc: int, first_sequence: int) -> None:
@@ -149,7 +149,7 @@ class Reception:
         return min(lost * 256 // expected, 255) if expected > 0 and lost > 0 else 0
 
 
-class Pacer:
+class PacketClock:
     """Ticks of one absolute clock: tick n is due at start + n * interval, however late the ticks
     before it were."""
 

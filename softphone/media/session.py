@@ -27,7 +27,7 @@ from sip.sdp import Address, MediaDirection, MediaPlan
 from softphone.media.audio_interfaces import AudioSink, AudioSource, NullSink
 from softphone.media.g711 import BLOCK
 from softphone.media.jitter_buffer import SILENCE
-from softphone.media.rtp import Pacer
+from softphone.media.rtp import PacketClock
 from softphone.media.stream import Datagram, Stream
 from softphone.media.stream import MediaStats as MediaStats
 from softphone.media.tone_generator import ToneSource
@@ -164,12 +164,12 @@ class MediaSession:
             self._forget_what_came_early()
             # the first turn agrees: the stream's plan may be old by now
             agreed: tuple[MediaPlan, bool] | None = None
-            pacer = Pacer(time.monotonic())
+            pacer = PacketClock(time.monotonic())
             while not self._stopping:
                 if self._agreed is not agreed:
                     agreed = self._agreed
                     if agreed:
-                        stream.agree(*agreed)
+                        stream.configure(*agreed)
                 try:
                     self._step(stream, pacer)
                 except Exception as error:  # a defect of ours must not end the call's sound
@@ -180,7 +180,7 @@ class MediaSession:
         finally:
             self._close()
 
-    def _step(self, stream: Stream, pacer: Pacer) -> None:
+    def _step(self, stream: Stream, pacer: PacketClock) -> None:
         now = time.monotonic()
         missed, ticks = pacer.due(now)
         if missed:

@@ -16,15 +16,15 @@ from softphone.media.g711 import BLOCK, CODECS, RATE, Codec
 from softphone.media.jitter_buffer import SILENCE, JitterBuffer
 from softphone.media.levels import GapMeter, LevelMeter
 from softphone.media.rtcp import (
-    Compound,
     ReportBlock,
     RtcpError,
+    RtcpPacket,
     SenderInfo,
     middle,
     ntp_time,
     round_trip,
 )
-from softphone.media.rtp import Packet, Reception, RtpError, Sender
+from softphone.media.rtp import Packet, ReceiverStats, RtpError, Sender
 from softphone.media.source_filter import SourceFilter
 
 Datagram = tuple[Address, bytes]
@@ -78,7 +78,7 @@ class Stream:
             new_number(), new_number() >> 17, new_number()
         )  # RFC 3550 5.1: random, and far from a wrap
         self._source = SourceFilter(plan.remote, plan.peers)
-        self._reception: Reception | None = None
+        self._reception: ReceiverStats | None = None
         self._reception_reported = 0
         self._lost_before = 0  # by sources that are gone
         self._packets_received = self._octets_received = 0
@@ -94,9 +94,9 @@ class Stream:
         self._their_report: tuple[int, float] | None = None
         self._round_trip: float | None = None
         self.plan = plan
-        self.agree(plan)
+        self.configure(plan)
 
-    def agree(self, plan: MediaPlan, held: bool = False) -> None:
+    def configure(self, plan: MediaPlan, held: bool = False) -> None:
         """Offer and answer have met (again). `held`: we put the other side on hold, so the
         microphone stays here."""
         kept_talking = self._both and plan.remote == self.plan.remote
@@ -196,7 +196,7 @@ class Stream:
         try:
             if source[0] not in expected or self._source.has_left(source):
                 raise RtcpError("not from where the stream is")
-            compound = Compound.parse(data)
+            compound = RtcpPacket.parse(data)
         except RtcpError:
             self.refused += 1
             return
@@ -256,7 +256,7 @@ class Stream:
     def _count(self, packet: Packet, now: float) -> bool:
         if self._reception is None or self._reception.ssrc != packet.ssrc:
             self._lost_before += max(self._reception.lost, 0) if self._reception else 0
-            self._reception = Reception(packet.ssrc, packet.sequence)
+            self._reception = ReceiverStats(packet.ssrc, packet.sequence)
             self._reception_reported = 0
             self._their_report = None
             self._digits_heard = DigitReceiver()
@@ -288,8 +288,8 @@ class Stream:
             return self.plan.remote_rtcp
         return host, min(port + 1, 65535)
 
-    def _compound(self, now: float) -> Compound:
-        compound = Compound(self._sender.ssrc, cname=self._cname)
+    def _compound(self, now: float) -> RtcpPacket:
+        compound = RtcpPacket(self._sender.ssrc, cname=self._cname)
         if self._sender.packets != self._packets_reported:
             self._packets_reported = self._sender.packets
             since = int((now - self._sent_at) * RATE)

@@ -18,14 +18,14 @@ from sip.timing import PATIENCE, T1, T2
 from softphone.ua.account import ALLOW, Address
 from softphone.ua.call_states import ENDED, ENDING, GONE, LEAVE, TALKING
 from softphone.ua.call_view import ShownCall
-from softphone.ua.client_request import Exchange
+from softphone.ua.client_request import ClientRequest
 from softphone.ua.events import CallState, Direction, ProbeAnswered
 from softphone.ua.info_dtmf import InfoDigits
 from softphone.ua.offer_answer import CONTENT_TYPE, offers
 from softphone.ua.registration import retry_after
 from softphone.ua.reliable_provisional import RELIABLE
 from softphone.ua.session_timer import SUPPORTED, SessionTimer
-from softphone.ua.transaction_layer import Endpoint, Incoming
+from softphone.ua.transaction_layer import ServerRequest, TransactionLayer
 from softphone.ua.user_messages import heard_nothing
 
 REMEMBERED_ACKS = 8  # a call that is refreshed by re-INVITE may go on for days
@@ -36,14 +36,14 @@ class Call(ShownCall):
     """What both kinds have in common."""
 
     def __init__(
-        self, endpoint: Endpoint, state: CallState, call_id: str, peer: NameAddr, now: float
+        self, layer: TransactionLayer, state: CallState, call_id: str, peer: NameAddr, now: float
     ) -> None:
-        super().__init__(endpoint, state, call_id, peer, now)
+        super().__init__(layer, state, call_id, peer, now)
         self.timer = SessionTimer(
-            endpoint.session_expires, self.rows, self.refresh, self._on_silence
+            layer.session_expires, self.timers, self.refresh, self._on_silence
         )
         # our re-INVITE, or the UPDATE that refreshes, while under way
-        self._modification: Exchange | None = None
+        self._modification: ClientRequest | None = None
         self._acks: dict[tuple[str, int], tuple[Request, Address]] = {}
         self._unacked: int | None = None  # CSeq of their INVITE whose 2xx waits for an ACK
         self._bye_waits = False
@@ -52,12 +52,12 @@ class Call(ShownCall):
     def stop_timers(self) -> None:
         self.timer.stop()
 
-    # -- wishes of the person ----------------------------------------------------------------------
+    # -- commands of the person --------------------------------------------------------------------
 
     def hang_up(self, now: float) -> None:
         if self.state is TALKING:
             self.change(LEAVE, now, "Hanging up ...")
-            self.leave(now)
+            self.send_bye(now)
 
     def fail(self, sentence: str, now: float) -> None:
         """It cannot be had here: end it as if the person did, with this sentence."""
@@ -76,10 +76,10 @@ class Call(ShownCall):
         talk = self.negotiation
         if self.state is not TALKING or talk is None or not talk.has_moved:
             return
-        if self.rows.due("glare") is not None:
+        if self.timers.due("glare") is not None:
             return
         if self._modification or self._awaits_late_answer:
-            self.rows.set("glare", now + T1, self._say_where)
+            self.timers.set("glare", now + T1, self._say_where)
         else:
             self.hold(talk.held_here, now, anew=True)
 
@@ -91,13 +91,13 @@ class Call(ShownCall):
             return
         if talk.held_here is on and not anew and not talk.has_moved:
             return
-        self.rows.cancel("glare")
+        self.timers.cancel("glare")
         if self._modification or self._awaits_late_answer:
-            self.rows.set("glare", now + T1, lambda later: self.hold(on, later, anew))
+            self.timers.set("glare", now + T1, lambda later: self.hold(on, later, anew))
             return
         fields, body = (ALLOW, *self.timer.request_fields(), CONTENT_TYPE), talk.offer(on)
 
-        def answered(exchange: Exchange, response: Response | None, later: float) -> None:
+        def answered(exchange: ClientRequest, response: Response | None, later: float) -> None:
             self._on_held(exchange, response, on, later, anew)
 
         self._modification = self._ask("INVITE", answered, now, fields, body)
@@ -107,10 +107,10 @@ class Call(ShownCall):
         if self.state is not TALKING or self.dialog is None:
             return
 
-        def answered(exchange: Exchange, response: Response | None, later: float) -> None:
+        def answered(exchange: ClientRequest, response: Response | None, later: float) -> None:
             status = 408 if response is None else response.status
             if status >= 200:
-                self.endpoint.emit(ProbeAnswered(later, self.call_id, now, status))
+                self.layer.emit(ProbeAnswered(later, self.call_id, now, status))
             # RFC 3261 12.2.1.2; silence ends no call here, for its sound may well go on
             if status == 481:
                 self.change(GONE, later, f"The call with {self.name} was lost", status)
@@ -122,18 +122,18 @@ class Call(ShownCall):
     def _ask(
         self,
         method: str,
-        handler: Callable[[Exchange, Response | None, float], None],
+        handler: Callable[[ClientRequest, Response | None, float], None],
         now: float,
         fields: tuple[tuple[str, str], ...] = (),
         body: bytes = b"",
-    ) -> Exchange:
+    ) -> ClientRequest:
         assert self.dialog is not None
-        contact = (("Contact", self.endpoint.contact),) if method in TARGET_REFRESHING else ()
+        contact = (("Contact", self.layer.contact),) if method in TARGET_REFRESHING else ()
         request = self.dialog.request(method, [*contact, *fields], body)
-        exchange = Exchange(request, self.reached_at, handler, self.dialog.next_seq)
-        return self.endpoint.ask_within(exchange, now)
+        exchange = ClientRequest(request, self.reached_at, handler, self.dialog.next_seq)
+        return self.layer.ask_within(exchange, now)
 
-    def leave(self, now: float) -> None:
+    def send_bye(self, now: float) -> None:
         """BYE; the called side waits with it until its 2xx is acknowledged (RFC 3261 15)."""
         self._bye_waits = self._unacked is not None
         if not self._bye_waits and self.dialog is not None:
@@ -146,7 +146,7 @@ class Call(ShownCall):
         """BYE; again after Retry-After while a server on the way cannot handle it, until the time
         `until`. Whatever else is answered, 481 and silence too: it is over (RFC 3261 15.1.1)."""
 
-        def answered(exchange: Exchange, response: Response | None, later: float) -> None:
+        def answered(exchange: ClientRequest, response: Response | None, later: float) -> None:
             if response is not None and response.status < 200:
                 return
             pause = pause_before_again(response)
@@ -154,26 +154,26 @@ class Call(ShownCall):
                 done(later)
             else:
                 again = min(later + pause, until)
-                self.rows.set(
+                self.timers.set(
                     f"bye {dialog.remote.tag}", again, lambda at: self.part(dialog, at, until, done)
                 )
 
-        bye = Exchange(dialog.request("BYE"), self.reached_at, answered, dialog.next_seq)
-        self.endpoint.ask_within(bye, now)
+        bye = ClientRequest(dialog.request("BYE"), self.reached_at, answered, dialog.next_seq)
+        self.layer.ask_within(bye, now)
 
     def _on_held(
-        self, exchange: Exchange, response: Response | None, hold: bool, now: float, anew: bool
+        self, exchange: ClientRequest, response: Response | None, hold: bool, now: float, anew: bool
     ) -> None:
         status = self._modified(exchange, response, now)
         if status == 491:
             due = now + self._glare_pause()
-            self.rows.set("glare", due, lambda later: self.hold(hold, later, anew))
+            self.timers.set("glare", due, lambda later: self.hold(hold, later, anew))
         elif status == 422 and response is not None and self.timer.lengthen(response):
             self.hold(hold, now, anew)
         elif status in (408, 481):
             self._lost(now, status)
         elif status >= 300:
-            self.tell_talk(
+            self.emit_talking(
                 now, f"{self.name}'s phone does not agree to {'hold' if hold else 'go on'}"
             )
 
@@ -193,10 +193,10 @@ class Call(ShownCall):
             fields = (ALLOW, *self.timer.request_fields(), CONTENT_TYPE)
             self._modification = self._ask("INVITE", self._on_refreshed, now, fields, talk.repeat())
 
-    def _on_refreshed(self, exchange: Exchange, response: Response | None, now: float) -> None:
+    def _on_refreshed(self, exchange: ClientRequest, response: Response | None, now: float) -> None:
         status = self._modified(exchange, response, now)
         if status == 491:
-            self.rows.set("refresh", now + self._glare_pause(), self.refresh)
+            self.timers.set("refresh", now + self._glare_pause(), self.refresh)
         elif status == 422 and response is not None and self.timer.lengthen(response):
             self.refresh(now)
         elif status in (405, 501) and self.timer.takes_update:
@@ -207,7 +207,7 @@ class Call(ShownCall):
         elif status >= 300:
             self.timer.again(response, now)
 
-    def _modified(self, exchange: Exchange, response: Response | None, now: float) -> int:
+    def _modified(self, exchange: ClientRequest, response: Response | None, now: float) -> int:
         """What an answer to our re-INVITE or UPDATE means in any case; the status if it is final
         and news, else 0."""
         status = 408 if response is None else response.status
@@ -236,15 +236,13 @@ class Call(ShownCall):
         again."""
         longer = self.direction is Direction.OUTGOING
         return (
-            self.endpoint.random.uniform(2.1, 4.0)
-            if longer
-            else self.endpoint.random.uniform(0.0, 2.0)
+            self.layer.random.uniform(2.1, 4.0) if longer else self.layer.random.uniform(0.0, 2.0)
         )
 
     def _on_silence(self, now: float) -> None:
         """RFC 4028 10: nobody refreshed the session, so it is over, on both sides."""
         sentence = heard_nothing(self.name, self.timer.silence(now))
-        self.leave(now)
+        self.send_bye(now)
         self.change(GONE, now, sentence, 408)
 
     def _agree_anew(self, response: Response, invited: bool, now: float) -> None:
@@ -258,13 +256,13 @@ class Call(ShownCall):
             if invited:
                 self.negotiation.withdraw()
         if invited:
-            self.tell_talk(now)
+            self.emit_talking(now)
 
     def _lost(self, now: float, status: int) -> None:
         """RFC 3261 12.2.1.2: a dialog that answers 481, or not at all, is over. The BYE is for a
         peer gone deaf."""
         if status != 481:
-            self.leave(now)
+            self.send_bye(now)
         self.change(GONE, now, f"The call with {self.name} was lost", status)
 
     def acknowledge(
@@ -280,7 +278,7 @@ class Call(ShownCall):
             for old in list(self._acks)[:-REMEMBERED_ACKS]:
                 del self._acks[old]
             return True
-        self.endpoint.send(*known, now, repeated=True)
+        self.layer.send(*known, now, repeated=True)
         return False
 
     def ack_for(
@@ -295,12 +293,12 @@ class Call(ShownCall):
         but our server."""
         fields = [CONTENT_TYPE] if body else []
         ack = dialog.request("ACK", fields, body, seq=request.cseq.number if seq is None else seq)
-        destination = self.endpoint.address_of(next_hop(ack), self.reached_at)
-        if self.endpoint.is_server(destination):
+        destination = self.layer.address_of(next_hop(ack), self.reached_at)
+        if self.layer.is_server(destination):
             for name in ("Authorization", "Proxy-Authorization"):
                 for value in request.all(name):
                     ack.add(name, value)
-        self.endpoint.send(ack, destination, now)
+        self.layer.send(ack, destination, now)
         return ack, destination
 
     # -- requests of theirs within the dialog ------------------------------------------------------
@@ -312,20 +310,20 @@ class Call(ShownCall):
             request.from_.tag,
         )
 
-    def take(self, incoming: Incoming, now: float) -> None:
+    def take(self, incoming: ServerRequest, now: float) -> None:
         """A request within our dialog, neither ACK nor CANCEL."""
         assert self.dialog is not None
         request = incoming.request
         self.dialog.take(request)
         if request.method == "BYE":
             incoming.answer(200, now)
-            self.gone(now, f"{self.name} hung up")
+            self.ended_by_peer(now, f"{self.name} hung up")
         elif request.method in TARGET_REFRESHING:
             self._take_offer(incoming, now)
         else:
             self.take_other(incoming, now)
 
-    def take_other(self, incoming: Incoming, now: float) -> None:
+    def take_other(self, incoming: ServerRequest, now: float) -> None:
         """What changes neither the call nor its media."""
         if incoming.request.method == "OPTIONS":
             incoming.answer(200, now, ALLOW, SUPPORTED, RELIABLE, ("Accept", sdp.CONTENT_TYPE))
@@ -334,17 +332,17 @@ class Call(ShownCall):
         else:
             incoming.answer(405, now, ALLOW)
 
-    def take_prack(self, incoming: Incoming, now: float) -> None:
+    def take_prack(self, incoming: ServerRequest, now: float) -> None:
         """RFC 3262 3: it acknowledges nothing of ours."""
         incoming.answer(481, now)
 
-    def gone(self, now: float, sentence: str) -> None:
+    def ended_by_peer(self, now: float, sentence: str) -> None:
         """They ended it."""
-        self.rows.clear()
+        self.timers.clear()
         self._bye_waits, self._unacked = False, None
         self.change(GONE, now, self._reason_to_leave if self.state is ENDING else sentence)
 
-    def _take_offer(self, incoming: Incoming, now: float) -> None:
+    def _take_offer(self, incoming: ServerRequest, now: float) -> None:
         """A re-INVITE, or an UPDATE, which may come without offer and then changes nothing (RFC
         3311 5.2)."""
         talk, request = self.negotiation, incoming.request
@@ -366,17 +364,17 @@ class Call(ShownCall):
                 incoming.answer(error.status, now)
                 return
             (self.accept_update if updates else self.accept)(incoming, body, now)
-            self.tell_talk(now)
+            self.emit_talking(now)
 
-    def take_early_offer(self, incoming: Incoming, now: float) -> None:
+    def take_early_offer(self, incoming: ServerRequest, now: float) -> None:
         """RFC 3261 14.2, RFC 3311 5.2: their first offer is not answered yet."""
         self.not_now(incoming, now)
 
-    def not_now(self, incoming: Incoming, now: float) -> None:
+    def not_now(self, incoming: ServerRequest, now: float) -> None:
         """500 with Retry-After: one thing after the other (RFC 3261 14.2)."""
-        incoming.answer(500, now, ("Retry-After", str(round(self.endpoint.random.uniform(0, 10)))))
+        incoming.answer(500, now, ("Retry-After", str(round(self.layer.random.uniform(0, 10)))))
 
-    def accept_update(self, incoming: Incoming, body: bytes, now: float) -> None:
+    def accept_update(self, incoming: ServerRequest, body: bytes, now: float) -> None:
         # Before the call is answered there is no session yet that could expire.
         timer = (
             self.timer.answer_fields(incoming.request, now)
@@ -384,18 +382,18 @@ class Call(ShownCall):
             else [SUPPORTED]
         )
         fields = [
-            ("Contact", self.endpoint.contact),
+            ("Contact", self.layer.contact),
             ALLOW,
             *timer,
             *([CONTENT_TYPE] if body else []),
         ]
         incoming.respond(reply(incoming.request, 200, fields=fields, body=body), now)
 
-    def accept(self, incoming: Incoming, body: bytes, now: float) -> None:
+    def accept(self, incoming: ServerRequest, body: bytes, now: float) -> None:
         """200 to their INVITE, repeated until the ACK comes (RFC 3261 13.3.1.4)."""
         assert self.dialog is not None
         timer = self.timer.answer_fields(incoming.request, now)
-        fields = [("Contact", self.endpoint.contact), ALLOW, *self.endpoint.who_answers, *timer]
+        fields = [("Contact", self.layer.contact), ALLOW, *self.layer.who_answers, *timer]
         fields += [CONTENT_TYPE] if body else []
         response = reply(
             incoming.request, 200, to_tag=self.dialog.local.tag, fields=fields, body=body
@@ -403,21 +401,21 @@ class Call(ShownCall):
         incoming.respond(response, now)
         self._unacked = incoming.request.cseq.number
         self._await_ack(incoming, response, T1, now)
-        self.rows.set("no ACK", now + PATIENCE, self._on_no_ack)
+        self.timers.set("no ACK", now + PATIENCE, self._on_no_ack)
 
     def _await_ack(
-        self, incoming: Incoming, response: Response, interval: float, now: float
+        self, incoming: ServerRequest, response: Response, interval: float, now: float
     ) -> None:
         def repeat(later: float) -> None:
-            self.endpoint.repeat(response, incoming.destination, later)
+            self.layer.repeat(response, incoming.destination, later)
             self._await_ack(incoming, response, min(2 * interval, T2), later)
 
-        self.rows.set("repeat 2xx", now + interval, repeat)
+        self.timers.set("repeat 2xx", now + interval, repeat)
 
     def _on_no_ack(self, now: float) -> None:
-        self.rows.cancel("repeat 2xx")
+        self.timers.cancel("repeat 2xx")
         self._unacked = None
-        self.leave(now)
+        self.send_bye(now)
         self.change(GONE, now, f"The call with {self.name} was never confirmed", 408)
 
     @property
@@ -439,14 +437,14 @@ class Call(ShownCall):
             return
         brings_answer = self._awaits_late_answer
         self._unacked = None
-        self.rows.cancel("repeat 2xx", "no ACK")
+        self.timers.cancel("repeat 2xx", "no ACK")
         if self.negotiation is not None and brings_answer:
             try:
                 self.negotiation.take_answer(request)
             except RemoteProtocolError:
                 self.negotiation.withdraw()
                 if self.negotiation.plan is None and self.state is TALKING:
-                    self.leave(now)
+                    self.send_bye(now)
                     self.change(
                         GONE,
                         now,
@@ -455,9 +453,9 @@ class Call(ShownCall):
                     )
                     return
             if self.state is TALKING:
-                self.tell_talk(now)
+                self.emit_talking(now)
         if self._bye_waits:
-            self.leave(now)
+            self.send_bye(now)
 
 
 def pause_before_again(response: Response | None) -> float | None:

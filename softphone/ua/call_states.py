@@ -10,7 +10,7 @@ CALLING, RINGING, INCOMING = CallState.CALLING, CallState.RINGING, CallState.INC
 TALKING, ENDING, ENDED = CallState.TALKING, CallState.ENDING, CallState.ENDED
 
 
-class CallEvent(str, Enum):
+class CallInput(str, Enum):
     RING = "their phone rings"
     ACCEPT = "a 2xx to the INVITE, theirs or ours"
     REFUSE = "a failure to the INVITE, theirs or ours"
@@ -18,9 +18,9 @@ class CallEvent(str, Enum):
     GONE = "it is over: BYE, CANCEL, or nobody answers any more"
 
 
-RING, ACCEPT, REFUSE, LEAVE, GONE = CallEvent
+RING, ACCEPT, REFUSE, LEAVE, GONE = CallInput
 
-CALL: dict[CallState, dict[CallEvent, CallState]] = {
+CALL_TRANSITIONS: dict[CallState, dict[CallInput, CallState]] = {
     CALLING: {RING: RINGING, ACCEPT: TALKING, REFUSE: ENDED, LEAVE: ENDING, GONE: ENDED},
     RINGING: {RING: RINGING, ACCEPT: TALKING, REFUSE: ENDED, LEAVE: ENDING, GONE: ENDED},
     INCOMING: {RING: INCOMING, ACCEPT: TALKING, REFUSE: ENDED, LEAVE: ENDED, GONE: ENDED},

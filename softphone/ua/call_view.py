@@ -6,11 +6,11 @@ from urllib.parse import unquote
 
 from sip.dialog import Dialog
 from sip.header import NameAddr
-from softphone.ua.call_states import ACCEPT, CALL, ENDED, ENDING, TALKING, CallEvent
+from softphone.ua.call_states import ACCEPT, CALL_TRANSITIONS, ENDED, ENDING, TALKING, CallInput
 from softphone.ua.events import CallChanged, CallState, CallView, Direction
-from softphone.ua.offer_answer import Negotiation
-from softphone.ua.timers import Rows
-from softphone.ua.transaction_layer import Endpoint
+from softphone.ua.offer_answer import OfferAnswer
+from softphone.ua.timers import NamedTimers
+from softphone.ua.transaction_layer import TransactionLayer
 from softphone.ua.user_messages import begin, legible, no_sound_for
 
 
@@ -21,10 +21,10 @@ class ShownCall:
     _reason_to_leave = "You hung up"
 
     def __init__(
-        self, endpoint: Endpoint, state: CallState, call_id: str, peer: NameAddr, now: float
+        self, layer: TransactionLayer, state: CallState, call_id: str, peer: NameAddr, now: float
     ) -> None:
-        self.endpoint = endpoint
-        self.reached_at = endpoint.local  # where the peer was reached, for a Contact that is a name
+        self.layer = layer
+        self.reached_at = layer.local  # where the peer was reached, for a Contact that is a name
         self.seen_at: tuple[str, ...] = ()  # hosts where a proxy saw the peer
         self.state = state
         self.call_id = call_id
@@ -37,9 +37,9 @@ class ShownCall:
         self.status: int | None = None
         self.silent_for = 0  # seconds without any sound from there, as the shell has told
         self.wants_port = False
-        self.rows = Rows()
+        self.timers = NamedTimers()
         self.dialog: Dialog | None = None
-        self.negotiation: Negotiation | None = None
+        self.negotiation: OfferAnswer | None = None
 
     @property
     def view(self) -> CallView:
@@ -63,12 +63,12 @@ class ShownCall:
         )
 
     def change(
-        self, event: CallEvent, now: float, sentence: str, status: int | None = None
+        self, event: CallInput, now: float, sentence: str, status: int | None = None
     ) -> None:
         """Walk the table and tell. What is over stays as it ended."""
         if self.state is ENDED:
             return
-        state = CALL[self.state][event]
+        state = CALL_TRANSITIONS[self.state][event]
         if state is not self.state:
             self.state, self.since, self.wants_port = state, now, False
             if state is TALKING:
@@ -78,16 +78,16 @@ class ShownCall:
                 self.stop_timers()
         self.sentence, self.status = begin(sentence), status or self.status
         if state is ENDED:
-            self.rows.cancel("glare", "ring", "no answer", "cancel")
-        self.tell(now)
+            self.timers.cancel("glare", "ring", "no answer", "cancel")
+        self.emit_changed(now)
 
     def stop_timers(self) -> None:
         """The call is over: nothing keeps it alive any more."""
 
-    def tell(self, now: float) -> None:
-        self.endpoint.emit(CallChanged(now, self.view))
+    def emit_changed(self, now: float) -> None:
+        self.layer.emit(CallChanged(now, self.view))
 
-    def tell_talk(self, now: float, remark: str = "") -> None:
+    def emit_talking(self, now: float, remark: str = "") -> None:
         """The sentence of a call in progress."""
         view = self.view
         if view.held_here:
@@ -103,10 +103,10 @@ class ShownCall:
         """No sound has come for so long, 0: it comes."""
         if self.state is TALKING and seconds != self.silent_for:
             self.silent_for = seconds
-            self.tell_talk(now)
+            self.emit_talking(now)
 
-    def negotiate(self, port: int) -> Negotiation:
+    def negotiate(self, port: int) -> OfferAnswer:
         if self.negotiation is None:
-            host, number = self.endpoint.local[0], self.endpoint.random.getrandbits(31)
-            self.negotiation = Negotiation(host, port, number, (self.reached_at[0], *self.seen_at))
+            host, number = self.layer.local[0], self.layer.random.getrandbits(31)
+            self.negotiation = OfferAnswer(host, port, number, (self.reached_at[0], *self.seen_at))
         return self.negotiation

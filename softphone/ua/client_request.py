@@ -19,7 +19,7 @@ class Send:
 
 
 @dataclass
-class AgentOutcome:
+class Actions:
     """What one step of the agent asks its shell to do: send these, tell those."""
 
     sends: list[Send] = field(default_factory=list)
@@ -27,7 +27,7 @@ class AgentOutcome:
 
 
 @dataclass
-class Exchange:
+class ClientRequest:
     """A request of ours with all its repeats for authentication, up to its final response.
 
     `handler` gets every response, and None once when nobody answered; `next_seq` numbers a repeat.
@@ -37,9 +37,9 @@ class Exchange:
 
     request: Request
     destination: Address
-    handler: Callable[[Exchange, Response | None, float], None]
+    handler: Callable[[ClientRequest, Response | None, float], None]
     next_seq: Callable[[], int]
-    on_repeat: Callable[[Exchange, float], None] | None = None
+    on_repeat: Callable[[ClientRequest, float], None] | None = None
     transaction: ClientTransaction | None = None
     proofs: Proofs = field(default_factory=Proofs)
     given_up: bool = False

@@ -49,7 +49,7 @@ class Proofs:
         return self.tries.get(key, 0) >= MAX_TRIES or (key in self.fresh and not challenge.stale)
 
 
-class Keyring:
+class DigestCredentials:
     """The challenges of the registrar, which are answered in advance, and how often each nonce was
     used."""
 

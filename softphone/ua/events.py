@@ -38,7 +38,7 @@ class CallState(str, Enum):
 class CallView:
     """One call as a person sees it. `since` is the start of this state; `media` what to play and
     send, once agreed. `wants_port`: it rings, and the caller is to be told where our media is
-    before it is answered (Agent.prepare)."""
+    before it is answered (UserAgent.prepare)."""
 
     id: str
     direction: Direction

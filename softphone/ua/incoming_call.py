@@ -8,11 +8,11 @@ from sip.errors import RemoteProtocolError
 from sip.message import Request, reply
 from sip.via import Via
 from softphone.ua.call import Call
-from softphone.ua.call_states import ACCEPT, GONE, INCOMING, LEAVE, REFUSE, CallEvent
+from softphone.ua.call_states import ACCEPT, GONE, INCOMING, LEAVE, REFUSE, CallInput
 from softphone.ua.events import Direction
 from softphone.ua.offer_answer import CONTENT_TYPE, check_offer, offers
 from softphone.ua.reliable_provisional import ReliableProvisionals, requires
-from softphone.ua.transaction_layer import Endpoint, Incoming
+from softphone.ua.transaction_layer import ServerRequest, TransactionLayer
 from softphone.ua.user_messages import begin
 
 LONGEST_RINGING = 180.0  # seconds
@@ -23,31 +23,31 @@ RING_AGAIN = 60.0
 class IncomingCall(Call):
     direction = Direction.INCOMING
 
-    def __init__(self, endpoint: Endpoint, incoming: Incoming, now: float) -> None:
+    def __init__(self, layer: TransactionLayer, incoming: ServerRequest, now: float) -> None:
         """RemoteProtocolError if this INVITE cannot become a call: no Contact, a body or codecs we
         do not have."""
         request = incoming.request
-        super().__init__(endpoint, INCOMING, request.call_id, request.from_, now)
-        check_offer(request, endpoint.local[0])
+        super().__init__(layer, INCOMING, request.call_id, request.from_, now)
+        check_offer(request, layer.local[0])
         self._expires = request.expires  # a broken one is refused before the phone rings
-        self.dialog = Dialog.uas(request, endpoint.new_token())
+        self.dialog = Dialog.uas(request, layer.new_token())
         self.reached_at = incoming.source
         self.invite = incoming
         self.seen_at = _seen_at(request)
         self._reliable: ReliableProvisionals | None = None
         if requires(request):
-            self._reliable = ReliableProvisionals(endpoint, self.rows, incoming, self._on_no_prack)
+            self._reliable = ReliableProvisionals(layer, self.timers, incoming, self._on_no_prack)
             # Our 180 is then the first reliable response, which makes the offer (RFC 3261 13.2.1).
             self.wants_port = not offers(request)
         self._picked_up_at: int | None = None  # the port, while the answer waits for a PRACK
 
     def ring(self, now: float) -> None:
         self.sentence = begin(f"{self.name} is calling")
-        self.tell(now)
+        self.emit_changed(now)
         self._say_ringing(now)
-        self.rows.set("no answer", now + LONGEST_RINGING, self._on_nobody_here)
+        self.timers.set("no answer", now + LONGEST_RINGING, self._on_nobody_here)
         if self._expires:
-            self.rows.set("expired", now + min(self._expires, 3600), self.cancelled)
+            self.timers.set("expired", now + min(self._expires, 3600), self.cancelled)
 
     def prepare(self, port: int, now: float) -> None:
         """Our media will be wanted at `port`: the caller, who made no offer, gets ours while it
@@ -59,11 +59,11 @@ class IncomingCall(Call):
 
     def _say_ringing(self, now: float) -> None:
         assert self.dialog is not None
-        self.rows.set("ring", now + RING_AGAIN, self._say_ringing)
+        self.timers.set("ring", now + RING_AGAIN, self._say_ringing)
         if self.wants_port:  # nothing but 100 may be said without an offer (RFC 3262 5)
             self.invite.respond(reply(self.invite.request, 100), now)
             return
-        fields, body = [("Contact", self.endpoint.contact), *self.endpoint.who_answers], b""
+        fields, body = [("Contact", self.layer.contact), *self.layer.who_answers], b""
         talk = self.negotiation
         if talk is not None and self._reliable and not self._reliable.told_session:
             fields, body = [*fields, CONTENT_TYPE], talk.offer()
@@ -75,7 +75,7 @@ class IncomingCall(Call):
         else:
             self.invite.respond(response, now)
 
-    def take_prack(self, incoming: Incoming, now: float) -> None:
+    def take_prack(self, incoming: ServerRequest, now: float) -> None:
         """RFC 3262 3 and 5: the answer to the offer in our 180, or once there is one, a new
         offer."""
         request, talk = incoming.request, self.negotiation
@@ -105,7 +105,7 @@ class IncomingCall(Call):
         if self._picked_up_at is not None:
             self.pick_up(self._picked_up_at, now)
 
-    def take_early_offer(self, incoming: Incoming, now: float) -> None:
+    def take_early_offer(self, incoming: ServerRequest, now: float) -> None:
         """An UPDATE may, once our offer in the 180 has its answer (RFC 3311 5.2)."""
         request, talk = incoming.request, self.negotiation
         is_agreed = talk is not None and talk.plan is not None and not talk.awaits_answer
@@ -131,7 +131,7 @@ class IncomingCall(Call):
         """The person answers; `port` is where our media is wanted."""
         if self.state is not INCOMING or self.dialog is None:
             return
-        self.rows.cancel("ring", "no answer", "expired")
+        self.timers.cancel("ring", "no answer", "expired")
         if self._reliable and self._reliable.waits and self._reliable.told_session:
             self._picked_up_at = (
                 port  # RFC 3262 3: no 2xx before that offer is known to have arrived
@@ -184,16 +184,16 @@ class IncomingCall(Call):
     def _on_nobody_here(self, now: float) -> None:
         self._refuse(480, now, f"Missed call from {self.name}", GONE)
 
-    def gone(self, now: float, sentence: str) -> None:
+    def ended_by_peer(self, now: float, sentence: str) -> None:
         if self.state is INCOMING:
             # a BYE before the answer: RFC 3261 15.1.2 wants the INVITE answered with 487
             self.cancelled(now)
         else:
-            super().gone(now, sentence)
+            super().ended_by_peer(now, sentence)
 
-    def _refuse(self, status: int, now: float, sentence: str, event: CallEvent = REFUSE) -> None:
+    def _refuse(self, status: int, now: float, sentence: str, event: CallInput = REFUSE) -> None:
         assert self.dialog is not None
-        self.rows.clear()
+        self.timers.clear()
         self.invite.answer(status, now, to_tag=self.dialog.local.tag)
         self.change(event, now, sentence, status)
 

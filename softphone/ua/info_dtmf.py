@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from sip.message import Response
 from softphone.ua.call_states import GONE, TALKING
-from softphone.ua.client_request import Exchange
+from softphone.ua.client_request import ClientRequest
 from softphone.ua.events import DigitPassed, DigitRefused
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ class InfoDigits:
     """The digits of one call, sent one after the other: a lost INFO must not let the next one
     overtake it."""
 
-    def __init__(self, call: Call, ask: Callable[..., Exchange]) -> None:
+    def __init__(self, call: Call, ask: Callable[..., ClientRequest]) -> None:
         """`ask` sends a request within the call's dialog."""
         self._call, self._ask = call, ask
         self._waiting: deque[str] = deque()
@@ -48,7 +48,7 @@ class InfoDigits:
         self._under_way = True
         digit = self._waiting.popleft()
 
-        def answered(exchange: Exchange, response: Response | None, later: float) -> None:
+        def answered(exchange: ClientRequest, response: Response | None, later: float) -> None:
             self._on_answered(digit, response, later)
 
         body = f"Signal={digit}\r\nDuration={DURATION}\r\n".encode()
@@ -60,7 +60,7 @@ class InfoDigits:
             return
         self._under_way = False
         if status < 300:
-            self._call.endpoint.emit(DigitPassed(now, self._call.call_id, digit, True))
+            self._call.layer.emit(DigitPassed(now, self._call.call_id, digit, True))
         elif status == 481:  # RFC 3261 12.2.1.2
             self._call.change(GONE, now, f"The call with {self._call.name} was lost", status)
         else:
@@ -70,6 +70,6 @@ class InfoDigits:
 
     def _refuse(self, digit: str, now: float) -> None:
         call = self._call
-        call.endpoint.emit(
+        call.layer.emit(
             DigitRefused(now, call.call_id, digit, f"{call.name}'s phone takes no digits")
         )

@@ -12,11 +12,11 @@ from __future__ import annotations
 
 from sip.message import Request, Response
 from sip.uri import Uri
-from softphone.ua.client_request import Exchange, Send
+from softphone.ua.client_request import ClientRequest, Send
 from softphone.ua.events import RegistrationState
 from softphone.ua.registration import Registration
-from softphone.ua.timers import Rows
-from softphone.ua.transaction_layer import Endpoint
+from softphone.ua.timers import NamedTimers
+from softphone.ua.transaction_layer import TransactionLayer
 
 PERIOD = 15.0  # seconds; RFC 4787 4.3 has NATs remember for 120, and many forget after 30
 TELL_AFTER = 2  # repeats without any answer, 1.5 s
@@ -29,19 +29,21 @@ class KeepAlive:
     """One registration's. `every`: seconds between two; 0: none; None: PERIOD where rport shows a
     NAT."""
 
-    def __init__(self, endpoint: Endpoint, registration: Registration, every: float | None) -> None:
-        self._endpoint, self._registration, self._every = endpoint, registration, every
-        self._exchange: Exchange | None = None
+    def __init__(
+        self, layer: TransactionLayer, registration: Registration, every: float | None
+    ) -> None:
+        self._layer, self._registration, self._every = layer, registration, every
+        self._pending: ClientRequest | None = None
         self._in_doubt_since: float | None = None  # no answer, and no other answer since
         self._answers_options = True
-        self.rows = Rows()
+        self.timers = NamedTimers()
         registration.on_accepted = self._on_registered
 
     @property
     def _interval(self) -> float:
         if self._every is not None:
             return self._every
-        return PERIOD if self._endpoint.public != self._endpoint.local else 0.0
+        return PERIOD if self._layer.public != self._layer.local else 0.0
 
     def _on_registered(self, now: float) -> None:
         if self._in_doubt_since is not None:
@@ -49,46 +51,46 @@ class KeepAlive:
             self._answers_options = now - self._in_doubt_since > PROMPT
             self._in_doubt_since = None
         if not self._interval:
-            self.rows.clear()
-        elif self.rows.deadline is None:
-            self.rows.set("beat", now + self._interval, self._beat)
+            self.timers.clear()
+        elif self.timers.deadline is None:
+            self.timers.set("beat", now + self._interval, self._beat)
 
     def _beat(self, now: float) -> None:
         if self._registration.state is not RegistrationState.REGISTERED or not self._interval:
             return  # it is begun anew with the next registration
-        self.rows.set("beat", now + self._interval, self._beat)
-        server = self._endpoint.server
-        if server is None or self._exchange is not None:
+        self.timers.set("beat", now + self._interval, self._beat)
+        server = self._layer.server
+        if server is None or self._pending is not None:
             return
         if self._answers_options:
             self._ask(now)
         else:
-            self._endpoint.outcome.sends.append(Send(EMPTY, server))
+            self._layer.outcome.sends.append(Send(EMPTY, server))
 
     def _ask(self, now: float) -> None:
-        account, endpoint = self._endpoint.account, self._endpoint
+        account, layer = self._layer.account, self._layer
         registrar = Uri("sip", "", account.uri.host, account.uri.port)
-        me = account.name_addr.with_tag(endpoint.new_token())
+        me = account.name_addr.with_tag(layer.new_token())
         fields = [NO_FURTHER, ("From", str(me)), ("To", f"<{registrar}>")]
-        fields += [("Call-ID", endpoint.new_token()), ("CSeq", "1 OPTIONS")]
-        destination = endpoint.server or endpoint.local
+        fields += [("Call-ID", layer.new_token()), ("CSeq", "1 OPTIONS")]
+        destination = layer.server or layer.local
         # Any answer will do, so a challenge is as good as another.
         request = Request("OPTIONS", str(registrar), fields)
-        exchange = Exchange(
+        exchange = ClientRequest(
             request, destination, self._on_answer, lambda: 1, self._on_repeat, given_up=True
         )
-        self._exchange = exchange
-        endpoint.ask(exchange, now)
+        self._pending = exchange
+        layer.ask(exchange, now)
 
-    def _on_repeat(self, exchange: Exchange, now: float) -> None:
+    def _on_repeat(self, exchange: ClientRequest, now: float) -> None:
         if exchange.unanswered >= TELL_AFTER:
-            self._endpoint.abandon(exchange)
+            self._layer.abandon(exchange)
             self._on_answer(exchange, None, now)
 
-    def _on_answer(self, exchange: Exchange, response: Response | None, now: float) -> None:
-        if exchange is not self._exchange or (response is not None and response.status < 200):
+    def _on_answer(self, exchange: ClientRequest, response: Response | None, now: float) -> None:
+        if exchange is not self._pending or (response is not None and response.status < 200):
             return
-        self._exchange = None
+        self._pending = None
         if response is not None and response.status not in (408, 503):
             return
         if self._registration.state is RegistrationState.REGISTERED:

@@ -15,7 +15,7 @@ CODECS = ("PCMU", "PCMA")
 CONTENT_TYPE = ("Content-Type", sdp.CONTENT_TYPE)
 
 
-class Negotiation:
+class OfferAnswer:
     """`plan` is what both agreed on last; an offer that is refused changes nothing (RFC 3261
     14.1)."""
 

@@ -12,12 +12,12 @@ from sip.uri import Uri
 from softphone.ua.account import ALLOW
 from softphone.ua.call import Call, pause_before_again
 from softphone.ua.call_states import CALLING, ENDED, ENDING, GONE, LEAVE, REFUSE, RING, RINGING
-from softphone.ua.client_request import Exchange
+from softphone.ua.client_request import ClientRequest
 from softphone.ua.events import Direction
-from softphone.ua.offer_answer import CONTENT_TYPE, Negotiation, offers
+from softphone.ua.offer_answer import CONTENT_TYPE, OfferAnswer, offers
 from softphone.ua.redirect import Redirection
 from softphone.ua.reliable_provisional import RELIABLE, EarlyDialog, rseq_of
-from softphone.ua.transaction_layer import Endpoint, Incoming
+from softphone.ua.transaction_layer import ServerRequest, TransactionLayer
 from softphone.ua.user_messages import (
     NO_ANSWER,
     name_of_callee,
@@ -35,24 +35,24 @@ TELL_AFTER = 2  # repeats of the INVITE without any answer, 1.5 s
 class OutgoingCall(Call):
     direction = Direction.OUTGOING
 
-    def __init__(self, endpoint: Endpoint, target: Uri, now: float) -> None:
-        super().__init__(endpoint, CALLING, endpoint.new_token(), NameAddr(target), now)
+    def __init__(self, layer: TransactionLayer, target: Uri, now: float) -> None:
+        super().__init__(layer, CALLING, layer.new_token(), NameAddr(target), now)
         self._to = self._target = target
-        self._tag = endpoint.new_token()
+        self._tag = layer.new_token()
         self._seq = 0
-        self._offer: Negotiation | None = None  # as it was sent, before anybody answered
+        self._offer: OfferAnswer | None = None  # as it was sent, before anybody answered
         self._early: dict[str, EarlyDialog] = {}
         # forks that answered second, each acknowledged and left
         self._others: dict[str, Dialog] = {}
-        self._exchange: Exchange | None = None
+        self._pending: ClientRequest | None = None
         self._cancelled = False
-        self._redirection = Redirection(endpoint.account, target)
+        self._redirection = Redirection(layer.account, target)
         self._reason_to_leave = "You hung up"
 
     def place(self, port: int, now: float) -> None:
         """Send the INVITE; `port` is where our media is wanted."""
         self.sentence = f"Calling {self.name} ..."
-        self.tell(now)
+        self.emit_changed(now)
         if not self._finds(self._target):
             self.change(GONE, now, not_found(self._target))
             return
@@ -62,7 +62,7 @@ class OutgoingCall(Call):
     def _finds(self, target: Uri) -> bool:
         """Is it known where to send a call to this target? `reached_at` tells from then on."""
         try:
-            self.reached_at = self.endpoint.proxy or self.endpoint.address_of(target)
+            self.reached_at = self.layer.proxy or self.layer.address_of(target)
         except LocalProtocolError:
             return False
         return True
@@ -75,7 +75,7 @@ class OutgoingCall(Call):
         return target
 
     def _invite(self, body: bytes, now: float) -> None:
-        endpoint, account = self.endpoint, self.endpoint.account
+        layer, account = self.layer, self.layer.account
         fields = [
             MAX_FORWARDS,
             ("From", str(account.name_addr.with_tag(self._tag))),
@@ -83,17 +83,17 @@ class OutgoingCall(Call):
         ]
         fields += [("Call-ID", self.call_id), ("CSeq", f"{self._next_seq()} INVITE")]
         fields += [
-            ("Contact", endpoint.contact),
+            ("Contact", layer.contact),
             ALLOW,
             *self.timer.request_fields(),
             RELIABLE,
             CONTENT_TYPE,
         ]
         request = Request("INVITE", str(self._target), fields, body)
-        self._exchange = Exchange(
+        self._pending = ClientRequest(
             request, self.reached_at, self._on_response, self._next_seq, self._on_repeat
         )
-        endpoint.ask(self._exchange, now)
+        layer.ask(self._pending, now)
 
     def _next_seq(self) -> int:
         self._seq += 1
@@ -104,8 +104,8 @@ class OutgoingCall(Call):
     def hang_up(self, now: float) -> None:
         if self.state in (CALLING, RINGING):
             self.change(LEAVE, now, "Hanging up ...")
-            if self._exchange is not None:
-                self._exchange.given_up = (
+            if self._pending is not None:
+                self._pending.given_up = (
                     True  # a challenge now ends it: nobody wants that INVITE any more
                 )
             self._cancel(now)
@@ -114,7 +114,7 @@ class OutgoingCall(Call):
 
     def _cancel(self, now: float) -> None:
         """RFC 3261 9.1: not before a provisional response came; until then the wish waits."""
-        exchange = self._exchange
+        exchange = self._pending
         if (
             exchange
             and exchange.transaction
@@ -122,11 +122,13 @@ class OutgoingCall(Call):
             and not self._cancelled
         ):
             self._cancelled = True
-            self.endpoint.cancel(exchange, self._on_cancel_answered, now)
-            if self.rows.due("no answer") is None:
-                self.rows.set("no answer", now + PATIENCE, self._on_no_final)
+            self.layer.cancel(exchange, self._on_cancel_answered, now)
+            if self.timers.due("no answer") is None:
+                self.timers.set("no answer", now + PATIENCE, self._on_no_final)
 
-    def _on_cancel_answered(self, cancel: Exchange, response: Response | None, now: float) -> None:
+    def _on_cancel_answered(
+        self, cancel: ClientRequest, response: Response | None, now: float
+    ) -> None:
         """A server that could not handle it has left the other phone ringing."""
         pause = pause_before_again(response)
 
@@ -135,12 +137,12 @@ class OutgoingCall(Call):
             self._cancel(later)
 
         if pause is not None and self.state is ENDING:
-            self.rows.set("cancel", now + pause, again)
+            self.timers.set("cancel", now + pause, again)
 
     def _on_no_final(self, now: float) -> None:
         # RFC 3261 9.1: 64*T1 after the CANCEL the INVITE counts as cancelled, answer or not.
-        if self._exchange is not None:
-            self.endpoint.abandon(self._exchange)
+        if self._pending is not None:
+            self.layer.abandon(self._pending)
         self.change(GONE, now, self._reason_to_leave)
 
     def _on_nobody_there(self, now: float) -> None:
@@ -149,12 +151,12 @@ class OutgoingCall(Call):
 
     # -- answers -----------------------------------------------------------------------------------
 
-    def _on_repeat(self, exchange: Exchange, now: float) -> None:
+    def _on_repeat(self, exchange: ClientRequest, now: float) -> None:
         if self.state is CALLING and exchange.unanswered == TELL_AFTER:
             self.sentence = f"Calling {self.name} ... no answer yet"
-            self.tell(now)
+            self.emit_changed(now)
 
-    def _on_response(self, exchange: Exchange, response: Response | None, now: float) -> None:
+    def _on_response(self, exchange: ClientRequest, response: Response | None, now: float) -> None:
         if response is None:
             # A stateless proxy says nothing of its own (RFC 3261 16.11): the phone behind it may be
             # the silent one.
@@ -182,7 +184,7 @@ class OutgoingCall(Call):
     def _failed(self, status: int, sentence: str, now: float) -> None:
         """Nobody took the call: try where it was redirected to (RFC 3261 8.1.3.4), else it is
         over."""
-        exchange = self._exchange
+        exchange = self._pending
         target = self._next_target() if self.state in (CALLING, RINGING) and status < 600 else None
         if target is None or exchange is None:
             sentence = (
@@ -192,32 +194,32 @@ class OutgoingCall(Call):
             )
             self.change(REFUSE, now, sentence, status)
             return
-        self.rows.cancel("ring")
+        self.timers.cancel("ring")
         self._target, self._early, self.negotiation = target, {}, self._offer
         self.peer_uri, before = str(target), self.name
         self.name = NameAddr(target).uri.username or target.host
         self.sentence = sent_on(before, self.name)
-        self.tell(now)
+        self.emit_changed(now)
         if self._offer is not None:
             self._offer.peers = (self.reached_at[0],)
         self._invite(exchange.request.body, now)
 
-    def _failure(self, exchange: Exchange, response: Response) -> str:
+    def _failure(self, exchange: ClientRequest, response: Response) -> str:
         if response.status in (401, 407):
-            account = self.endpoint.account
+            account = self.layer.account
             wrong = why_no_credentials(account.username, account.password)
             return exchange.proofs.why_not or wrong
         return why_not_called(response.status, self.name, response.reason)
 
-    def _on_provisional(self, exchange: Exchange, response: Response, now: float) -> None:
+    def _on_provisional(self, exchange: ClientRequest, response: Response, now: float) -> None:
         early = self._ringing_at(exchange, response)
         rseq = rseq_of(response)
         if early and rseq is not None:
             if not early.is_next(rseq):
                 return  # taken up before, or not its turn yet (RFC 3262 4)
             prack = early.acknowledgement(rseq, response.cseq.number)
-            asked = Exchange(prack, self.reached_at, lambda *_: None, early.dialog.next_seq)
-            self.endpoint.ask_within(asked, now)
+            asked = ClientRequest(prack, self.reached_at, lambda *_: None, early.dialog.next_seq)
+            self.layer.ask_within(asked, now)
         self._learn_name(response)
         if self.state is ENDING:
             self._cancel(now)
@@ -228,10 +230,10 @@ class OutgoingCall(Call):
         if response.status == 180:
             self.change(RING, now, f"Ringing at {self.name} ...", response.status)
         elif has_sound:
-            self.tell(now)
-        self.rows.set("ring", now + LONGEST_RINGING, self._on_nobody_there)
+            self.emit_changed(now)
+        self.timers.set("ring", now + LONGEST_RINGING, self._on_nobody_there)
 
-    def _ringing_at(self, exchange: Exchange, response: Response) -> EarlyDialog | None:
+    def _ringing_at(self, exchange: ClientRequest, response: Response) -> EarlyDialog | None:
         """The early dialog of a provisional response, which may have begun it."""
         tag = response.to.tag
         if response.status == 100 or not tag or self._offer is None or self.dialog is not None:
@@ -258,9 +260,9 @@ class OutgoingCall(Call):
         self.negotiation = talk
         return True
 
-    def _on_success(self, exchange: Exchange, response: Response, now: float) -> None:
+    def _on_success(self, exchange: ClientRequest, response: Response, now: float) -> None:
         tag = response.to.tag
-        self.rows.cancel("ring", "no answer", "cancel")
+        self.timers.cancel("ring", "no answer", "cancel")
         if self.state is ENDED or (self.dialog is not None and tag != self.dialog.remote.tag):
             self._leave_fork(exchange.request, response, now)
             return
@@ -273,17 +275,17 @@ class OutgoingCall(Call):
             return
         self._learn_name(response)
         if self.state is ENDING:
-            self.leave(now)
+            self.send_bye(now)
             return
         self.timer.agreed(response, now)
         try:
             self._agree(early, response)
         except RemoteProtocolError:
-            self.leave(now)
+            self.send_bye(now)
             self.change(GONE, now, why_not_called(488, self.name), 488)
             return
         self.status = response.status
-        self.tell_talk(now)
+        self.emit_talking(now)
 
     def _agree(self, early: EarlyDialog | None, response: Response) -> None:
         """Their answer; if it already came with a provisional response, the 2xx may do without (RFC
@@ -320,13 +322,13 @@ class OutgoingCall(Call):
     def take_late_success(self, response: Response, now: float) -> bool:
         """A 2xx to an INVITE of ours that had another final response, or none for so long that we
         ceased to wait. False if it is none of ours."""
-        if self._exchange is None or response.from_.tag != self._tag:
+        if self._pending is None or response.from_.tag != self._tag:
             return False
         known = self._acks.get((response.to.tag, response.cseq.number))
         if known is not None:
-            self.endpoint.send(*known, now, repeated=True)
+            self.layer.send(*known, now, repeated=True)
         elif self.dialog is None or response.to.tag != self.dialog.remote.tag:
-            self._leave_fork(self._exchange.request, response, now)
+            self._leave_fork(self._pending.request, response, now)
         return True
 
     # -- their requests before the answer ----------------------------------------------------------
@@ -339,7 +341,7 @@ class OutgoingCall(Call):
         ids = request.call_id, request.to.tag, request.from_.tag
         return early if early is not None and early.dialog.id == ids else None
 
-    def take(self, incoming: Incoming, now: float) -> None:
+    def take(self, incoming: ServerRequest, now: float) -> None:
         early = self._early_of(incoming.request)
         if early is None:
             super().take(incoming, now)
@@ -349,7 +351,7 @@ class OutgoingCall(Call):
             early.dialog.take(incoming.request)
             self._take_early(early, incoming, now)
 
-    def _leave_early(self, early: EarlyDialog, incoming: Incoming, now: float) -> None:
+    def _leave_early(self, early: EarlyDialog, incoming: ServerRequest, now: float) -> None:
         """BYE: the 2xx was lost, its repeats too, and they give up on the dialog that only their
         180 told us of. Other phones ring on; after the last the INVITE is taken back."""
         if len(self._early) > 1:
@@ -358,17 +360,17 @@ class OutgoingCall(Call):
             del self._early[early.dialog.remote.tag]
             if self.negotiation is early.negotiation:  # its sound was heard before the answer
                 self.negotiation = self._offer
-                self.tell(now)
+                self.emit_changed(now)
             return
         self.dialog = early.dialog
         super().take(incoming, now)
-        if self._exchange is not None:
-            self._exchange.given_up = True
+        if self._pending is not None:
+            self._pending.given_up = True
         # with or without a CANCEL before
-        self.rows.set("no answer", now + PATIENCE, self._on_no_final)
+        self.timers.set("no answer", now + PATIENCE, self._on_no_final)
         self._cancel(now)
 
-    def _take_early(self, early: EarlyDialog, incoming: Incoming, now: float) -> None:
+    def _take_early(self, early: EarlyDialog, incoming: ServerRequest, now: float) -> None:
         """RFC 3311 5.2: once our offer has its answer they may make one of their own."""
         request, talk = incoming.request, early.negotiation
         if request.method == "INVITE":
@@ -383,4 +385,4 @@ class OutgoingCall(Call):
             body = talk.answer(request)
             self.negotiation, early.updated = talk, True
             self.accept_update(incoming, body, now)
-            self.tell(now)
+            self.emit_changed(now)

@@ -19,10 +19,10 @@ from sip.message import Request, Response
 from sip.uri import Uri
 from softphone.ua.account import ALLOW, Address
 from softphone.ua.address_comparison import is_literal
-from softphone.ua.client_request import Exchange
+from softphone.ua.client_request import ClientRequest
 from softphone.ua.events import RegistrationChanged, RegistrationState
-from softphone.ua.timers import Action, Rows
-from softphone.ua.transaction_layer import Endpoint
+from softphone.ua.timers import Action, NamedTimers
+from softphone.ua.transaction_layer import TransactionLayer
 from softphone.ua.user_messages import (
     registered,
     trying_again,
@@ -41,19 +41,19 @@ TRANSIENT = (408, 480, 500, 502, 503, 504)
 class Registration:
     """One binding of the account to this phone's contact."""
 
-    def __init__(self, endpoint: Endpoint, expires: int) -> None:
-        self._endpoint = endpoint
-        self._account = endpoint.account
+    def __init__(self, layer: TransactionLayer, expires: int) -> None:
+        self._layer = layer
+        self._account = layer.account
         self._wanted_expires = expires
         self._asked_expires = expires
-        self._call_id, self._tag = endpoint.new_token(), endpoint.new_token()
+        self._call_id, self._tag = layer.new_token(), layer.new_token()
         self._seq = 0
         self._pause = FIRST_PAUSE
         self._refused_pause = REFUSED_PAUSE
         self._too_brief = 0
         self._registered_as: Address | None = None
-        self._exchange: Exchange | None = None
-        self.rows = Rows()
+        self._pending: ClientRequest | None = None
+        self.timers = NamedTimers()
         self.on_accepted: Action = lambda now: None
         self.event = RegistrationChanged(0.0, RegistrationState.UNREGISTERED, "Not registered")
 
@@ -63,15 +63,15 @@ class Registration:
 
     @property
     def at_rest(self) -> bool:
-        return self._exchange is None
+        return self._pending is None
 
-    # -- wishes ------------------------------------------------------------------------------------
+    # -- commands ----------------------------------------------------------------------------------
 
     def register(self, now: float) -> None:
         """Register, or refresh now. While an attempt is under way nothing new is begun (RFC 3261
         10.2)."""
-        self.rows.clear()
-        if self._exchange is not None:
+        self.timers.clear()
+        if self._pending is not None:
             return
         if self.state is not RegistrationState.REGISTERED:
             self._become(
@@ -89,7 +89,7 @@ class Registration:
 
     def unregister(self, now: float) -> None:
         """Take the binding back; without one there is nothing to say."""
-        self.rows.clear()
+        self.timers.clear()
         had = self._registered_as is not None or self.state is RegistrationState.REGISTERING
         self._abandon()
         self._registered_as = None
@@ -99,9 +99,9 @@ class Registration:
 
     def _abandon(self) -> None:
         """Nobody waits for what is under way any more."""
-        if self._exchange is not None:
-            self._endpoint.abandon(self._exchange)
-            self._exchange = None
+        if self._pending is not None:
+            self._layer.abandon(self._pending)
+            self._pending = None
 
     # -- asking ------------------------------------------------------------------------------------
 
@@ -110,7 +110,7 @@ class Registration:
         return self._seq
 
     def _ask(self, expires: int, now: float) -> None:
-        account, endpoint = self._account, self._endpoint
+        account, layer = self._account, self._layer
         registrar = Uri("sip", "", account.uri.host, account.uri.port)
         fields = [
             MAX_FORWARDS,
@@ -118,40 +118,40 @@ class Registration:
             ("To", str(account.name_addr)),
         ]
         fields += [("Call-ID", self._call_id), ("CSeq", f"{self._next_seq()} REGISTER")]
-        contact = f"{account.contact(endpoint.public)};expires={expires}"
+        contact = f"{account.contact(layer.public)};expires={expires}"
         fields += [("Contact", contact), ("Expires", str(expires)), ALLOW]
-        if expires and self._registered_as not in (None, endpoint.public):
+        if expires and self._registered_as not in (None, layer.public):
             assert self._registered_as is not None
             fields.append(("Contact", f"{account.contact(self._registered_as)};expires=0"))
         request = Request("REGISTER", str(registrar), fields)
-        proofs = endpoint.keyring.sign(request)
-        destination = endpoint.proxy or endpoint.address_of(registrar)
-        exchange = Exchange(
+        proofs = layer.credentials.sign(request)
+        destination = layer.proxy or layer.address_of(registrar)
+        exchange = ClientRequest(
             request, destination, self._on_response, self._next_seq, self._on_repeat, proofs=proofs
         )
-        self._exchange = exchange
-        endpoint.ask(exchange, now)
+        self._pending = exchange
+        layer.ask(exchange, now)
 
-    def _on_repeat(self, exchange: Exchange, now: float) -> None:
+    def _on_repeat(self, exchange: ClientRequest, now: float) -> None:
         """The request keeps going out as timer E has it; from the second repeat on the person knows
         why it is quiet."""
         transaction = exchange.transaction
-        if exchange is self._exchange and transaction and transaction.retransmissions >= TELL_AFTER:
+        if exchange is self._pending and transaction and transaction.retransmissions >= TELL_AFTER:
             due = transaction.deadline or now
             if self.state is not RegistrationState.UNREGISTERED:
                 self._become(RegistrationState.UNREACHABLE, trying_again(due - now), now)
 
     # -- answers -----------------------------------------------------------------------------------
 
-    def _on_response(self, exchange: Exchange, response: Response | None, now: float) -> None:
-        if exchange is not self._exchange or (response is not None and response.status < 200):
+    def _on_response(self, exchange: ClientRequest, response: Response | None, now: float) -> None:
+        if exchange is not self._pending or (response is not None and response.status < 200):
             return
-        self._exchange = None
+        self._pending = None
         if self.state is RegistrationState.UNREGISTERED:
             return  # the answer to taking the binding back
         status = 408 if response is None else response.status
         if response is not None and status < 300:
-            self._endpoint.answers_from = exchange.came_from
+            self._layer.answers_from = exchange.came_from
             self._accepted(response, now)
         elif status in (401, 407):
             wrong = why_no_credentials(self._account.username, self._account.password)
@@ -167,11 +167,11 @@ class Registration:
                 ),
                 now,
             )
-            self.rows.set("refresh", now + self._refused_pause, self._refresh)
+            self.timers.set("refresh", now + self._refused_pause, self._refresh)
             self._refused_pause = min(2 * self._refused_pause, LONGEST_REFUSED_PAUSE)
 
     def _accepted(self, response: Response, now: float) -> None:
-        used = self._endpoint.public
+        used = self._layer.public
         self._pause, self._refused_pause, self._too_brief = FIRST_PAUSE, REFUSED_PAUSE, 0
         self._registered_as = used
         granted = self._granted(response)
@@ -179,7 +179,7 @@ class Registration:
             self._refused("The server took the registration back at once", now)
             return
         # Half of the time leaves room for a whole transaction that fails (32 s) and another one.
-        self.rows.set("refresh", now + max(1.0, granted / 2), self._refresh)
+        self.timers.set("refresh", now + max(1.0, granted / 2), self._refresh)
         sentence = registered(self._account.username, response.get("Server") or "")
         if (self.state, self.event.sentence) != (RegistrationState.REGISTERED, sentence):
             self._become(RegistrationState.REGISTERED, sentence, now)
@@ -187,10 +187,10 @@ class Registration:
         if seen is not None and seen != used:
             # Behind a NAT only the address that the other side sees reaches this phone (RFC 3581
             # 4).
-            self._endpoint.public = seen
-            self.rows.set(
+            self._layer.public = seen
+            self.timers.set(
                 "refresh",
-                now + (0.0 if used == self._endpoint.local else granted / 2),
+                now + (0.0 if used == self._layer.local else granted / 2),
                 self._refresh,
             )
         self.on_accepted(now)
@@ -211,7 +211,7 @@ class Registration:
         bindings = [
             binding for value in _contacts(response) if (binding := _binding(value)) is not None
         ]
-        mine = self._account.contact(self._endpoint.public).uri
+        mine = self._account.contact(self._layer.public).uri
         for is_mine in _ways_to_recognize(mine):
             granted = [expires for uri, expires in bindings if is_mine(uri)]
             if granted:
@@ -232,19 +232,19 @@ class Registration:
         pause = retry_after(response) or self._pause
         self._pause = min(2 * self._pause, LONGEST_PAUSE)
         self._become(RegistrationState.UNREACHABLE, trying_again(pause), now)
-        self.rows.set("refresh", now + pause, self._refresh)
+        self.timers.set("refresh", now + pause, self._refresh)
 
     def _refresh(self, now: float) -> None:
-        if self._exchange is None:
+        if self._pending is None:
             self._ask(self._asked_expires, now)
 
     def _refused(self, sentence: str, now: float) -> None:
-        self.rows.clear()
+        self.timers.clear()
         self._become(RegistrationState.REFUSED, sentence, now)
 
     def _become(self, state: RegistrationState, sentence: str, now: float) -> None:
         self.event = RegistrationChanged(now, state, sentence)
-        self._endpoint.emit(self.event)
+        self._layer.emit(self.event)
 
 
 def retry_after(response: Response | None) -> float | None:

@@ -14,9 +14,9 @@ from sip.errors import RemoteProtocolError
 from sip.grammar import is_number
 from sip.message import Message, Request, Response
 from sip.timing import PATIENCE, T1
-from softphone.ua.offer_answer import Negotiation
-from softphone.ua.timers import Action, Rows
-from softphone.ua.transaction_layer import Endpoint, Incoming
+from softphone.ua.offer_answer import OfferAnswer
+from softphone.ua.timers import Action, NamedTimers
+from softphone.ua.transaction_layer import ServerRequest, TransactionLayer
 
 OPTION = "100rel"
 RELIABLE = (
@@ -44,7 +44,7 @@ class EarlyDialog:
     """One phone that rings for a call of ours, and what was agreed with it. `updated`: by an UPDATE
     since, so that what its 2xx repeats is out of date."""
 
-    def __init__(self, dialog: Dialog, negotiation: Negotiation) -> None:
+    def __init__(self, dialog: Dialog, negotiation: OfferAnswer) -> None:
         self.dialog = dialog
         self.negotiation = copy(negotiation)  # what one fork answers is nothing to the others
         self.updated = False
@@ -68,15 +68,19 @@ class ReliableProvisionals:
     64*T1."""
 
     def __init__(
-        self, endpoint: Endpoint, rows: Rows, invite: Incoming, on_unheard: Action
+        self,
+        layer: TransactionLayer,
+        timers: NamedTimers,
+        invite: ServerRequest,
+        on_unheard: Action,
     ) -> None:
-        self._endpoint, self._rows, self._invite, self._on_unheard = (
-            endpoint,
-            rows,
+        self._layer, self._timers, self._invite, self._on_unheard = (
+            layer,
+            timers,
             invite,
             on_unheard,
         )
-        self._rseq = endpoint.random.getrandbits(
+        self._rseq = layer.random.getrandbits(
             30
         )  # RFC 3262 3: the first is chosen at random, below 2**31
         self._unheard: Response | None = None
@@ -98,7 +102,7 @@ class ReliableProvisionals:
         self.told_session = self.told_session or bool(response.body)
         self._invite.respond(response, now)
         self._repeat_after(T1, now)
-        self._rows.set("no PRACK", now + PATIENCE, self._give_up)
+        self._timers.set("no PRACK", now + PATIENCE, self._give_up)
 
     def is_acknowledged(self, prack: Request) -> bool:
         """Does it acknowledge the one that waits? RemoteProtocolError (400) if its RAck cannot be
@@ -115,18 +119,18 @@ class ReliableProvisionals:
 
     def stop_repeating(self) -> None:
         """A final response ends that, though its PRACK may still come."""
-        self._rows.cancel("repeat 1xx", "no PRACK")
+        self._timers.cancel("repeat 1xx", "no PRACK")
 
     def _repeat_after(self, interval: float, now: float) -> None:
         def repeat(later: float) -> None:
             if self._unheard is not None:
-                self._endpoint.repeat(self._unheard, self._invite.destination, later)
+                self._layer.repeat(self._unheard, self._invite.destination, later)
                 self._repeat_after(
                     2 * interval, later
                 )  # RFC 3262 3: without the cap that a 2xx has
 
-        self._rows.set("repeat 1xx", now + interval, repeat)
+        self._timers.set("repeat 1xx", now + interval, repeat)
 
     def _give_up(self, now: float) -> None:
-        self._rows.cancel("repeat 1xx")
+        self._timers.cancel("repeat 1xx")
         self._on_unheard(now)

@@ -14,7 +14,7 @@ from sip.errors import RemoteProtocolError
 from sip.grammar import is_number
 from sip.message import Message, Request, Response
 from softphone.ua.registration import retry_after
-from softphone.ua.timers import Action, Rows
+from softphone.ua.timers import Action, NamedTimers
 
 DEFAULT_INTERVAL = 1800  # seconds; what RFC 4028 4.2 recommends
 SHORTEST = 90  # seconds; RFC 4028 5: no Min-SE and no session is below
@@ -53,9 +53,9 @@ class SessionTimer:
     more. `refresh` and `expire` are called when it is time to; the rows are the call's own, so that
     they end with it."""
 
-    def __init__(self, wanted: int, rows: Rows, refresh: Action, expire: Action) -> None:
+    def __init__(self, wanted: int, timers: NamedTimers, refresh: Action, expire: Action) -> None:
         self._wanted = wanted
-        self._rows, self._refresh, self._expire = rows, refresh, expire
+        self._timers, self._refresh, self._expire = timers, refresh, expire
         self._least = 0  # the largest Min-SE that was heard of
         self._refusals = 0
         self._interval = 0  # 0: this call does not expire
@@ -111,7 +111,7 @@ class SessionTimer:
         """The refresh could not be done, which ends nothing as long as there is time left (RFC 4028
         10)."""
         if self._refreshes and self._interval:
-            self._rows.set("refresh", now + (retry_after(response) or RETRY), self._refresh)
+            self._timers.set("refresh", now + (retry_after(response) or RETRY), self._refresh)
 
     # -- their requests ----------------------------------------------------------------------------
 
@@ -140,15 +140,15 @@ class SessionTimer:
 
     def stop(self) -> None:
         self._interval, self._refreshes = 0, False
-        self._rows.cancel("refresh", "silence")
+        self._timers.cancel("refresh", "silence")
 
     def _begin(self, interval: int, refreshes: bool, now: float) -> None:
         self._interval, self._refreshes, self._since = interval, refreshes, now
-        self._rows.cancel("refresh")
+        self._timers.cancel("refresh")
         if refreshes:
-            self._rows.set("refresh", now + interval / 2, self._refresh)
+            self._timers.set("refresh", now + interval / 2, self._refresh)
         # RFC 4028 10: who refreshes and gets no answer leaves at that time too.
-        self._rows.set("silence", now + interval - min(32.0, interval / 3), self._expire)
+        self._timers.set("silence", now + interval - min(32.0, interval / 3), self._expire)
 
     def _to_ask(self) -> int:
         wanted = self._interval or self._wanted

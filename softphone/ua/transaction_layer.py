@@ -32,36 +32,36 @@ from sip.uri import Uri
 from sip.via import MAGIC_COOKIE, Via
 from softphone.ua.account import USER_AGENT, Account, Address, Randomness
 from softphone.ua.address_comparison import is_literal, same_address
-from softphone.ua.client_request import AgentOutcome, Exchange, Send
-from softphone.ua.digest_auth import Keyring
+from softphone.ua.client_request import Actions, ClientRequest, Send
+from softphone.ua.digest_auth import DigestCredentials
 from softphone.ua.events import AgentEvent, MessagePassed
 from softphone.ua.user_messages import asked_by_stranger, summary
 
 MAX_TRANSACTIONS = 512  # of either kind: a phone has a handful; more come only from a flood
 
 
-class Incoming:
+class ServerRequest:
     """A request of theirs that began a transaction, and the way back."""
 
-    def __init__(self, endpoint: Endpoint, request: Request, source: Address) -> None:
+    def __init__(self, layer: TransactionLayer, request: Request, source: Address) -> None:
         self.request = request
         self.source = source
         self.transaction = ServerTransaction(request)
-        self.destination = endpoint.reply_address(request, source)
-        self._endpoint = endpoint
+        self.destination = layer.reply_address(request, source)
+        self._layer = layer
 
     def respond(self, response: Response, now: float) -> None:
-        self._endpoint.apply(self.transaction.respond(response, now), self.destination, now)
+        self._layer.apply(self.transaction.respond(response, now), self.destination, now)
 
     def answer(
         self, status: int, now: float, *fields: tuple[str, str], to_tag: str = "", reason: str = ""
     ) -> None:
         self.respond(
-            reply(self.request, status, reason, to_tag or self._endpoint.new_token(), fields), now
+            reply(self.request, status, reason, to_tag or self._layer.new_token(), fields), now
         )
 
 
-class Endpoint:
+class TransactionLayer:
     """One per phone. `local` is the bound address, `public` the one others see (RFC 3581), `proxy`
     where requests outside dialogs go, `session_expires` the seconds of session timers (RFC 4028) to
     ask for, 0: none."""
@@ -77,19 +77,19 @@ class Endpoint:
         self.account, self.local, self.proxy, self.random = account, local, proxy, random
         self.session_expires = session_expires
         self.public = local
-        self.keyring = Keyring(account, self.new_token)
-        self.outcome = AgentOutcome()
+        self.credentials = DigestCredentials(account, self.new_token)
+        self.outcome = Actions()
         self.retransmissions = 0
         self.dropped: Counter[str] = Counter()
-        self.on_request: Callable[[Incoming, float], None] = lambda incoming, now: incoming.answer(
-            501, now
+        self.on_request: Callable[[ServerRequest, float], None] = lambda incoming, now: (
+            incoming.answer(501, now)
         )
         self.on_ack: Callable[[Request, float], None] = lambda request, now: None
         self.on_late_success: Callable[[Response, float], bool] = lambda response, now: False
         self.answers_from: Address | None = None  # where REGISTER was accepted, if not `server`
         self._key = f"{random.getrandbits(128):032x}".encode()
-        self._clients: dict[tuple[str, str], tuple[ClientTransaction, Exchange]] = {}
-        self._servers: dict[tuple[str, ...], Incoming] = {}
+        self._clients: dict[tuple[str, str], tuple[ClientTransaction, ClientRequest]] = {}
+        self._servers: dict[tuple[str, ...], ServerRequest] = {}
 
     def new_token(self) -> str:
         """A tag or Call-ID: 64 bits that nobody can guess (RFC 3261 19.3)."""
@@ -150,7 +150,7 @@ class Endpoint:
 
     # -- our requests ------------------------------------------------------------------------------
 
-    def ask(self, exchange: Exchange, now: float) -> Exchange:
+    def ask(self, exchange: ClientRequest, now: float) -> ClientRequest:
         """Send a request without Via; its responses go to the handler, challenges are answered on
         the way."""
         self._sign(exchange.request)
@@ -159,15 +159,17 @@ class Endpoint:
 
     def cancel(
         self,
-        exchange: Exchange,
-        handler: Callable[[Exchange, Response | None, float], None],
+        exchange: ClientRequest,
+        handler: Callable[[ClientRequest, Response | None, float], None],
         now: float,
     ) -> None:
         """CANCEL an INVITE that is proceeding; the INVITE's own final response says what came of it
         (9.1). Nobody may challenge it (22.1), for it could not be sent again with another
         number."""
         cancel = make_cancel(exchange.request)
-        self._start(Exchange(cancel, exchange.destination, handler, lambda: 0, given_up=True), now)
+        self._start(
+            ClientRequest(cancel, exchange.destination, handler, lambda: 0, given_up=True), now
+        )
 
     def send(
         self, request: Request, destination: Address, now: float, repeated: bool = False
@@ -188,18 +190,18 @@ class Endpoint:
         self.retransmissions += 1
         self._transmit(response, destination, now, True)
 
-    def ask_within(self, exchange: Exchange, now: float) -> Exchange:
+    def ask_within(self, exchange: ClientRequest, now: float) -> ClientRequest:
         """As `ask`, to the next hop of a request made by a dialog, which was reached at
         `destination` before."""
         exchange.destination = self.address_of(next_hop(exchange.request), exchange.destination)
         return self.ask(exchange, now)
 
-    def abandon(self, exchange: Exchange) -> None:
+    def abandon(self, exchange: ClientRequest) -> None:
         """Nobody waits for this any more."""
         exchange.closed = True
         self._clients.pop(client_key(exchange.request), None)
 
-    def _start(self, exchange: Exchange, now: float) -> None:
+    def _start(self, exchange: ClientRequest, now: float) -> None:
         transaction = exchange.transaction = ClientTransaction(exchange.request)
         if len(self._clients) >= MAX_TRANSACTIONS:
             self.dropped["own requests beyond the bound"] += 1
@@ -209,7 +211,11 @@ class Endpoint:
         self._run(transaction, exchange, transaction.start(now), now)
 
     def _run(
-        self, transaction: ClientTransaction, exchange: Exchange, todo: list[Outcome], now: float
+        self,
+        transaction: ClientTransaction,
+        exchange: ClientRequest,
+        todo: list[Outcome],
+        now: float,
     ) -> None:
         """Do what one of our transactions asks for. One that a repeat with credentials replaced has
         no say any more."""
@@ -223,7 +229,7 @@ class Endpoint:
             elif item.repeated and exchange.on_repeat:
                 exchange.on_repeat(exchange, now)
 
-    def _hand_over(self, exchange: Exchange, response: Response | None, now: float) -> None:
+    def _hand_over(self, exchange: ClientRequest, response: Response | None, now: float) -> None:
         if exchange.closed:
             return
         if response is not None and 100 < response.status < 200 and response.to.tag:
@@ -236,14 +242,14 @@ class Endpoint:
                 return
         exchange.handler(exchange, response, now)
 
-    def _prove(self, exchange: Exchange, response: Response) -> Request | None:
+    def _prove(self, exchange: ClientRequest, response: Response) -> Request | None:
         """The request once more with credentials, which nobody but the account's own server
         gets."""
         # Nobody but the registrar and what is before it has seen the branch of a REGISTER.
         is_register = exchange.request.method == "REGISTER"
         by_server = is_register or self.is_server(exchange.came_from)
         if self.is_server(exchange.destination) and by_server:
-            return self.keyring.answer(
+            return self.credentials.answer(
                 exchange.request, response, exchange.proofs, exchange.next_seq
             )
         if self.account.password:
@@ -336,7 +342,7 @@ class Endpoint:
         elif len(self._servers) >= MAX_TRANSACTIONS and not self._make_room():
             self.dropped["requests beyond the bound"] += 1
         else:
-            incoming = Incoming(self, request, source)
+            incoming = ServerRequest(self, request, source)
             self._servers[key] = incoming
             self._take_up(incoming, now)
 
@@ -351,7 +357,7 @@ class Endpoint:
                 return True
         return False
 
-    def _take_up(self, incoming: Incoming, now: float) -> None:
+    def _take_up(self, incoming: ServerRequest, now: float) -> None:
         try:
             self.on_request(incoming, now)
         except RemoteProtocolError as error:
@@ -361,7 +367,7 @@ class Endpoint:
             fields = [("Accept", CONTENT_TYPE)] if error.status == 415 else []
             incoming.answer(error.status, now, *fields)
 
-    def cancelled(self, cancel: Request) -> Incoming | None:
+    def cancelled(self, cancel: Request) -> ServerRequest | None:
         """The INVITE that a CANCEL is about (RFC 3261 9.2)."""
         return self._servers.get((*server_key(cancel)[:-1], "INVITE"))
 

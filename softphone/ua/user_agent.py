@@ -1,8 +1,8 @@
-"""The user agent: takes datagrams, wishes and the time; answers with what to send and what to tell.
+"""The user agent: takes datagrams, commands and the time; answers with what to send and to tell.
 
-    agent = Agent(account, local=("192.0.2.1", 5062), proxy=("192.0.2.9", 5060),
+    agent = UserAgent(account, local=("192.0.2.1", 5062), proxy=("192.0.2.9", 5060),
     random=random.SystemRandom()) outcome = agent.call("bob", port=4000, now=100.0)       #
-    AgentOutcome(sends=[Send(data, to)], events=[...]) outcome = agent.receive(data, source,
+    Actions(sends=[Send(data, to)], events=[...]) outcome = agent.receive(data, source,
     now=100.1) outcome = agent.on_deadline(now=agent.deadline)
 
 It owns no socket, thread or clock, and everything it knows it knows from its arguments. One call at
@@ -22,7 +22,7 @@ from sip.uri import Uri
 from softphone.ua.account import ALLOW, METHODS, Account, Address, Randomness
 from softphone.ua.call import Call
 from softphone.ua.call_states import GONE, INCOMING
-from softphone.ua.client_request import AgentOutcome
+from softphone.ua.client_request import Actions
 from softphone.ua.dial_target import CannotBeCalled, target_of_text
 from softphone.ua.events import CallState, CallView, RegistrationChanged
 from softphone.ua.incoming_call import IncomingCall
@@ -31,14 +31,14 @@ from softphone.ua.outgoing_call import OutgoingCall
 from softphone.ua.registration import Registration
 from softphone.ua.reliable_provisional import OPTION, RELIABLE
 from softphone.ua.session_timer import DEFAULT_INTERVAL, SHORTEST, SUPPORTED, too_brief
-from softphone.ua.timers import Rows
-from softphone.ua.transaction_layer import Endpoint, Incoming
+from softphone.ua.timers import NamedTimers
+from softphone.ua.transaction_layer import ServerRequest, TransactionLayer
 
 REMEMBERED_CALLS = 20
 UNDERSTOOD = ("timer", OPTION)  # what a request may require of us
 
 
-class Agent:
+class UserAgent:
     """One account on one address. Every public method returns what is to be done now.
 
     `direct`: a call rings that does not come from the proxy, too. `keep_alive`: seconds between two
@@ -58,12 +58,12 @@ class Agent:
     ) -> None:
         self.account = account
         self._direct = direct
-        self._endpoint = Endpoint(account, local, proxy, random, session_expires)
-        self._endpoint.on_request = self._on_request
-        self._endpoint.on_ack = self._on_ack
-        self._endpoint.on_late_success = self._on_late_success
-        self._registration = Registration(self._endpoint, expires)
-        self._keep_alive = KeepAlive(self._endpoint, self._registration, keep_alive)
+        self._layer = TransactionLayer(account, local, proxy, random, session_expires)
+        self._layer.on_request = self._on_request
+        self._layer.on_ack = self._on_ack
+        self._layer.on_late_success = self._on_late_success
+        self._registration = Registration(self._layer, expires)
+        self._keep_alive = KeepAlive(self._layer, self._registration, keep_alive)
         self._calls: list[Call] = []  # the newest last
 
     # -- what it is like now -----------------------------------------------------------------------
@@ -85,12 +85,12 @@ class Agent:
     @property
     def retransmissions(self) -> int:
         """How many messages went out again because no answer came in time."""
-        return self._endpoint.retransmissions
+        return self._layer.retransmissions
 
     @property
     def dropped(self) -> dict[str, int]:
         """What came and was no use, by reason."""
-        return dict(self._endpoint.dropped)
+        return dict(self._layer.dropped)
 
     @property
     def peer(self) -> Address | None:
@@ -101,9 +101,7 @@ class Agent:
     def destination(self, target: str) -> Address | None:
         """Where a call to this target would be sent; None if that is not known."""
         try:
-            return self._endpoint.proxy or self._endpoint.address_of(
-                target_of_text(target, self.account)
-            )
+            return self._layer.proxy or self._layer.address_of(target_of_text(target, self.account))
         except (RemoteProtocolError, LocalProtocolError):
             return None
 
@@ -118,119 +116,121 @@ class Agent:
     @property
     def deadline(self) -> float | None:
         """When `on_deadline` is to be called next."""
-        dues = [self._endpoint.deadline, *(rows.deadline for rows in self._all_rows())]
+        dues = [self._layer.deadline, *(timers.deadline for timers in self._all_timers())]
         return min((due for due in dues if due is not None), default=None)
 
     # -- what happens ------------------------------------------------------------------------------
 
-    def receive(self, data: bytes, source: Address, now: float) -> AgentOutcome:
-        self._endpoint.receive(data, source, now)
+    def receive(self, data: bytes, source: Address, now: float) -> Actions:
+        self._layer.receive(data, source, now)
         return self._done()
 
-    def on_deadline(self, now: float) -> AgentOutcome:
-        self._endpoint.on_deadline(now)
-        for rows in self._all_rows():
-            rows.fire(now)
+    def on_deadline(self, now: float) -> Actions:
+        self._layer.on_deadline(now)
+        for timers in self._all_timers():
+            timers.fire(now)
         return self._done()
 
-    def on_unreachable(self, destination: Address, now: float) -> AgentOutcome:
+    def on_unreachable(self, destination: Address, now: float) -> Actions:
         """The system could not send there."""
-        self._endpoint.on_unreachable(destination, now)
+        self._layer.on_unreachable(destination, now)
         return self._done()
 
-    def move(self, host: str, now: float, register: bool = True) -> AgentOutcome:
+    def move(self, host: str, now: float, register: bool = True) -> Actions:
         """This computer's address is `host`, perhaps the one it was: Contact and SDP name it,
         the registration and a call that is up follow it."""
-        endpoint = self._endpoint
-        if host != endpoint.local[0]:
-            endpoint.local = endpoint.public = (host, endpoint.local[1])
+        layer = self._layer
+        if host != layer.local[0]:
+            layer.local = layer.public = (host, layer.local[1])
             if register:
                 self._registration.anew(now)
         return self._with_active(lambda call: call.move(host, now))
 
-    def woke(self, now: float) -> AgentOutcome:
+    def woke(self, now: float) -> Actions:
         """This computer has slept: what it had promised to refresh may have run out."""
         self._registration.anew(now)
         return self._with_active(lambda call: call.refresh(now))
 
-    def fail(self, sentence: str, now: float) -> AgentOutcome:
+    def fail(self, sentence: str, now: float) -> Actions:
         """The call cannot be had here: it ends, on both sides, and this sentence says why."""
         return self._with_active(lambda call: call.fail(sentence, now))
 
-    # -- wishes ------------------------------------------------------------------------------------
+    # -- commands ----------------------------------------------------------------------------------
 
-    def register(self, now: float) -> AgentOutcome:
+    def register(self, now: float) -> Actions:
         return self._do(lambda: self._registration.register(now))
 
-    def unregister(self, now: float) -> AgentOutcome:
+    def unregister(self, now: float) -> Actions:
         return self._do(lambda: self._registration.unregister(now))
 
-    def call(self, target: str, port: int, now: float) -> AgentOutcome:
+    def call(self, target: str, port: int, now: float) -> Actions:
         """Call "bob", "bob@host" or a SIP URI; media is wanted at `port`. With a call going on
         nothing happens."""
         return self._do(lambda: self._place(target, port, now))
 
-    def prepare(self, port: int, now: float) -> AgentOutcome:
+    def prepare(self, port: int, now: float) -> Actions:
         """A call that rings `wants_port`: our media will be wanted at this one."""
         call = self._active()
         return self._do(lambda: call.prepare(port, now) if isinstance(call, IncomingCall) else None)
 
-    def answer(self, port: int, now: float) -> AgentOutcome:
+    def answer(self, port: int, now: float) -> Actions:
         call = self._active()
         return self._do(lambda: call.pick_up(port, now) if isinstance(call, IncomingCall) else None)
 
-    def decline(self, now: float) -> AgentOutcome:
+    def decline(self, now: float) -> Actions:
         call = self._active()
         return self._do(lambda: call.decline(now) if isinstance(call, IncomingCall) else None)
 
-    def hang_up(self, now: float) -> AgentOutcome:
+    def hang_up(self, now: float) -> Actions:
         return self._with_active(lambda call: call.hang_up(now))
 
-    def hold(self, now: float) -> AgentOutcome:
+    def hold(self, now: float) -> Actions:
         return self._with_active(lambda call: call.hold(True, now))
 
-    def resume(self, now: float) -> AgentOutcome:
+    def resume(self, now: float) -> Actions:
         return self._with_active(lambda call: call.hold(False, now))
 
-    def probe(self, now: float) -> AgentOutcome:
+    def probe(self, now: float) -> Actions:
         return self._with_active(lambda call: call.probe(now))
 
-    def digit(self, digit: str, now: float) -> AgentOutcome:
+    def digit(self, digit: str, now: float) -> Actions:
         """Send a digit by INFO, for a call whose media takes none."""
         return self._with_active(lambda call: call.digits.press(digit, now))
 
-    def nothing_heard(self, seconds: int, now: float) -> AgentOutcome:
+    def nothing_heard(self, seconds: int, now: float) -> Actions:
         """No sound has come for so long in the call going on; 0: it comes again."""
         return self._with_active(lambda call: call.nothing_heard(seconds, now))
 
     # -- inside ------------------------------------------------------------------------------------
 
-    def _all_rows(self) -> list[Rows]:
+    def _all_timers(self) -> list[NamedTimers]:
         return [
-            self._registration.rows,
-            self._keep_alive.rows,
-            *(call.rows for call in self._calls),
+            self._registration.timers,
+            self._keep_alive.timers,
+            *(call.timers for call in self._calls),
         ]
 
     def _active(self) -> Call | None:
         return next((call for call in reversed(self._calls) if call.view.active), None)
 
-    def _do(self, wish: Callable[[], object]) -> AgentOutcome:
+    def _do(self, wish: Callable[[], object]) -> Actions:
         wish()
         return self._done()
 
-    def _with_active(self, wish: Callable[[Call], object]) -> AgentOutcome:
+    def _with_active(self, wish: Callable[[Call], object]) -> Actions:
         call = self._active()
         return self._do(lambda: wish(call) if call else None)
 
-    def _done(self) -> AgentOutcome:
-        outcome, self._endpoint.outcome = self._endpoint.outcome, AgentOutcome()
+    def _done(self) -> Actions:
+        outcome, self._layer.outcome = self._layer.outcome, Actions()
         return outcome
 
     def _remember(self, call: Call) -> None:
         self._calls.append(call)
         over = [
-            old for old in self._calls if old.state is CallState.ENDED and old.rows.deadline is None
+            old
+            for old in self._calls
+            if old.state is CallState.ENDED and old.timers.deadline is None
         ]
         for old in over[: max(0, len(self._calls) - REMEMBERED_CALLS)]:
             self._calls.remove(old)
@@ -243,20 +243,20 @@ class Agent:
         except RemoteProtocolError as fault:
             shown = "".join(c for c in target.strip()[:40] if c.isprintable())
             nobody = NameAddr(Uri("sip", "", "invalid"), shown or "?")
-            call = Call(self._endpoint, CallState.CALLING, self._endpoint.new_token(), nobody, now)
+            call = Call(self._layer, CallState.CALLING, self._layer.new_token(), nobody, now)
             self._remember(call)
             sentence = f"\u201c{shown}\u201d is not an address that can be called"
             if isinstance(fault, CannotBeCalled):
                 sentence = str(fault)
             call.change(GONE, now, sentence if shown else "Whom do you want to call?")
             return
-        outgoing = OutgoingCall(self._endpoint, uri, now)
+        outgoing = OutgoingCall(self._layer, uri, now)
         self._remember(outgoing)
         outgoing.place(port, now)
 
     # -- their requests ----------------------------------------------------------------------------
 
-    def _on_request(self, incoming: Incoming, now: float) -> None:
+    def _on_request(self, incoming: ServerRequest, now: float) -> None:
         """RFC 3261 8.2 and 12.2.2, in their order. RemoteProtocolErrors become their response in
         the endpoint."""
         request = incoming.request
@@ -270,24 +270,20 @@ class Agent:
                 incoming.answer(481, now)
             elif not _refused_unheard(incoming, now):
                 call.take(incoming, now)
-        elif self._endpoint.merged(request):
+        elif self._layer.merged(request):
             incoming.answer(482, now)
         elif request.method == "INVITE" and not self._may_ring(incoming):
-            self._endpoint.dropped["a call that did not come from the server"] += 1
+            self._layer.dropped["a call that did not come from the server"] += 1
             incoming.answer(403, now, reason="Calls Come Through The Server")
         elif not _refused_unheard(incoming, now):
             self._on_first_request(incoming, now)
 
-    def _may_ring(self, incoming: Incoming) -> bool:
+    def _may_ring(self, incoming: ServerRequest) -> bool:
         """With a proxy calls come through it, and what comes from elsewhere was checked by
         nobody."""
-        return (
-            self._direct
-            or self._endpoint.proxy is None
-            or self._endpoint.is_server(incoming.source)
-        )
+        return self._direct or self._layer.proxy is None or self._layer.is_server(incoming.source)
 
-    def _on_first_request(self, incoming: Incoming, now: float) -> None:
+    def _on_first_request(self, incoming: ServerRequest, now: float) -> None:
         request = incoming.request
         user = Uri.parse(request.uri).user
         if user and not self.account.is_called(user):
@@ -302,18 +298,18 @@ class Agent:
                 SUPPORTED,
                 RELIABLE,
                 ("Accept", sdp.CONTENT_TYPE),
-                ("Contact", self._endpoint.contact),
+                ("Contact", self._layer.contact),
             )
             incoming.answer(200, now, *fields)
         else:
-            call = IncomingCall(self._endpoint, incoming, now)
+            call = IncomingCall(self._layer, incoming, now)
             self._remember(call)
             call.ring(now)
 
-    def _on_cancel(self, incoming: Incoming, now: float) -> None:
+    def _on_cancel(self, incoming: ServerRequest, now: float) -> None:
         """RFC 3261 9.2: a CANCEL is answered for itself; it ends an INVITE only if that is still
         unanswered."""
-        invite = self._endpoint.cancelled(incoming.request)
+        invite = self._layer.cancelled(incoming.request)
         if invite is None:
             incoming.answer(481, now)
             return
@@ -336,7 +332,7 @@ class Agent:
                 call.take_ack(request, now)
 
 
-def _refused_unheard(incoming: Incoming, now: float) -> bool:
+def _refused_unheard(incoming: ServerRequest, now: float) -> bool:
     """RFC 3261 8.2.2.3: 420 where an extension is required that we lack; RFC 4028 9: 422 to a
     session too brief."""
     request = incoming.request

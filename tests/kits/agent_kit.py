@@ -20,7 +20,7 @@ from softphone.ua.events import (
     RegistrationChanged,
 )
 from softphone.ua.session_timer import DEFAULT_INTERVAL
-from softphone.ua.user_agent import Agent
+from softphone.ua.user_agent import UserAgent
 
 Address = tuple[str, int]
 Packet = tuple[bytes, Address]
@@ -175,7 +175,7 @@ class Line:
             user, domain, password, display_name or user.capitalize(), realms, servers
         )
         dice = random.Random(seed if seed is not None else port)
-        self.agent = Agent(
+        self.agent = UserAgent(
             account,
             self.address,
             proxy,

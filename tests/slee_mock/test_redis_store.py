@@ -347,3 +347,27 @@ def test_a_sentinel_that_asks_for_a_password_hears_it_and_keeps_few_connections(
         assert "wr0ng" not in str(told.value)
     finally:
         sentinel.stop()
+
+
+def test_sentinels_that_do_not_answer_take_little_of_the_time_while_the_redis_works(
+    server, tmp_path, free_port, monkeypatch
+):
+    line = f"sentinel monitor mymaster 127.0.0.1 {server.port} 1"
+    sentinels = [RedisProgram(tmp_path, free_port(), line, sentinel=True).start() for _ in range(3)]
+    monkeypatch.setattr(redis_store, "FOLLOW_SECONDS", 0.1)
+    hosts = ",".join(f"127.0.0.1:{each.port}" for each in sentinels)
+    place = RedisPlace.parse(f"redis+sentinel://{hosts}/mymaster")
+    try:
+        with contextlib.closing(RedisStore(place, 5.0)) as store:
+            for each in sentinels:
+                each.signal(signal.SIGSTOP)
+            waited, until = 0.0, time.monotonic() + 3.0
+            while time.monotonic() < until:
+                began = time.monotonic()
+                store.get("call", "c1")
+                took = time.monotonic() - began
+                waited += took if took > 0.04 else 0.0
+            assert waited < 0.6
+    finally:
+        for each in sentinels:
+            each.stop()

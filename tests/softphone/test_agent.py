@@ -7,7 +7,7 @@ import pytest
 from agent_kit import BOB, SDP, Line, Network, Passage, Scripted, accepted, pair, talking
 
 from sip.message import Request, Response, reply
-from softphone.ua.call_states import CALL, CallEvent
+from softphone.ua.call_states import CALL_TRANSITIONS, CallInput
 from softphone.ua.events import CallState, Direction
 
 CALLING, RINGING, INCOMING = CallState.CALLING, CallState.RINGING, CallState.INCOMING
@@ -15,10 +15,10 @@ TALKING, ENDING, ENDED = CallState.TALKING, CallState.ENDING, CallState.ENDED
 
 
 def test_the_table_of_call_states_has_an_entry_for_every_event():
-    assert set(CALL) == set(CallState)
-    for state, row in CALL.items():
-        assert set(row) == set(CallEvent)
-        assert row[CallEvent.GONE] is ENDED
+    assert set(CALL_TRANSITIONS) == set(CallState)
+    for state, row in CALL_TRANSITIONS.items():
+        assert set(row) == set(CallInput)
+        assert row[CallInput.GONE] is ENDED
         assert state is not ENDED or set(row.values()) == {ENDED}
 
 

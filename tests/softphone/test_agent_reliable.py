@@ -249,7 +249,7 @@ def test_the_last_phone_that_leaves_while_it_rings_ends_the_call_and_the_invite(
     assert gateway.alice.sentence == ("You hung up" if hangs_up else "Bob hung up")
     assert len(gateway.requests("CANCEL")) == 1
     gateway.network.run(70.0)
-    assert gateway.alice.agent.deadline is None and not gateway.alice.agent._endpoint._clients
+    assert gateway.alice.agent.deadline is None and not gateway.alice.agent._layer._clients
     assert len(gateway.requests("CANCEL")) == 1 and gateway.alice.state is ENDED
 
 

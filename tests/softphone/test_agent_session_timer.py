@@ -12,7 +12,7 @@ from sip.message import Request, Response, reply
 from softphone.phone import Account, Phone
 from softphone.ua.events import CallState
 from softphone.ua.session_timer import SessionExpires, SessionTimer
-from softphone.ua.timers import Rows
+from softphone.ua.timers import NamedTimers
 
 TALKING, ENDED = CallState.TALKING, CallState.ENDED
 HALF = 900.0
@@ -590,7 +590,7 @@ def test_of_two_phones_one_vanishes_and_the_other_ends_the_call_for_both(asks):
 
 def test_what_was_agreed_is_one_line_on_the_wire():
     """The rules alone, without a call."""
-    rows, fired = Rows(), []
+    rows, fired = NamedTimers(), []
     timer = SessionTimer(
         0, rows, lambda now: fired.append("refresh"), lambda now: fired.append("leave")
     )

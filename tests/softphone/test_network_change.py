@@ -256,7 +256,7 @@ def test_a_sleep_is_noticed_by_the_clocks_that_went_on(owners, monkeypatch, even
     woke = []
     alice = owners("alice")
     monkeypatch.setattr(
-        alice.phone._agent, "woke", lambda now: woke.append(now) or phone_module.AgentOutcome()
+        alice.phone._agent, "woke", lambda now: woke.append(now) or phone_module.Actions()
     )
     real = time.time
     alice.phone.snapshot()

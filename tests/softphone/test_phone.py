@@ -17,7 +17,7 @@ from softphone.local_host import own_host
 from softphone.media.session import MediaSession
 from softphone.phone import Account, Phone
 from softphone.ua.address_comparison import is_literal
-from softphone.ua.client_request import AgentOutcome, Send
+from softphone.ua.client_request import Actions, Send
 from softphone.ua.events import (
     CallState,
     DigitPassed,
@@ -293,9 +293,9 @@ def test_what_cannot_be_sent_keeps_nothing_from_being_told(owners, monkeypatch, 
     alice = owners("alice")
     phone, unreachable = alice.phone, []
     monkeypatch.setattr(
-        phone._agent, "on_unreachable", lambda to, now: unreachable.append(to) or AgentOutcome()
+        phone._agent, "on_unreachable", lambda to, now: unreachable.append(to) or Actions()
     )
-    phone._loop.ask(lambda: phone._do(AgentOutcome([Send(b"x", (host, 5060))], ["news"])), 5.0)
+    phone._loop.ask(lambda: phone._perform(Actions([Send(b"x", (host, 5060))], ["news"])), 5.0)
     phone.snapshot()
     assert alice.events == ["news"] and unreachable == [(host, 5060)]
 
@@ -304,7 +304,7 @@ def test_what_cannot_be_sent_keeps_nothing_from_being_told(owners, monkeypatch, 
 
     with monkeypatch.context() as defect, contextlib.suppress(RuntimeError):
         defect.setattr(phone, "_send", fails)
-        phone._loop.ask(lambda: phone._do(AgentOutcome([Send(b"x", LOCAL)], ["more"])), 5.0)
+        phone._loop.ask(lambda: phone._perform(Actions([Send(b"x", LOCAL)], ["more"])), 5.0)
     assert alice.events == ["news", "more"]
 
 

@@ -12,7 +12,7 @@ from sip.message import Message, Request, Response, parse, reply
 from softphone import phone as phone_module
 from softphone.media import silence_alarm as silence
 from softphone.media.silence_alarm import SilenceWatch
-from softphone.options import parser, wishes
+from softphone.options import parse_phones, parser
 from softphone.phone import Account, Phone
 from softphone.ua.events import CallChanged, CallState
 
@@ -192,7 +192,7 @@ def test_a_stranger_does_not_ring_a_phone_that_has_a_server(peer, eventually):
     ],
 )
 def test_the_options_say_whom_the_phone_trusts_and_how_often_it_is_heard(given, wanted):
-    for wish in wishes(parser().parse_args(given)):
+    for wish in parse_phones(parser().parse_args(given)):
         assert (wish.direct, wish.keep_alive, wish.realms) == wanted
 
 
@@ -209,10 +209,10 @@ def test_the_options_say_whom_the_phone_trusts_and_how_often_it_is_heard(given, 
 )
 def test_an_option_that_makes_no_sense_is_told(given, told):
     with pytest.raises(ValueError, match=told):
-        wishes(parser().parse_args(given))
+        parse_phones(parser().parse_args(given))
 
 
 def test_more_servers_of_the_account_are_named_by_address():
     given = ["--user", "alice", "--server", "192.0.2.1", "--server", "[2001:db8::1]:5070"]
-    (wish,) = wishes(parser().parse_args(given))
+    (wish,) = parse_phones(parser().parse_args(given))
     assert wish.servers == (("192.0.2.1", 5060), ("2001:db8::1", 5070))

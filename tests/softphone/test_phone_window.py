@@ -16,16 +16,16 @@ from qt_kit import FakePhone, find
 
 from softphone.gui.event_bridge import Bridge
 from softphone.gui.unix_signals import Interrupt
-from softphone.gui.windows import PairWindow, PhoneWindow, Seat
-from softphone.options import Wish, parser, wishes
+from softphone.gui.windows import PairWindow, PhoneSlot, PhoneWindow
+from softphone.options import PhoneOptions, parse_phones, parser
 from softphone.password import password_of
 from softphone.ua.account import Account
 from softphone.ua.events import CallState
 
 
-def seat(label: str, target: str = "") -> Seat:
+def seat(label: str, target: str = "") -> PhoneSlot:
     bridge = Bridge()
-    return Seat(label, FakePhone(bridge), bridge, target)
+    return PhoneSlot(label, FakePhone(bridge), bridge, target)
 
 
 @pytest.fixture
@@ -40,8 +40,8 @@ def pair(qtbot):
             window.close()
 
 
-def wanted(*arguments: str) -> list[Wish]:
-    return wishes(parser().parse_args(arguments))
+def wanted(*arguments: str) -> list[PhoneOptions]:
+    return parse_phones(parser().parse_args(arguments))
 
 
 # -- windows ---------------------------------------------------------------------------------------

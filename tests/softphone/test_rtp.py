@@ -11,15 +11,15 @@ from fuzz_kit import noise
 from softphone.media.dtmf import DIGITS, DigitReceiver, DigitSender
 from softphone.media.levels import GapMeter
 from softphone.media.rtcp import (
-    Compound,
     ReportBlock,
     RtcpError,
+    RtcpPacket,
     SenderInfo,
     middle,
     ntp_time,
     round_trip,
 )
-from softphone.media.rtp import Pacer, Packet, Reception, RtpError, Sender
+from softphone.media.rtp import Packet, PacketClock, ReceiverStats, RtpError, Sender
 from softphone.media.source_filter import SourceFilter
 
 PACKET = Packet(0, 7, 160, 0xCAFE, b"sound")
@@ -85,7 +85,7 @@ def test_sequence_and_timestamp_wrap():
 
 
 def heard(sequences, reception=None):
-    reception = reception or Reception(0xCAFE, sequences[0])
+    reception = reception or ReceiverStats(0xCAFE, sequences[0])
     for index, sequence in enumerate(sequences):
         reception.receive(
             replace(PACKET, sequence=sequence & 0xFFFF, timestamp=160 * index), now=0.02 * index
@@ -119,7 +119,7 @@ def test_one_wild_sequence_number_is_ignored_and_two_in_a_row_are_a_new_start():
 
 
 def test_jitter_follows_the_formula_of_the_rfc():
-    reception = Reception(1, 0)
+    reception = ReceiverStats(1, 0)
     for index, late in enumerate([0, 0.004, 0, 0.004]):
         reception.receive(
             replace(PACKET, sequence=index, timestamp=160 * index), now=0.02 * index + late
@@ -131,7 +131,7 @@ def test_jitter_follows_the_formula_of_the_rfc():
 
 
 def test_a_wrapping_timestamp_and_a_long_pause_are_no_jitter():
-    reception = Reception(1, 0)
+    reception = ReceiverStats(1, 0)
     for index, (timestamp, now) in enumerate(
         [(2**32 - 160, 0.0), (0, 0.02), (160, 0.04), (160 + 8000 * 600, 0.06)]
     ):
@@ -140,7 +140,7 @@ def test_a_wrapping_timestamp_and_a_long_pause_are_no_jitter():
 
 
 def test_ticks_keep_the_absolute_clock_however_late_each_is():
-    pacer = Pacer(start=100.0)
+    pacer = PacketClock(start=100.0)
     assert pacer.due(99.99) == (0, 0)
     done = 0
     for tick in range(1000):
@@ -150,7 +150,7 @@ def test_ticks_keep_the_absolute_clock_however_late_each_is():
 
 
 def test_a_stall_is_made_up_for_only_up_to_a_bound():
-    pacer = Pacer(start=100.0, burst=3)
+    pacer = PacketClock(start=100.0, burst=3)
     assert pacer.due(100.0) == (0, 1)
     assert pacer.due(100.041) == (0, 2)
     assert pacer.due(101.001) == (45, 3)
@@ -316,7 +316,7 @@ def test_an_address_signalled_anew_is_believed_and_the_same_one_changes_nothing(
     assert source.remote == MALLORY and source.accepts(replace(PACKET, ssrc=9), MALLORY, now=1.1)
 
 
-REPORT = Compound(
+REPORT = RtcpPacket(
     ssrc=1,
     sender=SenderInfo(ntp=ntp_time(1_000_000.5), timestamp=160, packets=50, octets=8000),
     blocks=[
@@ -335,12 +335,12 @@ REPORT = Compound(
 def test_a_report_comes_back_as_it_was(report, cname):
     report = replace(report, cname=cname)
     data = report.to_bytes()
-    assert len(data) % 4 == 0 and Compound.parse(data) == report
+    assert len(data) % 4 == 0 and RtcpPacket.parse(data) == report
 
 
 def test_packets_of_an_unknown_type_are_passed_over():
     data = REPORT.to_bytes() + bytes([0x80, 204, 0, 2]) + b"\0\0\0\x01name"
-    assert Compound.parse(data) == REPORT
+    assert RtcpPacket.parse(data) == REPORT
 
 
 @pytest.mark.parametrize(
@@ -358,7 +358,7 @@ def test_packets_of_an_unknown_type_are_passed_over():
 )
 def test_what_is_no_report_says_so(data):
     with pytest.raises(RtcpError):
-        Compound.parse(data)
+        RtcpPacket.parse(data)
 
 
 def test_any_bytes_parse_or_raise_rtcp_error():
@@ -366,7 +366,7 @@ def test_any_bytes_parse_or_raise_rtcp_error():
         head = bytes([number % 256, 200 + number % 4])
         for data in (head + rest, bytes([0x80, 201, 0, 1, 0, 0, 0, 1]) + head + rest, rest):
             try:
-                Compound.parse(data)
+                RtcpPacket.parse(data)
             except RtcpError:
                 continue
 

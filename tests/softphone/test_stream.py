@@ -9,7 +9,7 @@ import pytest
 
 from sip.sdp import MediaDirection, MediaPlan
 from softphone.media.g711 import PCMA, PCMU
-from softphone.media.rtcp import Compound, ReportBlock
+from softphone.media.rtcp import ReportBlock, RtcpPacket
 from softphone.media.rtp import Packet
 from softphone.media.stream import Stream
 from softphone.media.tone_generator import ToneSource
@@ -97,14 +97,14 @@ def test_the_gap_and_the_loss_of_a_second_without_packets_are_told():
 def test_hold_sends_nothing_hears_nothing_and_is_no_gap():
     alice, bob = pair()
     talk(alice, bob, 1.0)
-    alice.agree(replace(PLAN, direction=MediaDirection.SENDONLY), held=True)
-    bob.agree(replace(PLAN, remote=HERE, direction=MediaDirection.RECVONLY, held_there=True))
+    alice.configure(replace(PLAN, direction=MediaDirection.SENDONLY), held=True)
+    bob.configure(replace(PLAN, remote=HERE, direction=MediaDirection.RECVONLY, held_there=True))
     before = alice.stats(101.0), bob.stats(101.0)
     assert all(block == QUIET for block in talk(alice, bob, 2.0, start=101.0)[10:])
     for author, was in ((alice, before[0]), (bob, before[1])):
         assert author.stats(103.0).packets_sent == was.packets_sent
-    alice.agree(PLAN)
-    bob.agree(replace(PLAN, remote=HERE))
+    alice.configure(PLAN)
+    bob.configure(replace(PLAN, remote=HERE))
     talk(alice, bob, 1.0, start=103.0)
     assert bob.stats(104.0).longest_gap_ms == pytest.approx(20.0)
     assert bob.stats(104.0).packets_received == before[1].packets_received + 50
@@ -113,7 +113,7 @@ def test_hold_sends_nothing_hears_nothing_and_is_no_gap():
 def test_a_refresh_in_the_middle_of_a_silence_does_not_hide_it():
     alice, bob = pair()
     talk(alice, bob, 1.0)
-    bob.agree(replace(PLAN, remote=HERE))
+    bob.configure(replace(PLAN, remote=HERE))
     talk(alice, bob, 1.0, start=102.0)
     assert bob.stats(103.0).longest_gap_ms == pytest.approx(1020.0)
 
@@ -121,9 +121,9 @@ def test_a_refresh_in_the_middle_of_a_silence_does_not_hide_it():
 def test_sound_after_hold_carries_the_marker_and_the_time_that_passed():
     alice = stream()
     first = sent(alice.send(LOUD, 100.0))
-    alice.agree(PLAN, held=True)
+    alice.configure(PLAN, held=True)
     assert [alice.send(LOUD, 100.0 + tick * 0.02) for tick in range(1, 10)] == [None] * 9
-    alice.agree(PLAN)
+    alice.configure(PLAN)
     again = sent(alice.send(LOUD, 100.2))
     assert (
         again.marker
@@ -180,7 +180,7 @@ def test_strangers_noise_and_oversize_are_refused_and_counted():
     ]:
         bob.receive(data, source, 100.0)
     bob.receive_report(b"hello", THERE, 100.0)
-    bob.receive_report(Compound(7).to_bytes(), stranger, 100.0)
+    bob.receive_report(RtcpPacket(7).to_bytes(), stranger, 100.0)
     told = bob.stats(100.0)
     assert (told.refused, told.packets_received) == (6, 0)
 
@@ -197,12 +197,12 @@ def test_a_stream_that_moves_by_re_invite_is_served_and_heard_though_the_old_one
             old,
             100.0 + index * 0.02,
         )
-    bob.receive_report(Compound(7).to_bytes(), (HERE[0], 40001), 101.0)
-    bob.agree(replace(PLAN, remote=new))
+    bob.receive_report(RtcpPacket(7).to_bytes(), (HERE[0], 40001), 101.0)
+    bob.configure(replace(PLAN, remote=new))
     for index in range(50, 500):
         now = 100.0 + index * 0.02
         bob.receive(Packet(0, index, 160 * index, 7, PCMU.encode(QUIET)).to_bytes(), old, now)
-        bob.receive_report(Compound(7).to_bytes(), (HERE[0], 40001), now)
+        bob.receive_report(RtcpPacket(7).to_bytes(), (HERE[0], 40001), now)
         bob.receive(Packet(0, index, 160 * index, 8, PCMU.encode(LOUD)).to_bytes(), new, now)
         assert bob.send(LOUD, now)[0] == new
         if index > 60:
@@ -293,7 +293,7 @@ def test_a_report_comes_about_every_five_seconds_to_the_next_port():
     remote, data = alice.goodbye(160.0)
     assert remote == (THERE[0], THERE[1] + 1)
     assert stream(replace(PLAN, remote_rtcp=("192.0.2.9", 7))).report(103.0)[0] == ("192.0.2.9", 7)
-    parsed = Compound.parse(data)
+    parsed = RtcpPacket.parse(data)
     assert parsed.cname == "cname" and parsed.byes == [parsed.ssrc]
 
 
@@ -301,7 +301,7 @@ def test_who_only_listens_sends_a_receiver_report():
     bob = stream(replace(PLAN, direction=MediaDirection.RECVONLY))
     for index in range(4):
         bob.receive(Packet(0, index * 2, 0, 7, bytes(160)).to_bytes(), THERE, 100.0)
-    parsed = Compound.parse(bob.report(103.0)[1])
+    parsed = RtcpPacket.parse(bob.report(103.0)[1])
     assert parsed.sender is None
     assert parsed.blocks == [
         ReportBlock(
