@@ -1,13 +1,15 @@
 """A mock SLEE server: registrar, call control and billing over a store that all servers of a
 cluster share.
 
-    container/    the SLEE: events, services, the router, timers, deployment
-    services/     registrar, authentication, call control, session timers, billing
-    store/        what the servers of a cluster share: SQLite or Redis
-    cluster/      who is in it, its key, its time
-    management/   the pages
-    server        the thread and the socket around it all
+    server          threads, sockets and life cycle around one
+    node            one server without a socket: datagrams and times in, outcomes out
+    sip_adaptor     datagrams -> events, and the responses that a server gives itself
+    container/      the SLEE: events, SBBs and their entities, the event router, timers, deployment
+    services/       registrar, authentication, call control, billing; *_record.py is read by others
+    store/          what the servers of a cluster share: SQLite or Redis
+    cluster/        its members, its key, its time
+    management/     the page, JSON, CSV and metrics
 
-Any server can process any message of any call: nothing that
-a later message needs lives in a process's memory.
+Any server can process any message of any call: nothing that a later message needs lives in a
+process's memory.
 """

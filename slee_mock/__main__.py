@@ -21,14 +21,14 @@ from slee_mock.store.open_store import store_name
 # Seconds that a thread which computes may keep the others waiting. Of the heartbeats that come
 # while pages are made every tenth waits longer than 6 ms with Python's own 0.005, than 2 ms with
 # this.
-SWITCH = 0.0005
+SWITCH_SECONDS = 0.0005
 # Objects made, and not given up, between two looks for garbage that goes round in circles, of which
 # messages make none. Measured: 4 % of what a call costs with Python's own 700.
-YOUNG = 10_000
+GC_THRESHOLD = 10_000
 
 
 def main(arguments: Sequence[str]) -> int:
-    sys.setswitchinterval(SWITCH)
+    sys.setswitchinterval(SWITCH_SECONDS)
     try:
         settings = parse_arguments(arguments)
     except SettingsError as error:
@@ -36,10 +36,10 @@ def main(arguments: Sequence[str]) -> int:
     level = logging.DEBUG if settings.verbose else logging.WARNING
     logging.basicConfig(stream=sys.stderr, level=level, format="%(asctime)s %(message)s")
     # may be put into from within a signal handler
-    wishes: queue.SimpleQueue[int] = queue.SimpleQueue()
+    signals: queue.SimpleQueue[int] = queue.SimpleQueue()
     for each in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(each, lambda number, _: wishes.put(number))
-    gc.set_threshold(YOUNG)
+        signal.signal(each, lambda number, _: signals.put(number))
+    gc.set_threshold(GC_THRESHOLD)
     try:
         server = Server(settings)
         # the modules' objects stay: to look through them for garbage takes 20 ms a time
@@ -51,11 +51,13 @@ def main(arguments: Sequence[str]) -> int:
         return _fail(f"--deploy: {error}")
     except OSError as error:  # no file descriptors left, for one
         return _fail(f"cannot start: {error}")
-    _greet(settings)
+    _print_start(settings)
     # with a timeout, because Windows does not deliver Ctrl-C to an endless wait
-    while not _asked(wishes, 1.0):
+    while not _stop_requested(signals, 1.0):
         continue
-    server.leave(lambda seconds: _asked(wishes, seconds))  # whoever asks twice is in a hurry
+    server.leave(
+        lambda seconds: _stop_requested(signals, seconds)
+    )  # whoever asks twice is in a hurry
     try:
         server.stop()
     except TimeoutError as error:
@@ -63,16 +65,16 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _asked(wishes: queue.SimpleQueue[int], seconds: float) -> bool:
+def _stop_requested(signals: queue.SimpleQueue[int], seconds: float) -> bool:
     """Waits that long for somebody who wants an end."""
     try:
-        wishes.get(timeout=seconds)
+        signals.get(timeout=seconds)
     except queue.Empty:
         return False
     return True
 
 
-def _greet(settings: Settings) -> None:
+def _print_start(settings: Settings) -> None:
     print(f"{settings.name} keeps calls, bindings and bills in {store_name(settings.store)}")
     asked = (
         "no passwords asked"

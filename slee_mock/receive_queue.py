@@ -24,11 +24,11 @@ STALE_SECONDS = 16.0
 
 
 class Datagram(NamedTuple):
-    """`wall`: cluster time at which it was read; under load that is long before it is handled."""
+    """`time`: cluster time at which it was read; under load that is long before it is handled."""
 
     data: bytes
     source: Address
-    wall: float
+    time: float
 
 
 class ReceiveQueue:
@@ -54,7 +54,7 @@ class ReceiveQueue:
             datagrams, error = channel.receive()
             if not datagrams and not error:  # an error is what Windows reports of an earlier send
                 break
-            wall = self._clock()
+            now = self._clock()
             for data, source in datagrams:
                 if data in self._waiting:
                     repeated += 1
@@ -62,13 +62,13 @@ class ReceiveQueue:
                 self._waiting.add(data)
                 self._octets += len(data)
                 queue = self._first if data.startswith(FIRST) else self._rest
-                queue.append(Datagram(data, source, wall))
+                queue.append(Datagram(data, source, now))
         return repeated
 
     def drop_registrations(self) -> int:
         """Drops queued REGISTERs after a freeze; returns how many. Their phones have given up or
         registered at another server, and the registrar may have forgotten the newer CSeq
-        (registrar.MEMORY). A phone that still waits repeats its REGISTER."""
+        (registrar.MEMORY_SECONDS). A phone that still waits repeats its REGISTER."""
         kept = [each for each in self._rest if not each.data.startswith(REGISTRATION)]
         dropped = len(self._rest) - len(kept)
         self._rest = deque(kept)

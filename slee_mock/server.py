@@ -135,12 +135,12 @@ class Server:
             if self._http:
                 stack.callback(self._http.stop)
 
-    def _tell(self, transaction: Transaction, wall: float) -> dict[str, Any]:
+    def _tell(self, transaction: Transaction, now: float) -> dict[str, Any]:
         """What the services show in /status: made of their records, on the thread that has
         `transaction`."""
         services = node.services if (node := self._node) else []
         return {
-            each.name: status_of(each, transaction, wall)
+            each.name: status_of(each, transaction, now)
             for each in services
             if isinstance(each, HasStatus)
         }

@@ -31,12 +31,12 @@ class Settings:
     forwarder: Address
     store: str = field(repr=False)  # a URL may have a password in it
     management: Address | None = None  # None: no page
-    users: dict[str, str] | None = None  # None: nobody is asked for a password
+    users: dict[str, str] | None = None  # None: no passwords
     realm: str = "failover.test"
     digest: tuple[str, ...] = DIGEST
     tariff: str = "0.10+0.05/10s"
     currency: str = "EUR"
-    register: tuple[Address, ...] = ()  # where forwarders hear who is there
+    register: tuple[Address, ...] = ()  # of forwarders, to register at
     beat: float = 2.0  # seconds between two registrations
     deploy: tuple[str, ...] = ()  # services, NAME:ARGUMENT each
     session_expires: int = 1800  # seconds; 0: sessions do not expire

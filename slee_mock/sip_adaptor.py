@@ -63,15 +63,15 @@ class Forwarders:
         return seconds if seconds <= MOST_SECONDS_KEPT else 0.0
 
 
-def read_event(data: bytes, source: Address, wall: float, forwarders: Forwarders) -> Arrival:
+def read_event(data: bytes, source: Address, now: float, forwarders: Forwarders) -> Arrival:
     """Raises RemoteProtocolError if `data` is not a SIP message. A request that a forwarder kept
     counts as if it had come that much earlier."""
     message = parse(data, in_passing=True)
     if isinstance(message, Request):
         kept = forwarders.seconds_kept(message, source)
-        return RequestEvent(message, source, wall - kept, kept)
+        return RequestEvent(message, source, now - kept, kept)
     assert isinstance(message, Response)
-    return ResponseEvent(message, source, wall)
+    return ResponseEvent(message, source, now)
 
 
 def check(event: Arrival) -> None:
@@ -189,6 +189,6 @@ class OptionsResponder:
         """To where the heartbeat came from: the forwarder asks from a socket of its own."""
         role = event.request.get("Failover-Role")
         if role in ROLES and role != self.role and event.source[0] in self._hosts:
-            self.role, self.role_since = role, event.wall
+            self.role, self.role_since = role, event.time
         status = 200 if self.healthy and not self.leaving else 503
         return Outcome(sends=(self._answers.answer(event, status, to=event.source),), consumed=True)

@@ -1,5 +1,4 @@
-"""Why a server cannot start, for other reasons than its store: sentences with their remedies.
-Pure."""
+"""Why a server cannot start, for other reasons than its store: sentences with their remedies."""
 
 from __future__ import annotations
 

@@ -161,6 +161,7 @@ class FastPath:
         self._table, self._generation = lines.table, lines.generation
         self._fresh_until = float("-inf")
         self._signed.clear()
+        self._owned: Cache[Address, Own] = Cache(_own)
         self._own: Cache[Address, Own] = Cache(lambda phone: self._read_own(lines.towards(phone)))
         self._own_to_server: Cache[str, Own] = Cache(
             lambda host: self._read_own(lines.towards_server(host))
@@ -197,7 +198,7 @@ class FastPath:
     def _read_own(self, address: Address) -> Own:
         if self._generation != self._core.lines.generation:  # it is a new one
             self.forget()
-        return _own(address)
+        return self._owned[address]
 
     # -- look up ----------------------------------------------------------------------------------
 
@@ -280,7 +281,8 @@ class FastPath:
         via = self._vias[left, right, source]
         signed = self._sign(via, branch)
         if via.turn != self._turn:  # now, for a Route may name the address
-            via.own = self._own_to_server[source[0]] if asker else self._own[source]
+            towards = core.lines.towards
+            via.own = self._own_to_server[source[0]] if asker else self._read_own(towards(source))
             via.turn = self._turn
         own = via.own
         route = self._routes[routes] if routes else NO_ROUTES

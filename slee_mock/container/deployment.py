@@ -1,16 +1,17 @@
-"""Which services a server runs, in their order of priority: the built-in ones and those it is told
-to deploy.
+"""Deployment: the SBBs that a server runs, in their priority; the built-in ones, and those that
+`--deploy NAME:ARGUMENT` names.
 
-A deployed service is one module with a function `deploy(context, argument) -> Service`; `argument`
-is the text behind the colon of `--deploy name:argument`. docs/slee.txt shows how to write one.
+A deployable unit is one module NAME with a function `deploy(context, argument)` that returns an
+SBB. docs/slee.txt shows how to write one.
 """
 
 from __future__ import annotations
 
 import importlib
-import importlib.util
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from slee_mock.container.sbb import Sbb
 from slee_mock.services.authentication import DIGEST, DigestAuthentication
@@ -21,16 +22,17 @@ from slee_mock.services.session_timer import SessionTimers
 from slee_mock.sip_adaptor import LocalResponses
 
 Deploy = Callable[["Context", str], Sbb]
-NO_DEPLOY = "{} is not a service to deploy: it has no function deploy(context, argument)"
+# of this project, searched after the working folder and PYTHONPATH
+EXAMPLES = str(Path(__file__).resolve().parents[2] / "examples" / "services")
 
 
 class DeployError(ValueError):
-    """A service cannot be deployed. The text says which and what to do."""
+    """A service cannot be deployed. The text says which, and what to do."""
 
 
 @dataclass(frozen=True)
 class Context:
-    """What a service may know of the server it runs on, and of its cluster."""
+    """What an SBB may know of its server and cluster."""
 
     server: str  # its name
     address: str  # where other members and the forwarder reach it
@@ -51,8 +53,8 @@ class Context:
 
 
 def install(context: Context) -> list[Sbb]:
-    """Deployed services see requests after gate and registrar and before the proxy, and what the
-    proxy tells of its calls before billing does. Raises DeployError."""
+    """Deployed SBBs are asked after authentication and registrar and before call control, and hear
+    what call control fires before billing does. Raises DeployError."""
     users = None if context.users is None else frozenset(context.users)
     services: list[Sbb] = (
         []
@@ -79,50 +81,40 @@ def install(context: Context) -> list[Sbb]:
     ]
 
 
-def find(wish: str) -> Deploy:
-    """The function behind `NAME:ARGUMENT`: of slee_mock/services/NAME.py, or of any module of that
-    name. Raises DeployError."""
+def load(wish: str) -> Deploy:
+    """The function `deploy` of the module NAME in `NAME:ARGUMENT`. Raises DeployError."""
     name = wish.partition(":")[0]
     if not all(part.isidentifier() for part in name.split(".")):
         raise DeployError(f"'{wish}' is not NAME:ARGUMENT, as in prepaid:balances.txt")
-    ours = (
-        f"slee_mock.services.{name}"
-        if "." not in name and importlib.util.find_spec(f"slee_mock.services.{name}")
-        else ""
-    )
-    if ours and hasattr(importlib.import_module(ours), "deploy"):
-        module = ours
-    # what else is in slee_mock/services deploys nothing, and does not hide a user's file of its
-    # name
-    else:
-        module = name
+    if EXAMPLES not in sys.path:
+        sys.path.append(EXAMPLES)  # last: a file of the user's comes first
     try:
-        found = getattr(importlib.import_module(module), "deploy", None)
-    except (Exception, SystemExit) as error:  # a stranger's file: whatever is wrong with it
+        found = getattr(importlib.import_module(name), "deploy", None)
+    except (Exception, SystemExit) as error:  # of the user's file, whatever is wrong with it
         if isinstance(error, ModuleNotFoundError) and error.name == name.partition(".")[0]:
-            if ours:
-                raise DeployError(NO_DEPLOY.format(ours)) from None
             raise DeployError(
-                f"there is no service '{name}': neither slee_mock/services/{name}.py nor a file "
-                f"{name}.py in this folder or where PYTHONPATH says"
+                f"there is no service '{name}': no file {name}.py in this folder, where PYTHONPATH "
+                "says or in examples/services"
             ) from None
         raise DeployError(
             f"{name} cannot be read: {type(error).__name__}: {error}; mend it"
         ) from error
     if not callable(found):
-        raise DeployError(NO_DEPLOY.format(module))
+        raise DeployError(
+            f"{name} is not a service to deploy: it has no function deploy(context, argument)"
+        )
     deploy: Deploy = found
     return deploy
 
 
 def _deployed(wish: str, context: Context) -> Sbb:
-    deploy = find(wish)
+    deploy = load(wish)
     name, _, argument = wish.partition(":")
     try:
         service = deploy(context, argument)
     except (ValueError, OSError) as error:
         raise DeployError(f"{name}: {error}") from error
-    except (Exception, SystemExit) as error:  # a stranger's file again
+    except (Exception, SystemExit) as error:  # of the user's file again
         raise DeployError(
             f"{name}: its deploy() raises {type(error).__name__}: {error}; mend it"
         ) from error

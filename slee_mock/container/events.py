@@ -1,7 +1,7 @@
-"""What comes into the services and what comes out of them: events and Outcome.
+"""Events, which go into SBBs, and outcomes, which come out of them.
 
-Pure. A service reads through a Transaction and returns an Outcome; what it must keep is saved
-before anything it says is sent.
+An SBB reads through a transaction and returns an outcome. What it writes is saved before any of its
+datagrams is sent.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ Address = tuple[str, int]
 
 @dataclass(frozen=True)
 class RequestEvent:
-    """A request, where its datagram came from, and when. Services copy the message before they edit
-    it. `kept`: seconds for which a forwarder kept it as no server lived; `wall` is before them."""
+    """A request, where its datagram came from, and when (cluster time). SBBs copy the message
+    before they edit it. `kept`: seconds for which a forwarder kept it while no server lived; `time`
+    is before them."""
 
     request: Request
     source: Address
-    wall: float
+    time: float
     kept: float = 0.0
 
 
@@ -30,17 +31,17 @@ class RequestEvent:
 class ResponseEvent:
     response: Response
     source: Address
-    wall: float
+    time: float
 
 
 @dataclass(frozen=True)
 class TimerEvent:
-    """A record's timer has run out (Record.due). Another member may say so at the same time, and
-    what was due when the store was asked may not be any more: look at the record."""
+    """A record's timer has run out (Record.due). Several servers may fire the same timer: look at
+    the record, whether it is still due."""
 
     kind: str
     key: str
-    wall: float
+    time: float
 
 
 @dataclass(frozen=True)
@@ -53,13 +54,13 @@ class Party:
 
 @dataclass(frozen=True)
 class CallEvent:
-    """What the services tell each other about a call. The plain one means: a message of it passed
-    here. `passed` is false of those that no message caused; an end among them is presumed, and may
-    be proven wrong."""
+    """What SBBs fire for each other about a call. The plain one means that a message of it passed.
+    `by_message` is false where a timer is the cause; such an end is presumed, and a message may
+    prove it wrong."""
 
-    passed: ClassVar[bool] = True
+    by_message: ClassVar[bool] = True
     call_id: str
-    wall: float
+    time: float
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ class CallAcknowledged(CallEvent):
 
 @dataclass(frozen=True)
 class CallContinued(CallEvent):
-    """The end of the call was presumed (CallVanished), and a message proves that it went on."""
+    """The end of the call was presumed (CallExpired), and a message proves that it went on."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ class CallUnanswered(CallCancelled):
     """Nobody has answered for so long that nobody will. Should an answer come all the same, it
     counts."""
 
-    passed: ClassVar[bool] = False
+    by_message: ClassVar[bool] = False
 
 
 @dataclass(frozen=True)
@@ -114,23 +115,23 @@ class CallEnded(CallEvent):
 @dataclass(frozen=True)
 class CallExpired(CallEnded):
     """Nobody refreshed its session: it ended with the last message that passed, which is its
-    `wall`."""
+    `time`."""
 
-    passed: ClassVar[bool] = False
+    by_message: ClassVar[bool] = False
 
 
 @dataclass(frozen=True)
 class CallUnacknowledged(CallEnded):
     """The answer was not acknowledged for so long that the callee gives up (RFC 3261 13.3.1.4)."""
 
-    passed: ClassVar[bool] = False
+    by_message: ClassVar[bool] = False
 
 
 @dataclass(frozen=True)
 class CreditExhausted(CallEvent):
     """The caller's balance pays no more than these units of it."""
 
-    passed: ClassVar[bool] = False
+    by_message: ClassVar[bool] = False
     units: int
 
 

@@ -1,10 +1,9 @@
-"""Timers of records: whose have run out is asked of the store, so a timer outlives the server that
-set it.
+"""Timers of records. The store is asked which have run out, so a timer outlives the server that set
+it.
 
-Pure. Every living member asks; the first whose save is accepted has handled the event, for all
-others the record is not due any more. A row that stays due all the same, because its service raised
-an exception, it cannot be read, or this server was not given its service, is tried again ever more
-rarely, and does not hide the others.
+Every server asks; the first whose save is accepted has handled the timer, and for the others the
+record is not due any more. A row that stays due (its SBB raised an exception, it cannot be read,
+this server does not run its SBB) is tried again ever more rarely, and does not hide the others.
 """
 
 from __future__ import annotations
@@ -30,26 +29,26 @@ class Timers:
         self._router = router
         self._resting: dict[Place, tuple[float, float]] = {}  # until when, after which rest
 
-    def fire(self, store: Store, wall: float) -> Iterator[Outcome]:
+    def fire(self, store: Store, now: float) -> Iterator[Outcome]:
         """What came of them, one after the other; the sends are the caller's. May raise
         StoreDown."""
-        due = store.due(wall, BATCH + len(self._resting))
+        due = store.due(now, BATCH + len(self._resting))
         if self._resting:
             self._resting = {place: self._resting[place] for place in due if place in self._resting}
         awake = [
-            place for place in due if place not in self._resting or wall >= self._resting[place][0]
+            place for place in due if place not in self._resting or now >= self._resting[place][0]
         ]
         for place in awake[:BATCH]:
-            outcome = self._router.process(TimerEvent(*place, wall), store)
+            outcome = self._router.process(TimerEvent(*place, now), store)
             if not outcome.writes:
-                self._rest(place, wall)
+                self._rest(place, now)
             yield outcome
 
-    def _rest(self, place: Place, wall: float) -> None:
+    def _rest(self, place: Place, now: float) -> None:
         """Forgotten again if the row turns out not to be due any more: then another member was
         faster."""
         rest = min(
             LONGEST_REST, 2 * self._resting[place][1] if place in self._resting else FIRST_REST
         )
         if place in self._resting or len(self._resting) < MOST_RESTING:
-            self._resting[place] = (wall + rest, rest)
+            self._resting[place] = (now + rest, rest)

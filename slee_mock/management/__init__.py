@@ -1,1 +1,1 @@
-"""The management pages: what they show, and how."""
+"""The management pages: routes, queries, snapshot, and the front page as static files."""

@@ -34,7 +34,7 @@ class ServerStatus:
     trouble: str
     forwarder: str
     counts: Mapping[tuple[str, str], int]  # (group, name): handled, dropped, sent
-    services: Mapping[str, Any] = field(default_factory=dict)  # what each tells of itself
+    services: Mapping[str, Any] = field(default_factory=dict)  # by name
     clock_offset: float = 0.0  # seconds by which cluster time is ahead of the computer's clock
     waiting: int = 0  # facts of calls that the store has yet to take
     warning: str = ""  # a sentence for the operator, while this server works all the same
@@ -179,9 +179,10 @@ def _sums(total: BillTotal) -> dict[str, Any]:
 
 
 def _hot(members: Iterable[Member], now: float) -> str | None:
-    """The one that was told so last: a member that has just died still says that it is hot."""
-    told = [member for member in members if member.role == "hot" and member.alive(now)]
-    return max(told, key=lambda member: member.role_since).name if told else None
+    """Of several that say they are hot, the last to become it: a member that has just died still
+    says so."""
+    hot = [member for member in members if member.role == "hot" and member.alive(now)]
+    return max(hot, key=lambda member: member.role_since).name if hot else None
 
 
 def _call(bill: Bill | Damaged, now: float) -> dict[str, Any]:

@@ -1,20 +1,17 @@
-"""The gate service: digest authentication before anything else happens (RFC 3261 22, RFC 7616, RFC
-8760).
+"""Digest authentication (RFC 3261 22, RFC 7616, RFC 8760), before any other SBB sees a request.
 
-Pure. Nonces hold their own time and signature, so any member can check one that another member gave
-out. Who guesses passwords is slowed after ten (login_throttle.py).
+Nonces hold their own time and signature, so any server can check one that another has given.
+Guessing is slowed down (login_throttle.py).
 
-Nobody learns which users there are before he has proven to be one: every request outside of
-dialogs, of any method, is challenged first and looked at afterwards. An unknown user's password is
-checked as a known one's, at the same cost. Unchallenged are those that cannot be challenged (ACK,
-CANCEL: RFC 3261 22.1) and those that mean nothing outside of a dialog: they hear the same whomever
-they name.
+Strangers do not learn which users exist: every request outside of dialogs, of any method, is
+challenged first, and an unknown user's password is checked at the same cost as a known one's. Not
+challenged are ACK and CANCEL, which cannot be (RFC 3261 22.1), and methods that mean nothing
+outside of a dialog; their response does not depend on the user.
 
-A nonce is good for the address it was sent to. So nobody can give wrong passwords in the name of
-another address, whose user would then have to wait: under UDP anybody can write any address, but
-only its owner hears what is sent there. A password is looked at only with a nonce that is good;
-otherwise the phone is given one and asked to try again (stale, RFC 7616 3.3), which tells nobody
-whether the password was right.
+A nonce is good for the address it was sent to. So nobody can send wrong passwords in the name of
+another address, whose user would then have to wait: with UDP any source address can be forged, but
+only its owner receives the nonce. A password is checked only with a good nonce; otherwise the phone
+gets a new one (stale, RFC 7616 3.3), which does not tell whether the password was right.
 
 The digest's `uri` says what the password was given for (RFC 7616 3.4.6). Phones write it with or
 without port and parameters, or the domain alone, and a proxy on the way may have rewritten the
@@ -64,8 +61,7 @@ def _is_challenged(event: RequestEvent) -> bool:
 
 
 class DigestAuthentication:
-    """Lets pass who proves to know a password of `users`. A registrar asks with 401, a proxy with
-    407."""
+    """Challenges requests outside of dialogs: REGISTER with 401, all others with 407."""
 
     name = "authentication"
     records = (FailedLoginSlot,)
@@ -94,16 +90,16 @@ class DigestAuthentication:
         if not self._is_good(credentials, event):
             return self._challenge(event, stale=True)
         name, address = credentials.username, came_from(event)
-        tally = FailedLogins.read(entity.transaction, self._key, name, address)
-        if tally.was_told(credentials.response):
+        logins = FailedLogins.read(entity.transaction, self._key, name, address)
+        if logins.is_repeated(credentials.response):
             return self._challenge(event)
-        wait = tally.wait(event.wall)
+        wait = logins.wait(event.time)
         if wait > 0:
             return self._slow_down(event, wait)
         if not self._proves(credentials, request):
-            writes = (tally.failed(credentials.response, event.wall),)
+            writes = (logins.failed(credentials.response, event.time),)
             return self._challenge(event)._replace(writes=writes, drop_reason="wrong_password")
-        return self._proven(event, credentials)._replace(writes=tally.forgotten())
+        return self._proven(event, credentials)._replace(writes=logins.cleared())
 
     def _proven(self, event: RequestEvent, credentials: Credentials) -> Outcome:
         request = event.request
@@ -117,7 +113,7 @@ class DigestAuthentication:
     def _is_good(self, credentials: Credentials, event: RequestEvent) -> bool:
         """Is the nonce young and this address's? Another request's will do only if the digest's uri
         names this one."""
-        age = nonce_age(self._key, credentials.nonce, event.wall, self._scope(event))
+        age = nonce_age(self._key, credentials.nonce, event.time, self._scope(event))
         if age is None or not -NONCE_LIFE <= age <= NONCE_LIFE:
             return False
         return not is_bound(credentials.nonce) or self._is_for(credentials, event)
@@ -167,7 +163,7 @@ class DigestAuthentication:
         return refusal._replace(drop_reason="guessing_slowed")
 
     def _challenge(self, event: RequestEvent, stale: bool = False) -> Outcome:
-        nonce = make_nonce(self._key, event.wall, self._scope(event), _target(event.request))
+        nonce = make_nonce(self._key, event.time, self._scope(event), _target(event.request))
         # RFC 8760 2.3: the preferred algorithm first; a phone takes the first it knows.
         challenges = [
             Challenge(self._realm, nonce, algorithm, stale=stale) for algorithm in self._algorithms

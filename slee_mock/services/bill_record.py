@@ -32,7 +32,7 @@ from slee_mock.store.records import Record, replace
 UNACKNOWLEDGED = PATIENCE  # seconds that a callee waits for the ACK to its 2xx (RFC 3261 13.3.1.4)
 MILLISECOND = 0.001  # the finest that bills tell times apart
 # Seconds within which a phone says BYE to an answer that its CANCEL crossed, though two are lost.
-CROSSING = 2.0
+CROSSING_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -109,35 +109,37 @@ def with_event(bill: Bill, event: CallEvent) -> Bill:
     if bill.ended is not None:
         return bill
     if isinstance(event, CallRang) and bill.rang is None:
-        return replace(bill, rang=event.wall)
+        return replace(bill, rang=event.time)
     if isinstance(event, CallAnswered) and bill.answered is None:
-        return replace(bill, answered=event.wall, acknowledged=None)
+        return replace(bill, answered=event.time, acknowledged=None)
     return bill
 
 
 def _given_up(bill: Bill, event: CallCancelled) -> Bill:
     """CANCEL means nothing if its caller had heard of the answer. One that was kept while no server
     lived may pass later than the ACK, and the BYE, that came after it."""
-    wall = max(event.wall, bill.offered)
+    now = max(event.time, bill.offered)
     heard = _heard(bill)
-    is_heard = heard is not None and wall >= heard
-    if is_heard or (bill.given_up is not None and wall >= bill.given_up):
+    is_heard = heard is not None and now >= heard
+    if is_heard or (bill.given_up is not None and now >= bill.given_up):
         return bill
-    given_up = replace(bill, given_up=wall, why=event.why)
+    given_up = replace(bill, given_up=now, why=event.why)
     if bill.ended is None:
         return given_up
-    is_crossing = event.passed and bill.answered is not None and _is_crossing(given_up, bill.ended)
-    return replace(given_up, ended=wall, presumed=False) if is_crossing else bill
+    is_crossing = (
+        event.by_message and bill.answered is not None and _is_crossing(given_up, bill.ended)
+    )
+    return replace(given_up, ended=now, presumed=False) if is_crossing else bill
 
 
 def _ended(bill: Bill, event: CallEnded) -> Bill:
     """The earliest hang-up wins, over other hang-ups and over every end that was presumed."""
-    if bill.ended is not None and not event.passed:
+    if bill.ended is not None and not event.by_message:
         return bill
-    if bill.ended is not None and not bill.presumed and event.wall >= bill.ended:
+    if bill.ended is not None and not bill.presumed and event.time >= bill.ended:
         return bill
-    ended, why = max(event.wall, bill.offered), event.why
-    if not event.passed:
+    ended, why = max(event.time, bill.offered), event.why
+    if not event.by_message:
         ended = max(ended, bill.answered or 0.0)
         if bill.given_up is not None and bill.answered is not None and _is_crossing(bill, ended):
             ended, why = bill.given_up, bill.why
@@ -145,7 +147,7 @@ def _ended(bill: Bill, event: CallEnded) -> Bill:
         ended = min(ended, bill.given_up)  # a CANCEL may have been kept, its 487 comes after that
     elif bill.given_up is not None and _is_crossing(bill, ended):
         ended, why = bill.given_up, bill.why
-    return replace(bill, ended=ended, why=why, presumed=not event.passed)
+    return replace(bill, ended=ended, why=why, presumed=not event.by_message)
 
 
 def _is_crossing(bill: Bill, ended: float) -> bool:
@@ -154,7 +156,7 @@ def _is_crossing(bill: Bill, ended: float) -> bool:
     if bill.given_up == bill.offered + TIMER_C_SECONDS:  # nobody gave up: it was presumed
         return False
     heard = _heard(bill)
-    return ended - (bill.answered if heard is None else heard) < CROSSING
+    return ended - (bill.answered if heard is None else heard) < CROSSING_SECONDS
 
 
 def _heard(bill: Bill) -> float | None:
@@ -167,7 +169,7 @@ def _heard(bill: Bill) -> float | None:
 def _acknowledged(bill: Bill, event: CallAcknowledged) -> Bill:
     if bill.answered is None or bill.acknowledged is not None:
         return bill
-    later = 0.0 if event.by_bye else max(0.0, event.wall - bill.answered)
+    later = 0.0 if event.by_bye else max(0.0, event.time - bill.answered)
     bill = replace(bill, acknowledged=later)
     return _reopened(bill) if bill.ended is not None and bill.presumed else bill
 
@@ -187,9 +189,9 @@ def is_billed(bill: Bill) -> bool:
     return bill.ended is None or bill.ended > heard - MILLISECOND  # they were added up
 
 
-def total_at(bill: Bill, wall: float) -> BillTotal:
-    """What the bill says at `wall`. A running call is billed up to now."""
-    ended, why = _end(bill, wall)
+def total_at(bill: Bill, now: float) -> BillTotal:
+    """What the bill says at `now`. A running call is billed up to now."""
+    ended, why = _end(bill, now)
     state = "ended" if ended is not None else "answered" if bill.answered is not None else "ringing"
     if state == "ringing" and bill.rang is None:
         state = "offered"
@@ -212,8 +214,8 @@ def total_at(bill: Bill, wall: float) -> BillTotal:
             acknowledged=is_heard,
             presumed=bill.presumed,
         )
-    until = wall if ended is None else ended
-    units = begun = tariff.begun(bill.answered, until)
+    until = now if ended is None else ended
+    units = begun = tariff.started_units(bill.answered, until)
     if bill.paid_units is not None and begun > bill.paid_units:
         units, why = bill.paid_units, f"{why}; {bill.caller}'s balance ended before"
     total = tariff.money(tariff.setup + units * tariff.price)
@@ -233,30 +235,30 @@ def total_at(bill: Bill, wall: float) -> BillTotal:
     )
 
 
-def is_final(bill: Bill, wall: float) -> bool:
+def is_final(bill: Bill, now: float) -> bool:
     """As `summed` says, at less cost."""
-    return ended_at(bill, wall) is not None
+    return ended_at(bill, now) is not None
 
 
-def ended_at(bill: Bill, wall: float) -> float | None:
+def ended_at(bill: Bill, now: float) -> float | None:
     """When the call ended, whatever its tariff is."""
-    return _end(bill, wall)[0]
+    return _end(bill, now)[0]
 
 
-def _end(bill: Bill, wall: float) -> tuple[float | None, str]:
+def _end(bill: Bill, now: float) -> tuple[float | None, str]:
     """When the call ended, and the sentence for the state it is in."""
     if bill.ended is not None:
         is_told = bill.acknowledged is not None or bill.presumed
         return bill.ended, bill.why if is_told else f"{bill.why}; {never_acknowledged(bill)}"
     if bill.due is not None:
-        if wall > bill.due:
+        if now > bill.due:
             return bill.due, never_acknowledged(bill)
         return None, f"{bill.callee} answered, {bill.caller}'s phone has not acknowledged it yet"
     if bill.answered is not None:
         return None, f"{bill.caller} and {bill.callee} are talking"
     if bill.given_up is not None:
         return bill.given_up, bill.why
-    if wall - bill.offered > TIMER_C_SECONDS:
+    if now - bill.offered > TIMER_C_SECONDS:
         return bill.offered + TIMER_C_SECONDS, f"{bill.callee} did not answer"
     if bill.rang is not None:
         return None, f"{bill.callee}'s phone is ringing"

@@ -38,13 +38,13 @@ class Billing:
     def handle(self, event: Event, entity: Entity) -> Outcome:
         known = entity.get(Bill)
         if isinstance(event, TimerEvent):
-            return _unacknowledged(known, event.wall)
+            return _unacknowledged(known, event.time)
         if isinstance(event, CallOffered):
             bill = self._opened(event) if known is None or known.answered is None else known
         elif known is not None and isinstance(event, CallEvent):
             bill = with_event(known, event)
-            if event.passed and (known.ended is None or bill.ended is None):
-                bill = self._carried(bill, event.wall, entity.transaction)
+            if event.by_message and (known.ended is None or bill.ended is None):
+                bill = self._carried(bill, event.time, entity.transaction)
         else:
             return NOTHING
         return NOTHING if bill == known else Outcome(writes=(bill,))
@@ -58,25 +58,25 @@ class Billing:
             callee_uri=event.callee.uri,
             tariff=self._tariff,
             currency=self._currency,
-            offered=event.wall,
-            carriers=(ServedBy(self._server, event.wall),),
+            offered=event.time,
+            carriers=(ServedBy(self._server, event.time),),
         )
 
-    def _carried(self, bill: Bill, wall: float, transaction: Transaction) -> Bill:
+    def _carried(self, bill: Bill, now: float, transaction: Transaction) -> Bill:
         """A dead carrier's share ends at its last sign of life: from then on the call was in the
         survivor's care."""
         last = bill.carriers[-1]
         if last.server == self._server or len(bill.carriers) >= MOST_CARRIERS:
             return bill
         member = transaction.read_if_intact(Member, last.server)
-        since = wall if member is None or member.alive(wall) else min(wall, member.last_seen)
+        since = now if member is None or member.alive(now) else min(now, member.last_seen)
         since = max(last.since, since)  # what waited for the store is told late
         return replace(bill, carriers=(*bill.carriers, ServedBy(self._server, since)))
 
 
-def _unacknowledged(bill: Bill | None, wall: float) -> Outcome:
+def _unacknowledged(bill: Bill | None, now: float) -> Outcome:
     """The bill's timer has run out. The raised event comes back here and is noted in the bill."""
-    if bill is None or bill.due is None or not bill.is_due(wall):
+    if bill is None or bill.due is None or not bill.is_due(now):
         return NOTHING
     fires = CallUnacknowledged(bill.call_id, bill.due, never_acknowledged(bill))
     return Outcome(fires=(fires,), consumed=True, log_text="timer")

@@ -23,8 +23,8 @@ class Binding:
     q: float = 1.0
     server: str = ""
 
-    def alive(self, wall: float) -> bool:
-        return self.expires_at > wall
+    def alive(self, now: float) -> bool:
+        return self.expires_at > now
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,9 @@ class Bindings(Record):
     bindings: tuple[Binding, ...] = ()
     heard: tuple[LastRegister, ...] = ()
 
-    def live(self, wall: float) -> list[Binding]:
+    def live(self, now: float) -> list[Binding]:
         """Best first: highest q, then freshest."""
-        alive = (binding for binding in self.bindings if binding.alive(wall))
+        alive = (binding for binding in self.bindings if binding.alive(now))
         return sorted(alive, key=lambda binding: (-binding.q, -binding.refreshed_at))
 
 

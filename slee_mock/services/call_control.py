@@ -1,12 +1,25 @@
-"""The proxy service: call control. Transaction-stateless, call-stateful.
+"""Call control: the SBB that is the cluster's proxy, stateless per transaction, stateful per call.
 
-Pure. Where an INVITE goes is saved before it is forwarded, so whoever sees a retransmission, a
-CANCEL, an ACK or an answer of it does the same as the first server would have: no phone rings
-twice. Everything is sent through the forwarder; requests go only to contacts that a call or a
-registration recorded, by Record-Routes that a call recorded (never relay to strangers).
+Rules
+- Where an INVITE goes is saved before it is forwarded. So any server that sees its retransmission,
+  CANCEL, ACK or response does what the first would have done, and no phone rings twice.
+- All requests go through the forwarder, outside of dialogs to a registered contact, within them to
+  a contact that the call recorded, by Record-Routes that it recorded. Never to a stranger.
+- Branches are made from the request and the cluster's key (RFC 3261 16.11), so any server can
+  verify the Via of another and pop it.
+- A BYE ends the bill even if it must be refused: its phone has hung up (`handle`).
+- What cannot be read in a response is no reason not to pass it on (16.7).
 
-Which call, leg and dialog a message belongs to: call_dialogs.py. What it means for the call:
-call_progress.py. The bindings that are tried one after the other: serial_forking.py.
+Theory of operation
+- A request finds its call (call_record.py), then its leg or dialog (call_dialogs.py). What it means
+  for the call: call_progress.py. Several bindings: serial_forking.py. Loops: loop_detection.py.
+- The call's timer is Timer C until it is answered, afterwards its session timer
+  (session_timer.py). An expired call may turn out to go on: `Progress.continued`.
+
+Traps
+- A spiral (a phone sends the INVITE on to another user of ours) is a further leg of the same call;
+  a B2BUA that keeps the Call-ID has a call of its own, under Call-ID and tag.
+- Messages are shared between SBBs: copy before editing.
 """
 
 from __future__ import annotations
@@ -52,7 +65,7 @@ from slee_mock.services.call_dialogs import (
     target_of,
     with_leg,
 )
-from slee_mock.services.call_progress import Progress, expired, may_try_again, told
+from slee_mock.services.call_progress import Progress, events_of_request, expired, may_try_again
 from slee_mock.services.call_record import (
     TIMER_C_SECONDS,
     Call,
@@ -140,14 +153,14 @@ class CallControl:
     def _timer(self, event: TimerEvent, entity: Entity) -> Outcome:
         if event.kind == Search.KIND:
             search = entity.get(Search)
-            is_due = search is not None and search.is_due(event.wall)
+            is_due = search is not None and search.is_due(event.time)
             return (
-                self._searches.timer(search, entity.transaction, event.wall)
+                self._searches.timer(search, entity.transaction, event.time)
                 if search and is_due
                 else NOTHING
             )
         call = entity.get(Call)
-        return expired(call) if call and call.is_due(event.wall) else NOTHING
+        return expired(call) if call and call.is_due(event.time) else NOTHING
 
     def _refused(self, event: RequestEvent) -> Outcome | None:
         """RFC 3261 16.3: what no proxy passes on."""
@@ -221,17 +234,17 @@ class CallControl:
             searched=leg.searched,
             request_uri=request.uri,
             target=leg.target,
-            offered=event.wall,
+            offered=event.time,
             caller=caller.name,
             callee=callee.name,
-            seen=event.wall,
+            seen=event.time,
             caller_contacts=(_contact(request),),
             callee_contacts=(leg.target,),
-            expires=event.wall + TIMER_C_SECONDS,
-            interval=self._timers.asked(request),
+            expires=event.time + TIMER_C_SECONDS,
+            interval=self._timers.request_interval(request),
             caller_timed=knows_timers(request),
         )
-        return self._sent_on(event, call, leg, (CallOffered(key, event.wall, caller, callee),))
+        return self._sent_on(event, call, leg, (CallOffered(key, event.time, caller, callee),))
 
     def _leg(self, request: Request, bindings: list[Binding]) -> Leg:
         way, branch = make_branch(self._key, request), request.vias[-1].branch
@@ -264,9 +277,9 @@ class CallControl:
         leg = next(known, None)
         if leg is None:
             return self._spiral(event, call, transaction)
-        if call.over or event.wall + event.kept - call.offered > PATIENCE:
+        if call.over or event.time + event.kept - call.offered > PATIENCE:
             return drop("invite_too_late")  # its phone has forgotten it and would ring again
-        fires = (CallEvent(call.call_id, event.wall),)
+        fires = (CallEvent(call.call_id, event.time),)
         send = self._forward(request, leg.target, attempt=leg.attempt)
         return Outcome(sends=(send,), fires=fires, consumed=True, log_text="again")
 
@@ -285,7 +298,7 @@ class CallControl:
         leg = self._leg(request, bindings)
         contacts = added_contact(call.caller_contacts, contact_of(request))
         updated = with_leg(replace(call, caller_contacts=contacts), leg)
-        return self._sent_on(event, updated, leg, (CallEvent(call.call_id, event.wall),))
+        return self._sent_on(event, updated, leg, (CallEvent(call.call_id, event.time),))
 
     def _follow_invite(
         self, event: RequestEvent, call: Call, leg: Leg, transaction: Transaction
@@ -300,7 +313,7 @@ class CallControl:
         if not (call.given_up or call.over):
             writes = (*writes, replace(call, given_up=True))
         why = f"{call.caller} gave up before an answer"
-        fires = (CallCancelled(call.call_id, event.wall, why),)
+        fires = (CallCancelled(call.call_id, event.time, why),)
         return Outcome(
             writes=writes, sends=sends, fires=fires, consumed=True, log_text=f"-> {leg.target}"
         )
@@ -319,8 +332,8 @@ class CallControl:
         if target is None:
             return self._answers.refuse(event, 404)
         known = self._progress.continued(call, event)
-        updated = self._progress.requested(known, dialog, by_caller, request, event.wall)
-        fires = told(call, known, updated, event, (dialog, by_caller))
+        updated = self._progress.requested(known, dialog, by_caller, request, event.time)
+        fires = events_of_request(call, known, updated, event, (dialog, by_caller))
         writes: tuple[Record, ...] = () if updated is call or updated == call else (updated,)
         sends = (self._forward(request, target, known_routes(call, dialog, request, by_caller)),)
         return Outcome(
@@ -333,7 +346,7 @@ class CallControl:
         if uri.scheme != "sip":
             return self._answers.refuse(event, 416)
         bindings = transaction.read(Bindings, address_of_record(uri))
-        live = bindings.live(event.wall) if bindings else []
+        live = bindings.live(event.time) if bindings else []
         if live:
             return live
         is_known = bindings is not None if self._users is None else uri.username in self._users
@@ -359,7 +372,7 @@ class CallControl:
         if self._realm:
             _strip_credentials(onward, self._realm)
         if request.method in REFRESHING:
-            self._timers.ask(onward)
+            self._timers.write_request(onward)
         branch = numbered(make_branch(self._key, request), attempt)
         onward.push("Via", f"SIP/2.0/UDP {self._via};branch={branch};{ASKED}={asked(request)}")
         return Send(onward.to_bytes())
@@ -408,7 +421,7 @@ class CallControl:
         )
         if search:
             passes, changed, writes, sends = self._searches.response(
-                call, search, attempt, onward, transaction, event.wall
+                call, search, attempt, onward, transaction, event.time
             )
             if not passes:
                 return Outcome(
@@ -418,7 +431,7 @@ class CallControl:
         fires: tuple[CallEvent, ...] = ()
         updated = known
         if onward.status > 100:
-            updated, fires = self._progress.followed(known, leg_of(known, way), onward, event.wall)
+            updated, fires = self._progress.followed(known, leg_of(known, way), onward, event.time)
         if updated is not call and updated != call:
             writes = (*writes, updated)
         return Outcome(

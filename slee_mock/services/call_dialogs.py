@@ -1,15 +1,22 @@
-"""The dialogs and legs of a call: whose a message is, and where it may go.
+"""The dialogs and legs of a call: to which a message belongs, and where it may go.
 
-Pure. A call is what one INVITE of a caller began. Its record has
+A call is what one INVITE of a caller began. Its record has
+- legs: the ways of the INVITE to users of ours. The first is the caller's own; a phone or PBX that
+  sends the INVITE on to another user (a spiral) makes further ones, which are no calls of their
+  own.
+- dialogs: one for each To tag of a response. A request belongs to the dialog whose tags it has, in
+  either direction, whatever else it says.
 
-- legs: the INVITE's ways to users of ours. The first is the caller's own; a phone or PBX that sends
-  the INVITE on to another user (a spiral) makes further ones, which are no calls of their own.
-- dialogs: one for each To tag that was answered with. A request belongs to the dialog whose tags it
-  has, in either direction, whatever else it says.
+A request within a dialog goes to an address that the dialog knows: a Contact that the other side
+has told, by way of Record-Routes on that side of the cluster. So a phone behind an outbound proxy
+of its own is reached through it, and nobody can name a stranger.
 
-A request within a dialog goes to an address that the dialog knows and nowhere else: a Contact that
-the other side has told, by way of Record-Routes that stand on that side of the cluster. So a phone
-behind an outbound proxy of its own is reached through it, and nobody can name a stranger.
+Traps
+- A dialog is `aside` if it was made on a further leg alone: the caller does not have it (yet), so a
+  BYE in it ends no bill.
+- Records of older versions have one dialog in `callee_tag` and no leg with a `way`: `dialogs_of`
+  and `legs_of` read both.
+- 5060 and no port are the same address here, though RFC 3261 19.1.4 tells them apart.
 """
 
 from __future__ import annotations
@@ -129,7 +136,7 @@ def with_dialog(call: Call, dialog: Dialog) -> Call:
     return replace(call, dialogs=dialogs, callee_tag=dialog.tag, callee_contacts=dialog.contacts)
 
 
-def met(call: Call, leg: Leg, response: Response) -> Dialog:
+def dialog_after(call: Call, leg: Leg, response: Response) -> Dialog:
     """The dialog that a response to the INVITE belongs to, with what it tells of the callee."""
     tag = response.to_tag
     aside = not is_first(call, leg)

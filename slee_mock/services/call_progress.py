@@ -1,6 +1,5 @@
-"""How a call goes on: what a message or a timer means for its record, and what services hear of it.
-
-Pure. No message is made or sent here.
+"""What a message or a timer means for a call's record, and which events it fires. Nothing is sent
+from here.
 """
 
 from __future__ import annotations
@@ -22,11 +21,11 @@ from slee_mock.container.events import (
 from slee_mock.services.call_dialogs import (
     acknowledged,
     contact_of,
+    dialog_after,
     dialogs_of,
     find_dialog,
     hung_up,
     is_first,
-    met,
     with_contact,
     with_dialog,
 )
@@ -36,7 +35,7 @@ from slee_mock.store.records import replace
 
 # A caller's request with one of these proves that it has the 2xx: an early dialog may have others.
 PROOFS = ("ACK", "BYE", "INVITE")
-NOTICEABLE = 1.0  # seconds; a later message of a call is worth a save
+SEEN_RESOLUTION_SECONDS = 1.0  # of Call.seen, which is saved no more often
 
 
 class Progress:
@@ -46,7 +45,7 @@ class Progress:
         self._timers = timers
 
     def requested(
-        self, call: Call, dialog: Dialog, by_caller: bool, request: Request, wall: float
+        self, call: Call, dialog: Dialog, by_caller: bool, request: Request, now: float
     ) -> Call:
         """The call after a request of this dialog."""
         method = request.method
@@ -56,11 +55,11 @@ class Progress:
         if method == "BYE":
             return hung_up(call, dialog)
         if method == "ACK" and by_caller and call.given_up and request.cseq.number == call.cseq:
-            return self.crossed(call, wall)
-        return self.refreshed(self.seen(call, wall), request, dialog, by_caller)
+            return self.crossed(call, now)
+        return self.refreshed(self.seen(call, now), request, dialog, by_caller)
 
     def followed(
-        self, call: Call, leg: Leg, onward: Response, wall: float
+        self, call: Call, leg: Leg, onward: Response, now: float
     ) -> tuple[Call, tuple[CallEvent, ...]]:
         """The call after a response to an INVITE or UPDATE; the session timer that it starts may be
         written into it."""
@@ -68,21 +67,21 @@ class Progress:
             onward.from_tag, onward.cseq.number
         )
         updated, fires = (
-            progressed(call, leg, onward, wall) if is_initial else retargeted(call, onward)
+            after_response(call, leg, onward, now) if is_initial else after_refresh(call, onward)
         )
         if not 200 <= onward.status < 300:
             return updated, fires
         by_caller = onward.from_tag == call.caller_tag
         is_timed = onward.get("Session-Expires") is not None or knows_timers(onward)
         timed = {"callee_timed" if by_caller else "caller_timed": is_timed}
-        interval = self._timers.grant(
+        interval = self._timers.accept(
             onward, call.interval, call.caller_timed if by_caller else call.callee_timed
         )
         is_again = is_initial and call.confirmed
         if updated.confirmed and not updated.over and not is_again:
-            expires = self._silent_from(wall) if interval is None else wall + interval
+            expires = self._silent_from(now) if interval is None else now + interval
             untimed = interval is None
-            updated = replace(updated, seen=wall, expires=expires, untimed=untimed, **timed)
+            updated = replace(updated, seen=now, expires=expires, untimed=untimed, **timed)
         return updated, fires
 
     def continued(self, call: Call, event: RequestEvent) -> Call:
@@ -91,68 +90,68 @@ class Progress:
         the session expired: each of them has given it up. Where one of them does not, it talks
         on."""
         is_agreed = not call.untimed and call.caller_timed and call.callee_timed
-        if call.lapsed is None or (is_agreed and event.wall >= call.lapsed):
+        if call.lapsed is None or (is_agreed and event.time >= call.lapsed):
             return call
-        expires = self._silent_from(event.wall)
+        expires = self._silent_from(event.time)
         if is_agreed:
-            now = event.wall + event.kept
-            expires = max(call.lapsed, now + PATIENCE)  # time for the answer to a refresh
-        seen = max(call.seen, event.wall)
+            passed = event.time + event.kept
+            expires = max(call.lapsed, passed + PATIENCE)  # time for the answer to a refresh
+        seen = max(call.seen, event.time)
         return replace(call, over=False, lapsed=None, seen=seen, expires=expires)
 
-    def seen(self, call: Call, wall: float) -> Call:
+    def seen(self, call: Call, now: float) -> Call:
         """The call after a message, which puts its end off where no phone refreshes the session."""
-        bound = self._silent_from(wall)
+        bound = self._silent_from(now)
         is_unbound = call.confirmed and not call.over and call.expires is None
         if is_unbound and bound:  # it began before there was a bound
             call = replace(call, untimed=True, expires=bound)
-        if call.expires is None or wall - call.seen < NOTICEABLE:
+        if call.expires is None or now - call.seen < SEEN_RESOLUTION_SECONDS:
             return call
-        return replace(call, seen=wall, expires=bound if call.untimed else call.expires)
+        return replace(call, seen=now, expires=bound if call.untimed else call.expires)
 
-    def _silent_from(self, wall: float) -> float | None:
-        """When a call that nobody refreshes is presumed over: no message passes after `wall`."""
-        return wall + self._timers.bound if self._timers.bound else None
+    def _silent_from(self, now: float) -> float | None:
+        """When a call that nobody refreshes is presumed over: no message passes after `now`."""
+        return now + self._timers.bound if self._timers.bound else None
 
     def refreshed(self, call: Call, request: Request, dialog: Dialog, by_caller: bool) -> Call:
         if request.method not in REFRESHING:
             return call
         is_timed = knows_timers(request)
         timed = {"caller_timed" if by_caller else "callee_timed": is_timed}
-        call = replace(call, interval=self._timers.asked(request), **timed)
+        call = replace(call, interval=self._timers.request_interval(request), **timed)
         contact = contact_of(request)
         return with_contact(call, dialog, by_caller, contact) if contact else call
 
-    def crossed(self, call: Call, wall: float) -> Call:
+    def crossed(self, call: Call, now: float) -> Call:
         """A 2xx that crossed a CANCEL is acknowledged: a BYE follows at once (RFC 3261 9.1), if its
         phone still lives. Any other message proves that it talks."""
         if call.over or not call.confirmed:
             return call
-        return replace(call, seen=max(call.seen, wall), expires=wall + PATIENCE, untimed=True)
+        return replace(call, seen=max(call.seen, now), expires=now + PATIENCE, untimed=True)
 
 
-def told(
+def events_of_request(
     call: Call, known: Call, updated: Call, event: RequestEvent, spoken: tuple[Dialog, bool]
 ) -> tuple[CallEvent, ...]:
     """What a request within a dialog tells of the call: `call` before it, `known` once its presumed
     end is proven wrong, `updated` after it."""
-    method, wall = event.request.method, event.wall
+    method, now = event.request.method, event.time
     dialog, by_caller = spoken
     if known.lapsed is not None:  # too late to prove anything: the bill stays as it is
-        return (CallEvent(call.call_id, wall),)
+        return (CallEvent(call.call_id, now),)
     fires: list[CallEvent] = []
     if by_caller and call.confirmed and method in PROOFS and not dialog.aside:
-        fires.append(CallAcknowledged(call.call_id, wall, method == "BYE"))
+        fires.append(CallAcknowledged(call.call_id, now, method == "BYE"))
     if known is not call:
-        fires.append(CallContinued(call.call_id, wall))
+        fires.append(CallContinued(call.call_id, now))
     if method == "BYE" and updated.over and not dialog.aside:
         who = call.caller if by_caller else call.callee
-        fires.append(CallEnded(call.call_id, wall, f"{who} hung up"))
-    return tuple(fires) or (CallEvent(call.call_id, wall),)
+        fires.append(CallEnded(call.call_id, now, f"{who} hung up"))
+    return tuple(fires) or (CallEvent(call.call_id, now),)
 
 
-def progressed(
-    call: Call, leg: Leg, response: Response, wall: float
+def after_response(
+    call: Call, leg: Leg, response: Response, now: float
 ) -> tuple[Call, tuple[CallEvent, ...]]:
     """What a response to the first INVITE means for the call. Of a further leg it tells the dialog
     alone: rung and answered is the call when its caller hears so."""
@@ -161,13 +160,13 @@ def progressed(
         if call.confirmed or not is_callers:
             return call, ()
         return replace(call, over=True, expires=None), (
-            CallEnded(call.call_id, wall, _why(call, response)),
+            CallEnded(call.call_id, now, _why(call, response)),
         )
     is_answer = response.status >= 200
     if not is_answer and not response.to_tag:
         is_news = is_callers and not (call.over or call.confirmed)
-        return call, (CallRang(call.call_id, wall),) if is_news else ()
-    dialog = met(call, leg, response)
+        return call, (CallRang(call.call_id, now),) if is_news else ()
+    dialog = dialog_after(call, leg, response)
     if is_callers and is_answer and not call.over and not dialog.confirmed:
         dialog = replace(dialog, confirmed=True, heard=not call.confirmed)
     updated = with_dialog(call, dialog)
@@ -176,8 +175,8 @@ def progressed(
         # phones now say to part finds its way, and costs nothing more.
         return updated, ()
     if is_answer:
-        return replace(updated, confirmed=True), (CallAnswered(call.call_id, wall),)
-    return updated, (CallRang(call.call_id, wall),)
+        return replace(updated, confirmed=True), (CallAnswered(call.call_id, now),)
+    return updated, (CallRang(call.call_id, now),)
 
 
 def expired(call: Call) -> Outcome:
@@ -197,7 +196,7 @@ def expired(call: Call) -> Outcome:
     )
 
 
-def retargeted(call: Call, response: Response) -> tuple[Call, tuple[CallEvent, ...]]:
+def after_refresh(call: Call, response: Response) -> tuple[Call, tuple[CallEvent, ...]]:
     """A 2xx to a re-INVITE or UPDATE may bring a new contact of the one who was asked."""
     spoken = find_dialog(call, response)
     contact = contact_of(response)

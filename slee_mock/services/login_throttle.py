@@ -1,16 +1,14 @@
-"""Guessing slowed: after ten wrong passwords for one user's name from one address, each further one
-costs a wait.
+"""Failed logins are counted; after ten for one user name from one address each further one costs
+a wait.
 
-Pure. The wait doubles from a second to about a minute and is over an hour after the last failure; a
-right password forgets all failures. It is counted per name and address, so that nobody can lock a
-user out from elsewhere (behind one NAT they share their fate), and for names that do not exist just
-as for others.
-
-The counts are in the store: the next server goes on counting. They are hashed into a fixed number
-of rows of a fixed length, so a flood of names and addresses cannot fill it. Whoever wants to be
-forgotten sooner has to push his count out of its row, which takes some `SLOTS * MOST` failures
-under other names for ten more guesses. A guess that is not looked at writes nothing, nor does a
-retransmitted one.
+- The wait doubles from 1 s to 64 s, and ends an hour after the last failure. A right password
+  clears the count.
+- It is counted per name and address, so nobody can lock a user out from another address (phones
+  behind one NAT share a count), and for unknown names as for known ones.
+- The counts are in the store, so the next server goes on counting. They are hashed into a fixed
+  number of rows of a fixed length: a flood of names cannot fill the store. To push a count out of
+  its row takes some `SLOTS * MOST_PER_SLOT` failures, for ten more guesses.
+- A guess that is not looked at writes nothing, nor does a retransmitted one.
 """
 
 from __future__ import annotations
@@ -23,11 +21,11 @@ from sip.branch import keyed_hash
 from slee_mock.store.interface import Transaction
 from slee_mock.store.records import Record
 
-FREE = 10  # failures without a wait
-LONGEST_DOUBLING = 6  # 64 seconds
-MEMORY = 3600.0  # seconds since the last failure
+FREE_FAILURES = 10  # failures without a wait
+MOST_DOUBLINGS = 6  # 64 seconds
+MEMORY_SECONDS = 3600.0  # seconds since the last failure
 SLOTS = 1024
-MOST = 16  # guessers remembered in each
+MOST_PER_SLOT = 16  # guessers remembered in each
 
 
 @dataclass(frozen=True)
@@ -69,36 +67,34 @@ class FailedLogins:
             key, mine, tuple(each for each in row.guessers if each is not mine), slot
         )
 
-    def was_told(self, response: str) -> bool:
+    def is_repeated(self, response: str) -> bool:
         """Is this the last wrong one again? Then the network repeats it, or a server that takes
         over."""
         return self.guesser.failures > 0 and self._hashed(response) == self.guesser.response
 
-    def wait(self, wall: float) -> float:
+    def wait(self, now: float) -> float:
         """Seconds until the next password will be looked at. A clock that was set is no reason to
         wait longer."""
-        over = self._failures(wall) - FREE
-        return (
-            2.0 ** min(over, LONGEST_DOUBLING) - abs(wall - self.guesser.last) if over >= 0 else 0.0
-        )
+        over = self._failures(now) - FREE_FAILURES
+        return 2.0 ** min(over, MOST_DOUBLINGS) - abs(now - self.guesser.last) if over >= 0 else 0.0
 
-    def failed(self, response: str, wall: float) -> FailedLoginSlot:
+    def failed(self, response: str, now: float) -> FailedLoginSlot:
         """The row to save."""
         mine = replace(
             self.guesser,
-            failures=self._failures(wall) + 1,
-            last=wall,
+            failures=self._failures(now) + 1,
+            last=now,
             response=self._hashed(response),
         )
-        others = [each for each in self.others if abs(wall - each.last) <= MEMORY]
-        return FailedLoginSlot(self.slot, (mine, *others)[:MOST])
+        others = [each for each in self.others if abs(now - each.last) <= MEMORY_SECONDS]
+        return FailedLoginSlot(self.slot, (mine, *others)[:MOST_PER_SLOT])
 
-    def forgotten(self) -> tuple[FailedLoginSlot, ...]:
+    def cleared(self) -> tuple[FailedLoginSlot, ...]:
         """The row to save, if there was anything to forget."""
         return (FailedLoginSlot(self.slot, self.others),) if self.guesser.failures else ()
 
-    def _failures(self, wall: float) -> int:
-        return self.guesser.failures if abs(wall - self.guesser.last) <= MEMORY else 0
+    def _failures(self, now: float) -> int:
+        return self.guesser.failures if abs(now - self.guesser.last) <= MEMORY_SECONDS else 0
 
     def _hashed(self, response: str) -> str:
         return keyed_hash(self.key, "response", response)

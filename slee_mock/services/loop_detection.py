@@ -1,9 +1,9 @@
-"""Loops and spirals (RFC 3261 16.3 step 4): has a request been here before, asked for the same?
+"""Loop detection (RFC 3261 16.3 step 4): has this request been here before, with the same goal?
 
-Pure. Each Via of the cluster carries `asked`, a word for what it was asked for. A request that
-comes back with another is a spiral and goes on; one with the same would come back for ever. The
-word needs no signature, for the branch beside it has one, and it stays out of the branch, which the
-CANCEL has to have too.
+Each Via of the cluster has a parameter `asked`, a hash of the goal. A request that comes back with
+another goal is a spiral and goes on; with the same one it would come back for ever. The parameter
+needs no signature, for the branch beside it has one. It is not in the branch, which the CANCEL must
+have too.
 """
 
 from __future__ import annotations

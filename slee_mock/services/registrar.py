@@ -1,17 +1,17 @@
-"""The registrar service (RFC 3261 10.3): who can be reached where, and until when.
+"""The registrar (RFC 3261 10.3): an entity is an address-of-record, its record the bindings.
 
-Pure. One entity per address-of-record; several bindings each, all-or-nothing per request.
+A REGISTER takes effect as a whole or not at all.
 
-CSeq. A REGISTER is compared with the living bindings that it names, if they have its Call-ID (10.3
-step 7), and for MEMORY seconds with the last REGISTER that was heard with its Call-ID, whatever has
-become of its bindings. A lower CSeq is refused; an equal one is answered and changes nothing. The
-second comparison keeps out what the network or a frozen server says late: no phone repeats a
-REGISTER for longer than 32 s (17.1.2.2), nor does the forwarder, and a server that was frozen for
-longer drops those that it finds in its socket (receive_queue.py). After that a phone that was
-started anew may begin again with CSeq 1 and its old Call-ID, once its bindings were removed or have
-expired.
+CSeq orders a phone's REGISTERs per Call-ID. A REGISTER is compared
+- with the living bindings that it names, if they have its Call-ID (10.3 step 7), and
+- for MEMORY_SECONDS with the last REGISTER of its Call-ID, whatever became of its bindings.
+A lower CSeq is refused; an equal one is answered and changes nothing. The second comparison keeps
+out what the network or a frozen server delivers late: no phone repeats a REGISTER for longer than
+32 s (17.1.2.2), nor does the forwarder, and a server that was frozen for longer drops those in its
+socket (receive_queue.py). After that a restarted phone may begin with CSeq 1 and its old Call-ID,
+once its bindings were removed or have expired.
 
-Contacts. One that no call could reach is refused: the forwarder looks no names up and speaks UDP.
+A contact that no call could reach is refused: the forwarder looks up no names and speaks UDP.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ DEFAULT_EXPIRES = 3600  # seconds; also what a malformed wish means (RFC 3261 10
 MOST_EXPIRES = 3600
 LEAST_EXPIRES = 10
 MOST_BINDINGS = 10  # alive at once, per address-of-record
-MEMORY = PATIENCE  # seconds for which a Call-ID is remembered beyond its bindings
+MEMORY_SECONDS = PATIENCE  # seconds for which a Call-ID is remembered beyond its bindings
 MOST_REMEMBERED = 20  # Call-IDs, per address-of-record
 MOST_SHOWN = 60  # characters of a contact in a Warning
 
@@ -83,13 +83,13 @@ class Registrar:
         updated = self._updated(known, event)
         if isinstance(updated, Outcome):
             return updated
-        answer = self._answers.answer(event, 200, fields=_listing(updated, event.wall))
+        answer = self._answers.answer(event, 200, fields=_listing(updated, event.time))
         writes = () if updated == known else (updated,)
         return Outcome(
             writes=writes,
             sends=(answer,),
             consumed=True,
-            log_text=f"{entity.name} {len(updated.live(event.wall))} bound",
+            log_text=f"{entity.name} {len(updated.live(event.time))} bound",
         )
 
     def _updated(self, known: Bindings, event: RequestEvent) -> Bindings | Outcome:
@@ -102,7 +102,7 @@ class Registrar:
         wishes = self._wishes(known, values, event)
         if isinstance(wishes, Outcome):
             return wishes
-        bindings = known.live(event.wall)
+        bindings = known.live(event.time)
         last = _last_cseq(known.heard, bindings, wishes, event)
         if request.cseq.number < last:
             return self._answers.refuse(event, 500, "CSeq Out Of Order")
@@ -123,7 +123,7 @@ class Registrar:
                 return self._answers.refuse(
                     event, 400, "Wildcard Needs Expires Zero And No Other Contact"
                 )
-            return [Wish(Uri.parse(each.contact), 0, each.q) for each in known.live(event.wall)]
+            return [Wish(Uri.parse(each.contact), 0, each.q) for each in known.live(event.time)]
         contacts = [NameAddr.parse_any(value) for value in values]
         wishes = [_wish(contact, _expires_of(event.request)) for contact in contacts]
         for wish in wishes:
@@ -143,8 +143,8 @@ class Registrar:
             contact=str(wish.uri),
             call_id=event.request.call_id,
             cseq=event.request.cseq.number,
-            expires_at=event.wall + wish.expires,
-            refreshed_at=event.wall,
+            expires_at=event.time + wish.expires,
+            refreshed_at=event.time,
             q=wish.q,
             server=self._server,
         )
@@ -194,7 +194,7 @@ def _last_cseq(
 ) -> int:
     """The highest CSeq that the request has to exceed; -1 if there is none."""
     call_id = event.request.call_id
-    lately = [each for each in heard if event.wall - each.wall < MEMORY]
+    lately = [each for each in heard if event.time - each.wall < MEMORY_SECONDS]
     named = [
         each
         for each in bindings
@@ -205,18 +205,18 @@ def _last_cseq(
 
 
 def _heard(known: Bindings, event: RequestEvent) -> tuple[LastRegister, ...]:
-    now = LastRegister(event.request.call_id, event.request.cseq.number, event.wall)
+    last = LastRegister(event.request.call_id, event.request.cseq.number, event.time)
     before = (
         each
         for each in known.heard
-        if each.call_id != now.call_id and event.wall - each.wall < MEMORY
+        if each.call_id != last.call_id and event.time - each.wall < MEMORY_SECONDS
     )
-    return (now, *before)[:MOST_REMEMBERED]
+    return (last, *before)[:MOST_REMEMBERED]
 
 
-def _listing(bindings: Bindings, wall: float) -> list[tuple[str, str]]:
+def _listing(bindings: Bindings, now: float) -> list[tuple[str, str]]:
     contacts = [
-        ("Contact", f"<{each.contact}>;expires={math.ceil(each.expires_at - wall)};q={each.q:g}")
-        for each in bindings.live(wall)
+        ("Contact", f"<{each.contact}>;expires={math.ceil(each.expires_at - now)};q={each.q:g}")
+        for each in bindings.live(now)
     ]
-    return [*contacts, ("Date", formatdate(wall, usegmt=True))]
+    return [*contacts, ("Date", formatdate(now, usegmt=True))]

@@ -1,13 +1,20 @@
-"""Serial forking: the bindings of a user, tried one after the other (RFC 3261 16.6 and 16.7).
+"""Serial forking: the bindings of a user are tried one after the other (RFC 3261 16.6, 16.7).
 
-Pure. The best binding rings. If nothing at all is heard of it for `SILENCE` seconds, not even 100,
-or if the forwarder says that nobody listens there, the INVITE goes to the next one too. The first
-that answers anything is the one that rings; what others say later is answered here: one that rings
-is cancelled, a refusal is acknowledged. The caller hears that nobody is there once this holds of
-all of them. Every 2xx is passed on (16.7 step 5).
+Rules
+- The best binding is tried first. The INVITE goes to the next one as well if the first gives no
+  response at all, not even 100, for SILENCE_SECONDS, or if the forwarder says that nobody listens
+  there (503; 408 of a proxy).
+- The binding that responds first is the one that rings. What the others say later is answered
+  here: a ringing one is cancelled, a refusal is acknowledged.
+- The caller hears the failure once no binding is left. Every 2xx is passed on (16.7 step 5).
 
-The record is a timer, so that the next binding is tried also where a server dies. All attempts
-share the branch that names the leg (`way`); a number behind a full stop tells them apart.
+Theory of operation
+- A Search record keeps the INVITE and the bindings that were tried. It is a timer, so the next
+  binding is tried although the server that began has died.
+- All attempts of a leg share its branch (`way`); a number behind a full stop tells them apart.
+
+Trap: CANCEL and the ACK to a failure follow `Leg.target` and `Leg.attempt`, so whenever the ringing
+binding changes, the call's leg is saved with the search (`_aimed`).
 """
 
 from __future__ import annotations
@@ -25,10 +32,10 @@ from slee_mock.services.call_record import Call, Leg, Search
 from slee_mock.store.interface import Transaction
 from slee_mock.store.records import Record, replace
 
-SILENCE = 2.0  # seconds
+SILENCE_SECONDS = 2.0  # seconds
 # Nobody was there: a proxy gave up, or, as the forwarder says, the address refuses (18.4).
 NOBODY_THERE = (408, 503)
-KEPT_FOR = 3600.0  # seconds; a search is over long before
+KEPT_SECONDS = 3600.0  # seconds; a search is over long before
 
 
 class Verdict(NamedTuple):
@@ -51,8 +58,8 @@ def attempt_of(branch: str) -> tuple[str, int]:
     return way, int(number) if is_number(number, 2) else 0
 
 
-def is_old(search: Search, wall: float) -> bool:
-    return wall - search.began > KEPT_FOR
+def is_old(search: Search, now: float) -> bool:
+    return now - search.began > KEPT_SECONDS
 
 
 class Searches:
@@ -65,20 +72,20 @@ class Searches:
         return Search(
             leg.way,
             call_id,
-            event.wall,
+            event.time,
             event.request.to_bytes().decode("latin-1"),
             (leg.target,),
             (self._via,),
-            next_at=event.wall + SILENCE,
+            next_at=event.time + SILENCE_SECONDS,
         )
 
-    def timer(self, search: Search, transaction: Transaction, wall: float) -> Outcome:
+    def timer(self, search: Search, transaction: Transaction, now: float) -> Outcome:
         """Nobody has answered for so long."""
         call = transaction.read(Call, search.call_id)
         ended = Outcome(writes=(replace(search, next_at=None),), consumed=True, log_text="timer")
         if call is None or call.over or call.given_up or call.confirmed or search.heard >= 0:
             return ended
-        return self._next(search, call, transaction, wall) or ended
+        return self._next(search, call, transaction, now) or ended
 
     def response(
         self,
@@ -87,14 +94,14 @@ class Searches:
         attempt: int,
         response: Response,
         transaction: Transaction,
-        wall: float,
+        now: float,
     ) -> Verdict:
         """`response` is to the attempt of this number."""
         attempt = min(attempt, len(search.tried) - 1)
         is_heard, is_final = search.heard in (-1, attempt), response.status >= 300
         is_open = not (call.over or call.confirmed or call.given_up)
         if is_heard and response.status in NOBODY_THERE and is_open:
-            follow = self._failed(call, search, attempt, transaction, wall)
+            follow = self._failed(call, search, attempt, transaction, now)
             if follow:
                 sends = (self._ask(search, attempt, "ACK", response), *follow.sends)
                 return Verdict(False, None, follow.writes, sends)
@@ -126,13 +133,13 @@ class Searches:
         return Verdict(True, None if updated == call else updated, writes)
 
     def _failed(
-        self, call: Call, search: Search, attempt: int, transaction: Transaction, wall: float
+        self, call: Call, search: Search, attempt: int, transaction: Transaction, now: float
     ) -> Outcome | None:
         """Nobody is at this binding. The next one is tried; where there is none, a phone that has
         not said anything yet may still answer (RFC 3261 16.7 step 5). None: nobody is left."""
         failed = (*(each for each in search.failed if each != attempt), attempt)
         known = replace(search, heard=-1, failed=failed)
-        follow = self._next(known, call, transaction, wall)
+        follow = self._next(known, call, transaction, now)
         silent = [each for each in range(len(search.tried)) if each not in failed]
         if follow or search.heard >= 0 or not silent:
             return follow
@@ -141,17 +148,17 @@ class Searches:
         return Outcome(writes=writes, consumed=True)
 
     def _next(
-        self, search: Search, call: Call, transaction: Transaction, wall: float
+        self, search: Search, call: Call, transaction: Transaction, now: float
     ) -> Outcome | None:
         request = _restored(search)
         bindings = transaction.read(Bindings, address_of_record(Uri.parse(request.uri)))
-        live = bindings.live(wall) if bindings else []
+        live = bindings.live(now) if bindings else []
         target = next((each.contact for each in live if each.contact not in search.tried), "")
         if not target:
             return None
         attempt = len(search.tried)
         tried, by = (*search.tried, target), (*search.by, self._via)
-        known = replace(search, tried=tried, by=by, next_at=wall + SILENCE)
+        known = replace(search, tried=tried, by=by, next_at=now + SILENCE_SECONDS)
         writes = (known, _aimed(call, known, attempt))
         send = self._forward(request, target, attempt)
         return Outcome(

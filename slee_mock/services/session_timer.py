@@ -1,8 +1,8 @@
-"""Session timers, the proxy's part (RFC 4028 8), so that the call of vanished phones ends one day.
+"""Session timers, the proxy's part (RFC 4028 8): they end the call of phones that have vanished.
 
-Pure. The proxy asks for a session interval in every INVITE and UPDATE. Phones that know session
-timers then refresh the session in time; if only the callee's does not, the caller's is told to. If
-neither does, the call is presumed over when no message of it has passed for the same interval.
+The proxy asks for a session interval in every INVITE and UPDATE. Phones that know session timers
+then refresh the session in time; if only the caller's does, it is told to. If neither does, the
+call is presumed over when none of its messages has passed for that interval.
 """
 
 from __future__ import annotations
@@ -19,8 +19,7 @@ _SECONDS = re.compile(r"([0-9]{1,9})\s*(;.*)?")
 
 
 class SessionTimers:
-    """`interval`: seconds after which a session that nobody refreshes is over; 0: the proxy cares
-    for none."""
+    """`interval`: seconds after which a session that nobody refreshes is over; 0: none is."""
 
     def __init__(self, interval: int) -> None:
         self._interval = interval
@@ -32,7 +31,7 @@ class SessionTimers:
         theirs = _seconds(request, "Session-Expires")
         return theirs is not None and theirs < self.least and knows_timers(request)
 
-    def asked(self, request: Request) -> int:
+    def request_interval(self, request: Request) -> int:
         """The interval with which the request goes on: never longer than the phone's own, unless
         that was too short."""
         if not self._interval:
@@ -41,9 +40,9 @@ class SessionTimers:
         wanted = self._interval if theirs is None else min(theirs, self._interval)
         return max(wanted, self.least, _seconds(request, "Min-SE") or 0)
 
-    def ask(self, onward: Request) -> None:
-        """Writes into the request what `asked` says."""
-        asked, theirs = self.asked(onward), _seconds(onward, "Session-Expires")
+    def write_request(self, onward: Request) -> None:
+        """Writes `request_interval` into the request."""
+        asked, theirs = self.request_interval(onward), _seconds(onward, "Session-Expires")
         if asked in (0, theirs):
             return
         if theirs is not None and theirs < asked:  # of a phone that would not understand 422
@@ -51,7 +50,7 @@ class SessionTimers:
         _, semicolon, params = (onward.get("Session-Expires") or "").partition(";")
         onward.set("Session-Expires", f"{asked}{semicolon}{params}")
 
-    def grant(self, onward: Response, asked: int, is_known_to_asker: bool) -> int | None:
+    def accept(self, onward: Response, asked: int, is_known_to_asker: bool) -> int | None:
         """The interval that a 2xx to a request with `asked` puts into force; None: no phone will
         refresh the session within this server's own, so that its silence has to tell its end. Where
         only the asker knows timers, the response is to tell it that it refreshes."""

@@ -37,7 +37,7 @@ class Tariff:
     def money(self, minor: int) -> str:
         return str(Decimal(minor).scaleb(-self.digits))
 
-    def begun(self, answered: float, until: float) -> int:
+    def started_units(self, answered: float, until: float) -> int:
         """Units that have begun before `until`; answering begins the first."""
         return max(1, -(-milliseconds(answered, until) // (self.unit * 1000)))
 

@@ -1,2 +1,1 @@
-"""The store that the servers of a cluster share: its contract, SQLite, Redis, and what lies in
-it."""
+"""The cluster's store: its interface and transaction, SQLite, Redis, purge, degraded mode."""

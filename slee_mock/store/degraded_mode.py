@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import collections
 from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
 from sip.errors import RemoteProtocolError
 from sip.message import Request, Response
@@ -46,7 +47,13 @@ PASSED_METHODS = ("ACK", "BYE", "CANCEL")
 NO_STORE = "the cache of calls has no other rows"
 MOST_NAMED = 5  # deferred events in a sentence for the log
 
-Identity = tuple[str, int, str]  # of a message, within a call: method or status, CSeq, From tag
+
+class Identity(NamedTuple):
+    """Of a message within a call: a retransmission has the same."""
+
+    label: str  # method or status
+    cseq: int
+    from_tag: str
 
 
 class CallCache:
@@ -178,9 +185,7 @@ class DegradedMode:
     def describe(self) -> str:
         """What is deferred, in words for the log."""
         found = [(call_id, each) for call_id, events in self._deferred.items() for each in events]
-        named = ", ".join(
-            f"{what} of call {call_id}" for call_id, (what, _, _) in found[:MOST_NAMED]
-        )
+        named = ", ".join(f"{each.label} of call {call_id}" for call_id, each in found[:MOST_NAMED])
         return f"{named} and {len(found) - MOST_NAMED} more" if len(found) > MOST_NAMED else named
 
     def _is_ringing(self, request: Request) -> bool:
@@ -205,10 +210,10 @@ class DegradedMode:
         worth it."""
         message = _message(event)
         known = self._deferred.get(message.call_id, {})
-        what = (
+        label = (
             event.request.method if isinstance(event, RequestEvent) else str(event.response.status)
         )
-        identity = (what, message.cseq.number, message.from_tag)
+        identity = Identity(label, message.cseq.number, message.from_tag)
         if identity in known or all(type(each) is CallEvent for each in outcome.fires):
             return True
         if self.deferred >= MOST_DEFERRED:

@@ -115,7 +115,7 @@ class Cluster:
         self, users: dict[str, str] | None = None, store: Any = None, **context: Any
     ) -> None:
         self.store = store or DictStore()
-        self.wall = 1_800_000_000.0
+        self.now = 1_800_000_000.0
         self.outcome: Any = None
         self.fired: list[Outcome] = []  # by the last tick
         self.failures: list[Any] = []  # services' exceptions, and sentences for the operator
@@ -133,7 +133,7 @@ class Cluster:
     def restart(self, name: str) -> Node:
         """A new process, which knows nothing but the store."""
         made = Context(server=name, address=ADDRESSES[name], key=KEY, **self._context)
-        member = Member(name, ADDRESSES[name], started=self.wall)
+        member = Member(name, ADDRESSES[name], started=self.now)
         store = KeyedStore(self.store, "in memory")
         self.nodes[name] = Node(made, member, store, FORWARDER, (), self)
         return self.nodes[name]
@@ -175,19 +175,19 @@ class Cluster:
         source: Address = FORWARDER,
     ) -> list[Outcome]:
         datagrams = [
-            Datagram(each if isinstance(each, bytes) else each.to_bytes(), source, self.wall)
+            Datagram(each if isinstance(each, bytes) else each.to_bytes(), source, self.now)
             for each in messages
         ]
-        turn = self.nodes[at].receive(datagrams, self.wall)
+        turn = self.nodes[at].receive(datagrams, self.now)
         return [outcome for outcomes in turn for outcome in outcomes]
 
     def tick(self, at: str = "server1") -> list[Any]:
         """A server's sign of life, what it deferred while the store was down, and its timers; what
         is sent on account of the timers."""
         node, self.fired = self.nodes[at], []
-        node.sign_of_life(self.wall)
-        while node.deadline <= self.wall:
-            self.fired += node.on_deadline(self.wall)
+        node.sign_of_life(self.now)
+        while node.deadline <= self.now:
+            self.fired += node.on_deadline(self.now)
         return [parse(send.data) for outcome in self.fired for send in outcome.sends]
 
     def one(
@@ -203,16 +203,16 @@ class Cluster:
     def bill(self, call_id: str = "c1") -> BillTotal:
         bill = self.get(Bill, call_id)
         assert bill is not None
-        return total_at(bill, self.wall)
+        return total_at(bill, self.now)
 
     def sign(self, *names: str) -> None:
         """A sign of life of each named server, now."""
         for name in names:
-            self.nodes[name].sign(self.wall)
+            self.nodes[name].sign(self.now)
 
     def bindings(self, aor: str) -> list[str]:
         found = self.get(Bindings, aor)
-        return [each.contact for each in found.live(self.wall)] if found else []
+        return [each.contact for each in found.live(self.now)] if found else []
 
 
 def cluster_with_bob(expires: str = "300", **context: Any) -> Cluster:

@@ -90,7 +90,7 @@ class Server:
 
     def restart(self, now: float) -> None:
         """A new process of this server."""
-        self._world.cluster.wall = DAY + now
+        self._world.cluster.now = DAY + now
         node = self._world.cluster.restart(self.name)
         node.start(DAY + now)
         self.killed, self.deadline = False, now
@@ -105,7 +105,7 @@ class Server:
 
     def _handle(self, packets: Sequence[tuple[bytes, Address]], now: float) -> list[Packet]:
         self.handled += len(packets)
-        self._world.cluster.wall = DAY + now
+        self._world.cluster.now = DAY + now
         datagrams = [Datagram(data, source, DAY + now) for data, source in packets]
         turn = self._world.cluster.nodes[self.name].receive(datagrams, DAY + now)
         return [packet for outcomes in turn for packet in _packets(outcomes)]
@@ -114,7 +114,7 @@ class Server:
         if self.killed or self.frozen:
             self.deadline = now + SIGN_OF_LIFE
             return []
-        self._world.cluster.wall = DAY + now
+        self._world.cluster.now = DAY + now
         node = self._world.cluster.nodes[self.name]
         packets = _packets(node.on_deadline(DAY + now))
         self.deadline = max(node.deadline - DAY, now + TICK)

@@ -6,13 +6,13 @@ from __future__ import annotations
 from itertools import permutations
 
 import pytest
+from prepaid import Account
 from slee_kit import Cluster, answer, in_dialog, invite, kept, phone_request, register
 
 from slee_mock.management import csv_export as export
 from slee_mock.management import snapshot as report
 from slee_mock.services.bill_record import Bill, ServedBy, total_at
 from slee_mock.services.call_record import Call
-from slee_mock.services.prepaid import Account
 from slee_mock.store.interface import Transaction
 from slee_mock.store.records import from_json, to_json
 
@@ -37,7 +37,7 @@ def test_an_answer_that_the_caller_does_not_acknowledge_is_not_billed_and_over_a
     cluster,
 ):
     cluster.one(answer(cluster.one(invite()), 200))
-    cluster.wall += 31
+    cluster.now += 31
     cluster.tick()
     bill = cluster.bill()
     assert (bill.state, bill.seconds, bill.units, bill.total, bill.final) == (
@@ -48,21 +48,21 @@ def test_an_answer_that_the_caller_does_not_acknowledge_is_not_billed_and_over_a
         False,
     )
     assert bill.why == "bob answered, alice's phone has not acknowledged it yet"
-    cluster.wall += 1.5
+    cluster.now += 1.5
     assert cluster.bill().final, "though no server lives to see it"
     cluster.tick("server2")
     bill = cluster.bill()
     assert (bill.state, bill.why, bill.total, bill.final) == ("ended", UNHEARD, "0.00", True)
     assert (
-        cluster.get(Bill, "c1").due is None and cluster.get(Bill, "c1").ended == cluster.wall - 0.5
+        cluster.get(Bill, "c1").due is None and cluster.get(Bill, "c1").ended == cluster.now - 0.5
     )
-    assert not cluster.tick() and not cluster.store.due(cluster.wall, 10), "once is enough"
+    assert not cluster.tick() and not cluster.store.due(cluster.now, 10), "once is enough"
 
 
 @pytest.mark.parametrize("proof", ["ACK", "BYE", "INVITE"])
 def test_what_the_caller_says_in_the_dialog_proves_that_it_heard_of_the_answer(cluster, proof):
     cluster.one(answer(cluster.one(invite()), 200))
-    cluster.wall += 12
+    cluster.now += 12
     cluster.one(in_dialog(proof, contact="<sip:alice@127.0.0.1:4000>"), at="server2")
     assert (cluster.bill().seconds, cluster.bill().total) == (12, "0.20")
 
@@ -70,7 +70,7 @@ def test_what_the_caller_says_in_the_dialog_proves_that_it_heard_of_the_answer(c
 @pytest.mark.parametrize("proof", ["ACK", "BYE", "INVITE"])
 def test_a_proof_that_comes_after_the_timer_counts(cluster, proof):
     cluster.one(answer(cluster.one(invite()), 200))
-    cluster.wall += 40
+    cluster.now += 40
     cluster.tick()
     assert cluster.bill().final
     cluster.one(in_dialog(proof, contact="<sip:alice@127.0.0.1:4000>"))
@@ -81,7 +81,7 @@ def test_a_proof_that_comes_after_the_timer_counts(cluster, proof):
 def test_that_the_callee_gives_up_proves_nothing(cluster):
     """RFC 3261 13.3.1.4: it hears no ACK and says BYE."""
     cluster.one(answer(cluster.one(invite()), 200))
-    cluster.wall += 32
+    cluster.now += 32
     cluster.one(in_dialog("BYE", by="bob"))
     bill = cluster.bill()
     assert (bill.state, bill.total, bill.why) == ("ended", "0.00", f"bob hung up; {UNHEARD}")
@@ -89,10 +89,10 @@ def test_that_the_callee_gives_up_proves_nothing(cluster):
 
 def test_a_hang_up_is_the_end_though_the_timer_was_first(cluster):
     cluster.one(answer(cluster.one(invite()), 200))
-    cluster.wall += 32.5
+    cluster.now += 32.5
     cluster.tick()
     cluster.one(in_dialog("BYE", by="bob"))
-    assert (cluster.bill().ended, cluster.bill().total) == (cluster.wall, "0.00")
+    assert (cluster.bill().ended, cluster.bill().total) == (cluster.now, "0.00")
 
 
 def test_an_acknowledgement_saves_the_bill_alone_and_only_the_first(cluster):
@@ -107,12 +107,12 @@ def test_a_2xx_said_again_changes_nothing(cluster):
     offered = cluster.one(invite())
     cluster.one(answer(offered, 200))
     before = cluster.get(Bill, "c1")
-    cluster.wall += 0.5
+    cluster.now += 0.5
     cluster.one(answer(offered, 200))
     assert cluster.outcome.writes == () and cluster.get(Bill, "c1") == before
     cluster.one(ACK)
     acknowledged = cluster.get(Bill, "c1")
-    cluster.wall += 0.5
+    cluster.now += 0.5
     cluster.one(answer(offered, 200), at="server1")
     assert cluster.get(Bill, "c1") == acknowledged
 
@@ -140,11 +140,11 @@ def test_a_bill_of_an_older_version_keeps_its_total():
 
 def test_pages_and_tables_tell_which_bills_were_not_acknowledged(cluster):
     cluster.one(answer(cluster.one(invite()), 200))
-    (told,), _ = report.bills(Transaction(cluster.store), 1, None, cluster.wall)
+    (told,), _ = report.bills(Transaction(cluster.store), 1, None, cluster.now)
     assert (told["acknowledged"], told["presumed"], told["units"]) == (False, False, 0)
-    cluster.wall += 33
+    cluster.now += 33
     cluster.tick()
-    (told,), _ = report.bills(Transaction(cluster.store), 1, None, cluster.wall)
+    (told,), _ = report.bills(Transaction(cluster.store), 1, None, cluster.now)
     assert (told["acknowledged"], told["presumed"], told["total"]) == (False, True, "0.00")
     cells = dict(zip(export.HEADER, export.table([told]).strip().split(","), strict=True))
     assert (cells["why"], cells["total"], cells["talk_seconds"]) == (UNHEARD, "0.00", "0")
@@ -160,18 +160,18 @@ def test_an_answer_that_crosses_the_cancel_is_acknowledged_and_left_and_costs_no
     """RFC 3261 9.1, 15: the caller's phone has to ACK and say BYE, though its person hung up
     before."""
     offered = cluster.one(invite())
-    cluster.wall += 5
+    cluster.now += 5
     if first == "CANCEL":
         cluster.one(CANCEL)
-        cluster.wall += 0.01
+        cluster.now += 0.01
         cluster.one(answer(offered, 200))
     else:
         cluster.one(answer(offered, 200))
-        cluster.wall += 0.01
+        cluster.now += 0.01
         cluster.one(CANCEL)
-    cluster.wall += 0.01
+    cluster.now += 0.01
     cluster.one(ACK)
-    cluster.wall += 0.01
+    cluster.now += 0.01
     cluster.one(in_dialog("BYE"))
     bill = cluster.bill()
     assert (bill.state, bill.units, bill.total) == ("ended", 0, "0.00")
@@ -183,7 +183,7 @@ def test_who_cancels_and_talks_all_the_same_pays(cluster):
     cluster.one(CANCEL)
     cluster.one(answer(offered, 200))
     cluster.one(ACK)
-    cluster.wall += 25
+    cluster.now += 25
     cluster.one(in_dialog("BYE"))
     assert (cluster.bill().seconds, cluster.bill().total) == (25, "0.25")
 
@@ -204,8 +204,8 @@ def test_no_order_of_giving_up_answer_and_return_makes_a_bill_without_talk(clust
     back after 10 s. ACK and BYE are what Alice's phone says to an answer that comes after all."""
     offered = cluster.one(invite())
     cluster.one(answer(offered, 180))
-    cluster.wall += 10
-    gave_up = cluster.wall - 7
+    cluster.now += 10
+    gave_up = cluster.now - 7
     told = {
         "INVITE": kept(invite(), 9.5),
         "CANCEL": kept(CANCEL, 7.0),
@@ -217,8 +217,8 @@ def test_no_order_of_giving_up_answer_and_return_makes_a_bill_without_talk(clust
             answer(offered, 200) if each == "200" else told[each],
             at=("server1", "server2")[number % 2],
         )
-        cluster.wall += 0.02
-    cluster.wall += 33
+        cluster.now += 0.02
+    cluster.now += 33
     cluster.tick()
     bill = cluster.bill()
     assert (bill.final, bill.units, bill.total) == (True, 0, "0.00"), bill.why
@@ -232,22 +232,22 @@ def test_who_answers_and_hangs_up_while_no_server_lives_has_not_talked(cluster, 
     acknowledges in the end."""
     offered = cluster.one(invite())
     cluster.one(answer(offered, 180))
-    cluster.wall += 40
+    cluster.now += 40
     told = {"INVITE": kept(invite(), 39.5), "BYE": kept(in_dialog("BYE", by="bob"), 3.0)}
     for each in order:
         cluster.receive(answer(offered, 200) if each == "200" else told[each], at="server2")
-    cluster.wall += 0.02
+    cluster.now += 0.02
     cluster.receive(ACK, at="server2")
-    cluster.wall += 33
+    cluster.now += 33
     cluster.tick()
     assert (cluster.bill().final, cluster.bill().total) == (True, "0.00"), cluster.bill().why
 
 
 def test_who_talked_before_the_outage_pays_for_that_and_no_more(cluster):
     cluster.one(answer(cluster.one(invite()), 200))
-    cluster.wall += 0.02
+    cluster.now += 0.02
     cluster.one(ACK)
-    cluster.wall += 500
+    cluster.now += 500
     cluster.one(kept(in_dialog("BYE", by="bob"), 488.5), at="server2")
     assert (cluster.bill().seconds, cluster.bill().total) == (11, "0.20")
 
@@ -255,7 +255,7 @@ def test_who_talked_before_the_outage_pays_for_that_and_no_more(cluster):
 def test_an_ack_that_was_kept_counts_from_when_it_was_said(cluster):
     """The answer passed, both servers died; ACK and Bob's hang-up wait for their return."""
     cluster.one(answer(cluster.one(invite()), 200))
-    cluster.wall += 60
+    cluster.now += 60
     cluster.tick()
     assert cluster.bill().why == UNHEARD
     cluster.one(kept(ACK, 59.9))
@@ -272,7 +272,7 @@ def test_whoever_was_refused_is_not_billed_for_a_phone_that_answers(cluster):
     cluster.one(answer(offered, 486))
     cluster.one(answer(offered, 200))
     cluster.one(ACK)
-    cluster.wall += 12
+    cluster.now += 12
     cluster.one(in_dialog("BYE", by="bob"))
     assert (cluster.bill().total, cluster.bill().why) == ("0.00", "bob is busy")
     assert not cluster.get(Call, "c1").confirmed
@@ -288,11 +288,11 @@ def test_a_prepaid_caller_gets_back_what_was_kept_for_an_answer_that_it_never_he
     (tmp_path / "balances").write_text("alice:1.00")
     cluster = with_bob(deploy=(f"prepaid:{tmp_path / 'balances'}",))
     cluster.one(answer(cluster.one(invite()), 200))
-    assert cluster.get(Account, "alice").used(cluster.wall) == 150_000
-    cluster.wall += 33
+    assert cluster.get(Account, "alice").used(cluster.now) == 150_000
+    cluster.now += 33
     cluster.tick()
     account = cluster.get(Account, "alice")
-    assert account.used(cluster.wall) == 0 and account.calls == () and account.due is None
+    assert account.used(cluster.now) == 0 and account.calls == () and account.due is None
     if proof:
         cluster.one(in_dialog(proof, cseq=1 if proof == "ACK" else 2))
         cluster.one(in_dialog("BYE", cseq=2))

@@ -78,13 +78,13 @@ def test_what_is_no_tariff_is_told_with_an_example(text):
     ],
 )
 def test_every_started_unit_counts(length, seconds, units, total):
-    bill = total_at(answered(ended=110.0 + length), wall=1e6)
+    bill = total_at(answered(ended=110.0 + length), now=1e6)
     assert (bill.seconds, bill.units, bill.total, bill.final) == (seconds, units, total, True)
 
 
 def test_a_running_call_is_billed_until_now():
-    assert total_at(answered(), wall=121.5) == total_at(answered(), wall=121.5)
-    running = total_at(answered(), wall=121.5)
+    assert total_at(answered(), now=121.5) == total_at(answered(), now=121.5)
+    running = total_at(answered(), now=121.5)
     assert (running.state, running.seconds, running.total, running.final) == (
         "answered",
         11,
@@ -94,7 +94,7 @@ def test_a_running_call_is_billed_until_now():
 
 
 def test_a_call_nobody_answered_costs_nothing():
-    bill = total_at(after(CallRang("c1", 101.0), CallEnded("c1", 105.0, "Bob is busy")), wall=200.0)
+    bill = total_at(after(CallRang("c1", 101.0), CallEnded("c1", 105.0, "Bob is busy")), now=200.0)
     assert (bill.state, bill.seconds, bill.units, bill.total, bill.final) == (
         "ended",
         0,
@@ -136,13 +136,13 @@ def test_every_state_has_a_sentence():
 
 
 def test_a_call_that_nobody_answered_and_nobody_ended_does_not_ring_for_ever():
-    bill = total_at(after(CallRang("c1", 101.0)), wall=100.0 + 201)
+    bill = total_at(after(CallRang("c1", 101.0)), now=100.0 + 201)
     assert (bill.state, bill.why, bill.final) == ("ended", "Bob did not answer", True)
 
 
 def test_a_call_whose_answer_came_after_its_end_costs_nothing():
     """Both were kept while no server lived, and answers have no time of their own."""
-    bill = total_at(answered(at=110.0, ended=50.0), wall=140.0)
+    bill = total_at(answered(at=110.0, ended=50.0), now=140.0)
     assert (bill.state, bill.ended, bill.seconds, bill.units, bill.total) == (
         "ended",
         50.0,
@@ -170,13 +170,13 @@ def test_the_servers_shares_add_up_to_the_calls_seconds(since, shares):
         ServedBy("server1", 100.0),
         *(ServedBy(names[i % 2], each) for i, each in enumerate(since)),
     )
-    bill = total_at(answered(ended=122.95, carriers=carriers), wall=1e6)
+    bill = total_at(answered(ended=122.95, carriers=carriers), now=1e6)
     assert bill.carried == shares
     assert sum(seconds for _, seconds in bill.carried) == bill.seconds == 12
 
 
 def test_a_tariff_is_fixed_when_the_call_is_offered():
-    assert total_at(answered(ended=111.0, tariff="1+2/1s"), wall=1e6).total == "3.00"
+    assert total_at(answered(ended=111.0, tariff="1+2/1s"), now=1e6).total == "3.00"
 
 
 # -- in the cluster --------------------------------------------------------------------------------
@@ -193,9 +193,9 @@ def start_call():
 
 def test_a_dead_servers_share_ends_at_its_last_sign_of_life():
     cluster = start_call()
-    cluster.wall += 7
+    cluster.now += 7
     cluster.sign("server1")  # its last
-    cluster.wall += 5
+    cluster.now += 5
     cluster.sign("server2")
     cluster.one(in_dialog("BYE"), at="server2")
     assert cluster.bill().carried == (("server1", 7), ("server2", 5))
@@ -203,11 +203,11 @@ def test_a_dead_servers_share_ends_at_its_last_sign_of_life():
 
 def test_a_server_that_died_an_instant_ago_carried_until_now():
     cluster = start_call()
-    cluster.wall += 7.2
+    cluster.now += 7.2
     cluster.sign("server1", "server2")
-    cluster.wall += 0.4
+    cluster.now += 0.4
     cluster.one(in_dialog("OPTIONS"), at="server2")
-    cluster.wall += 5
+    cluster.now += 5
     cluster.one(in_dialog("BYE", cseq=3), at="server2")
     assert cluster.bill().carried == (("server1", 7), ("server2", 5))
 
@@ -215,10 +215,10 @@ def test_a_server_that_died_an_instant_ago_carried_until_now():
 def test_a_returned_server_carries_again():
     cluster = start_call()
     for server in ("server2", "server1", "server2"):
-        cluster.wall += 2
+        cluster.now += 2
         cluster.sign("server1", "server2")
         cluster.one(in_dialog("OPTIONS"), at=server)
-    cluster.wall += 2
+    cluster.now += 2
     cluster.one(in_dialog("BYE", cseq=3), at="server2")
     assert cluster.bill().carried == (("server1", 4), ("server2", 4))
 

@@ -111,7 +111,7 @@ def test_answers_find_their_way_back_through_either_server(cluster):
         ["127.0.0.1:5060", "127.0.0.1:4000"],
     )
     assert cluster.bill().state == "ringing"
-    cluster.wall += 3
+    cluster.now += 3
     ok = cluster.one(answer(sent, 200), at="server2")
     assert ok.status == 200
     assert cluster.bill().state == "answered"
@@ -201,7 +201,7 @@ def test_a_phone_that_answers_after_it_was_busy_costs_nothing_and_can_still_part
     the same."""
     offered = ring(cluster)
     cluster.one(answer(offered, 486))
-    cluster.wall += 1.0
+    cluster.now += 1.0
     refused = cluster.get(Bill, "c1")
     assert cluster.one(answer(offered, 180), at="server2").status == 180
     assert cluster.one(answer(offered, 200), at="server2").status == 200
@@ -212,14 +212,14 @@ def test_a_phone_that_answers_after_it_was_busy_costs_nothing_and_can_still_part
         "0.00",
     )
     assert cluster.one(in_dialog("ACK", cseq=1)).method == "ACK"
-    cluster.wall += 32.0
+    cluster.now += 32.0
     assert cluster.one(in_dialog("BYE", by="bob")).method == "BYE"
     assert (cluster.bill().why, cluster.bill().units) == ("bob is busy", 0)
 
 
 def test_an_answer_after_the_time_in_which_anybody_answers_counts(cluster):
     offered = ring(cluster)
-    cluster.wall += TIMER_C_SECONDS + 1.0
+    cluster.now += TIMER_C_SECONDS + 1.0
     cluster.tick()
     assert (cluster.bill().state, cluster.bill().why) == ("ended", "bob did not answer")
     cluster.one(answer(offered, 200))
@@ -229,7 +229,7 @@ def test_an_answer_after_the_time_in_which_anybody_answers_counts(cluster):
 
 def test_an_invite_repeated_after_its_time_does_not_ring_again(cluster):
     ring(cluster)
-    cluster.wall += 33
+    cluster.now += 33
     assert cluster.receive(invite(), at="server2") == []
     assert cluster.outcome.drop_reason == "invite_too_late"
 
@@ -254,10 +254,10 @@ def test_cancel_follows_its_invite_with_its_branch_from_any_member(cluster):
 def test_an_answer_that_crosses_the_cancel_makes_a_call_after_all(cluster):
     sent = ring(cluster)
     cluster.one(phone_request("CANCEL", "sip:bob@failover.test"))
-    cluster.wall += 1
+    cluster.now += 1
     cluster.one(answer(sent, 200))
     assert cluster.bill().state == "answered"
-    cluster.wall += 2
+    cluster.now += 2
     cluster.one(in_dialog("BYE"))
     assert (cluster.bill().seconds, cluster.bill().why) == (2, "alice hung up")
 
@@ -280,7 +280,7 @@ def test_cancel_of_a_merged_invite_does_not_end_the_real_one(cluster):
 
 def test_hanging_up_after_server_death_is_billed_by_the_survivor(cluster):
     talk(cluster, at="server1")
-    cluster.wall += 12
+    cluster.now += 12
     cluster.sign("server2")
     bye = cluster.one(in_dialog("BYE"), at="server2")
     assert (bye.method, bye.uri) == ("BYE", BOB_AT)
@@ -296,7 +296,7 @@ def test_hanging_up_after_server_death_is_billed_by_the_survivor(cluster):
 
 def test_bob_hangs_up(cluster):
     talk(cluster)
-    cluster.wall += 5
+    cluster.now += 5
     bye = cluster.one(in_dialog("BYE", by="bob", cseq=1))
     assert bye.uri == "sip:alice@127.0.0.1:4000"
     assert cluster.bill().why == "bob hung up"
@@ -304,9 +304,9 @@ def test_bob_hangs_up(cluster):
 
 def test_a_repeated_bye_passes_and_the_first_hang_up_time_wins(cluster):
     talk(cluster)
-    cluster.wall += 5
+    cluster.now += 5
     first = cluster.one(in_dialog("BYE"), at="server1")
-    cluster.wall += 30
+    cluster.now += 30
     again = cluster.one(in_dialog("BYE"), at="server2")
     assert again.via.branch == first.via.branch
     assert cluster.bill().seconds == 5
@@ -448,7 +448,7 @@ def test_a_call_that_ends_while_the_store_is_down_at_a_server_new_to_it_is_bille
         and cluster.outcome.drop_reason == "store_down"
     )
     cluster.store.down = False
-    cluster.wall += 2
+    cluster.now += 2
     assert cluster.one(in_dialog("BYE")).method == "BYE"
     assert (cluster.bill().state, cluster.bill().seconds) == ("ended", 2)
 
@@ -661,7 +661,7 @@ def test_a_caller_with_a_telephone_number_is_no_user_with_a_password(guarded):
 
 def test_an_old_nonce_is_stale_not_wrong(guarded):
     challenged = guarded.one(register())
-    guarded.wall += 301
+    guarded.now += 301
     late = guarded.one(authorised(register(cseq=2), challenged, "bob", "builder", "Authorization"))
     assert late.status == 401
     assert Challenge.parse(late.get("WWW-Authenticate")).stale
@@ -672,10 +672,10 @@ def test_the_password_of_the_caller_does_not_travel_to_the_callee(guarded):
     guarded.one(authorised(register(cseq=2), challenged, "bob", "builder", "Authorization"))
     challenged = guarded.one(invite())
     call = authorised(invite(cseq=2), challenged, "alice", "wonderland", "Proxy-Authorization")
-    guarded.wall += 290
+    guarded.now += 290
     sent = guarded.one(call)
     assert (sent.uri, sent.get("Proxy-Authorization")) == (BOB_AT, None)
-    guarded.wall += 15
+    guarded.now += 15
     assert guarded.one(call, at="server2").uri == BOB_AT, "a retransmission is not challenged anew"
 
 
@@ -714,7 +714,7 @@ def test_any_bytes_are_answered_counted_or_refused_and_the_store_can_be_read_aft
     shown = take_snapshot(
         Transaction(cluster.store),
         ServerStatus(Member("server1", ""), 1.0, "", "", {}),
-        cluster.wall,
+        cluster.now,
         OpenCalls(),
     )
     assert HttpResponse.json(shown.as_json()).status == 200

@@ -192,7 +192,7 @@ def test_a_bye_of_the_right_party_ends_the_bill_and_goes_to_the_other_phone_what
     cluster, by, uri
 ):
     talk(cluster)
-    cluster.wall += 12
+    cluster.now += 12
     bye = in_dialog("BYE", by)
     bye.uri = uri
     assert cluster.one(bye, at="server2").uri == (BOB_AT if by == "alice" else ALICE_AT)
@@ -373,7 +373,7 @@ def test_an_ack_to_the_answer_counts_though_its_phone_writes_it_like_one_to_a_re
     ack = in_dialog("ACK", cseq=1)
     ack.uri = "sip:bob@failover.test"
     assert cluster.one(ack).uri == BOB_AT
-    cluster.wall += 12
+    cluster.now += 12
     cluster.one(in_dialog("BYE", by="bob"))
     assert (cluster.bill().seconds, cluster.bill().total) == (12, "0.20")
 
@@ -393,7 +393,7 @@ def test_a_cancel_crosses_the_answer_and_both_phones_fall_silent(
     cluster = Cluster(session_expires=session_expires)
     cluster.one(register(expires="3600"))
     offered = cluster.one(invite())
-    cluster.wall += 3
+    cluster.now += 3
     if cancel_first:
         cluster.one(CANCEL)
     cluster.one(answer(offered, 200))
@@ -402,7 +402,7 @@ def test_a_cancel_crosses_the_answer_and_both_phones_fall_silent(
     if is_acknowledged:
         cluster.one(in_dialog("ACK", cseq=1), at="server2")
     for _ in range(70):
-        cluster.wall += 0.5
+        cluster.now += 0.5
         cluster.tick("server2")
     bill = cluster.get(Bill, "c1")
     assert bill.ended is not None and bill.ended - bill.offered <= 35.5
@@ -414,10 +414,10 @@ def test_phones_that_talk_although_a_cancel_crossed_the_answer_are_billed_to_the
     cluster.one(CANCEL)
     cluster.one(answer(offered, 200))
     cluster.one(in_dialog("ACK", cseq=1))
-    cluster.wall += 20
+    cluster.now += 20
     cluster.one(in_dialog("INFO"))
     for _ in range(300):
-        cluster.wall += 1
+        cluster.now += 1
         cluster.tick()
     cluster.one(in_dialog("BYE", cseq=3))
     assert (cluster.bill().seconds, cluster.bill().why) == (320, "alice hung up")

@@ -52,17 +52,17 @@ def sign(store: DictStore, clock: Clock, name: str = "server1", stopped: bool = 
 def test_a_clock_that_is_set_moves_no_bill(jump):
     computer, cluster = Computer(), Cluster()
     first = computer.clock(cluster.store)
-    cluster.wall = first.now()
+    cluster.now = first.now()
     cluster.sign("server1")
     cluster.one(register())
     cluster.one(answer(cluster.one(invite()), 200))
     computer.passes(7)
     computer.system += jump
     second = computer.clock(cluster.store)  # server1 has died, server2 starts after the jump
-    cluster.wall = second.now()
+    cluster.now = second.now()
     cluster.one(in_dialog("INFO"), at="server2")
     computer.passes(5)
-    cluster.wall = second.now()
+    cluster.now = second.now()
     cluster.one(in_dialog("BYE", cseq=3), at="server2")
     assert (cluster.bill().seconds, cluster.bill().total) == (12, "0.20")
     assert second.offset == pytest.approx(-jump)

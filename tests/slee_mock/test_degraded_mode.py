@@ -34,12 +34,12 @@ def test_a_hang_up_reaches_the_other_phone_and_is_billed_at_its_own_time_once_th
     cluster,
 ):
     talk(cluster)
-    cluster.wall += 25.2
+    cluster.now += 25.2
     cluster.store.down = True
     bye = cluster.one(in_dialog("BYE"))
     assert (bye.method, bye.uri) == ("BYE", "sip:bob@127.0.0.1:4100")
     assert cluster.one(answer(bye, 200)).status == 200
-    cluster.wall += 600.0
+    cluster.now += 600.0
     cluster.store.down = False
     assert cluster.bill().state == "answered" and cluster.nodes["server1"].degraded.deferred == 1
     assert cluster.tick() == [], "nobody hears of it twice"
@@ -50,7 +50,7 @@ def test_a_hang_up_reaches_the_other_phone_and_is_billed_at_its_own_time_once_th
 
 def test_the_called_phone_may_hang_up_as_well(cluster):
     talk(cluster)
-    cluster.wall += 5.0
+    cluster.now += 5.0
     cluster.store.down = True
     assert cluster.one(in_dialog("BYE", by="bob")).uri == "sip:alice@127.0.0.1:4000"
     cluster.store.down = False
@@ -62,11 +62,11 @@ def test_a_bye_that_is_repeated_before_and_after_the_stores_return_ends_the_call
     cluster,
 ):
     talk(cluster)
-    cluster.wall += 10.0
+    cluster.now += 10.0
     cluster.store.down = True
     for _ in range(3):
         assert cluster.one(in_dialog("BYE")).method == "BYE"
-        cluster.wall += 4.0
+        cluster.now += 4.0
     assert cluster.nodes["server1"].degraded.deferred == 1
     cluster.store.down = False
     assert cluster.one(in_dialog("BYE")).method == "BYE"
@@ -75,7 +75,7 @@ def test_a_bye_that_is_repeated_before_and_after_the_stores_return_ends_the_call
 
 def test_a_bye_that_another_server_could_save_first_stays_the_one_that_counts(cluster):
     talk(cluster)
-    cluster.wall += 10.0
+    cluster.now += 10.0
     cluster.receive(in_dialog("OPTIONS"), at="server2")
     cluster.store.down = True
     cluster.receive(in_dialog("BYE"))
@@ -91,7 +91,7 @@ def test_a_bye_that_another_server_could_save_first_stays_the_one_that_counts(cl
 def test_a_caller_who_gives_up_stops_the_ringing_and_pays_nothing(cluster):
     offered = cluster.one(invite())
     cluster.receive(answer(offered, 180))
-    cluster.wall += 3.0
+    cluster.now += 3.0
     cluster.store.down = True
     cancel = cluster.one(phone_request("CANCEL", "sip:bob@failover.test"))
     assert (cancel.method, cancel.uri) == ("CANCEL", "sip:bob@127.0.0.1:4100")
@@ -99,7 +99,7 @@ def test_a_caller_who_gives_up_stops_the_ringing_and_pays_nothing(cluster):
     assert cluster.one(answer(offered, 487)).status == 487
     ack = cluster.one(phone_request("ACK", "sip:bob@failover.test", to_tag="b1"))
     assert (ack.method, ack.uri) == ("ACK", "sip:bob@127.0.0.1:4100")
-    cluster.wall += 60.0
+    cluster.now += 60.0
     cluster.store.down = False
     cluster.tick()
     bill = cluster.get(Bill, "c1")
@@ -129,7 +129,7 @@ def test_an_answer_waits_until_the_store_knows_of_it(cluster):
     assert (
         cluster.receive(answer(offered, 200)) == [] and cluster.outcome.drop_reason == "store_down"
     )
-    cluster.wall += 4.0
+    cluster.now += 4.0
     cluster.store.down = False
     assert cluster.one(answer(offered, 200)).status == 200  # the phone repeats it for 32 s
     cluster.store.down = True

@@ -56,7 +56,7 @@ class CountingStore(DictStore):
 def cluster():
     made = Cluster(users=USERS, store=CountingStore())
     for user in ("known", "wild1"):
-        phone = Binding(f"sip:{user}@127.0.0.1:4100", "r1", 1, made.wall + 300, made.wall)
+        phone = Binding(f"sip:{user}@127.0.0.1:4100", "r1", 1, made.now + 300, made.now)
         Transaction(made.store).commit([Bindings(f"sip:{user}@failover.test", "", (phone,))])
     return made
 
@@ -97,7 +97,7 @@ def test_so_does_who_guesses_passwords(cluster, method, monkeypatch):
     real = gate.hash_password
     monkeypatch.setattr(gate, "hash_password", lambda *parts: hashed.append(1) or real(*parts))
     told = []
-    challenge = Challenge("failover.test", make_nonce(KEY, cluster.wall, "failover.test 127.0.0.1"))
+    challenge = Challenge("failover.test", make_nonce(KEY, cluster.now, "failover.test 127.0.0.1"))
     for user in ASKED:
         hashed.clear()
         made = request(method, user, call_id="c1")

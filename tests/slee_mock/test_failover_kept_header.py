@@ -43,7 +43,7 @@ def talk(cluster: Cluster) -> None:
 @pytest.mark.parametrize("outage", [10, 4000.0])
 def test_a_bye_that_was_kept_ends_the_bill_when_the_phone_hung_up(cluster, by, outage):
     talk(cluster)
-    cluster.wall += 12.5 + outage
+    cluster.now += 12.5 + outage
     onward = cluster.one(kept(in_dialog("BYE", by=by), outage), at="server2")
     assert (onward.method, onward.get("Failover-Kept")) == ("BYE", None)
     bill = cluster.bill()
@@ -53,14 +53,14 @@ def test_a_bye_that_was_kept_ends_the_bill_when_the_phone_hung_up(cluster, by, o
         "0.20",
         f"{by} hung up",
     )
-    assert bill.ended == cluster.wall - outage
+    assert bill.ended == cluster.now - outage
 
 
 def test_a_cancel_that_was_kept_ends_the_bill_when_the_phone_gave_up(cluster):
     offered = cluster.one(invite())
-    cluster.wall += 15
+    cluster.now += 15
     assert cluster.one(kept(CANCEL, 10.0), at="server2").get("Failover-Kept") is None
-    gave_up = cluster.wall - 10.0
+    gave_up = cluster.now - 10.0
     assert (cluster.bill().state, cluster.bill().ended) == ("ended", gave_up)
     cluster.one(answer(offered, 487), at="server2")
     assert (cluster.bill().ended, cluster.bill().why) == (gave_up, "alice gave up before an answer")
@@ -68,19 +68,19 @@ def test_a_cancel_that_was_kept_ends_the_bill_when_the_phone_gave_up(cluster):
 
 def test_a_cancel_that_was_kept_counts_though_the_timer_was_first(cluster):
     cluster.one(invite())
-    cluster.wall += 400
+    cluster.now += 400
     cluster.tick()
     assert cluster.bill().why == "bob did not answer"
     cluster.one(kept(CANCEL, 390.0))
     assert (cluster.bill().ended, cluster.bill().why) == (
-        cluster.wall - 390.0,
+        cluster.now - 390.0,
         "alice gave up before an answer",
     )
 
 
 def test_the_earliest_of_two_hang_ups_counts_in_whatever_order_they_are_passed_on(cluster):
     talk(cluster)
-    cluster.wall += 30
+    cluster.now += 30
     cluster.one(in_dialog("BYE", by="bob"))
     cluster.one(kept(in_dialog("BYE"), 10.0))
     assert (cluster.bill().seconds, cluster.bill().why) == (20, "alice hung up")
@@ -90,15 +90,15 @@ def test_the_earliest_of_two_hang_ups_counts_in_whatever_order_they_are_passed_o
 
 def test_an_invite_that_was_kept_rings_once_and_is_offered_when_the_phone_called(cluster):
     """Nothing of it was saved before the servers died."""
-    cluster.wall += 8
+    cluster.now += 8
     first = cluster.one(kept(invite(), 8.0))
     assert (first.get("Failover-Kept"), cluster.get(Call, "c1").offered) == (
         None,
-        cluster.wall - 8.0,
+        cluster.now - 8.0,
     )
     again = cluster.one(kept(invite(), 7.5), at="server2")
     assert (again.uri, again.via.branch) == (first.uri, first.via.branch)
-    cluster.wall += 26
+    cluster.now += 26
     assert cluster.receive(kept(invite(), 33.0)) == [], (
         "its phone has forgotten it, whenever it was kept"
     )
@@ -107,9 +107,9 @@ def test_an_invite_that_was_kept_rings_once_and_is_offered_when_the_phone_called
 def test_shares_stay_within_the_call_and_in_order(cluster):
     """server1 carried it and died; the hang-up was kept, and server2 has it long after."""
     talk(cluster)
-    cluster.wall += 7
+    cluster.now += 7
     cluster.sign("server1")
-    cluster.wall += 60
+    cluster.now += 60
     cluster.sign("server2")
     cluster.one(kept(in_dialog("BYE"), 55.0), at="server2")
     bill = cluster.get(Bill, "c1")
@@ -120,12 +120,12 @@ def test_shares_stay_within_the_call_and_in_order(cluster):
 
 def test_a_message_older_than_the_last_carrier_takes_no_time_from_it(cluster):
     talk(cluster)
-    cluster.wall += 20
+    cluster.now += 20
     cluster.sign("server1", "server2")
     cluster.one(in_dialog("INFO"), at="server2")
-    cluster.wall += 1
+    cluster.now += 1
     cluster.one(kept(in_dialog("INFO", cseq=3), 15.0), at="server1")
-    cluster.wall += 4
+    cluster.now += 4
     cluster.one(in_dialog("BYE", cseq=4), at="server1")
     bill = cluster.get(Bill, "c1")
     assert [each.since for each in bill.carriers] == sorted(each.since for each in bill.carriers)
@@ -153,14 +153,14 @@ def test_a_message_older_than_the_last_carrier_takes_no_time_from_it(cluster):
 )
 def test_nonsense_is_taken_off_and_ignored(cluster, nonsense):
     talk(cluster)
-    cluster.wall += 12
+    cluster.now += 12
     assert cluster.one(kept(in_dialog("BYE"), nonsense)).get("Failover-Kept") is None
     assert cluster.bill().seconds == 12
 
 
 def test_two_fields_are_nonsense(cluster):
     talk(cluster)
-    cluster.wall += 12
+    cluster.now += 12
     assert cluster.one(kept(kept(in_dialog("BYE"), 3.0), 5.0)).all("Failover-Kept") == []
     assert cluster.bill().seconds == 12
 
@@ -168,7 +168,7 @@ def test_two_fields_are_nonsense(cluster):
 @pytest.mark.parametrize("source", [(FORWARDER[0], 4000), ("192.0.2.9", FORWARDER[1])])
 def test_a_phone_that_sends_straight_to_a_server_cannot_shorten_its_bill(cluster, source: Address):
     talk(cluster)
-    cluster.wall += 3600
+    cluster.now += 3600
     onward = cluster.one(kept(in_dialog("BYE"), 3595.0), source=source)
     assert (onward.method, onward.get("failover-kept")) == ("BYE", None)
     assert cluster.bill().seconds == 3600
@@ -185,11 +185,11 @@ def test_no_request_carries_the_field_on(cluster, method):
 def test_no_time_of_a_bill_is_before_its_call(cluster):
     offered = cluster.one(invite())
     cluster.one(kept(CANCEL, 100.0))
-    assert cluster.bill().ended == cluster.wall
+    assert cluster.bill().ended == cluster.now
     cluster.one(answer(offered, 200))
     cluster.one(in_dialog("ACK", cseq=1))
     cluster.one(kept(in_dialog("BYE"), 100.0))
-    assert cluster.bill().ended == cluster.wall and cluster.bill().total == "0.00"
+    assert cluster.bill().ended == cluster.now and cluster.bill().total == "0.00"
 
 
 # -- a server as it runs ---------------------------------------------------------------------------

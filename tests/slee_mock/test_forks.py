@@ -66,10 +66,10 @@ def test_a_caller_with_two_dialogs_hangs_one_up_and_talks_on_with_the_other(clus
         cluster.one(answer(offered, 200, contact, tag), at="server2")
         assert speak(cluster, "ACK", tag, contact, cseq=1).uri == contact.strip("<>")
     second = "b2" if first == "b1" else "b1"
-    cluster.wall += 3
+    cluster.now += 3
     assert speak(cluster, "BYE", first, phones[first]).method == "BYE"
     assert cluster.bill().state == "answered", "she talks on"
-    cluster.wall += 9
+    cluster.now += 9
     assert speak(cluster, "INFO", second, phones[second], by="bob").uri == ALICE_AT
     assert (
         speak(cluster, "BYE", second, phones[second], cseq=3, by="bob", at="server2").uri
@@ -86,10 +86,10 @@ def test_a_second_answer_that_its_caller_ignores_does_not_hold_the_bill_open(clu
     cluster.one(answer(offered, 200, DESK, "b1"))
     speak(cluster, "ACK", "b1", DESK, cseq=1)
     cluster.one(answer(offered, 200, CELL, "b2"))
-    cluster.wall += 5
+    cluster.now += 5
     speak(cluster, "BYE", "b1", DESK)
     assert (cluster.bill().final, cluster.bill().seconds) == (True, 5)
-    cluster.wall += 27
+    cluster.now += 27
     assert speak(cluster, "BYE", "b2", CELL, by="bob").uri == ALICE_AT, "it gives up"
     assert cluster.bill().seconds == 5
 
@@ -192,7 +192,7 @@ def test_bob_s_pbx_sends_the_call_on_to_carol_and_there_is_one_bill(cluster):
     ok = through(cluster, to_carol, 200, at="server2")
     assert [via.sent_by for via in ok.vias] == ["127.0.0.1:5060", "127.0.0.1:4000"]
     assert speak(cluster, "ACK", "k1", CAROL_AT, cseq=1).uri == CAROL_AT
-    cluster.wall += 12
+    cluster.now += 12
     assert speak(cluster, "BYE", "k1", CAROL_AT, by="bob", at="server2").uri == ALICE_AT
     bills = Transaction(cluster.store).scan(Bill)
     assert [(bill.call_id, bill.caller, bill.callee) for bill in bills] == [("c1", "alice", "bob")]
@@ -337,13 +337,13 @@ def test_a_b2bua_that_keeps_the_call_id_makes_a_call_of_its_own(cluster):
     mine = {"user": "bob", "tag": "p1", "to": f"<{CAROL}>", "to_tag": "k1"}
     assert cluster.one(phone_request("ACK", CAROL_AT, branch="z9hG4bKack", **mine)).uri == CAROL_AT
     assert cluster.one(in_dialog("ACK", cseq=1)).uri == BOB_AT
-    cluster.wall += 12
+    cluster.now += 12
     assert cluster.one(in_dialog("BYE")).uri == BOB_AT
     bills = {
         bill.callee: cluster.bill(bill.call_id) for bill in Transaction(cluster.store).scan(Bill)
     }
     assert (bills["bob"].final, bills["carol"].final) == (True, False)
-    cluster.wall += 1
+    cluster.now += 1
     bye = phone_request(
         "BYE", BOB_AT, "carol", to="<sip:bob@failover.test>", to_tag="p1", tag="k1", cseq=1
     )

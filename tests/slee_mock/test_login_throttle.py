@@ -6,7 +6,13 @@ import pytest
 from slee_kit import KEY, Cluster, invite, register
 
 from sip.digest import Challenge, answer, make_nonce
-from slee_mock.services.login_throttle import MEMORY, MOST, SLOTS, FailedLogins, FailedLoginSlot
+from slee_mock.services.login_throttle import (
+    MEMORY_SECONDS,
+    MOST_PER_SLOT,
+    SLOTS,
+    FailedLogins,
+    FailedLoginSlot,
+)
 from slee_mock.store.interface import Transaction
 
 REALM = "failover.test"
@@ -22,7 +28,7 @@ class Guard:
         self._tries = 0
 
     def challenge(self, address="192.0.2.7"):
-        return Challenge(REALM, make_nonce(KEY, self.cluster.wall, f"{REALM} {address}"))
+        return Challenge(REALM, make_nonce(KEY, self.cluster.now, f"{REALM} {address}"))
 
     def request(self, password, user="bob", address="192.0.2.7", made=register, challenge=None):
         self._tries += 1
@@ -65,7 +71,7 @@ def test_after_ten_wrong_passwords_each_further_one_has_to_wait_and_the_right_on
     assert guard.says("builder").status == 500, (
         "the right one is not looked at: else nobody would have to wait"
     )
-    guard.cluster.wall += 1
+    guard.cluster.now += 1
     assert guard.says("builder").status == 200
     assert guard.guesses(10) == [401] * 10, "forgotten"
 
@@ -75,12 +81,12 @@ def test_waits_double_up_to_a_minute_and_all_is_forgotten_after_an_hour(guard):
     waits = []
     for _ in range(8):
         waits.append(int(guard.says("guess").get("Retry-After")))
-        guard.cluster.wall += waits[-1] - 0.5
+        guard.cluster.now += waits[-1] - 0.5
         assert guard.says("guess").status == 500
-        guard.cluster.wall += 0.5
+        guard.cluster.now += 0.5
         assert guard.guesses(1) == [401]
     assert waits == [1, 2, 4, 8, 16, 32, 64, 64]
-    guard.cluster.wall += MEMORY + 1
+    guard.cluster.now += MEMORY_SECONDS + 1
     assert guard.guesses(11) == [401] * 10 + [500]
 
 
@@ -124,7 +130,7 @@ def test_passwords_guessed_with_calls_and_with_registrations_are_added_up(guard)
 
 def test_with_an_old_nonce_or_somebody_elses_no_password_is_looked_at(guard):
     old, others = guard.challenge(), guard.challenge("198.51.100.66")
-    guard.cluster.wall += 301
+    guard.cluster.now += 301
     for challenge in (old, others, Challenge(REALM, "5f5e100.made-up")):
         heard = [
             guard.says(password, challenge=challenge) for password in ["guess"] * 11 + ["builder"]
@@ -148,7 +154,7 @@ def test_a_retransmission_is_no_guess_and_hears_what_it_heard(guard):
     assert heard == heard[:1] * 3
     assert guard.cluster.outcome.writes == ()
     assert guard.cluster.one(tenth, "server2").status == 401
-    guard.cluster.wall += 1
+    guard.cluster.now += 1
     assert guard.says("builder").status == 200
 
 
@@ -166,21 +172,22 @@ def test_a_flood_of_names_fills_a_fixed_number_of_rows_of_a_fixed_length(guard):
         transaction.commit(
             [
                 FailedLogins.read(transaction, KEY, f"user{number}", "192.0.2.66").failed(
-                    "x", guard.cluster.wall
+                    "x", guard.cluster.now
                 )
             ]
         )
     rows = store.scan(FailedLoginSlot.KIND)
     assert len(rows) == SLOTS
     assert (
-        max(len(Transaction(store).read(FailedLoginSlot, key).guessers) for key, _ in rows) == MOST
+        max(len(Transaction(store).read(FailedLoginSlot, key).guessers) for key, _ in rows)
+        == MOST_PER_SLOT
     )
     assert max(len(row.text) for _, row in rows) < 3000
 
 
 def test_a_clock_set_back_by_a_day_locks_nobody_out(guard):
     guard.guesses(15)
-    guard.cluster.wall -= 86_400
+    guard.cluster.now -= 86_400
     assert guard.says("builder").status == 200
 
 
@@ -220,7 +227,7 @@ def test_any_name_can_be_asked_for_its_password(user):
         for each in user
     )
     request = register(user=escaped)
-    challenge = Challenge(REALM, make_nonce(KEY, cluster.wall, f"{REALM} 127.0.0.1"), "SHA-256")
+    challenge = Challenge(REALM, make_nonce(KEY, cluster.now, f"{REALM} 127.0.0.1"), "SHA-256")
     request.add(
         "Authorization",
         str(answer(challenge, "REGISTER", request.uri, user, 'pass"word\\,ü', "cn")),
@@ -245,7 +252,7 @@ def test_algorithms_are_offered_as_the_operator_prefers_them_and_no_other_is_tak
         for algorithm in both:
             cluster = Cluster(users=RIGHT, digest=digest)
             challenge = Challenge(
-                REALM, make_nonce(KEY, cluster.wall, f"{REALM} 127.0.0.1"), algorithm
+                REALM, make_nonce(KEY, cluster.now, f"{REALM} 127.0.0.1"), algorithm
             )
             request = register()
             request.add(

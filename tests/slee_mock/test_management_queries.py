@@ -92,11 +92,11 @@ def test_a_server_knows_its_role_from_its_forwarders_heartbeats_and_from_nobody_
     cluster.nodes["server1"].options = OptionsResponder(
         LocalResponses(b"key"), "192.0.2.10", "127.0.0.2", "127.0.0.1"
     )
-    assert beat(cluster, "hot") == ("hot", cluster.wall)
-    first, cluster.wall = cluster.wall, cluster.wall + 5
+    assert beat(cluster, "hot") == ("hot", cluster.now)
+    first, cluster.now = cluster.now, cluster.now + 5
     assert beat(cluster, "hot") == ("hot", first), "nothing new"
     assert beat(cluster, "") == ("hot", first), "a standby that says nothing changes nothing"
-    assert beat(cluster, "replica") == ("replica", cluster.wall)
+    assert beat(cluster, "replica") == ("replica", cluster.now)
 
 
 def roles(*members):

@@ -7,13 +7,13 @@ import random
 import re
 
 import pytest
+from prepaid import Account, Reservation, balance_end, money, read_balances
 from slee_kit import ADDRESSES, Cluster, answer, invite, kept, phone_request, register
 from wire import DELAY, World
 
 from sip.message import Request, Response
 from slee_mock.container.deployment import DeployError
 from slee_mock.services.bill_record import Bill, total_at
-from slee_mock.services.prepaid import Account, Charged, balance_end, money, read_balances
 from slee_mock.store.interface import Transaction
 
 TARIFF = "0.10+0.05/10s"
@@ -35,7 +35,7 @@ def prepaid(tmp_path):
 
 def balance(cluster: Cluster, user: str = "alice", paid_in: int = 0) -> str:
     account = cluster.get(Account, user) or Account(user)
-    return money(paid_in - account.used(cluster.wall))
+    return money(paid_in - account.used(cluster.now))
 
 
 def of_alice(method: str, call_id: str = "c1", cseq: int = 2, **more) -> Request:
@@ -77,7 +77,7 @@ def test_who_cannot_pay_the_set_up_fee_and_the_first_unit_is_refused(prepaid):
 def test_who_has_no_line_in_the_file_calls_without_limit(prepaid):
     cluster = prepaid("carol:0.00")
     talk(cluster)
-    cluster.wall += 1700
+    cluster.now += 1700
     cluster.tick()
     assert cluster.bill().units == 170 and not cluster.bill().unpaid
     assert cluster.get(Account, "alice") is None
@@ -86,10 +86,10 @@ def test_who_has_no_line_in_the_file_calls_without_limit(prepaid):
 def test_at_the_balances_end_the_bill_stops_growing_and_says_so(prepaid):
     cluster = prepaid("alice:0.25")
     talk(cluster)
-    cluster.wall += 30.0
+    cluster.now += 30.0
     cluster.tick()
     assert (cluster.bill().units, cluster.bill().total, cluster.bill().unpaid) == (3, "0.25", False)
-    cluster.wall += 0.5
+    cluster.now += 0.5
     cluster.tick("server2")  # server1, which set the timer, is dead
     assert (cluster.bill().total, cluster.bill().state, cluster.bill().unpaid) == (
         "0.25",
@@ -98,7 +98,7 @@ def test_at_the_balances_end_the_bill_stops_growing_and_says_so(prepaid):
     )
     assert cluster.bill().why == "alice and bob are talking; alice's balance ended before"
     assert cluster.bill().carried == (("server1", 30),), "a timer makes nobody a carrier"
-    cluster.wall += 100
+    cluster.now += 100
     hang_up(cluster, at="server2")
     bill = cluster.bill()
     assert (bill.total, bill.seconds, bill.why) == (
@@ -112,7 +112,7 @@ def test_at_the_balances_end_the_bill_stops_growing_and_says_so(prepaid):
 def test_a_balances_end_that_no_server_lived_to_see_is_found_at_the_hang_up(prepaid):
     cluster = prepaid("alice:0.32")
     talk(cluster)
-    cluster.wall += 500
+    cluster.now += 500
     hang_up(cluster)
     assert (cluster.bill().total, cluster.bill().unpaid) == ("0.30", True)
     assert balance(cluster, paid_in=320_000) == "0.02"
@@ -130,14 +130,14 @@ def test_what_a_ringing_call_needs_is_kept_for_it_and_given_back_if_nobody_answe
 def test_two_calls_of_one_caller_share_the_balance(prepaid):
     cluster = prepaid("alice:0.55")
     talk(cluster, "c1")
-    cluster.wall += 15  # 0.20
+    cluster.now += 15  # 0.20
     # 0.35, then 0.40 at 20, 0.45 at 25, 0.50 at 30, 0.55 at 35, and 40 is too much
     talk(cluster, "c2", at="server2")
-    cluster.wall += 25.1
+    cluster.now += 25.1
     cluster.tick("server2")
     assert [cluster.bill(each).total for each in ("c1", "c2")] == ["0.30", "0.25"]
     assert [cluster.bill(each).unpaid for each in ("c1", "c2")] == [True, False]
-    cluster.wall += 60
+    cluster.now += 60
     hang_up(cluster, "c1", at="server2")
     hang_up(cluster, "c2")
     assert [cluster.bill(each).total for each in ("c1", "c2")] == ["0.30", "0.25"]
@@ -147,20 +147,20 @@ def test_two_calls_of_one_caller_share_the_balance(prepaid):
 def test_a_top_up_lets_the_running_call_go_on(prepaid):
     cluster = prepaid("alice:0.25")
     talk(cluster)
-    cluster.wall += 25
+    cluster.now += 25
     cluster = restarted(prepaid, cluster, "alice:0.40")
-    cluster.wall += 10
+    cluster.now += 10
     cluster.tick()
     assert (cluster.bill().total, cluster.bill().unpaid) == ("0.30", False)
-    cluster.wall += 30
+    cluster.now += 30
     cluster.tick()
     assert (cluster.bill().total, cluster.bill().unpaid) == ("0.40", True)
 
 
 def restarted(prepaid, cluster: Cluster, *lines: str) -> Cluster:
-    wall = cluster.wall
+    wall = cluster.now
     cluster = prepaid(*lines, store=cluster.store)
-    cluster.wall = wall
+    cluster.now = wall
     return cluster
 
 
@@ -192,7 +192,7 @@ def test_the_accounts_equal_the_bills_whatever_is_repeated_lost_or_handled_twice
         cluster.store.before_save = None
         while dice.random() < 0.3:  # it died before it sent anything, or the message was sent again
             sent = cluster.receive(message, dice.choice(list(ADDRESSES)))
-        cluster.wall += dice.choice((0.0, 0.2, 3.7, 10.0, 21.3))
+        cluster.now += dice.choice((0.0, 0.2, 3.7, 10.0, 21.3))
         if dice.random() < 0.4:
             cluster.tick(dice.choice(list(ADDRESSES)))
         return sent
@@ -207,12 +207,12 @@ def test_the_accounts_equal_the_bills_whatever_is_repeated_lost_or_handled_twice
             handle(answer(offered, 486))
             return
         handle(answer(offered, 200, tag=f"b-{call_id}"))
-        cluster.wall += dice.choice((0.0, 0.1, 40.0))
+        cluster.now += dice.choice((0.0, 0.1, 40.0))
         if dice.random() < 0.8:
             handle(of_alice("ACK", call_id, cseq=1))
         for _ in range(dice.randrange(3)):
             yield
-            cluster.wall += dice.choice((0.0, 0.0, 2000.0))
+            cluster.now += dice.choice((0.0, 0.0, 2000.0))
             handle(of_alice("INFO", call_id))
         yield
         if dice.random() < 0.9:
@@ -223,12 +223,12 @@ def test_the_accounts_equal_the_bills_whatever_is_repeated_lost_or_handled_twice
         each = dice.choice(running)
         if next(each, "over") == "over":
             running.remove(each)
-    cluster.wall += 2000
+    cluster.now += 2000
     cluster.tick()
     cluster.tick()
     account = cluster.get(Account, "alice") or Account("alice")
     assert account.calls == () and account.due is None
-    totals = [total_at(bill, cluster.wall).total for bill in Transaction(cluster.store).scan(Bill)]
+    totals = [total_at(bill, cluster.now).total for bill in Transaction(cluster.store).scan(Bill)]
     assert account.spent == sum(millionths(each) for each in totals)
     # Each call that seemed over and was not has its set-up fee and first unit, whatever the others
     # used meanwhile.
@@ -244,16 +244,16 @@ def millionths(text: str) -> int:
     ("calls", "paid_in", "end"),
     [
         ([], 10, None),
-        ([Charged("c1", "0+0.05/10s", 100.0)], 0.05, 110.0),
+        ([Reservation("c1", "0+0.05/10s", 100.0)], 0.05, 110.0),
         # the first unit began; too late to be sorry
-        ([Charged("c1", "0+0.05/10s", 100.0)], 0.04, 110.0),
-        ([Charged("c1", "0.10+0.05/10s", 100.0)], 1.00, 280.0),
-        ([Charged("c1", "0.10+0/10s", 100.0)], 0.10, None),
-        ([Charged("c1", "1+0.000001/1s", 100.5)], 9_999, 100.5 + 9_998_000_000),
+        ([Reservation("c1", "0+0.05/10s", 100.0)], 0.04, 110.0),
+        ([Reservation("c1", "0.10+0.05/10s", 100.0)], 1.00, 280.0),
+        ([Reservation("c1", "0.10+0/10s", 100.0)], 0.10, None),
+        ([Reservation("c1", "1+0.000001/1s", 100.5)], 9_999, 100.5 + 9_998_000_000),
         # one unit is kept for c2
-        ([Charged("c1", "0+1/10s", 100.0), Charged("c2", "0+1/10s")], 3, 120.0),
-        ([Charged("c1", "0+1/10s", 100.0), Charged("c2", "0+1/7s", 105.0)], 4, 119.0),
-        ([Charged("c1", "0+1/10s", 100.0), Charged("c2", "0+1/10s", 50.0, 2)], 4, 120.0),
+        ([Reservation("c1", "0+1/10s", 100.0), Reservation("c2", "0+1/10s")], 3, 120.0),
+        ([Reservation("c1", "0+1/10s", 100.0), Reservation("c2", "0+1/7s", 105.0)], 4, 119.0),
+        ([Reservation("c1", "0+1/10s", 100.0), Reservation("c2", "0+1/10s", 50.0, 2)], 4, 120.0),
     ],
 )
 def test_when_the_balance_ends(calls, paid_in, end):

@@ -9,7 +9,7 @@ from slee_mock.server import Server
 from slee_mock.services.bill_record import Bill, ServedBy
 from slee_mock.services.bindings_record import Binding, Bindings
 from slee_mock.services.call_record import Call
-from slee_mock.services.registrar import MEMORY
+from slee_mock.services.registrar import MEMORY_SECONDS
 from slee_mock.settings import Settings
 from slee_mock.store.interface import ConditionalWrite, Conflict, Row, Transaction
 from slee_mock.store.purge import BATCH, DAY, ENDLESS, RETENTION_RULES, Purge
@@ -107,7 +107,7 @@ def test_a_sweep_reads_no_row_twice_however_many_it_has_passed(store, monkeypatc
 
 
 def test_users_and_members_long_gone_are_forgotten(store):
-    gone = NOW - DAY - MEMORY
+    gone = NOW - DAY - MEMORY_SECONDS
     for name, expires in (("gone", gone), ("back", NOW + 60), ("lately", NOW - 60)):
         binding = Binding("sip:x@y", "r1", 4, expires_at=expires, refreshed_at=expires - 60)
         Transaction(store).commit(
@@ -155,14 +155,14 @@ def test_what_changes_while_it_is_swept_stays():
     cluster.one(register())
     cluster.one(answer(cluster.one(invite()), 200))
     cluster.one(in_dialog("BYE"))
-    cluster.wall += DAY + 1
-    another = Call("c1", "again", 1, "b", "u", "t", cluster.wall)
+    cluster.now += DAY + 1
+    another = Call("c1", "again", 1, "b", "u", "t", cluster.now)
     cluster.store.before_save = lambda: Transaction(cluster.store).commit([another])
     retention = few(0)
     with pytest.raises(Conflict):
-        retention.delete_old(Transaction(cluster.store), cluster.wall)
+        retention.delete_old(Transaction(cluster.store), cluster.now)
     assert cluster.get(Bill, "c1") is not None
-    swept(cluster.store, retention, cluster.wall)
+    swept(cluster.store, retention, cluster.now)
     assert cluster.get(Bill, "c1") is None and cluster.get(Call, "c1") is None
 
 

@@ -30,7 +30,7 @@ def test_bob_registers_and_is_told_until_when():
 def test_a_registration_taken_by_one_server_is_known_to_the_other():
     cluster = Cluster()
     cluster.one(register(), at="server1")
-    cluster.wall += 100
+    cluster.now += 100
     asked = cluster.one(register(contact="", cseq=2, expires=""), at="server2")
     assert contacts(asked) == ["<sip:bob@127.0.0.1:4100>;expires=200;q=1"]
 
@@ -38,9 +38,9 @@ def test_a_registration_taken_by_one_server_is_known_to_the_other():
 def test_bindings_expire():
     cluster = Cluster()
     cluster.one(register(expires="300"))
-    cluster.wall += 299.5
+    cluster.now += 299.5
     assert cluster.bindings(BOB) == ["sip:bob@127.0.0.1:4100"]
-    cluster.wall += 0.5
+    cluster.now += 0.5
     assert cluster.bindings(BOB) == []
 
 
@@ -97,7 +97,7 @@ def test_a_thawed_servers_old_register_does_not_bring_a_removed_binding_back():
 def test_an_expired_binding_is_not_revived_by_its_own_retransmission():
     cluster = Cluster()
     cluster.one(register(expires="20"))
-    cluster.wall += 21
+    cluster.now += 21
     assert contacts(cluster.one(register(expires="20"))) == []
     assert contacts(cluster.one(register(expires="60", cseq=2))) == [
         "<sip:bob@127.0.0.1:4100>;expires=60;q=1"
@@ -294,11 +294,11 @@ def test_the_same_refresh_on_two_servers_at_once_is_one():
 def test_an_expired_binding_is_neither_called_nor_shown_by_any_server():
     cluster = Cluster()
     cluster.one(register(expires="60"), at="server1")
-    cluster.wall += 60
+    cluster.now += 60
     assert cluster.one(invite(), at="server2").status == 480
     health = ServerStatus(Member("server2", ""), 1.0, "", "", {})
     assert (
-        take_snapshot(Transaction(cluster.store), health, cluster.wall, OpenCalls()).bindings[
+        take_snapshot(Transaction(cluster.store), health, cluster.now, OpenCalls()).bindings[
             "bindings"
         ]
         == []
@@ -309,7 +309,7 @@ def test_a_phone_with_a_new_call_id_each_time_does_not_grow_the_record_for_ever(
     cluster = Cluster()
     sizes = []
     for number in range(200):
-        cluster.wall += 50
+        cluster.now += 50
         assert cluster.one(register(call_id=f"fresh-{number:04}")).status == 200
         sizes.append(len(cluster.store.get("bindings", BOB).text))
     assert max(sizes) == max(sizes[:50]) < 3000
@@ -319,7 +319,7 @@ def test_a_refresh_finds_its_contact_and_the_others_stay_as_they_were():
     cluster = Cluster()
     cluster.one(register(contact="<sip:bob@127.0.0.1:4200>;expires=77", call_id="r2"), at="server1")
     cluster.one(register(expires="300"), at="server1")
-    cluster.wall += 7
+    cluster.now += 7
     assert sorted(contacts(cluster.one(register(cseq=2, expires="300"), at="server2"))) == [
         "<sip:bob@127.0.0.1:4100>;expires=300;q=1",
         "<sip:bob@127.0.0.1:4200>;expires=70;q=1",
@@ -339,7 +339,7 @@ def test_a_phone_that_begins_anew_with_its_old_call_id_registers_once_its_bindin
     cluster.one(register(cseq=7, expires="60"))
     if over == "removed":
         cluster.one(register(cseq=8, expires="0"))
-    cluster.wall += 61
+    cluster.now += 61
     assert cluster.one(register(cseq=cseq), at="server2").status == 200
     assert cluster.bindings(BOB) == ["sip:bob@127.0.0.1:4100"]
 
@@ -347,7 +347,7 @@ def test_a_phone_that_begins_anew_with_its_old_call_id_registers_once_its_bindin
 def test_a_phone_that_comes_back_at_another_port_with_its_old_call_id_is_a_second_binding():
     cluster = Cluster()
     cluster.one(register(cseq=7))
-    cluster.wall += 40
+    cluster.now += 40
     assert cluster.one(register(cseq=1, contact="<sip:bob@127.0.0.1:4300>")).status == 200
     assert cluster.one(register(cseq=6)).status == 500, "that binding has heard 7"
     assert sorted(cluster.bindings(BOB)) == ["sip:bob@127.0.0.1:4100", "sip:bob@127.0.0.1:4300"]
@@ -357,7 +357,7 @@ def test_what_a_server_says_late_is_kept_out_for_as_long_as_anybody_repeats_it()
     cluster = Cluster()
     cluster.one(register(cseq=7))
     cluster.one(register(cseq=8, expires="0"), at="server2")
-    cluster.wall += 31.9  # 64*T1: neither phone nor forwarder says it after that
+    cluster.now += 31.9  # 64*T1: neither phone nor forwarder says it after that
     assert cluster.one(register(cseq=7), at="server1").status == 500
     assert cluster.bindings(BOB) == []
 

@@ -17,7 +17,7 @@ def cluster_with(*contacts: str) -> Cluster:
     made = Cluster()
     made.sign("server1", "server2")
     for number, contact in enumerate(contacts):
-        made.wall += 1
+        made.now += 1
         made.one(register(contact=f"<{contact}>", call_id=f"r{number}", expires="3600"))
     return made
 
@@ -31,7 +31,7 @@ def tick(cluster, seconds, at="server1"):
     """Whatever the servers send by themselves meanwhile."""
     sent = []
     for _ in range(round(seconds * 2)):
-        cluster.wall += 0.5
+        cluster.now += 0.5
         sent += cluster.tick(at)
     return sent
 
@@ -47,7 +47,7 @@ def test_a_crashed_phone_that_registered_last_does_not_hide_the_one_that_lives(c
     assert [via.sent_by for via in ringing.vias] == ["127.0.0.1:5060", "127.0.0.1:4000"]
     cluster.one(answer(second, 200, f"<{LIVING}>"))
     assert cluster.one(in_dialog("ACK", cseq=1)).uri == LIVING
-    cluster.wall += 12
+    cluster.now += 12
     assert cluster.one(in_dialog("BYE")).uri == LIVING
     assert (cluster.bill().seconds, cluster.bill().total) == (12, "0.20")
     assert [bill.call_id for bill in Transaction(cluster.store).scan(Bill)] == ["c1"]
@@ -56,7 +56,7 @@ def test_a_crashed_phone_that_registered_last_does_not_hide_the_one_that_lives(c
 @pytest.mark.parametrize("status", [100, 180, 183])
 def test_a_phone_that_says_anything_at_all_is_left_to_ring(cluster, status):
     first = cluster.one(invite())
-    cluster.wall += 1.9
+    cluster.now += 1.9
     assert cluster.one(answer(first, status, f"<{CRASHED}>")).status == status
     assert tick(cluster, 60) == []
     assert cluster.one(answer(first, 200, f"<{CRASHED}>")).status == 200
@@ -78,7 +78,7 @@ def test_all_phones_have_their_turn_and_then_nobody_has(cluster):
     cluster = cluster_with(THIRD, LIVING, CRASHED)
     cluster.one(invite())
     assert [sent.uri for sent in tick(cluster, 30)] == [LIVING, THIRD]
-    assert cluster.store.due(cluster.wall, 10) == []
+    assert cluster.store.due(cluster.now, 10) == []
     tick(cluster, 180)
     assert cluster.bill().why == "bob did not answer"
 
@@ -179,8 +179,8 @@ def test_a_search_is_forgotten_one_day(cluster):
     for number in range(103):
         cluster.one(invite(call_id=f"x{number}"))
     assert cluster.store.count("search") == 103
-    cluster.wall += 7200
-    Purge(CallControl.keeps).delete_old(Transaction(cluster.store), cluster.wall)
+    cluster.now += 7200
+    Purge(CallControl.keeps).delete_old(Transaction(cluster.store), cluster.now)
     assert cluster.store.count("search") == 100
 
 
@@ -189,7 +189,7 @@ def test_a_search_survives_that_the_call_is_unknown(cluster):
     (place,) = [place for place in cluster.store.rows if place[0] == Call.KIND]
     del cluster.store.rows[place]
     cluster.store.timers.pop(place)
-    assert tick(cluster, 5) == [] and cluster.store.due(cluster.wall, 10) == []
+    assert tick(cluster, 5) == [] and cluster.store.due(cluster.now, 10) == []
 
 
 @pytest.mark.parametrize("status", [408, 503])

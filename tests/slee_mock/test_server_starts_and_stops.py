@@ -217,13 +217,13 @@ def test_starts_of_the_computer_long_ago_are_forgotten():
 
 
 def test_accounts_whose_users_have_left_the_file_are_forgotten_and_no_others(tmp_path, monkeypatch):
-    from slee_mock.services import prepaid
+    import prepaid
 
-    monkeypatch.setattr(prepaid, "MOST_GONE", 1)
+    monkeypatch.setattr(prepaid, "MOST_CLOSED_ACCOUNTS", 1)
     (tmp_path / "balances").write_text("alice:5.00\n")
     cluster = Cluster(deploy=(f"prepaid:{tmp_path / 'balances'}",))
     (service,) = [each for each in cluster.nodes["server1"].services if each.name == "prepaid"]
-    busy = prepaid.Charged("c1", "0.10+0.05/10s")
+    busy = prepaid.Reservation("c1", "0.10+0.05/10s")
     Transaction(cluster.store).commit(
         [
             prepaid.Account("alice", 7),

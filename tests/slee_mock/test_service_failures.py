@@ -70,7 +70,7 @@ class Stumbler:
         if isinstance(event, Circular):
             return Outcome(writes=(Note("circle"),), fires=(event,))
         if isinstance(event, TimerEvent):
-            Stumbler.seen.append(event.wall)
+            Stumbler.seen.append(event.time)
             raise KeyError("in a timer")
         if isinstance(event, ResponseEvent):
             raise KeyError("in a response")
@@ -80,14 +80,14 @@ class Stumbler:
         if how == "exit":
             sys.exit()
         if how == "circle":
-            return Outcome(writes=(Note("half"),), fires=(Circular("c9", event.wall),))
+            return Outcome(writes=(Note("half"),), fires=(Circular("c9", event.time),))
         if how == "nothing":
             return None
         saves = {
             "unkeepable": (Note("big", 10**400),),
             "undue": (Note("never", "soon"),),
             "set": (Note("x", {1, 2}),),
-            "wake": (Note(entity.name, event.wall + 10.0),),
+            "wake": (Note(entity.name, event.time + 10.0),),
             "ok": (entity.get(Note) or Note(entity.name),),
         }.get(how, ())
         sends = (Send("not bytes"),) if how == "text" else (self.answers.answer(event, 202),)
@@ -167,7 +167,7 @@ def test_a_timer_that_goes_wrong_stops_no_other_and_is_tried_ever_more_rarely(cl
     cluster.receive(register())
     cluster.receive(invite())
     for _ in range(600):  # until nobody will answer Alice's call any more, and on
-        cluster.wall += 0.5
+        cluster.now += 0.5
         cluster.tick()
     assert cluster.bill().state == "ended"
     tries = len(seen()) / 40
@@ -272,7 +272,7 @@ def test_rows_that_cannot_be_read_hide_no_timer_that_is_due_after_them(cluster, 
     )
     cluster.receive(register())
     cluster.receive(invite())
-    cluster.wall += 210.0
+    cluster.now += 210.0
     for _ in range(6):
         cluster.tick()
     assert cluster.bill().state == "ended"
@@ -289,8 +289,8 @@ def test_a_members_row_that_cannot_be_read_is_written_anew(cluster):
     from slee_mock.sip_adaptor import OptionsResponder
 
     member = Membership(Member("server1", "127.0.0.1:5070", started=5.0))
-    member.sign(cluster.store, cluster.wall, OptionsResponder(None))
-    assert cluster.get(Member, "server1").alive(cluster.wall)
+    member.sign(cluster.store, cluster.now, OptionsResponder(None))
+    assert cluster.get(Member, "server1").alive(cluster.now)
 
 
 # -- bills -----------------------------------------------------------------------------------------
@@ -523,7 +523,7 @@ def test_a_store_that_fails_in_the_middle_costs_no_timer_what_came_of_it(cluster
     cluster.receive(register())
     for number in range(3):
         cluster.receive(invite(call_id=f"t{number}"))
-    cluster.wall += 210.0
+    cluster.now += 210.0
     save, left = cluster.store.save, iter([True])
 
     def fail(changes):

@@ -50,11 +50,11 @@ class Service:
     def handle(self, event, entity):
         alarm = entity.get(Alarm) or Alarm(entity.name)
         if isinstance(event, TimerEvent):
-            if not alarm.is_due(event.wall):
+            if not alarm.is_due(event.time):
                 return NOTHING
-            return Outcome(writes=(replace(alarm, at=None, rung=(*alarm.rung, event.wall)),), consumed=True)
+            return Outcome(writes=(replace(alarm, at=None, rung=(*alarm.rung, event.time)),), consumed=True)
         sends = (self.answers.answer(event, 202),)
-        return Outcome(writes=(replace(alarm, at=event.wall + self.seconds),), sends=sends, consumed=True)
+        return Outcome(writes=(replace(alarm, at=event.time + self.seconds),), sends=sends, consumed=True)
 
 def deploy(context, argument):
     return Service(context.answers, float(argument))
@@ -87,23 +87,23 @@ def test_a_service_in_one_file_answers_for_whom_its_convergence_name_says(alarm_
 def test_a_timer_of_a_dead_server_runs_out_at_the_survivors(alarm_file):
     cluster = Cluster(deploy=("test_alarm:30",))
     cluster.one(wish(), at="server1")
-    cluster.wall += 29.9
+    cluster.now += 29.9
     cluster.tick("server2")
     assert rung(cluster) == []
-    cluster.wall += 0.1
+    cluster.now += 0.1
     cluster.tick("server2")
-    assert rung(cluster) == [cluster.wall]
+    assert rung(cluster) == [cluster.now]
 
 
 def test_a_timer_that_all_members_see_runs_out_once(alarm_file):
     cluster = Cluster(deploy=("test_alarm:30",))
     cluster.one(wish())
-    cluster.wall += 31
+    cluster.now += 31
     # between the reading and the saving of server1
     cluster.store.before_save = lambda: cluster.tick("server2")
     cluster.tick("server1")
     cluster.tick("server2")
-    assert rung(cluster) == [cluster.wall]
+    assert rung(cluster) == [cluster.now]
 
 
 def test_timers_of_services_that_a_server_was_not_given_do_not_hide_the_others(alarm_file):
@@ -112,33 +112,32 @@ def test_timers_of_services_that_a_server_was_not_given_do_not_hide_the_others(a
         [ConditionalWrite("foreign", str(number), "{}", 0, 1.0) for number in range(2 * BATCH + 5)]
     )
     cluster.one(wish())
-    cluster.wall += 31
+    cluster.now += 31
     for _ in range(4):
         cluster.tick()
-    assert rung(cluster) == [cluster.wall]
+    assert rung(cluster) == [cluster.now]
 
 
 def test_a_store_that_is_down_costs_no_timer(alarm_file):
     cluster = Cluster(deploy=("test_alarm:30",))
     cluster.one(wish())
-    cluster.wall += 31
+    cluster.now += 31
     cluster.store.down = True
     assert cluster.tick() == [] and cluster.nodes["server1"].trouble
     cluster.store.down = False
     cluster.tick()
-    assert rung(cluster) == [cluster.wall]
+    assert rung(cluster) == [cluster.now]
 
 
 @pytest.mark.parametrize(
     ("deploy", "sentence"),
     [
-        ("nowhere:x", "there is no service 'nowhere': neither slee_mock/services/nowhere.py nor"),
+        ("nowhere:x", "there is no service 'nowhere': no file nowhere.py in this folder, where"),
         ("no/where.py", "'no/where.py' is not NAME:ARGUMENT, as in prepaid:balances.txt"),
         ("", "is not NAME:ARGUMENT"),
         (
-            "billing",
-            r"slee_mock\.services\.billing is not a service to deploy: it has no function deploy"
-            r"\(context, argument\)",
+            "textwrap",
+            r"textwrap is not a service to deploy: it has no function deploy\(context, argument\)",
         ),
         ("test_alarm:soon", "test_alarm: could not convert string to float: 'soon'"),
         ("test_broken", "test_broken cannot be read: SyntaxError"),
@@ -153,6 +152,17 @@ def test_what_cannot_be_deployed_is_a_sentence(alarm_file, tmp_path, deploy, sen
     (tmp_path / "test_needy.py").write_text("import not_installed")
     with pytest.raises(DeployError, match=sentence):
         Cluster(store=DictStore(), deploy=(deploy,))
+
+
+def test_a_service_of_the_user_s_comes_before_an_example_of_its_name(tmp_path, monkeypatch):
+    (tmp_path / "prepaid.py").write_text(
+        "def deploy(context, argument):\n    raise ValueError('mine')"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "prepaid", raising=False)
+    with pytest.raises(DeployError, match="prepaid: mine"):
+        Cluster(deploy=("prepaid:x",))
+    sys.modules.pop("prepaid")
 
 
 def test_the_program_says_so_and_ends(tmp_path, free_port):

@@ -7,11 +7,11 @@ from functools import partial
 
 import pytest
 import slee_kit
+from prepaid import Account
 from slee_kit import Cluster, answer, in_dialog, invite, kept
 from wire import World
 
 from slee_mock.services.call_record import Call
-from slee_mock.services.prepaid import Account
 from slee_mock.settings import SettingsError, parse_arguments
 
 KNOWS = ("Supported", "timer")
@@ -106,12 +106,12 @@ def test_nothing_is_required_of_a_caller_that_does_not_know_timers():
 @pytest.mark.parametrize(("alice", "bob"), [(True, True), (True, False), (False, True)])
 def test_a_call_whose_phones_vanished_ends_with_its_last_message(alice, bob):
     cluster = talk(alice=alice, bob=bob)
-    cluster.wall += 125.5
+    cluster.now += 125.5
     cluster.one(in_dialog("INFO"))
-    cluster.wall += 1800 - 125.5 - 1
+    cluster.now += 1800 - 125.5 - 1
     cluster.tick("server2")
     assert cluster.bill().state == "answered"
-    cluster.wall += 2
+    cluster.now += 2
     cluster.tick("server2")
     bill = cluster.bill()
     assert (bill.state, bill.seconds, bill.units, bill.final) == ("ended", 125, 13, True)
@@ -122,34 +122,34 @@ def test_a_call_whose_phones_vanished_ends_with_its_last_message(alice, bob):
 def test_a_refreshed_call_goes_on_for_another_interval():
     cluster = talk(alice=True, bob=True)
     for number in range(4):
-        cluster.wall += 900
+        cluster.now += 900
         refresh(cluster, at=("server1", "server2")[number % 2], cseq=2 + number)
         cluster.tick()
-    cluster.wall += 1799
+    cluster.now += 1799
     cluster.tick()
     assert cluster.bill().state == "answered"
-    cluster.wall += 1
+    cluster.now += 1
     cluster.tick()
     assert (cluster.bill().state, cluster.bill().seconds) == ("ended", 3600)
 
 
 def test_a_refresh_that_was_refused_is_none():
     cluster = talk(alice=True, bob=True)
-    cluster.wall += 900
+    cluster.now += 900
     refresh(cluster, at="server1", status=500)
-    cluster.wall += 900
+    cluster.now += 900
     cluster.tick()
     assert (cluster.bill().state, cluster.bill().seconds) == ("ended", 900)
 
 
 def test_a_call_of_phones_that_know_no_timers_is_presumed_over_after_as_long_a_silence():
     cluster = talk(alice=False, bob=False)
-    cluster.wall += 700
+    cluster.now += 700
     cluster.one(in_dialog("INFO"))
-    cluster.wall += 1799
+    cluster.now += 1799
     cluster.tick("server2")
     assert cluster.bill().state == "answered", "each message of it puts the end off"
-    cluster.wall += 2
+    cluster.now += 2
     cluster.tick("server2")
     bill = cluster.bill()
     assert (bill.state, bill.seconds, bill.units, bill.final, bill.presumed) == (
@@ -166,10 +166,10 @@ def test_a_call_of_phones_that_know_no_timers_is_presumed_over_after_as_long_a_s
 @pytest.mark.parametrize("by", ["alice", "bob"])
 def test_phones_that_talked_all_the_same_are_billed_to_their_hang_up(by):
     cluster = talk(alice=False, bob=False)
-    cluster.wall += 5000
+    cluster.now += 5000
     cluster.tick()
     assert cluster.bill().seconds == 0
-    cluster.wall += 2000
+    cluster.now += 2000
     assert cluster.one(in_dialog("BYE", by=by), "server2").method == "BYE"
     bill = cluster.bill()
     assert (bill.seconds, bill.units, bill.why, bill.presumed) == (
@@ -178,18 +178,18 @@ def test_phones_that_talked_all_the_same_are_billed_to_their_hang_up(by):
         f"{by} hung up",
         False,
     )
-    cluster.wall += 5
+    cluster.now += 5
     cluster.one(in_dialog("BYE", by=by))
     assert cluster.bill().seconds == 7000, "a hang-up that was heard stands"
 
 
 def test_a_message_of_phones_that_know_no_timers_proves_that_they_go_on_and_they_have_the_same_bound_again():
     cluster = talk(alice=False, bob=False)
-    cluster.wall += 5000
+    cluster.now += 5000
     cluster.tick()
     cluster.one(in_dialog("INFO", by="bob"))
     assert (cluster.bill().state, cluster.bill().seconds) == ("answered", 5000)
-    cluster.wall += 1801
+    cluster.now += 1801
     cluster.tick()
     assert (cluster.bill().state, cluster.bill().seconds, cluster.bill().presumed) == (
         "ended",
@@ -200,7 +200,7 @@ def test_a_message_of_phones_that_know_no_timers_proves_that_they_go_on_and_they
 
 def test_no_bound_of_any_kind_without_session_timers():
     cluster = talk(alice=False, bob=False, session_expires=0)
-    cluster.wall += 20_000
+    cluster.now += 20_000
     cluster.tick()
     assert cluster.bill().state == "answered" and cluster.get(Call, "c1").due is None
 
@@ -215,18 +215,18 @@ def test_no_phone_can_ask_for_a_session_that_outlives_both_of_them_for_years(ask
     accepted.add("Session-Expires", granted)
     cluster.one(accepted)
     cluster.one(in_dialog("ACK", cseq=1))
-    cluster.wall += 1801
+    cluster.now += 1801
     cluster.tick()
     assert (cluster.bill().state, cluster.bill().units) == ("ended", 1)
 
 
 def test_a_call_that_began_before_there_was_a_bound_gets_one_with_its_next_message():
     cluster = talk(alice=False, bob=False, session_expires=0)
-    wall = cluster.wall + 100
+    wall = cluster.now + 100
     cluster = Cluster(store=cluster.store)
-    cluster.wall = wall
+    cluster.now = wall
     cluster.one(in_dialog("INFO"))
-    cluster.wall += 1801
+    cluster.now += 1801
     cluster.tick()
     assert (cluster.bill().state, cluster.bill().seconds) == ("ended", 100)
 
@@ -234,8 +234,8 @@ def test_a_call_that_began_before_there_was_a_bound_gets_one_with_its_next_messa
 @pytest.mark.parametrize("knows", [True, False])
 def test_a_hang_up_that_was_kept_while_no_server_lived_counts_though_the_timer_was_first(knows):
     cluster = talk(alice=knows, bob=knows)
-    cluster.wall += 1790  # no server lives; alice hangs up, and both are back 20 s later
-    cluster.wall += 20
+    cluster.now += 1790  # no server lives; alice hangs up, and both are back 20 s later
+    cluster.now += 20
     cluster.tick()
     assert (cluster.bill().state, cluster.bill().seconds) == ("ended", 0)
     cluster.one(kept(in_dialog("BYE"), 20))
@@ -245,7 +245,7 @@ def test_a_hang_up_that_was_kept_while_no_server_lived_counts_though_the_timer_w
 
 def test_a_refresh_that_was_kept_while_no_server_lived_keeps_the_call():
     cluster = talk(alice=True, bob=True)
-    cluster.wall += 1810
+    cluster.now += 1810
     cluster.tick()
     fields = [KNOWS, ("Session-Expires", "1800;refresher=uac")]
     offered = cluster.one(kept(in_dialog("UPDATE", fields=fields), 20))
@@ -254,23 +254,23 @@ def test_a_refresh_that_was_kept_while_no_server_lived_keeps_the_call():
     accepted = answer(offered, 200, contact="")
     accepted.add("Session-Expires", "1800;refresher=uac")
     cluster.one(accepted)
-    cluster.wall += 1799
+    cluster.now += 1799
     cluster.tick()
     assert cluster.bill().state == "answered"
 
 
 def test_who_hangs_up_is_not_found_silent_later():
     cluster = talk(alice=True, bob=True)
-    cluster.wall += 60
+    cluster.now += 60
     cluster.one(in_dialog("BYE"))
-    cluster.wall += 2000
+    cluster.now += 2000
     cluster.tick()
     assert (cluster.bill().seconds, cluster.bill().why) == (60, "alice hung up")
 
 
 def test_a_late_bye_still_passes_and_leaves_the_bill_as_it_is():
     cluster = talk(alice=True, bob=True)
-    cluster.wall += 1800
+    cluster.now += 1800
     cluster.tick()
     assert cluster.one(in_dialog("BYE")).method == "BYE"
     assert (cluster.bill().seconds, cluster.bill().units) == (0, 1)
@@ -280,7 +280,7 @@ def test_a_call_that_nobody_answers_ends_in_the_record_too():
     cluster = cluster_with_bob()
     offered = cluster.one(invite())
     cluster.one(answer(offered, 180))
-    cluster.wall += 201
+    cluster.now += 201
     cluster.tick("server2")
     bill = cluster.bill()
     assert (bill.state, bill.why, bill.total, bill.final) == (
@@ -295,11 +295,11 @@ def test_a_call_that_nobody_answers_ends_in_the_record_too():
 def test_an_answer_after_all_that_time_is_billed_all_the_same():
     cluster = cluster_with_bob()
     offered = cluster.one(invite())
-    cluster.wall += 201
+    cluster.now += 201
     cluster.tick()
     cluster.one(answer(offered, 200))
     cluster.one(in_dialog("ACK", cseq=1))
-    cluster.wall += 11
+    cluster.now += 11
     cluster.one(in_dialog("BYE"))
     assert (cluster.bill().seconds, cluster.bill().units) == (11, 2)
 
@@ -307,9 +307,9 @@ def test_an_answer_after_all_that_time_is_billed_all_the_same():
 def test_a_prepaid_call_that_vanished_is_paid_to_its_last_message(tmp_path):
     (tmp_path / "balances").write_text("alice:100")
     cluster = talk(alice=True, bob=True, deploy=(f"prepaid:{tmp_path / 'balances'}",))
-    cluster.wall += 15
+    cluster.now += 15
     cluster.one(in_dialog("INFO"))
-    cluster.wall += 2000
+    cluster.now += 2000
     cluster.tick()
     account = cluster.get(Account, "alice")
     assert account.calls == () and account.due is None and account.spent == 200_000
@@ -321,12 +321,12 @@ def test_a_prepaid_call_that_only_seemed_over_is_paid_to_its_hang_up_and_no_furt
 ):
     (tmp_path / "balances").write_text("alice:100")
     cluster = talk(alice=False, bob=False, deploy=(f"prepaid:{tmp_path / 'balances'}",))
-    cluster.wall += 2000
+    cluster.now += 2000
     cluster.tick()
     assert cluster.get(Account, "alice").spent == 150_000
     cluster.one(in_dialog("INFO"))
-    assert cluster.get(Account, "alice").used(cluster.wall) == 10_100_000
-    cluster.wall += 100_000
+    assert cluster.get(Account, "alice").used(cluster.now) == 10_100_000
+    cluster.now += 100_000
     cluster.tick()  # both timers: the call's, and the balance's end
     cluster.one(in_dialog("BYE", cseq=3))
     account = cluster.get(Account, "alice")
@@ -344,11 +344,11 @@ def test_what_was_kept_for_a_call_that_nobody_answered_is_given_back_and_charged
     (tmp_path / "balances").write_text("alice:0.20")
     cluster = cluster_with_bob(deploy=(f"prepaid:{tmp_path / 'balances'}",))
     offered = cluster.one(invite())
-    cluster.wall += 201
+    cluster.now += 201
     cluster.tick()
-    assert cluster.get(Account, "alice").used(cluster.wall) == 0
+    assert cluster.get(Account, "alice").used(cluster.now) == 0
     cluster.one(answer(offered, 200))
-    cluster.wall += 11
+    cluster.now += 11
     cluster.one(in_dialog("BYE"))
     assert cluster.get(Account, "alice").spent == 200_000
 
@@ -399,10 +399,10 @@ def test_a_caller_who_never_refreshes_pays_to_the_hang_up_if_the_other_phone_kno
     offered = cluster.one(invite(fields=[KNOWS, ("Session-Expires", "90")]))
     assert cluster.one(answer(offered, 200)).get("Session-Expires") == "90;refresher=uac"
     cluster.one(in_dialog("ACK", cseq=1))
-    cluster.wall += 91
+    cluster.now += 91
     cluster.tick("server2")
     assert (cluster.bill().state, cluster.bill().presumed) == ("ended", True)
-    cluster.wall += 3600 - 91
+    cluster.now += 3600 - 91
     cluster.one(in_dialog("BYE", by=by, cseq=7))
     assert (cluster.bill().seconds, cluster.bill().why) == (3600, f"{by} hung up")
 
@@ -413,9 +413,9 @@ def test_an_answer_cannot_make_the_session_shorter_than_the_rfc_allows():
     accepted.add("Session-Expires", "1;refresher=uac")
     cluster.one(accepted)
     cluster.one(in_dialog("ACK", cseq=1))
-    cluster.wall += 89
+    cluster.now += 89
     cluster.tick()
     assert cluster.bill().state == "answered"
-    cluster.wall += 2
+    cluster.now += 2
     cluster.tick()
     assert cluster.bill().state == "ended"

@@ -39,7 +39,7 @@ def test_messages_of_many_calls_are_saved_once_and_each_is_sent_on(cluster):
     invites = [invite(call_id=f"c{n}") for n in range(8)]
     offered = cluster.receive_all(invites)
     assert sent(offered) == [(f"c{n}", "INVITE") for n in range(8)] and cluster.store.saves == 1
-    cluster.wall += 2.0
+    cluster.now += 2.0
     assert sent(cluster.receive_all([answer(each, 200) for each in offered])) == [
         (f"c{n}", 200) for n in range(8)
     ]
@@ -69,7 +69,7 @@ def test_what_comes_later_in_the_same_turn_sees_what_came_before(cluster):
     bill = cluster.get(Bill, "c1")
     assert (cluster.bill().state, bill.rang, bill.answered, bill.ended) == (
         "ended",
-        *[cluster.wall] * 3,
+        *[cluster.now] * 3,
     )
 
 
@@ -91,14 +91,14 @@ def test_what_another_server_saves_meanwhile_is_not_overwritten(cluster):
 def test_all_of_a_turn_is_refused_or_waits_while_the_store_is_down(cluster):
     offered = cluster.one(invite())
     cluster.receive(answer(offered, 200))
-    cluster.wall += 7.0
+    cluster.now += 7.0
     cluster.store.down = True
     told = cluster.receive_all(
         [invite(call_id="c2"), in_dialog("BYE"), phone_request("OPTIONS", "sip:bob@x")]
     )
     assert sent(told) == [("c2", 503), ("c1", "BYE"), ("c1", 503)]
     cluster.store.down = False
-    cluster.wall += 9.0
+    cluster.now += 9.0
     begun = cluster.receive_all([invite(call_id="c3"), invite(call_id="c4")])
     assert sent(begun) == [("c3", "INVITE"), ("c4", "INVITE")]
     cluster.tick()
@@ -111,7 +111,7 @@ def test_a_hang_up_that_waited_for_the_store_counts_before_what_comes_with_many_
     cluster.store.down = True
     cluster.receive(in_dialog("BYE"))
     cluster.store.down = False
-    cluster.wall += 30.0
+    cluster.now += 30.0
     cluster.receive_all([in_dialog("BYE", by="bob", cseq=5), invite(call_id="c2")])
     assert cluster.bill().why == "alice hung up" and cluster.nodes["server1"].degraded.deferred == 0
 

@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 
 import pytest
+from prepaid import read_balances
 
 from failover.config.settings import SettingsError, read
 from plumbing.address import parse_address
@@ -21,7 +22,6 @@ from sip.message import parse
 from sip.sdp import SessionDescription
 from sip.uri import Uri
 from sip.via import Via
-from slee_mock.services.prepaid import read_balances
 from slee_mock.services.tariff import Tariff
 from slee_mock.store.redis_url import RedisPlace
 from stage.gui.bill_view import TARIFF

@@ -170,3 +170,38 @@ def test_no_test_file_imports_another():
     """What several share is in tests/kits or in a conftest.py of their folder."""
     for path in (ROOT / "tests").rglob("*.py"):
         assert not re.search(r"^(from|import) test_", path.read_text(), re.MULTILINE), name_of(path)
+
+
+# The files of each service of the servers; of another service it may read the records.
+SERVICES = (
+    {"registrar"},
+    {"authentication", "login_throttle"},
+    {"billing"},
+    {
+        "call_control",
+        "call_dialogs",
+        "call_progress",
+        "loop_detection",
+        "serial_forking",
+        "session_timer",
+    },
+)
+SHARED = {"bill_record", "bindings_record", "call_record", "tariff"}
+
+
+@pytest.mark.parametrize("service", SERVICES, ids=lambda service: min(service))
+def test_a_service_imports_no_other_service_but_its_records(service):
+    for name in service:
+        tree = ast.parse((ROOT / "slee_mock" / "services" / f"{name}.py").read_text("utf-8"))
+        imported = {
+            node.module.rpartition(".")[2]
+            for node in ast.walk(tree)
+            if isinstance(node, ast.ImportFrom)
+            and (node.module or "").startswith("slee_mock.services.")
+        }
+        assert imported <= service | SHARED
+
+
+def test_every_file_of_a_service_is_known_to_this_test():
+    files = {path.stem for path in (ROOT / "slee_mock" / "services").glob("*.py")} - {"__init__"}
+    assert files == SHARED.union(*SERVICES)

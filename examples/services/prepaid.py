@@ -1,12 +1,24 @@
-"""A prepaid limit per caller, as a service of one file: `--deploy prepaid:FILE`, where lines
-`user:money` say what each has paid in. Whoever is not in FILE calls without limit.
+"""A prepaid limit per caller: a service of one file, to read as a tutorial.
 
-Pure. An INVITE is refused with 402 if the balance cannot pay the set-up fee and the first unit;
-both are kept for the call while it rings. A proxy may not hang up for its phones (RFC 3261 16), so
-at the balance's end the bill stops growing and says so. What was spent is saved together with the
-call and its bill: nothing is paid twice or not at all, wherever a server dies. What was kept for an
-answer that nobody acknowledges is given back. To top up, write a larger sum into FILE, for all
-servers, and start them again.
+    python3 demo.py --deploy prepaid:balances.txt
+
+Lines `user:money` of FILE say what each user has paid in; users who are not in it call without
+limit. To top up, write a larger sum, for all servers, and start them again.
+
+What it shows
+- Three kinds of events: a request of the network (INVITE), events that call control fires, and a
+  timer of its own record. The user is the convergence name of the first and the last.
+- Its record, Account, which it alone writes. A CallEvent's convergence name is the Call-ID, so it
+  finds the account by way of the call's Bill, a record of billing that it reads explicitly.
+- An outcome that refuses a request (402), and one that fires an event for billing
+  (CreditExhausted), saved in one transaction with the call and its bill: nothing is paid twice or
+  not at all, wherever a server dies.
+
+The rules
+- An INVITE needs a balance for the set-up fee and the first unit; both are reserved while it rings,
+  and given back if nobody acknowledges the answer.
+- The balance's end is the account's timer. A proxy may not hang up for its phones (RFC 3261 16), so
+  then the bill stops growing and says so.
 """
 
 from __future__ import annotations
@@ -49,15 +61,15 @@ from slee_mock.user_files import read_user_lines
 
 DIGITS = 6  # accounts count in millionths, the finest that a tariff may have
 MOST_CALLS = 8  # at once, per caller
-MOST_TOLD = 500  # accounts
-MOST_GONE = 1_000  # accounts that are kept though FILE does not name their users any more
+MOST_SHOWN = 500  # accounts
+MOST_CLOSED_ACCOUNTS = 1_000  # kept although FILE does not name their users any more
 FOR_EVER = 1e12
 
 _LINE = re.compile(r"(?P<user>[^:]*[^:\s])\s*:\s*(?P<money>[0-9]{1,9}(\.[0-9]{1,6})?)\s*")
 
 
 @dataclass(frozen=True)
-class Charged:
+class Reservation:
     """A call that is not settled yet."""
 
     call_id: str
@@ -68,7 +80,9 @@ class Charged:
     def units(self, until: float) -> int:
         """Of a call that rings, the first is kept for it."""
         begun = (
-            1 if self.answered is None else Tariff.parse(self.tariff).begun(self.answered, until)
+            1
+            if self.answered is None
+            else Tariff.parse(self.tariff).started_units(self.answered, until)
         )
         return begun if self.paid_units is None else min(begun, self.paid_units)
 
@@ -92,15 +106,15 @@ class Account(Record):
     KIND: ClassVar[str] = "account"
     user: str
     spent: int = 0  # by settled calls
-    calls: tuple[Charged, ...] = ()
+    calls: tuple[Reservation, ...] = ()
     ends: float | None = None
 
     @property
     def due(self) -> float | None:
         return self.ends
 
-    def used(self, wall: float) -> int:
-        return self.spent + sum(call.cost(wall) for call in self.calls)
+    def used(self, now: float) -> int:
+        return self.spent + sum(call.cost(now) for call in self.calls)
 
 
 def balance_end(account: Account, paid_in: int) -> float | None:
@@ -161,7 +175,7 @@ class Prepaid:
             tariff,
             currency,
         )
-        self.keeps = (RetentionRule(Account, MOST_GONE, self._is_gone),)
+        self.keeps = (RetentionRule(Account, MOST_CLOSED_ACCOUNTS, self._is_gone),)
 
     def handle(self, event: Event, entity: Entity) -> Outcome:
         if isinstance(event, RequestEvent):
@@ -170,7 +184,7 @@ class Prepaid:
             account = entity.get(Account)
             return (
                 self._advanced(account, event)
-                if account and account.is_due(event.wall)
+                if account and account.is_due(event.time)
                 else NOTHING
             )
         assert isinstance(event, CallEvent)
@@ -186,14 +200,14 @@ class Prepaid:
             return NOTHING
         return self._advanced(account or Account(user), event, tariff, bill)
 
-    def _is_gone(self, account: Account, wall: float) -> bool:
+    def _is_gone(self, account: Account, now: float) -> bool:
         return account.user not in self._paid_in and not account.calls
 
-    def status(self, transaction: Transaction, wall: float) -> dict[str, Any]:
+    def status(self, transaction: Transaction, now: float) -> dict[str, Any]:
         """The balances of the first in FILE, for page and /status."""
         told = {}
-        for user, paid_in in islice(self._paid_in.items(), MOST_TOLD):
-            used = (transaction.read(Account, user) or Account(user)).used(wall)
+        for user, paid_in in islice(self._paid_in.items(), MOST_SHOWN):
+            used = (transaction.read(Account, user) or Account(user)).used(now)
             told[user] = {
                 "paid_in": money(paid_in),
                 "used": money(used),
@@ -208,12 +222,12 @@ class Prepaid:
         if is_again(transaction, request) or user not in self._paid_in:
             return NOTHING
         known = entity.get(Account) or Account(user)
-        account = _without_forgotten(known, transaction, event.wall)
+        account = _without_forgotten(known, transaction, event.time)
         if len(account.calls) >= MOST_CALLS:
             return self._answers.refuse(event, 403, f"More Than {MOST_CALLS} Calls")
-        if self._paid_in[user] - account.used(event.wall) < Charged(
+        if self._paid_in[user] - account.used(event.time) < Reservation(
             request.call_id, self._tariff
-        ).cost(event.wall):
+        ).cost(event.time):
             return self._answers.refuse(event, 402)
         return NOTHING if account == known else Outcome(writes=(account,))
 
@@ -227,15 +241,15 @@ class Prepaid:
         """What the event makes of the account, after what the time until then has made of it."""
         account, fires = known, []
         end = self._end(account)
-        if end is not None and end <= event.wall:
-            account = replace(account, calls=tuple(_marked(call, end) for call in account.calls))
+        if end is not None and end <= event.time:
+            account = replace(account, calls=tuple(_exhausted(call, end) for call in account.calls))
             fires = [
                 CreditExhausted(call.call_id, end, call.paid_units)
                 for call, before in zip(account.calls, known.calls, strict=True)
                 if call != before and call.paid_units
             ]
         if isinstance(event, CallEvent):
-            account = _after(account, event, tariff, bill)
+            account = _with_event(account, event, tariff, bill)
         account = replace(account, ends=self._end(account))
         return NOTHING if account == known else Outcome(writes=(account,), fires=tuple(fires))
 
@@ -244,22 +258,22 @@ class Prepaid:
         return None if paid_in is None else balance_end(account, paid_in)
 
 
-def _marked(call: Charged, end: float) -> Charged:
+def _exhausted(call: Reservation, end: float) -> Reservation:
     return replace(call, paid_units=call.units(end)) if call.grows else call
 
 
-def _after(account: Account, event: CallEvent, tariff: str, bill: Bill | None) -> Account:
+def _with_event(account: Account, event: CallEvent, tariff: str, bill: Bill | None) -> Account:
     """`bill` is the call's as it was before the event."""
     call = next((each for each in account.calls if each.call_id == event.call_id), None)
     others = tuple(each for each in account.calls if each is not call)
     if isinstance(event, CallOffered):
-        return replace(account, calls=(*others, Charged(event.call_id, tariff)))
+        return replace(account, calls=(*others, Reservation(event.call_id, tariff)))
     if isinstance(event, CallAnswered):
         is_known = call is not None and call.answered is not None
         return (
             account
             if is_known
-            else replace(account, calls=(*others, Charged(event.call_id, tariff, event.wall)))
+            else replace(account, calls=(*others, Reservation(event.call_id, tariff, event.time)))
         )
     if isinstance(event, CallUnanswered):
         return replace(account, calls=others)
@@ -283,8 +297,8 @@ def _settled_anew(account: Account, before: Bill, after: Bill) -> Account:
     return replace(account, spent=spent, calls=(*account.calls, *running))
 
 
-def _charged(bill: Bill) -> Charged:
-    return Charged(bill.call_id, bill.tariff, bill.answered, bill.paid_units)
+def _charged(bill: Bill) -> Reservation:
+    return Reservation(bill.call_id, bill.tariff, bill.answered, bill.paid_units)
 
 
 def _cost(bill: Bill) -> int:
@@ -292,12 +306,12 @@ def _cost(bill: Bill) -> int:
     return _charged(bill).cost(bill.ended) if bill.ended is not None and is_billed(bill) else 0
 
 
-def _without_forgotten(account: Account, transaction: Transaction, wall: float) -> Account:
+def _without_forgotten(account: Account, transaction: Transaction, now: float) -> Account:
     """Settled without calls whose bills the cluster has forgotten: nobody will end them any
     more."""
     kept = tuple(call for call in account.calls if transaction.read(Bill, call.call_id))
     gone = sum(
-        call.cost(wall) for call in account.calls if call not in kept and call.answered is not None
+        call.cost(now) for call in account.calls if call not in kept and call.answered is not None
     )
     return replace(account, spent=account.spent + gone, calls=kept)
 
