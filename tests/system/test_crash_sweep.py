@@ -32,7 +32,7 @@ from sweep_kit import (
 )
 from sweep_process_kit import sweep_process_outages, sweep_processes
 
-from slee_mock.services import billing
+from slee_mock.services import bill_record
 from slee_mock.sip_adaptor import Forwarders
 
 
@@ -121,7 +121,7 @@ def test_the_sweep_notices_a_hang_up_that_is_billed_when_it_was_passed_on(monkey
 def test_the_sweep_notices_a_bill_without_talk(monkeypatch):
     plan = Plan("caller hangs up", "alice hangs up", "200 INVITE", Fault(5, SAVED, BOTH))
     assert not strike_both(plan).trouble
-    monkeypatch.setattr(billing, "is_billed", lambda bill: bill.answered is not None)
+    monkeypatch.setattr(bill_record, "is_billed", lambda bill: bill.answered is not None)
     assert "a bill without talk" in strike_both(plan).trouble
 
 
