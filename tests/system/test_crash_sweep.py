@@ -35,6 +35,8 @@ from sweep_process_kit import sweep_process_outages, sweep_processes
 from slee_mock.services import bill_record
 from slee_mock.sip_adaptor import Forwarders
 
+QUICK = ("caller hangs up", "cancel", "digest")  # the flows whose every fate is in the default run
+
 
 def troubles(cells):
     """What went wrong, as a list to be read; a sweep that tried nothing is wrong too."""
@@ -53,7 +55,13 @@ def test_a_server_that_dies_at_any_message_costs_no_call_and_no_bill(flow):
 
 
 @pytest.mark.parametrize(
-    "flow", [flow for flow in FLOWS.values() if not flow.timed], ids=lambda flow: flow.name
+    "flow",
+    [
+        pytest.param(flow, marks=[] if flow.name in QUICK else pytest.mark.long)
+        for flow in FLOWS.values()
+        if not flow.timed
+    ],
+    ids=lambda flow: flow.name,
 )
 def test_a_server_that_answers_heartbeats_alone_from_any_message_on_costs_three_seconds_at_most(
     flow,
