@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from plumbing.address import Address, format_address
-from plumbing.private_files import OWNER_ONLY
+from plumbing.file_permissions import OWNER_ONLY
 from stage.processes.program import CleanupProcess, Program, StartError
 
 ROOT = Path(__file__).resolve().parents[2]  # the programs are started from here
