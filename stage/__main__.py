@@ -63,6 +63,13 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         action="store_true",
         help="any free ports instead of 5060 (forwarder), 5070 and 5080 (servers), 8060 to 8072",
     )
+    parser.add_argument(
+        "--scene", metavar="NAME", default="", help="play that scene instead of the nine steps"
+    )
+    parser.add_argument("--scenes", action="store_true", help="list the scenes, one name a line")
+    parser.add_argument(
+        "--report", metavar="FILE", type=Path, help="play, and save the story as one HTML file"
+    )
     return parser.parse_args(arguments)
 
 
@@ -76,7 +83,32 @@ def seconds(text: str) -> float:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0 if the window was closed, or if every step was observed; 1 otherwise."""
     options = parse(sys.argv[1:] if arguments is None else arguments)
-    playing = options.what == "play" or options.json or options.screenshots is not None
+    if options.scenes or options.scene:
+        return _scenes(options)
+    return _run(options)
+
+
+def _scenes(options: argparse.Namespace) -> int:
+    """List the scenes, or play one of them."""
+    from stage.scenes.catalogue import SCENES
+
+    if options.scenes:
+        print("\n".join(SCENES))
+        return 0
+    if options.scene not in SCENES:
+        print(f"There is no scene {options.scene!r}. There are: {', '.join(SCENES)}.")
+        return 2
+    return _run(options)
+
+
+def _run(options: argparse.Namespace) -> int:
+    playing = bool(
+        options.what == "play"
+        or options.json
+        or options.screenshots
+        or options.scene
+        or options.report
+    )
     screenless = display.why_none()
     if screenless:
         if not playing:
@@ -90,17 +122,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     more = [argument for wish in options.deploy for argument in ("--deploy", wish)]
     more += ["--store", options.store] if options.store else []
-    if playing:
-        return app.play(
-            options.free_ports,
-            more,
-            options.pair,
-            options.talk,
-            options.json,
-            options.screenshots,
-            bool(screenless),
-        )
-    return app.show(options.free_ports, more, options.pair)
+    wished = app.Options(
+        options.free_ports,
+        tuple(more),
+        options.pair,
+        options.talk,
+        options.json,
+        options.screenshots,
+        options.report,
+        bool(screenless),
+        options.scene,
+    )
+    if options.scene:
+        return app.play_scene(wished)
+    return app.play(wished) if playing else app.show(wished)
 
 
 if __name__ == "__main__":

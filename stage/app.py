@@ -1,5 +1,5 @@
-"""Puts show, window and application together: the two ways to run the stage, and ending it in good
-order.
+"""Puts controller, window and application together: the three ways to run the demo, and ending it
+in good order.
 
 Ctrl-C, SIGTERM and SIGHUP close the window like a person would. Python runs signal handlers only
 between its own instructions, so a wake-up socket brings the GUI thread back from Qt for them,
@@ -12,7 +12,9 @@ import contextlib
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from PySide6.QtCore import QSocketNotifier, QTimer
@@ -23,74 +25,189 @@ from softphone.gui.theme import install
 from stage.controller import DemoController
 from stage.processes.cluster import Ports
 from stage.scenes import auto_player as player
+from stage.scenes.catalogue import SCENES, Scene
+from stage.scenes.director import Director
+from stage.story import Story
 
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 # s: painting may keep the phones' threads waiting that long, instead of Python's usual 5 ms
 SWITCH = 0.001
 
 
-def show(free_ports: bool, more: Sequence[str], pair: bool) -> int:
+@dataclass(frozen=True)
+class Options:
+    """How the demo is run. `more`: further arguments of the servers; `talk`: seconds that Alice and
+    Bob talk; `pictures`: a folder for a picture of each step; `report`: a file for the story."""
+
+    free_ports: bool = False
+    more: tuple[str, ...] = ()
+    pair: bool = False
+    talk: float = 12.0
+    as_json: bool = False
+    pictures: Path | None = None
+    report: Path | None = None
+    screenless: bool = False
+    scene: str = ""
+
+
+def show(options: Options) -> int:
     """The window for a person; 1 if the programs could not be started, and the reason is then shown
     in it."""
     app = application()
-    stage = DemoController(Ports.free() if free_ports else None, more=more, pair=pair)
+    controller = _controller(options)
+    window = controller.window
     trouble: list[str] = []
 
     def fail(sentence: str) -> None:
         trouble.append(sentence)
         print(sentence, file=sys.stderr, flush=True)
-        stage.window.show_trouble(sentence)
+        window.show_trouble(sentence)
 
-    stage.failed.connect(fail)
-    stage.window.closing.connect(app.quit)
-    with ended_by_signals(stage.window.close):
+    controller.failed.connect(fail)
+    window.closing.connect(app.quit)
+    menu = SceneMenu(controller)
+    with ended_by_signals(window.close):
         try:
-            stage.window.show()
-            stage.start()
+            window.show()
+            controller.start()
             app.exec()
         finally:
-            stage.stop()
+            menu.close()
+            controller.stop()
     return 1 if trouble else 0
 
 
-def play(
-    free_ports: bool,
-    more: Sequence[str],
-    pair: bool,
-    talk: float,
-    as_json: bool,
-    folder: Path | None,
-    screenless: bool,
-) -> int:
+def play(options: Options) -> int:
     """The example by itself; 0 only if every step was observed."""
     app = application()
-    stage = DemoController(Ports.free() if free_ports else None, more=more, pair=pair)
-    actor = player.AutoPlayer(stage, talk, folder, lambda line: print(line, flush=True))
+    controller = _controller(options)
+    story = Story(controller)
+    actor = player.AutoPlayer(controller, options.talk, options.pictures, _say)
     outcome: list[bool] = []
 
     def end(complete: bool) -> None:
         outcome.append(complete)
-        QTimer.singleShot(0 if screenless or not complete else int(player.LINGER * 1000), app.quit)
+        linger = 0 if options.screenless or not complete else int(player.LINGER * 1000)
+        QTimer.singleShot(linger, app.quit)
 
     actor.finished.connect(end)
-    stage.window.closing.connect(actor.close)
-    stage.window.closing.connect(app.quit)
-    with ended_by_signals(stage.window.close):
+    controller.window.closing.connect(actor.close)
+    controller.window.closing.connect(app.quit)
+    with ended_by_signals(controller.window.close):
         try:
-            stage.window.show()
+            controller.window.show()
             actor.start()
             app.exec()
-            measured = player.report(stage) if as_json else None
+            measured = player.report(controller) if options.as_json else None
+            if options.report is not None:
+                story.save(options.report)
         finally:
-            stage.stop()
+            controller.stop()
     if measured is not None:
         player.print_report(measured)
     return 0 if outcome and outcome[0] else 1
 
 
+def play_scene(options: Options) -> int:
+    """One scene by itself; 0 only if everything was as the scene expects it."""
+    app = application()
+    scene = SCENES[options.scene]
+    controller = _controller(options, scene)
+    story = Story(controller)
+
+    def say(line: str) -> None:
+        _say(line)
+        _announce(controller, scene, line)
+
+    director = Director(controller, scene.play, say)
+    outcome: list[str] = []
+
+    def end(sentence: str) -> None:
+        outcome.append(sentence)
+        linger = 0 if options.screenless or sentence else int(player.LINGER * 1000)
+        QTimer.singleShot(linger, app.quit)
+
+    director.finished.connect(end)
+    director.finished.connect(partial(_ended, controller, scene))
+    controller.window.closing.connect(director.close)
+    controller.window.closing.connect(app.quit)
+    with ended_by_signals(controller.window.close):
+        try:
+            controller.window.show()
+            controller.start()
+            director.start()
+            app.exec()
+            if options.report is not None:
+                story.save(options.report)
+        finally:
+            controller.stop()
+    passed = outcome == [""]
+    print("As expected." if passed else (outcome or ["It was ended."])[0], flush=True)
+    if options.as_json:
+        result = {"scene": scene.name, "passed": passed, **director.measured}
+        player.print_report(result)
+    return 0 if passed else 1
+
+
+def _controller(options: Options, scene: Scene | None = None) -> DemoController:
+    return DemoController(
+        Ports.free() if options.free_ports else None,
+        more=options.more,
+        pair=options.pair or bool(scene and scene.pair),
+        servers=scene.servers if scene else 2,
+    )
+
+
+def _announce(controller: DemoController, scene: Scene, line: str) -> None:
+    controller.window.setWindowTitle(f"Call Failover - {scene.title}: {line}")
+    controller.announce(scene.title, line)
+
+
+def _ended(controller: DemoController, scene: Scene, trouble: str) -> None:
+    words = trouble or "everything was as expected."
+    controller.window.setWindowTitle(f"Call Failover - {scene.title}: {words}")
+    controller.announce(scene.title, "" if not trouble else words)
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+class SceneMenu:
+    """The scenes in the window's menu, and saving the story."""
+
+    def __init__(self, controller: DemoController) -> None:
+        self._controller = controller
+        self._director: Director | None = None
+        story = Story(controller)
+        menu = controller.window.menu
+        menu.addAction("Save the story ...", story.ask_and_save)
+        menu.addSeparator()
+        pair = bool(controller.forwarders.pair)
+        for scene in SCENES.values():
+            action = menu.addAction(scene.title, partial(self._play, scene))
+            fits = scene.servers == 2 and (pair or not scene.pair)
+            action.setEnabled(fits)
+            if not fits:
+                action.setText(f"{scene.title}: python3 demo.py play --scene {scene.name}")
+
+    def close(self) -> None:
+        if self._director is not None:
+            self._director.close()
+
+    def _play(self, scene: Scene) -> None:
+        self.close()
+        self._director = Director(
+            self._controller, scene.play, partial(_announce, self._controller, scene)
+        )
+        self._director.finished.connect(partial(_ended, self._controller, scene))
+        self._director.start()
+
+
 def application() -> QApplication:
     app = qapplication.application(sys.argv[:1])
     sys.setswitchinterval(SWITCH)
+    app.setOrganizationName("Call Failover")
     app.setApplicationName("Call Failover")
     app.setQuitOnLastWindowClosed(False)
     install(app)

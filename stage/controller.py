@@ -1,9 +1,9 @@
-"""The show: starts the programs and the two phones, gathers what is observed, and lets the window
-show it.
+"""The controller: starts the programs and the two phones, gathers what is observed, and lets the
+window show it.
 
 GUI thread, but for what waits: programs are started on a loop's thread (`cluster`), pages and
-events are read by threads of their own (`watch.py`), the phones have theirs. All of them reach this
-object through `Wire`'s signal.
+events are read by threads of their own (`observation/forwarder_client.py`), the phones have theirs.
+All of them reach this object through `Wire`'s signal.
 """
 
 from __future__ import annotations
@@ -18,29 +18,23 @@ from plumbing.event_loop import Loop
 from softphone.gui.event_bridge import Bridge
 from softphone.gui.phone_panel import PhonePanel
 from softphone.phone import Account, Phone
+from stage.gui import presenter
 from stage.gui.bill_view import bill_from_json
 from stage.gui.main_window import Window
-from stage.gui.message_ladder import LadderRow
-from stage.gui.presenter import ProgramState, forwarder_look, phone_look, server_look, story
 from stage.gui.topology_view import TopologyView
-from stage.observation.forwarder_client import Pages
-from stage.observation.forwarder_roles import Forwarders
-from stage.observation.from_events import from_forwarder_message, heard
-from stage.observation.observations import (
-    AddressAnswered,
-    Audio,
-    Bill,
-    CallStateChanged,
-    ForwarderActivated,
-    MembersSeen,
-    ProcessExited,
-    ProcessKilled,
-    ServerFailover,
-    ServersUp,
+from stage.observation import observations as seen
+from stage.observation.forwarder_client import Pages, read_page
+from stage.observation.forwarder_roles import ForwarderRoles
+from stage.observation.from_events import (
+    bill_seen,
+    failover_from_json,
+    from_forwarder_message,
+    from_phone_event,
 )
+from stage.observation.message_log import PacketCapture
 from stage.processes.cluster import DOMAIN, HOST, SERVERS, Cluster, Ports
 from stage.processes.program import StartError
-from stage.scenes.state import Roles
+from stage.scenes.state import ProgramState, Roles
 from stage.scenes.use_case import Row, UseCase
 
 PHONES = ("Alice", "Bob")
@@ -57,12 +51,13 @@ class Wire(QObject):
 
 class DemoController(QObject):
     """`users` is what the servers know, `passwords` what the phones say, `more` further arguments
-    of the servers. `pair`: two forwarders (observation/forwarder_roles.py). `ready`: both servers
-    are up."""
+    of the servers. `pair`: two forwarders (observation/forwarder_roles.py). `servers`: how many
+    there are; with one there is no failover. `ready`: all of them are up."""
 
     ready = Signal()
     failed = Signal(str)
     fulfilled = Signal(object)  # a Row, each once per call
+    message = Signal(object)  # a MessageForwarded, the moment it is told
 
     def __init__(
         self,
@@ -71,15 +66,20 @@ class DemoController(QObject):
         passwords: Mapping[str, str] | None = None,
         more: Sequence[str] = (),
         pair: bool = False,
+        servers: int = len(SERVERS),
     ) -> None:
         super().__init__()
+        self.announced: tuple[str, str] | None = None  # what a scene says while nobody calls
         self._wire = Wire()
         self._wire.told.connect(self._hear)
-        self.cluster = Cluster(ports, users, self._program_ended, more, pair)
-        self.forwarders = Forwarders(self.cluster, self._wire.told.emit)
+        self.cluster = Cluster(ports, users, self._program_ended, more, pair, servers)
+        self.forwarders = ForwarderRoles(self.cluster, self._wire.told.emit)
         self.use_case = UseCase(Roles(*PHONES, *SERVERS, tuple(self.forwarders.pair)))
         self.servers = {
-            name: ProgramState(name, self.cluster.addresses[name][1]) for name in SERVERS
+            name: ProgramState(
+                name, self.cluster.addresses[name][1], starting=name in self.cluster.running
+            )
+            for name in SERVERS
         }
         self.bridges = {name: Bridge() for name in PHONES}
         said = passwords or users or {}
@@ -92,6 +92,9 @@ class DemoController(QObject):
             for page in ("calls", "members")
         ]
         self._pages = Pages(pages, lambda url, page: self._wire.told.emit("page", (url, page)))
+        self.capture = PacketCapture(self.cluster.ports.forwarder)
+        self.window.ladder.model.text_of = lambda row: row.text or self.capture.find(row)
+        self.window.ladder.model.why_no_text = lambda: self.capture.why_not
         self._ticks = QTimer(self)
         self._ticks.timeout.connect(self._tick)
         self._probes_left = 0
@@ -118,8 +121,13 @@ class DemoController(QObject):
             for name, other in ((alice, bob), (bob, alice))
         ]
         window = Window(
-            panels[0], panels[1], figure, (alice, "forwarder", *SERVERS, bob), self.use_case.steps
+            panels[0],
+            panels[1],
+            figure,
+            (alice, *(pair or ("forwarder",)), *SERVERS, bob),
+            self.use_case.steps,
         )
+        window.again.clicked.connect(self.start_again)
         window.allow_phones(False)
         self._refresh(window)
         return window
@@ -149,6 +157,7 @@ class DemoController(QObject):
                 phone.stop(1.5)
             self.forwarders.stop()
             self._pages.stop()
+            self.capture.stop()
             self._worker.stop(20.0)
         finally:
             self.cluster.stop()
@@ -168,6 +177,8 @@ class DemoController(QObject):
         up."""
         self._stage = "running"
         for name, program in self._programs.items():
+            if name not in self.cluster.running:
+                continue
             program.alive, program.starting, program.pid = (
                 True,
                 False,
@@ -175,6 +186,7 @@ class DemoController(QObject):
             )
         self.forwarders.start()
         self._pages.start()
+        self.capture.start()
         self._ticks.start(TICK)
 
     def _start_phones(self) -> None:
@@ -192,13 +204,51 @@ class DemoController(QObject):
     def kill(self, name: str) -> None:
         """The crash, at any moment a person chooses."""
         program = self._programs[name]
-        if not program.alive:
+        if not program.alive or program.crashed:
             return
         at = self.cluster.kill(name)
-        program.crashed = True
+        program.crashed, program.frozen = True, False
         self._probes_left = PROBES
-        self.window.ladder.add(LadderRow(at, "", "", f"{name} killed", "refusal"))
-        self.observe(ProcessKilled(at, name, program.pid or 0))
+        self._remark(at, f"{name} killed", "refusal")
+        self.observe(seen.ProcessKilled(at, name, program.pid or 0))
+
+    def freeze(self, name: str) -> None:
+        """SIGSTOP: the process neither answers nor dies."""
+        program = self._programs[name]
+        if program.alive and not program.frozen:
+            at = self.cluster.freeze(name)
+            program.frozen = True
+            self._probes_left = PROBES
+            self._remark(at, f"{name} frozen", "refusal")
+            self.observe(seen.ProcessKilled(at, name, program.pid or 0, frozen=True))
+            if self.use_case.state.talking:
+                self.phones[PHONES[0]].probe()
+
+    def thaw(self, name: str) -> None:
+        """SIGCONT."""
+        if self._programs[name].frozen:
+            self.cluster.thaw(name)
+            self._programs[name].frozen = False
+            self._back(name, "runs on")
+
+    def start_again(self) -> None:
+        """Restart what is dead, and begin the list of steps anew."""
+        for name, program in self._programs.items():
+            self.thaw(name)
+            if not program.alive:
+                self.restart(name)
+        if not self.use_case.state.talking:
+            self.use_case.start_again()
+            self.window.bill.show_bill(None)
+        self._refresh()
+
+    def _back(self, name: str, words: str) -> None:
+        self._remark(time.monotonic(), f"{name} {words}", "answer")
+        self.observe(seen.ProcessBack(time.monotonic(), name))
+
+    def _remark(self, at: float, words: str, kind: str) -> None:
+        """A line across the ladder."""
+        self.window.ladder.add(seen.LadderRow(at, "", "", words, kind))
 
     def _program_ended(self, name: str, status: int) -> None:
         """On the program's own thread, the moment its process is gone.
@@ -213,28 +263,31 @@ class DemoController(QObject):
             self.forwarders.ended(name)
         self._wire.told.emit("ended", (name, status))
 
-    def restart(self, name: str) -> None:
+    def restart(self, name: str, zombie: bool = False) -> None:
         program = self._programs[name]
         if program.alive or program.starting or self._stage != "running":
             return
-        program.starting = True
-        self._worker.post(lambda: self._restart(name))
+        program.starting, program.trouble = True, ""
+        self._worker.post(lambda: self._restart(name, zombie))
         self._refresh()
 
-    def _restart(self, name: str) -> None:
+    def _restart(self, name: str, zombie: bool) -> None:
         """Worker thread."""
+        trouble = f"{name} could not be started."
         try:
-            self.cluster.restart(name)
-            self._wire.told.emit("restarted", (name, ""))
+            self.cluster.restart(name, zombie=zombie)
+            trouble = ""
         except StartError as error:
-            self._wire.told.emit("restarted", (name, str(error)))
+            trouble = str(error)
+        finally:
+            self._wire.told.emit("restarted", (name, trouble))
 
     # -- what is told ------------------------------------------------------------------------------
 
-    def observe(self, seen: object) -> None:
+    def observe(self, observed: object) -> None:
         """Take an observation into the script and show what it changes."""
         call = self.use_case.state.call_id
-        fulfilled = self.use_case.observe(seen)
+        fulfilled = self.use_case.observe(observed)
         if self.use_case.state.call_id != call:
             self.window.bill.show_bill(None)
         self._refresh()
@@ -254,9 +307,11 @@ class DemoController(QObject):
             "state": self._on_state,
             "message": self._on_message,
             "failover": self._on_failover,
+            "resumed": self._on_failover,
+            "kept": self._on_kept,
             "takeover": self._on_takeover,
             "knocked": self._on_knocked,
-            "error": lambda error: self._on_failed(f"The programs cannot be started: {error}."),
+            "error": self._on_error,
         }
         if kind in handlers:
             handlers[kind](told)
@@ -264,13 +319,16 @@ class DemoController(QObject):
     def _on_failed(self, sentence: str) -> None:
         self._stage = "failed"
         if "in use" in sentence and self.cluster.ports == Ports():
-            sentence = (
-                f"{sentence.rstrip('.')}. The option --free-ports takes ports that nobody uses."
-            )
+            sentence = f"The option --free-ports takes ports that nobody uses. {sentence}"
         for program in self._programs.values():
             program.starting = False
         self._refresh()
         self.failed.emit(sentence)
+
+    def _on_error(self, error: Exception) -> None:
+        """Of the worker; only while it starts the programs does everything depend on it."""
+        if self._stage == "starting":
+            self._on_failed(f"The programs cannot be started: {error}.")
 
     def _on_ended(self, told: tuple[str, int]) -> None:
         name, status = told
@@ -284,22 +342,24 @@ class DemoController(QObject):
         program = self._programs[name]
         if program.starting:
             return
-        program.alive, program.crashed = False, status < 0
+        program.alive, program.frozen, program.crashed = False, False, status < 0
         if name in self.forwarders.pair:
             self.forwarders.gone(name)
             self.window.figure.show_active(self.forwarders.active)
-        self.observe(ProcessExited(time.monotonic(), name, status))
+        self.observe(seen.ProcessExited(time.monotonic(), name, status))
 
     def _on_restarted(self, told: tuple[str, str]) -> None:
         name, trouble = told
         program = self._programs[name]
-        program.starting, program.alive, program.crashed = False, not trouble, False
+        # it may have died between its first word and now, or not have started at all
+        program.alive = not trouble and self.cluster.programs[name].alive
+        program.starting, program.crashed, program.trouble = False, False, trouble
         program.pid = self.cluster.programs[name].pid
+        if program.alive:
+            self._back(name, "restarted")
         if self.forwarders.settle(name):
             self._taken(time.monotonic())
         self._refresh()
-        if trouble:
-            self.window.tell("warning", "stop", f"{name} does not start", trouble)
 
     def _on_hello(self, told: dict[str, Any]) -> None:
         if self.forwarders.hello(told):
@@ -320,13 +380,13 @@ class DemoController(QObject):
         """The active one of two forwarders is another than it was."""
         name = self.forwarders.active or ""
         self.window.figure.show_active(name)
-        if self.window.ladder.rungs:  # not the first time
-            self.window.ladder.add(LadderRow(at, "", "", f"{name} has the address", "answer"))
-        self.observe(ForwarderActivated(at, name))
+        if self.window.ladder.rows:  # not the first time
+            self._remark(at, f"{name} has the address", "answer")
+        self.observe(seen.ForwarderActivated(at, name))
 
     def _on_knocked(self, told: tuple[float, float]) -> None:
-        self.observe(AddressAnswered(*told))
-        if self.use_case.state.both("talking"):
+        self.observe(seen.AddressAnswered(*told))
+        if self.use_case.state.talking:
             self.phones[PHONES[0]].probe()  # does the call itself pass through the other one too?
 
     def _servers_up(self, at: float) -> None:
@@ -337,30 +397,32 @@ class DemoController(QObject):
         for name, server in self.servers.items():
             server.heard = states.get(name, "DOWN")
         up = frozenset(name for name, server in self.servers.items() if server.heard == "UP")
-        self.observe(ServersUp(at, up, hot))
+        self.observe(seen.ServersUp(at, up, hot))
         self.window.figure.show_hot(hot)
-        if len(up) == len(SERVERS) and not any(phone.address[1] for phone in self.phones.values()):
+        wanted = sum(name in self.cluster.running for name in SERVERS)
+        if len(up) == wanted and not any(phone.address[1] for phone in self.phones.values()):
             self._start_phones()
 
     def _on_failover(self, told: dict[str, Any]) -> None:
-        if told.get("to"):
-            self.observe(
-                ServerFailover(
-                    float(told["monotonic"]),
-                    str(told["from"]),
-                    str(told["to"]),
-                    int(told.get("replayed") or 0),
-                )
-            )
+        """When it is noticed, and once more when the first answer came through the other server."""
+        failover = failover_from_json(told)
+        if failover is not None:
+            self.observe(failover)
+
+    def _on_kept(self, told: dict[str, Any]) -> None:
+        words = f"the forwarder keeps {told.get('method')} until a server lives"
+        self._remark(float(told["at"]), words, "replay")
 
     def _on_message(self, told: dict[str, Any]) -> None:
-        crossing = from_forwarder_message(told, self._name, self.forwarders.path(told["forwarder"]))
-        if crossing is None:
+        path = self.forwarders.path(told["forwarder"])
+        forwarded = from_forwarder_message(told, self._name, path)
+        if forwarded is None:
             return
-        self.window.figure.show_message(crossing.lane, crossing.travel)
-        self.window.ladder.add(crossing.rung)
-        self.observe(crossing.seen)
-        if crossing.seen.method == "BYE":
+        self.message.emit(forwarded.seen)
+        self.window.figure.show_message(forwarded.lane, forwarded.travel)
+        self.window.ladder.add(forwarded.row)
+        self.observe(forwarded.seen)
+        if forwarded.seen.method == "BYE":
             self._pages.look()
 
     def _name(self, leg: str, address: str) -> str | None:
@@ -379,86 +441,89 @@ class DemoController(QObject):
         if url.endswith("/members"):
             alive = frozenset(str(m["name"]) for m in page.get("members", ()) if m.get("alive"))
             if alive != self.use_case.state.members:
-                self.observe(MembersSeen(time.monotonic(), alive))
+                self.observe(seen.MembersSeen(time.monotonic(), alive))
             return
         server = str(page.get("server"))
-        successor = self.use_case.state.cast.second
-        if server == successor or not self.servers[successor].alive:
+        reader = self.use_case.state.second
+        if server == reader or not self.servers[reader].alive:
             self._on_calls(server, page)
 
     def _on_calls(self, server: str, page: dict[str, Any]) -> None:
         """The bill as the second server tells it; by the first only while the second is dead."""
-        call = next(
-            (c for c in page.get("calls", ()) if c.get("call_id") == self.use_case.state.call_id),
-            None,
-        )
+        state = self.use_case.state
+        call = next((c for c in page.get("calls", ()) if c.get("call_id") == state.call_id), None)
         if call is None or call.get("answered") is None:
             self.window.bill.show_bill(None)
             return
-        page_address, started = (
-            f"{self.cluster.management[server]}/",
-            self.use_case.state.answered_through or "",
-        )
-        self.window.bill.show_bill(bill_from_json(call, server, page_address, started))
-        self.observe(
-            Bill(
-                time.monotonic(),
-                server,
-                str(call["call_id"]),
-                int(call["seconds"]),
-                str(call["total"]),
-                str(call["currency"]),
-                bool(call["final"]),
-            )
-        )
+        address = f"{self.cluster.management[server]}/"
+        started = state.answered_through or ""
+        self.window.bill.show_bill(bill_from_json(call, server, address, started))
+        self.observe(bill_seen(call, server))
 
     def _hear_phone(self, name: str, event: object) -> None:
         if self._stage == "stopped":
             return
-        seen = heard(name, event)
-        if isinstance(seen, CallStateChanged):
+        told = from_phone_event(name, event)
+        if isinstance(told, seen.CallStateChanged):
             self._look_at_audio(name)
-        if seen is not None:
-            self.observe(seen)
-        if isinstance(seen, CallStateChanged) and seen.state == "ended":
+        if told is not None:
+            self.observe(told)
+        if isinstance(told, seen.CallStateChanged) and told.state == "ended":
             self._pages.look()
 
     # -- from time to time -------------------------------------------------------------------------
 
     def _tick(self) -> None:
         state = self.use_case.state
-        if state.both("talking"):
-            for name in PHONES:
+        if state.talking:
+            for name in state.calls:
                 self._look_at_audio(name)
             if state.killed and state.takeover_ms is None and self._probes_left and state.hot:
                 self._probes_left -= 1
                 # before that, `_program_ended` has asked
                 if time.monotonic() > state.killed.at + TICK / 1000:
-                    self.phones[PHONES[0]].probe()
+                    self.phones[next(iter(state.calls))].probe()
 
     def _look_at_audio(self, name: str) -> None:
         stats = self.phones[name].media_stats()
         if stats is not None and self.use_case.state.call_state(name) == "talking":
+            gap = stats.longest_gap_ms
             self.observe(
-                Audio(
-                    time.monotonic(), name, stats.packets_received, stats.longest_gap_ms, stats.lost
-                )
+                seen.Audio(time.monotonic(), name, stats.packets_received, gap, stats.lost)
             )
 
     # -- what is shown -----------------------------------------------------------------------------
 
     def _refresh(self, window: Window | None = None) -> None:
-        window = window or self.window
-        state = self.use_case.state
-        for name, server in self.servers.items():
-            window.figure.show_server(name, server_look(server, state.hot))
-        for name, forwarder in self.forwarders.pair.items():
-            window.figure.show_server(name, forwarder_look(forwarder))
-        for name in PHONES:
-            window.figure.show_phone(name, phone_look(state, name))
-        window.figure.show_talking(state.both("talking"))
-        window.steps.show_rows(self.use_case.rows)
-        window.tell(*story(state, self.servers, self.forwarders.pair))
+        presenter.show(
+            window or self.window,
+            self.use_case.state,
+            self.servers,
+            self.forwarders.pair,
+            self.use_case.rows,
+            self.announced,
+        )
+
+    def announce(self, title: str, line: str) -> None:
+        """A scene's words: in the headline while neither Alice nor Bob has a call."""
+        self.announced = (title, line) if line else None
+        self._refresh()
+
+    @property
+    def running(self) -> bool:
+        return self._stage == "running"
+
+    def bills(self) -> dict[str, float]:
+        """Seconds billed by Call-ID, of final bills, as a server that lives has them."""
+        for name, url in self.cluster.management.items():
+            page = read_page(f"{url}/calls") if self.servers[name].alive else None
+            if page is not None:
+                calls = [call for call in page.get("calls", ()) if call.get("final")]
+                return {
+                    str(call["call_id"]): sum(float(part["seconds"]) for part in call["carried"])
+                    for call in calls
+                }
+        return {}
 
     @property
     def rows(self) -> list[Row]:

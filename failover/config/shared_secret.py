@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from plumbing.private_files import OWNER_ONLY, exposed
+from plumbing.file_permissions import OWNER_ONLY, exposed
 from sip.branch import keyed_hash
 
 NO_FILE = "forwarder.secret.file is empty"

@@ -46,7 +46,7 @@ from failover.proxy.pending_messages import (
 from failover.proxy.request_validation import Fields, Refused, been_here, is_probe, validate
 from failover.upstream.failover import Failover
 from failover.upstream.server_table import Server, ServerTable
-from failover.upstream.visibility import GracePeriod
+from failover.upstream.upstream_reachability import GracePeriod
 from plumbing.address import Address
 from sip.errors import RemoteProtocolError
 from sip.keep_alive import is_keep_alive

@@ -37,7 +37,7 @@ from failover.proxy.events import (
     StateChanged,
     joined,
 )
-from failover.proxy.orphaned_calls import Ending, OrphanedCalls
+from failover.proxy.orphaned_invites import Ending, OrphanedCalls
 from failover.proxy.outage_queue import OutageQueue
 from failover.proxy.pending_messages import (
     NO_STATUS,

@@ -116,6 +116,10 @@ PATHS: dict[str, Callable[[], QPainterPath]] = {
     "warning": _warning,
     "check": _check,
     "crossed": _crossed,
+    "menu": lambda: _lines(
+        ((5, 7.5), (19, 7.5)), ((5, 12), (19, 12)), ((5, 16.5), (19, 16.5)), width=2.0
+    ),
+    "history": lambda: _stroked(_circle(8.5)).united(_lines(((12, 7), (12, 12), (15.5, 14)))),
     "ring": lambda: _stroked(_circle(8.0), 2.6),
     "dot": lambda: _circle(8.0),
     "in": lambda: _lines(

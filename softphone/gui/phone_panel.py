@@ -23,17 +23,21 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
+from softphone.call_history import CallHistory
 from softphone.gui import formatting as words
+from softphone.gui import texts
 from softphone.gui.call_card import CallCard, peer_of
 from softphone.gui.dial_pad import KEYS, DialPad
 from softphone.gui.digits_line import DigitsLine
 from softphone.gui.event_bridge import Bridge
 from softphone.gui.level_meter import FRAMES_PER_SECOND
+from softphone.gui.phone_menu import PhoneMenu, was_tried
 from softphone.gui.theme import GRID, Size, theme
 from softphone.gui.widgets import Avatar, Field, FlatButton, StateMark, TextLabel
 from softphone.ua.events import (
     CallChanged,
     CallState,
+    CallTurnedAway,
     CallView,
     RegistrationChanged,
     RegistrationState,
@@ -78,7 +82,7 @@ PRIMARY: dict[CallState | None, tuple[str, str, str]] = {
 
 class PhonePanel(QWidget):
     """A phone's panel, 264 px wide or wider. `target` is prefilled; `note` is a lasting remark,
-    such as on sound."""
+    such as on sound; `history` keeps its calls (None: in memory)."""
 
     def __init__(
         self,
@@ -89,6 +93,7 @@ class PhonePanel(QWidget):
         *,
         target: str = "",
         note: str = "",
+        history: CallHistory | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(parent)
@@ -102,6 +107,10 @@ class PhonePanel(QWidget):
         self._frames.setInterval(1000 // FRAMES_PER_SECOND)
         self._frames.setTimerType(Qt.TimerType.PreciseTimer)
         self._frames.timeout.connect(self._show_frame)
+        kept = CallHistory() if history is None else history
+        self.menu = PhoneMenu(self.label, kept, self)
+        self.menu.call.connect(self.call_back)
+        self.menu.missed_changed.connect(self._show_missed)
         self._make_head()
         self.card = CallCard()
         self._make_target(target)
@@ -124,6 +133,16 @@ class PhonePanel(QWidget):
         self.registration = TextLabel(Size.SMALL, lines=2)
         self.registration.setObjectName("registration")
         self.registration.set_text("Not registered")
+        self.menu_button = FlatButton("", "menu")
+        self.menu_button.setObjectName("menu")
+        self.menu_button.setAccessibleName(texts.MENU)
+        self.menu_button.setFixedWidth(self.menu_button.sizeHint().width())
+        self.menu_button.allow(True, texts.MENU_TIP)
+        self.menu_button.clicked.connect(self._open_menu)
+        self.calls_button = FlatButton("", "history")
+        self.calls_button.setObjectName("calls_button")
+        self.calls_button.clicked.connect(self.menu.show_calls)
+        self._show_missed(0)
 
     def _make_target(self, target: str) -> None:
         self.target = QLineEdit(target)
@@ -188,10 +207,16 @@ class PhonePanel(QWidget):
         head.setSpacing(GRID + GRID // 2)
         head.addWidget(Avatar(self.label), 0, Qt.AlignmentFlag.AlignTop)
         head.addLayout(named, 1)
+        head.addWidget(self.menu_button, 0, Qt.AlignmentFlag.AlignTop)
         line = QWidget()
         self._row = QStackedLayout(line)
         field = Field("To", self.target)
         line.setFixedHeight(field.height())
+        self.calls_button.set_height(field.height())
+        dial = QHBoxLayout()
+        dial.setSpacing(GRID)
+        dial.addWidget(line, 1)
+        dial.addWidget(self.calls_button)
         self._row.addWidget(field)
         self._row.addWidget(self.digits)
         main = QHBoxLayout()
@@ -208,20 +233,22 @@ class PhonePanel(QWidget):
         column.addLayout(head)
         column.addWidget(self.card)
         column.addWidget(self._note_row)
-        column.addWidget(line)
+        column.addLayout(dial)
         column.addLayout(main)
         column.addLayout(extra)
         column.addWidget(self.pad, 1)
         column.addStretch(0)
 
     def _make_keys(self) -> None:
-        order = [self.target, self.primary, self.secondary, self.hold, self.mute, *self.pad.keys]
+        order: list[QWidget] = [self.menu_button, self.target, self.calls_button]
+        order += [self.primary, self.secondary, self.hold, self.mute, *self.pad.keys]
         for one, following in pairwise(order):
             QWidget.setTabOrder(one, following)
         for key, action in (
             (Qt.Key.Key_Return, self.press_enter),
             (Qt.Key.Key_Enter, self.press_enter),
             (Qt.Key.Key_Escape, self.press_escape),
+            ("Alt+M", self._open_menu),
         ):
             shortcut = QShortcut(
                 QKeySequence(key), self, context=Qt.ShortcutContext.WidgetWithChildrenShortcut
@@ -246,6 +273,8 @@ class PhonePanel(QWidget):
             self.registration.set_text(words.one_line(event.sentence))
         elif isinstance(event, CallChanged):
             self._show_call(event.call)
+        elif isinstance(event, CallTurnedAway):
+            self.menu.remember(event.call, self._clock())
         elif self.call is not None:
             self.digits.show_event(event, self.call.id)
 
@@ -256,6 +285,8 @@ class PhonePanel(QWidget):
         self._going[call.id] = call
         if call.state is CallState.ENDED:
             del self._going[call.id]
+            if was_tried(call):
+                self.menu.remember(call, self._clock())
         if another and (before is not None or (known and not call.active)):
             # A second caller waits or was turned away as busy, or the call before the last has
             # ended at last.
@@ -392,6 +423,22 @@ class PhonePanel(QWidget):
             self._phone.decline()
         elif state is not None:
             self._phone.hang_up()
+
+    def call_back(self, uri: str) -> None:
+        """Call an address from the list of calls, if the phone is free."""
+        if self.call is None:
+            self.target.setText(uri)
+            self._phone.call(uri)
+
+    def _open_menu(self) -> None:
+        self.menu.popup(self.menu_button.mapToGlobal(self.menu_button.rect().bottomLeft()))
+
+    def _show_missed(self, number: int) -> None:
+        said = texts.MISSED.format(number=number) if number else ""
+        self.calls_button.dress(said, "history", "warning" if number else "")
+        self.calls_button.setAccessibleName(f"{texts.CALLS}, {said}" if number else texts.CALLS)
+        self.calls_button.allow(True, texts.CALLS_TIP)
+        self.calls_button.setFixedWidth(self.calls_button.sizeHint().width())
 
     def focus_phone(self) -> None:
         """Bring the keyboard to this phone, to whatever is most wanted now."""

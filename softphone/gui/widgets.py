@@ -207,7 +207,8 @@ class FlatButton(QPushButton):
 
     def sizeHint(self) -> QSize:
         metrics = QFontMetricsF(self.font())
-        icon = 3 * GRID if self.icon_name else 0
+        icon = 2.5 * GRID if self.icon_name else 0
+        icon += GRID if self.icon_name and self.text() else 0
         wide = metrics.horizontalAdvance(self.text()) + icon + 2 * GRID
         return QSize(int(wide) + 1, max(self._lowest, round(metrics.height()) + GRID))
 

@@ -13,6 +13,7 @@ from PySide6.QtCore import Qt, Signal
 from PySide6.QtGui import QCloseEvent, QKeySequence, QShortcut
 from PySide6.QtWidgets import QFrame, QHBoxLayout, QWidget
 
+from softphone.call_history import CallHistory
 from softphone.gui import icons
 from softphone.gui.event_bridge import Bridge
 from softphone.gui.phone_panel import PhoneLike, PhonePanel
@@ -32,13 +33,14 @@ class StoppablePhone(PhoneLike, Protocol):
 @dataclass(frozen=True)
 class PhoneSlot:
     """A phone with a place in a window. `target` is whom its line offers to call, `note` a lasting
-    remark."""
+    remark, `history` where its calls are kept (None: in memory)."""
 
     label: str
     phone: StoppablePhone
     bridge: Bridge
     target: str = ""
     note: str = ""
+    history: CallHistory | None = None
 
 
 class PhonesWindow(QWidget):
@@ -48,16 +50,22 @@ class PhonesWindow(QWidget):
     gone = Signal()
     _stopped = Signal()
 
-    def __init__(self, seats: Sequence[PhoneSlot]) -> None:
+    def __init__(self, slots: Sequence[PhoneSlot]) -> None:
         super().__init__()
-        self.setWindowTitle(f"{' and '.join(seat.label for seat in seats)} - softphone")
+        self.setWindowTitle(f"{' and '.join(slot.label for slot in slots)} - softphone")
         self.panels = [
             PhonePanel(
-                seat.label, seat.phone, seat.bridge, self, target=seat.target, note=seat.note
+                slot.label,
+                slot.phone,
+                slot.bridge,
+                self,
+                target=slot.target,
+                note=slot.note,
+                history=slot.history,
             )
-            for seat in seats
+            for slot in slots
         ]
-        self._phones = [seat.phone for seat in seats]
+        self._phones = [slot.phone for slot in slots]
         self._stopping: list[threading.Thread] = []
         self._stopped_phones = 0
         self._gone = False
@@ -74,7 +82,7 @@ class PhonesWindow(QWidget):
             keys = QShortcut(QKeySequence(f"Ctrl+{number + 1}"), self)
             keys.activated.connect(panel.focus_phone)
         row.addStretch(1)
-        self.resize(42 * GRID * len(seats), 80 * GRID)
+        self.resize(42 * GRID * len(slots), 80 * GRID)
         theme().changed.connect(self._set_icon)
         self._set_icon()
         self.panels[0].focus_phone()
@@ -128,8 +136,8 @@ class PhonesWindow(QWidget):
 class PhoneWindow(PhonesWindow):
     """One phone."""
 
-    def __init__(self, seat: PhoneSlot) -> None:
-        super().__init__([seat])
+    def __init__(self, slot: PhoneSlot) -> None:
+        super().__init__([slot])
 
 
 class PairWindow(PhonesWindow):

@@ -6,6 +6,7 @@ from urllib.parse import unquote
 
 from sip.dialog import Dialog
 from sip.header import NameAddr
+from sip.message import Request
 from softphone.ua.call_states import ACCEPT, CALL_TRANSITIONS, ENDED, ENDING, TALKING, CallInput
 from softphone.ua.events import CallChanged, CallState, CallView, Direction
 from softphone.ua.offer_answer import OfferAnswer
@@ -110,3 +111,11 @@ class ShownCall:
             host, number = self.layer.local[0], self.layer.random.getrandbits(31)
             self.negotiation = OfferAnswer(host, port, number, (self.reached_at[0], *self.seen_at))
         return self.negotiation
+
+
+def turned_away(layer: TransactionLayer, request: Request, now: float) -> CallView:
+    """The ended call of somebody who was told 486 because another call was up."""
+    call = ShownCall(layer, ENDED, request.call_id, request.from_, now)
+    call.direction, call.since, call.ended_at, call.status = Direction.INCOMING, now, now, 486
+    call.sentence = begin(f"{call.name} called while this phone was busy")
+    return call.view

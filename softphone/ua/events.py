@@ -75,6 +75,14 @@ class CallChanged:
 
 
 @dataclass(frozen=True)
+class CallTurnedAway:
+    """Somebody called while the phone was busy, and was told so (486). The call has ended."""
+
+    at: float
+    call: CallView
+
+
+@dataclass(frozen=True)
 class ProbeAnswered:
     """The answer to an OPTIONS within a call. `status` is 408 if there was none."""
 
@@ -116,5 +124,11 @@ class DigitRefused:
 
 
 AgentEvent = (
-    RegistrationChanged | CallChanged | ProbeAnswered | MessagePassed | DigitPassed | DigitRefused
+    RegistrationChanged
+    | CallChanged
+    | CallTurnedAway
+    | ProbeAnswered
+    | MessagePassed
+    | DigitPassed
+    | DigitRefused
 )

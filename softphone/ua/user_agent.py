@@ -22,9 +22,10 @@ from sip.uri import Uri
 from softphone.ua.account import ALLOW, METHODS, Account, Address, Randomness
 from softphone.ua.call import Call
 from softphone.ua.call_states import GONE, INCOMING
+from softphone.ua.call_view import turned_away
 from softphone.ua.client_request import Actions
 from softphone.ua.dial_target import CannotBeCalled, target_of_text
-from softphone.ua.events import CallState, CallView, RegistrationChanged
+from softphone.ua.events import CallState, CallTurnedAway, CallView, RegistrationChanged
 from softphone.ua.incoming_call import IncomingCall
 from softphone.ua.keep_alive import KeepAlive
 from softphone.ua.outgoing_call import OutgoingCall
@@ -292,6 +293,8 @@ class UserAgent:
             incoming.answer(481, now)
         elif self._active() is not None:
             incoming.answer(486, now)  # OPTIONS too: RFC 3261 11.2
+            if request.method == "INVITE":
+                self._layer.emit(CallTurnedAway(now, turned_away(self._layer, request, now)))
         elif request.method == "OPTIONS":
             fields = (
                 ALLOW,

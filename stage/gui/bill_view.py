@@ -15,6 +15,8 @@ from softphone.gui import formatting
 from softphone.gui.theme import GRID, Size, theme
 from softphone.gui.widgets import TextLabel
 from stage.gui import painting
+from stage.gui.zoom import zoomed
+from stage.observation.from_events import person
 
 TARIFF = re.compile(r"([\d.]+)\s*\+\s*([\d.]+)\s*/\s*(\d+)\s*s", re.ASCII)
 EMPTY = "No bill yet. It appears here as soon as a call is answered."
@@ -72,12 +74,6 @@ def sum_of(tariff: str, units: object) -> str:
     return f"{fee} set-up + {units} \u00d7 {price} per started {seconds} s"
 
 
-def person(uri: str) -> str:
-    """The name in an address-of-record: "sip:alice@failover.test" is Alice to everybody here."""
-    user = formatting.one_line(uri.removeprefix("sip:").partition("@")[0])
-    return user[:1].upper() + user[1:]
-
-
 class Bar(QWidget):
     """Seconds carried by each server, drawn to scale: the first in grey, each later one in the
     colour of hot."""
@@ -88,7 +84,7 @@ class Bar(QWidget):
         self._parts: tuple[tuple[str, float], ...] = ()
 
     def sizeHint(self) -> QSize:
-        return QSize(30 * GRID, 3 * GRID)
+        return QSize(30 * GRID, round(painting.height_of(zoomed(Size.SMALL)) * 1.6))
 
     def show_parts(self, parts: tuple[tuple[str, float], ...]) -> None:
         if parts != self._parts:
@@ -124,7 +120,7 @@ class Bar(QWidget):
             left += width
 
     def _label(self, painter: QPainter, room: QRectF, text: str, ink: QColor) -> None:
-        font = theme().font(Size.SMALL, bold=True, tabular=True)
+        font = zoomed(Size.SMALL, bold=True, tabular=True)
         if room.width() >= painting.width_of(text, font):
             painting.text(painter, room, text, font, ink, Qt.AlignmentFlag.AlignLeft)
 
@@ -142,6 +138,7 @@ class BillView(QWidget):
         empty.setAlignment(Qt.AlignmentFlag.AlignHCenter)
         self._stack.addWidget(empty)
         self._stack.addWidget(self._make_body())
+        theme().changed.connect(self._show_link)
 
     def _make_body(self) -> QWidget:
         self._who = TextLabel(Size.TEXT, bold=True, names=True)
@@ -173,8 +170,8 @@ class BillView(QWidget):
         column.addWidget(self._bar)
         column.addWidget(self.parts)
         column.addWidget(self._sum)
-        column.addStretch(1)
         column.addLayout(beside(self.total, self.source))
+        column.addStretch(1)
         return body
 
     def show_bill(self, look: BillSummary | None) -> None:
@@ -192,13 +189,17 @@ class BillView(QWidget):
         self._sum.set_text(look.sum)
         amount = f"{look.total} {look.currency}"
         self.total.set_text(f"Total {amount}" if look.final else f"{amount} so far")
-        colour = theme().palette.hot.colour.name()
-        self.source.setText(
-            f'<a href="{look.page}" style="color:{colour}">{look.server}\u2019s page</a>'
-        )
+        self._show_link()
         self.source.setToolTip(
             f"This bill was read from {look.page}. Click to open the page in your browser."
         )
+
+    def _show_link(self) -> None:
+        """A QLabel takes the palette's colour of links when it gets its text."""
+        if self.look is not None:
+            link = f'<a href="{self.look.page}">{self.look.server}\u2019s page</a>'
+            self.source.setText("")
+            self.source.setText(link)
 
 
 def beside(left: QWidget, right: QWidget) -> QHBoxLayout:

@@ -21,17 +21,17 @@ from PySide6.QtGui import QPainterPath
 from softphone.gui.theme import GRID
 
 PHONE = QSizeF(56, 56)
-FORWARDER = QSizeF(160, 56)
-SERVER = QSizeF(184, 96)
-STORE = QSizeF(168, 52)
+FORWARDER = QSizeF(168, 56)
+SERVER = QSizeF(204, 96)
+STORE = QSizeF(184, 56)
 AUDIO = 36.0  # px above the forwarder, for the arc of the audio and its words
 TALL = AUDIO + FORWARDER.height() + SERVER.height() + STORE.height()
-LEAST = QSizeF(2 * SERVER.width() + 6 * GRID, TALL + 8 * GRID)
+LEAST = QSizeF(2 * SERVER.width() + 3 * GRID, TALL + 8 * GRID)
 
 # With two forwarders there is one row more, and so each is lower.
 ADDRESS = QSizeF(160, 40)
-PROGRAM = QSizeF(184, 82)  # forwarder or server
-LOW_STORE = QSizeF(168, 44)
+PROGRAM = QSizeF(204, 82)  # forwarder or server
+LOW_STORE = QSizeF(184, 50)
 LOW_AUDIO = 28.0
 PAIR_GAP = 22.0  # px between two rows, at least: the names of the phones fit
 PAIR_TALL = LOW_AUDIO + PHONE.height() + 2 * PROGRAM.height() + LOW_STORE.height()
@@ -87,7 +87,7 @@ def lay_out(size: QSizeF, phones: tuple[str, str], servers: tuple[str, str]) -> 
     """Everything for a figure of `size`; boxes keep their sizes, the space between them grows up to
     a point."""
     middle = size.width() / 2
-    spread = max(SERVER.width() / 2 + 2 * GRID, min(size.width() * 0.22, 280.0))
+    spread = max(SERVER.width() / 2 + GRID, min(size.width() * 0.22, 280.0))
     edge = max(PHONE.width() / 2 + 2 * GRID, middle - 480)
     above = AUDIO + max(0.0, min(4.0 * GRID, (size.height() - LEAST.height()) / 4))
     tall = TALL - AUDIO + above
@@ -112,7 +112,7 @@ def lay_out_pair(
 ) -> Geometry:
     """The same with two forwarders."""
     middle = size.width() / 2
-    spread = max(PROGRAM.width() / 2 + 2 * GRID, min(size.width() * 0.22, 280.0))
+    spread = max(PROGRAM.width() / 2 + GRID, min(size.width() * 0.22, 280.0))
     edge = max(PHONE.width() / 2 + 2 * GRID, middle - 480)
     gap = max(PAIR_GAP, min(12.0 * GRID, (size.height() - PAIR_TALL - GRID) / 3))
     top = (size.height() - PAIR_TALL - 3 * gap) / 2

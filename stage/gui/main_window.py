@@ -1,55 +1,78 @@
 """The demo window: the two phones at the edges, what happens between them in the middle, what it
 means below.
 
-It arranges parts and switches between bill and messages; what they show is decided in `show.py`.
+It arranges parts; what they show is decided in `controller.py`. In a large window the steps and the
+pages stand side by side below the whole width; in a small one the phones take the whole height, and
+the steps are one more page beneath the figure. F11 shows the figure, the headline and two large
+numbers alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import pairwise
+from collections.abc import Callable, Sequence
 
-from PySide6.QtCore import QSize, Qt, Signal
-from PySide6.QtGui import (
-    QCloseEvent,
-    QColor,
-    QKeySequence,
-    QPainter,
-    QPaintEvent,
-    QResizeEvent,
-    QShortcut,
-)
+from PySide6.QtCore import QEvent, QSize, Qt, Signal
+from PySide6.QtGui import QCloseEvent, QKeySequence, QResizeEvent, QShortcut, QShowEvent
 from PySide6.QtWidgets import (
-    QButtonGroup,
+    QApplication,
+    QFrame,
     QGridLayout,
     QHBoxLayout,
-    QSizePolicy,
-    QStackedLayout,
+    QMenu,
+    QPushButton,
+    QTabWidget,
+    QToolButton,
     QVBoxLayout,
     QWidget,
 )
 
 from softphone.gui import icons
 from softphone.gui.phone_panel import PhonePanel
+from softphone.gui.qapplication import SCREENLESS
 from softphone.gui.theme import GRID, LIGHT, Size, theme
 from softphone.gui.widgets import StateMark, TextLabel
+from stage.gui import wording, zoom
 from stage.gui.bill_view import BillView
-from stage.gui.card import Card, Tab
+from stage.gui.call_dots import CallDots
+from stage.gui.failover_view import FailoverView
+from stage.gui.message_animation import Frame
 from stage.gui.message_ladder import Ladder
 from stage.gui.step_list import StepList
 from stage.gui.topology_view import TopologyView
+from stage.gui.wording import said
 from stage.scenes.use_case import STEPS, Step
 
 SIZE = QSize(1280, 800)
-LEAST = QSize(1024, 700)
-PANEL = (264, 336)  # px, a phone's width in the smallest and in a large window
-# px: a window lower than this hides the dial pads; the keyboard's digits do the same
-ROOM_FOR_PAD = 780
+LEAST = QSize(960, 620)
+FRAME = QSize(16, 48)  # px, what a window manager adds, before it is known
+WIDE = QSize(
+    1200, 780
+)  # from this size on, in text of natural size, steps and pages are neighbours
+PANEL = (240, 336)  # px, a phone's width in the smallest and in a large window, at natural size
+STEPS_PAGE, BILL_PAGE = "Steps", "Bill"
+FAILOVER_PAGE, MESSAGES_PAGE, CALLS_PAGE = "Failover", "Messages", "Calls"
+
+
+class Card(QFrame):
+    """A sheet with a fine line around it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setObjectName("card")
+        self.setAttribute(Qt.WidgetAttribute.WA_StyledBackground)
+        theme().changed.connect(self._dress)
+        self._dress()
+
+    def _dress(self) -> None:
+        colours = theme().palette
+        self.setStyleSheet(
+            f"QFrame#card {{ background: {colours.surface.name()}; border-radius: {GRID}px; "
+            f"border: 1px solid {colours.line.name()}; }}"
+        )
 
 
 class Window(QWidget):
-    """`closing` is emitted once, when the person closes the window; `page` is 0 for the bill, 1 for
-    the messages."""
+    """`closing` is emitted once, when the person closes the window."""
 
     closing = Signal()
 
@@ -68,115 +91,161 @@ class Window(QWidget):
         self.figure = figure
         self.steps = StepList(steps)
         self.bill = BillView()
+        self.failover = FailoverView()
         self.ladder = Ladder(columns)
-        self._closed = self._trouble = False
-        self._make_story()
-        self._lay_out()
+        self._replayed: Frame | None = None
+        self.failover.replay.frame.connect(self._show_frame)
+        self.dots = CallDots()
+        self._closed = self._trouble = self._fitted = self.presented = False
+        self._wide: bool | None = None
+        self._chosen = zoom.chosen()
+        self._make_headline()
+        self._make_parts()
         self._make_keys()
-        self.resize(SIZE)
-        self.setMinimumSize(LEAST)
+        self.setMinimumSize(LEAST.boundedTo(self._room()))
+        self.resize(SIZE.boundedTo(self._room()))
+        self._arrange()
 
     # -- construction ------------------------------------------------------------------------------
 
-    def _make_story(self) -> None:
+    def _make_headline(self) -> None:
         self._mark = StateMark(Size.TITLE)
-        self._story = TextLabel(Size.TITLE, bold=True)
-        self._story.setObjectName("story")
+        self._headline = TextLabel(Size.TITLE, bold=True)
+        self._headline.setObjectName("headline")
         self._hint = TextLabel(Size.TEXT, tone="muted", lines=2)
         self._hint.setObjectName("hint")
+        self.again = QPushButton("Start again")
+        self.again.setObjectName("start_again")
+        self.again.setToolTip("Restart what is dead, and begin the list of steps anew")
+        self.scenes = QToolButton()
+        self.scenes.setText("Scenes")
+        self.scenes.setObjectName("scenes")
+        self.scenes.setAccessibleName("Scenes")
+        self.scenes.setToolTip("Other crashes, at other moments; each plays by itself")
+        self.scenes.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
+        self.menu = QMenu(self.scenes)
+        self.menu.addAction("Start again", self.again.click)
+        self.menu.addAction("Presenter's view (F11)", lambda: self.present(not self.presented))
+        technical = self.menu.addAction("Technical words")
+        technical.setCheckable(True)
+        technical.setChecked(wording.technical())
+        technical.toggled.connect(self._choose_words)
+        self.menu.addSeparator()
+        self.scenes.setMenu(self.menu)
 
-    def _lay_out(self) -> None:
-        grid = QGridLayout(self)
-        grid.setContentsMargins(GRID, GRID, GRID, GRID)
-        grid.setSpacing(GRID)
+    def _make_parts(self) -> None:
         self._sides = [carded(panel) for panel in self.panels]
-        grid.addWidget(self._sides[0], 0, 0)
-        grid.addWidget(self._middle(), 0, 1)
-        grid.addWidget(self._sides[1], 0, 2)
-        below = QHBoxLayout()
-        below.setSpacing(GRID)
-        below.addWidget(self.steps, 11)
-        below.addWidget(self._outcome(), 10)
-        grid.addLayout(below, 1, 0, 1, 3)
-        grid.setColumnStretch(1, 1)
-        grid.setRowStretch(0, 5)
-        grid.setRowStretch(1, 2)
-
-    def _middle(self) -> QWidget:
+        self._pad_buttons = [self._make_pad_button(side) for side in self._sides]
         said = QVBoxLayout()
         said.setSpacing(0)
-        said.addWidget(self._story)
+        said.addWidget(self._headline)
         said.addWidget(self._hint)
         head = QHBoxLayout()
         head.setSpacing(GRID + GRID // 2)
         head.addWidget(self._mark, 0, Qt.AlignmentFlag.AlignTop)
         head.addLayout(said, 1)
-        card = Card()
-        column = QVBoxLayout(card)
-        column.setContentsMargins(2 * GRID, 2 * GRID, 2 * GRID, GRID)
-        column.setSpacing(GRID)
+        self._numbers = [TextLabel(Size.TITLE, bold=True, tabular=True) for _ in range(2)]
+        numbers = QHBoxLayout()
+        for label in self._numbers:
+            label.setAlignment(Qt.AlignmentFlag.AlignHCenter)
+            label.setVisible(False)
+            numbers.addWidget(label, 1)
+        self._middle = Card()
+        column = QVBoxLayout(self._middle)
+        column.setContentsMargins(2 * GRID, GRID, 2 * GRID, GRID)
+        column.setSpacing(GRID // 2)
         column.addLayout(head)
         column.addWidget(self.figure, 1)
-        return card
-
-    def _outcome(self) -> QWidget:
-        """The bill and the messages, one at a time."""
-        self._pages = QStackedLayout()
-        self._pages.addWidget(self.bill)
-        self._pages.addWidget(self.ladder)
-        tabs = QHBoxLayout()
-        tabs.setSpacing(3 * GRID)
-        self._tabs = QButtonGroup(self)
-        for index, (words, tip) in enumerate(
-            (
-                ("The bill", "What the call costs, as the servers see it (Alt+B)"),
-                ("Messages", "Every SIP message that crossed the forwarder (Alt+M)"),
-            )
+        column.addLayout(numbers)
+        self._steps_card = Card()
+        self._steps_column = QVBoxLayout(self._steps_card)
+        self._steps_column.setContentsMargins(2 * GRID, GRID, 2 * GRID, GRID)
+        self._steps_column.addWidget(self.steps)
+        self.tabs = QTabWidget()
+        self.tabs.setDocumentMode(True)
+        self.tabs.setAccessibleName("Steps, bill, failover, messages")
+        for part, title in (
+            (self.bill, BILL_PAGE),
+            (self.failover, FAILOVER_PAGE),
+            (self.ladder, MESSAGES_PAGE),
         ):
-            tab = Tab(words, tip)
-            tab.setObjectName(("tab_bill", "tab_messages")[index])
-            tab.setChecked(index == 0)
-            self._tabs.addButton(tab, index)
-            tabs.addWidget(tab)
-        tabs.addStretch(1)
-        self._tabs.idClicked.connect(self.show_page)
-        card = Card()
-        # the steps say how tall
-        card.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Ignored)
-        column = QVBoxLayout(card)
-        column.setContentsMargins(2 * GRID, GRID // 2, 2 * GRID, GRID)
-        column.setSpacing(GRID)
-        column.addLayout(tabs)
-        column.addLayout(self._pages, 1)
-        return card
+            self.tabs.addTab(part, title)
+        corner = QWidget()
+        buttons = QHBoxLayout(corner)
+        buttons.setContentsMargins(0, 0, 0, 2)
+        buttons.setSpacing(GRID // 2)
+        buttons.addWidget(self.again)
+        buttons.addWidget(self.scenes)
+        self.tabs.setCornerWidget(corner)
+        self._tabs_card = carded(self.tabs, GRID)
+        self._below = QWidget()
+        below = QHBoxLayout(self._below)
+        below.setContentsMargins(0, 0, 0, 0)
+        below.setSpacing(GRID)
+        below.addWidget(self._steps_card, 1)
+        below.addWidget(self._tabs_card, 1)
+        self._grid = QGridLayout(self)
+        self._grid.setContentsMargins(GRID, GRID, GRID, GRID)
+        self._grid.setSpacing(GRID)
+
+    def _make_pad_button(self, side: Card) -> QToolButton:
+        """Shows the keypad of a phone whose card is too low for it."""
+        button = QToolButton()
+        button.setText("Keypad")
+        button.setCheckable(True)
+        button.setVisible(False)
+        layout = side.layout()
+        if layout is not None:
+            layout.addWidget(button)
+        button.toggled.connect(self._fit_pads)
+        return button
 
     def _make_keys(self) -> None:
-        """Reading order for Tab: Alice, the servers, Bob, below. Ctrl+1 and Ctrl+2 go to a
-        phone."""
-        buttons = list(self.figure.buttons.values())
-        phones = [focusable(panel) for panel in self.panels]
-        chain = [*phones[0], *buttons, *phones[1], *self._tabs.buttons(), self.bill.source]
-        for one, following in pairwise(chain):
-            QWidget.setTabOrder(one, following)
+        """Ctrl+1 and Ctrl+2 go to a phone, Alt+digits to a page, Ctrl + - 0 change the text's
+        size."""
         for number, panel in enumerate(self.panels, start=1):
             QShortcut(QKeySequence(f"Ctrl+{number}"), self, panel.focus_phone)
-        for key, page in (("Alt+B", 0), ("Alt+M", 1)):
+        pages = (STEPS_PAGE, "Alt+S"), (BILL_PAGE, "Alt+B"), (FAILOVER_PAGE, "Alt+F")
+        for page, key in (*pages, (MESSAGES_PAGE, "Alt+M")):
             QShortcut(QKeySequence(key), self, lambda page=page: self.show_page(page))
+        for keys, change in (
+            (("Ctrl++", "Ctrl+="), zoom.STEP),
+            (("Ctrl+-",), 1 / zoom.STEP),
+            (("Ctrl+0",), 0.0),
+        ):
+            for key in keys:
+                QShortcut(QKeySequence(key), self, lambda change=change: self.change_zoom(change))
+        QShortcut(QKeySequence("F11"), self, lambda: self.present(not self.presented))
 
     # -- what there is to show ---------------------------------------------------------------------
 
-    def tell(self, shape: str, tone: str, story: str, hint: str) -> None:
+    def tell(self, shape: str, tone: str, headline: str, hint: str) -> None:
         """The headline: what is happening, and what one could do now."""
-        if not self._trouble:
+        if not self._trouble and self._replayed is None:
             self._mark.show_state(shape, tone)
-            self._story.set_text(story)
-            self._hint.set_text(hint)
+            self._headline.set_text(said(headline))
+            self._hint.set_text(said(hint))
+
+    def _show_frame(self, frame: Frame | None) -> None:
+        """A moment of the slow replay is said where the headline is."""
+        self._replayed = frame
+        self.figure.show_replay(frame)
+        if frame is not None and not self._trouble:
+            when, _, words = frame.words.partition(": ")
+            self._mark.show_state("play", "warning")
+            self._headline.set_text(f"Slowly: {when}")
+            self._hint.set_text(words)
+
+    def tell_numbers(self, *words: str) -> None:
+        """The two large numbers of the presenter's mode."""
+        for label, text in zip(self._numbers, words, strict=True):
+            label.set_text(text)
 
     def show_trouble(self, sentence: str) -> None:
         """The demonstration cannot go on; the sentence stays until the window is closed."""
         self._trouble = True
         self._mark.show_state("warning", "stop")
-        self._story.set_text("The demonstration cannot run")
+        self._headline.set_text("The demonstration cannot run")
         self._hint.set_text(sentence)
 
     def allow_phones(self, allowed: bool) -> None:
@@ -187,25 +256,134 @@ class Window(QWidget):
         if allowed:
             self.panels[0].focus_phone()
 
+    def show_calls(self, states: Callable[[], list[str]]) -> None:
+        """A page with a dot for each of many calls."""
+        if self.tabs.indexOf(self.dots) < 0:
+            self.tabs.addTab(self.dots, CALLS_PAGE)
+        self.dots.show_calls(states)
+        self.show_page(CALLS_PAGE)
+
     @property
-    def story(self) -> str:
-        return self._story.text()
+    def headline(self) -> str:
+        return self._headline.text()
 
-    def show_page(self, page: int) -> None:
-        self._pages.setCurrentIndex(page)
-        self._tabs.button(page).setChecked(True)
+    @property
+    def hint(self) -> str:
+        return self._hint.text()
 
-    # -- size and end ------------------------------------------------------------------------------
+    def show_page(self, page: str) -> None:
+        for index in range(self.tabs.count()):
+            if self.tabs.tabText(index) == page:
+                self.tabs.setCurrentIndex(index)
+                self.tabs.currentWidget().setFocus(Qt.FocusReason.ShortcutFocusReason)
+
+    # -- size --------------------------------------------------------------------------------------
+
+    def present(self, presented: bool) -> None:
+        """Figure, headline and two numbers alone, over the whole screen."""
+        self.presented = presented
+        (self.showFullScreen if presented else self.showNormal)()
+        for part in (*self._sides, self._below):
+            part.setVisible(not presented)
+        for label in self._numbers:
+            label.setVisible(presented)
+        self._wide = None
+        self._grid.setRowStretch(1, 0)
+        self.figure.setFocus()  # not on a button that kills
+        self.figure.present(presented)
+        self._arrange()
+
+    def change_zoom(self, change: float) -> None:
+        """Larger or smaller text; 0: as the window's size has it."""
+        self._chosen = max(0.7, min(2.0, self._chosen * change)) if change else 1.0
+        zoom.choose(self._chosen)
+        self._arrange()
+
+    def _choose_words(self, technical: bool) -> None:
+        wording.choose(technical)
+        self.figure.update()
+
+    def _room(self) -> QSize:
+        """What the screen has for a window without its frame."""
+        if QApplication.platformName() in SCREENLESS:
+            return QSize(SIZE)
+        screen = self.screen() or QApplication.primaryScreen()
+        frame = self.frameGeometry().size() - self.size() if self._fitted else QSize(0, 0)
+        return screen.availableGeometry().size() - (frame if frame.height() > 0 else FRAME)
+
+    def _arrange(self) -> None:
+        """After a change of the window's size or of the text's."""
+        size = self.size()
+        # as large as everything has room: at LEAST that is the system's size
+        most = min(size.width() / LEAST.width(), size.height() / LEAST.height())
+        factor = min(zoom.by_size(size) * self._chosen, max(most, 0.7))
+        factor = zoom.by_size(size) * 1.5 if self.presented else factor
+        if zoom.set_factor(factor) or not self._fitted:
+            zoom.apply(self)
+            self.ladder.fit_rows()
+            self.figure.rescale()
+        natural = WIDE * (zoom.factor() / zoom.by_size(self.size()))
+        wide = self.width() >= natural.width() and self.height() >= natural.height()
+        if wide is not self._wide and not self.presented:
+            self._wide = wide
+            self._place(wide)
+        width = self.width() * 21 // 100
+        narrow, broad = (round(each * zoom.factor()) for each in PANEL)
+        for side in self._sides:
+            side.setFixedWidth(max(narrow, min(broad, width)))
+        self._fit_pads()
+
+    def _place(self, wide: bool) -> None:
+        for part in (*self._sides, self._middle, self._below):
+            self._grid.removeWidget(part)
+        if wide:
+            self.tabs.removeTab(self.tabs.indexOf(self.steps))
+            self._steps_column.addWidget(self.steps)
+            self.steps.show()
+            self._grid.addWidget(self._below, 1, 0, 1, 3)
+        else:
+            self.tabs.insertTab(0, self.steps, STEPS_PAGE)
+            self.tabs.setCurrentIndex(0)
+            self._grid.addWidget(self._below, 1, 1)
+        self._steps_card.setVisible(wide)
+        self.again.setVisible(wide)  # it is in the menu, too
+        rows = 1 if wide else 2
+        self._grid.addWidget(self._sides[0], 0, 0, rows, 1)
+        self._grid.addWidget(self._middle, 0, 1)
+        self._grid.addWidget(self._sides[1], 0, 2, rows, 1)
+        self._grid.setColumnStretch(1, 1)
+        self._grid.setRowStretch(0, 5 if wide else 7)
+        self._grid.setRowStretch(1, 3 if wide else 4)
+
+    def _fit_pads(self) -> None:
+        """A keypad where there is room for it, else a button that shows it."""
+        for side, panel, button in zip(self._sides, self.panels, self._pad_buttons, strict=True):
+            height = side.height() if self.isVisible() else self.height() * 2 // 3
+            hidden = panel.pad.isHidden()
+            without = panel.minimumSizeHint().height()
+            pad = panel.pad.minimumSizeHint().height() + GRID
+            needed = without + (pad if hidden else 0)
+            fits = needed <= height
+            button.setVisible(not fits or (button.isChecked() and hidden))
+            shown = fits or button.isChecked()
+            panel.pad.setVisible(shown)
+            panel.card.setVisible(fits or not button.isChecked())
 
     def resizeEvent(self, event: QResizeEvent) -> None:
         super().resizeEvent(event)
-        width = max(PANEL[0], min(PANEL[1], self.width() * 21 // 100))
-        for side, panel in zip(self._sides, self.panels, strict=True):
-            side.setFixedWidth(width)
-            panel.pad.setVisible(self.height() >= ROOM_FOR_PAD)
+        self._arrange()
 
-    def paintEvent(self, event: QPaintEvent) -> None:
-        QPainter(self).fillRect(self.rect(), QColor(theme().palette.window))
+    def showEvent(self, event: QShowEvent) -> None:
+        super().showEvent(event)
+        if not self._fitted:
+            self._fitted = True
+            self.resize(self.size().boundedTo(self._room()))
+        self._fit_pads()
+
+    def changeEvent(self, event: QEvent) -> None:
+        super().changeEvent(event)
+        if event.type() == QEvent.Type.ScreenChangeInternal and not self.isMaximized():
+            self.resize(self.size().boundedTo(self._room()))
 
     def closeEvent(self, event: QCloseEvent) -> None:
         super().closeEvent(event)
@@ -214,14 +392,9 @@ class Window(QWidget):
             self.closing.emit()
 
 
-def carded(part: QWidget) -> Card:
+def carded(part: QWidget, margin: int = 0) -> Card:
     card = Card()
     column = QVBoxLayout(card)
-    column.setContentsMargins(0, 0, 0, 0)
+    column.setContentsMargins(margin, margin // 2, margin, margin // 2)
     column.addWidget(part)
     return card
-
-
-def focusable(panel: PhonePanel) -> list[QWidget]:
-    """The panel's own order, which is its reading order."""
-    return [panel.target, panel.primary, panel.secondary, panel.hold, panel.mute, *panel.pad.keys]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
+from typing import NamedTuple
 
 LASTS = 0.4  # s, from one end of the route to the other
 HURRY = 4  # that many waiting behind it: twice as fast
@@ -23,6 +24,14 @@ class MessageAnimation:
     route: tuple[str, ...]
     label: str
     kind: str
+
+
+class Frame(NamedTuple):
+    """A moment of the slow replay: what is said, and the message at `fraction` of its way."""
+
+    words: str
+    travel: MessageAnimation | None
+    fraction: float
 
 
 @dataclass(frozen=True)
@@ -83,36 +92,3 @@ class AnimationQueue:
         lane.moving = lane.waiting.popleft() if lane.waiting else None
         lane.started = start
         lane.lasts = LASTS / 2 if len(lane.waiting) >= HURRY else LASTS
-
-
-def label_of(method: str, status: int | None) -> str:
-    """What a message is called on its way: INVITE, 180, 200."""
-    return (
-        method
-        if status is None
-        else f"{status} {REASONS[status]}"
-        if status in REASONS
-        else str(status)
-    )
-
-
-def kind_of(status: int | None, replayed: bool) -> str:
-    if replayed:
-        return "replay"
-    if status is None:
-        return "request"
-    return "answer" if status < 300 else "refusal"
-
-
-REASONS = {
-    180: "Ringing",
-    200: "OK",
-    202: "Accepted",
-    401: "Who?",
-    404: "Unknown",
-    407: "Who?",
-    486: "Busy",
-    487: "Cancelled",
-    503: "No server",
-    603: "Declined",
-}

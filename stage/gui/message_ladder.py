@@ -1,214 +1,258 @@
-"""The message ladder: every message that crossed the forwarder, from top to bottom, as call-flow
-tools draw it.
+"""The messages that crossed the forwarder, from top to bottom, as call-flow tools draw them.
 
-Columns are Alice, forwarder, server1, server2, Bob. A line from a server to Bob turns at the
-forwarder, as the message did.
+`LadderModel` holds the rows, a proxy filters them, a delegate draws one. Columns are the phones,
+the forwarders and the servers. A line from a server to Bob turns at the forwarder, as the message
+did.
+A selected row opens the whole message beside the ladder.
 """
 
 from __future__ import annotations
 
+import time
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
 
-from PySide6.QtCore import QPointF, QRectF, QSize, Qt
-from PySide6.QtGui import QColor, QPainter, QPainterPath, QPaintEvent, QPen, QShowEvent
-from PySide6.QtWidgets import QFrame, QScrollArea, QSizePolicy, QVBoxLayout, QWidget
+from PySide6.QtCore import (
+    QAbstractTableModel,
+    QItemSelectionModel,
+    QModelIndex,
+    QPersistentModelIndex,
+    QPoint,
+    QPointF,
+    QRect,
+    QRectF,
+    QSize,
+    QSortFilterProxyModel,
+    Qt,
+)
+from PySide6.QtGui import (
+    QColor,
+    QGuiApplication,
+    QKeySequence,
+    QPainter,
+    QPainterPath,
+    QPaintEvent,
+    QPen,
+    QShortcut,
+)
+from PySide6.QtSvg import QSvgGenerator
+from PySide6.QtWidgets import (
+    QAbstractItemView,
+    QCheckBox,
+    QComboBox,
+    QDialog,
+    QFileDialog,
+    QFrame,
+    QHBoxLayout,
+    QHeaderView,
+    QMenu,
+    QPlainTextEdit,
+    QSplitter,
+    QStyle,
+    QStyledItemDelegate,
+    QStyleOptionViewItem,
+    QTableView,
+    QToolButton,
+    QVBoxLayout,
+    QWidget,
+)
 
 from softphone.gui.theme import GRID, Palette, Size, theme
 from stage.gui import painting
 from stage.gui.topology_view import TONES
+from stage.gui.zoom import zoomed
+from stage.observation.message_log import as_pcap, as_text
+from stage.observation.observations import LadderRow
 
-KEPT = 400  # rows; older ones fall out at the top
-ROW = 24
-TIMES = 56  # px, the column of the times
-CLEAR = 16.0  # px of a line that stay visible before its head
+ROWS_KEPT = 2000  # older ones fall out at the top
+BESIDE_WIDTH = 560  # px: from here on a message stands beside the ladder, else Enter opens it
+SVG_WIDTH = 900  # px
+LABEL_GAP = 16.0  # px of a line that stay visible before its head
 TURN = 9.0  # px between the two halves of a line that turns at the forwarder
+SINCE_KILL, DELTA, CLOCK = "since kill", "delta", "clock"
+HEADINGS = ("Time", "Message", "From", "To", "Call-ID")
+Index = QModelIndex | QPersistentModelIndex
 
 
-@dataclass(frozen=True)
-class LadderRow:
-    """One message, or with empty `source` a remark across the whole width. `kind` is a key of the
-    figure's TONES."""
+class LadderModel(QAbstractTableModel):
+    """Each row can be read in full: time, message, from, to, Call-ID. `zero` is the first message
+    until something is killed, then the latest kill; it does not move when old rows fall out."""
 
-    at: float
-    source: str
-    target: str
-    label: str
-    kind: str = "request"
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: deque[LadderRow] = deque()
+        self.zero: float | None = None
+        self.times = SINCE_KILL
+        self.text_of: Callable[[LadderRow], str] = lambda row: row.text
+        self.why_no_text: Callable[[], str] = lambda: ""
 
-
-class Ladder(QWidget):
-    """Rows of rungs; grows downwards and follows the newest unless somebody has scrolled up."""
-
-    def __init__(self, columns: tuple[str, ...], parent: QWidget | None = None) -> None:
-        super().__init__(parent)
-        self.setAccessibleName("The messages of the call")
-        self._columns = columns
-        self._rungs: deque[LadderRow] = deque(maxlen=KEPT)
-        self._head = Head(self)
-        self._rows = Rows(self)
-        self._area = QScrollArea()
-        self._area.setFrameShape(QFrame.Shape.NoFrame)
-        self._area.setWidgetResizable(True)
-        self._area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        self._area.setVerticalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOn)
-        self._area.setWidget(self._rows)
-        self._area.viewport().setAutoFillBackground(False)
-        self._rows.setAutoFillBackground(False)
-        column = QVBoxLayout(self)
-        column.setContentsMargins(0, 0, 0, 0)
-        column.setSpacing(0)
-        column.addWidget(self._head)
-        column.addWidget(self._area, 1)
-        self._following = True  # until a person scrolls up
-        bar = self._area.verticalScrollBar()
-        bar.rangeChanged.connect(self._follow)
-        bar.actionTriggered.connect(self._scrolled)
-
-    @property
-    def rungs(self) -> tuple[LadderRow, ...]:
-        return tuple(self._rungs)
-
-    def add(self, rung: LadderRow) -> None:
-        self._rungs.append(rung)
-        self._rows.updateGeometry()
-        self._rows.update()
+    def add(self, row: LadderRow) -> None:
+        if len(self.rows) >= ROWS_KEPT:
+            self.beginRemoveRows(QModelIndex(), 0, 0)
+            self.rows.popleft()
+            self.endRemoveRows()
+        killed = not row.source and row.kind == "refusal"
+        self.beginInsertRows(QModelIndex(), len(self.rows), len(self.rows))
+        self.rows.append(row)
+        self.endInsertRows()
+        if self.zero is None or killed:
+            self.zero = row.at
+            self.refresh()
 
     def clear(self) -> None:
-        self._rungs.clear()
-        self._rows.updateGeometry()
-        self._rows.update()
+        self.beginResetModel()
+        self.rows.clear()
+        self.zero = None
+        self.endResetModel()
 
-    def x_of(self, name: str) -> float:
-        """The middle of a column; every part of the ladder has the same width as the rows."""
-        step = (self._rows.width() - TIMES) / len(self._columns)
-        return TIMES + step * (self._columns.index(name) + 0.5)
+    def refresh(self) -> None:
+        if self.rows:
+            self.dataChanged.emit(self.index(0, 0), self.index(len(self.rows) - 1, 0))
+
+    def rowCount(self, parent: Index = QModelIndex()) -> int:  # noqa: B008
+        return 0 if parent.isValid() else len(self.rows)
+
+    def columnCount(self, parent: Index = QModelIndex()) -> int:  # noqa: B008
+        return len(HEADINGS)
+
+    def headerData(self, section: int, orientation: Qt.Orientation, role: int = 0) -> Any:
+        if role == Qt.ItemDataRole.DisplayRole and orientation == Qt.Orientation.Horizontal:
+            return HEADINGS[section]
+        return None
+
+    def data(self, index: Index, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
+        row = self.rows[index.row()]
+        if role == Qt.ItemDataRole.UserRole:
+            return row
+        if role == Qt.ItemDataRole.DisplayRole:
+            return (
+                self.time_of(index.row()),
+                row.label,
+                row.source,
+                row.target,
+                row.call_id,
+            )[index.column()]
+        if role == Qt.ItemDataRole.AccessibleTextRole:
+            way = f"{row.source} to {row.target}: " if row.source else ""
+            return f"{self.time_of(index.row())} {way}{row.label}"
+        return None
+
+    def time_of(self, number: int) -> str:
+        row = self.rows[number]
+        if self.times == CLOCK:
+            wall = time.time() - time.monotonic() + row.at
+            return time.strftime("%H:%M:%S", time.localtime(wall)) + f".{int(wall % 1 * 1000):03d}"
+        before = self.rows[number - 1].at if number else row.at
+        zero = row.at if self.zero is None else self.zero
+        seconds = row.at - (before if self.times == DELTA else zero)
+        return f"{seconds:+.3f}"
+
+
+class LadderFilter(QSortFilterProxyModel):
+    """By call and by method; OPTIONS, the demo's own questions, are hidden unless asked for. What
+    was sent again after a failover and what happened to programs is always shown."""
+
+    def __init__(self, model: LadderModel) -> None:
+        super().__init__()
+        self.call = self.method = ""
+        self.options = False
+        self._model = model
+        self.setSourceModel(model)
+
+    def filterAcceptsRow(self, number: int, parent: Index) -> bool:
+        row = self._model.rows[number]
+        if not row.source:
+            return True
+        if self.call and row.call_id != self.call:
+            return False
+        if self.method:
+            return row.method == self.method
+        return row.method != "OPTIONS" or self.options or row.kind == "replay"
+
+    def shown(self) -> list[LadderRow]:
+        return [
+            self._model.rows[self.mapToSource(self.index(number, 0)).row()]
+            for number in range(self.rowCount())
+        ]
+
+
+class RowPainter:
+    """Draws one row in a given width; for the screen and for SVG alike."""
+
+    def __init__(self, columns: Sequence[str]) -> None:
+        self.columns = tuple(columns)
+        self.widest_time = "+000.000"
 
     @property
-    def columns(self) -> tuple[str, ...]:
-        return self._columns
+    def height(self) -> int:
+        return round(painting.height_of(zoomed(Size.SMALL)) * 1.5)
 
-    def showEvent(self, event: QShowEvent) -> None:
-        super().showEvent(event)
-        self._rows.updateGeometry()  # Qt forgets what was asked for while the page was hidden
+    @property
+    def times(self) -> float:
+        return painting.width_of(self.widest_time, zoomed(Size.SMALL)) + GRID
 
-    def _follow(self, _: int, highest: int) -> None:
-        if self._following:
-            self._area.verticalScrollBar().setValue(highest)
+    def x_of(self, name: str, box: QRectF) -> float:
+        name = name if name in self.columns else "forwarder"
+        name = name if name in self.columns else self.columns[1]
+        step = (box.width() - self.times) / len(self.columns)
+        return box.left() + self.times + step * (self.columns.index(name) + 0.5)
 
-    def _scrolled(self, _: int) -> None:
-        bar = self._area.verticalScrollBar()
-        self._following = bar.sliderPosition() >= bar.maximum() - ROW
+    def heading(self, painter: QPainter, box: QRectF) -> None:
+        step = (box.width() - self.times) / len(self.columns)
+        for name in self.columns:
+            where = QRectF(self.x_of(name, box) - step / 2, box.top(), step, box.height())
+            if painting.width_of(name, zoomed(Size.SMALL, bold=True)) > step:
+                name = name.replace("forwarder", "fwd").replace("server", "srv")
+            painting.text(painter, where, name, zoomed(Size.SMALL, bold=True), theme().palette.text)
 
-
-class Head(QWidget):
-    """The names above the columns."""
-
-    def __init__(self, ladder: Ladder) -> None:
-        super().__init__(ladder)
-        self._ladder = ladder
-        self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
-
-    def sizeHint(self) -> QSize:
-        return QSize(50 * GRID, 3 * GRID)
-
-    def paintEvent(self, event: QPaintEvent) -> None:
-        painter, palette = QPainter(self), theme().palette
-        font = theme().font(Size.SMALL, bold=True)
-        for name in self._ladder.columns:
-            x = self._ladder.x_of(name)
-            painting.text(painter, QRectF(x - 48, 0, 96, self.height()), name, font, palette.text)
-        painting.text(
-            painter,
-            QRectF(0, 0, TIMES - GRID, self.height()),
-            "s",
-            theme().font(Size.SMALL),
-            palette.muted,
-            Qt.AlignmentFlag.AlignRight,
-        )
-
-
-class Rows(QWidget):
-    """The rungs themselves; draws only what is on the screen."""
-
-    def __init__(self, ladder: Ladder) -> None:
-        super().__init__()
-        self._ladder = ladder
-
-    def sizeHint(self) -> QSize:
-        return QSize(50 * GRID, ROW * len(self._ladder.rungs) + GRID)
-
-    def minimumSizeHint(self) -> QSize:
-        return QSize(0, self.sizeHint().height())
-
-    def paintEvent(self, event: QPaintEvent) -> None:
-        painter, palette = QPainter(self), theme().palette
+    def row(self, painter: QPainter, box: QRectF, row: LadderRow, when: str) -> None:
+        palette, small = theme().palette, zoomed(Size.SMALL)
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
         painter.setPen(QPen(palette.line, 1))
-        for name in self._ladder.columns:
-            x = self._ladder.x_of(name)
-            painter.drawLine(QPointF(x, event.rect().top()), QPointF(x, event.rect().bottom() + 1))
-        rungs = self._ladder.rungs
-        if not rungs:
-            where = QRectF(0, 0, self.width(), max(self.height(), 6 * ROW))
-            painting.text(
-                painter, where, "No messages yet", theme().font(Size.SMALL), palette.muted
+        for name in self.columns:
+            x = self.x_of(name, box)
+            painter.drawLine(QPointF(x, box.top()), QPointF(x, box.bottom()))
+        left = QRectF(box.left(), box.top(), self.times - GRID, box.height())
+        painting.text(painter, left, when, small, palette.muted, Qt.AlignmentFlag.AlignRight)
+        tone = palette.tones()[TONES[row.kind]]
+        if not row.source:
+            band = QRectF(
+                box.left() + self.times, box.top() + 3, box.width() - self.times, box.height() - 6
             )
-        first = max(0, event.rect().top() // ROW)
-        for index in range(first, min(len(rungs), event.rect().bottom() // ROW + 1)):
-            self._draw(painter, palette, rungs[index], index * ROW, rungs[index].at - rungs[0].at)
-
-    def _draw(
-        self, painter: QPainter, palette: Palette, rung: LadderRow, top: float, seconds: float
-    ) -> None:
-        painting.text(
-            painter,
-            QRectF(0, top, TIMES - GRID, ROW),
-            f"{seconds:.3f}",
-            theme().font(Size.SMALL, tabular=True),
-            palette.muted,
-            Qt.AlignmentFlag.AlignRight,
-        )
-        tone = palette.tones()[TONES[rung.kind]]
-        if not rung.source:
-            band = QRectF(TIMES, top + 3, self.width() - TIMES - GRID, ROW - 6)
             painter.fillRect(band, tone.wash)
-            painting.text(
-                painter, band, rung.label, theme().font(Size.SMALL, bold=True), tone.colour
-            )
+            painting.text(painter, band, row.label, zoomed(Size.SMALL, bold=True), tone.colour)
             return
-        line = self._line(rung, top)
+        line = self._line(row, box)
         painter.setPen(QPen(tone.colour, 1.5))
         painter.setBrush(Qt.BrushStyle.NoBrush)
         painter.drawPath(line)
         end = line.pointAtPercent(1.0)
         away = 1.0 if end.x() >= line.pointAtPercent(0.97).x() else -1.0
         painting.arrow(painter, QPointF(end.x() - away * 11, end.y()), end, tone.colour, 1.5)
-        painter.setPen(Qt.PenStyle.NoPen)
-        painter.setBrush(tone.colour)
-        for y in self._crossings(rung, top):
-            painter.drawEllipse(QPointF(self._ladder.x_of("forwarder"), y), 2.5, 2.5)
-        self._label(painter, rung, line, top, tone.colour, palette.surface)
+        if not self._turns(row, box) and row.through not in (row.source, row.target):
+            painter.setPen(Qt.PenStyle.NoPen)
+            painter.setBrush(tone.colour)
+            painter.drawEllipse(QPointF(self.x_of(row.through, box), end.y()), 2.5, 2.5)
+        self._label(painter, row, line, box, tone.colour, palette)
 
-    def _turns(self, rung: LadderRow) -> bool:
+    def _turns(self, row: LadderRow, box: QRectF) -> bool:
         """The forwarder neither is one of the two ends nor stands between them."""
-        if "forwarder" in (rung.source, rung.target):
+        if row.through in (row.source, row.target):
             return False
-        middle = self._ladder.x_of("forwarder")
-        ends = sorted((self._ladder.x_of(rung.source), self._ladder.x_of(rung.target)))
-        return not ends[0] < middle < ends[1]
+        ends = sorted((self.x_of(row.source, box), self.x_of(row.target, box)))
+        return not ends[0] < self.x_of(row.through, box) < ends[1]
 
-    def _crossings(self, rung: LadderRow, top: float) -> list[float]:
-        return [] if self._turns(rung) or rung.source == "forwarder" else [top + ROW / 2 + 3]
-
-    def _line(self, rung: LadderRow, top: float) -> QPainterPath:
-        start, end = self._ladder.x_of(rung.source), self._ladder.x_of(rung.target)
-        middle = self._ladder.x_of("forwarder")
-        if not self._turns(rung):
-            path = QPainterPath(QPointF(start, top + ROW / 2 + 3))
-            path.lineTo(QPointF(end, top + ROW / 2 + 3))
+    def _line(self, row: LadderRow, box: QRectF) -> QPainterPath:
+        start, end = self.x_of(row.source, box), self.x_of(row.target, box)
+        middle, level = self.x_of(row.through, box), box.center().y() + box.height() * 0.18
+        if not self._turns(row, box):
+            path = QPainterPath(QPointF(start, level))
+            path.lineTo(QPointF(end, level))
             return path
-        upper, lower = top + ROW / 2 - TURN / 2 + 2, top + ROW / 2 + TURN / 2 + 2
+        upper, lower = level - TURN / 2, level + TURN / 2
         side = 1.0 if start > middle else -1.0
         path = QPainterPath(QPointF(start, upper))
         path.lineTo(QPointF(middle + side * TURN, upper))
@@ -220,22 +264,295 @@ class Rows(QWidget):
     def _label(
         self,
         painter: QPainter,
-        rung: LadderRow,
+        row: LadderRow,
         line: QPainterPath,
-        top: float,
+        box: QRectF,
         ink: QColor,
-        ground: QColor,
+        palette: Palette,
     ) -> None:
-        font = theme().font(Size.SMALL, bold=True)
-        box = line.boundingRect()
-        width = painting.width_of(rung.label, font) + GRID
-        middle = (self._ladder.x_of(rung.source) + self._ladder.x_of(rung.target)) / 2
-        rightwards = self._ladder.x_of(rung.target) > self._ladder.x_of(rung.source)
-        low, high = (
-            box.left() + (4 if rightwards else CLEAR),
-            box.right() - width - (CLEAR if rightwards else 4),
+        font, around = zoomed(Size.SMALL, bold=True), line.boundingRect()
+        width = painting.width_of(row.label, font) + GRID
+        start, end = self.x_of(row.source, box), self.x_of(row.target, box)
+        low = around.left() + (4 if end > start else LABEL_GAP)
+        high = around.right() - width - (LABEL_GAP if end > start else 4)
+        left = max(low, min((start + end - width) / 2, high))
+        where = QRectF(left, box.top() + 1, width, box.height() - 2)
+        painter.fillRect(where.adjusted(0, 2, 0, -2), palette.surface)
+        painting.text(painter, where, row.label, font, ink)
+
+
+class RowDelegate(QStyledItemDelegate):
+    def __init__(self, rows: RowPainter, parent: QWidget) -> None:
+        super().__init__(parent)
+        self._rows = rows
+
+    def paint(self, painter: QPainter, option: QStyleOptionViewItem, index: Index) -> None:
+        box = QRectF(option.rect)
+        if option.state & QStyle.StateFlag.State_Selected:
+            painter.fillRect(box, theme().palette.raised)
+        painter.save()
+        row = index.data(Qt.ItemDataRole.UserRole)
+        self._rows.row(painter, box, row, index.data(Qt.ItemDataRole.DisplayRole))
+        painter.restore()
+
+    def sizeHint(self, option: QStyleOptionViewItem, index: Index) -> QSize:
+        return QSize(40 * GRID, self._rows.height)
+
+
+class Heading(QWidget):
+    """The names above the columns."""
+
+    def __init__(self, rows: RowPainter, view: QTableView) -> None:
+        super().__init__()
+        self._rows, self._view = rows, view
+
+    def sizeHint(self) -> QSize:
+        return QSize(40 * GRID, self._rows.height)
+
+    def paintEvent(self, event: QPaintEvent) -> None:
+        box = QRectF(0, 0, self._view.viewport().width(), self.height())
+        self._rows.heading(QPainter(self), box)
+
+
+class Ladder(QWidget):
+    """The view with its filters; follows the newest row unless somebody has scrolled up."""
+
+    def __init__(self, columns: tuple[str, ...], parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.setAccessibleName("The messages of the call")
+        self.model = LadderModel()
+        self.filter = LadderFilter(self.model)
+        self.painter = RowPainter(columns)
+        self._calls: list[str] = []
+        self._make_view()
+        self._make_detail()
+        self._heading = Heading(self.painter, self.view)
+        flow = QWidget()
+        column = QVBoxLayout(flow)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.setSpacing(0)
+        column.addWidget(self._heading)
+        column.addWidget(self.view, 1)
+        self.splitter = QSplitter(Qt.Orientation.Horizontal)
+        self.splitter.addWidget(flow)
+        self.splitter.addWidget(self.detail)
+        self.splitter.setStretchFactor(0, 3)
+        self.splitter.setStretchFactor(1, 2)
+        self.splitter.setChildrenCollapsible(False)
+        whole = QVBoxLayout(self)
+        whole.setContentsMargins(0, 0, 0, 0)
+        whole.setSpacing(GRID // 2)
+        whole.addLayout(self._make_filters())
+        whole.addWidget(self.splitter, 1)
+        self.fit_rows()
+
+    # -- construction ------------------------------------------------------------------------------
+
+    def _make_view(self) -> None:
+        view = QTableView()
+        view.setObjectName("messages")
+        view.setAccessibleName("Messages")
+        view.setModel(self.filter)
+        view.setItemDelegateForColumn(0, RowDelegate(self.painter, self))
+        for number in range(1, len(HEADINGS)):
+            view.setColumnHidden(number, True)
+        view.horizontalHeader().setVisible(False)
+        view.horizontalHeader().setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
+        view.verticalHeader().setVisible(False)
+        view.verticalHeader().setMinimumSectionSize(8)
+        view.setShowGrid(False)
+        view.setFrameShape(QFrame.Shape.NoFrame)
+        view.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
+        view.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
+        view.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        view.setVerticalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOn)
+        view.setTabKeyNavigation(False)
+        view.setMinimumSize(30 * GRID, 6 * GRID)
+        self.view = view
+        self._following = True  # until a person scrolls up
+        bar = view.verticalScrollBar()
+        bar.rangeChanged.connect(lambda _, most: bar.setValue(most) if self._following else None)
+        bar.actionTriggered.connect(
+            lambda _: setattr(self, "_following", bar.sliderPosition() >= bar.maximum() - 1)
         )
-        left = max(low, min(middle - width / 2, high))
-        where = QRectF(left, top + 3, width, ROW - 6)
-        painter.fillRect(where, ground)
-        painting.text(painter, where, rung.label, font, ink)
+        view.selectionModel().currentRowChanged.connect(self._open)
+        view.activated.connect(self.open_window)
+        view.setToolTip("Enter or a double click opens the whole message")
+        copy = QShortcut(QKeySequence.StandardKey.Copy, view, self._copy)
+        copy.setContext(Qt.ShortcutContext.WidgetShortcut)
+
+    def _make_detail(self) -> None:
+        self.detail = QPlainTextEdit()
+        self.detail.setObjectName("message_text")
+        self.detail.setAccessibleName("The selected message")
+        self.detail.setReadOnly(True)
+        self.detail.setFrameShape(QFrame.Shape.NoFrame)
+        self.detail.setLineWrapMode(QPlainTextEdit.LineWrapMode.NoWrap)
+        self.detail.setFont(painting.fixed_font())
+        self.detail.setVisible(False)
+
+    def _make_filters(self) -> QHBoxLayout:
+        self.calls, self.methods, self.times = QComboBox(), QComboBox(), QComboBox()
+        self.calls.addItem("All calls", "")
+        self.methods.addItem("Methods", "")
+        self.times.addItems((SINCE_KILL, DELTA, CLOCK))
+        self.options = QCheckBox("OPTIONS")
+        self.options.setToolTip("Show the questions within the call that the demo asks by itself")
+        save = QToolButton()
+        save.setText("Save")
+        save.setObjectName("save_messages")
+        save.setToolTip("Save the messages shown here")
+        save.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
+        menu = QMenu(save)
+        menu.addAction("Copy all as text", lambda: self._to_clipboard(self.text()))
+        for kind in ("text", "SVG", "pcap"):
+            menu.addAction(f"Save as {kind} ...", partial(self._ask_and_save, kind))
+        save.setMenu(menu)
+        names = ("Which call", "Which method", "How times are shown", "Show OPTIONS", "Save")
+        row = QHBoxLayout()
+        row.setSpacing(GRID)
+        parts = (self.calls, self.methods, self.times, self.options, save)
+        for part, name in zip(parts, names, strict=True):
+            part.setAccessibleName(name)
+            row.addWidget(part)
+        for box in (self.calls, self.methods, self.times):
+            box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToContents)
+            box.setToolTip(box.accessibleName())
+        row.insertStretch(4, 1)
+        self.calls.currentIndexChanged.connect(self._choose)
+        self.methods.currentIndexChanged.connect(self._choose)
+        self.options.toggled.connect(self._choose)
+        self.times.currentTextChanged.connect(self._show_times)
+        return row
+
+    # -- rows --------------------------------------------------------------------------------------
+
+    @property
+    def rows(self) -> tuple[LadderRow, ...]:
+        return tuple(self.model.rows)
+
+    def add(self, row: LadderRow) -> None:
+        self.model.add(row)
+        if row.method and self.methods.findData(row.method) < 0:
+            self.methods.addItem(row.method, row.method)
+        if row.method == "INVITE" and row.call_id not in self._calls:
+            self._calls.append(row.call_id)
+            self.calls.addItem(f"Call {len(self._calls)}", row.call_id)
+
+    def clear(self) -> None:
+        self.model.clear()
+        self._calls.clear()
+        self.calls.clear()
+        self.calls.addItem("All calls", "")
+
+    def fit_rows(self) -> None:
+        """After a change of the text's size."""
+        self.view.verticalHeader().setDefaultSectionSize(self.painter.height)
+        self.detail.setFont(painting.fixed_font())
+        self._heading.updateGeometry()
+
+    def _choose(self) -> None:
+        self.filter.call = self.calls.currentData() or ""
+        self.filter.method = self.methods.currentData() or ""
+        self.filter.options = self.options.isChecked()
+        self.filter.invalidate()
+
+    def _show_times(self, times: str) -> None:
+        self.model.times = times
+        self.painter.widest_time = "00:00:00.000" if times == CLOCK else "+000.000"
+        self._heading.update()
+        self.model.refresh()
+
+    def _open(self, current: QModelIndex) -> None:
+        row = current.data(Qt.ItemDataRole.UserRole) if current.isValid() else None
+        self.detail.setVisible(row is not None and self.width() >= BESIDE_WIDTH)
+        if row is not None:
+            self.detail.setPlainText(self.describe(row))
+
+    def open_window(self, index: QModelIndex) -> QDialog:
+        """The message in a window of its own."""
+        dialog = QDialog(self)
+        dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        row: LadderRow = index.data(Qt.ItemDataRole.UserRole)
+        dialog.setWindowTitle(row.label)
+        text = QPlainTextEdit(self.describe(row))
+        text.setReadOnly(True)
+        text.setLineWrapMode(QPlainTextEdit.LineWrapMode.NoWrap)
+        text.setFont(painting.fixed_font())
+        QVBoxLayout(dialog).addWidget(text)
+        dialog.resize(90 * GRID, 60 * GRID)
+        dialog.show()
+        return dialog
+
+    def describe(self, row: LadderRow) -> str:
+        """All that is known of a row."""
+        if not row.source:
+            return row.label
+        text = self.model.text_of(row) or self.model.why_no_text()
+        head = f"{row.source_address} > {row.target_address}\nCall-ID {row.call_id}\n\n"
+        return head + text.replace("\r\n", "\n")
+
+    def select(self, number: int) -> None:
+        self.view.selectionModel().setCurrentIndex(
+            self.filter.index(number, 0),
+            QItemSelectionModel.SelectionFlag.ClearAndSelect
+            | QItemSelectionModel.SelectionFlag.Rows,
+        )
+
+    # -- taken away --------------------------------------------------------------------------------
+
+    def text(self) -> str:
+        return as_text(self.filter.shown(), self.model.zero or 0.0, self.model.text_of)
+
+    def pcap(self) -> bytes:
+        offset = time.time() - time.monotonic()
+        return as_pcap(self.filter.shown(), self.model.text_of, offset)
+
+    def svg_size(self, rows: Sequence[LadderRow]) -> QSize:
+        return QSize(SVG_WIDTH, (len(rows) + 1) * self.painter.height)
+
+    def svg_painter(self, rows: Sequence[LadderRow]) -> Callable[[QPainter], None]:
+        """Draws heading and rows from the top left corner on."""
+
+        def draw(painter: QPainter) -> None:
+            height = self.painter.height
+            painter.fillRect(QRect(QPoint(0, 0), self.svg_size(rows)), theme().palette.surface)
+            self.painter.heading(painter, QRectF(0, 0, SVG_WIDTH, height))
+            for number, row in enumerate(rows, start=1):
+                when = f"{row.at - (self.model.zero or row.at):+.3f}"
+                box = QRectF(0, number * height, SVG_WIDTH, height)
+                self.painter.row(painter, box, row, when)
+
+        return draw
+
+    def write_svg(self, path: str | Path) -> None:
+        rows = self.filter.shown()
+        picture = QSvgGenerator()
+        picture.setFileName(str(path))
+        picture.setSize(self.svg_size(rows))
+        picture.setViewBox(QRect(QPoint(0, 0), self.svg_size(rows)))
+        picture.setTitle("Messages")
+        painter = QPainter(picture)
+        self.svg_painter(rows)(painter)
+        painter.end()
+
+    def save(self, kind: str, path: str) -> None:
+        if kind == "SVG":
+            self.write_svg(path)
+        elif kind == "pcap":
+            Path(path).write_bytes(self.pcap())
+        else:
+            Path(path).write_text(self.text(), encoding="utf-8")
+
+    def _ask_and_save(self, kind: str) -> None:
+        ending = {"text": "txt", "SVG": "svg", "pcap": "pcap"}[kind]
+        path, _ = QFileDialog.getSaveFileName(self, f"Save as {kind}", f"messages.{ending}")
+        if path:
+            self.save(kind, path)
+
+    def _copy(self) -> None:
+        self._to_clipboard(self.detail.toPlainText())
+
+    @staticmethod
+    def _to_clipboard(text: str) -> None:
+        QGuiApplication.clipboard().setText(text)

@@ -6,12 +6,32 @@ from __future__ import annotations
 import math
 
 from PySide6.QtCore import QPointF, QRectF, Qt
-from PySide6.QtGui import QColor, QFont, QFontMetricsF, QPainter, QPainterPath, QPen, QPolygonF
+from PySide6.QtGui import (
+    QColor,
+    QFont,
+    QFontDatabase,
+    QFontMetricsF,
+    QPainter,
+    QPainterPath,
+    QPen,
+    QPolygonF,
+)
 
 from softphone.gui import icons
 from softphone.gui.theme import GRID, RADIUS, Palette, Size, Tone, theme
+from stage.gui.zoom import zoomed
 
 HEAD = 10.0  # px, length of an arrow's head
+TEXT_HEIGHT = 16.0  # px: the height of the figure's text before the figure is scaled
+
+
+def figure_font(size: Size = Size.TEXT, bold: bool = False, scale: float = 1.0) -> QFont:
+    """The system's font in the figure, which is drawn for text of TEXT_HEIGHT and then scaled as a
+    whole: boxes and words keep their proportion whatever the system's font is."""
+    font = theme().font(size, bold)
+    natural = QFontMetricsF(theme().font(Size.TEXT)).height()
+    font.setPointSizeF(font.pointSizeF() * TEXT_HEIGHT / natural * scale)
+    return font
 
 
 def text(
@@ -103,7 +123,7 @@ def phone(
         tone.colour,
     )
     below = QRectF(box.center().x() - 48, box.bottom() + 2, 96, 2.5 * GRID)
-    text(painter, below, name, theme().font(Size.SMALL, bold=True), palette.text)
+    text(painter, below, name, figure_font(Size.SMALL, bold=True), palette.text)
 
 
 def forwarder(
@@ -117,9 +137,9 @@ def forwarder(
         2,
     )
     upper = QRectF(box.left() + GRID, box.top() + GRID / 2 + 1, box.width() - 2 * GRID, 3 * GRID)
-    text(painter, upper, "forwarder", theme().font(Size.TEXT, bold=True), palette.text)
+    text(painter, upper, "forwarder", figure_font(Size.TEXT, bold=True), palette.text)
     lower = QRectF(upper.left(), upper.bottom(), upper.width(), 3 * GRID - GRID / 2)
-    text(painter, lower, words, theme().font(Size.SMALL), tone.colour if tone else palette.muted)
+    text(painter, lower, words, figure_font(Size.SMALL), tone.colour if tone else palette.muted)
 
 
 def address(
@@ -132,14 +152,14 @@ def address(
     upper = QRectF(
         box.left() + 2 * GRID, box.top() + 3, box.width() - 4 * GRID, (box.height() - 6) / 2
     )
-    text(painter, upper, "one address", theme().font(Size.SMALL, bold=True), palette.text)
+    text(painter, upper, "one address", figure_font(Size.SMALL, bold=True), palette.text)
     lower = upper.translated(0, upper.height())
-    text(painter, lower, words, theme().font(Size.SMALL), tone.colour if tone else palette.muted)
+    text(painter, lower, words, figure_font(Size.SMALL), tone.colour if tone else palette.muted)
 
 
 def store(painter: QPainter, box: QRectF, palette: Palette) -> None:
     """A cylinder, as everybody draws a data base."""
-    lid = 14.0
+    lid = min(14.0, box.height() / 4)
     body = QPainterPath(QPointF(box.left(), box.top() + lid / 2))
     body.lineTo(box.left(), box.bottom() - lid / 2)
     body.arcTo(QRectF(box.left(), box.bottom() - lid, box.width(), lid), 180, 180)
@@ -153,31 +173,34 @@ def store(painter: QPainter, box: QRectF, palette: Palette) -> None:
     room = QRectF(
         box.left() + GRID, box.top() + lid, box.width() - 2 * GRID, (box.height() - lid) / 2
     )
-    text(painter, room, "shared store", theme().font(Size.TEXT, bold=True), palette.text)
+    text(painter, room, "shared store", figure_font(Size.TEXT, bold=True), palette.text)
     text(
         painter,
-        room.translated(0, room.height() - 2),
-        "calls, bindings, bills",
-        theme().font(Size.SMALL),
+        room.translated(0, room.height() - 3),
+        "calls, registrations, bills",
+        figure_font(Size.SMALL),
         palette.muted,
     )
 
 
-def pill(painter: QPainter, centre: QPointF, words: str, tone: Tone, ground: QColor) -> None:
-    """A message: its name in a lozenge, set off from the lines it travels on."""
-    font = theme().font(Size.SMALL, bold=True)
-    metrics = QFontMetricsF(font)
+def pill_box(centre: QPointF, words: str) -> QRectF:
+    metrics = QFontMetricsF(figure_font(Size.SMALL, bold=True))
     width, height = metrics.horizontalAdvance(words) + 2 * GRID, metrics.height() + 4
-    box = QRectF(centre.x() - width / 2, centre.y() - height / 2, width, height)
+    return QRectF(centre.x() - width / 2, centre.y() - height / 2, width, height)
+
+
+def pill(painter: QPainter, box: QRectF, words: str, tone: Tone, ground: QColor) -> None:
+    """A message: its name in a lozenge, set off from the lines it travels on."""
+    radius = box.height() / 2 + 1
     painter.setPen(QPen(ground, 2))
     painter.setBrush(tone.colour)
-    painter.drawRoundedRect(box.adjusted(-1, -1, 1, 1), height / 2 + 1, height / 2 + 1)
-    text(painter, box, words, font, tone.ink)
+    painter.drawRoundedRect(box.adjusted(-1, -1, 1, 1), radius, radius)
+    text(painter, box, words, figure_font(Size.SMALL, bold=True), tone.ink)
 
 
 def tag(painter: QPainter, centre: QPointF, words: str, colour: QColor, ground: QColor) -> None:
     """Words on a line, with the line hidden behind them."""
-    font = theme().font(Size.SMALL)
+    font = figure_font(Size.SMALL)
     metrics = QFontMetricsF(font)
     width, height = metrics.horizontalAdvance(words) + 2 * GRID, metrics.height()
     box = QRectF(centre.x() - width / 2, centre.y() - height / 2, width, height)
@@ -187,3 +210,13 @@ def tag(painter: QPainter, centre: QPointF, words: str, colour: QColor, ground: 
 
 def width_of(words: str, font: QFont) -> float:
     return QFontMetricsF(font).horizontalAdvance(words)
+
+
+def height_of(font: QFont) -> float:
+    return QFontMetricsF(font).height()
+
+
+def fixed_font() -> QFont:
+    font = QFontDatabase.systemFont(QFontDatabase.SystemFont.FixedFont)
+    font.setPointSizeF(zoomed(Size.SMALL).pointSizeF())
+    return font

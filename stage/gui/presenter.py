@@ -1,28 +1,15 @@
 """What the window says about what is known: the headline, and how servers and phones look. Pure
-functions."""
+functions, but for `show`, which has the window say it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import NamedTuple
 
+from stage.gui.main_window import Window
 from stage.gui.topology_view import PhoneAppearance, ServerAppearance
-from stage.scenes.state import DemoState
-from stage.scenes.use_case import milliseconds
-
-
-@dataclass
-class ProgramState:
-    """What is known of one server's process. `heard`: the forwarder's word for its state (UP,
-    EJECTED ...); of one of two forwarders its own, active or standby."""
-
-    name: str
-    port: int
-    pid: int | None = None
-    alive: bool = False
-    starting: bool = True
-    crashed: bool = False
-    heard: str = "DOWN"
+from stage.scenes.state import DemoState, ProgramState
+from stage.scenes.use_case import Row, milliseconds
 
 
 class Headline(NamedTuple):
@@ -57,7 +44,7 @@ def _with_buttons(
     server: ProgramState, look: str, words: str, address: str = ""
 ) -> ServerAppearance:
     kill = (
-        server.alive,
+        server.alive and not server.crashed,
         f"Crash {server.name}: SIGKILL to process {server.pid}"
         if server.alive
         else f"{server.name} is not running",
@@ -86,8 +73,10 @@ def _look(server: ProgramState, hot: str | None) -> tuple[str, str]:
         return "waking", "starting ..."
     if not server.alive:
         return _dead(server)
+    if server.frozen:
+        return "failing", "frozen (SIGSTOP)"
     if server.name == hot:
-        return "hot", "hot: carries the calls"
+        return "hot", "hot: gets new calls"
     if server.heard == "UP":
         return "ready", "replica: ready"
     if server.heard == "FAILING":
@@ -98,62 +87,77 @@ def _look(server: ProgramState, hot: str | None) -> tuple[str, str]:
 
 
 def phone_look(state: DemoState, phone: str) -> PhoneAppearance:
-    linked = state.registered.get(phone, False)
+    linked = state.registered.get(phone, False) and bool(state.up)
     call = state.call_state(phone)
     if call in ("calling", "ringing", "incoming"):
         return PhoneAppearance("ringing", "out" if state.placed_by == phone else "in", linked)
     if call == "talking":
-        return PhoneAppearance("alive", "call", linked)
+        return PhoneAppearance("warning" if state.held else "alive", "call", linked)
     return PhoneAppearance("hot" if linked else "dead", "call", linked)
 
 
-def story(
+def phone_note(state: DemoState, phone: str) -> str:
+    """What the phone itself cannot know, shown beneath its registration."""
+    if not state.registered.get(phone):
+        return ""
+    if not state.up:
+        return "No server answers now: it can neither call nor be called."
+    registrar = state.registrar.get(phone)
+    if registrar in state.down:
+        return f"{str(registrar).capitalize()} is down; the shared store keeps the registration."
+    return ""
+
+
+def headline(
     state: DemoState, servers: dict[str, ProgramState], forwarders: dict[str, ProgramState]
 ) -> Headline:
-    """The headline. The first that applies: nobody serves, a call in its states, the phones
-    waiting."""
-    if any(server.starting and not server.crashed for server in servers.values()):
+    """What is so now: the first that applies of: a program that does not start, nobody serves, a
+    call in its states, the phones waiting."""
+    programs = [*servers.values(), *forwarders.values()]
+    if any(program.starting and not program.crashed for program in servers.values()):
         return STARTING
+    for program in programs:
+        if program.trouble and not program.alive and not program.starting:
+            words = f"{program.name.capitalize()} does not start"
+            return Headline("warning", "stop", words, program.trouble)
     if forwarders and not any(each.alive or each.starting for each in forwarders.values()):
         return Headline("warning", "warning", "No forwarder is alive", _without_forwarders(state))
-    if state.hot is None and not any(server.alive for server in servers.values()):
-        return Headline("warning", "warning", "No server is alive", _without_servers(state))
-    if state.both("talking"):
+    if state.hot is None and not state.up:
+        return _without_servers(state, servers)
+    if state.talking:
         return _talking_through_pair(state, forwarders) or _talking(state)
-    caller, callee = state.cast.caller, state.cast.callee
-    if state.placed_by == callee:
-        caller, callee = callee, caller
-    if state.call_state(callee) == "incoming":
-        saved = state.killed is not None and state.taken_over is not None
-        hint = (
-            f"The ringing call moved to {state.taken_over.target} with it."
-            if saved and state.taken_over
-            else f"Kill {state.hot} first if you like: a ringing call survives too."
-        )
-        return Headline(
-            "in", "ringing", f"{callee}'s phone rings", f"Click Answer at {callee}'s phone. {hint}"
-        )
-    if state.call_state(caller) in ("calling", "ringing"):
-        return Headline(
-            "out",
-            "ringing",
-            f"{caller} calls",
-            f"The call goes through {state.hot or 'no server'}.",
-        )
-    return _at_rest(state)
+    if state.call_state(state.callee) == "incoming":
+        return _ringing(state)
+    if "calling" in _call_states(state) or "ringing" in _call_states(state):
+        through = state.carrier or "no server"
+        words = f"{state.caller} calls"
+        return Headline("out", "ringing", words, f"The call goes through {through}.")
+    return _at_rest(state, programs)
 
 
-def _without_servers(state: DemoState) -> str:
-    if state.both("talking"):
-        return (
-            "The audio goes on, since it needs none. Restart a server to be able to hang up and be "
-            "billed."
-        )
-    return "The forwarder answers every call with 503. Restart one of the servers."
+def _call_states(state: DemoState) -> set[str]:
+    return {call.state for call in state.calls.values()}
+
+
+def _without_servers(state: DemoState, servers: dict[str, ProgramState]) -> Headline:
+    if any(server.alive and not server.frozen for server in servers.values()):
+        hint = "A server runs and is not trusted yet: two answers to heartbeats, and it serves."
+        return Headline("ring", "warning", "No server serves yet", hint)
+    if any(server.alive for server in servers.values()):
+        words, again = "No server answers", "Continue or restart one of them"
+    else:
+        words, again = "No server is alive", "Restart one of the servers"
+    if state.talking:
+        hint = f"The audio goes on, since it needs none. {again} to be able to hang up."
+    elif "ending" in _call_states(state):
+        hint = f"Somebody hung up; the forwarder keeps that for the next live server. {again}."
+    else:
+        hint = f"The forwarder answers every new call with 503. {again}."
+    return Headline("warning", "warning", words, hint)
 
 
 def _without_forwarders(state: DemoState) -> str:
-    if state.both("talking"):
+    if state.talking:
         return (
             "The audio goes on, since it needs none. Restart either forwarder to be able to hang "
             "up."
@@ -164,19 +168,30 @@ def _without_forwarders(state: DemoState) -> str:
     )
 
 
+def _ringing(state: DemoState) -> Headline:
+    if state.killed is not None and state.taken_over is not None:
+        hint = f"The ringing call moved to {state.carrier} with it."
+    elif state.spare:
+        hint = f"Kill {state.carrier} first if you like: a ringing call survives too."
+    else:
+        hint = f"Only {state.carrier} is alive."
+    words = f"{state.callee}'s phone rings"
+    return Headline("in", "ringing", words, f"Click Answer at {state.callee}'s phone. {hint}")
+
+
 def _talking_through_pair(state: DemoState, forwarders: dict[str, ProgramState]) -> Headline | None:
     """What there is to say about the two forwarders, if that is the latest news or the next thing
     to do."""
     killed, after = state.forwarder_killed, state.forwarder_takeover_ms
     if killed and after is not None and not (state.killed and state.killed.at > killed.at):
-        advice = (
-            f"Now crash {state.hot} too."
-            if state.killed is None
-            else f"Hang up at {state.cast.caller}'s phone: the call ends through {state.successor} "
-            f"and {state.hot}."
+        words = (
+            f"{str(state.successor).capitalize()} took over the address after {milliseconds(after)}"
         )
-        successor = (state.successor or "").capitalize()
-        words = f"{successor} took over the address after {milliseconds(after)}"
+        if state.killed is None and state.spare:
+            advice = f"Now crash {state.carrier} too."
+        else:
+            advice = f"Hang up at {_hanger(state)}'s phone: the call ends through {state.successor}"
+            advice += f" and {state.carrier}." if state.carrier else "."
         return Headline("check", "hot", words, f"Neither phone noticed. {advice}")
     if not forwarders or killed or state.takeover_ms is None:
         return None
@@ -189,60 +204,112 @@ def _talking_through_pair(state: DemoState, forwarders: dict[str, ProgramState])
     return _talking(state)._replace(hint=f"Neither phone noticed. {advice}")
 
 
+def _hanger(state: DemoState) -> str:
+    """The phone of ours at which to hang up."""
+    return state.caller if state.caller in state.calls else next(iter(state.calls), state.caller)
+
+
 def _talking(state: DemoState) -> Headline:
-    if state.taken_over is None or state.killed is None:
-        return Headline(
-            "call",
-            "alive",
-            f"The call runs through {state.hot or 'no server'}",
-            f"Now crash it: click Kill on {state.hot}. Then watch who carries the call, and "
-            "listen.",
-        )
-    after = state.takeover_ms
-    successor = state.taken_over.target.capitalize()
-    words = (
-        f"{successor} took over after {milliseconds(after)}"
-        if after is not None
-        else f"{successor} takes over"
-    )
-    return Headline(
-        "check",
-        "hot",
-        words,
-        f"Neither phone noticed. Talk on; then hang up at {state.cast.caller}'s phone to see the "
-        "bill.",
-    )
+    carrier = state.carrier
+    if carrier is None:
+        hint = "Nobody is hot yet: wait a moment."
+        return Headline("call", "warning", "The call runs, and no server is hot", hint)
+    latest = state.failovers[-1] if state.failovers else None
+    if latest is None and state.kills and state.kills[-1].program == carrier:
+        words = f"{carrier.capitalize()} {'is frozen' if state.kills[-1].frozen else 'is dead'}"
+        return Headline("warning", "warning", words, "The forwarder has not noticed it yet.")
+    hold = f"On hold, through {carrier}" if state.held else f"The call runs through {carrier}"
+    if state.spare:
+        next_step = f"Click Kill on {carrier}: {state.spare[0]} would take over."
+    else:
+        other = state.cast.second if carrier == state.cast.first else state.cast.first
+        next_step = f"{carrier.capitalize()} is the only one alive: bring {other} back first."
+    if latest is None or latest.target != carrier:
+        if latest is None and state.spare:
+            next_step = (
+                f"Now crash it: click Kill on {carrier}. Then watch who carries the call, and "
+                "that the audio goes on."
+            )
+        elif latest is not None:
+            hold += " again"
+        return Headline("call", "alive", hold, next_step)
+    after = state.outage_ms(latest)
+    target = latest.target.capitalize()
+    words = "" if after is None else f"{target} took over after {milliseconds(after)}"
+    hint = f"Neither phone noticed. Hang up at {_hanger(state)}'s phone to see the bill"
+    hint += f", or kill {carrier} too." if state.spare else ", or bring a spare server back."
+    return Headline("check", "hot", words or f"{target} takes over", hint)
 
 
-def _at_rest(state: DemoState) -> Headline:
+def _at_rest(state: DemoState, programs: list[ProgramState]) -> Headline:
     bill = state.bill
-    if bill is not None and bill.final and state.both("ended"):
-        carried = "both servers" if state.taken_over else bill.server
+    gone = [program.name for program in programs if not program.alive and not program.starting]
+    again = f"Restart {' and '.join(gone)} and call again." if gone else "Call again at any time."
+    if bill is not None and bill.final and state.over:
         words = (
             f"{bill.server.capitalize()} bills {bill.total} {bill.currency} for {bill.seconds} s"
         )
+        carried = " and ".join(bill.carried) or bill.server
         return Headline(
-            "check",
-            "alive",
-            words,
-            f"One call, one bill, carried by {carried}. Restart what you killed and call again.",
+            "check", "alive", words, f"One call, one bill, carried by {carried}. {again}"
         )
-    if state.placed_by and state.call_state(state.placed_by) == "ended":
-        if state.calls[state.placed_by].answered_at is None:
-            return Headline(
-                "hang_up",
-                "dead",
-                "No call came about",
-                "The phone says why. Call again at any time.",
-            )
-        return Headline(
-            "hang_up", "dead", "The call is over", "Its bill is being read. Call again at any time."
-        )
+    if state.calls and _call_states(state) <= {"ended", "ending"}:
+        if all(call.answered_at is None for call in state.calls.values()):
+            hint = f"The phone says why. {again}"
+            return Headline("hang_up", "dead", "No call came about", hint)
+        if "ending" in _call_states(state):
+            hint = "The other phone has not confirmed it yet."
+            return Headline("hang_up", "dead", f"{state.hung_up_by or 'A phone'} hangs up", hint)
+        hint = f"Its bill is being read. {again}"
+        return Headline("hang_up", "dead", "The call is over", hint)
+    if _call_states(state) & {"ended", "ending"}:
+        late = next(name for name, call in state.calls.items() if call.state == "talking")
+        hint = f"{late}'s phone has not heard of it yet."
+        return Headline("hang_up", "dead", "The call is over", hint)
+    if state.calls:
+        hint = "One side has answered; the other has not heard of it yet."
+        return Headline("call", "alive", f"{state.callee} answers", hint)
     if all(state.registered.get(phone) for phone in (state.cast.caller, state.cast.callee)):
-        return Headline("check", "alive", "Ready", f"Click Call at {state.cast.caller}'s phone.")
-    return Headline(
-        "ring",
-        "hot",
-        "The phones register",
-        f"They know one address, the forwarder's; {state.hot} answers.",
-    )
+        hint = f"Click Call at {state.cast.caller}'s phone."
+        if gone:
+            hint += f" Nobody would take over from {state.hot}: restart {' and '.join(gone)} first."
+        return Headline("check", "alive", "Ready", hint)
+    hint = f"They know one address, the forwarder's; {state.hot or 'a server'} answers."
+    return Headline("ring", "hot", "The phones register", hint)
+
+
+def large_numbers(state: DemoState) -> tuple[str, str]:
+    """What a room reads in the presenter's mode: the takeover, and what was heard or billed."""
+    latest = state.failovers[-1] if state.failovers else None
+    outage = state.outage_ms(latest)
+    first = "" if outage is None else f"{milliseconds(outage)} to the first answer"
+    if state.bill is not None and state.over:
+        return first, f"{state.bill.total} {state.bill.currency} for {state.bill.seconds} s"
+    gap = state.longest_gap_ms
+    return first, "" if gap is None else f"longest pause {milliseconds(gap)}"
+
+
+def show(
+    window: Window,
+    state: DemoState,
+    servers: dict[str, ProgramState],
+    forwarders: dict[str, ProgramState],
+    rows: Sequence[Row],
+    announced: tuple[str, str] | None,
+) -> None:
+    """`announced`: a scene's words, in the headline while neither phone has a call."""
+    for name, server in servers.items():
+        window.figure.show_server(name, server_look(server, state.hot))
+    for name, forwarder in forwarders.items():
+        window.figure.show_server(name, forwarder_look(forwarder))
+    for panel in window.panels:
+        window.figure.show_phone(panel.label, phone_look(state, panel.label))
+        panel.set_note(phone_note(state, panel.label))
+    window.figure.show_talking(state.talking, state.held)
+    window.steps.show_rows(rows)
+    window.failover.show_state(state, window.ladder.rows)
+    said = headline(state, servers, forwarders)
+    if announced and not state.calls:
+        said = Headline("call", "hot", *announced)
+    window.tell(*said)
+    window.tell_numbers(*large_numbers(state))

@@ -4,6 +4,7 @@ measured."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from PySide6.QtCore import QRectF, QSize, Qt
 from PySide6.QtGui import QPainter, QPaintEvent
@@ -11,34 +12,26 @@ from PySide6.QtWidgets import QSizePolicy, QVBoxLayout, QWidget
 
 from softphone.gui import icons
 from softphone.gui.theme import GRID, Size, theme
-from softphone.gui.widgets import TextLabel
 from stage.gui import painting
-from stage.gui.card import Card
+from stage.gui.wording import said
+from stage.gui.zoom import zoomed
 from stage.scenes.use_case import PAIR, STEPS, Row, Step
 
-ICON = 2.0 * GRID
-# px, by the number of rows: the height of one, so that all and a heading fit beneath the figure at
-# 1024 x 700, and where the words begin, after icon and number.
-ROWS = {9: (20, 6.0 * GRID), 10: (18, 7.0 * GRID)}
+NUMBERS_WIDTH = 3.5  # heights of the text: icon and number, before the words
 
 
-class StepList(Card):
-    """Shows the script's rows. The first one not yet observed is the present one."""
+class StepList(QWidget):
+    """Shows the use case's rows. The first one not yet observed is the present one."""
 
     def __init__(self, steps: Sequence[Step] = STEPS, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.setAccessibleName("The use case, step by step")
-        heading = TextLabel(Size.TEXT, bold=True)
-        heading.set_text("The use case, step by step")
-        self.rows = [StepRow(Row(step.number, step.text), *ROWS[len(steps)]) for step in steps]
+        self.rows = [StepRow(Row(step.number, "")) for step in steps]
         column = QVBoxLayout(self)
-        column.setContentsMargins(2 * GRID, GRID, 2 * GRID, GRID)
+        column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(0)
-        column.addWidget(heading)
-        column.addSpacing(GRID // 2)
         for row in self.rows:
             column.addWidget(row, 1)
-        self.show_rows([row.row for row in self.rows])
 
     def show_rows(self, rows: Sequence[Row]) -> None:
         present = next((row.number for row in rows if not row.observed), None)
@@ -50,51 +43,53 @@ class StepRow(QWidget):
     """Mark, number, text, and the measure at the right edge; the text gives way if both do not
     fit."""
 
-    def __init__(self, row: Row, height: int, text_at: float) -> None:
+    def __init__(self, row: Row) -> None:
         super().__init__()
-        self._height, self._text_at = height, text_at
         self.setObjectName(f"step_{row.number}")
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Preferred)
         self.row, self.present = row, False
 
     def sizeHint(self) -> QSize:
-        return QSize(50 * GRID, self._height)
+        return QSize(50 * GRID, round(painting.height_of(zoomed(Size.TEXT)) * 1.25))
 
     def minimumSizeHint(self) -> QSize:
-        return QSize(30 * GRID, self._height)
+        return QSize(30 * GRID, round(painting.height_of(zoomed(Size.TEXT))))
 
     def show_row(self, row: Row, present: bool) -> None:
+        row = replace(row, words=said(row.words))
         if (row, present) == (self.row, self.present) and self.accessibleName():
             return
         self.row, self.present = row, present
-        said = "observed" if row.observed else "now" if present else "not yet"
-        self.setAccessibleName(f"Step {row.number}, {said}: {row.text} {row.words}".strip())
+        status = "observed" if row.observed else "now" if present else "not yet"
+        self.setAccessibleName(f"Step {row.number}, {status}: {row.text} {row.words}".strip())
         self.setToolTip(f"{row.text} {row.words}".strip())
         self.update()
 
     def paintEvent(self, event: QPaintEvent) -> None:
         painter, palette, row = QPainter(self), theme().palette, self.row
-        middle = self.height() / 2
+        middle, icon_side = self.height() / 2, painting.height_of(zoomed(Size.TEXT))
+        words_at = NUMBERS_WIDTH * icon_side
         icon, tone = mark_of(row, self.present)
         icons.draw(
-            painter, icon, QRectF(0, middle - ICON / 2, ICON, ICON), palette.tones()[tone].colour
+            painter,
+            icon,
+            QRectF(0, middle - icon_side / 2, icon_side, icon_side),
+            palette.tones()[tone].colour,
         )
         left, right = Qt.AlignmentFlag.AlignLeft, Qt.AlignmentFlag.AlignRight
-        number = QRectF(ICON, 0, self._text_at - ICON - 1.5 * GRID, self.height())
+        number = QRectF(icon_side, 0, words_at - icon_side - 1.5 * GRID, self.height())
         painting.text(
             painter,
             number,
             str(row.number),
-            theme().font(Size.TEXT, tabular=True),
+            zoomed(Size.TEXT, tabular=True),
             palette.muted,
             right,
         )
-        font = theme().font(Size.TEXT, bold=self.present)
-        measure = theme().font(Size.TEXT, bold=row.observed and row.number in MEASURED)
+        font = zoomed(Size.TEXT, bold=self.present)
+        measure = zoomed(Size.TEXT, bold=row.observed and row.number in MEASURED)
         wide = min(painting.width_of(row.words, measure) + 1, self.width() * 0.5)
-        room = QRectF(
-            self._text_at, 0, self.width() - self._text_at - wide - 2 * GRID, self.height()
-        )
+        room = QRectF(words_at, 0, self.width() - words_at - wide - 2 * GRID, self.height())
         ink = palette.text if row.observed or self.present else palette.muted
         painting.text(painter, room, row.text, font, ink, left)
         words = QRectF(self.width() - wide, 0, wide, self.height())

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from PySide6.QtCore import QPointF, QRectF, QSize, QSizeF, Qt, QTimer, Signal
-from PySide6.QtGui import QColor, QPainter, QPainterPath, QPaintEvent, QPen, QResizeEvent
+from PySide6.QtGui import QPainter, QPainterPath, QPaintEvent, QPen, QResizeEvent
 from PySide6.QtWidgets import QSizePolicy, QWidget
 
 from softphone.gui import icons
@@ -22,10 +22,15 @@ from softphone.gui.theme import GRID, Palette, Size, theme
 from softphone.gui.widgets import FlatButton
 from stage.gui import painting
 from stage.gui.geometry import LEAST, LEAST_PAIR, Geometry, lay_out, lay_out_pair
-from stage.gui.message_animation import LASTS, AnimationQueue, MessageAnimation
+from stage.gui.message_animation import LASTS, AnimationQueue, Frame, MessageAnimation
+from stage.gui.wording import LEGEND, said
+from stage.gui.zoom import zoomed
 
-MOVING = 33  # ms between frames while a message moves
-FLOWING = 80  # ms between frames while only the audio flows
+MOVING = 16  # ms between frames while a message moves
+FLOWING = 33  # ms between frames while only the audio flows
+# How much larger than the window's text the figure may get where there is room, and in the
+# presenter's mode, which is read from the back of a room.
+LARGEST, LARGEST_PRESENTED = 1.3, 4.0
 DASH = (5.0, 4.0)  # of the audio's line, in widths of the pen
 
 # What a server, or one of two forwarders, looks like: (icon, tone of icon and edge, width of the
@@ -38,6 +43,7 @@ LOOKS = {
     "standby": ("ring", "alive", 1.5),
     "dead": ("crossed", "dead", 1.5),
 }
+ICONS = {"kill": "decline", "restart": "play"}
 DASHED = ("standby", "dead")
 # What a message looks like: the tone of its lozenge.
 TONES = {"request": "hot", "answer": "alive", "refusal": "stop", "replay": "warning"}
@@ -90,6 +96,8 @@ class TopologyView(QWidget):
         who = "two forwarders" if pair else "the forwarder"
         self.setAccessibleName(f"The figure: two phones, {who}, two servers and their store")
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Expanding)
+        self.setFocusPolicy(Qt.FocusPolicy.ClickFocus)
+        self.setToolTip(LEGEND)
         self._phones, self._servers, self._pair, self._port, self._clock = (
             phones,
             servers,
@@ -106,14 +114,14 @@ class TopologyView(QWidget):
         self._taken_at = -10.0  # when the active forwarder changed last
         self.hot: str | None = None
         self._deserted = False  # not before somebody says so
-        self.talking = False
+        self.talking = self.held = self.presented = False
         self.traffic = AnimationQueue()
+        self._replayed: Frame | None = None
         self._moved_at = -10.0  # when the hot server changed last
         self._geometry = self._lay_out()
         self.buttons: dict[tuple[str, str], FlatButton] = {}
         for name in self._plugged:
             self._make_buttons(name)
-        self._above = Above(self, self._draw_messages)
         self._frames = QTimer(self)
         self._frames.timeout.connect(self._frame)
         theme().changed.connect(self._animate)
@@ -127,11 +135,20 @@ class TopologyView(QWidget):
         if look == looks[name]:
             return
         looks[name] = look
+        kill, restart = self.buttons[name, "kill"], self.buttons[name, "restart"]
         # Only the hot server's plug is worth pulling at first sight.
-        self.buttons[name, "kill"].dress("Kill", "decline", "stop" if look.look == "hot" else "")
-        self.buttons[name, "kill"].allow(*look.kill)
-        self.buttons[name, "restart"].allow(*look.restart)
+        kill.dress("Kill", kill.icon_name, self._kill_tone(name, "kill"))
+        restart.allow(look.restart[0] or restart.hasFocus(), look.restart[1])
+        if kill.hasFocus() and not look.kill[0]:
+            # The keyboard stays with this server: Qt would give it to the next button, which kills.
+            restart.setEnabled(True)
+            restart.setFocus(Qt.FocusReason.OtherFocusReason)
+        kill.allow(*look.kill)
         self.update()
+
+    def _kill_tone(self, name: str, action: str) -> str:
+        looks = self.forwarders | self.servers
+        return "stop" if action == "kill" and looks[name].look == "hot" else ""
 
     def show_hot(self, name: str | None) -> None:
         """The path moves: the line to the new hot server lights up from the forwarder on. None:
@@ -154,10 +171,20 @@ class TopologyView(QWidget):
             self.phones[name] = look
             self.update()
 
-    def show_talking(self, talking: bool) -> None:
-        if talking != self.talking:
-            self.talking = talking
+    def show_talking(self, talking: bool, held: bool = False) -> None:
+        if (talking, held) != (self.talking, self.held):
+            self.talking, self.held = talking, held
             self._animate()
+
+    def show_replay(self, frame: Frame | None) -> None:
+        """A moment of the slow replay instead of the messages of now; None: now again."""
+        self._replayed = frame
+        self._animate()
+
+    def present(self, presented: bool) -> None:
+        """As large as there is room, or in proportion to the window's text."""
+        self.presented = presented
+        self.rescale()
 
     def show_message(self, call: str, travel: MessageAnimation) -> None:
         self.traffic.add(call, travel, self._clock())
@@ -173,41 +200,63 @@ class TopologyView(QWidget):
             button = FlatButton(label, icon, tone, self)
             button.setObjectName(f"{action}_{name}")
             button.setAccessibleName(f"{label} {name}")
-            button.setFont(theme().font(Size.SMALL, bold=True))
             button.clicked.connect(
                 lambda _=False, action=action, name=name: getattr(self, action).emit(name)
             )
             button.allow(False, "It is still starting")
             self.buttons[name, action] = button
 
+    @property
+    def _least(self) -> QSizeF:
+        return LEAST_PAIR if self._pair else LEAST
+
     def _lay_out(self) -> Geometry:
+        """Everything is laid out for text of one height, then scaled to the room there is."""
+        text = painting.height_of(zoomed(Size.TEXT)) / painting.TEXT_HEIGHT
+        most = LARGEST_PRESENTED if self.presented else LARGEST
+        room = min(self.width() / self._least.width(), self.height() / self._least.height())
+        self._scale = max(0.4, min(room, text * most))
+        size = QSizeF(self.width() / self._scale, self.height() / self._scale)
         if len(self._pair) == 2:
-            return lay_out_pair(QSizeF(self.size()), self._phones, self._servers, self._pair)
-        return lay_out(QSizeF(self.size()), self._phones, self._servers)
+            return lay_out_pair(size, self._phones, self._servers, self._pair)
+        return lay_out(size, self._phones, self._servers)
 
     def _place_buttons(self) -> None:
         height, edge = (3.5 * GRID, GRID // 2 + 2) if self._pair else (4 * GRID - 2, GRID)
+        font = painting.figure_font(Size.SMALL, True, self._scale)
         for name in self._plugged:
-            box = self._geometry.boxes[name].toRect()
-            row = box.adjusted(GRID, box.height() - int(height) - edge, -GRID, -edge)
-            kill = (row.width() - GRID) * 42 // 100
-            rest = row.width() - GRID - kill
-            self.buttons[name, "kill"].setGeometry(row.left(), row.top(), kill, row.height())
-            self.buttons[name, "restart"].setGeometry(
-                row.left() + kill + GRID, row.top(), rest, row.height()
-            )
+            box = self._geometry.boxes[name]
+            row = box.adjusted(GRID, box.height() - height - edge, -GRID, -edge)
+            kill = (row.width() - GRID) * 0.43
+            places = {
+                "kill": QRectF(row.left(), row.top(), kill, row.height()),
+                "restart": row.adjusted(kill + GRID, 0, 0, 0),
+            }
+            for action, place in places.items():
+                button = self.buttons[name, action]
+                button.setFont(font)
+                corner = place.topLeft() * self._scale
+                button.setGeometry(QRectF(corner, place.size() * self._scale).toRect())
+                # where the word alone has room, it goes without its picture
+                needed = painting.width_of(button.text(), font) + 5.5 * GRID
+                icon = ICONS[action] if button.width() >= needed else ""
+                button.dress(button.text(), icon, self._kill_tone(name, action))
+
+    def rescale(self) -> None:
+        """After a change of the text's size or of the room."""
+        self._geometry = self._lay_out()
+        self._place_buttons()
+        self.update()
 
     def minimumSizeHint(self) -> QSize:
-        return (LEAST_PAIR if self._pair else LEAST).toSize()
+        return (self._least * 0.85).toSize()
 
     def sizeHint(self) -> QSize:
         return QSize(720, 480)
 
     def resizeEvent(self, event: QResizeEvent) -> None:
         super().resizeEvent(event)
-        self._geometry = self._lay_out()
-        self._place_buttons()
-        self._above.setGeometry(self.rect())
+        self.rescale()
 
     # -- motion ------------------------------------------------------------------------------------
 
@@ -216,7 +265,7 @@ class TopologyView(QWidget):
         now = self._clock()
         if self.traffic.busy or now < max(self._moved_at, self._taken_at) + LASTS:
             self._frames.start(MOVING)
-        elif self.talking and not theme().reduced_motion:
+        elif self.talking and not self.held and not theme().reduced_motion:
             self._frames.start(FLOWING)
         else:
             self._frames.stop()
@@ -224,9 +273,9 @@ class TopologyView(QWidget):
 
     def _frame(self) -> None:
         if self._frames.interval() == FLOWING and not self.traffic.busy:
-            self.update(
-                self._geometry.audio.boundingRect().adjusted(-8, -16, 8, 16).toAlignedRect()
-            )
+            box = self._geometry.audio.boundingRect().adjusted(-8, -16, 8, 16)
+            corner, size = box.topLeft() * self._scale, box.size() * self._scale
+            self.update(QRectF(corner, size).toAlignedRect())
         else:
             self.traffic.positions(self._clock())
             self._animate()
@@ -236,9 +285,15 @@ class TopologyView(QWidget):
     def paintEvent(self, event: QPaintEvent) -> None:
         painter = QPainter(self)
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+        self.draw(painter)
+
+    def draw(self, painter: QPainter) -> None:
         palette, now = theme().palette, self._clock()
+        painter.save()
+        painter.scale(self._scale, self._scale)
         self._draw_links(painter, palette, now)
         self._draw_audio(painter, palette, now)
+        self._draw_messages(painter)
         for name, phone in self.phones.items():
             painting.phone(
                 painter,
@@ -252,6 +307,7 @@ class TopologyView(QWidget):
         for name, look in (self.forwarders | self.servers).items():
             self._draw_program(painter, name, look, palette)
         painting.store(painter, self._geometry.boxes["store"], palette)
+        painter.restore()
 
     def _draw_links(self, painter: QPainter, palette: Palette, now: float) -> None:
         for name, phone in self.phones.items():
@@ -304,11 +360,9 @@ class TopologyView(QWidget):
             )
 
     def _draw_audio(self, painter: QPainter, palette: Palette, now: float) -> None:
-        path = self._geometry.audio
-        pen = QPen(
-            palette.alive.colour if self.talking else palette.line, 2.5 if self.talking else 1.5
-        )
-        if self.talking:
+        path, flows = self._geometry.audio, self.talking and not self.held
+        pen = QPen(palette.alive.colour if flows else palette.line, 2.5 if flows else 1.5)
+        if flows:
             pen.setDashPattern(DASH)
             if not theme().reduced_motion:
                 pen.setDashOffset(-(now * 12) % sum(DASH))
@@ -318,17 +372,13 @@ class TopologyView(QWidget):
         painter.setPen(pen)
         painter.setBrush(Qt.BrushStyle.NoBrush)
         painter.drawPath(path)
-        words = "audio (RTP), from phone to phone" if self.talking else "no audio"
-        painting.tag(
-            painter,
-            path.pointAtPercent(0.5),
-            words,
-            palette.alive.colour if self.talking else palette.muted,
-            palette.surface,
-        )
+        words = "audio (RTP), from phone to phone" if flows else "no audio"
+        words = "on hold" if self.held and self.talking else words
+        ink = palette.alive.colour if flows else palette.muted
+        painting.tag(painter, path.pointAtPercent(0.5), said(words), ink, palette.surface)
 
     def _draw_forwarder(self, painter: QPainter, palette: Palette) -> None:
-        words = "no live server: 503" if self._deserted else f"UDP {self._port}"
+        words = said("no live server: 503") if self._deserted else f"UDP {self._port}"
         tone = palette.warning if self._deserted else None
         if self._pair:
             if self._vacant:
@@ -358,38 +408,31 @@ class TopologyView(QWidget):
         title = head.adjusted(3 * GRID, 0, 0, 0)
         left, right = Qt.AlignmentFlag.AlignLeft, Qt.AlignmentFlag.AlignRight
         ink = tone.colour if dead else palette.text
-        painting.text(painter, title, name, theme().font(Size.TEXT, bold=True), ink, left)
-        painting.text(painter, title, look.address, theme().font(Size.SMALL), palette.muted, right)
+        painting.text(painter, title, name, painting.figure_font(Size.TEXT, bold=True), ink, left)
+        painting.text(
+            painter, title, look.address, painting.figure_font(Size.SMALL), palette.muted, right
+        )
         below = title.translated(0, (2.5 if self._pair else 2.75) * GRID)
-        painting.text(painter, below, look.words, theme().font(Size.SMALL), tone.colour, left)
+        painting.text(
+            painter, below, said(look.words), painting.figure_font(Size.SMALL), tone.colour, left
+        )
 
     def _draw_messages(self, painter: QPainter) -> None:
+        """Each beside its line; behind a box nothing is to be seen of it."""
         palette = theme().palette
-        for position in self.traffic.positions(self._clock()):
-            route = self._geometry.route(position.travel.route)
-            fraction = 0.5 if theme().reduced_motion else eased(position.fraction)
-            painting.pill(
-                painter,
-                along(route, fraction),
-                position.travel.label,
-                palette.tones()[TONES[position.travel.kind]],
-                QColor(palette.surface),
-            )
-
-
-class Above(QWidget):
-    """What is drawn over the buttons, without being in their way: messages that pass a forwarder
-    that has some."""
-
-    def __init__(self, parent: QWidget, draw: Callable[[QPainter], None]) -> None:
-        super().__init__(parent)
-        self._draw = draw
-        self.setAttribute(Qt.WidgetAttribute.WA_TransparentForMouseEvents)
-
-    def paintEvent(self, event: QPaintEvent) -> None:
-        painter = QPainter(self)
-        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
-        self._draw(painter)
+        moving = [(each.travel, each.fraction) for each in self.traffic.positions(self._clock())]
+        if self._replayed is not None:
+            travel = self._replayed.travel
+            moving = [(travel, self._replayed.fraction)] if travel else []
+        for travel, passed in moving:
+            route = self._geometry.route(travel.route)
+            fraction = 0.5 if theme().reduced_motion else eased(passed)
+            place = along(route, fraction)
+            tone = palette.tones()[TONES[travel.kind]]
+            pill = painting.pill_box(place, travel.label)
+            hidden = any(box.intersects(pill) for box in self._geometry.boxes.values())
+            if not hidden or theme().reduced_motion:
+                painting.pill(painter, pill, travel.label, tone, palette.surface)
 
 
 def eased(fraction: float) -> float:

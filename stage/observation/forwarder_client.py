@@ -41,17 +41,29 @@ def parse_events(lines: Iterable[str]) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def read_page(url: str, timeout: float = PATIENCE) -> dict[str, Any] | None:
     """The JSON object at `url`; None if nobody answers with one."""
+    value = _read_json(url, timeout)
+    return value if isinstance(value, dict) else None
+
+
+def read_list(url: str, timeout: float = PATIENCE) -> list[Any] | None:
+    """The JSON list at `url`, or the only list in its object."""
+    value = _read_json(url, timeout)
+    if isinstance(value, dict):
+        value = next((each for each in value.values() if isinstance(each, list)), None)
+    return value if isinstance(value, list) else None
+
+
+def _read_json(url: str, timeout: float) -> object:
     parts = urlsplit(url)
     connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=timeout)
     try:
         connection.request("GET", parts.path)
         response = connection.getresponse()
-        value = json.loads(response.read()) if response.status == 200 else None
+        return json.loads(response.read()) if response.status == 200 else None
     except (OSError, http.client.HTTPException, ValueError):
         return None
     finally:
         connection.close()
-    return value if isinstance(value, dict) else None
 
 
 class Events:
@@ -104,8 +116,8 @@ class Events:
 
 
 class Pages:
-    """Thread `pages`: reads `urls` every `interval` seconds, or now after `look()`; None for a page
-    nobody serves."""
+    """Threads `pages`, one for each server: reads `urls` every `interval` seconds, or now after
+    `look()`; None for a page nobody serves. A frozen server delays its own pages alone."""
 
     def __init__(
         self,
@@ -113,33 +125,41 @@ class Pages:
         on_page: Callable[[str, dict[str, Any] | None], None],
         interval: float = 0.5,
     ) -> None:
-        self._urls = tuple(urls)
         self._on_page = on_page
         self._interval = interval
         self._stopped = threading.Event()
-        self._wake = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="pages", daemon=True)
+        hosts: dict[str, list[str]] = {}
+        for url in urls:
+            hosts.setdefault(urlsplit(url).netloc, []).append(url)
+        self._wakes = [threading.Event() for _ in hosts]
+        self._threads = [
+            threading.Thread(target=self._run, args=work, name="pages", daemon=True)
+            for work in zip(hosts.values(), self._wakes, strict=True)
+        ]
 
     def start(self) -> None:
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
 
     def look(self) -> None:
         """Any thread: read again now."""
-        self._wake.set()
+        for wake in self._wakes:
+            wake.set()
 
-    def stop(self, timeout: float = 5.0) -> None:
+    def stop(self, timeout: float = PATIENCE + 0.5) -> None:
         """Twice is fine."""
         self._stopped.set()
-        self._wake.set()
-        if self._thread.is_alive():
-            self._thread.join(timeout)
+        self.look()
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join(timeout)
 
-    def _run(self) -> None:
+    def _run(self, urls: list[str], wake: threading.Event) -> None:
         while not self._stopped.is_set():
-            self._wake.clear()
-            for url in self._urls:
+            wake.clear()
+            for url in urls:
                 page = read_page(url)
                 if self._stopped.is_set():
                     return
                 self._on_page(url, page)
-            self._wake.wait(self._interval)
+            wake.wait(self._interval)

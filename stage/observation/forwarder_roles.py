@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from stage.gui.presenter import ProgramState
 from stage.observation.forwarder_client import Events
 from stage.observation.options_pinger import OptionsPinger
 from stage.processes.cluster import DOMAIN, Cluster
+from stage.scenes.state import ProgramState
 
 ALONE = "forwarder"
 
@@ -30,7 +30,7 @@ class View:
     states: dict[str, str] = field(default_factory=dict)
 
 
-class Forwarders:
+class ForwarderRoles:
     """`tell(kind, told)` is called on other threads; `pair` is empty if there is but one."""
 
     def __init__(self, cluster: Cluster, tell: Callable[[str, Any], None]) -> None:

@@ -1,30 +1,43 @@
-"""What a phone tells and what a forwarder's event stream tells, made into what the stage has seen.
-Pure."""
+"""What phones and the forwarders' event streams tell, made into what the stage has seen."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from sip.reasons import REASONS
+from softphone.gui import formatting
 from softphone.ua.events import CallChanged, ProbeAnswered, RegistrationChanged, RegistrationState
-from stage.gui.message_animation import MessageAnimation, kind_of, label_of
-from stage.gui.message_ladder import LadderRow
+from stage.gui.message_animation import MessageAnimation
 from stage.observation.observations import (
+    Bill,
     CallStateChanged,
+    LadderRow,
     MessageForwarded,
     ProbeAnswer,
     Registration,
+    ServerFailover,
 )
 
 
-def heard(phone: str, event: object) -> Registration | CallStateChanged | ProbeAnswer | None:
-    """None if it is nothing that the script needs to know."""
+def from_phone_event(
+    phone: str, event: object
+) -> Registration | CallStateChanged | ProbeAnswer | None:
+    """None if it is nothing that the use case needs to know."""
     if isinstance(event, RegistrationChanged):
         return Registration(event.at, phone, event.state is RegistrationState.REGISTERED)
     if isinstance(event, CallChanged):
         call = event.call
         return CallStateChanged(
-            event.at, phone, call.state.value, call.id, call.answered_at, call.ended_at
+            event.at,
+            phone,
+            call.state.value,
+            call.id,
+            call.answered_at,
+            call.ended_at,
+            call.held_here or call.held_there,
+            person(call.peer_uri or call.peer_name),
         )
     if isinstance(event, ProbeAnswered):
         return ProbeAnswer(event.at, event.sent_at, event.status)
@@ -37,7 +50,7 @@ class ForwardedMessage(NamedTuple):
 
     lane: str
     travel: MessageAnimation
-    rung: LadderRow
+    row: LadderRow
     seen: MessageForwarded
 
 
@@ -49,22 +62,88 @@ def from_forwarder_message(
     source, target = name_of(told["from"], told["source"]), name_of(told["to"], told["target"])
     if not source or not target:
         return None
-    at, method, status, call = (
-        float(told["at"]),
-        str(told["method"]),
-        told.get("status"),
-        str(told["call_id"]),
-    )
+    at, method, call = float(told["at"]), str(told["method"]), str(told["call_id"])
+    status, text = told.get("status"), str(told.get("text") or "")
     label, kind = label_of(method, status), kind_of(status, bool(told.get("replayed")))
-    route, begin = (
-        (source, *(inwards if told["from"] == "phones" else reversed(inwards)), target),
-        source,
-    )
+    way = inwards if told["from"] == "phones" else tuple(reversed(inwards))
+    route, begin = (source, *way, target), source
     if kind == "replay":  # sent once by the phone, and again by the forwarder
-        label, route, begin = f"{label} again", (inwards[-1], target), "forwarder"
+        label, route, begin = f"{label} again", (inwards[-1], target), inwards[-1]
+    addresses = str(told["source"]), str(told["target"])
     return ForwardedMessage(
         call if method != "REGISTER" else method,
         MessageAnimation(route, label, kind),
-        LadderRow(at, begin, target, label, kind),
+        LadderRow(at, begin, target, label, kind, method, call, *addresses, inwards[-1], text),
         MessageForwarded(at, source, target, method, status, call, told["forwarder"]),
     )
+
+
+def failover_from_json(told: dict[str, Any]) -> ServerFailover | None:
+    """A record of /failovers or of the event stream; None if nobody was left to take over."""
+    if not told.get("to"):
+        return None
+    at, gap, silence = float(told["monotonic"]), told.get("gap_ms"), told.get("silence_ms")
+    first = None if gap is None else at + float(gap) / 1000
+    last = None if first is None or silence is None else first - float(silence) / 1000
+    return ServerFailover(
+        at,
+        str(told["from"]),
+        str(told["to"]),
+        int(told.get("replayed") or 0),
+        int(told.get("in_flight") or 0),
+        str(told.get("noticed") or ""),
+        last,
+        first,
+    )
+
+
+def bill_seen(call: dict[str, Any], server: str) -> Bill:
+    """One entry of the `/calls` of `server`."""
+    carried = [part for part in call.get("carried") or () if part.get("seconds")]
+    return Bill(
+        time.monotonic(),
+        server,
+        str(call["call_id"]),
+        int(call["seconds"]),
+        str(call["total"]),
+        str(call["currency"]),
+        bool(call["final"]),
+        tuple(str(part.get("server")) for part in carried),
+    )
+
+
+def person(uri: str) -> str:
+    """The name in an address-of-record: "sip:alice@failover.test" is Alice to everybody here."""
+    user = formatting.one_line(uri.removeprefix("sip:").partition("@")[0])
+    return user[:1].upper() + user[1:]
+
+
+def label_of(method: str, status: int | None) -> str:
+    """What a message is called on its way: INVITE, 180 Ringing, 200 OK."""
+    if status is None:
+        return method
+    return f"{status} {SHORT_REASONS.get(status) or REASONS.get(status, '')}".rstrip()
+
+
+def kind_of(status: int | None, replayed: bool) -> str:
+    if replayed:
+        return "replay"
+    if status is None:
+        return "request"
+    return "answer" if status < 300 else "refusal"
+
+
+# shorter than RFC 3261's own
+SHORT_REASONS = {
+    401: "Who?",
+    402: "Payment",
+    404: "Unknown",
+    407: "Who?",
+    408: "Timeout",
+    480: "Absent",
+    481: "No call",
+    486: "Busy",
+    487: "Cancelled",
+    503: "No server",
+    603: "Declined",
+}

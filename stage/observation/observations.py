@@ -58,13 +58,26 @@ class CallStateChanged:
     call_id: str
     answered_at: float | None = None
     ended_at: float | None = None
+    held: bool = False
+    peer: str = ""
 
 
 @dataclass(frozen=True)
 class ProcessKilled:
+    """SIGKILL, or SIGSTOP if it was `frozen`."""
+
     at: float
     program: str
     pid: int
+    frozen: bool = False
+
+
+@dataclass(frozen=True)
+class ProcessBack:
+    """A program runs again: restarted, or continued after it was frozen."""
+
+    at: float
+    program: str
 
 
 @dataclass(frozen=True)
@@ -78,10 +91,17 @@ class ProcessExited:
 
 @dataclass(frozen=True)
 class ServerFailover:
+    """The forwarder's record of one failover, told at `at`, when it noticed, and once more when
+    the first answer came through the other server."""
+
     at: float
     source: str
     target: str
     replayed: int
+    in_flight: int = 0
+    noticed: str = ""
+    last_answer_at: float | None = None
+    first_answer_at: float | None = None
 
 
 @dataclass(frozen=True)
@@ -132,3 +152,23 @@ class Bill:
     total: str
     currency: str
     final: bool
+    carried: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class LadderRow:
+    """One message of the ladder, or with empty `source` a remark across its whole width. `kind`:
+    "request", "answer", "refusal" or "replay"; `through`: the forwarder that passed it on. `text`
+    is the whole message where the forwarder tells it."""
+
+    at: float
+    source: str
+    target: str
+    label: str
+    kind: str = "request"
+    method: str = ""
+    call_id: str = ""
+    source_address: str = ""
+    target_address: str = ""
+    through: str = "forwarder"
+    text: str = ""

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from plumbing.address import Address, format_address
-from plumbing.private_files import OWNER_ONLY
+from plumbing.file_permissions import OWNER_ONLY
 from stage.processes.program import CleanupProcess, Program, StartError
 
 ROOT = Path(__file__).resolve().parents[2]  # the programs are started from here
@@ -68,8 +68,7 @@ def _hold(held: list[socket.socket]) -> int:
 
 SETTINGS = """\
 # Written by the demo. Every setting is explained in servers.properties beside forwarder.py.
-server1={server1}
-server2={server2}
+{servers}
 forwarder.listen={forwarder}
 forwarder.standby={standby}
 admin.listen={admin}
@@ -80,7 +79,8 @@ admin.links={links}
 class Cluster:
     """`users` maps names to passwords; empty: the servers ask nobody. `on_end(name, status)`: a
     program is gone. `more`: further arguments of both servers; where one is said twice the last
-    counts. `pair`: two forwarders on one address instead of one."""
+    counts. `pair`: two forwarders on one address instead of one. `servers`: how many of the two are
+    started and known to the forwarder."""
 
     def __init__(
         self,
@@ -89,6 +89,7 @@ class Cluster:
         on_end: Callable[[str, int], None] | None = None,
         more: Sequence[str] = (),
         pair: bool = False,
+        servers: int = len(SERVERS),
     ) -> None:
         self._more = more
         self.ports = ports or Ports()
@@ -108,6 +109,7 @@ class Cluster:
         self.addresses: dict[str, Address] = {
             name: (HOST, port) for name, port in zip(SERVERS, self.ports.servers, strict=True)
         }
+        self.running = (*self.admins, *SERVERS[:servers])  # the programs that are to be started
         self.folder = Path(tempfile.mkdtemp(prefix="call-failover-"))
         self._keeper = CleanupProcess()
         self._keeper.folder(self.folder)
@@ -118,6 +120,7 @@ class Cluster:
         users_file = self._write_users(users or {})
         for name in SERVERS:
             self.programs[name] = self._program(name, self._server_arguments(name, users_file))
+        self._argv = {name: program.argv for name, program in self.programs.items()}
 
     def start(self, timeout: float = 15.0) -> None:
         """Start all of them; StartError with a sentence if one does not get ready within `timeout`
@@ -130,17 +133,18 @@ class Cluster:
                     f"{address} is in use by another forwarder, for which {name} would only stand "
                     "by."
                 )
-        for name in SERVERS:
+        servers = [name for name in SERVERS if name in self.running]
+        for name in servers:
             if self._hurried:
                 raise StartError("The demonstration was ended while it started.")
             self.programs[name].launch()
-        for name in SERVERS:
+        for name in servers:
             self.programs[name].wait_ready(timeout)
 
     def hurry(self) -> None:
         """Any thread: the end is near, a `start` that is under way should give up."""
         self._hurried = True
-        if not all(program.ready for program in self.programs.values()):
+        if not all(self.programs[name].ready for name in self.running):
             for program in self.programs.values():
                 program.ask_to_stop()
 
@@ -148,10 +152,24 @@ class Cluster:
         """The crash: SIGKILL. Returns the monotonic time just before it."""
         return self.programs[name].kill()
 
-    def restart(self, name: str, timeout: float = 15.0) -> None:
-        """Start a program that is gone again as it was; does nothing if it lives."""
-        if not self.programs[name].alive:
-            self.programs[name].start(timeout)
+    def freeze(self, name: str) -> float:
+        """SIGSTOP. Returns the monotonic time just before it."""
+        return self.programs[name].freeze()
+
+    def thaw(self, name: str) -> None:
+        self.programs[name].thaw()
+
+    def restart(self, name: str, timeout: float = 15.0, *, zombie: bool = False) -> None:
+        """Start a program that is gone again as it was, or a `zombie` server in its place, which
+        answers heartbeats and nothing else; does nothing if it lives."""
+        program = self.programs[name]
+        if not program.alive:
+            address = format_address(self.addresses.get(name, self.forwarder))
+            module = "stage.processes.zombie_server"
+            program.argv = self._argv[name]
+            if zombie:
+                program.argv = [sys.executable, "-m", module, address]
+            program.start(timeout)
 
     def stop(self) -> None:
         """End every program and remove the folder. Twice is fine."""
@@ -199,7 +217,11 @@ class Cluster:
                 admin=self.admins[name].removeprefix("http://"),
                 standby="yes" if len(self.admins) > 1 else "no",
                 links=", ".join(f"{each} {page}" for each, page in self.management.items()),
-                **{server: format_address(address) for server, address in self.addresses.items()},
+                servers="\n".join(
+                    f"{server}={format_address(address)}"
+                    for server, address in self.addresses.items()
+                    if server in self.running
+                ),
             ),
             encoding="utf-8",
         )

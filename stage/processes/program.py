@@ -10,6 +10,7 @@ stage cannot do that itself, its own SIGKILL.
 from __future__ import annotations
 
 import contextlib
+import signal
 import subprocess
 import sys
 import threading
@@ -203,10 +204,24 @@ class Program:
             self._process.kill()
         return before
 
+    def freeze(self) -> float:
+        """SIGSTOP: it neither runs nor dies. Returns the monotonic time just before it."""
+        before = time.monotonic()
+        if self._process is not None:
+            self._process.send_signal(signal.SIGSTOP)
+        return before
+
+    def thaw(self) -> None:
+        """SIGCONT."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGCONT)
+
     def ask_to_stop(self) -> None:
-        """SIGTERM, without waiting."""
+        """SIGTERM, without waiting; a frozen one has to run to hear it."""
         if self._process is not None:
             self._process.terminate()
+            if hasattr(signal, "SIGCONT"):
+                self._process.send_signal(signal.SIGCONT)
 
     def stop(self, timeout: float = 3.0) -> None:
         """SIGTERM, after `timeout` seconds SIGKILL; returns when it is gone. Twice is fine."""

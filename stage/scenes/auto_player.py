@@ -121,10 +121,10 @@ class AutoPlayer(QObject):
         self._press(0, "Hang up")
 
     def _kill(self) -> None:
-        self._pull_plug(self._show.use_case.state.cast.first)
+        self._pull_plug(self._show.use_case.state.first)
 
     def _kill_forwarder(self) -> None:
-        self._pull_plug(self._show.use_case.state.cast.forwarders[0])
+        self._pull_plug(self._show.use_case.state.active or "")
 
     def _pull_plug(self, name: str) -> None:
         button = self._show.window.figure.buttons[name, "kill"]
@@ -151,7 +151,7 @@ class AutoPlayer(QObject):
         if row.number == 6 and state.takeover_ms is not None:
             return (
                 f"({milliseconds(state.takeover_ms)} from the kill to the first answer through "
-                f"{state.cast.second})"
+                f"{state.second})"
             )
         if row.number == PAIR.number and state.forwarder_takeover_ms is not None:
             return (

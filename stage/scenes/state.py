@@ -1,10 +1,13 @@
-"""What the observations add up to, for the checks of `use_case.py`:
-who plays, and the state so far. Pure."""
+"""What the observations add up to: who takes part, the present call, and the failovers in it. Pure.
+
+The upper half of `DemoState` outlives a call, the lower half belongs to the present one. Programs
+tell of one moment in any order: the forwarder of a failover before or after the process is known to
+be dead, two phones of one call in either order. So `apply` notes, and never assumes an order.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from functools import singledispatch
+from dataclasses import dataclass, field, replace
 
 from stage.observation.observations import (
     AddressAnswered,
@@ -15,6 +18,7 @@ from stage.observation.observations import (
     MembersSeen,
     MessageForwarded,
     ProbeAnswer,
+    ProcessBack,
     ProcessExited,
     ProcessKilled,
     Registration,
@@ -22,13 +26,14 @@ from stage.observation.observations import (
     ServersUp,
 )
 
-CLOCK_SLACK = 0.02  # s, between two processes' notes of one message
+CLOCK_SLACK_SECONDS = 0.02  # between two processes' notes of one message
+AROUND_CRASH_SECONDS = 2.0  # a pause of the audio later than that is not the crash's
 
 
 @dataclass(frozen=True)
 class Roles:
-    """Who plays: the caller, the callee, the server that crashes and the one that takes over; with
-    two `forwarders` the one that has the address at first and its standby."""
+    """The phones, the two servers in the order of the forwarder's list, and the two forwarders if
+    there are two: the one that has the address at first and its standby."""
 
     caller: str = "Alice"
     callee: str = "Bob"
@@ -38,10 +43,23 @@ class Roles:
 
 
 @dataclass
-class DemoState:
-    """What the observations add up to. The upper half outlives a call, the lower belongs to the
-    present one."""
+class ProgramState:
+    """What is known of one server's process. `heard`: the forwarder's word for its state (UP,
+    EJECTED ...); of one of two forwarders its own, active or standby."""
 
+    name: str
+    port: int
+    pid: int | None = None
+    alive: bool = False
+    starting: bool = True
+    crashed: bool = False
+    heard: str = "DOWN"
+    frozen: bool = False
+    trouble: str = ""  # why it did not start again
+
+
+@dataclass
+class DemoState:
     cast: Roles = field(default_factory=Roles)
     up: frozenset[str] = frozenset()
     hot: str | None = None
@@ -50,6 +68,7 @@ class DemoState:
     registered: dict[str, bool] = field(default_factory=dict)
     # phone -> the server its last 200 to REGISTER came from
     registrar: dict[str, str] = field(default_factory=dict)
+    down: dict[str, ProcessKilled] = field(default_factory=dict)  # killed or frozen, not yet back
 
     placed_by: str | None = None
     placed_at: float = 0.0
@@ -58,181 +77,282 @@ class DemoState:
     calls: dict[str, CallStateChanged] = field(default_factory=dict)
     answered_through: str | None = None
     hung_up_by: str | None = None
-    killed: ProcessKilled | None = None
+    killed: ProcessKilled | None = None  # the first server that carried this call and was killed
     died: bool = False
-    taken_over: ServerFailover | None = None
+    failovers: list[ServerFailover] = field(default_factory=list)
+    kills: list[ProcessKilled] = field(default_factory=list)  # of servers, in this call
     served_at: float | None = None  # first message of this call that came through the second server
     probed_through_second_at: float | None = None
     probes: list[ProbeAnswer] = field(default_factory=list)
     forwarder_killed: ProcessKilled | None = None  # the active one, of two
     successor: str | None = None  # the forwarder that had the address next
-    knocked: AddressAnswered | None = None
+    address_answered: AddressAnswered | None = None
     passed_successor: bool = False  # a message of this call did
     audio: dict[str, Audio] = field(default_factory=dict)
     audio_at_kill: dict[str, Audio] = field(default_factory=dict)
+    audio_after_kill: dict[str, Audio] = field(default_factory=dict)  # not later than 2 s
     bill: Bill | None = None
 
     def next_call(self) -> DemoState:
         """The state that holds at the start of another call."""
         return DemoState(
-            self.cast, self.up, self.hot, self.active, self.members, self.registered, self.registrar
+            self.cast,
+            self.up,
+            self.hot,
+            self.active,
+            self.members,
+            self.registered,
+            self.registrar,
+            self.down,
         )
+
+    # -- the call ----------------------------------------------------------------------------------
 
     def call_state(self, phone: str) -> str:
         return self.calls[phone].state if phone in self.calls else ""
 
     def both(self, *states: str) -> bool:
-        return (
-            self.call_state(self.cast.caller) in states
-            and self.call_state(self.cast.callee) in states
-        )
+        """So at each of our phones that takes part; the other may be a guest."""
+        return bool(self.calls) and all(call.state in states for call in self.calls.values())
+
+    @property
+    def talking(self) -> bool:
+        """Both of ours, or one of ours with a guest's phone."""
+        ours = (self.cast.caller, self.cast.callee)
+        guest = any(call.peer not in ("", *ours) for call in self.calls.values())
+        return self.both("talking") and (guest or len(self.calls) == len(ours))
+
+    @property
+    def over(self) -> bool:
+        return self.both("ended")
+
+    @property
+    def held(self) -> bool:
+        return any(call.held for call in self.calls.values())
+
+    @property
+    def caller(self) -> str:
+        """Who called; before a call, who will by the document."""
+        if self.placed_by or not self.calls:
+            return self.placed_by or self.cast.caller
+        return next(call.peer for call in self.calls.values()) or "A guest"
+
+    @property
+    def callee(self) -> str:
+        if self.placed_by is None and self.calls:
+            return next(iter(self.calls))
+        if self.placed_by and self.call_state(self.placed_by):
+            peer = self.calls[self.placed_by].peer
+            if peer and peer not in (self.cast.caller, self.cast.callee):
+                return peer
+        return self.cast.caller if self.placed_by == self.cast.callee else self.cast.callee
+
+    # -- the servers -------------------------------------------------------------------------------
+
+    @property
+    def first(self) -> str:
+        """The server that dies in this call; before that, the one that carries it."""
+        if self.killed:
+            return self.killed.program
+        return self.carrier or self.cast.first
+
+    @property
+    def second(self) -> str:
+        """The server that takes over from the first."""
+        if self.taken_over:
+            return self.taken_over.target
+        return self.cast.first if self.first == self.cast.second else self.cast.second
+
+    @property
+    def carrier(self) -> str | None:
+        """The server to which the next message of the call goes: the one on which it began while
+        that lives, else the hot one; of servers killed here nobody needs to tell."""
+        began = None if self.over else self.answered_through
+        successor = self.failovers[-1].target if self.failovers else None
+        alive = self.up - set(self.down)
+        return next((each for each in (began, self.hot, successor) if each in alive), self.hot)
+
+    @property
+    def spare(self) -> tuple[str, ...]:
+        """Servers that would take over from the carrier."""
+        return tuple(sorted(self.up - set(self.down) - {self.carrier}))
+
+    @property
+    def taken_over(self) -> ServerFailover | None:
+        """The failover from the first server that died in this call."""
+        if self.killed is None:
+            return None
+        killed = self.killed.program
+        return next((each for each in self.failovers if each.source == killed), None)
 
     @property
     def takeover_ms(self) -> float | None:
-        """From just before the SIGKILL to the caller's answer, through the second server, to its
-        in-dialog OPTIONS."""
-        if self.killed is None or self.probed_through_second_at is None:
+        """From just before the SIGKILL to the first answer through the other server, by the
+        forwarder's record, once the call itself has been answered through it."""
+        if self.killed is None or not self._call_answers:
             return None
-        earliest = self.probed_through_second_at - CLOCK_SLACK
-        for probe in self.probes:
-            if probe.status == 200 and probe.at >= max(earliest, self.killed.at):
-                return (probe.at - self.killed.at) * 1000
-        return None
+        return self.outage_ms(self.taken_over)
+
+    def killed_at(self, failover: ServerFailover) -> float | None:
+        """When what the forwarder noticed happened; None if nobody here did it."""
+        killed = [kill for kill in self.kills if kill.program == failover.source]
+        return max((kill.at for kill in killed if kill.at <= failover.at + 0.05), default=None)
+
+    def outage_ms(self, failover: ServerFailover | None) -> float | None:
+        if failover is None or failover.first_answer_at is None:
+            return None
+        killed = self.killed_at(failover)
+        return None if killed is None else max(0.0, (failover.first_answer_at - killed) * 1000)
+
+    @property
+    def _call_answers(self) -> bool:
+        """The in-dialog OPTIONS of the caller was answered through the second server."""
+        if self.killed is None or self.probed_through_second_at is None:
+            return False
+        earliest = max(self.probed_through_second_at - CLOCK_SLACK_SECONDS, self.killed.at)
+        return any(probe.status == 200 and probe.at >= earliest for probe in self.probes)
 
     @property
     def forwarder_takeover_ms(self) -> float | None:
         """From just before the SIGKILL of the active forwarder to the first request answered
         through its standby."""
-        killed, knocked = self.forwarder_killed, self.knocked
-        if killed is None or knocked is None or self.successor in (None, killed.program):
+        killed, answered = self.forwarder_killed, self.address_answered
+        if killed is None or answered is None or self.successor in (None, killed.program):
             return None
-        return (knocked.at - killed.at) * 1000
+        return (answered.at - killed.at) * 1000
+
+    def time_axis(self, failover: ServerFailover) -> list[tuple[str, float]]:
+        """The moments of one failover in order, each with its milliseconds since the kill, or since
+        it was noticed where nobody here killed anything."""
+        killed = self.killed_at(failover)
+        zero = failover.at if killed is None else killed
+        moments = [
+            (f"last answer from {failover.source}", failover.last_answer_at),
+            (f"{failover.source} {'frozen' if self._frozen(failover) else 'killed'}", killed),
+            ("noticed by the forwarder", failover.at),
+            (f"first answer from {failover.target}", failover.first_answer_at),
+        ]
+        known = [(name, (at - zero) * 1000) for name, at in moments if at is not None]
+        return sorted(known, key=lambda moment: moment[1])
+
+    def _frozen(self, failover: ServerFailover) -> bool:
+        return any(kill.frozen for kill in self.kills if kill.program == failover.source)
+
+    # -- the talk ----------------------------------------------------------------------------------
 
     @property
     def talk_seconds(self) -> float | None:
         """On the wall: from the answer to the end, as the caller's phone saw both."""
-        call = self.calls.get(self.cast.caller)
+        call = self.calls.get(self.caller) or next(iter(self.calls.values()), None)
         if call is None or call.answered_at is None or call.ended_at is None:
             return None
         return call.ended_at - call.answered_at
 
     @property
     def longest_gap_ms(self) -> float | None:
-        return max((audio.longest_gap_ms for audio in self.audio.values()), default=None)
+        """The longest pause of the audio from the answer until two seconds after the crash."""
+        heard = self.audio_after_kill or self.audio
+        return max((audio.longest_gap_ms for audio in heard.values()), default=None)
 
     @property
     def lost(self) -> int | None:
-        return sum(audio.lost for audio in self.audio.values()) if self.audio else None
+        heard = self.audio_after_kill or self.audio
+        return sum(audio.lost for audio in heard.values()) if heard else None
 
+    # -- what is observed --------------------------------------------------------------------------
 
-@singledispatch
-def apply(seen: object, state: DemoState) -> None:
-    """Write an observation into the state; what is no observation of ours changes nothing."""
+    def apply(self, seen: object) -> None:
+        """Take an observation in; what is none of ours changes nothing."""
+        match seen:
+            case ServersUp():
+                self.up, self.hot = seen.up, seen.hot
+            case MembersSeen():
+                self.members = seen.members
+            case Registration():
+                self.registered[seen.phone] = seen.registered
+            case MessageForwarded(method="REGISTER"):
+                if seen.status is not None and 200 <= seen.status < 300:
+                    self.registrar[seen.target] = seen.source
+            case MessageForwarded():
+                if self.call_id and seen.call_id == self.call_id:
+                    self._message(seen)
+            case CallStateChanged():
+                self._call(seen)
+            case ProcessKilled():
+                self._killed(seen)
+            case ProcessBack():
+                self.down = {key: kill for key, kill in self.down.items() if key != seen.program}
+            case ProcessExited():
+                if self.killed and seen.program == self.killed.program and seen.status < 0:
+                    self.died = True
+            case ServerFailover():
+                self._failover(seen)
+            case ProbeAnswer():
+                if self.killed and len(self.probes) < 100:
+                    self.probes.append(seen)
+            case ForwarderActivated():
+                self.active = seen.forwarder
+                if self.forwarder_killed:
+                    self.successor = self.successor or seen.forwarder
+            case AddressAnswered():
+                killed = self.forwarder_killed
+                if killed and self.address_answered is None and seen.began >= killed.at:
+                    self.address_answered = seen
+            case Audio():
+                self.audio[seen.phone] = seen
+                if self.killed and seen.at <= self.killed.at + AROUND_CRASH_SECONDS:
+                    self.audio_after_kill[seen.phone] = seen
+            case Bill():
+                if self.call_id and seen.call_id == self.call_id:
+                    self.bill = seen
 
+    def _message(self, seen: MessageForwarded) -> None:
+        """One of the present call."""
+        phones = (self.cast.caller, self.cast.callee)
+        killed = self.forwarder_killed
+        if killed and seen.at >= killed.at and seen.through != killed.program:
+            self.passed_successor = True
+        if seen.method == "INVITE" and seen.status == 200 and self.answered_through is None:
+            self.answered_through = seen.source if seen.source not in phones else None
+        if seen.method == "BYE" and seen.status is None and seen.source in phones:
+            self.hung_up_by = self.hung_up_by or seen.source
+        if self.killed and seen.source == self.second and seen.at >= self.killed.at:
+            self.served_at = self.served_at or seen.at
+            if seen.method == "OPTIONS" and seen.status == 200 and seen.target in phones:
+                self.probed_through_second_at = self.probed_through_second_at or seen.at
 
-@apply.register
-def _(seen: ServersUp, state: DemoState) -> None:
-    state.up, state.hot = seen.up, seen.hot
+    def _call(self, seen: CallStateChanged) -> None:
+        self.call_id = self.call_id or seen.call_id
+        if seen.call_id != self.call_id:
+            return  # a call that was turned away while this one goes on
+        self.calls[seen.phone] = seen
+        if seen.state == "calling" and self.placed_by is None:
+            self.placed_by, self.placed_at = seen.phone, seen.at
+        if seen.state == "ending":
+            self.hung_up_by = self.hung_up_by or seen.phone
+        if seen.state == "incoming" and self.rang_at is None:
+            self.rang_at = seen.at
 
+    def _killed(self, seen: ProcessKilled) -> None:
+        before = self.carrier
+        self.down = {**self.down, seen.program: seen}
+        if seen.program == self.active:
+            self.active = None
+            if self.forwarder_killed is None and not self.over:
+                self.forwarder_killed = seen
+        if seen.program not in (self.cast.first, self.cast.second):
+            return
+        self.kills.append(seen)
+        carried = seen.program == before and bool(self.calls) and not self.over
+        if carried and self.killed is None:
+            self.killed, self.died = seen, seen.frozen
+            self.audio_at_kill = dict(self.audio)
 
-@apply.register
-def _(seen: MembersSeen, state: DemoState) -> None:
-    state.members = seen.members
-
-
-@apply.register
-def _(seen: Registration, state: DemoState) -> None:
-    state.registered[seen.phone] = seen.registered
-
-
-@apply.register
-def _(seen: MessageForwarded, state: DemoState) -> None:
-    cast = state.cast
-    if seen.method == "REGISTER":
-        if seen.status is not None and 200 <= seen.status < 300:
-            state.registrar[seen.target] = seen.source
-        return
-    if not state.call_id or seen.call_id != state.call_id:
-        return
-    if state.forwarder_killed and seen.at >= state.forwarder_killed.at:
-        state.passed_successor = (
-            state.passed_successor or seen.through != state.forwarder_killed.program
-        )
-    if (
-        seen.method == "INVITE"
-        and seen.status == 200
-        and state.answered_through is None
-        and seen.target == cast.caller
-    ):
-        state.answered_through = seen.source
-    if seen.method == "BYE" and seen.status is None and seen.source in (cast.caller, cast.callee):
-        state.hung_up_by = state.hung_up_by or seen.source
-    if state.killed and seen.source == cast.second and seen.at >= state.killed.at:
-        state.served_at = state.served_at or seen.at
-        if seen.method == "OPTIONS" and seen.status == 200 and seen.target == cast.caller:
-            state.probed_through_second_at = state.probed_through_second_at or seen.at
-
-
-@apply.register
-def _(seen: CallStateChanged, state: DemoState) -> None:
-    state.call_id = state.call_id or seen.call_id
-    if seen.call_id != state.call_id:
-        return  # a call that was turned away while this one goes on
-    state.calls[seen.phone] = seen
-    if seen.state == "calling" and state.placed_by is None:
-        state.placed_by, state.placed_at = seen.phone, seen.at
-    if seen.state == "incoming" and state.rang_at is None:
-        state.rang_at = seen.at
-
-
-@apply.register
-def _(seen: ProcessKilled, state: DemoState) -> None:
-    if seen.program == state.active:
-        state.active = None
-        if state.forwarder_killed is None and not state.both("ended"):
-            state.forwarder_killed = seen
-    if seen.program == state.cast.first and state.killed is None and not state.both("ended"):
-        state.killed = seen
-        state.audio_at_kill = dict(state.audio)
-
-
-@apply.register
-def _(seen: ProcessExited, state: DemoState) -> None:
-    if state.killed and seen.program == state.killed.program and seen.status < 0:
-        state.died = True
-
-
-@apply.register
-def _(seen: ServerFailover, state: DemoState) -> None:
-    if state.killed and seen.target == state.cast.second and state.taken_over is None:
-        state.taken_over = seen
-
-
-@apply.register
-def _(seen: ProbeAnswer, state: DemoState) -> None:
-    if state.killed and len(state.probes) < 100:
-        state.probes.append(seen)
-
-
-@apply.register
-def _(seen: ForwarderActivated, state: DemoState) -> None:
-    state.active = seen.forwarder
-    if state.forwarder_killed:
-        state.successor = state.successor or seen.forwarder
-
-
-@apply.register
-def _(seen: AddressAnswered, state: DemoState) -> None:
-    if state.forwarder_killed and state.knocked is None and seen.began >= state.forwarder_killed.at:
-        state.knocked = seen
-
-
-@apply.register
-def _(seen: Audio, state: DemoState) -> None:
-    state.audio[seen.phone] = seen
-
-
-@apply.register
-def _(seen: Bill, state: DemoState) -> None:
-    if state.call_id and seen.call_id == state.call_id:
-        state.bill = seen
+    def _failover(self, seen: ServerFailover) -> None:
+        for index, known in enumerate(self.failovers):
+            if (known.source, known.target) == (seen.source, seen.target) and known.at == seen.at:
+                self.failovers[index] = replace(
+                    seen, first_answer_at=seen.first_answer_at or known.first_answer_at
+                )
+                return
+        self.failovers.append(seen)

@@ -150,7 +150,7 @@ def test_a_held_server_says_why():
         (100, 1.0, 1.0),
         (200, 5.0, 1.0),
         (300, 30.0, 5.0),
-        (500, 0.5, 3.0),
+        (200, 0.5, 3.0),
         pytest.param(500, 30.0, 5.0, marks=pytest.mark.long),
         pytest.param(2000, 0.5, 3.0, marks=pytest.mark.long),
     ],

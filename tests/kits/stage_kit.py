@@ -69,7 +69,7 @@ class Demonstration:
     def until(self, condition: Callable[[], object], what: str) -> None:
         def seen() -> None:
             assert condition(), (
-                f"not seen: {what}; steps {self.steps}, headline {self.window.story!r}"
+                f"not seen: {what}; steps {self.steps}, headline {self.window.headline!r}"
             )
 
         self.qtbot.waitUntil(seen, timeout=PATIENCE)

@@ -8,7 +8,7 @@ from agent_kit import BOB, SDP, Line, Network, Passage, Scripted, accepted, pair
 
 from sip.message import Request, Response, reply
 from softphone.ua.call_states import CALL_TRANSITIONS, CallInput
-from softphone.ua.events import CallState, Direction
+from softphone.ua.events import CallState, CallTurnedAway, Direction
 
 CALLING, RINGING, INCOMING = CallState.CALLING, CallState.RINGING, CallState.INCOMING
 TALKING, ENDING, ENDED = CallState.TALKING, CallState.ENDING, CallState.ENDED
@@ -117,6 +117,9 @@ def test_bob_is_busy_and_goes_on_talking_undisturbed():
     network.run(0.1)
     assert (carol.state, carol.sentence, carol.call.status) == (ENDED, "Bob is busy", 486)
     assert bob.state is TALKING and len(bob.agent.calls) == 1
+    (turned,) = [event.call for event in bob.events if isinstance(event, CallTurnedAway)]
+    assert (turned.peer_name, turned.state, turned.answered_at) == ("carol", ENDED, None)
+    assert turned.sentence == "Carol called while this phone was busy"
 
 
 def test_a_second_call_is_not_begun_while_one_is_going_on():

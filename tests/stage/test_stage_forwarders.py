@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from sip.message import Request, parse, reply
-from stage.observation.forwarder_roles import Forwarders
+from stage.observation.forwarder_roles import ForwarderRoles
 from stage.observation.options_pinger import OptionsPinger
 from stage.processes.cluster import Cluster, Ports
 
-Make = Callable[..., Forwarders]
+Make = Callable[..., ForwarderRoles]
 
 
 @pytest.fixture
@@ -22,9 +22,9 @@ def make() -> Iterator[Make]:
     """make(pair=...) -> the forwarders as after the start, without the programs."""
     clusters = []
 
-    def begin(pair: bool) -> Forwarders:
+    def begin(pair: bool) -> ForwarderRoles:
         clusters.append(Cluster(Ports.free(), pair=pair))
-        made = Forwarders(clusters[-1], lambda kind, told: None)
+        made = ForwarderRoles(clusters[-1], lambda kind, told: None)
         for state in made.pair.values():
             state.alive, state.starting = True, False
         return made
@@ -34,7 +34,7 @@ def make() -> Iterator[Make]:
         cluster.stop()
 
 
-def hello(forwarders: Forwarders, name: str, role: str, hot: str = "server1") -> bool:
+def hello(forwarders: ForwarderRoles, name: str, role: str, hot: str = "server1") -> bool:
     servers = [{"name": "server1", "state": "UP"}, {"name": "server2", "state": "DOWN"}]
     return forwarders.hello({"forwarder": name, "role": role, "hot": hot, "servers": servers})
 

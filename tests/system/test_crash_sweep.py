@@ -32,8 +32,10 @@ from sweep_kit import (
 )
 from sweep_process_kit import sweep_process_outages, sweep_processes
 
-from slee_mock.services import billing
+from slee_mock.services import bill_record
 from slee_mock.sip_adaptor import Forwarders
+
+QUICK = ("caller hangs up", "cancel", "digest")  # the flows whose every fate is in the default run
 
 
 def troubles(cells):
@@ -53,7 +55,13 @@ def test_a_server_that_dies_at_any_message_costs_no_call_and_no_bill(flow):
 
 
 @pytest.mark.parametrize(
-    "flow", [flow for flow in FLOWS.values() if not flow.timed], ids=lambda flow: flow.name
+    "flow",
+    [
+        pytest.param(flow, marks=[] if flow.name in QUICK else pytest.mark.long)
+        for flow in FLOWS.values()
+        if not flow.timed
+    ],
+    ids=lambda flow: flow.name,
 )
 def test_a_server_that_answers_heartbeats_alone_from_any_message_on_costs_three_seconds_at_most(
     flow,
@@ -121,7 +129,7 @@ def test_the_sweep_notices_a_hang_up_that_is_billed_when_it_was_passed_on(monkey
 def test_the_sweep_notices_a_bill_without_talk(monkeypatch):
     plan = Plan("caller hangs up", "alice hangs up", "200 INVITE", Fault(5, SAVED, BOTH))
     assert not strike_both(plan).trouble
-    monkeypatch.setattr(billing, "is_billed", lambda bill: bill.answered is not None)
+    monkeypatch.setattr(bill_record, "is_billed", lambda bill: bill.answered is not None)
     assert "a bill without talk" in strike_both(plan).trouble
 
 

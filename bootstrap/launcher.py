@@ -10,7 +10,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
-from bootstrap import desktop, environment, qt_libraries
+from bootstrap import desktop_entry as desktop
+from bootstrap import environment, qt_libraries
 from bootstrap.errors import SetupError, explain, say
 from bootstrap.pack import FILE, pack
 from sip import VERSION
@@ -45,12 +46,15 @@ def parse(argv: Sequence[str]) -> Program:
         print(OTHER_COMMANDS)
     options = import_module("stage.__main__").parse(argv)
     arguments = [options.what, "--talk", str(options.talk)]
-    for name in ("json", "pair", "free_ports"):
+    for name in ("json", "pair", "free_ports", "scenes"):
         arguments += [f"--{name.replace('_', '-')}"] if getattr(options, name) else []
     arguments += ["--store", options.store] if options.store else []
+    arguments += ["--scene", options.scene] if options.scene else []
     # The program runs in this folder; the files are meant from where the person stands.
     if options.screenshots:
         arguments += ["--screenshots", os.path.abspath(options.screenshots)]
+    if options.report:
+        arguments += ["--report", os.path.abspath(options.report)]
     for service in options.deploy:
         name, colon, file = service.partition(":")
         arguments += ["--deploy", f"{name}{colon}{os.path.abspath(file) if file else ''}"]

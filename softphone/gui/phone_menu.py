@@ -1,0 +1,103 @@
+"""The menu of one phone, and the windows that it opens."""
+
+from __future__ import annotations
+
+import time
+
+from PySide6.QtCore import Qt, Signal
+from PySide6.QtGui import QAction, QKeySequence
+from PySide6.QtWidgets import QMenu, QWidget
+
+from softphone.call_history import CallHistory, Outcome, past_call
+from softphone.gui import formatting, texts
+from softphone.gui.call_list import CallList, name_of
+from softphone.ua.events import CallView, Direction
+
+
+class PhoneMenu(QMenu):
+    """`call` is emitted with an address that the person chose to call. `missed_changed`: how many
+    calls were missed since the list of calls was looked at."""
+
+    call = Signal(str)
+    missed_changed = Signal(int)
+
+    def __init__(self, label: str, history: CallHistory, parent: QWidget) -> None:
+        super().__init__(parent)
+        self.setToolTipsVisible(True)
+        self._label, self._history = label, history
+        self._call_list: CallList | None = None
+        self.missed = 0
+        self.redial = self._add("redial", texts.REDIAL, self._redial, "Ctrl+R")
+        self.calls = self._add("calls", texts.CALLS, self.show_calls, "Ctrl+H")
+        self.calls.setToolTip(texts.CALLS_TIP)
+        self.aboutToShow.connect(self._update)
+        self._update()
+
+    def _add(self, name: str, text: str, slot: object, keys: str = "") -> QAction:
+        """Add an entry that is also a shortcut of the whole panel."""
+        action = QAction(text, self)
+        action.setObjectName(name)
+        if keys:
+            action.setShortcut(QKeySequence(keys))
+            action.setShortcutContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
+        action.triggered.connect(slot)
+        self.addAction(action)
+        panel = self.parentWidget()
+        assert panel is not None
+        panel.addAction(action)
+        return action
+
+    # -- calls -------------------------------------------------------------------------------------
+
+    def remember(self, call: CallView, now: float) -> None:
+        """A call has ended, or somebody was turned away; `now`: monotonic seconds."""
+        past = past_call(call, now, time.time())
+        if not past.uri:
+            return
+        self._history.add(past)
+        if past.outcome is Outcome.MISSED:
+            self._set_missed(self.missed + 1)
+        if self._call_list is not None:
+            self._call_list.refresh()
+            if self._call_list.isActiveWindow():
+                self._set_missed(0)
+        self._update()
+
+    def show_calls(self) -> None:
+        """Open the list of calls."""
+        if self._call_list is None:
+            self._call_list = CallList(self._label, self._history, self.parentWidget())
+            self._call_list.call_back.connect(self.call)
+        self._call_list.refresh()
+        self._call_list.show()
+        self._call_list.raise_()
+        self._call_list.activateWindow()
+        self._call_list.table.setFocus()
+        self._set_missed(0)
+
+    def _set_missed(self, number: int) -> None:
+        if number != self.missed:
+            self.missed = number
+            self.missed_changed.emit(number)
+
+    def _redial(self) -> None:
+        uri = self._last_called()[0]
+        if uri:
+            self.call.emit(uri)
+
+    def _last_called(self) -> tuple[str, str]:
+        placed = (Outcome.PLACED, Outcome.UNANSWERED)
+        return next(((c.uri, name_of(c)) for c in self._history if c.outcome in placed), ("", ""))
+
+    def _update(self) -> None:
+        uri, name = self._last_called()
+        self.redial.setEnabled(bool(uri))
+        self.redial.setText(texts.REDIAL_NAME.format(name=name) if uri else texts.REDIAL)
+        self.redial.setToolTip(formatting.one_line(uri) or texts.NOBODY_TO_REDIAL)
+
+
+def was_tried(call: CallView) -> bool:
+    """Did the call get as far as an address, so that it may be listed?"""
+    return bool(call.id) and not (
+        call.direction is Direction.OUTGOING and call.peer_uri == "sip:invalid"
+    )

@@ -1,0 +1,82 @@
+"""A dot for each of many calls: none goes out when a server dies."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from PySide6.QtCore import QPointF, QRectF, Qt, QTimer
+from PySide6.QtGui import QPainter, QPaintEvent
+from PySide6.QtWidgets import QWidget
+
+from softphone.gui.theme import GRID, Size, theme
+from stage.gui import painting
+from stage.gui.zoom import zoomed
+
+LOOK_MS = 50
+TONES = {"talking": "alive", "calling": "ringing", "ringing": "ringing", "ended": "dead"}
+WORDED = {
+    "kept": "kept:",
+    "lost": "lost:",
+    "gap_p50_ms": "half of them answered again within ms:",
+    "gap_p99_ms": "all but one within ms:",
+    "billed_seconds": "whole seconds billed:",
+    "talked_seconds": "seconds talked:",
+}
+WORDS = {"talking": "talk", "ringing": "ring", "calling": "are placed", "ended": "have ended"}
+
+
+class CallDots(QWidget):
+    """What the calls are like now, and what was measured of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words = ""
+        self._states: Callable[[], list[str]] = list
+        self._measured: dict[str, object] = {}
+        self._timer = QTimer(self)
+        self._timer.setInterval(LOOK_MS)
+        self._timer.timeout.connect(self._look)
+
+    def show_calls(self, states: Callable[[], list[str]]) -> None:
+        self._states = states
+        self._measured = {}
+        self._timer.start()
+
+    def show_result(self, measured: dict[str, object]) -> None:
+        """The calls stay as they are now."""
+        states = self._states()
+        self._states = lambda: states
+        self._measured = dict(measured)
+        self._timer.stop()
+        self._look()
+
+    def _look(self) -> None:
+        states = self._states()
+        words = [
+            f"{states.count(state)} {word}" for state, word in WORDS.items() if state in states
+        ]
+        self.words = f"{len(states)} calls: " + ", ".join(words)
+        self.setAccessibleName(self.words)
+        self.update()
+
+    def paintEvent(self, event: QPaintEvent) -> None:
+        painter, palette, states = QPainter(self), theme().palette, self._states()
+        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+        box = QRectF(self.rect())
+        bold, small = zoomed(Size.TEXT, bold=True), zoomed(Size.TEXT)
+        line = painting.height_of(bold) * 1.3
+        side = max(40.0, min(box.height(), box.width() * 0.5))
+        columns = max(1, math.ceil(math.sqrt(len(states))))
+        step = side / columns
+        painter.setPen(Qt.PenStyle.NoPen)
+        for number, state in enumerate(states):
+            tone = TONES.get(state)
+            painter.setBrush(palette.tones()[tone].colour if tone else palette.line)
+            place = QPointF(step * (number % columns + 0.5), step * (number // columns + 0.5))
+            painter.drawEllipse(place, step * 0.36, step * 0.36)
+        lines = [(self.words, bold)]
+        lines += [(f"{WORDED.get(k, k)} {v}", small) for k, v in self._measured.items()]
+        for number, (words, font) in enumerate(lines):
+            where = QRectF(side + 2 * GRID, number * line, box.width() - side - 2 * GRID, line)
+            painting.text(painter, where, words, font, palette.text, Qt.AlignmentFlag.AlignLeft)

@@ -1,0 +1,251 @@
+"""The scenes: what is done and what has to be seen, each in one place. `SCENES` names them all.
+
+A scene is a function of a `Director` that says what is done and yields what it waits for. `setup`
+says what it needs to be started with; a scene that needs nothing else can be played from the menu.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from stage.scenes.call_generator import CALLS, CallGenerator
+from stage.scenes.director import Director, Play
+
+
+@dataclass(frozen=True)
+class Scene:
+    """`pair`: two forwarders; `servers`: how many. `slow`: it takes more than a few seconds."""
+
+    name: str
+    title: str
+    play: Callable[[Director], Play]
+    pair: bool = False
+    servers: int = 2
+
+    @property
+    def in_menu(self) -> bool:
+        return not self.pair and self.servers == 2
+
+
+def while_talking(d: Director) -> Play:
+    yield from d.ready()
+    yield from d.talk()
+    d.kill(d.state.first)
+    yield d.taken_over()
+    yield 2.5
+    d.expect(d.state.talking, "they still talk")
+    yield from d.finish()
+    d.expect(d.state.lost == 0, "no audio packet lost")
+
+
+def while_ringing(d: Director) -> Play:
+    yield from d.ready()
+    yield from d.ring()
+    yield 0.5
+    d.kill(d.state.first)
+    yield d.seen("The other server has the call.", lambda: d.state.taken_over)
+    yield 0.3
+    d.expect(d.state.call_state("Bob") == "incoming", "Bob's phone still rings")
+    yield from d.answer()
+    yield 1.5
+    yield from d.finish()
+
+
+def at_invite(d: Director) -> Play:
+    """The INVITE has reached the server and is unread when it dies."""
+    yield from d.ready()
+    d.kill_at(d.state.first, "INVITE", None)
+    yield from d.ring()
+    yield from d.answer()
+    yield 1.5
+    yield from d.finish()
+    d.expect(d.state.kills, "a server died of it")
+
+
+def before_200(d: Director) -> Play:
+    """Bob has answered; the server dies with his 200 unread."""
+    yield from d.ready()
+    yield from d.ring()
+    yield 0.3
+    d.kill_at(d.state.first, "INVITE", 200)
+    yield from d.answer()
+    yield 1.5
+    yield from d.finish()
+    d.expect(d.state.kills, "a server died of it")
+
+
+def at_ack(d: Director) -> Play:
+    """The 200 has reached Alice; the server dies before her ACK."""
+    yield from d.ready()
+    yield from d.ring()
+    first = d.state.first
+
+    def on_message(message: object) -> None:
+        if getattr(message, "status", None) == 200 and getattr(message, "source", "") == first:
+            d.controller.message.disconnect(on_message)
+            d.kill(first)
+
+    d.controller.message.connect(on_message)
+    yield from d.answer()
+    yield 1.5
+    yield from d.finish()
+    d.expect(d.state.kills, "a server died of it")
+
+
+def at_bye(d: Director) -> Play:
+    """Alice hangs up; the server dies with her BYE unread."""
+    yield from d.ready()
+    yield from d.talk()
+    d.kill_at(d.state.first, "BYE", None)
+    yield from d.finish()
+    d.expect(d.state.kills, "a server died of it")
+
+
+def frozen(d: Director) -> Play:
+    """The server is stopped, not dead; later it runs on, and what it then says is stale."""
+    yield from d.ready()
+    yield from d.talk()
+    first = d.state.first
+    d.controller.freeze(first)
+    yield d.taken_over()
+    yield 1.5
+    d.controller.thaw(first)
+    yield d.seen(f"{first} runs on and is trusted again.", lambda: d.up(first))
+    yield 0.5
+    d.expect(d.state.talking, "the thawed server has ended nothing")
+    yield from d.finish()
+
+
+def zombie(d: Director) -> Play:
+    """In the place of a dead server comes one that answers heartbeats and nothing else."""
+    yield from d.ready()
+    yield from d.talk()
+    first = d.state.first
+    d.kill(first)
+    yield d.taken_over()
+    d.controller.restart(first, zombie=True)
+    yield d.seen("A zombie stands in its place and is trusted.", lambda: d.up(first))
+    server = d.controller.servers[first]
+    for _ in range(25):  # as many requests as the forwarder waits for (passive.requests), and more
+        d.controller.phones["Alice"].probe()
+        yield 0.15
+    yield d.seen("It is found out and ejected.", lambda: server.heard == "EJECTED")
+    yield from d.hang_up()
+    yield d.seen("The call is billed.", lambda: d.state.bill and d.state.bill.final)
+    d.kill(first)
+    yield d.seen("The zombie is gone.", lambda: not server.alive)
+
+
+def both_dead(d: Director) -> Play:
+    yield from d.ready()
+    yield from d.talk()
+    for name in (d.state.first, d.state.second):
+        d.kill(name)
+    yield d.seen("No server is alive.", lambda: not d.state.up)
+    yield 1.0
+    d.expect(d.state.talking, "the audio needs no server")
+    d.press("Alice", "Hang up")
+    yield 1.0
+    d.controller.restart("server2")
+    yield d.seen("server2 is back.", lambda: d.up("server2"))
+    yield d.seen("The hang-up went on.", lambda: d.state.over)
+    yield d.seen("The call is billed.", lambda: d.state.bill and d.state.bill.final)
+
+
+def registrar(d: Director) -> Play:
+    """The server with which both phones registered dies; they are called all the same."""
+    yield from d.ready()
+    before = d.state.registrar["Bob"]
+    d.kill(before)
+    yield d.seen("The other server is hot.", lambda: d.state.hot not in (None, before))
+    yield from d.talk()
+    d.expect(d.state.answered_through != before, "the call came about through the other server")
+    d.controller.phones["Bob"].register()
+    yield d.seen("Bob registers anew.", lambda: d.state.registrar["Bob"] != before)
+    yield from d.hang_up()
+    yield from d.billed()
+
+
+def forwarder(d: Director) -> Play:
+    """The active one of two forwarders dies in a call (Figure 3)."""
+    yield from d.ready()
+    yield from d.talk()
+    active = d.state.active or ""
+    d.kill(active)
+    yield d.seen("The other has the address.", lambda: d.state.forwarder_takeover_ms is not None)
+    yield d.seen("The call passes it.", lambda: d.state.passed_successor)
+    yield 1.0
+    d.note("forwarder_takeover_ms", d.state.forwarder_takeover_ms)
+    yield from d.hang_up()
+    yield from d.billed()
+
+
+def hundred(d: Director) -> Play:
+    """A hundred calls without audio, of which none may go out."""
+    yield from d.ready()
+    calls = CallGenerator(d.controller.cluster.forwarder, CALLS)
+    d.controller.window.show_calls(calls.states)
+    calls.start()
+    try:
+        yield d.seen(f"{CALLS} calls are answered.", lambda: calls.talking == CALLS, 60)
+        yield 2.0
+        d.kill(str(d.state.hot))
+        calls.probe()
+        yield d.seen("Every call is answered again.", lambda: calls.probed == CALLS, 40)
+        yield 1.0
+        d.expect(calls.talking == CALLS, "every call is kept")
+        calls.hang_up()
+        yield d.seen("Every call has ended.", lambda: calls.ended == CALLS, 60)
+        yield 1.5
+        bills = d.controller.bills()
+        billed = [bills[call] for call in calls.talked if call in bills]
+        d.note("kept", calls.kept)
+        d.note("lost", CALLS - calls.kept)
+        d.note("gap_p50_ms", calls.gap(0.50))
+        d.note("gap_p99_ms", calls.gap(0.99))
+        d.note("billed_seconds", round(sum(billed)))
+        d.note("talked_seconds", sum(calls.talked.values()))
+        d.expect(len(billed) == CALLS, "every call has a bill")
+        difference = abs(sum(billed) - sum(calls.talked.values()))
+        d.expect(difference <= CALLS, "as many whole seconds billed as talked")
+    finally:
+        d.controller.window.dots.show_result(d.measured)
+        calls.stop()
+
+
+def without_failover(d: Director) -> Play:
+    """The same crash with one server and nobody to take over: what all of this is for."""
+    yield d.seen("One server, two phones.", lambda: all(d.state.registered.values()), 20)
+    yield d.seen("Both are registered.", lambda: len(d.state.registered) == 2)
+    yield 0.5
+    yield from d.talk()
+    d.kill("server1")
+    yield d.seen("Nobody takes over.", lambda: not d.state.up)
+    yield 1.0
+    d.press("Alice", "Hang up")
+    yield 3.0
+    d.expect(not (d.state.bill and d.state.bill.final), "the minutes are not billed")
+    d.expect(d.state.call_state("Bob") == "talking", "Bob's phone has not heard of the hang-up")
+    d.note("billed_seconds", None)
+    d.note("dropped", 1)
+
+
+SCENES = {
+    scene.name: scene
+    for scene in (
+        Scene("while-talking", "Crash while talking", while_talking),
+        Scene("while-ringing", "Crash while ringing", while_ringing),
+        Scene("at-invite", "Crash at the INVITE", at_invite),
+        Scene("before-200", "Crash before the 200", before_200),
+        Scene("at-ack", "Crash at the ACK", at_ack),
+        Scene("at-bye", "Crash at the BYE", at_bye),
+        Scene("frozen", "Frozen server, and its thaw", frozen),
+        Scene("zombie", "Zombie: answers heartbeats only", zombie),
+        Scene("both-dead", "Both servers dead and back", both_dead),
+        Scene("registrar", "Registrar failover", registrar),
+        Scene("forwarder", "Forwarder takeover (Figure 3)", forwarder, pair=True),
+        Scene("hundred-calls", "A hundred calls at once", hundred),
+        Scene("without-failover", "Without failover: one server", without_failover, servers=1),
+    )
+}

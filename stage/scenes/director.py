@@ -1,0 +1,208 @@
+"""Plays a scene: a generator that says what is done and what it waits for, one after the other.
+
+    def play(d):
+        d.call()
+        yield d.seen("Bob's phone rings", lambda: d.state.call_state("Bob") == "incoming")
+        yield 1.5                                # seconds
+        d.expect(d.state.talking, "they talk")
+
+What is not seen within its deadline, or is not as expected, ends the scene with a sentence. GUI
+thread.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import Any
+
+from PySide6.QtCore import QObject, QTimer, Signal
+
+from stage.controller import PHONES, DemoController
+from stage.observation.observations import MessageForwarded
+from stage.processes.cluster import SERVERS
+from stage.scenes.state import DemoState
+
+LOOK_MS = 10  # between two looks at what is waited for
+PATIENCE_SECONDS = 20.0
+
+
+@dataclass(frozen=True)
+class Wait:
+    """Until `condition` holds, at most `seconds`."""
+
+    what: str
+    condition: Callable[[], object]
+    seconds: float = PATIENCE_SECONDS
+
+
+Play = Generator[Wait | float, None, None]
+
+
+class SceneFailed(Exception):
+    """The text says what was not seen."""
+
+
+class Director(QObject):
+    """`finished(sentence)` is emitted once; an empty sentence: everything was as expected.
+    `measured` is what a scene has to tell, in the order in which it was noted."""
+
+    finished = Signal(str)
+
+    def __init__(
+        self,
+        controller: DemoController,
+        play: Callable[[Director], Play],
+        say: Callable[[str], None],
+    ) -> None:
+        super().__init__()
+        self.controller = controller
+        self.measured: dict[str, Any] = {}
+        self._say = say
+        self._play = play(self)
+        self._wait: Wait | float = 0.0
+        self._began = time.monotonic()
+        self._over = False
+        self._kill_at: tuple[str, str, int | None] | None = None
+        self._timer = QTimer(self)
+        self._timer.setInterval(LOOK_MS)
+        self._timer.timeout.connect(self._look)
+        controller.message.connect(self._on_message)
+        controller.failed.connect(self._end)
+
+    def start(self) -> None:
+        self._timer.start()
+
+    def close(self) -> None:
+        self._end("The scene was ended before it was over.")
+
+    # -- for scenes: what is known -----------------------------------------------------------------
+
+    @property
+    def state(self) -> DemoState:
+        return self.controller.use_case.state
+
+    def seen(
+        self, what: str, condition: Callable[[], object], seconds: float = PATIENCE_SECONDS
+    ) -> Wait:
+        self._say(what)
+        return Wait(what, condition, seconds)
+
+    def expect(self, condition: object, what: str) -> None:
+        if not condition:
+            raise SceneFailed(f"Not so: {what}.")
+
+    def note(self, name: str, value: Any) -> None:
+        self.measured[name] = round(value, 2) if isinstance(value, float) else value
+
+    def up(self, *names: str) -> bool:
+        return set(names) <= self.state.up
+
+    # -- for scenes: what is done ------------------------------------------------------------------
+
+    def ready(self) -> Play:
+        """Both servers serve and both phones are registered; no call."""
+        if self.controller.running:
+            self.controller.start_again()
+        yield self.seen(
+            "Two servers, two phones.",
+            lambda: self.up(*SERVERS) and all(map(self.state.registered.get, PHONES)),
+        )
+        for panel in self.controller.window.panels:
+            panel.press_escape()
+        yield Wait("no call", lambda: not any(p.call for p in self.controller.window.panels))
+        yield 0.5
+
+    def press(self, phone: str, words: str) -> None:
+        """The primary button, which has to say `words`."""
+        button = self.controller.window.panels[PHONES.index(phone)].primary
+        self.expect(button.text() == words and button.isEnabled(), f"{phone} can {words}")
+        button.click()
+
+    def ring(self) -> Play:
+        self.press("Alice", "Call")
+        yield self.seen("Bob's phone rings.", lambda: self.state.call_state("Bob") == "incoming")
+
+    def answer(self) -> Play:
+        self.press("Bob", "Answer")
+        yield self.seen("Alice and Bob talk.", lambda: self.state.talking)
+
+    def talk(self, seconds: float = 1.5) -> Play:
+        yield from self.ring()
+        yield 0.4
+        yield from self.answer()
+        yield seconds
+
+    def kill(self, name: str) -> None:
+        self._say(f"{name} is killed (SIGKILL).")
+        self.controller.kill(name)
+
+    def kill_at(self, server: str, method: str, status: int | None) -> None:
+        """Hold `server` still for the milliseconds until that message has reached it, then kill it:
+        it dies with the message unread, and nobody else has it."""
+        self._kill_at = (server, method, status)
+        self.controller.cluster.freeze(server)
+
+    def taken_over(self) -> Wait:
+        """The call itself is answered through the other server."""
+        return self.seen(
+            "The call is answered through the other server.",
+            lambda: self.state.takeover_ms is not None,
+        )
+
+    def hang_up(self) -> Play:
+        self.press("Alice", "Hang up")
+        yield self.seen("The call is over at both phones.", lambda: self.state.over)
+
+    def billed(self) -> Play:
+        yield self.seen(
+            "The bill is final.", lambda: self.state.bill is not None and self.state.bill.final
+        )
+        bill, talked = self.state.bill, self.state.talk_seconds
+        assert bill is not None
+        self.note("bill", f"{bill.total} {bill.currency}")
+        self.note("billed_seconds", bill.seconds)
+        self.note("carried_by", " and ".join(bill.carried))
+        if talked is not None:
+            self.note("talked_seconds", talked)
+            self.expect(abs(bill.seconds - talked) <= 1.5, "as many seconds billed as talked")
+
+    def finish(self) -> Play:
+        """Alice hangs up; the bill is final; what was measured is noted."""
+        yield from self.hang_up()
+        yield from self.billed()
+        self.note("takeover_ms", self.state.takeover_ms)
+        self.note("rtp_longest_gap_ms", self.state.longest_gap_ms)
+        self.note("rtp_lost", self.state.lost)
+
+    # -- how it runs -------------------------------------------------------------------------------
+
+    def _on_message(self, message: MessageForwarded) -> None:
+        wanted = message.target, message.method, message.status
+        if self._kill_at is not None and wanted == self._kill_at:
+            self._kill_at = None
+            self.kill(message.target)
+
+    def _look(self) -> None:
+        waited = time.monotonic() - self._began
+        try:
+            if isinstance(self._wait, Wait):
+                if not self._wait.condition():
+                    if waited > self._wait.seconds:
+                        self._end(f"Not seen within {self._wait.seconds:g} s: {self._wait.what}")
+                    return
+            elif waited < self._wait:
+                return
+            self._wait, self._began = next(self._play), time.monotonic()
+        except StopIteration:
+            self._end("")
+        except SceneFailed as error:
+            self._end(str(error))
+
+    def _end(self, sentence: str) -> None:
+        if not self._over:
+            self._over = True
+            self._timer.stop()
+            self._play.close()
+            self.finished.emit(sentence)

@@ -1,0 +1,176 @@
+"""The story of a run as one HTML file that needs nothing else: a picture of the figure per step,
+the time axis, the messages with their words, the forwarders' flight record, the bill, the versions.
+
+Pictures are SVG, drawn by the same code as the window's. It opens on a telephone and prints on A4.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import platform
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+
+from PySide6 import __version__ as qt_version
+from PySide6.QtCore import QBuffer, QIODevice, QRect, QRectF, QSize
+from PySide6.QtGui import QPainter
+from PySide6.QtSvg import QSvgGenerator
+from PySide6.QtWidgets import QFileDialog
+
+from sip import VERSION
+from softphone.gui.theme import LIGHT, theme
+from stage.controller import DemoController
+from stage.gui.failover_view import draw_axis
+from stage.observation.forwarder_client import read_list
+from stage.scenes.use_case import Row, milliseconds
+
+FIGURE_SIZE = QSize(720, 420)
+AXIS_SIZE = QSize(720, 90)
+
+STYLE = """
+body { font: 16px/1.45 system-ui, sans-serif; max-width: 860px; margin: 0 auto; padding: 16px;
+       color: #14171c; background: #fff; }
+h1 { font-size: 1.6em; margin: .2em 0; } h2 { font-size: 1.15em; margin: 1.6em 0 .4em; }
+figure { margin: 8px 0; display: inline-block; width: 49%; vertical-align: top; }
+svg { max-width: 100%; height: auto; display: block; }
+table { border-collapse: collapse; width: 100%; } .wide { overflow-x: auto; }
+td, th { text-align: left; padding: 3px 10px 3px 0; vertical-align: top;
+         border-top: 1px solid #c9ced6; }
+.done { color: #00755a; } .open, small { color: #525964; }
+summary { cursor: pointer; font-variant-numeric: tabular-nums; }
+pre { background: #f1f3f5; padding: 8px; overflow-x: auto; font-size: 12px; }
+.mark { background: #fceadf; font-weight: 600; padding: 2px 6px; }
+@media (max-width: 600px) { figure { width: 100%; } }
+@media print { body { max-width: none; font-size: 11pt; } figure, tr { break-inside: avoid; }
+               @page { size: A4; margin: 15mm; } }
+"""
+
+
+def svg_of(size: QSize, draw: Callable[[QPainter], None]) -> str:
+    """What `draw(painter)` draws, as an element that can stand in HTML."""
+    buffer = QBuffer()
+    buffer.open(QIODevice.OpenModeFlag.WriteOnly)
+    generator = QSvgGenerator()
+    generator.setOutputDevice(buffer)
+    generator.setSize(size)
+    generator.setViewBox(QRect(0, 0, size.width(), size.height()))
+    painter = QPainter(generator)
+    painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+    draw(painter)
+    painter.end()
+    text = bytes(buffer.data().data()).decode("utf-8")
+    return text[text.index("<svg") :]
+
+
+class Story:
+    """Keeps a picture of the figure for each step as it is fulfilled, from its making on."""
+
+    def __init__(self, controller: DemoController) -> None:
+        self._controller = controller
+        self._pictures: list[tuple[Row, str]] = []
+        self._headline = ""
+        controller.fulfilled.connect(self._on_step)
+
+    def _on_step(self, row: Row) -> None:
+        if row.number == 3:
+            self._pictures = [each for each in self._pictures if each[0].number in (1, 2)]
+        self._pictures.append((row, self._figure()))
+
+    def _figure(self) -> str:
+        figure = self._controller.window.figure
+        return svg_of(figure.size(), figure.draw)
+
+    def ask_and_save(self) -> None:
+        path, _ = QFileDialog.getSaveFileName(
+            self._controller.window, "Save the story", "call-failover.html", "HTML (*.html)"
+        )
+        if path:
+            self.save(Path(path))
+
+    def save(self, path: Path) -> None:
+        path.write_text(self.html(), encoding="utf-8")
+
+    def html(self) -> str:
+        window = self._controller.window
+        was = theme().palette
+        theme().use(LIGHT)
+        try:
+            parts = [*self._steps(), *self._failovers(), *self._bill(), *self._messages()]
+        finally:
+            theme().use(was if was is not LIGHT else None)
+        return (
+            '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+            '<meta name="viewport" content="width=device-width, initial-scale=1">'
+            f"<title>Call Failover</title><style>{STYLE}</style></head><body>"
+            f"<h1>{html.escape(window.headline)}</h1><p>{html.escape(window.hint)}</p>"
+            f"{''.join(parts)}{self._versions()}</body></html>\n"
+        )
+
+    def _steps(self) -> Iterable[str]:
+        yield "<h2>What was observed</h2><table>"
+        for row in self._controller.rows:
+            mark = '<td class="done">&#10003;</td>' if row.observed else '<td class="open">-</td>'
+            words = f"<td>{row.number}</td><td>{html.escape(row.text)}</td>"
+            yield f"<tr>{mark}{words}<td>{html.escape(row.words)}</td></tr>"
+        yield "</table>"
+        for row, picture in self._pictures:
+            words = html.escape(f"{row.number}. {row.text} {row.words}".strip())
+            yield f"<figure><figcaption>{words}</figcaption>{picture}</figure>"
+
+    def _failovers(self) -> Iterable[str]:
+        state = self._controller.use_case.state
+        for failover in state.failovers:
+            moments = state.time_axis(failover)
+            outage = state.outage_ms(failover)
+            yield f"<h2>{html.escape(failover.source)} to {html.escape(failover.target)}</h2>"
+            if outage is not None:
+                yield f"<p>First answer {milliseconds(outage)} after the kill.</p>"
+            box = QRectF(0, 0, AXIS_SIZE.width(), AXIS_SIZE.height())
+            yield svg_of(AXIS_SIZE, partial(draw_axis, box=box, moments=moments))
+        for name, url in self._controller.cluster.admins.items():
+            record = read_list(f"{url}/failovers")
+            if record:
+                words = html.escape(json.dumps(record, indent=2))
+                yield f"<h2>Flight record of {name}</h2><pre>{words}</pre>"
+
+    def _bill(self) -> Iterable[str]:
+        look = self._controller.window.bill.look
+        if look is not None:
+            carried = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in look.carried)
+            rows = {
+                "Call": f"{look.caller} to {look.callee}",
+                "Seconds": str(look.seconds),
+                "Carried by": carried,
+                "Sum": look.sum,
+                "Total": f"{look.total} {look.currency}" + ("" if look.final else " so far"),
+                "Read from": f"{look.server}'s management page",
+            }
+            lines = (f"<tr><th>{k}</th><td>{html.escape(v)}</td></tr>" for k, v in rows.items())
+            yield f"<h2>The bill</h2><table>{''.join(lines)}</table>"
+
+    def _messages(self) -> Iterable[str]:
+        ladder = self._controller.window.ladder
+        zero = ladder.model.zero or 0.0
+        yield "<h2>Messages</h2><p><small>Seconds since the kill. Each opens.</small></p>"
+        rows = ladder.filter.shown()
+        yield f'<div class="wide">{svg_of(ladder.svg_size(rows), ladder.svg_painter(rows))}</div>'
+        for row in rows:
+            if not row.source:
+                yield f'<p class="mark">{row.at - zero:+.3f} {html.escape(row.label)}</p>'
+                continue
+            words = f"{row.at - zero:+.3f} {row.source} &rarr; {row.target}: "
+            text = html.escape(ladder.describe(row))
+            yield f"<details><summary>{words}{html.escape(row.label)}</summary><pre>{text}</pre>"
+            yield "</details>"
+
+    @staticmethod
+    def _versions() -> str:
+        lines = (
+            f"Call Failover {VERSION}, Python {platform.python_version()}, Qt {qt_version}",
+            f"{platform.system()} {platform.release()}, {platform.machine()}",
+            time.strftime("%Y-%m-%d %H:%M:%S"),
+        )
+        return f"<h2>Versions</h2><p><small>{'<br>'.join(map(html.escape, lines))}</small></p>"

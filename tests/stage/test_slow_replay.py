@@ -1,0 +1,70 @@
+"""The slow replay: what was observed around a kill, in its order, and never before the answer."""
+
+from __future__ import annotations
+
+from pytestqt.qtbot import QtBot
+
+from stage.gui.slow_replay import POSITIONS, SlowReplay, moments_of
+from stage.observation.observations import (
+    CallStateChanged,
+    LadderRow,
+    ProcessKilled,
+    ServerFailover,
+    ServersUp,
+)
+from stage.scenes.state import DemoState
+from stage.scenes.use_case import UseCase
+
+ROWS = (
+    LadderRow(8.0, "Alice", "server1", "INVITE", method="INVITE"),
+    LadderRow(9.0005, "Alice", "server1", "OPTIONS", method="OPTIONS"),
+    LadderRow(9.0012, "forwarder", "server2", "OPTIONS again", "replay", "OPTIONS"),
+    LadderRow(9.0018, "server2", "Alice", "200 OK", "answer", "OPTIONS"),
+)
+
+
+def crashed(first_answer: float | None) -> DemoState:
+    use_case = UseCase()
+    for seen in (
+        ServersUp(0, frozenset({"server1", "server2"}), "server1"),
+        CallStateChanged(1, "Alice", "calling", "c"),
+        ProcessKilled(9.0, "server1", 1),
+        ServerFailover(9.001, "server1", "server2", 1, 1, "", 8.98, first_answer),
+    ):
+        use_case.observe(seen)
+    return use_case.state
+
+
+def test_there_is_nothing_to_replay_before_the_first_answer() -> None:
+    assert moments_of(crashed(None), ROWS) == []
+
+
+def test_the_moments_are_those_observed_in_their_order() -> None:
+    words = [moment.words for moment in moments_of(crashed(9.0018), ROWS)]
+    assert words == [
+        "Last answer from server1.",
+        "Server1 killed.",
+        "OPTIONS is sent to server1, where nobody listens: refused.",
+        "Noticed by the forwarder.",
+        "The forwarder sends OPTIONS again, to server2.",
+        "server2 reads the call from the shared store: who talks, and since when.",
+        "server2 to Alice: 200 OK.",
+        "server2 has answered.",
+    ]
+
+
+def test_it_plays_pauses_and_follows_the_slider(qtbot: QtBot) -> None:
+    replay = SlowReplay()
+    qtbot.addWidget(replay)
+    assert not replay.isEnabled() and replay.toolTip()
+    replay.show_moments(moments_of(crashed(9.0018), ROWS))
+    frames: list[object] = []
+    replay.frame.connect(frames.append)
+    replay.button.click()
+    qtbot.waitUntil(lambda: len(frames) > 3)
+    replay.button.click()
+    seen = len(frames)
+    qtbot.wait(60)
+    assert len(frames) == seen and replay.button.text() == "Go on"
+    replay.slider.sliderMoved.emit(POSITIONS)
+    assert replay.frame_at(POSITIONS).words == "1.8 ms after the kill: server2 has answered."
