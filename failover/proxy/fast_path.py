@@ -180,9 +180,7 @@ class FastPath:
         """Empties the caches. For when the server table or an own address has changed."""
         lines = self._core.lines
         self._table, self._generation = lines.table, lines.generation
-        self._shared = (
-            lines.table.policy == CALL_ID
-        )  # by the servers, so calls have an affinity key
+        self._by_call_id = lines.table.policy == CALL_ID
         self._fresh_until = float("-inf")
         self._signed.clear()
         self._owned: Cache[Address, Own] = Cache(_own)
