@@ -337,7 +337,8 @@ def state(*seen: object) -> DemoState:
 
 def running(**changes: bool) -> dict[str, ProgramState]:
     return {
-        name: ProgramState(name, 5070, 4711, True, False, heard="UP", **changes) for name in SERVERS
+        name: ProgramState(name, 5070, 4711, True, False, forwarder_state="UP", **changes)
+        for name in SERVERS
     }
 
 
@@ -384,23 +385,27 @@ def test_with_no_server_alive_the_headline_says_so_even_while_they_talk() -> Non
     [
         (ProgramState("server1", 5070), "waking", "starting ..."),
         (
-            ProgramState("server1", 5070, 1, True, False, heard="UP"),
+            ProgramState("server1", 5070, 1, True, False, forwarder_state="UP"),
             "hot",
             "hot: gets new calls",
         ),
-        (ProgramState("server2", 5080, 1, True, False, heard="UP"), "ready", "replica: ready"),
         (
-            ProgramState("server2", 5080, 1, True, False, heard="FAILING"),
+            ProgramState("server2", 5080, 1, True, False, forwarder_state="UP"),
+            "ready",
+            "replica: ready",
+        ),
+        (
+            ProgramState("server2", 5080, 1, True, False, forwarder_state="FAILING"),
             "failing",
             "misses heartbeats",
         ),
         (
-            ProgramState("server2", 5080, 1, True, False, heard="RECOVERING"),
+            ProgramState("server2", 5080, 1, True, False, forwarder_state="RECOVERING"),
             "waking",
             "not trusted yet",
         ),
         (
-            ProgramState("server2", 5080, 1, True, False, heard="EJECTED"),
+            ProgramState("server2", 5080, 1, True, False, forwarder_state="EJECTED"),
             "failing",
             "answers heartbeats only",
         ),
@@ -426,9 +431,9 @@ ON, OFF = {"alive": True, "starting": False}, {"alive": False, "starting": False
     ("changes", "look", "words"),
     [
         ({}, "waking", "starting ..."),
-        ({**ON, "heard": "active"}, "hot", "active"),
-        ({**ON, "heard": "standby"}, "standby", "standby"),
-        ({**ON, "heard": ""}, "waking", "not heard of yet"),
+        ({**ON, "forwarder_state": "active"}, "hot", "active"),
+        ({**ON, "forwarder_state": "standby"}, "standby", "standby"),
+        ({**ON, "forwarder_state": ""}, "waking", "not heard of yet"),
         ({**OFF, "crashed": True}, "dead", "crashed (SIGKILL)"),
         (OFF, "dead", "not running"),
     ],
