@@ -127,7 +127,7 @@ class CallList(QDialog):
         self._clear.setObjectName("forget_all")
         buttons.addButton(self._call, QDialogButtonBox.ButtonRole.ActionRole)
         buttons.addButton(self._clear, QDialogButtonBox.ButtonRole.ResetRole)
-        for button in buttons.buttons():
+        for button in (self._clear, buttons.button(QDialogButtonBox.StandardButton.Close)):
             button.setAutoDefault(False)
         self._call.setDefault(True)
         buttons.rejected.connect(self.close)
