@@ -34,7 +34,7 @@ from failover.net.active_standby import ACTIVE
 from failover.net.own_address import is_here
 from failover.net.port_owner import port_owner
 from failover.net.sockets import EXTRA_PORTS, first_free
-from failover.net.vrrp_probe import DEAD, probe
+from failover.net.vrrp_check_script import DEAD, probe
 from plumbing.address import Address, format_address, parse_address
 from sip import VERSION
 

@@ -45,7 +45,7 @@ from failover.proxy.rate_limit import RateLimit
 from failover.upstream.health import DOWN, FAILING, Health
 from failover.upstream.passive_checks import LOOK_INTERVAL
 from failover.upstream.server_table import AdminState, Server, ServerTable
-from failover.upstream.visibility import GracePeriod, ServerVisibility, any_answers
+from failover.upstream.upstream_reachability import GracePeriod, ServerVisibility, any_answers
 from plumbing.address import Address
 from plumbing.event_loop import Loop
 from plumbing.udp_batch import Channel, fastest_io

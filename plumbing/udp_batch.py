@@ -39,7 +39,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from plumbing.address import Address
-from plumbing.local_address import CONTROL, Ancillary, LocalAddresses, Noticed, can_tell
+from plumbing.packet_info import CONTROL, Ancillary, LocalAddresses, Noticed, can_tell
 
 Datagram = tuple[bytes, Address]  # and its source
 Outgoing = tuple[bytes, Address | None]  # and its target; None on a connected socket

@@ -14,9 +14,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 
+from sip.connection_address import nowhere, reaches, unicast
 from sip.errors import RemoteProtocolError
 from sip.grammar import is_number
-from sip.media_host import nowhere, reaches, unicast
 
 Address = tuple[str, int]
 Line = tuple[str, str]

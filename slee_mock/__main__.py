@@ -55,9 +55,8 @@ def main(arguments: Sequence[str]) -> int:
     # with a timeout, because Windows does not deliver Ctrl-C to an endless wait
     while not _stop_requested(signals, 1.0):
         continue
-    server.leave(
-        lambda seconds: _stop_requested(signals, seconds)
-    )  # whoever asks twice is in a hurry
+    # a second signal means: do not wait
+    server.leave(lambda seconds: _stop_requested(signals, seconds))
     try:
         server.stop()
     except TimeoutError as error:
@@ -66,7 +65,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _stop_requested(signals: queue.SimpleQueue[int], seconds: float) -> bool:
-    """Waits that long for somebody who wants an end."""
+    """Waits that long at most for a signal."""
     try:
         signals.get(timeout=seconds)
     except queue.Empty:

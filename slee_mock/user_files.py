@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from typing import TypeVar
 
-from plumbing.private_files import exposed
+from plumbing.file_permissions import exposed
 
 T = TypeVar("T")
 

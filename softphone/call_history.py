@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 from enum import Enum
 from pathlib import Path
 
-from plumbing.private_files import OWNER_ONLY
+from plumbing.file_permissions import OWNER_ONLY
 from softphone.ua.events import CallView, Direction
 
 MAX_CALLS = 100

@@ -7,6 +7,6 @@ server_links           opens, reopens and closes the servers' sockets
 active_standby         which of two forwarders has the shared address
 own_address            this forwarder's address as each peer knows it
 registration_listener  servers that register themselves
-keepalived_track_file, vrrp_probe   what a VRRP daemon reads and runs
+keepalived_track_file, vrrp_check_script   what a VRRP daemon reads and runs
 port_owner             the process that has our address already, for an error message
 """

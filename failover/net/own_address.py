@@ -11,7 +11,7 @@ from ipaddress import ip_address
 
 from failover.proxy.destination import literal
 from plumbing.address import Address
-from plumbing.local_address import usual_towards
+from plumbing.packet_info import usual_towards
 from plumbing.udp_socket import family_of
 from sip.uri import DEFAULT_PORT
 

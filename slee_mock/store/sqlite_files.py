@@ -33,7 +33,7 @@ import sys
 import time
 from typing import NamedTuple
 
-from plumbing.private_files import OWNER_ONLY, exposed
+from plumbing.file_permissions import OWNER_ONLY, exposed
 from slee_mock.store.interface import StoreDown
 
 SUFFIXES = ("", "-wal", "-shm")  # SQLite's own, in the order in which they are looked at

@@ -6,9 +6,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from sip import sdp
-from sip.body import session_description
 from sip.errors import LocalProtocolError, RemoteProtocolError
 from sip.message import Message
+from sip.multipart import session_description
 from sip.sdp import MediaDirection, MediaPlan, SessionDescription
 
 CODECS = ("PCMU", "PCMA")

@@ -8,7 +8,7 @@ as Debian's unstable:
     ASTERISK_ROOT=FOLDER python3 demo.py test -m long -k asterisks
 
 The computer needs PostgreSQL. Tried here is what holds for Asterisk; the forwarder's part is tried
-with literals in test_orphaned_calls.py and test_pending_messages.py.
+with literals in test_orphaned_invites.py and test_pending_messages.py.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from forwarder_kit import ALICE, fake_servers, field, head, make_core, request
 from forwarder_program_kit import run
 
 from failover.config.settings import PHONES
-from failover.net.vrrp_probe import DEAD, SERVES, probe
+from failover.net.vrrp_check_script import DEAD, SERVES, probe
 from failover.upstream.health import REFUSED
 
 ASKED = {"method": "OPTIONS", "uri": "sip:192.0.2.1:5060", "hops": "Max-Forwards: 0"}

@@ -10,8 +10,8 @@ import pytest
 
 from failover.net import own_address
 from failover.net.own_address import OwnAddress
-from plumbing import local_address
-from plumbing.local_address import LocalAddresses
+from plumbing import packet_info as local_address
+from plumbing.packet_info import LocalAddresses
 
 USUAL, OTHER, THIRD = (socket.inet_aton(host) for host in ("127.0.0.1", "127.0.0.9", "127.0.0.8"))
 PEER = ("127.0.0.1", 5060)

@@ -346,7 +346,7 @@ def test_a_stranger_cannot_have_anything_acknowledged(story):
 
 
 def test_what_is_remembered_is_bounded(monkeypatch):
-    monkeypatch.setattr("failover.proxy.orphaned_calls.MAX_CALLS", 10)
+    monkeypatch.setattr("failover.proxy.orphaned_invites.MAX_CALLS", 10)
     story = Story(short=False)
     for n in range(50):
         story.own_invite("server1", n)

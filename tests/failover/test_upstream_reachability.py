@@ -13,7 +13,7 @@ from failover.config.settings import PHONES, SettingsError, read
 from failover.config.shared_secret import ephemeral
 from failover.forwarder import Forwarder
 from failover.upstream.health import ANSWER, MISS, REFUSED
-from failover.upstream.visibility import (
+from failover.upstream.upstream_reachability import (
     GRACE_SECONDS,
     MAX_HOLD_SECONDS,
     RENEWAL_SECONDS,
