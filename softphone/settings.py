@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from plumbing.private_files import OWNER_ONLY
+from plumbing.file_permissions import OWNER_ONLY
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ from PySide6.QtWidgets import (
 from softphone.call_history import CallHistory, Outcome, PastCall
 from softphone.gui import formatting, texts
 from softphone.gui.theme import GRID, theme
+from softphone.gui.widgets import plain
 
 Index = QModelIndex | QPersistentModelIndex
 OUTCOME, PEER, WHEN, LENGTH, REASON = range(5)
@@ -130,6 +131,7 @@ class CallList(QDialog):
         for button in (self._clear, buttons.button(QDialogButtonBox.StandardButton.Close)):
             button.setAutoDefault(False)
         self._call.setDefault(True)
+        plain(buttons)
         buttons.rejected.connect(self.close)
         self._call.clicked.connect(self._call_selected)
         self._clear.clicked.connect(self._forget_all)

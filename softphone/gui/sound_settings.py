@@ -19,6 +19,7 @@ from PySide6.QtWidgets import (
 
 from softphone.gui import texts
 from softphone.gui.theme import GRID
+from softphone.gui.widgets import plain
 from softphone.media.audio_devices import AudioDevices, DeviceChoice, Microphone
 from softphone.media.call_tone_player import CallTonePlayer
 from softphone.media.call_tones import CallTone
@@ -75,6 +76,7 @@ class SoundSettings(QDialog):
             QDialogButtonBox.StandardButton.Ok | QDialogButtonBox.StandardButton.Cancel
         )
         buttons.accepted.connect(self.accept)
+        plain(buttons)
         buttons.rejected.connect(self.reject)
         rows = QVBoxLayout(self)
         rows.addLayout(grid)
