@@ -15,6 +15,6 @@ if __name__ == "__main__":
             "a newer one: python3.13 demo.py, for example, or https://www.python.org/downloads/"
             % (sys.version.split()[0], sys.executable)
         )
-    from bootstrap.cli import main
+    from bootstrap.launcher import main
 
     sys.exit(main(sys.argv[1:]))

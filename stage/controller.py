@@ -151,7 +151,7 @@ class DemoController(QObject):
             return
         self._stage = "stopped"
         self._ticks.stop()
-        self.cluster.hurry()
+        self.cluster.abort_start()
         try:
             for phone in self.phones.values():
                 phone.stop(1.5)
@@ -310,7 +310,7 @@ class DemoController(QObject):
             "resumed": self._on_failover,
             "kept": self._on_kept,
             "takeover": self._on_takeover,
-            "knocked": self._on_knocked,
+            "address_answered": self._on_address_answered,
             "error": self._on_error,
         }
         if kind in handlers:
@@ -384,7 +384,7 @@ class DemoController(QObject):
             self._remark(at, f"{name} has the address", "answer")
         self.observe(seen.ForwarderActivated(at, name))
 
-    def _on_knocked(self, told: tuple[float, float]) -> None:
+    def _on_address_answered(self, told: tuple[float, float]) -> None:
         self.observe(seen.AddressAnswered(*told))
         if self.use_case.state.talking:
             self.phones[PHONES[0]].probe()  # does the call itself pass through the other one too?
@@ -395,8 +395,10 @@ class DemoController(QObject):
             return
         hot, states = self.forwarders.view.hot, self.forwarders.view.states
         for name, server in self.servers.items():
-            server.heard = states.get(name, "DOWN")
-        up = frozenset(name for name, server in self.servers.items() if server.heard == "UP")
+            server.forwarder_state = states.get(name, "DOWN")
+        up = frozenset(
+            name for name, server in self.servers.items() if server.forwarder_state == "UP"
+        )
         self.observe(seen.ServersUp(at, up, hot))
         self.window.figure.show_hot(hot)
         wanted = sum(name in self.cluster.running for name in SERVERS)

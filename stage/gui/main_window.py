@@ -31,7 +31,7 @@ from softphone.gui.phone_panel import PhonePanel
 from softphone.gui.qapplication import SCREENLESS
 from softphone.gui.theme import GRID, LIGHT, Size, theme
 from softphone.gui.widgets import StateMark, TextLabel
-from stage.gui import wording, zoom
+from stage.gui import painting, wording, zoom
 from stage.gui.bill_view import BillView
 from stage.gui.call_dots import CallDots
 from stage.gui.failover_view import FailoverView
@@ -314,21 +314,22 @@ class Window(QWidget):
     def _arrange(self) -> None:
         """After a change of the window's size or of the text's."""
         size = self.size()
-        # as large as everything has room: at LEAST that is the system's size
-        most = min(size.width() / LEAST.width(), size.height() / LEAST.height())
-        factor = min(zoom.by_size(size) * self._chosen, max(most, 0.7))
+        # as large as everything has room: at LEAST that is text of the usual height
+        usual = painting.height_of(theme().font(Size.TEXT)) / painting.TEXT_HEIGHT
+        most = min(size.width() / LEAST.width(), size.height() / LEAST.height()) / usual
+        factor = min(zoom.by_size(size) * self._chosen, most)
         factor = zoom.by_size(size) * 1.5 if self.presented else factor
         if zoom.set_factor(factor) or not self._fitted:
             zoom.apply(self)
             self.ladder.fit_rows()
             self.figure.rescale()
-        natural = WIDE * (zoom.factor() / zoom.by_size(self.size()))
-        wide = self.width() >= natural.width() and self.height() >= natural.height()
+        natural = self.size() / (zoom.factor() * usual)
+        wide = natural.width() >= WIDE.width() and natural.height() >= WIDE.height()
         if wide is not self._wide and not self.presented:
             self._wide = wide
             self._place(wide)
         width = self.width() * 21 // 100
-        narrow, broad = (round(each * zoom.factor()) for each in PANEL)
+        narrow, broad = (round(each * max(1.0, zoom.factor() * usual)) for each in PANEL)
         for side in self._sides:
             side.setFixedWidth(max(narrow, min(broad, width)))
         self._fit_pads()

@@ -72,7 +72,7 @@ BESIDE_WIDTH = 560  # px: from here on a message stands beside the ladder, else 
 SVG_WIDTH = 900  # px
 LABEL_GAP = 16.0  # px of a line that stay visible before its head
 TURN = 9.0  # px between the two halves of a line that turns at the forwarder
-SINCE_KILL, DELTA, CLOCK = "since the kill", "since the last", "time of day"
+SINCE_KILL, DELTA, CLOCK = "since kill", "delta", "clock"
 HEADINGS = ("Time", "Message", "From", "To", "Call-ID")
 Index = QModelIndex | QPersistentModelIndex
 
@@ -394,7 +394,7 @@ class Ladder(QWidget):
     def _make_filters(self) -> QHBoxLayout:
         self.calls, self.methods, self.times = QComboBox(), QComboBox(), QComboBox()
         self.calls.addItem("All calls", "")
-        self.methods.addItem("All methods", "")
+        self.methods.addItem("Methods", "")
         self.times.addItems((SINCE_KILL, DELTA, CLOCK))
         self.options = QCheckBox("OPTIONS")
         self.options.setToolTip("Show the questions within the call that the demo asks by itself")
@@ -416,10 +416,8 @@ class Ladder(QWidget):
             part.setAccessibleName(name)
             row.addWidget(part)
         for box in (self.calls, self.methods, self.times):
-            box.setSizeAdjustPolicy(
-                QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
-            )
-            box.setMinimumContentsLength(8)
+            box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToContents)
+            box.setToolTip(box.accessibleName())
         row.insertStretch(4, 1)
         self.calls.currentIndexChanged.connect(self._choose)
         self.methods.currentIndexChanged.connect(self._choose)

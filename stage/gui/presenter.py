@@ -32,7 +32,7 @@ def server_look(server: ProgramState, hot: str | None) -> ServerAppearance:
 
 def forwarder_look(forwarder: ProgramState) -> ServerAppearance:
     """One of two."""
-    look, words = ROLES.get(forwarder.heard, ("waking", "not heard of yet"))
+    look, words = ROLES.get(forwarder.forwarder_state, ("waking", "not heard of yet"))
     if forwarder.starting:
         look, words = "waking", "starting ..."
     elif not forwarder.alive:
@@ -77,11 +77,11 @@ def _look(server: ProgramState, hot: str | None) -> tuple[str, str]:
         return "failing", "frozen (SIGSTOP)"
     if server.name == hot:
         return "hot", "hot: gets new calls"
-    if server.heard == "UP":
+    if server.forwarder_state == "UP":
         return "ready", "replica: ready"
-    if server.heard == "FAILING":
+    if server.forwarder_state == "FAILING":
         return "failing", "misses heartbeats"
-    if server.heard == "EJECTED":
+    if server.forwarder_state == "EJECTED":
         return "failing", "answers heartbeats only"
     return "waking", "not trusted yet"
 
@@ -195,7 +195,9 @@ def _talking_through_pair(state: DemoState, forwarders: dict[str, ProgramState])
         return Headline("check", "hot", words, f"Neither phone noticed. {advice}")
     if not forwarders or killed or state.takeover_ms is None:
         return None
-    standby = next((each for each in forwarders.values() if each.heard == "standby"), None)
+    standby = next(
+        (each for each in forwarders.values() if each.forwarder_state == "standby"), None
+    )
     advice = (
         f"Now crash {state.active} too: {standby.name} stands by for its address."
         if standby

@@ -43,6 +43,7 @@ LOOKS = {
     "standby": ("ring", "alive", 1.5),
     "dead": ("crossed", "dead", 1.5),
 }
+ICONS = {"kill": "decline", "restart": "play"}
 DASHED = ("standby", "dead")
 # What a message looks like: the tone of its lozenge.
 TONES = {"request": "hot", "answer": "alive", "refusal": "stop", "replay": "warning"}
@@ -136,7 +137,7 @@ class TopologyView(QWidget):
         looks[name] = look
         kill, restart = self.buttons[name, "kill"], self.buttons[name, "restart"]
         # Only the hot server's plug is worth pulling at first sight.
-        kill.dress("Kill", "decline", "stop" if look.look == "hot" else "")
+        kill.dress("Kill", kill.icon_name, self._kill_tone(name, "kill"))
         restart.allow(look.restart[0] or restart.hasFocus(), look.restart[1])
         if kill.hasFocus() and not look.kill[0]:
             # The keyboard stays with this server: Qt would give it to the next button, which kills.
@@ -144,6 +145,10 @@ class TopologyView(QWidget):
             restart.setFocus(Qt.FocusReason.OtherFocusReason)
         kill.allow(*look.kill)
         self.update()
+
+    def _kill_tone(self, name: str, action: str) -> str:
+        looks = self.forwarders | self.servers
+        return "stop" if action == "kill" and looks[name].look == "hot" else ""
 
     def show_hot(self, name: str | None) -> None:
         """The path moves: the line to the new hot server lights up from the forwarder on. None:
@@ -232,6 +237,10 @@ class TopologyView(QWidget):
                 button.setFont(font)
                 corner = place.topLeft() * self._scale
                 button.setGeometry(QRectF(corner, place.size() * self._scale).toRect())
+                # where the word alone has room, it goes without its picture
+                needed = painting.width_of(button.text(), font) + 5.5 * GRID
+                icon = ICONS[action] if button.width() >= needed else ""
+                button.dress(button.text(), icon, self._kill_tone(name, action))
 
     def rescale(self) -> None:
         """After a change of the text's size or of the room."""

@@ -15,7 +15,7 @@ from softphone.gui.theme import Size, theme
 from softphone.gui.widgets import TextLabel
 
 NATURAL = QSize(1280, 800)  # px: the window's size at which the text has the system's
-LARGEST_BY_SIZE, LEAST, LARGEST = 1.7, 0.7, 3.0
+LARGEST_BY_SIZE, LEAST, LARGEST = 1.7, 0.5, 3.0
 STEP = 1.1  # of one Ctrl +
 _BASE = "zoom_base"
 

@@ -40,8 +40,8 @@ class ForwarderRoles:
         }
         self.active = None if self.pair else ALONE
         self._views = {name: View() for name in names}
-        self._knocker = OptionsPinger(
-            cluster.forwarder, DOMAIN, lambda at, began: tell("knocked", (at, began))
+        self._pinger = OptionsPinger(
+            cluster.forwarder, DOMAIN, lambda at, began: tell("address_answered", (at, began))
         )
         self._events = [
             Events(url, partial(self._told, tell, name)) for name, url in cluster.admins.items()
@@ -55,7 +55,7 @@ class ForwarderRoles:
         """Twice is fine."""
         for events in self._events:
             events.stop()
-        self._knocker.stop()
+        self._pinger.stop()
 
     @staticmethod
     def _told(tell: Callable[[str, Any], None], name: str, kind: str, told: dict[str, Any]) -> None:
@@ -95,20 +95,20 @@ class ForwarderRoles:
         state = self.pair.get(name)
         if state is None or state.crashed or not state.alive:
             return False
-        state.heard = self._views[name].role
-        if state.heard == "active" and self.active != name:
+        state.forwarder_state = self._views[name].role
+        if state.forwarder_state == "active" and self.active != name:
             self.active = name
             return True
-        if state.heard != "active" and self.active == name:
+        if state.forwarder_state != "active" and self.active == name:
             self.active = None
         return False
 
     def gone(self, name: str) -> None:
         if self.active == name:
             self.active = None
-        self.pair[name].heard = self._views[name].role = ""
+        self.pair[name].forwarder_state = self._views[name].role = ""
 
     def ended(self, name: str) -> None:
         """On the thread of a program that was killed: from now on only the other one can answer."""
         if name in self.pair:
-            self._knocker.knock()
+            self._pinger.ping()

@@ -18,7 +18,7 @@ PATIENCE = 15.0  # s: then nobody is coming
 
 
 class OptionsPinger:
-    """Threads `knock`, one for each `knock()`. `on_answer(at, began)`, in monotonic seconds, is
+    """Threads `ping`, one for each `ping()`. `on_answer(at, began)`, in monotonic seconds, is
     called on them."""
 
     def __init__(
@@ -28,11 +28,11 @@ class OptionsPinger:
         self._stopped = threading.Event()
         self._threads: list[threading.Thread] = []
 
-    def knock(self) -> None:
+    def ping(self) -> None:
         """Any thread; returns at once."""
         self._threads = [thread for thread in self._threads if thread.is_alive()]
         if not self._stopped.is_set():
-            self._threads.append(threading.Thread(target=self._run, name="knock", daemon=True))
+            self._threads.append(threading.Thread(target=self._run, name="ping", daemon=True))
             self._threads[-1].start()
 
     def stop(self, timeout: float = 1.0) -> None:
@@ -73,7 +73,7 @@ class OptionsPinger:
             [
                 ("Via", f"SIP/2.0/UDP {own};branch={MAGIC_COOKIE}{token}"),
                 ("Max-Forwards", "70"),
-                ("From", f"<sip:knock@{self._domain}>;tag={token}"),
+                ("From", f"<sip:ping@{self._domain}>;tag={token}"),
                 ("To", f"<sip:{self._domain}>"),
                 ("Call-ID", token),
                 ("CSeq", "1 OPTIONS"),

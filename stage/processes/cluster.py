@@ -94,7 +94,7 @@ class Cluster:
         self._more = more
         self.ports = ports or Ports()
         self._on_end = on_end
-        self._hurried = False
+        self._aborted = False
         self.forwarder: Address = (HOST, self.ports.forwarder)
         admins = zip(
             PAIR if pair else ("forwarder",),
@@ -135,15 +135,15 @@ class Cluster:
                 )
         servers = [name for name in SERVERS if name in self.running]
         for name in servers:
-            if self._hurried:
+            if self._aborted:
                 raise StartError("The demonstration was ended while it started.")
             self.programs[name].launch()
         for name in servers:
             self.programs[name].wait_ready(timeout)
 
-    def hurry(self) -> None:
+    def abort_start(self) -> None:
         """Any thread: the end is near, a `start` that is under way should give up."""
-        self._hurried = True
+        self._aborted = True
         if not all(self.programs[name].ready for name in self.running):
             for program in self.programs.values():
                 program.ask_to_stop()

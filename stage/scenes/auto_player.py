@@ -121,12 +121,12 @@ class AutoPlayer(QObject):
         self._press(0, "Hang up")
 
     def _kill(self) -> None:
-        self._pull_plug(self._show.use_case.state.first)
+        self._kill_program(self._show.use_case.state.first)
 
     def _kill_forwarder(self) -> None:
-        self._pull_plug(self._show.use_case.state.active or "")
+        self._kill_program(self._show.use_case.state.active or "")
 
-    def _pull_plug(self, name: str) -> None:
+    def _kill_program(self, name: str) -> None:
         button = self._show.window.figure.buttons[name, "kill"]
         if button.isEnabled():
             button.animateClick()

@@ -130,7 +130,7 @@ def zombie(d: Director) -> Play:
     for _ in range(25):  # as many requests as the forwarder waits for (passive.requests), and more
         d.controller.phones["Alice"].probe()
         yield 0.15
-    yield d.seen("It is found out and ejected.", lambda: server.heard == "EJECTED")
+    yield d.seen("It is found out and ejected.", lambda: server.forwarder_state == "EJECTED")
     yield from d.hang_up()
     yield d.seen("The call is billed.", lambda: d.state.bill and d.state.bill.final)
     d.kill(first)

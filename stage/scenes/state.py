@@ -44,8 +44,8 @@ class Roles:
 
 @dataclass
 class ProgramState:
-    """What is known of one server's process. `heard`: the forwarder's word for its state (UP,
-    EJECTED ...); of one of two forwarders its own, active or standby."""
+    """What is known of one program. `forwarder_state`: the health that the forwarder reports for a
+    server (UP, EJECTED ...); for one of two forwarders its role, active or standby."""
 
     name: str
     port: int
@@ -53,7 +53,7 @@ class ProgramState:
     alive: bool = False
     starting: bool = True
     crashed: bool = False
-    heard: str = "DOWN"
+    forwarder_state: str = "DOWN"
     frozen: bool = False
     trouble: str = ""  # why it did not start again
 

@@ -13,7 +13,8 @@ import sys
 import pytest
 from setup_kit import Clone
 
-from bootstrap import desktop, qt_libraries
+from bootstrap import desktop_entry as desktop
+from bootstrap import qt_libraries
 from bootstrap.errors import explain
 
 pytestmark = pytest.mark.skipif(

@@ -15,7 +15,8 @@ import pytest
 from packaging.requirements import Requirement
 from setup_kit import ROOT
 
-from bootstrap import cli, environment
+from bootstrap import environment
+from bootstrap import launcher as cli
 from bootstrap.errors import SetupError
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the faked computers are POSIX ones")

@@ -24,7 +24,7 @@ from stage.gui.main_window import BILL_PAGE, MESSAGES_PAGE, Window
 from stage.gui.main_window import LEAST as LEAST_WINDOW
 from stage.gui.message_animation import LASTS, WAITING, AnimationQueue, MessageAnimation
 from stage.gui.message_ladder import ROWS_KEPT
-from stage.gui.presenter import forwarder_look, headline, phone_look, server_look
+from stage.gui.presenter import forwarder_look, headline, phone_look, phone_note, server_look
 from stage.gui.topology_view import LOOKS, TONES, PhoneAppearance, ServerAppearance, TopologyView
 from stage.observation.from_events import SHORT_REASONS, kind_of, label_of, person
 from stage.observation.observations import (
@@ -34,6 +34,7 @@ from stage.observation.observations import (
     LadderRow,
     MessageForwarded,
     ProbeAnswer,
+    ProcessBack,
     ProcessKilled,
     Registration,
     ServerFailover,
@@ -336,7 +337,8 @@ def state(*seen: object) -> DemoState:
 
 def running(**changes: bool) -> dict[str, ProgramState]:
     return {
-        name: ProgramState(name, 5070, 4711, True, False, heard="UP", **changes) for name in SERVERS
+        name: ProgramState(name, 5070, 4711, True, False, forwarder_state="UP", **changes)
+        for name in SERVERS
     }
 
 
@@ -383,23 +385,27 @@ def test_with_no_server_alive_the_headline_says_so_even_while_they_talk() -> Non
     [
         (ProgramState("server1", 5070), "waking", "starting ..."),
         (
-            ProgramState("server1", 5070, 1, True, False, heard="UP"),
+            ProgramState("server1", 5070, 1, True, False, forwarder_state="UP"),
             "hot",
             "hot: gets new calls",
         ),
-        (ProgramState("server2", 5080, 1, True, False, heard="UP"), "ready", "replica: ready"),
         (
-            ProgramState("server2", 5080, 1, True, False, heard="FAILING"),
+            ProgramState("server2", 5080, 1, True, False, forwarder_state="UP"),
+            "ready",
+            "replica: ready",
+        ),
+        (
+            ProgramState("server2", 5080, 1, True, False, forwarder_state="FAILING"),
             "failing",
             "misses heartbeats",
         ),
         (
-            ProgramState("server2", 5080, 1, True, False, heard="RECOVERING"),
+            ProgramState("server2", 5080, 1, True, False, forwarder_state="RECOVERING"),
             "waking",
             "not trusted yet",
         ),
         (
-            ProgramState("server2", 5080, 1, True, False, heard="EJECTED"),
+            ProgramState("server2", 5080, 1, True, False, forwarder_state="EJECTED"),
             "failing",
             "answers heartbeats only",
         ),
@@ -425,9 +431,9 @@ ON, OFF = {"alive": True, "starting": False}, {"alive": False, "starting": False
     ("changes", "look", "words"),
     [
         ({}, "waking", "starting ..."),
-        ({**ON, "heard": "active"}, "hot", "active"),
-        ({**ON, "heard": "standby"}, "standby", "standby"),
-        ({**ON, "heard": ""}, "waking", "not heard of yet"),
+        ({**ON, "forwarder_state": "active"}, "hot", "active"),
+        ({**ON, "forwarder_state": "standby"}, "standby", "standby"),
+        ({**ON, "forwarder_state": ""}, "waking", "not heard of yet"),
         ({**OFF, "crashed": True}, "dead", "crashed (SIGKILL)"),
         (OFF, "dead", "not running"),
     ],
@@ -674,3 +680,59 @@ def test_plain_words_come_first_and_the_technical_ones_on_request(window: Window
     window.steps.show_rows(rows)
     assert window.steps.rows[4].row.words == "SIGKILL to process 7"
     wording.choose(False)
+
+
+def test_a_server_that_does_not_start_is_said_until_it_does() -> None:
+    servers = running()
+    servers["server1"] = ProgramState("server1", 5070, 4711, False, False)
+    servers["server1"].trouble = "127.0.0.1:5070 is in use."
+    told = headline(state(), servers, {})
+    assert told.words == "Server1 does not start" and told.hint == "127.0.0.1:5070 is in use."
+    servers["server1"].starting = True
+    assert headline(state(), servers, {}).words != told.words
+
+
+def test_the_phone_is_told_what_it_cannot_know() -> None:
+    registered = MessageForwarded(0, "server1", "Alice", "REGISTER", 200, "r")
+    killed = ProcessKilled(1, "server1", 1)
+    alive = frozenset({"server2"})
+    assert phone_note(state(registered), "Alice") == ""
+    note = phone_note(state(registered, killed, ServersUp(1, alive, "server2")), "Alice")
+    assert note == "Server1 is down; the shared store keeps the registration."
+    note = phone_note(state(registered, killed, ServersUp(1, frozenset(), None)), "Alice")
+    assert note == "No server answers now: it can neither call nor be called."
+
+
+def test_on_hold_nothing_is_said_to_flow(figure: TopologyView) -> None:
+    talking = [CallStateChanged(3, name, "talking", "c", 3.0, held=True) for name in PHONES]
+    held = state(CallStateChanged(1, "Alice", "calling", "c"), *talking)
+    assert headline(held, running(), {}).words == "On hold, through server1"
+    figure.show_talking(True)
+    flowing = figure.grab().toImage()
+    figure.show_talking(True, held=True)
+    assert figure.grab().toImage() != flowing
+    figure._frame()
+    assert not figure._frames.isActive(), "nothing moves"
+
+
+def test_after_a_restart_and_a_second_kill_the_headline_follows_the_carrier() -> None:
+    talking = [CallStateChanged(3, name, "talking", "c", 3.0) for name in PHONES]
+    seen: list[object] = [
+        CallStateChanged(1, "Alice", "calling", "c"),
+        MessageForwarded(2, "server1", "Alice", "INVITE", 200, "c"),
+        *talking,
+        ProcessKilled(5, "server1", 1),
+        ServerFailover(5.01, "server1", "server2", 0, first_answer_at=5.02),
+        ServersUp(5.03, frozenset({"server2"}), "server2"),
+    ]
+    told = headline(state(*seen), running(), {})
+    assert told.words == "Server2 took over after 20 ms" and "kill" not in told.hint
+    seen += [ProcessBack(8, "server1"), ServersUp(8, frozenset(SERVERS), "server1")]
+    assert headline(state(*seen), running(), {}).words == "The call runs through server1 again"
+    seen += [
+        ProcessKilled(9, "server2", 1),
+        ServersUp(9, frozenset({"server1"}), "server1"),
+    ]
+    told = headline(state(*seen), running(), {})
+    assert told.words == "The call runs through server1 again"
+    assert "only one alive" in told.hint and "server2" in told.hint

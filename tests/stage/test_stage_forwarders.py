@@ -63,7 +63,7 @@ def test_with_the_address_goes_the_word(make: Make) -> None:
     assert two.active is None and two.view.hot is None
     assert two.takeover({"forwarder": "forwarder2", "to": "active"})
     assert two.active == "forwarder2" and two.view.hot == "server2"
-    assert two.pair["forwarder2"].heard == "active"
+    assert two.pair["forwarder2"].forwarder_state == "active"
 
 
 def test_the_late_word_of_a_killed_one_is_not_believed(make: Make) -> None:
@@ -84,15 +84,15 @@ def test_one_that_gives_the_address_up_has_it_no_more(make: Make) -> None:
     two = make(pair=True)
     hello(two, "forwarder1", "active")
     assert not two.takeover({"forwarder": "forwarder1", "to": "standby"})
-    assert two.active is None and two.pair["forwarder1"].heard == "standby"
+    assert two.active is None and two.pair["forwarder1"].forwarder_state == "standby"
 
 
 def test_the_first_answer_ends_the_silence_of_an_address(
     free_port: Callable[[], int], eventually: Callable[..., object]
 ) -> None:
     address, told = ("127.0.0.1", free_port()), []
-    knocker = OptionsPinger(address, "failover.test", lambda at, began: told.append((at, began)))
-    knocker.knock()
+    pinger = OptionsPinger(address, "failover.test", lambda at, began: told.append((at, began)))
+    pinger.ping()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.settimeout(5)
         sock.bind(address)
@@ -105,13 +105,13 @@ def test_the_first_answer_ends_the_silence_of_an_address(
         eventually(lambda: told)
     ((at, began),) = told
     assert began < bound < at
-    knocker.stop()
-    knocker.stop()
+    pinger.stop()
+    pinger.stop()
 
 
 def test_nobody_is_asked_after_the_end(free_port: Callable[[], int]) -> None:
-    knocker = OptionsPinger(("127.0.0.1", free_port()), "failover.test", lambda at, began: None)
-    knocker.knock()
-    knocker.stop()
-    knocker.knock()
+    pinger = OptionsPinger(("127.0.0.1", free_port()), "failover.test", lambda at, began: None)
+    pinger.ping()
+    pinger.stop()
+    pinger.ping()
     assert "knock" not in {thread.name for thread in threading.enumerate()}

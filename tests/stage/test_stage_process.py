@@ -185,7 +185,7 @@ def test_programs_and_folder_go_with_a_stage_that_is_killed(
 
 def test_a_demonstration_ended_while_it_starts_gives_up_and_leaves_nothing() -> None:
     cluster = Cluster(Ports.free())
-    cluster.hurry()
+    cluster.abort_start()
     with pytest.raises(StartError, match="ended while it started"):
         cluster.start()
     cluster.stop()

@@ -38,7 +38,8 @@ class Model:
         self.now, self.number = 0.0, 0
         self.use_case = UseCase()
         self.servers = {
-            name: ProgramState(name, 5070, 4711, True, False, heard="UP") for name in SERVERS
+            name: ProgramState(name, 5070, 4711, True, False, forwarder_state="UP")
+            for name in SERVERS
         }
         self.call = ""  # its Call-ID while Alice and Bob talk
         self.began = ""
@@ -81,7 +82,7 @@ class Model:
         name = self.dice.choice(self.alive)
         hot, carrier = self.alive[0], self.carrier
         self.servers[name].alive, self.servers[name].crashed = False, True
-        self.servers[name].heard = "DOWN"
+        self.servers[name].forwarder_state = "DOWN"
         news: list[object] = [ProcessExited(self.now, name, -9)]
         if self.alive and name in (hot, carrier):
             other = self.alive[0]
@@ -96,7 +97,7 @@ class Model:
 
     def restart(self) -> None:
         name = self.dice.choice([name for name in SERVERS if name not in self.alive])
-        self.servers[name] = ProgramState(name, 5070, 4712, True, False, heard="UP")
+        self.servers[name] = ProgramState(name, 5070, 4712, True, False, forwarder_state="UP")
         self.tell(ProcessBack(self.now, name))
         self._tell_up()
         if self.hung_up:

@@ -407,7 +407,7 @@ def test_the_address_is_not_taken_before_a_request_and_the_call_itself_passed(
     assert "7a" not in observed(pair(*TALK, *scene))
 
 
-def test_knocks_begun_before_the_crash_prove_nothing() -> None:
+def test_pings_begun_before_the_crash_prove_nothing() -> None:
     script = pair(
         *TALK,
         [AddressAnswered(11.9, 11.8)],

@@ -10,7 +10,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
-from bootstrap import desktop, environment, qt_libraries
+from bootstrap import desktop_entry as desktop
+from bootstrap import environment, qt_libraries
 from bootstrap.errors import SetupError, explain, say
 from bootstrap.pack import FILE, pack
 from sip import VERSION
