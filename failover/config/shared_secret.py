@@ -12,7 +12,7 @@ import secrets
 import stat
 import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from plumbing.file_permissions import OWNER_ONLY, exposed
 from sip.branch import keyed_hash
@@ -60,10 +60,14 @@ def open_secret(path: Path | None) -> Secret:
     for this run. Raises SecretError for a file that cannot or should not be used."""
     if path is None:
         return ephemeral(NO_FILE)
+    # Read first: a file in a folder that this user may not enter must not be taken for none.
+    found = _existing(path)
+    if found:
+        return found
     try:
         _make(path)
-    except FileExistsError:
-        return _read_when_written(path)
+    except FileExistsError:  # another forwarder was faster; or a link
+        return _existing(path) or _broken_link(path)
     except OSError as error:
         return ephemeral(f"{path} cannot be written: {(error.strerror or str(error)).lower()}")
     return _read(path)._replace(origin=f"{path}, made now")
@@ -73,9 +77,10 @@ def describe(path: Path | None) -> str:
     """A line about what `open_secret` would find; makes nothing. Raises SecretError as it does."""
     if path is None:
         return f"for {ephemeral(NO_FILE).origin}"
-    if not os.path.lexists(path):
-        return f"{path}, to be made by the first start"
-    return str(_read_when_written(path))
+    found = _existing(path)
+    if not found and os.path.lexists(path):
+        found = _broken_link(path)
+    return str(found) if found else f"{path}, to be made by the first start"
 
 
 def ephemeral(why: str) -> Secret:
@@ -96,36 +101,40 @@ def _make(path: Path) -> None:
         raise
 
 
-def _read_when_written(path: Path) -> Secret:
-    """Reads the file. One that is empty may be just being written by another forwarder, which
-    started at the same moment: waits a second for it."""
+def _existing(path: Path) -> Secret | None:
+    """Reads the file; None if there is none. One that is empty may be just being written by another
+    forwarder, which started at the same moment: waits a second for it."""
     until = time.monotonic() + WRITING_SECONDS
     try:
         while path.stat().st_size == 0 and path.is_file() and time.monotonic() < until:
             time.sleep(0.01)
         return _read(path)
     except FileNotFoundError:
-        raise SecretError(
-            f"{path} is a link to nothing: delete it, and the next start makes the file"
-        ) from None
+        return None
     except OSError as error:
         raise SecretError(
             f"{path}: {(error.strerror or str(error)).lower()}; let this user read it"
         ) from None
 
 
+def _broken_link(path: Path) -> NoReturn:
+    raise SecretError(f"{path} is a link to nothing: delete it, and the next start makes the file")
+
+
 def _read(path: Path) -> Secret:
     """Reads the file. Raises OSError, or SecretError for a file that will not do."""
     # Not blocking: opening a named pipe would wait for its other end.
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-    with open(handle, "rb") as file:
+    try:
         status = os.fstat(handle)
         if not stat.S_ISREG(status.st_mode):
             raise SecretError(f"{path} is not a file; name one in forwarder.secret.file")
         fault = exposed(path, status)
         if fault:
             raise SecretError(fault)
-        text = file.read(MAX_CHARACTERS).strip()
+        text = os.read(handle, MAX_CHARACTERS).strip()
+    finally:
+        os.close(handle)
     if len(text) < MIN_CHARACTERS:
         raise SecretError(
             f"{path} holds less than {MIN_CHARACTERS} characters: delete it, and the next start "

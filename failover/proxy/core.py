@@ -25,10 +25,11 @@ fails. All of this runs on one thread and does not look at a clock.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import NamedTuple
 
-from failover.config.settings import PHONES
+from failover.config.settings import CALL_ID, PHONES
 from failover.proxy.destination import literal, way_back
 from failover.proxy.events import NOTHING, Dropped, Outcome, Passed, Queued, Send, joined
 from failover.proxy.fast_path import FastPath
@@ -87,17 +88,25 @@ class Core:
         to_server = advertised_to_server or (lambda host: advertised((host, 0)))
         self.lines = Lines(table, key, advertised, to_server, is_own)
         self.failover = Failover(table, fall, rise, self._handle)
-        self.counters = self.failover.counters
         self.pending = self.failover.pending
         self.outage_queue = self.failover.outage_queue
         self.orphans = self.failover.orphans
         self._fast_path = FastPath(self)
+        # The datagram to send for an ordinary message, without events; None: `receive` must handle
+        # it.
+        self.quick = self._fast_path.forward
         # of a forwarder whose address may move to another one that sees servers
         self.grace: GracePeriod | None = None
 
     @property
     def table(self) -> ServerTable:
         return self.failover.table
+
+    @property
+    def counters(self) -> Counter[str]:
+        """What happened how often, by what it was."""
+        self._fast_path.add_to(self.failover.counters)
+        return self.failover.counters
 
     def replace_table(self, table: ServerTable, fall: int, rise: int, now: float) -> Outcome:
         """Serves by another table."""
@@ -106,11 +115,6 @@ class Core:
         return self.failover.replace_table(table, fall, rise, now)
 
     # -- datagrams ---------------------------------------------------------------------------------
-
-    def quick(self, data: bytes, side: str, source: Address, now: float) -> Send | None:
-        """The datagram to send for an ordinary message, without events. None: `receive` must handle
-        it."""
-        return self._fast_path.forward(data, side, source, now)
 
     def receive(self, data: bytes, side: str, source: Address, now: float) -> Outcome:
         """Handles one datagram that came in on a side (PHONES or a server's name)."""
@@ -191,10 +195,10 @@ class Core:
         new = not request.to_tag and request.method not in ("ACK", "CANCEL")
         server, why = self.failover.choose(
             hint,
-            branch.encode(),
-            request.method.encode(),
+            octets(branch),
+            request_key(branch, request.method),
             new,
-            lambda: self.table.affinity_key(request),
+            self.table.affinity_key(request) if self.table.policy == CALL_ID else "",
             now,
         )
         if not server:
@@ -261,16 +265,19 @@ class Core:
             request, self.lines.towards_server(server.address[0]), branch, datagram.side
         )
         first_received, pending = datagram.received_at, datagram._replace(server=server.name)
+        key = request_key(branch, request.method)
         if self.outage_queue.released:
-            key = request_key(branch, request.method)
             first_received = min(first_received, self.outage_queue.first_received(key, now))
             if request.method in HANG_UPS and key in self.outage_queue.released:
                 # it may be old already, and is owed as long as any other
                 pending = pending._replace(received_at=now)
         self.lines.tell_age(request, now - first_received)
-        ends = request.method == "ACK" and self._ends_at_server(request, branch)
-        method, to_tag = request.method.encode(), octets(request.to_tag)
-        self.failover.request_sent(branch.encode(), method, to_tag, pending, ends)
+        if request.method == "ACK":
+            ends = self._ends_at_server(request, branch)
+            to_tag = octets(request.to_tag)
+            self.failover.ack_sent(server, octets(branch), to_tag, pending, ends)
+        else:
+            self.failover.request_sent(server, key, pending)
         return self._passed(request, datagram, now, Send(server.name, request.to_bytes()), why)
 
     def _ends_at_server(self, ack: Request, branch: str) -> bool:
@@ -365,7 +372,7 @@ class Core:
     ) -> Outcome:
         """What follows from a server's response, apart from its being passed on."""
         key = one_way_key(branch, response.cseq.method, response.status, response.to_tag)
-        request = self.failover.response_received(self.table.by_name[server], key, now)
+        request = self.failover.response_received(self.table.by_name[server], *key, now)
         resumed = self.failover.first_answer(request, server, now)
         outcome = Outcome((), resumed) if resumed else NOTHING
         refused = response.cseq.method == "INVITE" and response.status >= 300
@@ -393,7 +400,7 @@ class Core:
         if not server:
             return self._keep(key, response, KeptMessage(datagram, hang_up=False), True, now)
         pending = datagram._replace(server=server.name)
-        self.failover.response_sent(key, pending, ends=len(vias) == 1)
+        self.failover.response_sent(server, key, pending, ends=len(vias) == 1)
         return self._passed(response, datagram, now, Send(server.name, response.to_bytes()), why)
 
     def undelivered(self, data: bytes, side: str, status: int, now: float) -> Outcome:

@@ -22,12 +22,13 @@ path. They must send the same octets and remember the same.
 from __future__ import annotations
 
 from binascii import hexlify
+from collections import Counter
 from collections.abc import Callable
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from zlib import crc32
 
-from failover.config.settings import PHONES
+from failover.config.settings import CALL_ID, PHONES
 from failover.proxy.destination import literal, way_back
 from failover.proxy.events import Send
 from failover.proxy.fast_path_patterns import COOKIE, NotOrdinary, Reader, beneath, topmost
@@ -72,8 +73,9 @@ class TopVia:
     """A topmost Via without its branch.
 
     `left` and `right`: the octets before and after the branch in the forwarded message and in its
-    answers; `before`: the end of our own Via, then `left`. `signed_left` and `signed_right`: the
-    octets that our branch is made from, before and after this Via's branch. `back_address`: where
+    answers; `before`: the end of our own Via, then `left`. `keyed`: the hash
+    that becomes our branch, of what is before this Via's branch; `signed_right`: what comes after
+    it. `back_address`: where
     answers go, to `server` if it is a server's; `back` signs it. `own`: our address towards the
     sender, valid while `turn` equals the fast path's."""
 
@@ -81,11 +83,11 @@ class TopVia:
         "back",
         "back_address",
         "before",
+        "keyed",
         "left",
         "own",
         "right",
         "server",
-        "signed_left",
         "signed_right",
         "turn",
     )
@@ -93,20 +95,21 @@ class TopVia:
     def __init__(
         self,
         sides: tuple[bytes, bytes],
-        signed: tuple[bytes, bytes],
+        keyed: blake2b,
+        signed_right: bytes,
         back_address: Address,
         server: Server | None,
         back: bytes,
     ) -> None:
         self.left, self.right = sides
-        self.signed_left, self.signed_right = signed[0] + COOKIE, signed[1]
+        self.keyed, self.signed_right = keyed, signed_right
         self.back_address, self.server, self.back = back_address, server, back
         ours = b";" + BACK.encode() + b"=" + back + b";rport\r\nVia: "
         self.before = ours + self.left + b";branch=" + COOKIE
         self.own, self.turn = NOWHERE, -1
 
 
-NEITHER = TopVia((b"", b""), (b"", b""), ("", 0), None, b""), b""
+NEITHER = TopVia((b"", b""), blake2b(), b"", ("", 0), None, b""), b""
 
 
 class Goal(NamedTuple):
@@ -114,6 +117,15 @@ class Goal(NamedTuple):
 
     address: Address
     server: Server | None
+
+
+class Target(NamedTuple):
+    """A Request-URI: where it points, the CRC that a loop word begins with, and the word if there
+    is no Route."""
+
+    goal: Goal
+    crc: int
+    loop: bytes
 
 
 class Routes(NamedTuple):
@@ -148,17 +160,27 @@ class FastPath:
     """Of one core, whose accounts it keeps."""
 
     def __init__(self, core: Core) -> None:
-        self._core, self._reader = core, Reader()
+        self._core, self._lines, self._reader = core, core.lines, Reader()
         self._keyed = blake2b(key=core.lines.key, digest_size=16)
         # our branch, if signed lately -> the Via below ours, and that one's branch
         self._signed: dict[bytes, tuple[TopVia, bytes]] = {}
         self._turn = 0  # how often FRESH_SECONDS were over
+        self._requests = self._responses = 0  # passed on since they were last counted
         self.forget()
+
+    def add_to(self, counters: Counter[str]) -> None:
+        """Counts what was passed on since the last time."""
+        if self._requests:
+            counters["passed.requests"] += self._requests
+        if self._responses:
+            counters["passed.responses"] += self._responses
+        self._requests = self._responses = 0
 
     def forget(self) -> None:
         """Empties the caches. For when the server table or an own address has changed."""
         lines = self._core.lines
         self._table, self._generation = lines.table, lines.generation
+        self._by_call_id = lines.table.policy == CALL_ID
         self._fresh_until = float("-inf")
         self._signed.clear()
         self._owned: Cache[Address, Own] = Cache(_own)
@@ -170,12 +192,15 @@ class FastPath:
         self._routes: Cache[bytes, Routes] = Cache(self._read_routes)
         self._records: Cache[bytes, bytes] = Cache(_topmost_record)
         self._record_routes: Cache[tuple[bytes, str], bytes] = Cache(_record_route)
-        self._targets: Cache[bytes, Goal] = Cache(self._read_target)
+        self._goals: Cache[bytes, Goal] = Cache(self._read_goal)
+        # by Request-URI
+        self._asked_by_phones: dict[bytes, Target] = {}
+        self._asked_by_servers: dict[bytes, Target] = {}
 
     def forward(self, data: bytes, side: str, source: Address, now: float) -> Send | None:
         """Returns the datagram to send for an ordinary message; None: `Core.receive` must handle
         it. Makes no events, so use it only while nobody listens to them."""
-        if self._generation != self._core.lines.generation:
+        if self._generation != self._lines.generation:
             self.forget()
         peer = None
         if side != PHONES:
@@ -224,7 +249,9 @@ class FastPath:
         words = "\0".join(words_of(lines.signed(complete, address))).encode()
         first, last = words.split(STAND_IN.encode())
         back = lines.back_word(address).encode()
-        known = TopVia((before, after), (first, last), address, server, back)
+        keyed = self._keyed.copy()
+        keyed.update(first + COOKIE)
+        known = TopVia((before, after), keyed, last, address, server, back)
         self._vias[before, after, None] = known  # as the answer will have it
         return known
 
@@ -232,7 +259,18 @@ class FastPath:
         address = uri.address()
         return Goal(address, self._core.lines.table.by_address.get(address))
 
-    def _read_target(self, host: bytes) -> Goal:
+    def _read_target(
+        self, known: dict[bytes, Target], first: int, uri: bytes, host: bytes
+    ) -> Target:
+        crc = crc32(uri, first)
+        target = Target(self._goals[host], crc, b";loop=%08x" % crc)
+        if len(known) >= MAX_ENTRIES:
+            known.clear()
+        if len(uri) <= MAX_KEY:
+            known[uri] = target
+        return target
+
+    def _read_goal(self, host: bytes) -> Goal:
         if len(host) > MAX_KEY:
             raise NotOrdinary
         return self._goal(Uri.parse("sip:" + host.decode()))
@@ -254,8 +292,8 @@ class FastPath:
 
     def _sign(self, via: TopVia, branch: bytes) -> bytes:
         """Makes the branch of our Via above this one; `branch` is without its magic cookie."""
-        keyed = self._keyed.copy()
-        keyed.update(via.signed_left + branch + via.signed_right)
+        keyed = via.keyed.copy()
+        keyed.update(branch + via.signed_right)
         signed = COOKIE + hexlify(keyed.digest())
         if len(self._signed) >= MAX_SIGNED:
             self._signed.clear()
@@ -286,15 +324,20 @@ class FastPath:
             via.turn = self._turn
         own = via.own
         route = self._routes[routes] if routes else NO_ROUTES
-        asked = crc32(route.asked, crc32(uri, FROM_SERVERS if asker else FROM_PHONES))
-        loop = b";loop=%08x" % asked
+        if asker:
+            known, first = self._asked_by_servers, FROM_SERVERS
+        else:
+            known, first = self._asked_by_phones, FROM_PHONES
+        pointed, crc, loop = known.get(uri) or self._read_target(known, first, uri, host)
+        if routes:
+            loop = b";loop=%08x" % crc32(route.asked, crc)
         if others and loop[6:] in others:
             raise NotOrdinary
         if method == b"ACK" and tag and tag.decode() == core.lines.own_tag(signed.decode()):
             raise NotOrdinary
-        if core.outage_queue.released and signed + method in core.outage_queue.released:
+        key = signed + method
+        if core.outage_queue.released and key in core.outage_queue.released:
             raise NotOrdinary
-        pointed = self._targets[host]
         goal = route.next_hop or pointed
         creates = method in CREATING and not tag
         top, target = b"", None
@@ -306,9 +349,19 @@ class FastPath:
             here = own
         else:
             begins = not tag and method not in (b"ACK", b"CANCEL")
-            server = self._choose(
-                signed, method, begins, call_id, route.hint, pointed.server, goal.server, now
-            )
+            # None that it names may be down, for that is written over.
+            if pointed.server and not pointed.server.accepts_dialogs:
+                raise NotOrdinary
+            if goal.server and not goal.server.accepts_dialogs:
+                raise NotOrdinary
+            failover = core.failover
+            if failover.passive.trial:
+                raise NotOrdinary
+            affinity_key = self._affinity_key(call_id) if self._by_call_id else ""
+            chosen, _ = failover.choose(route.hint, signed, key, begins, affinity_key, now)
+            if not chosen:
+                raise NotOrdinary
+            server = chosen
             to, here = server.name, self._own_to_server[server.address[0]]
             if method == b"REGISTER" and self._table.path:
                 if above or records or b"\npath" in data.lower():
@@ -322,11 +375,14 @@ class FastPath:
         if asker:
             core.failover.request_passed_on(asker, beneath(branch, others), method, tag)
         else:
-            named = pointed.server is not None and not route.next_hop
-            ends = method == b"ACK" and (named or core.pending.refused_by_server(signed))
             pending = new(PendingDatagram, (to, data, side, source, now, 0, False))
-            core.failover.request_sent(signed, method, tag, pending, ends)
-        core.counters["passed.requests"] += 1
+            if method == b"ACK":
+                named = pointed.server is not None and not route.next_hop
+                ends = named or core.pending.refused_by_server(signed)
+                failover.ack_sent(server, signed, tag, pending, ends)
+            else:
+                failover.request_sent(server, key, pending)
+        self._requests += 1
         hops = ONE_HOP_LESS[hops]
         if routes:
             kept = b"\r\n" + route.kept
@@ -363,33 +419,8 @@ class FastPath:
             raise NotOrdinary
         return address
 
-    def _choose(
-        self,
-        signed: bytes,
-        method: bytes,
-        new: bool,
-        call_id: bytes,
-        hint: str,
-        pointed: Server | None,
-        named: Server | None,
-        now: float,
-    ) -> Server:
-        """Which server gets a phone's request. None that it names may be down, for that is written
-        over. Raises NotOrdinary."""
-        failover = self._core.failover
-        if (
-            failover.passive.trial
-            or (pointed and not pointed.accepts_dialogs)
-            or (named and not named.accepts_dialogs)
-        ):
-            raise NotOrdinary
-        server, _ = failover.choose(hint, signed, method, new, lambda: self._key(call_id), now)
-        if not server:
-            raise NotOrdinary
-        return server
-
-    def _key(self, call_id: bytes) -> str:
-        """The affinity key. Raises NotOrdinary unless it is the Call-ID."""
+    def _affinity_key(self, call_id: bytes) -> str:
+        """The key of policy call-id. Raises NotOrdinary unless it is the Call-ID."""
         if self._table.convergence != CALL_ID_HEADER:
             raise NotOrdinary
         return call_id.decode("utf-8", "surrogateescape").strip()
@@ -421,15 +452,15 @@ class FastPath:
         if method == b"INVITE" and core.orphans.watchful:
             raise NotOrdinary
         if sender:
-            failover.response_received(sender, (signed, method, status, tag), now)
+            failover.response_received(sender, signed, method, status, tag, now)
         elif method == b"INVITE":
             core.orphans.invite_answered(signed, status >= b"200")
-        core.counters["passed.responses"] += 1
+        self._responses += 1
         if not server:
             return new(Send, (PHONES, start + rest, via.back_address))
         pending = new(PendingDatagram, (server.name, data, side, source, now, 0, False))
         key = beneath(branch, others), method, status, tag
-        failover.response_sent(key, pending, not others)
+        failover.response_sent(server, key, pending, not others)
         return new(Send, (server.name, start + rest, None))
 
 

@@ -92,7 +92,7 @@ class PendingMessages:
         self._counters = counters
         # All are in the order of insertion, nearly that of age.
         self._requests: dict[RequestKey, PendingDatagram] = {}
-        self._one_way: dict[OneWayKey, PendingDatagram] = {}  # to be passed on by the server
+        self.one_way: dict[OneWayKey, PendingDatagram] = {}  # to be passed on by the server
         self._ended: dict[OneWayKey, PendingDatagram] = {}  # one-way, and end at the server
         self._refusals: dict[bytes, Refusal] = {}  # by our branch of the INVITE
         # Requests that were sent to another server too -> the one that had them first.
@@ -103,14 +103,14 @@ class PendingMessages:
 
     def __len__(self) -> int:
         """How many datagrams servers owe somebody something for."""
-        return len(self._requests) + len(self._one_way)
+        return len(self._requests) + len(self.one_way)
 
     @property
     def has_requests(self) -> bool:
         return bool(self._requests)
 
     def clear(self) -> None:
-        for each in (self._requests, self._one_way, self._ended, self._refusals, self.hedged):
+        for each in (self._requests, self.one_way, self._ended, self._refusals, self.hedged):
             each.clear()
         self.moved.clear()
         self._octets = 0
@@ -128,25 +128,25 @@ class PendingMessages:
             datagram = make(PendingDatagram, (*datagram[:4], earlier.received_at, moves, begun))
         requests[key] = datagram
         self._octets = total = self._octets + len(datagram.data)
-        count = len(requests) + len(self._one_way) + len(self._ended)
+        count = len(requests) + len(self.one_way) + len(self._ended)
         if datagram.received_at > self._expiry_due or total > MAX_OCTETS or count > MAX_DATAGRAMS:
             self.expire(datagram.received_at)
 
     def add_one_way(self, key: OneWayKey, datagram: PendingDatagram, ends: bool) -> None:
         """A response or an ACK was sent to a server. `ends`: at that server."""
-        datagrams = self._ended if ends else self._one_way
+        datagrams = self._ended if ends else self.one_way
         earlier = datagrams.pop(key, None)  # popped, so that the new one is the youngest
         if earlier:
             self._octets -= len(earlier.data)
         datagrams[key] = datagram
         self._octets = total = self._octets + len(datagram.data)
-        count = len(self._requests) + len(self._one_way) + len(self._ended)
+        count = len(self._requests) + len(self.one_way) + len(self._ended)
         if datagram.received_at > self._expiry_due or total > MAX_OCTETS or count > MAX_DATAGRAMS:
             self.expire(datagram.received_at)
 
     def _is_full(self) -> bool:
         return self._octets > MAX_OCTETS or (
-            len(self._requests) + len(self._one_way) + len(self._ended) > MAX_DATAGRAMS
+            len(self._requests) + len(self.one_way) + len(self._ended) > MAX_DATAGRAMS
         )
 
     def remove_request(self, key: RequestKey) -> PendingDatagram | None:
@@ -159,7 +159,7 @@ class PendingMessages:
     def remove_one_way(self, key: OneWayKey) -> PendingDatagram | None:
         """The server has passed it on, so no other one needs to. A phone that is told twice that
         another one rings may be told so after the answer."""
-        datagram = self._one_way.pop(key, None)
+        datagram = self.one_way.pop(key, None)
         if datagram:
             self._octets -= len(datagram.data)
         return datagram
@@ -175,14 +175,15 @@ class PendingMessages:
         if datagram and not datagram.begun:
             self._requests[key] = make(PendingDatagram, (*datagram[:6], True))
 
-    def server_of(self, branch: bytes, method: bytes) -> str | None:
+    def server_of(self, branch: bytes, key: RequestKey) -> str | None:
         """Which server has this request, or the INVITE that it belongs to."""
-        datagram = self._requests.get(branch + method)
-        if not datagram and method != b"INVITE":
-            datagram = self._requests.get(branch + b"INVITE")
+        requests = self._requests
+        datagram = requests.get(key)
+        if not datagram and not key.endswith(b"INVITE"):
+            datagram = requests.get(branch + b"INVITE")
         if datagram:
             return datagram.server
-        refusal = self._refusals.get(branch)
+        refusal = self._refusals.get(branch) if self._refusals else None
         return refusal.server if refusal else None
 
     def add_refusal(self, branch: bytes, server: str, own: bool) -> None:
@@ -233,12 +234,12 @@ class PendingMessages:
 
     def count_one_way(self, server: str) -> int:
         """How many responses and ACKs a server has not passed on."""
-        return sum(datagram.server == server for datagram in self._one_way.values())
+        return sum(datagram.server == server for datagram in self.one_way.values())
 
     def take_one_way(self, server: str) -> list[PendingDatagram]:
         """Takes the responses and ACKs that a server has not passed on away from it."""
-        keys = [key for key, datagram in self._one_way.items() if datagram.server == server]
-        taken = [self._one_way.pop(key) for key in keys]
+        keys = [key for key, datagram in self.one_way.items() if datagram.server == server]
+        taken = [self.one_way.pop(key) for key in keys]
         self._octets -= sum(len(datagram.data) for datagram in taken)
         return [datagram._replace(moves=datagram.moves + 1) for datagram in taken]
 
@@ -251,7 +252,7 @@ class PendingMessages:
         """
         self.expire(now)
         requests, self._requests = _split(self._requests, server)
-        one_way, self._one_way = _split(self._one_way, server)
+        one_way, self.one_way = _split(self.one_way, server)
         ended, self._ended = _split(self._ended, server)
         for branch, method, status, _ in one_way:
             settled = requests.pop(branch + method, None) if status.startswith(b"2") else None
@@ -283,7 +284,7 @@ class PendingMessages:
         """Removes what is too old, and the oldest of too much. To be called now and then, also
         while nothing is added."""
         self._expiry_due = now + ONE_WAY_SECONDS
-        for datagrams in (self._one_way, self._ended):
+        for datagrams in (self.one_way, self._ended):
             while datagrams:
                 oldest = next(iter(datagrams))
                 received_at = datagrams[oldest].received_at
@@ -298,7 +299,7 @@ class PendingMessages:
                 return
             self._counters["inflight.expired" if old else "inflight.overflow"] += 1
             self.remove_request(key)
-        for datagrams in (self._ended, self._one_way):
+        for datagrams in (self._ended, self.one_way):
             while datagrams and self._is_full():
                 self._counters["inflight.overflow"] += 1
                 self._octets -= len(datagrams.pop(next(iter(datagrams))).data)

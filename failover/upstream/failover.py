@@ -164,16 +164,17 @@ class Failover:
     # -- what the core tells and asks --------------------------------------------------------------
 
     def choose(
-        self, hint: str, branch: bytes, method: bytes, new: bool, key: Callable[[], str], now: float
+        self, hint: str, branch: bytes, key: RequestKey, new: bool, affinity_key: str, now: float
     ) -> tuple[Server | None, str]:
-        """The server for a phone's request, and why. `hint`: of its Route, or ""; `branch`: ours;
-        `new`: it begins something; `key()`: its affinity key."""
+        """Chooses the server for a phone's request, and says why. `hint`: of its Route, or "";
+        `branch`: ours; `new`: it begins something; `affinity_key`: "" unless the policy is
+        call-id."""
         table = self.table
         hinted = table.by_hint.get(hint) if hint else None
         if hinted and hinted.accepts_dialogs:
             return hinted, "its call began there"
         # A retransmission goes where the request went, and so does the CANCEL of an INVITE.
-        name = self.pending.server_of(branch, method)
+        name = self.pending.server_of(branch, key)
         owner = table.by_name.get(name) if name else None
         if owner and owner.accepts_dialogs:
             return owner, "it has the transaction"
@@ -181,22 +182,22 @@ class Failover:
         if trial:
             self.passive.start_trial(trial, now)
             return trial, "to see whether it handles requests again"
-        chosen = table.choose(key() if table.policy == CALL_ID else "", new)
+        chosen = table.choose(affinity_key, new)
         return chosen, f"{hinted.name} is down" if hinted else table.policy
 
-    def request_sent(
-        self, branch: bytes, method: bytes, to_tag: bytes, datagram: PendingDatagram, ends: bool
-    ) -> None:
-        """A request was passed on to `datagram.server`. `branch`: ours; `ends`: at that server, of
-        an ACK."""
-        server = self.table.by_name[datagram.server]
+    def request_sent(self, server: Server, key: RequestKey, datagram: PendingDatagram) -> None:
+        """A request, but no ACK, was passed on to a server."""
         server.requests += 1
-        if method == b"ACK":
-            self.pending.add_one_way((branch, method, NO_STATUS, to_tag), datagram, ends)
-            return
-        self.pending.add_request(branch + method, datagram)
+        self.pending.add_request(key, datagram)
         if server.unhandled is not None:
-            server.unhandled.add(branch + method)
+            server.unhandled.add(key)
+
+    def ack_sent(
+        self, server: Server, branch: bytes, to_tag: bytes, datagram: PendingDatagram, ends: bool
+    ) -> None:
+        """An ACK was passed on to a server. `branch`: ours; `ends`: at that server."""
+        server.requests += 1
+        self.pending.add_one_way((branch, b"ACK", NO_STATUS, to_tag), datagram, ends)
 
     def request_passed_on(
         self, server: Server, branch: bytes, method: bytes, to_tag: bytes
@@ -212,33 +213,37 @@ class Failover:
             self._begun(server, branch, method)
 
     def response_received(
-        self, server: Server, key: OneWayKey, now: float
+        self, server: Server, branch: bytes, method: bytes, status: bytes, to_tag: bytes, now: float
     ) -> PendingDatagram | None:
-        """A server has sent a response; `key` has our branch. Returns the request, if this is its
-        final answer."""
-        branch, method, status, _ = key
+        """A server has sent a response; `branch` is ours. Returns the request, if this is its final
+        answer."""
         pending = self.pending
         server.responses += 1
         server.last_heard_at = now
-        relayed = pending.remove_one_way(key)
-        if relayed:
-            _count_handled(server, relayed)
+        relayed = None
+        if pending.one_way:
+            relayed = pending.remove_one_way((branch, method, status, to_tag))
+            if relayed:
+                _count_handled(server, relayed)
         if status < b"200":
             self._begun(server, branch, method)
             return None
-        request = pending.remove_request(branch + method)
+        key = branch + method
+        request = pending.remove_request(key)
         if request:
             _count_handled(server, request)
         if pending.hedged:
-            self._count_hedged(server, branch + method)
+            self._count_hedged(server, key)
         if status >= b"300" and method == b"INVITE":
             pending.add_refusal(branch, server.name, own=relayed is None)
         return request
 
-    def response_sent(self, key: OneWayKey, datagram: PendingDatagram, ends: bool) -> None:
-        """A response was passed on to `datagram.server`; `key` has the branch of the Via beneath
-        the server's own. `ends`: there is none, so the request began there."""
-        self.table.by_name[datagram.server].relayed += not ends
+    def response_sent(
+        self, server: Server, key: OneWayKey, datagram: PendingDatagram, ends: bool
+    ) -> None:
+        """A response was passed on to a server; `key` has the branch of the Via beneath the
+        server's own. `ends`: there is none, so the request began there."""
+        server.relayed += not ends
         self.pending.add_one_way(key, datagram, ends)
 
     def end_calls(

@@ -111,7 +111,7 @@ def test_a_persistent_defect_in_the_checks_does_not_keep_the_processor_busy(
 
 
 def test_of_the_datagrams_of_one_turn_a_defect_costs_one(free_port, eventually, monkeypatch):
-    def poisonous(core, data, *_):
+    def poisonous(data, *_):
         return b"poison" in data
 
     port = free_port()
@@ -121,8 +121,9 @@ def test_of_the_datagrams_of_one_turn_a_defect_costs_one(free_port, eventually, 
         plain_phone() as phone,
     ):
         eventually(lambda: state(forwarder, "server1") == "UP")
-        monkeypatch.setattr(Core, "quick", fails(1_000_000, poisonous, Core.quick))
-        monkeypatch.setattr(Core, "receive", fails(1_000_000, poisonous, Core.receive))
+        core = forwarder._core
+        monkeypatch.setattr(core, "quick", fails(1_000_000, poisonous, core.quick))
+        monkeypatch.setattr(core, "receive", fails(1_000_000, poisonous, core.receive))
 
         def twenty():  # on the forwarder's own thread, so that it finds them all in one turn
             for n in range(20):
@@ -222,7 +223,7 @@ def test_telling_that_fails_keeps_nothing_from_being_sent(free_port, eventually,
     ):
         eventually(lambda: state(forwarder, "server1") == "UP")
         monkeypatch.setattr("failover.admin.event_log.EventLog.record", fails(1_000_000))
-        monkeypatch.setattr(Core, "quick", lambda *_: None)
+        monkeypatch.setattr(forwarder._core, "quick", lambda *_: None)
         assert field(ask(phone, ("127.0.0.1", port), "z9hG4bK1"), "X-Server") == "server1"
         servers[0].kill()
         assert field(ask(phone, ("127.0.0.1", port), "z9hG4bK2"), "X-Server") == "server2"

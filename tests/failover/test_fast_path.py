@@ -84,7 +84,7 @@ def remembered(core):
         (s.name, s.requests, s.responses, s.last_heard_at, s.handled, s.unhandled)
         for s in core.table.servers
     ]
-    kept = (flight._requests, flight._one_way, flight._ended)
+    kept = (flight._requests, flight.one_way, flight._ended)
     rows = [{key: tuple(row) for key, row in rows.items()} for rows in kept]
     calls = core.orphans._ringing.items()
     ringing = {key: (c.server, c.data, c.target, c.since, c.rings) for key, c in calls}
@@ -283,7 +283,7 @@ def test_what_died_in_between_is_replayed_alike():
 def caches_of(twins):
     """Of the core that takes the short way."""
     fast = twins.cores[0]._fast_path
-    return [fast._own, fast._own_to_server, fast._vias, fast._routes, fast._records, fast._targets]
+    return [fast._own, fast._own_to_server, fast._vias, fast._routes, fast._records, fast._goals]
 
 
 def reader_of(twins):

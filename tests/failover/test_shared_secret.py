@@ -10,7 +10,7 @@ import threading
 import pytest
 
 from failover.config import shared_secret as secret
-from failover.config.shared_secret import SecretError, open_secret, secret_path
+from failover.config.shared_secret import SecretError, describe, open_secret, secret_path
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="modes of files are POSIX's")
 GOOD = "0123456789abcdef0123456789abcdef"
@@ -70,7 +70,7 @@ def test_a_short_one_is_refused_and_not_written_over(tmp_path):
 
 
 def test_a_folder_and_a_pipe_are_no_secrets(tmp_path):
-    with pytest.raises(SecretError):
+    with pytest.raises(SecretError, match="is not a file"):
         open_secret(tmp_path)
     if hasattr(os, "mkfifo"):
         os.mkfifo(tmp_path / "pipe", 0o600)
@@ -82,6 +82,24 @@ def test_a_link_to_nothing_is_a_sentence(tmp_path):
     (tmp_path / "s").symlink_to(tmp_path / "gone")
     with pytest.raises(SecretError, match="a link to nothing"):
         open_secret(tmp_path / "s")
+    with pytest.raises(SecretError, match="a link to nothing"):
+        describe(tmp_path / "s")
+
+
+@POSIX
+def test_one_that_cannot_be_reached_is_not_taken_for_one_that_is_not_there(tmp_path):
+    """A forwarder of a pair that started with a secret of its own would lose the other's calls."""
+    shut = tmp_path / "shut"
+    shut.mkdir()
+    there = written(shut / "s")
+    if os.geteuid():
+        shut.chmod(0)  # root may enter any folder; what follows holds for root too
+    else:
+        there = there / "under-a-file"
+    for look in (open_secret, describe):
+        with pytest.raises(SecretError, match="let this user read it"):
+            look(there)
+    shut.chmod(0o700)
 
 
 def test_where_it_cannot_be_written_there_is_one_for_this_run_and_a_sentence(tmp_path, monkeypatch):
