@@ -1,4 +1,5 @@
-"""`python -m softphone`: the pair alice and bob, or with --user one phone for any SIP server."""
+"""`python -m softphone`: one's own phone if one was set up, else the pair alice and bob; with
+--user one phone for any SIP server."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ import logging
 import os
 import sys
 
-from softphone.options import parse_phones, parser
+from softphone.options import options_given, parse_phones, parser
 from softphone.password import warning
 
 
@@ -47,7 +48,7 @@ def main(argv: list[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 1
-    return run(wanted)
+    return run(wanted, may_use_own=not options_given(arguments))
 
 
 if __name__ == "__main__":

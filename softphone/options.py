@@ -10,6 +10,7 @@ from plumbing.address import Address, format_address, parse_address
 from sip import VERSION
 from sip.errors import RemoteProtocolError
 from softphone.password import add_options, password_of
+from softphone.settings import SavedAccount
 from softphone.ua.account import Account, normal
 from softphone.ua.keep_alive import PERIOD
 from softphone.ua.session_timer import DEFAULT_INTERVAL, SHORTEST
@@ -45,8 +46,8 @@ def parser() -> argparse.ArgumentParser:
     """The options, with what they are for."""
     options = argparse.ArgumentParser(
         prog="softphone",
-        description="A SIP phone. Without --user: two, alice and bob, that call each other through "
-        "the forwarder.",
+        description="A SIP phone. Without options the one that was set up in its window; until "
+        "then, and with --pair, two, alice and bob, that call each other through the forwarder.",
         epilog="Keys: Enter calls, answers or hangs up; Esc declines or hangs up; "
         "Ctrl+1 and Ctrl+2 choose the phone.",
     )
@@ -75,6 +76,9 @@ def parser() -> argparse.ArgumentParser:
     _add_server_options(options)
     options.add_argument(
         "--tone", action="store_true", help="send a tone even if there is a microphone"
+    )
+    options.add_argument(
+        "--pair", action="store_true", help="the two phones, also if one of your own was set up"
     )
     options.add_argument("-v", "--verbose", action="store_true", help="log every message to stderr")
     options.add_argument("--version", action="version", version=f"softphone {VERSION}")
@@ -161,6 +165,37 @@ def parse_phones(arguments: argparse.Namespace) -> list[PhoneOptions]:
     )
     one = replace(one, realms=tuple(arguments.realm), servers=_servers(arguments.server))
     return [replace(one, direct=arguments.direct, keep_alive=arguments.keep_alive)]
+
+
+def options_given(arguments: argparse.Namespace) -> bool:
+    """Does the command line say which phones are wanted?"""
+    given, default = vars(arguments), vars(parser().parse_args([]))
+    return any(given[name] != default[name] for name in given if name != "verbose")
+
+
+def account_options(account: SavedAccount) -> PhoneOptions:
+    """The phone of an account that was set up in its window. ValueError with a sentence, which
+    begins with the name of the field that is wrong."""
+    try:
+        user, domain = _user_and_domain(account.user.strip())
+    except ValueError as fault:
+        raise ValueError(f"User: {fault}") from None
+    if not user:
+        raise ValueError("User: a name is missing, such as alice")
+    server = account.server.strip()
+    if not server and not domain:
+        raise ValueError("Server: where the phone is to register is missing, such as example.org")
+    try:
+        proxy = parse_address(server or domain, 5060)
+        domain = domain or proxy[0]
+        _ = Account(user, domain).uri
+    except ValueError as fault:
+        raise ValueError(f"Server: {fault}") from None
+    except RemoteProtocolError:
+        raise ValueError(f"User: '{domain}' is no domain; one looks like example.org") from None
+    return PhoneOptions(
+        user, domain, proxy, _own_side_of(proxy), account.password, account.display_name.strip()
+    )
 
 
 def _servers(texts: Sequence[str]) -> tuple[Address, ...]:

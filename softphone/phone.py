@@ -164,6 +164,14 @@ class Phone:
         """Register, or refresh the registration, now."""
         self._run_in_sip_thread(lambda now: self._agent.register(now))
 
+    def unregister(self) -> None:
+        """Take the registration back: nobody can call this phone until it registers again."""
+        self._run_in_sip_thread(lambda now: self._agent.unregister(now))
+
+    def set_password(self, password: str) -> None:
+        """Use another password from now on, and register with it."""
+        self._run_in_sip_thread(lambda now: self._agent.set_password(password, now))
+
     def call(self, target: str) -> None:
         """Call "bob", "bob@host" or "sip:bob@host:port"."""
         self._loop.post(lambda: self._call(target))

@@ -357,15 +357,18 @@ def differences(old: Settings, new: Settings) -> list[str]:
 
 
 def _shown(value: object) -> str:
-    if value in (None, "", (), {}):
-        return "nothing"
+    """A value as the file has it; "nothing" for an empty one."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, Mapping):
-        return ", ".join(f"{name} {link}" for name, link in value.items())
-    if isinstance(value, tuple):
-        return (
-            ", ".join(map(_shown, value)) if isinstance(value[0], tuple) else format_address(value)
-        )
-    return str(value)
+        text = ", ".join(f"{name} {link}" for name, link in value.items())
+    elif isinstance(value, tuple) and value and not isinstance(value[0], tuple):
+        text = format_address(value).removesuffix(":0")  # port 0: none is written
+    elif isinstance(value, tuple):
+        text = ", ".join(map(_shown, value))
+    else:
+        text = "" if value is None else str(value).removesuffix(".0")
+    return text or "nothing"
 
 
 class _Reading:

@@ -1,125 +1,278 @@
-"""Makes the phones, their sound and their window, and runs until the window
-is closed."""
+"""The program: makes the phones, their sound and their window, and runs until the window is
+closed."""
 
 from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
 
+from PySide6.QtCore import QObject, QStandardPaths
 from PySide6.QtWidgets import QApplication, QMessageBox
 
+from softphone import settings as settings_file
+from softphone.call_history import CallHistory
+from softphone.gui import texts
+from softphone.gui.account_dialog import AccountDialog
 from softphone.gui.event_bridge import Bridge
+from softphone.gui.listen_in import ListenInButton
 from softphone.gui.phone_panel import PhonePanel
 from softphone.gui.qapplication import SCREENLESS, application
+from softphone.gui.sound_settings import SoundSettings
 from softphone.gui.theme import install
 from softphone.gui.unix_signals import Interrupt
 from softphone.gui.windows import PairWindow, PhoneSlot, PhonesWindow, PhoneWindow
-from softphone.media.audio_devices import open_devices
-from softphone.media.audio_interfaces import AudioSink, AudioSource, NullSink
+from softphone.media.audio_devices import AudioDevices, DeviceChoice, Microphone
+from softphone.media.audio_interfaces import AudioSink, AudioSource, SwitchedSink
+from softphone.media.call_tone_player import CallTonePlayer
 from softphone.media.tone_generator import ToneSource
-from softphone.options import PhoneOptions
+from softphone.options import PhoneOptions, account_options
 from softphone.phone import Account, Phone
+from softphone.settings import SavedAccount, Settings
 
 LOG = logging.getLogger("qt")
 # Hz; the next phone speaks a third higher, so that one hears and sees who is sending
 LOWEST_TONE = 440.0
 
 
-class NoticeBuffer:
-    """Takes what the sound devices say, also before there is a panel to show it."""
-
-    def __init__(self) -> None:
-        self._last = ""
-        self._panel: PhonePanel | None = None
-
-    def say(self, sentence: str) -> None:
-        self._last = sentence
-        if self._panel is not None:
-            self._panel.set_note(sentence)
-
-    def show_on(self, panel: PhonePanel) -> None:
-        self._panel = panel
-        panel.set_note(self._last)
-
-
-def sound_of(
-    wish: PhoneOptions, number: int, say: Callable[[str], None]
-) -> tuple[AudioSource, AudioSink]:
-    """Microphone and loudspeaker, or a tone where they are missing or not wanted. GUI thread."""
-    tone = ToneSource(LOWEST_TONE * 1.25**number)
-    devices = None if wish.tone else open_devices(tone, say)
-    return devices or (tone, NullSink())
-
-
-def phone_of(wish: PhoneOptions, bridge: Bridge, sound: tuple[AudioSource, AudioSink]) -> Phone:
-    """The phone that was wished for; what happens to it goes over the bridge."""
-    account = Account(wish.user, wish.domain, wish.password, wish.label, wish.realms, wish.servers)
+def phone_of(options: PhoneOptions, bridge: Bridge, sound: tuple[AudioSource, AudioSink]) -> Phone:
+    """The phone that is asked for; what happens to it goes over the bridge."""
+    account = Account(
+        options.user,
+        options.domain,
+        options.password,
+        options.label,
+        options.realms,
+        options.servers,
+    )
     return Phone(
         account,
-        wish.proxy,
-        wish.listen,
+        options.proxy,
+        options.listen,
         bridge.event.emit,
         sound,
-        session_expires=wish.session_expires,
-        direct=wish.direct,
-        keep_alive=wish.keep_alive,
+        session_expires=options.session_expires,
+        direct=options.direct,
+        keep_alive=options.keep_alive,
     )
 
 
-def run(wanted: Sequence[PhoneOptions]) -> int:
-    """Show one window with these phones; returns the exit status when it is closed or the program
-    is interrupted."""
+class Softphone(QObject):
+    """The windows of the program, one after the other: closing one ends the program, unless another
+    was asked for. `folder` holds the settings and the lists of calls."""
+
+    def __init__(self, app: QApplication, folder: Path, pair: Sequence[PhoneOptions]) -> None:
+        super().__init__(app)
+        self._app, self._folder, self._pair = app, folder, pair
+        self._settings, self._fault = self._load()
+        chosen = asdict(self._settings)
+        del chosen["account"]
+        self.devices = AudioDevices(DeviceChoice(**chosen), self)
+        self._next: list[PhoneOptions] | None = None
+        self.window: PhonesWindow | None = None
+        self._players: list[CallTonePlayer] = []
+        self._microphone: Microphone | None = None
+
+    def own_phone(self) -> list[PhoneOptions]:
+        """The phone that was set up; none if there is none, or it makes no sense any more."""
+        try:
+            return [account_options(self._settings.account)] if self._settings.account else []
+        except ValueError as fault:
+            self._fault = str(fault)
+            return []
+
+    def open(self, wanted: Sequence[PhoneOptions]) -> None:
+        """Show a window with these phones; OSError if one cannot have its address."""
+        bridges = [Bridge(self) for _ in wanted]
+        is_pair = len(wanted) > 1
+        sinks = [self._sinks(is_pair) for _ in wanted]
+        phones = [
+            phone_of(one, bridge, (self._source(one, number, is_pair), sink[0]))
+            for number, (one, bridge, sink) in enumerate(zip(wanted, bridges, sinks, strict=True))
+        ]
+        slots = [
+            PhoneSlot(one.label, phone, bridge, one.target, history=self._history(one, is_pair))
+            for one, phone, bridge in zip(wanted, phones, bridges, strict=True)
+        ]
+        window = PairWindow(slots[0], slots[1]) if is_pair else PhoneWindow(slots[0])
+        self._add_sound(window, wanted, bridges, sinks)
+        for panel in window.panels:
+            self._add_entries(panel, wanted)
+        try:
+            for phone in phones:
+                phone.start()
+        except OSError:
+            for phone in phones:
+                phone.stop(0.0)
+            raise
+        self.window, self._next = window, None
+        window.gone.connect(self._on_gone)
+        window.show()
+        LOG.info("the window is open: %s", window.windowTitle())
+
+    def close(self) -> None:
+        """End the program."""
+        self._next = None
+        if self.window is not None:
+            self.window.close()
+
+    def stop(self) -> None:
+        """No window is left: let the devices go."""
+        self.devices.stop()
+
+    # -- sound -------------------------------------------------------------------------------------
+
+    def _source(self, options: PhoneOptions, number: int, is_pair: bool) -> AudioSource:
+        if is_pair or options.tone or not self.devices.has("microphone"):
+            return ToneSource(LOWEST_TONE * 1.25**number)
+        self._microphone = self._microphone or self.devices.microphone()
+        return self._microphone
+
+    def _sinks(self, is_pair: bool) -> tuple[AudioSink, AudioSink]:
+        """What a phone's calls play to, and what rings. In the pair both are off at first."""
+        loudspeaker, ringer = self.devices.loudspeaker(), self.devices.loudspeaker("ringer")
+        if is_pair:
+            return SwitchedSink(loudspeaker), SwitchedSink(ringer)
+        return loudspeaker, ringer
+
+    def _add_sound(
+        self,
+        window: PhonesWindow,
+        wanted: Sequence[PhoneOptions],
+        bridges: Sequence[Bridge],
+        sinks: Sequence[tuple[AudioSink, AudioSink]],
+    ) -> None:
+        self._players = []
+        for bridge, (loudspeaker, ringer) in zip(bridges, sinks, strict=True):
+            player = CallTonePlayer(ringer, loudspeaker)
+            self.devices.adopt(player)
+            bridge.event.connect(player.show_event)
+            self._players.append(player)
+        if len(wanted) > 1:
+            switched = [[each for each in pair if isinstance(each, SwitchedSink)] for pair in sinks]
+            why_not = "" if self.devices.has("loudspeaker") else texts.NOTHING_TO_LISTEN_WITH
+            names = [one.label for one in wanted]
+            window.add_below(ListenInButton(names, switched, why_not))
+        else:
+            panel = window.panels[0]
+            missing = "" if wanted[0].tone else self.devices.why_no_sound()
+            panel.set_note(self._fault or missing)
+            self.devices.said.connect(lambda said: panel.set_note(said or missing))
+
+    def show_sound_settings(self) -> None:
+        """Open the window in which devices are chosen."""
+        self._microphone = self._microphone or self.devices.microphone()
+        dialog = SoundSettings(self.devices, self._microphone, self._players[0], self.window)
+        dialog.chosen.connect(lambda choice: self._save(replace(self._settings, **asdict(choice))))
+        dialog.open()
+
+    # -- account -----------------------------------------------------------------------------------
+
+    def show_account(self) -> None:
+        """Open the sheet in which one's own phone is set up."""
+        dialog = AccountDialog(self._settings.account, self.window)
+        dialog.saved.connect(self._set_account)
+        dialog.open()
+
+    def _set_account(self, account: SavedAccount | None) -> None:
+        self._save(replace(self._settings, account=account))
+        wanted = self.own_phone() or list(self._pair)
+        if wanted:
+            self._reopen(wanted)
+
+    def _keep_password(self, password: str) -> None:
+        """It was typed in the panel of one's own phone."""
+        account = self._settings.account
+        if account is not None:
+            account = replace(account, password=password)
+            self._save(replace(self._settings, account=account))
+
+    def _reopen(self, wanted: list[PhoneOptions]) -> None:
+        if self.window is not None:
+            self.window.close()
+            self._next = wanted
+
+    def _on_gone(self) -> None:
+        wanted = self._next
+        if wanted is None:
+            self._app.quit()
+            return
+        try:
+            self.open(wanted)
+        except OSError as fault:
+            complain(f"The phone cannot start: {fault.strerror or fault}")
+            self.open(list(self._pair))
+
+    def _add_entries(self, panel: PhonePanel, wanted: Sequence[PhoneOptions]) -> None:
+        add = panel.menu.add_entry
+        add("sound", texts.SOUND_ENTRY, self.show_sound_settings)
+        add("account", texts.ACCOUNT_ENTRY, self.show_account, texts.ACCOUNT_TIP)
+        if self._pair and len(wanted) == 1:
+            add("pair", texts.PAIR_ENTRY, lambda: self._reopen(list(self._pair)), texts.PAIR_TIP)
+        if list(wanted) == self.own_phone():
+            panel.password_given.connect(self._keep_password)
+
+    # -- files -------------------------------------------------------------------------------------
+
+    @property
+    def _file(self) -> Path:
+        return self._folder / "softphone.json"
+
+    def _load(self) -> tuple[Settings, str]:
+        try:
+            return settings_file.load(self._file), ""
+        except ValueError as fault:
+            return Settings(), str(fault)
+
+    def _save(self, settings: Settings) -> None:
+        self._settings = settings
+        try:
+            settings_file.save(self._file, settings)
+        except OSError as fault:
+            complain(texts.CANNOT_SAVE.format(reason=fault.strerror or fault))
+
+    def _history(self, options: PhoneOptions, is_pair: bool) -> CallHistory | None:
+        """The pair is a toy on one computer: its calls are not worth a file."""
+        if is_pair:
+            return None
+        name = f"{options.user}@{options.domain}".replace("/", "_").replace(":", "_")
+        return CallHistory(self._folder / f"calls of {name}.jsonl")
+
+
+def settings_folder() -> Path:
+    """Where this system keeps the settings of programs."""
+    kind = QStandardPaths.StandardLocation.GenericConfigLocation
+    return Path(QStandardPaths.writableLocation(kind)) / "call-failover"
+
+
+def run(wanted: Sequence[PhoneOptions], may_use_own: bool = False) -> int:
+    """Show one window with these phones, or if `may_use_own` with the one that was set up; returns
+    the exit status when it is closed or the program is interrupted."""
     app = application(["softphone"])
     app.setApplicationDisplayName("Softphone")
     app.setQuitOnLastWindowClosed(False)  # the phones say goodbye after their window has gone
     install(app)
-    remarks = [NoticeBuffer() for _ in wanted]
-    sounds = [sound_of(wish, number, remarks[number].say) for number, wish in enumerate(wanted)]
-    bridges = [Bridge() for _ in wanted]
-    phones = [phone_of(*each) for each in zip(wanted, bridges, sounds, strict=True)]
-    window = _window(
-        [
-            PhoneSlot(w.label, phone, b, w.target)
-            for w, phone, b in zip(wanted, phones, bridges, strict=True)
-        ]
-    )
-    for remark, panel in zip(remarks, window.panels, strict=True):
-        remark.show_on(panel)
+    pair = wanted if len(wanted) > 1 else []
+    program = Softphone(app, settings_folder(), pair)
+    interrupt = Interrupt(program.close)
     try:
-        for phone in phones:
-            phone.start()
+        program.open((program.own_phone() if may_use_own else []) or wanted)
     except OSError as fault:
-        for phone in phones:
-            phone.stop(0.0)
+        interrupt.close()
+        program.stop()
         return complain(f"The phone cannot start: {fault.strerror or fault}")
-    return _show(app, window, sounds)
-
-
-def _window(seats: list[PhoneSlot]) -> PhonesWindow:
-    return PhoneWindow(seats[0]) if len(seats) == 1 else PairWindow(seats[0], seats[1])
-
-
-def _show(
-    app: QApplication, window: PhonesWindow, sounds: Sequence[tuple[AudioSource, AudioSink]]
-) -> int:
-    interrupt = Interrupt(window.close)
-    window.gone.connect(app.quit)
-    window.show()
-    LOG.info("the window is open: %s", window.windowTitle())
     try:
         return app.exec()
     finally:
         interrupt.close()
-        for device in (device for pair in sounds for device in pair):
-            close = getattr(device, "close", None)  # a device has one, a tone has not
-            if close is not None:
-                close()
+        program.stop()
 
 
 def complain(sentence: str) -> int:
-    """Say why there will be no window: to the terminal, and to a person who started the phone with
-    a double click."""
+    """Say what cannot be done: to the terminal, and to a person who started the phone with a double
+    click."""
     print(f"softphone: {sentence}", file=sys.stderr)
     started_by_click = sys.stderr is None or not sys.stderr.isatty()
     if started_by_click and QApplication.platformName() not in SCREENLESS:

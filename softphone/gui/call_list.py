@@ -30,6 +30,7 @@ from PySide6.QtWidgets import (
 from softphone.call_history import CallHistory, Outcome, PastCall
 from softphone.gui import formatting, texts
 from softphone.gui.theme import GRID, theme
+from softphone.gui.widgets import plain
 
 Index = QModelIndex | QPersistentModelIndex
 OUTCOME, PEER, WHEN, LENGTH, REASON = range(5)
@@ -127,9 +128,10 @@ class CallList(QDialog):
         self._clear.setObjectName("forget_all")
         buttons.addButton(self._call, QDialogButtonBox.ButtonRole.ActionRole)
         buttons.addButton(self._clear, QDialogButtonBox.ButtonRole.ResetRole)
-        for button in buttons.buttons():
+        for button in (self._clear, buttons.button(QDialogButtonBox.StandardButton.Close)):
             button.setAutoDefault(False)
         self._call.setDefault(True)
+        plain(buttons)
         buttons.rejected.connect(self.close)
         self._call.clicked.connect(self._call_selected)
         self._clear.clicked.connect(self._forget_all)

@@ -93,6 +93,13 @@ def _warning() -> QPainterPath:
     return triangle.united(_stroked(triangle, 2.0)).subtracted(mark).simplified()
 
 
+def _headphones() -> QPainterPath:
+    band = QPainterPath(QPointF(4.5, 14.5))
+    band.cubicTo(QPointF(4.5, 2.5), QPointF(19.5, 2.5), QPointF(19.5, 14.5))
+    cups = _rounded(3.2, 13, 4.6, 7, 1.6).united(_rounded(16.2, 13, 4.6, 7, 1.6))
+    return _stroked(band).united(cups).simplified()
+
+
 def _check() -> QPainterPath:
     return (
         _circle(9.5)
@@ -120,6 +127,7 @@ PATHS: dict[str, Callable[[], QPainterPath]] = {
         ((5, 7.5), (19, 7.5)), ((5, 12), (19, 12)), ((5, 16.5), (19, 16.5)), width=2.0
     ),
     "history": lambda: _stroked(_circle(8.5)).united(_lines(((12, 7), (12, 12), (15.5, 14)))),
+    "listen": _headphones,
     "ring": lambda: _stroked(_circle(8.0), 2.6),
     "dot": lambda: _circle(8.0),
     "in": lambda: _lines(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from PySide6.QtCore import Qt, Signal
 from PySide6.QtGui import QAction, QKeySequence
@@ -11,7 +12,7 @@ from PySide6.QtWidgets import QMenu, QWidget
 from softphone.call_history import CallHistory, Outcome, past_call
 from softphone.gui import formatting, texts
 from softphone.gui.call_list import CallList, name_of
-from softphone.ua.events import CallView, Direction
+from softphone.ua.events import CallView, Direction, RegistrationState
 
 
 class PhoneMenu(QMenu):
@@ -30,17 +31,36 @@ class PhoneMenu(QMenu):
         self.redial = self._add("redial", texts.REDIAL, self._redial, "Ctrl+R")
         self.calls = self._add("calls", texts.CALLS, self.show_calls, "Ctrl+H")
         self.calls.setToolTip(texts.CALLS_TIP)
+        self.addSeparator()
+        self.register_again = self._add("register", texts.REGISTER_AGAIN)
+        self.register_again.setToolTip(texts.REGISTER_TIP)
+        self.log_off = self._add("log_off", texts.LOG_OFF)
+        self.log_off.setToolTip(texts.LOG_OFF_TIP)
+        self.addSeparator()
         self.aboutToShow.connect(self._update)
         self._update()
 
-    def _add(self, name: str, text: str, slot: object, keys: str = "") -> QAction:
+    def add_entry(self, name: str, text: str, slot: Callable[[], object], tip: str = "") -> QAction:
+        """Add an entry of the program that shows this phone."""
+        action = self._add(name, text, slot)
+        action.setToolTip(tip)
+        return action
+
+    def show_registration(self, state: RegistrationState) -> None:
+        """Offer what makes sense in this state."""
+        self.log_off.setEnabled(state is not RegistrationState.UNREGISTERED)
+
+    def _add(
+        self, name: str, text: str, slot: Callable[[], object] | None = None, keys: str = ""
+    ) -> QAction:
         """Add an entry that is also a shortcut of the whole panel."""
         action = QAction(text, self)
         action.setObjectName(name)
         if keys:
             action.setShortcut(QKeySequence(keys))
             action.setShortcutContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
-        action.triggered.connect(slot)
+        if slot is not None:
+            action.triggered.connect(lambda: slot())
         self.addAction(action)
         panel = self.parentWidget()
         assert panel is not None

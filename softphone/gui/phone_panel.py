@@ -12,7 +12,7 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import TYPE_CHECKING, Protocol
 
-from PySide6.QtCore import Qt, QTimer
+from PySide6.QtCore import Qt, QTimer, Signal
 from PySide6.QtGui import QKeyEvent, QKeySequence, QShortcut
 from PySide6.QtWidgets import (
     QApplication,
@@ -51,6 +51,9 @@ class PhoneLike(Protocol):
     """What a panel asks of a phone. Every method returns at once; results come back as events."""
 
     def call(self, target: str) -> None: ...
+    def register(self) -> None: ...
+    def unregister(self) -> None: ...
+    def set_password(self, password: str) -> None: ...
     def answer(self) -> None: ...
     def decline(self) -> None: ...
     def hang_up(self) -> None: ...
@@ -81,8 +84,13 @@ PRIMARY: dict[CallState | None, tuple[str, str, str]] = {
 
 
 class PhonePanel(QWidget):
-    """A phone's panel, 264 px wide or wider. `target` is prefilled; `note` is a lasting remark,
+    """`password_given` is emitted with the password that the person has typed after the server had
+    refused another.
+
+    A phone's panel, 264 px wide or wider. `target` is prefilled; `note` is a lasting remark,
     such as on sound; `history` keeps its calls (None: in memory)."""
+
+    password_given = Signal(str)
 
     def __init__(
         self,
@@ -110,10 +118,13 @@ class PhonePanel(QWidget):
         kept = CallHistory() if history is None else history
         self.menu = PhoneMenu(self.label, kept, self)
         self.menu.call.connect(self.call_back)
+        self.menu.register_again.triggered.connect(lambda: phone.register())
+        self.menu.log_off.triggered.connect(lambda: phone.unregister())
         self.menu.missed_changed.connect(self._show_missed)
         self._make_head()
         self.card = CallCard()
         self._make_target(target)
+        self._make_password()
         self._make_buttons()
         self.pad = DialPad(theme().font(Size.TEXT))
         self.pad.pressed.connect(self._press_digit)
@@ -156,6 +167,29 @@ class PhonePanel(QWidget):
         )
         self.target.textChanged.connect(self._show_controls)
         self.digits = DigitsLine()
+
+    def _make_password(self) -> None:
+        self.password = QLineEdit()
+        self.password.setObjectName("password")
+        self.password.setAccessibleName(texts.NEW_PASSWORD)
+        self.password.setEchoMode(QLineEdit.EchoMode.Password)
+        self._use_password = FlatButton(texts.USE_PASSWORD)
+        self._use_password.setObjectName("use_password")
+        self._use_password.allow(True, texts.USE_PASSWORD_TIP)
+        self._use_password.clicked.connect(self._give_password)
+        self._password_row = QWidget()
+        row = QHBoxLayout(self._password_row)
+        row.setContentsMargins(0, 0, 0, 0)
+        row.setSpacing(GRID)
+        row.addWidget(Field(texts.NEW_PASSWORD, self.password), 3)
+        row.addWidget(self._use_password, 1)
+        self._password_row.hide()
+
+    def _give_password(self) -> None:
+        password = self.password.text()
+        self.password.clear()
+        self._phone.set_password(password)
+        self.password_given.emit(password)
 
     def _make_buttons(self) -> None:
         self.primary = FlatButton()
@@ -231,6 +265,7 @@ class PhonePanel(QWidget):
         column.setContentsMargins(2 * GRID, GRID + GRID // 2, 2 * GRID, GRID + GRID // 2)
         column.setSpacing(GRID)
         column.addLayout(head)
+        column.addWidget(self._password_row)
         column.addWidget(self.card)
         column.addWidget(self._note_row)
         column.addLayout(dial)
@@ -240,7 +275,13 @@ class PhonePanel(QWidget):
         column.addStretch(0)
 
     def _make_keys(self) -> None:
-        order: list[QWidget] = [self.menu_button, self.target, self.calls_button]
+        order: list[QWidget] = [
+            self.menu_button,
+            self.password,
+            self._use_password,
+            self.target,
+            self.calls_button,
+        ]
         order += [self.primary, self.secondary, self.hold, self.mute, *self.pad.keys]
         for one, following in pairwise(order):
             QWidget.setTabOrder(one, following)
@@ -271,6 +312,8 @@ class PhonePanel(QWidget):
         if isinstance(event, RegistrationChanged):
             self.registration_mark.show_state(*REGISTRATION_MARKS[event.state])
             self.registration.set_text(words.one_line(event.sentence))
+            self._password_row.setVisible(event.wants_password)
+            self.menu.show_registration(event.state)
         elif isinstance(event, CallChanged):
             self._show_call(event.call)
         elif isinstance(event, CallTurnedAway):
@@ -399,7 +442,11 @@ class PhonePanel(QWidget):
         that a mouse clicked has it too, but whoever dials with the mouse and then presses Enter
         wants to call."""
         focused = self.focusWidget()
-        if isinstance(focused, FlatButton) and not (focused in self.pad.keys and focused.by_mouse):
+        if focused is self.password:
+            self._give_password()
+        elif isinstance(focused, FlatButton) and not (
+            focused in self.pad.keys and focused.by_mouse
+        ):
             focused.click()
         else:
             self.press_primary()

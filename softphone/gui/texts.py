@@ -33,3 +33,49 @@ MENU_TIP = "More of this phone (Alt+M)"
 REDIAL = "Redial"
 REDIAL_NAME = "Redial {name}"
 NOBODY_TO_REDIAL = "Nobody has been called from here yet"
+
+# Listening to the phones of a pair.
+LISTEN_IN = "Listen in: {who}"
+LISTEN_OFF = "off"
+LISTEN_BOTH = "both"
+LISTEN_ALL = "all"
+LISTEN_TIP = "Hear what the phones play, through the loudspeaker of this computer"
+
+# Sound devices.
+SOUND = "Sound"
+SOUND_ENTRY = "Sound ..."
+DEVICE_KINDS = {"microphone": "Microphone", "loudspeaker": "Loudspeaker", "ringer": "Ringer"}
+MICROPHONE_LEVEL = "Level of the microphone"
+SYSTEM_DEVICE = "As the system has it"
+NO_DEVICE = "None found"
+TEST = "Test"
+TEST_NAME = "Test the {name}"
+SPEAK_NOW = "Speak: the bar shows what the microphone hears."
+YOU_SHOULD_HEAR = "You should hear a tone now."
+
+# Registration and account.
+REGISTER_AGAIN = "Register again"
+REGISTER_TIP = "Ask the server now, so that calls reach this phone"
+LOG_OFF = "Log off"
+LOG_OFF_TIP = "Take the registration back: nobody can call this phone then"
+NEW_PASSWORD = "Password"
+USE_PASSWORD = "Register"
+USE_PASSWORD_TIP = "Try this password (Enter)"
+ACCOUNT = "My own phone"
+ACCOUNT_ENTRY = "My own phone ..."
+ACCOUNT_TIP = "Set up a phone for an account of yours; it opens instead of the pair from then on"
+PAIR_ENTRY = "Alice and Bob"
+PAIR_TIP = "Open the pair of phones that call each other"
+ACCOUNT_FIELDS = {
+    "display_name": ("Your name", "What others see, such as Alice Liddell"),
+    "user": ("User", "alice or alice@example.org"),
+    "password": ("Password", "Leave it empty if the server asks for none"),
+    "server": ("Server", "sip.example.org or 192.0.2.1:5060"),
+}
+REMOVE_ACCOUNT = "Forget this account"
+TESTING = "Asking the server ..."
+TEST_WORKS = "It works: the server has registered this phone."
+NO_SERVER_ANSWERS = "No server answers at {server}. Is the address right, and is it reachable?"
+SERVER_UNKNOWN = "{server} cannot be found: {reason}"
+CANNOT_SAVE = "The settings cannot be kept: {reason}"
+NOTHING_TO_LISTEN_WITH = "This computer has no loudspeaker to listen with"

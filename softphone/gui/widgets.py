@@ -11,6 +11,7 @@ from PySide6.QtGui import (
     QEnterEvent,
     QFocusEvent,
     QFontMetricsF,
+    QIcon,
     QMouseEvent,
     QPainter,
     QPaintEvent,
@@ -20,6 +21,7 @@ from PySide6.QtGui import (
     QTextOption,
 )
 from PySide6.QtWidgets import (
+    QDialogButtonBox,
     QHBoxLayout,
     QLabel,
     QLineEdit,
@@ -43,6 +45,12 @@ def tone_of(palette: Palette, name: str) -> Tone:
 def plain_tooltip(text: str) -> str:
     """A tooltip that shows `text` as it is, also if a stranger put mark-up into it."""
     return html.escape(text) if "<" in text else text
+
+
+def plain(buttons: QDialogButtonBox) -> None:
+    """Take the style's coloured pictures off the buttons of a dialog: colour means state."""
+    for button in buttons.buttons():
+        button.setIcon(QIcon())
 
 
 class TextLabel(QLabel):

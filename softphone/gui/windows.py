@@ -11,7 +11,7 @@ from typing import Protocol
 
 from PySide6.QtCore import Qt, Signal
 from PySide6.QtGui import QCloseEvent, QKeySequence, QShortcut
-from PySide6.QtWidgets import QFrame, QHBoxLayout, QWidget
+from PySide6.QtWidgets import QFrame, QHBoxLayout, QVBoxLayout, QWidget
 
 from softphone.call_history import CallHistory
 from softphone.gui import icons
@@ -70,7 +70,14 @@ class PhonesWindow(QWidget):
         self._stopped_phones = 0
         self._gone = False
         self._stopped.connect(self._count_stopped)
-        row = QHBoxLayout(self)
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.setSpacing(0)
+        row = QHBoxLayout()
+        column.addLayout(row, 1)
+        self._bottom = QHBoxLayout()
+        self._bottom.setContentsMargins(2 * GRID, 0, 2 * GRID, GRID)
+        column.addLayout(self._bottom)
         row.setContentsMargins(0, 0, 0, 0)
         row.setSpacing(0)
         row.addStretch(1)
@@ -86,6 +93,10 @@ class PhonesWindow(QWidget):
         theme().changed.connect(self._set_icon)
         self._set_icon()
         self.panels[0].focus_phone()
+
+    def add_below(self, widget: QWidget) -> None:
+        """Put something below the panels that concerns all of them."""
+        self._bottom.addWidget(widget)
 
     @staticmethod
     def _divider() -> QFrame:

@@ -1,9 +1,17 @@
-"""Microphone and loudspeaker through QtMultimedia; everything here is made in the GUI thread.
+"""Microphone, loudspeaker and ringer through QtMultimedia.
 
-Qt's audio objects live in the GUI thread, the session reads and writes in the media thread. Between
-them are bounded rings of 20 ms blocks (a deque's ends need no lock); a full ring loses its oldest
-block, so delay cannot grow. A device is switched on by the first block that is asked of it and off
-after a second without one: no call, no microphone.
+Theory of operation
+  Qt's audio objects live in the thread `audio` of AudioDevices, so that a window that draws cannot
+  make a gap in the sound; a call's session reads and writes in its media thread. Between the two
+  are bounded rings of 20 ms blocks (a deque's ends need no lock); a full ring loses its oldest
+  block, so delay cannot grow.
+
+Rules
+  1. A device is switched on by the first block that is asked of it and off after a second without
+     one: no call, no microphone.
+  2. Which device it is, is looked up at that moment: the one that was chosen, else the system's.
+  3. When devices are plugged or unplugged, a device in use is switched off and on again.
+  4. What cannot be used is said in a sentence, and taken back once it can.
 """
 
 from __future__ import annotations
@@ -12,29 +20,43 @@ import logging
 from array import array
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
-from PySide6.QtCore import QLoggingCategory, QObject, QTimer, Signal, Slot
+from PySide6.QtCore import QLoggingCategory, QMetaObject, QObject, Qt, QThread, QTimer, Signal, Slot
 
-from softphone.media.audio_interfaces import AudioSink, AudioSource, NullSink
 from softphone.media.g711 import BLOCK, RATE
 from softphone.media.resample import FromDevice, PcmFormat, ToDevice
-from softphone.media.tone_generator import ToneSource
 
 LOG = logging.getLogger("media")
 
 RING = 10  # blocks: 200 ms
 FEED = 10  # ms between two looks at the loudspeaker's free space
 IDLE = 1000  # ms without a block until a device is switched off
+STOP_MS = 2000  # how long the audio thread may take to end
+
+Opened = tuple[Any, PcmFormat]
+"""Qt's audio object, not started yet, and the format of its samples."""
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class DeviceChoice:
+    """Which devices the person wants, by Qt's id in hexadecimal; "": the system's default."""
+
+    microphone: str = ""
+    loudspeaker: str = ""
+    ringer: str = ""
 
 
 class _Device(QObject):
-    """The half that lives in the GUI thread. `make` gives Qt's audio object; `say` a sentence to
-    the person."""
+    """One device. `make` gives Qt's audio object, None if there is no such device; it is called in
+    the thread that this object lives in. `say` gets a sentence for the person, "" when all is well
+    again."""
 
     _wanted = Signal()
 
-    def __init__(self, make: Callable[[], Any], name: str, say: Callable[[str], None]) -> None:
+    def __init__(self, make: Callable[[], Opened | None], name: str, say: Say) -> None:
         super().__init__()
         self.ring: deque[array[int]] = deque(maxlen=RING)
         self._make, self._name, self._say = make, name, say
@@ -43,13 +65,14 @@ class _Device(QObject):
         self._used_before = -1
         self._audio: Any = None
         self._io: Any = None
+        self._form = PcmFormat(RATE, 1)
         self._idle = QTimer(self)
         self._idle.setInterval(IDLE)
         self._idle.timeout.connect(self._check)
         self._wanted.connect(self._on)
 
     def use(self) -> None:
-        """Media thread: the device is needed now."""
+        """Any thread: the device is needed now."""
         self._used += 1
         if not self._asked:
             self._asked = True
@@ -57,14 +80,37 @@ class _Device(QObject):
 
     @Slot()
     def _on(self) -> None:
-        self._audio = self._make()
-        self._io = self._audio.start()
-        if self._io is None:
-            self._say(f"The {self._name} cannot be used now; the call goes on without it.")
-            self._audio = None
+        opened = self._make()
+        if opened is None:
+            self._say(f"This computer has no {self._name}; the call goes on without it.")
         else:
-            self._ready()
+            self._audio, self._form = opened
+            self._io = self._audio.start()
+            if self._io is None:
+                self._audio = None
+                self._say(f"The {self._name} cannot be used now; the call goes on without it.")
+            else:
+                self._say("")
+                changed = getattr(self._audio, "stateChanged", None)
+                if changed is not None:
+                    changed.connect(self._on_state)
+                self._ready()
         self._idle.start()
+
+    @Slot(object)
+    def _on_state(self, state: object) -> None:
+        """Qt stops a device by itself only when it has failed or was unplugged."""
+        if self._audio is not None and getattr(state, "name", "") == "StoppedState":
+            self._say(f"The {self._name} was lost; the call goes on without it.")
+            self._audio = self._io = None
+            self._off()
+
+    @Slot()
+    def restart(self) -> None:
+        """Look again which device to use, if it is in use."""
+        if self._asked:
+            self.close()
+            self.use()
 
     @Slot()
     def _check(self) -> None:
@@ -73,13 +119,13 @@ class _Device(QObject):
         else:
             self.close()
 
+    @Slot()
     def close(self) -> None:
-        """GUI thread: switch the device off. The next block that is asked of it switches it on
-        again."""
+        """Switch the device off. The next block that is asked of it switches it on again."""
         self._idle.stop()
-        if self._audio is not None:
-            self._audio.stop()
-        self._audio = self._io = None
+        audio, self._audio, self._io = self._audio, None, None
+        if audio is not None:
+            audio.stop()
         self.ring.clear()
         self._off()
         self._asked = False
@@ -92,14 +138,12 @@ class _Device(QObject):
 
 
 class Microphone(_Device):
-    """An AudioSource."""
+    """An AudioSource. `level`: the peak of the last block, 0 to 1."""
 
-    def __init__(
-        self, make: Callable[[], Any], form: PcmFormat, say: Callable[[str], None] = LOG.warning
-    ) -> None:
+    def __init__(self, make: Callable[[], Opened | None], say: Say = LOG.warning) -> None:
         super().__init__(make, "microphone", say)
-        self._form = form
-        self._convert = FromDevice(form)
+        self.level = 0.0
+        self._convert = FromDevice(self._form)
         self._rest: array[int] = array("h")
 
     def read(self, samples: int) -> array[int]:
@@ -116,6 +160,9 @@ class Microphone(_Device):
         self._rest = array("h")
         self._io.readyRead.connect(self._take)
 
+    def _off(self) -> None:
+        self.level = 0.0
+
     @Slot()
     def _take(self) -> None:
         if self._io is None:
@@ -123,19 +170,23 @@ class Microphone(_Device):
         samples = self._rest + self._convert.convert(bytes(self._io.readAll().data()))
         whole = len(samples) - len(samples) % BLOCK
         for start in range(0, whole, BLOCK):
-            self.ring.append(samples[start : start + BLOCK])
+            block = samples[start : start + BLOCK]
+            self.level = max(map(abs, block)) / 32768
+            self.ring.append(block)
         self._rest = samples[whole:]
 
 
 class Loudspeaker(_Device):
-    """An AudioSink."""
+    """An AudioSink. `name` is what it is called in sentences: loudspeaker or ringer."""
 
     def __init__(
-        self, make: Callable[[], Any], form: PcmFormat, say: Callable[[str], None] = LOG.warning
+        self,
+        make: Callable[[], Opened | None],
+        say: Say = LOG.warning,
+        name: str = "loudspeaker",
     ) -> None:
-        super().__init__(make, "loudspeaker", say)
-        self._form = form
-        self._convert = ToDevice(form)
+        super().__init__(make, name, say)
+        self._convert = ToDevice(self._form)
         self._feed = QTimer(self)
         self._feed.setInterval(FEED)
         self._feed.timeout.connect(self._give)
@@ -161,44 +212,150 @@ class Loudspeaker(_Device):
             room -= size
 
 
-def open_devices(
-    tone: AudioSource | None = None, say: Callable[[str], None] = LOG.warning
-) -> tuple[AudioSource, AudioSink] | None:
-    """The default microphone and loudspeaker; `tone` (or a chime) and silence stand in for the one
-    that is missing.
+class AudioDevices(QObject):
+    """The devices of a program, and the thread they run in. Made and used in the GUI thread.
 
-    None if there is neither, and `say` is told the reason in a sentence. GUI thread, after
-    QGuiApplication is made.
+    `said`: what is wrong with the devices, in sentences, or "". `plugged`: the lists have changed.
+    `fault`: why there is no sound at all, or "".
     """
+
+    said = Signal(str)
+    plugged = Signal()
+    _told = Signal(str, str)
+
+    def __init__(self, choice: DeviceChoice | None = None, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self.choice = choice or DeviceChoice()
+        self._devices: list[_Device] = []
+        self._workers: list[QObject] = []
+        self._sentences: dict[str, str] = {}
+        self._told.connect(self._tell)
+        self._multimedia, self.fault = _multimedia()
+        self._thread = QThread()
+        self._thread.setObjectName("audio")
+        self._media_devices: Any = None
+        if self._multimedia is not None:
+            self._media_devices = self._multimedia.QMediaDevices()
+            self._media_devices.audioInputsChanged.connect(self._on_plugged)
+            self._media_devices.audioOutputsChanged.connect(self._on_plugged)
+        self._thread.start(QThread.Priority.TimeCriticalPriority)
+
+    # -- what there is -----------------------------------------------------------------------------
+
+    def names(self, kind: str) -> list[tuple[str, str]]:
+        """(id, name to show) of each device of this kind: microphone, loudspeaker or ringer."""
+        return [(_id_of(each), each.description()) for each in self._listed(kind)]
+
+    def has(self, kind: str) -> bool:
+        return bool(self._listed(kind))
+
+    def why_no_sound(self) -> str:
+        """What is missing on this computer, in a sentence, or ""."""
+        if self.fault:
+            return self.fault
+        microphone, loudspeaker = self.has("microphone"), self.has("loudspeaker")
+        if not microphone and not loudspeaker:
+            return "This computer has no microphone and no loudspeaker; a tone is sent instead."
+        if not microphone:
+            return "This computer has no microphone; a tone is sent instead."
+        if not loudspeaker:
+            return "This computer has no loudspeaker; the other side cannot be heard."
+        return ""
+
+    # -- devices -----------------------------------------------------------------------------------
+
+    def microphone(self) -> Microphone:
+        microphone = Microphone(lambda: self._open("microphone"), self._sayer("microphone"))
+        self._devices.append(microphone)
+        self.adopt(microphone)
+        return microphone
+
+    def loudspeaker(self, kind: str = "loudspeaker") -> Loudspeaker:
+        """One more player; several may play at once. `kind` may be ringer."""
+        loudspeaker = Loudspeaker(lambda: self._open(kind), self._sayer(kind), kind)
+        self._devices.append(loudspeaker)
+        self.adopt(loudspeaker)
+        return loudspeaker
+
+    def adopt(self, worker: QObject) -> None:
+        """Let an object run in the audio thread. It has a slot `close`, called at the end."""
+        self._workers.append(worker)
+        worker.moveToThread(self._thread)
+
+    def choose(self, choice: DeviceChoice) -> None:
+        """Use these from now on."""
+        if choice != self.choice:
+            self.choice = choice
+            self._restart()
+
+    def stop(self) -> None:
+        """Switch all off and end the thread; twice is fine."""
+        if not self._thread.isRunning():
+            return
+        for worker in self._workers:
+            QMetaObject.invokeMethod(worker, "close", Qt.ConnectionType.BlockingQueuedConnection)
+        self._thread.quit()
+        self._thread.wait(STOP_MS)
+
+    # -- inside ------------------------------------------------------------------------------------
+
+    def _sayer(self, kind: str) -> Say:
+        return lambda sentence: self._told.emit(kind, sentence)
+
+    @Slot(str, str)
+    def _tell(self, kind: str, sentence: str) -> None:
+        if sentence:
+            LOG.warning("%s", sentence)
+        self._sentences[kind] = sentence
+        self.said.emit(" ".join(each for each in self._sentences.values() if each))
+
+    @Slot()
+    def _on_plugged(self) -> None:
+        self._restart()
+        self.plugged.emit()
+
+    def _restart(self) -> None:
+        for device in self._devices:
+            QMetaObject.invokeMethod(device, "restart", Qt.ConnectionType.QueuedConnection)
+
+    def _listed(self, kind: str) -> list[Any]:
+        if self._multimedia is None:
+            return []
+        devices = self._multimedia.QMediaDevices
+        found = devices.audioInputs() if kind == "microphone" else devices.audioOutputs()
+        return list(found)
+
+    def _open(self, kind: str) -> Opened | None:
+        """Audio thread: Qt's object for the device that was chosen, else for the default one."""
+        listed = self._listed(kind)
+        if not listed:
+            return None
+        devices, wanted = self._multimedia.QMediaDevices, getattr(self.choice, kind)
+        is_input = kind == "microphone"
+        default = devices.defaultAudioInput() if is_input else devices.defaultAudioOutput()
+        device = next((each for each in listed if wanted and _id_of(each) == wanted), default)
+        asked, form = choose_format(device)
+        maker = self._multimedia.QAudioSource if is_input else self._multimedia.QAudioSink
+        return maker(device, asked), form
+
+
+def _multimedia() -> tuple[Any, str]:
+    """QtMultimedia, and why it cannot be used, in a sentence."""
     # Which sound systems it tried before it found one is nobody's concern.
     QLoggingCategory.setFilterRules(
         "qt.multimedia.symbolsresolver=false\nqt.multimedia.ffmpeg.info=false"
     )
     try:
-        from PySide6.QtMultimedia import QAudioSink, QAudioSource, QMediaDevices
+        from PySide6 import QtMultimedia
     # QtMultimedia is not installed, or a library it needs (libpulse) is not
     except ImportError as error:
-        say(f"Sound is off, a tone is sent instead: QtMultimedia cannot be loaded ({error}).")
-        return None
-    inputs, outputs = QMediaDevices.audioInputs(), QMediaDevices.audioOutputs()
-    if not inputs and not outputs:
-        say("This computer has no microphone and no loudspeaker; a tone is sent instead.")
-        return None
-    source: AudioSource = tone or ToneSource()
-    sink: AudioSink = NullSink()
-    if inputs:
-        recorder = QMediaDevices.defaultAudioInput()
-        heard, form = choose_format(recorder)
-        source = Microphone(lambda: QAudioSource(recorder, heard), form, say)
-    else:
-        say("This computer has no microphone; a tone is sent instead.")
-    if outputs:
-        player = QMediaDevices.defaultAudioOutput()
-        played, form = choose_format(player)
-        sink = Loudspeaker(lambda: QAudioSink(player, played), form, say)
-    else:
-        say("This computer has no loudspeaker; the other side cannot be heard.")
-    return source, sink
+        fault = f"Sound is off, a tone is sent instead: QtMultimedia cannot be loaded ({error})."
+        return None, fault
+    return QtMultimedia, ""
+
+
+def _id_of(device: Any) -> str:
+    return bytes(device.id().data()).hex()
 
 
 def choose_format(device: Any) -> tuple[Any, PcmFormat]:

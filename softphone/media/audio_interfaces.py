@@ -24,3 +24,15 @@ class NullSink:
 
     def write(self, samples: array[int]) -> None:
         pass
+
+
+class SwitchedSink:
+    """Passes sound on to another sink while `on`."""
+
+    def __init__(self, sink: AudioSink) -> None:
+        self.on = False
+        self._sink = sink
+
+    def write(self, samples: array[int]) -> None:
+        if self.on:
+            self._sink.write(samples)

@@ -11,6 +11,7 @@ import math
 from array import array
 from dataclasses import dataclass
 from enum import Enum
+from functools import cache
 
 from softphone.media.g711 import RATE
 
@@ -51,6 +52,10 @@ class CallToneSource:
         self._period = _samples(tone.value)
         self._at = 0
 
+    def rewind(self) -> None:
+        """Begin with the cadence anew."""
+        self._at = 0
+
     def read(self, samples: int) -> array[int]:
         block = self._period[self._at : self._at + samples]
         while len(block) < samples:
@@ -59,6 +64,7 @@ class CallToneSource:
         return block
 
 
+@cache
 def _samples(cadence: Cadence) -> array[int]:
     """One period of it."""
     period = array("h")

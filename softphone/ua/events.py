@@ -63,9 +63,12 @@ class CallView:
 
 @dataclass(frozen=True)
 class RegistrationChanged:
+    """`wants_password`: it was refused because the password is wrong or missing."""
+
     at: float
     state: RegistrationState
     sentence: str
+    wants_password: bool = False
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from sip.grammar import is_number
 from sip.header import NameAddr
 from sip.message import Request, Response
 from sip.uri import Uri
-from softphone.ua.account import ALLOW, Address
+from softphone.ua.account import ALLOW, Account, Address
 from softphone.ua.address_comparison import is_literal
 from softphone.ua.client_request import ClientRequest
 from softphone.ua.events import RegistrationChanged, RegistrationState
@@ -43,7 +43,6 @@ class Registration:
 
     def __init__(self, layer: TransactionLayer, expires: int) -> None:
         self._layer = layer
-        self._account = layer.account
         self._wanted_expires = expires
         self._asked_expires = expires
         self._call_id, self._tag = layer.new_token(), layer.new_token()
@@ -56,6 +55,10 @@ class Registration:
         self.timers = NamedTimers()
         self.on_accepted: Action = lambda now: None
         self.event = RegistrationChanged(0.0, RegistrationState.UNREGISTERED, "Not registered")
+
+    @property
+    def _account(self) -> Account:
+        return self._layer.account
 
     @property
     def state(self) -> RegistrationState:
@@ -155,7 +158,7 @@ class Registration:
             self._accepted(response, now)
         elif status in (401, 407):
             wrong = why_no_credentials(self._account.username, self._account.password)
-            self._refused(exchange.proofs.why_not or wrong, now)
+            self._refused(exchange.proofs.why_not or wrong, now, not exchange.proofs.why_not)
         elif response is not None and status == 423 and self._lengthen(response):
             self._ask(self._asked_expires, now)
         elif status in TRANSIENT:
@@ -238,12 +241,14 @@ class Registration:
         if self._pending is None:
             self._ask(self._asked_expires, now)
 
-    def _refused(self, sentence: str, now: float) -> None:
+    def _refused(self, sentence: str, now: float, wants_password: bool = False) -> None:
         self.timers.clear()
-        self._become(RegistrationState.REFUSED, sentence, now)
+        self._become(RegistrationState.REFUSED, sentence, now, wants_password)
 
-    def _become(self, state: RegistrationState, sentence: str, now: float) -> None:
-        self.event = RegistrationChanged(now, state, sentence)
+    def _become(
+        self, state: RegistrationState, sentence: str, now: float, wants_password: bool = False
+    ) -> None:
+        self.event = RegistrationChanged(now, state, sentence, wants_password)
         self._layer.emit(self.event)
 
 

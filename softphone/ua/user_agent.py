@@ -12,6 +12,7 @@ a time occupies the phone; another that comes is told 486.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from sip import sdp
 from sip.dialog import TARGET_REFRESHING
@@ -25,6 +26,7 @@ from softphone.ua.call_states import GONE, INCOMING
 from softphone.ua.call_view import turned_away
 from softphone.ua.client_request import Actions
 from softphone.ua.dial_target import CannotBeCalled, target_of_text
+from softphone.ua.digest_auth import DigestCredentials
 from softphone.ua.events import CallState, CallTurnedAway, CallView, RegistrationChanged
 from softphone.ua.incoming_call import IncomingCall
 from softphone.ua.keep_alive import KeepAlive
@@ -160,6 +162,12 @@ class UserAgent:
 
     def register(self, now: float) -> Actions:
         return self._do(lambda: self._registration.register(now))
+
+    def set_password(self, password: str, now: float) -> Actions:
+        """Use another password from now on, and register with it."""
+        self.account = self._layer.account = replace(self.account, password=password)
+        self._layer.credentials = DigestCredentials(self.account, self._layer.new_token)
+        return self.register(now)
 
     def unregister(self, now: float) -> Actions:
         return self._do(lambda: self._registration.unregister(now))

@@ -57,6 +57,15 @@ class FakePhone:
         time.sleep(min(self.stop_takes, timeout))
         self.stopped = True
 
+    def register(self) -> None:
+        self.wishes.append(("register",))
+
+    def unregister(self) -> None:
+        self.wishes.append(("unregister",))
+
+    def set_password(self, password: str) -> None:
+        self.wishes.append(("set_password", password))
+
     def call(self, target: str) -> None:
         self.wishes.append(("call", target))
 
@@ -95,12 +104,13 @@ class FakePhone:
     def clock(self) -> float:
         return self.now
 
-    def register(
+    def tell_registration(
         self,
         state: RegistrationState = RegistrationState.REGISTERED,
         sentence: str = "Registered through server1",
+        wants_password: bool = False,
     ) -> None:
-        self.bridge.event.emit(RegistrationChanged(self.now, state, sentence))
+        self.bridge.event.emit(RegistrationChanged(self.now, state, sentence, wants_password))
 
     def begin(
         self,

@@ -118,7 +118,7 @@ def test_bob_is_busy_and_goes_on_talking_undisturbed():
     assert (carol.state, carol.sentence, carol.call.status) == (ENDED, "Bob is busy", 486)
     assert bob.state is TALKING and len(bob.agent.calls) == 1
     (turned,) = [event.call for event in bob.events if isinstance(event, CallTurnedAway)]
-    assert (turned.peer_name, turned.state, turned.answered_at) == ("carol", ENDED, None)
+    assert (turned.peer_name, turned.state, turned.answered_at) == ("Carol", ENDED, None)
     assert turned.sentence == "Carol called while this phone was busy"
 
 

@@ -9,9 +9,16 @@ from types import SimpleNamespace
 import pytest
 from PySide6.QtCore import QObject, Signal
 
-from softphone.media.audio_devices import RING, Loudspeaker, Microphone, open_devices
+from softphone.media import audio_devices
+from softphone.media.audio_devices import (
+    RING,
+    AudioDevices,
+    DeviceChoice,
+    Loudspeaker,
+    Microphone,
+    choose_format,
+)
 from softphone.media.resample import FromDevice, PcmFormat, Resampler, ToDevice
-from softphone.media.tone_generator import ToneSource
 
 TELEPHONE = PcmFormat(8000, 1)
 
@@ -41,6 +48,7 @@ class FakeAudio:
 
     def __init__(self, io, room=10_000):
         self.io, self.room, self.on = io, room, False
+        self.stateChanged = None
 
     def start(self):
         self.on = self.io is not None
@@ -66,7 +74,7 @@ def fake(qtbot):
 
     def make(kind, io, form=TELEPHONE, **more):
         audio = FakeAudio(io)
-        device = kind(lambda: audio, form, **more)
+        device = kind(lambda: (audio, form) if io is not False else None, **more)
         made.append(device)
         return device, audio
 
@@ -75,44 +83,157 @@ def fake(qtbot):
         device.close()
 
 
-def test_without_devices_there_is_a_sentence_and_no_sound(qapp, monkeypatch):
-    multimedia = SimpleNamespace(
-        QAudioSink=None,
-        QAudioSource=None,
-        QMediaDevices=SimpleNamespace(audioInputs=list, audioOutputs=list),
-    )
-    monkeypatch.setitem(sys.modules, "PySide6.QtMultimedia", multimedia)
-    said = []
-    assert open_devices(say=said.append) is None
-    assert said == ["This computer has no microphone and no loudspeaker; a tone is sent instead."]
+class FakeDevice:
+    """QAudioDevice, as far as it is used."""
+
+    def __init__(self, name, form=None):
+        self.name, self.form = name, form
+
+    def id(self):
+        return SimpleNamespace(data=lambda: self.name.encode())
+
+    def description(self):
+        return self.name
 
 
-def test_without_the_library_there_is_a_sentence_and_no_sound(monkeypatch):
+class FakeMultimedia(QObject):
+    """QtMultimedia with devices that a test plugs and unplugs. `opened`: the names of those that
+    were switched on."""
+
+    def __init__(self):
+        super().__init__()
+        self.inputs, self.outputs, self.opened, self.audios = [], [], [], []
+        outer = self
+
+        class QMediaDevices(QObject):
+            audioInputsChanged = Signal()
+            audioOutputsChanged = Signal()
+            audioInputs = staticmethod(lambda: list(outer.inputs))
+            audioOutputs = staticmethod(lambda: list(outer.outputs))
+            defaultAudioInput = staticmethod(lambda: outer.inputs[0])
+            defaultAudioOutput = staticmethod(lambda: outer.outputs[0])
+
+            def __init__(self):
+                super().__init__()
+                outer.signals = self
+
+        self.QMediaDevices = QMediaDevices
+        self.QAudioSource = self.QAudioSink = self._open
+
+    def _open(self, device, form):
+        self.opened.append(device.name)
+        self.audios.append(FakeAudio(FakeIo()))
+        self.audios[-1].thread = threading.current_thread().name
+        return self.audios[-1]
+
+
+@pytest.fixture
+def system(qapp, monkeypatch):
+    """Devices, and the computer they are plugged into."""
+    multimedia = FakeMultimedia()
+    monkeypatch.setattr(audio_devices, "_multimedia", lambda: (multimedia, ""))
+    monkeypatch.setattr(audio_devices, "choose_format", lambda device: (None, TELEPHONE))
+    made = []
+
+    def make(*inputs, outputs=(), **choice):
+        multimedia.inputs = [FakeDevice(name) for name in inputs]
+        multimedia.outputs = [FakeDevice(name) for name in outputs]
+        chosen = {kind: name.encode().hex() for kind, name in choice.items()}
+        made.append(AudioDevices(DeviceChoice(**chosen)))
+        return made[-1], multimedia
+
+    yield make
+    for devices in made:
+        devices.stop()
+
+
+def test_what_is_missing_is_said(system):
+    assert system()[0].why_no_sound().startswith("This computer has no microphone and no loud")
+    assert "has no microphone; a tone" in system(outputs=["box"])[0].why_no_sound()
+    assert "has no loudspeaker" in system("mic")[0].why_no_sound()
+    assert system("mic", outputs=["box"])[0].why_no_sound() == ""
+
+
+def test_without_the_library_there_is_a_sentence_and_no_sound(qapp, monkeypatch):
     monkeypatch.setitem(sys.modules, "PySide6.QtMultimedia", None)
-    said = []
-    assert open_devices(say=said.append) is None
-    assert "QtMultimedia cannot be loaded" in said[0] and "tone" in said[0]
+    monkeypatch.delattr("PySide6.QtMultimedia", raising=False)
+    devices = AudioDevices()
+    assert "QtMultimedia cannot be loaded" in devices.why_no_sound()
+    assert not devices.has("loudspeaker") and devices.names("microphone") == []
+    devices.stop()
 
 
-# QtMultimedia tries one sound system after another
-@pytest.mark.qt_log_ignore("pipewire", extend=True)
-def test_a_loudspeaker_alone_is_used_with_the_tone(qapp, monkeypatch):
+def test_a_format_is_chosen_that_the_device_has(qapp):
     multimedia = pytest.importorskip("PySide6.QtMultimedia", exc_type=ImportError)
     form = multimedia.QAudioFormat()
     form.setSampleRate(48000)
     form.setChannelCount(2)
     form.setSampleFormat(multimedia.QAudioFormat.SampleFormat.Float)
     device = SimpleNamespace(preferredFormat=lambda: form, isFormatSupported=lambda wanted: False)
-    listed = SimpleNamespace(
-        audioInputs=list, audioOutputs=lambda: [device], defaultAudioOutput=lambda: device
-    )
-    monkeypatch.setattr(multimedia, "QMediaDevices", listed)
-    said, tone = [], ToneSource()
-    source, sink = open_devices(tone, said.append)
-    assert source is tone and isinstance(sink, Loudspeaker)
-    assert sink._form == PcmFormat(48000, 2, "f") and said == [
-        "This computer has no microphone; a tone is sent instead."
-    ]
+    assert choose_format(device)[1] == PcmFormat(48000, 2, "f")
+
+
+def test_the_chosen_device_is_used_and_the_default_where_it_is_gone(system, qtbot):
+    devices, computer = system("built-in", "headset", microphone="headset")
+    microphone = devices.microphone()
+    microphone.read(160)
+    qtbot.waitUntil(lambda: computer.opened == ["headset"])
+    computer.inputs.pop()
+    computer.signals.audioInputsChanged.emit()
+    qtbot.waitUntil(lambda: computer.opened == ["headset", "built-in"])
+    assert not computer.audios[0].on and computer.audios[1].on
+
+
+def test_a_headset_that_is_plugged_in_during_a_call_is_used(system, qtbot):
+    devices, computer = system(outputs=["built-in"], loudspeaker="headset")
+    speaker = devices.loudspeaker()
+    speaker.write(array("h", [0] * 160))
+    qtbot.waitUntil(lambda: computer.opened == ["built-in"])
+    computer.outputs.append(FakeDevice("headset"))
+    computer.signals.audioOutputsChanged.emit()
+    qtbot.waitUntil(lambda: computer.opened == ["built-in", "headset"])
+
+
+def test_devices_run_in_a_thread_of_their_own(system, qtbot):
+    devices, computer = system(outputs=["box"])
+    devices.loudspeaker().write(array("h", [0] * 160))
+    qtbot.waitUntil(lambda: bool(computer.audios))
+    assert computer.audios[0].thread != threading.current_thread().name
+
+
+def test_a_lost_headset_is_said_and_taken_back_with_another(system, qtbot):
+    devices, computer = system("headset")
+    said = []
+    devices.said.connect(said.append)
+    devices.microphone().read(160)
+    qtbot.waitUntil(lambda: bool(computer.audios))
+    computer.inputs.clear()
+    computer.signals.audioInputsChanged.emit()
+    lost = "This computer has no microphone; the call goes on without it."
+    qtbot.waitUntil(lambda: said[-1:] == [lost])
+    computer.inputs.append(FakeDevice("another"))
+    computer.signals.audioInputsChanged.emit()
+    qtbot.waitUntil(lambda: said[-1] == "")
+
+
+def test_another_choice_is_used_at_once(system, qtbot):
+    devices, computer = system(outputs=["box", "headset"])
+    speaker = devices.loudspeaker("ringer")
+    speaker.write(array("h", [0] * 160))
+    qtbot.waitUntil(lambda: computer.opened == ["box"])
+    devices.choose(DeviceChoice(ringer=b"headset".hex()))
+    qtbot.waitUntil(lambda: computer.opened == ["box", "headset"])
+
+
+def test_a_device_that_fails_is_said(fake, qtbot):
+    said = []
+    microphone, audio = fake(Microphone, FakeIo(), say=said.append)
+    audio.stateChanged = None
+    microphone.read(160)
+    qtbot.waitUntil(lambda: audio.on)
+    microphone._on_state(SimpleNamespace(name="StoppedState"))
+    assert said == ["", "The microphone was lost; the call goes on without it."]
+    assert microphone.read(160) == array("h")
 
 
 def test_the_microphone_is_switched_on_by_the_first_block_asked_of_it(fake, qtbot):

@@ -189,7 +189,9 @@ def test_the_keyboard_is_not_lost_when_the_line_gives_way_to_the_call(screen: Sc
 
 
 def test_registration_is_told_in_a_sentence(screen: Screen) -> None:
-    screen.phone.register(RegistrationState.UNREACHABLE, "No server answers; trying again in 2 s")
+    screen.phone.tell_registration(
+        RegistrationState.UNREACHABLE, "No server answers; trying again in 2 s"
+    )
     assert screen.says("registration") == "No server answers; trying again in 2 s"
 
 
@@ -242,7 +244,7 @@ def test_packets_gap_and_levels_come_from_the_media(screen: Screen, qtbot) -> No
 def test_the_result_of_the_last_call_stays_until_the_next(screen: Screen) -> None:
     screen.phone.begin(CallState.CALLING)
     screen.phone.become(CallState.ENDED, "Bob is busy", status=486)
-    screen.phone.register(RegistrationState.REGISTERED, "Registered through server2")
+    screen.phone.tell_registration(RegistrationState.REGISTERED, "Registered through server2")
     assert screen.says("call") == "Bob is busy"
     assert screen.button("primary").text() == "Call"
     screen.phone.begin(CallState.CALLING, "Calling Bob ...", call_id="b")

@@ -78,6 +78,7 @@ QT = {"PySide6", "shiboken6"}
 QT_LIVES_IN = (
     "softphone/gui/",
     "softphone/media/audio_devices.py",
+    "softphone/media/call_tone_player.py",
     "softphone/__main__.py",
     "stage/",
 )

@@ -1,0 +1,190 @@
+"""The sheet in which one's own phone is set up, with a button that tries it at the server."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from PySide6.QtCore import QTimer, Signal
+from PySide6.QtWidgets import (
+    QDialog,
+    QDialogButtonBox,
+    QFormLayout,
+    QLabel,
+    QLineEdit,
+    QPushButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from plumbing.address import format_address
+from softphone.gui import texts
+from softphone.gui.event_bridge import Bridge
+from softphone.gui.theme import GRID
+from softphone.gui.widgets import plain
+from softphone.options import PhoneOptions, account_options
+from softphone.phone import Account, Phone
+from softphone.settings import SavedAccount
+from softphone.ua.events import RegistrationChanged, RegistrationState
+
+PATIENCE_MS = 4000  # how long the server may take until the test says that it does not answer
+STOP_SECONDS = 0.5
+
+
+class RegistrationTest:
+    """One try to register at the server, with a phone of its own. GUI thread.
+
+    `told(sentence, field, works)` is called once: `field` is the one to look at.
+    """
+
+    def __init__(self, options: PhoneOptions, told: Callable[[str, str, bool], None]) -> None:
+        self._told = told
+        self._options = options
+        self._bridge = Bridge()
+        self._bridge.event.connect(self._on_event)
+        account = Account(options.user, options.domain, options.password)
+        self._phone = Phone(account, options.proxy, options.listen, self._bridge.event.emit)
+        self._over = False
+        self._timer = QTimer()
+        self._timer.setSingleShot(True)
+        self._timer.timeout.connect(self._on_silence)
+        self._timer.start(PATIENCE_MS)
+        threading.Thread(target=self._start, name="test-start", daemon=True).start()
+
+    def _start(self) -> None:
+        try:
+            self._phone.start()  # looks the server's name up, which may take seconds
+        except (OSError, RuntimeError) as fault:
+            self._bridge.event.emit(fault)
+
+    def _on_event(self, event: object) -> None:
+        if isinstance(event, OSError):
+            server = format_address(self._options.proxy)
+            reason = event.strerror or str(event)
+            self._end(texts.SERVER_UNKNOWN.format(server=server, reason=reason), "server")
+        elif not isinstance(event, RegistrationChanged):
+            return
+        elif event.state is RegistrationState.REGISTERED:
+            self._end(texts.TEST_WORKS, "", True)
+        elif event.state is RegistrationState.REFUSED:
+            self._end(event.sentence, "password" if event.wants_password else "user")
+
+    def _on_silence(self) -> None:
+        server = format_address(self._options.proxy)
+        self._end(texts.NO_SERVER_ANSWERS.format(server=server), "server")
+
+    def _end(self, sentence: str, field: str, works: bool = False) -> None:
+        if not self._over:
+            self.abandon()
+            self._told(sentence, field, works)
+
+    def abandon(self) -> None:
+        """Nobody waits for it any more."""
+        self._over = True
+        self._timer.stop()
+        phone = self._phone
+        threading.Thread(target=lambda: phone.stop(STOP_SECONDS), name="test-stop").start()
+
+
+class AccountDialog(QDialog):
+    """`saved` is emitted with the SavedAccount on OK, with None if it is to be forgotten."""
+
+    saved = Signal(object)
+
+    def __init__(self, account: SavedAccount | None = None, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.setObjectName("account")
+        self.setWindowTitle(texts.ACCOUNT)
+        self._test: RegistrationTest | None = None
+        form = QFormLayout()
+        self.fields: dict[str, QLineEdit] = {}
+        for name, (label, hint) in texts.ACCOUNT_FIELDS.items():
+            edit = self.fields[name] = QLineEdit(getattr(account, name) if account else "")
+            edit.setObjectName(name)
+            edit.setAccessibleName(label)
+            edit.setPlaceholderText(hint)
+            edit.setMinimumWidth(38 * GRID)
+            form.addRow(label, edit)
+        self.fields["password"].setEchoMode(QLineEdit.EchoMode.Password)
+        self.result_label = QLabel()
+        self.result_label.setObjectName("result")
+        self.result_label.setWordWrap(True)
+        self.result_label.setMinimumHeight(3 * self.result_label.fontMetrics().lineSpacing())
+        buttons = QDialogButtonBox(
+            QDialogButtonBox.StandardButton.Ok | QDialogButtonBox.StandardButton.Cancel
+        )
+        self._ok = buttons.button(QDialogButtonBox.StandardButton.Ok)
+        self.test_button = QPushButton(texts.TEST)
+        self.test_button.setObjectName("test")
+        self.test_button.setAutoDefault(False)
+        buttons.addButton(self.test_button, QDialogButtonBox.ButtonRole.ActionRole)
+        if account is not None:
+            forget = QPushButton(texts.REMOVE_ACCOUNT)
+            forget.setObjectName("forget")
+            forget.setAutoDefault(False)
+            forget.clicked.connect(self._forget)
+            buttons.addButton(forget, QDialogButtonBox.ButtonRole.ResetRole)
+        self.test_button.clicked.connect(self._run_test)
+        buttons.accepted.connect(self._save)
+        plain(buttons)
+        buttons.rejected.connect(self.reject)
+        column = QVBoxLayout(self)
+        column.addLayout(form)
+        column.addWidget(self.result_label)
+        column.addWidget(buttons)
+
+    def account(self) -> SavedAccount:
+        """As it is written now."""
+        text = {name: edit.text() for name, edit in self.fields.items()}
+        password = text.pop("password")
+        return SavedAccount(
+            **{name: each.strip() for name, each in text.items()}, password=password
+        )
+
+    def _options(self) -> PhoneOptions | None:
+        """What a phone needs; None, and the sentence shown at its field, if something is wrong."""
+        try:
+            return account_options(self.account())
+        except ValueError as fault:
+            sentence = str(fault)
+            self._say(sentence, "server" if sentence.startswith("Server") else "user")
+            return None
+
+    def _run_test(self) -> None:
+        options = self._options()
+        if options is not None:
+            self._abandon()
+            self.test_button.setEnabled(False)
+            self._say(texts.TESTING, "")
+            self._test = RegistrationTest(options, self._on_tested)
+
+    def _on_tested(self, sentence: str, field: str, works: bool) -> None:
+        self._test = None
+        self.test_button.setEnabled(True)
+        self._say(sentence, field)
+        if works:
+            self._ok.setFocus()
+
+    def _say(self, sentence: str, field: str) -> None:
+        self.result_label.setText(sentence)
+        if field:
+            self.fields[field].setFocus()
+            self.fields[field].selectAll()
+
+    def _save(self) -> None:
+        if self._options() is not None:
+            self.saved.emit(self.account())
+            self.accept()
+
+    def _forget(self) -> None:
+        self.saved.emit(None)
+        self.accept()
+
+    def _abandon(self) -> None:
+        if self._test is not None:
+            self._test.abandon()
+            self._test = None
+
+    def done(self, result: int) -> None:
+        self._abandon()
+        super().done(result)

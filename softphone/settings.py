@@ -1,0 +1,68 @@
+"""What the phone keeps between two starts: the account and the sound devices that were chosen.
+
+One file of JSON that only its owner may read, because the password is in it. It is written anew as
+a whole and renamed, so that a crash leaves the old one or the new one. No Qt, no network.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from plumbing.file_permissions import OWNER_ONLY
+
+
+@dataclass(frozen=True)
+class SavedAccount:
+    """As its person wrote it: `user` may hold a domain, `server` is HOST or HOST:PORT, "" for the
+    domain's own."""
+
+    user: str
+    server: str = ""
+    display_name: str = ""
+    password: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """`account`: None until one was set up. The devices: Qt's ids, "" for the system's default."""
+
+    account: SavedAccount | None = None
+    microphone: str = ""
+    loudspeaker: str = ""
+    ringer: str = ""
+
+
+def load(path: Path) -> Settings:
+    """The settings in this file; the defaults where there is none. ValueError, with a sentence that
+    says what to do, for one that cannot be read."""
+    try:
+        row: Any = json.loads(path.read_text(encoding="utf-8"))
+        account = row.get("account")
+        return Settings(
+            SavedAccount(**{key: str(account[key]) for key in SavedAccount.__dataclass_fields__})
+            if account
+            else None,
+            *(str(row.get(key, "")) for key in ("microphone", "loudspeaker", "ringer")),
+        )
+    except FileNotFoundError:
+        return Settings()
+    except OSError as fault:
+        raise ValueError(f"{path} cannot be read ({fault.strerror})") from None
+    except (ValueError, KeyError, AttributeError, TypeError):
+        raise ValueError(f"{path} is damaged: remove it, and set the phone up anew") from None
+
+
+def save(path: Path, settings: Settings) -> None:
+    """Write them; OSError if that cannot be done, and the old file is then as it was."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_suffix(".new")
+    new.unlink(missing_ok=True)  # a left-over one might be readable by others
+    with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, OWNER_ONLY), "wb") as file:
+        file.write(json.dumps(asdict(settings), ensure_ascii=False, indent=2).encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(new, path)
