@@ -397,7 +397,9 @@ class DemoController(QObject):
         for name, server in self.servers.items():
             server.forwarder_state = states.get(name, "DOWN")
         up = frozenset(
-            name for name, server in self.servers.items() if server.forwarder_state == "UP"
+            name
+            for name, server in self.servers.items()
+            if server.forwarder_state == "UP" or name == hot  # which may miss a heartbeat
         )
         self.observe(seen.ServersUp(at, up, hot))
         self.window.figure.show_hot(hot)
