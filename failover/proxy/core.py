@@ -463,6 +463,7 @@ class Core:
             datagram.replayed,
             why,
             affinity_key if affinity_key != message.call_id else "",
+            send.data,
         )
         return Outcome((send,), (passed,))
 

@@ -84,8 +84,6 @@ class LadderModel(QAbstractTableModel):
         self.rows: deque[LadderRow] = deque()
         self.zero: float | None = None
         self.times = SINCE_KILL
-        self.text_of: Callable[[LadderRow], str] = lambda row: row.text
-        self.why_no_text: Callable[[], str] = lambda: ""
 
     def add(self, row: LadderRow) -> None:
         if len(self.rows) >= ROWS_KEPT:
@@ -481,9 +479,8 @@ class Ladder(QWidget):
         """All that is known of a row."""
         if not row.source:
             return row.label
-        text = self.model.text_of(row) or self.model.why_no_text()
         head = f"{row.source_address} > {row.target_address}\nCall-ID {row.call_id}\n\n"
-        return head + text.replace("\r\n", "\n")
+        return head + row.text.replace("\r\n", "\n")
 
     def select(self, number: int) -> None:
         self.view.selectionModel().setCurrentIndex(
@@ -495,11 +492,11 @@ class Ladder(QWidget):
     # -- taken away --------------------------------------------------------------------------------
 
     def text(self) -> str:
-        return as_text(self.filter.shown(), self.model.zero or 0.0, self.model.text_of)
+        return as_text(self.filter.shown(), self.model.zero or 0.0)
 
     def pcap(self) -> bytes:
         offset = time.time() - time.monotonic()
-        return as_pcap(self.filter.shown(), self.model.text_of, offset)
+        return as_pcap(self.filter.shown(), offset)
 
     def svg_size(self, rows: Sequence[LadderRow]) -> QSize:
         return QSize(SVG_WIDTH, (len(rows) + 1) * self.painter.height)
