@@ -50,7 +50,7 @@ from slee_mock.sip_adaptor import (
 )
 from slee_mock.store.degraded_mode import CachingStore, DegradedMode
 from slee_mock.store.interface import BadRecord, Conflict, Contended, StoreDown, Transaction
-from slee_mock.store.purge import RETENTION_RULES, Purge
+from slee_mock.store.purge import CLUSTER_RULES, Purge
 from slee_mock.store.records import SIGN_OF_LIFE, Member, replace
 
 REPLAY_BATCH = 16  # calls whose deferred events are replayed in one go
@@ -65,7 +65,8 @@ class Observer(Protocol):
     def warn(self, sentence: str) -> None: ...
 
     def lost(self, sentence: str) -> None:
-        """Something that will be missing from the bills."""
+        """What others will not learn from this server: the end of a call, or its own. Said once,
+        so it is never left out."""
 
     def failed(self, what: str, error: BaseException) -> None:
         """A service raised an exception over `what`."""
@@ -102,7 +103,7 @@ class Node:
         self.degraded = DegradedMode(self.router, self.store, self._count_bills)
         self._timers = Timers(self.router)
         rules = (line for each in self.services for line in getattr(each, "keeps", ()))
-        self._retention = Purge((*RETENTION_RULES, *rules))
+        self._retention = Purge((*CLUSTER_RULES, *rules))
         self._membership = Membership(member)
         self._pending = PendingTransactions()
         self.counts: collections.Counter[tuple[str, str]] = collections.Counter()
@@ -136,7 +137,7 @@ class Node:
             self.degraded.replay(10 * REPLAY_BATCH)
             self.sign(now, stopped=True)
         except (StoreDown, Conflict) as error:
-            self._observer.warn(f"the others were not told that this server stops: {error}")
+            self._observer.lost(f"the others were not told that this server stops: {error}")
         if self.degraded.deferred:
             self._observer.lost(
                 f"the store did not come back in time: bills will lack {self.degraded.describe()}"

@@ -33,7 +33,7 @@ METHODS = frozenset(
 )
 ROLES = frozenset({"hot", "live", "replica"})
 KEPT_FIELD = "Failover-Kept"
-MOST_SECONDS_KEPT = 30 * 86_400.0  # as long as an answered call is kept (purge.ENDLESS)
+MOST_SECONDS_KEPT = 30 * 86_400.0  # as long as an answered call is kept (billing.ABANDONED_SECONDS)
 
 _SECONDS = re.compile(r"\d{1,7}(\.\d{1,9})?", re.ASCII)
 

@@ -13,8 +13,9 @@ from typing import Any
 
 from plumbing.http_server import Handler, HttpRequest, HttpResponse
 from slee_mock.management import csv_export
+from slee_mock.management.metrics import metrics
 from slee_mock.management.queries import Queries, Unreadable
-from slee_mock.management.snapshot import Snapshot, metrics
+from slee_mock.management.snapshot import Snapshot
 
 
 def routes(queries: Queries) -> dict[tuple[str, str], Handler]:

@@ -17,11 +17,28 @@ from slee_mock.container.events import (
     TimerEvent,
 )
 from slee_mock.container.sbb import Entity, InitialEvent, the_call, timer_of
-from slee_mock.services.bill_record import Bill, ServedBy, never_acknowledged, with_event
+from slee_mock.services.bill_record import (
+    Bill,
+    ServedBy,
+    ended_at,
+    never_acknowledged,
+    with_event,
+)
+from slee_mock.services.call_record import Call
 from slee_mock.store.interface import Transaction
+from slee_mock.store.purge import DAY_SECONDS, RetentionRule
 from slee_mock.store.records import Member, replace
 
 MOST_CARRIERS = 64
+MOST_BILLS = 10_000  # kept however old they are
+ABANDONED_SECONDS = 30 * DAY_SECONDS  # after these both phones have abandoned an answered call
+
+
+def _is_old(bill: Bill, now: float) -> bool:
+    ended = ended_at(bill, now)
+    if ended is None:
+        return now - (bill.answered or bill.offered) > ABANDONED_SECONDS
+    return now - ended > DAY_SECONDS
 
 
 class Billing:
@@ -31,6 +48,7 @@ class Billing:
     name = "billing"
     records = (Bill,)
     events = (InitialEvent(CallEvent, name=the_call), timer_of(Bill))
+    keeps = (RetentionRule(Bill, MOST_BILLS, _is_old, companion=Call),)
 
     def __init__(self, server: str, tariff: str, currency: str) -> None:
         self._server, self._tariff, self._currency = server, tariff, currency

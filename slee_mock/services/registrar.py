@@ -33,6 +33,7 @@ from slee_mock.container.events import Event, Outcome, RequestEvent, legible
 from slee_mock.container.sbb import Entity, InitialEvent
 from slee_mock.services.bindings_record import Binding, Bindings, LastRegister, address_of_record
 from slee_mock.sip_adaptor import LocalResponses
+from slee_mock.store.purge import DAY_SECONDS, RetentionRule
 
 DEFAULT_EXPIRES = 3600  # seconds; also what a malformed wish means (RFC 3261 10.2.1.1)
 MOST_EXPIRES = 3600
@@ -40,6 +41,7 @@ LEAST_EXPIRES = 10
 MOST_BINDINGS = 10  # alive at once, per address-of-record
 MEMORY_SECONDS = PATIENCE  # seconds for which a Call-ID is remembered beyond its bindings
 MOST_REMEMBERED = 20  # Call-IDs, per address-of-record
+MOST_USERS = 1_000  # whose records are kept however old they are
 MOST_SHOWN = 60  # characters of a contact in a Warning
 
 _Q = re.compile(r"(0(\.[0-9]{0,3})?|1(\.0{0,3})?)\Z")
@@ -62,12 +64,20 @@ def _whose(event: RequestEvent) -> str:
     return address_of_record(event.request.to.uri)
 
 
+def _are_old(bindings: Bindings, now: float) -> bool:
+    """All have expired, and no old REGISTER can be on its way any more."""
+    ends = (each.expires_at for each in bindings.bindings)
+    last = max((*ends, *(each.wall for each in bindings.heard)), default=0.0)
+    return now - last > DAY_SECONDS
+
+
 class Registrar:
     """`server` is written into the bindings it takes, for people to see."""
 
     name = "registrar"
     records = (Bindings,)
     events = (InitialEvent(RequestEvent, name=_whose, when=_is_register),)
+    keeps = (RetentionRule(Bindings, MOST_USERS, _are_old),)
 
     def __init__(self, answers: LocalResponses, server: str = "") -> None:
         self._answers = answers

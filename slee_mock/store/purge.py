@@ -2,11 +2,11 @@
 
 Rules
 1. Per kind the newest rows stay in any case (RetentionRule.newest). Older ones are deleted if the
-   rule calls them old, which none does before a day has passed: no bill is lost before somebody
-   could have read it, and no record while a phone may still send a message that needs it.
+   rule calls them old. The rule of a record that a phone's message may still need, or that somebody
+   may still want to read, lets at least a day pass.
 2. A row that cannot be read stays, for its age is unknown. A rule that raises an exception over a
    record keeps it: one row must not end the purge.
-3. A bill takes its call with it, in one transaction.
+3. A bill and its call are deleted in one transaction (RetentionRule.companion).
 
 One walk goes from the newest rows that may be deleted to the oldest, BATCH rows of each kind at a
 time, so that a call of `delete_old` takes milliseconds; the marks are kept in between. Every server
@@ -18,60 +18,44 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from slee_mock.services.bill_record import Bill, ended_at
-from slee_mock.services.bindings_record import Bindings
-from slee_mock.services.call_record import Call
 from slee_mock.store.interface import Damaged, Transaction
 from slee_mock.store.records import ClockOffset, Member, Record
 
-DAY = 86_400.0
-ENDLESS = 30 * DAY  # after so long an answered call has been abandoned by both phones
+DAY_SECONDS = 86_400.0
 BATCH = 50  # rows read at once, in a few milliseconds
 
 
-def bill_is_old(bill: Bill, now: float) -> bool:
-    ended = ended_at(bill, now)
-    if ended is None:
-        return now - (bill.answered or bill.offered) > ENDLESS
-    return now - ended > DAY
-
-
-def bindings_are_old(bindings: Bindings, now: float) -> bool:
-    """All have expired, and no old REGISTER can be on its way any more."""
-    ends = (each.expires_at for each in bindings.bindings)
-    return now - max((*ends, *(each.wall for each in bindings.heard)), default=0.0) > DAY
-
-
-def member_is_old(member: Member, now: float) -> bool:
-    return now - member.last_seen > DAY
-
-
-def offset_is_old(offset: ClockOffset, now: float) -> bool:
-    """Always: only the newest boots matter."""
-    return True
-
-
 class RetentionRule(NamedTuple):
-    """`newest` rows of this kind are never deleted; others if `old(record, now)`. A service that
-    saves records of its own has rules for them in its attribute `keeps`."""
+    """`newest` rows of this kind are never deleted; others if `old(record, now)`, each together
+    with the row of the kind `companion` that has the same key. A service has the rules for its
+    records in its attribute `keeps`."""
 
     kind: type[Record]
     newest: int
     old: Callable[[Any, float], bool]
+    companion: type[Record] | None = None
 
 
-RETENTION_RULES = (
-    RetentionRule(Bill, 10_000, bill_is_old),
-    RetentionRule(Bindings, 1_000, bindings_are_old),
-    RetentionRule(Member, 100, member_is_old),
-    RetentionRule(ClockOffset, 100, offset_is_old),
+def _member_is_old(member: Member, now: float) -> bool:
+    return now - member.last_seen > DAY_SECONDS
+
+
+def _offset_is_old(offset: ClockOffset, now: float) -> bool:
+    """Always: only the newest boots matter."""
+    return True
+
+
+# for the records that are no service's
+CLUSTER_RULES = (
+    RetentionRule(Member, 100, _member_is_old),
+    RetentionRule(ClockOffset, 100, _offset_is_old),
 )
 
 
 class Purge:
     """`delete_old` reads the next few rows; call it from time to time."""
 
-    def __init__(self, rules: tuple[RetentionRule, ...] = RETENTION_RULES) -> None:
+    def __init__(self, rules: tuple[RetentionRule, ...]) -> None:
         self._rules = rules
         self._walks: dict[RetentionRule, int] = {}  # the mark to go on from, of unfinished walks
 
@@ -83,17 +67,18 @@ class Purge:
         deleted: list[Record] = []
         for rule, before in walks.items():
             rows, mark = transaction.walk(rule.kind, BATCH, before)
-            deleted += [
+            old = [
                 each
                 for each in rows
                 if not isinstance(each, Damaged) and _is_old(rule.old, each, now)
             ]
+            deleted += old
+            if rule.companion is not None:
+                found = [transaction.read_if_intact(rule.companion, each.key) for each in old]
+                deleted += [each for each in found if each]
             if mark is not None:
                 unfinished[rule] = mark
-        calls = [
-            transaction.read_if_intact(Call, bill.key) for bill in deleted if isinstance(bill, Bill)
-        ]
-        transaction.commit((), [*deleted, *(call for call in calls if call)])
+        transaction.commit((), deleted)
         self._walks = unfinished
         return bool(unfinished)
 

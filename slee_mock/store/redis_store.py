@@ -21,6 +21,7 @@ every second.
 from __future__ import annotations
 
 import contextlib
+import re
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -29,6 +30,7 @@ from typing import Any, NoReturn
 from slee_mock.store.interface import BadName, ConditionalWrite, Conflict, Marked, Row, StoreDown
 from slee_mock.store.redis_url import RedisPlace
 
+LEAST_LIBRARY = (8, 1)  # version of the client library that has all that is used here
 PREFIX = "call-failover:"  # tells our keys from other programs' in the same database
 REPLICATION_SECONDS = 0.15  # in which a replica must have confirmed a change
 ANSWER_SECONDS = 0.2  # to wait for an answer
@@ -114,7 +116,9 @@ return found[2] and {string.format('%d', found[2])} or {}
 
 
 def _redis_library() -> Any:
-    """The client library, which only this store needs. Raises StoreDown if it is not installed."""
+    """The client library, which only this store needs. Raises StoreDown if it is not installed, or
+    too old: before LEAST_LIBRARY a connection does not tell whether it is open, nor an error its
+    code."""
     try:
         import redis
     except ImportError:
@@ -122,6 +126,14 @@ def _redis_library() -> Any:
             "a store in Redis needs Python's client library for it: pip install redis "
             f"(for {sys.executable})"
         ) from None
+    found = re.match(r"(\d+)\.(\d+)", getattr(redis, "__version__", ""))
+    if found and (int(found[1]), int(found[2])) < LEAST_LIBRARY:
+        least = ".".join(map(str, LEAST_LIBRARY))
+        raise StoreDown(
+            f"a store in Redis needs Python's client library for it in version {least} or later, "
+            f"and {redis.__version__} is installed: pip install --upgrade redis "
+            f"(for {sys.executable})"
+        )
     return redis
 
 

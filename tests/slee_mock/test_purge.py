@@ -7,21 +7,23 @@ from slee_kit import Cluster, DictStore, answer, in_dialog, invite, register
 
 from slee_mock.server import Server
 from slee_mock.services.bill_record import Bill, ServedBy
+from slee_mock.services.billing import ABANDONED_SECONDS, Billing
 from slee_mock.services.bindings_record import Binding, Bindings
 from slee_mock.services.call_record import Call
-from slee_mock.services.registrar import MEMORY_SECONDS
+from slee_mock.services.registrar import MEMORY_SECONDS, Registrar
 from slee_mock.settings import Settings
 from slee_mock.store.interface import ConditionalWrite, Conflict, Row, Transaction
-from slee_mock.store.purge import BATCH, DAY, ENDLESS, RETENTION_RULES, Purge
+from slee_mock.store.purge import BATCH, CLUSTER_RULES, DAY_SECONDS, Purge
 from slee_mock.store.records import Member
 from slee_mock.store.sqlite_store import SqliteStore
 
+RULES = (*CLUSTER_RULES, *Billing.keeps, *Registrar.keeps)
 NOW = 1_800_000_000.0
 
 
 def few(newest: int) -> Purge:
     """With as few rows kept as a test can fill in."""
-    return Purge(tuple(each._replace(newest=newest) for each in RETENTION_RULES))
+    return Purge(tuple(each._replace(newest=newest) for each in RULES))
 
 
 @pytest.fixture(params=["dict", "sqlite"])
@@ -61,7 +63,7 @@ def test_a_row_is_removed_only_as_it_was_read(store):
 
 
 def test_ended_calls_go_after_a_day_and_only_beyond_the_newest(store):
-    ages = {"old": DAY + 1, "young": DAY - 1, "newest-but-old": DAY + 1}
+    ages = {"old": DAY_SECONDS + 1, "young": DAY_SECONDS - 1, "newest-but-old": DAY_SECONDS + 1}
     for name, age in ages.items():
         call(store, name, offered=NOW - age - 60, answered=NOW - age - 50, ended=NOW - age)
     swept(store, few(1))
@@ -69,9 +71,11 @@ def test_ended_calls_go_after_a_day_and_only_beyond_the_newest(store):
 
 
 def test_a_call_that_nobody_ended_is_not_ended_by_its_age(store):
-    call(store, "rang", offered=NOW - DAY - 300)
-    call(store, "long", offered=NOW - DAY * 2, answered=NOW - DAY * 2)
-    call(store, "vanished", offered=NOW - ENDLESS - 9, answered=NOW - ENDLESS - 1)
+    call(store, "rang", offered=NOW - DAY_SECONDS - 300)
+    call(store, "long", offered=NOW - DAY_SECONDS * 2, answered=NOW - DAY_SECONDS * 2)
+    call(
+        store, "vanished", offered=NOW - ABANDONED_SECONDS - 9, answered=NOW - ABANDONED_SECONDS - 1
+    )
     swept(store, few(0))
     assert left(store) == ["long"]
 
@@ -81,7 +85,10 @@ def test_more_calls_than_one_sweep_looks_at_are_swept_past_those_that_stay(store
         # in the middle, so that what is behind them must be reached
         stays = BATCH // 2 < number <= BATCH * 3 // 2
         call(
-            store, f"c{number}", answered=NOW - 3 * DAY, ended=NOW - (DAY - 9 if stays else DAY + 9)
+            store,
+            f"c{number}",
+            answered=NOW - 3 * DAY_SECONDS,
+            ended=NOW - (DAY_SECONDS - 9 if stays else DAY_SECONDS + 9),
         )
     swept(store, few(0))
     assert len(left(store)) == BATCH and left(store) == left(store, "call")
@@ -107,7 +114,7 @@ def test_a_sweep_reads_no_row_twice_however_many_it_has_passed(store, monkeypatc
 
 
 def test_users_and_members_long_gone_are_forgotten(store):
-    gone = NOW - DAY - MEMORY_SECONDS
+    gone = NOW - DAY_SECONDS - MEMORY_SECONDS
     for name, expires in (("gone", gone), ("back", NOW + 60), ("lately", NOW - 60)):
         binding = Binding("sip:x@y", "r1", 4, expires_at=expires, refreshed_at=expires - 60)
         Transaction(store).commit(
@@ -155,7 +162,7 @@ def test_what_changes_while_it_is_swept_stays():
     cluster.one(register())
     cluster.one(answer(cluster.one(invite()), 200))
     cluster.one(in_dialog("BYE"))
-    cluster.now += DAY + 1
+    cluster.now += DAY_SECONDS + 1
     another = Call("c1", "again", 1, "b", "u", "t", cluster.now)
     cluster.store.before_save = lambda: Transaction(cluster.store).commit([another])
     retention = few(0)
@@ -170,7 +177,7 @@ def test_what_a_sweep_finds_is_not_read_a_second_time():
     """In a Redis each row would be a journey of its own, on the thread that answers heartbeats."""
     store = Reading()
     for number in range(20):
-        call(store, f"c{number}", offered=NOW - 3 * DAY, ended=NOW - 2 * DAY)
+        call(store, f"c{number}", offered=NOW - 3 * DAY_SECONDS, ended=NOW - 2 * DAY_SECONDS)
     store.read.clear()
     swept(store, few(5))
     assert len(left(store)) == 5 and set(store.read) == {"call"}

@@ -163,18 +163,33 @@ def test_a_password_where_none_is_needed_and_a_database_that_is_not_there_are_to
         connect(f"redis://127.0.0.1:{server.port}/99")
 
 
-def test_without_the_client_library_the_remedy_is_told(tmp_path):
-    (tmp_path / "redis.py").write_text("raise ImportError('not here')")
+@pytest.mark.parametrize(
+    ("module", "sentence"),
+    [
+        (
+            "raise ImportError('not here')",
+            "a store in Redis needs Python's client library for it: pip install redis",
+        ),
+        (
+            "__version__ = '6.4.0'",
+            "a store in Redis needs Python's client library for it in version 8.1 or later, and "
+            "6.4.0 is installed: pip install --upgrade redis",
+        ),
+    ],
+    ids=["not installed", "too old"],
+)
+def test_without_the_client_library_the_remedy_is_told(tmp_path, module, sentence):
+    (tmp_path / "redis.py").write_text(module)
     script = (
         f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from slee_mock.__main__ import main\n"
+        "sys.exit(main(['--store', 'redis://127.0.0.1:1/0', '--listen', '127.0.0.1:0', "
+        "'--management', '']))"
     )
-    script += "sys.exit(main(['--store', 'redis://127.0.0.1:1/0', '--listen', '127.0.0.1:0', '--management', '']))"
     done = subprocess.run(
         [sys.executable, "-S", "-c", script], capture_output=True, text=True, timeout=HELLO
     )
     assert done.returncode == 1
-    said = f"a store in Redis needs Python's client library for it: pip install redis (for {sys.executable})"
-    assert done.stderr == f"slee_mock: {said}\n"
+    assert done.stderr == f"slee_mock: {sentence} (for {sys.executable})\n"
 
 
 def test_a_replica_is_not_taken_for_the_store(server, connect, tmp_path, free_port):

@@ -19,10 +19,11 @@ from plumbing.udp_socket import bind_udp
 from slee_mock import server as server_module
 from slee_mock.container.deployment import DeployError
 from slee_mock.server import Server
+from slee_mock.services.billing import Billing
 from slee_mock.settings import Settings
 from slee_mock.start_errors import StartError
 from slee_mock.store.interface import ConditionalWrite, Conflict, StoreDown, Transaction
-from slee_mock.store.purge import DAY, RETENTION_RULES, Purge
+from slee_mock.store.purge import CLUSTER_RULES, DAY_SECONDS, Purge
 from slee_mock.store.records import ClockOffset
 from slee_mock.store.sqlite_store import SqliteStore
 
@@ -128,6 +129,18 @@ def test_a_page_is_read_and_the_server_stops_while_another_program_has_the_store
     lock.close()
 
 
+def test_a_server_that_stops_without_its_store_says_who_was_not_told_though_it_has_just_warned(
+    settings, path, eventually, caplog
+):
+    server = Server(settings)
+    server.start()
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as lock:
+        lock.execute("BEGIN IMMEDIATE")
+        eventually(lambda: "requests that need it are answered 503" in caplog.text)
+        server.stop()
+    assert "the others were not told that this server stops: " in caplog.text
+
+
 def test_a_reader_that_does_not_end_keeps_nothing_else_open(settings, path, monkeypatch):
     entered, leave = threading.Event(), threading.Event()
     open_store = server_module.open_store
@@ -201,7 +214,7 @@ def test_a_deploy_that_goes_wrong_is_a_sentence(tmp_path, monkeypatch, body, sen
 # -- growth ----------------------------------------------------------------------------------------
 
 
-def swept(store, retention, wall=DAY):
+def swept(store, retention, wall=DAY_SECONDS):
     while retention.delete_old(Transaction(store), wall):
         continue
 
@@ -210,7 +223,7 @@ def test_starts_of_the_computer_long_ago_are_forgotten():
     store = DictStore()
     for number in range(150):
         Transaction(store).commit([ClockOffset(f"boot{number}", 1.0)])
-    swept(store, Purge())
+    swept(store, Purge(CLUSTER_RULES))
     assert sorted(key for key, _ in store.scan("anchor")) == sorted(
         f"boot{number}" for number in range(50, 150)
     )
@@ -232,7 +245,7 @@ def test_accounts_whose_users_have_left_the_file_are_forgotten_and_no_others(tmp
             prepaid.Account("newest", 7),
         ]
     )
-    swept(cluster.store, Purge((*RETENTION_RULES, *service.keeps)))
+    swept(cluster.store, Purge((*Billing.keeps, *service.keeps)))
     assert sorted(key for key, _ in cluster.store.scan("account")) == ["alice", "newest", "talks"]
 
 

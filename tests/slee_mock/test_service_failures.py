@@ -21,10 +21,11 @@ from slee_mock.management.queries import Queries
 from slee_mock.management.snapshot import OpenCalls, ServerStatus, take_snapshot
 from slee_mock.server import Server
 from slee_mock.services.bill_record import Bill, ServedBy
+from slee_mock.services.billing import Billing
 from slee_mock.services.call_record import Call
 from slee_mock.settings import Settings
 from slee_mock.store.interface import ConditionalWrite, Conflict, StoreDown, Transaction
-from slee_mock.store.purge import DAY, RETENTION_RULES, Purge
+from slee_mock.store.purge import DAY_SECONDS, Purge
 from slee_mock.store.records import Member, to_json
 from slee_mock.store.sqlite_store import SqliteStore
 
@@ -185,8 +186,6 @@ def test_what_waits_for_the_store_is_saved_though_a_service_goes_wrong_in_one_of
     for number in range(3):
         assert len(cluster.receive(in_dialog("BYE", call_id=f"w{number}"))) == 1
     cluster.store.down = False
-    from slee_mock.services.billing import Billing
-
     whole = Billing.handle
 
     def handle(self, event, entity):
@@ -331,9 +330,9 @@ def damaged(cluster):
 
 
 def test_damaged_bills_do_not_end_retention(damaged):
-    retention = Purge(tuple(each._replace(newest=0) for each in RETENTION_RULES))
+    retention = Purge(tuple(each._replace(newest=0) for each in Billing.keeps))
     for _ in range(3):
-        retention.delete_old(Transaction(damaged.store), WALL + 2 * DAY)
+        retention.delete_old(Transaction(damaged.store), WALL + 2 * DAY_SECONDS)
     assert [key for key, _ in damaged.store.scan("bill")] == ["c3"], (
         "which nobody can tell the age of"
     )
