@@ -92,7 +92,17 @@ def play_call(pair: Pair, chance: random.Random) -> str:
                 pair.qtbot.waitUntil(lambda text=text: hold.text() == text, timeout=15_000)
         pair.click(callee if ending == "callee hangs up" else caller, "primary")
     for number in (caller, callee):
-        pair.wait(number, None)
+        try:
+            pair.wait(number, None)
+        except Exception:
+            told = [
+                "\n".join(
+                    f"{message.route} {message.message.summary}"
+                    for message in list(panel.menu.trace)[-25:]
+                )
+                for panel in pair.window.panels
+            ]
+            pytest.fail(f"{ending}, by {caller}: phone {number} is stuck\n{told[0]}\n\n{told[1]}")
     pair.qtbot.wait(50)
     return ending
 
