@@ -1,5 +1,5 @@
-"""Reads an ordinary message for the fast path: by a pattern, or by a template made from two messages
-that the pattern matched.
+"""Reads an ordinary message for the fast path: by a pattern, or by a template made from two
+messages that the pattern matched.
 
 A pattern proves that the parser would accept the message and read it alike. Header lines may come
 in any order. What a proxy reads (From, To, Call-ID, CSeq, Max-Forwards, Route, Record-Route,
