@@ -80,14 +80,14 @@ def parse_params(text: str) -> dict[str, str | None]:
 
 def format_params(params: Mapping[str, str | None]) -> str:
     """The inverse of parse_params, quoting only what must be."""
-    return "".join(
-        f";{name}" if value is None else f";{name}={_param_value(value)}"
-        for name, value in params.items()
-    )
-
-
-def _param_value(value: str) -> str:
-    return value if value and not _TO_QUOTE.search(value) else quoted(value)
+    text = ""
+    for name, value in params.items():
+        if value is None:
+            text += f";{name}"
+        else:
+            plain = value and not _TO_QUOTE.search(value)
+            text += f";{name}={value if plain else quoted(value)}"
+    return text
 
 
 def quoted(text: str) -> str:

@@ -81,27 +81,30 @@ class Field(NamedTuple):
 
 def make_field(name: str, value: str) -> Field:
     """Raises LocalProtocolError where a line break would smuggle in another header."""
-    known = _cached_name(name)
+    known = field_name(name)
     if "\r" in value or "\n" in value or not known or name[-1] in " \t":
         raise LocalProtocolError(f"not a header field: {name}: {value[:60]!r}")
     return Field(known, value, f"{name}: {value}\r\n".encode("utf-8", "surrogateescape"))
 
 
-def read_field(line: bytes) -> Field:
-    """The field of a line as it came, without its line feed. Raises RemoteProtocolError (400)."""
-    return _cached_field(line) if len(line) <= LONG else _read_field(line)
-
-
-def _read_field(line: bytes) -> Field:
-    name, colon, value = _text(line).partition(":")
-    known = _cached_name(name) if len(name) <= LONG else _name(name)
+def read_field(line: bytes, text: str) -> Field:
+    """The field of a line as it came, without its line feed; `text` is the same, decoded. Raises
+    RemoteProtocolError (400)."""
+    name, colon, value = text.partition(":")
+    known = field_name(name)
+    if text.find("\r", 0, -1) >= 0:
+        raise RemoteProtocolError("a carriage return inside a header line")
     if not colon or not known:
         raise RemoteProtocolError(f"not a header line: {line[:60]!r}")
     return Field(known, value.strip(), line + b"\n")
 
 
-def _name(text: str) -> str:
+def field_name(text: str) -> str:
     """The canonical name for what stands before the colon; "" if that is none."""
+    return _cached_name(text) if len(text) <= LONG else _name(text)
+
+
+def _name(text: str) -> str:
     name = text.rstrip(" \t")
     if not is_token(name):
         return ""
@@ -216,7 +219,6 @@ def _parse_cseq(value: str) -> CSeq:
 
 
 # What stands in one message of a call stands in the next ones too.
-_cached_field = lru_cache(maxsize=2048)(_read_field)
 _cached_name = lru_cache(maxsize=512)(_name)
 _cached_tag = lru_cache(maxsize=1024)(_parse_tag)
 _cached_cseq = lru_cache(maxsize=1024)(_parse_cseq)

@@ -4,6 +4,7 @@
 // while the figures around it change.
 
 const SAMPLES = 300;  // one a second: five minutes of the curve
+const OPEN_RECORDS = 3;  // of the flight recorder; one opens the earlier ones with a click
 const LOOKS = {UP: 'good', FAILING: 'wait', RECOVERING: 'wait', DOWN: 'bad', EJECTED: 'bad'};
 // HAProxy's word for what the operator wants, and ours
 const WISHES = {ENABLED: '', DRAINING: 'DRAIN: no new calls', DISABLED: 'MAINT: disabled'};
@@ -238,9 +239,15 @@ function showRecorder(recorded) {
   const newest = [...recorded].sort((a, b) => b.monotonic - a.monotonic);
   if (JSON.stringify(newest) === shown) return;
   shown = JSON.stringify(newest);
-  find('failovers').replaceChildren(...(newest.length
-    ? newest.map(each => each.kind === 'takeover' ? showTakeover(each) : showFailover(each))
-    : [make('p', 'small', 'None since the start.')]));
+  const nodes = newest.map(each => each.kind === 'takeover' ? showTakeover(each) : showFailover(each));
+  const earlier = nodes.splice(OPEN_RECORDS), before = find('earlier');
+  if (earlier.length) {  // a hundred of them would hide the servers on a telephone
+    nodes.push(make('details', '', make('summary', '', count(earlier.length, 'earlier one', 'earlier ones')),
+      ...earlier));
+    nodes[OPEN_RECORDS].id = 'earlier';
+    nodes[OPEN_RECORDS].open = before !== null && before.open;
+  }
+  find('failovers').replaceChildren(...(nodes.length ? nodes : [make('p', 'small', 'None since the start.')]));
 }
 
 // -- the whole -------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from failover.proxy.destination import names, way_back
-from failover.proxy.request_validation import LOOP, append_route, loop_word, take_last_route
+from failover.proxy.request_validation import LOOP, loop_word
 from failover.upstream.server_table import Server, ServerTable
 from plumbing.address import Address, format_address
 from sip.branch import is_branch_of, keyed_hash, make_branch
@@ -131,7 +131,7 @@ class Lines:
         word = Uri.parse(request.uri).params.get("hint") or ""
         if word not in self.table.by_hint or not request.routes:
             return ""
-        request.uri = str(NameAddr.parse(take_last_route(request)).uri)
+        request.uri = str(NameAddr.parse(request.pop_last("Route")).uri)
         return word
 
     def suit_strict_router(self, request: Request) -> None:
@@ -141,7 +141,7 @@ class Lines:
         route = request.routes[:1]
         if route and "lr" not in route[0].uri.params:
             request.pop("Route")
-            append_route(request, f"<{request.uri}>")
+            request.add_last("Route", f"<{request.uri}>")
             request.uri = str(route[0].uri)
 
     def pop_routes(self, request: Request) -> str:

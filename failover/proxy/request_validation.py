@@ -17,8 +17,6 @@ from zlib import crc32
 from failover.config.settings import PHONES
 from sip.branch import is_branch_of
 from sip.errors import RemoteProtocolError
-from sip.grammar import split_list
-from sip.header import make_field
 from sip.message import Request
 from sip.uri import Uri
 from sip.via import Via
@@ -86,22 +84,3 @@ def been_here(key: bytes, request: Request, side: str, view: Callable[[Via], Via
         and is_branch_of(key, via, view(beneath), request)
         for at, (via, beneath) in enumerate(pairwise(vias))
     )
-
-
-def take_last_route(request: Request) -> str:
-    """Removes the last Route and returns it; "" if there is none."""
-    at = max((at for at, field in enumerate(request.fields) if field.name == "Route"), default=None)
-    if at is None:
-        return ""
-    *others, last = split_list(request.fields[at].value) or [""]
-    if others:
-        request.fields[at] = make_field("Route", ", ".join(others))
-    else:
-        del request.fields[at]
-    return last
-
-
-def append_route(request: Request, value: str) -> None:
-    """As the last Route."""
-    at = max((at for at, field in enumerate(request.fields) if field.name == "Route"), default=-1)
-    request.fields.insert(at + 1 or len(request.fields), make_field("Route", value))

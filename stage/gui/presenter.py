@@ -108,6 +108,10 @@ def phone_note(state: DemoState, phone: str) -> str:
     return ""
 
 
+# A takeover that took longer with nothing in flight was not slow: nobody had asked.
+IDLE_MS = 300.0
+
+
 def headline(
     state: DemoState, servers: dict[str, ProgramState], forwarders: dict[str, ProgramState]
 ) -> Headline:
@@ -240,6 +244,9 @@ def _talking(state: DemoState) -> Headline:
     words = "" if after is None else f"{target} took over after {milliseconds(after)}"
     hint = f"Neither phone noticed. Hang up at {_hanger(state)}'s phone to see the bill"
     hint += f", or kill {carrier} too." if state.spare else ", or bring a spare server back."
+    if after is not None and after > IDLE_MS and not latest.in_flight:
+        words = f"{target} took over"
+        hint = f"Nobody asked anything for {milliseconds(after)}; then {latest.target} answered."
     return Headline("check", "hot", words or f"{target} takes over", hint)
 
 

@@ -736,3 +736,16 @@ def test_after_a_restart_and_a_second_kill_the_headline_follows_the_carrier() ->
     told = headline(state(*seen), running(), {})
     assert told.words == "The call runs through server1 again"
     assert "only one alive" in told.hint and "server2" in told.hint
+
+
+def test_a_takeover_that_nobody_asked_anything_of_is_not_called_slow() -> None:
+    talking = [CallStateChanged(6, name, "talking", "c", 6.0) for name in PHONES]
+    killed = [
+        CallStateChanged(1, "Alice", "calling", "c"),
+        ProcessKilled(5, "server1", 1),
+        ServerFailover(5.01, "server1", "server2", 0, 0, first_answer_at=5.9),
+        ServersUp(5.03, frozenset({"server2"}), "server2"),
+        *talking,
+    ]
+    told = headline(state(*killed), running(), {})
+    assert told.words == "Server2 took over" and "900 ms" in told.hint
