@@ -10,6 +10,7 @@ from PySide6.QtGui import QColor, QPainter, QPaintEvent, QPen
 from PySide6.QtWidgets import QGridLayout, QHBoxLayout, QLabel, QVBoxLayout, QWidget
 
 from softphone.gui import formatting as words
+from softphone.gui import texts
 from softphone.gui.level_meter import LevelMeter
 from softphone.gui.theme import GRID, RADIUS, Size, theme
 from softphone.gui.widgets import StateMark, TextLabel
@@ -97,6 +98,8 @@ class CallCard(QWidget):
         self.packets.setObjectName("packets")
         self.gap = TextLabel(Size.SMALL, tone="muted", tabular=True)
         self.gap.setObjectName("gap")
+        self.quality = TextLabel(Size.SMALL, tone="muted", tabular=True)
+        self.quality.setObjectName("quality")
         self._pulse = QVariantAnimation(self)
         self._pulse.setStartValue(0.0)
         self._pulse.setKeyValueAt(0.5, 1.0)
@@ -130,13 +133,14 @@ class CallCard(QWidget):
             sound.addWidget(meter, row, 1)
         sound.setColumnStretch(1, 1)
         column = QVBoxLayout(self)
-        column.setContentsMargins(2 * GRID, GRID + GRID // 2, 2 * GRID, GRID + GRID // 2)
+        column.setContentsMargins(2 * GRID, GRID, 2 * GRID, GRID)
         column.setSpacing(GRID // 2)
         column.addLayout(head)
         column.addLayout(said)
         column.addLayout(sound)
         column.addWidget(self.packets)
         column.addWidget(self.gap)
+        column.addWidget(self.quality)
 
     def _say(self, sentence: str, peer: str, shape: str, tone: str) -> None:
         self.peer.set_text(peer)
@@ -180,6 +184,7 @@ class CallCard(QWidget):
         if stats is None:
             self.packets.set_text("RTP packets: none yet")
             self.gap.set_text("Longest gap: none yet")
+            self.quality.set_text(texts.QUALITY_UNKNOWN)
             return
         self.level_in.push(stats.level_in)
         self.level_out.push(stats.level_out)
@@ -189,6 +194,7 @@ class CallCard(QWidget):
             "lost on the way, "
             f"{words.plural(stats.packets_sent, 'packet')} sent",
         )
+        self.quality.set_text(words.quality(stats), texts.QUALITY_TIP)
         gap = f"Longest gap {stats.longest_gap_ms:.0f} ms"
         if stats.elsewhere:
             self.gap.set_text(

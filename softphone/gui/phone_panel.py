@@ -39,6 +39,7 @@ from softphone.ua.events import (
     CallState,
     CallTurnedAway,
     CallView,
+    MessagePassed,
     RegistrationChanged,
     RegistrationState,
 )
@@ -84,13 +85,15 @@ PRIMARY: dict[CallState | None, tuple[str, str, str]] = {
 
 
 class PhonePanel(QWidget):
-    """`password_given` is emitted with the password that the person has typed after the server had
+    """`rings` is emitted with "Bob is calling" when the phone begins to ring, with "" when it ends.
+    `password_given` is emitted with the password that the person has typed after the server had
     refused another.
 
     A phone's panel, 264 px wide or wider. `target` is prefilled; `note` is a lasting remark,
     such as on sound; `history` keeps its calls (None: in memory)."""
 
     password_given = Signal(str)
+    rings = Signal(str)
 
     def __init__(
         self,
@@ -110,6 +113,7 @@ class PhonePanel(QWidget):
         self._phone = phone
         self._clock = clock
         self._prefilled = target
+        self._ringing = ""  # the id of the call that rings here
         self._going: dict[str, CallView] = {}  # calls that have not ended; one phone, so a handful
         self._frames = QTimer(self)
         self._frames.setInterval(1000 // FRAMES_PER_SECOND)
@@ -143,7 +147,10 @@ class PhonePanel(QWidget):
         self.registration_mark = StateMark(Size.SMALL)
         self.registration = TextLabel(Size.SMALL, lines=2)
         self.registration.setObjectName("registration")
-        self.registration.set_text("Not registered")
+        self._registered = RegistrationChanged(
+            0.0, RegistrationState.UNREGISTERED, texts.LOGGED_OFF
+        )
+        self.registration.set_text(texts.LOGGED_OFF)
         self.menu_button = FlatButton("", "menu")
         self.menu_button.setObjectName("menu")
         self.menu_button.setAccessibleName(texts.MENU)
@@ -262,7 +269,7 @@ class PhonePanel(QWidget):
         extra.addWidget(self.hold)
         extra.addWidget(self.mute)
         column = QVBoxLayout(self)
-        column.setContentsMargins(2 * GRID, GRID + GRID // 2, 2 * GRID, GRID + GRID // 2)
+        column.setContentsMargins(2 * GRID, GRID, 2 * GRID, GRID)
         column.setSpacing(GRID)
         column.addLayout(head)
         column.addWidget(self._password_row)
@@ -311,15 +318,29 @@ class PhonePanel(QWidget):
         """Show what the phone says; GUI thread (the bridge's signal brings it here)."""
         if isinstance(event, RegistrationChanged):
             self.registration_mark.show_state(*REGISTRATION_MARKS[event.state])
-            self.registration.set_text(words.one_line(event.sentence))
+            self._registered = event
+            self._show_registration()
             self._password_row.setVisible(event.wants_password)
             self.menu.show_registration(event.state)
         elif isinstance(event, CallChanged):
             self._show_call(event.call)
+        elif isinstance(event, MessagePassed):
+            before = self.menu.trace.answered_by
+            self.menu.keep_message(event)
+            if self.menu.trace.answered_by != before:
+                self._show_registration()
         elif isinstance(event, CallTurnedAway):
             self.menu.remember(event.call, self._clock())
         elif self.call is not None:
             self.digits.show_event(event, self.call.id)
+
+    def _show_registration(self) -> None:
+        """The sentence, and the server that answered last if that is another one."""
+        sentence, server = words.one_line(self._registered.sentence), self.menu.trace.answered_by
+        is_registered = self._registered.state is RegistrationState.REGISTERED
+        if is_registered and server and server not in sentence:
+            sentence = f"{sentence}; {texts.ANSWERED_LAST.format(server=server)}"
+        self.registration.set_text(sentence)
 
     def _show_call(self, call: CallView) -> None:
         before, shown = self.call, self.card.call
@@ -330,6 +351,9 @@ class PhonePanel(QWidget):
             del self._going[call.id]
             if was_tried(call):
                 self.menu.remember(call, self._clock())
+        if call.id == self._ringing and call.state is not CallState.INCOMING:
+            self._ringing = ""
+            self.rings.emit("")
         if another and (before is not None or (known and not call.active)):
             # A second caller waits or was turned away as busy, or the call before the last has
             # ended at last.
@@ -347,6 +371,8 @@ class PhonePanel(QWidget):
         self._frames.start()
         if call.state is CallState.INCOMING:
             QApplication.alert(self.window())
+            self._ringing = call.id
+            self.rings.emit(texts.IS_CALLING.format(name=peer_of(call)))
 
     def _end_call(self) -> None:
         self._show_frame()

@@ -79,3 +79,24 @@ NO_SERVER_ANSWERS = "No server answers at {server}. Is the address right, and is
 SERVER_UNKNOWN = "{server} cannot be found: {reason}"
 CANNOT_SAVE = "The settings cannot be kept: {reason}"
 NOTHING_TO_LISTEN_WITH = "This computer has no loudspeaker to listen with"
+
+# SIP trace.
+TRACE_ENTRY = "SIP messages"
+TRACE_OF = "SIP messages of {name}"
+TRACE_COLUMNS = ("Time", "Direction", "Message", "From and to")
+SENT, RECEIVED, SENT_AGAIN = "sent", "received", " (again)"
+WHOLE_MESSAGE = "The whole message"
+SAVE_TEXT, SAVE_PCAP, CLEAR = "Save as text ...", "Save as pcap ...", "Clear"
+SAVE_TRACE = "Save the messages"
+TEXT_FILES, PCAP_FILES = "Text (*.txt)", "Capture files (*.pcap)"
+SAVED = "Saved in {path}."
+NOT_SAVED = "{path} cannot be written: {reason}"
+ANSWERED_LAST = "{server} answered last"
+
+# The call.
+QUALITY_UNKNOWN = "Quality: not known yet"
+QUALITY_TIP = (
+    "Codec, packets lost, variation of their delay, and the time to the other side and back"
+)
+IS_CALLING = "{name} is calling"
+LOGGED_OFF = "Not registered"
