@@ -112,14 +112,14 @@ def look_up(host: str, ipv6: bool) -> str:
 
 def describe(settings: Settings) -> list[str]:
     """What the settings mean, a line each, for --check and the start."""
-    servers = [f"{line.name} {format_address(line.address)}" for line in settings.servers]
+    servers = ", ".join(map(str, settings.servers)) or "none but those that come"
     policy = settings.policy
     if policy != FIRST_LIVE:
         policy += f" (sessions named by {settings.convergence})"
     rise = f"{settings.rise} answers, {settings.rise * settings.interval:g} s"
     taken = "waits for it" if settings.standby else "refuses to start"
     limit = f"{settings.rate or 'no'} datagrams a second, {settings.burst} at once"
-    lines = [f"servers, in order: {', '.join(servers) or 'none but those that come'}"]
+    lines = [f"servers, in order: {servers}"]
     if settings.registration:
         lines.append(f"servers register themselves at {_registration(settings)}")
     lines += [

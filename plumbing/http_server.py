@@ -29,7 +29,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address
 from typing import Any
@@ -393,9 +393,13 @@ class _Handler(BaseHTTPRequestHandler):
             return HttpResponse.json({"error": refusal}, 403)
         handler, rest = self._find(method, head.path)
         if not handler:
-            known = any(self._find(each, head.path)[0] for each, _ in self.server.routes)
-            error = f"{method} is not for {head.path}" if known else f"nothing at {head.path}"
-            return HttpResponse.json({"error": error}, 405 if known else 404)
+            methods = {each for each, _ in self.server.routes if self._find(each, head.path)[0]}
+            if not methods:
+                return HttpResponse.json({"error": f"nothing at {head.path}"}, 404)
+            methods |= {"HEAD"} if "GET" in methods else set()
+            refused = HttpResponse.json({"error": f"{method} is not for {head.path}"}, 405)
+            # RFC 9110 15.5.6: Allow must be there
+            return replace(refused, headers={"Allow": ", ".join(sorted(methods))})
         request = HttpRequest(method, head.path, head.query, head.headers, body, rest)
         try:
             return handler(request)

@@ -287,6 +287,7 @@ class Server:
             clock_offset=self._clock.offset,
             waiting=self._deferred(),
             warning=node.warning if node else "",
+            forwarder_page=settings.forwarder_page,
         )
 
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 from plumbing.address import Address, parse_address
 from sip import VERSION
@@ -40,6 +41,7 @@ class Settings:
     beat: float = 2.0  # seconds between two registrations
     deploy: tuple[str, ...] = ()  # services, NAME:ARGUMENT each
     session_expires: int = 1800  # seconds; 0: sessions do not expire
+    forwarder_page: str = ""  # the URL of the forwarder's page, to which this server's leads
     server_header: bool = False  # responses name this server and its version
     verbose: bool = False
 
@@ -95,6 +97,18 @@ def _forwarder(text: str) -> Address:
 
 def _management(text: str) -> Address | None:
     return _address(text) if text else None
+
+
+def _page(url: str) -> str:
+    try:
+        found = urlsplit(url)
+        is_page = found.scheme in ("http", "https") and bool(found.hostname)
+        _ = found.port  # raises ValueError
+    except ValueError:
+        is_page = False
+    if url and not (is_page and url.isprintable() and " " not in url):
+        raise ValueError(f"'{url}' is not the URL of a page, as in http://127.0.0.1:8060/")
+    return url
 
 
 def _addresses(text: str) -> tuple[Address, ...]:
@@ -187,6 +201,14 @@ def _parser() -> argparse.ArgumentParser:
         default="127.0.0.1:8071",
         metavar="HOST:PORT",
         help="address of the management page; empty: none (127.0.0.1:8071)",
+    )
+    add(
+        "--forwarder-page",
+        type=_type(_page),
+        default="",
+        metavar="URL",
+        help="the forwarder's page, to which the management page then has a link, as in "
+        "http://127.0.0.1:8060/",
     )
     add(
         "--users",

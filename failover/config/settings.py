@@ -53,6 +53,10 @@ class ServerLine:
     name: str
     address: Address
 
+    def __str__(self) -> str:
+        where = format_address(self.address)
+        return where if self.name == where else f"{self.name} {where}"
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -343,12 +347,10 @@ def read(
 
 def differences(old: Settings, new: Settings) -> list[str]:
     """The changes as lines for the log: "+ server3 10.0.0.3:5060", "heartbeat.fall 3 -> 4"."""
-    before = {line.name: format_address(line.address) for line in old.servers}
-    after = {line.name: format_address(line.address) for line in new.servers}
-    lines = [f"- {name} {where}" for name, where in before.items() if after.get(name) != where]
-    lines += [f"+ {name} {where}" for name, where in after.items() if before.get(name) != where]
-    if not lines and list(before) != list(after):
-        lines.append(f"order {', '.join(after)}")
+    lines = [f"- {line}" for line in old.servers if line not in new.servers]
+    lines += [f"+ {line}" for line in new.servers if line not in old.servers]
+    if not lines and old.servers != new.servers:
+        lines.append(f"order {', '.join(line.name for line in new.servers)}")
     for setting in SETTINGS:
         was, now = getattr(old, setting.field), getattr(new, setting.field)
         if was != now:
@@ -360,6 +362,8 @@ def _shown(value: object) -> str:
     """A value as the file has it; "nothing" for an empty one."""
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, float):
+        return str(value).removesuffix(".0")
     if isinstance(value, Mapping):
         text = ", ".join(f"{name} {link}" for name, link in value.items())
     elif isinstance(value, tuple) and value and not isinstance(value[0], tuple):
@@ -367,7 +371,7 @@ def _shown(value: object) -> str:
     elif isinstance(value, tuple):
         text = ", ".join(map(_shown, value))
     else:
-        text = "" if value is None else str(value).removesuffix(".0")
+        text = "" if value is None else str(value)
     return text or "nothing"
 
 

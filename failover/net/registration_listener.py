@@ -158,10 +158,8 @@ class RegistrationListener:
             self._registration.undo(name, source, str(error), time.monotonic())
             self._handler.log("registration.unreachable", f"{name} cannot be registered: {error}")
             return False
-        address = next(line.address for line in self._registration.lines() if line.name == name)
-        self._handler.log(
-            f"{name} arrived", f"{name} {format_address(address)} has registered itself"
-        )
+        server = next(line for line in self._registration.lines() if line.name == name)
+        self._handler.log(f"{name} arrived", f"{server} has registered itself")
         return True
 
     # -- time --------------------------------------------------------------------------------------

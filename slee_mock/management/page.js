@@ -165,12 +165,15 @@ const binding = each => made('binding', {
   expires: duration(each.expires),
 });
 
-// What a service tells is an object, as a rule with an object for each of its entries.
+// What a service tells is an object, as a rule with an object for each of its entries. What is in
+// that is shown as JSON where it is neither text nor a number.
 const service = ([name, told]) => {
   const entries = Object(told) === told ? Object.entries(told) : [['', told]];
-  const facts = value => Object(value) === value
-    ? Object.entries(value).map(([key, one]) => `${key.replaceAll('_', ' ')} ${one}`).join(', ')
-    : String(value);
+  const plain = value => typeof value === 'string' ? value : JSON.stringify(value);
+  const facts = value => value?.constructor === Object
+    ? Object.entries(value).map(
+      ([key, one]) => `${key.replaceAll('_', ' ')} ${plain(one)}`).join(', ')
+    : plain(value);
   const copy = made('service', {name});
   copy.append(...rows(
     entries, ([key, value]) => made('entry', {name: key, facts: facts(value)}), 'status'));
@@ -204,6 +207,9 @@ const showStatus = (status, role) => {
   find('#facts').hidden = false;
   write('#role', role === null ? '' : ROLES[role] ?? 'No forwarder has been heard');
   find('#role').className = `role ${role ?? ''}`;
+  const isLinked = /^https?:/.test(status.forwarder_page ?? '');
+  find('#up').hidden = !isLinked;
+  if (isLinked) find('#up a').setAttribute('href', status.forwarder_page);
   write('#trouble', status.store === 'ok' ? status.warning
     : `The store does not work: ${status.store}`);
   const counts = Object.entries({...status.handled, ...status.dropped});

@@ -36,6 +36,7 @@ class ServerStatus:
     clock_offset: float = 0.0  # seconds by which cluster time is ahead of the computer's clock
     waiting: int = 0  # facts of calls that the store has yet to take
     warning: str = ""  # a sentence for the operator, while this server works all the same
+    forwarder_page: str = ""  # its URL
 
 
 @dataclass(frozen=True)
@@ -265,6 +266,7 @@ def status(server: ServerStatus) -> dict[str, Any]:
         "version": VERSION,
         "address": server.member.address,
         "forwarder": server.forwarder,
+        "forwarder_page": server.forwarder_page,
         "uptime": round(server.uptime, 3),
         "store": server.trouble or "ok",
         "warning": server.warning,

@@ -4,6 +4,10 @@ functions, no Qt."""
 from __future__ import annotations
 
 import unicodedata
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from softphone.media.stream import MediaStats
 
 # Unicode UAX 9: what stands between keeps its own direction
 FIRST_STRONG_ISOLATE, POP_ISOLATE = "\u2068", "\u2069"
@@ -63,6 +67,16 @@ def sentence_with(name: str, sentence: str) -> str:
 def initial(name: str) -> str:
     """The letter in a person's round picture; "?" if there is none."""
     return next((c.upper() for c in one_line(name) if c.isalnum()), "?")[:1]
+
+
+def quality(stats: MediaStats) -> str:
+    """Loss, jitter and round trip of a stream in a line."""
+    expected = stats.packets_received + stats.lost
+    loss = 100 * stats.lost / expected if expected > 0 else 0.0
+    parts = [f"Loss {loss:.1f} %", f"jitter {stats.jitter_ms:.0f} ms"]
+    if stats.round_trip_ms is not None:
+        parts.append(f"round trip {stats.round_trip_ms:.0f} ms")
+    return ", ".join(parts)
 
 
 def plural(number: int, noun: str) -> str:

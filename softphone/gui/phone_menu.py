@@ -12,7 +12,9 @@ from PySide6.QtWidgets import QMenu, QWidget
 from softphone.call_history import CallHistory, Outcome, past_call
 from softphone.gui import formatting, texts
 from softphone.gui.call_list import CallList, name_of
-from softphone.ua.events import CallView, Direction, RegistrationState
+from softphone.gui.trace_window import TraceWindow
+from softphone.sip_trace import SipTrace
+from softphone.ua.events import CallView, Direction, MessagePassed, RegistrationState
 
 
 class PhoneMenu(QMenu):
@@ -29,6 +31,8 @@ class PhoneMenu(QMenu):
         self._call_list: CallList | None = None
         self.missed = 0
         self.redial = self._add("redial", texts.REDIAL, self._redial, "Ctrl+R")
+        self.trace = SipTrace()
+        self._trace_window: TraceWindow | None = None
         self.calls = self._add("calls", texts.CALLS, self.show_calls, "Ctrl+H")
         self.calls.setToolTip(texts.CALLS_TIP)
         self.addSeparator()
@@ -37,6 +41,7 @@ class PhoneMenu(QMenu):
         self.log_off = self._add("log_off", texts.LOG_OFF)
         self.log_off.setToolTip(texts.LOG_OFF_TIP)
         self.addSeparator()
+        self.messages = self._add("messages", texts.TRACE_ENTRY, self.show_trace, "Ctrl+M")
         self.aboutToShow.connect(self._update)
         self._update()
 
@@ -66,6 +71,23 @@ class PhoneMenu(QMenu):
         assert panel is not None
         panel.addAction(action)
         return action
+
+    # -- SIP trace ---------------------------------------------------------------------------------
+
+    def keep_message(self, message: MessagePassed) -> None:
+        """A SIP message has passed."""
+        self.trace.add(message)
+        if self._trace_window is not None and self._trace_window.isVisible():
+            self._trace_window.refresh()
+
+    def show_trace(self) -> None:
+        """Open the window with the SIP messages."""
+        if self._trace_window is None:
+            self._trace_window = TraceWindow(self._label, self.trace, self.parentWidget())
+        self._trace_window.refresh()
+        self._trace_window.show()
+        self._trace_window.raise_()
+        self._trace_window.activateWindow()
 
     # -- calls -------------------------------------------------------------------------------------
 

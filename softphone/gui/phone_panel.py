@@ -39,6 +39,7 @@ from softphone.ua.events import (
     CallState,
     CallTurnedAway,
     CallView,
+    MessagePassed,
     RegistrationChanged,
     RegistrationState,
 )
@@ -75,22 +76,24 @@ REGISTRATION_MARKS = {
 # The one primary button in every state of an active call: (words, icon, tone). None: the phone is
 # free.
 PRIMARY: dict[CallState | None, tuple[str, str, str]] = {
-    None: ("Call", "call", "alive"),
-    CallState.CALLING: ("Hang up", "hang_up", "stop"),
-    CallState.RINGING: ("Hang up", "hang_up", "stop"),
-    CallState.INCOMING: ("Answer", "call", "alive"),
-    CallState.TALKING: ("Hang up", "hang_up", "stop"),
+    None: (texts.CALL, "call", "alive"),
+    CallState.CALLING: (texts.HANG_UP, "hang_up", "stop"),
+    CallState.RINGING: (texts.HANG_UP, "hang_up", "stop"),
+    CallState.INCOMING: (texts.ANSWER, "call", "alive"),
+    CallState.TALKING: (texts.HANG_UP, "hang_up", "stop"),
 }
 
 
 class PhonePanel(QWidget):
-    """`password_given` is emitted with the password that the person has typed after the server had
+    """`rings` is emitted with "Bob is calling" when the phone begins to ring, with "" when it ends.
+    `password_given` is emitted with the password that the person has typed after the server had
     refused another.
 
     A phone's panel, 264 px wide or wider. `target` is prefilled; `note` is a lasting remark,
     such as on sound; `history` keeps its calls (None: in memory)."""
 
     password_given = Signal(str)
+    rings = Signal(str)
 
     def __init__(
         self,
@@ -106,10 +109,11 @@ class PhonePanel(QWidget):
     ) -> None:
         super().__init__(parent)
         self.label = words.one_line(phone_label)
-        self.setAccessibleName(f"Phone of {self.label}")
+        self.setAccessibleName(texts.PHONE_OF.format(name=self.label))
         self._phone = phone
         self._clock = clock
         self._prefilled = target
+        self._ringing = ""  # the id of the call that rings here
         self._going: dict[str, CallView] = {}  # calls that have not ended; one phone, so a handful
         self._frames = QTimer(self)
         self._frames.setInterval(1000 // FRAMES_PER_SECOND)
@@ -143,7 +147,10 @@ class PhonePanel(QWidget):
         self.registration_mark = StateMark(Size.SMALL)
         self.registration = TextLabel(Size.SMALL, lines=2)
         self.registration.setObjectName("registration")
-        self.registration.set_text("Not registered")
+        self._registered = RegistrationChanged(
+            0.0, RegistrationState.UNREGISTERED, texts.LOGGED_OFF
+        )
+        self.registration.set_text(texts.LOGGED_OFF)
         self.menu_button = FlatButton("", "menu")
         self.menu_button.setObjectName("menu")
         self.menu_button.setAccessibleName(texts.MENU)
@@ -158,13 +165,11 @@ class PhonePanel(QWidget):
     def _make_target(self, target: str) -> None:
         self.target = QLineEdit(target)
         self.target.setObjectName("target")
-        self.target.setAccessibleName("Who to call")
-        self.target.setPlaceholderText("Name or SIP address")
+        self.target.setAccessibleName(texts.WHO_TO_CALL)
+        self.target.setPlaceholderText(texts.TARGET_HINT)
         self.target.setMaxLength(255)
         self.target.setClearButtonEnabled(True)
-        self.target.setToolTip(
-            "Who to call: a name such as bob, or an address such as sip:bob@example.org"
-        )
+        self.target.setToolTip(texts.TARGET_TIP)
         self.target.textChanged.connect(self._show_controls)
         self.digits = DigitsLine()
 
@@ -197,16 +202,16 @@ class PhonePanel(QWidget):
         self.primary.set_height(6 * GRID)
         self.primary.setFont(theme().font(Size.TEXT, bold=True))
         self.primary.clicked.connect(self.press_primary)
-        self.secondary = FlatButton("Decline", "decline", "stop")
+        self.secondary = FlatButton(texts.DECLINE, "decline", "stop")
         self.secondary.setObjectName("secondary")
         self.secondary.set_height(6 * GRID)
-        self.secondary.allow(True, "Refuse this call (Esc)")
+        self.secondary.allow(True, texts.DECLINE_TIP)
         self.secondary.clicked.connect(lambda: self._phone.decline())
-        self.hold = FlatButton("Hold", "pause")
+        self.hold = FlatButton(texts.HOLD, "pause")
         self.hold.setObjectName("hold")
         self.hold.setCheckable(True)
         self.hold.clicked.connect(self._press_hold)
-        self.mute = FlatButton("Mute", "microphone")
+        self.mute = FlatButton(texts.MUTE, "microphone")
         self.mute.setObjectName("mute")
         self.mute.setCheckable(True)
         self.mute.clicked.connect(self._press_mute)
@@ -244,7 +249,7 @@ class PhonePanel(QWidget):
         head.addWidget(self.menu_button, 0, Qt.AlignmentFlag.AlignTop)
         line = QWidget()
         self._row = QStackedLayout(line)
-        field = Field("To", self.target)
+        field = Field(texts.TO, self.target)
         line.setFixedHeight(field.height())
         self.calls_button.set_height(field.height())
         dial = QHBoxLayout()
@@ -262,7 +267,7 @@ class PhonePanel(QWidget):
         extra.addWidget(self.hold)
         extra.addWidget(self.mute)
         column = QVBoxLayout(self)
-        column.setContentsMargins(2 * GRID, GRID + GRID // 2, 2 * GRID, GRID + GRID // 2)
+        column.setContentsMargins(2 * GRID, GRID, 2 * GRID, GRID)
         column.setSpacing(GRID)
         column.addLayout(head)
         column.addWidget(self._password_row)
@@ -311,15 +316,29 @@ class PhonePanel(QWidget):
         """Show what the phone says; GUI thread (the bridge's signal brings it here)."""
         if isinstance(event, RegistrationChanged):
             self.registration_mark.show_state(*REGISTRATION_MARKS[event.state])
-            self.registration.set_text(words.one_line(event.sentence))
+            self._registered = event
+            self._show_registration()
             self._password_row.setVisible(event.wants_password)
             self.menu.show_registration(event.state)
         elif isinstance(event, CallChanged):
             self._show_call(event.call)
+        elif isinstance(event, MessagePassed):
+            before = self.menu.trace.answered_by
+            self.menu.keep_message(event)
+            if self.menu.trace.answered_by != before:
+                self._show_registration()
         elif isinstance(event, CallTurnedAway):
             self.menu.remember(event.call, self._clock())
         elif self.call is not None:
             self.digits.show_event(event, self.call.id)
+
+    def _show_registration(self) -> None:
+        """The sentence, and the server that answered last if that is another one."""
+        sentence, server = words.one_line(self._registered.sentence), self.menu.trace.answered_by
+        is_registered = self._registered.state is RegistrationState.REGISTERED
+        if is_registered and server and server not in sentence:
+            sentence = f"{sentence}; {texts.ANSWERED_LAST.format(server=server)}"
+        self.registration.set_text(sentence)
 
     def _show_call(self, call: CallView) -> None:
         before, shown = self.call, self.card.call
@@ -330,6 +349,9 @@ class PhonePanel(QWidget):
             del self._going[call.id]
             if was_tried(call):
                 self.menu.remember(call, self._clock())
+        if call.id == self._ringing and call.state is not CallState.INCOMING:
+            self._ringing = ""
+            self.rings.emit("")
         if another and (before is not None or (known and not call.active)):
             # A second caller waits or was turned away as busy, or the call before the last has
             # ended at last.
@@ -347,6 +369,8 @@ class PhonePanel(QWidget):
         self._frames.start()
         if call.state is CallState.INCOMING:
             QApplication.alert(self.window())
+            self._ringing = call.id
+            self.rings.emit(texts.IS_CALLING.format(name=peer_of(call)))
 
     def _end_call(self) -> None:
         self._show_frame()
@@ -384,7 +408,7 @@ class PhonePanel(QWidget):
         talking = state is CallState.TALKING
         held = call is not None and call.held_here
         self.hold.setChecked(held)
-        self.hold.dress("Resume" if held else "Hold", "play" if held else "pause")
+        self.hold.dress(texts.RESUME if held else texts.HOLD, "play" if held else "pause")
         self.hold.allow(talking, self._hold_reason(talking, held))
         self._show_mute(talking)
 
@@ -393,45 +417,43 @@ class PhonePanel(QWidget):
         if state is None:
             target = words.one_line(self.target.text())
             return (
-                (True, f"Call {target} (Enter)") if target else (False, "Type whom to call first")
+                (True, texts.CALL_ENTER.format(name=target))
+                if target
+                else (False, texts.NOBODY_TO_CALL)
             )
         if state is CallState.INCOMING:
-            return True, f"Answer {name} (Enter)"
-        return True, "End this call (Esc)"
+            return True, texts.ANSWER_ENTER.format(name=name)
+        return True, texts.HANG_UP_TIP
 
     def _hold_reason(self, talking: bool, held: bool) -> str:
         if not talking:
-            return "Nobody to put on hold: there is no answered call"
-        return "Talk again" if held else "Let the other side wait"
+            return texts.NOBODY_TO_HOLD
+        return texts.RESUME_TIP if held else texts.HOLD_TIP
 
     def _show_mute(self, talking: bool) -> None:
         muted = self.mute.isChecked()
-        self.mute.dress("Unmute" if muted else "Mute", "microphone_off" if muted else "microphone")
+        self.mute.dress(
+            texts.UNMUTE if muted else texts.MUTE, "microphone_off" if muted else "microphone"
+        )
         if not talking:
-            self.mute.allow(False, "Nobody hears you now: there is no answered call")
+            self.mute.allow(False, texts.NOBODY_HEARS)
         else:
             self.mute.allow(
                 True,
-                "Let the other side hear you again"
-                if muted
-                else "The other side will not hear you",
+                texts.UNMUTE_TIP if muted else texts.MUTE_TIP,
             )
 
     def _show_row(self, state: CallState | None) -> None:
         if state is None:
             self._row.setCurrentIndex(0)
-            self.pad.explain("Types into the line above")
+            self.pad.explain(texts.KEYS_TYPE)
             return
         had_focus = self.target.hasFocus()
         self._row.setCurrentIndex(1)
         if had_focus:
             self.primary.setFocus(Qt.FocusReason.OtherFocusReason)
         talking = state is CallState.TALKING
-        self.pad.explain(
-            "Sends a tone to the other side"
-            if talking
-            else "Tones can be sent once the call is answered"
-        )
+        self.pad.explain(texts.KEYS_SEND if talking else texts.KEYS_WAIT)
         if talking:
             self.digits.hint()
 

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from PySide6.QtCore import Qt, Signal
 from PySide6.QtGui import QCloseEvent, QKeySequence, QShortcut
-from PySide6.QtWidgets import QFrame, QHBoxLayout, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QFrame, QHBoxLayout, QSystemTrayIcon, QVBoxLayout, QWidget
 
 from softphone.call_history import CallHistory
 from softphone.gui import icons
@@ -52,7 +52,9 @@ class PhonesWindow(QWidget):
 
     def __init__(self, slots: Sequence[PhoneSlot]) -> None:
         super().__init__()
-        self.setWindowTitle(f"{' and '.join(slot.label for slot in slots)} - softphone")
+        self._title = f"{' and '.join(slot.label for slot in slots)} - softphone"
+        self.setWindowTitle(self._title)
+        self._tray: QSystemTrayIcon | None = None
         self.panels = [
             PhonePanel(
                 slot.label,
@@ -86,6 +88,7 @@ class PhonesWindow(QWidget):
                 row.addWidget(self._divider())
             panel.setMaximumWidth(WIDEST)
             row.addWidget(panel, 1000)
+            panel.rings.connect(self._show_ringing)
             keys = QShortcut(QKeySequence(f"Ctrl+{number + 1}"), self)
             keys.activated.connect(panel.focus_phone)
         row.addStretch(1)
@@ -97,6 +100,20 @@ class PhonesWindow(QWidget):
     def add_below(self, widget: QWidget) -> None:
         """Put something below the panels that concerns all of them."""
         self._bottom.addWidget(widget)
+
+    def _show_ringing(self, sentence: str) -> None:
+        """In the title, and if the window is not in front in a notification of the system."""
+        self.setWindowTitle(f"{sentence} - softphone" if sentence else self._title)
+        if sentence and not self.isActiveWindow() and QSystemTrayIcon.isSystemTrayAvailable():
+            self._tray = self._tray or QSystemTrayIcon(self.windowIcon(), self)
+            self._tray.activated.connect(lambda _: self.activateWindow())
+            self._tray.messageClicked.connect(self.activateWindow)
+            self._tray.show()
+            self._tray.showMessage(sentence, self._title, self.windowIcon())
+        elif self._tray is not None:
+            self._tray.hide()
+            self._tray.deleteLater()
+            self._tray = None
 
     @staticmethod
     def _divider() -> QFrame:

@@ -97,13 +97,18 @@ class ProbeAnswered:
 
 @dataclass(frozen=True)
 class MessagePassed:
-    """A message left or came. `retransmission`: the same one had before."""
+    """A message left or came. `retransmission`: the same one had before. `data`: as it travelled,
+    between `local` and `peer`. `server`: who answered, if it is one of our servers and says so."""
 
     at: float
     sent: bool
     summary: str
     call_id: str
     retransmission: bool
+    data: bytes = b""
+    local: tuple[str, int] = ("", 0)
+    peer: tuple[str, int] = ("", 0)
+    server: str = ""
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ from softphone.ua.address_comparison import is_literal, same_address
 from softphone.ua.client_request import Actions, ClientRequest, Send
 from softphone.ua.digest_auth import DigestCredentials
 from softphone.ua.events import AgentEvent, MessagePassed
-from softphone.ua.user_messages import asked_by_stranger, summary
+from softphone.ua.user_messages import asked_by_stranger, name_of_server, summary
 
 MAX_TRANSACTIONS = 512  # of either kind: a phone has a handful; more come only from a flood
 
@@ -269,7 +269,7 @@ class TransactionLayer:
             message = parse(data)
             message.check()
             if isinstance(message, Response):
-                self._receive_response(message, source, now)
+                self._receive_response(message, data, source, now)
                 return
         except BrokenRequest as error:
             self._count(error)
@@ -281,7 +281,7 @@ class TransactionLayer:
                 self._refuse_unread(message, error.status, source, now)
             return
         try:
-            self._receive_request(message, source, now)
+            self._receive_request(message, data, source, now)
         except (RemoteProtocolError, LocalProtocolError) as error:
             self._count(error)
 
@@ -305,7 +305,9 @@ class TransactionLayer:
         except (RemoteProtocolError, LocalProtocolError):
             return
 
-    def _receive_response(self, response: Response, source: Address, now: float) -> None:
+    def _receive_response(
+        self, response: Response, data: bytes, source: Address, now: float
+    ) -> None:
         if len(response.values("Via")) != 1:
             # RFC 3261 8.1.3.3
             raise RemoteProtocolError("a response with somebody else's Via beneath")
@@ -315,20 +317,21 @@ class TransactionLayer:
             # RFC 3261 16.7 step 5: it may follow another final response, or come much later.
             if not self.on_late_success(response, now):
                 raise RemoteProtocolError("a 2xx to nothing we asked")
-            self._passed(False, response, now, False)
+            self._passed(False, response, data, source, now)
             return
         if known is None:
             raise RemoteProtocolError("a response to nothing we asked")
         transaction, exchange = known
         exchange.came_from = source
-        self._passed(False, response, now, False)
+        self._passed(False, response, data, source, now)
         self._run(transaction, exchange, transaction.receive(response, now), now)
 
-    def _receive_request(self, request: Request, source: Address, now: float) -> None:
+    def _receive_request(self, request: Request, data: bytes, source: Address, now: float) -> None:
         request.replace_top("Via", str(request.via.with_source(*source)))
         key = server_key(request)
         known = self._servers.get(key)
-        self._passed(False, request, now, known is not None and request.method != "ACK")
+        repeated = known is not None and request.method != "ACK"
+        self._passed(False, request, data, source, now, repeated)
         if known is not None and (
             request.method == "ACK" or request.method == known.request.method
         ):
@@ -431,8 +434,20 @@ class TransactionLayer:
                 self._transmit(item.message, destination, now, item.repeated)
 
     def _transmit(self, message: Message, to: Address, now: float, repeated: bool) -> None:
-        self.outcome.sends.append(Send(message.to_bytes(), to))
-        self._passed(True, message, now, repeated)
+        data = message.to_bytes()
+        self.outcome.sends.append(Send(data, to))
+        self._passed(True, message, data, to, now, repeated)
 
-    def _passed(self, sent: bool, message: Message, now: float, repeated: bool) -> None:
-        self.emit(MessagePassed(now, sent, summary(message), message.call_id, repeated))
+    def _passed(
+        self,
+        sent: bool,
+        message: Message,
+        data: bytes,
+        peer: Address,
+        now: float,
+        repeated: bool = False,
+    ) -> None:
+        answers = isinstance(message, Response) and not sent
+        server = name_of_server(message.get("Server") or "") if answers else ""
+        about = summary(message), message.call_id, repeated
+        self.emit(MessagePassed(now, sent, *about, data, self.local, peer, server))

@@ -114,8 +114,14 @@ def sent_on(name: str, new_name: str) -> str:
 def registered(user: str, server: str) -> str:
     """`server` is the Server header: ours say their name in a comment, what others say there is not
     for people."""
+    name = name_of_server(server)
+    return f"Registered through {name}" if name else f"Registered as {user}"
+
+
+def name_of_server(server: str) -> str:
+    """The name in the Server header of one of our servers; "" in any other."""
     named = _SERVER.fullmatch(server)
-    return f"Registered through {named[1]}" if named else f"Registered as {user}"
+    return named[1] if named else ""
 
 
 def trying_again(seconds: float) -> str:

@@ -203,6 +203,8 @@ class Cluster:
             str(self.folder / "store.db"),
             "--management",
             self.management[name].removeprefix("http://"),
+            "--forwarder-page",
+            f"{next(iter(self.admins.values()))}/",
             "--server-header",
         ]
         return [*arguments, *self._more, *(["--users", str(users_file)] if users_file else [])]

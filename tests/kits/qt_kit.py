@@ -33,6 +33,8 @@ class FakeStats:
     elsewhere: str = ""
     level_in: float = 0.0
     level_out: float = 0.0
+    codec: str = "PCMU"
+    round_trip_ms: float | None = None
 
 
 class FakePhone:

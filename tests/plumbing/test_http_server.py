@@ -83,6 +83,12 @@ def test_what_is_not_there_says_so(site, method, path, status):
     assert answer.status == status and json.loads(data)["error"]
 
 
+def test_a_method_that_is_not_for_a_page_is_told_which_are(site):
+    assert ask(site, "POST", "/")[0].headers["Allow"] == "GET, HEAD"
+    assert ask(site, "GET", "/servers/x")[0].headers["Allow"] == "POST"
+    assert "Allow" not in ask(site, "GET", "/none")[0].headers
+
+
 def test_a_page_with_a_defect_says_so_and_the_log_says_which(site, caplog):
     answer, body = ask(site, "GET", "/broken")
     assert (answer.status, json.loads(body)) == (

@@ -225,6 +225,27 @@ def test_the_page_tells_of_roles_users_counters_and_services(site, browser):
     assert "undefined" not in text and "NaN" not in text
 
 
+def test_what_a_service_tells_can_be_read_however_deep_it_is(site, browser):
+    site.server._reader._services_status = lambda transaction, now: {
+        "mine": {"queue": {"of": {"a": 1}, "names": ["x"], "last": None}, "open": True, "all": [7]}
+    }
+    show(browser, site)
+    text = browser.text()
+    for words in ('of {"a":1}, names ["x"], last null', "true", "[7]"):
+        assert words in text
+    assert "[object" not in text
+
+
+def test_the_page_leads_back_to_the_forwarders_if_it_is_told_where_that_is(site, browser):
+    link = "const a = document.querySelector('#up a'); return a.checkVisibility() ? a.href : ''"
+    show(browser, site)
+    assert browser.run(link) == ""
+    site.server._settings = replace(site.server._settings, forwarder_page="http://127.0.0.1:8060/")
+    wait_until(browser, link)
+    assert browser.run(link) == "http://127.0.0.1:8060/"
+    assert "The forwarder's page" in browser.text()
+
+
 def test_a_server_in_trouble_says_what_is_wrong(site, browser, monkeypatch):
     told = site.server._health
     monkeypatch.setattr(

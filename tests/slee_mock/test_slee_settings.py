@@ -38,6 +38,16 @@ def test_without_arguments_it_is_the_readmes_server():
         (["--name", " "], "--name: it must be a printable name"),
         (["--users", "/nowhere/users"], "--users: cannot read /nowhere/users: No such file"),
         (["--digest", "MD4"], "--digest: 'MD4' is not one of MD5, SHA-256, as in"),
+        *(
+            (["--forwarder-page", url], "--forwarder-page: .* is not the URL of a page, as in http")
+            for url in (
+                "127.0.0.1:8060",
+                "javascript:alert(1)",
+                "http://",
+                "http://x:y/",
+                "http://a b/",
+            )
+        ),
         (["--beat", "soon"], "--beat: 'soon' is not a time"),
     ],
 )
