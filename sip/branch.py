@@ -1,4 +1,4 @@
-"""A stateless proxy's memory: branches made from the message and a secret (RFC 3261 16.11).
+"""Signed branches of a stateless proxy, made from the message and a secret (RFC 3261 16.11).
 
 The branch a proxy puts into its own Via is a keyed hash of branch and sent-by of the Via beneath
 it. So a retransmission, a CANCEL and the ACK to a failure leave with the branch of their INVITE,
@@ -50,7 +50,7 @@ def _identity(via: Via, message: Message) -> list[str]:
     """The words that name the transaction. RFC 3261 16.11: of a peer whose branch has the magic
     cookie branch and sent-by are enough, older peers need the fields that a response repeats as
     they are."""
-    parts = words_of(via)
+    parts = branch_inputs(via)
     # RFC 4475 3.2.1: a cookie alone
     if not via.branch.startswith(MAGIC_COOKIE) or via.branch == MAGIC_COOKIE:
         try:
@@ -61,7 +61,7 @@ def _identity(via: Via, message: Message) -> list[str]:
     return parts
 
 
-def words_of(via: Via) -> list[str]:
+def branch_inputs(via: Via) -> list[str]:
     """The parts of a Via, whose branch has the magic cookie, that the branch above it is made from:
     branch and sent-by name the transaction, and nothing else does (RFC 3261 17.2.3). A NAT may give
     each message of it another port."""

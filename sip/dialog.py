@@ -1,5 +1,4 @@
-"""Dialogs (RFC 3261 12): who is talking to whom, where the next request goes, and in which order
-requests came.
+"""Dialogs (RFC 3261 12): the two parties, the route set and remote target, the order of requests.
 
 A dialog makes the requests sent within it, without a Via: that, and the sending, is the transport's
 part. It knows nothing of sessions or of the person on the phone.

@@ -1,4 +1,4 @@
-"""An error's name says whose fault it is."""
+"""Errors: RemoteProtocolError is the peer's fault, LocalProtocolError the caller's."""
 
 
 class SipError(Exception):

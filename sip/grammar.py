@@ -1,5 +1,4 @@
-"""The small grammar that all header lines share: tokens, quotes, lists, parameters (RFC 3261
-25.1)."""
+"""The grammar that all header lines share: tokens, quotes, lists, parameters (RFC 3261 25.1)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A header line, and what stands in it: its name, name-addr, CSeq (RFC 3261 7.3, 20)."""
+"""Header lines and their values: field names, name-addr, CSeq (RFC 3261 7.3, 20)."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""RFC 3261's timer values over UDP, in seconds (17.1.1.1, 17.1.2.1). What waits for a message or
-repeats it, everywhere in this project, is made of these."""
+"""RFC 3261's timer values over UDP, in seconds (17.1.1.1, 17.1.2.1). Every wait for a message and
+every retransmission in this project uses them."""
 
 T1 = 0.5  # round trip, as long as nothing better is known
 T2 = 4.0  # the longest interval between repeats of a non-INVITE request or an INVITE's response

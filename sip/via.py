@@ -1,5 +1,5 @@
-"""The Via header: where an answer goes, and who has handled a request (RFC 3261 20.42, 18.2.2; RFC
-3581)."""
+"""The Via header: the path of a request, which its responses take back (RFC 3261 20.42, 18.2.2;
+RFC 3581)."""
 
 from __future__ import annotations
 

@@ -362,6 +362,8 @@ def _shown(value: object) -> str:
     """A value as the file has it; "nothing" for an empty one."""
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, float):
+        return str(value).removesuffix(".0")
     if isinstance(value, Mapping):
         text = ", ".join(f"{name} {link}" for name, link in value.items())
     elif isinstance(value, tuple) and value and not isinstance(value[0], tuple):
@@ -369,7 +371,7 @@ def _shown(value: object) -> str:
     elif isinstance(value, tuple):
         text = ", ".join(map(_shown, value))
     else:
-        text = "" if value is None else str(value).removesuffix(".0")
+        text = "" if value is None else str(value)
     return text or "nothing"
 
 

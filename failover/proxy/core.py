@@ -30,10 +30,10 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from failover.config.settings import CALL_ID, PHONES
-from failover.proxy.destination import literal, way_back
+from failover.proxy.destination import literal, response_address
 from failover.proxy.events import NOTHING, Dropped, Outcome, Passed, Queued, Send, joined
 from failover.proxy.fast_path import FastPath
-from failover.proxy.header_rewrite import Lines
+from failover.proxy.header_rewrite import HeaderRewriter
 from failover.proxy.outage_queue import HANG_UPS, KeptMessage
 from failover.proxy.pending_messages import (
     OneWayKey,
@@ -43,7 +43,7 @@ from failover.proxy.pending_messages import (
     one_way_key,
     request_key,
 )
-from failover.proxy.request_validation import Fields, Refused, been_here, is_probe, validate
+from failover.proxy.request_validation import Fields, Refused, is_looped, is_probe, validate
 from failover.upstream.failover import Failover
 from failover.upstream.server_table import Server, ServerTable
 from failover.upstream.upstream_reachability import GracePeriod
@@ -86,7 +86,7 @@ class Core:
         advertised_to_server: Callable[[str], Address] | None = None,
     ) -> None:
         to_server = advertised_to_server or (lambda host: advertised((host, 0)))
-        self.lines = Lines(table, key, advertised, to_server, is_own)
+        self.lines = HeaderRewriter(table, key, advertised, to_server, is_own)
         self.failover = Failover(table, fall, rise, self._handle)
         self.pending = self.failover.pending
         self.outage_queue = self.failover.outage_queue
@@ -182,7 +182,7 @@ class Core:
         self.lines.drop_uri_headers(request)
         hint = self.lines.restore_target(request)
         hint = self.lines.pop_routes(request) or hint
-        if been_here(self.lines.key, request, datagram.side, self.lines.signed):
+        if is_looped(self.lines.key, request, datagram.side, self.lines.signed):
             raise Refused("it has been here before, asked for the same", 482, "loop")
         forwarding = Forwarding(request, datagram, now, branch, hint, own)
         if datagram.side == PHONES:
@@ -343,7 +343,7 @@ class Core:
         self.counters[f"answered.{status}"] += 1
         if datagram.side != PHONES:
             return (Send(datagram.side, data),)
-        back = way_back(request.via)
+        back = response_address(request.via)
         return (Send(PHONES, data, back),) if literal(back) else ()
 
     # -- responses ---------------------------------------------------------------------------------
@@ -383,7 +383,7 @@ class Core:
 
     def _return(self, response: Response, datagram: PendingDatagram, now: float) -> Outcome:
         """Sends a response, our Via gone from it, to where its request came from."""
-        target = way_back(response.via)
+        target = response_address(response.via)
         server, why = self.table.by_address.get(target), "the way it came"
         if not server:
             if not literal(target):
@@ -428,7 +428,7 @@ class Core:
         self.counters[f"answered.{status}"] += 1
         response = reply(request, status, "", self.lines.own_tag(branch))
         response.pop("Via")
-        source = way_back(response.via)
+        source = response_address(response.via)
         return self._return(
             response, PendingDatagram("", response.to_bytes(), side, source, now), now
         )

@@ -1,10 +1,10 @@
-"""The fast path: does to the octets of an ordinary message what core.py does to a parsed one.
+"""The fast path: forwards the octets of an ordinary message as core.py forwards a parsed one.
 
 `FastPath.forward` returns the datagram to send, with all counters and pending messages up to date;
 or None: then nothing was changed, and core.py must handle the message.
 
- 1. Read. fast_path_patterns.py cuts out the words that a proxy looks at, or says that the message
-    is not ordinary.
+ 1. Read. fast_path_patterns.py cuts out the fields that a proxy needs, by a template or by a
+    pattern; if neither matches, the message is not ordinary.
  2. Look up. A topmost Via, a Route or a host is parsed once, by the core's own functions, and
     cached under its octets. Every cache is a pure function of octets, the server table and the
     forwarder's own addresses, and is emptied when those change. A branch that was signed lately is
@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from zlib import crc32
 
 from failover.config.settings import CALL_ID, PHONES
-from failover.proxy.destination import literal, way_back
+from failover.proxy.destination import literal, response_address
 from failover.proxy.events import Send
 from failover.proxy.fast_path_patterns import COOKIE, NotOrdinary, Reader, beneath, topmost
 from failover.proxy.header_rewrite import BACK
@@ -38,7 +38,7 @@ from failover.proxy.request_validation import LOOP
 from failover.upstream.affinity_key import CALL_ID as CALL_ID_HEADER
 from failover.upstream.server_table import Server
 from plumbing.address import Address, format_address
-from sip.branch import words_of
+from sip.branch import branch_inputs
 from sip.errors import RemoteProtocolError
 from sip.message import DIALOG_CREATING, Request, parse
 from sip.uri import Uri
@@ -73,9 +73,8 @@ class TopVia:
     """A topmost Via without its branch.
 
     `left` and `right`: the octets before and after the branch in the forwarded message and in its
-    answers; `before`: the end of our own Via, then `left`. `keyed`: the hash
-    that becomes our branch, of what is before this Via's branch; `signed_right`: what comes after
-    it. `back_address`: where
+    answers; `before`: the end of our own Via, then `left`. `signed_left` and `signed_right`: the
+    octets that our branch is made from, before and after this Via's branch. `back_address`: where
     answers go, to `server` if it is a server's; `back` signs it. `own`: our address towards the
     sender, valid while `turn` equals the fast path's."""
 
@@ -83,11 +82,11 @@ class TopVia:
         "back",
         "back_address",
         "before",
-        "keyed",
         "left",
         "own",
         "right",
         "server",
+        "signed_left",
         "signed_right",
         "turn",
     )
@@ -95,21 +94,20 @@ class TopVia:
     def __init__(
         self,
         sides: tuple[bytes, bytes],
-        keyed: blake2b,
-        signed_right: bytes,
+        signed: tuple[bytes, bytes],
         back_address: Address,
         server: Server | None,
         back: bytes,
     ) -> None:
         self.left, self.right = sides
-        self.keyed, self.signed_right = keyed, signed_right
+        self.signed_left, self.signed_right = signed[0] + COOKIE, signed[1]
         self.back_address, self.server, self.back = back_address, server, back
         ours = b";" + BACK.encode() + b"=" + back + b";rport\r\nVia: "
         self.before = ours + self.left + b";branch=" + COOKIE
         self.own, self.turn = NOWHERE, -1
 
 
-NEITHER = TopVia((b"", b""), blake2b(), b"", ("", 0), None, b""), b""
+NEITHER = TopVia((b"", b""), (b"", b""), ("", 0), None, b""), b""
 
 
 class Goal(NamedTuple):
@@ -142,7 +140,7 @@ NO_ROUTES = Routes(b"", b"", "", None)
 
 
 class Cache(dict[K, V]):
-    """`read(key)` by key; emptied when full."""
+    """A dict that calls `read(key)` for a missing key, and is emptied when full."""
 
     def __init__(self, read: Callable[[K], V]) -> None:
         super().__init__()
@@ -157,7 +155,8 @@ class Cache(dict[K, V]):
 
 
 class FastPath:
-    """Of one core, whose accounts it keeps."""
+    """The fast path of one core: it has the core's caches, and updates the core's pending messages
+    and counters."""
 
     def __init__(self, core: Core) -> None:
         self._core, self._lines, self._reader = core, core.lines, Reader()
@@ -241,17 +240,15 @@ class FastPath:
             raise NotOrdinary
         if text.count(STAND_IN) != 1:
             raise NotOrdinary
-        lines, address = self._core.lines, way_back(complete)
+        lines, address = self._core.lines, response_address(complete)
         server = lines.table.by_address.get(address)
         if not server and not literal(address):
             raise NotOrdinary
         before, after = text.encode().split(b";branch=" + STAND_IN.encode())
-        words = "\0".join(words_of(lines.signed(complete, address))).encode()
+        words = "\0".join(branch_inputs(lines.signed(complete, address))).encode()
         first, last = words.split(STAND_IN.encode())
         back = lines.back_word(address).encode()
-        keyed = self._keyed.copy()
-        keyed.update(first + COOKIE)
-        known = TopVia((before, after), keyed, last, address, server, back)
+        known = TopVia((before, after), (first, last), address, server, back)
         self._vias[before, after, None] = known  # as the answer will have it
         return known
 
@@ -292,8 +289,8 @@ class FastPath:
 
     def _sign(self, via: TopVia, branch: bytes) -> bytes:
         """Makes the branch of our Via above this one; `branch` is without its magic cookie."""
-        keyed = via.keyed.copy()
-        keyed.update(branch + via.signed_right)
+        keyed = self._keyed.copy()
+        keyed.update(via.signed_left + branch + via.signed_right)
         signed = COOKIE + hexlify(keyed.digest())
         if len(self._signed) >= MAX_SIGNED:
             self._signed.clear()

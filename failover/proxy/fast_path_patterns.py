@@ -1,4 +1,4 @@
-"""How the fast path takes an ordinary message apart: by a pattern, or by a template made from two
+"""Reads an ordinary message for the fast path: by a pattern, or by a template made from two
 messages that the pattern matched.
 
 A pattern proves that the parser would accept the message and read it alike. Header lines may come
@@ -25,11 +25,11 @@ from sip.via import MAGIC_COOKIE
 COOKIE = MAGIC_COOKIE.encode()
 # in tokens and users of URIs
 PLAIN = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.!%+*'~-"
-MOST = 512  # templates
-LONGEST = 4_096  # octets of a head that a template is made of
+MAX_TEMPLATES = 512
+MAX_TEMPLATE_HEAD = 4_096  # octets
 # by octet: "a" for those of a word, itself for any other
 SHAPE = bytes(ord("a") if octet in PLAIN else octet for octet in range(256))
-BETWEEN = 0.04  # seconds between two templates made; one takes 0.1 ms
+TEMPLATE_INTERVAL = 0.04  # seconds between two new templates; making one takes 0.1 ms
 
 # the repeats that give nothing back are right (gh-106052)
 POSSESSIVE = sys.version_info >= (3, 11, 5)
@@ -169,12 +169,12 @@ VALUE = compiled(
 
 
 class NotOrdinary(Exception):
-    """Not ordinary: core.py's."""
+    """The message is not ordinary: core.py must handle it."""
 
 
 class Template:
-    """What messages of one kind and length have in common, learned from two that a pattern has
-    matched.
+    """The octets that messages of one kind and length have in common, learned from two that a
+    pattern has matched.
 
     Words in which the two differ are holes, and the body is one. A message of that length is as
     ordinary as the second one was, and has the same facts, if its head has the same shape (word
@@ -227,9 +227,12 @@ class Template:
 
 
 class Reader:
-    """Templates are kept by the length and the first octets of messages. Whatever comes twice
-    without fitting one gets one, but no two within BETWEEN: so the most frequent kinds have theirs,
-    and learning costs next to nothing."""
+    """Reads messages, and learns templates.
+
+    Templates are kept by the length and the first octets of messages. A message that fits none, but
+    has the length and the first octets of an earlier one, makes a new template, at most one per
+    TEMPLATE_INTERVAL: so the most frequent kinds get theirs, and learning costs little.
+    """
 
     def __init__(self, possessive: bool = POSSESSIVE) -> None:
         self._request, self._answer = forms(possessive)
@@ -249,21 +252,21 @@ class Reader:
         head, length = match.end(), match["length"]
         if head > MAX_HEAD or len(data) > MAX_SIZE or (length and int(length) != len(data) - head):
             raise NotOrdinary
-        if now >= self._next and head < LONGEST:
+        if now >= self._next and head < MAX_TEMPLATE_HEAD:
             self._learn(match, now, form)
         return form.cut(match)
 
     def _learn(self, match: re.Match[bytes], now: float, form: Form) -> None:
         kind = len(match.string), match.string[:4]
         sample, known = self._samples.get(kind), self._templates.get(kind)
-        if len(self._samples) >= MOST:
+        if len(self._samples) >= MAX_TEMPLATES:
             self._samples.clear()
         self._samples[kind] = match.string[: match.end()]
         if sample:
-            if len(self._templates) >= MOST:
+            if len(self._templates) >= MAX_TEMPLATES:
                 self._templates.clear()
             self._templates[kind] = Template(match, sample, known.holes if known else (), form)
-            self._next = now + BETWEEN
+            self._next = now + TEMPLATE_INTERVAL
 
 
 def beneath(branch: bytes, others: bytes) -> bytes:

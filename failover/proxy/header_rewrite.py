@@ -1,19 +1,23 @@
-"""The lines of a message that are the forwarder's to write: a forwarded message differs from the
-received one by these and by nothing else.
+"""Header rewriting: the header lines that the forwarder adds, changes and removes. A forwarded
+message differs from the received one in these lines and in nothing else.
 
-Its Via, whose branch is signed and proves that an answer's request passed here (RFC 3261 16.11),
-and whose parameter `back` proves the way back; Record-Route with the server's hint; Path in a
-registration, if that is wished for (RFC 3327); the sender's Via completed by where it came from
-(RFC 3581); a Route that named the forwarder, taken away; a dead server's address, written over with
-its successor's.
+    Via                added on top. Its branch is signed, which proves that the request of an
+                       answer passed here (RFC 3261 16.11); its parameter `back` signs the address
+                       that answers go to.
+    the sender's Via   gets `received` and `rport` (RFC 3581).
+    Record-Route       added on top, with the server's hint.
+    Path               added to a REGISTER, if the table asks for it (RFC 3327).
+    Route              removed from the top where it names the forwarder.
+    Route, Request-URI get the successor's address where they name a server that is down.
+    Failover-Kept      tells a server how long ago a request came that reaches it late.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from failover.proxy.destination import names, way_back
-from failover.proxy.request_validation import LOOP, loop_word
+from failover.proxy.destination import response_address, with_address
+from failover.proxy.request_validation import LOOP, loop_hash
 from failover.upstream.server_table import Server, ServerTable
 from plumbing.address import Address, format_address
 from sip.branch import is_branch_of, keyed_hash, make_branch
@@ -25,13 +29,16 @@ from sip.via import Via
 
 BACK, BACK_DIGITS = "back", 16  # parameter of our Via
 KEPT = "Failover-Kept"  # header field; seconds, as in 12.345
-LATE = 0.1  # seconds; less is not worth telling
+LATE_SECONDS = 0.1  # a shorter delay is not told
 
 
-class Lines:
-    """`advertised(phone)` is the forwarder's own address as that phone knows it,
-    `advertised_to_server(host)` as a server at that IP address does; `is_own(address)`: is this one
-    of the forwarder's, whether or not it was written into a message yet?"""
+class HeaderRewriter:
+    """Edits parsed messages.
+
+    `advertised(phone)` returns the forwarder's own address as that phone knows it,
+    `advertised_to_server(host)` as a server at that IP address does. `is_own(address)`: is it one
+    of the forwarder's addresses, written into a message or not?
+    """
 
     def __init__(
         self,
@@ -68,17 +75,18 @@ class Lines:
     # -- Via ---------------------------------------------------------------------------------------
 
     def complete_via(self, request: Request, source: Address) -> None:
-        """Notes in the sender's Via where it really came from, so that the answer goes nowhere
-        else."""
+        """Writes the address that a request came from into its topmost Via, so that the answer goes
+        there."""
         via = request.via
         complete = via.with_source(*source)
         if complete != via:
             request.replace_via(complete)
 
     def push_via(self, request: Request, own: Address, branch: str, side: str) -> None:
-        """`rport` (RFC 3581 3) has the peer answer to the port that this leaves from, should `own`
-        name another one. It stands last, where a peer's answer to it grows."""
-        loop, back = loop_word(request, side), self.back_word(way_back(request.via))
+        """Adds our Via. `rport` (RFC 3581 3) asks the peer to answer to the port that this is sent
+        from, should `own` name another one. It is the last parameter, because the peer lengthens
+        it."""
+        loop, back = loop_hash(request, side), self.back_word(response_address(request.via))
         words = f"branch={branch};{LOOP}={loop};{BACK}={back};rport"
         request.push("Via", f"SIP/2.0/UDP {format_address(own)};{words}")
 
@@ -86,8 +94,8 @@ class Lines:
         return make_branch(self.key, request, self.signed(request.via))
 
     def back_word(self, address: Address) -> str:
-        """Signs the address to which a response goes that has our Via on top. It is no part of the
-        branch, which names the transaction alone."""
+        """Signs the address that a response with our Via on top goes to. It is not part of the
+        branch, because the branch names the transaction only."""
         host, port = address
         words = ("server",) if address in self.table.by_address else (host, str(port))
         return keyed_hash(self.key, BACK, *words)[:BACK_DIGITS]
@@ -99,17 +107,18 @@ class Lines:
         if len(vias) < 2:
             return False
         ours, beneath = vias
-        back = way_back(beneath)
+        back = response_address(beneath)
         signed = self.signed(beneath, back)
         return is_branch_of(self.key, ours, signed, response) and (
             ours.params.get(BACK) == self.back_word(back)
         )
 
     def signed(self, via: Via, back: Address | None = None) -> Via:
-        """What our branch says of the Via beneath it. Servers stand in for one another, so that one
-        which repeats what a dead one had sent already makes a retransmission of it, which no phone
-        takes for a second call. `back` is its way back, where that is known."""
-        if (back or way_back(via)) in self.table.by_address:
+        """Returns the Via that our branch is computed from, given the Via beneath ours. All servers
+        count as one: if a server repeats what a server that is down had sent, it has the same
+        branch, so phones take it for a retransmission and not for a second call. `back`: the
+        address that its responses go to, if known already."""
+        if (back or response_address(via)) in self.table.by_address:
             return Via(via.transport, "server", params={"branch": via.branch})
         return via
 
@@ -124,8 +133,8 @@ class Lines:
                 request.uri = request.uri[: -1 - len(headers)]
 
     def restore_target(self, request: Request) -> str:
-        """RFC 3261 16.4: a strict router put our Record-Route where the Request-URI was, and that
-        last in the Route. Returns the hint."""
+        """Undoes what a strict router did: it put our Record-Route into the Request-URI, and the
+        Request-URI last into the Route (RFC 3261 16.4). Returns the hint."""
         if ";lr" not in request.uri:
             return ""
         word = Uri.parse(request.uri).params.get("hint") or ""
@@ -135,9 +144,8 @@ class Lines:
         return word
 
     def suit_strict_router(self, request: Request) -> None:
-        """RFC 3261 16.6 step 6: to a next hop of before RFC 3261, whose Route has no `lr`, goes
-        what it looks at, the Request-URI, and the one that it takes the place of goes last in the
-        Route."""
+        """Writes a request for a strict router, whose Route has no `lr`: its address becomes the
+        Request-URI, and the Request-URI becomes the last Route (RFC 3261 16.6 step 6)."""
         route = request.routes[:1]
         if route and "lr" not in route[0].uri.params:
             request.pop("Route")
@@ -145,8 +153,8 @@ class Lines:
             request.uri = str(route[0].uri)
 
     def pop_routes(self, request: Request) -> str:
-        """Takes the forwarder's own Route away, or two if its Record-Routes had two addresses;
-        returns the hint."""
+        """Removes the forwarder's own Route, or two if its Record-Routes had two addresses. Returns
+        the hint."""
         hint = ""
         for uri in [NameAddr.parse(value).uri for value in request.values("Route")[:2]]:
             word = uri.params.get("hint") or ""
@@ -157,10 +165,11 @@ class Lines:
         return hint
 
     def record_route(self, request: Request, own: Address, server: Server) -> None:
-        """So that the dialog's later requests come this way, and say which server they belong to.
+        """Adds our Record-Route, so that later requests of the dialog come here and name their
+        server.
 
-        Not where the topmost is this very one already. Where it is the forwarder's under its
-        address towards another network, both are needed (RFC 5658).
+        Not if the topmost one is equal. If it has another address of ours, that of another network,
+        both are needed (RFC 5658).
         """
         if request.method not in DIALOG_CREATING or request.to_tag:
             return
@@ -169,22 +178,22 @@ class Lines:
         request.push("Record-Route", f"<sip:{format_address(own)};lr;hint={server.hint}>")
 
     def add_path(self, request: Request, own: Address) -> None:
-        """RFC 3327 5.2: what servers send to a phone that registers here is to come this way
-        too."""
+        """Adds our Path to a REGISTER, so that servers send requests for this phone through here
+        (RFC 3327 5.2)."""
         if self.table.path and request.method == "REGISTER":
             request.push("Path", f"<sip:{format_address(own)};lr>")
 
     def replace_dead(self, request: Request, successor: Server) -> None:
-        """Writes the successor's address over that of a server which is down, in the next Route and
+        """Replaces the address of a server that is down by its successor's, in the first Route and
         the Request-URI."""
         route = request.routes[:1]
         if route and self._is_dead(route[0].uri.address()):
-            moved = names(route[0].uri, successor.address)
+            moved = with_address(route[0].uri, successor.address)
             request.replace_top("Route", str(NameAddr(moved, route[0].display, route[0].params)))
         if request.uri[:4].lower() in ("sip:", "sips"):
             uri = Uri.parse(request.uri)
             if self._is_dead(uri.address()):
-                request.uri = str(names(uri, successor.address))
+                request.uri = str(with_address(uri, successor.address))
 
     def _is_dead(self, address: Address) -> bool:
         server = self.table.by_address.get(address)
@@ -194,11 +203,11 @@ class Lines:
 
     @staticmethod
     def tell_age(request: Request, seconds: float) -> None:
-        """Tells a server how long ago a request came that reaches it late, so that a bill ends when
-        the phone hung up. The field is between the forwarder and its servers: `hide_age` takes it
-        off for everybody else, and off what phones write themselves."""
+        """Adds Failover-Kept, the seconds since a request came, if that is LATE_SECONDS or more. So
+        a bill ends when the phone hung up. Only servers get the field: one that a phone wrote is
+        removed here, and `hide_age` removes it from what goes to phones."""
         request.remove(KEPT)
-        if seconds >= LATE:
+        if seconds >= LATE_SECONDS:
             request.add(KEPT, f"{seconds:.3f}")
 
     @staticmethod
@@ -208,7 +217,7 @@ class Lines:
     # -- the forwarder's own answers ---------------------------------------------------------------
 
     def own_tag(self, branch: str) -> str:
-        """The To tag of the forwarder's own answers: the same for a retransmission (RFC 3261
+        """Returns the To tag of the forwarder's own answers, equal for retransmissions (RFC 3261
         8.2.7)."""
         return keyed_hash(self.key, "tag", branch)
 
@@ -221,8 +230,8 @@ class Lines:
 
 
 def _address_in(values: list[str]) -> Address | None:
-    """The address of the first of these name-addrs; None if there is none, or it cannot be read,
-    which is for those to mind who need it (RFC 3261 16.3)."""
+    """Returns the address in the first of these name-addrs; None if there is none or it is
+    malformed, which does not matter to a proxy (RFC 3261 16.3)."""
     try:
         return NameAddr.parse(values[0]).uri.address() if values else None
     except RemoteProtocolError:

@@ -1,11 +1,11 @@
-"""What a proxy looks at before it passes a request on (RFC 3261 16.3 and 16.4), and whether that
-request has been here before (RFC 5393).
+"""Request validation, as a proxy does it before it forwards a request (RFC 3261 16.3), and loop
+detection (RFC 5393).
 
-Each Via of the forwarder carries `loop`, a word for how it was asked: by a phone or a server, for
-which Request-URI and Route. A request passes the forwarder twice per call and more often where it
-spirals, but each time asked for something else; one that comes again asked for the same would come
-for ever. The word needs no signature, for the branch beside it has one, and it stays out of the
-branch, so that a CANCEL which spells its Request-URI otherwise still meets its INVITE.
+Each Via of the forwarder has a parameter `loop`: a hash of who asked (a phone or a server), of the
+Request-URI and of the Routes. A request passes the forwarder twice per call, and more often if it
+spirals, but each time these differ. If they are equal, the request would come back for ever. The
+hash is not signed, because the branch beside it is. It is not part of the branch, so that a CANCEL
+whose Request-URI is spelled in another way still has the branch of its INVITE.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ Fields = Sequence[tuple[str, str]]
 
 
 class Refused(RemoteProtocolError):
-    """What the answer is, and by which `reason` it is counted."""
+    """The request is answered with `status` and `fields` instead of forwarded. `reason` names the
+    counter."""
 
     def __init__(self, text: str, status: int, reason: str, fields: Fields = ()) -> None:
         super().__init__(text, status)
@@ -34,8 +35,8 @@ class Refused(RemoteProtocolError):
 
 
 def validate(request: Request) -> None:
-    """RFC 3261 16.3, but for the scheme of the Request-URI, which the forwarder leaves to the
-    server it asks. Raises RemoteProtocolError, as Refused where 400 is not the answer."""
+    """Checks a request (RFC 3261 16.3), except the scheme of its Request-URI, which is left to the
+    server. Raises RemoteProtocolError (400), or Refused for another status."""
     request.check(in_passing=True)
     if len(request.all("Max-Forwards")) > 1:
         raise RemoteProtocolError("Max-Forwards is there twice")
@@ -54,8 +55,8 @@ def validate(request: Request) -> None:
 
 
 def is_probe(request: Request) -> bool:
-    """Is the forwarder itself asked whether it serves? An OPTIONS that goes no further may be
-    answered by whom it has come to (RFC 3261 16.3, Max-Forwards)."""
+    """Is this an OPTIONS for the forwarder itself? With Max-Forwards 0 the proxy that it reached
+    may answer it (RFC 3261 16.3)."""
     return (
         request.method == "OPTIONS"
         and request.max_forwards == 0
@@ -63,22 +64,22 @@ def is_probe(request: Request) -> bool:
     )
 
 
-def loop_word(request: Request, side: str) -> str:
-    """How the forwarder is asked: by whom and for what. Equal for a request that comes again as it
-    left."""
+def loop_hash(request: Request, side: str) -> str:
+    """Returns the hash of who asked and for what; equal for a request that comes back as it was
+    sent."""
     asker = "phones" if side == PHONES else "servers"
     # fast_path.py makes the same of octets
     asked = "\0".join((asker, request.uri, *request.all("Route")))
     return f"{crc32(asked.encode('utf-8', 'surrogateescape')):08x}"
 
 
-def been_here(key: bytes, request: Request, side: str, view: Callable[[Via], Via]) -> bool:
-    """Is a Via of ours among the request's, on top (so nobody has handled it since) or with the
-    word of now?"""
+def is_looped(key: bytes, request: Request, side: str, view: Callable[[Via], Via]) -> bool:
+    """Has the request passed here before, and come back unhandled? One of its Vias is ours: the
+    topmost, or one with the same loop hash as now."""
     vias = request.vias
     if len(vias) < 2:
         return False
-    word = loop_word(request, side)
+    word = loop_hash(request, side)
     return any(
         (LOOP in via.params if at == 0 else via.params.get(LOOP) == word)
         and is_branch_of(key, via, view(beneath), request)

@@ -30,7 +30,7 @@ from failover.config.networks import Networks
 from failover.config.properties import decode
 from failover.config.properties import parse as parse_properties
 from failover.config.settings import PHONES, ServerLine
-from failover.proxy.destination import literal, way_back
+from failover.proxy.destination import literal, response_address
 from failover.proxy.rate_limit import source_of
 from failover.upstream.health import Health
 from plumbing.address import Address, format_address
@@ -282,7 +282,7 @@ class Registration:
         request.replace_top("Via", str(via))
         tag = keyed_hash(self._key, "registration", request.call_id)
         fields = [("Retry-After", RETRY_AFTER)] if status == 503 else []
-        target = source[0], way_back(via)[1]
+        target = source[0], response_address(via)[1]
         return result._replace(
             answer=reply(request, status, "", tag, fields).to_bytes(), target=target
         )

@@ -282,12 +282,13 @@ def test_differences_are_said_as_an_operator_would():
     assert differences(read(ONE, "f"), read(f"{ONE}10.0.0.2:5060", "f")) == ["+ 10.0.0.2:5060"]
     new = read(
         f"{ONE}forwarder.path=yes\nforwarder.names=sip.example.com, [2001:db8::1]:5060\n"
-        "heartbeat.interval=2\npassive.seconds=2.5\nlimit.exempt=\nadmin.listen=",
+        "heartbeat.interval=2\npassive.seconds=2.5\nforwarder.secret.file=s.0\nlimit.exempt=\nadmin.listen=",
         "f",
     )
     assert differences(read(ONE, "f"), new) == [
         "forwarder.names nothing -> sip.example.com, [2001:db8::1]:5060",
         "forwarder.path no -> yes",
+        "forwarder.secret.file forwarder.secret -> s.0",
         "heartbeat.interval 0.05 -> 2",
         "passive.seconds 3 -> 2.5",
         "limit.exempt 127.0.0.0/8, ::1/128 -> nothing",
