@@ -19,8 +19,6 @@ from softphone.ua.events import CallState, CallView
 if TYPE_CHECKING:
     from softphone.media.session import MediaStats
 
-NO_CALL = "No call yet"
-HOW_TO_BEGIN = "Call, or wait to be called"
 RINGING_SECONDS = 60  # how long the card pulses at most: motion ends even if nobody answers
 # shades of the pulse: as calm to see as sixty frames a second, and a quarter of the work
 GLOW_STEPS = 8
@@ -38,12 +36,12 @@ MARKS = {
 }
 # What the card says if the user agent has no better sentence.
 SENTENCES = {
-    CallState.CALLING: "Calling {name} ...",
-    CallState.RINGING: "Ringing at {name}",
-    CallState.INCOMING: "{name} is calling",
-    CallState.TALKING: "Talking with {name}",
-    CallState.ENDING: "Hanging up ...",
-    CallState.ENDED: "The call has ended",
+    CallState.CALLING: texts.CALLING,
+    CallState.RINGING: texts.RINGING_AT,
+    CallState.INCOMING: texts.IS_CALLING,
+    CallState.TALKING: texts.TALKING_WITH,
+    CallState.ENDING: texts.HANGING_UP,
+    CallState.ENDED: texts.CALL_ENDED,
 }
 
 
@@ -51,7 +49,7 @@ def peer_of(call: CallView) -> str:
     """The name to show for the other side: the display name, else the address without its
     scheme."""
     address = call.peer_uri.removeprefix("sip:").removeprefix("sips:")
-    return words.one_line(call.peer_name) or words.one_line(address) or "Unknown caller"
+    return words.one_line(call.peer_name) or words.one_line(address) or texts.UNKNOWN_CALLER
 
 
 def mark_of(call: CallView) -> tuple[str, str]:
@@ -90,9 +88,9 @@ class CallCard(QWidget):
         self.mark = StateMark()
         self.sentence = TextLabel(Size.TEXT, lines=2)
         self.sentence.setObjectName("call")
-        self.level_in = LevelMeter("Level of what you hear")
+        self.level_in = LevelMeter(texts.LEVEL_IN)
         self.level_in.setObjectName("level_in")
-        self.level_out = LevelMeter("Level of what you say")
+        self.level_out = LevelMeter(texts.LEVEL_OUT)
         self.level_out.setObjectName("level_out")
         self.packets = TextLabel(Size.SMALL, tone="muted", tabular=True)
         self.packets.setObjectName("packets")
@@ -111,7 +109,7 @@ class CallCard(QWidget):
         theme().changed.connect(self._pulse_or_rest)
         self._lay_out()
         self.timer.fix_width("00:00")
-        self._say(HOW_TO_BEGIN, NO_CALL, "ring", "dead")
+        self._say(texts.HOW_TO_BEGIN, texts.NO_CALL, "ring", "dead")
         self.show_media(None)
 
     def _lay_out(self) -> None:
@@ -126,8 +124,9 @@ class CallCard(QWidget):
         sound = QGridLayout()
         sound.setHorizontalSpacing(GRID)
         sound.setVerticalSpacing(GRID // 2)
-        for row, (meter, icon) in enumerate(((self.level_in, "In"), (self.level_out, "Out"))):
-            title = QLabel(icon)
+        meters = (texts.IN, self.level_in), (texts.OUT, self.level_out)
+        for row, (word, meter) in enumerate(meters):
+            title = QLabel(word)
             title.setFont(theme().font(Size.SMALL))
             sound.addWidget(title, row, 0)
             sound.addWidget(meter, row, 1)
@@ -176,35 +175,37 @@ class CallCard(QWidget):
             self.timer.fix_width(text if len(text) > 5 else "00:00")
             self.timer.set_text(text)
             self.timer.setAccessibleName(
-                words.spoken_duration(seconds) if seconds is not None else "No time yet"
+                words.spoken_duration(seconds) if seconds is not None else texts.NO_TIME
             )
 
     def show_media(self, stats: MediaStats | None) -> None:
         """Numbers and levels of the stream; None: there is no stream yet."""
         if stats is None:
-            self.packets.set_text("RTP packets: none yet")
-            self.gap.set_text("Longest gap: none yet")
+            self.packets.set_text(texts.NO_PACKETS)
+            self.gap.set_text(texts.NO_GAP)
             self.quality.set_text(texts.QUALITY_UNKNOWN)
             return
         self.level_in.push(stats.level_in)
         self.level_out.push(stats.level_out)
         self.packets.set_text(
-            f"RTP packets in {stats.packets_received}, out {stats.packets_sent}",
-            f"{words.plural(stats.packets_received, 'RTP packet')} received, {stats.lost} of them "
-            "lost on the way, "
-            f"{words.plural(stats.packets_sent, 'packet')} sent",
+            texts.PACKETS.format(
+                codec=stats.codec or texts.RTP,
+                received=stats.packets_received,
+                sent=stats.packets_sent,
+            ),
+            texts.PACKETS_TIP.format(
+                received=stats.packets_received, lost=stats.lost, sent=stats.packets_sent
+            ),
         )
         self.quality.set_text(words.quality(stats), texts.QUALITY_TIP)
-        gap = f"Longest gap {stats.longest_gap_ms:.0f} ms"
+        gap = texts.GAP.format(ms=stats.longest_gap_ms)
         if stats.elsewhere:
             self.gap.set_text(
-                f"Sound via {stats.elsewhere}, gap {stats.longest_gap_ms:.0f} ms",
-                f"The other side is behind a NAT: its sound comes from {stats.elsewhere}, "
-                "so yours goes there too. "
-                "The longest pause between two packets received",
+                texts.SOUND_VIA.format(host=stats.elsewhere, ms=stats.longest_gap_ms),
+                texts.SOUND_VIA_TIP.format(host=stats.elsewhere),
             )
         else:
-            self.gap.set_text(gap, "The longest pause between two packets received")
+            self.gap.set_text(gap, texts.GAP_TIP)
 
     @property
     def pulsing(self) -> bool:

@@ -6,6 +6,7 @@ from PySide6.QtCore import Qt, Signal
 from PySide6.QtGui import QFont
 from PySide6.QtWidgets import QGridLayout, QSizePolicy, QWidget
 
+from softphone.gui import texts
 from softphone.gui.theme import GRID
 from softphone.gui.widgets import FlatButton
 
@@ -31,7 +32,7 @@ class DialPad(QWidget):
         for number, digit in enumerate(KEYS):
             key = FlatButton(digit)
             key.setObjectName(f"dial_{NAMES.get(digit, digit)}")
-            key.setAccessibleName(f"Key {NAMES.get(digit, digit)}")
+            key.setAccessibleName(texts.KEY.format(name=NAMES.get(digit, digit)))
             key.setFont(font)
             key.set_height(3 * GRID)
             key.repeats = True  # 11 is two quick clicks

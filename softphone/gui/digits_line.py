@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from softphone.gui import formatting as words
+from softphone.gui import texts
 from softphone.gui.theme import Size
 from softphone.gui.widgets import TextLabel
 from softphone.ua.events import DigitPassed, DigitRefused
 
-HINT = "The keys send tones"
 SHOWN = 12  # digits of either kind; of more, the last ones
 
 
@@ -27,7 +27,7 @@ class DigitsLine(TextLabel):
     def hint(self) -> None:
         """Keys can be used from now on."""
         if not self.text():
-            self.set_text(HINT)
+            self.set_text(texts.KEYS_HINT)
 
     def show_event(self, event: object, call_id: str) -> None:
         """Show a digit that has left or come in this call, or that the other side takes none."""
@@ -41,7 +41,7 @@ class DigitsLine(TextLabel):
             self._sent += digit
         else:
             self._received += digit
-        both = (("Sent", self._sent), ("Received", self._received))
+        both = ((texts.DIGITS_SENT, self._sent), (texts.DIGITS_RECEIVED, self._received))
         self.set_text("   ".join(f"{word}: {_end_of(digits)}" for word, digits in both if digits))
 
 

@@ -70,13 +70,13 @@ def initial(name: str) -> str:
 
 
 def quality(stats: MediaStats) -> str:
-    """Codec, loss, jitter and round trip of a stream in a line."""
+    """Loss, jitter and round trip of a stream in a line."""
     expected = stats.packets_received + stats.lost
     loss = 100 * stats.lost / expected if expected > 0 else 0.0
-    parts = [stats.codec, f"loss {loss:.1f} %", f"jitter {stats.jitter_ms:.0f} ms"]
+    parts = [f"Loss {loss:.1f} %", f"jitter {stats.jitter_ms:.0f} ms"]
     if stats.round_trip_ms is not None:
         parts.append(f"round trip {stats.round_trip_ms:.0f} ms")
-    return ", ".join(part for part in parts if part)
+    return ", ".join(parts)
 
 
 def plural(number: int, noun: str) -> str:

@@ -76,11 +76,11 @@ REGISTRATION_MARKS = {
 # The one primary button in every state of an active call: (words, icon, tone). None: the phone is
 # free.
 PRIMARY: dict[CallState | None, tuple[str, str, str]] = {
-    None: ("Call", "call", "alive"),
-    CallState.CALLING: ("Hang up", "hang_up", "stop"),
-    CallState.RINGING: ("Hang up", "hang_up", "stop"),
-    CallState.INCOMING: ("Answer", "call", "alive"),
-    CallState.TALKING: ("Hang up", "hang_up", "stop"),
+    None: (texts.CALL, "call", "alive"),
+    CallState.CALLING: (texts.HANG_UP, "hang_up", "stop"),
+    CallState.RINGING: (texts.HANG_UP, "hang_up", "stop"),
+    CallState.INCOMING: (texts.ANSWER, "call", "alive"),
+    CallState.TALKING: (texts.HANG_UP, "hang_up", "stop"),
 }
 
 
@@ -109,7 +109,7 @@ class PhonePanel(QWidget):
     ) -> None:
         super().__init__(parent)
         self.label = words.one_line(phone_label)
-        self.setAccessibleName(f"Phone of {self.label}")
+        self.setAccessibleName(texts.PHONE_OF.format(name=self.label))
         self._phone = phone
         self._clock = clock
         self._prefilled = target
@@ -165,13 +165,11 @@ class PhonePanel(QWidget):
     def _make_target(self, target: str) -> None:
         self.target = QLineEdit(target)
         self.target.setObjectName("target")
-        self.target.setAccessibleName("Who to call")
-        self.target.setPlaceholderText("Name or SIP address")
+        self.target.setAccessibleName(texts.WHO_TO_CALL)
+        self.target.setPlaceholderText(texts.TARGET_HINT)
         self.target.setMaxLength(255)
         self.target.setClearButtonEnabled(True)
-        self.target.setToolTip(
-            "Who to call: a name such as bob, or an address such as sip:bob@example.org"
-        )
+        self.target.setToolTip(texts.TARGET_TIP)
         self.target.textChanged.connect(self._show_controls)
         self.digits = DigitsLine()
 
@@ -204,16 +202,16 @@ class PhonePanel(QWidget):
         self.primary.set_height(6 * GRID)
         self.primary.setFont(theme().font(Size.TEXT, bold=True))
         self.primary.clicked.connect(self.press_primary)
-        self.secondary = FlatButton("Decline", "decline", "stop")
+        self.secondary = FlatButton(texts.DECLINE, "decline", "stop")
         self.secondary.setObjectName("secondary")
         self.secondary.set_height(6 * GRID)
-        self.secondary.allow(True, "Refuse this call (Esc)")
+        self.secondary.allow(True, texts.DECLINE_TIP)
         self.secondary.clicked.connect(lambda: self._phone.decline())
-        self.hold = FlatButton("Hold", "pause")
+        self.hold = FlatButton(texts.HOLD, "pause")
         self.hold.setObjectName("hold")
         self.hold.setCheckable(True)
         self.hold.clicked.connect(self._press_hold)
-        self.mute = FlatButton("Mute", "microphone")
+        self.mute = FlatButton(texts.MUTE, "microphone")
         self.mute.setObjectName("mute")
         self.mute.setCheckable(True)
         self.mute.clicked.connect(self._press_mute)
@@ -251,7 +249,7 @@ class PhonePanel(QWidget):
         head.addWidget(self.menu_button, 0, Qt.AlignmentFlag.AlignTop)
         line = QWidget()
         self._row = QStackedLayout(line)
-        field = Field("To", self.target)
+        field = Field(texts.TO, self.target)
         line.setFixedHeight(field.height())
         self.calls_button.set_height(field.height())
         dial = QHBoxLayout()
@@ -410,7 +408,7 @@ class PhonePanel(QWidget):
         talking = state is CallState.TALKING
         held = call is not None and call.held_here
         self.hold.setChecked(held)
-        self.hold.dress("Resume" if held else "Hold", "play" if held else "pause")
+        self.hold.dress(texts.RESUME if held else texts.HOLD, "play" if held else "pause")
         self.hold.allow(talking, self._hold_reason(talking, held))
         self._show_mute(talking)
 
@@ -419,45 +417,43 @@ class PhonePanel(QWidget):
         if state is None:
             target = words.one_line(self.target.text())
             return (
-                (True, f"Call {target} (Enter)") if target else (False, "Type whom to call first")
+                (True, texts.CALL_ENTER.format(name=target))
+                if target
+                else (False, texts.NOBODY_TO_CALL)
             )
         if state is CallState.INCOMING:
-            return True, f"Answer {name} (Enter)"
-        return True, "End this call (Esc)"
+            return True, texts.ANSWER_ENTER.format(name=name)
+        return True, texts.HANG_UP_TIP
 
     def _hold_reason(self, talking: bool, held: bool) -> str:
         if not talking:
-            return "Nobody to put on hold: there is no answered call"
-        return "Talk again" if held else "Let the other side wait"
+            return texts.NOBODY_TO_HOLD
+        return texts.RESUME_TIP if held else texts.HOLD_TIP
 
     def _show_mute(self, talking: bool) -> None:
         muted = self.mute.isChecked()
-        self.mute.dress("Unmute" if muted else "Mute", "microphone_off" if muted else "microphone")
+        self.mute.dress(
+            texts.UNMUTE if muted else texts.MUTE, "microphone_off" if muted else "microphone"
+        )
         if not talking:
-            self.mute.allow(False, "Nobody hears you now: there is no answered call")
+            self.mute.allow(False, texts.NOBODY_HEARS)
         else:
             self.mute.allow(
                 True,
-                "Let the other side hear you again"
-                if muted
-                else "The other side will not hear you",
+                texts.UNMUTE_TIP if muted else texts.MUTE_TIP,
             )
 
     def _show_row(self, state: CallState | None) -> None:
         if state is None:
             self._row.setCurrentIndex(0)
-            self.pad.explain("Types into the line above")
+            self.pad.explain(texts.KEYS_TYPE)
             return
         had_focus = self.target.hasFocus()
         self._row.setCurrentIndex(1)
         if had_focus:
             self.primary.setFocus(Qt.FocusReason.OtherFocusReason)
         talking = state is CallState.TALKING
-        self.pad.explain(
-            "Sends a tone to the other side"
-            if talking
-            else "Tones can be sent once the call is answered"
-        )
+        self.pad.explain(texts.KEYS_SEND if talking else texts.KEYS_WAIT)
         if talking:
             self.digits.hint()
 
