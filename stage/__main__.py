@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from softphone.local_host import own_host
 from stage import display
 
 
@@ -64,6 +65,13 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         help="any free ports instead of 5060 (forwarder), 5070 and 5080 (servers), 8060 to 8072",
     )
     parser.add_argument(
+        "--lan",
+        metavar="ADDRESS",
+        nargs="?",
+        const="",
+        help="listen on that address (default: the one towards the network), for other telephones",
+    )
+    parser.add_argument(
         "--scene", metavar="NAME", default="", help="play that scene instead of the nine steps"
     )
     parser.add_argument("--scenes", action="store_true", help="list the scenes, one name a line")
@@ -83,6 +91,14 @@ def seconds(text: str) -> float:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0 if the window was closed, or if every step was observed; 1 otherwise."""
     options = parse(sys.argv[1:] if arguments is None else arguments)
+    if options.lan == "":
+        options.lan = own_host("0.0.0.0", None)
+        if options.lan is None:
+            print("This computer is in no network: give --lan the address to listen on.")
+            return 2
+    if options.lan and options.scene:
+        print("A scene is played without other telephones: --lan or --scene, please.")
+        return 2
     if options.scenes or options.scene:
         return _scenes(options)
     return _run(options)
@@ -132,6 +148,7 @@ def _run(options: argparse.Namespace) -> int:
         options.report,
         bool(screenless),
         options.scene,
+        options.lan or "",
     )
     if options.scene:
         return app.play_scene(wished)

@@ -14,10 +14,12 @@ from typing import Any
 
 from PySide6.QtCore import QObject, QTimer, Signal
 
+from plumbing.address import format_address
 from plumbing.event_loop import Loop
 from softphone.gui.event_bridge import Bridge
 from softphone.gui.phone_panel import PhonePanel
 from softphone.phone import Account, Phone
+from stage.guests import Guests
 from stage.gui import presenter
 from stage.gui.bill_view import bill_from_json
 from stage.gui.main_window import Window
@@ -51,7 +53,8 @@ class Wire(QObject):
 class DemoController(QObject):
     """`users` is what the servers know, `passwords` what the phones say, `more` further arguments
     of the servers. `pair`: two forwarders (observation/forwarder_roles.py). `servers`: how many
-    there are; with one there is no failover. `ready`: all of them are up."""
+    there are; with one there is no failover. `lan`: the forwarder's address beyond loopback, for
+    other people's telephones, and then everybody has a password. `ready`: all of them are up."""
 
     ready = Signal()
     failed = Signal(str)
@@ -66,12 +69,17 @@ class DemoController(QObject):
         more: Sequence[str] = (),
         pair: bool = False,
         servers: int = len(SERVERS),
+        lan: str = "",
     ) -> None:
         super().__init__()
+        ports = ports or Ports()
+        self.guests = Guests((lan, ports.forwarder), PHONES) if lan else None
+        users = self.guests.users if self.guests else users
+        self._host, self._domain = (lan, lan) if lan else (HOST, DOMAIN)
         self.announced: tuple[str, str] | None = None  # what a scene says while nobody calls
         self._wire = Wire()
         self._wire.told.connect(self._hear)
-        self.cluster = Cluster(ports, users, self._program_ended, more, pair, servers)
+        self.cluster = Cluster(ports, users, self._program_ended, more, pair, servers, self._host)
         self.forwarders = ForwarderRoles(self.cluster, self._wire.told.emit)
         self.use_case = UseCase(Roles(*PHONES, *SERVERS, tuple(self.forwarders.pair)))
         self.servers = {
@@ -101,8 +109,8 @@ class DemoController(QObject):
     def _make_phone(self, name: str, password: str) -> Phone:
         bridge = self.bridges[name]
         bridge.event.connect(lambda event: self._hear_phone(name, event))
-        account = Account(name.lower(), DOMAIN, password, name)
-        return Phone(account, self.cluster.forwarder, (HOST, 0), bridge.event.emit)
+        account = Account(name.lower(), self._domain, password, name)
+        return Phone(account, self.cluster.forwarder, (self._host, 0), bridge.event.emit)
 
     def _make_window(self) -> Window:
         alice, bob = PHONES
@@ -123,6 +131,8 @@ class DemoController(QObject):
             (alice, *(pair or ("forwarder",)), *SERVERS, bob),
             self.use_case.steps,
         )
+        if self.guests:
+            window.show_guests(self.guests.address, self.guests.password)
         window.again.clicked.connect(self.start_again)
         window.allow_phones(False)
         self._refresh(window)
@@ -412,6 +422,9 @@ class DemoController(QObject):
         self._remark(float(told["at"]), words, "replay")
 
     def _on_message(self, told: dict[str, Any]) -> None:
+        guest = self.guests.learn(told) if self.guests else None
+        if guest:
+            self.window.add_guest(guest)
         path = self.forwarders.path(told["forwarder"])
         forwarded = from_forwarder_message(told, self._name, path)
         if forwarded is None:
@@ -427,10 +440,10 @@ class DemoController(QObject):
         """The figure's name for one end of a message; None for a phone not ours."""
         if leg in self.servers:
             return leg
-        port = address.rpartition(":")[2]
-        return next(
-            (name for name, phone in self.phones.items() if str(phone.address[1]) == port), None
-        )
+        for name, phone in self.phones.items():
+            if address == format_address(phone.address):
+                return name
+        return self.guests.names.get(address) if self.guests else None
 
     def _on_page(self, told: tuple[str, dict[str, Any] | None]) -> None:
         url, page = told

@@ -40,7 +40,7 @@ class FlatTabBar(QTabBar):
     def tabSizeHint(self, index: int) -> QSize:
         font = self.font()
         font.setBold(True)
-        width = painting.width_of(self.tabText(index), font) + 3 * GRID
+        width = painting.width_of(self.tabText(index), font) + 2.5 * GRID
         return QSize(round(width), round(painting.height_of(font)) + 2 * GRID)
 
     def minimumTabSizeHint(self, index: int) -> QSize:

@@ -21,6 +21,7 @@ from PySide6.QtGui import QPainterPath
 from softphone.gui.theme import GRID
 
 PHONE = QSizeF(56, 56)
+GUEST = QSizeF(36, 36)  # another person's phone
 FORWARDER = QSizeF(168, 56)
 SERVER = QSizeF(204, 96)
 STORE = QSizeF(184, 56)
@@ -49,6 +50,14 @@ class Geometry:
         """The straight line from edge to edge, with a small gap at both ends."""
         one, other = self.boxes[start], self.boxes[end]
         return leave(one, anchor(one, other)), leave(other, anchor(other, one))
+
+    def add_guests(self, guests: tuple[str, ...], phones: tuple[str, str]) -> None:
+        """Beside the store, from the edges inwards: left, right, left, right."""
+        for number, name in enumerate(guests):
+            edge = self.boxes[phones[number % 2]]
+            inwards = (number // 2) * (GUEST.width() + 2 * GRID) * (1 if number % 2 == 0 else -1)
+            y = self.boxes["store"].center().y() - 1.5 * GRID
+            self.boxes[name] = around(QPointF(edge.center().x() + inwards, y), GUEST)
 
     def route(self, names: tuple[str, ...]) -> QPainterPath:
         """One path along the arrows between `names`, straight through the boxes between."""

@@ -22,6 +22,7 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
+from plumbing.address import Address
 from softphone.gui import icons
 from softphone.gui.phone_panel import PhonePanel
 from softphone.gui.qapplication import SCREENLESS
@@ -32,6 +33,7 @@ from stage.gui.bill_view import BillView
 from stage.gui.call_dots import CallDots
 from stage.gui.failover_view import FailoverView
 from stage.gui.flat_controls import FlatTabs, menu_button, small_button
+from stage.gui.guest_view import GuestView
 from stage.gui.message_animation import Frame
 from stage.gui.message_ladder import Ladder
 from stage.gui.step_list import StepList
@@ -48,6 +50,7 @@ WIDE = QSize(
 PANEL = (256, 336)  # px, a phone's width in the smallest and in a large window, at natural size
 STEPS_PAGE, BILL_PAGE = "Steps", "Bill"
 FAILOVER_PAGE, MESSAGES_PAGE, CALLS_PAGE = "Failover", "Messages", "Calls"
+GUESTS_PAGE = "Join"
 
 
 class Card(QFrame):
@@ -252,6 +255,16 @@ class Window(QWidget):
             panel.setToolTip("" if allowed else "The programs are not running yet")
         if allowed:
             self.panels[0].focus_phone()
+
+    def show_guests(self, address: Address, password: str) -> None:
+        """A page that says how other telephones take part."""
+        self.tabs.addTab(GuestView(address, password), GUESTS_PAGE)
+        self.show_page(GUESTS_PAGE)
+
+    def add_guest(self, name: str) -> None:
+        """Another telephone has registered: it gets a place in the figure and in the ladder."""
+        self.figure.add_guest(name)
+        self.ladder.add_column(name)
 
     def show_calls(self, states: Callable[[], list[str]]) -> None:
         """A page with a dot for each of many calls."""

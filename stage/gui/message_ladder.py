@@ -436,6 +436,13 @@ class Ladder(QWidget):
         self.calls.clear()
         self.calls.addItem("All calls", "")
 
+    def add_column(self, name: str) -> None:
+        """At the right edge; twice is fine."""
+        if name not in self.painter.columns:
+            self.painter.columns += (name,)
+            self._heading.update()
+            self.model.refresh()
+
     def fit_rows(self) -> None:
         """After a change of the text's size."""
         self.view.verticalHeader().setDefaultSectionSize(self.painter.height)

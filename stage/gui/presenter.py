@@ -314,7 +314,7 @@ def show(
     for panel in window.panels:
         window.figure.show_phone(panel.label, phone_look(state, panel.label))
         panel.set_note(phone_note(state, panel.label))
-    window.figure.show_talking(state.talking, state.held)
+    window.figure.show_talking(state.talking and len(state.calls) == 2, state.held)
     window.steps.show_rows(rows)
     window.failover.show_state(state, window.ladder.rows)
     said = headline(state, servers, forwarders)

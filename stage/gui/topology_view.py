@@ -105,6 +105,7 @@ class TopologyView(QWidget):
             port,
             clock,
         )
+        self._guests: tuple[str, ...] = ()
         self._plugged = (*pair, *servers)  # programs with a plug to pull
         self.phones = dict.fromkeys(phones, PhoneAppearance("dead", "call", False))
         self.servers = dict.fromkeys(servers, ABSENT)
@@ -171,6 +172,13 @@ class TopologyView(QWidget):
             self.phones[name] = look
             self.update()
 
+    def add_guest(self, name: str) -> None:
+        """Another telephone, which is drawn beneath the others; twice is fine."""
+        if name not in self.phones:
+            self._guests += (name,)
+            self.phones[name] = PhoneAppearance("hot", "call", False)
+            self.rescale()
+
     def show_talking(self, talking: bool, held: bool = False) -> None:
         if (talking, held) != (self.talking, self.held):
             self.talking, self.held = talking, held
@@ -218,8 +226,11 @@ class TopologyView(QWidget):
         self._scale = max(0.4, min(room, text * most))
         size = QSizeF(self.width() / self._scale, self.height() / self._scale)
         if len(self._pair) == 2:
-            return lay_out_pair(size, self._phones, self._servers, self._pair)
-        return lay_out(size, self._phones, self._servers)
+            geometry = lay_out_pair(size, self._phones, self._servers, self._pair)
+        else:
+            geometry = lay_out(size, self._phones, self._servers)
+        geometry.add_guests(self._guests, self._phones)
+        return geometry
 
     def _place_buttons(self) -> None:
         height, edge = (3.5 * GRID, GRID // 2 + 2) if self._pair else (4 * GRID - 2, GRID)

@@ -1,8 +1,9 @@
 """The programs of the example: a forwarder or two, and two servers; their store and settings in a
 folder of their own.
 
-Everything is on loopback. `start`, `restart` and `stop` wait and so belong on a worker thread;
-`kill` may be called from any thread and returns at once.
+Everything is on loopback unless it is said where else the forwarder listens. `start`, `restart` and
+`stop` wait and so belong on a worker thread; `kill` may be called from any thread and returns at
+once.
 """
 
 from __future__ import annotations
@@ -80,7 +81,8 @@ class Cluster:
     """`users` maps names to passwords; empty: the servers ask nobody. `on_end(name, status)`: a
     program is gone. `more`: further arguments of both servers; where one is said twice the last
     counts. `pair`: two forwarders on one address instead of one. `servers`: how many of the two are
-    started and known to the forwarder."""
+    started and known to the forwarder. `host`: where the phones reach the forwarder; everything
+    else is on loopback."""
 
     def __init__(
         self,
@@ -90,12 +92,13 @@ class Cluster:
         more: Sequence[str] = (),
         pair: bool = False,
         servers: int = len(SERVERS),
+        host: str = HOST,
     ) -> None:
         self._more = more
         self.ports = ports or Ports()
         self._on_end = on_end
         self._aborted = False
-        self.forwarder: Address = (HOST, self.ports.forwarder)
+        self.forwarder: Address = (host, self.ports.forwarder)
         admins = zip(
             PAIR if pair else ("forwarder",),
             (self.ports.admin, self.ports.twin_admin),

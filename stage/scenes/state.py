@@ -313,7 +313,8 @@ class DemoState:
         if killed and seen.at >= killed.at and seen.through != killed.program:
             self.passed_successor = True
         if seen.method == "INVITE" and seen.status == 200 and self.answered_through is None:
-            self.answered_through = seen.source if seen.source not in phones else None
+            servers = (self.cast.first, self.cast.second)
+            self.answered_through = seen.source if seen.source in servers else None
         if seen.method == "BYE" and seen.status is None and seen.source in phones:
             self.hung_up_by = self.hung_up_by or seen.source
         if self.killed and seen.source == self.second and seen.at >= self.killed.at:

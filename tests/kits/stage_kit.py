@@ -27,9 +27,10 @@ class Demonstration:
         users: Mapping[str, str] | None = None,
         passwords: Mapping[str, str] | None = None,
         pair: bool = False,
+        lan: str = "",
     ) -> None:
         self.qtbot = qtbot
-        self.show = DemoController(Ports.free(), users, passwords, pair=pair)
+        self.show = DemoController(Ports.free(), users, passwords, pair=pair, lan=lan)
         self.window = self.show.window
         qtbot.addWidget(self.window)
         self.alice, self.bob = self.window.panels
