@@ -12,8 +12,8 @@ from typing import NamedTuple
 from sip.errors import RemoteProtocolError
 from sip.grammar import (
     HOST_PORT,
-    SPACE,
     LONG,
+    SPACE,
     canonical_host,
     format_params,
     is_number,
