@@ -464,6 +464,7 @@ class Core:
             datagram.replayed,
             why,
             affinity_key if affinity_key != call_id else "",
+            send.data,
         )
         return Outcome((send,), (passed,))
 
