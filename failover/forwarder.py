@@ -176,12 +176,12 @@ class Forwarder:
 
         self._loop.post(again)
 
-    def subscribe(self, subscriber: Subscriber) -> None:
+    def subscribe(self, subscriber: Subscriber, with_text: bool = False) -> None:
         """Puts ("hello", status) and then every event into the queue, except while it is full."""
 
         def join() -> None:
             subscriber.put_nowait(("hello", self._status()))
-            self._event_log.subscribe(subscriber)
+            self._event_log.subscribe(subscriber, with_text)
 
         self._loop.ask(join)
 

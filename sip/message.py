@@ -82,8 +82,9 @@ class Message:
     def all(self, name: str) -> list[str]:
         """The values of all lines of that name, one a line."""
         name = canonical(name)
-        if name not in self._names:
-            return []
+        times = self._names.count(name)
+        if times < 2:  # as nearly always
+            return [self._fields[self._names.index(name)].value] if times else []
         return [value for known, value, _ in self._fields if known == name]
 
     def values(self, name: str) -> list[str]:
@@ -262,7 +263,10 @@ class Message:
 
     @property
     def max_forwards(self) -> int | None:
-        return self._number("Max-Forwards")
+        known: int | None = self._parsed.get("Max-Forwards")
+        if known is None:
+            known = self._parsed["Max-Forwards"] = self._number("Max-Forwards")
+        return known
 
     @property
     def expires(self) -> int | None:

@@ -31,7 +31,6 @@ from stage.observation.from_events import (
     from_forwarder_message,
     from_phone_event,
 )
-from stage.observation.message_log import PacketCapture
 from stage.processes.cluster import DOMAIN, HOST, SERVERS, Cluster, Ports
 from stage.processes.program import StartError
 from stage.scenes.state import ProgramState, Roles
@@ -92,9 +91,6 @@ class DemoController(QObject):
             for page in ("calls", "members")
         ]
         self._pages = Pages(pages, lambda url, page: self._wire.told.emit("page", (url, page)))
-        self.capture = PacketCapture(self.cluster.ports.forwarder)
-        self.window.ladder.model.text_of = lambda row: row.text or self.capture.find(row)
-        self.window.ladder.model.why_no_text = lambda: self.capture.why_not
         self._ticks = QTimer(self)
         self._ticks.timeout.connect(self._tick)
         self._probes_left = 0
@@ -157,7 +153,6 @@ class DemoController(QObject):
                 phone.stop(1.5)
             self.forwarders.stop()
             self._pages.stop()
-            self.capture.stop()
             self._worker.stop(20.0)
         finally:
             self.cluster.stop()
@@ -186,7 +181,6 @@ class DemoController(QObject):
             )
         self.forwarders.start()
         self._pages.start()
-        self.capture.start()
         self._ticks.start(TICK)
 
     def _start_phones(self) -> None:
@@ -397,7 +391,9 @@ class DemoController(QObject):
         for name, server in self.servers.items():
             server.forwarder_state = states.get(name, "DOWN")
         up = frozenset(
-            name for name, server in self.servers.items() if server.forwarder_state == "UP"
+            name
+            for name, server in self.servers.items()
+            if server.forwarder_state == "UP" or name == hot  # which may miss a heartbeat
         )
         self.observe(seen.ServersUp(at, up, hot))
         self.window.figure.show_hot(hot)

@@ -35,6 +35,8 @@ body { font: 16px/1.45 system-ui, sans-serif; max-width: 860px; margin: 0 auto; 
        color: #14171c; background: #fff; }
 h1 { font-size: 1.6em; margin: .2em 0; } h2 { font-size: 1.15em; margin: 1.6em 0 .4em; }
 figure { margin: 8px 0; display: inline-block; width: 49%; vertical-align: top; }
+figcaption { font-weight: 600; min-height: 3em; }
+figcaption small { display: block; font-weight: 400; }
 svg { max-width: 100%; height: auto; display: block; }
 table { border-collapse: collapse; width: 100%; } .wide { overflow-x: auto; }
 td, th { text-align: left; padding: 3px 10px 3px 0; vertical-align: top;
@@ -117,7 +119,7 @@ class Story:
             yield f"<tr>{mark}{words}<td>{html.escape(row.words)}</td></tr>"
         yield "</table>"
         for row, picture in self._pictures:
-            words = html.escape(f"{row.number}. {row.text} {row.words}".strip())
+            words = f"{row.number}. {html.escape(row.text)}<small>{html.escape(row.words)}</small>"
             yield f"<figure><figcaption>{words}</figcaption>{picture}</figure>"
 
     def _failovers(self) -> Iterable[str]:

@@ -13,6 +13,8 @@ from __future__ import annotations
 import logging
 import queue
 import time
+from collections.abc import Mapping
+from types import MappingProxyType
 
 from failover.admin import status
 from failover.net.active_standby import ACTIVE, HaState, Takeover
@@ -39,7 +41,7 @@ Subscriber = queue.Queue["tuple[str, object] | None"]
 
 class EventLog:
     def __init__(self) -> None:
-        self._subscribers: list[Subscriber] = []
+        self._subscribers: dict[Subscriber, bool] = {}  # does it want the text of messages?
         self._verbose = log.isEnabledFor(logging.DEBUG)
         self._throttled = ThrottledLog(log)
 
@@ -48,12 +50,11 @@ class EventLog:
         """Must every message that passes be reported? That takes the time of the slow path."""
         return bool(self._subscribers) or self._verbose
 
-    def subscribe(self, subscriber: Subscriber) -> None:
-        self._subscribers.append(subscriber)
+    def subscribe(self, subscriber: Subscriber, with_text: bool = False) -> None:
+        self._subscribers[subscriber] = with_text
 
     def unsubscribe(self, subscriber: Subscriber) -> None:
-        if subscriber in self._subscribers:
-            self._subscribers.remove(subscriber)
+        self._subscribers.pop(subscriber, None)
 
     def close(self) -> None:
         """Tells the subscribers that there are no more events."""
@@ -87,7 +88,8 @@ class EventLog:
         if self._subscribers:
             published = status.event(event, time.time() - time.monotonic())
             if published:
-                self._publish(core, published)
+                text = status.message_text(event) if isinstance(event, Passed) else {}
+                self._publish(core, published, text)
 
     def role_changed(self, core: Core, state: HaState, takeover: Takeover | None) -> None:
         """Logs that the forwarder is active or on standby. `takeover` None: since the start."""
@@ -114,10 +116,16 @@ class EventLog:
         """Logs a text, at most one of a kind a second."""
         self._throttled.say(kind, level, text, now=now)
 
-    def _publish(self, core: Core, event: tuple[str, object]) -> None:
-        for subscriber in self._subscribers:
+    def _publish(
+        self,
+        core: Core,
+        event: tuple[str, dict[str, object]],
+        text: Mapping[str, object] = MappingProxyType({}),
+    ) -> None:
+        name, value = event
+        for subscriber, with_text in self._subscribers.items():
             try:
-                subscriber.put_nowait(event)
+                subscriber.put_nowait((name, {**value, **text} if with_text else value))
             except queue.Full:
                 core.counters["events.lost"] += 1
 

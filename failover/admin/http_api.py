@@ -55,7 +55,7 @@ class Admin:
 
     def _events(self, request: HttpRequest) -> EventStream:
         subscriber: Subscriber = queue.Queue(MAX_EVENTS_BEHIND)
-        self._forwarder.subscribe(subscriber)
+        self._forwarder.subscribe(subscriber, request.query.get("text") == "1")
         return EventStream(subscriber, on_close=lambda: self._forwarder.unsubscribe(subscriber))
 
     def _command(self, request: HttpRequest) -> HttpResponse:

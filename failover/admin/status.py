@@ -124,6 +124,12 @@ def event(event: Event, offset: float) -> tuple[str, dict[str, object]] | None:
     return None
 
 
+def message_text(event: Passed) -> dict[str, object]:
+    """What a "message" event has besides where the reader of /events asked for it. SIP is UTF-8
+    (RFC 3261 section 7); other octets become U+FFFD."""
+    return {"text": event.data.decode("utf-8", "replace")}
+
+
 def _server(server: Server, hot: bool, now: float) -> dict[str, object]:
     return {
         "name": server.name,
@@ -178,7 +184,7 @@ def failover(failover: FailoverRecord, offset: float) -> dict[str, object]:
         "from": failover.lost,
         "to": failover.successor,
         "noticed": failover.noticed,
-        "at": round(failover.at + offset, 3),
+        "at": _wall(failover.at, offset),
         "monotonic": failover.at,
         "in_flight": failover.in_flight,
         "replayed": failover.replayed,
@@ -192,7 +198,7 @@ def failover(failover: FailoverRecord, offset: float) -> dict[str, object]:
 
 
 def _wall(monotonic: float | None, offset: float) -> float | None:
-    return None if monotonic is None else round(monotonic + offset, 3)
+    return None if monotonic is None else round(monotonic + offset, 6)
 
 
 def _milliseconds(seconds: float | None) -> float | None:

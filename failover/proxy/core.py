@@ -450,6 +450,7 @@ class Core:
             why = f"replayed, {why}"
         elif now > datagram.received_at:
             why = f"kept for {now - datagram.received_at:.1f} s, {why}"
+        call_id = message.call_id
         affinity_key = self.table.affinity_key(message)
         passed = Passed(
             now,
@@ -459,10 +460,11 @@ class Core:
             send.target or self.table.by_name[send.to].address,
             method,
             status,
-            message.call_id,
+            call_id,
             datagram.replayed,
             why,
-            affinity_key if affinity_key != message.call_id else "",
+            affinity_key if affinity_key != call_id else "",
+            send.data,
         )
         return Outcome((send,), (passed,))
 

@@ -19,7 +19,7 @@ class Send(NamedTuple):
 
 class Passed(NamedTuple):
     """A message was passed on. `status` is None for a request; `why` is the decision;
-    `affinity_key` is "" where it is the Call-ID."""
+    `affinity_key` is "" where it is the Call-ID; `data` is the message as it was sent on."""
 
     at: float
     from_side: str
@@ -32,6 +32,7 @@ class Passed(NamedTuple):
     replayed: bool
     why: str
     affinity_key: str = ""
+    data: bytes = b""
 
 
 class Dropped(NamedTuple):

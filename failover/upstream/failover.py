@@ -391,6 +391,7 @@ class Failover:
             call.invite.call_id,
             False,
             f"{call.server} had it ringing when it went",
+            data=send.data,
         )
 
     def _begun(self, server: Server, branch: bytes, method: bytes) -> None:

@@ -44,6 +44,7 @@ FOLLOW_PAUSE = 30  # times as long as such a question took
 _MEANINGS = {
     "READONLY": "is a replica, which cannot be written to; name the master, "
     "or the Sentinels that know it",
+    "is now a slave": "is not the master any more; wait until the Sentinels name the new one",
     "LOADING": "is still loading its data; wait for it",
     "MASTERDOWN": "is a replica that has lost its master; wait, or name the master",
     "NOREPLICAS": "has fewer replicas than its min-replicas-to-write; start one, or wait for it",
@@ -126,7 +127,7 @@ def _redis_library() -> Any:
             "a store in Redis needs Python's client library for it: pip install redis "
             f"(for {sys.executable})"
         ) from None
-    found = re.match(r"(\d+)\.(\d+)", getattr(redis, "__version__", ""))
+    found = re.match(r"([0-9]+)\.([0-9]+)", getattr(redis, "__version__", ""))
     if found and (int(found[1]), int(found[2])) < LEAST_LIBRARY:
         least = ".".join(map(str, LEAST_LIBRARY))
         raise StoreDown(
@@ -227,6 +228,7 @@ class RedisStore:
             locked = {**quick, "password": place.password}
             others = self._redis.Sentinel(place.addresses, sentinel_kwargs=locked)
             sentinel.sentinels += others.sentinels
+        self._sentinels = sentinel.sentinels
         return sentinel.master_for(place.master, **options).client()
 
     def _greet(self, connection: Any) -> None:
@@ -306,11 +308,7 @@ class RedisStore:
         text = f"{getattr(error, 'status_code', None) or ''} {error}"
         meaning = next((meaning for code, meaning in _MEANINGS.items() if code in text), "")
         if isinstance(error, self._redis.sentinel.MasterNotFoundError):
-            why = "; they refuse the password" if "uthentication" in text else ""
-            return (
-                f"no Sentinel of {self._place} tells where the master is{why}; start them, or "
-                "correct addresses and name"
-            )
+            return self._no_master(text)
         if meaning:
             return f"the store {self._place} {meaning}"
         if isinstance(error, self._redis.TimeoutError):
@@ -321,6 +319,17 @@ class RedisStore:
                 "one"
             )
         return f"the store {self._place} does not work ({error}); mend that, or name another one"
+
+    def _no_master(self, text: str) -> str:
+        """`text` is the library's: it names each client of a Sentinel that had no answer."""
+        clients = [str(each) for each in self._sentinels]
+        if sum(text.count(each) for each in set(clients)) < len(clients):
+            return (
+                f"the Sentinels of {self._place} know no living master of that name; wait until "
+                "they have made one, start it, or correct the name"
+            )
+        why = "; they refuse the password" if "uthentication" in text else ""
+        return f"no Sentinel of {self._place} answers{why}; start them, or correct their addresses"
 
 
 def _row(version: bytes, text: bytes | None) -> Row:

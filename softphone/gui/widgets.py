@@ -215,13 +215,17 @@ class FlatButton(QPushButton):
 
     def sizeHint(self) -> QSize:
         metrics = QFontMetricsF(self.font())
-        icon = 2.5 * GRID if self.icon_name else 0
+        icon = self._icon_side()
         icon += GRID if self.icon_name and self.text() else 0
         wide = metrics.horizontalAdvance(self.text()) + icon + 2 * GRID
         return QSize(int(wide) + 1, max(self._lowest, round(metrics.height()) + GRID))
 
     def minimumSizeHint(self) -> QSize:
         return self.sizeHint()
+
+    def _icon_side(self) -> float:
+        """px: 20 beside text of the usual size, and growing with it."""
+        return max(2.5 * GRID, QFontMetricsF(self.font()).height()) if self.icon_name else 0.0
 
     def mouseDoubleClickEvent(self, event: QMouseEvent) -> None:
         """The second click of a double click must not hit what the first one turned this button
@@ -280,7 +284,7 @@ class FlatButton(QPushButton):
 
     def _draw_content(self, painter: QPainter, box: QRectF, ink: QColor) -> None:
         metrics = QFontMetricsF(self.font())
-        side = 2.5 * GRID if self.icon_name else 0.0
+        side = self._icon_side()
         gap = GRID if self.icon_name and self.text() else 0.0
         room = box.width() - 2 * GRID - side - gap
         text = metrics.elidedText(self.text(), Qt.TextElideMode.ElideRight, room + 1)

@@ -11,17 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from PySide6.QtCore import QEvent, QSize, Qt, Signal
+from PySide6.QtCore import QEvent, QObject, QSize, Qt, QTimer, Signal
 from PySide6.QtGui import QCloseEvent, QKeySequence, QResizeEvent, QShortcut, QShowEvent
 from PySide6.QtWidgets import (
     QApplication,
     QFrame,
     QGridLayout,
     QHBoxLayout,
-    QMenu,
-    QPushButton,
-    QTabWidget,
-    QToolButton,
     QVBoxLayout,
     QWidget,
 )
@@ -30,11 +26,12 @@ from softphone.gui import icons
 from softphone.gui.phone_panel import PhonePanel
 from softphone.gui.qapplication import SCREENLESS
 from softphone.gui.theme import GRID, LIGHT, Size, theme
-from softphone.gui.widgets import StateMark, TextLabel
+from softphone.gui.widgets import FlatButton, StateMark, TextLabel
 from stage.gui import painting, wording, zoom
 from stage.gui.bill_view import BillView
 from stage.gui.call_dots import CallDots
 from stage.gui.failover_view import FailoverView
+from stage.gui.flat_controls import FlatTabs, menu_button, small_button
 from stage.gui.message_animation import Frame
 from stage.gui.message_ladder import Ladder
 from stage.gui.step_list import StepList
@@ -48,7 +45,7 @@ FRAME = QSize(16, 48)  # px, what a window manager adds, before it is known
 WIDE = QSize(
     1200, 780
 )  # from this size on, in text of natural size, steps and pages are neighbours
-PANEL = (240, 336)  # px, a phone's width in the smallest and in a large window, at natural size
+PANEL = (256, 336)  # px, a phone's width in the smallest and in a large window, at natural size
 STEPS_PAGE, BILL_PAGE = "Steps", "Bill"
 FAILOVER_PAGE, MESSAGES_PAGE, CALLS_PAGE = "Failover", "Messages", "Calls"
 
@@ -59,6 +56,7 @@ class Card(QFrame):
     def __init__(self) -> None:
         super().__init__()
         self.setObjectName("card")
+        self.column = QVBoxLayout(self)
         self.setAttribute(Qt.WidgetAttribute.WA_StyledBackground)
         theme().changed.connect(self._dress)
         self._dress()
@@ -114,16 +112,13 @@ class Window(QWidget):
         self._headline.setObjectName("headline")
         self._hint = TextLabel(Size.TEXT, tone="muted", lines=2)
         self._hint.setObjectName("hint")
-        self.again = QPushButton("Start again")
+        self.again = small_button("Start again")
         self.again.setObjectName("start_again")
         self.again.setToolTip("Restart what is dead, and begin the list of steps anew")
-        self.scenes = QToolButton()
-        self.scenes.setText("Scenes")
+        self.scenes, self.menu = menu_button("Scenes")
         self.scenes.setObjectName("scenes")
         self.scenes.setAccessibleName("Scenes")
         self.scenes.setToolTip("Other crashes, at other moments; each plays by itself")
-        self.scenes.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
-        self.menu = QMenu(self.scenes)
         self.menu.addAction("Start again", self.again.click)
         self.menu.addAction("Presenter's view (F11)", lambda: self.present(not self.presented))
         technical = self.menu.addAction("Technical words")
@@ -131,10 +126,13 @@ class Window(QWidget):
         technical.setChecked(wording.technical())
         technical.toggled.connect(self._choose_words)
         self.menu.addSeparator()
-        self.scenes.setMenu(self.menu)
 
     def _make_parts(self) -> None:
         self._sides = [carded(panel) for panel in self.panels]
+        self._fitting = QTimer(self, singleShot=True, interval=0)
+        self._fitting.timeout.connect(self._fit_pads)
+        for side in self._sides:
+            side.installEventFilter(self)
         self._pad_buttons = [self._make_pad_button(side) for side in self._sides]
         said = QVBoxLayout()
         said.setSpacing(0)
@@ -151,18 +149,17 @@ class Window(QWidget):
             label.setVisible(False)
             numbers.addWidget(label, 1)
         self._middle = Card()
-        column = QVBoxLayout(self._middle)
+        column = self._middle.column
         column.setContentsMargins(2 * GRID, GRID, 2 * GRID, GRID)
         column.setSpacing(GRID // 2)
         column.addLayout(head)
         column.addWidget(self.figure, 1)
         column.addLayout(numbers)
         self._steps_card = Card()
-        self._steps_column = QVBoxLayout(self._steps_card)
+        self._steps_column = self._steps_card.column
         self._steps_column.setContentsMargins(2 * GRID, GRID, 2 * GRID, GRID)
         self._steps_column.addWidget(self.steps)
-        self.tabs = QTabWidget()
-        self.tabs.setDocumentMode(True)
+        self.tabs = FlatTabs()
         self.tabs.setAccessibleName("Steps, bill, failover, messages")
         for part, title in (
             (self.bill, BILL_PAGE),
@@ -188,15 +185,15 @@ class Window(QWidget):
         self._grid.setContentsMargins(GRID, GRID, GRID, GRID)
         self._grid.setSpacing(GRID)
 
-    def _make_pad_button(self, side: Card) -> QToolButton:
+    def _make_pad_button(self, side: Card) -> FlatButton:
         """Shows the keypad of a phone whose card is too low for it."""
-        button = QToolButton()
-        button.setText("Keypad")
+        button = FlatButton("Keypad")
         button.setCheckable(True)
         button.setVisible(False)
-        layout = side.layout()
-        if layout is not None:
-            layout.addWidget(button)
+        row = QHBoxLayout()
+        row.setContentsMargins(2 * GRID, 0, 2 * GRID, GRID + GRID // 2)
+        row.addWidget(button)
+        side.column.addLayout(row)
         button.toggled.connect(self._fit_pads)
         return button
 
@@ -361,14 +358,20 @@ class Window(QWidget):
         for side, panel, button in zip(self._sides, self.panels, self._pad_buttons, strict=True):
             height = side.height() if self.isVisible() else self.height() * 2 // 3
             hidden = panel.pad.isHidden()
-            without = panel.minimumSizeHint().height()
-            pad = panel.pad.minimumSizeHint().height() + GRID
-            needed = without + (pad if hidden else 0)
+            needed = panel.minimumSizeHint().height()
+            for part in (panel.pad, panel.card):
+                needed += part.minimumSizeHint().height() + GRID if part.isHidden() else 0
             fits = needed <= height
             button.setVisible(not fits or (button.isChecked() and hidden))
             shown = fits or button.isChecked()
             panel.pad.setVisible(shown)
             panel.card.setVisible(fits or not button.isChecked())
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        """A phone's card has got another height, or a remark that needs room."""
+        if event.type() in (QEvent.Type.Resize, QEvent.Type.LayoutRequest):
+            self._fitting.start()
+        return False
 
     def resizeEvent(self, event: QResizeEvent) -> None:
         super().resizeEvent(event)
@@ -395,7 +398,6 @@ class Window(QWidget):
 
 def carded(part: QWidget, margin: int = 0) -> Card:
     card = Card()
-    column = QVBoxLayout(card)
-    column.setContentsMargins(margin, margin // 2, margin, margin // 2)
-    column.addWidget(part)
+    card.column.setContentsMargins(margin, margin // 2, margin, margin // 2)
+    card.column.addWidget(part)
     return card

@@ -42,26 +42,24 @@ from PySide6.QtSvg import QSvgGenerator
 from PySide6.QtWidgets import (
     QAbstractItemView,
     QCheckBox,
-    QComboBox,
     QDialog,
     QFileDialog,
     QFrame,
     QHBoxLayout,
     QHeaderView,
-    QMenu,
     QPlainTextEdit,
     QSplitter,
     QStyle,
     QStyledItemDelegate,
     QStyleOptionViewItem,
     QTableView,
-    QToolButton,
     QVBoxLayout,
     QWidget,
 )
 
 from softphone.gui.theme import GRID, Palette, Size, theme
 from stage.gui import painting
+from stage.gui.flat_controls import FlatComboBox, menu_button
 from stage.gui.topology_view import TONES
 from stage.gui.zoom import zoomed
 from stage.observation.message_log import as_pcap, as_text
@@ -86,8 +84,6 @@ class LadderModel(QAbstractTableModel):
         self.rows: deque[LadderRow] = deque()
         self.zero: float | None = None
         self.times = SINCE_KILL
-        self.text_of: Callable[[LadderRow], str] = lambda row: row.text
-        self.why_no_text: Callable[[], str] = lambda: ""
 
     def add(self, row: LadderRow) -> None:
         if len(self.rows) >= ROWS_KEPT:
@@ -340,7 +336,7 @@ class Ladder(QWidget):
         self.splitter.setStretchFactor(1, 2)
         self.splitter.setChildrenCollapsible(False)
         whole = QVBoxLayout(self)
-        whole.setContentsMargins(0, 0, 0, 0)
+        whole.setContentsMargins(0, GRID // 2, 0, 0)
         whole.setSpacing(GRID // 2)
         whole.addLayout(self._make_filters())
         whole.addWidget(self.splitter, 1)
@@ -392,31 +388,26 @@ class Ladder(QWidget):
         self.detail.setVisible(False)
 
     def _make_filters(self) -> QHBoxLayout:
-        self.calls, self.methods, self.times = QComboBox(), QComboBox(), QComboBox()
+        self.calls, self.methods, self.times = FlatComboBox(), FlatComboBox(), FlatComboBox()
         self.calls.addItem("All calls", "")
         self.methods.addItem("Methods", "")
         self.times.addItems((SINCE_KILL, DELTA, CLOCK))
         self.options = QCheckBox("OPTIONS")
         self.options.setToolTip("Show the questions within the call that the demo asks by itself")
-        save = QToolButton()
-        save.setText("Save")
+        save, menu = menu_button("Save")
         save.setObjectName("save_messages")
         save.setToolTip("Save the messages shown here")
-        save.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
-        menu = QMenu(save)
         menu.addAction("Copy all as text", lambda: self._to_clipboard(self.text()))
         for kind in ("text", "SVG", "pcap"):
             menu.addAction(f"Save as {kind} ...", partial(self._ask_and_save, kind))
-        save.setMenu(menu)
         names = ("Which call", "Which method", "How times are shown", "Show OPTIONS", "Save")
         row = QHBoxLayout()
-        row.setSpacing(GRID)
+        row.setSpacing(GRID // 2)
         parts = (self.calls, self.methods, self.times, self.options, save)
         for part, name in zip(parts, names, strict=True):
             part.setAccessibleName(name)
             row.addWidget(part)
         for box in (self.calls, self.methods, self.times):
-            box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToContents)
             box.setToolTip(box.accessibleName())
         row.insertStretch(4, 1)
         self.calls.currentIndexChanged.connect(self._choose)
@@ -488,9 +479,8 @@ class Ladder(QWidget):
         """All that is known of a row."""
         if not row.source:
             return row.label
-        text = self.model.text_of(row) or self.model.why_no_text()
         head = f"{row.source_address} > {row.target_address}\nCall-ID {row.call_id}\n\n"
-        return head + text.replace("\r\n", "\n")
+        return head + row.text.replace("\r\n", "\n")
 
     def select(self, number: int) -> None:
         self.view.selectionModel().setCurrentIndex(
@@ -502,11 +492,11 @@ class Ladder(QWidget):
     # -- taken away --------------------------------------------------------------------------------
 
     def text(self) -> str:
-        return as_text(self.filter.shown(), self.model.zero or 0.0, self.model.text_of)
+        return as_text(self.filter.shown(), self.model.zero or 0.0)
 
     def pcap(self) -> bytes:
         offset = time.time() - time.monotonic()
-        return as_pcap(self.filter.shown(), self.model.text_of, offset)
+        return as_pcap(self.filter.shown(), offset)
 
     def svg_size(self, rows: Sequence[LadderRow]) -> QSize:
         return QSize(SVG_WIDTH, (len(rows) + 1) * self.painter.height)

@@ -12,9 +12,10 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from PySide6.QtCore import QElapsedTimer, Qt, QTimer, Signal
-from PySide6.QtWidgets import QHBoxLayout, QPushButton, QSlider, QWidget
+from PySide6.QtWidgets import QHBoxLayout, QSlider, QWidget
 
 from softphone.gui.theme import GRID
+from stage.gui.flat_controls import small_button
 from stage.gui.message_animation import Frame, MessageAnimation
 from stage.observation.observations import LadderRow, ServerFailover
 from stage.scenes.state import DemoState
@@ -76,7 +77,7 @@ class SlowReplay(QWidget):
     def __init__(self) -> None:
         super().__init__()
         self.moments: list[Moment] = []
-        self.button = QPushButton("Replay slowly")
+        self.button = small_button("Replay slowly")
         self.button.setObjectName("replay_slowly")
         self.slider = QSlider(Qt.Orientation.Horizontal)
         self.slider.setAccessibleName("Where in the replay")

@@ -103,7 +103,7 @@ class Events:
         try:
             connection.connect()
             self._sock = connection.sock
-            connection.request("GET", "/events")
+            connection.request("GET", "/events?text=1")
             response = connection.getresponse()
             if response.status != 200 or self._stopped.is_set():
                 return

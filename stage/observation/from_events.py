@@ -78,13 +78,15 @@ def from_forwarder_message(
     )
 
 
+ANSWERS = ("last_answer", "first_answer")  # of the two servers, seconds since the epoch
+
+
 def failover_from_json(told: dict[str, Any]) -> ServerFailover | None:
     """A record of /failovers or of the event stream; None if nobody was left to take over."""
     if not told.get("to"):
         return None
-    at, gap, silence = float(told["monotonic"]), told.get("gap_ms"), told.get("silence_ms")
-    first = None if gap is None else at + float(gap) / 1000
-    last = None if first is None or silence is None else first - float(silence) / 1000
+    at = float(told["monotonic"])
+    offset = at - float(told["at"])
     return ServerFailover(
         at,
         str(told["from"]),
@@ -92,8 +94,7 @@ def failover_from_json(told: dict[str, Any]) -> ServerFailover | None:
         int(told.get("replayed") or 0),
         int(told.get("in_flight") or 0),
         str(told.get("noticed") or ""),
-        last,
-        first,
+        *(None if told.get(key) is None else float(told[key]) + offset for key in ANSWERS),
     )
 
 

@@ -60,9 +60,9 @@ def server(base, name):
 
 
 @contextmanager
-def events(base):
+def events(base, query=""):
     """An iterator of (name, object) read from /events."""
-    with urlopen(f"{base}/events", timeout=3.0) as stream:
+    with urlopen(f"{base}/events{query}", timeout=3.0) as stream:
 
         def each():
             name = ""
@@ -278,3 +278,17 @@ def test_a_reader_that_leaves_or_lags_does_not_hold_the_forwarder_up(
         for n in range(50):
             ask(phone, address, f"z9hG4bK{n}")
     assert json.loads(get(f"{base}/status"))["counters"]["passed.requests"] == 50
+
+
+def test_events_have_the_text_of_messages_where_it_is_asked_for(scene):
+    base, address, _servers, phone = scene
+    with events(base, "?text=1") as told, events(base) as without:
+        assert (next(told)[0], next(without)[0]) == ("hello", "hello")
+        asked = request("OPTIONS", source=phone.getsockname(), branch="z9hG4bK1")
+        phone.sendto(asked.replace(b"Max-Forwards", b"X-Octet: \xff\r\nMax-Forwards"), address)
+        assert phone.recv(65_535)
+        text = next(told)[1]["text"]
+        assert text.startswith("OPTIONS sip:") and "z9hG4bK1" in text and "X-Octet: \ufffd" in text
+        assert text.endswith("\r\n\r\n")
+        assert next(told)[1]["text"].startswith("SIP/2.0 200")
+        assert "text" not in next(without)[1]

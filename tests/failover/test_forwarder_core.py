@@ -206,10 +206,9 @@ def test_retransmission_cancel_and_ack_leave_with_the_branch_of_their_invite_on_
 
 
 def test_the_event_of_a_message_names_the_decision():
-    event = phone(make_core(), request()).events[0]
-    assert event == Passed(
-        100.0, PHONES, "server1", ALICE, S1, "INVITE", None, "call-1", False, "first-live"
-    )
+    outcome = phone(make_core(), request())
+    told = (100.0, PHONES, "server1", ALICE, S1, "INVITE", None, "call-1", False, "first-live")
+    assert outcome.events[0] == Passed(*told, data=outcome.sends[0].data)
 
 
 # -- answers ---------------------------------------------------------------------------------------

@@ -90,7 +90,7 @@ def answerable(data):
 
 
 def head(data):
-    return data.partition(b"\r\n\r\n")[0].decode().split("\r\n")
+    return data.partition(b"\r\n\r\n")[0].decode(errors="replace").split("\r\n")
 
 
 def field(data, name):

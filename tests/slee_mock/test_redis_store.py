@@ -364,6 +364,37 @@ def test_a_sentinel_that_asks_for_a_password_hears_it_and_keeps_few_connections(
         sentinel.stop()
 
 
+def test_it_is_told_whether_the_sentinels_or_their_master_are_missing(
+    server, tmp_path, free_port, eventually
+):
+    lines = (
+        f"sentinel monitor mymaster 127.0.0.1 {server.port} 1",
+        "sentinel down-after-milliseconds mymaster 200",
+    )
+    sentinel = RedisProgram(tmp_path, free_port(), *lines, sentinel=True).start()
+    nobody = f"127.0.0.1:{free_port()}"
+    url = f"redis+sentinel://{nobody},127.0.0.1:{sentinel.port}/mymaster"
+    no_master = "know no living master of that name; wait until they have made one, start it"
+
+    def fault(url):
+        try:
+            RedisStore(RedisPlace.parse(url)).close()
+        except StoreDown as error:
+            return str(error)
+        return ""
+
+    try:
+        eventually(lambda: fault(url) == "")
+        assert "no Sentinel of" in fault(f"redis+sentinel://{nobody}/mymaster")
+        assert no_master in fault(url.replace("mymaster", "mimaster"))
+        server.kill()
+        eventually(lambda: no_master in fault(url))
+        server.start()
+        eventually(lambda: fault(url) == "")
+    finally:
+        sentinel.stop()
+
+
 def test_sentinels_that_do_not_answer_take_little_of_the_time_while_the_redis_works(
     server, tmp_path, free_port, monkeypatch
 ):
