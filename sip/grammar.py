@@ -14,7 +14,8 @@ from sip.errors import RemoteProtocolError
 LONG = 512
 _TOKEN = re.compile(r"[A-Za-z0-9\-.!%*_+`'~]+\Z")
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
-HOST_PORT = r"(\[[0-9A-Fa-f:.%]+\]|[^\[\]:\s;,]+)\s*(?::\s*([0-9]{1,5}))?"  # sent-by
+SPACE = r"[ \t\r\n]"  # LWS (RFC 3261 25.1): `\s` would take other scripts' blanks, too
+HOST_PORT = rf"(\[[0-9A-Fa-f:.%]+\]|[^\[\]:\s;,]+){SPACE}*(?::{SPACE}*([0-9]{{1,5}}))?"  # sent-by
 _HOST_PORT = re.compile(HOST_PORT + r"\Z")
 # without these, parameters are what stands between the semicolons
 _UNUSUAL = re.compile(r'[\s"<>,]')

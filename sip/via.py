@@ -13,6 +13,7 @@ from sip.errors import RemoteProtocolError
 from sip.grammar import (
     HOST_PORT,
     LONG,
+    SPACE,
     canonical_host,
     format_params,
     is_number,
@@ -25,9 +26,9 @@ MAGIC_COOKIE = "z9hG4bK"
 
 # sent-protocol, sent-by, and the parameters (RFC 3261 25.1)
 _VIA = re.compile(
-    r"(?ai:SIP)\s*/\s*([0-9]\.[0-9])\s*/\s*([A-Za-z0-9\-.!%*_+`'~]+)\s+"
+    rf"(?ai:SIP){SPACE}*/{SPACE}*([0-9]\.[0-9]){SPACE}*/{SPACE}*([A-Za-z0-9\-.!%*_+`'~]+){SPACE}+"
     + HOST_PORT
-    + r"\s*(;.*)?\Z",
+    + rf"{SPACE}*(;.*)?\Z",
     re.DOTALL,
 )
 _NO_PARAMS: Mapping[str, str | None] = MappingProxyType({})

@@ -127,7 +127,7 @@ def _redis_library() -> Any:
             "a store in Redis needs Python's client library for it: pip install redis "
             f"(for {sys.executable})"
         ) from None
-    found = re.match(r"(\d+)\.(\d+)", getattr(redis, "__version__", ""))
+    found = re.match(r"([0-9]+)\.([0-9]+)", getattr(redis, "__version__", ""))
     if found and (int(found[1]), int(found[2])) < LEAST_LIBRARY:
         least = ".".join(map(str, LEAST_LIBRARY))
         raise StoreDown(

@@ -115,6 +115,13 @@ def test_schemes_and_names_are_compared_as_ascii():
         Credentials.parse('Dıgest\u2003username="a"')
 
 
+@pytest.mark.parametrize("blank", ["\x1f", "\x85", "\xa0", "\u2003"])
+def test_only_blanks_of_ascii_stand_between_the_parts_of_a_via(blank):
+    for text in ("SIP/2.0/UDP{}a.test;branch=z9hG4bK1", "SIP/2.0/UDP a.test{};branch=z9hG4bK1"):
+        with pytest.raises(RemoteProtocolError):
+            Via.parse(text.format(blank))
+
+
 def test_what_the_demo_reads_of_a_bill_has_ascii_digits():
     assert TARIFF.search("0.10 + 0.05 / 10 s") and not TARIFF.search("٠.١٠ + ٠.٠٥ / ١٠ s")
 
