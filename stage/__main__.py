@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from softphone.local_host import own_host
-from stage import display
+from stage import screen_check
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -125,13 +125,13 @@ def _run(options: argparse.Namespace) -> int:
         or options.scene
         or options.report
     )
-    screenless = display.why_none()
+    screenless = screen_check.why_none()
     if screenless:
         if not playing:
             print(f"{screenless} So the example plays by itself.", flush=True)
         playing = True
         os.environ["QT_QPA_PLATFORM"] = os.environ.get("QT_QPA_PLATFORM") or "offscreen"
-        if os.environ["QT_QPA_PLATFORM"].partition(":")[0] not in display.SCREENLESS:
+        if os.environ["QT_QPA_PLATFORM"].partition(":")[0] not in screen_check.SCREENLESS:
             os.environ["QT_QPA_PLATFORM"] = "offscreen"
     # after the platform is chosen: importing Qt's widgets needs nothing else from us
     from stage import app

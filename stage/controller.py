@@ -2,7 +2,7 @@
 window show it.
 
 GUI thread, but for what waits: programs are started on a loop's thread (`cluster`), pages and
-events are read by threads of their own (`observation/forwarder_client.py`), the phones have theirs.
+events are read by threads of their own (`observation/http_readers.py`), the phones have theirs.
 All of them reach this object through `Wire`'s signal.
 """
 
@@ -25,7 +25,6 @@ from stage.gui.bill_view import bill_from_json
 from stage.gui.main_window import Window
 from stage.gui.topology_view import TopologyView
 from stage.observation import observations as seen
-from stage.observation.forwarder_client import Pages, read_page
 from stage.observation.forwarder_roles import ForwarderRoles
 from stage.observation.from_events import (
     bill_seen,
@@ -33,6 +32,7 @@ from stage.observation.from_events import (
     from_forwarder_message,
     from_phone_event,
 )
+from stage.observation.http_readers import Pages, read_page
 from stage.processes.cluster import DOMAIN, HOST, SERVERS, Cluster, Ports
 from stage.processes.program import StartError
 from stage.scenes.state import ProgramState, Roles

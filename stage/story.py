@@ -24,7 +24,7 @@ from sip import VERSION
 from softphone.gui.theme import LIGHT, theme
 from stage.controller import DemoController
 from stage.gui.failover_view import draw_axis
-from stage.observation.forwarder_client import read_list
+from stage.observation.http_readers import read_list
 from stage.scenes.use_case import Row, milliseconds
 
 FIGURE_SIZE = QSize(720, 420)

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from stage.observation.forwarder_client import Events
-from stage.observation.options_pinger import OptionsPinger
+from stage.observation.http_readers import Events
+from stage.observation.outage_meter import OutageMeter
 from stage.processes.cluster import DOMAIN, Cluster
 from stage.scenes.state import ProgramState
 
@@ -40,7 +40,7 @@ class ForwarderRoles:
         }
         self.active = None if self.pair else ALONE
         self._views = {name: View() for name in names}
-        self._pinger = OptionsPinger(
+        self._outage_meter = OutageMeter(
             cluster.forwarder, DOMAIN, lambda at, began: tell("address_answered", (at, began))
         )
         self._events = [
@@ -55,7 +55,7 @@ class ForwarderRoles:
         """Twice is fine."""
         for events in self._events:
             events.stop()
-        self._pinger.stop()
+        self._outage_meter.stop()
 
     @staticmethod
     def _told(tell: Callable[[str, Any], None], name: str, kind: str, told: dict[str, Any]) -> None:
@@ -111,4 +111,4 @@ class ForwarderRoles:
     def ended(self, name: str) -> None:
         """On the thread of a program that was killed: from now on only the other one can answer."""
         if name in self.pair:
-            self._pinger.ping()
+            self._outage_meter.ping()

@@ -103,7 +103,7 @@ class Demonstration:
 
     def bills(self, server: str) -> list[dict[str, object]]:
         """All calls on the management page of `server`."""
-        from stage.observation.forwarder_client import read_page
+        from stage.observation.http_readers import read_page
 
         page = read_page(f"{self.show.cluster.management[server]}/calls")
         return list(page["calls"]) if page else []

@@ -15,7 +15,7 @@ import pytest
 from PySide6.QtGui import QImage
 from stage_kit import processes_of
 
-from stage import display
+from stage import screen_check
 from stage.__main__ import parse
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -199,7 +199,7 @@ def test_everything_goes_with_a_stage_that_is_killed(
 def test_a_missing_display_is_noticed_before_qt_would_abort(
     environment: dict[str, str], platform: str, reason: str
 ) -> None:
-    said = display.why_none(environment, platform)
+    said = screen_check.why_none(environment, platform)
     assert reason in said and bool(said) == bool(reason)
 
 

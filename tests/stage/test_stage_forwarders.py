@@ -11,7 +11,7 @@ import pytest
 
 from sip.message import Request, parse, reply
 from stage.observation.forwarder_roles import ForwarderRoles
-from stage.observation.options_pinger import OptionsPinger
+from stage.observation.outage_meter import OutageMeter
 from stage.processes.cluster import Cluster, Ports
 
 Make = Callable[..., ForwarderRoles]
@@ -91,7 +91,7 @@ def test_the_first_answer_ends_the_silence_of_an_address(
     free_port: Callable[[], int], eventually: Callable[..., object]
 ) -> None:
     address, told = ("127.0.0.1", free_port()), []
-    pinger = OptionsPinger(address, "failover.test", lambda at, began: told.append((at, began)))
+    pinger = OutageMeter(address, "failover.test", lambda at, began: told.append((at, began)))
     pinger.ping()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.settimeout(5)
@@ -110,7 +110,7 @@ def test_the_first_answer_ends_the_silence_of_an_address(
 
 
 def test_nobody_is_asked_after_the_end(free_port: Callable[[], int]) -> None:
-    pinger = OptionsPinger(("127.0.0.1", free_port()), "failover.test", lambda at, began: None)
+    pinger = OutageMeter(("127.0.0.1", free_port()), "failover.test", lambda at, began: None)
     pinger.ping()
     pinger.stop()
     pinger.ping()

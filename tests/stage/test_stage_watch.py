@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from plumbing.http_server import EventStream, HttpResponse, HttpServer
-from stage.observation.forwarder_client import Events, Pages, parse_events, read_page
+from stage.observation.http_readers import Events, Pages, parse_events, read_page
 
 STREAM = """: hello
 

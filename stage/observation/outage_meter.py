@@ -17,7 +17,7 @@ BETWEEN = 0.005  # s
 PATIENCE = 15.0  # s: then nobody is coming
 
 
-class OptionsPinger:
+class OutageMeter:
     """Threads `ping`, one for each `ping()`. `on_answer(at, began)`, in monotonic seconds, is
     called on them."""
 
