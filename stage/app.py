@@ -1,5 +1,5 @@
-"""Puts controller, window and application together: the three ways to run the demo, and ending it
-in good order.
+"""Runs the demo in one of three ways, `show` for a person, `play` and `play_scene` by itself, and
+ends it with every program it started.
 
 Ctrl-C, SIGTERM and SIGHUP close the window like a person would. Python runs signal handlers only
 between its own instructions, so a wake-up socket brings the GUI thread back from Qt for them,

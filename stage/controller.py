@@ -1,5 +1,5 @@
-"""The controller: starts the programs and the two phones, gathers what is observed, and lets the
-window show it.
+"""Runs the demonstration: starts the programs and the two phones, gathers what is observed, and
+lets the window show it.
 
 GUI thread, but for what waits: programs are started on a loop's thread (`cluster`), pages and
 events are read by threads of their own (`observation/http_readers.py`), the phones have theirs.

@@ -1,5 +1,5 @@
-"""Is there a screen? Qt ends the whole process if it is told to open a window where there is none,
-so ask first."""
+"""Tells whether a window can be opened. Qt ends the whole process where there is no screen, so ask
+first."""
 
 from __future__ import annotations
 

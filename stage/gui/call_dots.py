@@ -18,8 +18,8 @@ TONES = {"talking": "alive", "calling": "ringing", "ringing": "ringing", "ended"
 WORDED = {
     "kept": "kept:",
     "lost": "lost:",
-    "gap_p50_ms": "half of them answered again within ms:",
-    "gap_p99_ms": "all but one within ms:",
+    "gap_p50_ms": "median ms until answered again:",
+    "gap_p99_ms": "99th percentile, ms:",
     "billed_seconds": "whole seconds billed:",
     "talked_seconds": "seconds talked:",
 }

@@ -1,5 +1,4 @@
-"""What the programs tell about themselves, read by threads: the forwarder's event stream, the
-servers' pages.
+"""Threads that read the forwarder's event stream and the servers' pages over HTTP.
 
 Each reader hands plain objects to a function given to it, on its own thread; the window's bridge
 carries them on.

@@ -1,4 +1,4 @@
-"""How long an address is silent: OPTIONS to it every few milliseconds until one is answered."""
+"""Measures how long an address is silent: sends OPTIONS every few ms until one is answered."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""The keeper: a tiny process that cleans up after the stage, even after a stage that was killed
-with SIGKILL.
+"""A small process that cleans up after the demo, even after a demo that was killed with SIGKILL.
 
-The stage holds the other end of this process's standard input, which the system closes when the
-stage ends in whatever way; then every program still named here is killed and every named folder
+The demo holds the other end of this process's standard input, which the system closes when the
+demo ends in whatever way; then every program still named here is killed and every named folder
 removed. PR_SET_PDEATHSIG was not taken: it fires when the *thread* that started a program ends,
 exists on Linux only, and removes no folders. Run as a script; imports nothing of ours.
 

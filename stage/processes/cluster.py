@@ -114,8 +114,8 @@ class Cluster:
         }
         self.running = (*self.admins, *SERVERS[:servers])  # the programs that are to be started
         self.folder = Path(tempfile.mkdtemp(prefix="call-failover-"))
-        self._keeper = CleanupProcess()
-        self._keeper.folder(self.folder)
+        self._cleanup = CleanupProcess()
+        self._cleanup.folder(self.folder)
         self.programs = {
             name: self._program(name, ["forwarder.py", str(self._write_settings(name))])
             for name in self.admins
@@ -181,7 +181,7 @@ class Cluster:
         for program in self.programs.values():
             program.stop()
         shutil.rmtree(self.folder, ignore_errors=True)
-        self._keeper.close()
+        self._cleanup.close()
 
     def _program(self, name: str, arguments: list[str]) -> Program:
         def ended(program: Program, status: int) -> None:
@@ -189,7 +189,7 @@ class Cluster:
                 self._on_end(program.name, status)
 
         return Program(
-            name, [sys.executable, *arguments], folder=ROOT, keeper=self._keeper, on_end=ended
+            name, [sys.executable, *arguments], folder=ROOT, cleanup=self._cleanup, on_end=ended
         )
 
     def _server_arguments(self, name: str, users_file: Path | None) -> list[str]:

@@ -86,14 +86,14 @@ class Program:
         ready: str = "ready: ",
         *,
         folder: str | Path | None = None,
-        keeper: CleanupProcess | None = None,
+        cleanup: CleanupProcess | None = None,
         on_end: Callable[[Program, int], None] | None = None,
     ) -> None:
         self.name = name
         self.argv = list(argv)
         self._ready_prefix = ready
         self._folder = folder
-        self._keeper = keeper
+        self._cleanup = cleanup
         self._on_end = on_end
         self._process: subprocess.Popen[str] | None = None
         self._threads: list[threading.Thread] = []
@@ -159,8 +159,8 @@ class Program:
             )
         except OSError as error:
             raise StartError(f"{self.name} cannot be started: {error}.") from error
-        if self._keeper:
-            self._keeper.keep(self._process.pid)
+        if self._cleanup:
+            self._cleanup.keep(self._process.pid)
         self._threads = [
             threading.Thread(
                 target=self._read_errors,
@@ -256,8 +256,8 @@ class Program:
                     self._ready_line = line.rstrip()
                     self._ready.set()
         status = process.wait()
-        if self._keeper:
-            self._keeper.forget(process.pid)
+        if self._cleanup:
+            self._cleanup.forget(process.pid)
         self._ready.set()
         if self._on_end:
             self._on_end(self, status)

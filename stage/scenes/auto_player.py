@@ -1,5 +1,4 @@
-"""The script player: plays the steps by clicking the same buttons a person would, and says what was
-measured.
+"""Plays the nine steps by clicking the buttons that a person would click, and says what was measured.
 
 Each observed step sets off the next click after a while. What is not observed within its deadline
 ends the play, and the exit status says so.

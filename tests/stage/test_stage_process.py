@@ -134,29 +134,29 @@ def test_the_keeper_forgets_programs_that_ended() -> None:
 def test_the_keeper_removes_what_is_left_when_it_is_closed(
     tmp_path: Path, eventually: Callable[..., None]
 ) -> None:
-    keeper = CleanupProcess()
+    cleanup = CleanupProcess()
     left = subprocess.Popen([sys.executable, "-S", "-c", WAITS], stdout=subprocess.DEVNULL)
     folder = tmp_path / "store"
     folder.mkdir()
     (folder / "calls.db").write_text("x")
-    keeper.keep(left.pid)
-    keeper.folder(folder)
+    cleanup.keep(left.pid)
+    cleanup.folder(folder)
     reaper = threading.Thread(target=left.wait)  # it is ours: only we can make its number free
     reaper.start()
-    keeper.close()
+    cleanup.close()
     reaper.join()
     assert left.returncode == -signal.SIGKILL
     assert not folder.exists()
-    keeper.close()
+    cleanup.close()
 
 
 STAGE = """
 import sys, time
 sys.path.insert(0, {root!r})
 from stage.processes.program import CleanupProcess, Program
-keeper = CleanupProcess()
-keeper.folder({folder!r})
-program = Program("server1", [sys.executable, "-S", "-c", {waits!r}], keeper=keeper)
+cleanup = CleanupProcess()
+cleanup.folder({folder!r})
+program = Program("server1", [sys.executable, "-S", "-c", {waits!r}], cleanup=cleanup)
 program.start()
 print(program.pid, flush=True)
 time.sleep(60)
