@@ -9,7 +9,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from softphone.local_host import own_host
 from stage import screen_check
 
 
@@ -92,6 +91,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0 if the window was closed, or if every step was observed; 1 otherwise."""
     options = parse(sys.argv[1:] if arguments is None else arguments)
     if options.lan == "":
+        # not before: the start-up reads this module for its options alone
+        from softphone.local_host import own_host
+
         options.lan = own_host("0.0.0.0", None)
         if options.lan is None:
             print("This computer is in no network: give --lan the address to listen on.")

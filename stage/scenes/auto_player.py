@@ -1,4 +1,5 @@
-"""Plays the nine steps by clicking the buttons that a person would click, and says what was measured.
+"""Plays the nine steps by clicking the buttons that a person would click, and says what was
+measured.
 
 Each observed step sets off the next click after a while. What is not observed within its deadline
 ends the play, and the exit status says so.
