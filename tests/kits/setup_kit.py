@@ -63,7 +63,7 @@ class Clone:
             shutil.copytree(ROOT / name, clone.root / name, ignore=ignore)
         shutil.copy(ROOT / "demo.py", clone.root)
         (clone.root / "stage").mkdir()
-        for name in ("__init__", "display"):
+        for name in ("__init__", "screen_check"):
             shutil.copy(ROOT / "stage" / f"{name}.py", clone.root / "stage")
         main = (ROOT / "stage" / "__main__.py").read_text(encoding="utf-8")
         options, _, _ = main.partition("def main(")  # those of the example itself
