@@ -27,7 +27,6 @@ from stage.gui.failover_view import draw_axis
 from stage.observation.http_readers import read_list
 from stage.scenes.use_case import Row, milliseconds
 
-FIGURE_SIZE = QSize(720, 420)
 AXIS_SIZE = QSize(720, 90)
 
 STYLE = """

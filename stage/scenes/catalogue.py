@@ -15,17 +15,13 @@ from stage.scenes.director import Director, Play
 
 @dataclass(frozen=True)
 class Scene:
-    """`pair`: two forwarders; `servers`: how many. `slow`: it takes more than a few seconds."""
+    """`pair`: two forwarders; `servers`: how many."""
 
     name: str
     title: str
     play: Callable[[Director], Play]
     pair: bool = False
     servers: int = 2
-
-    @property
-    def in_menu(self) -> bool:
-        return not self.pair and self.servers == 2
 
 
 def while_talking(d: Director) -> Play:
