@@ -268,14 +268,17 @@ class Scene:
 
     def up(self, *names) -> None:
         """Returns once these servers answer their heartbeats with 200: alive, and wanting calls."""
+        wait_until(
+            lambda: self.all_up(*names),
+            note=lambda: [self.processes[name].said[-2000:] for name in names],
+        )
 
-        def are_up():
-            servers = [server for server in self.status["servers"] if server["name"] in names]
-            return all(
-                server["state"] == "UP" and "with 503" not in server["why"] for server in servers
-            )
-
-        wait_until(are_up, note=lambda: [self.processes[name].said[-2000:] for name in names])
+    def all_up(self, *names) -> bool:
+        """Do all of these answer their heartbeats with 200 now?"""
+        servers = [server for server in self.status["servers"] if server["name"] in names]
+        return all(
+            server["state"] == "UP" and "with 503" not in server["why"] for server in servers
+        )
 
     # -- servers -----------------------------------------------------------------------------------
 
