@@ -17,6 +17,7 @@ from failover.config.settings import CALL_ID
 from failover.upstream.server_table import AdminState
 from slee_mock.management import csv_export as export
 from slee_mock.management import snapshot as report
+from slee_mock.management.metrics import metrics
 from slee_mock.management.queries import Queries, Unreadable
 from slee_mock.management.snapshot import MOST_CALLS, OpenCalls, ServerStatus, take_snapshot
 from slee_mock.services.bill_record import Bill, ServedBy
@@ -178,7 +179,7 @@ def test_metrics_are_valid_and_count_calls_by_state():
     shown = take_snapshot(
         Transaction(store), replace(HEALTH, counts=counted), WALL + 9, OpenCalls()
     )
-    families = prometheus_kit.read(report.metrics(shown.status, shown))
+    families = prometheus_kit.read(metrics(shown.status, shown))
     assert families["slee_calls"] == (
         "gauge",
         {(("state", "offered"),): 1, (("state", "ringing"),): 1, (("state", "answered"),): 1},
@@ -189,7 +190,7 @@ def test_metrics_are_valid_and_count_calls_by_state():
         "nine seconds of silence"
     )
     now = take_snapshot(Transaction(store), HEALTH, WALL, OpenCalls())
-    told = prometheus_kit.read(report.metrics(now.status, now))["slee_member_role"][1]
+    told = prometheus_kit.read(metrics(now.status, now))["slee_member_role"][1]
     assert {labels: value for labels, value in told.items() if value} == {
         (("member", "server1"), ("role", "hot")): 1,
         (("member", 'ser"ver\\2\n'), ("role", "replica")): 1,
@@ -197,7 +198,7 @@ def test_metrics_are_valid_and_count_calls_by_state():
 
 
 def test_a_server_whose_store_is_away_still_has_metrics_of_its_own():
-    families = prometheus_kit.read(report.metrics(report.status(HEALTH), None))
+    families = prometheus_kit.read(metrics(report.status(HEALTH), None))
     assert families["slee_up"] == ("gauge", {(): 0})
     assert "slee_calls" not in families and "slee_handled_total" not in families
 
