@@ -131,6 +131,7 @@ def test_one_that_is_half_made_is_made_anew(set_up):
     assert not (set_up.venv / "left over").exists() and installed(set_up) == ["2.0"]
 
 
+@pytest.mark.long
 def test_a_disk_without_room_for_the_next_one_is_told_before_anything_is_removed(set_up):
     set_up.require("failover_probe==2.0")
     set_up.patch(

@@ -196,6 +196,7 @@ def test_debian_s_package_of_a_library(library, package):
 
 
 @pytest.mark.skipif(not shutil.which("dpkg"), reason="the packages are Debian's")
+@pytest.mark.long
 def test_debian_has_every_package_that_is_installed_here():
     """Of those that are installed, dpkg knows each under the name that set-up would ask for."""
     libraries = qt_libraries.needed({"DISPLAY": ":0"})

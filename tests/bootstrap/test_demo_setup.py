@@ -169,6 +169,7 @@ def test_full_disk_is_noticed_before_anything_is_downloaded(clone):
     assert not clone.venv.exists()
 
 
+@pytest.mark.long
 def test_disk_that_fills_up_meanwhile_leaves_nothing(clone, tmp_path, monkeypatch):
     disk = tmp_path / "small"
     disk.mkdir()

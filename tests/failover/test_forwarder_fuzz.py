@@ -236,6 +236,7 @@ def test_a_real_forwarder_through_its_sockets(process, fuzz):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_twenty_thousand_broken_datagrams_leave_a_few_lines(process):
     log, began = process[3], time.monotonic()
     with plain_phone() as phone:

@@ -155,6 +155,7 @@ def test_a_held_server_says_why():
         pytest.param(2000, 0.5, 3.0, marks=pytest.mark.long),
     ],
 )
+@pytest.mark.long
 def test_a_server_that_flaps_for_long_changes_state_at_most_a_tenth_as_often(
     signal, flaps, up, down
 ):

@@ -484,6 +484,7 @@ def test_with_calls_spread_over_both_only_the_one_that_works_gets_any():
     assert world.state() == EJECTED and world.state("server2") == "UP" and max(world.waits()) < 3.0
 
 
+@pytest.mark.long
 def test_a_real_server_that_answers_only_heartbeats_loses_no_request(free_port, eventually):
     with fake_servers(free_port) as servers, plain_phone() as phone:
         listen = ("127.0.0.1", free_port())

@@ -165,6 +165,7 @@ def test_a_flood_of_guesses_that_are_not_looked_at_writes_nothing(guard):
     assert guard.cluster.store.rows == before
 
 
+@pytest.mark.long
 def test_a_flood_of_names_fills_a_fixed_number_of_rows_of_a_fixed_length(guard):
     store = guard.cluster.store
     for number in range(18 * SLOTS):

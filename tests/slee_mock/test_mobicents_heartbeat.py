@@ -205,6 +205,7 @@ def test_whoever_asks_twice_is_in_a_hurry_and_a_phone_that_never_answers_holds_n
     assert server.process.wait(1.5) == 0
 
 
+@pytest.mark.long
 def test_a_forwarder_that_refuses_or_is_not_there_is_told_once_to_the_operator(
     program, desks, free_port
 ):

@@ -69,6 +69,7 @@ def test_a_killed_redis_is_a_sentence_and_the_store_works_again_once_it_is_back(
     eventually(lambda: works(store, "c2"))
 
 
+@pytest.mark.long
 def test_a_frozen_redis_costs_one_short_wait_and_then_nobody_waits(server, connect, eventually):
     store = connect(patience=1.0)
     server.signal(signal.SIGSTOP)
@@ -79,6 +80,7 @@ def test_a_frozen_redis_costs_one_short_wait_and_then_nobody_waits(server, conne
     eventually(lambda: works(store, "c1"))
 
 
+@pytest.mark.long
 def test_a_store_that_does_not_answer_is_not_asked_at_every_call(server, connect):
     """The kernel goes on accepting connections for a frozen program: each attempt would be one."""
     store = connect(patience=0.2)
@@ -315,6 +317,7 @@ def test_a_redis_that_was_emptied_makes_all_step_back_and_no_server_begins_anew_
     assert health(forwarder, one.start()) == [200]
 
 
+@pytest.mark.long
 def test_a_redis_whose_data_are_restored_is_served_from_again(pair, server, eventually):
     forwarder, one, two = pair
     key = server.says("HGET", "call-failover:row:secret:cluster", "text").split("\r\n")[1]
@@ -395,6 +398,7 @@ def test_it_is_told_whether_the_sentinels_or_their_master_are_missing(
         sentinel.stop()
 
 
+@pytest.mark.long
 def test_sentinels_that_do_not_answer_take_little_of_the_time_while_the_redis_works(
     server, tmp_path, free_port, monkeypatch
 ):

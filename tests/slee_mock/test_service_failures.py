@@ -472,6 +472,7 @@ def test_a_row_that_is_not_text_hides_no_other(tmp_path):
     store.close()
 
 
+@pytest.mark.long
 def test_two_servers_of_one_name_say_so_and_the_older_goes_on_when_the_newer_is_gone(
     tmp_path, caplog, eventually, free_port
 ):

@@ -24,6 +24,7 @@ def talk(forwarder, server):
     assert forwarder.ask(in_dialog("ACK", cseq=1), server).method == "ACK"
 
 
+@pytest.mark.long
 def test_a_call_survives_kill_9_and_the_survivor_bills_it(forwarder, program, eventually):
     server1, server2 = program("server1").start(), program("server2").start()
     talk(forwarder, server1)

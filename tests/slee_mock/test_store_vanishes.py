@@ -456,6 +456,7 @@ def calls(sock, port, number):
     return asks(sock, port, invite(call_id=f"v{number}"))
 
 
+@pytest.mark.long
 def test_no_caller_is_told_that_nobody_is_there_because_a_store_was_removed(
     path, program, real_forwarder, free_port, eventually, forwarder
 ):
@@ -484,6 +485,7 @@ def test_no_caller_is_told_that_nobody_is_there_because_a_store_was_removed(
         eventually(lambda: calls(phone, port, time.monotonic_ns()) == 404)
 
 
+@pytest.mark.long
 def test_a_store_that_is_moved_back_is_served_from_again(path, forwarder, program, eventually):
     server1, server2 = (
         program("server1", store=path).start(),

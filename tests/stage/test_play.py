@@ -60,6 +60,7 @@ def until_line(process: subprocess.Popen[str], beginning: str) -> None:
     pytest.fail(f"it ended without saying {beginning!r}")
 
 
+@pytest.mark.long
 def test_the_play_observes_all_nine_steps_and_measures_them(run: Run, tmp_path: Path) -> None:
     pictures = tmp_path / "pictures"
     process = run("play", "--json", "--talk", "4", "--screenshots", str(pictures))

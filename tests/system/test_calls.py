@@ -169,6 +169,7 @@ def test_with_the_right_passwords_a_nonce_of_the_dead_server_is_good_for_the_oth
     demo.until(lambda: demo.total, "the bill")
 
 
+@pytest.mark.long
 def test_a_server_that_comes_back_in_mid_call_spoils_neither_call_nor_bill(start: Start) -> None:
     demo = start()
     demo.registered()
@@ -187,6 +188,7 @@ def test_a_server_that_comes_back_in_mid_call_spoils_neither_call_nor_bill(start
     demo.until(lambda: demo.steps == [1, 2, 3, 4], "the next call starts the list anew")
 
 
+@pytest.mark.long
 def test_with_both_servers_dead_the_caller_reads_a_sentence_and_after_a_restart_calls_again(
     start: Start,
 ) -> None:
@@ -210,6 +212,7 @@ def test_with_both_servers_dead_the_caller_reads_a_sentence_and_after_a_restart_
     demo.until(lambda: demo.total, "the bill")
 
 
+@pytest.mark.long
 def test_audio_needs_no_server_and_a_call_outlives_both_of_them(start: Start) -> None:
     demo = start()
     demo.registered()

@@ -39,6 +39,7 @@ def calm_runs(count, play):
     )
 
 
+@pytest.mark.long
 def test_kill_9_of_the_hot_server_at_a_thousand_requests_a_second(free_port):
     def play():
         with scene_of(free_port) as (address, servers, _log):
@@ -118,6 +119,7 @@ def test_a_replay_that_meets_a_second_dead_server_goes_on_to_the_third(free_port
         assert server_of(phone, address, "b") == "server3"
 
 
+@pytest.mark.long
 def test_with_both_dead_a_phone_hears_503_at_once_and_service_when_they_are_back(free_port, phone):
     heard, back = [], []
     for run in range(3):
