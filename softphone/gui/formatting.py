@@ -70,12 +70,12 @@ def initial(name: str) -> str:
 
 
 def quality(stats: MediaStats) -> str:
-    """Loss, jitter and round trip of a stream in a line."""
+    """Loss, jitter and round-trip time of a stream in a line."""
     expected = stats.packets_received + stats.lost
     loss = 100 * stats.lost / expected if expected > 0 else 0.0
     parts = [f"Loss {loss:.1f} %", f"jitter {stats.jitter_ms:.0f} ms"]
     if stats.round_trip_ms is not None:
-        parts.append(f"round trip {stats.round_trip_ms:.0f} ms")
+        parts.append(f"RTT {stats.round_trip_ms:.0f} ms")
     return ", ".join(parts)
 
 
