@@ -32,7 +32,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         "--screenshots",
         metavar="DIR",
         type=Path,
-        help="play, and save a picture of every step there",
+        help="play, and save a picture of every step there, with --scene of every line",
     )
     parser.add_argument(
         "--talk",

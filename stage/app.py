@@ -12,12 +12,13 @@ import contextlib
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from PySide6.QtCore import QSocketNotifier, QTimer
+from PySide6.QtGui import QImage
 from PySide6.QtWidgets import QApplication
 
 from softphone.gui import qapplication
@@ -116,8 +117,14 @@ def play_scene(options: Options) -> int:
     scene = SCENES[options.scene]
     controller = _controller(options, scene)
     story = Story(controller)
+    pictures: list[QImage] = []
+
+    def take_picture() -> None:
+        if options.pictures:
+            pictures.append(controller.window.grab().toImage())
 
     def say(line: str) -> None:
+        take_picture()  # of what the line before has led to
         _say(line)
         _announce(controller, scene, line)
 
@@ -126,6 +133,7 @@ def play_scene(options: Options) -> int:
 
     def end(sentence: str) -> None:
         outcome.append(sentence)
+        take_picture()
         linger = 0 if options.screenless or sentence else int(player.LINGER * 1000)
         QTimer.singleShot(linger, app.quit)
 
@@ -139,6 +147,8 @@ def play_scene(options: Options) -> int:
             controller.start()
             director.start()
             app.exec()
+            if options.pictures:
+                _save_pictures(options.pictures, scene.name, pictures)
             if options.report is not None:
                 story.save(options.report)
         finally:
@@ -170,6 +180,15 @@ def _ended(controller: DemoController, scene: Scene, trouble: str) -> None:
     words = trouble or "everything was as expected."
     controller.window.setWindowTitle(f"Call Failover - {scene.title}: {words}")
     controller.announce(scene.title, "" if not trouble else words)
+
+
+def _save_pictures(folder: Path, name: str, pictures: Sequence[QImage]) -> None:
+    """One PNG for each line that the scene has said."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, picture in enumerate(pictures, 1):
+        path = folder / f"{name}-{number}.png"
+        if not picture.save(str(path)):
+            print(f"The picture {path} could not be written.", file=sys.stderr)
 
 
 def _say(line: str) -> None:
