@@ -16,7 +16,7 @@ from process_kit import free_port, wait_until
 
 from failover.cli import load
 from failover.forwarder import Forwarder
-from failover.proxy.core import Core
+from failover.proxy.fast_path import FastPath
 from plumbing.address import format_address
 
 pytestmark = [
@@ -110,14 +110,14 @@ def test_all_that_sipp_says_in_a_call_but_the_first_of_a_kind_takes_the_short_wa
     tmp_path, monkeypatch
 ):
     """The forwarder runs in here, where it can be seen which way its core takes."""
-    quick, taken = Core.quick, {True: [], False: []}
+    quick, taken = FastPath.forward, {True: [], False: []}
 
-    def watched(core, data, side, source, now):
-        send = quick(core, data, side, source, now)
+    def watched(fast_path, data, side, source, now):
+        send = quick(fast_path, data, side, source, now)
         taken[send is not None].append(data)
         return send
 
-    monkeypatch.setattr(Core, "quick", watched)
+    monkeypatch.setattr(FastPath, "forward", watched)
     with Scene(tmp_path) as scene:
         servers = [f"{name}=127.0.0.1:{scene.ports[name]}" for name in ("server1", "server2")]
         file = tmp_path / "servers.properties"
