@@ -30,7 +30,7 @@ KINDS = pytest.mark.parametrize(
     "kind", [OneAddress, FourAddresses, WithoutRoutes], ids=lambda kind: kind.__name__
 )
 SOME = pytest.mark.parametrize(
-    "calls", [range(2), pytest.param(range(2, 40), marks=pytest.mark.long)], ids=len
+    "calls", [range(2), pytest.param(range(2, 25), marks=pytest.mark.long)], ids=len
 )
 
 
