@@ -1,7 +1,7 @@
 """Mixed calls for minutes, by clicks on a real pair of phones, through the forwarder and two servers
 of which one is killed again and again: no lost call, no stuck state, no growth.
 
-SOAK_SECONDS sets how long (60)."""
+SOAK_SECONDS sets how long (30)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from softphone.media.call_tone_player import CallTonePlayer
 from softphone.phone import Account, Phone
 from softphone.ua.events import CallState
 
-SECONDS = float(os.environ.get("SOAK_SECONDS", "60"))
+SECONDS = float(os.environ.get("SOAK_SECONDS", "30"))
 KILL_EVERY = 25  # calls; and only while both servers are UP: one that flaps comes back ever later
 
 
