@@ -270,12 +270,7 @@ class OrphanedCalls:
         for branch, call in list(self._orphans.items()):
             if call.is_too_old(now):
                 del self._orphans[branch]
-            elif (
-                call.ended_at is not None
-                and call.rings
-                and not call.over
-                and now >= call.cancel_due
-            ):
+            elif call.is_to_be_cancelled and now >= call.cancel_due:
                 repeated.append(Ending(call, call.cancel(now)))
         self.watchful = bool(self._orphans)
         return repeated

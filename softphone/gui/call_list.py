@@ -7,69 +7,53 @@ from collections.abc import Callable
 from typing import Any
 
 from PySide6.QtCore import (
-    QAbstractTableModel,
     QDateTime,
     QLocale,
-    QModelIndex,
-    QPersistentModelIndex,
     Qt,
     Signal,
 )
 from PySide6.QtWidgets import (
-    QAbstractItemView,
     QDialog,
     QDialogButtonBox,
     QHeaderView,
     QLabel,
     QPushButton,
-    QTableView,
     QVBoxLayout,
     QWidget,
 )
 
 from softphone.call_history import CallHistory, Outcome, PastCall
 from softphone.gui import formatting, texts
+from softphone.gui.record_table import Index, RecordModel, record_table
 from softphone.gui.theme import GRID, theme
 from softphone.gui.widgets import plain
 
-Index = QModelIndex | QPersistentModelIndex
 OUTCOME, PEER, WHEN, LENGTH, REASON = range(5)
 
 
-class CallListModel(QAbstractTableModel):
+class CallListModel(RecordModel):
     """The calls of a history, the newest first."""
+
+    headings = texts.CALL_COLUMNS
 
     def __init__(
         self, history: CallHistory, now: Callable[[], float] = time.time, parent: Any = None
     ) -> None:
         super().__init__(parent)
         self._history, self._now = history, now
-        self._calls = list(history)
+        self.records: list[PastCall] = list(history)
 
     def refresh(self) -> None:
         """Show what the history holds now."""
         self.beginResetModel()
-        self._calls = list(self._history)
+        self.records = list(self._history)
         self.endResetModel()
 
     def call_at(self, row: int) -> PastCall:
-        return self._calls[row]
-
-    def rowCount(self, parent: Index = QModelIndex()) -> int:  # noqa: B008
-        return 0 if parent.isValid() else len(self._calls)
-
-    def columnCount(self, parent: Index = QModelIndex()) -> int:  # noqa: B008
-        return 0 if parent.isValid() else len(texts.CALL_COLUMNS)
-
-    def headerData(
-        self, section: int, orientation: Qt.Orientation, role: int = Qt.ItemDataRole.DisplayRole
-    ) -> Any:
-        if orientation == Qt.Orientation.Horizontal and role == Qt.ItemDataRole.DisplayRole:
-            return texts.CALL_COLUMNS[section]
-        return None
+        return self.records[row]
 
     def data(self, index: Index, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
-        call, column = self._calls[index.row()], index.column()
+        call, column = self.records[index.row()], index.column()
         if role == Qt.ItemDataRole.DisplayRole:
             return self._text(call, column)
         if role == Qt.ItemDataRole.ToolTipRole:
@@ -103,20 +87,10 @@ class CallList(QDialog):
         self.setWindowTitle(texts.CALLS_OF.format(name=label))
         self._history = history
         self.model = CallListModel(history, parent=self)
-        self.table = QTableView()
-        self.table.setObjectName("calls")
-        self.table.setAccessibleName(self.windowTitle())
-        self.table.setModel(self.model)
-        self.table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
-        self.table.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
-        self.table.setShowGrid(False)
-        self.table.setTabKeyNavigation(False)
+        self.table = record_table(self.model, "calls", self.windowTitle())
         self.table.setTextElideMode(Qt.TextElideMode.ElideRight)
-        self.table.verticalHeader().hide()
         header = self.table.horizontalHeader()
         header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
-        header.setDefaultAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
-        header.setStretchLastSection(True)
         self._empty = QLabel(texts.NO_CALLS)
         self._empty.setAlignment(Qt.AlignmentFlag.AlignCenter)
         self._fault = QLabel()

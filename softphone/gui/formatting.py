@@ -77,7 +77,3 @@ def quality(stats: MediaStats) -> str:
     if stats.round_trip_ms is not None:
         parts.append(f"RTT {stats.round_trip_ms:.0f} ms")
     return ", ".join(parts)
-
-
-def plural(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

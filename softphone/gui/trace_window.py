@@ -6,10 +6,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from PySide6.QtCore import QAbstractTableModel, QModelIndex, QPersistentModelIndex, Qt
+from PySide6.QtCore import QModelIndex, Qt
 from PySide6.QtGui import QFontDatabase
 from PySide6.QtWidgets import (
-    QAbstractItemView,
     QDialog,
     QDialogButtonBox,
     QFileDialog,
@@ -18,58 +17,45 @@ from PySide6.QtWidgets import (
     QPlainTextEdit,
     QPushButton,
     QSplitter,
-    QTableView,
     QVBoxLayout,
     QWidget,
 )
 
 from softphone.gui import texts
+from softphone.gui.record_table import Index, RecordModel, record_table
 from softphone.gui.theme import GRID, theme
 from softphone.gui.widgets import plain
 from softphone.sip_trace import SipTrace, TracedMessage, clock
 
-Index = QModelIndex | QPersistentModelIndex
 
-
-class TraceModel(QAbstractTableModel):
+class TraceModel(RecordModel):
     """The messages, the oldest first."""
+
+    headings = texts.TRACE_COLUMNS
 
     def __init__(self, trace: SipTrace, parent: Any = None) -> None:
         super().__init__(parent)
         self._trace = trace
-        self._rows = list(trace)
+        self.records: list[TracedMessage] = list(trace)
 
     def refresh(self) -> None:
         """Show what the trace holds now."""
         rows = list(self._trace)
-        added = len(rows) - len(self._rows)
-        if added > 0 and rows[: len(self._rows)] == self._rows:
-            self.beginInsertRows(QModelIndex(), len(self._rows), len(rows) - 1)
-            self._rows = rows
+        added = len(rows) - len(self.records)
+        if added > 0 and rows[: len(self.records)] == self.records:
+            self.beginInsertRows(QModelIndex(), len(self.records), len(rows) - 1)
+            self.records = rows
             self.endInsertRows()
         else:
             self.beginResetModel()
-            self._rows = rows
+            self.records = rows
             self.endResetModel()
 
     def message_at(self, row: int) -> TracedMessage:
-        return self._rows[row]
-
-    def rowCount(self, parent: Index = QModelIndex()) -> int:  # noqa: B008
-        return 0 if parent.isValid() else len(self._rows)
-
-    def columnCount(self, parent: Index = QModelIndex()) -> int:  # noqa: B008
-        return 0 if parent.isValid() else len(texts.TRACE_COLUMNS)
-
-    def headerData(
-        self, section: int, orientation: Qt.Orientation, role: int = Qt.ItemDataRole.DisplayRole
-    ) -> Any:
-        if orientation == Qt.Orientation.Horizontal and role == Qt.ItemDataRole.DisplayRole:
-            return texts.TRACE_COLUMNS[section]
-        return None
+        return self.records[row]
 
     def data(self, index: Index, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
-        row = self._rows[index.row()]
+        row = self.records[index.row()]
         message = row.message
         if role == Qt.ItemDataRole.DisplayRole:
             again = texts.SENT_AGAIN if message.retransmission else ""
@@ -89,19 +75,8 @@ class TraceWindow(QDialog):
         self.setWindowTitle(texts.TRACE_OF.format(name=label))
         self._trace = trace
         self.model = TraceModel(trace, self)
-        self.table = QTableView()
-        self.table.setObjectName("messages")
-        self.table.setAccessibleName(self.windowTitle())
-        self.table.setModel(self.model)
-        self.table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
-        self.table.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
-        self.table.setShowGrid(False)
-        self.table.setTabKeyNavigation(False)
-        self.table.verticalHeader().hide()
-        header = self.table.horizontalHeader()
-        header.setDefaultAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
-        header.setSectionResizeMode(QHeaderView.ResizeMode.Interactive)
-        header.setStretchLastSection(True)
+        self.table = record_table(self.model, "messages", self.windowTitle())
+        self.table.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.Interactive)
         for column, width in enumerate((14, 10, 44)):
             self.table.setColumnWidth(column, width * GRID)
         self.text = QPlainTextEdit()

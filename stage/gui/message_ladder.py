@@ -16,10 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from PySide6.QtCore import (
-    QAbstractTableModel,
     QItemSelectionModel,
     QModelIndex,
-    QPersistentModelIndex,
     QPoint,
     QPointF,
     QRect,
@@ -57,7 +55,9 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
+from softphone.gui.record_table import Index, RecordModel
 from softphone.gui.theme import GRID, Palette, Size, theme
+from softphone.sip_trace import clock
 from stage.gui import painting
 from stage.gui.flat_controls import FlatComboBox, menu_button
 from stage.gui.topology_view import TONES
@@ -71,28 +71,28 @@ SVG_WIDTH = 900  # px
 LABEL_GAP = 16.0  # px of a line that stay visible before its head
 TURN = 9.0  # px between the two halves of a line that turns at the forwarder
 SINCE_KILL, DELTA, CLOCK = "since kill", "delta", "clock"
-HEADINGS = ("Time", "Message", "From", "To", "Call-ID")
-Index = QModelIndex | QPersistentModelIndex
 
 
-class LadderModel(QAbstractTableModel):
+class LadderModel(RecordModel):
     """Each row can be read in full: time, message, from, to, Call-ID. `zero` is the first message
     until something is killed, then the latest kill; it does not move when old rows fall out."""
 
+    headings = ("Time", "Message", "From", "To", "Call-ID")
+
     def __init__(self) -> None:
         super().__init__()
-        self.rows: deque[LadderRow] = deque()
+        self.records: deque[LadderRow] = deque()
         self.zero: float | None = None
         self.times = SINCE_KILL
 
     def add(self, row: LadderRow) -> None:
-        if len(self.rows) >= ROWS_KEPT:
+        if len(self.records) >= ROWS_KEPT:
             self.beginRemoveRows(QModelIndex(), 0, 0)
-            self.rows.popleft()
+            self.records.popleft()
             self.endRemoveRows()
         killed = not row.source and row.kind == "refusal"
-        self.beginInsertRows(QModelIndex(), len(self.rows), len(self.rows))
-        self.rows.append(row)
+        self.beginInsertRows(QModelIndex(), len(self.records), len(self.records))
+        self.records.append(row)
         self.endInsertRows()
         if self.zero is None or killed:
             self.zero = row.at
@@ -100,27 +100,16 @@ class LadderModel(QAbstractTableModel):
 
     def clear(self) -> None:
         self.beginResetModel()
-        self.rows.clear()
+        self.records.clear()
         self.zero = None
         self.endResetModel()
 
     def refresh(self) -> None:
-        if self.rows:
-            self.dataChanged.emit(self.index(0, 0), self.index(len(self.rows) - 1, 0))
-
-    def rowCount(self, parent: Index = QModelIndex()) -> int:  # noqa: B008
-        return 0 if parent.isValid() else len(self.rows)
-
-    def columnCount(self, parent: Index = QModelIndex()) -> int:  # noqa: B008
-        return len(HEADINGS)
-
-    def headerData(self, section: int, orientation: Qt.Orientation, role: int = 0) -> Any:
-        if role == Qt.ItemDataRole.DisplayRole and orientation == Qt.Orientation.Horizontal:
-            return HEADINGS[section]
-        return None
+        if self.records:
+            self.dataChanged.emit(self.index(0, 0), self.index(len(self.records) - 1, 0))
 
     def data(self, index: Index, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
-        row = self.rows[index.row()]
+        row = self.records[index.row()]
         if role == Qt.ItemDataRole.UserRole:
             return row
         if role == Qt.ItemDataRole.DisplayRole:
@@ -137,11 +126,10 @@ class LadderModel(QAbstractTableModel):
         return None
 
     def time_of(self, number: int) -> str:
-        row = self.rows[number]
+        row = self.records[number]
         if self.times == CLOCK:
-            wall = time.time() - time.monotonic() + row.at
-            return time.strftime("%H:%M:%S", time.localtime(wall)) + f".{int(wall % 1 * 1000):03d}"
-        before = self.rows[number - 1].at if number else row.at
+            return clock(time.time() - time.monotonic() + row.at)
+        before = self.records[number - 1].at if number else row.at
         zero = row.at if self.zero is None else self.zero
         seconds = row.at - (before if self.times == DELTA else zero)
         return f"{seconds:+.3f}"
@@ -159,7 +147,7 @@ class LadderFilter(QSortFilterProxyModel):
         self.setSourceModel(model)
 
     def filterAcceptsRow(self, number: int, parent: Index) -> bool:
-        row = self._model.rows[number]
+        row = self._model.records[number]
         if not row.source:
             return True
         if self.call and row.call_id != self.call:
@@ -170,7 +158,7 @@ class LadderFilter(QSortFilterProxyModel):
 
     def shown(self) -> list[LadderRow]:
         return [
-            self._model.rows[self.mapToSource(self.index(number, 0)).row()]
+            self._model.records[self.mapToSource(self.index(number, 0)).row()]
             for number in range(self.rowCount())
         ]
 
@@ -350,7 +338,7 @@ class Ladder(QWidget):
         view.setAccessibleName("Messages")
         view.setModel(self.filter)
         view.setItemDelegateForColumn(0, RowDelegate(self.painter, self))
-        for number in range(1, len(HEADINGS)):
+        for number in range(1, len(LadderModel.headings)):
             view.setColumnHidden(number, True)
         view.horizontalHeader().setVisible(False)
         view.horizontalHeader().setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
@@ -420,7 +408,7 @@ class Ladder(QWidget):
 
     @property
     def rows(self) -> tuple[LadderRow, ...]:
-        return tuple(self.model.rows)
+        return tuple(self.model.records)
 
     def add(self, row: LadderRow) -> None:
         self.model.add(row)
