@@ -1,36 +1,37 @@
 """Runs the demo in one of three ways, `show` for a person, `play` and `play_scene` by itself, and
 ends it with every program it started.
 
-Ctrl-C, SIGTERM and SIGHUP close the window like a person would. Python runs signal handlers only
-between its own instructions, so a wake-up socket brings the GUI thread back from Qt for them,
-instead of a timer that polls.
+Ctrl-C, SIGTERM and SIGHUP close the window like a person would.
 """
 
 from __future__ import annotations
 
 import contextlib
 import signal
-import socket
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from PySide6.QtCore import QSocketNotifier, QTimer
+from PySide6.QtCore import QTimer
 from PySide6.QtGui import QImage
 from PySide6.QtWidgets import QApplication
 
 from softphone.gui import qapplication
 from softphone.gui.theme import install
+from softphone.gui.unix_signals import Interrupt
 from stage.controller import DemoController
 from stage.processes.cluster import Ports
-from stage.scenes import auto_player as player
+from stage.scenes import auto_player
 from stage.scenes.catalogue import SCENES, Scene
 from stage.scenes.director import Director
 from stage.story import Story
 
-SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
+# those that ask a program to end; Windows has no SIGHUP
+SIGNALS = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+]
 # s: painting may keep the phones' threads waiting that long, instead of Python's usual 5 ms
 SWITCH = 0.001
 
@@ -69,14 +70,9 @@ def show(options: Options) -> int:
     controller.failed.connect(fail)
     window.closing.connect(app.quit)
     menu = SceneMenu(controller)
-    with ended_by_signals(window.close):
-        try:
-            window.show()
-            controller.start()
-            app.exec()
-        finally:
-            menu.close()
-            controller.stop()
+    with _shown(controller), contextlib.closing(menu):
+        controller.start()
+        app.exec()
     return 1 if trouble else 0
 
 
@@ -85,29 +81,24 @@ def play(options: Options) -> int:
     app = application()
     controller = _controller(options)
     story = Story(controller)
-    actor = player.AutoPlayer(controller, options.talk, options.pictures, _say)
+    actor = auto_player.AutoPlayer(controller, options.talk, options.pictures, _say)
     outcome: list[bool] = []
 
     def end(complete: bool) -> None:
         outcome.append(complete)
-        linger = 0 if options.screenless or not complete else int(player.LINGER * 1000)
-        QTimer.singleShot(linger, app.quit)
+        _quit(app, linger=complete and not options.screenless)
 
     actor.finished.connect(end)
     controller.window.closing.connect(actor.close)
     controller.window.closing.connect(app.quit)
-    with ended_by_signals(controller.window.close):
-        try:
-            controller.window.show()
-            actor.start()
-            app.exec()
-            measured = player.report(controller) if options.as_json else None
-            if options.report is not None:
-                story.save(options.report)
-        finally:
-            controller.stop()
+    with _shown(controller):
+        actor.start()
+        app.exec()
+        measured = auto_player.report(controller) if options.as_json else None
+        if options.report is not None:
+            story.save(options.report)
     if measured is not None:
-        player.print_report(measured)
+        auto_player.print_report(measured)
     return 0 if outcome and outcome[0] else 1
 
 
@@ -134,30 +125,25 @@ def play_scene(options: Options) -> int:
     def end(sentence: str) -> None:
         outcome.append(sentence)
         take_picture()
-        linger = 0 if options.screenless or sentence else int(player.LINGER * 1000)
-        QTimer.singleShot(linger, app.quit)
+        _quit(app, linger=not sentence and not options.screenless)
 
     director.finished.connect(end)
     director.finished.connect(partial(_ended, controller, scene))
     controller.window.closing.connect(director.close)
     controller.window.closing.connect(app.quit)
-    with ended_by_signals(controller.window.close):
-        try:
-            controller.window.show()
-            controller.start()
-            director.start()
-            app.exec()
-            if options.pictures:
-                _save_pictures(options.pictures, scene.name, pictures)
-            if options.report is not None:
-                story.save(options.report)
-        finally:
-            controller.stop()
+    with _shown(controller):
+        controller.start()
+        director.start()
+        app.exec()
+        if options.pictures:
+            _save_pictures(options.pictures, scene.name, pictures)
+        if options.report is not None:
+            story.save(options.report)
     passed = outcome == [""]
     print("As expected." if passed else (outcome or ["It was ended."])[0], flush=True)
     if options.as_json:
         result = {"scene": scene.name, "passed": passed, **director.measured}
-        player.print_report(result)
+        auto_player.print_report(result)
     return 0 if passed else 1
 
 
@@ -189,6 +175,11 @@ def _save_pictures(folder: Path, name: str, pictures: Sequence[QImage]) -> None:
         path = folder / f"{name}-{number}.png"
         if not picture.save(str(path)):
             print(f"The picture {path} could not be written.", file=sys.stderr)
+
+
+def _quit(app: QApplication, linger: bool) -> None:
+    """Ends the event loop, at once or after somebody had the time to look at the end."""
+    QTimer.singleShot(int(auto_player.LINGER * 1000) if linger else 0, app.quit)
 
 
 def _say(line: str) -> None:
@@ -239,30 +230,13 @@ def application() -> QApplication:
 
 
 @contextlib.contextmanager
-def ended_by_signals(close: Callable[[], object]) -> Iterator[None]:
-    """While inside, the signals that ask a program to end call `close` in the GUI thread."""
-    ours, wake = socket.socketpair()
-    ours.setblocking(False)
-    wake.setblocking(False)
-    notifier = QSocketNotifier(ours.fileno(), QSocketNotifier.Type.Read)
-
-    def woken() -> None:
-        with contextlib.suppress(OSError):
-            ours.recv(64)
-
-    notifier.activated.connect(woken)
-    before = {
-        name: signal.signal(getattr(signal, name), lambda *_: close())
-        for name in SIGNALS
-        if hasattr(signal, name)
-    }
-    descriptor = signal.set_wakeup_fd(wake.fileno(), warn_on_full_buffer=False)
+def _shown(controller: DemoController) -> Iterator[None]:
+    """Shows the window; at the end, or after a signal that asks the program to end, the programs
+    are stopped."""
+    interrupt = Interrupt(controller.window.close, signals=SIGNALS)
     try:
+        controller.window.show()
         yield
     finally:
-        signal.set_wakeup_fd(descriptor)
-        for name, handler in before.items():
-            signal.signal(getattr(signal, name), handler)
-        notifier.setEnabled(False)
-        ours.close()
-        wake.close()
+        controller.stop()
+        interrupt.close()
