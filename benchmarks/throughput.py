@@ -1,7 +1,7 @@
 """How much goes through: this forwarder beside Kamailio, under the same load, in turns.
 
-    python -m benchmarks.throughput [--rounds 7] [--seconds 1] [--rate 2000] [--phones 2000] [--port
-                                    23900] [--only NAME ...] [--json]
+    python -m benchmarks.throughput [--rounds 7] [--seconds 1] [--rate 2000] [--phones 2000]
+                                    [--port 23900] [--only NAME ...] [--json]
 
 Needs Linux and Python alone; Kamailio is measured where it is installed (Debian: apt install
 kamailio; its settings are in benchmarks/kamailio/stateless.cfg). Everything stays on 127.0.0.1. All

@@ -16,7 +16,6 @@ _TOKEN = re.compile(r"[A-Za-z0-9\-.!%*_+`'~]+\Z")
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
 SPACE = r"[ \t\r\n]"  # LWS (RFC 3261 25.1): `\s` would take other scripts' blanks, too
 HOST_PORT = rf"(\[[0-9A-Fa-f:.%]+\]|[^\[\]:\s;,]+){SPACE}*(?::{SPACE}*([0-9]{{1,5}}))?"  # sent-by
-_HOST_PORT = re.compile(HOST_PORT + r"\Z")
 # without these, parameters are what stands between the semicolons
 _UNUSUAL = re.compile(r'[\s"<>,]')
 _TO_QUOTE = re.compile(r'[\s",;<>=?@\\]')
@@ -127,15 +126,6 @@ def canonical_host(host: str) -> str:
     addresses in their shortest form (RFC 5952), so that "0:0:0:0:0:0:0:1" is "::1"."""
     host = host.lower()
     return _canonical_ipv6(host) if ":" in host and len(host) <= LONG else host
-
-
-def split_host_port(text: str) -> tuple[str, int | None]:
-    """ "host", "host:5060", "[::1]:5060" -> host without brackets, port or None (sent-by, RFC 3261
-    25.1)."""
-    match = _HOST_PORT.match(text.strip())
-    if not match:
-        raise RemoteProtocolError(f"not a host and port: {text[:60]!r}")
-    return match[1].strip("[]"), port_number(match[2])
 
 
 def port_number(digits: str | None) -> int | None:

@@ -1,7 +1,7 @@
 """The one place where a phone's thread meets the windows: a signal that carries events across.
 
-    phone = Phone(account, proxy, on_event=bridge.event.emit)      # emitted in the phone's sip
-    thread bridge.event.connect(panel.show_event)                         # runs in the GUI thread
+    phone = Phone(account, proxy, on_event=bridge.event.emit)  # emitted in the phone's sip thread
+    bridge.event.connect(panel.show_event)                     # runs in the GUI thread
 
 Qt queues the signal because sender and receiver live in different threads; nobody connects it with
 DirectConnection. The bridge must outlive the phone: stop the phone before the application lets go

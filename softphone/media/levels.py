@@ -7,7 +7,7 @@ from array import array
 DECAY = 0.85  # per block of 20 ms: a bar falls to a third in about 140 ms
 
 
-class LevelMeter:
+class PeakMeter:
     """Peak of the last block, 0..1 of full scale, falling gently."""
 
     def __init__(self) -> None:

@@ -14,7 +14,7 @@ from sip.sdp import TELEPHONE_EVENT, Address, MediaDirection, MediaPlan
 from softphone.media.dtmf import DigitReceiver, DigitSender
 from softphone.media.g711 import BLOCK, CODECS, RATE, Codec
 from softphone.media.jitter_buffer import SILENCE, JitterBuffer
-from softphone.media.levels import GapMeter, LevelMeter
+from softphone.media.levels import GapMeter, PeakMeter
 from softphone.media.rtcp import (
     ReportBlock,
     RtcpError,
@@ -84,7 +84,7 @@ class Stream:
         self._packets_received = self._octets_received = 0
         self._buffer = JitterBuffer()
         self._digits_heard = DigitReceiver()
-        self._level_in, self._level_out = LevelMeter(), LevelMeter()
+        self._level_in, self._level_out = PeakMeter(), PeakMeter()
         self._gap = GapMeter()
         self._flowing = self._both = False
         self._echo: Address | None = None

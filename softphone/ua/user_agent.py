@@ -1,9 +1,10 @@
 """The user agent: takes datagrams, commands and the time; answers with what to send and to tell.
 
-    agent = UserAgent(account, local=("192.0.2.1", 5062), proxy=("192.0.2.9", 5060),
-    random=random.SystemRandom()) outcome = agent.call("bob", port=4000, now=100.0)       #
-    Actions(sends=[Send(data, to)], events=[...]) outcome = agent.receive(data, source,
-    now=100.1) outcome = agent.on_deadline(now=agent.deadline)
+    local, proxy = ("192.0.2.1", 5062), ("192.0.2.9", 5060)
+    agent = UserAgent(account, local, proxy, random.SystemRandom())
+    agent.call("bob", port=4000, now=100.0)  # Actions(sends=[Send(data, to)], events=[...])
+    agent.receive(data, source, now=100.1)
+    agent.on_deadline(now=agent.deadline)
 
 It owns no socket, thread or clock, and everything it knows it knows from its arguments. One call at
 a time occupies the phone; another that comes is told 486.

@@ -8,7 +8,7 @@ calm course to compare with, so this is checked:
 
  1. The call ends on both phones, and no phone rang twice for it.
  2. There is one bill, and it ends: within a second of the first hang-up that a phone could tell of
-   at once.
+    at once.
  3. It costs nothing unless Alice's phone heard of Bob's answer while she was on the line; if they
     talked for a second, it costs something, and never more than from Bob's picking up to the
     hang-up.

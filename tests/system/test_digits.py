@@ -16,7 +16,6 @@ from plumbing.address import parse_address
 from plumbing.http_request_parser import Authority
 from sip.digest import Credentials
 from sip.errors import RemoteProtocolError
-from sip.grammar import split_host_port
 from sip.header import CSeq
 from sip.message import parse
 from sip.sdp import SessionDescription
@@ -47,7 +46,7 @@ NUMBERS = {
     "the port of a URI with an address": (Uri.parse, "sip:bob@[::1]:", "5060", ";lr"),
     "the version in a Via": (Via.parse, "SIP/", "2.0", "/UDP a.test;branch=z9hG4bK1"),
     "the port in a Via": (Via.parse, "SIP/2.0/UDP a.test:", "5060", ";branch=z9hG4bK1"),
-    "a sent-by": (split_host_port, "a.test : ", "5060", ""),
+    "a sent-by with blanks": (Via.parse, "SIP/2.0/UDP a.test : ", "5060", ";branch=z9hG4bK1"),
     "a CSeq": (CSeq.parse, "", "1", " INVITE"),
     "a status": (lambda text: parse(text.encode()), "SIP/2.0 ", "200", " OK\r\n\r\n"),
     "the port of a session description": (
