@@ -103,7 +103,7 @@ class Node:
         self.degraded = DegradedMode(self.router, self.store, self._count_bills)
         self._timers = Timers(self.router)
         rules = (line for each in self.services for line in getattr(each, "keeps", ()))
-        self._retention = Purge((*CLUSTER_RULES, *rules))
+        self._purge_job = Purge((*CLUSTER_RULES, *rules))
         self._membership = Membership(member)
         self._pending = PendingTransactions()
         self.counts: collections.Counter[tuple[str, str]] = collections.Counter()
@@ -299,7 +299,7 @@ class Node:
     def _purge(self, now: float) -> None:
         self._purge_at = now + PURGED
         try:
-            more = self._retention.delete_old(Transaction(self.store), now)
+            more = self._purge_job.delete_old(Transaction(self.store), now)
         except Conflict:
             more = True  # another server purges at the same time
         except StoreDown as error:

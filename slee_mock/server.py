@@ -27,7 +27,7 @@ from slee_mock.cluster.cluster_key import KeyedStore, join_cluster
 from slee_mock.container.deployment import Context
 from slee_mock.container.events import Outcome
 from slee_mock.container.sbb import HasStatus, status_of
-from slee_mock.management import routes as management
+from slee_mock.management import routes
 from slee_mock.management.queries import Queries
 from slee_mock.management.snapshot import ServerStatus
 from slee_mock.mobicents_heartbeat import HeartbeatClient
@@ -60,7 +60,7 @@ class Server:
         self._http: HttpServer | None = None
         self._sock: socket.socket | None = None
         self._clock = Clock()  # any thread may read it
-        self._reader = Queries(
+        self._queries = Queries(
             lambda: open_store(settings.store, reading=True),
             lambda: self._loop.ask(self._health),
             self._tell,
@@ -84,7 +84,7 @@ class Server:
             except TimeoutError:
                 name = store_name(self._settings.store)
                 raise StoreDown(slow_store(name, OPEN_SECONDS)) from None
-            self._reader.start()
+            self._queries.start()
         except BaseException:
             with contextlib.suppress(TimeoutError):  # why it does not start matters more
                 self.stop()
@@ -95,7 +95,7 @@ class Server:
             self._sock = bind_udp(self._settings.listen)
             if self._settings.management:
                 self._http = HttpServer(
-                    self._settings.management, management.routes(self._reader), "management"
+                    self._settings.management, routes.routes(self._queries), "management"
                 )
                 self._http.start()
         except OSError as error:
@@ -131,7 +131,7 @@ class Server:
             stack.callback(self._loop.stop, timeout)
             if self._loop.running:
                 stack.callback(self._loop.post, self._close)
-            stack.callback(self._reader.stop, timeout)
+            stack.callback(self._queries.stop, timeout)
             if self._http:
                 stack.callback(self._http.stop)
 
@@ -190,7 +190,7 @@ class Server:
             # Of a pair whose address moves, each asks from its own computer's, where it hears
             # registrations.
             hosts = [host for host, _ in settings.register]
-            log_observer = LogObserver(self._reader.close_store)
+            log_observer = LogObserver(self._queries.close_store)
             node = Node(context, member, store, settings.forwarder, hosts, log_observer)
             node.start(self._clock.now())
         except Conflict:

@@ -24,7 +24,7 @@ from stage.gui import presenter
 from stage.gui.bill_view import bill_from_json
 from stage.gui.main_window import Window
 from stage.gui.topology_view import TopologyView
-from stage.observation import observations as seen
+from stage.observation import observations
 from stage.observation.forwarder_roles import ForwarderRoles
 from stage.observation.from_events import (
     bill_seen,
@@ -214,7 +214,7 @@ class DemoController(QObject):
         program.crashed, program.frozen = True, False
         self._probes_left = PROBES
         self._remark(at, f"{name} killed", "refusal")
-        self.observe(seen.ProcessKilled(at, name, program.pid or 0))
+        self.observe(observations.ProcessKilled(at, name, program.pid or 0))
 
     def freeze(self, name: str) -> None:
         """SIGSTOP: the process neither answers nor dies."""
@@ -224,7 +224,7 @@ class DemoController(QObject):
             program.frozen = True
             self._probes_left = PROBES
             self._remark(at, f"{name} frozen", "refusal")
-            self.observe(seen.ProcessKilled(at, name, program.pid or 0, frozen=True))
+            self.observe(observations.ProcessKilled(at, name, program.pid or 0, frozen=True))
             if self.use_case.state.talking:
                 self.phones[PHONES[0]].probe()
 
@@ -248,11 +248,11 @@ class DemoController(QObject):
 
     def _back(self, name: str, words: str) -> None:
         self._remark(time.monotonic(), f"{name} {words}", "answer")
-        self.observe(seen.ProcessBack(time.monotonic(), name))
+        self.observe(observations.ProcessBack(time.monotonic(), name))
 
     def _remark(self, at: float, words: str, kind: str) -> None:
         """A line across the ladder."""
-        self.window.ladder.add(seen.LadderRow(at, "", "", words, kind))
+        self.window.ladder.add(observations.LadderRow(at, "", "", words, kind))
 
     def _program_ended(self, name: str, status: int) -> None:
         """On the program's own thread, the moment its process is gone.
@@ -350,7 +350,7 @@ class DemoController(QObject):
         if name in self.forwarders.pair:
             self.forwarders.gone(name)
             self.window.figure.show_active(self.forwarders.active)
-        self.observe(seen.ProcessExited(time.monotonic(), name, status))
+        self.observe(observations.ProcessExited(time.monotonic(), name, status))
 
     def _on_restarted(self, told: tuple[str, str]) -> None:
         name, trouble = told
@@ -386,10 +386,10 @@ class DemoController(QObject):
         self.window.figure.show_active(name)
         if self.window.ladder.rows:  # not the first time
             self._remark(at, f"{name} has the address", "answer")
-        self.observe(seen.ForwarderActivated(at, name))
+        self.observe(observations.ForwarderActivated(at, name))
 
     def _on_address_answered(self, told: tuple[float, float]) -> None:
-        self.observe(seen.AddressAnswered(*told))
+        self.observe(observations.AddressAnswered(*told))
         if self.use_case.state.talking:
             self.phones[PHONES[0]].probe()  # does the call itself pass through the other one too?
 
@@ -405,7 +405,7 @@ class DemoController(QObject):
             for name, server in self.servers.items()
             if server.forwarder_state == "UP" or name == hot  # which may miss a heartbeat
         )
-        self.observe(seen.ServersUp(at, up, hot))
+        self.observe(observations.ServersUp(at, up, hot))
         self.window.figure.show_hot(hot)
         wanted = sum(name in self.cluster.running for name in SERVERS)
         if len(up) == wanted and not any(phone.address[1] for phone in self.phones.values()):
@@ -452,7 +452,7 @@ class DemoController(QObject):
         if url.endswith("/members"):
             alive = frozenset(str(m["name"]) for m in page.get("members", ()) if m.get("alive"))
             if alive != self.use_case.state.members:
-                self.observe(seen.MembersSeen(time.monotonic(), alive))
+                self.observe(observations.MembersSeen(time.monotonic(), alive))
             return
         server = str(page.get("server"))
         reader = self.use_case.state.second
@@ -475,11 +475,11 @@ class DemoController(QObject):
         if self._stage == "stopped":
             return
         told = from_phone_event(name, event)
-        if isinstance(told, seen.CallStateChanged):
+        if isinstance(told, observations.CallStateChanged):
             self._look_at_audio(name)
         if told is not None:
             self.observe(told)
-        if isinstance(told, seen.CallStateChanged) and told.state == "ended":
+        if isinstance(told, observations.CallStateChanged) and told.state == "ended":
             self._pages.look()
 
     # -- from time to time -------------------------------------------------------------------------
@@ -500,7 +500,7 @@ class DemoController(QObject):
         if stats is not None and self.use_case.state.call_state(name) == "talking":
             gap = stats.longest_gap_ms
             self.observe(
-                seen.Audio(time.monotonic(), name, stats.packets_received, gap, stats.lost)
+                observations.Audio(time.monotonic(), name, stats.packets_received, gap, stats.lost)
             )
 
     # -- what is shown -----------------------------------------------------------------------------

@@ -9,8 +9,7 @@ from PySide6.QtCore import QEasingCurve, QRectF, Qt, QVariantAnimation
 from PySide6.QtGui import QColor, QPainter, QPaintEvent, QPen
 from PySide6.QtWidgets import QGridLayout, QHBoxLayout, QLabel, QVBoxLayout, QWidget
 
-from softphone.gui import formatting as words
-from softphone.gui import texts
+from softphone.gui import formatting, texts
 from softphone.gui.level_meter import LevelMeter
 from softphone.gui.theme import GRID, RADIUS, Size, theme
 from softphone.gui.widgets import StateMark, TextLabel
@@ -49,7 +48,9 @@ def peer_of(call: CallView) -> str:
     """The name to show for the other side: the display name, else the address without its
     scheme."""
     address = call.peer_uri.removeprefix("sip:").removeprefix("sips:")
-    return words.one_line(call.peer_name) or words.one_line(address) or texts.UNKNOWN_CALLER
+    return (
+        formatting.one_line(call.peer_name) or formatting.one_line(address) or texts.UNKNOWN_CALLER
+    )
 
 
 def mark_of(call: CallView) -> tuple[str, str]:
@@ -157,9 +158,9 @@ class CallCard(QWidget):
         self.call = call
         name = peer_of(call)
         sentence = call.sentence or SENTENCES[call.state].format(name=name)
-        self._say(words.sentence_with(name, sentence), name, *mark_of(call))
+        self._say(formatting.sentence_with(name, sentence), name, *mark_of(call))
         if not self.peer.elided:
-            self.peer.setToolTip(words.one_line(call.peer_uri))
+            self.peer.setToolTip(formatting.one_line(call.peer_uri))
         if not call.active:
             self.level_in.clear()
             self.level_out.clear()
@@ -170,12 +171,12 @@ class CallCard(QWidget):
     def tick(self, now: float) -> None:
         """Let the clock run: called 25 times a second, changes the text once a second."""
         seconds = talked(self.call, now) if self.call is not None else None
-        text = "" if seconds is None else words.duration(seconds)
+        text = "" if seconds is None else formatting.duration(seconds)
         if text != self.timer.text():
             self.timer.fix_width(text if len(text) > 5 else "00:00")
             self.timer.set_text(text)
             self.timer.setAccessibleName(
-                words.spoken_duration(seconds) if seconds is not None else texts.NO_TIME
+                formatting.spoken_duration(seconds) if seconds is not None else texts.NO_TIME
             )
 
     def show_media(self, stats: MediaStats | None) -> None:
@@ -197,7 +198,7 @@ class CallCard(QWidget):
                 received=stats.packets_received, lost=stats.lost, sent=stats.packets_sent
             ),
         )
-        self.quality.set_text(words.quality(stats), texts.QUALITY_TIP)
+        self.quality.set_text(formatting.quality(stats), texts.QUALITY_TIP)
         gap = texts.GAP.format(ms=stats.longest_gap_ms)
         if stats.elsewhere:
             self.gap.set_text(

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from softphone.gui import formatting as words
-from softphone.gui import texts
+from softphone.gui import formatting, texts
 from softphone.gui.theme import Size
 from softphone.gui.widgets import TextLabel
 from softphone.ua.events import DigitPassed, DigitRefused
@@ -34,7 +33,7 @@ class DigitsLine(TextLabel):
         if isinstance(event, DigitPassed) and event.call_id == call_id:
             self._add(event.digit, event.sent)
         elif isinstance(event, DigitRefused) and event.call_id == call_id:
-            self.set_text(words.one_line(event.sentence))
+            self.set_text(formatting.one_line(event.sentence))
 
     def _add(self, digit: str, sent: bool) -> None:
         if sent:

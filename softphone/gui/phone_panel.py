@@ -24,8 +24,7 @@ from PySide6.QtWidgets import (
 )
 
 from softphone.call_history import CallHistory
-from softphone.gui import formatting as words
-from softphone.gui import texts
+from softphone.gui import formatting, texts
 from softphone.gui.call_card import CallCard, peer_of
 from softphone.gui.dial_pad import KEYS, DialPad
 from softphone.gui.digits_line import DigitsLine
@@ -108,7 +107,7 @@ class PhonePanel(QWidget):
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(parent)
-        self.label = words.one_line(phone_label)
+        self.label = formatting.one_line(phone_label)
         self.setAccessibleName(texts.PHONE_OF.format(name=self.label))
         self._phone = phone
         self._clock = clock
@@ -230,7 +229,7 @@ class PhonePanel(QWidget):
 
     def set_note(self, note: str) -> None:
         """A lasting remark below the call, such as on sound; "" takes it away."""
-        self.note.set_text(words.one_line(note))
+        self.note.set_text(formatting.one_line(note))
         self._note_row.setVisible(bool(note))
 
     def _lay_out(self) -> None:
@@ -334,7 +333,8 @@ class PhonePanel(QWidget):
 
     def _show_registration(self) -> None:
         """The sentence, and the server that answered last if that is another one."""
-        sentence, server = words.one_line(self._registered.sentence), self.menu.trace.answered_by
+        sentence = formatting.one_line(self._registered.sentence)
+        server = self.menu.trace.answered_by
         is_registered = self._registered.state is RegistrationState.REGISTERED
         if is_registered and server and server not in sentence:
             sentence = f"{sentence}; {texts.ANSWERED_LAST.format(server=server)}"
@@ -415,7 +415,7 @@ class PhonePanel(QWidget):
     def _primary_reason(self, state: CallState | None) -> tuple[bool, str]:
         name = peer_of(self.card.call) if self.card.call is not None else ""
         if state is None:
-            target = words.one_line(self.target.text())
+            target = formatting.one_line(self.target.text())
             return (
                 (True, texts.CALL_ENTER.format(name=target))
                 if target
@@ -479,7 +479,7 @@ class PhonePanel(QWidget):
         if not self.primary.isEnabled():
             return
         if state is None:
-            self._phone.call(words.one_line(self.target.text()))
+            self._phone.call(formatting.one_line(self.target.text()))
         elif state is CallState.INCOMING:
             self._phone.answer()
         else:

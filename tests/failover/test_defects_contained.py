@@ -12,7 +12,7 @@ import pytest
 from forwarder_kit import ALICE, ask, fake_servers, field, make_core, plain_phone, request
 from heartbeat_kit import beat, body
 
-from failover import cli as program
+from failover import cli
 from failover.config.settings import PHONES, read
 from failover.config.shared_secret import ephemeral
 from failover.forwarder import Forwarder
@@ -368,7 +368,7 @@ class Busy:
     ],
 )
 def test_what_goes_wrong_in_a_reload_is_not_told_as_the_file_s_fault(file, caplog, error, told):
-    program._reload(file, Busy(error))
+    cli._reload(file, Busy(error))
     (line,) = caplog.messages
     assert told in line and "name another file" not in line and "nothing changed" not in line
 
@@ -400,12 +400,12 @@ def test_whatever_fails_at_the_end_all_are_stopped_and_the_sentence_is_about_the
         raise TimeoutError("thread sip is still busy after 2 s")
 
     monkeypatch.setattr(Forwarder, "stop", late)
-    monkeypatch.setattr(program.Notifier, "close", lambda self: closed.append(self))
-    monkeypatch.setattr(program, "_next_signal", lambda signals: "SIGTERM")
-    monkeypatch.setattr(program, "_handle_signals", lambda: None)
-    monkeypatch.setattr(program.logging_setup, "set_up", lambda verbose: None)
+    monkeypatch.setattr(cli.Notifier, "close", lambda self: closed.append(self))
+    monkeypatch.setattr(cli, "_next_signal", lambda signals: "SIGTERM")
+    monkeypatch.setattr(cli, "_handle_signals", lambda: None)
+    monkeypatch.setattr(cli.logging_setup, "set_up", lambda verbose: None)
     monkeypatch.setattr("gc.freeze", lambda: None)
-    assert program.main([str(file)], file) == 1
+    assert cli.main([str(file)], file) == 1
     said = capsys.readouterr().err
     assert (
         "it has not ended as it should: thread sip is still busy after 2 s" in said
@@ -420,7 +420,7 @@ def test_a_computer_without_ipv6_is_not_told_that_its_file_is_at_fault(file, mon
 
     monkeypatch.setattr("failover.net.own_address.socket.socket", no_ipv6)
     file.write_text("server1=[2001:db8::1]:5060\nforwarder.listen=[::]:5060\n")
-    assert program.load(file).servers[0].name == "server1"
+    assert cli.load(file).servers[0].name == "server1"
 
 
 @pytest.mark.parametrize(
@@ -440,9 +440,9 @@ def test_what_is_not_the_addresses_fault_is_not_told_as_theirs(
     def fail(*_):
         raise error
 
-    monkeypatch.setattr(program, "_run", fail)
-    monkeypatch.setattr(program.logging_setup, "set_up", lambda verbose: None)
-    assert program.main([str(file)], file) == 1
+    monkeypatch.setattr(cli, "_run", fail)
+    monkeypatch.setattr(cli.logging_setup, "set_up", lambda verbose: None)
+    assert cli.main([str(file)], file) == 1
     said = capsys.readouterr().err
     assert told in said and "look at the addresses" not in said
 
@@ -463,6 +463,6 @@ def test_a_defect_in_the_status_line_is_no_silence_for_the_watchdog(
     supervised = Supervised()
     with fake_servers(free_port) as servers, running(free_port(), servers) as forwarder:
         monkeypatch.setattr("failover.admin.status.summary", fails(1_000_000))
-        forwarder.every(0.05, lambda: program._beat(supervised, forwarder))
+        forwarder.every(0.05, lambda: cli._beat(supervised, forwarder))
         eventually(lambda: len(supervised.beats) > 3)
         assert set(supervised.beats) == {None} and forwarder.status()["errors"]

@@ -30,7 +30,7 @@ from message_kit import messages
 from process_kit import PYTHON, ROOT, RunningProgram
 
 from failover.config.settings import CALL_ID, FIRST_LIVE, PHONES, ServerLine
-from failover.proxy import pending_messages as inflight
+from failover.proxy import pending_messages
 from failover.proxy.events import Outcome, Send
 from failover.upstream.health import ANSWER, MISS, REFUSED
 from failover.upstream.server_table import AdminState, Server, ServerTable
@@ -133,7 +133,7 @@ def test_the_core_with_all_its_sides(fuzz):
                 shake(core, dice, now)
         heard = [*good, *heard[-300:]]
         assert (
-            len(core.pending) <= 2 * inflight.MAX_DATAGRAMS
+            len(core.pending) <= 2 * pending_messages.MAX_DATAGRAMS
             and len(core.counters) < 60
             and len(core.lines.own) < 5
         )

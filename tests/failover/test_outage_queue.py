@@ -22,7 +22,7 @@ from forwarder_kit import (
 )
 
 from failover.config.settings import PHONES
-from failover.proxy import outage_queue as kept
+from failover.proxy import outage_queue
 from failover.proxy.events import Passed, Queued, Released
 from failover.proxy.outage_queue import KEPT_SECONDS
 from failover.upstream.health import ANSWER, REFUSED
@@ -201,7 +201,7 @@ def test_a_hang_up_waits_for_as_long_as_no_server_lives_and_everything_else_for_
 
 
 def test_what_waits_is_bounded_and_strangers_push_no_real_call_out(monkeypatch):
-    monkeypatch.setattr(kept, "MAX_MESSAGES", 20)
+    monkeypatch.setattr(outage_queue, "MAX_MESSAGES", 20)
     core = make_core()
     kill(core)
     for n in range(10):
@@ -217,7 +217,7 @@ def test_what_waits_is_bounded_and_strangers_push_no_real_call_out(monkeypatch):
 
 
 def test_what_waits_is_bounded_in_octets(monkeypatch):
-    monkeypatch.setattr(kept, "MAX_OCTETS", 10_000)
+    monkeypatch.setattr(outage_queue, "MAX_OCTETS", 10_000)
     core = make_core()
     kill(core)
     for n in range(100):

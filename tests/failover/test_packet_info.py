@@ -10,7 +10,7 @@ import pytest
 
 from failover.net import own_address
 from failover.net.own_address import OwnAddress
-from plumbing import packet_info as local_address
+from plumbing import packet_info
 from plumbing.packet_info import LocalAddresses
 
 USUAL, OTHER, THIRD = (socket.inet_aton(host) for host in ("127.0.0.1", "127.0.0.9", "127.0.0.8"))
@@ -23,8 +23,8 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tell
 @pytest.fixture
 def told(monkeypatch):
     """What was noticed, newest last."""
-    monkeypatch.setattr(local_address, "MAX_PEERS", MOST)
-    monkeypatch.setattr(local_address, "usual_towards", lambda host: "127.0.0.1")
+    monkeypatch.setattr(packet_info, "MAX_PEERS", MOST)
+    monkeypatch.setattr(packet_info, "usual_towards", lambda host: "127.0.0.1")
     return []
 
 

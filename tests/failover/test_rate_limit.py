@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 from failover.config.networks import LOOPBACK, Networks
-from failover.proxy import rate_limit as limit
+from failover.proxy import rate_limit
 from failover.proxy.rate_limit import RateLimit
 
 INVITE, BYE = b"INVITE sip:bob@failover.test SIP/2.0\r\n", b"BYE sip:bob@failover.test SIP/2.0\r\n"
@@ -76,7 +76,7 @@ def test_a_burst_of_one_lets_calls_begin():
 
 
 def test_forged_sources_cannot_fill_the_table(monkeypatch):
-    monkeypatch.setattr(limit, "MAX_SOURCES", 100)
+    monkeypatch.setattr(rate_limit, "MAX_SOURCES", 100)
     counters = Counter()
     one = RateLimit(10, 20, LOOPBACK, counters)
     for n in range(1000):
@@ -101,7 +101,7 @@ def test_ten_thousand_forged_sources_give_one_that_floods_no_second_burst(later)
 def test_where_all_sources_of_the_table_are_limited_who_comes_back_is_limited_too(
     monkeypatch, of_calls
 ):
-    monkeypatch.setattr(limit, "MAX_SOURCES", 500)
+    monkeypatch.setattr(rate_limit, "MAX_SOURCES", 500)
     one = make()
     hosts = [f"198.51.{n // 250}.{n % 250}" for n in range(500)]
     for host in hosts:
@@ -117,14 +117,14 @@ def test_where_all_sources_of_the_table_are_limited_who_comes_back_is_limited_to
 def test_forgetting_makes_no_tokens(monkeypatch):
     """Whoever sends whatever: all together get what the table of buckets holds, and what time adds
     to it."""
-    monkeypatch.setattr(limit, "MAX_SOURCES", 50)
+    monkeypatch.setattr(rate_limit, "MAX_SOURCES", 50)
     one = make()
     passed = sum(one.admits(BYE, f"198.51.{n // 250}.{n % 250}", 100.0) for n in range(5_000))
     assert passed == 50 * 20
 
 
 def test_an_exempt_host_stays_exempt_whoever_else_sends(monkeypatch):
-    monkeypatch.setattr(limit, "MAX_SOURCES", 50)
+    monkeypatch.setattr(rate_limit, "MAX_SOURCES", 50)
     one = make(exempt=Networks.parse("192.0.2.7, 2001:db8::7"))
     assert admitted(one, 100, host="2001:db8::8") == 15, "of its /64 one host is exempt"
     for n in range(5_000):

@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from failover.config import shared_secret as secret
+from failover.config import shared_secret
 from failover.config.shared_secret import SecretError, describe, open_secret, secret_path
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="modes of files are POSIX's")
@@ -114,7 +114,7 @@ def test_where_it_cannot_be_written_there_is_one_for_this_run_and_a_sentence(tmp
     def read_only(*_):
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr(secret, "_make", read_only)
+    monkeypatch.setattr(shared_secret, "_make", read_only)
     other = open_secret(tmp_path / "s")
     assert "read-only file system" in other.origin and other.key != made.key
 

@@ -16,7 +16,7 @@ import time
 import pytest
 from fuzz_kit import broken
 
-from plumbing import http_server as pages
+from plumbing import http_server
 from plumbing.http_request_parser import BadRequest, Head, parse_head
 from plumbing.http_server import EventStream, HttpResponse, HttpServer
 
@@ -255,7 +255,7 @@ def clients_of(site):
 
 
 def test_silent_clients_give_way_to_the_next_that_comes(site, monkeypatch, eventually):
-    monkeypatch.setattr(pages, "MAX_CONNECTIONS", 8)
+    monkeypatch.setattr(http_server, "MAX_CONNECTIONS", 8)
     silent = [socket.create_connection(site.address, timeout=5.0) for _ in range(50)]
     for each in silent[::2]:
         each.sendall(b"GET / HT")
@@ -269,7 +269,7 @@ def test_silent_clients_give_way_to_the_next_that_comes(site, monkeypatch, event
 def test_when_every_connection_is_busy_one_more_hears_503_at_once(
     site, monkeypatch, caplog, eventually
 ):
-    monkeypatch.setattr(pages, "MAX_CONNECTIONS", 3)
+    monkeypatch.setattr(http_server, "MAX_CONNECTIONS", 3)
     asked = b"GET /events HTTP/1.1\r\n" + LOCAL + b"\r\n"
     readers = [socket.create_connection(site.address, timeout=5.0) for _ in range(3)]
     for each in readers:
@@ -285,7 +285,7 @@ def test_when_every_connection_is_busy_one_more_hears_503_at_once(
 
 
 def test_a_request_an_octet_at_a_time_is_not_waited_for_without_end(site, monkeypatch):
-    monkeypatch.setattr(pages, "CLIENT_SECONDS", 0.5)
+    monkeypatch.setattr(http_server, "CLIENT_SECONDS", 0.5)
     began = time.monotonic()
     with socket.create_connection(site.address, timeout=0.05) as sock:
         for octet in b"GET / HTTP/1.1\r\nX: " + b"x" * 1000:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from plumbing import udp_batch as batch
+from plumbing import udp_batch
 from plumbing.udp_batch import LOOK_EVERY, MAX_DATAGRAM, SLOTS, Channel, MmsgIO, SingleIO
 from plumbing.udp_socket import bind_udp
 
@@ -187,7 +187,7 @@ def test_a_channel_takes_many_at_a_time_while_there_are_many(io):
 
 
 def test_more_strangers_than_are_remembered_are_still_told_apart(io, monkeypatch):
-    monkeypatch.setattr(batch, "MAX_KNOWN", 4)
+    monkeypatch.setattr(udp_batch, "MAX_KNOWN", 4)
     with (
         pair(io) as (here, _),
         pair(io) as (a, b),
@@ -205,14 +205,14 @@ def test_more_strangers_than_are_remembered_are_still_told_apart(io, monkeypatch
 
 @LINUX
 def test_linux_gets_batches_and_a_c_library_without_them_gets_none(monkeypatch):
-    assert isinstance(batch.fastest_io(), MmsgIO)
-    monkeypatch.setattr(batch.ctypes, "CDLL", lambda *_, **__: object())
-    assert isinstance(batch.fastest_io(), SingleIO)
+    assert isinstance(udp_batch.fastest_io(), MmsgIO)
+    monkeypatch.setattr(udp_batch.ctypes, "CDLL", lambda *_, **__: object())
+    assert isinstance(udp_batch.fastest_io(), SingleIO)
 
 
 def test_other_systems_get_one_by_one(monkeypatch):
-    monkeypatch.setattr(batch.sys, "platform", "darwin")
-    assert isinstance(batch.fastest_io(), SingleIO)
+    monkeypatch.setattr(udp_batch.sys, "platform", "darwin")
+    assert isinstance(udp_batch.fastest_io(), SingleIO)
 
 
 @LINUX

@@ -9,8 +9,7 @@ import pytest
 from prepaid import Account
 from slee_kit import Cluster, answer, in_dialog, invite, kept, phone_request, register
 
-from slee_mock.management import csv_export as export
-from slee_mock.management import snapshot as report
+from slee_mock.management import csv_export, snapshot
 from slee_mock.services.bill_record import Bill, ServedBy, total_at
 from slee_mock.services.call_record import Call
 from slee_mock.store.interface import Transaction
@@ -140,13 +139,13 @@ def test_a_bill_of_an_older_version_keeps_its_total():
 
 def test_pages_and_tables_tell_which_bills_were_not_acknowledged(cluster):
     cluster.one(answer(cluster.one(invite()), 200))
-    (told,), _ = report.bills(Transaction(cluster.store), 1, None, cluster.now)
+    (told,), _ = snapshot.bills(Transaction(cluster.store), 1, None, cluster.now)
     assert (told["acknowledged"], told["presumed"], told["units"]) == (False, False, 0)
     cluster.now += 33
     cluster.tick()
-    (told,), _ = report.bills(Transaction(cluster.store), 1, None, cluster.now)
+    (told,), _ = snapshot.bills(Transaction(cluster.store), 1, None, cluster.now)
     assert (told["acknowledged"], told["presumed"], told["total"]) == (False, True, "0.00")
-    cells = dict(zip(export.HEADER, export.table([told]).strip().split(","), strict=True))
+    cells = dict(zip(csv_export.HEADER, csv_export.table([told]).strip().split(","), strict=True))
     assert (cells["why"], cells["total"], cells["talk_seconds"]) == (UNHEARD, "0.00", "0")
 
 

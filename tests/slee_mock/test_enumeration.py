@@ -12,7 +12,7 @@ from sip import VERSION
 from sip.digest import Challenge, make_nonce
 from sip.digest import answer as solve
 from sip.message import Message
-from slee_mock.services import authentication as gate
+from slee_mock.services import authentication
 from slee_mock.services.bindings_record import Binding, Bindings
 from slee_mock.store.interface import Transaction
 
@@ -94,8 +94,10 @@ def test_a_stranger_hears_the_same_of_every_user_there_is_and_is_not(cluster, me
 @pytest.mark.parametrize("method", ["REGISTER", "INVITE", "MESSAGE", "OPTIONS", "SUBSCRIBE"])
 def test_so_does_who_guesses_passwords(cluster, method, monkeypatch):
     hashed = []
-    real = gate.hash_password
-    monkeypatch.setattr(gate, "hash_password", lambda *parts: hashed.append(1) or real(*parts))
+    real = authentication.hash_password
+    monkeypatch.setattr(
+        authentication, "hash_password", lambda *parts: hashed.append(1) or real(*parts)
+    )
     told = []
     challenge = Challenge("failover.test", make_nonce(KEY, cluster.now, "failover.test 127.0.0.1"))
     for user in ASKED:

@@ -234,7 +234,7 @@ def test_a_server_whose_store_cannot_be_read_says_why_and_what_it_did_itself(sit
 
 def test_a_page_that_takes_long_keeps_no_heartbeat_waiting(site):
     done = threading.Event()
-    site.server._reader._loop.post(lambda: done.wait(20))  # as long as a store may take
+    site.server._queries._loop.post(lambda: done.wait(20))  # as long as a store may take
     try:
         assert site.ask(phone_request("OPTIONS", "sip:127.0.0.1:5070")).status == 200
         assert site.ask(register()).status == 200

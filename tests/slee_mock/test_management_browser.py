@@ -204,7 +204,7 @@ def test_the_page_tells_of_roles_users_counters_and_services(site, browser):
     for number in range(25):
         site.ask(register(user=f"user{number}"))
     crowd(site)
-    site.server._reader._services_status = lambda transaction, now: {
+    site.server._queries._services_status = lambda transaction, now: {
         "prepaid": {"alice": {"paid_in": "1.00", "balance": "0.70", "currency": "EUR"}},
         "greeter": {"error": "KeyError: 'x'"},
     }
@@ -226,7 +226,7 @@ def test_the_page_tells_of_roles_users_counters_and_services(site, browser):
 
 
 def test_what_a_service_tells_can_be_read_however_deep_it_is(site, browser):
-    site.server._reader._services_status = lambda transaction, now: {
+    site.server._queries._services_status = lambda transaction, now: {
         "mine": {"queue": {"of": {"a": 1}, "names": ["x"], "last": None}, "open": True, "all": [7]}
     }
     show(browser, site)
@@ -249,7 +249,7 @@ def test_the_page_leads_back_to_the_forwarders_if_it_is_told_where_that_is(site,
 def test_a_server_in_trouble_says_what_is_wrong(site, browser, monkeypatch):
     told = site.server._health
     monkeypatch.setattr(
-        site.server._reader,
+        site.server._queries,
         "_server_status",
         lambda: replace(told(), trouble="the disk is full", uptime=3725.0),
     )
@@ -266,7 +266,7 @@ def test_a_page_opened_while_the_store_is_away_says_why_and_what_the_server_did(
     def unreadable(read):
         raise Unreadable("the store is on fire: put it out")
 
-    monkeypatch.setattr(site.server._reader, "_read", unreadable)
+    monkeypatch.setattr(site.server._queries, "_read", unreadable)
     browser.open(site.root)
     wait_until(browser, "return document.getElementById('news').textContent !== ''")
     assert (
@@ -415,10 +415,10 @@ def test_when_the_store_or_the_server_is_away_the_page_keeps_what_it_knows_and_s
     def unreadable(read):
         raise Unreadable("the store is on fire: put it out")
 
-    reading, site.server._reader._read = site.server._reader._read, unreadable
+    reading, site.server._queries._read = site.server._queries._read, unreadable
     says("The store cannot be read: the store is on fire: put it out. Trying again")
     assert "Alice" in browser.text("main")
-    site.server._reader._read = reading
+    site.server._queries._read = reading
     deadline = time.monotonic() + 10
     while browser.run(news):
         assert time.monotonic() < deadline

@@ -15,8 +15,7 @@ from slee_kit import Cluster, DictStore, phone_request
 
 from failover.config.settings import CALL_ID
 from failover.upstream.server_table import AdminState
-from slee_mock.management import csv_export as export
-from slee_mock.management import snapshot as report
+from slee_mock.management import csv_export, snapshot
 from slee_mock.management.metrics import metrics
 from slee_mock.management.queries import Queries, Unreadable
 from slee_mock.management.snapshot import MOST_CALLS, OpenCalls, ServerStatus, take_snapshot
@@ -198,7 +197,7 @@ def test_metrics_are_valid_and_count_calls_by_state():
 
 
 def test_a_server_whose_store_is_away_still_has_metrics_of_its_own():
-    families = prometheus_kit.read(metrics(report.status(HEALTH), None))
+    families = prometheus_kit.read(metrics(snapshot.status(HEALTH), None))
     assert families["slee_up"] == ("gauge", {(): 0})
     assert "slee_calls" not in families and "slee_handled_total" not in families
 
@@ -207,8 +206,8 @@ def test_a_server_whose_store_is_away_still_has_metrics_of_its_own():
 
 
 def table(*bills, wall=WALL + 5000):
-    calls, _ = report.bills(Transaction(stored(*bills)), 100, None, wall)
-    text = export.table(calls, heading=True)
+    calls, _ = snapshot.bills(Transaction(stored(*bills)), 100, None, wall)
+    text = csv_export.table(calls, heading=True)
     assert text.endswith("\r\n")
     return list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
 

@@ -152,7 +152,7 @@ def test_a_server_whose_name_another_has_taken_says_so_and_leaves_it(
     both[0].stop()
     store = SqliteStore(path)
     member = Transaction(store).read(Member, "twin")
-    assert member.address == both[1]._reader.status()["address"] and not member.stopped
+    assert member.address == both[1]._queries.status()["address"] and not member.stopped
     store.close()
     both[1].stop()
 

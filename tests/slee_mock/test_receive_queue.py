@@ -8,7 +8,7 @@ import pytest
 
 from plumbing.udp_batch import Channel, fastest_io
 from plumbing.udp_socket import bind_udp
-from slee_mock import receive_queue as inbox
+from slee_mock import receive_queue
 from slee_mock.receive_queue import ReceiveQueue
 
 
@@ -61,7 +61,7 @@ def test_a_flood_of_questions_leaves_the_work_every_other_turn(pair):
 
 
 def test_what_there_is_no_room_for_stays_in_the_socket(pair, monkeypatch):
-    monkeypatch.setattr(inbox, "MOST_WAITING", 2)
+    monkeypatch.setattr(receive_queue, "MOST_WAITING", 2)
     waiting = filled(pair, b"BYE 1", b"BYE 2", b"BYE 3")
     assert taken(waiting, 9) == [b"BYE 1", b"BYE 2"]
     waiting.fill(Channel(pair[0], fastest_io()))

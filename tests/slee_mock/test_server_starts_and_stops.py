@@ -120,7 +120,7 @@ def test_a_page_is_read_and_the_server_stops_while_another_program_has_the_store
     server.start()
     lock = sqlite3.connect(path, isolation_level=None)
     lock.execute("BEGIN IMMEDIATE")
-    assert server._reader.snapshot().members["members"][0]["name"] == "server1", (
+    assert server._queries.snapshot().members["members"][0]["name"] == "server1", (
         "the first page of this server"
     )
     server.stop()
@@ -154,7 +154,7 @@ def test_a_reader_that_does_not_end_keeps_nothing_else_open(settings, path, monk
     monkeypatch.setattr(server_module, "open_store", slow)
     server = Server(settings)
     server.start()
-    asking = threading.Thread(target=lambda: _quietly(server._reader.snapshot))
+    asking = threading.Thread(target=lambda: _quietly(server._queries.snapshot))
     asking.start()
     assert entered.wait(HELLO)
     with pytest.raises(TimeoutError, match="thread reader is still busy"):

@@ -16,7 +16,7 @@ from plumbing.udp_socket import bind_udp
 from sip.message import parse
 from slee_mock.container.event_router import MOST_CONFLICTS
 from slee_mock.management import routes as management
-from slee_mock.management import snapshot as report
+from slee_mock.management import snapshot
 from slee_mock.management.queries import Queries
 from slee_mock.management.snapshot import OpenCalls, ServerStatus, take_snapshot
 from slee_mock.server import Server
@@ -241,7 +241,7 @@ def test_a_server_whose_rows_others_change_all_the_time_is_not_ill(server, phone
     ):
         phones.sendto(request.to_bytes(), to)
     assert sorted(each.status for each in gather(phones, 3)) == [200, 200, 503]
-    assert server._reader.status()["dropped"]["contended"] == 1
+    assert server._queries.status()["dropped"]["contended"] == 1
 
 
 # -- rows and names --------------------------------------------------------------------------------
@@ -368,7 +368,7 @@ def test_a_running_call_with_a_damaged_bill_can_be_hung_up(damaged):
         OpenCalls(),
     )
     assert [call["call_id"] for call in running.calls["calls"]] == ["c4", "c0"]
-    assert report.bills(Transaction(damaged.store), 2, None, WALL)[0][1]["why"].startswith(
+    assert snapshot.bills(Transaction(damaged.store), 2, None, WALL)[0][1]["why"].startswith(
         "the store's bill record 'c3' is damaged"
     )
 
@@ -419,10 +419,10 @@ def test_forty_registers_and_one_that_goes_wrong_are_all_answered(server, phones
     assert (
         "in a message" in caplog.text and "nothing of this event is saved: MESSAGE" in caplog.text
     )
-    status = server._reader.status()
+    status = server._queries.status()
     assert (status["dropped"]["service_failed"], status["store"]) == (10, "ok")
     assert status["services"]["stumbler"] == {"error": "KeyError: 'asked'"}
-    metrics = management.routes(server._reader)["GET", "/metrics"](None).body.decode()
+    metrics = management.routes(server._queries)["GET", "/metrics"](None).body.decode()
     assert 'slee_dropped_total{reason="service_failed"} 10' in metrics
 
 
@@ -449,10 +449,10 @@ def test_damaged_rows_and_names_never_make_a_heartbeat_hear_503(
         )
         answers = gather(phones, 2)
         assert sorted(each.status for each in answers) == [200, 400]
-    eventually(lambda: server._reader.status()["dropped"].get("bad_record", 0) >= 2)
+    eventually(lambda: server._queries.status()["dropped"].get("bad_record", 0) >= 2)
     phones.sendto(phone_request("OPTIONS", "sip:127.0.0.1:5070", cseq=99).to_bytes(), to)
     assert gather(phones, 1)[0].status == 200
-    assert server._reader.status()["store"] == "ok"
+    assert server._queries.status()["store"] == "ok"
 
 
 def test_a_row_that_is_not_text_hides_no_other(tmp_path):
@@ -486,9 +486,9 @@ def test_two_servers_of_one_name_say_so_and_the_older_goes_on_when_the_newer_is_
     try:
         for server in (older, newer):
             eventually(
-                lambda server=server: "signs as twin too" in server._reader.status()["warning"]
+                lambda server=server: "signs as twin too" in server._queries.status()["warning"]
             )
-            assert server._reader.status()["store"] == "ok"
+            assert server._queries.status()["store"] == "ok"
         lock = sqlite3.connect(path, isolation_level=None)
         lock.execute("BEGIN IMMEDIATE")
         eventually(lambda: "locked" in older._reader.status()["store"])

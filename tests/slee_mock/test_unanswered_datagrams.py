@@ -64,5 +64,5 @@ def test_whatever_keeps_a_hole_open_is_counted_as_that_and_not_as_garbage(runnin
     for data in (b"\r\n\r\n", b"\0\0\0\0", b" \t", b"jaK", stun, b"this is no SIP message"):
         forwarder.sock.sendto(data, ("127.0.0.1", server.port))
     assert forwarder.ask(register(), server).status == 200
-    dropped = server._reader.status()["dropped"]
+    dropped = server._queries.status()["dropped"]
     assert (dropped["keepalive"], dropped["unreadable"]) == (5, 1)

@@ -10,7 +10,7 @@ from phone_kit import LOCAL, QUICKLY
 
 from sip.message import Message, Request, Response, parse, reply
 from softphone import phone as phone_module
-from softphone.media import silence_alarm as silence
+from softphone.media import silence_alarm
 from softphone.media.silence_alarm import SilenceWatch
 from softphone.options import parse_phones, parser
 from softphone.phone import Account, Phone
@@ -125,7 +125,7 @@ def test_a_gateway_that_wants_our_offer_while_it_rings_gets_the_port_at_which_we
 
 def test_a_call_without_sound_says_so_in_the_window(peer, alice, eventually, monkeypatch):
     monkeypatch.setattr(phone_module, "LOOK", 0.05)
-    monkeypatch.setattr(silence, "STEP", 1)
+    monkeypatch.setattr(silence_alarm, "STEP", 1)
     phone, events = alice
     phone.call(f"sip:bob@127.0.0.1:{peer.address[1]}")
     invite = peer.hears("INVITE")

@@ -11,7 +11,7 @@ from PySide6.QtGui import QMouseEvent
 from PySide6.QtWidgets import QApplication, QLabel, QLineEdit, QPushButton, QWidget
 from qt_kit import FakePhone, FakeStats, find
 
-from softphone.gui import formatting as words
+from softphone.gui import formatting
 from softphone.gui.event_bridge import Bridge
 from softphone.gui.level_meter import FRAMES_PER_SECOND, loudness
 from softphone.gui.phone_panel import PRIMARY, REGISTRATION_MARKS, PhonePanel
@@ -499,19 +499,19 @@ def test_events_of_the_phones_thread_are_shown_by_the_gui_thread(screen: Screen,
     ],
 )
 def test_durations(seconds: float, text: str) -> None:
-    assert words.duration(seconds) == text
+    assert formatting.duration(seconds) == text
 
 
 def test_durations_are_spoken_in_words() -> None:
-    assert words.spoken_duration(3661) == "1 hour 1 minute 1 second"
-    assert words.spoken_duration(0) == "0 seconds"
+    assert formatting.spoken_duration(3661) == "1 hour 1 minute 1 second"
+    assert formatting.spoken_duration(0) == "0 seconds"
 
 
 @pytest.mark.parametrize(
     ("name", "letter"), [("alice", "A"), ("", "?"), ("  *42", "4"), ("ליאור", "ל"), ("ß", "S")]
 )
 def test_initials(name: str, letter: str) -> None:
-    assert words.initial(name) == letter
+    assert formatting.initial(name) == letter
 
 
 def test_a_meter_hears_in_decibels() -> None:
