@@ -61,7 +61,7 @@ WAIT = 15.0  # seconds for programs to start, and beyond the last call for it to
 
 
 class Talk(NamedTuple):
-    """What the caller knows of one of its calls: wall seconds of the 200 and of its BYE."""
+    """A call as its caller saw it: wall seconds of the 200 and of its BYE."""
 
     call_id: str
     answered: float
@@ -383,7 +383,7 @@ def _billed(bill: Bill) -> float:
 
 
 def wrong(bill: Bill, talk: Talk) -> str:
-    """What is wrong with the bill; "" if nothing is."""
+    """The fault of a bill in a sentence; "" if it has none."""
     told = total_at(bill, time.time())
     if not told.final or abs(_billed(bill) - talk.seconds) > SLACK:
         return (

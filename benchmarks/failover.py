@@ -1,5 +1,5 @@
-"""What a failover costs whoever calls: this forwarder beside Kamailio, under the same load, in one
-run.
+"""Measures the cost of a failover to callers: this forwarder beside Kamailio, under the same load,
+in one run.
 
     python benchmarks/failover.py [--runs 5] [--rate 1000] [--port 21900] [--only NAME ...] [--json]
 

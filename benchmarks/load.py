@@ -1,5 +1,5 @@
-"""What the benchmarks measure with: a server that only answers, as a process, and a phone that asks
-at a steady rate.
+"""The load of the benchmarks: a server that only answers, as a process, and a phone that asks at a
+steady rate.
 
     python benchmarks/load.py HOST:PORT NAME      the server; it puts its name in X-Server
 

@@ -1,4 +1,4 @@
-"""Who is measured: this forwarder, and Kamailio where it is installed (its settings:
+"""The programs that are measured: this forwarder, and Kamailio where it is installed (its settings:
 benchmarks/kamailio/)."""
 
 from __future__ import annotations

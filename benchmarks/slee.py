@@ -66,7 +66,7 @@ BOB, BOBS_PHONE = "sip:bob@failover.test", "sip:bob@127.0.0.1:4100"
 NUMBER = re.compile(rb"\r\nCall-ID: (\d+)-")
 COPIED = re.compile(rb"(?:Via|Record-Route|From|Call-ID|CSeq): [^\r]*\r\n")
 TO = re.compile(rb"\r\n(To: [^\r]*)")
-# What is sent, what the server makes of it, and the name it has in the tables.
+# The message that is sent, the beginning of the server's, and its name in the tables.
 STEPS = (
     ("INVITE", b"INVITE ", "INVITE"),
     (b"180 Ringing", b"SIP/2.0 180 ", "180 (INVITE)"),
@@ -78,7 +78,7 @@ STEPS = (
 
 
 def request(method: str, n: int, run: str, forwarder: str) -> bytes:
-    """What Alice's phone says in call `n`."""
+    """A request of Alice's phone in call `n`."""
     is_invite, cseq = method == "INVITE", 2 if method == "BYE" else 1
     body = SDP if is_invite else b""
     contact = (
@@ -103,7 +103,7 @@ def request(method: str, n: int, run: str, forwarder: str) -> bytes:
 
 
 def answer(asked: bytes, status: bytes, n: int) -> bytes:
-    """What Bob's phone says to a request that the server has sent on."""
+    """The answer of Bob's phone to a request that the server has sent on."""
     body = SDP if status == b"200 OK" and asked.startswith(b"INVITE ") else b""
     to = TO.search(asked)
     assert to is not None
@@ -125,7 +125,7 @@ def answer(asked: bytes, status: bytes, n: int) -> bytes:
 
 
 def step(at: int, n: int, run: str, forwarder: str, heard: bytes) -> bytes:
-    """What is said at STEPS[at]; `heard`: the last request that Bob's phone got."""
+    """The message of STEPS[at]; `heard`: the last request that Bob's phone got."""
     said = STEPS[at][0]
     return request(said, n, run, forwarder) if isinstance(said, str) else answer(heard, said, n)
 
@@ -157,7 +157,7 @@ class Memory:
         self.process([register("127.0.0.1:5060", "m")])
 
     def process(self, datagrams: list[bytes]) -> list[bytes]:
-        """What is sent on account of each, one for one."""
+        """Handles the messages; returns the datagrams to send for each, one for one."""
         now = time.time()
         turn = self._node.receive([Datagram(data, self.forwarder, now) for data in datagrams], now)
         return [outcome.sends[0].data for outcomes in turn for outcome in outcomes]
@@ -204,8 +204,8 @@ def microseconds(
 
 @dataclass
 class Pace:
-    """What became of the calls of one run. CPU in microseconds a call, the setting up of a call
-    (INVITE to its 200) in milliseconds."""
+    """The result of one run. CPU in microseconds a call, the setting up of a call (INVITE to its
+    200) in milliseconds."""
 
     placed: int
     completed: int

@@ -1,4 +1,4 @@
-"""What set-up says on stderr: its progress, and its errors with a remedy each."""
+"""The messages of set-up on stderr: its progress, and its errors, each with a remedy."""
 
 import sys
 

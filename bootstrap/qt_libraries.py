@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 
 from bootstrap.errors import SetupError, say
 
-# What PySide6's libraries are linked against: for itself and for sound, and for a window.
+# The libraries that PySide6 is linked against: for itself and for sound, and for a window.
 QT = """libglib-2.0.so.0 libGL.so.1 libEGL.so.1 libX11.so.6 libxkbcommon.so.0 libfontconfig.so.1
     libfreetype.so.6 libdbus-1.so.3 libzstd.so.1 libstdc++.so.6 libpulse.so.0 libgssapi_krb5.so.2
     libbrotlidec.so.1"""

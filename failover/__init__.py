@@ -1,5 +1,5 @@
-"""What forwarder.py does: choose a server for every message, watch the servers, move on when one
-dies.
+"""The forwarder: it chooses a server for every message, checks the servers' health, and moves on
+when one dies.
 
     cli         the command line, signals, reload
     forwarder   wires the parts together and runs the `sip` thread

@@ -111,7 +111,7 @@ def look_up(host: str, ipv6: bool) -> str:
 
 
 def describe(settings: Settings) -> list[str]:
-    """What the settings mean, a line each, for --check and the start."""
+    """Explains the settings, a line each, for --check and the start."""
     servers = ", ".join(map(str, settings.servers)) or "none but those that come"
     policy = settings.policy
     if policy != FIRST_LIVE:
@@ -221,7 +221,8 @@ def _run(file: Path, settings: Settings, secret: Secret) -> int:
             forwarder.every(notifier.interval, partial(_beat, notifier, forwarder))
         notifier.ready()
         gc.collect()
-        # What exists now stays. With 10,000 pending messages a full collection takes 5 ms, not 9.
+        # The objects of the start stay. With 10,000 pending messages a full collection takes 5 ms,
+        # not 9.
         gc.freeze()
         # few objects refer to each other in circles: to look for them every 700 objects, as by
         # default, costs a message some 5 % more
@@ -318,7 +319,7 @@ def _message(error: OSError | SettingsError | SecretError) -> str:
 
 
 def _advice(file: Path, error: OSError, settings: Settings) -> str:
-    """What is wrong with an address at the start, and what to do about it."""
+    """Names the fault of an address at the start, and the remedy."""
     text = error.strerror or str(error)
     if error.errno == errno.EADDRINUSE:
         ours = text.endswith(f"({format_address(settings.listen)})")

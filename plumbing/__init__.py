@@ -1,2 +1,2 @@
-"""What every program here needs from the operating system, once: a loop thread, UDP sockets,
-addresses, small web pages. Standard library only; knows nothing of SIP."""
+"""The operating system's services for every program here: a loop thread, UDP sockets, addresses,
+small web pages. Standard library only; knows nothing of SIP."""

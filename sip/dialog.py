@@ -141,8 +141,8 @@ def target_of(message: Message) -> Uri | None:
 
 
 def next_hop(request: Request) -> Uri:
-    """Whom a request is sent to (RFC 3261 8.1.2): its first Route if that is a loose router, else
-    the Request-URI."""
+    """The URI that a request is sent to (RFC 3261 8.1.2): its first Route if that is a loose
+    router, else the Request-URI."""
     routes = request.routes
     if routes and "lr" in routes[0].uri.params:
         return routes[0].uri

@@ -135,7 +135,7 @@ class Credentials:
 def answer(
     challenge: Challenge, method: str, uri: str, user: str, password: str, cnonce: str, nc: int = 1
 ) -> Credentials:
-    """What a client answers to a challenge. `nc` counts the uses of this nonce from 1.
+    """The client's credentials for a challenge. `nc` counts the uses of this nonce from 1.
 
     Raises RemoteProtocolError if the challenge wants an algorithm or a protection we do not have.
     """

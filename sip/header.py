@@ -218,7 +218,7 @@ def _parse_cseq(value: str) -> CSeq:
     return CSeq(number, match[2])
 
 
-# What stands in one message of a call stands in the next ones too.
+# The fields of one message of a call stand in its next ones too.
 _cached_name = lru_cache(maxsize=512)(_name)
 _cached_tag = lru_cache(maxsize=1024)(_parse_tag)
 _cached_cseq = lru_cache(maxsize=1024)(_parse_cseq)

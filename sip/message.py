@@ -37,8 +37,9 @@ M = TypeVar("M", bound="Message")
 
 
 class Message:
-    """What requests and responses share. `fields` are the header fields in their order; they are
-    edited through the methods below, which keep the indexes of names and of parsed values true."""
+    """The common part of requests and responses. `fields` are the header fields in their order;
+    they are edited through the methods below, which keep the indexes of names and of parsed values
+    true."""
 
     def __init__(self, start: bytes, fields: list[Field], body: bytes, made_here: bool) -> None:
         self._start = start

@@ -53,7 +53,8 @@ class MediaDirection(str, Enum):
         return self in (MediaDirection.SENDRECV, MediaDirection.RECVONLY)
 
     def facing(self, other: MediaDirection) -> MediaDirection:
-        """What is left of this direction when the other side's is `other` (RFC 3264 6.1)."""
+        """The part of this direction that is left when the other side's is `other` (RFC 3264
+        6.1)."""
         return MediaDirection.of(self.sends and other.receives, self.receives and other.sends)
 
 
@@ -148,10 +149,10 @@ class SessionDescription:
 
 @dataclass(frozen=True)
 class MediaPlan:
-    """What a media session needs once offer and answer have met. `payload_type` and
+    """The parameters of a media session, agreed by offer and answer. `payload_type` and
     `telephone_event` are the numbers to send with; `direction` is ours; `held_there`: the other
-    side does not want to hear us; `peers`: hosts their signalling is known to come from, behind
-    a NAT the only hint of where their media will."""
+    side does not want to hear us; `peers`: hosts their signalling is known to come from, behind a
+    NAT the only hint of where their media will."""
 
     remote: Address
     payload_type: int
@@ -245,7 +246,8 @@ def answer(
 
 
 def plan(local: SessionDescription, remote: SessionDescription) -> MediaPlan:
-    """What the two descriptions agree on, whichever was the offer; 488 if that is nothing.
+    """The parameters that the two descriptions agree on, whichever was the offer; 488 if there are
+    none.
 
     We send with the numbers of the remote description: it says what its author wants to receive
     (RFC 3264 5.1).

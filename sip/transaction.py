@@ -55,7 +55,7 @@ class Event(str, Enum):
 
 
 class Do(Enum):
-    """What a step of a table asks for."""
+    """The actions of a step of a table."""
 
     SEND = auto()  # the response at hand goes out
     REPEAT = auto()  # what was sent last goes out once more
@@ -311,8 +311,8 @@ Outcome = Transmit | Deliver | TimedOut | Unreachable
 
 
 class Transaction:
-    """What the four have in common. `retransmissions` counts what went out again because a timer
-    ran out."""
+    """The common part of the four transactions. `retransmissions` counts what went out again
+    because a timer ran out."""
 
     def __init__(self, table: Table, state: State, request: Request) -> None:
         self.table = table

@@ -116,7 +116,7 @@ class _Link:
                 )
 
     def _note(self, level: int, state: str) -> None:
-        """What has changed, once."""
+        """Logs a change, once."""
         if state != self.state:
             self.state = state
             log.log(level, "the forwarder at %s %s", format_address(self.forwarder), state)

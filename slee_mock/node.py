@@ -65,8 +65,8 @@ class Observer(Protocol):
     def warn(self, sentence: str) -> None: ...
 
     def lost(self, sentence: str) -> None:
-        """What others will not learn from this server: the end of a call, or its own. Said once,
-        so it is never left out."""
+        """Something that others will not learn from this server: the end of a call, or its own.
+        Said once, so it is never left out."""
 
     def failed(self, what: str, error: BaseException) -> None:
         """A service raised an exception over `what`."""
@@ -149,7 +149,7 @@ class Node:
 
     @property
     def warning(self) -> str:
-        """What is wrong with this server's name; "" mostly."""
+        """The trouble with this server's name, in a sentence; "" if there is none."""
         return self._membership.warning
 
     # -- datagrams ---------------------------------------------------------------------------------

@@ -136,7 +136,7 @@ class Server:
                 stack.callback(self._http.stop)
 
     def _tell(self, transaction: Transaction, now: float) -> dict[str, Any]:
-        """What the services show in /status: made of their records, on the thread that has
+        """The services' part of /status, made of their records on the thread that has
         `transaction`."""
         services = node.services if (node := self._node) else []
         return {

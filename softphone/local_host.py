@@ -1,5 +1,5 @@
-"""This computer as a phone sees it: its own address towards the others, the addresses of names,
-and its clocks."""
+"""The local host for a phone: its own IP address, the look-up of names, and the detection of a
+suspend."""
 
 from __future__ import annotations
 

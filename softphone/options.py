@@ -1,4 +1,4 @@
-"""What can be asked of `python -m softphone`, and what is made of it. No Qt, no network."""
+"""The command line of `python -m softphone`, parsed into PhoneOptions. No Qt, no network."""
 
 from __future__ import annotations
 

@@ -153,7 +153,7 @@ class Phone:
             self._loop.post(self._close)
             self._loop.stop()
             return
-        # What is not confirmed after most of the time will not be, and the threads need the rest.
+        # A BYE that is not confirmed after most of the time will not be; the threads need the rest.
         self._at_rest.wait(timeout * 0.8)
         self._loop.post(self._close)
         self._loop.stop(max(0.1, end - time.monotonic()))

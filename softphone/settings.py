@@ -1,4 +1,4 @@
-"""What the phone keeps between two starts: the account and the sound devices that were chosen.
+"""The phone's settings between two starts: the account and the sound devices that were chosen.
 
 One file of JSON that only its owner may read, because the password is in it. It is written anew as
 a whole and renamed, so that a crash leaves the old one or the new one. No Qt, no network.

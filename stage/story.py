@@ -51,7 +51,7 @@ pre { background: #f1f3f5; padding: 8px; overflow-x: auto; font-size: 12px; }
 
 
 def svg_of(size: QSize, draw: Callable[[QPainter], None]) -> str:
-    """What `draw(painter)` draws, as an element that can stand in HTML."""
+    """The drawing of `draw(painter)` as an SVG element for HTML."""
     buffer = QBuffer()
     buffer.open(QIODevice.OpenModeFlag.WriteOnly)
     generator = QSvgGenerator()

@@ -101,7 +101,8 @@ class Reservation:
 
 @dataclass(frozen=True)
 class Account(Record):
-    """What a caller has spent. `ends`: when the calls that run now will have used the rest up."""
+    """The account of a caller: how much was spent. `ends`: when the calls that run now will have
+    used the rest up."""
 
     KIND: ClassVar[str] = "account"
     user: str
@@ -238,7 +239,7 @@ class Prepaid:
         tariff: str = "",
         bill: Bill | None = None,
     ) -> Outcome:
-        """What the event makes of the account, after what the time until then has made of it."""
+        """The account after the event, charged first for the time until then."""
         account, fires = known, []
         end = self._end(account)
         if end is not None and end <= event.time:

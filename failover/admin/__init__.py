@@ -1,1 +1,1 @@
-"""What operators see: the HTTP pages, the counters, the events, the log, systemd."""
+"""The operators' view: the HTTP pages, the counters, the events, the log, systemd."""

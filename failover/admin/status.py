@@ -125,8 +125,8 @@ def event(event: Event, offset: float) -> tuple[str, dict[str, object]] | None:
 
 
 def message_text(event: Passed) -> dict[str, object]:
-    """What a "message" event has besides where the reader of /events asked for it. SIP is UTF-8
-    (RFC 3261 section 7); other octets become U+FFFD."""
+    """The text of the message, added to a "message" event where the reader of /events asked for it.
+    SIP is UTF-8 (RFC 3261 section 7); other octets become U+FFFD."""
     return {"text": event.data.decode("utf-8", "replace")}
 
 

@@ -94,8 +94,8 @@ class ServerLink:
 
 
 def first_free(wanted: Address, extra: int, open_at: Callable[[Address], T]) -> T:
-    """What `open_at` returns for the first free port: the wanted one, or one of `extra` above it.
-    Raises OSError, as `open_at` does."""
+    """Opens the first free port, the wanted one or one of `extra` above it, by `open_at`, and
+    returns its result. Raises OSError, as `open_at` does."""
     host, port = wanted
     last = min(port + extra, 65_535)
     while True:

@@ -1,4 +1,4 @@
-"""What to do with one datagram: the forwarder as a function of octets, sender and time.
+"""The core handles one datagram: the forwarder as a function of octets, sender and time.
 
 `Core.receive(data, side, source, now)` returns the datagrams to send and the events to tell. It is
 a stateless proxy (RFC 3261 16.11): what it must know later it writes into the message, a signed
@@ -104,7 +104,7 @@ class Core:
 
     @property
     def counters(self) -> Counter[str]:
-        """What happened how often, by what it was."""
+        """How often each thing happened, by its name (docs/operations.txt lists them)."""
         self._fast_path.add_to(self.failover.counters)
         return self.failover.counters
 
@@ -124,7 +124,7 @@ class Core:
         """Handles a datagram that came now, or once more one whose server went down."""
         if datagram.side != PHONES:
             sender = self.table.by_name.get(datagram.side)
-            # What a server that is down says is stale, until its heartbeats are back.
+            # Messages of a server that is down are stale, until its heartbeats are back.
             if not sender or not sender.up:
                 note = f"{datagram.side} is {'down' if sender else 'not in the list'}"
                 return self._drop(datagram, now, "fenced", note)
@@ -370,7 +370,7 @@ class Core:
     def _from_server_answered(
         self, response: Response, branch: str, server: str, now: float
     ) -> Outcome:
-        """What follows from a server's response, apart from its being passed on."""
+        """Accounts for a server's response, apart from passing it on."""
         key = one_way_key(branch, response.cseq.method, response.status, response.to_tag)
         request = self.failover.response_received(self.table.by_name[server], *key, now)
         resumed = self.failover.first_answer(request, server, now)

@@ -1,4 +1,4 @@
-"""What the core hands back: datagrams to send, and events for the log and for /events."""
+"""The results of the core: datagrams to send, and events for the log and for /events."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Ends what a dead B2BUA had ringing, once it is known that no other server goes on with it.
+"""Cancels the INVITEs that a dead B2BUA had ringing, once it is known that no other server goes on
+with them.
 
 A B2BUA (Asterisk, say) answers the caller's INVITE itself and sends the called phone one of its
 own. When it dies, the caller's INVITE goes to the survivor, which calls the phone anew; the dead

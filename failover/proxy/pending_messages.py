@@ -73,7 +73,7 @@ class Refusal(NamedTuple):
 
 
 def octets(text: str) -> bytes:
-    """What a decoded part of a message was encoded in."""
+    """The octets from which a part of a message was decoded."""
     return text.encode("utf-8", "surrogateescape")
 
 

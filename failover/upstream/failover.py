@@ -1,5 +1,5 @@
-"""What the core knows of the servers: which one gets a message, what each was sent and has handled,
-and who takes over when one goes down.
+"""The servers as the core knows them: which one gets a message, which messages each was sent and
+has handled, and which takes over when one goes down.
 
  1. The shell tells what it learns: a check's result or a refusal (`signal`), the operator's wish, a
     server that shuts down, another server table, the time (`on_timer`). Each returns an Outcome.
@@ -258,7 +258,7 @@ class Failover:
     def count_kept(self) -> None:
         """A datagram that the last lost server owed was put into the outage queue."""
         last = self.records[-1] if self.records else None
-        # What ended at the server is kept too, and nobody was owed anything for it.
+        # Messages that end at a server are kept too; no answer to them was pending.
         if last and not last.successor and last.kept < last.in_flight:
             self.records[-1] = last._replace(kept=last.kept + 1)
 
@@ -320,7 +320,7 @@ class Failover:
     # -- inside ------------------------------------------------------------------------------------
 
     def _move(self, lost: Server, now: float, was_hot: bool, outcome: Outcome, why: str) -> Outcome:
-        """What a lost server owed goes to the others."""
+        """Sends the pending messages of a lost server to the others."""
         owed = self.pending.move_all(lost.name, now)
         self.orphans.server_lost(lost.name)
         successor = self.table.hot

@@ -85,7 +85,7 @@ class Registered:
 
 
 class Result(NamedTuple):
-    """What came of one datagram. `kind`: one of the words above, or a reason of REFUSALS."""
+    """The result of one datagram. `kind`: one of the words above, or a reason of REFUSALS."""
 
     kind: str
     note: str = ""

@@ -32,7 +32,7 @@ EJECTED = "EJECTED"  # shown as the state of a server that answers heartbeats an
 
 
 class AdminState(str, Enum):
-    """What the operator wants of a server, whatever its health."""
+    """The operator's wish for a server, whatever its health."""
 
     ENABLED = "ENABLED"
     DRAINING = "DRAINING"  # keeps its calls, gets no new ones
@@ -190,8 +190,8 @@ class ServerTable:
         )
 
     def role(self, server: Server) -> str:
-        """What a heartbeat tells a server about itself: "hot" gets the new calls, "live" shares
-        them with others, "replica" waits, or only keeps the calls it has."""
+        """The role that a heartbeat tells a server: "hot" gets the new calls, "live" shares them
+        with others, "replica" waits, or only keeps the calls it has."""
         if self.policy == CALL_ID:
             return "live" if server.accepts_new else "replica"
         return "hot" if server is self.hot else "replica"

@@ -1,1 +1,1 @@
-"""What makes servers a cluster: members, one key, one time."""
+"""The cluster that servers form: members, one key, one time."""

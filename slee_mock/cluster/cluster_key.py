@@ -1,4 +1,4 @@
-"""The cluster's key, and the store that counts as down while the key is missing.
+"""The signing key that the cluster keeps in its store; a store without that key counts as down.
 
 Rules
 1. The first server of a cluster makes the key. A server remembers the key's row as it found it at

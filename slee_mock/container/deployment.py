@@ -32,7 +32,7 @@ class DeployError(ValueError):
 
 @dataclass(frozen=True)
 class Context:
-    """What an SBB may know of its server and cluster."""
+    """The part of its server and cluster that an SBB may know."""
 
     server: str  # its name
     address: str  # where other members and the forwarder reach it

@@ -75,8 +75,8 @@ class Router:
         self._subscribers: dict[type, list[tuple[Sbb, InitialEvent]]] = {}
 
     def handle(self, event: Arrival | TimerEvent, transaction: Transaction) -> Outcome:
-        """What all SBBs want written and sent for `event`; nothing is saved yet. May raise
-        StoreDown and Conflict."""
+        """Gives `event` to its SBBs and returns what all of them want written and sent; nothing is
+        saved yet. May raise StoreDown and Conflict."""
         try:
             return self._route(event, transaction)
         except RemoteProtocolError as error:

@@ -54,9 +54,9 @@ class Party:
 
 @dataclass(frozen=True)
 class CallEvent:
-    """What SBBs fire for each other about a call. The plain one means that a message of it passed.
-    `by_message` is false where a timer is the cause; such an end is presumed, and a message may
-    prove it wrong."""
+    """An event about a call that SBBs fire for each other. The plain one means that a message of it
+    passed. `by_message` is false where a timer is the cause; such an end is presumed, and a message
+    may prove it wrong."""
 
     by_message: ClassVar[bool] = True
     call_id: str

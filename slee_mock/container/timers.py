@@ -30,8 +30,8 @@ class Timers:
         self._resting: dict[Place, tuple[float, float]] = {}  # until when, after which rest
 
     def fire(self, store: Store, now: float) -> Iterator[Outcome]:
-        """What came of them, one after the other; the sends are the caller's. May raise
-        StoreDown."""
+        """Fires the timers that are due and returns their outcomes, one after the other; the caller
+        sends the datagrams. May raise StoreDown."""
         due = store.due(now, BATCH + len(self._resting))
         if self._resting:
             self._resting = {place: self._resting[place] for place in due if place in self._resting}

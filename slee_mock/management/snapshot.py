@@ -25,7 +25,7 @@ FORECAST_SECONDS = 5
 
 @dataclass(frozen=True)
 class ServerStatus:
-    """What a server knows of itself. `trouble` is a sentence, empty while the store works."""
+    """A server's status as it knows it. `trouble` is a sentence, empty while the store works."""
 
     member: Member
     uptime: float

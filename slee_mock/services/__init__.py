@@ -1,2 +1,1 @@
-"""What a server does for calls: registrar, authentication, call control, session timers,
-billing."""
+"""The services of a server: registrar, authentication, call control, session timers, billing."""

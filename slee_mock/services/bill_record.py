@@ -1,4 +1,4 @@
-"""What billing keeps: the facts of a call, and what they add up to. Other services read it.
+"""The records of billing: the facts of a call, and its total. Other services read them.
 
 - The first answer time and the first hang-up time win, so a message that is repeated or replayed
   leaves a bill as it is. An end that a timer presumed (`Bill.presumed`) gives way to a hang-up, and
@@ -190,7 +190,7 @@ def is_billed(bill: Bill) -> bool:
 
 
 def total_at(bill: Bill, now: float) -> BillTotal:
-    """What the bill says at `now`. A running call is billed up to now."""
+    """The total of the bill at `now`. A running call is billed up to now."""
     ended, why = _end(bill, now)
     state = "ended" if ended is not None else "answered" if bill.answered is not None else "ringing"
     if state == "ringing" and bill.rang is None:

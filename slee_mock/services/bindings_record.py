@@ -1,5 +1,5 @@
-"""What the registrar keeps: the bindings of an address-of-record (RFC 3261 10). Other services read
-it."""
+"""The records of the registrar: the bindings of an address-of-record (RFC 3261 10). Other services
+read them."""
 
 from __future__ import annotations
 

@@ -403,7 +403,7 @@ class CallControl:
         attempt: int,
         transaction: Transaction,
     ) -> Outcome:
-        """What the answer means for its call, if it has one; the answer itself may be changed."""
+        """Applies the answer to its call, if it has one; the answer itself may be changed."""
         call = find_call(transaction, onward) if onward.cseq.method in REFRESHING else None
         if call is None:
             return Outcome(sends=(Send(onward.to_bytes()),), consumed=True)
@@ -466,7 +466,7 @@ def _callee_name(request: Request, transaction: Transaction, aor: str) -> str:
 
 
 def _strip_credentials(request: Request, realm: str) -> None:
-    """What was meant for us does not travel on (RFC 3261 22.3)."""
+    """Removes the credentials that were meant for this server (RFC 3261 22.3)."""
     kept = []
     for field in request.fields:
         if field.name == "Proxy-Authorization":

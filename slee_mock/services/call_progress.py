@@ -1,6 +1,5 @@
-"""What a message or a timer means for a call's record, and which events it fires. Nothing is sent
-from here.
-"""
+"""The effect of a message or a timer on a call's record, and the events that it fires. Nothing is
+sent from here."""
 
 from __future__ import annotations
 
@@ -39,7 +38,7 @@ SEEN_RESOLUTION_SECONDS = 1.0  # of Call.seen, which is saved no more often
 
 
 class Progress:
-    """What messages mean for a call whose session may expire."""
+    """The effect of messages on a call whose session may expire."""
 
     def __init__(self, timers: SessionTimers) -> None:
         self._timers = timers
@@ -133,8 +132,8 @@ class Progress:
 def events_of_request(
     call: Call, known: Call, updated: Call, event: RequestEvent, spoken: tuple[Dialog, bool]
 ) -> tuple[CallEvent, ...]:
-    """What a request within a dialog tells of the call: `call` before it, `known` once its presumed
-    end is proven wrong, `updated` after it."""
+    """The events of a request within a dialog: `call` before it, `known` once its presumed end is
+    proven wrong, `updated` after it."""
     method, now = event.request.method, event.time
     dialog, by_caller = spoken
     if known.lapsed is not None:  # too late to prove anything: the bill stays as it is
@@ -153,8 +152,8 @@ def events_of_request(
 def after_response(
     call: Call, leg: Leg, response: Response, now: float
 ) -> tuple[Call, tuple[CallEvent, ...]]:
-    """What a response to the first INVITE means for the call. Of a further leg it tells the dialog
-    alone: rung and answered is the call when its caller hears so."""
+    """The call after a response to the first INVITE. Of a further leg it tells the dialog alone:
+    rung and answered is the call when its caller hears so."""
     is_callers = is_first(call, leg)
     if response.status >= 300:
         if call.confirmed or not is_callers:

@@ -1,4 +1,4 @@
-"""What call control keeps: calls with their legs and dialogs, and the searches for a phone that
+"""The records of call control: calls with their legs and dialogs, and the searches for a phone that
 answers. Other services read calls."""
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Leg:
 
 @dataclass(frozen=True)
 class Call(Record):
-    """What the proxy must know to pass any message of a call on as the first server did."""
+    """A call: all that the proxy must know to pass any message of it on as the first server did."""
 
     KIND: ClassVar[str] = "call"
     call_id: str

@@ -50,7 +50,7 @@ class FailedLoginSlot(Record):
 
 @dataclass(frozen=True)
 class FailedLogins:
-    """What is known of one guesser, and of those in the same row."""
+    """The failed logins of one guesser, and of others in the same row."""
 
     key: bytes
     guesser: FailedLogin

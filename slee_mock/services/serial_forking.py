@@ -39,7 +39,8 @@ KEPT_SECONDS = 3600.0  # seconds; a search is over long before
 
 
 class Verdict(NamedTuple):
-    """What a search makes of a response: whether its caller is to hear it, and what comes of it."""
+    """The decision of a search on a response: whether its caller is to hear it, and what
+    follows."""
 
     passes: bool = True
     call: Call | None = None  # as it is afterwards, if that differs
@@ -120,7 +121,7 @@ class Searches:
         return verdict._replace(sends=(self._ask(search, search.heard, "CANCEL"),))
 
     def stopped(self, search: Search | None) -> tuple[Record, ...]:
-        """What to save once nobody else is to be tried."""
+        """The records to save once no other binding is to be tried."""
         if search is None or search.next_at is None:
             return ()
         return (replace(search, next_at=None),)
@@ -187,7 +188,7 @@ class Searches:
 
 
 def _aimed(call: Call, search: Search, attempt: int) -> Call:
-    """What follows the search's INVITE goes to this attempt's contact from now on."""
+    """The call whose later requests go to this attempt's contact."""
     leg = replace(leg_of(call, search.way), target=search.tried[attempt], attempt=attempt)
     return with_leg(call, leg)
 

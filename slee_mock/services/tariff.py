@@ -1,5 +1,5 @@
-"""What a call costs: a set-up fee plus a price for every started unit of time. Money is counted in
-whole minor units (10 to the minus `Tariff.digits` of the currency) and never in floats."""
+"""The price of a call: a set-up fee plus a price for every started unit of time. Money is counted
+in whole minor units (10 to the minus `Tariff.digits` of the currency) and never in floats."""
 
 from __future__ import annotations
 

@@ -183,7 +183,7 @@ class DegradedMode:
         return bool(self._deferred)
 
     def describe(self) -> str:
-        """What is deferred, in words for the log."""
+        """Describes the deferred events, for the log."""
         found = [(call_id, each) for call_id, events in self._deferred.items() for each in events]
         named = ", ".join(f"{each.label} of call {call_id}" for call_id, each in found[:MOST_NAMED])
         return f"{named} and {len(found) - MOST_NAMED} more" if len(found) > MOST_NAMED else named

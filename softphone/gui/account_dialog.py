@@ -142,7 +142,8 @@ class AccountDialog(QDialog):
         )
 
     def _options(self) -> PhoneOptions | None:
-        """What a phone needs; None, and the sentence shown at its field, if something is wrong."""
+        """The options of a phone with this account; None, with the fault shown at its field, if
+        there is one."""
         try:
             return account_options(self.account())
         except ValueError as fault:

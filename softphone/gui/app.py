@@ -131,7 +131,8 @@ class Softphone(QObject):
         return self._microphone
 
     def _sinks(self, is_pair: bool) -> tuple[AudioSink, AudioSink]:
-        """What a phone's calls play to, and what rings. In the pair both are off at first."""
+        """The sinks of a phone: for its calls, and for its ring. In the pair both are off at
+        first."""
         loudspeaker, ringer = self.devices.loudspeaker(), self.devices.loudspeaker("ringer")
         if is_pair:
             return SwitchedSink(loudspeaker), SwitchedSink(ringer)

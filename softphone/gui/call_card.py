@@ -1,4 +1,4 @@
-"""The card of the call: who, in which state, for how long, what is heard, and what came of the last
+"""The card of the call: the other side, state, duration, levels, and the result of the last
 call."""
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ GLOW_STEPS = 8
 # RFC 3261 21.4.25: the answer to an INVITE that was cancelled, which is no failure
 REQUEST_TERMINATED = 487
 
-# What stands beside the sentence: (icon, tone).
+# The mark beside the sentence: (icon, tone).
 MARKS = {
     CallState.CALLING: ("out", "hot"),
     CallState.RINGING: ("out", "ringing"),
@@ -33,7 +33,7 @@ MARKS = {
     CallState.ENDING: ("hang_up", "dead"),
     CallState.ENDED: ("hang_up", "dead"),
 }
-# What the card says if the user agent has no better sentence.
+# The card's sentences, where the user agent has no better one.
 SENTENCES = {
     CallState.CALLING: texts.CALLING,
     CallState.RINGING: texts.RINGING_AT,

@@ -156,7 +156,7 @@ class CallList(QDialog):
 
 
 def name_of(call: PastCall) -> str:
-    """Whom a list names: the display name, else the address."""
+    """The name of the other side in a list: the display name, else the address."""
     return formatting.one_line(call.name) or formatting.one_line(call.uri.partition(":")[2])
 
 

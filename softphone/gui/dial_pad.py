@@ -1,4 +1,4 @@
-"""Twelve keys. They say which one was pressed and know nothing of calls."""
+"""The dial pad: twelve keys that tell which one was pressed; it knows nothing of calls."""
 
 from __future__ import annotations
 
@@ -42,6 +42,6 @@ class DialPad(QWidget):
             self.keys.append(key)
 
     def explain(self, tip: str) -> None:
-        """What pressing a key does at present."""
+        """Sets the tooltip that says what a key does at present."""
         for key in self.keys:
             key.setToolTip(tip)

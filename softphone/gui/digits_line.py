@@ -1,4 +1,4 @@
-"""The line of digits of a call: those that have left, those that came, or why there are none."""
+"""A label with the digits of a call: sent, received, or the reason why none can be sent."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""What the windows write: durations, names from strangers made safe for one line, initials. Pure
-functions, no Qt."""
+"""Formatting for the windows: durations, names from strangers made safe for one line, initials.
+Pure functions, no Qt."""
 
 from __future__ import annotations
 

@@ -48,7 +48,8 @@ if TYPE_CHECKING:
 
 
 class PhoneLike(Protocol):
-    """What a panel asks of a phone. Every method returns at once; results come back as events."""
+    """The commands that a panel gives to a phone. Every method returns at once; results come back
+    as events."""
 
     def call(self, target: str) -> None: ...
     def register(self) -> None: ...
@@ -64,7 +65,7 @@ class PhoneLike(Protocol):
     def media_stats(self) -> MediaStats | None: ...
 
 
-# What stands beside the registration sentence: (icon, tone).
+# The mark beside the registration sentence: (icon, tone).
 REGISTRATION_MARKS = {
     RegistrationState.UNREGISTERED: ("ring", "dead"),
     RegistrationState.REGISTERING: ("ring", "hot"),

@@ -10,7 +10,7 @@ from PySide6.QtCore import QMessageLogContext, QtMsgType, qFormatLogMessage, qIn
 from PySide6.QtWidgets import QApplication
 
 SCREENLESS = ("offscreen", "minimal")
-# What these platforms say of every window that is shown, which is news to nobody.
+# The warning that these platforms give for every window that is shown.
 EXPECTED = "This plugin does not support propagateSizeHints()"
 
 

@@ -30,7 +30,8 @@ MICROPHONE_TEST_MS = 10_000
 
 
 class SoundSettings(QDialog):
-    """What is chosen is used at once; Cancel takes it back. `chosen` is emitted on OK."""
+    """The dialog for the sound devices. A choice takes effect at once; Cancel takes it back.
+    `chosen` is emitted on OK."""
 
     chosen = Signal(object)
 

@@ -25,7 +25,7 @@ WIDEST = 55 * GRID  # px: a wider panel would pull apart what belongs together
 
 
 class StoppablePhone(PhoneLike, Protocol):
-    """What a window asks beyond what its panel asks."""
+    """The commands that a window gives to a phone, beside its panel's."""
 
     def stop(self, timeout: float = 3.0) -> None: ...
 

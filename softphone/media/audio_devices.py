@@ -250,7 +250,7 @@ class AudioDevices(QObject):
         return bool(self._listed(kind))
 
     def why_no_sound(self) -> str:
-        """What is missing on this computer, in a sentence, or ""."""
+        """Names the device that is missing on this computer, in a sentence, or ""."""
         if self.fault:
             return self.fault
         microphone, loudspeaker = self.has("microphone"), self.has("loudspeaker")
@@ -359,8 +359,8 @@ def _id_of(device: Any) -> str:
 
 
 def choose_format(device: Any) -> tuple[Any, PcmFormat]:
-    """What to ask of a device: 8,000 Hz mono if it can, else what it prefers, in 16 bits if it
-    can."""
+    """The format to ask of a device: 8,000 Hz mono if it can, else what it prefers, in 16 bits if
+    it can."""
     from PySide6.QtMultimedia import QAudioFormat
 
     telephone = QAudioFormat()

@@ -1,4 +1,5 @@
-"""Where sound comes from and goes to. Blocks are array('h'), 8,000 samples a second, one channel.
+"""The interfaces of audio: sources, sinks, and a sink that discards. Blocks are array('h'), 8,000
+samples a second, one channel.
 
 Both are called from the media thread every 20 ms and must return at once.
 """

@@ -21,7 +21,8 @@ REQUEST_TERMINATED = 487  # the caller gave up
 
 
 def tone_of(call: CallView, hung_up: bool) -> CallTone | None:
-    """What is to be heard in this state. `hung_up`: this phone's person has ended the call."""
+    """The tone to play in this state; None: silence. `hung_up`: this phone's person has ended the
+    call."""
     if call.state is CallState.INCOMING:
         return CallTone.RING
     if call.state is CallState.RINGING:

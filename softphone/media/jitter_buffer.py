@@ -128,8 +128,8 @@ class JitterBuffer:
         return True
 
     def _take(self) -> array[int] | None:
-        """What there is of the next 20 ms, its holes filled with its own sound; None if nothing is
-        there.
+        """The next 20 ms as far as they have come, its holes filled with its own sound; None if
+        nothing is there.
 
         A hole with sound behind it is lost. Without any, time stands still until it comes.
         """

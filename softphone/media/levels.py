@@ -1,4 +1,5 @@
-"""How loud, and how long nothing came. Pure: blocks and `now` in, numbers for a display out."""
+"""Meters: the peak level of audio, and the length of gaps in its arrival. Pure: blocks and `now`
+in, numbers for a display out."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ class SenderInfo:
 
 @dataclass
 class RtcpPacket:
-    """What one compound packet says."""
+    """The content of one compound packet."""
 
     ssrc: int
     sender: SenderInfo | None = None

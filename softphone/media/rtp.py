@@ -79,7 +79,7 @@ class Sender:
 
 
 class ReceiverStats:
-    """What has arrived from one source: order, loss (RFC 3550 A.1, A.3) and jitter (A.8)."""
+    """The statistics of one source: order, loss (RFC 3550 A.1, A.3) and jitter (A.8)."""
 
     def __init__(self, ssrc: int, first_sequence: int) -> None:
         self.ssrc = ssrc
@@ -109,7 +109,8 @@ class ReceiverStats:
         return True
 
     def _restart(self, sequence: int) -> None:
-        # What was lost until now stays lost: the new numbers begin with the same difference.
+        # Packets that were lost until now stay lost: the new numbers begin with the same
+        # difference.
         lost = self.lost
         self._highest = sequence
         self._base = sequence - self.received - lost

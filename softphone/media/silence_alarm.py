@@ -1,4 +1,5 @@
-"""Notices that a call in which sound is due brings none. Pure: counts and times in, seconds out."""
+"""Detects that no audio packets arrive in a call that should have them. Pure: counts and times in,
+seconds out."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Whose packets are listened to, and where ours go: symmetric RTP (RFC 4961) that a stranger cannot
-take over.
+"""The filter of RTP sources: whose packets are played, and where ours go: symmetric RTP (RFC 4961)
+that a stranger cannot take over.
 
 The rules, in order of their weight:
 

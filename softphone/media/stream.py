@@ -37,8 +37,8 @@ COMFORT_NOISE = (13, 19)  # RFC 3389 5.3; 19 is what drafts of it used and some 
 
 @dataclass(frozen=True)
 class MediaStats:
-    """What a display shows of a stream. `in` is what comes from the other side, `out` what goes
-    there.
+    """The statistics of a stream, for a display. `in` is what comes from the other side, `out` what
+    goes there.
 
     Levels: 0..1, the peak of the last 20 ms, falling gently. longest_gap_ms: longest pause between
     two arrivals while both sides were talking (start-up and hold do not count; one that still lasts

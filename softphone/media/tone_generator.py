@@ -1,5 +1,5 @@
-"""The sound of a phone without a microphone: a gentle chime of two notes, so that one hears and
-sees who is sending."""
+"""The audio source of a phone without a microphone: a gentle chime of two notes, so that one hears
+and sees who is sending."""
 
 from __future__ import annotations
 

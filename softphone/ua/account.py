@@ -1,4 +1,4 @@
-"""Who this phone is: the account, and the headers that say so."""
+"""The SIP account of a phone, and its From and Contact header fields."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _LONE_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 
 class Randomness(Protocol):
-    """What of random.Random the agent needs; a shell gives it random.SystemRandom()."""
+    """The part of random.Random that the agent needs; a shell gives it random.SystemRandom()."""
 
     def getrandbits(self, k: int, /) -> int: ...
     def uniform(self, a: float, b: float) -> float: ...

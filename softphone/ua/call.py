@@ -33,7 +33,7 @@ BYE_AGAIN = 2.0  # seconds after a BYE that a server could not handle, if it doe
 
 
 class Call(ShownCall):
-    """What both kinds have in common."""
+    """The common part of outgoing and incoming calls."""
 
     def __init__(
         self, layer: TransactionLayer, state: CallState, call_id: str, peer: NameAddr, now: float
@@ -208,8 +208,8 @@ class Call(ShownCall):
             self.timer.again(response, now)
 
     def _modified(self, exchange: ClientRequest, response: Response | None, now: float) -> int:
-        """What an answer to our re-INVITE or UPDATE means in any case; the status if it is final
-        and news, else 0."""
+        """Handles an answer to our re-INVITE or UPDATE as far as both are alike; the status if it
+        is final and news, else 0."""
         status = 408 if response is None else response.status
         invited = exchange.request.method == "INVITE"
         if status < 200:
@@ -324,7 +324,7 @@ class Call(ShownCall):
             self.take_other(incoming, now)
 
     def take_other(self, incoming: ServerRequest, now: float) -> None:
-        """What changes neither the call nor its media."""
+        """Handles a request that changes neither the call nor its media."""
         if incoming.request.method == "OPTIONS":
             incoming.answer(200, now, ALLOW, SUPPORTED, RELIABLE, ("Accept", sdp.CONTENT_TYPE))
         elif incoming.request.method == "PRACK":

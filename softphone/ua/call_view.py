@@ -1,4 +1,5 @@
-"""What a person sees of a call: its state, its sentence, and the walk from one to the next."""
+"""The part of a call that a person sees: its state and sentence, and the step from one to the
+next."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A request of ours with its repeats, and what one step of the agent leaves for its shell to do."""
+"""A request of ours with its authentication retries, and the actions of one step of the agent."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Send:
 
 @dataclass
 class Actions:
-    """What one step of the agent asks its shell to do: send these, tell those."""
+    """The actions of one step of the agent, for its shell: datagrams to send, events to tell."""
 
     sends: list[Send] = field(default_factory=list)
     events: list[AgentEvent] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""Whom a person means: what was typed, or where a redirection points, as the URI that is called."""
+"""The URI to call: from a text that a person typed, or from the Contact of a redirection."""
 
 from __future__ import annotations
 
@@ -92,7 +92,8 @@ def _plain_number(user: str) -> str:
 
 
 def _beyond_ascii_escaped(user: str) -> str:
-    """What is a URI already keeps its own characters, such as the colon before a password."""
+    """Escapes letters beyond ASCII. A URI keeps its own characters, such as the colon before a
+    password."""
     return "".join(each if each.isascii() else escaped(each) for each in normalize("NFC", user))
 
 

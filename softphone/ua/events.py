@@ -1,4 +1,4 @@
-"""What the user agent tells whoever drives it: frozen events, each with its time.
+"""The events of the user agent: frozen, each with its time.
 
 `at`, `since`, `answered_at` and `ended_at` are monotonic seconds. Every state comes with a sentence
 for the person.

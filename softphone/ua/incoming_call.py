@@ -150,7 +150,7 @@ class IncomingCall(Call):
         self.change(ACCEPT, now, f"Talking with {self.name}", 200)
 
     def _session(self, is_agreed: bool) -> bytes:
-        """What our 2xx says of the session: nothing, if offer and answer have passed with the 180
+        """The session description of our 2xx: nothing, if offer and answer have passed with the 180
         and its PRACK."""
         talk, request = self.negotiation, self.invite.request
         assert talk is not None

@@ -1,5 +1,5 @@
-"""Signs of life between two REGISTERs: they keep a NAT's binding open, and show soon that no server
-lives.
+"""OPTIONS keep-alives between two REGISTERs: they keep a NAT's binding open, and show soon that no
+server lives.
 
 OPTIONS to the registrar, which any answer but 503 satisfies. It may be passed on no further than to
 whom it is sent (RFC 3261 16.3 step 3): a forwarder answers it itself, 503 where no server lives,

@@ -243,7 +243,7 @@ class OutgoingCall(Call):
         return self._early.get(tag)
 
     def _learn_name(self, response: Response) -> None:
-        """Whom we called by an address has a name."""
+        """Learns the name of a person who was called by an address."""
         self.name = name_of_callee(response) or self.name
 
     def _preview(self, early: EarlyDialog | None, response: Response, is_final: bool) -> bool:

@@ -50,7 +50,7 @@ class Redirection:
         self._waiting.sort(key=lambda each: -each[0])  # stable: among equals their order stands
 
     def next(self) -> Uri | None:
-        """Whom to call now; None if nobody is left."""
+        """The URI to call now; None if none is left."""
         if not self._waiting or self._tried >= MOST_TRIED:
             return None
         self._tried += 1

@@ -1,4 +1,4 @@
-"""Being reachable: REGISTER, refreshed well before it expires, and tried again for ever when no
+"""The registration: REGISTER, refreshed well before it expires, and tried again for ever when no
 server answers.
 
 What trying again may soon change is listed in TRANSIENT; every other failure is REFUSED, with a

@@ -1,5 +1,5 @@
-"""Timers as rows: a name, a deadline, what to do then. Whoever owns the clock asks `deadline` and
-calls `fire`."""
+"""Named timers without a clock: each has a deadline and an action. The owner of the clock asks
+`deadline` and calls `fire`."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""The phone's end of the wire: transactions, addresses and counters beneath calls and the
-registration.
+"""The transaction layer of a phone (RFC 3261 17): transactions, addresses and counters beneath
+calls and the registration.
 
 It takes datagrams and the time, matches them with the transactions under way (RFC 3261 17.1.3,
 17.2.3), and collects in `outcome` what is to be sent and told. Requests that begin something go to

@@ -93,7 +93,7 @@ class UserAgent:
 
     @property
     def dropped(self) -> dict[str, int]:
-        """What came and was no use, by reason."""
+        """The number of messages that were dropped, by reason."""
         return dict(self._layer.dropped)
 
     @property

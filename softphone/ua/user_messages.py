@@ -1,4 +1,4 @@
-"""What a person is told: one sentence for every answer a call or a registration can get, never a
+"""The sentences for a person: one for every answer that a call or a registration can get, never a
 bare code."""
 
 from __future__ import annotations
@@ -140,14 +140,13 @@ def begin(sentence: str) -> str:
 
 
 def legible(text: str) -> str:
-    """What came from the network, short enough to show and without the bytes that were not
-    UTF-8."""
+    """A text from the network, short enough to show and without the bytes that were not UTF-8."""
     return text[:LONGEST].encode("utf-8", "replace").decode()
 
 
 def name_of_callee(response: Response) -> str:
-    """What the answer calls the one who was called (RFC 3325 9.1; RFC 3261 20.10, 20.39); "" if it
-    does not."""
+    """The name that the answer gives to the called person (RFC 3325 9.1; RFC 3261 20.10, 20.39); ""
+    if it does not."""
     for header in ("P-Asserted-Identity", "To", "Reply-To", "Contact"):
         try:
             display = next(

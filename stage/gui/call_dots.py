@@ -27,7 +27,7 @@ WORDS = {"talking": "talk", "ringing": "ring", "calling": "are placed", "ended":
 
 
 class CallDots(QWidget):
-    """What the calls are like now, and what was measured of them."""
+    """A dot for each call in its present state, and the measurements beneath."""
 
     def __init__(self) -> None:
         super().__init__()

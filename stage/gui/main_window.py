@@ -314,7 +314,7 @@ class Window(QWidget):
         self.figure.update()
 
     def _room(self) -> QSize:
-        """What the screen has for a window without its frame."""
+        """The room on the screen for a window without its frame."""
         if QApplication.platformName() in SCREENLESS:
             return QSize(SIZE)
         screen = self.screen() or QApplication.primaryScreen()

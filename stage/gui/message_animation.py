@@ -76,7 +76,7 @@ class AnimationQueue:
         self._lanes.clear()
 
     def positions(self, now: float) -> list[Position]:
-        """What is on the screen at `now`; what has arrived is forgotten."""
+        """The messages on the screen at `now`; those that have arrived are forgotten."""
         shown = []
         for call, lane in list(self._lanes.items()):
             while lane.moving and now >= lane.started + lane.lasts:

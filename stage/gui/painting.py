@@ -145,7 +145,7 @@ def forwarder(
 def address(
     painter: QPainter, box: QRectF, words: str, tone: Tone | None, palette: Palette
 ) -> None:
-    """What the phones know, whoever has it: not a program, hence a pill and no box."""
+    """Draws the one address that phones know: not a program, hence a pill and no box."""
     painter.setPen(QPen(tone.colour if tone else palette.muted, 2))
     painter.setBrush(tone.wash if tone else palette.surface)
     painter.drawRoundedRect(box.adjusted(1, 1, -1, -1), box.height() / 2, box.height() / 2)

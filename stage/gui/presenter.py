@@ -1,5 +1,5 @@
-"""What the window says about what is known: the headline, and how servers and phones look. Pure
-functions, but for `show`, which has the window say it."""
+"""The statements of the window, made from the state: the headline, and how servers and phones look.
+Pure functions, but for `show`, which has the window say it."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def phone_look(state: DemoState, phone: str) -> PhoneAppearance:
 
 
 def phone_note(state: DemoState, phone: str) -> str:
-    """What the phone itself cannot know, shown beneath its registration."""
+    """A note beneath a phone's registration, of something that the phone itself cannot know."""
     if not state.registered.get(phone):
         return ""
     if not state.up:
@@ -115,8 +115,8 @@ IDLE_MS = 300.0
 def headline(
     state: DemoState, servers: dict[str, ProgramState], forwarders: dict[str, ProgramState]
 ) -> Headline:
-    """What is so now: the first that applies of: a program that does not start, nobody serves, a
-    call in its states, the phones waiting."""
+    """The present situation in a headline: the first that applies of: a program that does not
+    start, nobody serves, a call in its states, the phones waiting."""
     programs = [*servers.values(), *forwarders.values()]
     if any(program.starting and not program.crashed for program in servers.values()):
         return STARTING
@@ -184,8 +184,7 @@ def _ringing(state: DemoState) -> Headline:
 
 
 def _talking_through_pair(state: DemoState, forwarders: dict[str, ProgramState]) -> Headline | None:
-    """What there is to say about the two forwarders, if that is the latest news or the next thing
-    to do."""
+    """The statement on the two forwarders, if that is the latest news or the next thing to do."""
     killed, after = state.forwarder_killed, state.forwarder_takeover_ms
     if killed and after is not None and not (state.killed and state.killed.at > killed.at):
         words = (
@@ -288,7 +287,7 @@ def _at_rest(state: DemoState, programs: list[ProgramState]) -> Headline:
 
 
 def large_numbers(state: DemoState) -> tuple[str, str]:
-    """What a room reads in the presenter's mode: the takeover, and what was heard or billed."""
+    """The large numbers of the presenter's mode: the takeover, and what was heard or billed."""
     latest = state.failovers[-1] if state.failovers else None
     outage = state.outage_ms(latest)
     first = "" if outage is None else f"{milliseconds(outage)} to the first answer"

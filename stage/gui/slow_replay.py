@@ -53,7 +53,7 @@ def moments_of(state: DemoState, rows: Iterable[LadderRow]) -> list[Moment]:
 
 
 def _message(at: float, row: LadderRow, failover: ServerFailover) -> list[Moment]:
-    """What one message says; one sent again makes its new server read the store."""
+    """The sentence on one message; one that is sent again makes its new server read the store."""
     way = tuple(dict.fromkeys((row.source, row.through, row.target)))
     travel = MessageAnimation(way, row.label, row.kind)
     if row.kind == "replay":

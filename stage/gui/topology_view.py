@@ -33,8 +33,8 @@ FLOWING = 33  # ms between frames while only the audio flows
 LARGEST, LARGEST_PRESENTED = 1.3, 4.0
 DASH = (5.0, 4.0)  # of the audio's line, in widths of the pen
 
-# What a server, or one of two forwarders, looks like: (icon, tone of icon and edge, width of the
-# edge).
+# The appearance of a server, or of one of two forwarders: (icon, tone of icon and edge, width of
+# the edge).
 LOOKS = {
     "hot": ("dot", "hot", 3.0),
     "ready": ("ring", "alive", 1.5),
@@ -45,7 +45,7 @@ LOOKS = {
 }
 ICONS = {"kill": "decline", "restart": "play"}
 DASHED = ("standby", "dead")
-# What a message looks like: the tone of its lozenge.
+# The appearance of a message: the tone of its lozenge.
 TONES = {"request": "hot", "answer": "alive", "refusal": "stop", "replay": "warning"}
 
 

@@ -28,7 +28,7 @@ def factor() -> float:
 
 
 def by_size(size: QSize) -> float:
-    """What the window's size alone asks for: never smaller than the system's text."""
+    """The zoom for the window's size: never smaller than the system's text."""
     room = min(size.width() / NATURAL.width(), size.height() / NATURAL.height())
     return max(1.0, min(LARGEST_BY_SIZE, room))
 
@@ -69,7 +69,7 @@ def apply(root: QWidget) -> None:
 
 
 def chosen() -> float:
-    """What a person chose last time."""
+    """The zoom that a person chose last time."""
     try:
         return float(str(QSettings().value("zoom", 1.0)))
     except ValueError:

@@ -1,1 +1,1 @@
-"""What is observed of phones, forwarders, servers and processes, and how it is read."""
+"""Observations of phones, forwarders, servers and processes, and their readers."""

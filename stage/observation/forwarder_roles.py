@@ -22,7 +22,7 @@ ALONE = "forwarder"
 
 @dataclass
 class View:
-    """What one forwarder has told: its role if it is one of two, the hot server, and each server's
+    """The reports of one forwarder: its role if it is one of two, the hot server, and each server's
     state."""
 
     role: str = ""

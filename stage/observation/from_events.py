@@ -1,4 +1,4 @@
-"""What phones and the forwarders' event streams tell, made into what the stage has seen."""
+"""Turns the events of phones and of the forwarders' event streams into observations."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def person(uri: str) -> str:
 
 
 def label_of(method: str, status: int | None) -> str:
-    """What a message is called on its way: INVITE, 180 Ringing, 200 OK."""
+    """The label of a message on its way: INVITE, 180 Ringing, 200 OK."""
     if status is None:
         return method
     return f"{status} {SHORT_REASONS.get(status) or REASONS.get(status, '')}".rstrip()

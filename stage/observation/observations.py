@@ -1,5 +1,5 @@
-"""What the stage can observe: frozen facts with a time, told by a phone, the forwarder, a server's
-page or a process.
+"""The observations of the stage: frozen facts with a time, told by a phone, the forwarder, a
+server's page or a process.
 
 `phone`, `server`, `forwarder` and `program` are names ("Alice", "server1"); all times are monotonic
 seconds of this computer.

@@ -113,7 +113,7 @@ class Program:
 
     @property
     def ready_line(self) -> str:
-        """What it said when it was ready, or ""."""
+        """The line that it printed when it was ready, or ""."""
         return self._ready_line
 
     @property

@@ -1,1 +1,1 @@
-"""What is played and what has to be observed for it."""
+"""The use case and the scenes, and the observations that each needs."""

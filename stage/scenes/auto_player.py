@@ -94,7 +94,7 @@ class AutoPlayer(QObject):
             self._later(PICTURE + 50, self._end)
 
     def _acts(self) -> dict[Number, list[tuple[float, Callable[[], None]]]]:
-        """What is done once a step is observed, and how many seconds after it."""
+        """The actions once a step is observed, and the seconds until each."""
         acts: dict[Number, list[tuple[float, Callable[[], None]]]] = {
             2: [(0.8, self._call)],
             3: [(RING, self._answer)],

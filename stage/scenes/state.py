@@ -1,4 +1,5 @@
-"""What the observations add up to: who takes part, the present call, and the failovers in it. Pure.
+"""The state of the demo, from its observations: who takes part, the present call, and the failovers
+in it. Pure.
 
 The upper half of `DemoState` outlives a call, the lower half belongs to the present one. Programs
 tell of one moment in any order: the forwarder of a failover before or after the process is known to
@@ -44,7 +45,7 @@ class Roles:
 
 @dataclass
 class ProgramState:
-    """What is known of one program. `forwarder_state`: the health that the forwarder reports for a
+    """The state of one program. `forwarder_state`: the health that the forwarder reports for a
     server (UP, EJECTED ...); for one of two forwarders its role, active or standby."""
 
     name: str
@@ -132,7 +133,7 @@ class DemoState:
 
     @property
     def caller(self) -> str:
-        """Who called; before a call, who will by the document."""
+        """The caller; before a call, the one who will call by the document."""
         if self.placed_by or not self.calls:
             return self.placed_by or self.cast.caller
         return next(call.peer for call in self.calls.values()) or "A guest"
