@@ -9,19 +9,12 @@ from pathlib import Path
 
 import pytest
 from parties_kit import Scene
+from phones_kit import MODULES
 
 from plumbing.address import parse_address
 from softphone.phone import Account, Phone
 from softphone.ua.events import CallChanged, CallState, ProbeAnswered
 
-MODULES = next(
-    (
-        path
-        for path in map(Path, ("/usr/lib/baresip/modules", "/usr/local/lib/baresip/modules"))
-        if path.is_dir()
-    ),
-    None,
-)
 pytestmark = pytest.mark.skipif(
     not (shutil.which("baresip") and MODULES), reason="baresip is not installed"
 )
