@@ -184,11 +184,8 @@ class DemoController(QObject):
         for name, program in self._programs.items():
             if name not in self.cluster.running:
                 continue
-            program.alive, program.starting, program.pid = (
-                True,
-                False,
-                self.cluster.programs[name].pid,
-            )
+            program.alive, program.starting = True, False
+            program.pid = self.cluster.programs[name].pid
         self.forwarders.start()
         self._pages.start()
         self._ticks.start(TICK)
@@ -257,9 +254,9 @@ class DemoController(QObject):
     def _program_ended(self, name: str, status: int) -> None:
         """On the program's own thread, the moment its process is gone.
 
-        Alice's phone asks at once whether her call still answers, which is what `takeover_ms`
-        times. Asked any earlier, the question could be swallowed by the dying process's socket and
-        would time the next heartbeat instead.
+        Alice's phone asks at once whether her call still answers: the answer is the first one
+        through the other server, which ends `takeover_ms`. Asked any earlier, the question could be
+        swallowed by the dying process's socket.
         """
         if name in SERVERS and status < 0:
             self.phones[PHONES[0]].probe()
