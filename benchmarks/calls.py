@@ -190,10 +190,8 @@ class Scene:
         )
 
     def phone(self, name: str, *more: str) -> Program:
-        port, control = (
-            self.at[name].rpartition(":")[2],
-            self.at[f"{name} control"].rpartition(":")[2],
-        )
+        port = self.at[name].rpartition(":")[2]
+        control = self.at[f"{name} control"].rpartition(":")[2]
         return self.start(
             name,
             [

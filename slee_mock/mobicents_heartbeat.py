@@ -32,13 +32,8 @@ class Heartbeats:
     def __init__(
         self, name: str, server: Address, forwarder: Address, own: Address, token: str
     ) -> None:
-        self._name, self._server, self._forwarder, self._own, self._token = (
-            name,
-            server,
-            forwarder,
-            own,
-            token,
-        )
+        self._name, self._server, self._forwarder = name, server, forwarder
+        self._own, self._token = own, token
         self._number = 0
 
     def next(self, leaving: bool = False) -> bytes:

@@ -170,12 +170,8 @@ class Prepaid:
     def __init__(
         self, answers: LocalResponses, paid_in: Mapping[str, int], tariff: str, currency: str
     ) -> None:
-        self._answers, self._paid_in, self._tariff, self._currency = (
-            answers,
-            paid_in,
-            tariff,
-            currency,
-        )
+        self._answers, self._paid_in, self._tariff = answers, paid_in, tariff
+        self._currency = currency
         self.keeps = (RetentionRule(Account, MOST_CLOSED_ACCOUNTS, self._is_gone),)
 
     def handle(self, event: Event, entity: Entity) -> Outcome:

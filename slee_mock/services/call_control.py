@@ -117,13 +117,8 @@ class CallControl:
         realm: str,
         timers: SessionTimers,
     ) -> None:
-        self._answers, self._key, self._via, self._users, self._realm = (
-            answers,
-            key,
-            via,
-            users,
-            realm,
-        )
+        self._answers, self._key, self._via = answers, key, via
+        self._users, self._realm = users, realm
         self._timers, self._progress = timers, Progress(timers)
         self._searches = Searches(self._try, via)
 

@@ -141,10 +141,8 @@ class ReceiverStats:
 
     def fraction_lost(self) -> int:
         """Loss since the last time this was asked, in 256ths (RFC 3550 A.3)."""
-        expected, received = (
-            self.expected - self._expected_before,
-            self.received - self._received_before,
-        )
+        expected = self.expected - self._expected_before
+        received = self.received - self._received_before
         self._expected_before, self._received_before = self.expected, self.received
         lost = expected - received
         return min(lost * 256 // expected, 255) if expected > 0 and lost > 0 else 0

@@ -74,9 +74,8 @@ class Stream:
         self._new_number = new_number
         self._cname = cname
         self._wall_offset = wall - now
-        self._sender = Sender(
-            new_number(), new_number() >> 17, new_number()
-        )  # RFC 3550 5.1: random, and far from a wrap
+        # RFC 3550 5.1: random, and far from a wrap
+        self._sender = Sender(new_number(), new_number() >> 17, new_number())
         self._source = SourceFilter(plan.remote, plan.peers)
         self._reception: ReceiverStats | None = None
         self._reception_reported = 0
@@ -100,10 +99,8 @@ class Stream:
         """Offer and answer have met (again). `held`: we put the other side on hold, so the
         microphone stays here."""
         kept_talking = self._both and plan.remote == self.plan.remote
-        before, reports = (
-            self._rtcp_remote(),
-            plan.remote_rtcp or (plan.remote[0], plan.remote[1] + 1),
-        )
+        before = self._rtcp_remote()
+        reports = plan.remote_rtcp or (plan.remote[0], plan.remote[1] + 1)
         self.plan = plan
         self._codec = CODECS[plan.codec]
         # Numbers bind the sender of a description to nothing (RFC 3264 5.1): whatever we ever

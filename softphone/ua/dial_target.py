@@ -12,9 +12,8 @@ from sip.uri import Uri
 from softphone.ua.account import Account, ascii_host, bracketed, escaped
 
 _AS_TYPED = re.compile(r"""[^\s:@"<>\\\[\]{}|^`\x00-\x1f\x7f]*""")
-_SEPARATORS = re.compile(
-    r"[\s().\u00a0/\u2010-\u2015-]+"
-)  # for the eye; RFC 3966 5.1.1 and what people write
+# for the eye; RFC 3966 5.1.1 and what people write
+_SEPARATORS = re.compile(r"[\s().\u00a0/\u2010-\u2015-]+")
 _NUMBER = re.compile(r"\+?[0-9*#]+")
 _ADDRESS = re.compile(r"\d{1,3}(\.\d{1,3}){3}", re.ASCII)
 _ENCRYPTED = ("tls", "wss", "tls-sctp", "dtls")

@@ -88,9 +88,8 @@ class IncomingCall(Call):
         body = b""
         if has_offer:
             if self.state is not INCOMING or talk is None:
-                self.not_now(
-                    incoming, now
-                )  # an offer, and theirs in the INVITE is not answered yet
+                # an offer, and theirs in the INVITE is not answered yet
+                self.not_now(incoming, now)
                 return
             try:
                 if talk.awaits_answer:

@@ -19,10 +19,11 @@ from softphone.ua.timers import Action, NamedTimers
 from softphone.ua.transaction_layer import ServerRequest, TransactionLayer
 
 OPTION = "100rel"
+# a line of its own: some peers compare the whole value with "timer"
 RELIABLE = (
     "Supported",
     OPTION,
-)  # a line of its own: some peers compare the whole value with "timer"
+)
 LARGEST = 2**31 - 1  # of an RSeq (RFC 3262 7.1)
 
 
@@ -74,15 +75,10 @@ class ReliableProvisionals:
         invite: ServerRequest,
         on_unheard: Action,
     ) -> None:
-        self._layer, self._timers, self._invite, self._on_unheard = (
-            layer,
-            timers,
-            invite,
-            on_unheard,
-        )
-        self._rseq = layer.random.getrandbits(
-            30
-        )  # RFC 3262 3: the first is chosen at random, below 2**31
+        self._layer, self._timers, self._invite = layer, timers, invite
+        self._on_unheard = on_unheard
+        # RFC 3262 3: the first is chosen at random, below 2**31
+        self._rseq = layer.random.getrandbits(30)
         self._unheard: Response | None = None
         self.told_session = False  # with a description of ours in it
 
@@ -125,9 +121,8 @@ class ReliableProvisionals:
         def repeat(later: float) -> None:
             if self._unheard is not None:
                 self._layer.repeat(self._unheard, self._invite.destination, later)
-                self._repeat_after(
-                    2 * interval, later
-                )  # RFC 3262 3: without the cap that a 2xx has
+                # RFC 3262 3: without the cap that a 2xx has
+                self._repeat_after(2 * interval, later)
 
         self._timers.set("repeat 1xx", now + interval, repeat)
 

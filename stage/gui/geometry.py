@@ -150,10 +150,8 @@ def around(centre: QPointF, size: QSizeF) -> QRectF:
 def arc(left: QRectF, right: QRectF, height: float) -> QPainterPath:
     """From the top of the left phone over the forwarder to the top of the right one, flat at
     `height`."""
-    start, end = (
-        QPointF(left.center().x(), left.top() - 6),
-        QPointF(right.center().x(), right.top() - 6),
-    )
+    start = QPointF(left.center().x(), left.top() - 6)
+    end = QPointF(right.center().x(), right.top() - 6)
     bend = min(6.0 * GRID, max(GRID, start.y() - height))
     path = QPainterPath(start)
     path.quadTo(QPointF(start.x(), height), QPointF(start.x() + bend, height))

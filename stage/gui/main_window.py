@@ -44,9 +44,8 @@ from stage.scenes.use_case import STEPS, Step
 SIZE = QSize(1280, 800)
 LEAST = QSize(960, 620)
 FRAME = QSize(16, 48)  # px, what a window manager adds, before it is known
-WIDE = QSize(
-    1200, 780
-)  # from this size on, in text of natural size, steps and pages are neighbours
+# from this size on, in text of natural size, steps and pages are neighbours
+WIDE = QSize(1200, 780)
 PANEL = (256, 336)  # px, a phone's width in the smallest and in a large window, at natural size
 STEPS_PAGE, BILL_PAGE = "Steps", "Bill"
 FAILOVER_PAGE, MESSAGES_PAGE, CALLS_PAGE = "Failover", "Messages", "Calls"

@@ -98,13 +98,8 @@ class TopologyView(QWidget):
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Expanding)
         self.setFocusPolicy(Qt.FocusPolicy.ClickFocus)
         self.setToolTip(LEGEND)
-        self._phones, self._servers, self._pair, self._port, self._clock = (
-            phones,
-            servers,
-            pair,
-            port,
-            clock,
-        )
+        self._phones, self._servers, self._pair = phones, servers, pair
+        self._port, self._clock = port, clock
         self._guests: tuple[str, ...] = ()
         self._plugged = (*pair, *servers)  # programs with a plug to pull
         self.phones = dict.fromkeys(phones, PhoneAppearance("dead", "call", False))

@@ -129,11 +129,12 @@ def test_servers_that_start_together_agree():
         (ClockOffset("b", 700.0), (795.0,), 700.0),
         (ClockOffset("b", 700.0), (100.0,), 900.0),  # long dead
         (ClockOffset("b", 700.0), (), 900.0),
+        # this computer was started anew and cannot tell
         (
             ClockOffset("b", 700.0),
             (5000.0,),
             900.0,
-        ),  # this computer was started anew and cannot tell
+        ),
     ],
 )
 def test_what_a_server_that_starts_goes_by(known, signs, offset):

@@ -32,9 +32,8 @@ def running(tmp_path, free_port):
 @pytest.fixture
 def frozen(running, monkeypatch):
     """(forwarder, server, go on): a server whose thread stands still for longer than it may."""
-    monkeypatch.setattr(
-        "slee_mock.server.STALE_SECONDS", 1.2
-    )  # more than two turns of an idle loop
+    # more than two turns of an idle loop
+    monkeypatch.setattr("slee_mock.server.STALE_SECONDS", 1.2)
     forwarder, server = running
     stands, thaw = threading.Event(), threading.Event()
     server._loop.post(lambda: stands.set() or thaw.wait(10.0))

@@ -319,9 +319,8 @@ def test_a_callee_behind_our_own_server_gets_no_proof_for_a_realm_of_his_own(sta
             ]
         if request.method == "ACK":
             return []
-        return [
-            challenge(request, status, digest("attacker.test", "evil"))
-        ]  # passed on by the server
+        # passed on by the server
+        return [challenge(request, status, digest("attacker.test", "evil"))]
 
     network, alice, proxy = alice_and_proxy(react)
     alice.does("register")
