@@ -19,11 +19,8 @@ from softphone.ua.timers import Action, NamedTimers
 from softphone.ua.transaction_layer import ServerRequest, TransactionLayer
 
 OPTION = "100rel"
-# a line of its own: some peers compare the whole value with "timer"
-RELIABLE = (
-    "Supported",
-    OPTION,
-)
+# A line of its own: some peers compare the whole value with "timer"
+RELIABLE = ("Supported", OPTION)
 LARGEST = 2**31 - 1  # of an RSeq (RFC 3262 7.1)
 
 
