@@ -491,10 +491,10 @@ def test_two_servers_of_one_name_say_so_and_the_older_goes_on_when_the_newer_is_
             assert server._queries.status()["store"] == "ok"
         lock = sqlite3.connect(path, isolation_level=None)
         lock.execute("BEGIN IMMEDIATE")
-        eventually(lambda: "locked" in older._reader.status()["store"])
+        eventually(lambda: "locked" in older._queries.status()["store"])
         lock.execute("ROLLBACK")
         lock.close()
-        eventually(lambda: older._reader.status()["store"] == "ok", 3.0)
+        eventually(lambda: older._queries.status()["store"] == "ok", 3.0)
         assert older._node.options.healthy, "though the newer one has the name still"
         store = SqliteStore(path)
         store.save(
@@ -510,9 +510,9 @@ def test_two_servers_of_one_name_say_so_and_the_older_goes_on_when_the_newer_is_
         )
         newer.stop()
         eventually(lambda: not store.due(1e12, 9), 3.0)
-        eventually(lambda: older._reader.status()["warning"] == "", 3.0)
+        eventually(lambda: older._queries.status()["warning"] == "", 3.0)
         member = Transaction(store).read(Member, "twin")
-        assert member.address == older._reader.status()["address"] and not member.stopped
+        assert member.address == older._queries.status()["address"] and not member.stopped
         store.close()
     finally:
         older.stop()
