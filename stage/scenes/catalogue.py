@@ -6,22 +6,8 @@ says what it needs to be started with; a scene that needs nothing else can be pl
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 from stage.scenes.call_generator import CALLS, CallGenerator
-from stage.scenes.director import Director, Play
-
-
-@dataclass(frozen=True)
-class Scene:
-    """`pair`: two forwarders; `servers`: how many."""
-
-    name: str
-    title: str
-    play: Callable[[Director], Play]
-    pair: bool = False
-    servers: int = 2
+from stage.scenes.director import Director, Play, Scene
 
 
 def while_talking(d: Director) -> Play:
