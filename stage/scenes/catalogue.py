@@ -140,7 +140,7 @@ def registrar(d: Director) -> Play:
     yield from d.ready()
     before = d.state.registrar["Bob"]
     d.kill(before)
-    yield d.seen("The other server is hot.", lambda: d.state.hot not in (None, before))
+    yield d.seen("The other server is in use.", lambda: d.state.hot not in (None, before))
     yield from d.talk()
     d.expect(d.state.answered_through != before, "the call came about through the other server")
     d.controller.phones["Bob"].register()

@@ -171,7 +171,7 @@ class Director(QObject):
         yield seconds
 
     def kill(self, name: str) -> None:
-        self._tell(f"{name} is killed (SIGKILL).")
+        self._tell(f"{name} is killed.")
         self.controller.kill(name)
 
     def kill_at(self, server: str, method: str, status: int | None) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from stage.controller import PHONES, DemoController
 from stage.scenes.director import PATIENCE_SECONDS, Director, Play, Scene, Wait
-from stage.scenes.use_case import PAIR, Row, milliseconds
+from stage.scenes.use_case import PAIR, Row
 
 BEFORE_KILL = 0.55  # of the talk
 BEFORE_KILLS = 0.3  # of the talk, if a forwarder is to crash too
@@ -65,11 +65,10 @@ def _observed(d: Director, index: int) -> bool:
 
 def _measured(d: Director, row: Row) -> str:
     state = d.state
-    after = "from the kill to the first answer through"
-    if row.number == 6 and state.takeover_ms is not None:
-        return f"({milliseconds(state.takeover_ms)} {after} {state.second})"
-    if row.number == PAIR.number and state.forwarder_takeover_ms is not None:
-        return f"({milliseconds(state.forwarder_takeover_ms)} {after} {state.successor})"
+    if row.number == 6:
+        return f"({row.words} from the kill to {state.counted_to} through {state.second})"
+    if row.number == PAIR.number:
+        return f"({row.words} from the kill to the first answer through {state.successor})"
     if row.number == 9 and state.bill is not None:
         return f"({state.bill.total} {state.bill.currency} for {state.bill.seconds} s)"
     return f"({row.words})" if row.words else ""
