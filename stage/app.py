@@ -126,17 +126,14 @@ def _controller(options: Options, scene: Scene | None = None) -> DemoController:
     )
 
 
-def _announce(controller: DemoController, scene: Scene, line: str) -> None:
+def _announce(controller: DemoController, scene: Scene, line: str, over: bool = False) -> None:
     controller.window.setWindowTitle(f"Call Failover - {scene.title}: {line}")
-    controller.announce(scene.title, line)
+    controller.announce(scene.title, line, over)
 
 
 def _ended(controller: DemoController, scene: Scene, trouble: str) -> None:
-    if not scene.title:
-        return
-    words = trouble or "everything was as expected."
-    controller.window.setWindowTitle(f"Call Failover - {scene.title}: {words}")
-    controller.announce(scene.title, "" if not trouble else words)
+    if scene.title:
+        _announce(controller, scene, trouble or scene.moral, over=True)
 
 
 def _say(controller: DemoController, scene: Scene, line: str) -> None:

@@ -248,10 +248,8 @@ def _at_rest(state: DemoState, programs: list[ProgramState]) -> Headline:
         words = (
             f"{bill.server.capitalize()} bills {bill.total} {bill.currency} for {bill.seconds} s"
         )
-        carried = " and ".join(bill.carried) or bill.server
-        return Headline(
-            "check", "alive", words, f"One call, one bill, carried by {carried}. {again}"
-        )
+        hint = f"One call, one bill, carried by {bill.carriers}. {again}"
+        return Headline("check", "alive", words, hint)
     if state.calls and _call_states(state) <= {"ended", "ending"}:
         if all(call.answered_at is None for call in state.calls.values()):
             hint = f"The phone says why. {again}"
@@ -296,7 +294,7 @@ def show(
     rows: Sequence[Row],
     announced: tuple[str, str] | None,
 ) -> None:
-    """`announced`: a scene's words, in the headline while neither phone has a call."""
+    """`announced`: a scene's title and words, which stand where advice would stand."""
     for name, server in servers.items():
         window.figure.show_server(name, server_look(server, state.hot))
     for name, forwarder in forwarders.items():
@@ -306,9 +304,12 @@ def show(
         panel.set_note(phone_note(state, panel.label))
     window.figure.show_talking(state.talking and len(state.calls) == 2, state.held)
     window.steps.show_rows(rows)
+    window.bill.show_bill(state.shown_bill)
     window.failover.show_state(state, window.ladder.rows)
     said = headline(state, servers, forwarders)
     if announced and not state.calls:
         said = Headline("call", "hot", *announced)
+    elif announced:
+        said = said._replace(hint=": ".join(announced))
     window.tell(*said)
     window.tell_numbers(*large_numbers(state))

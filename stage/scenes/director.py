@@ -53,11 +53,13 @@ Play = Generator[Wait | float, None, None]
 
 @dataclass(frozen=True)
 class Scene:
-    """`pair`: two forwarders; `servers`: how many."""
+    """`moral`: what it has shown, and why that matters; `pair`: two forwarders; `servers`: how
+    many."""
 
     name: str
     title: str
     play: Callable[[Director], Play]
+    moral: str = ""
     pair: bool = False
     servers: int = 2
 
@@ -199,7 +201,7 @@ class Director(QObject):
         assert bill is not None
         self.note("bill", f"{bill.total} {bill.currency}")
         self.note("billed_seconds", bill.seconds)
-        self.note("carried_by", " and ".join(bill.carried))
+        self.note("carried_by", bill.carriers)
         if talked is not None:
             self.note("talked_seconds", talked)
             self.expect(abs(bill.seconds - talked) <= 1.5, "as many seconds billed as talked")

@@ -95,6 +95,7 @@ class DemoState:
     audio_at_kill: dict[str, Audio] = field(default_factory=dict)
     audio_after_kill: dict[str, Audio] = field(default_factory=dict)  # not later than 2 s
     bill: Bill | None = None
+    guests_bill: Bill | None = None  # of a call in which neither of our phones takes part
 
     def next_call(self) -> DemoState:
         """The state that holds at the start of another call."""
@@ -277,6 +278,14 @@ class DemoState:
         heard = self.audio_after_kill or self.audio
         return sum(audio.lost for audio in heard.values()) if heard else None
 
+    @property
+    def shown_bill(self) -> Bill | None:
+        """That of the call of ours that is under way, else of the call answered last."""
+        if self.calls and not self.over:
+            return self.bill
+        bills = [bill for bill in (self.bill, self.guests_bill) if bill]
+        return max(bills, key=lambda bill: bill.answered, default=None)
+
     # -- what is observed --------------------------------------------------------------------------
 
     def apply(self, seen: object) -> None:
@@ -323,6 +332,8 @@ class DemoState:
             case Bill():
                 if self.call_id and seen.call_id == self.call_id:
                     self.bill = seen
+                else:
+                    self.guests_bill = seen
 
     def _message(self, seen: MessageForwarded) -> None:
         """One of the present call."""

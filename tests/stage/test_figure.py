@@ -18,7 +18,6 @@ from softphone.gui.phone_panel import PhonePanel
 from softphone.gui.theme import DARK, LIGHT, theme
 from softphone.gui.widgets import FlatButton
 from stage.gui import wording
-from stage.gui.bill_view import BillSummary, bill_from_json
 from stage.gui.geometry import LEAST, LEAST_PAIR, lay_out, lay_out_pair
 from stage.gui.main_window import BILL_PAGE, MESSAGES_PAGE, Window
 from stage.gui.main_window import LEAST as LEAST_WINDOW
@@ -26,7 +25,13 @@ from stage.gui.message_animation import LASTS, WAITING, AnimationQueue, MessageA
 from stage.gui.message_ladder import ROWS_KEPT
 from stage.gui.presenter import forwarder_look, headline, phone_look, phone_note, server_look
 from stage.gui.topology_view import LOOKS, TONES, PhoneAppearance, ServerAppearance, TopologyView
-from stage.observation.from_events import SHORT_REASONS, kind_of, label_of, person
+from stage.observation.from_events import (
+    SHORT_REASONS,
+    bill_from_json,
+    kind_of,
+    label_of,
+    person,
+)
 from stage.observation.observations import (
     AddressAnswered,
     CallStateChanged,
@@ -521,6 +526,7 @@ def test_the_phones_of_the_figure_follow_the_call() -> None:
 
 
 CALL = {
+    "call_id": "c",
     "caller": "Alice",
     "callee": "bob",
     "seconds": 12,
@@ -535,26 +541,23 @@ CALL = {
 
 
 def test_the_bill_says_who_how_long_carried_by_whom_and_how_much(window: Window) -> None:
-    window.bill.show_bill(bill_from_json(CALL, "server2", "http://127.0.0.1:8072/", "server1"))
+    window.bill.show_bill(bill_from_json(CALL, "server2", "http://127.0.0.1:8072/"))
     assert text_of(window.bill, "bill_total") == "Total 0.20 EUR"
     assert text_of(window.bill, "bill_parts") == "server1 7 s + server2 5 s"
     assert 'href="http://127.0.0.1:8072/"' in text_of(window.bill, "bill_source")
-    assert window.bill.look is not None
-    assert window.bill.look.sum == "0.10 set-up + 2 × 0.05 per started 10 s"
-    assert (window.bill.look.caller, window.bill.look.callee) == ("Alice", "Bob")
+    assert window.bill.bill is not None
+    assert window.bill.bill.terms == "0.10 set-up + 2 × 0.05 per started 10 s"
+    assert (window.bill.bill.caller, window.bill.bill.callee) == ("Alice", "Bob")
 
 
 def test_a_running_call_has_a_sum_so_far_and_a_strange_tariff_is_not_guessed_at(
     window: Window,
 ) -> None:
     window.bill.show_bill(
-        bill_from_json(
-            {**CALL, "final": False, "tariff": "free"}, "server2", "http://x/", "server1"
-        )
+        bill_from_json({**CALL, "final": False, "tariff": "free"}, "server2", "http://x/")
     )
     assert text_of(window.bill, "bill_total") == "0.20 EUR so far"
-    assert window.bill.look is not None and window.bill.look.sum == ""
-    assert isinstance(bill_from_json({}, "server2", "http://x/", ""), BillSummary)
+    assert window.bill.bill is not None and window.bill.bill.terms == ""
 
 
 @pytest.mark.parametrize(
