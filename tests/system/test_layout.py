@@ -48,10 +48,8 @@ CORES = [
     "slee_mock/sip_adaptor.py",
     "slee_mock/start_errors.py",
     *(f"slee_mock/cluster/{name}.py" for name in ("cluster_key", "membership")),
-    *(
-        f"slee_mock/store/{name}.py"
-        for name in ("degraded_mode", "interface", "purge", "records", "redis_url")
-    ),
+    "slee_mock/degraded_mode.py",
+    *(f"slee_mock/store/{name}.py" for name in ("interface", "purge", "records", "redis_url")),
     "slee_mock/management/snapshot.py",
     "softphone/ua",
     *(
