@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from stage import screen_check
+from plumbing import screen_check
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -132,8 +132,7 @@ def _run(options: argparse.Namespace) -> int:
         if not playing:
             print(f"{screenless} So the example plays by itself.", flush=True)
         playing = True
-        os.environ["QT_QPA_PLATFORM"] = os.environ.get("QT_QPA_PLATFORM") or "offscreen"
-        if os.environ["QT_QPA_PLATFORM"].partition(":")[0] not in screen_check.SCREENLESS:
+        if not screen_check.shows_nothing():
             os.environ["QT_QPA_PLATFORM"] = "offscreen"
     # after the platform is chosen: importing Qt's widgets needs nothing else from us
     from stage import app

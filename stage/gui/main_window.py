@@ -23,9 +23,9 @@ from PySide6.QtWidgets import (
 )
 
 from plumbing.address import Address
+from plumbing.screen_check import SCREENLESS
 from softphone.gui import icons
 from softphone.gui.phone_panel import PhonePanel
-from softphone.gui.qapplication import SCREENLESS
 from softphone.gui.theme import GRID, LIGHT, Size, theme
 from softphone.gui.widgets import FlatButton, StateMark, TextLabel
 from stage.gui import painting, wording, zoom
