@@ -30,7 +30,6 @@ from stage.scenes.state import DemoState
 
 LOOK_MS = 10  # between two looks at what is waited for
 PATIENCE_SECONDS = 20.0
-TALK_SECONDS = 12.0  # from the answer to the hang-up, in the nine steps
 # what a phone's primary button does, by the states of its call in which it does
 PRIMARY = {
     "Call": ("", "ended"),
@@ -71,7 +70,8 @@ class SceneFailed(Exception):
 class Director(QObject):
     """`finished(sentence)` is emitted once; an empty sentence: everything was as expected.
     `measured` is what a scene has to tell, in the order in which it was noted. `say` gets each line
-    for the person, `folder` a picture of the window for each."""
+    for the person, `folder` a picture of the window for each. `talk_seconds`: of the nine steps,
+    from the answer to the hang-up."""
 
     finished = Signal(str)
 
@@ -81,7 +81,7 @@ class Director(QObject):
         scene: Scene,
         say: Callable[[str], None],
         folder: Path | None = None,
-        talk_seconds: float = TALK_SECONDS,
+        talk_seconds: float = 0.0,
     ) -> None:
         super().__init__()
         self.controller = controller
