@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,7 @@ from typing import Any
 from PySide6.QtCore import (
     QItemSelectionModel,
     QModelIndex,
-    QPoint,
     QPointF,
-    QRect,
     QRectF,
     QSize,
     QSortFilterProxyModel,
@@ -36,7 +34,6 @@ from PySide6.QtGui import (
     QPen,
     QShortcut,
 )
-from PySide6.QtSvg import QSvgGenerator
 from PySide6.QtWidgets import (
     QComboBox,
     QDialog,
@@ -502,41 +499,28 @@ class Ladder(QWidget):
             if row.text
         )
 
-    def svg_size(self, rows: Sequence[LadderRow]) -> QSize:
-        return QSize(SVG_WIDTH, (len(rows) + 1) * self.painter.height)
-
-    def svg_painter(self, rows: Sequence[LadderRow]) -> Callable[[QPainter], None]:
-        """Draws heading and rows from the top left corner on."""
+    def svg(self) -> str:
+        """What is shown, from the heading on, as an SVG element."""
+        rows, height = self.filter.shown(), self.painter.height
+        size = QSize(SVG_WIDTH, (len(rows) + 1) * height)
+        surface = theme().palette.surface
 
         def draw(painter: QPainter) -> None:
-            height = self.painter.height
-            painter.fillRect(QRect(QPoint(0, 0), self.svg_size(rows)), theme().palette.surface)
+            painter.fillRect(QRectF(QPointF(0, 0), size), surface)
             self.painter.heading(painter, QRectF(0, 0, SVG_WIDTH, height))
             for number, row in enumerate(rows, start=1):
                 when = f"{row.at - (self.model.zero or row.at):+.3f}"
                 box = QRectF(0, number * height, SVG_WIDTH, height)
-                self.painter.row(painter, box, row, when, theme().palette.surface)
+                self.painter.row(painter, box, row, when, surface)
 
-        return draw
-
-    def write_svg(self, path: str | Path) -> None:
-        rows = self.filter.shown()
-        picture = QSvgGenerator()
-        picture.setFileName(str(path))
-        picture.setSize(self.svg_size(rows))
-        picture.setViewBox(QRect(QPoint(0, 0), self.svg_size(rows)))
-        picture.setTitle("Messages")
-        painter = QPainter(picture)
-        self.svg_painter(rows)(painter)
-        painter.end()
+        return painting.svg_of(size, draw)
 
     def save(self, kind: str, path: str) -> None:
-        if kind == "SVG":
-            self.write_svg(path)
-        elif kind == "pcap":
+        if kind == "pcap":
             Path(path).write_bytes(self.pcap())
         else:
-            Path(path).write_text(self.text(), encoding="utf-8")
+            text = self.svg() if kind == "SVG" else self.text()
+            Path(path).write_text(text, encoding="utf-8")
 
     def _ask_and_save(self, kind: str) -> None:
         ending = {"text": "txt", "SVG": "svg", "pcap": "pcap"}[kind]

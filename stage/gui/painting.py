@@ -4,8 +4,9 @@ and state."""
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
-from PySide6.QtCore import QPointF, QRectF, Qt
+from PySide6.QtCore import QBuffer, QIODevice, QPointF, QRect, QRectF, QSize, Qt
 from PySide6.QtGui import (
     QColor,
     QFont,
@@ -16,6 +17,7 @@ from PySide6.QtGui import (
     QPen,
     QPolygonF,
 )
+from PySide6.QtSvg import QSvgGenerator
 
 from softphone.gui import icons
 from softphone.gui.theme import GRID, RADIUS, Size, Tone, theme
@@ -197,3 +199,19 @@ def fixed_font() -> QFont:
     font = QFontDatabase.systemFont(QFontDatabase.SystemFont.FixedFont)
     font.setPointSizeF(zoomed(Size.SMALL).pointSizeF())
     return font
+
+
+def svg_of(size: QSize, draw: Callable[[QPainter], None]) -> str:
+    """The drawing of `draw(painter)` as an SVG element for HTML."""
+    buffer = QBuffer()
+    buffer.open(QIODevice.OpenModeFlag.WriteOnly)
+    generator = QSvgGenerator()
+    generator.setOutputDevice(buffer)
+    generator.setSize(size)
+    generator.setViewBox(QRect(0, 0, size.width(), size.height()))
+    painter = QPainter(generator)
+    painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+    draw(painter)
+    painter.end()
+    text = bytes(buffer.data().data()).decode("utf-8")
+    return text[text.index("<svg") :]

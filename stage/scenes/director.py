@@ -12,6 +12,7 @@ thread.
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from collections.abc import Callable, Generator
@@ -180,7 +181,7 @@ class Director(QObject):
         """Hold `server` still for the milliseconds until that message has reached it, then kill it:
         it dies with the message unread, and nobody else has it."""
         self._kill_at = (server, method, status)
-        self.controller.cluster.freeze(server)
+        self.controller.cluster.programs[server].send(signal.SIGSTOP)
 
     def taken_over(self) -> Wait:
         """The call itself is answered through the other server."""
