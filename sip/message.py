@@ -26,9 +26,9 @@ M = TypeVar("M", bound="Message")
 
 
 class Message:
-    """The common part of requests and responses. Names and lines of the header fields stand in two
-    lists, in their order; the methods below keep them and the parsed values true. A line is text as
-    it travels, a folded one with its continuations, without the last line feed."""
+    """The common part of requests and responses. Name, value and line of each header field stand in
+    three lists, in their order; the methods below keep these and the parsed values true. A line is
+    text as it travels, a folded one with its continuations, without the last line feed."""
 
     def __init__(
         self, start: str, fields: Iterable[tuple[str, str]], body: bytes, made_here: bool
@@ -36,6 +36,7 @@ class Message:
         self._start = start
         self._blank = "\r\n"
         self._names: list[str] = []
+        self._values: list[str] = []
         self._lines: list[str] = []
         self._parsed: dict[str, Any] = {}  # values that were asked for, by name
         self._completed: dict[str, Via] = {}  # those that were put in here, by value
@@ -48,12 +49,12 @@ class Message:
     def fields(self) -> list[Field]:
         """The header fields, to read or to be set as a whole."""
         lines = [(line + "\n").encode("utf-8", "surrogateescape") for line in self._lines]
-        values = map(self._value, range(len(lines)))
-        return [Field(*each) for each in zip(self._names, values, lines, strict=True)]
+        return [Field(*each) for each in zip(self._names, self._values, lines, strict=True)]
 
     @fields.setter
     def fields(self, fields: Iterable[Field]) -> None:
         self._names = [field.name for field in fields]
+        self._values = [field.value for field in fields]
         self._lines = [field.raw[:-1].decode("utf-8", "surrogateescape") for field in fields]
         self._parsed = {}
 
@@ -69,8 +70,8 @@ class Message:
         """Edits to the copy leave this one alone."""
         onward = object.__new__(type(self))
         vars(onward).update(vars(self))
-        onward._names, onward._lines = self._names.copy(), self._lines.copy()
-        onward._parsed = self._parsed.copy()
+        onward._names, onward._values = self._names.copy(), self._values.copy()
+        onward._lines, onward._parsed = self._lines.copy(), self._parsed.copy()
         return onward
 
     # -- fields by name ----------------------------------------------------------------------------
@@ -78,20 +79,24 @@ class Message:
     def get(self, name: str) -> str | None:
         """The value of the first line of that name."""
         at = self._index(name)
-        return None if at is None else self._value(at)
+        return None if at is None else self._values[at]
 
     def all(self, name: str) -> list[str]:
         """The values of all lines of that name, one a line."""
         name = canonical(name)
         times = self._names.count(name)
         if times < 2:  # as nearly always
-            return [self._value(self._names.index(name))] if times else []
-        return [self._value(at) for at, known in enumerate(self._names) if known == name]
+            return [self._values[self._names.index(name)]] if times else []
+        fields = zip(self._names, self._values, strict=True)
+        return [value for known, value in fields if known == name]
 
     def values(self, name: str) -> list[str]:
         """The values over all lines of that name, comma-separated lists taken apart (RFC 3261
         7.3.1)."""
-        return [value for line in self.all(name) for value in split_list(line)]
+        lines = self.all(name)
+        if len(lines) == 1:
+            return split_list(lines[0])
+        return [value for line in lines for value in split_list(line)]
 
     def add(self, name: str, value: str) -> None:
         """As the last field."""
@@ -126,7 +131,7 @@ class Message:
         if name not in self._names:
             return ""
         at = len(self._names) - 1 - self._names[::-1].index(name)
-        *others, last = split_list(self._value(at)) or [""]
+        *others, last = split_list(self._values[at]) or [""]
         if others:
             self._replace(at, name, ", ".join(others))
         else:
@@ -151,26 +156,27 @@ class Message:
         self.replace_top("Via", text)
         self._completed[text] = via
 
+    def pop_via(self) -> Via:
+        """Takes the topmost Via away and returns it. Raises RemoteProtocolError if one of them
+        cannot be read."""
+        first, *others = self.vias
+        self.pop("Via")
+        self._parsed["Via"] = others
+        return first
+
     def remove(self, name: str, start: int = 0) -> None:
         """Takes away all lines of that name, from the one at `start` on."""
         name = canonical(name)
-        for _ in range(self._names.count(name) - self._names[:start].count(name)):
+        while name in self._names[start:]:
             self._delete(self._names.index(name, start))
 
     def _index(self, name: str) -> int | None:
         name = canonical(name)
         return self._names.index(name) if name in self._names else None
 
-    def _value(self, at: int) -> str:
-        value = self._lines[at].partition(":")[2] if self._names[at] else self._lines[at]
-        if "\n" not in value:
-            return value.strip()
-        # RFC 3261 7.3.1: a line that begins with a space goes on with the one before it
-        return " ".join(filter(None, map(str.strip, value.split("\n"))))
-
     def _topmost(self, name: str) -> tuple[int, str, list[str]]:
         at = self._index(name)
-        parts = split_list(self._value(at)) if at is not None else []
+        parts = split_list(self._values[at]) if at is not None else []
         if at is None or not parts:
             raise RemoteProtocolError(f"{canonical(name)} is missing")
         return at, parts[0], parts[1:]
@@ -183,22 +189,23 @@ class Message:
         line = make_line(name, value)
         name = FIELD_NAMES[name]
         self._lines.insert(at, line)
+        self._values.insert(at, value)
         self._names.insert(at, name)
         self._parsed.pop(name, None)
 
     def _replace(self, at: int, name: str, value: str) -> None:
-        self._lines[at] = make_line(name, value)
+        self._lines[at], self._values[at] = make_line(name, value), value
         self._parsed.pop(self._names[at], None)
 
     def _delete(self, at: int) -> None:
-        del self._lines[at]
+        del self._lines[at], self._values[at]
         self._parsed.pop(self._names.pop(at), None)
 
     # -- fields with a meaning; absent or broken ones raise RemoteProtocolError --------------------
 
     def _need(self, name: str) -> str:
         names = self._names
-        value = self._value(names.index(name)) if name in names else ""
+        value = self._values[names.index(name)] if name in names else ""
         if not value:
             raise RemoteProtocolError(f"{name} is missing")
         return value
@@ -249,7 +256,10 @@ class Message:
 
     @property
     def call_id(self) -> str:
-        return self._need("Call-ID")
+        known: str | None = self._parsed.get("Call-ID")
+        if known is None:
+            known = self._parsed["Call-ID"] = self._need("Call-ID")
+        return known
 
     @property
     def cseq(self) -> CSeq:
@@ -474,37 +484,42 @@ def _read_fields(message: Message, text: str, in_passing: bool) -> RemoteProtoco
     """Reads the lines that can be read; returns the fault of the first that cannot. `text` has
     neither the start line nor a line feed at its end."""
     lines = text.split("\n")
-    names = [FIELD_NAMES[line.partition(":")[0]] for line in lines]
-    usual = text.count("\r") == text.count("\r\n") + text.endswith("\r") == len(lines)
-    message._names, message._lines = names, lines
+    parts = [line.partition(":") for line in lines]
+    names = [FIELD_NAMES[name] for name, _, _ in parts]
     fault = None
-    if not usual or "" in names:
-        message._names, message._lines = [], []
-        for name, line in zip(names, lines, strict=True):
-            misread = _read_odd_line(message, name, line, in_passing)
-            fault = fault or misread
+    if "" not in names and text.count("\r") == text.count("\r\n") + text.endswith("\r") == len(
+        lines
+    ):
+        message._names, message._lines = names, lines
+        message._values = [value.strip() for _, _, value in parts]
+    else:
+        fault = _read_odd_fields(message, lines, in_passing)
     if len(message._names) > MAX_FIELDS:
         fault = RemoteProtocolError(f"more than {MAX_FIELDS} header fields", status=513)
     return fault
 
 
-def _read_odd_line(
-    message: Message, name: str, line: str, in_passing: bool
+def _read_odd_fields(
+    message: Message, lines: list[str], in_passing: bool
 ) -> RemoteProtocolError | None:
-    """Adds a line to the message, or returns its fault. `name` is "" for what is none."""
-    continues = line.startswith((" ", "\t"))
-    if "\r" in line[:-1]:
-        return RemoteProtocolError("a carriage return inside a header line")
-    if continues and message._lines:
-        message._lines[-1] += "\n" + line
-    elif continues:
-        return RemoteProtocolError("the first header line is a continuation")
-    elif (name and ":" in line) or in_passing:
-        message._names.append(name if ":" in line else "")
-        message._lines.append(line)
-    else:
-        return RemoteProtocolError(f"not a header line: {line[:60]!r}")
-    return None
+    """The same where a line is folded, ends with a lone line feed, or is no field."""
+    fault = ""
+    for line in lines:
+        name, colon, value = line.partition(":")
+        known = FIELD_NAMES[name] if colon else ""
+        folded = line.startswith((" ", "\t"))
+        if "\r" in line[:-1]:
+            fault = fault or "a carriage return inside a header line"
+        elif folded and message._lines:  # it continues the line before (RFC 3261 7.3.1)
+            message._values[-1] = f"{message._values[-1]} {line.strip()}".strip()
+            message._lines[-1] += f"\n{line}"
+        elif known or (in_passing and not folded):
+            message._names.append(known)
+            message._values.append((value if known else line).strip())
+            message._lines.append(line)
+        else:
+            fault = fault or f"not a header line: {line[:60]!r}"
+    return RemoteProtocolError(fault) if fault else None
 
 
 def _cut(message: Message, body: bytes) -> bytes:
