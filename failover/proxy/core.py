@@ -105,7 +105,6 @@ class Core:
     @property
     def counters(self) -> Counter[str]:
         """How often each thing happened, by its name (docs/operations.txt lists them)."""
-        self._fast_path.add_to(self.failover.counters)
         return self.failover.counters
 
     def replace_table(self, table: ServerTable, fall: int, rise: int, now: float) -> Outcome:
