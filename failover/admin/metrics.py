@@ -51,7 +51,7 @@ def metrics(
     `started` and `now` are monotonic seconds, `wall` is the time of day at `now`; `errors` is the
     number of exceptions caught since the start.
     """
-    servers, counters = core.table.servers, core.snapshot()
+    servers, counters = core.table.servers, core.counters
     values: dict[str, float] = {
         "process_start_time_seconds": round(wall - (now - started), 3),
         "uptime_seconds": round(now - started, 3),

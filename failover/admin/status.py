@@ -55,7 +55,7 @@ def status(
             {**_server(server, server is hot, now), "page": links.get(server.name)}
             for server in core.table.servers
         ],
-        "counters": dict(sorted(core.snapshot().items())),
+        "counters": dict(sorted(core.counters.items())),
         "in_flight": len(core.pending),
         "kept": len(core.outage_queue),
         "errors": errors,

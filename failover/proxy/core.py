@@ -105,11 +105,6 @@ class Core:
     def table(self) -> ServerTable:
         return self.failover.table
 
-    def snapshot(self) -> Counter[str]:
-        """`counters`, with what the fast path has passed on until now."""
-        self._fast_path.add_to(self.counters)
-        return self.counters
-
     def replace_table(self, table: ServerTable, fall: int, rise: int, now: float) -> Outcome:
         """Serves by another table."""
         self.lines.table = table

@@ -21,7 +21,6 @@ from plumbing.address import format_address
 from softphone.gui import texts
 from softphone.gui.event_bridge import Bridge
 from softphone.gui.theme import GRID
-from softphone.gui.widgets import plain
 from softphone.options import PhoneOptions, account_options
 from softphone.phone import Account, Phone
 from softphone.settings import SavedAccount
@@ -126,7 +125,6 @@ class AccountDialog(QDialog):
             buttons.addButton(forget, QDialogButtonBox.ButtonRole.ResetRole)
         self.test_button.clicked.connect(self._run_test)
         buttons.accepted.connect(self._save)
-        plain(buttons)
         buttons.rejected.connect(self.reject)
         column = QVBoxLayout(self)
         column.addLayout(form)

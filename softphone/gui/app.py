@@ -12,6 +12,7 @@ from pathlib import Path
 from PySide6.QtCore import QObject, QStandardPaths
 from PySide6.QtWidgets import QApplication, QMessageBox
 
+from plumbing.screen_check import SCREENLESS
 from softphone import settings as settings_file
 from softphone.call_history import CallHistory
 from softphone.gui import texts
@@ -19,7 +20,7 @@ from softphone.gui.account_dialog import AccountDialog
 from softphone.gui.event_bridge import Bridge
 from softphone.gui.listen_in import ListenInButton
 from softphone.gui.phone_panel import PhonePanel
-from softphone.gui.qapplication import SCREENLESS, application
+from softphone.gui.qapplication import application
 from softphone.gui.sound_settings import SoundSettings
 from softphone.gui.theme import install
 from softphone.gui.unix_signals import Interrupt

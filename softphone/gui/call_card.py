@@ -82,7 +82,7 @@ class CallCard(QWidget):
         super().__init__(parent)
         self.call: CallView | None = None
         self._glow = 0.0
-        self.peer = TextLabel(Size.TITLE, bold=True, names=True)
+        self.peer = TextLabel(Size.TITLE, bold=True)
         self.timer = TextLabel(Size.TITLE, tabular=True)
         self.timer.setObjectName("timer")
         self.timer.setAlignment(Qt.AlignmentFlag.AlignRight)

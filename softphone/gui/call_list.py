@@ -26,7 +26,6 @@ from softphone.call_history import CallHistory, Outcome, PastCall
 from softphone.gui import formatting, texts
 from softphone.gui.record_table import Index, RecordModel, record_table
 from softphone.gui.theme import GRID, theme
-from softphone.gui.widgets import plain
 
 OUTCOME, PEER, WHEN, LENGTH, REASON = range(5)
 
@@ -105,7 +104,6 @@ class CallList(QDialog):
         for button in (self._clear, buttons.button(QDialogButtonBox.StandardButton.Close)):
             button.setAutoDefault(False)
         self._call.setDefault(True)
-        plain(buttons)
         buttons.rejected.connect(self.close)
         self._call.clicked.connect(self._call_selected)
         self._clear.clicked.connect(self._forget_all)

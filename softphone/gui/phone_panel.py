@@ -17,7 +17,9 @@ from PySide6.QtGui import QKeyEvent, QKeySequence, QShortcut
 from PySide6.QtWidgets import (
     QApplication,
     QHBoxLayout,
+    QLabel,
     QLineEdit,
+    QPushButton,
     QStackedLayout,
     QVBoxLayout,
     QWidget,
@@ -32,7 +34,7 @@ from softphone.gui.event_bridge import Bridge
 from softphone.gui.level_meter import FRAMES_PER_SECOND
 from softphone.gui.phone_menu import PhoneMenu, was_tried
 from softphone.gui.theme import GRID, Size, theme
-from softphone.gui.widgets import Avatar, Field, FlatButton, StateMark, TextLabel
+from softphone.gui.widgets import Avatar, FlatButton, StateMark, TextLabel
 from softphone.ua.events import (
     CallChanged,
     CallState,
@@ -142,7 +144,7 @@ class PhonePanel(QWidget):
     # -- construction ------------------------------------------------------------------------------
 
     def _make_head(self) -> None:
-        self.name = TextLabel(Size.TITLE, bold=True, names=True)
+        self.name = TextLabel(Size.TITLE, bold=True)
         self.name.set_text(self.label)
         self.registration_mark = StateMark(Size.SMALL)
         self.registration = TextLabel(Size.SMALL, lines=2)
@@ -178,6 +180,7 @@ class PhonePanel(QWidget):
         self.password.setObjectName("password")
         self.password.setAccessibleName(texts.NEW_PASSWORD)
         self.password.setEchoMode(QLineEdit.EchoMode.Password)
+        self.password.setPlaceholderText(texts.NEW_PASSWORD)
         self._use_password = FlatButton(texts.USE_PASSWORD)
         self._use_password.setObjectName("use_password")
         self._use_password.allow(True, texts.USE_PASSWORD_TIP)
@@ -186,8 +189,8 @@ class PhonePanel(QWidget):
         row = QHBoxLayout(self._password_row)
         row.setContentsMargins(0, 0, 0, 0)
         row.setSpacing(GRID)
-        row.addWidget(Field(texts.NEW_PASSWORD, self.password), 3)
-        row.addWidget(self._use_password, 1)
+        row.addWidget(self.password, 1)
+        row.addWidget(self._use_password)
         self._password_row.hide()
 
     def _give_password(self) -> None:
@@ -247,17 +250,21 @@ class PhonePanel(QWidget):
         head.addWidget(Avatar(self.label), 0, Qt.AlignmentFlag.AlignTop)
         head.addLayout(named, 1)
         head.addWidget(self.menu_button, 0, Qt.AlignmentFlag.AlignTop)
-        line = QWidget()
-        self._row = QStackedLayout(line)
-        field = Field(texts.TO, self.target)
-        line.setFixedHeight(field.height())
-        self.calls_button.set_height(field.height())
+        to = QLabel(texts.TO)
+        to.setBuddy(self.target)
+        self._target_row = QWidget()
+        field = QHBoxLayout(self._target_row)
+        field.setContentsMargins(0, 0, 0, 0)
+        field.setSpacing(GRID)
+        field.addWidget(to)
+        field.addWidget(self.target, 1)
+        self._row = QStackedLayout()
+        self._row.addWidget(self._target_row)
+        self._row.addWidget(self.digits)
         dial = QHBoxLayout()
         dial.setSpacing(GRID)
-        dial.addWidget(line, 1)
+        dial.addLayout(self._row, 1)
         dial.addWidget(self.calls_button)
-        self._row.addWidget(field)
-        self._row.addWidget(self.digits)
         main = QHBoxLayout()
         main.setSpacing(GRID)
         main.addWidget(self.primary, 5)
@@ -461,15 +468,11 @@ class PhonePanel(QWidget):
     # -- commands ----------------------------------------------------------------------------------
 
     def press_enter(self) -> None:
-        """Press the button that has the keyboard, else the primary one. A key of the dial pad
-        that a mouse clicked has it too, but whoever dials with the mouse and then presses Enter
-        wants to call."""
+        """Press the button that has the keyboard, else the primary one."""
         focused = self.focusWidget()
         if focused is self.password:
             self._give_password()
-        elif isinstance(focused, FlatButton) and not (
-            focused in self.pad.keys and focused.by_mouse
-        ):
+        elif isinstance(focused, QPushButton):
             focused.click()
         else:
             self.press_primary()
@@ -537,6 +540,8 @@ class PhonePanel(QWidget):
                 self.target.clear()
             self.target.insert(digit)
             self.target.setModified(True)
+            if self.focusWidget() not in self.pad.keys:  # the mouse is used: Enter is to call
+                self.target.setFocus(Qt.FocusReason.OtherFocusReason)
 
     def keyPressEvent(self, event: QKeyEvent) -> None:
         if event.text() and event.text() in KEYS and not event.isAutoRepeat():

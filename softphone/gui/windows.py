@@ -125,7 +125,7 @@ class PhonesWindow(QWidget):
 
     def _set_icon(self) -> None:
         alive = theme().palette.alive
-        self.setWindowIcon(icons.icon("call", alive.ink, alive.colour))
+        self.setWindowIcon(icons.window_icon("call", alive.ink, alive.colour))
 
     def closeEvent(self, event: QCloseEvent) -> None:
         """The window goes at once; each phone says goodbye in a thread of its own, and then `gone`

@@ -38,7 +38,6 @@ class ShownCall:
         self.ended_at: float | None = None
         self.status: int | None = None
         self.silent_for = 0  # seconds without any sound from there, as the shell has told
-        self.wants_port = False
         self.timers = NamedTimers()
         self.dialog: Dialog | None = None
         self.negotiation: OfferAnswer | None = None
@@ -61,7 +60,6 @@ class ShownCall:
             talk is not None and talk.held_there,
             self.status,
             media,
-            self.wants_port,
         )
 
     def change(
@@ -72,7 +70,7 @@ class ShownCall:
             return
         state = CALL_TRANSITIONS[self.state][event]
         if state is not self.state:
-            self.state, self.since, self.wants_port = state, now, False
+            self.state, self.since = state, now
             if state is TALKING:
                 self.answered_at = now
             elif state in (ENDING, ENDED) and self.ended_at is None:
@@ -107,8 +105,11 @@ class ShownCall:
             self.silent_for = seconds
             self.emit_talking(now)
 
-    def negotiate(self, port: int) -> OfferAnswer:
+    def negotiate(self) -> OfferAnswer:
+        """Offer and answer of this call, begun with the first one. OSError if there is no port for
+        our media."""
         if self.negotiation is None:
+            port = self.layer.open_media(self.call_id)
             host, number = self.layer.local[0], self.layer.random.getrandbits(31)
             self.negotiation = OfferAnswer(host, port, number, (self.reached_at[0], *self.seen_at))
         return self.negotiation

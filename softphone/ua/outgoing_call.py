@@ -21,6 +21,7 @@ from softphone.ua.transaction_layer import ServerRequest, TransactionLayer
 from softphone.ua.user_messages import (
     NO_ANSWER,
     name_of_callee,
+    no_sound,
     not_found,
     sent_on,
     why_no_credentials,
@@ -49,14 +50,18 @@ class OutgoingCall(Call):
         self._redirection = Redirection(layer.account, target)
         self._reason_to_leave = "You hung up"
 
-    def place(self, port: int, now: float) -> None:
-        """Send the INVITE; `port` is where our media is wanted."""
+    def place(self, now: float) -> None:
+        """Send the INVITE."""
         self.sentence = f"Calling {self.name} ..."
         self.emit_changed(now)
         if not self._finds(self._target):
             self.change(GONE, now, not_found(self._target))
             return
-        self._offer = self.negotiate(port)  # which remembers where they were reached
+        try:
+            self._offer = self.negotiate()  # which remembers where they were reached
+        except OSError as error:
+            self.change(GONE, now, no_sound(error))
+            return
         self._invite(self._offer.offer(), now)
 
     def _finds(self, target: Uri) -> bool:

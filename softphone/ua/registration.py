@@ -71,16 +71,17 @@ class Registration:
     # -- commands ----------------------------------------------------------------------------------
 
     def register(self, now: float) -> None:
-        """Register, or refresh now. While an attempt is under way nothing new is begun (RFC 3261
-        10.2)."""
+        """Register, or refresh now. Nothing is sent while an attempt is under way (RFC 3261 10.2);
+        one that takes the binding back is followed by a new registration."""
         self.timers.clear()
-        if self._pending is not None:
+        if self._pending is not None and self.state is not RegistrationState.UNREGISTERED:
             return
         if self.state is not RegistrationState.REGISTERED:
             self._become(
                 RegistrationState.REGISTERING, f"Registering as {self._account.username} ...", now
             )
-        self._ask(self._asked_expires, now)
+        if self._pending is None:
+            self._ask(self._asked_expires, now)
 
     def anew(self, now: float) -> None:
         """This computer's address or the time is another than it was: whatever is under way no
@@ -150,8 +151,10 @@ class Registration:
         if exchange is not self._pending or (response is not None and response.status < 200):
             return
         self._pending = None
-        if self.state is RegistrationState.UNREGISTERED:
-            return  # the answer to taking the binding back
+        if exchange.request.get("Expires") == "0":  # the binding is taken back
+            if self.state is not RegistrationState.UNREGISTERED:
+                self._ask(self._asked_expires, now)
+            return
         status = 408 if response is None else response.status
         if response is not None and status < 300:
             self._layer.answers_from = exchange.came_from

@@ -99,6 +99,11 @@ def asked_in_another_way(name: str) -> str:
     return f"The server wants {name}'s password in a way that this phone does not have"
 
 
+def no_sound(error: Exception) -> str:
+    """No socket or no device could be had here."""
+    return f"No sound: {error}"
+
+
 def no_sound_for(seconds: int) -> str:
     return f"nothing has been heard for {seconds} s"
 

@@ -89,7 +89,7 @@ def remembered(core):
     calls = core.orphans._ringing.items()
     ringing = {key: (c.server, c.data, c.target, c.since, c.rings) for key, c in calls}
     return (
-        dict(core.snapshot()),
+        dict(core.counters),
         servers,
         rows,
         ringing,

@@ -40,7 +40,6 @@ def sessions():
     def make(**more):
         session = MediaSession((LOOPBACK, 0), **more)
         made.append(session)
-        session.open()
         return session
 
     yield make
@@ -165,7 +164,7 @@ def test_sound_that_came_before_the_answer_is_not_played_late(sessions, eventual
             early.sendto(
                 Packet(0, sequence, 160 * sequence, 7, bytes(160)).to_bytes(), (LOOPBACK, bob.port)
             )
-        bob.start(early.getsockname(), 0, "PCMU")
+        bob.apply(MediaPlan(early.getsockname(), 0, "PCMU", None, MediaDirection.SENDRECV))
         eventually(lambda: bob.stats().packets_sent >= 3)
     assert bob.stats().packets_received == 0
 
@@ -186,29 +185,17 @@ def test_stop_leaves_no_thread_and_no_socket_and_may_be_called_again(sessions, e
 def test_a_session_that_never_started_stops_too():
     session = MediaSession((LOOPBACK, 0))
     session.stop()
-    other = MediaSession((LOOPBACK, 0))
-    other.open()
-    other.stop()
-    other.stop()
-    for sock in bind_pair((LOOPBACK, other.port)):
-        sock.close()
-
-
-def test_start_before_open_and_after_stop():
-    session = MediaSession((LOOPBACK, 0))
-    with pytest.raises(RuntimeError, match="open"):
-        session.start(("192.0.2.9", 5000), 0, "PCMU")
     session.stop()
-    session.start(("192.0.2.9", 5000), 0, "PCMU")
-    assert session.stats().packets_sent == 0
+    for sock in bind_pair((LOOPBACK, session.port)):
+        sock.close()
 
 
 def test_both_ports_must_be_free_and_the_fault_names_them(sessions):
     taken = sessions()
     with pytest.raises(OSError, match=str(taken.port)):
-        MediaSession((LOOPBACK, taken.port)).open()
+        MediaSession((LOOPBACK, taken.port))
     with pytest.raises(OSError, match=r"192\.0\.2\.1"):
-        MediaSession(("192.0.2.1", 0)).open()
+        MediaSession(("192.0.2.1", 0))
 
 
 def test_a_device_that_fails_does_not_end_the_stream(sessions, eventually, caplog):
@@ -223,7 +210,7 @@ def test_digits_are_refused_where_the_other_side_takes_none(sessions):
     alice = sessions()
     with pytest.raises(ValueError, match="no digits"):
         alice.dtmf("1")
-    alice.start((LOOPBACK, alice.port), 0, "PCMU", telephone_event=None)
+    alice.apply(MediaPlan((LOOPBACK, alice.port), 0, "PCMU", None, MediaDirection.SENDRECV))
     with pytest.raises(ValueError, match="no digits"):
         alice.dtmf("1")
 
@@ -231,11 +218,10 @@ def test_digits_are_refused_where_the_other_side_takes_none(sessions):
 def test_ipv6(eventually):
     try:
         alice, bob = MediaSession(("::1", 0)), MediaSession(("::1", 0))
-        alice.open(), bob.open()
     except OSError:
         pytest.skip("no IPv6 here")
-    alice.start(("::1", bob.port), 8, "PCMA")
-    bob.start(("::1", alice.port), 8, "PCMA")
+    alice.apply(MediaPlan(("::1", bob.port), 8, "PCMA", None, MediaDirection.SENDRECV))
+    bob.apply(MediaPlan(("::1", alice.port), 8, "PCMA", None, MediaDirection.SENDRECV))
     eventually(lambda: bob.stats().packets_received >= 3)
     alice.stop()
     bob.stop()

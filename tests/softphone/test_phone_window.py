@@ -219,7 +219,7 @@ def run_softphone(*arguments: str, **environment: str) -> subprocess.CompletedPr
 def test_without_a_screen_it_says_so_instead_of_aborting() -> None:
     result = run_softphone()
     assert result.returncode == 1
-    assert "no screen" in result.stderr
+    assert "no display" in result.stderr
     assert len(result.stderr.splitlines()) == 1
 
 
