@@ -25,7 +25,6 @@ fails. All of this runs on one thread and does not look at a clock.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from typing import NamedTuple
 
