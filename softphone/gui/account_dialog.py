@@ -18,7 +18,7 @@ from PySide6.QtWidgets import (
 )
 
 from plumbing.address import format_address
-from softphone.gui import texts
+from softphone import texts
 from softphone.gui.event_bridge import Bridge
 from softphone.gui.theme import GRID
 from softphone.options import PhoneOptions, account_options

@@ -14,8 +14,8 @@ from PySide6.QtWidgets import QApplication, QMessageBox
 
 from plumbing.screen_check import SCREENLESS
 from softphone import settings as settings_file
+from softphone import texts
 from softphone.call_history import CallHistory
-from softphone.gui import texts
 from softphone.gui.account_dialog import AccountDialog
 from softphone.gui.event_bridge import Bridge
 from softphone.gui.listen_in import ListenInButton

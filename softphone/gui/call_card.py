@@ -9,7 +9,8 @@ from PySide6.QtCore import QEasingCurve, QRectF, Qt, QVariantAnimation
 from PySide6.QtGui import QColor, QPainter, QPaintEvent, QPen
 from PySide6.QtWidgets import QGridLayout, QHBoxLayout, QLabel, QVBoxLayout, QWidget
 
-from softphone.gui import formatting, texts
+from softphone import texts
+from softphone.gui import formatting
 from softphone.gui.level_meter import LevelMeter
 from softphone.gui.theme import GRID, RADIUS, Size, theme
 from softphone.gui.widgets import StateMark, TextLabel

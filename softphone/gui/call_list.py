@@ -22,8 +22,9 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
+from softphone import texts
 from softphone.call_history import CallHistory, Outcome, PastCall
-from softphone.gui import formatting, texts
+from softphone.gui import formatting
 from softphone.gui.record_table import Index, RecordModel, record_table
 from softphone.gui.theme import GRID, theme
 

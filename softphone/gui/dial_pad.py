@@ -6,7 +6,7 @@ from PySide6.QtCore import Qt, Signal
 from PySide6.QtGui import QFont
 from PySide6.QtWidgets import QGridLayout, QPushButton, QSizePolicy, QWidget
 
-from softphone.gui import texts
+from softphone import texts
 from softphone.gui.theme import GRID
 
 KEYS = "123456789*0#"

@@ -25,8 +25,9 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
+from softphone import texts
 from softphone.call_history import CallHistory
-from softphone.gui import formatting, texts
+from softphone.gui import formatting
 from softphone.gui.call_card import CallCard, peer_of
 from softphone.gui.dial_pad import KEYS, DialPad
 from softphone.gui.digits_line import DigitsLine
