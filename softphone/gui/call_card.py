@@ -34,15 +34,6 @@ MARKS = {
     CallState.ENDING: ("hang_up", "dead"),
     CallState.ENDED: ("hang_up", "dead"),
 }
-# The card's sentences, where the user agent has no better one.
-SENTENCES = {
-    CallState.CALLING: texts.CALLING,
-    CallState.RINGING: texts.RINGING_AT,
-    CallState.INCOMING: texts.IS_CALLING,
-    CallState.TALKING: texts.TALKING_WITH,
-    CallState.ENDING: texts.HANGING_UP,
-    CallState.ENDED: texts.CALL_ENDED,
-}
 
 
 def peer_of(call: CallView) -> str:
@@ -86,7 +77,7 @@ class CallCard(QWidget):
         self.peer = TextLabel(Size.TITLE, bold=True)
         self.timer = TextLabel(Size.TITLE, tabular=True)
         self.timer.setObjectName("timer")
-        self.timer.setAlignment(Qt.AlignmentFlag.AlignRight)
+        self.timer.setAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
         self.mark = StateMark()
         self.sentence = TextLabel(Size.TEXT, lines=2)
         self.sentence.setObjectName("call")
@@ -158,8 +149,7 @@ class CallCard(QWidget):
             self.show_media(None)
         self.call = call
         name = peer_of(call)
-        sentence = call.sentence or SENTENCES[call.state].format(name=name)
-        self._say(formatting.sentence_with(name, sentence), name, *mark_of(call))
+        self._say(formatting.sentence_with(name, call.sentence), name, *mark_of(call))
         if not self.peer.elided:
             self.peer.setToolTip(formatting.one_line(call.peer_uri))
         if not call.active:

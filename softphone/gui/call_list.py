@@ -64,7 +64,7 @@ class CallListModel(RecordModel):
 
     def _text(self, call: PastCall, column: int) -> str:
         if column == OUTCOME:
-            return texts.OUTCOMES[call.outcome]
+            return texts.OUTCOMES[call.outcome.name]
         if column == PEER:
             return name_of(call)
         if column == WHEN:

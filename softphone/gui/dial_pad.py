@@ -31,7 +31,7 @@ class DialPad(QWidget):
         for number, digit in enumerate(KEYS):
             key = QPushButton(digit)
             key.setObjectName(f"dial_{NAMES.get(digit, digit)}")
-            key.setAccessibleName(texts.KEY.format(name=NAMES.get(digit, digit)))
+            key.setAccessibleName(texts.KEY.format(name=texts.KEY_NAMES.get(digit, digit)))
             key.setFont(font)
             key.setMinimumHeight(3 * GRID)
             key.setFocusPolicy(Qt.FocusPolicy.TabFocus)  # a mouse leaves the keyboard where it is
