@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import errno
 import logging
 import secrets
 import socket
@@ -34,7 +35,6 @@ from slee_mock.mobicents_heartbeat import HeartbeatClient
 from slee_mock.node import Node
 from slee_mock.receive_queue import STALE_SECONDS, ReceiveQueue
 from slee_mock.settings import Settings
-from slee_mock.start_errors import cannot_listen, cannot_register, name_is_taken, slow_store
 from slee_mock.store.interface import BadRecord, Conflict, StoreDown, Transaction
 from slee_mock.store.open_store import open_store, store_name
 from slee_mock.store.records import Member
@@ -48,6 +48,15 @@ LEAVE_SECONDS = 5.0  # at most; in these a server that leaves serves what it sti
 # after which a forwarder that does not answer GRACEFUL_SHUTDOWN is taken for gone
 UNANSWERED_LEAVE_SECONDS = 1.5
 LOG_INTERVAL_SECONDS = 1.0  # between two lines, or two tracebacks, that strangers can cause
+LISTEN_REMEDIES = {
+    errno.EADDRINUSE: "end the program that has this port, or name another one",
+    errno.EACCES: "ports below 1024 are the system's own: name another one, or allow it",
+    errno.EADDRNOTAVAIL: "this computer does not have this address: name another one",
+}
+
+
+class StartError(Exception):
+    """Why a server cannot start, for another reason than its store: a sentence with the remedy."""
 
 
 class Server:
@@ -82,8 +91,11 @@ class Server:
             try:
                 self._loop.ask(self._open, timeout=OPEN_SECONDS)
             except TimeoutError:
-                name = store_name(self._settings.store)
-                raise StoreDown(slow_store(name, OPEN_SECONDS)) from None
+                raise StoreDown(
+                    f"the store {store_name(self._settings.store)} does not open within "
+                    f"{OPEN_SECONDS:g} s; see what keeps its disk or computer busy, or name "
+                    "another one"
+                ) from None
             self._queries.start()
         except BaseException:
             with contextlib.suppress(TimeoutError):  # why it does not start matters more
@@ -99,7 +111,10 @@ class Server:
                 )
                 self._http.start()
         except OSError as error:
-            raise cannot_listen(error) from error
+            remedy = LISTEN_REMEDIES.get(
+                error.errno or 0, "see why, or name another address and port"
+            )
+            raise StartError(f"cannot listen: {error.strerror or error}; {remedy}") from error
 
     def leave(self, hurried: Callable[[float], bool]) -> None:
         """Call it before `stop`. A server whose store is down gives it SETTLE_SECONDS to come back
@@ -163,7 +178,10 @@ class Server:
                     self._loop, settings.name, listen, settings.register, settings.beat
                 )
             except OSError as error:
-                raise cannot_register(error) from error
+                raise StartError(
+                    f"cannot register: {error.strerror or error}; correct --register, or the "
+                    "network that leads there"
+                ) from error
             self._client.start()
 
     def _join_cluster(self, address: str) -> None:
@@ -195,7 +213,10 @@ class Server:
             node.start(self._clock.now())
         except Conflict:
             store.close()
-            raise name_is_taken(settings.name) from None
+            raise StartError(
+                f"another server that is named {settings.name} starts at this moment; give each "
+                "its own --name"
+            ) from None
         except BaseException:
             store.close()
             raise

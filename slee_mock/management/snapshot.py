@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sip import VERSION
-from slee_mock.services.bill_record import Bill, BillTotal, is_final, total_at
+from slee_mock.services.bill_record import Bill, BillTotal, ended_at, total_at
 from slee_mock.services.bindings_record import Bindings
 from slee_mock.store.interface import Damaged, Transaction
 from slee_mock.store.records import Member
@@ -86,9 +86,11 @@ class OpenCalls:
         read = [transaction.read_if_intact(Bill, key) for key in known]
         older |= {bill.call_id: bill for bill in _sound((each for each in read if each), now)}
         running = [
-            bill for bill in older.values() if bill.call_id not in fresh and not is_final(bill, now)
+            bill
+            for bill in older.values()
+            if bill.call_id not in fresh and ended_at(bill, now) is None
         ]
-        self._open = {bill.call_id for bill in [*newest, *running] if not is_final(bill, now)}
+        self._open = {bill.call_id for bill in [*newest, *running] if ended_at(bill, now) is None}
         self._newest = mark
         return newest, running
 
@@ -113,7 +115,7 @@ def take_snapshot(
     calls = [_call(bill, now) for bill in shown]
     states = Counter(call["state"] for call in calls if not call["final"])
     states.update(total_at(bill, now).state for bill in sorted(older, key=_latest)[MOST_CALLS:])
-    open_bills = [bill for bill in shown if not is_final(bill, now)][:MOST_FORECASTS]
+    open_bills = [bill for bill in shown if ended_at(bill, now) is None][:MOST_FORECASTS]
     hot = _hot(members, now)
     return Snapshot(
         calls={**head, "calls": calls},
