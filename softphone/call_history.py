@@ -21,6 +21,7 @@ from enum import Enum
 from pathlib import Path
 
 from plumbing.file_permissions import OWNER_ONLY
+from softphone import texts
 from softphone.ua.events import CallView, Direction
 
 MAX_CALLS = 100
@@ -151,10 +152,7 @@ class CallHistory:
         self._lines = len(self._calls)
 
     def _sentence(self, error: OSError) -> str:
-        return (
-            f"The list of calls cannot be kept in {self._path}: {error.strerror or error}; "
-            "make room or allow it, calls are remembered until this window is closed"
-        )
+        return texts.CALLS_NOT_KEPT.format(path=self._path, reason=error.strerror or error)
 
 
 def _line(call: PastCall) -> bytes:

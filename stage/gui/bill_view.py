@@ -84,7 +84,7 @@ class BillView(QWidget):
         theme().changed.connect(self._show_link)
 
     def _make_body(self) -> QWidget:
-        self._who = TextLabel(Size.TEXT, bold=True, names=True)
+        self._who = TextLabel(Size.TEXT, bold=True)
         self._time = TextLabel(Size.TITLE, tabular=True)
         self._time.fix_width("00:00:00")
         self._time.setAlignment(Qt.AlignmentFlag.AlignRight)

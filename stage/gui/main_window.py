@@ -85,7 +85,7 @@ class Window(QWidget):
     ) -> None:
         super().__init__()
         self.setWindowTitle("Call Failover")
-        self.setWindowIcon(icons.icon("call", LIGHT.hot.ink, LIGHT.hot.colour))
+        self.setWindowIcon(icons.window_icon("call", LIGHT.hot.ink, LIGHT.hot.colour))
         self.panels = (left, right)
         self.figure = figure
         self.steps = StepList(steps)

@@ -82,12 +82,10 @@ def pair(qtbot: QtBot, clock: Clock) -> Iterator[TopologyView]:
     qtbot.addWidget(made)
     made.resize(680, 467)
     made.show()
-    theme().set_reduced_motion(False)
     made.show_hot("server1")
     made.show_active("forwarder1")
     clock.now += 10
     yield made
-    theme().set_reduced_motion(None)
 
 
 @pytest.fixture(params=[(), PAIR], ids=["one forwarder", "two forwarders"])
@@ -104,7 +102,6 @@ def window(qtbot: QtBot, request: pytest.FixtureRequest) -> Iterator[Window]:
     made.show()
     yield made
     theme().use(None)
-    theme().set_reduced_motion(None)
 
 
 # -- messages on their way
@@ -244,7 +241,6 @@ def test_every_state_of_a_server_looks_different(
 def test_the_lit_path_grows_to_the_new_hot_server_and_then_rests(
     figure: TopologyView, clock: Clock, qtbot: QtBot
 ) -> None:
-    theme().set_reduced_motion(False)
     figure.show_hot("server1")
     clock.now += 1
     before = figure.grab().toImage()
@@ -255,7 +251,6 @@ def test_the_lit_path_grows_to_the_new_hot_server_and_then_rests(
     whole = figure.grab().toImage()
     assert before != half != whole
     qtbot.waitUntil(lambda: not figure._frames.isActive(), timeout=1000)
-    theme().set_reduced_motion(None)
 
 
 def test_each_of_two_forwarders_has_its_plug_in_the_order_of_reading(
@@ -290,9 +285,9 @@ def test_the_address_moves_first_to_its_new_holder_and_then_on_to_the_server(
 
 
 def test_with_reduced_motion_the_address_has_moved_at_once(
-    pair: TopologyView, clock: Clock
+    pair: TopologyView, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    theme().set_reduced_motion(True)
+    monkeypatch.setenv("CALL_FAILOVER_MOTION", "reduced")
     pair.show_active("forwarder2")
     at_once = pair.grab().toImage()
     clock.now += 10
@@ -306,9 +301,9 @@ def test_an_address_that_nobody_has_looks_different(pair: TopologyView) -> None:
 
 
 def test_with_reduced_motion_a_message_is_shown_in_place_and_the_audio_stands(
-    figure: TopologyView, clock: Clock
+    figure: TopologyView, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    theme().set_reduced_motion(True)
+    monkeypatch.setenv("CALL_FAILOVER_MOTION", "reduced")
     figure.show_talking(True)
     figure.show_message("call", INVITE)
     clock.now += LASTS * 0.2
@@ -319,7 +314,6 @@ def test_with_reduced_motion_a_message_is_shown_in_place_and_the_audio_stands(
     assert figure.grab().toImage() != early, "it is gone when its time is over"
     figure._frame()
     assert not figure._frames.isActive()
-    theme().set_reduced_motion(None)
 
 
 # -- what is said
