@@ -95,6 +95,9 @@ class LadderModel(RecordModel):
             self.zero = row.at
             self.refresh()
 
+    def since_zero(self, at: float) -> str:
+        return f"{at - (at if self.zero is None else self.zero):+.3f}"
+
     def refresh(self) -> None:
         if self.records:
             self.dataChanged.emit(self.index(0, 0), self.index(len(self.records) - 1, 0))
@@ -152,7 +155,7 @@ class LadderFilter(QSortFilterProxyModel):
             return clock(time.time() - time.monotonic() + at)
         if self.times == DELTA:
             return f"{at - (self.row(number - 1).at if number else at):+.3f}"
-        return f"{at - (self._model.zero or at):+.3f}"
+        return self._model.since_zero(at)
 
 
 class RowPainter:
@@ -476,7 +479,7 @@ class Ladder(QWidget):
         """A line per message with the seconds since the kill, and its text indented beneath."""
         lines: list[str] = []
         for row in self.filter.shown():
-            when = f"{row.at - (self.model.zero or 0.0):9.3f}"
+            when = f"{self.model.since_zero(row.at):>9}"
             if not row.source:
                 lines.append(f"{when}  ---- {row.label} ----")
                 continue
@@ -509,7 +512,7 @@ class Ladder(QWidget):
             painter.fillRect(QRectF(QPointF(0, 0), size), surface)
             self.painter.heading(painter, QRectF(0, 0, SVG_WIDTH, height))
             for number, row in enumerate(rows, start=1):
-                when = f"{row.at - (self.model.zero or row.at):+.3f}"
+                when = self.model.since_zero(row.at)
                 box = QRectF(0, number * height, SVG_WIDTH, height)
                 self.painter.row(painter, box, row, when, surface)
 
