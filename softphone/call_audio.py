@@ -48,8 +48,7 @@ class CallAudio:
             (host, 0),
             source,
             sink,
-            lambda digit: self._on_digit(call_id, digit, False),
-            lambda digit: self._on_digit(call_id, digit, True),
+            lambda digit, sent: self._on_digit(call_id, digit, sent),
         )
         self._call_id = call_id
         return self._session.port
@@ -62,8 +61,7 @@ class CallAudio:
         if not call.active:
             self.close()
         elif call.media is not None:
-            session.answered(call.answered_at is not None)
-            session.apply(call.media, call.held_here)
+            session.apply(call.media, call.held_here, call.answered_at is not None)
 
     def mute(self, muted: bool) -> None:
         if self._session is not None:

@@ -24,7 +24,7 @@ from plumbing.address import Address
 from plumbing.event_loop import Loop, LoopStopped, Timer
 from plumbing.udp_socket import bind_udp, family_of
 from softphone.call_audio import CallAudio, is_digit
-from softphone.local_host import Clocks, nowhere, own_host, resolved
+from softphone.local_host import SuspendDetector, nowhere, own_host, resolved
 from softphone.media.audio_interfaces import AudioSink, AudioSource, NullSink
 from softphone.media.silence_alarm import LOOK, SilenceWatch
 from softphone.media.stream import MediaStats
@@ -103,7 +103,7 @@ class Phone:
         self._socket: socket.socket
         self._timer: Timer | None = None
         self._look_timer: Timer | None = None
-        self._clocks = Clocks()
+        self._suspend = SuspendDetector()
         self._leaving = False
         self._hearing: Timer | None = None  # set while a call is up
 
@@ -292,7 +292,7 @@ class Phone:
         signal tells of them."""
         self._look_timer = self._loop.at(time.monotonic() + LOOK_AGAIN, self._look_again)
         self._look(self._agent.peer)
-        if self._clocks.slept():
+        if self._suspend.slept():
             log.info("this computer has slept")
             self._perform(self._agent.woke(time.monotonic()))
 
