@@ -165,7 +165,7 @@ class Line:
         session_expires: int = DEFAULT_INTERVAL,
         realms: tuple[str, ...] = (),
         direct: bool = False,
-        keep_alive: float | None = 0.0,
+        keep_alive: float = 0.0,
         servers: tuple[Address, ...] = (),
     ) -> None:
         self.network, self.user = network, user

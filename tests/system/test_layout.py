@@ -64,7 +64,7 @@ CORES = [
             "rtcp",
         )
     ),
-    *(f"softphone/media/{name}.py" for name in ("rtp", "silence_alarm", "source_filter", "stream")),
+    *(f"softphone/media/{name}.py" for name in ("rtp", "source_filter", "stream")),
     "softphone/media/tone_generator.py",
     *(
         f"stage/{name}.py"
