@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass
 from enum import Enum
 from pathlib import Path
 
+from softphone import texts
 from softphone.settings import write_private
 from softphone.ua.events import CallView, Direction
 
@@ -123,10 +124,7 @@ class CallHistory:
         return [call for line in text.splitlines() if (call := _read_line(line)) is not None]
 
     def _sentence(self, error: OSError) -> str:
-        return (
-            f"The list of calls cannot be kept in {self._path}: {error.strerror or error}; "
-            "make room or allow it, calls are remembered until this window is closed"
-        )
+        return texts.CALLS_NOT_KEPT.format(path=self._path, reason=error.strerror or error)
 
 
 def _line(call: PastCall) -> bytes:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from plumbing.address import Address, format_address, parse_address
 from sip import VERSION
 from sip.errors import RemoteProtocolError
+from softphone import texts
 from softphone.password import add_options, password_of
 from softphone.settings import SavedAccount
 from softphone.ua.account import Account, normal
@@ -180,26 +181,34 @@ def options_given(arguments: argparse.Namespace) -> bool:
     return any(given[name] != default[name] for name in given if name != "verbose")
 
 
+class FieldFault(ValueError):
+    """An entry of the account sheet that makes no sense; `field`: a key of texts.ACCOUNT_FIELDS."""
+
+    def __init__(self, field: str, sentence: str) -> None:
+        label, _ = texts.ACCOUNT_FIELDS[field]
+        super().__init__(f"{label}: {sentence}")
+        self.field = field
+
+
 def account_options(account: SavedAccount) -> PhoneOptions:
-    """The phone of an account that was set up in its window. ValueError with a sentence, which
-    begins with the name of the field that is wrong."""
+    """The phone of an account that was set up in its window; FieldFault if that makes no sense."""
     try:
         user, domain = _user_and_domain(account.user.strip())
     except ValueError as fault:
-        raise ValueError(f"User: {fault}") from None
+        raise FieldFault("user", str(fault)) from None
     if not user:
-        raise ValueError("User: a name is missing, such as alice")
+        raise FieldFault("user", texts.NO_USER)
     server = account.server.strip()
     if not server and not domain:
-        raise ValueError("Server: where the phone is to register is missing, such as example.org")
+        raise FieldFault("server", texts.NO_SERVER)
     try:
         proxy = parse_address(server or domain, 5060)
         domain = domain or proxy[0]
         _ = Account(user, domain).uri
     except ValueError as fault:
-        raise ValueError(f"Server: {fault}") from None
+        raise FieldFault("server", str(fault)) from None
     except RemoteProtocolError:
-        raise ValueError(f"User: '{domain}' is no domain; one looks like example.org") from None
+        raise FieldFault("user", texts.NOT_A_DOMAIN.format(text=domain)) from None
     name = account.display_name.strip() or _name_of(user)
     return PhoneOptions(Account(user, domain, account.password, name), proxy, _own_side_of(proxy))
 
@@ -214,12 +223,10 @@ def _servers(texts: Sequence[str]) -> tuple[Address, ...]:
 
 def _user_and_domain(text: str) -> tuple[str, str]:
     if text.lower().startswith("sips:"):
-        raise ValueError(
-            f"--user: {text} asks for encryption, which this phone does not have; write sip:"
-        )
+        raise ValueError(texts.USER_ENCRYPTED.format(text=text))
     user, _, domain = text.removeprefix("sip:").partition("@")
     if any(character.isspace() or character in '<>"' for character in user + domain):
-        raise ValueError(f"'{text}' is not a user; a user looks like alice or alice@example.org")
+        raise ValueError(texts.NOT_A_USER.format(text=text))
     return user, domain
 
 

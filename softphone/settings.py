@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from plumbing.file_permissions import OWNER_ONLY
+from softphone import texts
 
 
 @dataclass(frozen=True)
@@ -52,9 +53,9 @@ def load(path: Path) -> Settings:
     except FileNotFoundError:
         return Settings()
     except OSError as fault:
-        raise ValueError(f"{path} cannot be read ({fault.strerror})") from None
+        raise ValueError(texts.FILE_UNREADABLE.format(path=path, reason=fault.strerror)) from None
     except (ValueError, KeyError, AttributeError, TypeError):
-        raise ValueError(f"{path} is damaged: remove it, and set the phone up anew") from None
+        raise ValueError(texts.FILE_DAMAGED.format(path=path)) from None
 
 
 def save(path: Path, settings: Settings) -> None:

@@ -102,20 +102,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("A scene is played without other telephones: --lan or --scene, please.")
         return 2
     if options.scenes or options.scene:
-        return _scenes(options)
-    return _run(options)
+        from stage.scenes.catalogue import SCENES
 
-
-def _scenes(options: argparse.Namespace) -> int:
-    """List the scenes, or play one of them."""
-    from stage.scenes.catalogue import SCENES
-
-    if options.scenes:
-        print("\n".join(SCENES))
-        return 0
-    if options.scene not in SCENES:
-        print(f"There is no scene {options.scene!r}. There are: {', '.join(SCENES)}.")
-        return 2
+        if options.scenes:
+            print("\n".join(SCENES))
+            return 0
+        if options.scene not in SCENES:
+            print(f"There is no scene {options.scene!r}. There are: {', '.join(SCENES)}.")
+            return 2
     return _run(options)
 
 
@@ -151,8 +145,6 @@ def _run(options: argparse.Namespace) -> int:
         options.scene,
         options.lan or "",
     )
-    if options.scene:
-        return app.play_scene(wished)
     return app.play(wished) if playing else app.show(wished)
 
 

@@ -18,11 +18,10 @@ from PySide6.QtWidgets import (
 )
 
 from plumbing.address import format_address
-from softphone.gui import texts
+from softphone import texts
 from softphone.gui.event_bridge import Bridge
 from softphone.gui.theme import GRID
-from softphone.gui.widgets import plain
-from softphone.options import PhoneOptions, account_options
+from softphone.options import FieldFault, PhoneOptions, account_options
 from softphone.phone import Phone
 from softphone.settings import SavedAccount
 from softphone.ua.events import RegistrationChanged, RegistrationState
@@ -125,7 +124,6 @@ class AccountDialog(QDialog):
             buttons.addButton(forget, QDialogButtonBox.ButtonRole.ResetRole)
         self.test_button.clicked.connect(self._run_test)
         buttons.accepted.connect(self._save)
-        plain(buttons)
         buttons.rejected.connect(self.reject)
         column = QVBoxLayout(self)
         column.addLayout(form)
@@ -145,9 +143,8 @@ class AccountDialog(QDialog):
         there is one."""
         try:
             return account_options(self.account())
-        except ValueError as fault:
-            sentence = str(fault)
-            self._say(sentence, "server" if sentence.startswith("Server") else "user")
+        except FieldFault as fault:
+            self._say(str(fault), fault.field)
             return None
 
     def _run_test(self) -> None:

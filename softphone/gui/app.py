@@ -14,8 +14,8 @@ from PySide6.QtWidgets import QApplication, QMessageBox
 
 from plumbing.screen_check import SCREENLESS
 from softphone import settings as settings_file
+from softphone import texts
 from softphone.call_history import CallHistory
-from softphone.gui import texts
 from softphone.gui.account_dialog import AccountDialog
 from softphone.gui.event_bridge import Bridge
 from softphone.gui.listen_in import ListenInButton
@@ -202,7 +202,7 @@ class Softphone(QObject):
         try:
             self.open(wanted)
         except OSError as fault:
-            complain(f"The phone cannot start: {fault.strerror or fault}")
+            complain(texts.CANNOT_START.format(reason=fault.strerror or fault))
             self.open(list(self._pair))
 
     def _add_entries(self, panel: PhonePanel, wanted: Sequence[PhoneOptions]) -> None:
@@ -251,7 +251,7 @@ def run(wanted: Sequence[PhoneOptions], may_use_own: bool = False) -> int:
     """Show one window with these phones, or if `may_use_own` with the one that was set up; returns
     the exit status when it is closed or the program is interrupted."""
     app = application(["softphone"])
-    app.setApplicationDisplayName("Softphone")
+    app.setApplicationDisplayName(texts.SOFTPHONE)
     app.setQuitOnLastWindowClosed(False)  # the phones say goodbye after their window has gone
     install(app)
     pair = wanted if len(wanted) > 1 else []
@@ -262,7 +262,7 @@ def run(wanted: Sequence[PhoneOptions], may_use_own: bool = False) -> int:
     except OSError as fault:
         interrupt.close()
         program.stop()
-        return complain(f"The phone cannot start: {fault.strerror or fault}")
+        return complain(texts.CANNOT_START.format(reason=fault.strerror or fault))
     try:
         return app.exec()
     finally:
@@ -276,5 +276,5 @@ def complain(sentence: str) -> int:
     print(f"softphone: {sentence}", file=sys.stderr)
     started_by_click = sys.stderr is None or not sys.stderr.isatty()
     if started_by_click and QApplication.platformName() not in SCREENLESS:
-        QMessageBox.critical(None, "Softphone", sentence)
+        QMessageBox.critical(None, texts.SOFTPHONE, sentence)
     return 1

@@ -46,7 +46,6 @@ CORES = [
     "slee_mock/services",
     "slee_mock/node.py",
     "slee_mock/sip_adaptor.py",
-    "slee_mock/start_errors.py",
     *(f"slee_mock/cluster/{name}.py" for name in ("cluster_key", "membership")),
     "slee_mock/degraded_mode.py",
     *(f"slee_mock/store/{name}.py" for name in ("interface", "purge", "records", "redis_url")),
