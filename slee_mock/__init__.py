@@ -3,6 +3,7 @@ cluster share.
 
     server          threads, sockets and life cycle around one
     node            one server without a socket: datagrams and times in, outcomes out
+    degraded_mode   calls that end while the store does not answer
     sip_adaptor     datagrams -> events, and the responses that a server gives itself
     container/      the SLEE: events, SBBs and their entities, the event router, timers, deployment
     services/       registrar, authentication, call control, billing; *_record.py is read by others

@@ -12,9 +12,8 @@ from collections.abc import Sequence
 
 from plumbing.address import format_address
 from slee_mock.container.deployment import DeployError
-from slee_mock.server import Server
+from slee_mock.server import Server, StartError
 from slee_mock.settings import Settings, SettingsError, parse_arguments
-from slee_mock.start_errors import StartError
 from slee_mock.store.interface import StoreDown
 from slee_mock.store.open_store import store_name
 

@@ -37,6 +37,7 @@ from slee_mock.container.event_router import FAILURES, Router
 from slee_mock.container.events import Arrival, CallEnded, Outcome, RequestEvent, TimerEvent
 from slee_mock.container.timers import BATCH as TIMERS
 from slee_mock.container.timers import Timers
+from slee_mock.degraded_mode import CachingStore, DegradedMode
 from slee_mock.receive_queue import Datagram
 from slee_mock.services.bill_record import Bill
 from slee_mock.sip_adaptor import (
@@ -48,7 +49,6 @@ from slee_mock.sip_adaptor import (
     message_of,
     read_event,
 )
-from slee_mock.store.degraded_mode import CachingStore, DegradedMode
 from slee_mock.store.interface import BadRecord, Conflict, Contended, StoreDown, Transaction
 from slee_mock.store.purge import CLUSTER_RULES, Purge
 from slee_mock.store.records import SIGN_OF_LIFE, Member, replace

@@ -4,20 +4,11 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 
+from plumbing import screen_check
 from softphone.options import options_given, parse_phones, parser
 from softphone.password import warning
-
-
-def no_screen() -> str:
-    """Why no window can be opened here; "" if one can. Qt would end the process without asking."""
-    if sys.platform in ("win32", "darwin"):
-        return ""
-    if any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM")):
-        return ""
-    return "There is no screen to open a window on: neither DISPLAY nor WAYLAND_DISPLAY is set."
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -35,8 +26,8 @@ def main(argv: list[str] | None = None) -> int:
     advice = warning(arguments)
     if advice:
         print(f"softphone: {advice}", file=sys.stderr)
-    reason = no_screen()
-    if reason:
+    reason = screen_check.why_none()
+    if reason and not screen_check.shows_nothing():
         print(f"softphone: {reason}", file=sys.stderr)
         return 1
     try:

@@ -1,7 +1,6 @@
-"""The sound of a phone's calls: one media session for each, opened before it is offered, and what
-becomes of it.
+"""The audio of a phone's calls: one media session for each, opened before its port is offered.
 
-All of it runs in the phone's sip thread; the sessions have threads of their own.
+All of it runs in the phone's sip thread; a session has a thread of its own.
 """
 
 from __future__ import annotations
@@ -11,58 +10,50 @@ from collections.abc import Callable
 
 from softphone.media.audio_interfaces import AudioSink, AudioSource
 from softphone.media.dtmf import DIGITS
+from softphone.media.levels import SilenceMeter
 from softphone.media.session import MediaSession
 from softphone.media.stream import MediaStats
 from softphone.ua.events import CallView
 
 log = logging.getLogger(__name__)
 
-OnDigit = Callable[[MediaSession, str, bool], None]
+OnDigit = Callable[[str, str, bool], None]
 
 
 class CallAudio:
-    """`devices`: a source and a sink for all calls. `on_digit(session, digit, sent)` is called in a
+    """`devices`: a source and a sink for all calls. `on_digit(call_id, digit, sent)` is called in a
     session's own thread for each digit that has come or, `sent`, left."""
 
     def __init__(self, devices: tuple[AudioSource, AudioSink], on_digit: OnDigit) -> None:
         self._devices, self._on_digit = devices, on_digit
-        self._sessions: dict[str, MediaSession] = {}  # by the call's Call-ID
-        self._last: MediaSession | None = None  # swapped whole; read by any thread
+        self._call_id = ""  # of the call going on
+        # Of that call, or of the last one; swapped whole, read by any thread.
+        self._session: MediaSession | None = None
+        self._silence = SilenceMeter()
 
     def stats(self) -> MediaStats | None:
         """Of the call going on, after its end of the last one; None before the first. Any
         thread."""
-        session = self._last
+        session = self._session
         return session.stats() if session else None
 
     def of(self, call: CallView | None) -> MediaSession | None:
         """The session of this call; None without."""
-        return self._sessions.get(call.id) if call else None
+        return self._session if call and call.id == self._call_id else None
 
-    def call_id_of(self, session: MediaSession) -> str | None:
-        """The call that has this session; None once it is over."""
-        return next((key for key, each in self._sessions.items() if each is session), None)
-
-    def open(self, host: str) -> MediaSession:
-        """A session whose ports can be offered. `host`: where SIP listens, for sockets bound to all
-        addresses outlive the one that is in use now. OSError if no ports are to be had."""
+    def open(self, call_id: str, host: str) -> int:
+        """Open this call's session; the port to offer. `host`: where SIP listens, for sockets bound
+        to all addresses outlive the one that is in use now. OSError if no ports are to be had."""
+        self.close()
         source, sink = self._devices
-
-        def told(sent: bool) -> Callable[[str], None]:
-            return lambda digit: self._on_digit(session, digit, sent)
-
-        session = MediaSession(
-            (host, 0), source=source, sink=sink, on_digit=told(False), on_digit_sent=told(True)
+        self._session = MediaSession(
+            (host, 0),
+            source,
+            sink,
+            lambda digit, sent: self._on_digit(call_id, digit, sent),
         )
-        session.open()
-        return session
-
-    def keep(self, session: MediaSession, call: CallView | None) -> None:
-        """The session is this call's; without a call it is not needed."""
-        if call is None:
-            end(session)
-        else:
-            self._sessions[call.id] = self._last = session
+        self._call_id, self._silence = call_id, SilenceMeter()
+        return self._session.port
 
     def follow(self, call: CallView) -> None:
         """The sound does what the call says."""
@@ -70,28 +61,32 @@ class CallAudio:
         if session is None:
             return
         if not call.active:
-            del self._sessions[call.id]
-            end(session)
+            self.close()
         elif call.media is not None:
-            session.answered(call.answered_at is not None)
-            session.apply(call.media, call.held_here)
+            session.apply(call.media, call.held_here, call.answered_at is not None)
+
+    def silent_seconds(self, call: CallView, now: float) -> int:
+        """For how long this call has brought no sound though it should, in whole steps. Asked every
+        second or so."""
+        if self._session is None or call.media is None or call.answered_at is None:
+            return 0
+        is_due = call.media.direction.receives and not call.held_there
+        return self._silence.look(self._session.stats().packets_received, is_due, now)
 
     def mute(self, muted: bool) -> None:
-        for session in self._sessions.values():
-            session.mute(muted)
+        if self._session is not None:
+            self._session.mute(muted)
 
     def close(self) -> None:
-        for session in self._sessions.values():
-            end(session)
-        self._sessions.clear()
-
-
-def end(session: MediaSession) -> None:
-    """Stop it; a sound device that does not let go must not keep the call from ending."""
-    try:
-        session.stop()
-    except RuntimeError as error:
-        log.warning("%s", error)
+        """End the session of the call going on. A sound device that does not let go must not keep
+        the call from ending."""
+        if self._session is None or not self._call_id:
+            return
+        self._call_id = ""
+        try:
+            self._session.stop()
+        except RuntimeError as error:
+            log.warning("%s", error)
 
 
 def is_digit(text: str) -> bool:

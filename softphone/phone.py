@@ -24,33 +24,30 @@ from plumbing.address import Address
 from plumbing.event_loop import Loop, LoopStopped, Timer
 from plumbing.udp_socket import bind_udp, family_of
 from softphone.call_audio import CallAudio, is_digit
-from softphone.local_host import Clocks, nowhere, own_host, resolved
+from softphone.local_host import SuspendDetector, nowhere, own_host, resolved
 from softphone.media.audio_interfaces import AudioSink, AudioSource, NullSink
-from softphone.media.session import MediaSession
-from softphone.media.silence_alarm import LOOK, SilenceWatch
 from softphone.media.stream import MediaStats
 from softphone.media.tone_generator import ToneSource
 from softphone.ua.account import Account as Account
 from softphone.ua.client_request import Actions, Send
 from softphone.ua.events import (
     CallChanged,
-    CallState,
     CallView,
     DigitPassed,
-    Direction,
     RegistrationChanged,
     RegistrationState,
 )
 from softphone.ua.keep_alive import PERIOD
 from softphone.ua.session_timer import DEFAULT_INTERVAL
 from softphone.ua.user_agent import UserAgent
+from softphone.ua.user_messages import no_sound
 
 log = logging.getLogger(__name__)
 
 DATAGRAM = 65_535
 BURST = 64  # datagrams read before timers and commands get their turn
 LARGEST_SENT = 65_507
-LOOK_AGAIN = 1.0  # seconds between two looks at this computer's own address and at the clocks
+LOOK_AGAIN = 1.0  # seconds between two looks at what no signal tells
 DEADLINE_AGAIN = 1.0  # seconds until timers are looked at again after an error in that
 
 
@@ -104,9 +101,8 @@ class Phone:
         self._socket: socket.socket
         self._timer: Timer | None = None
         self._look_timer: Timer | None = None
-        self._clocks = Clocks()
+        self._suspend = SuspendDetector()
         self._leaving = False
-        self._hearing: Timer | None = None  # set while a call is up
 
     # -- any thread: start and stop ----------------------------------------------------------------
 
@@ -126,7 +122,9 @@ class Phone:
             host = own_host(self.address[0], proxy) or nowhere(self.address[0])
             local = (host, self.address[1])
             wanted = self._expires, self._session_expires, self._direct, self._keep_alive
-            self._agent = UserAgent(self.account, local, proxy, random.SystemRandom(), *wanted)
+            self._agent = UserAgent(
+                self.account, local, proxy, random.SystemRandom(), self._open_media, *wanted
+            )
             self._loop.watch(self._socket, self._on_readable)
             self._loop.post(self._look_again)
             self._loop.start()
@@ -287,13 +285,17 @@ class Phone:
         self._timer = self._loop.at(due, self._on_deadline) if due is not None else None
 
     def _look_again(self) -> None:
-        """Look for another address of this computer, and for a sleep, every second: no
-        signal tells of them."""
+        """Look for another address of this computer, for a sleep, and for a call without sound,
+        every second: no signal tells of them."""
         self._look_timer = self._loop.at(time.monotonic() + LOOK_AGAIN, self._look_again)
         self._look(self._agent.peer)
-        if self._clocks.slept():
+        if self._suspend.slept():
             log.info("this computer has slept")
             self._perform(self._agent.woke(time.monotonic()))
+        call, now = self._agent.active_call, time.monotonic()
+        if call is not None:
+            seconds = self._sound.silent_seconds(call, now)
+            self._perform(self._agent.nothing_heard(seconds, now))
 
     def _look(self, towards: Address | None) -> None:
         """Use the address that this computer has now towards the proxy, or without one `towards`
@@ -308,70 +310,24 @@ class Phone:
         if self._agent.active_call is not None:
             return
         self._look(self._agent.destination(target))
-        now = time.monotonic()
-        try:
-            session = self._sound.open(self.address[0])
-        except OSError as error:
-            sentence = f"No sound: {error}"
-            failed = CallView(
-                "", Direction.OUTGOING, target, target, CallState.ENDED, sentence, now
-            )
-            self._tell(CallChanged(now, failed))
-            return
-        outcome = self._agent.call(target, session.port, now)
-        self._sound.keep(session, self._agent.active_call)
-        self._perform(outcome)
+        self._perform(self._agent.call(target, time.monotonic()))
 
     def _answer(self) -> None:
-        call = self._agent.active_call
-        if call is not None and call.state is CallState.INCOMING:
-            self._look(self._agent.peer)
-            self._with_sound(call, self._agent.answer)
+        self._look(self._agent.peer)
+        self._perform(self._agent.answer(time.monotonic()))
+
+    def _open_media(self, call_id: str) -> int:
+        return self._sound.open(call_id, self.address[0])
 
     def _update_media(self, call: CallView) -> None:
         """The sound does what the call says. If it cannot, the call ends with a sentence;
         telling goes on."""
-        if call.wants_port and self._sound.of(call) is None:
-            self._loop.post(lambda: self._prepare(call.id))
         try:
             self._sound.follow(call)
-            if call.state is CallState.TALKING and self._hearing is None:
-                self._hear(SilenceWatch())
         except Exception as error:
             log.exception("the sound of a call cannot follow it")
-            sentence = f"No sound: {error}"
+            sentence = no_sound(error)
             self._loop.post(lambda: self._perform(self._agent.fail(sentence, time.monotonic())))
-
-    def _prepare(self, call_id: str) -> None:
-        """It rings, and the caller is to be told now where our sound will be (RFC 3262 5)."""
-        call = self._agent.active_call
-        if call is not None and call.id == call_id and call.wants_port:
-            self._with_sound(call, self._agent.prepare)
-
-    def _with_sound(self, call: CallView, wish: Callable[[int, float], Actions]) -> None:
-        """Do what needs a port for sound; without one the caller is told too, and rings nobody for
-        minutes."""
-        now = time.monotonic()
-        try:
-            session = self._sound.of(call) or self._sound.open(self.address[0])
-        except OSError as error:
-            self._perform(self._agent.fail(f"No sound: {error}", now))
-            return
-        outcome = wish(session.port, now)
-        self._sound.keep(session, self._agent.active_call)
-        self._perform(outcome)
-
-    def _hear(self, watch: SilenceWatch) -> None:
-        """Look once a second whether the call brings sound, and tell if it does not."""
-        now, call = time.monotonic(), self._agent.active_call
-        session = self._sound.of(call)
-        if call is None or session is None:
-            self._hearing = None
-            return
-        self._hearing = self._loop.at(now + LOOK, lambda: self._hear(watch))
-        is_due = call.media is not None and call.media.direction.receives and not call.held_there
-        seconds = watch.look(session.stats().packets_received, is_due, now)
-        self._perform(self._agent.nothing_heard(seconds, now))
 
     def _dtmf(self, digit: str) -> None:
         call = self._agent.active_call
@@ -386,14 +342,10 @@ class Phone:
             except ValueError as error:
                 log.info("digit %r not sent: %s", digit, error)
 
-    def _digit_passed(self, session: MediaSession, digit: str, sent: bool) -> None:
+    def _digit_passed(self, call_id: str, digit: str, sent: bool) -> None:
         """Media thread."""
-        self._loop.post(lambda: self._on_digit(session, digit, sent))
-
-    def _on_digit(self, session: MediaSession, digit: str, sent: bool) -> None:
-        call_id = self._sound.call_id_of(session)
-        if call_id is not None:
-            self._tell(DigitPassed(time.monotonic(), call_id, digit, sent))
+        event = DigitPassed(time.monotonic(), call_id, digit, sent)
+        self._loop.post(lambda: self._tell(event))
 
     def _snapshot(self) -> PhoneSnapshot:
         agent = self._agent
@@ -410,7 +362,7 @@ class Phone:
     def _close(self) -> None:
         self._loop.unwatch(self._socket)
         self._socket.close()
-        for timer in (self._timer, self._look_timer, self._hearing):
+        for timer in (self._timer, self._look_timer):
             if timer is not None:
                 timer.cancel()
         self._sound.close()

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from stage import screen_check
+from plumbing import screen_check
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -102,20 +102,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("A scene is played without other telephones: --lan or --scene, please.")
         return 2
     if options.scenes or options.scene:
-        return _scenes(options)
-    return _run(options)
+        from stage.scenes.catalogue import SCENES
 
-
-def _scenes(options: argparse.Namespace) -> int:
-    """List the scenes, or play one of them."""
-    from stage.scenes.catalogue import SCENES
-
-    if options.scenes:
-        print("\n".join(SCENES))
-        return 0
-    if options.scene not in SCENES:
-        print(f"There is no scene {options.scene!r}. There are: {', '.join(SCENES)}.")
-        return 2
+        if options.scenes:
+            print("\n".join(SCENES))
+            return 0
+        if options.scene not in SCENES:
+            print(f"There is no scene {options.scene!r}. There are: {', '.join(SCENES)}.")
+            return 2
     return _run(options)
 
 
@@ -132,8 +126,7 @@ def _run(options: argparse.Namespace) -> int:
         if not playing:
             print(f"{screenless} So the example plays by itself.", flush=True)
         playing = True
-        os.environ["QT_QPA_PLATFORM"] = os.environ.get("QT_QPA_PLATFORM") or "offscreen"
-        if os.environ["QT_QPA_PLATFORM"].partition(":")[0] not in screen_check.SCREENLESS:
+        if not screen_check.shows_nothing():
             os.environ["QT_QPA_PLATFORM"] = "offscreen"
     # after the platform is chosen: importing Qt's widgets needs nothing else from us
     from stage import app
@@ -152,8 +145,6 @@ def _run(options: argparse.Namespace) -> int:
         options.scene,
         options.lan or "",
     )
-    if options.scene:
-        return app.play_scene(wished)
     return app.play(wished) if playing else app.show(wished)
 
 

@@ -1,5 +1,5 @@
-"""Runs the demo in one of three ways, `show` for a person, `play` and `play_scene` by itself, and
-ends it with every program it started.
+"""Runs the demo, `show` for a person or `play` by itself, and ends it with every program it
+started.
 
 Ctrl-C, SIGTERM and SIGHUP close the window like a person would.
 """
@@ -7,15 +7,16 @@ Ctrl-C, SIGTERM and SIGHUP close the window like a person would.
 from __future__ import annotations
 
 import contextlib
+import json
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from PySide6.QtCore import QTimer
-from PySide6.QtGui import QImage
 from PySide6.QtWidgets import QApplication
 
 from softphone.gui import qapplication
@@ -23,9 +24,9 @@ from softphone.gui.theme import install
 from softphone.gui.unix_signals import Interrupt
 from stage.controller import DemoController
 from stage.processes.cluster import Ports
-from stage.scenes import auto_player
-from stage.scenes.catalogue import SCENES, Scene
-from stage.scenes.director import Director
+from stage.scenes import nine_steps
+from stage.scenes.catalogue import SCENES
+from stage.scenes.director import TALK_SECONDS, Director, Scene
 from stage.story import Story
 
 # those that ask a program to end; Windows has no SIGHUP
@@ -34,6 +35,7 @@ SIGNALS = [
 ]
 # s: painting may keep the phones' threads waiting that long, instead of Python's usual 5 ms
 SWITCH = 0.001
+LINGER_SECONDS = 3.0  # that the window of a finished play stays
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class Options:
     free_ports: bool = False
     more: tuple[str, ...] = ()
     pair: bool = False
-    talk: float = 12.0
+    talk: float = TALK_SECONDS
     as_json: bool = False
     pictures: Path | None = None
     report: Path | None = None
@@ -77,74 +79,41 @@ def show(options: Options) -> int:
 
 
 def play(options: Options) -> int:
-    """The example by itself; 0 only if every step was observed."""
+    """The nine steps, or one scene, by itself; 0 only if everything was observed as expected."""
     app = application()
-    controller = _controller(options)
-    story = Story(controller)
-    actor = auto_player.AutoPlayer(controller, options.talk, options.pictures, _say)
-    outcome: list[bool] = []
-
-    def end(complete: bool) -> None:
-        outcome.append(complete)
-        _quit(app, linger=complete and not options.screenless)
-
-    actor.finished.connect(end)
-    controller.window.closing.connect(actor.close)
-    controller.window.closing.connect(app.quit)
-    with _shown(controller):
-        actor.start()
-        app.exec()
-        measured = auto_player.report(controller) if options.as_json else None
-        if options.report is not None:
-            story.save(options.report)
-    if measured is not None:
-        auto_player.print_report(measured)
-    return 0 if outcome and outcome[0] else 1
-
-
-def play_scene(options: Options) -> int:
-    """One scene by itself; 0 only if everything was as the scene expects it."""
-    app = application()
-    scene = SCENES[options.scene]
+    scene = SCENES.get(options.scene, nine_steps.NINE_STEPS)
     controller = _controller(options, scene)
     story = Story(controller)
-    pictures: list[QImage] = []
-
-    def take_picture() -> None:
-        if options.pictures:
-            pictures.append(controller.window.grab().toImage())
-
-    def say(line: str) -> None:
-        take_picture()  # of what the line before has led to
-        _say(line)
-        _announce(controller, scene, line)
-
-    director = Director(controller, scene.play, say)
+    say = partial(_say, controller, scene)
+    director = Director(controller, scene, say, options.pictures, options.talk)
     outcome: list[str] = []
 
     def end(sentence: str) -> None:
         outcome.append(sentence)
-        take_picture()
-        _quit(app, linger=not sentence and not options.screenless)
+        _ended(controller, scene, sentence)
+        linger = not sentence and not options.screenless
+        QTimer.singleShot(int(LINGER_SECONDS * 1000) if linger else 0, app.quit)
 
     director.finished.connect(end)
-    director.finished.connect(partial(_ended, controller, scene))
     controller.window.closing.connect(director.close)
     controller.window.closing.connect(app.quit)
+    measured: dict[str, Any] = {}
     with _shown(controller):
         controller.start()
         director.start()
         app.exec()
-        if options.pictures:
-            _save_pictures(options.pictures, scene.name, pictures)
+        director.save_pictures()
+        if options.as_json and scene is nine_steps.NINE_STEPS:
+            measured = nine_steps.report(controller)
         if options.report is not None:
             story.save(options.report)
-    passed = outcome == [""]
-    print("As expected." if passed else (outcome or ["It was ended."])[0], flush=True)
+    trouble = outcome[0] if outcome else "It was ended."
+    if trouble:
+        print(trouble, file=sys.stderr, flush=True)
     if options.as_json:
-        result = {"scene": scene.name, "passed": passed, **director.measured}
-        auto_player.print_report(result)
-    return 0 if passed else 1
+        scenes = {"scene": scene.name, "passed": not trouble, **director.measured}
+        print(json.dumps(measured or scenes), flush=True)
+    return 1 if trouble else 0
 
 
 def _controller(options: Options, scene: Scene | None = None) -> DemoController:
@@ -157,33 +126,20 @@ def _controller(options: Options, scene: Scene | None = None) -> DemoController:
     )
 
 
-def _announce(controller: DemoController, scene: Scene, line: str) -> None:
+def _announce(controller: DemoController, scene: Scene, line: str, over: bool = False) -> None:
     controller.window.setWindowTitle(f"Call Failover - {scene.title}: {line}")
-    controller.announce(scene.title, line)
+    controller.announce(scene.title, line, over)
 
 
 def _ended(controller: DemoController, scene: Scene, trouble: str) -> None:
-    words = trouble or "everything was as expected."
-    controller.window.setWindowTitle(f"Call Failover - {scene.title}: {words}")
-    controller.announce(scene.title, "" if not trouble else words)
+    if scene.title:
+        _announce(controller, scene, trouble or scene.moral, over=True)
 
 
-def _save_pictures(folder: Path, name: str, pictures: Sequence[QImage]) -> None:
-    """One PNG for each line that the scene has said."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for number, picture in enumerate(pictures, 1):
-        path = folder / f"{name}-{number}.png"
-        if not picture.save(str(path)):
-            print(f"The picture {path} could not be written.", file=sys.stderr)
-
-
-def _quit(app: QApplication, linger: bool) -> None:
-    """Ends the event loop, at once or after somebody had the time to look at the end."""
-    QTimer.singleShot(int(auto_player.LINGER * 1000) if linger else 0, app.quit)
-
-
-def _say(line: str) -> None:
+def _say(controller: DemoController, scene: Scene, line: str) -> None:
     print(line, flush=True)
+    if scene.title:
+        _announce(controller, scene, line)
 
 
 class SceneMenu:
@@ -212,9 +168,8 @@ class SceneMenu:
 
     def _play(self, scene: Scene) -> None:
         self.close()
-        self._director = Director(
-            self._controller, scene.play, partial(_announce, self._controller, scene)
-        )
+        announce = partial(_announce, self._controller, scene)
+        self._director = Director(self._controller, scene, announce)
         self._director.finished.connect(partial(_ended, self._controller, scene))
         self._director.start()
 

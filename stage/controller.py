@@ -21,13 +21,12 @@ from softphone.gui.phone_panel import PhonePanel
 from softphone.phone import Account, Phone
 from stage.guests import Guests
 from stage.gui import presenter
-from stage.gui.bill_view import bill_from_json
 from stage.gui.main_window import Window
 from stage.gui.topology_view import TopologyView
 from stage.observation import observations
 from stage.observation.forwarder_roles import ForwarderRoles
 from stage.observation.from_events import (
-    bill_seen,
+    bill_from_json,
     failover_from_json,
     from_forwarder_message,
     from_phone_event,
@@ -76,7 +75,8 @@ class DemoController(QObject):
         self.guests = Guests((lan, ports.forwarder), PHONES) if lan else None
         users = self.guests.users if self.guests else users
         self._host, self._domain = (lan, lan) if lan else (HOST, DOMAIN)
-        self.announced: tuple[str, str] | None = None  # what a scene says while nobody calls
+        self._announced: tuple[str, str] | None = None  # a scene's title and words
+        self._scene_over = False
         self._wire = Wire()
         self._wire.told.connect(self._hear)
         self.cluster = Cluster(ports, users, self._program_ended, more, pair, servers, self._host)
@@ -102,6 +102,7 @@ class DemoController(QObject):
         self._ticks = QTimer(self)
         self._ticks.timeout.connect(self._tick)
         self._probes_left = 0
+        self._own_calls: set[str] = set()  # Call-IDs of our phones
         self._stage = "new"  # then starting, running or failed, stopped
 
     # -- construction ------------------------------------------------------------------------------
@@ -234,14 +235,18 @@ class DemoController(QObject):
 
     def start_again(self) -> None:
         """Restart what is dead, and begin the list of steps anew."""
+        self._forget_scene()
         for name, program in self._programs.items():
             self.thaw(name)
             if not program.alive:
                 self.restart(name)
         if not self.use_case.state.talking:
             self.use_case.start_again()
-            self.window.bill.show_bill(None)
         self._refresh()
+
+    def _forget_scene(self) -> None:
+        if self._scene_over:
+            self._announced = None
 
     def _back(self, name: str, words: str) -> None:
         self._remark(time.monotonic(), f"{name} {words}", "answer")
@@ -290,7 +295,7 @@ class DemoController(QObject):
         call = self.use_case.state.call_id
         fulfilled = self.use_case.observe(observed)
         if self.use_case.state.call_id != call:
-            self.window.bill.show_bill(None)
+            self._forget_scene()
         self._refresh()
         for row in fulfilled:
             self.fulfilled.emit(row)
@@ -457,22 +462,21 @@ class DemoController(QObject):
             self._on_calls(server, page)
 
     def _on_calls(self, server: str, page: dict[str, Any]) -> None:
-        """The bill as the second server tells it; by the first only while the second is dead."""
-        state = self.use_case.state
-        call = next((c for c in page.get("calls", ()) if c.get("call_id") == state.call_id), None)
-        if call is None or call.get("answered") is None:
-            self.window.bill.show_bill(None)
-            return
-        address = f"{self.cluster.management[server]}/"
-        started = state.answered_through or ""
-        self.window.bill.show_bill(bill_from_json(call, server, address, started))
-        self.observe(bill_seen(call, server))
+        """The bill as the second server tells it; by the first only while the second is dead. Of
+        guests the one answered last."""
+        calls = [call for call in page.get("calls", ()) if call.get("answered") is not None]
+        ours = [call for call in calls if call.get("call_id") == self.use_case.state.call_id]
+        guests = [call for call in calls if self.guests and call["call_id"] not in self._own_calls]
+        guests.sort(key=lambda call: float(call["answered"]))
+        for call in ours[:1] + guests[-1:]:
+            self.observe(bill_from_json(call, server, f"{self.cluster.management[server]}/"))
 
     def _hear_phone(self, name: str, event: object) -> None:
         if self._stage == "stopped":
             return
         told = from_phone_event(name, event)
         if isinstance(told, observations.CallStateChanged):
+            self._own_calls.add(told.call_id)
             self._look_at_audio(name)
         if told is not None:
             self.observe(told)
@@ -509,12 +513,12 @@ class DemoController(QObject):
             self.servers,
             self.forwarders.pair,
             self.use_case.rows,
-            self.announced,
+            self._announced,
         )
 
-    def announce(self, title: str, line: str) -> None:
-        """A scene's words: in the headline while neither Alice nor Bob has a call."""
-        self.announced = (title, line) if line else None
+    def announce(self, title: str, line: str, over: bool = False) -> None:
+        """A scene's words instead of advice; the last ones stay until somebody does something."""
+        self._announced, self._scene_over = (title, line), over
         self._refresh()
 
     @property

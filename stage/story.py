@@ -138,16 +138,16 @@ class Story:
                 yield f"<h2>Flight record of {name}</h2><pre>{words}</pre>"
 
     def _bill(self) -> Iterable[str]:
-        look = self._controller.window.bill.look
-        if look is not None:
-            carried = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in look.carried)
+        bill = self._controller.window.bill.bill
+        if bill is not None:
+            carried = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in bill.carried)
             rows = {
-                "Call": f"{look.caller} to {look.callee}",
-                "Seconds": str(look.seconds),
+                "Call": f"{bill.caller} to {bill.callee}",
+                "Seconds": str(bill.seconds),
                 "Carried by": carried,
-                "Sum": look.sum,
-                "Total": f"{look.total} {look.currency}" + ("" if look.final else " so far"),
-                "Read from": f"{look.server}'s management page",
+                "Sum": bill.terms,
+                "Total": f"{bill.total} {bill.currency}" + ("" if bill.final else " so far"),
+                "Read from": f"{bill.server}'s management page",
             }
             lines = (f"<tr><th>{k}</th><td>{html.escape(v)}</td></tr>" for k, v in rows.items())
             yield f"<h2>The bill</h2><table>{''.join(lines)}</table>"

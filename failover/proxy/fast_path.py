@@ -22,7 +22,6 @@ path. They must send the same octets and remember the same.
 from __future__ import annotations
 
 from binascii import hexlify
-from collections import Counter
 from collections.abc import Callable
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -66,48 +65,25 @@ class Own(NamedTuple):
     via: bytes
 
 
-NOWHERE = Own(b"", b"")
-
-
-class TopVia:
+class TopVia(NamedTuple):
     """A topmost Via without its branch.
 
     `left` and `right`: the octets before and after the branch in the forwarded message and in its
     answers; `before`: the end of our own Via, then `left`. `signed_left` and `signed_right`: the
     octets that our branch is made from, before and after this Via's branch. `back_address`: where
-    answers go, to `server` if it is a server's; `back` signs it. `own`: our address towards the
-    sender, valid while `turn` equals the fast path's."""
+    answers go, to `server` if it is a server's; `back` signs it."""
 
-    __slots__ = (
-        "back",
-        "back_address",
-        "before",
-        "left",
-        "own",
-        "right",
-        "server",
-        "signed_left",
-        "signed_right",
-        "turn",
-    )
-
-    def __init__(
-        self,
-        sides: tuple[bytes, bytes],
-        signed: tuple[bytes, bytes],
-        back_address: Address,
-        server: Server | None,
-        back: bytes,
-    ) -> None:
-        self.left, self.right = sides
-        self.signed_left, self.signed_right = signed[0] + COOKIE, signed[1]
-        self.back_address, self.server, self.back = back_address, server, back
-        ours = b";" + BACK.encode() + b"=" + back + b";rport\r\nVia: "
-        self.before = ours + self.left + b";branch=" + COOKIE
-        self.own, self.turn = NOWHERE, -1
+    left: bytes
+    right: bytes
+    before: bytes
+    signed_left: bytes
+    signed_right: bytes
+    back_address: Address
+    server: Server | None
+    back: bytes
 
 
-NEITHER = TopVia((b"", b""), (b"", b""), ("", 0), None, b""), b""
+NOT_SIGNED = TopVia(b"", b"", b"", b"", b"", ("", 0), None, b""), b""
 
 
 class Goal(NamedTuple):
@@ -163,17 +139,7 @@ class FastPath:
         self._keyed = blake2b(key=core.lines.key, digest_size=16)
         # our branch, if signed lately -> the Via below ours, and that one's branch
         self._signed: dict[bytes, tuple[TopVia, bytes]] = {}
-        self._turn = 0  # how often FRESH_SECONDS were over
-        self._requests = self._responses = 0  # passed on since they were last counted
         self.forget()
-
-    def add_to(self, counters: Counter[str]) -> None:
-        """Counts what was passed on since the last time."""
-        if self._requests:
-            counters["passed.requests"] += self._requests
-        if self._responses:
-            counters["passed.responses"] += self._responses
-        self._requests = self._responses = 0
 
     def forget(self) -> None:
         """Empties the caches. For when the server table or an own address has changed."""
@@ -192,9 +158,7 @@ class FastPath:
         self._records: Cache[bytes, bytes] = Cache(_topmost_record)
         self._record_routes: Cache[tuple[bytes, str], bytes] = Cache(_record_route)
         self._goals: Cache[bytes, Goal] = Cache(self._read_goal)
-        # by Request-URI
-        self._asked_by_phones: dict[bytes, Target] = {}
-        self._asked_by_servers: dict[bytes, Target] = {}
+        self._targets: Cache[tuple[int, bytes, bytes], Target] = Cache(self._read_target)
 
     def forward(self, data: bytes, side: str, source: Address, now: float) -> Send | None:
         """Returns the datagram to send for an ordinary message; None: `Core.receive` must handle
@@ -210,7 +174,6 @@ class FastPath:
             self._own.clear()
             self._own_to_server.clear()
             self._routes.clear()
-            self._turn += 1
             self._fresh_until = now + FRESH_SECONDS
         try:
             words = self._reader.read(data, now)
@@ -248,7 +211,17 @@ class FastPath:
         words = "\0".join(branch_inputs(lines.signed(complete, address))).encode()
         first, last = words.split(STAND_IN.encode())
         back = lines.back_word(address).encode()
-        known = TopVia((before, after), (first, last), address, server, back)
+        ours = b";%b=%b;rport\r\nVia: " % (BACK.encode(), back)
+        known = TopVia(
+            left=before,
+            right=after,
+            before=ours + before + b";branch=" + COOKIE,
+            signed_left=first + COOKIE,
+            signed_right=last,
+            back_address=address,
+            server=server,
+            back=back,
+        )
         self._vias[before, after, None] = known  # as the answer will have it
         return known
 
@@ -256,16 +229,13 @@ class FastPath:
         address = uri.address()
         return Goal(address, self._core.lines.table.by_address.get(address))
 
-    def _read_target(
-        self, known: dict[bytes, Target], first: int, uri: bytes, host: bytes
-    ) -> Target:
+    def _read_target(self, key: tuple[int, bytes, bytes]) -> Target:
+        """A Request-URI, with its host cut out, from a side (FROM_PHONES or FROM_SERVERS)."""
+        first, uri, host = key
+        if len(uri) > MAX_KEY:
+            raise NotOrdinary
         crc = crc32(uri, first)
-        target = Target(self._goals[host], crc, b";loop=%08x" % crc)
-        if len(known) >= MAX_ENTRIES:
-            known.clear()
-        if len(uri) <= MAX_KEY:
-            known[uri] = target
-        return target
+        return Target(self._goals[host], crc, b";loop=%08x" % crc)
 
     def _read_goal(self, host: bytes) -> Goal:
         if len(host) > MAX_KEY:
@@ -315,17 +285,10 @@ class FastPath:
         ) = words  # fmt: skip
         via = self._vias[left, right, source]
         signed = self._sign(via, branch)
-        if via.turn != self._turn:  # now, for a Route may name the address
-            towards = core.lines.towards
-            via.own = self._own_to_server[source[0]] if asker else self._read_own(towards(source))
-            via.turn = self._turn
-        own = via.own
+        # before the Routes, which may name it
+        own = self._own_to_server[source[0]] if asker else self._own[source]
         route = self._routes[routes] if routes else NO_ROUTES
-        if asker:
-            known, first = self._asked_by_servers, FROM_SERVERS
-        else:
-            known, first = self._asked_by_phones, FROM_PHONES
-        pointed, crc, loop = known.get(uri) or self._read_target(known, first, uri, host)
+        pointed, crc, loop = self._targets[FROM_SERVERS if asker else FROM_PHONES, uri, host]
         if routes:
             loop = b";loop=%08x" % crc32(route.asked, crc)
         if others and loop[6:] in others:
@@ -379,29 +342,16 @@ class FastPath:
                 failover.ack_sent(server, signed, tag, pending, ends)
             else:
                 failover.request_sent(server, key, pending)
-        self._requests += 1
+        core.failover.counters["passed.requests"] += 1
         hops = ONE_HOP_LESS[hops]
         if routes:
             kept = b"\r\n" + route.kept
             rest = (middle + hops + rest).replace(b"\r\nRoute: " + routes, kept, 1)
             middle = hops = b""
-        onward = b"".join(
-            (
-                line,
-                top,
-                above,
-                here.via,
-                signed,
-                loop,
-                via.before,
-                branch,
-                via.right,
-                others,
-                middle,
-                hops,
-                rest,
-            )
-        )
+        onward = b"".join((
+            line, top, above, here.via, signed, loop, via.before, branch, via.right, others,
+            middle, hops, rest,
+        ))  # fmt: skip
         send: Send = new(Send, (to, onward, target))
         if asker and method == b"INVITE" and not (tag or others):
             core.orphans.invite_sent(signed, side, send, now)
@@ -435,7 +385,7 @@ class FastPath:
     ) -> Send:
         core = self._core
         method, status, signed, back, left, branch, right, others, tag, start, rest = words
-        via, above = self._signed.get(signed, NEITHER)
+        via, above = self._signed.get(signed, NOT_SIGNED)
         if branch != above or left != via.left or right != via.right:
             via = self._vias[left, right, None]
             if self._sign(via, branch) != signed:
@@ -452,7 +402,7 @@ class FastPath:
             failover.response_received(sender, signed, method, status, tag, now)
         elif method == b"INVITE":
             core.orphans.invite_answered(signed, status >= b"200")
-        self._responses += 1
+        failover.counters["passed.responses"] += 1
         if not server:
             return new(Send, (PHONES, start + rest, via.back_address))
         pending = new(PendingDatagram, (server.name, data, side, source, now, 0, False))

@@ -55,30 +55,17 @@ class Context:
 def install(context: Context) -> list[Sbb]:
     """Deployed SBBs are asked after authentication and registrar and before call control, and hear
     what call control fires before billing does. Raises DeployError."""
-    users = None if context.users is None else frozenset(context.users)
-    services: list[Sbb] = (
-        []
-        if context.users is None
-        else [
-            DigestAuthentication(
-                context.answers, context.key, context.users, context.realm, context.digest
-            )
-        ]
-    )
-    return [
-        *services,
-        Registrar(context.answers, context.server),
-        *(_deployed(each, context) for each in context.deploy),
-        CallControl(
-            context.answers,
-            context.key,
-            context.address,
-            users,
-            context.realm if context.users else "",
-            SessionTimers(context.session_expires),
-        ),
-        Billing(context.server, context.tariff, context.currency),
-    ]
+    answers, key, users = context.answers, context.key, context.users
+    sbbs: list[Sbb] = []
+    if users is not None:
+        sbbs.append(DigestAuthentication(answers, key, users, context.realm, context.digest))
+    sbbs.append(Registrar(answers, context.server))
+    sbbs += [_deployed(each, context) for each in context.deploy]
+    realm, timers = context.realm if users else "", SessionTimers(context.session_expires)
+    names = None if users is None else frozenset(users)
+    sbbs.append(CallControl(answers, key, context.address, names, realm, timers))
+    sbbs.append(Billing(context.server, context.tariff, context.currency))
+    return sbbs
 
 
 def load(wish: str) -> Deploy:

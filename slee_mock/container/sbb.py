@@ -51,10 +51,6 @@ class Entity(NamedTuple):
                 raise ForeignRecord(f"{type(record).__name__} is not among the SBB's records")
 
 
-def always(event: Any) -> bool:
-    return True
-
-
 @dataclass(frozen=True)
 class InitialEvent:
     """Selects events of type `event`, its subtypes too, `when` that is true of them; `name`
@@ -62,7 +58,7 @@ class InitialEvent:
 
     event: type
     name: Callable[[Any], str]
-    when: Callable[[Any], bool] = always
+    when: Callable[[Any], bool] = lambda event: True
 
 
 class Sbb(Protocol):
@@ -99,11 +95,6 @@ def status_of(sbb: HasStatus, transaction: Transaction, now: float) -> Any:
         raise
     except (Exception, SystemExit) as error:
         return {"error": f"{type(error).__name__}: {error}"}
-
-
-def subscribers(sbbs: Sequence[Sbb], event: type) -> list[tuple[Sbb, InitialEvent]]:
-    """The SBBs that select events of this type, in their order of priority."""
-    return [(sbb, each) for sbb in sbbs for each in sbb.events if issubclass(event, each.event)]
 
 
 # -- for `events` ----------------------------------------------------------------------------------

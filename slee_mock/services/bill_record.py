@@ -45,7 +45,7 @@ class ServedBy:
 
 @dataclass(frozen=True)
 class Bill(Record):
-    """The facts a bill is made from; `billing.summed` does the sums."""
+    """The facts a bill is made from; `total_at` adds them up."""
 
     KIND: ClassVar[str] = "bill"
     call_id: str
@@ -82,14 +82,17 @@ class BillTotal:
     state: str  # offered, ringing, answered, ended
     why: str
     ended: float | None
-    seconds: int
-    carried: tuple[tuple[str, int], ...]  # (server, seconds); they add up to `seconds`
-    units: int
     total: str
-    final: bool
+    seconds: int = 0
+    carried: tuple[tuple[str, int], ...] = ()  # (server, seconds); they add up to `seconds`
+    units: int = 0
     unpaid: bool = False  # it went on beyond the end of the caller's balance
     acknowledged: bool = True  # false: nothing tells that the caller has heard of the answer
     presumed: bool = False  # a timer ended it; a later message of the call may prove that wrong
+
+    @property
+    def final(self) -> bool:
+        return self.ended is not None
 
 
 def with_event(bill: Bill, event: CallEvent) -> Bill:
@@ -192,52 +195,25 @@ def is_billed(bill: Bill) -> bool:
 def total_at(bill: Bill, now: float) -> BillTotal:
     """The total of the bill at `now`. A running call is billed up to now."""
     ended, why = _end(bill, now)
-    state = "ended" if ended is not None else "answered" if bill.answered is not None else "ringing"
-    if state == "ringing" and bill.rang is None:
-        state = "offered"
     tariff = Tariff.parse(bill.tariff)
     if bill.answered is None:
-        return BillTotal(state, why, ended, 0, (), 0, tariff.money(0), ended is not None)
+        open_state = "offered" if bill.rang is None else "ringing"
+        return BillTotal(open_state if ended is None else "ended", why, ended, tariff.money(0))
+    state = "answered" if ended is None else "ended"
     if not is_billed(bill):
-        shares, is_heard = _shares(bill, bill.answered), bill.acknowledged is not None
+        is_heard, shares = bill.acknowledged is not None, _shares(bill, bill.answered)
         if is_heard:
             why = f"{why}; {bill.caller}'s phone heard of the answer only after that"
-        return BillTotal(
-            state,
-            why,
-            ended,
-            0,
-            shares,
-            0,
-            tariff.money(0),
-            ended is not None,
-            acknowledged=is_heard,
-            presumed=bill.presumed,
-        )
+        unbilled = BillTotal(state, why, ended, tariff.money(0), carried=shares)
+        return replace(unbilled, acknowledged=is_heard, presumed=bill.presumed)
     until = now if ended is None else ended
     units = begun = tariff.started_units(bill.answered, until)
     if bill.paid_units is not None and begun > bill.paid_units:
         units, why = bill.paid_units, f"{why}; {bill.caller}'s balance ended before"
     total = tariff.money(tariff.setup + units * tariff.price)
-    seconds = milliseconds(bill.answered, until) // 1000
-    is_final, shares = ended is not None, _shares(bill, until)
-    return BillTotal(
-        state,
-        why,
-        ended,
-        seconds,
-        shares,
-        units,
-        total,
-        is_final,
-        begun > units,
-        presumed=bill.presumed,
-    )
-
-
-def is_final(bill: Bill, now: float) -> bool:
-    """As `summed` says, at less cost."""
-    return ended_at(bill, now) is not None
+    seconds, shares = milliseconds(bill.answered, until) // 1000, _shares(bill, until)
+    billed = BillTotal(state, why, ended, total, seconds, shares, units)
+    return replace(billed, unpaid=begun > units, presumed=bill.presumed)
 
 
 def ended_at(bill: Bill, now: float) -> float | None:

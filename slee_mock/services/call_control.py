@@ -57,10 +57,7 @@ from slee_mock.services.call_dialogs import (
     contact_of,
     find_dialog,
     followed_leg,
-    is_first,
     known_routes,
-    leg_of,
-    legs_of,
     recorded,
     target_of,
     with_leg,
@@ -223,18 +220,12 @@ class CallControl:
             call_id=key,
             caller_tag=identity[0],
             cseq=identity[1],
-            branch=leg.branch,
-            way=leg.way,
-            routes=leg.routes,
-            searched=leg.searched,
-            request_uri=request.uri,
-            target=leg.target,
             offered=event.time,
+            legs=(leg,),
             caller=caller.name,
             callee=callee.name,
             seen=event.time,
             caller_contacts=(_contact(request),),
-            callee_contacts=(leg.target,),
             expires=event.time + TIMER_C_SECONDS,
             interval=self._timers.request_interval(request),
             caller_timed=knows_timers(request),
@@ -259,15 +250,13 @@ class CallControl:
         )
 
     def _is_to_another(self, request: Request, call: Call) -> bool:
-        return all(asked_user(leg.request_uri) != asked_user(request.uri) for leg in legs_of(call))
+        return all(asked_user(leg.request_uri) != asked_user(request.uri) for leg in call.legs)
 
     def _invite_again(self, event: RequestEvent, call: Call, transaction: Transaction) -> Outcome:
         request = event.request
         way, written = make_branch(self._key, request), (request.uri, request.vias[-1].branch)
         known = (
-            leg
-            for leg in legs_of(call)
-            if leg.way == way or (leg.request_uri, leg.branch) == written
+            leg for leg in call.legs if leg.way == way or (leg.request_uri, leg.branch) == written
         )
         leg = next(known, None)
         if leg is None:
@@ -283,7 +272,7 @@ class CallControl:
         has one bill."""
         request = event.request
         is_ours = bool(own_vias(self._key, request, request.vias))
-        if not is_ours or not self._is_to_another(request, call) or len(call.legs) + 1 >= MOST_LEGS:
+        if not is_ours or not self._is_to_another(request, call) or len(call.legs) >= MOST_LEGS:
             return self._answers.refuse(event, 482)  # RFC 3261 8.2.2.2: it came here on two ways
         if call.over or call.given_up:
             return self._answers.refuse(event, 487)
@@ -303,7 +292,7 @@ class CallControl:
         if event.request.method == "ACK":
             return Outcome(sends=sends, consumed=True, log_text=f"-> {leg.target}")
         writes = self._searches.stopped(transaction.read(Search, leg.way)) if leg.searched else ()
-        if not is_first(call, leg):
+        if not call.is_own(leg):
             return Outcome(writes=writes, sends=sends, consumed=True, log_text=f"-> {leg.target}")
         if not (call.given_up or call.over):
             writes = (*writes, replace(call, given_up=True))
@@ -402,7 +391,7 @@ class CallControl:
         call = find_call(transaction, onward) if onward.cseq.method in REFRESHING else None
         if call is None:
             return Outcome(sends=(Send(onward.to_bytes()),), consumed=True)
-        leg = leg_of(call, way)
+        leg = call.leg(way)
         writes: tuple[Record, ...] = ()
         sends: tuple[Send, ...] = ()
         is_initial = onward.cseq.method == "INVITE" and call.began_with(
@@ -426,7 +415,7 @@ class CallControl:
         fires: tuple[CallEvent, ...] = ()
         updated = known
         if onward.status > 100:
-            updated, fires = self._progress.followed(known, leg_of(known, way), onward, event.time)
+            updated, fires = self._progress.followed(known, known.leg(way), onward, event.time)
         if updated is not call and updated != call:
             writes = (*writes, updated)
         return Outcome(

@@ -14,8 +14,6 @@ of its own is reached through it, and nobody can name a stranger.
 Traps
 - A dialog is `aside` if it was made on a further leg alone: the caller does not have it (yet), so a
   BYE in it ends no bill.
-- Records of older versions have one dialog in `callee_tag` and no leg with a `way`: `dialogs_of`
-  and `legs_of` read both.
 - 5060 and no port are the same address here, though RFC 3261 19.1.4 tells them apart.
 """
 
@@ -42,34 +40,8 @@ ALWAYS_DELIVERED = ("ACK", "BYE")
 # -- legs -------------------------------------------------------------------------------------
 
 
-def legs_of(call: Call) -> tuple[Leg, ...]:
-    """The first is the caller's own."""
-    first = Leg(
-        call.request_uri,
-        call.target,
-        call.branch,
-        call.way,
-        call.routes,
-        call.attempt,
-        call.searched,
-    )
-    return (first, *call.legs)
-
-
-def leg_of(call: Call, way: str) -> Leg:
-    """The leg with this way; the first if there is none, as in records of an older version."""
-    legs = legs_of(call)
-    return next((leg for leg in legs if leg.way == way), legs[0])
-
-
-def is_first(call: Call, leg: Leg) -> bool:
-    return leg.way == call.way
-
-
 def with_leg(call: Call, leg: Leg) -> Call:
     """The call with this leg as it is now."""
-    if is_first(call, leg):
-        return replace(call, target=leg.target, attempt=leg.attempt, searched=leg.searched)
     if all(each.way != leg.way for each in call.legs):
         return replace(call, legs=(*call.legs, leg))
     return replace(call, legs=tuple(leg if each.way == leg.way else each for each in call.legs))
@@ -82,7 +54,7 @@ def followed_leg(call: Call, request: Request, way: str) -> Leg | None:
     if not call.began_with(request.from_tag, request.cseq.number):
         return None
     branch = request.vias[-1].branch
-    for leg in legs_of(call):
+    for leg in call.legs:
         if leg.request_uri == request.uri and (leg.way == way or leg.branch == branch):
             return leg
     return None
@@ -91,23 +63,12 @@ def followed_leg(call: Call, request: Request, way: str) -> Leg | None:
 # -- dialogs ----------------------------------------------------------------------------------
 
 
-def dialogs_of(call: Call) -> tuple[Dialog, ...]:
-    """Those of a record of an older version, too: it has one."""
-    if call.dialogs or not call.callee_tag:
-        return call.dialogs
-    return (
-        Dialog(
-            call.callee_tag, call.callee_contacts, (), call.confirmed, call.confirmed, call.over
-        ),
-    )
-
-
 def find_dialog(call: Call | None, message: Message) -> tuple[Dialog, bool] | None:
     """The dialog with the request's tags, and whether its caller speaks."""
     if call is None:
         return None
     tags = message.from_tag, message.to_tag
-    for dialog in dialogs_of(call):
+    for dialog in call.dialogs:
         if tags == (call.caller_tag, dialog.tag):
             return dialog, True
         if tags == (dialog.tag, call.caller_tag):
@@ -117,30 +78,21 @@ def find_dialog(call: Call | None, message: Message) -> tuple[Dialog, bool] | No
 
 def with_dialog(call: Call, dialog: Dialog) -> Call:
     """The call with this dialog as it is now."""
-    known = dialogs_of(call)
-    dialogs: tuple[Dialog, ...]
-    if [each.tag for each in known] in ([], [dialog.tag]):  # as nearly always
-        dialogs = (dialog,)
-    elif any(each.tag == dialog.tag for each in known):
-        dialogs = tuple(dialog if each.tag == dialog.tag else each for each in known)
-    else:
-        if len(known) >= MOST_DIALOGS:
-            known = tuple(each for each in known if each.confirmed and not each.over)[
-                -MOST_DIALOGS + 1 :
-            ]
-        dialogs = (*known, dialog)
-    if dialogs == call.dialogs:
-        return call
-    if call.confirmed and dialog.tag != call.callee_tag:  # the one that was answered first stays
-        return replace(call, dialogs=dialogs)
-    return replace(call, dialogs=dialogs, callee_tag=dialog.tag, callee_contacts=dialog.contacts)
+    known = call.dialogs
+    if any(each.tag == dialog.tag for each in known):
+        changed = (dialog if each.tag == dialog.tag else each for each in known)
+        return replace(call, dialogs=tuple(changed))
+    if len(known) >= MOST_DIALOGS:
+        living = [each for each in known if each.confirmed and not each.over]
+        known = tuple(living[-MOST_DIALOGS + 1 :])
+    return replace(call, dialogs=(*known, dialog))
 
 
 def dialog_after(call: Call, leg: Leg, response: Response) -> Dialog:
     """The dialog that a response to the INVITE belongs to, with what it tells of the callee."""
     tag = response.to_tag
-    aside = not is_first(call, leg)
-    known = next((each for each in dialogs_of(call) if each.tag == tag), None)
+    aside = not call.is_own(leg)
+    known = next((each for each in call.dialogs if each.tag == tag), None)
     dialog = known or Dialog(tag, (leg.target,), aside=aside)
     contact = contact_of(response)
     contacts = _put_first(contact, dialog.contacts) if contact else dialog.contacts
@@ -188,7 +140,7 @@ def target_of(call: Call, dialog: Dialog, request: Request, by_caller: bool) -> 
     told = (read_uri(contact) for contact in contacts)
     if uri and any(each and _is_same_place(uri, each) for each in told):
         return request.uri
-    is_unreadable = uri is None or (by_caller and request.uri == call.request_uri)
+    is_unreadable = uri is None or (by_caller and request.uri == call.legs[0].request_uri)
     return contacts[0] if is_unreadable or request.method in ALWAYS_DELIVERED else None
 
 
@@ -211,7 +163,7 @@ def known_routes(call: Call, dialog: Dialog, request: Request, by_caller: bool) 
     if by_caller:
         allowed = set(dialog.routes)
     else:
-        allowed = {route for leg in legs_of(call) for route in leg.routes}
+        allowed = {route for leg in call.legs for route in leg.routes}
     return [value for value in routes if _address(value) in allowed]
 
 

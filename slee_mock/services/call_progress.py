@@ -21,10 +21,8 @@ from slee_mock.services.call_dialogs import (
     acknowledged,
     contact_of,
     dialog_after,
-    dialogs_of,
     find_dialog,
     hung_up,
-    is_first,
     with_contact,
     with_dialog,
 )
@@ -50,7 +48,7 @@ class Progress:
         method = request.method
         if by_caller and method in PROOFS:
             call = acknowledged(call, dialog)
-            dialog = next(each for each in dialogs_of(call) if each.tag == dialog.tag)
+            dialog = next(each for each in call.dialogs if each.tag == dialog.tag)
         if method == "BYE":
             return hung_up(call, dialog)
         if method == "ACK" and by_caller and call.given_up and request.cseq.number == call.cseq:
@@ -101,8 +99,8 @@ class Progress:
     def seen(self, call: Call, now: float) -> Call:
         """The call after a message, which puts its end off where no phone refreshes the session."""
         bound = self._silent_from(now)
-        is_unbound = call.confirmed and not call.over and call.expires is None
-        if is_unbound and bound:  # it began before there was a bound
+        if call.confirmed and not call.over and call.expires is None and bound:
+            # it was answered while servers had --session-expires=0
             call = replace(call, untimed=True, expires=bound)
         if call.expires is None or now - call.seen < SEEN_RESOLUTION_SECONDS:
             return call
@@ -154,7 +152,7 @@ def after_response(
 ) -> tuple[Call, tuple[CallEvent, ...]]:
     """The call after a response to the first INVITE. Of a further leg it tells the dialog alone:
     rung and answered is the call when its caller hears so."""
-    is_callers = is_first(call, leg)
+    is_callers = call.is_own(leg)
     if response.status >= 300:
         if call.confirmed or not is_callers:
             return call, ()

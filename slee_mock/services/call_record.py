@@ -36,8 +36,8 @@ class Leg:
 
     request_uri: str  # as it came here
     target: str  # the contact chosen
-    branch: str  # of the caller's own Via
-    way: str = ""  # the branch that this cluster's Via has for it
+    branch: str  # of the Via it came with: tells a retransmission from a merged request
+    way: str  # the branch that this cluster's Via has for it
     routes: tuple[str, ...] = ()  # addresses of the Record-Routes it came with, the nearest first
     attempt: int = 0  # bindings that did not answer before `target` was tried
     searched: bool = False  # other bindings are tried after `target`: there is a Search
@@ -51,16 +51,14 @@ class Call(Record):
     call_id: str
     caller_tag: str
     cseq: int  # the INVITE's number
-    branch: str  # the caller's own Via branch: tells a retransmission from a merged request
-    request_uri: str  # as the caller wrote it
-    target: str  # the contact chosen, once
     offered: float
+    legs: tuple[Leg, ...]  # the caller's own first
     caller: str = ""  # names for sentences
     callee: str = ""
-    callee_tag: str = ""
     caller_contacts: tuple[str, ...] = ()
-    callee_contacts: tuple[str, ...] = ()
+    dialogs: tuple[Dialog, ...] = ()
     confirmed: bool = False  # a 2xx has passed
+    given_up: bool = False  # CANCEL has passed
     over: bool = False  # a final failure or a BYE has passed, or its session has expired
     seen: float = 0.0  # a message of it passed last; to the second
     # nobody will answer it any more; or its session is over unless it is refreshed
@@ -70,13 +68,6 @@ class Call(Record):
     callee_timed: bool = False
     untimed: bool = False  # no phone refreshes the session: every message of it puts `expires` off
     lapsed: float | None = None  # `expires` when it ran out: the call's end is presumed
-    way: str = ""  # as in Leg, of the first leg; so are the next three
-    routes: tuple[str, ...] = ()
-    attempt: int = 0
-    searched: bool = False
-    legs: tuple[Leg, ...] = ()  # the further ones
-    dialogs: tuple[Dialog, ...] = ()  # `callee_tag` and `callee_contacts` are those of the last
-    given_up: bool = False  # CANCEL has passed
 
     @property
     def due(self) -> float | None:
@@ -85,6 +76,14 @@ class Call(Record):
     def began_with(self, from_tag: str, number: int) -> bool:
         """Is it the INVITE with this CSeq number that began the call?"""
         return (from_tag, number) == (self.caller_tag, self.cseq)
+
+    def leg(self, way: str) -> Leg:
+        """The leg with this way, or else the caller's own."""
+        return next((leg for leg in self.legs if leg.way == way), self.legs[0])
+
+    def is_own(self, leg: Leg) -> bool:
+        """Is it the caller's own leg?"""
+        return leg.way == self.legs[0].way
 
 
 @dataclass(frozen=True)

@@ -22,9 +22,8 @@ ASKED = "asked"
 
 
 def is_loop(key: bytes, request: Request, vias: Sequence[Via]) -> bool:
-    """A Via without the word is of an older server, which could not tell the two apart."""
     words = [via.params.get(ASKED) for via in own_vias(key, request, vias)]
-    return bool(words) and (None in words or asked(request) in words)
+    return bool(words) and asked(request) in words
 
 
 def own_vias(key: bytes, request: Request, vias: Sequence[Via]) -> list[Via]:

@@ -27,7 +27,7 @@ from sip.message import Request, Response, parse
 from sip.uri import Uri
 from slee_mock.container.events import Outcome, RequestEvent, Send
 from slee_mock.services.bindings_record import Bindings, address_of_record
-from slee_mock.services.call_dialogs import leg_of, with_leg
+from slee_mock.services.call_dialogs import with_leg
 from slee_mock.services.call_record import Call, Leg, Search
 from slee_mock.store.interface import Transaction
 from slee_mock.store.records import Record, replace
@@ -189,7 +189,7 @@ class Searches:
 
 def _aimed(call: Call, search: Search, attempt: int) -> Call:
     """The call whose later requests go to this attempt's contact."""
-    leg = replace(leg_of(call, search.way), target=search.tried[attempt], attempt=attempt)
+    leg = replace(call.leg(search.way), target=search.tried[attempt], attempt=attempt)
     return with_leg(call, leg)
 
 

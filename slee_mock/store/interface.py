@@ -18,7 +18,7 @@ Traps
 - A save that raised StoreDown may have been done. The next attempt then gets Conflict, reads, and
   finds it.
 - A row that is deleted and made again begins at version 1 again. A transaction kept for long could
-  take it for the old one; so a transaction lives for one event.
+  take it for the old one; so a transaction lives for one turn.
 - Transaction.scan and walk read the store, not what was put into the transaction.
 
 No I/O.
@@ -27,7 +27,7 @@ No I/O.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, ParamSpec, Protocol, TypeVar
 
@@ -35,9 +35,10 @@ from slee_mock.store.records import R, Record, from_json, to_json
 
 P = ParamSpec("P")
 T = TypeVar("T")
+Place = tuple[str, str]  # kind and key of a row
 
 
-class StoreDown(Exception):
+class StoreDown(RuntimeError):
     """The store cannot be read or written now. The text is a sentence for the operator."""
 
 
@@ -156,13 +157,15 @@ class Damaged:
 
 
 class Transaction:
-    """The reads and writes of one event. It remembers the version of each row that was read, on
-    which the commit rests. What one service has put is read by the next, before it is committed."""
+    """The reads and writes of one event, or of the events of one turn. It remembers the version of
+    each row that was read, on which the commit rests. What one service has put is read by the next,
+    before it is committed."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._versions: dict[tuple[str, str], int] = {}
-        self._records: dict[tuple[str, str], Record | None] = {}
+        self._versions: dict[Place, int] = {}
+        self._records: dict[Place, Record | None] = {}  # as read
+        self._put: dict[Place, Record] = {}
 
     def read(self, kind: type[R], key: str) -> R | None:
         """Raises BadName for a key that is not text, BadRecord for a row that cannot be read,
@@ -173,7 +176,7 @@ class Transaction:
             row = self._store.get(kind.KIND, key)
             self._versions[place] = row.version if row else 0
             self._records[place] = _read(kind, key, row) if row else None
-        record = self._records[place]
+        record = self._put.get(place) or self._records[place]
         if record is not None and not isinstance(record, kind):
             raise BadRecord(
                 f"two services keep records of the kind {kind.KIND}, as different classes"
@@ -221,7 +224,14 @@ class Transaction:
     def put(self, records: Iterable[Record]) -> None:
         """Shows these to later reads of this transaction; `commit` saves them."""
         for record in records:
-            self._records[self._place(record)] = record
+            self._put[self._place(record)] = record
+
+    def savepoint(self) -> Mapping[Place, Record]:
+        """For `roll_back`, which then forgets what is put from now on."""
+        return dict(self._put)
+
+    def roll_back(self, savepoint: Mapping[Place, Record]) -> None:
+        self._put = dict(savepoint)
 
     def commit(self, records: Iterable[Record], deleted: Iterable[Record] = ()) -> None:
         """Saves the last record of each key and deletes others, all or none. Raises Conflict,
@@ -236,7 +246,7 @@ class Transaction:
         if changes:
             self._store.save(list(changes.values()))
 
-    def _place(self, record: Record) -> tuple[str, str]:
+    def _place(self, record: Record) -> Place:
         """Its (kind, key), whose version is known afterwards."""
         place = record.KIND, record.key
         if place not in self._versions:

@@ -18,12 +18,11 @@ from PySide6.QtWidgets import (
 )
 
 from plumbing.address import format_address
-from softphone.gui import texts
+from softphone import texts
 from softphone.gui.event_bridge import Bridge
 from softphone.gui.theme import GRID
-from softphone.gui.widgets import plain
-from softphone.options import PhoneOptions, account_options
-from softphone.phone import Account, Phone
+from softphone.options import FieldFault, PhoneOptions, account_options
+from softphone.phone import Phone
 from softphone.settings import SavedAccount
 from softphone.ua.events import RegistrationChanged, RegistrationState
 
@@ -42,8 +41,7 @@ class RegistrationTest:
         self._options = options
         self._bridge = Bridge()
         self._bridge.event.connect(self._on_event)
-        account = Account(options.user, options.domain, options.password)
-        self._phone = Phone(account, options.proxy, options.listen, self._bridge.event.emit)
+        self._phone = Phone(options.account, options.proxy, options.listen, self._bridge.event.emit)
         self._over = False
         self._timer = QTimer()
         self._timer.setSingleShot(True)
@@ -126,7 +124,6 @@ class AccountDialog(QDialog):
             buttons.addButton(forget, QDialogButtonBox.ButtonRole.ResetRole)
         self.test_button.clicked.connect(self._run_test)
         buttons.accepted.connect(self._save)
-        plain(buttons)
         buttons.rejected.connect(self.reject)
         column = QVBoxLayout(self)
         column.addLayout(form)
@@ -146,9 +143,8 @@ class AccountDialog(QDialog):
         there is one."""
         try:
             return account_options(self.account())
-        except ValueError as fault:
-            sentence = str(fault)
-            self._say(sentence, "server" if sentence.startswith("Server") else "user")
+        except FieldFault as fault:
+            self._say(str(fault), fault.field)
             return None
 
     def _run_test(self) -> None:

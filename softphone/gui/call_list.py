@@ -22,11 +22,11 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
+from softphone import texts
 from softphone.call_history import CallHistory, Outcome, PastCall
-from softphone.gui import formatting, texts
+from softphone.gui import formatting
 from softphone.gui.record_table import Index, RecordModel, record_table
 from softphone.gui.theme import GRID, theme
-from softphone.gui.widgets import plain
 
 OUTCOME, PEER, WHEN, LENGTH, REASON = range(5)
 
@@ -64,7 +64,7 @@ class CallListModel(RecordModel):
 
     def _text(self, call: PastCall, column: int) -> str:
         if column == OUTCOME:
-            return texts.OUTCOMES[call.outcome]
+            return texts.OUTCOMES[call.outcome.name]
         if column == PEER:
             return name_of(call)
         if column == WHEN:
@@ -105,7 +105,6 @@ class CallList(QDialog):
         for button in (self._clear, buttons.button(QDialogButtonBox.StandardButton.Close)):
             button.setAutoDefault(False)
         self._call.setDefault(True)
-        plain(buttons)
         buttons.rejected.connect(self.close)
         self._call.clicked.connect(self._call_selected)
         self._clear.clicked.connect(self._forget_all)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from PySide6.QtCore import Qt, Signal
 from PySide6.QtGui import QFont
-from PySide6.QtWidgets import QGridLayout, QSizePolicy, QWidget
+from PySide6.QtWidgets import QGridLayout, QPushButton, QSizePolicy, QWidget
 
-from softphone.gui import texts
+from softphone import texts
 from softphone.gui.theme import GRID
-from softphone.gui.widgets import FlatButton
 
 KEYS = "123456789*0#"
 NAMES = {"*": "star", "#": "hash"}
@@ -28,14 +27,14 @@ class DialPad(QWidget):
         grid.setContentsMargins(0, 0, 0, 0)
         grid.setSpacing(GRID // 2)
         self.setMaximumHeight(4 * 6 * GRID + 3 * GRID // 2)
-        self.keys: list[FlatButton] = []
+        self.keys: list[QPushButton] = []
         for number, digit in enumerate(KEYS):
-            key = FlatButton(digit)
+            key = QPushButton(digit)
             key.setObjectName(f"dial_{NAMES.get(digit, digit)}")
-            key.setAccessibleName(texts.KEY.format(name=NAMES.get(digit, digit)))
+            key.setAccessibleName(texts.KEY.format(name=texts.KEY_NAMES.get(digit, digit)))
             key.setFont(font)
-            key.set_height(3 * GRID)
-            key.repeats = True  # 11 is two quick clicks
+            key.setMinimumHeight(3 * GRID)
+            key.setFocusPolicy(Qt.FocusPolicy.TabFocus)  # a mouse leaves the keyboard where it is
             key.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Expanding)
             key.clicked.connect(lambda _=False, digit=digit: self.pressed.emit(digit))
             grid.addWidget(key, number // 3, number % 3)

@@ -17,14 +17,17 @@ from PySide6.QtGui import QKeyEvent, QKeySequence, QShortcut
 from PySide6.QtWidgets import (
     QApplication,
     QHBoxLayout,
+    QLabel,
     QLineEdit,
+    QPushButton,
     QStackedLayout,
     QVBoxLayout,
     QWidget,
 )
 
+from softphone import texts
 from softphone.call_history import CallHistory
-from softphone.gui import formatting, texts
+from softphone.gui import formatting
 from softphone.gui.call_card import CallCard, peer_of
 from softphone.gui.dial_pad import KEYS, DialPad
 from softphone.gui.digits_line import DigitsLine
@@ -32,7 +35,8 @@ from softphone.gui.event_bridge import Bridge
 from softphone.gui.level_meter import FRAMES_PER_SECOND
 from softphone.gui.phone_menu import PhoneMenu, was_tried
 from softphone.gui.theme import GRID, Size, theme
-from softphone.gui.widgets import Avatar, Field, FlatButton, StateMark, TextLabel
+from softphone.gui.widgets import Avatar, FlatButton, StateMark, TextLabel
+from softphone.ua import user_messages
 from softphone.ua.events import (
     CallChanged,
     CallState,
@@ -142,15 +146,15 @@ class PhonePanel(QWidget):
     # -- construction ------------------------------------------------------------------------------
 
     def _make_head(self) -> None:
-        self.name = TextLabel(Size.TITLE, bold=True, names=True)
+        self.name = TextLabel(Size.TITLE, bold=True)
         self.name.set_text(self.label)
         self.registration_mark = StateMark(Size.SMALL)
         self.registration = TextLabel(Size.SMALL, lines=2)
         self.registration.setObjectName("registration")
         self._registered = RegistrationChanged(
-            0.0, RegistrationState.UNREGISTERED, texts.LOGGED_OFF
+            0.0, RegistrationState.UNREGISTERED, user_messages.NOT_REGISTERED
         )
-        self.registration.set_text(texts.LOGGED_OFF)
+        self.registration.set_text(user_messages.NOT_REGISTERED)
         self.menu_button = FlatButton("", "menu")
         self.menu_button.setObjectName("menu")
         self.menu_button.setAccessibleName(texts.MENU)
@@ -178,6 +182,7 @@ class PhonePanel(QWidget):
         self.password.setObjectName("password")
         self.password.setAccessibleName(texts.NEW_PASSWORD)
         self.password.setEchoMode(QLineEdit.EchoMode.Password)
+        self.password.setPlaceholderText(texts.NEW_PASSWORD)
         self._use_password = FlatButton(texts.USE_PASSWORD)
         self._use_password.setObjectName("use_password")
         self._use_password.allow(True, texts.USE_PASSWORD_TIP)
@@ -186,8 +191,8 @@ class PhonePanel(QWidget):
         row = QHBoxLayout(self._password_row)
         row.setContentsMargins(0, 0, 0, 0)
         row.setSpacing(GRID)
-        row.addWidget(Field(texts.NEW_PASSWORD, self.password), 3)
-        row.addWidget(self._use_password, 1)
+        row.addWidget(self.password, 1)
+        row.addWidget(self._use_password)
         self._password_row.hide()
 
     def _give_password(self) -> None:
@@ -247,17 +252,21 @@ class PhonePanel(QWidget):
         head.addWidget(Avatar(self.label), 0, Qt.AlignmentFlag.AlignTop)
         head.addLayout(named, 1)
         head.addWidget(self.menu_button, 0, Qt.AlignmentFlag.AlignTop)
-        line = QWidget()
-        self._row = QStackedLayout(line)
-        field = Field(texts.TO, self.target)
-        line.setFixedHeight(field.height())
-        self.calls_button.set_height(field.height())
+        to = QLabel(texts.TO)
+        to.setBuddy(self.target)
+        self._target_row = QWidget()
+        field = QHBoxLayout(self._target_row)
+        field.setContentsMargins(0, 0, 0, 0)
+        field.setSpacing(GRID)
+        field.addWidget(to)
+        field.addWidget(self.target, 1)
+        self._row = QStackedLayout()
+        self._row.addWidget(self._target_row)
+        self._row.addWidget(self.digits)
         dial = QHBoxLayout()
         dial.setSpacing(GRID)
-        dial.addWidget(line, 1)
+        dial.addLayout(self._row, 1)
         dial.addWidget(self.calls_button)
-        self._row.addWidget(field)
-        self._row.addWidget(self.digits)
         main = QHBoxLayout()
         main.setSpacing(GRID)
         main.addWidget(self.primary, 5)
@@ -371,7 +380,7 @@ class PhonePanel(QWidget):
         if call.state is CallState.INCOMING:
             QApplication.alert(self.window())
             self._ringing = call.id
-            self.rings.emit(texts.IS_CALLING.format(name=peer_of(call)))
+            self.rings.emit(formatting.one_line(call.sentence))
 
     def _end_call(self) -> None:
         self._show_frame()
@@ -461,15 +470,11 @@ class PhonePanel(QWidget):
     # -- commands ----------------------------------------------------------------------------------
 
     def press_enter(self) -> None:
-        """Press the button that has the keyboard, else the primary one. A key of the dial pad
-        that a mouse clicked has it too, but whoever dials with the mouse and then presses Enter
-        wants to call."""
+        """Press the button that has the keyboard, else the primary one."""
         focused = self.focusWidget()
         if focused is self.password:
             self._give_password()
-        elif isinstance(focused, FlatButton) and not (
-            focused in self.pad.keys and focused.by_mouse
-        ):
+        elif isinstance(focused, QPushButton):
             focused.click()
         else:
             self.press_primary()
@@ -537,6 +542,8 @@ class PhonePanel(QWidget):
                 self.target.clear()
             self.target.insert(digit)
             self.target.setModified(True)
+            if self.focusWidget() not in self.pad.keys:  # the mouse is used: Enter is to call
+                self.target.setFocus(Qt.FocusReason.OtherFocusReason)
 
     def keyPressEvent(self, event: QKeyEvent) -> None:
         if event.text() and event.text() in KEYS and not event.isAutoRepeat():

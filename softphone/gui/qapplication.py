@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from PySide6.QtCore import QMessageLogContext, QtMsgType, qFormatLogMessage, qInstallMessageHandler
 from PySide6.QtWidgets import QApplication
 
-SCREENLESS = ("offscreen", "minimal")
-# The warning that these platforms give for every window that is shown.
+from plumbing.screen_check import SCREENLESS
+
+# The warning that platforms without a screen give for every window that is shown.
 EXPECTED = "This plugin does not support propagateSizeHints()"
 
 

@@ -17,9 +17,8 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from softphone.gui import texts
+from softphone import texts
 from softphone.gui.theme import GRID
-from softphone.gui.widgets import plain
 from softphone.media.audio_devices import AudioDevices, DeviceChoice, Microphone
 from softphone.media.call_tone_player import CallTonePlayer
 from softphone.media.call_tones import CallTone
@@ -77,7 +76,6 @@ class SoundSettings(QDialog):
             QDialogButtonBox.StandardButton.Ok | QDialogButtonBox.StandardButton.Cancel
         )
         buttons.accepted.connect(self.accept)
-        plain(buttons)
         buttons.rejected.connect(self.reject)
         rows = QVBoxLayout(self)
         rows.addLayout(grid)

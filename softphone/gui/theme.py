@@ -9,8 +9,9 @@ with the next paint event.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from enum import Enum
+from string import Template
 
 from PySide6.QtCore import QObject, Qt, Signal
 from PySide6.QtGui import QColor, QFont, QFontDatabase, QFontMetricsF, QGuiApplication, QPalette
@@ -19,7 +20,7 @@ from PySide6.QtWidgets import QApplication
 GRID = 8  # px: every margin, gap and height is a multiple or a half of it
 RADIUS = 8.0  # px, corners of cards and buttons
 SMALLEST_TEXT = 10.0  # pt: some desktops report 9 pt, which the back of a room cannot read
-CONTRAST = 4.5  # WCAG 2.1, 1.4.3: text against what is behind it
+TONES = ("alive", "hot", "ringing", "warning", "dead", "stop")  # what a colour can mean
 
 
 class Size(Enum):
@@ -64,13 +65,10 @@ class Palette:
     def dark(self) -> bool:
         return self.name == "dark"
 
-    def tones(self) -> dict[str, Tone]:
-        """The states by name, for a legend or a test."""
-        return {
-            f.name: getattr(self, f.name)
-            for f in fields(self)
-            if isinstance(getattr(self, f.name), Tone)
-        }
+    def tone(self, name: str) -> Tone:
+        """The colour of a state, which is one of TONES."""
+        tone: Tone = getattr(self, name)
+        return tone
 
 
 def _tone(colour: str, ink: str, wash: str) -> Tone:
@@ -111,18 +109,55 @@ DARK = Palette(
 )
 
 
-def contrast(one: QColor, other: QColor) -> float:
-    """Contrast ratio of two opaque colours, 1 to 21 (WCAG 2.1, relative luminance)."""
+# The style sheet of everything that Qt draws for us; `$name`: a colour of the palette.
+STYLE = Template("""
+QLabel[tone="muted"] { color: $muted }
+QLabel:disabled { color: $faint }
+QPushButton { background: $raised; color: $text; border: 2px solid transparent;
+              border-radius: 8px; padding: 0 8px }
+QPushButton:hover { background: $raised_hover }
+QPushButton:pressed { background: $raised_pressed }
+QPushButton:checked, QPushButton:default { background: $text; color: $surface }
+QPushButton:disabled { background: $window; color: $faint; border: 1px solid $raised }
+QPushButton:focus { border-color: $text }
+QPushButton:checked:focus, QPushButton:default:focus { border-color: $hot }
+QPushButton[ring="false"]:focus { border-color: transparent }
+QPushButton::menu-indicator { image: none }
+QLineEdit { background: $surface; border: 1px solid $faint; border-radius: 8px; padding: 5px 8px }
+QLineEdit:focus { border: 2px solid $hot; padding: 4px 7px }
+QDialogButtonBox { dialogbuttonbox-buttons-have-icons: 0 }
+QDialog QPushButton { min-width: 56px; min-height: 24px; padding: 0 12px }
+""")
+TONE_STYLE = Template("""
+QLabel[tone="$name"] { color: $colour }
+QPushButton[tone="$name"] { background: $colour; color: $ink }
+QPushButton[tone="$name"]:hover { background: $colour_hover }
+QPushButton[tone="$name"]:pressed { background: $colour_pressed }
+QPushButton[tone="$name"]:disabled { background: $raised; color: $faint; border: none }
+""")
 
-    def luminance(colour: QColor) -> float:
-        parts = (colour.redF(), colour.greenF(), colour.blueF())
-        red, green, blue = (
-            p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts
-        )
-        return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
-    low, high = sorted((luminance(one), luminance(other)))
-    return (high + 0.05) / (low + 0.05)
+def style_sheet(palette: Palette) -> str:
+    """Flat buttons and fields, in the colours of their states where they have one."""
+
+    def shades(name: str, ground: QColor) -> dict[str, str]:
+        hover = ground.lighter(112) if palette.dark else ground.darker(107)
+        pressed = ground.darker(118)
+        return {
+            name: ground.name(),
+            f"{name}_hover": hover.name(),
+            f"{name}_pressed": pressed.name(),
+        }
+
+    names = ("window", "surface", "line", "text", "muted", "faint")
+    colours = {name: getattr(palette, name).name() for name in names}
+    colours |= shades("raised", palette.raised)
+    sheet = STYLE.substitute(colours, hot=palette.hot.colour.name())
+    for name in TONES:
+        tone = palette.tone(name)
+        own = shades("colour", tone.colour) | {"name": name, "ink": tone.ink.name()}
+        sheet += TONE_STYLE.substitute(colours | own)
+    return sheet
 
 
 def qt_palette(colours: Palette) -> QPalette:
@@ -150,9 +185,8 @@ def qt_palette(colours: Palette) -> QPalette:
         role.Mid: colours.line,
         role.Dark: colours.line,
         role.Shadow: colours.line,
+        role.Accent: colours.hot.colour,
     }
-    if hasattr(role, "Accent"):  # Qt 6.6 and later
-        normal[role.Accent] = colours.hot.colour
     palette = QPalette()
     for key, colour in normal.items():
         palette.setColor(QPalette.ColorGroup.All, key, colour)
@@ -171,7 +205,6 @@ class Theme(QObject):
         super().__init__(app)
         self._app = app
         self._forced: Palette | None = None
-        self._motion: bool | None = None
         self._system_was_dark = app.palette().color(QPalette.ColorRole.Window).lightness() < 128
         app.setStyle("fusion")
         base = QFont(app.font())
@@ -180,7 +213,7 @@ class Theme(QObject):
         app.setFont(base)
         hints = QGuiApplication.styleHints()
         self.palette = self._of(hints.colorScheme())
-        app.setPalette(qt_palette(self.palette))
+        self._paint()
         hints.colorSchemeChanged.connect(self._follow)
         # Qt 6.12 and later say what the system thinks of motion (6.10 and 6.11 know of contrast
         # only). They are kept: their accessibility object dies with the Python object that gave it
@@ -196,16 +229,9 @@ class Theme(QObject):
         self._forced = palette
         self._follow(QGuiApplication.styleHints().colorScheme())
 
-    def set_reduced_motion(self, wish: bool | None) -> None:
-        """True or False overrides what the system says; None asks the system again."""
-        self._motion = wish
-        self.changed.emit()
-
     @property
     def reduced_motion(self) -> bool:
         """Nothing on the screen may move by itself if this is true."""
-        if self._motion is not None:
-            return self._motion
         if os.environ.get("CALL_FAILOVER_MOTION", "") in ("0", "off", "reduced"):
             return True
         said = getattr(self._accessibility, "motionPreference", None)
@@ -228,13 +254,16 @@ class Theme(QObject):
 
     def _follow(self, scheme: Qt.ColorScheme) -> None:
         self.palette = self._of(scheme)
-        self._app.setPalette(qt_palette(self.palette))
+        self._paint()
         self.changed.emit()
+
+    def _paint(self) -> None:
+        self._app.setPalette(qt_palette(self.palette))
+        self._app.setStyleSheet(style_sheet(self.palette))
 
 
 def _with_tabular_digits(font: QFont) -> QFont:
-    if hasattr(font, "setFeature"):  # Qt 6.7 and later
-        font.setFeature(QFont.Tag("tnum"), 1)
+    font.setFeature(QFont.Tag("tnum"), 1)
     metrics = QFontMetricsF(font)
     if len({metrics.horizontalAdvance(digit) for digit in "0123456789"}) == 1:
         return font

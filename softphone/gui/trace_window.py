@@ -21,10 +21,9 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from softphone.gui import texts
+from softphone import texts
 from softphone.gui.record_table import Index, RecordModel, record_table
 from softphone.gui.theme import GRID, theme
-from softphone.gui.widgets import plain
 from softphone.sip_trace import SipTrace, TracedMessage, clock
 
 
@@ -99,7 +98,6 @@ class TraceWindow(QDialog):
             button.setAutoDefault(False)
             button.clicked.connect(action)
             buttons.addButton(button, QDialogButtonBox.ButtonRole.ActionRole)
-        plain(buttons)
         buttons.rejected.connect(self.close)
         halves = QSplitter(Qt.Orientation.Vertical)
         halves.addWidget(self.table)

@@ -37,8 +37,7 @@ class CallState(str, Enum):
 @dataclass(frozen=True)
 class CallView:
     """One call as a person sees it. `since` is the start of this state; `media` what to play and
-    send, once agreed. `wants_port`: it rings, and the caller is to be told where our media is
-    before it is answered (UserAgent.prepare)."""
+    send, once agreed."""
 
     id: str
     direction: Direction
@@ -53,7 +52,6 @@ class CallView:
     held_there: bool = False
     status: int | None = None
     media: MediaPlan | None = None
-    wants_port: bool = False
 
     @property
     def active(self) -> bool:

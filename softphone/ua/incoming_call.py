@@ -7,13 +7,14 @@ from sip.dialog import Dialog
 from sip.errors import RemoteProtocolError
 from sip.message import Request, reply
 from sip.via import Via
+from softphone.ua import user_messages
 from softphone.ua.call import Call
 from softphone.ua.call_states import ACCEPT, GONE, INCOMING, LEAVE, REFUSE, CallInput
 from softphone.ua.events import Direction
 from softphone.ua.offer_answer import CONTENT_TYPE, check_offer, offers
 from softphone.ua.reliable_provisional import ReliableProvisionals, requires
 from softphone.ua.transaction_layer import ServerRequest, TransactionLayer
-from softphone.ua.user_messages import begin
+from softphone.ua.user_messages import begin, no_sound
 
 LONGEST_RINGING = 180.0  # seconds
 # RFC 3261 13.3.1.1: a provisional response every minute keeps proxies from giving up
@@ -37,32 +38,26 @@ class IncomingCall(Call):
         self._reliable: ReliableProvisionals | None = None
         if requires(request):
             self._reliable = ReliableProvisionals(layer, self.timers, incoming, self._on_no_prack)
-            # Our 180 is then the first reliable response, which makes the offer (RFC 3261 13.2.1).
-            self.wants_port = not offers(request)
-        self._picked_up_at: int | None = None  # the port, while the answer waits for a PRACK
+        self._picked_up = False  # and the answer waits for a PRACK
 
     def ring(self, now: float) -> None:
-        self.sentence = begin(f"{self.name} is calling")
+        self.sentence = begin(user_messages.IS_CALLING.format(name=self.name))
         self.emit_changed(now)
+        if self._reliable and not offers(self.invite.request):
+            # Our 180 is the first reliable response, which makes the offer (RFC 3261 13.2.1).
+            try:
+                self.negotiate()
+            except OSError as error:
+                self.fail(no_sound(error), now)
+                return
         self._say_ringing(now)
         self.timers.set("no answer", now + LONGEST_RINGING, self._on_nobody_here)
         if self._expires:
             self.timers.set("expired", now + min(self._expires, 3600), self.cancelled)
 
-    def prepare(self, port: int, now: float) -> None:
-        """Our media will be wanted at `port`: the caller, who made no offer, gets ours while it
-        rings."""
-        if self.wants_port and self.state is INCOMING and self._reliable is not None:
-            self.wants_port = False
-            self.negotiate(port)
-            self._say_ringing(now)
-
     def _say_ringing(self, now: float) -> None:
         assert self.dialog is not None
         self.timers.set("ring", now + RING_AGAIN, self._say_ringing)
-        if self.wants_port:  # nothing but 100 may be said without an offer (RFC 3262 5)
-            self.invite.respond(reply(self.invite.request, 100), now)
-            return
         fields, body = [("Contact", self.layer.contact), *self.layer.who_answers], b""
         talk = self.negotiation
         if talk is not None and self._reliable and not self._reliable.told_session:
@@ -101,8 +96,8 @@ class IncomingCall(Call):
                 self._refuse(error.status, now, self._nothing_in_common)
                 return
         incoming.respond(reply(request, 200, fields=[CONTENT_TYPE] if body else [], body=body), now)
-        if self._picked_up_at is not None:
-            self.pick_up(self._picked_up_at, now)
+        if self._picked_up:
+            self.pick_up(now)
 
     def take_early_offer(self, incoming: ServerRequest, now: float) -> None:
         """An UPDATE may, once our offer in the 180 has its answer (RFC 3311 5.2)."""
@@ -115,28 +110,31 @@ class IncomingCall(Call):
 
     @property
     def _nothing_in_common(self) -> str:
-        return f"{self.name}'s phone and this one have no sound format in common"
+        return user_messages.NOTHING_IN_COMMON.format(name=self.name)
 
     def _on_no_prack(self, now: float) -> None:
         """RFC 3262 3: 64*T1 without PRACK."""
         self._refuse(
             504,
             now,
-            f"The call of {self.name} was lost: their phone did not hear that this one rings",
+            user_messages.RINGING_UNHEARD.format(name=self.name),
             GONE,
         )
 
-    def pick_up(self, port: int, now: float) -> None:
-        """The person answers; `port` is where our media is wanted."""
+    def pick_up(self, now: float) -> None:
+        """The person answers."""
         if self.state is not INCOMING or self.dialog is None:
             return
         self.timers.cancel("ring", "no answer", "expired")
         if self._reliable and self._reliable.waits and self._reliable.told_session:
-            self._picked_up_at = (
-                port  # RFC 3262 3: no 2xx before that offer is known to have arrived
-            )
+            # RFC 3262 3: no 2xx before that offer is known to have arrived
+            self._picked_up = True
             return
-        talk = self.negotiate(port)
+        try:
+            talk = self.negotiate()
+        except OSError as error:
+            self.fail(no_sound(error), now)
+            return
         try:
             body = self._session(talk.plan is not None)
         except RemoteProtocolError as error:
@@ -146,7 +144,7 @@ class IncomingCall(Call):
         if self._reliable:
             self._reliable.stop_repeating()
         self.accept(self.invite, body, now)
-        self.change(ACCEPT, now, f"Talking with {self.name}", 200)
+        self.change(ACCEPT, now, user_messages.TALKING_WITH.format(name=self.name), 200)
 
     def _session(self, is_agreed: bool) -> bytes:
         """The session description of our 2xx: nothing, if offer and answer have passed with the 180
@@ -161,7 +159,7 @@ class IncomingCall(Call):
 
     def decline(self, now: float) -> None:
         if self.state is INCOMING:
-            self._refuse(603, now, "You declined the call", LEAVE)
+            self._refuse(603, now, user_messages.DECLINED_HERE, LEAVE)
 
     def hang_up(self, now: float) -> None:
         if self.state is INCOMING:
@@ -178,10 +176,10 @@ class IncomingCall(Call):
     def cancelled(self, now: float) -> None:
         """They gave up, or the time they set is over (RFC 3261 9.2, 13.3.1)."""
         if self.state is INCOMING:
-            self._refuse(487, now, f"Missed call from {self.name}", GONE)
+            self._refuse(487, now, user_messages.MISSED_CALL.format(name=self.name), GONE)
 
     def _on_nobody_here(self, now: float) -> None:
-        self._refuse(480, now, f"Missed call from {self.name}", GONE)
+        self._refuse(480, now, user_messages.MISSED_CALL.format(name=self.name), GONE)
 
     def ended_by_peer(self, now: float, sentence: str) -> None:
         if self.state is INCOMING:

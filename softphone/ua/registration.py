@@ -17,6 +17,7 @@ from sip.grammar import is_number
 from sip.header import NameAddr
 from sip.message import Request, Response
 from sip.uri import Uri
+from softphone.ua import user_messages
 from softphone.ua.account import ALLOW, Account, Address
 from softphone.ua.address_comparison import is_literal
 from softphone.ua.client_request import ClientRequest
@@ -54,7 +55,9 @@ class Registration:
         self._pending: ClientRequest | None = None
         self.timers = NamedTimers()
         self.on_accepted: Action = lambda now: None
-        self.event = RegistrationChanged(0.0, RegistrationState.UNREGISTERED, "Not registered")
+        self.event = RegistrationChanged(
+            0.0, RegistrationState.UNREGISTERED, user_messages.NOT_REGISTERED
+        )
 
     @property
     def _account(self) -> Account:
@@ -71,16 +74,19 @@ class Registration:
     # -- commands ----------------------------------------------------------------------------------
 
     def register(self, now: float) -> None:
-        """Register, or refresh now. While an attempt is under way nothing new is begun (RFC 3261
-        10.2)."""
+        """Register, or refresh now. Nothing is sent while an attempt is under way (RFC 3261 10.2);
+        one that takes the binding back is followed by a new registration."""
         self.timers.clear()
-        if self._pending is not None:
+        if self._pending is not None and self.state is not RegistrationState.UNREGISTERED:
             return
         if self.state is not RegistrationState.REGISTERED:
             self._become(
-                RegistrationState.REGISTERING, f"Registering as {self._account.username} ...", now
+                RegistrationState.REGISTERING,
+                user_messages.REGISTERING.format(name=self._account.username),
+                now,
             )
-        self._ask(self._asked_expires, now)
+        if self._pending is None:
+            self._ask(self._asked_expires, now)
 
     def anew(self, now: float) -> None:
         """This computer's address or the time is another than it was: whatever is under way no
@@ -96,7 +102,7 @@ class Registration:
         had = self._registered_as is not None or self.state is RegistrationState.REGISTERING
         self._abandon()
         self._registered_as = None
-        self._become(RegistrationState.UNREGISTERED, "Not registered", now)
+        self._become(RegistrationState.UNREGISTERED, user_messages.NOT_REGISTERED, now)
         if had:
             self._ask(0, now)
 
@@ -150,8 +156,10 @@ class Registration:
         if exchange is not self._pending or (response is not None and response.status < 200):
             return
         self._pending = None
-        if self.state is RegistrationState.UNREGISTERED:
-            return  # the answer to taking the binding back
+        if exchange.request.get("Expires") == "0":  # the binding is taken back
+            if self.state is not RegistrationState.UNREGISTERED:
+                self._ask(self._asked_expires, now)
+            return
         status = 408 if response is None else response.status
         if response is not None and status < 300:
             self._layer.answers_from = exchange.came_from
@@ -179,7 +187,7 @@ class Registration:
         self._registered_as = used
         granted = self._granted(response)
         if granted <= 0:
-            self._refused("The server took the registration back at once", now)
+            self._refused(user_messages.TAKEN_BACK, now)
             return
         # Half of the time leaves room for a whole transaction that fails (32 s) and another one.
         self.timers.set("refresh", now + max(1.0, granted / 2), self._refresh)

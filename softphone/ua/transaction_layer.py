@@ -63,8 +63,8 @@ class ServerRequest:
 
 class TransactionLayer:
     """One per phone. `local` is the bound address, `public` the one others see (RFC 3581), `proxy`
-    where requests outside dialogs go, `session_expires` the seconds of session timers (RFC 4028) to
-    ask for, 0: none."""
+    where requests outside dialogs go, `open_media` as UserAgent has it, `session_expires` the
+    seconds of session timers (RFC 4028) to ask for, 0: none."""
 
     def __init__(
         self,
@@ -72,9 +72,11 @@ class TransactionLayer:
         local: Address,
         proxy: Address | None,
         random: Randomness,
+        open_media: Callable[[str], int],
         session_expires: int,
     ) -> None:
         self.account, self.local, self.proxy, self.random = account, local, proxy, random
+        self.open_media = open_media
         self.session_expires = session_expires
         self.public = local
         self.credentials = DigestCredentials(account, self.new_token)

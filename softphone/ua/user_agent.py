@@ -1,8 +1,8 @@
 """The user agent: takes datagrams, commands and the time; answers with what to send and to tell.
 
     local, proxy = ("192.0.2.1", 5062), ("192.0.2.9", 5060)
-    agent = UserAgent(account, local, proxy, random.SystemRandom())
-    agent.call("bob", port=4000, now=100.0)  # Actions(sends=[Send(data, to)], events=[...])
+    agent = UserAgent(account, local, proxy, random.SystemRandom(), lambda call_id: 4000)
+    agent.call("bob", now=100.0)  # Actions(sends=[Send(data, to)], events=[...])
     agent.receive(data, source, now=100.1)
     agent.on_deadline(now=agent.deadline)
 
@@ -21,6 +21,7 @@ from sip.errors import LocalProtocolError, RemoteProtocolError
 from sip.header import NameAddr
 from sip.message import Request, Response
 from sip.uri import Uri
+from softphone.ua import user_messages
 from softphone.ua.account import ALLOW, METHODS, Account, Address, Randomness
 from softphone.ua.call import Call
 from softphone.ua.call_states import GONE, INCOMING
@@ -45,8 +46,10 @@ UNDERSTOOD = ("timer", OPTION)  # what a request may require of us
 class UserAgent:
     """One account on one address. Every public method returns what is to be done now.
 
-    `direct`: a call rings that does not come from the proxy, too. `keep_alive`: seconds between two
-    signs of life to the server while registered; None: only behind a NAT; 0: none.
+    `open_media(call_id)` gives the port at which a call wants its media, and is asked once a call,
+    when that is about to be told; OSError if there is none. `direct`: a call rings that does not
+    come from the proxy, too. `keep_alive`: seconds between two signs of life to the server while
+    registered, 0: none.
     """
 
     def __init__(
@@ -55,14 +58,15 @@ class UserAgent:
         local: Address,
         proxy: Address | None,
         random: Randomness,
+        open_media: Callable[[str], int],
         expires: int = 300,
         session_expires: int = DEFAULT_INTERVAL,
         direct: bool = False,
-        keep_alive: float | None = 0.0,
+        keep_alive: float = 0.0,
     ) -> None:
         self.account = account
         self._direct = direct
-        self._layer = TransactionLayer(account, local, proxy, random, session_expires)
+        self._layer = TransactionLayer(account, local, proxy, random, open_media, session_expires)
         self._layer.on_request = self._on_request
         self._layer.on_ack = self._on_ack
         self._layer.on_late_success = self._on_late_success
@@ -173,19 +177,13 @@ class UserAgent:
     def unregister(self, now: float) -> Actions:
         return self._do(lambda: self._registration.unregister(now))
 
-    def call(self, target: str, port: int, now: float) -> Actions:
-        """Call "bob", "bob@host" or a SIP URI; media is wanted at `port`. With a call going on
-        nothing happens."""
-        return self._do(lambda: self._place(target, port, now))
+    def call(self, target: str, now: float) -> Actions:
+        """Call "bob", "bob@host" or a SIP URI. With a call going on nothing happens."""
+        return self._do(lambda: self._place(target, now))
 
-    def prepare(self, port: int, now: float) -> Actions:
-        """A call that rings `wants_port`: our media will be wanted at this one."""
+    def answer(self, now: float) -> Actions:
         call = self._active()
-        return self._do(lambda: call.prepare(port, now) if isinstance(call, IncomingCall) else None)
-
-    def answer(self, port: int, now: float) -> Actions:
-        call = self._active()
-        return self._do(lambda: call.pick_up(port, now) if isinstance(call, IncomingCall) else None)
+        return self._do(lambda: call.pick_up(now) if isinstance(call, IncomingCall) else None)
 
     def decline(self, now: float) -> Actions:
         call = self._active()
@@ -245,7 +243,7 @@ class UserAgent:
         for old in over[: max(0, len(self._calls) - REMEMBERED_CALLS)]:
             self._calls.remove(old)
 
-    def _place(self, target: str, port: int, now: float) -> None:
+    def _place(self, target: str, now: float) -> None:
         if self._active() is not None:
             return
         try:
@@ -255,14 +253,14 @@ class UserAgent:
             nobody = NameAddr(Uri("sip", "", "invalid"), shown or "?")
             call = Call(self._layer, CallState.CALLING, self._layer.new_token(), nobody, now)
             self._remember(call)
-            sentence = f"\u201c{shown}\u201d is not an address that can be called"
+            sentence = user_messages.NO_ADDRESS.format(text=shown)
             if isinstance(fault, CannotBeCalled):
                 sentence = str(fault)
-            call.change(GONE, now, sentence if shown else "Whom do you want to call?")
+            call.change(GONE, now, sentence if shown else user_messages.WHOM_TO_CALL)
             return
         outgoing = OutgoingCall(self._layer, uri, now)
         self._remember(outgoing)
-        outgoing.place(port, now)
+        outgoing.place(now)
 
     # -- their requests ----------------------------------------------------------------------------
 

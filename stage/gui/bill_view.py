@@ -3,10 +3,6 @@ whom, how much."""
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
-from typing import Any
-
 from PySide6.QtCore import QRectF, QSize, Qt
 from PySide6.QtGui import QColor, QPainter, QPainterPath, QPaintEvent
 from PySide6.QtWidgets import QHBoxLayout, QLabel, QSizePolicy, QStackedLayout, QVBoxLayout, QWidget
@@ -16,62 +12,9 @@ from softphone.gui.theme import GRID, Size, theme
 from softphone.gui.widgets import TextLabel
 from stage.gui import painting
 from stage.gui.zoom import zoomed
-from stage.observation.from_events import person
+from stage.observation.observations import Bill
 
-TARIFF = re.compile(r"([\d.]+)\s*\+\s*([\d.]+)\s*/\s*(\d+)\s*s", re.ASCII)
 EMPTY = "No bill yet. It appears here as soon as a call is answered."
-
-
-@dataclass(frozen=True)
-class BillSummary:
-    """A bill made ready to show; `carried` are (server, seconds), `page` is the address of the
-    server's page."""
-
-    caller: str
-    callee: str
-    seconds: int
-    carried: tuple[tuple[str, float], ...]
-    why: str
-    total: str
-    currency: str
-    final: bool
-    server: str
-    page: str
-    sum: str = ""
-    started: str = ""
-
-
-def bill_from_json(call: dict[str, Any], server: str, page: str, started: str) -> BillSummary:
-    """From one entry of the `/calls` of `server`, begun through `started`; what is absent is shown
-    as nothing."""
-    parts = call.get("carried") or ()
-    carried = tuple(
-        (str(part.get("server", "")), float(part.get("seconds") or 0)) for part in parts
-    )
-    return BillSummary(
-        person(str(call.get("caller", ""))),
-        person(str(call.get("callee", ""))),
-        int(call.get("seconds") or 0),
-        carried,
-        str(call.get("why") or ""),
-        str(call.get("total", "")),
-        str(call.get("currency", "")),
-        bool(call.get("final")),
-        server,
-        page,
-        sum_of(str(call.get("tariff") or ""), call.get("units")),
-        started,
-    )
-
-
-def sum_of(tariff: str, units: object) -> str:
-    """How the total came about: "0.10+0.05/10s" and 2 units read "0.10 set-up + 2 \u00d7 0.05 per
-    started 10 s"."""
-    match = TARIFF.fullmatch(tariff)
-    if not match or not isinstance(units, int):
-        return ""
-    fee, price, seconds = match.groups()
-    return f"{fee} set-up + {units} \u00d7 {price} per started {seconds} s"
 
 
 class Bar(QWidget):
@@ -131,7 +74,7 @@ class BillView(QWidget):
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.setAccessibleName("The bill")
-        self.look: BillSummary | None = None
+        self.bill: Bill | None = None
         self._stack = QStackedLayout(self)
         empty = TextLabel(Size.TEXT, lines=2, tone="muted")
         empty.set_text(EMPTY)
@@ -141,7 +84,7 @@ class BillView(QWidget):
         theme().changed.connect(self._show_link)
 
     def _make_body(self) -> QWidget:
-        self._who = TextLabel(Size.TEXT, bold=True, names=True)
+        self._who = TextLabel(Size.TEXT, bold=True)
         self._time = TextLabel(Size.TITLE, tabular=True)
         self._time.fix_width("00:00:00")
         self._time.setAlignment(Qt.AlignmentFlag.AlignRight)
@@ -149,7 +92,7 @@ class BillView(QWidget):
         self._bar = Bar()
         self.parts = TextLabel(Size.SMALL, tone="muted", tabular=True)
         self.parts.setObjectName("bill_parts")
-        self._sum = TextLabel(Size.SMALL, tone="muted", tabular=True)
+        self._terms = TextLabel(Size.SMALL, tone="muted", tabular=True)
         self.total = TextLabel(Size.TITLE, bold=True, tabular=True)
         self.total.setObjectName("bill_total")
         self.source = QLabel()
@@ -169,35 +112,36 @@ class BillView(QWidget):
         column.addSpacing(GRID // 2)
         column.addWidget(self._bar)
         column.addWidget(self.parts)
-        column.addWidget(self._sum)
+        column.addWidget(self._terms)
         column.addLayout(beside(self.total, self.source))
         column.addStretch(1)
         return body
 
-    def show_bill(self, look: BillSummary | None) -> None:
-        if look == self.look:
+    def show_bill(self, bill: Bill | None) -> None:
+        if bill == self.bill:
             return
-        self.look = look
-        self._stack.setCurrentIndex(0 if look is None else 1)
-        if look is None:
+        self.bill = bill
+        self._stack.setCurrentIndex(0 if bill is None else 1)
+        if bill is None:
             return
-        self._who.set_text(f"{look.caller} \u2192 {look.callee}")
-        self._time.set_text(formatting.duration(look.seconds))
-        self._why.set_text(f"{f'Started via {look.started}. ' if look.started else ''}{look.why}")
-        self._bar.show_parts(look.carried)
-        self.parts.set_text(" + ".join(f"{name} {seconds:.0f} s" for name, seconds in look.carried))
-        self._sum.set_text(look.sum)
-        amount = f"{look.total} {look.currency}"
-        self.total.set_text(f"Total {amount}" if look.final else f"{amount} so far")
+        self._who.set_text(f"{bill.caller} \u2192 {bill.callee}")
+        self._time.set_text(formatting.duration(bill.seconds))
+        started = f"Started via {bill.carried[0][0]}. " if bill.carried else ""
+        self._why.set_text(f"{started}{bill.why}")
+        self._bar.show_parts(bill.carried)
+        self.parts.set_text(" + ".join(f"{name} {seconds:.0f} s" for name, seconds in bill.carried))
+        self._terms.set_text(bill.terms)
+        amount = f"{bill.total} {bill.currency}"
+        self.total.set_text(f"Total {amount}" if bill.final else f"{amount} so far")
         self._show_link()
         self.source.setToolTip(
-            f"This bill was read from {look.page}. Click to open the page in your browser."
+            f"This bill was read from {bill.page}. Click to open the page in your browser."
         )
 
     def _show_link(self) -> None:
         """A QLabel takes the palette's colour of links when it gets its text."""
-        if self.look is not None:
-            link = f'<a href="{self.look.page}">{self.look.server}\u2019s page</a>'
+        if self.bill is not None:
+            link = f'<a href="{self.bill.page}">{self.bill.server}\u2019s page</a>'
             self.source.setText("")
             self.source.setText(link)
 

@@ -72,7 +72,7 @@ class CallDots(QWidget):
         painter.setPen(Qt.PenStyle.NoPen)
         for number, state in enumerate(states):
             tone = TONES.get(state)
-            painter.setBrush(palette.tones()[tone].colour if tone else palette.line)
+            painter.setBrush(palette.tone(tone).colour if tone else palette.line)
             place = QPointF(step * (number % columns + 0.5), step * (number // columns + 0.5))
             painter.drawEllipse(place, step * 0.36, step * 0.36)
         lines = [(self.words, bold)]

@@ -44,15 +44,9 @@ def draw_axis(painter: QPainter, box: QRectF, moments: list[Moment]) -> None:
         painter.setPen(Qt.PenStyle.NoPen)
         painter.setBrush(palette.text)
         painter.drawEllipse(QPointF(x, level), 5, 5)
-        first, _, rest = name.partition(" ") if len(name.split()) == 2 else split(name)
-        for number, part in enumerate((first, rest)):
+        for number, part in enumerate(name.split("\n")):
             where = QRectF(x - step / 2, level + line * (0.5 + number), step, line)
             painting.text(painter, where, part, small, palette.text)
-
-
-def split(name: str) -> tuple[str, str, str]:
-    words = name.split()
-    return " ".join(words[:-2]), " ", " ".join(words[-2:])
 
 
 class TimeAxis(QWidget):
@@ -112,14 +106,12 @@ class FailoverView(QWidget):
             self.axis.show_moments([])
             return
         outage = state.outage_ms(latest)
-        self.words.set_text(
-            f"{latest.source} to {latest.target}: "
-            + (
-                f"answered again {milliseconds(outage)} after the kill"
-                if outage is not None
-                else "no answer through it yet"
-            )
-        )
+        if outage is None:
+            words = "not killed here" if latest.first_answer_at else "no answer through it yet"
+        else:
+            words = f"{milliseconds(outage)} from the kill to {state.counted_to}"
+            words += " of the ringing call" if state.rang_at_kill else ""
+        self.words.set_text(f"{latest.source} to {latest.target}: {words}")
         self.axis.show_moments(state.time_axis(latest))
         lost = max(0, latest.in_flight - latest.replayed)
         sent = f"{latest.replayed} of {latest.in_flight} messages in flight sent again"

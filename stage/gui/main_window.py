@@ -23,9 +23,9 @@ from PySide6.QtWidgets import (
 )
 
 from plumbing.address import Address
+from plumbing.screen_check import SCREENLESS
 from softphone.gui import icons
 from softphone.gui.phone_panel import PhonePanel
-from softphone.gui.qapplication import SCREENLESS
 from softphone.gui.theme import GRID, LIGHT, Size, theme
 from softphone.gui.widgets import FlatButton, StateMark, TextLabel
 from stage.gui import painting, wording, zoom
@@ -38,7 +38,6 @@ from stage.gui.message_animation import Frame
 from stage.gui.message_ladder import Ladder
 from stage.gui.step_list import StepList
 from stage.gui.topology_view import TopologyView
-from stage.gui.wording import said
 from stage.scenes.use_case import STEPS, Step
 
 SIZE = QSize(1280, 800)
@@ -86,7 +85,7 @@ class Window(QWidget):
     ) -> None:
         super().__init__()
         self.setWindowTitle("Call Failover")
-        self.setWindowIcon(icons.icon("call", LIGHT.hot.ink, LIGHT.hot.colour))
+        self.setWindowIcon(icons.window_icon("call", LIGHT.hot.ink, LIGHT.hot.colour))
         self.panels = (left, right)
         self.figure = figure
         self.steps = StepList(steps)
@@ -222,8 +221,8 @@ class Window(QWidget):
         """The headline: what is happening, and what one could do now."""
         if not self._trouble and self._replayed is None:
             self._mark.show_state(shape, tone)
-            self._headline.set_text(said(headline))
-            self._hint.set_text(said(hint))
+            self._headline.set_text(headline)
+            self._hint.set_text(hint)
 
     def _show_frame(self, frame: Frame | None) -> None:
         """A moment of the slow replay is said where the headline is."""

@@ -201,7 +201,7 @@ class RowPainter:
             painter.drawLine(QPointF(x, box.top()), QPointF(x, box.bottom()))
         left = QRectF(box.left(), box.top(), self.times - GRID, box.height())
         painting.text(painter, left, when, small, palette.muted, Qt.AlignmentFlag.AlignRight)
-        tone = palette.tones()[TONES[row.kind]]
+        tone = palette.tone(TONES[row.kind])
         if not row.source:
             band = QRectF(
                 box.left() + self.times, box.top() + 3, box.width() - self.times, box.height() - 6

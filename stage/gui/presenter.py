@@ -71,7 +71,7 @@ def _dead(program: ProgramState) -> tuple[str, str]:
 def _look(server: ProgramState, hot: str | None) -> tuple[str, str]:
     if server.starting:
         return "waking", "starting ..."
-    if not server.alive:
+    if not server.alive or server.crashed:
         return _dead(server)
     if server.frozen:
         return "failing", "frozen (SIGSTOP)"
@@ -106,10 +106,6 @@ def phone_note(state: DemoState, phone: str) -> str:
     if registrar in state.down:
         return f"{str(registrar).capitalize()} is down; the shared store keeps the registration."
     return ""
-
-
-# A takeover that took longer with nothing in flight was not slow: nobody had asked.
-IDLE_MS = 300.0
 
 
 def headline(
@@ -152,29 +148,24 @@ def _without_servers(state: DemoState, servers: dict[str, ProgramState]) -> Head
     else:
         words, again = "No server is alive", "Restart one of the servers"
     if state.talking:
-        hint = f"The audio goes on, since it needs none. {again} to be able to hang up."
+        hint = f"The sound goes on, since it needs none. {again} to be able to hang up."
     elif "ending" in _call_states(state):
         hint = f"Somebody hung up; the forwarder keeps that for the next live server. {again}."
     else:
-        hint = f"The forwarder answers every new call with 503. {again}."
+        hint = f"The forwarder refuses every new call. {again}."
     return Headline("warning", "warning", words, hint)
 
 
 def _without_forwarders(state: DemoState) -> str:
     if state.talking:
-        return (
-            "The audio goes on, since it needs none. Restart either forwarder to be able to hang "
-            "up."
-        )
-    return (
-        "Nobody has the phones' address. Restart either of the two; the first to start is the "
-        "active one."
-    )
+        return "The sound goes on, since it needs none. Restart either to be able to hang up."
+    return "Nobody has the phones' address. Restart either: the first to start is the active one."
 
 
 def _ringing(state: DemoState) -> Headline:
-    if state.killed is not None and state.taken_over is not None:
-        hint = f"The ringing call moved to {state.carrier} with it."
+    if state.takeover_ms is not None:
+        after = milliseconds(state.takeover_ms)
+        hint = f"The ringing call went on through {state.second} {after} after the kill."
     elif state.spare:
         hint = f"Kill {state.carrier} first if you like: a ringing call survives too."
     else:
@@ -187,9 +178,7 @@ def _talking_through_pair(state: DemoState, forwarders: dict[str, ProgramState])
     """The statement on the two forwarders, if that is the latest news or the next thing to do."""
     killed, after = state.forwarder_killed, state.forwarder_takeover_ms
     if killed and after is not None and not (state.killed and state.killed.at > killed.at):
-        words = (
-            f"{str(state.successor).capitalize()} took over the address after {milliseconds(after)}"
-        )
+        words = f"{str(state.successor).capitalize()} took over in {milliseconds(after)}"
         if state.killed is None and state.spare:
             advice = f"Now crash {state.carrier} too."
         else:
@@ -217,13 +206,14 @@ def _hanger(state: DemoState) -> str:
 def _talking(state: DemoState) -> Headline:
     carrier = state.carrier
     if carrier is None:
-        hint = "Nobody is hot yet: wait a moment."
-        return Headline("call", "warning", "The call runs, and no server is hot", hint)
+        hint = "The call runs on; wait a moment."
+        return Headline("call", "warning", "No server is in use yet", hint)
     latest = state.failovers[-1] if state.failovers else None
-    if latest is None and state.kills and state.kills[-1].program == carrier:
-        words = f"{carrier.capitalize()} {'is frozen' if state.kills[-1].frozen else 'is dead'}"
+    if carrier in state.down:
+        words = f"{carrier.capitalize()} is {'frozen' if state.down[carrier].frozen else 'dead'}"
         return Headline("warning", "warning", words, "The forwarder has not noticed it yet.")
-    hold = f"On hold, through {carrier}" if state.held else f"The call runs through {carrier}"
+    held = f"On hold, through {carrier}"
+    words = held if state.held else f"{carrier.capitalize()} carries the call"
     if state.spare:
         next_step = f"Click Kill on {carrier}: {state.spare[0]} would take over."
     else:
@@ -233,20 +223,21 @@ def _talking(state: DemoState) -> Headline:
         if latest is None and state.spare:
             next_step = (
                 f"Now crash it: click Kill on {carrier}. Then watch who carries the call, and "
-                "that the audio goes on."
+                "that the sound goes on."
             )
         elif latest is not None:
-            hold += " again"
-        return Headline("call", "alive", hold, next_step)
+            words += " again"
+        return Headline("call", "alive", words, next_step)
     after = state.outage_ms(latest)
     target = latest.target.capitalize()
-    words = "" if after is None else f"{target} took over after {milliseconds(after)}"
-    hint = f"Neither phone noticed. Hang up at {_hanger(state)}'s phone to see the bill"
+    words = f"{target} took over" + ("" if after is None else f" in {milliseconds(after)}")
+    if after is None and latest.first_answer_at is None:
+        words = f"{target} takes over"
+    hint = "That is from the kill to the next message of the ringing call. "
+    hint = hint if state.rang_at_kill and after is not None else "Neither phone noticed. "
+    hint += f"Hang up at {_hanger(state)}'s phone to see the bill"
     hint += f", or kill {carrier} too." if state.spare else ", or bring a spare server back."
-    if after is not None and after > IDLE_MS and not latest.in_flight:
-        words = f"{target} took over"
-        hint = f"Nobody asked anything for {milliseconds(after)}; then {latest.target} answered."
-    return Headline("check", "hot", words or f"{target} takes over", hint)
+    return Headline("check", "hot", words, hint)
 
 
 def _at_rest(state: DemoState, programs: list[ProgramState]) -> Headline:
@@ -257,10 +248,8 @@ def _at_rest(state: DemoState, programs: list[ProgramState]) -> Headline:
         words = (
             f"{bill.server.capitalize()} bills {bill.total} {bill.currency} for {bill.seconds} s"
         )
-        carried = " and ".join(bill.carried) or bill.server
-        return Headline(
-            "check", "alive", words, f"One call, one bill, carried by {carried}. {again}"
-        )
+        hint = f"One call, one bill, carried by {bill.carriers}. {again}"
+        return Headline("check", "alive", words, hint)
     if state.calls and _call_states(state) <= {"ended", "ending"}:
         if all(call.answered_at is None for call in state.calls.values()):
             hint = f"The phone says why. {again}"
@@ -290,7 +279,7 @@ def large_numbers(state: DemoState) -> tuple[str, str]:
     """The large numbers of the presenter's mode: the takeover, and what was heard or billed."""
     latest = state.failovers[-1] if state.failovers else None
     outage = state.outage_ms(latest)
-    first = "" if outage is None else f"{milliseconds(outage)} to the first answer"
+    first = "" if outage is None else f"{milliseconds(outage)} to {state.counted_to}"
     if state.bill is not None and state.over:
         return first, f"{state.bill.total} {state.bill.currency} for {state.bill.seconds} s"
     gap = state.longest_gap_ms
@@ -305,7 +294,7 @@ def show(
     rows: Sequence[Row],
     announced: tuple[str, str] | None,
 ) -> None:
-    """`announced`: a scene's words, in the headline while neither phone has a call."""
+    """`announced`: a scene's title and words, which stand where advice would stand."""
     for name, server in servers.items():
         window.figure.show_server(name, server_look(server, state.hot))
     for name, forwarder in forwarders.items():
@@ -315,9 +304,12 @@ def show(
         panel.set_note(phone_note(state, panel.label))
     window.figure.show_talking(state.talking and len(state.calls) == 2, state.held)
     window.steps.show_rows(rows)
+    window.bill.show_bill(state.shown_bill)
     window.failover.show_state(state, window.ladder.rows)
     said = headline(state, servers, forwarders)
     if announced and not state.calls:
         said = Headline("call", "hot", *announced)
+    elif announced:
+        said = said._replace(hint=": ".join(announced))
     window.tell(*said)
     window.tell_numbers(*large_numbers(state))

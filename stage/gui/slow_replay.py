@@ -38,17 +38,17 @@ class Moment(NamedTuple):
 def moments_of(state: DemoState, rows: Iterable[LadderRow]) -> list[Moment]:
     """The latest failover of the present call; empty until it has been answered."""
     latest = state.failovers[-1] if state.failovers else None
-    if latest is None or latest.first_answer_at is None or state.killed_at(latest) is None:
+    killed, over = (state.killed_at(latest), state.over_at(latest)) if latest else (None, None)
+    if latest is None or killed is None or over is None:
         return []
-    killed = state.killed_at(latest) or 0.0
-    marks = state.time_axis(latest)
-    marks = [mark for mark in marks if not mark[0].startswith("first answer")]
-    found = [Moment(at, f"{name[:1].upper()}{name[1:]}.") for name, at in marks]
-    last = latest.first_answer_at + AROUND_SECONDS
+    marks = state.time_axis(latest)[:-1]
+    found = [Moment(at, f"{name[:1].upper()}{name[1:]}.".replace("\n", " ")) for name, at in marks]
+    last = over + AROUND_SECONDS
     for row in rows:
         if row.source and killed - AROUND_SECONDS <= row.at <= last:
             found += _message((row.at - killed) * 1000, row, latest)
-    found.append(Moment((latest.first_answer_at - killed) * 1000, f"{latest.target} has answered."))
+    done = "passed the call on" if state.rang_at_kill else "answered"
+    found.append(Moment((over - killed) * 1000, f"{latest.target} has {done}."))
     return sorted(found, key=lambda moment: moment.at_ms)
 
 

@@ -74,7 +74,7 @@ class StepRow(QWidget):
             painter,
             icon,
             QRectF(0, middle - icon_side / 2, icon_side, icon_side),
-            palette.tones()[tone].colour,
+            palette.tone(tone).colour,
         )
         left, right = Qt.AlignmentFlag.AlignLeft, Qt.AlignmentFlag.AlignRight
         number = QRectF(icon_side, 0, words_at - icon_side - 1.5 * GRID, self.height())

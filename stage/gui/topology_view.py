@@ -305,7 +305,7 @@ class TopologyView(QWidget):
                 painter,
                 self._geometry.boxes[name],
                 name,
-                palette.tones()[phone.tone],
+                palette.tone(phone.tone),
                 phone.icon,
                 palette,
             )
@@ -398,7 +398,7 @@ class TopologyView(QWidget):
     ) -> None:
         box = self._geometry.boxes[name]
         icon, tone_name, width = LOOKS[look.look]
-        tone = palette.tones()[tone_name]
+        tone = palette.tone(tone_name)
         dead = look.look == "dead"
         fill = tone.wash if look.look in ("hot", "dead") else palette.surface
         painting.card(painter, box, fill, tone.colour, width, dashed=look.look in DASHED)
@@ -434,7 +434,7 @@ class TopologyView(QWidget):
             route = self._geometry.route(travel.route)
             fraction = 0.5 if theme().reduced_motion else eased(passed)
             place = along(route, fraction)
-            tone = palette.tones()[TONES[travel.kind]]
+            tone = palette.tone(TONES[travel.kind])
             pill = painting.pill_box(place, travel.label)
             hidden = any(box.intersects(pill) for box in self._geometry.boxes.values())
             if not hidden or theme().reduced_motion:

@@ -1,29 +1,22 @@
-"""Plain words first: the window says them unless somebody has asked for the technical ones, which
-is remembered. Everything else (the console, the report, tests) has the technical words.
-"""
+"""Plain words first: the figure says them unless somebody has asked for the technical ones, which
+is remembered."""
 
 from __future__ import annotations
 
 from PySide6.QtCore import QSettings
 
-PLAIN = (
-    ("hot: gets new calls", "in use"),
-    ("replica: ready", "spare, ready"),
-    ("crashed (SIGKILL)", "crashed"),
-    ("frozen (SIGSTOP)", "frozen"),
-    ("answers heartbeats only", "looks alive, does nothing"),
-    ("misses heartbeats", "does not answer"),
-    ("not trusted yet", "just back, on trial"),
-    ("audio (RTP), from phone to phone", "sound, straight from phone to phone"),
-    ("no audio", "no sound"),
-    ("no live server: 503", "nobody to ask"),
-    ("SIGKILL to process", "killed process"),
-    ("SIGSTOP to process", "stopped process"),
-    (" is hot", " is in use"),
-    (" hot after", " in use after"),
-    ("answers every new call with 503", "refuses every new call"),
-    ("The audio goes on", "The sound goes on"),
-)
+PLAIN = {
+    "hot: gets new calls": "in use",
+    "replica: ready": "spare, ready",
+    "crashed (SIGKILL)": "crashed",
+    "frozen (SIGSTOP)": "frozen",
+    "answers heartbeats only": "seems alive, is not",
+    "misses heartbeats": "does not answer",
+    "not trusted yet": "just back, on trial",
+    "audio (RTP), from phone to phone": "sound, straight from phone to phone",
+    "no audio": "no sound",
+    "no live server: 503": "nobody to ask",
+}
 LEGEND = (
     "Blue, thick edge: in use (hot). Green, thin edge: a spare (replica), ready to take over. "
     "Grey, dashed, crossed: dead. Ochre: in trouble, or on trial.\n"
@@ -48,7 +41,4 @@ def choose(wanted: bool) -> None:
 
 def said(text: str) -> str:
     """`text` in the words that are shown."""
-    if not technical():
-        for exact, plain in PLAIN:
-            text = text.replace(exact, plain)
-    return text
+    return text if technical() else PLAIN.get(text, text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -98,9 +99,12 @@ def failover_from_json(told: dict[str, Any]) -> ServerFailover | None:
     )
 
 
-def bill_seen(call: dict[str, Any], server: str) -> Bill:
-    """One entry of the `/calls` of `server`."""
-    carried = [part for part in call.get("carried") or () if part.get("seconds")]
+TARIFF = re.compile(r"([\d.]+)\s*\+\s*([\d.]+)\s*/\s*(\d+)\s*s", re.ASCII)
+
+
+def bill_from_json(call: dict[str, Any], server: str, page: str) -> Bill:
+    """From one entry of the `/calls` of `server`, whose pages are at `page`."""
+    carried = call.get("carried") or ()
     return Bill(
         time.monotonic(),
         server,
@@ -109,8 +113,23 @@ def bill_seen(call: dict[str, Any], server: str) -> Bill:
         str(call["total"]),
         str(call["currency"]),
         bool(call["final"]),
-        tuple(str(part.get("server")) for part in carried),
+        tuple((str(part["server"]), float(part["seconds"] or 0)) for part in carried),
+        person(str(call.get("caller", ""))),
+        person(str(call.get("callee", ""))),
+        str(call.get("why") or ""),
+        terms_of(str(call.get("tariff") or ""), call.get("units")),
+        page,
+        float(call.get("answered") or 0),
     )
+
+
+def terms_of(tariff: str, units: object) -> str:
+    """ "0.10+0.05/10s" and 2 units read "0.10 set-up + 2 \u00d7 0.05 per started 10 s"."""
+    match = TARIFF.fullmatch(tariff)
+    if not match or not isinstance(units, int):
+        return ""
+    fee, price, seconds = match.groups()
+    return f"{fee} set-up + {units} \u00d7 {price} per started {seconds} s"
 
 
 def person(uri: str) -> str:

@@ -143,7 +143,9 @@ class Audio:
 
 @dataclass(frozen=True)
 class Bill:
-    """One call as a server's management page shows it."""
+    """One call as a server's management page shows it. `carried`: each server with its seconds;
+    `terms`: how the total came about; `page`: the address of the page; `answered` in seconds since
+    the epoch."""
 
     at: float
     server: str
@@ -152,7 +154,17 @@ class Bill:
     total: str
     currency: str
     final: bool
-    carried: tuple[str, ...] = ()
+    carried: tuple[tuple[str, float], ...] = ()
+    caller: str = ""
+    callee: str = ""
+    why: str = ""
+    terms: str = ""
+    page: str = ""
+    answered: float = 0.0
+
+    @property
+    def carriers(self) -> str:
+        return " and ".join(name for name, seconds in self.carried if seconds) or self.server
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,8 @@ class Party:
         self._loop, self._told = loop, told
         self._socket = bind_udp((HOST, 0))
         local = self._socket.getsockname()[:2]
-        self.agent = UserAgent(Account(user, DOMAIN), local, proxy, random.SystemRandom())
+        account, dice = Account(user, DOMAIN), random.SystemRandom()
+        self.agent = UserAgent(account, local, proxy, dice, lambda call_id: AUDIO_PORT)
         self._timer: Timer | None = None
         loop.watch(self._socket, self._read)
 
@@ -172,9 +173,9 @@ class CallGenerator:
             if self.records[index].state == "idle":
                 self.records[index].state = "calling"
                 caller = self._callers[index]
-                caller.do(caller.agent.call(party.user, AUDIO_PORT, _now()))
+                caller.do(caller.agent.call(party.user, _now()))
         if isinstance(event, CallChanged) and event.call.state is CallState.INCOMING:
-            self._loop.post(lambda: party.do(party.agent.answer(AUDIO_PORT, _now())))
+            self._loop.post(lambda: party.do(party.agent.answer(_now())))
 
     def _caller_told(self, party: Party, event: object) -> None:
         record = self.records[self._callers.index(party)]

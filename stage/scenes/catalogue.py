@@ -6,22 +6,8 @@ says what it needs to be started with; a scene that needs nothing else can be pl
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 from stage.scenes.call_generator import CALLS, CallGenerator
-from stage.scenes.director import Director, Play
-
-
-@dataclass(frozen=True)
-class Scene:
-    """`pair`: two forwarders; `servers`: how many."""
-
-    name: str
-    title: str
-    play: Callable[[Director], Play]
-    pair: bool = False
-    servers: int = 2
+from stage.scenes.director import Director, Play, Scene
 
 
 def while_talking(d: Director) -> Play:
@@ -154,7 +140,7 @@ def registrar(d: Director) -> Play:
     yield from d.ready()
     before = d.state.registrar["Bob"]
     d.kill(before)
-    yield d.seen("The other server is hot.", lambda: d.state.hot not in (None, before))
+    yield d.seen("The other server is in use.", lambda: d.state.hot not in (None, before))
     yield from d.talk()
     d.expect(d.state.answered_through != before, "the call came about through the other server")
     d.controller.phones["Bob"].register()
@@ -230,18 +216,88 @@ def without_failover(d: Director) -> Play:
 SCENES = {
     scene.name: scene
     for scene in (
-        Scene("while-talking", "Crash while talking", while_talking),
-        Scene("while-ringing", "Crash while ringing", while_ringing),
-        Scene("at-invite", "Crash at the INVITE", at_invite),
-        Scene("before-200", "Crash before the 200", before_200),
-        Scene("at-ack", "Crash at the ACK", at_ack),
-        Scene("at-bye", "Crash at the BYE", at_bye),
-        Scene("frozen", "Frozen server, and its thaw", frozen),
-        Scene("zombie", "Zombie: answers heartbeats only", zombie),
-        Scene("both-dead", "Both servers dead and back", both_dead),
-        Scene("registrar", "Registrar failover", registrar),
-        Scene("forwarder", "Forwarder takeover (Figure 3)", forwarder, pair=True),
-        Scene("hundred-calls", "A hundred calls at once", hundred),
-        Scene("without-failover", "Without failover: one server", without_failover, servers=1),
+        Scene(
+            "while-talking",
+            "Crash while talking",
+            while_talking,
+            "The server died in the middle of a call. Neither phone noticed, and one bill covers "
+            "all of it.",
+        ),
+        Scene(
+            "while-ringing",
+            "Crash while ringing",
+            while_ringing,
+            "The server died while the phone rang. It rang on, and Bob could answer.",
+        ),
+        Scene(
+            "at-invite",
+            "Crash at the INVITE",
+            at_invite,
+            "The server died with Alice's call unread. The other one got it; she did not dial "
+            "again.",
+        ),
+        Scene(
+            "before-200",
+            "Crash before the 200",
+            before_200,
+            "The server died with Bob's answer unread. The other one got it; they talk.",
+        ),
+        Scene(
+            "at-ack",
+            "Crash at the ACK",
+            at_ack,
+            "The server died just as the call began. The call stands, and its bill is right.",
+        ),
+        Scene(
+            "at-bye",
+            "Crash at the BYE",
+            at_bye,
+            "The server died with the hang-up unread. The other one ended the call: nobody pays "
+            "on.",
+        ),
+        Scene(
+            "frozen",
+            "Frozen server, and its thaw",
+            frozen,
+            "A server that hangs is left within 0.2 s. What it says when it runs on does no harm.",
+        ),
+        Scene(
+            "zombie",
+            "Zombie: answers heartbeats only",
+            zombie,
+            "A server that only seems alive is found out by the requests it leaves unanswered.",
+        ),
+        Scene(
+            "both-dead",
+            "Both servers dead and back",
+            both_dead,
+            "Without any server they talked on. The hang-up waited until one was back.",
+        ),
+        Scene(
+            "registrar",
+            "Registrar failover",
+            registrar,
+            "The server where both had registered died. Both could be called all the same.",
+        ),
+        Scene(
+            "forwarder",
+            "Forwarder takeover (Figure 3)",
+            forwarder,
+            "The forwarder itself died. Its standby took the address over; the call went on.",
+            pair=True,
+        ),
+        Scene(
+            "hundred-calls",
+            "A hundred calls at once",
+            hundred,
+            "Not one of a hundred calls was lost, and every second is billed.",
+        ),
+        Scene(
+            "without-failover",
+            "Without failover: one server",
+            without_failover,
+            "The call cannot be ended, and nobody bills it. That is what failover is for.",
+            servers=1,
+        ),
     )
 }

@@ -12,12 +12,16 @@ thread.
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from PySide6.QtCore import QObject, QTimer, Signal
+from PySide6.QtGui import QImage
+from PySide6.QtWidgets import QPushButton
 
 from stage.controller import PHONES, DemoController
 from stage.observation.observations import MessageForwarded
@@ -26,6 +30,13 @@ from stage.scenes.state import DemoState
 
 LOOK_MS = 10  # between two looks at what is waited for
 PATIENCE_SECONDS = 20.0
+TALK_SECONDS = 12.0  # from the answer to the hang-up, in the nine steps
+# what a phone's primary button does, by the states of its call in which it does
+PRIMARY = {
+    "Call": ("", "ended"),
+    "Answer": ("incoming",),
+    "Hang up": ("calling", "ringing", "talking"),
+}
 
 
 @dataclass(frozen=True)
@@ -40,27 +51,46 @@ class Wait:
 Play = Generator[Wait | float, None, None]
 
 
+@dataclass(frozen=True)
+class Scene:
+    """`moral`: what it has shown, and why that matters; `pair`: two forwarders; `servers`: how
+    many."""
+
+    name: str
+    title: str
+    play: Callable[[Director], Play]
+    moral: str = ""
+    pair: bool = False
+    servers: int = 2
+
+
 class SceneFailed(Exception):
     """The text says what was not seen."""
 
 
 class Director(QObject):
     """`finished(sentence)` is emitted once; an empty sentence: everything was as expected.
-    `measured` is what a scene has to tell, in the order in which it was noted."""
+    `measured` is what a scene has to tell, in the order in which it was noted. `say` gets each line
+    for the person, `folder` a picture of the window for each."""
 
     finished = Signal(str)
 
     def __init__(
         self,
         controller: DemoController,
-        play: Callable[[Director], Play],
+        scene: Scene,
         say: Callable[[str], None],
+        folder: Path | None = None,
+        talk_seconds: float = TALK_SECONDS,
     ) -> None:
         super().__init__()
         self.controller = controller
+        self.talk_seconds = talk_seconds
         self.measured: dict[str, Any] = {}
-        self._say = say
-        self._play = play(self)
+        self.say = say
+        self._name, self._folder = scene.name, folder
+        self._pictures: dict[str, QImage] = {}
+        self._play = scene.play(self)
         self._wait: Wait | float = 0.0
         self._began = time.monotonic()
         self._over = False
@@ -75,7 +105,7 @@ class Director(QObject):
         self._timer.start()
 
     def close(self) -> None:
-        self._end("The scene was ended before it was over.")
+        self._end("It was ended before it was over.")
 
     # -- for scenes: what is known -----------------------------------------------------------------
 
@@ -86,7 +116,7 @@ class Director(QObject):
     def seen(
         self, what: str, condition: Callable[[], object], seconds: float = PATIENCE_SECONDS
     ) -> Wait:
-        self._say(what)
+        self._tell(what)
         return Wait(what, condition, seconds)
 
     def expect(self, condition: object, what: str) -> None:
@@ -114,11 +144,19 @@ class Director(QObject):
         yield Wait("no call", lambda: not any(p.call for p in self.controller.window.panels))
         yield 0.5
 
-    def press(self, phone: str, words: str) -> None:
-        """The primary button, which has to say `words`."""
-        button = self.controller.window.panels[PHONES.index(phone)].primary
-        self.expect(button.text() == words and button.isEnabled(), f"{phone} can {words}")
-        button.click()
+    def press(self, phone: str, action: str) -> None:
+        """The primary button; `action` is a key of PRIMARY."""
+        possible = self.state.call_state(phone) in PRIMARY[action]
+        clicked = possible and self.click(
+            self.controller.window.panels[PHONES.index(phone)].primary
+        )
+        self.expect(clicked, f"{phone} can {action}")
+
+    def click(self, button: QPushButton) -> bool:
+        """As a person would; False if it cannot be clicked."""
+        if button.isEnabled():
+            button.animateClick()
+        return button.isEnabled()
 
     def ring(self) -> Play:
         self.press("Alice", "Call")
@@ -135,7 +173,7 @@ class Director(QObject):
         yield seconds
 
     def kill(self, name: str) -> None:
-        self._say(f"{name} is killed (SIGKILL).")
+        self._tell(f"{name} is killed.")
         self.controller.kill(name)
 
     def kill_at(self, server: str, method: str, status: int | None) -> None:
@@ -163,7 +201,7 @@ class Director(QObject):
         assert bill is not None
         self.note("bill", f"{bill.total} {bill.currency}")
         self.note("billed_seconds", bill.seconds)
-        self.note("carried_by", " and ".join(bill.carried))
+        self.note("carried_by", bill.carriers)
         if talked is not None:
             self.note("talked_seconds", talked)
             self.expect(abs(bill.seconds - talked) <= 1.5, "as many seconds billed as talked")
@@ -175,6 +213,27 @@ class Director(QObject):
         self.note("takeover_ms", self.state.takeover_ms)
         self.note("rtp_longest_gap_ms", self.state.longest_gap_ms)
         self.note("rtp_lost", self.state.lost)
+
+    # -- what is told ------------------------------------------------------------------------------
+
+    def _tell(self, line: str) -> None:
+        """With a picture of what the line before has led to."""
+        self.take_picture(f"{self._name}-{len(self._pictures) + 1}")
+        self.say(line)
+
+    def take_picture(self, name: str) -> None:
+        if self._folder:
+            self._pictures[name] = self.controller.window.grab().toImage()
+
+    def save_pictures(self) -> None:
+        """After the call: compressing a picture would keep the phones' threads waiting for as long
+        as three packets."""
+        if self._folder:
+            self._folder.mkdir(parents=True, exist_ok=True)
+        for name, picture in self._pictures.items():
+            path = f"{self._folder}/{name}.png"
+            if not picture.save(path):
+                print(f"The picture {path} could not be written.", file=sys.stderr)
 
     # -- how it runs -------------------------------------------------------------------------------
 

@@ -71,6 +71,7 @@ class DemoState:
     registrar: dict[str, str] = field(default_factory=dict)
     down: dict[str, ProcessKilled] = field(default_factory=dict)  # killed or frozen, not yet back
 
+    began_at: float | None = None
     placed_by: str | None = None
     placed_at: float = 0.0
     rang_at: float | None = None
@@ -80,6 +81,7 @@ class DemoState:
     hung_up_by: str | None = None
     killed: ProcessKilled | None = None  # the first server that carried this call and was killed
     died: bool = False
+    rang_at_kill: bool = False  # not yet answered
     failovers: list[ServerFailover] = field(default_factory=list)
     kills: list[ProcessKilled] = field(default_factory=list)  # of servers, in this call
     served_at: float | None = None  # first message of this call that came through the second server
@@ -93,6 +95,7 @@ class DemoState:
     audio_at_kill: dict[str, Audio] = field(default_factory=dict)
     audio_after_kill: dict[str, Audio] = field(default_factory=dict)  # not later than 2 s
     bill: Bill | None = None
+    guests_bill: Bill | None = None  # of a call in which neither of our phones takes part
 
     def next_call(self) -> DemoState:
         """The state that holds at the start of another call."""
@@ -188,22 +191,36 @@ class DemoState:
 
     @property
     def takeover_ms(self) -> float | None:
-        """From just before the SIGKILL to the first answer through the other server, by the
-        forwarder's record, once the call itself has been answered through it."""
-        if self.killed is None or not self._call_answers:
+        """From just before the SIGKILL until `over_at` of the failover, once the call itself has
+        been answered through the other server."""
+        if self.killed is None or not (self.rang_at_kill or self._call_answers):
             return None
         return self.outage_ms(self.taken_over)
 
     def killed_at(self, failover: ServerFailover) -> float | None:
         """When what the forwarder noticed happened; None if nobody here did it."""
-        killed = [kill for kill in self.kills if kill.program == failover.source]
-        return max((kill.at for kill in killed if kill.at <= failover.at + 0.05), default=None)
+        same = [each.at for each in self.failovers if each.source == failover.source]
+        before = max((at for at in same if at < failover.at), default=0.0)
+        killed = [kill.at for kill in self.kills if kill.program == failover.source]
+        return max((at for at in killed if before < at <= failover.at + 0.05), default=None)
+
+    def over_at(self, failover: ServerFailover) -> float | None:
+        """The first answer through the other server, by the forwarder's record. In a call that
+        rings there is nothing to ask: its first message that comes from the other server."""
+        if self.rang_at_kill and failover is self.taken_over:
+            return self.served_at
+        return failover.first_answer_at
 
     def outage_ms(self, failover: ServerFailover | None) -> float | None:
-        if failover is None or failover.first_answer_at is None:
+        if failover is None:
             return None
-        killed = self.killed_at(failover)
-        return None if killed is None else max(0.0, (failover.first_answer_at - killed) * 1000)
+        killed, over = self.killed_at(failover), self.over_at(failover)
+        return None if killed is None or over is None else max(0.0, (over - killed) * 1000)
+
+    @property
+    def counted_to(self) -> str:
+        """The end of the time that `outage_ms` tells of."""
+        return "its next message" if self.rang_at_kill else "the first answer"
 
     @property
     def _call_answers(self) -> bool:
@@ -223,15 +240,16 @@ class DemoState:
         return (answered.at - killed.at) * 1000
 
     def time_axis(self, failover: ServerFailover) -> list[tuple[str, float]]:
-        """The moments of one failover in order, each with its milliseconds since the kill, or since
-        it was noticed where nobody here killed anything."""
+        """The moments of one failover in order, the last one its end if that is known; each with
+        its milliseconds since the kill, or since it was noticed where nobody here killed
+        anything."""
         killed = self.killed_at(failover)
         zero = failover.at if killed is None else killed
         moments = [
-            (f"last answer from {failover.source}", failover.last_answer_at),
-            (f"{failover.source} {'frozen' if self._frozen(failover) else 'killed'}", killed),
-            ("noticed by the forwarder", failover.at),
-            (f"first answer from {failover.target}", failover.first_answer_at),
+            (f"last answer\nfrom {failover.source}", failover.last_answer_at),
+            (f"{failover.source}\n{'frozen' if self._frozen(failover) else 'killed'}", killed),
+            ("noticed by\nthe forwarder", failover.at),
+            (f"{self.counted_to}\nfrom {failover.target}", self.over_at(failover)),
         ]
         known = [(name, (at - zero) * 1000) for name, at in moments if at is not None]
         return sorted(known, key=lambda moment: moment[1])
@@ -259,6 +277,14 @@ class DemoState:
     def lost(self) -> int | None:
         heard = self.audio_after_kill or self.audio
         return sum(audio.lost for audio in heard.values()) if heard else None
+
+    @property
+    def shown_bill(self) -> Bill | None:
+        """That of the call of ours that is under way, else of the call answered last."""
+        if self.calls and not self.over:
+            return self.bill
+        bills = [bill for bill in (self.bill, self.guests_bill) if bill]
+        return max(bills, key=lambda bill: bill.answered, default=None)
 
     # -- what is observed --------------------------------------------------------------------------
 
@@ -306,6 +332,8 @@ class DemoState:
             case Bill():
                 if self.call_id and seen.call_id == self.call_id:
                     self.bill = seen
+                else:
+                    self.guests_bill = seen
 
     def _message(self, seen: MessageForwarded) -> None:
         """One of the present call."""
@@ -324,7 +352,8 @@ class DemoState:
                 self.probed_through_second_at = self.probed_through_second_at or seen.at
 
     def _call(self, seen: CallStateChanged) -> None:
-        self.call_id = self.call_id or seen.call_id
+        if self.call_id is None:
+            self.call_id, self.began_at = seen.call_id, seen.at
         if seen.call_id != self.call_id:
             return  # a call that was turned away while this one goes on
         self.calls[seen.phone] = seen
@@ -348,9 +377,12 @@ class DemoState:
         carried = seen.program == before and bool(self.calls) and not self.over
         if carried and self.killed is None:
             self.killed, self.died = seen, seen.frozen
+            self.rang_at_kill = not any(call.answered_at for call in self.calls.values())
             self.audio_at_kill = dict(self.audio)
 
     def _failover(self, seen: ServerFailover) -> None:
+        if self.began_at is not None and seen.at < self.began_at:
+            return  # told once more, of a failover before this call
         for index, known in enumerate(self.failovers):
             if (known.source, known.target) == (seen.source, seen.target) and known.at == seen.at:
                 self.failovers[index] = replace(

@@ -33,7 +33,7 @@ NOT_YET = CheckResult(False)
 def two_servers(state: DemoState) -> CheckResult:
     servers = {state.cast.first, state.cast.second}
     if servers <= state.up and servers <= state.members:
-        return CheckResult(True, f"{state.hot} is hot")
+        return CheckResult(True, f"{state.hot} first")
     missing = sorted(servers - state.up)
     return CheckResult(
         False, f"{' and '.join(missing)} down" if missing and (state.up or state.members) else ""
@@ -70,20 +70,17 @@ def answered(state: DemoState) -> CheckResult:
 def crashed(state: DemoState) -> CheckResult:
     if state.killed is None or not state.died:
         return NOT_YET
-    signal = "SIGSTOP" if state.killed.frozen else "SIGKILL"
-    return CheckResult(True, f"{signal} to process {state.killed.pid}")
+    done = "stopped" if state.killed.frozen else "killed"
+    return CheckResult(True, f"process {state.killed.pid} {done}")
 
 
 def taken_over(state: DemoState) -> CheckResult:
     if state.killed is None or state.taken_over is None:
         return NOT_YET
-    if state.takeover_ms is not None:  # in the dialog, hence the call lives at both ends
+    if state.takeover_ms is not None:
         return CheckResult(True, milliseconds(state.takeover_ms))
-    # killed before the answer: nothing to probe yet
-    if state.served_at is not None and not state.talking:
-        return CheckResult(True, milliseconds((state.served_at - state.killed.at) * 1000))
-    moved = milliseconds((state.taken_over.at - state.killed.at) * 1000)
-    return CheckResult(False, f"{state.taken_over.target} hot after {moved}")
+    moved = milliseconds(max(0.0, state.taken_over.at - state.killed.at) * 1000)
+    return CheckResult(False, f"{state.taken_over.target} chosen after {moved}")
 
 
 def uninterrupted(state: DemoState) -> CheckResult:
@@ -155,6 +152,7 @@ def named(text: str) -> Callable[[DemoState], str]:
         second=state.second.capitalize(),
         forwarder=(_dying_forwarder(state) or "The forwarder").capitalize(),
         standby=_standby(state),
+        dies="freezes" if state.killed and state.killed.frozen else "crashes",
     )
 
 
@@ -172,14 +170,14 @@ STEPS = (
     Step(2, named("Both phones register."), registered),
     Step(3, named("{caller} calls {callee}."), called),
     Step(4, named("{callee} answers."), answered),
-    Step(5, named("{first} crashes."), crashed),
+    Step(5, named("{first} {dies}."), crashed),
     Step(6, named("{second} takes over, unnoticed by both phones."), taken_over),
     Step(7, named("The call continues uninterrupted."), uninterrupted),
     Step(8, named("{leaver} hangs up."), hung_up),
     Step(9, named("{second}'s management page shows the total bill."), billed),
 )
 
-PAIR = Step("7a", named("{forwarder} crashes, {standby} takes over the address."), address_taken)
+PAIR = Step("7a", named("{forwarder} crashes, {standby} takes over."), address_taken)
 
 
 def steps_of(cast: Roles) -> tuple[Step, ...]:

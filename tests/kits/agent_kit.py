@@ -165,7 +165,7 @@ class Line:
         session_expires: int = DEFAULT_INTERVAL,
         realms: tuple[str, ...] = (),
         direct: bool = False,
-        keep_alive: float | None = 0.0,
+        keep_alive: float = 0.0,
         servers: tuple[Address, ...] = (),
     ) -> None:
         self.network, self.user = network, user
@@ -180,6 +180,7 @@ class Line:
             self.address,
             proxy,
             dice,
+            lambda call_id: port + 1000,
             session_expires=session_expires,
             direct=direct,
             keep_alive=keep_alive,
@@ -205,10 +206,10 @@ class Line:
         self.network.send(self._done(outcome), self.address)
 
     def calls(self, target: str) -> None:
-        self.does("call", target, self.address[1] + 1000)
+        self.does("call", target)
 
     def answers(self) -> None:
-        self.does("answer", self.address[1] + 1000)
+        self.does("answer")
 
     @property
     def call(self) -> CallView:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -24,23 +25,27 @@ from slee_mock.store.interface import Store
 
 
 def break_router(number: int, point: str) -> None:
-    whole, count = Router.process, 0
+    whole = Router.process_all
+    given: list[Arrival | TimerEvent] = []  # each once, however often it is handled
 
-    def process(self: Router, event: Arrival | TimerEvent, store: Store) -> Outcome:
-        nonlocal count
-        name = _name(event)
-        count += bool(name)
-        if name:
-            print(f"given {name}", flush=True)
-        is_fatal = bool(name) and count == number
+    def process_all(
+        self: Router, events: Sequence[Arrival | TimerEvent], store: Store
+    ) -> list[Outcome]:
+        is_fatal = False
+        for event in events:
+            name = _name(event)
+            if name and not any(each is event for each in given):
+                given.append(event)
+                print(f"given {name}", flush=True)
+                is_fatal = is_fatal or len(given) == number
         if is_fatal and point == "received":
             os.kill(os.getpid(), signal.SIGKILL)
-        outcome = whole(self, event, store)
+        outcomes = whole(self, events, store)
         if is_fatal:
             os.kill(os.getpid(), signal.SIGKILL)
-        return outcome
+        return outcomes
 
-    Router.process = process  # type: ignore[method-assign]
+    Router.process_all = process_all  # type: ignore[method-assign]
 
 
 def _name(event: Arrival | TimerEvent) -> str:

@@ -59,12 +59,11 @@ class Clone:
     def make(cls, folder: Path) -> Clone:
         clone = cls(folder / "clone", folder / "wheels")
         ignore = shutil.ignore_patterns("__pycache__")
-        for name in ("bootstrap", "sip"):
+        for name in ("bootstrap", "plumbing", "sip"):
             shutil.copytree(ROOT / name, clone.root / name, ignore=ignore)
         shutil.copy(ROOT / "demo.py", clone.root)
         (clone.root / "stage").mkdir()
-        for name in ("__init__", "screen_check"):
-            shutil.copy(ROOT / "stage" / f"{name}.py", clone.root / "stage")
+        shutil.copy(ROOT / "stage" / "__init__.py", clone.root / "stage")
         main = (ROOT / "stage" / "__main__.py").read_text(encoding="utf-8")
         options, _, _ = main.partition("def main(")  # those of the example itself
         (clone.root / "stage" / "__main__.py").write_text(

@@ -98,8 +98,8 @@ class Demonstration:
 
     @property
     def total(self) -> str:
-        look = self.window.bill.look
-        return text_of(self.window.bill, "bill_total") if look and look.final else ""
+        bill = self.window.bill.bill
+        return text_of(self.window.bill, "bill_total") if bill and bill.final else ""
 
     def bills(self, server: str) -> list[dict[str, object]]:
         """All calls on the management page of `server`."""

@@ -7,9 +7,9 @@ import pytest
 from slee_kit import Cluster, answer, in_dialog, invite, phone_request, register
 from wire import World
 
+from slee_mock.degraded_mode import MOST_NAMED, CachingStore
 from slee_mock.services.bill_record import Bill
 from slee_mock.services.call_record import Call
-from slee_mock.store.degraded_mode import MOST_NAMED, CachingStore
 from slee_mock.store.interface import ConditionalWrite, Row, StoreDown
 from softphone.ua.events import CallState
 
@@ -185,7 +185,7 @@ def test_strangers_gain_nothing_by_an_outage(cluster):
 
 def test_what_waits_is_bounded_and_what_has_no_room_has_to_be_said_again(cluster, monkeypatch):
     talk(cluster)
-    monkeypatch.setattr("slee_mock.store.degraded_mode.MOST_DEFERRED", 2)
+    monkeypatch.setattr("slee_mock.degraded_mode.MOST_DEFERRED", 2)
     outage = cluster.nodes["server1"].degraded
     for number in range(4):
         offered = cluster.one(invite(call_id=f"x{number}"))
@@ -216,7 +216,7 @@ def test_what_is_lost_is_told_in_a_line_of_bounded_length(cluster):
 
 
 def test_copies_are_bounded_and_the_longest_untouched_goes_first(monkeypatch):
-    monkeypatch.setattr("slee_mock.store.degraded_mode.MOST_COPIES", 2)
+    monkeypatch.setattr("slee_mock.degraded_mode.MOST_COPIES", 2)
     store = CachingStore(Cluster().store)
     copies = store.cache
     store.save([ConditionalWrite("call", "c1", "one", 0), ConditionalWrite("bill", "c1", "x", 0)])

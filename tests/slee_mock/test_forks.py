@@ -12,7 +12,6 @@ from sip.message import Request
 from slee_mock.services.bill_record import Bill
 from slee_mock.services.call_record import Call
 from slee_mock.store.interface import Transaction
-from slee_mock.store.records import from_json, to_json
 
 BOB_AT, CAROL_AT, ALICE_AT = (
     "sip:bob@127.0.0.1:4100",
@@ -141,19 +140,6 @@ def test_any_number_of_forks_is_remembered_within_bounds(cluster):
     speak(cluster, "ACK", "b1", DESK, cseq=1)
     speak(cluster, "BYE", "b1", DESK)
     assert cluster.bill().final and len(cluster.get(Call, "c1").dialogs) <= 16
-
-
-def test_a_call_of_an_older_version_goes_on(cluster):
-    cluster.one(answer(cluster.one(invite()), 200))
-    call = cluster.get(Call, "c1")
-    old = to_json(call).partition(',"way"')[0] + "}"
-    transaction = Transaction(cluster.store)
-    transaction.read(Call, "c1")
-    transaction.commit([from_json(Call, old)])
-    assert cluster.get(Call, "c1").dialogs == ()
-    assert cluster.one(in_dialog("ACK", cseq=1)).uri == BOB_AT
-    assert cluster.one(in_dialog("BYE", by="bob")).uri == ALICE_AT
-    assert cluster.bill().why == "bob hung up"
 
 
 # -- spirals ------------------------------------------------------------------------------------

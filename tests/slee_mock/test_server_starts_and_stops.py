@@ -18,10 +18,9 @@ from slee_kit import Cluster, DictStore
 from plumbing.udp_socket import bind_udp
 from slee_mock import server as server_module
 from slee_mock.container.deployment import DeployError
-from slee_mock.server import Server
+from slee_mock.server import Server, StartError
 from slee_mock.services.billing import Billing
 from slee_mock.settings import Settings
-from slee_mock.start_errors import StartError
 from slee_mock.store.interface import ConditionalWrite, Conflict, StoreDown, Transaction
 from slee_mock.store.purge import CLUSTER_RULES, DAY_SECONDS, Purge
 from slee_mock.store.records import ClockOffset

@@ -180,6 +180,18 @@ def test_a_registration_is_taken_back():
     assert len(registrar.asked) == 2 and alice.deadline is None
 
 
+def test_who_registers_again_right_after_logging_off_is_registered():
+    """The wish waits for the answer to taking the binding back (RFC 3261 10.2)."""
+    network, alice, registrar = registering()
+    alice.does("register")
+    network.run(0.1)
+    alice.does("unregister")
+    alice.does("register")
+    network.run(0.1)
+    assert alice.agent.registration.state is REGISTERED and alice.agent.at_rest
+    assert [request.get("Expires") for request in registrar.asked] == ["300", "0", "300"]
+
+
 @pytest.mark.parametrize("algorithm", ["MD5", "SHA-256"])
 def test_a_password_is_proved_and_spares_the_challenge_next_time(algorithm):
     network, alice, registrar = registering("secret", "secret", algorithm)
@@ -235,7 +247,7 @@ def test_a_registrar_that_always_says_stale_is_not_asked_for_ever():
     registrar.script = [(401, [stale])] * 50
     alice.does("register")
     network.run(10.0)
-    assert alice.agent.registration.state is REFUSED and len(registrar.asked) == 5
+    assert alice.agent.registration.state is REFUSED and len(registrar.asked) == 9
 
 
 def test_the_first_challenge_that_can_be_answered_is_answered():

@@ -427,12 +427,9 @@ def test_an_offer_in_a_prack_while_theirs_is_unanswered_is_refused_and_the_call_
 def test_a_caller_without_an_offer_gets_ours_in_the_180_and_answers_in_the_prack():
     # RFC 3261 13.2.1, RFC 3262 5
     caller = Caller(INVITE + b"\r\n")
-    assert caller.bob.state is INCOMING and caller.bob.call.wants_port
-    assert caller.answers(100) and not caller.answers(180)
-    caller.bob.does("prepare", 6064)
-    caller.network.run(0.01)
+    assert caller.bob.state is INCOMING
     ringing = caller.answers(180)[0]
-    assert b"m=audio 6064" in ringing.body and not caller.bob.call.wants_port
+    assert b"m=audio 6064" in ringing.body
     caller.bob.answers()
     caller.network.run(0.01)
     assert not caller.answers(200), "RFC 3262 3: not before that offer is acknowledged"
@@ -443,8 +440,6 @@ def test_a_caller_without_an_offer_gets_ours_in_the_180_and_answers_in_the_prack
 
 def test_once_that_offer_is_answered_the_caller_may_change_it_while_it_rings():
     caller = Caller(INVITE + b"\r\n")
-    caller.bob.does("prepare", 6064)
-    caller.network.run(0.01)
     ringing = caller.answers(180)[0]
     caller.acknowledges(ringing, body=SDP)
     update = Request(
@@ -470,8 +465,6 @@ def test_once_that_offer_is_answered_the_caller_may_change_it_while_it_rings():
 
 def test_a_caller_without_an_offer_whose_answer_does_not_fit_is_told_so():
     caller = Caller(INVITE + b"\r\n")
-    caller.bob.does("prepare", 6064)
-    caller.network.run(0.01)
     caller.acknowledges(caller.answers(180)[0], body=SDP.replace(b"AVP 0", b"AVP 18"))
     assert "200 PRACK" in caller.network.names(), "RFC 3262 3: what it acknowledges has arrived"
     assert caller.answers(488) and caller.bob.state is ENDED
@@ -480,8 +473,6 @@ def test_a_caller_without_an_offer_whose_answer_does_not_fit_is_told_so():
 @pytest.mark.parametrize("again", [True, False])
 def test_a_prack_with_a_body_of_another_kind_acknowledges_nothing(again):
     caller = Caller(INVITE + b"\r\n")
-    caller.bob.does("prepare", 6064)
-    caller.network.run(0.01)
     ringing = caller.answers(180)[0]
     caller.bob.answers()
     refused = caller.acknowledges(ringing, body=b"hello", content_type="application/foo")
@@ -494,11 +485,14 @@ def test_a_prack_with_a_body_of_another_kind_acknowledges_nothing(again):
         assert caller.answers(504) and caller.bob.state is ENDED, "the INVITE has its final answer"
 
 
-def test_a_caller_without_an_offer_and_a_phone_without_a_port_still_talk():
-    caller = Caller(INVITE + b"\r\n")
-    caller.bob.answers()
-    caller.network.run(0.01)
-    assert caller.bob.state is TALKING and b"m=audio 6064" in caller.answers(200)[0].body
+def test_a_caller_without_an_offer_is_refused_by_a_phone_without_a_port_for_sound(monkeypatch):
+    def fail(call_id):
+        raise OSError("no two ports are free")
+
+    caller = Caller(b"")
+    monkeypatch.setattr(caller.bob.agent._layer, "open_media", fail)
+    assert caller.sends(INVITE + b"\r\n").status == 480
+    assert caller.bob.state is ENDED and caller.bob.sentence == "No sound: no two ports are free"
 
 
 def test_a_caller_who_only_supports_it_is_rung_as_ever():

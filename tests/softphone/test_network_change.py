@@ -12,6 +12,7 @@ from agent_kit import BOB, Line, Network, Scripted, pair, talking
 from sip.message import reply
 from sip.sdp import SessionDescription
 from softphone import phone as phone_module
+from softphone.media import session as session_module
 from softphone.media.session import MediaSession
 from softphone.ua.events import CallChanged, CallState, RegistrationState
 
@@ -270,10 +271,10 @@ def test_answering_without_a_port_for_sound_tells_both_why(owners, monkeypatch, 
     alice.phone.call(bob.uri)
     eventually(lambda: bob.state is INCOMING)
 
-    def fail(session):
+    def fail(local):
         raise OSError(fault, "no two ports are free")
 
-    monkeypatch.setattr(MediaSession, "open", fail)
+    monkeypatch.setattr(session_module, "bind_pair", fail)
     bob.phone.answer()
     eventually(lambda: alice.state is bob.state is ENDED)
     assert "No sound" in bob.sentence and "no two ports are free" in bob.sentence
@@ -286,16 +287,16 @@ def test_sound_that_cannot_begin_ends_the_call_with_a_sentence_and_loses_no_even
     alice, bob = owners("alice"), owners("bob")
     start = MediaSession.apply
 
-    def fail(session, plan, held=False):
+    def fail(session, plan, *how):
         if plan.remote[1] == alice_port[0]:
             raise RuntimeError("can't start new thread")
-        start(session, plan, held)
+        start(session, plan, *how)
 
     alice_port = [0]
     monkeypatch.setattr(MediaSession, "apply", fail)
     alice.phone.call(bob.uri)
     eventually(lambda: bob.state is INCOMING)
-    alice_port[0] = next(s.port for s in alice.phone._sound._sessions.values())
+    alice_port[0] = alice.phone._sound._session.port
     bob.phone.answer()
     eventually(lambda: alice.state is bob.state is ENDED)
     assert TALKING in bob.states and TALKING in alice.states

@@ -54,7 +54,6 @@ def screen(qtbot):
         panel.show()
     yield Screen(panel, phone)
     theme().use(None)
-    theme().set_reduced_motion(None)
 
 
 def click(qtbot, widget: QWidget) -> None:
@@ -453,15 +452,14 @@ def ground(panel: PhonePanel) -> str:
 
 
 def test_a_ringing_phone_pulses_until_it_is_answered(screen: Screen) -> None:
-    theme().set_reduced_motion(False)
     screen.phone.begin(CallState.INCOMING)
     assert screen.panel.card.pulsing
     screen.phone.become(CallState.TALKING)
     assert not screen.panel.card.pulsing
 
 
-def test_nothing_pulses_for_somebody_who_wants_no_motion(screen: Screen) -> None:
-    theme().set_reduced_motion(True)
+def test_nothing_pulses_for_somebody_who_wants_no_motion(screen: Screen, monkeypatch) -> None:
+    monkeypatch.setenv("CALL_FAILOVER_MOTION", "reduced")
     screen.phone.begin(CallState.INCOMING)
     assert not screen.panel.card.pulsing
     assert screen.button("primary").text() == "Answer"

@@ -40,12 +40,44 @@ def test_a_call_with_a_guest_outlives_its_server_and_is_billed(qtbot: QtBot) -> 
         demo.until(lambda: "took over" in view.headline, "server2 takes over")
         guest.hang_up()
         demo.until(lambda: bool(demo.total), "the bill")
-        look = view.bill.look
-        assert look is not None and look.callee == "A guest"
+        bill = view.bill.bill
+        assert bill is not None and bill.callee == "A guest"
         invites = [row for row in view.ladder.rows if row.label == "INVITE"]
         assert any(row.target == "Guest1" for row in invites)
     finally:
         if guest is not None:
+            guest.stop(1.0)
+        demo.end()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="loopback has one address")
+def test_a_call_between_two_guests_has_a_bill_page(qtbot: QtBot) -> None:
+    demo = Demonstration(qtbot, lan=FORWARDER)
+    events: list[object] = []
+    guests: list[Phone] = []
+    try:
+        demo.registered()
+        for user in ("guest1", "guest2"):
+            account = Account(user, FORWARDER, text_of(demo.window, "guest_password"))
+            guests.append(
+                Phone(account, demo.show.cluster.forwarder, (ELSEWHERE, 0), events.append)
+            )
+            guests[-1].start()
+            name = user.capitalize()
+            demo.until(lambda name=name: name in demo.window.figure.phones, f"{user} registers")
+        guests[0].call("guest2")
+        demo.until(lambda: state_of(events) in ("incoming", "ringing"), "the other phone rings")
+        guests[1].answer()
+        demo.until(lambda: demo.window.bill.bill is not None, "a bill that grows")
+        demo.kill("server1")
+        demo.until(lambda: demo.server("server2") == "hot", "server2 is hot")
+        guests[0].hang_up()
+        demo.until(lambda: bool(demo.total), "the bill")
+        bill = demo.window.bill.bill
+        assert bill is not None and (bill.caller, bill.callee) == ("Guest1", "Guest2")
+        assert demo.steps == [1, 2], "the steps are those of Alice and Bob"
+    finally:
+        for guest in guests:
             guest.stop(1.0)
         demo.end()
 

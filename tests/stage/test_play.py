@@ -15,7 +15,7 @@ import pytest
 from PySide6.QtGui import QImage
 from stage_kit import processes_of
 
-from stage import screen_check
+from plumbing import screen_check
 from stage.__main__ import parse
 
 ROOT = Path(__file__).resolve().parents[2]

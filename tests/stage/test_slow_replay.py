@@ -28,6 +28,7 @@ def crashed(first_answer: float | None) -> DemoState:
     for seen in (
         ServersUp(0, frozenset({"server1", "server2"}), "server1"),
         CallStateChanged(1, "Alice", "calling", "c"),
+        CallStateChanged(2, "Alice", "talking", "c", 2.0),
         ProcessKilled(9.0, "server1", 1),
         ServerFailover(9.001, "server1", "server2", 1, 1, "", 8.98, first_answer),
     ):

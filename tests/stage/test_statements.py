@@ -127,7 +127,7 @@ class Model:
         for phone in PHONES:
             self.tell(CallStateChanged(self.now, phone, "ended", self.call, 1.0, self.now))
         reader = self.alive[0]
-        self.tell(Bill(self.now, reader, self.call, 9, "0.15", "EUR", True, (reader,)))
+        self.tell(Bill(self.now, reader, self.call, 9, "0.15", "EUR", True, ((reader, 9.0),)))
         self.call = ""
 
     def check(self) -> None:

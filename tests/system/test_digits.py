@@ -23,7 +23,7 @@ from sip.uri import Uri
 from sip.via import Via
 from slee_mock.services.tariff import Tariff
 from slee_mock.store.redis_url import RedisPlace
-from stage.gui.bill_view import TARIFF
+from stage.observation.from_events import TARIFF
 
 ROOT = Path(__file__).resolve().parents[2]
 PRODUCT = (

@@ -46,12 +46,9 @@ CORES = [
     "slee_mock/services",
     "slee_mock/node.py",
     "slee_mock/sip_adaptor.py",
-    "slee_mock/start_errors.py",
     *(f"slee_mock/cluster/{name}.py" for name in ("cluster_key", "membership")),
-    *(
-        f"slee_mock/store/{name}.py"
-        for name in ("degraded_mode", "interface", "purge", "records", "redis_url")
-    ),
+    "slee_mock/degraded_mode.py",
+    *(f"slee_mock/store/{name}.py" for name in ("interface", "purge", "records", "redis_url")),
     "slee_mock/management/snapshot.py",
     "softphone/ua",
     *(
@@ -66,7 +63,7 @@ CORES = [
             "rtcp",
         )
     ),
-    *(f"softphone/media/{name}.py" for name in ("rtp", "silence_alarm", "source_filter", "stream")),
+    *(f"softphone/media/{name}.py" for name in ("rtp", "source_filter", "stream")),
     "softphone/media/tone_generator.py",
     *(
         f"stage/{name}.py"

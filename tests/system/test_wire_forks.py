@@ -99,7 +99,7 @@ def test_a_pbx_sends_the_call_on_to_another_user_and_all_of_it_goes_on_through_a
     assert (world.bill.final, world.bill.seconds, world.bill.why) == (True, 12, "Alice hung up")
     assert len(pbx.heard) > 2
     (call,) = Transaction(world.cluster.store).scan(Call)
-    assert len(call.legs) == 1
+    assert len(call.legs) == 2
 
 
 @pytest.mark.parametrize("killed", [False, True])

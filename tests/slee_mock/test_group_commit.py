@@ -8,8 +8,8 @@ from slee_kit import Cluster, DictStore, answer, in_dialog, invite, phone_reques
 
 from slee_mock.services.bill_record import Bill
 from slee_mock.services.call_record import Call
-from slee_mock.store.interface import ConditionalWrite, Conflict, Row
-from slee_mock.store.write_batch import WriteBatch
+from slee_mock.store.interface import Transaction
+from slee_mock.store.records import Member
 
 
 class CountingStore(DictStore):
@@ -116,38 +116,17 @@ def test_a_hang_up_that_waited_for_the_store_counts_before_what_comes_with_many_
     assert cluster.bill().why == "alice hung up" and cluster.nodes["server1"].degraded.deferred == 0
 
 
-def test_rows_of_one_turn_are_changed_as_one_by_one():
-    store = DictStore()
-    store.save([ConditionalWrite("call", "old", "x", 0), ConditionalWrite("call", "gone", "x", 0)])
-    together = WriteBatch(store)
-    together.save(
-        [
-            ConditionalWrite("call", "old", "y", 1, 50.0),
-            ConditionalWrite("call", "new", "a", 0),
-            ConditionalWrite("call", "brief", "b", 0),
-        ]
-    )
-    together.save(
-        [
-            ConditionalWrite("call", "old", "z", 2),
-            ConditionalWrite("call", "brief", None, 1),
-            ConditionalWrite("call", "gone", None, 1),
-        ]
-    )
-    assert together.get("call", "old") == Row("z", 3) and together.get("call", "brief") is None
-    with pytest.raises(Conflict):
-        together.save([ConditionalWrite("call", "new", "mine", 0)])
-    assert store.get("call", "old") == Row("x", 1) and store.get("call", "new") is None
-    together.commit()
-    assert (
-        store.rows == {("call", "old"): Row("z", 2), ("call", "new"): Row("a", 1)}
-        and store.due(99.0, 9) == []
-    )
+def test_a_turn_that_saves_nothing_asks_the_store_for_nothing(cluster):
+    unknown = [in_dialog("BYE", call_id=f"c{n}") for n in range(3)]
+    assert sent(cluster.receive_all(unknown)) == [(f"c{n}", 481) for n in range(3)]
+    assert cluster.store.saves == 0
 
 
-def test_a_turn_that_saves_nothing_asks_the_store_for_nothing():
-    store = CountingStore()
-    together = WriteBatch(store)
-    assert together.get("call", "c1") is None
-    together.commit()
-    assert store.saves == 0
+def test_what_an_event_that_failed_has_put_is_not_read_by_the_next_one_of_the_turn():
+    transaction = Transaction(DictStore())
+    transaction.put([Member("server1", "first")])
+    before = transaction.savepoint()
+    transaction.put([Member("server1", "second"), Member("server2", "second")])
+    transaction.roll_back(before)
+    assert transaction.read(Member, "server1") == Member("server1", "first")
+    assert transaction.read(Member, "server2") is None

@@ -8,14 +8,19 @@ import socket
 import sys
 from collections.abc import Mapping
 
-SCREENLESS = ("offscreen", "minimal")
+SCREENLESS = ("offscreen", "minimal")  # Qt's platforms that show nothing
+
+
+def shows_nothing(environment: Mapping[str, str] = os.environ) -> bool:
+    """Is Qt told to open its windows on no screen?"""
+    return environment.get("QT_QPA_PLATFORM", "").partition(":")[0] in SCREENLESS
 
 
 def why_none(environment: Mapping[str, str] = os.environ, platform: str = sys.platform) -> str:
-    """A sentence that says why no window can be shown, or "" if one can."""
-    chosen = environment.get("QT_QPA_PLATFORM", "").partition(":")[0]
-    if chosen in SCREENLESS:
-        return f"There is no display: QT_QPA_PLATFORM is {chosen}."
+    """A sentence that says why no window can be seen, or "" if one can."""
+    chosen = environment.get("QT_QPA_PLATFORM", "")
+    if shows_nothing(environment):
+        return f"There is no display: QT_QPA_PLATFORM is {chosen.partition(':')[0]}."
     if not platform.startswith(("linux", "freebsd", "openbsd", "netbsd")) or chosen:
         return ""
     if environment.get("WAYLAND_DISPLAY"):

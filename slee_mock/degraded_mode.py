@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import collections
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from sip.errors import RemoteProtocolError
 from sip.message import Request, Response
@@ -31,7 +31,6 @@ from slee_mock.container.events import Arrival, CallEvent, Outcome, RequestEvent
 from slee_mock.services.call_record import Call, is_again
 from slee_mock.store.interface import (
     ConditionalWrite,
-    Marked,
     Row,
     Store,
     StoreDown,
@@ -39,12 +38,10 @@ from slee_mock.store.interface import (
     Transaction,
 )
 from slee_mock.store.records import Record, to_json
-from slee_mock.store.write_batch import WriteBatch
 
 MOST_COPIES = 10_000  # calls; the longest untouched goes first
 MOST_DEFERRED = 10_000  # events; beyond them the phones have to repeat their requests
 PASSED_METHODS = ("ACK", "BYE", "CANCEL")
-NO_STORE = "the cache of calls has no other rows"
 MOST_NAMED = 5  # deferred events in a sentence for the log
 
 
@@ -56,11 +53,12 @@ class Identity(NamedTuple):
     from_tag: str
 
 
-class CallCache:
-    """The calls' records as this server last read or saved them: for a Transaction, a store that
-    holds nothing else and cannot be written to."""
+class CallCache(StoreWrapper):
+    """The calls' records as this server last read or saved them. It stands in for the store, and
+    raises StoreDown for all that it does not hold."""
 
-    def __init__(self) -> None:
+    def __init__(self, store: Store) -> None:
+        super().__init__(store)
         self._rows: collections.OrderedDict[str, Row] = collections.OrderedDict()
 
     def keep(self, key: str, row: Row | None) -> None:
@@ -76,33 +74,14 @@ class CallCache:
                 self.keep(record.key, Row(to_json(record), 1))
 
     def get(self, kind: str, key: str) -> Row | None:
-        """Raises StoreDown for a call that is not here; it may well exist."""
         if kind != Call.KIND:
             return None
         if key not in self._rows:
-            raise StoreDown("there is no copy of this call")
+            raise StoreDown("there is no copy of this call")  # it may well exist
         return self._rows[key]
 
-    def save(self, changes: Sequence[ConditionalWrite]) -> None:
-        raise StoreDown(NO_STORE)
-
-    def scan(self, kind: str, limit: int | None = None) -> list[tuple[str, Row]]:
-        raise StoreDown(NO_STORE)
-
-    def walk(self, kind: str, limit: int, before: int | None = None) -> list[Marked]:
-        raise StoreDown(NO_STORE)
-
-    def mark(self, kind: str, newer: int) -> int | None:
-        raise StoreDown(NO_STORE)
-
-    def count(self, kind: str) -> int:
-        raise StoreDown(NO_STORE)
-
-    def due(self, now: float, limit: int) -> list[tuple[str, str]]:
-        return []
-
-    def close(self) -> None:
-        self._rows.clear()
+    def _ask(self, *question: object, **options: object) -> NoReturn:
+        raise StoreDown("the cache of calls has no other rows")
 
 
 class CachingStore(StoreWrapper):
@@ -110,7 +89,7 @@ class CachingStore(StoreWrapper):
 
     def __init__(self, store: Store) -> None:
         super().__init__(store)
-        self.cache = CallCache()
+        self.cache = CallCache(store)
 
     def get(self, kind: str, key: str) -> Row | None:
         row = self._store.get(kind, key)
@@ -147,16 +126,10 @@ class DegradedMode:
         return self._router.process(event, self._store)
 
     def process_all(self, events: Sequence[Arrival]) -> list[Outcome]:
-        """`process` of each in its turn, saved together, all or none. Raises Conflict or StoreDown:
-        then nothing was done, and one by one it may still be possible."""
-        if len(events) == 1:
-            return [self.process(events[0])]
+        """`process` of each in its turn, saved together (Router.process_all)."""
         for event in events:
             self._replay_call(_message(event).get("Call-ID") or "")
-        batch = WriteBatch(self._store)
-        outcomes = [self._router.process(event, batch) for event in events]
-        batch.commit()
-        return outcomes
+        return self._router.process_all(events, self._store)
 
     def process_offline(self, event: Arrival) -> Outcome:
         """Without the store: passes the message on and defers the event, or refuses it."""
