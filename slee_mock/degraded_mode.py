@@ -46,7 +46,7 @@ MOST_NAMED = 5  # deferred events in a sentence for the log
 
 
 class Identity(NamedTuple):
-    """Of a message within a call: a retransmission has the same."""
+    """Identifies a message within its call: a retransmission has the same identity."""
 
     label: str  # method or status
     cseq: int
@@ -106,8 +106,8 @@ class CachingStore(StoreWrapper):
 
 
 class DegradedMode:
-    """`process` is the router's, with the store; if it raises StoreDown, `process_offline` does
-    what can be done without one. `replayed` is called with the outcome of each deferred event."""
+    """Handles events with the store (`process`), and if that raises StoreDown, without it as far as
+    possible (`process_offline`). `replayed` is called with the outcome of each deferred event."""
 
     def __init__(
         self,
@@ -126,13 +126,14 @@ class DegradedMode:
         return self._router.process(event, self._store)
 
     def process_all(self, events: Sequence[Arrival]) -> list[Outcome]:
-        """`process` of each in its turn, saved together (Router.process_all)."""
+        """Handles the events of a turn and saves all together (Router.process_all)."""
         for event in events:
             self._replay_call(_message(event).get("Call-ID") or "")
         return self._router.process_all(events, self._store)
 
     def process_offline(self, event: Arrival) -> Outcome:
-        """Without the store: passes the message on and defers the event, or refuses it."""
+        """Handles an event without the store: passes the message on and defers it, or refuses
+        it."""
         if isinstance(event, RequestEvent) and event.request.method not in PASSED_METHODS:
             return (
                 drop("store_down")
@@ -179,8 +180,8 @@ class DegradedMode:
         self._deferred.pop(call_id, None)
 
     def _defer(self, event: Arrival, outcome: Outcome) -> bool:
-        """False if there is no room. An event that says only that a message has passed is not
-        worth it."""
+        """Keeps the event for `replay`, unless it says only that a message has passed. False if
+        there is no room."""
         message = _message(event)
         known = self._deferred.get(message.call_id, {})
         label = (
