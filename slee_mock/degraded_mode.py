@@ -25,10 +25,11 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, NoReturn
 
 from sip.errors import RemoteProtocolError
-from sip.message import Request, Response
+from sip.message import Request
 from slee_mock.container.event_router import Router
 from slee_mock.container.events import Arrival, CallEvent, Outcome, RequestEvent, drop
 from slee_mock.services.call_record import Call, is_again
+from slee_mock.sip_adaptor import message_of
 from slee_mock.store.interface import (
     ConditionalWrite,
     Row,
@@ -113,7 +114,7 @@ class DegradedMode:
         self,
         router: Router,
         store: CachingStore,
-        replayed: Callable[[Outcome], object] = lambda outcome: None,
+        replayed: Callable[[Outcome], object],
     ) -> None:
         self._router, self._store, self._replayed = router, store, replayed
         # By Call-ID, in the order in which they came.
@@ -122,13 +123,13 @@ class DegradedMode:
 
     def process(self, event: Arrival) -> Outcome:
         """Replays what is deferred of the same call first (rule 3)."""
-        self._replay_call(_message(event).get("Call-ID") or "")
+        self._replay_call(message_of(event).get("Call-ID") or "")
         return self._router.process(event, self._store)
 
     def process_all(self, events: Sequence[Arrival]) -> list[Outcome]:
         """Handles the events of a turn and saves all together (Router.process_all)."""
         for event in events:
-            self._replay_call(_message(event).get("Call-ID") or "")
+            self._replay_call(message_of(event).get("Call-ID") or "")
         return self._router.process_all(events, self._store)
 
     def process_offline(self, event: Arrival) -> Outcome:
@@ -182,7 +183,7 @@ class DegradedMode:
     def _defer(self, event: Arrival, outcome: Outcome) -> bool:
         """Keeps the event for `replay`, unless it says only that a message has passed. False if
         there is no room."""
-        message = _message(event)
+        message = message_of(event)
         known = self._deferred.get(message.call_id, {})
         label = (
             event.request.method if isinstance(event, RequestEvent) else str(event.response.status)
@@ -195,10 +196,6 @@ class DegradedMode:
         self._deferred.setdefault(message.call_id, {})[identity] = event
         self.deferred += 1
         return True
-
-
-def _message(event: Arrival) -> Request | Response:
-    return event.request if isinstance(event, RequestEvent) else event.response
 
 
 def _may_pass(event: Arrival, outcome: Outcome) -> bool:

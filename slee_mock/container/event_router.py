@@ -65,7 +65,7 @@ class Router:
         self,
         sbbs: Sequence[Sbb],
         answers: LocalResponses,
-        failed: Callable[[Arrival | TimerEvent, BaseException], object] = lambda event, error: None,
+        failed: Callable[[Arrival | TimerEvent, BaseException], object],
     ) -> None:
         self._sbbs = sbbs
         self._answers = answers
