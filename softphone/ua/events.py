@@ -61,12 +61,14 @@ class CallView:
 
 @dataclass(frozen=True)
 class RegistrationChanged:
-    """`wants_password`: it was refused because the password is wrong or missing."""
+    """`wants_password`: it was refused because the password is wrong or missing. `server`: the one
+    that registers the phone, by its name, if it says that."""
 
     at: float
     state: RegistrationState
     sentence: str
     wants_password: bool = False
+    server: str = ""
 
 
 @dataclass(frozen=True)
