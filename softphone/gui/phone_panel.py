@@ -33,7 +33,7 @@ from softphone.gui.dial_pad import KEYS, DialPad
 from softphone.gui.digits_line import DigitsLine
 from softphone.gui.event_bridge import Bridge
 from softphone.gui.level_meter import FRAMES_PER_SECOND
-from softphone.gui.phone_menu import PhoneMenu, was_tried
+from softphone.gui.phone_menu import PhoneMenu
 from softphone.gui.theme import GRID, Size, theme
 from softphone.gui.widgets import Avatar, FlatButton, StateMark, TextLabel
 from softphone.ua import user_messages
@@ -357,8 +357,7 @@ class PhonePanel(QWidget):
         self._going[call.id] = call
         if call.state is CallState.ENDED:
             del self._going[call.id]
-            if was_tried(call):
-                self.menu.remember(call, self._clock())
+            self.menu.remember(call, self._clock())
         if call.id == self._ringing and call.state is not CallState.INCOMING:
             self._ringing = ""
             self.rings.emit("")

@@ -36,8 +36,8 @@ class CallState(str, Enum):
 
 @dataclass(frozen=True)
 class CallView:
-    """One call as a person sees it. `since` is the start of this state; `media` what to play and
-    send, once agreed."""
+    """One call as a person sees it. `peer_uri`: "" for what was no address. `since` is the start of
+    this state; `media` what to play and send, once agreed."""
 
     id: str
     direction: Direction
