@@ -4,24 +4,19 @@ read everywhere."""
 from __future__ import annotations
 
 import itertools
-import socket
 import time
 from dataclasses import replace
 
 import pytest
 from browser_kit import Browser
-from process_kit import wait_until
+from process_kit import free_port, wait_until
 from slee_kit import answer, in_dialog, invite, phone_request, register
 
-from plumbing.address import format_address
 from sip.message import parse
-from slee_mock.server import Server
 from slee_mock.services.bill_record import Bill, ServedBy
 from slee_mock.services.bindings_record import Binding, Bindings
-from slee_mock.settings import Settings
-from slee_mock.store.interface import StoreDown, Transaction
+from slee_mock.store.interface import StoreDown
 from slee_mock.store.records import Member
-from slee_mock.store.sqlite_store import SqliteStore
 
 pytestmark = pytest.mark.long
 
@@ -80,10 +75,7 @@ def show(browser, site):
 
 @pytest.fixture(scope="module")
 def window(tmp_path_factory):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    made = Browser(port, tmp_path_factory.mktemp("browser"))
+    made = Browser(free_port(), tmp_path_factory.mktemp("browser"))
     yield made
     made.close()
 
@@ -95,37 +87,6 @@ def browser(window):
     window.open("about:blank")
     window.complaints()
     return window
-
-
-class Site:
-    def __init__(self, tmp_path, free_port):
-        self.sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.sock.bind(("127.0.0.1", 0))
-        self.sock.settimeout(5.0)
-        self.listen, management = ("127.0.0.1", free_port()), ("127.0.0.1", free_port())
-        self.store = str(tmp_path / "cluster.db")
-        self.root = f"http://{format_address(management)}/"
-        self.server = Server(
-            Settings("server1", self.listen, self.sock.getsockname(), self.store, management)
-        )
-
-    def ask(self, message):
-        self.sock.sendto(message.to_bytes(), self.listen)
-        return self.sock.recv(65_535)
-
-    def keep(self, *records):
-        store = SqliteStore(self.store)
-        Transaction(store).commit(records)
-        store.close()
-
-
-@pytest.fixture
-def site(tmp_path, free_port):
-    made = Site(tmp_path, free_port)
-    made.server.start()
-    yield made
-    made.server.stop()
-    made.sock.close()
 
 
 def bill(call_id, caller="Alice", callee="Bob", ago=60.0, ended=True, **more):
