@@ -17,8 +17,7 @@ from sip.message import Request, Response, reply
 from sip.timing import PATIENCE, T1, T2
 from softphone.ua import user_messages
 from softphone.ua.account import ALLOW, Address
-from softphone.ua.call_states import ENDED, ENDING, GONE, LEAVE, TALKING
-from softphone.ua.call_view import ShownCall
+from softphone.ua.call_view import ENDED, ENDING, GONE, LEAVE, TALKING, ShownCall
 from softphone.ua.client_request import ClientRequest
 from softphone.ua.events import CallState, Direction, ProbeAnswered
 from softphone.ua.info_dtmf import InfoDigits

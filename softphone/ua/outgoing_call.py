@@ -12,7 +12,7 @@ from sip.uri import Uri
 from softphone.ua import user_messages
 from softphone.ua.account import ALLOW
 from softphone.ua.call import Call, pause_before_again
-from softphone.ua.call_states import CALLING, ENDED, ENDING, GONE, LEAVE, REFUSE, RING, RINGING
+from softphone.ua.call_view import CALLING, ENDED, ENDING, GONE, LEAVE, REFUSE, RING, RINGING
 from softphone.ua.client_request import ClientRequest
 from softphone.ua.events import Direction
 from softphone.ua.offer_answer import CONTENT_TYPE, OfferAnswer, offers
