@@ -46,7 +46,7 @@ class Call(ShownCall):
         self._acks: dict[tuple[str, int], tuple[Request, Address]] = {}
         self._unacked: int | None = None  # CSeq of their INVITE whose 2xx waits for an ACK
         self._bye_waits = False
-        self.digits = InfoDigits(self, self._ask)
+        self.digits = InfoDigits(self)
 
     def stop_timers(self) -> None:
         self.timer.stop()
@@ -99,7 +99,7 @@ class Call(ShownCall):
         def answered(exchange: ClientRequest, response: Response | None, later: float) -> None:
             self._on_held(exchange, response, on, later, anew)
 
-        self._modification = self._ask("INVITE", answered, now, fields, body)
+        self._modification = self.ask("INVITE", answered, now, fields, body)
 
     def probe(self, now: float) -> None:
         """OPTIONS within the dialog: is the path alive? Its answer comes as ProbeAnswered."""
@@ -114,22 +114,25 @@ class Call(ShownCall):
             if status == 481:
                 self.change(GONE, later, user_messages.CALL_LOST.format(name=self.name), status)
 
-        self._ask("OPTIONS", answered, now)
+        self.ask("OPTIONS", answered, now)
 
     # -- requests of ours within the dialog --------------------------------------------------------
 
-    def _ask(
+    def ask(
         self,
         method: str,
         handler: Callable[[ClientRequest, Response | None, float], None],
         now: float,
         fields: tuple[tuple[str, str], ...] = (),
         body: bytes = b"",
+        dialog: Dialog | None = None,
     ) -> ClientRequest:
-        assert self.dialog is not None
+        """Send a request within the call's dialog, or within another `dialog` of its INVITE."""
+        dialog = dialog or self.dialog
+        assert dialog is not None
         contact = (("Contact", self.layer.contact),) if method in TARGET_REFRESHING else ()
-        request = self.dialog.request(method, [*contact, *fields], body)
-        exchange = ClientRequest(request, self.reached_at, handler, self.dialog.next_seq)
+        request = dialog.request(method, [*contact, *fields], body)
+        exchange = ClientRequest(request, self.reached_at, handler, dialog.next_seq)
         return self.layer.ask_within(exchange, now)
 
     def send_bye(self, now: float) -> None:
@@ -157,8 +160,7 @@ class Call(ShownCall):
                     f"bye {dialog.remote.tag}", again, lambda at: self.part(dialog, at, until, done)
                 )
 
-        bye = ClientRequest(dialog.request("BYE"), self.reached_at, answered, dialog.next_seq)
-        self.layer.ask_within(bye, now)
+        self.ask("BYE", answered, now, dialog=dialog)
 
     def _on_held(
         self, exchange: ClientRequest, response: Response | None, hold: bool, now: float, anew: bool
@@ -184,12 +186,12 @@ class Call(ShownCall):
         if self._modification or self._unacked is not None:
             self.timer.again(None, now)
         elif self.timer.takes_update:
-            self._modification = self._ask(
+            self._modification = self.ask(
                 "UPDATE", self._on_refreshed, now, (ALLOW, *self.timer.request_fields())
             )
         else:
             fields = (ALLOW, *self.timer.request_fields(), CONTENT_TYPE)
-            self._modification = self._ask("INVITE", self._on_refreshed, now, fields, talk.repeat())
+            self._modification = self.ask("INVITE", self._on_refreshed, now, fields, talk.repeat())
 
     def _on_refreshed(self, exchange: ClientRequest, response: Response | None, now: float) -> None:
         status = self._modified(exchange, response, now)
