@@ -25,6 +25,7 @@ from softphone.ua.offer_answer import CONTENT_TYPE, offers
 from softphone.ua.registration import retry_after
 from softphone.ua.reliable_provisional import RELIABLE
 from softphone.ua.session_timer import SUPPORTED, SessionTimer
+from softphone.ua.timers import Action
 from softphone.ua.transaction_layer import ServerRequest, TransactionLayer
 
 REMEMBERED_ACKS = 8  # a call that is refreshed by re-INVITE may go on for days
@@ -91,14 +92,19 @@ class Call(ShownCall):
         if talk.held_here is on and not anew and not talk.has_moved:
             return
         self.timers.cancel("glare")
-        if self._modification or self._awaits_late_answer:
-            self.timers.set("glare", now + T1, lambda later: self.hold(on, later, anew))
-            return
-        fields, body = (ALLOW, *self.timer.request_fields(), CONTENT_TYPE), talk.offer(on)
+
+        def again(later: float) -> None:
+            self.hold(on, later, anew)
 
         def answered(exchange: ClientRequest, response: Response | None, later: float) -> None:
-            self._on_held(exchange, response, on, later, anew)
+            if self._modified(exchange, response, later, again, "glare"):
+                refused = user_messages.NO_HOLD if on else user_messages.NO_RESUME
+                self.emit_talking(later, refused.format(name=self.name))
 
+        if self._modification or self._awaits_late_answer:
+            self.timers.set("glare", now + T1, again)
+            return
+        fields, body = (ALLOW, *self.timer.request_fields(), CONTENT_TYPE), talk.offer(on)
         self._modification = self.ask("INVITE", answered, now, fields, body)
 
     def probe(self, now: float) -> None:
@@ -162,21 +168,6 @@ class Call(ShownCall):
 
         self.ask("BYE", answered, now, dialog=dialog)
 
-    def _on_held(
-        self, exchange: ClientRequest, response: Response | None, hold: bool, now: float, anew: bool
-    ) -> None:
-        status = self._modified(exchange, response, now)
-        if status == 491:
-            due = now + self._glare_pause()
-            self.timers.set("glare", due, lambda later: self.hold(hold, later, anew))
-        elif status == 422 and response is not None and self.timer.lengthen(response):
-            self.hold(hold, now, anew)
-        elif status in (408, 481):
-            self._lost(now, status)
-        elif status >= 300:
-            refused = user_messages.NO_HOLD if hold else user_messages.NO_RESUME
-            self.emit_talking(now, refused.format(name=self.name))
-
     def refresh(self, now: float) -> None:
         """Tell everybody on the way that this call lives on: an UPDATE that offers nothing, or to a
         phone without UPDATE a re-INVITE that changes nothing (RFC 4028 7.4)."""
@@ -194,22 +185,23 @@ class Call(ShownCall):
             self._modification = self.ask("INVITE", self._on_refreshed, now, fields, talk.repeat())
 
     def _on_refreshed(self, exchange: ClientRequest, response: Response | None, now: float) -> None:
-        status = self._modified(exchange, response, now)
-        if status == 491:
-            self.timers.set("refresh", now + self._glare_pause(), self.refresh)
-        elif status == 422 and response is not None and self.timer.lengthen(response):
-            self.refresh(now)
-        elif status in (405, 501) and self.timer.takes_update:
+        status = self._modified(exchange, response, now, self.refresh, "refresh")
+        if status in (405, 501) and self.timer.takes_update:
             self.timer.takes_update = False
             self.refresh(now)
-        elif status in (408, 481):
-            self._lost(now, status)
-        elif status >= 300:
+        elif status:
             self.timer.again(response, now)
 
-    def _modified(self, exchange: ClientRequest, response: Response | None, now: float) -> int:
-        """Handles an answer to our re-INVITE or UPDATE as far as both are alike; the status if it
-        is final and news, else 0."""
+    def _modified(
+        self,
+        exchange: ClientRequest,
+        response: Response | None,
+        now: float,
+        again: Action,
+        timer: str,
+    ) -> int:
+        """Handles an answer to our re-INVITE or UPDATE as far as both are alike: `again` makes the
+        request once more, by the named timer after a glare. The status of a refusal, else 0."""
         status = 408 if response is None else response.status
         invited = exchange.request.method == "INVITE"
         if status < 200:
@@ -229,7 +221,15 @@ class Call(ShownCall):
             self._agree_anew(response, invited, now)
         elif invited:
             self.negotiation.withdraw()
-        return status
+        if status == 491:
+            self.timers.set(timer, now + self._glare_pause(), again)
+        elif status == 422 and response is not None and self.timer.lengthen(response):
+            again(now)
+        elif status in (408, 481):
+            self._lost(now, status)
+        elif status >= 300:
+            return status
+        return 0
 
     def _glare_pause(self) -> float:
         """RFC 3261 14.1: who made the Call-ID waits longer, so that the two do not collide
