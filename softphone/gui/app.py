@@ -24,7 +24,7 @@ from softphone.gui.qapplication import application
 from softphone.gui.sound_settings import SoundSettings
 from softphone.gui.theme import install
 from softphone.gui.unix_signals import Interrupt
-from softphone.gui.windows import PairWindow, PhoneSlot, PhonesWindow, PhoneWindow
+from softphone.gui.windows import PhoneSlot, PhonesWindow
 from softphone.media.audio_devices import AudioDevices, DeviceChoice, Microphone
 from softphone.media.audio_interfaces import AudioSink, AudioSource, SwitchedSink
 from softphone.media.call_tone_player import CallTonePlayer
@@ -97,7 +97,7 @@ class Softphone(QObject):
             PhoneSlot(one.label, phone, bridge, one.target, history=self._history(one, is_pair))
             for one, phone, bridge in zip(wanted, phones, bridges, strict=True)
         ]
-        window = PairWindow(slots[0], slots[1]) if is_pair else PhoneWindow(slots[0])
+        window = PhonesWindow(slots)
         self._add_sound(window, wanted, bridges, sinks)
         for panel in window.panels:
             self._add_entries(panel, wanted)

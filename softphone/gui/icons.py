@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 
-from PySide6.QtCore import QByteArray, QRectF, Qt
+from PySide6.QtCore import QByteArray, QRectF, QSize, Qt
 from PySide6.QtGui import QColor, QIcon, QPainter, QPixmap
 from PySide6.QtSvg import QSvgRenderer
 
@@ -69,7 +69,7 @@ def window_icon(name: str, ink: QColor, ground: QColor) -> QIcon:
     """The icon in `ink` on a rounded square of `ground`, in the sizes that window managers use."""
     result = QIcon()
     for side in (16, 24, 32, 48, 64, 128, 256):
-        pixmap, painter = _canvas(side)
+        pixmap, painter = _canvas(side, side)
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
         painter.setPen(Qt.PenStyle.NoPen)
         painter.setBrush(ground)
@@ -80,22 +80,22 @@ def window_icon(name: str, ink: QColor, ground: QColor) -> QIcon:
     return result
 
 
-def button_icon(name: str, ink: QColor, checked: QColor, disabled: QColor) -> QIcon:
-    """The icon of a button, in a colour for each of its states."""
+def button_icon(name: str, size: QSize, ink: QColor, checked: QColor, disabled: QColor) -> QIcon:
+    """The icon of a button, at the left of `size`, in a colour for each of its states."""
     result = QIcon()
     for colour, mode, state in (
         (ink, QIcon.Mode.Normal, QIcon.State.Off),
         (checked, QIcon.Mode.Normal, QIcon.State.On),
         (disabled, QIcon.Mode.Disabled, QIcon.State.Off),
     ):
-        pixmap, painter = _canvas(96)  # Qt scales it down
-        draw(painter, name, QRectF(0, 0, 96, 96), colour)
+        pixmap, painter = _canvas(4 * size.width(), 4 * size.height())  # Qt scales it down
+        draw(painter, name, QRectF(0, 0, 4 * size.height(), 4 * size.height()), colour)
         painter.end()
         result.addPixmap(pixmap, mode, state)
     return result
 
 
-def _canvas(side: int) -> tuple[QPixmap, QPainter]:
-    pixmap = QPixmap(side, side)
+def _canvas(width: int, height: int) -> tuple[QPixmap, QPainter]:
+    pixmap = QPixmap(width, height)
     pixmap.fill(Qt.GlobalColor.transparent)
     return pixmap, QPainter(pixmap)

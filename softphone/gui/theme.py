@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
 from string import Template
 
 from PySide6.QtCore import QObject, Qt, Signal
@@ -20,6 +21,8 @@ from PySide6.QtWidgets import QApplication
 GRID = 8  # px: every margin, gap and height is a multiple or a half of it
 RADIUS = 8.0  # px, corners of cards and buttons
 SMALLEST_TEXT = 10.0  # pt: some desktops report 9 pt, which the back of a room cannot read
+# read by the style sheet, which has pictures from files only; grey, for light and dark
+ARROW = (Path(__file__).parent / "arrow_down.svg").as_posix()
 TONES = ("alive", "hot", "ringing", "warning", "dead", "stop")  # what a colour can mean
 
 
@@ -123,8 +126,15 @@ QPushButton:focus { border-color: $text }
 QPushButton:checked:focus, QPushButton:default:focus { border-color: $hot }
 QPushButton[ring="false"]:focus { border-color: transparent }
 QPushButton::menu-indicator { image: none }
-QLineEdit { background: $surface; border: 1px solid $faint; border-radius: 8px; padding: 5px 8px }
-QLineEdit:focus { border: 2px solid $hot; padding: 4px 7px }
+QLineEdit, QComboBox { background: $surface; border: 1px solid $faint;
+                       border-radius: 8px; padding: 5px 8px }
+QLineEdit:focus, QComboBox:focus { border: 2px solid $hot; padding: 4px 7px }
+QComboBox:disabled { background: $window; color: $faint; border-color: $raised }
+QComboBox::drop-down { border: none; width: 24px }
+QComboBox::down-arrow { image: url($arrow); width: 12px }
+QHeaderView::section { background: $window; border: none; padding: 4px }
+QProgressBar { background: $raised; border: none; border-radius: 4px }
+QProgressBar::chunk { background: $alive; border-radius: 4px }
 QDialogButtonBox { dialogbuttonbox-buttons-have-icons: 0 }
 QDialog QPushButton { min-width: 56px; min-height: 24px; padding: 0 12px }
 """)
@@ -152,7 +162,9 @@ def style_sheet(palette: Palette) -> str:
     names = ("window", "surface", "line", "text", "muted", "faint")
     colours = {name: getattr(palette, name).name() for name in names}
     colours |= shades("raised", palette.raised)
-    sheet = STYLE.substitute(colours, hot=palette.hot.colour.name())
+    sheet = STYLE.substitute(
+        colours, hot=palette.hot.colour.name(), alive=palette.alive.colour.name(), arrow=ARROW
+    )
     for name in TONES:
         tone = palette.tone(name)
         own = shades("colour", tone.colour) | {"name": name, "ink": tone.ink.name()}

@@ -33,20 +33,19 @@ class StoppablePhone(PhoneLike, Protocol):
 
 @dataclass(frozen=True)
 class PhoneSlot:
-    """A phone with a place in a window. `target` is whom its line offers to call, `note` a lasting
-    remark, `history` where its calls are kept (None: in memory)."""
+    """A phone with a place in a window. `target` is whom its line offers to call, `history` where
+    its calls are kept (None: in memory)."""
 
     label: str
     phone: StoppablePhone
     bridge: Bridge
     target: str = ""
-    note: str = ""
     history: CallHistory | None = None
 
 
 class PhonesWindow(QWidget):
-    """Panels side by side. `gone` is emitted once, after the window was closed and every phone has
-    stopped."""
+    """One panel, or several side by side: Ctrl+1, Ctrl+2 bring the keyboard to each. `gone` is
+    emitted once, after the window was closed and every phone has stopped."""
 
     gone = Signal()
     _stopped = Signal()
@@ -57,6 +56,8 @@ class PhonesWindow(QWidget):
         what = texts.TWO_PHONES.format(left=labels[0], right=labels[1]) if labels[1:] else labels[0]
         self._title = texts.WINDOW.format(what=what)
         self.setWindowTitle(self._title)
+        # in a window that is not in front, too
+        self.setAttribute(Qt.WidgetAttribute.WA_AlwaysShowToolTips)
         self._tray: QSystemTrayIcon | None = None
         self.panels = [
             PhonePanel(
@@ -65,7 +66,6 @@ class PhonesWindow(QWidget):
                 slot.bridge,
                 self,
                 target=slot.target,
-                note=slot.note,
                 history=slot.history,
             )
             for slot in slots
@@ -162,20 +162,3 @@ class PhonesWindow(QWidget):
             self._gone = True
             self.close()
             self.gone.emit()
-
-
-class PhoneWindow(PhonesWindow):
-    """One phone."""
-
-    def __init__(self, slot: PhoneSlot) -> None:
-        super().__init__([slot])
-
-
-class PairWindow(PhonesWindow):
-    """Two phones, to call each other. Ctrl+1 and Ctrl+2 bring the keyboard to the left and to the
-    right one."""
-
-    def __init__(self, left: PhoneSlot, right: PhoneSlot) -> None:
-        super().__init__([left, right])
-        # also on the phone that is not being used
-        self.setAttribute(Qt.WidgetAttribute.WA_AlwaysShowToolTips)

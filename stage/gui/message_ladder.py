@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from PySide6.QtCore import (
+    QAbstractTableModel,
     QItemSelectionModel,
     QModelIndex,
+    QPersistentModelIndex,
     QPoint,
     QPointF,
     QRect,
@@ -55,7 +57,6 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from softphone.gui.record_table import Index, RecordModel
 from softphone.gui.theme import GRID, Palette, Size, theme
 from softphone.sip_trace import clock
 from stage.gui import painting
@@ -72,8 +73,10 @@ LABEL_GAP = 16.0  # px of a line that stay visible before its head
 TURN = 9.0  # px between the two halves of a line that turns at the forwarder
 SINCE_KILL, DELTA, CLOCK = "since kill", "delta", "clock"
 
+Index = QModelIndex | QPersistentModelIndex
 
-class LadderModel(RecordModel):
+
+class LadderModel(QAbstractTableModel):
     """Each row can be read in full: time, message, from, to, Call-ID. `zero` is the first message
     until something is killed, then the latest kill; it does not move when old rows fall out."""
 
@@ -107,6 +110,19 @@ class LadderModel(RecordModel):
     def refresh(self) -> None:
         if self.records:
             self.dataChanged.emit(self.index(0, 0), self.index(len(self.records) - 1, 0))
+
+    def rowCount(self, parent: Index = QModelIndex()) -> int:  # noqa: B008
+        return 0 if parent.isValid() else len(self.records)
+
+    def columnCount(self, parent: Index = QModelIndex()) -> int:  # noqa: B008
+        return 0 if parent.isValid() else len(self.headings)
+
+    def headerData(
+        self, section: int, orientation: Qt.Orientation, role: int = Qt.ItemDataRole.DisplayRole
+    ) -> Any:
+        if orientation == Qt.Orientation.Horizontal and role == Qt.ItemDataRole.DisplayRole:
+            return self.headings[section]
+        return None
 
     def data(self, index: Index, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
         row = self.records[index.row()]

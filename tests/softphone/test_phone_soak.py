@@ -23,7 +23,7 @@ from qt_kit import find
 
 from plumbing.address import parse_address
 from softphone.gui.event_bridge import Bridge
-from softphone.gui.windows import PairWindow, PhoneSlot
+from softphone.gui.windows import PhoneSlot, PhonesWindow
 from softphone.media.call_tone_player import CallTonePlayer
 from softphone.phone import Account, Phone
 from softphone.ua import incoming_call
@@ -71,7 +71,7 @@ class Pair:
         self.third = Phone(
             Account("carol", "elsewhere.test"), proxy, ("127.0.0.1", 0), register=False
         )
-        self.window = PairWindow(*slots)
+        self.window = PhonesWindow(slots)
         self.window.show()
         for phone in (*self.phones, self.third):
             phone.start()

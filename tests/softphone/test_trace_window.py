@@ -15,7 +15,7 @@ from plumbing.pcap import CapturedDatagram, pcap
 from softphone.gui.event_bridge import Bridge
 from softphone.gui.phone_panel import PhonePanel
 from softphone.gui.trace_window import TraceWindow
-from softphone.gui.windows import PhoneSlot, PhoneWindow
+from softphone.gui.windows import PhoneSlot, PhonesWindow
 from softphone.phone import Account, Phone
 from softphone.ua.events import CallState, MessagePassed
 
@@ -140,7 +140,7 @@ def test_the_quality_of_the_call_is_shown(phone, qtbot) -> None:
 def test_the_title_says_who_is_calling_while_it_rings(qtbot) -> None:
     bridge = Bridge()
     phone = FakePhone(bridge)
-    window = PhoneWindow(PhoneSlot("Alice", phone, bridge))
+    window = PhonesWindow([PhoneSlot("Alice", phone, bridge)])
     window.show()
     phone.begin(CallState.INCOMING, "Bob is calling")
     assert window.windowTitle() == "Bob is calling - softphone"
