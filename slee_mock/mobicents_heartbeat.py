@@ -22,7 +22,8 @@ from sip.message import Request, Response, parse
 
 log = logging.getLogger(__name__)
 
-REPEAT_LEAVE_SECONDS = 0.25  # seconds after which a leave that was not answered is said again
+REPEAT_LEAVE_SECONDS = 0.25  # after which a leave that was not answered is said again
+UNANSWERED_LEAVE_SECONDS = 1.5  # after which a forwarder that answers no leave is taken for gone
 
 
 class Heartbeats:
@@ -51,27 +52,26 @@ class Heartbeats:
             ("Mobicents-Heartbeat", "1"),
             ("Content-Type", "text/plain"),
         ]
-        said = {"hostname": _escaped(self._name), "ip": self._server[0], "udpPort": self._server[1]}
-        lines = [f"{key}={value}" for key, value in said.items()] + [
-            "GRACEFUL_SHUTDOWN=true"
-        ] * leaving
-        return Request(
-            "OPTIONS", f"sip:{there}", fields, "\n".join([*lines, ""]).encode("ascii")
-        ).to_bytes()
+        lines = [
+            f"hostname={_escaped(self._name)}",
+            f"ip={self._server[0]}",
+            f"udpPort={self._server[1]}",
+        ]
+        if leaving:
+            lines.append("GRACEFUL_SHUTDOWN=true")
+        body = "".join(f"{line}\n" for line in lines).encode("ascii")
+        return Request("OPTIONS", f"sip:{there}", fields, body).to_bytes()
 
     def answer(self, data: bytes) -> Response | None:
-        """The response to the last heartbeat, if that is what came."""
+        """The final response to the last heartbeat, if that is what came."""
         try:
             message = parse(data)
-            if (
-                isinstance(message, Response)
-                and message.cseq.number == self._number
-                and message.status >= 200
-            ):
-                return message if message.call_id == f"{self._token}@{self._own[0]}" else None
+            known = (f"{self._token}@{self._own[0]}", self._number)
+            if (message.call_id, message.cseq.number) != known:
+                return None
         except RemoteProtocolError:
-            pass
-        return None
+            return None
+        return message if isinstance(message, Response) and message.status >= 200 else None
 
 
 class _Link:
@@ -124,7 +124,7 @@ class HeartbeatClient:
         self, loop: Loop, name: str, server: Address, forwarders: Sequence[Address], interval: float
     ) -> None:
         self._loop, self._interval = loop, interval
-        self._leaving = False
+        self._left: float | None = None  # monotonic
         self._links: list[_Link] = []
         try:
             for forwarder in forwarders:
@@ -140,32 +140,33 @@ class HeartbeatClient:
 
     def leave(self) -> None:
         """Sends GRACEFUL_SHUTDOWN now, and again until it is answered."""
-        if not self._leaving:
-            self._leaving = True
-            for link in self._links:
-                link.beat(leaving=True)
-            self._loop.at(time.monotonic() + REPEAT_LEAVE_SECONDS, self._leave_again)
+        if self._left is None:
+            self._left = time.monotonic()
+            self._say_leave(self._links)
 
-    @property
-    def heard(self) -> bool:
-        """Every forwarder has answered the last heartbeat."""
-        return all(link.answered for link in self._links)
+    def has_left(self) -> bool:
+        """Every forwarder has answered the last heartbeat, or is gone."""
+        if all(link.answered for link in self._links):
+            return True
+        return self._left is not None and time.monotonic() - self._left > UNANSWERED_LEAVE_SECONDS
 
     def close(self) -> None:
         for link in self._links:
             link.sock.close()
 
     def _beat(self) -> None:
-        if not self._leaving:
+        if self._left is None:
             self._loop.at(time.monotonic() + self._interval, self._beat)
             for link in self._links:
                 link.beat(leaving=False)
 
-    def _leave_again(self) -> None:
+    def _say_leave(self, links: Sequence[_Link]) -> None:
+        for link in links:
+            link.beat(leaving=True)
         self._loop.at(time.monotonic() + REPEAT_LEAVE_SECONDS, self._leave_again)
-        for link in self._links:
-            if not link.answered:
-                link.beat(leaving=True)
+
+    def _leave_again(self) -> None:
+        self._say_leave([link for link in self._links if not link.answered])
 
 
 def _escaped(text: str) -> str:

@@ -7,7 +7,7 @@ queued is dropped; otherwise an overloaded server would never catch up.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -32,7 +32,8 @@ class Datagram(NamedTuple):
 
 
 class ReceiveQueue:
-    """`clock` gives the cluster time at which a datagram was read."""
+    """`clock` gives the cluster time at which a datagram was read. `dropped` counts what was not
+    queued, by reason."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -40,14 +41,14 @@ class ReceiveQueue:
         self._rest: deque[Datagram] = deque()
         self._waiting: set[bytes] = set()
         self._octets = 0
+        self.dropped: Counter[str] = Counter()
 
     def __len__(self) -> int:
         return len(self._first) + len(self._rest)
 
-    def fill(self, channel: Channel) -> int:
-        """Takes all that the socket holds, as long as there is room; returns how many were
-        retransmissions of queued ones."""
-        repeated = 0
+    def fill(self, channel: Channel, frozen_seconds: float = 0.0) -> None:
+        """Takes all that the socket holds, as long as there is room. `frozen_seconds`: how long
+        this server has just been frozen."""
         for _ in range(MOST_WAITING):
             if len(self) >= MOST_WAITING or self._octets >= MOST_OCTETS:
                 break
@@ -57,25 +58,24 @@ class ReceiveQueue:
             now = self._clock()
             for data, source in datagrams:
                 if data in self._waiting:
-                    repeated += 1
+                    self.dropped["repeated"] += 1
                     continue
                 self._waiting.add(data)
                 self._octets += len(data)
                 queue = self._first if data.startswith(FIRST) else self._rest
                 queue.append(Datagram(data, source, now))
-        return repeated
+        if frozen_seconds > STALE_SECONDS:
+            self._drop_registrations()
 
-    def drop_registrations(self) -> int:
-        """Drops queued REGISTERs after a freeze; returns how many. Their phones have given up or
-        registered at another server, and the registrar may have forgotten the newer CSeq
-        (registrar.MEMORY_SECONDS). A phone that still waits repeats its REGISTER."""
+    def _drop_registrations(self) -> None:
+        """Drops queued REGISTERs: their phones have given up or registered at another server, and
+        the registrar may have forgotten the newer CSeq (registrar.MEMORY_SECONDS). A phone that
+        still waits repeats its REGISTER."""
         kept = [each for each in self._rest if not each.data.startswith(REGISTRATION)]
-        dropped = len(self._rest) - len(kept)
+        self.dropped["stale"] += len(self._rest) - len(kept)
         self._rest = deque(kept)
-        if dropped:
-            self._waiting = {each.data for each in (*self._first, *kept)}
-            self._octets = sum(map(len, self._waiting))
-        return dropped
+        self._waiting = {each.data for each in (*self._first, *kept)}
+        self._octets = sum(map(len, self._waiting))
 
     def take(self, most: int) -> Iterator[Datagram]:
         """The next ones. If more heartbeats than `most` are queued, every second one taken is

@@ -30,10 +30,10 @@ from slee_mock.container.events import Outcome
 from slee_mock.container.sbb import HasStatus, status_of
 from slee_mock.management import routes
 from slee_mock.management.queries import Queries
-from slee_mock.management.snapshot import ServerStatus
+from slee_mock.management.snapshot import server_status
 from slee_mock.mobicents_heartbeat import HeartbeatClient
 from slee_mock.node import Node
-from slee_mock.receive_queue import STALE_SECONDS, ReceiveQueue
+from slee_mock.receive_queue import ReceiveQueue
 from slee_mock.settings import Settings
 from slee_mock.store.interface import BadRecord, Conflict, StoreDown, Transaction
 from slee_mock.store.open_store import open_store, store_name
@@ -45,8 +45,6 @@ BATCH = 16  # datagrams per turn, so that timers and questions get theirs
 OPEN_SECONDS = 15.0  # to open a store that others are opening too
 SETTLE_SECONDS = 2.0  # for the store to come back to a server that stops with deferred events
 LEAVE_SECONDS = 5.0  # at most; in these a server that leaves serves what it still has
-# after which a forwarder that does not answer GRACEFUL_SHUTDOWN is taken for gone
-UNANSWERED_LEAVE_SECONDS = 1.5
 LOG_INTERVAL_SECONDS = 1.0  # between two lines, or two tracebacks, that strangers can cause
 LISTEN_REMEDIES = {
     errno.EADDRINUSE: "end the program that has this port, or name another one",
@@ -71,7 +69,7 @@ class Server:
         self._clock = Clock()  # any thread may read it
         self._queries = Queries(
             lambda: open_store(settings.store, reading=True),
-            lambda: self._loop.ask(self._health),
+            lambda: self._loop.ask(self._status),
             self._tell,
             self._clock.now,
         )
@@ -80,7 +78,7 @@ class Server:
         self._queue, self._working = ReceiveQueue(self._clock.now), False
         self._client: HeartbeatClient | None = None
         self._counts: collections.Counter[tuple[str, str]] = collections.Counter()
-        self._started, self._left = time.monotonic(), 0.0
+        self._started = time.monotonic()
 
     # -- any thread --------------------------------------------------------------------------------
 
@@ -223,9 +221,7 @@ class Server:
         self._node = node
 
     def _readable(self) -> None:
-        self._counts["dropped", "repeated"] += self._queue.fill(self._channel)
-        if self._loop.held_up() > STALE_SECONDS:
-            self._counts["dropped", "stale"] += self._queue.drop_registrations()
+        self._queue.fill(self._channel, self._loop.held_up())
         self._work_on()
 
     def _work_on(self) -> None:
@@ -275,7 +271,6 @@ class Server:
         return self._node.degraded.deferred if self._node else 0
 
     def _take_leave(self) -> None:
-        self._left = time.monotonic()
         if self._node:
             self._node.leave(self._clock.now())
         if self._client:
@@ -283,8 +278,7 @@ class Server:
 
     def _may_stop(self) -> bool:
         """The forwarders have answered or are gone, and nobody waits for a response from here."""
-        is_told = not self._client or self._client.heard
-        is_told = is_told or time.monotonic() - self._left > UNANSWERED_LEAVE_SECONDS
+        is_told = not self._client or self._client.has_left()
         return is_told and (not self._node or self._node.is_idle(self._clock.now()))
 
     def _close(self) -> None:
@@ -297,16 +291,17 @@ class Server:
             finally:
                 node.store.close()
 
-    def _health(self) -> ServerStatus:
+    def _status(self) -> dict[str, Any]:
         node, settings = self._node, self._settings
-        return ServerStatus(
+        dropped = {("dropped", name): count for name, count in self._queue.dropped.items()}
+        return server_status(
             node.member if node else Member(settings.name, format_address(settings.listen)),
-            time.monotonic() - self._started,
-            node.trouble if node else "it was not opened yet",
-            format_address(settings.forwarder),
-            {**self._counts, **node.counts} if node else dict(self._counts),
+            uptime=time.monotonic() - self._started,
+            trouble=node.trouble if node else "it was not opened yet",
+            forwarder=format_address(settings.forwarder),
+            counts={**self._counts, **dropped, **(node.counts if node else {})},
             clock_offset=self._clock.offset,
-            waiting=self._deferred(),
+            deferred=self._deferred(),
             warning=node.warning if node else "",
             forwarder_page=settings.forwarder_page,
         )

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
 from plumbing.event_loop import Loop
 from slee_mock.management import snapshot
-from slee_mock.management.snapshot import OpenCalls, ServerStatus, Snapshot, take_snapshot
+from slee_mock.management.snapshot import OpenCalls, Snapshot, take_snapshot
 from slee_mock.store.interface import Store, StoreDown, Transaction
 
 T = TypeVar("T")
@@ -22,24 +21,20 @@ ANSWER_SECONDS = 10.0  # in which a page must be read
 BILLS_AT_ONCE = 100  # of an export; a few milliseconds of work, then other questions have a turn
 
 
-class Unreadable(RuntimeError):
-    """The store cannot be read; the text is a sentence for the operator."""
-
-
 class Queries:
-    """`open_store` is called on the reader's thread, at the first question. `server_status` returns
-    the server's own facts, `services_status` those of its services, `now` cluster time. Every
-    question may raise LoopStopped, which is a RuntimeError, or TimeoutError."""
+    """`open_store` is called on the reader's thread, at the first question. `own_status` returns
+    /status without the services' part, which `services_status` reads; `now` is cluster time. Every
+    question may raise StoreDown or LoopStopped, which are RuntimeErrors, or TimeoutError."""
 
     def __init__(
         self,
         open_store: Callable[[], Store],
-        server_status: Callable[[], ServerStatus],
+        own_status: Callable[[], dict[str, Any]],
         services_status: Callable[[Transaction, float], Mapping[str, Any]],
         now: Callable[[], float],
     ) -> None:
         self._open_store, self._now = open_store, now
-        self._server_status, self._services_status = server_status, services_status
+        self._own_status, self._services_status = own_status, services_status
         self._loop = Loop("reader")
         # Below: the reader thread's.
         self._store: Store | None = None
@@ -62,18 +57,17 @@ class Queries:
 
     def status(self) -> dict[str, Any]:
         """Without the services' status if the store cannot be read."""
-        server = self._server_status()
-        with contextlib.suppress(Unreadable):
-            server = self._ask(lambda transaction: self._complete(server, transaction, self._now()))
-        return snapshot.status(server)
+        status = self._own_status()
+        with contextlib.suppress(StoreDown):
+            status["services"] = self._ask(self._services)
+        return status
 
     def snapshot(self) -> Snapshot:
-        """Raises Unreadable."""
-        server = self._server_status()
-        return self._ask(lambda transaction: self._snapshot(server, transaction, self._now()))
+        status = self._own_status()
+        return self._ask(lambda transaction: self._snapshot(status, transaction))
 
     def bills(self) -> Iterator[list[dict[str, Any]]]:
-        """Every bill, the newest first, in slices. Raises Unreadable, also on the way."""
+        """Every bill, the newest first, in slices. May raise StoreDown on the way, too."""
         before: int | None = None
         while True:
             found, before = self._ask(
@@ -85,22 +79,19 @@ class Queries:
 
     # -- the reader thread -------------------------------------------------------------------------
 
-    def _snapshot(self, server: ServerStatus, transaction: Transaction, now: float) -> Snapshot:
-        server = self._complete(server, transaction, now)
-        return take_snapshot(transaction, server, now, self._open_calls)
+    def _services(self, transaction: Transaction) -> Mapping[str, Any]:
+        return self._services_status(transaction, self._now())
 
-    def _complete(self, server: ServerStatus, transaction: Transaction, now: float) -> ServerStatus:
-        return replace(server, services=self._services_status(transaction, now))
+    def _snapshot(self, status: dict[str, Any], transaction: Transaction) -> Snapshot:
+        status["services"] = self._services(transaction)
+        return take_snapshot(transaction, status, self._now(), self._open_calls)
 
     def _ask(self, read: Callable[[Transaction], T]) -> T:
         return self._loop.ask(lambda: self._read(read), ANSWER_SECONDS)
 
     def _read(self, read: Callable[[Transaction], T]) -> T:
-        try:
-            self._store = self._store or self._open_store()
-            return read(Transaction(self._store))
-        except StoreDown as error:
-            raise Unreadable(str(error)) from error
+        self._store = self._store or self._open_store()
+        return read(Transaction(self._store))
 
     def _close(self) -> None:
         if self._store:

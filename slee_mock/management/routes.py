@@ -14,8 +14,9 @@ from typing import Any
 from plumbing.http_server import Handler, HttpRequest, HttpResponse
 from slee_mock.management import csv_export
 from slee_mock.management.metrics import metrics
-from slee_mock.management.queries import Queries, Unreadable
+from slee_mock.management.queries import Queries
 from slee_mock.management.snapshot import Snapshot
+from slee_mock.store.interface import StoreDown
 
 
 def routes(queries: Queries) -> dict[tuple[str, str], Handler]:
@@ -48,7 +49,7 @@ def _snapshot(queries: Queries, request: HttpRequest) -> HttpResponse:
     """While the store cannot be read: why, and the server's own facts."""
     try:
         return HttpResponse.json(queries.snapshot().as_json())
-    except Unreadable as error:
+    except StoreDown as error:
         return HttpResponse.json({"error": str(error), "status": queries.status()}, 503)
 
 
@@ -69,6 +70,6 @@ def _metrics(queries: Queries, request: HttpRequest) -> HttpResponse:
     try:
         snapshot = queries.snapshot()
         text = metrics(snapshot.status, snapshot)
-    except Unreadable:
+    except StoreDown:
         text = metrics(queries.status(), None)
     return HttpResponse.text(text, "text/plain; version=0.0.4")

@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from sip import VERSION
@@ -21,22 +21,6 @@ MOST_USERS = 500
 MOST_MISSED = 10_000  # bills read at once after a long time without a question
 MOST_FORECASTS = 50  # running calls, the newest
 FORECAST_SECONDS = 5
-
-
-@dataclass(frozen=True)
-class ServerStatus:
-    """A server's status as it knows it. `trouble` is a sentence, empty while the store works."""
-
-    member: Member
-    uptime: float
-    trouble: str
-    forwarder: str
-    counts: Mapping[tuple[str, str], int]  # (group, name): handled, dropped, sent
-    services: Mapping[str, Any] = field(default_factory=dict)  # by name
-    clock_offset: float = 0.0  # seconds by which cluster time is ahead of the computer's clock
-    waiting: int = 0  # facts of calls that the store has yet to take
-    warning: str = ""  # a sentence for the operator, while this server works all the same
-    forwarder_page: str = ""  # its URL
 
 
 @dataclass(frozen=True)
@@ -104,14 +88,15 @@ class OpenCalls:
 
 
 def take_snapshot(
-    transaction: Transaction, server: ServerStatus, now: float, open_calls: OpenCalls
+    transaction: Transaction, status: dict[str, Any], now: float, open_calls: OpenCalls
 ) -> Snapshot:
+    """`status` is that of the server that is asked."""
     newest, older = open_calls.look(transaction, now)
     shown = sorted([*newest, *sorted(older, key=_latest)[:MOST_CALLS]], key=_latest)
     users = transaction.scan(Bindings, MOST_USERS)
     contacts = [each for user in users for each in _bindings(user, now)]
     members = sorted(transaction.scan(Member), key=lambda member: member.name)
-    head = {"server": server.member.name, "now": now}
+    head = {"server": status["name"], "now": now}
     calls = [_call(bill, now) for bill in shown]
     states = Counter(call["state"] for call in calls if not call["final"])
     states.update(total_at(bill, now).state for bill in sorted(older, key=_latest)[MOST_CALLS:])
@@ -126,7 +111,7 @@ def take_snapshot(
             "bindings": contacts,
         },
         members={**head, "hot": hot, "members": [_member(member, now, hot) for member in members]},
-        status=status(server),
+        status=status,
         bills=transaction.count(Bill),
         forecast={bill.call_id: _forecast(bill, now) for bill in open_bills if bill.answered},
         running=states,
@@ -259,24 +244,39 @@ def _member(member: Member, now: float, hot: str | None) -> dict[str, Any]:
     }
 
 
-def status(server: ServerStatus) -> dict[str, Any]:
+def server_status(
+    member: Member,
+    *,
+    uptime: float,
+    forwarder: str,
+    counts: Mapping[tuple[str, str], int],
+    trouble: str = "",
+    clock_offset: float = 0.0,
+    deferred: int = 0,
+    warning: str = "",
+    forwarder_page: str = "",
+) -> dict[str, Any]:
+    """The page /status without the services' part. `trouble` with the store, and `warning` while
+    this server works all the same, are sentences. `counts`: by group (handled, dropped, sent,
+    bills) and name. `clock_offset`: seconds by which cluster time is ahead of the computer's clock.
+    `deferred`: events of calls that the store has yet to take. `forwarder_page`: its URL."""
     groups: dict[str, dict[str, int]] = {"handled": {}, "dropped": {}, "sent": {}, "bills": {}}
-    for (group, name), count in sorted(server.counts.items()):
+    for (group, name), count in sorted(counts.items()):
         groups[group][name] = count
     return {
-        "name": server.member.name,
+        "name": member.name,
         "version": VERSION,
-        "address": server.member.address,
-        "forwarder": server.forwarder,
-        "forwarder_page": server.forwarder_page,
-        "uptime": round(server.uptime, 3),
-        "store": server.trouble or "ok",
-        "warning": server.warning,
+        "address": member.address,
+        "forwarder": forwarder,
+        "forwarder_page": forwarder_page,
+        "uptime": round(uptime, 3),
+        "store": trouble or "ok",
+        "warning": warning,
         "handled": groups["handled"],
         "dropped": groups["dropped"],
         "sent": groups["sent"].get("datagrams", 0),
-        "services": server.services,
+        "services": {},
         "bills_closed": groups["bills"].get("closed", 0),
-        "waiting": server.waiting,
-        "clock_offset": round(server.clock_offset, 3),
+        "waiting": deferred,
+        "clock_offset": round(clock_offset, 3),
     }

@@ -38,7 +38,7 @@ T = TypeVar("T")
 Place = tuple[str, str]  # kind and key of a row
 
 
-class StoreDown(Exception):
+class StoreDown(RuntimeError):
     """The store cannot be read or written now. The text is a sentence for the operator."""
 
 

@@ -24,7 +24,7 @@ from sip.digest import Challenge
 from sip.digest import answer as solve
 from sip.errors import RemoteProtocolError
 from sip.message import Request, Response
-from slee_mock.management.snapshot import OpenCalls, ServerStatus, take_snapshot
+from slee_mock.management.snapshot import OpenCalls, server_status, take_snapshot
 from slee_mock.services.bill_record import Bill
 from slee_mock.services.call_record import TIMER_C_SECONDS, Call
 from slee_mock.store.interface import Transaction
@@ -713,7 +713,7 @@ def test_any_bytes_are_answered_counted_or_refused_and_the_store_can_be_read_aft
     assert not cluster.failures
     shown = take_snapshot(
         Transaction(cluster.store),
-        ServerStatus(Member("server1", ""), 1.0, "", "", {}),
+        server_status(Member("server1", ""), uptime=1.0, forwarder="", counts={}),
         cluster.now,
         OpenCalls(),
     )

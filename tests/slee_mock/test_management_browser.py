@@ -14,12 +14,11 @@ from slee_kit import answer, in_dialog, invite, phone_request, register
 
 from plumbing.address import format_address
 from sip.message import parse
-from slee_mock.management.queries import Unreadable
 from slee_mock.server import Server
 from slee_mock.services.bill_record import Bill, ServedBy
 from slee_mock.services.bindings_record import Binding, Bindings
 from slee_mock.settings import Settings
-from slee_mock.store.interface import Transaction
+from slee_mock.store.interface import StoreDown, Transaction
 from slee_mock.store.records import Member
 from slee_mock.store.sqlite_store import SqliteStore
 
@@ -264,7 +263,7 @@ def test_a_page_opened_while_the_store_is_away_says_why_and_what_the_server_did(
     site.ask(register())
 
     def unreadable(read):
-        raise Unreadable("the store is on fire: put it out")
+        raise StoreDown("the store is on fire: put it out")
 
     monkeypatch.setattr(site.server._queries, "_read", unreadable)
     browser.open(site.root)
@@ -413,7 +412,7 @@ def test_when_the_store_or_the_server_is_away_the_page_keeps_what_it_knows_and_s
             browser.run("return new Promise(done => setTimeout(done, 100))")
 
     def unreadable(read):
-        raise Unreadable("the store is on fire: put it out")
+        raise StoreDown("the store is on fire: put it out")
 
     reading, site.server._queries._read = site.server._queries._read, unreadable
     says("The store cannot be read: the store is on fire: put it out. Trying again")

@@ -17,15 +17,17 @@ from failover.config.settings import CALL_ID
 from failover.upstream.server_table import AdminState
 from slee_mock.management import csv_export, snapshot
 from slee_mock.management.metrics import metrics
-from slee_mock.management.queries import Queries, Unreadable
-from slee_mock.management.snapshot import MOST_CALLS, OpenCalls, ServerStatus, take_snapshot
+from slee_mock.management.queries import Queries
+from slee_mock.management.snapshot import MOST_CALLS, OpenCalls, server_status, take_snapshot
 from slee_mock.services.bill_record import Bill, ServedBy
 from slee_mock.sip_adaptor import LocalResponses, OptionsResponder
-from slee_mock.store.interface import Transaction
+from slee_mock.store.interface import StoreDown, Transaction
 from slee_mock.store.records import Member
 
 WALL = 1_800_000_000.0
-HEALTH = ServerStatus(Member("server1", "127.0.0.1:5070"), 1.0, "", "127.0.0.1:5060", {})
+HEALTH = server_status(
+    Member("server1", "127.0.0.1:5070"), uptime=1.0, forwarder="127.0.0.1:5060", counts={}
+)
 
 
 def bill(number, ended=True, **more):
@@ -176,7 +178,10 @@ def test_metrics_are_valid_and_count_calls_by_state():
     )
     counted = {("handled", "INVITE"): 3, ("dropped", "stale"): 1, ("bills", "closed"): 1}
     shown = take_snapshot(
-        Transaction(store), replace(HEALTH, counts=counted), WALL + 9, OpenCalls()
+        Transaction(store),
+        server_status(Member("server1", "a"), uptime=1.0, forwarder="f", counts=counted),
+        WALL + 9,
+        OpenCalls(),
     )
     families = prometheus_kit.read(metrics(shown.status, shown))
     assert families["slee_calls"] == (
@@ -197,7 +202,7 @@ def test_metrics_are_valid_and_count_calls_by_state():
 
 
 def test_a_server_whose_store_is_away_still_has_metrics_of_its_own():
-    families = prometheus_kit.read(metrics(snapshot.status(HEALTH), None))
+    families = prometheus_kit.read(metrics(HEALTH, None))
     assert families["slee_up"] == ("gauge", {(): 0})
     assert "slee_calls" not in families and "slee_handled_total" not in families
 
@@ -313,7 +318,7 @@ def test_a_store_that_goes_away_and_returns_is_a_sentence_and_then_no_more(readi
     store = stored(bill(0))
     reader = reading(store)
     store.down = True
-    with pytest.raises(Unreadable, match="the store is down"):
+    with pytest.raises(StoreDown, match="the store is down"):
         reader.snapshot()
     assert reader.status()["name"] == "server1"
     store.down = False

@@ -8,7 +8,7 @@ from message_kit import messages
 from slee_kit import Cluster, invite, register
 
 from sip import VERSION
-from slee_mock.management.snapshot import OpenCalls, ServerStatus, take_snapshot
+from slee_mock.management.snapshot import OpenCalls, server_status, take_snapshot
 from slee_mock.store.interface import Transaction
 from slee_mock.store.records import Member
 
@@ -296,7 +296,7 @@ def test_an_expired_binding_is_neither_called_nor_shown_by_any_server():
     cluster.one(register(expires="60"), at="server1")
     cluster.now += 60
     assert cluster.one(invite(), at="server2").status == 480
-    health = ServerStatus(Member("server2", ""), 1.0, "", "", {})
+    health = server_status(Member("server2", ""), uptime=1.0, forwarder="", counts={})
     assert (
         take_snapshot(Transaction(cluster.store), health, cluster.now, OpenCalls()).bindings[
             "bindings"

@@ -18,7 +18,7 @@ from slee_mock.container.event_router import MOST_CONFLICTS
 from slee_mock.management import routes as management
 from slee_mock.management import snapshot
 from slee_mock.management.queries import Queries
-from slee_mock.management.snapshot import OpenCalls, ServerStatus, take_snapshot
+from slee_mock.management.snapshot import OpenCalls, server_status, take_snapshot
 from slee_mock.server import Server
 from slee_mock.services.bill_record import Bill, ServedBy
 from slee_mock.services.billing import Billing
@@ -341,7 +341,7 @@ def test_damaged_bills_do_not_end_retention(damaged):
 def test_damaged_bills_do_not_end_pages_metrics_or_the_export(damaged):
     reader = Queries(
         lambda: damaged.store,
-        lambda: ServerStatus(Member("server1", "a"), 1.0, "", "f", {}),
+        lambda: server_status(Member("server1", "a"), uptime=1.0, forwarder="f", counts={}),
         lambda transaction, wall: {},
         lambda: WALL + 60,
     )
@@ -363,7 +363,7 @@ def test_damaged_bills_do_not_end_pages_metrics_or_the_export(damaged):
 def test_a_running_call_with_a_damaged_bill_can_be_hung_up(damaged):
     running = take_snapshot(
         Transaction(damaged.store),
-        ServerStatus(Member("server1", "a"), 1.0, "", "f", {}),
+        server_status(Member("server1", "a"), uptime=1.0, forwarder="f", counts={}),
         WALL + 60,
         OpenCalls(),
     )
