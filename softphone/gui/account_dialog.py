@@ -40,9 +40,9 @@ class RegistrationTest:
         self._told = told
         self._options = options
         self._bridge = Bridge()
-        self._bridge.event.connect(self._on_event)
+        self._bridge.received.connect(self._on_event)
         account = Account(options.user, options.domain, options.password)
-        self._phone = Phone(account, options.proxy, options.listen, self._bridge.event.emit)
+        self._phone = Phone(account, options.proxy, options.listen, self._bridge.received.emit)
         self._over = False
         self._timer = QTimer()
         self._timer.setSingleShot(True)
@@ -54,7 +54,7 @@ class RegistrationTest:
         try:
             self._phone.start()  # looks the server's name up, which may take seconds
         except (OSError, RuntimeError) as fault:
-            self._bridge.event.emit(fault)
+            self._bridge.received.emit(fault)
 
     def _on_event(self, event: object) -> None:
         if isinstance(event, OSError):

@@ -24,7 +24,7 @@ from softphone.gui.qapplication import application
 from softphone.gui.sound_settings import SoundSettings
 from softphone.gui.theme import install
 from softphone.gui.unix_signals import Interrupt
-from softphone.gui.windows import PhoneSlot, PhonesWindow
+from softphone.gui.windows import PhonesWindow
 from softphone.media.audio_devices import AudioDevices, DeviceChoice, Microphone
 from softphone.media.audio_interfaces import AudioSink, AudioSource, SwitchedSink
 from softphone.media.call_tone_player import CallTonePlayer
@@ -52,7 +52,7 @@ def phone_of(options: PhoneOptions, bridge: Bridge, sound: tuple[AudioSource, Au
         account,
         options.proxy,
         options.listen,
-        bridge.event.emit,
+        bridge.received.emit,
         sound,
         session_expires=options.session_expires,
         direct=options.direct,
@@ -93,13 +93,19 @@ class Softphone(QObject):
             phone_of(one, bridge, (self._source(one, number, is_pair), sink[0]))
             for number, (one, bridge, sink) in enumerate(zip(wanted, bridges, sinks, strict=True))
         ]
-        slots = [
-            PhoneSlot(one.label, phone, bridge, one.target, history=self._history(one, is_pair))
+        panels = [
+            PhonePanel(
+                one.label,
+                phone,
+                bridge,
+                target=one.target,
+                history=self._history(one, is_pair),
+            )
             for one, phone, bridge in zip(wanted, phones, bridges, strict=True)
         ]
-        window = PhonesWindow(slots)
+        window = PhonesWindow(panels)
         self._add_sound(window, wanted, bridges, sinks)
-        for panel in window.panels:
+        for panel in panels:
             self._add_entries(panel, wanted)
         try:
             for phone in phones:
@@ -150,7 +156,7 @@ class Softphone(QObject):
         for bridge, (loudspeaker, ringer) in zip(bridges, sinks, strict=True):
             player = CallTonePlayer(ringer, loudspeaker)
             self.devices.adopt(player)
-            bridge.event.connect(player.show_event)
+            bridge.received.connect(player.show_event)
             self._players.append(player)
         if len(wanted) > 1:
             switched = [[each for each in pair if isinstance(each, SwitchedSink)] for pair in sinks]

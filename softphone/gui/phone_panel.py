@@ -53,8 +53,8 @@ if TYPE_CHECKING:
 
 
 class PhoneLike(Protocol):
-    """The commands that a panel gives to a phone. Every method returns at once; results come back
-    as events."""
+    """The commands that a panel gives to a phone. Every method but `stop`, which its window uses,
+    returns at once; results come back as events."""
 
     def call(self, target: str) -> None: ...
     def register(self) -> None: ...
@@ -68,6 +68,7 @@ class PhoneLike(Protocol):
     def dtmf(self, digit: str) -> None: ...
     def mute(self, muted: bool) -> None: ...
     def media_stats(self) -> MediaStats | None: ...
+    def stop(self, timeout: float = 3.0) -> None: ...
 
 
 # The mark beside the registration sentence: (icon, tone).
@@ -111,16 +112,15 @@ class PhonePanel(QWidget):
         phone_label: str,
         phone: PhoneLike,
         bridge: Bridge,
-        parent: QWidget | None = None,
         *,
         target: str = "",
         history: CallHistory | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        super().__init__(parent)
+        super().__init__()
         self.label = formatting.one_line(phone_label)
         self.setAccessibleName(texts.PHONE_OF.format(name=self.label))
-        self._phone = phone
+        self.phone = phone
         self._clock = clock
         self._prefilled = target
         self._ringing = ""  # the id of the call that rings here
@@ -147,7 +147,7 @@ class PhonePanel(QWidget):
         self._make_keys()
         self.set_note("")
         self._show_controls()
-        bridge.event.connect(self.show_event)
+        bridge.received.connect(self.show_event)
 
     # -- construction ------------------------------------------------------------------------------
 
@@ -196,7 +196,7 @@ class PhonePanel(QWidget):
     def _give_password(self) -> None:
         password = self.password.text()
         self.password.clear()
-        self._phone.set_password(password)
+        self.phone.set_password(password)
         self.password_given.emit(password)
 
     def _make_buttons(self) -> None:
@@ -207,7 +207,7 @@ class PhonePanel(QWidget):
         self.secondary = FlatButton(texts.DECLINE, "decline", "stop", name="secondary")
         self.secondary.set_height(6 * GRID)
         self.secondary.allow(True, texts.DECLINE_TIP)
-        self.secondary.clicked.connect(lambda: self._phone.decline())
+        self.secondary.clicked.connect(lambda: self.phone.decline())
         self.hold = FlatButton(name="hold")
         self.hold.setCheckable(True)
         self.hold.clicked.connect(self._press_hold)
@@ -356,7 +356,7 @@ class PhonePanel(QWidget):
         self._frames.stop()
         if self.mute.isChecked():
             self.mute.setChecked(False)
-            self._phone.mute(False)
+            self.phone.mute(False)
 
     def _show_waiting(self) -> None:
         waiting = next((call for call in self._going.values() if call.active), None)
@@ -370,7 +370,7 @@ class PhonePanel(QWidget):
         call = self.call
         # before, the numbers are still the last call's
         if call is not None and call.state is CallState.TALKING:
-            stats = self._phone.media_stats()
+            stats = self.phone.media_stats()
             if stats is not None:
                 self.card.show_media(stats)
 
@@ -430,24 +430,24 @@ class PhonePanel(QWidget):
         if not self.primary.isEnabled():
             return
         if self.call is None:
-            self._phone.call(formatting.one_line(self.target.text()))
+            self.phone.call(formatting.one_line(self.target.text()))
         elif self.call.state is CallState.INCOMING:
-            self._phone.answer()
+            self.phone.answer()
         else:
-            self._phone.hang_up()
+            self.phone.hang_up()
 
     def press_escape(self) -> None:
         """Decline or hang up, asking nothing."""
         if self.call is not None and self.call.state is CallState.INCOMING:
-            self._phone.decline()
+            self.phone.decline()
         elif self.call is not None:
-            self._phone.hang_up()
+            self.phone.hang_up()
 
     def call_back(self, uri: str) -> None:
         """Call an address from the list of calls, if the phone is free."""
         if self.call is None:
             self.target.setText(uri)
-            self._phone.call(uri)
+            self.phone.call(uri)
 
     def _show_missed(self, number: int) -> None:
         said = texts.MISSED.format(number=number) if number else ""
@@ -465,16 +465,16 @@ class PhonePanel(QWidget):
         if call is not None:
             # the button turns when the other side has agreed, not before
             self.hold.setChecked(call.held_here)
-            (self._phone.resume if call.held_here else self._phone.hold)()
+            (self.phone.resume if call.held_here else self.phone.hold)()
 
     def _press_mute(self) -> None:
-        self._phone.mute(self.mute.isChecked())
+        self.phone.mute(self.mute.isChecked())
         self._show_controls()
 
     def _press_digit(self, digit: str) -> None:
         if self.call is not None:
             if self.call.state is CallState.TALKING:
-                self._phone.dtmf(digit)  # shown once it has left
+                self.phone.dtmf(digit)  # shown once it has left
         else:
             if self.target.text() == self._prefilled and not self.target.isModified():
                 # dialling a number means somebody else than the partner offered

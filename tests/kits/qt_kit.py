@@ -99,9 +99,9 @@ class FakePhone:
     def dtmf(self, digit: str) -> None:
         self.wishes.append(("dtmf", digit))
         if self.view is not None and self.takes_digits:
-            self.bridge.event.emit(DigitPassed(self.now, self.view.id, digit, True))
+            self.bridge.received.emit(DigitPassed(self.now, self.view.id, digit, True))
         elif self.view is not None:
-            self.bridge.event.emit(
+            self.bridge.received.emit(
                 DigitRefused(self.now, self.view.id, digit, "Bob's phone takes no digits")
             )
 
@@ -122,7 +122,7 @@ class FakePhone:
         sentence: str = "Registered through server1",
         wants_password: bool = False,
     ) -> None:
-        self.bridge.event.emit(RegistrationChanged(self.now, state, sentence, wants_password))
+        self.bridge.received.emit(RegistrationChanged(self.now, state, sentence, wants_password))
 
     def begin(
         self,
@@ -136,7 +136,7 @@ class FakePhone:
         direction = Direction.INCOMING if state is CallState.INCOMING else Direction.OUTGOING
         sentence = sentence or SENTENCES[state].format(name=name)
         self.view = CallView(call_id, direction, name, uri, state, sentence, self.now)
-        self.bridge.event.emit(CallChanged(self.now, self.view))
+        self.bridge.received.emit(CallChanged(self.now, self.view))
 
     def become(self, state: CallState, sentence: str = "", **changes: object) -> None:
         """The call goes on to another state; answering and ending set their times."""
@@ -147,7 +147,7 @@ class FakePhone:
             changes.setdefault("ended_at", self.now)
         sentence = sentence or SENTENCES[state].format(name=self.view.peer_name)
         self.view = replace(self.view, state=state, sentence=sentence, since=self.now, **changes)
-        self.bridge.event.emit(CallChanged(self.now, self.view))
+        self.bridge.received.emit(CallChanged(self.now, self.view))
 
 
 def find(window: QWidget, name: str, kind: type = QWidget):

@@ -323,7 +323,7 @@ def test_the_dial_pad_types_while_idle_and_sends_tones_while_talking(screen: Scr
     qtbot.keyClick(screen.button("hold"), "7")
     assert screen.phone.wishes == [("dtmf", "*"), ("dtmf", "7")]
     assert screen.says("digits") == "Sent: *7"
-    screen.phone.bridge.event.emit(DigitPassed(0.0, "a", "4", False))
+    screen.phone.bridge.received.emit(DigitPassed(0.0, "a", "4", False))
     assert screen.says("digits") == "Sent: *7   Received: 4"
     screen.phone.become(CallState.ENDED)
     assert screen.target.text() == "10#"
@@ -338,7 +338,7 @@ def test_only_digits_that_have_left_are_shown_and_who_takes_none_is_named(
     for key in ("dial_1", "dial_5", "dial_9"):
         click(qtbot, screen.button(key))
     assert screen.says("digits") == "Bob's phone takes no digits"
-    screen.phone.bridge.event.emit(DigitPassed(0.0, "another call", "4", False))
+    screen.phone.bridge.received.emit(DigitPassed(0.0, "another call", "4", False))
     assert screen.says("digits") == "Bob's phone takes no digits"
 
 

@@ -15,17 +15,18 @@ from PySide6.QtCore import Qt
 from qt_kit import FakePhone, find
 
 from softphone.gui.event_bridge import Bridge
+from softphone.gui.phone_panel import PhonePanel
 from softphone.gui.unix_signals import Interrupt
-from softphone.gui.windows import PhoneSlot, PhonesWindow
+from softphone.gui.windows import PhonesWindow
 from softphone.options import PhoneOptions, parse_phones, parser
 from softphone.password import password_of
 from softphone.ua.account import Account
 from softphone.ua.events import CallState
 
 
-def seat(label: str, target: str = "") -> PhoneSlot:
+def seat(label: str, target: str = "") -> PhonePanel:
     bridge = Bridge()
-    return PhoneSlot(label, FakePhone(bridge), bridge, target)
+    return PhonePanel(label, FakePhone(bridge), bridge, target=target)
 
 
 @pytest.fixture
