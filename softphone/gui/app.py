@@ -22,7 +22,6 @@ from softphone.gui.listen_in import ListenInButton
 from softphone.gui.phone_panel import PhonePanel
 from softphone.gui.qapplication import application
 from softphone.gui.sound_settings import SoundSettings
-from softphone.gui.theme import install
 from softphone.gui.unix_signals import Interrupt
 from softphone.gui.windows import PhonesWindow
 from softphone.media.audio_devices import AudioDevices, DeviceChoice, Microphone
@@ -261,7 +260,6 @@ def run(wanted: Sequence[PhoneOptions], may_use_own: bool = False) -> int:
     app = application(["softphone"])
     app.setApplicationDisplayName(texts.SOFTPHONE)
     app.setQuitOnLastWindowClosed(False)  # the phones say goodbye after their window has gone
-    install(app)
     pair = wanted if len(wanted) > 1 else []
     program = Softphone(app, settings_folder(), pair)
     interrupt = Interrupt(program.close)
