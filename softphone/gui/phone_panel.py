@@ -34,7 +34,7 @@ from softphone.gui.dial_pad import KEYS, DialPad
 from softphone.gui.digits_line import DigitsLine
 from softphone.gui.event_bridge import Bridge
 from softphone.gui.level_meter import FRAMES_PER_SECOND
-from softphone.gui.phone_menu import PhoneMenu, was_tried
+from softphone.gui.phone_menu import PhoneMenu
 from softphone.gui.theme import GRID, Size, theme
 from softphone.gui.widgets import Avatar, FlatButton, StateMark, TextLabel, row_of
 from softphone.ua import user_messages
@@ -124,7 +124,7 @@ class PhonePanel(QWidget):
         self._clock = clock
         self._prefilled = target
         self._ringing = ""  # the id of the call that rings here
-        self._going: dict[str, CallView] = {}  # calls that have not ended; one phone, so a handful
+        self._known: set[str] = set()  # the ids of calls that have not ended
         self._frames = QTimer(self)
         self._frames.setInterval(1000 // FRAMES_PER_SECOND)
         self._frames.setTimerType(Qt.TimerType.PreciseTimer)
@@ -322,25 +322,21 @@ class PhonePanel(QWidget):
     def _show_call(self, call: CallView) -> None:
         before, shown = self.call, self.card.call
         another = shown is not None and shown.id != call.id
-        known = call.id in self._going
-        self._going[call.id] = call
+        known = call.id in self._known
+        self._known.add(call.id)
         if call.state is CallState.ENDED:
-            del self._going[call.id]
-            if was_tried(call):
-                self.menu.remember(call, self._clock())
+            self._known.remove(call.id)
+            self.menu.remember(call, self._clock())
         if call.id == self._ringing and call.state is not CallState.INCOMING:
             self._ringing = ""
             self.rings.emit("")
         if another and (before is not None or (known and not call.active)):
-            # A second caller waits or was turned away as busy, or the call before the last has
-            # ended at last.
-            return
+            return  # the call before the last has ended at last
         if before is None and call.active:
             self._begin_call(call)
         elif before is not None and not call.active:
             self._end_call()
         self.card.show_call(call, self._clock())
-        self._show_waiting()
         self._show_controls()
 
     def _begin_call(self, call: CallView) -> None:
@@ -357,12 +353,6 @@ class PhonePanel(QWidget):
         if self.mute.isChecked():
             self.mute.setChecked(False)
             self.phone.mute(False)
-
-    def _show_waiting(self) -> None:
-        waiting = next((call for call in self._going.values() if call.active), None)
-        if self.call is None and waiting is not None:
-            self._begin_call(waiting)
-            self.card.show_call(waiting, self._clock())
 
     def _show_frame(self) -> None:
         """25 times a second during a call: the clock, the levels, the counters."""

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 from PySide6.QtCore import QEvent, QPointF, Qt
-from PySide6.QtGui import QMouseEvent
+from PySide6.QtGui import QAccessible, QMouseEvent
 from PySide6.QtWidgets import QApplication, QLabel, QLineEdit, QPushButton, QWidget
 from qt_kit import FakePhone, FakeStats, find
 
@@ -373,6 +373,32 @@ def test_enter_presses_the_button_that_has_the_keyboard(
     screen.button(name).setFocus(Qt.FocusReason.TabFocusReason)
     qtbot.keyClick(screen.button(name), key)
     assert screen.phone.wishes == [wish]
+
+
+@pytest.mark.parametrize("key", [Qt.Key.Key_Return, Qt.Key.Key_Space])
+def test_the_menu_opens_with_the_keyboard(screen: Screen, qtbot, key) -> None:
+    screen.button("menu").setFocus(Qt.FocusReason.TabFocusReason)
+    qtbot.keyClick(screen.button("menu"), key)
+    qtbot.waitUntil(screen.panel.menu.isVisible)
+    screen.panel.menu.close()
+    assert screen.phone.wishes == []
+
+
+def test_a_screen_reader_is_told_what_each_thing_is(screen: Screen) -> None:
+    roles = {
+        "menu": QAccessible.Role.ButtonMenu,
+        "calls_button": QAccessible.Role.Button,
+        "target": QAccessible.Role.EditableText,
+        "primary": QAccessible.Role.Button,
+        "hold": QAccessible.Role.CheckBox,
+        "dial_star": QAccessible.Role.Button,
+        "registration": QAccessible.Role.StaticText,
+        "level_in": QAccessible.Role.Client,
+    }
+    screen.talk()
+    for name, role in roles.items():
+        node = QAccessible.queryAccessibleInterface(find(screen.panel, name))
+        assert (node.role(), bool(node.text(QAccessible.Text.Name))) == (role, True), name
 
 
 def test_enter_on_decline_does_not_answer(screen: Screen, qtbot) -> None:
