@@ -85,38 +85,55 @@ class Softphone(QObject):
 
     def open(self, wanted: Sequence[PhoneOptions]) -> None:
         """Show a window with these phones; OSError if one cannot have its address."""
-        bridges = [Bridge(self) for _ in wanted]
+        self._players = []
         is_pair = len(wanted) > 1
         sinks = [self._sinks(is_pair) for _ in wanted]
-        phones = [
-            phone_of(one, bridge, (self._source(one, number, is_pair), sink[0]))
-            for number, (one, bridge, sink) in enumerate(zip(wanted, bridges, sinks, strict=True))
-        ]
         panels = [
-            PhonePanel(
-                one.label,
-                phone,
-                bridge,
-                target=one.target,
-                history=self._history(one, is_pair),
-            )
-            for one, phone, bridge in zip(wanted, phones, bridges, strict=True)
+            self._panel(one, self._source(one, number, is_pair), sink)
+            for number, (one, sink) in enumerate(zip(wanted, sinks, strict=True))
         ]
         window = PhonesWindow(panels)
-        self._add_sound(window, wanted, bridges, sinks)
+        if is_pair:
+            switched = [[each for each in pair if isinstance(each, SwitchedSink)] for pair in sinks]
+            why_not = "" if self.devices.has("loudspeaker") else texts.NOTHING_TO_LISTEN_WITH
+            window.add_below(ListenInButton([one.label for one in wanted], switched, why_not))
+        else:
+            self._show_remarks(panels[0], wanted[0])
         for panel in panels:
             self._add_entries(panel, wanted)
         try:
-            for phone in phones:
-                phone.start()
+            for panel in panels:
+                panel.phone.start()
         except OSError:
-            for phone in phones:
-                phone.stop(0.0)
+            for panel in panels:
+                panel.phone.stop(0.0)
             raise
         self.window, self._next = window, None
         window.gone.connect(self._on_gone)
         window.show()
         LOG.info("the window is open: %s", window.windowTitle())
+
+    def _panel(
+        self, options: PhoneOptions, source: AudioSource, sinks: tuple[AudioSink, AudioSink]
+    ) -> PhonePanel:
+        """A phone with its tones and its panel, not started yet."""
+        bridge = Bridge(self)
+        loudspeaker, ringer = sinks
+        player = CallTonePlayer(ringer, loudspeaker)
+        self.devices.adopt(player)
+        bridge.received.connect(player.show_event)
+        self._players.append(player)
+        # the pair is a toy on one computer: its calls are not worth a file
+        history = (
+            None if isinstance(ringer, SwitchedSink) else CallHistory(self._calls_file(options))
+        )
+        return PhonePanel(
+            options.label,
+            phone_of(options, bridge, (source, loudspeaker)),
+            bridge,
+            target=options.target,
+            history=history,
+        )
 
     def close(self) -> None:
         """End the program."""
@@ -144,29 +161,11 @@ class Softphone(QObject):
             return SwitchedSink(loudspeaker), SwitchedSink(ringer)
         return loudspeaker, ringer
 
-    def _add_sound(
-        self,
-        window: PhonesWindow,
-        wanted: Sequence[PhoneOptions],
-        bridges: Sequence[Bridge],
-        sinks: Sequence[tuple[AudioSink, AudioSink]],
-    ) -> None:
-        self._players = []
-        for bridge, (loudspeaker, ringer) in zip(bridges, sinks, strict=True):
-            player = CallTonePlayer(ringer, loudspeaker)
-            self.devices.adopt(player)
-            bridge.received.connect(player.show_event)
-            self._players.append(player)
-        if len(wanted) > 1:
-            switched = [[each for each in pair if isinstance(each, SwitchedSink)] for pair in sinks]
-            why_not = "" if self.devices.has("loudspeaker") else texts.NOTHING_TO_LISTEN_WITH
-            names = [one.label for one in wanted]
-            window.add_below(ListenInButton(names, switched, why_not))
-        else:
-            panel = window.panels[0]
-            missing = "" if wanted[0].tone else self.devices.why_no_sound()
-            panel.set_note(self._fault or missing)
-            self.devices.said.connect(lambda said: panel.set_note(said or missing))
+    def _show_remarks(self, panel: PhonePanel, options: PhoneOptions) -> None:
+        """What is wrong with the devices or the settings."""
+        missing = "" if options.tone else self.devices.why_no_sound()
+        panel.set_note(self._fault or missing)
+        self.devices.said.connect(lambda said: panel.set_note(said or missing))
 
     def show_sound_settings(self) -> None:
         """Open the window in which devices are chosen."""
@@ -240,12 +239,9 @@ class Softphone(QObject):
         except OSError as fault:
             complain(texts.CANNOT_SAVE.format(reason=fault.strerror or fault))
 
-    def _history(self, options: PhoneOptions, is_pair: bool) -> CallHistory | None:
-        """The pair is a toy on one computer: its calls are not worth a file."""
-        if is_pair:
-            return None
+    def _calls_file(self, options: PhoneOptions) -> Path:
         name = f"{options.user}@{options.domain}".replace("/", "_").replace(":", "_")
-        return CallHistory(self._folder / f"calls of {name}.jsonl")
+        return self._folder / f"calls of {name}.jsonl"
 
 
 def settings_folder() -> Path:
