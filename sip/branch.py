@@ -50,9 +50,9 @@ def _identity(via: Via, message: Message) -> list[str]:
     """The words that name the transaction. RFC 3261 16.11: of a peer whose branch has the magic
     cookie branch and sent-by are enough, older peers need the fields that a response repeats as
     they are."""
-    parts = branch_inputs(via)
+    parts, branch = branch_inputs(via), via.branch
     # RFC 4475 3.2.1: a cookie alone
-    if not via.branch.startswith(MAGIC_COOKIE) or via.branch == MAGIC_COOKIE:
+    if not branch.startswith(MAGIC_COOKIE) or branch == MAGIC_COOKIE:
         try:
             tag = message.from_tag
         except RemoteProtocolError:

@@ -16,7 +16,6 @@ from sip.grammar import (
     parse_params,
     quoted,
     quoted_prefix,
-    split_list,
 )
 from sip.uri import Uri
 
@@ -24,6 +23,7 @@ _CSEQ = re.compile(r"\s*([0-9]{1,10})\s+([A-Za-z0-9\-.!%*_+`'~]+)\s*\Z")
 # A From or To as nearly all are written, with no parameter but the tag.
 _TAGGED = re.compile(r"""(?:"[^"\\]*"\s*|[^"<>,;]*)<[^<>]*>(?:;tag=([^\s"<>,;=]+))?\Z""")
 _NO_PARAMS: Mapping[str, str | None] = MappingProxyType({})
+MAX_NAMES = 512  # remembered
 
 # RFC 3261 7.3.3 and the compact forms that later RFCs registered.
 COMPACT = {
@@ -64,6 +64,23 @@ def canonical(name: str) -> str:
     )
 
 
+class FieldNames(dict[str, str]):
+    """The canonical name for what stands before a line's colon; "" if that is no name."""
+
+    def __missing__(self, text: str) -> str:
+        name = text.rstrip(" \t")
+        known = name if is_token(name) else ""
+        if len(text) <= LONG:
+            known = canonical(known)
+            if len(self) >= MAX_NAMES:
+                self.clear()
+            self[text] = known
+        return known
+
+
+FIELD_NAMES = FieldNames()
+
+
 class Field(NamedTuple):
     """One header field: canonical name, unfolded value, and its line or lines as they travel, CRLF
     included."""
@@ -72,54 +89,13 @@ class Field(NamedTuple):
     value: str
     raw: bytes
 
-    def folded(self, line: bytes) -> Field:
-        """RFC 3261 7.3.1: a line that begins with a space goes on with the one before it."""
-        return Field(
-            self.name, f"{self.value} {_text(line).strip()}".strip(), self.raw + line + b"\n"
-        )
 
-
-def make_field(name: str, value: str) -> Field:
-    """Raises LocalProtocolError where a line break would smuggle in another header."""
-    known = field_name(name)
-    if "\r" in value or "\n" in value or not known or name[-1] in " \t":
+def make_line(name: str, value: str) -> str:
+    """A header line without its line feed. Raises LocalProtocolError where a line break would
+    smuggle in another header."""
+    if "\r" in value or "\n" in value or not FIELD_NAMES[name] or name[-1] in " \t":
         raise LocalProtocolError(f"not a header field: {name}: {value[:60]!r}")
-    return Field(known, value, f"{name}: {value}\r\n".encode("utf-8", "surrogateescape"))
-
-
-def read_field(line: bytes, text: str) -> Field:
-    """The field of a line as it came, without its line feed; `text` is the same, decoded. Raises
-    RemoteProtocolError (400)."""
-    name, colon, value = text.partition(":")
-    known = field_name(name)
-    if text.find("\r", 0, -1) >= 0:
-        raise RemoteProtocolError("a carriage return inside a header line")
-    if not colon or not known:
-        raise RemoteProtocolError(f"not a header line: {line[:60]!r}")
-    return Field(known, value.strip(), line + b"\n")
-
-
-def field_name(text: str) -> str:
-    """The canonical name for what stands before the colon; "" if that is none."""
-    return _cached_name(text) if len(text) <= LONG else _name(text)
-
-
-def _name(text: str) -> str:
-    name = text.rstrip(" \t")
-    if not is_token(name):
-        return ""
-    return canonical(name) if len(name) <= LONG else name
-
-
-def unread_field(line: bytes) -> Field:
-    """A line that is no header field, under the name "": one that is only passed on."""
-    return Field("", _text(line).strip(), line + b"\n")
-
-
-def _text(line: bytes) -> str:
-    if line.find(b"\r", 0, -1) >= 0:
-        raise RemoteProtocolError("a carriage return inside a header line")
-    return line.decode("utf-8", "surrogateescape")
+    return f"{name}: {value}\r"
 
 
 class NameAddr(NamedTuple):
@@ -219,21 +195,6 @@ def _parse_cseq(value: str) -> CSeq:
 
 
 # The fields of one message of a call stand in its next ones too.
-_cached_name = lru_cache(maxsize=512)(_name)
 _cached_tag = lru_cache(maxsize=1024)(_parse_tag)
 _cached_cseq = lru_cache(maxsize=1024)(_parse_cseq)
 _cached_name_addr = lru_cache(maxsize=1024)(_parse_name_addr)
-
-__all__ = [
-    "COMPACT",
-    "CSeq",
-    "Field",
-    "NameAddr",
-    "canonical",
-    "format_params",
-    "make_field",
-    "parse_params",
-    "read_field",
-    "split_list",
-    "tag_of",
-]

@@ -12,17 +12,7 @@ from typing import Any, TypeVar
 
 from sip.errors import LocalProtocolError, RemoteProtocolError
 from sip.grammar import is_number, is_token, split_list
-from sip.header import (
-    CSeq,
-    Field,
-    NameAddr,
-    canonical,
-    field_name,
-    make_field,
-    read_field,
-    tag_of,
-    unread_field,
-)
+from sip.header import FIELD_NAMES, CSeq, Field, NameAddr, canonical, make_line, tag_of
 from sip.reasons import REASONS
 from sip.via import Via
 
@@ -32,45 +22,56 @@ MAX_HEAD = 16_384
 MAX_FIELDS = 256
 SINGLE = ("From", "To", "Call-ID", "CSeq")
 DIALOG_CREATING = ("INVITE", "SUBSCRIBE", "REFER", "NOTIFY")
-new = tuple.__new__  # of a NamedTuple, in half the time
 M = TypeVar("M", bound="Message")
 
 
 class Message:
-    """The common part of requests and responses. `fields` are the header fields in their order;
-    they are edited through the methods below, which keep the indexes of names and of parsed values
-    true."""
+    """The common part of requests and responses. Name, value and line of each header field stand in
+    three lists, in their order; the methods below keep these and the parsed values true. A line is
+    text as it travels, a folded one with its continuations, without the last line feed."""
 
-    def __init__(self, start: bytes, fields: list[Field], body: bytes, made_here: bool) -> None:
+    def __init__(
+        self, start: str, fields: Iterable[tuple[str, str]], body: bytes, made_here: bool
+    ) -> None:
         self._start = start
-        self._blank = b"\r\n"
-        self.fields = fields
+        self._blank = "\r\n"
+        self._names: list[str] = []
+        self._values: list[str] = []
+        self._lines: list[str] = []
+        self._parsed: dict[str, Any] = {}  # values that were asked for, by name
+        self._completed: dict[str, Via] = {}  # those that were put in here, by value
         self.body = body
         self._made_here = made_here
-        self._completed: dict[str, Via] = {}  # those that were put in here, by value
+        for name, value in fields:
+            self.add(name, value)
 
     @property
     def fields(self) -> list[Field]:
-        return self._fields
+        """The header fields, to read or to be set as a whole."""
+        lines = [(line + "\n").encode("utf-8", "surrogateescape") for line in self._lines]
+        return [Field(*each) for each in zip(self._names, self._values, lines, strict=True)]
 
     @fields.setter
-    def fields(self, fields: list[Field]) -> None:
-        self._fields = fields
-        self._names = [field.name for field in fields]  # searched instead of the fields: faster
-        self._parsed: dict[str, Any] = {}  # values that were asked for, by name
+    def fields(self, fields: Iterable[Field]) -> None:
+        self._names = [field.name for field in fields]
+        self._values = [field.value for field in fields]
+        self._lines = [field.raw[:-1].decode("utf-8", "surrogateescape") for field in fields]
+        self._parsed = {}
 
     def to_bytes(self) -> bytes:
         """Messages made here get their Content-Length now; received ones keep theirs, or the lack
         of it."""
         if self._made_here:
             self.set("Content-Length", str(len(self.body)))
-        return b"".join([self._start, *[raw for _, _, raw in self._fields], self._blank, self.body])
+        head = "\n".join([self._start, *self._lines, self._blank])
+        return head.encode("utf-8", "surrogateescape") + self.body
 
     def copy(self: M) -> M:
         """Edits to the copy leave this one alone."""
         onward = object.__new__(type(self))
         vars(onward).update(vars(self))
-        onward.fields = self._fields.copy()
+        onward._names, onward._values = self._names.copy(), self._values.copy()
+        onward._lines, onward._parsed = self._lines.copy(), self._parsed.copy()
         return onward
 
     # -- fields by name ----------------------------------------------------------------------------
@@ -78,24 +79,28 @@ class Message:
     def get(self, name: str) -> str | None:
         """The value of the first line of that name."""
         at = self._index(name)
-        return None if at is None else self._fields[at].value
+        return None if at is None else self._values[at]
 
     def all(self, name: str) -> list[str]:
         """The values of all lines of that name, one a line."""
         name = canonical(name)
         times = self._names.count(name)
         if times < 2:  # as nearly always
-            return [self._fields[self._names.index(name)].value] if times else []
-        return [value for known, value, _ in self._fields if known == name]
+            return [self._values[self._names.index(name)]] if times else []
+        fields = zip(self._names, self._values, strict=True)
+        return [value for known, value in fields if known == name]
 
     def values(self, name: str) -> list[str]:
         """The values over all lines of that name, comma-separated lists taken apart (RFC 3261
         7.3.1)."""
-        return [value for line in self.all(name) for value in split_list(line)]
+        lines = self.all(name)
+        if len(lines) == 1:
+            return split_list(lines[0])
+        return [value for line in lines for value in split_list(line)]
 
     def add(self, name: str, value: str) -> None:
         """As the last field."""
-        self._insert(len(self._fields), make_field(name, value))
+        self._insert(len(self._names), name, value)
 
     def set(self, name: str, value: str) -> None:
         """In the place of the first of that name, the others removed; last if there was none."""
@@ -104,18 +109,18 @@ class Message:
             self.add(name, value)
             return
         self.remove(name, at + 1)
-        self._replace(at, make_field(name, value))
+        self._replace(at, name, value)
 
     def push(self, name: str, value: str) -> None:
         """As the new topmost value: a line of its own above the first of that name, else above all
         fields."""
-        self._insert(self._index(name) or 0, make_field(name, value))
+        self._insert(self._index(name) or 0, name, value)
 
     def pop(self, name: str) -> str:
         """Takes the topmost single value away and returns it; of a list only its first element."""
         at, first, rest = self._topmost(name)
         if rest:
-            self._replace(at, make_field(self._spelling(at), ", ".join(rest)))
+            self._replace(at, self._spelling(at), ", ".join(rest))
         else:
             self._delete(at)
         return first
@@ -126,9 +131,9 @@ class Message:
         if name not in self._names:
             return ""
         at = len(self._names) - 1 - self._names[::-1].index(name)
-        *others, last = split_list(self._fields[at].value) or [""]
+        *others, last = split_list(self._values[at]) or [""]
         if others:
-            self._replace(at, make_field(name, ", ".join(others)))
+            self._replace(at, name, ", ".join(others))
         else:
             self._delete(at)
         return last
@@ -138,18 +143,26 @@ class Message:
         fields."""
         name = canonical(name)
         ahead = self._names[::-1].index(name) if name in self._names else 0
-        self._insert(len(self._names) - ahead, make_field(name, value))
+        self._insert(len(self._names) - ahead, name, value)
 
     def replace_top(self, name: str, value: str) -> None:
         """Puts `value` in the place of the topmost single value."""
         at, _, rest = self._topmost(name)
-        self._replace(at, make_field(self._spelling(at), ", ".join([value, *rest])))
+        self._replace(at, self._spelling(at), ", ".join([value, *rest]))
 
     def replace_via(self, via: Via) -> None:
         """Puts `via` in the place of the topmost one."""
         text = str(via)
         self.replace_top("Via", text)
         self._completed[text] = via
+
+    def pop_via(self) -> Via:
+        """Takes the topmost Via away and returns it. Raises RemoteProtocolError if one of them
+        cannot be read."""
+        first, *others = self.vias
+        self.pop("Via")
+        self._parsed["Via"] = others
+        return first
 
     def remove(self, name: str, start: int = 0) -> None:
         """Takes away all lines of that name, from the one at `start` on."""
@@ -163,33 +176,36 @@ class Message:
 
     def _topmost(self, name: str) -> tuple[int, str, list[str]]:
         at = self._index(name)
-        parts = split_list(self._fields[at].value) if at is not None else []
+        parts = split_list(self._values[at]) if at is not None else []
         if at is None or not parts:
             raise RemoteProtocolError(f"{canonical(name)} is missing")
         return at, parts[0], parts[1:]
 
     def _spelling(self, at: int) -> str:
         """The name as the sender wrote it, compact or not."""
-        return self._fields[at].raw.partition(b":")[0].decode("ascii").strip()
+        return self._lines[at].partition(":")[0].strip()
 
-    def _insert(self, at: int, field: Field) -> None:
-        self._fields.insert(at, field)
-        self._names.insert(at, field.name)
-        self._parsed.pop(field.name, None)
+    def _insert(self, at: int, name: str, value: str) -> None:
+        line = make_line(name, value)
+        name = FIELD_NAMES[name]
+        self._lines.insert(at, line)
+        self._values.insert(at, value)
+        self._names.insert(at, name)
+        self._parsed.pop(name, None)
 
-    def _replace(self, at: int, field: Field) -> None:
-        self._fields[at] = field
-        self._parsed.pop(field.name, None)
+    def _replace(self, at: int, name: str, value: str) -> None:
+        self._lines[at], self._values[at] = make_line(name, value), value
+        self._parsed.pop(self._names[at], None)
 
     def _delete(self, at: int) -> None:
-        del self._fields[at]
+        del self._lines[at], self._values[at]
         self._parsed.pop(self._names.pop(at), None)
 
     # -- fields with a meaning; absent or broken ones raise RemoteProtocolError --------------------
 
     def _need(self, name: str) -> str:
         names = self._names
-        value = self._fields[names.index(name)].value if name in names else ""
+        value = self._values[names.index(name)] if name in names else ""
         if not value:
             raise RemoteProtocolError(f"{name} is missing")
         return value
@@ -240,7 +256,10 @@ class Message:
 
     @property
     def call_id(self) -> str:
-        return self._need("Call-ID")
+        known: str | None = self._parsed.get("Call-ID")
+        if known is None:
+            known = self._parsed["Call-ID"] = self._need("Call-ID")
+        return known
 
     @property
     def cseq(self) -> CSeq:
@@ -304,9 +323,7 @@ class Request(Message):
     ) -> None:
         if not is_token(method) or not _is_one_word(uri):
             raise LocalProtocolError(f"not a request line: {method[:20]!r} {uri[:60]!r}")
-        super().__init__(
-            _request_line(method, uri), [make_field(*pair) for pair in fields], body, made_here=True
-        )
+        super().__init__(_request_line(method, uri), fields, body, made_here=True)
         self._method, self._uri = method, uri
 
     @property
@@ -342,8 +359,7 @@ class Response(Message):
         reason = reason or REASONS.get(status, REASONS.get(status // 100 * 100, "Unknown"))
         if not 100 <= status <= 699 or "\r" in reason or "\n" in reason:
             raise LocalProtocolError(f"not a status line: {status} {reason[:60]!r}")
-        start = f"SIP/2.0 {status} {reason}\r\n".encode("utf-8", "surrogateescape")
-        super().__init__(start, [make_field(*pair) for pair in fields], body, made_here=True)
+        super().__init__(f"SIP/2.0 {status} {reason}\r", fields, body, made_here=True)
         self.status, self.reason = status, reason
 
     def __repr__(self) -> str:
@@ -362,8 +378,8 @@ def _is_one_word(text: str) -> bool:
     return text.split() == [text]
 
 
-def _request_line(method: str, uri: str) -> bytes:
-    return f"{method} {uri} SIP/2.0\r\n".encode("utf-8", "surrogateescape")
+def _request_line(method: str, uri: str) -> str:
+    return f"{method} {uri} SIP/2.0\r"
 
 
 def reply(
@@ -409,12 +425,13 @@ def parse(data: bytes, in_passing: bool = False) -> Request | Response:
         raise RemoteProtocolError("the message is larger than a datagram", status=513)
     data = data.lstrip(b"\r\n")  # RFC 3261 7.5: empty lines before the start line are ignored
     end = _end_of_head(data)
-    start, feed, lines = data[:end].partition(b"\n")
-    message, fault = _start_line(start + b"\n")
-    message._blank = b"\r\n" if data.startswith(b"\r", end + 1) else b"\n"
+    # no other octet than a line feed becomes one
+    start, feed, fields = data[:end].decode("utf-8", "surrogateescape").partition("\n")
+    message, fault = _start_line(start)
+    if not data.startswith(b"\r", end + 1):
+        message._blank = "\n"
     if feed:
-        message.fields, misread = _read_fields(lines, in_passing)
-        fault = misread or fault
+        fault = _read_fields(message, fields, in_passing) or fault
     if end > MAX_HEAD:
         fault = RemoteProtocolError(f"the header is larger than {MAX_HEAD} octets", status=513)
     try:
@@ -435,9 +452,9 @@ def _end_of_head(data: bytes) -> int:
     return end if lone < 0 else lone
 
 
-def _start_line(raw: bytes) -> tuple[Request | Response, RemoteProtocolError | None]:
+def _start_line(raw: str) -> tuple[Request | Response, RemoteProtocolError | None]:
     """The message without its fields, and what is wrong with the line of a request that is one."""
-    line = raw.decode("utf-8", "surrogateescape").rstrip("\r\n")
+    line = raw.rstrip("\r")
     if "\r" in line:
         raise RemoteProtocolError("a carriage return inside the start line")
     first, _, rest = line.partition(" ")
@@ -459,39 +476,50 @@ def _start_line(raw: bytes) -> tuple[Request | Response, RemoteProtocolError | N
             fault = RemoteProtocolError(f"not a Request-URI: {uri[:60]!r}")
         message = Request.__new__(Request)
         message._method, message._uri = first, "sip:unreadable" if fault else uri
-    Message.__init__(message, raw, [], b"", made_here=False)
+    Message.__init__(message, raw, (), b"", made_here=False)
     return message, fault
 
 
-def _read_fields(head: bytes, in_passing: bool) -> tuple[list[Field], RemoteProtocolError | None]:
-    """Reads the lines that can be read; says what is wrong with the first that cannot. `head` has
-    no start line and no line feed at its end."""
-    fields: list[Field] = []
+def _read_fields(message: Message, text: str, in_passing: bool) -> RemoteProtocolError | None:
+    """Reads the lines that can be read; returns the fault of the first that cannot. `text` has
+    neither the start line nor a line feed at its end."""
+    lines = text.split("\n")
+    parts = [line.partition(":") for line in lines]
+    names = [FIELD_NAMES[name] for name, _, _ in parts]
     fault = None
-    # decoded at once, which is faster, and no other octet than a line feed becomes one
-    texts = head.decode("utf-8", "surrogateescape").split("\n")
-    usual = head.count(b"\r") == head.count(b"\r\n") + head.endswith(b"\r")
-    for line, text in zip(head.split(b"\n"), texts, strict=True):
-        name, _, value = text.partition(":")
-        known = field_name(name) if usual and name != text else ""
-        if known:
-            fields.append(new(Field, (known, value.strip(), line + b"\n")))
-            continue
-        try:
-            if text[:1] in (" ", "\t"):
-                if not fields:
-                    raise RemoteProtocolError("the first header line is a continuation")
-                fields[-1] = fields[-1].folded(line)
-            else:
-                fields.append(read_field(line, text))
-        except RemoteProtocolError as error:
-            if in_passing and b"\r" not in line[:-1] and not line.startswith((b" ", b"\t")):
-                fields.append(unread_field(line))
-            else:
-                fault = fault or error
-    if len(fields) > MAX_FIELDS:
-        return fields, RemoteProtocolError(f"more than {MAX_FIELDS} header fields", status=513)
-    return fields, fault
+    if "" not in names and text.count("\r") == text.count("\r\n") + text.endswith("\r") == len(
+        lines
+    ):
+        message._names, message._lines = names, lines
+        message._values = [value.strip() for _, _, value in parts]
+    else:
+        fault = _read_odd_fields(message, lines, in_passing)
+    if len(message._names) > MAX_FIELDS:
+        fault = RemoteProtocolError(f"more than {MAX_FIELDS} header fields", status=513)
+    return fault
+
+
+def _read_odd_fields(
+    message: Message, lines: list[str], in_passing: bool
+) -> RemoteProtocolError | None:
+    """The same where a line is folded, ends with a lone line feed, or is no field."""
+    fault = ""
+    for line in lines:
+        name, colon, value = line.partition(":")
+        known = FIELD_NAMES[name] if colon else ""
+        folded = line.startswith((" ", "\t"))
+        if "\r" in line[:-1]:
+            fault = fault or "a carriage return inside a header line"
+        elif folded and message._lines:  # it continues the line before (RFC 3261 7.3.1)
+            message._values[-1] = f"{message._values[-1]} {line.strip()}".strip()
+            message._lines[-1] += f"\n{line}"
+        elif known or (in_passing and not folded):
+            message._names.append(known)
+            message._values.append((value if known else line).strip())
+            message._lines.append(line)
+        else:
+            fault = fault or f"not a header line: {line[:60]!r}"
+    return RemoteProtocolError(fault) if fault else None
 
 
 def _cut(message: Message, body: bytes) -> bytes:

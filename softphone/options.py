@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 
 from plumbing.address import Address, format_address, parse_address
 from sip import VERSION
@@ -17,30 +17,22 @@ from softphone.ua.keep_alive import PERIOD
 from softphone.ua.session_timer import DEFAULT_INTERVAL, SHORTEST
 
 FORWARDER: Address = ("127.0.0.1", 5060)
+PAIR = {"alice": "bob", "bob": "alice"}  # who calls whom
 DOMAIN = "failover.test"  # RFC 6761: names that never leave the test bench
 
 
 @dataclass(frozen=True)
 class PhoneOptions:
-    """One phone as asked for on the command line."""
+    """One phone as asked for on the command line. Its account has a display name."""
 
-    user: str
-    domain: str
+    account: Account
     proxy: Address
     listen: Address
-    password: str = field(default="", repr=False)
-    display_name: str = ""
     target: str = ""
     tone: bool = False
     session_expires: int = DEFAULT_INTERVAL
     direct: bool = False
     keep_alive: float = PERIOD
-    realms: tuple[str, ...] = ()
-    servers: tuple[Address, ...] = ()
-
-    @property
-    def label(self) -> str:
-        return self.display_name or normal(self.user).capitalize()
 
 
 def parser() -> argparse.ArgumentParser:
@@ -134,8 +126,8 @@ def parse_phones(arguments: argparse.Namespace) -> list[PhoneOptions]:
         raise ValueError(
             f"--keep-alive: {arguments.keep_alive:g} is not 0 or from 5 to 3600 seconds"
         )
-    listen = _address("--listen", arguments.listen, 0)
-    anywhere = _own_side_of(proxy)
+    listen = _address("--listen", arguments.listen, 0) or _own_side_of(proxy)
+    users, password = [user], ""
     if arguments.user is None:
         for option in (
             "password",
@@ -150,22 +142,37 @@ def parse_phones(arguments: argparse.Namespace) -> list[PhoneOptions]:
                 raise ValueError(
                     f"--{option.replace('_', '-')} is for one phone; say which with --user"
                 )
-        first = PhoneOptions(
-            "alice", domain, proxy, anywhere, "", "", "bob", True, arguments.session_expires
-        )
-        first = replace(first, direct=arguments.direct, keep_alive=arguments.keep_alive)
-        return [first, replace(first, user="bob", target="alice")]
-    if not user:
+        users = list(PAIR)
+    elif user:
+        password = password_of(arguments)
+    else:
         raise ValueError("--user needs a name, such as alice")
-    one = PhoneOptions(
-        user, domain, proxy, listen or anywhere, password_of(arguments), arguments.display_name
-    )
-    partner = {"alice": "bob", "bob": "alice"}.get(user, "") if domain == DOMAIN else ""
-    one = replace(
-        one, target=partner, tone=arguments.tone, session_expires=arguments.session_expires
-    )
-    one = replace(one, realms=tuple(arguments.realm), servers=_servers(arguments.server))
-    return [replace(one, direct=arguments.direct, keep_alive=arguments.keep_alive)]
+    servers, is_pair = _servers(arguments.server), len(users) == 2
+    return [
+        PhoneOptions(
+            Account(
+                each,
+                domain,
+                password,
+                arguments.display_name or _name_of(each),
+                tuple(arguments.realm),
+                servers,
+            ),
+            proxy,
+            listen,
+            target=PAIR.get(each, "") if is_pair or domain == DOMAIN else "",
+            tone=arguments.tone or is_pair,
+            session_expires=arguments.session_expires,
+            direct=arguments.direct,
+            keep_alive=arguments.keep_alive,
+        )
+        for each in users
+    ]
+
+
+def _name_of(user: str) -> str:
+    """The name that others see where none was given."""
+    return normal(user).capitalize()
 
 
 def options_given(arguments: argparse.Namespace) -> bool:
@@ -202,9 +209,8 @@ def account_options(account: SavedAccount) -> PhoneOptions:
         raise FieldFault("server", str(fault)) from None
     except RemoteProtocolError:
         raise FieldFault("user", texts.NOT_A_DOMAIN.format(text=domain)) from None
-    return PhoneOptions(
-        user, domain, proxy, _own_side_of(proxy), account.password, account.display_name.strip()
-    )
+    name = account.display_name.strip() or _name_of(user)
+    return PhoneOptions(Account(user, domain, account.password, name), proxy, _own_side_of(proxy))
 
 
 def _servers(texts: Sequence[str]) -> tuple[Address, ...]:

@@ -25,7 +25,6 @@ fails. All of this runs on one thread and does not look at a clock.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -59,13 +58,14 @@ RETRY_AFTER = "2"
 
 
 class Forwarding(NamedTuple):
-    """A request on its way. `datagram`: as it came; `branch`: ours; `hint`: of its Route, or "";
-    `own`: the forwarder's address as the sender knows it."""
+    """A request on its way. `datagram`: as it came; `branch`: ours; `key`: of its pending datagram;
+    `hint`: of its Route, or ""; `own`: the forwarder's address as the sender knows it."""
 
     request: Request
     datagram: PendingDatagram
     now: float
     branch: str
+    key: RequestKey
     hint: str
     own: Address
 
@@ -88,6 +88,8 @@ class Core:
         to_server = advertised_to_server or (lambda host: advertised((host, 0)))
         self.lines = HeaderRewriter(table, key, advertised, to_server, is_own)
         self.failover = Failover(table, fall, rise, self._handle)
+        # how often each thing happened, by its name (docs/operations.txt lists them)
+        self.counters = self.failover.counters
         self.pending = self.failover.pending
         self.outage_queue = self.failover.outage_queue
         self.orphans = self.failover.orphans
@@ -101,11 +103,6 @@ class Core:
     @property
     def table(self) -> ServerTable:
         return self.failover.table
-
-    @property
-    def counters(self) -> Counter[str]:
-        """How often each thing happened, by its name (docs/operations.txt lists them)."""
-        return self.failover.counters
 
     def replace_table(self, table: ServerTable, fall: int, rise: int, now: float) -> Outcome:
         """Serves by another table."""
@@ -183,19 +180,20 @@ class Core:
         hint = self.lines.pop_routes(request) or hint
         if is_looped(self.lines.key, request, datagram.side, self.lines.signed):
             raise Refused("it has been here before, asked for the same", 482, "loop")
-        forwarding = Forwarding(request, datagram, now, branch, hint, own)
+        key = request_key(branch, request.method)
+        forwarding = Forwarding(request, datagram, now, branch, key, hint, own)
         if datagram.side == PHONES:
             return self._to_server(forwarding)
         return self._from_server(forwarding)
 
     def _to_server(self, forwarding: Forwarding) -> Outcome:
         """A phone's request goes to a server, whatever else it names."""
-        request, datagram, now, branch, hint, own = forwarding
+        request, datagram, now, branch, key, hint, own = forwarding
         new = not request.to_tag and request.method not in ("ACK", "CANCEL")
         server, why = self.failover.choose(
             hint,
             octets(branch),
-            request_key(branch, request.method),
+            key,
             new,
             self.table.affinity_key(request) if self.table.policy == CALL_ID else "",
             now,
@@ -219,7 +217,7 @@ class Core:
 
     def _from_server(self, forwarding: Forwarding) -> Outcome:
         """A server's request goes to its next Route, else to its Request-URI."""
-        request, datagram, now, branch, _, _ = forwarding
+        request, datagram, now, branch, _, _, _ = forwarding
         asker = self.table.by_name[datagram.side]
         beneath = octets(request.vias[:2][-1].branch)
         method, to_tag = request.method.encode(), octets(request.to_tag)
@@ -259,12 +257,12 @@ class Core:
         return self.failover.end_calls(ended, now, outcome)
 
     def _pass_to_server(self, forwarding: Forwarding, server: Server, why: str) -> Outcome:
-        request, datagram, now, branch, _, _ = forwarding
+        request, datagram, now, branch, key, _, _ = forwarding
         self.lines.push_via(
             request, self.lines.towards_server(server.address[0]), branch, datagram.side
         )
-        first_received, pending = datagram.received_at, datagram._replace(server=server.name)
-        key = request_key(branch, request.method)
+        first_received = datagram.received_at
+        pending = PendingDatagram(server.name, *datagram[1:])
         if self.outage_queue.released:
             first_received = min(first_received, self.outage_queue.first_received(key, now))
             if request.method in HANG_UPS and key in self.outage_queue.released:
@@ -289,8 +287,7 @@ class Core:
     def _no_server(self, forwarding: Forwarding, proven: bool) -> Outcome:
         """Refuses what begins something new, and keeps the rest until a server is up
         (outage_queue.py). An INVITE that a server had begun is not new: a phone may ring."""
-        request, datagram, now, branch, _, _ = forwarding
-        key = request_key(branch, request.method)
+        request, datagram, now, branch, key, _, _ = forwarding
         begun = bool(request.to_tag) or request.method in ("ACK", "CANCEL") or datagram.begun
         if not begun and key not in self.outage_queue and not self.pending.is_moved(datagram.data):
             if self.grace and datagram.side == PHONES and self.grace.covers(now):
@@ -354,17 +351,17 @@ class Core:
             endings = self.orphans.answered(response, now)
             if endings is not None:
                 return self.failover.end_calls(endings, now)
-        if not self.lines.is_ours(response):
+        target = self.lines.way_back(response)
+        if not target:
             note = "its topmost Via is not one the forwarder made"
             return self._drop(datagram, now, "not-ours", note)
-        branch = response.via.branch
-        response.pop("Via")
+        branch = response.pop_via().branch
         ahead = NOTHING
         if datagram.side != PHONES:
             ahead = self._from_server_answered(response, branch, datagram.side, now)
         elif response.cseq.method == "INVITE":
             self.orphans.invite_answered(branch.encode(), response.status >= 200)
-        return joined((ahead, self._return(response, datagram, now)))
+        return joined((ahead, self._return(response, datagram, target, now)))
 
     def _from_server_answered(
         self, response: Response, branch: str, server: str, now: float
@@ -380,9 +377,10 @@ class Core:
             return self.failover.end_calls(ended, now, outcome)
         return outcome
 
-    def _return(self, response: Response, datagram: PendingDatagram, now: float) -> Outcome:
+    def _return(
+        self, response: Response, datagram: PendingDatagram, target: Address, now: float
+    ) -> Outcome:
         """Sends a response, our Via gone from it, to where its request came from."""
-        target = response_address(response.via)
         server, why = self.table.by_address.get(target), "the way it came"
         if not server:
             if not literal(target):
@@ -426,11 +424,10 @@ class Core:
         self.orphans.invite_answered(octets(branch), final=True)
         self.counters[f"answered.{status}"] += 1
         response = reply(request, status, "", self.lines.own_tag(branch))
-        response.pop("Via")
+        response.pop_via()
         source = response_address(response.via)
-        return self._return(
-            response, PendingDatagram("", response.to_bytes(), side, source, now), now
-        )
+        datagram = PendingDatagram("", response.to_bytes(), side, source, now)
+        return self._return(response, datagram, source, now)
 
     # -- events ------------------------------------------------------------------------------------
 

@@ -100,18 +100,16 @@ class HeaderRewriter:
         words = ("server",) if address in self.table.by_address else (host, str(port))
         return keyed_hash(self.key, BACK, *words)[:BACK_DIGITS]
 
-    def is_ours(self, response: Response) -> bool:
-        """Is the topmost Via one that a forwarder with our secret made, over the Via beneath it as
-        it is?"""
+    def way_back(self, response: Response) -> Address | None:
+        """Returns the address that a response goes to, if its topmost Via is one that a forwarder
+        with our secret made, over the Via beneath it as it is; else None."""
         vias = response.vias[:2]
         if len(vias) < 2:
-            return False
+            return None
         ours, beneath = vias
         back = response_address(beneath)
-        signed = self.signed(beneath, back)
-        return is_branch_of(self.key, ours, signed, response) and (
-            ours.params.get(BACK) == self.back_word(back)
-        )
+        signed = is_branch_of(self.key, ours, self.signed(beneath, back), response)
+        return back if signed and ours.params.get(BACK) == self.back_word(back) else None
 
     def signed(self, via: Via, back: Address | None = None) -> Via:
         """Returns the Via that our branch is computed from, given the Via beneath ours. All servers

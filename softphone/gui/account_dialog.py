@@ -22,7 +22,7 @@ from softphone.gui.event_bridge import Bridge
 from softphone.gui.theme import GRID
 from softphone.gui.widgets import StateMark, TextLabel
 from softphone.options import FieldFault, PhoneOptions, account_options
-from softphone.phone import Account, Phone
+from softphone.phone import Phone
 from softphone.settings import SavedAccount
 from softphone.ua.events import RegistrationChanged, RegistrationState
 
@@ -41,8 +41,8 @@ class RegistrationTest:
         self._options = options
         self._bridge = Bridge()
         self._bridge.received.connect(self._on_event)
-        account = Account(options.user, options.domain, options.password)
-        self._phone = Phone(account, options.proxy, options.listen, self._bridge.received.emit)
+        emit = self._bridge.received.emit
+        self._phone = Phone(options.account, options.proxy, options.listen, emit)
         self._over = False
         self._timer = QTimer()
         self._timer.setSingleShot(True)

@@ -39,16 +39,8 @@ LOWEST_TONE = 440.0
 
 def phone_of(options: PhoneOptions, bridge: Bridge, sound: tuple[AudioSource, AudioSink]) -> Phone:
     """The phone that is asked for; what happens to it goes over the bridge."""
-    account = Account(
-        options.user,
-        options.domain,
-        options.password,
-        options.label,
-        options.realms,
-        options.servers,
-    )
     return Phone(
-        account,
+        options.account,
         options.proxy,
         options.listen,
         bridge.received.emit,
@@ -89,14 +81,17 @@ class Softphone(QObject):
         is_pair = len(wanted) > 1
         sinks = [self._sinks(is_pair) for _ in wanted]
         panels = [
-            self._panel(one, self._source(one, number, is_pair), sink)
+            self._panel(
+                one, self._source(one, number, is_pair), sink, self._history(one.account, is_pair)
+            )
             for number, (one, sink) in enumerate(zip(wanted, sinks, strict=True))
         ]
         window = PhonesWindow(panels)
         if is_pair:
             switched = [[each for each in pair if isinstance(each, SwitchedSink)] for pair in sinks]
             why_not = "" if self.devices.has("loudspeaker") else texts.NOTHING_TO_LISTEN_WITH
-            window.add_below(ListenInButton([one.label for one in wanted], switched, why_not))
+            names = [one.account.display_name for one in wanted]
+            window.add_below(ListenInButton(names, switched, why_not))
         else:
             self._show_remarks(panels[0], wanted[0])
         for panel in panels:
@@ -114,7 +109,11 @@ class Softphone(QObject):
         LOG.info("the window is open: %s", window.windowTitle())
 
     def _panel(
-        self, options: PhoneOptions, source: AudioSource, sinks: tuple[AudioSink, AudioSink]
+        self,
+        options: PhoneOptions,
+        source: AudioSource,
+        sinks: tuple[AudioSink, AudioSink],
+        history: CallHistory | None,
     ) -> PhonePanel:
         """A phone with its tones and its panel, not started yet."""
         bridge = Bridge(self)
@@ -123,12 +122,8 @@ class Softphone(QObject):
         self.devices.adopt(player)
         bridge.received.connect(player.show_event)
         self._players.append(player)
-        # the pair is a toy on one computer: its calls are not worth a file
-        history = (
-            None if isinstance(ringer, SwitchedSink) else CallHistory(self._calls_file(options))
-        )
         return PhonePanel(
-            options.label,
+            options.account.display_name,
             phone_of(options, bridge, (source, loudspeaker)),
             bridge,
             target=options.target,
@@ -239,9 +234,12 @@ class Softphone(QObject):
         except OSError as fault:
             complain(texts.CANNOT_SAVE.format(reason=fault.strerror or fault))
 
-    def _calls_file(self, options: PhoneOptions) -> Path:
-        name = f"{options.user}@{options.domain}".replace("/", "_").replace(":", "_")
-        return self._folder / f"calls of {name}.jsonl"
+    def _history(self, account: Account, is_pair: bool) -> CallHistory | None:
+        """The pair is a toy on one computer: its calls are not worth a file."""
+        if is_pair:
+            return None
+        name = f"{account.user}@{account.domain}".replace("/", "_").replace(":", "_")
+        return CallHistory(self._folder / f"calls of {name}.jsonl")
 
 
 def settings_folder() -> Path:

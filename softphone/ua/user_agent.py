@@ -49,7 +49,7 @@ class UserAgent:
     `open_media(call_id)` gives the port at which a call wants its media, and is asked once a call,
     when that is about to be told; OSError if there is none. `direct`: a call rings that does not
     come from the proxy, too. `keep_alive`: seconds between two signs of life to the server while
-    registered; None: only behind a NAT; 0: none.
+    registered, 0: none.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class UserAgent:
         expires: int = 300,
         session_expires: int = DEFAULT_INTERVAL,
         direct: bool = False,
-        keep_alive: float | None = 0.0,
+        keep_alive: float = 0.0,
     ) -> None:
         self.account = account
         self._direct = direct

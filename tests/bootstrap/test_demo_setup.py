@@ -60,7 +60,14 @@ def test_tests_run_without_a_display_and_get_their_arguments(finished):
     outcome = finished.run("test", "-k", "bye", "--maxfail=1")
     del finished.environ["DISPLAY"]
     assert outcome.started["platform"] == "offscreen"
-    assert outcome.started["arguments"] == ["--durations=10", "-k", "bye", "--maxfail=1"]
+    assert outcome.started["arguments"] == [
+        "-q",
+        "--durations=10",
+        "--processes=2",
+        "-k",
+        "bye",
+        "--maxfail=1",
+    ]
 
 
 def test_phones_alone_get_their_arguments(finished):

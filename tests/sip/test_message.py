@@ -4,7 +4,7 @@ import pytest
 from fuzz_kit import broken
 
 from sip.errors import LocalProtocolError, RemoteProtocolError
-from sip.header import make_field
+from sip.header import make_line
 from sip.message import BrokenRequest, Request, Response, parse, reply
 
 INVITE = (
@@ -141,7 +141,7 @@ def test_a_reply_copies_what_the_rfc_says_and_counts_its_body():
 
 def test_our_own_messages_cannot_smuggle_a_header():
     with pytest.raises(LocalProtocolError):
-        make_field("Subject", "x\r\nVia: y")
+        make_line("Subject", "x\r\nVia: y")
     with pytest.raises(LocalProtocolError):
         Response(200, "OK\r\nVia: y")
     with pytest.raises(LocalProtocolError):
