@@ -67,7 +67,7 @@ class CallList(QDialog):
         column = QVBoxLayout(self)
         for widget in (self._empty, self.table, self._fault, buttons):
             column.addWidget(widget)
-        self.resize(80 * GRID, 45 * GRID)
+        self.resize(100 * GRID, 45 * GRID)
         self.refresh()
 
     def refresh(self) -> None:

@@ -120,10 +120,10 @@ QPushButton { background: $raised; color: $text; border: 2px solid transparent;
               border-radius: 8px; padding: 0 8px }
 QPushButton:hover { background: $raised_hover }
 QPushButton:pressed { background: $raised_pressed }
-QPushButton:checked, QPushButton:default { background: $text; color: $surface }
+QPushButton:checked, QDialog QPushButton:default { background: $text; color: $surface }
 QPushButton:disabled { background: $window; color: $faint; border: 1px solid $raised }
 QPushButton:focus { border-color: $text }
-QPushButton:checked:focus, QPushButton:default:focus { border-color: $hot }
+QPushButton:checked:focus, QDialog QPushButton:default:focus { border-color: $hot }
 QPushButton[ring="false"]:focus { border-color: transparent }
 QPushButton::menu-indicator { image: none; width: 0 }
 QLineEdit, QComboBox { background: $surface; border: 1px solid $faint;
