@@ -44,10 +44,9 @@ class RegistrationTest:
         emit = self._bridge.received.emit
         self._phone = Phone(options.account, options.proxy, options.listen, emit)
         self._over = False
-        self._timer = QTimer()
-        self._timer.setSingleShot(True)
+        self._timer = QTimer(singleShot=True, interval=PATIENCE_MS)
         self._timer.timeout.connect(self._on_silence)
-        self._timer.start(PATIENCE_MS)
+        self._timer.start()
         threading.Thread(target=self._start, name="test-start", daemon=True).start()
 
     def _start(self) -> None:
@@ -98,12 +97,12 @@ class AccountDialog(QDialog):
         form = QFormLayout()
         self.fields: dict[str, QLineEdit] = {}
         for name, (label, hint) in texts.ACCOUNT_FIELDS.items():
-            edit = self.fields[name] = QLineEdit(getattr(account, name) if account else "")
+            text = getattr(account, name) if account else ""
+            edit = self.fields[name] = QLineEdit(text, placeholderText=hint)
             edit.setObjectName(name)
             edit.setAccessibleName(label)
-            edit.setPlaceholderText(hint)
             edit.setMinimumWidth(38 * GRID)
-            form.addRow(label, edit)
+            form.addRow(f"&{label}", edit)
         self.fields["password"].setEchoMode(QLineEdit.EchoMode.Password)
         self._mark = StateMark()
         self._mark.hide()

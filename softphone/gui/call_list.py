@@ -45,10 +45,8 @@ class CallList(QDialog):
         header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
         for stretched in (PEER, REASON):
             header.setSectionResizeMode(stretched, QHeaderView.ResizeMode.Stretch)
-        self._empty = QLabel(texts.NO_CALLS)
-        self._empty.setAlignment(Qt.AlignmentFlag.AlignCenter)
-        self._fault = QLabel()
-        self._fault.setWordWrap(True)
+        self._empty = QLabel(texts.NO_CALLS, alignment=Qt.AlignmentFlag.AlignCenter)
+        self._fault = QLabel(wordWrap=True)
         buttons = QDialogButtonBox(QDialogButtonBox.StandardButton.Close)
         self._call = buttons.addButton(texts.CALL_BACK, QDialogButtonBox.ButtonRole.ActionRole)
         self._call.setObjectName("call_back")

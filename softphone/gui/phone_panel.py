@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from itertools import pairwise
 from typing import TYPE_CHECKING, Protocol
 
 from PySide6.QtCore import Qt, QTimer, Signal
@@ -126,9 +125,9 @@ class PhonePanel(QWidget):
         self._prefilled = target
         self._ringing = ""  # the id of the call that rings here
         self._known: set[str] = set()  # the ids of calls that have not ended
-        self._frames = QTimer(self)
-        self._frames.setInterval(1000 // FRAMES_PER_SECOND)
-        self._frames.setTimerType(Qt.TimerType.PreciseTimer)
+        self._frames = QTimer(
+            self, interval=1000 // FRAMES_PER_SECOND, timerType=Qt.TimerType.PreciseTimer
+        )
         self._frames.timeout.connect(self._show_frame)
         kept = CallHistory() if history is None else history
         self.menu = PhoneMenu(self.label, kept, self)
@@ -173,19 +172,21 @@ class PhonePanel(QWidget):
         self._show_missed(0)
 
     def _make_target(self, target: str) -> None:
-        self.target = QLineEdit(target, maxLength=255, clearButtonEnabled=True)
+        self.target = QLineEdit(
+            target, placeholderText=texts.TARGET_HINT, maxLength=255, clearButtonEnabled=True
+        )
         self.target.setObjectName("target")
         self.target.setAccessibleName(texts.WHO_TO_CALL)
-        self.target.setPlaceholderText(texts.TARGET_HINT)
         self.target.setToolTip(texts.TARGET_TIP)
         self.target.textChanged.connect(self._show_controls)
         self.digits = DigitsLine()
 
     def _make_password(self) -> None:
-        self.password = QLineEdit(echoMode=QLineEdit.EchoMode.Password)
+        self.password = QLineEdit(
+            placeholderText=texts.NEW_PASSWORD, echoMode=QLineEdit.EchoMode.Password
+        )
         self.password.setObjectName("password")
         self.password.setAccessibleName(texts.NEW_PASSWORD)
-        self.password.setPlaceholderText(texts.NEW_PASSWORD)
         self._use_password = FlatButton(texts.USE_PASSWORD, name="use_password")
         self._use_password.setSizePolicy(QSizePolicy.Policy.Fixed, QSizePolicy.Policy.Fixed)
         self._use_password.allow(True, texts.USE_PASSWORD_TIP)
@@ -264,11 +265,6 @@ class PhonePanel(QWidget):
         column.addStretch(0)
 
     def _make_keys(self) -> None:
-        password = (self.password, self._use_password)
-        dialling = (self.target, self.calls_button, self.primary, self.secondary)
-        order = (self.menu_button, *password, *dialling, self.hold, self.mute, *self.pad.keys)
-        for one, following in pairwise(order):
-            QWidget.setTabOrder(one, following)
         for key, action in (
             (Qt.Key.Key_Return, self.press_enter),
             (Qt.Key.Key_Enter, self.press_enter),

@@ -36,15 +36,12 @@ class TraceWindow(QDialog):
         self.table, self.model = record_table(texts.TRACE_COLUMNS, "messages", self.windowTitle())
         for column, width in enumerate((14, 10, 44)):
             self.table.setColumnWidth(column, width * GRID)
-        self.text = QPlainTextEdit()
+        self.text = QPlainTextEdit(readOnly=True, tabChangesFocus=True)
         self.text.setObjectName("whole_message")
         self.text.setAccessibleName(texts.WHOLE_MESSAGE)
-        self.text.setReadOnly(True)
-        self.text.setTabChangesFocus(True)
         self.text.setFont(QFontDatabase.systemFont(QFontDatabase.SystemFont.FixedFont))
-        self.said = QLabel()
+        self.said = QLabel(wordWrap=True)
         self.said.setObjectName("said")
-        self.said.setWordWrap(True)
         buttons = QDialogButtonBox(QDialogButtonBox.StandardButton.Close)
         for name, text, action in (
             ("save_text", texts.SAVE_TEXT, self._save_text),

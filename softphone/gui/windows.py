@@ -8,7 +8,7 @@ import threading
 from collections.abc import Sequence
 
 from PySide6.QtCore import Qt, Signal
-from PySide6.QtGui import QCloseEvent, QKeySequence, QShortcut
+from PySide6.QtGui import QCloseEvent, QKeySequence, QPalette, QShortcut
 from PySide6.QtWidgets import QFrame, QHBoxLayout, QSystemTrayIcon, QVBoxLayout, QWidget
 
 from softphone import texts
@@ -87,10 +87,8 @@ class PhonesWindow(QWidget):
 
     @staticmethod
     def _divider() -> QFrame:
-        line = QFrame()
-        line.setFrameShape(QFrame.Shape.VLine)
-        line.setFrameShadow(QFrame.Shadow.Plain)
-        line.setForegroundRole(line.palette().ColorRole.Mid)
+        line = QFrame(frameShape=QFrame.Shape.VLine, frameShadow=QFrame.Shadow.Plain)
+        line.setForegroundRole(QPalette.ColorRole.Mid)
         return line
 
     def _set_icon(self) -> None:
