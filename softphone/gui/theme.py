@@ -120,7 +120,7 @@ QPushButton { background: $raised; color: $text; border: 2px solid transparent;
               border-radius: 8px; padding: 0 8px }
 QPushButton:hover { background: $raised_hover }
 QPushButton:pressed { background: $raised_pressed }
-QPushButton:checked, QDialog QPushButton:default { background: $text; color: $surface }
+QPushButton:checked, QDialog QPushButton:default:enabled { background: $text; color: $surface }
 QPushButton:disabled { background: $window; color: $faint; border: 1px solid $raised }
 QPushButton:focus { border-color: $text }
 QPushButton:checked:focus, QDialog QPushButton:default:focus { border-color: $hot }
@@ -133,7 +133,7 @@ QComboBox:disabled { background: $window; color: $faint; border-color: $raised }
 QComboBox::drop-down { border: none; width: 24px }
 QComboBox::down-arrow { image: url($arrow); width: 12px }
 QHeaderView::section { background: $window; border: none; padding: 4px 8px }
-QDialog QTableView::item { padding: 0 8px }
+QDialog QTableView::item { padding: 0 5px }
 QProgressBar { background: $raised; border: none; border-radius: 4px }
 QProgressBar::chunk { background: $alive; border-radius: 4px }
 QDialogButtonBox { dialogbuttonbox-buttons-have-icons: 0 }

@@ -34,9 +34,11 @@ class TraceWindow(QDialog):
         self._trace = trace
         self._messages: list[TracedMessage] = []  # as they stand in the rows, the oldest first
         self.table, self.model = record_table(texts.TRACE_COLUMNS, "messages", self.windowTitle())
-        for column, width in enumerate((14, 10, 44)):
+        for column, width in enumerate((13, 10, 40)):
             self.table.setColumnWidth(column, width * GRID)
-        self.text = QPlainTextEdit(readOnly=True, tabChangesFocus=True)
+        self.text = QPlainTextEdit(
+            readOnly=True, tabChangesFocus=True, placeholderText=texts.NO_MESSAGES
+        )
         self.text.setObjectName("whole_message")
         self.text.setAccessibleName(texts.WHOLE_MESSAGE)
         self.text.setFont(QFontDatabase.systemFont(QFontDatabase.SystemFont.FixedFont))
