@@ -51,6 +51,8 @@ def parse(argv: Sequence[str]) -> Program:
         arguments += [f"--{name.replace('_', '-')}"] if getattr(options, name) else []
     arguments += ["--store", options.store] if options.store else []
     arguments += ["--scene", options.scene] if options.scene else []
+    if options.lan is not None:
+        arguments += ["--lan", *([options.lan] if options.lan else [])]
     # The program runs in this folder; the files are meant from where the person stands.
     if options.screenshots:
         arguments += ["--screenshots", os.path.abspath(options.screenshots)]

@@ -22,7 +22,7 @@ from PySide6.QtWidgets import (
 from softphone import texts
 from softphone.call_history import CallHistory, Outcome, PastCall
 from softphone.gui import formatting
-from softphone.gui.record_table import record, record_table
+from softphone.gui.record_table import record, record_model, record_table
 from softphone.gui.theme import GRID, theme
 
 PEER, REASON = 1, 4  # columns
@@ -40,7 +40,8 @@ class CallList(QDialog):
         self.setWindowTitle(texts.CALLS_OF.format(name=label))
         self._history = history
         self._calls: list[PastCall] = []  # as they stand in the rows
-        self.table, self.model = record_table(texts.CALL_COLUMNS, "calls", self.windowTitle())
+        self.model = record_model(texts.CALL_COLUMNS)
+        self.table = record_table(self.model, "calls", self.windowTitle())
         header = self.table.horizontalHeader()
         header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
         for stretched in (PEER, REASON):

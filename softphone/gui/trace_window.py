@@ -19,7 +19,7 @@ from PySide6.QtWidgets import (
 )
 
 from softphone import texts
-from softphone.gui.record_table import record, record_table
+from softphone.gui.record_table import record, record_model, record_table
 from softphone.gui.theme import GRID
 from softphone.sip_trace import SipTrace, TracedMessage, clock
 
@@ -33,7 +33,8 @@ class TraceWindow(QDialog):
         self.setWindowTitle(texts.TRACE_OF.format(name=label))
         self._trace = trace
         self._messages: list[TracedMessage] = []  # as they stand in the rows, the oldest first
-        self.table, self.model = record_table(texts.TRACE_COLUMNS, "messages", self.windowTitle())
+        self.model = record_model(texts.TRACE_COLUMNS)
+        self.table = record_table(self.model, "messages", self.windowTitle())
         for column, width in enumerate((13, 10, 40)):
             self.table.setColumnWidth(column, width * GRID)
         self.text = QPlainTextEdit(

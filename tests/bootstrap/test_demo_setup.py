@@ -245,6 +245,8 @@ def test_argument_that_makes_no_sense_is_told_before_anything_is_set_up(clone, a
         ["play", "--json", "--screenshots", "/D", "--talk", "3", "--free-ports"],
         ["play", "--talk", "3600"],
         ["--store", "redis://127.0.0.1:6379/0"],
+        ["--lan"],
+        ["--lan", "192.0.2.1", "--pair"],
     ],
 )
 def test_options_of_the_example_reach_it(arguments):
