@@ -17,8 +17,6 @@ from softphone.gui.trace_window import TraceWindow
 from softphone.sip_trace import SipTrace
 from softphone.ua.events import CallView, MessagePassed, RegistrationState
 
-NO_ADDRESS = "sip:invalid"  # the user agent's for a target that is no address (RFC 2606)
-
 
 class PhoneMenu(QMenu):
     """`call` is emitted with an address that the person chose to call. `missed_changed`: how many
@@ -93,10 +91,11 @@ class PhoneMenu(QMenu):
     # -- calls -------------------------------------------------------------------------------------
 
     def remember(self, call: CallView, now: float) -> None:
-        """A call has ended, or somebody was turned away; `now`: monotonic seconds."""
+        """A call has ended, or somebody was turned away; `now`: monotonic seconds. What was no
+        address is not listed."""
         past = past_call(call, now, time.time())
         is_listed = self._call_list.isVisible()
-        if not past.uri or past.uri == NO_ADDRESS:
+        if not past.uri:
             return
         self._history.add(past)
         if past.outcome is Outcome.MISSED and not (is_listed and self._call_list.isActiveWindow()):

@@ -312,7 +312,7 @@ class PhonePanel(QWidget):
         sentence = formatting.one_line(self._registered.sentence)
         server = self.menu.trace.answered_by
         is_registered = self._registered.state is RegistrationState.REGISTERED
-        if is_registered and server and server not in sentence:
+        if is_registered and server not in ("", self._registered.server):
             sentence = f"{sentence}; {texts.ANSWERED_LAST.format(server=server)}"
         self.registration.set_text(sentence)
 
