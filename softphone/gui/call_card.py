@@ -70,8 +70,8 @@ class CallCard(QWidget):
     """Shows the call given last, for as long as there is no other: the result of a call stays
     readable."""
 
-    def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self) -> None:
+        super().__init__()
         self.call: CallView | None = None
         self._glow = 0.0
         self.peer = TextLabel(Size.TITLE, bold=True)

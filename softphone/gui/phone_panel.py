@@ -140,7 +140,7 @@ class PhonePanel(QWidget):
         self._make_target(target)
         self._make_password()
         self._make_buttons()
-        self.pad = DialPad(theme().font(Size.TEXT))
+        self.pad = DialPad()
         self.pad.pressed.connect(self._press_digit)
         self._make_note()
         self._lay_out()

@@ -49,7 +49,7 @@ class Palette:
     """All colours of one scheme. The six tones are the hues of Okabe and Ito, made light or dark
     enough to read."""
 
-    name: str
+    dark: bool
     window: QColor
     surface: QColor
     raised: QColor
@@ -64,10 +64,6 @@ class Palette:
     dead: Tone
     stop: Tone
 
-    @property
-    def dark(self) -> bool:
-        return self.name == "dark"
-
     def tone(self, name: str) -> Tone:
         """The colour of a state, which is one of TONES."""
         tone: Tone = getattr(self, name)
@@ -79,7 +75,7 @@ def _tone(colour: str, ink: str, wash: str) -> Tone:
 
 
 LIGHT = Palette(
-    name="light",
+    dark=False,
     window=QColor("#F1F3F5"),
     surface=QColor("#FFFFFF"),
     raised=QColor("#E4E7EC"),
@@ -95,7 +91,7 @@ LIGHT = Palette(
     stop=_tone("#AF4200", "#FFFFFF", "#FCEADF"),
 )
 DARK = Palette(
-    name="dark",
+    dark=True,
     window=QColor("#14171B"),
     surface=QColor("#1E2329"),
     raised=QColor("#2C333B"),

@@ -163,7 +163,6 @@ class FlatButton(QPushButton):
         self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
         self.setAutoDefault(True)  # Enter presses it, like Space
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
-        self.setFont(theme().font(Size.TEXT))
         theme().changed.connect(self._show_icon)
         self._show_icon()
 
@@ -221,8 +220,8 @@ class StateMark(QWidget):
     """A shape in a state's colour, beside the sentence of this text size that says the same in
     words."""
 
-    def __init__(self, size: Size = Size.TEXT, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self, size: Size = Size.TEXT) -> None:
+        super().__init__()
         side = max(2 * GRID, round(QFontMetricsF(theme().font(size)).lineSpacing()))
         self.setFixedSize(side, side)
         self.shape, self.tone = "ring", "dead"
@@ -240,9 +239,9 @@ class StateMark(QWidget):
 class Avatar(QWidget):
     """A person's initial in a circle; no colour of its own, because colour means state."""
 
-    def __init__(self, name: str, side: int = 5 * GRID, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
-        self.setFixedSize(side, side)
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.setFixedSize(5 * GRID, 5 * GRID)
         self._initial = initial(name)
 
     def paintEvent(self, event: QPaintEvent) -> None:
