@@ -39,7 +39,8 @@ def parse(argv: Sequence[str]) -> Program:
     """The program that the arguments ask for. Exits as argparse does where they make no sense: an
     option of the example is complained of here, before anything is downloaded for it."""
     if argv[:1] == ["test"]:
-        return Program("pytest", ("--durations=10", *argv[1:]), offscreen=True)
+        words = ("-q", "--durations=10", "--processes=2", *argv[1:])
+        return Program("pytest", words, offscreen=True)
     if argv[:1] == ["softphone"]:
         return Program("softphone", tuple(argv[1:]))
     if {"-h", "--help"} & set(argv):
@@ -50,6 +51,8 @@ def parse(argv: Sequence[str]) -> Program:
         arguments += [f"--{name.replace('_', '-')}"] if getattr(options, name) else []
     arguments += ["--store", options.store] if options.store else []
     arguments += ["--scene", options.scene] if options.scene else []
+    if options.lan is not None:
+        arguments += ["--lan", *([options.lan] if options.lan else [])]
     # The program runs in this folder; the files are meant from where the person stands.
     if options.screenshots:
         arguments += ["--screenshots", os.path.abspath(options.screenshots)]

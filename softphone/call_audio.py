@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from softphone.media.audio_interfaces import AudioSink, AudioSource
 from softphone.media.dtmf import DIGITS
+from softphone.media.levels import SilenceMeter
 from softphone.media.session import MediaSession
 from softphone.media.stream import MediaStats
 from softphone.ua.events import CallView
@@ -28,6 +29,7 @@ class CallAudio:
         self._call_id = ""  # of the call going on
         # Of that call, or of the last one; swapped whole, read by any thread.
         self._session: MediaSession | None = None
+        self._silence = SilenceMeter()
 
     def stats(self) -> MediaStats | None:
         """Of the call going on, after its end of the last one; None before the first. Any
@@ -48,10 +50,9 @@ class CallAudio:
             (host, 0),
             source,
             sink,
-            lambda digit: self._on_digit(call_id, digit, False),
-            lambda digit: self._on_digit(call_id, digit, True),
+            lambda digit, sent: self._on_digit(call_id, digit, sent),
         )
-        self._call_id = call_id
+        self._call_id, self._silence = call_id, SilenceMeter()
         return self._session.port
 
     def follow(self, call: CallView) -> None:
@@ -62,8 +63,15 @@ class CallAudio:
         if not call.active:
             self.close()
         elif call.media is not None:
-            session.answered(call.answered_at is not None)
-            session.apply(call.media, call.held_here)
+            session.apply(call.media, call.held_here, call.answered_at is not None)
+
+    def silent_seconds(self, call: CallView, now: float) -> int:
+        """For how long this call has brought no sound though it should, in whole steps. Asked every
+        second or so."""
+        if self._session is None or call.media is None or call.answered_at is None:
+            return 0
+        is_due = call.media.direction.receives and not call.held_there
+        return self._silence.look(self._session.stats().packets_received, is_due, now)
 
     def mute(self, muted: bool) -> None:
         if self._session is not None:

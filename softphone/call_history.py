@@ -1,11 +1,10 @@
 """The last hundred calls of a phone, kept in a file.
 
 Rules
-  1. A call is one line of JSON, appended and flushed to the disk (fsync) when it ends: a kill -9
-     right after loses nothing.
-  2. A line that cannot be read, the half of one that a full disk left behind, say, is skipped; the
-     others stay.
-  3. The file is rewritten (a new file, then renamed) once it has twice as many lines as are kept.
+  1. A call is one line of JSON. When one ends the file is written anew and renamed: a kill -9 right
+     after loses nothing.
+  2. A line that cannot be read is skipped; the others stay.
+  3. The file is read again first: another phone of this account may have added a call.
   4. Without a file, or with one that cannot be written, the calls are kept in memory; `fault` says
      why.
 """
@@ -13,14 +12,14 @@ Rules
 from __future__ import annotations
 
 import json
-import os
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from enum import Enum
 from pathlib import Path
 
-from plumbing.file_permissions import OWNER_ONLY
+from softphone import texts
+from softphone.settings import write_private
 from softphone.ua.events import CallView, Direction
 
 MAX_CALLS = 100
@@ -81,10 +80,7 @@ class CallHistory:
     def __init__(self, path: Path | None = None) -> None:
         self.fault = ""
         self._path = path
-        self._calls: deque[PastCall] = deque(maxlen=MAX_CALLS)
-        self._lines = 0  # in the file
-        self._torn = False  # the file ends within a line
-        self._read()
+        self._calls = deque(self._read(), MAX_CALLS)
 
     def __iter__(self) -> Iterator[PastCall]:
         """The newest first."""
@@ -95,14 +91,12 @@ class CallHistory:
 
     def add(self, call: PastCall) -> None:
         """Keep this one, which has just ended."""
-        self._calls.append(call)
+        known = dict.fromkeys([*self._read(), *self._calls, call])
+        self._calls = deque(sorted(known, key=lambda each: each.started), MAX_CALLS)
         if self._path is None:
             return
         try:
-            if self._lines >= 2 * MAX_CALLS:
-                self._rewrite(self._path)
-            else:
-                self._append(self._path, call)
+            write_private(self._path, b"".join(_line(each) for each in self._calls))
             self.fault = ""
         except OSError as error:
             self.fault = self._sentence(error)
@@ -110,51 +104,27 @@ class CallHistory:
     def clear(self) -> None:
         """Forget all of them, also in the file."""
         self._calls.clear()
-        self._lines = 0
         if self._path is not None:
             try:
                 self._path.unlink(missing_ok=True)
             except OSError as error:
                 self.fault = self._sentence(error)
 
-    def _read(self) -> None:
+    def _read(self) -> list[PastCall]:
+        """The calls in the file."""
         if self._path is None:
-            return
+            return []
         try:
             text = self._path.read_text(encoding="utf-8", errors="replace")
         except FileNotFoundError:
-            return
+            return []
         except OSError as error:
             self.fault = self._sentence(error)
-            return
-        lines = text.splitlines()
-        self._lines, self._torn = len(lines), bool(text) and not text.endswith("\n")
-        self._calls.extend(call for line in lines if (call := _read_line(line)) is not None)
-
-    def _append(self, path: Path, call: PastCall) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, OWNER_ONLY)
-        try:
-            os.write(file, b"\n" * self._torn + _line(call))
-            os.fsync(file)
-        finally:
-            os.close(file)
-        self._lines, self._torn = self._lines + 1, False
-
-    def _rewrite(self, path: Path) -> None:
-        new = path.with_suffix(".new")
-        with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, OWNER_ONLY), "wb") as file:
-            file.writelines(_line(call) for call in self._calls)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(new, path)
-        self._lines = len(self._calls)
+            return []
+        return [call for line in text.splitlines() if (call := _read_line(line)) is not None]
 
     def _sentence(self, error: OSError) -> str:
-        return (
-            f"The list of calls cannot be kept in {self._path}: {error.strerror or error}; "
-            "make room or allow it, calls are remembered until this window is closed"
-        )
+        return texts.CALLS_NOT_KEPT.format(path=self._path, reason=error.strerror or error)
 
 
 def _line(call: PastCall) -> bytes:

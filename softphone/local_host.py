@@ -45,23 +45,15 @@ def nowhere(bound: str) -> str:
     return "::1" if ":" in bound else "127.0.0.1"
 
 
-class Clocks:
-    """Notices that the computer has slept: timers stand still meanwhile, other clocks go on."""
+class SuspendDetector:
+    """Notices that the computer has slept: the clock of our timers stands still meanwhile, the time
+    of day goes on. (That somebody sets the time of day forward counts as sleep, which does no
+    harm.)"""
 
     def __init__(self) -> None:
-        self._ahead = _ahead()
+        self._ahead = time.time() - time.monotonic()
 
     def slept(self) -> bool:
         """Has it slept since this was last asked?"""
-        before, self._ahead = self._ahead, _ahead()
-        pairs = zip(before, self._ahead, strict=True)
-        return any(after - earlier > ASLEEP for earlier, after in pairs)
-
-
-def _ahead() -> tuple[float, ...]:
-    """By how much clocks that go on in a computer's sleep are ahead of the one that we set our
-    timers by."""
-    boot = getattr(time, "CLOCK_BOOTTIME", None)  # of Linux
-    clocks = (time.time(), *([time.clock_gettime(boot)] if boot is not None else []))
-    now = time.monotonic()
-    return tuple(clock - now for clock in clocks)
+        before, self._ahead = self._ahead, time.time() - time.monotonic()
+        return self._ahead - before > ASLEEP

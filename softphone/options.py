@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 
 from plumbing.address import Address, format_address, parse_address
 from sip import VERSION
 from sip.errors import RemoteProtocolError
+from softphone import texts
 from softphone.password import add_options, password_of
 from softphone.settings import SavedAccount
 from softphone.ua.account import Account, normal
@@ -16,30 +17,22 @@ from softphone.ua.keep_alive import PERIOD
 from softphone.ua.session_timer import DEFAULT_INTERVAL, SHORTEST
 
 FORWARDER: Address = ("127.0.0.1", 5060)
+PAIR = {"alice": "bob", "bob": "alice"}  # who calls whom
 DOMAIN = "failover.test"  # RFC 6761: names that never leave the test bench
 
 
 @dataclass(frozen=True)
 class PhoneOptions:
-    """One phone as asked for on the command line."""
+    """One phone as asked for on the command line. Its account has a display name."""
 
-    user: str
-    domain: str
+    account: Account
     proxy: Address
     listen: Address
-    password: str = field(default="", repr=False)
-    display_name: str = ""
     target: str = ""
     tone: bool = False
     session_expires: int = DEFAULT_INTERVAL
     direct: bool = False
     keep_alive: float = PERIOD
-    realms: tuple[str, ...] = ()
-    servers: tuple[Address, ...] = ()
-
-    @property
-    def label(self) -> str:
-        return self.display_name or normal(self.user).capitalize()
 
 
 def parser() -> argparse.ArgumentParser:
@@ -133,8 +126,8 @@ def parse_phones(arguments: argparse.Namespace) -> list[PhoneOptions]:
         raise ValueError(
             f"--keep-alive: {arguments.keep_alive:g} is not 0 or from 5 to 3600 seconds"
         )
-    listen = _address("--listen", arguments.listen, 0)
-    anywhere = _own_side_of(proxy)
+    listen = _address("--listen", arguments.listen, 0) or _own_side_of(proxy)
+    users, password = [user], ""
     if arguments.user is None:
         for option in (
             "password",
@@ -149,22 +142,37 @@ def parse_phones(arguments: argparse.Namespace) -> list[PhoneOptions]:
                 raise ValueError(
                     f"--{option.replace('_', '-')} is for one phone; say which with --user"
                 )
-        first = PhoneOptions(
-            "alice", domain, proxy, anywhere, "", "", "bob", True, arguments.session_expires
-        )
-        first = replace(first, direct=arguments.direct, keep_alive=arguments.keep_alive)
-        return [first, replace(first, user="bob", target="alice")]
-    if not user:
+        users = list(PAIR)
+    elif user:
+        password = password_of(arguments)
+    else:
         raise ValueError("--user needs a name, such as alice")
-    one = PhoneOptions(
-        user, domain, proxy, listen or anywhere, password_of(arguments), arguments.display_name
-    )
-    partner = {"alice": "bob", "bob": "alice"}.get(user, "") if domain == DOMAIN else ""
-    one = replace(
-        one, target=partner, tone=arguments.tone, session_expires=arguments.session_expires
-    )
-    one = replace(one, realms=tuple(arguments.realm), servers=_servers(arguments.server))
-    return [replace(one, direct=arguments.direct, keep_alive=arguments.keep_alive)]
+    servers, is_pair = _servers(arguments.server), len(users) == 2
+    return [
+        PhoneOptions(
+            Account(
+                each,
+                domain,
+                password,
+                arguments.display_name or _name_of(each),
+                tuple(arguments.realm),
+                servers,
+            ),
+            proxy,
+            listen,
+            target=PAIR.get(each, "") if is_pair or domain == DOMAIN else "",
+            tone=arguments.tone or is_pair,
+            session_expires=arguments.session_expires,
+            direct=arguments.direct,
+            keep_alive=arguments.keep_alive,
+        )
+        for each in users
+    ]
+
+
+def _name_of(user: str) -> str:
+    """The name that others see where none was given."""
+    return normal(user).capitalize()
 
 
 def options_given(arguments: argparse.Namespace) -> bool:
@@ -173,29 +181,36 @@ def options_given(arguments: argparse.Namespace) -> bool:
     return any(given[name] != default[name] for name in given if name != "verbose")
 
 
+class FieldFault(ValueError):
+    """An entry of the account sheet that makes no sense; `field`: a key of texts.ACCOUNT_FIELDS."""
+
+    def __init__(self, field: str, sentence: str) -> None:
+        label, _ = texts.ACCOUNT_FIELDS[field]
+        super().__init__(f"{label}: {sentence}")
+        self.field = field
+
+
 def account_options(account: SavedAccount) -> PhoneOptions:
-    """The phone of an account that was set up in its window. ValueError with a sentence, which
-    begins with the name of the field that is wrong."""
+    """The phone of an account that was set up in its window; FieldFault if that makes no sense."""
     try:
         user, domain = _user_and_domain(account.user.strip())
     except ValueError as fault:
-        raise ValueError(f"User: {fault}") from None
+        raise FieldFault("user", str(fault)) from None
     if not user:
-        raise ValueError("User: a name is missing, such as alice")
+        raise FieldFault("user", texts.NO_USER)
     server = account.server.strip()
     if not server and not domain:
-        raise ValueError("Server: where the phone is to register is missing, such as example.org")
+        raise FieldFault("server", texts.NO_SERVER)
     try:
         proxy = parse_address(server or domain, 5060)
         domain = domain or proxy[0]
         _ = Account(user, domain).uri
     except ValueError as fault:
-        raise ValueError(f"Server: {fault}") from None
+        raise FieldFault("server", str(fault)) from None
     except RemoteProtocolError:
-        raise ValueError(f"User: '{domain}' is no domain; one looks like example.org") from None
-    return PhoneOptions(
-        user, domain, proxy, _own_side_of(proxy), account.password, account.display_name.strip()
-    )
+        raise FieldFault("user", texts.NOT_A_DOMAIN.format(text=domain)) from None
+    name = account.display_name.strip() or _name_of(user)
+    return PhoneOptions(Account(user, domain, account.password, name), proxy, _own_side_of(proxy))
 
 
 def _servers(texts: Sequence[str]) -> tuple[Address, ...]:
@@ -208,12 +223,10 @@ def _servers(texts: Sequence[str]) -> tuple[Address, ...]:
 
 def _user_and_domain(text: str) -> tuple[str, str]:
     if text.lower().startswith("sips:"):
-        raise ValueError(
-            f"--user: {text} asks for encryption, which this phone does not have; write sip:"
-        )
+        raise ValueError(texts.USER_ENCRYPTED.format(text=text))
     user, _, domain = text.removeprefix("sip:").partition("@")
     if any(character.isspace() or character in '<>"' for character in user + domain):
-        raise ValueError(f"'{text}' is not a user; a user looks like alice or alice@example.org")
+        raise ValueError(texts.NOT_A_USER.format(text=text))
     return user, domain
 
 

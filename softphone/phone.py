@@ -24,16 +24,14 @@ from plumbing.address import Address
 from plumbing.event_loop import Loop, LoopStopped, Timer
 from plumbing.udp_socket import bind_udp, family_of
 from softphone.call_audio import CallAudio, is_digit
-from softphone.local_host import Clocks, nowhere, own_host, resolved
+from softphone.local_host import SuspendDetector, nowhere, own_host, resolved
 from softphone.media.audio_interfaces import AudioSink, AudioSource, NullSink
-from softphone.media.silence_alarm import LOOK, SilenceWatch
 from softphone.media.stream import MediaStats
 from softphone.media.tone_generator import ToneSource
 from softphone.ua.account import Account as Account
 from softphone.ua.client_request import Actions, Send
 from softphone.ua.events import (
     CallChanged,
-    CallState,
     CallView,
     DigitPassed,
     RegistrationChanged,
@@ -49,7 +47,7 @@ log = logging.getLogger(__name__)
 DATAGRAM = 65_535
 BURST = 64  # datagrams read before timers and commands get their turn
 LARGEST_SENT = 65_507
-LOOK_AGAIN = 1.0  # seconds between two looks at this computer's own address and at the clocks
+LOOK_AGAIN = 1.0  # seconds between two looks at what no signal tells
 DEADLINE_AGAIN = 1.0  # seconds until timers are looked at again after an error in that
 
 
@@ -103,9 +101,8 @@ class Phone:
         self._socket: socket.socket
         self._timer: Timer | None = None
         self._look_timer: Timer | None = None
-        self._clocks = Clocks()
+        self._suspend = SuspendDetector()
         self._leaving = False
-        self._hearing: Timer | None = None  # set while a call is up
 
     # -- any thread: start and stop ----------------------------------------------------------------
 
@@ -288,13 +285,17 @@ class Phone:
         self._timer = self._loop.at(due, self._on_deadline) if due is not None else None
 
     def _look_again(self) -> None:
-        """Look for another address of this computer, and for a sleep, every second: no
-        signal tells of them."""
+        """Look for another address of this computer, for a sleep, and for a call without sound,
+        every second: no signal tells of them."""
         self._look_timer = self._loop.at(time.monotonic() + LOOK_AGAIN, self._look_again)
         self._look(self._agent.peer)
-        if self._clocks.slept():
+        if self._suspend.slept():
             log.info("this computer has slept")
             self._perform(self._agent.woke(time.monotonic()))
+        call, now = self._agent.active_call, time.monotonic()
+        if call is not None:
+            seconds = self._sound.silent_seconds(call, now)
+            self._perform(self._agent.nothing_heard(seconds, now))
 
     def _look(self, towards: Address | None) -> None:
         """Use the address that this computer has now towards the proxy, or without one `towards`
@@ -323,24 +324,10 @@ class Phone:
         telling goes on."""
         try:
             self._sound.follow(call)
-            if call.state is CallState.TALKING and self._hearing is None:
-                self._hear(SilenceWatch())
         except Exception as error:
             log.exception("the sound of a call cannot follow it")
             sentence = no_sound(error)
             self._loop.post(lambda: self._perform(self._agent.fail(sentence, time.monotonic())))
-
-    def _hear(self, watch: SilenceWatch) -> None:
-        """Look once a second whether the call brings sound, and tell if it does not."""
-        now, call = time.monotonic(), self._agent.active_call
-        session = self._sound.of(call)
-        if call is None or session is None:
-            self._hearing = None
-            return
-        self._hearing = self._loop.at(now + LOOK, lambda: self._hear(watch))
-        is_due = call.media is not None and call.media.direction.receives and not call.held_there
-        seconds = watch.look(session.stats().packets_received, is_due, now)
-        self._perform(self._agent.nothing_heard(seconds, now))
 
     def _dtmf(self, digit: str) -> None:
         call = self._agent.active_call
@@ -375,7 +362,7 @@ class Phone:
     def _close(self) -> None:
         self._loop.unwatch(self._socket)
         self._socket.close()
-        for timer in (self._timer, self._look_timer, self._hearing):
+        for timer in (self._timer, self._look_timer):
             if timer is not None:
                 timer.cancel()
         self._sound.close()

@@ -1,7 +1,8 @@
 """The phone's settings between two starts: the account and the sound devices that were chosen.
 
 One file of JSON that only its owner may read, because the password is in it. It is written anew as
-a whole and renamed, so that a crash leaves the old one or the new one. No Qt, no network.
+a whole and renamed, so that a crash leaves the old one or the new one; the list of calls
+(call_history.py) is written the same way. No Qt, no network.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from plumbing.file_permissions import OWNER_ONLY
+from softphone import texts
 
 
 @dataclass(frozen=True)
@@ -51,18 +53,23 @@ def load(path: Path) -> Settings:
     except FileNotFoundError:
         return Settings()
     except OSError as fault:
-        raise ValueError(f"{path} cannot be read ({fault.strerror})") from None
+        raise ValueError(texts.FILE_UNREADABLE.format(path=path, reason=fault.strerror)) from None
     except (ValueError, KeyError, AttributeError, TypeError):
-        raise ValueError(f"{path} is damaged: remove it, and set the phone up anew") from None
+        raise ValueError(texts.FILE_DAMAGED.format(path=path)) from None
 
 
 def save(path: Path, settings: Settings) -> None:
     """Write them; OSError if that cannot be done, and the old file is then as it was."""
+    write_private(path, json.dumps(asdict(settings), ensure_ascii=False, indent=2).encode() + b"\n")
+
+
+def write_private(path: Path, data: bytes) -> None:
+    """Write a file, on the disk (fsync) and as a whole, that only its owner may read."""
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_suffix(".new")
     new.unlink(missing_ok=True)  # a left-over one might be readable by others
     with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, OWNER_ONLY), "wb") as file:
-        file.write(json.dumps(asdict(settings), ensure_ascii=False, indent=2).encode() + b"\n")
+        file.write(data)
         file.flush()
         os.fsync(file.fileno())
     os.replace(new, path)

@@ -11,9 +11,7 @@ import json
 import signal
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from PySide6.QtCore import QTimer
@@ -23,10 +21,11 @@ from softphone.gui import qapplication
 from softphone.gui.theme import install
 from softphone.gui.unix_signals import Interrupt
 from stage.controller import DemoController
+from stage.options import Options
 from stage.processes.cluster import Ports
 from stage.scenes import nine_steps
 from stage.scenes.catalogue import SCENES
-from stage.scenes.director import TALK_SECONDS, Director, Scene
+from stage.scenes.director import Director, Scene
 from stage.story import Story
 
 # those that ask a program to end; Windows has no SIGHUP
@@ -36,24 +35,6 @@ SIGNALS = [
 # s: painting may keep the phones' threads waiting that long, instead of Python's usual 5 ms
 SWITCH = 0.001
 LINGER_SECONDS = 3.0  # that the window of a finished play stays
-
-
-@dataclass(frozen=True)
-class Options:
-    """How the demo is run. `more`: further arguments of the servers; `talk`: seconds that Alice and
-    Bob talk; `pictures`: a folder for a picture of each step; `report`: a file for the story;
-    `lan`: the address at which other telephones are let in, too."""
-
-    free_ports: bool = False
-    more: tuple[str, ...] = ()
-    pair: bool = False
-    talk: float = TALK_SECONDS
-    as_json: bool = False
-    pictures: Path | None = None
-    report: Path | None = None
-    screenless: bool = False
-    scene: str = ""
-    lan: str = ""
 
 
 def show(options: Options) -> int:
@@ -78,21 +59,22 @@ def show(options: Options) -> int:
     return 1 if trouble else 0
 
 
-def play(options: Options) -> int:
-    """The nine steps, or one scene, by itself; 0 only if everything was observed as expected."""
+def play(options: Options, linger: bool) -> int:
+    """The nine steps, or one scene, by itself; 0 only if everything was observed as expected.
+    `linger`: keep the window for a while after that."""
     app = application()
     scene = SCENES.get(options.scene, nine_steps.NINE_STEPS)
     controller = _controller(options, scene)
     story = Story(controller)
     say = partial(_say, controller, scene)
-    director = Director(controller, scene, say, options.pictures, options.talk)
+    director = Director(controller, scene, say, options.screenshots, options.talk)
     outcome: list[str] = []
 
     def end(sentence: str) -> None:
         outcome.append(sentence)
         _ended(controller, scene, sentence)
-        linger = not sentence and not options.screenless
-        QTimer.singleShot(int(LINGER_SECONDS * 1000) if linger else 0, app.quit)
+        seconds = LINGER_SECONDS if linger and not sentence else 0
+        QTimer.singleShot(int(seconds * 1000), app.quit)
 
     director.finished.connect(end)
     controller.window.closing.connect(director.close)
@@ -103,14 +85,14 @@ def play(options: Options) -> int:
         director.start()
         app.exec()
         director.save_pictures()
-        if options.as_json and scene is nine_steps.NINE_STEPS:
+        if options.json and scene is nine_steps.NINE_STEPS:
             measured = nine_steps.report(controller)
         if options.report is not None:
             story.save(options.report)
     trouble = outcome[0] if outcome else "It was ended."
     if trouble:
         print(trouble, file=sys.stderr, flush=True)
-    if options.as_json:
+    if options.json:
         scenes = {"scene": scene.name, "passed": not trouble, **director.measured}
         print(json.dumps(measured or scenes), flush=True)
     return 1 if trouble else 0
@@ -119,10 +101,10 @@ def play(options: Options) -> int:
 def _controller(options: Options, scene: Scene | None = None) -> DemoController:
     return DemoController(
         Ports.free() if options.free_ports else None,
-        more=options.more,
+        more=options.server_arguments,
         pair=options.pair or bool(scene and scene.pair),
         servers=scene.servers if scene else 2,
-        lan=options.lan,
+        lan=options.lan or "",
     )
 
 

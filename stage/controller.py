@@ -8,6 +8,7 @@ All of them reach this object through `Wire`'s signal.
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -206,30 +207,28 @@ class DemoController(QObject):
     def kill(self, name: str) -> None:
         """The crash, at any moment a person chooses."""
         program = self._programs[name]
-        if not program.alive or program.crashed:
-            return
-        at = self.cluster.kill(name)
-        program.crashed, program.frozen = True, False
-        self._probes_left = PROBES
-        self._remark(at, f"{name} killed", "refusal")
-        self.observe(observations.ProcessKilled(at, name, program.pid or 0))
+        if program.alive and not program.crashed:
+            program.crashed, program.frozen = True, False
+            self._stopped(name, self.cluster.programs[name].send(signal.SIGKILL), frozen=False)
 
     def freeze(self, name: str) -> None:
-        """SIGSTOP: the process neither answers nor dies."""
+        """The process neither answers nor dies."""
         program = self._programs[name]
         if program.alive and not program.frozen:
-            at = self.cluster.freeze(name)
             program.frozen = True
-            self._probes_left = PROBES
-            self._remark(at, f"{name} frozen", "refusal")
-            self.observe(observations.ProcessKilled(at, name, program.pid or 0, frozen=True))
+            self._stopped(name, self.cluster.programs[name].send(signal.SIGSTOP), frozen=True)
             if self.use_case.state.talking:
                 self.phones[PHONES[0]].probe()
 
+    def _stopped(self, name: str, at: float, frozen: bool) -> None:
+        self._probes_left = PROBES
+        self._remark(at, f"{name} {'frozen' if frozen else 'killed'}", "refusal")
+        pid = self._programs[name].pid or 0
+        self.observe(observations.ProcessKilled(at, name, pid, frozen))
+
     def thaw(self, name: str) -> None:
-        """SIGCONT."""
         if self._programs[name].frozen:
-            self.cluster.thaw(name)
+            self.cluster.programs[name].send(signal.SIGCONT)
             self._programs[name].frozen = False
             self._back(name, "runs on")
 

@@ -10,20 +10,19 @@ import html
 import json
 import platform
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
 from PySide6 import __version__ as qt_version
-from PySide6.QtCore import QBuffer, QIODevice, QRect, QRectF, QSize
-from PySide6.QtGui import QPainter
-from PySide6.QtSvg import QSvgGenerator
+from PySide6.QtCore import QRectF, QSize
 from PySide6.QtWidgets import QFileDialog
 
 from sip import VERSION
 from softphone.gui.theme import LIGHT, theme
 from stage.controller import DemoController
 from stage.gui.failover_view import draw_axis
+from stage.gui.painting import svg_of
 from stage.observation.http_readers import read_list
 from stage.scenes.use_case import Row, milliseconds
 
@@ -48,22 +47,6 @@ pre { background: #f1f3f5; padding: 8px; overflow-x: auto; font-size: 12px; }
 @media print { body { max-width: none; font-size: 11pt; } figure, tr { break-inside: avoid; }
                @page { size: A4; margin: 15mm; } }
 """
-
-
-def svg_of(size: QSize, draw: Callable[[QPainter], None]) -> str:
-    """The drawing of `draw(painter)` as an SVG element for HTML."""
-    buffer = QBuffer()
-    buffer.open(QIODevice.OpenModeFlag.WriteOnly)
-    generator = QSvgGenerator()
-    generator.setOutputDevice(buffer)
-    generator.setSize(size)
-    generator.setViewBox(QRect(0, 0, size.width(), size.height()))
-    painter = QPainter(generator)
-    painter.setRenderHint(QPainter.RenderHint.Antialiasing)
-    draw(painter)
-    painter.end()
-    text = bytes(buffer.data().data()).decode("utf-8")
-    return text[text.index("<svg") :]
 
 
 class Story:
@@ -157,7 +140,7 @@ class Story:
         zero = ladder.model.zero or 0.0
         yield "<h2>Messages</h2><p><small>Seconds since the kill. Each opens.</small></p>"
         rows = ladder.filter.shown()
-        yield f'<div class="wide">{svg_of(ladder.svg_size(rows), ladder.svg_painter(rows))}</div>'
+        yield f'<div class="wide">{ladder.svg()}</div>'
         for row in rows:
             if not row.source:
                 yield f'<p class="mark">{row.at - zero:+.3f} {html.escape(row.label)}</p>'

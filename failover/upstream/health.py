@@ -137,7 +137,7 @@ class Health:
             if count >= (fall if signal is MISS else rise):
                 state, count = HEALTH[state][signal], 0
         if state is self.state:
-            return replace(self, count=count)
+            return self if count == self.count else replace(self, count=count)
         return replace(self, state=state, since=now, why=why, count=count)
 
     def _is_break(self, following: Health) -> bool:

@@ -18,11 +18,11 @@ from PySide6.QtWidgets import (
 )
 
 from plumbing.address import format_address
-from softphone.gui import texts
+from softphone import texts
 from softphone.gui.event_bridge import Bridge
 from softphone.gui.theme import GRID
-from softphone.options import PhoneOptions, account_options
-from softphone.phone import Account, Phone
+from softphone.options import FieldFault, PhoneOptions, account_options
+from softphone.phone import Phone
 from softphone.settings import SavedAccount
 from softphone.ua.events import RegistrationChanged, RegistrationState
 
@@ -41,8 +41,7 @@ class RegistrationTest:
         self._options = options
         self._bridge = Bridge()
         self._bridge.event.connect(self._on_event)
-        account = Account(options.user, options.domain, options.password)
-        self._phone = Phone(account, options.proxy, options.listen, self._bridge.event.emit)
+        self._phone = Phone(options.account, options.proxy, options.listen, self._bridge.event.emit)
         self._over = False
         self._timer = QTimer()
         self._timer.setSingleShot(True)
@@ -144,9 +143,8 @@ class AccountDialog(QDialog):
         there is one."""
         try:
             return account_options(self.account())
-        except ValueError as fault:
-            sentence = str(fault)
-            self._say(sentence, "server" if sentence.startswith("Server") else "user")
+        except FieldFault as fault:
+            self._say(str(fault), fault.field)
             return None
 
     def _run_test(self) -> None:

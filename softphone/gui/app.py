@@ -14,8 +14,8 @@ from PySide6.QtWidgets import QApplication, QMessageBox
 
 from plumbing.screen_check import SCREENLESS
 from softphone import settings as settings_file
+from softphone import texts
 from softphone.call_history import CallHistory
-from softphone.gui import texts
 from softphone.gui.account_dialog import AccountDialog
 from softphone.gui.event_bridge import Bridge
 from softphone.gui.listen_in import ListenInButton
@@ -40,16 +40,8 @@ LOWEST_TONE = 440.0
 
 def phone_of(options: PhoneOptions, bridge: Bridge, sound: tuple[AudioSource, AudioSink]) -> Phone:
     """The phone that is asked for; what happens to it goes over the bridge."""
-    account = Account(
-        options.user,
-        options.domain,
-        options.password,
-        options.label,
-        options.realms,
-        options.servers,
-    )
     return Phone(
-        account,
+        options.account,
         options.proxy,
         options.listen,
         bridge.event.emit,
@@ -94,7 +86,13 @@ class Softphone(QObject):
             for number, (one, bridge, sink) in enumerate(zip(wanted, bridges, sinks, strict=True))
         ]
         slots = [
-            PhoneSlot(one.label, phone, bridge, one.target, history=self._history(one, is_pair))
+            PhoneSlot(
+                one.account.display_name,
+                phone,
+                bridge,
+                one.target,
+                history=self._history(one.account, is_pair),
+            )
             for one, phone, bridge in zip(wanted, phones, bridges, strict=True)
         ]
         window = PairWindow(slots[0], slots[1]) if is_pair else PhoneWindow(slots[0])
@@ -155,7 +153,7 @@ class Softphone(QObject):
         if len(wanted) > 1:
             switched = [[each for each in pair if isinstance(each, SwitchedSink)] for pair in sinks]
             why_not = "" if self.devices.has("loudspeaker") else texts.NOTHING_TO_LISTEN_WITH
-            names = [one.label for one in wanted]
+            names = [one.account.display_name for one in wanted]
             window.add_below(ListenInButton(names, switched, why_not))
         else:
             panel = window.panels[0]
@@ -204,7 +202,7 @@ class Softphone(QObject):
         try:
             self.open(wanted)
         except OSError as fault:
-            complain(f"The phone cannot start: {fault.strerror or fault}")
+            complain(texts.CANNOT_START.format(reason=fault.strerror or fault))
             self.open(list(self._pair))
 
     def _add_entries(self, panel: PhonePanel, wanted: Sequence[PhoneOptions]) -> None:
@@ -235,11 +233,11 @@ class Softphone(QObject):
         except OSError as fault:
             complain(texts.CANNOT_SAVE.format(reason=fault.strerror or fault))
 
-    def _history(self, options: PhoneOptions, is_pair: bool) -> CallHistory | None:
+    def _history(self, account: Account, is_pair: bool) -> CallHistory | None:
         """The pair is a toy on one computer: its calls are not worth a file."""
         if is_pair:
             return None
-        name = f"{options.user}@{options.domain}".replace("/", "_").replace(":", "_")
+        name = f"{account.user}@{account.domain}".replace("/", "_").replace(":", "_")
         return CallHistory(self._folder / f"calls of {name}.jsonl")
 
 
@@ -253,7 +251,7 @@ def run(wanted: Sequence[PhoneOptions], may_use_own: bool = False) -> int:
     """Show one window with these phones, or if `may_use_own` with the one that was set up; returns
     the exit status when it is closed or the program is interrupted."""
     app = application(["softphone"])
-    app.setApplicationDisplayName("Softphone")
+    app.setApplicationDisplayName(texts.SOFTPHONE)
     app.setQuitOnLastWindowClosed(False)  # the phones say goodbye after their window has gone
     install(app)
     pair = wanted if len(wanted) > 1 else []
@@ -264,7 +262,7 @@ def run(wanted: Sequence[PhoneOptions], may_use_own: bool = False) -> int:
     except OSError as fault:
         interrupt.close()
         program.stop()
-        return complain(f"The phone cannot start: {fault.strerror or fault}")
+        return complain(texts.CANNOT_START.format(reason=fault.strerror or fault))
     try:
         return app.exec()
     finally:
@@ -278,5 +276,5 @@ def complain(sentence: str) -> int:
     print(f"softphone: {sentence}", file=sys.stderr)
     started_by_click = sys.stderr is None or not sys.stderr.isatty()
     if started_by_click and QApplication.platformName() not in SCREENLESS:
-        QMessageBox.critical(None, "Softphone", sentence)
+        QMessageBox.critical(None, texts.SOFTPHONE, sentence)
     return 1

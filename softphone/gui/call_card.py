@@ -9,7 +9,8 @@ from PySide6.QtCore import QEasingCurve, QRectF, Qt, QVariantAnimation
 from PySide6.QtGui import QColor, QPainter, QPaintEvent, QPen
 from PySide6.QtWidgets import QGridLayout, QHBoxLayout, QLabel, QVBoxLayout, QWidget
 
-from softphone.gui import formatting, texts
+from softphone import texts
+from softphone.gui import formatting
 from softphone.gui.level_meter import LevelMeter
 from softphone.gui.theme import GRID, RADIUS, Size, theme
 from softphone.gui.widgets import StateMark, TextLabel
@@ -32,15 +33,6 @@ MARKS = {
     CallState.TALKING: ("call", "alive"),
     CallState.ENDING: ("hang_up", "dead"),
     CallState.ENDED: ("hang_up", "dead"),
-}
-# The card's sentences, where the user agent has no better one.
-SENTENCES = {
-    CallState.CALLING: texts.CALLING,
-    CallState.RINGING: texts.RINGING_AT,
-    CallState.INCOMING: texts.IS_CALLING,
-    CallState.TALKING: texts.TALKING_WITH,
-    CallState.ENDING: texts.HANGING_UP,
-    CallState.ENDED: texts.CALL_ENDED,
 }
 
 
@@ -85,7 +77,7 @@ class CallCard(QWidget):
         self.peer = TextLabel(Size.TITLE, bold=True)
         self.timer = TextLabel(Size.TITLE, tabular=True)
         self.timer.setObjectName("timer")
-        self.timer.setAlignment(Qt.AlignmentFlag.AlignRight)
+        self.timer.setAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
         self.mark = StateMark()
         self.sentence = TextLabel(Size.TEXT, lines=2)
         self.sentence.setObjectName("call")
@@ -157,8 +149,7 @@ class CallCard(QWidget):
             self.show_media(None)
         self.call = call
         name = peer_of(call)
-        sentence = call.sentence or SENTENCES[call.state].format(name=name)
-        self._say(formatting.sentence_with(name, sentence), name, *mark_of(call))
+        self._say(formatting.sentence_with(name, call.sentence), name, *mark_of(call))
         if not self.peer.elided:
             self.peer.setToolTip(formatting.one_line(call.peer_uri))
         if not call.active:

@@ -22,8 +22,9 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
+from softphone import texts
 from softphone.call_history import CallHistory, Outcome, PastCall
-from softphone.gui import formatting, texts
+from softphone.gui import formatting
 from softphone.gui.record_table import Index, RecordModel, record_table
 from softphone.gui.theme import GRID, theme
 
@@ -63,7 +64,7 @@ class CallListModel(RecordModel):
 
     def _text(self, call: PastCall, column: int) -> str:
         if column == OUTCOME:
-            return texts.OUTCOMES[call.outcome]
+            return texts.OUTCOMES[call.outcome.name]
         if column == PEER:
             return name_of(call)
         if column == WHEN:

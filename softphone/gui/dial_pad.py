@@ -6,7 +6,7 @@ from PySide6.QtCore import Qt, Signal
 from PySide6.QtGui import QFont
 from PySide6.QtWidgets import QGridLayout, QPushButton, QSizePolicy, QWidget
 
-from softphone.gui import texts
+from softphone import texts
 from softphone.gui.theme import GRID
 
 KEYS = "123456789*0#"
@@ -31,7 +31,7 @@ class DialPad(QWidget):
         for number, digit in enumerate(KEYS):
             key = QPushButton(digit)
             key.setObjectName(f"dial_{NAMES.get(digit, digit)}")
-            key.setAccessibleName(texts.KEY.format(name=NAMES.get(digit, digit)))
+            key.setAccessibleName(texts.KEY.format(name=texts.KEY_NAMES.get(digit, digit)))
             key.setFont(font)
             key.setMinimumHeight(3 * GRID)
             key.setFocusPolicy(Qt.FocusPolicy.TabFocus)  # a mouse leaves the keyboard where it is

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from softphone.gui import formatting, texts
+from softphone import texts
+from softphone.gui import formatting
 from softphone.gui.theme import Size
 from softphone.gui.widgets import TextLabel
 from softphone.ua.events import DigitPassed, DigitRefused

@@ -6,6 +6,8 @@ from __future__ import annotations
 import unicodedata
 from typing import TYPE_CHECKING
 
+from softphone import texts
+
 if TYPE_CHECKING:
     from softphone.media.stream import MediaStats
 
@@ -25,9 +27,13 @@ def duration(seconds: float) -> str:
 def spoken_duration(seconds: float) -> str:
     """The same for a screen reader: "1 hour 2 minutes 5 seconds"."""
     whole = max(0, int(seconds))
-    parts = [(whole // 3600, "hour"), (whole // 60 % 60, "minute"), (whole % 60, "second")]
-    said = [f"{number} {unit}{'' if number == 1 else 's'}" for number, unit in parts if number]
-    return " ".join(said) or "0 seconds"
+    numbers = (whole // 3600, whole // 60 % 60, whole % 60)
+    said = [
+        (one if number == 1 else several).format(number=number)
+        for number, (one, several) in zip(numbers, texts.UNITS, strict=True)
+        if number
+    ]
+    return " ".join(said) or texts.UNITS[-1][1].format(number=0)
 
 
 def one_line(text: str) -> str:
@@ -73,7 +79,5 @@ def quality(stats: MediaStats) -> str:
     """Loss, jitter and round-trip time of a stream in a line."""
     expected = stats.packets_received + stats.lost
     loss = 100 * stats.lost / expected if expected > 0 else 0.0
-    parts = [f"Loss {loss:.1f} %", f"jitter {stats.jitter_ms:.0f} ms"]
-    if stats.round_trip_ms is not None:
-        parts.append(f"RTT {stats.round_trip_ms:.0f} ms")
-    return ", ".join(parts)
+    text = texts.QUALITY if stats.round_trip_ms is None else texts.QUALITY_RTT
+    return text.format(loss=loss, jitter=stats.jitter_ms, rtt=stats.round_trip_ms)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from PySide6.QtGui import QAction, QActionGroup
 from PySide6.QtWidgets import QMenu, QWidget
 
-from softphone.gui import texts
+from softphone import texts
 from softphone.gui.widgets import FlatButton
 from softphone.media.audio_interfaces import SwitchedSink
 

@@ -9,8 +9,9 @@ from PySide6.QtCore import Qt, Signal
 from PySide6.QtGui import QAction, QKeySequence
 from PySide6.QtWidgets import QMenu, QWidget
 
+from softphone import texts
 from softphone.call_history import CallHistory, Outcome, past_call
-from softphone.gui import formatting, texts
+from softphone.gui import formatting
 from softphone.gui.call_list import CallList, name_of
 from softphone.gui.trace_window import TraceWindow
 from softphone.sip_trace import SipTrace

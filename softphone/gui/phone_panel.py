@@ -25,8 +25,9 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
+from softphone import texts
 from softphone.call_history import CallHistory
-from softphone.gui import formatting, texts
+from softphone.gui import formatting
 from softphone.gui.call_card import CallCard, peer_of
 from softphone.gui.dial_pad import KEYS, DialPad
 from softphone.gui.digits_line import DigitsLine
@@ -35,6 +36,7 @@ from softphone.gui.level_meter import FRAMES_PER_SECOND
 from softphone.gui.phone_menu import PhoneMenu, was_tried
 from softphone.gui.theme import GRID, Size, theme
 from softphone.gui.widgets import Avatar, FlatButton, StateMark, TextLabel
+from softphone.ua import user_messages
 from softphone.ua.events import (
     CallChanged,
     CallState,
@@ -150,9 +152,9 @@ class PhonePanel(QWidget):
         self.registration = TextLabel(Size.SMALL, lines=2)
         self.registration.setObjectName("registration")
         self._registered = RegistrationChanged(
-            0.0, RegistrationState.UNREGISTERED, texts.LOGGED_OFF
+            0.0, RegistrationState.UNREGISTERED, user_messages.NOT_REGISTERED
         )
-        self.registration.set_text(texts.LOGGED_OFF)
+        self.registration.set_text(user_messages.NOT_REGISTERED)
         self.menu_button = FlatButton("", "menu")
         self.menu_button.setObjectName("menu")
         self.menu_button.setAccessibleName(texts.MENU)
@@ -378,7 +380,7 @@ class PhonePanel(QWidget):
         if call.state is CallState.INCOMING:
             QApplication.alert(self.window())
             self._ringing = call.id
-            self.rings.emit(texts.IS_CALLING.format(name=peer_of(call)))
+            self.rings.emit(formatting.one_line(call.sentence))
 
     def _end_call(self) -> None:
         self._show_frame()

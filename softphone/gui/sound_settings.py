@@ -17,7 +17,7 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from softphone.gui import texts
+from softphone import texts
 from softphone.gui.theme import GRID
 from softphone.media.audio_devices import AudioDevices, DeviceChoice, Microphone
 from softphone.media.call_tone_player import CallTonePlayer

@@ -114,7 +114,7 @@ STYLE = Template("""
 QLabel[tone="muted"] { color: $muted }
 QLabel:disabled { color: $faint }
 QPushButton { background: $raised; color: $text; border: 2px solid transparent;
-              border-radius: 8px; padding: 4px 8px }
+              border-radius: 8px; padding: 0 8px }
 QPushButton:hover { background: $raised_hover }
 QPushButton:pressed { background: $raised_pressed }
 QPushButton:checked, QPushButton:default { background: $text; color: $surface }
@@ -126,7 +126,7 @@ QPushButton::menu-indicator { image: none }
 QLineEdit { background: $surface; border: 1px solid $faint; border-radius: 8px; padding: 5px 8px }
 QLineEdit:focus { border: 2px solid $hot; padding: 4px 7px }
 QDialogButtonBox { dialogbuttonbox-buttons-have-icons: 0 }
-QDialogButtonBox QPushButton { min-width: 64px }
+QDialog QPushButton { min-width: 56px; min-height: 24px; padding: 0 12px }
 """)
 TONE_STYLE = Template("""
 QLabel[tone="$name"] { color: $colour }

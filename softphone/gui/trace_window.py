@@ -21,7 +21,7 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from softphone.gui import texts
+from softphone import texts
 from softphone.gui.record_table import Index, RecordModel, record_table
 from softphone.gui.theme import GRID, theme
 from softphone.sip_trace import SipTrace, TracedMessage, clock

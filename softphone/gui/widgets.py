@@ -59,6 +59,8 @@ class TextLabel(QLabel):
         self.setFont(theme().font(size, bold, tabular))
         self.setProperty("tone", tone)
         self._lines = lines
+        if lines > 1:
+            self.setAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignTop)
         self._shown = self._tip = ""
         self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
 
@@ -116,11 +118,11 @@ class TextLabel(QLabel):
         """Like QLabel, but elided, and each text in the direction of its own script."""
         painter = QPainter(self)
         painter.setLayoutDirection(Qt.LayoutDirection.LayoutDirectionAuto)
-        side = self.alignment() & Qt.AlignmentFlag.AlignHorizontal_Mask
+        flags = self.alignment() | Qt.TextFlag.TextWordWrap | Qt.TextFlag.TextDontClip
         self.style().drawItemText(
             painter,
             self.rect(),
-            side | Qt.AlignmentFlag.AlignTop | Qt.TextFlag.TextWordWrap | Qt.TextFlag.TextDontClip,
+            flags,
             self.palette(),
             self.isEnabled(),
             self._shown,

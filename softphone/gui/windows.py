@@ -13,6 +13,7 @@ from PySide6.QtCore import Qt, Signal
 from PySide6.QtGui import QCloseEvent, QKeySequence, QShortcut
 from PySide6.QtWidgets import QFrame, QHBoxLayout, QSystemTrayIcon, QVBoxLayout, QWidget
 
+from softphone import texts
 from softphone.call_history import CallHistory
 from softphone.gui import icons
 from softphone.gui.event_bridge import Bridge
@@ -52,7 +53,9 @@ class PhonesWindow(QWidget):
 
     def __init__(self, slots: Sequence[PhoneSlot]) -> None:
         super().__init__()
-        self._title = f"{' and '.join(slot.label for slot in slots)} - softphone"
+        labels = [slot.label for slot in slots]
+        what = texts.TWO_PHONES.format(left=labels[0], right=labels[1]) if labels[1:] else labels[0]
+        self._title = texts.WINDOW.format(what=what)
         self.setWindowTitle(self._title)
         self._tray: QSystemTrayIcon | None = None
         self.panels = [
@@ -103,7 +106,7 @@ class PhonesWindow(QWidget):
 
     def _show_ringing(self, sentence: str) -> None:
         """In the title, and if the window is not in front in a notification of the system."""
-        self.setWindowTitle(f"{sentence} - softphone" if sentence else self._title)
+        self.setWindowTitle(texts.WINDOW.format(what=sentence) if sentence else self._title)
         if sentence and not self.isActiveWindow() and QSystemTrayIcon.isSystemTrayAvailable():
             self._tray = self._tray or QSystemTrayIcon(self.windowIcon(), self)
             self._tray.activated.connect(lambda _: self.activateWindow())

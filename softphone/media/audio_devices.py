@@ -25,6 +25,7 @@ from typing import Any
 
 from PySide6.QtCore import QLoggingCategory, QMetaObject, QObject, Qt, QThread, QTimer, Signal, Slot
 
+from softphone import texts
 from softphone.media.g711 import BLOCK, RATE
 from softphone.media.resample import FromDevice, PcmFormat, ToDevice
 
@@ -82,13 +83,13 @@ class _Device(QObject):
     def _on(self) -> None:
         opened = self._make()
         if opened is None:
-            self._say(f"This computer has no {self._name}; the call goes on without it.")
+            self._say(texts.NO_SUCH_DEVICE.format(device=self._name))
         else:
             self._audio, self._form = opened
             self._io = self._audio.start()
             if self._io is None:
                 self._audio = None
-                self._say(f"The {self._name} cannot be used now; the call goes on without it.")
+                self._say(texts.DEVICE_UNUSABLE.format(device=self._name))
             else:
                 self._say("")
                 changed = getattr(self._audio, "stateChanged", None)
@@ -101,7 +102,7 @@ class _Device(QObject):
     def _on_state(self, state: object) -> None:
         """Qt stops a device by itself only when it has failed or was unplugged."""
         if self._audio is not None and getattr(state, "name", "") == "StoppedState":
-            self._say(f"The {self._name} was lost; the call goes on without it.")
+            self._say(texts.DEVICE_LOST.format(device=self._name))
             self._audio = self._io = None
             self._off()
 
@@ -255,11 +256,11 @@ class AudioDevices(QObject):
             return self.fault
         microphone, loudspeaker = self.has("microphone"), self.has("loudspeaker")
         if not microphone and not loudspeaker:
-            return "This computer has no microphone and no loudspeaker; a tone is sent instead."
+            return texts.NO_SOUND_DEVICES
         if not microphone:
-            return "This computer has no microphone; a tone is sent instead."
+            return texts.NO_MICROPHONE
         if not loudspeaker:
-            return "This computer has no loudspeaker; the other side cannot be heard."
+            return texts.NO_LOUDSPEAKER
         return ""
 
     # -- devices -----------------------------------------------------------------------------------
@@ -349,8 +350,7 @@ def _multimedia() -> tuple[Any, str]:
         from PySide6 import QtMultimedia
     # QtMultimedia is not installed, or a library it needs (libpulse) is not
     except ImportError as error:
-        fault = f"Sound is off, a tone is sent instead: QtMultimedia cannot be loaded ({error})."
-        return None, fault
+        return None, texts.NO_QT_SOUND.format(reason=error)
     return QtMultimedia, ""
 
 

@@ -9,9 +9,10 @@ from functools import cache
 from PySide6.QtCore import QObject, Qt, QTimer, Signal, Slot
 
 from softphone.media.audio_interfaces import AudioSink
-from softphone.media.call_tones import CallTone, CallToneSource
+from softphone.media.call_tones import CallTone, samples_of
 from softphone.media.g711 import BLOCK
 from softphone.media.rtp import PacketClock
+from softphone.media.tone_generator import RepeatedSource
 from softphone.ua.events import CallChanged, CallState, CallView, Direction
 
 TICK_MS = 20
@@ -35,8 +36,8 @@ def tone_of(call: CallView, hung_up: bool) -> CallTone | None:
 
 
 @cache
-def _samples_of(tone: CallTone) -> CallToneSource:
-    return CallToneSource(tone)
+def _source_of(tone: CallTone) -> RepeatedSource:
+    return RepeatedSource(samples_of(tone.value))
 
 
 class CallTonePlayer(QObject):
@@ -100,7 +101,7 @@ class CallTonePlayer(QObject):
             self._timer.stop()
             return
         now = self._clock()
-        _samples_of(tone).rewind()
+        _source_of(tone).rewind()
         self._pace, self._until = PacketClock(now), now + seconds
         self._timer.start()
 
@@ -116,4 +117,4 @@ class CallTonePlayer(QObject):
         _, ticks = self._pace.due(now)
         sink = self._ringer if tone is CallTone.RING else self._loudspeaker
         for _ in range(ticks):
-            sink.write(_samples_of(tone).read(BLOCK))
+            sink.write(_source_of(tone).read(BLOCK))

@@ -11,7 +11,6 @@ import math
 from array import array
 from dataclasses import dataclass
 from enum import Enum
-from functools import cache
 
 from softphone.media.g711 import RATE
 
@@ -45,27 +44,7 @@ class CallTone(Enum):
     REORDER = Cadence(((0.25, (425.0,)), (0.25, ())))
 
 
-class CallToneSource:
-    """An AudioSource that plays `tone` without end. The whole period is computed here, once."""
-
-    def __init__(self, tone: CallTone) -> None:
-        self._period = _samples(tone.value)
-        self._at = 0
-
-    def rewind(self) -> None:
-        """Begin with the cadence anew."""
-        self._at = 0
-
-    def read(self, samples: int) -> array[int]:
-        block = self._period[self._at : self._at + samples]
-        while len(block) < samples:
-            block += self._period[: samples - len(block)]
-        self._at = (self._at + samples) % len(self._period)
-        return block
-
-
-@cache
-def _samples(cadence: Cadence) -> array[int]:
+def samples_of(cadence: Cadence) -> array[int]:
     """One period of it."""
     period = array("h")
     for seconds, frequencies in cadence.steps:

@@ -25,7 +25,6 @@ class JitterBuffer:
 
     def __init__(self, target: int = 4, most: int = 50) -> None:
         self.concealed = 0  # blocks
-        self.late = 0  # packets that came after their time
         self._target, self._most = target * PIECE, most * PIECE
         self._held: dict[
             int, array[int]
@@ -58,7 +57,6 @@ class JitterBuffer:
         if self._playing and time < self._at:
             samples, time = samples[self._at - time :], self._at
             if not samples:
-                self.late += 1
                 return
         self._cut(time, time + len(samples))  # the same sound once more, perhaps cut elsewhere
         self._hold(time, samples)

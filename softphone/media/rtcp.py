@@ -45,7 +45,7 @@ class SenderInfo:
 
 @dataclass
 class RtcpPacket:
-    """The content of one compound packet."""
+    """The content of one compound packet. `cname` is written only."""
 
     ssrc: int
     sender: SenderInfo | None = None
@@ -83,8 +83,6 @@ class RtcpPacket:
             if kind == SR:
                 self.sender = SenderInfo(*SENDER.unpack_from(body, 4))
             self.blocks += [_read_block(body, start + index * BLOCK.size) for index in range(count)]
-        elif kind == SDES and count:
-            self.cname = _read_cname(body) or self.cname
         elif kind == BYE:
             if len(body) < 4 * count:
                 raise RtcpError("a BYE is cut off")
@@ -155,16 +153,3 @@ def _without_padding(body: bytes, last: bool) -> bytes:
     if not last or not body or not 0 < body[-1] <= len(body) or body[-1] % 4:
         raise RtcpError("impossible padding")
     return body[: -body[-1]]
-
-
-def _read_cname(body: bytes) -> str:
-    """The CNAME of the first chunk; "" if it has none."""
-    position = 4
-    while position + 2 <= len(body) and body[position] != 0:
-        kind, size = body[position], body[position + 1]
-        if position + 2 + size > len(body):
-            raise RtcpError("an SDES item is cut off")
-        if kind == 1:
-            return body[position + 2 : position + 2 + size].decode("utf-8", "replace")
-        position += 2 + size
-    return ""

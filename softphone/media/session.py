@@ -1,11 +1,11 @@
 """The audio of one call: two sockets and one thread around a Stream.
 
-    session = MediaSession(("127.0.0.1", 0), source=ToneSource(440))
+    session = MediaSession(("127.0.0.1", 0), source, sink, on_digit)
     session.port         # can be offered
     session.apply(plan)  # once agreed, and after each re-INVITE
     session.stop()
 
-One thread makes, applies and stops it; `mute`, `answered`, `dtmf` and `stats` may be called by any.
+One thread makes, applies and stops it; `mute`, `dtmf` and `stats` may be called by any.
 Only the media thread touches the stream, but for the queue of digits.
 """
 
@@ -25,13 +25,12 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from sip.sdp import Address, MediaPlan
-from softphone.media.audio_interfaces import AudioSink, AudioSource, NullSink
+from softphone.media.audio_interfaces import AudioSink, AudioSource
 from softphone.media.g711 import BLOCK
 from softphone.media.jitter_buffer import SILENCE
 from softphone.media.rtp import PacketClock
 from softphone.media.stream import Datagram, Stream
 from softphone.media.stream import MediaStats as MediaStats
-from softphone.media.tone_generator import ToneSource
 
 LOG = logging.getLogger("media")
 
@@ -48,22 +47,19 @@ TAKEN = (errno.EADDRINUSE, errno.EACCES)  # faults of a port, not of the address
 
 class MediaSession:
     """`local`: where to listen; port 0 picks a free even one; OSError says which address could not
-    be had. `on_digit(digit)` is called in the
-    media thread for every digit that comes, `on_digit_sent(digit)` for every one that leaves."""
+    be had. `on_digit(digit, sent)` is called in the media thread for each digit that has come or,
+    `sent`, left."""
 
     def __init__(
         self,
         local: Address,
-        source: AudioSource | None = None,
-        sink: AudioSink | None = None,
-        on_digit: Callable[[str], None] | None = None,
-        on_digit_sent: Callable[[str], None] | None = None,
+        source: AudioSource,
+        sink: AudioSink,
+        on_digit: Callable[[str, bool], None],
     ) -> None:
         self._sockets = bind_pair(local)
         self.port: int = self._sockets[0].getsockname()[1]
-        self._source: AudioSource = source or ToneSource()
-        self._sink: AudioSink = sink or NullSink()
-        self._on_digit, self._on_digit_sent = on_digit, on_digit_sent
+        self._source, self._sink, self._on_digit = source, sink, on_digit
         self._thread: threading.Thread | None = None
         self._stream: Stream | None = None
         # swapped whole; the thread looks at each tick
@@ -74,10 +70,13 @@ class MediaSession:
         self._stopping = False
         self._complained_at = float("-inf")
 
-    def apply(self, plan: MediaPlan, held: bool = False) -> None:
+    def apply(self, plan: MediaPlan, held: bool = False, answered: bool = True) -> None:
         """Follow the plan of sip.sdp.plan(), first and after each re-INVITE. `held`: we hold, so
         nothing is sent or played (RFC 3264 8.4; a direction alone cannot tell a hold from a
-        listener that never speaks)."""
+        listener that never speaks). Until the call is `answered`, what there is of the other side
+        is heard, and silence is sent, which keeps NATs open: nobody has said yet that this person
+        may be listened to."""
+        self._answered = answered
         self._agreed = plan, held
         if self._thread is not None:
             return
@@ -95,12 +94,6 @@ class MediaSession:
     def mute(self, muted: bool) -> None:
         """Say nothing; packets of silence go on, so that the other side sees the call alive."""
         self._muted = muted
-
-    def answered(self, answered: bool) -> None:
-        """Has the call been answered? Before, what there is of the other side is heard, and
-        silence is sent, which keeps NATs open: nobody has said yet that this person may be
-        listened to."""
-        self._answered = answered
 
     def dtmf(self, digit: str) -> None:
         """Send a digit as telephone-event; ValueError if it is none or the other side takes
@@ -166,7 +159,7 @@ class MediaSession:
     def _tick(self, stream: Stream, now: float) -> None:
         self._send(0, stream.send(self._read(), now))
         for begun in stream.digits.take_begun():
-            self._tell_digit(begun, self._on_digit_sent)
+            self._on_digit(begun, True)
         samples = stream.play()
         try:
             self._sink.write(samples)
@@ -207,14 +200,7 @@ class MediaSession:
             return
         digit = stream.receive(data, source[:2], now)
         if digit:
-            self._tell_digit(digit, self._on_digit)
-
-    def _tell_digit(self, digit: str, tell: Callable[[str], None] | None) -> None:
-        try:
-            if tell:
-                tell(digit)
-        except Exception as error:
-            self._complain(f"telling digit {digit}", error)
+            self._on_digit(digit, False)
 
     def _forget_what_came_early(self) -> None:
         # Sound that waited in the socket since before the answer would be played late, all of it.

@@ -42,15 +42,12 @@ class MediaStats:
 
     Levels: 0..1, the peak of the last 20 ms, falling gently. longest_gap_ms: longest pause between
     two arrivals while both sides were talking (start-up and hold do not count; one that still lasts
-    does). refused: datagrams that were no RTP of this call. concealed: blocks of 20 ms that had not
-    come in time to be played. elsewhere: the host our sound goes to if that is not the one the
-    other side named (it is behind a NAT), else "".
+    does). elsewhere: the host our sound goes to if that is not the one the other side named (it is
+    behind a NAT), else "".
     """
 
     packets_sent: int = 0
     packets_received: int = 0
-    octets_sent: int = 0
-    octets_received: int = 0
     lost: int = 0
     jitter_ms: float = 0.0
     longest_gap_ms: float = 0.0
@@ -58,8 +55,6 @@ class MediaStats:
     level_out: float = 0.0
     round_trip_ms: float | None = None
     codec: str = ""
-    refused: int = 0
-    concealed: int = 0
     elsewhere: str = ""
 
 
@@ -70,7 +65,6 @@ class Stream:
         self, plan: MediaPlan, new_number: Callable[[], int], cname: str, now: float, wall: float
     ) -> None:
         self.digits = DigitSender()
-        self.refused = 0
         self._new_number = new_number
         self._cname = cname
         self._wall_offset = wall - now
@@ -80,7 +74,7 @@ class Stream:
         self._reception: ReceiverStats | None = None
         self._reception_reported = 0
         self._lost_before = 0  # by sources that are gone
-        self._packets_received = self._octets_received = 0
+        self._packets_received = 0
         self._buffer = JitterBuffer()
         self._digits_heard = DigitReceiver()
         self._level_in, self._level_out = PeakMeter(), PeakMeter()
@@ -160,12 +154,10 @@ class Stream:
         try:
             packet = Packet.parse(data)
         except RtpError:
-            self.refused += 1
             return None
         codec = self._codecs.get(packet.payload_type)
         known = codec is not None or packet.payload_type in self._events
         if not self._is_ours(packet, source, now, known):
-            self.refused += 1
             return None
         if packet.ssrc == self._sender.ssrc:
             self._collide(source)
@@ -190,12 +182,11 @@ class Stream:
     def receive_report(self, data: bytes, source: Address, now: float) -> None:
         """A datagram came to the RTCP port."""
         expected = self._source.remote[0], (self.plan.remote_rtcp or self.plan.remote)[0]
+        if source[0] not in expected or self._source.has_left(source):
+            return
         try:
-            if source[0] not in expected or self._source.has_left(source):
-                raise RtcpError("not from where the stream is")
             compound = RtcpPacket.parse(data)
         except RtcpError:
-            self.refused += 1
             return
         self._report_to = source
         heard = self._reception.ssrc if self._reception else None
@@ -228,8 +219,6 @@ class Stream:
         return MediaStats(
             packets_sent=self._sender.packets,
             packets_received=self._packets_received,
-            octets_sent=self._sender.octets,
-            octets_received=self._octets_received,
             lost=self._lost_before + (max(reception.lost, 0) if reception else 0),
             jitter_ms=reception.jitter * 1000 / RATE if reception else 0.0,
             longest_gap_ms=self._gap.longest(now) * 1000,
@@ -237,8 +226,6 @@ class Stream:
             level_out=self._level_out.level,
             round_trip_ms=self._round_trip * 1000 if self._round_trip is not None else None,
             codec=self.plan.codec,
-            refused=self.refused,
-            concealed=self._buffer.concealed,
             elsewhere=self._source.remote[0] if self._source.elsewhere else "",
         )
 
@@ -259,10 +246,8 @@ class Stream:
             self._digits_heard = DigitReceiver()
             self._buffer.clear()
         if not self._reception.receive(packet, now):
-            self.refused += 1
             return False
         self._packets_received += 1
-        self._octets_received += len(packet.payload)
         if self._both:
             self._gap.arrive(now)
         return True

@@ -15,20 +15,31 @@ LOUDNESS = 0.25  # of full scale
 ATTACK, FALL = 0.01, 0.2  # seconds
 
 
-class ToneSource:
+class RepeatedSource:
+    """An AudioSource that plays the same samples over and over."""
+
+    def __init__(self, period: array[int]) -> None:
+        self._period = period
+        self._at = 0
+
+    def rewind(self) -> None:
+        """Begin anew."""
+        self._at = 0
+
+    def read(self, samples: int) -> array[int]:
+        block = self._period[self._at : self._at + samples]
+        while len(block) < samples:
+            block += self._period[: samples - len(block)]
+        self._at = (self._at + samples) % len(self._period)
+        return block
+
+
+class ToneSource(RepeatedSource):
     """`frequency` of the lower note in Hz; give each phone its own. The whole chime is computed
     here, once."""
 
     def __init__(self, frequency: float = 440.0) -> None:
-        self._chime = _chime(frequency)
-        self._at = 0
-
-    def read(self, samples: int) -> array[int]:
-        block = self._chime[self._at : self._at + samples]
-        while len(block) < samples:
-            block += self._chime[: samples - len(block)]
-        self._at = (self._at + samples) % len(self._chime)
-        return block
+        super().__init__(_chime(frequency))
 
 
 def _chime(frequency: float) -> array[int]:

@@ -15,6 +15,7 @@ from sip.errors import RemoteProtocolError
 from sip.header import NameAddr
 from sip.message import Request, Response, reply
 from sip.timing import PATIENCE, T1, T2
+from softphone.ua import user_messages
 from softphone.ua.account import ALLOW, Address
 from softphone.ua.call_states import ENDED, ENDING, GONE, LEAVE, TALKING
 from softphone.ua.call_view import ShownCall
@@ -26,7 +27,6 @@ from softphone.ua.registration import retry_after
 from softphone.ua.reliable_provisional import RELIABLE
 from softphone.ua.session_timer import SUPPORTED, SessionTimer
 from softphone.ua.transaction_layer import ServerRequest, TransactionLayer
-from softphone.ua.user_messages import heard_nothing
 
 REMEMBERED_ACKS = 8  # a call that is refreshed by re-INVITE may go on for days
 BYE_AGAIN = 2.0  # seconds after a BYE that a server could not handle, if it does not say how many
@@ -56,7 +56,7 @@ class Call(ShownCall):
 
     def hang_up(self, now: float) -> None:
         if self.state is TALKING:
-            self.change(LEAVE, now, "Hanging up ...")
+            self.change(LEAVE, now, user_messages.HANGING_UP)
             self.send_bye(now)
 
     def fail(self, sentence: str, now: float) -> None:
@@ -113,7 +113,7 @@ class Call(ShownCall):
                 self.layer.emit(ProbeAnswered(later, self.call_id, now, status))
             # RFC 3261 12.2.1.2; silence ends no call here, for its sound may well go on
             if status == 481:
-                self.change(GONE, later, f"The call with {self.name} was lost", status)
+                self.change(GONE, later, user_messages.CALL_LOST.format(name=self.name), status)
 
         self._ask("OPTIONS", answered, now)
 
@@ -173,9 +173,8 @@ class Call(ShownCall):
         elif status in (408, 481):
             self._lost(now, status)
         elif status >= 300:
-            self.emit_talking(
-                now, f"{self.name}'s phone does not agree to {'hold' if hold else 'go on'}"
-            )
+            refused = user_messages.NO_HOLD if hold else user_messages.NO_RESUME
+            self.emit_talking(now, refused.format(name=self.name))
 
     def refresh(self, now: float) -> None:
         """Tell everybody on the way that this call lives on: an UPDATE that offers nothing, or to a
@@ -241,7 +240,7 @@ class Call(ShownCall):
 
     def _on_silence(self, now: float) -> None:
         """RFC 4028 10: nobody refreshed the session, so it is over, on both sides."""
-        sentence = heard_nothing(self.name, self.timer.silence(now))
+        sentence = user_messages.heard_nothing(self.name, self.timer.silence(now))
         self.send_bye(now)
         self.change(GONE, now, sentence, 408)
 
@@ -263,7 +262,7 @@ class Call(ShownCall):
         peer gone deaf."""
         if status != 481:
             self.send_bye(now)
-        self.change(GONE, now, f"The call with {self.name} was lost", status)
+        self.change(GONE, now, user_messages.CALL_LOST.format(name=self.name), status)
 
     def acknowledge(
         self, request: Request, response: Response, now: float, body: bytes = b""
@@ -317,7 +316,7 @@ class Call(ShownCall):
         self.dialog.take(request)
         if request.method == "BYE":
             incoming.answer(200, now)
-            self.ended_by_peer(now, f"{self.name} hung up")
+            self.ended_by_peer(now, user_messages.HUNG_UP_THERE.format(name=self.name))
         elif request.method in TARGET_REFRESHING:
             self._take_offer(incoming, now)
         else:
@@ -416,7 +415,7 @@ class Call(ShownCall):
         self.timers.cancel("repeat 2xx")
         self._unacked = None
         self.send_bye(now)
-        self.change(GONE, now, f"The call with {self.name} was never confirmed", 408)
+        self.change(GONE, now, user_messages.NEVER_CONFIRMED.format(name=self.name), 408)
 
     @property
     def _invites(self) -> bool:
@@ -448,7 +447,7 @@ class Call(ShownCall):
                     self.change(
                         GONE,
                         now,
-                        f"{self.name}'s phone and this one have no sound format in common",
+                        user_messages.NOTHING_IN_COMMON.format(name=self.name),
                         488,
                     )
                     return

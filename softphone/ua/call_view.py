@@ -8,6 +8,7 @@ from urllib.parse import unquote
 from sip.dialog import Dialog
 from sip.header import NameAddr
 from sip.message import Request
+from softphone.ua import user_messages
 from softphone.ua.call_states import ACCEPT, CALL_TRANSITIONS, ENDED, ENDING, TALKING, CallInput
 from softphone.ua.events import CallChanged, CallState, CallView, Direction
 from softphone.ua.offer_answer import OfferAnswer
@@ -20,7 +21,7 @@ class ShownCall:
     """The part of every call that is shown. What happens in its dialog stands in `call`."""
 
     direction = Direction.OUTGOING
-    _reason_to_leave = "You hung up"
+    _reason_to_leave = user_messages.HUNG_UP_HERE
 
     def __init__(
         self, layer: TransactionLayer, state: CallState, call_id: str, peer: NameAddr, now: float
@@ -91,12 +92,13 @@ class ShownCall:
         """The sentence of a call in progress."""
         view = self.view
         if view.held_here:
-            text = f"{self.name} is on hold"
+            text = user_messages.IS_ON_HOLD
         elif view.held_there:
-            text = f"{self.name} has put the call on hold"
+            text = user_messages.HAS_PUT_ON_HOLD
         else:
-            text = f"Talking with {self.name}"
+            text = user_messages.TALKING_WITH
             remark = remark or (no_sound_for(self.silent_for) if self.silent_for else "")
+        text = text.format(name=self.name)
         self.change(ACCEPT, now, f"{text}; {remark}" if remark else text)
 
     def nothing_heard(self, seconds: int, now: float) -> None:
@@ -119,5 +121,5 @@ def turned_away(layer: TransactionLayer, request: Request, now: float) -> CallVi
     """The ended call of somebody who was told 486 because another call was up."""
     call = ShownCall(layer, ENDED, request.call_id, request.from_, now)
     call.direction, call.since, call.ended_at, call.status = Direction.INCOMING, now, now, 486
-    call.sentence = begin(f"{call.name} called while this phone was busy")
+    call.sentence = begin(user_messages.CALLED_WHILE_BUSY.format(name=call.name))
     return call.view

@@ -9,6 +9,7 @@ from urllib.parse import unquote
 from sip.dialog import as_request_uri
 from sip.errors import RemoteProtocolError
 from sip.uri import Uri
+from softphone.ua import user_messages
 from softphone.ua.account import Account, ascii_host, bracketed, escaped
 
 _AS_TYPED = re.compile(r"""[^\s:@"<>\\\[\]{}|^`\x00-\x1f\x7f]*""")
@@ -53,9 +54,7 @@ def callable_uri(uri: Uri) -> Uri:
     asks for more than this phone has."""
     transport = (uri.params.get("transport") or "").lower()
     if uri.scheme == "sips" or transport in _ENCRYPTED:
-        raise CannotBeCalled(
-            "That address asks for encryption, which this phone does not have: call it by sip:"
-        )
+        raise CannotBeCalled(user_messages.ENCRYPTED)
     if not uri.is_sip or not _AS_TYPED.fullmatch(unquote(uri.user)):
         raise RemoteProtocolError(f"not a user: {uri.user[:40]!r}")
     return as_request_uri(uri)

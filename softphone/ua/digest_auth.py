@@ -23,7 +23,6 @@ from softphone.ua.account import Account
 from softphone.ua.user_messages import asked_in_another_way, asked_in_strange_realm
 
 MAX_ROUNDS = 8  # of one request: two proxies and a server, each stale once, and two more
-MAX_TRIES = 4  # of one request in one realm
 MAX_REALMS = 8  # remembered: a phone has one registrar and perhaps a proxy or two
 MAX_NONCES = 64  # whose uses are counted; those that still stand are never forgotten
 HEADERS = {"WWW-Authenticate": "Authorization", "Proxy-Authenticate": "Proxy-Authorization"}
@@ -39,14 +38,13 @@ class Proofs:
 
     standing: dict[Key, Challenge] = field(default_factory=dict)
     fresh: set[Key] = field(default_factory=set)
-    tries: dict[Key, int] = field(default_factory=dict)
     rounds: int = 0
     has_rung: bool = False  # somebody beyond the servers has answered
     why_not: str = ""
 
     def refused(self, key: Key, challenge: Challenge) -> bool:
         """Was that realm answered in vain?"""
-        return self.tries.get(key, 0) >= MAX_TRIES or (key in self.fresh and not challenge.stale)
+        return key in self.fresh and not challenge.stale
 
 
 class DigestCredentials:
@@ -84,8 +82,6 @@ class DigestCredentials:
         # RFC 3261 22.2: a request of its own, numbered on.
         again = without(request, "Via", "Content-Length", *HEADERS.values())
         again.set("CSeq", str(CSeq(next_seq(), request.method)))
-        for key in challenges:
-            proofs.tries[key] = proofs.tries.get(key, 0) + 1
         self._write(again, proofs)
         return again
 

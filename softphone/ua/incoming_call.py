@@ -7,6 +7,7 @@ from sip.dialog import Dialog
 from sip.errors import RemoteProtocolError
 from sip.message import Request, reply
 from sip.via import Via
+from softphone.ua import user_messages
 from softphone.ua.call import Call
 from softphone.ua.call_states import ACCEPT, GONE, INCOMING, LEAVE, REFUSE, CallInput
 from softphone.ua.events import Direction
@@ -40,7 +41,7 @@ class IncomingCall(Call):
         self._picked_up = False  # and the answer waits for a PRACK
 
     def ring(self, now: float) -> None:
-        self.sentence = begin(f"{self.name} is calling")
+        self.sentence = begin(user_messages.IS_CALLING.format(name=self.name))
         self.emit_changed(now)
         if self._reliable and not offers(self.invite.request):
             # Our 180 is the first reliable response, which makes the offer (RFC 3261 13.2.1).
@@ -109,14 +110,14 @@ class IncomingCall(Call):
 
     @property
     def _nothing_in_common(self) -> str:
-        return f"{self.name}'s phone and this one have no sound format in common"
+        return user_messages.NOTHING_IN_COMMON.format(name=self.name)
 
     def _on_no_prack(self, now: float) -> None:
         """RFC 3262 3: 64*T1 without PRACK."""
         self._refuse(
             504,
             now,
-            f"The call of {self.name} was lost: their phone did not hear that this one rings",
+            user_messages.RINGING_UNHEARD.format(name=self.name),
             GONE,
         )
 
@@ -143,7 +144,7 @@ class IncomingCall(Call):
         if self._reliable:
             self._reliable.stop_repeating()
         self.accept(self.invite, body, now)
-        self.change(ACCEPT, now, f"Talking with {self.name}", 200)
+        self.change(ACCEPT, now, user_messages.TALKING_WITH.format(name=self.name), 200)
 
     def _session(self, is_agreed: bool) -> bytes:
         """The session description of our 2xx: nothing, if offer and answer have passed with the 180
@@ -158,7 +159,7 @@ class IncomingCall(Call):
 
     def decline(self, now: float) -> None:
         if self.state is INCOMING:
-            self._refuse(603, now, "You declined the call", LEAVE)
+            self._refuse(603, now, user_messages.DECLINED_HERE, LEAVE)
 
     def hang_up(self, now: float) -> None:
         if self.state is INCOMING:
@@ -175,10 +176,10 @@ class IncomingCall(Call):
     def cancelled(self, now: float) -> None:
         """They gave up, or the time they set is over (RFC 3261 9.2, 13.3.1)."""
         if self.state is INCOMING:
-            self._refuse(487, now, f"Missed call from {self.name}", GONE)
+            self._refuse(487, now, user_messages.MISSED_CALL.format(name=self.name), GONE)
 
     def _on_nobody_here(self, now: float) -> None:
-        self._refuse(480, now, f"Missed call from {self.name}", GONE)
+        self._refuse(480, now, user_messages.MISSED_CALL.format(name=self.name), GONE)
 
     def ended_by_peer(self, now: float, sentence: str) -> None:
         if self.state is INCOMING:

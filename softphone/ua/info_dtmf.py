@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from sip.message import Response
+from softphone.ua import user_messages
 from softphone.ua.call_states import GONE, TALKING
 from softphone.ua.client_request import ClientRequest
 from softphone.ua.events import DigitPassed, DigitRefused
@@ -62,7 +63,9 @@ class InfoDigits:
         if status < 300:
             self._call.layer.emit(DigitPassed(now, self._call.call_id, digit, True))
         elif status == 481:  # RFC 3261 12.2.1.2
-            self._call.change(GONE, now, f"The call with {self._call.name} was lost", status)
+            self._call.change(
+                GONE, now, user_messages.CALL_LOST.format(name=self._call.name), status
+            )
         else:
             self._waiting.clear()
             self._refuse(digit, now)
@@ -71,5 +74,5 @@ class InfoDigits:
     def _refuse(self, digit: str, now: float) -> None:
         call = self._call
         call.layer.emit(
-            DigitRefused(now, call.call_id, digit, f"{call.name}'s phone takes no digits")
+            DigitRefused(now, call.call_id, digit, user_messages.NO_DIGITS.format(name=call.name))
         )

@@ -26,37 +26,28 @@ EMPTY = b"\r\n\r\n"
 
 
 class KeepAlive:
-    """One registration's. `every`: seconds between two; 0: none; None: PERIOD where rport shows a
-    NAT."""
+    """One registration's. `interval`: seconds between two; 0: none."""
 
     def __init__(
-        self, layer: TransactionLayer, registration: Registration, every: float | None
+        self, layer: TransactionLayer, registration: Registration, interval: float
     ) -> None:
-        self._layer, self._registration, self._every = layer, registration, every
+        self._layer, self._registration, self._interval = layer, registration, interval
         self._pending: ClientRequest | None = None
         self._in_doubt_since: float | None = None  # no answer, and no other answer since
         self._answers_options = True
         self.timers = NamedTimers()
         registration.on_accepted = self._on_registered
 
-    @property
-    def _interval(self) -> float:
-        if self._every is not None:
-            return self._every
-        return PERIOD if self._layer.public != self._layer.local else 0.0
-
     def _on_registered(self, now: float) -> None:
         if self._in_doubt_since is not None:
             # REGISTER is answered at once: it is OPTIONS that this server has no answer to.
             self._answers_options = now - self._in_doubt_since > PROMPT
             self._in_doubt_since = None
-        if not self._interval:
-            self.timers.clear()
-        elif self.timers.deadline is None:
+        if self._interval and self.timers.deadline is None:
             self.timers.set("beat", now + self._interval, self._beat)
 
     def _beat(self, now: float) -> None:
-        if self._registration.state is not RegistrationState.REGISTERED or not self._interval:
+        if self._registration.state is not RegistrationState.REGISTERED:
             return  # it is begun anew with the next registration
         self.timers.set("beat", now + self._interval, self._beat)
         server = self._layer.server

@@ -9,6 +9,7 @@ from sip.header import NameAddr
 from sip.message import Request, Response
 from sip.timing import PATIENCE
 from sip.uri import Uri
+from softphone.ua import user_messages
 from softphone.ua.account import ALLOW
 from softphone.ua.call import Call, pause_before_again
 from softphone.ua.call_states import CALLING, ENDED, ENDING, GONE, LEAVE, REFUSE, RING, RINGING
@@ -48,11 +49,11 @@ class OutgoingCall(Call):
         self._pending: ClientRequest | None = None
         self._cancelled = False
         self._redirection = Redirection(layer.account, target)
-        self._reason_to_leave = "You hung up"
+        self._reason_to_leave = user_messages.HUNG_UP_HERE
 
     def place(self, now: float) -> None:
         """Send the INVITE."""
-        self.sentence = f"Calling {self.name} ..."
+        self.sentence = user_messages.CALLING.format(name=self.name)
         self.emit_changed(now)
         if not self._finds(self._target):
             self.change(GONE, now, not_found(self._target))
@@ -108,7 +109,7 @@ class OutgoingCall(Call):
 
     def hang_up(self, now: float) -> None:
         if self.state in (CALLING, RINGING):
-            self.change(LEAVE, now, "Hanging up ...")
+            self.change(LEAVE, now, user_messages.HANGING_UP)
             if self._pending is not None:
                 self._pending.given_up = (
                     True  # a challenge now ends it: nobody wants that INVITE any more
@@ -151,21 +152,21 @@ class OutgoingCall(Call):
         self.change(GONE, now, self._reason_to_leave)
 
     def _on_nobody_there(self, now: float) -> None:
-        self._reason_to_leave = f"{self.name} does not answer"
+        self._reason_to_leave = user_messages.DOES_NOT_ANSWER.format(name=self.name)
         self.hang_up(now)
 
     # -- answers -----------------------------------------------------------------------------------
 
     def _on_repeat(self, exchange: ClientRequest, now: float) -> None:
         if self.state is CALLING and exchange.unanswered == TELL_AFTER:
-            self.sentence = f"Calling {self.name} ... no answer yet"
+            self.sentence = user_messages.NO_ANSWER_YET.format(name=self.name)
             self.emit_changed(now)
 
     def _on_response(self, exchange: ClientRequest, response: Response | None, now: float) -> None:
         if response is None:
             # A stateless proxy says nothing of its own (RFC 3261 16.11): the phone behind it may be
             # the silent one.
-            silence = f"Nobody answers: neither a server nor {self.name}'s phone"
+            silence = user_messages.NOBODY_ANSWERS.format(name=self.name)
             self._failed(NO_ANSWER, silence, now)
         elif response.status < 200:
             self._on_provisional(exchange, response, now)
@@ -173,9 +174,7 @@ class OutgoingCall(Call):
             try:
                 self._on_success(exchange, response, now)
             except RemoteProtocolError:  # no Contact that could be sent an ACK, say
-                self.change(
-                    GONE, now, f"{self.name}'s phone gave an answer that makes no sense", 400
-                )
+                self.change(GONE, now, user_messages.MAKES_NO_SENSE.format(name=self.name), 400)
         elif (
             response.status == 422
             and self.state in (CALLING, RINGING)
@@ -233,7 +232,7 @@ class OutgoingCall(Call):
             return
         has_sound = self._preview(early, response, is_final=rseq is not None)
         if response.status == 180:
-            self.change(RING, now, f"Ringing at {self.name} ...", response.status)
+            self.change(RING, now, user_messages.RINGING_AT.format(name=self.name), response.status)
         elif has_sound:
             self.emit_changed(now)
         self.timers.set("ring", now + LONGEST_RINGING, self._on_nobody_there)

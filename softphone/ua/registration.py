@@ -17,6 +17,7 @@ from sip.grammar import is_number
 from sip.header import NameAddr
 from sip.message import Request, Response
 from sip.uri import Uri
+from softphone.ua import user_messages
 from softphone.ua.account import ALLOW, Account, Address
 from softphone.ua.address_comparison import is_literal
 from softphone.ua.client_request import ClientRequest
@@ -54,7 +55,9 @@ class Registration:
         self._pending: ClientRequest | None = None
         self.timers = NamedTimers()
         self.on_accepted: Action = lambda now: None
-        self.event = RegistrationChanged(0.0, RegistrationState.UNREGISTERED, "Not registered")
+        self.event = RegistrationChanged(
+            0.0, RegistrationState.UNREGISTERED, user_messages.NOT_REGISTERED
+        )
 
     @property
     def _account(self) -> Account:
@@ -78,7 +81,9 @@ class Registration:
             return
         if self.state is not RegistrationState.REGISTERED:
             self._become(
-                RegistrationState.REGISTERING, f"Registering as {self._account.username} ...", now
+                RegistrationState.REGISTERING,
+                user_messages.REGISTERING.format(name=self._account.username),
+                now,
             )
         if self._pending is None:
             self._ask(self._asked_expires, now)
@@ -97,7 +102,7 @@ class Registration:
         had = self._registered_as is not None or self.state is RegistrationState.REGISTERING
         self._abandon()
         self._registered_as = None
-        self._become(RegistrationState.UNREGISTERED, "Not registered", now)
+        self._become(RegistrationState.UNREGISTERED, user_messages.NOT_REGISTERED, now)
         if had:
             self._ask(0, now)
 
@@ -182,7 +187,7 @@ class Registration:
         self._registered_as = used
         granted = self._granted(response)
         if granted <= 0:
-            self._refused("The server took the registration back at once", now)
+            self._refused(user_messages.TAKEN_BACK, now)
             return
         # Half of the time leaves room for a whole transaction that fails (32 s) and another one.
         self.timers.set("refresh", now + max(1.0, granted / 2), self._refresh)

@@ -21,6 +21,7 @@ from sip.errors import LocalProtocolError, RemoteProtocolError
 from sip.header import NameAddr
 from sip.message import Request, Response
 from sip.uri import Uri
+from softphone.ua import user_messages
 from softphone.ua.account import ALLOW, METHODS, Account, Address, Randomness
 from softphone.ua.call import Call
 from softphone.ua.call_states import GONE, INCOMING
@@ -48,7 +49,7 @@ class UserAgent:
     `open_media(call_id)` gives the port at which a call wants its media, and is asked once a call,
     when that is about to be told; OSError if there is none. `direct`: a call rings that does not
     come from the proxy, too. `keep_alive`: seconds between two signs of life to the server while
-    registered; None: only behind a NAT; 0: none.
+    registered, 0: none.
     """
 
     def __init__(
@@ -61,7 +62,7 @@ class UserAgent:
         expires: int = 300,
         session_expires: int = DEFAULT_INTERVAL,
         direct: bool = False,
-        keep_alive: float | None = 0.0,
+        keep_alive: float = 0.0,
     ) -> None:
         self.account = account
         self._direct = direct
@@ -252,10 +253,10 @@ class UserAgent:
             nobody = NameAddr(Uri("sip", "", "invalid"), shown or "?")
             call = Call(self._layer, CallState.CALLING, self._layer.new_token(), nobody, now)
             self._remember(call)
-            sentence = f"\u201c{shown}\u201d is not an address that can be called"
+            sentence = user_messages.NO_ADDRESS.format(text=shown)
             if isinstance(fault, CannotBeCalled):
                 sentence = str(fault)
-            call.change(GONE, now, sentence if shown else "Whom do you want to call?")
+            call.change(GONE, now, sentence if shown else user_messages.WHOM_TO_CALL)
             return
         outgoing = OutgoingCall(self._layer, uri, now)
         self._remember(outgoing)

@@ -9,49 +9,83 @@ from sip.errors import RemoteProtocolError
 from sip.header import NameAddr
 from sip.message import Message, Request, Response
 from sip.uri import Uri
+from softphone.translation import tr
 
 NO_ANSWER = 408  # RFC 3261 8.1.3.1: silence counts as this
 LONGEST = 120
 _SERVER = re.compile(r"call-failover-slee/[\w.+-]{1,32} \(([\w.-]{1,32})\)", re.ASCII)
 
+# A call.
+CALLING = tr("Calling {name} ...")
+NO_ANSWER_YET = tr("Calling {name} ... no answer yet")
+RINGING_AT = tr("Ringing at {name} ...")
+IS_CALLING = tr("{name} is calling")
+TALKING_WITH = tr("Talking with {name}")
+IS_ON_HOLD = tr("{name} is on hold")
+HAS_PUT_ON_HOLD = tr("{name} has put the call on hold")
+NO_HOLD = tr("{name}'s phone does not agree to hold")
+NO_RESUME = tr("{name}'s phone does not agree to go on")
+NO_DIGITS = tr("{name}'s phone takes no digits")
+HANGING_UP = tr("Hanging up ...")
+# How a call ended.
+HUNG_UP_HERE = tr("You hung up")
+HUNG_UP_THERE = tr("{name} hung up")
+DECLINED_HERE = tr("You declined the call")
+MISSED_CALL = tr("Missed call from {name}")
+CALLED_WHILE_BUSY = tr("{name} called while this phone was busy")
+DOES_NOT_ANSWER = tr("{name} does not answer")
+NOBODY_ANSWERS = tr("Nobody answers: neither a server nor {name}'s phone")
+MAKES_NO_SENSE = tr("{name}'s phone gave an answer that makes no sense")
+NOTHING_IN_COMMON = tr("{name}'s phone and this one have no sound format in common")
+CALL_LOST = tr("The call with {name} was lost")
+RINGING_UNHEARD = tr("The call of {name} was lost: their phone did not hear that this one rings")
+NEVER_CONFIRMED = tr("The call with {name} was never confirmed")
+NO_ADDRESS = tr("\u201c{text}\u201d is not an address that can be called")
+ENCRYPTED = tr("That address asks for encryption, which this phone does not have: call it by sip:")
+WHOM_TO_CALL = tr("Whom do you want to call?")
+# The registration.
+NOT_REGISTERED = tr("Not registered")
+REGISTERING = tr("Registering as {name} ...")
+TAKEN_BACK = tr("The server took the registration back at once")
+
 CALL_SENTENCES = {
-    400: "The other side did not understand this phone",
-    402: "Your balance is too small for this call",
-    403: "This call is not allowed",
-    404: "No such user: {name}",
-    408: "No answer from {name}",
-    410: "{name} has left for good",
-    415: "{name}'s phone and this one cannot talk to each other",
-    420: "{name}'s phone and this one cannot talk to each other",
-    421: "{name}'s phone and this one cannot talk to each other",
-    480: "{name} cannot be reached right now",
-    481: "The call no longer exists",
-    482: "The call ran in a circle",
-    483: "The call ran in a circle",
-    484: "The address of {name} is incomplete",
-    485: "The address of {name} is ambiguous",
-    486: "{name} is busy",
-    487: "The call was cancelled",
-    488: "{name}'s phone and this one have no sound format in common",
-    502: "The way to {name} is broken",
-    503: "No server can take the call right now",
-    504: "The way to {name} is broken",
-    600: "{name} is busy",
-    603: "{name} declined the call",
-    604: "No such user: {name}",
-    606: "{name}'s phone and this one have no sound format in common",
+    400: tr("The other side did not understand this phone"),
+    402: tr("Your balance is too small for this call"),
+    403: tr("This call is not allowed"),
+    404: tr("No such user: {name}"),
+    408: tr("No answer from {name}"),
+    410: tr("{name} has left for good"),
+    415: tr("{name}'s phone and this one cannot talk to each other"),
+    420: tr("{name}'s phone and this one cannot talk to each other"),
+    421: tr("{name}'s phone and this one cannot talk to each other"),
+    480: tr("{name} cannot be reached right now"),
+    481: tr("The call no longer exists"),
+    482: tr("The call ran in a circle"),
+    483: tr("The call ran in a circle"),
+    484: tr("The address of {name} is incomplete"),
+    485: tr("The address of {name} is ambiguous"),
+    486: tr("{name} is busy"),
+    487: tr("The call was cancelled"),
+    488: tr("{name}'s phone and this one have no sound format in common"),
+    502: tr("The way to {name} is broken"),
+    503: tr("No server can take the call right now"),
+    504: tr("The way to {name} is broken"),
+    600: tr("{name} is busy"),
+    603: tr("{name} declined the call"),
+    604: tr("No such user: {name}"),
+    606: tr("{name}'s phone and this one have no sound format in common"),
 }
 REGISTRATION_SENTENCES = {
-    400: "The server did not understand this phone",
-    403: "The server does not let {name} in",
-    404: "The server does not know {name}",
-    410: "The server does not know {name} any more",
+    400: tr("The server did not understand this phone"),
+    403: tr("The server does not let {name} in"),
+    404: tr("The server does not know {name}"),
+    410: tr("The server does not know {name} any more"),
 }
 CLASSES = {
-    3: "{name} is to be called elsewhere",
-    4: "The call to {name} was refused",
-    5: "The server could not place the call to {name}",
-    6: "{name} cannot take the call",
+    3: tr("{name} is to be called elsewhere"),
+    4: tr("The call to {name} was refused"),
+    5: tr("The server could not place the call to {name}"),
+    6: tr("{name} cannot take the call"),
 }
 
 
@@ -69,58 +103,69 @@ def why_not_registered(status: int, name: str, reason: str = "") -> str:
     """The sentence for a final response to REGISTER that trying again would not change."""
     known = REGISTRATION_SENTENCES.get(status)
     return begin(
-        known.format(name=name) if known else _with_reason(f"The server refused {name}", reason)
+        known.format(name=name)
+        if known
+        else _with_reason(tr("The server refused {name}").format(name=name), reason)
     )
 
 
 def why_no_credentials(name: str, password: str) -> str:
-    return (
-        f"The password of {name} is wrong"
+    sentence = (
+        tr("The password of {name} is wrong")
         if password
-        else f"The server wants a password for {name}"
+        else tr("The server wants a password for {name}")
     )
+    return sentence.format(name=name)
 
 
 def asked_by_stranger(name: str, host: str, port: int) -> str:
     """A challenge that did not come from the account's own server."""
-    text = (
-        f"{host} port {port} asks for the password of {name}, which only {name}'s own server gets"
+    text = tr(
+        "{host} port {port} asks for the password of {name}, which only {name}'s own server gets"
     )
-    return legible(text)
+    return legible(text.format(host=host, port=port, name=name))
 
 
 def asked_in_strange_realm(name: str, realm: str) -> str:
     """A challenge that came by the account's own server, and perhaps from beyond it."""
-    text = f"{realm[:40]} asks for the password of {name}; if that is your own server's realm,"
-    return legible(f"{text} name it by --realm")
+    text = tr(
+        "{realm} asks for the password of {name}; if that is your own server's realm, name it by "
+        "--realm"
+    )
+    return legible(text.format(realm=realm[:40], name=name))
 
 
 def asked_in_another_way(name: str) -> str:
-    return f"The server wants {name}'s password in a way that this phone does not have"
+    text = tr("The server wants {name}'s password in a way that this phone does not have")
+    return text.format(name=name)
 
 
 def no_sound(error: Exception) -> str:
     """No socket or no device could be had here."""
-    return f"No sound: {error}"
+    return tr("No sound: {reason}").format(reason=error)
 
 
 def no_sound_for(seconds: int) -> str:
-    return f"nothing has been heard for {seconds} s"
+    return tr("nothing has been heard for {seconds} s").format(seconds=seconds)
 
 
 def not_found(target: Uri) -> str:
-    return f"{target.host} cannot be found without a server"
+    return tr("{host} cannot be found without a server").format(host=target.host)
 
 
 def sent_on(name: str, new_name: str) -> str:
-    return f"{name} is reached elsewhere: calling {new_name} ..."
+    return tr("{name} is reached elsewhere: calling {new_name} ...").format(
+        name=name, new_name=new_name
+    )
 
 
 def registered(user: str, server: str) -> str:
     """`server` is the Server header: ours say their name in a comment, what others say there is not
     for people."""
     name = name_of_server(server)
-    return f"Registered through {name}" if name else f"Registered as {user}"
+    if name:
+        return tr("Registered through {name}").format(name=name)
+    return tr("Registered as {name}").format(name=user)
 
 
 def name_of_server(server: str) -> str:
@@ -130,13 +175,15 @@ def name_of_server(server: str) -> str:
 
 
 def trying_again(seconds: float) -> str:
-    return f"No server answers; trying again in {max(1, round(seconds))} s"
+    text = tr("No server answers; trying again in {seconds} s")
+    return text.format(seconds=max(1, round(seconds)))
 
 
 def heard_nothing(name: str, seconds: float) -> str:
     minutes = round(seconds / 60)
-    span = f"{minutes} minutes" if minutes > 1 else "a minute"
-    return f"The connection to {name} was lost: nothing was heard for {span}"
+    span = tr("{number} minutes").format(number=minutes) if minutes > 1 else tr("a minute")
+    text = tr("The connection to {name} was lost: nothing was heard for {span}")
+    return text.format(name=name, span=span)
 
 
 def begin(sentence: str) -> str:

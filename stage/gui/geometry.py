@@ -22,21 +22,37 @@ from softphone.gui.theme import GRID
 
 PHONE = QSizeF(56, 56)
 GUEST = QSizeF(36, 36)  # another person's phone
-FORWARDER = QSizeF(168, 56)
-SERVER = QSizeF(204, 96)
-STORE = QSizeF(184, 56)
-AUDIO = 36.0  # px above the forwarder, for the arc of the audio and its words
-TALL = AUDIO + FORWARDER.height() + SERVER.height() + STORE.height()
-LEAST = QSizeF(2 * SERVER.width() + 3 * GRID, TALL + 8 * GRID)
+MOST_AUDIO = 4.0 * GRID  # px that the arc of the audio may rise where there is room
 
+
+@dataclass(frozen=True)
+class Sizes:
+    """Of what stands in the middle. `audio`: px above it, for the arc of the audio and its words;
+    `gaps`: px between two rows, at least and at most."""
+
+    middle: QSizeF
+    program: QSizeF
+    store: QSizeF
+    audio: float
+    gaps: tuple[float, float]
+    rows: int  # of programs
+
+    @property
+    def heights(self) -> list[float]:
+        programs = [self.program.height()] * self.rows
+        return [PHONE.height(), *programs, self.store.height()]
+
+    @property
+    def least(self) -> QSizeF:
+        """The size of the figure in which everything has just room."""
+        gaps = (self.rows + 1) * self.gaps[0]
+        tall = self.audio + sum(self.heights) + gaps + GRID
+        return QSizeF(2 * self.program.width() + 3 * GRID, tall)
+
+
+ONE = Sizes(QSizeF(168, 56), QSizeF(204, 96), QSizeF(184, 56), 36.0, (24.0, 160.0), 1)
 # With two forwarders there is one row more, and so each is lower.
-ADDRESS = QSizeF(160, 40)
-PROGRAM = QSizeF(204, 82)  # forwarder or server
-LOW_STORE = QSizeF(184, 50)
-LOW_AUDIO = 28.0
-PAIR_GAP = 22.0  # px between two rows, at least: the names of the phones fit
-PAIR_TALL = LOW_AUDIO + PHONE.height() + 2 * PROGRAM.height() + LOW_STORE.height()
-LEAST_PAIR = QSizeF(LEAST.width(), PAIR_TALL + 3 * PAIR_GAP + GRID / 2)
+TWO = Sizes(QSizeF(160, 40), QSizeF(204, 82), QSizeF(184, 50), 28.0, (22.0, 96.0), 2)
 
 
 @dataclass(frozen=True)
@@ -92,53 +108,38 @@ def leave(box: QRectF, point: QPointF, gap: float = 6.0) -> QPointF:
     return QPointF(point.x(), point.y() + (gap if point.y() >= box.bottom() else -gap))
 
 
-def lay_out(size: QSizeF, phones: tuple[str, str], servers: tuple[str, str]) -> Geometry:
-    """Everything for a figure of `size`; boxes keep their sizes, the space between them grows up to
-    a point."""
-    middle = size.width() / 2
-    spread = max(SERVER.width() / 2 + GRID, min(size.width() * 0.22, 280.0))
-    edge = max(PHONE.width() / 2 + 2 * GRID, middle - 480)
-    above = AUDIO + max(0.0, min(4.0 * GRID, (size.height() - LEAST.height()) / 4))
-    tall = TALL - AUDIO + above
-    gap = max(3.0 * GRID, min(20.0 * GRID, (size.height() - tall - GRID) / 2))
-    top = (size.height() - tall - 2 * gap) / 2
-    forwarder_y = top + above + FORWARDER.height() / 2
-    server_y = forwarder_y + FORWARDER.height() / 2 + gap + SERVER.height() / 2
-    store_y = server_y + SERVER.height() / 2 + gap + STORE.height() / 2
-    boxes = {
-        phones[0]: around(QPointF(edge, forwarder_y), PHONE),
-        phones[1]: around(QPointF(size.width() - edge, forwarder_y), PHONE),
-        "forwarder": around(QPointF(middle, forwarder_y), FORWARDER),
-        servers[0]: around(QPointF(middle - spread, server_y), SERVER),
-        servers[1]: around(QPointF(middle + spread, server_y), SERVER),
-        "store": around(QPointF(middle, store_y), STORE),
-    }
-    return Geometry(boxes, arc(boxes[phones[0]], boxes[phones[1]], top + 1.5 * GRID))
-
-
-def lay_out_pair(
-    size: QSizeF, phones: tuple[str, str], servers: tuple[str, str], forwarders: tuple[str, str]
+def lay_out(
+    size: QSizeF,
+    phones: tuple[str, str],
+    servers: tuple[str, str],
+    forwarders: tuple[str, ...] = (),
 ) -> Geometry:
-    """The same with two forwarders."""
-    middle = size.width() / 2
-    spread = max(PROGRAM.width() / 2 + GRID, min(size.width() * 0.22, 280.0))
+    """Everything for a figure of `size`; boxes keep their sizes, the space between them grows up to
+    a point. `forwarders`: the two of a pair."""
+    sizes = TWO if forwarders else ONE
+    heights, middle = sizes.heights, size.width() / 2
+    spread = max(sizes.program.width() / 2 + GRID, min(size.width() * 0.22, 280.0))
     edge = max(PHONE.width() / 2 + 2 * GRID, middle - 480)
-    gap = max(PAIR_GAP, min(12.0 * GRID, (size.height() - PAIR_TALL - GRID) / 3))
-    top = (size.height() - PAIR_TALL - 3 * gap) / 2
-    rows = [top + LOW_AUDIO + PHONE.height() / 2]
-    for upper, lower in pairwise((PHONE, PROGRAM, PROGRAM, LOW_STORE)):
-        rows.append(rows[-1] + upper.height() / 2 + gap + lower.height() / 2)
+    spare = size.height() - sizes.least.height()
+    above = sizes.audio + max(0.0, min(MOST_AUDIO, spare / 4))
+    tall, gaps = above + sum(heights), len(heights) - 1
+    gap = max(sizes.gaps[0], min(sizes.gaps[1], (size.height() - tall - GRID) / gaps))
+    top = (size.height() - tall - gaps * gap) / 2
+    rows = [top + above + PHONE.height() / 2]
+    for upper, lower in pairwise(heights):
+        rows.append(rows[-1] + upper / 2 + gap + lower / 2)
     boxes = {
         phones[0]: around(QPointF(edge, rows[0]), PHONE),
         phones[1]: around(QPointF(size.width() - edge, rows[0]), PHONE),
-        "address": around(QPointF(middle, rows[0]), ADDRESS),
-        forwarders[0]: around(QPointF(middle - spread, rows[1]), PROGRAM),
-        forwarders[1]: around(QPointF(middle + spread, rows[1]), PROGRAM),
-        servers[0]: around(QPointF(middle - spread, rows[2]), PROGRAM),
-        servers[1]: around(QPointF(middle + spread, rows[2]), PROGRAM),
-        "store": around(QPointF(middle, rows[3]), LOW_STORE),
+        "address" if forwarders else "forwarder": around(QPointF(middle, rows[0]), sizes.middle),
     }
-    return Geometry(boxes, arc(boxes[phones[0]], boxes[phones[1]], top + 1.25 * GRID))
+    for level, pair in zip(
+        rows[1:], (forwarders, servers) if forwarders else (servers,), strict=False
+    ):
+        boxes[pair[0]] = around(QPointF(middle - spread, level), sizes.program)
+        boxes[pair[1]] = around(QPointF(middle + spread, level), sizes.program)
+    boxes["store"] = around(QPointF(middle, rows[-1]), sizes.store)
+    return Geometry(boxes, arc(boxes[phones[0]], boxes[phones[1]], top + 1.5 * GRID))
 
 
 def around(centre: QPointF, size: QSizeF) -> QRectF:

@@ -57,7 +57,6 @@ class AnimationQueue:
 
     def __init__(self) -> None:
         self._lanes: dict[str, Lane] = {}
-        self.left_out = 0  # messages that came when WAITING others waited
 
     @property
     def busy(self) -> bool:
@@ -66,14 +65,10 @@ class AnimationQueue:
     def add(self, call: str, travel: MessageAnimation, now: float) -> None:
         lane = self._lanes.setdefault(call, Lane(deque()))
         if len(lane.waiting) >= WAITING:
-            self.left_out += 1
             return
         lane.waiting.append(travel)
         if lane.moving is None:
             self._next(lane, now)
-
-    def clear(self) -> None:
-        self._lanes.clear()
 
     def positions(self, now: float) -> list[Position]:
         """The messages on the screen at `now`; those that have arrived are forgotten."""

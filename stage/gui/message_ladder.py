@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,7 @@ from typing import Any
 from PySide6.QtCore import (
     QItemSelectionModel,
     QModelIndex,
-    QPoint,
     QPointF,
-    QRect,
     QRectF,
     QSize,
     QSortFilterProxyModel,
@@ -36,10 +34,8 @@ from PySide6.QtGui import (
     QPen,
     QShortcut,
 )
-from PySide6.QtSvg import QSvgGenerator
 from PySide6.QtWidgets import (
-    QAbstractItemView,
-    QCheckBox,
+    QComboBox,
     QDialog,
     QFileDialog,
     QFrame,
@@ -55,14 +51,15 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from softphone.gui.record_table import Index, RecordModel
-from softphone.gui.theme import GRID, Palette, Size, theme
+from plumbing.address import parse_address
+from plumbing.pcap import CapturedDatagram, pcap
+from softphone.gui.record_table import Index, RecordModel, record_table
+from softphone.gui.theme import GRID, Size, theme
 from softphone.sip_trace import clock
 from stage.gui import painting
-from stage.gui.flat_controls import FlatComboBox, menu_button
+from stage.gui.flat_controls import menu_button, small_button
 from stage.gui.topology_view import TONES
 from stage.gui.zoom import zoomed
-from stage.observation.message_log import as_pcap, as_text
 from stage.observation.observations import LadderRow
 
 ROWS_KEPT = 2000  # older ones fall out at the top
@@ -70,6 +67,7 @@ BESIDE_WIDTH = 560  # px: from here on a message stands beside the ladder, else 
 SVG_WIDTH = 900  # px
 LABEL_GAP = 16.0  # px of a line that stay visible before its head
 TURN = 9.0  # px between the two halves of a line that turns at the forwarder
+SDP = "\r\n\r\nv=0"  # a session description begins, as the body of a message
 SINCE_KILL, DELTA, CLOCK = "since kill", "delta", "clock"
 
 
@@ -83,7 +81,6 @@ class LadderModel(RecordModel):
         super().__init__()
         self.records: deque[LadderRow] = deque()
         self.zero: float | None = None
-        self.times = SINCE_KILL
 
     def add(self, row: LadderRow) -> None:
         if len(self.records) >= ROWS_KEPT:
@@ -98,11 +95,8 @@ class LadderModel(RecordModel):
             self.zero = row.at
             self.refresh()
 
-    def clear(self) -> None:
-        self.beginResetModel()
-        self.records.clear()
-        self.zero = None
-        self.endResetModel()
+    def since_zero(self, at: float) -> str:
+        return f"{at - (at if self.zero is None else self.zero):+.3f}"
 
     def refresh(self) -> None:
         if self.records:
@@ -113,26 +107,8 @@ class LadderModel(RecordModel):
         if role == Qt.ItemDataRole.UserRole:
             return row
         if role == Qt.ItemDataRole.DisplayRole:
-            return (
-                self.time_of(index.row()),
-                row.label,
-                row.source,
-                row.target,
-                row.call_id,
-            )[index.column()]
-        if role == Qt.ItemDataRole.AccessibleTextRole:
-            way = f"{row.source} to {row.target}: " if row.source else ""
-            return f"{self.time_of(index.row())} {way}{row.label}"
+            return ("", row.label, row.source, row.target, row.call_id)[index.column()]
         return None
-
-    def time_of(self, number: int) -> str:
-        row = self.records[number]
-        if self.times == CLOCK:
-            return clock(time.time() - time.monotonic() + row.at)
-        before = self.records[number - 1].at if number else row.at
-        zero = row.at if self.zero is None else self.zero
-        seconds = row.at - (before if self.times == DELTA else zero)
-        return f"{seconds:+.3f}"
 
 
 class LadderFilter(QSortFilterProxyModel):
@@ -143,6 +119,7 @@ class LadderFilter(QSortFilterProxyModel):
         super().__init__()
         self.call = self.method = ""
         self.options = False
+        self.times = SINCE_KILL
         self._model = model
         self.setSourceModel(model)
 
@@ -156,11 +133,29 @@ class LadderFilter(QSortFilterProxyModel):
             return row.method == self.method
         return row.method != "OPTIONS" or self.options or row.kind == "replay"
 
+    def data(self, index: Index, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
+        if role == Qt.ItemDataRole.DisplayRole and index.column() == 0:
+            return self.time_of(index.row())
+        if role == Qt.ItemDataRole.AccessibleTextRole:
+            row = self.row(index.row())
+            way = f"{row.source} to {row.target}: " if row.source else ""
+            return f"{self.time_of(index.row())} {way}{row.label}"
+        return super().data(index, role)
+
+    def row(self, number: int) -> LadderRow:
+        return self._model.records[self.mapToSource(self.index(number, 0)).row()]
+
     def shown(self) -> list[LadderRow]:
-        return [
-            self._model.records[self.mapToSource(self.index(number, 0)).row()]
-            for number in range(self.rowCount())
-        ]
+        return [self.row(number) for number in range(self.rowCount())]
+
+    def time_of(self, number: int) -> str:
+        """Of a row that is shown; a delta is the time since the one above it."""
+        at = self.row(number).at
+        if self.times == CLOCK:
+            return clock(time.time() - time.monotonic() + at)
+        if self.times == DELTA:
+            return f"{at - (self.row(number - 1).at if number else at):+.3f}"
+        return self._model.since_zero(at)
 
 
 class RowPainter:
@@ -192,8 +187,11 @@ class RowPainter:
                 name = name.replace("forwarder", "fwd").replace("server", "srv")
             painting.text(painter, where, name, zoomed(Size.SMALL, bold=True), theme().palette.text)
 
-    def row(self, painter: QPainter, box: QRectF, row: LadderRow, when: str) -> None:
+    def row(
+        self, painter: QPainter, box: QRectF, row: LadderRow, when: str, ground: QColor
+    ) -> None:
         palette, small = theme().palette, zoomed(Size.SMALL)
+        painter.fillRect(box, ground)
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
         painter.setPen(QPen(palette.line, 1))
         for name in self.columns:
@@ -220,7 +218,7 @@ class RowPainter:
             painter.setPen(Qt.PenStyle.NoPen)
             painter.setBrush(tone.colour)
             painter.drawEllipse(QPointF(self.x_of(row.through, box), end.y()), 2.5, 2.5)
-        self._label(painter, row, line, box, tone.colour, palette)
+        self._label(painter, row, line, box, tone.colour, ground)
 
     def _turns(self, row: LadderRow, box: QRectF) -> bool:
         """The forwarder neither is one of the two ends nor stands between them."""
@@ -252,17 +250,30 @@ class RowPainter:
         line: QPainterPath,
         box: QRectF,
         ink: QColor,
-        palette: Palette,
+        ground: QColor,
     ) -> None:
         font, around = zoomed(Size.SMALL, bold=True), line.boundingRect()
-        width = painting.width_of(row.label, font) + GRID
+        label = f"{row.label} (SDP)" if SDP in row.text else row.label
+        width = painting.width_of(label, font) + GRID
         start, end = self.x_of(row.source, box), self.x_of(row.target, box)
         low = around.left() + (4 if end > start else LABEL_GAP)
         high = around.right() - width - (LABEL_GAP if end > start else 4)
         left = max(low, min((start + end - width) / 2, high))
         where = QRectF(left, box.top() + 1, width, box.height() - 2)
-        painter.fillRect(where.adjusted(0, 2, 0, -2), palette.surface)
-        painting.text(painter, where, row.label, font, ink)
+        painter.fillRect(where.adjusted(0, 2, 0, -2), ground)
+        painting.text(painter, where, label, font, ink)
+
+
+def message_text(text: str) -> QPlainTextEdit:
+    """A whole message, to be read and copied."""
+    view = QPlainTextEdit(text)
+    view.setObjectName("message_text")
+    view.setAccessibleName("The selected message")
+    view.setReadOnly(True)
+    view.setFrameShape(QFrame.Shape.NoFrame)
+    view.setLineWrapMode(QPlainTextEdit.LineWrapMode.NoWrap)
+    view.setFont(painting.fixed_font())
+    return view
 
 
 class RowDelegate(QStyledItemDelegate):
@@ -271,12 +282,12 @@ class RowDelegate(QStyledItemDelegate):
         self._rows = rows
 
     def paint(self, painter: QPainter, option: QStyleOptionViewItem, index: Index) -> None:
-        box = QRectF(option.rect)
-        if option.state & QStyle.StateFlag.State_Selected:
-            painter.fillRect(box, theme().palette.raised)
+        palette = theme().palette
+        chosen = bool(option.state & QStyle.StateFlag.State_Selected)
+        ground = palette.raised if chosen else palette.surface
+        row, when = index.data(Qt.ItemDataRole.UserRole), index.data(Qt.ItemDataRole.DisplayRole)
         painter.save()
-        row = index.data(Qt.ItemDataRole.UserRole)
-        self._rows.row(painter, box, row, index.data(Qt.ItemDataRole.DisplayRole))
+        self._rows.row(painter, QRectF(option.rect), row, when, ground)
         painter.restore()
 
     def sizeHint(self, option: QStyleOptionViewItem, index: Index) -> QSize:
@@ -309,7 +320,8 @@ class Ladder(QWidget):
         self.painter = RowPainter(columns)
         self._calls: list[str] = []
         self._make_view()
-        self._make_detail()
+        self.detail = message_text("")
+        self.detail.setVisible(False)
         self._heading = Heading(self.painter, self.view)
         flow = QWidget()
         column = QVBoxLayout(flow)
@@ -333,24 +345,17 @@ class Ladder(QWidget):
     # -- construction ------------------------------------------------------------------------------
 
     def _make_view(self) -> None:
-        view = QTableView()
-        view.setObjectName("messages")
-        view.setAccessibleName("Messages")
+        view = record_table(self.model, "messages", "Messages")
         view.setModel(self.filter)
         view.setItemDelegateForColumn(0, RowDelegate(self.painter, self))
         for number in range(1, len(LadderModel.headings)):
             view.setColumnHidden(number, True)
         view.horizontalHeader().setVisible(False)
         view.horizontalHeader().setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
-        view.verticalHeader().setVisible(False)
         view.verticalHeader().setMinimumSectionSize(8)
-        view.setShowGrid(False)
         view.setFrameShape(QFrame.Shape.NoFrame)
-        view.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
-        view.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
         view.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         view.setVerticalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOn)
-        view.setTabKeyNavigation(False)
         view.setMinimumSize(30 * GRID, 6 * GRID)
         self.view = view
         self._following = True  # until a person scrolls up
@@ -365,22 +370,13 @@ class Ladder(QWidget):
         copy = QShortcut(QKeySequence.StandardKey.Copy, view, self._copy)
         copy.setContext(Qt.ShortcutContext.WidgetShortcut)
 
-    def _make_detail(self) -> None:
-        self.detail = QPlainTextEdit()
-        self.detail.setObjectName("message_text")
-        self.detail.setAccessibleName("The selected message")
-        self.detail.setReadOnly(True)
-        self.detail.setFrameShape(QFrame.Shape.NoFrame)
-        self.detail.setLineWrapMode(QPlainTextEdit.LineWrapMode.NoWrap)
-        self.detail.setFont(painting.fixed_font())
-        self.detail.setVisible(False)
-
     def _make_filters(self) -> QHBoxLayout:
-        self.calls, self.methods, self.times = FlatComboBox(), FlatComboBox(), FlatComboBox()
+        self.calls, self.methods, self.times = QComboBox(), QComboBox(), QComboBox()
         self.calls.addItem("All calls", "")
-        self.methods.addItem("Methods", "")
+        self.methods.addItem("All methods", "")
         self.times.addItems((SINCE_KILL, DELTA, CLOCK))
-        self.options = QCheckBox("OPTIONS")
+        self.options = small_button("OPTIONS")
+        self.options.setCheckable(True)
         self.options.setToolTip("Show the questions within the call that the demo asks by itself")
         save, menu = menu_button("Save")
         save.setObjectName("save_messages")
@@ -397,6 +393,7 @@ class Ladder(QWidget):
             row.addWidget(part)
         for box in (self.calls, self.methods, self.times):
             box.setToolTip(box.accessibleName())
+            box.setFrame(False)
         row.insertStretch(4, 1)
         self.calls.currentIndexChanged.connect(self._choose)
         self.methods.currentIndexChanged.connect(self._choose)
@@ -417,12 +414,8 @@ class Ladder(QWidget):
         if row.method == "INVITE" and row.call_id not in self._calls:
             self._calls.append(row.call_id)
             self.calls.addItem(f"Call {len(self._calls)}", row.call_id)
-
-    def clear(self) -> None:
-        self.model.clear()
-        self._calls.clear()
-        self.calls.clear()
-        self.calls.addItem("All calls", "")
+            last = self.calls.count() - 1
+            self.calls.setItemData(last, row.call_id, Qt.ItemDataRole.ToolTipRole)
 
     def add_column(self, name: str) -> None:
         """At the right edge; twice is fine."""
@@ -444,7 +437,7 @@ class Ladder(QWidget):
         self.filter.invalidate()
 
     def _show_times(self, times: str) -> None:
-        self.model.times = times
+        self.filter.times = times
         self.painter.widest_time = "00:00:00.000" if times == CLOCK else "+000.000"
         self._heading.update()
         self.model.refresh()
@@ -461,11 +454,7 @@ class Ladder(QWidget):
         dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
         row: LadderRow = index.data(Qt.ItemDataRole.UserRole)
         dialog.setWindowTitle(row.label)
-        text = QPlainTextEdit(self.describe(row))
-        text.setReadOnly(True)
-        text.setLineWrapMode(QPlainTextEdit.LineWrapMode.NoWrap)
-        text.setFont(painting.fixed_font())
-        QVBoxLayout(dialog).addWidget(text)
+        QVBoxLayout(dialog).addWidget(message_text(self.describe(row)))
         dialog.resize(90 * GRID, 60 * GRID)
         dialog.show()
         return dialog
@@ -487,47 +476,54 @@ class Ladder(QWidget):
     # -- taken away --------------------------------------------------------------------------------
 
     def text(self) -> str:
-        return as_text(self.filter.shown(), self.model.zero or 0.0)
+        """A line per message with the seconds since the kill, and its text indented beneath."""
+        lines: list[str] = []
+        for row in self.filter.shown():
+            when = f"{self.model.since_zero(row.at):>9}"
+            if not row.source:
+                lines.append(f"{when}  ---- {row.label} ----")
+                continue
+            way = f"{row.source} -> {row.target}  {row.label}"
+            lines.append(f"{when}  {way}  {row.source_address} > {row.target_address}")
+            lines += [f"           | {line}" for line in row.text.splitlines()]
+        return "\n".join(lines) + "\n"
 
     def pcap(self) -> bytes:
+        """A capture file of the messages whose text is known."""
         offset = time.time() - time.monotonic()
-        return as_pcap(self.filter.shown(), offset)
+        return pcap(
+            CapturedDatagram(
+                row.at + offset,
+                parse_address(row.source_address),
+                parse_address(row.target_address),
+                row.text.encode(),
+            )
+            for row in self.filter.shown()
+            if row.text
+        )
 
-    def svg_size(self, rows: Sequence[LadderRow]) -> QSize:
-        return QSize(SVG_WIDTH, (len(rows) + 1) * self.painter.height)
-
-    def svg_painter(self, rows: Sequence[LadderRow]) -> Callable[[QPainter], None]:
-        """Draws heading and rows from the top left corner on."""
+    def svg(self) -> str:
+        """What is shown, from the heading on, as an SVG element."""
+        rows, height = self.filter.shown(), self.painter.height
+        size = QSize(SVG_WIDTH, (len(rows) + 1) * height)
+        surface = theme().palette.surface
 
         def draw(painter: QPainter) -> None:
-            height = self.painter.height
-            painter.fillRect(QRect(QPoint(0, 0), self.svg_size(rows)), theme().palette.surface)
+            painter.fillRect(QRectF(QPointF(0, 0), size), surface)
             self.painter.heading(painter, QRectF(0, 0, SVG_WIDTH, height))
             for number, row in enumerate(rows, start=1):
-                when = f"{row.at - (self.model.zero or row.at):+.3f}"
+                when = self.model.since_zero(row.at)
                 box = QRectF(0, number * height, SVG_WIDTH, height)
-                self.painter.row(painter, box, row, when)
+                self.painter.row(painter, box, row, when, surface)
 
-        return draw
-
-    def write_svg(self, path: str | Path) -> None:
-        rows = self.filter.shown()
-        picture = QSvgGenerator()
-        picture.setFileName(str(path))
-        picture.setSize(self.svg_size(rows))
-        picture.setViewBox(QRect(QPoint(0, 0), self.svg_size(rows)))
-        picture.setTitle("Messages")
-        painter = QPainter(picture)
-        self.svg_painter(rows)(painter)
-        painter.end()
+        return painting.svg_of(size, draw)
 
     def save(self, kind: str, path: str) -> None:
-        if kind == "SVG":
-            self.write_svg(path)
-        elif kind == "pcap":
+        if kind == "pcap":
             Path(path).write_bytes(self.pcap())
         else:
-            Path(path).write_text(self.text(), encoding="utf-8")
+            text = self.svg() if kind == "SVG" else self.text()
+            Path(path).write_text(text, encoding="utf-8")
 
     def _ask_and_save(self, kind: str) -> None:
         ending = {"text": "txt", "SVG": "svg", "pcap": "pcap"}[kind]

@@ -4,8 +4,9 @@ and state."""
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
-from PySide6.QtCore import QPointF, QRectF, Qt
+from PySide6.QtCore import QBuffer, QIODevice, QPointF, QRect, QRectF, QSize, Qt
 from PySide6.QtGui import (
     QColor,
     QFont,
@@ -16,9 +17,10 @@ from PySide6.QtGui import (
     QPen,
     QPolygonF,
 )
+from PySide6.QtSvg import QSvgGenerator
 
 from softphone.gui import icons
-from softphone.gui.theme import GRID, RADIUS, Palette, Size, Tone, theme
+from softphone.gui.theme import GRID, RADIUS, Size, Tone, theme
 from stage.gui.zoom import zoomed
 
 HEAD = 10.0  # px, length of an arrow's head
@@ -56,6 +58,7 @@ def card(
     edge: QColor,
     width: float = 1.0,
     dashed: bool = False,
+    radius: float = RADIUS,
 ) -> None:
     pen = QPen(edge, width)
     if dashed:
@@ -63,7 +66,7 @@ def card(
     painter.setPen(pen)
     painter.setBrush(fill)
     inset = width / 2
-    painter.drawRoundedRect(box.adjusted(inset, inset, -inset, -inset), RADIUS, RADIUS)
+    painter.drawRoundedRect(box.adjusted(inset, inset, -inset, -inset), radius, radius)
 
 
 def arrow(
@@ -94,11 +97,6 @@ def arrow(
         painter.drawPolygon(QPolygonF([end, neck + across, neck - across]))
 
 
-def part_of(path: QPainterPath, fraction: float) -> tuple[QPointF, QPointF]:
-    """Start and end of the first `fraction` of a straight path."""
-    return path.pointAtPercent(0.0), path.pointAtPercent(max(0.0, min(1.0, fraction)))
-
-
 def cross(painter: QPainter, box: QRectF, colour: QColor, width: float = 2.0) -> None:
     """From corner to corner: dead is not only grey."""
     faint = QColor(colour)
@@ -108,9 +106,7 @@ def cross(painter: QPainter, box: QRectF, colour: QColor, width: float = 2.0) ->
     painter.drawLine(box.topRight(), box.bottomLeft())
 
 
-def phone(
-    painter: QPainter, box: QRectF, name: str, tone: Tone, icon: str, palette: Palette
-) -> None:
+def phone(painter: QPainter, box: QRectF, name: str, tone: Tone, icon: str) -> None:
     """A round picture of a phone in its state's colour, the person's name beneath."""
     painter.setPen(QPen(tone.colour, 2))
     painter.setBrush(tone.wash)
@@ -123,42 +119,34 @@ def phone(
         tone.colour,
     )
     below = QRectF(box.center().x() - 48, box.bottom() + 2, 96, 2.5 * GRID)
-    text(painter, below, name, figure_font(Size.SMALL, bold=True), palette.text)
+    text(painter, below, name, figure_font(Size.SMALL, bold=True), theme().palette.text)
+
+
+def two_lines(
+    painter: QPainter, box: QRectF, title: str, words: str, ink: QColor, size: Size = Size.TEXT
+) -> None:
+    """A bold title, and words beneath, in the middle of `box`."""
+    half = box.height() / 2
+    palette = theme().palette
+    text(painter, box.adjusted(0, 0, 0, -half), title, figure_font(size, bold=True), palette.text)
+    text(painter, box.adjusted(0, half, 0, 0), words, figure_font(Size.SMALL), ink)
 
 
 def forwarder(
-    painter: QPainter, box: QRectF, words: str, tone: Tone | None, palette: Palette
+    painter: QPainter, box: QRectF, words: str, tone: Tone | None, pill: bool = False
 ) -> None:
-    card(
-        painter,
-        box,
-        tone.wash if tone else palette.surface,
-        tone.colour if tone else palette.muted,
-        2,
-    )
-    upper = QRectF(box.left() + GRID, box.top() + GRID / 2 + 1, box.width() - 2 * GRID, 3 * GRID)
-    text(painter, upper, "forwarder", figure_font(Size.TEXT, bold=True), palette.text)
-    lower = QRectF(upper.left(), upper.bottom(), upper.width(), 3 * GRID - GRID / 2)
-    text(painter, lower, words, figure_font(Size.SMALL), tone.colour if tone else palette.muted)
+    """`pill`: the one address of two forwarders, which is not a program and hence no box."""
+    palette = theme().palette
+    edge = tone.colour if tone else palette.muted
+    fill = tone.wash if tone else palette.surface
+    card(painter, box, fill, edge, 2, radius=box.height() / 2 if pill else RADIUS)
+    title, size = ("one address", Size.SMALL) if pill else ("forwarder", Size.TEXT)
+    two_lines(painter, box.adjusted(GRID, 4, -GRID, -4), title, words, edge, size)
 
 
-def address(
-    painter: QPainter, box: QRectF, words: str, tone: Tone | None, palette: Palette
-) -> None:
-    """Draws the one address that phones know: not a program, hence a pill and no box."""
-    painter.setPen(QPen(tone.colour if tone else palette.muted, 2))
-    painter.setBrush(tone.wash if tone else palette.surface)
-    painter.drawRoundedRect(box.adjusted(1, 1, -1, -1), box.height() / 2, box.height() / 2)
-    upper = QRectF(
-        box.left() + 2 * GRID, box.top() + 3, box.width() - 4 * GRID, (box.height() - 6) / 2
-    )
-    text(painter, upper, "one address", figure_font(Size.SMALL, bold=True), palette.text)
-    lower = upper.translated(0, upper.height())
-    text(painter, lower, words, figure_font(Size.SMALL), tone.colour if tone else palette.muted)
-
-
-def store(painter: QPainter, box: QRectF, palette: Palette) -> None:
+def store(painter: QPainter, box: QRectF) -> None:
     """A cylinder, as everybody draws a data base."""
+    palette = theme().palette
     lid = min(14.0, box.height() / 4)
     body = QPainterPath(QPointF(box.left(), box.top() + lid / 2))
     body.lineTo(box.left(), box.bottom() - lid / 2)
@@ -170,17 +158,8 @@ def store(painter: QPainter, box: QRectF, palette: Palette) -> None:
     painter.drawPath(body)
     painter.setBrush(Qt.BrushStyle.NoBrush)
     painter.drawArc(QRectF(box.left(), box.top(), box.width(), lid), 180 * 16, 180 * 16)
-    room = QRectF(
-        box.left() + GRID, box.top() + lid, box.width() - 2 * GRID, (box.height() - lid) / 2
-    )
-    text(painter, room, "shared store", figure_font(Size.TEXT, bold=True), palette.text)
-    text(
-        painter,
-        room.translated(0, room.height() - 3),
-        "calls, registrations, bills",
-        figure_font(Size.SMALL),
-        palette.muted,
-    )
+    room = box.adjusted(GRID, lid, -GRID, -3)
+    two_lines(painter, room, "shared store", "calls, registrations, bills", palette.muted)
 
 
 def pill_box(centre: QPointF, words: str) -> QRectF:
@@ -220,3 +199,19 @@ def fixed_font() -> QFont:
     font = QFontDatabase.systemFont(QFontDatabase.SystemFont.FixedFont)
     font.setPointSizeF(zoomed(Size.SMALL).pointSizeF())
     return font
+
+
+def svg_of(size: QSize, draw: Callable[[QPainter], None]) -> str:
+    """The drawing of `draw(painter)` as an SVG element for HTML."""
+    buffer = QBuffer()
+    buffer.open(QIODevice.OpenModeFlag.WriteOnly)
+    generator = QSvgGenerator()
+    generator.setOutputDevice(buffer)
+    generator.setSize(size)
+    generator.setViewBox(QRect(0, 0, size.width(), size.height()))
+    painter = QPainter(generator)
+    painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+    draw(painter)
+    painter.end()
+    text = bytes(buffer.data().data()).decode("utf-8")
+    return text[text.index("<svg") :]

@@ -21,7 +21,7 @@ from softphone.gui import icons
 from softphone.gui.theme import GRID, Palette, Size, theme
 from softphone.gui.widgets import FlatButton
 from stage.gui import painting
-from stage.gui.geometry import LEAST, LEAST_PAIR, Geometry, lay_out, lay_out_pair
+from stage.gui.geometry import ONE, TWO, Geometry, lay_out
 from stage.gui.message_animation import LASTS, AnimationQueue, Frame, MessageAnimation
 from stage.gui.wording import LEGEND, said
 from stage.gui.zoom import zoomed
@@ -211,7 +211,7 @@ class TopologyView(QWidget):
 
     @property
     def _least(self) -> QSizeF:
-        return LEAST_PAIR if self._pair else LEAST
+        return (TWO if self._pair else ONE).least
 
     def _lay_out(self) -> Geometry:
         """Everything is laid out for text of one height, then scaled to the room there is."""
@@ -220,10 +220,7 @@ class TopologyView(QWidget):
         room = min(self.width() / self._least.width(), self.height() / self._least.height())
         self._scale = max(0.4, min(room, text * most))
         size = QSizeF(self.width() / self._scale, self.height() / self._scale)
-        if len(self._pair) == 2:
-            geometry = lay_out_pair(size, self._phones, self._servers, self._pair)
-        else:
-            geometry = lay_out(size, self._phones, self._servers)
+        geometry = lay_out(size, self._phones, self._servers, self._pair)
         geometry.add_guests(self._guests, self._phones)
         return geometry
 
@@ -301,69 +298,42 @@ class TopologyView(QWidget):
         self._draw_audio(painter, palette, now)
         self._draw_messages(painter)
         for name, phone in self.phones.items():
-            painting.phone(
-                painter,
-                self._geometry.boxes[name],
-                name,
-                palette.tone(phone.tone),
-                phone.icon,
-                palette,
-            )
+            tone = palette.tone(phone.tone)
+            painting.phone(painter, self._geometry.boxes[name], name, tone, phone.icon)
         self._draw_forwarder(painter, palette)
         for name, look in (self.forwarders | self.servers).items():
             self._draw_program(painter, name, look, palette)
-        painting.store(painter, self._geometry.boxes["store"], palette)
+        painting.store(painter, self._geometry.boxes["store"])
         painter.restore()
 
     def _draw_links(self, painter: QPainter, palette: Palette, now: float) -> None:
+        entrance = "address" if self._pair else "forwarder"
         for name, phone in self.phones.items():
             colour = palette.hot.colour if phone.linked else palette.line
-            entrance = "address" if self._pair else "forwarder"
-            painting.arrow(
-                painter, *self._geometry.arrow(name, entrance), colour, 2, dotted=not phone.linked
-            )
-        for forwarder in self._pair:
-            painting.arrow(
-                painter,
-                *self._geometry.arrow("address", forwarder),
-                palette.faint,
-                2,
-                dotted=True,
-                head=False,
-            )
+            way = self._geometry.arrow(name, entrance)
+            painting.arrow(painter, *way, colour, 2, dotted=not phone.linked)
+        unlit = [(entrance, forwarder) for forwarder in self._pair]
+        unlit += [(each, name) for name in self._servers for each in self._pair or (entrance,)]
+        for ends in unlit:
+            way = self._geometry.arrow(*ends)
+            painting.arrow(painter, *way, palette.faint, 2, dotted=True, head=False)
         for name in self._servers:
-            for forwarder in self._pair or ("forwarder",):
-                start, end = self._geometry.arrow(forwarder, name)
-                painting.arrow(painter, start, end, palette.faint, 2, dotted=True, head=False)
             dead = self.servers[name].look == "dead"
-            to_store = self._geometry.arrow(name, "store")
-            painting.arrow(
-                painter,
-                *to_store,
-                palette.faint if dead else palette.muted,
-                1.5,
-                dotted=dead,
-                head=False,
-            )
+            colour = palette.faint if dead else palette.muted
+            way = self._geometry.arrow(name, "store")
+            painting.arrow(painter, *way, colour, 1.5, dotted=dead, head=False)
         if self.active:
-            self._draw_lit(painter, palette, ("address", self.active), now - self._taken_at)
+            self._draw_lit(painter, ("address", self.active), now - self._taken_at)
         if self.hot and (self.active or not self._pair):
-            self._draw_lit(
-                painter, palette, (self.active or "forwarder", self.hot), now - self._moved_at
-            )
+            self._draw_lit(painter, (self.active or entrance, self.hot), now - self._moved_at)
 
-    def _draw_lit(
-        self, painter: QPainter, palette: Palette, route: tuple[str, str], since: float
-    ) -> None:
+    def _draw_lit(self, painter: QPainter, route: tuple[str, str], since: float) -> None:
         """A line that grew from its beginning on `since` seconds ago."""
         moved = 1.0 if theme().reduced_motion else min(1.0, since / LASTS)
         if moved > 0:
-            painting.arrow(
-                painter,
-                *painting.part_of(self._geometry.route(route), moved),
-                palette.hot.colour,
-                3.5,
-            )
+            start, end = self._geometry.arrow(*route)
+            grown = start + (end - start) * moved
+            painting.arrow(painter, start, grown, theme().palette.hot.colour, 3.5)
 
     def _draw_audio(self, painter: QPainter, palette: Palette, now: float) -> None:
         path, flows = self._geometry.audio, self.talking and not self.held
@@ -386,12 +356,10 @@ class TopologyView(QWidget):
     def _draw_forwarder(self, painter: QPainter, palette: Palette) -> None:
         words = said("no live server: 503") if self._deserted else f"UDP {self._port}"
         tone = palette.warning if self._deserted else None
-        if self._pair:
-            if self._vacant:
-                words, tone = "nobody has it", palette.warning
-            painting.address(painter, self._geometry.boxes["address"], words, tone, palette)
-            return
-        painting.forwarder(painter, self._geometry.boxes["forwarder"], words, tone, palette)
+        if self._vacant:
+            words, tone = "nobody has it", palette.warning
+        name = "address" if self._pair else "forwarder"
+        painting.forwarder(painter, self._geometry.boxes[name], words, tone, bool(self._pair))
 
     def _draw_program(
         self, painter: QPainter, name: str, look: ServerAppearance, palette: Palette

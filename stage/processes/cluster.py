@@ -2,8 +2,7 @@
 folder of their own.
 
 Everything is on loopback unless it is said where else the forwarder listens. `start`, `restart` and
-`stop` wait and so belong on a worker thread; `kill` may be called from any thread and returns at
-once.
+`stop` wait and so belong on a worker thread.
 """
 
 from __future__ import annotations
@@ -147,20 +146,9 @@ class Cluster:
     def abort_start(self) -> None:
         """Any thread: the end is near, a `start` that is under way should give up."""
         self._aborted = True
-        if not all(self.programs[name].ready for name in self.running):
+        if not all(self.programs[name].ready_line for name in self.running):
             for program in self.programs.values():
                 program.ask_to_stop()
-
-    def kill(self, name: str) -> float:
-        """The crash: SIGKILL. Returns the monotonic time just before it."""
-        return self.programs[name].kill()
-
-    def freeze(self, name: str) -> float:
-        """SIGSTOP. Returns the monotonic time just before it."""
-        return self.programs[name].freeze()
-
-    def thaw(self, name: str) -> None:
-        self.programs[name].thaw()
 
     def restart(self, name: str, timeout: float = 15.0, *, zombie: bool = False) -> None:
         """Start a program that is gone again as it was, or a `zombie` server in its place, which

@@ -98,23 +98,13 @@ class Program:
         self._process: subprocess.Popen[str] | None = None
         self._threads: list[threading.Thread] = []
         self._ready = threading.Event()  # set at the ready line, or when it can no longer come
-        self._ready_line = ""
+        self.ready_line = ""  # that it printed when it was ready, in this run or the last
         self._said: deque[str] = deque(maxlen=LINES_KEPT)
         self._complained: deque[str] = deque(maxlen=LINES_KEPT)
 
     @property
     def alive(self) -> bool:
         return self._process is not None and self._process.poll() is None
-
-    @property
-    def ready(self) -> bool:
-        """It has said so, in this run or the last."""
-        return bool(self._ready_line)
-
-    @property
-    def ready_line(self) -> str:
-        """The line that it printed when it was ready, or ""."""
-        return self._ready_line
 
     @property
     def pid(self) -> int | None:
@@ -142,7 +132,7 @@ class Program:
             raise StartError(f"{self.name} is already running (process {self.pid}).")
         self._join(1.0)
         self._ready.clear()
-        self._ready_line = ""
+        self.ready_line = ""
         self._said.clear()
         self._complained.clear()
         try:
@@ -181,7 +171,7 @@ class Program:
     def wait_ready(self, timeout: float = 10.0) -> None:
         """Wait for the ready line at most `timeout` seconds."""
         in_time = self._ready.wait(timeout)
-        if self._ready_line:
+        if self.ready_line:
             return
         if in_time:
             self._join(1.0)  # its last sentence may still be on the way
@@ -196,25 +186,13 @@ class Program:
             + (f" It said: {words}" if words else "")
         )
 
-    def kill(self) -> float:
-        """SIGKILL, the crash of the document. Returns the monotonic time just before; does not wait
-        for the end."""
+    def send(self, number: int) -> float:
+        """A signal: SIGKILL is the crash of the document; SIGSTOP freezes, SIGCONT thaws. Returns
+        the monotonic time just before; does not wait for what comes of it."""
         before = time.monotonic()
         if self._process is not None:
-            self._process.kill()
+            self._process.send_signal(number)
         return before
-
-    def freeze(self) -> float:
-        """SIGSTOP: it neither runs nor dies. Returns the monotonic time just before it."""
-        before = time.monotonic()
-        if self._process is not None:
-            self._process.send_signal(signal.SIGSTOP)
-        return before
-
-    def thaw(self) -> None:
-        """SIGCONT."""
-        if self._process is not None:
-            self._process.send_signal(signal.SIGCONT)
 
     def ask_to_stop(self) -> None:
         """SIGTERM, without waiting; a frozen one has to run to hear it."""
@@ -252,8 +230,8 @@ class Program:
         with process.stdout as pipe:
             for line in pipe:
                 self._said.append(line.rstrip())
-                if not self._ready_line and line.startswith(self._ready_prefix):
-                    self._ready_line = line.rstrip()
+                if not self.ready_line and line.startswith(self._ready_prefix):
+                    self.ready_line = line.rstrip()
                     self._ready.set()
         status = process.wait()
         if self._cleanup:

@@ -12,6 +12,7 @@ thread.
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from collections.abc import Callable, Generator
@@ -30,7 +31,6 @@ from stage.scenes.state import DemoState
 
 LOOK_MS = 10  # between two looks at what is waited for
 PATIENCE_SECONDS = 20.0
-TALK_SECONDS = 12.0  # from the answer to the hang-up, in the nine steps
 # what a phone's primary button does, by the states of its call in which it does
 PRIMARY = {
     "Call": ("", "ended"),
@@ -71,7 +71,8 @@ class SceneFailed(Exception):
 class Director(QObject):
     """`finished(sentence)` is emitted once; an empty sentence: everything was as expected.
     `measured` is what a scene has to tell, in the order in which it was noted. `say` gets each line
-    for the person, `folder` a picture of the window for each."""
+    for the person, `folder` a picture of the window for each. `talk_seconds`: of the nine steps,
+    from the answer to the hang-up."""
 
     finished = Signal(str)
 
@@ -81,7 +82,7 @@ class Director(QObject):
         scene: Scene,
         say: Callable[[str], None],
         folder: Path | None = None,
-        talk_seconds: float = TALK_SECONDS,
+        talk_seconds: float = 0.0,
     ) -> None:
         super().__init__()
         self.controller = controller
@@ -180,7 +181,7 @@ class Director(QObject):
         """Hold `server` still for the milliseconds until that message has reached it, then kill it:
         it dies with the message unread, and nobody else has it."""
         self._kill_at = (server, method, status)
-        self.controller.cluster.freeze(server)
+        self.controller.cluster.programs[server].send(signal.SIGSTOP)
 
     def taken_over(self) -> Wait:
         """The call itself is answered through the other server."""

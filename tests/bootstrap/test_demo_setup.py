@@ -60,7 +60,14 @@ def test_tests_run_without_a_display_and_get_their_arguments(finished):
     outcome = finished.run("test", "-k", "bye", "--maxfail=1")
     del finished.environ["DISPLAY"]
     assert outcome.started["platform"] == "offscreen"
-    assert outcome.started["arguments"] == ["--durations=10", "-k", "bye", "--maxfail=1"]
+    assert outcome.started["arguments"] == [
+        "-q",
+        "--durations=10",
+        "--processes=2",
+        "-k",
+        "bye",
+        "--maxfail=1",
+    ]
 
 
 def test_phones_alone_get_their_arguments(finished):
@@ -238,6 +245,8 @@ def test_argument_that_makes_no_sense_is_told_before_anything_is_set_up(clone, a
         ["play", "--json", "--screenshots", "/D", "--talk", "3", "--free-ports"],
         ["play", "--talk", "3600"],
         ["--store", "redis://127.0.0.1:6379/0"],
+        ["--lan"],
+        ["--lan", "192.0.2.1", "--pair"],
     ],
 )
 def test_options_of_the_example_reach_it(arguments):

@@ -80,7 +80,7 @@ def talking(address):
     what it has said already and what its successor says are both true, and a phone knows a second
     copy by its branch (RFC 3261 17.1.3).
     """
-    stop, answers = threading.Event(), []
+    stop, answers, asked_before = threading.Event(), [], set()
 
     def talk():
         with plain_phone() as phone:
@@ -92,11 +92,12 @@ def talking(address):
                 phone.sendto(asked, address)
                 try:
                     answer = phone.recv(65_535)
-                    while answers and f"branch={answers[-1][0]}" in field(answer, "Via"):
+                    while field(answer, "Via").partition("branch=")[2] in asked_before:
                         answer = phone.recv(65_535)
                 except TimeoutError:
                     answer = b""
                 answers.append((branch, answer))
+                asked_before.add(branch)
 
     thread = threading.Thread(target=talk)
     thread.start()

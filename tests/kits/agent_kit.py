@@ -165,7 +165,7 @@ class Line:
         session_expires: int = DEFAULT_INTERVAL,
         realms: tuple[str, ...] = (),
         direct: bool = False,
-        keep_alive: float | None = 0.0,
+        keep_alive: float = 0.0,
         servers: tuple[Address, ...] = (),
     ) -> None:
         self.network, self.user = network, user
@@ -185,13 +185,10 @@ class Line:
             direct=direct,
             keep_alive=keep_alive,
         )
+        self.deadline = self.agent.deadline  # kept, since the network asks for it at every step
         network.join(self.address, self)
 
     # a Party
-    @property
-    def deadline(self) -> float | None:
-        return self.agent.deadline
-
     def receive(self, data: bytes, source: Address, now: float) -> list[Packet]:
         return self._done(self.agent.receive(data, source, now))
 
@@ -200,6 +197,7 @@ class Line:
 
     def _done(self, outcome: Any) -> list[Packet]:
         self.events += outcome.events
+        self.deadline = self.agent.deadline
         return [(send.data, send.to) for send in outcome.sends]
 
     # the person

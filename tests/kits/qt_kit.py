@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from PySide6.QtWidgets import QWidget
 
 from softphone.gui.event_bridge import Bridge
+from softphone.ua import user_messages
 from softphone.ua.events import (
     CallChanged,
     CallState,
@@ -19,6 +20,15 @@ from softphone.ua.events import (
     RegistrationChanged,
     RegistrationState,
 )
+
+SENTENCES = {
+    CallState.CALLING: user_messages.CALLING,
+    CallState.RINGING: user_messages.RINGING_AT,
+    CallState.INCOMING: user_messages.IS_CALLING,
+    CallState.TALKING: user_messages.TALKING_WITH,
+    CallState.ENDING: user_messages.HANGING_UP,
+    CallState.ENDED: user_messages.HUNG_UP_HERE,
+}
 
 
 @dataclass(frozen=True)
@@ -124,6 +134,7 @@ class FakePhone:
     ) -> None:
         """A new call comes on stage."""
         direction = Direction.INCOMING if state is CallState.INCOMING else Direction.OUTGOING
+        sentence = sentence or SENTENCES[state].format(name=name)
         self.view = CallView(call_id, direction, name, uri, state, sentence, self.now)
         self.bridge.event.emit(CallChanged(self.now, self.view))
 
@@ -134,6 +145,7 @@ class FakePhone:
             changes.setdefault("answered_at", self.now)
         if state is CallState.ENDED:
             changes.setdefault("ended_at", self.now)
+        sentence = sentence or SENTENCES[state].format(name=self.view.peer_name)
         self.view = replace(self.view, state=state, sentence=sentence, since=self.now, **changes)
         self.bridge.event.emit(CallChanged(self.now, self.view))
 

@@ -63,7 +63,8 @@ class Clone:
             shutil.copytree(ROOT / name, clone.root / name, ignore=ignore)
         shutil.copy(ROOT / "demo.py", clone.root)
         (clone.root / "stage").mkdir()
-        shutil.copy(ROOT / "stage" / "__init__.py", clone.root / "stage")
+        for name in ("__init__.py", "options.py"):
+            shutil.copy(ROOT / "stage" / name, clone.root / "stage")
         main = (ROOT / "stage" / "__main__.py").read_text(encoding="utf-8")
         options, _, _ = main.partition("def main(")  # those of the example itself
         (clone.root / "stage" / "__main__.py").write_text(

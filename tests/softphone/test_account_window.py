@@ -194,9 +194,17 @@ def test_no_file_is_no_fault_and_a_damaged_one_has_a_sentence(tmp_path) -> None:
 
 def test_which_phone_an_account_makes() -> None:
     one = account_options(SavedAccount("alice", "192.0.2.1"))
-    assert (one.user, one.domain, one.proxy) == ("alice", "192.0.2.1", ("192.0.2.1", 5060))
+    assert (one.account.user, one.account.domain, one.proxy) == (
+        "alice",
+        "192.0.2.1",
+        ("192.0.2.1", 5060),
+    )
     two = account_options(SavedAccount("alice@example.org", "", "Alice", "x"))
-    assert (two.domain, two.proxy, two.label) == ("example.org", ("example.org", 5060), "Alice")
+    assert (two.account.domain, two.proxy, two.account.display_name) == (
+        "example.org",
+        ("example.org", 5060),
+        "Alice",
+    )
 
 
 def test_one_s_own_phone_opens_only_where_nothing_else_is_asked_for() -> None:
@@ -288,7 +296,7 @@ def test_set_up_once_it_opens_instead_of_the_pair(program, registrar, qtbot, tmp
     set_up(program, registrar, qtbot, "wonder")
     qtbot.waitUntil(lambda: says(program, "registration") == "Registered as alice", timeout=8000)
     again = Softphone(QApplication.instance(), tmp_path, program.pair)
-    assert [one.user for one in again.own_phone()] == ["alice"]
+    assert [one.account.user for one in again.own_phone()] == ["alice"]
     again.stop()
     entry(program, "pair").trigger()
     qtbot.waitUntil(lambda: len(program.window.panels) == 2, timeout=8000)

@@ -425,28 +425,21 @@ def test_a_call_that_brings_no_sound_says_so_until_it_does():
 
 
 class Server(Scripted):
-    """A registrar. `says`: its answer to OPTIONS; 0: none. `seen_as`: what rport shows of the
-    phone."""
+    """A registrar. `says`: its answer to OPTIONS; 0: none."""
 
-    def __init__(
-        self, network: Network, says: int = 200, seen_as: tuple[str, int] | None = None
-    ) -> None:
-        self.says, self.registers, self.seen_as = says, 200, seen_as
+    def __init__(self, network: Network, says: int = 200) -> None:
+        self.says, self.registers = says, 200
         super().__init__(network, PROXY, self._answer)
 
     def _answer(self, request: Request) -> list[Response]:
-        if self.seen_as:
-            request.replace_top("Via", str(request.via.with_source(*self.seen_as)))
         if request.method == "OPTIONS":
             return [reply(request, self.says)] if self.says else []
         return [reply(request, self.registers, fields=[("Contact", request.values("Contact")[0])])]
 
 
-def registered(
-    says: int = 200, keep_alive: float | None = 15.0, seen_as=None
-) -> tuple[Network, Line, Server]:
+def registered(says: int = 200, keep_alive: float = 15.0) -> tuple[Network, Line, Server]:
     network = Network()
-    server = Server(network, says, seen_as)
+    server = Server(network, says)
     alice = Line(network, "alice", 5062, proxy=PROXY, keep_alive=keep_alive)
     alice.does("register")
     network.run(1.0)
@@ -492,13 +485,6 @@ def test_a_server_that_knows_no_options_gets_empty_lines_and_the_phone_stays_reg
     )
     assert alice.agent.registration.state is RegistrationState.REGISTERED
     assert all("again" not in text for text in alice.registration_sentences)
-
-
-@pytest.mark.parametrize(("seen_as", "some"), [(None, False), (("203.0.113.7", 40001), True)])
-def test_behind_a_nat_a_phone_gives_signs_of_life_unasked(seen_as, some):
-    network, _, server = registered(keep_alive=None, seen_as=seen_as)
-    network.run(65.0)
-    assert bool(server.requests("OPTIONS")) is some
 
 
 def test_a_phone_that_is_not_to_gives_none_and_one_that_left_neither():

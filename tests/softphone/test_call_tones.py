@@ -6,14 +6,15 @@ from itertools import pairwise
 
 import pytest
 
-from softphone.media.call_tones import CallTone, CallToneSource
+from softphone.media.call_tones import CallTone, samples_of
 from softphone.media.g711 import RATE
+from softphone.media.tone_generator import RepeatedSource
 
 BLOCK = RATE // 50
 
 
 def seconds_of(tone, seconds):
-    source = CallToneSource(tone)
+    source = RepeatedSource(samples_of(tone.value))
     return [source.read(BLOCK) for _ in range(int(seconds * 50))]
 
 

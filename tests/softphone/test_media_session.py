@@ -25,6 +25,11 @@ class Ear:
         self.peak = max(self.peak, max(samples))
 
 
+def session(source=None, sink=None, on_digit=lambda digit, sent: None, host=LOOPBACK, port=0):
+    """A session with a test tone, and nobody who listens."""
+    return MediaSession((host, port), source or ToneSource(), sink or Ear(), on_digit)
+
+
 class Broken:
     def read(self, samples):
         raise OSError("the microphone was pulled out")
@@ -38,33 +43,32 @@ def sessions():
     made = []
 
     def make(**more):
-        session = MediaSession((LOOPBACK, 0), **more)
-        made.append(session)
-        return session
+        made.append(session(**more))
+        return made[-1]
 
     yield make
-    for session in made:
-        session.stop()
+    for each in made:
+        each.stop()
 
 
-def connect(alice, bob):
+def connect(alice, bob, *how):
     """Offer, answer and start, as two phones do it."""
     offered = offer(LOOPBACK, alice.port)
     answered = answer(offered, LOOPBACK, bob.port)
     bob.apply(plan(answered, offered))
-    alice.apply(plan(offered, answered))
+    alice.apply(plan(offered, answered), *how)
     return offered, answered
 
 
 def test_two_phones_hear_each_other(sessions, eventually):
     ears, digits = (Ear(), Ear()), []
     alice = sessions(source=ToneSource(440), sink=ears[0])
-    bob = sessions(source=ToneSource(660), sink=ears[1], on_digit=digits.append)
+    bob = sessions(source=ToneSource(660), sink=ears[1], on_digit=lambda *told: digits.append(told))
     assert alice.port % 2 == bob.port % 2 == 0 and alice.port != bob.port
     connect(alice, bob)
     assert [t.name for t in threading.enumerate() if t.name == f"media-{alice.port}"]
     alice.dtmf("7")
-    eventually(lambda: digits == ["7"])
+    eventually(lambda: digits == [("7", False)])
     eventually(lambda: min(ears[0].peak, ears[1].peak) > 3000)
     eventually(lambda: bob.stats().packets_received >= 20)
     told = bob.stats()
@@ -97,11 +101,10 @@ def test_before_the_answer_silence_is_sent_and_the_microphone_is_off(sessions, e
 
     microphone, heard, ears = Microphone(), Ear(), Ear()
     alice, bob = sessions(source=microphone, sink=heard), sessions(sink=ears)
-    alice.answered(False)
-    connect(alice, bob)
+    offered, answered = connect(alice, bob, False, False)
     eventually(lambda: bob.stats().packets_received >= 15 and heard.peak > 1000)
     assert (ears.peak, microphone.asked, alice.stats().level_out) == (0, 0, 0)
-    alice.answered(True)
+    alice.apply(plan(offered, answered))
     eventually(lambda: ears.peak > 1000)
 
 
@@ -183,19 +186,19 @@ def test_stop_leaves_no_thread_and_no_socket_and_may_be_called_again(sessions, e
 
 
 def test_a_session_that_never_started_stops_too():
-    session = MediaSession((LOOPBACK, 0))
-    session.stop()
-    session.stop()
-    for sock in bind_pair((LOOPBACK, session.port)):
+    made = session()
+    made.stop()
+    made.stop()
+    for sock in bind_pair((LOOPBACK, made.port)):
         sock.close()
 
 
 def test_both_ports_must_be_free_and_the_fault_names_them(sessions):
     taken = sessions()
     with pytest.raises(OSError, match=str(taken.port)):
-        MediaSession((LOOPBACK, taken.port))
+        session(port=taken.port)
     with pytest.raises(OSError, match=r"192\.0\.2\.1"):
-        MediaSession(("192.0.2.1", 0))
+        session(host="192.0.2.1")
 
 
 def test_a_device_that_fails_does_not_end_the_stream(sessions, eventually, caplog):
@@ -217,7 +220,7 @@ def test_digits_are_refused_where_the_other_side_takes_none(sessions):
 
 def test_ipv6(eventually):
     try:
-        alice, bob = MediaSession(("::1", 0)), MediaSession(("::1", 0))
+        alice, bob = session(host="::1"), session(host="::1")
     except OSError:
         pytest.skip("no IPv6 here")
     alice.apply(MediaPlan(("::1", bob.port), 8, "PCMA", None, MediaDirection.SENDRECV))

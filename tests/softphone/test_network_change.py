@@ -287,10 +287,10 @@ def test_sound_that_cannot_begin_ends_the_call_with_a_sentence_and_loses_no_even
     alice, bob = owners("alice"), owners("bob")
     start = MediaSession.apply
 
-    def fail(session, plan, held=False):
+    def fail(session, plan, *how):
         if plan.remote[1] == alice_port[0]:
             raise RuntimeError("can't start new thread")
-        start(session, plan, held)
+        start(session, plan, *how)
 
     alice_port = [0]
     monkeypatch.setattr(MediaSession, "apply", fail)

@@ -10,8 +10,8 @@ from phone_kit import LOCAL, QUICKLY
 
 from sip.message import Message, Request, Response, parse, reply
 from softphone import phone as phone_module
-from softphone.media import silence_alarm
-from softphone.media.silence_alarm import SilenceWatch
+from softphone.media import levels
+from softphone.media.levels import SilenceMeter
 from softphone.options import parse_phones, parser
 from softphone.phone import Account, Phone
 from softphone.ua.events import CallChanged, CallState
@@ -124,8 +124,8 @@ def test_a_gateway_that_wants_our_offer_while_it_rings_gets_the_port_at_which_we
 
 
 def test_a_call_without_sound_says_so_in_the_window(peer, alice, eventually, monkeypatch):
-    monkeypatch.setattr(phone_module, "LOOK", 0.05)
-    monkeypatch.setattr(silence_alarm, "STEP", 1)
+    monkeypatch.setattr(phone_module, "LOOK_AGAIN", 0.05)
+    monkeypatch.setattr(levels, "SILENCE_STEP", 1)
     phone, events = alice
     phone.call(f"sip:bob@127.0.0.1:{peer.address[1]}")
     invite = peer.hears("INVITE")
@@ -145,7 +145,7 @@ def test_a_call_without_sound_says_so_in_the_window(peer, alice, eventually, mon
 
 
 def test_a_silence_is_told_in_steps_and_none_is_where_no_sound_is_due():
-    watch = SilenceWatch()
+    watch = SilenceMeter()
     assert [watch.look(10, True, at) for at in (0.0, 4.9, 5.0, 9.0, 10.5)] == [0, 0, 5, 5, 10]
     assert watch.look(11, True, 11.0) == 0
     assert [watch.look(11, False, at) for at in (12.0, 30.0)] == [0, 0]
@@ -193,7 +193,7 @@ def test_a_stranger_does_not_ring_a_phone_that_has_a_server(peer, eventually):
 )
 def test_the_options_say_whom_the_phone_trusts_and_how_often_it_is_heard(given, wanted):
     for wish in parse_phones(parser().parse_args(given)):
-        assert (wish.direct, wish.keep_alive, wish.realms) == wanted
+        assert (wish.direct, wish.keep_alive, wish.account.realms) == wanted
 
 
 @pytest.mark.parametrize(
@@ -215,4 +215,4 @@ def test_an_option_that_makes_no_sense_is_told(given, told):
 def test_more_servers_of_the_account_are_named_by_address():
     given = ["--user", "alice", "--server", "192.0.2.1", "--server", "[2001:db8::1]:5070"]
     (wish,) = parse_phones(parser().parse_args(given))
-    assert wish.servers == (("192.0.2.1", 5060), ("2001:db8::1", 5070))
+    assert wish.account.servers == (("192.0.2.1", 5060), ("2001:db8::1", 5070))

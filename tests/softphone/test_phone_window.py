@@ -114,17 +114,26 @@ def test_a_signal_reaches_a_window_that_is_doing_nothing(qtbot) -> None:
 
 def test_without_a_user_there_are_alice_and_bob_behind_the_forwarder() -> None:
     alice, bob = wanted()
-    assert (alice.user, alice.target, bob.user, bob.target) == ("alice", "bob", "bob", "alice")
+    assert (alice.account.user, alice.target, bob.account.user, bob.target) == (
+        "alice",
+        "bob",
+        "bob",
+        "alice",
+    )
     assert alice.proxy == bob.proxy == ("127.0.0.1", 5060)
-    assert alice.domain == "failover.test"
+    assert alice.account.domain == "failover.test"
     assert alice.listen == ("127.0.0.1", 0)
 
 
 def test_a_user_with_a_domain_is_sent_to_that_domain() -> None:
     (one,) = wanted("--user", "carol@example.test", "--password", "secret")
-    assert (one.user, one.domain, one.proxy) == ("carol", "example.test", ("example.test", 5060))
+    assert (one.account.user, one.account.domain, one.proxy) == (
+        "carol",
+        "example.test",
+        ("example.test", 5060),
+    )
     assert one.listen == ("0.0.0.0", 0)
-    assert one.label == "Carol"
+    assert one.account.display_name == "Carol"
     assert not one.tone
 
 
@@ -162,7 +171,7 @@ def test_the_password_comes_from_a_file_a_question_or_the_environment(tmp_path) 
     file = tmp_path / "password"
     file.write_text(" wonder land\r\nsecond line\n", encoding="utf-8")
     (one,) = wanted("--user", "alice", "--password-file", str(file))
-    assert one.password == " wonder land", "a blank may be part of it"
+    assert one.account.password == " wonder land", "a blank may be part of it"
     assert password("--ask-password", ask=lambda question: question) == "Password of alice: "
     assert password(SOFTPHONE_PASSWORD="from outside") == "from outside"
     assert password("--password", "x", SOFTPHONE_PASSWORD="from outside") == "x"

@@ -10,7 +10,8 @@ from stage_kit import Demonstration, text_of
 
 from softphone.phone import Account, Phone
 from softphone.ua.events import CallChanged
-from stage.__main__ import main, parse
+from stage.__main__ import main
+from stage.options import parse
 
 FORWARDER, ELSEWHERE = "127.0.0.2", "127.0.0.3"
 

@@ -69,11 +69,12 @@ def test_rows_are_filtered_by_call_and_by_method(ladder: Ladder) -> None:
 
 
 def test_times_are_since_the_kill_since_the_last_or_of_the_day(ladder: Ladder) -> None:
-    assert [ladder.model.time_of(number) for number in (0, 3, 5)] == ["-1.000", "+0.000", "+0.500"]
+    assert [ladder.filter.time_of(number) for number in (0, 2, 4)] == ["-1.000", "+0.000", "+0.500"]
     ladder.times.setCurrentText(DELTA)
-    assert ladder.model.time_of(4) == "+0.010"
+    assert ladder.filter.time_of(3) == "+0.010"
+    assert ladder.filter.time_of(1) == "+0.200", "since the message above, not since a hidden one"
     ladder.times.setCurrentText(CLOCK)
-    assert ladder.model.time_of(0).count(":") == 2
+    assert ladder.filter.time_of(0).count(":") == 2
     ladder.times.setCurrentText(SINCE_KILL)
 
 

@@ -16,7 +16,7 @@ from PySide6.QtGui import QImage
 from stage_kit import processes_of
 
 from plumbing import screen_check
-from stage.__main__ import parse
+from stage.options import parse
 
 ROOT = Path(__file__).resolve().parents[2]
 Run = Callable[..., "subprocess.Popen[str]"]

@@ -62,7 +62,7 @@ def test_a_kill_is_sigkill_and_the_end_is_reaped_and_told() -> None:
     program = script(WAITS, on_end=lambda who, status: (ended.append(status), told.set()))
     program.start()
     before = time.monotonic()
-    assert before <= program.kill() <= time.monotonic()
+    assert before <= program.send(signal.SIGKILL) <= time.monotonic()
     assert told.wait(5)
     assert ended == [-signal.SIGKILL] and program.status == -signal.SIGKILL and not program.alive
     program.stop()
@@ -72,7 +72,7 @@ def test_a_killed_program_starts_again_as_it_was() -> None:
     program = script(WAITS)
     program.start()
     first = program.pid
-    program.kill()
+    program.send(signal.SIGKILL)
     program.stop()
     program.start()
     assert program.alive and program.pid != first
@@ -201,7 +201,7 @@ def test_the_cluster_runs_and_a_killed_server_comes_back_as_it_was(
     try:
         cluster.start()
         first = cluster.programs["server1"].pid
-        cluster.kill("server1")
+        cluster.programs["server1"].send(signal.SIGKILL)
         eventually(lambda: ended == [("server1", -signal.SIGKILL)])
         cluster.restart("server1")
         cluster.restart("server1")

@@ -30,6 +30,9 @@ KINDS = pytest.mark.parametrize(
     "kind", [OneAddress, FourAddresses, WithoutRoutes], ids=lambda kind: kind.__name__
 )
 SOME = pytest.mark.parametrize(
+    "calls", [range(1), pytest.param(range(1, 25), marks=pytest.mark.long)], ids=len
+)
+TWO = pytest.mark.parametrize(  # a short flow has too few datagrams to reach all four at once
     "calls", [range(2), pytest.param(range(2, 25), marks=pytest.mark.long)], ids=len
 )
 
@@ -50,7 +53,7 @@ def play(
         return stage
 
 
-@SOME
+@TWO
 @KINDS
 @EVERY_FLOW
 def test_calls_cross_four_forwarders_at_random(flow, kind, calls):
