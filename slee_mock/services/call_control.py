@@ -92,8 +92,8 @@ def _is_a_calls(event: RequestEvent) -> bool:
 
 
 class CallControl:
-    """`via` is the address other servers and the forwarder know this one by; `users`, if given,
-    tells 404 from 480."""
+    """The proxy. `via`: this server's address, for its Via. `users`: the names of all users, which
+    tell 404 from 480; None: they are not known. `realm`: of the credentials to remove; "": none."""
 
     name = "call-control"
     records = (Call, Search)
@@ -155,7 +155,7 @@ class CallControl:
         return expired(call) if call and call.is_due(event.time) else NOTHING
 
     def _refused(self, event: RequestEvent) -> Outcome | None:
-        """RFC 3261 16.3: what no proxy passes on."""
+        """Returns the refusal of a request that no proxy passes on (RFC 3261 16.3), or None."""
         request = event.request
         vias = request.vias
         if request.max_forwards == 0 or len(vias) > MOST_HOPS:
@@ -240,7 +240,7 @@ class CallControl:
     def _sent_on(
         self, event: RequestEvent, call: Call, leg: Leg, fires: tuple[CallEvent, ...]
     ) -> Outcome:
-        """To the best binding of this leg; the others have their turn where it does not answer."""
+        """Forwards the INVITE to the leg's target; begins a search if there are more bindings."""
         writes: tuple[Record, ...] = (call,)
         if leg.searched:
             writes = (call, self._searches.begun(event, call.call_id, leg))
@@ -268,8 +268,8 @@ class CallControl:
         return Outcome(sends=(send,), fires=fires, consumed=True, log_text="again")
 
     def _spiral(self, event: RequestEvent, call: Call, transaction: Transaction) -> Outcome:
-        """A phone or PBX sends a call's INVITE on to another user of ours. It is the same call, and
-        has one bill."""
+        """Adds a leg: a phone or PBX has sent the call's INVITE on to another user of ours. It is
+        the same call, and has one bill."""
         request = event.request
         is_ours = bool(own_vias(self._key, request, request.vias))
         if not is_ours or not self._is_to_another(request, call) or len(call.legs) >= MOST_LEGS:
@@ -287,7 +287,7 @@ class CallControl:
     def _follow_invite(
         self, event: RequestEvent, call: Call, leg: Leg, transaction: Transaction
     ) -> Outcome:
-        """CANCEL, and the ACK to a failure: the way of their INVITE, with its branch (16.11)."""
+        """Forwards CANCEL, or the ACK to a failure, as its INVITE, with its branch (16.11)."""
         sends = (self._forward(event.request, leg.target, attempt=leg.attempt),)
         if event.request.method == "ACK":
             return Outcome(sends=sends, consumed=True, log_text=f"-> {leg.target}")
@@ -305,7 +305,7 @@ class CallControl:
     def _in_dialog(
         self, event: RequestEvent, call: Call, dialog: Dialog, by_caller: bool
     ) -> Outcome:
-        """The tags have told whose call it is; the dialog tells where the request goes."""
+        """Forwards a request of this dialog, which says where it may go, and tracks the call."""
         request = event.request
         if dialog.aside and by_caller and request.method != "BYE":
             # Its answer went to a phone that sent the INVITE on, and has not passed it on to the
@@ -325,7 +325,7 @@ class CallControl:
         )
 
     def _bindings(self, event: RequestEvent, transaction: Transaction) -> list[Binding] | Outcome:
-        """The bindings that may ring, the best first, or the refusal."""
+        """Finds the bindings that may ring, the best first, or returns the refusal."""
         uri = Uri.parse(event.request.uri)
         if uri.scheme != "sip":
             return self._answers.refuse(event, 416)
@@ -342,8 +342,8 @@ class CallControl:
     def _forward(
         self, request: Request, target: str, routes: Sequence[str] = (), attempt: int = 0
     ) -> Send:
-        """RFC 3261 16.6, with the branch of 16.11. `routes` are those of the request's that go
-        along: by any other the forwarder would send to whomever somebody wrote into it."""
+        """Makes the datagram that forwards the request (RFC 3261 16.6, with the branch of 16.11).
+        `routes`: the request's Routes to keep; by any other it could reach a stranger."""
         onward = request.copy()
         onward.uri = target
         has_routes = onward.get("Route") is not None
@@ -364,8 +364,8 @@ class CallControl:
     # -- responses ---------------------------------------------------------------------------------
 
     def _response(self, event: ResponseEvent, transaction: Transaction) -> Outcome:
-        """Any member pops any member's Via: the signed branch says that one of us forwarded the
-        request. What cannot be read in an answer is no reason not to pass it on (RFC 3261 16.7)."""
+        """Forwards a response by its next Via. The signed branch proves that a server of this
+        cluster forwarded the request, whichever it was."""
         vias = event.response.values("Via")[:2]
         if len(vias) < 2:
             return drop("response_not_ours")
@@ -387,7 +387,8 @@ class CallControl:
         attempt: int,
         transaction: Transaction,
     ) -> Outcome:
-        """Applies the answer to its call, if it has one; the answer itself may be changed."""
+        """Tracks the response in its call, if it has one, and forwards it. `onward`: the response
+        without our Via; a session timer may be written into it."""
         call = find_call(transaction, onward) if onward.cseq.method in REFRESHING else None
         if call is None:
             return Outcome(sends=(Send(onward.to_bytes()),), consumed=True)
@@ -424,7 +425,7 @@ class CallControl:
 
 
 def _deliverable(request: Request) -> Request:
-    """The request without what a proxy refuses it for."""
+    """Copies the request without the fields that a proxy refuses it for."""
     copy = request.copy()
     copy.set("Max-Forwards", "2")
     copy.remove("Proxy-Require")

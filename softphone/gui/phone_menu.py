@@ -15,7 +15,7 @@ from softphone.gui import formatting
 from softphone.gui.call_list import CallList, name_of
 from softphone.gui.trace_window import TraceWindow
 from softphone.sip_trace import SipTrace
-from softphone.ua.events import CallView, Direction, MessagePassed, RegistrationState
+from softphone.ua.events import CallView, MessagePassed, RegistrationState
 
 
 class PhoneMenu(QMenu):
@@ -93,7 +93,8 @@ class PhoneMenu(QMenu):
     # -- calls -------------------------------------------------------------------------------------
 
     def remember(self, call: CallView, now: float) -> None:
-        """A call has ended, or somebody was turned away; `now`: monotonic seconds."""
+        """A call has ended, or somebody was turned away; `now`: monotonic seconds. What was no
+        address is not listed."""
         past = past_call(call, now, time.time())
         if not past.uri:
             return
@@ -137,10 +138,3 @@ class PhoneMenu(QMenu):
         self.redial.setEnabled(bool(uri))
         self.redial.setText(texts.REDIAL_NAME.format(name=name) if uri else texts.REDIAL)
         self.redial.setToolTip(formatting.one_line(uri) or texts.NOBODY_TO_REDIAL)
-
-
-def was_tried(call: CallView) -> bool:
-    """Did the call get as far as an address, so that it may be listed?"""
-    return bool(call.id) and not (
-        call.direction is Direction.OUTGOING and call.peer_uri == "sip:invalid"
-    )

@@ -33,7 +33,7 @@ from softphone.gui.dial_pad import KEYS, DialPad
 from softphone.gui.digits_line import DigitsLine
 from softphone.gui.event_bridge import Bridge
 from softphone.gui.level_meter import FRAMES_PER_SECOND
-from softphone.gui.phone_menu import PhoneMenu, was_tried
+from softphone.gui.phone_menu import PhoneMenu
 from softphone.gui.theme import GRID, Size, theme
 from softphone.gui.widgets import Avatar, FlatButton, StateMark, TextLabel
 from softphone.ua import user_messages
@@ -346,7 +346,7 @@ class PhonePanel(QWidget):
         sentence = formatting.one_line(self._registered.sentence)
         server = self.menu.trace.answered_by
         is_registered = self._registered.state is RegistrationState.REGISTERED
-        if is_registered and server and server not in sentence:
+        if is_registered and server not in ("", self._registered.server):
             sentence = f"{sentence}; {texts.ANSWERED_LAST.format(server=server)}"
         self.registration.set_text(sentence)
 
@@ -357,8 +357,7 @@ class PhonePanel(QWidget):
         self._going[call.id] = call
         if call.state is CallState.ENDED:
             del self._going[call.id]
-            if was_tried(call):
-                self.menu.remember(call, self._clock())
+            self.menu.remember(call, self._clock())
         if call.id == self._ringing and call.state is not CallState.INCOMING:
             self._ringing = ""
             self.rings.emit("")

@@ -252,6 +252,7 @@ class UserAgent:
             shown = "".join(c for c in target.strip()[:40] if c.isprintable())
             nobody = NameAddr(Uri("sip", "", "invalid"), shown or "?")
             call = Call(self._layer, CallState.CALLING, self._layer.new_token(), nobody, now)
+            call.peer_uri = ""
             self._remember(call)
             sentence = user_messages.NO_ADDRESS.format(text=shown)
             if isinstance(fault, CannotBeCalled):

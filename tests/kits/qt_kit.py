@@ -121,8 +121,10 @@ class FakePhone:
         state: RegistrationState = RegistrationState.REGISTERED,
         sentence: str = "Registered through server1",
         wants_password: bool = False,
+        server: str = "server1",
     ) -> None:
-        self.bridge.event.emit(RegistrationChanged(self.now, state, sentence, wants_password))
+        event = RegistrationChanged(self.now, state, sentence, wants_password, server)
+        self.bridge.event.emit(event)
 
     def begin(
         self,
