@@ -110,9 +110,9 @@ class DemoController(QObject):
 
     def _make_phone(self, name: str, password: str) -> Phone:
         bridge = self.bridges[name]
-        bridge.event.connect(lambda event: self._hear_phone(name, event))
+        bridge.received.connect(lambda event: self._hear_phone(name, event))
         account = Account(name.lower(), self._domain, password, name)
-        return Phone(account, self.cluster.forwarder, (self._host, 0), bridge.event.emit)
+        return Phone(account, self.cluster.forwarder, (self._host, 0), bridge.received.emit)
 
     def _make_window(self) -> Window:
         alice, bob = PHONES

@@ -89,7 +89,7 @@ def test_who_was_turned_away_as_busy_is_missed(phone, qtbot) -> None:
         ended_at=phone.now,
         status=486,
     )
-    phone.bridge.event.emit(CallTurnedAway(phone.now, carol))
+    phone.bridge.received.emit(CallTurnedAway(phone.now, carol))
     assert phone.panel.call.peer_name == "Bob"
     listed = ["Missed", "Carol", "", "Carol called while this phone was busy"]
     assert rows(opened(phone, qtbot)) == [listed]
