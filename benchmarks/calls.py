@@ -35,7 +35,8 @@ from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.command import Parser, print_json
+from benchmarks.command import Parser, free, print_json
+from plumbing.address import parse_address
 from slee_mock.services.bill_record import Bill, total_at
 from slee_mock.store.interface import Transaction
 from slee_mock.store.sqlite_store import SqliteStore
@@ -246,7 +247,7 @@ class Scene:
         answered."""
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
             sock.settimeout(0.5)
-            sock.connect(_address(self.at["forwarder"]))
+            sock.connect(parse_address(self.at["forwarder"]))
             own = "{}:{}".format(*sock.getsockname())
             aor = f"sip:bob@{DOMAIN}"
             sock.send(
@@ -271,11 +272,6 @@ class Scene:
             list(csv.reader(file.read_text().splitlines(), delimiter=";")) if file.exists() else []
         )
         return dict(zip(rows[0], rows[-1], strict=False)) if len(rows) > 1 else {}
-
-
-def _address(text: str) -> tuple[str, int]:
-    host, _, port = text.rpartition(":")
-    return host, int(port)
 
 
 def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None:
@@ -423,16 +419,6 @@ def text(result: Result, options: argparse.Namespace) -> str:
     return "\n".join([*lines, *(f"wrong: {fault}" for fault in result.wrong[:10])])
 
 
-def free(port: int) -> None:
-    """Raises OSError where a port that is needed is taken."""
-    for n in range(len(PORTS)):
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp, socket.socket() as tcp:
-            # what an earlier run had open is no hindrance
-            tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            udp.bind(("127.0.0.1", port + n))
-            tcp.bind(("127.0.0.1", port + n))
-
-
 def parse(argv: list[str]) -> argparse.Namespace:
     parser = Parser(__doc__, 22900, f"the {len(PORTS) - 1} after it")
     parser.number("--rate", 200, 1000, "calls a second")
@@ -451,7 +437,7 @@ def main(argv: list[str]) -> int:
         )
         return 2
     try:
-        free(options.port)
+        free(options.port, len(PORTS))
         with ExitStack() as ending:
             folder = Path(ending.enter_context(tempfile.TemporaryDirectory(prefix="calls-")))
             scene = Scene(options.port, folder)

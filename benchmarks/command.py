@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import socket
 from collections.abc import Sequence
 from typing import Any
 
@@ -33,6 +34,16 @@ class Parser(argparse.ArgumentParser):
     def names(self, known: Sequence[str]) -> None:
         """Add `--only`, to choose among what is measured."""
         self.add_argument("--only", nargs="+", choices=known, metavar="NAME", help=", ".join(known))
+
+
+def free(port: int, count: int) -> None:
+    """Raise OSError where one of so many ports is taken."""
+    for n in range(count):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp, socket.socket() as tcp:
+            # what an earlier run had open is no hindrance
+            tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            udp.bind(("127.0.0.1", port + n))
+            tcp.bind(("127.0.0.1", port + n))
 
 
 def print_json(options: argparse.Namespace, **told: Any) -> None:

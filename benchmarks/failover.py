@@ -19,9 +19,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 # as a script, from anywhere
-from benchmarks.command import Parser, aligned, print_json
+from benchmarks.command import Parser, aligned, free, print_json
 from benchmarks.load import Address, Load, Server, gap, lost, repeated, stale
-from benchmarks.peers import ABSENT, available, free, scene
+from benchmarks.peers import ABSENT, available, scene
 
 Figures = dict[str, float | None]
 ROWS = (
@@ -121,7 +121,7 @@ def main() -> int:
     options = parser.parse_args()
     names = options.only or available(FORWARDERS)
     try:
-        free(options.port)
+        free(options.port, 3)
         results: dict[str, list[Figures]] = {name: [] for name in names}
         for run in range(options.runs):
             for name in names:

@@ -32,10 +32,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.command import Parser, aligned, print_json  # as a script, from anywhere
+from benchmarks.command import Parser, aligned, free, print_json  # as a script, from anywhere
 from benchmarks.load import METHODS, Address, Burst, Load, burst, lost, open_socket
 from benchmarks.many_phones import crowd
-from benchmarks.peers import ABSENT, Peer, available, free, scene
+from benchmarks.peers import ABSENT, Peer, available, scene
 
 FORWARDERS = ("forwarder", "kamailio stateless")
 WINDOW = 64  # requests that wait for their answers; more would wait in line, not go through
