@@ -229,10 +229,9 @@ class Window(QWidget):
         self._replayed = frame
         self.figure.show_replay(frame)
         if frame is not None and not self._trouble:
-            when, _, words = frame.words.partition(": ")
             self._mark.show_state("play", "warning")
-            self._headline.set_text(f"Slowly: {when}")
-            self._hint.set_text(words)
+            self._headline.set_text(f"Slowly: {frame.when}")
+            self._hint.set_text(frame.words)
 
     def tell_numbers(self, *words: str) -> None:
         """The two large numbers of the presenter's mode."""
@@ -334,8 +333,10 @@ class Window(QWidget):
         natural = self.size() / (zoom.factor() * usual)
         wide = natural.width() >= WIDE.width() and natural.height() >= WIDE.height()
         if wide is not self._wide and not self.presented:
-            self._wide = wide
+            first, self._wide = self._wide is None, wide
             self._place(wide)
+            if first:
+                self.tabs.setCurrentIndex(0)
         width = self.width() * 21 // 100
         narrow, broad = (round(each * max(1.0, zoom.factor() * usual)) for each in PANEL)
         for side in self._sides:
@@ -352,7 +353,6 @@ class Window(QWidget):
             self._grid.addWidget(self._below, 1, 0, 1, 3)
         else:
             self.tabs.insertTab(0, self.steps, STEPS_PAGE)
-            self.tabs.setCurrentIndex(0)
             self._grid.addWidget(self._below, 1, 1)
         self._steps_card.setVisible(wide)
         self.again.setVisible(wide)  # it is in the menu, too
