@@ -10,6 +10,7 @@ numbers alone.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from string import Template
 
 from PySide6.QtCore import QEvent, QObject, QSize, Qt, QTimer, Signal
 from PySide6.QtGui import QCloseEvent, QKeySequence, QResizeEvent, QShortcut, QShowEvent
@@ -51,6 +52,14 @@ FAILOVER_PAGE, MESSAGES_PAGE, CALLS_PAGE = "Failover", "Messages", "Calls"
 GUESTS_PAGE = "Join"
 
 
+STYLE = Template("""
+QFrame#card { background: $surface; border-radius: 8px; border: 1px solid $line }
+QTabBar::tab { padding: 4px 8px; color: $muted; border: none; border-bottom: 3px solid transparent }
+QTabBar::tab:selected { color: $text; border-bottom-color: $text }
+QTabBar::tab:selected:focus { border-bottom-color: $hot }
+""")
+
+
 class Card(QFrame):
     """A sheet with a fine line around it."""
 
@@ -59,15 +68,6 @@ class Card(QFrame):
         self.setObjectName("card")
         self.column = QVBoxLayout(self)
         self.setAttribute(Qt.WidgetAttribute.WA_StyledBackground)
-        theme().changed.connect(self._dress)
-        self._dress()
-
-    def _dress(self) -> None:
-        colours = theme().palette
-        self.setStyleSheet(
-            f"QFrame#card {{ background: {colours.surface.name()}; border-radius: {GRID}px; "
-            f"border: 1px solid {colours.line.name()}; }}"
-        )
 
 
 class Window(QWidget):
@@ -101,11 +101,19 @@ class Window(QWidget):
         self._make_headline()
         self._make_parts()
         self._make_keys()
+        theme().changed.connect(self._dress)
+        self._dress()
         self.setMinimumSize(LEAST.boundedTo(self._room()))
         self.resize(SIZE.boundedTo(self._room()))
         self._arrange()
 
     # -- construction ------------------------------------------------------------------------------
+
+    def _dress(self) -> None:
+        palette = theme().palette
+        names = ("surface", "line", "muted", "text")
+        colours = {name: getattr(palette, name).name() for name in names}
+        self.setStyleSheet(STYLE.substitute(colours, hot=palette.hot.colour.name()))
 
     def _make_headline(self) -> None:
         self._mark = StateMark(Size.TITLE)
