@@ -46,7 +46,7 @@ LEAST = QSize(960, 620)
 FRAME = QSize(16, 48)  # px, what a window manager adds, before it is known
 # from this size on, in text of natural size, steps and pages are neighbours
 WIDE = QSize(1200, 780)
-PANEL = (256, 336)  # px, a phone's width in the smallest and in a large window, at natural size
+PANEL = (264, 336)  # px, a phone's width in the smallest and in a large window, at natural size
 STEPS_PAGE, BILL_PAGE = "Steps", "Bill"
 FAILOVER_PAGE, MESSAGES_PAGE, CALLS_PAGE = "Failover", "Messages", "Calls"
 GUESTS_PAGE = "Join"
@@ -341,10 +341,8 @@ class Window(QWidget):
         natural = self.size() / (zoom.factor() * usual)
         wide = natural.width() >= WIDE.width() and natural.height() >= WIDE.height()
         if wide is not self._wide and not self.presented:
-            first, self._wide = self._wide is None, wide
+            self._wide = wide
             self._place(wide)
-            if first:
-                self.tabs.setCurrentIndex(0)
         width = self.width() * 21 // 100
         narrow, broad = (round(each * max(1.0, zoom.factor() * usual)) for each in PANEL)
         for side in self._sides:
@@ -361,6 +359,8 @@ class Window(QWidget):
             self._grid.addWidget(self._below, 1, 0, 1, 3)
         else:
             self.tabs.insertTab(0, self.steps, STEPS_PAGE)
+            if self.tabs.currentWidget() is self.bill:  # the first page there was
+                self.tabs.setCurrentIndex(0)
             self._grid.addWidget(self._below, 1, 1)
         self._steps_card.setVisible(wide)
         self.again.setVisible(wide)  # it is in the menu, too
