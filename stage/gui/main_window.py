@@ -148,7 +148,7 @@ class Window(QWidget):
         said.addWidget(self._headline)
         said.addWidget(self._hint)
         head = QHBoxLayout()
-        head.setSpacing(GRID + GRID // 2)
+        head.setSpacing(GRID)
         head.addWidget(self._mark, 0, Qt.AlignmentFlag.AlignTop)
         head.addLayout(said, 1)
         self._numbers = [TextLabel(Size.TITLE, bold=True, tabular=True) for _ in range(2)]
@@ -159,7 +159,7 @@ class Window(QWidget):
             numbers.addWidget(label, 1)
         self._middle = Card()
         column = self._middle.column
-        column.setContentsMargins(2 * GRID, GRID, 2 * GRID, GRID)
+        column.setContentsMargins(GRID, GRID, GRID, GRID)
         column.setSpacing(GRID // 2)
         column.addLayout(head)
         column.addWidget(self.figure, 1)

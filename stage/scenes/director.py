@@ -213,11 +213,13 @@ class Director(QObject):
 
     def _tell(self, line: str) -> None:
         """With a picture of what the line before has led to."""
-        self.take_picture(f"{self._name}-{len(self._pictures) + 1}")
+        self.take_picture()
         self.say(line)
 
-    def take_picture(self, name: str) -> None:
+    def take_picture(self, name: str = "") -> None:
+        """Without a name it is the scene's next one."""
         if self._folder:
+            name = name or f"{self._name}-{len(self._pictures) + 1}"
             self._pictures[name] = self.controller.window.grab().toImage()
 
     def save_pictures(self) -> None:
