@@ -104,9 +104,9 @@ class DemoController(QObject):
 
     def _make_phone(self, name: str, password: str) -> Phone:
         bridge = self.bridges[name]
-        bridge.event.connect(lambda event: self._hear_phone(name, event))
+        bridge.received.connect(lambda event: self._hear_phone(name, event))
         account = Account(name.lower(), self._domain, password, name)
-        return Phone(account, self.cluster.forwarder, (self._host, 0), bridge.event.emit)
+        return Phone(account, self.cluster.forwarder, (self._host, 0), bridge.received.emit)
 
     def _make_window(self) -> Window:
         alice, bob = PHONES
@@ -169,7 +169,9 @@ class DemoController(QObject):
             self.cluster.start()
         except StartError as error:
             self.cluster.stop()
-            self.told.emit("failed", str(error))
+            is_taken = self.cluster.ports == Ports() and self.cluster.ports.taken()
+            advice = "The option --free-ports takes ports that nobody uses. " if is_taken else ""
+            self.told.emit("failed", f"{advice}{error}")
             return
         self.told.emit("started", None)
 
@@ -317,8 +319,6 @@ class DemoController(QObject):
 
     def _on_failed(self, sentence: str) -> None:
         self._stage = "failed"
-        if "in use" in sentence and self.cluster.ports == Ports():
-            sentence = f"The option --free-ports takes ports that nobody uses. {sentence}"
         for program in self._programs.values():
             program.starting = False
         self._refresh()
