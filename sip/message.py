@@ -491,10 +491,9 @@ def _read_fields(message: Message, text: str, in_passing: bool) -> RemoteProtoco
     lines = text.split("\n")
     parts = [line.partition(":") for line in lines]
     names = [FIELD_NAMES[name] for name, _, _ in parts]
-    fault = None
-    if "" not in names and text.count("\r") == text.count("\r\n") + text.endswith("\r") == len(
-        lines
-    ):
+    fault, line_ends = None, text.count("\r\n") + text.endswith("\r")
+    # each line begins with a name and ends with the only carriage return in it
+    if "" not in names and text.count("\r") == line_ends == len(lines):
         message._names, message._lines = names, lines
         message._values = [value.strip() for _, _, value in parts]
     else:
