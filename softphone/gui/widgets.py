@@ -166,7 +166,7 @@ class FlatButton(QPushButton):
         theme().changed.connect(self._show_icon)
         self._show_icon()
 
-    def dress(self, text: str, icon: str, tone: str = "") -> None:
+    def set_face(self, text: str, icon: str, tone: str = "") -> None:
         """Give the button another meaning; it keeps its place and size."""
         if (text, icon, tone) != (self.text(), self.icon_name, self.property("tone")):
             self.icon_name = icon
@@ -186,7 +186,7 @@ class FlatButton(QPushButton):
         self.setIconSize(size)
         self.setIcon(icons.button_icon(self.icon_name, size, ink, palette.surface, palette.faint))
 
-    def allow(self, allowed: bool, tip: str) -> None:
+    def set_allowed(self, allowed: bool, tip: str) -> None:
         """Enable or disable, with a tooltip: what it does, or why it cannot be used now."""
         self.setEnabled(allowed)
         self.setToolTip(tip)
