@@ -35,7 +35,7 @@ from softphone.gui.event_bridge import Bridge
 from softphone.gui.level_meter import FRAMES_PER_SECOND
 from softphone.gui.phone_menu import PhoneMenu
 from softphone.gui.theme import GRID, Size, theme
-from softphone.gui.widgets import Avatar, FlatButton, StateMark, TextLabel, row_of
+from softphone.gui.widgets import FlatButton, StateMark, TextLabel, row_of
 from softphone.ua import user_messages
 from softphone.ua.events import (
     CallChanged,
@@ -234,8 +234,9 @@ class PhonePanel(QWidget):
         named.setSpacing(0)
         named.addWidget(self.name)
         named.addLayout(row_of(self.registration_mark, self.registration, spacing=GRID // 2))
-        head = row_of(Avatar(self.label), spacing=GRID + GRID // 2)
-        head.addLayout(named)
+        head = QHBoxLayout()
+        head.setSpacing(GRID)
+        head.addLayout(named, 1)
         head.addWidget(self.menu_button, 0, Qt.AlignmentFlag.AlignTop)
         to = QLabel(texts.TO)
         to.setBuddy(self.target)
