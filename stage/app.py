@@ -18,7 +18,6 @@ from PySide6.QtCore import QTimer
 from PySide6.QtWidgets import QApplication
 
 from softphone.gui import qapplication
-from softphone.gui.theme import install
 from softphone.gui.unix_signals import Interrupt
 from stage.controller import DemoController
 from stage.options import Options
@@ -72,7 +71,9 @@ def play(options: Options, linger: bool) -> int:
 
     def end(sentence: str) -> None:
         outcome.append(sentence)
-        _ended(controller, scene, sentence)
+        if scene.title:
+            _ended(controller, scene, sentence)
+            director.take_picture()
         seconds = LINGER_SECONDS if linger and not sentence else 0
         QTimer.singleShot(int(seconds * 1000), app.quit)
 
@@ -114,8 +115,7 @@ def _announce(controller: DemoController, scene: Scene, line: str, over: bool = 
 
 
 def _ended(controller: DemoController, scene: Scene, trouble: str) -> None:
-    if scene.title:
-        _announce(controller, scene, trouble or scene.moral, over=True)
+    _announce(controller, scene, trouble or scene.moral, over=True)
 
 
 def _say(controller: DemoController, scene: Scene, line: str) -> None:
@@ -162,7 +162,6 @@ def application() -> QApplication:
     app.setOrganizationName("Call Failover")
     app.setApplicationName("Call Failover")
     app.setQuitOnLastWindowClosed(False)
-    install(app)
     return app
 
 

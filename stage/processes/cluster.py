@@ -18,6 +18,7 @@ from pathlib import Path
 
 from plumbing.address import Address, format_address
 from plumbing.file_permissions import OWNER_ONLY
+from stage.observation.http_readers import read_page
 from stage.processes.program import CleanupProcess, Program, StartError
 
 ROOT = Path(__file__).resolve().parents[2]  # the programs are started from here
@@ -49,6 +50,20 @@ class Ports:
         return cls(
             numbers[0], (numbers[1], numbers[2]), (numbers[3], numbers[4]), numbers[5], numbers[6]
         )
+
+    def taken(self) -> bool:
+        """Does another program use one of them at this moment, on any address of this computer?"""
+        numbers = (self.forwarder, *self.servers, *self.management, self.admin, self.twin_admin)
+        for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
+            for port in numbers:
+                with socket.socket(socket.AF_INET, kind) as sock:
+                    if kind == socket.SOCK_STREAM:  # a connection of ours that has ended is no user
+                        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                    try:
+                        sock.bind(("", port))
+                    except OSError:
+                        return True
+        return False
 
 
 def _hold(held: list[socket.socket]) -> int:
@@ -129,7 +144,8 @@ class Cluster:
         seconds."""
         for name in self.admins:  # first and one by one: theirs is the port that people have in use
             self.programs[name].start(timeout)
-            if name == PAIR[0] and self.programs[name].ready_line.endswith("(standby)"):
+            status = read_page(f"{self.admins[name]}/status") if name == PAIR[0] else None
+            if status and status.get("role") == "standby":
                 address = format_address(self.forwarder)
                 raise StartError(
                     f"{address} is in use by another forwarder, for which {name} would only stand "
