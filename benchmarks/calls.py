@@ -36,6 +36,7 @@ from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.arguments import between
 from slee_mock.services.bill_record import Bill, total_at
 from slee_mock.store.interface import Transaction
 from slee_mock.store.sqlite_store import SqliteStore
@@ -437,15 +438,15 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    number = {"type": int, "metavar": "N"}
+    number = {"metavar": "N"}
     parser.add_argument(
-        "--rate", default=200, choices=range(1, 1001), help="calls a second (default 200)", **number
+        "--rate", default=200, type=between(1, 1000), help="calls a second (default 200)", **number
     )
-    parser.add_argument("--seconds", default=60, choices=range(4, 601), help="default 60", **number)
+    parser.add_argument("--seconds", default=60, type=between(4, 600), help="default 60", **number)
     parser.add_argument(
         "--talk",
         default=3,
-        choices=range(1, 121),
+        type=between(1, 120),
         help="seconds a call lasts (default 3)",
         **number,
     )

@@ -22,6 +22,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 # as a script, from anywhere
+from benchmarks.arguments import between
 from benchmarks.load import Address, Load, Server, gap, lost, repeated, stale
 from benchmarks.peers import ABSENT, available, free, scene
 
@@ -126,15 +127,13 @@ def main() -> int:
     )
     parser.add_argument(
         "--runs",
-        type=int,
         default=5,
-        choices=range(1, 101),
+        type=between(1, 100),
         metavar="N",
         help="1 to 100 (default 5)",
     )
-    rates = range(10, 5001)
     parser.add_argument(
-        "--rate", type=int, default=1000, choices=rates, metavar="N", help="requests a second"
+        "--rate", type=between(10, 5000), default=1000, metavar="N", help="requests a second"
     )
     parser.add_argument(
         "--port", type=int, default=21900, help="this one and the two after it are used"

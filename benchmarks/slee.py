@@ -37,6 +37,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.arguments import between
 from benchmarks.calls import Program, read_bills, wait_until
 from benchmarks.load import T1, Address, open_socket
 from slee_mock.cluster.cluster_key import KeyedStore
@@ -399,19 +400,19 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    number = {"type": int, "metavar": "N"}
+    number = {"metavar": "N"}
     parser.add_argument(
         "--rate",
         default=1000,
-        choices=range(1, 5001),
+        type=between(1, 5000),
         help="calls a second (default 1000)",
         **number,
     )
     parser.add_argument(
-        "--seconds", default=10, choices=range(1, 121), help="of each of the two (10)", **number
+        "--seconds", default=10, type=between(1, 120), help="of each of the two (10)", **number
     )
     parser.add_argument(
-        "--at-once", default=64, choices=range(1, 2001), help="calls, at full speed (64)", **number
+        "--at-once", default=64, type=between(1, 2000), help="calls, at full speed (64)", **number
     )
     parser.add_argument("--port", type=int, default=22960, help="this one and the next are used")
     parser.add_argument(

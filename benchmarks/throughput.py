@@ -34,6 +34,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.arguments import between
 from benchmarks.columns import aligned  # as a script, from anywhere
 from benchmarks.load import METHODS, Address, Burst, Load, burst, lost, open_socket
 from benchmarks.many_phones import crowd
@@ -242,9 +243,9 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    number = {"type": int, "metavar": "N"}
+    number = {"metavar": "N"}
     parser.add_argument(
-        "--rounds", default=7, choices=range(1, 101), help="1 to 100 (default 7)", **number
+        "--rounds", default=7, type=between(1, 100), help="1 to 100 (default 7)", **number
     )
     parser.add_argument(
         "--seconds",
@@ -255,14 +256,14 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--rate",
         default=2000,
-        choices=range(10, 5001),
+        type=between(10, 5000),
         help="the steady one (default 2000)",
         **number,
     )
     parser.add_argument(
         "--phones",
         default=2000,
-        choices=range(1, 10_001),
+        type=between(1, 10000),
         help="1 to 10000 (default 2000)",
         **number,
     )

@@ -33,7 +33,7 @@ from stage.observation.from_events import (
     from_phone_event,
 )
 from stage.observation.http_readers import Pages, read_page
-from stage.processes.cluster import DOMAIN, HOST, SERVERS, Cluster, Ports
+from stage.processes.cluster import DOMAIN, HOST, SERVERS, Cluster, Ports, port_in_use
 from stage.processes.program import StartError
 from stage.scenes.state import ProgramState, Roles
 from stage.scenes.use_case import Row, UseCase
@@ -324,7 +324,7 @@ class DemoController(QObject):
     def _on_failed(self, sentence: str) -> None:
         self._stage = "failed"
         if "in use" in sentence and self.cluster.ports == Ports():
-            sentence = f"The option --free-ports takes ports that nobody uses. {sentence}"
+            sentence = port_in_use(sentence)
         for program in self._programs.values():
             program.starting = False
         self._refresh()
