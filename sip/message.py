@@ -39,7 +39,7 @@ class Message:
         self._values: list[str] = []
         self._lines: list[str] = []
         self._parsed: dict[str, Any] = {}  # values that were asked for, by name
-        self._completed: dict[str, Via] = {}  # those that were put in here, by value
+        self._completed: dict[str, Via] = {}  # by value: the topmost, as complete_via wrote it
         self.body = body
         self._made_here = made_here
         for name, value in fields:
@@ -150,11 +150,16 @@ class Message:
         at, _, rest = self._topmost(name)
         self._replace(at, self._spelling(at), ", ".join([value, *rest]))
 
-    def replace_via(self, via: Via) -> None:
-        """Puts `via` in the place of the topmost one."""
-        text = str(via)
-        self.replace_top("Via", text)
-        self._completed[text] = via
+    def complete_via(self, host: str, port: int) -> None:
+        """Writes the address that a request came from into the topmost Via (RFC 3261 18.2.1, RFC
+        3581 4), so that its answer goes there."""
+        at, value, others = self._topmost("Via")
+        via = self._via(value)
+        complete = via.with_source(host, port)
+        if complete != via:
+            text = str(complete)
+            self._replace(at, self._spelling(at), ", ".join([text, *others]))
+            self._completed[text] = complete
 
     def pop_via(self) -> Via:
         """Takes the topmost Via away and returns it. Raises RemoteProtocolError if one of them
@@ -486,10 +491,9 @@ def _read_fields(message: Message, text: str, in_passing: bool) -> RemoteProtoco
     lines = text.split("\n")
     parts = [line.partition(":") for line in lines]
     names = [FIELD_NAMES[name] for name, _, _ in parts]
-    fault = None
-    if "" not in names and text.count("\r") == text.count("\r\n") + text.endswith("\r") == len(
-        lines
-    ):
+    fault, line_ends = None, text.count("\r\n") + text.endswith("\r")
+    # each line begins with a name and ends with the only carriage return in it
+    if "" not in names and text.count("\r") == line_ends == len(lines):
         message._names, message._lines = names, lines
         message._values = [value.strip() for _, _, value in parts]
     else:

@@ -10,11 +10,11 @@ nothing we have.
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from sip.connection_address import nowhere, reaches, unicast
 from sip.errors import RemoteProtocolError
 from sip.grammar import is_number
 
@@ -119,14 +119,6 @@ class SessionDescription:
     def to_bytes(self) -> bytes:
         return str(self).encode("utf-8", "surrogateescape")
 
-    @property
-    def session_id(self) -> str:
-        return _origin(self)[1]
-
-    @property
-    def version(self) -> int:
-        return int(_origin(self)[2])
-
     def connection(self, stream: MediaDescription) -> str:
         """The host where this stream is wanted; the stream's own c= line goes before the session's
         (RFC 8866 5.7)."""
@@ -144,7 +136,7 @@ class SessionDescription:
         own = next(_directions(stream.lines), None) or next(
             _directions(self.lines), MediaDirection.SENDRECV
         )
-        return MediaDirection.of(own.sends, own.receives and not nowhere(self.connection(stream)))
+        return MediaDirection.of(own.sends, own.receives and not _nowhere(self.connection(stream)))
 
 
 @dataclass(frozen=True)
@@ -229,7 +221,7 @@ def answer(
     accepted = False
     for stream in offered.media:
         usable = (
-            stream.carries_audio and not accepted and reaches(address, offered.connection(stream))
+            stream.carries_audio and not accepted and _reaches(address, offered.connection(stream))
         )
         chosen = _choose(stream, codecs) if usable else {}
         if chosen:
@@ -260,8 +252,8 @@ def plan(local: SessionDescription, remote: SessionDescription) -> MediaPlan:
         if chosen:
             numbers = list(chosen)
             wanted = remote.direction(theirs)
-            host = unicast(remote.connection(theirs))
-            if not reaches(local.connection(mine), host):
+            host = _unicast(remote.connection(theirs))
+            if not _reaches(local.connection(mine), host):
                 continue
             return MediaPlan(
                 remote=(host, theirs.port),
@@ -426,5 +418,39 @@ def _rtcp(stream: MediaDescription, host: str) -> Address | None:
     for value in attributes(stream.lines, "rtcp"):
         parts = value.split()
         if len(parts) in (1, 4) and _number(parts[0], 65535) > 0:
-            return (unicast(parts[3]) if len(parts) == 4 else host), int(parts[0])
+            return (_unicast(parts[3]) if len(parts) == 4 else host), int(parts[0])
     return None
+
+
+# -- hosts of c= lines (RFC 8866 5.7): can they be sent to? ----------------------------------------
+
+
+def _nowhere(host: str) -> bool:
+    """Is it no address at all, which is a hold (RFC 3264 8.4)?"""
+    return host in ("0.0.0.0", "::") or host.endswith(".invalid")
+
+
+def _unicast(host: str) -> str:
+    """A host that may be sent to. Names are refused, for nothing on the media path waits for
+    DNS."""
+    if _nowhere(host):
+        return "::" if ":" in host else "0.0.0.0"
+    try:
+        parsed = ipaddress.ip_address(host)
+    except ValueError:
+        raise RemoteProtocolError(
+            f"SDP: the media address {host[:60]!r} is not a literal one", status=488
+        ) from None
+    if parsed.is_multicast or host == "255.255.255.255":
+        raise RemoteProtocolError(f"SDP: the media address {host} is not one host's", status=488)
+    return str(parsed)  # as recvfrom spells it
+
+
+def _reaches(ours: str, theirs: str) -> bool:
+    """Can media go from the one host to the other? No address at all is a hold, which nothing
+    goes to."""
+    try:
+        host = _unicast(theirs)
+    except RemoteProtocolError:
+        return False
+    return _nowhere(ours) or _nowhere(host) or (":" in ours) == (":" in host)

@@ -1,9 +1,10 @@
 """The four transaction machines of RFC 3261 17 over UDP, with the Accepted states of RFC 6026.
 
-The tables come first: every state has an entry for every event, and what is not in them cannot
-happen. Beneath them one small machine walks a table; it is given messages and the time, and answers
-with what is to be done. Timers are rows with a deadline, never threads: ask `deadline`, and call
-`on_deadline(now)` when it has come. `now` and deadlines are monotonic seconds.
+The tables come first: every state has an entry for every event but the timers that do not run in
+it, and what is not in them cannot happen. Beneath them one small machine walks a table; it is given
+messages and the time, and answers with what is to be done. Timers are rows with a deadline, never
+threads: ask `deadline`, and call `on_deadline(now)` when it has come. `now` and deadlines are
+monotonic seconds.
 
 Timer C belongs to proxies that keep transactions (16.6) and has no row here. No 100 is made after
 200 ms (17.2.1): a transaction user here answers an INVITE at once, with 180 or a final response.
@@ -14,6 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum, auto
 from math import inf
+from typing import NamedTuple
 
 from sip.errors import LocalProtocolError
 from sip.grammar import canonical_host
@@ -74,25 +76,36 @@ def to(state: State, *actions: Do) -> Step:
     return state, actions
 
 
-CALLING, TRYING, PROCEEDING, ACCEPTED = (
-    State.CALLING,
-    State.TRYING,
-    State.PROCEEDING,
-    State.ACCEPTED,
-)
-COMPLETED, CONFIRMED, TERMINATED = State.COMPLETED, State.CONFIRMED, State.TERMINATED
-PROVISIONAL, SUCCESS, FAILURE, FINAL = Event.PROVISIONAL, Event.SUCCESS, Event.FAILURE, Event.FINAL
-REQUEST, ACK, UNREACHABLE = Event.REQUEST, Event.ACK, Event.UNREACHABLE
-TIMER_A, TIMER_B, TIMER_D, TIMER_E, TIMER_F, TIMER_G = (Event(letter) for letter in "ABDEFG")
-TIMER_H, TIMER_I, TIMER_J, TIMER_K, TIMER_L, TIMER_M = (Event(letter) for letter in "HIJKLM")
-DELIVER, SEND, REPEAT, ACKNOWLEDGE, FORBID = (
-    Do.DELIVER,
-    Do.SEND,
-    Do.REPEAT,
-    Do.ACKNOWLEDGE,
-    Do.FORBID,
-)
-TIME_OUT, GIVE_UP = Do.TIME_OUT, Do.GIVE_UP
+CALLING, TRYING, PROCEEDING, ACCEPTED, COMPLETED, CONFIRMED, TERMINATED = State
+PROVISIONAL, SUCCESS, FAILURE, FINAL, REQUEST, ACK, UNREACHABLE, *_timers = Event
+TIMER_A, TIMER_B, TIMER_D, TIMER_E, TIMER_F, TIMER_G = _timers[:6]
+TIMER_H, TIMER_I, TIMER_J, TIMER_K, TIMER_L, TIMER_M = _timers[6:]
+SEND, REPEAT, ACKNOWLEDGE, DELIVER, TIME_OUT, GIVE_UP, FORBID = Do
+
+
+class Timer(NamedTuple):
+    """When a timer fires first, and the cap of its doubling interval (0: it fires once)."""
+
+    first: float
+    cap: float
+
+
+# Table 4 of RFC 3261. A timer runs in the states that have an entry for it: entering the first of
+# them starts it, leaving the last stops it.
+TIMERS = {
+    TIMER_A: Timer(T1, inf),
+    TIMER_B: Timer(PATIENCE, 0),
+    TIMER_D: Timer(PATIENCE, 0),
+    TIMER_E: Timer(T1, T2),
+    TIMER_F: Timer(PATIENCE, 0),
+    TIMER_G: Timer(T1, T2),
+    TIMER_H: Timer(PATIENCE, 0),
+    TIMER_I: Timer(T4, 0),
+    TIMER_J: Timer(PATIENCE, 0),
+    TIMER_K: Timer(T4, 0),
+    TIMER_L: Timer(PATIENCE, 0),
+    TIMER_M: Timer(PATIENCE, 0),
+}
 
 # Figure 5 of RFC 3261 as replaced by figure 5 of RFC 6026.
 INVITE_CLIENT: Table = {
@@ -103,27 +116,18 @@ INVITE_CLIENT: Table = {
         UNREACHABLE: to(TERMINATED, GIVE_UP),
         TIMER_A: to(CALLING, REPEAT),
         TIMER_B: to(TERMINATED, TIME_OUT),
-        TIMER_D: to(CALLING),
-        TIMER_M: to(CALLING),
     },
     PROCEEDING: {
         PROVISIONAL: to(PROCEEDING, DELIVER),
         SUCCESS: to(ACCEPTED, DELIVER),
         FAILURE: to(COMPLETED, ACKNOWLEDGE, DELIVER),
         UNREACHABLE: to(PROCEEDING),
-        TIMER_A: to(PROCEEDING),
-        TIMER_B: to(PROCEEDING),
-        TIMER_D: to(PROCEEDING),
-        TIMER_M: to(PROCEEDING),
     },
     ACCEPTED: {  # RFC 6026 7.2: every further 2xx is the transaction user's, who acknowledges it
         PROVISIONAL: to(ACCEPTED),
         SUCCESS: to(ACCEPTED, DELIVER),
         FAILURE: to(ACCEPTED),
         UNREACHABLE: to(ACCEPTED),
-        TIMER_A: to(ACCEPTED),
-        TIMER_B: to(ACCEPTED),
-        TIMER_D: to(ACCEPTED),
         TIMER_M: to(TERMINATED),
     },
     COMPLETED: {
@@ -131,10 +135,7 @@ INVITE_CLIENT: Table = {
         SUCCESS: to(COMPLETED),
         FAILURE: to(COMPLETED, ACKNOWLEDGE),
         UNREACHABLE: to(TERMINATED, GIVE_UP),
-        TIMER_A: to(COMPLETED),
-        TIMER_B: to(COMPLETED),
         TIMER_D: to(TERMINATED),
-        TIMER_M: to(COMPLETED),
     },
 }
 
@@ -146,7 +147,6 @@ NON_INVITE_CLIENT: Table = {
         UNREACHABLE: to(TERMINATED, GIVE_UP),
         TIMER_E: to(TRYING, REPEAT),
         TIMER_F: to(TERMINATED, TIME_OUT),
-        TIMER_K: to(TRYING),
     },
     PROCEEDING: {
         PROVISIONAL: to(PROCEEDING, DELIVER),
@@ -154,14 +154,11 @@ NON_INVITE_CLIENT: Table = {
         UNREACHABLE: to(TERMINATED, GIVE_UP),
         TIMER_E: to(PROCEEDING, REPEAT),
         TIMER_F: to(TERMINATED, TIME_OUT),
-        TIMER_K: to(PROCEEDING),
     },
     COMPLETED: {
         PROVISIONAL: to(COMPLETED),
         FINAL: to(COMPLETED),
         UNREACHABLE: to(COMPLETED),
-        TIMER_E: to(COMPLETED),
-        TIMER_F: to(COMPLETED),
         TIMER_K: to(TERMINATED),
     },
 }
@@ -175,10 +172,6 @@ INVITE_SERVER: Table = {
         SUCCESS: to(ACCEPTED, SEND),
         FAILURE: to(COMPLETED, SEND),
         UNREACHABLE: to(TERMINATED, GIVE_UP),
-        TIMER_G: to(PROCEEDING),
-        TIMER_H: to(PROCEEDING),
-        TIMER_I: to(PROCEEDING),
-        TIMER_L: to(PROCEEDING),
     },
     # RFC 6026 7.1: the transaction user repeats the 2xx until an ACK comes (RFC 3261 13.3.1.4)
     ACCEPTED: {
@@ -188,9 +181,6 @@ INVITE_SERVER: Table = {
         SUCCESS: to(ACCEPTED, SEND),
         FAILURE: to(ACCEPTED, FORBID),
         UNREACHABLE: to(ACCEPTED),
-        TIMER_G: to(ACCEPTED),
-        TIMER_H: to(ACCEPTED),
-        TIMER_I: to(ACCEPTED),
         TIMER_L: to(TERMINATED),
     },
     COMPLETED: {
@@ -202,8 +192,6 @@ INVITE_SERVER: Table = {
         UNREACHABLE: to(TERMINATED, GIVE_UP),
         TIMER_G: to(COMPLETED, REPEAT),
         TIMER_H: to(TERMINATED, TIME_OUT),
-        TIMER_I: to(COMPLETED),
-        TIMER_L: to(COMPLETED),
     },
     CONFIRMED: {
         REQUEST: to(CONFIRMED),
@@ -212,10 +200,7 @@ INVITE_SERVER: Table = {
         SUCCESS: to(CONFIRMED, FORBID),
         FAILURE: to(CONFIRMED, FORBID),
         UNREACHABLE: to(CONFIRMED),
-        TIMER_G: to(CONFIRMED),
-        TIMER_H: to(CONFIRMED),
         TIMER_I: to(TERMINATED),
-        TIMER_L: to(CONFIRMED),
     },
 }
 
@@ -226,14 +211,12 @@ NON_INVITE_SERVER: Table = {
         PROVISIONAL: to(PROCEEDING, SEND),
         FINAL: to(COMPLETED, SEND),
         UNREACHABLE: to(TERMINATED, GIVE_UP),
-        TIMER_J: to(TRYING),
     },
     PROCEEDING: {
         REQUEST: to(PROCEEDING, REPEAT),
         PROVISIONAL: to(PROCEEDING, SEND),
         FINAL: to(COMPLETED, SEND),
         UNREACHABLE: to(TERMINATED, GIVE_UP),
-        TIMER_J: to(PROCEEDING),
     },
     COMPLETED: {
         REQUEST: to(COMPLETED, REPEAT),
@@ -246,34 +229,8 @@ NON_INVITE_SERVER: Table = {
 
 for _table in (INVITE_CLIENT, NON_INVITE_CLIENT, INVITE_SERVER, NON_INVITE_SERVER):
     # Its owner forgets a terminated transaction; what still comes for it has no effect.
-    _table[TERMINATED] = {event: to(TERMINATED) for event in next(iter(_table.values()))}
-
-
-@dataclass(frozen=True)
-class TimerRow:
-    """Table 4 of RFC 3261: when a timer fires first, and the cap of its doubling interval (0: it
-    fires once). It runs in `states`: entering the first of them starts it, leaving the last stops
-    it."""
-
-    first: float
-    cap: float
-    states: tuple[State, ...]
-
-
-TIMERS: dict[Event, TimerRow] = {
-    TIMER_A: TimerRow(T1, inf, (CALLING,)),
-    TIMER_B: TimerRow(PATIENCE, 0, (CALLING,)),
-    TIMER_D: TimerRow(PATIENCE, 0, (COMPLETED,)),
-    TIMER_E: TimerRow(T1, T2, (TRYING, PROCEEDING)),
-    TIMER_F: TimerRow(PATIENCE, 0, (TRYING, PROCEEDING)),
-    TIMER_G: TimerRow(T1, T2, (COMPLETED,)),
-    TIMER_H: TimerRow(PATIENCE, 0, (COMPLETED,)),
-    TIMER_I: TimerRow(T4, 0, (CONFIRMED,)),
-    TIMER_J: TimerRow(PATIENCE, 0, (COMPLETED,)),
-    TIMER_K: TimerRow(T4, 0, (COMPLETED,)),
-    TIMER_L: TimerRow(PATIENCE, 0, (ACCEPTED,)),
-    TIMER_M: TimerRow(PATIENCE, 0, (ACCEPTED,)),
-}
+    _events = next(iter(_table.values())).keys() - TIMERS.keys()
+    _table[TERMINATED] = {event: to(TERMINATED) for event in _events}
 
 
 # -- what a transaction answers with ---------------------------------------------------------------
@@ -355,13 +312,11 @@ class Transaction:
 
     def _enter(self, state: State, now: float) -> None:
         self.state = state
+        timers = {event: TIMERS[event] for event in self.table[state] if event in TIMERS}
         self._timers = {
-            event: timer for event, timer in self._timers.items() if state in TIMERS[event].states
+            event: self._timers.get(event, (now + timer.first, timer.first))
+            for event, timer in timers.items()
         }
-        for event in self.table[state]:
-            row = TIMERS.get(event)
-            if row and state in row.states and event not in self._timers:
-                self._timers[event] = (now + row.first, row.first)
 
     def _step(self, event: Event, message: Message | None, now: float) -> list[Outcome]:
         state, actions = self.table[self.state][event]

@@ -59,7 +59,7 @@ def status(
         "in_flight": len(core.pending),
         "kept": len(core.outage_queue),
         "errors": errors,
-        "failovers": failovers(core, wall - now),
+        "failovers": [failover(each, wall - now) for each in core.failover.records],
     }
 
 
@@ -93,13 +93,7 @@ def event(event: Event, offset: float) -> tuple[str, dict[str, object]] | None:
             "replayed": event.replayed,
         }
     if isinstance(event, StateChanged):
-        return "state", {
-            "at": event.at,
-            "server": event.server,
-            "state": event.state,
-            "why": event.why,
-            "hot": event.hot,
-        }
+        return "state", event._asdict()
     if isinstance(event, Queued):
         return "kept", {
             "at": event.at,
@@ -111,12 +105,7 @@ def event(event: Event, offset: float) -> tuple[str, dict[str, object]] | None:
             "call_id": event.call_id,
         }
     if isinstance(event, Released):
-        return "released", {
-            "at": event.at,
-            "wall": event.at + offset,
-            "messages": event.messages,
-            "oldest": event.oldest,
-        }
+        return "released", {**event._asdict(), "wall": event.at + offset}
     if isinstance(event, FailoverRecord):
         return "failover", failover(event, offset)
     if isinstance(event, Resumed):
@@ -147,11 +136,6 @@ def _server(server: Server, hot: bool, now: float) -> dict[str, object]:
         "down": round(server.downtime(now), 3),
         "heartbeat_ms": _milliseconds(server.check_duration),
     }
-
-
-def failovers(core: Core, offset: float) -> list[dict[str, object]]:
-    """The failovers that the core remembers, the oldest first."""
-    return [failover(each, offset) for each in core.failover.records]
 
 
 def recorded(core: Core, takeovers: Iterable[Takeover], offset: float) -> list[dict[str, object]]:

@@ -5,8 +5,8 @@ Rules
      alone, whose name is then the address as written. Anything else is a fault.
   2. A key, a name or an address stands in the file once. What is left out has its default.
   3. All faults are found in one reading, each with its line: `read` raises one SettingsError.
-  4. SETTINGS is the only place where a key, its default and its meaning stand. servers.properties
-     repeats it for the operator, and a test holds the two equal.
+  4. SETTINGS has the keys and their defaults; servers.properties shows and explains each to the
+     operator. A test holds the two equal.
 
 Two steps: each line is parsed by itself; then the whole is checked, for a server's address can be
 judged only when forwarder.listen is known.
@@ -60,7 +60,7 @@ class ServerLine:
 
 @dataclass(frozen=True)
 class Settings:
-    """The values of a file; the table SETTINGS explains them. Times are in seconds."""
+    """The values of a file; servers.properties explains them. Times are in seconds."""
 
     servers: tuple[ServerLine, ...]
     listen: Address
@@ -131,191 +131,47 @@ def _convergence(text: str) -> str:
 
 @dataclass(frozen=True)
 class Setting:
-    """A row of the table: `field` is its name in Settings, `sentence` its comment in the file."""
+    """A row of the table: `field` is its name in Settings."""
 
     key: str
     field: str
     default: str
     parse: Callable[[str], object]
-    sentence: str
 
 
 SETTINGS = (
+    Setting("forwarder.listen", "listen", "0.0.0.0:5060", host_port(fixed_for="phones")),
+    Setting("forwarder.standby", "standby", "yes", yes_or_no),
     Setting(
-        "forwarder.listen",
-        "listen",
-        "0.0.0.0:5060",
-        host_port(fixed_for="phones"),
-        "Where phones and servers send to (UDP); 0.0.0.0 means every IPv4 address of this "
-        "computer.",
+        "forwarder.advertise", "advertise", "", host_port(optional=True, names=True, default_port=0)
     ),
-    Setting(
-        "forwarder.standby",
-        "standby",
-        "yes",
-        yes_or_no,
-        "Where another forwarder has that address: yes, wait till it is gone; no, refuse to start.",
-    ),
-    Setting(
-        "forwarder.advertise",
-        "advertise",
-        "",
-        host_port(optional=True, names=True, default_port=0),
-        "The address to write into messages, if it is not the one above; host or host:port.",
-    ),
-    Setting(
-        "forwarder.names",
-        "names",
-        "",
-        _names,
-        "Names and addresses of this forwarder in Routes but the two above, as sip.example.com, "
-        "192.0.2.1:5060.",
-    ),
+    Setting("forwarder.names", "names", "", _names),
     Setting(
         "forwarder.policy",
         "policy",
         FIRST_LIVE,
         one_of(POLICIES, f"not a policy; it is either {FIRST_LIVE} or {CALL_ID}"),
-        "Where new calls go: first-live (the first living server in the list) or call-id (spread "
-        "over all).",
     ),
+    Setting("forwarder.convergence", "convergence", "Call-ID", _convergence),
+    Setting("forwarder.path", "path", "no", yes_or_no),
+    Setting("forwarder.secret.file", "secret_file", "forwarder.secret", file_name),
+    Setting("forwarder.track.file", "track_file", "", absolute_file_name),
+    Setting("heartbeat.interval", "interval", "0.05", number(0.005, 60, decimals=6)),
+    Setting("heartbeat.fall", "fall", "3", number(1, 100)),
+    Setting("heartbeat.rise", "rise", "2", number(1, 100)),
+    Setting("passive.requests", "passive_requests", "20", number(0, 9999)),
+    Setting("passive.seconds", "passive_seconds", "3", number(1, 60, decimals=6)),
     Setting(
-        "forwarder.convergence",
-        "convergence",
-        "Call-ID",
-        _convergence,
-        "The header whose value names a session, for call-id: Call-ID, From, To, or any other such "
-        "as X-Session.",
+        "registration.listen", "registration", "", host_port(optional=True, fixed_for="servers")
     ),
-    Setting(
-        "forwarder.path",
-        "path",
-        "no",
-        yes_or_no,
-        "Add Path to registrations, so that servers send a phone's calls here by themselves: yes "
-        "or no.",
-    ),
-    Setting(
-        "forwarder.secret.file",
-        "secret_file",
-        "forwarder.secret",
-        file_name,
-        "The secret that signs what passes; made at the first start beside this file, a pair needs "
-        "the same.",
-    ),
-    Setting(
-        "forwarder.track.file",
-        "track_file",
-        "",
-        absolute_file_name,
-        "A file that tells keepalived whether a server is seen, as /run/call-failover/sees; empty: "
-        "none.",
-    ),
-    Setting(
-        "heartbeat.interval",
-        "interval",
-        "0.05",
-        number(0.005, 60, decimals=6),
-        "Seconds between two heartbeats (OPTIONS) to each server; longer than the way there and "
-        "back.",
-    ),
-    Setting(
-        "heartbeat.fall",
-        "fall",
-        "3",
-        number(1, 100),
-        "So many intervals in a row without an answer and a server is down.",
-    ),
-    Setting(
-        "heartbeat.rise", "rise", "2", number(1, 100), "So many answers in a row and it is back."
-    ),
-    Setting(
-        "passive.requests",
-        "passive_requests",
-        "20",
-        number(0, 9999),
-        "So many requests in a row that a server with good heartbeats has not handled and it is "
-        "out; 0: no check.",
-    ),
-    Setting(
-        "passive.seconds",
-        "passive_seconds",
-        "3",
-        number(1, 60, decimals=6),
-        "Seconds for which it must have handled none; after one of them they are sent to the next "
-        "server too.",
-    ),
-    Setting(
-        "registration.listen",
-        "registration",
-        "",
-        host_port(optional=True, fixed_for="servers"),
-        "Where servers register themselves by Mobicents' SIP heartbeat (UDP), as 127.0.0.1:5065; "
-        "empty: nowhere.",
-    ),
-    Setting(
-        "registration.allow",
-        "allow",
-        "",
-        network_list(if_empty=LOOPBACK),
-        "Networks whose servers may register, such as 10.0.0.0/8, 192.0.2.7; empty: this "
-        "computer's only.",
-    ),
-    Setting(
-        "registration.foreign",
-        "foreign",
-        "no",
-        yes_or_no,
-        "May a server register an address that is not the sender's (but is in registration.allow): "
-        "yes or no.",
-    ),
-    Setting(
-        "registration.timeout",
-        "timeout",
-        "10",
-        number(0.5, 3600, decimals=6),
-        "Seconds after which a registered server is forgotten if it neither beats nor answers "
-        "heartbeats.",
-    ),
-    Setting(
-        "limit.rate",
-        "rate",
-        "200",
-        number(0, 999_999),
-        "Datagrams a second that one source may go on sending (an IPv6 /64 is one source); 0 "
-        "limits nobody.",
-    ),
-    Setting(
-        "limit.burst",
-        "burst",
-        "1000",
-        number(0, 999_999),
-        "Datagrams that it may send at once beyond that; the last quarter is for calls that it has "
-        "already.",
-    ),
-    Setting(
-        "limit.exempt",
-        "exempt",
-        "127.0.0.0/8, ::1/128",
-        network_list(if_empty=Networks(())),
-        "Networks that are never limited, such as a carrier's or a big office's; servers never "
-        "are.",
-    ),
-    Setting(
-        "admin.listen",
-        "admin",
-        "127.0.0.1:8060",
-        host_port(optional=True),
-        "Where the status page is served (HTTP); empty turns it off.",
-    ),
-    Setting(
-        "admin.links",
-        "links",
-        "",
-        page_links,
-        "The servers' own pages, for links to them: server1 http://10.0.0.1:8071/, server2 ...; "
-        "empty: none.",
-    ),
+    Setting("registration.allow", "allow", "", network_list(if_empty=LOOPBACK)),
+    Setting("registration.foreign", "foreign", "no", yes_or_no),
+    Setting("registration.timeout", "timeout", "10", number(0.5, 3600, decimals=6)),
+    Setting("limit.rate", "rate", "200", number(0, 999_999)),
+    Setting("limit.burst", "burst", "1000", number(0, 999_999)),
+    Setting("limit.exempt", "exempt", "127.0.0.0/8, ::1/128", network_list(if_empty=Networks(()))),
+    Setting("admin.listen", "admin", "127.0.0.1:8060", host_port(optional=True)),
+    Setting("admin.links", "links", "", page_links),
 )
 KEYS = {setting.key: setting for setting in SETTINGS}
 

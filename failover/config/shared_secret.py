@@ -10,7 +10,6 @@ import hashlib
 import os
 import secrets
 import stat
-import time
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
@@ -20,7 +19,6 @@ from sip.branch import keyed_hash
 NO_FILE = "forwarder.secret.file is empty"
 MIN_CHARACTERS = 32
 MAX_CHARACTERS = 4096
-WRITING_SECONDS = 1.0  # that another forwarder may take to write the file that it has just made
 
 
 class Secret(NamedTuple):
@@ -89,25 +87,23 @@ def ephemeral(why: str) -> Secret:
 
 
 def _make(path: Path) -> None:
-    """Makes the file. Raises FileExistsError if it is there, OSError if it cannot be made."""
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, OWNER_ONLY)
+    """Makes the file, whole or not at all. Raises FileExistsError if it is there, OSError if it
+    cannot be made."""
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, OWNER_ONLY)
     try:
         with open(handle, "w", encoding="ascii") as file:
             file.write(secrets.token_hex(32) + "\n")
             file.flush()
             os.fsync(handle)
-    except OSError:  # the disk is full: the next start must not find half a secret
-        os.unlink(path)
-        raise
+        os.link(temporary, path)  # unlike a rename it replaces nothing
+    finally:
+        os.unlink(temporary)
 
 
 def _existing(path: Path) -> Secret | None:
-    """Reads the file; None if there is none. One that is empty may be just being written by another
-    forwarder, which started at the same moment: waits a second for it."""
-    until = time.monotonic() + WRITING_SECONDS
+    """Reads the file; None if there is none."""
     try:
-        while path.stat().st_size == 0 and path.is_file() and time.monotonic() < until:
-            time.sleep(0.01)
         return _read(path)
     except FileNotFoundError:
         return None

@@ -59,13 +59,15 @@ RETRY_AFTER = "2"
 
 class Forwarding(NamedTuple):
     """A request on its way. `datagram`: as it came; `branch`: ours; `key`: of its pending datagram;
-    `hint`: of its Route, or ""; `own`: the forwarder's address as the sender knows it."""
+    `back`: where its answers go; `hint`: of its Route, or ""; `own`: the forwarder's address as the
+    sender knows it."""
 
     request: Request
     datagram: PendingDatagram
     now: float
     branch: str
     key: RequestKey
+    back: Address
     hint: str
     own: Address
 
@@ -140,7 +142,7 @@ class Core:
     # -- requests ----------------------------------------------------------------------------------
 
     def _request(self, request: Request, datagram: PendingDatagram, now: float) -> Outcome:
-        self.lines.complete_via(request, datagram.source)
+        request.complete_via(*datagram.source)
         try:
             if datagram.side == PHONES and is_probe(request):
                 return Outcome(self._answer(request, datagram, 200 if self.table.hot else 503))
@@ -157,14 +159,15 @@ class Core:
     def _broken(self, error: BrokenRequest, datagram: PendingDatagram, now: float) -> Outcome:
         """Answers a malformed request, if its Via can be read."""
         try:
-            self.lines.complete_via(error.request, datagram.source)
+            error.request.complete_via(*datagram.source)
         except RemoteProtocolError:
             return self._drop(datagram, now, "malformed", str(error))
         refused = Refused(str(error), error.status, "malformed")
         return self._refuse(error.request, datagram, now, refused)
 
     def _forward(self, request: Request, datagram: PendingDatagram, now: float) -> Outcome:
-        branch = self.lines.branch(request)
+        back = response_address(request.via)
+        branch = self.lines.branch(request, back)
         if request.method == "ACK" and request.to_tag == self.lines.own_tag(branch):
             note = "it acknowledges the forwarder's own answer"
             return self._drop(datagram, now, "own-ack", note)
@@ -181,14 +184,14 @@ class Core:
         if is_looped(self.lines.key, request, datagram.side, self.lines.signed):
             raise Refused("it has been here before, asked for the same", 482, "loop")
         key = request_key(branch, request.method)
-        forwarding = Forwarding(request, datagram, now, branch, key, hint, own)
+        forwarding = Forwarding(request, datagram, now, branch, key, back, hint, own)
         if datagram.side == PHONES:
             return self._to_server(forwarding)
         return self._from_server(forwarding)
 
     def _to_server(self, forwarding: Forwarding) -> Outcome:
         """A phone's request goes to a server, whatever else it names."""
-        request, datagram, now, branch, key, hint, own = forwarding
+        request, datagram, now, branch, key, _, hint, own = forwarding
         new = not request.to_tag and request.method not in ("ACK", "CANCEL")
         server, why = self.failover.choose(
             hint,
@@ -217,7 +220,7 @@ class Core:
 
     def _from_server(self, forwarding: Forwarding) -> Outcome:
         """A server's request goes to its next Route, else to its Request-URI."""
-        request, datagram, now, branch, _, _, _ = forwarding
+        request, datagram, now, branch, _, back, _, _ = forwarding
         asker = self.table.by_name[datagram.side]
         beneath = octets(request.vias[:2][-1].branch)
         method, to_tag = request.method.encode(), octets(request.to_tag)
@@ -247,7 +250,7 @@ class Core:
         self.lines.suit_strict_router(request)
         self.lines.record_route(request, own, asker)
         begins = request.method == "INVITE" and not request.to_tag and len(request.vias) == 1
-        self.lines.push_via(request, own, branch, datagram.side)
+        self.lines.push_via(request, own, branch, datagram.side, back)
         send = Send(PHONES, request.to_bytes(), target)
         outcome = self._passed(request, datagram, now, send, "its Request-URI")
         if not begins:
@@ -257,10 +260,9 @@ class Core:
         return self.failover.end_calls(ended, now, outcome)
 
     def _pass_to_server(self, forwarding: Forwarding, server: Server, why: str) -> Outcome:
-        request, datagram, now, branch, key, _, _ = forwarding
-        self.lines.push_via(
-            request, self.lines.towards_server(server.address[0]), branch, datagram.side
-        )
+        request, datagram, now, branch, key, back, _, _ = forwarding
+        own = self.lines.towards_server(server.address[0])
+        self.lines.push_via(request, own, branch, datagram.side, back)
         first_received = datagram.received_at
         pending = PendingDatagram(server.name, *datagram[1:])
         if self.outage_queue.released:
@@ -287,7 +289,7 @@ class Core:
     def _no_server(self, forwarding: Forwarding, proven: bool) -> Outcome:
         """Refuses what begins something new, and keeps the rest until a server is up
         (outage_queue.py). An INVITE that a server had begun is not new: a phone may ring."""
-        request, datagram, now, branch, key, _, _ = forwarding
+        request, datagram, now, branch, key, _, _, _ = forwarding
         begun = bool(request.to_tag) or request.method in ("ACK", "CANCEL") or datagram.begun
         if not begun and key not in self.outage_queue and not self.pending.is_moved(datagram.data):
             if self.grace and datagram.side == PHONES and self.grace.covers(now):

@@ -74,24 +74,18 @@ class HeaderRewriter:
 
     # -- Via ---------------------------------------------------------------------------------------
 
-    def complete_via(self, request: Request, source: Address) -> None:
-        """Writes the address that a request came from into its topmost Via, so that the answer goes
-        there."""
-        via = request.via
-        complete = via.with_source(*source)
-        if complete != via:
-            request.replace_via(complete)
-
-    def push_via(self, request: Request, own: Address, branch: str, side: str) -> None:
-        """Adds our Via. `rport` (RFC 3581 3) asks the peer to answer to the port that this is sent
-        from, should `own` name another one. It is the last parameter, because the peer lengthens
-        it."""
-        loop, back = loop_hash(request, side), self.back_word(response_address(request.via))
-        words = f"branch={branch};{LOOP}={loop};{BACK}={back};rport"
+    def push_via(
+        self, request: Request, own: Address, branch: str, side: str, back: Address
+    ) -> None:
+        """Adds our Via. `back`: the address that answers to the Via beneath it go to. `rport` (RFC
+        3581 3) asks the peer to answer to the port that this is sent from, should `own` name
+        another one. It is the last parameter, because the peer lengthens it."""
+        loop = loop_hash(request, side)
+        words = f"branch={branch};{LOOP}={loop};{BACK}={self.back_word(back)};rport"
         request.push("Via", f"SIP/2.0/UDP {format_address(own)};{words}")
 
-    def branch(self, request: Request) -> str:
-        return make_branch(self.key, request, self.signed(request.via))
+    def branch(self, request: Request, back: Address) -> str:
+        return make_branch(self.key, request, self.signed(request.via, back))
 
     def back_word(self, address: Address) -> str:
         """Signs the address that a response with our Via on top goes to. It is not part of the
@@ -111,12 +105,12 @@ class HeaderRewriter:
         signed = is_branch_of(self.key, ours, self.signed(beneath, back), response)
         return back if signed and ours.params.get(BACK) == self.back_word(back) else None
 
-    def signed(self, via: Via, back: Address | None = None) -> Via:
-        """Returns the Via that our branch is computed from, given the Via beneath ours. All servers
-        count as one: if a server repeats what a server that is down had sent, it has the same
-        branch, so phones take it for a retransmission and not for a second call. `back`: the
-        address that its responses go to, if known already."""
-        if (back or response_address(via)) in self.table.by_address:
+    def signed(self, via: Via, back: Address) -> Via:
+        """Returns the Via that our branch is computed from, given the Via beneath ours and the
+        address that its responses go to. All servers count as one: if a server repeats what a
+        server that is down had sent, it has the same branch, so phones take it for a retransmission
+        and not for a second call."""
+        if back in self.table.by_address:
             return Via(via.transport, "server", params={"branch": via.branch})
         return via
 
@@ -221,7 +215,7 @@ class HeaderRewriter:
 
     def answer_tag(self, request: Request) -> str:
         try:
-            return self.own_tag(self.branch(request))
+            return self.own_tag(self.branch(request, response_address(request.via)))
         # of an old peer, and without the fields that stand in for a branch
         except RemoteProtocolError:
             return self.own_tag(str(request.via))

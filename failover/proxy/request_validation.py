@@ -15,6 +15,8 @@ from itertools import pairwise
 from zlib import crc32
 
 from failover.config.settings import PHONES
+from failover.proxy.destination import response_address
+from plumbing.address import Address
 from sip.branch import is_branch_of
 from sip.errors import RemoteProtocolError
 from sip.message import Request
@@ -73,7 +75,9 @@ def loop_hash(request: Request, side: str) -> str:
     return f"{crc32(asked.encode('utf-8', 'surrogateescape')):08x}"
 
 
-def is_looped(key: bytes, request: Request, side: str, view: Callable[[Via], Via]) -> bool:
+def is_looped(
+    key: bytes, request: Request, side: str, signed: Callable[[Via, Address], Via]
+) -> bool:
     """Has the request passed here before, and come back unhandled? One of its Vias is ours: the
     topmost, or one with the same loop hash as now."""
     vias = request.vias
@@ -82,6 +86,6 @@ def is_looped(key: bytes, request: Request, side: str, view: Callable[[Via], Via
     word = loop_hash(request, side)
     return any(
         (LOOP in via.params if at == 0 else via.params.get(LOOP) == word)
-        and is_branch_of(key, via, view(beneath), request)
+        and is_branch_of(key, via, signed(beneath, response_address(beneath)), request)
         for at, (via, beneath) in enumerate(pairwise(vias))
     )

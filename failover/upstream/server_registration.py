@@ -278,11 +278,10 @@ class Registration:
     ) -> Result:
         """The result with the answer, which goes to the host that the datagram came from, and the
         port that RFC 3581 asks for."""
-        via = request.via.with_source(*source)
-        request.replace_top("Via", str(via))
+        request.complete_via(*source)
         tag = keyed_hash(self._key, "registration", request.call_id)
         fields = [("Retry-After", RETRY_AFTER)] if status == 503 else []
-        target = source[0], response_address(via)[1]
+        target = source[0], response_address(request.via)[1]
         return result._replace(
             answer=reply(request, status, "", tag, fields).to_bytes(), target=target
         )

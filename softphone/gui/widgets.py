@@ -17,7 +17,7 @@ from PySide6.QtGui import (
     QPaintEvent,
     QResizeEvent,
 )
-from PySide6.QtWidgets import QLabel, QPushButton, QSizePolicy, QWidget
+from PySide6.QtWidgets import QHBoxLayout, QLabel, QPushButton, QSizePolicy, QWidget
 
 from softphone.gui import icons
 from softphone.gui.formatting import initial
@@ -37,6 +37,18 @@ def plain_tooltip(text: str) -> str:
     return html.escape(text) if "<" in text else text
 
 
+def row_of(*widgets: QWidget, spacing: int = GRID) -> QHBoxLayout:
+    """The widgets side by side, pictures at the top."""
+    row = QHBoxLayout()
+    row.setContentsMargins(0, 0, 0, 0)
+    row.setSpacing(spacing)
+    for widget in widgets:
+        row.addWidget(widget)
+        if isinstance(widget, StateMark | Avatar):
+            row.setAlignment(widget, Qt.AlignmentFlag.AlignTop)
+    return row
+
+
 class TextLabel(QLabel):
     """Plain text of fixed height: `lines` lines, the last one elided, the whole text then in the
     tooltip.
@@ -52,9 +64,10 @@ class TextLabel(QLabel):
         bold: bool = False,
         tone: str = "",
         tabular: bool = False,
-        parent: QWidget | None = None,
+        name: str = "",
     ) -> None:
-        super().__init__(parent)
+        super().__init__()
+        self.setObjectName(name)
         self.setTextFormat(Qt.TextFormat.PlainText)
         self.setFont(theme().font(size, bold, tabular))
         self.setProperty("tone", tone)
@@ -135,15 +148,21 @@ class FlatButton(QPushButton):
     state's name, or "". Checked means switched on: its colours are inverted."""
 
     def __init__(
-        self, text: str = "", icon: str = "", tone: str = "", parent: QWidget | None = None
+        self,
+        text: str = "",
+        icon: str = "",
+        tone: str = "",
+        parent: QWidget | None = None,
+        name: str = "",
     ) -> None:
         super().__init__(text, parent)
+        self.setObjectName(name)
         self.icon_name = icon
         self._lowest = 4 * GRID
         self.setProperty("tone", tone)
         self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+        self.setAutoDefault(True)  # Enter presses it, like Space
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
-        self.setFont(theme().font(Size.TEXT))
         theme().changed.connect(self._show_icon)
         self._show_icon()
 
@@ -156,12 +175,16 @@ class FlatButton(QPushButton):
             self._show_icon()
 
     def _show_icon(self) -> None:
+        if not self.icon_name:
+            self.setIcon(QIcon())
+            return
         palette, tone = theme().palette, self.property("tone")
         ink = palette.tone(tone).ink if tone else palette.text
-        if self.icon_name:
-            self.setIcon(icons.button_icon(self.icon_name, ink, palette.surface, palette.faint))
-        else:
-            self.setIcon(QIcon())
+        # px: 20 beside text of the usual size; Qt leaves too little room before the text
+        side = max(5 * GRID // 2, self.fontMetrics().height())
+        size = QSize(side + GRID // 2 if self.text() else side, side)
+        self.setIconSize(size)
+        self.setIcon(icons.button_icon(self.icon_name, size, ink, palette.surface, palette.faint))
 
     def allow(self, allowed: bool, tip: str) -> None:
         """Enable or disable, with a tooltip: what it does, or why it cannot be used now."""
@@ -179,9 +202,8 @@ class FlatButton(QPushButton):
 
     def changeEvent(self, event: QEvent) -> None:
         super().changeEvent(event)
-        if event.type() == QEvent.Type.FontChange:  # px: 20 beside text of the usual size
-            side = max(5 * GRID // 2, self.fontMetrics().height())
-            self.setIconSize(QSize(side, side))
+        if event.type() == QEvent.Type.FontChange:
+            self._show_icon()
 
     def mouseDoubleClickEvent(self, event: QMouseEvent) -> None:
         """The second click of a double click must not hit what the first one turned this button
@@ -198,8 +220,8 @@ class StateMark(QWidget):
     """A shape in a state's colour, beside the sentence of this text size that says the same in
     words."""
 
-    def __init__(self, size: Size = Size.TEXT, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self, size: Size = Size.TEXT) -> None:
+        super().__init__()
         side = max(2 * GRID, round(QFontMetricsF(theme().font(size)).lineSpacing()))
         self.setFixedSize(side, side)
         self.shape, self.tone = "ring", "dead"
@@ -217,9 +239,9 @@ class StateMark(QWidget):
 class Avatar(QWidget):
     """A person's initial in a circle; no colour of its own, because colour means state."""
 
-    def __init__(self, name: str, side: int = 5 * GRID, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
-        self.setFixedSize(side, side)
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.setFixedSize(5 * GRID, 5 * GRID)
         self._initial = initial(name)
 
     def paintEvent(self, event: QPaintEvent) -> None:

@@ -297,7 +297,7 @@ class TransactionLayer:
         try:
             if request.method == "ACK":
                 return
-            request.replace_top("Via", str(request.via.with_source(*source)))
+            request.complete_via(*source)
             to = self.reply_address(request, source)
             tag = keyed_hash(
                 self._key, *request.all("Via"), *request.all("Call-ID"), *request.all("CSeq")
@@ -329,7 +329,7 @@ class TransactionLayer:
         self._run(transaction, exchange, transaction.receive(response, now), now)
 
     def _receive_request(self, request: Request, data: bytes, source: Address, now: float) -> None:
-        request.replace_top("Via", str(request.via.with_source(*source)))
+        request.complete_via(*source)
         key = server_key(request)
         known = self._servers.get(key)
         repeated = known is not None and request.method != "ACK"

@@ -49,10 +49,10 @@ def test_picture_folder_is_meant_from_where_the_person_stands(finished, tmp_path
     outcome = finished.run("play", "--screenshots", "shots", "--talk", "4.5", cwd=tmp_path)
     assert outcome.started["arguments"] == [
         "play",
-        "--talk",
-        "4.5",
         "--screenshots",
         str(tmp_path / "shots"),
+        "--talk",
+        "4.5",
     ]
 
 

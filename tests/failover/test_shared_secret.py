@@ -119,6 +119,19 @@ def test_where_it_cannot_be_written_there_is_one_for_this_run_and_a_sentence(tmp
     assert "read-only file system" in other.origin and other.key != made.key
 
 
+def test_it_is_whole_or_not_there_whenever_its_maker_is_killed(tmp_path, monkeypatch):
+    def killed(_handle):
+        assert not (tmp_path / "secret").exists()
+        raise OSError("the disk is full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("os.fsync", killed)
+        assert not open_secret(tmp_path / "secret").kept
+    assert list(tmp_path.iterdir()) == []
+    assert open_secret(tmp_path / "secret").kept
+    assert [each.name for each in tmp_path.iterdir()] == ["secret"]
+
+
 def test_without_a_name_it_ends_with_the_process(tmp_path):
     assert secret_path("", tmp_path / "f") is None
     assert open_secret(None).origin == "this run only (forwarder.secret.file is empty)"

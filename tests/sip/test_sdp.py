@@ -48,7 +48,6 @@ def refusal(work):
 def test_a_description_comes_back_as_it_came_with_the_lines_nobody_knows():
     parsed = SessionDescription.parse(LINPHONE)
     assert str(parsed) == LINPHONE.replace("\n", "\r\n")
-    assert (parsed.session_id, parsed.version) == ("2890844526", 2890844526)
     assert SessionDescription.parse(parsed.to_bytes()) == parsed
 
 
@@ -126,11 +125,8 @@ def test_hold_and_resume_keep_the_session_and_count_its_versions():
     talking = offer("192.0.2.7", 4000, session_id=77, version=3)
     held = offer_again(talking, SENDONLY)
     resumed = offer_again(held, SENDRECV)
-    assert [(d.session_id, d.version) for d in (talking, held, resumed)] == [
-        ("77", 3),
-        ("77", 4),
-        ("77", 5),
-    ]
+    origins = [dict(each.lines)["o"] for each in (talking, held, resumed)]
+    assert origins == [f"- 77 {version} IN IP4 192.0.2.7" for version in (3, 4, 5)]
     assert str(held).count("a=sendonly") == 1 and "a=sendrecv" not in str(held)
     assert str(resumed) == str(talking).replace("77 3", "77 5")
 

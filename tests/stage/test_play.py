@@ -7,11 +7,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from process_kit import wait_until
 from PySide6.QtGui import QImage
 from stage_kit import processes_of
 
@@ -160,9 +160,7 @@ def test_a_play_ended_in_the_middle_has_not_observed_the_rest(
 
 def test_ended_while_starting_it_leaves_nothing(run: Run, tmp_path: Path) -> None:
     process = run("play")
-    deadline = time.monotonic() + 20
-    while not processes_of(tmp_path) and time.monotonic() < deadline:
-        time.sleep(0.005)
+    wait_until(lambda: processes_of(tmp_path), 20.0)
     process.terminate()
     process.communicate(timeout=20)
     assert process.returncode == 1
