@@ -1,30 +1,21 @@
-"""One mock SLEE server on one core: how many calls a second it sets up and ends, and where its time
-goes.
+"""One mock SLEE server on one core: how many calls a second it sets up and ends.
 
-    python -m benchmarks.slee [--rate 1000] [--seconds 10] [--at-once 64] [--port 22960] [--profile]
-    [--json]
+    python -m benchmarks.slee [--rate 1000] [--seconds 10] [--at-once 64] [--port 22960] [--json]
 
-First in memory: what each message of a call costs, alone and as one of a batch (--profile: by
-function). Then on sockets: this program takes the place of the forwarder and of both phones, and
-has calls placed, answered, acknowledged and ended, one message after the other: for some seconds as
-many as the server can do with so many calls at once, then at a steady rate. What stays without
-effect for T1 is said again (RFC 3261 17.1) and counted. Exit status 1 if a call was lost, a message
-had to be said again at the steady rate, or a bill is missing; 2 if it could not be measured. Needs
-nothing but Python; everything stays on 127.0.0.1. On Linux the server has one core for itself and
-this program another.
+This program takes the place of the forwarder and of both phones, and has calls placed, answered,
+acknowledged and ended, one message after the other: for some seconds as many as the server can do
+with so many calls at once, then at a steady rate. What stays without effect for T1 is said again
+(RFC 3261 17.1) and counted. Exit status 1 if a call was lost, a message had to be said again at the
+steady rate, or a bill is missing; 2 if it could not be measured. Needs nothing but Python;
+everything stays on 127.0.0.1. On Linux the server has one core for itself and this program another.
 """
 
 from __future__ import annotations
 
 import argparse
-import cProfile
 import heapq
-import io
 import itertools
-import json
 import os
-import platform
-import pstats
 import re
 import select
 import statistics
@@ -38,21 +29,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.calls import Program, read_bills, wait_until
+from benchmarks.command import Parser, print_json
 from benchmarks.load import T1, Address, open_socket
-from slee_mock.cluster.cluster_key import KeyedStore
-from slee_mock.container.deployment import Context
-from slee_mock.node import Node
-from slee_mock.receive_queue import Datagram
-from slee_mock.server import LogObserver
-from slee_mock.store.records import Member
-from slee_mock.store.sqlite_store import SqliteStore
 
 ROOT = Path(__file__).resolve().parent.parent
-IN_MEMORY = 1600  # calls
-BATCH = 16  # as many messages as the server handles in one turn
 WARM = 2.0  # seconds at full speed before it counts
 PATIENCE = 5.0  # seconds for the last calls to end
-TOP = 25  # lines of the profile
 SDP = (
     b"v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\nm=audio 4002 "
     b"RTP/AVP 0 8 101\r\n"
@@ -66,14 +48,14 @@ BOB, BOBS_PHONE = "sip:bob@failover.test", "sip:bob@127.0.0.1:4100"
 NUMBER = re.compile(rb"\r\nCall-ID: (\d+)-")
 COPIED = re.compile(rb"(?:Via|Record-Route|From|Call-ID|CSeq): [^\r]*\r\n")
 TO = re.compile(rb"\r\n(To: [^\r]*)")
-# The message that is sent, the beginning of the server's, and its name in the tables.
+# The message that is sent, and the beginning of the server's.
 STEPS = (
-    ("INVITE", b"INVITE ", "INVITE"),
-    (b"180 Ringing", b"SIP/2.0 180 ", "180 (INVITE)"),
-    (b"200 OK", b"SIP/2.0 200 ", "200 (INVITE)"),
-    ("ACK", b"ACK ", "ACK"),
-    ("BYE", b"BYE ", "BYE"),
-    (b"200 OK", b"SIP/2.0 200 ", "200 (BYE)"),
+    ("INVITE", b"INVITE "),
+    (b"180 Ringing", b"SIP/2.0 180 "),
+    (b"200 OK", b"SIP/2.0 200 "),
+    ("ACK", b"ACK "),
+    ("BYE", b"BYE "),
+    (b"200 OK", b"SIP/2.0 200 "),
 )
 
 
@@ -139,64 +121,6 @@ def register(forwarder: str, run: str) -> bytes:
         f"To: <{BOB}>\r\nCall-ID: r-{run}\r\nCSeq: 1 REGISTER\r\nContact: <{BOBS_PHONE}>\r\n"
         "Content-Length: 0\r\n\r\n"
     ).encode()
-
-
-# -- in memory -------------------------------------------------------------------------------------
-
-
-class Memory:
-    """A server's core with a real store, and nothing around it."""
-
-    forwarder: Address = ("127.0.0.1", 5060)
-
-    def __init__(self, folder: str) -> None:
-        context = Context("server1", "127.0.0.1:5070", os.urandom(32), "0.10+0.05/10s", "EUR")
-        member, observer = Member("server1", "127.0.0.1:5070"), LogObserver(lambda: None)
-        self._store = KeyedStore(SqliteStore(f"{folder}/memory.db"), "memory.db")
-        self._node = Node(context, member, self._store, self.forwarder, (), observer)
-        self.process([register("127.0.0.1:5060", "m")])
-
-    def process(self, datagrams: list[bytes]) -> list[bytes]:
-        """Handles the messages; returns the datagrams to send for each, one for one."""
-        now = time.time()
-        turn = self._node.receive([Datagram(data, self.forwarder, now) for data in datagrams], now)
-        return [outcome.sends[0].data for outcomes in turn for outcome in outcomes]
-
-    def close(self) -> None:
-        self._store.close()
-
-
-def microseconds(
-    folder: str, batch: int, profile: cProfile.Profile | None = None
-) -> dict[str, float]:
-    """By message, the mean of IN_MEMORY calls of which `batch` go side by side."""
-    memory, run = Memory(folder), os.urandom(4).hex()
-    used: dict[str, list[float]] = {name: [] for _, _, name in STEPS}
-    for first in range(0, IN_MEMORY, batch):
-        numbers = range(first, first + batch)
-        heard = [b""] * batch
-        for at, (_, expected, name) in enumerate(STEPS):
-            said = [
-                step(at, n, run, "127.0.0.1:5060", before)
-                for n, before in zip(numbers, heard, strict=True)
-            ]
-            if profile:
-                profile.enable()
-            began = time.perf_counter()
-            sent = memory.process(said)
-            used[name].append((time.perf_counter() - began) * 1e6 / batch)
-            if profile:
-                profile.disable()
-            if not all(each.startswith(expected) for each in sent):
-                raise RuntimeError(
-                    f"the server's core answers {name} with {sent[0].splitlines()[0]!r}"
-                )
-            heard = [
-                now if not now.startswith(b"SIP/") else before
-                for now, before in zip(sent, heard, strict=True)
-            ]
-    memory.close()
-    return {name: statistics.fmean(each) for name, each in used.items()}
 
 
 # -- on sockets ------------------------------------------------------------------------------------
@@ -378,14 +302,6 @@ def _have_a_core_each(pid: int) -> None:
 # -- what is told ----------------------------------------------------------------------------------
 
 
-def table(alone: dict[str, float], batched: dict[str, float]) -> str:
-    lines = [f"{'in memory, microseconds':28}{'alone':>10}{'one of ' + str(BATCH):>12}"]
-    lines += [f"  {name:26}{alone[name]:10.0f}{batched[name]:12.0f}" for name in alone]
-    return "\n".join(
-        [*lines, f"  {'a call':26}{sum(alone.values()):10.0f}{sum(batched.values()):12.0f}"]
-    )
-
-
 def paced(pace: Pace, what: str) -> str:
     return (
         f"{what:32}{pace.rate:.0f} calls/s for {pace.seconds:.1f} s, "
@@ -396,48 +312,17 @@ def paced(pace: Pace, what: str) -> str:
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    number = {"type": int, "metavar": "N"}
-    parser.add_argument(
-        "--rate",
-        default=1000,
-        choices=range(1, 5001),
-        help="calls a second (default 1000)",
-        **number,
-    )
-    parser.add_argument(
-        "--seconds", default=10, choices=range(1, 121), help="of each of the two (10)", **number
-    )
-    parser.add_argument(
-        "--at-once", default=64, choices=range(1, 2001), help="calls, at full speed (64)", **number
-    )
-    parser.add_argument("--port", type=int, default=22960, help="this one and the next are used")
-    parser.add_argument(
-        "--profile", action="store_true", help="where a batch's time goes, by function; no sockets"
-    )
-    parser.add_argument(
-        "--json", action="store_true", help="print everything measured as one JSON object"
-    )
+    parser = Parser(__doc__, 22960, "the next")
+    parser.number("--rate", 1000, 5000, "calls a second")
+    parser.number("--seconds", 10, 120, "of each of the two runs")
+    parser.number("--at-once", 64, 2000, "calls at full speed")
     return parser.parse_args(argv)
-
-
-def profiled(folder: str) -> str:
-    profile, out = cProfile.Profile(), io.StringIO()
-    microseconds(folder, BATCH, profile)
-    pstats.Stats(profile, stream=out).strip_dirs().sort_stats("tottime").print_stats(TOP)
-    return out.getvalue()
 
 
 def main(argv: list[str]) -> int:
     options = parse(argv)
     with tempfile.TemporaryDirectory(prefix="slee-") as folder:
-        if options.profile:
-            print(profiled(folder))
-            return 0
         try:
-            alone, batched = microseconds(folder, 1), microseconds(folder, BATCH)
             full, steady, missing = on_sockets(Path(folder), options)
         except (OSError, RuntimeError) as error:
             print(f"cannot measure: {error}", file=sys.stderr)
@@ -446,18 +331,8 @@ def main(argv: list[str]) -> int:
         missing or steady.again or any(pace.completed < pace.placed for pace in (full, steady))
     )
     if options.json:
-        told = {
-            "alone": alone,
-            "batched": batched,
-            "full": asdict(full),
-            "steady": asdict(steady),
-            "missing": missing,
-        }
-        print(
-            json.dumps({**vars(options), "python": platform.python_version(), "good": good, **told})
-        )
+        print_json(options, good=good, full=asdict(full), steady=asdict(steady), missing=missing)
     else:
-        print(table(alone, batched))
         print(paced(full, f"as fast as it can, {options.at_once} at once"))
         print(paced(steady, f"{options.rate} calls/s"))
         print(f"{'bills':32}{missing} missing")

@@ -18,7 +18,6 @@ from PySide6.QtCore import QTimer
 from PySide6.QtWidgets import QApplication
 
 from softphone.gui import qapplication
-from softphone.gui.theme import install
 from softphone.gui.unix_signals import Interrupt
 from stage.controller import DemoController
 from stage.options import Options
@@ -162,7 +161,6 @@ def application() -> QApplication:
     app.setOrganizationName("Call Failover")
     app.setApplicationName("Call Failover")
     app.setQuitOnLastWindowClosed(False)
-    install(app)
     return app
 
 

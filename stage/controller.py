@@ -110,9 +110,9 @@ class DemoController(QObject):
 
     def _make_phone(self, name: str, password: str) -> Phone:
         bridge = self.bridges[name]
-        bridge.event.connect(lambda event: self._hear_phone(name, event))
+        bridge.received.connect(lambda event: self._hear_phone(name, event))
         account = Account(name.lower(), self._domain, password, name)
-        return Phone(account, self.cluster.forwarder, (self._host, 0), bridge.event.emit)
+        return Phone(account, self.cluster.forwarder, (self._host, 0), bridge.received.emit)
 
     def _make_window(self) -> Window:
         alice, bob = PHONES
@@ -175,7 +175,9 @@ class DemoController(QObject):
             self.cluster.start()
         except StartError as error:
             self.cluster.stop()
-            self._wire.told.emit("failed", str(error))
+            is_taken = self.cluster.ports == Ports() and self.cluster.ports.taken()
+            advice = "The option --free-ports takes ports that nobody uses. " if is_taken else ""
+            self._wire.told.emit("failed", f"{advice}{error}")
             return
         self._wire.told.emit("started", None)
 
@@ -323,8 +325,6 @@ class DemoController(QObject):
 
     def _on_failed(self, sentence: str) -> None:
         self._stage = "failed"
-        if "in use" in sentence and self.cluster.ports == Ports():
-            sentence = f"The option --free-ports takes ports that nobody uses. {sentence}"
         for program in self._programs.values():
             program.starting = False
         self._refresh()

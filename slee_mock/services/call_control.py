@@ -92,8 +92,8 @@ def _is_a_calls(event: RequestEvent) -> bool:
 
 
 class CallControl:
-    """`via` is the address other servers and the forwarder know this one by; `users`, if given,
-    tells 404 from 480."""
+    """The proxy. `via`: this server's address, for its Via. `users`: the names of all users, which
+    tell 404 from 480; None: they are not known. `realm`: of the credentials to remove; "": none."""
 
     name = "call-control"
     records = (Call, Search)
@@ -117,7 +117,7 @@ class CallControl:
         self._answers, self._key, self._via = answers, key, via
         self._users, self._realm = users, realm
         self._timers, self._progress = timers, Progress(timers)
-        self._searches = Searches(self._try, via)
+        self._searches = Searches(self._forward, via)
 
     def handle(self, event: Event, entity: Entity) -> Outcome:
         transaction = entity.transaction
@@ -145,17 +145,14 @@ class CallControl:
     def _timer(self, event: TimerEvent, entity: Entity) -> Outcome:
         if event.kind == Search.KIND:
             search = entity.get(Search)
-            is_due = search is not None and search.is_due(event.time)
-            return (
-                self._searches.timer(search, entity.transaction, event.time)
-                if search and is_due
-                else NOTHING
-            )
+            if search is None or not search.is_due(event.time):
+                return NOTHING
+            return self._searches.timer(search, entity.transaction, event.time)
         call = entity.get(Call)
         return expired(call) if call and call.is_due(event.time) else NOTHING
 
     def _refused(self, event: RequestEvent) -> Outcome | None:
-        """RFC 3261 16.3: what no proxy passes on."""
+        """Returns the refusal of a request that no proxy passes on (RFC 3261 16.3), or None."""
         request = event.request
         vias = request.vias
         if request.max_forwards == 0 or len(vias) > MOST_HOPS:
@@ -192,9 +189,7 @@ class CallControl:
             if isinstance(bindings, Outcome):
                 return bindings
             contact = bindings[0].contact
-            return Outcome(
-                sends=(self._forward(request, contact),), consumed=True, log_text=f"-> {contact}"
-            )
+            return _passed_on(contact, self._forward(request, contact))
         if request.method in ("ACK", "CANCEL", "BYE", "UPDATE", "INFO", "PRACK", "NOTIFY"):
             return self._answers.refuse(event, 481)
         return self._answers.refuse(event, 405, fields=[("Allow", ALLOW)])
@@ -240,14 +235,11 @@ class CallControl:
     def _sent_on(
         self, event: RequestEvent, call: Call, leg: Leg, fires: tuple[CallEvent, ...]
     ) -> Outcome:
-        """To the best binding of this leg; the others have their turn where it does not answer."""
+        """Forwards the INVITE to the leg's target; begins a search if there are more bindings."""
         writes: tuple[Record, ...] = (call,)
         if leg.searched:
             writes = (call, self._searches.begun(event, call.call_id, leg))
-        sends = (self._forward(event.request, leg.target),)
-        return Outcome(
-            writes=writes, sends=sends, fires=fires, consumed=True, log_text=f"-> {leg.target}"
-        )
+        return _passed_on(leg.target, self._forward(event.request, leg.target), writes, fires)
 
     def _is_to_another(self, request: Request, call: Call) -> bool:
         return all(asked_user(leg.request_uri) != asked_user(request.uri) for leg in call.legs)
@@ -265,11 +257,11 @@ class CallControl:
             return drop("invite_too_late")  # its phone has forgotten it and would ring again
         fires = (CallEvent(call.call_id, event.time),)
         send = self._forward(request, leg.target, attempt=leg.attempt)
-        return Outcome(sends=(send,), fires=fires, consumed=True, log_text="again")
+        return _passed_on(leg.target, send, fires=fires)._replace(log_text="again")
 
     def _spiral(self, event: RequestEvent, call: Call, transaction: Transaction) -> Outcome:
-        """A phone or PBX sends a call's INVITE on to another user of ours. It is the same call, and
-        has one bill."""
+        """Adds a leg: a phone or PBX has sent the call's INVITE on to another user of ours. It is
+        the same call, and has one bill."""
         request = event.request
         is_ours = bool(own_vias(self._key, request, request.vias))
         if not is_ours or not self._is_to_another(request, call) or len(call.legs) >= MOST_LEGS:
@@ -287,25 +279,22 @@ class CallControl:
     def _follow_invite(
         self, event: RequestEvent, call: Call, leg: Leg, transaction: Transaction
     ) -> Outcome:
-        """CANCEL, and the ACK to a failure: the way of their INVITE, with its branch (16.11)."""
-        sends = (self._forward(event.request, leg.target, attempt=leg.attempt),)
+        """Forwards CANCEL, or the ACK to a failure, as its INVITE, with its branch (16.11)."""
+        send = self._forward(event.request, leg.target, attempt=leg.attempt)
         if event.request.method == "ACK":
-            return Outcome(sends=sends, consumed=True, log_text=f"-> {leg.target}")
+            return _passed_on(leg.target, send)
         writes = self._searches.stopped(transaction.read(Search, leg.way)) if leg.searched else ()
         if not call.is_own(leg):
-            return Outcome(writes=writes, sends=sends, consumed=True, log_text=f"-> {leg.target}")
+            return _passed_on(leg.target, send, writes)
         if not (call.given_up or call.over):
             writes = (*writes, replace(call, given_up=True))
         why = f"{call.caller} gave up before an answer"
-        fires = (CallCancelled(call.call_id, event.time, why),)
-        return Outcome(
-            writes=writes, sends=sends, fires=fires, consumed=True, log_text=f"-> {leg.target}"
-        )
+        return _passed_on(leg.target, send, writes, (CallCancelled(call.call_id, event.time, why),))
 
     def _in_dialog(
         self, event: RequestEvent, call: Call, dialog: Dialog, by_caller: bool
     ) -> Outcome:
-        """The tags have told whose call it is; the dialog tells where the request goes."""
+        """Forwards a request of this dialog, which says where it may go, and tracks the call."""
         request = event.request
         if dialog.aside and by_caller and request.method != "BYE":
             # Its answer went to a phone that sent the INVITE on, and has not passed it on to the
@@ -319,13 +308,11 @@ class CallControl:
         updated = self._progress.requested(known, dialog, by_caller, request, event.time)
         fires = events_of_request(call, known, updated, event, (dialog, by_caller))
         writes: tuple[Record, ...] = () if updated is call or updated == call else (updated,)
-        sends = (self._forward(request, target, known_routes(call, dialog, request, by_caller)),)
-        return Outcome(
-            writes=writes, sends=sends, fires=fires, consumed=True, log_text=f"-> {target}"
-        )
+        routes = known_routes(call, dialog, request, by_caller)
+        return _passed_on(target, self._forward(request, target, routes), writes, fires)
 
     def _bindings(self, event: RequestEvent, transaction: Transaction) -> list[Binding] | Outcome:
-        """The bindings that may ring, the best first, or the refusal."""
+        """Finds the bindings that may ring, the best first, or returns the refusal."""
         uri = Uri.parse(event.request.uri)
         if uri.scheme != "sip":
             return self._answers.refuse(event, 416)
@@ -336,14 +323,11 @@ class CallControl:
         is_known = bindings is not None if self._users is None else uri.username in self._users
         return self._answers.refuse(event, 480 if is_known else 404)
 
-    def _try(self, request: Request, target: str, attempt: int) -> Send:
-        return self._forward(request, target, attempt=attempt)
-
     def _forward(
         self, request: Request, target: str, routes: Sequence[str] = (), attempt: int = 0
     ) -> Send:
-        """RFC 3261 16.6, with the branch of 16.11. `routes` are those of the request's that go
-        along: by any other the forwarder would send to whomever somebody wrote into it."""
+        """Makes the datagram that forwards the request (RFC 3261 16.6, with the branch of 16.11).
+        `routes`: the request's Routes to keep; by any other it could reach a stranger."""
         onward = request.copy()
         onward.uri = target
         has_routes = onward.get("Route") is not None
@@ -364,8 +348,8 @@ class CallControl:
     # -- responses ---------------------------------------------------------------------------------
 
     def _response(self, event: ResponseEvent, transaction: Transaction) -> Outcome:
-        """Any member pops any member's Via: the signed branch says that one of us forwarded the
-        request. What cannot be read in an answer is no reason not to pass it on (RFC 3261 16.7)."""
+        """Forwards a response by its next Via. The signed branch proves that a server of this
+        cluster forwarded the request, whichever it was."""
         vias = event.response.values("Via")[:2]
         if len(vias) < 2:
             return drop("response_not_ours")
@@ -387,7 +371,8 @@ class CallControl:
         attempt: int,
         transaction: Transaction,
     ) -> Outcome:
-        """Applies the answer to its call, if it has one; the answer itself may be changed."""
+        """Tracks the response in its call, if it has one, and forwards it. `onward`: the response
+        without our Via; a session timer may be written into it."""
         call = find_call(transaction, onward) if onward.cseq.method in REFRESHING else None
         if call is None:
             return Outcome(sends=(Send(onward.to_bytes()),), consumed=True)
@@ -423,8 +408,17 @@ class CallControl:
         )
 
 
+def _passed_on(
+    target: str,
+    send: Send,
+    writes: tuple[Record, ...] = (),
+    fires: tuple[CallEvent, ...] = (),
+) -> Outcome:
+    return Outcome(writes, (send,), fires, consumed=True, log_text=f"-> {target}")
+
+
 def _deliverable(request: Request) -> Request:
-    """The request without what a proxy refuses it for."""
+    """Copies the request without the fields that a proxy refuses it for."""
     copy = request.copy()
     copy.set("Max-Forwards", "2")
     copy.remove("Proxy-Require")

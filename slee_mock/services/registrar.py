@@ -35,7 +35,7 @@ from slee_mock.services.bindings_record import Binding, Bindings, LastRegister, 
 from slee_mock.sip_adaptor import LocalResponses
 from slee_mock.store.purge import DAY_SECONDS, RetentionRule
 
-DEFAULT_EXPIRES = 3600  # seconds; also what a malformed wish means (RFC 3261 10.2.1.1)
+DEFAULT_EXPIRES = 3600  # seconds; also for a malformed `expires` (RFC 3261 10.2.1.1)
 MOST_EXPIRES = 3600
 LEAST_EXPIRES = 10
 MOST_BINDINGS = 10  # alive at once, per address-of-record
@@ -48,8 +48,8 @@ _Q = re.compile(r"(0(\.[0-9]{0,3})?|1(\.0{0,3})?)\Z")
 
 
 @dataclass(frozen=True)
-class Wish:
-    """One Contact of a REGISTER."""
+class Contact:
+    """A Contact of a REGISTER; `expires` 0 asks for the removal of its binding."""
 
     uri: Uri
     expires: int
@@ -65,14 +65,14 @@ def _whose(event: RequestEvent) -> str:
 
 
 def _are_old(bindings: Bindings, now: float) -> bool:
-    """All have expired, and no old REGISTER can be on its way any more."""
+    """Have all expired a day ago? No REGISTER of theirs can be on its way any more."""
     ends = (each.expires_at for each in bindings.bindings)
     last = max((*ends, *(each.wall for each in bindings.heard)), default=0.0)
     return now - last > DAY_SECONDS
 
 
 class Registrar:
-    """`server` is written into the bindings it takes, for people to see."""
+    """Takes REGISTERs. `server`: its name, which it writes into the bindings, for the page."""
 
     name = "registrar"
     records = (Bindings,)
@@ -103,66 +103,68 @@ class Registrar:
         )
 
     def _updated(self, known: Bindings, event: RequestEvent) -> Bindings | Outcome:
-        """The bindings as the request wants them, or the refusal; then nothing has changed (RFC
+        """Applies the REGISTER to the bindings: all of it, or none where it returns a refusal (RFC
         3261 10.3 step 7)."""
         request = event.request
         values = request.values("Contact")
         if not values:
             return known
-        wishes = self._wishes(known, values, event)
-        if isinstance(wishes, Outcome):
-            return wishes
+        contacts = self._contacts(known, values, event)
+        if isinstance(contacts, Outcome):
+            return contacts
         bindings = known.live(event.time)
-        last = _last_cseq(known.heard, bindings, wishes, event)
+        last = _last_cseq(known.heard, bindings, contacts, event)
         if request.cseq.number < last:
             return self._answers.refuse(event, 500, "CSeq Out Of Order")
         if request.cseq.number == last:
             return known  # a retransmission: what came since then stays
-        for wish in wishes:
-            bindings = self._apply(bindings, wish, event)
+        for contact in contacts:
+            bindings = self._apply(bindings, contact, event)
         if len(bindings) > MOST_BINDINGS:
             return self._answers.refuse(event, 403, f"More Than {MOST_BINDINGS} Bindings")
         display = request.to.display or request.from_.display or known.display
         return Bindings(known.aor, legible(display), tuple(bindings), _heard(known, event))
 
-    def _wishes(
+    def _contacts(
         self, known: Bindings, values: list[str], event: RequestEvent
-    ) -> list[Wish] | Outcome:
+    ) -> list[Contact] | Outcome:
         if "*" in values:
             if len(values) > 1 or _expires_of(event.request) != 0:
                 return self._answers.refuse(
                     event, 400, "Wildcard Needs Expires Zero And No Other Contact"
                 )
-            return [Wish(Uri.parse(each.contact), 0, each.q) for each in known.live(event.time)]
-        contacts = [NameAddr.parse_any(value) for value in values]
-        wishes = [_wish(contact, _expires_of(event.request)) for contact in contacts]
-        for wish in wishes:
-            why = _unreachable(wish.uri) if wish.expires else ""
+            return [Contact(Uri.parse(each.contact), 0, each.q) for each in known.live(event.time)]
+        expires = _expires_of(event.request)
+        contacts = [_read_contact(NameAddr.parse_any(value), expires) for value in values]
+        for contact in contacts:
+            why = _unreachable(contact.uri) if contact.expires else ""
             if why:
                 warning = ("Warning", f"399 registrar {quoted(why)}")  # RFC 3261 20.43
                 return self._answers.refuse(event, 400, "Contact Cannot Be Reached", [warning])
-        if any(0 < wish.expires < LEAST_EXPIRES for wish in wishes):
+        if any(0 < contact.expires < LEAST_EXPIRES for contact in contacts):
             return self._answers.refuse(event, 423, fields=[("Min-Expires", str(LEAST_EXPIRES))])
-        return wishes
+        return contacts
 
-    def _apply(self, bindings: list[Binding], wish: Wish, event: RequestEvent) -> list[Binding]:
-        others = [each for each in bindings if not Uri.parse(each.contact).same_as(wish.uri)]
-        if wish.expires == 0:
+    def _apply(
+        self, bindings: list[Binding], contact: Contact, event: RequestEvent
+    ) -> list[Binding]:
+        others = [each for each in bindings if not Uri.parse(each.contact).same_as(contact.uri)]
+        if contact.expires == 0:
             return others
         made = Binding(
-            contact=str(wish.uri),
+            contact=str(contact.uri),
             call_id=event.request.call_id,
             cseq=event.request.cseq.number,
-            expires_at=event.time + wish.expires,
+            expires_at=event.time + contact.expires,
             refreshed_at=event.time,
-            q=wish.q,
+            q=contact.q,
             server=self._server,
         )
         return [made, *others]
 
 
 def _expires_of(request: Request) -> int:
-    """The header's; RFC 3261 10.2.1.1: a malformed one is as good as none."""
+    """Reads the Expires header field. A malformed one counts as none (RFC 3261 10.2.1.1)."""
     try:
         expires = request.expires
     except RemoteProtocolError:
@@ -170,7 +172,7 @@ def _expires_of(request: Request) -> int:
     return DEFAULT_EXPIRES if expires is None else expires
 
 
-def _wish(contact: NameAddr, expires: int) -> Wish:
+def _read_contact(contact: NameAddr, expires: int) -> Contact:
     text = contact.params.get("expires")
     if text is not None:
         expires = int(text) if is_number(text, 10) else DEFAULT_EXPIRES
@@ -181,11 +183,11 @@ def _wish(contact: NameAddr, expires: int) -> Wish:
     uri = contact.uri._replace(headers="")
     if not str(uri).isprintable():
         raise RemoteProtocolError("a contact has bytes that cannot stand in one")
-    return Wish(uri, min(expires, MOST_EXPIRES), float(q))
+    return Contact(uri, min(expires, MOST_EXPIRES), float(q))
 
 
 def _unreachable(uri: Uri) -> str:
-    """Why no call could reach this contact, as a sentence; "" if one could."""
+    """Says in a sentence why no call could reach this contact; "" if one could."""
     shown = str(uri)[:MOST_SHOWN]
     if uri.scheme != "sip":
         return f"{shown} is not a sip: URI; register one with an IP address"
@@ -199,16 +201,16 @@ def _unreachable(uri: Uri) -> str:
 def _last_cseq(
     heard: Sequence[LastRegister],
     bindings: Sequence[Binding],
-    wishes: Sequence[Wish],
+    contacts: Sequence[Contact],
     event: RequestEvent,
 ) -> int:
-    """The highest CSeq that the request has to exceed; -1 if there is none."""
+    """Finds the highest CSeq that the request has to exceed; -1 if there is none."""
     call_id = event.request.call_id
     lately = [each for each in heard if event.time - each.wall < MEMORY_SECONDS]
     named = [
         each
         for each in bindings
-        if any(wish.uri.same_as(Uri.parse(each.contact)) for wish in wishes)
+        if any(contact.uri.same_as(Uri.parse(each.contact)) for contact in contacts)
     ]
     known: list[LastRegister | Binding] = [*lately, *named]
     return max((each.cseq for each in known if each.call_id == call_id), default=-1)

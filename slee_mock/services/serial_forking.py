@@ -19,8 +19,7 @@ binding changes, the call's leg is saved with the search (`_aimed`).
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from sip.grammar import is_number
 from sip.message import Request, Response, parse
@@ -32,15 +31,18 @@ from slee_mock.services.call_record import Call, Leg, Search
 from slee_mock.store.interface import Transaction
 from slee_mock.store.records import Record, replace
 
-SILENCE_SECONDS = 2.0  # seconds
+SILENCE_SECONDS = 2.0  # without a response, after which the next binding is tried
 # Nobody was there: a proxy gave up, or, as the forwarder says, the address refuses (18.4).
 NOBODY_THERE = (408, 503)
-KEPT_SECONDS = 3600.0  # seconds; a search is over long before
+KEPT_SECONDS = 3600.0  # after which its record is purged; a search is over long before
+
+
+class Forward(Protocol):
+    def __call__(self, request: Request, target: str, *, attempt: int) -> Send: ...
 
 
 class Verdict(NamedTuple):
-    """The decision of a search on a response: whether its caller is to hear it, and what
-    follows."""
+    """The decision of a search on a response. `passes`: the caller is to hear it."""
 
     passes: bool = True
     call: Call | None = None  # as it is afterwards, if that differs
@@ -49,12 +51,12 @@ class Verdict(NamedTuple):
 
 
 def numbered(way: str, attempt: int) -> str:
-    """The branch of an attempt; of the first it is the leg's."""
+    """Makes the branch of an attempt: the leg's own for the first, with a number for the others."""
     return f"{way}.{attempt}" if attempt else way
 
 
 def attempt_of(branch: str) -> tuple[str, int]:
-    """The leg's branch and the attempt's number."""
+    """Splits a branch into the leg's branch and the attempt's number."""
     way, _, number = branch.partition(".")
     return way, int(number) if is_number(number, 2) else 0
 
@@ -64,9 +66,10 @@ def is_old(search: Search, now: float) -> bool:
 
 
 class Searches:
-    """`forward(request, target, attempt)` makes the datagram; `via` is this server's address."""
+    """Runs the searches. `forward(request, target, attempt)` makes the datagram of an attempt;
+    `via` is this server's address."""
 
-    def __init__(self, forward: Callable[[Request, str, int], Send], via: str) -> None:
+    def __init__(self, forward: Forward, via: str) -> None:
         self._forward, self._via = forward, via
 
     def begun(self, event: RequestEvent, call_id: str, leg: Leg) -> Search:
@@ -81,7 +84,7 @@ class Searches:
         )
 
     def timer(self, search: Search, transaction: Transaction, now: float) -> Outcome:
-        """Nobody has answered for so long."""
+        """Tries the next binding: nobody has responded for SILENCE_SECONDS."""
         call = transaction.read(Call, search.call_id)
         ended = Outcome(writes=(replace(search, next_at=None),), consumed=True, log_text="timer")
         if call is None or call.over or call.given_up or call.confirmed or search.heard >= 0:
@@ -97,7 +100,7 @@ class Searches:
         transaction: Transaction,
         now: float,
     ) -> Verdict:
-        """`response` is to the attempt of this number."""
+        """Decides on a response to the attempt of this number."""
         attempt = min(attempt, len(search.tried) - 1)
         is_heard, is_final = search.heard in (-1, attempt), response.status >= 300
         is_open = not (call.over or call.confirmed or call.given_up)
@@ -121,13 +124,13 @@ class Searches:
         return verdict._replace(sends=(self._ask(search, search.heard, "CANCEL"),))
 
     def stopped(self, search: Search | None) -> tuple[Record, ...]:
-        """The records to save once no other binding is to be tried."""
+        """Ends the search: no further binding is tried. Returns the records to save."""
         if search is None or search.next_at is None:
             return ()
         return (replace(search, next_at=None),)
 
     def _heard(self, call: Call, search: Search, attempt: int) -> Verdict:
-        """This one rings from now on: CANCEL and ACK go there."""
+        """Makes this attempt the one that rings: CANCEL and ACK go there from now on."""
         known = replace(search, heard=attempt, next_at=None)
         updated = _aimed(call, search, attempt)
         writes: tuple[Record, ...] = () if known == search else (known,)
@@ -136,8 +139,8 @@ class Searches:
     def _failed(
         self, call: Call, search: Search, attempt: int, transaction: Transaction, now: float
     ) -> Outcome | None:
-        """Nobody is at this binding. The next one is tried; where there is none, a phone that has
-        not said anything yet may still answer (RFC 3261 16.7 step 5). None: nobody is left."""
+        """Tries the next binding, as nobody is at this one. If there is none, a phone that has
+        not responded yet may still answer (RFC 3261 16.7 step 5). None: nobody is left."""
         failed = (*(each for each in search.failed if each != attempt), attempt)
         known = replace(search, heard=-1, failed=failed)
         follow = self._next(known, call, transaction, now)
@@ -161,7 +164,7 @@ class Searches:
         tried, by = (*search.tried, target), (*search.by, self._via)
         known = replace(search, tried=tried, by=by, next_at=now + SILENCE_SECONDS)
         writes = (known, _aimed(call, known, attempt))
-        send = self._forward(request, target, attempt)
+        send = self._forward(request, target, attempt=attempt)
         return Outcome(
             writes=writes, sends=(send,), consumed=True, log_text=f"nobody answers, -> {target}"
         )
@@ -169,7 +172,8 @@ class Searches:
     def _ask(
         self, search: Search, attempt: int, method: str, response: Response | None = None
     ) -> Send:
-        """CANCEL, or the ACK to a failure, of one attempt's INVITE (RFC 3261 9.1, 17.1.1.3)."""
+        """Makes the CANCEL, or the ACK to a failure, of one attempt's INVITE (RFC 3261 9.1,
+        17.1.1.3)."""
         request = _restored(search)
         branch = numbered(search.way, attempt)
         made = Request(
@@ -188,7 +192,7 @@ class Searches:
 
 
 def _aimed(call: Call, search: Search, attempt: int) -> Call:
-    """The call whose later requests go to this attempt's contact."""
+    """Returns the call with this attempt's contact as the target of its leg."""
     leg = replace(call.leg(search.way), target=search.tried[attempt], attempt=attempt)
     return with_leg(call, leg)
 

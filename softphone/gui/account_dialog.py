@@ -5,14 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from PySide6.QtCore import QTimer, Signal
+from PySide6.QtCore import Qt, QTimer, Signal
 from PySide6.QtWidgets import (
     QDialog,
     QDialogButtonBox,
     QFormLayout,
-    QLabel,
+    QHBoxLayout,
     QLineEdit,
-    QPushButton,
     QVBoxLayout,
     QWidget,
 )
@@ -21,6 +20,7 @@ from plumbing.address import format_address
 from softphone import texts
 from softphone.gui.event_bridge import Bridge
 from softphone.gui.theme import GRID
+from softphone.gui.widgets import StateMark, TextLabel
 from softphone.options import FieldFault, PhoneOptions, account_options
 from softphone.phone import Phone
 from softphone.settings import SavedAccount
@@ -40,20 +40,20 @@ class RegistrationTest:
         self._told = told
         self._options = options
         self._bridge = Bridge()
-        self._bridge.event.connect(self._on_event)
-        self._phone = Phone(options.account, options.proxy, options.listen, self._bridge.event.emit)
+        self._bridge.received.connect(self._on_event)
+        emit = self._bridge.received.emit
+        self._phone = Phone(options.account, options.proxy, options.listen, emit)
         self._over = False
-        self._timer = QTimer()
-        self._timer.setSingleShot(True)
+        self._timer = QTimer(singleShot=True, interval=PATIENCE_MS)
         self._timer.timeout.connect(self._on_silence)
-        self._timer.start(PATIENCE_MS)
+        self._timer.start()
         threading.Thread(target=self._start, name="test-start", daemon=True).start()
 
     def _start(self) -> None:
         try:
             self._phone.start()  # looks the server's name up, which may take seconds
         except (OSError, RuntimeError) as fault:
-            self._bridge.event.emit(fault)
+            self._bridge.received.emit(fault)
 
     def _on_event(self, event: object) -> None:
         if isinstance(event, OSError):
@@ -97,37 +97,38 @@ class AccountDialog(QDialog):
         form = QFormLayout()
         self.fields: dict[str, QLineEdit] = {}
         for name, (label, hint) in texts.ACCOUNT_FIELDS.items():
-            edit = self.fields[name] = QLineEdit(getattr(account, name) if account else "")
+            text = getattr(account, name) if account else ""
+            edit = self.fields[name] = QLineEdit(text, placeholderText=hint)
             edit.setObjectName(name)
             edit.setAccessibleName(label)
-            edit.setPlaceholderText(hint)
             edit.setMinimumWidth(38 * GRID)
-            form.addRow(label, edit)
+            form.addRow(f"&{label}", edit)
         self.fields["password"].setEchoMode(QLineEdit.EchoMode.Password)
-        self.result_label = QLabel()
+        self._mark = StateMark()
+        self._mark.hide()
+        self.result_label = TextLabel(lines=3)
         self.result_label.setObjectName("result")
-        self.result_label.setWordWrap(True)
-        self.result_label.setMinimumHeight(3 * self.result_label.fontMetrics().lineSpacing())
+        result = QHBoxLayout()
+        result.addWidget(self._mark, 0, Qt.AlignmentFlag.AlignTop)
+        result.addWidget(self.result_label, 1)
         buttons = QDialogButtonBox(
             QDialogButtonBox.StandardButton.Ok | QDialogButtonBox.StandardButton.Cancel
         )
         self._ok = buttons.button(QDialogButtonBox.StandardButton.Ok)
-        self.test_button = QPushButton(texts.TEST)
+        self.test_button = buttons.addButton(texts.TEST, QDialogButtonBox.ButtonRole.ActionRole)
         self.test_button.setObjectName("test")
         self.test_button.setAutoDefault(False)
-        buttons.addButton(self.test_button, QDialogButtonBox.ButtonRole.ActionRole)
+        self.test_button.clicked.connect(self._run_test)
         if account is not None:
-            forget = QPushButton(texts.REMOVE_ACCOUNT)
+            forget = buttons.addButton(texts.REMOVE_ACCOUNT, QDialogButtonBox.ButtonRole.ResetRole)
             forget.setObjectName("forget")
             forget.setAutoDefault(False)
             forget.clicked.connect(self._forget)
-            buttons.addButton(forget, QDialogButtonBox.ButtonRole.ResetRole)
-        self.test_button.clicked.connect(self._run_test)
         buttons.accepted.connect(self._save)
         buttons.rejected.connect(self.reject)
         column = QVBoxLayout(self)
         column.addLayout(form)
-        column.addWidget(self.result_label)
+        column.addLayout(result)
         column.addWidget(buttons)
 
     def account(self) -> SavedAccount:
@@ -144,7 +145,7 @@ class AccountDialog(QDialog):
         try:
             return account_options(self.account())
         except FieldFault as fault:
-            self._say(str(fault), fault.field)
+            self._say(str(fault), "warning", "stop", fault.field)
             return None
 
     def _run_test(self) -> None:
@@ -152,18 +153,20 @@ class AccountDialog(QDialog):
         if options is not None:
             self._abandon()
             self.test_button.setEnabled(False)
-            self._say(texts.TESTING, "")
+            self._say(texts.TESTING, "ring", "hot")
             self._test = RegistrationTest(options, self._on_tested)
 
     def _on_tested(self, sentence: str, field: str, works: bool) -> None:
         self._test = None
         self.test_button.setEnabled(True)
-        self._say(sentence, field)
+        self._say(sentence, *(("check", "alive") if works else ("warning", "stop")), field)
         if works:
             self._ok.setFocus()
 
-    def _say(self, sentence: str, field: str) -> None:
-        self.result_label.setText(sentence)
+    def _say(self, sentence: str, shape: str, tone: str, field: str = "") -> None:
+        self._mark.show_state(shape, tone)
+        self._mark.show()
+        self.result_label.set_text(sentence)
         if field:
             self.fields[field].setFocus()
             self.fields[field].selectAll()

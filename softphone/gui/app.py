@@ -22,9 +22,8 @@ from softphone.gui.listen_in import ListenInButton
 from softphone.gui.phone_panel import PhonePanel
 from softphone.gui.qapplication import application
 from softphone.gui.sound_settings import SoundSettings
-from softphone.gui.theme import install
 from softphone.gui.unix_signals import Interrupt
-from softphone.gui.windows import PairWindow, PhoneSlot, PhonesWindow, PhoneWindow
+from softphone.gui.windows import PhonesWindow
 from softphone.media.audio_devices import AudioDevices, DeviceChoice, Microphone
 from softphone.media.audio_interfaces import AudioSink, AudioSource, SwitchedSink
 from softphone.media.call_tone_player import CallTonePlayer
@@ -44,7 +43,7 @@ def phone_of(options: PhoneOptions, bridge: Bridge, sound: tuple[AudioSource, Au
         options.account,
         options.proxy,
         options.listen,
-        bridge.event.emit,
+        bridge.received.emit,
         sound,
         session_expires=options.session_expires,
         direct=options.direct,
@@ -78,38 +77,58 @@ class Softphone(QObject):
 
     def open(self, wanted: Sequence[PhoneOptions]) -> None:
         """Show a window with these phones; OSError if one cannot have its address."""
-        bridges = [Bridge(self) for _ in wanted]
+        self._players = []
         is_pair = len(wanted) > 1
         sinks = [self._sinks(is_pair) for _ in wanted]
-        phones = [
-            phone_of(one, bridge, (self._source(one, number, is_pair), sink[0]))
-            for number, (one, bridge, sink) in enumerate(zip(wanted, bridges, sinks, strict=True))
-        ]
-        slots = [
-            PhoneSlot(
-                one.account.display_name,
-                phone,
-                bridge,
-                one.target,
-                history=self._history(one.account, is_pair),
+        panels = [
+            self._panel(
+                one, self._source(one, number, is_pair), sink, self._history(one.account, is_pair)
             )
-            for one, phone, bridge in zip(wanted, phones, bridges, strict=True)
+            for number, (one, sink) in enumerate(zip(wanted, sinks, strict=True))
         ]
-        window = PairWindow(slots[0], slots[1]) if is_pair else PhoneWindow(slots[0])
-        self._add_sound(window, wanted, bridges, sinks)
-        for panel in window.panels:
+        window = PhonesWindow(panels)
+        if is_pair:
+            switched = [[each for each in pair if isinstance(each, SwitchedSink)] for pair in sinks]
+            why_not = "" if self.devices.has("loudspeaker") else texts.NOTHING_TO_LISTEN_WITH
+            names = [one.account.display_name for one in wanted]
+            window.add_below(ListenInButton(names, switched, why_not))
+        else:
+            self._show_remarks(panels[0], wanted[0])
+        for panel in panels:
             self._add_entries(panel, wanted)
         try:
-            for phone in phones:
-                phone.start()
+            for panel in panels:
+                panel.phone.start()
         except OSError:
-            for phone in phones:
-                phone.stop(0.0)
+            for panel in panels:
+                panel.phone.stop(0.0)
             raise
         self.window, self._next = window, None
         window.gone.connect(self._on_gone)
         window.show()
         LOG.info("the window is open: %s", window.windowTitle())
+
+    def _panel(
+        self,
+        options: PhoneOptions,
+        source: AudioSource,
+        sinks: tuple[AudioSink, AudioSink],
+        history: CallHistory | None,
+    ) -> PhonePanel:
+        """A phone with its tones and its panel, not started yet."""
+        bridge = Bridge(self)
+        loudspeaker, ringer = sinks
+        player = CallTonePlayer(ringer, loudspeaker)
+        self.devices.adopt(player)
+        bridge.received.connect(player.show_event)
+        self._players.append(player)
+        return PhonePanel(
+            options.account.display_name,
+            phone_of(options, bridge, (source, loudspeaker)),
+            bridge,
+            target=options.target,
+            history=history,
+        )
 
     def close(self) -> None:
         """End the program."""
@@ -137,29 +156,11 @@ class Softphone(QObject):
             return SwitchedSink(loudspeaker), SwitchedSink(ringer)
         return loudspeaker, ringer
 
-    def _add_sound(
-        self,
-        window: PhonesWindow,
-        wanted: Sequence[PhoneOptions],
-        bridges: Sequence[Bridge],
-        sinks: Sequence[tuple[AudioSink, AudioSink]],
-    ) -> None:
-        self._players = []
-        for bridge, (loudspeaker, ringer) in zip(bridges, sinks, strict=True):
-            player = CallTonePlayer(ringer, loudspeaker)
-            self.devices.adopt(player)
-            bridge.event.connect(player.show_event)
-            self._players.append(player)
-        if len(wanted) > 1:
-            switched = [[each for each in pair if isinstance(each, SwitchedSink)] for pair in sinks]
-            why_not = "" if self.devices.has("loudspeaker") else texts.NOTHING_TO_LISTEN_WITH
-            names = [one.account.display_name for one in wanted]
-            window.add_below(ListenInButton(names, switched, why_not))
-        else:
-            panel = window.panels[0]
-            missing = "" if wanted[0].tone else self.devices.why_no_sound()
-            panel.set_note(self._fault or missing)
-            self.devices.said.connect(lambda said: panel.set_note(said or missing))
+    def _show_remarks(self, panel: PhonePanel, options: PhoneOptions) -> None:
+        """What is wrong with the devices or the settings."""
+        missing = "" if options.tone else self.devices.why_no_sound()
+        panel.set_note(self._fault or missing)
+        self.devices.said.connect(lambda said: panel.set_note(said or missing))
 
     def show_sound_settings(self) -> None:
         """Open the window in which devices are chosen."""
@@ -253,7 +254,6 @@ def run(wanted: Sequence[PhoneOptions], may_use_own: bool = False) -> int:
     app = application(["softphone"])
     app.setApplicationDisplayName(texts.SOFTPHONE)
     app.setQuitOnLastWindowClosed(False)  # the phones say goodbye after their window has gone
-    install(app)
     pair = wanted if len(wanted) > 1 else []
     program = Softphone(app, settings_folder(), pair)
     interrupt = Interrupt(program.close)

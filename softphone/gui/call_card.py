@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 from PySide6.QtCore import QEasingCurve, QRectF, Qt, QVariantAnimation
 from PySide6.QtGui import QColor, QPainter, QPaintEvent, QPen
-from PySide6.QtWidgets import QGridLayout, QHBoxLayout, QLabel, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QGridLayout, QLabel, QVBoxLayout, QWidget
 
 from softphone import texts
 from softphone.gui import formatting
 from softphone.gui.level_meter import LevelMeter
 from softphone.gui.theme import GRID, RADIUS, Size, theme
-from softphone.gui.widgets import StateMark, TextLabel
+from softphone.gui.widgets import StateMark, TextLabel, row_of
 from softphone.ua.events import CallState, CallView
 
 if TYPE_CHECKING:
@@ -70,33 +70,24 @@ class CallCard(QWidget):
     """Shows the call given last, for as long as there is no other: the result of a call stays
     readable."""
 
-    def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self) -> None:
+        super().__init__()
         self.call: CallView | None = None
         self._glow = 0.0
         self.peer = TextLabel(Size.TITLE, bold=True)
-        self.timer = TextLabel(Size.TITLE, tabular=True)
-        self.timer.setObjectName("timer")
+        self.timer = TextLabel(Size.TITLE, tabular=True, name="timer")
         self.timer.setAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
         self.mark = StateMark()
-        self.sentence = TextLabel(Size.TEXT, lines=2)
-        self.sentence.setObjectName("call")
-        self.level_in = LevelMeter(texts.LEVEL_IN)
-        self.level_in.setObjectName("level_in")
-        self.level_out = LevelMeter(texts.LEVEL_OUT)
-        self.level_out.setObjectName("level_out")
-        self.packets = TextLabel(Size.SMALL, tone="muted", tabular=True)
-        self.packets.setObjectName("packets")
-        self.gap = TextLabel(Size.SMALL, tone="muted", tabular=True)
-        self.gap.setObjectName("gap")
-        self.quality = TextLabel(Size.SMALL, tone="muted", tabular=True)
-        self.quality.setObjectName("quality")
-        self._pulse = QVariantAnimation(self)
-        self._pulse.setStartValue(0.0)
-        self._pulse.setKeyValueAt(0.5, 1.0)
-        self._pulse.setEndValue(0.0)
-        self._pulse.setDuration(1000)
+        self.sentence = TextLabel(lines=2, name="call")
+        self.level_in = LevelMeter("level_in", texts.LEVEL_IN)
+        self.level_out = LevelMeter("level_out", texts.LEVEL_OUT)
+        self.packets, self.gap, self.quality = (
+            TextLabel(Size.SMALL, tone="muted", tabular=True, name=name)
+            for name in ("packets", "gap", "quality")
+        )
+        self._pulse = QVariantAnimation(self, startValue=0.0, endValue=0.0, duration=1000)
         self._pulse.setLoopCount(RINGING_SECONDS)
+        self._pulse.setKeyValueAt(0.5, 1.0)
         self._pulse.setEasingCurve(QEasingCurve.Type.InOutSine)
         self._pulse.valueChanged.connect(self._set_glow)
         theme().changed.connect(self._pulse_or_rest)
@@ -106,14 +97,6 @@ class CallCard(QWidget):
         self.show_media(None)
 
     def _lay_out(self) -> None:
-        head = QHBoxLayout()
-        head.setSpacing(GRID)
-        head.addWidget(self.peer, 1)
-        head.addWidget(self.timer)
-        said = QHBoxLayout()
-        said.setSpacing(GRID)
-        said.addWidget(self.mark, 0, Qt.AlignmentFlag.AlignTop)
-        said.addWidget(self.sentence, 1)
         sound = QGridLayout()
         sound.setHorizontalSpacing(GRID)
         sound.setVerticalSpacing(GRID // 2)
@@ -127,12 +110,11 @@ class CallCard(QWidget):
         column = QVBoxLayout(self)
         column.setContentsMargins(2 * GRID, GRID, 2 * GRID, GRID)
         column.setSpacing(GRID // 2)
-        column.addLayout(head)
-        column.addLayout(said)
+        column.addLayout(row_of(self.peer, self.timer))
+        column.addLayout(row_of(self.mark, self.sentence))
         column.addLayout(sound)
-        column.addWidget(self.packets)
-        column.addWidget(self.gap)
-        column.addWidget(self.quality)
+        for label in (self.packets, self.gap, self.quality):
+            column.addWidget(label)
 
     def _say(self, sentence: str, peer: str, shape: str, tone: str) -> None:
         self.peer.set_text(peer)
@@ -190,14 +172,13 @@ class CallCard(QWidget):
             ),
         )
         self.quality.set_text(formatting.quality(stats), texts.QUALITY_TIP)
-        gap = texts.GAP.format(ms=stats.longest_gap_ms)
         if stats.elsewhere:
             self.gap.set_text(
                 texts.SOUND_VIA.format(host=stats.elsewhere, ms=stats.longest_gap_ms),
                 texts.SOUND_VIA_TIP.format(host=stats.elsewhere),
             )
         else:
-            self.gap.set_text(gap, texts.GAP_TIP)
+            self.gap.set_text(texts.GAP.format(ms=stats.longest_gap_ms), texts.GAP_TIP)
 
     @property
     def pulsing(self) -> bool:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from typing import Any
 
 from PySide6.QtCore import (
     QDateTime,
@@ -17,7 +15,6 @@ from PySide6.QtWidgets import (
     QDialogButtonBox,
     QHeaderView,
     QLabel,
-    QPushButton,
     QVBoxLayout,
     QWidget,
 )
@@ -25,54 +22,10 @@ from PySide6.QtWidgets import (
 from softphone import texts
 from softphone.call_history import CallHistory, Outcome, PastCall
 from softphone.gui import formatting
-from softphone.gui.record_table import Index, RecordModel, record_table
+from softphone.gui.record_table import record, record_model, record_table
 from softphone.gui.theme import GRID, theme
 
-OUTCOME, PEER, WHEN, LENGTH, REASON = range(5)
-
-
-class CallListModel(RecordModel):
-    """The calls of a history, the newest first."""
-
-    headings = texts.CALL_COLUMNS
-
-    def __init__(
-        self, history: CallHistory, now: Callable[[], float] = time.time, parent: Any = None
-    ) -> None:
-        super().__init__(parent)
-        self._history, self._now = history, now
-        self.records: list[PastCall] = list(history)
-
-    def refresh(self) -> None:
-        """Show what the history holds now."""
-        self.beginResetModel()
-        self.records = list(self._history)
-        self.endResetModel()
-
-    def call_at(self, row: int) -> PastCall:
-        return self.records[row]
-
-    def data(self, index: Index, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
-        call, column = self.records[index.row()], index.column()
-        if role == Qt.ItemDataRole.DisplayRole:
-            return self._text(call, column)
-        if role == Qt.ItemDataRole.ToolTipRole:
-            return formatting.one_line(call.reason if column == REASON else call.uri)
-        if role == Qt.ItemDataRole.ForegroundRole and call.outcome is Outcome.MISSED:
-            return theme().palette.stop.colour
-        return None
-
-    def _text(self, call: PastCall, column: int) -> str:
-        if column == OUTCOME:
-            return texts.OUTCOMES[call.outcome.name]
-        if column == PEER:
-            return name_of(call)
-        if column == WHEN:
-            return when(call.started, self._now())
-        if column == LENGTH:
-            answered = call.outcome in (Outcome.ANSWERED, Outcome.PLACED)
-            return formatting.duration(call.seconds) if answered else ""
-        return formatting.one_line(call.reason)
+PEER, REASON = 1, 4  # columns
 
 
 class CallList(QDialog):
@@ -86,72 +39,87 @@ class CallList(QDialog):
         self.setObjectName("call_list")
         self.setWindowTitle(texts.CALLS_OF.format(name=label))
         self._history = history
-        self.model = CallListModel(history, parent=self)
+        self._calls: list[PastCall] = []  # as they stand in the rows
+        self.model = record_model(texts.CALL_COLUMNS)
         self.table = record_table(self.model, "calls", self.windowTitle())
-        self.table.setTextElideMode(Qt.TextElideMode.ElideRight)
         header = self.table.horizontalHeader()
         header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
-        self._empty = QLabel(texts.NO_CALLS)
-        self._empty.setAlignment(Qt.AlignmentFlag.AlignCenter)
-        self._fault = QLabel()
-        self._fault.setWordWrap(True)
+        for stretched in (PEER, REASON):
+            header.setSectionResizeMode(stretched, QHeaderView.ResizeMode.Stretch)
+        self._empty = QLabel(texts.NO_CALLS, alignment=Qt.AlignmentFlag.AlignCenter)
+        self._fault = QLabel(wordWrap=True)
         buttons = QDialogButtonBox(QDialogButtonBox.StandardButton.Close)
-        self._call = QPushButton(texts.CALL_BACK)
+        self._call = buttons.addButton(texts.CALL_BACK, QDialogButtonBox.ButtonRole.ActionRole)
         self._call.setObjectName("call_back")
-        self._clear = QPushButton(texts.FORGET_ALL)
+        self._clear = buttons.addButton(texts.FORGET_ALL, QDialogButtonBox.ButtonRole.ResetRole)
         self._clear.setObjectName("forget_all")
-        buttons.addButton(self._call, QDialogButtonBox.ButtonRole.ActionRole)
-        buttons.addButton(self._clear, QDialogButtonBox.ButtonRole.ResetRole)
-        for button in (self._clear, buttons.button(QDialogButtonBox.StandardButton.Close)):
+        close = buttons.button(QDialogButtonBox.StandardButton.Close)
+        for button in (self._clear, close):
             button.setAutoDefault(False)
         self._call.setDefault(True)
         buttons.rejected.connect(self.close)
         self._call.clicked.connect(self._call_selected)
+        self.table.doubleClicked.connect(self._call_selected)
         self._clear.clicked.connect(self._forget_all)
-        self.table.doubleClicked.connect(lambda index: self._call_row(index.row()))
-        self.table.selectionModel().selectionChanged.connect(lambda *_: self._show_buttons())
+        self.table.selectionModel().currentRowChanged.connect(self._show_buttons)
+        theme().changed.connect(self.refresh)
         column = QVBoxLayout(self)
         for widget in (self._empty, self.table, self._fault, buttons):
             column.addWidget(widget)
-        self.resize(80 * GRID, 45 * GRID)
+        self.resize(100 * GRID, 45 * GRID)
         self.refresh()
 
     def refresh(self) -> None:
         """A call has ended."""
-        row = self._row()
-        self.model.refresh()
-        if self.model.rowCount():
-            self.table.selectRow(max(0, min(row, self.model.rowCount() - 1)))
+        chosen = self._row()
+        self._calls = list(self._history)
+        self.model.setRowCount(0)
+        for call in self._calls:
+            row = record(*_texts_of(call, time.time()))
+            for item in row:
+                item.setToolTip(formatting.one_line(call.uri))
+                if call.outcome is Outcome.MISSED:
+                    item.setForeground(theme().palette.stop.colour)
+            row[REASON].setToolTip(row[REASON].text())
+            self.model.appendRow(row)
+        if self._calls:
+            self.table.selectRow(min(max(chosen, 0), len(self._calls) - 1))
         self._show_buttons()
 
     def _row(self) -> int:
-        rows = self.table.selectionModel().selectedRows()
-        return rows[0].row() if rows else 0
+        return self.table.currentIndex().row()
 
     def _show_buttons(self) -> None:
-        some = self.model.rowCount() > 0
+        some, row = bool(self._calls), self._row()
         self._empty.setVisible(not some)
         self.table.setVisible(some)
         self._fault.setText(self._history.fault)
         self._fault.setVisible(bool(self._history.fault))
         self._clear.setEnabled(some)
-        chosen = self.table.selectionModel().selectedRows()
-        self._call.setEnabled(bool(chosen))
-        tip = (
-            texts.CALL_NAME.format(name=name_of(self.model.call_at(self._row()))) if chosen else ""
+        self._call.setEnabled(row >= 0)
+        self._call.setToolTip(
+            texts.CALL_NAME.format(name=name_of(self._calls[row]))
+            if row >= 0
+            else texts.CHOOSE_A_CALL
         )
-        self._call.setToolTip(tip or texts.CHOOSE_A_CALL)
 
     def _call_selected(self) -> None:
-        if self.table.selectionModel().selectedRows():
-            self._call_row(self._row())
-
-    def _call_row(self, row: int) -> None:
-        self.call_back.emit(self.model.call_at(row).uri)
+        self.call_back.emit(self._calls[self._row()].uri)
 
     def _forget_all(self) -> None:
         self._history.clear()
         self.refresh()
+
+
+def _texts_of(call: PastCall, now: float) -> tuple[str, ...]:
+    talked = call.outcome in (Outcome.ANSWERED, Outcome.PLACED)
+    return (
+        texts.OUTCOMES[call.outcome.name],
+        name_of(call),
+        when(call.started, now),
+        formatting.duration(call.seconds) if talked else "",
+        formatting.one_line(call.reason),
+    )
 
 
 def name_of(call: PastCall) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from PySide6.QtCore import Qt, Signal
-from PySide6.QtGui import QFont
 from PySide6.QtWidgets import QGridLayout, QPushButton, QSizePolicy, QWidget
 
 from softphone import texts
@@ -19,8 +18,8 @@ class DialPad(QWidget):
 
     pressed = Signal(str)
 
-    def __init__(self, font: QFont, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self) -> None:
+        super().__init__()
         # keys stand as on every telephone, in every language
         self.setLayoutDirection(Qt.LayoutDirection.LeftToRight)
         grid = QGridLayout(self)
@@ -32,7 +31,6 @@ class DialPad(QWidget):
             key = QPushButton(digit)
             key.setObjectName(f"dial_{NAMES.get(digit, digit)}")
             key.setAccessibleName(texts.KEY.format(name=texts.KEY_NAMES.get(digit, digit)))
-            key.setFont(font)
             key.setMinimumHeight(3 * GRID)
             key.setFocusPolicy(Qt.FocusPolicy.TabFocus)  # a mouse leaves the keyboard where it is
             key.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Expanding)

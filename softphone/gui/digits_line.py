@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from softphone import texts
 from softphone.gui import formatting
-from softphone.gui.theme import Size
 from softphone.gui.widgets import TextLabel
 from softphone.ua.events import DigitPassed, DigitRefused
 
@@ -15,8 +14,7 @@ class DigitsLine(TextLabel):
     """Shows what is known to have been sent, which a pressed key alone is not."""
 
     def __init__(self) -> None:
-        super().__init__(Size.TEXT, tone="muted", tabular=True)
-        self.setObjectName("digits")
+        super().__init__(tone="muted", tabular=True, name="digits")
         self._sent = self._received = ""
 
     def begin(self) -> None:

@@ -29,8 +29,9 @@ class LevelMeter(QWidget):
     """Call `push` 25 times a second while sound flows. With reduced motion it shows one bar, the
     present level."""
 
-    def __init__(self, what: str, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self, name: str, what: str) -> None:
+        super().__init__()
+        self.setObjectName(name)
         self.setAccessibleName(what)
         self.setToolTip(what)
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)

@@ -15,7 +15,7 @@ from softphone.gui import formatting
 from softphone.gui.call_list import CallList, name_of
 from softphone.gui.trace_window import TraceWindow
 from softphone.sip_trace import SipTrace
-from softphone.ua.events import CallView, Direction, MessagePassed, RegistrationState
+from softphone.ua.events import CallView, MessagePassed, RegistrationState
 
 
 class PhoneMenu(QMenu):
@@ -25,96 +25,88 @@ class PhoneMenu(QMenu):
     call = Signal(str)
     missed_changed = Signal(int)
 
-    def __init__(self, label: str, history: CallHistory, parent: QWidget) -> None:
-        super().__init__(parent)
+    def __init__(self, label: str, history: CallHistory, panel: QWidget) -> None:
+        super().__init__(panel)
         self.setToolTipsVisible(True)
-        self._label, self._history = label, history
-        self._call_list: CallList | None = None
+        self._panel, self._history = panel, history
         self.missed = 0
-        self.redial = self._add("redial", texts.REDIAL, self._redial, "Ctrl+R")
+        self._call_list = CallList(label, history, panel)
+        self._call_list.call_back.connect(self.call)
         self.trace = SipTrace()
-        self._trace_window: TraceWindow | None = None
-        self.calls = self._add("calls", texts.CALLS, self.show_calls, "Ctrl+H")
-        self.calls.setToolTip(texts.CALLS_TIP)
+        self._trace_window = TraceWindow(label, self.trace, panel)
+        self.redial = self._add("redial", texts.REDIAL, "", self._redial, "Ctrl+R")
+        self._add("calls", texts.CALLS, texts.CALLS_TIP, self.show_calls, "Ctrl+H")
         self.addSeparator()
-        self.register_again = self._add("register", texts.REGISTER_AGAIN)
-        self.register_again.setToolTip(texts.REGISTER_TIP)
-        self.log_off = self._add("log_off", texts.LOG_OFF)
-        self.log_off.setToolTip(texts.LOG_OFF_TIP)
+        self.register_again = self._add("register", texts.REGISTER_AGAIN, texts.REGISTER_TIP)
+        self.log_off = self._add("log_off", texts.LOG_OFF, texts.LOG_OFF_TIP)
         self.addSeparator()
-        self.messages = self._add("messages", texts.TRACE_ENTRY, self.show_trace, "Ctrl+M")
+        self._add("messages", texts.TRACE_ENTRY, "", self.show_trace, "Ctrl+M")
         self.aboutToShow.connect(self._update)
         self._update()
 
     def add_entry(self, name: str, text: str, slot: Callable[[], object], tip: str = "") -> QAction:
         """Add an entry of the program that shows this phone."""
-        action = self._add(name, text, slot)
-        action.setToolTip(tip)
-        return action
+        return self._add(name, text, tip, slot)
 
     def show_registration(self, state: RegistrationState) -> None:
         """Offer what makes sense in this state."""
         self.log_off.setEnabled(state is not RegistrationState.UNREGISTERED)
 
     def _add(
-        self, name: str, text: str, slot: Callable[[], object] | None = None, keys: str = ""
+        self,
+        name: str,
+        text: str,
+        tip: str,
+        slot: Callable[[], object] = lambda: None,
+        keys: str = "",
     ) -> QAction:
         """Add an entry that is also a shortcut of the whole panel."""
-        action = QAction(text, self)
+        action = self.addAction(text)
         action.setObjectName(name)
-        if keys:
-            action.setShortcut(QKeySequence(keys))
-            action.setShortcutContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
-        if slot is not None:
-            action.triggered.connect(lambda: slot())
-        self.addAction(action)
-        panel = self.parentWidget()
-        assert panel is not None
-        panel.addAction(action)
+        action.setToolTip(tip)
+        action.setShortcut(QKeySequence(keys))
+        action.setShortcutContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
+        action.triggered.connect(lambda: slot())
+        self._panel.addAction(action)
         return action
+
+    def _open(self, window: CallList | TraceWindow) -> None:
+        window.refresh()
+        window.show()
+        window.raise_()
+        window.activateWindow()
 
     # -- SIP trace ---------------------------------------------------------------------------------
 
     def keep_message(self, message: MessagePassed) -> None:
         """A SIP message has passed."""
         self.trace.add(message)
-        if self._trace_window is not None and self._trace_window.isVisible():
+        if self._trace_window.isVisible():
             self._trace_window.refresh()
 
     def show_trace(self) -> None:
         """Open the window with the SIP messages."""
-        if self._trace_window is None:
-            self._trace_window = TraceWindow(self._label, self.trace, self.parentWidget())
-        self._trace_window.refresh()
-        self._trace_window.show()
-        self._trace_window.raise_()
-        self._trace_window.activateWindow()
+        self._open(self._trace_window)
 
     # -- calls -------------------------------------------------------------------------------------
 
     def remember(self, call: CallView, now: float) -> None:
-        """A call has ended, or somebody was turned away; `now`: monotonic seconds."""
+        """A call has ended, or somebody was turned away; `now`: monotonic seconds. What was no
+        address is not listed."""
         past = past_call(call, now, time.time())
+        is_listed = self._call_list.isVisible()
         if not past.uri:
             return
         self._history.add(past)
-        if past.outcome is Outcome.MISSED:
+        if past.outcome is Outcome.MISSED and not (is_listed and self._call_list.isActiveWindow()):
             self._set_missed(self.missed + 1)
-        if self._call_list is not None:
+        if is_listed:
             self._call_list.refresh()
-            if self._call_list.isActiveWindow():
-                self._set_missed(0)
         self._update()
 
     def show_calls(self) -> None:
         """Open the list of calls."""
-        if self._call_list is None:
-            self._call_list = CallList(self._label, self._history, self.parentWidget())
-            self._call_list.call_back.connect(self.call)
-        self._call_list.refresh()
-        self._call_list.show()
-        self._call_list.raise_()
-        self._call_list.activateWindow()
+        self._open(self._call_list)
         self._call_list.table.setFocus()
         self._set_missed(0)
 
@@ -137,10 +129,3 @@ class PhoneMenu(QMenu):
         self.redial.setEnabled(bool(uri))
         self.redial.setText(texts.REDIAL_NAME.format(name=name) if uri else texts.REDIAL)
         self.redial.setToolTip(formatting.one_line(uri) or texts.NOBODY_TO_REDIAL)
-
-
-def was_tried(call: CallView) -> bool:
-    """Did the call get as far as an address, so that it may be listed?"""
-    return bool(call.id) and not (
-        call.direction is Direction.OUTGOING and call.peer_uri == "sip:invalid"
-    )

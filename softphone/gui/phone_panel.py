@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from itertools import pairwise
 from typing import TYPE_CHECKING, Protocol
 
 from PySide6.QtCore import Qt, QTimer, Signal
@@ -20,6 +19,7 @@ from PySide6.QtWidgets import (
     QLabel,
     QLineEdit,
     QPushButton,
+    QSizePolicy,
     QStackedLayout,
     QVBoxLayout,
     QWidget,
@@ -33,9 +33,9 @@ from softphone.gui.dial_pad import KEYS, DialPad
 from softphone.gui.digits_line import DigitsLine
 from softphone.gui.event_bridge import Bridge
 from softphone.gui.level_meter import FRAMES_PER_SECOND
-from softphone.gui.phone_menu import PhoneMenu, was_tried
+from softphone.gui.phone_menu import PhoneMenu
 from softphone.gui.theme import GRID, Size, theme
-from softphone.gui.widgets import Avatar, FlatButton, StateMark, TextLabel
+from softphone.gui.widgets import FlatButton, StateMark, TextLabel, row_of
 from softphone.ua import user_messages
 from softphone.ua.events import (
     CallChanged,
@@ -52,9 +52,10 @@ if TYPE_CHECKING:
 
 
 class PhoneLike(Protocol):
-    """The commands that a panel gives to a phone. Every method returns at once; results come back
-    as events."""
+    """The commands that a panel and its window give to a phone. Every method but `start` (OSError
+    if it cannot have its address) and `stop` returns at once; results come back as events."""
 
+    def start(self) -> None: ...
     def call(self, target: str) -> None: ...
     def register(self) -> None: ...
     def unregister(self) -> None: ...
@@ -67,6 +68,7 @@ class PhoneLike(Protocol):
     def dtmf(self, digit: str) -> None: ...
     def mute(self, muted: bool) -> None: ...
     def media_stats(self) -> MediaStats | None: ...
+    def stop(self, timeout: float = 3.0) -> None: ...
 
 
 # The mark beside the registration sentence: (icon, tone).
@@ -77,15 +79,21 @@ REGISTRATION_MARKS = {
     RegistrationState.REFUSED: ("warning", "stop"),
     RegistrationState.UNREACHABLE: ("crossed", "warning"),
 }
-# The one primary button in every state of an active call: (words, icon, tone). None: the phone is
-# free.
-PRIMARY: dict[CallState | None, tuple[str, str, str]] = {
-    None: (texts.CALL, "call", "alive"),
-    CallState.CALLING: (texts.HANG_UP, "hang_up", "stop"),
-    CallState.RINGING: (texts.HANG_UP, "hang_up", "stop"),
-    CallState.INCOMING: (texts.ANSWER, "call", "alive"),
-    CallState.TALKING: (texts.HANG_UP, "hang_up", "stop"),
+# The faces of the buttons whose meaning changes: (words, icon, tone, tooltip).
+Face = tuple[str, str, str, str]
+HANG_UP: Face = (texts.HANG_UP, "hang_up", "stop", texts.HANG_UP_TIP)
+# The one primary button in every state of an active call; None: the phone is free.
+PRIMARY: dict[CallState | None, Face] = {
+    None: (texts.CALL, "call", "alive", texts.CALL_ENTER),
+    CallState.CALLING: HANG_UP,
+    CallState.RINGING: HANG_UP,
+    CallState.INCOMING: (texts.ANSWER, "call", "alive", texts.ANSWER_ENTER),
+    CallState.TALKING: HANG_UP,
 }
+HOLD: Face = (texts.HOLD, "pause", "", texts.HOLD_TIP)
+RESUME: Face = (texts.RESUME, "play", "", texts.RESUME_TIP)
+MUTE: Face = (texts.MUTE, "microphone", "", texts.MUTE_TIP)
+UNMUTE: Face = (texts.UNMUTE, "microphone_off", "", texts.UNMUTE_TIP)
 
 
 class PhonePanel(QWidget):
@@ -93,8 +101,8 @@ class PhonePanel(QWidget):
     `password_given` is emitted with the password that the person has typed after the server had
     refused another.
 
-    A phone's panel, 264 px wide or wider. `target` is prefilled; `note` is a lasting remark,
-    such as on sound; `history` keeps its calls (None: in memory)."""
+    A phone's panel, 264 px wide or wider. `target` is prefilled; `history` keeps its calls (None:
+    in memory)."""
 
     password_given = Signal(str)
     rings = Signal(str)
@@ -104,24 +112,22 @@ class PhonePanel(QWidget):
         phone_label: str,
         phone: PhoneLike,
         bridge: Bridge,
-        parent: QWidget | None = None,
         *,
         target: str = "",
-        note: str = "",
         history: CallHistory | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        super().__init__(parent)
+        super().__init__()
         self.label = formatting.one_line(phone_label)
         self.setAccessibleName(texts.PHONE_OF.format(name=self.label))
-        self._phone = phone
+        self.phone = phone
         self._clock = clock
         self._prefilled = target
         self._ringing = ""  # the id of the call that rings here
-        self._going: dict[str, CallView] = {}  # calls that have not ended; one phone, so a handful
-        self._frames = QTimer(self)
-        self._frames.setInterval(1000 // FRAMES_PER_SECOND)
-        self._frames.setTimerType(Qt.TimerType.PreciseTimer)
+        self._known: set[str] = set()  # the ids of calls that have not ended
+        self._frames = QTimer(
+            self, interval=1000 // FRAMES_PER_SECOND, timerType=Qt.TimerType.PreciseTimer
+        )
         self._frames.timeout.connect(self._show_frame)
         kept = CallHistory() if history is None else history
         self.menu = PhoneMenu(self.label, kept, self)
@@ -134,14 +140,14 @@ class PhonePanel(QWidget):
         self._make_target(target)
         self._make_password()
         self._make_buttons()
-        self.pad = DialPad(theme().font(Size.TEXT))
+        self.pad = DialPad()
         self.pad.pressed.connect(self._press_digit)
         self._make_note()
         self._lay_out()
         self._make_keys()
-        self.set_note(note)
+        self.set_note("")
         self._show_controls()
-        bridge.event.connect(self.show_event)
+        bridge.received.connect(self.show_event)
 
     # -- construction ------------------------------------------------------------------------------
 
@@ -149,89 +155,74 @@ class PhonePanel(QWidget):
         self.name = TextLabel(Size.TITLE, bold=True)
         self.name.set_text(self.label)
         self.registration_mark = StateMark(Size.SMALL)
-        self.registration = TextLabel(Size.SMALL, lines=2)
-        self.registration.setObjectName("registration")
+        self.registration = TextLabel(Size.SMALL, lines=2, name="registration")
         self._registered = RegistrationChanged(
             0.0, RegistrationState.UNREGISTERED, user_messages.NOT_REGISTERED
         )
         self.registration.set_text(user_messages.NOT_REGISTERED)
-        self.menu_button = FlatButton("", "menu")
-        self.menu_button.setObjectName("menu")
+        self.menu_button = FlatButton(icon="menu", name="menu")
+        self.menu_button.setSizePolicy(QSizePolicy.Policy.Fixed, QSizePolicy.Policy.Fixed)
         self.menu_button.setAccessibleName(texts.MENU)
-        self.menu_button.setFixedWidth(self.menu_button.sizeHint().width())
-        self.menu_button.allow(True, texts.MENU_TIP)
-        self.menu_button.clicked.connect(self._open_menu)
-        self.calls_button = FlatButton("", "history")
-        self.calls_button.setObjectName("calls_button")
+        self.menu_button.set_allowed(True, texts.MENU_TIP)
+        self.menu_button.setMenu(self.menu)
+        self.calls_button = FlatButton(name="calls_button")
+        self.calls_button.setSizePolicy(QSizePolicy.Policy.Fixed, QSizePolicy.Policy.Fixed)
+        self.calls_button.set_allowed(True, texts.CALLS_TIP)
         self.calls_button.clicked.connect(self.menu.show_calls)
         self._show_missed(0)
 
     def _make_target(self, target: str) -> None:
-        self.target = QLineEdit(target)
+        self.target = QLineEdit(
+            target, placeholderText=texts.TARGET_HINT, maxLength=255, clearButtonEnabled=True
+        )
         self.target.setObjectName("target")
         self.target.setAccessibleName(texts.WHO_TO_CALL)
-        self.target.setPlaceholderText(texts.TARGET_HINT)
-        self.target.setMaxLength(255)
-        self.target.setClearButtonEnabled(True)
         self.target.setToolTip(texts.TARGET_TIP)
         self.target.textChanged.connect(self._show_controls)
         self.digits = DigitsLine()
 
     def _make_password(self) -> None:
-        self.password = QLineEdit()
+        self.password = QLineEdit(
+            placeholderText=texts.NEW_PASSWORD, echoMode=QLineEdit.EchoMode.Password
+        )
         self.password.setObjectName("password")
         self.password.setAccessibleName(texts.NEW_PASSWORD)
-        self.password.setEchoMode(QLineEdit.EchoMode.Password)
-        self.password.setPlaceholderText(texts.NEW_PASSWORD)
-        self._use_password = FlatButton(texts.USE_PASSWORD)
-        self._use_password.setObjectName("use_password")
-        self._use_password.allow(True, texts.USE_PASSWORD_TIP)
+        self._use_password = FlatButton(texts.USE_PASSWORD, name="use_password")
+        self._use_password.setSizePolicy(QSizePolicy.Policy.Fixed, QSizePolicy.Policy.Fixed)
+        self._use_password.set_allowed(True, texts.USE_PASSWORD_TIP)
         self._use_password.clicked.connect(self._give_password)
         self._password_row = QWidget()
-        row = QHBoxLayout(self._password_row)
-        row.setContentsMargins(0, 0, 0, 0)
-        row.setSpacing(GRID)
-        row.addWidget(self.password, 1)
-        row.addWidget(self._use_password)
+        self._password_row.setLayout(row_of(self.password, self._use_password))
         self._password_row.hide()
 
     def _give_password(self) -> None:
         password = self.password.text()
         self.password.clear()
-        self._phone.set_password(password)
+        self.phone.set_password(password)
         self.password_given.emit(password)
 
     def _make_buttons(self) -> None:
-        self.primary = FlatButton()
-        self.primary.setObjectName("primary")
+        self.primary = FlatButton(name="primary")
         self.primary.set_height(6 * GRID)
         self.primary.setFont(theme().font(Size.TEXT, bold=True))
         self.primary.clicked.connect(self.press_primary)
-        self.secondary = FlatButton(texts.DECLINE, "decline", "stop")
-        self.secondary.setObjectName("secondary")
+        self.secondary = FlatButton(texts.DECLINE, "decline", "stop", name="secondary")
         self.secondary.set_height(6 * GRID)
-        self.secondary.allow(True, texts.DECLINE_TIP)
-        self.secondary.clicked.connect(lambda: self._phone.decline())
-        self.hold = FlatButton(texts.HOLD, "pause")
-        self.hold.setObjectName("hold")
+        self.secondary.set_allowed(True, texts.DECLINE_TIP)
+        self.secondary.clicked.connect(lambda: self.phone.decline())
+        self.hold = FlatButton(name="hold")
         self.hold.setCheckable(True)
         self.hold.clicked.connect(self._press_hold)
-        self.mute = FlatButton(texts.MUTE, "microphone")
-        self.mute.setObjectName("mute")
+        self.mute = FlatButton(name="mute")
         self.mute.setCheckable(True)
         self.mute.clicked.connect(self._press_mute)
 
     def _make_note(self) -> None:
         mark = StateMark(Size.SMALL)
         mark.show_state("warning", "warning")
-        self.note = TextLabel(Size.SMALL, lines=2)
-        self.note.setObjectName("note")
+        self.note = TextLabel(Size.SMALL, lines=2, name="note")
         self._note_row = QWidget()
-        row = QHBoxLayout(self._note_row)
-        row.setContentsMargins(0, 0, 0, 0)
-        row.setSpacing(GRID // 2)
-        row.addWidget(mark, 0, Qt.AlignmentFlag.AlignTop)
-        row.addWidget(self.note, 1)
+        self._note_row.setLayout(row_of(mark, self.note, spacing=GRID // 2))
 
     def set_note(self, note: str) -> None:
         """A lasting remark below the call, such as on sound; "" takes it away."""
@@ -239,42 +230,28 @@ class PhonePanel(QWidget):
         self._note_row.setVisible(bool(note))
 
     def _lay_out(self) -> None:
-        status = QHBoxLayout()
-        status.setSpacing(GRID // 2)
-        status.addWidget(self.registration_mark, 0, Qt.AlignmentFlag.AlignTop)
-        status.addWidget(self.registration, 1)
         named = QVBoxLayout()
         named.setSpacing(0)
         named.addWidget(self.name)
-        named.addLayout(status)
+        named.addLayout(row_of(self.registration_mark, self.registration, spacing=GRID // 2))
         head = QHBoxLayout()
-        head.setSpacing(GRID + GRID // 2)
-        head.addWidget(Avatar(self.label), 0, Qt.AlignmentFlag.AlignTop)
+        head.setSpacing(GRID)
         head.addLayout(named, 1)
         head.addWidget(self.menu_button, 0, Qt.AlignmentFlag.AlignTop)
         to = QLabel(texts.TO)
         to.setBuddy(self.target)
-        self._target_row = QWidget()
-        field = QHBoxLayout(self._target_row)
-        field.setContentsMargins(0, 0, 0, 0)
-        field.setSpacing(GRID)
-        field.addWidget(to)
-        field.addWidget(self.target, 1)
+        target_row = QWidget()
+        target_row.setLayout(row_of(to, self.target))
         self._row = QStackedLayout()
-        self._row.addWidget(self._target_row)
+        self._row.addWidget(target_row)
         self._row.addWidget(self.digits)
         dial = QHBoxLayout()
         dial.setSpacing(GRID)
-        dial.addLayout(self._row, 1)
+        dial.addLayout(self._row)
         dial.addWidget(self.calls_button)
-        main = QHBoxLayout()
-        main.setSpacing(GRID)
-        main.addWidget(self.primary, 5)
-        main.addWidget(self.secondary, 4)
-        extra = QHBoxLayout()
-        extra.setSpacing(GRID)
-        extra.addWidget(self.hold)
-        extra.addWidget(self.mute)
+        main = row_of(self.primary, self.secondary)
+        main.setStretch(0, 5)
+        main.setStretch(1, 4)
         column = QVBoxLayout(self)
         column.setContentsMargins(2 * GRID, GRID, 2 * GRID, GRID)
         column.setSpacing(GRID)
@@ -284,26 +261,16 @@ class PhonePanel(QWidget):
         column.addWidget(self._note_row)
         column.addLayout(dial)
         column.addLayout(main)
-        column.addLayout(extra)
+        column.addLayout(row_of(self.hold, self.mute))
         column.addWidget(self.pad, 1)
         column.addStretch(0)
 
     def _make_keys(self) -> None:
-        order: list[QWidget] = [
-            self.menu_button,
-            self.password,
-            self._use_password,
-            self.target,
-            self.calls_button,
-        ]
-        order += [self.primary, self.secondary, self.hold, self.mute, *self.pad.keys]
-        for one, following in pairwise(order):
-            QWidget.setTabOrder(one, following)
         for key, action in (
             (Qt.Key.Key_Return, self.press_enter),
             (Qt.Key.Key_Enter, self.press_enter),
             (Qt.Key.Key_Escape, self.press_escape),
-            ("Alt+M", self._open_menu),
+            ("Alt+M", self.menu_button.showMenu),
         ):
             shortcut = QShortcut(
                 QKeySequence(key), self, context=Qt.ShortcutContext.WidgetWithChildrenShortcut
@@ -346,32 +313,28 @@ class PhonePanel(QWidget):
         sentence = formatting.one_line(self._registered.sentence)
         server = self.menu.trace.answered_by
         is_registered = self._registered.state is RegistrationState.REGISTERED
-        if is_registered and server and server not in sentence:
+        if is_registered and server not in ("", self._registered.server):
             sentence = f"{sentence}; {texts.ANSWERED_LAST.format(server=server)}"
         self.registration.set_text(sentence)
 
     def _show_call(self, call: CallView) -> None:
         before, shown = self.call, self.card.call
         another = shown is not None and shown.id != call.id
-        known = call.id in self._going
-        self._going[call.id] = call
+        known = call.id in self._known
+        self._known.add(call.id)
         if call.state is CallState.ENDED:
-            del self._going[call.id]
-            if was_tried(call):
-                self.menu.remember(call, self._clock())
+            self._known.remove(call.id)
+            self.menu.remember(call, self._clock())
         if call.id == self._ringing and call.state is not CallState.INCOMING:
             self._ringing = ""
             self.rings.emit("")
         if another and (before is not None or (known and not call.active)):
-            # A second caller waits or was turned away as busy, or the call before the last has
-            # ended at last.
-            return
+            return  # the call before the last has ended at last
         if before is None and call.active:
             self._begin_call(call)
         elif before is not None and not call.active:
             self._end_call()
         self.card.show_call(call, self._clock())
-        self._show_waiting()
         self._show_controls()
 
     def _begin_call(self, call: CallView) -> None:
@@ -387,13 +350,7 @@ class PhonePanel(QWidget):
         self._frames.stop()
         if self.mute.isChecked():
             self.mute.setChecked(False)
-            self._phone.mute(False)
-
-    def _show_waiting(self) -> None:
-        waiting = next((call for call in self._going.values() if call.active), None)
-        if self.call is None and waiting is not None:
-            self._begin_call(waiting)
-            self.card.show_call(waiting, self._clock())
+            self.phone.mute(False)
 
     def _show_frame(self) -> None:
         """25 times a second during a call: the clock, the levels, the counters."""
@@ -401,7 +358,7 @@ class PhonePanel(QWidget):
         call = self.call
         # before, the numbers are still the last call's
         if call is not None and call.state is CallState.TALKING:
-            stats = self._phone.media_stats()
+            stats = self.phone.media_stats()
             if stats is not None:
                 self.card.show_media(stats)
 
@@ -410,48 +367,25 @@ class PhonePanel(QWidget):
     def _show_controls(self) -> None:
         call = self.call
         state = call.state if call is not None else None
-        self.primary.dress(*PRIMARY[state])
-        self.primary.setAccessibleName(self.primary.text())
-        self.primary.allow(*self._primary_reason(state))
+        name = peer_of(call) if call is not None else formatting.one_line(self.target.text())
+        nobody = texts.NOBODY_TO_CALL if not name else ""
+        self._show_button(self.primary, PRIMARY[state], nobody, name)
         self.secondary.setVisible(state is CallState.INCOMING)
         self._show_row(state)
         talking = state is CallState.TALKING
-        held = call is not None and call.held_here
+        held, muted = call is not None and call.held_here, self.mute.isChecked()
         self.hold.setChecked(held)
-        self.hold.dress(texts.RESUME if held else texts.HOLD, "play" if held else "pause")
-        self.hold.allow(talking, self._hold_reason(talking, held))
-        self._show_mute(talking)
+        nobody = "" if talking else texts.NOBODY_TO_HOLD
+        self._show_button(self.hold, RESUME if held else HOLD, nobody)
+        nobody = "" if talking else texts.NOBODY_HEARS
+        self._show_button(self.mute, UNMUTE if muted else MUTE, nobody)
 
-    def _primary_reason(self, state: CallState | None) -> tuple[bool, str]:
-        name = peer_of(self.card.call) if self.card.call is not None else ""
-        if state is None:
-            target = formatting.one_line(self.target.text())
-            return (
-                (True, texts.CALL_ENTER.format(name=target))
-                if target
-                else (False, texts.NOBODY_TO_CALL)
-            )
-        if state is CallState.INCOMING:
-            return True, texts.ANSWER_ENTER.format(name=name)
-        return True, texts.HANG_UP_TIP
-
-    def _hold_reason(self, talking: bool, held: bool) -> str:
-        if not talking:
-            return texts.NOBODY_TO_HOLD
-        return texts.RESUME_TIP if held else texts.HOLD_TIP
-
-    def _show_mute(self, talking: bool) -> None:
-        muted = self.mute.isChecked()
-        self.mute.dress(
-            texts.UNMUTE if muted else texts.MUTE, "microphone_off" if muted else "microphone"
-        )
-        if not talking:
-            self.mute.allow(False, texts.NOBODY_HEARS)
-        else:
-            self.mute.allow(
-                True,
-                texts.UNMUTE_TIP if muted else texts.MUTE_TIP,
-            )
+    @staticmethod
+    def _show_button(button: FlatButton, face: Face, why_not: str, name: str = "") -> None:
+        """`why_not`: why it cannot be used now, "" if it can. `name`: who the tooltip speaks of."""
+        text, icon, tone, tip = face
+        button.set_face(text, icon, tone)
+        button.set_allowed(not why_not, why_not or tip.format(name=name))
 
     def _show_row(self, state: CallState | None) -> None:
         if state is None:
@@ -481,39 +415,32 @@ class PhonePanel(QWidget):
 
     def press_primary(self) -> None:
         """Call, answer or hang up: whatever the primary button says."""
-        state = self.call.state if self.call is not None else None
         if not self.primary.isEnabled():
             return
-        if state is None:
-            self._phone.call(formatting.one_line(self.target.text()))
-        elif state is CallState.INCOMING:
-            self._phone.answer()
+        if self.call is None:
+            self.phone.call(formatting.one_line(self.target.text()))
+        elif self.call.state is CallState.INCOMING:
+            self.phone.answer()
         else:
-            self._phone.hang_up()
+            self.phone.hang_up()
 
     def press_escape(self) -> None:
         """Decline or hang up, asking nothing."""
-        state = self.call.state if self.call is not None else None
-        if state is CallState.INCOMING:
-            self._phone.decline()
-        elif state is not None:
-            self._phone.hang_up()
+        if self.call is not None and self.call.state is CallState.INCOMING:
+            self.phone.decline()
+        elif self.call is not None:
+            self.phone.hang_up()
 
     def call_back(self, uri: str) -> None:
         """Call an address from the list of calls, if the phone is free."""
         if self.call is None:
             self.target.setText(uri)
-            self._phone.call(uri)
-
-    def _open_menu(self) -> None:
-        self.menu.popup(self.menu_button.mapToGlobal(self.menu_button.rect().bottomLeft()))
+            self.phone.call(uri)
 
     def _show_missed(self, number: int) -> None:
         said = texts.MISSED.format(number=number) if number else ""
-        self.calls_button.dress(said, "history", "warning" if number else "")
+        self.calls_button.set_face(said, "history", "warning" if number else "")
         self.calls_button.setAccessibleName(f"{texts.CALLS}, {said}" if number else texts.CALLS)
-        self.calls_button.allow(True, texts.CALLS_TIP)
-        self.calls_button.setFixedWidth(self.calls_button.sizeHint().width())
 
     def focus_phone(self) -> None:
         """Bring the keyboard to this phone, to whatever is most wanted now."""
@@ -526,17 +453,17 @@ class PhonePanel(QWidget):
         if call is not None:
             # the button turns when the other side has agreed, not before
             self.hold.setChecked(call.held_here)
-            (self._phone.resume if call.held_here else self._phone.hold)()
+            (self.phone.resume if call.held_here else self.phone.hold)()
 
     def _press_mute(self) -> None:
-        self._phone.mute(self.mute.isChecked())
+        self.phone.mute(self.mute.isChecked())
         self._show_controls()
 
     def _press_digit(self, digit: str) -> None:
-        state = self.call.state if self.call is not None else None
-        if state is CallState.TALKING:
-            self._phone.dtmf(digit)  # shown once it has left
-        elif state is None:
+        if self.call is not None:
+            if self.call.state is CallState.TALKING:
+                self.phone.dtmf(digit)  # shown once it has left
+        else:
             if self.target.text() == self._prefilled and not self.target.isModified():
                 # dialling a number means somebody else than the partner offered
                 self.target.clear()

@@ -1,48 +1,42 @@
-"""Tables of records: a model with one record a row, and a view of it in which rows are selected."""
+"""Tables of records: one record a row, of which one is selected at a time."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-from PySide6.QtCore import QAbstractTableModel, QModelIndex, QPersistentModelIndex, Qt
+from PySide6.QtCore import QAbstractItemModel, Qt
+from PySide6.QtGui import QStandardItem, QStandardItemModel
 from PySide6.QtWidgets import QAbstractItemView, QTableView
 
-Index = QModelIndex | QPersistentModelIndex
+from softphone.gui.theme import GRID
 
 
-class RecordModel(QAbstractTableModel):
-    """A subclass gives `headings` and `records`, and in `data` the content of a cell."""
-
-    headings: Sequence[str] = ()
-    records: Sequence[Any] = ()
-
-    def rowCount(self, parent: Index = QModelIndex()) -> int:  # noqa: B008
-        return 0 if parent.isValid() else len(self.records)
-
-    def columnCount(self, parent: Index = QModelIndex()) -> int:  # noqa: B008
-        return 0 if parent.isValid() else len(self.headings)
-
-    def headerData(
-        self, section: int, orientation: Qt.Orientation, role: int = Qt.ItemDataRole.DisplayRole
-    ) -> Any:
-        if orientation == Qt.Orientation.Horizontal and role == Qt.ItemDataRole.DisplayRole:
-            return self.headings[section]
-        return None
+def record_model(headings: Sequence[str]) -> QStandardItemModel:
+    """An empty model, to append rows of text to."""
+    model = QStandardItemModel(0, len(headings))
+    model.setHorizontalHeaderLabels(headings)
+    return model
 
 
-def record_table(model: RecordModel, name: str, accessible_name: str) -> QTableView:
-    """A view of the model: one whole row is selected at a time, Tab leaves the table."""
-    table = QTableView()
+def record(*texts: str) -> list[QStandardItem]:
+    """A row for the model."""
+    return [QStandardItem(text) for text in texts]
+
+
+def record_table(model: QAbstractItemModel, name: str, accessible_name: str) -> QTableView:
+    """A view of the model; Tab leaves it."""
+    table = QTableView(showGrid=False, wordWrap=False)
+    table.setTabKeyNavigation(False)
+    table.setModel(model)
     table.setObjectName(name)
     table.setAccessibleName(accessible_name)
-    table.setModel(model)
+    table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
     table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
     table.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
-    table.setShowGrid(False)
-    table.setTabKeyNavigation(False)
     table.verticalHeader().hide()
+    table.verticalHeader().setDefaultSectionSize(table.fontMetrics().height() + GRID)
     header = table.horizontalHeader()
     header.setDefaultAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
+    header.setHighlightSections(False)
     header.setStretchLastSection(True)
     return table

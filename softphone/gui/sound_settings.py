@@ -47,6 +47,7 @@ class SoundSettings(QDialog):
         self._devices, self._microphone, self._tones = devices, microphone, tones
         self._before = devices.choice
         self.boxes: dict[str, QComboBox] = {}
+        self._tests: dict[str, QPushButton] = {}
         grid = QGridLayout()
         for row, (kind, text) in enumerate(texts.DEVICE_KINDS.items()):
             box = self.boxes[kind] = QComboBox()
@@ -55,23 +56,19 @@ class SoundSettings(QDialog):
             box.setMinimumWidth(30 * GRID)
             label = QLabel(f"&{text}")
             label.setBuddy(box)
-            test = QPushButton(texts.TEST)
+            test = self._tests[kind] = QPushButton(texts.TEST, autoDefault=False)
             test.setObjectName(f"test_{kind}")
             test.setAccessibleName(texts.TEST_NAME.format(name=text))
-            test.setAutoDefault(False)
             test.clicked.connect(lambda _=False, kind=kind: self._test(kind))
             for column, widget in enumerate((label, box, test)):
                 grid.addWidget(widget, 2 * row, column)
-        self.level = QProgressBar()
+        self.level = QProgressBar(maximum=100, textVisible=False)
         self.level.setObjectName("level")
         self.level.setAccessibleName(texts.MICROPHONE_LEVEL)
-        self.level.setTextVisible(False)
-        self.level.setRange(0, 100)
         self.level.setFixedHeight(GRID)
         grid.addWidget(self.level, 1, 1)
-        self.said = QLabel(devices.why_no_sound())
+        self.said = QLabel(devices.why_no_sound(), wordWrap=True)
         self.said.setObjectName("said")
-        self.said.setWordWrap(True)
         buttons = QDialogButtonBox(
             QDialogButtonBox.StandardButton.Ok | QDialogButtonBox.StandardButton.Cancel
         )
@@ -81,8 +78,7 @@ class SoundSettings(QDialog):
         rows.addLayout(grid)
         rows.addWidget(self.said)
         rows.addWidget(buttons)
-        self._looking = QTimer(self)
-        self._looking.setInterval(LOOK_MS)
+        self._looking = QTimer(self, interval=LOOK_MS)
         self._looking.timeout.connect(self._show_level)
         self._left_ms = 0
         self._fill()
@@ -102,10 +98,8 @@ class SoundSettings(QDialog):
                 box.addItem(name, key)
             box.setCurrentIndex(max(0, box.findData(chosen[kind])))
             box.setEnabled(bool(names))
-            test = self.findChild(QPushButton, f"test_{kind}")
-            if test is not None:
-                test.setEnabled(bool(names))
-                test.setToolTip("" if names else texts.NO_DEVICE)
+            self._tests[kind].setEnabled(bool(names))
+            self._tests[kind].setToolTip("" if names else texts.NO_DEVICE)
         self._say("")
 
     def _say(self, sentence: str) -> None:

@@ -1,9 +1,8 @@
 """The look that every window shares: colours that mean states, three text sizes, an 8 px grid,
 light and dark.
 
-`install(app)` once per program; `theme()` anywhere in the GUI thread afterwards. Widgets read
-`theme().palette` while they paint, so a switch of the system between light and dark reaches them
-with the next paint event.
+`theme()` is the look of the application. Widgets read `theme().palette` while they paint, so a
+switch of the system between light and dark reaches them with the next paint event.
 """
 
 from __future__ import annotations
@@ -11,6 +10,8 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from enum import Enum
+from functools import cache
+from pathlib import Path
 from string import Template
 
 from PySide6.QtCore import QObject, Qt, Signal
@@ -20,6 +21,8 @@ from PySide6.QtWidgets import QApplication
 GRID = 8  # px: every margin, gap and height is a multiple or a half of it
 RADIUS = 8.0  # px, corners of cards and buttons
 SMALLEST_TEXT = 10.0  # pt: some desktops report 9 pt, which the back of a room cannot read
+# read by the style sheet, which has pictures from files only; grey, for light and dark
+ARROW = (Path(__file__).parent / "arrow_down.svg").as_posix()
 TONES = ("alive", "hot", "ringing", "warning", "dead", "stop")  # what a colour can mean
 
 
@@ -46,7 +49,7 @@ class Palette:
     """All colours of one scheme. The six tones are the hues of Okabe and Ito, made light or dark
     enough to read."""
 
-    name: str
+    dark: bool
     window: QColor
     surface: QColor
     raised: QColor
@@ -61,10 +64,6 @@ class Palette:
     dead: Tone
     stop: Tone
 
-    @property
-    def dark(self) -> bool:
-        return self.name == "dark"
-
     def tone(self, name: str) -> Tone:
         """The colour of a state, which is one of TONES."""
         tone: Tone = getattr(self, name)
@@ -76,7 +75,7 @@ def _tone(colour: str, ink: str, wash: str) -> Tone:
 
 
 LIGHT = Palette(
-    name="light",
+    dark=False,
     window=QColor("#F1F3F5"),
     surface=QColor("#FFFFFF"),
     raised=QColor("#E4E7EC"),
@@ -92,7 +91,7 @@ LIGHT = Palette(
     stop=_tone("#AF4200", "#FFFFFF", "#FCEADF"),
 )
 DARK = Palette(
-    name="dark",
+    dark=True,
     window=QColor("#14171B"),
     surface=QColor("#1E2329"),
     raised=QColor("#2C333B"),
@@ -117,14 +116,22 @@ QPushButton { background: $raised; color: $text; border: 2px solid transparent;
               border-radius: 8px; padding: 0 8px }
 QPushButton:hover { background: $raised_hover }
 QPushButton:pressed { background: $raised_pressed }
-QPushButton:checked, QPushButton:default { background: $text; color: $surface }
+QPushButton:checked, QDialog QPushButton:default:enabled { background: $text; color: $surface }
 QPushButton:disabled { background: $window; color: $faint; border: 1px solid $raised }
 QPushButton:focus { border-color: $text }
-QPushButton:checked:focus, QPushButton:default:focus { border-color: $hot }
+QPushButton:checked:focus, QDialog QPushButton:default:focus { border-color: $hot }
 QPushButton[ring="false"]:focus { border-color: transparent }
-QPushButton::menu-indicator { image: none }
-QLineEdit { background: $surface; border: 1px solid $faint; border-radius: 8px; padding: 5px 8px }
-QLineEdit:focus { border: 2px solid $hot; padding: 4px 7px }
+QPushButton::menu-indicator { image: none; width: 0 }
+QLineEdit, QComboBox { background: $surface; border: 1px solid $faint;
+                       border-radius: 8px; padding: 5px 8px }
+QLineEdit:focus, QComboBox:focus { border: 2px solid $hot; padding: 4px 7px }
+QComboBox:disabled { background: $window; color: $faint; border-color: $raised }
+QComboBox::drop-down { border: none; width: 24px }
+QComboBox::down-arrow { image: url($arrow); width: 12px }
+QHeaderView::section { background: $window; border: none; padding: 4px 8px }
+QDialog QTableView::item { padding: 0 5px }
+QProgressBar { background: $raised; border: none; border-radius: 4px }
+QProgressBar::chunk { background: $alive; border-radius: 4px }
 QDialogButtonBox { dialogbuttonbox-buttons-have-icons: 0 }
 QDialog QPushButton { min-width: 56px; min-height: 24px; padding: 0 12px }
 """)
@@ -152,7 +159,9 @@ def style_sheet(palette: Palette) -> str:
     names = ("window", "surface", "line", "text", "muted", "faint")
     colours = {name: getattr(palette, name).name() for name in names}
     colours |= shades("raised", palette.raised)
-    sheet = STYLE.substitute(colours, hot=palette.hot.colour.name())
+    sheet = STYLE.substitute(
+        colours, hot=palette.hot.colour.name(), alive=palette.alive.colour.name(), arrow=ARROW
+    )
     for name in TONES:
         tone = palette.tone(name)
         own = shades("colour", tone.colour) | {"name": name, "ink": tone.ink.name()}
@@ -205,16 +214,15 @@ class Theme(QObject):
         super().__init__(app)
         self._app = app
         self._forced: Palette | None = None
-        self._system_was_dark = app.palette().color(QPalette.ColorRole.Window).lightness() < 128
+        was_dark = app.palette().color(QPalette.ColorRole.Window).lightness() < 128
+        self._system = DARK if was_dark else LIGHT  # where Qt cannot tell which it is
         app.setStyle("fusion")
-        base = QFont(app.font())
-        base.setPointSizeF(max(base.pointSizeF(), SMALLEST_TEXT))
-        self._base = base
-        app.setFont(base)
+        self._base = QFont(app.font())
+        self._base.setPointSizeF(max(self._base.pointSizeF(), SMALLEST_TEXT))
+        app.setFont(self._base)
         hints = QGuiApplication.styleHints()
-        self.palette = self._of(hints.colorScheme())
-        self._paint()
         hints.colorSchemeChanged.connect(self._follow)
+        self._follow(hints.colorScheme())
         # Qt 6.12 and later say what the system thinks of motion (6.10 and 6.11 know of contrast
         # only). They are kept: their accessibility object dies with the Python object that gave it
         # out.
@@ -245,21 +253,12 @@ class Theme(QObject):
         font.setWeight(QFont.Weight.DemiBold if bold else QFont.Weight.Normal)
         return _with_tabular_digits(font) if tabular else font
 
-    def _of(self, scheme: Qt.ColorScheme) -> Palette:
-        if self._forced is not None:
-            return self._forced
-        if scheme == Qt.ColorScheme.Unknown:
-            return DARK if self._system_was_dark else LIGHT
-        return DARK if scheme == Qt.ColorScheme.Dark else LIGHT
-
     def _follow(self, scheme: Qt.ColorScheme) -> None:
-        self.palette = self._of(scheme)
-        self._paint()
-        self.changed.emit()
-
-    def _paint(self) -> None:
+        known = {Qt.ColorScheme.Light: LIGHT, Qt.ColorScheme.Dark: DARK}
+        self.palette = self._forced or known.get(scheme, self._system)
         self._app.setPalette(qt_palette(self.palette))
         self._app.setStyleSheet(style_sheet(self.palette))
+        self.changed.emit()
 
 
 def _with_tabular_digits(font: QFont) -> QFont:
@@ -273,22 +272,10 @@ def _with_tabular_digits(font: QFont) -> QFont:
     return fixed
 
 
-_installed: Theme | None = None
-
-
-def install(app: QApplication) -> Theme:
-    """Give the application its look; a second call returns the same theme."""
-    global _installed
-    if _installed is None or _installed.parent() is not app:
-        _installed = Theme(app)
-    return _installed
-
-
+@cache
 def theme() -> Theme:
-    """The installed theme; installs it if no window has done so yet. GUI thread only."""
-    if _installed is not None:
-        return _installed
+    """The application's look, which the first call gives it. GUI thread only."""
     app = QApplication.instance()
     if not isinstance(app, QApplication):
         raise RuntimeError("there is no QApplication yet, so there is no theme")
-    return install(app)
+    return Theme(app)

@@ -4,65 +4,24 @@ save them."""
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from PySide6.QtCore import QModelIndex, Qt
-from PySide6.QtGui import QFontDatabase
+from PySide6.QtGui import QFont, QFontDatabase, QStandardItem
 from PySide6.QtWidgets import (
     QDialog,
     QDialogButtonBox,
     QFileDialog,
-    QHeaderView,
     QLabel,
     QPlainTextEdit,
-    QPushButton,
     QSplitter,
     QVBoxLayout,
     QWidget,
 )
 
 from softphone import texts
-from softphone.gui.record_table import Index, RecordModel, record_table
-from softphone.gui.theme import GRID, theme
+from softphone.gui.record_table import record, record_model, record_table
+from softphone.gui.theme import GRID
 from softphone.sip_trace import SipTrace, TracedMessage, clock
-
-
-class TraceModel(RecordModel):
-    """The messages, the oldest first."""
-
-    headings = texts.TRACE_COLUMNS
-
-    def __init__(self, trace: SipTrace, parent: Any = None) -> None:
-        super().__init__(parent)
-        self._trace = trace
-        self.records: list[TracedMessage] = list(trace)
-
-    def refresh(self) -> None:
-        """Show what the trace holds now."""
-        rows = list(self._trace)
-        added = len(rows) - len(self.records)
-        if added > 0 and rows[: len(self.records)] == self.records:
-            self.beginInsertRows(QModelIndex(), len(self.records), len(rows) - 1)
-            self.records = rows
-            self.endInsertRows()
-        else:
-            self.beginResetModel()
-            self.records = rows
-            self.endResetModel()
-
-    def message_at(self, row: int) -> TracedMessage:
-        return self.records[row]
-
-    def data(self, index: Index, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
-        row = self.records[index.row()]
-        message = row.message
-        if role == Qt.ItemDataRole.DisplayRole:
-            again = texts.SENT_AGAIN if message.retransmission else ""
-            sent = texts.SENT if message.sent else texts.RECEIVED
-            return (clock(row.at), sent, message.summary + again, row.route)[index.column()]
-        if role == Qt.ItemDataRole.ForegroundRole and message.retransmission:
-            return theme().palette.muted
-        return None
 
 
 class TraceWindow(QDialog):
@@ -73,31 +32,29 @@ class TraceWindow(QDialog):
         self.setObjectName("trace_window")
         self.setWindowTitle(texts.TRACE_OF.format(name=label))
         self._trace = trace
-        self.model = TraceModel(trace, self)
+        self._messages: list[TracedMessage] = []  # as they stand in the rows, the oldest first
+        self.model = record_model(texts.TRACE_COLUMNS)
         self.table = record_table(self.model, "messages", self.windowTitle())
-        self.table.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.Interactive)
-        for column, width in enumerate((14, 10, 44)):
+        for column, width in enumerate((13, 10, 40)):
             self.table.setColumnWidth(column, width * GRID)
-        self.text = QPlainTextEdit()
+        self.text = QPlainTextEdit(
+            readOnly=True, tabChangesFocus=True, placeholderText=texts.NO_MESSAGES
+        )
         self.text.setObjectName("whole_message")
         self.text.setAccessibleName(texts.WHOLE_MESSAGE)
-        self.text.setReadOnly(True)
-        self.text.setTabChangesFocus(True)
         self.text.setFont(QFontDatabase.systemFont(QFontDatabase.SystemFont.FixedFont))
-        self.said = QLabel()
+        self.said = QLabel(wordWrap=True)
         self.said.setObjectName("said")
-        self.said.setWordWrap(True)
         buttons = QDialogButtonBox(QDialogButtonBox.StandardButton.Close)
         for name, text, action in (
             ("save_text", texts.SAVE_TEXT, self._save_text),
             ("save_pcap", texts.SAVE_PCAP, self._save_pcap),
             ("clear", texts.CLEAR, self._clear),
         ):
-            button = QPushButton(text)
+            button = buttons.addButton(text, QDialogButtonBox.ButtonRole.ActionRole)
             button.setObjectName(name)
             button.setAutoDefault(False)
             button.clicked.connect(action)
-            buttons.addButton(button, QDialogButtonBox.ButtonRole.ActionRole)
         buttons.rejected.connect(self.close)
         halves = QSplitter(Qt.Orientation.Vertical)
         halves.addWidget(self.table)
@@ -112,17 +69,23 @@ class TraceWindow(QDialog):
 
     def refresh(self) -> None:
         """A message has passed."""
-        current, last = self.table.currentIndex().row(), self.model.rowCount() - 1
-        self.model.refresh()
-        if current in (-1, last) and self.model.rowCount():
-            self.table.selectRow(self.model.rowCount() - 1)
+        messages, shown = list(self._trace), self._messages
+        follows = self.table.currentIndex().row() in (-1, len(shown) - 1)
+        while shown and (not messages or shown[0] is not messages[0]):
+            del shown[0]
+            self.model.removeRow(0)
+        for each in messages[len(shown) :]:
+            shown.append(each)
+            self.model.appendRow(_row(each))
+        if follows and shown:
+            self.table.selectRow(len(shown) - 1)
             self.table.scrollToBottom()
         server = self._trace.answered_by
         self.said.setText(texts.ANSWERED_LAST.format(server=server) if server else "")
 
     def _show(self, current: QModelIndex) -> None:
         row = current.row()
-        self.text.setPlainText(self.model.message_at(row).text if row >= 0 else "")
+        self.text.setPlainText(self._messages[row].text if row >= 0 else "")
 
     def _clear(self) -> None:
         self._trace.clear()
@@ -143,3 +106,15 @@ class TraceWindow(QDialog):
                 self.said.setText(texts.SAVED.format(path=path))
             except OSError as fault:
                 self.said.setText(texts.NOT_SAVED.format(path=path, reason=fault.strerror))
+
+
+def _row(traced: TracedMessage) -> list[QStandardItem]:
+    message = traced.message
+    again = texts.SENT_AGAIN if message.retransmission else ""
+    sent = texts.SENT if message.sent else texts.RECEIVED
+    row = record(clock(traced.at), sent, message.summary + again, traced.route)
+    font = QFont()
+    font.setItalic(message.retransmission)
+    for item in row:
+        item.setFont(font)
+    return row

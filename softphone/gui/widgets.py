@@ -1,5 +1,5 @@
-"""Small widgets that all windows share: text that elides, buttons and marks in a state's colour,
-round initials. Their colours stand in the theme's style sheet."""
+"""Small widgets that all windows share: text that elides, buttons and marks in a state's colour.
+Their colours stand in the theme's style sheet."""
 
 from __future__ import annotations
 
@@ -17,10 +17,9 @@ from PySide6.QtGui import (
     QPaintEvent,
     QResizeEvent,
 )
-from PySide6.QtWidgets import QLabel, QPushButton, QSizePolicy, QWidget
+from PySide6.QtWidgets import QHBoxLayout, QLabel, QPushButton, QSizePolicy, QWidget
 
 from softphone.gui import icons
-from softphone.gui.formatting import initial
 from softphone.gui.theme import GRID, Size, theme
 
 
@@ -35,6 +34,18 @@ def set_property(widget: QWidget, name: str, value: object) -> None:
 def plain_tooltip(text: str) -> str:
     """A tooltip that shows `text` as it is, also if a stranger put mark-up into it."""
     return html.escape(text) if "<" in text else text
+
+
+def row_of(*widgets: QWidget, spacing: int = GRID) -> QHBoxLayout:
+    """The widgets side by side, pictures at the top."""
+    row = QHBoxLayout()
+    row.setContentsMargins(0, 0, 0, 0)
+    row.setSpacing(spacing)
+    for widget in widgets:
+        row.addWidget(widget)
+        if isinstance(widget, StateMark):
+            row.setAlignment(widget, Qt.AlignmentFlag.AlignTop)
+    return row
 
 
 class TextLabel(QLabel):
@@ -52,9 +63,10 @@ class TextLabel(QLabel):
         bold: bool = False,
         tone: str = "",
         tabular: bool = False,
-        parent: QWidget | None = None,
+        name: str = "",
     ) -> None:
-        super().__init__(parent)
+        super().__init__()
+        self.setObjectName(name)
         self.setTextFormat(Qt.TextFormat.PlainText)
         self.setFont(theme().font(size, bold, tabular))
         self.setProperty("tone", tone)
@@ -135,19 +147,25 @@ class FlatButton(QPushButton):
     state's name, or "". Checked means switched on: its colours are inverted."""
 
     def __init__(
-        self, text: str = "", icon: str = "", tone: str = "", parent: QWidget | None = None
+        self,
+        text: str = "",
+        icon: str = "",
+        tone: str = "",
+        parent: QWidget | None = None,
+        name: str = "",
     ) -> None:
         super().__init__(text, parent)
+        self.setObjectName(name)
         self.icon_name = icon
         self._lowest = 4 * GRID
         self.setProperty("tone", tone)
         self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+        self.setAutoDefault(True)  # Enter presses it, like Space
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
-        self.setFont(theme().font(Size.TEXT))
         theme().changed.connect(self._show_icon)
         self._show_icon()
 
-    def dress(self, text: str, icon: str, tone: str = "") -> None:
+    def set_face(self, text: str, icon: str, tone: str = "") -> None:
         """Give the button another meaning; it keeps its place and size."""
         if (text, icon, tone) != (self.text(), self.icon_name, self.property("tone")):
             self.icon_name = icon
@@ -156,14 +174,18 @@ class FlatButton(QPushButton):
             self._show_icon()
 
     def _show_icon(self) -> None:
+        if not self.icon_name:
+            self.setIcon(QIcon())
+            return
         palette, tone = theme().palette, self.property("tone")
         ink = palette.tone(tone).ink if tone else palette.text
-        if self.icon_name:
-            self.setIcon(icons.button_icon(self.icon_name, ink, palette.surface, palette.faint))
-        else:
-            self.setIcon(QIcon())
+        # px: 20 beside text of the usual size; Qt leaves too little room before the text
+        side = max(5 * GRID // 2, self.fontMetrics().height())
+        size = QSize(side + GRID // 2 if self.text() else side, side)
+        self.setIconSize(size)
+        self.setIcon(icons.button_icon(self.icon_name, size, ink, palette.surface, palette.faint))
 
-    def allow(self, allowed: bool, tip: str) -> None:
+    def set_allowed(self, allowed: bool, tip: str) -> None:
         """Enable or disable, with a tooltip: what it does, or why it cannot be used now."""
         self.setEnabled(allowed)
         self.setToolTip(tip)
@@ -179,9 +201,8 @@ class FlatButton(QPushButton):
 
     def changeEvent(self, event: QEvent) -> None:
         super().changeEvent(event)
-        if event.type() == QEvent.Type.FontChange:  # px: 20 beside text of the usual size
-            side = max(5 * GRID // 2, self.fontMetrics().height())
-            self.setIconSize(QSize(side, side))
+        if event.type() == QEvent.Type.FontChange:
+            self._show_icon()
 
     def mouseDoubleClickEvent(self, event: QMouseEvent) -> None:
         """The second click of a double click must not hit what the first one turned this button
@@ -198,8 +219,8 @@ class StateMark(QWidget):
     """A shape in a state's colour, beside the sentence of this text size that says the same in
     words."""
 
-    def __init__(self, size: Size = Size.TEXT, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self, size: Size = Size.TEXT) -> None:
+        super().__init__()
         side = max(2 * GRID, round(QFontMetricsF(theme().font(size)).lineSpacing()))
         self.setFixedSize(side, side)
         self.shape, self.tone = "ring", "dead"
@@ -212,25 +233,3 @@ class StateMark(QWidget):
     def paintEvent(self, event: QPaintEvent) -> None:
         colour = theme().palette.tone(self.tone).colour
         icons.draw(QPainter(self), self.shape, QRectF(self.rect()), colour)
-
-
-class Avatar(QWidget):
-    """A person's initial in a circle; no colour of its own, because colour means state."""
-
-    def __init__(self, name: str, side: int = 5 * GRID, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
-        self.setFixedSize(side, side)
-        self._initial = initial(name)
-
-    def paintEvent(self, event: QPaintEvent) -> None:
-        palette = theme().palette
-        painter = QPainter(self)
-        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
-        painter.setPen(Qt.PenStyle.NoPen)
-        painter.setBrush(palette.line)
-        painter.drawEllipse(self.rect())
-        font = theme().font(Size.TEXT, bold=True)
-        font.setPixelSize(int(self.width() * 0.45))
-        painter.setFont(font)
-        painter.setPen(palette.text)
-        painter.drawText(self.rect(), Qt.AlignmentFlag.AlignCenter, self._initial)

@@ -6,17 +6,13 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
 
 from PySide6.QtCore import Qt, Signal
-from PySide6.QtGui import QCloseEvent, QKeySequence, QShortcut
+from PySide6.QtGui import QCloseEvent, QKeySequence, QPalette, QShortcut
 from PySide6.QtWidgets import QFrame, QHBoxLayout, QSystemTrayIcon, QVBoxLayout, QWidget
 
 from softphone import texts
-from softphone.call_history import CallHistory
 from softphone.gui import icons
-from softphone.gui.event_bridge import Bridge
 from softphone.gui.phone_panel import PhoneLike, PhonePanel
 from softphone.gui.theme import GRID, theme
 
@@ -25,52 +21,23 @@ GOODBYE = 1.0  # s: how long a phone may take to hang up and unregister after it
 WIDEST = 55 * GRID  # px: a wider panel would pull apart what belongs together
 
 
-class StoppablePhone(PhoneLike, Protocol):
-    """The commands that a window gives to a phone, beside its panel's."""
-
-    def stop(self, timeout: float = 3.0) -> None: ...
-
-
-@dataclass(frozen=True)
-class PhoneSlot:
-    """A phone with a place in a window. `target` is whom its line offers to call, `note` a lasting
-    remark, `history` where its calls are kept (None: in memory)."""
-
-    label: str
-    phone: StoppablePhone
-    bridge: Bridge
-    target: str = ""
-    note: str = ""
-    history: CallHistory | None = None
-
-
 class PhonesWindow(QWidget):
-    """Panels side by side. `gone` is emitted once, after the window was closed and every phone has
-    stopped."""
+    """One panel, or several side by side: Ctrl+1, Ctrl+2 bring the keyboard to each. `gone` is
+    emitted once, after the window was closed and every phone has stopped."""
 
     gone = Signal()
     _stopped = Signal()
 
-    def __init__(self, slots: Sequence[PhoneSlot]) -> None:
+    def __init__(self, panels: Sequence[PhonePanel]) -> None:
         super().__init__()
-        labels = [slot.label for slot in slots]
+        self.panels = panels
+        labels = [panel.label for panel in panels]
         what = texts.TWO_PHONES.format(left=labels[0], right=labels[1]) if labels[1:] else labels[0]
         self._title = texts.WINDOW.format(what=what)
         self.setWindowTitle(self._title)
+        # in a window that is not in front, too
+        self.setAttribute(Qt.WidgetAttribute.WA_AlwaysShowToolTips)
         self._tray: QSystemTrayIcon | None = None
-        self.panels = [
-            PhonePanel(
-                slot.label,
-                slot.phone,
-                slot.bridge,
-                self,
-                target=slot.target,
-                note=slot.note,
-                history=slot.history,
-            )
-            for slot in slots
-        ]
-        self._phones = [slot.phone for slot in slots]
         self._stopping: list[threading.Thread] = []
         self._stopped_phones = 0
         self._gone = False
@@ -86,7 +53,7 @@ class PhonesWindow(QWidget):
         row.setContentsMargins(0, 0, 0, 0)
         row.setSpacing(0)
         row.addStretch(1)
-        for number, panel in enumerate(self.panels):
+        for number, panel in enumerate(panels):
             if number:
                 row.addWidget(self._divider())
             panel.setMaximumWidth(WIDEST)
@@ -95,10 +62,10 @@ class PhonesWindow(QWidget):
             keys = QShortcut(QKeySequence(f"Ctrl+{number + 1}"), self)
             keys.activated.connect(panel.focus_phone)
         row.addStretch(1)
-        self.resize(42 * GRID * len(slots), 80 * GRID)
+        self.resize(42 * GRID * len(panels), 80 * GRID)
         theme().changed.connect(self._set_icon)
         self._set_icon()
-        self.panels[0].focus_phone()
+        panels[0].focus_phone()
 
     def add_below(self, widget: QWidget) -> None:
         """Put something below the panels that concerns all of them."""
@@ -120,10 +87,8 @@ class PhonesWindow(QWidget):
 
     @staticmethod
     def _divider() -> QFrame:
-        line = QFrame()
-        line.setFrameShape(QFrame.Shape.VLine)
-        line.setFrameShadow(QFrame.Shadow.Plain)
-        line.setForegroundRole(line.palette().ColorRole.Mid)
+        line = QFrame(frameShape=QFrame.Shape.VLine, frameShadow=QFrame.Shadow.Plain)
+        line.setForegroundRole(QPalette.ColorRole.Mid)
         return line
 
     def _set_icon(self) -> None:
@@ -141,13 +106,13 @@ class PhonesWindow(QWidget):
         if self._stopping:
             return
         self._stopping = [
-            threading.Thread(target=self._stop, args=(phone,)) for phone in self._phones
+            threading.Thread(target=self._stop, args=(panel.phone,)) for panel in self.panels
         ]
         for number, thread in enumerate(self._stopping):
             thread.name = f"stop-{number + 1}"
             thread.start()
 
-    def _stop(self, phone: StoppablePhone) -> None:
+    def _stop(self, phone: PhoneLike) -> None:
         try:
             phone.stop(GOODBYE)
         except Exception:
@@ -162,20 +127,3 @@ class PhonesWindow(QWidget):
             self._gone = True
             self.close()
             self.gone.emit()
-
-
-class PhoneWindow(PhonesWindow):
-    """One phone."""
-
-    def __init__(self, slot: PhoneSlot) -> None:
-        super().__init__([slot])
-
-
-class PairWindow(PhonesWindow):
-    """Two phones, to call each other. Ctrl+1 and Ctrl+2 bring the keyboard to the left and to the
-    right one."""
-
-    def __init__(self, left: PhoneSlot, right: PhoneSlot) -> None:
-        super().__init__([left, right])
-        # also on the phone that is not being used
-        self.setAttribute(Qt.WidgetAttribute.WA_AlwaysShowToolTips)

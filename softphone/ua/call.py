@@ -17,8 +17,7 @@ from sip.message import Request, Response, reply
 from sip.timing import PATIENCE, T1, T2
 from softphone.ua import user_messages
 from softphone.ua.account import ALLOW, Address
-from softphone.ua.call_states import ENDED, ENDING, GONE, LEAVE, TALKING
-from softphone.ua.call_view import ShownCall
+from softphone.ua.call_view import ENDED, ENDING, GONE, LEAVE, TALKING, ShownCall
 from softphone.ua.client_request import ClientRequest
 from softphone.ua.events import CallState, Direction, ProbeAnswered
 from softphone.ua.info_dtmf import InfoDigits
@@ -26,6 +25,7 @@ from softphone.ua.offer_answer import CONTENT_TYPE, offers
 from softphone.ua.registration import retry_after
 from softphone.ua.reliable_provisional import RELIABLE
 from softphone.ua.session_timer import SUPPORTED, SessionTimer
+from softphone.ua.timers import Action
 from softphone.ua.transaction_layer import ServerRequest, TransactionLayer
 
 REMEMBERED_ACKS = 8  # a call that is refreshed by re-INVITE may go on for days
@@ -47,7 +47,7 @@ class Call(ShownCall):
         self._acks: dict[tuple[str, int], tuple[Request, Address]] = {}
         self._unacked: int | None = None  # CSeq of their INVITE whose 2xx waits for an ACK
         self._bye_waits = False
-        self.digits = InfoDigits(self, self._ask)
+        self.digits = InfoDigits(self)
 
     def stop_timers(self) -> None:
         self.timer.stop()
@@ -92,15 +92,20 @@ class Call(ShownCall):
         if talk.held_here is on and not anew and not talk.has_moved:
             return
         self.timers.cancel("glare")
-        if self._modification or self._awaits_late_answer:
-            self.timers.set("glare", now + T1, lambda later: self.hold(on, later, anew))
-            return
-        fields, body = (ALLOW, *self.timer.request_fields(), CONTENT_TYPE), talk.offer(on)
+
+        def again(later: float) -> None:
+            self.hold(on, later, anew)
 
         def answered(exchange: ClientRequest, response: Response | None, later: float) -> None:
-            self._on_held(exchange, response, on, later, anew)
+            if self._modified(exchange, response, later, again, "glare"):
+                refused = user_messages.NO_HOLD if on else user_messages.NO_RESUME
+                self.emit_talking(later, refused.format(name=self.name))
 
-        self._modification = self._ask("INVITE", answered, now, fields, body)
+        if self._modification or self._awaits_late_answer:
+            self.timers.set("glare", now + T1, again)
+            return
+        fields, body = (ALLOW, *self.timer.request_fields(), CONTENT_TYPE), talk.offer(on)
+        self._modification = self.ask("INVITE", answered, now, fields, body)
 
     def probe(self, now: float) -> None:
         """OPTIONS within the dialog: is the path alive? Its answer comes as ProbeAnswered."""
@@ -115,22 +120,25 @@ class Call(ShownCall):
             if status == 481:
                 self.change(GONE, later, user_messages.CALL_LOST.format(name=self.name), status)
 
-        self._ask("OPTIONS", answered, now)
+        self.ask("OPTIONS", answered, now)
 
     # -- requests of ours within the dialog --------------------------------------------------------
 
-    def _ask(
+    def ask(
         self,
         method: str,
         handler: Callable[[ClientRequest, Response | None, float], None],
         now: float,
         fields: tuple[tuple[str, str], ...] = (),
         body: bytes = b"",
+        dialog: Dialog | None = None,
     ) -> ClientRequest:
-        assert self.dialog is not None
+        """Send a request within the call's dialog, or within another `dialog` of its INVITE."""
+        dialog = dialog or self.dialog
+        assert dialog is not None
         contact = (("Contact", self.layer.contact),) if method in TARGET_REFRESHING else ()
-        request = self.dialog.request(method, [*contact, *fields], body)
-        exchange = ClientRequest(request, self.reached_at, handler, self.dialog.next_seq)
+        request = dialog.request(method, [*contact, *fields], body)
+        exchange = ClientRequest(request, self.reached_at, handler, dialog.next_seq)
         return self.layer.ask_within(exchange, now)
 
     def send_bye(self, now: float) -> None:
@@ -158,23 +166,7 @@ class Call(ShownCall):
                     f"bye {dialog.remote.tag}", again, lambda at: self.part(dialog, at, until, done)
                 )
 
-        bye = ClientRequest(dialog.request("BYE"), self.reached_at, answered, dialog.next_seq)
-        self.layer.ask_within(bye, now)
-
-    def _on_held(
-        self, exchange: ClientRequest, response: Response | None, hold: bool, now: float, anew: bool
-    ) -> None:
-        status = self._modified(exchange, response, now)
-        if status == 491:
-            due = now + self._glare_pause()
-            self.timers.set("glare", due, lambda later: self.hold(hold, later, anew))
-        elif status == 422 and response is not None and self.timer.lengthen(response):
-            self.hold(hold, now, anew)
-        elif status in (408, 481):
-            self._lost(now, status)
-        elif status >= 300:
-            refused = user_messages.NO_HOLD if hold else user_messages.NO_RESUME
-            self.emit_talking(now, refused.format(name=self.name))
+        self.ask("BYE", answered, now, dialog=dialog)
 
     def refresh(self, now: float) -> None:
         """Tell everybody on the way that this call lives on: an UPDATE that offers nothing, or to a
@@ -185,30 +177,31 @@ class Call(ShownCall):
         if self._modification or self._unacked is not None:
             self.timer.again(None, now)
         elif self.timer.takes_update:
-            self._modification = self._ask(
+            self._modification = self.ask(
                 "UPDATE", self._on_refreshed, now, (ALLOW, *self.timer.request_fields())
             )
         else:
             fields = (ALLOW, *self.timer.request_fields(), CONTENT_TYPE)
-            self._modification = self._ask("INVITE", self._on_refreshed, now, fields, talk.repeat())
+            self._modification = self.ask("INVITE", self._on_refreshed, now, fields, talk.repeat())
 
     def _on_refreshed(self, exchange: ClientRequest, response: Response | None, now: float) -> None:
-        status = self._modified(exchange, response, now)
-        if status == 491:
-            self.timers.set("refresh", now + self._glare_pause(), self.refresh)
-        elif status == 422 and response is not None and self.timer.lengthen(response):
-            self.refresh(now)
-        elif status in (405, 501) and self.timer.takes_update:
+        status = self._modified(exchange, response, now, self.refresh, "refresh")
+        if status in (405, 501) and self.timer.takes_update:
             self.timer.takes_update = False
             self.refresh(now)
-        elif status in (408, 481):
-            self._lost(now, status)
-        elif status >= 300:
+        elif status:
             self.timer.again(response, now)
 
-    def _modified(self, exchange: ClientRequest, response: Response | None, now: float) -> int:
-        """Handles an answer to our re-INVITE or UPDATE as far as both are alike; the status if it
-        is final and news, else 0."""
+    def _modified(
+        self,
+        exchange: ClientRequest,
+        response: Response | None,
+        now: float,
+        again: Action,
+        timer: str,
+    ) -> int:
+        """Handles an answer to our re-INVITE or UPDATE as far as both are alike: `again` makes the
+        request once more, by the named timer after a glare. The status of a refusal, else 0."""
         status = 408 if response is None else response.status
         invited = exchange.request.method == "INVITE"
         if status < 200:
@@ -228,7 +221,15 @@ class Call(ShownCall):
             self._agree_anew(response, invited, now)
         elif invited:
             self.negotiation.withdraw()
-        return status
+        if status == 491:
+            self.timers.set(timer, now + self._glare_pause(), again)
+        elif status == 422 and response is not None and self.timer.lengthen(response):
+            again(now)
+        elif status in (408, 481):
+            self._lost(now, status)
+        elif status >= 300:
+            return status
+        return 0
 
     def _glare_pause(self) -> float:
         """RFC 3261 14.1: who made the Call-ID waits longer, so that the two do not collide

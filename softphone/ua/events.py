@@ -36,8 +36,8 @@ class CallState(str, Enum):
 
 @dataclass(frozen=True)
 class CallView:
-    """One call as a person sees it. `since` is the start of this state; `media` what to play and
-    send, once agreed."""
+    """One call as a person sees it. `peer_uri`: "" for what was no address. `since` is the start of
+    this state; `media` what to play and send, once agreed."""
 
     id: str
     direction: Direction
@@ -61,12 +61,14 @@ class CallView:
 
 @dataclass(frozen=True)
 class RegistrationChanged:
-    """`wants_password`: it was refused because the password is wrong or missing."""
+    """`wants_password`: it was refused because the password is wrong or missing. `server`: the one
+    that registers the phone, by its name, if it says that."""
 
     at: float
     state: RegistrationState
     sentence: str
     wants_password: bool = False
+    server: str = ""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from sip.message import Request, reply
 from sip.via import Via
 from softphone.ua import user_messages
 from softphone.ua.call import Call
-from softphone.ua.call_states import ACCEPT, GONE, INCOMING, LEAVE, REFUSE, CallInput
+from softphone.ua.call_view import ACCEPT, GONE, INCOMING, LEAVE, REFUSE, CallInput
 from softphone.ua.events import Direction
 from softphone.ua.offer_answer import CONTENT_TYPE, check_offer, offers
 from softphone.ua.reliable_provisional import ReliableProvisionals, requires

@@ -5,12 +5,11 @@ lists INFO in Allow."""
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from sip.message import Response
 from softphone.ua import user_messages
-from softphone.ua.call_states import GONE, TALKING
+from softphone.ua.call_view import GONE, TALKING
 from softphone.ua.client_request import ClientRequest
 from softphone.ua.events import DigitPassed, DigitRefused
 
@@ -26,9 +25,8 @@ class InfoDigits:
     """The digits of one call, sent one after the other: a lost INFO must not let the next one
     overtake it."""
 
-    def __init__(self, call: Call, ask: Callable[..., ClientRequest]) -> None:
-        """`ask` sends a request within the call's dialog."""
-        self._call, self._ask = call, ask
+    def __init__(self, call: Call) -> None:
+        self._call = call
         self._waiting: deque[str] = deque()
         self._under_way = False
 
@@ -53,7 +51,7 @@ class InfoDigits:
             self._on_answered(digit, response, later)
 
         body = f"Signal={digit}\r\nDuration={DURATION}\r\n".encode()
-        self._ask("INFO", answered, now, (DTMF_RELAY,), body)
+        self._call.ask("INFO", answered, now, (DTMF_RELAY,), body)
 
     def _on_answered(self, digit: str, response: Response | None, now: float) -> None:
         status = 408 if response is None else response.status

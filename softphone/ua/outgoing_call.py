@@ -12,7 +12,7 @@ from sip.uri import Uri
 from softphone.ua import user_messages
 from softphone.ua.account import ALLOW
 from softphone.ua.call import Call, pause_before_again
-from softphone.ua.call_states import CALLING, ENDED, ENDING, GONE, LEAVE, REFUSE, RING, RINGING
+from softphone.ua.call_view import CALLING, ENDED, ENDING, GONE, LEAVE, REFUSE, RING, RINGING
 from softphone.ua.client_request import ClientRequest
 from softphone.ua.events import Direction
 from softphone.ua.offer_answer import CONTENT_TYPE, OfferAnswer, offers
@@ -221,9 +221,8 @@ class OutgoingCall(Call):
         if early and rseq is not None:
             if not early.is_next(rseq):
                 return  # taken up before, or not its turn yet (RFC 3262 4)
-            prack = early.acknowledgement(rseq, response.cseq.number)
-            asked = ClientRequest(prack, self.reached_at, lambda *_: None, early.dialog.next_seq)
-            self.layer.ask_within(asked, now)
+            rack = ("RAck", f"{rseq} {response.cseq.number} INVITE")  # RFC 3262 7.2
+            self.ask("PRACK", lambda *_: None, now, (rack,), dialog=early.dialog)
         self._learn_name(response)
         if self.state is ENDING:
             self._cancel(now)

@@ -25,6 +25,7 @@ from softphone.ua.events import RegistrationChanged, RegistrationState
 from softphone.ua.timers import Action, NamedTimers
 from softphone.ua.transaction_layer import TransactionLayer
 from softphone.ua.user_messages import (
+    name_of_server,
     registered,
     trying_again,
     why_no_credentials,
@@ -191,9 +192,10 @@ class Registration:
             return
         # Half of the time leaves room for a whole transaction that fails (32 s) and another one.
         self.timers.set("refresh", now + max(1.0, granted / 2), self._refresh)
-        sentence = registered(self._account.username, response.get("Server") or "")
+        server = name_of_server(response.get("Server") or "")
+        sentence = registered(self._account.username, server)
         if (self.state, self.event.sentence) != (RegistrationState.REGISTERED, sentence):
-            self._become(RegistrationState.REGISTERED, sentence, now)
+            self._become(RegistrationState.REGISTERED, sentence, now, server=server)
         seen = _seen_address(response)
         if seen is not None and seen != used:
             # Behind a NAT only the address that the other side sees reaches this phone (RFC 3581
@@ -254,9 +256,14 @@ class Registration:
         self._become(RegistrationState.REFUSED, sentence, now, wants_password)
 
     def _become(
-        self, state: RegistrationState, sentence: str, now: float, wants_password: bool = False
+        self,
+        state: RegistrationState,
+        sentence: str,
+        now: float,
+        wants_password: bool = False,
+        server: str = "",
     ) -> None:
-        self.event = RegistrationChanged(now, state, sentence, wants_password)
+        self.event = RegistrationChanged(now, state, sentence, wants_password, server)
         self._layer.emit(self.event)
 
 

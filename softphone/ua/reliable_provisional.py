@@ -56,10 +56,6 @@ class EarlyDialog:
         self._rseq = rseq
         return True
 
-    def acknowledgement(self, rseq: int, invite_seq: int) -> Request:
-        """The PRACK (RFC 3262 4, 7.2)."""
-        return self.dialog.request("PRACK", [("RAck", f"{rseq} {invite_seq} INVITE")])
-
 
 class ReliableProvisionals:
     """Those that we send in answer to one INVITE. `on_unheard` is called when no PRACK came for

@@ -24,8 +24,7 @@ from sip.uri import Uri
 from softphone.ua import user_messages
 from softphone.ua.account import ALLOW, METHODS, Account, Address, Randomness
 from softphone.ua.call import Call
-from softphone.ua.call_states import GONE, INCOMING
-from softphone.ua.call_view import turned_away
+from softphone.ua.call_view import GONE, INCOMING, turned_away
 from softphone.ua.client_request import Actions
 from softphone.ua.dial_target import CannotBeCalled, target_of_text
 from softphone.ua.digest_auth import DigestCredentials
@@ -252,6 +251,7 @@ class UserAgent:
             shown = "".join(c for c in target.strip()[:40] if c.isprintable())
             nobody = NameAddr(Uri("sip", "", "invalid"), shown or "?")
             call = Call(self._layer, CallState.CALLING, self._layer.new_token(), nobody, now)
+            call.peer_uri = ""
             self._remember(call)
             sentence = user_messages.NO_ADDRESS.format(text=shown)
             if isinstance(fault, CannotBeCalled):

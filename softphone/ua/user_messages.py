@@ -160,16 +160,15 @@ def sent_on(name: str, new_name: str) -> str:
 
 
 def registered(user: str, server: str) -> str:
-    """`server` is the Server header: ours say their name in a comment, what others say there is not
-    for people."""
-    name = name_of_server(server)
-    if name:
-        return tr("Registered through {name}").format(name=name)
+    """`server`: its name; "" if it does not say that."""
+    if server:
+        return tr("Registered through {name}").format(name=server)
     return tr("Registered as {name}").format(name=user)
 
 
 def name_of_server(server: str) -> str:
-    """The name in the Server header of one of our servers; "" in any other."""
+    """The name in the Server header of one of our servers, which say it in a comment; "" in any
+    other: what others say there is not for people."""
     named = _SERVER.fullmatch(server)
     return named[1] if named else ""
 

@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from PySide6.QtCore import (
+    QAbstractTableModel,
     QItemSelectionModel,
     QModelIndex,
+    QPersistentModelIndex,
     QPointF,
     QRectF,
     QSize,
@@ -53,7 +55,7 @@ from PySide6.QtWidgets import (
 
 from plumbing.address import parse_address
 from plumbing.pcap import CapturedDatagram, pcap
-from softphone.gui.record_table import Index, RecordModel, record_table
+from softphone.gui.record_table import record_table
 from softphone.gui.theme import GRID, Size, theme
 from softphone.sip_trace import clock
 from stage.gui import painting
@@ -70,8 +72,10 @@ TURN = 9.0  # px between the two halves of a line that turns at the forwarder
 SDP = "\r\n\r\nv=0"  # a session description begins, as the body of a message
 SINCE_KILL, DELTA, CLOCK = "since kill", "delta", "clock"
 
+Index = QModelIndex | QPersistentModelIndex
 
-class LadderModel(RecordModel):
+
+class LadderModel(QAbstractTableModel):
     """Each row can be read in full: time, message, from, to, Call-ID. `zero` is the first message
     until something is killed, then the latest kill; it does not move when old rows fall out."""
 
@@ -101,6 +105,19 @@ class LadderModel(RecordModel):
     def refresh(self) -> None:
         if self.records:
             self.dataChanged.emit(self.index(0, 0), self.index(len(self.records) - 1, 0))
+
+    def rowCount(self, parent: Index = QModelIndex()) -> int:  # noqa: B008
+        return 0 if parent.isValid() else len(self.records)
+
+    def columnCount(self, parent: Index = QModelIndex()) -> int:  # noqa: B008
+        return 0 if parent.isValid() else len(self.headings)
+
+    def headerData(
+        self, section: int, orientation: Qt.Orientation, role: int = Qt.ItemDataRole.DisplayRole
+    ) -> Any:
+        if orientation == Qt.Orientation.Horizontal and role == Qt.ItemDataRole.DisplayRole:
+            return self.headings[section]
+        return None
 
     def data(self, index: Index, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
         row = self.records[index.row()]
@@ -345,8 +362,7 @@ class Ladder(QWidget):
     # -- construction ------------------------------------------------------------------------------
 
     def _make_view(self) -> None:
-        view = record_table(self.model, "messages", "Messages")
-        view.setModel(self.filter)
+        view = record_table(self.filter, "messages", "Messages")
         view.setItemDelegateForColumn(0, RowDelegate(self.painter, self))
         for number in range(1, len(LadderModel.headings)):
             view.setColumnHidden(number, True)

@@ -50,6 +50,20 @@ class Ports:
             numbers[0], (numbers[1], numbers[2]), (numbers[3], numbers[4]), numbers[5], numbers[6]
         )
 
+    def taken(self) -> bool:
+        """Does another program use one of them at this moment, on any address of this computer?"""
+        numbers = (self.forwarder, *self.servers, *self.management, self.admin, self.twin_admin)
+        for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
+            for port in numbers:
+                with socket.socket(socket.AF_INET, kind) as sock:
+                    if kind == socket.SOCK_STREAM:  # a connection of ours that has ended is no user
+                        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                    try:
+                        sock.bind(("", port))
+                    except OSError:
+                        return True
+        return False
+
 
 def _hold(held: list[socket.socket]) -> int:
     """A port that is free for UDP and TCP; the sockets that hold it are added to `held`."""

@@ -7,14 +7,31 @@ import json
 import signal
 import socket
 import tempfile
+import urllib.error
 import urllib.request
 from pathlib import Path
+from typing import Any
 
+import pytest
 from process_kit import RunningProgram, server_argv
 
+from plumbing.address import Address, format_address, parse_address
 from sip.message import parse
+from slee_mock.server import Server
+from slee_mock.settings import Settings
+from slee_mock.store.interface import Transaction
+from slee_mock.store.sqlite_store import SqliteStore
 
 HELLO = 20.0  # seconds a process may take to start on a busy computer
+
+
+def status_page(server: Server) -> dict[str, Any]:
+    """The page /status of a server in this process, whether or not it has pages."""
+    return server._queries.status()
+
+
+def address_of(server: Server) -> Address:
+    return parse_address(status_page(server)["address"])
 
 
 class Forwarder:
@@ -62,3 +79,42 @@ class Program:
         if self.process:
             self._running.stop(signal.SIGKILL)
             self.log.unlink(missing_ok=True)
+
+
+class Site:
+    """A server in this process, its page, and the socket that it takes for the forwarder."""
+
+    def __init__(self, tmp_path, free_port):
+        self.sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.sock.bind(("127.0.0.1", 0))
+        self.sock.settimeout(5.0)
+        self.listen = ("127.0.0.1", free_port())
+        self.management = ("127.0.0.1", free_port())
+        self.root = f"http://{format_address(self.management)}"
+        self.store = str(tmp_path / "cluster.db")
+        self.server = Server(
+            Settings("server1", self.listen, self.sock.getsockname(), self.store, self.management)
+        )
+
+    def ask(self, data):
+        self.sock.sendto(data if isinstance(data, bytes) else data.to_bytes(), self.listen)
+        return parse(self.sock.recv(65_535))
+
+    def get(self, path):
+        with urllib.request.urlopen(self.root + path, timeout=5) as answer:
+            return answer.headers, answer.read().decode()
+
+    def refused(self, path):
+        with pytest.raises(urllib.error.HTTPError) as told:
+            self.get(path)
+        with told.value as answer:
+            assert answer.code == 503
+            return answer.read().decode()
+
+    def json(self, path):
+        return json.loads(self.get(path)[1])
+
+    def keep(self, *records):
+        store = SqliteStore(self.store)
+        Transaction(store).commit(records)
+        store.close()

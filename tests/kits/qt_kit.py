@@ -99,9 +99,9 @@ class FakePhone:
     def dtmf(self, digit: str) -> None:
         self.wishes.append(("dtmf", digit))
         if self.view is not None and self.takes_digits:
-            self.bridge.event.emit(DigitPassed(self.now, self.view.id, digit, True))
+            self.bridge.received.emit(DigitPassed(self.now, self.view.id, digit, True))
         elif self.view is not None:
-            self.bridge.event.emit(
+            self.bridge.received.emit(
                 DigitRefused(self.now, self.view.id, digit, "Bob's phone takes no digits")
             )
 
@@ -121,8 +121,10 @@ class FakePhone:
         state: RegistrationState = RegistrationState.REGISTERED,
         sentence: str = "Registered through server1",
         wants_password: bool = False,
+        server: str = "server1",
     ) -> None:
-        self.bridge.event.emit(RegistrationChanged(self.now, state, sentence, wants_password))
+        event = RegistrationChanged(self.now, state, sentence, wants_password, server)
+        self.bridge.received.emit(event)
 
     def begin(
         self,
@@ -136,7 +138,7 @@ class FakePhone:
         direction = Direction.INCOMING if state is CallState.INCOMING else Direction.OUTGOING
         sentence = sentence or SENTENCES[state].format(name=name)
         self.view = CallView(call_id, direction, name, uri, state, sentence, self.now)
-        self.bridge.event.emit(CallChanged(self.now, self.view))
+        self.bridge.received.emit(CallChanged(self.now, self.view))
 
     def become(self, state: CallState, sentence: str = "", **changes: object) -> None:
         """The call goes on to another state; answering and ending set their times."""
@@ -147,7 +149,7 @@ class FakePhone:
             changes.setdefault("ended_at", self.now)
         sentence = sentence or SENTENCES[state].format(name=self.view.peer_name)
         self.view = replace(self.view, state=state, sentence=sentence, since=self.now, **changes)
-        self.bridge.event.emit(CallChanged(self.now, self.view))
+        self.bridge.received.emit(CallChanged(self.now, self.view))
 
 
 def find(window: QWidget, name: str, kind: type = QWidget):

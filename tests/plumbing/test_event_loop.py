@@ -84,7 +84,7 @@ def test_what_was_posted_before_stop_still_runs():
     assert seen == list(range(50))
 
 
-def test_a_socket_is_served_and_an_error_in_one_callback_stops_nobody():
+def test_a_socket_is_served_and_an_error_in_one_callback_stops_nobody(eventually):
     errors, got = [], []
     loop = Loop("errors", on_error=errors.append)
     here, there = socket.socketpair()
@@ -98,12 +98,9 @@ def test_a_socket_is_served_and_an_error_in_one_callback_stops_nobody():
     loop.watch(here, ready)
     loop.start()
     there.send(b"bad")
-    deadline = time.monotonic() + 5
-    while not errors and time.monotonic() < deadline:
-        loop.ask(lambda: None)
+    eventually(lambda: errors)
     there.send(b"good")
-    while not got and time.monotonic() < deadline:
-        loop.ask(lambda: None)
+    eventually(lambda: got)
     loop.stop()
     here.close()
     there.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from program_kit import Forwarder, Program
+from program_kit import Forwarder, Program, Site
 
 
 @pytest.fixture
@@ -26,3 +26,13 @@ def program(free_port, tmp_path, forwarder):
     yield make
     for each in made:
         each.close()
+
+
+@pytest.fixture
+def site(tmp_path, free_port):
+    made = Site(tmp_path, free_port)
+    made.server.start()
+    yield made
+    made.server.stop()
+    made.server.stop()  # twice is fine
+    made.sock.close()

@@ -8,66 +8,17 @@ import io
 import json
 import socket
 import threading
-import urllib.error
-import urllib.request
 
 import prometheus_kit
 import pytest
+from program_kit import Site
 from slee_kit import answer, in_dialog, invite, phone_request, register
 
 from plumbing.address import format_address
-from sip.message import parse
-from slee_mock.server import Server
 from slee_mock.services.bill_record import Bill
-from slee_mock.settings import Settings
-from slee_mock.store.interface import StoreDown, Transaction
-from slee_mock.store.sqlite_store import SqliteStore
+from slee_mock.store.interface import StoreDown
 
 EVIL = "<script>alert(1)</script>\"&'"
-
-
-class Site:
-    """A running server, its page, and the socket it takes for the forwarder."""
-
-    def __init__(self, tmp_path, free_port):
-        self.sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.sock.bind(("127.0.0.1", 0))
-        self.sock.settimeout(5.0)
-        self.listen = ("127.0.0.1", free_port())
-        self.management = ("127.0.0.1", free_port())
-        self.root = f"http://{format_address(self.management)}"
-        self.store = str(tmp_path / "cluster.db")
-        self.server = Server(
-            Settings("server1", self.listen, self.sock.getsockname(), self.store, self.management)
-        )
-
-    def ask(self, data):
-        self.sock.sendto(data if isinstance(data, bytes) else data.to_bytes(), self.listen)
-        return parse(self.sock.recv(65_535))
-
-    def get(self, path):
-        with urllib.request.urlopen(self.root + path, timeout=5) as answer:
-            return answer.headers, answer.read().decode()
-
-    def refused(self, path):
-        with pytest.raises(urllib.error.HTTPError) as told:
-            self.get(path)
-        with told.value as answer:
-            assert answer.code == 503
-            return answer.read().decode()
-
-    def json(self, path):
-        return json.loads(self.get(path)[1])
-
-
-@pytest.fixture
-def site(tmp_path, free_port):
-    made = Site(tmp_path, free_port)
-    made.server.start()
-    yield made
-    made.server.stop()
-    made.server.stop()  # twice is fine
-    made.sock.close()
 
 
 def test_before_anything_happened_there_are_no_calls(site):
@@ -163,12 +114,12 @@ def test_every_bill_there_is_comes_as_a_file_for_spreadsheets(site):
 
 def test_the_file_is_whole_though_it_is_long_and_its_reader_knows_no_chunks(site):
     site.ask(register())
-    store = SqliteStore(site.store)
-    Transaction(store).commit(
-        Bill(f"c{n}", "alice", "sip:a@x", "bob", "sip:b@x", "0.10+0.05/10s", "EUR", float(n))
-        for n in range(350)
+    site.keep(
+        *(
+            Bill(f"c{n}", "alice", "sip:a@x", "bob", "sip:b@x", "0.10+0.05/10s", "EUR", float(n))
+            for n in range(350)
+        )
     )
-    store.close()
     assert site.get("/calls.csv")[1].count("\r\n") == 351
     with socket.create_connection(tuple(site.management), timeout=5) as plain:
         plain.sendall(b"GET /calls.csv HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n")

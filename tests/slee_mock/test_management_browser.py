@@ -4,23 +4,19 @@ read everywhere."""
 from __future__ import annotations
 
 import itertools
-import socket
 import time
 from dataclasses import replace
 
 import pytest
 from browser_kit import Browser
+from process_kit import free_port, wait_until
 from slee_kit import answer, in_dialog, invite, phone_request, register
 
-from plumbing.address import format_address
 from sip.message import parse
-from slee_mock.server import Server
 from slee_mock.services.bill_record import Bill, ServedBy
 from slee_mock.services.bindings_record import Binding, Bindings
-from slee_mock.settings import Settings
-from slee_mock.store.interface import StoreDown, Transaction
+from slee_mock.store.interface import StoreDown
 from slee_mock.store.records import Member
-from slee_mock.store.sqlite_store import SqliteStore
 
 pytestmark = pytest.mark.long
 
@@ -71,25 +67,15 @@ look();
 FILLED = "return document.querySelector('main').dataset.now !== undefined"
 
 
-def wait_until(browser, script, *given):
-    deadline = time.monotonic() + 10
-    while not browser.run(script, *given):
-        assert time.monotonic() < deadline, script
-        browser.run("return new Promise(done => setTimeout(done, 50))")
-
-
 def show(browser, site):
     """Opens the page and waits until it is filled."""
     browser.open(site.root)
-    wait_until(browser, FILLED)
+    wait_until(lambda: browser.run(FILLED))
 
 
 @pytest.fixture(scope="module")
 def window(tmp_path_factory):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    made = Browser(port, tmp_path_factory.mktemp("browser"))
+    made = Browser(free_port(), tmp_path_factory.mktemp("browser"))
     yield made
     made.close()
 
@@ -101,37 +87,6 @@ def browser(window):
     window.open("about:blank")
     window.complaints()
     return window
-
-
-class Site:
-    def __init__(self, tmp_path, free_port):
-        self.sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.sock.bind(("127.0.0.1", 0))
-        self.sock.settimeout(5.0)
-        self.listen, management = ("127.0.0.1", free_port()), ("127.0.0.1", free_port())
-        self.store = str(tmp_path / "cluster.db")
-        self.root = f"http://{format_address(management)}/"
-        self.server = Server(
-            Settings("server1", self.listen, self.sock.getsockname(), self.store, management)
-        )
-
-    def ask(self, message):
-        self.sock.sendto(message.to_bytes(), self.listen)
-        return self.sock.recv(65_535)
-
-    def keep(self, *records):
-        store = SqliteStore(self.store)
-        Transaction(store).commit(records)
-        store.close()
-
-
-@pytest.fixture
-def site(tmp_path, free_port):
-    made = Site(tmp_path, free_port)
-    made.server.start()
-    yield made
-    made.server.stop()
-    made.sock.close()
 
 
 def bill(call_id, caller="Alice", callee="Bob", ago=60.0, ended=True, **more):
@@ -208,7 +163,9 @@ def test_the_page_tells_of_roles_users_counters_and_services(site, browser):
         "greeter": {"error": "KeyError: 'x'"},
     }
     show(browser, site)
-    wait_until(browser, "return document.getElementById('role').textContent.startsWith('hot')")
+    wait_until(
+        lambda: browser.run("return document.getElementById('role').textContent.startsWith('hot')")
+    )
     text = browser.text()
     for words in (
         "hot: new calls come here",
@@ -240,17 +197,17 @@ def test_the_page_leads_back_to_the_forwarders_if_it_is_told_where_that_is(site,
     show(browser, site)
     assert browser.run(link) == ""
     site.server._settings = replace(site.server._settings, forwarder_page="http://127.0.0.1:8060/")
-    wait_until(browser, link)
+    wait_until(lambda: browser.run(link))
     assert browser.run(link) == "http://127.0.0.1:8060/"
     assert "The forwarder's page" in browser.text()
 
 
 def test_a_server_in_trouble_says_what_is_wrong(site, browser, monkeypatch):
-    told = site.server._health
+    status = site.json("/status")
     monkeypatch.setattr(
         site.server._queries,
-        "_server_status",
-        lambda: replace(told(), trouble="the disk is full", uptime=3725.0),
+        "_own_status",
+        lambda: {**status, "store": "the disk is full", "uptime": 3725.0},
     )
     show(browser, site)
     assert "The store does not work: the disk is full" in browser.text("header")
@@ -267,14 +224,14 @@ def test_a_page_opened_while_the_store_is_away_says_why_and_what_the_server_did(
 
     monkeypatch.setattr(site.server._queries, "_read", unreadable)
     browser.open(site.root)
-    wait_until(browser, "return document.getElementById('news').textContent !== ''")
+    wait_until(lambda: browser.run("return document.getElementById('news').textContent !== ''"))
     assert (
         "The store cannot be read: the store is on fire: put it out. Trying again."
         in browser.text()
     )
     assert "server1" in browser.text("header") and "REGISTER" in browser.text("#handled")
     monkeypatch.undo()
-    wait_until(browser, FILLED)
+    wait_until(lambda: browser.run(FILLED))
     assert browser.run("return document.getElementById('news').textContent") == ""
 
 
@@ -285,9 +242,7 @@ def test_a_running_bill_ticks_each_second_as_the_server_does_and_its_neighbours_
     site.keep(bill("run", ago=8.5, ended=False))
     show(browser, site)
     browser.run(WATCH)
-    deadline = time.monotonic() + 20
-    while len(browser.run("return seen")) < 7 and time.monotonic() < deadline:
-        browser.run("return new Promise(done => setTimeout(done, 200))")
+    wait_until(lambda: len(browser.run("return seen")) >= 7, 20.0)
     seen = browser.run("return seen")[1:]
     assert len(seen) >= 6
     lengths = [int(text.split()[2].partition(":")[2]) for _, text, _ in seen]
@@ -381,7 +336,7 @@ def test_the_focus_is_seen_and_stays_where_it_is_while_the_page_refreshes(site, 
     assert kind == "solid" and width >= 2
     before = browser.run("return document.querySelector('main').dataset.now")
     changed = "return document.querySelector('main').dataset.now !== arguments[0]"
-    wait_until(browser, changed, before)  # a refresh
+    wait_until(lambda: browser.run(changed, before))  # a refresh
     assert browser.run("return document.activeElement === focused")
 
 
@@ -406,10 +361,7 @@ def test_when_the_store_or_the_server_is_away_the_page_keeps_what_it_knows_and_s
     news = "return document.getElementById('news').textContent"
 
     def says(words):
-        deadline = time.monotonic() + 10
-        while words not in (told := browser.run(news)):
-            assert time.monotonic() < deadline, told
-            browser.run("return new Promise(done => setTimeout(done, 100))")
+        wait_until(lambda: words in browser.run(news), note=lambda: browser.run(news))
 
     def unreadable(read):
         raise StoreDown("the store is on fire: put it out")
@@ -418,9 +370,7 @@ def test_when_the_store_or_the_server_is_away_the_page_keeps_what_it_knows_and_s
     says("The store cannot be read: the store is on fire: put it out. Trying again")
     assert "Alice" in browser.text("main")
     site.server._queries._read = reading
-    deadline = time.monotonic() + 10
-    while browser.run(news):
-        assert time.monotonic() < deadline
+    wait_until(lambda: not browser.run(news))
     site.server.stop()
     says("This server does not answer. Trying again")
     assert "Alice" in browser.text("main")
@@ -434,9 +384,7 @@ def test_a_call_moves_from_running_to_finished_and_its_bill_stays_the_same(site,
     show(browser, site)
     assert "alice and bob are talking" in browser.text("main")
     site.ask(in_dialog("BYE"))
-    deadline = time.monotonic() + 10
-    while "alice hung up" not in browser.text("main"):
-        assert time.monotonic() < deadline
+    wait_until(lambda: "alice hung up" in browser.text("main"))
     text = browser.text("main")
     assert "Nobody is talking now" in text
     assert "0.15 EUR" in text[text.index("Finished bills") :]

@@ -23,6 +23,9 @@ from softphone.ua.events import CallState
 
 pytestmark = [needs_redis, pytest.mark.long]
 SECRET = "between-us@home"
+SENTENCE = re.compile(
+    "(the store|no replica of the store|no Sentinel of|the Sentinels of) redis[+]sentinel://"
+)
 WITHIN = 20.0  # seconds, on a busy computer; Sentinel has promised one or two
 
 
@@ -104,10 +107,7 @@ def test_what_was_acknowledged_outlives_the_master(sentinels, eventually, death)
             f"acknowledged and lost: {len(lost)} of {len(writer.saved)}, {lost[0]} to {lost[-1]}"
         )
         assert SECRET not in " ".join(writer.sentences)
-        assert all(
-            re.match("(the store|no Sentinel of|the Sentinels of) redis[+]sentinel://", sentence)
-            for sentence in writer.sentences
-        )
+        assert all(map(SENTENCE.match, writer.sentences)), writer.sentences
 
 
 class Scene:
@@ -161,18 +161,27 @@ class Scene:
         )
 
     def talk(self):
+        """Alice calls again when she hears 503, as she does while the new master has no replica to
+        confirm what it saves (min-replicas-to-write)."""
         self.alice.call("bob")
-        self.until(
-            lambda: (calls := self.state(self.bob)) and calls[-1].state == CallState.INCOMING
-        )
+        self.until(self._rings)
         self.bob.answer()
         self.until(lambda: self.both(CallState.TALKING))
+
+    def _rings(self):
+        if self.state(self.alice)[-1].status == 503:
+            self.alice.call("bob")
+        return (calls := self.state(self.bob)) and calls[-1].state == CallState.INCOMING
 
     def calls(self, server):
         """As its page tells them; nothing while it cannot."""
         with contextlib.suppress(OSError):
             return self.servers[server].read("/calls")["calls"]
         return []
+
+    def carriers(self, server):
+        """The servers that have carried the first call, as the page of `server` tells."""
+        return [share["server"] for call in self.calls(server)[:1] for share in call["carried"]]
 
     def store(self, server):
         return self.servers[server].read("/status")["store"]
@@ -189,20 +198,22 @@ def test_a_call_outlives_the_masters_death_and_then_its_servers_and_is_billed_ri
 ):
     scene.talk()
     began = time.monotonic()
+    (carrier,) = scene.until(lambda: scene.carriers("server1"))
+    survivor = next(name for name in scene.servers if name != carrier)
     first = sentinels.master
     first.kill()
     scene.until(lambda: sentinels.master is not first)
     scene.until(lambda: scene.store("server1") == scene.store("server2") == "ok")
-    scene.servers["server1"].process.kill()
+    scene.servers[carrier].process.kill()
     assert scene.both(CallState.TALKING)
     scene.alice.hang_up()
     talked = time.monotonic() - began
     scene.until(lambda: scene.both(CallState.ENDED))
-    (call,) = scene.until(lambda: [call for call in scene.calls("server2") if call["final"]])
+    (call,) = scene.until(lambda: [call for call in scene.calls(survivor) if call["final"]])
     assert abs(call["seconds"] - talked) <= 1.5 and call["why"] == "alice hung up"
-    assert call["carried"][0]["server"] == "server1" and call["total"] != "0.00"
+    assert call["carried"][0]["server"] == carrier and call["total"] != "0.00"
     scene.talk()  # and the next one finds both phones through what the replica had been told
-    assert len(scene.calls("server2")) == 2
+    assert len(scene.calls(survivor)) == 2
 
 
 def test_who_hangs_up_while_no_master_is_there_is_heard_at_once_and_billed_to_that_moment(
@@ -217,7 +228,8 @@ def test_who_hangs_up_while_no_master_is_there_is_heard_at_once_and_billed_to_th
     scene.bob.hang_up()
     talked = time.monotonic() - began
     scene.until(lambda: scene.both(CallState.ENDED))
-    assert sum(server.read("/status")["waiting"] for server in scene.servers.values()) == 1
+    # at each server that heard the BYE: if it was slow, its retransmission went to the other one
+    assert 1 <= sum(server.read("/status")["waiting"] for server in scene.servers.values()) <= 2
     assert SECRET not in scene.store("server1")
     until = time.monotonic() + 2.0
     scene.until(lambda: time.monotonic() > until)  # which nobody is to pay

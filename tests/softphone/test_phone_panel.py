@@ -7,7 +7,7 @@ import threading
 
 import pytest
 from PySide6.QtCore import QEvent, QPointF, Qt
-from PySide6.QtGui import QMouseEvent
+from PySide6.QtGui import QAccessible, QMouseEvent
 from PySide6.QtWidgets import QApplication, QLabel, QLineEdit, QPushButton, QWidget
 from qt_kit import FakePhone, FakeStats, find
 
@@ -169,13 +169,18 @@ def test_escape_hangs_up_and_does_nothing_without_a_call(screen: Screen, qtbot) 
 
 
 def test_tab_walks_the_panel_in_reading_order(screen: Screen, qtbot) -> None:
+    def walk(first: str, steps: int) -> list[str]:
+        find(screen.panel, first).setFocus()
+        seen = []
+        for _ in range(steps):
+            qtbot.keyClick(screen.panel.window().focusWidget(), Qt.Key.Key_Tab)
+            seen.append(screen.panel.window().focusWidget().objectName())
+        return seen
+
+    screen.phone.tell_registration(RegistrationState.REFUSED, "", wants_password=True)
+    assert walk("menu", 5) == ["password", "use_password", "target", "calls_button", "primary"]
     screen.talk()
-    screen.button("primary").setFocus()
-    seen = []
-    for _ in range(4):
-        qtbot.keyClick(screen.panel.window().focusWidget(), Qt.Key.Key_Tab)
-        seen.append(screen.panel.window().focusWidget().objectName())
-    assert seen == ["hold", "mute", "dial_1", "dial_2"]
+    assert walk("primary", 4) == ["hold", "mute", "dial_1", "dial_2"]
 
 
 def test_the_keyboard_is_not_lost_when_the_line_gives_way_to_the_call(screen: Screen) -> None:
@@ -323,7 +328,7 @@ def test_the_dial_pad_types_while_idle_and_sends_tones_while_talking(screen: Scr
     qtbot.keyClick(screen.button("hold"), "7")
     assert screen.phone.wishes == [("dtmf", "*"), ("dtmf", "7")]
     assert screen.says("digits") == "Sent: *7"
-    screen.phone.bridge.event.emit(DigitPassed(0.0, "a", "4", False))
+    screen.phone.bridge.received.emit(DigitPassed(0.0, "a", "4", False))
     assert screen.says("digits") == "Sent: *7   Received: 4"
     screen.phone.become(CallState.ENDED)
     assert screen.target.text() == "10#"
@@ -338,7 +343,7 @@ def test_only_digits_that_have_left_are_shown_and_who_takes_none_is_named(
     for key in ("dial_1", "dial_5", "dial_9"):
         click(qtbot, screen.button(key))
     assert screen.says("digits") == "Bob's phone takes no digits"
-    screen.phone.bridge.event.emit(DigitPassed(0.0, "another call", "4", False))
+    screen.phone.bridge.received.emit(DigitPassed(0.0, "another call", "4", False))
     assert screen.says("digits") == "Bob's phone takes no digits"
 
 
@@ -373,6 +378,32 @@ def test_enter_presses_the_button_that_has_the_keyboard(
     screen.button(name).setFocus(Qt.FocusReason.TabFocusReason)
     qtbot.keyClick(screen.button(name), key)
     assert screen.phone.wishes == [wish]
+
+
+@pytest.mark.parametrize("key", [Qt.Key.Key_Return, Qt.Key.Key_Space])
+def test_the_menu_opens_with_the_keyboard(screen: Screen, qtbot, key) -> None:
+    screen.button("menu").setFocus(Qt.FocusReason.TabFocusReason)
+    qtbot.keyClick(screen.button("menu"), key)
+    qtbot.waitUntil(screen.panel.menu.isVisible)
+    screen.panel.menu.close()
+    assert screen.phone.wishes == []
+
+
+def test_a_screen_reader_is_told_what_each_thing_is(screen: Screen) -> None:
+    roles = {
+        "menu": QAccessible.Role.ButtonMenu,
+        "calls_button": QAccessible.Role.Button,
+        "target": QAccessible.Role.EditableText,
+        "primary": QAccessible.Role.Button,
+        "hold": QAccessible.Role.CheckBox,
+        "dial_star": QAccessible.Role.Button,
+        "registration": QAccessible.Role.StaticText,
+        "level_in": QAccessible.Role.Client,
+    }
+    screen.talk()
+    for name, role in roles.items():
+        node = QAccessible.queryAccessibleInterface(find(screen.panel, name))
+        assert (node.role(), bool(node.text(QAccessible.Text.Name))) == (role, True), name
 
 
 def test_enter_on_decline_does_not_answer(screen: Screen, qtbot) -> None:
@@ -503,13 +534,6 @@ def test_durations(seconds: float, text: str) -> None:
 def test_durations_are_spoken_in_words() -> None:
     assert formatting.spoken_duration(3661) == "1 hour 1 minute 1 second"
     assert formatting.spoken_duration(0) == "0 seconds"
-
-
-@pytest.mark.parametrize(
-    ("name", "letter"), [("alice", "A"), ("", "?"), ("  *42", "4"), ("ליאור", "ל"), ("ß", "S")]
-)
-def test_initials(name: str, letter: str) -> None:
-    assert formatting.initial(name) == letter
 
 
 def test_a_meter_hears_in_decibels() -> None:

@@ -23,7 +23,8 @@ from qt_kit import find
 
 from plumbing.address import parse_address
 from softphone.gui.event_bridge import Bridge
-from softphone.gui.windows import PairWindow, PhoneSlot
+from softphone.gui.phone_panel import PhonePanel
+from softphone.gui.windows import PhonesWindow
 from softphone.media.call_tone_player import CallTonePlayer
 from softphone.phone import Account, Phone
 from softphone.ua import incoming_call
@@ -57,21 +58,21 @@ class Pair:
 
     def __init__(self, proxy, qtbot) -> None:
         self.qtbot = qtbot
-        slots, self.tones = [], []
+        panels, self.tones, self.bridges = [], [], []  # which live as long as their phones
         for user, other in (("alice", "bob"), ("bob", "alice")):
             bridge = Bridge()
             account = Account(user, DOMAIN, PASSWORDS[user], user.capitalize())
-            phone = Phone(account, proxy, ("127.0.0.1", 0), bridge.event.emit)
+            phone = Phone(account, proxy, ("127.0.0.1", 0), bridge.received.emit)
             player = CallTonePlayer(Silence(), Silence())
-            bridge.event.connect(player.show_event)
+            bridge.received.connect(player.show_event)
             self.tones.append(player)
-            slots.append(PhoneSlot(user.capitalize(), phone, bridge, other))
-        self.slots = slots  # a bridge lives as long as its phone
-        self.phones = [slot.phone for slot in slots]
+            self.bridges.append(bridge)
+            panels.append(PhonePanel(user.capitalize(), phone, bridge, target=other))
+        self.phones = [panel.phone for panel in panels]
         self.third = Phone(
             Account("carol", "elsewhere.test"), proxy, ("127.0.0.1", 0), register=False
         )
-        self.window = PairWindow(*slots)
+        self.window = PhonesWindow(panels)
         self.window.show()
         for phone in (*self.phones, self.third):
             phone.start()

@@ -15,23 +15,24 @@ from PySide6.QtCore import Qt
 from qt_kit import FakePhone, find
 
 from softphone.gui.event_bridge import Bridge
+from softphone.gui.phone_panel import PhonePanel
 from softphone.gui.unix_signals import Interrupt
-from softphone.gui.windows import PairWindow, PhoneSlot, PhoneWindow
+from softphone.gui.windows import PhonesWindow
 from softphone.options import PhoneOptions, parse_phones, parser
 from softphone.password import password_of
 from softphone.ua.account import Account
 from softphone.ua.events import CallState
 
 
-def seat(label: str, target: str = "") -> PhoneSlot:
+def seat(label: str, target: str = "") -> PhonePanel:
     bridge = Bridge()
-    return PhoneSlot(label, FakePhone(bridge), bridge, target)
+    return PhonePanel(label, FakePhone(bridge), bridge, target=target)
 
 
 @pytest.fixture
 def pair(qtbot):
     left, right = seat("Alice", "bob"), seat("Bob", "alice")
-    window = PairWindow(left, right)
+    window = PhonesWindow([left, right])
     with qtbot.waitExposed(window):
         window.show()
     yield window, left.phone, right.phone
@@ -87,7 +88,7 @@ def test_closing_stops_the_phones_and_the_window_does_not_freeze(pair, qtbot) ->
 
 def test_a_phone_that_fails_to_stop_does_not_keep_the_window_from_going(qtbot) -> None:
     lonely = seat("Alice")
-    window = PhoneWindow(lonely)
+    window = PhonesWindow([lonely])
 
     def broken(timeout: float) -> None:
         raise RuntimeError("stuck")

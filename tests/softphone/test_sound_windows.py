@@ -44,7 +44,7 @@ def listen(qtbot):
 
 def choose(qtbot, button: QPushButton, text: str) -> None:
     qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
-    menu = button._menu
+    menu = button.menu()
     (action,) = [each for each in menu.actions() if each.text() == text]
     qtbot.mouseClick(menu, Qt.MouseButton.LeftButton, pos=menu.actionGeometry(action).center())
 
@@ -153,3 +153,13 @@ def test_what_is_not_there_cannot_be_chosen_and_appears_when_plugged_in(sound) -
     assert ringer.isEnabled() and ringer.count() == 2
     sound._devices.said.emit("The ringer was lost; the call goes on without it.")
     assert "lost" in find(sound, "said", QLabel).text()
+
+
+@pytest.mark.parametrize("key", [Qt.Key.Key_Return, Qt.Key.Key_Space])
+def test_the_menu_of_listening_opens_with_the_keyboard(qtbot, key) -> None:
+    button = ListenInButton(["Alice", "Bob"], [[], []])
+    qtbot.addWidget(button)
+    button.show()
+    qtbot.keyClick(button, key)
+    qtbot.waitUntil(button.menu().isVisible)
+    button.menu().close()

@@ -7,7 +7,8 @@ from PySide6.QtCore import Qt
 from PySide6.QtGui import QColor, QFontMetricsF, QGuiApplication, QPalette
 from PySide6.QtWidgets import QApplication, QLabel
 
-from softphone.gui.theme import DARK, LIGHT, TONES, Palette, Size, Theme, install
+from softphone.gui.theme import DARK, LIGHT, TONES, Palette, Size, Theme
+from softphone.gui.theme import theme as installed
 
 CONTRAST = 4.5  # WCAG 2.1, 1.4.3: text against what is behind it
 
@@ -28,7 +29,7 @@ def contrast(one: QColor, other: QColor) -> float:
 
 @pytest.fixture
 def theme(qapp: QApplication):
-    theme = install(qapp)
+    theme = installed()
     yield theme
     theme.use(None)
 
@@ -95,7 +96,3 @@ def test_a_person_can_ask_for_no_motion(theme: Theme, monkeypatch: pytest.Monkey
     assert not theme.reduced_motion
     monkeypatch.setenv("CALL_FAILOVER_MOTION", "reduced")
     assert theme.reduced_motion
-
-
-def test_installing_twice_gives_the_same_theme(theme: Theme, qapp: QApplication) -> None:
-    assert install(qapp) is theme

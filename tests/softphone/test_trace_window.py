@@ -15,7 +15,7 @@ from plumbing.pcap import CapturedDatagram, pcap
 from softphone.gui.event_bridge import Bridge
 from softphone.gui.phone_panel import PhonePanel
 from softphone.gui.trace_window import TraceWindow
-from softphone.gui.windows import PhoneSlot, PhoneWindow
+from softphone.gui.windows import PhonesWindow
 from softphone.phone import Account, Phone
 from softphone.ua.events import CallState, MessagePassed
 
@@ -49,9 +49,9 @@ def opened(phone: FakePhone, qtbot) -> TraceWindow:
 
 
 def test_messages_are_listed_and_the_whole_one_is_shown(phone, qtbot) -> None:
-    phone.bridge.event.emit(SENT)
+    phone.bridge.received.emit(SENT)
     window = opened(phone, qtbot)
-    phone.bridge.event.emit(ANSWER)
+    phone.bridge.received.emit(ANSWER)
     shown = [[window.model.index(row, column).data() for column in (1, 2, 3)] for row in (0, 1)]
     assert shown == [
         ["sent", "INVITE sip:bob@failover.test", "127.0.0.1:5062 -> 127.0.0.1:5060"],
@@ -61,7 +61,7 @@ def test_messages_are_listed_and_the_whole_one_is_shown(phone, qtbot) -> None:
     assert text.toPlainText().startswith("SIP/2.0 180 Ringing"), "it follows the newest"
     qtbot.keyClick(window.table, Qt.Key.Key_Up)
     assert text.toPlainText().startswith("INVITE sip:bob")
-    phone.bridge.event.emit(ANSWER)
+    phone.bridge.received.emit(ANSWER)
     assert text.toPlainText().startswith("INVITE sip:bob"), "the choice stays"
 
 
@@ -73,7 +73,7 @@ def saved(phone, qtbot, monkeypatch, name: str, path) -> None:
 
 def test_the_messages_are_saved_as_text(phone, qtbot, monkeypatch, tmp_path) -> None:
     for event in (SENT, ANSWER):
-        phone.bridge.event.emit(event)
+        phone.bridge.received.emit(event)
     saved(phone, qtbot, monkeypatch, "save_text", tmp_path / "trace.txt")
     text = (tmp_path / "trace.txt").read_text()
     assert text.count("--- ") == 2 and "INVITE sip:bob" in text and "180 Ringing" in text
@@ -87,7 +87,7 @@ def test_a_folder_that_cannot_be_written_is_told(phone, qtbot, monkeypatch, tmp_
 @pytest.mark.skipif(not shutil.which("tshark"), reason="tshark is not installed")
 def test_tshark_reads_what_is_saved(phone, qtbot, monkeypatch, tmp_path) -> None:
     for event in (SENT, ANSWER):
-        phone.bridge.event.emit(event)
+        phone.bridge.received.emit(event)
     saved(phone, qtbot, monkeypatch, "save_pcap", tmp_path / "trace.pcap")
     command = ["tshark", "-r", str(tmp_path / "trace.pcap"), "-o", "udp.check_checksum:TRUE"]
     fields = ["-T", "fields", "-e", "sip.Method", "-e", "udp.srcport", "-e", "udp.checksum.status"]
@@ -107,7 +107,7 @@ def test_a_capture_file_has_both_families_and_leaves_out_what_has_no_address() -
 def test_a_real_phone_traces_what_it_sends(qtbot, free_port) -> None:
     bridge = Bridge()
     account = Account("alice", "failover.test")
-    phone = Phone(account, ("127.0.0.1", free_port()), ("127.0.0.1", 0), bridge.event.emit)
+    phone = Phone(account, ("127.0.0.1", free_port()), ("127.0.0.1", 0), bridge.received.emit)
     panel = PhonePanel("Alice", phone, bridge)
     qtbot.addWidget(panel)
     phone.start()
@@ -124,7 +124,7 @@ def test_the_server_that_answered_last_is_named_beside_the_registration(phone) -
     registration = find(phone.panel, "registration", QLabel)
     phone.tell_registration()
     assert registration.text() == "Registered through server1"
-    phone.bridge.event.emit(ANSWER)
+    phone.bridge.received.emit(ANSWER)
     assert registration.text() == "Registered through server1; server2 answered last"
 
 
@@ -140,7 +140,7 @@ def test_the_quality_of_the_call_is_shown(phone, qtbot) -> None:
 def test_the_title_says_who_is_calling_while_it_rings(qtbot) -> None:
     bridge = Bridge()
     phone = FakePhone(bridge)
-    window = PhoneWindow(PhoneSlot("Alice", phone, bridge))
+    window = PhonesWindow([PhonePanel("Alice", phone, bridge)])
     window.show()
     phone.begin(CallState.INCOMING, "Bob is calling")
     assert window.windowTitle() == "Bob is calling - softphone"

@@ -41,10 +41,11 @@ def walk() -> list[str]:
     from softphone.gui.call_list import CallList
     from softphone.gui.event_bridge import Bridge
     from softphone.gui.listen_in import ListenInButton
+    from softphone.gui.phone_panel import PhonePanel
     from softphone.gui.qapplication import application
     from softphone.gui.sound_settings import SoundSettings
     from softphone.gui.trace_window import TraceWindow
-    from softphone.gui.windows import PhoneSlot, PhonesWindow
+    from softphone.gui.windows import PhonesWindow
     from softphone.media.audio_devices import AudioDevices, DeviceChoice
     from softphone.media.call_tone_player import CallTonePlayer
     from softphone.settings import SavedAccount
@@ -79,11 +80,11 @@ def walk() -> list[str]:
 
     bridges = [Bridge(), Bridge()]
     phones = [FakePhone(bridge) for bridge in bridges]
-    slots = [
-        PhoneSlot(name, phone, bridge)
+    panels = [
+        PhonePanel(name, phone, bridge)
         for name, phone, bridge in zip(NAMES, phones, bridges, strict=True)
     ]
-    window = PhonesWindow(slots)
+    window = PhonesWindow(panels)
     window.add_below(ListenInButton(NAMES, [[], []]))
     window.show()
     look(window)

@@ -222,6 +222,9 @@ def test_an_address_that_another_demonstration_has_is_refused_and_not_waited_for
         first.programs["forwarder"].start()
         with pytest.raises(StartError, match="in use"):
             second.start()
+        second.stop()
+        assert second.ports.taken(), "so the option --free-ports is named"
+        assert not Ports.free().taken()
     finally:
         second.stop()
         first.stop()

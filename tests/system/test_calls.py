@@ -127,7 +127,7 @@ def test_who_calls_a_busy_phone_is_told_so_and_disturbs_nobody(start: Start, qtb
         Account("carol", DOMAIN, display_name="Carol"),
         demo.show.cluster.forwarder,
         (HOST, 0),
-        bridge.event.emit,
+        bridge.received.emit,
     )
     panel = PhonePanel("Carol", carol, bridge, target="bob")
     qtbot.addWidget(panel)

@@ -4,8 +4,10 @@ world may come in."""
 from __future__ import annotations
 
 import ast
+import os
 import re
 import sys
+from collections import namedtuple
 from functools import cache
 from pathlib import Path
 
@@ -168,6 +170,16 @@ def test_no_test_file_imports_another():
     """What several share is in tests/kits or in a conftest.py of their folder."""
     for path in (ROOT / "tests").rglob("*.py"):
         assert not re.search(r"^(from|import) test_", path.read_text(), re.MULTILINE), name_of(path)
+
+
+def test_private_names_that_tests_use_are_the_products_names():
+    """One that was renamed in the product may be set in a test for ever, and change nothing."""
+    source = "".join(path.read_text("utf-8") for path in [*FILES, *(ROOT / "tests").rglob("*.py")])
+    known = set(re.findall(r"(?:\bself\.|\bdef |\bclass |^ *)(_[a-z]\w*)", source, re.MULTILINE))
+    known |= set(dir(tuple)) | set(dir(namedtuple("Row", ()))) | set(dir(os))
+    for path in (ROOT / "tests").rglob("*.py"):
+        used = set(re.findall(r"[\w)\]]\.(_[a-z]\w*)", path.read_text("utf-8")))
+        assert used <= known, f"{name_of(path)}: {sorted(used - known)}"
 
 
 # The files of each service of the servers; of another service it may read the records.
