@@ -17,7 +17,6 @@ import argparse
 import csv
 import json
 import os
-import platform
 import shutil
 import signal
 import socket
@@ -36,6 +35,8 @@ from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.command import Parser, free, print_json
+from plumbing.address import parse_address
 from slee_mock.services.bill_record import Bill, total_at
 from slee_mock.store.interface import Transaction
 from slee_mock.store.sqlite_store import SqliteStore
@@ -246,7 +247,7 @@ class Scene:
         answered."""
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
             sock.settimeout(0.5)
-            sock.connect(_address(self.at["forwarder"]))
+            sock.connect(parse_address(self.at["forwarder"]))
             own = "{}:{}".format(*sock.getsockname())
             aor = f"sip:bob@{DOMAIN}"
             sock.send(
@@ -271,11 +272,6 @@ class Scene:
             list(csv.reader(file.read_text().splitlines(), delimiter=";")) if file.exists() else []
         )
         return dict(zip(rows[0], rows[-1], strict=False)) if len(rows) > 1 else {}
-
-
-def _address(text: str) -> tuple[str, int]:
-    host, _, port = text.rpartition(":")
-    return host, int(port)
 
 
 def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None:
@@ -423,42 +419,12 @@ def text(result: Result, options: argparse.Namespace) -> str:
     return "\n".join([*lines, *(f"wrong: {fault}" for fault in result.wrong[:10])])
 
 
-def free(port: int) -> None:
-    """Raises OSError where a port that is needed is taken."""
-    for n in range(len(PORTS)):
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp, socket.socket() as tcp:
-            # what an earlier run had open is no hindrance
-            tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            udp.bind(("127.0.0.1", port + n))
-            tcp.bind(("127.0.0.1", port + n))
-
-
 def parse(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    number = {"type": int, "metavar": "N"}
-    parser.add_argument(
-        "--rate", default=200, choices=range(1, 1001), help="calls a second (default 200)", **number
-    )
-    parser.add_argument("--seconds", default=60, choices=range(4, 601), help="default 60", **number)
-    parser.add_argument(
-        "--talk",
-        default=3,
-        choices=range(1, 121),
-        help="seconds a call lasts (default 3)",
-        **number,
-    )
+    parser = Parser(__doc__, 22900, f"the {len(PORTS) - 1} after it")
+    parser.number("--rate", 200, 1000, "calls a second")
+    parser.number("--seconds", 60, 600, "how long", least=4)
+    parser.number("--talk", 3, 120, "seconds a call lasts")
     parser.add_argument("--calm", action="store_true", help="kill nobody")
-    parser.add_argument(
-        "--port",
-        type=int,
-        default=22900,
-        help=f"this one and the {len(PORTS) - 1} after it are used",
-    )
-    parser.add_argument(
-        "--json", action="store_true", help="print everything measured as one JSON object"
-    )
     return parser.parse_args(argv)
 
 
@@ -471,7 +437,7 @@ def main(argv: list[str]) -> int:
         )
         return 2
     try:
-        free(options.port)
+        free(options.port, len(PORTS))
         with ExitStack() as ending:
             folder = Path(ending.enter_context(tempfile.TemporaryDirectory(prefix="calls-")))
             scene = Scene(options.port, folder)
@@ -481,16 +447,7 @@ def main(argv: list[str]) -> int:
         print(f"cannot measure: {error}", file=sys.stderr)
         return 2
     if options.json:
-        print(
-            json.dumps(
-                {
-                    **vars(options),
-                    "python": platform.python_version(),
-                    "good": result.good,
-                    **asdict(result),
-                }
-            )
-        )
+        print_json(options, good=result.good, **asdict(result))
     else:
         print(text(result, options))
     return 0 if result.good else 1

@@ -12,9 +12,6 @@ lost a request while one of the servers lived; 2 if it could not be measured.
 
 from __future__ import annotations
 
-import argparse
-import json
-import platform
 import statistics
 import sys
 from pathlib import Path
@@ -22,8 +19,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 # as a script, from anywhere
+from benchmarks.command import Parser, aligned, free, print_json
 from benchmarks.load import Address, Load, Server, gap, lost, repeated, stale
-from benchmarks.peers import ABSENT, available, free, scene
+from benchmarks.peers import ABSENT, available, scene
 
 Figures = dict[str, float | None]
 ROWS = (
@@ -112,43 +110,18 @@ def table(results: dict[str, list[Figures]]) -> str:
         [text, *(cell([run[key] for run in runs]) for runs in results.values())]
         for key, text in ROWS
     ]
-    widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))]
-    lines = [
-        "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True))
-        for row in rows
-    ]
-    return "\n".join(line.rstrip() for line in lines)
+    return aligned(rows)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--runs",
-        type=int,
-        default=5,
-        choices=range(1, 101),
-        metavar="N",
-        help="1 to 100 (default 5)",
-    )
-    rates = range(10, 5001)
-    parser.add_argument(
-        "--rate", type=int, default=1000, choices=rates, metavar="N", help="requests a second"
-    )
-    parser.add_argument(
-        "--port", type=int, default=21900, help="this one and the two after it are used"
-    )
-    parser.add_argument(
-        "--only", nargs="+", choices=FORWARDERS, metavar="NAME", help=", ".join(FORWARDERS)
-    )
-    parser.add_argument(
-        "--json", action="store_true", help="print everything measured as one JSON object"
-    )
+    parser = Parser(__doc__, 21900, "the two after it")
+    parser.number("--runs", 5, 100, "runs of each forwarder")
+    parser.number("--rate", 1000, 5000, "requests a second", least=10)
+    parser.names(FORWARDERS)
     options = parser.parse_args()
     names = options.only or available(FORWARDERS)
     try:
-        free(options.port)
+        free(options.port, 3)
         results: dict[str, list[Figures]] = {name: [] for name in names}
         for run in range(options.runs):
             for name in names:
@@ -158,16 +131,7 @@ def main() -> int:
         print(f"cannot measure: {error}", file=sys.stderr)
         return 2
     if options.json:
-        print(
-            json.dumps(
-                {
-                    "rate": options.rate,
-                    "runs": options.runs,
-                    "python": platform.python_version(),
-                    "results": results,
-                }
-            )
-        )
+        print_json(options, results=results)
     else:
         print(f"{options.rate} requests a second, {options.runs} runs; median [least..most]\n")
         print(table(results))

@@ -6,7 +6,6 @@ from __future__ import annotations
 import glob
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -139,13 +138,6 @@ PEERS: dict[str, Callable[[Address, list[Server], Path], list[str]]] = {
 
 def available(names: Iterable[str]) -> list[str]:
     return [name for name in names if not name.startswith("kamailio") or shutil.which("kamailio")]
-
-
-def free(port: int, count: int = 3) -> None:
-    """Raises OSError where a port that is needed is taken."""
-    for n in range(count):
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-            sock.bind(("127.0.0.1", port + n))
 
 
 @contextmanager

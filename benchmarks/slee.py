@@ -15,9 +15,7 @@ from __future__ import annotations
 import argparse
 import heapq
 import itertools
-import json
 import os
-import platform
 import re
 import select
 import statistics
@@ -31,6 +29,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.calls import Program, read_bills, wait_until
+from benchmarks.command import Parser, print_json
 from benchmarks.load import T1, Address, open_socket
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -313,27 +312,10 @@ def paced(pace: Pace, what: str) -> str:
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    number = {"type": int, "metavar": "N"}
-    parser.add_argument(
-        "--rate",
-        default=1000,
-        choices=range(1, 5001),
-        help="calls a second (default 1000)",
-        **number,
-    )
-    parser.add_argument(
-        "--seconds", default=10, choices=range(1, 121), help="of each of the two (10)", **number
-    )
-    parser.add_argument(
-        "--at-once", default=64, choices=range(1, 2001), help="calls, at full speed (64)", **number
-    )
-    parser.add_argument("--port", type=int, default=22960, help="this one and the next are used")
-    parser.add_argument(
-        "--json", action="store_true", help="print everything measured as one JSON object"
-    )
+    parser = Parser(__doc__, 22960, "the next")
+    parser.number("--rate", 1000, 5000, "calls a second")
+    parser.number("--seconds", 10, 120, "of each of the two runs")
+    parser.number("--at-once", 64, 2000, "calls at full speed")
     return parser.parse_args(argv)
 
 
@@ -349,10 +331,7 @@ def main(argv: list[str]) -> int:
         missing or steady.again or any(pace.completed < pace.placed for pace in (full, steady))
     )
     if options.json:
-        told = {"full": asdict(full), "steady": asdict(steady), "missing": missing}
-        print(
-            json.dumps({**vars(options), "python": platform.python_version(), "good": good, **told})
-        )
+        print_json(options, good=good, full=asdict(full), steady=asdict(steady), missing=missing)
     else:
         print(paced(full, f"as fast as it can, {options.at_once} at once"))
         print(paced(steady, f"{options.rate} calls/s"))

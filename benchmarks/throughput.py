@@ -20,9 +20,7 @@ with 200; 2 if it could not be measured.
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
 import random
 import socket
 import statistics
@@ -34,10 +32,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.columns import aligned  # as a script, from anywhere
+from benchmarks.command import Parser, aligned, free, print_json  # as a script, from anywhere
 from benchmarks.load import METHODS, Address, Burst, Load, burst, lost, open_socket
 from benchmarks.many_phones import crowd
-from benchmarks.peers import ABSENT, Peer, available, free, scene
+from benchmarks.peers import ABSENT, Peer, available, scene
 
 FORWARDERS = ("forwarder", "kamailio stateless")
 WINDOW = 64  # requests that wait for their answers; more would wait in line, not go through
@@ -239,42 +237,17 @@ def text(results: dict[str, list[Figures]], options: argparse.Namespace) -> str:
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    number = {"type": int, "metavar": "N"}
-    parser.add_argument(
-        "--rounds", default=7, choices=range(1, 101), help="1 to 100 (default 7)", **number
-    )
+    parser = Parser(__doc__, 23900, "the five after it")
+    parser.number("--rounds", 7, 100, "turns of each forwarder")
     parser.add_argument(
         "--seconds",
         type=float,
         default=1.0,
         help="of each of the three parts of a turn (0.1 to 10)",
     )
-    parser.add_argument(
-        "--rate",
-        default=2000,
-        choices=range(10, 5001),
-        help="the steady one (default 2000)",
-        **number,
-    )
-    parser.add_argument(
-        "--phones",
-        default=2000,
-        choices=range(1, 10_001),
-        help="1 to 10000 (default 2000)",
-        **number,
-    )
-    parser.add_argument(
-        "--port", type=int, default=23900, help="this one and the five after it are used"
-    )
-    parser.add_argument(
-        "--only", nargs="+", choices=FORWARDERS, metavar="NAME", help=", ".join(FORWARDERS)
-    )
-    parser.add_argument(
-        "--json", action="store_true", help="print everything measured as one JSON object"
-    )
+    parser.number("--rate", 2000, 5000, "the steady rate, requests a second", least=10)
+    parser.number("--phones", 2000, 10_000, "phones")
+    parser.names(FORWARDERS)
     options = parser.parse_args(argv)
     if not 0.1 <= options.seconds <= 10:
         parser.error("--seconds: 0.1 to 10")
@@ -294,16 +267,7 @@ def main(argv: list[str]) -> int:
         print(f"cannot measure: {error}", file=sys.stderr)
         return 2
     if options.json:
-        print(
-            json.dumps(
-                {
-                    **vars(options),
-                    "python": platform.python_version(),
-                    "results": results,
-                    "limited": limited(results),
-                }
-            )
-        )
+        print_json(options, results=results, limited=limited(results))
     else:
         print(text(results, options))
     return int(

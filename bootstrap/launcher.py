@@ -106,12 +106,9 @@ def start(python: Path, program: Program, root: Path) -> int:
     return subprocess.call(argv)
 
 
-class _Stopped(KeyboardInterrupt):
-    """SIGTERM or SIGHUP came: undo what was begun, as on Ctrl-C."""
-
-
 def _stop(number: int, frame: object) -> NoReturn:
-    raise _Stopped(number)
+    """On SIGTERM and SIGHUP: undo what was begun, as on Ctrl-C."""
+    raise KeyboardInterrupt(number)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -132,7 +129,7 @@ def main(argv: Sequence[str]) -> int:
         return 1
     except KeyboardInterrupt as stop:
         say("Set-up was stopped. The same command starts it again.")
-        return 128 + (stop.args[0] if isinstance(stop, _Stopped) else signal.SIGINT)
+        return 128 + (stop.args[0] if stop.args else signal.SIGINT)
     except OSError as error:
         say(explain(str(error)))
         return 1

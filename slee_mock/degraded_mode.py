@@ -25,10 +25,11 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, NoReturn
 
 from sip.errors import RemoteProtocolError
-from sip.message import Request, Response
+from sip.message import Request
 from slee_mock.container.event_router import Router
 from slee_mock.container.events import Arrival, CallEvent, Outcome, RequestEvent, drop
 from slee_mock.services.call_record import Call, is_again
+from slee_mock.sip_adaptor import message_of
 from slee_mock.store.interface import (
     ConditionalWrite,
     Row,
@@ -46,7 +47,7 @@ MOST_NAMED = 5  # deferred events in a sentence for the log
 
 
 class Identity(NamedTuple):
-    """Of a message within a call: a retransmission has the same."""
+    """Identifies a message within its call: a retransmission has the same identity."""
 
     label: str  # method or status
     cseq: int
@@ -106,14 +107,14 @@ class CachingStore(StoreWrapper):
 
 
 class DegradedMode:
-    """`process` is the router's, with the store; if it raises StoreDown, `process_offline` does
-    what can be done without one. `replayed` is called with the outcome of each deferred event."""
+    """Handles events with the store (`process`), and if that raises StoreDown, without it as far as
+    possible (`process_offline`). `replayed` is called with the outcome of each deferred event."""
 
     def __init__(
         self,
         router: Router,
         store: CachingStore,
-        replayed: Callable[[Outcome], object] = lambda outcome: None,
+        replayed: Callable[[Outcome], object],
     ) -> None:
         self._router, self._store, self._replayed = router, store, replayed
         # By Call-ID, in the order in which they came.
@@ -122,17 +123,18 @@ class DegradedMode:
 
     def process(self, event: Arrival) -> Outcome:
         """Replays what is deferred of the same call first (rule 3)."""
-        self._replay_call(_message(event).get("Call-ID") or "")
+        self._replay_call(message_of(event).get("Call-ID") or "")
         return self._router.process(event, self._store)
 
     def process_all(self, events: Sequence[Arrival]) -> list[Outcome]:
-        """`process` of each in its turn, saved together (Router.process_all)."""
+        """Handles the events of a turn and saves all together (Router.process_all)."""
         for event in events:
-            self._replay_call(_message(event).get("Call-ID") or "")
+            self._replay_call(message_of(event).get("Call-ID") or "")
         return self._router.process_all(events, self._store)
 
     def process_offline(self, event: Arrival) -> Outcome:
-        """Without the store: passes the message on and defers the event, or refuses it."""
+        """Handles an event without the store: passes the message on and defers it, or refuses
+        it."""
         if isinstance(event, RequestEvent) and event.request.method not in PASSED_METHODS:
             return (
                 drop("store_down")
@@ -179,9 +181,9 @@ class DegradedMode:
         self._deferred.pop(call_id, None)
 
     def _defer(self, event: Arrival, outcome: Outcome) -> bool:
-        """False if there is no room. An event that says only that a message has passed is not
-        worth it."""
-        message = _message(event)
+        """Keeps the event for `replay`, unless it says only that a message has passed. False if
+        there is no room."""
+        message = message_of(event)
         known = self._deferred.get(message.call_id, {})
         label = (
             event.request.method if isinstance(event, RequestEvent) else str(event.response.status)
@@ -194,10 +196,6 @@ class DegradedMode:
         self._deferred.setdefault(message.call_id, {})[identity] = event
         self.deferred += 1
         return True
-
-
-def _message(event: Arrival) -> Request | Response:
-    return event.request if isinstance(event, RequestEvent) else event.response
 
 
 def _may_pass(event: Arrival, outcome: Outcome) -> bool:

@@ -38,7 +38,7 @@ class Heartbeats:
         self._number = 0
 
     def next(self, leaving: bool = False) -> bytes:
-        """The next heartbeat."""
+        """Makes the next heartbeat."""
         self._number += 1
         there, own = format_address(self._forwarder), format_address(self._own)
         fields = [
@@ -118,7 +118,7 @@ class _Link:
 
 
 class HeartbeatClient:
-    """Owned by the loop's thread. `server` is where the forwarders are to send to."""
+    """Sends the heartbeats, on the loop's thread. `server`: where the forwarders are to send to."""
 
     def __init__(
         self, loop: Loop, name: str, server: Address, forwarders: Sequence[Address], interval: float
@@ -145,7 +145,7 @@ class HeartbeatClient:
             self._say_leave(self._links)
 
     def has_left(self) -> bool:
-        """Every forwarder has answered the last heartbeat, or is gone."""
+        """Has every forwarder answered the last heartbeat, or gone?"""
         if all(link.answered for link in self._links):
             return True
         return self._left is not None and time.monotonic() - self._left > UNANSWERED_LEAVE_SECONDS
@@ -170,7 +170,7 @@ class HeartbeatClient:
 
 
 def _escaped(text: str) -> str:
-    """A value of a properties text, in ASCII (java.util.Properties.load)."""
+    """Escapes a value of a properties text, in ASCII (java.util.Properties.load)."""
     units = text.replace("\\", "\\\\").encode("utf-16-be", "replace")
     codes = [int.from_bytes(units[at : at + 2], "big") for at in range(0, len(units), 2)]
     return "".join(chr(code) if 32 < code < 127 else f"\\u{code:04x}" for code in codes)

@@ -192,7 +192,7 @@ class Node:
         return None
 
     def _decide_all(self, events: Sequence[Arrival]) -> list[Outcome]:
-        """Saved in one transaction if that can be, else one by one."""
+        """Handles the events in one transaction if that can be, else one by one."""
         if len(events) > 1 and not self.trouble and not self._stopped:
             try:
                 return self.degraded.process_all(events)
@@ -244,7 +244,7 @@ class Node:
             self._purge(now)
 
     def sign_of_life(self, now: float) -> None:
-        """Saves it, and plans replay or timers if the store works."""
+        """Saves a sign of life, and plans replay and timers if the store works."""
         self._sign_at = now + SIGN_OF_LIFE
         try:
             # a server of this name signs too, of which the next sign tells
@@ -266,7 +266,7 @@ class Node:
             self._observer.warn(self.warning)
 
     def _replay(self, now: float) -> None:
-        """A slice of what was deferred while the store was down; after the last one timers fire."""
+        """Replays a slice of what was deferred while the store was down; then timers may fire."""
         self._replay_at = math.inf
         try:
             more = self.degraded.replay(REPLAY_BATCH)
@@ -279,7 +279,7 @@ class Node:
             self._fire_at = now
 
     def _fire(self, now: float) -> Iterator[Outcome]:
-        """A few of the timers that have run out, whichever server set them."""
+        """Fires a few of the timers that have run out, whichever server set them."""
         self._fire_at = math.inf
         saved = 0
         try:
@@ -346,7 +346,7 @@ class PendingTransactions:
         return len(self._waiting)
 
     def note(self, message: Request | Response, outcome: Outcome) -> None:
-        """A request that was answered here, or not at all, is not pending."""
+        """Adds a request that was passed on, or removes one that has its final response."""
         try:
             key = (message.call_id, message.cseq.number, message.cseq.method)
         except RemoteProtocolError:

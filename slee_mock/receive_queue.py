@@ -24,7 +24,8 @@ STALE_SECONDS = 16.0
 
 
 class Datagram(NamedTuple):
-    """`time`: cluster time at which it was read; under load that is long before it is handled."""
+    """A datagram. `time`: the cluster time at which it was read, under load long before its
+    turn."""
 
     data: bytes
     source: Address
@@ -78,7 +79,7 @@ class ReceiveQueue:
         self._octets = sum(map(len, self._waiting))
 
     def take(self, most: int) -> Iterator[Datagram]:
-        """The next ones. If more heartbeats than `most` are queued, every second one taken is
+        """Takes the next ones. If more heartbeats than `most` are queued, every second one taken is
         another message."""
         for n in range(min(most, len(self))):
             queue = self._first if self._first and (n % 2 == 0 or not self._rest) else self._rest

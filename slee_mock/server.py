@@ -58,8 +58,8 @@ class StartError(Exception):
 
 
 class Server:
-    """`start()` returns when the server answers, or raises StoreDown, StartError or DeployError
-    with a sentence."""
+    """A server of the cluster. `start()` returns when it answers, or raises StoreDown, StartError
+    or DeployError with a sentence."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -149,7 +149,7 @@ class Server:
                 stack.callback(self._http.stop)
 
     def _tell(self, transaction: Transaction, now: float) -> dict[str, Any]:
-        """The services' part of /status, made of their records on the thread that has
+        """Makes the services' part of /status from their records, on the thread that has
         `transaction`."""
         services = node.services if (node := self._node) else []
         return {
@@ -277,7 +277,7 @@ class Server:
             self._client.leave()
 
     def _may_stop(self) -> bool:
-        """The forwarders have answered or are gone, and nobody waits for a response from here."""
+        """Have the forwarders answered, or gone, and does nobody wait for a response from here?"""
         is_told = not self._client or self._client.has_left()
         return is_told and (not self._node or self._node.is_idle(self._clock.now()))
 

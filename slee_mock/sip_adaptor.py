@@ -95,12 +95,13 @@ def message_of(event: Arrival) -> Request | Response:
 
 
 def is_heartbeat(request: Request) -> bool:
-    """OPTIONS to no user. Within a dialog it is the other phone's, whose contact may have none."""
+    """Is it OPTIONS to no user? Within a dialog it is the other phone's, whose contact may have
+    none."""
     return request.method == "OPTIONS" and not Uri.parse(request.uri).user and not request.to_tag
 
 
 def counter_name(event: Arrival) -> str:
-    """One of a fixed set: strangers cannot make new ones."""
+    """Names the counter of an event. The names are a fixed set: strangers cannot add to it."""
     if isinstance(event, ResponseEvent):
         return "responses"
     try:
@@ -153,7 +154,7 @@ class LocalResponses:
         reason: str = "",
         fields: Iterable[tuple[str, str]] = (),
     ) -> Outcome:
-        """The outcome of a refusal: a response, or nothing where the request was an ACK (RFC 3261
+        """Refuses a request with a response, an ACK with none (RFC 3261
         17.1.1.3)."""
         if event.request.method == "ACK":
             return drop("ack_refused")
@@ -161,7 +162,7 @@ class LocalResponses:
         return Outcome(sends=(send,), consumed=True, log_text=f"answered {status}")
 
     def reject(self, event: Arrival | TimerEvent, status: int) -> Outcome:
-        """`refuse`, also where the message is a response or cannot be answered: it is dropped."""
+        """Refuses a request, and drops a response or what cannot be answered."""
         if not isinstance(event, RequestEvent):
             return drop("bad_response")
         try:
@@ -186,7 +187,7 @@ class OptionsResponder:
         self.leaving = False
 
     def respond(self, event: RequestEvent) -> Outcome:
-        """To where the heartbeat came from: the forwarder asks from a socket of its own."""
+        """Answers to where the heartbeat came from: the forwarder asks from a socket of its own."""
         role = event.request.get("Failover-Role")
         if role in ROLES and role != self.role and event.source[0] in self._hosts:
             self.role, self.role_since = role, event.time

@@ -24,9 +24,9 @@ RESTARTED_SECONDS = 10.0  # a sign so far in the future is from before the compu
 def choose_offset(
     known: ClockOffset | None, members: Sequence[Member], boot: str, steady: float, system: float
 ) -> ClockOffset:
-    """The offset for a server that starts. `system` is the time of day, `steady` the seconds since
-    the computer's start. The known offset is taken unless the cluster is new, was stopped on
-    purpose, or has been dead for long: then the time of day is."""
+    """Chooses the offset for a server that starts. `system` is the time of day, `steady` the
+    seconds since the computer's start. The known offset is taken unless the cluster is new, was
+    stopped on purpose, or has been dead for long: then the time of day is."""
     signs = [member.last_seen for member in members if not member.stopped]
     if known and signs:
         silent = known.offset + steady - max(signs)
@@ -38,8 +38,8 @@ def choose_offset(
 def running_servers_time(
     before: Sequence[Member], after: Sequence[Member], now: float
 ) -> float | None:
-    """The running servers' time, if ours is more than PRESUMED_DEAD off; else None. A server runs
-    if its last_seen grew between the two reads, whatever time that is."""
+    """Finds the running servers' time, if ours is more than PRESUMED_DEAD off; else None. A server
+    runs if its last_seen grew between the two reads, whatever time that is."""
     signs = {member.name: member.last_seen for member in before}
     fresh = [
         member.last_seen
@@ -117,8 +117,8 @@ class Clock:
             self._offset = replace(self._offset, offset=running - self._steady())
 
     def jumped(self) -> str:
-        """A sentence if the time of day has moved against cluster time since the last one, else
-        ""."""
+        """Returns a sentence if the time of day has moved against cluster time since the last one,
+        else ""."""
         offset = self.offset
         if abs(offset - self._reported) < NOTICEABLE_SECONDS:
             return ""

@@ -104,8 +104,8 @@ class KeyedStore(StoreWrapper):
 def join_cluster(
     store: KeyedStore, make: Callable[[], str], wait: Callable[[float], object]
 ) -> bytes:
-    """The cluster's key; `make` makes it if this is the first server. Raises StoreDown if there is
-    none although other servers run."""
+    """Finds the cluster's key; `make` makes it if this is the first server. Raises StoreDown if
+    there is none although other servers run."""
     while True:
         row = store.get(ClusterKey.KIND, NAME)
         if row:
@@ -131,7 +131,7 @@ def _adopted(store: KeyedStore, row: Row) -> bytes:
 
 
 def _watched(store: KeyedStore, wait: Callable[[float], object]) -> Row | None:
-    """The key's row, if another server makes it meanwhile (rule 4)."""
+    """Waits for other servers (rule 4). Returns the key's row if one of them makes it meanwhile."""
     before = {member.name: member for member in Transaction(store).scan(Member)}
     for _ in range(round(WATCH_SECONDS / POLL_SECONDS)):
         wait(POLL_SECONDS)

@@ -14,7 +14,8 @@ from slee_mock.store.records import Member, replace
 
 
 class Membership:
-    """`member` is the row as signed last; `warning` a sentence while two servers have the name."""
+    """Signs for this server. `member` is its row as saved last; `warning` is a sentence while two
+    servers have the name."""
 
     def __init__(self, member: Member) -> None:
         self.member = member
@@ -23,7 +24,8 @@ class Membership:
         self._other = ""  # the address of a server of this name that lived when this one started
 
     def sign(self, store: Store, now: float, role: OptionsResponder, stopped: bool = False) -> None:
-        """May raise StoreDown, or Conflict if a server of this name signs at the same moment."""
+        """Saves a sign of life. May raise StoreDown, or Conflict if a server of this name signs at
+        the same moment."""
         transaction = Transaction(store)
         mine, is_first = self.member, not self.member.last_seen
         known = transaction.read_if_intact(Member, mine.name)

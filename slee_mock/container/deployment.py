@@ -53,8 +53,8 @@ class Context:
 
 
 def install(context: Context) -> list[Sbb]:
-    """Deployed SBBs are asked after authentication and registrar and before call control, and hear
-    what call control fires before billing does. Raises DeployError."""
+    """Makes the SBBs of a server, the first one with the highest priority: deployed ones come after
+    the registrar, and before call control and billing. Raises DeployError."""
     answers, key, users = context.answers, context.key, context.users
     sbbs: list[Sbb] = []
     if users is not None:
@@ -69,7 +69,8 @@ def install(context: Context) -> list[Sbb]:
 
 
 def load(wish: str) -> Deploy:
-    """The function `deploy` of the module NAME in `NAME:ARGUMENT`. Raises DeployError."""
+    """Imports the module NAME of `NAME:ARGUMENT` and returns its function `deploy`. Raises
+    DeployError."""
     name = wish.partition(":")[0]
     if not all(part.isidentifier() for part in name.split(".")):
         raise DeployError(f"'{wish}' is not NAME:ARGUMENT, as in prepaid:balances.txt")

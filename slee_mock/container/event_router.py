@@ -57,14 +57,15 @@ class Circle(RuntimeError):
 
 
 class Router:
-    """`sbbs`: the first has the highest priority. `answers` makes the responses where no SBB does.
-    `failed` is told of every event that an exception or a damaged row has ended, for the log."""
+    """Delivers events to SBBs. `sbbs`: the first has the highest priority. `answers` makes the
+    responses where no SBB does. `failed` is told of every event that an exception or a damaged row
+    has ended, for the log."""
 
     def __init__(
         self,
         sbbs: Sequence[Sbb],
         answers: LocalResponses,
-        failed: Callable[[Arrival | TimerEvent, BaseException], object] = lambda event, error: None,
+        failed: Callable[[Arrival | TimerEvent, BaseException], object],
     ) -> None:
         self._sbbs = sbbs
         self._answers = answers
@@ -111,8 +112,7 @@ class Router:
         return outcomes
 
     def give_up(self, event: Arrival | TimerEvent, error: BaseException) -> Outcome:
-        """The outcome of an event that cannot be handled. Nothing of it is saved. RFC 3261
-        21.5.1."""
+        """Refuses an event that cannot be handled (RFC 3261 21.5.1). Nothing of it is saved."""
         self._failed(event, error)
         status, reason = 500, "service_failed"
         if isinstance(error, BadName):
@@ -122,10 +122,10 @@ class Router:
         return self._answers.reject(event, status)._replace(drop_reason=reason)
 
     def unable(self, event: Arrival) -> Outcome:
-        """The store does not answer. A request hears 503; a final response is not passed on
-        unrecorded, for the phone repeats it until it is acknowledged (RFC 3261 13.3.1.4, 17.2.1).
-        Nor is BYE or CANCEL refused, which no phone would say again after that (15.1.1): unanswered
-        it comes again for 32 s, and ends call and bill."""
+        """Refuses an event because the store does not answer: a request with 503. A response is
+        dropped: its phone repeats a final one until it is acknowledged (RFC 3261 13.3.1.4, 17.2.1).
+        So are BYE and CANCEL, which no phone repeats once they are refused (15.1.1): unanswered
+        they come again for 32 s, and end call and bill."""
         if isinstance(event, RequestEvent) and event.request.method not in ENDING:
             return self._answers.reject(event, 503)
         return drop("store_down")

@@ -147,9 +147,10 @@ class Send(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """First the saves, all or none, then the sends. `raised` events go to the services that select
-    them, in the same transaction; `done` keeps the event from services of lower priority; `note` is
-    the decision, for the log."""
+    """An SBB's decision on an event. `writes` are saved first, all or none, then `sends` are sent.
+    `fires`: events for the SBBs that select them, in the same transaction. `consumed` keeps the
+    event from SBBs of lower priority. `drop_reason`: the counter of a message that goes nowhere.
+    `log_text`: the decision, for the log."""
 
     writes: tuple[Record, ...] = ()
     sends: tuple[Send, ...] = ()
@@ -164,11 +165,10 @@ LONGEST_NAME = 120
 
 
 def legible(text: str) -> str:
-    """A name from the network, short enough for a page and without the bytes that were not
-    UTF-8."""
+    """Cuts a name from the network to a page's width, and replaces bytes that were not UTF-8."""
     return text[:LONGEST_NAME].encode("utf-8", "replace").decode()
 
 
 def drop(reason: str) -> Outcome:
-    """`reason` becomes the name of a counter: a few fixed words, nothing from the network."""
+    """Drops the message. `reason` names the counter: a fixed word, nothing from the network."""
     return Outcome(consumed=True, drop_reason=reason)

@@ -38,7 +38,7 @@ class Entity(NamedTuple):
     records: tuple[type[Record], ...]  # the SBB's own kinds
 
     def get(self, kind: type[R]) -> R | None:
-        """Its own record of this kind, which has its name as the key; None: there is none yet.
+        """Reads its own record of this kind, whose key is its name; None: there is none yet.
         Another SBB's is read by `transaction.read(kind, key)`."""
         if kind not in self.records:
             raise ForeignRecord(f"{kind.__name__} is not among the SBB's records")
@@ -62,8 +62,8 @@ class InitialEvent:
 
 
 class Sbb(Protocol):
-    """One that keeps something between events declares its records' kinds as `records`. One that
-    has them purged declares retention rules as `keeps` (store/purge.py)."""
+    """A service building block. If it keeps something between events it declares the kinds of its
+    records as `records`, and rules for their purge as `keeps` (store/purge.py)."""
 
     @property
     def name(self) -> str: ...
@@ -86,7 +86,7 @@ class HasStatus(Protocol):
 
 
 def status_of(sbb: HasStatus, transaction: Transaction, now: float) -> Any:
-    """Its status, or why there is none: one SBB's fault must not hide the rest of /status."""
+    """Asks for its status, or says why there is none: one SBB's fault must not hide the others."""
     try:
         status = sbb.status(transaction, now)
         json.dumps(status)

@@ -23,7 +23,7 @@ Place = tuple[str, str]
 
 
 class Timers:
-    """`fire` hands to the router what is due; call it again and again. One per member."""
+    """Fires the timers of all records. Call `fire` again and again."""
 
     def __init__(self, router: Router) -> None:
         self._router = router
@@ -45,8 +45,7 @@ class Timers:
             yield outcome
 
     def _rest(self, place: Place, now: float) -> None:
-        """Forgotten again if the row turns out not to be due any more: then another member was
-        faster."""
+        """Leaves the row alone for a while, until it is due no more: another server was faster."""
         rest = min(
             LONGEST_REST, 2 * self._resting[place][1] if place in self._resting else FIRST_REST
         )

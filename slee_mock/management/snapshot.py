@@ -60,7 +60,7 @@ class OpenCalls:
         self._newest: int | None = None  # its mark, at the last look
 
     def look(self, transaction: Transaction, now: float) -> tuple[list[Bill], list[Bill]]:
-        """The newest bills; and the bills of open calls that are not among them."""
+        """Reads the newest bills, and the bills of open calls that are not among them."""
         mark = transaction.mark(Bill, 0)
         page, before = transaction.walk(Bill, MOST_CALLS)
         newest = _sound(page, now)
@@ -79,7 +79,7 @@ class OpenCalls:
         return newest, running
 
     def _missed(self, transaction: Transaction, before: int | None) -> list[Bill | Damaged]:
-        """The bills below the mark `before` that were made since the last look."""
+        """Reads the bills below the mark `before` that were made since the last look."""
         missed: list[Bill | Damaged] = []
         while before is not None and before > (self._newest or 0) and len(missed) < MOST_MISSED:
             found, before = transaction.walk(Bill, MOST_CALLS, before)
@@ -90,7 +90,7 @@ class OpenCalls:
 def take_snapshot(
     transaction: Transaction, status: dict[str, Any], now: float, open_calls: OpenCalls
 ) -> Snapshot:
-    """`status` is that of the server that is asked."""
+    """Reads the state of the cluster. `status`: of the server that is asked."""
     newest, older = open_calls.look(transaction, now)
     shown = sorted([*newest, *sorted(older, key=_latest)[:MOST_CALLS]], key=_latest)
     users = transaction.scan(Bindings, MOST_USERS)
@@ -121,21 +121,21 @@ def take_snapshot(
 def bills(
     transaction: Transaction, most: int, before: int | None, now: float
 ) -> tuple[list[dict[str, Any]], int | None]:
-    """The next of a walk through all bills, and the mark to go on from; None at its end. A damaged
-    bill is among them, with the state "damaged"."""
+    """Reads the next of a walk through all bills, and the mark to go on from; None at its end. A
+    damaged bill is among them, with the state "damaged"."""
     found, mark = transaction.walk(Bill, most, before)
     return [_call(bill, now) for bill in found], mark
 
 
 def _sound(bills: Iterable[Bill | Damaged], now: float) -> list[Bill]:
-    """Those that can be read and added up."""
+    """Picks the bills that can be read and added up."""
     return [
         bill for bill in bills if isinstance(bill, Bill) and not isinstance(_total(bill, now), str)
     ]
 
 
 def _total(bill: Bill, now: float) -> BillTotal | str:
-    """Or why it cannot be added up: a tariff that is none."""
+    """Adds the bill up, or says why that cannot be done: a tariff that is none."""
     try:
         return total_at(bill, now)
     except Exception as error:
@@ -147,8 +147,9 @@ def _latest(bill: Bill) -> float:
 
 
 def _forecast(bill: Bill, now: float) -> list[dict[str, Any]]:
-    """The sums of this second of the call and of the next ones. Each is taken in the middle of its
-    second, since a unit counts from the very beginning of the second in which it starts."""
+    """Computes the sums of this second of the call and of the next ones. Each is taken in the
+    middle of its second, since a unit counts from the very beginning of the second in which it
+    starts."""
     assert bill.answered is not None
     begun = bill.answered + total_at(bill, now).seconds
     return [_sums(total_at(bill, begun + second + 0.5)) for second in range(FORECAST_SECONDS)]
@@ -165,8 +166,8 @@ def _sums(total: BillTotal) -> dict[str, Any]:
 
 
 def _hot(members: Iterable[Member], now: float) -> str | None:
-    """Of several that say they are hot, the last to become it: a member that has just died still
-    says so."""
+    """Names the hot server. Of several that say so, the last to become it: one that has just died
+    still says so."""
     hot = [member for member in members if member.role == "hot" and member.alive(now)]
     return max(hot, key=lambda member: member.role_since).name if hot else None
 

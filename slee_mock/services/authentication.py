@@ -129,7 +129,7 @@ class DigestAuthentication:
         return f"{self._realm} {came_from(event)}"
 
     def _credentials(self, request: Request) -> Credentials | None:
-        """The first for this realm that can be checked."""
+        """Reads the first credentials for this realm that can be checked."""
         for value in request.all(_header(request, "Authorization")):
             try:
                 credentials = Credentials.parse(value)
@@ -149,8 +149,8 @@ class DigestAuthentication:
         return right and password is not None
 
     def _slow_down(self, event: RequestEvent, wait: float) -> Outcome:
-        """500 with Retry-After (RFC 3261 21.5.1, 20.33), the right password included: it is not
-        even looked at.
+        """Answers 500 with Retry-After (RFC 3261 21.5.1, 20.33), to the right password too: it is
+        not even looked at.
 
         A phone whose owner has just corrected the password tries again by itself when told. After
         403 it would not (21.4.4), nor after another 401, which would call the right password wrong;
@@ -176,8 +176,8 @@ class DigestAuthentication:
 
 
 def came_from(event: RequestEvent) -> str:
-    """The phone's address as the forwarder saw it, which writes `received` anew over whatever a
-    phone wrote there."""
+    """Reads the phone's address as the forwarder saw it, which writes `received` anew over whatever
+    a phone wrote there."""
     vias = event.request.vias
     return (vias[1].received or vias[1].host) if len(vias) > 1 else event.source[0]
 
@@ -203,7 +203,7 @@ def _is_same_resource(text: str, request: Request) -> bool:
 
 
 def _names_another_user(text: str, request: Request) -> bool:
-    """A REGISTER may be for the user in its To."""
+    """Does the digest's uri name another user? A REGISTER may be for the user in its To."""
     uri = _read_uri(text)
     if uri is None:
         return True

@@ -96,8 +96,7 @@ class BillTotal:
 
 
 def with_event(bill: Bill, event: CallEvent) -> Bill:
-    """The bill with the event's fact in it, unless that fact was there already, or the call's end
-    was."""
+    """Puts the event's fact into the bill, unless it has that fact, or the call's end, already."""
     if isinstance(event, CreditExhausted):
         return replace(bill, paid_units=event.units)
     if isinstance(event, CallEnded):
@@ -119,8 +118,8 @@ def with_event(bill: Bill, event: CallEvent) -> Bill:
 
 
 def _given_up(bill: Bill, event: CallCancelled) -> Bill:
-    """CANCEL means nothing if its caller had heard of the answer. One that was kept while no server
-    lived may pass later than the ACK, and the BYE, that came after it."""
+    """Applies a CANCEL, unless the caller had heard of the answer. One that was kept while no
+    server lived may pass later than the ACK, and the BYE, that came after it."""
     now = max(event.time, bill.offered)
     heard = _heard(bill)
     is_heard = heard is not None and now >= heard
@@ -136,7 +135,7 @@ def _given_up(bill: Bill, event: CallCancelled) -> Bill:
 
 
 def _ended(bill: Bill, event: CallEnded) -> Bill:
-    """The earliest hang-up wins, over other hang-ups and over every end that was presumed."""
+    """Applies an end. The earliest hang-up wins over other hang-ups and over presumed ends."""
     if bill.ended is not None and not event.by_message:
         return bill
     if bill.ended is not None and not bill.presumed and event.time >= bill.ended:
@@ -178,7 +177,8 @@ def _acknowledged(bill: Bill, event: CallAcknowledged) -> Bill:
 
 
 def _reopened(bill: Bill) -> Bill:
-    """`paid_units` is counted anew: other calls may have used the balance meanwhile."""
+    """Removes a presumed end. `paid_units` is counted anew: other calls may have used the
+    balance."""
     return replace(bill, ended=None, why="", presumed=False, paid_units=None)
 
 
@@ -193,7 +193,7 @@ def is_billed(bill: Bill) -> bool:
 
 
 def total_at(bill: Bill, now: float) -> BillTotal:
-    """The total of the bill at `now`. A running call is billed up to now."""
+    """Adds the bill up at `now`. A running call is billed up to now."""
     ended, why = _end(bill, now)
     tariff = Tariff.parse(bill.tariff)
     if bill.answered is None:
@@ -246,7 +246,7 @@ def never_acknowledged(bill: Bill) -> str:
 
 
 def _shares(bill: Bill, until: float) -> tuple[tuple[str, int], ...]:
-    """Whole seconds by server, in the order of their first appearance. Each boundary is rounded
+    """Splits the call into whole seconds by server, in their order. Each boundary is rounded
     down once, so the shares add up to the call's seconds."""
     assert bill.answered is not None
     total = milliseconds(bill.answered, until)

@@ -117,7 +117,7 @@ class CallControl:
         self._answers, self._key, self._via = answers, key, via
         self._users, self._realm = users, realm
         self._timers, self._progress = timers, Progress(timers)
-        self._searches = Searches(self._try, via)
+        self._searches = Searches(self._forward, via)
 
     def handle(self, event: Event, entity: Entity) -> Outcome:
         transaction = entity.transaction
@@ -145,12 +145,9 @@ class CallControl:
     def _timer(self, event: TimerEvent, entity: Entity) -> Outcome:
         if event.kind == Search.KIND:
             search = entity.get(Search)
-            is_due = search is not None and search.is_due(event.time)
-            return (
-                self._searches.timer(search, entity.transaction, event.time)
-                if search and is_due
-                else NOTHING
-            )
+            if search is None or not search.is_due(event.time):
+                return NOTHING
+            return self._searches.timer(search, entity.transaction, event.time)
         call = entity.get(Call)
         return expired(call) if call and call.is_due(event.time) else NOTHING
 
@@ -192,9 +189,7 @@ class CallControl:
             if isinstance(bindings, Outcome):
                 return bindings
             contact = bindings[0].contact
-            return Outcome(
-                sends=(self._forward(request, contact),), consumed=True, log_text=f"-> {contact}"
-            )
+            return _passed_on(contact, self._forward(request, contact))
         if request.method in ("ACK", "CANCEL", "BYE", "UPDATE", "INFO", "PRACK", "NOTIFY"):
             return self._answers.refuse(event, 481)
         return self._answers.refuse(event, 405, fields=[("Allow", ALLOW)])
@@ -244,10 +239,7 @@ class CallControl:
         writes: tuple[Record, ...] = (call,)
         if leg.searched:
             writes = (call, self._searches.begun(event, call.call_id, leg))
-        sends = (self._forward(event.request, leg.target),)
-        return Outcome(
-            writes=writes, sends=sends, fires=fires, consumed=True, log_text=f"-> {leg.target}"
-        )
+        return _passed_on(leg.target, self._forward(event.request, leg.target), writes, fires)
 
     def _is_to_another(self, request: Request, call: Call) -> bool:
         return all(asked_user(leg.request_uri) != asked_user(request.uri) for leg in call.legs)
@@ -265,7 +257,7 @@ class CallControl:
             return drop("invite_too_late")  # its phone has forgotten it and would ring again
         fires = (CallEvent(call.call_id, event.time),)
         send = self._forward(request, leg.target, attempt=leg.attempt)
-        return Outcome(sends=(send,), fires=fires, consumed=True, log_text="again")
+        return _passed_on(leg.target, send, fires=fires)._replace(log_text="again")
 
     def _spiral(self, event: RequestEvent, call: Call, transaction: Transaction) -> Outcome:
         """Adds a leg: a phone or PBX has sent the call's INVITE on to another user of ours. It is
@@ -288,19 +280,16 @@ class CallControl:
         self, event: RequestEvent, call: Call, leg: Leg, transaction: Transaction
     ) -> Outcome:
         """Forwards CANCEL, or the ACK to a failure, as its INVITE, with its branch (16.11)."""
-        sends = (self._forward(event.request, leg.target, attempt=leg.attempt),)
+        send = self._forward(event.request, leg.target, attempt=leg.attempt)
         if event.request.method == "ACK":
-            return Outcome(sends=sends, consumed=True, log_text=f"-> {leg.target}")
+            return _passed_on(leg.target, send)
         writes = self._searches.stopped(transaction.read(Search, leg.way)) if leg.searched else ()
         if not call.is_own(leg):
-            return Outcome(writes=writes, sends=sends, consumed=True, log_text=f"-> {leg.target}")
+            return _passed_on(leg.target, send, writes)
         if not (call.given_up or call.over):
             writes = (*writes, replace(call, given_up=True))
         why = f"{call.caller} gave up before an answer"
-        fires = (CallCancelled(call.call_id, event.time, why),)
-        return Outcome(
-            writes=writes, sends=sends, fires=fires, consumed=True, log_text=f"-> {leg.target}"
-        )
+        return _passed_on(leg.target, send, writes, (CallCancelled(call.call_id, event.time, why),))
 
     def _in_dialog(
         self, event: RequestEvent, call: Call, dialog: Dialog, by_caller: bool
@@ -319,10 +308,8 @@ class CallControl:
         updated = self._progress.requested(known, dialog, by_caller, request, event.time)
         fires = events_of_request(call, known, updated, event, (dialog, by_caller))
         writes: tuple[Record, ...] = () if updated is call or updated == call else (updated,)
-        sends = (self._forward(request, target, known_routes(call, dialog, request, by_caller)),)
-        return Outcome(
-            writes=writes, sends=sends, fires=fires, consumed=True, log_text=f"-> {target}"
-        )
+        routes = known_routes(call, dialog, request, by_caller)
+        return _passed_on(target, self._forward(request, target, routes), writes, fires)
 
     def _bindings(self, event: RequestEvent, transaction: Transaction) -> list[Binding] | Outcome:
         """Finds the bindings that may ring, the best first, or returns the refusal."""
@@ -335,9 +322,6 @@ class CallControl:
             return live
         is_known = bindings is not None if self._users is None else uri.username in self._users
         return self._answers.refuse(event, 480 if is_known else 404)
-
-    def _try(self, request: Request, target: str, attempt: int) -> Send:
-        return self._forward(request, target, attempt=attempt)
 
     def _forward(
         self, request: Request, target: str, routes: Sequence[str] = (), attempt: int = 0
@@ -422,6 +406,15 @@ class CallControl:
         return Outcome(
             writes=writes, sends=(Send(onward.to_bytes()), *sends), fires=fires, consumed=True
         )
+
+
+def _passed_on(
+    target: str,
+    send: Send,
+    writes: tuple[Record, ...] = (),
+    fires: tuple[CallEvent, ...] = (),
+) -> Outcome:
+    return Outcome(writes, (send,), fires, consumed=True, log_text=f"-> {target}")
 
 
 def _deliverable(request: Request) -> Request:

@@ -41,16 +41,16 @@ ALWAYS_DELIVERED = ("ACK", "BYE")
 
 
 def with_leg(call: Call, leg: Leg) -> Call:
-    """The call with this leg as it is now."""
+    """Puts this leg, as it is now, into the call."""
     if all(each.way != leg.way for each in call.legs):
         return replace(call, legs=(*call.legs, leg))
     return replace(call, legs=tuple(leg if each.way == leg.way else each for each in call.legs))
 
 
 def followed_leg(call: Call, request: Request, way: str) -> Leg | None:
-    """The leg whose INVITE this CANCEL, or ACK to a failure, is about: its Request-URI and branch
-    are the INVITE's (RFC 3261 9.1, 17.1.1.3), and a proxy between makes them anew. The ACK to a 2xx
-    is about none: it has a contact as its Request-URI (12.2.1.1)."""
+    """Finds the leg whose INVITE this CANCEL, or ACK to a failure, is about: its Request-URI and
+    branch are the INVITE's (RFC 3261 9.1, 17.1.1.3), and a proxy between makes them anew. The ACK
+    to a 2xx is about none: it has a contact as its Request-URI (12.2.1.1)."""
     if not call.began_with(request.from_tag, request.cseq.number):
         return None
     branch = request.vias[-1].branch
@@ -64,7 +64,7 @@ def followed_leg(call: Call, request: Request, way: str) -> Leg | None:
 
 
 def find_dialog(call: Call | None, message: Message) -> tuple[Dialog, bool] | None:
-    """The dialog with the request's tags, and whether its caller speaks."""
+    """Finds the dialog with the message's tags, and says whether the caller sent the message."""
     if call is None:
         return None
     tags = message.from_tag, message.to_tag
@@ -77,7 +77,7 @@ def find_dialog(call: Call | None, message: Message) -> tuple[Dialog, bool] | No
 
 
 def with_dialog(call: Call, dialog: Dialog) -> Call:
-    """The call with this dialog as it is now."""
+    """Puts this dialog, as it is now, into the call."""
     known = call.dialogs
     if any(each.tag == dialog.tag for each in known):
         changed = (dialog if each.tag == dialog.tag else each for each in known)
@@ -89,7 +89,7 @@ def with_dialog(call: Call, dialog: Dialog) -> Call:
 
 
 def dialog_after(call: Call, leg: Leg, response: Response) -> Dialog:
-    """The dialog that a response to the INVITE belongs to, with what it tells of the callee."""
+    """Finds or makes the dialog of a response to the INVITE, and notes the callee's contact."""
     tag = response.to_tag
     aside = not call.is_own(leg)
     known = next((each for each in call.dialogs if each.tag == tag), None)
@@ -102,7 +102,8 @@ def dialog_after(call: Call, leg: Leg, response: Response) -> Dialog:
 
 
 def hung_up(call: Call, dialog: Dialog) -> Call:
-    """After a BYE. While the caller has another dialog, the call goes on (RFC 3261 13.2.2.4)."""
+    """Applies a BYE. While the caller has another dialog, the call goes on (RFC 3261
+    13.2.2.4)."""
     call = with_dialog(call, replace(dialog, over=True))
     others = len(call.dialogs) > 1 and any(_lives(each, call.confirmed) for each in call.dialogs)
     if dialog.aside or others:
@@ -117,7 +118,7 @@ def _lives(dialog: Dialog, confirmed: bool) -> bool:
 
 
 def acknowledged(call: Call, dialog: Dialog) -> Call:
-    """The caller has shown that it has this dialog."""
+    """Notes that the caller has acknowledged this dialog's 2xx."""
     if dialog.heard or not dialog.confirmed:
         return call
     return with_dialog(call, replace(dialog, heard=True))
@@ -127,7 +128,8 @@ def acknowledged(call: Call, dialog: Dialog) -> Call:
 
 
 def target_of(call: Call, dialog: Dialog, request: Request, by_caller: bool) -> str | None:
-    """The Request-URI with which a request of the dialog goes on; None: it names a stranger.
+    """Chooses the Request-URI with which a request of the dialog goes on; None: it names a
+    stranger.
 
     As it was written, if it has the address of a contact that the other side has told. The contact
     told last takes the place of one that cannot be read, and of the address-of-record, which phones
@@ -155,7 +157,7 @@ def _place(uri: Uri) -> tuple[str, str, tuple[str, int], str | None]:
 
 
 def known_routes(call: Call, dialog: Dialog, request: Request, by_caller: bool) -> list[str]:
-    """The request's Routes that the dialog has learned from the Record-Routes of the other side.
+    """Picks the request's Routes that stood in the Record-Routes of the other side.
     What a caller writes into its own INVITE is on its own side."""
     routes = _values(request, "Route")
     if not routes:
@@ -168,13 +170,13 @@ def known_routes(call: Call, dialog: Dialog, request: Request, by_caller: bool) 
 
 
 def recorded(message: Message) -> tuple[str, ...]:
-    """The addresses of its Record-Routes, the topmost first, without those that cannot be read."""
+    """Reads the addresses of its Record-Routes, the topmost first; skips unreadable ones."""
     addresses = (_address(value) for value in _values(message, "Record-Route"))
     return tuple(each for each in addresses if each)[:MOST_ROUTES]
 
 
 def _behind(leg: Leg, routes: tuple[str, ...]) -> tuple[str, ...]:
-    """Of a response's Record-Routes those which the INVITE did not have yet when it came here."""
+    """Picks from a response's Record-Routes those that the INVITE did not have when it came."""
     own = len(leg.routes)
     if own and routes[-own:] == leg.routes:
         return routes[:-own]
@@ -182,7 +184,7 @@ def _behind(leg: Leg, routes: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _address(value: str) -> str:
-    """HOST:PORT of a Route, as the forwarder takes it; "" if it cannot be read."""
+    """Reads HOST:PORT of a Route, as the forwarder takes it; "" if it cannot be read."""
     try:
         uri = NameAddr.parse(value).uri
     except RemoteProtocolError:
@@ -195,7 +197,7 @@ def _address(value: str) -> str:
 
 
 def contact_of(message: Message) -> str:
-    """The URI of its first Contact; "" if there is none that can be read."""
+    """Reads the URI of its first Contact; "" if there is none that can be read."""
     for value in _values(message, "Contact")[:1]:
         try:
             return str(NameAddr.parse(value).uri)
@@ -205,14 +207,14 @@ def contact_of(message: Message) -> str:
 
 
 def with_contact(call: Call, dialog: Dialog, of_caller: bool, contact: str) -> Call:
-    """After a target refresh (RFC 3261 12.2)."""
+    """Applies a target refresh (RFC 3261 12.2)."""
     if of_caller:
         return replace(call, caller_contacts=_put_first(contact, call.caller_contacts))
     return with_dialog(call, replace(dialog, contacts=_put_first(contact, dialog.contacts)))
 
 
 def added_contact(contacts: tuple[str, ...], contact: str) -> tuple[str, ...]:
-    """Another one of the same side, which is not the first to be tried: that of a further leg."""
+    """Adds the contact of a further leg, which is not the first to be tried."""
     return contacts if not contact or contact in contacts else (*contacts, contact)[:MOST_CONTACTS]
 
 

@@ -44,7 +44,7 @@ class Progress:
     def requested(
         self, call: Call, dialog: Dialog, by_caller: bool, request: Request, now: float
     ) -> Call:
-        """The call after a request of this dialog."""
+        """Applies a request of this dialog to the call."""
         method = request.method
         if by_caller and method in PROOFS:
             call = acknowledged(call, dialog)
@@ -58,8 +58,8 @@ class Progress:
     def followed(
         self, call: Call, leg: Leg, onward: Response, now: float
     ) -> tuple[Call, tuple[CallEvent, ...]]:
-        """The call after a response to an INVITE or UPDATE; the session timer that it starts may be
-        written into it."""
+        """Applies a response to an INVITE or UPDATE to the call; the session timer that it starts
+        may be written into the response."""
         is_initial = onward.cseq.method == "INVITE" and call.began_with(
             onward.from_tag, onward.cseq.number
         )
@@ -82,7 +82,7 @@ class Progress:
         return updated, fires
 
     def continued(self, call: Call, event: RequestEvent) -> Call:
-        """The call, going on again if its end was presumed and this message proves that wrong. Of
+        """Revives a call whose end was presumed, if this message proves that wrong. Of
         two phones that both know session timers, only a message can that the forwarder had before
         the session expired: each of them has given it up. Where one of them does not, it talks
         on."""
@@ -97,7 +97,8 @@ class Progress:
         return replace(call, over=False, lapsed=None, seen=seen, expires=expires)
 
     def seen(self, call: Call, now: float) -> Call:
-        """The call after a message, which puts its end off where no phone refreshes the session."""
+        """Notes that a message passed, which puts the end off where no phone refreshes the
+        session."""
         bound = self._silent_from(now)
         if call.confirmed and not call.over and call.expires is None and bound:
             # it was answered while servers had --session-expires=0
@@ -120,8 +121,8 @@ class Progress:
         return with_contact(call, dialog, by_caller, contact) if contact else call
 
     def crossed(self, call: Call, now: float) -> Call:
-        """A 2xx that crossed a CANCEL is acknowledged: a BYE follows at once (RFC 3261 9.1), if its
-        phone still lives. Any other message proves that it talks."""
+        """Applies the ACK to a 2xx that crossed a CANCEL: a BYE follows at once (RFC 3261 9.1), if
+        its phone still lives. Any other message proves that it talks."""
         if call.over or not call.confirmed:
             return call
         return replace(call, seen=max(call.seen, now), expires=now + PATIENCE, untimed=True)
@@ -130,8 +131,8 @@ class Progress:
 def events_of_request(
     call: Call, known: Call, updated: Call, event: RequestEvent, spoken: tuple[Dialog, bool]
 ) -> tuple[CallEvent, ...]:
-    """The events of a request within a dialog: `call` before it, `known` once its presumed end is
-    proven wrong, `updated` after it."""
+    """Makes the events of a request within a dialog: `call` before it, `known` once its presumed
+    end is proven wrong, `updated` after it."""
     method, now = event.request.method, event.time
     dialog, by_caller = spoken
     if known.lapsed is not None:  # too late to prove anything: the bill stays as it is
@@ -150,8 +151,8 @@ def events_of_request(
 def after_response(
     call: Call, leg: Leg, response: Response, now: float
 ) -> tuple[Call, tuple[CallEvent, ...]]:
-    """The call after a response to the first INVITE. Of a further leg it tells the dialog alone:
-    rung and answered is the call when its caller hears so."""
+    """Applies a response to the first INVITE to the call. On a further leg it changes the dialog
+    alone: the call has rung or is answered when its caller hears so."""
     is_callers = call.is_own(leg)
     if response.status >= 300:
         if call.confirmed or not is_callers:
@@ -177,7 +178,7 @@ def after_response(
 
 
 def expired(call: Call) -> Outcome:
-    """Its timer has run out: RFC 3261 16.6's Timer C, or the session's."""
+    """Ends a call whose timer has run out: Timer C (RFC 3261 16.6), or the session's."""
     event: CallEvent
     if call.confirmed:
         phones = f"the phones of {call.caller} and {call.callee}"
@@ -194,7 +195,7 @@ def expired(call: Call) -> Outcome:
 
 
 def after_refresh(call: Call, response: Response) -> tuple[Call, tuple[CallEvent, ...]]:
-    """A 2xx to a re-INVITE or UPDATE may bring a new contact of the one who was asked."""
+    """Applies a 2xx to a re-INVITE or UPDATE: it may bring a new contact of its sender."""
     spoken = find_dialog(call, response)
     contact = contact_of(response)
     if spoken is None or not 200 <= response.status < 300 or not contact:
@@ -224,7 +225,7 @@ def _why(call: Call, response: Response) -> str:
 
 
 def may_try_again(known: Call, identity: tuple[str, int]) -> bool:
-    """RFC 3261 8.1.3.5: after a failure a phone may come back with the same Call-ID and a higher
-    CSeq."""
+    """May this INVITE follow one that has failed, with its Call-ID and a higher CSeq (RFC 3261
+    8.1.3.5)?"""
     is_stale = known.caller_tag == identity[0] and identity[1] < known.cseq
     return known.over and not known.confirmed and not is_stale

@@ -110,8 +110,9 @@ class Search(Record):
 
 
 def find_call(transaction: Transaction, message: Message) -> Call | None:
-    """The call that a message belongs to, or else the one that has its Call-ID. A B2BUA may keep
-    the Call-ID where it calls another user, with a tag of its own: that call has another key."""
+    """Finds the call that a message belongs to, or else the one that has its Call-ID. A B2BUA may
+    keep the Call-ID where it calls another user, with a tag of its own: that call has another
+    key."""
     first = transaction.read(Call, message.call_id)
     if first is None or first.caller_tag == message.from_tag:
         return first
@@ -131,7 +132,7 @@ def is_again(transaction: Transaction, request: Request) -> bool:
 
 
 def key_of(call_id: str, tag: str) -> str:
-    """The key of a further call with this Call-ID, whose caller has this tag."""
+    """Makes the key of a further call with this Call-ID, whose caller has this tag."""
     return f"{call_id} {tag}"
 
 

@@ -68,18 +68,18 @@ class FailedLogins:
         )
 
     def is_repeated(self, response: str) -> bool:
-        """Is this the last wrong one again? Then the network repeats it, or a server that takes
-        over."""
+        """Is this the last wrong response again? Then the network repeats it, or a server that
+        takes over."""
         return self.guesser.failures > 0 and self._hashed(response) == self.guesser.response
 
     def wait(self, now: float) -> float:
-        """Seconds until the next password will be looked at. A clock that was set is no reason to
-        wait longer."""
+        """Computes the seconds until the next password is checked. A clock that was set is no
+        reason to wait longer."""
         over = self._failures(now) - FREE_FAILURES
         return 2.0 ** min(over, MOST_DOUBLINGS) - abs(now - self.guesser.last) if over >= 0 else 0.0
 
     def failed(self, response: str, now: float) -> FailedLoginSlot:
-        """The row to save."""
+        """Counts a failure. Returns the row to save."""
         mine = replace(
             self.guesser,
             failures=self._failures(now) + 1,
@@ -90,7 +90,7 @@ class FailedLogins:
         return FailedLoginSlot(self.slot, (mine, *others)[:MOST_PER_SLOT])
 
     def cleared(self) -> tuple[FailedLoginSlot, ...]:
-        """The row to save, if there was anything to forget."""
+        """Forgets the failures. Returns the row to save, if there were any."""
         return (FailedLoginSlot(self.slot, self.others),) if self.guesser.failures else ()
 
     def _failures(self, now: float) -> int:

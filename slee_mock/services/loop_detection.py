@@ -27,7 +27,7 @@ def is_loop(key: bytes, request: Request, vias: Sequence[Via]) -> bool:
 
 
 def own_vias(key: bytes, request: Request, vias: Sequence[Via]) -> list[Via]:
-    """Of the request's Vias those that members of the cluster put there."""
+    """Picks the request's Vias that servers of this cluster put there."""
     return [
         via
         for via, beneath in pairwise(vias)
@@ -36,7 +36,7 @@ def own_vias(key: bytes, request: Request, vias: Sequence[Via]) -> list[Via]:
 
 
 def asked(request: Request) -> str:
-    """A word for what the cluster is asked for, from what it looks at to route the request: outside
+    """Hashes what the cluster looks at to route the request: outside
     of dialogs the address-of-record, within them Request-URI and Routes."""
     parts = [asked_user(request.uri)]
     if request.to_tag:
@@ -45,6 +45,6 @@ def asked(request: Request) -> str:
 
 
 def asked_user(uri: str) -> str:
-    """The address-of-record of a Request-URI, whatever else it says."""
+    """Reads the address-of-record of a Request-URI, whatever else it says."""
     parsed = read_uri(uri)
     return parsed.aor() if parsed else uri

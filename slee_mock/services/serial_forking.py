@@ -19,8 +19,7 @@ binding changes, the call's leg is saved with the search (`_aimed`).
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from sip.grammar import is_number
 from sip.message import Request, Response, parse
@@ -36,6 +35,10 @@ SILENCE_SECONDS = 2.0  # without a response, after which the next binding is tri
 # Nobody was there: a proxy gave up, or, as the forwarder says, the address refuses (18.4).
 NOBODY_THERE = (408, 503)
 KEPT_SECONDS = 3600.0  # after which its record is purged; a search is over long before
+
+
+class Forward(Protocol):
+    def __call__(self, request: Request, target: str, *, attempt: int) -> Send: ...
 
 
 class Verdict(NamedTuple):
@@ -66,7 +69,7 @@ class Searches:
     """Runs the searches. `forward(request, target, attempt)` makes the datagram of an attempt;
     `via` is this server's address."""
 
-    def __init__(self, forward: Callable[[Request, str, int], Send], via: str) -> None:
+    def __init__(self, forward: Forward, via: str) -> None:
         self._forward, self._via = forward, via
 
     def begun(self, event: RequestEvent, call_id: str, leg: Leg) -> Search:
@@ -161,7 +164,7 @@ class Searches:
         tried, by = (*search.tried, target), (*search.by, self._via)
         known = replace(search, tried=tried, by=by, next_at=now + SILENCE_SECONDS)
         writes = (known, _aimed(call, known, attempt))
-        send = self._forward(request, target, attempt)
+        send = self._forward(request, target, attempt=attempt)
         return Outcome(
             writes=writes, sends=(send,), consumed=True, log_text=f"nobody answers, -> {target}"
         )

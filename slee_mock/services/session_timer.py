@@ -19,7 +19,8 @@ _SECONDS = re.compile(r"([0-9]{1,9})\s*(;.*)?")
 
 
 class SessionTimers:
-    """`interval`: seconds after which a session that nobody refreshes is over; 0: none is."""
+    """Negotiates session intervals. `interval`: seconds after which a session that nobody refreshes
+    is over; 0: none is."""
 
     def __init__(self, interval: int) -> None:
         self._interval = interval
@@ -27,13 +28,13 @@ class SessionTimers:
         self.least = min(LEAST, interval)  # a shorter one is for tests
 
     def is_too_short(self, request: Request) -> bool:
-        """Then 422 tells a phone that knows timers which Min-SE to ask with again."""
+        """Does a phone that knows timers ask for too short an interval? 422 tells it the Min-SE."""
         theirs = _seconds(request, "Session-Expires")
         return theirs is not None and theirs < self.least and knows_timers(request)
 
     def request_interval(self, request: Request) -> int:
-        """The interval with which the request goes on: never longer than the phone's own, unless
-        that was too short."""
+        """Chooses the interval with which the request goes on: never longer than the phone's own,
+        unless that was too short."""
         if not self._interval:
             return 0
         theirs = _seconds(request, "Session-Expires")
@@ -51,9 +52,9 @@ class SessionTimers:
         onward.set("Session-Expires", f"{asked}{semicolon}{params}")
 
     def accept(self, onward: Response, asked: int, is_known_to_asker: bool) -> int | None:
-        """The interval that a 2xx to a request with `asked` puts into force; None: no phone will
-        refresh the session within this server's own, so that its silence has to tell its end. Where
-        only the asker knows timers, the response is to tell it that it refreshes."""
+        """Reads the interval that a 2xx to a request with `asked` puts into force; None: no phone
+        will refresh the session within this server's own, so that its silence has to tell its end.
+        Where only the asker knows timers, the response is to tell it that it refreshes."""
         if not (self._interval and asked):
             return None
         try:

@@ -285,9 +285,6 @@ class SqliteStore:
                 )
             connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
         connection.execute(_TABLE)
-        columns = connection.execute("PRAGMA table_info(record)").fetchall()
-        if "due" not in [column[1] for column in columns]:  # a file from before there were timers
-            connection.execute("ALTER TABLE record ADD COLUMN due REAL")
         for index in _INDEXES:
             connection.execute(index)
 

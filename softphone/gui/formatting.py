@@ -1,4 +1,4 @@
-"""Formatting for the windows: durations, names from strangers made safe for one line, initials.
+"""Formatting for the windows: durations, names from strangers made safe for one line.
 Pure functions, no Qt."""
 
 from __future__ import annotations
@@ -68,11 +68,6 @@ def sentence_with(name: str, sentence: str) -> str:
     if name and right_to_left(name):
         return sentence.replace(name, f"{FIRST_STRONG_ISOLATE}{name}{POP_ISOLATE}")
     return sentence
-
-
-def initial(name: str) -> str:
-    """The letter in a person's round picture; "?" if there is none."""
-    return next((c.upper() for c in one_line(name) if c.isalnum()), "?")[:1]
 
 
 def quality(stats: MediaStats) -> str:

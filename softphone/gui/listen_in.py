@@ -33,11 +33,11 @@ class ListenInButton(FlatButton):
         group.triggered.connect(self._choose)
         group.actions()[0].trigger()
         self.setMenu(menu)
-        self.allow(not why_not, why_not or texts.LISTEN_TIP)
+        self.set_allowed(not why_not, why_not or texts.LISTEN_TIP)
 
     def _choose(self, action: QAction) -> None:
         heard = action.data()
         for number, sinks in enumerate(self._sinks):
             for sink in sinks:
                 sink.on = number in heard
-        self.dress(texts.LISTEN_IN.format(who=action.text()), "listen", "hot" if heard else "")
+        self.set_face(texts.LISTEN_IN.format(who=action.text()), "listen", "hot" if heard else "")

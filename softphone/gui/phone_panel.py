@@ -35,7 +35,7 @@ from softphone.gui.event_bridge import Bridge
 from softphone.gui.level_meter import FRAMES_PER_SECOND
 from softphone.gui.phone_menu import PhoneMenu
 from softphone.gui.theme import GRID, Size, theme
-from softphone.gui.widgets import Avatar, FlatButton, StateMark, TextLabel, row_of
+from softphone.gui.widgets import FlatButton, StateMark, TextLabel, row_of
 from softphone.ua import user_messages
 from softphone.ua.events import (
     CallChanged,
@@ -163,11 +163,11 @@ class PhonePanel(QWidget):
         self.menu_button = FlatButton(icon="menu", name="menu")
         self.menu_button.setSizePolicy(QSizePolicy.Policy.Fixed, QSizePolicy.Policy.Fixed)
         self.menu_button.setAccessibleName(texts.MENU)
-        self.menu_button.allow(True, texts.MENU_TIP)
+        self.menu_button.set_allowed(True, texts.MENU_TIP)
         self.menu_button.setMenu(self.menu)
         self.calls_button = FlatButton(name="calls_button")
         self.calls_button.setSizePolicy(QSizePolicy.Policy.Fixed, QSizePolicy.Policy.Fixed)
-        self.calls_button.allow(True, texts.CALLS_TIP)
+        self.calls_button.set_allowed(True, texts.CALLS_TIP)
         self.calls_button.clicked.connect(self.menu.show_calls)
         self._show_missed(0)
 
@@ -189,7 +189,7 @@ class PhonePanel(QWidget):
         self.password.setAccessibleName(texts.NEW_PASSWORD)
         self._use_password = FlatButton(texts.USE_PASSWORD, name="use_password")
         self._use_password.setSizePolicy(QSizePolicy.Policy.Fixed, QSizePolicy.Policy.Fixed)
-        self._use_password.allow(True, texts.USE_PASSWORD_TIP)
+        self._use_password.set_allowed(True, texts.USE_PASSWORD_TIP)
         self._use_password.clicked.connect(self._give_password)
         self._password_row = QWidget()
         self._password_row.setLayout(row_of(self.password, self._use_password))
@@ -208,7 +208,7 @@ class PhonePanel(QWidget):
         self.primary.clicked.connect(self.press_primary)
         self.secondary = FlatButton(texts.DECLINE, "decline", "stop", name="secondary")
         self.secondary.set_height(6 * GRID)
-        self.secondary.allow(True, texts.DECLINE_TIP)
+        self.secondary.set_allowed(True, texts.DECLINE_TIP)
         self.secondary.clicked.connect(lambda: self.phone.decline())
         self.hold = FlatButton(name="hold")
         self.hold.setCheckable(True)
@@ -234,8 +234,9 @@ class PhonePanel(QWidget):
         named.setSpacing(0)
         named.addWidget(self.name)
         named.addLayout(row_of(self.registration_mark, self.registration, spacing=GRID // 2))
-        head = row_of(Avatar(self.label), spacing=GRID + GRID // 2)
-        head.addLayout(named)
+        head = QHBoxLayout()
+        head.setSpacing(GRID)
+        head.addLayout(named, 1)
         head.addWidget(self.menu_button, 0, Qt.AlignmentFlag.AlignTop)
         to = QLabel(texts.TO)
         to.setBuddy(self.target)
@@ -383,8 +384,8 @@ class PhonePanel(QWidget):
     def _show_button(button: FlatButton, face: Face, why_not: str, name: str = "") -> None:
         """`why_not`: why it cannot be used now, "" if it can. `name`: who the tooltip speaks of."""
         text, icon, tone, tip = face
-        button.dress(text, icon, tone)
-        button.allow(not why_not, why_not or tip.format(name=name))
+        button.set_face(text, icon, tone)
+        button.set_allowed(not why_not, why_not or tip.format(name=name))
 
     def _show_row(self, state: CallState | None) -> None:
         if state is None:
@@ -438,7 +439,7 @@ class PhonePanel(QWidget):
 
     def _show_missed(self, number: int) -> None:
         said = texts.MISSED.format(number=number) if number else ""
-        self.calls_button.dress(said, "history", "warning" if number else "")
+        self.calls_button.set_face(said, "history", "warning" if number else "")
         self.calls_button.setAccessibleName(f"{texts.CALLS}, {said}" if number else texts.CALLS)
 
     def focus_phone(self) -> None:

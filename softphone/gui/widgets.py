@@ -1,5 +1,5 @@
-"""Small widgets that all windows share: text that elides, buttons and marks in a state's colour,
-round initials. Their colours stand in the theme's style sheet."""
+"""Small widgets that all windows share: text that elides, buttons and marks in a state's colour.
+Their colours stand in the theme's style sheet."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from PySide6.QtGui import (
 from PySide6.QtWidgets import QHBoxLayout, QLabel, QPushButton, QSizePolicy, QWidget
 
 from softphone.gui import icons
-from softphone.gui.formatting import initial
 from softphone.gui.theme import GRID, Size, theme
 
 
@@ -44,7 +43,7 @@ def row_of(*widgets: QWidget, spacing: int = GRID) -> QHBoxLayout:
     row.setSpacing(spacing)
     for widget in widgets:
         row.addWidget(widget)
-        if isinstance(widget, StateMark | Avatar):
+        if isinstance(widget, StateMark):
             row.setAlignment(widget, Qt.AlignmentFlag.AlignTop)
     return row
 
@@ -166,7 +165,7 @@ class FlatButton(QPushButton):
         theme().changed.connect(self._show_icon)
         self._show_icon()
 
-    def dress(self, text: str, icon: str, tone: str = "") -> None:
+    def set_face(self, text: str, icon: str, tone: str = "") -> None:
         """Give the button another meaning; it keeps its place and size."""
         if (text, icon, tone) != (self.text(), self.icon_name, self.property("tone")):
             self.icon_name = icon
@@ -186,7 +185,7 @@ class FlatButton(QPushButton):
         self.setIconSize(size)
         self.setIcon(icons.button_icon(self.icon_name, size, ink, palette.surface, palette.faint))
 
-    def allow(self, allowed: bool, tip: str) -> None:
+    def set_allowed(self, allowed: bool, tip: str) -> None:
         """Enable or disable, with a tooltip: what it does, or why it cannot be used now."""
         self.setEnabled(allowed)
         self.setToolTip(tip)
@@ -234,25 +233,3 @@ class StateMark(QWidget):
     def paintEvent(self, event: QPaintEvent) -> None:
         colour = theme().palette.tone(self.tone).colour
         icons.draw(QPainter(self), self.shape, QRectF(self.rect()), colour)
-
-
-class Avatar(QWidget):
-    """A person's initial in a circle; no colour of its own, because colour means state."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__()
-        self.setFixedSize(5 * GRID, 5 * GRID)
-        self._initial = initial(name)
-
-    def paintEvent(self, event: QPaintEvent) -> None:
-        palette = theme().palette
-        painter = QPainter(self)
-        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
-        painter.setPen(Qt.PenStyle.NoPen)
-        painter.setBrush(palette.line)
-        painter.drawEllipse(self.rect())
-        font = theme().font(Size.TEXT, bold=True)
-        font.setPixelSize(int(self.width() * 0.45))
-        painter.setFont(font)
-        painter.setPen(palette.text)
-        painter.drawText(self.rect(), Qt.AlignmentFlag.AlignCenter, self._initial)

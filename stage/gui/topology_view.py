@@ -133,13 +133,13 @@ class TopologyView(QWidget):
         looks[name] = look
         kill, restart = self.buttons[name, "kill"], self.buttons[name, "restart"]
         # Only the hot server's plug is worth pulling at first sight.
-        kill.dress("Kill", kill.icon_name, self._kill_tone(name, "kill"))
-        restart.allow(look.restart[0] or restart.hasFocus(), look.restart[1])
+        kill.set_face("Kill", kill.icon_name, self._kill_tone(name, "kill"))
+        restart.set_allowed(look.restart[0] or restart.hasFocus(), look.restart[1])
         if kill.hasFocus() and not look.kill[0]:
             # The keyboard stays with this server: Qt would give it to the next button, which kills.
             restart.setEnabled(True)
             restart.setFocus(Qt.FocusReason.OtherFocusReason)
-        kill.allow(*look.kill)
+        kill.set_allowed(*look.kill)
         self.update()
 
     def _kill_tone(self, name: str, action: str) -> str:
@@ -206,7 +206,7 @@ class TopologyView(QWidget):
             button.clicked.connect(
                 lambda _=False, action=action, name=name: getattr(self, action).emit(name)
             )
-            button.allow(False, "It is still starting")
+            button.set_allowed(False, "It is still starting")
             self.buttons[name, action] = button
 
     @property
@@ -243,7 +243,7 @@ class TopologyView(QWidget):
                 # where the word alone has room, it goes without its picture
                 needed = painting.width_of(button.text(), font) + 5.5 * GRID
                 icon = ICONS[action] if button.width() >= needed else ""
-                button.dress(button.text(), icon, self._kill_tone(name, action))
+                button.set_face(button.text(), icon, self._kill_tone(name, action))
 
     def rescale(self) -> None:
         """After a change of the text's size or of the room."""

@@ -12,12 +12,11 @@ from PySide6.QtGui import QFont
 from PySide6.QtWidgets import QWidget
 
 from softphone.gui.theme import Size, theme
-from softphone.gui.widgets import Avatar, StateMark, TextLabel
+from softphone.gui.widgets import StateMark, TextLabel
 
 NATURAL = QSize(1280, 800)  # px: the window's size at which the text has the system's
 LARGEST_BY_SIZE, LEAST, LARGEST = 1.7, 0.5, 3.0
 STEP = 1.1  # of one Ctrl +
-PICTURES = StateMark | Avatar  # squares beside text
 _BASE = "zoom_base"
 
 _factor = 1.0
@@ -54,7 +53,7 @@ def apply(root: QWidget) -> None:
         base = widget.property(_BASE)
         if base is None:
             fixed = widget.minimumWidth() == widget.maximumWidth()
-            width = widget.width() if fixed and isinstance(widget, PICTURES | TextLabel) else 0
+            width = widget.width() if fixed and isinstance(widget, StateMark | TextLabel) else 0
             base = [widget.font().pointSizeF(), width]
             widget.setProperty(_BASE, base)
         font = widget.font()
@@ -63,7 +62,7 @@ def apply(root: QWidget) -> None:
             widget.setFont(font)
             if base[1]:
                 widget.setFixedWidth(round(base[1] * _factor))
-                if isinstance(widget, PICTURES):
+                if isinstance(widget, StateMark):
                     widget.setFixedHeight(widget.width())
             widget.updateGeometry()
 

@@ -111,17 +111,17 @@ class World:
         self._at(HEARTBEAT, self._beat)
         for node in self.nodes.values():
             if node.hears:
-                self._do(
+                self.do(
                     self.core.failover.signal(
                         node.name, ANSWER, self.now, "answers heartbeats (200)"
                     )
                 )
             if node.repeats:
-                self._do(self.core.receive(node.repeats, node.name, node.address, self.now))
+                self.do(self.core.receive(node.repeats, node.name, node.address, self.now))
 
     def _look(self):
         self._at(LOOK_INTERVAL, self._look)
-        self._do(self.core.failover.on_timer(self.now))
+        self.do(self.core.failover.on_timer(self.now))
 
     def _at(self, seconds, what):
         heapq.heappush(self._due, (self.now + seconds, next(self._order), what))
@@ -138,9 +138,9 @@ class World:
         if send:
             self._send(send)
         else:
-            self._do(self.core.receive(data, side, source, self.now))
+            self.do(self.core.receive(data, side, source, self.now))
 
-    def _do(self, outcome):
+    def do(self, outcome):
         self.events += outcome.events
         for send in outcome.sends:
             self._send(send)
@@ -436,7 +436,7 @@ def test_an_ejected_server_is_used_again_when_no_other_is_left():
     assert world.state() == EJECTED
     world.server1.late = 0.001
     world.nodes["server2"].hears = False
-    world._do(world.core.failover.signal("server2", REFUSED, world.now, "refused"))
+    world.do(world.core.failover.signal("server2", REFUSED, world.now, "refused"))
     assert world.core.table.hot.name == "server1"
     before = len(world.asked)
     world.run(1.0, rate=50)

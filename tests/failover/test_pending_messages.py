@@ -79,7 +79,7 @@ def test_what_was_sent_is_no_longer_in_flight_after_a_second_in_which_nothing_co
 ):
     with fake_servers(free_port) as servers, plain_phone() as phone:
         address = ("127.0.0.1", free_port())
-        lines = [f"{server.name}=127.0.0.1:{server._sock.getsockname()[1]}" for server in servers]
+        lines = [f"{server.name}=127.0.0.1:{server.address[1]}" for server in servers]
         lines += [f"forwarder.listen=127.0.0.1:{address[1]}", "admin.listen="]
         forwarder = Forwarder(read("\n".join(lines), "servers.properties"))
         forwarder.start()

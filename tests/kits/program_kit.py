@@ -10,11 +10,12 @@ import tempfile
 import urllib.error
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pytest
 from process_kit import RunningProgram, server_argv
 
-from plumbing.address import format_address
+from plumbing.address import Address, format_address, parse_address
 from sip.message import parse
 from slee_mock.server import Server
 from slee_mock.settings import Settings
@@ -22,6 +23,15 @@ from slee_mock.store.interface import Transaction
 from slee_mock.store.sqlite_store import SqliteStore
 
 HELLO = 20.0  # seconds a process may take to start on a busy computer
+
+
+def status_page(server: Server) -> dict[str, Any]:
+    """The page /status of a server in this process, whether or not it has pages."""
+    return server._queries.status()
+
+
+def address_of(server: Server) -> Address:
+    return parse_address(status_page(server)["address"])
 
 
 class Forwarder:

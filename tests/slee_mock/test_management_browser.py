@@ -203,7 +203,7 @@ def test_the_page_leads_back_to_the_forwarders_if_it_is_told_where_that_is(site,
 
 
 def test_a_server_in_trouble_says_what_is_wrong(site, browser, monkeypatch):
-    status = site.server._queries.status()
+    status = site.json("/status")
     monkeypatch.setattr(
         site.server._queries,
         "_own_status",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from program_kit import status_page
 from slee_kit import Cluster, DictStore, answer, in_dialog, invite, register
 
 from slee_mock.server import Server
@@ -150,7 +151,7 @@ def test_a_server_whose_name_another_has_taken_says_so_and_leaves_it(
     both[0].stop()
     store = SqliteStore(path)
     member = Transaction(store).read(Member, "twin")
-    assert member.address == both[1]._queries.status()["address"] and not member.stopped
+    assert member.address == status_page(both[1])["address"] and not member.stopped
     store.close()
     both[1].stop()
 

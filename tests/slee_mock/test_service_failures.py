@@ -10,6 +10,7 @@ import socket
 import sqlite3
 
 import pytest
+from program_kit import address_of, status_page
 from slee_kit import Cluster, answer, in_dialog, invite, phone_request, register
 
 from plumbing.udp_socket import bind_udp
@@ -22,7 +23,7 @@ from slee_mock.management.snapshot import OpenCalls, server_status, take_snapsho
 from slee_mock.server import Server
 from slee_mock.services.bill_record import Bill, ServedBy
 from slee_mock.services.billing import Billing
-from slee_mock.services.call_record import Call
+from slee_mock.services.call_record import Call, Leg
 from slee_mock.settings import Settings
 from slee_mock.store.interface import ConditionalWrite, Conflict, StoreDown, Transaction
 from slee_mock.store.purge import DAY_SECONDS, Purge
@@ -225,7 +226,7 @@ def test_others_that_are_faster_twenty_times_are_no_fault_of_the_store(cluster):
 
 
 def test_a_server_whose_rows_others_change_all_the_time_is_not_ill(server, phones, monkeypatch):
-    to = ("127.0.0.1", server._settings.listen[1])
+    to = address_of(server)
     save = SqliteStore.save
 
     def contended(self, changes):
@@ -241,7 +242,7 @@ def test_a_server_whose_rows_others_change_all_the_time_is_not_ill(server, phone
     ):
         phones.sendto(request.to_bytes(), to)
     assert sorted(each.status for each in gather(phones, 3)) == [200, 200, 503]
-    assert server._queries.status()["dropped"]["contended"] == 1
+    assert status_page(server)["dropped"]["contended"] == 1
 
 
 # -- rows and names --------------------------------------------------------------------------------
@@ -407,7 +408,7 @@ def gather(phones, count):
 
 
 def test_forty_registers_and_one_that_goes_wrong_are_all_answered(server, phones, caplog):
-    to = ("127.0.0.1", server._settings.listen[1])
+    to = address_of(server)
     for number in range(40):
         phones.sendto(register(f"u{number}", call_id=f"r{number}").to_bytes(), to)
         if number % 4 == 0:
@@ -419,7 +420,7 @@ def test_forty_registers_and_one_that_goes_wrong_are_all_answered(server, phones
     assert (
         "in a message" in caplog.text and "nothing of this event is saved: MESSAGE" in caplog.text
     )
-    status = server._queries.status()
+    status = status_page(server)
     assert (status["dropped"]["service_failed"], status["store"]) == (10, "ok")
     assert status["services"]["stumbler"] == {"error": "KeyError: 'asked'"}
     metrics = management.routes(server._queries)["GET", "/metrics"](None).body.decode()
@@ -429,7 +430,7 @@ def test_forty_registers_and_one_that_goes_wrong_are_all_answered(server, phones
 def test_damaged_rows_and_names_never_make_a_heartbeat_hear_503(
     server, phones, tmp_path, eventually
 ):
-    to = ("127.0.0.1", server._settings.listen[1])
+    to = address_of(server)
     store = SqliteStore(str(tmp_path / "cluster.db"))
     store.save(
         [ConditionalWrite("call", "due", "{}", 0, 1.0), ConditionalWrite("bill", "due", "{", 0)]
@@ -449,15 +450,15 @@ def test_damaged_rows_and_names_never_make_a_heartbeat_hear_503(
         )
         answers = gather(phones, 2)
         assert sorted(each.status for each in answers) == [200, 400]
-    eventually(lambda: server._queries.status()["dropped"].get("bad_record", 0) >= 2)
+    eventually(lambda: status_page(server)["dropped"].get("bad_record", 0) >= 2)
     phones.sendto(phone_request("OPTIONS", "sip:127.0.0.1:5070", cseq=99).to_bytes(), to)
     assert gather(phones, 1)[0].status == 200
-    assert server._queries.status()["store"] == "ok"
+    assert status_page(server)["store"] == "ok"
 
 
 def test_a_row_that_is_not_text_hides_no_other(tmp_path):
     store = SqliteStore(str(tmp_path / "own.db"))
-    store.save([ConditionalWrite("call", "c0", to_json(Call("c0", "t", 1, "b", "u", "t", 1.0)), 0)])
+    store.save([ConditionalWrite("call", "c0", to_json(Call("c0", "t", 1, 1.0, ())), 0)])
     with sqlite3.connect(tmp_path / "own.db", isolation_level=None) as raw:
         for number, value in enumerate(("CAST(x'ff' AS TEXT)", "x'ff'", "7")):
             raw.execute(
@@ -485,16 +486,14 @@ def test_two_servers_of_one_name_say_so_and_the_older_goes_on_when_the_newer_is_
     newer.start()
     try:
         for server in (older, newer):
-            eventually(
-                lambda server=server: "signs as twin too" in server._queries.status()["warning"]
-            )
-            assert server._queries.status()["store"] == "ok"
+            eventually(lambda server=server: "signs as twin too" in status_page(server)["warning"])
+            assert status_page(server)["store"] == "ok"
         lock = sqlite3.connect(path, isolation_level=None)
         lock.execute("BEGIN IMMEDIATE")
-        eventually(lambda: "locked" in older._queries.status()["store"])
+        eventually(lambda: "locked" in status_page(older)["store"])
         lock.execute("ROLLBACK")
         lock.close()
-        eventually(lambda: older._queries.status()["store"] == "ok", 3.0)
+        eventually(lambda: status_page(older)["store"] == "ok", 3.0)
         assert older._node.options.healthy, "though the newer one has the name still"
         store = SqliteStore(path)
         store.save(
@@ -502,7 +501,7 @@ def test_two_servers_of_one_name_say_so_and_the_older_goes_on_when_the_newer_is_
                 ConditionalWrite(
                     "call",
                     "c1",
-                    to_json(Call("c1", "t", 1, "b", "u", "t", 1.0, expires=2.0)),
+                    to_json(Call("c1", "t", 1, 1.0, (Leg("u", "t", "b", "w"),), expires=2.0)),
                     0,
                     2.0,
                 )
@@ -510,9 +509,9 @@ def test_two_servers_of_one_name_say_so_and_the_older_goes_on_when_the_newer_is_
         )
         newer.stop()
         eventually(lambda: not store.due(1e12, 9), 3.0)
-        eventually(lambda: older._queries.status()["warning"] == "", 3.0)
+        eventually(lambda: status_page(older)["warning"] == "", 3.0)
         member = Transaction(store).read(Member, "twin")
-        assert member.address == older._queries.status()["address"] and not member.stopped
+        assert member.address == status_page(older)["address"] and not member.stopped
         store.close()
     finally:
         older.stop()

@@ -6,7 +6,7 @@ import contextlib
 import threading
 
 import pytest
-from program_kit import Forwarder
+from program_kit import Forwarder, address_of, status_page
 from slee_kit import phone_request, register
 
 from sip.message import parse
@@ -23,7 +23,7 @@ def running(tmp_path, free_port):
         Settings("server1", ("127.0.0.1", free_port()), address, str(tmp_path / "cluster.db"))
     )
     server.start()
-    server.port = server._settings.listen[1]
+    server.port = address_of(server)[1]
     yield forwarder, server
     server.stop()
     forwarder.sock.close()
@@ -33,7 +33,7 @@ def running(tmp_path, free_port):
 def frozen(running, monkeypatch):
     """(forwarder, server, go on): a server whose thread stands still for longer than it may."""
     # more than two turns of an idle loop
-    monkeypatch.setattr("slee_mock.server.STALE_SECONDS", 1.2)
+    monkeypatch.setattr("slee_mock.receive_queue.STALE_SECONDS", 1.2)
     forwarder, server = running
     stands, thaw = threading.Event(), threading.Event()
     server._loop.post(lambda: stands.set() or thaw.wait(10.0))
@@ -63,5 +63,5 @@ def test_whatever_keeps_a_hole_open_is_counted_as_that_and_not_as_garbage(runnin
     for data in (b"\r\n\r\n", b"\0\0\0\0", b" \t", b"jaK", stun, b"this is no SIP message"):
         forwarder.sock.sendto(data, ("127.0.0.1", server.port))
     assert forwarder.ask(register(), server).status == 200
-    dropped = server._queries.status()["dropped"]
+    dropped = status_page(server)["dropped"]
     assert (dropped["keepalive"], dropped["unreadable"]) == (5, 1)

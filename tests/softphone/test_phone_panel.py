@@ -536,13 +536,6 @@ def test_durations_are_spoken_in_words() -> None:
     assert formatting.spoken_duration(0) == "0 seconds"
 
 
-@pytest.mark.parametrize(
-    ("name", "letter"), [("alice", "A"), ("", "?"), ("  *42", "4"), ("ליאור", "ל"), ("ß", "S")]
-)
-def test_initials(name: str, letter: str) -> None:
-    assert formatting.initial(name) == letter
-
-
 def test_a_meter_hears_in_decibels() -> None:
     assert loudness(0.0) == 0.0
     assert loudness(1.0) == 1.0

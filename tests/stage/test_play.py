@@ -15,7 +15,6 @@ from process_kit import wait_until
 from PySide6.QtGui import QImage
 from stage_kit import processes_of
 
-from plumbing import screen_check
 from stage.options import parse
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -177,29 +176,6 @@ def test_everything_goes_with_a_stage_that_is_killed(
     process.wait()
     eventually(lambda: not processes_of(tmp_path))
     eventually(lambda: not list(tmp_path.iterdir()))
-
-
-@pytest.mark.parametrize(
-    ("environment", "platform", "reason"),
-    [
-        ({}, "linux", "neither DISPLAY nor WAYLAND_DISPLAY is set"),
-        ({"DISPLAY": ":4711"}, "linux", "nobody answers at DISPLAY=:4711"),
-        (
-            {"DISPLAY": ":4711", "QT_QPA_PLATFORM": "offscreen"},
-            "linux",
-            "QT_QPA_PLATFORM is offscreen",
-        ),
-        ({"WAYLAND_DISPLAY": "wayland-0"}, "linux", ""),
-        ({"DISPLAY": "far.example:0"}, "linux", ""),
-        ({}, "darwin", ""),
-        ({}, "win32", ""),
-    ],
-)
-def test_a_missing_display_is_noticed_before_qt_would_abort(
-    environment: dict[str, str], platform: str, reason: str
-) -> None:
-    said = screen_check.why_none(environment, platform)
-    assert reason in said and bool(said) == bool(reason)
 
 
 def test_a_talk_too_short_to_crash_a_server_in_is_refused(
