@@ -71,7 +71,9 @@ def play(options: Options, linger: bool) -> int:
 
     def end(sentence: str) -> None:
         outcome.append(sentence)
-        _ended(controller, scene, sentence)
+        if scene.title:
+            _ended(controller, scene, sentence)
+            director.take_picture()
         seconds = LINGER_SECONDS if linger and not sentence else 0
         QTimer.singleShot(int(seconds * 1000), app.quit)
 
@@ -113,8 +115,7 @@ def _announce(controller: DemoController, scene: Scene, line: str, over: bool = 
 
 
 def _ended(controller: DemoController, scene: Scene, trouble: str) -> None:
-    if scene.title:
-        _announce(controller, scene, trouble or scene.moral, over=True)
+    _announce(controller, scene, trouble or scene.moral, over=True)
 
 
 def _say(controller: DemoController, scene: Scene, line: str) -> None:

@@ -3,7 +3,7 @@ lets the window show it.
 
 GUI thread, but for what waits: programs are started on a loop's thread (`cluster`), pages and
 events are read by threads of their own (`observation/http_readers.py`), the phones have theirs.
-All of them reach this object through `Wire`'s signal.
+All of them reach this object through its signal `told`.
 """
 
 from __future__ import annotations
@@ -44,12 +44,6 @@ TICK = 100  # ms between two looks at the audio
 PROBES = 20
 
 
-class Wire(QObject):
-    """Carries what other threads have to say into the GUI thread."""
-
-    told = Signal(str, object)
-
-
 class DemoController(QObject):
     """`users` is what the servers know, `passwords` what the phones say, `more` further arguments
     of the servers. `pair`: two forwarders (observation/forwarder_roles.py). `servers`: how many
@@ -60,6 +54,7 @@ class DemoController(QObject):
     failed = Signal(str)
     fulfilled = Signal(object)  # a Row, each once per call
     message = Signal(object)  # a MessageForwarded, the moment it is told
+    told = Signal(str, object)  # carries what other threads have to say into the GUI thread
 
     def __init__(
         self,
@@ -78,10 +73,9 @@ class DemoController(QObject):
         self._host, self._domain = (lan, lan) if lan else (HOST, DOMAIN)
         self._announced: tuple[str, str] | None = None  # a scene's title and words
         self._scene_over = False
-        self._wire = Wire()
-        self._wire.told.connect(self._hear)
+        self.told.connect(self._hear)
         self.cluster = Cluster(ports, users, self._program_ended, more, pair, servers, self._host)
-        self.forwarders = ForwarderRoles(self.cluster, self._wire.told.emit)
+        self.forwarders = ForwarderRoles(self.cluster, self.told.emit)
         self.use_case = UseCase(Roles(*PHONES, *SERVERS, tuple(self.forwarders.pair)))
         self.servers = {
             name: ProgramState(
@@ -93,13 +87,13 @@ class DemoController(QObject):
         said = passwords or users or {}
         self.phones = {name: self._make_phone(name, said.get(name.lower(), "")) for name in PHONES}
         self.window = self._make_window()
-        self._worker = Loop("cluster", on_error=lambda error: self._wire.told.emit("error", error))
+        self._worker = Loop("cluster", on_error=lambda error: self.told.emit("error", error))
         pages = [
             f"{url}/{page}"
             for url in self.cluster.management.values()
             for page in ("calls", "members")
         ]
-        self._pages = Pages(pages, lambda url, page: self._wire.told.emit("page", (url, page)))
+        self._pages = Pages(pages, lambda url, page: self.told.emit("page", (url, page)))
         self._ticks = QTimer(self)
         self._ticks.timeout.connect(self._tick)
         self._probes_left = 0
@@ -177,9 +171,9 @@ class DemoController(QObject):
             self.cluster.stop()
             is_taken = self.cluster.ports == Ports() and self.cluster.ports.taken()
             advice = "The option --free-ports takes ports that nobody uses. " if is_taken else ""
-            self._wire.told.emit("failed", f"{advice}{error}")
+            self.told.emit("failed", f"{advice}{error}")
             return
-        self._wire.told.emit("started", None)
+        self.told.emit("started", None)
 
     def _run(self) -> None:
         """The programs are ready: listen to them, and let the phones register once both servers are
@@ -268,7 +262,7 @@ class DemoController(QObject):
             self.phones[PHONES[0]].probe()
         elif status < 0:
             self.forwarders.ended(name)
-        self._wire.told.emit("ended", (name, status))
+        self.told.emit("ended", (name, status))
 
     def restart(self, name: str, zombie: bool = False) -> None:
         program = self._programs[name]
@@ -287,7 +281,7 @@ class DemoController(QObject):
         except StartError as error:
             trouble = str(error)
         finally:
-            self._wire.told.emit("restarted", (name, trouble))
+            self.told.emit("restarted", (name, trouble))
 
     # -- what is told ------------------------------------------------------------------------------
 

@@ -18,12 +18,12 @@ TONES = {"talking": "alive", "calling": "ringing", "ringing": "ringing", "ended"
 WORDED = {
     "kept": "kept:",
     "lost": "lost:",
-    "gap_p50_ms": "median ms until answered again:",
+    "gap_p50_ms": "median gap, ms:",
     "gap_p99_ms": "99th percentile, ms:",
     "billed_seconds": "whole seconds billed:",
     "talked_seconds": "seconds talked:",
 }
-WORDS = {"talking": "talk", "ringing": "ring", "calling": "are placed", "ended": "have ended"}
+WORDS = {"talking": "talk", "ringing": "ring", "calling": "are placed", "ended": "ended"}
 
 
 class CallDots(QWidget):

@@ -114,10 +114,9 @@ class FailoverView(QWidget):
         self.words.set_text(f"{latest.source} to {latest.target}: {words}")
         self.axis.show_moments(state.time_axis(latest))
         lost = max(0, latest.in_flight - latest.replayed)
-        sent = f"{latest.replayed} of {latest.in_flight} messages in flight sent again"
+        sent = f"{latest.replayed} of {latest.in_flight} messages in flight sent again, {lost} lost"
+        sent = sent if latest.in_flight else "Nothing was in flight"
         gap = state.longest_gap_ms
         heard = "" if gap is None else f" Longest pause of the audio: {milliseconds(gap)}; "
         heard += "20 ms is normal, 400 ms would be heard." if heard else ""
-        self.detail.set_text(
-            f"Noticed: {latest.noticed or 'no answer'}. {sent}, {lost} lost.{heard}"
-        )
+        self.detail.set_text(f"Noticed: {latest.noticed or 'no answer'}. {sent}.{heard}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from PySide6.QtWidgets import QMenu, QSizePolicy, QTabWidget
 
-from softphone.gui.theme import GRID, theme
+from softphone.gui.theme import GRID
 from softphone.gui.widgets import FlatButton
 
 
@@ -32,15 +32,3 @@ class FlatTabs(QTabWidget):
         self.setDocumentMode(True)
         self.tabBar().setDrawBase(False)
         self.tabBar().setExpanding(False)
-        theme().changed.connect(self._dress)
-        self._dress()
-
-    def _dress(self) -> None:
-        colours = theme().palette
-        self.tabBar().setStyleSheet(
-            f"QTabBar::tab {{ padding: {GRID // 2}px {GRID}px; color: {colours.muted.name()}; "
-            "border: none; border-bottom: 3px solid transparent; } "
-            f"QTabBar::tab:selected {{ color: {colours.text.name()}; "
-            f"border-bottom-color: {colours.text.name()}; }} "
-            f"QTabBar::tab:selected:focus {{ border-bottom-color: {colours.hot.colour.name()}; }}"
-        )

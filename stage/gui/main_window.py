@@ -10,6 +10,7 @@ numbers alone.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from string import Template
 
 from PySide6.QtCore import QEvent, QObject, QSize, Qt, QTimer, Signal
 from PySide6.QtGui import QCloseEvent, QKeySequence, QResizeEvent, QShortcut, QShowEvent
@@ -45,10 +46,18 @@ LEAST = QSize(960, 620)
 FRAME = QSize(16, 48)  # px, what a window manager adds, before it is known
 # from this size on, in text of natural size, steps and pages are neighbours
 WIDE = QSize(1200, 780)
-PANEL = (256, 336)  # px, a phone's width in the smallest and in a large window, at natural size
+PANEL = (264, 336)  # px, a phone's width in the smallest and in a large window, at natural size
 STEPS_PAGE, BILL_PAGE = "Steps", "Bill"
 FAILOVER_PAGE, MESSAGES_PAGE, CALLS_PAGE = "Failover", "Messages", "Calls"
 GUESTS_PAGE = "Join"
+
+
+STYLE = Template("""
+QFrame#card { background: $surface; border-radius: 8px; border: 1px solid $line }
+QTabBar::tab { padding: 4px 8px; color: $muted; border: none; border-bottom: 3px solid transparent }
+QTabBar::tab:selected { color: $text; border-bottom-color: $text }
+QTabBar::tab:selected:focus { border-bottom-color: $hot }
+""")
 
 
 class Card(QFrame):
@@ -59,15 +68,6 @@ class Card(QFrame):
         self.setObjectName("card")
         self.column = QVBoxLayout(self)
         self.setAttribute(Qt.WidgetAttribute.WA_StyledBackground)
-        theme().changed.connect(self._dress)
-        self._dress()
-
-    def _dress(self) -> None:
-        colours = theme().palette
-        self.setStyleSheet(
-            f"QFrame#card {{ background: {colours.surface.name()}; border-radius: {GRID}px; "
-            f"border: 1px solid {colours.line.name()}; }}"
-        )
 
 
 class Window(QWidget):
@@ -101,11 +101,19 @@ class Window(QWidget):
         self._make_headline()
         self._make_parts()
         self._make_keys()
+        theme().changed.connect(self._dress)
+        self._dress()
         self.setMinimumSize(LEAST.boundedTo(self._room()))
         self.resize(SIZE.boundedTo(self._room()))
         self._arrange()
 
     # -- construction ------------------------------------------------------------------------------
+
+    def _dress(self) -> None:
+        palette = theme().palette
+        names = ("surface", "line", "muted", "text")
+        colours = {name: getattr(palette, name).name() for name in names}
+        self.setStyleSheet(STYLE.substitute(colours, hot=palette.hot.colour.name()))
 
     def _make_headline(self) -> None:
         self._mark = StateMark(Size.TITLE)
@@ -140,7 +148,7 @@ class Window(QWidget):
         said.addWidget(self._headline)
         said.addWidget(self._hint)
         head = QHBoxLayout()
-        head.setSpacing(GRID + GRID // 2)
+        head.setSpacing(GRID)
         head.addWidget(self._mark, 0, Qt.AlignmentFlag.AlignTop)
         head.addLayout(said, 1)
         self._numbers = [TextLabel(Size.TITLE, bold=True, tabular=True) for _ in range(2)]
@@ -151,7 +159,7 @@ class Window(QWidget):
             numbers.addWidget(label, 1)
         self._middle = Card()
         column = self._middle.column
-        column.setContentsMargins(2 * GRID, GRID, 2 * GRID, GRID)
+        column.setContentsMargins(GRID, GRID, GRID, GRID)
         column.setSpacing(GRID // 2)
         column.addLayout(head)
         column.addWidget(self.figure, 1)
@@ -229,10 +237,9 @@ class Window(QWidget):
         self._replayed = frame
         self.figure.show_replay(frame)
         if frame is not None and not self._trouble:
-            when, _, words = frame.words.partition(": ")
             self._mark.show_state("play", "warning")
-            self._headline.set_text(f"Slowly: {when}")
-            self._hint.set_text(words)
+            self._headline.set_text(f"Slowly: {frame.when}")
+            self._hint.set_text(frame.words)
 
     def tell_numbers(self, *words: str) -> None:
         """The two large numbers of the presenter's mode."""
@@ -352,7 +359,8 @@ class Window(QWidget):
             self._grid.addWidget(self._below, 1, 0, 1, 3)
         else:
             self.tabs.insertTab(0, self.steps, STEPS_PAGE)
-            self.tabs.setCurrentIndex(0)
+            if self.tabs.currentWidget() is self.bill:  # the first page there was
+                self.tabs.setCurrentIndex(0)
             self._grid.addWidget(self._below, 1, 1)
         self._steps_card.setVisible(wide)
         self.again.setVisible(wide)  # it is in the menu, too

@@ -27,8 +27,10 @@ class MessageAnimation:
 
 
 class Frame(NamedTuple):
-    """A moment of the slow replay: what is said, and the message at `fraction` of its way."""
+    """A moment of the slow replay: when it was, what is said, and the message at `fraction` of its
+    way."""
 
+    when: str
     words: str
     travel: MessageAnimation | None
     fraction: float

@@ -225,8 +225,8 @@ def _talking(state: DemoState) -> Headline:
                 f"Now crash it: click Kill on {carrier}. Then watch who carries the call, and "
                 "that the sound goes on."
             )
-        elif latest is not None:
-            words += " again"
+        elif latest is not None and not state.held:
+            words = f"{carrier.capitalize()} carries it again"
         return Headline("call", "alive", words, next_step)
     after = state.outage_ms(latest)
     target = latest.target.capitalize()

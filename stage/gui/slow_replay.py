@@ -117,8 +117,8 @@ class SlowReplay(QWidget):
     def frame_at(self, position: int) -> Frame:
         share = min(position / POSITIONS, 0.9999) * len(self.moments)
         moment = self.moments[int(share)]
-        words = f"{milliseconds(abs(moment.at_ms))} {'after' if moment.at_ms >= 0 else 'before'}"
-        return Frame(f"{words} the kill: {moment.words}", moment.travel, share % 1)
+        when = f"{milliseconds(abs(moment.at_ms))} {'after' if moment.at_ms >= 0 else 'before'}"
+        return Frame(f"{when} the kill", moment.words, moment.travel, share % 1)
 
     def _press(self) -> None:
         if self.playing:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from PySide6.QtWidgets import QHBoxLayout, QSizePolicy, QVBoxLayout, QWidget
 
+from softphone.gui.theme import GRID
 from softphone.gui.widgets import StateMark, TextLabel
 from stage.scenes.use_case import PAIR, STEPS, Row, Step
 
@@ -46,6 +47,7 @@ class StepRow(QWidget):
         self._words.setSizePolicy(QSizePolicy.Policy.Fixed, QSizePolicy.Policy.Fixed)
         line = QHBoxLayout(self)
         line.setContentsMargins(0, 0, 0, 0)
+        line.setSpacing(GRID // 2)
         for part in (self._mark, number, self._text, self._words):
             line.addWidget(part, int(part is self._text))
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from plumbing.address import Address, format_address
 from plumbing.file_permissions import OWNER_ONLY
+from stage.observation.http_readers import read_page
 from stage.processes.program import CleanupProcess, Program, StartError
 
 ROOT = Path(__file__).resolve().parents[2]  # the programs are started from here
@@ -143,7 +144,8 @@ class Cluster:
         seconds."""
         for name in self.admins:  # first and one by one: theirs is the port that people have in use
             self.programs[name].start(timeout)
-            if name == PAIR[0] and self.programs[name].ready_line.endswith("(standby)"):
+            status = read_page(f"{self.admins[name]}/status") if name == PAIR[0] else None
+            if status and status.get("role") == "standby":
                 address = format_address(self.forwarder)
                 raise StartError(
                     f"{address} is in use by another forwarder, for which {name} would only stand "

@@ -283,7 +283,7 @@ SCENES = {
             "forwarder",
             "Forwarder takeover (Figure 3)",
             forwarder,
-            "The forwarder itself died. Its standby took the address over; the call went on.",
+            "The forwarder itself died. Its standby took over; the call went on.",
             pair=True,
         ),
         Scene(

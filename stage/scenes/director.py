@@ -22,7 +22,6 @@ from typing import Any
 
 from PySide6.QtCore import QObject, QTimer, Signal
 from PySide6.QtGui import QImage
-from PySide6.QtWidgets import QPushButton
 
 from stage.controller import PHONES, DemoController
 from stage.observation.observations import MessageForwarded
@@ -145,19 +144,14 @@ class Director(QObject):
         yield Wait("no call", lambda: not any(p.call for p in self.controller.window.panels))
         yield 0.5
 
+    def can(self, phone: str, action: str) -> bool:
+        enabled = self.controller.window.panels[PHONES.index(phone)].primary.isEnabled()
+        return enabled and self.state.call_state(phone) in PRIMARY[action]
+
     def press(self, phone: str, action: str) -> None:
         """The primary button; `action` is a key of PRIMARY."""
-        possible = self.state.call_state(phone) in PRIMARY[action]
-        clicked = possible and self.click(
-            self.controller.window.panels[PHONES.index(phone)].primary
-        )
-        self.expect(clicked, f"{phone} can {action}")
-
-    def click(self, button: QPushButton) -> bool:
-        """As a person would; False if it cannot be clicked."""
-        if button.isEnabled():
-            button.animateClick()
-        return button.isEnabled()
+        self.expect(self.can(phone, action), f"{phone} can {action}")
+        self.controller.window.panels[PHONES.index(phone)].primary.click()
 
     def ring(self) -> Play:
         self.press("Alice", "Call")
@@ -174,8 +168,8 @@ class Director(QObject):
         yield seconds
 
     def kill(self, name: str) -> None:
-        self._tell(f"{name} is killed.")
         self.controller.kill(name)
+        self._tell(f"{name} is killed.")
 
     def kill_at(self, server: str, method: str, status: int | None) -> None:
         """Hold `server` still for the milliseconds until that message has reached it, then kill it:
@@ -219,11 +213,13 @@ class Director(QObject):
 
     def _tell(self, line: str) -> None:
         """With a picture of what the line before has led to."""
-        self.take_picture(f"{self._name}-{len(self._pictures) + 1}")
+        self.take_picture()
         self.say(line)
 
-    def take_picture(self, name: str) -> None:
+    def take_picture(self, name: str = "") -> None:
+        """Without a name it is the scene's next one."""
         if self._folder:
+            name = name or f"{self._name}-{len(self._pictures) + 1}"
             self._pictures[name] = self.controller.window.grab().toImage()
 
     def save_pictures(self) -> None:

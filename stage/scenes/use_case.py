@@ -79,8 +79,9 @@ def taken_over(state: DemoState) -> CheckResult:
         return NOT_YET
     if state.takeover_ms is not None:
         return CheckResult(True, milliseconds(state.takeover_ms))
-    moved = milliseconds(max(0.0, state.taken_over.at - state.killed.at) * 1000)
-    return CheckResult(False, f"{state.taken_over.target} chosen after {moved}")
+    moved, words = state.taken_over.at - state.killed.at, f"{state.taken_over.target} chosen"
+    # earlier if it was held still before it was killed
+    return CheckResult(False, f"{words} after {milliseconds(moved * 1000)}" if moved > 0 else words)
 
 
 def uninterrupted(state: DemoState) -> CheckResult:

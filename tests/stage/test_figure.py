@@ -716,13 +716,13 @@ def test_after_a_restart_and_a_second_kill_the_headline_follows_the_carrier() ->
     told = headline(state(*seen), running(), {})
     assert told.words == "Server2 took over in 20 ms" and "kill" not in told.hint
     seen += [ProcessBack(8, "server1"), ServersUp(8, frozenset(SERVERS), "server1")]
-    assert headline(state(*seen), running(), {}).words == "Server1 carries the call again"
+    assert headline(state(*seen), running(), {}).words == "Server1 carries it again"
     seen += [
         ProcessKilled(9, "server2", 1),
         ServersUp(9, frozenset({"server1"}), "server1"),
     ]
     told = headline(state(*seen), running(), {})
-    assert told.words == "Server1 carries the call again"
+    assert told.words == "Server1 carries it again"
     assert "only one alive" in told.hint and "server2" in told.hint
 
 

@@ -68,4 +68,5 @@ def test_it_plays_pauses_and_follows_the_slider(qtbot: QtBot) -> None:
     qtbot.wait(60)
     assert len(frames) == seen and replay.button.text() == "Go on"
     replay.slider.sliderMoved.emit(POSITIONS)
-    assert replay.frame_at(POSITIONS).words == "1.8 ms after the kill: server2 has answered."
+    frame = replay.frame_at(POSITIONS)
+    assert (frame.when, frame.words) == ("1.8 ms after the kill", "server2 has answered.")
