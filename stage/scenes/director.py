@@ -13,7 +13,6 @@ thread.
 from __future__ import annotations
 
 import signal
-import sys
 import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from stage.observation.observations import MessageForwarded
 from stage.processes.cluster import SERVERS
 from stage.scenes.state import DemoState
 
+STOPPED = "Stopped before the end."
 LOOK_MS = 10  # between two looks at what is waited for
 PATIENCE_SECONDS = 20.0
 # what a phone's primary button does, by the states of its call in which it does
@@ -105,7 +105,7 @@ class Director(QObject):
         self._timer.start()
 
     def close(self) -> None:
-        self._end("It was ended before it was over.")
+        self._end(STOPPED)
 
     # -- for scenes: what is known -----------------------------------------------------------------
 
@@ -222,15 +222,12 @@ class Director(QObject):
             name = name or f"{self._name}-{len(self._pictures) + 1}"
             self._pictures[name] = self.controller.window.grab().toImage()
 
-    def save_pictures(self) -> None:
+    def save_pictures(self) -> str:
         """After the call: compressing a picture would keep the phones' threads waiting for as long
-        as three packets."""
-        if self._folder:
-            self._folder.mkdir(parents=True, exist_ok=True)
-        for name, picture in self._pictures.items():
-            path = f"{self._folder}/{name}.png"
-            if not picture.save(path):
-                print(f"The picture {path} could not be written.", file=sys.stderr)
+        as three packets. A sentence if one cannot be written."""
+        paths = {f"{self._folder}/{name}.png": each for name, each in self._pictures.items()}
+        failed = [path for path, picture in paths.items() if not picture.save(path)]
+        return f"The pictures {', '.join(failed)} could not be written." if failed else ""
 
     # -- how it runs -------------------------------------------------------------------------------
 

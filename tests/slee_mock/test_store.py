@@ -288,24 +288,6 @@ def test_two_connections_see_each_others_saves(tmp_path):
     )
 
 
-def test_a_file_of_a_version_without_timers_is_taken_over(tmp_path):
-    path = str(tmp_path / "cluster.db")
-    SqliteStore(path).close()
-    with sqlite3.connect(path, isolation_level=None) as old:
-        old.execute("DROP TABLE record")
-        old.execute(
-            "CREATE TABLE record (created INTEGER PRIMARY KEY, kind TEXT NOT NULL, key TEXT NOT "
-            "NULL, "
-            "version INTEGER NOT NULL, text TEXT NOT NULL, UNIQUE (kind, key))"
-        )
-        old.execute("INSERT INTO record (kind, key, version, text) VALUES ('call', 'c1', 3, 'x')")
-    old.close()
-    store = SqliteStore(path)
-    store.save([ConditionalWrite("call", "c1", "y", 3, 110.0)])
-    assert store.get("call", "c1") == Row("y", 4) and store.due(110.0, 9) == [("call", "c1")]
-    store.close()
-
-
 def test_what_was_acknowledged_survives_kill_9(tmp_path):
     path = str(tmp_path / "cluster.db")
     script = (

@@ -46,9 +46,11 @@ def test_a_scene_is_as_expected(name: str) -> None:
         assert told["gap_p50_ms"] <= told["gap_p99_ms"] < 5000
 
 
-def test_the_scenes_are_listed_one_name_a_line() -> None:
+def test_the_scenes_are_listed_with_what_each_shows() -> None:
     process = run("--scenes")
-    assert process.returncode == 0 and process.stdout.split() == list(SCENES)
+    told = [line.split(maxsplit=1) for line in process.stdout.splitlines()]
+    assert process.returncode == 0
+    assert told == [[name, scene.moral] for name, scene in SCENES.items()]
 
 
 def test_an_unknown_scene_is_told_with_those_there_are() -> None:
