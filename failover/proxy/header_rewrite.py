@@ -113,9 +113,11 @@ class HeaderRewriter:
         made, over the Via beneath it as it is; else None. Whether that was a server's is told by
         the Via and not by the table, which may be another one by now."""
         vias = response.vias[:2]
-        if len(vias) < 2 or not self.is_ours(*vias, response):
+        if len(vias) < 2:
             return None
         ours, beneath = vias
+        if not self.is_ours(ours, beneath, response):
+            return None
         host, port = back = response_address(beneath)
         to_server = ours.params[BACK] == self._back_word(SERVER)
         if not to_server and ours.params[BACK] != self._back_word(host, str(port)):

@@ -15,10 +15,8 @@ from itertools import pairwise
 from zlib import crc32
 
 from failover.config.settings import PHONES
-from failover.proxy.destination import response_address
-from plumbing.address import Address
 from sip.errors import RemoteProtocolError
-from sip.message import Request
+from sip.message import Message, Request
 from sip.uri import Uri
 from sip.via import Via
 
