@@ -15,6 +15,11 @@ if __name__ == "__main__":
             "a newer one: python3.13 demo.py, for example, or https://www.python.org/downloads/"
             % (sys.version.split()[0], sys.executable)
         )
-    from bootstrap.launcher import main
+    try:
+        from bootstrap.launcher import main
 
-    sys.exit(main(sys.argv[1:]))
+        status = main(sys.argv[1:])
+    except KeyboardInterrupt:
+        sys.stderr.write("Stopped.\n")
+        status = 130
+    sys.exit(status)

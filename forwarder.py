@@ -7,10 +7,12 @@ explains the settings. `python3 demo.py pack` makes one file of it, forwarder.py
 servers.properties beside itself.
 """
 
+import signal
 import sys
 from pathlib import Path
 
-from failover.cli import main
-
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while the modules load needs no traceback
+    from failover.cli import main
+
     sys.exit(main(sys.argv[1:], Path(sys.argv[0]).resolve().parent / "servers.properties"))

@@ -22,12 +22,18 @@ class Parser(argparse.ArgumentParser):
 
     def number(self, name: str, default: int, most: int, text: str, least: int = 1) -> None:
         """Add an option that takes a whole number."""
+
+        def within(words: str) -> int:  # `choices` would list every number where one does not fit
+            value = int(words)
+            if not least <= value <= most:
+                raise argparse.ArgumentTypeError(f"{value} is not between {least} and {most}")
+            return value
+
         self.add_argument(
             name,
-            type=int,
+            type=within,
             metavar="N",
             default=default,
-            choices=range(least, most + 1),
             help=f"{text}: {least} to {most} (default {default})",
         )
 

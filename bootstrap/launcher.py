@@ -28,11 +28,13 @@ Whatever is needed is set up first, in .venv beside demo.py.
 
 
 class Program(NamedTuple):
-    """A module to start, and its arguments."""
+    """A module to start, and its arguments. `services`: modules of the person's folder are loaded,
+    too."""
 
     module: str
     arguments: tuple[str, ...] = ()
     offscreen: bool = False
+    services: bool = False
 
 
 def parse(argv: Sequence[str]) -> Program:
@@ -45,23 +47,8 @@ def parse(argv: Sequence[str]) -> Program:
         return Program("softphone", tuple(argv[1:]))
     if {"-h", "--help"} & set(argv):
         print(OTHER_COMMANDS)
-    options = import_module("stage.__main__").parse(argv)
-    arguments = [options.what, "--talk", str(options.talk)]
-    for name in ("json", "pair", "free_ports", "scenes"):
-        arguments += [f"--{name.replace('_', '-')}"] if getattr(options, name) else []
-    arguments += ["--store", options.store] if options.store else []
-    arguments += ["--scene", options.scene] if options.scene else []
-    if options.lan is not None:
-        arguments += ["--lan", *([options.lan] if options.lan else [])]
-    # The program runs in this folder; the files are meant from where the person stands.
-    if options.screenshots:
-        arguments += ["--screenshots", os.path.abspath(options.screenshots)]
-    if options.report:
-        arguments += ["--report", os.path.abspath(options.report)]
-    for service in options.deploy:
-        name, colon, file = service.partition(":")
-        arguments += ["--deploy", f"{name}{colon}{os.path.abspath(file) if file else ''}"]
-    return Program("stage", tuple(arguments))
+    options = import_module("stage.options").parse(argv)
+    return Program("stage", tuple(options.arguments), services=bool(options.deploy))
 
 
 def make_pack(argv: Sequence[str]) -> None:
@@ -97,10 +84,15 @@ def start(python: Path, program: Program, root: Path) -> int:
     """Become that program, or on Windows, which cannot do that, run it; its exit status."""
     if program.offscreen:
         os.environ["QT_QPA_PLATFORM"] = "offscreen"
+    if program.services:
+        before = os.environ.get("PYTHONPATH")
+        os.environ["PYTHONPATH"] = os.pathsep.join([os.getcwd(), *([before] if before else [])])
     os.chdir(root)
     argv = [str(python), "-m", program.module, *program.arguments]
     sys.stdout.flush()
     if os.name != "nt":
+        if program.module == "stage":  # which unblocks it once it can end in order
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         os.execv(argv[0], argv)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the program, which gets it too
     return subprocess.call(argv)

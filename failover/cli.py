@@ -30,7 +30,7 @@ from failover.config.settings import FIRST_LIVE, Settings, SettingsError, litera
 from failover.config.shared_secret import Secret, SecretError, open_secret, secret_path
 from failover.config.shared_secret import describe as describe_secret
 from failover.forwarder import Forwarder
-from failover.net.active_standby import ACTIVE
+from failover.net.active_standby import ACTIVE, HELD
 from failover.net.own_address import is_here
 from failover.net.port_owner import port_owner
 from failover.net.sockets import EXTRA_PORTS, first_free
@@ -83,7 +83,7 @@ def main(arguments: Sequence[str], default_file: Path) -> int:
 
 def load(file: Path) -> Settings:
     """Reads the settings file and looks up the host names in it. Raises SettingsError."""
-    advice = "name another file, or write one (see servers.properties)"
+    advice = "name another file, or write one: a line server1=HOST:PORT for each server"
     try:
         with file.open("rb") as opened:
             data = opened.read(MAX_FILE + 1)
@@ -117,7 +117,7 @@ def describe(settings: Settings) -> list[str]:
     if policy != FIRST_LIVE:
         policy += f" (sessions named by {settings.convergence})"
     rise = f"{settings.rise} answers, {settings.rise * settings.interval:g} s"
-    taken = "waits for it" if settings.standby else "refuses to start"
+    taken = "stands by until it is free" if settings.standby else "does not start"
     limit = f"{settings.rate or 'no'} datagrams a second, {settings.burst} at once"
     lines = [f"servers, in order: {servers}"]
     if settings.registration:
@@ -127,13 +127,24 @@ def describe(settings: Settings) -> list[str]:
         f"heartbeats every {settings.interval:g} s: {settings.promise}; one that is back is used "
         f"after {rise} (longer for one that flaps)",
         f"phones and servers send to {format_address(settings.listen)} (UDP)",
-        f"where that is another forwarder's: {taken}",
+        f"while another program has this address: {taken}",
+        *_own_names(settings),
         f"limit of one source: {limit}",
     ]
     if settings.admin:
         lines.append(f"status page at http://{format_address(settings.admin)}/")
     else:
         lines.append("no status page")
+    return lines
+
+
+def _own_names(settings: Settings) -> list[str]:
+    lines = []
+    if settings.advertise:
+        lines.append(f"writes {format_address(settings.advertise)} into messages")
+    if settings.names:
+        names = (format_address(each) if each[1] else each[0] for each in settings.names)
+        lines.append(f"is meant by these, too: {', '.join(names)}")
     return lines
 
 
@@ -145,7 +156,36 @@ def _registration(settings: Settings) -> str:
 
 
 def warnings(settings: Settings) -> list[str]:
-    """Settings that are allowed but dangerous."""
+    """Settings that are allowed, and dangerous or of no use."""
+    return [*_unreachable(settings), *_unknown_links(settings), *_open_pages(settings)]
+
+
+def _unreachable(settings: Settings) -> list[str]:
+    where = f"forwarder.listen={format_address(settings.listen)}"
+    host = ip_address(settings.listen[0].partition("%")[0])
+    if not host.is_unspecified and not is_here(settings.listen[0]):
+        then = "it stands by until it has" if settings.standby else "it does not start until then"
+        return [f"{where}: this computer has no such address now; {then}"]
+    if not host.is_loopback:
+        return []
+    away = [
+        str(server)
+        for server in settings.servers
+        if not ip_address(server.address[0].partition("%")[0]).is_loopback
+    ]
+    if not away:
+        return []
+    return [f"{where} is of this computer only: no requests of {', '.join(away)} arrive there"]
+
+
+def _unknown_links(settings: Settings) -> list[str]:
+    unknown = settings.links.keys() - {server.name for server in settings.servers}
+    if not unknown or settings.registration:  # it may register itself
+        return []
+    return [f"admin.links names {', '.join(sorted(unknown))}, and no server is called so"]
+
+
+def _open_pages(settings: Settings) -> list[str]:
     if settings.admin and not ip_address(settings.admin[0].partition("%")[0]).is_loopback:
         where = format_address(settings.admin)
         return [
@@ -215,8 +255,9 @@ def _run(file: Path, settings: Settings, secret: Secret) -> int:
         print(
             f"ready: {format_address(settings.listen)}{'' if active else ' (standby)'}", flush=True
         )
-        if not active and (who := port_owner(settings.listen)):
-            log.info("%s is held by %s", format_address(settings.listen), who)
+        if forwarder.ha_state.event is HELD and (who := port_owner(settings.listen)):
+            level = logging.INFO if "forwarder.py" in who else logging.WARNING
+            log.log(level, "%s is held by %s", format_address(settings.listen), who)
         if notifier.enabled:
             forwarder.every(notifier.interval, partial(_beat, notifier, forwarder))
         notifier.ready()

@@ -27,11 +27,13 @@ def parse_address(text: str, default_port: int | None = None, literal: bool = Fa
         raise ValueError(f"'{text}' is not host:port{hint}")
     host = match["v6"] or match["host"]
     if match["port"] is None and default_port is None:
-        raise ValueError(f"'{text}' has no port (write {text}:5060, for example)")
+        if re.fullmatch("[0-9]{1,5}", text):
+            raise ValueError(f"'{text}' is a port without an address; write 127.0.0.1:{text}, say")
+        raise ValueError(f"'{text}' has no port; write {text}:PORT")
     port = match["port"] or str(default_port)
     if not re.fullmatch("[0-9]{1,5}", port) or int(port) > 65535:
         raise ValueError(f"'{shortened(port, 20)}' is not a port in '{text}' (0 to 65535)")
-    if match["v6"] or literal:
+    if match["v6"] or literal or re.fullmatch("[0-9.]+", host):  # no name is of digits alone
         try:
             host = str(ipaddress.ip_address(host))
         except ValueError:

@@ -7,10 +7,11 @@ from __future__ import annotations
 import argparse
 import getpass
 import os
-import stat
 import sys
 from collections.abc import Callable, MutableMapping
 from pathlib import Path
+
+from plumbing.file_permissions import exposed
 
 VARIABLE = "SOFTPHONE_PASSWORD"
 WARNING = (
@@ -76,21 +77,11 @@ def _first_line(name: str) -> str:
     return password
 
 
-def others_can_read(name: str) -> bool:
-    """May other users of this computer read the file?"""
-    try:
-        return os.name == "posix" and bool(
-            Path(name).stat().st_mode & (stat.S_IRGRP | stat.S_IROTH)
-        )
-    except OSError:
-        return False
-
-
 def warning(arguments: argparse.Namespace) -> str:
     """How the password could be kept better; "" if it is kept well."""
     if arguments.password:
         return WARNING
-    name = arguments.password_file
-    if name and name != "-" and others_can_read(name):
-        return f"other users of this computer can read {name}; better: chmod 600 {name}"
-    return ""
+    if arguments.password_file in (None, "-"):
+        return ""
+    path = Path(arguments.password_file)
+    return exposed(path, path.stat()) if path.exists() else ""

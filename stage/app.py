@@ -24,7 +24,7 @@ from stage.options import Options
 from stage.processes.cluster import Ports
 from stage.scenes import nine_steps
 from stage.scenes.catalogue import SCENES
-from stage.scenes.director import Director, Scene
+from stage.scenes.director import STOPPED, Director, Scene
 from stage.story import Story
 
 # those that ask a program to end; Windows has no SIGHUP
@@ -71,6 +71,8 @@ def play(options: Options, linger: bool) -> int:
 
     def end(sentence: str) -> None:
         outcome.append(sentence)
+        if director.figures:
+            print(director.figures, flush=True)
         if scene.title:
             _ended(controller, scene, sentence)
             director.take_picture()
@@ -85,18 +87,18 @@ def play(options: Options, linger: bool) -> int:
         controller.start()
         director.start()
         app.exec()
-        director.save_pictures()
         if options.json and scene is nine_steps.NINE_STEPS:
             measured = nine_steps.report(controller)
+        unsaved = [director.save_pictures()]
         if options.report is not None:
-            story.save(options.report)
-    trouble = outcome[0] if outcome else "It was ended."
-    if trouble:
-        print(trouble, file=sys.stderr, flush=True)
+            unsaved.append(story.save(options.report))
+    trouble = outcome[0] if outcome else STOPPED
+    for sentence in filter(None, (trouble, *unsaved)):
+        print(sentence, file=sys.stderr, flush=True)
     if options.json:
         scenes = {"scene": scene.name, "passed": not trouble, **director.measured}
         print(json.dumps(measured or scenes), flush=True)
-    return 1 if trouble else 0
+    return 1 if trouble or any(unsaved) else 0
 
 
 def _controller(options: Options, scene: Scene | None = None) -> DemoController:
@@ -170,6 +172,8 @@ def _shown(controller: DemoController) -> Iterator[None]:
     """Shows the window; at the end, or after a signal that asks the program to end, the programs
     are stopped."""
     interrupt = Interrupt(controller.window.close, signals=SIGNALS)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # __main__.py has blocked Ctrl-C
     try:
         controller.window.show()
         yield

@@ -33,7 +33,7 @@ from stage.observation.from_events import (
     from_phone_event,
 )
 from stage.observation.http_readers import Pages, read_page
-from stage.processes.cluster import DOMAIN, HOST, SERVERS, Cluster, Ports
+from stage.processes.cluster import DOMAIN, HOST, SERVERS, Cluster, Ports, port_in_use
 from stage.processes.program import StartError
 from stage.scenes.state import ProgramState, Roles
 from stage.scenes.use_case import Row, UseCase
@@ -170,8 +170,7 @@ class DemoController(QObject):
         except StartError as error:
             self.cluster.stop()
             is_taken = self.cluster.ports == Ports() and self.cluster.ports.taken()
-            advice = "The option --free-ports takes ports that nobody uses. " if is_taken else ""
-            self.told.emit("failed", f"{advice}{error}")
+            self.told.emit("failed", port_in_use(str(error)) if is_taken else str(error))
             return
         self.told.emit("started", None)
 

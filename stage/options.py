@@ -1,9 +1,14 @@
 """The options of `python -m stage`. Imports nothing of Qt: the start-up reads them before it is
-there."""
+there.
+
+Paths are meant from the folder in which they are parsed, and are absolute afterwards.
+"""
 
 from __future__ import annotations
 
 import argparse
+import os
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +34,19 @@ class Options:
     report: Path | None = None
 
     @property
+    def arguments(self) -> list[str]:
+        """The command line that asks for these options."""
+        words, usual = [self.what], Options()
+        for name, value in vars(self).items():
+            if name == "what" or value == getattr(usual, name):
+                continue
+            for each in value if isinstance(value, list) else [value]:
+                # a flag, or --lan alone
+                words.append(f"--{name.replace('_', '-')}")
+                words += [] if each is True or each == "" else [str(each)]
+        return words
+
+    @property
     def plays(self) -> bool:
         """By itself, without a person."""
         others = self.json or self.screenshots or self.scene or self.report
@@ -49,7 +67,8 @@ def parse(arguments: Sequence[str]) -> Options:
     parser.add_argument(
         "what",
         nargs="?",
-        choices=("show", "play"),
+        type=command,
+        metavar="show|play",
         default=Options.what,
         help="play: go through the nine steps by itself (default: a window for you)",
     )
@@ -59,7 +78,7 @@ def parse(arguments: Sequence[str]) -> Options:
     parser.add_argument(
         "--screenshots",
         metavar="DIR",
-        type=Path,
+        type=absolute,
         help="play, and save a picture of every step there, with --scene of every line",
     )
     parser.add_argument(
@@ -70,14 +89,16 @@ def parse(arguments: Sequence[str]) -> Options:
     )
     parser.add_argument(
         "--deploy",
-        metavar="NAME:FILE",
+        metavar="NAME:ARGUMENT",
+        type=service,
         action="append",
         help="a further service on both servers, as in prepaid:balances.txt",
     )
     parser.add_argument(
         "--store",
         metavar="URL",
-        help="where the servers keep their calls, as redis://127.0.0.1:6379/0",
+        type=store,
+        help="where the servers keep their calls: a file, or as redis://127.0.0.1:6379/0",
     )
     parser.add_argument(
         "--pair",
@@ -94,14 +115,52 @@ def parse(arguments: Sequence[str]) -> Options:
         metavar="ADDRESS",
         nargs="?",
         const="",
+        type=own_address,
         help="listen on that address (default: the one towards the network), for other telephones",
     )
     parser.add_argument("--scene", metavar="NAME", help="play that scene instead of the nine steps")
-    parser.add_argument("--scenes", action="store_true", help="list the scenes, one name a line")
+    parser.add_argument("--scenes", action="store_true", help="list the scenes, one a line")
     parser.add_argument(
-        "--report", metavar="FILE", type=Path, help="play, and save the story as one HTML file"
+        "--report", metavar="FILE", type=absolute, help="play, and save the story as one HTML file"
     )
     return parser.parse_args(arguments, Options())
+
+
+def command(text: str) -> str:
+    if text not in ("show", "play"):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is unknown: show or play; or begin with test, softphone or pack"
+        )
+    return text
+
+
+def absolute(text: str) -> Path:
+    return Path(os.path.abspath(text))
+
+
+def service(text: str) -> str:
+    """NAME:ARGUMENT; where ARGUMENT is a file, its absolute path."""
+    name, _, argument = text.partition(":")
+    return f"{name}:{absolute(argument)}" if argument and os.path.exists(argument) else text
+
+
+def store(text: str) -> str:
+    return text if "://" in text else str(absolute(text))
+
+
+def own_address(text: str) -> str:
+    """An IP address of this computer; "", of --lan alone, stays for the one it uses."""
+    if not text:
+        return text
+    try:
+        family = socket.AF_INET6 if ":" in text else socket.AF_INET
+        socket.inet_pton(family, text)
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.bind((text, 0))
+    except OSError:
+        wrong = f"{text!r} is no IP address of this computer; without one it takes the usual one"
+        raise argparse.ArgumentTypeError(wrong) from None
+    return text
 
 
 def seconds(text: str) -> float:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from PySide6 import __version__ as qt_version
 from PySide6.QtCore import QRectF, QSize
-from PySide6.QtWidgets import QFileDialog
+from PySide6.QtWidgets import QFileDialog, QMessageBox
 
 from sip import VERSION
 from softphone.gui.theme import LIGHT, theme
@@ -71,11 +71,16 @@ class Story:
         path, _ = QFileDialog.getSaveFileName(
             self._controller.window, "Save the story", "call-failover.html", "HTML (*.html)"
         )
-        if path:
-            self.save(Path(path))
+        if path and (trouble := self.save(Path(path))):
+            QMessageBox.warning(self._controller.window, "Save the story", trouble)
 
-    def save(self, path: Path) -> None:
-        path.write_text(self.html(), encoding="utf-8")
+    def save(self, path: Path) -> str:
+        """A sentence if it cannot be written."""
+        try:
+            path.write_text(self.html(), encoding="utf-8")
+        except OSError as error:
+            return f"{path} could not be written: {error.strerror}."
+        return ""
 
     def html(self) -> str:
         window = self._controller.window

@@ -220,7 +220,7 @@ function showFailover(f) {
       make('span', 'small number', precise(f.at))),
     make('p', '', 'Noticed: ' + f.noticed),
     make('dl', 'facts', ...[
-      ['first answer took', milliseconds(f.gap_ms)],
+      ['longest wait', milliseconds(f.gap_ms)],
       ['between two answers', milliseconds(f.silence_ms)],
       ['unanswered, sent again', f.replayed + ' of ' + f.in_flight],
       ...(f.kept ? [['kept for a server', f.kept]] : []),

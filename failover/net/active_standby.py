@@ -55,12 +55,12 @@ TRANSITIONS = {
 }
 CHECK_INTERVAL = {STANDBY: 0.02, ACTIVE: 0.05}  # seconds between two looks
 WHY_STANDBY = {
-    HELD: "{} is held by another forwarder",
+    HELD: "{} is held by another program",
     ELSEWHERE: "{} is not an address of this computer now",
 }
 WHY_ACTIVE = {
     None: "{} was free at the start",
-    HELD: "{} is free, the forwarder that held it is gone",
+    HELD: "{} is free, the program that held it is gone",
     ELSEWHERE: "{} is an address of this computer now",
 }  # by the event before
 BIND_ERRORS = {errno.EADDRINUSE: HELD, errno.EADDRNOTAVAIL: ELSEWHERE}

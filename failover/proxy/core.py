@@ -32,7 +32,7 @@ from failover.config.settings import CALL_ID, PHONES
 from failover.proxy.destination import literal, response_address
 from failover.proxy.events import NOTHING, Dropped, Outcome, Passed, Queued, Send, joined
 from failover.proxy.fast_path import FastPath
-from failover.proxy.header_rewrite import HeaderRewriter
+from failover.proxy.header_rewrite import HeaderRewriter, WayBack
 from failover.proxy.outage_queue import HANG_UPS, KeptMessage
 from failover.proxy.pending_messages import (
     OneWayKey,
@@ -181,7 +181,7 @@ class Core:
         self.lines.drop_uri_headers(request)
         hint = self.lines.restore_target(request)
         hint = self.lines.pop_routes(request) or hint
-        if is_looped(self.lines.key, request, datagram.side, self.lines.signed):
+        if is_looped(request, datagram.side, self.lines.is_ours):
             raise Refused("it has been here before, asked for the same", 482, "loop")
         key = request_key(branch, request.method)
         forwarding = Forwarding(request, datagram, now, branch, key, back, hint, own)
@@ -353,8 +353,8 @@ class Core:
             endings = self.orphans.answered(response, now)
             if endings is not None:
                 return self.failover.end_calls(endings, now)
-        target = self.lines.way_back(response)
-        if not target:
+        back = self.lines.way_back(response)
+        if not back:
             note = "its topmost Via is not one the forwarder made"
             return self._drop(datagram, now, "not-ours", note)
         branch = response.pop_via().branch
@@ -363,7 +363,7 @@ class Core:
             ahead = self._from_server_answered(response, branch, datagram.side, now)
         elif response.cseq.method == "INVITE":
             self.orphans.invite_answered(branch.encode(), response.status >= 200)
-        return joined((ahead, self._return(response, datagram, target, now)))
+        return joined((ahead, self._return(response, datagram, back, now)))
 
     def _from_server_answered(
         self, response: Response, branch: str, server: str, now: float
@@ -380,18 +380,19 @@ class Core:
         return outcome
 
     def _return(
-        self, response: Response, datagram: PendingDatagram, target: Address, now: float
+        self, response: Response, datagram: PendingDatagram, back: WayBack, now: float
     ) -> Outcome:
         """Sends a response, our Via gone from it, to where its request came from."""
-        server, why = self.table.by_address.get(target), "the way it came"
-        if not server:
+        target, why = back.address, "the way it came"
+        if not back.to_server:
             if not literal(target):
                 return self._drop(datagram, now, "no-target", f"{target[0]} is not an address")
             self.lines.hide_age(response)
             send = Send(PHONES, response.to_bytes(), target)
             return self._passed(response, datagram, now, send, why)
-        if not server.accepts_dialogs:
-            why = f"{server.name} is down"
+        server = self.table.by_address.get(target)
+        if not server or not server.accepts_dialogs:
+            why = f"{server.name} is down" if server else f"{target[0]} is no server any more"
             server = self.table.choose_for(response, new=False)
         vias = response.vias[:2]  # the second is ours in the request, if that did not begin there
         method = response.cseq.method
@@ -426,10 +427,12 @@ class Core:
         self.orphans.invite_answered(octets(branch), final=True)
         self.counters[f"answered.{status}"] += 1
         response = reply(request, status, "", self.lines.own_tag(branch))
+        back = self.lines.way_back(response)
+        if not back:
+            return NOTHING
         response.pop_via()
-        source = response_address(response.via)
-        datagram = PendingDatagram("", response.to_bytes(), side, source, now)
-        return self._return(response, datagram, source, now)
+        datagram = PendingDatagram("", response.to_bytes(), side, back.address, now)
+        return self._return(response, datagram, back, now)
 
     # -- events ------------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ message differs from the received one in these lines and in nothing else.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 from failover.proxy.destination import response_address, with_address
 from failover.proxy.request_validation import LOOP, loop_hash
@@ -30,6 +31,15 @@ from sip.via import Via
 BACK, BACK_DIGITS = "back", 16  # parameter of our Via
 KEPT = "Failover-Kept"  # header field; seconds, as in 12.345
 LATE_SECONDS = 0.1  # a shorter delay is not told
+SERVER = "server"  # stands for the address of any server in what is signed
+
+
+class WayBack(NamedTuple):
+    """Where a response goes. `to_server`: its request came from the server that had this address
+    then; the server may have left the table since."""
+
+    address: Address
+    to_server: bool
 
 
 class HeaderRewriter:
@@ -90,29 +100,43 @@ class HeaderRewriter:
     def back_word(self, address: Address) -> str:
         """Signs the address that a response with our Via on top goes to. It is not part of the
         branch, because the branch names the transaction only."""
+        if address in self.table.by_address:
+            return self._back_word(SERVER)
         host, port = address
-        words = ("server",) if address in self.table.by_address else (host, str(port))
+        return self._back_word(host, str(port))
+
+    def _back_word(self, *words: str) -> str:
         return keyed_hash(self.key, BACK, *words)[:BACK_DIGITS]
 
-    def way_back(self, response: Response) -> Address | None:
-        """Returns the address that a response goes to, if its topmost Via is one that a forwarder
-        with our secret made, over the Via beneath it as it is; else None."""
+    def way_back(self, response: Response) -> WayBack | None:
+        """Returns where a response goes, if its topmost Via is one that a forwarder with our secret
+        made, over the Via beneath it as it is; else None. Whether that was a server's is told by
+        the Via and not by the table, which may be another one by now."""
         vias = response.vias[:2]
         if len(vias) < 2:
             return None
         ours, beneath = vias
-        back = response_address(beneath)
-        signed = is_branch_of(self.key, ours, self.signed(beneath, back), response)
-        return back if signed and ours.params.get(BACK) == self.back_word(back) else None
+        if not self.is_ours(ours, beneath, response):
+            return None
+        host, port = back = response_address(beneath)
+        to_server = ours.params[BACK] == self._back_word(SERVER)
+        if not to_server and ours.params[BACK] != self._back_word(host, str(port)):
+            return None
+        return WayBack(back, to_server)
+
+    def is_ours(self, via: Via, beneath: Via, message: Message) -> bool:
+        """Has a forwarder with our secret made this Via, over the one beneath it?"""
+        word = via.params.get(BACK)
+        if word == self._back_word(SERVER):
+            beneath = _as_server(beneath)
+        return word is not None and is_branch_of(self.key, via, beneath, message)
 
     def signed(self, via: Via, back: Address) -> Via:
         """Returns the Via that our branch is computed from, given the Via beneath ours and the
         address that its responses go to. All servers count as one: if a server repeats what a
         server that is down had sent, it has the same branch, so phones take it for a retransmission
         and not for a second call."""
-        if back in self.table.by_address:
-            return Via(via.transport, "server", params={"branch": via.branch})
-        return via
+        return _as_server(via) if back in self.table.by_address else via
 
     # -- Route, Record-Route, Request-URI ----------------------------------------------------------
 
@@ -219,6 +243,10 @@ class HeaderRewriter:
         # of an old peer, and without the fields that stand in for a branch
         except RemoteProtocolError:
             return self.own_tag(str(request.via))
+
+
+def _as_server(via: Via) -> Via:
+    return Via(via.transport, SERVER, params={"branch": via.branch})
 
 
 def _address_in(values: list[str]) -> Address | None:

@@ -15,11 +15,8 @@ from itertools import pairwise
 from zlib import crc32
 
 from failover.config.settings import PHONES
-from failover.proxy.destination import response_address
-from plumbing.address import Address
-from sip.branch import is_branch_of
 from sip.errors import RemoteProtocolError
-from sip.message import Request
+from sip.message import Message, Request
 from sip.uri import Uri
 from sip.via import Via
 
@@ -75,9 +72,7 @@ def loop_hash(request: Request, side: str) -> str:
     return f"{crc32(asked.encode('utf-8', 'surrogateescape')):08x}"
 
 
-def is_looped(
-    key: bytes, request: Request, side: str, signed: Callable[[Via, Address], Via]
-) -> bool:
+def is_looped(request: Request, side: str, is_ours: Callable[[Via, Via, Message], bool]) -> bool:
     """Has the request passed here before, and come back unhandled? One of its Vias is ours: the
     topmost, or one with the same loop hash as now."""
     vias = request.vias
@@ -86,6 +81,6 @@ def is_looped(
     word = loop_hash(request, side)
     return any(
         (LOOP in via.params if at == 0 else via.params.get(LOOP) == word)
-        and is_branch_of(key, via, signed(beneath, response_address(beneath)), request)
+        and is_ours(via, beneath, request)
         for at, (via, beneath) in enumerate(pairwise(vias))
     )

@@ -124,8 +124,8 @@ def _redis_library() -> Any:
         import redis
     except ImportError:
         raise StoreDown(
-            "a store in Redis needs Python's client library for it: pip install redis "
-            f"(for {sys.executable})"
+            "a store in Redis needs Python's client library for it: pip install -r "
+            f"requirements-redis.txt (for {sys.executable})"
         ) from None
     found = re.match(r"([0-9]+)\.([0-9]+)", getattr(redis, "__version__", ""))
     if found and (int(found[1]), int(found[2])) < LEAST_LIBRARY:

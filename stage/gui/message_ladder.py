@@ -43,6 +43,7 @@ from PySide6.QtWidgets import (
     QFrame,
     QHBoxLayout,
     QHeaderView,
+    QMessageBox,
     QPlainTextEdit,
     QSplitter,
     QStyle,
@@ -545,7 +546,11 @@ class Ladder(QWidget):
         ending = {"text": "txt", "SVG": "svg", "pcap": "pcap"}[kind]
         path, _ = QFileDialog.getSaveFileName(self, f"Save as {kind}", f"messages.{ending}")
         if path:
-            self.save(kind, path)
+            try:
+                self.save(kind, path)
+            except OSError as error:
+                trouble = f"{path} could not be written: {error.strerror}."
+                QMessageBox.warning(self, f"Save as {kind}", trouble)
 
     def _copy(self) -> None:
         self._to_clipboard(self.detail.toPlainText())

@@ -8,6 +8,7 @@ Everything is on loopback unless it is said where else the forwarder listens. `s
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import sys
@@ -26,6 +27,7 @@ HOST = "127.0.0.1"
 DOMAIN = "failover.test"  # RFC 6761: a name that nobody else can own
 SERVERS = ("server1", "server2")
 PAIR = ("forwarder1", "forwarder2")
+FOLDER = "call-failover-"  # then the demo's process ID, and letters
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,16 @@ def _hold(held: list[socket.socket]) -> int:
         return port
 
 
+def port_in_use(sentence: str) -> str:
+    """A program's complaint that its address is in use, with the demo's remedy. The settings file
+    that the program names is a temporary one of ours."""
+    remedy = "end it, or add --free-ports."
+    demo = re.search(rf"{FOLDER}(\d+)-", sentence)
+    if demo:
+        return f"Another demo is running (pid {demo[1]}): {remedy}"
+    return f"{sentence.partition('; ')[0].rstrip('.')}: {remedy}"
+
+
 SETTINGS = """\
 # Written by the demo. Every setting is explained in servers.properties beside forwarder.py.
 {servers}
@@ -127,7 +139,7 @@ class Cluster:
             name: (HOST, port) for name, port in zip(SERVERS, self.ports.servers, strict=True)
         }
         self.running = (*self.admins, *SERVERS[:servers])  # the programs that are to be started
-        self.folder = Path(tempfile.mkdtemp(prefix="call-failover-"))
+        self.folder = Path(tempfile.mkdtemp(prefix=f"{FOLDER}{os.getpid()}-"))
         self._cleanup = CleanupProcess()
         self._cleanup.folder(self.folder)
         self.programs = {
@@ -147,10 +159,7 @@ class Cluster:
             status = read_page(f"{self.admins[name]}/status") if name == PAIR[0] else None
             if status and status.get("role") == "standby":
                 address = format_address(self.forwarder)
-                raise StartError(
-                    f"{address} is in use by another forwarder, for which {name} would only stand "
-                    "by."
-                )
+                raise StartError(f"{address} is in use by another forwarder, perhaps a demo's.")
         servers = [name for name in SERVERS if name in self.running]
         for name in servers:
             if self._aborted:

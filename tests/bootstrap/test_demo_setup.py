@@ -18,6 +18,7 @@ from setup_kit import ROOT
 from bootstrap import environment
 from bootstrap import launcher as cli
 from bootstrap.errors import SetupError
+from stage import options
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the faked computers are POSIX ones")
 
@@ -28,7 +29,7 @@ def test_first_start_makes_the_environment_and_starts_the_example_in_it(first_st
     assert first.started == {
         "name": "__main__",
         "prefix": str(clone.venv),
-        "arguments": ["play", "--talk", "12.0", "--json"],
+        "arguments": ["play", "--json"],
         "platform": None,
     }
     assert "Setting up .venv" in first.err and "Successfully installed failover_probe" in first.err
@@ -41,17 +42,17 @@ def test_second_start_goes_straight_to_the_example_and_passes_on_its_exit_status
     del finished.environ["STAGE_STATUS"]
     assert second.status == 7
     assert second.err == ""
-    assert second.started["arguments"] == ["show", "--talk", "12.0"]
+    assert second.started["arguments"] == ["show"]
 
 
 def test_picture_folder_is_meant_from_where_the_person_stands(finished, tmp_path):
     outcome = finished.run("play", "--screenshots", "shots", "--talk", "4.5", cwd=tmp_path)
     assert outcome.started["arguments"] == [
         "play",
-        "--talk",
-        "4.5",
         "--screenshots",
         str(tmp_path / "shots"),
+        "--talk",
+        "4.5",
     ]
 
 
@@ -225,6 +226,9 @@ def test_folder_that_must_not_be_written_is_named(error, monkeypatch, capsys):
         (["play", "--talk", "nan"], "between 3 and 3600 seconds"),
         (["play", "--screenshots"], "--screenshots"),
         (["play", "play"], "play"),
+        (["pak"], "show or play; or begin with test, softphone or pack"),
+        (["--lan", "foo"], "--lan: 'foo' is no IP address of this computer"),
+        (["--lan", "192.0.2.1"], "no IP address of this computer"),
     ],
 )
 def test_argument_that_makes_no_sense_is_told_before_anything_is_set_up(clone, arguments, words):
@@ -246,20 +250,38 @@ def test_argument_that_makes_no_sense_is_told_before_anything_is_set_up(clone, a
         ["play", "--talk", "3600"],
         ["--store", "redis://127.0.0.1:6379/0"],
         ["--lan"],
-        ["--lan", "192.0.2.1", "--pair"],
+        ["--lan", "127.0.0.1", "--pair"],
+        ["--scene", "frozen", "--report", "story.html"],
+        ["--scenes"],
     ],
 )
 def test_options_of_the_example_reach_it(arguments):
-    from stage import __main__ as stage
-
     program = cli.parse(arguments)
     assert program.module == "stage"
-    assert stage.parse(program.arguments) == stage.parse(arguments)
+    assert options.parse(program.arguments) == options.parse(arguments)
 
 
-def test_files_are_meant_from_where_the_person_stands():
-    arguments = cli.parse(["--deploy", "prepaid:balances.txt"]).arguments
-    assert f"prepaid:{os.path.abspath('balances.txt')}" in arguments
+def test_no_option_of_the_example_is_left_out():
+    """Whatever options it gets: each alone, with a value that it takes."""
+    values = {"talk": 5.0, "lan": "127.0.0.1", "deploy": ["greeter:Hello"]}
+    for name, usual in vars(options.Options()).items():
+        if name != "what":
+            value = True if usual is False else values.get(name, f"/{name}")
+            wanted = [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
+            wanted = wanted if name != "deploy" else ["--deploy", *values["deploy"]]
+            asked = options.parse(wanted)
+            assert getattr(asked, name) != usual
+            assert options.parse(cli.parse(wanted).arguments) == asked, name
+
+
+def test_files_are_meant_from_where_the_person_stands(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "balances.txt").write_text("alice:5.00\n")
+    wishes = ["--deploy", "prepaid:balances.txt", "--deploy", "greeter:Hello", "--store", "my.db"]
+    arguments = cli.parse(wishes).arguments
+    assert f"prepaid:{tmp_path / 'balances.txt'}" in arguments
+    assert "greeter:Hello" in arguments, "no file, but words for the service"
+    assert str(tmp_path / "my.db") in arguments
 
 
 def test_help_and_version_need_no_set_up(clone):

@@ -56,12 +56,12 @@ def test_one_that_finds_it_held_stands_by_until_it_is_free():
     assert (one.role, one.since, one.why) == (
         STANDBY,
         100.0,
-        "192.0.2.10:5060 is held by another forwarder",
+        "192.0.2.10:5060 is held by another program",
     )
     assert one.after(HELD, 200.0) is one
     two = one.after(BOUND, 201.0)
     assert (two.role, two.since) == (ACTIVE, 201.0)
-    assert two.why == "192.0.2.10:5060 is free, the forwarder that held it is gone"
+    assert two.why == "192.0.2.10:5060 is free, the program that held it is gone"
 
 
 def test_one_whose_address_is_elsewhere_stands_by_until_it_has_come_and_again_once_it_has_left():

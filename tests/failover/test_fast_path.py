@@ -277,6 +277,16 @@ def test_what_died_in_between_is_replayed_alike():
     assert resumed.target == ALICE and twins.cores[0].failover.records[-1].gap
 
 
+def test_the_answer_that_a_server_which_has_left_the_list_waited_for_goes_to_another_alike():
+    twins = Twins()
+    (asked,) = twins(written("INVITE", ORDERS["loadgen"].split()))
+    (at_bob,) = twins(onward(asked.data, S1, "z9hG4bKs1"), "server1")
+    rest = {"server2": S2}
+    twins.both(lambda core: core.replace_table(make_table(FIRST_LIVE, rest), 3, 2, twins.now).sends)
+    (taken,) = twins(answer(at_bob.data), PHONES, BOB)
+    assert taken.to == "server2"
+
+
 # -- templates -------------------------------------------------------------------------------------
 
 
@@ -537,7 +547,10 @@ def shake(twins, dice):
     elif kind < 9:
         twins.both(lambda core: core.failover.set_admin_state(name, wish, twins.now).sends)
     else:
-        twins.both(lambda core: core.replace_table(make_table(policy), 3, 2, twins.now).sends)
+        listed = dict(dice.sample(list(SERVERS.items()), dice.choice([1, 2, 2])))
+        twins.both(
+            lambda core: core.replace_table(make_table(policy, listed), 3, 2, twins.now).sends
+        )
     while twins.cores[0].pending.moved:
         twins.both(lambda core: core.failover.replay(twins.now).sends)
 

@@ -82,6 +82,46 @@ def test_check_warns_of_pages_that_other_computers_reach(tmp_path, admin, warned
     assert ("warning: the pages at 0.0.0.0:8060 have no password" in told.stdout) == warned
 
 
+@pytest.mark.parametrize(
+    ("lines", "told"),
+    [
+        (
+            "server1=192.0.2.11:5060\nforwarder.listen=127.0.0.1:5060\n",
+            "forwarder.listen=127.0.0.1:5060 is of this computer only: "
+            "no requests of server1 192.0.2.11:5060 arrive there",
+        ),
+        (
+            "server1=127.0.0.1:5070\nforwarder.listen=192.0.2.77:5060\n",
+            "forwarder.listen=192.0.2.77:5060: this computer has no such address now; "
+            "it stands by until it has",
+        ),
+        (
+            "server1=127.0.0.1:5070\nforwarder.listen=192.0.2.77:5060\nforwarder.standby=no\n",
+            "forwarder.listen=192.0.2.77:5060: this computer has no such address now; "
+            "it does not start until then",
+        ),
+        (
+            "server1=127.0.0.1:5070\nadmin.links=server9 http://127.0.0.1:8071/\n",
+            "admin.links names server9, and no server is called so",
+        ),
+    ],
+)
+def test_check_warns_of_what_can_be_and_will_not_work(tmp_path, lines, told):
+    file = tmp_path / "servers.properties"
+    file.write_text(lines)
+    assert f"warning: {told}" in run(file, "--check").stdout.splitlines()
+
+
+def test_check_tells_what_the_forwarder_writes_and_is_called(tmp_path):
+    file = tmp_path / "servers.properties"
+    file.write_text(
+        "server1=127.0.0.1:5070\nforwarder.advertise=192.0.2.9:5060\nforwarder.names=sip.test\n"
+    )
+    told = run(file, "--check").stdout.splitlines()
+    assert "writes 192.0.2.9:5060 into messages" in told
+    assert "is meant by these, too: sip.test" in told
+
+
 def test_check_promises_by_what_the_file_says(tmp_path):
     file = tmp_path / "servers.properties"
     file.write_text(

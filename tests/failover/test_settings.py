@@ -178,7 +178,7 @@ def test_a_server_at_any_address_of_this_computer_is_the_forwarder_itself_if_tha
             "forwarder.listen: port 0 would be a different port at every start; phones need to "
             "know it",
         ),
-        ("server2=10.0.0.2", "server2: '10.0.0.2' has no port (write 10.0.0.2:5060, for example)"),
+        ("server2=10.0.0.2", "server2: '10.0.0.2' has no port; write 10.0.0.2:PORT"),
         (
             "server2=10.0.0.2:70000",
             "server2: '70000' is not a port in '10.0.0.2:70000' (0 to 65535)",

@@ -87,16 +87,16 @@ def test_the_second_says_who_holds_the_address_and_serves_when_the_first_has_gon
     first, second = pair.start(), pair.start()
     assert (role(first), role(second)) == ("active", "standby")
     where = format_address(pair.address)
-    assert f"standby: {where} is held by another forwarder" in caplog.messages
+    assert f"standby: {where} is held by another program" in caplog.messages
     assert second.summary().startswith(
-        f"standby: {where} is held by another forwarder; server1 is hot"
+        f"standby: {where} is held by another program; server1 is hot"
     )
     assert pair.served_by("z9hG4bK1") == "server1"
     first.stop()
     eventually(is_active(second), 1.0)
     assert pair.served_by("z9hG4bK2") == "server1"
     status = second.status()
-    assert status["role_why"] == f"{where} is free, the forwarder that held it is gone"
+    assert status["role_why"] == f"{where} is free, the program that held it is gone"
     (told,) = second.failovers()
     assert (told["kind"], told["from"], told["to"]) == ("takeover", "standby", "active")
     assert told["noticed"] == status["role_why"]

@@ -30,7 +30,10 @@ def test_a_default_port_fills_in():
 @pytest.mark.parametrize(
     "text, says",
     [
-        ("h", "has no port"),
+        ("h", "'h' has no port; write h:PORT"),
+        ("8060", "'8060' is a port without an address; write 127.0.0.1:8060, say"),
+        ("256.1.1.1:5060", "'256.1.1.1' is not an IP address in '256.1.1.1:5060'"),
+        ("127.1:5060", "'127.1' is not an IP address in '127.1:5060'"),
         ("::1:5060", "brackets"),
         ("h:70000", "0 to 65535"),
         ("h:sip", "not a port"),

@@ -170,7 +170,8 @@ def test_a_password_where_none_is_needed_and_a_database_that_is_not_there_are_to
     [
         (
             "raise ImportError('not here')",
-            "a store in Redis needs Python's client library for it: pip install redis",
+            "a store in Redis needs Python's client library for it: pip install -r "
+            "requirements-redis.txt",
         ),
         (
             "__version__ = '6.4.0'",

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from PySide6.QtGui import QImage
 from stage_kit import processes_of
 
 from stage.options import parse
+from stage.processes.cluster import port_in_use
 
 ROOT = Path(__file__).resolve().parents[2]
 Run = Callable[..., "subprocess.Popen[str]"]
@@ -148,9 +150,9 @@ def test_a_play_ended_in_the_middle_has_not_observed_the_rest(
     process = run("play", "--json")
     until_line(process, "4.")
     process.send_signal(ending)
-    out, _ = process.communicate(timeout=20)
+    out, errors = process.communicate(timeout=20)
     told = json.loads(out.splitlines()[-1])
-    assert process.returncode == 1
+    assert process.returncode == 1 and errors == "Stopped before the end.\n"
     assert [step["number"] for step in told["steps"] if step["observed"]] == [1, 2, 3, 4]
     assert told["bill"] is None and told["takeover_ms"] is None
     assert not processes_of(tmp_path) and not list(tmp_path.iterdir())
@@ -184,3 +186,66 @@ def test_a_talk_too_short_to_crash_a_server_in_is_refused(
     with pytest.raises(SystemExit):
         parse(["play", "--talk", "1"])
     assert "between 3 and 3600 seconds" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("option", "path"),
+    [("--report", "/nonexist/x.html"), ("--report", "/proc/x"), ("--screenshots", "/proc/x")],
+)
+def test_a_place_where_nothing_can_be_saved_is_told_before_the_play(
+    run: Run, option: str, path: str
+) -> None:
+    out, errors = run("play", option, path).communicate(timeout=20)
+    assert not out and errors.startswith(f"{option} {path}: ") and errors.count("\n") == 1
+
+
+def test_a_second_demo_is_told_which_one_is_running() -> None:
+    complaint = (
+        "Address already in use (127.0.0.1:5060): python forwarder.py "
+        "/tmp/call-failover-4711-x7k/forwarder.properties (pid 4713) has this port; stop it, or "
+        "choose another in forwarder.properties"
+    )
+    assert port_in_use(complaint) == (
+        "Another demo is running (pid 4711): end it, or add --free-ports."
+    )
+    other = port_in_use(complaint.replace("call-failover-", ""))
+    assert "(pid 4713) has this port: end it, or add --free-ports." in other
+
+
+DEMO = [sys.executable, str(ROOT / "demo.py"), "play", "--free-ports"]
+GREETER = """
+from slee_mock.container.events import RequestEvent
+from slee_mock.container.sbb import InitialEvent
+
+class Greeter:
+    name = "greeter"
+    events = (InitialEvent(RequestEvent, name=str, when=lambda event: False),)
+    handle = None
+
+def deploy(context, argument):
+    assert argument == "Hello"
+    return Greeter()
+"""
+
+
+@pytest.mark.long
+def test_a_service_and_a_store_are_those_of_the_persons_folder(tmp_path: Path) -> None:
+    (tmp_path / "greeter.py").write_text(GREETER)
+    wishes = ["--talk", "3", "--deploy", "greeter:Hello", "--store", "my.db"]
+    done = subprocess.run(
+        [*DEMO, *wishes], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "my.db").exists()
+
+
+@pytest.mark.parametrize("seconds", [0.15, 0.4, 0.8, 1.2])
+def test_ctrl_c_while_it_starts_is_answered_with_a_sentence(seconds: float) -> None:
+    process = subprocess.Popen(
+        DEMO, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    time.sleep(seconds)  # a moment, no condition: while another program of the start-up imports
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode in (1, 128 + signal.SIGINT)
+    assert "topped" in errors and errors.count("\n") == 1

@@ -15,6 +15,20 @@ from stage.scenes.catalogue import SCENES
 ROOT = Path(__file__).resolve().parents[2]
 SHORT = ("while-ringing",)  # the others take their time; .ci/run plays them all
 
+CRASH = "server1 is killed."
+# of some scenes, lines that must be said in this order
+IN_ORDER = {
+    "while-ringing": (
+        "Bob's phone rings.",
+        CRASH,
+        "The other server has the call.",
+        "Bob answers.",
+    ),
+    "before-200": ("Bob's phone rings.", "Bob answers.", CRASH, "Alice and Bob talk."),
+    "at-bye": ("Alice and Bob talk.", "Alice hangs up.", CRASH, "The call is over at both phones."),
+    "frozen": ("Alice and Bob talk.", "server1 is frozen.", "server1 runs on."),
+}
+
 
 def run(*arguments: str, seconds: float = 180) -> subprocess.CompletedProcess[str]:
     environment = {key: value for key, value in os.environ.items() if key != "DISPLAY"}
@@ -37,8 +51,12 @@ def run(*arguments: str, seconds: float = 180) -> subprocess.CompletedProcess[st
 def test_a_scene_is_as_expected(name: str) -> None:
     process = run("--scene", name, "--json", "--free-ports")
     assert process.returncode == 0, process.stdout + process.stderr
-    told = json.loads(process.stdout.splitlines()[-1])
+    lines = process.stdout.splitlines()
+    told = json.loads(lines[-1])
     assert told["scene"] == name and told["passed"]
+    order = IN_ORDER.get(name, ())
+    assert tuple(line for line in lines if line in order) == order
+    assert lines[-2].startswith("Measured: ")
     if "takeover_ms" in told and told["takeover_ms"] is not None and name == "while-talking":
         assert 0 < told["takeover_ms"] < 500, "slower than T1, after which a phone asks again"
     if name == "hundred-calls":
@@ -46,9 +64,11 @@ def test_a_scene_is_as_expected(name: str) -> None:
         assert told["gap_p50_ms"] <= told["gap_p99_ms"] < 5000
 
 
-def test_the_scenes_are_listed_one_name_a_line() -> None:
+def test_the_scenes_are_listed_with_what_each_shows() -> None:
     process = run("--scenes")
-    assert process.returncode == 0 and process.stdout.split() == list(SCENES)
+    told = [line.split(maxsplit=1) for line in process.stdout.splitlines()]
+    assert process.returncode == 0
+    assert told == [[name, scene.moral] for name, scene in SCENES.items()]
 
 
 def test_an_unknown_scene_is_told_with_those_there_are() -> None:
@@ -66,3 +86,12 @@ def test_the_story_is_one_file_that_needs_nothing_else(tmp_path: Path) -> None:
     for part in ("Flight record of forwarder", "The bill", "INVITE", "Versions", "server1 killed"):
         assert part in page
     assert "src=" not in page and "<link" not in page and "<script" not in page
+
+
+@pytest.mark.long
+def test_a_call_that_does_not_come_about_is_told_with_the_reason(tmp_path: Path) -> None:
+    balances = tmp_path / "balances.txt"
+    balances.write_text("alice:0.12\n")
+    process = run("--talk", "3", "--free-ports", "--deploy", f"prepaid:{balances}")
+    assert process.returncode == 1
+    assert "Alice calls Bob." in process.stderr and "balance is too small" in process.stderr

@@ -52,3 +52,9 @@ def test_a_short_run_gives_every_figure(name):
     (run,) = json.loads(done.stdout)["results"][name]
     assert set(run) == {key for key, _ in ROWS}
     assert run["kill.lost"] == run["stop.lost"] == 0 and run["both.refused"] is not None
+
+
+def test_a_number_out_of_range_is_told_with_its_limits_alone():
+    done = bench(21900, "--runs", "0")
+    assert done.returncode == 2
+    assert done.stderr.endswith("argument --runs: 0 is not between 1 and 100\n")

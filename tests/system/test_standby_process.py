@@ -107,7 +107,7 @@ def test_the_roles_swap_again_and_again_and_the_one_that_comes_back_stands_by(tw
         twins.end_active()
         twins.come_back()
         assert (twins.active.role, twins.standby.role) == ("active", "standby")
-        assert f"standby: {twins.address} is held by another forwarder" in twins.standby.said
+        assert f"standby: {twins.address} is held by another program" in twins.standby.said
         assert lost(Load(address(twins), 200).run(0.2)) == 0
 
 
@@ -275,10 +275,10 @@ def test_the_page_of_each_says_which_of_the_two_it_is_and_since_when_and_why(twi
     try:
         browser.open(twins.standby.page)
         wait_until(lambda: browser.text("#summary") == "On standby")
-        assert f": {twins.address} is held by another forwarder" in browser.text("#role")
+        assert f": {twins.address} is held by another program" in browser.text("#role")
         twins.end_active()
         wait_until(lambda: browser.text("#summary") == "server1 is hot")
-        why = f"{twins.address} is free, the forwarder that held it is gone"
+        why = f"{twins.address} is free, the program that held it is gone"
         assert re.fullmatch(
             rf"Active since \d\d:\d\d:\d\d: {re.escape(why)}", browser.text("#role")
         )
