@@ -196,7 +196,7 @@ class Registration:
         sentence = registered(self._account.username, server)
         if (self.state, self.event.sentence) != (RegistrationState.REGISTERED, sentence):
             self._become(RegistrationState.REGISTERED, sentence, now, server=server)
-        seen = _seen_address(response)
+        seen = seen_address(response)
         if seen is not None and seen != used:
             # Behind a NAT only the address that the other side sees reaches this phone (RFC 3581
             # 4).
@@ -303,7 +303,8 @@ def _ways_to_recognize(mine: Uri) -> list[Callable[[Uri], bool]]:
     ]
 
 
-def _seen_address(response: Response) -> Address | None:
+def seen_address(response: Response) -> Address | None:
+    """Where the server saw our request come from (RFC 3581 4); None: it does not say."""
     try:
         via = response.via
     except RemoteProtocolError:
