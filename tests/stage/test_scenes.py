@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -82,6 +83,7 @@ def test_the_story_is_one_file_that_needs_nothing_else(tmp_path: Path) -> None:
     process = run("--talk", "4", "--free-ports", "--report", str(report))
     assert process.returncode == 0, process.stdout + process.stderr
     page = report.read_text(encoding="utf-8")
+    assert re.findall(r"<figcaption>(\d)", page) == list("123456789")
     assert page.count("<svg") >= 10, "a figure per step, the time axis, the ladder"
     for part in ("Flight record of forwarder", "The bill", "INVITE", "Versions", "server1 killed"):
         assert part in page
