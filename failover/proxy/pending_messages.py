@@ -33,6 +33,7 @@ MAX_DATAGRAMS = 10_000
 MAX_OCTETS = 32 << 20
 REQUEST_SECONDS = PATIENCE  # then no client waits for an answer any more (RFC 3261 17.1.1.2)
 ONE_WAY_SECONDS = 1.0
+DEADLY_SECONDS = 1.0  # a server that goes down later does not do so because of the message
 MAX_REFUSALS = 4_096
 MAX_HEDGED = 4_096
 RequestKey = bytes  # our branch (all are of one length), then the CSeq's method
@@ -44,8 +45,10 @@ K = TypeVar("K")
 
 class PendingDatagram(NamedTuple):
     """A datagram as it was received. `server`: the one it was passed on to, "" before that;
-    `received_at`: when its first copy came; `moves`: how often the server that had it went down;
-    `begun`: a server has passed this INVITE on, or answered it provisionally, so a phone may ring.
+    `received_at`: when its first copy came; `replayed`: it was taken from a server that went down
+    or did not handle it; `begun`: a server has passed this INVITE on, or answered it provisionally,
+    so a phone may ring; `failures`: how many servers in a row did not handle it, or went down
+    within DEADLY_SECONDS of its coming.
     """
 
     server: str
@@ -53,12 +56,14 @@ class PendingDatagram(NamedTuple):
     side: str
     source: Address
     received_at: float
-    moves: int = 0
+    replayed: bool = False
     begun: bool = False
+    failures: int = 0
 
-    @property
-    def replayed(self) -> bool:
-        return self.moves > 0
+    def taken(self, now: float) -> PendingDatagram:
+        """The datagram, to be sent to another server because its own went down."""
+        deadly = now - self.received_at <= DEADLY_SECONDS
+        return self._replace(replayed=True, failures=self.failures + 1 if deadly else 0)
 
 
 make = tuple.__new__  # of a NamedTuple: make(PendingDatagram, (...)), in a third of the time
@@ -123,9 +128,11 @@ class PendingMessages:
         earlier = requests.get(key)
         if earlier:
             self._octets -= len(earlier.data)
-            moves = max(earlier.moves, datagram.moves)
+            replayed = earlier.replayed or datagram.replayed
             begun = earlier.begun or datagram.begun
-            datagram = make(PendingDatagram, (*datagram[:4], earlier.received_at, moves, begun))
+            failures = max(earlier.failures, datagram.failures)
+            known = earlier.received_at, replayed, begun, failures
+            datagram = make(PendingDatagram, (*datagram[:4], *known))
         requests[key] = datagram
         self._octets = total = self._octets + len(datagram.data)
         count = len(requests) + len(self.one_way) + len(self._ended)
@@ -173,7 +180,7 @@ class PendingMessages:
         key = branch + b"INVITE"
         datagram = self._requests.get(key)
         if datagram and not datagram.begun:
-            self._requests[key] = make(PendingDatagram, (*datagram[:6], True))
+            self._requests[key] = make(PendingDatagram, (*datagram[:6], True, datagram.failures))
 
     def server_of(self, branch: bytes, key: RequestKey) -> str | None:
         """Which server has this request, or the INVITE that it belongs to."""
@@ -227,7 +234,7 @@ class PendingMessages:
             datagram = self.remove_request(key)
             assert datagram is not None
             self.hedged[key] = datagram.server
-            taken.append(datagram._replace(moves=datagram.moves + 1))
+            taken.append(datagram._replace(replayed=True, failures=datagram.failures + 1))
         while len(self.hedged) > MAX_HEDGED:
             del self.hedged[next(iter(self.hedged))]
         return taken
@@ -241,7 +248,7 @@ class PendingMessages:
         keys = [key for key, datagram in self.one_way.items() if datagram.server == server]
         taken = [self.one_way.pop(key) for key in keys]
         self._octets -= sum(len(datagram.data) for datagram in taken)
-        return [datagram._replace(moves=datagram.moves + 1) for datagram in taken]
+        return [datagram._replace(replayed=True) for datagram in taken]
 
     def move_all(self, server: str, now: float) -> int:
         """Puts all that a lost server had into `moved`, oldest first. Returns how many datagrams it
@@ -258,7 +265,7 @@ class PendingMessages:
             settled = requests.pop(branch + method, None) if status.startswith(b"2") else None
             self._octets -= len(settled.data) if settled else 0
         owed = [*requests.values(), *one_way.values()]
-        moved = [each._replace(moves=each.moves + 1) for each in (*owed, *ended.values())]
+        moved = [each.taken(now) for each in (*owed, *ended.values())]
         self.moved.extend(sorted(moved, key=lambda each: each.received_at))
         return len(owed)
 
