@@ -1,21 +1,27 @@
 """Degraded mode: calls can still end while the store does not answer, and are billed later.
 
 Rules
-1. BYE, CANCEL, ACK and the phones' responses to them need only the call's record. CallCache has a
-   copy of each call that this server has read or saved, so they pass. All else is refused or stays
-   unanswered (Router.unable): what begins or changes a call, and calls without a copy here.
+1. What a phone sends within a call needs only the call's record. CallCache has a copy of each call
+   that this server has read or saved, so it passes: BYE, CANCEL, ACK, PRACK, INFO and the like, and
+   responses. Two things wait for the store, and so stay unanswered, for their phone repeats them:
+   INVITE and UPDATE within a dialog, and a 2xx that begins or changes a call. Only what begins
+   something new is refused (Router.unable).
 2. What a passed message means for call and bill is deferred: the event waits in memory with its own
    time. When the store works again it is routed once more, with the store, and what it would send
    is not sent: that has been sent.
-3. Order per call: `process` first replays what is deferred of the same Call-ID, so the first
+3. BYE, CANCEL, ACK and refusals that a copy does not let pass, or of which there is none, wait
+   too. They are sent when they are replayed. Their phone may have given up by then (RFC 3261
+   17.1.2.2), and the other one must hear of it even so.
+4. Order per call: `process` first replays what is deferred of the same Call-ID, so the first
    hang-up wins. A node replays everything before it fires timers.
 
 Traps
 - A copy may be old, for another server may have changed the call since. So a copy's word is taken
   for passing a message on, never for refusing it.
-- A 2xx that begins or changes a call waits for the store: if it passed and this server died, no
-  other server could follow the call. The phone repeats it for 32 s (RFC 3261 13.3.1.4).
+- If a 2xx passed unrecorded and this server died, no other server could follow the call. The phone
+  repeats it for 32 s (RFC 3261 13.3.1.4).
 - A retransmission must not be deferred twice: see Identity.
+- Strangers can send a BYE of no call. So what rule 3 keeps has only half of the room.
 """
 
 from __future__ import annotations
@@ -26,9 +32,10 @@ from typing import NamedTuple, NoReturn
 
 from sip.errors import RemoteProtocolError
 from sip.message import Request
-from slee_mock.container.event_router import Router
+from slee_mock.container.event_router import Router, begins_something
 from slee_mock.container.events import Arrival, CallEvent, Outcome, RequestEvent, drop
 from slee_mock.services.call_record import Call, is_again
+from slee_mock.services.session_timer import REFRESHING
 from slee_mock.sip_adaptor import message_of
 from slee_mock.store.interface import (
     ConditionalWrite,
@@ -42,7 +49,7 @@ from slee_mock.store.records import Record, to_json
 
 MOST_COPIES = 10_000  # calls; the longest untouched goes first
 MOST_DEFERRED = 10_000  # events; beyond them the phones have to repeat their requests
-PASSED_METHODS = ("ACK", "BYE", "CANCEL")
+MOST_DEFERRED_OCTETS = 32 * 2**20  # of their messages
 MOST_NAMED = 5  # deferred events in a sentence for the log
 
 
@@ -52,6 +59,14 @@ class Identity(NamedTuple):
     label: str  # method or status
     cseq: int
     from_tag: str
+
+
+class Deferred(NamedTuple):
+    """An event that waits for the store. `sent`: its message has been passed on."""
+
+    event: Arrival
+    sent: bool
+    octets: int
 
 
 class CallCache(StoreWrapper):
@@ -108,7 +123,8 @@ class CachingStore(StoreWrapper):
 
 class DegradedMode:
     """Handles events with the store (`process`), and if that raises StoreDown, without it as far as
-    possible (`process_offline`). `replayed` is called with the outcome of each deferred event."""
+    possible (`process_offline`). `replayed` is called with the outcome of each deferred event, its
+    `sends` without what was sent before."""
 
     def __init__(
         self,
@@ -118,11 +134,12 @@ class DegradedMode:
     ) -> None:
         self._router, self._store, self._replayed = router, store, replayed
         # By Call-ID, in the order in which they came.
-        self._deferred: dict[str, dict[Identity, Arrival]] = {}
+        self._deferred: dict[str, dict[Identity, Deferred]] = {}
         self.deferred = 0  # events in all
+        self._octets = 0
 
     def process(self, event: Arrival) -> Outcome:
-        """Replays what is deferred of the same call first (rule 3)."""
+        """Replays what is deferred of the same call first (rule 4)."""
         self._replay_call(message_of(event).get("Call-ID") or "")
         return self._router.process(event, self._store)
 
@@ -133,22 +150,25 @@ class DegradedMode:
         return self._router.process_all(events, self._store)
 
     def process_offline(self, event: Arrival) -> Outcome:
-        """Handles an event without the store: passes the message on and defers it, or refuses
-        it."""
-        if isinstance(event, RequestEvent) and event.request.method not in PASSED_METHODS:
-            return (
-                drop("store_down")
-                if self._is_ringing(event.request)
-                else self._router.unable(event)
-            )
+        """Handles an event without the store: passes the message on, defers it, or refuses it."""
+        if isinstance(event, RequestEvent):
+            if begins_something(event.request) and not self._is_ringing(event.request):
+                return self._router.unable(event)
+            if event.request.method in REFRESHING:
+                return drop("store_down")
         try:
             outcome = self._router.handle(event, Transaction(self._store.cache))
         except StoreDown:
-            return self._router.unable(event)
-        if not _may_pass(event, outcome) or not self._defer(event, outcome):
-            return self._router.unable(event)
-        self._store.cache.keep_all(outcome.writes)
-        return outcome
+            outcome = None
+        if outcome and _may_pass(event, outcome):
+            # Events that say only that a message has passed are not worth the room.
+            is_news = any(type(each) is not CallEvent for each in outcome.fires)
+            if not is_news or self._defer(event, sent=True):
+                self._store.cache.keep_all(outcome.writes)
+                return outcome
+        elif _must_be_heard(event):
+            self._defer(event, sent=False)
+        return drop("store_down")
 
     def replay(self, most: int = MOST_DEFERRED) -> bool:
         """Saves what is deferred, of at most so many calls. True if there is more. May raise
@@ -173,28 +193,33 @@ class DegradedMode:
 
     def _replay_call(self, call_id: str) -> None:
         events = self._deferred.get(call_id, {})
-        for identity in list(events):
-            outcome = self._router.process(events[identity], self._store)
+        for identity, (event, sent, octets) in list(events.items()):
+            outcome = self._router.process(event, self._store)
             del events[identity]
             self.deferred -= 1
-            self._replayed(outcome)
+            self._octets -= octets
+            self._replayed(outcome._replace(sends=()) if sent else outcome)
         self._deferred.pop(call_id, None)
 
-    def _defer(self, event: Arrival, outcome: Outcome) -> bool:
-        """Keeps the event for `replay`, unless it says only that a message has passed. False if
-        there is no room."""
+    def _defer(self, event: Arrival, sent: bool) -> bool:
+        """Keeps the event for `replay`. False if there is no room."""
         message = message_of(event)
-        known = self._deferred.get(message.call_id, {})
         label = (
             event.request.method if isinstance(event, RequestEvent) else str(event.response.status)
         )
         identity = Identity(label, message.cseq.number, message.from_tag)
-        if identity in known or all(type(each) is CallEvent for each in outcome.fires):
+        if identity in self._deferred.get(message.call_id, {}):
             return True
-        if self.deferred >= MOST_DEFERRED:
+        octets, share = len(message.to_bytes()), 1 if sent else 2
+        if (
+            self.deferred >= MOST_DEFERRED // share
+            or self._octets + octets > MOST_DEFERRED_OCTETS // share
+        ):
             return False
-        self._deferred.setdefault(message.call_id, {})[identity] = event
+        events = self._deferred.setdefault(message.call_id, {})
+        events[identity] = Deferred(event, sent, octets)
         self.deferred += 1
+        self._octets += octets
         return True
 
 
@@ -203,3 +228,10 @@ def _may_pass(event: Arrival, outcome: Outcome) -> bool:
     if isinstance(event, RequestEvent):
         return all(not send.data.startswith(b"SIP/2.0 ") for send in outcome.sends)
     return event.response.status not in range(200, 300) or not outcome.writes
+
+
+def _must_be_heard(event: Arrival) -> bool:
+    """Does it tell that a phone has hung up, given up, refused or heard of the answer?"""
+    if isinstance(event, RequestEvent):
+        return event.request.method in ("BYE", "CANCEL", "ACK")
+    return event.response.status >= 300

@@ -100,7 +100,8 @@ class Node:
         self.options = OptionsResponder(context.answers, forwarder[0], *hosts)
         self.services = install(context)
         self.router = Router(self.services, context.answers, self._event_failed)
-        self.degraded = DegradedMode(self.router, self.store, self._count_bills)
+        self.degraded = DegradedMode(self.router, self.store, self._replayed)
+        self._late: list[Outcome] = []  # of deferred events, to be sent next
         self._timers = Timers(self.router)
         rules = (line for each in self.services for line in getattr(each, "keeps", ()))
         self._purge_job = Purge((*CLUSTER_RULES, *rules))
@@ -128,9 +129,9 @@ class Node:
         """Nobody waits for a response from here, and no message of a call can be on its way."""
         return not len(self._pending) and now - max(self._last_message, self._left) > IDLE_SECONDS
 
-    def stop(self, now: float) -> None:
+    def stop(self, now: float) -> Sequence[Outcome]:
         """Saves what was deferred, as far as the store takes it, and tells the others that this
-        server stops."""
+        server stops. Returns what is still to be sent."""
         self._stopped = True
         self._sign_at = self._replay_at = self._fire_at = self._purge_at = math.inf
         try:
@@ -142,6 +143,7 @@ class Node:
             self._observer.lost(
                 f"the store did not come back in time: bills will lack {self.degraded.describe()}"
             )
+        return self._take_late()
 
     @property
     def member(self) -> Member:
@@ -176,7 +178,7 @@ class Node:
         outcomes = self._decide_all(events)
         for event, outcome in zip(events, outcomes, strict=True):
             self._tell_of(event, outcome, now)
-        yield outcomes
+        yield [*self._take_late(), *outcomes]
 
     def _read(self, datagram: Datagram) -> Arrival | None:
         if is_keep_alive(datagram.data):
@@ -220,6 +222,15 @@ class Node:
         self._last_message = now
         self._pending.note(message, outcome)
 
+    def _replayed(self, outcome: Outcome) -> None:
+        self._count_bills(outcome)
+        if outcome.sends:
+            self._late.append(outcome)
+
+    def _take_late(self) -> list[Outcome]:
+        late, self._late = self._late, []
+        return late
+
     def _count_bills(self, outcome: Outcome) -> None:
         """Counts the ends that were written down; one that was known is not written again."""
         if any(isinstance(fires, CallEnded) for fires in outcome.fires):
@@ -233,11 +244,12 @@ class Node:
         return min(self._sign_at, self._replay_at, self._fire_at, self._purge_at)
 
     def on_deadline(self, now: float) -> Iterator[Outcome]:
-        """Does what is due. Yields what came of timers."""
+        """Does what is due. Yields what came of deferred events and timers."""
         if now >= self._sign_at:
             self.sign_of_life(now)
         if now >= self._replay_at:
             self._replay(now)
+            yield from self._take_late()
         if now >= self._fire_at:
             yield from self._fire(now)
         if now >= self._purge_at:

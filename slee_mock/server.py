@@ -287,7 +287,7 @@ class Server:
         node, self._node = self._node, None
         if node:
             try:
-                node.stop(self._clock.now())
+                self._send(node.stop(self._clock.now()))
             finally:
                 node.store.close()
 

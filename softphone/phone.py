@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from plumbing.address import Address
+from plumbing.address import Address, format_address
 from plumbing.event_loop import Loop, LoopStopped, Timer
 from plumbing.udp_socket import bind_udp, family_of
 from softphone.call_audio import CallAudio, is_digit
@@ -34,6 +34,7 @@ from softphone.ua.events import (
     CallChanged,
     CallView,
     DigitPassed,
+    MessagePassed,
     RegistrationChanged,
     RegistrationState,
 )
@@ -252,6 +253,9 @@ class Phone:
             for event in outcome.events:
                 if isinstance(event, CallChanged):
                     self._update_media(event.call)
+                elif isinstance(event, MessagePassed):
+                    way = "to" if event.sent else "from"
+                    log.debug("%s %s %s", event.summary, way, format_address(event.peer))
                 self._tell(event)
         if self._leaving and self._agent.at_rest:
             self._at_rest.set()

@@ -71,6 +71,8 @@ def play(options: Options, linger: bool) -> int:
 
     def end(sentence: str) -> None:
         outcome.append(sentence)
+        if director.figures:
+            print(director.figures, flush=True)
         if scene.title:
             _ended(controller, scene, sentence)
             director.take_picture()

@@ -24,7 +24,7 @@ from stage.controller import DemoController
 from stage.gui.failover_view import draw_axis
 from stage.gui.painting import svg_of
 from stage.observation.http_readers import read_list
-from stage.scenes.use_case import Row, milliseconds
+from stage.scenes.use_case import Number, Row, milliseconds
 
 AXIS_SIZE = QSize(720, 90)
 
@@ -54,14 +54,14 @@ class Story:
 
     def __init__(self, controller: DemoController) -> None:
         self._controller = controller
-        self._pictures: list[tuple[Row, str]] = []
+        self._pictures: dict[Number, tuple[Row, str]] = {}
         self._headline = ""
         controller.fulfilled.connect(self._on_step)
 
     def _on_step(self, row: Row) -> None:
         if row.number == 3:
-            self._pictures = [each for each in self._pictures if each[0].number in (1, 2)]
-        self._pictures.append((row, self._figure()))
+            self._pictures = {key: self._pictures[key] for key in (1, 2) if key in self._pictures}
+        self._pictures[row.number] = row, self._figure()
 
     def _figure(self) -> str:
         figure = self._controller.window.figure
@@ -105,7 +105,11 @@ class Story:
             words = f"<td>{row.number}</td><td>{html.escape(row.text)}</td>"
             yield f"<tr>{mark}{words}<td>{html.escape(row.words)}</td></tr>"
         yield "</table>"
-        for row, picture in self._pictures:
+        for shown in self._controller.rows:  # in the order of the steps, not of the observations
+            if shown.number not in self._pictures:
+                continue
+            row, picture = self._pictures[shown.number]
+            row = shown if shown.observed else row  # of a call that somebody has put away
             words = f"{row.number}. {html.escape(row.text)}<small>{html.escape(row.words)}</small>"
             yield f"<figure><figcaption>{words}</figcaption>{picture}</figure>"
 
@@ -116,7 +120,7 @@ class Story:
             outage = state.outage_ms(failover)
             yield f"<h2>{html.escape(failover.source)} to {html.escape(failover.target)}</h2>"
             if outage is not None:
-                yield f"<p>First answer {milliseconds(outage)} after the kill.</p>"
+                yield f"<p>{milliseconds(outage)} from the kill to {state.counted_to}.</p>"
             box = QRectF(0, 0, AXIS_SIZE.width(), AXIS_SIZE.height())
             yield svg_of(AXIS_SIZE, partial(draw_axis, box=box, moments=moments))
         for name, url in self._controller.cluster.admins.items():

@@ -24,6 +24,7 @@ import collections
 from collections.abc import Callable, Iterable, Sequence
 
 from sip.errors import RemoteProtocolError
+from sip.message import Request
 from slee_mock.container.events import (
     Arrival,
     Event,
@@ -46,7 +47,6 @@ from slee_mock.store.interface import (
 )
 
 MOST_CONFLICTS = 20
-ENDING = ("BYE", "CANCEL")
 # of an SBB
 FAILURES = (Exception, SystemExit)
 MOST_DELIVERIES = 64  # to SBBs, for one event of the network or timer
@@ -122,11 +122,11 @@ class Router:
         return self._answers.reject(event, status)._replace(drop_reason=reason)
 
     def unable(self, event: Arrival) -> Outcome:
-        """Refuses an event because the store does not answer: a request with 503. A response is
-        dropped: its phone repeats a final one until it is acknowledged (RFC 3261 13.3.1.4, 17.2.1).
-        So are BYE and CANCEL, which no phone repeats once they are refused (15.1.1): unanswered
-        they come again for 32 s, and end call and bill."""
-        if isinstance(event, RequestEvent) and event.request.method not in ENDING:
+        """Refuses a request that begins something with 503, because the store does not answer. All
+        else is dropped, for its phone repeats it for 32 s: a final response until it is
+        acknowledged (RFC 3261 13.3.1.4, 17.2.1), a request until it is answered (17.1). A refusal
+        would end it for good, and with BYE (15.1.1) or PRACK (RFC 3262 4) the call or its bill."""
+        if isinstance(event, RequestEvent) and begins_something(event.request):
             return self._answers.reject(event, 503)
         return drop("store_down")
 
@@ -175,6 +175,11 @@ class Router:
                 if issubclass(kind, each.event)
             ]
         return self._known_subscribers[kind]
+
+
+def begins_something(request: Request) -> bool:
+    """Is it outside of dialogs, and not about an INVITE that came before?"""
+    return not request.to_tag and request.method not in ("ACK", "BYE", "CANCEL")
 
 
 def _joined(outcomes: Sequence[Outcome]) -> Outcome:

@@ -24,7 +24,7 @@ from softphone.ua.info_dtmf import InfoDigits
 from softphone.ua.offer_answer import CONTENT_TYPE, offers
 from softphone.ua.registration import retry_after
 from softphone.ua.reliable_provisional import RELIABLE
-from softphone.ua.session_timer import SUPPORTED, SessionTimer
+from softphone.ua.session_timer import RETRY, SUPPORTED, SessionTimer
 from softphone.ua.timers import Action
 from softphone.ua.transaction_layer import ServerRequest, TransactionLayer
 
@@ -116,9 +116,9 @@ class Call(ShownCall):
             status = 408 if response is None else response.status
             if status >= 200:
                 self.layer.emit(ProbeAnswered(later, self.call_id, now, status))
-            # RFC 3261 12.2.1.2; silence ends no call here, for its sound may well go on
-            if status == 481:
-                self.change(GONE, later, user_messages.CALL_LOST.format(name=self.name), status)
+            # silence ends no call here, for its sound may well go on
+            if status == 481 and self.state is TALKING:
+                self._lost(later, status)
 
         self.ask("OPTIONS", answered, now)
 
@@ -175,7 +175,7 @@ class Call(ShownCall):
         if self.state is not TALKING or talk is None:
             return
         if self._modification or self._unacked is not None:
-            self.timer.again(None, now)
+            self.timers.set("refresh", now + RETRY, self.refresh)
         elif self.timer.takes_update:
             self._modification = self.ask(
                 "UPDATE", self._on_refreshed, now, (ALLOW, *self.timer.request_fields())
@@ -260,9 +260,8 @@ class Call(ShownCall):
 
     def _lost(self, now: float, status: int) -> None:
         """RFC 3261 12.2.1.2: a dialog that answers 481, or not at all, is over. The BYE is for a
-        peer gone deaf."""
-        if status != 481:
-            self.send_bye(now)
+        peer gone deaf, and for the servers on the way, whose bill would run on."""
+        self.send_bye(now)
         self.change(GONE, now, user_messages.CALL_LOST.format(name=self.name), status)
 
     def acknowledge(

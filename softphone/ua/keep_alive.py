@@ -4,8 +4,9 @@ server lives.
 OPTIONS to the registrar, which any answer but 503 satisfies. It may be passed on no further than to
 whom it is sent (RFC 3261 16.3 step 3): a forwarder answers it itself, 503 where no server lives,
 and no server is troubled. Silence, or a 503, says nothing for certain: the phone then registers at
-once, and what comes of that is what the person is told. A server that registers phones and never
-answers OPTIONS gets empty lines instead (RFC 5626 3.5.1), which keep the binding as well.
+once, and what comes of that is what the person is told. It does so, too, where the answer says that
+a NAT has given the phone another address. A server that registers phones and never answers OPTIONS
+gets empty lines instead (RFC 5626 3.5.1), which keep the binding as well.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from sip.message import Request, Response
 from sip.uri import Uri
 from softphone.ua.client_request import ClientRequest, Send
 from softphone.ua.events import RegistrationState
-from softphone.ua.registration import Registration
+from softphone.ua.registration import Registration, seen_address
 from softphone.ua.timers import NamedTimers
 from softphone.ua.transaction_layer import TransactionLayer
 
@@ -83,7 +84,19 @@ class KeepAlive:
             return
         self._pending = None
         if response is not None and response.status not in (408, 503):
+            self._follow(response, now)
             return
         if self._registration.state is RegistrationState.REGISTERED:
             self._in_doubt_since = now if response is None else None
+            self._registration.register(now)
+
+    def _follow(self, response: Response, now: float) -> None:
+        """Registers anew at once if a NAT has given us another address."""
+        seen = seen_address(response)
+        if (
+            seen is not None
+            and seen != self._layer.public
+            and self._registration.state is RegistrationState.REGISTERED
+        ):
+            self._layer.public = seen
             self._registration.register(now)

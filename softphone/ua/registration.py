@@ -149,7 +149,11 @@ class Registration:
         if exchange is self._pending and transaction and transaction.retransmissions >= TELL_AFTER:
             due = transaction.deadline or now
             if self.state is not RegistrationState.UNREGISTERED:
-                self._become(RegistrationState.UNREACHABLE, trying_again(due - now), now)
+                self._become(
+                    RegistrationState.UNREACHABLE,
+                    trying_again(due - now, exchange.destination),
+                    now,
+                )
 
     # -- answers -----------------------------------------------------------------------------------
 
@@ -171,7 +175,7 @@ class Registration:
         elif response is not None and status == 423 and self._lengthen(response):
             self._ask(self._asked_expires, now)
         elif status in TRANSIENT:
-            self._try_again(response, now)
+            self._try_again(exchange, response, now)
         else:
             self._refused(
                 why_not_registered(
@@ -196,7 +200,7 @@ class Registration:
         sentence = registered(self._account.username, server)
         if (self.state, self.event.sentence) != (RegistrationState.REGISTERED, sentence):
             self._become(RegistrationState.REGISTERED, sentence, now, server=server)
-        seen = _seen_address(response)
+        seen = seen_address(response)
         if seen is not None and seen != used:
             # Behind a NAT only the address that the other side sees reaches this phone (RFC 3581
             # 4).
@@ -241,10 +245,14 @@ class Registration:
         self._asked_expires = max(int(text), self._wanted_expires)
         return True
 
-    def _try_again(self, response: Response | None, now: float) -> None:
+    def _try_again(self, exchange: ClientRequest, response: Response | None, now: float) -> None:
         pause = retry_after(response) or self._pause
         self._pause = min(2 * self._pause, LONGEST_PAUSE)
-        self._become(RegistrationState.UNREACHABLE, trying_again(pause), now)
+        self._become(
+            RegistrationState.UNREACHABLE,
+            trying_again(pause, None if response else exchange.destination),
+            now,
+        )
         self.timers.set("refresh", now + pause, self._refresh)
 
     def _refresh(self, now: float) -> None:
@@ -303,7 +311,8 @@ def _ways_to_recognize(mine: Uri) -> list[Callable[[Uri], bool]]:
     ]
 
 
-def _seen_address(response: Response) -> Address | None:
+def seen_address(response: Response) -> Address | None:
+    """Where the server saw our request come from (RFC 3581 4); None: it does not say."""
     try:
         via = response.via
     except RemoteProtocolError:

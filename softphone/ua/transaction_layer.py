@@ -399,10 +399,13 @@ class TransactionLayer:
         self._forget_terminated()
 
     def on_unreachable(self, destination: Address, now: float) -> None:
-        """The system says that nobody listens there: what waits for an answer from there need not
-        wait longer."""
+        """The system says that nobody listens there, or that no way leads there: what begins
+        something need not wait longer for an answer. What belongs to a call counts as lost on the
+        way and is repeated, for the network may be back in a moment."""
         for transaction, exchange in list(self._clients.values()):
-            if exchange.destination == destination:
+            request = exchange.request
+            within_call = request.to.tag or request.method == "CANCEL"
+            if exchange.destination == destination and not within_call:
                 self._run(transaction, exchange, transaction.on_unreachable(now), now)
         self._forget_terminated()
 

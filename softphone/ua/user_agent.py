@@ -129,7 +129,10 @@ class UserAgent:
     # -- what happens ------------------------------------------------------------------------------
 
     def receive(self, data: bytes, source: Address, now: float) -> Actions:
+        known_as = self._layer.public
         self._layer.receive(data, source, now)
+        if self._layer.public != known_as:  # the other side's requests are to come there
+            return self._with_active(lambda call: call.refresh(now))
         return self._done()
 
     def on_deadline(self, now: float) -> Actions:

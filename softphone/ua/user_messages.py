@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 
+from plumbing.address import Address, format_address
 from sip.errors import RemoteProtocolError
 from sip.header import NameAddr
 from sip.message import Message, Request, Response
@@ -173,9 +174,12 @@ def name_of_server(server: str) -> str:
     return named[1] if named else ""
 
 
-def trying_again(seconds: float) -> str:
-    text = tr("No server answers; trying again in {seconds} s")
-    return text.format(seconds=max(1, round(seconds)))
+def trying_again(seconds: float, silent: Address | None = None) -> str:
+    """`silent`: where nobody answers; None: somebody answers that no server does."""
+    known = tr("No server answers; trying again in {seconds} s")
+    text = tr("No answer from {server}; trying again in {seconds} s") if silent else known
+    server = format_address(silent) if silent else ""
+    return text.format(server=server, seconds=max(1, round(seconds)))
 
 
 def heard_nothing(name: str, seconds: float) -> str:

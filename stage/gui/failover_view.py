@@ -117,6 +117,6 @@ class FailoverView(QWidget):
         sent = f"{latest.replayed} of {latest.in_flight} messages in flight sent again, {lost} lost"
         sent = sent if latest.in_flight else "Nothing was in flight"
         gap = state.longest_gap_ms
-        heard = "" if gap is None else f" Longest pause of the audio: {milliseconds(gap)}; "
+        heard = "" if gap is None else f" Pause of the audio at the crash: {milliseconds(gap)}; "
         heard += "20 ms is normal, 400 ms would be heard." if heard else ""
         self.detail.set_text(f"Noticed: {latest.noticed or 'no answer'}. {sent}.{heard}")

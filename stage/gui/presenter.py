@@ -9,7 +9,7 @@ from typing import NamedTuple
 from stage.gui.main_window import Window
 from stage.gui.topology_view import PhoneAppearance, ServerAppearance
 from stage.scenes.state import DemoState, ProgramState
-from stage.scenes.use_case import Row, milliseconds
+from stage.scenes.use_case import Row, milliseconds, uninterrupted
 
 
 class Headline(NamedTuple):
@@ -184,7 +184,7 @@ def _talking_through_pair(state: DemoState, forwarders: dict[str, ProgramState])
         else:
             advice = f"Hang up at {_hanger(state)}'s phone: the call ends through {state.successor}"
             advice += f" and {state.carrier}." if state.carrier else "."
-        return Headline("check", "hot", words, f"Neither phone noticed. {advice}")
+        return Headline("check", "hot", words, f"{_heard(state)}{advice}")
     if not forwarders or killed or state.takeover_ms is None:
         return None
     standby = next(
@@ -195,7 +195,15 @@ def _talking_through_pair(state: DemoState, forwarders: dict[str, ProgramState])
         if standby
         else f"Restart the forwarder that is down, so that {state.active} has a standby again."
     )
-    return _talking(state)._replace(hint=f"Neither phone noticed. {advice}")
+    return _talking(state)._replace(hint=f"{_heard(state)}{advice}")
+
+
+def _heard(state: DemoState) -> str:
+    """How the phones came through the crash, as far as it is known by now."""
+    if uninterrupted(state).observed:
+        return "Neither phone noticed. "
+    gap = state.longest_gap_ms
+    return "" if gap is None else f"Longest pause of the sound so far: {milliseconds(gap)}. "
 
 
 def _hanger(state: DemoState) -> str:
@@ -234,7 +242,7 @@ def _talking(state: DemoState) -> Headline:
     if after is None and latest.first_answer_at is None:
         words = f"{target} takes over"
     hint = "That is from the kill to the next message of the ringing call. "
-    hint = hint if state.rang_at_kill and after is not None else "Neither phone noticed. "
+    hint = hint if state.rang_at_kill and after is not None else _heard(state)
     hint += f"Hang up at {_hanger(state)}'s phone to see the bill"
     hint += f", or kill {carrier} too." if state.spare else ", or bring a spare server back."
     return Headline("check", "hot", words, hint)
@@ -245,10 +253,8 @@ def _at_rest(state: DemoState, programs: list[ProgramState]) -> Headline:
     gone = [program.name for program in programs if not program.alive and not program.starting]
     again = f"Restart {' and '.join(gone)} and call again." if gone else "Call again at any time."
     if bill is not None and bill.final and state.over:
-        words = (
-            f"{bill.server.capitalize()} bills {bill.total} {bill.currency} for {bill.seconds} s"
-        )
-        hint = f"One call, one bill, carried by {bill.carriers}. {again}"
+        words = f"The bill: {bill.total} {bill.currency} for {bill.seconds} s"
+        hint = f"Read from {bill.server}'s page; the call was carried by {bill.carriers}. {again}"
         return Headline("check", "alive", words, hint)
     if state.calls and _call_states(state) <= {"ended", "ending"}:
         if all(call.answered_at is None for call in state.calls.values()):
@@ -283,7 +289,8 @@ def large_numbers(state: DemoState) -> tuple[str, str]:
     if state.bill is not None and state.over:
         return first, f"{state.bill.total} {state.bill.currency} for {state.bill.seconds} s"
     gap = state.longest_gap_ms
-    return first, "" if gap is None else f"longest pause {milliseconds(gap)}"
+    name = "pause at the crash" if state.killed else "longest pause"
+    return first, "" if gap is None else f"{name} {milliseconds(gap)}"
 
 
 def show(

@@ -6,8 +6,8 @@
         yield 1.5                                # seconds
         d.expect(d.state.talking, "they talk")
 
-What is not seen within its deadline, or is not as expected, ends the scene with a sentence. GUI
-thread.
+A line is said when what it tells has happened. What is not seen within its deadline, or is not as
+expected, ends the scene with a sentence. GUI thread.
 """
 
 from __future__ import annotations
@@ -37,14 +37,34 @@ PRIMARY = {
     "Hang up": ("calling", "ringing", "talking"),
 }
 
+SAID = {"Call": "calls", "Answer": "answers", "Hang up": "hangs up"}
+# what is noted under a name, which is its key in the JSON, too
+FIGURES = {
+    "kept": "{} calls kept",
+    "lost": "{} calls lost",
+    "gap_p50_ms": "half of them answered {} ms after the kill",
+    "gap_p99_ms": "99 of 100 after {} ms",
+    "bill": "bill {}",
+    # each call is billed by the whole second, rounded down
+    "billed_seconds": "billed {} s (whole seconds of each call)",
+    "carried_by": "carried by {}",
+    "talked_seconds": "talked {} s",
+    "takeover_ms": "{} ms from the kill to the next answer",
+    "forwarder_takeover_ms": "{} ms from the forwarder's kill to the next answer",
+    "rtp_longest_gap_ms": "longest pause of the audio {} ms",
+    "rtp_lost": "{} audio packets lost",
+    "dropped": "{} call cannot be ended",
+}
+
 
 @dataclass(frozen=True)
 class Wait:
-    """Until `condition` holds, at most `seconds`."""
+    """Until `condition` holds, at most `seconds`; `told`: then `what` is said."""
 
     what: str
     condition: Callable[[], object]
     seconds: float = PATIENCE_SECONDS
+    told: bool = False
 
 
 Play = Generator[Wait | float, None, None]
@@ -116,8 +136,7 @@ class Director(QObject):
     def seen(
         self, what: str, condition: Callable[[], object], seconds: float = PATIENCE_SECONDS
     ) -> Wait:
-        self._tell(what)
-        return Wait(what, condition, seconds)
+        return Wait(what, condition, seconds, told=True)
 
     def expect(self, condition: object, what: str) -> None:
         if not condition:
@@ -125,6 +144,13 @@ class Director(QObject):
 
     def note(self, name: str, value: Any) -> None:
         self.measured[name] = round(value, 2) if isinstance(value, float) else value
+
+    @property
+    def figures(self) -> str:
+        """What was measured, for a person; "" for nothing."""
+        known = {name: value for name, value in self.measured.items() if value is not None}
+        words = ", ".join(FIGURES[name].format(value) for name, value in known.items())
+        return f"Measured: {words}." if words else ""
 
     def up(self, *names: str) -> bool:
         return set(names) <= self.state.up
@@ -153,12 +179,17 @@ class Director(QObject):
         self.expect(self.can(phone, action), f"{phone} can {action}")
         self.controller.window.panels[PHONES.index(phone)].primary.click()
 
+    def act(self, phone: str, action: str) -> None:
+        """The same, said."""
+        self.press(phone, action)
+        self._tell(f"{phone} {SAID[action]}.")
+
     def ring(self) -> Play:
-        self.press("Alice", "Call")
+        self.act("Alice", "Call")
         yield self.seen("Bob's phone rings.", lambda: self.state.call_state("Bob") == "incoming")
 
     def answer(self) -> Play:
-        self.press("Bob", "Answer")
+        self.act("Bob", "Answer")
         yield self.seen("Alice and Bob talk.", lambda: self.state.talking)
 
     def talk(self, seconds: float = 1.5) -> Play:
@@ -170,6 +201,14 @@ class Director(QObject):
     def kill(self, name: str) -> None:
         self.controller.kill(name)
         self._tell(f"{name} is killed.")
+
+    def freeze(self, name: str) -> None:
+        self.controller.freeze(name)
+        self._tell(f"{name} is frozen.")
+
+    def thaw(self, name: str) -> None:
+        self.controller.thaw(name)
+        self._tell(f"{name} runs on.")
 
     def kill_at(self, server: str, method: str, status: int | None) -> None:
         """Hold `server` still for the milliseconds until that message has reached it, then kill it:
@@ -185,7 +224,7 @@ class Director(QObject):
         )
 
     def hang_up(self) -> Play:
-        self.press("Alice", "Hang up")
+        self.act("Alice", "Hang up")
         yield self.seen("The call is over at both phones.", lambda: self.state.over)
 
     def billed(self) -> Play:
@@ -212,9 +251,8 @@ class Director(QObject):
     # -- what is told ------------------------------------------------------------------------------
 
     def _tell(self, line: str) -> None:
-        """With a picture of what the line before has led to."""
-        self.take_picture()
         self.say(line)
+        self.take_picture()
 
     def take_picture(self, name: str = "") -> None:
         """Without a name it is the scene's next one."""
@@ -243,8 +281,11 @@ class Director(QObject):
             if isinstance(self._wait, Wait):
                 if not self._wait.condition():
                     if waited > self._wait.seconds:
-                        self._end(f"Not seen within {self._wait.seconds:g} s: {self._wait.what}")
+                        seconds, what = self._wait.seconds, self._wait.what
+                        self._end(f"Not seen within {seconds:g} s: {what} {self._shown()}")
                     return
+                if self._wait.told:
+                    self._tell(self._wait.what)
             elif waited < self._wait:
                 return
             self._wait, self._began = next(self._play), time.monotonic()
@@ -252,6 +293,15 @@ class Director(QObject):
             self._end("")
         except SceneFailed as error:
             self._end(str(error))
+
+    def _shown(self) -> str:
+        """What each phone says, and the headline: why something was not seen."""
+        words = [
+            f"{panel.label}'s phone says {panel.registration.text()!r} and "
+            f"{panel.card.sentence.text()!r}."
+            for panel in self.controller.window.panels
+        ]
+        return " ".join([*words, f"The window: {self.controller.window.headline}."])
 
     def _end(self, sentence: str) -> None:
         if not self._over:

@@ -85,6 +85,7 @@ def report(show: DemoController) -> dict[str, Any]:
     """Everything measured in this run, for `--json`; what was not measured is null. Call it before
     the phones stop."""
     state = show.use_case.state
+    bill = state.bill if state.bill and state.bill.final else None
     told = ("server", "seconds", "total", "currency")
     pair = (
         {"forwarder_takeover_ms": rounded(state.forwarder_takeover_ms, 2)}
@@ -96,7 +97,7 @@ def report(show: DemoController) -> dict[str, Any]:
             {"number": row.number, "text": row.text, "observed": row.observed} for row in show.rows
         ],
         "talk_seconds": rounded(state.talk_seconds, 2),
-        "bill": {key: getattr(state.bill, key) for key in told} if state.bill else None,
+        "bill": {key: getattr(bill, key) for key in told} if bill else None,
         "takeover_ms": rounded(state.takeover_ms, 2),
         **pair,
         "rtp_longest_gap_ms": rounded(state.longest_gap_ms, 1),

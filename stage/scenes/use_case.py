@@ -97,7 +97,8 @@ def uninterrupted(state: DemoState) -> CheckResult:
     gap, lost = state.longest_gap_ms, state.lost
     if len(fresh) < len(state.calls) or gap is None or lost is None:
         return NOT_YET
-    words = f"gap {milliseconds(gap)}, {lost or 'none'} lost"
+    # the phones show the longest gap of the whole call
+    words = f"gap at crash {milliseconds(gap)}, {lost or 'none'} lost"
     return CheckResult(min(fresh) >= AUDIO_PACKETS and gap <= HEARD_GAP_MS, words)
 
 
@@ -151,6 +152,7 @@ def named(text: str) -> Callable[[DemoState], str]:
         leaver=state.hung_up_by or state.caller,
         first=state.first.capitalize(),
         second=state.second.capitalize(),
+        reader=(state.bill.server if state.bill else state.second).capitalize(),
         forwarder=(_dying_forwarder(state) or "The forwarder").capitalize(),
         standby=_standby(state),
         dies="freezes" if state.killed and state.killed.frozen else "crashes",
@@ -175,7 +177,7 @@ STEPS = (
     Step(6, named("{second} takes over, unnoticed by both phones."), taken_over),
     Step(7, named("The call continues uninterrupted."), uninterrupted),
     Step(8, named("{leaver} hangs up."), hung_up),
-    Step(9, named("{second}'s management page shows the total bill."), billed),
+    Step(9, named("{reader}'s management page shows the total bill."), billed),
 )
 
 PAIR = Step("7a", named("{forwarder} crashes, {standby} takes over."), address_taken)
@@ -242,11 +244,11 @@ class UseCase:
         fulfilled = []
         for index, step in enumerate(self.steps):
             row, (observed, words) = self.rows[index], step.check(self.state)
+            # once fulfilled, it stays so in this call, whoever dies afterwards
+            text = row.text if row.observed else step.text(self.state)
             if not observed and row.observed:
-                observed, words = True, row.words  # once fulfilled, it stays so in this call
-            self.rows[index] = replace(
-                row, text=step.text(self.state), observed=observed, words=words
-            )
+                observed, words = True, row.words
+            self.rows[index] = replace(row, text=text, observed=observed, words=words)
             if observed and not row.observed:
                 fulfilled.append(self.rows[index])
         return fulfilled

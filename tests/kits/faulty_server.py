@@ -31,19 +31,16 @@ def break_router(number: int, point: str) -> None:
     def process_all(
         self: Router, events: Sequence[Arrival | TimerEvent], store: Store
     ) -> list[Outcome]:
-        is_fatal = False
-        for event in events:
+        for index, event in enumerate(events):
             name = _name(event)
             if name and not any(each is event for each in given):
                 given.append(event)
                 print(f"given {name}", flush=True)
-                is_fatal = is_fatal or len(given) == number
-        if is_fatal and point == "received":
-            os.kill(os.getpid(), signal.SIGKILL)
-        outcomes = whole(self, events, store)
-        if is_fatal:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return outcomes
+            if 0 < number <= len(given) and event is given[number - 1]:
+                if point == "saved":
+                    whole(self, events[: index + 1], store)
+                os.kill(os.getpid(), signal.SIGKILL)
+        return whole(self, events, store)
 
     Router.process_all = process_all  # type: ignore[method-assign]
 

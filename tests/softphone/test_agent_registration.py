@@ -290,7 +290,7 @@ def test_silence_is_told_soon_and_tried_again_until_the_server_is_back():
     registration = alice.agent.registration
     assert (registration.state, registration.sentence) == (
         UNREACHABLE,
-        "No server answers; trying again in 2 s",
+        "No answer from 127.0.0.1:5060; trying again in 2 s",
     )
     network.run(50.0)
     assert alice.agent.registration.state is UNREACHABLE and alice.agent.retransmissions > 5

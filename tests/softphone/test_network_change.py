@@ -8,6 +8,7 @@ import time
 
 import pytest
 from agent_kit import BOB, Line, Network, Scripted, pair, talking
+from wire import FORWARDER, World
 
 from sip.message import reply
 from sip.sdp import SessionDescription
@@ -324,3 +325,105 @@ def test_a_window_that_fails_at_one_event_gets_the_next(eventually):
     alice.call("not an address")
     eventually(lambda: seen == [ENDED, ENDED])
     alice.stop()
+
+
+# -- the network is away for a moment, or another NAT's --------------------------------------------
+
+
+def without_network(world, line, seconds, wish):
+    """The person at `line` wishes something in a moment in which the system refuses to send."""
+    away = [True]
+    world.network.lose = lambda packet: away[0] and packet.source == line.address
+    line.does(wish)
+    for _ in range(3):
+        told = line.agent.on_unreachable(FORWARDER, world.network.now)
+        world.network.send(line._done(told), line.address)
+    world.run(seconds)
+    away[0] = False
+    world.run(60)
+
+
+@pytest.mark.parametrize("who", ["caller", "called"])
+def test_a_hang_up_while_the_network_is_away_ends_the_call_once_it_is_back(who):
+    world = World()
+    world.talk()
+    world.run(5)
+    without_network(world, world.alice if who == "caller" else world.bob, 1.0, "hang_up")
+    assert (world.alice.state, world.bob.state) == (ENDED, ENDED)
+    assert (world.bill.state, world.bill.seconds) == ("ended", 6)
+
+
+@pytest.mark.parametrize("who", ["caller", "called"])
+def test_a_call_given_up_or_declined_while_the_network_is_away_rings_nobody_once_it_is_back(who):
+    world = World()
+    world.register()
+    world.alice.calls("bob")
+    world.run(0.5)
+    without_network(world, world.alice if who == "caller" else world.bob, 1.0, "hang_up")
+    assert (world.alice.state, world.bob.state) == (ENDED, ENDED)
+
+
+def test_a_hold_while_the_network_is_away_is_done_once_it_is_back():
+    world = World()
+    world.talk()
+    without_network(world, world.alice, 1.0, "hold")
+    assert world.alice.sentence == "Bob is on hold"
+    assert world.bob.sentence == "Alice has put the call on hold"
+
+
+class Nat(Network):
+    """Alice's phone is behind one; what is sent to a former port of it arrives nowhere."""
+
+    inside, host, port = ("10.0.0.2", 5062), "127.0.0.9", 7000
+
+    def send(self, packets, source):
+        passed = []
+        for data, to, *rest in packets:
+            sender = rest[0] if rest else source
+            if sender == self.inside:
+                sender = self.host, self.port
+            if to == (self.host, self.port):
+                to = self.inside
+            passed.append((data, to, sender))
+        super().send(passed, source)
+
+
+class BehindNat(World):
+    def make_network(self):
+        return Nat()
+
+    def phone(self, user, port, password=""):
+        if user != "alice":
+            return super().phone(user, port, password)
+        return Line(self.network, user, 5062, FORWARDER, password, host="10.0.0.2", keep_alive=15.0)
+
+
+@pytest.mark.parametrize("who", ["caller", "called"])
+def test_a_call_goes_on_behind_a_nat_that_gives_the_phone_another_port(who):
+    world = BehindNat()
+    world.register()
+    world.run(1)
+    world.alice.calls("bob")
+    world.run(0.3)
+    world.bob.answers()
+    world.run(5)
+    world.network.port += 1
+    world.run(16)
+    (world.alice if who == "caller" else world.bob).does("hang_up")
+    world.run(2)
+    assert (world.alice.state, world.bob.state) == (ENDED, ENDED)
+    world.bob.calls("alice")
+    world.run(1)
+    assert world.alice.state is INCOMING
+
+
+@pytest.mark.parametrize("wish", ["hold", "probe"])
+def test_a_call_that_the_other_phone_knows_no_more_ends_at_the_servers_too(wish):
+    world = World()
+    world.talk()
+    world.run(5)
+    world.phone("bob", 5064)  # started anew
+    world.alice.does(wish)
+    world.run(2)
+    assert world.alice.sentence == "The call with Bob was lost"
+    assert (world.bill.state, world.bill.seconds) == ("ended", 5)

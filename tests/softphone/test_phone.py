@@ -344,3 +344,9 @@ def test_a_caller_whose_contact_names_no_address_is_left_and_the_sound_ends(
         assert hears("BYE").method == "BYE"
         eventually(lambda: bob.state is CallState.ENDING)
     eventually(lambda: not [t for t in threading.enumerate() if t.name.startswith("media")])
+
+
+def test_verbose_logs_each_message_and_to_whom_it_went(owners, caplog, eventually):
+    caplog.set_level("DEBUG", "softphone.phone")
+    owners("alice", proxy=("127.0.0.1", 9)).phone.register()
+    eventually(lambda: "REGISTER sip:failover.test to 127.0.0.1:9" in caplog.messages)

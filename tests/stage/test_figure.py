@@ -34,6 +34,7 @@ from stage.observation.from_events import (
 )
 from stage.observation.observations import (
     AddressAnswered,
+    Audio,
     CallStateChanged,
     ForwarderActivated,
     LadderRow,
@@ -740,3 +741,22 @@ def test_a_takeover_while_the_phone_rang_does_not_count_the_time_until_the_answe
     ringing_on = MessageForwarded(5.012, "server2", "Bob", "INVITE", None, "c")
     told = headline(state(*killed[:2], ringing_on, *killed[2:]), running(), {})
     assert told.words == "Server2 took over in 12 ms" and "next message" in told.hint
+
+
+@pytest.mark.parametrize(("gap", "noticed"), [(21.0, False), (900.0, True)])
+def test_that_neither_phone_noticed_is_said_once_the_audio_has_shown_it(
+    gap: float, noticed: bool
+) -> None:
+    crash = [
+        CallStateChanged(1, "Alice", "calling", "c"),
+        *(CallStateChanged(2, name, "talking", "c", 2.0) for name in PHONES),
+        *(Audio(4.9, name, 100, 21.0, 0) for name in PHONES),
+        ProcessKilled(5, "server1", 1),
+        ServerFailover(5.01, "server1", "server2", 0, 0, first_answer_at=5.02),
+        ServersUp(5.03, frozenset({"server2"}), "server2"),
+    ]
+    assert "Neither phone noticed" not in headline(state(*crash), running(), {}).hint
+    heard = [Audio(6.5, name, 175, gap, 0) for name in PHONES]
+    said = headline(state(*crash, *heard), running(), {}).hint
+    assert ("Neither phone noticed" in said) is not noticed
+    assert ("Longest pause of the sound so far: 900 ms" in said) is noticed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,20 @@ from stage.scenes.catalogue import SCENES
 
 ROOT = Path(__file__).resolve().parents[2]
 SHORT = ("while-ringing",)  # the others take their time; .ci/run plays them all
+
+CRASH = "server1 is killed."
+# of some scenes, lines that must be said in this order
+IN_ORDER = {
+    "while-ringing": (
+        "Bob's phone rings.",
+        CRASH,
+        "The other server has the call.",
+        "Bob answers.",
+    ),
+    "before-200": ("Bob's phone rings.", "Bob answers.", CRASH, "Alice and Bob talk."),
+    "at-bye": ("Alice and Bob talk.", "Alice hangs up.", CRASH, "The call is over at both phones."),
+    "frozen": ("Alice and Bob talk.", "server1 is frozen.", "server1 runs on."),
+}
 
 
 def run(*arguments: str, seconds: float = 180) -> subprocess.CompletedProcess[str]:
@@ -37,8 +52,12 @@ def run(*arguments: str, seconds: float = 180) -> subprocess.CompletedProcess[st
 def test_a_scene_is_as_expected(name: str) -> None:
     process = run("--scene", name, "--json", "--free-ports")
     assert process.returncode == 0, process.stdout + process.stderr
-    told = json.loads(process.stdout.splitlines()[-1])
+    lines = process.stdout.splitlines()
+    told = json.loads(lines[-1])
     assert told["scene"] == name and told["passed"]
+    order = IN_ORDER.get(name, ())
+    assert tuple(line for line in lines if line in order) == order
+    assert lines[-2].startswith("Measured: ")
     if "takeover_ms" in told and told["takeover_ms"] is not None and name == "while-talking":
         assert 0 < told["takeover_ms"] < 500, "slower than T1, after which a phone asks again"
     if name == "hundred-calls":
@@ -64,7 +83,17 @@ def test_the_story_is_one_file_that_needs_nothing_else(tmp_path: Path) -> None:
     process = run("--talk", "4", "--free-ports", "--report", str(report))
     assert process.returncode == 0, process.stdout + process.stderr
     page = report.read_text(encoding="utf-8")
+    assert re.findall(r"<figcaption>(\d)", page) == list("123456789")
     assert page.count("<svg") >= 10, "a figure per step, the time axis, the ladder"
     for part in ("Flight record of forwarder", "The bill", "INVITE", "Versions", "server1 killed"):
         assert part in page
     assert "src=" not in page and "<link" not in page and "<script" not in page
+
+
+@pytest.mark.long
+def test_a_call_that_does_not_come_about_is_told_with_the_reason(tmp_path: Path) -> None:
+    balances = tmp_path / "balances.txt"
+    balances.write_text("alice:0.12\n")
+    process = run("--talk", "3", "--free-ports", "--deploy", f"prepaid:{balances}")
+    assert process.returncode == 1
+    assert "Alice calls Bob." in process.stderr and "balance is too small" in process.stderr

@@ -155,7 +155,7 @@ class Model:
             if "took over" in said.words:
                 assert state.failovers[-1].target == self.carrier, trace
         elif self.number:
-            assert "bills" in said.words, trace
+            assert "The bill: 0.15 EUR" in said.words, trace
             dead = set(SERVERS) - set(self.alive)
             assert all(name in said.hint for name in dead), trace
         if self.number:
