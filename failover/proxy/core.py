@@ -192,6 +192,9 @@ class Core:
     def _to_server(self, forwarding: Forwarding) -> Outcome:
         """A phone's request goes to a server, whatever else it names."""
         request, datagram, now, branch, key, _, hint, own = forwarding
+        old = datagram.replayed or datagram.received_at < now
+        if self.pending.is_answered(key) and (old or not self.table.usable):
+            return NOTHING  # its 2xx has come
         new = not request.to_tag and request.method not in ("ACK", "CANCEL")
         server, why = self.failover.choose(
             hint,
@@ -398,12 +401,15 @@ class Core:
         vias = response.vias[:2]  # the second is ours in the request, if that did not begin there
         method = response.cseq.method
         key = one_way_key(vias[-1].branch, method, response.status, response.to_tag)
-        if not server:
-            return self._keep(
-                key, response, KeptMessage(datagram, hang_up=False, due=now), True, now
-            )
-        pending = datagram._replace(server=server.name)
-        self.failover.response_sent(server, key, pending, ends=len(vias) == 1)
+        ends, pause = len(vias) == 1, self._pause(datagram)
+        if not server or pause:
+            if not ends:
+                self.pending.add_answer(key)
+            refuses = method == "INVITE" and response.status >= 300
+            return self._keep(key, response, KeptMessage(datagram, refuses, now + pause), True, now)
+        # it may have waited, and is owed as long as any other
+        pending = datagram._replace(server=server.name, received_at=now)
+        self.failover.response_sent(server, key, pending, ends)
         return self._passed(response, datagram, now, Send(server.name, response.to_bytes()), why)
 
     def undelivered(self, data: bytes, side: str, status: int, now: float) -> Outcome:

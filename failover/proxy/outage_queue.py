@@ -7,8 +7,9 @@ its own timers (RFC 3261 17.1.1.2, 17.1.2.2, 13.3.1.4).
 
  1. Of each message the newest copy is kept, with the time at which the first one came.
  2. BYE and CANCEL are kept until a server is up, however long that takes: nobody waits for their
-    answers any more, but they end a call and its bill. Everything else is kept for 64*T1, after
-    which no sender waits for it.
+    answers any more, but they end a call and its bill. So is the refusal of an INVITE, whose caller
+    hears it ring until it comes (17.1.1.2). Everything else is kept for 64*T1, after which no
+    sender waits for it.
  3. A released message may be lost on its way to the server. So for REMEMBERED_SECONDS the next
     copy of it still counts as having come when the first one did.
  4. A message may be what the servers go down of. One that failed at more servers than there are
@@ -39,10 +40,11 @@ MAX_DOUBLINGS = 7  # of the pause, which is at most eight and a half minutes
 
 
 class KeptMessage(NamedTuple):
-    """`hang_up`: it ends a call; `due`: it is not released before that time."""
+    """`ends_call`: it is a hang-up, or refuses an INVITE; `due`: it is not released before that
+    time."""
 
     datagram: PendingDatagram
-    hang_up: bool
+    ends_call: bool
     due: float
 
 
@@ -134,8 +136,8 @@ class OutageQueue:
         for kept in (self._proven, self._unproven):
             old = [
                 key
-                for key, (datagram, hang_up, _) in kept.items()
-                if not hang_up and now - datagram.received_at > KEPT_SECONDS
+                for key, (datagram, ends_call, _) in kept.items()
+                if not ends_call and now - datagram.received_at > KEPT_SECONDS
             ]
             for key in old:
                 self._octets -= len(kept.pop(key).datagram.data)

@@ -7,9 +7,11 @@ its successor is sent at once.
  3. A one-way message that ends at the server is kept too: a response to a request that began
     there, or an ACK to the server's own answer. At a B2BUA all of them end. The successor may have
     use for it, so it is moved, but nobody is owed anything for it and it does not count.
- 4. A datagram is kept as it was received, so that a replay takes the same way through the core as
+ 4. A 2xx that was passed to a server, or waits for one, settles its INVITE, which is not replayed
+    any more: a phone that has answered has forgotten it and would ring anew (RFC 3261 17.2.1).
+ 5. A datagram is kept as it was received, so that a replay takes the same way through the core as
     the first time.
- 5. Datagrams and octets are bounded. One that falls out costs one replay, and the phone's
+ 6. Datagrams and octets are bounded. One that falls out costs one replay, and the phone's
     retransmission makes up for it.
 
 Keys are octets, because the fast path never decodes a message. Our branch stands for the request's
@@ -35,6 +37,7 @@ REQUEST_SECONDS = PATIENCE  # then no client waits for an answer any more (RFC 3
 ONE_WAY_SECONDS = 1.0
 DEADLY_SECONDS = 1.0  # a server that goes down later does not do so because of the message
 MAX_REFUSALS = 4_096
+MAX_ANSWERED = 4_096
 MAX_HEDGED = 4_096
 RequestKey = bytes  # our branch (all are of one length), then the CSeq's method
 # our branch in the request, the CSeq's method, the status, the To tag
@@ -100,6 +103,7 @@ class PendingMessages:
         self.one_way: dict[OneWayKey, PendingDatagram] = {}  # to be passed on by the server
         self._ended: dict[OneWayKey, PendingDatagram] = {}  # one-way, and end at the server
         self._refusals: dict[bytes, Refusal] = {}  # by our branch of the INVITE
+        self._answered: dict[RequestKey, None] = {}  # INVITEs whose 2xx has come from a phone
         # Requests that were sent to another server too -> the one that had them first.
         self.hedged: dict[RequestKey, str] = {}
         self.moved: deque[PendingDatagram] = deque()  # from servers that went down; to be sent on
@@ -115,8 +119,9 @@ class PendingMessages:
         return bool(self._requests)
 
     def clear(self) -> None:
-        for each in (self._requests, self.one_way, self._ended, self._refusals, self.hedged):
+        for each in (self._requests, self.one_way, self._ended, self._refusals, self._answered):
             each.clear()
+        self.hedged.clear()
         self.moved.clear()
         self._octets = 0
 
@@ -208,6 +213,18 @@ class PendingMessages:
         refusal = self._refusals.get(branch)
         return refusal is not None and refusal.own
 
+    def add_answer(self, key: OneWayKey) -> None:
+        """A phone's response was passed to a server, or waits for one."""
+        branch, method, status, _ = key
+        if method == b"INVITE" and b"200" <= status < b"300":
+            self._answered[branch + method] = None
+            if len(self._answered) > MAX_ANSWERED:
+                del self._answered[next(iter(self._answered))]
+
+    def is_answered(self, key: RequestKey) -> bool:
+        """Is this an INVITE whose 2xx has come from a phone?"""
+        return key in self._answered
+
     # -- all of a server's -------------------------------------------------------------------------
 
     def requests_since(self, server: str, since: float) -> set[RequestKey]:
@@ -254,16 +271,16 @@ class PendingMessages:
         """Puts all that a lost server had into `moved`, oldest first. Returns how many datagrams it
         owed.
 
-        Not a request whose 2xx the server was about to pass on: that answer settles it, whereas a
-        phone that has answered has forgotten its INVITE.
+        Not a request whose 2xx the server was about to pass on: that answer settles it. Nor an
+        INVITE whose 2xx came longer ago, because its phone repeats that.
         """
         self.expire(now)
         requests, self._requests = _split(self._requests, server)
         one_way, self.one_way = _split(self.one_way, server)
         ended, self._ended = _split(self._ended, server)
-        for branch, method, status, _ in one_way:
-            settled = requests.pop(branch + method, None) if status.startswith(b"2") else None
-            self._octets -= len(settled.data) if settled else 0
+        settled = {branch + method for branch, method, status, _ in one_way if status[:1] == b"2"}
+        for key in requests.keys() & (settled | self._answered.keys()):
+            self._octets -= len(requests.pop(key).data)
         owed = [*requests.values(), *one_way.values()]
         moved = [each.taken(now) for each in (*owed, *ended.values())]
         self.moved.extend(sorted(moved, key=lambda each: each.received_at))

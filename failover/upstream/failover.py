@@ -246,6 +246,8 @@ class Failover:
         server's own. `ends`: there is none, so the request began there."""
         server.relayed += not ends
         self.pending.add_one_way(key, datagram, ends)
+        if not ends:
+            self.pending.add_answer(key)
 
     def end_calls(
         self, endings: Sequence[Ending], now: float, outcome: Outcome = NOTHING

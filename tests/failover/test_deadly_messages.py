@@ -4,7 +4,7 @@ there when servers went down is not lost. Literals."""
 from __future__ import annotations
 
 import pytest
-from forwarder_kit import ALICE, SERVERS, answer, head, make_core, request
+from forwarder_kit import ALICE, BOB, SERVERS, answer, head, make_core, request
 
 from failover.config.settings import PHONES
 from failover.proxy.outage_queue import FIRST_PAUSE_SECONDS, MAX_DOUBLINGS
@@ -24,9 +24,9 @@ class Servers:
         self.deaths, self.told = 0, []
         self._back_at = dict.fromkeys(SERVERS, 0.0)
 
-    def phone(self, data):
-        send = self.core.quick(data, PHONES, ALICE, self.now)
-        self._carry_out([send] if send else self.core.receive(data, PHONES, ALICE, self.now).sends)
+    def phone(self, data, source=ALICE):
+        send = self.core.quick(data, PHONES, source, self.now)
+        self._carry_out([send] if send else self.core.receive(data, PHONES, source, self.now).sends)
 
     def kill(self, name):
         self._back_at[name] = self.now + RESTART
@@ -116,9 +116,29 @@ def test_an_invite_that_has_rung_for_long_is_not_what_ended_three_servers():
 
 
 def ringing(core):
-    (pending,) = core.pending._requests.values()
-    (asked,) = core.receive(pending.data, PHONES, ALICE, 100.0).sends
-    return answer(asked.data, "180 Ringing")
+    return answer(asked(core), "180 Ringing")
+
+
+def asked(core):
+    """The INVITE as server1 has it."""
+    (send,) = core.receive(request(), PHONES, ALICE, 100.0).sends
+    return send.data
+
+
+def test_a_refusal_that_every_server_goes_down_of_does_so_ever_more_rarely_too():
+    servers = Servers()
+    vias = b"Via: SIP/2.0/UDP 192.0.2.11:5070;branch=z9hG4bKs1\r\nVia:"
+    onward = (
+        asked(servers.core).replace(b"Via:", vias, 1).replace(b"failover.test", b"192.0.2.8", 1)
+    )
+    (at_bob,) = servers.core.receive(onward, "server1", SERVERS["server1"], 100.0).sends
+    servers.deadly = b"SIP/2.0 486"
+    servers.phone(answer(at_bob.data, "486 Busy Here"), BOB)
+    servers.run(300.0)
+    assert 3 <= servers.deaths <= 10
+    servers.deadly = NONE
+    servers.run(FOR_GOOD)
+    assert ("server1", "SIP/2.0 486 Busy Here") in servers.told
 
 
 def test_a_bye_that_waited_in_an_outage_is_not_dropped_as_three_servers_happen_to_go_down_with_it():
